@@ -1,0 +1,12 @@
+"""Emulators of NeuronCores and wafers: one kernel, run for its numbers and read for its clock."""
+
+from emu.datasheet import BANDS, Device, Quantity, Sheet
+from emu.errors import EmulationError
+from emu.instruction import Cost, Crossing, Instruction, Operand, instruction, limit
+from emu.mesh import Known, Program, strict_jit
+from emu.timeline import Reading
+
+__all__ = [
+    "BANDS", "Cost", "Crossing", "Device", "EmulationError", "Instruction", "Known", "Operand",
+    "Program", "Quantity", "Reading", "Sheet", "instruction", "limit", "strict_jit",
+]  # fmt: skip

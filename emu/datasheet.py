@@ -1,0 +1,122 @@
+"""A number with its source, its kind and, where it is not simply published, its band.
+
+A datasheet is a frozen dataclass whose fields are `Quantity`; `at(sheet, band)` resolves it to a
+`Device` of plain numbers. Programs are timed under the three bands, so every table can print
+low / nominal / high (low is the shortest time).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+BANDS = ("low", "nominal", "high")
+KINDS = ("published", "derived", "measured", "fitted", "assumed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One number of a datasheet.
+
+    Attributes:
+      value: the nominal value, in the unit its field's name ends with.
+      kind: one of `KINDS`.
+      source: where it comes from; for `fitted`, the ids of the points it was fitted to.
+      low: the value with which programs take the shortest time; None where it is not in doubt.
+      high: the value with which they take the longest.
+    """
+
+    value: Any
+    kind: str
+    source: str
+    low: Any = None
+    high: Any = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}")
+        if not self.source:
+            raise ValueError("a quantity needs a source")
+        if (self.low is None) != (self.high is None):
+            raise ValueError("a band needs both ends, low and high")
+        if self.kind in ("fitted", "assumed") and self.low is None:
+            raise ValueError(f"a quantity that is {self.kind} needs a band")
+
+    def at(self, band: str) -> Any:
+        """The value under `band`, one of `BANDS`."""
+        chosen = {"low": self.low, "nominal": self.value, "high": self.high}[band]
+        return self.value if chosen is None else chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Base of every datasheet. Subclasses add `Quantity` fields; these describe the machine's form.
+
+    Attributes:
+      name: what reports call one core of the machine.
+      core: what one core is called, such as `NeuronCore` or `PE`.
+      home: memory space in which a kernel's arguments arrive.
+      tick_hz: ticks a second, a multiple of every engine's clock; None if one tick is one cycle of
+        the single clock `clock_hz`, which may then have a band.
+      engines: engine to the name of the field with its clock; the value None counts ticks.
+      capacity: memory space to the name of the field with its bytes per core; None is unbounded.
+    """
+
+    name: str
+    core: str
+    home: str
+    tick_hz: int | None
+    engines: Mapping[str, str | None]
+    capacity: Mapping[str, str | None]
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Every number of this datasheet by field name."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v for k, v in values.items() if isinstance(v, Quantity)}
+
+    def at(self, band: str = "nominal") -> "Device":
+        """This datasheet's machine with every quantity taken at `band`."""
+        return Device(self, band)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A datasheet under one band: its quantities as plain attributes, and its integer clock."""
+
+    sheet: Sheet
+    band: str
+
+    def __post_init__(self) -> None:
+        if self.band not in BANDS:
+            raise ValueError(f"band is {self.band!r}, must be one of {', '.join(BANDS)}")
+
+    def __getattr__(self, field: str) -> Any:
+        quantity = getattr(object.__getattribute__(self, "sheet"), field)
+        return quantity.at(self.band) if isinstance(quantity, Quantity) else quantity
+
+    @functools.cached_property
+    def tick_hz(self) -> int:
+        """Ticks a second."""
+        return self.sheet.tick_hz or int(self.clock_hz)
+
+    @functools.cached_property
+    def ticks_per_cycle(self) -> dict[str, int]:
+        """Ticks in one cycle of each engine, exactly."""
+        out = {}
+        for engine, clock in self.sheet.engines.items():
+            hz = self.tick_hz if clock is None else int(getattr(self, clock))
+            if self.tick_hz % hz:
+                raise ValueError(f"{engine} at {hz} Hz does not divide {self.tick_hz} ticks/s")
+            out[engine] = self.tick_hz // hz
+        return out
+
+    @functools.cached_property
+    def capacity_bytes(self) -> dict[str, int | None]:
+        """Bytes of each memory space on one core; None is unbounded."""
+        caps = self.sheet.capacity.items()
+        return {space: None if f is None else int(getattr(self, f)) for space, f in caps}
+
+    def ticks(self, seconds: float) -> int:
+        """A duration in whole ticks, rounded up."""
+        return math.ceil(round(seconds * self.tick_hz, 6))

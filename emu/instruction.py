@@ -1,0 +1,281 @@
+"""A device instruction: what it computes, what it costs and where its operands live, in one place.
+
+An instruction is a decorated function. Its body is the meaning in plain `jax.numpy`; the decorator
+holds the cost, the memory spaces and, for instructions that cross cores, the arrival. Each becomes
+a JAX primitive, so `jit`, `vmap`, `shard_map`, `jvp` and `make_jaxpr` work on kernels unchanged:
+running the jaxpr gives the numbers, reading it gives the clock.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from emu import jaxpr as jx
+from emu.errors import EmulationError, LimitExceeded
+
+Spaces = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one execution of an instruction spends on one core.
+
+    Attributes:
+      engine: the in-order engine that executes it, a key of the device's engines.
+      busy_cycles: that engine's cycles until it can start its next instruction; an array over the
+        mesh where it depends on a known integer that differs between cores.
+      latency_cycles: cycles until the result can be read; at least `busy_cycles`.
+      flops: floating-point operations issued, a multiply-add counting 2.
+      moved_bytes: traffic by `"space_read"` or `"space_write"`; None counts every source operand
+        as read and every result as written once.
+      counts: further counters, such as `wavelet_hops` or `link_bytes`.
+    """
+
+    engine: str
+    busy_cycles: Any
+    latency_cycles: Any = 0
+    flops: int = 0
+    moved_bytes: Mapping[str, int] | None = None
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """What a cost rule sees of an operand: its shape, dtype, memory space and, if known, value.
+
+    `known` is an integer array broadcastable to the mesh; asking for it where the clock does not
+    know the value raises `DataDependentBranch` with the kernel's line.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    space: str
+    known: Any = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def free(self) -> int:
+        """Elements per partition: the size without the leading (partition) dimension."""
+        return math.prod(self.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """When every core of the mesh could start a collective, in ticks, for its arrival rule.
+
+    `start_ticks`, `destination_idle_ticks`: `int64[*mesh]` (broadcastable dimensions of size 1 are
+    already expanded). `busy_ticks`, `latency_ticks`: this instruction's cost on one core.
+    """
+
+    start_ticks: np.ndarray
+    destination_idle_ticks: np.ndarray
+    busy_ticks: np.ndarray
+    latency_ticks: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instruction:
+    """A callable device instruction: calling it computes, `cost` prices it."""
+
+    name: str
+    meaning: Callable[..., Any]
+    cost: Callable[..., Cost]
+    reads: tuple[Spaces, ...]
+    writes: tuple[str, ...]
+    in_place: bool
+    reads_destination: bool
+    effect: bool
+    across: bool
+    arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None
+    primitive: Primitive
+
+    def __call__(self, *operands: Any, **params: Any) -> Any:
+        arrays = [jnp.asarray(x) if isinstance(x, int | float | bool) else x for x in operands]
+        if len(arrays) != len(self.reads) + self.destinations:
+            raise TypeError(
+                f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
+                f"sources, got {len(arrays)} operands ({caller()})"
+            )
+        results = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
+        if not arrays:
+            results = [_vary_with_mesh(r) for r in results]
+        return results[0] if len(self.writes) == 1 else tuple(results)
+
+    @property
+    def destinations(self) -> int:
+        """How many leading operands are destinations."""
+        return len(self.writes) if self.in_place else 0
+
+
+_BY_PRIMITIVE: dict[Primitive, Instruction] = {}
+
+
+def lookup(primitive: Primitive) -> Instruction | None:
+    """The instruction behind a primitive, or None."""
+    return _BY_PRIMITIVE.get(primitive)
+
+
+def instruction(
+    name: str,
+    *,
+    cost: Callable[..., Cost],
+    reads: tuple[Spaces, ...],
+    writes: str | tuple[str, ...],
+    in_place: bool = True,
+    reads_destination: bool = False,
+    effect: bool = False,
+    arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Callable[[Callable[..., Any]], Instruction]:
+    """Declares a function as an instruction.
+
+    Args:
+      name: dotted name as traces print it, such as `"trn.nc_matmul"`.
+      cost: `(device, *operands: Operand, **params) -> Cost`; destinations come first. It raises
+        `LimitExceeded` for operands larger than the hardware takes.
+      reads: memory space of each source operand: a name, a tuple of allowed names, or None for
+        any. `"register"` is a known integer scalar.
+      writes: memory space of each result.
+      in_place: the leading operands are destinations, one per result: a result takes over its
+        destination's buffer. False makes a fresh buffer (allocation, HBM output).
+      reads_destination: the old content matters (accumulation, partial write).
+      effect: done for its effect, so nobody has to read the result.
+      arrival: for an instruction that crosses cores along `params["axis"]`:
+        `(device, mesh, crossing, *operands, **params) -> (ready_ticks, free_ticks)`. Its meaning
+        then takes every operand stacked over that axis, `[axis, ..., *shape]`, and returns results
+        stacked the same way; the payload may carry further leading batch axes.
+    """
+
+    def declare(meaning: Callable[..., Any]) -> Instruction:
+        spaces = (writes,) if isinstance(writes, str) else writes
+        primitive = Primitive(name)
+        primitive.multiple_results = True
+        inst = Instruction(
+            name, meaning, cost, reads, spaces, in_place, reads_destination, effect,
+            arrival is not None, arrival, primitive,
+        )  # fmt: skip
+        _register(inst)
+        _BY_PRIMITIVE[primitive] = inst
+        return inst
+
+    return declare
+
+
+def _register(inst: Instruction) -> None:
+    p = inst.primitive
+    apply = functools.partial(_gathered if inst.across else _local, inst)
+    p.def_impl(apply)
+    p.def_abstract_eval(functools.partial(_abstract_eval, inst))
+    mlir.register_lowering(p, mlir.lower_fun(apply, multiple_results=True))
+    batching.fancy_primitive_batchers[p] = functools.partial(_batch, inst)
+    ad.primitive_jvps[p] = functools.partial(_jvp, apply)
+
+
+def _as_list(results: Any) -> list[Any]:
+    return list(results) if isinstance(results, tuple | list) else [results]
+
+
+def _local(inst: Instruction, *operands: Any, **params: Any) -> list[Any]:
+    return _as_list(inst.meaning(*operands, **params))
+
+
+def _gathered(inst: Instruction, *operands: Any, **params: Any) -> list[Any]:
+    """The meaning of a collective where a real mesh axis is bound: gather, compute, keep mine."""
+    axis = params["axis"]
+    stacked = [lax.all_gather(x, axis) for x in operands]
+    mine = lax.axis_index(axis)
+    results = _as_list(inst.meaning(*stacked, **params))
+    return [lax.dynamic_index_in_dim(r, mine, 0, keepdims=False) for r in results]
+
+
+def _abstract_eval(inst: Instruction, *avals: Any, **params: Any) -> list[Any]:
+    if inst.across:
+        shapes = [(a.shape, a.dtype) for a in avals[: inst.destinations]]
+    else:
+        operands = tuple((a.shape, a.dtype) for a in avals)
+        shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
+    for i, (shape, dtype) in enumerate(shapes):
+        if inst.in_place and (shape, dtype) != (avals[i].shape, avals[i].dtype):
+            raise LimitExceeded(
+                f"{inst.name}: the result is {dtype}{list(shape)} but destination {i} is "
+                f"{avals[i].dtype}{list(avals[i].shape)}: give a tile of the result's size",
+                caller(),
+            )
+    return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
+
+
+@functools.lru_cache(maxsize=4096)
+def _result_shapes(inst: Instruction, operands: Any, params: Any) -> list[Any]:
+    structs = [jax.ShapeDtypeStruct(*o) for o in operands]
+    out = jax.eval_shape(functools.partial(inst.meaning, **dict(params)), *structs)
+    return [(o.shape, o.dtype) for o in _as_list(out)]
+
+
+def _batch(inst: Instruction, axis_data: Any, args: Any, dims: Any, **params: Any) -> Any:
+    if not inst.across:
+        fn = functools.partial(_local, inst, **params)
+        in_axes = tuple(dims)
+        results = jax.vmap(fn, in_axes=in_axes, axis_size=axis_data.size)(*args)
+        return results, [0] * len(results)
+    stacked = [_to_front(x, d, axis_data.size) for x, d in zip(args, dims, strict=True)]
+    if axis_data.name == params["axis"]:
+        results = _as_list(inst.meaning(*stacked, **params))
+    else:  # another axis of the mesh: carry it along in front of the payload
+        results = inst.primitive.bind(*stacked, **params)
+    return results, [0] * len(results)
+
+
+def _to_front(x: Any, dim: Any, size: int) -> Any:
+    if dim is None:  # not mapped
+        return jnp.broadcast_to(x[None], (size, *x.shape))
+    return jnp.moveaxis(x, dim, 0)
+
+
+def _jvp(apply: Callable[..., Any], primals: Any, tangents: Any, **params: Any) -> Any:
+    tangents = [ad.instantiate_zeros(t) for t in tangents]
+    return jax.jvp(functools.partial(apply, **params), tuple(primals), tuple(tangents))
+
+
+def _vary_with_mesh(x: Any) -> Any:
+    """Under `shard_map`, makes a value vary over the whole mesh, as every tile of a core does."""
+    axes = frozenset(jax.sharding.get_abstract_mesh().manual_axes)
+    if not axes or not hasattr(jax.typeof(x), "manual_axis_type"):
+        return x
+    missing = tuple(sorted(axes - jax.typeof(x).manual_axis_type.varying))
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def caller() -> str:
+    """`file.py:line` of the nearest frame on the stack that belongs to a kernel."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if jx.is_kernel_file(name):
+            return f"{name.rsplit('/', 1)[-1]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown line"
+
+
+def limit(instruction_name: str, what: str, actual: int, allowed: int) -> None:
+    """Raises `LimitExceeded` when `actual` is more than the hardware's `allowed`."""
+    if actual > allowed:
+        raise LimitExceeded(f"{instruction_name}: {what} is {actual}, at most {allowed}")
+
+
+__all__ = ["Cost", "Crossing", "EmulationError", "Instruction", "Operand", "instruction", "limit"]

@@ -1,0 +1,142 @@
+"""The only contact with JAX's internals: what an equation holds, on every JAX supported.
+
+JAX 0.12 dropped `num_consts` and `num_carry` from `scan` and no longer wraps sub-jaxprs in
+`ClosedJaxpr`; nothing outside this file needs to know.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Literal, Primitive
+from jax.extend.core import Var as Var  # re-exported for annotations
+
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments."""
+
+    invars: list[Any]
+    outvars: list[Any]
+    eqns: list[Any]
+    constvars: list[Any]
+    consts: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """A `scan` equation: inputs are consts, then carry, then stacked slices."""
+
+    body: Body
+    consts: int
+    carry: int
+    length: int
+    reverse: bool
+
+
+def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
+    """Traces `fn`, written for one core, with the mesh's axis names bound.
+
+    Args:
+      fn: kernel of one core.
+      avals: pytrees of `jax.ShapeDtypeStruct`, the per-core arguments.
+      mesh: axis name to size.
+    """
+    return body(jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals))
+
+
+def body(jaxpr: Any) -> Body:
+    """The `Body` of a `Jaxpr` or `ClosedJaxpr`."""
+    inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
+    consts = list(getattr(jaxpr, "consts", ()) or ())
+    return Body(
+        list(inner.invars), list(inner.outvars), list(inner.eqns), list(inner.constvars), consts
+    )
+
+
+def scan(eqn: Any) -> Scan:
+    """Reads a `scan` equation."""
+    p = eqn.params
+    if "num_carry" in p:
+        consts, carry = p["num_consts"], p["num_carry"]
+    else:
+        consts, carry = (len(part) for part in p["ft_in"].unpack()[:2])
+    return Scan(body(p["jaxpr"]), consts, carry, p["length"], p["reverse"])
+
+
+def branches(eqn: Any) -> list[Body]:
+    """The branches of a `cond` equation; operand 0 is the index."""
+    return [body(b) for b in eqn.params["branches"]]
+
+
+def call(eqn: Any) -> Body | None:
+    """The body of an equation that only calls, or None."""
+    if eqn.primitive.name not in _CALLS:
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in eqn.params:
+            return body(eqn.params[key])
+    return None
+
+
+def is_literal(atom: Any) -> bool:
+    return isinstance(atom, Literal)
+
+
+def literal_value(atom: Any) -> np.ndarray:
+    return np.asarray(atom.val)
+
+
+def is_dropped(var: Any) -> bool:
+    """Whether an output variable is `_`, bound to nothing."""
+    return type(var).__name__ == "DropVar"
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_JAX = os.path.dirname(os.path.abspath(jax.__file__))
+
+
+def is_kernel_file(file_name: str) -> bool:
+    """Whether a stack frame's file is a kernel's: neither the emulator's nor JAX's own."""
+    return not file_name.startswith((_HERE + os.sep, _JAX + os.sep, "<"))
+
+
+def location(eqn: Any) -> str:
+    """`file.py:line` of the kernel that wrote `eqn`."""
+    return _location(eqn)[1]
+
+
+def location_full(eqn: Any) -> tuple[str, int]:
+    """Path and line of the kernel that wrote `eqn`."""
+    return _location(eqn)[0]
+
+
+def _location(eqn: Any) -> tuple[tuple[str, int], str]:
+    traceback = eqn.source_info.traceback
+    for f in traceback.frames if traceback else ():
+        if is_kernel_file(f.file_name):
+            return (f.file_name, f.line_num), f"{os.path.basename(f.file_name)}:{f.line_num}"
+    return ("", 0), "unknown line"
+
+
+def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -> Any:
+    """An abstract value that varies over every mesh axis any operand varies over.
+
+    A result that copied one operand's varying axes only would let `out_specs=P()` return one
+    rank's data without a word.
+    """
+    kinds = [a.manual_axis_type for a in operands if hasattr(a, "manual_axis_type")]
+    if not kinds:
+        return jax.core.ShapedArray(shape, dtype)
+    varying = frozenset().union(*(k.varying for k in kinds))
+    return jax.core.ShapedArray(
+        shape, dtype, manual_axis_type=type(kinds[0])(varying=varying)  # type: ignore[call-arg]
+    )
+
+
+__all__ = ["Body", "Primitive", "Scan", "Var", "body", "branches", "call", "location", "scan"]

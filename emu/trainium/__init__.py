@@ -1,0 +1,1 @@
+"""The NeuronCore: datasheets, instructions, links."""

@@ -1,0 +1,1 @@
+"""The wafer: datasheets, PE instructions, fabric operations, placement."""

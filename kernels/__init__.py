@@ -1,0 +1,1 @@
+"""What researchers read and write: kernels in device instructions."""

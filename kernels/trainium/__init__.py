@@ -1,0 +1,1 @@
+"""Kernels of one NeuronCore, and of a ring of them."""

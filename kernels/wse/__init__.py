@@ -1,0 +1,1 @@
+"""Kernels of one PE in a region of the wafer."""
