@@ -101,6 +101,7 @@ class Instruction:
     writes: tuple[str, ...]
     in_place: bool
     reads_destination: bool
+    partial: bool
     effect: bool
     across: bool
     arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None
@@ -140,6 +141,7 @@ def instruction(
     writes: str | tuple[str, ...],
     in_place: bool = True,
     reads_destination: bool = False,
+    partial: bool = False,
     effect: bool = False,
     arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Callable[[Callable[..., Any]], Instruction]:
@@ -155,6 +157,8 @@ def instruction(
       in_place: the leading operands are destinations, one per result: a result takes over its
         destination's buffer. False makes a fresh buffer (allocation, HBM output).
       reads_destination: the old content matters (accumulation, partial write).
+      partial: writes only a range of its destination, disjoint from every other partial write
+        since the last whole one: it keeps the rest and waits for readers, not for those writes.
       effect: done for its effect, so nobody has to read the result.
       arrival: for an instruction that crosses cores along `params["axis"]`:
         `(device, mesh, crossing, *operands, **params) -> (ready_ticks, free_ticks)`. Its meaning
@@ -167,7 +171,7 @@ def instruction(
         primitive = Primitive(name)
         primitive.multiple_results = True
         inst = Instruction(
-            name, meaning, cost, reads, spaces, in_place, reads_destination, effect,
+            name, meaning, cost, reads, spaces, in_place, reads_destination or partial, partial, effect,
             arrival is not None, arrival, primitive,
         )  # fmt: skip
         _register(inst)

@@ -186,7 +186,7 @@ class Timeline:
         busy, latency = self.ticks(cost)
         free = self.free[cost.engine]
         dsts = xs[: inst.destinations]
-        start = self.latest(free, xs, dsts)
+        start = self.latest(inst, free, xs)
         if inst.arrival is None:
             ready, freed = start + np.maximum(busy, latency), start + busy
         else:
@@ -195,21 +195,22 @@ class Timeline:
         self.busy[cost.engine] = self.busy[cost.engine] + select(active, busy, self.zero)
         self.end = np.maximum(self.end, select(active, np.maximum(ready, freed), self.zero))
         self.tally.add(inst, cost, operands, avals, Cores(self.grid, active))
-        for x in xs:
+        for x in xs[inst.destinations if inst.partial else 0 :]:
             if x.buffer is not None:
                 x.buffer.idle = np.maximum(x.buffer.idle, select(active, ready, self.zero))
         if self.trace_core is not None:
             self.record(inst, eqn, cost.engine, start, freed, active)
         return [
-            self.written(inst, eqn, aval, i, dsts, ready, active) for i, aval in enumerate(avals)
+            self.written(inst, eqn, aval, i, dsts, self.after(inst, dsts, i, ready), active) for i, aval in enumerate(avals)
         ]
 
-    def latest(self, free: np.ndarray, xs: list[Value], dsts: list[Value]) -> np.ndarray:
+    def latest(self, inst: Instruction, free: np.ndarray, xs: list[Value]) -> np.ndarray:
+        """Earliest start: engine free, operands ready, destinations idle."""
         start = free if self.contended else self.zero
-        for x in xs:
+        for x in xs[inst.destinations if inst.partial else 0 :]:
             start = np.maximum(start, x.ready)
         if self.contended:
-            for d in dsts:
+            for d in xs[: inst.destinations]:
                 start = np.maximum(start, d.buffer.idle)  # type: ignore[union-attr]
         return start
 
@@ -266,6 +267,11 @@ class Timeline:
         buffer.version, buffer.writer = self.next_version(), inst.name
         ready = buffer.idle if self.contended else self.zero
         return Value(tuple(aval.shape), aval.dtype, inst.writes[0], ready, buffer, buffer.version)
+
+    @staticmethod
+    def after(inst: Instruction, dsts: list[Value], i: int, ready: np.ndarray) -> np.ndarray:
+        """A partly written tile is ready when the last of its parts is."""
+        return np.maximum(ready, dsts[i].ready) if inst.partial else ready
 
     def written(
         self,
