@@ -1,0 +1,333 @@
+"""NeuronCore compute instructions at AWS's published costs (NKI ISA reference, SDK 2.26.1).
+
+`N` is elements per partition. Costs are initiation intervals in cycles of the executing engine; the
+fixed access latency is apart. Sources and limits: `emu.trainium.datasheet`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu.datasheet import Device
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.memory import at
+
+EITHER = ("sbuf", "psum")
+
+BINARY = {
+    "add": jnp.add,
+    "subtract": jnp.subtract,
+    "multiply": jnp.multiply,
+    "max": jnp.maximum,
+}
+UNARY = {
+    "copy": lambda x: x,
+    "exp": jnp.exp,
+    "silu": lambda x: x / (jnp.float32(1) + jnp.exp(-x)),
+    "square": jnp.square,
+    "rsqrt": lambda x: jnp.float32(1) / jnp.sqrt(x),
+}
+REDUCE = {"add": jnp.sum, "max": jnp.max}
+
+
+def _f32(x: Any) -> Any:
+    return x.astype(jnp.float32)
+
+
+# --- Tensor Engine ---
+
+
+def _passes(device: Device, x: Operand) -> int:
+    return device.fp32_passes if x.dtype == np.float32 else 1
+
+
+def _matmul_cost(
+    device: Device, dst: Operand, stationary: Operand, moving: Operand, accumulate: Operand
+) -> Cost:
+    name = "trn.nc_matmul"
+    (k, m), n = stationary.shape, moving.free
+    limit(name, "stationary rows", k, device.partitions)
+    limit(name, "stationary columns", m, device.partitions)
+    limit(name, "moving columns", n, device.moving_free_limit)
+    interval = max(min(device.min_interval_cycles, m), n) * _passes(device, moving)
+    busy = interval + device.weight_load_exposed_cycles
+    latency = busy + m + device.tensor_latency_cycles
+    return Cost(engine="tensor", busy_cycles=busy, latency_cycles=latency, flops=2 * k * m * n)
+
+
+@instruction(
+    "trn.nc_matmul",
+    cost=_matmul_cost,
+    reads=("sbuf", "sbuf", "register"),
+    writes="psum",
+    partial=True,  # accumulation into a bank pipelines: it waits for readers, not for itself
+)
+def nc_matmul(dst: Any, stationary: Any, moving: Any, accumulate: Any) -> Any:
+    """`dst[m, n] (+)= stationary[k, m]ᵀ · moving[k, n]`, accumulated in float32 in PSUM.
+
+    `accumulate` is a known integer: 0 overwrites `dst`, 1 adds to it.
+    """
+    product = jnp.einsum(
+        "km,kn->mn", stationary, moving, preferred_element_type=jnp.float32, precision="highest"
+    )
+    return jnp.where(accumulate != 0, dst + product, product)
+
+
+def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    rows, free = src.shape[0], src.free
+    limit("trn.nc_transpose", "free size", free, device.partitions)
+    busy = max(rows, min(device.min_interval_cycles, free)) * (_passes(device, src) // 2 or 1)
+    latency = busy + free + device.tensor_latency_cycles
+    return Cost(engine="tensor", busy_cycles=busy, latency_cycles=latency)
+
+
+@instruction("trn.nc_transpose", cost=_transpose_cost, reads=("sbuf",), writes="psum")
+def nc_transpose(dst: Any, src: Any) -> Any:
+    """`dst[n, p] = src[p, n]ᵀ` on the Tensor Engine, in transpose mode (fp32 at half its passes)."""
+    return src.T
+
+
+# --- Scalar Engine ---
+
+
+def _scalar_cost(device: Device, extra: int, x: Operand, flops: int) -> Cost:
+    busy = max(device.min_interval_cycles, x.free) + extra
+    return Cost(
+        engine="scalar",
+        busy_cycles=busy,
+        latency_cycles=busy + device.scalar_latency_cycles,
+        flops=flops,
+    )
+
+
+def _activation_cost(device: Device, dst: Operand, src: Operand, *_: Operand, **__: Any) -> Cost:
+    return _scalar_cost(device, 0, src, 2 * src.size)
+
+
+def _activation_reduce_cost(
+    device: Device, dst: Operand, total: Operand, src: Operand, *_: Operand, **__: Any
+) -> Cost:
+    return _scalar_cost(device, device.min_interval_cycles, src, 3 * src.size)
+
+
+@instruction("trn.activation", cost=_activation_cost, reads=(EITHER,), writes="sbuf")
+def activation(dst: Any, src: Any, *, op: str, scale: float = 1.0) -> Any:
+    """`dst = op(src · scale)`, computed in float32."""
+    return UNARY[op](_f32(src) * jnp.float32(scale)).astype(dst.dtype)
+
+
+@instruction("trn.activation_bias", cost=_activation_cost, reads=(EITHER, "sbuf"), writes="sbuf")
+def activation_bias(dst: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0) -> Any:
+    """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
+    return UNARY[op](_f32(src) * jnp.float32(scale) + _f32(bias)).astype(dst.dtype)
+
+
+@instruction(
+    "trn.activation_reduce",
+    cost=_activation_reduce_cost,
+    reads=(EITHER, "sbuf"),
+    writes=("sbuf", "sbuf"),
+)
+def activation_reduce(
+    dst: Any, total: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
+) -> tuple[Any, Any]:
+    """`dst = op(src · scale + bias)` and `total[p, 1] = Σ dst` over the free dimension."""
+    y = UNARY[op](_f32(src) * jnp.float32(scale) + _f32(bias))
+    return y.astype(dst.dtype), jnp.sum(y, axis=1, keepdims=True).astype(total.dtype)
+
+
+# --- Vector Engine ---
+
+
+def _is_16_bit(*operands: Operand) -> bool:
+    return all(x.dtype.itemsize == 2 for x in operands)
+
+
+def _vector(device: Device, cycles: float, flops: int) -> Cost:
+    busy = max(device.min_interval_cycles, cycles)
+    return Cost(
+        engine="vector",
+        busy_cycles=busy,
+        latency_cycles=busy + device.vector_latency_cycles,
+        flops=flops,
+    )
+
+
+def _copy_cycles(src: Operand, dst_space: str, dst: Operand) -> float:
+    """Perf modes: 4x for 16-bit SBUF to SBUF, 2x where one side is in PSUM."""
+    if not _is_16_bit(src, dst):
+        return src.free
+    return src.free / (4 if src.space == dst_space == "sbuf" else 2)
+
+
+def _copy_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    return _vector(device, _copy_cycles(src, dst.space, dst), 0)
+
+
+@instruction("trn.tensor_copy", cost=_copy_cost, reads=(EITHER,), writes="sbuf")
+def tensor_copy(dst: Any, src: Any) -> Any:
+    """`dst = src`, cast to the destination's dtype."""
+    return src.astype(dst.dtype)
+
+
+@instruction(
+    "trn.tensor_copy_at",
+    cost=_copy_cost,
+    reads=(EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_copy_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+    """`dst[:, i, j:j+n] = src`, cast to the destination's dtype."""
+    return at(dst, src, i, j)
+
+
+def _memset_cost(device: Device, dst: Operand, *, value: float) -> Cost:
+    return _vector(device, dst.free / 2 if _is_16_bit(dst) and value == 0 else dst.free, 0)
+
+
+@instruction("trn.memset", cost=_memset_cost, reads=(), writes="sbuf")
+def memset(dst: Any, *, value: float) -> Any:
+    """`dst = value`."""
+    return jnp.full_like(dst, value)
+
+
+def _tensor_tensor_cycles(a: Operand, b: Operand, dst: Operand) -> float:
+    one_in_psum = (a.space == "psum") != (b.space == "psum")
+    return dst.free if one_in_psum or _is_16_bit(a, b, dst) else 2 * a.free
+
+
+def _tensor_tensor_cost(device: Device, dst: Operand, a: Operand, b: Operand, **_: Any) -> Cost:
+    return _vector(device, _tensor_tensor_cycles(a, b, dst), a.size)
+
+
+@instruction("trn.tensor_tensor", cost=_tensor_tensor_cost, reads=(EITHER, EITHER), writes="sbuf")
+def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str) -> Any:
+    """`dst = a op b` elementwise, computed in float32."""
+    return BINARY[op](_f32(a), _f32(b)).astype(dst.dtype)
+
+
+def _tensor_tensor_at_cost(
+    device: Device, dst: Operand, a: Operand, b: Operand, *_: Operand, **__: Any
+) -> Cost:
+    return _vector(device, _tensor_tensor_cycles(a, b, a), a.size)
+
+
+@instruction(
+    "trn.tensor_tensor_at",
+    cost=_tensor_tensor_at_cost,
+    reads=(EITHER, EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_tensor_at(dst: Any, a: Any, b: Any, i: Any, j: Any, *, op: str) -> Any:
+    """`dst[:, i, j:j+n] = a op b` elementwise, computed in float32."""
+    return at(dst, BINARY[op](_f32(a), _f32(b)), i, j)
+
+
+def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    cycles = src.free if src.space == "psum" or _is_16_bit(src, dst) else 2 * src.free
+    return _vector(device, cycles, src.size)
+
+
+@instruction(
+    "trn.tensor_add_at",
+    cost=_add_at_cost,
+    reads=(EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+    """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
+    zero = jnp.zeros((), jnp.int32)
+    old = lax.dynamic_slice(dst, (zero, i, j), (src.shape[0], 1, src.shape[1]))
+    return at(dst, _f32(old[:, 0]) + _f32(src), i, j)
+
+
+def _tensor_scalar_cost(device: Device, dst: Operand, src: Operand, *_: Operand, **__: Any) -> Cost:
+    return _vector(device, _copy_cycles(src, dst.space, dst), src.size)
+
+
+@instruction("trn.tensor_scalar", cost=_tensor_scalar_cost, reads=(EITHER, "sbuf"), writes="sbuf")
+def tensor_scalar(dst: Any, src: Any, scalar: Any, *, op: str) -> Any:
+    """`dst = src op scalar`, one scalar `[p, 1]` per partition."""
+    return BINARY[op](_f32(src), _f32(scalar)).astype(dst.dtype)
+
+
+@instruction("trn.tensor_immediate", cost=_tensor_scalar_cost, reads=(EITHER,), writes="sbuf")
+def tensor_immediate(dst: Any, src: Any, *, op: str, value: float) -> Any:
+    """`dst = src op value`: `tensor_scalar` with an immediate."""
+    return BINARY[op](_f32(src), jnp.float32(value)).astype(dst.dtype)
+
+
+def _fused_cost(
+    device: Device, dst: Operand, src: Operand, scalar: Operand, other: Operand, **_: Any
+) -> Cost:
+    cycles = src.free if _is_16_bit(src, other) else 2 * src.free
+    return _vector(device, cycles, 2 * src.size)
+
+
+@instruction(
+    "trn.scalar_tensor_tensor", cost=_fused_cost, reads=(EITHER, "sbuf", EITHER), writes="sbuf"
+)
+def scalar_tensor_tensor(dst: Any, src: Any, scalar: Any, other: Any, *, op0: str, op1: str) -> Any:
+    """`dst = (src op0 scalar) op1 other`, one scalar `[p, 1]` per partition, in float32."""
+    return BINARY[op1](BINARY[op0](_f32(src), _f32(scalar)), _f32(other)).astype(dst.dtype)
+
+
+def _reduce_cost(device: Device, dst: Operand, src: Operand, **_: Any) -> Cost:
+    return _vector(device, src.free / 2 if _is_16_bit(src, dst) else src.free, src.size)
+
+
+@instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes="sbuf")
+def tensor_reduce(dst: Any, src: Any, *, op: str) -> Any:
+    """`dst[p, ..., 1] = op` over the last dimension, in float32."""
+    return REDUCE[op](_f32(src), axis=-1, keepdims=True).astype(dst.dtype)
+
+
+def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    return _vector(device, 8 * src.free, src.size)
+
+
+@instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes="sbuf")
+def reciprocal(dst: Any, src: Any) -> Any:
+    """`dst = 1 / src` on the Vector Engine, in float32."""
+    return (jnp.float32(1) / _f32(src)).astype(dst.dtype)
+
+
+def _scan8_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    return _vector(device, src.free, src.size)
+
+
+@instruction("trn.nc_max8", cost=_scan8_cost, reads=(EITHER,), writes="sbuf")
+def nc_max8(dst: Any, src: Any) -> Any:
+    """`dst[p, 8]`: the eight largest of each partition, descending."""
+    return lax.top_k(src, 8)[0]
+
+
+@instruction("trn.nc_find_index8", cost=_scan8_cost, reads=(EITHER, "sbuf"), writes="sbuf")
+def nc_find_index8(dst: Any, src: Any, values: Any) -> Any:
+    """`dst[p, 8] int32`: where each of `values[p, 8]` first stands in `src[p, n]`."""
+    return jnp.argmax(src[:, None, :] == values[:, :, None], axis=-1).astype(dst.dtype)
+
+
+# --- GpSimd Engine ---
+
+
+def _select_cost(
+    device: Device, dst: Operand, src: Operand, offset: Operand, *, fill: float
+) -> Cost:
+    busy = device.gpsimd_overhead_cycles + src.free
+    return Cost(engine="gpsimd", busy_cycles=busy, flops=src.size)
+
+
+@instruction("trn.affine_select", cost=_select_cost, reads=(EITHER, "register"), writes="sbuf")
+def affine_select(dst: Any, src: Any, offset: Any, *, fill: float) -> Any:
+    """`dst[p, n] = src[p, n]` where `p + offset ≥ n`, else `fill`; `offset` is a known integer."""
+    rows = lax.broadcasted_iota(jnp.int32, src.shape, 0)
+    columns = lax.broadcasted_iota(jnp.int32, src.shape, 1)
+    keep = rows + jnp.broadcast_to(offset, src.shape) >= columns
+    return jnp.where(keep, src, jax.lax.full_like(src, fill)).astype(dst.dtype)

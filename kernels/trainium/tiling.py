@@ -1,0 +1,133 @@
+"""How a Llama layer is cut into the tiles a NeuronCore takes: 128 partitions, 512 columns.
+
+A dimension is cut into equal tiles, so padding is less than one element a tile. Nothing here
+computes: it is the arithmetic every kernel and every weight layout shares.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
+BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
+TILES_A_BLOCK = 4  # token tiles that share one load of a weight tile; two sets fill 8 banks
+CHUNK_BYTES = 16 * 1024  # bytes a partition of one weight load
+SBUF_SHARE_BYTES = 144 * 1024  # bytes a partition that one block's activations may take
+
+
+def split(n: int, limit: int) -> tuple[int, int]:
+    """`(count, size)` of the fewest equal tiles of at most `limit` that cover `n`."""
+    count = math.ceil(n / limit)
+    return count, math.ceil(n / count)
+
+
+def largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of `n` that is at most `limit` (at least 1)."""
+    return max(d for d in range(1, n + 1) if n % d == 0 and (d <= limit or d == 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTiling:
+    """Sizes of one decoder layer's prefill on one NeuronCore.
+
+    Attributes:
+      hidden, ffn: model dimensions without padding.
+      heads, kv_heads, head_dim: attention dimensions; `head_dim` at most 128.
+      eps: of RMSNorm.
+      qk_norm: whether q and k are normalised per head (Qwen3).
+      blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
+      dtype: of weights, activations and the KV cache; accumulation is float32.
+    """
+
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    qk_norm: bool
+    blocks: int
+    tiles: int
+    rows: int
+    dtype: Any
+
+    @property
+    def hidden_tiles(self) -> tuple[int, int]:
+        """Contraction tiles of the hidden dimension, `(count, rows)`."""
+        return split(self.hidden, PARTITIONS)
+
+    @property
+    def ffn_tiles(self) -> tuple[int, int]:
+        return split(self.ffn, PARTITIONS)
+
+    @property
+    def hidden_padded(self) -> int:
+        return math.prod(self.hidden_tiles)
+
+    @property
+    def hidden_columns(self) -> int:
+        """Output columns per PSUM tile where the hidden dimension is the output."""
+        count, size = self.hidden_tiles
+        return size * largest_divisor(count, BANK_COLUMNS // size)
+
+    @property
+    def qkv_columns(self) -> int:
+        """Whole heads per PSUM tile of the fused q, k, v projection."""
+        fused = self.heads + 2 * self.kv_heads
+        return self.head_dim * largest_divisor(fused, BANK_COLUMNS // self.head_dim)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens on this core, padding included."""
+        return self.blocks * self.tiles * self.rows
+
+    @property
+    def block_tokens(self) -> int:
+        return self.tiles * self.rows
+
+    @property
+    def kv_tiles(self) -> int:
+        """Token tiles that form one K/V tile of at most 512 columns."""
+        return largest_divisor(self.blocks * self.tiles, BANK_COLUMNS // self.rows)
+
+
+def tile_tokens(tokens: int, hidden: int, ffn: int, dtype: Any) -> tuple[int, int, int]:
+    """`(blocks, tiles, rows)` for one core's tokens; fewer tiles a block where SBUF is short."""
+    itemsize = jnp.dtype(dtype).itemsize
+    columns = math.ceil(hidden / PARTITIONS) * 2 + math.ceil(ffn / PARTITIONS)
+    tiles = TILES_A_BLOCK
+    while tiles > 1 and tiles * (PARTITIONS * columns + hidden) * itemsize > SBUF_SHARE_BYTES:
+        tiles //= 2
+    blocks = math.ceil(tokens / (tiles * PARTITIONS))
+    tiles, rows = split(math.ceil(tokens / blocks), PARTITIONS)
+    return blocks, tiles, rows
+
+
+def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:
+    """Lays a weight out so that each load is one contiguous read.
+
+    Args:
+      w: `[..., K, N]`.
+      rows: contraction rows per tile (≤ 128); K is padded with zeros to a multiple.
+      columns: output columns per block; N likewise.
+      xp: numpy, or jax.numpy where only shapes are wanted.
+
+    Returns:
+      `[..., blocks, chunks, rows, tiles a chunk, columns]`.
+    """
+    *lead, k, n = w.shape
+    tiles, blocks = math.ceil(k / rows), math.ceil(n / columns)
+    padding = [(0, 0)] * len(lead) + [(0, tiles * rows - k), (0, blocks * columns - n)]
+    chunk = largest_divisor(tiles, max(1, CHUNK_BYTES // (columns * w.dtype.itemsize)))
+    x = xp.pad(w, padding).reshape(*lead, tiles // chunk, chunk, rows, blocks, columns)
+    a = len(lead)
+    return x.transpose(*range(a), a + 3, a, a + 2, a + 1, a + 4)
+
+
+def index(x: Any, i: Any, axis: int = 0) -> Any:
+    """Slice `i` of a tile or HBM buffer along `axis`, a view; `i` may be a loop index."""
+    return lax.dynamic_index_in_dim(x, jnp.int32(i), axis, keepdims=False)
