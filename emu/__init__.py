@@ -2,11 +2,12 @@
 
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
-from emu.instruction import Cost, Crossing, Instruction, Operand, instruction, limit
+from emu.instruction import Cost, Crossing, Instruction, Operand, instruction, limit, release
 from emu.mesh import Known, Program, strict_jit
-from emu.timeline import Reading
+from emu.reading import Reading
 
 __all__ = [
     "BANDS", "Cost", "Crossing", "Device", "EmulationError", "Instruction", "Known", "Operand",
-    "Program", "Quantity", "Reading", "Sheet", "instruction", "limit", "strict_jit",
+    "Program", "Quantity", "Reading", "Sheet", "instruction", "limit", "release",
+    "strict_jit",
 ]  # fmt: skip

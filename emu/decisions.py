@@ -1,10 +1,12 @@
 """Which iterations of a loop decide alike: branches and counts evaluated ahead, without time.
 
 A loop may be jumped only across iterations whose branches and known costs are those of the period
-it repeats. Every decision of every iteration is evaluated here at once, on known integers with one
-more leading dimension for the iteration; iterations with equal decisions get equal ids.
+it repeats. Every decision of every iteration is evaluated here at once: a known integer gets one
+more leading dimension for each loop it is in, `[*iterations, *mesh, *shape]`, outermost first.
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,175 +16,219 @@ from emu import known
 from emu.instruction import lookup
 from emu.values import Value
 
-MAX_DECISIONS = 1 << 25
+MAX_DECISIONS = 1 << 24
 
 
 class Opaque(Exception):
     """A decision that cannot be evaluated ahead; the loop is stepped."""
 
 
-def carried(line: Any, s: jx.Scan, consts: list[Value], carry: list[Value], slices: Any) -> Any:
-    """Known value of each carry slot at every iteration, `[length, *mesh, *shape]`, or None."""
-    out: list[np.ndarray | None] = []
-    for slot in range(s.carry):
-        var = s.body.invars[s.consts + slot]
-        start, end = carry[slot].known, s.body.outvars[slot]
-        if start is None:
-            out.append(None)
-        elif end is var:
-            out.append(start[None])
-        elif (step := _increment(s.body, var, end)) is not None:
-            ramp = np.arange(s.length, dtype=start.dtype) * step
-            out.append(start[None] + ramp.reshape(-1, *(1,) * start.ndim))
-        else:
-            return _stepped(line, s, consts, carry, slices)
-    return out
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known of a loop's iterations before they are walked.
 
-
-def _increment(body: jx.Body, var: Any, end: Any) -> Any:
-    """The constant by which a carry grows each iteration, or None where that is not its form."""
-    for eqn in body.eqns:
-        if end in eqn.outvars and eqn.primitive.name == "add":
-            a, b = eqn.invars
-            if a is var and jx.is_literal(b):
-                return jx.literal_value(b)
-            if b is var and jx.is_literal(a):
-                return jx.literal_value(a)
-    return None
-
-
-def _stepped(line: Any, s: jx.Scan, consts: list[Value], carry: list[Value], slices: Any) -> Any:
-    """Carries that follow no simple rule, evaluated one iteration after another."""
-    state = [None if c.known is None else c.known[None] for c in carry]
-    fixed = [None if c.known is None else c.known[None] for c in consts]
-    rows: list[list[Any]] = [[] for _ in state]
-    for t in range(s.length):
-        for row, x in zip(rows, state, strict=True):
-            row.append(x)
-        sliced = [None if x is None else x[t : t + 1] for x in slices]
-        state = _evaluate(line, s.body, [*fixed, *state, *sliced], [])[: s.carry]
-    return [
-        None if any(x is None for x in row) else np.concatenate(np.broadcast_arrays(*row))
-        for row in rows
-    ]
-
-
-def ids(line: Any, s: jx.Scan, consts: list[Value], carry: Any, slices: Any) -> np.ndarray | None:
-    """An id per iteration; iterations of equal id take equal decisions. None: cannot be known.
-
-    Args:
-      line: the timeline, for its mesh.
-      s: the loop.
-      consts: values of its constants.
-      carry: from `carried`.
-      slices: known stacked inputs in the order of iterations, `[length, *mesh, *shape]`, or None.
+    Attributes:
+      ids: an id per iteration, equal where decisions are; None if there is nothing to decide.
+      carry: known value of each carry slot as each iteration begins, and after the last:
+        `[length + 1 or 1, *mesh, *shape]`, or None.
     """
-    if not decides(s.body):
-        return np.zeros(s.length, np.int64)
-    fixed = [None if c.known is None else c.known[None] for c in consts]
-    found: list[np.ndarray] = []
+
+    ids: np.ndarray | None
+    carry: list[np.ndarray | None]
+
+
+def plan(
+    line: Any, s: jx.Scan, consts: list[Value], carry: list[Value], stacked: list[Value]
+) -> Plan | None:
+    """Evaluates every iteration's decisions ahead; None if the loop must be stepped."""
+    fixed, start = [c.known for c in consts], [c.known for c in carry]
+    slices = [_iterations(s, x.known, line.rank, 0) for x in stacked]
     try:
-        _evaluate(line, s.body, [*fixed, *carry, *slices], found)
+        rows = _carried(line, s, fixed, start, slices, 0)
+        if not decides(s.body):
+            return Plan(None, rows)
+        found: list[np.ndarray] = []
+        _inside(line, s, fixed, rows, slices, 0, found)
     except Opaque:
         return None
-    rows = [d.reshape(s.length, -1) for d in found if d.shape[0] == s.length and s.length > 1]
-    if not rows:
-        return np.zeros(s.length, np.int64)
-    if sum(r.size for r in rows) > MAX_DECISIONS:
-        return None
-    table = np.concatenate([r.astype(np.int64) for r in rows], axis=1)
-    return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
+    each = [d.reshape(s.length, -1) for d in found if d.shape[0] == s.length]
+    if not each:
+        return Plan(None, rows)
+    table = np.concatenate([d.astype(np.int64) for d in each], axis=1)
+    return Plan(np.unique(table, axis=0, return_inverse=True)[1].reshape(-1), rows)
 
 
+@functools.lru_cache(maxsize=4096)
 def decides(body: jx.Body) -> bool:
     """Whether a loop body holds a branch, or an instruction whose cost depends on a count."""
     for eqn in body.eqns:
         inst = lookup(eqn.primitive)
         if eqn.primitive.name == "cond" or (inst is not None and "count" in inst.reads):
             return True
-        inner = jx.call(eqn)
-        if eqn.primitive.name == "scan":
-            inner = jx.scan(eqn).body
+        inner = jx.scan(eqn).body if eqn.primitive.name == "scan" else jx.call(eqn)
         if inner is not None and decides(inner):
             return True
     return False
 
 
-def _evaluate(line: Any, body: jx.Body, ins: list[Any], found: list[np.ndarray]) -> list[Any]:
-    """Known outputs of a jaxpr, iterations side by side; appends every decision to `found`."""
-    lead = 1 + line.rank
+# --- one loop ---
+
+
+def _iterations(s: jx.Scan, x: Any, rank: int, depth: int) -> Any:
+    """A stacked input with its leading own dimension as iterations, in the order they run."""
+    if x is None:
+        return None
+    x = np.moveaxis(x, depth + rank, depth)
+    return np.flip(x, depth) if s.reverse else x
+
+
+def _carried(
+    line: Any, s: jx.Scan, consts: list[Any], start: list[Any], slices: list[Any], depth: int
+) -> list[Any]:
+    """Each carry slot at every iteration and after the last, or None; one dimension more."""
+    out = []
+    for slot, x in enumerate(start):
+        var, end = s.body.invars[s.consts + slot], s.body.outvars[slot]
+        if x is None:
+            out.append(None)
+        elif end is var:
+            out.append(np.expand_dims(x, depth))
+        elif (step := _increment(s.body, var, end)) is not None:
+            ramp = np.arange(s.length + 1).astype(x.dtype) * step.astype(x.dtype)
+            ramp = ramp.reshape((1,) * depth + (-1,) + (1,) * (x.ndim - depth))
+            out.append(np.expand_dims(x, depth) + ramp)
+        else:
+            return _stepped(line, s, consts, start, slices, depth)
+    return out
+
+
+def _increment(body: jx.Body, var: Any, end: Any) -> Any:
+    """The constant by which a carry grows each iteration, or None where that is not its form."""
+    for eqn in body.eqns:
+        if eqn.primitive.name == "add" and eqn.outvars[0] is end:
+            a, b = eqn.invars
+            for x, y in ((a, b), (b, a)):
+                if x is var and jx.is_literal(y):
+                    return jx.literal_value(y)
+    return None
+
+
+def _stepped(
+    line: Any, s: jx.Scan, consts: list[Any], state: list[Any], slices: list[Any], depth: int
+) -> list[Any]:
+    """Carries that follow no simple rule, evaluated one iteration after another."""
+    rows: list[list[Any]] = [[x] for x in state]
+    for t in range(s.length):
+        now = [None if x is None else np.take(x, t, depth) for x in slices]
+        state = _evaluate(line, s.body, [*consts, *state, *now], [], depth)[: s.carry]
+        for row, x in zip(rows, state, strict=True):
+            row.append(x)
+    return [
+        None if any(x is None for x in row) else np.stack(np.broadcast_arrays(*row), depth)
+        for row in rows
+    ]
+
+
+def _inside(
+    line: Any, s: jx.Scan, consts: list[Any], rows: list[Any], slices: list[Any], depth: int,
+    found: list[np.ndarray],
+) -> None:  # fmt: skip
+    """Appends the decisions of all iterations, side by side, to `found`."""
+    begin = (slice(None),) * depth + (slice(s.length),)
+    ins = [None if x is None else np.expand_dims(x, depth) for x in consts]
+    ins += [None if x is None else x[begin] for x in rows]
+    _evaluate(line, s.body, [*ins, *slices], found, depth + 1)
+
+
+# --- one jaxpr ---
+
+
+def _evaluate(
+    line: Any, body: jx.Body, ins: list[Any], found: list[np.ndarray], depth: int
+) -> list[Any]:
+    """Known outputs of a jaxpr inside `depth` loops; appends every decision to `found`."""
+    lead = depth + line.rank
     env: dict[Any, Any] = dict(zip(body.invars, ins, strict=True))
-    for var, const in zip(body.constvars, body.consts, strict=True):
-        value = np.asarray(const)
-        env[var] = value[(None,) * lead] if value.dtype.kind in "iub" else None
+
+    def constant(value: np.ndarray) -> Any:
+        return value[(None,) * lead] if value.dtype.kind in "iub" else None
 
     def get(atom: Any) -> Any:
-        if jx.is_literal(atom):
-            value = jx.literal_value(atom)
-            return value[(None,) * lead] if value.dtype.kind in "iub" else None
-        return env[atom]
+        return constant(jx.literal_value(atom)) if jx.is_literal(atom) else env[atom]
 
+    env |= {v: constant(np.asarray(c)) for v, c in zip(body.constvars, body.consts, strict=True)}
     for eqn in body.eqns:
-        xs = [get(v) for v in eqn.invars]
-        outs = _equation(line, eqn, xs, found)
+        outs = _equation(line, eqn, [get(v) for v in eqn.invars], found, depth)
+        if any(x is not None and x.size > MAX_DECISIONS for x in outs):
+            raise Opaque
         env.update(zip(eqn.outvars, outs, strict=True))
     return [get(v) for v in body.outvars]
 
 
-def _equation(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray]) -> list[Any]:
-    name, nothing = eqn.primitive.name, [None] * len(eqn.outvars)
-    lead = 1 + line.rank
+def _equation(
+    line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int
+) -> list[Any]:
+    name, lead = eqn.primitive.name, depth + line.rank
     if inst := lookup(eqn.primitive):
         for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
             if space == "count":
-                _decide(x, found)
-        return nothing
-    if name == "cond":
-        return _branch(line, eqn, xs, found)
-    if name == "scan":
-        return _loop(line, jx.scan(eqn), xs, found)
-    if (body := jx.call(eqn)) is not None:
-        return _evaluate(line, body, xs, found)
-    if name == "axis_index":
-        return [line.core_index(eqn.params["axis_name"])[None]]
-    if name == "iota":
+                _decide(x, found, lead)
+    elif name == "cond":
+        return _branch(line, eqn, xs, found, depth)
+    elif name == "scan":
+        return _loop(line, jx.scan(eqn), xs, found, depth)
+    elif (body := jx.call(eqn)) is not None:
+        return _evaluate(line, body, xs, found, depth)
+    elif name == "axis_index":
+        return [line.core_index(eqn.params["axis_name"])[(None,) * depth]]
+    elif name == "iota":
         return [known.iota(eqn.params, lead)]
-    if xs and all(x is not None for x in xs):
+    elif xs and all(x is not None for x in xs):
         return [known.evaluate(name, eqn.params, xs, lead)]
-    return nothing
+    return [None] * len(eqn.outvars)
 
 
-def _decide(x: Any, found: list[np.ndarray]) -> None:
+def _decide(x: Any, found: list[np.ndarray], lead: int) -> None:
     if x is None:
         raise Opaque
-    found.append(x)
+    own = x.reshape(*x.shape[:lead], -1)
+    found += [own[..., i] for i in range(own.shape[-1])]
 
 
-def _branch(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray]) -> list[Any]:
+def _branch(
+    line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int
+) -> list[Any]:
+    """Decisions inside a branch count where it is taken."""
     pick, *xs = xs
-    _decide(pick, found)
+    _decide(pick, found, depth + line.rank)
     bodies = jx.branches(eqn)
-    results = [_evaluate(line, b, xs, found) for b in bodies]
     which = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
-    out = []
-    for cases in zip(*results, strict=True):
-        if any(c is None for c in cases):
-            out.append(None)
-        else:
-            own = which.reshape(*which.shape, *(1,) * (cases[0].ndim - which.ndim))
-            out.append(np.choose(own, cases))
-    return out
+    results: dict[int, list[Any]] = {}
+    for b in np.unique(which).tolist():
+        inside: list[np.ndarray] = []
+        results[b] = _evaluate(line, bodies[b], xs, inside, depth)
+        for d in inside:  # it may be in further loops
+            taken = np.expand_dims(which == b, tuple(range(depth, depth + d.ndim - which.ndim)))
+            found.append(np.where(taken, d, np.zeros_like(d)))
+    rank = np.searchsorted(sorted(results), which)
+    return [
+        None if any(c is None for c in cases) else known.choose(rank, cases)
+        for cases in zip(*(results[b] for b in sorted(results)), strict=True)
+    ]
 
 
-def _loop(line: Any, s: jx.Scan, xs: list[Any], found: list[np.ndarray]) -> list[Any]:
-    """An inner loop, stepped once for all iterations of the outer one."""
+def _loop(line: Any, s: jx.Scan, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
+    """An inner loop, for all iterations of the outer ones at once."""
     consts, state = xs[: s.consts], xs[s.consts : s.consts + s.carry]
-    stacked = xs[s.consts + s.carry :]
+    ys = [None] * (len(s.body.outvars) - s.carry)
     if not decides(s.body) and all(x is None for x in state):
-        return [None] * len(s.body.outvars)
-    lead = 1 + line.rank
-    for t in range(s.length):
-        at = s.length - 1 - t if s.reverse else t
-        sliced = [None if x is None else x[(slice(None),) * lead + (at,)] for x in stacked]
-        state = _evaluate(line, s.body, [*consts, *state, *sliced], found)[: s.carry]
-    return [*state, *[None] * (len(s.body.outvars) - s.carry)]
+        return [*state, *ys]
+    slices = [_iterations(s, x, line.rank, depth) for x in xs[s.consts + s.carry :]]
+    rows = _carried(line, s, consts, state, slices, depth)
+    if decides(s.body):
+        _inside(line, s, consts, rows, slices, depth, found)
+    last = [None if x is None else np.take(x, -1, depth) for x in rows]
+    return [*last, *ys]
+
+
+__all__ = ["Opaque", "Plan", "decides", "plan"]

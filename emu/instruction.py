@@ -31,7 +31,8 @@ class Cost:
     """What one execution of an instruction spends on one core.
 
     Attributes:
-      engine: the in-order engine that executes it, a key of the device's engines.
+      engine: the in-order engine that executes it, a key of the device's engines; None takes no
+        engine and no time, and is not counted.
       busy_cycles: that engine's cycles until it can start its next instruction; an array over the
         mesh where it depends on a known integer that differs between cores.
       latency_cycles: cycles until the result can be read; at least `busy_cycles`.
@@ -41,8 +42,8 @@ class Cost:
       counts: further counters, such as `wavelet_hops` or `link_bytes`.
     """
 
-    engine: str
-    busy_cycles: Any
+    engine: str | None
+    busy_cycles: Any = 0
     latency_cycles: Any = 0
     flops: int = 0
     moved_bytes: Mapping[str, int] | None = None
@@ -171,8 +172,8 @@ def instruction(
         primitive = Primitive(name)
         primitive.multiple_results = True
         inst = Instruction(
-            name, meaning, cost, reads, spaces, in_place, reads_destination or partial, partial, effect,
-            arrival is not None, arrival, primitive,
+            name, meaning, cost, reads, spaces, in_place, reads_destination or partial, partial,
+            effect, arrival is not None, arrival, primitive,
         )  # fmt: skip
         _register(inst)
         _BY_PRIMITIVE[primitive] = inst
@@ -282,4 +283,16 @@ def limit(instruction_name: str, what: str, actual: int, allowed: int) -> None:
         raise LimitExceeded(f"{instruction_name}: {what} is {actual}, at most {allowed}")
 
 
-__all__ = ["Cost", "Crossing", "EmulationError", "Instruction", "Operand", "instruction", "limit"]
+@instruction(
+    "release", cost=lambda device, tile: Cost(engine=None), reads=(None,), writes=(),
+    in_place=False, effect=True,
+)  # fmt: skip
+def release(tile: jax.Array) -> tuple[()]:
+    """Marks the last use of a scratch tile whose content nobody needs: costs nothing."""
+    return ()
+
+
+__all__ = [
+    "Cost", "Crossing", "EmulationError", "Instruction", "Operand", "instruction", "limit",
+    "release",
+]  # fmt: skip

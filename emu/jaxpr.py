@@ -5,6 +5,7 @@ JAX 0.12 dropped `num_consts` and `num_carry` from `scan` and no longer wraps su
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from jax.extend.core import Var as Var  # re-exported for annotations
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Body:
     """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments."""
 
@@ -50,6 +51,7 @@ def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
     return body(jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals))
 
 
+@functools.lru_cache(maxsize=4096)
 def body(jaxpr: Any) -> Body:
     """The `Body` of a `Jaxpr` or `ClosedJaxpr`."""
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr

@@ -6,7 +6,7 @@ once by adding one more leading dimension, `lead`, in front of the mesh's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,26 @@ def _same_rank(xs: list[np.ndarray], lead: int) -> list[np.ndarray]:
     return [x.reshape(*x.shape, *(1,) * (own - (x.ndim - lead))) for x in xs]
 
 
+def choose(which: np.ndarray, cases: Sequence[np.ndarray]) -> np.ndarray:
+    """`cases[which]`; `which` may lack the cases' trailing dimensions."""
+    which = which.reshape(*which.shape, *(1,) * (cases[0].ndim - which.ndim))
+    out = cases[0]
+    for i, case in enumerate(cases[1:], 1):
+        out = np.where(which == i, case, out)
+    return out
+
+
 def _div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Integer division towards zero, as XLA divides."""
-    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
+    """Integer division towards zero, as XLA divides; by zero all bits are set."""
+    by = np.where(b == 0, np.ones_like(b), b)
+    quotient = np.sign(a) * np.sign(by) * (np.abs(a) // np.abs(by))
+    return np.where(b == 0, ~np.zeros_like(a), quotient).astype(a.dtype)
+
+
+def _rem(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The remainder with the dividend's sign; by zero the dividend, as in XLA."""
+    by = np.where(b == 0, np.ones_like(b), b)
+    return np.where(b == 0, a, np.fmod(a, by)).astype(a.dtype)
 
 
 def _clamp(low: np.ndarray, x: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -55,12 +72,12 @@ def _clamp(low: np.ndarray, x: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "rem": np.fmod,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "rem": _rem,
     "min": np.minimum, "max": np.maximum, "neg": np.negative, "sign": np.sign, "abs": np.abs,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "eq": np.equal, "ne": np.not_equal, "clamp": _clamp, "stop_gradient": lambda x: x,
     "and": lambda a, b: a & b, "or": lambda a, b: a | b, "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a, "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
+    "not": lambda a: ~a, "select_n": lambda which, *cases: choose(which.astype(np.int64), cases),
     "shift_left": np.left_shift, "shift_right_arithmetic": np.right_shift,
 }  # fmt: skip
 

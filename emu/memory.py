@@ -16,16 +16,15 @@ from emu.instruction import lookup
 from emu.timeline import IDENTITIES, VIEWS
 
 Peaks = dict[str, int]
+Inside = dict[str, tuple[int, str]]  # space to its peak bytes and the line of that peak
 
 
 @dataclasses.dataclass(eq=False)
 class Storage:
-    """A buffer: where it is, how large, and where in its body it is made and last used."""
+    """A buffer: where it is and how large."""
 
     space: str
     nbytes: int
-    made: int
-    last_use: int
 
 
 def peaks(
@@ -38,10 +37,12 @@ def peaks(
         at which the peak is reached.
     """
     body = jx.trace(kernel, avals, mesh)
-    arguments = [Storage(device.home, _nbytes(v.aval), -1, 0) for v in body.invars]
-    walk = _Walk()
-    _, peak, where = walk.body(body, arguments)
-    peak[device.home] += sum(a.nbytes for a in arguments)
+    arguments = [Storage(device.home, _nbytes(v.aval)) for v in body.invars]
+    peak, where = Counter(), {}
+    _, inside = _body(body, arguments)
+    for space, (used, line) in inside.items():
+        peak[space], where[space] = used, line
+    peak[device.home] += sum(_nbytes(v.aval) for v in (*body.invars, *body.constvars))
     for space, used in peak.items():
         allowed = device.capacity_bytes.get(space)
         if allowed is not None and used > allowed:
@@ -57,106 +58,117 @@ def _nbytes(aval: Any) -> int:
     return aval.size * aval.dtype.itemsize
 
 
-class _Walk:
-    def body(
-        self, body: jx.Body, ins: list[Storage | None]
-    ) -> tuple[list[Storage | None], Counter[str], dict[str, str]]:
-        """Outputs, peak bytes made inside this body by space, and the line of each peak."""
-        env: dict[Any, Storage | None] = dict(zip(body.invars, ins, strict=True))
-        env |= dict.fromkeys(body.constvars)
-        made: list[Storage] = []
-        inner: list[tuple[Counter[str], dict[str, str]]] = []
+def _body(
+    body: jx.Body, ins: list[Storage | None], elsewhere: int | None = None
+) -> tuple[list[Storage | None], Inside]:
+    """Outputs of a body, and the peak of the buffers made inside it.
 
-        def get(atom: Any) -> Storage | None:
-            return None if jx.is_literal(atom) else env.get(atom)
+    Args:
+      body: the jaxpr.
+      ins: its inputs' buffers.
+      elsewhere: outputs from this one on are slices of a stack that lies outside the body.
+    """
+    env: dict[Any, Storage | None] = dict(zip(body.invars, ins, strict=True))
+    made: dict[int, list[Storage]] = {}
+    last_use: dict[int, int] = {}
+    inner: list[Inside] = []
 
-        for i, eqn in enumerate(body.eqns):
-            xs = [get(v) for v in eqn.invars]
-            outs, peak, where = self.equation(eqn, xs, i)
-            env.update(zip(eqn.outvars, outs, strict=True))
-            inner.append((peak, where))
-            for storage in (*xs, *outs):
-                if storage is not None:
-                    storage.last_use = max(storage.last_use, i) if storage.made >= 0 else i
-            made += [o for o in outs if o is not None and o.made == i and o not in made]
-        results = [get(v) for v in body.outvars]
-        for storage in results:
-            if storage is not None:
-                storage.last_use = len(body.eqns)
-        peak, where = _sweep(body, made, inner)
-        return results, peak, where
+    def get(atom: Any) -> Storage | None:
+        return None if jx.is_literal(atom) else env.get(atom)
 
-    def equation(
-        self, eqn: Any, xs: list[Storage | None], i: int
-    ) -> tuple[list[Storage | None], Counter[str], dict[str, str]]:
-        name, none = eqn.primitive.name, (Counter(), {})
-        new = lambda v, space: Storage(space, _nbytes(v.aval), i, i)  # noqa: E731
-        if inst := lookup(eqn.primitive):
-            if inst.in_place:
-                return xs[: inst.destinations], *none
-            fresh = zip(eqn.outvars, inst.writes, strict=True)
-            return [new(v, space) for v, space in fresh], *none
-        if name == "scan":
-            return self.scan(eqn, xs, i)
-        if name == "cond":
-            return self.cond(eqn, xs, i)
-        if (body := jx.call(eqn)) is not None:
-            outs, peak, where = self.body(body, xs)
-            return [_adopt(o, xs, i) for o in outs], peak, where
-        if (name in VIEWS or name in IDENTITIES) and xs:
-            return [xs[0]], *none
-        return [None] * len(eqn.outvars), *none
-
-    def scan(self, eqn: Any, xs: list[Storage | None], i: int) -> Any:
-        s = jx.scan(eqn)
-        outs, peak, where = self.body(s.body, xs)
-        carry = [_adopt(o, xs, i) for o in outs[: s.carry]]
-        stacked = [
-            None if o is None else Storage(o.space, _nbytes(v.aval), i, i)
-            for o, v in zip(outs[s.carry :], eqn.outvars[s.carry :], strict=True)
-        ]
-        return [*carry, *stacked], peak, where
-
-    def cond(self, eqn: Any, xs: list[Storage | None], i: int) -> Any:
-        peak: Counter[str] = Counter()
-        where: dict[str, str] = {}
-        outs: list[Storage | None] = []
-        for branch in jx.branches(eqn):
-            outs, inside, lines = self.body(branch, xs[1:])
-            where |= {k: v for k, v in lines.items() if inside[k] > peak[k]}
-            peak |= inside
-        return [_adopt(o, xs, i) for o in outs], peak, where
+    for i, eqn in enumerate(body.eqns):
+        xs = [get(v) for v in eqn.invars]
+        outs, inside = _equation(eqn, xs)
+        env.update(zip(eqn.outvars, outs, strict=True))
+        inner.append(inside)
+        held = {id(x) for x in xs}
+        made[i] = [o for o in _distinct(outs) if id(o) not in held]
+        last_use.update((id(x), i) for x in (*xs, *outs))
+    results = [get(v) for v in body.outvars]
+    last_use.update((id(x), len(body.eqns)) for x in results)
+    stacks = {id(x) for x in results[elsewhere:]} if elsewhere is not None else set()
+    own = {i: [s for s in group if id(s) not in stacks] for i, group in made.items()}
+    return results, _sweep(body, own, last_use, inner)
 
 
-def _adopt(storage: Storage | None, ins: list[Storage | None], i: int) -> Storage | None:
-    """An inner body's output, seen from outside: an input's buffer, or one made at equation `i`."""
+def _distinct(storages: list[Storage | None]) -> list[Storage]:
+    return list({id(s): s for s in storages if s is not None}.values())
+
+
+def _equation(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+    """Buffers of an equation's results, and the peak of what lives only inside it."""
+    name = eqn.primitive.name
+    if inst := lookup(eqn.primitive):
+        if inst.in_place:
+            return xs[: inst.destinations], {}
+        pairs = zip(eqn.outvars, inst.writes, strict=True)
+        return [Storage(space, _nbytes(v.aval)) for v, space in pairs], {}
+    if name == "scan":
+        return _scan(eqn, xs)
+    if name == "cond":
+        return _cond(eqn, xs)
+    if (body := jx.call(eqn)) is not None:
+        outs, inside = _body(body, xs)
+        return [_adopt(o, xs) for o in outs], inside
+    if name in IDENTITIES:
+        return xs, {}
+    if name in VIEWS:
+        return [xs[0]], {}
+    return [None] * len(eqn.outvars), {}
+
+
+def _scan(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+    """The stacks that a loop fills live from its first iteration on."""
+    s = jx.scan(eqn)
+    outs, inside = _body(s.body, xs, elsewhere=s.carry)
+    stacks = [
+        None if o is None else Storage(o.space, _nbytes(v.aval))
+        for o, v in zip(outs[s.carry :], eqn.outvars[s.carry :], strict=True)
+    ]
+    here = jx.location(eqn)
+    for stack in _distinct(stacks):
+        used, line = inside.get(stack.space, (0, here))
+        inside[stack.space] = used + stack.nbytes, line
+    return [*(_adopt(o, xs) for o in outs[: s.carry]), *stacks], inside
+
+
+def _cond(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+    peak: Inside = {}
+    outs: list[Storage | None] = []
+    for branch in jx.branches(eqn):
+        outs, inside = _body(branch, xs[1:])
+        for space, found in inside.items():
+            peak[space] = max(peak.get(space, (0, "")), found, key=lambda p: p[0])
+    return [_adopt(o, xs) for o in outs], peak
+
+
+def _adopt(storage: Storage | None, ins: list[Storage | None]) -> Storage | None:
+    """An inner body's output, seen from outside: an input's buffer, or one of its own."""
     if storage is None or storage in ins:
         return storage
-    return Storage(storage.space, storage.nbytes, i, i)
+    return Storage(storage.space, storage.nbytes)
 
 
 def _sweep(
-    body: jx.Body, made: list[Storage], inner: list[tuple[Counter[str], dict[str, str]]]
-) -> tuple[Counter[str], dict[str, str]]:
+    body: jx.Body, made: dict[int, list[Storage]], last_use: dict[int, int], inner: list[Inside]
+) -> Inside:
     """The peak over the body's equations of what is live between them and inside them."""
-    starts: dict[int, list[Storage]] = {}
     ends: dict[int, list[Storage]] = {}
-    for s in made:
-        starts.setdefault(s.made, []).append(s)
-        ends.setdefault(s.last_use, []).append(s)
+    for s in (s for group in made.values() for s in group):
+        ends.setdefault(last_use[id(s)], []).append(s)
     live: Counter[str] = Counter()
-    peak: Counter[str] = Counter()
-    where: dict[str, str] = {}
+    peak: Inside = {}
+
+    def reach(space: str, used: int, line: str) -> None:
+        if used > peak.get(space, (0, ""))[0]:
+            peak[space] = used, line
+
     for i, eqn in enumerate(body.eqns):
-        extra, lines = inner[i]
-        for space in extra:
-            if live[space] + extra[space] > peak[space]:
-                peak[space] = live[space] + extra[space]
-                where[space] = lines.get(space, jx.location(eqn))
-        for s in starts.get(i, ()):
+        for space, (used, line) in inner[i].items():
+            reach(space, live[space] + used, line)
+        for s in made[i]:
             live[s.space] += s.nbytes
-            if live[s.space] > peak[s.space]:
-                peak[s.space], where[s.space] = live[s.space], jx.location(eqn)
+            reach(s.space, live[s.space], jx.location(eqn))
         for s in ends.get(i, ()):
             live[s.space] -= s.nbytes
-    return peak, where
+    return peak

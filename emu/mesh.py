@@ -139,7 +139,7 @@ class Program:
 
     def _known(self, value: Any, spec: Spec) -> np.ndarray:
         """A known argument as `[*mesh, *shape]`, mesh dimensions of full size or 1."""
-        value = np.asarray(value)
+        value = np.asarray(value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype))
         split = [spec.index(a) if a in spec else None for a in self.mesh]
         own = [i for i in range(value.ndim) if not _split(spec, i)]
         moved = np.transpose(value, [i for i in split if i is not None] + own)

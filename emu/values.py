@@ -18,12 +18,12 @@ class Buffer:
     Attributes:
       idle: when its last reader or writer so far is done, per core.
       version: number of the write it holds, per core.
-      writer: instruction and line of that write, for error messages.
+      writer: equation of that write, for error messages.
     """
 
     idle: np.ndarray
     version: np.ndarray
-    writer: str = ""
+    writer: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,6 @@ class Value:
       buffer: its storage; None for known integers.
       version: the buffer's version that holds it, per core.
       known: integer value, `[*mesh, *shape]` with mesh dimensions of full size or 1, or None.
-      steps: for a stacked output of a loop, when each leading slice was ready.
     """
 
     shape: tuple[int, ...]
@@ -45,7 +44,6 @@ class Value:
     buffer: Buffer | None = None
     version: np.ndarray | None = None
     known: np.ndarray | None = None
-    steps: Any = None
 
     @property
     def nbytes(self) -> int:
@@ -53,9 +51,7 @@ class Value:
 
     def viewed(self, aval: Any) -> "Value":
         """The same storage seen with another shape."""
-        return dataclasses.replace(
-            self, shape=tuple(aval.shape), dtype=aval.dtype, known=None, steps=None
-        )
+        return dataclasses.replace(self, shape=tuple(aval.shape), dtype=aval.dtype, known=None)
 
     def stale_on(self, active: np.ndarray | None) -> bool:
         """Whether any active core holds a later write in this value's buffer."""
@@ -73,6 +69,4 @@ def select(active: np.ndarray | None, new: np.ndarray, old: np.ndarray) -> np.nd
 def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
     """Leading slice `index` of a stacked value; `rank` is the mesh's."""
     known = None if value.known is None else value.known[(slice(None),) * rank + (index,)]
-    return dataclasses.replace(
-        value, shape=tuple(aval.shape), dtype=aval.dtype, known=known, steps=None
-    )
+    return dataclasses.replace(value, shape=tuple(aval.shape), dtype=aval.dtype, known=known)

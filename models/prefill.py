@@ -161,6 +161,10 @@ class Prefill:
         """
         return self.program.memory(device, *self.abstract())
 
+    def release(self) -> None:
+        """Drops the packed weights; the clock can still be read."""
+        self.weights = self.abstract()[0]
+
     def abstract(self) -> tuple[Any, ...]:
         """Shapes and dtypes of `arguments`."""
         s, chips = self.tiling, self.chips

@@ -1,0 +1,115 @@
+"""The link between the two machines: EFA out of the chips, Ethernet into the wafer.
+
+Each chip's NIC sends its messages in order; all of them share the wafer's ingress. A message is
+complete when its last byte is counted in, not when its last packet was sent: EFA does not order
+packets. Two machines' clocks meet here, so times are exact fractions of a second.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from emu.datasheet import Device, Quantity, Sheet
+
+_EFA = "aws-neuron-sdk 2.32 neuron-runtime/explore/internode-collective-comm.rst"
+_MOONCAKE = "Mooncake transfer engine documentation at 3b5a594, p5en 16x200G, EFA writes"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinkSheet(Sheet):
+    """One direction of the hand-off link."""
+
+    core: str = "link"
+    home: str = "hbm"
+    tick_hz: int | None = None
+    engines: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    capacity: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    latency_s: Quantity
+    nic_bytes_per_s: Quantity
+    nic_operations_per_s: Quantity
+    operation_bytes: Quantity
+    ingress_bytes_per_s: Quantity
+
+
+EFA = LinkSheet(
+    name="EFA",
+    latency_s=Quantity(
+        15e-6, "published", f"{_EFA}: 15 us HBM to HBM on Trn2's EFAv3; none published for Trn3"
+    ),
+    nic_bytes_per_s=Quantity(
+        22.8e9, "derived",
+        f"200 Gbps a chip (trn3-arch.rst) times 365/400 reached ({_MOONCAKE}); best seen 97.5 %",
+        24.4e9, 18.9e9,
+    ),
+    nic_operations_per_s=Quantity(
+        92_000, "derived", f"{_MOONCAKE}: min(1.47 M/s x block, 365 GB/s) over 16 NICs"
+    ),
+    operation_bytes=Quantity(
+        1 << 20, "assumed", "blocks coalesced to the size at which the line saturates",
+        2 << 20, 256 << 10,
+    ),
+    ingress_bytes_per_s=Quantity(
+        150e9, "published", "CS-3: 12 x 100 GbE; a ceiling, the path into SRAM is undocumented"
+    ),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """Bytes that leave one chip together.
+
+    Attributes:
+      ready_s: when they stand in the chip's HBM.
+      chip: which NIC sends them.
+      nbytes: how many.
+    """
+
+    ready_s: Fraction
+    chip: int
+    nbytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What sending a list of messages took.
+
+    Attributes:
+      nbytes, operations: sums.
+      started_s, finished_s: first byte out, last byte counted in.
+      arrived_s: when each message was complete, in the order given.
+    """
+
+    nbytes: int
+    operations: int
+    started_s: Fraction
+    finished_s: Fraction
+    arrived_s: list[Fraction]
+
+
+def send(link: Device, messages: Sequence[Message]) -> Transfer:
+    """Sends messages in the order in which they are ready; cut-through, first come first served.
+
+    A NIC is busy `max(bytes / rate, operations / operation rate)`: the operation-rate law measured
+    on EFA. Raises ValueError for an empty list.
+    """
+    if not messages:
+        raise ValueError("no messages to send")
+    nic_free: dict[int, Fraction] = {}
+    ingress_free, operations = Fraction(0), 0
+    started: list[Fraction] = []
+    arrived = [Fraction(0)] * len(messages)
+    rate, ingress = Fraction(link.nic_bytes_per_s), Fraction(link.ingress_bytes_per_s)
+    for i in sorted(range(len(messages)), key=lambda i: (messages[i].ready_s, messages[i].chip)):
+        m = messages[i]
+        count = math.ceil(m.nbytes / link.operation_bytes)
+        start = max(m.ready_s, nic_free.get(m.chip, Fraction(0)))
+        busy = max(m.nbytes / rate, Fraction(count) / Fraction(link.nic_operations_per_s))
+        nic_free[m.chip] = start + busy
+        ingress_free = max(start, ingress_free) + m.nbytes / ingress
+        arrived[i] = max(start + busy, ingress_free) + Fraction(link.latency_s)
+        started.append(start)
+        operations += count
+    nbytes = sum(m.nbytes for m in messages)
+    return Transfer(nbytes, operations, min(started), max(arrived), arrived)

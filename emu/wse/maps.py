@@ -1,0 +1,98 @@
+"""Multiply-adds on resident tiles, issued by a PE's hardware loop (`@map`), one scalar at a time.
+
+Each callback multiplies a vector by one scalar and adds it to the destination. The destination's
+dtype is the accumulator's: float32 for 16-bit weights is the mixed-precision multiply-add
+(`@fmachs`), a 16-bit destination rounds after every scalar, in their order. A float32 destination
+is summed in an order that XLA chooses, so it may differ from the PE's by float32 rounding.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu.datasheet import Device
+from emu.instruction import Cost, Operand, instruction
+from emu.wse.isa import SPACE, single
+from emu.wse.laws import is_half, known, map_cycles, on_datapath
+
+
+def accumulate(dst: Any, terms: Any) -> Any:
+    """`dst` plus `terms` summed over their leading dimension, rounding in `dst`'s dtype."""
+    if dst.dtype == jnp.float32:
+        return dst + terms.sum(0)
+    for term in terms:
+        dst = (single(dst) + term).astype(dst.dtype)
+    return dst
+
+
+def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
+    half = is_half(dst.dtype, w.dtype)
+    return on_datapath(map_cycles(device, x.size, dst.size, half), 2 * w.size)
+
+
+@instruction(
+    "wse.fmac_map", cost=_map_cost, reads=(SPACE, SPACE), writes=SPACE, reads_destination=True
+)
+def fmac_map(dst: Any, w: Any, x: Any) -> Any:
+    """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n."""
+    return accumulate(dst, single(x)[:, None] * single(w))
+
+
+def _score_cost(device: Device, dst: Operand, k: Operand, q: Operand, live: Operand) -> Cost:
+    n = known(live)
+    cycles = map_cycles(device, q.size, n, is_half(dst.dtype, k.dtype))
+    moved = {
+        "sram_read": q.nbytes + n * q.shape[1] * k.dtype.itemsize,
+        "sram_write": n * q.shape[0] * dst.dtype.itemsize,
+    }
+    return on_datapath(cycles, 2 * n * q.size, moved_bytes=moved)
+
+
+@instruction(
+    "wse.score_map", cost=_score_cost, reads=(SPACE, SPACE, "count"), writes=SPACE,
+    reads_destination=True,
+)  # fmt: skip
+def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
+    """Adds `q . k` to the first `live` slots: a callback of length `live` per element of `q`.
+
+    Args:
+      dst: `[rows, slots]`; slots beyond `live` keep their content.
+      k: `[m, slots]`, one column a cached token.
+      q: `[rows, m]`, one row a query head.
+      live: known number of slots in use on this PE.
+    """
+    terms = [single(q)[:, j, None] * single(k)[None, j] for j in range(q.shape[1])]
+    summed = accumulate(dst, jnp.stack(terms))
+    return jnp.where(jnp.arange(k.shape[1])[None] < live, summed, dst)
+
+
+def _value_cost(device: Device, dst: Operand, v: Operand, p: Operand, live: Operand) -> Cost:
+    n = known(live)
+    callbacks = p.shape[0] * n
+    cycles = map_cycles(device, callbacks, v.shape[1], is_half(dst.dtype, v.dtype))
+    moved = {
+        "sram_read": n * (v.shape[1] * v.dtype.itemsize + p.shape[0] * p.dtype.itemsize),
+        "sram_write": dst.nbytes + 0 * n,
+    }
+    return on_datapath(cycles, 2 * callbacks * v.shape[1], moved_bytes=moved)
+
+
+@instruction(
+    "wse.value_map", cost=_value_cost, reads=(SPACE, SPACE, "count"), writes=SPACE,
+    reads_destination=True,
+)  # fmt: skip
+def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
+    """`dst[r] += sum over live slots of p[r, slot] * v[slot]`: a callback of length m for each.
+
+    Args:
+      dst: `[rows, m]`.
+      v: `[slots, m]`, one row a cached token.
+      p: `[rows, slots]`.
+      live: known number of slots in use on this PE; the others do not contribute.
+    """
+    used = (jnp.arange(v.shape[0]) < live)[:, None, None]
+    terms = single(p).T[:, :, None] * single(v)[:, None, :]
+    return accumulate(dst, jnp.where(used, terms, 0.0))
+
+
+__all__ = ["fmac_map", "score_map", "value_map"]

@@ -1,0 +1,1 @@
+"""Experiments: one question and one table each."""

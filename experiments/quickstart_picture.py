@@ -1,0 +1,113 @@
+"""One token's way through both machines, drawn: which engine was busy when."""
+
+import pathlib
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+from emu.reading import Event  # noqa: E402
+from emu.report import busy_share  # noqa: E402
+from emu.trainium.datasheet import TRN3  # noqa: E402
+from emu.wse.datasheet import WSE3  # noqa: E402
+
+BINS = 600
+LINK = "EFA"
+
+
+def draw(run: Any, path: pathlib.Path) -> None:
+    """Writes the picture as a PNG.
+
+    Three panels: the whole way of the first two tokens, one layer of the prefill on the last chip,
+    and one layer of a decode step on the PE at the region's origin.
+    """
+    machine, clock = run.machine, run.clock
+    last_chip = (run.chips - 1,)
+    prefill = machine.prefill.read(TRN3.at(), trace_core=last_chip)
+    step = machine.decoder.trace(machine.tokens, WSE3.at())
+    figure, axes = plt.subplots(3, 1, figsize=(13, 11), constrained_layout=True)
+    _whole(axes[0], run, prefill.clock, step)
+    done = [s * TRN3.tick_hz for s in prefill.layer_done_s]  # type: ignore[operator]
+    middle = len(done) // 2
+    window = (done[middle - 1] if middle else 0.0, done[middle])
+    _zoom(axes[1], prefill.clock.events, window, 1e6 / TRN3.at().tick_hz, "us")
+    axes[1].set_title(
+        f"one layer's way on chip {run.chips - 1} of {run.chips} (layer {middle}): "
+        "attention of this layer after the MLP of the one before"
+    )
+    first_layer = step.layer_window(0)
+    _zoom(axes[2], step.events, first_layer, 1.0, "cycles")
+    axes[2].set_title("one layer of a decode step, the PE at the origin of its region")
+    model = run.model.config.name
+    figure.suptitle(
+        f"{model}, {len(run.prompt_ids)} prompt tokens, {run.dtype}: one token's way "
+        f"(nominal; predicted, not measured) - TTFT {clock.ttft_s('nominal') * 1e3:.3g} ms"
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _engines(events: list[Event]) -> list[str]:
+    return sorted({e.engine for e in events})
+
+
+def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
+    """Shares of time busy, from the prompt's arrival to the end of the first decode step."""
+    tick_s, cycle_s = 1 / TRN3.at().tick_hz, 1 / WSE3.at().clock_hz
+    begin, handed = run.clock.ttft_s("nominal"), run.clock.handoff["nominal"].transfer
+    end = begin + step.cycles * cycle_s
+    edges = np.linspace(0, end, BINS + 1)
+    rows = [
+        (f"trn {e}", busy_share(prefill.events, e, edges / tick_s))
+        for e in _engines(prefill.events)
+    ]
+    inside = (edges[1:] > float(handed.started_s)) & (edges[:-1] < float(handed.finished_s))
+    rows.append((LINK, inside.astype(float)))
+    rows += [
+        (f"wse {e}", busy_share(step.events, e, (edges - begin) / cycle_s))
+        for e in _engines(step.events)
+    ]
+    image = np.stack([share for _, share in rows])
+    shown = ax.imshow(
+        image, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest",
+        extent=(0, end * 1e3, len(rows) - 0.5, -0.5),
+    )  # fmt: skip
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    ax.set_xlabel("ms since the prompt arrived")
+    ax.axvline(begin * 1e3, color="tab:blue", linewidth=1)
+    ax.text(begin * 1e3, -0.6, "first token ", color="tab:blue", ha="right", va="bottom")
+    ax.figure.colorbar(shown, ax=ax, label="share of time busy", pad=0.01)
+    ax.set_title("the whole way: prefill, hand-off, one decode step", loc="left")
+
+
+def _zoom(
+    ax: Axes, events: list[Event], window: tuple[float, float], scale: float, unit: str
+) -> None:
+    """Every instruction of one core inside a window of ticks, one row per engine."""
+    start, end = window
+    inside = [e for e in events if e.end > start and e.start < end]
+    engines = _engines(inside)
+    names = sorted({e.name for e in inside})
+    palette = plt.get_cmap("tab20")
+    for i, name in enumerate(names):
+        for row, engine in enumerate(engines):
+            bars = [
+                ((e.start - start) * scale, max(e.end - e.start, (end - start) / 4000) * scale)
+                for e in inside
+                if e.name == name and e.engine == engine
+            ]
+            if bars:
+                ax.broken_barh(bars, (row - 0.4, 0.8), color=palette(i % 20), label=name)
+    ax.set_yticks(range(len(engines)), engines)
+    ax.set_xlim(0, (end - start) * scale)
+    ax.set_xlabel(unit)
+    ax.invert_yaxis()
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(
+        handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7
+    )

@@ -1,0 +1,62 @@
+"""A rough count of a layer's cycles, to choose its region by; the clock itself is `Program.read`.
+
+It adds what dominates decode: the all-reduces' stages and words, the multiply-adds' callbacks, the
+scalar loops, and a fixed set-up per instruction.
+"""
+
+from typing import Any
+
+from emu.datasheet import Device
+from emu.wse.arrival import chain_stage_cycles
+from emu.wse.fabric import setup_cycles
+from emu.wse.laws import is_half, map_cycles, words
+from kernels.wse.mapping import HeadMap, LayerMap, phase_stride
+
+
+def all_reduce_cycles(device: Device, pes: int, elements: int, back: bool = True) -> int:
+    """Two-phase sum of float32 `elements` over `pes`, and the multicast back."""
+    stride = phase_stride(pes)
+    w = int(words(elements, "float32"))
+    total = (stride - 1) * chain_stage_cycles(device, 1) + w + setup_cycles(device)
+    if stride < pes:
+        total += (pes // stride - 1) * chain_stage_cycles(device, stride)
+        total += w + setup_cycles(device)
+    if back:
+        total += device.hop_cycles * (pes - 1) + 2 * device.ramp_cycles
+        total += w + setup_cycles(device, 2)
+    return int(total)
+
+
+def layer_cycles(m: LayerMap, device: Device) -> float:
+    """Estimated cycles of one layer with a full cache."""
+    r, live = m.queries, -(-m.context // m.rows)
+    half = is_half(m.dtype)
+    row = [1, (r + 2) * m.dims, r, r * (m.dims + 1), 1, 2 * m.width, m.width]
+    col = [m.depth, m.depth]
+    group = [r * live, r * live] + ([r + 1] if m.qk_norm else [])
+    sums = sum(all_reduce_cycles(device, m.rows, n) for n in row)
+    sums += sum(all_reduce_cycles(device, m.cols, n) for n in col)
+    sums += sum(all_reduce_cycles(device, m.parts, n) for n in group)
+    maps: list[tuple[int, int]] = [
+        (m.depth, (r + 2) * m.dims), (r * m.dims, live), (r * live, m.dims),
+        (r * m.dims, m.depth), (m.depth, 2 * m.width), (m.width, m.depth),
+    ]  # fmt: skip
+    loads = sum(float(map_cycles(device, a, b, half)) for a, b in maps)
+    scalar = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
+    loops = r * m.slot_share * scalar + m.width_share * (scalar + device.divide_cycles)
+    return sums + loads + loops + 2 * r * live * device.fold_cycles
+
+
+def head_cycles(m: HeadMap, device: Device) -> float:
+    """Estimated cycles of embedding, final norm, output head and arg-max."""
+    row = all_reduce_cycles(device, m.rows, 1)
+    row += all_reduce_cycles(device, m.rows, m.tokens, back=False)
+    col = all_reduce_cycles(device, m.cols, m.depth)
+    compare = 2 * device.scalar_cycles + device.branch_cycles
+    col += m.cols * (chain_stage_cycles(device, 1) + 1 + compare)
+    each = device.loop_cycles + device.scalar_cycles + device.branch_cycles
+    gemv: Any = map_cycles(device, m.depth, m.tokens, is_half(m.dtype))
+    return row + col + float(gemv) + m.tokens * each
+
+
+__all__ = ["all_reduce_cycles", "head_cycles", "layer_cycles"]

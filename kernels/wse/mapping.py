@@ -1,0 +1,195 @@
+"""Which PE of a layer's region holds what: the sizes of every tile, from a model's sizes.
+
+The residual stream is split over rows and repeated along columns. Columns are `kv_heads` groups of
+`parts`: a group holds one key/value head and the query heads that share it, each of its columns a
+slice of the head's rotation pairs. So attention stays inside a group but for sums.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+
+# Shorter lines are summed in one chain: a second phase costs more set-up than hops saved.
+SHORTEST_TWO_PHASE = 12
+
+
+@functools.lru_cache(maxsize=4096)
+def phase_stride(pes: int) -> int:
+    """Group of the first phase of a two-phase sum over `pes`: fewest dependent stages.
+
+    A chain of chains has `S - 1 + pes / S - 1` stages for groups of `S`, a divisor of `pes`;
+    `pes` itself where one chain is better.
+    """
+    if pes < SHORTEST_TWO_PHASE:
+        return pes
+    return min((s for s in range(1, pes + 1) if pes % s == 0), key=lambda s: (s + pes // s, s))
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerMap:
+    """One decoder layer on a region of `rows` x `kv_heads * parts` PEs.
+
+    Attributes:
+      hidden: width of the residual stream.
+      ffn: width of the gated MLP.
+      heads, kv_heads, head_dim: attention's sizes; `kv_heads` divides `heads`.
+      eps: added to the mean square in RMSNorm.
+      qk_norm: whether q and k are RMS-normalised per head before RoPE.
+      context: most tokens the cache holds.
+      rows: PEs over which the residual stream and the positions are dealt.
+      parts: columns per key/value head; divides `head_dim / 2`.
+      dtype: of weights, cache and the inputs of multiply-adds; sums are float32.
+    """
+
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    qk_norm: bool
+    context: int
+    rows: int
+    parts: int
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads or self.head_dim % (2 * self.parts):
+            raise ValueError(
+                f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, and "
+                f"half of head_dim {self.head_dim} a multiple of {self.parts} parts"
+            )
+
+    @property
+    def cols(self) -> int:
+        return self.kv_heads * self.parts
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {"row": self.rows, "col": self.cols}
+
+    @property
+    def queries(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def depth(self) -> int:
+        """Elements of the residual stream in one PE."""
+        return -(-self.hidden // self.rows)
+
+    @property
+    def dims(self) -> int:
+        """Elements of one head in one PE."""
+        return self.head_dim // self.parts
+
+    @property
+    def width(self) -> int:
+        """Elements of the MLP's hidden vector in one PE, a whole number of shares."""
+        return _whole(-(-self.ffn // self.cols), self.width_share)
+
+    @property
+    def width_share(self) -> int:
+        """Elements of that vector whose activation one row works out for its column."""
+        return -(-self.ffn // (self.cols * self.rows))
+
+    @property
+    def slots(self) -> int:
+        """Cached tokens in one PE: position p is in row `p % rows`, slot `p // rows`."""
+        return _whole(-(-self.context // self.rows), self.slot_share)
+
+    @property
+    def slot_share(self) -> int:
+        """Slots whose exponentials one column works out for its group."""
+        return -(-self.context // (self.rows * self.parts))
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of a layer's weights in one PE."""
+        heads = self.queries * self.dims
+        shapes = {
+            "attn_norm": (self.depth,),
+            "qkv": (self.depth, heads + 2 * self.dims),
+            "out": (heads, self.depth),
+            "mlp_norm": (self.depth,),
+            "gate_up": (self.depth, 2 * self.width),
+            "down": (self.width, self.depth),
+        }
+        if self.qk_norm:
+            shapes["qk_norm"] = (self.queries + 1, self.dims)
+        return shapes
+
+    def weight_specs(self) -> dict[str, tuple[str | None, ...]]:
+        """How each weight of one layer is split over the mesh."""
+        specs: dict[str, Any] = dict.fromkeys(self.weight_shapes(), ("row", "col"))
+        specs |= {"attn_norm": ("row",), "mlp_norm": ("row",)}
+        return specs | ({"qk_norm": ("col",)} if self.qk_norm else {})
+
+    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of a layer's cache in one PE: keys by column, values by row."""
+        return {"k": (self.dims, self.slots), "v": (self.slots, self.dims)}
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights in one PE."""
+        return self.itemsize * sum(_size(s) for s in self.weight_shapes().values())
+
+    def cache_bytes(self) -> int:
+        """Bytes of KV cache in one PE."""
+        return self.itemsize * sum(_size(s) for s in self.cache_shapes().values())
+
+    @property
+    def itemsize(self) -> int:
+        return jnp.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadMap:
+    """The embedding and the output head on a region of `rows` x `cols` PEs.
+
+    Attributes:
+      hidden: width of the residual stream, split over rows as in the layers.
+      vocab: number of tokens, split over columns.
+      eps: of the final RMSNorm.
+      rows, cols: the region.
+      dtype: of the tables.
+    """
+
+    hidden: int
+    vocab: int
+    eps: float
+    rows: int
+    cols: int
+    dtype: str = "float32"
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {"row": self.rows, "col": self.cols}
+
+    @property
+    def depth(self) -> int:
+        """Elements of the residual stream in one PE."""
+        return -(-self.hidden // self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Columns of the vocabulary in one PE."""
+        return -(-self.vocab // self.cols)
+
+    def table_bytes(self) -> int:
+        """Bytes of one table in one PE."""
+        return self.depth * self.tokens * jnp.dtype(self.dtype).itemsize
+
+
+def _whole(n: int, share: int) -> int:
+    return -(-n // share) * share
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+__all__ = ["HeadMap", "LayerMap", "phase_stride"]

@@ -1,0 +1,133 @@
+"""The sizes of one transformer, under their Hugging Face names."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from models.errors import ModelError
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+LLAMA3_FIELDS = (
+    "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+)  # fmt: skip
+SIZE_FIELDS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
+)  # fmt: skip
+# A size beyond this is a corrupt file; the largest published models stay under it by far.
+LARGEST_SIZE = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and constants of a Llama-style decoder; counts are plain integers.
+
+    Attributes:
+        name: What reports call the model.
+        model_type: `"llama"`, or `"qwen3"` (which normalises q and k per head).
+        hidden_size: Width of the residual stream.
+        intermediate_size: Width of the gated MLP.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Query heads.
+        num_key_value_heads: Key and value heads; divides `num_attention_heads`.
+        head_dim: Width of one head; even, because RoPE rotates pairs.
+        vocab_size: Number of token ids.
+        max_position_embeddings: Longest context, in tokens.
+        rope_theta: Base of the RoPE frequencies.
+        rope_scaling: None, or Llama 3's scaling: `rope_type` `"llama3"`, `factor`,
+            `low_freq_factor`, `high_freq_factor`, `original_max_position_embeddings`.
+        rms_norm_eps: Added to the mean square in every RMSNorm.
+        tie_word_embeddings: Whether the embedding is also the output head.
+        source: Where these numbers come from.
+    """
+
+    name: str
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    rope_theta: float
+    # A dict has no hash; leaving it out of the hash keeps the config usable as a static argument.
+    rope_scaling: dict[str, Any] | None = dataclasses.field(hash=False)
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.model_type not in ARCHITECTURES:
+            raise ModelError(
+                f"{self.name}: model_type must be one of {sorted(ARCHITECTURES)}, "
+                f"got {self.model_type!r}; other families are not supported"
+            )
+        for field in SIZE_FIELDS:
+            check_size(self.name, field, getattr(self, field))
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ModelError(
+                f"{self.name}: num_attention_heads must be a multiple of num_key_value_heads, got "
+                f"{self.num_attention_heads} and {self.num_key_value_heads}; correct the config"
+            )
+        if self.head_dim % 2:
+            raise ModelError(
+                f"{self.name}: head_dim must be even (RoPE rotates pairs), got {self.head_dim}; "
+                "correct the config"
+            )
+        check_positive(self.name, "rope_theta", self.rope_theta)
+        check_positive(self.name, "rms_norm_eps", self.rms_norm_eps)
+        if self.rope_scaling is not None:
+            check_rope_scaling(self.name, self.rope_scaling)
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether q and k are RMS-normalised per head before RoPE (Qwen3)."""
+        return self.model_type == "qwen3"
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights; a tied embedding counts once."""
+        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        attention = self.hidden_size * heads * self.head_dim
+        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        if self.qk_norm:
+            layer += 2 * self.head_dim
+        ends = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * layer + ends + self.hidden_size
+
+
+def check_size(name: str, field: str, value: Any) -> None:
+    """Raises ModelError unless `value` is an integer between 1 and `LARGEST_SIZE`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+        raise ModelError(
+            f"{name}: {field} must be a whole number from 1 to {LARGEST_SIZE}, got {value!r}; "
+            "correct the config"
+        )
+
+
+def check_positive(name: str, field: str, value: Any) -> None:
+    """Raises ModelError unless `value` is a finite positive number."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise ModelError(
+            f"{name}: {field} must be a positive number, got {value!r}; correct the config"
+        )
+
+
+def check_rope_scaling(name: str, scaling: Mapping[str, Any]) -> None:
+    """Raises ModelError unless `scaling` is a complete Llama 3 scaling."""
+    if scaling.get("rope_type") != "llama3":
+        raise ModelError(
+            f"{name}: rope_scaling must be None or rope_type 'llama3', "
+            f"got {scaling.get('rope_type')!r}; other scalings are not supported"
+        )
+    for field in LLAMA3_FIELDS:
+        check_positive(name, f"rope_scaling.{field}", scaling.get(field))
+    if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+        raise ModelError(
+            f"{name}: rope_scaling.high_freq_factor must exceed low_freq_factor, got "
+            f"{scaling['high_freq_factor']} and {scaling['low_freq_factor']}; correct the config"
+        )

@@ -1,0 +1,82 @@
+"""Hand-off of the KV cache: which bytes leave which chip when, and how long the wafer waits for them.
+
+Prefill leaves tokens on the ring in contiguous runs, per layer; the wafer keeps each layer in a region
+of its own. So a message is one layer's keys and values of one chip, sent as soon as that layer is done
+(`stream="layer"`) or after the whole prefill (`stream="bulk"`). Padding is not sent.
+"""
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu import Device
+from emu.interconnect import Message, Transfer, send
+from models.config import ModelConfig
+
+STREAMS = ("layer", "bulk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Handoff:
+    """One hand-off's bytes and times under one band.
+
+    Attributes:
+      transfer: from the link model.
+      exposed_s: how long after the end of prefill the last byte arrives: what the user waits for.
+    """
+
+    transfer: Transfer
+    exposed_s: float
+
+    @property
+    def time_s(self) -> float:
+        """First byte out to last byte in."""
+        return float(self.transfer.finished_s - self.transfer.started_s)
+
+
+def token_bytes(config: ModelConfig, dtype: Any) -> int:
+    """Bytes of one token's keys and values in one layer."""
+    return 2 * config.num_key_value_heads * config.head_dim * jnp.dtype(dtype).itemsize
+
+
+def tokens_on(chip: int, tokens: int, tokens_per_chip: int) -> int:
+    """How many of a prompt's tokens a chip holds under contiguous placement."""
+    return max(0, min(tokens - chip * tokens_per_chip, tokens_per_chip))
+
+
+def handoff(
+    config: ModelConfig,
+    link: Device,
+    *,
+    tokens: int,
+    tokens_per_chip: int,
+    dtype: Any,
+    layer_done_s: list[float],
+    prefill_s: float,
+    stream: str = "layer",
+) -> Handoff:
+    """Moves the cache of one prompt over the link.
+
+    Args:
+      config: sizes.
+      link: an `emu.interconnect.LinkSheet` under one band.
+      tokens: prompt length.
+      tokens_per_chip: tokens each chip holds, padding included.
+      dtype: of the cache; it arrives as it left.
+      layer_done_s: when each layer's keys and values were complete.
+      prefill_s: when the prefill ended.
+      stream: `"layer"` or `"bulk"`.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"stream is {stream!r}, must be one of {', '.join(STREAMS)}")
+    each, end = token_bytes(config, dtype), Fraction(prefill_s)
+    messages = [
+        Message(Fraction(done) if stream == "layer" else end, chip, held * each)
+        for done in layer_done_s
+        for chip in range(-(-tokens // tokens_per_chip))
+        if (held := tokens_on(chip, tokens, tokens_per_chip))
+    ]
+    transfer = send(link, messages)
+    return Handoff(transfer, float(max(Fraction(0), transfer.finished_s - end)))

@@ -1,0 +1,103 @@
+"""The plain pytree of weights that the oracle and the emulated machines share."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ModelConfig
+from models.errors import ModelError
+
+Weights: TypeAlias = dict[str, Any]
+Shapes: TypeAlias = dict[str, Any]
+
+
+def weight_shapes(config: ModelConfig) -> Shapes:
+    """The shape of every weight, nested as the weights are.
+
+    A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first.
+    """
+    layers, d, f = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    q = config.num_attention_heads * config.head_dim
+    kv = config.num_key_value_heads * config.head_dim
+    stacked: dict[str, tuple[int, ...]] = {
+        "attn_norm": (layers, d),
+        "wq": (layers, d, q),
+        "wk": (layers, d, kv),
+        "wv": (layers, d, kv),
+        "wo": (layers, q, d),
+        "mlp_norm": (layers, d),
+        "w_gate": (layers, d, f),
+        "w_up": (layers, d, f),
+        "w_down": (layers, f, d),
+    }
+    if config.qk_norm:
+        stacked["q_norm"] = stacked["k_norm"] = (layers, config.head_dim)
+    shapes: Shapes = {"embed": (config.vocab_size, d), "norm": (d,), "layers": stacked}
+    if not config.tie_word_embeddings:
+        shapes["head"] = (d, config.vocab_size)
+    return shapes
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """One flat dictionary, nested names joined by a dot, sorted."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[name] = value
+    return dict(sorted(flat.items()))
+
+
+def nest(flat: Mapping[str, Any]) -> Weights:
+    """The inverse of `flatten` for the weights, which nest one level deep."""
+    tree: Weights = {}
+    for name, value in flat.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            tree.setdefault(outer, {})[inner] = value
+        else:
+            tree[outer] = value
+    return tree
+
+
+def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
+    """Raises ModelError unless `weights` has exactly the config's names and shapes, in float32."""
+    expected, given = flatten(weight_shapes(config)), flatten(weights)
+    if expected.keys() != given.keys():
+        raise ModelError(
+            f"{config.name}: weights lack {sorted(expected.keys() - given.keys())} and have "
+            f"unknown {sorted(given.keys() - expected.keys())}; config and weights must agree"
+        )
+    for name, shape in expected.items():
+        if tuple(given[name].shape) != shape or given[name].dtype != np.float32:
+            raise ModelError(
+                f"{config.name}: weight {name} must be float32 {list(shape)}, got "
+                f"{given[name].dtype} {list(given[name].shape)}; config and weights must agree"
+            )
+
+
+def check_finite(values: NDArray[np.float32], where: str) -> NDArray[np.float32]:
+    """`values`, or ModelError where one of them is infinite or not a number."""
+    if not np.isfinite(values).all():
+        raise ModelError(f"{where}: weights must be finite, got infinity or NaN; fetch it again")
+    return values
+
+
+def random_weights(config: ModelConfig, seed: int) -> Weights:
+    """Weights to train or test from: norms 1, linears normal with variance 1 / inputs.
+
+    Returns:
+        float32 NumPy arrays; the same seed gives the same values.
+    """
+    generator = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name.endswith("norm"):
+            return np.ones(shape, np.float32)
+        inputs = shape[-1] if name == "embed" else shape[-2]
+        return generator.standard_normal(shape, np.float32) * np.float32(inputs**-0.5)
+
+    return nest({name: draw(name, s) for name, s in flatten(weight_shapes(config)).items()})

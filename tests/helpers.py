@@ -1,0 +1,336 @@
+"""A toy machine: a datasheet, instructions of every kind, and programs made at random."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+from jax import lax
+
+from emu import Cost, Quantity, Sheet, instruction
+
+SHAPE = (2, 3)
+TILE_BYTES = 4 * 6
+F32 = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+
+
+def toy(value: Any, low: Any = None, high: Any = None) -> Quantity:
+    return Quantity(value, "published", "made up", low, high)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToySheet(Sheet):
+    """12 ticks a nanosecond: a cycle is 2 ticks of `mul`, 3 of `add`, 4 of `io` and 1 of `dma`."""
+
+    name: str = "toy"
+    core: str = "core"
+    home: str = "hbm"
+    tick_hz: int | None = 12_000_000_000
+    engines: Mapping[str, str | None] = dataclasses.field(
+        default_factory=lambda: {"mul": "mul_hz", "add": "add_hz", "io": "io_hz", "dma": None}
+    )
+    capacity: Mapping[str, str | None] = dataclasses.field(
+        default_factory=lambda: {"hbm": None, "sbuf": "sbuf_bytes"}
+    )
+    mul_hz: Quantity = toy(6_000_000_000)
+    add_hz: Quantity = toy(4_000_000_000)
+    io_hz: Quantity = toy(3_000_000_000)
+    sbuf_bytes: Quantity = toy(1 << 20)
+    load_latency_cycles: Quantity = toy(100, 80, 150)
+
+
+TICKS = {"mul": 2, "add": 3, "io": 4, "dma": 1}
+TOY = ToySheet().at()
+
+
+def with_sbuf(nbytes: int) -> Any:
+    return ToySheet(sbuf_bytes=toy(nbytes)).at()
+
+
+# --- instructions with a meaning: costs are in the decorator ---
+
+
+@instruction("toy.tile", cost=lambda d, **_: Cost(engine="add"), reads=(), writes="sbuf",
+             in_place=False)  # fmt: skip
+def tile(*, shape=SHAPE, dtype=jnp.float32):
+    return jnp.full(shape, jnp.nan, dtype)
+
+
+def load_cost(d, dst, x):
+    return Cost(engine="io", busy_cycles=10, latency_cycles=d.load_latency_cycles)
+
+
+@instruction("toy.load", cost=load_cost, reads=("hbm",), writes="sbuf")
+def load(dst, x):
+    return x
+
+
+@instruction("toy.store", cost=lambda d, x: Cost(engine="io", busy_cycles=10, latency_cycles=50),
+             reads=("sbuf",), writes="hbm", in_place=False)  # fmt: skip
+def store(x):
+    return x
+
+
+@instruction("toy.add", cost=lambda d, dst, a, b: Cost(engine="add", busy_cycles=7, flops=a.size),
+             reads=("sbuf", "sbuf"), writes="sbuf")  # fmt: skip
+def add(dst, a, b):
+    return a + b
+
+
+@instruction("toy.mul", cost=lambda d, dst, a, b: Cost(engine="mul", busy_cycles=5,
+             latency_cycles=20, flops=a.size), reads=("sbuf", "sbuf"), writes="sbuf")  # fmt: skip
+def mul(dst, a, b):
+    return a * b
+
+
+@instruction("toy.accumulate", cost=lambda d, dst, a: Cost(engine="add", busy_cycles=4,
+             flops=a.size), reads=("sbuf",), writes="sbuf", reads_destination=True)  # fmt: skip
+def accumulate(dst, a):
+    return dst + a
+
+
+@instruction("toy.copy_into", cost=lambda d, dst, src, start: Cost(engine="io", busy_cycles=3,
+             moved_bytes={"sbuf_read": src.nbytes, "sbuf_write": src.nbytes}),
+             reads=("sbuf", "register"), writes="sbuf", partial=True)  # fmt: skip
+def copy_into(dst, src, start):
+    return lax.dynamic_update_slice(dst, src, (start, jnp.zeros_like(start)))
+
+
+@instruction("toy.split", cost=lambda d, low, high, x: Cost(engine="mul", busy_cycles=6),
+             reads=("sbuf",), writes=("sbuf", "sbuf"))  # fmt: skip
+def split(low, high, x):
+    return jnp.minimum(x, 0), jnp.maximum(x, 0)
+
+
+@instruction("toy.signal", cost=lambda d, x: Cost(engine="add", busy_cycles=1), reads=("sbuf",),
+             writes="sbuf", in_place=False, effect=True)  # fmt: skip
+def signal(x):
+    return x
+
+
+def sum_arrival(device, mesh, crossing, dst, x, *, axis):
+    """Every core has the sum 9 ticks after the last core's part left."""
+    at = list(mesh).index(axis)
+    ready = (crossing.start_ticks + crossing.latency_ticks).max(axis=at, keepdims=True) + 9
+    ready = np.maximum(ready, crossing.destination_idle_ticks)
+    return ready, crossing.start_ticks + crossing.busy_ticks
+
+
+@instruction("toy.all_add", cost=lambda d, dst, x, *, axis: Cost(engine="dma", busy_cycles=11,
+             latency_cycles=30), reads=("sbuf",), writes="sbuf", arrival=sum_arrival)  # fmt: skip
+def all_add(dst, x, *, axis):
+    total = functools.reduce(jnp.add, list(x))  # in the order of the cores
+    return jnp.broadcast_to(total[None], x.shape)
+
+
+# --- instructions whose cost is theirs to choose: `effect` lets a program overwrite unread tiles ---
+
+
+def chosen(d, *operands, engine, busy, latency):
+    return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency)
+
+
+@instruction("toy.op", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True)
+def op(dst, a, *, engine, busy, latency):
+    return a
+
+
+@instruction("toy.part", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True, partial=True)
+def part(dst, a, *, engine, busy, latency):
+    return a
+
+
+@instruction("toy.fetch", cost=chosen, reads=("hbm",), writes="sbuf", effect=True)
+def fetch(dst, x, *, engine, busy, latency):
+    return x
+
+
+@instruction("toy.counted", cost=lambda d, dst, a, n, *, engine, busy: Cost(engine=engine,
+             busy_cycles=busy + n.known), reads=("sbuf", "count"), writes="sbuf",
+             effect=True)  # fmt: skip
+def counted(dst, a, n, *, engine, busy):
+    return a
+
+
+def hop_arrival(device, mesh, crossing, dst, x, *, axis, engine, busy, latency):
+    """Core i receives what core i - 1 sent, cyclically, once its destination is idle."""
+    sent = np.roll(crossing.start_ticks + crossing.latency_ticks, 1, list(mesh).index(axis))
+    ready = np.maximum(sent, crossing.destination_idle_ticks)
+    return np.maximum(ready, crossing.start_ticks), crossing.start_ticks + crossing.busy_ticks
+
+
+@instruction("toy.hop", cost=lambda d, *xs, axis, **p: chosen(d, *xs, **p), reads=("sbuf",),
+             writes="sbuf", arrival=hop_arrival, effect=True)  # fmt: skip
+def hop(dst, x, *, axis, engine, busy, latency):
+    return jnp.roll(x, 1, 0)
+
+
+# --- programs at random ---
+
+MESH = {"r": 2, "c": 3}
+TILES = 5  # tiles 0 and 1 are read by loops and never carried
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What a statement may use: known integers by nesting, and the axes it may exchange over."""
+
+    ints: tuple[Any, ...]
+    x: Any
+
+
+@st.composite
+def costs(draw):
+    busy = draw(st.integers(0, 9))
+    return dict(
+        engine=draw(st.sampled_from(sorted(TICKS))),
+        busy=busy,
+        latency=busy + draw(st.sampled_from([0, 0, 3, 40, 300])),
+    )
+
+
+@st.composite
+def statements(draw, depth, branchable):
+    """One statement: `("kind", details...)`; `branchable` if it may stand inside a branch."""
+    kinds = ["op"] * 4 + ["part", "fetch", "counted", "scratch"]
+    kinds += ["cond"] * (depth > 0) + ["scan"] * (depth > 0)
+    kinds += [] if branchable else ["hop", "rotate"]
+    kind = draw(st.sampled_from(kinds))
+    dst, src = draw(st.integers(2, TILES - 1)), draw(st.integers(0, TILES - 1))
+    if kind == "cond":
+        test = draw(st.sampled_from(["index", "triangle", "core", "both", "parity"]))
+        bodies = [draw(bodies_of(depth - 1, True)) for _ in range(2)]
+        return kind, test, draw(st.integers(0, 9)), bodies
+    if kind == "scan":
+        return (kind, *draw(loops_of(depth - 1, branchable)))
+    if kind == "rotate":
+        return kind, draw(st.integers(1, TILES - 2))
+    if kind == "hop":
+        return kind, dst, src, draw(st.sampled_from(sorted(MESH))), draw(costs())
+    return kind, dst, src, draw(costs())
+
+
+def bodies_of(depth, branchable):
+    return st.lists(statements(depth, branchable), min_size=1, max_size=4)
+
+
+@st.composite
+def loops_of(draw, depth, branchable):
+    form = draw(st.sampled_from(["scan", "reverse", "fori", "odd"]))
+    return form, draw(st.integers(1, 9)), draw(bodies_of(depth, branchable))
+
+
+@st.composite
+def programs(draw):
+    """A loop of up to 40 iterations between straight statements: a list of statements."""
+    before = draw(bodies_of(0, False))
+    form, _, body = draw(loops_of(2, False))
+    loop = ("scan", form, draw(st.integers(3, 40)), body)
+    return [*before, loop, *draw(bodies_of(0, False))]
+
+
+def kernel_of(program, x):
+    """The kernel of a random program: tiles in, the same tiles out."""
+    tiles = [tile() for _ in range(TILES)]
+    tiles = [fetch(t, x, engine="io", busy=1, latency=70 * i) for i, t in enumerate(tiles)]
+    return block(program, tiles, Scope((jnp.int32(4), jnp.int32(2)), x))
+
+
+def block(body, tiles, scope):
+    for statement in body:
+        tiles = STATEMENTS[statement[0]](list(tiles), scope, *statement[1:])
+    return tiles
+
+
+def run_op(tiles, scope, dst, src, cost, instr=op):
+    tiles[dst] = instr(tiles[dst], tiles[src], **cost)
+    return tiles
+
+
+def run_fetch(tiles, scope, dst, src, cost):
+    tiles[dst] = fetch(tiles[dst], scope.x, **cost)
+    return tiles
+
+
+def run_scratch(tiles, scope, dst, src, cost):
+    """Through a tile declared on the spot."""
+    passing = op(tile(), tiles[src], engine="add", busy=2, latency=5)
+    tiles[dst] = op(tiles[dst], passing, **cost)
+    return tiles
+
+
+def run_counted(tiles, scope, dst, src, cost):
+    n = lax.rem(scope.ints[-1], jnp.int32(4))
+    tiles[dst] = counted(tiles[dst], tiles[src], n, engine=cost["engine"], busy=cost["busy"])
+    return tiles
+
+
+def run_hop(tiles, scope, dst, src, axis, cost):
+    tiles[dst] = hop(tiles[dst], tiles[src], axis=axis, **cost)
+    return tiles
+
+
+def run_rotate(tiles, scope, n):
+    """A ring over the last `n` tiles."""
+    return [*tiles[: TILES - n], *tiles[TILES - n + 1 :], tiles[TILES - n]]
+
+
+def run_cond(tiles, scope, test, n, bodies):
+    i, j = scope.ints[-1], scope.ints[-2]
+    r, c = lax.axis_index("r"), lax.axis_index("c")
+    pick = {
+        "index": i < n, "triangle": i <= j, "core": lax.rem(r + c, jnp.int32(2)) == 0,
+        "both": i <= r + c, "parity": lax.rem(i + n, jnp.int32(3)) == 0,
+    }[test]  # fmt: skip
+    return lax.cond(pick, *(lambda *ts, b=b: tuple(block(b, ts, scope)) for b in bodies), *tiles)
+
+
+def run_scan(tiles, scope, form, length, body):
+    fixed = tiles[:2]
+
+    def inner(carried, i):
+        ts = block(body, [*fixed, *carried], Scope((*scope.ints, i), scope.x))
+        return tuple(ts[2:])
+
+    index, carried = jnp.arange(length), tuple(tiles[2:])
+    if form == "fori":
+        carried = lax.fori_loop(0, length, lambda i, ts: inner(ts, i), carried)
+    elif form == "odd":  # a known integer that follows no ramp
+
+        def odd(state, _):
+            k, ts = state
+            return (lax.rem(k * 3 + 1, jnp.int32(7)), inner(ts, k)), None
+
+        (_, carried), _ = lax.scan(odd, (jnp.int32(2), carried), None, length=length)
+    else:
+        carried, _ = lax.scan(
+            lambda ts, i: (inner(ts, i), None), carried, index, reverse=form == "reverse"
+        )
+    return [*fixed, *carried]
+
+
+STATEMENTS = {
+    "op": run_op, "part": functools.partial(run_op, instr=part), "fetch": run_fetch,
+    "scratch": run_scratch, "counted": run_counted, "hop": run_hop, "rotate": run_rotate,
+    "cond": run_cond, "scan": run_scan,
+}  # fmt: skip
+
+
+def same_clock(a, b):
+    """Asserts that two readings agree in everything but how many instructions were walked."""
+    assert a.end_ticks == b.end_ticks
+    assert a.busy_ticks == b.busy_ticks and a.most_busy_ticks == b.most_busy_ticks
+    assert {k: n for k, n in a.tally.sums.items() if n} == {
+        k: n for k, n in b.tally.sums.items() if n
+    }
+    for x, y in zip(a.outputs, b.outputs, strict=True):
+        assert (x.ready == y.ready).all()
+        if x.buffer is not None:
+            assert (x.buffer.idle == y.buffer.idle).all()
+        if x.known is not None or y.known is not None:
+            np.testing.assert_array_equal(x.known, y.known)
+    assert a.events == b.events

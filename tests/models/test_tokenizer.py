@@ -1,0 +1,175 @@
+"""Text: ids and back, character by character, and the chat form."""
+
+import pathlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from models import smollm2
+from models.errors import ModelError
+from models.load import load
+from models.oracle import generate
+from models.tokenizer import BYTES, TextTokenizer, byte_level_bpe, pre_tokenizer
+from models.transformer import from_weights
+
+TEMPLATE = "{{'<|im_start|>system\nBe brief.<|im_end|>\n'}}"
+SPECIAL = ["<|im_start|>", "<|im_end|>"]
+
+
+def bytes_only(template: str = "", **ids: list[int]) -> TextTokenizer:
+    """A tokenizer of two special tokens, the 256 bytes, and the pair `he`."""
+    built = byte_level_bpe(
+        tokens=[*SPECIAL, *BYTES, "he"], merges=["h e"], pre="smollm", special=SPECIAL, whole=[],
+        name="a test",
+    )  # fmt: skip
+    return TextTokenizer(built, chat_template=template, **ids)
+
+
+PLAIN = bytes_only()
+
+
+def id_of(character: str) -> int:
+    """The id of one ASCII character."""
+    return 2 + list(BYTES.values()).index(ord(character))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_comes_back(text: str) -> None:
+    if not any(token in text for token in SPECIAL):
+        assert PLAIN.decode(PLAIN.encode(text)) == text
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, PLAIN.vocab_size - 1), max_size=12))
+def test_any_ids_stream_to_what_they_decode_to(ids: list[int]) -> None:
+    stream = PLAIN.stream()
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) + stream.finish() == PLAIN.decode(ids)
+    # The tokenizers package is the second opinion, on broken UTF-8 too.
+    assert PLAIN.decode(ids) == PLAIN.tokenizer.decode(ids)
+
+
+def test_stream_holds_back_part_of_a_character() -> None:
+    stream = PLAIN.stream()
+    assert [stream.push(token) for token in PLAIN.encode("é!")] == ["", "é", "!"]
+    assert stream.push(PLAIN.encode("é")[0]) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_merges_and_special_tokens_are_single_ids() -> None:
+    assert PLAIN.encode("he") == [258]
+    assert PLAIN.encode("<|im_end|>he") == [1, 258]
+    assert PLAIN.decode([1, 258, 0]) == "he"
+
+
+def test_start_tokens_come_first() -> None:
+    assert bytes_only(bos_ids=[0]).encode("he") == [0, 258]
+
+
+def test_chat_is_chatml_with_the_templates_system_message() -> None:
+    tokenizer = bytes_only(TEMPLATE)
+    ids = tokenizer.chat("he")
+    assert ids.count(0) == 3 and ids.count(1) == 2
+    assert tokenizer.tokenizer.decode(ids, skip_special_tokens=False) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhe<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_chat_without_a_system_message_has_none() -> None:
+    ids = bytes_only("{{ '<|im_start|>' + role }}").chat("he")
+    assert PLAIN.decode(ids) == "user\nhe\nassistant\n"
+
+
+def test_chat_without_chatml_is_the_prompt() -> None:
+    assert bytes_only("[INST]").chat("he") == [258]
+
+
+# Each as the family's own tokenizer cuts it: digits singly, singly, in threes.
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        ("gpt-2", ["It", "'s", "Ġ12345", "ĠItems", "Ċ"]),
+        ("smollm", ["It", "'s", "Ġ", "1", "2", "3", "4", "5", "ĠItems", "Ċ"]),
+        ("qwen2", ["It", "'s", "Ġ", "1", "2", "3", "4", "5", "ĠItems", "Ċ"]),
+        ("llama-bpe", ["It", "'s", "Ġ", "123", "45", "ĠItems", "Ċ"]),
+    ],
+)
+def test_text_is_cut_as_the_family_cuts_it(pre: str, pieces: list[str]) -> None:
+    cut = pre_tokenizer(pre, "a test").pre_tokenize_str("It's 12345 Items\n")
+    assert [piece for piece, _ in cut] == pieces
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"merges": ["he"]}, "1 wrong merges"),
+        ({"merges": ["h q"]}, "1 wrong merges"),
+        ({"tokens": ["h", "h", "e", "he"]}, "1 duplicates"),
+        ({"pre": "tekken"}, "pre-tokenizer 'tekken' is not supported"),
+    ],
+)
+def test_wrong_tables_are_refused(change: dict[str, list[str]], message: str) -> None:
+    tables = {"tokens": ["h", "e", "he"], "merges": ["h e"], "pre": "gpt-2"}
+    with pytest.raises(ModelError, match=message):
+        byte_level_bpe(**(tables | change), special=[], whole=[], name="a test")  # type: ignore
+
+
+def test_other_kinds_of_tokenizer_are_refused() -> None:
+    words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    with pytest.raises(ModelError, match="must be byte-level BPE"):
+        TextTokenizer(words)
+
+
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    with pytest.raises(ModelError, match="token id 259 is outside the vocabulary of 259"):
+        PLAIN.decode([259])
+    with pytest.raises(ModelError, match="tokenizer has no token 999"):
+        bytes_only(eos_ids=[999])
+
+
+def test_folder_tokenizer_brings_its_settings(tmp_path: pathlib.Path) -> None:
+    from models.hf_folder import read_tokenizer
+
+    source = Tokenizer(models.BPE({c: n for n, c in enumerate(BYTES)} | {"<end>": 256}, []))
+    source.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    source.decoder = decoders.ByteLevel()
+    source.add_special_tokens(["<end>"])
+    source.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"eos_token_id": [3, 4]}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"eos_token": {"content": "<end>"}, "chat_template": "<|im_start|>"}'
+    )
+    read = read_tokenizer(tmp_path)
+    assert read.eos_ids == {3, 4, 256}
+    assert read.chat_template == "<|im_start|>"
+    assert read.decode([*read.encode("héllo"), 256]) == "héllo"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="not a tokenizer.json"):
+        read_tokenizer(tmp_path)
+
+
+def test_tiny_writes_docstrings() -> None:
+    loaded = load("tiny")
+    tokenizer = loaded.tokenizer
+    model = from_weights(loaded.config, loaded.weights)
+    tokens, _ = generate(model, tokenizer.chat("Return the"), 12, tokenizer.eos_ids)
+    text = tokenizer.decode(tokens)
+    assert text.startswith(" ") and text.isascii()
+    assert len(set(tokens)) > len(tokens) // 2  # it does not repeat itself
+
+
+@pytest.mark.smollm2
+@pytest.mark.skipif(smollm2.cached() is None, reason="SmolLM2 is not in the cache")
+def test_smollm2_knows_the_capital_of_france() -> None:
+    loaded = load("smollm2")
+    tokenizer = loaded.tokenizer
+    ids = tokenizer.chat("What is the capital of France?")
+    assert ids[0] == 1 and ids.count(1) == 3 and ids.count(2) == 2
+    assert [tokenizer.tokenizer.id_to_token(token) for token in tokenizer.eos_ids] == ["<|im_end|>"]
+    model = from_weights(loaded.config, loaded.weights)
+    tokens, logits = generate(model, ids, 16, tokenizer.eos_ids)
+    assert tokenizer.decode(tokens) == "The capital of France is Paris."
+    assert tokens[-1] in tokenizer.eos_ids and len(logits) == len(tokens)

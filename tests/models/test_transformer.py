@@ -1,0 +1,154 @@
+"""The oracle: Hugging Face's logits, and the same logits token by token."""
+
+import importlib.util
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from models.catalogue import TINY
+from models.errors import ModelError
+from models.hf_folder import load_hf_folder
+from models.kv_cache import empty_cache
+from models.oracle import generate, jitted_extend, teacher_forced
+from models.transformer import Transformer, from_weights, weights
+from models.weights import flatten, random_weights
+
+# Both sides are float32 over dot products of up to 80 terms and three layers, added in different
+# orders, and Hugging Face takes RoPE's angles in float32. Logits are about 1 in size (largest 5);
+# a wrong convention anywhere shows up as an error of order 0.1 or more.
+HF_TOLERANCE = 2e-5
+
+
+def load_reference(folder: pathlib.Path) -> tuple[Transformer, np.ndarray, np.ndarray]:
+    """The model of a reference folder, its input ids and Hugging Face's logits."""
+    config, values, _ = load_hf_folder(folder)
+    stored = safetensors.numpy.load_file(folder / "reference.safetensors")
+    return from_weights(config, values), stored["input_ids"], stored["logits"]
+
+
+def random_model(seed: int = 0) -> Transformer:
+    """A model of the tiny config with random weights."""
+    return from_weights(TINY, random_weights(TINY, seed))
+
+
+def test_logits_are_hugging_faces(reference: pathlib.Path) -> None:
+    model, ids, logits = load_reference(reference)
+    np.testing.assert_allclose(model(jnp.asarray(ids)), logits, rtol=0, atol=HF_TOLERANCE)
+
+
+def test_token_by_token_equals_all_at_once(reference: pathlib.Path) -> None:
+    model, ids, logits = load_reference(reference)
+    prompt = 13
+    # More capacity than tokens: empty positions must not be seen.
+    cache = empty_cache(model.config, len(ids), 64)
+    first, cache = jitted_extend(model.config, weights(model), jnp.asarray(ids[:, :prompt]), cache)
+    rows = [np.asarray(first)]
+    for position in range(prompt, ids.shape[1]):
+        token = jnp.asarray(ids[:, position : position + 1])
+        row, cache = jitted_extend(model.config, weights(model), token, cache)
+        rows.append(np.asarray(row))
+    assert int(cache.length) == ids.shape[1]
+    np.testing.assert_allclose(np.concatenate(rows, 1), logits, rtol=0, atol=HF_TOLERANCE)
+
+
+def test_full_cache_is_used_and_an_overfull_one_gives_nan() -> None:
+    model = random_model()
+    tokens = jnp.arange(8, dtype=jnp.int32)[None]
+    fits, cache = jitted_extend(TINY, weights(model), tokens, empty_cache(TINY, 1, 8))
+    np.testing.assert_allclose(fits, teacher_forced(model, range(8))[None], rtol=0, atol=1e-5)
+    over, _ = jitted_extend(TINY, weights(model), tokens[:, :1], cache)
+    assert np.isnan(np.asarray(over)).all()
+
+
+def test_weights_survive_the_round_trip_without_a_copy() -> None:
+    given = jax.tree.map(jnp.asarray, random_weights(TINY, 3))
+    model = from_weights(TINY, given)
+    for name, array in flatten(weights(model)).items():
+        assert array is flatten(given)[name], name
+
+
+def test_rngs_seed_the_weights() -> None:
+    one, same, other = (Transformer(TINY, nnx.Rngs(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.embed[...], same.embed[...])
+    assert not np.array_equal(one.embed[...], other.embed[...])
+
+
+def test_module_can_be_split_and_merged_under_jit() -> None:
+    model, tokens = random_model(), jnp.arange(8, dtype=jnp.int32)[None]
+    graph, state = nnx.split(model)
+    cache = empty_cache(TINY, 1, 8)
+    logits, cache = jax.jit(lambda s, c: nnx.merge(graph, s).extend(tokens, c))(state, cache)
+    np.testing.assert_allclose(logits[0], teacher_forced(model, range(8)), rtol=0, atol=1e-5)
+    assert int(cache.length) == 8
+
+
+def test_wrong_weights_are_refused() -> None:
+    values = random_weights(TINY, 0)
+    with pytest.raises(ModelError, match=r"weight embed must be float32 \[1024, 96\]"):
+        from_weights(TINY, values | {"embed": values["embed"].T})
+    with pytest.raises(ModelError, match="float64"):
+        from_weights(TINY, values | {"norm": values["norm"].astype(np.float64)})
+    with pytest.raises(ModelError, match=r"unknown \['head'\]"):
+        from_weights(TINY, values | {"head": values["embed"].T})
+
+
+def test_generate_is_greedy_and_gives_the_logits_it_chose_from() -> None:
+    model = random_model(5)
+    tokens, logits = generate(model, [1, 2, 3], 6)
+    assert logits.shape == (6, TINY.vocab_size)
+    assert tokens == logits.argmax(-1).tolist()
+    forced = teacher_forced(model, [1, 2, 3, *tokens[:-1]])
+    np.testing.assert_allclose(forced[2:], logits, rtol=0, atol=1e-5)
+
+
+def test_generate_stops_after_eos() -> None:
+    model = random_model(5)
+    tokens, _ = generate(model, [1, 2, 3], 6)
+    stop = next(token for token in tokens if token != tokens[0])
+    stopped, logits = generate(model, [1, 2, 3], 6, eos_id=stop)
+    assert stopped == tokens[: tokens.index(stop) + 1]
+    assert len(logits) == len(stopped)
+    assert generate(model, [1], 0)[1].shape == (0, TINY.vocab_size)
+
+
+def test_ties_go_to_the_lowest_id() -> None:
+    values = random_weights(TINY, 0)
+    zero = from_weights(TINY, values | {"norm": np.zeros_like(values["norm"])})
+    assert generate(zero, [7], 2)[0] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "n", "message"),
+    [
+        ([], 1, "at least one token"),
+        ([1, 1024], 1, "from 0 to 1023, got 1024"),
+        ([-1], 1, "got -1"),
+        ([1], 1024, "must fit 1024 tokens"),
+        ([1], -1, "must fit"),
+    ],
+)
+def test_wrong_prompts_are_refused(ids: list[int], n: int, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        generate(random_model(), ids, n)
+
+
+@pytest.mark.hf_live
+@pytest.mark.filterwarnings("default")  # torch's own warnings are not ours to fail on
+def test_reference_is_what_hugging_face_gives_now(reference: pathlib.Path) -> None:
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    path = pathlib.Path(__file__).parent / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    _, ids, logits = module.build(module.CASES[reference.name])
+    stored = safetensors.numpy.load_file(reference / "reference.safetensors")
+    np.testing.assert_array_equal(ids.numpy(), stored["input_ids"])
+    np.testing.assert_allclose(logits.numpy(), stored["logits"], rtol=0, atol=HF_TOLERANCE)
