@@ -61,6 +61,8 @@ class Sheet:
         the single clock `clock_hz`, which may then have a band.
       engines: engine to the name of the field with its clock; the value None counts ticks.
       capacity: memory space to the name of the field with its bytes per core; None is unbounded.
+      partitioned: memory space to its partitions and the bytes of each that are handed out at once:
+        a tile takes its bytes per partition on all of them, whichever it uses.
     """
 
     name: str
@@ -69,6 +71,9 @@ class Sheet:
     tick_hz: int | None
     engines: Mapping[str, str | None]
     capacity: Mapping[str, str | None]
+    partitioned: Mapping[str, tuple[int, int]] = dataclasses.field(
+        default_factory=dict, kw_only=True
+    )
 
     def quantities(self) -> dict[str, Quantity]:
         """Every number of this datasheet by field name."""

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import Var as Var  # re-exported for annotations
+from jax.sharding import NamedSharding, PartitionSpec
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat"}
 
@@ -132,13 +133,14 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
     A result that copied one operand's varying axes only would let `out_specs=P()` return one
     rank's data without a word.
     """
-    kinds = [a.manual_axis_type for a in operands if hasattr(a, "manual_axis_type")]
-    if not kinds:
+    marked = [a for a in operands if hasattr(a, "manual_axis_type")]
+    varying = frozenset().union(*(a.manual_axis_type.varying for a in marked))
+    if not varying:
         return jax.core.ShapedArray(shape, dtype)
-    varying = frozenset().union(*(k.varying for k in kinds))
-    return jax.core.ShapedArray(
-        shape, dtype, manual_axis_type=type(kinds[0])(varying=varying)  # type: ignore[call-arg]
-    )
+    like = next(a for a in marked if a.manual_axis_type.varying)
+    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(shape)))
+    kind = type(like.manual_axis_type)(varying=varying)
+    return jax.core.ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)  # type: ignore
 
 
 __all__ = ["Body", "Primitive", "Scan", "Var", "body", "branches", "call", "location", "scan"]

@@ -32,6 +32,7 @@ class Loop:
         # A stacked output is ready when its last slice is.
         self.ready = [line.zero for _ in s.body.outvars[s.carry :]]
         self.spaces = [line.device.home for _ in self.ready]
+        self.steps: list[list[np.ndarray]] = [[] for _ in self.ready]
         self.done = self.tries = 0
         self.plan: decisions.Plan | None = None
         self.mismatches: dict[int, np.ndarray] = {}
@@ -50,12 +51,22 @@ class Loop:
         self.carry, ys = outs[: s.carry], outs[s.carry :]
         self.ready = [np.maximum(r, y.ready) for r, y in zip(self.ready, ys, strict=True)]
         self.spaces = [y.space for y in ys]
+        if self.line.depth == 1:
+            for steps, y in zip(self.steps, ys, strict=True):
+                steps.append(y.ready)
         self.done += 1
 
     def outputs(self) -> list[Value]:
         avals = [v.aval for v in self.eqn.outvars[self.s.carry :]]
         stacks = zip(avals, self.spaces, self.ready, strict=True)
-        return [*self.carry, *(self.line.fresh(*stack) for stack in stacks)]
+        values = [self.line.fresh(*stack) for stack in stacks]
+        order = slice(None, None, -1) if self.s.reverse else slice(None)
+        if self.line.depth == 1:
+            values = [
+                dataclasses.replace(v, steps=steps[order])
+                for v, steps in zip(values, self.steps, strict=True)
+            ]
+        return [*self.carry, *values]
 
     # --- jumping ---
 
@@ -124,6 +135,7 @@ class Loop:
             line.busy[engine] = line.busy[engine] + times * (now.busy[engine] - was.busy[engine])
         line.end = moved.pop(0)
         self.ready = [moved.pop(0) for _ in self.ready]
+        self.steps = [self.repeated(x, end - self.done, times) for x in self.steps if x]
         ready = [moved.pop(0) for _ in self.carry]
         held = self.rotate(was, now, times)
         for buffer, idle in zip(held, moved, strict=True):
@@ -135,6 +147,13 @@ class Loop:
         ]
         line.tally.grown_since(was.sums, times)
         self.done, self.history = end, []
+
+    @staticmethod
+    def repeated(steps: list[np.ndarray], further: int, times: int) -> list[np.ndarray]:
+        """When further slices are ready, if the last periods go on as they went."""
+        period = further // times
+        block, shift = steps[-period:], steps[-1] - steps[-1 - period]
+        return steps + [b + i * shift for i in range(1, times + 1) for b in block]
 
     def rotate(self, was: Snapshot, now: Snapshot, times: int) -> list[Buffer]:
         """The buffer in each role after the jump; those the loop wrote hold a new version."""
@@ -204,6 +223,7 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
     if loop.plan is not None:
         loop.history = [loop.snapshot()]
     stepped_all = True
+    line.depth += 1
     while loop.done < loop.s.length:
         loop.step()
         if loop.plan is not None and loop.done < loop.s.length and loop.try_jump():
@@ -212,7 +232,9 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
         line.unjumped.append(jx.location(eqn))
     line.exchanged |= exchanged
     line.end = np.maximum(line.end, ended)
-    return loop.outputs()
+    outputs = loop.outputs()
+    line.depth -= 1
+    return outputs
 
 
 __all__ = ["Loop", "scan"]

@@ -2,9 +2,11 @@
 
 A buffer lives from the instruction that makes it to the last use of any tile in it. Tiles written
 in place and views share their buffer; a tile declared in a loop is one buffer, reused each time.
+In a partitioned space a tile takes its bytes per partition, in whole grains, on every partition.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,9 +39,11 @@ def peaks(
         at which the peak is reached.
     """
     body = jx.trace(kernel, avals, mesh)
-    arguments = [Storage(device.home, _nbytes(v.aval)) for v in body.invars]
+    arguments: list[Storage | None] = [
+        Storage(device.home, _nbytes(v.aval)) for v in body.invars
+    ]
     peak, where = Counter(), {}
-    _, inside = _body(body, arguments)
+    _, inside = _body(device, body, arguments)
     for space, (used, line) in inside.items():
         peak[space], where[space] = used, line
     peak[device.home] += sum(_nbytes(v.aval) for v in (*body.invars, *body.constvars))
@@ -58,12 +62,22 @@ def _nbytes(aval: Any) -> int:
     return aval.size * aval.dtype.itemsize
 
 
+def _footprint(device: Device, space: str, aval: Any) -> int:
+    """Bytes that a tile takes of its memory space."""
+    if space not in device.partitioned:
+        return _nbytes(aval)
+    partitions, grain = device.partitioned[space]
+    free = math.prod(aval.shape[1:]) * aval.dtype.itemsize
+    return partitions * math.ceil(free / grain) * grain
+
+
 def _body(
-    body: jx.Body, ins: list[Storage | None], elsewhere: int | None = None
+    device: Device, body: jx.Body, ins: list[Storage | None], elsewhere: int | None = None
 ) -> tuple[list[Storage | None], Inside]:
     """Outputs of a body, and the peak of the buffers made inside it.
 
     Args:
+      device: gives each memory space's form.
       body: the jaxpr.
       ins: its inputs' buffers.
       elsewhere: outputs from this one on are slices of a stack that lies outside the body.
@@ -78,7 +92,7 @@ def _body(
 
     for i, eqn in enumerate(body.eqns):
         xs = [get(v) for v in eqn.invars]
-        outs, inside = _equation(eqn, xs)
+        outs, inside = _equation(device, eqn, xs)
         env.update(zip(eqn.outvars, outs, strict=True))
         inner.append(inside)
         held = {id(x) for x in xs}
@@ -95,20 +109,22 @@ def _distinct(storages: list[Storage | None]) -> list[Storage]:
     return list({id(s): s for s in storages if s is not None}.values())
 
 
-def _equation(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+def _equation(
+    device: Device, eqn: Any, xs: list[Storage | None]
+) -> tuple[list[Storage | None], Inside]:
     """Buffers of an equation's results, and the peak of what lives only inside it."""
     name = eqn.primitive.name
     if inst := lookup(eqn.primitive):
         if inst.in_place:
             return xs[: inst.destinations], {}
         pairs = zip(eqn.outvars, inst.writes, strict=True)
-        return [Storage(space, _nbytes(v.aval)) for v, space in pairs], {}
+        return [Storage(space, _footprint(device, space, v.aval)) for v, space in pairs], {}
     if name == "scan":
-        return _scan(eqn, xs)
+        return _scan(device, eqn, xs)
     if name == "cond":
-        return _cond(eqn, xs)
+        return _cond(device, eqn, xs)
     if (body := jx.call(eqn)) is not None:
-        outs, inside = _body(body, xs)
+        outs, inside = _body(device, body, xs)
         return [_adopt(o, xs) for o in outs], inside
     if name in IDENTITIES:
         return xs, {}
@@ -117,10 +133,12 @@ def _equation(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None],
     return [None] * len(eqn.outvars), {}
 
 
-def _scan(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+def _scan(
+    device: Device, eqn: Any, xs: list[Storage | None]
+) -> tuple[list[Storage | None], Inside]:
     """The stacks that a loop fills live from its first iteration on."""
     s = jx.scan(eqn)
-    outs, inside = _body(s.body, xs, elsewhere=s.carry)
+    outs, inside = _body(device, s.body, xs, elsewhere=s.carry)
     stacks = [
         None if o is None else Storage(o.space, _nbytes(v.aval))
         for o, v in zip(outs[s.carry :], eqn.outvars[s.carry :], strict=True)
@@ -132,11 +150,13 @@ def _scan(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Ins
     return [*(_adopt(o, xs) for o in outs[: s.carry]), *stacks], inside
 
 
-def _cond(eqn: Any, xs: list[Storage | None]) -> tuple[list[Storage | None], Inside]:
+def _cond(
+    device: Device, eqn: Any, xs: list[Storage | None]
+) -> tuple[list[Storage | None], Inside]:
     peak: Inside = {}
     outs: list[Storage | None] = []
     for branch in jx.branches(eqn):
-        outs, inside = _body(branch, xs[1:])
+        outs, inside = _body(device, branch, xs[1:])
         for space, found in inside.items():
             peak[space] = max(peak.get(space, (0, "")), found, key=lambda p: p[0])
     return [_adopt(o, xs) for o in outs], peak

@@ -68,6 +68,7 @@ class Timeline:
         self.exchanged: set[str] = set()
         self.stepped = 0
         self.unjumped: list[str] = []
+        self.depth = 0  # how many loops enclose the walk
         self._version = 0
 
     # --- values ---
@@ -154,6 +155,12 @@ class Timeline:
                     jx.location(eqn),
                 )
             return xs[0].viewed(aval)
+        elif xs and all(x.shape == () and x.dtype.kind in "iub" for x in xs):
+            raise DataDependentBranch(
+                f"{name}: this integer depends on data, so the clock cannot follow it; give it the "
+                "integers it depends on as emu.Known",
+                jx.location(eqn),
+            )
         raise NoCostRule(f"{self.device.name} has no instruction for '{name}'", jx.location(eqn))
 
 

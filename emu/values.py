@@ -35,6 +35,7 @@ class Value:
       buffer: its storage; None for known integers.
       version: the buffer's version that holds it, per core.
       known: integer value, `[*mesh, *shape]` with mesh dimensions of full size or 1, or None.
+      steps: of an outermost loop's stacked output, when each leading slice was ready.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +45,7 @@ class Value:
     buffer: Buffer | None = None
     version: np.ndarray | None = None
     known: np.ndarray | None = None
+    steps: list[np.ndarray] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -51,7 +53,9 @@ class Value:
 
     def viewed(self, aval: Any) -> "Value":
         """The same storage seen with another shape."""
-        return dataclasses.replace(self, shape=tuple(aval.shape), dtype=aval.dtype, known=None)
+        return dataclasses.replace(
+            self, shape=tuple(aval.shape), dtype=aval.dtype, known=None, steps=None
+        )
 
     def stale_on(self, active: np.ndarray | None) -> bool:
         """Whether any active core holds a later write in this value's buffer."""
@@ -69,4 +73,6 @@ def select(active: np.ndarray | None, new: np.ndarray, old: np.ndarray) -> np.nd
 def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
     """Leading slice `index` of a stacked value; `rank` is the mesh's."""
     known = None if value.known is None else value.known[(slice(None),) * rank + (index,)]
-    return dataclasses.replace(value, shape=tuple(aval.shape), dtype=aval.dtype, known=known)
+    return dataclasses.replace(
+        value, shape=tuple(aval.shape), dtype=aval.dtype, known=known, steps=None
+    )

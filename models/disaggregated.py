@@ -91,8 +91,8 @@ class Disaggregated:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
         cache, position = self.decoder.cache_from(k, v), self.tokens
         while True:
-            token, logits, cache = self.decoder.step(token, position, cache)
-            position += 1
+            chosen, logits, cache = self.decoder.step(token, position, cache)
+            token, position = int(chosen), position + 1
             yield token, np.asarray(logits)
 
     def read(

@@ -127,7 +127,7 @@ def all_add(dst, x, *, axis):
     return jnp.broadcast_to(total[None], x.shape)
 
 
-# --- instructions whose cost is theirs to choose: `effect` lets a program overwrite unread tiles ---
+# --- cost given by the caller; `effect` lets a program overwrite tiles that nobody read ---
 
 
 def chosen(d, *operands, engine, busy, latency):

@@ -13,7 +13,7 @@ from jax import lax
 
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
-from emu.trainium.memory import at
+from emu.trainium.memory import at, moved_to_range
 
 EITHER = ("sbuf", "psum")
 
@@ -40,8 +40,8 @@ def _f32(x: Any) -> Any:
 # --- Tensor Engine ---
 
 
-def _passes(device: Device, x: Operand) -> int:
-    return device.fp32_passes if x.dtype == np.float32 else 1
+def _passes(device: Device, *operands: Operand) -> int:
+    return device.fp32_passes if any(x.dtype == np.float32 for x in operands) else 1
 
 
 def _matmul_cost(
@@ -52,7 +52,7 @@ def _matmul_cost(
     limit(name, "stationary rows", k, device.partitions)
     limit(name, "stationary columns", m, device.partitions)
     limit(name, "moving columns", n, device.moving_free_limit)
-    interval = max(min(device.min_interval_cycles, m), n) * _passes(device, moving)
+    interval = max(min(device.min_interval_cycles, m), n) * _passes(device, stationary, moving)
     busy = interval + device.weight_load_exposed_cycles
     latency = busy + m + device.tensor_latency_cycles
     return Cost(engine="tensor", busy_cycles=busy, latency_cycles=latency, flops=2 * k * m * n)
@@ -146,25 +146,30 @@ def _is_16_bit(*operands: Operand) -> bool:
     return all(x.dtype.itemsize == 2 for x in operands)
 
 
-def _vector(device: Device, cycles: float, flops: int) -> Cost:
+def _vector(device: Device, cycles: float, flops: int, moved: Any = None) -> Cost:
     busy = max(device.min_interval_cycles, cycles)
     return Cost(
         engine="vector",
         busy_cycles=busy,
         latency_cycles=busy + device.vector_latency_cycles,
         flops=flops,
+        moved_bytes=moved,
     )
 
 
-def _copy_cycles(src: Operand, dst_space: str, dst: Operand) -> float:
+def _copy_cycles(src: Operand, dst: Operand) -> float:
     """Perf modes: 4x for 16-bit SBUF to SBUF, 2x where one side is in PSUM."""
     if not _is_16_bit(src, dst):
         return src.free
-    return src.free / (4 if src.space == dst_space == "sbuf" else 2)
+    return src.free / (4 if src.space == dst.space == "sbuf" else 2)
 
 
-def _copy_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
-    return _vector(device, _copy_cycles(src, dst.space, dst), 0)
+def _copy_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    return _vector(device, _copy_cycles(src, dst), 0)
+
+
+def _copy_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    return _vector(device, _copy_cycles(src, dst), 0, moved_to_range(dst, src))
 
 
 @instruction("trn.tensor_copy", cost=_copy_cost, reads=(EITHER,), writes="sbuf")
@@ -175,7 +180,7 @@ def tensor_copy(dst: Any, src: Any) -> Any:
 
 @instruction(
     "trn.tensor_copy_at",
-    cost=_copy_cost,
+    cost=_copy_at_cost,
     reads=(EITHER, "register", "register"),
     writes="sbuf",
     partial=True,
@@ -195,13 +200,16 @@ def memset(dst: Any, *, value: float) -> Any:
     return jnp.full_like(dst, value)
 
 
-def _tensor_tensor_cycles(a: Operand, b: Operand, dst: Operand) -> float:
-    one_in_psum = (a.space == "psum") != (b.space == "psum")
-    return dst.free if one_in_psum or _is_16_bit(a, b, dst) else 2 * a.free
+def _tensor_tensor_cycles(name: str, a: Operand, b: Operand, dst: Operand, op: str) -> float:
+    """Twice the elements, or once if one side is in PSUM or both are 16-bit in SBUF."""
+    in_psum = [a.space, b.space].count("psum")
+    limit(name, "number of operands in PSUM", in_psum, 1)
+    fast = _is_16_bit(a, b, dst) and op != "max"
+    return a.free if in_psum or fast else 2 * a.free
 
 
-def _tensor_tensor_cost(device: Device, dst: Operand, a: Operand, b: Operand, **_: Any) -> Cost:
-    return _vector(device, _tensor_tensor_cycles(a, b, dst), a.size)
+def _tensor_tensor_cost(device: Device, dst: Operand, a: Operand, b: Operand, *, op: str) -> Cost:
+    return _vector(device, _tensor_tensor_cycles("trn.tensor_tensor", a, b, dst, op), a.size)
 
 
 @instruction("trn.tensor_tensor", cost=_tensor_tensor_cost, reads=(EITHER, EITHER), writes="sbuf")
@@ -211,9 +219,10 @@ def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str) -> Any:
 
 
 def _tensor_tensor_at_cost(
-    device: Device, dst: Operand, a: Operand, b: Operand, *_: Operand, **__: Any
+    device: Device, dst: Operand, a: Operand, b: Operand, *_: Operand, op: str
 ) -> Cost:
-    return _vector(device, _tensor_tensor_cycles(a, b, a), a.size)
+    cycles = _tensor_tensor_cycles("trn.tensor_tensor_at", a, b, dst, op)
+    return _vector(device, cycles, a.size, moved_to_range(dst, a, b))
 
 
 @instruction(
@@ -230,7 +239,9 @@ def tensor_tensor_at(dst: Any, a: Any, b: Any, i: Any, j: Any, *, op: str) -> An
 
 def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
     cycles = src.free if src.space == "psum" or _is_16_bit(src, dst) else 2 * src.free
-    return _vector(device, cycles, src.size)
+    moved = moved_to_range(dst, src)
+    old = {"sbuf_read": moved.get("sbuf_read", 0) + moved["sbuf_write"]}
+    return _vector(device, cycles, src.size, moved | old)
 
 
 @instruction(
@@ -248,7 +259,7 @@ def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
 
 
 def _tensor_scalar_cost(device: Device, dst: Operand, src: Operand, *_: Operand, **__: Any) -> Cost:
-    return _vector(device, _copy_cycles(src, dst.space, dst), src.size)
+    return _vector(device, _copy_cycles(src, dst), src.size)
 
 
 @instruction("trn.tensor_scalar", cost=_tensor_scalar_cost, reads=(EITHER, "sbuf"), writes="sbuf")
@@ -264,10 +275,11 @@ def tensor_immediate(dst: Any, src: Any, *, op: str, value: float) -> Any:
 
 
 def _fused_cost(
-    device: Device, dst: Operand, src: Operand, scalar: Operand, other: Operand, **_: Any
-) -> Cost:
-    cycles = src.free if _is_16_bit(src, other) else 2 * src.free
-    return _vector(device, cycles, 2 * src.size)
+    device: Device, dst: Operand, src: Operand, scalar: Operand, other: Operand,
+    *, op0: str, op1: str,
+) -> Cost:  # fmt: skip
+    fast = _is_16_bit(src, other) and (op0, op1) == ("subtract", "multiply") and not src.free % 2
+    return _vector(device, src.free if fast else 2 * src.free, 2 * src.size)
 
 
 @instruction(
@@ -324,9 +336,12 @@ def _select_cost(
     return Cost(engine="gpsimd", busy_cycles=busy, flops=src.size)
 
 
-@instruction("trn.affine_select", cost=_select_cost, reads=(EITHER, "register"), writes="sbuf")
+@instruction("trn.affine_select", cost=_select_cost, reads=("sbuf", "register"), writes="sbuf")
 def affine_select(dst: Any, src: Any, offset: Any, *, fill: float) -> Any:
-    """`dst[p, n] = src[p, n]` where `p + offset ≥ n`, else `fill`; `offset` is a known integer."""
+    """`dst[p, n] = src[p, n]` where `p + offset ≥ n`, else `fill`; `offset` is a known integer.
+
+    GpSimd cannot access PSUM (SDK: NeuronCore compute engines).
+    """
     rows = lax.broadcasted_iota(jnp.int32, src.shape, 0)
     columns = lax.broadcasted_iota(jnp.int32, src.shape, 1)
     keep = rows + jnp.broadcast_to(offset, src.shape) >= columns

@@ -1,6 +1,6 @@
 """Tiles and the DMA that moves them: HBM, SBUF and PSUM."""
 
-
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -60,12 +60,29 @@ def dma_cost(device: Device, queue: str, nbytes: int) -> Cost:
     )
 
 
-def _load_cost(device: Device, dst: Operand, src: Operand, *starts: Operand) -> Cost:
+def _load_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     return dma_cost(device, "load_queue", src.nbytes)
 
 
-def _store_cost(device: Device, *operands: Operand) -> Cost:
-    return dma_cost(device, "store_queue", operands[min(1, len(operands) - 1)].nbytes)
+def _store_cost(device: Device, src: Operand) -> Cost:
+    return dma_cost(device, "store_queue", src.nbytes)
+
+
+def _at_cost(queue: str) -> Any:
+    def cost(device: Device, dst: Operand, src: Operand, *starts: Operand) -> Cost:
+        whole = dma_cost(device, queue, src.nbytes)
+        return dataclasses.replace(whole, moved_bytes=moved_to_range(dst, src))
+
+    return cost
+
+
+def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
+    """Traffic of a write to part of `dst`: every source read, as many elements written."""
+    moved = {f"{dst.space}_write": sources[0].size * dst.dtype.itemsize}
+    for x in sources:
+        key = f"{x.space}_read"
+        moved[key] = moved.get(key, 0) + x.nbytes
+    return moved
 
 
 @instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
@@ -76,7 +93,7 @@ def dma_load(dst: Any, src: Any) -> Any:
 
 @instruction(
     "trn.dma_load_at",
-    cost=_load_cost,
+    cost=_at_cost("load_queue"),
     reads=("hbm", "register", "register"),
     writes="sbuf",
     partial=True,
@@ -93,7 +110,11 @@ def dma_store(src: Any) -> Any:
 
 
 @instruction(
-    "trn.dma_store_at", cost=_store_cost, reads=("sbuf", "register"), writes="hbm", partial=True
+    "trn.dma_store_at",
+    cost=_at_cost("store_queue"),
+    reads=("sbuf", "register"),
+    writes="hbm",
+    partial=True,
 )
 def dma_store_at(dst: Any, src: Any, i: Any) -> Any:
     """SBUF to slice `i` of an HBM buffer: `dst[i] = src`."""
@@ -103,12 +124,7 @@ def dma_store_at(dst: Any, src: Any, i: Any) -> Any:
 def _gather_cost(device: Device, dst: Operand, table: Operand, ids: Operand) -> Cost:
     cost = dma_cost(device, "load_queue", dst.nbytes)
     moved = {"hbm_read": dst.nbytes + ids.nbytes, "sbuf_write": dst.nbytes}
-    return Cost(
-        engine=cost.engine,
-        busy_cycles=cost.busy_cycles,
-        latency_cycles=cost.latency_cycles,
-        moved_bytes=moved,
-    )
+    return dataclasses.replace(cost, moved_bytes=moved)
 
 
 @instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
@@ -122,5 +138,3 @@ def at(dst: Any, src: Any, i: Any, j: Any) -> Any:
     block = src[:, None] if src.ndim == 2 else src
     zero = jnp.zeros((), jnp.int32)
     return lax.dynamic_update_slice(dst, block.astype(dst.dtype), (zero, i, j))
-
-

@@ -40,9 +40,10 @@ class WaferSheet(Sheet):
       descriptor_load_cycles: loading one data-structure register.
       half_per_cycle: 16-bit elements of vector arithmetic, issued in groups of 8.
       single_cycles: cycles of one 32-bit element of vector arithmetic.
+      mixed_cycles: cycles of one 16-bit multiply added up in float32.
       move_bytes_per_cycle: rate of copies and fills.
-      callback_cycles: a hardware loop's (`@map`) overhead per 16-bit vector operation it issues.
-      callback_single_cycles: the same where its elements are 32-bit.
+      callback_cycles: a hardware loop's (`@map`) overhead per vector operation on 16-bit sources.
+      callback_single_cycles: the same on 32-bit sources.
       dot_cycles, fold_cycles: per element of multiply-and-reduce, and of reduce, to a scalar.
       loop_cycles: a software loop's back-edge.
       branch_cycles: a taken branch.
@@ -71,6 +72,9 @@ class WaferSheet(Sheet):
     callback_single_cycles: Quantity
     vector_setup_cycles: Quantity = Quantity(
         6, "derived", "FABRICA simulator traces: issue 6 + 2*ceil(n/8); WSE-2 float32 6 + n"
+    )
+    mixed_cycles: Quantity = Quantity(
+        0.5, "derived", "the 64-bit write port takes two float32 a cycle; high: as float32", 0.5, 1
     )
     ramp_cycles: Quantity = Quantity(2, "published", "HPDC'24: T_R = 2 (WSE-2)")
     sram_bytes: Quantity = Quantity(49_152, "published", "48 KiB a PE, Hot Chips 34")

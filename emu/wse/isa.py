@@ -11,7 +11,7 @@ from jax import lax
 
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
-from emu.wse.laws import is_half, move_cycles, on_datapath, vector_cycles
+from emu.wse.laws import move_cycles, on_datapath, precision, vector_cycles
 
 SPACE = "sram"
 _OPS = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "max": jnp.maximum}
@@ -45,8 +45,8 @@ def fill(dst: Any, *, value: float) -> Any:
 
 
 def _vector_cost(device: Device, dst: Operand, a: Operand, b: Operand, *, op: str) -> Cost:
-    half = is_half(dst.dtype, a.dtype, b.dtype)
-    return on_datapath(vector_cycles(device, dst.size, half), dst.size)
+    kind = precision(dst.dtype, a.dtype, b.dtype)
+    return on_datapath(vector_cycles(device, dst.size, kind), dst.size)
 
 
 @instruction("wse.vector", cost=_vector_cost, reads=(SPACE, SPACE), writes=SPACE)
@@ -58,7 +58,7 @@ def vector(dst: Any, a: Any, b: Any, *, op: str) -> Any:
 
 
 def _scale_cost(device: Device, dst: Operand, x: Operand, scale: Operand) -> Cost:
-    row = vector_cycles(device, x.size // scale.size, is_half(dst.dtype, x.dtype))
+    row = vector_cycles(device, x.size // scale.size, precision(dst.dtype, x.dtype))
     return on_datapath(scale.size * row, x.size)
 
 
@@ -111,8 +111,8 @@ def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
 
 def _rope_cost(device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand) -> Cost:
     """Four multiplies, a subtract and an add, each over half of the elements."""
-    half = is_half(dst.dtype, x.dtype)
-    return on_datapath(6 * vector_cycles(device, x.size // 2, half), 3 * x.size)
+    kind = precision(dst.dtype, x.dtype)
+    return on_datapath(6 * vector_cycles(device, x.size // 2, kind), 3 * x.size)
 
 
 @instruction("wse.rope", cost=_rope_cost, reads=(SPACE, SPACE, SPACE), writes=SPACE)

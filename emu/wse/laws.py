@@ -17,22 +17,29 @@ LANES = 8
 WORD_BYTES = 4
 
 
-def is_half(*dtypes: Any) -> bool:
-    """Whether every operand has 16-bit elements, so that several pass per cycle."""
-    return all(jnp.dtype(t).itemsize == 2 for t in dtypes)
+def precision(dst: Any, *sources: Any) -> str:
+    """How the datapath does arithmetic on these dtypes.
+
+    `half` where all are 16-bit, `mixed` where 16-bit sources are added up in float32, else
+    `single`.
+    """
+    if any(jnp.dtype(t).itemsize != 2 for t in sources):
+        return "single"
+    return "half" if jnp.dtype(dst).itemsize == 2 else "mixed"
 
 
-def element_cycles(device: Device, n: Any, half: bool) -> Any:
-    """Datapath cycles of `n` elements of vector arithmetic: `2*ceil(n/8)` or one each."""
-    if half:
+def element_cycles(device: Device, n: Any, kind: str) -> Any:
+    """Datapath cycles of `n` elements of vector arithmetic: `2*ceil(n/8)` for 16-bit ones."""
+    if kind == "half":
         return np.ceil(np.asarray(n) / LANES) * (LANES / device.half_per_cycle)
-    return np.asarray(n) * device.single_cycles
+    each = device.mixed_cycles if kind == "mixed" else device.single_cycles
+    return np.asarray(n) * each
 
 
-def vector_cycles(device: Device, n: Any, half: bool, descriptors: int = 3) -> Any:
+def vector_cycles(device: Device, n: Any, kind: str, descriptors: int = 3) -> Any:
     """One vector operation: descriptor loads, issue, elements."""
     loads = descriptors * device.descriptor_load_cycles
-    return loads + device.vector_setup_cycles + element_cycles(device, n, half)
+    return loads + device.vector_setup_cycles + element_cycles(device, n, kind)
 
 
 def move_cycles(device: Device, nbytes: Any, descriptors: int = 2) -> Any:
@@ -41,10 +48,10 @@ def move_cycles(device: Device, nbytes: Any, descriptors: int = 2) -> Any:
     return loads + device.vector_setup_cycles + np.ceil(nbytes / device.move_bytes_per_cycle)
 
 
-def map_cycles(device: Device, callbacks: Any, n: Any, half: bool) -> Any:
+def map_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
     """A hardware loop that issues `callbacks` multiply-adds of length `n`; nothing if empty."""
-    each = device.callback_cycles if half else device.callback_single_cycles
-    body = callbacks * (each + element_cycles(device, n, half))
+    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
+    body = callbacks * (each + element_cycles(device, n, kind))
     setup = 3 * device.descriptor_load_cycles + device.vector_setup_cycles
     return np.where(np.asarray(callbacks) * np.asarray(n) > 0, setup + body, 0)
 

@@ -1,12 +1,8 @@
 """Where regions of PEs lie on a wafer: equal rectangles in snake order, and hops between them."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 from emu.errors import EmulationError
-
-T = TypeVar("T")
 
 
 class DoesNotFit(EmulationError):
@@ -82,9 +78,4 @@ def lay_out(
     return regions, Rect(x, band * rows, head_cols, rows)
 
 
-def first_fit(candidates: Iterable[T], fits: Callable[[T], bool]) -> T | None:
-    """The first of `candidates`, best first, that fits; None if none does."""
-    return next((c for c in candidates if fits(c)), None)
-
-
-__all__ = ["DoesNotFit", "Rect", "bands", "first_fit", "gap_hops", "lay_out", "snake"]
+__all__ = ["DoesNotFit", "Rect", "bands", "gap_hops", "lay_out", "snake"]

@@ -1,5 +1,6 @@
 """Flash attention of one core: online softmax over K/V tiles, causal tiles skipped, not masked."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,34 +58,43 @@ def attend_block(
       The state, in the same buffers.
     """
     tiles = s.blocks * s.tiles
+    end = s.heads * tiles - 1
+    work, spare = (_work(s) for _ in range(2))
 
-    def head(state: Any, h: Any) -> tuple[Any, None]:
-        def query(state: Any, i: Any) -> tuple[Any, None]:
+    def head(carry: Any, h: Any) -> tuple[Any, None]:
+        def query(carry: Any, i: Any) -> tuple[Any, None]:
+            state, (q_tile, *own), spare = carry
             item = h * tiles + i
-            q_tile = dma_load(sbuf(s.head_dim, s.rows, dtype=s.dtype), index(index(q, i), h))
-            own = _start(s) if first else _resume(state, item)
-            own = _over_keys(q_tile, k, v, own, (h, i), s, diagonal)
-            out, highest, total = (
+            own = _over_keys(q_tile, k, v, tuple(own), (h, i), s, diagonal)
+            # Fetched before this item is stored: the next item's state does not wait for it.
+            ahead = _fetch(spare, q, state, jnp.minimum(item + 1, end), first)
+            state = tuple(
                 x if last and n == 1 else dma_store_at(x, y, item)
                 for n, (x, y) in enumerate(zip(state, own, strict=True))
             )
-            return (out, highest, total), None
+            return (state, ahead, (q_tile, *own)), None
 
-        return lax.scan(query, state, jnp.arange(tiles))[0], None
+        return lax.scan(query, carry, jnp.arange(tiles))[0], None
 
-    return lax.scan(head, state, jnp.arange(s.heads))[0]
-
-
-def _start(s: LayerTiling) -> tuple[Any, Any, Any]:
-    return (
-        memset(sbuf(s.rows, s.head_dim), value=0.0),
-        memset(sbuf(s.rows, 1), value=LOWEST),
-        memset(sbuf(s.rows, 1), value=0.0),
-    )
+    carry = state, _fetch(work, q, state, jnp.int32(0), first), spare
+    return lax.scan(head, carry, jnp.arange(s.heads))[0][0]
 
 
-def _resume(state: Any, item: Any) -> tuple[Any, ...]:
-    return tuple(dma_load(sbuf(*x.shape[1:]), index(x, item)) for x in state)
+def _work(s: LayerTiling) -> tuple[Any, ...]:
+    """SBUF tiles of one item: queries, unnormalised output, row maximum, row sum."""
+    queries = sbuf(s.head_dim, s.rows, dtype=s.dtype)
+    return queries, sbuf(s.rows, s.head_dim), sbuf(s.rows, 1), sbuf(s.rows, 1)
+
+
+def _fetch(work: Any, q: Any, state: Any, item: Any, first: bool) -> tuple[Any, ...]:
+    """Brings one item, a query tile of one head, and its state into SBUF tiles from `_work`."""
+    tiles = q.shape[0]
+    queries, *own = work
+    queries = dma_load(queries, index(index(q, item % tiles), item // tiles))
+    if first:
+        values = (0.0, LOWEST, 0.0)
+        return queries, *(memset(x, value=y) for x, y in zip(own, values, strict=True))
+    return queries, *(dma_load(x, index(y, item)) for x, y in zip(own, state, strict=True))
 
 
 def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagonal: bool) -> Any:
@@ -93,21 +103,24 @@ def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagon
     span = s.kv_tiles
     kv_head = h // (s.heads // s.kv_heads)
 
-    def tile(state: Any, j: Any) -> tuple[Any, None]:
-        own, (buffers, spare) = state
+    def tile(carry: Any, j: Any) -> tuple[Any, None]:
+        own, (buffers, spare) = carry
 
-        def use(own: Any, buffers: Any) -> Any:
+        def use(own: Any, buffers: Any, masked: bool) -> Any:
             loaded = _load_kv(k, v, buffers, kv_head, j, s)
             offset = (i - j * span) * s.rows
-            return _attend_tile(q, *loaded, own, offset, s, diagonal), loaded
+            return _attend_tile(q, *loaded, own, s, offset if masked else None), loaded
 
-        def skip(own: Any, buffers: Any) -> Any:
-            return own, buffers
-
+        cases = [
+            lambda own, buffers: (own, buffers),  # every key follows every query
+            functools.partial(use, masked=True),
+            functools.partial(use, masked=False),  # every key precedes every query
+        ]
         if diagonal:
-            own, buffers = lax.cond(j * span <= i, use, skip, own, buffers)
+            before = (j * span <= i).astype(jnp.int32) + ((j + 1) * span <= i).astype(jnp.int32)
+            own, buffers = lax.switch(before, cases, own, buffers)
         else:
-            own, buffers = use(own, buffers)
+            own, buffers = cases[2](own, buffers)
         return (own, (spare, buffers)), None
 
     rings = tuple(
@@ -133,21 +146,20 @@ def _load_kv(k: Any, v: Any, buffers: Any, head: Any, j: Any, s: LayerTiling) ->
     return k_tile, v_tile
 
 
-def _attend_tile(
-    q: Any, k: Any, v: Any, own: Any, offset: Any, s: LayerTiling, diagonal: bool
-) -> Any:
+def _attend_tile(q: Any, k: Any, v: Any, own: Any, s: LayerTiling, offset: Any) -> Any:
     """One flash-attention step: scores, online softmax, weighted values.
 
     q `[head_dim, rows]`, k `[head_dim, span, rows]`, v `[rows, span, head_dim]`; `offset` is how
-    far the first query stands behind the first key.
+    far the first query stands behind the first key, None where no score is masked.
     """
     out, highest, total = own
     columns, scale = s.kv_tiles * s.rows, float(1 / np.sqrt(s.head_dim))
     scores = nc_matmul(psum(s.rows, columns), q, k.reshape(s.head_dim, columns), jnp.int32(0))
-    moved = _masked if diagonal else _plain
-    scores = moved(scores, offset, columns)
+    if offset is not None:  # GpSimd cannot read PSUM
+        scores = activation(sbuf(s.rows, columns), scores, op="copy")
+        scores = affine_select(scores, scores, offset, fill=LOWEST)
     peak = tensor_reduce(sbuf(s.rows, 1), scores, op="max")
-    peak = tensor_tensor(sbuf(s.rows, 1), highest, peak, op="max")
+    peak = tensor_tensor(peak, highest, peak, op="max")
     bias = tensor_immediate(sbuf(s.rows, 1), peak, op="multiply", value=-scale)
     p, row = activation_reduce(
         sbuf(s.rows, columns, dtype=s.dtype), sbuf(s.rows, 1), scores, bias, op="exp", scale=scale
@@ -158,23 +170,6 @@ def _attend_tile(
     weighted = _times_values(p, v, s)
     out = scalar_tensor_tensor(out, out, decay, weighted, op0="multiply", op1="add")
     return out, highest, total
-
-
-def _masked(scores: Any, offset: Any, columns: int) -> Any:
-    """Only tiles that the diagonal crosses pay for the select."""
-    crosses = offset < columns
-
-    def select(dst: Any, scores: Any) -> Any:
-        return affine_select(dst, scores, offset, fill=LOWEST)
-
-    def copy(dst: Any, scores: Any) -> Any:
-        return activation(dst, scores, op="copy")
-
-    return lax.cond(crosses, select, copy, sbuf(*scores.shape), scores)
-
-
-def _plain(scores: Any, offset: Any, columns: int) -> Any:
-    return activation(sbuf(*scores.shape), scores, op="copy")
 
 
 def _times_values(p: Any, v: Any, s: LayerTiling) -> Any:
@@ -196,14 +191,15 @@ def finish(state: Any, s: LayerTiling) -> Any:
     """
     tiles = s.blocks * s.tiles
 
-    def item(_: None, at: Any) -> tuple[None, Any]:
-        out, total = _resume((state[0], state[2]), at)
+    def item(ring: Any, at: Any) -> tuple[Any, Any]:
+        (out, total), *rest = ring
+        out, total = dma_load(out, index(state[0], at)), dma_load(total, index(state[2], at))
         inverse = reciprocal(sbuf(s.rows, 1), total)
-        y = tensor_scalar(
-            sbuf(s.rows, s.head_dim, dtype=s.dtype), out, inverse, op="multiply"
-        )
+        y = tensor_scalar(sbuf(s.rows, s.head_dim, dtype=s.dtype), out, inverse, op="multiply")
         turned = nc_transpose(psum(s.head_dim, s.rows, dtype=s.dtype), y)
-        return None, dma_store(tensor_copy(sbuf(s.head_dim, s.rows, dtype=s.dtype), turned))
+        copied = tensor_copy(sbuf(s.head_dim, s.rows, dtype=s.dtype), turned)
+        return (*rest, (out, total)), dma_store(copied)
 
-    _, y = lax.scan(item, None, jnp.arange(s.heads * tiles))
+    ring = tuple((sbuf(s.rows, s.head_dim), sbuf(s.rows, 1)) for _ in range(2))
+    _, y = lax.scan(item, ring, jnp.arange(s.heads * tiles))
     return y.reshape(s.heads, tiles, s.head_dim, s.rows)

@@ -9,7 +9,7 @@ from emu.trainium.isa import nc_find_index8, nc_max8, nc_transpose, tensor_copy,
 from emu.trainium.memory import dma_gather, dma_load, dma_store, dma_store_at, hbm, psum, sbuf
 from kernels.trainium.matmul import project
 from kernels.trainium.norm import rms_norm
-from kernels.trainium.tiling import LayerTiling, index
+from kernels.trainium.tiling import LayerTiling
 
 
 def embed(ids: Any, table: Any, s: LayerTiling) -> Any:

@@ -56,11 +56,13 @@ def store_transposed(x: Any) -> Any:
     group = largest_divisor(heads, PARTITIONS // size)
     grouped = x.reshape(rows, heads // group, group * size)
 
-    def part(_: None, g: Any) -> tuple[None, Any]:
+    def part(ring: Any, g: Any) -> tuple[Any, Any]:
         bank = nc_transpose(psum(group * size, rows, dtype=x.dtype), index(grouped, g, 1))
-        return None, dma_store(tensor_copy(sbuf(group * size, rows, dtype=x.dtype), bank))
+        copied = tensor_copy(ring[0], bank)
+        return (*ring[1:], copied), dma_store(copied)
 
-    _, out = lax.scan(part, None, jnp.arange(heads // group))
+    ring = tuple(sbuf(group * size, rows, dtype=x.dtype) for _ in range(2))
+    _, out = lax.scan(part, ring, jnp.arange(heads // group))
     return out.reshape(heads, size, rows)
 
 

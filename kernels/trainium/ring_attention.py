@@ -1,8 +1,8 @@
 """Ring attention: queries stay, keys and values travel the ring while the last ones are used.
 
-Contiguous placement: chip c holds tokens `[c · n, (c + 1) · n)`. At ring step r a chip has the keys
-of chip `c - r`, so causally only chips with `c ≥ r` have work; the others pass the data on. Keys and
-values are sent once for all query heads of a group, and not at all on the last step.
+Contiguous placement: chip c holds tokens `[c · n, (c + 1) · n)`. At ring step r a chip has the
+keys of chip `c - r`, so causally only chips with `c ≥ r` have work; the others pass the data on.
+Keys and values are sent once for all query heads of a group, and not at all on the last step.
 """
 
 from typing import Any

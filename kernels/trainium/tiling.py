@@ -15,8 +15,8 @@ from jax import lax
 PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
 BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
 TILES_A_BLOCK = 4  # token tiles that share one load of a weight tile; two sets fill 8 banks
-CHUNK_BYTES = 16 * 1024  # bytes a partition of one weight load
-SBUF_SHARE_BYTES = 144 * 1024  # bytes a partition that one block's activations may take
+CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
+SBUF_SHARE_BYTES = 208 * 1024  # bytes a partition that one block's activations may take
 
 
 def split(n: int, limit: int) -> tuple[int, int]:

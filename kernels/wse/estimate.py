@@ -9,7 +9,7 @@ from typing import Any
 from emu.datasheet import Device
 from emu.wse.arrival import chain_stage_cycles
 from emu.wse.fabric import setup_cycles
-from emu.wse.laws import is_half, map_cycles, words
+from emu.wse.laws import map_cycles, precision, words
 from kernels.wse.mapping import HeadMap, LayerMap, phase_stride
 
 
@@ -30,7 +30,7 @@ def all_reduce_cycles(device: Device, pes: int, elements: int, back: bool = True
 def layer_cycles(m: LayerMap, device: Device) -> float:
     """Estimated cycles of one layer with a full cache."""
     r, live = m.queries, -(-m.context // m.rows)
-    half = is_half(m.dtype)
+    kind = precision("float32", m.dtype)
     row = [1, (r + 2) * m.dims, r, r * (m.dims + 1), 1, 2 * m.width, m.width]
     col = [m.depth, m.depth]
     group = [r * live, r * live] + ([r + 1] if m.qk_norm else [])
@@ -41,7 +41,7 @@ def layer_cycles(m: LayerMap, device: Device) -> float:
         (m.depth, (r + 2) * m.dims), (r * m.dims, live), (r * live, m.dims),
         (r * m.dims, m.depth), (m.depth, 2 * m.width), (m.width, m.depth),
     ]  # fmt: skip
-    loads = sum(float(map_cycles(device, a, b, half)) for a, b in maps)
+    loads = sum(float(map_cycles(device, a, b, kind)) for a, b in maps)
     scalar = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
     loops = r * m.slot_share * scalar + m.width_share * (scalar + device.divide_cycles)
     return sums + loads + loops + 2 * r * live * device.fold_cycles
@@ -55,7 +55,8 @@ def head_cycles(m: HeadMap, device: Device) -> float:
     compare = 2 * device.scalar_cycles + device.branch_cycles
     col += m.cols * (chain_stage_cycles(device, 1) + 1 + compare)
     each = device.loop_cycles + device.scalar_cycles + device.branch_cycles
-    gemv: Any = map_cycles(device, m.depth, m.tokens, is_half(m.dtype))
+    kind = precision("float32", m.dtype)
+    gemv: Any = map_cycles(device, m.depth, m.tokens, kind)
     return row + col + float(gemv) + m.tokens * each
 
 

@@ -7,7 +7,6 @@ slice of the head's rotation pairs. So attention stays inside a group but for su
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -122,9 +121,8 @@ class LayerMap:
 
     def weight_specs(self) -> dict[str, tuple[str | None, ...]]:
         """How each weight of one layer is split over the mesh."""
-        specs: dict[str, Any] = dict.fromkeys(self.weight_shapes(), ("row", "col"))
-        specs |= {"attn_norm": ("row",), "mlp_norm": ("row",)}
-        return specs | ({"qk_norm": ("col",)} if self.qk_norm else {})
+        one_axis = {"attn_norm": ("row",), "mlp_norm": ("row",), "qk_norm": ("col",)}
+        return {name: one_axis.get(name, ("row", "col")) for name in self.weight_shapes()}
 
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of a layer's cache in one PE: keys by column, values by row."""

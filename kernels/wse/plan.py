@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
-from emu.wse.placement import DoesNotFit, Rect, bands, first_fit, gap_hops, lay_out
+from emu.wse.placement import DoesNotFit, Rect, bands, gap_hops, lay_out
 from kernels.wse.estimate import head_cycles, layer_cycles
 from kernels.wse.head import (
     embed_arguments,
@@ -68,19 +68,11 @@ def plan(config: Any, context: int, dtype: str, device: Device) -> Plan:
     Raises:
       DoesNotFit: no choice fits one wafer.
     """
-    scored = sorted(
-        ((_token_cycles(pair, config, device), i, pair)
-         for i, pair in enumerate(candidates(config, context, dtype, device))),
-    )  # fmt: skip
-    found: list[Plan] = []
-
-    def fits(scored_pair: Any) -> bool:
-        found[:] = filter(None, [place(*scored_pair[2], config, device)])
-        return bool(found)
-
-    if first_fit(scored, fits) is None:
-        raise refusal(config, context, dtype, device)
-    return found[0]
+    pairs = candidates(config, context, dtype, device)
+    for layer, head in sorted(pairs, key=lambda p: _token_cycles(p, config, device)):
+        if (found := place(layer, head, config, device)) is not None:
+            return found
+    raise refusal(config, context, dtype, device)
 
 
 def _token_cycles(pair: Pair, config: Any, device: Device) -> float:
@@ -98,8 +90,7 @@ def layer_map(config: Any, context: int, rows: int, parts: int, dtype: str) -> L
 
 
 def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[Pair]:
-    """Pairs of regions whose tables and cache leave room for code, and that a wafer has room for.
-    """
+    """Pairs of regions whose tables and cache leave room for code and which one wafer can hold."""
     count, heads = config.num_hidden_layers, HeadChoice(config, dtype, device)
     for layer in layer_candidates(config, context, dtype, device):
         head = heads[layer.rows]

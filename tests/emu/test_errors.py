@@ -1,4 +1,4 @@
-"""Each misuse raises its own error, which names the instruction, the figures and this file's line."""
+"""Each misuse raises its own error, naming the instruction, the figures and the line in here."""
 
 import inspect
 import re
@@ -15,6 +15,7 @@ from tests.helpers import (
     accumulate,
     add,
     all_add,
+    counted,
     load,
     mul,
     signal,
@@ -83,18 +84,31 @@ def test_wrong_space():
 
 
 def test_branch_on_data():
-    def kernel(x, n):
+    def compared(x, n):
         t = load(tile(), x)
-        return lax.cond(n > 0, lambda t: mul(t, t, t), lambda t: t, t)
+        return lax.cond(n > 0, lambda t: mul(t, t, t), lambda t: t, t)  # branches
 
-    with pytest.raises(errors.NoCostRule, match="'gt'.*test_errors.py"):
-        Program(kernel, MESH, ((), ())).read(TOY, F32, jax.ShapeDtypeStruct((), jnp.int32))
+    def switched(x, i):
+        t = load(tile(), x)
+        return lax.switch(i, [lambda t: mul(t, t, t), lambda t: t], t)  # branches
 
-    def direct(x, b):
-        return lax.cond(b, lambda t: mul(t, t, t), lambda t: t, load(tile(), x))  # branches
+    def direct(x, flag):
+        t = load(tile(), x)
+        return lax.cond(flag, lambda t: mul(t, t, t), lambda t: t, t)  # branches
 
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
-    refused(errors.DataDependentBranch, direct, "# branches", "emu.Known", args=(F32, flag))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    for kernel, data in ((compared, number), (switched, number), (direct, flag)):
+        refused(errors.DataDependentBranch, kernel, "# branches", "emu.Known", args=(F32, data))
+
+
+def test_cost_that_depends_on_data():
+    def kernel(x, n):
+        t = load(tile(), x)
+        return counted(t, t, n, engine="add", busy=1)  # counts
+
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    refused(errors.DataDependentBranch, kernel, "# counts", "toy.counted", args=(F32, number))
 
 
 def test_unknown_primitive():

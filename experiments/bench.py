@@ -1,0 +1,125 @@
+"""How fast the emulation itself runs: against plain jax.jit, and instructions a second of the clock."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from emu.trainium.datasheet import TRN3
+from emu.wse.datasheet import WSE3
+from experiments import cli
+from kernels.wse.layer import layer_arguments
+from models.disaggregated import Disaggregated
+from models.kv_cache import empty_cache
+from models.load import load
+from models.oracle import jitted_extend
+
+NEW_TOKENS = 8
+
+
+def median_s(fn: Callable[[], Any], repeats: int) -> float:
+    """Median wall seconds of `fn`, results awaited, after one call that compiles."""
+    jax.block_until_ready(fn())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(fn())
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    p = cli.parser("experiments.bench", __doc__ or "")
+    p.add_argument("--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder")
+    p.add_argument("--repeats", default="5", help="runs of which the median counts (5)")
+    args = p.parse_args()
+    args.repeats = cli.whole_number("repeats", 1)(args.repeats)
+    return args
+
+
+def values(model: Any, machine: Disaggregated, ids: list[int], repeats: int) -> dict[str, Any]:
+    """Seconds of emulated prefill and decode step, and of the same under plain `jax.jit`."""
+    c, n = model.config, len(ids)
+    weights = jax.tree.map(jnp.asarray, model.weights)
+    prompt = jnp.asarray(np.asarray([ids], np.int32))
+    empty = empty_cache(c, 1, n + NEW_TOKENS)
+    plain = lambda tokens, cache: jitted_extend(c, weights, tokens, cache)  # noqa: E731
+    args = machine.prefill.arguments(ids)
+    first = machine.prefill.run(ids)
+    held = {"cache": machine.decoder.cache_from(first.k, first.v)}
+
+    def emulated_step() -> Any:  # the step consumes its cache
+        token, logits, held["cache"] = machine.decoder.step(first.token, n, held["cache"])
+        return logits
+
+    _, filled = plain(prompt, empty)
+    one = jnp.asarray([[first.token]], jnp.int32)
+    return {
+        "prefill": (
+            median_s(lambda: machine.prefill.program.compiled(*args), repeats),
+            median_s(lambda: plain(prompt, empty), repeats),
+        ),
+        "decode step": (
+            median_s(emulated_step, repeats),
+            median_s(lambda: plain(one, filled), repeats),
+        ),
+    }
+
+
+def clocks(machine: Disaggregated, repeats: int) -> dict[str, tuple[float, int]]:
+    """Seconds to read each machine's clock, and instructions times cores it covers."""
+    prefill = lambda: machine.prefill.read(TRN3.at())  # noqa: E731
+    decoder = machine.decoder
+    at = layer_arguments(decoder.plan.layer, machine.tokens, 1)
+    layer = lambda: decoder.clock.programs["layer"].read(WSE3.at(), *at)  # noqa: E731
+    return {
+        "prefill": (median_s(lambda: prefill().layer_done_s, repeats), prefill().clock.issued),
+        "decode layer": (median_s(lambda: layer().end_ticks, repeats), layer().issued),
+    }
+
+
+def main() -> None:
+    """Runs the benchmark and prints its two tables; asserts nothing."""
+    args = arguments()
+    console = Console()
+    model = load(args.model)
+    for name, prompt in (("short", "Return the"), ("long", "Return the name of the file. " * 20)):
+        ids = model.tokenizer.chat(prompt)
+        machine = Disaggregated(
+            model.config, model.weights, tokens=len(ids), new_tokens=NEW_TOKENS, chips=4,
+            dtype=jnp.dtype("float32"),
+        )  # fmt: skip
+        title = f"{model.config.name}, {name} prompt of {len(ids)} tokens, 4 chips, float32"
+        console.print(value_table(title, values(model, machine, ids, args.repeats)))
+        console.print(clock_table(title, clocks(machine, args.repeats)))
+
+
+def value_table(title: str, rows: dict[str, Any]) -> Table:
+    table = Table(title=f"values: {title}")
+    for heading in ("", "emulated", "plain jax.jit", "ratio"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, (ours, plain) in rows.items():
+        ratio = f"{ours / plain:.1f}"
+        table.add_row(name, f"{ours * 1e3:.1f} ms", f"{plain * 1e3:.1f} ms", ratio)
+    return table
+
+
+def clock_table(title: str, rows: dict[str, tuple[float, int]]) -> Table:
+    table = Table(title=f"clock: {title}")
+    for heading in ("", "seconds to read", "instructions x cores", "per second"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, (seconds, issued) in rows.items():
+        table.add_row(name, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}")
+    return table
+
+
+if __name__ == "__main__":
+    cli.run(main)

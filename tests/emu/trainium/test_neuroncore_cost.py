@@ -1,0 +1,228 @@
+"""Every NeuronCore instruction's cost against a literal worked out by hand from the datasheet.
+
+Trainium3, nominal: minimum interval 64 cycles; latency beyond it 390 (Tensor, and one cycle per
+stationary column), 160 (Vector), 353 (Scalar), 0 (GpSimd, which has 150 in its interval); 10 cycles
+of a weight load exposed. A tick is 1 / 4.8 GHz, so 1 us is 4,800 of them.
+"""
+
+import pytest
+
+from emu import EmulationError
+from emu.errors import LimitExceeded
+from emu.trainium import isa, memory, neuronlink
+from tests.emu.trainium.operands import BF16, DEVICE, F32, I32, REGISTER, hbm, psum, sbuf
+
+P, N = 128, 512
+BIG = P * N  # elements of a [128, 512] tile
+ONE = sbuf(P, 1)
+
+
+def wide(space, dtype=F32):
+    return space(P, N, dtype=dtype)
+
+
+def matmul(k, m, n, dtype):
+    out = psum(m, n)
+    return isa.nc_matmul, [out, sbuf(k, m, dtype=dtype), sbuf(k, n, dtype=dtype), REGISTER], {}
+
+
+def transpose(p, n, dtype):
+    return isa.nc_transpose, [psum(n, p, dtype=dtype), sbuf(p, n, dtype=dtype)], {}
+
+
+def one(inst, dst, src, **params):
+    return inst, [dst, src], params
+
+
+def tensor_tensor(dst, a, b, op="add"):
+    return isa.tensor_tensor, [dst, a, b], {"op": op}
+
+
+def fused(dtype, n=N, op0="subtract", op1="multiply"):
+    x = sbuf(P, n, dtype=dtype)
+    return isa.scalar_tensor_tensor, [x, x, ONE, x], {"op0": op0, "op1": op1}
+
+
+def ranged(inst, src, *others, dst=sbuf(P, 4, N), **params):
+    return inst, [dst, src, *others, REGISTER, REGISTER], params
+
+
+# name: (instruction, operands, params), engine, busy cycles, latency cycles, flops
+CASES = {
+    # max(min(64, m), n) cycles, four passes in fp32, plus 10 exposed.
+    "matmul bf16": (matmul(128, 128, 512, BF16), "tensor", 522, 522 + 128 + 390, 2 * P * P * N),
+    "matmul fp32": (matmul(128, 128, 512, F32), "tensor", 2058, 2058 + 128 + 390, 2 * P * P * N),
+    "matmul few columns": (matmul(64, 100, 8, BF16), "tensor", 74, 74 + 490, 2 * 64 * 100 * 8),
+    "matmul narrow": (matmul(64, 32, 8, BF16), "tensor", 42, 42 + 422, 2 * 64 * 32 * 8),
+    "matmul widest": (matmul(1, 1, 4096, BF16), "tensor", 4106, 4106 + 391, 2 * 4096),
+    # max(rows, min(64, columns)); transpose mode takes fp32 in two passes.
+    "transpose bf16": (transpose(128, 128, BF16), "tensor", 128, 128 + 128 + 390, 0),
+    "transpose fp32": (transpose(128, 128, F32), "tensor", 256, 256 + 128 + 390, 0),
+    "transpose few rows": (transpose(5, 100, BF16), "tensor", 64, 64 + 100 + 390, 0),
+    "transpose few both": (transpose(5, 32, BF16), "tensor", 32, 32 + 32 + 390, 0),
+    # Scalar: max(64, N); with a sum 64 more.
+    "activation": (
+        one(isa.activation, wide(sbuf), wide(psum), op="exp"), "scalar", 512, 865, 2 * BIG,
+    ),
+    "activation short": (
+        one(isa.activation, sbuf(P, 8), sbuf(P, 8), op="exp"), "scalar", 64, 417, 2 * P * 8,
+    ),
+    "activation_bias": (
+        (isa.activation_bias, [wide(sbuf), wide(sbuf), ONE], {"op": "exp"}),
+        "scalar", 512, 865, 2 * BIG,
+    ),
+    "activation_reduce": (
+        (isa.activation_reduce, [wide(sbuf), ONE, wide(psum), ONE], {"op": "exp"}),
+        "scalar", 576, 929, 3 * BIG,
+    ),
+    # Vector perf modes: 4x for 16-bit SBUF to SBUF, 2x with one side in PSUM.
+    "copy fp32": (one(isa.tensor_copy, wide(sbuf), wide(sbuf)), "vector", 512, 672, 0),
+    "copy bf16": (
+        one(isa.tensor_copy, wide(sbuf, BF16), wide(sbuf, BF16)), "vector", 128, 288, 0,
+    ),
+    "copy bf16 from PSUM": (
+        one(isa.tensor_copy, wide(sbuf, BF16), wide(psum, BF16)), "vector", 256, 416, 0,
+    ),
+    "copy cast": (one(isa.tensor_copy, wide(sbuf, BF16), wide(psum)), "vector", 512, 672, 0),
+    "copy short": (
+        one(isa.tensor_copy, sbuf(P, 8, dtype=BF16), sbuf(P, 8, dtype=BF16)), "vector", 64, 224, 0,
+    ),
+    "copy_at bf16": (
+        ranged(isa.tensor_copy_at, wide(psum, BF16), dst=sbuf(P, 4, N, dtype=BF16)),
+        "vector", 256, 416, 0,
+    ),
+    "memset zero bf16": (
+        (isa.memset, [wide(sbuf, BF16)], {"value": 0.0}), "vector", 256, 416, 0,
+    ),
+    "memset one bf16": ((isa.memset, [wide(sbuf, BF16)], {"value": 1.0}), "vector", 512, 672, 0),
+    "memset zero fp32": ((isa.memset, [wide(sbuf)], {"value": 0.0}), "vector", 512, 672, 0),
+    # tensor_tensor: 2N; N with one operand in PSUM or all 16-bit in SBUF (not for max).
+    "tensor_tensor fp32": (
+        tensor_tensor(wide(sbuf), wide(sbuf), wide(sbuf)), "vector", 1024, 1184, BIG,
+    ),
+    "tensor_tensor PSUM": (
+        tensor_tensor(wide(sbuf), wide(sbuf), wide(psum)), "vector", 512, 672, BIG,
+    ),
+    "tensor_tensor bf16": (tensor_tensor(*[wide(sbuf, BF16)] * 3), "vector", 512, 672, BIG),
+    "tensor_tensor bf16 max": (
+        tensor_tensor(*[wide(sbuf, BF16)] * 3, op="max"), "vector", 1024, 1184, BIG,
+    ),
+    "tensor_tensor mixed": (
+        tensor_tensor(wide(sbuf), *[wide(sbuf, BF16)] * 2), "vector", 1024, 1184, BIG,
+    ),
+    "tensor_tensor_at": (
+        ranged(isa.tensor_tensor_at, wide(sbuf), wide(psum), op="add"), "vector", 512, 672, BIG,
+    ),
+    "tensor_add_at PSUM": (ranged(isa.tensor_add_at, wide(psum)), "vector", 512, 672, BIG),
+    "tensor_add_at SBUF": (ranged(isa.tensor_add_at, wide(sbuf)), "vector", 1024, 1184, BIG),
+    "tensor_scalar bf16": (
+        (isa.tensor_scalar, [wide(sbuf, BF16), wide(sbuf, BF16), ONE], {"op": "add"}),
+        "vector", 128, 288, BIG,
+    ),
+    "tensor_immediate fp32": (
+        one(isa.tensor_immediate, wide(sbuf), wide(psum), op="add", value=2.0),
+        "vector", 512, 672, BIG,
+    ),
+    # scalar_tensor_tensor: 2N; N if both bf16, subtract then multiply, N even.
+    "fused fp32": (fused(F32), "vector", 1024, 1184, 2 * BIG),
+    "fused bf16": (fused(BF16), "vector", 512, 672, 2 * BIG),
+    "fused bf16 odd": (fused(BF16, 511), "vector", 1022, 1182, 2 * P * 511),
+    "fused bf16 other": (fused(BF16, op0="multiply"), "vector", 1024, 1184, 2 * BIG),
+    "reduce fp32": (one(isa.tensor_reduce, ONE, wide(psum), op="max"), "vector", 512, 672, BIG),
+    "reduce bf16": (
+        one(isa.tensor_reduce, sbuf(P, 1, dtype=BF16), wide(sbuf, BF16), op="max"),
+        "vector", 256, 416, BIG,
+    ),
+    "reciprocal": (one(isa.reciprocal, wide(sbuf), wide(sbuf)), "vector", 4096, 4256, BIG),
+    "reciprocal of a column": (one(isa.reciprocal, ONE, ONE), "vector", 64, 224, P),
+    "max8": (one(isa.nc_max8, sbuf(P, 8), wide(sbuf)), "vector", 512, 672, BIG),
+    "find_index8": (
+        (isa.nc_find_index8, [sbuf(P, 8, dtype=I32), wide(sbuf), sbuf(P, 8)], {}),
+        "vector", 512, 672, BIG,
+    ),
+    # GpSimd: 150 + N.
+    "affine_select": (
+        (isa.affine_select, [wide(sbuf), wide(sbuf), REGISTER], {"fill": 0.0}),
+        "gpsimd", 662, 0, BIG,
+    ),
+    # 12 DMA engines load at 33 GB/s each: 396,000 bytes in 1 us; 0.25 us to issue, 1.3 us fixed.
+    "load": (one(memory.dma_load, sbuf(125, 792), hbm(125, 792)), "load_queue", 6000, 12240, 0),
+    "load_at": (
+        ranged(memory.dma_load_at, hbm(125, 792), dst=sbuf(125, 4, 792)),
+        "load_queue", 6000, 12240, 0,
+    ),
+    # Only the rows gathered move, not the table.
+    "gather": (
+        (memory.dma_gather, [sbuf(125, 792), hbm(9999, 792), hbm(125, dtype=I32)], {}),
+        "load_queue", 6000, 12240, 0,
+    ),
+    # 4 engines store: 396,000 bytes in 3 us.
+    "store": ((memory.dma_store, [sbuf(125, 792)], {}), "store_queue", 15600, 21840, 0),
+    "store_at": (
+        (memory.dma_store_at, [hbm(9, 125, 792), sbuf(125, 792), REGISTER], {}),
+        "store_queue", 15600, 21840, 0,
+    ),
+    # 1.28 TB/s a direction: 1,280,000 bytes in 1 us; a hop takes 1.5 us.
+    "send": (
+        one(neuronlink.send_next, hbm(400, 800), hbm(400, 800), axis="ring"),
+        "neuronlink", 4800, 12000, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cost(name):
+    (inst, operands, params), engine, busy, latency, flops = CASES[name]
+    cost = inst.cost(DEVICE, *operands, **params)
+    assert (cost.engine, cost.busy_cycles, cost.latency_cycles, cost.flops) == (
+        engine, busy, latency, flops,
+    )  # fmt: skip
+
+
+MOVED = {
+    # Part of a tile is written: its bytes count, not the tile's.
+    "load_at": {"hbm_read": 396_000, "sbuf_write": 396_000},
+    "store_at": {"sbuf_read": 396_000, "hbm_write": 396_000},
+    "gather": {"hbm_read": 396_000 + 125 * 4, "sbuf_write": 396_000},
+    "copy_at bf16": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
+    "tensor_tensor_at": {"sbuf_read": 4 * BIG, "psum_read": 4 * BIG, "sbuf_write": 4 * BIG},
+    # What it adds to is read besides what it adds.
+    "tensor_add_at PSUM": {"psum_read": 4 * BIG, "sbuf_read": 4 * BIG, "sbuf_write": 4 * BIG},
+    "tensor_add_at SBUF": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_bytes_of_partial_writes(name):
+    inst, operands, params = CASES[name][0]
+    assert inst.cost(DEVICE, *operands, **params).moved_bytes == MOVED[name]
+
+
+def test_link_bytes():
+    inst, operands, params = CASES["send"][0]
+    assert inst.cost(DEVICE, *operands, **params).counts == {"link_bytes": 1_280_000}
+
+
+LIMITS = {
+    "rows is 129, at most 128": matmul(129, 128, 512, BF16),
+    "stationary columns is 129, at most 128": matmul(128, 129, 512, BF16),
+    "moving columns is 4097, at most 4096": matmul(128, 128, 4097, BF16),
+    "free size is 129, at most 128": transpose(128, 129, BF16),
+    "operands in PSUM is 2, at most 1": tensor_tensor(wide(sbuf), wide(psum), wide(psum)),
+}
+
+
+@pytest.mark.parametrize("message", LIMITS)
+def test_limits(message):
+    inst, operands, params = LIMITS[message]
+    with pytest.raises(LimitExceeded, match=message) as raised:
+        inst.cost(DEVICE, *operands, **params)
+    assert isinstance(raised.value, EmulationError) and inst.name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "inst", [i for m in (isa, memory, neuronlink) for i in vars(m).values() if hasattr(i, "reads")]
+)
+def test_every_instruction_is_in_the_table(inst):
+    tried = {case[0][0].name for case in CASES.values()}
+    assert inst.name in tried or not inst.reads and not inst.in_place  # tiles cost nothing
