@@ -7,7 +7,7 @@ import numpy as np
 
 from emu import jaxpr as jx
 from emu.errors import BranchBufferMismatch, DataDependentBranch
-from emu.values import Value
+from emu.values import Value, select
 
 
 def branch(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
@@ -61,7 +61,9 @@ def _merge(eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]) -> li
         if n.known is not None and o.known is not None:
             own = mask.reshape(*mask.shape, *(1,) * len(n.shape))
             known = np.where(own, n.known, o.known)
-        version = n.version if n.version is o.version else np.where(mask, n.version, o.version)
+        version: Any = n.version
+        if version is not o.version:
+            version = select(mask, version, o.version)
         ready = n.ready if n.ready is o.ready else np.where(mask, n.ready, o.ready)
         out.append(dataclasses.replace(n, ready=ready, version=version, known=known))
     return out

@@ -92,10 +92,16 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
     """Sends messages in the order in which they are ready; cut-through, first come first served.
 
     A NIC is busy `max(bytes / rate, operations / operation rate)`: the operation-rate law measured
-    on EFA. Raises ValueError for an empty list.
+    on EFA.
+
+    Raises:
+      ValueError: no messages, or one without bytes.
     """
     if not messages:
         raise ValueError("no messages to send")
+    for m in messages:
+        if m.nbytes < 1:
+            raise ValueError(f"a message of {m.nbytes} bytes from chip {m.chip}, at least 1")
     nic_free: dict[int, Fraction] = {}
     ingress_free, operations = Fraction(0), 0
     started: list[Fraction] = []

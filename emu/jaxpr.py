@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Literal, Primitive
 from jax.extend.core import Var as Var  # re-exported for annotations
 from jax.sharding import NamedSharding, PartitionSpec
@@ -136,11 +137,11 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
     marked = [a for a in operands if hasattr(a, "manual_axis_type")]
     varying = frozenset().union(*(a.manual_axis_type.varying for a in marked))
     if not varying:
-        return jax.core.ShapedArray(shape, dtype)
+        return ShapedArray(shape, dtype)
     like = next(a for a in marked if a.manual_axis_type.varying)
     whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(shape)))
     kind = type(like.manual_axis_type)(varying=varying)
-    return jax.core.ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)  # type: ignore
+    return ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)  # type: ignore
 
 
 __all__ = ["Body", "Primitive", "Scan", "Var", "body", "branches", "call", "location", "scan"]

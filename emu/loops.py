@@ -108,7 +108,9 @@ class Loop:
             if not (times := self.alike(period)) or not self.known_after_jump():
                 continue
             steps = periodic.step(first, was, now, apart)
-            if steps is not None and self.events_repeat(first, was, now, steps):
+            if steps is None or not self.slices_repeat(period, steps):
+                continue
+            if self.events_repeat(first, was, now, steps):
                 self.jump(was, now, steps, period, times)
                 return True
         return False
@@ -147,6 +149,18 @@ class Loop:
         ]
         line.tally.grown_since(was.sums, times)
         self.done, self.history = end, []
+
+    def slices_repeat(self, period: int, steps: list[np.ndarray]) -> bool:
+        """Whether the last period's slices already move as the last of all slices does.
+
+        A slice's time is convex in the number of periods, so once it has that rate it keeps it.
+        """
+        rates = steps[len(self.line.free) + 1 :]
+        return all(
+            (now - was == rate).all()
+            for slices, rate in zip(self.steps, rates)
+            for was, now in zip(slices[-2 * period : -period], slices[-period:])
+        )
 
     @staticmethod
     def repeated(steps: list[np.ndarray], further: int, times: int) -> list[np.ndarray]:

@@ -65,7 +65,7 @@ class Value:
         return bool((differs if active is None else differs & active).any())
 
 
-def select(active: np.ndarray | None, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+def select(active: np.ndarray | None, new: Any, old: Any) -> Any:
     """`new` on the active cores, `old` elsewhere; None means all are active."""
     return new if active is None else np.where(active, new, old)
 

@@ -1,8 +1,8 @@
-"""Hand-off of the KV cache: which bytes leave which chip when, and how long the wafer waits for them.
+"""Hand-off of the KV cache: which bytes leave which chip when, and how long the wafer waits.
 
-Prefill leaves tokens on the ring in contiguous runs, per layer; the wafer keeps each layer in a region
-of its own. So a message is one layer's keys and values of one chip, sent as soon as that layer is done
-(`stream="layer"`) or after the whole prefill (`stream="bulk"`). Padding is not sent.
+Prefill leaves tokens on the ring in contiguous runs, per layer; the wafer keeps each layer in a
+region of its own. So a message is one layer's keys and values of one chip, sent as soon as that
+layer is done (`stream="layer"`) or after the whole prefill (`stream="bulk"`). Padding is not sent.
 """
 
 import dataclasses
@@ -68,9 +68,16 @@ def handoff(
       layer_done_s: when each layer's keys and values were complete.
       prefill_s: when the prefill ended.
       stream: `"layer"` or `"bulk"`.
+
+    Raises:
+      ValueError: another stream, or not one time a layer.
     """
     if stream not in STREAMS:
         raise ValueError(f"stream is {stream!r}, must be one of {', '.join(STREAMS)}")
+    if len(layer_done_s) != config.num_hidden_layers:
+        raise ValueError(
+            f"{len(layer_done_s)} layers' times, the model has {config.num_hidden_layers}"
+        )
     each, end = token_bytes(config, dtype), Fraction(prefill_s)
     messages = [
         Message(Fraction(done) if stream == "layer" else end, chip, held * each)

@@ -149,6 +149,11 @@ def fetch(dst, x, *, engine, busy, latency):
     return x
 
 
+@instruction("toy.make", cost=chosen, reads=("sbuf",), writes="sbuf", in_place=False, effect=True)
+def make(a, *, engine, busy, latency):
+    return a
+
+
 @instruction("toy.counted", cost=lambda d, dst, a, n, *, engine, busy: Cost(engine=engine,
              busy_cycles=busy + n.known), reads=("sbuf", "count"), writes="sbuf",
              effect=True)  # fmt: skip
@@ -329,6 +334,8 @@ def same_clock(a, b):
     }
     for x, y in zip(a.outputs, b.outputs, strict=True):
         assert (x.ready == y.ready).all()
+        for one, other in zip(x.steps or [], y.steps or [], strict=True):
+            assert (one == other).all()
         if x.buffer is not None:
             assert (x.buffer.idle == y.buffer.idle).all()
         if x.known is not None or y.known is not None:

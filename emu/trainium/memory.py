@@ -91,6 +91,12 @@ def dma_load(dst: Any, src: Any) -> Any:
     return src
 
 
+@instruction("trn.dma_load_tiles", cost=_load_cost, reads=("hbm",), writes="sbuf")
+def dma_load_tiles(dst: Any, src: Any) -> Any:
+    """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`."""
+    return jnp.swapaxes(src, 0, 1)
+
+
 @instruction(
     "trn.dma_load_at",
     cost=_at_cost("load_queue"),

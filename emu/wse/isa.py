@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.datasheet import Device
-from emu.instruction import Cost, Operand, instruction, limit
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, caller, instruction, limit
 from emu.wse.laws import move_cycles, on_datapath, precision, vector_cycles
 
 SPACE = "sram"
@@ -53,7 +54,8 @@ def _vector_cost(device: Device, dst: Operand, a: Operand, b: Operand, *, op: st
 def vector(dst: Any, a: Any, b: Any, *, op: str) -> Any:
     """`a op b` elementwise, all of `dst`'s shape; `op` is add, sub, mul or max."""
     if not dst.shape == a.shape == b.shape:
-        raise ValueError(f"wse.vector: shapes {dst.shape}, {a.shape}, {b.shape} must be equal")
+        shapes = f"{dst.shape}, {a.shape}, {b.shape}"
+        raise LimitExceeded(f"wse.vector: shapes must be equal, are {shapes}", caller())
     return _OPS[op](single(a), single(b)).astype(dst.dtype)
 
 
@@ -87,7 +89,6 @@ def copy(dst: Any, x: Any) -> Any:
 
 
 def _into_cost(device: Device, dst: Operand, x: Operand, start: Operand, *, axis: int) -> Cost:
-    limit("wse.copy_into", f"extent of dimension {axis}", x.shape[axis], dst.shape[axis])
     nbytes = x.size * dst.dtype.itemsize
     moved = {"sram_read": x.nbytes, "sram_write": nbytes}
     return on_datapath(move_cycles(device, nbytes), moved_bytes=moved)
@@ -106,6 +107,7 @@ def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
       start: known integer; the part must lie inside `dst`.
       axis: dimension in which the part begins at `start`.
     """
+    limit("wse.copy_into", f"extent of dimension {axis}", x.shape[axis], dst.shape[axis])
     return lax.dynamic_update_slice_in_dim(dst, x.astype(dst.dtype), start, axis)
 
 

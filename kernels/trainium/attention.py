@@ -23,8 +23,8 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
-from emu.trainium.memory import dma_load, dma_load_at, dma_store, dma_store_at, hbm, psum, sbuf
-from kernels.trainium.tiling import LayerTiling, index
+from emu.trainium.memory import dma_load, dma_load_tiles, dma_store, dma_store_at, hbm, psum, sbuf
+from kernels.trainium.tiling import LayerTiling, divide, index, part
 
 LOWEST = -1e30  # below any score, yet exp() of differences stays finite
 
@@ -90,7 +90,8 @@ def _fetch(work: Any, q: Any, state: Any, item: Any, first: bool) -> tuple[Any, 
     """Brings one item, a query tile of one head, and its state into SBUF tiles from `_work`."""
     tiles = q.shape[0]
     queries, *own = work
-    queries = dma_load(queries, index(index(q, item % tiles), item // tiles))
+    head, tile = divide(item, tiles)
+    queries = dma_load(queries, index(index(q, tile), head))
     if first:
         values = (0.0, LOWEST, 0.0)
         return queries, *(memset(x, value=y) for x, y in zip(own, values, strict=True))
@@ -101,7 +102,7 @@ def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagon
     """Online softmax of one query tile over the K/V tiles it may see."""
     h, i = at
     span = s.kv_tiles
-    kv_head = h // (s.heads // s.kv_heads)
+    kv_head, _ = divide(h, s.heads // s.kv_heads)
 
     def tile(carry: Any, j: Any) -> tuple[Any, None]:
         own, (buffers, spare) = carry
@@ -137,13 +138,9 @@ def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagon
 
 def _load_kv(k: Any, v: Any, buffers: Any, head: Any, j: Any, s: LayerTiling) -> tuple[Any, Any]:
     k_tile, v_tile = buffers
-    zero = jnp.int32(0)
-    for part in range(s.kv_tiles):
-        at = j * s.kv_tiles + part
-        values = lax.dynamic_slice_in_dim(index(v, at), head * s.head_dim, s.head_dim, axis=1)
-        k_tile = dma_load_at(k_tile, index(index(k, at), head), jnp.int32(part), zero)
-        v_tile = dma_load_at(v_tile, values, jnp.int32(part), zero)
-    return k_tile, v_tile
+    keys, values = (part(x, j * s.kv_tiles, s.kv_tiles, axis=0) for x in (k, v))
+    values = part(values, head * s.head_dim, s.head_dim, axis=2)
+    return dma_load_tiles(k_tile, index(keys, head, 1)), dma_load_tiles(v_tile, values)
 
 
 def _attend_tile(q: Any, k: Any, v: Any, own: Any, s: LayerTiling, offset: Any) -> Any:

@@ -9,7 +9,7 @@ from emu.trainium.isa import nc_find_index8, nc_max8, nc_transpose, tensor_copy,
 from emu.trainium.memory import dma_gather, dma_load, dma_store, dma_store_at, hbm, psum, sbuf
 from kernels.trainium.matmul import project
 from kernels.trainium.norm import rms_norm
-from kernels.trainium.tiling import LayerTiling
+from kernels.trainium.tiling import LayerTiling, part
 
 
 def embed(ids: Any, table: Any, s: LayerTiling) -> Any:
@@ -68,12 +68,12 @@ def _normalised_column(y: Any, norm: Any, s: LayerTiling) -> Any:
     weight = dma_load(sbuf(1, s.hidden_padded, dtype=norm.dtype), norm)
     h = rms_norm(y, weight, size=s.hidden, eps=s.eps)
 
-    def part(out: Any, k: Any) -> tuple[Any, None]:
-        piece = lax.dynamic_slice_in_dim(h, k * size, size, axis=1)
+    def turn(out: Any, k: Any) -> tuple[Any, None]:
+        piece = part(h, k * size, size, axis=1)
         bank = nc_transpose(psum(size, 1, dtype=s.dtype), piece)
         return tensor_copy_at(out, bank, k, jnp.int32(0)), None
 
-    return lax.scan(part, sbuf(size, count, 1, dtype=s.dtype), jnp.arange(count))[0]
+    return lax.scan(turn, sbuf(size, count, 1, dtype=s.dtype), jnp.arange(count))[0]
 
 
 def _logits(h: Any, w: Any, outs: Any) -> Any:

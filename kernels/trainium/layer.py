@@ -12,7 +12,7 @@ from kernels.trainium.mlp import swiglu
 from kernels.trainium.norm import normalised_transposed
 from kernels.trainium.qkv import load_block, qkv
 from kernels.trainium.ring_attention import ring_attention
-from kernels.trainium.tiling import LayerTiling, index
+from kernels.trainium.tiling import LayerTiling, divide, index
 
 
 def layer(
@@ -60,7 +60,7 @@ def _load_attended(attended: Any, b: Any, s: LayerTiling) -> Any:
     """A block's attention output: SBUF `[head_dim, heads, tokens]`, one head a contraction tile."""
 
     def item(out: Any, at: Any) -> tuple[Any, None]:
-        h, m = at // s.tiles, at % s.tiles
+        h, m = divide(at, s.tiles)
         tile = index(index(attended, h), b * s.tiles + m)
         return dma_load_at(out, tile, h, m * s.rows), None
 

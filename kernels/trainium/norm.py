@@ -16,7 +16,7 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.memory import dma_load, psum, sbuf
-from kernels.trainium.tiling import LayerTiling, index
+from kernels.trainium.tiling import LayerTiling, index, part
 
 
 def rms_norm(x: Any, weight: Any, *, size: int, eps: float) -> Any:
@@ -63,13 +63,13 @@ def normalised_transposed(x: Any, weight: Any, s: LayerTiling) -> Any:
     def tile(state: Any, m: Any) -> tuple[Any, None]:
         h = rms_norm(index(x, m, 1), w, size=s.hidden, eps=s.eps)
 
-        def part(state: Any, k: Any) -> tuple[Any, None]:
+        def turn(state: Any, k: Any) -> tuple[Any, None]:
             out, (bank, spare) = state
-            piece = lax.dynamic_slice_in_dim(h, k * size, size, axis=1)
+            piece = part(h, k * size, size, axis=1)
             bank = nc_transpose(bank, piece)
             return (tensor_copy_at(out, bank, k, m * s.rows), (spare, bank)), None
 
-        return lax.scan(part, state, jnp.arange(count))[0], None
+        return lax.scan(turn, state, jnp.arange(count))[0], None
 
     (out, _), _ = lax.scan(tile, (out, banks), jnp.arange(s.tiles))
     return out

@@ -12,7 +12,7 @@ from emu.trainium.isa import (
     tensor_tensor,
     tensor_tensor_at,
 )
-from emu.trainium.memory import dma_load, dma_load_at, dma_store, psum, sbuf
+from emu.trainium.memory import dma_load, dma_load_tiles, dma_store, psum, sbuf
 from kernels.trainium.matmul import project
 from kernels.trainium.norm import head_norm, normalised_transposed
 from kernels.trainium.tiling import PARTITIONS, LayerTiling, index, largest_divisor
@@ -20,12 +20,7 @@ from kernels.trainium.tiling import PARTITIONS, LayerTiling, index, largest_divi
 
 def load_block(x: Any, s: LayerTiling) -> Any:
     """A block of hidden states, HBM `[tiles, rows, hidden padded]` to SBUF `[rows, tiles, ...]`."""
-
-    def tile(out: Any, m: Any) -> tuple[Any, None]:
-        return dma_load_at(out, index(x, m), m, jnp.int32(0)), None
-
-    out = sbuf(s.rows, s.tiles, s.hidden_padded, dtype=s.dtype)
-    return lax.scan(tile, out, jnp.arange(s.tiles))[0]
+    return dma_load_tiles(sbuf(s.rows, s.tiles, s.hidden_padded, dtype=s.dtype), x)
 
 
 def rope(x: Any, cos: Any, sin: Any) -> Any:

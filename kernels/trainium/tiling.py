@@ -130,4 +130,16 @@ def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:
 
 def index(x: Any, i: Any, axis: int = 0) -> Any:
     """Slice `i` of a tile or HBM buffer along `axis`, a view; `i` may be a loop index."""
-    return lax.dynamic_index_in_dim(x, jnp.int32(i), axis, keepdims=False)
+    return lax.dynamic_index_in_dim(
+        x, jnp.int32(i), axis, keepdims=False, allow_negative_indices=False
+    )
+
+
+def part(x: Any, start: Any, size: int, axis: int) -> Any:
+    """Elements `[start, start + size)` of a tile along `axis`, a view; start may be known only."""
+    return lax.dynamic_slice_in_dim(x, start, size, axis, allow_negative_indices=False)
+
+
+def divide(n: Any, by: int) -> tuple[Any, Any]:
+    """Quotient and remainder of a loop index, which is never negative."""
+    return lax.div(n, jnp.int32(by)), lax.rem(n, jnp.int32(by))

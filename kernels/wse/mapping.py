@@ -136,6 +136,11 @@ class LayerMap:
         """Bytes of KV cache in one PE."""
         return self.itemsize * sum(_size(s) for s in self.cache_shapes().values())
 
+    def least_buffer_bytes(self) -> int:
+        """Bytes of buffers that are live at once for certain; the program's own peak is higher."""
+        softmax = (4 + self.itemsize) * self.queries * self.slots
+        return 4 * self.depth + max(softmax, 4 * 3 * self.width)
+
     @property
     def itemsize(self) -> int:
         return jnp.dtype(self.dtype).itemsize

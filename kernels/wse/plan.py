@@ -109,9 +109,13 @@ def layer_candidates(
     for parts in (p for p in range(1, half + 1) if half % p == 0):
         for rows in range(step, most + 1, step):
             m = layer_map(config, context, rows, parts, dtype)
-            used = m.weight_bytes() + m.cache_bytes() + device.code_bytes
-            if m.cols <= device.grid_width and used < device.sram_bytes:
+            if m.cols <= device.grid_width and least_bytes(m, device) < device.sram_bytes:
                 yield m
+
+
+def least_bytes(m: LayerMap, device: Device) -> int:
+    """Bytes of a layer's PE at the least; `place` counts the program's own."""
+    return m.weight_bytes() + m.cache_bytes() + m.least_buffer_bytes() + device.code_bytes
 
 
 class HeadChoice(dict[int, HeadMap | None]):
@@ -224,12 +228,14 @@ def wafers(config: Any, context: int, dtype: str, device: Device) -> int | None:
 
 
 def largest_context(config: Any, context: int, dtype: str, device: Device) -> int | None:
-    """The largest context, below the one asked for, that really fits one wafer."""
+    """A context below the one asked for that really fits one wafer; nearly the largest."""
     low, high = 0, context
     while high - low > max(1, low // 64):
         middle = (low + high) // 2
-        pair = next(candidates(config, middle, dtype, device), None)
-        low, high = (middle, high) if pair else (low, middle)
+        pairs = candidates(config, middle, dtype, device)
+        roomiest = min(pairs, key=lambda p: least_bytes(p[0], device), default=None)
+        fits = roomiest is not None and place(*roomiest, config, device) is not None
+        low, high = (middle, high) if fits else (low, middle)
     return low or None
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from emu import Known, Program
 from tests import helpers
-from tests.helpers import F32, MESH, TICKS, TOY, fetch, op, part, tile
+from tests.helpers import F32, MESH, TICKS, TOY, fetch, make, op, tile
 
 LAW = settings(max_examples=60, derandomize=True, deadline=None)
 ONE = {"r": 1, "c": 1}
@@ -93,21 +93,69 @@ def test_streams_of_different_rates():
 
 
 def test_follower_of_a_clock_that_slowed_down():
-    """`late` follows `early` by 1,000 ticks; `early` jumps once, at a constant's arrival."""
+    """`late` follows `early` of the iteration before, which once waits 20 ticks for a constant.
+
+    Between the first two iterations `late` grows by 30 ticks, and by 11 from then on.
+    """
 
     def kernel(x):
         c = fetch(tile(), x, engine="dma", busy=0, latency=20)
+        early, late = (fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2))
 
         def body(carry, _):
             early, late = carry
-            late = op(late, early, engine="mul", busy=1, latency=500)
-            return (part(early, c, engine="dma", busy=1, latency=1), late), None
+            late = make(early, engine="dma", busy=1, latency=1000)
+            return (make(c, engine="dma", busy=10, latency=10), late), None
 
-        start = (fetch(tile(), x, engine="dma", busy=0, latency=0), tile())
-        return lax.scan(body, start, None, length=200)[0]
+        return lax.scan(body, (early, late), None, length=200)[0]
 
+    jumped, _ = both(kernel, F32)
+    assert jumped.outputs[1].ready.item() == 20 + 10 + 198 * 11 + 1000
+
+
+def test_decisions_that_change_without_changing_the_pace():
+    """Iteration 3 takes 30 ticks as did those before, but by waiting; the next take 10."""
+
+    def kernel(x):
+        e = fetch(tile(), x, engine="dma", busy=0, latency=110)
+        t, u = (fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2))
+
+        def body(carry, i):
+            t, u = carry
+            u = op(u, e, engine="add", busy=10, latency=10)
+            work = lambda t: op(t, t, engine="mul", busy=15, latency=15)  # noqa: E731
+            wait = lambda t: op(t, e, engine="mul", busy=5, latency=5)  # noqa: E731
+            return (lax.cond(i < 3, work, wait, t), u), None
+
+        return lax.scan(body, (t, u), jnp.arange(100))[0]
+
+    jumped, _ = both(kernel, F32)
+    assert jumped.outputs[0].ready.item() == 110 + 97 * 10
+
+
+def test_trace_of_an_instruction_that_settles_late():
+    """The first `mul` moves by 29 ticks at first, its engine by 30: the trace shows both."""
+
+    def kernel(x):
+        f = fetch(tile(), x, engine="io", busy=0, latency=250)
+        s = fetch(tile(), x, engine="dma", busy=0, latency=0)
+
+        def body(carry, _):
+            f, s = carry
+            f = op(f, f, engine="add", busy=10, latency=10)
+            s = op(s, s, engine="dma", busy=29, latency=29)
+            v = make(s, engine="dma", busy=0, latency=0)  # so that `s` is idle at once
+            v = make(v, engine="dma", busy=0, latency=985)
+            make(v, engine="mul", busy=0, latency=0)
+            make(f, engine="mul", busy=0, latency=0)
+            return (f, s), None
+
+        return lax.scan(body, (f, s), None, length=60)[0]
+
+    jumped, _ = both(kernel, F32, trace_core=(0, 0))
     both(kernel, F32)
-    both(kernel, F32, contended=False)
+    first = [e.start for e in jumped.events if e.engine == "mul"][::2]
+    assert first == [max(985 + 29 * (k + 1), 1000 + 30 * k) for k in range(60)]
 
 
 def test_loop_in_the_shadow_of_a_long_transfer():
@@ -129,7 +177,8 @@ def test_tiles_that_trade_places(length):
     """After the loop each tile is where an odd or even number of swaps left it."""
 
     def kernel(x):
-        a, b, c = (fetch(tile(), x, engine="io", busy=1, latency=1) for _ in range(3))
+        a, b = (fetch(tile(), x, engine=e, busy=0, latency=0) for e in ("io", "dma"))
+        c = fetch(tile(), x, engine="dma", busy=0, latency=0)
 
         def body(carry, _):
             a, b, acc = carry
@@ -218,6 +267,30 @@ def test_stacked_output_is_ready_with_its_last_slice():
     jumped, _ = both(kernel, F32)
     assert jumped.outputs[0].ready.item() == 500 * (4 * TICKS["mul"] + 50 * TICKS["io"])
     assert jumped.outputs[0].shape == (500, *helpers.SHAPE)
+
+
+def test_slices_of_a_stacked_output_that_settle_late():
+    """Each slice follows a slow stream, 29 ticks an iteration, until its engine (30) overtakes."""
+
+    def kernel(x):
+        f = fetch(tile(), x, engine="io", busy=0, latency=250)
+        s = fetch(tile(), x, engine="dma", busy=0, latency=0)
+
+        def body(carry, _):
+            f, s = carry
+            f = op(f, f, engine="add", busy=10, latency=10)
+            s = op(s, s, engine="dma", busy=29, latency=29)
+            v = make(s, engine="dma", busy=0, latency=0)
+            v = make(v, engine="dma", busy=0, latency=985)
+            y = make(v, engine="mul", busy=0, latency=0)
+            make(f, engine="mul", busy=0, latency=0)
+            return (f, s), y
+
+        return lax.scan(body, (f, s), None, length=60)[1]
+
+    jumped, _ = both(kernel, F32)
+    slices = [int(t.item()) for t in jumped.outputs[0].steps or []]
+    assert slices == [max(985 + 29 * (k + 1), 1000 + 30 * k) for k in range(60)]
 
 
 def test_four_nested_loops_read_fast():

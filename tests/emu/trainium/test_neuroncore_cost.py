@@ -151,6 +151,10 @@ CASES = {
         ranged(memory.dma_load_at, hbm(125, 792), dst=sbuf(125, 4, 792)),
         "load_queue", 6000, 12240, 0,
     ),
+    "load_tiles": (
+        one(memory.dma_load_tiles, sbuf(125, 4, 198), hbm(4, 125, 198)),
+        "load_queue", 6000, 12240, 0,
+    ),
     # Only the rows gathered move, not the table.
     "gather": (
         (memory.dma_gather, [sbuf(125, 792), hbm(9999, 792), hbm(125, dtype=I32)], {}),

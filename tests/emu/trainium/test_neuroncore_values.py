@@ -45,6 +45,9 @@ def test_transpose_and_copies_are_exact(dtype):
     np.testing.assert_array_equal(isa.tensor_copy(blank(5, 9, dtype=dtype), given), x)
     np.testing.assert_array_equal(memory.dma_load(blank(5, 9, dtype=dtype), given), x)
     np.testing.assert_array_equal(memory.dma_store(given), x)
+    tiles = draw(1, 3, 5, 9, dtype=dtype)
+    several = memory.dma_load_tiles(blank(5, 3, 9, dtype=dtype), jnp.asarray(tiles))
+    np.testing.assert_array_equal(several, tiles.swapaxes(0, 1))
     cast = isa.tensor_copy(blank(5, 9, dtype=BF16), given)
     np.testing.assert_array_equal(cast, x.astype(BF16))
 
@@ -61,7 +64,8 @@ def test_activations(op, dtype):
     assert_close(plain, UNARY[op](scaled), operations=16)
     both = isa.activation_bias(out, jnp.asarray(x), jnp.asarray(bias), op=op, scale=0.75)
     y = UNARY[op](scaled + wide(bias))
-    # The bias may cancel the input, so its roundings are relative to both.
+    # The bias may cancel the input: its roundings are relative to both, times the derivative, of
+    # which the steepest is half of y cubed (rsqrt).
     scale = np.abs(y) + (np.abs(scaled) + np.abs(bias)) * (1 + np.abs(y)) ** 3
     assert_close(both, y, operations=16, scale=scale)
     piece, total = isa.activation_reduce(
