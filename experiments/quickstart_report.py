@@ -57,7 +57,10 @@ def max_abs_logit_diff(run: Any) -> float:
 
 
 def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
-    """Time per output token after the first: of the first such token, the median, the last."""
+    """Time per output token after the first: of the first such token, the median, the last.
+
+    The median is over the steps that were read (see `Clock.steps`).
+    """
     times = [s.seconds for s in clock.steps[band]]
     if not times:
         return {"first": None, "median": None, "last": None}
@@ -69,7 +72,11 @@ def _prefill(run: Any) -> dict[str, Any]:
     nominal = clock.prefill["nominal"].clock
     moved = nominal.tally.by("bytes")
     engines = {
-        e: {"busy_cycles": nominal.cycles(e), "utilisation": nominal.utilisation(e)}
+        e: {
+            "busy_cycles": nominal.cycles(e),
+            "clock_hz": nominal.device.tick_hz // nominal.device.ticks_per_cycle[e],
+            "utilisation": nominal.utilisation(e),
+        }
         for e in nominal.busy_ticks
     }
     return {
@@ -107,11 +114,12 @@ def _decode(run: Any) -> dict[str, Any]:
         lambda b: statistics.median(s.cycles for s in clock.steps[b]) if steps else None
     )
     return {
-        "steps": len(steps),
+        "steps": clock.decoded,
+        "steps_read": len(steps),
         "cycles_per_token": cycles,
-        "flops": sum(s.flops for s in steps),
-        "sram_bytes": sum(s.sram_read_bytes + s.sram_write_bytes for s in steps),
-        "fabric_hops": sum(s.wavelet_hops for s in steps),
+        "flops": clock.decode_total(lambda s: s.flops),
+        "sram_bytes": clock.decode_total(lambda s: s.sram_read_bytes + s.sram_write_bytes),
+        "fabric_hops": clock.decode_total(lambda s: s.wavelet_hops),
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
         "wafers": 1,
@@ -121,12 +129,16 @@ def _decode(run: Any) -> dict[str, Any]:
 
 
 def _decode_engines(steps: list[Any]) -> dict[str, dict[str, float]]:
-    """Busy cycles of a median step and the mean over its PEs of busy over span."""
+    """Busy cycles of a median step, mean over PEs, and the mean of busy over span."""
     if not steps:
         return {}
     middle = sorted(steps, key=lambda s: s.cycles)[len(steps) // 2]
     return {
-        e: {"busy_cycles": busy, "utilisation": busy / middle.cycles}
+        e: {
+            "busy_cycles": busy,
+            "clock_hz": middle.device.tick_hz,
+            "utilisation": busy / middle.cycles,
+        }
         for e, busy in middle.busy_cycles.items()
     }
 
@@ -254,7 +266,8 @@ def _machines(data: dict[str, Any]) -> Table:
 
 def _use(engines: dict[str, dict[str, float]]) -> str:
     lines = (
-        f"{name} {count(e['busy_cycles'])} cycles, {e['utilisation']:.1%}"
+        f"{name} {count(e['busy_cycles'])} cycles = "
+        f"{duration(e['busy_cycles'] / e['clock_hz'])}, {e['utilisation']:.1%}"
         for name, e in engines.items()
     )
     return "\n".join(lines)

@@ -17,6 +17,8 @@ from models.errors import ModelError
 from models.handoff import Handoff, handoff
 from models.prefill import Prefill, PrefillReading
 
+MOST_STEPS = 9  # decode steps whose clock is read; the ones between differ by little
+
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
@@ -25,7 +27,9 @@ class Clock:
     Attributes:
       prefill, handoff: readings by band; `handoff` streams layer by layer.
       bulk: the same hand-off sent after the whole prefill.
-      steps: per band, one reading per decoded token after the first.
+      steps: per band, readings of decode steps by position, in order; of every step, or of
+        `MOST_STEPS` spread evenly from the first to the last.
+      decoded: how many steps were taken.
       prefill_bound, decode_bound: what bounds each machine, nominal.
     """
 
@@ -33,6 +37,7 @@ class Clock:
     handoff: dict[str, Handoff]
     bulk: dict[str, Handoff]
     steps: dict[str, list[StepReading]]
+    decoded: int
     prefill_bound: Bound
     decode_bound: Bound | None
 
@@ -49,6 +54,17 @@ class Clock:
 
     def ttft_s(self, band: str) -> float:
         return sum(self.ttft_parts_s(band).values())
+
+    def decode_total(self, count: Callable[[StepReading], int]) -> int:
+        """A count summed over all decode steps, nominal.
+
+        Every step has one more live cache slot than the one before, so counts grow by a constant;
+        where not every step was read, the sum is that of the arithmetic progression.
+        """
+        counts = [count(s) for s in self.steps["nominal"]]
+        if len(counts) == self.decoded:
+            return sum(counts)
+        return self.decoded * (counts[0] + counts[-1]) // 2
 
 
 class Disaggregated:
@@ -106,11 +122,11 @@ class Disaggregated:
         layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))
         progress("decode")
-        positions = range(self.tokens, self.tokens + generated - 1)
+        positions = spread(self.tokens, generated - 1)
         steps = {band: [self.decoder.read(p, band) for p in positions] for band in BANDS}
         decode_bound = self.decoder.bound(self.tokens) if generated > 1 else None
         return Clock(
-            prefill, layered, bulk, steps,
+            prefill, layered, bulk, steps, generated - 1,
             bound(prefill["nominal"].clock, critical.clock), decode_bound,
         )  # fmt: skip
 
@@ -122,6 +138,13 @@ class Disaggregated:
             tokens_per_chip=self.prefill.tiling.tokens, dtype=self.dtype,
             layer_done_s=reading.layer_done_s, prefill_s=reading.clock.seconds, stream=stream,
         )  # fmt: skip
+
+
+def spread(first: int, count: int) -> list[int]:
+    """Positions of decode steps to read: all of `count`, or `MOST_STEPS` with both ends."""
+    if count <= MOST_STEPS:
+        return list(range(first, first + count))
+    return [first + i * (count - 1) // (MOST_STEPS - 1) for i in range(MOST_STEPS)]
 
 
 def check_context(config: ModelConfig, tokens: int, new_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Prefill on a ring of Trainium3 chips: weights packed for the NeuronCore, one program to run and read."""
+"""Prefill on a ring of Trainium3 chips: packed weights, and one program to run and to read."""
 
 import dataclasses
 import functools

@@ -86,7 +86,7 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 @instruction("trn.nc_transpose", cost=_transpose_cost, reads=("sbuf",), writes="psum")
 def nc_transpose(dst: Any, src: Any) -> Any:
-    """`dst[n, p] = src[p, n]ᵀ` on the Tensor Engine, in transpose mode (fp32 at half its passes)."""
+    """`dst[n, p] = src[p, n]ᵀ` on the Tensor Engine, in transpose mode: fp32 in two passes."""
     return src.T
 
 

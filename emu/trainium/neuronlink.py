@@ -23,7 +23,7 @@ def _send_cost(device: Device, dst: Operand, src: Operand, *, axis: str) -> Cost
 def _send_arrival(
     device: Device, mesh: Mapping[str, int], c: Crossing, *operands: Operand, axis: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbour has it when the sender could start, its own buffer is idle, and the hop is over.
+    """The neighbour has it when the sender could start, its buffer was idle, and the hop is over.
 
     Each core's start already waits for its own destination; the sender also waits for the
     receiver's, because the write goes straight into the neighbour's HBM.

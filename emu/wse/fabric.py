@@ -79,21 +79,26 @@ def _chain_arrival(
 def _chain_reduce(
     dst: Any, x: Any, index: Any, elements: Any, *, axis: str, op: str, group: int, stride: int
 ) -> Any:
-    line = x.reshape(-1, group, *x.shape[1:])[:, ::stride]
+    line = x.reshape(-1, group // stride, stride, *x.shape[1:])[:, :, 0]
     join = lambda a, b: _ADD[op](single(a), single(b)).astype(x.dtype)  # noqa: E731
-    acc, rest = line[:, -1], jnp.moveaxis(line[:, :-1], 1, 0)
-    if rest.shape[0] > UNROLL:
+    acc, n = line[:, -1], line.shape[1] - 1
+    if n > UNROLL:
+        rest = jnp.moveaxis(line[:, :-1], 1, 0)
         acc, _ = lax.scan(lambda a, b: (join(b, a), None), acc, rest, reverse=True)
     else:
-        for own in rest[::-1]:
-            acc = join(own, acc)
-    out = lax.pad(acc[:, None], jnp.array(jnp.nan, acc.dtype), _high(group - 1, x.ndim + 1))
-    return out.reshape(x.shape).astype(dst.dtype)
+        for i in reversed(range(n)):
+            acc = join(line[:, i], acc)
+    return _at_roots(acc, group).reshape(x.shape).astype(dst.dtype)
 
 
-def _high(n: int, rank: int) -> list[tuple[int, int, int]]:
-    """Padding of `n` behind dimension 1; XLA then works out each sum once, not once per PE."""
-    return [(0, n if i == 1 else 0, 0) for i in range(rank)]
+def _at_roots(sums: Any, group: int) -> Any:
+    """`[groups, ...]` as `[1, groups, group, ...]`: each group's sum on its first PE, NaN behind.
+
+    A padding in the shape in which the next phase or the multicast slices it: XLA then drops the
+    NaNs that nobody reads, and works out each sum once instead of once per PE.
+    """
+    behind = [(0, group - 1 if i == 2 else 0, 0) for i in range(sums.ndim + 2)]
+    return lax.pad(sums[None, :, None], jnp.array(jnp.nan, sums.dtype), behind)
 
 
 def chain_reduce(
@@ -155,7 +160,8 @@ def _multicast_arrival(
     arrival=_multicast_arrival,
 )  # fmt: skip
 def _multicast(dst: Any, x: Any, index: Any, elements: Any, *, axis: str, group: int) -> Any:
-    line = lax.optimization_barrier(x.reshape(-1, group, *x.shape[1:])[:, :1])
+    line = x.reshape(-1, group, *x.shape[1:])[:, :1]
+    line = lax.optimization_barrier(line)  # or XLA sums once per receiver
     return jnp.broadcast_to(line, (line.shape[0], group, *x.shape[1:])).reshape(x.shape)
 
 

@@ -172,11 +172,11 @@ def _attend_tile(q: Any, k: Any, v: Any, own: Any, s: LayerTiling, offset: Any) 
 def _times_values(p: Any, v: Any, s: LayerTiling) -> Any:
     """`p · v` in PSUM; each 128-key part of p is transposed so that keys are on partitions."""
     out = psum(s.rows, s.head_dim)
-    for part in range(s.kv_tiles):
-        piece = lax.slice_in_dim(p, part * s.rows, (part + 1) * s.rows, axis=1)
+    for n in range(s.kv_tiles):
+        piece = lax.slice_in_dim(p, n * s.rows, (n + 1) * s.rows, axis=1)
         turned = nc_transpose(psum(s.rows, s.rows, dtype=s.dtype), piece)
         turned = tensor_copy(sbuf(s.rows, s.rows, dtype=s.dtype), turned)
-        out = nc_matmul(out, turned, index(v, part, 1), jnp.int32(part > 0))
+        out = nc_matmul(out, turned, index(v, n, 1), jnp.int32(n > 0))
     return out
 
 
