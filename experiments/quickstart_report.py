@@ -259,15 +259,16 @@ def _machines(data: dict[str, Any]) -> Table:
         d["peak_bytes_per_pe"].items()
     )  # fmt: skip
     table.add_row("peak memory a core", peak, pe)
-    table.add_row("engines busy", _use(p["engines"]), _use(d["engines"]))
     table.add_row("bound by", p["bound"], d["bound"] or "-")
+    table.add_section()
+    for name, engine in p["engines"].items():
+        table.add_row(f"{name} busy", _use(engine), "")
+    for name, engine in d["engines"].items():
+        table.add_row(f"{name} busy", "", _use(engine))
     return table
 
 
-def _use(engines: dict[str, dict[str, float]]) -> str:
-    lines = (
-        f"{name} {count(e['busy_cycles'])} cycles = "
-        f"{duration(e['busy_cycles'] / e['clock_hz'])}, {e['utilisation']:.1%}"
-        for name, e in engines.items()
-    )
-    return "\n".join(lines)
+def _use(engine: dict[str, float]) -> str:
+    """Mean over cores: busy cycles, the same in time, and its share of the span."""
+    cycles, seconds = engine["busy_cycles"], engine["busy_cycles"] / engine["clock_hz"]
+    return f"{count(cycles)} cycles, {duration(seconds)}, {engine['utilisation']:.1%}"

@@ -21,6 +21,7 @@ from kernels.wse.token import StepReading, TokenClock, Trace
 from models.rope import rope_tables
 
 Cache = dict[str, jax.Array]
+SLOTS = {"k": 3, "v": 2}  # dimension of the slots in one layer's cache, rows and columns leading
 
 
 class Decoder:
@@ -131,14 +132,19 @@ class Decoder:
         self, params: Any, cache: Cache, token: Any, pos: Any, cos: Any, sin: Any
     ) -> tuple[jax.Array, jax.Array, Cache]:
         programs, gaps = self.clock.programs, jnp.asarray(self.plan.gaps, jnp.int32)
+        slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
 
         def body(x: jax.Array, slices: Any) -> Any:
             w, old, gap = slices
             x, new = programs["layer"].batched(x, w, old, cos, sin, pos, gap)
-            return x[:, -1], new
+            # The append changed this slot only; the loop then need not write whole caches.
+            column = {n: lax.dynamic_slice_in_dim(new[n], slot, 1, SLOTS[n]) for n in new}
+            return x[:, -1], column
 
         x = programs["embed"].batched(params["embed"], token)[:, 0]
-        x, cache = lax.scan(body, x, (params["layers"], cache, gaps[:-1]))
+        x, columns = lax.scan(body, x, (params["layers"], cache, gaps[:-1]))
+        update = lax.dynamic_update_slice_in_dim
+        cache = {n: update(cache[n], columns[n], slot, SLOTS[n] + 1) for n in cache}
         table = params["embed" if self.plan.tied else "head"]
         logits, best = programs["head"].batched(x, params["norm"], table, gaps[-1])
         logits = logits[0].reshape(-1)[: self.config.vocab_size]

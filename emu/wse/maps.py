@@ -5,6 +5,7 @@ dtype is the accumulator's: float32 for 16-bit weights is the mixed-precision mu
 (`@fmachs`), a 16-bit destination rounds after every scalar. Scalars are taken in their order.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,20 +19,20 @@ from emu.wse.laws import known, map_cycles, on_datapath, precision
 UNROLL = 64  # more terms are a loop, so that XLA compiles them in constant time
 
 
-def accumulate(dst: Any, terms: Any) -> Any:
-    """`dst` plus each of `terms` (float32, stacked) in turn, rounding in `dst`'s dtype.
+def accumulate(dst: Any, n: int, term: Callable[[Any], Any]) -> Any:
+    """`dst` plus `term(k)`, float32, for each k below `n` in turn, rounding in `dst`'s dtype.
 
     Unrolled, XLA fuses the sum into one loop that streams the weights from where they are; its own
     reduction first copies a layer's slice of them and takes five times as long.
     """
 
-    def add(acc: Any, term: Any) -> Any:
-        return (single(acc) + term).astype(dst.dtype)
+    def add(k: Any, acc: Any) -> Any:
+        return (single(acc) + term(k)).astype(dst.dtype)
 
-    if terms.shape[0] > UNROLL:
-        return lax.scan(lambda acc, term: (add(acc, term), None), dst, terms)[0]
-    for term in terms:
-        dst = add(dst, term)
+    if n > UNROLL:
+        return lax.fori_loop(0, n, add, dst)
+    for k in range(n):
+        dst = add(k, dst)
     return dst
 
 
@@ -45,7 +46,7 @@ def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
 )
 def fmac_map(dst: Any, w: Any, x: Any) -> Any:
     """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n."""
-    return accumulate(dst, single(x)[:, None] * single(w))
+    return accumulate(dst, x.shape[0], lambda k: single(x[k]) * single(w[k]))
 
 
 def _score_cost(device: Device, dst: Operand, k: Operand, q: Operand, live: Operand) -> Cost:
@@ -71,8 +72,8 @@ def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
       q: `[rows, m]`, one row a query head.
       live: known number of slots in use on this PE.
     """
-    terms = [single(q)[:, j, None] * single(k)[None, j] for j in range(q.shape[1])]
-    summed = accumulate(dst, jnp.stack(terms))
+    term = lambda j: single(q)[:, j, None] * single(k)[None, j]  # noqa: E731
+    summed = accumulate(dst, q.shape[1], term)
     return jnp.where(jnp.arange(k.shape[1])[None] < live, summed, dst)
 
 
@@ -100,9 +101,11 @@ def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
       p: `[rows, slots]`.
       live: known number of slots in use on this PE; the others do not contribute.
     """
-    used = (jnp.arange(v.shape[0]) < live)[:, None, None]
-    terms = single(p).T[:, :, None] * single(v)[:, None, :]
-    return accumulate(dst, jnp.where(used, terms, 0.0))
+
+    def term(slot: Any) -> Any:
+        return jnp.where(slot < live, single(p)[:, slot, None] * single(v)[None, slot], 0.0)
+
+    return accumulate(dst, v.shape[0], term)
 
 
 __all__ = ["fmac_map", "score_map", "value_map"]

@@ -5,6 +5,7 @@ keys of chip `c - r`, so causally only chips with `c ≥ r` have work; the other
 Keys and values are sent once for all query heads of a group, and not at all on the last step.
 """
 
+import functools
 from typing import Any
 
 from jax import lax
@@ -36,7 +37,7 @@ def ring_attention(q: Any, k: Any, v: Any, s: LayerTiling, *, chips: int, axis: 
     state, held = empty_state(s), (k, v)
     landing = [tuple(hbm(*x.shape, dtype=x.dtype) for x in held) for _ in range(min(2, chips - 1))]
 
-    def skip(state: Any, k: Any, v: Any) -> Any:
+    def skip(q: Any, k: Any, v: Any, state: Any) -> Any:
         return state
 
     for r in range(chips):
@@ -48,14 +49,11 @@ def ring_attention(q: Any, k: Any, v: Any, s: LayerTiling, *, chips: int, axis: 
             )
             landing[slot] = arriving
         if r == 0:
-            own = {"diagonal": True, "first": True, "last": chips == 1}
-            state = attend_block(q, *held, state, s, **own)
+            state = attend_block(q, k, v, state, s, diagonal=True, first=True, last=chips == 1)
         else:
-            last = r == chips - 1
-
-            def use(state: Any, k: Any, v: Any, last: bool = last) -> Any:
-                return attend_block(q, k, v, state, s, diagonal=False, first=False, last=last)
-
-            state = lax.cond(me >= r, use, skip, state, *held)
+            use = functools.partial(
+                attend_block, s=s, diagonal=False, first=False, last=r == chips - 1
+            )
+            state = lax.cond(me >= r, use, skip, q, *held, state)
         held = arriving
     return finish(state, s)

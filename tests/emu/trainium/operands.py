@@ -1,12 +1,16 @@
 """Operands as cost rules see them, and the values instructions are tried on."""
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
 from emu import Operand
 from emu.trainium.datasheet import TRN3
 
-F32, BF16, I32 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.int32)
+F32: Any = np.dtype(np.float32)
+BF16: Any = np.dtype(ml_dtypes.bfloat16)
+I32: Any = np.dtype(np.int32)
 DEVICE = TRN3.at()
 # A bfloat16 has 8 significant bits, so rounding to it errs by at most half of 2**-7.
 ROUNDING = {F32: 2.0**-24, BF16: 2.0**-8}

@@ -21,6 +21,9 @@ def wide(space, dtype=F32):
     return space(P, N, dtype=dtype)
 
 
+HALF = wide(sbuf, BF16)
+
+
 def matmul(k, m, n, dtype):
     out = psum(m, n)
     return isa.nc_matmul, [out, sbuf(k, m, dtype=dtype), sbuf(k, n, dtype=dtype), REGISTER], {}
@@ -103,12 +106,12 @@ CASES = {
     "tensor_tensor PSUM": (
         tensor_tensor(wide(sbuf), wide(sbuf), wide(psum)), "vector", 512, 672, BIG,
     ),
-    "tensor_tensor bf16": (tensor_tensor(*[wide(sbuf, BF16)] * 3), "vector", 512, 672, BIG),
+    "tensor_tensor bf16": (tensor_tensor(HALF, HALF, HALF), "vector", 512, 672, BIG),
     "tensor_tensor bf16 max": (
-        tensor_tensor(*[wide(sbuf, BF16)] * 3, op="max"), "vector", 1024, 1184, BIG,
+        tensor_tensor(HALF, HALF, HALF, op="max"), "vector", 1024, 1184, BIG,
     ),
     "tensor_tensor mixed": (
-        tensor_tensor(wide(sbuf), *[wide(sbuf, BF16)] * 2), "vector", 1024, 1184, BIG,
+        tensor_tensor(wide(sbuf), HALF, HALF), "vector", 1024, 1184, BIG,
     ),
     "tensor_tensor_at": (
         ranged(isa.tensor_tensor_at, wide(sbuf), wide(psum), op="add"), "vector", 512, 672, BIG,

@@ -97,6 +97,12 @@ def live_tiles(s, chip):
     return own + chip * count * (count // span)
 
 
+def attention_flops(s, chips):
+    """Scores and weighted values of every live tile, `rows` queries by `span · rows` keys."""
+    tile = 2 * 2 * s.rows * s.kv_tiles * s.rows * s.head_dim
+    return s.heads * tile * sum(live_tiles(s, c) for c in range(chips))
+
+
 # --- the check ---
 
 

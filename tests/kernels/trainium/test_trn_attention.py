@@ -55,12 +55,6 @@ def tensor_ticks(s, chip, dtype=np.float32):
     )
 
 
-def flops(s, chips):
-    """Scores and weighted values of every live tile, `rows` queries by `span · rows` keys."""
-    tile = 2 * 2 * s.rows * s.kv_tiles * s.rows * s.head_dim
-    return s.heads * tile * sum(ref.live_tiles(s, c) for c in range(chips))
-
-
 CASES = {
     "one chip": (1, {}),
     "two, one KV head": (2, {"kv_heads": 1}),
@@ -81,7 +75,7 @@ def test_ring_attention(name):
     args = laid_out(s, chips, q, k, v)
     clock = check(
         ring(s, chips), args, expected_of(s, chips, q, k, v),
-        matmul_flops=flops(s, chips), tensor_ticks=tensor_ticks(s, chips - 1),
+        matmul_flops=ref.attention_flops(s, chips), tensor_ticks=tensor_ticks(s, chips - 1),
     )  # fmt: skip
     mean = sum(tensor_ticks(s, c) for c in range(chips)) / chips
     assert clock.busy_ticks["tensor"] == mean  # later chips are the busier ones
@@ -95,7 +89,7 @@ def test_bf16_is_close():
     q, k, v = qkv(s, 1, jnp.bfloat16)
     check(
         ring(s, 1), laid_out(s, 1, q, k, v), expected_of(s, 1, q, k, v), within=2**-7,
-        matmul_flops=flops(s, 1), tensor_ticks=tensor_ticks(s, 0, jnp.bfloat16),
+        matmul_flops=ref.attention_flops(s, 1), tensor_ticks=tensor_ticks(s, 0, jnp.bfloat16),
     )  # fmt: skip
 
 
