@@ -19,20 +19,24 @@ from emu.errors import (
 )
 from emu.instruction import Cost, Crossing, Instruction, Operand, lookup
 from emu.reading import Event
-from emu.tally import Cores
+from emu.tally import Cores, counts
 from emu.values import Value, select
 
 Ticks = int | np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Priced:
-    """An instruction's operands as its cost rule saw them, its cost, and that cost in ticks."""
+    """An instruction's operands as its cost rule saw them, its cost, and that cost in ticks.
+
+    `counts` is what it adds to the tally where every core issues it, once that was asked for.
+    """
 
     operands: list[Operand]
     cost: Cost
     busy: Ticks
     latency: Ticks
+    counts: list[tuple[tuple[str, str], int]] | None = None
 
 
 def issue(
@@ -58,7 +62,12 @@ def issue(
     line.busy[engine] = line.busy[engine] + select(active, priced.busy, line.zero)
     done = select(active, ready, line.zero)
     line.end = np.maximum(line.end, select(active, np.maximum(ready, freed), line.zero))
-    line.tally.add(inst, priced.cost, priced.operands, avals, Cores(line.grid, active))
+    if active is None:
+        if priced.counts is None:
+            priced.counts = counted(line, inst, priced, avals, None)
+        line.tally.add(priced.counts)
+    else:
+        line.tally.add(counted(line, inst, priced, avals, active))
     for x in others:
         if x.buffer is not None:
             x.buffer.idle = np.maximum(x.buffer.idle, done)
@@ -67,6 +76,13 @@ def issue(
     if not inst.in_place:
         return [line.fresh(a, s, done) for a, s in zip(avals, inst.writes, strict=True)]
     return [_written(line, inst, eqn, dst, ready, active) for dst in dsts]
+
+
+def counted(
+    line: Any, inst: Instruction, priced: Priced, avals: list[Any], active: np.ndarray | None
+) -> list[tuple[tuple[str, str], int]]:
+    """What this instruction adds to the tally on the active cores."""
+    return counts(inst, priced.cost, priced.operands, avals, Cores(line.grid, active))
 
 
 # --- cost ---
@@ -184,7 +200,7 @@ def _written(
     buffer.version = select(active, line.next_version(), buffer.version)
     buffer.writer = eqn
     ready = select(active, ready, dst.ready)
-    return dataclasses.replace(dst, ready=ready, version=buffer.version)
+    return Value(dst.shape, dst.dtype, dst.space, ready, buffer, buffer.version)
 
 
 def _cross(

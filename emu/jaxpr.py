@@ -22,13 +22,27 @@ _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
-    """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments."""
+    """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments.
+
+    An atom, variable or literal, is known by its `id`: JAX's literals cannot be hashed.
+    """
 
     invars: list[Any]
     outvars: list[Any]
     eqns: list[Any]
     constvars: list[Any]
     consts: list[Any]
+
+    @functools.cached_property
+    def literals(self) -> list[Any]:
+        """The literals among its equations' operands and its outputs."""
+        atoms = [*(v for eqn in self.eqns for v in eqn.invars), *self.outvars]
+        return [v for v in atoms if is_literal(v)]
+
+    @functools.cached_property
+    def steps(self) -> list[tuple[Any, list[int], list[int]]]:
+        """Each equation with the ids of its operands and of its results."""
+        return [(e, [id(v) for v in e.invars], [id(v) for v in e.outvars]) for e in self.eqns]
 
 
 @dataclasses.dataclass(frozen=True)

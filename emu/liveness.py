@@ -4,6 +4,7 @@ An instruction is unread when its result reaches no output and no operand, other
 destination, of an instruction that is read. XLA would delete it while the clock bills it.
 """
 
+import functools
 from typing import Any
 
 from emu import jaxpr as jx
@@ -11,6 +12,7 @@ from emu.errors import UnreadInstruction
 from emu.instruction import lookup
 
 
+@functools.lru_cache(maxsize=256)
 def check_all_read(body: jx.Body) -> None:
     """Raises `UnreadInstruction` for the first instruction of a kernel that nothing reads.
 

@@ -8,7 +8,6 @@ In a partitioned space a tile takes its bytes per partition, in whole grains, on
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from emu import jaxpr as jx
@@ -29,19 +28,18 @@ class Storage:
     nbytes: int
 
 
-def peaks(
-    kernel: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int], device: Device
-) -> Peaks:
+def peaks(body: jx.Body, device: Device) -> Peaks:
     """Peak live bytes of each memory space on one core, arguments included.
+
+    Args:
+      body: a kernel's jaxpr, from `emu.jaxpr.trace`.
+      device: the machine.
 
     Raises:
       OutOfMemory: a peak exceeds the device's capacity; names the space, the figures and the line
         at which the peak is reached.
     """
-    body = jx.trace(kernel, avals, mesh)
-    arguments: list[Storage | None] = [
-        Storage(device.home, _nbytes(v.aval)) for v in body.invars
-    ]
+    arguments: list[Storage | None] = [Storage(device.home, _nbytes(v.aval)) for v in body.invars]
     peak, where = Counter(), {}
     _, inside = _body(device, body, arguments)
     for space, (used, line) in inside.items():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
+from emu import jaxpr as jx
 from emu import memory, timeline
 from emu.datasheet import Device
 
@@ -72,9 +73,7 @@ class Program:
             axis = remaining.pop()
             ins = tuple(_axis_of(s, axis, remaining) for s in self.in_specs)
             outs = _axis_of(out, axis, remaining)
-            fn = jax.vmap(
-                fn, in_axes=ins, out_axes=outs, axis_name=axis, axis_size=self.mesh[axis]
-            )
+            fn = jax.vmap(fn, in_axes=ins, out_axes=outs, axis_name=axis, axis_size=self.mesh[axis])
         return fn
 
     def sharded(self, check_vma: bool = True) -> Callable[..., Any]:
@@ -87,9 +86,7 @@ class Program:
             squeezed = [_on_leaves(_squeeze, s, a) for s, a in zip(self.in_specs, args)]
             return _on_leaves(_unsqueeze, out, self.kernel(*squeezed))
 
-        to_spec = functools.partial(
-            jax.tree.map, lambda s: PartitionSpec(*s), is_leaf=_is_spec
-        )
+        to_spec = functools.partial(jax.tree.map, lambda s: PartitionSpec(*s), is_leaf=_is_spec)
         fn = jax.shard_map(
             local, mesh=mesh, in_specs=to_spec(self.in_specs), out_specs=to_spec(out),
             check_vma=check_vma,
@@ -102,8 +99,8 @@ class Program:
         Raises:
           EmulationError: what `timeline.read` raises.
         """
-        flat, avals, arguments = self._per_core(args)
-        return timeline.read(flat, avals, arguments, self.mesh, device, **options)
+        traced, arguments = self.trace(args)
+        return timeline.read(traced, arguments, self.mesh, device, **options)
 
     def memory(self, device: Device, *args: Any) -> memory.Peaks:
         """Peak live bytes per memory space of one core.
@@ -111,10 +108,24 @@ class Program:
         Raises:
           OutOfMemory: a space's peak exceeds the device's capacity.
         """
-        flat, avals, _ = self._per_core(args)
-        return memory.peaks(flat, avals, self.mesh, device)
+        return memory.peaks(self.trace(args)[0], device)
 
-    def _per_core(self, args: tuple[Any, ...]) -> tuple[Callable[..., Any], list[Any], list[Any]]:
+    def trace(self, args: tuple[Any, ...]) -> tuple[jx.Body, list[Any]]:
+        """The kernel's jaxpr on one core, kept for the next reading, and the known arguments."""
+        avals, arguments, tree = self._per_core(args)
+        key = (tree, *((a.shape, a.dtype) for a in avals))
+        if key not in self._traced:
+            kernel = self.kernel
+            fn = lambda *xs: kernel(*jax.tree.unflatten(tree, xs))  # noqa: E731
+            self._traced[key] = jx.trace(fn, avals, self.mesh)
+        return self._traced[key], arguments
+
+    @functools.cached_property
+    def _traced(self) -> dict[Any, jx.Body]:
+        return {}
+
+    def _per_core(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any], Any]:
+        """Abstract value and known value of every argument on one core, and their tree."""
         if len(args) != len(self.in_specs):
             raise TypeError(f"{len(args)} arguments for {len(self.in_specs)} in_specs")
         leaves, tree = jax.tree.flatten(args, is_leaf=lambda x: isinstance(x, Known))
@@ -131,11 +142,7 @@ class Program:
             shape = tuple(n for i, n in enumerate(value.shape) if not _split(spec, i))
             avals.append(jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(value.dtype)))
             arguments.append(self._known(value, spec) if isinstance(leaf, Known) else None)
-
-        def flat(*xs: Any) -> Any:
-            return self.kernel(*jax.tree.unflatten(tree, xs))
-
-        return flat, avals, arguments
+        return avals, arguments, tree
 
     def _known(self, value: Any, spec: Spec) -> np.ndarray:
         """A known argument as `[*mesh, *shape]`, mesh dimensions of full size or 1."""

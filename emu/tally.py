@@ -23,22 +23,10 @@ class Tally:
         default_factory=lambda: collections.defaultdict(int)
     )
 
-    def add(
-        self,
-        inst: Instruction,
-        cost: Cost,
-        operands: list[Operand],
-        results: list[Any],
-        cores: "Cores",
-    ) -> None:
-        """Counts one instruction issued on `cores`."""
-        self.sums["count", inst.name] += cores.count
-        if isinstance(cost.flops, np.ndarray) or cost.flops:
-            self.sums["flops", inst.name] += cores.total(cost.flops)
-        for key, n in _moved(inst, cost, operands, results).items():
-            self.sums["bytes", key] += cores.total(n)
-        for key, n in cost.counts.items():
-            self.sums["other", key] += cores.total(n)
+    def add(self, counted: list[tuple[tuple[str, str], int]]) -> None:
+        """Adds what `counts` gives for one instruction."""
+        for key, n in counted:
+            self.sums[key] += n
 
     def grown_since(self, before: dict[tuple[str, str], int], times: int) -> None:
         """Adds what was issued since `before`, `times` over: the jump of a loop."""
@@ -53,6 +41,18 @@ class Tally:
     def flops(self) -> int:
         """All floating-point operations issued, over all cores."""
         return sum(self.by("flops").values())
+
+
+def counts(
+    inst: Instruction, cost: Cost, operands: list[Operand], results: list[Any], cores: "Cores"
+) -> list[tuple[tuple[str, str], int]]:
+    """What one instruction issued on `cores` adds to a tally, by key."""
+    out = [(("count", inst.name), cores.count)]
+    if isinstance(cost.flops, np.ndarray) or cost.flops:
+        out.append((("flops", inst.name), cores.total(cost.flops)))
+    moved = _moved(inst, cost, operands, results)
+    out += [(("bytes", key), cores.total(n)) for key, n in moved.items()]
+    return out + [(("other", key), cores.total(n)) for key, n in cost.counts.items()]
 
 
 def _moved(

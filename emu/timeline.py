@@ -6,7 +6,7 @@ loops are stepped until they repeat, then jumped (`emu.loops`).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ class Timeline:
         self.tally, self.end = Tally(), self.zero
         self.events: list[Event] = []
         self.sites: dict[tuple[int, ...], Buffer] = {}
+        self.literals: dict[int, Value] = {}
         self.prices: dict[tuple[Any, ...], Priced] = {}
         self.path: tuple[int, ...] = ()
         self.exchanged: set[str] = set()
@@ -77,16 +78,20 @@ class Timeline:
         """A value in a buffer of its own."""
         ready = self.zero if ready is None else ready
         buffer = Buffer(idle=ready, version=self.next_version())
-        return Value(tuple(aval.shape), aval.dtype, space, ready, buffer, buffer.version)
+        return Value(aval.shape, aval.dtype, space, ready, buffer, buffer.version)
 
     def constant(self, aval: Any, known_value: np.ndarray | None) -> Value:
         """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
-        return Value(tuple(aval.shape), aval.dtype, "register", self.zero, known=known_value)
+        return Value(aval.shape, aval.dtype, "register", self.zero, None, None, known_value)
 
     def literal(self, atom: Any) -> Value:
-        value = jx.literal_value(atom)
-        integer = value.dtype.kind in "iub"
-        return self.constant(atom.aval, value[(None,) * self.rank] if integer else None)
+        """A literal's value, made once."""
+        if (kept := self.literals.get(id(atom))) is None:
+            value = jx.literal_value(atom)
+            integer = value.dtype.kind in "iub"
+            kept = self.constant(atom.aval, value[(None,) * self.rank] if integer else None)
+            self.literals[id(atom)] = kept
+        return kept
 
     def argument(self, aval: Any, value: np.ndarray | None) -> Value:
         """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
@@ -108,20 +113,18 @@ class Timeline:
 
     def walk(self, body: jx.Body, ins: list[Value], active: np.ndarray | None) -> list[Value]:
         """Reads a jaxpr on the active cores (None: all) and returns its outputs."""
-        env: dict[Any, Value] = dict(zip(body.invars, ins, strict=True))
+        env: dict[int, Value] = dict(zip(map(id, body.invars), ins, strict=True))
         for var, const in zip(body.constvars, body.consts, strict=True):
-            env[var] = self.argument(var.aval, np.asarray(const)[(None,) * self.rank])
+            env[id(var)] = self.argument(var.aval, np.asarray(const)[(None,) * self.rank])
         outer = self.path
 
-        def get(atom: Any) -> Value:
-            return self.literal(atom) if jx.is_literal(atom) else env[atom]
-
-        for i, eqn in enumerate(body.eqns):
+        env |= {id(atom): self.literal(atom) for atom in body.literals}
+        for i, (eqn, operands, results) in enumerate(body.steps):
             self.path = (*outer, i)
-            outs = self.equation(eqn, [get(v) for v in eqn.invars], active)
-            env.update(zip(eqn.outvars, outs, strict=True))
+            outs = self.equation(eqn, [env[v] for v in operands], active)
+            env.update(zip(results, outs, strict=True))
         self.path = outer
-        return [get(v) for v in body.outvars]
+        return [env[id(v)] for v in body.outvars]
 
     def equation(self, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
         name = eqn.primitive.name
@@ -165,18 +168,16 @@ class Timeline:
 
 
 def read(
-    kernel: Callable[..., Any],
-    avals: list[Any],
+    traced: jx.Body,
     arguments: list[np.ndarray | None],
     mesh: Mapping[str, int],
     device: Device,
     **options: Any,
 ) -> Reading:
-    """Times `kernel`, written for one core, on every core of `mesh`.
+    """Times a kernel, written for one core, on every core of `mesh`.
 
     Args:
-      kernel: function of flat arrays.
-      avals: abstract value of each argument on one core.
+      traced: its jaxpr, from `emu.jaxpr.trace`.
       arguments: the integer arrays of known arguments, None for data.
       mesh: axis name to size.
       device: machine and band.
@@ -187,7 +188,6 @@ def read(
       EmulationError: an instruction, branch or operand the machine cannot run as written.
     """
     line = Timeline(device, mesh, **options)
-    traced = jx.trace(kernel, avals, mesh)
     liveness.check_all_read(traced)
     ins = [line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)]
     outs = line.walk(traced, ins, None)

@@ -26,7 +26,7 @@ class Buffer:
     writer: Any = None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False, slots=True)  # never changed once made; frozen would cost 2 us each
 class Value:
     """One jaxpr variable: an array slice in a memory space, or a known integer.
 
@@ -53,9 +53,7 @@ class Value:
 
     def viewed(self, aval: Any) -> "Value":
         """The same storage seen with another shape."""
-        return dataclasses.replace(
-            self, shape=tuple(aval.shape), dtype=aval.dtype, known=None, steps=None
-        )
+        return Value(aval.shape, aval.dtype, self.space, self.ready, self.buffer, self.version)
 
     def stale_on(self, active: np.ndarray | None) -> bool:
         """Whether any active core holds a later write in this value's buffer."""
@@ -73,6 +71,5 @@ def select(active: np.ndarray | None, new: Any, old: Any) -> Any:
 def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
     """Leading slice `index` of a stacked value; `rank` is the mesh's."""
     known = None if value.known is None else value.known[(slice(None),) * rank + (index,)]
-    return dataclasses.replace(
-        value, shape=tuple(aval.shape), dtype=aval.dtype, known=known, steps=None
-    )
+    v = value
+    return Value(aval.shape, aval.dtype, v.space, v.ready, v.buffer, v.version, known)
