@@ -1,4 +1,4 @@
-"""How fast the emulation itself runs: against plain jax.jit, and instructions a second of the clock."""
+"""How fast the emulation runs: values against plain jax.jit, instructions a second of the clock."""
 
 import argparse
 import statistics

@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from emu import EmulationError
 from models.errors import ModelError
@@ -69,9 +69,16 @@ def write_json(folder: pathlib.Path, name: str, data: dict[str, Any]) -> pathlib
     return path
 
 
-def parser(module: str, summary: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser(module: str, summary: str) -> Parser:
     """An argument parser for `python -m experiments.NAME`."""
-    return argparse.ArgumentParser(prog=f"python -m {module}", description=summary)
+    return Parser(prog=f"python -m {module}", description=summary)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -164,7 +164,12 @@ def execute(run: Run, args: argparse.Namespace, console: Console, stages: Stages
 
 
 def decode(
-    run: Run, machine: Disaggregated, first: Any, limit: int, stops: frozenset[int], console: Console
+    run: Run,
+    machine: Disaggregated,
+    first: Any,
+    limit: int,
+    stops: frozenset[int],
+    console: Console,
 ) -> None:
     """Prints tokens as they come, up to `limit` or the end of sequence."""
     stream = run.model.tokenizer.stream()

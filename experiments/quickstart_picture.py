@@ -93,7 +93,7 @@ def _zoom(
     inside = [e for e in events if e.end > start and e.start < end]
     engines = _engines(inside)
     names = sorted({e.name for e in inside})
-    palette = plt.get_cmap("tab20")
+    palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]  # type: ignore
     for i, name in enumerate(names):
         for row, engine in enumerate(engines):
             bars = [
@@ -102,7 +102,7 @@ def _zoom(
                 if e.name == name and e.engine == engine
             ]
             if bars:
-                ax.broken_barh(bars, (row - 0.4, 0.8), color=palette(i % 20), label=name)
+                ax.broken_barh(bars, (row - 0.4, 0.8), color=palette[i % len(palette)], label=name)
     ax.set_yticks(range(len(engines)), engines)
     ax.set_xlim(0, (end - start) * scale)
     ax.set_xlabel(unit)

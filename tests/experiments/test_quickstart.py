@@ -1,4 +1,4 @@
-"""The quickstart end to end on the tiny model: tokens, figures, files, and every way to misuse it."""
+"""The quickstart end to end on the tiny model: tokens, figures, files, and every misuse."""
 
 import json
 import os
@@ -139,6 +139,7 @@ BAD = {
     "length": (["--prompt", "file " * 3000], "context"),
     "answer": (["--tokens", "2000"], "2000 are to be generated"),
     "model": (["--model", "no/such/model"], "no such file"),
+    "option": (["--bogus"], "unrecognized arguments: --bogus"),
 }
 
 
