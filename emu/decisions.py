@@ -165,9 +165,7 @@ def _evaluate(
     return [get(v) for v in body.outvars]
 
 
-def _equation(
-    line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int
-) -> list[Any]:
+def _equation(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
     name, lead = eqn.primitive.name, depth + line.rank
     if inst := lookup(eqn.primitive):
         for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
@@ -195,9 +193,7 @@ def _decide(x: Any, found: list[np.ndarray], lead: int) -> None:
     found += [own[..., i] for i in range(own.shape[-1])]
 
 
-def _branch(
-    line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int
-) -> list[Any]:
+def _branch(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
     """Decisions inside a branch count where it is taken."""
     pick, *xs = xs
     _decide(pick, found, depth + line.rank)

@@ -68,9 +68,12 @@ def issue(
         line.tally.add(priced.counts)
     else:
         line.tally.add(counted(line, inst, priced, avals, active))
+    # What a collective sends is idle once it has left; only its destination waits for the arrival.
+    left = done if inst.arrival is None else select(active, freed, line.zero)
     for x in others:
         if x.buffer is not None:
-            x.buffer.idle = np.maximum(x.buffer.idle, done)
+            end = done if any(x is d for d in dsts) else left
+            x.buffer.idle = np.maximum(x.buffer.idle, end)
     if line.trace_core is not None:
         _record(line, inst, eqn, engine, start, freed, active)
     if not inst.in_place:
@@ -142,18 +145,14 @@ def _ticks(cycles: Any, per: int) -> Ticks:
 # --- checks and state ---
 
 
-def _check_fresh(
-    inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None
-) -> None:
+def _check_fresh(inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None) -> None:
     for i, x in enumerate(xs):
         if x.stale_on(active):
             assert x.buffer is not None
             by = x.buffer.writer
             writer = lookup(by.primitive) if by is not None else None
             what = f"{writer.name} at {jx.location(by)}" if writer else "a later write"
-            raise StaleTile(
-                f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn)
-            )
+            raise StaleTile(f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn))
 
 
 def _start(

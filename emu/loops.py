@@ -13,6 +13,7 @@ from emu import decisions, periodic
 from emu import jaxpr as jx
 from emu.periodic import Snapshot
 from emu.values import Buffer, Value, at_slice
+from emu.writes import written
 
 MAX_PERIOD = 12
 # A loop that has not settled after PATIENCE tries is tried again for one window in each stretch.
@@ -232,6 +233,10 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
     loop = Loop(line, eqn, xs, active)
     exchanged, line.exchanged = line.exchanged, set()
     ended, line.end = line.end, line.zero
+    held = read_only(loop) if loop.s.length > 2 else []
+    idles = [b.idle for b in held]
+    for b in held:
+        b.idle = line.zero
     if line.jump and loop.s.length > 2:
         loop.plan = decisions.plan(line, loop.s, loop.consts, loop.carry, loop.stacked)
     if loop.plan is not None:
@@ -246,9 +251,22 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
         line.unjumped.append(jx.location(eqn))
     line.exchanged |= exchanged
     line.end = np.maximum(line.end, ended)
+    for b, idle in zip(held, idles, strict=True):
+        b.idle = np.maximum(b.idle, idle)
     outputs = loop.outputs()
     line.depth -= 1
     return outputs
+
+
+def read_only(loop: Loop) -> list[Buffer]:
+    """Buffers that a loop reads and never writes: nothing inside waits until they are idle.
+
+    A reader outside that is done later would hide that the schedule repeats.
+    """
+    ins = [*loop.consts, *loop.carry, *loop.stacked]
+    own = {id(ins[i].buffer) for i in written(loop.s.body)} | {id(v.buffer) for v in loop.carry}
+    fixed = {id(v.buffer): v.buffer for v in (*loop.consts, *loop.stacked)}
+    return [b for i, b in fixed.items() if b is not None and i not in own]
 
 
 __all__ = ["Loop", "scan"]

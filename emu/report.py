@@ -68,7 +68,9 @@ def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarra
     starts, ends = starts[order], ends[order]
     total = np.concatenate([[0.0], np.cumsum(ends - starts)])
     done = np.searchsorted(starts, edges, side="right")
-    last = np.where(done > 0, np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges), 0.0) if len(
-        ends
-    ) else np.zeros(len(edges))
+    last = (
+        np.where(done > 0, np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges), 0.0)
+        if len(ends)
+        else np.zeros(len(edges))
+    )
     return np.diff(total[done] - last) / np.diff(edges)

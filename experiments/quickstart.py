@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import pathlib
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -56,10 +58,24 @@ class Run:
 
 
 class Stages:
-    """Progress of the run, and how long each stage took."""
+    """Progress of the run, and how long each stage took.
+
+    A KeyboardInterrupt that strikes inside a callback of the compiler is swallowed there and only
+    printed, so Ctrl-C is also remembered and acted upon when the stage ends.
+    """
 
     def __init__(self, console: Console, wall_s: dict[str, float]):
-        self.console, self.wall_s = console, wall_s
+        self.console, self.wall_s, self.interrupted = console, wall_s, False
+        signal.signal(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, number: int, frame: object) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed at any time."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def __call__(self, stage: str, message: str) -> "Stage":
         return Stage(self, stage, message)
@@ -87,6 +103,8 @@ class Stage:
         self.status.stop()
         took = time.perf_counter() - self.started
         self.stages.wall_s[self.name] = self.stages.wall_s.get(self.name, 0.0) + took
+        if not any(exc):
+            self.stages.check()
 
 
 def arguments() -> argparse.Namespace:
@@ -114,14 +132,25 @@ def main() -> None:
     """Runs the quickstart."""
     args = arguments()
     folder = cli.output_folder(args.out)
-    console = Console()
-    wall_s: dict[str, float] = {}
-    stages = Stages(console, wall_s)
+    console, wall_s = Console(), {}
+    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    sys.unraisablehook = lambda e: None if e.exc_type is KeyboardInterrupt else hook(e)
+    try:
+        answer(args, folder, console, Stages(console, wall_s))
+    finally:
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, before)
+
+
+def answer(
+    args: argparse.Namespace, folder: pathlib.Path | None, console: Console, stages: Stages
+) -> None:
+    """Loads the model, runs it, shows and writes what was learned."""
     with stages("load", f"loading {args.model}") as stage:
         model = load(args.model, stage.update)
         ids = model.tokenizer.chat(args.prompt)
         check_context(model.config, len(ids), args.tokens)
-    run = Run(model, args.prompt, ids, args.chips, args.dtype, wall_s=wall_s)
+    run = Run(model, args.prompt, ids, args.chips, args.dtype, wall_s=stages.wall_s)
     try:
         execute(run, args, console, stages)
     except KeyboardInterrupt:

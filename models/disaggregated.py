@@ -101,9 +101,7 @@ class Disaggregated:
         self.prefill = Prefill(config, weights, tokens=tokens, chips=chips, dtype=dtype)
         self.prefill_peaks = self.prefill.memory(TRN3.at())
 
-    def decode(
-        self, token: int, k: np.ndarray, v: np.ndarray
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def decode(self, token: int, k: np.ndarray, v: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
         cache, position = self.decoder.cache_from(k, v), self.tokens
         while True:
@@ -111,9 +109,7 @@ class Disaggregated:
             token, position = int(chosen), position + 1
             yield token, np.asarray(logits)
 
-    def read(
-        self, generated: int, progress: Callable[[str], None] = lambda stage: None
-    ) -> Clock:
+    def read(self, generated: int, progress: Callable[[str], None] = lambda stage: None) -> Clock:
         """Reads the clock of a request that generated so many tokens, under every band."""
         progress("prefill")
         prefill = banded(lambda band: self.prefill.read(TRN3.at(band)))

@@ -32,12 +32,10 @@ def _send_arrival(
     receiver_idle = np.roll(c.destination_idle_ticks, -1, at)
     sent = np.maximum(c.start_ticks, receiver_idle)
     arrived = np.roll(sent + c.latency_ticks, 1, at)
-    return np.maximum(arrived, sent + c.busy_ticks), sent + c.busy_ticks
+    return arrived, sent + c.busy_ticks
 
 
-@instruction(
-    "trn.send_next", cost=_send_cost, reads=("hbm",), writes="hbm", arrival=_send_arrival
-)
+@instruction("trn.send_next", cost=_send_cost, reads=("hbm",), writes="hbm", arrival=_send_arrival)
 def send_next(dst: Any, src: Any, *, axis: str) -> Any:
     """Sends `src` to the next chip around `axis`; `dst` receives the previous chip's.
 

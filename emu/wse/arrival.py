@@ -68,9 +68,7 @@ def chain(
     return sent, np.where(words > queue, stalled, sent)
 
 
-def multicast(
-    armed: np.ndarray, words: np.ndarray, hop: int, ramp: int, queue: int
-) -> np.ndarray:
+def multicast(armed: np.ndarray, words: np.ndarray, hop: int, ramp: int, queue: int) -> np.ndarray:
     """When member 0's words reached each member; equal starts give B + hop (n - 1) + 2 ramp.
 
     A message longer than the queues goes at the pace of the last receiver to be armed.

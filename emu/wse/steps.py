@@ -37,9 +37,7 @@ def _shift_arrival(
     return ready, ready
 
 
-@instruction(
-    "wse.shift", cost=_shift_cost, reads=(SPACE,), writes=SPACE, arrival=_shift_arrival
-)
+@instruction("wse.shift", cost=_shift_cost, reads=(SPACE,), writes=SPACE, arrival=_shift_arrival)
 def shift(dst: Any, x: Any, *, axis: str, by: int) -> Any:
     """Cyclic shift: PE `i` gets the tile of PE `i - by`, `by` being 1 or -1.
 

@@ -26,9 +26,7 @@ def reduce_to_first(
     stride = phase_stride(group)
     if 1 < stride < group:
         x = chain_reduce(x, x, axis=axis, op=op, group=stride, elements=elements)
-        return chain_reduce(
-            x, x, axis=axis, op=op, group=group, stride=stride, elements=elements
-        )
+        return chain_reduce(x, x, axis=axis, op=op, group=group, stride=stride, elements=elements)
     return chain_reduce(x, x, axis=axis, op=op, group=group, elements=elements)
 
 

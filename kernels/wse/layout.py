@@ -70,8 +70,7 @@ def layer_weights(layers: Mapping[str, Array], m: LayerMap) -> dict[str, np.ndar
     """
     qkv = [from_rows(layers[name], m) for name in ("wq", "wk", "wv")]
     up = [
-        rows_to_cols(layers[name], m.rows, m.depth, m.cols, m.width)
-        for name in ("w_gate", "w_up")
+        rows_to_cols(layers[name], m.rows, m.depth, m.cols, m.width) for name in ("w_gate", "w_up")
     ]
     down = rows_to_cols(layers["w_down"], m.cols, m.width, m.rows, m.depth)
     out = {

@@ -99,9 +99,7 @@ def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterato
             yield layer, head
 
 
-def layer_candidates(
-    config: Any, context: int, dtype: str, device: Device
-) -> Iterator[LayerMap]:
+def layer_candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[LayerMap]:
     """Mappings of one layer whose weights and cache leave room for the code, on any wafer."""
     half = config.head_dim // 2
     most = min(config.hidden_size, device.grid_height)

@@ -116,9 +116,7 @@ def test_one_token_needs_no_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
 def test_narrow_dtypes_report_and_do_not_fail(
     dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    call(
-        monkeypatch, "--model", "tiny", "--dtype", dtype, "--chips", "2", "--out", str(tmp_path)
-    )
+    call(monkeypatch, "--model", "tiny", "--dtype", dtype, "--chips", "2", "--out", str(tmp_path))
     data = json.loads((tmp_path / "quickstart.json").read_text())
     if data["first_divergence"] is None:
         assert data["tokens_equal"] is True

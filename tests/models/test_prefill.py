@@ -199,9 +199,7 @@ def big(config, tokens, chips, dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize(
-    "config, tokens", [(LLAMA_8B, 4096), (LLAMA_70B, 1024)], ids=["8B", "70B"]
-)
+@pytest.mark.parametrize("config, tokens", [(LLAMA_8B, 4096), (LLAMA_70B, 1024)], ids=["8B", "70B"])
 def test_large_layers_fit(config, tokens, dtype):
     """SBUF 256 KiB and PSUM 16 KiB a partition; HBM holds at least the weights."""
     config = dataclasses.replace(config, num_hidden_layers=16)

@@ -98,17 +98,13 @@ def test_multicast_takes_b_plus_hops_plus_two_ramps(
 def test_two_halves_share_a_wavelet_and_elements_may_be_fewer() -> None:
     reduce = on_line(4, lambda x: wse.chain_reduce(like(x), x, axis="row"))
     assert reduce.read(WSE3.at(), struct((4, 7), "float16")).end_ticks == 24 + 4 + 7 * 3
-    some = on_line(
-        4, lambda x, n: wse.chain_reduce(like(x), x, axis="row", elements=n), knowns=1
-    )
+    some = on_line(4, lambda x, n: wse.chain_reduce(like(x), x, axis="row", elements=n), knowns=1)
     clock = some.read(WSE3.at(), struct((4, 7)), Known(np.int32(2)))
     assert clock.end_ticks == 24 + 2 + 7 * 3
 
 
 def test_stride_pays_for_the_routers_passed() -> None:
-    call = on_line(
-        12, lambda x: wse.chain_reduce(like(x), x, axis="row", group=12, stride=3)
-    )
+    call = on_line(12, lambda x: wse.chain_reduce(like(x), x, axis="row", group=12, stride=3))
     clock = call.read(WSE3.at(), struct((12, 5)))
     assert clock.end_ticks == 24 + 5 + 3 * (2 * 2 + 2 * 3 + 1)
     assert clock.tally.by("other")["wavelet_hops"] == 5 * 9

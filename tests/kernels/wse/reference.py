@@ -96,8 +96,9 @@ class Reference:
         q = (h @ w["wq"]).reshape(c.num_attention_heads, c.head_dim)
         k, v = ((h @ w[n]).reshape(c.num_key_value_heads, c.head_dim) for n in ("wk", "wv"))
         if c.qk_norm:
-            q, k = rms_norm(q, w["q_norm"], c.rms_norm_eps), rms_norm(
-                k, w["k_norm"], c.rms_norm_eps
+            q, k = (
+                rms_norm(q, w["q_norm"], c.rms_norm_eps),
+                rms_norm(k, w["k_norm"], c.rms_norm_eps),
             )
         q, k = turn(q, pos, c.rope_theta), turn(k, pos, c.rope_theta)
         self.k[layer] = np.concatenate([self.k[layer], k[None]])

@@ -86,9 +86,7 @@ def test_rms_norm_counts_only_true_elements() -> None:
 def test_swiglu_shares_its_scalar_code(rows: int, share: int) -> None:
     x = normal(0, 2, 12)[:, : 4 if rows == 6 else 12] if rows == 6 else normal(0, 2, 16)
     f = x.shape[1] // 2
-    program = Program(
-        lambda x: swiglu(x, share, "float32"), {"row": rows, "col": 2}, (("col",),)
-    )
+    program = Program(lambda x: swiglu(x, share, "float32"), {"row": rows, "col": 2}, (("col",),))
     gate, up = x[:, :f].astype(np.float64), x[:, f:]
     got = np.asarray(program.run(x))
     expected = np.broadcast_to(gate / (1 + np.exp(-gate)) * up, got.shape)
@@ -104,9 +102,7 @@ def test_attend_sees_live_positions_only(pos: int) -> None:
     junk = np.where(np.arange(11) <= pos, 1, 1e9)[:, None, None].astype(np.float32)
     cache = {"k": tiles(k * junk, m).swapaxes(3, 2), "v": tiles(v * junk, m)}
     queries = q.reshape(2, 2, 2, 2, 2).transpose(0, 3, 1, 2, 4).reshape(4, 2, 4)
-    program = Program(
-        lambda q, c, pos: attend(m, q, c, pos), m.mesh, (("col",), PE, ()), PE
-    )
+    program = Program(lambda q, c, pos: attend(m, q, c, pos), m.mesh, (("col",), PE, ()), PE)
     got = np.asarray(program.run(queries, cache, Known(np.int32(pos))))
     assert (got == got[:1]).all()
     out = got[0].reshape(2, 2, 2, 2, 2).transpose(0, 2, 3, 1, 4).reshape(4, 8)

@@ -17,9 +17,7 @@ from models.decode import Decoder
 from tests.kernels.wse.reference import Reference, Sizes, random_weights
 
 LLAMA = Sizes(66, 90, 2, 4, 2, 16, 101)
-QWEN3 = Sizes(
-    64, 100, 2, 6, 3, 24, 53, qk_norm=True, tie_word_embeddings=False, rope_theta=1e6
-)
+QWEN3 = Sizes(64, 100, 2, 6, 3, 24, 53, qk_norm=True, tie_word_embeddings=False, rope_theta=1e6)
 WIDE_HEADS = Sizes(48, 80, 1, 4, 1, 128, 67, tie_word_embeddings=False)
 MODELS = {"llama": LLAMA, "qwen3": QWEN3, "wide heads": WIDE_HEADS}
 PROMPT = [5, 17, 3, 42, 8]
