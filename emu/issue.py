@@ -19,7 +19,7 @@ from emu.errors import (
 )
 from emu.instruction import Cost, Crossing, Instruction, Operand, lookup
 from emu.reading import Event
-from emu.tally import Cores, counts
+from emu.tally import Cores, Counts, counts
 from emu.values import Value, select
 
 Ticks = int | np.ndarray
@@ -29,14 +29,14 @@ Ticks = int | np.ndarray
 class Priced:
     """An instruction's operands as its cost rule saw them, its cost, and that cost in ticks.
 
-    `counts` is what it adds to the tally where every core issues it, once that was asked for.
+    `counts` is what it adds to the tally on each core, once that was asked for.
     """
 
     operands: list[Operand]
     cost: Cost
     busy: Ticks
     latency: Ticks
-    counts: list[tuple[tuple[str, str], int]] | None = None
+    counts: Counts | None = None
 
 
 def issue(
@@ -62,12 +62,9 @@ def issue(
     line.busy[engine] = line.busy[engine] + select(active, priced.busy, line.zero)
     done = select(active, ready, line.zero)
     line.end = np.maximum(line.end, select(active, np.maximum(ready, freed), line.zero))
-    if active is None:
-        if priced.counts is None:
-            priced.counts = counted(line, inst, priced, avals, None)
-        line.tally.add(priced.counts)
-    else:
-        line.tally.add(counted(line, inst, priced, avals, active))
+    if priced.counts is None:
+        priced.counts = counts(inst, priced.cost, priced.operands, avals)
+    line.tally.add(priced.counts, line.all_cores if active is None else Cores(line.grid, active))
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
     left = done if inst.arrival is None else select(active, freed, line.zero)
     for x in others:
@@ -79,13 +76,6 @@ def issue(
     if not inst.in_place:
         return [line.fresh(a, s, done) for a, s in zip(avals, inst.writes, strict=True)]
     return [_written(line, inst, eqn, dst, ready, active) for dst in dsts]
-
-
-def counted(
-    line: Any, inst: Instruction, priced: Priced, avals: list[Any], active: np.ndarray | None
-) -> list[tuple[tuple[str, str], int]]:
-    """What this instruction adds to the tally on the active cores."""
-    return counts(inst, priced.cost, priced.operands, avals, Cores(line.grid, active))
 
 
 # --- cost ---

@@ -34,7 +34,8 @@ class Loop:
         self.ready = [line.zero for _ in s.body.outvars[s.carry :]]
         self.spaces = [line.device.home for _ in self.ready]
         self.steps: list[list[np.ndarray]] = [[] for _ in self.ready]
-        self.done = self.tries = 0
+        self.done = self.tries = self.known_sites = 0
+        self.sites: list[Buffer] = []
         self.plan: decisions.Plan | None = None
         self.mismatches: dict[int, np.ndarray] = {}
 
@@ -73,7 +74,10 @@ class Loop:
 
     def snapshot(self) -> Snapshot:
         line, n = self.line, len(self.path)
-        sites = [b for p, b in line.sites.items() if p[:n] == self.path]
+        if len(line.sites) != self.known_sites:  # sites are only ever added
+            self.known_sites = len(line.sites)
+            self.sites = [b for p, b in line.sites.items() if p[:n] == self.path]
+        sites = self.sites
         buffers, form = periodic.roles(self.carry, [*self.consts, *self.stacked], sites)
         clocks = [*line.free.values(), line.end, *self.ready, *(v.ready for v in self.carry)]
         clocks += [b.idle for b in buffers]

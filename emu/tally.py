@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from emu.instruction import Cost, Instruction, Operand
+
+Counts = list[tuple[tuple[str, str], Any]]
 
 
 @dataclasses.dataclass
@@ -23,10 +26,11 @@ class Tally:
         default_factory=lambda: collections.defaultdict(int)
     )
 
-    def add(self, counted: list[tuple[tuple[str, str], int]]) -> None:
-        """Adds what `counts` gives for one instruction."""
+    def add(self, counted: "Counts", cores: "Cores") -> None:
+        """Adds what `counts` gives for one instruction, issued on `cores`."""
+        number = cores.count
         for key, n in counted:
-            self.sums[key] += n
+            self.sums[key] += cores.total(n) if isinstance(n, np.ndarray) else n * number
 
     def grown_since(self, before: dict[tuple[str, str], int], times: int) -> None:
         """Adds what was issued since `before`, `times` over: the jump of a loop."""
@@ -43,16 +47,14 @@ class Tally:
         return sum(self.by("flops").values())
 
 
-def counts(
-    inst: Instruction, cost: Cost, operands: list[Operand], results: list[Any], cores: "Cores"
-) -> list[tuple[tuple[str, str], int]]:
-    """What one instruction issued on `cores` adds to a tally, by key."""
-    out = [(("count", inst.name), cores.count)]
+def counts(inst: Instruction, cost: Cost, operands: list[Operand], results: list[Any]) -> "Counts":
+    """What one instruction adds to a tally on each core, by key; an array where cores differ."""
+    out: Counts = [(("count", inst.name), 1)]
     if isinstance(cost.flops, np.ndarray) or cost.flops:
-        out.append((("flops", inst.name), cores.total(cost.flops)))
+        out.append((("flops", inst.name), cost.flops))
     moved = _moved(inst, cost, operands, results)
-    out += [(("bytes", key), cores.total(n)) for key, n in moved.items()]
-    return out + [(("other", key), cores.total(n)) for key, n in cost.counts.items()]
+    out += [(("bytes", key), n) for key, n in moved.items()]
+    return out + [(("other", key), n) for key, n in cost.counts.items()]
 
 
 def _moved(
@@ -77,7 +79,7 @@ class Cores:
     grid: tuple[int, ...]
     active: np.ndarray | None
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         size = math.prod(self.grid)
         if self.active is None:

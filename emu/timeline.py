@@ -19,7 +19,7 @@ from emu.errors import DataDependentBranch, NoCostRule
 from emu.instruction import lookup
 from emu.issue import Priced, issue
 from emu.reading import Event, Reading
-from emu.tally import Tally
+from emu.tally import Cores, Tally
 from emu.values import Buffer, Value
 
 # Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
@@ -61,6 +61,7 @@ class Timeline:
         self.free = {e: self.zero for e in device.ticks_per_cycle}
         self.busy = {e: self.zero for e in device.ticks_per_cycle}
         self.tally, self.end = Tally(), self.zero
+        self.all_cores = Cores(self.grid, None)
         self.events: list[Event] = []
         self.sites: dict[tuple[int, ...], Buffer] = {}
         self.literals: dict[int, Value] = {}
@@ -101,7 +102,7 @@ class Timeline:
 
     def next_version(self) -> np.ndarray:
         self._version += 1
-        return np.full((1,) * self.rank, self._version, np.int64)
+        return self.zero + self._version
 
     def core_index(self, axis: str) -> np.ndarray:
         """Every core's index along a mesh axis, broadcastable to the mesh."""
