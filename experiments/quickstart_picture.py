@@ -17,7 +17,7 @@ from emu.trainium.datasheet import TRN3  # noqa: E402
 from emu.wse.datasheet import WSE3  # noqa: E402
 
 BINS = 600
-LINK = "EFA"
+LINK = "EFA, in flight"
 
 
 def draw(run: Any, path: pathlib.Path) -> None:
@@ -37,8 +37,8 @@ def draw(run: Any, path: pathlib.Path) -> None:
     window = (done[middle - 1] if middle else 0.0, done[middle])
     _zoom(axes[1], prefill.clock.events, window, 1e6 / TRN3.at().tick_hz, "us")
     axes[1].set_title(
-        f"one layer's way on chip {run.chips - 1} of {run.chips} (layer {middle}): "
-        "attention of this layer after the MLP of the one before"
+        f"chip {run.chips - 1} of {run.chips}: from layer {middle - 1}'s keys and values to layer "
+        f"{middle}'s: attention, MLP, then the next projections"
     )
     first_layer = step.layer_window(0)
     _zoom(axes[2], step.events, first_layer, 1.0, "cycles")

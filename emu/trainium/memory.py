@@ -9,6 +9,8 @@ from jax import lax
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
 
+EITHER = ("sbuf", "psum")
+
 NO_TIME = Cost(engine="vector", busy_cycles=0)
 
 
@@ -144,3 +146,7 @@ def at(dst: Any, src: Any, i: Any, j: Any) -> Any:
     block = src[:, None] if src.ndim == 2 else src
     zero = jnp.zeros((), jnp.int32)
     return lax.dynamic_update_slice(dst, block.astype(dst.dtype), (zero, i, j))
+
+
+def f32(x: Any) -> Any:
+    return x.astype(jnp.float32)
