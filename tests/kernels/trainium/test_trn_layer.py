@@ -6,7 +6,7 @@ import numpy as np
 
 from emu import Program
 from kernels.trainium.layer import layer
-from models.prefill import pack_weights
+from models.pack import pack_weights
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import check, draw, wide
 
