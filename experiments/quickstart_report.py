@@ -10,6 +10,8 @@ from rich.table import Table
 
 from emu import BANDS
 from emu.report import banded
+from emu.trainium.datasheet import TRN3
+from emu.wse.datasheet import WSE3
 from models.disaggregated import Clock
 
 
@@ -244,7 +246,7 @@ def _machines(data: dict[str, Any]) -> Table:
     table = Table(title="What each machine did (nominal)")
     for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
         table.add_column(heading)
-    cores = f"{p['chips']} chips, {p['cores_per_chip']} of 8 cores each"
+    cores = f"{p['chips']} chips, {p['cores_per_chip']} of {TRN3.at().cores_per_chip} cores each"
     table.add_row("cores", cores, f"{d['pes']:,} PEs on {d['wafers']} wafer")
     useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
     table.add_row("issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps")
@@ -255,7 +257,7 @@ def _machines(data: dict[str, Any]) -> Table:
     table.add_row("network", links, f"{count(d['fabric_hops'])} wavelet-hops")
     peak = ", ".join(f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items())
     pe = "; ".join(
-        f"{region} {sum(kinds.values()):,} of 49,152 B" for region, kinds in
+        f"{region} {sum(kinds.values()):,} of {WSE3.at().sram_bytes:,} B" for region, kinds in
         d["peak_bytes_per_pe"].items()
     )  # fmt: skip
     table.add_row("peak memory a core", peak, pe)
