@@ -40,6 +40,11 @@ class Body:
         return [v for v in atoms if is_literal(v)]
 
     @functools.cached_property
+    def ids(self) -> tuple[list[int], list[int]]:
+        """The ids of its inputs and of its outputs."""
+        return [id(v) for v in self.invars], [id(v) for v in self.outvars]
+
+    @functools.cached_property
     def steps(self) -> list[tuple[Any, list[int], list[int]]]:
         """Each equation with the ids of its operands and of its results."""
         return [(e, [id(v) for v in e.invars], [id(v) for v in e.outvars]) for e in self.eqns]

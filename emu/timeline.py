@@ -64,7 +64,7 @@ class Timeline:
         self.all_cores = Cores(self.grid, None)
         self.events: list[Event] = []
         self.sites: dict[tuple[int, ...], Buffer] = {}
-        self.literals: dict[int, Value] = {}
+        self.literals: dict[jx.Body, dict[int, Value]] = {}
         self.prices: dict[tuple[Any, ...], Priced] = {}
         self.path: tuple[int, ...] = ()
         self.exchanged: set[str] = set()
@@ -85,14 +85,21 @@ class Timeline:
         """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
         return Value(aval.shape, aval.dtype, "register", self.zero, None, None, known_value)
 
+    def fixed(self, body: jx.Body) -> dict[int, Value]:
+        """Values of a body's literals, made once, and of its constants, by the atom's id."""
+        if (kept := self.literals.get(body)) is None:
+            kept = {id(atom): self.literal(atom) for atom in body.literals}
+            self.literals[body] = kept
+        if not body.consts:
+            return kept
+        rank = (None,) * self.rank
+        consts = zip(body.constvars, body.consts, strict=True)
+        return kept | {id(v): self.argument(v.aval, np.asarray(c)[rank]) for v, c in consts}
+
     def literal(self, atom: Any) -> Value:
-        """A literal's value, made once."""
-        if (kept := self.literals.get(id(atom))) is None:
-            value = jx.literal_value(atom)
-            integer = value.dtype.kind in "iub"
-            kept = self.constant(atom.aval, value[(None,) * self.rank] if integer else None)
-            self.literals[id(atom)] = kept
-        return kept
+        value = jx.literal_value(atom)
+        integer = value.dtype.kind in "iub"
+        return self.constant(atom.aval, value[(None,) * self.rank] if integer else None)
 
     def argument(self, aval: Any, value: np.ndarray | None) -> Value:
         """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
@@ -114,18 +121,16 @@ class Timeline:
 
     def walk(self, body: jx.Body, ins: list[Value], active: np.ndarray | None) -> list[Value]:
         """Reads a jaxpr on the active cores (None: all) and returns its outputs."""
-        env: dict[int, Value] = dict(zip(map(id, body.invars), ins, strict=True))
-        for var, const in zip(body.constvars, body.consts, strict=True):
-            env[id(var)] = self.argument(var.aval, np.asarray(const)[(None,) * self.rank])
+        inputs, outputs = body.ids
+        env = self.fixed(body).copy()
+        env.update(zip(inputs, ins, strict=True))
         outer = self.path
-
-        env |= {id(atom): self.literal(atom) for atom in body.literals}
         for i, (eqn, operands, results) in enumerate(body.steps):
             self.path = (*outer, i)
             outs = self.equation(eqn, [env[v] for v in operands], active)
             env.update(zip(results, outs, strict=True))
         self.path = outer
-        return [env[id(v)] for v in body.outvars]
+        return [env[v] for v in outputs]
 
     def equation(self, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
         name = eqn.primitive.name
