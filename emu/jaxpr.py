@@ -115,11 +115,6 @@ def literal_value(atom: Any) -> np.ndarray:
     return np.asarray(atom.val)
 
 
-def is_dropped(var: Any) -> bool:
-    """Whether an output variable is `_`, bound to nothing."""
-    return type(var).__name__ == "DropVar"
-
-
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _JAX = os.path.dirname(os.path.abspath(jax.__file__))
 
@@ -131,20 +126,11 @@ def is_kernel_file(file_name: str) -> bool:
 
 def location(eqn: Any) -> str:
     """`file.py:line` of the kernel that wrote `eqn`."""
-    return _location(eqn)[1]
-
-
-def location_full(eqn: Any) -> tuple[str, int]:
-    """Path and line of the kernel that wrote `eqn`."""
-    return _location(eqn)[0]
-
-
-def _location(eqn: Any) -> tuple[tuple[str, int], str]:
     traceback = eqn.source_info.traceback
     for f in traceback.frames if traceback else ():
         if is_kernel_file(f.file_name):
-            return (f.file_name, f.line_num), f"{os.path.basename(f.file_name)}:{f.line_num}"
-    return ("", 0), "unknown line"
+            return f"{os.path.basename(f.file_name)}:{f.line_num}"
+    return "unknown line"
 
 
 def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -> Any:
