@@ -40,6 +40,15 @@ class Cost:
       moved_bytes: traffic by `"space_read"` or `"space_write"`; None counts every source operand
         as read and every result as written once.
       counts: further counters, such as `wavelet_hops` or `link_bytes`.
+      handover_cycles: cycles of its engine from the written result to a dependent's start.
+      lead_cycles: operand to the cycles it must be ready before the start, such as the stationary
+        tile of a matmul; the operand is named by its place, destinations included.
+      lost: by cause, the part of `busy_cycles` in which no work is done, such as an exposed load
+        of weights; reports split it off.
+      taken: engine to the cycles of that engine this instruction takes away without waiting for
+        it: DMA queues share the same DMA engines.
+      excludes: engines that cannot run at the same time, such as two that share a port.
+      duty: share of the engine in use while it is busy, for an engine that throttles.
     """
 
     engine: str | None
@@ -48,6 +57,12 @@ class Cost:
     flops: int = 0
     moved_bytes: Mapping[str, int] | None = None
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    handover_cycles: Any = 0
+    lead_cycles: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+    lost: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    taken: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    excludes: tuple[str, ...] = ()
+    duty: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

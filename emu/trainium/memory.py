@@ -15,13 +15,13 @@ NO_TIME = Cost(engine="vector", busy_cycles=0)
 
 
 def _allocation(name: str, space: str) -> Any:
-    def cost(device: Device, *, shape: tuple[int, ...], dtype: Any) -> Cost:
+    def cost(device: Device, *, shape: tuple[int, ...], dtype: Any, **_: Any) -> Cost:
         if space != "hbm":
             limit(name, "partition dimension", shape[0], device.partitions)
         return NO_TIME
 
     @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
-    def tile(*, shape: tuple[int, ...], dtype: Any) -> Any:
+    def tile(*, shape: tuple[int, ...], dtype: Any, **_: Any) -> Any:
         poison = jnp.nan if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
         return jnp.full(shape, poison, dtype)
 
@@ -33,14 +33,31 @@ _psum = _allocation("trn.psum", "psum")
 _hbm = _allocation("trn.hbm", "hbm")
 
 
-def sbuf(*shape: int, dtype: Any = jnp.float32) -> Any:
-    """A fresh SBUF tile `[partition ≤ 128, ...free]`, holding NaN."""
-    return _sbuf(shape=shape, dtype=jnp.dtype(dtype))
+def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+    """A fresh SBUF tile `[partition ≤ 128, ...free]`, holding NaN.
+
+    Args:
+      shape: partitions first.
+      dtype: of its elements.
+      buffers: declared inside a loop, the tile is a ring this deep: each time the declaration is
+        met the next buffer is used, as soon as its last reader is done.
+    """
+    return _sbuf(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers)
 
 
-def psum(*shape: int, dtype: Any = jnp.float32) -> Any:
-    """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition."""
-    return _psum(shape=shape, dtype=jnp.dtype(dtype))
+def psum(
+    *shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None
+) -> Any:
+    """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
+
+    Args:
+      shape: partitions first.
+      dtype: of its elements.
+      buffers: depth of the ring, as for `sbuf`.
+      bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
+        at the same time. None gives it banks of its own.
+    """
+    return _psum(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers, bank=bank)
 
 
 def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
