@@ -7,7 +7,8 @@ import numpy as np
 
 from emu import jaxpr as jx
 from emu.errors import BranchBufferMismatch, DataDependentBranch
-from emu.values import Value, select
+from emu.ticks import same, select
+from emu.values import Value
 
 
 def branch(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
@@ -41,7 +42,7 @@ def _walk(
     line: Any, bodies: list[jx.Body], b: int, xs: list[Value], active: np.ndarray | None
 ) -> list[Value]:
     outer = line.path
-    line.path = (*outer, b)
+    line.path = outer, b
     outs = line.walk(bodies[b], xs, active)
     line.path = outer
     return outs
@@ -61,9 +62,7 @@ def _merge(eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]) -> li
         if n.known is not None and o.known is not None:
             own = mask.reshape(*mask.shape, *(1,) * len(n.shape))
             known = np.where(own, n.known, o.known)
-        version: Any = n.version
-        if version is not o.version:
-            version = select(mask, version, o.version)
-        ready = n.ready if n.ready is o.ready else np.where(mask, n.ready, o.ready)
+        version = select(mask, n.version, o.version)
+        ready = n.ready if same(n.ready, o.ready) else np.where(mask, n.ready, o.ready)
         out.append(dataclasses.replace(n, ready=ready, version=version, known=known))
     return out

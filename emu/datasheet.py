@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from emu.throttle import UNITS, Law
+
 BANDS = ("low", "nominal", "high")
 KINDS = ("published", "derived", "measured", "fitted", "assumed")
 
@@ -63,6 +65,9 @@ class Sheet:
       capacity: memory space to the name of the field with its bytes per core; None is unbounded.
       partitioned: memory space to its partitions and the bytes of each that are handed out at once:
         a tile takes its bytes per partition on all of them, whichever it uses.
+      causes: engine to what waiting for its results is called; by default its own name.
+      throttles: engine that slows down when little used to the prefix of its three fields,
+        `_window_s`, `_share` and `_slowdown` (see `emu.throttle`).
     """
 
     name: str
@@ -74,6 +79,8 @@ class Sheet:
     partitioned: Mapping[str, tuple[int, int]] = dataclasses.field(
         default_factory=dict, kw_only=True
     )
+    causes: Mapping[str, str] = dataclasses.field(default_factory=dict, kw_only=True)
+    throttles: Mapping[str, str] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def quantities(self) -> dict[str, Quantity]:
         """Every number of this datasheet by field name."""
@@ -121,6 +128,18 @@ class Device:
         """Bytes of each memory space on one core; None is unbounded."""
         caps = self.sheet.capacity.items()
         return {space: None if f is None else int(getattr(self, f)) for space, f in caps}
+
+    @functools.cached_property
+    def throttle_laws(self) -> dict[str, Law]:
+        """The law of every engine that throttles."""
+        laws = {}
+        for engine, prefix in self.sheet.throttles.items():
+            window_s, share, slowdown = (
+                getattr(self, f"{prefix}_{what}") for what in ("window_s", "share", "slowdown")
+            )
+            if slowdown > 1:
+                laws[engine] = Law(self.ticks(window_s), round(share * UNITS), slowdown)
+        return laws
 
     def ticks(self, seconds: float) -> int:
         """A duration in whole ticks, rounded up."""

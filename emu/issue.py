@@ -1,42 +1,21 @@
-"""One instruction on the clock: its checks, its cost in ticks, its start and its results.
+"""One instruction on the clock: its checks, its start and its results.
 
 Engines issue in program order, so `start = max(engine free, operands ready, destination idle)`.
 """
 
-import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 
 from emu import jaxpr as jx
-from emu.errors import (
-    DataDependentBranch,
-    EmulationError,
-    PartialCollective,
-    StaleTile,
-    WrongSpace,
-)
-from emu.instruction import Cost, Crossing, Instruction, Operand, lookup
-from emu.reading import Event
-from emu.tally import Cores, Counts, counts
-from emu.values import Value, select
-
-Ticks = int | np.ndarray
-
-
-@dataclasses.dataclass
-class Priced:
-    """An instruction's operands as its cost rule saw them, its cost, and that cost in ticks.
-
-    `counts` is what it adds to the tally on each core, once that was asked for.
-    """
-
-    operands: list[Operand]
-    cost: Cost
-    busy: Ticks
-    latency: Ticks
-    counts: Counts | None = None
+from emu import record, throttle
+from emu.errors import PartialCollective, StaleTile
+from emu.instruction import Crossing, Instruction, lookup
+from emu.price import Price, price
+from emu.start import account, spend, start
+from emu.tally import Cores, counts
+from emu.ticks import Ticks, later, select
+from emu.values import Ring, Value
 
 
 def issue(
@@ -44,7 +23,7 @@ def issue(
 ) -> list[Value]:
     """Starts one instruction on the active cores and returns its results."""
     line.stepped += 1
-    priced = _priced(line, inst, eqn, xs)
+    priced = price(line, inst, eqn, xs)
     _check_fresh(inst, eqn, xs, active)
     avals = [v.aval for v in eqn.outvars]
     if not inst.in_place and not xs:
@@ -52,84 +31,81 @@ def issue(
     engine = priced.cost.engine
     if engine is None:
         return []
-    dsts, others = xs[: inst.destinations], xs[inst.destinations :] if inst.partial else xs
-    start = _start(line, inst, line.free[engine], xs, dsts)
+    dsts = xs[: inst.destinations]
+    begin, cause = start(line, inst, priced, xs)
+    extra = _throttled(line, engine, priced, begin, active)
     if inst.arrival is None:
-        ready, freed = start + np.maximum(priced.busy, priced.latency), start + priced.busy
+        freed = begin + priced.busy + extra
+        done = later(begin + priced.latency + extra, freed)
     else:
-        ready, freed = _cross(line, inst, eqn, dsts, priced, start, active)
-    line.free[engine] = select(active, freed, line.free[engine])
-    line.busy[engine] = line.busy[engine] + select(active, priced.busy, line.zero)
-    done = select(active, ready, line.zero)
-    line.end = np.maximum(line.end, select(active, np.maximum(ready, freed), line.zero))
+        done, freed = _cross(line, inst, eqn, dsts, priced, begin, active)
+    if line.contended:
+        account(line, engine, begin, cause, active)
+    more = {"throttle": extra} if engine in line.laws else {}
+    if inst.arrival is not None:
+        more = {"wait:peers": freed - begin - priced.busy}
+    spend(line, engine, priced, more, active)
+    _occupy(line, engine, priced, freed, active)
+    line.end = later(line.end, select(active, later(done, freed), 0))
+    _count(line, inst, priced, avals, active)
+    _hold(line, inst, xs, dsts, engine, done, freed, active)
+    if line.trace_core is not None:
+        record.instruction(line, inst, eqn, priced, (begin, freed, done, cause), extra, active)
+    ready, source = done + priced.handover, line.causes.get(engine, engine)
+    if not inst.in_place:
+        ready = select(active, ready, 0)
+        pairs = zip(avals, inst.writes, strict=True)
+        return [line.fresh(a, s, ready, source) for a, s in pairs]
+    return [_written(line, inst, eqn, dst, begin, ready, source, active) for dst in dsts]
+
+
+def _throttled(line: Any, engine: str, priced: Price, begin: Ticks, active: Any) -> Ticks:
+    """By how much longer a throttled engine is busy; keeps its charge."""
+    law = line.laws.get(engine)
+    if law is None or not line.contended:
+        return 0
+    before = line.throttle[engine]
+    at, extra = throttle.extra_ticks(law, before, begin - line.last[engine], priced.busy)
+    line.throttle[engine] = throttle.after(
+        law, at, priced.busy + extra, priced.cost.duty, active, before
+    )
+    return extra
+
+
+def _occupy(line: Any, engine: str, priced: Price, freed: Ticks, active: Any) -> None:
+    """Keeps the engine busy, and takes from those that it shares a resource with."""
+    line.free[engine] = line.last[engine] = select(active, freed, line.last[engine])
+    line.touches[engine] += 1
+    if line.contended:
+        for other, ticks in priced.taken.items():
+            line.free[other] = line.free[other] + select(active, ticks, 0)
+            line.touches[other] += 1
+
+
+def _count(line: Any, inst: Instruction, priced: Price, avals: list[Any], active: Any) -> None:
     if priced.counts is None:
         priced.counts = counts(inst, priced.cost, priced.operands, avals)
     line.tally.add(priced.counts, line.all_cores if active is None else Cores(line.grid, active))
+
+
+def _hold(
+    line: Any, inst: Instruction, xs: list[Value], dsts: list[Value], engine: str, done: Ticks,
+    freed: Ticks, active: Any,
+) -> None:  # fmt: skip
+    """Keeps buffers and ports in use until the instruction is done with them."""
+    done, freed = select(active, done, 0), select(active, freed, 0)
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
-    left = done if inst.arrival is None else select(active, freed, line.zero)
-    for x in others:
-        if x.buffer is not None:
-            end = done if any(x is d for d in dsts) else left
-            x.buffer.idle = np.maximum(x.buffer.idle, end)
-    if line.trace_core is not None:
-        _record(line, inst, eqn, engine, start, freed, active)
-    if not inst.in_place:
-        return [line.fresh(a, s, done) for a, s in zip(avals, inst.writes, strict=True)]
-    return [_written(line, inst, eqn, dst, ready, active) for dst in dsts]
-
-
-# --- cost ---
-
-
-def _priced(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Priced:
-    """The cost of an equation, asked for once unless it depends on a count."""
-    key = (id(eqn), *(x.space for x in xs))
-    if (cached := line.prices.get(key)) is not None:
-        for x, allowed in zip(xs[inst.destinations :], inst.reads, strict=True):
-            if allowed == "register":
-                _known(inst, eqn, x)
-        return cached
-    spaces = (*inst.writes[: inst.destinations], *inst.reads)
-    operands = [_operand(inst, eqn, i, x, s) for i, (x, s) in enumerate(zip(xs, spaces))]
-    try:
-        cost = inst.cost(line.device, *operands, **eqn.params)
-    except EmulationError as e:
-        raise type(e)(str(e), jx.location(eqn)) from None
-    per = 1 if cost.engine is None else line.device.ticks_per_cycle[cost.engine]
-    priced = Priced(operands, cost, _ticks(cost.busy_cycles, per), _ticks(cost.latency_cycles, per))
-    if "count" not in inst.reads:
-        line.prices[key] = priced
-    return priced
-
-
-def _operand(inst: Instruction, eqn: Any, i: int, x: Value, allowed: Any) -> Operand:
-    """What the cost rule may see of operand `i`, once its memory space is checked."""
-    if allowed in ("register", "count"):
-        _known(inst, eqn, x)
-        shown = x.known if allowed == "count" else None
-        return Operand(x.shape, x.dtype, "register", shown)
-    names = (allowed,) if isinstance(allowed, str) else allowed
-    if names is not None and x.space not in names:
-        raise WrongSpace(
-            f"{inst.name}: operand {i} is in {x.space}, must be in {' or '.join(names)}",
-            jx.location(eqn),
-        )
-    return Operand(x.shape, x.dtype, x.space)
-
-
-def _known(inst: Instruction, eqn: Any, x: Value) -> None:
-    if x.known is None:
-        raise DataDependentBranch(
-            f"{inst.name}: an operand that must be a known integer depends on data",
-            jx.location(eqn),
-        )
-
-
-def _ticks(cycles: Any, per: int) -> Ticks:
-    """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error."""
-    if isinstance(cycles, np.ndarray):
-        return np.ceil(np.round(cycles.astype(np.float64) * per, 6)).astype(np.int64)
-    return math.ceil(round(cycles * per, 6))
+    left = done if inst.arrival is None else freed
+    user = line.causes.get(engine, engine)
+    for i, x in enumerate(xs):
+        if x.buffer is None:
+            continue
+        if not (inst.partial and i < len(dsts)):
+            x.buffer.use(done if i < len(dsts) else left, user)
+        if x.buffer.port is not None:
+            port = x.buffer.port
+            port.until, port.engine = later(port.until, freed), engine
+            port.uses += 1
 
 
 # --- checks and state ---
@@ -145,62 +121,46 @@ def _check_fresh(inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarra
             raise StaleTile(f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn))
 
 
-def _start(
-    line: Any, inst: Instruction, free: np.ndarray, xs: list[Value], dsts: list[Value]
-) -> np.ndarray:
-    """When engine, operands and destinations allow it; a partial write waits for readers only."""
-    waits = xs[len(dsts) :] if inst.partial else xs
-    if not line.contended:  # only for what the result is computed from
-        waits = waits if inst.reads_destination else xs[len(dsts) :]
-    start = free if line.contended else line.zero
-    for x in waits:
-        start = np.maximum(start, x.ready)
-    for d in dsts if line.contended else ():
-        start = np.maximum(start, d.buffer.idle)  # type: ignore[union-attr]
-    return start
-
-
-def _allocate(
-    line: Any, inst: Instruction, eqn: Any, aval: Any, active: np.ndarray | None
-) -> Value:
-    """A tile declared in a loop is one buffer, free again when its last reader is done."""
-    buffer = line.sites.get(line.path)
-    if buffer is None:
-        value = line.fresh(aval, inst.writes[0])
-        line.sites[line.path] = value.buffer
-        return value
+def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) -> Value:
+    """The tile's next buffer: a declaration in a loop is a ring as deep as it asks for."""
+    space, ring = inst.writes[0], line.sites.get(line.path)
+    if ring is None:
+        depth = 1 if line.as_written else eqn.params.get("buffers", 1)
+        ring = Ring([line.buffer() for _ in range(depth)])
+        if (bank := eqn.params.get("bank")) is not None:
+            for b in ring.buffers:
+                b.port = line.port(space, bank)
+        line.declare(ring)
+    buffer = ring.turn()
     buffer.version, buffer.writer = select(active, line.next_version(), buffer.version), eqn
-    ready = buffer.idle if line.contended else line.zero
-    return Value(tuple(aval.shape), aval.dtype, inst.writes[0], ready, buffer, buffer.version)
+    ready = buffer.idle if line.contended else 0
+    source = "buffer:" + buffer.user
+    return Value(aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source)
 
 
 def _written(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    dst: Value,
-    ready: np.ndarray,
+    line: Any, inst: Instruction, eqn: Any, dst: Value, begin: Ticks, ready: Ticks, source: str,
     active: np.ndarray | None,
-) -> Value:
+) -> Value:  # fmt: skip
     """The result in its destination's buffer, as a new version; parts are ready with the last."""
-    ready = np.maximum(ready, dst.ready) if inst.partial else ready
+    if inst.partial:
+        ready = later(ready, dst.ready)
     buffer = dst.buffer
     assert buffer is not None
+    if line.trace_core is not None and dst.space != line.device.home:
+        record.written(line, dst, begin, whole=not inst.reads_destination, active=active)
     buffer.version = select(active, line.next_version(), buffer.version)
     buffer.writer = eqn
     ready = select(active, ready, dst.ready)
-    return Value(dst.shape, dst.dtype, dst.space, ready, buffer, buffer.version)
+    return Value(
+        dst.shape, dst.dtype, dst.space, ready, buffer, buffer.version, source=source
+    )  # fmt: skip
 
 
 def _cross(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    dsts: list[Value],
-    priced: Priced,
-    start: np.ndarray,
+    line: Any, inst: Instruction, eqn: Any, dsts: list[Value], priced: Price, begin: Ticks,
     active: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """When a collective's results arrive, and when each core's engine is free again."""
     if active is not None and not active.all():
         raise PartialCollective(
@@ -208,27 +168,13 @@ def _cross(
             jx.location(eqn),
         )
     line.exchanged.add(eqn.params["axis"])
-    idle = line.zero
+    idle: Ticks = 0
     if line.contended:
         for d in dsts:
-            idle = np.maximum(idle, d.buffer.idle)  # type: ignore[union-attr]
-    every = (np.broadcast_to(x, line.grid) for x in (start, idle, priced.busy, priced.latency))
+            idle = later(idle, d.buffer.idle)  # type: ignore[union-attr]
+    every = (np.broadcast_to(x, line.grid) for x in (begin, idle, priced.busy, priced.latency))
     assert inst.arrival is not None
     return inst.arrival(line.device, line.mesh, Crossing(*every), *priced.operands, **eqn.params)
 
 
-def _record(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    engine: str,
-    start: np.ndarray,
-    freed: np.ndarray,
-    active: np.ndarray | None,
-) -> None:
-    def at(x: np.ndarray) -> Any:
-        return np.broadcast_to(x, line.grid)[line.trace_core]
-
-    if active is None or at(active):
-        span = int(at(start)), int(at(freed))
-        line.events.append(Event(engine, inst.name, *span, jx.location(eqn)))
+__all__ = ["issue"]

@@ -12,6 +12,8 @@ import numpy as np
 from emu import decisions, periodic
 from emu import jaxpr as jx
 from emu.periodic import Snapshot
+from emu.reading import Event
+from emu.ticks import Ticks, later, on_core, same
 from emu.values import Buffer, Value, at_slice
 from emu.writes import written
 
@@ -31,11 +33,11 @@ class Loop:
         self.path = line.path
         self.history: list[Snapshot] = []
         # A stacked output is ready when its last slice is.
-        self.ready = [line.zero for _ in s.body.outvars[s.carry :]]
+        self.ready: list[Ticks] = [0 for _ in s.body.outvars[s.carry :]]
         self.spaces = [line.device.home for _ in self.ready]
-        self.steps: list[list[np.ndarray]] = [[] for _ in self.ready]
-        self.done = self.tries = self.known_sites = 0
-        self.sites: list[Buffer] = []
+        self.steps: list[list[Ticks]] = [[] for _ in self.ready]
+        self.done = self.tries = 0
+        self.sources = ["" for _ in self.ready]
         self.plan: decisions.Plan | None = None
         self.mismatches: dict[int, np.ndarray] = {}
 
@@ -51,19 +53,19 @@ class Loop:
         ]
         outs = self.line.walk(s.body, [*self.consts, *self.carry, *slices], self.active)
         self.carry, ys = outs[: s.carry], outs[s.carry :]
-        self.ready = [np.maximum(r, y.ready) for r, y in zip(self.ready, ys, strict=True)]
-        self.spaces = [y.space for y in ys]
-        if self.line.depth == 1:
+        self.ready = [later(r, y.ready) for r, y in zip(self.ready, ys, strict=True)]
+        self.spaces, self.sources = [y.space for y in ys], [y.source for y in ys]
+        if len(self.line.loops) == 1:
             for steps, y in zip(self.steps, ys, strict=True):
                 steps.append(y.ready)
         self.done += 1
 
     def outputs(self) -> list[Value]:
         avals = [v.aval for v in self.eqn.outvars[self.s.carry :]]
-        stacks = zip(avals, self.spaces, self.ready, strict=True)
+        stacks = zip(avals, self.spaces, self.ready, self.sources, strict=True)
         values = [self.line.fresh(*stack) for stack in stacks]
         order = slice(None, None, -1) if self.s.reverse else slice(None)
-        if self.line.depth == 1:
+        if len(self.line.loops) == 1:
             values = [
                 dataclasses.replace(v, steps=steps[order])
                 for v, steps in zip(values, self.steps, strict=True)
@@ -73,18 +75,23 @@ class Loop:
     # --- jumping ---
 
     def snapshot(self) -> Snapshot:
-        line, n = self.line, len(self.path)
-        if len(line.sites) != self.known_sites:  # sites are only ever added
-            self.known_sites = len(line.sites)
-            self.sites = [b for p, b in line.sites.items() if p[:n] == self.path]
-        sites = self.sites
+        line = self.line
+        rings = line.within[self.path]
+        sites = [b for ring in rings for b in ring.buffers]
         buffers, form = periodic.roles(self.carry, [*self.consts, *self.stacked], sites)
-        clocks = [*line.free.values(), line.end, *self.ready, *(v.ready for v in self.carry)]
+        ports = [*line.ports.values()]
+        clocks = [*line.free.values(), *line.last.values(), line.end, *self.ready]
+        clocks += [*(v.ready for v in self.carry), *(p.until for p in ports)]
         clocks += [b.idle for b in buffers]
-        form = form, [x.shape for x in clocks]
-        versions = [b.version for b in buffers]
-        busy, sums = dict(line.busy), dict(line.tally.sums)
-        return Snapshot(clocks, buffers, versions, form, busy, sums, len(line.events))
+        marks = [*line.touches.values()] * 2 + [object() for _ in range(1 + len(self.ready))]
+        marks += [*self.carry, *(p.uses for p in ports), *(b.uses for b in buffers)]
+        labels = [*(p.engine for p in ports), *(b.user for b in buffers)]
+        charges = [state.form() for state in line.throttle.values()]
+        form = form, [np.shape(x) for x in clocks], labels, charges
+        return Snapshot(
+            clocks, marks, buffers, [b.version for b in buffers], [b.since for b in buffers], form,
+            dict(line.spent), dict(line.tally.sums), len(line.events),
+        )  # fmt: skip
 
     def alike(self, period: int) -> int:
         """How many further whole periods decide as each of the last two did."""
@@ -127,27 +134,30 @@ class Loop:
         return all(v.known is None or row is not None for v, row in rows)
 
     def jump(
-        self, was: Snapshot, now: Snapshot, steps: list[np.ndarray], period: int, times: int
+        self, was: Snapshot, now: Snapshot, steps: list[Ticks], period: int, times: int
     ) -> None:
         """Moves every clock and count `times` periods on."""
         line, end = self.line, self.done + times * period
         self.repeat_events(was, now, times)
-        # A clock that did not move stays the same object: nothing in the loop touches it.
-        moved = [
-            n if n is w else n + times * d
-            for w, n, d in zip(was.clocks, now.clocks, steps, strict=True)
-        ]
-        for engine in line.free:
-            line.free[engine] = moved.pop(0)
-            line.busy[engine] = line.busy[engine] + times * (now.busy[engine] - was.busy[engine])
+        moved = [n + times * d for n, d in zip(now.clocks, steps, strict=True)]
+        for engines in (line.free, line.last):
+            for engine in engines:
+                engines[engine] = moved.pop(0)
+        for key, ticks in now.grown(was).items():
+            line.spent[key] = line.spent[key] + times * ticks
         line.end = moved.pop(0)
         self.ready = [moved.pop(0) for _ in self.ready]
         self.steps = [self.repeated(x, end - self.done, times) for x in self.steps if x]
         ready = [moved.pop(0) for _ in self.carry]
+        for port in line.ports.values():
+            port.until = moved.pop(0)
         held = self.rotate(was, now, times)
-        for buffer, idle in zip(held, moved, strict=True):
+        for r, (buffer, idle) in enumerate(zip(held, moved, strict=True)):
             buffer.idle = idle
+            if (since := now.since[r]) is not None and (before := was.since[r]) is not None:
+                buffer.since = since + times * (since - before)
         place = {id(b): r for r, b in enumerate(now.buffers)}
+        self.turn_rings(now, held)
         self.carry = [
             self.carried(slot, v, end, r, None if v.buffer is None else held[place[id(v.buffer)]])
             for slot, (v, r) in enumerate(zip(self.carry, ready, strict=True))
@@ -155,20 +165,26 @@ class Loop:
         line.tally.grown_since(was.sums, times)
         self.done, self.history = end, []
 
-    def slices_repeat(self, period: int, steps: list[np.ndarray]) -> bool:
+    def turn_rings(self, now: Snapshot, held: list[Buffer]) -> None:
+        """Puts the buffers that hold a ring's roles after the jump into the ring."""
+        place = {id(b): r for r, b in enumerate(now.buffers)}
+        for ring in self.line.within[self.path]:
+            ring.buffers = [held[place[id(b)]] for b in ring.buffers]
+
+    def slices_repeat(self, period: int, steps: list[Ticks]) -> bool:
         """Whether the last period's slices already move as the last of all slices does.
 
         A slice's time is convex in the number of periods, so once it has that rate it keeps it.
         """
-        rates = steps[len(self.line.free) + 1 :]
+        rates = steps[2 * len(self.line.free) + 1 :]
         return all(
-            (now - was == rate).all()
+            same(now - was, rate)
             for slices, rate in zip(self.steps, rates)
             for was, now in zip(slices[-2 * period : -period], slices[-period:])
         )
 
     @staticmethod
-    def repeated(steps: list[np.ndarray], further: int, times: int) -> list[np.ndarray]:
+    def repeated(steps: list[Ticks], further: int, times: int) -> list[Ticks]:
         """When further slices are ready, if the last periods go on as they went."""
         period = further // times
         block, shift = steps[-period:], steps[-1] - steps[-1 - period]
@@ -179,74 +195,81 @@ class Loop:
         held, written = periodic.rotated(was, now, times)
         self.stale = [self.stale_now(v) for v in self.carry]
         for buffer, changed in zip(held, written, strict=True):
-            if changed.any():
-                buffer.version = np.where(changed, self.line.next_version(), buffer.version)
+            if np.any(changed):
+                version = self.line.next_version()
+                every = not isinstance(changed, np.ndarray)
+                buffer.version = version if every else np.where(changed, version, buffer.version)
         return held
 
-    def stale_now(self, v: Value) -> np.ndarray | None:
+    def stale_now(self, v: Value) -> Any:
         if v.buffer is None or periodic.staleness(v) is None:
             return None
-        return np.asarray(v.version != v.buffer.version)
+        return v.version != v.buffer.version
 
-    def carried(
-        self, slot: int, v: Value, t: int, ready: np.ndarray, buffer: Buffer | None
-    ) -> Value:
+    def carried(self, slot: int, v: Value, t: int, ready: Ticks, buffer: Buffer | None) -> Value:
         """A carry slot's value when iteration `t` begins."""
         assert self.plan is not None
         version, stale = None if buffer is None else buffer.version, self.stale[slot]
         if stale is not None:
-            version = np.where(stale, -1, version)  # type: ignore[arg-type]
+            version = -1 if stale is True else np.where(stale, -1, version)  # type: ignore
         rows = self.plan.carry[slot]
         known = None if v.known is None or rows is None else rows[min(t, len(rows) - 1)]
         return dataclasses.replace(v, ready=ready, buffer=buffer, version=version, known=known)
 
     # --- the trace ---
 
-    def engine_shift(self, steps: list[np.ndarray]) -> dict[str, int]:
-        """By how much each engine's instructions move over a period on the traced core."""
-        line = self.line
-        at = (int(np.broadcast_to(d, line.grid)[line.trace_core]) for d in steps)
-        return dict(zip(line.free, at))
-
     def events_repeat(
-        self, first: Snapshot, was: Snapshot, now: Snapshot, steps: list[np.ndarray]
+        self, first: Snapshot, was: Snapshot, now: Snapshot, steps: list[Ticks]
     ) -> bool:
         """Whether the recorded instructions already move with their engines."""
-        if self.line.trace_core is None:
+        line = self.line
+        if line.trace_core is None:
             return True
-        self.shift = self.engine_shift(steps)
-        earlier = self.line.events[first.events : was.events]
-        return self.moved(earlier, 1) == self.line.events[was.events : now.events]
-
-    def moved(self, events: list[Any], times: int) -> list[Any]:
-        by = {engine: times * d for engine, d in self.shift.items()}
-        return [
-            dataclasses.replace(e, start=e.start + by[e.engine], end=e.end + by[e.engine])
-            for e in events
-        ]
+        earlier = line.events[first.events : was.events]
+        later_ones = line.events[was.events : now.events]
+        if len(earlier) != len(later_ones):
+            return False
+        engines = {
+            engine: on_core(step, line.grid, line.trace_core)
+            for engine, step in zip(line.last, steps[len(line.free) :])
+        }
+        self.shifts = [b.start - a.start for a, b in zip(earlier, later_ones)]
+        return all(
+            moved(a, shift) == b and engines.get(a.engine, shift) == shift
+            for a, b, shift in zip(earlier, later_ones, self.shifts)
+        )
 
     def repeat_events(self, was: Snapshot, now: Snapshot, times: int) -> None:
         if self.line.trace_core is not None:
             block = self.line.events[was.events : now.events]
             for i in range(1, times + 1):
-                self.line.events += self.moved(block, i)
+                self.line.events += [moved(e, i * by) for e, by in zip(block, self.shifts)]
+
+
+def moved(event: Event, by: int) -> Event:
+    """An event some ticks later."""
+    e = event
+    return Event(
+        e.engine, e.name, e.start + by, e.end + by, e.where, e.cause, e.done + by, e.ready + by
+    )
 
 
 def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
     """Reads a `scan`, jumping where its schedule repeats."""
     loop = Loop(line, eqn, xs, active)
     exchanged, line.exchanged = line.exchanged, set()
-    ended, line.end = line.end, line.zero
+    ended, line.end = line.end, 0
     held = read_only(loop) if loop.s.length > 2 else []
-    idles = [b.idle for b in held]
+    idles = [(b.idle, b.user) for b in held]
     for b in held:
-        b.idle = line.zero
+        b.idle = 0
     if line.jump and loop.s.length > 2:
         loop.plan = decisions.plan(line, loop.s, loop.consts, loop.carry, loop.stacked)
+    line.loops.append(line.path)
+    line.within.setdefault(line.path, [])
     if loop.plan is not None:
         loop.history = [loop.snapshot()]
     stepped_all = True
-    line.depth += 1
     while loop.done < loop.s.length:
         loop.step()
         if loop.plan is not None and loop.done < loop.s.length and loop.try_jump():
@@ -254,11 +277,11 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
     if stepped_all and loop.s.length > MAX_PERIOD and line.jump:
         line.unjumped.append(jx.location(eqn))
     line.exchanged |= exchanged
-    line.end = np.maximum(line.end, ended)
-    for b, idle in zip(held, idles, strict=True):
-        b.idle = np.maximum(b.idle, idle)
+    line.end = later(line.end, ended)
+    for b, (idle, user) in zip(held, idles, strict=True):
+        b.use(idle, user)
     outputs = loop.outputs()
-    line.depth -= 1
+    line.loops.pop()
     return outputs
 
 

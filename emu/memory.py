@@ -1,7 +1,8 @@
 """Live bytes per memory space of one core, from the same jaxpr: peak use and `OutOfMemory`.
 
 A buffer lives from the instruction that makes it to the last use of any tile in it. Tiles written
-in place and views share their buffer; a tile declared in a loop is one buffer, reused each time.
+in place and views share their buffer; a tile declared in a loop is a ring of as many buffers as it
+asks for, used again and again.
 In a partitioned space a tile takes its bytes per partition, in whole grains, on every partition.
 """
 
@@ -60,13 +61,16 @@ def _nbytes(aval: Any) -> int:
     return aval.size * aval.dtype.itemsize
 
 
-def _footprint(device: Device, space: str, aval: Any) -> int:
-    """Bytes that a tile takes of its memory space."""
+def _footprint(device: Device, space: str, aval: Any, params: Any) -> int:
+    """Bytes that a tile, or all buffers of its ring, takes of its memory space."""
+    depth = params.get("buffers", 1)
     if space not in device.partitioned:
-        return _nbytes(aval)
+        return depth * _nbytes(aval)
     partitions, grain = device.partitioned[space]
+    if params.get("bank") is not None:  # it shares its bank
+        grain = 1
     free = math.prod(aval.shape[1:]) * aval.dtype.itemsize
-    return partitions * math.ceil(free / grain) * grain
+    return depth * partitions * math.ceil(free / grain) * grain
 
 
 def _body(
@@ -116,7 +120,7 @@ def _equation(
         if inst.in_place:
             return xs[: inst.destinations], {}
         pairs = zip(eqn.outvars, inst.writes, strict=True)
-        return [Storage(space, _footprint(device, space, v.aval)) for v, space in pairs], {}
+        return [Storage(s, _footprint(device, s, v.aval, eqn.params)) for v, s in pairs], {}
     if name == "scan":
         return _scan(device, eqn, xs)
     if name == "cond":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.ticks import Ticks, flat, same
 from emu.values import Buffer, Value
 
 MAX_RATES = 8
@@ -23,26 +24,34 @@ class Snapshot:
 
     Attributes:
       clocks: engines, the loop's end and outputs, the carry's ready times, buffers' idle times.
+      marks: per clock, something that changes whenever the loop may have moved it, even by nothing.
       buffers: the buffers of those idle times; a buffer's place here is its role.
       versions: the version each buffer held.
+      since: when what each buffer holds began to be written, on the traced core.
       form: what must be equal for two states to have the same future: which value is in which
         role, where it lies, whether it is stale or known, and the clocks' shapes.
-      busy: engine to its busy ticks.
+      spent: `(engine, what)` to its ticks.
       sums: the tally.
       events: how many events had been recorded.
     """
 
-    clocks: list[np.ndarray]
+    clocks: list[Ticks]
+    marks: list[Any]
     buffers: list[Buffer]
-    versions: list[np.ndarray]
+    versions: list[Any]
+    since: list[int | None]
     form: Any
-    busy: dict[str, np.ndarray]
+    spent: dict[tuple[str, str], Ticks]
     sums: dict[tuple[str, str], int]
     events: int
 
     @cached_property
     def flat(self) -> np.ndarray:
-        return np.concatenate([x.ravel() for x in self.clocks])
+        return flat(self.clocks)
+
+    def grown(self, since: "Snapshot") -> dict[tuple[str, str], Ticks]:
+        """What was spent between another state and this one."""
+        return {key: ticks - since.spent.get(key, 0) for key, ticks in self.spent.items()}
 
 
 def roles(carry: list[Value], fixed: Sequence[Value], sites: list[Buffer]) -> tuple[Any, Any]:
@@ -67,13 +76,11 @@ def staleness(v: Value) -> bytes | None:
     """On which cores a value was overwritten, or None if on none."""
     if v.buffer is None or v.version is v.buffer.version:
         return None
-    stale = np.asarray(v.version != v.buffer.version)
-    return stale.tobytes() if stale.any() else None
+    stale = v.version != v.buffer.version
+    return np.asarray(stale).tobytes() if np.any(stale) else None
 
 
-def step(
-    first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]
-) -> list[np.ndarray] | None:
+def step(first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]) -> list[Ticks] | None:
     """Each clock's step over one period if every further period must repeat it, else None.
 
     Args:
@@ -87,17 +94,16 @@ def step(
     steps = now.flat - was.flat
     if not np.array_equal(steps, was.flat - first.flat):
         return None
-    each = list(zip(first.clocks, was.clocks, now.clocks, strict=True))
-    moved = [i for i, (f, w, n) in enumerate(each) if not f is w is n]  # others are constants
+    # What nothing in the loop touches is a constant; a clock may be touched and yet stand still.
+    moved = [i for i, (a, b) in enumerate(zip(first.marks, now.marks, strict=True)) if a != b]
     if moved:
         before, after = [was.clocks[i] for i in moved], [now.clocks[i] for i in moved]
-        if not _repeats(_flat(before), _flat(after)) and not _by_group(before, after, apart):
+        if not _repeats(flat(before), flat(after)) and not _by_group(before, after, apart):
             return None
-    return [n - w for _, w, n in each]
-
-
-def _flat(clocks: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([x.ravel() for x in clocks])
+    before, after = was.grown(first), now.grown(was)
+    if before.keys() != after.keys() or not all(same(before[k], after[k]) for k in after):
+        return None
+    return [n - w for w, n in zip(was.clocks, now.clocks, strict=True)]
 
 
 def _repeats(was: np.ndarray, now: np.ndarray) -> bool:
@@ -120,15 +126,15 @@ def _repeats(was: np.ndarray, now: np.ndarray) -> bool:
     return all(now[steps <= slow].max() < was[steps > slow].min() for slow in rates[:-1])
 
 
-def _by_group(was: list[np.ndarray], now: list[np.ndarray], apart: list[int]) -> bool:
+def _by_group(was: list[Ticks], now: list[Ticks], apart: list[int]) -> bool:
     """The same, asked of each group of cores that exchange data in the loop."""
-    frame = np.broadcast_shapes(*(x.shape for x in now))
-    apart = [i for i in apart if frame[i] > 1]
+    frame = np.broadcast_shapes(*(np.shape(x) for x in now))
+    apart = [i for i in apart if frame and frame[i] > 1]
     if not apart:
         return False
     groups = int(np.prod([frame[i] for i in apart]))
 
-    def grouped(clocks: list[np.ndarray]) -> np.ndarray:
+    def grouped(clocks: list[Ticks]) -> np.ndarray:
         x = np.stack([np.broadcast_to(c, frame) for c in clocks])
         return np.moveaxis(x, [1 + i for i in apart], range(len(apart))).reshape(groups, -1)
 
@@ -139,7 +145,7 @@ def _by_group(was: list[np.ndarray], now: list[np.ndarray], apart: list[int]) ->
     return all(_repeats(*np.split(pair, 2)) for pair in alike)
 
 
-def rotated(was: Snapshot, now: Snapshot, times: int) -> tuple[list[Buffer], list[np.ndarray]]:
+def rotated(was: Snapshot, now: Snapshot, times: int) -> tuple[list[Buffer], list[Any]]:
     """Which buffer is in each role after `times` more periods, and on which cores it was written.
 
     The tiles of a ring change roles every iteration. A role that the loop keeps filling with new
@@ -158,8 +164,8 @@ def rotated(was: Snapshot, now: Snapshot, times: int) -> tuple[list[Buffer], lis
         elif times < len(orbit):
             buffer = now.buffers[orbit[times]]
         else:
-            buffer = Buffer(buffer.idle, buffer.version, buffer.writer)
-        changed = np.zeros((1,) * buffer.version.ndim, bool)
+            buffer = dataclasses.replace(buffer)
+        changed: Any = False
         if q is not None and len(orbit) > 1:
             for q in orbit:
                 changed = changed | (now.versions[q] != was.versions[source[q]])  # type: ignore

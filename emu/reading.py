@@ -1,21 +1,44 @@
 """What one pass over a program told: the clock and the counts of every core."""
 
 import dataclasses
+import functools
+import math
+
+import numpy as np
 
 from emu.datasheet import Device
 from emu.tally import Tally
+from emu.ticks import Ticks
 from emu.values import Value
+
+IN_USE = " in use"  # engine of an event that is a tile's lifetime: the memory space and this
+THROTTLE = "throttle"  # engine of an event during which a throttled engine runs slow
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """One instruction on one engine of the traced core, in ticks."""
+    """One instruction on one engine of the traced core, in ticks.
+
+    Attributes:
+      engine: the engine; `"sbuf in use"` and the like for a tile's lifetime, whose name is its
+        bytes; `"throttle"` while an engine, named by `name`, runs slow.
+      name: the instruction.
+      start, end: the engine is busy in between.
+      done: the result is written.
+      ready: a dependent instruction may start.
+      where: the kernel's file and line.
+      cause: what the start waited for: `"engine"`, the source of an operand, `"buffer:"` and the
+        last user of the destination, `"shared"`, `"bank"`, `"port"` or `"lead"`.
+    """
 
     engine: str
     name: str
     start: int
     end: int
     where: str
+    cause: str = ""
+    done: int = 0
+    ready: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +47,12 @@ class Reading:
 
     Attributes:
       device: the machine and band it was read on.
-      cores: how many cores the mesh has.
-      end_ticks: when the last core is done.
-      busy_ticks: engine to its mean busy ticks over cores.
-      most_busy_ticks: engine to the largest busy ticks of any core.
+      grid: the mesh's sizes.
+      end: when each core is done.
+      last: engine to when it was last free, per core.
+      spent: `(engine, what)` to its ticks per core, so that those of one engine add up to `last`:
+        `"work"`, causes in `Cost.lost`, `"throttle"`, `"fill"` before its first instruction, and
+        `"wait:"` with the cause.
       tally: FLOPs, bytes and counts summed over cores.
       outputs: flat list of output values.
       events: the traced core's instructions, if asked for.
@@ -37,16 +62,44 @@ class Reading:
     """
 
     device: Device
-    cores: int
-    end_ticks: int
-    busy_ticks: dict[str, float]
-    most_busy_ticks: dict[str, int]
+    grid: tuple[int, ...]
+    end: Ticks
+    last: dict[str, Ticks]
+    spent: dict[tuple[str, str], Ticks]
     tally: Tally
     outputs: list[Value]
     events: list[Event]
     stepped: int
     issued: int
     unjumped: list[str]
+
+    @property
+    def cores(self) -> int:
+        """How many cores the mesh has."""
+        return math.prod(self.grid)
+
+    @property
+    def end_ticks(self) -> int:
+        """When the last core is done."""
+        return int(np.max(self.end))
+
+    @functools.cached_property
+    def _busy(self) -> dict[str, Ticks]:
+        busy: dict[str, Ticks] = dict.fromkeys(self.last, 0)
+        for (engine, what), ticks in self.spent.items():
+            if what != "fill" and not what.startswith("wait:"):
+                busy[engine] = busy[engine] + ticks
+        return busy
+
+    @property
+    def busy_ticks(self) -> dict[str, float]:
+        """Engine to its mean busy ticks over cores."""
+        return {e: float(np.broadcast_to(b, self.grid).mean()) for e, b in self._busy.items()}
+
+    @property
+    def most_busy_ticks(self) -> dict[str, int]:
+        """Engine to the largest busy ticks of any core."""
+        return {e: int(np.max(b)) for e, b in self._busy.items()}
 
     @property
     def seconds(self) -> float:

@@ -5,22 +5,26 @@ order (`emu.issue`), so no event queue is needed. Branches are timed per core (`
 loops are stepped until they repeat, then jumped (`emu.loops`).
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from emu import jaxpr as jx
-from emu import known, liveness, loops
+from emu import known, liveness, loops, record
 from emu.branches import branch
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, NoCostRule
 from emu.instruction import lookup
-from emu.issue import Priced, issue
+from emu.issue import issue
+from emu.price import Price
 from emu.reading import Event, Reading
 from emu.tally import Cores, Tally
-from emu.values import Buffer, Value
+from emu.throttle import State
+from emu.ticks import Ticks
+from emu.values import Buffer, Port, Ring, Value
+
+Path = tuple[Any, ...]
 
 # Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
 VIEWS = {"reshape", "squeeze", "slice", "dynamic_slice", "broadcast_in_dim", "expand_dims"}
@@ -32,12 +36,17 @@ class Timeline:
     """Issue state of every engine on every core, and the sum of what was issued.
 
     Attributes:
-      free: engine to the tick at which it can issue next, over the mesh.
-      busy: engine to its busy ticks so far, over the mesh.
+      free: engine to the tick at which it can issue next, what others took from it included.
+      last: engine to the tick at which it was last free itself.
+      touches: engine to how often its clocks may have moved.
+      spent: `(engine, what)` to ticks so far (see `Reading`).
+      throttle: the charge of every engine that throttles.
       end: when the last instruction so far is done; inside a loop, the last of that loop.
       tally: counts, FLOPs and bytes.
-      path: where in the program the walk is, by equation and branch numbers.
-      sites: the buffer of each tile by the path that declares it.
+      path: where in the program the walk is, by equation and branch numbers, innermost last.
+      sites: the ring of each tile by the path that declares it.
+      within: the rings declared inside each enclosing loop, by the loop's path.
+      ports: memory space and bank to its port.
       prices: costs that no count changes, by equation and memory spaces.
       exchanged: mesh axes along which cores exchanged data in the loop being walked.
       stepped: instructions walked.
@@ -51,39 +60,60 @@ class Timeline:
         *,
         jump: bool = True,
         contended: bool = True,
+        as_written: bool = False,
         trace_core: tuple[int, ...] | None = None,
     ):
         self.device, self.mesh = device, dict(mesh)
         self.grid = tuple(self.mesh.values())
         self.rank = len(self.grid)
         self.jump, self.contended, self.trace_core = jump, contended, trace_core
-        self.zero = np.zeros((1,) * self.rank, np.int64)
-        self.free = {e: self.zero for e in device.ticks_per_cycle}
-        self.busy = {e: self.zero for e in device.ticks_per_cycle}
-        self.tally, self.end = Tally(), self.zero
+        self.as_written = as_written
+        self.free: dict[str, Ticks] = dict.fromkeys(device.ticks_per_cycle, 0)
+        self.last: dict[str, Ticks] = dict(self.free)
+        self.touches = dict.fromkeys(device.ticks_per_cycle, 0)
+        self.spent: dict[tuple[str, str], Ticks] = {}
+        self.laws, self.causes = device.throttle_laws, device.causes
+        self.throttle = {engine: State() for engine in self.laws}
+        self.tally, self.end = Tally(), 0
         self.all_cores = Cores(self.grid, None)
         self.events: list[Event] = []
-        self.sites: dict[tuple[int, ...], Buffer] = {}
+        self.tracked: dict[int, tuple[Buffer, str, int]] = {}
+        self.sites: dict[Path, Ring] = {}
+        self.within: dict[Path, list[Ring]] = {}
+        self.ports: dict[tuple[str, int], Port] = {}
         self.literals: dict[jx.Body, dict[int, Value]] = {}
-        self.prices: dict[tuple[Any, ...], Priced] = {}
-        self.path: tuple[int, ...] = ()
+        self.prices: dict[tuple[Any, ...], Price] = {}
+        self.path: Path = ()
+        self.loops: list[Path] = []
         self.exchanged: set[str] = set()
         self.stepped = 0
         self.unjumped: list[str] = []
-        self.depth = 0  # how many loops enclose the walk
         self._version = 0
 
     # --- values ---
 
-    def fresh(self, aval: Any, space: str, ready: np.ndarray | None = None) -> Value:
+    def fresh(self, aval: Any, space: str, ready: Ticks = 0, source: str = "") -> Value:
         """A value in a buffer of its own."""
-        ready = self.zero if ready is None else ready
-        buffer = Buffer(idle=ready, version=self.next_version())
-        return Value(aval.shape, aval.dtype, space, ready, buffer, buffer.version)
+        buffer = self.buffer(ready, source)
+        return Value(
+            aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source
+        )  # fmt: skip
+
+    def buffer(self, idle: Ticks = 0, user: str = "") -> Buffer:
+        return Buffer(idle, self.next_version(), user=user)
+
+    def port(self, space: str, bank: int) -> Port:
+        return self.ports.setdefault((space, bank), Port())
+
+    def declare(self, ring: Ring) -> None:
+        """Remembers the ring of the tile declared where the walk is."""
+        self.sites[self.path] = ring
+        for loop in self.loops:
+            self.within[loop].append(ring)
 
     def constant(self, aval: Any, known_value: np.ndarray | None) -> Value:
         """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
-        return Value(aval.shape, aval.dtype, "register", self.zero, None, None, known_value)
+        return Value(aval.shape, aval.dtype, "register", 0, None, None, known_value)
 
     def fixed(self, body: jx.Body) -> dict[int, Value]:
         """Values of a body's literals, made once, and of its constants, by the atom's id."""
@@ -107,9 +137,9 @@ class Timeline:
             return self.constant(aval, value)
         return self.fresh(aval, self.device.home)
 
-    def next_version(self) -> np.ndarray:
+    def next_version(self) -> int:
         self._version += 1
-        return self.zero + self._version
+        return self._version
 
     def core_index(self, axis: str) -> np.ndarray:
         """Every core's index along a mesh axis, broadcastable to the mesh."""
@@ -126,7 +156,7 @@ class Timeline:
         env.update(zip(inputs, ins, strict=True))
         outer = self.path
         for i, (eqn, operands, results) in enumerate(body.steps):
-            self.path = (*outer, i)
+            self.path = outer, i
             outs = self.equation(eqn, [env[v] for v in operands], active)
             env.update(zip(results, outs, strict=True))
         self.path = outer
@@ -188,7 +218,8 @@ def read(
       mesh: axis name to size.
       device: machine and band.
       **options: of `Timeline`: `jump=False` steps every loop, `contended=False` gives the critical
-        path alone (engines and buffers without limit), `trace_core` records that core's events.
+        path alone (engines and buffers without limit), `as_written=True` treats every ring of tiles
+        as one buffer, `trace_core` records that core's events.
 
     Raises:
       EmulationError: an instruction, branch or operand the machine cannot run as written.
@@ -197,10 +228,9 @@ def read(
     liveness.check_all_read(traced)
     ins = [line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)]
     outs = line.walk(traced, ins, None)
-    mean = {e: float(np.broadcast_to(b, line.grid).mean()) for e, b in line.busy.items()}
+    record.finish(line)
     return Reading(
-        device, math.prod(line.grid), int(line.end.max(initial=0)), mean,
-        {e: int(b.max(initial=0)) for e, b in line.busy.items()}, line.tally, outs, line.events,
+        device, line.grid, line.end, line.last, line.spent, line.tally, outs, line.events,
         line.stepped, sum(line.tally.by("count").values()), line.unjumped,
     )  # fmt: skip
 

@@ -1,8 +1,4 @@
-"""What the clock knows of a tile: which buffer it is, when it may be read and overwritten.
-
-All times are `int64` ticks in arrays with the mesh's rank, each dimension of full size or 1: they
-stay `[1, 1]` until a collective or a branch tells cores apart.
-"""
+"""What the clock knows of a tile: which buffer it is, when it may be read and overwritten."""
 
 import dataclasses
 import math
@@ -10,8 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from emu.ticks import Ticks, anywhere
 
-@dataclasses.dataclass(eq=False)
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Port:
+    """A part of a memory that one engine uses at a time, such as a PSUM bank.
+
+    Attributes:
+      until: when its last user so far is done.
+      engine: that user.
+      uses: how often it was used.
+    """
+
+    until: Ticks = 0
+    engine: str = ""
+    uses: int = 0
+
+
+@dataclasses.dataclass(eq=False, slots=True)
 class Buffer:
     """Storage of a tile; a later write to it makes every earlier tile stale.
 
@@ -19,11 +32,42 @@ class Buffer:
       idle: when its last reader or writer so far is done, per core.
       version: number of the write it holds, per core.
       writer: equation of that write, for error messages.
+      user: what that last reader or writer is called as a cause of waiting.
+      port: shared with other tiles, or None.
+      since: on the traced core, when what it holds began to be written; None before.
+      uses: how often it was used.
     """
 
-    idle: np.ndarray
-    version: np.ndarray
+    idle: Ticks
+    version: Any
     writer: Any = None
+    user: str = ""
+    port: Port | None = None
+    since: int | None = None
+    uses: int = 0
+
+    def use(self, until: Ticks, user: str) -> None:
+        """Keeps the buffer in use until a time."""
+        self.uses += 1
+        if type(until) is int and type(self.idle) is int:
+            if until >= self.idle:
+                self.idle, self.user = until, user
+        else:
+            if np.any(until >= self.idle):
+                self.user = user
+            self.idle = np.maximum(self.idle, until)
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Ring:
+    """The buffers of a tile declared in a loop, the next to be used first."""
+
+    buffers: list[Buffer]
+
+    def turn(self) -> Buffer:
+        """The next buffer, which goes to the end of the line."""
+        self.buffers.append(self.buffers.pop(0))
+        return self.buffers[-1]
 
 
 @dataclasses.dataclass(eq=False, slots=True)  # never changed once made; frozen would cost 2 us each
@@ -36,16 +80,18 @@ class Value:
       version: the buffer's version that holds it, per core.
       known: integer value, `[*mesh, *shape]` with mesh dimensions of full size or 1, or None.
       steps: of an outermost loop's stacked output, when each leading slice was ready.
+      source: what made it, as a cause of waiting.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     space: str
-    ready: np.ndarray
+    ready: Ticks
     buffer: Buffer | None = None
-    version: np.ndarray | None = None
+    version: Any = None
     known: np.ndarray | None = None
-    steps: list[np.ndarray] | None = None
+    steps: list[Ticks] | None = None
+    source: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -53,23 +99,25 @@ class Value:
 
     def viewed(self, aval: Any) -> "Value":
         """The same storage seen with another shape."""
-        return Value(aval.shape, aval.dtype, self.space, self.ready, self.buffer, self.version)
+        return Value(
+            aval.shape, aval.dtype, self.space, self.ready, self.buffer, self.version,
+            source=self.source,
+        )  # fmt: skip
 
     def stale_on(self, active: np.ndarray | None) -> bool:
         """Whether any active core holds a later write in this value's buffer."""
         if self.buffer is None or self.version is self.buffer.version:
             return False
-        differs = np.asarray(self.version != self.buffer.version)
-        return bool((differs if active is None else differs & active).any())
-
-
-def select(active: np.ndarray | None, new: Any, old: Any) -> Any:
-    """`new` on the active cores, `old` elsewhere; None means all are active."""
-    return new if active is None else np.where(active, new, old)
+        differs = self.version != self.buffer.version
+        if active is None or differs is False:
+            return anywhere(differs)
+        return bool(np.any(differs & active))
 
 
 def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
     """Leading slice `index` of a stacked value; `rank` is the mesh's."""
     known = None if value.known is None else value.known[(slice(None),) * rank + (index,)]
     v = value
-    return Value(aval.shape, aval.dtype, v.space, v.ready, v.buffer, v.version, known)
+    return Value(
+        aval.shape, aval.dtype, v.space, v.ready, v.buffer, v.version, known, source=v.source
+    )

@@ -41,10 +41,14 @@ class ToySheet(Sheet):
     io_hz: Quantity = toy(3_000_000_000)
     sbuf_bytes: Quantity = toy(1 << 20)
     load_latency_cycles: Quantity = toy(100, 80, 150)
+    mul_throttle_window_s: Quantity = toy(1e-8)  # 120 ticks
+    mul_throttle_share: Quantity = toy(0.5)
+    mul_throttle_slowdown: Quantity = toy(3)
 
 
 TICKS = {"mul": 2, "add": 3, "io": 4, "dma": 1}
 TOY = ToySheet().at()
+THROTTLED = ToySheet(throttles={"mul": "mul_throttle"}).at()
 
 
 def with_sbuf(nbytes: int) -> Any:
@@ -56,7 +60,7 @@ def with_sbuf(nbytes: int) -> Any:
 
 @instruction("toy.tile", cost=lambda d, **_: Cost(engine="add"), reads=(), writes="sbuf",
              in_place=False)  # fmt: skip
-def tile(*, shape=SHAPE, dtype=jnp.float32):
+def tile(*, shape=SHAPE, dtype=jnp.float32, buffers=1, bank=None):
     return jnp.full(shape, jnp.nan, dtype)
 
 
@@ -130,22 +134,25 @@ def all_add(dst, x, *, axis):
 # --- cost given by the caller; `effect` lets a program overwrite tiles that nobody read ---
 
 
-def chosen(d, *operands, engine, busy, latency):
-    return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency)
+def chosen(d, *operands, engine, busy, latency, **more):
+    more = {
+        key: dict(x) if key in ("taken", "lead_cycles", "lost") else x for key, x in more.items()
+    }
+    return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency, **more)
 
 
 @instruction("toy.op", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True)
-def op(dst, a, *, engine, busy, latency):
+def op(dst, a, **cost):
     return a
 
 
 @instruction("toy.part", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True, partial=True)
-def part(dst, a, *, engine, busy, latency):
+def part(dst, a, **cost):
     return a
 
 
 @instruction("toy.fetch", cost=chosen, reads=("hbm",), writes="sbuf", effect=True)
-def fetch(dst, x, *, engine, busy, latency):
+def fetch(dst, x, **cost):
     return x
 
 
@@ -189,13 +196,21 @@ class Scope:
 
 
 @st.composite
-def costs(draw):
+def costs(draw, plain=False):
     busy = draw(st.integers(0, 9))
-    return dict(
-        engine=draw(st.sampled_from(sorted(TICKS))),
-        busy=busy,
-        latency=busy + draw(st.sampled_from([0, 0, 3, 40, 300])),
-    )
+    engine = draw(st.sampled_from(sorted(TICKS)))
+    latency = busy + draw(st.sampled_from([0, 0, 3, 40, 300]))
+    cost = dict(engine=engine, busy=busy, latency=latency)
+    return cost if plain else cost | draw(st.sampled_from([{}, {}, *extras(engine, busy)]))
+
+
+def extras(engine, busy):
+    """What a cost may hold besides: each a setting of its own."""
+    other = next(e for e in sorted(TICKS) if e != engine)
+    return [
+        {"handover_cycles": 5}, {"lead_cycles": ((1, 7),)}, {"lost": (("idling", busy // 2),)},
+        {"taken": ((other, 4),)}, {"excludes": (other,)}, {"duty": 0.25},
+    ]  # fmt: skip
 
 
 @st.composite
@@ -215,8 +230,11 @@ def statements(draw, depth, branchable):
     if kind == "rotate":
         return kind, draw(st.integers(1, TILES - 2))
     if kind == "hop":
-        return kind, dst, src, draw(st.sampled_from(sorted(MESH))), draw(costs())
-    return kind, dst, src, draw(costs())
+        return kind, dst, src, draw(st.sampled_from(sorted(MESH))), draw(costs(plain=True))
+    if kind == "scratch":
+        bank = draw(st.sampled_from([None, 0, 1]))
+        return kind, dst, src, draw(st.integers(1, 3)), bank, draw(costs())
+    return kind, dst, src, draw(costs(plain=kind == "counted"))
 
 
 def bodies_of(depth, branchable):
@@ -261,9 +279,10 @@ def run_fetch(tiles, scope, dst, src, cost):
     return tiles
 
 
-def run_scratch(tiles, scope, dst, src, cost):
+def run_scratch(tiles, scope, dst, src, buffers, bank, cost):
     """Through a tile declared on the spot."""
-    passing = op(tile(), tiles[src], engine="add", busy=2, latency=5)
+    passing = tile(buffers=buffers, bank=bank)
+    passing = op(passing, tiles[src], engine="add", busy=2, latency=5)
     tiles[dst] = op(tiles[dst], passing, **cost)
     return tiles
 
@@ -329,15 +348,24 @@ def same_clock(a, b):
     """Asserts that two readings agree in everything but how many instructions were walked."""
     assert a.end_ticks == b.end_ticks
     assert a.busy_ticks == b.busy_ticks and a.most_busy_ticks == b.most_busy_ticks
+    assert a.spent.keys() == b.spent.keys()
+    assert all(np.all(ticks == b.spent[key]) for key, ticks in a.spent.items())
     assert {k: n for k, n in a.tally.sums.items() if n} == {
         k: n for k, n in b.tally.sums.items() if n
     }
     for x, y in zip(a.outputs, b.outputs, strict=True):
-        assert (x.ready == y.ready).all()
+        assert np.all(x.ready == y.ready)
         for one, other in zip(x.steps or [], y.steps or [], strict=True):
-            assert (one == other).all()
+            assert np.all(one == other)
         if x.buffer is not None:
-            assert (x.buffer.idle == y.buffer.idle).all()
+            assert np.all(x.buffer.idle == y.buffer.idle)
         if x.known is not None or y.known is not None:
             np.testing.assert_array_equal(x.known, y.known)
     assert a.events == b.events
+
+
+def adds_up(clock):
+    """Asserts that every tick of every engine is accounted for, on every core."""
+    for engine, last in clock.last.items():
+        total = sum(ticks for (e, _), ticks in clock.spent.items() if e == engine)
+        assert np.all(total == last), engine

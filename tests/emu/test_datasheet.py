@@ -55,7 +55,8 @@ def test_seconds_round_up_to_ticks():
 
 def test_quantities_and_capacity():
     assert set(ToySheet().quantities()) == {
-        "mul_hz", "add_hz", "io_hz", "sbuf_bytes", "load_latency_cycles"
+        "mul_hz", "add_hz", "io_hz", "sbuf_bytes", "load_latency_cycles", "mul_throttle_window_s",
+        "mul_throttle_share", "mul_throttle_slowdown",
     }  # fmt: skip
     assert TOY.capacity_bytes == {"hbm": None, "sbuf": 1 << 20}
     assert TOY.load_latency_cycles == 100 and TOY.core == "core"

@@ -17,12 +17,14 @@ LAW = settings(max_examples=60, derandomize=True, deadline=None)
 ONE = {"r": 1, "c": 1}
 
 
-def both(kernel, *args, mesh=MESH, **options):
+def both(kernel, *args, mesh=MESH, device=TOY, **options):
     """Readings by jump and by stepping, held equal."""
     p = Program(kernel, mesh, ((),) * len(args))
-    jumped = p.read(TOY, *args, **options)
-    stepped = p.read(TOY, *args, jump=False, **options)
+    jumped = p.read(device, *args, **options)
+    stepped = p.read(device, *args, jump=False, **options)
     helpers.same_clock(jumped, stepped)
+    if options.get("contended", True):
+        helpers.adds_up(jumped)
     return jumped, stepped
 
 
@@ -32,6 +34,22 @@ def test_random_programs(program):
     jumped, _ = both(functools.partial(helpers.kernel_of, program), F32, trace_core=(1, 2))
     free, _ = both(functools.partial(helpers.kernel_of, program), F32, contended=False)
     assert jumped.end_ticks >= max(free.end_ticks, *jumped.most_busy_ticks.values())
+
+
+@LAW
+@given(helpers.programs())
+def test_random_programs_with_a_throttled_engine(program):
+    slow, _ = both(functools.partial(helpers.kernel_of, program), F32, device=helpers.THROTTLED,
+                   trace_core=(0, 1))  # fmt: skip
+    fast = Program(functools.partial(helpers.kernel_of, program), MESH, ((),)).read(TOY, F32)
+    assert slow.end_ticks >= fast.end_ticks
+
+
+@LAW
+@given(helpers.programs())
+def test_rings_never_make_a_program_slower(program):
+    p = Program(functools.partial(helpers.kernel_of, program), MESH, ((),))
+    assert p.read(TOY, F32).end_ticks <= p.read(TOY, F32, as_written=True).end_ticks
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
@@ -88,7 +106,7 @@ def test_streams_of_different_rates():
         return lax.scan(body, start, None, length=10_000)[0]
 
     jumped, _ = both(kernel, F32)
-    assert [int(v.ready.max()) for v in jumped.outputs] == [140_000, 270_000]
+    assert [int(np.max(v.ready)) for v in jumped.outputs] == [140_000, 270_000]
     assert jumped.stepped < 50
 
 
@@ -110,7 +128,7 @@ def test_follower_of_a_clock_that_slowed_down():
         return lax.scan(body, (early, late), None, length=200)[0]
 
     jumped, _ = both(kernel, F32)
-    assert jumped.outputs[1].ready.item() == 20 + 10 + 198 * 11 + 1000
+    assert jumped.outputs[1].ready == 20 + 10 + 198 * 11 + 1000
 
 
 def test_decisions_that_change_without_changing_the_pace():
@@ -130,7 +148,7 @@ def test_decisions_that_change_without_changing_the_pace():
         return lax.scan(body, (t, u), jnp.arange(100))[0]
 
     jumped, _ = both(kernel, F32)
-    assert jumped.outputs[0].ready.item() == 110 + 97 * 10
+    assert jumped.outputs[0].ready == 110 + 97 * 10
 
 
 def test_trace_of_an_instruction_that_settles_late():
@@ -265,7 +283,7 @@ def test_stacked_output_is_ready_with_its_last_slice():
     # Stores of 40 ticks an iteration fall behind operations of 8; the last takes 200.
     # WAR: an operation waits until the store before it has read the tile.
     jumped, _ = both(kernel, F32)
-    assert jumped.outputs[0].ready.item() == 500 * (4 * TICKS["mul"] + 50 * TICKS["io"])
+    assert jumped.outputs[0].ready == 500 * (4 * TICKS["mul"] + 50 * TICKS["io"])
     assert jumped.outputs[0].shape == (500, *helpers.SHAPE)
 
 
@@ -289,7 +307,7 @@ def test_slices_of_a_stacked_output_that_settle_late():
         return lax.scan(body, (f, s), None, length=60)[1]
 
     jumped, _ = both(kernel, F32)
-    slices = [int(t.item()) for t in jumped.outputs[0].steps or []]
+    slices = [int(t) for t in jumped.outputs[0].steps or []]
     assert slices == [max(985 + 29 * (k + 1), 1000 + 30 * k) for k in range(60)]
 
 

@@ -39,7 +39,7 @@ def read(kernel, *args, mesh=ONE, device=TOY, **options):
 
 def ready(kernel, *args, **kw):
     """When each output of the kernel is ready, on the first core."""
-    return [int(v.ready.ravel()[0]) for v in read(kernel, *args, **kw).outputs]
+    return [int(np.ravel(v.ready)[0]) for v in read(kernel, *args, **kw).outputs]
 
 
 def test_read_after_write_and_one_engine_in_order():
@@ -191,7 +191,7 @@ def test_times_stay_small_until_cores_differ():
         return a, c, d
 
     r = read(kernel, F32, mesh={"r": 300, "c": 400})
-    assert [v.ready.shape for v in r.outputs[:2]] == [(1, 1), (1, 400)]
+    assert [np.shape(v.ready) for v in r.outputs[:2]] == [(), (1, 400)]
     assert r.tally.by("count")["toy.mul"] == 300 * 7
     assert r.tally.by("count")["toy.add"] == 300 * 393
 
