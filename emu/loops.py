@@ -87,7 +87,8 @@ class Loop:
         marks += [*self.carry, *(p.uses for p in ports), *(b.uses for b in buffers)]
         labels = [*(p.engine for p in ports), *(b.user for b in buffers)]
         charges = [state.form() for state in line.throttle.values()]
-        form = form, [np.shape(x) for x in clocks], labels, charges
+        shapes = [None if type(x) is int else x.shape for x in clocks]
+        form = form, shapes, labels, charges
         return Snapshot(
             clocks, marks, buffers, [b.version for b in buffers], [b.since for b in buffers], form,
             dict(line.spent), dict(line.tally.sums), len(line.events),
