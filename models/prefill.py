@@ -150,7 +150,7 @@ class Prefill:
         """
         clock = self.program.read(device, *self.abstract(), **options)
         keys = clock.outputs[-2]
-        done = [int(r.max()) / device.tick_hz for r in keys.steps or []]
+        done = [int(np.max(r)) / device.tick_hz for r in keys.steps or []]
         return PrefillReading(clock, done)
 
     def memory(self, device: Device) -> dict[str, int]:

@@ -8,6 +8,7 @@ from jax import lax
 
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.dma import dma_cost, rows_cost
 
 EITHER = ("sbuf", "psum")
 
@@ -31,6 +32,7 @@ def _allocation(name: str, space: str) -> Any:
 _sbuf = _allocation("trn.sbuf", "sbuf")
 _psum = _allocation("trn.psum", "psum")
 _hbm = _allocation("trn.hbm", "hbm")
+_array = _allocation("trn.array", "array")
 
 
 def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
@@ -45,9 +47,7 @@ def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
     return _sbuf(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers)
 
 
-def psum(
-    *shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None
-) -> Any:
+def psum(*shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None) -> Any:
     """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
 
     Args:
@@ -65,34 +65,12 @@ def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
     return _hbm(shape=shape, dtype=jnp.dtype(dtype))
 
 
-def dma_cost(device: Device, queue: str, nbytes: int) -> Cost:
-    """Occupancy `issue + bytes / rate` of a queue, and the fixed path before and after.
+def array(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+    """A fresh stationary tile `[partition ≤ 128, columns ≤ 128]` in the Tensor Engine's array.
 
-    Source: fit to Trn2 kernels, `0.25 us + bytes/368 GB/s`; fixed latency from the DMA guide.
+    The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
     """
-    engines = device.load_queue_engines if queue == "load_queue" else device.store_queue_engines
-    busy_s = device.dma_issue_s + nbytes / (engines * device.dma_engine_bytes_per_s)
-    return Cost(
-        engine=queue,
-        busy_cycles=device.ticks(busy_s),
-        latency_cycles=device.ticks(busy_s + device.dma_fixed_s),
-    )
-
-
-def _load_cost(device: Device, dst: Operand, src: Operand) -> Cost:
-    return dma_cost(device, "load_queue", src.nbytes)
-
-
-def _store_cost(device: Device, src: Operand) -> Cost:
-    return dma_cost(device, "store_queue", src.nbytes)
-
-
-def _at_cost(queue: str) -> Any:
-    def cost(device: Device, dst: Operand, src: Operand, *starts: Operand) -> Cost:
-        whole = dma_cost(device, queue, src.nbytes)
-        return dataclasses.replace(whole, moved_bytes=moved_to_range(dst, src))
-
-    return cost
+    return _array(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers)
 
 
 def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
@@ -104,56 +82,96 @@ def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
     return moved
 
 
+def _load_cost(device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue") -> Cost:
+    return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes)
+
+
+def _load_tiles_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    tiles, p, _ = src.shape
+    return dma_cost(
+        device, "trn.dma_load_tiles", queue, partitions=p, descriptors=p * tiles,
+        descriptor_bytes=src.nbytes / (p * tiles), hbm_bytes=src.nbytes,
+    )  # fmt: skip
+
+
+def _load_at_cost(
+    device: Device, dst: Operand, src: Operand, *_: Operand, queue: str = "load_queue"
+) -> Cost:
+    # Rows that do not fill the tile's last dimension land apart from each other.
+    apart = src.shape[1] if len(src.shape) == 3 and src.shape[2] < dst.shape[2] else 1
+    p = src.shape[0]
+    cost = dma_cost(
+        device, "trn.dma_load_at", queue, partitions=p, descriptors=p * apart,
+        descriptor_bytes=src.nbytes / (p * apart), hbm_bytes=src.nbytes,
+    )  # fmt: skip
+    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
+
+
+def _store_cost(device: Device, src: Operand, *, queue: str = "store_queue") -> Cost:
+    return rows_cost(device, "trn.dma_store", queue, src, src.nbytes)
+
+
+def _store_at_cost(
+    device: Device, dst: Operand, src: Operand, i: Operand, *, queue: str = "store_queue"
+) -> Cost:
+    cost = rows_cost(device, "trn.dma_store_at", queue, src, src.nbytes)
+    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
+
+
 @instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
-def dma_load(dst: Any, src: Any) -> Any:
-    """HBM to SBUF: `dst = src`."""
+def dma_load(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
     return src
 
 
-@instruction("trn.dma_load_tiles", cost=_load_cost, reads=("hbm",), writes="sbuf")
-def dma_load_tiles(dst: Any, src: Any) -> Any:
+@instruction("trn.dma_load_tiles", cost=_load_tiles_cost, reads=("hbm",), writes="sbuf")
+def dma_load_tiles(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
     """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`."""
     return jnp.swapaxes(src, 0, 1)
 
 
 @instruction(
     "trn.dma_load_at",
-    cost=_at_cost("load_queue"),
+    cost=_load_at_cost,
     reads=("hbm", "register", "register"),
     writes="sbuf",
     partial=True,
 )
-def dma_load_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+def dma_load_at(dst: Any, src: Any, i: Any, j: Any, *, queue: str = "load_queue") -> Any:
     """HBM to part of an SBUF tile: `dst[:, i, j:j+n] = src[:, :n]`."""
     return at(dst, src, i, j)
 
 
 @instruction("trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False)
-def dma_store(src: Any) -> Any:
+def dma_store(src: Any, *, queue: str = "store_queue") -> Any:
     """SBUF to a fresh HBM buffer."""
     return src
 
 
 @instruction(
     "trn.dma_store_at",
-    cost=_at_cost("store_queue"),
+    cost=_store_at_cost,
     reads=("sbuf", "register"),
     writes="hbm",
     partial=True,
 )
-def dma_store_at(dst: Any, src: Any, i: Any) -> Any:
+def dma_store_at(dst: Any, src: Any, i: Any, *, queue: str = "store_queue") -> Any:
     """SBUF to slice `i` of an HBM buffer: `dst[i] = src`."""
     return lax.dynamic_update_index_in_dim(dst, src, i, 0)
 
 
-def _gather_cost(device: Device, dst: Operand, table: Operand, ids: Operand) -> Cost:
-    cost = dma_cost(device, "load_queue", dst.nbytes)
+def _gather_cost(
+    device: Device, dst: Operand, table: Operand, ids: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    cost = rows_cost(device, "trn.dma_gather", queue, dst, dst.nbytes + ids.nbytes)
     moved = {"hbm_read": dst.nbytes + ids.nbytes, "sbuf_write": dst.nbytes}
     return dataclasses.replace(cost, moved_bytes=moved)
 
 
 @instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
-def dma_gather(dst: Any, table: Any, ids: Any) -> Any:
+def dma_gather(dst: Any, table: Any, ids: Any, *, queue: str = "load_queue") -> Any:
     """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
     return jnp.take(table, ids, axis=0, mode="clip")
 

@@ -11,7 +11,8 @@ from emu.instruction import Cost, Crossing, Operand, instruction
 
 
 def _send_cost(device: Device, dst: Operand, src: Operand, *, axis: str) -> Cost:
-    busy_s = src.nbytes / device.link_bytes_per_s
+    # The links are the chip's: its running cores share them.
+    busy_s = src.nbytes * device.cores_running / device.link_bytes_per_s
     return Cost(
         engine="neuronlink",
         busy_cycles=device.ticks(busy_s),

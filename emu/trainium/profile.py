@@ -1,0 +1,81 @@
+"""A NeuronCore's reading as the quantities AWS's profiler takes its bounds from."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from emu.attribution import Spent, active_ticks, last_core, spent_by, spent_together, together
+from emu.bounds import DMA, Quantities
+from emu.reading import Event, Reading
+from emu.trainium.sheet import DMA_QUEUES
+
+COMPUTE = ("tensor", "vector", "scalar", "gpsimd")
+
+
+def quantities(reading: Reading, arguments: Any, useful_flops: int | None = None) -> Quantities:
+    """The quantities of the core that ends last; FLOPs and bytes are means over the mesh.
+
+    Args:
+      reading: with the events of that core.
+      arguments: of one core, arrays or abstract; only their sizes are read.
+      useful_flops: of the operation itself, a multiply-add counting 2 whatever its data type; None
+        takes the instructions'.
+    """
+    device, tally, spent = reading.device, reading.tally, account(reading)
+    moved, other = tally.by("bytes"), tally.by("other")
+    active_s = {e: active_ticks(of) / device.tick_hz for e, of in spent.items()}
+    hbm_bytes = (moved.get("hbm_read", 0) + moved.get("hbm_write", 0)) / reading.cores
+    hardware = other.get("adjusted_flops", 0) / reading.cores
+    transposes = other.get("transpose_flops", 0) / reading.cores
+    issued = sum(n for name, n in tally.by("flops").items() if name.startswith("trn.nc_matmul"))
+    share = None if useful_flops is None or not issued else useful_flops / issued
+    return Quantities(
+        total_time_s=reading.seconds,
+        dma_active_time_s=active_s.get(DMA, 0.0),
+        dma_transfer_bytes=hbm_bytes,
+        necessary_bytes=_nbytes(arguments) + _nbytes(reading.outputs),
+        te_active_time_s=active_s.get("tensor", 0.0),
+        hardware_flops=hardware,
+        transpose_flops=transposes,
+        model_flops=None if share is None else (hardware - transposes) * share,
+        hbm_bytes=hbm_bytes,
+        engine_active_time_s={e: active_s[e] for e in COMPUTE if e in active_s},
+        peak_flops_per_s=device.bf16_flops_per_s,
+        peak_dma_bytes_per_s=device.dma_engines * device.dma_engine_peak_bytes_per_s,
+        peak_hbm_bytes_per_s=device.hbm_bytes_per_s / device.hbm_stacks,
+    )
+
+
+def account(reading: Reading) -> Spent:
+    """What every engine's time went to on the core that ends last, and that of all DMA queues.
+
+    The DMA engines are active while they serve any queue; what they wait for in between is what
+    the next queue to go on waited for.
+
+    Args:
+      reading: with the events of that core.
+    """
+    spent = spent_by(reading, last_core(reading))
+    if any(queue in spent for queue in DMA_QUEUES):
+        spent[DMA] = spent_together(reading.events, DMA_QUEUES, reading.end_ticks)
+    return spent
+
+
+def dma_events(events: Iterable[Event]) -> list[Event]:
+    """When any DMA queue was busy, as events of the engine `dma`."""
+    return together(events, DMA_QUEUES, DMA)
+
+
+def peak_ticks(q: Quantities, tick_hz: int) -> dict[str, int]:
+    """What the Tensor Engine's FLOPs and the DMA engines' bytes take at their peaks."""
+    seconds = {
+        "tensor": q.hardware_flops / q.peak_flops_per_s,
+        DMA: q.dma_transfer_bytes / q.peak_dma_bytes_per_s,
+    }
+    return {engine: math.floor(s * tick_hz) for engine, s in seconds.items()}
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
