@@ -109,17 +109,19 @@ def named(table: Mapping[str, Any], name: str, what: str, key: str) -> Any:
     return table[key]
 
 
-def combine(name: str, op: str, a: Any, b: Any, *, reverse: bool = False) -> Any:
+def combine(
+    name: str, op: str, a: Any, b: Any, *, reverse: bool = False, exact: bool = False
+) -> Any:
     """`a op b`, or `b op a` if reversed, in float32; bit operators keep their integers.
 
-    Comparisons and logical operators give 0 or 1.
+    Comparisons and logical operators give 0 or 1. `exact` keeps the integers of any operator.
     """
     if reverse:
         a, b = b, a
-    if op in BITWISE:
-        return BITWISE[op](a, b)
-    a, b = (x.astype(jnp.float32) for x in (a, b))
-    return named(BINARY | BITWISE, name, "op", op)(a, b).astype(jnp.float32)
+    apply = named(BINARY | BITWISE, name, "op", op)
+    if op in BITWISE or exact and jnp.issubdtype(jnp.result_type(a, b), jnp.integer):
+        return apply(a, b).astype(a.dtype)
+    return apply(a.astype(jnp.float32), b.astype(jnp.float32)).astype(jnp.float32)
 
 
 def immediate(value: float, op: str, like: Any) -> Any:

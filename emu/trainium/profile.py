@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from emu.attribution import Spent, active_ticks, last_core, spent_by, spent_together, together
+from emu.attribution import Peak, Spent, active_ticks, last_core, spent_by, spent_together, together
 from emu.bounds import DMA, Quantities
 from emu.reading import Event, Reading
 from emu.trainium.sheet import DMA_QUEUES
@@ -68,13 +68,16 @@ def dma_events(events: Iterable[Event]) -> list[Event]:
     return together(events, DMA_QUEUES, DMA)
 
 
-def peak_ticks(q: Quantities, tick_hz: int) -> dict[str, int]:
+def peaks(q: Quantities, tick_hz: int) -> dict[str, Peak]:
     """What the Tensor Engine's FLOPs and the DMA engines' bytes take at their peaks."""
-    seconds = {
-        "tensor": q.hardware_flops / q.peak_flops_per_s,
-        DMA: q.dma_transfer_bytes / q.peak_dma_bytes_per_s,
+
+    def peak(useful: float, whole: float, per_s: float) -> Peak:
+        return Peak(*(math.floor(n / per_s * tick_hz) for n in (useful, whole)))
+
+    return {
+        "tensor": peak(q.useful_flops, q.hardware_flops, q.peak_flops_per_s),
+        DMA: peak(q.necessary_bytes, q.dma_transfer_bytes, q.peak_dma_bytes_per_s),
     }
-    return {engine: math.floor(s * tick_hz) for engine, s in seconds.items()}
 
 
 def _nbytes(tree: Any) -> int:

@@ -6,8 +6,8 @@ Its tensor_copy and tensor_scalar are in `vector_copy` and `vector`, by `engine=
 
 Functions are computed in float32; the hardware's are piecewise polynomials, whose error is not
 published (AWS calls the reciprocal less precise than the Vector Engine's). Inputs outside a
-function's valid range give NaN here. Loading another function's table, which the compiler inserts,
-is not modelled.
+function's valid range give NaN here. The compiler inserts the loading of another function's table;
+a kernel here writes it itself, `control.activation_table_load`.
 """
 
 from typing import Any

@@ -65,6 +65,7 @@ class NeuronCoreSheet(Sheet):
         interval to the result written, for the Tensor Engine besides a cycle per column.
       handover_cycles: of an engine's clock, from a written result to a dependent's start.
       gpsimd_overhead_cycles: of every GpSimd instruction.
+      act_table_load_s: loading the table of another activation function.
       tensor_throttle_window_s, tensor_throttle_share, tensor_throttle_slowdown: the Tensor Engine
         takes `slowdown` times as long while less than `share` of it was used in the last window.
       dma_engines: of one core.
@@ -148,6 +149,13 @@ class NeuronCoreSheet(Sheet):
         100,
     )
     gpsimd_overhead_cycles: Quantity = Quantity(150, "published", ISA)
+    act_table_load_s: Quantity = Quantity(
+        1.29e-6,
+        "measured",
+        "aws-neuron-sdk nki/img: Trainium2 profile; 0.37 us on Trainium1",
+        0.37e-6,
+        1.29e-6,
+    )
     tensor_throttle_window_s: Quantity = Quantity(
         3e-6, "published", "aws-neuron-sdk 2.32 tools/neuron-explorer/overview-summary-page.rst"
     )

@@ -30,7 +30,9 @@ TRN1 = NeuronCoreSheet(
     chip_fp32_flops_per_s=Quantity(
         47.5e12, "published", f"{_CHIP}: 47.5; two cores make 45.9", 48e12, 2 * 22.9376e12
     ),
-    weight_load_exposed_cycles=Quantity(83, "fitted", "T1-MM-4L", 32, 128),
+    weight_load_exposed_cycles=Quantity(
+        8, "assumed", "as on Trainium2; 83 if DMA did not limit the best tutorial kernel", 0, 83
+    ),
     tensor_latency_cycles=Quantity(389, "fitted", "T1-I-5", 128, 389),
     vector_latency_cycles=Quantity(380, "fitted", "T1-I-3; SDK: about 60", 60, 380),
     scalar_latency_cycles=Quantity(
@@ -39,12 +41,18 @@ TRN1 = NeuronCoreSheet(
     handover_cycles=Quantity(
         42, "fitted", "T1-I-1; SDK: dependent instructions add about 100", 0, 100
     ),
+    act_table_load_s=Quantity(
+        0.37e-6, "measured", "aws-neuron-sdk nki/img: Trainium1 profile; 1.29 us on Trainium2",
+        0.37e-6, 1.29e-6,
+    ),
     tensor_throttle_slowdown=Quantity(1, "assumed", "no throttling published before Trn2", 1, 1),
     dma_engine_bytes_per_s=Quantity(
         6.6e9, "fitted", f"T1-MM-1L; {DMA}: 17 in practice of a peak of 27.2", 17e9, 6.6e9
     ),
     dma_engine_peak_bytes_per_s=Quantity(27.2e9, "published", DMA),
-    dma_descriptor_s=Quantity(0, "fitted", "T1-MM-1L T1-MM-2L", 0, 14e-9),
+    dma_descriptor_s=Quantity(
+        0, "fitted", "T1-MM-1L: its rate is the same at 256 B and at 1 KiB", 0, 11e-9
+    ),
     link_bytes_per_s=Quantity(
         48e9, "derived", f"{_CHIP}: 384 GB/s a chip to 4 neighbours, both directions or each",
         96e9, 48e9,

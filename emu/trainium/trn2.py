@@ -46,7 +46,8 @@ TRN2 = NeuronCoreSheet(
     ),
     dma_engine_peak_bytes_per_s=Quantity(27.2e9, "published", DMA),
     dma_descriptor_s=Quantity(
-        14e-9, "fitted", "T2-F32MM-2a T2-TP-1a T2-DMA-3 T2-DMA-1", 0, 28e-9
+        11e-9, "fitted", "T2-F32MM-2a T2-TP-1a T2-DMA-3 T2-DMA-1, least squares of the logarithm",
+        0, 28e-9,
     ),
     link_bytes_per_s=Quantity(
         128e9, "derived",

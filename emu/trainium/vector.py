@@ -73,9 +73,10 @@ def _tensor_tensor_cost(device: Device, *operands: Operand, **params: Any) -> Co
 def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str, engine: str = "vector") -> Any:
     """`dst = a op b` elementwise, in float32; bit operators on integers.
 
-    At most one of `a` and `b` is in PSUM. `engine`: vector or gpsimd.
+    At most one of `a` and `b` is in PSUM. `engine`: vector, or gpsimd, where integers stay exact.
     """
-    return numerics.cast(combine("trn.tensor_tensor", op, a, b), dst.dtype)
+    y = combine("trn.tensor_tensor", op, a, b, exact=engine == "gpsimd")
+    return numerics.cast(y, dst.dtype)
 
 
 def _tensor_tensor_at_cost(device: Device, *operands: Operand, **params: Any) -> Cost:

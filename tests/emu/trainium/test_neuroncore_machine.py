@@ -135,9 +135,9 @@ def test_sbuf_holds_256_kib_a_partition():
 def dma_ticks(row_bytes=2048):
     """A DMA of 128 rows: 8 of them on each of 16 engines, and a semaphore; trigger and wake-up.
 
-    A row takes 14 ns and its bytes at 33 GB/s.
+    A row takes 11 ns and its bytes at 33 GB/s.
     """
-    return np.ceil((0.9 + 8 * (0.014 + row_bytes / 33e3) + 0.014 + 0.3) * US)
+    return np.ceil((0.9 + 8 * (0.011 + row_bytes / 33e3) + 0.011 + 0.3) * US)
 
 
 def test_load_compute_store_by_hand():

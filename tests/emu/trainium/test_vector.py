@@ -105,6 +105,14 @@ def test_bit_operators_keep_integers(op):
     np.testing.assert_array_equal(fixed, BITS[op](a, np.int32(5)))
 
 
+def test_integers_are_exact_on_gpsimd_only():
+    """2**24 + 1 is the first integer that float32 does not hold."""
+    x, y = jnp.full((2, 3), 2**24 + 1, jnp.int32), jnp.ones((2, 3), jnp.int32)
+    assert (isa.tensor_tensor(x, x, y, op="add", engine="gpsimd") == 2**24 + 2).all()
+    assert (isa.tensor_tensor(x, x, y, op="multiply", engine="gpsimd") == 2**24 + 1).all()
+    assert (isa.tensor_tensor(x, x, y, op="multiply") == 2**24).all()
+
+
 def test_no_such_operator():
     x = jnp.zeros((2, 2))
     with pytest.raises(LimitExceeded, match=r"trn.tensor_tensor: op is 'sum', must be one of add"):

@@ -3,8 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
+from emu import Program
 from emu.trainium import isa
+from emu.trainium.datasheet import TRN3
+from emu.trainium.memory import dma_load, dma_store, sbuf
 from tests.emu.trainium.operands import BF16, F32, I32, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
@@ -76,6 +80,27 @@ def test_dropout():
     assert (np.abs((y == 0).mean(1) - p) <= 4 * np.sqrt(p * (1 - p) / 4000)).all()
     np.testing.assert_array_equal(y, isa.dropout(blank(4, 4000), *given, jnp.int32(1)))
     assert (y != np.asarray(isa.dropout(blank(4, 4000), *given, jnp.int32(2)))).any()
+
+
+def test_each_iteration_and_core_draws_anew():
+    """The seed is a known integer: here of the iteration and of the core."""
+
+    def kernel(x):
+        x = dma_load(sbuf(4, 64), x)
+        half = isa.memset(sbuf(4, 1), value=0.5)
+
+        def step(x, i):
+            seed = i + 10 * lax.axis_index("core")
+            return x, dma_store(isa.dropout(sbuf(4, 64), x, half, seed))
+
+        return lax.scan(step, x, jnp.arange(3))[1]
+
+    program = Program(kernel, {"core": 2}, (("core",),))
+    y = np.asarray(program.run(jnp.ones((2, 4, 64))))
+    assert y.shape == (2, 3, 4, 64)
+    assert len(np.unique(y.reshape(6, -1), axis=0)) == 6
+    clock = program.read(TRN3.at(), jnp.ones((2, 4, 64)))
+    assert clock.tally.by("count")["trn.dropout"] == 6
 
 
 def test_rand2_is_uniform():
