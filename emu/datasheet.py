@@ -141,6 +141,21 @@ class Device:
                 laws[engine] = Law(self.ticks(window_s), round(share * UNITS), slowdown)
         return laws
 
+    def footprint_bytes(self, space: str, aval: Any, whole: bool = True) -> int:
+        """Bytes that a tile takes of a memory space.
+
+        Args:
+          space: where it is.
+          aval: its shape and dtype.
+          whole: in whole grains of each partition; False where tiles share one.
+        """
+        nbytes = math.prod(aval.shape) * aval.dtype.itemsize
+        if space not in self.partitioned:
+            return nbytes
+        partitions, grain = self.partitioned[space]
+        free = math.prod(aval.shape[1:]) * aval.dtype.itemsize
+        return partitions * (math.ceil(free / grain) * grain if whole else free)
+
     def ticks(self, seconds: float) -> int:
         """A duration in whole ticks, rounded up."""
         return math.ceil(round(seconds * self.tick_hz, 6))

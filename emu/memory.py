@@ -1,13 +1,12 @@
 """Live bytes per memory space of one core, from the same jaxpr: peak use and `OutOfMemory`.
 
 A buffer lives from the instruction that makes it to the last use of any tile in it. Tiles written
-in place and views share their buffer; a tile declared in a loop is a ring of as many buffers as it
-asks for, used again and again.
+in place and views share their buffer. A tile declared in a loop is a ring of as many buffers as it
+asks for, which live as long as the loop whose body declares it: its iterations overlap.
 In a partitioned space a tile takes its bytes per partition, in whole grains, on every partition.
 """
 
 import dataclasses
-import math
 from collections import Counter
 from typing import Any
 
@@ -63,14 +62,8 @@ def _nbytes(aval: Any) -> int:
 
 def _footprint(device: Device, space: str, aval: Any, params: Any) -> int:
     """Bytes that a tile, or all buffers of its ring, takes of its memory space."""
-    depth = params.get("buffers", 1)
-    if space not in device.partitioned:
-        return depth * _nbytes(aval)
-    partitions, grain = device.partitioned[space]
-    if params.get("bank") is not None:  # it shares its bank
-        grain = 1
-    free = math.prod(aval.shape[1:]) * aval.dtype.itemsize
-    return depth * partitions * math.ceil(free / grain) * grain
+    whole = params.get("bank") is None  # else it shares its bank
+    return params.get("buffers", 1) * device.footprint_bytes(space, aval, whole)
 
 
 def _body(
@@ -82,7 +75,7 @@ def _body(
       device: gives each memory space's form.
       body: the jaxpr.
       ins: its inputs' buffers.
-      elsewhere: outputs from this one on are slices of a stack that lies outside the body.
+      elsewhere: of a loop's body: outputs from this one on are slices of a stack that lies outside.
     """
     env: dict[Any, Storage | None] = dict(zip(body.invars, ins, strict=True))
     made: dict[int, list[Storage]] = {}
@@ -104,6 +97,8 @@ def _body(
     last_use.update((id(x), len(body.eqns)) for x in results)
     stacks = {id(x) for x in results[elsewhere:]} if elsewhere is not None else set()
     own = {i: [s for s in group if id(s) not in stacks] for i, group in made.items()}
+    if elsewhere is not None:  # what is free in one iteration is in use in another
+        last_use |= {id(s): len(body.eqns) for group in own.values() for s in group}
     return results, _sweep(body, own, last_use, inner)
 
 

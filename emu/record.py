@@ -50,7 +50,8 @@ def written(line: Any, dst: Value, begin: Ticks, *, whole: bool, active: Any) ->
         return
     lifetime(line, buffer)
     buffer.since = on_core(begin, line.grid, line.trace_core)
-    line.tracked[id(buffer)] = buffer, dst.space + IN_USE, dst.nbytes
+    nbytes = line.device.footprint_bytes(dst.space, dst, buffer.port is None)
+    line.tracked[id(buffer)] = buffer, dst.space + IN_USE, nbytes
 
 
 def lifetime(line: Any, buffer: Buffer) -> None:

@@ -1,13 +1,16 @@
 """What reports say of a reading: bands, what bounds a program, and when each engine was busy."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from emu.datasheet import BANDS
-from emu.reading import Event, Reading
+from emu.reading import IN_USE, THROTTLE, Event, Reading
+
+SHADES = " ░▒▓█"  # busy for none, some, half, most and all of a column
 
 
 def banded(value: Callable[[str], Any]) -> dict[str, Any]:
@@ -74,3 +77,24 @@ def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarra
         else np.zeros(len(edges))
     )
     return np.diff(total[done] - last) / np.diff(edges)
+
+
+def drawn(clock: Reading, columns: int = 64) -> str:
+    """A program's timeline in text: a line per engine, a character per share of the time.
+
+    Args:
+      clock: read with `trace_core`.
+      columns: characters a line.
+    """
+    end = clock.end_ticks
+    edges = np.linspace(0, end, columns + 1)
+    names = dict.fromkeys(e.engine for e in clock.events)
+    engines = [e for e in names if e != THROTTLE and not e.endswith(IN_USE)]
+    width = max(map(len, engines))
+    lines = []
+    for engine in engines:
+        shares = busy_share(clock.events, engine, edges)
+        bar = "".join(SHADES[math.ceil(round(s * 4, 6))] for s in shares)
+        lines.append(f"{engine:<{width}} {bar} {np.mean(shares):4.0%}")
+    scale = f"{'0':<{columns - 12}}{end / clock.device.tick_hz * 1e6:>9,.2f} us"
+    return "\n".join([*lines, " " * width + " " + scale])

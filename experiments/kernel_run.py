@@ -1,0 +1,118 @@
+"""Everything that is known of one kernel's run on one machine: clock, bounds, split, path."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from emu import BANDS, Program
+from emu.attribution import Spent, Split, split
+from emu.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
+from emu.critical_path import Line, Stretch, by_line, critical_path
+from emu.explain import Reason, explain
+from emu.reading import Reading
+from emu.trainium.profile import account, dma_events, peaks, quantities
+from emu.trainium.sheet import NeuronCoreSheet
+from kernels.trainium.catalogue import Entry
+
+TRACED = (0,)  # the catalogue's kernels are of one core
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One kernel with its sizes, on one machine.
+
+    Attributes:
+      entry: of the catalogue.
+      given: sizes and parameters that are not the defaults.
+      sheet: the machine.
+      program, arguments: what was built.
+      peak_bytes: memory space to the most bytes in use at once.
+    """
+
+    entry: Entry
+    given: dict[str, Any]
+    sheet: NeuronCoreSheet
+    program: Program
+    arguments: tuple[Any, ...]
+    peak_bytes: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        return title(self.entry, self.given)
+
+    @functools.cached_property
+    def clock(self) -> Reading:
+        """Nominal, with every instruction of the core."""
+        return self.program.read(self.sheet.at(), *self.arguments, trace_core=TRACED)
+
+    @functools.cached_property
+    def time_s(self) -> dict[str, float]:
+        """Seconds by band of the datasheet."""
+        other = {b: self.program.read(self.sheet.at(b), *self.arguments) for b in BANDS}
+        return {b: reading.seconds for b, reading in other.items()}
+
+    @functools.cached_property
+    def as_written_s(self) -> float:
+        """Seconds if every ring of tiles were one buffer."""
+        return self.program.read(self.sheet.at(), *self.arguments, as_written=True).seconds
+
+    @functools.cached_property
+    def spent(self) -> Spent:
+        """Engine to what its time went to, in ticks."""
+        return account(self.clock)
+
+    @functools.cached_property
+    def quantities(self) -> Quantities:
+        sizes = {k: v for k, v in self.given.items() if k in self.entry.sizes}
+        return quantities(self.clock, self.arguments, self.entry.useful_flops(**sizes) or None)
+
+    @functools.cached_property
+    def bounds(self) -> Bounds:
+        return bounds(self.quantities)
+
+    @functools.cached_property
+    def utilisation(self) -> Utilisation:
+        return utilisation(self.quantities)
+
+    @functools.cached_property
+    def split(self) -> Split:
+        """Of the engine that is active longest."""
+        engine = self.bounds.bottleneck_engine
+        return split(
+            self.spent, engine, peaks(self.quantities, self.clock.device.tick_hz).get(engine)
+        )
+
+    @functools.cached_property
+    def reasons(self) -> list[Reason]:
+        events = [*self.clock.events, *dma_events(self.clock.events)]
+        return explain(self.split, self.clock.device.tick_hz, events)
+
+    @functools.cached_property
+    def path(self) -> list[Stretch]:
+        return critical_path(self.clock.events, self.clock.end_ticks, self.clock.device.causes)
+
+    @functools.cached_property
+    def path_lines(self) -> list[Line]:
+        return by_line(self.path)
+
+    def us(self, ticks: int) -> float:
+        """Ticks in microseconds."""
+        return ticks / self.clock.device.tick_hz * 1e6
+
+
+def title(entry: Entry, given: dict[str, Any]) -> str:
+    """A kernel with every size, and the parameters that were given."""
+    chosen = {**entry.sizes, **given}
+    return " ".join([entry.name, *(f"{k}={v}" for k, v in chosen.items())])
+
+
+def run(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:
+    """Builds a kernel and checks that it fits; figures are computed when asked for.
+
+    Raises:
+      EmulationError: the machine cannot run it, or it does not fit.
+      ValueError: sizes that the kernel does not take.
+    """
+    program, arguments = entry.build(**given)
+    peaks = program.memory(sheet.at(), *arguments)
+    return Run(entry, dict(given), sheet, program, arguments, peaks)

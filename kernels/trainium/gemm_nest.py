@@ -1,0 +1,183 @@
+"""The nest m-block, n-block, m, n, k: each operand is streamed past the matmuls or held in SBUF."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
+from emu.trainium.memory import dma_load, dma_load_at, dma_store_at, hbm, psum, sbuf
+from kernels.trainium.gemm_sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Plan, Sizes, over_blocks
+from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, index, part
+
+TRANSPOSES = 2  # of the banks, where lhs is transposed
+
+
+class Tiles(NamedTuple):
+    """Some k tiles of one column of an operand.
+
+    Attributes:
+      count: how many.
+      slices: HBM `[count, 128, columns]` for a loop to go through, or None.
+      tile: `(i, slice) -> SBUF [128, columns]`: tile `i` of them.
+    """
+
+    count: int
+    slices: Any
+    tile: Callable[[Any, Any], Any]
+
+
+Column = list[Tiles]
+
+
+def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan, *, row_loads: bool = False) -> tuple[Any]:
+    """One nest for every variant but `block_all_dims`; see `gemm`.
+
+    Args:
+      lhs, rhs: HBM.
+      s: sizes.
+      plan: blocks, and which operands are held.
+      row_loads: one DMA brings a k tile of all columns of a block.
+    """
+    left = None if plan.turned else lhs.reshape(s.depth, PARTITIONS, -1)
+    right = rhs.reshape(s.depth, PARTITIONS, -1)
+    group = math.ceil(s.columns / plan.lhs_loads)
+
+    def lefts_of(i: Any, a: int) -> list[Column]:
+        if plan.turned:
+            return [_turned(part(lhs, i * PARTITIONS, PARTITIONS, axis=0), s)]
+        block = part(left, i * PARTITIONS, a * PARTITIONS, axis=2)
+        if not plan.hold_lhs:
+            return _streamed(block, PARTITIONS, s, LHS_QUEUE)
+        return _held(block, PARTITIONS, plan.piece, plan.lhs_doubled, row_loads, LHS_QUEUE)
+
+    def rights_of(j: Any, b: int) -> list[Column]:
+        block = part(right, j * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
+        if not plan.hold_rhs:
+            return _streamed(block, BANK_COLUMNS, s, RHS_QUEUE)
+        return _held(block, BANK_COLUMNS, plan.piece, plan.rhs_doubled, row_loads, RHS_QUEUE)
+
+    def m_block(out: Any, i: Any, a: int) -> Any:
+        for first in range(0, s.columns, group):
+            lefts = lefts_of(i, a)
+
+            def n_block(out: Any, j: Any, b: int) -> Any:
+                rights = rights_of(j, b)
+                pairs = [(x, y) for x in lefts for y in rights]
+                places = [(i + m) * s.columns + j + n for m in range(a) for n in range(b)]
+                return _contract(out, places, pairs, s, plan)
+
+            out = over_blocks(min(group, s.columns - first), plan.b, out, n_block, first)
+        return out
+
+    out = hbm(s.rows * s.columns, PARTITIONS, BANK_COLUMNS, dtype=s.dtype)
+    out = over_blocks(s.rows, plan.a, out, m_block)
+    return (out.reshape(s.rows, s.columns, PARTITIONS, BANK_COLUMNS),)
+
+
+# --- operands ---
+
+
+def _streamed(block: Any, width: int, s: Sizes, queue: str) -> list[Column]:
+    """Columns of HBM `[depth, 128, columns · width]`: each use of a tile loads it."""
+
+    def tile(_: Any, x: Any) -> Any:
+        return dma_load(sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers), x, queue=queue)
+
+    starts = range(0, block.shape[2], width)
+    return [[Tiles(s.depth, lax.slice_in_dim(block, c, c + width, axis=2), tile)] for c in starts]
+
+
+def _held(
+    block: Any, width: int, piece: int, doubled: int, whole_rows: bool, queue: str
+) -> list[Column]:
+    """Loads a block, HBM `[depth, 128, columns · width]`, in pieces of `piece` k tiles.
+
+    `doubled` pieces have a second buffer, so that the next block's can be loaded while these are
+    in use. `whole_rows`: a DMA brings a k tile of all columns.
+    """
+    depth, _, wide = block.shape
+    loaded, columns = 0, []
+    step = wide if whole_rows else width
+    for c in range(0, wide, step):
+        pieces = []
+        for k in range(0, depth, piece):
+            slices = block[k : k + piece, :, c : c + step]
+            pieces.append(_load(slices, 2 if loaded < doubled else 1, queue))
+            loaded += 1
+        columns += [[_slice_of(p, x, width) for p in pieces] for x in range(0, step, width)]
+    return columns
+
+
+def _load(slices: Any, buffers: int, queue: str) -> Any:
+    """HBM `[count, 128, columns]` to an SBUF tile `[128, count, columns]`, one DMA a k tile."""
+    count, rows, columns = slices.shape
+
+    def load(tile: Any, xs: Any) -> tuple[Any, None]:
+        i, x = xs
+        return dma_load_at(tile, x, i, jnp.int32(0), queue=queue), None
+
+    tile = sbuf(rows, count, columns, dtype=slices.dtype, buffers=buffers)
+    return lax.scan(load, tile, (jnp.arange(count), slices))[0]
+
+
+def _slice_of(piece: Any, start: int, width: int) -> Tiles:
+    column = lax.slice_in_dim(piece, start, start + width, axis=2)
+    return Tiles(piece.shape[1], None, lambda i, _: index(column, i, 1))
+
+
+def _turned(rows: Any, s: Sizes) -> Column:
+    """HBM `[128 m, k]`: each use of a tile loads it and transposes it on the Tensor Engine."""
+
+    def tile(i: Any, _: Any) -> Any:
+        new = lambda: sbuf(PARTITIONS, PARTITIONS, dtype=s.dtype, buffers=s.buffers)  # noqa: E731
+        x = part(rows, i * PARTITIONS, PARTITIONS, axis=1)
+        x = dma_load(new(), x, queue=LHS_QUEUE)
+        bank = psum(PARTITIONS, PARTITIONS, dtype=s.turned_dtype, buffers=TRANSPOSES)
+        return tensor_copy(new(), nc_transpose(bank, x))
+
+    return [Tiles(s.depth, None, tile)]
+
+
+# --- results ---
+
+
+def _contract(
+    out: Any, places: list[Any], pairs: list[tuple[Column, Column]], s: Sizes, plan: Plan
+) -> Any:
+    """Sums each pair of columns over k in a PSUM bank of its own, and stores the results."""
+    banks = BANKS - TRANSPOSES if plan.turned else BANKS
+    sums = _ring(psum, len(pairs), banks, jnp.float32)
+    results = _ring(sbuf, len(pairs), plan.results, s.dtype)
+    for p, (place, (left, right)) in enumerate(zip(places, pairs, strict=True)):
+        i, r = p % len(sums), p % len(results)
+        sums[i] = _over_depth(sums[i], left, right)
+        results[r] = tensor_copy(results[r], sums[i])
+        out = dma_store_at(out, results[r], place)
+    return out
+
+
+def _ring(space: Callable[..., Any], uses: int, depth: int, dtype: Any) -> list[Any]:
+    """Output tiles for `uses` in a row, `depth` of them in all."""
+    buffers = max(1, depth // uses)
+    return [
+        space(PARTITIONS, BANK_COLUMNS, dtype=dtype, buffers=buffers)
+        for _ in range(min(uses, depth))
+    ]
+
+
+def _over_depth(bank: Any, left: Column, right: Column) -> Any:
+    """`bank = Σ left tileᵀ · right tile` over k."""
+    start = 0
+    for x, y in zip(left, right, strict=True):
+
+        def step(bank: Any, at: Any) -> tuple[Any, None]:
+            i, a, b = at
+            more = (i + start > 0).astype(jnp.int32)
+            return nc_matmul(bank, x.tile(i, a), y.tile(i, b), more), None
+
+        bank, _ = lax.scan(step, bank, (jnp.arange(x.count), x.slices, y.slices))
+        start += x.count
+    return bank
