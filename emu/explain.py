@@ -11,6 +11,7 @@ NAMES = {
     "tensor": "Tensor Engine", "vector": "Vector Engine", "scalar": "Scalar Engine",
     "gpsimd": "GpSimd Engine", "dma": "DMA engines", "load_queue": "load queue",
     "load_queue2": "second load queue", "store_queue": "store queue",
+    "store_queue2": "second store queue",
     "weight_load": "weight load", "load": "a load", "store": "a store",
 }  # fmt: skip
 

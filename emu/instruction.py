@@ -40,6 +40,8 @@ class Cost:
       moved_bytes: traffic by `"space_read"` or `"space_write"`; None counts every source operand
         as read and every result as written once.
       counts: further counters, such as `wavelet_hops` or `link_bytes`.
+      interval_cycles: cycles from its start before which the engine starts no other, whatever is
+        taken from the engine meanwhile.
       handover_cycles: cycles of its engine from the written result to a dependent's start.
       lead_cycles: operand to the cycles it must be ready before the start, such as the stationary
         tile of a matmul; the operand is named by its place, destinations included.
@@ -57,6 +59,7 @@ class Cost:
     flops: int = 0
     moved_bytes: Mapping[str, int] | None = None
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    interval_cycles: Any = 0
     handover_cycles: Any = 0
     lead_cycles: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     lost: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -45,6 +45,9 @@ def issue(
     if inst.arrival is not None:
         more = {"wait:peers": freed - begin - priced.busy}
     spend(line, engine, priced, more, active)
+    if type(priced.interval) is not int or priced.interval:
+        until = begin + priced.interval
+        line.paced[engine] = select(active, until, line.paced.get(engine, 0))
     _occupy(line, engine, priced, freed, active)
     line.end = later(line.end, select(active, later(done, freed), 0))
     _count(line, inst, priced, avals, active)
@@ -77,9 +80,9 @@ def _occupy(line: Any, engine: str, priced: Price, freed: Ticks, active: Any) ->
     line.free[engine] = line.last[engine] = select(active, freed, line.last[engine])
     line.touches[engine] += 1
     if line.contended:
+        # An engine that only has time taken from it decides nothing: that does not touch it.
         for other, ticks in priced.taken.items():
             line.free[other] = line.free[other] + select(active, ticks, 0)
-            line.touches[other] += 1
 
 
 def _count(line: Any, inst: Instruction, priced: Price, avals: list[Any], active: Any) -> None:

@@ -81,11 +81,12 @@ class Loop:
         buffers, form = periodic.roles(self.carry, [*self.consts, *self.stacked], sites)
         ports = [*line.ports.values()]
         clocks = [*line.free.values(), *line.last.values(), line.end, *self.ready]
-        clocks += [*(v.ready for v in self.carry), *(p.until for p in ports)]
+        clocks += [*(v.ready for v in self.carry), *(p.until for p in ports), *line.paced.values()]
         clocks += [b.idle for b in buffers]
         marks = [*line.touches.values()] * 2 + [object() for _ in range(1 + len(self.ready))]
-        marks += [*self.carry, *(p.uses for p in ports), *(b.uses for b in buffers)]
-        labels = [*(p.engine for p in ports), *(b.user for b in buffers)]
+        marks += [*self.carry, *(p.uses for p in ports), *(line.touches[e] for e in line.paced)]
+        marks += [b.uses for b in buffers]
+        labels = [*(p.engine for p in ports), *line.paced, *(b.user for b in buffers)]
         charges = [state.form() for state in line.throttle.values()]
         shapes = [None if type(x) is int else x.shape for x in clocks]
         form = form, shapes, labels, charges
@@ -152,6 +153,8 @@ class Loop:
         ready = [moved.pop(0) for _ in self.carry]
         for port in line.ports.values():
             port.until = moved.pop(0)
+        for engine in line.paced:
+            line.paced[engine] = moved.pop(0)
         held = self.rotate(was, now, times)
         for r, (buffer, idle) in enumerate(zip(held, moved, strict=True)):
             buffer.idle = idle

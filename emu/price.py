@@ -20,7 +20,7 @@ class Price:
 
     Attributes:
       operands, cost: as declared.
-      busy, latency, handover: ticks of its engine.
+      busy, latency, interval, handover: ticks of its engine.
       lead: operand to the ticks it must be ready before the start.
       lost: cause to the part of `busy` without work.
       taken: engine to the ticks taken from it.
@@ -31,6 +31,7 @@ class Price:
     cost: Cost
     busy: Ticks
     latency: Ticks
+    interval: Ticks
     handover: Ticks
     lead: dict[int, Ticks]
     lost: dict[str, Ticks]
@@ -67,7 +68,7 @@ def _in_ticks(per_cycle: dict[str, int], operands: list[Operand], cost: Cost) ->
     per = 1 if cost.engine is None else per_cycle[cost.engine]
     return Price(
         operands, cost, _ticks(cost.busy_cycles, per), _ticks(cost.latency_cycles, per),
-        _ticks(cost.handover_cycles, per),
+        _ticks(cost.interval_cycles, per), _ticks(cost.handover_cycles, per),
         {i: _ticks(c, per) for i, c in cost.lead_cycles.items()},
         {what: _ticks(c, per) for what, c in cost.lost.items()},
         {engine: _ticks(c, per_cycle[engine]) for engine, c in cost.taken.items()},

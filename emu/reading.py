@@ -28,7 +28,7 @@ class Event:
       ready: a dependent instruction may start.
       where: the kernel's file and line.
       cause: what the start waited for: `"engine"`, the source of an operand, `"buffer:"` and the
-        last user of the destination, `"shared"`, `"bank"`, `"port"` or `"lead"`.
+        last user of the destination, `"shared"`, `"interval"`, `"bank"`, `"port"` or `"lead"`.
     """
 
     engine: str

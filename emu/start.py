@@ -29,6 +29,8 @@ def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple
     found: list[Candidate] = [(last, "engine")]
     if free is not last:
         found.append((free, "shared"))
+    if engine in line.paced:
+        found.append((line.paced[engine], "interval"))
     for x in xs[len(dsts) :] if inst.partial else xs:
         if type(x.ready) is not int or x.ready:  # arguments and known integers are ready at 0
             found.append((x.ready, x.source))

@@ -38,6 +38,7 @@ class Timeline:
     Attributes:
       free: engine to the tick at which it can issue next, what others took from it included.
       last: engine to the tick at which it was last free itself.
+      paced: engine to the tick from which it may start another, of those with such an interval.
       touches: engine to how often its clocks may have moved.
       spent: `(engine, what)` to ticks so far (see `Reading`).
       throttle: the charge of every engine that throttles.
@@ -70,6 +71,7 @@ class Timeline:
         self.as_written = as_written
         self.free: dict[str, Ticks] = dict.fromkeys(device.ticks_per_cycle, 0)
         self.last: dict[str, Ticks] = dict(self.free)
+        self.paced: dict[str, Ticks] = {}
         self.touches = dict.fromkeys(device.ticks_per_cycle, 0)
         self.spent: dict[tuple[str, str], Ticks] = {}
         self.laws, self.causes = device.throttle_laws, device.causes

@@ -21,12 +21,15 @@ def dma_cost(
 ) -> Cost:
     """The cost of one DMA instruction: a list of descriptors of equal size.
 
-    An engine takes `t = dma_descriptor_s + descriptor_bytes / rate` for each descriptor, and one
-    `dma_descriptor_s` for the semaphore that it writes at the end. Engines serve 8 partitions each,
-    so a copy of few partitions uses few engines, and other queues use the rest of them meanwhile:
+    An engine takes `t = dma_descriptor_s + descriptor_bytes / rate` for each descriptor, one
+    `dma_descriptor_s` for the semaphore that it writes at the end, and `dma_copy_s` between one
+    copy and the next. Engines serve 8 partitions each, so a copy of few partitions uses few
+    engines, and other queues use the rest of them meanwhile:
 
-    - the queue is busy `descriptors · t / engines` and the semaphore, and takes as much from every
-      other queue;
+    - the queue is busy `descriptors · t / engines`, the semaphore and `dma_copy_s` on the engines
+      used, and takes as much from every other queue;
+    - it starts its next copy `dma_interval_s` later at the earliest: one stream alone does not fill
+      the engines with short descriptors, several do;
     - data arrives after `ceil(descriptors / engines it uses) · t` and the semaphore, between the
       trigger before and the consumer's wake-up after;
     - neither is shorter than its bytes at this core's part of the chip's HBM bandwidth.
@@ -52,12 +55,15 @@ def dma_cost(
     each_s = device.dma_descriptor_s + descriptor_bytes / rate
     used = min(device.dma_engines, math.ceil(partitions / device.dma_partitions_per_engine))
     hbm_s = hbm_bytes * device.cores_running / device.hbm_bytes_per_s
-    busy_s = max(descriptors * each_s / device.dma_engines + device.dma_descriptor_s, hbm_s)
+    copy_s = device.dma_copy_s * used / device.dma_engines
+    all_s = descriptors * each_s / device.dma_engines
+    busy_s = max(all_s + device.dma_descriptor_s + copy_s, hbm_s)
     data_s = max(math.ceil(descriptors / used) * each_s + device.dma_descriptor_s, hbm_s)
     busy = device.ticks(busy_s)
     return Cost(
         engine=queue,
         busy_cycles=busy,
+        interval_cycles=device.ticks(device.dma_interval_s),
         latency_cycles=device.ticks(device.dma_trigger_s + data_s + device.dma_wakeup_s),
         taken={other: busy for other in DMA_QUEUES if other != queue},
     )

@@ -14,7 +14,7 @@ DMA_OVERVIEW = "aws-neuron-sdk 2.32 nki/get-started/about/nki-dma-overview.rst"
 COLLECTIVES = "aws-neuron-sdk 2.32 neuron-runtime/explore/intranode-collective-comm.rst"
 _PERFORMANCE = "aws-neuron-sdk nki/deep-dives/nki_perf_guide.rst"
 
-DMA_QUEUES = ("load_queue", "load_queue2", "store_queue")
+DMA_QUEUES = ("load_queue", "load_queue2", "store_queue", "store_queue2")
 _ENGINES = {
     "tensor": "tensor_hz",
     "vector": "vector_hz",
@@ -26,7 +26,8 @@ _ENGINES = {
     "collective": None,
 }
 _CAUSES = {
-    "load_queue": "load", "load_queue2": "load", "store_queue": "store", "neuronlink": "link",
+    "load_queue": "load", "load_queue2": "load", "store_queue": "store", "store_queue2": "store",
+    "neuronlink": "link",
 }  # fmt: skip
 _CAPACITY = {
     "hbm": "hbm_bytes", "sbuf": "sbuf_bytes", "psum": "psum_bytes", "array": "array_bytes",
@@ -71,6 +72,8 @@ class NeuronCoreSheet(Sheet):
       dma_engines: of one core.
       dma_engine_bytes_per_s, dma_engine_peak_bytes_per_s: what one reaches, and its peak.
       dma_descriptor_s: time of a descriptor besides its bytes.
+      dma_copy_s: of the DMA engines, for each copy that uses all of them.
+      dma_interval_s: least distance between the starts of two copies of one queue.
       dma_partitions_per_engine: partitions of a copy that one engine serves.
       dma_trigger_s: from the start of a DMA instruction to its first byte.
       dma_generation_s: part of the trigger in which hardware writes the descriptors.
@@ -170,6 +173,8 @@ class NeuronCoreSheet(Sheet):
     dma_engine_bytes_per_s: Quantity
     dma_engine_peak_bytes_per_s: Quantity
     dma_descriptor_s: Quantity
+    dma_copy_s: Quantity
+    dma_interval_s: Quantity
     dma_partitions_per_engine: Quantity = Quantity(8, "published", DMA_OVERVIEW)
     dma_generation_s: Quantity = Quantity(
         0.6e-6, "published", f"{ARCH}/trainium2_arch.rst: 600 ns, hidden behind the issuing engine"

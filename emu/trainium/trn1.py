@@ -53,6 +53,10 @@ TRN1 = NeuronCoreSheet(
     dma_descriptor_s=Quantity(
         0, "fitted", "T1-MM-1L: its rate is the same at 256 B and at 1 KiB", 0, 11e-9
     ),
+    dma_copy_s=Quantity(0, "fitted", "T1-MM-1L: its rate is the same for all copies", 0, 0.15e-6),
+    dma_interval_s=Quantity(
+        0, "assumed", "T1-MM-1L leaves no room for one; Trainium2's is 0.85 us", 0, 0.85e-6
+    ),
     link_bytes_per_s=Quantity(
         48e9, "derived", f"{_CHIP}: 384 GB/s a chip to 4 neighbours, both directions or each",
         96e9, 48e9,

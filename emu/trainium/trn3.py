@@ -43,7 +43,9 @@ TRN3 = NeuronCoreSheet(
         38.4e9, 24.75e9,
     ),
     dma_engine_peak_bytes_per_s=Quantity(38.4e9, "published", DMA),
-    dma_descriptor_s=Quantity(11e-9, "assumed", "as on Trainium2", 0, 28e-9),
+    dma_descriptor_s=Quantity(1e-9, "assumed", "as on Trainium2", 0, 3e-9),
+    dma_copy_s=Quantity(0.14e-6, "assumed", "as on Trainium2", 0, 0.25e-6),
+    dma_interval_s=Quantity(0.85e-6, "assumed", "as on Trainium2", 0.25e-6, 0.85e-6),
     dma_accumulate_share=Quantity(1, "published", f"{_ARCH}: SBUF read-add-write at a copy's rate"),
     link_bytes_per_s=Quantity(
         1.28e12, "derived",

@@ -71,7 +71,7 @@ def gemm(
             return nest(lhs, rhs, s, Plan(turned=turned))
         return nest(lhs, rhs, s, held(s, 1, 1, lhs_loads=lhs_loads))
     a, b, row_loads = _blocks(variant)
-    return nest(lhs, rhs, s, held(s, a, b, row_loads=row_loads), row_loads=row_loads)
+    return nest(lhs, rhs, s, held(s, a, b, row_loads=row_loads))
 
 
 def _blocks(variant: str) -> tuple[int, int, bool]:

@@ -32,39 +32,25 @@ class Tiles(NamedTuple):
 Column = list[Tiles]
 
 
-def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan, *, row_loads: bool = False) -> tuple[Any]:
+def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan) -> tuple[Any]:
     """One nest for every variant but `block_all_dims`; see `gemm`.
 
     Args:
       lhs, rhs: HBM.
       s: sizes.
       plan: blocks, and which operands are held.
-      row_loads: one DMA brings a k tile of all columns of a block.
     """
-    left = None if plan.turned else lhs.reshape(s.depth, PARTITIONS, -1)
     right = rhs.reshape(s.depth, PARTITIONS, -1)
     group = math.ceil(s.columns / plan.lhs_loads)
 
-    def lefts_of(i: Any, a: int) -> list[Column]:
-        if plan.turned:
-            return [_turned(part(lhs, i * PARTITIONS, PARTITIONS, axis=0), s)]
-        block = part(left, i * PARTITIONS, a * PARTITIONS, axis=2)
-        if not plan.hold_lhs:
-            return _streamed(block, PARTITIONS, s, LHS_QUEUE)
-        return _held(block, PARTITIONS, plan.piece, plan.lhs_doubled, row_loads, LHS_QUEUE)
-
-    def rights_of(j: Any, b: int) -> list[Column]:
-        block = part(right, j * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
-        if not plan.hold_rhs:
-            return _streamed(block, BANK_COLUMNS, s, RHS_QUEUE)
-        return _held(block, BANK_COLUMNS, plan.piece, plan.rhs_doubled, row_loads, RHS_QUEUE)
-
     def m_block(out: Any, i: Any, a: int) -> Any:
         for first in range(0, s.columns, group):
-            lefts = lefts_of(i, a)
+            lefts = _lefts(lhs, i, a, s, plan)
 
             def n_block(out: Any, j: Any, b: int) -> Any:
-                rights = rights_of(j, b)
+                block = part(right, j * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
+                doubled = plan.rhs_doubled if plan.hold_rhs else None
+                rights = _columns(block, BANK_COLUMNS, doubled, RHS_QUEUE, s, plan)
                 pairs = [(x, y) for x in lefts for y in rights]
                 places = [(i + m) * s.columns + j + n for m in range(a) for n in range(b)]
                 return _contract(out, places, pairs, s, plan)
@@ -78,6 +64,25 @@ def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan, *, row_loads: bool = False) -
 
 
 # --- operands ---
+
+
+def _lefts(lhs: Any, i: Any, a: int, s: Sizes, plan: Plan) -> list[Column]:
+    """The columns of `lhsᵀ` from tile `i` on, `a` of them."""
+    if plan.turned:
+        return [_turned(part(lhs, i * PARTITIONS, PARTITIONS, axis=0), s)]
+    left = lhs.reshape(s.depth, PARTITIONS, -1)
+    block = part(left, i * PARTITIONS, a * PARTITIONS, axis=2)
+    doubled = plan.lhs_doubled if plan.hold_lhs else None
+    return _columns(block, PARTITIONS, doubled, LHS_QUEUE, s, plan)
+
+
+def _columns(
+    block: Any, width: int, doubled: int | None, queue: str, s: Sizes, plan: Plan
+) -> list[Column]:
+    """Columns of HBM `[depth, 128, columns · width]`, held with `doubled` second buffers or not."""
+    if doubled is None:
+        return _streamed(block, width, s, queue)
+    return _held(block, width, plan.piece, doubled, plan.row_loads, queue)
 
 
 def _streamed(block: Any, width: int, s: Sizes, queue: str) -> list[Column]:

@@ -69,6 +69,7 @@ class Plan:
       a, b: tiles of an m-block and of an n-block.
       hold_lhs, hold_rhs: a block of the operand stays in SBUF while it is used; else each use of a
         tile loads it.
+      row_loads: one DMA brings a k tile of all columns of a block.
       lhs_loads: how often lhs is loaded in a row of blocks.
       turned: lhs is `[m, k]` and is transposed on its way.
       piece: k tiles of one buffer of what is held.
@@ -80,6 +81,7 @@ class Plan:
     b: int = 1
     hold_lhs: bool = False
     hold_rhs: bool = False
+    row_loads: bool = False
     lhs_loads: int = 1
     turned: bool = False
     piece: int = 1
@@ -105,7 +107,7 @@ def held(s: Sizes, a: int, b: int, *, row_loads: bool = False, lhs_loads: int = 
     rhs_doubled = max(0, min(free, rhs)) // rhs_piece if hold_rhs else 0
     lhs_doubled = max(0, min(free - rhs_doubled * rhs_piece, lhs)) // lhs_piece
     return Plan(
-        a, b, True, hold_rhs, lhs_loads, piece=piece, lhs_doubled=lhs_doubled,
+        a, b, True, hold_rhs, row_loads, lhs_loads, piece=piece, lhs_doubled=lhs_doubled,
         rhs_doubled=rhs_doubled,
     )  # fmt: skip
 

@@ -72,6 +72,16 @@ def test_queues_share_what_they_take_from_each_other():
     assert (second.start, second.end, second.cause) == (400, 450, "shared")
 
 
+def test_queue_starts_no_faster_than_its_interval():
+    def kernel(x):
+        cost = {"engine": "io", "busy": 10, "latency": 10, "interval_cycles": 25}
+        return [fetch(tile(), x, **cost) for _ in range(3)]
+
+    first, second, third = events(kernel)
+    assert [first.start, second.start, third.start] == [0, 100, 200]
+    assert second.cause == "interval" and read(kernel).spent[("io", "wait:interval")] == 120
+
+
 def test_engines_that_share_a_port_take_turns():
     def kernel(x):
         a = fetch(tile(), x, engine="mul", busy=50, latency=50)

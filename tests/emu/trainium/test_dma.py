@@ -51,8 +51,9 @@ def law(device, partitions, descriptors, nbytes, *, hbm_bytes, share="1"):
     fixed = exact(device.dma_descriptor_s)
     each = fixed + nbytes / (exact(share) * exact(device.dma_engine_bytes_per_s))
     hbm_s = hbm_bytes * device.cores_running / exact(device.hbm_bytes_per_s)
-    busy = max(descriptors * each / ENGINES + fixed, hbm_s)
     used = min(ENGINES, math.ceil(partitions / PARTITIONS_EACH))
+    copy = exact(device.dma_copy_s) * used / ENGINES
+    busy = max(descriptors * each / ENGINES + fixed + copy, hbm_s)
     data = max(math.ceil(descriptors / used) * each + fixed, hbm_s)
     around = exact(device.dma_trigger_s) + exact(device.dma_wakeup_s)
     return ticks(device, busy), ticks(device, data + around)
@@ -129,8 +130,9 @@ def test_few_partitions_take_one_engine():
     cost = dma_load.cost(d, op.sbuf(4, 2048), op.hbm(4, 2048))
     data_s = cost.latency_cycles / d.tick_hz - d.dma_trigger_s - d.dma_wakeup_s
     assert data_s == pytest.approx(1416e-9, rel=0.05)
-    semaphore_s = d.dma_descriptor_s
-    assert cost.busy_cycles == ticks(d, exact(data_s - semaphore_s) / 16 + exact(semaphore_s))
+    semaphore_s, copy_s = exact(d.dma_descriptor_s), exact(d.dma_copy_s)
+    descriptors_s = exact(round(data_s, 13)) - semaphore_s
+    assert cost.busy_cycles == ticks(d, (descriptors_s + copy_s) / 16 + semaphore_s)
 
 
 MOVED = {
@@ -305,19 +307,35 @@ def test_queues_on_the_clock():
     assert clock.tally.by("bytes")["hbm_read"] == clock.tally.by("bytes")["hbm_write"] == 2 * nbytes
 
 
-def queued(queues, count=6):
-    """End of `count` loads of 256 KiB, on these queues in turn."""
+def queued(queues, count=6, columns=512):
+    """End of `count` loads of 128 rows of `columns` float32, on these queues in turn."""
 
     def kernel(x):
-        return [dma_load(sbuf(128, 512), x, queue=queues[i % len(queues)]) for i in range(count)]
+        return [dma_load(sbuf(*x.shape), x, queue=queues[i % len(queues)]) for i in range(count)]
 
-    x = jax.ShapeDtypeStruct((128, 512), jnp.float32)
+    x = jax.ShapeDtypeStruct((128, columns), jnp.float32)
     return Program(kernel, {"core": 1}, ((),)).read(TRN2.at(), x).end_ticks
 
 
 def test_a_second_queue_adds_no_bandwidth():
-    busy, latency = law(TRN2.at(), 128, 128, 2048, hbm_bytes=128 * 2048)
+    d = TRN2.at()
+    busy, latency = law(d, 128, 128, 2048, hbm_bytes=128 * 2048)
+    assert busy > d.dma_interval_s * d.tick_hz
     assert queued(["load_queue"]) == queued(["load_queue", "load_queue2"]) == 5 * busy + latency
+
+
+def test_short_copies_need_several_queues():
+    """A queue starts one in 0.85 us: 1 KiB descriptors reach 0.42 of the rate, 2 KiB 0.81."""
+    d = TRN2.at()
+    busy, latency = law(d, 128, 128, 256, hbm_bytes=128 * 256)
+    interval = ticks(d, exact(d.dma_interval_s))
+    assert queued(["load_queue"], columns=64) == 5 * interval + latency
+    two = queued(["load_queue", "load_queue2"], columns=64)
+    assert two == 2 * interval + latency + busy  # the second queue's engine time comes after
+    for columns, share in ((256, 0.42), (512, 0.81)):
+        rate = 16 * d.dma_engine_bytes_per_s
+        step_s = max(d.dma_interval_s, law(d, 128, 128, 4 * columns, hbm_bytes=0)[0] / d.tick_hz)
+        assert 128 * 4 * columns / step_s / rate == pytest.approx(share, rel=0.03)
 
 
 @pytest.mark.parametrize("queue", ["load_queue", "load_queue2"])

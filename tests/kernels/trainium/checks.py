@@ -45,8 +45,7 @@ def checked(kernel, args, expected, *, within, matmul_flops, read_bytes, written
         moved = clock.tally.by("bytes")
         assert (moved["hbm_read"], moved["hbm_write"]) == (read_bytes, written_bytes)
         over_bounds(clock, device, matmul_flops, read_bytes + written_bytes)
-        peak = program.memory(device, *args)
-        assert all(0 < used <= device.capacity_bytes[space] for space, used in peak.items())
+        assert program.memory(device, *args)["sbuf"] > 0  # it raises where it does not fit
     return clocks
 
 
