@@ -13,7 +13,7 @@ from jax import lax
 from rich.console import Console
 
 from emu.critical_path import instructions
-from emu.trainium.datasheet import TRN2
+from emu.trainium.datasheet import TRN2, TRN3
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.memory import dma_load, dma_store, psum, sbuf
 from experiments import cli, kernel, kernel_figures, kernel_report, kernel_run, kernel_words
@@ -281,7 +281,8 @@ def test_from_the_shell_errors_are_one_line_and_exit_2() -> None:
 
 @pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
 def test_every_kernel_is_explained_to_the_tick(name: str) -> None:
-    run = kernel_run.run(catalogue.CATALOGUE[name], {}, TRN2)
+    sheet = TRN3 if "mx" in name else TRN2  # MX is Trainium3's
+    run = kernel_run.run(catalogue.CATALOGUE[name], {}, sheet)
     end = run.clock.end_ticks
     assert sum(p.ticks for p in run.split.parts) == end
     assert sum(x.ticks for x in run.path_lines) == end

@@ -178,7 +178,7 @@ def test_matmuls_accumulate_back_to_back():
 
 
 def test_a_partial_load_does_not_wait_for_another():
-    """Parts of one tile queue behind one another's interval of 0.85 us, not behind their latency."""
+    """Parts of one tile queue behind one another's interval, 0.85 us, not their latency."""
 
     def kernel(x):
         tile = sbuf(128, 4, 512)
