@@ -22,6 +22,7 @@ from models.load import Loaded, load
 from models.transformer import from_weights
 
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
+CORES = (1, 2, 4, 8)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -30,6 +31,7 @@ class Run:
     """Everything one run of the quickstart learned; filled in as it goes.
 
     Attributes:
+      chips, cores: in the prefill ring, and NeuronCores of each chip.
       tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
       logits: of each generated id, end-of-sequence included.
       oracle_tokens, oracle_logits: the plain float32 model's own.
@@ -41,6 +43,7 @@ class Run:
     prompt: str
     prompt_ids: list[int]
     chips: int
+    cores: int
     dtype: str
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: str = ""
@@ -114,12 +117,18 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--prompt", help="text; a chat model sees it as the user's message")
     p.add_argument("--tokens", default="12", help="most tokens to generate (12)")
     p.add_argument("--chips", default="4", help="Trainium3 chips in the ring (4)")
+    p.add_argument("--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)")
     p.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
     p.add_argument("--ignore-eos", action="store_true", help="generate exactly --tokens tokens")
     p.add_argument("--out", help="folder for quickstart.json and quickstart.png")
     args = p.parse_args()
     args.tokens = cli.whole_number("tokens", 1)(args.tokens)
     args.chips = cli.whole_number("chips", 1)(args.chips)
+    args.cores = cli.whole_number("cores", 1)(args.cores)
+    if args.cores not in CORES:
+        raise cli.UsageError(
+            f"--cores is {args.cores}, must be one of {', '.join(map(str, CORES))}"
+        )
     if args.dtype not in DTYPES:
         raise cli.UsageError(f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}")
     args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
@@ -150,7 +159,7 @@ def answer(
         model = load(args.model, stage.update)
         ids = model.tokenizer.chat(args.prompt)
         check_context(model.config, len(ids), args.tokens)
-    run = Run(model, args.prompt, ids, args.chips, args.dtype, wall_s=stages.wall_s)
+    run = Run(model, args.prompt, ids, args.chips, args.cores, args.dtype, wall_s=stages.wall_s)
     try:
         execute(run, args, console, stages)
     except KeyboardInterrupt:
@@ -169,12 +178,12 @@ def execute(run: Run, args: argparse.Namespace, console: Console, stages: Stages
     with stages("load", "laying the weights out on both machines"):
         machine = Disaggregated(
             c, run.model.weights, tokens=n, new_tokens=args.tokens, chips=args.chips,
-            dtype=jnp.dtype(args.dtype),
+            cores=args.cores, dtype=jnp.dtype(args.dtype),
         )  # fmt: skip
         run.machine = machine
     with stages("compile", "compiling the prefill"):
         compiled = machine.prefill.compile(run.prompt_ids)
-    with stages("prefill", f"prefilling {n} tokens on {args.chips} emulated chips"):
+    with stages("prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"):
         first = machine.prefill.run(run.prompt_ids, compiled)
         machine.prefill.release()
     with stages("compile", "compiling a decode step"):

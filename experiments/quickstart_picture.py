@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from emu.reading import Event  # noqa: E402
+from emu.reading import IN_USE, THROTTLE, Event  # noqa: E402
 from emu.report import busy_share  # noqa: E402
 from emu.trainium.datasheet import TRN3  # noqa: E402
 from emu.wse.datasheet import WSE3  # noqa: E402
@@ -23,12 +23,12 @@ LINK = "EFA, in flight"
 def draw(run: Any, path: pathlib.Path) -> None:
     """Writes the picture as a PNG.
 
-    Three panels: the whole way of the first two tokens, one layer of the prefill on the last chip,
-    and one layer of a decode step on the PE at the region's origin.
+    Three panels: the whole way of the first two tokens, one layer of the prefill on the last core
+    of the last chip, and one layer of a decode step on the PE at the region's origin.
     """
     machine, clock = run.machine, run.clock
-    last_chip = (run.chips - 1,)
-    prefill = machine.prefill.read(TRN3.at(), trace_core=last_chip)
+    last = tuple(size - 1 for size in machine.prefill.program.mesh.values())
+    prefill = machine.prefill.read(machine.chip.at(), trace_core=last)
     step = machine.decoder.trace(machine.tokens, WSE3.at())
     figure, axes = plt.subplots(3, 1, figsize=(13, 11), constrained_layout=True)
     _whole(axes[0], run, prefill.clock, step)
@@ -53,7 +53,9 @@ def draw(run: Any, path: pathlib.Path) -> None:
 
 
 def _engines(events: list[Event]) -> list[str]:
-    return sorted({e.engine for e in events})
+    """Those that execute instructions; a trace also has the use of each memory and the throttle."""
+    named = {e.engine for e in events}
+    return sorted(e for e in named if e != THROTTLE and not e.endswith(IN_USE))
 
 
 def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
@@ -92,7 +94,7 @@ def _zoom(
     start, end = window
     inside = [e for e in events if e.end > start and e.start < end]
     engines = _engines(inside)
-    names = sorted({e.name for e in inside})
+    names = sorted({e.name for e in inside if e.engine in engines})
     palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]  # type: ignore
     for i, name in enumerate(names):
         for row, engine in enumerate(engines):

@@ -83,7 +83,7 @@ def _prefill(run: Any) -> dict[str, Any]:
     }
     return {
         "chips": run.chips,
-        "cores_per_chip": 1,
+        "cores_per_chip": run.cores,
         "time_s": banded(lambda b: clock.prefill[b].clock.seconds),
         "flops": nominal.tally.flops,
         "useful_flops": machine.prefill.useful_flops,
@@ -92,6 +92,7 @@ def _prefill(run: Any) -> dict[str, Any]:
         "sbuf_bytes": moved.get("sbuf_read", 0) + moved.get("sbuf_write", 0),
         "psum_bytes": moved.get("psum_read", 0) + moved.get("psum_write", 0),
         "link_bytes": nominal.tally.by("other").get("link_bytes", 0),
+        "collective_bytes": nominal.tally.by("other").get("collective_bytes", 0),
         "peak_bytes_per_core": machine.prefill_peaks,
         "bound": str(clock.prefill_bound),
     }
@@ -254,6 +255,8 @@ def _machines(data: dict[str, Any]) -> Table:
     hbm += f"PSUM {count(p['psum_bytes'], 'B')}"
     table.add_row("bytes moved", hbm, f"SRAM {count(d['sram_bytes'], 'B')}")
     links = f"NeuronLink {count(p['link_bytes'], 'B')}; hand-off {count(h['bytes'], 'B')}"
+    if p["collective_bytes"]:
+        links += f"; between cores {count(p['collective_bytes'], 'B')}"
     table.add_row("network", links, f"{count(d['fabric_hops'])} wavelet-hops")
     peak = ", ".join(f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items())
     pe = "; ".join(
@@ -264,7 +267,8 @@ def _machines(data: dict[str, Any]) -> Table:
     table.add_row("bound by", p["bound"], d["bound"] or "-")
     table.add_section()
     for name, engine in p["engines"].items():
-        table.add_row(f"{name} busy", _use(engine), "")
+        if engine["busy_cycles"]:
+            table.add_row(f"{name} busy", _use(engine), "")
     for name, engine in d["engines"].items():
         table.add_row(f"{name} busy", "", _use(engine))
     return table

@@ -9,7 +9,7 @@ import numpy as np
 from emu import BANDS, Device
 from emu.interconnect import EFA
 from emu.report import Bound, banded, bound
-from emu.trainium.datasheet import TRN3
+from emu.trainium.datasheet import TRN3, with_cores
 from emu.wse.datasheet import WSE3
 from models.config import ModelConfig
 from models.decode import Decoder, StepReading
@@ -72,13 +72,14 @@ class Disaggregated:
 
     Attributes:
       prefill: the Trainium side.
+      chip: the Trainium datasheet with as many cores running as prefill uses.
       prefill_peaks: its peak bytes by memory space, of one core.
       decoder: the wafer side.
     """
 
     def __init__(
         self, config: ModelConfig, weights: Any, *, tokens: int, new_tokens: int, chips: int,
-        dtype: Any,
+        cores: int = 1, dtype: Any,
     ):  # fmt: skip
         """Lays the weights out on both machines.
 
@@ -88,6 +89,7 @@ class Disaggregated:
           tokens: prompt length.
           new_tokens: most tokens to generate.
           chips: size of the prefill ring.
+          cores: NeuronCores of each chip that share its heads, FFN and vocabulary.
           dtype: of weights, activations and cache on both machines.
 
         Raises:
@@ -98,8 +100,11 @@ class Disaggregated:
         self.config, self.dtype, self.tokens = config, dtype, tokens
         context = tokens + new_tokens
         self.decoder = Decoder(config, weights, context=context, dtype=dtype, device=WSE3.at())
-        self.prefill = Prefill(config, weights, tokens=tokens, chips=chips, dtype=dtype)
-        self.prefill_peaks = self.prefill.memory(TRN3.at())
+        self.prefill = Prefill(
+            config, weights, tokens=tokens, chips=chips, cores=cores, dtype=dtype
+        )
+        self.chip = with_cores(TRN3, cores)
+        self.prefill_peaks = self.prefill.memory(self.chip.at())
 
     def decode(self, token: int, k: np.ndarray, v: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
@@ -112,8 +117,8 @@ class Disaggregated:
     def read(self, generated: int, progress: Callable[[str], None] = lambda stage: None) -> Clock:
         """Reads the clock of a request that generated so many tokens, under every band."""
         progress("prefill")
-        prefill = banded(lambda band: self.prefill.read(TRN3.at(band)))
-        critical = self.prefill.read(TRN3.at(), contended=False)
+        prefill = banded(lambda band: self.prefill.read(self.chip.at(band)))
+        critical = self.prefill.read(self.chip.at(), contended=False)
         progress("hand-off")
         layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))

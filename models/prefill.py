@@ -1,4 +1,7 @@
-"""Prefill on a ring of Trainium3 chips: packed weights, and one program to run and to read."""
+"""Prefill on a ring of Trainium3 chips: packed weights, and one program to run and to read.
+
+Tokens are spread over the chips; heads, FFN columns and vocabulary over the cores of each chip.
+"""
 
 import dataclasses
 import functools
@@ -15,10 +18,11 @@ from kernels.trainium import head
 from kernels.trainium.layer import layer
 from kernels.trainium.tiling import LayerTiling, tile_tokens
 from models.config import ModelConfig
-from models.pack import pack_weights
+from models.pack import pack_weights, specs
 from models.rope import rope_tables
+from models.tensor_parallel import Shares, divide_model
 
-AXIS = "ring"
+CHIP, CORE = "ring", "core"  # mesh axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,39 +59,43 @@ class Prefill:
     """One model's prefill of prompts of one length on a ring of chips.
 
     Attributes:
-      tiling: how a layer is cut on each chip.
+      shares: what each core of a chip holds.
+      tiling: how a core's share of a layer is cut.
       program: the kernel on its mesh; run and read alike.
     """
 
-    def __init__(self, config: ModelConfig, weights: Any, *, tokens: int, chips: int, dtype: Any):
+    def __init__(
+        self, config: ModelConfig, weights: Any, *, tokens: int, chips: int, cores: int = 1,
+        dtype: Any,
+    ):  # fmt: skip
         """Packs the weights.
 
         Args:
           config: sizes.
           weights: canonical pytree of arrays, or of `ShapeDtypeStruct` to read the clock only.
           tokens: prompt length, at least 1.
-          chips: size of the ring, at least 1; one NeuronCore of each runs.
+          chips: size of the ring, at least 1.
+          cores: NeuronCores of each chip that run, at least 1.
           dtype: of weights, activations and the cache; sums are float32.
         """
-        self.config, self.tokens, self.chips = config, tokens, chips
-        self.dtype = jnp.dtype(dtype)
-        blocks, tiles, rows = tile_tokens(
-            math.ceil(tokens / chips), config.hidden_size, config.intermediate_size, dtype
-        )
-        self.tiling = LayerTiling(
-            config.hidden_size, config.intermediate_size, config.num_attention_heads,
-            config.num_key_value_heads, config.head_dim, config.rms_norm_eps, config.qk_norm,
-            blocks, tiles, rows, self.dtype,
-        )  # fmt: skip
-        self.weights = pack_weights(weights, self.tiling)
+        self.config, self.tokens, self.chips, self.cores = config, tokens, chips, cores
+        self.dtype, self.shares = jnp.dtype(dtype), divide_model(config, cores)
+        self.tiling = layer_tiling(config, self.shares, math.ceil(tokens / chips), self.dtype)
+        self.weights = pack_weights(weights, self.tiling, self.shares)
+        core_axis = CORE if cores > 1 else None
         self.program = Program(
             functools.partial(
-                prefill_kernel, s=self.tiling, chips=chips, last=(tokens - 1) % self.tiling.tokens,
-                owner=(tokens - 1) // self.tiling.tokens,
+                prefill_kernel, s=self.tiling, chips=chips, core_axis=core_axis,
+                last=(tokens - 1) % self.tiling.tokens, owner=self.owner,
             ),
-            {AXIS: chips},
-            in_specs=((), (AXIS,), (AXIS,), (AXIS,)),
+            {CHIP: chips} | ({core_axis: cores} if core_axis else {}),
+            in_specs=(specs(self.weights, core_axis), (CHIP,), (CHIP,), (CHIP,)),
         )  # fmt: skip
+
+    @property
+    def owner(self) -> int:
+        """The chip that holds the prompt's last token."""
+        return (self.tokens - 1) // self.tiling.tokens
 
     @functools.cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
@@ -113,34 +121,41 @@ class Prefill:
         """Prefills a prompt of `tokens` tokens."""
         call = compiled or self.program.compiled
         pieces, k, v = call(*self.arguments(prompt))
-        owner = (self.tokens - 1) // self.tiling.tokens
-        parts = [np.asarray(logits[owner], np.float32).ravel() for logits, _ in pieces]
-        logits = np.concatenate(parts)
-        return PrefillResult(int(self._first(pieces, owner)), logits, *self.cache(k, v))
+        if self.cores == 1:  # the mesh then has no axis of cores
+            pieces, k, v = jax.tree.map(lambda x: x[:, None], (pieces, k, v))
+        logits = np.empty(self.config.vocab_size, np.float32)
+        parts = [np.asarray(x[self.owner], np.float32).reshape(self.cores, -1) for x, _ in pieces]
+        logits[self.shares.vocabulary] = np.concatenate(parts, axis=1)
+        return PrefillResult(int(self._first(pieces)), logits, *self.cache(k, v))
 
-    def _first(self, pieces: Any, owner: int) -> int:
+    def _first(self, pieces: Any) -> int:
         """The first token, from each column block's own maximum."""
-        best, token, base = -np.inf, 0, 0
-        for logits, places in pieces:
-            rows = np.asarray(logits[owner])[:, 0]
-            for row, place in zip(rows, np.asarray(places[owner])[:, 0, 0], strict=True):
-                if row[place] > best:
-                    best, token = row[place], base + int(place)
-                base += rows.shape[1]
+        best, token = -np.inf, 0
+        for core, columns in enumerate(self.shares.vocabulary):
+            base = int(columns[0])
+            for logits, places in pieces:
+                rows = np.asarray(logits[self.owner, core])[:, 0]
+                places = np.asarray(places[self.owner, core])[:, 0, 0]
+                for row, place in zip(rows, places, strict=True):
+                    if row[place] > best:
+                        best, token = row[place], base + int(place)
+                    base += rows.shape[1]
         return token
 
     def cache(self, k: Any, v: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values as `[layers, tokens, kv_heads, head_dim]`, padding dropped.
+        """Keys and values as `[layers, tokens, kv_heads, head_dim]`, padding and copies dropped.
 
         Args:
-          k: `[chips, layers, token tiles, kv_heads, head_dim, rows]`.
-          v: `[chips, layers, token tiles, rows, kv_heads · head_dim]`.
+          k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
+          v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
         """
-        c, layers = self.config, k.shape[1]
-        shape = (layers, -1, c.num_key_value_heads, c.head_dim)
-        keys = np.asarray(k).transpose(1, 0, 2, 5, 3, 4).reshape(shape)
-        values = np.asarray(v).transpose(1, 0, 2, 3, 4).reshape(shape)
-        return keys[:, : self.tokens], values[:, : self.tokens]
+        layers, d, owners = k.shape[2], self.config.head_dim, self.shares.kv_owners()
+        v = np.asarray(v).reshape(*v.shape[:-1], -1, d)
+        k = np.asarray(k).transpose(2, 0, 3, 6, 1, 4, 5)
+        v = v.transpose(2, 0, 3, 4, 1, 5, 6)
+        flat = (x.reshape(layers, -1, self.shares.kv_heads.size, d) for x in (k, v))
+        keys, values = (x[:, : self.tokens, owners] for x in flat)
+        return keys, values
 
     def read(self, device: Device, **options: Any) -> PrefillReading:
         """Reads the clock; needs no data.
@@ -179,6 +194,16 @@ class Prefill:
         return useful_flops(self.config, self.tokens)
 
 
+def layer_tiling(config: ModelConfig, shares: Shares, tokens: int, dtype: Any) -> LayerTiling:
+    """How one core cuts its share of a layer for the chip's `tokens`."""
+    heads, kv_heads, ffn = (x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn))
+    blocks, tiles, rows = tile_tokens(tokens, config.hidden_size, ffn, dtype)
+    return LayerTiling(
+        config.hidden_size, ffn, heads, kv_heads, config.head_dim, config.rms_norm_eps,
+        config.qk_norm, blocks, tiles, rows, dtype,
+    )  # fmt: skip
+
+
 def useful_flops(config: ModelConfig, tokens: int) -> int:
     """Matrix products of a prefill: every layer for every token, one token's logits.
 
@@ -194,8 +219,9 @@ def useful_flops(config: ModelConfig, tokens: int) -> int:
 
 
 def prefill_kernel(
-    weights: Any, ids: Any, cos: Any, sin: Any, *, s: LayerTiling, chips: int, last: int, owner: int
-) -> tuple[Any, Any, Any]:
+    weights: Any, ids: Any, cos: Any, sin: Any, *, s: LayerTiling, chips: int,
+    core_axis: str | None, last: int, owner: int,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """The whole prefill on one core: embedding, every layer, the last token's logits.
 
     Returns:
@@ -203,12 +229,12 @@ def prefill_kernel(
     """
 
     def one(x: Any, w: Any) -> tuple[Any, Any]:
-        x, k, v = layer(x, cos, sin, w, s, chips=chips, axis=AXIS)
+        x, k, v = layer(x, cos, sin, w, s, chips=chips, axis=CHIP, core_axis=core_axis)
         return x, (k, v)
 
     x = head.embed(ids, weights["embed"], s)
     x, (k, v) = lax.scan(one, x, weights["layers"])
-    mine = lax.axis_index(AXIS) == owner
+    mine = lax.axis_index(CHIP) == owner
     pieces = head.lm_head(x, weights["norm"], weights["heads"], s, row=last, mine=mine)
     return pieces, k, v
 

@@ -23,7 +23,7 @@ FIELDS = {
     "": "prompt_tokens tokens oracle_tokens text tokens_equal max_abs_logit_diff ttft_s tpot_s "
     "prefill handoff decode wall_s peak_rss_bytes",
     "tpot_s": "first median last",
-    "prefill": "chips time_s flops useful_flops engines hbm_bytes link_bytes",
+    "prefill": "chips cores_per_chip time_s flops useful_flops engines hbm_bytes link_bytes",
     "handoff": "bytes time_s exposed_s",
     "decode": "cycles_per_token flops sram_bytes fabric_hops pes wafers",
     "wall_s": "load compile prefill decode timeline",
@@ -80,15 +80,22 @@ def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
         assert 0 <= engine["utilisation"] <= 1
 
 
-@pytest.mark.parametrize("chips", ["1", "7"])
-def test_any_number_of_chips_says_the_same(
-    result: dict[str, Any], chips: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    call(monkeypatch, "--model", "tiny", "--chips", chips, "--tokens", "6", "--out", str(tmp_path))
+@pytest.mark.parametrize("chips, cores", [(1, 1), (7, 1), (1, 2), (4, 8)])
+def test_any_number_of_chips_and_cores_says_the_same(
+    result: dict[str, Any], chips: int, cores: int, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    call(
+        monkeypatch, "--model", "tiny", "--chips", str(chips), "--cores", str(cores),
+        "--tokens", "6", "--out", str(tmp_path),
+    )  # fmt: skip
     again = json.loads((tmp_path / "quickstart.json").read_text())
     assert again["tokens_equal"] is True
     assert again["tokens"] == result["tokens"]
-    assert (again["prefill"]["link_bytes"] == 0) == (chips == "1")
+    assert (again["prefill"]["link_bytes"] == 0) == (chips == 1)
+    assert (again["prefill"]["collective_bytes"] == 0) == (cores == 1)
+    assert again["handoff"]["bytes"] == result["handoff"]["bytes"]
+    assert f"{chips} chips, {cores} of 8 cores each" in capsys.readouterr().out
 
 
 def test_ignore_eos_gives_exactly_as_many_as_asked(
@@ -130,6 +137,8 @@ def test_narrow_dtypes_report_and_do_not_fail(
 
 BAD = {
     "chips": (["--chips", "0"], "--chips is 0"),
+    "cores": (["--cores", "3"], "--cores is 3, must be one of 1, 2, 4, 8"),
+    "no cores": (["--cores", "0"], "--cores is 0"),
     "tokens": (["--tokens", "-3"], "--tokens is -3"),
     "words": (["--tokens", "many"], "--tokens is 'many'"),
     "dtype": (["--dtype", "int3"], "--dtype is 'int3'"),
@@ -201,15 +210,15 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
 
 
 @pytest.mark.smollm2
-@pytest.mark.parametrize("chips", ["1", "4", "7"])
+@pytest.mark.parametrize("chips, cores", [("1", "1"), ("4", "1"), ("7", "1"), ("4", "8")])
 def test_smollm2_knows_the_capital_of_france(
-    chips: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    chips: str, cores: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     if smollm2.cached() is None:
         pytest.skip("SmolLM2's weights are not in the cache; run the quickstart once")
     call(
         monkeypatch, "--model", "smollm2", "--prompt", "What is the capital of France?",
-        "--chips", chips, "--tokens", "12", "--out", str(tmp_path),
+        "--chips", chips, "--cores", cores, "--tokens", "12", "--out", str(tmp_path),
     )  # fmt: skip
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert data["text"] == "The capital of France is Paris."

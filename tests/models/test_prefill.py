@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu.errors import OutOfMemory
-from emu.trainium.datasheet import TRN3
+from emu.trainium.datasheet import TRN3, with_cores
 from models import oracle
 from models.config import ModelConfig
 from models.kv_cache import empty_cache
@@ -48,8 +48,10 @@ def prompt_of(config, tokens):
     return [int(t) for t in np.random.default_rng(tokens).integers(0, config.vocab_size, tokens)]
 
 
-def prefill(config, tokens, chips, dtype=jnp.float32):
-    return Prefill(config, weights_of(config), tokens=tokens, chips=chips, dtype=dtype)
+def prefill(config, tokens, chips, dtype=jnp.float32, cores=1):
+    return Prefill(
+        config, weights_of(config), tokens=tokens, chips=chips, cores=cores, dtype=dtype
+    )  # fmt: skip
 
 
 def structs_of(config):
@@ -75,9 +77,9 @@ def near(actual, wanted, within):
     assert error < within, f"error {error:.2e} of the largest, at most {within:.2e}"
 
 
-def agrees(config, tokens, chips, within, dtype=jnp.float32):
+def agrees(config, tokens, chips, within, dtype=jnp.float32, cores=1):
     """Token, logits and cache of the emulated ring are the oracle's."""
-    result = prefill(config, tokens, chips, dtype).run(prompt_of(config, tokens))
+    result = prefill(config, tokens, chips, dtype, cores).run(prompt_of(config, tokens))
     logits, keys, values = expected(config, tokens)
     near(result.logits, logits, within)
     near(result.k, keys, within)
@@ -99,6 +101,22 @@ def test_agrees_with_the_oracle(name, tokens, chips):
     assert agrees(CONFIGS[name], tokens, chips, 5e-5)
 
 
+# 8 cores: 4 and 6 heads leave some idle, 1030 logits overlap; 600 tokens on one chip: 2 blocks.
+SHARED = [("llama", 37, 4, 2), ("llama", 5, 1, 8), ("qwen3", 600, 1, 2), ("qwen3", 37, 2, 8)]
+ALL_SHARED = [
+    (c, n, p, k) for c in CONFIGS for n in (1, 37, 300) for p in (1, 4) for k in (2, 3, 8)
+]
+
+
+@pytest.mark.parametrize(
+    "name, tokens, chips, cores",
+    [*SHARED, *(pytest.param(*c, marks=pytest.mark.slow) for c in ALL_SHARED if c not in SHARED)],
+)
+def test_cores_that_share_a_chip_agree_with_the_oracle(name, tokens, chips, cores):
+    """The same bound as for one core: partial sums only change the order of addition."""
+    assert agrees(CONFIGS[name], tokens, chips, 5e-5, cores=cores)
+
+
 def test_bf16_is_close():
     """Each of some ten roundings a layer errs by 2**-8 of its value; 5 % of the largest."""
     agrees(LLAMA, 1, 1, 0.05, jnp.bfloat16)
@@ -109,24 +127,25 @@ def test_bf16_is_close():
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_structs_pack_as_arrays_do(name, dtype):
+@pytest.mark.parametrize("cores", [1, 3])
+def test_structs_pack_as_arrays_do(name, dtype, cores):
     config = CONFIGS[name]
-    given = prefill(config, 37, 4, dtype)
-    shapes = Prefill(config, structs_of(config), tokens=37, chips=4, dtype=dtype)
+    given = prefill(config, 37, 4, dtype, cores)
+    shapes = big(config, 37, 4, dtype, cores)
     assert shapes.abstract() == given.abstract()
     given.release()
     assert shapes.abstract() == given.abstract()
 
 
 @pytest.mark.parametrize("vocabulary", [512, 513, 521, 1030, 32000, 128256])
-def test_no_head_column_is_padding(vocabulary):
+@pytest.mark.parametrize("cores", [1, 8])
+def test_no_head_column_is_padding(vocabulary, cores):
     """A padded column's logit, 0, could win over negative ones; the maximum needs 8 columns."""
     config = dataclasses.replace(LLAMA, vocab_size=vocabulary)
-    heads = Prefill(config, structs_of(config), tokens=1, chips=1, dtype=jnp.bfloat16).weights[
-        "heads"
-    ]
-    assert sum(w.shape[0] * w.shape[-1] for w in heads) == vocabulary
-    assert all(8 <= w.shape[-1] <= 512 for w in heads)
+    heads = big(config, 1, 1, jnp.bfloat16, cores).weights["heads"]
+    blocks, columns = zip(*((w.shape[-5], w.shape[-1]) for w in heads), strict=True)
+    assert np.dot(blocks, columns) == -(-vocabulary // cores)
+    assert all(8 <= n <= 512 for n in columns)
 
 
 # --- clock ---
@@ -143,12 +162,16 @@ def test_useful_flops():
     assert prefill(c, 37, 4).useful_flops == useful_flops(c, 37)
 
 
-@pytest.mark.parametrize("name, tokens, chips", [("llama", 37, 4), ("qwen3", 3, 7)])
-def test_clock(name, tokens, chips):
+@pytest.mark.parametrize(
+    "name, tokens, chips, cores",
+    [("llama", 37, 4, 1), ("qwen3", 3, 7, 1), ("llama", 37, 2, 2), ("qwen3", 600, 1, 8)],
+)
+def test_clock(name, tokens, chips, cores):
     """Issued work covers the useful, jumping equals stepping, layers are done one after another."""
-    p = prefill(CONFIGS[name], tokens, chips)
-    reading = p.read(DEVICE)
-    stepped = p.read(DEVICE, jump=False)
+    p = prefill(CONFIGS[name], tokens, chips, cores=cores)
+    device = with_cores(TRN3, cores).at()
+    reading = p.read(device)
+    stepped = p.read(device, jump=False)
     assert reading.clock.end_ticks == stepped.clock.end_ticks
     assert reading.layer_done_s == stepped.layer_done_s
     assert len(reading.layer_done_s) == 2
@@ -156,20 +179,38 @@ def test_clock(name, tokens, chips):
     issued = reading.clock.tally.by("flops")["trn.nc_matmul"]
     assert issued >= p.useful_flops
     s, config = p.tiling, p.config
-    kv_bytes = 2 * s.tokens * config.num_key_value_heads * config.head_dim * 4
-    assert reading.clock.tally.by("other")["link_bytes"] == 2 * (chips - 1) * kv_bytes * chips
+    held = p.shares.kv_heads.size  # on all cores, those included that have padding only
+    kv_bytes = 2 * s.tokens * held * config.head_dim * 4
+    sent = reading.clock.tally.by("other").get("link_bytes", 0)
+    assert sent == 2 * (chips - 1) * kv_bytes * chips
+    # Two sums a layer and block, in which every core takes part.
+    sums = reading.clock.tally.by("count").get("trn.all_reduce", 0)
+    assert sums == (2 * 2 * s.blocks * chips * cores if cores > 1 else 0)
 
 
-def test_matmul_flops_are_the_closed_form():
-    """Every token of every chip, padding included; the head for one token on one core."""
-    p = prefill(LLAMA, 37, 4)
+@pytest.mark.parametrize("cores, heads, kv_heads", [(1, 4, 2), (2, 2, 1), (4, 1, 1), (8, 1, 1)])
+def test_matmul_flops_are_the_closed_form(cores, heads, kv_heads):
+    """Every token of every chip, padding included; the head for one token on one chip.
+
+    A core has `heads` query heads; on eight cores only half of them hold one that is not padding.
+    """
+    p = prefill(LLAMA, 37, 4, cores=cores)
     s, c = p.tiling, LLAMA
     assert (s.blocks, s.tiles, s.rows) == (1, 1, 10)
-    linear = 2 * s.tokens * (72 * (64 + 2 * 32) + 64 * 72 + 3 * 72 * 200)
+    fused, ffn = 16 * (heads + 2 * kv_heads), 200 // cores
+    linear = cores * 2 * s.tokens * (72 * fused + 16 * heads * 72 + 3 * 72 * ffn)
     # One token tile a chip: chip i attends to i + 1 of them.
-    attention = sum((i + 1) * 4 * 2 * 2 * s.rows * s.rows * 16 for i in range(4))
-    expected = 2 * (4 * linear + attention) + 2 * 72 * c.vocab_size
-    assert p.read(DEVICE).clock.tally.by("flops")["trn.nc_matmul"] == expected
+    attention = sum((i + 1) * cores * heads * 2 * 2 * s.rows * s.rows * 16 for i in range(4))
+    logits = cores * -(-c.vocab_size // cores)
+    expected = 2 * (4 * linear + attention) + 2 * 72 * logits
+    clock = p.read(with_cores(TRN3, cores).at()).clock
+    assert clock.tally.by("flops")["trn.nc_matmul"] == expected
+
+
+def test_one_core_is_a_program_without_collectives():
+    p = prefill(LLAMA, 37, 4)
+    assert p.program.mesh == {"ring": 4}
+    assert not any("all_reduce" in name for name in p.read(DEVICE).clock.tally.by("count"))
 
 
 def test_every_layer_takes_the_same_time():
@@ -194,8 +235,10 @@ LLAMA_70B = dataclasses.replace(
 )  # fmt: skip
 
 
-def big(config, tokens, chips, dtype):
-    return Prefill(config, structs_of(config), tokens=tokens, chips=chips, dtype=dtype)
+def big(config, tokens, chips, dtype, cores=1):
+    return Prefill(
+        config, structs_of(config), tokens=tokens, chips=chips, cores=cores, dtype=dtype
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -214,3 +257,19 @@ def test_what_does_not_fit_is_refused():
     """70B parameters of 4 bytes on every chip of 144 GiB."""
     with pytest.raises(OutOfMemory, match="of hbm, has 154,618,822,656"):
         big(LLAMA_70B, 1024, 1, jnp.float32).memory(DEVICE)
+
+
+def test_more_cores_are_faster_and_hold_less():
+    """Llama 8B divides by eight: the same work, and the same weights but for the embedding."""
+    config = dataclasses.replace(LLAMA_8B, num_hidden_layers=2)
+    times, flops, peaks = [], [], []
+    for cores in (1, 2, 4, 8):
+        device = with_cores(TRN3, cores).at()
+        p = big(config, 512, 1, jnp.bfloat16, cores)
+        clock = p.read(device).clock
+        times.append(clock.end_ticks)
+        flops.append(clock.tally.by("flops")["trn.nc_matmul"])
+        peaks.append(p.memory(device)["hbm"])
+    assert times == sorted(times, reverse=True) and len(set(flops)) == 1
+    divided = 2 * (config.parameters - config.vocab_size * config.hidden_size)  # bytes
+    assert peaks[0] - peaks[3] == pytest.approx(divided * 7 / 8, rel=0.05)  # the rest: activations

@@ -1,12 +1,19 @@
-"""One decoder layer on two chips: hidden states, keys and values against float64 NumPy."""
+"""One decoder layer on two chips, and on several cores of each, against float64 NumPy."""
 
+import dataclasses
 import functools
 
 import numpy as np
+import pytest
 
 from emu import Program
+from emu.trainium.datasheet import TRN3, with_cores
 from kernels.trainium.layer import layer
+from kernels.trainium.tiling import LayerTiling
+from models.config import ModelConfig
 from models.pack import pack_weights
+from models.tensor_parallel import divide_model
+from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import check, draw, wide
 
@@ -47,31 +54,102 @@ def expected(x, cos, sin, w, s):
     return y + (ref.silu(h @ w["w_gate"]) * (h @ w["w_up"])) @ w["w_down"], k, v
 
 
-def test_layer():
-    """A hidden size that 128 does not divide: its padding must come out zero."""
-    s = ref.tiling(hidden=130, qk_norm=True, blocks=2, tiles=1)
-    tokens = CHIPS * s.tokens
+def config_of(s):
+    """A model with this layer; 8 token ids."""
+    return ModelConfig(
+        name="layer", model_type="qwen3", hidden_size=s.hidden, intermediate_size=s.ffn,
+        num_hidden_layers=1, num_attention_heads=s.heads, num_key_value_heads=s.kv_heads,
+        head_dim=s.head_dim, vocab_size=8, max_position_embeddings=1024, rope_theta=1e4,
+        rope_scaling=None, rms_norm_eps=s.eps, tie_word_embeddings=True, source="made up",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass
+class Case:
+    """A layer of two chips: its program, its arguments, and what it owes in float64.
+
+    Attributes:
+      own: sizes of one core.
+      y: hidden states, `[chips, blocks, tiles, rows, hidden padded]`.
+      k: `[chips, token tiles, kv_heads, head_dim, rows]`.
+      v: `[chips, token tiles, rows, kv_heads · head_dim]`.
+    """
+
+    program: Program
+    args: tuple
+    own: LayerTiling
+    y: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+
+
+def case(s, cores):
+    tokens, count = CHIPS * s.tokens, s.blocks * s.tiles
     x, (cos, sin) = draw(9, tokens, s.hidden), ref.turns(tokens, s.head_dim)
     w = weights_of(s)
     model = {
         "embed": draw(0, 8, s.hidden), "norm": np.ones(s.hidden, np.float32), "layers": w
     }  # fmt: skip
-    packed = {n: np.asarray(a[0]) for n, a in pack_weights(model, s)["layers"].items()}
-    padded = np.pad(x, [(0, 0), (0, s.hidden_padded - s.hidden)])
-    by_chip = (CHIPS, s.blocks, s.tiles, s.rows)
-    args = [a.reshape(*by_chip, -1) for a in (padded, cos, sin)]
+    shares, core = divide_model(config_of(s), cores), "core" if cores > 1 else None
+    heads, kv_heads, ffn = (n.shape[1] for n in (shares.heads, shares.kv_heads, shares.ffn))
+    own = dataclasses.replace(s, heads=heads, kv_heads=kv_heads, ffn=ffn)
+    packed = {n: np.asarray(a[0]) for n, a in pack_weights(model, own, shares)["layers"].items()}
+    divided = {n: () if "norm" in n or not core else (core,) for n in packed}
     y, k, v = expected(x, cos, sin, w, s)
-    y = np.pad(y, [(0, 0), (0, s.hidden_padded - s.hidden)]).reshape(*by_chip, -1)
-    count = s.blocks * s.tiles
+    x, y = (np.pad(a, [(0, 0), (0, s.hidden_padded - s.hidden)]) for a in (x, y))
+    x, y, cos, sin = (a.reshape(CHIPS, s.blocks, s.tiles, s.rows, -1) for a in (x, y, cos, sin))
     k = k.reshape(CHIPS, count, s.rows, s.kv_heads, s.head_dim).transpose(0, 1, 3, 4, 2)
-    v = v.reshape(CHIPS, count, s.rows, -1)
-    kernel = functools.partial(layer, s=s, chips=CHIPS, axis="ring")
-    program = Program(kernel, {"ring": CHIPS}, (("ring",),) * 3 + ((),))
+    kernel = functools.partial(layer, s=own, chips=CHIPS, axis="ring", core_axis=core)
+    mesh = {"ring": CHIPS} | ({core: cores} if core else {})
+    program = Program(kernel, mesh, (*(("ring",),) * 3, divided))
+    return Case(program, (x, cos, sin, packed), own, y, k, v.reshape(CHIPS, count, s.rows, -1))
+
+
+# A hidden size that 128 does not divide: its padding must come out zero.
+SIZES = ref.tiling(hidden=130, qk_norm=True, blocks=2, tiles=1)
+
+
+def linear_flops(s, tokens):
+    """Projections of tokens by one core, padding included."""
     hidden, ffn = s.hidden_padded, s.ffn_tiles[0] * s.ffn_tiles[1]
-    fused = (s.heads + 2 * s.kv_heads) * s.head_dim
-    linear = hidden * (fused + s.heads * s.head_dim + 3 * ffn)
+    return 2 * tokens * hidden * (2 * (s.heads + s.kv_heads) * s.head_dim + 3 * ffn)
+
+
+def test_layer():
+    s, c = SIZES, case(SIZES, 1)
     clock = check(
-        program, (*args, packed), (y, k, v), within=5e-6,
-        matmul_flops=2 * tokens * linear + ref.attention_flops(s, CHIPS),
+        c.program, c.args, (c.y, c.k, c.v), within=5e-6,
+        matmul_flops=linear_flops(s, CHIPS * s.tokens) + ref.attention_flops(s, CHIPS),
     )  # fmt: skip
-    assert clock.tally.by("other")["link_bytes"] == (k.nbytes + v.nbytes) // 2  # float32, one hop
+    assert clock.tally.by("other")["link_bytes"] == (c.k.nbytes + c.v.nbytes) // 2  # float32
+
+
+@pytest.mark.parametrize("cores", [2, 8])
+def test_layer_shared_by_cores(cores):
+    """Two KV heads of two query heads: a group on each of two cores, or a query head on each of
+    four of eight; the others hold padding. 200 FFN columns: 100 or 25 a core."""
+    s, c = SIZES, case(SIZES, cores)
+    assert (c.own.heads, c.own.kv_heads, c.own.ffn) == ((2, 1, 100) if cores == 2 else (1, 1, 25))
+    y, k, v = c.program.run(*c.args)
+    ref.assert_near(y, np.broadcast_to(c.y[:, None], y.shape), 5e-6)  # on every core
+    copies = 4 // c.own.heads // 2  # cores that hold one KV head
+    for core in range(0, 2 * copies):
+        head = slice(core // copies, core // copies + 1)
+        ref.assert_near(k[:, core], c.k[:, :, head], 5e-6)
+        each = c.v.reshape(*c.v.shape[:3], s.kv_heads, -1)
+        ref.assert_near(v[:, core], each[..., head, :].squeeze(3), 5e-6)
+    assert not np.asarray(k)[:, 2 * copies :].any()  # padding
+    flops = linear_flops(c.own, CHIPS * s.tokens) + ref.attention_flops(c.own, CHIPS)
+    device = with_cores(TRN3, cores).at()
+    clock = c.program.read(device, *c.args)
+    same_clock(clock, c.program.read(device, *c.args, jump=False))
+    assert clock.tally.by("flops")["trn.nc_matmul"] == cores * flops
+    assert clock.tally.by("count")["trn.all_reduce"] == 2 * s.blocks * CHIPS * cores
+
+
+def test_layer_on_real_devices():
+    """Two chips of two cores as four devices under `shard_map`, which checks the replication."""
+    c = case(SIZES, 2)
+    on_devices, on_one = c.program.sharded()(*c.args), c.program.run(*c.args)
+    for a, b in zip(on_devices, on_one, strict=True):
+        ref.assert_near(a, np.asarray(b, np.float64), 2e-6)
