@@ -17,6 +17,8 @@ from jax.extend.core import Literal, Primitive
 from jax.extend.core import Var as Var  # re-exported for annotations
 from jax.sharding import NamedSharding, PartitionSpec
 
+from emu.side_by_side import in_order
+
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat"}
 
 
@@ -62,14 +64,15 @@ class Scan:
 
 
 def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
-    """Traces `fn`, written for one core, with the mesh's axis names bound.
+    """Traces `fn`, written for one core, in program order and with the mesh's axis names bound.
 
     Args:
       fn: kernel of one core.
       avals: pytrees of `jax.ShapeDtypeStruct`, the per-core arguments.
       mesh: axis name to size.
     """
-    return body(jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals))
+    with in_order():
+        return body(jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals))
 
 
 @functools.lru_cache(maxsize=4096)

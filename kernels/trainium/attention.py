@@ -104,36 +104,26 @@ def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagon
     span = s.kv_tiles
     kv_head, _ = divide(h, s.heads // s.kv_heads)
 
-    def tile(carry: Any, j: Any) -> tuple[Any, None]:
-        own, (buffers, spare) = carry
+    def tile(own: Any, j: Any) -> tuple[Any, None]:
+        k_tile = sbuf(s.head_dim, span, s.rows, dtype=s.dtype, buffers=2)
+        v_tile = sbuf(s.rows, span, s.head_dim, dtype=s.dtype, buffers=2)
 
-        def use(own: Any, buffers: Any, masked: bool) -> Any:
-            loaded = _load_kv(k, v, buffers, kv_head, j, s)
-            offset = (i - j * span) * s.rows
-            return _attend_tile(q, *loaded, own, s, offset if masked else None), loaded
+        def use(own: Any, masked: bool) -> Any:
+            loaded = _load_kv(k, v, (k_tile, v_tile), kv_head, j, s)
+            offset = (i - j * span) * s.rows if masked else None
+            return _attend_tile(q, *loaded, own, s, offset)
 
         cases = [
-            lambda own, buffers: (own, buffers),  # every key follows every query
+            lambda own: own,  # every key follows every query
             functools.partial(use, masked=True),
             functools.partial(use, masked=False),  # every key precedes every query
         ]
-        if diagonal:
-            before = (j * span <= i).astype(jnp.int32) + ((j + 1) * span <= i).astype(jnp.int32)
-            own, buffers = lax.switch(before, cases, own, buffers)
-        else:
-            own, buffers = cases[2](own, buffers)
-        return (own, (spare, buffers)), None
+        if not diagonal:
+            return cases[2](own), None
+        before = (j * span <= i).astype(jnp.int32) + ((j + 1) * span <= i).astype(jnp.int32)
+        return lax.switch(before, cases, own), None
 
-    rings = tuple(
-        (
-            sbuf(s.head_dim, span, s.rows, dtype=s.dtype),
-            sbuf(s.rows, span, s.head_dim, dtype=s.dtype),
-        )
-        for _ in range(2)
-    )
-    count = k.shape[0] // span
-    (own, _), _ = lax.scan(tile, (own, rings), jnp.arange(count))
-    return own
+    return lax.scan(tile, own, jnp.arange(k.shape[0] // span))[0]
 
 
 def _load_kv(k: Any, v: Any, buffers: Any, head: Any, j: Any, s: LayerTiling) -> tuple[Any, Any]:
@@ -188,15 +178,14 @@ def finish(state: Any, s: LayerTiling) -> Any:
     """
     tiles = s.blocks * s.tiles
 
-    def item(ring: Any, at: Any) -> tuple[Any, Any]:
-        (out, total), *rest = ring
-        out, total = dma_load(out, index(state[0], at)), dma_load(total, index(state[2], at))
+    def item(_: None, at: Any) -> tuple[None, Any]:
+        out = dma_load(sbuf(s.rows, s.head_dim, buffers=2), index(state[0], at))
+        total = dma_load(sbuf(s.rows, 1, buffers=2), index(state[2], at))
         inverse = reciprocal(sbuf(s.rows, 1), total)
         y = tensor_scalar(sbuf(s.rows, s.head_dim, dtype=s.dtype), out, inverse, op="multiply")
         turned = nc_transpose(psum(s.head_dim, s.rows, dtype=s.dtype), y)
         copied = tensor_copy(sbuf(s.head_dim, s.rows, dtype=s.dtype), turned)
-        return (*rest, (out, total)), dma_store(copied)
+        return None, dma_store(copied)
 
-    ring = tuple((sbuf(s.rows, s.head_dim), sbuf(s.rows, 1)) for _ in range(2))
-    _, y = lax.scan(item, ring, jnp.arange(s.heads * tiles))
+    _, y = lax.scan(item, None, jnp.arange(s.heads * tiles))
     return y.reshape(s.heads, tiles, s.head_dim, s.rows)

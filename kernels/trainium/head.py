@@ -85,4 +85,4 @@ def _logits(h: Any, w: Any, outs: Any) -> Any:
         place = nc_find_index8(sbuf(1, 8, dtype=jnp.int32), logits, best)
         return dma_store_at(outs[0], logits, b), dma_store_at(outs[1], place, b)
 
-    return project(h, w, outs, emit, rows=1)
+    return project(h, w, outs, emit, rows=1, axis=0)

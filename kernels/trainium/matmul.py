@@ -6,14 +6,18 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.side_by_side import is_in_order, tiles
 from emu.trainium.isa import nc_matmul
 from emu.trainium.memory import dma_load, psum, sbuf
-from kernels.trainium.tiling import index
+from kernels.trainium.tiling import index, part
 
 Emit = Callable[[Any, Any, Any], Any]
+Pairs = tuple[tuple[Any, Any], ...]
 
 
-def project(x_t: Any, w: Any, carry: Any, emit: Emit, *, rows: int, buffers: int = 2) -> Any:
+def project(
+    x_t: Any, w: Any, into: Any, emit: Emit, *, rows: int, axis: int = 2, buffers: int = 2
+) -> Any:
     """`x · w` with tokens on the output's partitions: each weight tile serves all token tiles.
 
     Dimensions:
@@ -24,63 +28,90 @@ def project(x_t: Any, w: Any, carry: Any, emit: Emit, *, rows: int, buffers: int
     Args:
       x_t: SBUF `[k, K/k, T]`, activations with features on partitions.
       w: HBM `[blocks, chunks, k, depth, n]`, from `tiling.pack`.
-      carry: state handed to `emit`, such as the SBUF tile that takes the result.
-      emit: `(carry, block, psum_tiles) -> carry`, reads the `[rows, n]` float32 sums of one column
-        block, one tile per token tile.
+      into: buffers that take the result, such as SBUF `[rows, tiles, N]`: a part for each block.
+      emit: `(into, block, psum_tiles) -> into`, writes one column block's part from its sums,
+        `[rows, n]` float32 for each token tile.
       rows: tokens per tile (≤ 128).
+      axis: along which `into` has its parts.
       buffers: weight chunks in flight.
 
     Returns:
-      The last carry.
+      `into`, filled.
 
     Pseudocode:
       for block: for chunk: load w[block, chunk]; for depth: for tile: psum[tile] += x_tᵀ · w
     """
-    blocks, chunks, k, depth, n = w.shape
-    tiles = x_t.shape[2] // rows
-    ring = tuple(sbuf(k, depth, n, dtype=w.dtype) for _ in range(buffers))
-    banks = tuple(tuple(psum(rows, n) for _ in range(tiles)) for _ in range(2))
+    count, n = x_t.shape[2] // rows, w.shape[4]
 
-    def block(state: Any, b: Any) -> tuple[Any, None]:
-        ring, (sums, spare), carry = state
+    def pairs(x: Any, w: Any) -> Pairs:
+        token_tiles = (lax.slice_in_dim(x, m * rows, (m + 1) * rows, axis=2) for m in range(count))
+        return tuple((tile, w) for tile in token_tiles)
 
-        def step(sums: Any, right: Any, at: Any) -> Any:
-            left = index(x_t, at, 1)
-            parts = (lax.slice_in_dim(left, m * rows, (m + 1) * rows, axis=1) for m in range(tiles))
-            more = (at > 0).astype(jnp.int32)
-            return tuple(nc_matmul(s, p, right, more) for s, p in zip(sums, parts, strict=True))
+    def block(w: Any) -> tuple[Any, ...]:
+        sums = tuple(psum(rows, n, buffers=2) for _ in range(count))
+        return over_chunks(sums, x_t, (w,), pairs, buffers=buffers)
 
-        ring, sums = over_depth(ring, sums, (index(w, b),), step)
-        carry = emit(carry, b, sums)
-        return (ring, (spare, sums), carry), None
-
-    (_, _, carry), _ = lax.scan(block, ((ring,), banks, carry), jnp.arange(blocks))
-    return carry
+    return tiles(block, w, into=into, emit=emit, axis=axis)
 
 
-def over_depth(rings: Any, sums: Any, ws: tuple[Any, ...], step: Callable[..., Any]) -> Any:
-    """Streams weight chunks through rings of buffers and calls `step` for each K tile.
+def over_chunks(
+    sums: tuple[Any, ...], x_t: Any, ws: tuple[Any, ...], pairs: Callable[..., Pairs], *,
+    buffers: int,
+) -> Any:  # fmt: skip
+    """Streams chunks of weights into SBUF and adds their products to PSUM tiles.
 
     Args:
-      rings: one tuple of SBUF tiles `[k, depth, n]` per weight.
-      sums: PSUM tiles.
+      sums: PSUM tiles, overwritten.
+      x_t: SBUF `[k, chunks · depth, T]`.
       ws: HBM `[chunks, k, depth, n]` each.
-      step: `(sums, *w_tiles [k, n], tile_index) -> sums`.
+      pairs: `(x [k, depth, T], *weights [k, depth, n]) -> pairs`, from views of one chunk in SBUF,
+        as `add_products` takes them.
+      buffers: chunks of each weight in flight.
 
     Returns:
-      `(rings, sums)`.
+      The sums.
     """
-    chunks, _, depth, _ = ws[0].shape
+    if not is_in_order():
+        x_t, ws = _one_chunk(x_t, ws)
+    depth = ws[0].shape[2]
 
-    def chunk(state: Any, c: Any) -> tuple[Any, None]:
-        rings, sums = state
-        loaded = tuple(dma_load(r[0], index(w, c)) for r, w in zip(rings, ws, strict=True))
+    def chunk(sums: Any, at: Any) -> tuple[Any, None]:
+        c, *ws = at
+        loaded = [dma_load(sbuf(*w.shape, dtype=w.dtype, buffers=buffers), w) for w in ws]
+        x = part(x_t, c * depth, depth, axis=1)
+        return add_products(sums, pairs(x, *loaded), c * depth), None
 
-        def tile(sums: Any, d: Any) -> tuple[Any, None]:
-            return step(sums, *(index(x, d, 1) for x in loaded), c * depth + d), None
+    return lax.scan(chunk, sums, (jnp.arange(len(ws[0])), *ws))[0]
 
-        sums, _ = lax.scan(tile, sums, jnp.arange(depth))
-        rings = tuple((*r[1:], x) for r, x in zip(rings, loaded, strict=True))
-        return (rings, sums), None
 
-    return lax.scan(chunk, (rings, sums), jnp.arange(chunks))[0]
+def _one_chunk(x_t: Any, ws: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The same operands as one chunk, whose tiles have as many rows as those of all chunks."""
+    chunks, k, depth, n = ws[0].shape
+    x = jnp.swapaxes(x_t.reshape(k, chunks, depth, -1), 0, 1)
+    return x.reshape(chunks * k, depth, -1), tuple(w.reshape(1, chunks * k, depth, n) for w in ws)
+
+
+def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, ...]:
+    """`sum (+)= Σ over tiles of stationaryᵀ · moving`, for each PSUM tile.
+
+    A K tile fills the partitions once, so the machine needs one matmul for each; a bank adds them
+    up in float32. Side by side they are one product over all of them.
+
+    Args:
+      sums: PSUM `[m, n]` each.
+      pairs: for each sum SBUF stationary `[k, tiles, m]` and moving `[k, tiles, n]`.
+      done: K tiles that the sums hold already, a known integer; at 0 they are overwritten.
+
+    Returns:
+      The sums.
+    """
+
+    def tile(sums: Any, t: Any) -> tuple[Any, None]:
+        more = (done + t > 0).astype(jnp.int32)
+        at_tile = [[index(x, t, 1) for x in pair] for pair in pairs]
+        return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)), None
+
+    if is_in_order():
+        return lax.scan(tile, sums, jnp.arange(pairs[0][0].shape[1]))[0]
+    more = (done > 0).astype(jnp.int32)
+    return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, pairs, strict=True))

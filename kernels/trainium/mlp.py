@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
-from emu.trainium.isa import activation, nc_matmul, tensor_tensor_at
+from emu.side_by_side import tiles
+from emu.trainium.isa import activation, tensor_tensor_at
 from emu.trainium.memory import psum, sbuf
-from kernels.trainium.matmul import over_depth
-from kernels.trainium.tiling import LayerTiling, index
+from kernels.trainium.matmul import Pairs, over_chunks
+from kernels.trainium.tiling import LayerTiling
 
 
 def swiglu(h: Any, w_gate: Any, w_up: Any, s: LayerTiling, *, buffers: int = 2) -> Any:
@@ -23,25 +23,18 @@ def swiglu(h: Any, w_gate: Any, w_up: Any, s: LayerTiling, *, buffers: int = 2) 
     Returns:
       SBUF `[ffn tile, ffn tiles, tokens]`; products accumulate in float32.
     """
-    count, _, k, depth, size = w_gate.shape
-    tokens = h.shape[2]
-    rings = tuple(
-        tuple(sbuf(k, depth, size, dtype=s.dtype) for _ in range(buffers)) for _ in range(2)
-    )
-    banks = tuple((psum(size, tokens), psum(size, tokens)) for _ in range(2))
+    count, size, tokens = w_gate.shape[0], w_gate.shape[4], h.shape[2]
 
-    def step(sums: Any, gate: Any, up: Any, at: Any) -> Any:
-        moving, more = index(h, at, 1), (at > 0).astype(jnp.int32)
-        return nc_matmul(sums[0], gate, moving, more), nc_matmul(sums[1], up, moving, more)
+    def pairs(h: Any, gate: Any, up: Any) -> Pairs:
+        return (gate, h), (up, h)
 
-    def tile(state: Any, f: Any) -> tuple[Any, None]:
-        rings, (sums, spare), out = state
-        rings, sums = over_depth(rings, sums, (index(w_gate, f), index(w_up, f)), step)
-        gated = activation(sbuf(size, tokens), sums[0], op="silu")
-        zero = jnp.int32(0)
-        out = tensor_tensor_at(out, gated, sums[1], f, zero, op="multiply")
-        return (rings, (spare, sums), out), None
+    def tile(ws: Any) -> tuple[Any, Any]:
+        sums = tuple(psum(size, tokens, buffers=2) for _ in range(2))
+        gate, up = over_chunks(sums, h, ws, pairs, buffers=buffers)
+        return activation(sbuf(size, tokens), gate, op="silu"), up
+
+    def emit(out: Any, f: Any, y: Any) -> Any:
+        return tensor_tensor_at(out, *y, f, jnp.int32(0), op="multiply")
 
     out = sbuf(size, count, tokens, dtype=s.dtype)
-    (_, _, out), _ = lax.scan(tile, (rings, banks, out), jnp.arange(count))
-    return out
+    return tiles(tile, (w_gate, w_up), into=out, emit=emit, axis=1)

@@ -33,12 +33,12 @@ def rms_norm(x: Any, weight: Any, *, size: int, eps: float) -> Any:
     """
     rows = x.shape[0]
     zero = memset(sbuf(rows, 1), value=0.0)
-    _, total = activation_reduce(sbuf(*x.shape), sbuf(rows, 1), x, zero, op="square")
+    # The squares are not needed: the tile that will take the result takes them.
+    out = sbuf(*x.shape, dtype=x.dtype)
+    out, total = activation_reduce(out, sbuf(rows, 1), x, zero, op="square")
     epsilon = memset(sbuf(rows, 1), value=eps)
     scale = activation_bias(sbuf(rows, 1), total, epsilon, op="rsqrt", scale=1.0 / size)
-    return scalar_tensor_tensor(
-        sbuf(*x.shape, dtype=x.dtype), x, scale, weight, op0="multiply", op1="multiply"
-    )
+    return scalar_tensor_tensor(out, x, scale, weight, op0="multiply", op1="multiply")
 
 
 def normalised_transposed(x: Any, weight: Any, s: LayerTiling) -> Any:
@@ -58,21 +58,18 @@ def normalised_transposed(x: Any, weight: Any, s: LayerTiling) -> Any:
         jnp.broadcast_to(weight, (s.rows, s.hidden_padded)),
     )
     out = sbuf(size, count, s.block_tokens, dtype=s.dtype)
-    banks = tuple(psum(size, s.rows, dtype=s.dtype) for _ in range(2))
 
-    def tile(state: Any, m: Any) -> tuple[Any, None]:
+    def tile(out: Any, m: Any) -> tuple[Any, None]:
         h = rms_norm(index(x, m, 1), w, size=s.hidden, eps=s.eps)
 
-        def turn(state: Any, k: Any) -> tuple[Any, None]:
-            out, (bank, spare) = state
-            piece = part(h, k * size, size, axis=1)
-            bank = nc_transpose(bank, piece)
-            return (tensor_copy_at(out, bank, k, m * s.rows), (spare, bank)), None
+        def turn(out: Any, k: Any) -> tuple[Any, None]:
+            bank = psum(size, s.rows, dtype=s.dtype, buffers=2)
+            bank = nc_transpose(bank, part(h, k * size, size, axis=1))
+            return tensor_copy_at(out, bank, k, m * s.rows), None
 
-        return lax.scan(turn, state, jnp.arange(count))[0], None
+        return lax.scan(turn, out, jnp.arange(count))[0], None
 
-    (out, _), _ = lax.scan(tile, (out, banks), jnp.arange(s.tiles))
-    return out
+    return lax.scan(tile, out, jnp.arange(s.tiles))[0]
 
 
 def head_norm(x: Any, weight: Any, *, eps: float) -> Any:

@@ -51,13 +51,11 @@ def store_transposed(x: Any) -> Any:
     group = largest_divisor(heads, PARTITIONS // size)
     grouped = x.reshape(rows, heads // group, group * size)
 
-    def part(ring: Any, g: Any) -> tuple[Any, Any]:
+    def part(_: None, g: Any) -> tuple[None, Any]:
         bank = nc_transpose(psum(group * size, rows, dtype=x.dtype), index(grouped, g, 1))
-        copied = tensor_copy(ring[0], bank)
-        return (*ring[1:], copied), dma_store(copied)
+        return None, dma_store(tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank))
 
-    ring = tuple(sbuf(group * size, rows, dtype=x.dtype) for _ in range(2))
-    _, out = lax.scan(part, ring, jnp.arange(heads // group))
+    _, out = lax.scan(part, None, jnp.arange(heads // group))
     return out.reshape(heads, size, rows)
 
 

@@ -13,10 +13,13 @@ import numpy as np
 from jax import lax
 
 PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
+BANKS = 8  # of PSUM
 BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
 TILES_A_BLOCK = 4  # token tiles that share one load of a weight tile; two sets fill 8 banks
 CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
-SBUF_SHARE_BYTES = 208 * 1024  # bytes a partition that one block's activations may take
+SBUF_BYTES = 256 * 1024  # bytes a partition of Trainium3's SBUF
+RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
+ATTENTION_BYTES = 4 * 1024  # bytes a partition of tiles that attention keeps through a layer
 
 
 def split(n: int, limit: int) -> tuple[int, int]:
@@ -91,18 +94,24 @@ class LayerTiling:
 
     @property
     def kv_tiles(self) -> int:
-        """Token tiles that form one K/V tile of at most 512 columns."""
-        return largest_divisor(self.blocks * self.tiles, BANK_COLUMNS // self.rows)
+        """Token tiles that form one K/V tile: at most 512 columns, and a bank for each to turn."""
+        limit = min(BANK_COLUMNS // self.rows, BANKS - 2)
+        return largest_divisor(self.blocks * self.tiles, limit)
 
 
 def tile_tokens(tokens: int, hidden: int, ffn: int, dtype: Any) -> tuple[int, int, int]:
-    """`(blocks, tiles, rows)` for one core's tokens; fewer tiles a block where SBUF is short."""
+    """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short."""
     itemsize = jnp.dtype(dtype).itemsize
     columns = math.ceil(hidden / PARTITIONS) * 2 + math.ceil(ffn / PARTITIONS)
-    tiles = TILES_A_BLOCK
-    while tiles > 1 and tiles * (PARTITIONS * columns + hidden) * itemsize > SBUF_SHARE_BYTES:
-        tiles //= 2
-    blocks = math.ceil(tokens / (tiles * PARTITIONS))
+    room = SBUF_BYTES - RINGS * CHUNK_BYTES - hidden * itemsize - ATTENTION_BYTES
+    block = TILES_A_BLOCK * PARTITIONS
+
+    def held(block: int) -> int:  # bytes a partition
+        return (block * columns + math.ceil(block / PARTITIONS) * hidden) * itemsize
+
+    while block > 1 and held(block) > room:
+        block //= 2
+    blocks = math.ceil(tokens / block)
     tiles, rows = split(math.ceil(tokens / blocks), PARTITIONS)
     return blocks, tiles, rows
 
