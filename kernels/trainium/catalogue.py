@@ -10,7 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from emu import Program
-from kernels.trainium import softmax
+from emu.trainium.limits import MX_PARTITIONS, MX_QUAD
+from kernels.trainium import elementwise, flash, softmax
+from kernels.trainium.gemm import gemm
+from kernels.trainium.mx_matmul import matmul_mx
+from kernels.trainium.rms_norm_quant import rms_norm_fp8, rms_norm_mx
+from kernels.trainium.tiling import PARTITIONS
 
 Sizes = Mapping[str, int | str]
 Arguments = tuple[jax.ShapeDtypeStruct, ...]
@@ -84,21 +89,136 @@ def array(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
 
 
+_BUFFERS = {"buffers": (1, 2, 3, 4)}
+
+
+# --- matmul ---
+
+
+def _gemm(m: int, k: int, n: int, dtype: str) -> Arguments:
+    return array(k, m, dtype=dtype), array(k, n, dtype=dtype)
+
+
+def _gemm_transposing(m: int, k: int, n: int, dtype: str) -> Arguments:
+    return array(m, k, dtype=dtype), array(k, n, dtype=dtype)
+
+
+def _mx(m: int, k: int, n: int, dtype: str) -> Arguments:
+    quads = _features(k)
+    return (
+        array(*quads, m, MX_QUAD, dtype=dtype),
+        array(*quads, n, MX_QUAD, dtype="float8_e4m3fn"),
+        array(quads[0], quads[1] // MX_PARTITIONS, n, dtype="uint8"),
+    )
+
+
+def _features(k: int) -> tuple[int, int]:
+    """Blocks of K features in MX layout, and their partitions, all 128 of them."""
+    blocks, rest = divmod(k, PARTITIONS * MX_QUAD)
+    if rest:
+        raise ValueError(f"{k} features, must be a multiple of {PARTITIONS * MX_QUAD} for MX")
+    return blocks, PARTITIONS
+
+
+def _product(m: int, k: int, n: int, **_: Any) -> int:
+    return 2 * m * k * n
+
+
+def gemm_transposing(lhs: Any, rhs: Any, *, buffers: int = 8) -> tuple[Any, ...]:
+    """`lhs · rhs` with each tile of lhs transposed on the Tensor Engine before its matmul."""
+    return gemm(lhs, rhs, variant="tiled_transposing_lhs", buffers=buffers)
+
+
+_SQUARE = {"m": 2048, "k": 2048, "n": 2048, "dtype": "bfloat16"}
+_VARIANTS = (
+    "tiled", "hoist_loads", "block_free_dims", "block_bm8_bn2", "block_bm8_bn2_row_loads",
+    "block_bm4_bn4_row_loads", "block_all_dims",
+)  # fmt: skip
+_MATMULS = [
+    entry(gemm, _gemm, _SQUARE, {"variant": _VARIANTS, "buffers": (2, 4, 8)}, _product),
+    entry(gemm_transposing, _gemm_transposing, _SQUARE, {"buffers": (2, 4, 8)}, _product),
+    entry(
+        matmul_mx, _mx, _SQUARE, {"tiles": (1, 2, 4), "columns": (256, 512), **_BUFFERS}, _product
+    ),
+]
+
+
+# --- attention ---
+
+
+def _heads(heads: int, kv_heads: int, tokens: int, head_dim: int, dtype: str) -> Arguments:
+    return (
+        array(heads, head_dim, tokens, dtype=dtype),
+        array(kv_heads, head_dim, tokens, dtype=dtype),
+        array(kv_heads, tokens, head_dim, dtype=dtype),
+    )
+
+
+def _every_pair(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
+    return 2 * 2 * heads * head_dim * tokens**2
+
+
+def _causal_pairs(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
+    return 2 * 2 * heads * head_dim * tokens * (tokens + 1) // 2
+
+
+_ATTENTION = {
+    "heads": 4, "kv_heads": 1, "tokens": 4096, "head_dim": 128, "dtype": "bfloat16"
+}  # fmt: skip
+_TILES = {"columns": (128, 256, 512), **_BUFFERS}
+_LANES = {"lanes": (1, 2, 4, 8, 16), **_TILES}
+_ATTENTIONS = [
+    entry(flash.flash_full, _heads, _ATTENTION, _TILES, _every_pair),
+    entry(flash.flash_masked, _heads, _ATTENTION, _TILES, _causal_pairs),
+    entry(flash.flash_causal, _heads, _ATTENTION, _TILES, _causal_pairs),
+    entry(flash.flash_grouped, _heads, _ATTENTION, _LANES, _causal_pairs),
+    entry(
+        flash.flash_pipelined, _heads, _ATTENTION, {"scalar_copies": (0, 1, 2, 3, 4), **_LANES},
+        _causal_pairs,
+    ),
+]  # fmt: skip
+
+
 # --- rows ---
 
 
-def _rows(rows: int, n: int, dtype: str) -> Any:
+def _rows(rows: int, n: int, dtype: str) -> Arguments:
     return (array(rows, n, dtype=dtype),)
 
 
-_ROWS = {"rows": 4096, "n": 8192, "dtype": "float32"}
-_BUFFERS = {"buffers": (1, 2, 3, 4)}
+def _normed(rows: int, n: int, dtype: str) -> Arguments:
+    return array(rows, n, dtype=dtype), array(1, n, dtype=dtype)
+
+
+def _normed_mx(rows: int, n: int, dtype: str) -> Arguments:
+    quads = _features(n)
+    return array(*quads, rows, MX_QUAD, dtype=dtype), array(*quads, MX_QUAD, dtype=dtype)
+
+
+def _rotated(rows: int, heads: int, head_dim: int, dtype: str) -> Arguments:
+    angles = array(rows, head_dim // 2, dtype="float32")
+    return array(rows, heads, head_dim, dtype=dtype), angles, angles
+
+
+def _gated(rows: int, n: int, dtype: str) -> Arguments:
+    return (array(rows, n, dtype=dtype),) * 2
+
+
+_WIDE = {"rows": 4096, "n": 8192, "dtype": "float32"}
+_HIDDEN = {"rows": 4096, "n": 4096, "dtype": "bfloat16"}
 _PIECES = {"piece": (512, 1024, 2048, 4096), **_BUFFERS}
+_STREAMS = [
+    entry(softmax.softmax_three_pass, _rows, _WIDE, _PIECES),
+    entry(softmax.softmax_online, _rows, _WIDE, _PIECES),
+    entry(softmax.softmax_fused, _rows, _WIDE, _BUFFERS),
+    entry(elementwise.rms_norm_rows, _normed, _HIDDEN, _BUFFERS),
+    entry(
+        elementwise.rope_rows, _rotated,
+        {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"}, _BUFFERS,
+    ),
+    entry(elementwise.swiglu_rows, _gated, {**_HIDDEN, "n": 14336}, _PIECES),
+    entry(rms_norm_fp8, _normed, _HIDDEN, _BUFFERS),
+    entry(rms_norm_mx, _normed_mx, _HIDDEN, {"tokens": (32, 64, 128), **_BUFFERS}),
+]  # fmt: skip
 
-_ENTRIES = [
-    entry(softmax.softmax_three_pass, _rows, _ROWS, _PIECES),
-    entry(softmax.softmax_online, _rows, _ROWS, _PIECES),
-    entry(softmax.softmax_fused, _rows, _ROWS, _BUFFERS),
-]
-
-CATALOGUE: dict[str, Entry] = {e.name: e for e in _ENTRIES}
+CATALOGUE: dict[str, Entry] = {e.name: e for e in (*_MATMULS, *_ATTENTIONS, *_STREAMS)}
