@@ -9,8 +9,6 @@ from jax import lax
 
 from emu.trainium.isa import (
     activation,
-    activation_bias,
-    activation_reduce,
     affine_select,
     memset,
     nc_matmul,
@@ -18,15 +16,12 @@ from emu.trainium.isa import (
     reciprocal,
     scalar_tensor_tensor,
     tensor_copy,
-    tensor_immediate,
-    tensor_reduce,
     tensor_scalar,
-    tensor_tensor,
 )
 from emu.trainium.memory import dma_load, dma_load_tiles, dma_store, dma_store_at, hbm, psum, sbuf
+from kernels.trainium.lanes import in_turn
+from kernels.trainium.online_softmax import LOWEST, absorb, add_up
 from kernels.trainium.tiling import LayerTiling, divide, index, part
-
-LOWEST = -1e30  # below any score, yet exp() of differences stays finite
 
 
 def empty_state(s: LayerTiling) -> tuple[Any, Any, Any]:
@@ -145,14 +140,10 @@ def _attend_tile(q: Any, k: Any, v: Any, own: Any, s: LayerTiling, offset: Any) 
     if offset is not None:  # GpSimd cannot read PSUM
         scores = activation(sbuf(s.rows, columns), scores, op="copy")
         scores = affine_select(scores, scores, offset, fill=LOWEST)
-    peak = tensor_reduce(sbuf(s.rows, 1), scores, op="max")
-    peak = tensor_tensor(peak, highest, peak, op="max")
-    bias = tensor_immediate(sbuf(s.rows, 1), peak, op="multiply", value=-scale)
-    p, row = activation_reduce(
-        sbuf(s.rows, columns, dtype=s.dtype), sbuf(s.rows, 1), scores, bias, op="exp", scale=scale
-    )
-    decay = activation_bias(sbuf(s.rows, 1), highest, bias, op="exp", scale=scale)
-    total = scalar_tensor_tensor(total, total, decay, row, op0="multiply", op1="add")
+    p = sbuf(s.rows, columns, dtype=s.dtype)
+    state = highest, total, sbuf(s.rows, 1)
+    ((p, added, decay, state),) = in_turn([absorb(p, scores, state, scale=scale)])
+    peak, total, _ = add_up(added, decay, state)
     highest = tensor_copy(highest, peak)
     weighted = _times_values(p, v, s)
     out = scalar_tensor_tensor(out, out, decay, weighted, op0="multiply", op1="add")

@@ -1,5 +1,6 @@
 """RMSNorm, RoPE and SwiGLU from HBM to HBM: row tiles streamed through Vector and Scalar Engine."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def rms_norm_rows(x: Any, weight: Any, *, eps: float = 1e-6, buffers: int = 2) -
       x: HBM `[R, N]`.
       weight: HBM `[1, N]`, loaded once.
       eps: added to the mean square.
-      buffers: depth of the rings of loaded tiles.
+      buffers: depth of every ring of tiles.
 
     Returns:
       HBM `[R, N]`, dtype of `x`; sums in float32.
@@ -32,7 +33,8 @@ def rms_norm_rows(x: Any, weight: Any, *, eps: float = 1e-6, buffers: int = 2) -
     """
     rows, n = row_count(x), x.shape[1]
     w = fetch(jnp.broadcast_to(weight, (rows, n)))
-    return over_rows(lambda x: rms_norm(x, w, size=n, eps=eps), x, buffers=buffers)
+    norm = functools.partial(rms_norm, weight=w, size=n, eps=eps, buffers=buffers)
+    return over_rows(norm, x, buffers=buffers)
 
 
 def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
@@ -44,7 +46,7 @@ def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
     Args:
       x: HBM `[R, H, D]`.
       cos, sin: HBM float32 `[R, D/2]`.
-      buffers: depth of the rings of loaded tiles.
+      buffers: depth of every ring of tiles.
 
     Returns:
       HBM `[R, H, D]`, dtype of `x`; products in float32.
@@ -52,7 +54,7 @@ def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
     Pseudocode:
       for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
     """
-    return over_rows(rope, x, cos, sin, buffers=buffers)
+    return over_rows(functools.partial(rope, buffers=buffers), x, cos, sin, buffers=buffers)
 
 
 def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> Any:

@@ -1,5 +1,6 @@
 """RMSNorm of token tiles, and the transpose that puts their features on partitions."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from emu.trainium.memory import dma_load, psum, sbuf
 from kernels.trainium.tiling import LayerTiling, index, part
 
 
-def rms_norm(x: Any, weight: Any, *, size: int, eps: float) -> Any:
+def rms_norm(x: Any, weight: Any, *, size: int, eps: float, buffers: int = 1) -> Any:
     """`x · rsqrt(mean(x²) + eps) · weight`.
 
     Args:
@@ -27,17 +28,20 @@ def rms_norm(x: Any, weight: Any, *, size: int, eps: float) -> Any:
       weight: SBUF `[rows, hidden padded]`, the same in every row.
       size: elements of a row without padding.
       eps: added to the mean square.
+      buffers: depth of every ring of tiles.
 
     Returns:
       SBUF, shape and dtype of `x`; sums in float32.
     """
-    rows = x.shape[0]
-    zero = memset(sbuf(rows, 1), value=0.0)
+    tile = functools.partial(sbuf, buffers=buffers)
+    column = x.shape[0], 1
+    # By GpSimd: on the Vector Engine they would wait for the tile before.
+    zero = memset(tile(*column), value=0.0, engine="gpsimd")
+    epsilon = memset(tile(*column), value=eps, engine="gpsimd")
     # The squares are not needed: the tile that will take the result takes them.
-    out = sbuf(*x.shape, dtype=x.dtype)
-    out, total = activation_reduce(out, sbuf(rows, 1), x, zero, op="square")
-    epsilon = memset(sbuf(rows, 1), value=eps)
-    scale = activation_bias(sbuf(rows, 1), total, epsilon, op="rsqrt", scale=1.0 / size)
+    out = tile(*x.shape, dtype=x.dtype)
+    out, total = activation_reduce(out, tile(*column), x, zero, op="square")
+    scale = activation_bias(tile(*column), total, epsilon, op="rsqrt", scale=1.0 / size)
     return scalar_tensor_tensor(out, x, scale, weight, op0="multiply", op1="multiply")
 
 

@@ -1,5 +1,6 @@
 """From hidden states to rotated queries, keys and values in HBM: norm, projection, RoPE."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,24 +24,26 @@ def load_block(x: Any, s: LayerTiling) -> Any:
     return dma_load_tiles(sbuf(s.rows, s.tiles, s.hidden_padded, dtype=s.dtype), x)
 
 
-def rope(x: Any, cos: Any, sin: Any) -> Any:
+def rope(x: Any, cos: Any, sin: Any, *, buffers: int = 1) -> Any:
     """Rotates pairs `(i, i + head_dim/2)` of every head.
 
     Args:
       x: SBUF `[rows, heads, head_dim]`.
       cos, sin: SBUF float32 `[rows, head_dim/2]`, one row per token.
+      buffers: depth of every ring of tiles.
     """
     rows, heads, size = x.shape
     half = (rows, heads, size // 2)
     first, second = (lax.slice_in_dim(x, a, a + size // 2, axis=2) for a in (0, size // 2))
     c, s = (lax.broadcast_in_dim(t, half, (0, 2)) for t in (cos, sin))
-    a = tensor_tensor(sbuf(*half), first, c, op="multiply")
-    b = tensor_tensor(sbuf(*half), second, s, op="multiply")
+    tile = functools.partial(sbuf, buffers=buffers)
+    a = tensor_tensor(tile(*half), first, c, op="multiply")
+    b = tensor_tensor(tile(*half), second, s, op="multiply")
     zero = jnp.int32(0)
-    out = sbuf(*x.shape, dtype=x.dtype)
+    out = tile(*x.shape, dtype=x.dtype)
     out = tensor_tensor_at(out, a, b, zero, zero, op="subtract")
-    a = tensor_tensor(sbuf(*half), second, c, op="multiply")
-    b = tensor_tensor(sbuf(*half), first, s, op="multiply")
+    a = tensor_tensor(tile(*half), second, c, op="multiply")
+    b = tensor_tensor(tile(*half), first, s, op="multiply")
     return tensor_tensor_at(out, a, b, zero, jnp.int32(size // 2), op="add")
 
 

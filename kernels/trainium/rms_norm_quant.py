@@ -51,7 +51,7 @@ def rms_norm_fp8(
     w = fetch(jnp.broadcast_to(weight, (rows, n)))
 
     def tile(x: Any) -> tuple[Any, Any]:
-        y = rms_norm(x, w, size=n, eps=eps)
+        y = rms_norm(x, w, size=n, eps=eps, buffers=buffers)
         peak = tensor_reduce(sbuf(rows, 1, buffers=buffers), y, op="absmax")
         scale = sbuf(rows, 1, buffers=buffers)
         scale = tensor_immediate(
