@@ -14,7 +14,8 @@ DMA_OVERVIEW = "aws-neuron-sdk 2.32 nki/get-started/about/nki-dma-overview.rst"
 COLLECTIVES = "aws-neuron-sdk 2.32 neuron-runtime/explore/intranode-collective-comm.rst"
 _PERFORMANCE = "aws-neuron-sdk nki/deep-dives/nki_perf_guide.rst"
 
-DMA_QUEUES = ("load_queue", "load_queue2", "store_queue", "store_queue2")
+LOAD_QUEUES = ("load_queue", "load_queue2")
+DMA_QUEUES = (*LOAD_QUEUES, "store_queue", "store_queue2")
 _ENGINES = {
     "tensor": "tensor_hz",
     "vector": "vector_hz",

@@ -19,9 +19,12 @@ from emu.trainium.isa import (
     tensor_scalar,
 )
 from emu.trainium.memory import dma_load, dma_load_tiles, dma_store, dma_store_at, hbm, psum, sbuf
+from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.lanes import in_turn
 from kernels.trainium.online_softmax import LOWEST, absorb, add_up
 from kernels.trainium.tiling import LayerTiling, divide, index, part
+
+OTHER = LOAD_QUEUES[1]  # a stream beside the first: short copies do not fill the engines alone
 
 
 def empty_state(s: LayerTiling) -> tuple[Any, Any, Any]:
@@ -90,7 +93,8 @@ def _fetch(work: Any, q: Any, state: Any, item: Any, first: bool) -> tuple[Any, 
     if first:
         values = (0.0, LOWEST, 0.0)
         return queries, *(memset(x, value=y) for x, y in zip(own, values, strict=True))
-    return queries, *(dma_load(x, index(y, item)) for x, y in zip(own, state, strict=True))
+    old = (index(y, item) for y in state)
+    return queries, *(dma_load(x, y, queue=OTHER) for x, y in zip(own, old, strict=True))
 
 
 def _over_keys(q: Any, k: Any, v: Any, own: Any, at: Any, s: LayerTiling, diagonal: bool) -> Any:
@@ -125,7 +129,8 @@ def _load_kv(k: Any, v: Any, buffers: Any, head: Any, j: Any, s: LayerTiling) ->
     k_tile, v_tile = buffers
     keys, values = (part(x, j * s.kv_tiles, s.kv_tiles, axis=0) for x in (k, v))
     values = part(values, head * s.head_dim, s.head_dim, axis=2)
-    return dma_load_tiles(k_tile, index(keys, head, 1)), dma_load_tiles(v_tile, values)
+    k_tile = dma_load_tiles(k_tile, index(keys, head, 1))
+    return k_tile, dma_load_tiles(v_tile, values, queue=OTHER)
 
 
 def _attend_tile(q: Any, k: Any, v: Any, own: Any, s: LayerTiling, offset: Any) -> Any:
@@ -171,7 +176,7 @@ def finish(state: Any, s: LayerTiling) -> Any:
 
     def item(_: None, at: Any) -> tuple[None, Any]:
         out = dma_load(sbuf(s.rows, s.head_dim, buffers=2), index(state[0], at))
-        total = dma_load(sbuf(s.rows, 1, buffers=2), index(state[2], at))
+        total = dma_load(sbuf(s.rows, 1, buffers=2), index(state[2], at), queue=OTHER)
         inverse = reciprocal(sbuf(s.rows, 1), total)
         y = tensor_scalar(sbuf(s.rows, s.head_dim, dtype=s.dtype), out, inverse, op="multiply")
         turned = nc_transpose(psum(s.head_dim, s.rows, dtype=s.dtype), y)

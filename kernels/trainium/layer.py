@@ -13,6 +13,7 @@ from jax import lax
 from emu.trainium.collectives import all_reduce
 from emu.trainium.isa import tensor_add_at, tensor_copy_at, tensor_tensor
 from emu.trainium.memory import dma_load, dma_load_at, dma_store, hbm, sbuf
+from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.matmul import project
 from kernels.trainium.mlp import swiglu
 from kernels.trainium.norm import normalised_transposed
@@ -114,7 +115,7 @@ def _load_attended(attended: Any, b: Any, s: LayerTiling) -> Any:
     def item(out: Any, at: Any) -> tuple[Any, None]:
         h, m = divide(at, s.tiles)
         tile = index(index(attended, h), b * s.tiles + m)
-        return dma_load_at(out, tile, h, m * s.rows), None
+        return dma_load_at(out, tile, h, m * s.rows, queue=LOAD_QUEUES[1]), None
 
     out = sbuf(s.head_dim, s.heads, s.block_tokens, dtype=s.dtype)
     return lax.scan(item, out, jnp.arange(s.heads * s.tiles))[0]

@@ -9,6 +9,7 @@ from jax import lax
 from emu.side_by_side import is_in_order, tiles
 from emu.trainium.isa import nc_matmul
 from emu.trainium.memory import dma_load, psum, sbuf
+from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.tiling import index, part
 
 Emit = Callable[[Any, Any, Any], Any]
@@ -77,7 +78,10 @@ def over_chunks(
 
     def chunk(sums: Any, at: Any) -> tuple[Any, None]:
         c, *ws = at
-        loaded = [dma_load(sbuf(*w.shape, dtype=w.dtype, buffers=buffers), w) for w in ws]
+        loaded = [
+            dma_load(sbuf(*w.shape, dtype=w.dtype, buffers=buffers), w, queue=queue)
+            for w, queue in zip(ws, LOAD_QUEUES)
+        ]
         x = part(x_t, c * depth, depth, axis=1)
         return add_products(sums, pairs(x, *loaded), c * depth), None
 

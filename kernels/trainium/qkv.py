@@ -14,6 +14,7 @@ from emu.trainium.isa import (
     tensor_tensor_at,
 )
 from emu.trainium.memory import dma_load, dma_load_tiles, dma_store, psum, sbuf
+from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.matmul import project
 from kernels.trainium.norm import head_norm, normalised_transposed
 from kernels.trainium.tiling import PARTITIONS, LayerTiling, index, largest_divisor
@@ -101,7 +102,8 @@ def qkv(x: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, A
 def _split(fused: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, Any]:
     """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
     d = s.head_dim
-    c, n = (dma_load(sbuf(s.rows, d // 2), t) for t in (cos, sin))
+    turns = zip((cos, sin), LOAD_QUEUES, strict=True)
+    c, n = (dma_load(sbuf(s.rows, d // 2), t, queue=queue) for t, queue in turns)
     ends = (0, s.heads * d, (s.heads + s.kv_heads) * d, (s.heads + 2 * s.kv_heads) * d)
     parts = [lax.slice_in_dim(fused, a, b, axis=1) for a, b in zip(ends, ends[1:], strict=False)]
     q, k = (p.reshape(s.rows, -1, d) for p in parts[:2])
