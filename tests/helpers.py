@@ -208,8 +208,9 @@ def extras(engine, busy):
     """What a cost may hold besides: each a setting of its own."""
     other = next(e for e in sorted(TICKS) if e != engine)
     return [
-        {"interval_cycles": 23}, {"handover_cycles": 5}, {"lead_cycles": ((1, 7),)}, {"lost": (("idling", busy // 2),)},
-        {"taken": ((other, 4),)}, {"excludes": (other,)}, {"duty": 0.25},
+        {"interval_cycles": 23}, {"handover_cycles": 5}, {"lead_cycles": ((1, 7),)},
+        {"lost": (("idling", busy // 2),)}, {"taken": ((other, 4),)}, {"excludes": (other,)},
+        {"duty": 0.25},
     ]  # fmt: skip
 
 

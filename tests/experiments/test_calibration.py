@@ -37,7 +37,8 @@ def point(case: str, params: dict[str, Any], metric: str, **changes: Any) -> dic
 
 def write(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEADER.split(","))
+        columns: list[str] = HEADER.split(",")
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
     return path
