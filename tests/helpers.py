@@ -135,10 +135,9 @@ def all_add(dst, x, *, axis):
 
 
 def chosen(d, *operands, engine, busy, latency, **more):
-    more = {
-        key: dict(x) if key in ("taken", "lead_cycles", "lost") else x for key, x in more.items()
-    }
-    return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency, **more)
+    mappings = ("taken", "lead_cycles", "lost")
+    settings: dict[str, Any] = {k: dict(x) if k in mappings else x for k, x in more.items()}
+    return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency, **settings)
 
 
 @instruction("toy.op", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True)

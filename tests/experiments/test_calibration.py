@@ -37,7 +37,7 @@ def point(case: str, params: dict[str, Any], metric: str, **changes: Any) -> dic
 
 def write(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
     with path.open("w", newline="") as file:
-        columns: list[str] = HEADER.split(",")
+        columns: list[Any] = [*HEADER.split(",")]
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
