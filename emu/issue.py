@@ -135,6 +135,8 @@ def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) ->
                 b.port = line.port(space, bank)
         line.declare(ring)
     buffer = ring.turn()
+    if line.trace_core is not None:
+        record.declared(line, buffer, active)
     buffer.version, buffer.writer = select(active, line.next_version(), buffer.version), eqn
     ready = buffer.idle if line.contended else 0
     source = "buffer:" + buffer.user

@@ -42,6 +42,13 @@ def instruction(
         line.events.append(Event(THROTTLE, engine, at(begin), at(freed), jx.location(eqn)))
 
 
+def declared(line: Any, buffer: Buffer, active: Any) -> None:
+    """A tile declared anew ends the lifetime of what its buffer held."""
+    if _here(line, active):
+        lifetime(line, buffer)
+        buffer.since = None
+
+
 def written(line: Any, dst: Value, begin: Ticks, *, whole: bool, active: Any) -> None:
     """A whole write into a tile ends the lifetime of what it held, and begins the next."""
     buffer = dst.buffer
@@ -72,4 +79,4 @@ def _here(line: Any, active: np.ndarray | None) -> bool:
     return active is None or bool(np.broadcast_to(active, line.grid)[line.trace_core])
 
 
-__all__ = ["finish", "instruction", "lifetime", "written"]
+__all__ = ["declared", "finish", "instruction", "lifetime", "written"]

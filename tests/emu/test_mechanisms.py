@@ -190,6 +190,25 @@ def test_partial_writes_extend_a_lifetime():
     assert [(e.start, e.end) for e in held] == [(0, 10 + 30)]
 
 
+def test_a_tile_declared_anew_begins_another_lifetime():
+    def kernel(x):
+        def body(total, _):  # the partial write never ends a lifetime by itself
+            t = part(tile(buffers=2), x_tile, engine="mul", busy=5, latency=5)
+            return op(total, t, engine="add", busy=10, latency=10), None
+
+        x_tile = fetch(tile(), x, engine="dma", busy=0, latency=0)
+        total = fetch(tile(), x, engine="dma", busy=0, latency=0)
+        return lax.scan(body, total, None, length=20)[0]
+
+    clock = read(kernel, trace_core=(0,))
+    held = [e for e in clock.events if e.engine == "sbuf in use"]
+    # 20 tiles, 21 values of `total`, and `x_tile`, the only one that lives long.
+    assert sum(e.end - e.start < clock.end_ticks / 2 for e in held) == 41 and len(held) == 42
+    jumped = sorted((e.start, e.end) for e in held)
+    stepped = read(kernel, trace_core=(0,), jump=False).events
+    assert jumped == sorted((e.start, e.end) for e in stepped if e.engine == "sbuf in use")
+
+
 def test_every_engine_splits_into_fill_work_and_waits():
     def kernel(x):
         a = fetch(tile(), x, engine="io", busy=10, latency=100)  # ready at 400
