@@ -55,24 +55,34 @@ def tiles(
 
     Returns:
       The last `into`, or the stacked results.
+
+    Raises:
+      ValueError: `into` has no equal part for each slice.
     """
+    count = len(jax.tree.leaves(xs)[0])
+    for x in jax.tree.leaves(into):
+        if x.shape[axis] % count:
+            raise ValueError(
+                f"tiles: axis {axis} of a {x.dtype}{list(x.shape)} has no equal part for each of "
+                f"{count} slices, must be a multiple of {count}"
+            )
+
     def one(into: Any, at: Any, x: Any) -> tuple[Any, Any]:
         y = body(x)
         return (into, y) if emit is None else (emit(into, at, y), ())
 
     if is_in_order():
-        indices = jnp.arange(len(jax.tree.leaves(xs)[0]))
-        into, ys = lax.scan(lambda into, x: one(into, *x), into, (indices, xs))
+        into, ys = lax.scan(lambda into, x: one(into, *x), into, (jnp.arange(count), xs))
     else:
-        into, ys = _side_by_side(one, into, xs, axis, at_once)
+        into, ys = _side_by_side(one, into, xs, count, axis, at_once)
     return ys if emit is None else into
 
 
 def _side_by_side(
-    one: Callable[..., tuple[Any, Any]], into: Any, xs: Any, axis: int, at_once: int | None
-) -> tuple[Any, Any]:
+    one: Callable[..., tuple[Any, Any]], into: Any, xs: Any, count: int, axis: int,
+    at_once: int | None,
+) -> tuple[Any, Any]:  # fmt: skip
     """Maps `one` over the slices of `xs` and the parts of `into` along `axis`."""
-    count = len(jax.tree.leaves(xs)[0])
 
     def parts(x: Any) -> Any:
         size = x.shape[axis] // count

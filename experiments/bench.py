@@ -1,123 +1,132 @@
-"""How fast the emulation runs: values against plain jax.jit, instructions a second of the clock."""
+"""How fast the emulation runs, in CPU time, beside other simulators and plain JAX."""
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from emu.trainium.datasheet import TRN3
-from emu.wse.datasheet import WSE3
 from experiments import cli
-from kernels.wse.layer import layer_arguments
-from models.disaggregated import Disaggregated
-from models.kv_cache import empty_cache
-from models.load import load
-from models.oracle import jitted_extend
+from experiments.bench_peers import IDEAL_CYCLES, PEERS
+from experiments.bench_work import GEMM_SIZE, TOKENS, WORK, Timed, timed
 
-NEW_TOKENS = 8
-
-
-def median_s(fn: Callable[[], Any], repeats: int) -> float:
-    """Median wall seconds of `fn`, results awaited, after one call that compiles."""
-    jax.block_until_ready(fn())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(fn())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+SECTIONS = ("clock", "values", "model")
+DEFAULT = ("clock", "model")
+TITLES = {
+    "gemm": f"{GEMM_SIZE}³ bfloat16 GEMM",
+    "layer": f"Llama-3.1-8B layer, prefill of {TOKENS} tokens",
+    "prefill": f"Llama-3.1-8B, prefill of {TOKENS} tokens, 32 layers",
+    "decode": f"Llama-3.1-8B, one token after {TOKENS}",
+}
+MACHINES = {
+    "gemm": "1 core", "layer": "1 core", "prefill": "1 core", "decode": "a wafer"
+}  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.bench", __doc__ or "")
+    p.add_argument(
+        "sections", nargs="*", metavar="SECTION",
+        help="clock: four pieces of work read by the clock alone, each a process of its own; "
+        "values: GEMM and layer with values and clock against plain JAX (minutes, 10 GB); "
+        f"model: prefill and decode step of --model ({' '.join(DEFAULT)})",
+    )  # fmt: skip
     p.add_argument("--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder")
-    p.add_argument("--repeats", default="5", help="runs of which the median counts (5)")
+    p.add_argument("--repeats", default="5", help="runs of which the least or the median counts")
     args = p.parse_args()
+    args.sections = args.sections or DEFAULT
+    for given in args.sections:
+        if given not in SECTIONS:
+            raise cli.UsageError(f"no section {given!r}, must be one of {', '.join(SECTIONS)}")
     args.repeats = cli.whole_number("repeats", 1)(args.repeats)
     return args
 
 
-def values(model: Any, machine: Disaggregated, ids: list[int], repeats: int) -> dict[str, Any]:
-    """Seconds of emulated prefill and decode step, and of the same under plain `jax.jit`."""
-    c, n = model.config, len(ids)
-    weights = jax.tree.map(jnp.asarray, model.weights)
-    prompt = jnp.asarray(np.asarray([ids], np.int32))
-    empty = empty_cache(c, 1, n + NEW_TOKENS)
-    plain = lambda tokens, cache: jitted_extend(c, weights, tokens, cache)  # noqa: E731
-    args = machine.prefill.arguments(ids)
-    first = machine.prefill.run(ids)
-    held = {"cache": machine.decoder.cache_from(first.k, first.v)}
-
-    def emulated_step() -> Any:  # the step consumes its cache
-        token, logits, held["cache"] = machine.decoder.step(first.token, n, held["cache"])
-        return logits
-
-    _, filled = plain(prompt, empty)
-    one = jnp.asarray([[first.token]], jnp.int32)
-    return {
-        "prefill": (
-            median_s(lambda: machine.prefill.program.compiled(*args), repeats),
-            median_s(lambda: plain(prompt, empty), repeats),
-        ),
-        "decode step": (
-            median_s(emulated_step, repeats),
-            median_s(lambda: plain(one, filled), repeats),
-        ),
-    }
-
-
-def clocks(machine: Disaggregated, repeats: int) -> dict[str, tuple[float, int]]:
-    """Seconds to read each machine's clock, and instructions times cores it covers."""
-    prefill = lambda: machine.prefill.read(TRN3.at())  # noqa: E731
-    decoder = machine.decoder
-    at = layer_arguments(decoder.plan.layer, machine.tokens, 1)
-    layer = lambda: decoder.clock.programs["layer"].read(WSE3.at(), *at)  # noqa: E731
-    return {
-        "prefill": (median_s(lambda: prefill().layer_done_s, repeats), prefill().clock.issued),
-        "decode layer": (median_s(lambda: layer().end_ticks, repeats), layer().issued),
-    }
-
-
 def main() -> None:
-    """Runs the benchmark and prints its two tables; asserts nothing."""
+    """Runs the sections that were asked for and prints their tables; asserts nothing."""
     args = arguments()
     console = Console()
-    model = load(args.model)
-    for name, prompt in (("short", "Return the"), ("long", "Return the name of the file. " * 20)):
-        ids = model.tokenizer.chat(prompt)
-        machine = Disaggregated(
-            model.config, model.weights, tokens=len(ids), new_tokens=NEW_TOKENS, chips=4,
-            dtype=jnp.dtype("float32"),
-        )  # fmt: skip
-        title = f"{model.config.name}, {name} prompt of {len(ids)} tokens, 4 chips, float32"
-        console.print(value_table(title, values(model, machine, ids, args.repeats)))
-        console.print(clock_table(title, clocks(machine, args.repeats)))
+    for section in args.sections:
+        for table in {"clock": clock, "values": values, "model": model}[section](args):
+            console.print(table)
 
 
-def value_table(title: str, rows: dict[str, Any]) -> Table:
-    table = Table(title=f"values: {title}")
-    for heading in ("", "emulated", "plain jax.jit", "ratio"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, (ours, plain) in rows.items():
-        ratio = f"{ours / plain:.1f}"
-        table.add_row(name, f"{ours * 1e3:.1f} ms", f"{plain * 1e3:.1f} ms", ratio)
+# --- the clock alone ---
+
+
+def clock(args: argparse.Namespace) -> Any:
+    """One table for each piece of work: ours first, then the peers."""
+    for work in WORK:
+        runs = [timed(work) for _ in range(args.repeats)]
+        yield clock_table(work, min(runs, key=lambda t: t.cpu_s))
+
+
+def clock_table(work: str, ours: Timed) -> Table:
+    """Ours and the peers' on one piece of work."""
+    table = headed(f"clock alone: {TITLES[work]}", "tool", "predicts", "CPU s", "peak MB")
+    table.add_row(
+        f"emulated, {MACHINES[work]}", predicted(work, ours), f"{ours.cpu_s:.2f}",
+        f"{ours.peak_mb:.0f}",
+    )  # fmt: skip
+    for peer in (p for p in PEERS if p.work == work):
+        peak = "" if peer.peak_mb is None else f"{peer.peak_mb:.0f}"
+        table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
     return table
 
 
-def clock_table(title: str, rows: dict[str, tuple[float, int]]) -> Table:
-    table = Table(title=f"clock: {title}")
-    for heading in ("", "seconds to read", "instructions x cores", "per second"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, (seconds, issued) in rows.items():
-        table.add_row(name, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}")
+def predicted(work: str, ours: Timed) -> str:
+    """Time and cycles, the latter against an array that always multiplies."""
+    ms, m_cycles = ours.seconds * 1e3, ours.cycles / 1e6
+    time = f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+    cycles = f"{m_cycles:,.2f} M" if m_cycles >= 1 else f"{ours.cycles:,.0f}"
+    over = f" ({ours.cycles / IDEAL_CYCLES[work] - 1:+.1%})" if work in IDEAL_CYCLES else ""
+    return f"{time}, {cycles} cycles{over.replace('%', ' %')}"
+
+
+# --- values ---
+
+
+def values(args: argparse.Namespace) -> Any:
+    """The GEMM and the layer, computed and timed, against plain JAX."""
+    from experiments import bench_values
+
+    heads = "", "values", "clock", "plain JAX", "ratio", "largest difference"
+    table = headed("values and clock, CPU seconds, compilation apart", *heads)
+    for work, compare in (("gemm", bench_values.gemm), ("layer", bench_values.layer)):
+        c = compare(args.repeats)
+        seconds = (f"{s:.3g}" for s in (c.values_s, c.clock_s, c.plain_s))
+        table.add_row(TITLES[work], *seconds, f"{c.ratio:.2f}", f"{c.error:.1e}")
+    yield table
+
+
+def model(args: argparse.Namespace) -> Any:
+    """A small model's prefill and decode step, two prompts."""
+    from experiments import bench_model as bench
+    from models.load import load
+
+    loaded = load(args.model)
+    for name, prompt in bench.PROMPTS.items():
+        ids = loaded.tokenizer.chat(prompt)
+        machine = bench.machine(loaded, ids)
+        title = f"{loaded.config.name}, {name} prompt of {len(ids)} tokens, {bench.CHIPS} chips"
+        table = headed(f"values: {title}", "", "emulated", "plain jax.jit", "ratio")
+        for row, (ours, plain) in bench.values(loaded, machine, ids, args.repeats).items():
+            times = f"{ours * 1e3:.1f} ms", f"{plain * 1e3:.1f} ms"
+            table.add_row(row, *times, f"{ours / plain:.1f}")
+        yield table
+        table = headed(f"clock: {title}", "", "seconds to read", "instructions x cores", "a second")
+        for row, (seconds, issued) in bench.clocks(machine, args.repeats).items():
+            table.add_row(row, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}")
+        yield table
+
+
+def headed(title: str, first: str, *rest: str) -> Table:
+    """An empty table; figures stand on the right."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for heading in rest:
+        table.add_column(heading, justify="right")
     return table
 
 

@@ -99,9 +99,14 @@ def _product(dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool
     left, right = (f32(x) if x.dtype.itemsize == 1 else x for x in (stationary, moving))
     if tf32:
         left, right = (lax.reduce_precision(f32(x), 8, 10) for x in (left, right))
-    product = jnp.einsum(
-        "km,kn->mn" if left.ndim == 2 else "ktm,ktn->mn",
-        left, right, preferred_element_type=jnp.float32, precision="highest",
+    # In two halves: XLA multiplies bfloat16 as such on a CPU only where more than the first
+    # dimension is summed over; else it widens both operands, or fails where one is batched.
+    halves = 2 - left.shape[0] % 2
+    left, right = (x.reshape(halves, x.shape[0] // halves, *x.shape[1:]) for x in (left, right))
+    summed = tuple(range(left.ndim - 1))
+    product = lax.dot_general(
+        left, right, ((summed, summed), ((), ())), precision="highest",
+        preferred_element_type=jnp.float32,
     )  # fmt: skip
     return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
 

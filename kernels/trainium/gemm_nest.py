@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from emu.side_by_side import tiles
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.memory import dma_load, dma_load_at, dma_store_at, hbm, psum, sbuf
-from kernels.trainium.gemm_sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Plan, Sizes, over_blocks
+from kernels.trainium.gemm_sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Plan, Sizes, fill_blocks
+from kernels.trainium.matmul import add_products
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, index, part
 
 TRANSPOSES = 2  # of the banks, where lhs is transposed
@@ -20,16 +22,20 @@ class Tiles(NamedTuple):
 
     Attributes:
       count: how many.
+      held: SBUF `[128, count, columns]`, or None where each use of a tile makes it.
       slices: HBM `[count, 128, columns]` for a loop to go through, or None.
       tile: `(i, slice) -> SBUF [128, columns]`: tile `i` of them.
     """
 
     count: int
+    held: Any
     slices: Any
     tile: Callable[[Any, Any], Any]
 
 
 Column = list[Tiles]
+Pair = tuple[Column, Column]  # of lhs and of rhs
+Place = tuple[Any, Any]  # row and column of a result tile
 
 
 def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan) -> tuple[Any]:
@@ -43,24 +49,24 @@ def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan) -> tuple[Any]:
     right = rhs.reshape(s.depth, PARTITIONS, -1)
     group = math.ceil(s.columns / plan.lhs_loads)
 
-    def m_block(out: Any, i: Any, a: int) -> Any:
+    def m_block(out: Any, row: Any, i: Any, a: int) -> Any:
         for first in range(0, s.columns, group):
             lefts = _lefts(lhs, i, a, s, plan)
 
-            def n_block(out: Any, j: Any, b: int) -> Any:
+            def n_block(out: Any, column: Any, j: Any, b: int) -> Any:
                 block = part(right, j * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
                 doubled = plan.rhs_doubled if plan.hold_rhs else None
                 rights = _columns(block, BANK_COLUMNS, doubled, RHS_QUEUE, s, plan)
                 pairs = [(x, y) for x in lefts for y in rights]
-                places = [(i + m) * s.columns + j + n for m in range(a) for n in range(b)]
+                places = [(row + m, column + n) for m in range(a) for n in range(b)]
                 return _contract(out, places, pairs, s, plan)
 
-            out = over_blocks(min(group, s.columns - first), plan.b, out, n_block, first)
+            columns = min(group, s.columns - first)
+            out = fill_blocks(columns, plan.b, out, n_block, axis=1, first=first)
         return out
 
-    out = hbm(s.rows * s.columns, PARTITIONS, BANK_COLUMNS, dtype=s.dtype)
-    out = over_blocks(s.rows, plan.a, out, m_block)
-    return (out.reshape(s.rows, s.columns, PARTITIONS, BANK_COLUMNS),)
+    out = hbm(s.rows, s.columns, PARTITIONS, BANK_COLUMNS, dtype=s.dtype)
+    return (fill_blocks(s.rows, plan.a, out, m_block, axis=0),)
 
 
 # --- operands ---
@@ -92,7 +98,9 @@ def _streamed(block: Any, width: int, s: Sizes, queue: str) -> list[Column]:
         return dma_load(sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers), x, queue=queue)
 
     starts = range(0, block.shape[2], width)
-    return [[Tiles(s.depth, lax.slice_in_dim(block, c, c + width, axis=2), tile)] for c in starts]
+    return [
+        [Tiles(s.depth, None, lax.slice_in_dim(block, c, c + width, axis=2), tile)] for c in starts
+    ]
 
 
 def _held(
@@ -120,17 +128,16 @@ def _load(slices: Any, buffers: int, queue: str) -> Any:
     """HBM `[count, 128, columns]` to an SBUF tile `[128, count, columns]`, one DMA a k tile."""
     count, rows, columns = slices.shape
 
-    def load(tile: Any, xs: Any) -> tuple[Any, None]:
-        i, x = xs
-        return dma_load_at(tile, x, i, jnp.int32(0), queue=queue), None
+    def load(tile: Any, i: Any, x: Any) -> Any:
+        return dma_load_at(tile, x, i, jnp.int32(0), queue=queue)
 
     tile = sbuf(rows, count, columns, dtype=slices.dtype, buffers=buffers)
-    return lax.scan(load, tile, (jnp.arange(count), slices))[0]
+    return tiles(lambda x: x, slices, into=tile, emit=load, axis=1)
 
 
 def _slice_of(piece: Any, start: int, width: int) -> Tiles:
     column = lax.slice_in_dim(piece, start, start + width, axis=2)
-    return Tiles(piece.shape[1], None, lambda i, _: index(column, i, 1))
+    return Tiles(piece.shape[1], column, None, lambda i, _: index(column, i, 1))
 
 
 def _turned(rows: Any, s: Sizes) -> Column:
@@ -143,24 +150,24 @@ def _turned(rows: Any, s: Sizes) -> Column:
         bank = psum(PARTITIONS, PARTITIONS, dtype=s.turned_dtype, buffers=TRANSPOSES)
         return tensor_copy(new(), nc_transpose(bank, x))
 
-    return [Tiles(s.depth, None, tile)]
+    return [Tiles(s.depth, None, None, tile)]
 
 
 # --- results ---
 
 
-def _contract(
-    out: Any, places: list[Any], pairs: list[tuple[Column, Column]], s: Sizes, plan: Plan
-) -> Any:
+def _contract(out: Any, places: list[Place], pairs: list[Pair], s: Sizes, plan: Plan) -> Any:
     """Sums each pair of columns over k in a PSUM bank of its own, and stores the results."""
     banks = BANKS - TRANSPOSES if plan.turned else BANKS
     sums = _ring(psum, len(pairs), banks, jnp.float32)
     results = _ring(sbuf, len(pairs), plan.results, s.dtype)
-    for p, (place, (left, right)) in enumerate(zip(places, pairs, strict=True)):
+    for p, ((row, column), (left, right)) in enumerate(zip(places, pairs, strict=True)):
         i, r = p % len(sums), p % len(results)
         sums[i] = _over_depth(sums[i], left, right)
         results[r] = tensor_copy(results[r], sums[i])
-        out = dma_store_at(out, results[r], place)
+        flat = out.reshape(-1, *out.shape[2:])
+        flat = dma_store_at(flat, results[r], row * out.shape[1] + column)
+        out = flat.reshape(out.shape)
     return out
 
 
@@ -177,12 +184,20 @@ def _over_depth(bank: Any, left: Column, right: Column) -> Any:
     """`bank = Σ left tileᵀ · right tile` over k."""
     start = 0
     for x, y in zip(left, right, strict=True):
-
-        def step(bank: Any, at: Any) -> tuple[Any, None]:
-            i, a, b = at
-            more = (i + start > 0).astype(jnp.int32)
-            return nc_matmul(bank, x.tile(i, a), y.tile(i, b), more), None
-
-        bank, _ = lax.scan(step, bank, (jnp.arange(x.count), x.slices, y.slices))
+        if x.held is not None and y.held is not None:
+            (bank,) = add_products((bank,), ((x.held, y.held),), jnp.int32(start))
+        else:
+            bank = _add_made(bank, x, y, start)
         start += x.count
     return bank
+
+
+def _add_made(bank: Any, left: Tiles, right: Tiles, start: int) -> Any:
+    """Adds the products of tiles of which some are made for each use, after `start` others."""
+
+    def step(bank: Any, at: Any) -> tuple[Any, None]:
+        i, a, b = at
+        more = (i + start > 0).astype(jnp.int32)
+        return nc_matmul(bank, left.tile(i, a), right.tile(i, b), more), None
+
+    return lax.scan(step, bank, (jnp.arange(left.count), left.slices, right.slices))[0]

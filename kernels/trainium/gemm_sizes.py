@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.side_by_side import tiles
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS
 
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster
@@ -127,3 +128,23 @@ def over_blocks(
 
     carry, _ = lax.scan(block, carry, jnp.arange(whole))
     return body(carry, jnp.int32(first + whole * size), rest) if rest else carry
+
+
+def fill_blocks(
+    count: int, size: int, into: Any, body: Callable[[Any, Any, Any, int], Any], *,
+    axis: int, first: int = 0,
+) -> Any:  # fmt: skip
+    """`over_blocks` for blocks that each fill their own part of `into` along `axis`.
+
+    `body(into, part, first tile, tiles)` writes to `into` from index `part` on: side by side it is
+    given the block's part alone.
+    """
+    size = min(size, count)
+    if count % size or count != into.shape[axis]:
+        return over_blocks(count, size, into, lambda x, i, n: body(x, i, i, n), first)
+
+    def block(into: Any, at: Any, i: Any) -> Any:
+        return body(into, at * size, i * size, size)
+
+    blocks = jnp.arange(count // size)
+    return tiles(lambda i: i, blocks, into=into, emit=block, axis=axis)

@@ -1,0 +1,179 @@
+"""The work that is timed beside the peers: programs, and the clock of each as a process of its own.
+
+Nothing is imported before it is needed: the whole process is what is timed.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+GEMM_SIZE, TOKENS = 2048, 4096
+GEMM_VARIANT = "block_bm8_bn2_row_loads"  # the fastest by the clock
+LAYER_AXIS = "ring"
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """One piece of work read by the clock in a process of its own.
+
+    Attributes:
+      seconds: the predicted time.
+      cycles: of the engine that multiplies, in the predicted time.
+      cpu_s: user and system time of the whole process.
+      peak_mb: its largest resident set, MB.
+    """
+
+    seconds: float
+    cycles: float
+    cpu_s: float
+    peak_mb: float
+
+
+def timed(work: str) -> Timed:
+    """Reads the clock of one of `WORK` in a new process and measures that process.
+
+    Raises:
+      RuntimeError: the process failed.
+    """
+    code = f"from experiments.bench_work import main; main({work!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as p:
+        assert p.stdout is not None
+        said = p.stdout.read()
+        _, status, used = os.wait4(p.pid, 0)
+        p.returncode = os.waitstatus_to_exitcode(status)
+    if p.returncode:
+        raise RuntimeError(f"experiments.bench: the process that reads {work} failed")
+    # Linux counts the resident set in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak_mb = used.ru_maxrss * unit / 1e6
+    return Timed(**json.loads(said), cpu_s=used.ru_utime + used.ru_stime, peak_mb=peak_mb)
+
+
+def main(work: str) -> None:
+    """Reads one clock and prints seconds and cycles as JSON."""
+    print(json.dumps(WORK[work]()))
+
+
+# --- programs ---
+
+
+def gemm_program(size: int = GEMM_SIZE) -> tuple[Any, tuple[Any, ...]]:
+    """A square bfloat16 GEMM on one NeuronCore, and the shapes of its operands."""
+    import jax
+
+    from emu import Program
+    from kernels.trainium.gemm import gemm
+
+    x = jax.ShapeDtypeStruct((size, size), jax.numpy.bfloat16)
+    kernel = functools.partial(gemm, variant=GEMM_VARIANT)
+    return Program(kernel, {"core": 1}, ((), ())), (x, x)
+
+
+def layer_config() -> Any:
+    """Llama-3.1-8B cut to one layer, its vocabulary to what the layout needs at least."""
+    from models.catalogue import LLAMA_3_1_8B
+
+    return dataclasses.replace(LLAMA_3_1_8B, num_hidden_layers=1, vocab_size=512)
+
+
+def layer_program(weights: Any, tokens: int = TOKENS) -> tuple[Any, tuple[Any, ...], Any]:
+    """The layer's prefill on one NeuronCore.
+
+    Args:
+      weights: canonical pytree of `layer_config`'s model, or of `ShapeDtypeStruct`.
+      tokens: of the prompt.
+
+    Returns:
+      The program, its arguments (hidden states and RoPE tables as shapes), and the tiling.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from emu import Program
+    from kernels.trainium.layer import layer
+    from models.pack import pack_weights
+    from models.prefill import layer_tiling
+    from models.tensor_parallel import divide_model
+
+    config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
+    shares = divide_model(config, 1)
+    s = layer_tiling(config, shares, tokens, dtype)
+    packed = pack_weights(weights, s, shares)["layers"]
+    w = jax.tree.map(_first_layer, packed)
+    kernel = functools.partial(layer, s=s, chips=1, axis=LAYER_AXIS)
+    split = (LAYER_AXIS,)
+    by_tile = (1, s.blocks, s.tiles, s.rows)
+    x = jax.ShapeDtypeStruct((*by_tile, s.hidden_padded), dtype)
+    turns = jax.ShapeDtypeStruct((*by_tile, s.head_dim // 2), jnp.float32)
+    program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, ()))
+    return program, (x, turns, turns, w), s
+
+
+def _first_layer(w: Any) -> Any:
+    import jax
+
+    if isinstance(w, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(w.shape[1:], w.dtype)
+    return w[0]
+
+
+def structs(config: Any) -> Any:
+    """Shapes of a model's bfloat16 weights."""
+    import jax
+
+    from models.weights import weight_shapes
+
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16), weight_shapes(config),
+        is_leaf=lambda x: isinstance(x, tuple),
+    )  # fmt: skip
+
+
+# --- clocks ---
+
+
+def _tensor(clock: Any) -> dict[str, float]:
+    per_cycle = clock.device.ticks_per_cycle["tensor"]
+    return {"seconds": clock.seconds, "cycles": clock.end_ticks / per_cycle}
+
+
+def _gemm() -> dict[str, float]:
+    from emu.trainium.datasheet import TRN3
+
+    program, operands = gemm_program()
+    return _tensor(program.read(TRN3.at(), *operands))
+
+
+def _layer() -> dict[str, float]:
+    from emu.trainium.datasheet import TRN3
+
+    program, arguments, _ = layer_program(structs(layer_config()))
+    return _tensor(program.read(TRN3.at(), *arguments))
+
+
+def _prefill() -> dict[str, float]:
+    from emu.trainium.datasheet import TRN3
+    from models.catalogue import LLAMA_3_1_8B
+    from models.prefill import Prefill
+
+    weights = structs(LLAMA_3_1_8B)
+    prefill = Prefill(LLAMA_3_1_8B, weights, tokens=TOKENS, chips=1, dtype="bfloat16")
+    return _tensor(prefill.read(TRN3.at()).clock)
+
+
+def _decode() -> dict[str, float]:
+    from emu.wse.datasheet import WSE3
+    from kernels.wse.plan import plan
+    from kernels.wse.token import TokenClock
+    from models.catalogue import LLAMA_3_1_8B
+
+    device = WSE3.at()
+    step = TokenClock(plan(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device).read(TOKENS)
+    return {"seconds": step.seconds, "cycles": step.cycles}
+
+
+WORK = {"gemm": _gemm, "layer": _layer, "prefill": _prefill, "decode": _decode}
