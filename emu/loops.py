@@ -231,7 +231,7 @@ class Loop:
             return True
         earlier = line.events[first.events : was.events]
         later_ones = line.events[was.events : now.events]
-        if len(earlier) != len(later_ones):
+        if len(earlier) != len(later_ones) or _ages(first, was) != _ages(was, now):
             return False
         engines = {
             engine: on_core(step, line.grid, line.trace_core)
@@ -248,6 +248,13 @@ class Loop:
             block = self.line.events[was.events : now.events]
             for i in range(1, times + 1):
                 self.line.events += [moved(e, i * by) for e, by in zip(block, self.shifts)]
+
+
+def _ages(was: Snapshot, now: Snapshot) -> list[int | None]:
+    """By how much what each buffer holds is younger than what was in its place before."""
+    return [
+        None if a is None or b is None else b - a for a, b in zip(was.since, now.since, strict=True)
+    ]
 
 
 def moved(event: Event, by: int) -> Event:

@@ -7,36 +7,57 @@ from emu import jaxpr as jx
 from emu.instruction import lookup
 
 Roots = frozenset[int]
+NONE: Roots = frozenset()
+
+
+def written(body: jx.Body) -> Roots:
+    """Indices of the inputs whose buffers an instruction in this body may write."""
+    return _flow(body)[0]
 
 
 @functools.lru_cache(maxsize=4096)
-def written(body: jx.Body) -> Roots:
-    """Indices of the inputs whose buffers an instruction in this body may write.
-
-    A result stands for every input it may share a buffer with, so the answer may name an input too
-    many, never one too few.
-    """
+def _flow(body: jx.Body) -> tuple[Roots, tuple[Roots, ...]]:
+    """The inputs that may be written, and for each output the inputs whose buffer it may be."""
     roots: dict[int, Roots] = {id(v): frozenset([i]) for i, v in enumerate(body.invars)}
-    found: Roots = frozenset()
+    found = NONE
     for eqn, operands, results in body.steps:
-        xs = [roots.get(v, frozenset()) for v in operands]
-        found |= _written_by(eqn, xs)
-        inst = lookup(eqn.primitive)
-        fresh = inst is not None and not inst.in_place
-        shared = frozenset() if fresh else frozenset().union(*xs)
-        roots |= dict.fromkeys(results, shared)
-    return found
+        xs = [roots.get(v, NONE) for v in operands]
+        hit, outs = _through(eqn, xs)
+        found |= hit
+        roots.update(zip(results, outs, strict=True))
+    return found, tuple(roots.get(v, NONE) for v in body.ids[1])
 
 
-def _written_by(eqn: Any, xs: list[Roots]) -> Roots:
+def _through(eqn: Any, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
+    """What one equation may write, and what its results may be."""
     if inst := lookup(eqn.primitive):
-        return frozenset().union(*xs[: inst.destinations])
+        dsts = xs[: inst.destinations]
+        return NONE.union(*dsts), dsts or [NONE] * len(eqn.outvars)
     if eqn.primitive.name == "scan":
-        bodies, shift = [jx.scan(eqn).body], 0
-    elif eqn.primitive.name == "cond":
-        bodies, shift = jx.branches(eqn), 1
-    elif (body := jx.call(eqn)) is not None:
-        bodies, shift = [body], 0
-    else:
-        return frozenset()
-    return frozenset().union(*(xs[i + shift] for b in bodies for i in written(b)))
+        return _loop(jx.scan(eqn), xs)
+    if eqn.primitive.name == "cond":
+        each = [_inside(b, xs[1:]) for b in jx.branches(eqn)]
+        outs = [NONE.union(*cases) for cases in zip(*(o for _, o in each), strict=True)]
+        return NONE.union(*(hit for hit, _ in each)), outs
+    if (body := jx.call(eqn)) is not None:
+        return _inside(body, xs)
+    return NONE, [NONE.union(*xs)] * len(eqn.outvars)  # a view, or no buffer at all
+
+
+def _inside(body: jx.Body, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
+    hit, outs = _flow(body)
+    return NONE.union(*(xs[i] for i in hit)), [NONE.union(*(xs[i] for i in o)) for o in outs]
+
+
+def _loop(s: jx.Scan, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
+    """A carry may be, in any iteration, what any earlier iteration made of it."""
+    state = list(xs)
+    first, end = s.consts, s.consts + s.carry
+    while True:
+        hit, outs = _inside(s.body, state)
+        grown = [a | b for a, b in zip(state[first:end], outs[: s.carry], strict=True)]
+        if grown == state[first:end]:
+            break
+        state[first:end] = grown
+    stacks = [NONE] * (len(outs) - s.carry)
+    return hit, [*grown, *stacks]

@@ -34,3 +34,27 @@ def test_branches_and_loops_are_looked_into() -> None:
         return a, b
 
     assert inputs_written(kernel, 3) == {0, 1}
+
+
+def test_a_result_is_its_destination_and_not_what_was_read() -> None:
+    def kernel(dst, x):
+        def body(dst, _):
+            dst = load(dst, x)  # written again in the next iteration: `x` is still only read
+            return add(dst, dst, dst), None
+
+        dst, _ = lax.scan(body, dst, None, length=3)
+        dst = lax.cond(lax.eq(jnp.int32(0), 1), lambda d: load(d, x), lambda d: d, dst)
+        return load(dst, x)
+
+    assert inputs_written(kernel, 2) == {0}
+
+
+def test_a_carry_may_become_another_input() -> None:
+    def kernel(a, b, x):
+        def body(state, _):
+            a, b = state
+            return (b, load(a, x)), None
+
+        return lax.scan(body, (a, b), None, length=3)[0]
+
+    assert inputs_written(kernel, 3) == {0, 1}
