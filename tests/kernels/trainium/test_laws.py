@@ -22,8 +22,9 @@ VARIANTS = (
 )  # fmt: skip
 RATES = ("dma_engine_bytes_per_s", "hbm_bytes_per_s")
 TIMES = (
-    "dma_descriptor_s", "dma_trigger_s", "dma_wakeup_s", "handover_cycles",
-    "weight_load_exposed_cycles", "tensor_latency_cycles", "vector_latency_cycles",
+    "dma_descriptor_s", "dma_copy_s", "dma_interval_s", "dma_trigger_s", "dma_wakeup_s",
+    "handover_cycles", "weight_load_exposed_cycles", "tensor_latency_cycles",
+    "vector_latency_cycles",
 )  # fmt: skip
 
 
