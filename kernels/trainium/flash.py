@@ -41,7 +41,7 @@ def flash_masked(
     Dimensions, Args and Returns as for `flash_full`.
 
     Pseudocode:
-      as `flash_full`, with s = -1e30 where a key follows its query
+      as `flash_full`, with scores put far below all others where a key follows its query
     """
     s = FlashTiling.of(q, rows, columns, buffers)
     return attention(q, k, v, s, visit=all_masked, run=in_turn)

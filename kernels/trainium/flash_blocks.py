@@ -1,6 +1,7 @@
 """Attention by blocks of query tiles that share K/V tiles: which tiles meet, and in which order."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax import lax
 from emu.trainium.memory import dma_store_at, hbm
 from kernels.trainium.flash_steps import (
     FlashTiling,
+    after_diagonal,
     attend,
     empty,
     load_tokens,
@@ -96,9 +98,9 @@ def attention(
         count = tokens // block.span
         return lax.scan(some, out, jnp.arange(count))[0], None
 
-    out = hbm(heads * tokens // s.rows, s.rows, s.head_dim, dtype=s.dtype)
+    out = hbm(heads * tokens // s.rows, s.rows, s.value_dim, dtype=s.dtype)
     out, _ = lax.scan(batch, out, jnp.arange(heads // block.heads))
-    return out.reshape(heads, tokens, s.head_dim)
+    return out.reshape(heads, tokens, s.value_dim)
 
 
 def _rows(queries: Any, start: int, s: FlashTiling) -> Any:
@@ -127,12 +129,14 @@ def _over_keys(
 
         def use(done: list[Any], mask: bool) -> list[Any]:
             tiles = [(load_tokens(k, j, s.columns, s), load_values(v, j, s)) for k, v in kv]
-            offsets = [
-                offset + a if mask else None for _ in range(block.heads) for a in block.starts
+            masks = [
+                functools.partial(after_diagonal, offset=offset + a, s=s) if mask else None
+                for _ in range(block.heads)
+                for a in block.starts
             ]
             banks = step_banks(s)
-            lanes = enumerate(zip(queries, done, offsets, strict=True))
-            return run(attend(q, *tiles[n // sharing], x, o, banks, s) for n, (q, x, o) in lanes)
+            lanes = enumerate(zip(queries, done, masks, strict=True))
+            return run(attend(q, *tiles[n // sharing], x, m, banks, s) for n, (q, x, m) in lanes)
 
         return visit(use, done, offset, block.span, s), None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from kernels.trainium.online_softmax import LOWEST, State, absorb, add_up, begin
 from kernels.trainium.streaming import fetch
 from kernels.trainium.tiling import PARTITIONS, index, largest_divisor, part
 
-Attended = tuple[Any, State]  # unnormalised output [rows, D] and online softmax, in SBUF
+Attended = tuple[Any, State]  # unnormalised output [rows, value_dim], online softmax: in SBUF
+Masked = Callable[[Any], Lane]  # scores in PSUM to scores in SBUF, some of them masked
 
 
 class Ring:
@@ -51,21 +53,29 @@ class FlashTiling:
     """How attention is cut into tiles, and how deep its rings are.
 
     Attributes:
-      head_dim: features of a head, at most 128.
+      value_dim: features of a value, at most 512.
       rows: queries of a tile, at most 128.
       columns: keys of a tile, as many as one matmul moves.
+      keys: keys of the part of a tile that is transposed at once, at most 128: they stand on
+        partitions then.
       buffers: depth of the rings of tiles.
       dtype: of queries, keys, values and weights; scores and sums are float32.
+      scale: factor of the scores.
       scalar_copies: how many of a tile's transposes the Scalar Engine takes out of PSUM, so that
         it relieves the Vector Engine.
+      turned: dtype of transposed weights in PSUM, by default the weights' own: 16 bits for 8-bit
+        floats, float32 on NeuronCore-v2, whatever they are.
     """
 
-    head_dim: int
+    value_dim: int
     rows: int
     columns: int
+    keys: int
     buffers: int
     dtype: Any
+    scale: float
     scalar_copies: int = 0
+    turned: Any = None
 
     @classmethod
     def of(
@@ -74,16 +84,9 @@ class FlashTiling:
         """The largest tiles within `rows` and `columns` that divide the T of `q [.., D, T]`."""
         head_dim, tokens = q.shape[-2:]
         rows, columns = largest_divisor(tokens, rows), largest_divisor(tokens, columns)
-        return cls(head_dim, rows, columns, buffers, q.dtype, scalar_copies)
-
-    @property
-    def keys(self) -> int:
-        """Keys of the part of a tile that is transposed at once: keys stand on partitions then."""
-        return largest_divisor(self.columns, PARTITIONS)
-
-    @property
-    def scale(self) -> float:
-        return 1 / math.sqrt(self.head_dim)
+        keys = largest_divisor(columns, PARTITIONS)
+        scale = 1 / math.sqrt(head_dim)
+        return cls(head_dim, rows, columns, keys, buffers, q.dtype, scale, scalar_copies)
 
 
 # --- load ---
@@ -96,8 +99,8 @@ def load_tokens(x: Any, i: Any, count: int, s: FlashTiling) -> Any:
 
 def load_values(v: Any, j: Any, s: FlashTiling) -> Any:
     """Value tile `j` of HBM `[T, D]` with keys on partitions: SBUF `[keys, columns / keys, D]`."""
-    pieces = part(v, j * s.columns, s.columns, axis=0).reshape(-1, s.keys, s.head_dim)
-    dst = sbuf(s.keys, len(pieces), s.head_dim, dtype=v.dtype, buffers=s.buffers)
+    pieces = part(v, j * s.columns, s.columns, axis=0).reshape(-1, s.keys, s.value_dim)
+    dst = sbuf(s.keys, len(pieces), s.value_dim, dtype=v.dtype, buffers=s.buffers)
     return dma_load_tiles(dst, pieces)
 
 
@@ -107,30 +110,30 @@ def load_values(v: Any, j: Any, s: FlashTiling) -> Any:
 def step_banks(s: FlashTiling) -> Banks:
     """PSUM's eight banks: scores, transposed weights (one bank for those of a tile), products."""
     scores = [psum(s.rows, s.columns) for _ in range(4)]
-    shape, pieces = (s.keys, s.rows), range(s.columns // s.keys)
-    turned = [psum(*shape, dtype=s.dtype, bank=n) for n in range(2) for _ in pieces]
-    products = [psum(s.rows, s.head_dim) for _ in range(2)]
+    shape, pieces, dtype = (s.keys, s.rows), range(s.columns // s.keys), s.turned or s.dtype
+    turned = [psum(*shape, dtype=dtype, bank=n) for n in range(2) for _ in pieces]
+    products = [psum(s.rows, s.value_dim) for _ in range(2)]
     return Ring(*scores), Ring(*turned), Ring(*products)
 
 
 def empty(s: FlashTiling) -> Attended:
     """What a query tile has attended to before its first key."""
-    out = sbuf(s.rows, s.head_dim, buffers=s.buffers)
+    out = sbuf(s.rows, s.value_dim, buffers=s.buffers)
     return memset(out, value=0.0, engine="gpsimd"), begin(s.rows, buffers=s.buffers)
 
 
 def attend(
-    q: Any, k: Any, v: Any, done: Attended, offset: Any, banks: Banks, s: FlashTiling
+    q: Any, k: Any, v: Any, done: Attended, masked: Masked | None, banks: Banks, s: FlashTiling
 ) -> Lane:
     """A lane that attends one query tile to one key tile.
 
     Args:
-      q: SBUF `[D, rows]`.
-      k: SBUF `[D, columns]`.
-      v: SBUF `[keys, columns / keys, D]`.
+      q: SBUF `[D, rows]`; where more than 128 features are contracted, a list of such parts.
+      k: SBUF `[D, columns]`, likewise.
+      v: SBUF `[keys, columns / keys, value_dim]`.
       done: what the query tile attended to before.
-      offset: first query's position minus first key's, where keys that follow their query are
-        masked; None masks nothing.
+      masked: takes scores out of PSUM with those that do not count put far below all others;
+        None masks nothing.
       banks: from `step_banks`.
       s: sizes.
 
@@ -142,10 +145,10 @@ def attend(
     """
     score_banks, turn_banks, product_banks = banks
     out, state = done
-    x = score_banks.give(nc_matmul(score_banks.take(), q, k, jnp.int32(0)))
+    x = score_banks.give(_scores(score_banks.take(), q, k))
     yield
-    if offset is not None:
-        x = yield from _masked(x, offset, s)
+    if masked is not None:
+        x = yield from masked(x)
     p = sbuf(*x.shape, dtype=s.dtype, buffers=s.buffers)
     softmax = absorb(p, x, state, scale=s.scale, buffers=s.buffers)
     p, added, decay, state = yield from softmax
@@ -161,8 +164,22 @@ def attend(
     return scalar_tensor_tensor(out, out, decay, products, op0="multiply", op1="add"), state
 
 
-def _masked(x: Any, offset: Any, s: FlashTiling) -> Lane:
-    """Puts -1e30 where a key follows its query; PSUM to SBUF, as GpSimd cannot read PSUM."""
+def _scores(bank: Any, q: Any, k: Any) -> Any:
+    """`q k` in PSUM, accumulated over parts of the features."""
+    parts = zip(q, k, strict=True) if isinstance(q, list) else [(q, k)]
+    for n, (rows, columns) in enumerate(parts):
+        bank = nc_matmul(bank, rows, columns, jnp.int32(n > 0))
+    return bank
+
+
+def after_diagonal(x: Any, offset: Any, s: FlashTiling) -> Lane:
+    """Masks keys that follow their query; PSUM to SBUF, as GpSimd cannot read PSUM.
+
+    Args:
+      x: PSUM scores `[rows, columns]`.
+      offset: first query's position minus first key's, a known integer.
+      s: sizes.
+    """
     copied = activation(sbuf(*x.shape, buffers=s.buffers), x, op="copy")
     yield
     copied = affine_select(copied, copied, offset, fill=LOWEST)
@@ -184,10 +201,10 @@ def _products(sums: Any, pieces: list[Any], v: Any) -> Any:
 
 
 def normalised(lanes: list[Attended], s: FlashTiling) -> list[Any]:
-    """The attention output of query tiles: SBUF `[rows, D]` each."""
+    """The attention output of query tiles: SBUF `[rows, value_dim]` each."""
 
     def scaled(out: Any, inverse: Any) -> Any:
-        y = sbuf(s.rows, s.head_dim, dtype=s.dtype, buffers=s.buffers)
+        y = sbuf(s.rows, s.value_dim, dtype=s.dtype, buffers=s.buffers)
         return tensor_scalar(y, out, inverse, op="multiply")
 
     columns = (sbuf(s.rows, 1, buffers=s.buffers) for _ in lanes)

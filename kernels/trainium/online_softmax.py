@@ -14,7 +14,9 @@ from emu.trainium.isa import (
 from emu.trainium.memory import sbuf
 from kernels.trainium.lanes import Lane
 
-LOWEST = -1e30  # below any score, yet exp() of differences stays finite
+# Below any score, yet exp() of differences stays finite; powers of two, so that scaling is exact.
+LOWEST = -(2.0**100)
+MASKED = -(2.0**101)  # added to a masked score: nothing of it is left even before the first key
 
 State = tuple[Any, Any, Any]  # maximum, sum, and a spare tile for the next maximum
 
