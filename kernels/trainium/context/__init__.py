@@ -1,0 +1,1 @@
+"""Context parallel attention: a sequence spread over chips, by a ring and by other schemes."""

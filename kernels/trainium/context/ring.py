@@ -1,0 +1,123 @@
+"""Ring attention: queries stay, keys and values travel the ring while the last ones are used.
+
+The hops of the ring are those of a plan (`kernels.trainium.context.plan`): distances at which no
+rank has anything to attend to are passed over in one longer shift, and a rank whose block nobody
+further on needs does not send it. Keys and values are sent once for all query heads of a group, as
+transfers of their own, and not at all after the last hop.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from emu.trainium.memory import hbm
+from emu.trainium.neuronlink import send
+from kernels.trainium.context.attend import attend_source
+from kernels.trainium.context.finish import finish
+from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.state import State, empty_state
+
+Block = Any  # pytree of HBM buffers that travel
+
+
+def same(block: Block) -> Block:
+    """A block that is keys and values already."""
+    return block
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring:
+    """Where the ring runs and how.
+
+    Attributes:
+      axis: mesh axis of its ranks.
+      chips: mesh axes over chips, outermost first.
+      hops: how many sources each rank meets, its own included.
+      overlap: whether a hop's transfer runs beside the computation on the last one. False lets it
+        land in the buffer that was just read, so that it waits.
+      unroll: writes every hop out instead of a loop over hops.
+    """
+
+    axis: str
+    chips: tuple[str, ...]
+    hops: int
+    overlap: bool = True
+    unroll: bool = False
+
+
+def ring_attention(
+    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, *,
+    expand: Callable[[Block], Any] = same, transposed: bool = False, logsumexp: bool = False,
+) -> Any:  # fmt: skip
+    """Attention of a sequence spread over a ring of ranks.
+
+    Args:
+      q: HBM, for each part of the features `[tiles, heads, part, rows]`, of this rank.
+      block: what travels: keys by part `[pieces, kv_heads or 1, part, keys]` and values `[pieces,
+        keys, kv_heads · value_dim]`, or what `expand` makes them from.
+      work: known integers of this rank, by hop: see `attend_source`; besides `shift [hops]`, how
+        far blocks are sent on after a hop, and `live [hops]`, whether this rank's is needed there.
+      patterns: HBM, see `attend_source`.
+      s: sizes.
+      ring: where and how.
+      expand: block to keys and values, on every rank that it comes to.
+      transposed, logsumexp: see `finish`.
+
+    Returns:
+      As `finish`.
+
+    Pseudocode:
+      for hop: send block on (not last) | attend(q, expand(block)); take what arrived
+    """
+    state = attend_ring(q, block, work, patterns, s, ring, empty_state(s), expand)
+    return finish(state, s, transposed=transposed, logsumexp=logsumexp)
+
+
+def attend_ring(
+    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, state: State,
+    expand: Callable[[Block], Any] = same, first: bool = True,
+) -> State:  # fmt: skip
+    """The hops of `ring_attention`, on top of what `state` holds unless it is the `first`."""
+
+    def use(held: Block, state: State, now: Any, first: bool) -> State:
+        k, v = expand(held)
+        return attend_source(q, k, v, state, now, patterns, s, first=first)
+
+    def pass_on(landing: Block, held: Block, now: Any) -> Block:
+        move = lambda dst, src: send(  # noqa: E731
+            dst, src, now["shift"], now["live"], axis=ring.axis, chips=ring.chips
+        )
+        return jax.tree.map(move, landing, held)
+
+    def hop(carry: Any, now: Any) -> tuple[Any, None]:
+        held, spare, state = carry
+        if ring.overlap:
+            arriving = pass_on(spare, held, now)
+            return (arriving, held, use(held, state, now, False)), None
+        state = use(held, state, now, False)
+        return (pass_on(held, held, now), spare, state), None
+
+    at = lambda n: jax.tree.map(lambda x: x[n], work)  # noqa: E731
+    if ring.hops == 1:
+        return use(block, state, at(0), first)
+    slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)]
+    if ring.overlap:
+        held = pass_on(slots[0], block, at(0))
+        state = use(block, state, at(0), first)
+    else:
+        state = use(block, state, at(0), first)
+        held = pass_on(slots[0], block, at(0))
+    carry, last = (held, slots[1], state), ring.hops - 1
+    if ring.unroll:
+        for n in range(1, last):
+            carry, _ = hop(carry, at(n))
+    elif last > 1:
+        carry, _ = lax.scan(hop, carry, jax.tree.map(lambda x: x[1:last], work))
+    held, _, state = carry
+    return use(held, state, at(last), False)
+
+
+__all__ = ["Ring", "attend_ring", "ring_attention", "same"]

@@ -1,0 +1,146 @@
+"""How one rank's attention is cut: token tiles, key tiles of several, blocks of query tiles."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from kernels.trainium.flash_steps import FlashTiling
+from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, largest_divisor, split
+
+RECIPES = ("fp32", "bf16-o")
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextTiling:
+    """Sizes of attention on one rank.
+
+    Attributes:
+      heads, kv_heads: of queries, and of keys and values; the first a multiple of the second.
+      parts: features of queries and keys, at most 128 in each part; often one part.
+      value_dim: features of a value.
+      tiles: query tiles of this rank.
+      rows: queries of a tile, at most 128.
+      key_tiles: key tiles of one source.
+      span: pieces of a key tile.
+      keys: keys of a piece, at most 128; `span · keys` is at most 512.
+      dtype: of queries, keys, values and weights.
+      recipe: how output is carried from source to source: `fp32`, or `bf16-o`, each source's output
+        apart and merged in bfloat16, as AWS's ring kernel does. Maxima and sums are float32.
+      lanes: most query tiles that are worked on together.
+      buffers: depth of the rings of tiles in SBUF.
+      turned: dtype of transposed weights in PSUM; see `FlashTiling`.
+    """
+
+    heads: int
+    kv_heads: int
+    parts: tuple[int, ...]
+    value_dim: int
+    tiles: int
+    rows: int
+    key_tiles: int
+    span: int
+    keys: int
+    dtype: Any
+    recipe: str = "fp32"
+    lanes: int = 16
+    buffers: int = 2
+    turned: Any = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe is {self.recipe!r}, must be one of {', '.join(RECIPES)}")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.heads} query heads over {self.kv_heads} KV heads: the first must be a "
+                "multiple of the second"
+            )
+
+    @property
+    def slots(self) -> int:
+        """Queries of this rank, padding included."""
+        return self.tiles * self.rows
+
+    @property
+    def key_slots(self) -> int:
+        """Keys of one source, padding included."""
+        return self.key_tiles * self.columns
+
+    @property
+    def columns(self) -> int:
+        """Keys of a key tile."""
+        return self.span * self.keys
+
+    @property
+    def group(self) -> int:
+        """Query heads of a KV head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def block_tiles(self) -> int:
+        """Query tiles of each head in a block: no more queries than a key tile has keys."""
+        return largest_divisor(self.tiles, min(self.lanes, max(1, self.columns // self.rows)))
+
+    @property
+    def block_heads(self) -> int:
+        """Query heads in a block: they share a KV head, or are all of those of several."""
+        most = max(1, self.lanes // self.block_tiles)
+        fit = [n for n in range(1, most + 1) if self.heads % n == 0]
+        return max(n for n in fit if self.group % n == 0 or n % self.group == 0)
+
+    @property
+    def block_kv_heads(self) -> int:
+        return max(1, self.block_heads // self.group)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of each head."""
+        return self.tiles // self.block_tiles
+
+    @property
+    def groups(self) -> int:
+        """Groups of heads that are worked on together."""
+        return self.heads // self.block_heads
+
+    @property
+    def items(self) -> int:
+        """Query tiles of all heads."""
+        return self.heads * self.tiles
+
+    @property
+    def carried(self) -> Any:
+        """Dtype of the output carried from source to source."""
+        return jnp.dtype(jnp.float32 if self.recipe == "fp32" else jnp.bfloat16)
+
+    @property
+    def output(self) -> Any:
+        """Dtype of the attention output: the queries', or bfloat16 for 8-bit floats."""
+        return self.dtype if jnp.dtype(self.dtype).itemsize > 1 else jnp.dtype(jnp.bfloat16)
+
+    @property
+    def step(self) -> FlashTiling:
+        """Sizes of one query tile's step."""
+        copies = largest_divisor(self.span, max(1, self.span // 2)) if self.span > 1 else 0
+        narrow = jnp.dtype(self.dtype).itemsize == 1
+        return FlashTiling(
+            self.value_dim, self.rows, self.columns, self.keys, self.buffers, self.dtype,
+            1 / math.sqrt(sum(self.parts)), copies,
+            self.turned or (jnp.dtype(jnp.bfloat16) if narrow else None),
+        )  # fmt: skip
+
+
+def key_tiling(
+    tokens: int, ranks: int, *, even: bool = False, columns: int = BANK_COLUMNS
+) -> tuple[int, int, int]:
+    """`(key tiles, pieces of each, keys of a piece)` of a rank's share of a sequence.
+
+    The fewest key tiles of at most `columns` keys, all of one size; `even` asks for an even number.
+    """
+    share = math.ceil(tokens / ranks)
+    count = math.ceil(share / columns)
+    count += count % 2 if even else 0
+    return count, *split(math.ceil(share / count), PARTITIONS)
+
+
+__all__ = ["RECIPES", "ContextTiling", "key_tiling"]
