@@ -1,14 +1,15 @@
-"""The datasheets of Trainium1, Trainium2 and Trainium3, and how many cores of a chip run."""
+"""The datasheets of Trainium1 to Trainium3, how many cores of a chip run, and in what system."""
 
 import dataclasses
 
 from emu.datasheet import Quantity
 from emu.trainium.sheet import DMA_QUEUES, NeuronCoreSheet
+from emu.trainium.topology import System
 from emu.trainium.trn1 import TRN1
 from emu.trainium.trn2 import TRN2
 from emu.trainium.trn3 import TRN3
 
-__all__ = ["DMA_QUEUES", "TRN1", "TRN2", "TRN3", "NeuronCoreSheet", "with_cores"]
+__all__ = ["DMA_QUEUES", "TRN1", "TRN2", "TRN3", "NeuronCoreSheet", "on_system", "with_cores"]
 
 
 def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
@@ -27,3 +28,17 @@ def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
         cores_running=Quantity(cores, "derived", "chosen by the program"),
         hbm_bytes=Quantity(hbm_bytes, "derived", f"{sheet.hbm_bytes.source}, by {cores} cores"),
     )
+
+
+def on_system(sheet: NeuronCoreSheet, system: System) -> NeuronCoreSheet:
+    """The same chip with its links those of `system`, whose topology prices sends and collectives.
+
+    Raises:
+      ValueError: a system of another generation of chips.
+    """
+    if sheet.generation != system.generation:
+        raise ValueError(
+            f"{system.name}: its chips have NeuronCore-v{system.generation}, {sheet.name} has "
+            f"v{sheet.generation}"
+        )
+    return dataclasses.replace(sheet, system=system)

@@ -2,9 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from emu.datasheet import Device, Quantity, Sheet
 from emu.errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from emu.trainium.topology import System
 
 ARCH = "aws-neuron-sdk 2.32 nki/guides/architecture"
 HARDWARE = "aws-neuron-sdk 2.32 about-neuron/arch/neuron-hardware"
@@ -44,6 +48,8 @@ class NeuronCoreSheet(Sheet):
 
     Attributes:
       generation: of the NeuronCore, `-v2` in Trainium1 to `-v4` in Trainium3.
+      system: whose links join the chip to others (`on_system`); None puts any number of chips one
+        hop apart, at `link_bytes_per_s`.
       tensor_hz, vector_hz, scalar_hz, gpsimd_hz: clocks.
       partitions: rows of SBUF and PSUM, and of the array of the Tensor Engine.
       sbuf_bytes, psum_bytes: of one core.
@@ -88,6 +94,7 @@ class NeuronCoreSheet(Sheet):
     """
 
     generation: int
+    system: "System | None" = None
     core: str = "NeuronCore"
     home: str = "hbm"
     tick_hz: int | None = 4_800_000_000

@@ -18,6 +18,7 @@ class System:
 
     Attributes:
       name: of the instance or UltraServer.
+      generation: of the NeuronCores in its chips, as in their datasheet.
       dims: chips along each dimension; their product is the number of chips, which count through
         the last dimension first.
       switched: whether switches join every chip with every other; else each dimension is a ring
@@ -29,6 +30,7 @@ class System:
     """
 
     name: str
+    generation: int
     dims: tuple[int, ...]
     switched: bool
     link_bytes_per_s: tuple[Quantity, ...]
@@ -38,6 +40,10 @@ class System:
     @property
     def chips(self) -> int:
         return math.prod(self.dims)
+
+    def rates(self, band: str) -> tuple[float, ...]:
+        """`link_bytes_per_s` under `band`: low is the shortest time."""
+        return tuple(q.at(band) for q in self.link_bytes_per_s)
 
     def place(self, chip: int) -> tuple[int, ...]:
         """Where a chip stands along each dimension.
@@ -76,7 +82,7 @@ def _each(bytes_per_s: float, source: str) -> Quantity:
 _TORUS2 = _each(256e9, f"{_TRN2}: 1024 GB/s a chip to 4 neighbours of its instance")
 
 TRN1_32XLARGE = System(
-    name="trn1.32xlarge", dims=(4, 4), switched=False, source=_TRN1,
+    name="trn1.32xlarge", generation=2, dims=(4, 4), switched=False, source=_TRN1,
     link_bytes_per_s=(_each(96e9, f"{HARDWARE}/trainium.rst: 384 GB/s a chip to 4"),) * 2,
     efa_bytes_per_s=Quantity(100e9, "published", f"{_TRN1}: 800 Gbps"),
 )  # fmt: skip
@@ -86,12 +92,12 @@ TRN1N_32XLARGE = dataclasses.replace(
     efa_bytes_per_s=Quantity(200e9, "published", f"{_TRN1}: 1600 Gbps"),
 )  # fmt: skip
 TRN2_48XLARGE = System(
-    name="trn2.48xlarge", dims=(4, 4), switched=False, source=_TRN2,
+    name="trn2.48xlarge", generation=3, dims=(4, 4), switched=False, source=_TRN2,
     link_bytes_per_s=(_TORUS2,) * 2,
     efa_bytes_per_s=Quantity(400e9, "published", f"{_TRN2}: EFAv3, 3.2 Tbps"),
 )  # fmt: skip
 TRN2_ULTRASERVER = System(
-    name="Trn2 UltraServer", dims=(4, 4, 4), switched=False,
+    name="Trn2 UltraServer", generation=3, dims=(4, 4, 4), switched=False,
     source=f"{_TRN2}: 4 instances; chips at the same place of each form a ring",
     link_bytes_per_s=(
         _each(128e9, f"{_TRN2}: 256 GB/s a chip to 2 neighbours of other instances"),
@@ -104,12 +110,14 @@ _SERVER = (
     _each(256e9, f"{_TRN3}: 4 PCIe Gen6 x8 links a chip within its server"),
 )
 TRN3_GEN1 = System(
-    name="Trn3 Gen1 UltraServer", dims=(16, 4), switched=True, link_bytes_per_s=_SERVER,
+    name="Trn3 Gen1 UltraServer", generation=4, dims=(16, 4), switched=True,
+    link_bytes_per_s=_SERVER,
     efa_bytes_per_s=Quantity(1.6e12, "published", f"{_TRN3}: 12.8 Tbps"),
     source=f"{_TRN3}: 64 chips, 4 a sled by its connectivity, 16 a server by its text",
 )  # fmt: skip
 TRN3_GEN2 = System(
-    name="Trn3 Gen2 UltraServer", dims=(36, 4), switched=True, link_bytes_per_s=_SERVER,
+    name="Trn3 Gen2 UltraServer", generation=4, dims=(36, 4), switched=True,
+    link_bytes_per_s=_SERVER,
     efa_bytes_per_s=Quantity(3.6e12, "published", f"{_TRN3}: 28.8 Tbps"),
     source=f"{_TRN3}: 36 servers of 4; racks are joined by 2 more links a chip, 128 GB/s",
 )  # fmt: skip

@@ -1,16 +1,16 @@
-"""Costs of the Vector, Scalar and GpSimd Engines and the links, against literals by hand.
+"""Costs of the Vector, Scalar and GpSimd Engines, against literals by hand.
 
 Trainium3, nominal: minimum interval 64 cycles; latency beyond it 160 (Vector), 353 (Scalar), 0
 (GpSimd, which has 150 in its interval). A tick is 1 / 4.8 GHz, so 1 us is 4,800 of them. The Tensor
-Engine is in `test_tensor.py`, DMA in `test_dma.py`.
+Engine is in `test_tensor.py`, DMA in `test_dma.py`, the links in `test_neuronlink.py`.
 """
 
 import pytest
 
 from emu import EmulationError
 from emu.errors import LimitExceeded
-from emu.trainium import isa, neuronlink
-from tests.emu.trainium.operands import BF16, DEVICE, F32, I32, REGISTER, hbm, psum, sbuf
+from emu.trainium import isa
+from tests.emu.trainium.operands import BF16, DEVICE, F32, I32, REGISTER, psum, sbuf
 
 P, N = 128, 512
 BIG = P * N  # elements of a [128, 512] tile
@@ -128,11 +128,6 @@ CASES = {
         (isa.affine_select, [wide(sbuf), wide(sbuf), REGISTER], {"fill": 0.0}),
         "gpsimd", 662, 662, BIG,
     ),
-    # 1.28 TB/s a direction: 1,280,000 bytes in 1 us; a hop takes 1.5 us.
-    "send": (
-        one(neuronlink.send_next, hbm(400, 800), hbm(400, 800), axis="ring"),
-        "neuronlink", 4800, 12000, 0,
-    ),
 }  # fmt: skip
 
 
@@ -159,11 +154,6 @@ MOVED = {
 def test_bytes_of_partial_writes(name):
     inst, operands, params = CASES[name][0]
     assert inst.cost(DEVICE, *operands, **params).moved_bytes == MOVED[name]
-
-
-def test_link_bytes():
-    inst, operands, params = CASES["send"][0]
-    assert inst.cost(DEVICE, *operands, **params).counts == {"link_bytes": 1_280_000}
 
 
 LIMITS = {

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu.trainium import memory, neuronlink
+from emu.trainium import memory
 from tests.emu.trainium.operands import BF16, F32, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
@@ -44,10 +44,3 @@ def test_fresh_tiles_hold_poison(dtype):
     for tile in (memory.sbuf, memory.psum, memory.hbm):
         assert np.isnan(wide(tile(2, 3, dtype=dtype))).all()
     assert (np.asarray(memory.sbuf(2, 3, dtype=jnp.int32)) == np.iinfo(np.int32).max).all()
-
-
-def test_send_goes_to_the_next_core():
-    """The meaning sees every core's operand stacked."""
-    x = draw(0, 5, 2)
-    actual = neuronlink.send_next.meaning(blank(5, 2), jnp.asarray(x), axis="ring")
-    np.testing.assert_array_equal(actual, x[[4, 0, 1, 2, 3]])
