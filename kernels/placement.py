@@ -1,0 +1,206 @@
+"""Where tokens stand: which global positions each rank of a context-parallel ring holds."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PLACEMENTS = ("contiguous", "zigzag", "striped", "tile-cyclic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grids:
+    """Positions of many tiles, each a grid of two levels.
+
+    A tile holds the positions `start + outer_step·a + inner_step·b` for `a < outer_count` and
+    `b < inner_count`, in slot order (`a` outer). Steps are never negative.
+
+    Attributes:
+      start: first position of each tile, int64 `[...]`.
+      outer_step, outer_count, inner_step, inner_count: ints, or int64 arrays shaped as `start`.
+    """
+
+    start: np.ndarray
+    outer_step: Any
+    outer_count: Any
+    inner_step: Any
+    inner_count: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.start)
+
+    def columns(self) -> np.ndarray:
+        """Start, steps and counts in the order of the fields, int64 `[5, tiles]`."""
+        rows = (np.broadcast_to(x, self.shape).reshape(-1) for x in dataclasses.astuple(self))
+        return np.stack([np.asarray(row, np.int64) for row in rows])
+
+    def positions(self) -> np.ndarray:
+        """Positions of every tile in slot order, int32 `[..., size]`; counts must be ints."""
+        a = np.arange(int(self.outer_count), dtype=np.int64)[:, None]
+        b = np.arange(int(self.inner_count), dtype=np.int64)
+        steps = [np.broadcast_to(x, self.shape)[..., None, None] for x in self._steps]
+        grid = np.asarray(self.start)[..., None, None] + steps[0] * a + steps[1] * b
+        return grid.reshape(*self.shape, -1).astype(np.int32)
+
+    @property
+    def _steps(self) -> tuple[Any, Any]:
+        return self.outer_step, self.inner_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """One way to deal a sequence out to ranks; all padding is at the end of the sequence.
+
+    With rank i and slot l, a token's position is
+
+    - contiguous: `i·slots + l`;
+    - zigzag: rank i holds chunks i and `2·ranks − 1 − i` of `slots / 2` tokens;
+    - striped: `l·ranks + i`;
+    - tile-cyclic: `(l // unit · ranks + i)·unit + l % unit`.
+
+    Attributes:
+      name: one of `PLACEMENTS`.
+      tokens: real tokens of the sequence; positions from `tokens` on are padding.
+      ranks: ranks of the ring.
+      slots: token slots of each rank, padding included.
+      unit: consecutive tokens dealt at a time; read by tile-cyclic only.
+
+    Raises:
+      ValueError: an unknown name, too few slots, or slots that the placement cannot divide.
+    """
+
+    name: str
+    tokens: int
+    ranks: int
+    slots: int
+    unit: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in PLACEMENTS:
+            raise ValueError(f"placement {self.name!r}: unknown, choose from {PLACEMENTS}")
+        if min(self.tokens, self.ranks, self.slots, self.unit) < 1:
+            raise ValueError(f"{self}: tokens, ranks, slots and unit are at least 1")
+        room = self.ranks * self.slots
+        if room < self.tokens:
+            raise ValueError(
+                f"{self.name}: {self.ranks} ranks of {self.slots} slots hold {room} of "
+                f"{self.tokens} tokens; give at least {-(-self.tokens // self.ranks)} slots"
+            )
+        if room > np.iinfo(np.int32).max:
+            raise ValueError(f"{self.name}: {room} slots are more than int32 positions can count")
+        if self.name == "zigzag" and self.slots % 2:
+            raise ValueError(
+                f"zigzag: {self.slots} slots are not two equal chunks; give {self.slots + 1}"
+            )
+        if self.name == "tile-cyclic" and self.slots % self.unit:
+            whole = -(-self.slots // self.unit) * self.unit
+            raise ValueError(
+                f"tile-cyclic: {self.slots} slots are no multiple of the unit {self.unit}; "
+                f"give {whole} slots"
+            )
+
+    def _at(self, rank: np.ndarray, slot: np.ndarray) -> np.ndarray:
+        """Global position of a rank's slot; arrays that broadcast."""
+        if self.name == "contiguous":
+            return rank * self.slots + slot
+        if self.name == "striped":
+            return slot * self.ranks + rank
+        if self.name == "zigzag":
+            half = self.slots // 2
+            chunk = np.where(slot < half, rank, 2 * self.ranks - 1 - rank)
+            return chunk * half + slot % half
+        return (slot // self.unit * self.ranks + rank) * self.unit + slot % self.unit
+
+    def positions(self) -> np.ndarray:
+        """Global position of every slot, int32 `[ranks, slots]`; `>= tokens` is padding."""
+        ranks, slots = np.arange(self.ranks)[:, None], np.arange(self.slots)
+        return self._at(ranks, slots).astype(np.int32)
+
+    def spread(self, x: Any, axis: int = 0) -> Any:
+        """Deals an array out to the ranks.
+
+        Args:
+          x: `[..., tokens, ...]`, numpy or jax.
+          axis: of the tokens.
+
+        Returns:
+          `[ranks, ..., slots, ...]`, slots in the place of the tokens; padding holds zeros.
+        """
+        axis = self._axis(x.ndim, axis)
+        if x.shape[axis] != self.tokens:
+            raise ValueError(f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens")
+        xp: Any = jnp if isinstance(x, jax.Array) else np
+        short = self.ranks * self.slots - self.tokens
+        padded = xp.pad(x, [(0, short if a == axis else 0) for a in range(x.ndim)])
+        dealt = xp.take(padded, self.positions().reshape(-1), axis=axis)
+        shape = (*x.shape[:axis], self.ranks, self.slots, *x.shape[axis + 1 :])
+        return xp.moveaxis(dealt.reshape(shape), axis, 0)
+
+    def collect(self, x: Any, axis: int = 0) -> Any:
+        """The inverse of `spread`: drops padding.
+
+        Args:
+          x: `[ranks, ..., slots, ...]`, numpy or jax.
+          axis: of the tokens in the result.
+
+        Returns:
+          `[..., tokens, ...]`.
+        """
+        axis = self._axis(x.ndim - 1, axis)
+        if (x.shape[0], x.shape[axis + 1]) != (self.ranks, self.slots):
+            raise ValueError(
+                f"collect: {x.shape} has not {self.ranks} ranks first and {self.slots} slots "
+                f"on axis {axis + 1}"
+            )
+        xp: Any = jnp if isinstance(x, jax.Array) else np
+        together = xp.moveaxis(x, 0, axis)
+        shape = (*together.shape[:axis], self.ranks * self.slots, *together.shape[axis + 2 :])
+        order = np.argsort(self.positions(), axis=None)[: self.tokens]
+        return xp.take(together.reshape(shape), order, axis=axis)
+
+    def grids(self, size: int) -> Grids:
+        """Every `size` consecutive slots of each rank as tiles, `[ranks, slots // size]`.
+
+        Raises:
+          ValueError: the slots are not whole tiles, or a tile's positions are not one grid.
+        """
+        self._check_tiles(size)
+        ranks = np.arange(self.ranks, dtype=np.int64)[:, None]
+        start = self._at(ranks, np.arange(0, self.slots, size, dtype=np.int64))
+        if self.name == "striped":
+            return Grids(start, 0, 1, self.ranks, size)
+        if self.name == "tile-cyclic" and size > self.unit:
+            return Grids(start, self.ranks * self.unit, size // self.unit, 1, self.unit)
+        return Grids(start, 0, 1, 1, size)
+
+    def _check_tiles(self, size: int) -> None:
+        if self.slots % size:
+            raise ValueError(
+                f"{self.name}: {self.slots} slots are not whole tiles of {size}; "
+                f"give {-(-self.slots // size) * size} slots"
+            )
+        half = self.slots // 2
+        if self.name == "zigzag" and half % size:
+            raise ValueError(
+                f"zigzag: a tile of {size} spans two chunks of {half} slots; "
+                f"give a multiple of {2 * size} slots, {-(-self.slots // (2 * size)) * 2 * size}"
+            )
+        if self.name == "tile-cyclic" and max(size, self.unit) % min(size, self.unit):
+            raise ValueError(
+                f"tile-cyclic: tiles of {size} and a unit of {self.unit} tokens do not nest; "
+                f"let one divide the other, for example unit {size}"
+            )
+
+    @staticmethod
+    def _axis(ndim: int, axis: int) -> int:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"axis {axis} of an array of {ndim} dimensions")
+        return axis % ndim
+
+
+def place(name: str, tokens: int, ranks: int, slots: int, unit: int = 1) -> Placement:
+    """A checked `Placement`; see there for the arguments and errors."""
+    return Placement(name, tokens, ranks, slots, unit)
