@@ -35,6 +35,7 @@ from emu.trainium.vector_copy import (
     tensor_copy_at,
     tensor_copy_dynamic_dst,
     tensor_copy_dynamic_src,
+    tensor_copy_every,
     tensor_copy_predicated,
 )
 from emu.trainium.vector_reduce import (
@@ -62,7 +63,7 @@ __all__ = [
     "nc_stream_shuffle", "nc_transpose", "nc_transpose_vector", "quantize_mx", "rand2",
     "range_select", "reciprocal", "rsqrt_gpsimd", "scalar_tensor_tensor", "semaphore",
     "tensor_add_at", "tensor_copy", "tensor_copy_at", "tensor_copy_dynamic_dst",
-    "tensor_copy_dynamic_src", "tensor_copy_predicated", "tensor_immediate", "tensor_reduce",
-    "tensor_scalar", "tensor_scalar_reduce", "tensor_scalars", "tensor_tensor", "tensor_tensor_at",
-    "tensor_tensor_scan",
+    "tensor_copy_dynamic_src", "tensor_copy_every", "tensor_copy_predicated", "tensor_immediate",
+    "tensor_reduce", "tensor_scalar", "tensor_scalar_reduce", "tensor_scalars", "tensor_tensor",
+    "tensor_tensor_at", "tensor_tensor_scan",
 ]  # fmt: skip

@@ -104,6 +104,35 @@ def tensor_copy_dynamic_dst(dst: Any, src: Any, offset: Any, *, engine: str = "v
     return lax.dynamic_update_slice(dst, numerics.cast(src, dst.dtype), (zero, offset[0, 0]))
 
 
+def _copy_every_cost(
+    device: Device, dst: Operand, src: Operand, i: Operand, *, engine: str = "vector"
+) -> Cost:
+    name = "trn.tensor_copy_every"
+    engine_for(name, device, engine, _COPIES)
+    return compute(device, name, engine, src.free, (part(dst, src),), (src,))
+
+
+@instruction(
+    "trn.tensor_copy_every",
+    cost=_copy_every_cost,
+    reads=(EITHER, "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_copy_every(dst: Any, src: Any, i: Any, *, engine: str = "vector") -> Any:
+    """`dst[:, :, i] = src`: a `tensor_copy` into places that are apart, at no fast mode's rate.
+
+    Args:
+      dst: SBUF `[p, n, places]`.
+      src: `[p, n]`.
+      i: a known integer, which of the places.
+      engine: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    block = numerics.cast(src, dst.dtype)[..., None]
+    return lax.dynamic_update_slice(dst, block, (zero, zero, i))
+
+
 def _memset_cost(device: Device, dst: Operand, *, value: float, engine: str = "vector") -> Cost:
     engine_for("trn.memset", device, engine, {"vector": 2, "gpsimd": 2})
     half = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2

@@ -7,27 +7,32 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.trainium.isa import tensor_tensor
-from emu.trainium.memory import dma_load, dma_load_tiles, sbuf
+from emu.trainium.memory import dma_load, sbuf
 from emu.trainium.sheet import LOAD_QUEUES
+from kernels.trainium.context import operands as plain
+from kernels.trainium.context import operands_mx
+from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, begin, lane_tiles, load, merge, store
-from kernels.trainium.flash_steps import Attended, attend, empty, step_banks
+from kernels.trainium.flash_steps import Attended, empty, step_banks
 from kernels.trainium.lanes import Lane, abreast
-from kernels.trainium.tiling import divide, index, part
+from kernels.trainium.tiling import divide, index
 
-KEYS, VALUES = LOAD_QUEUES
+
+def operands(s: ContextTiling) -> Any:
+    """The module that knows the form of queries, keys and values."""
+    return operands_mx if s.mx else plain
 
 
 def attend_source(
-    q: Any, k: Any, v: Any, state: State, work: Any, patterns: Any, s: ContextTiling, *,
-    first: bool,
+    q: Any, block: Any, state: State, work: Any, patterns: Any, s: ContextTiling, *,
+    first: bool, base: Any = 0,
 ) -> State:  # fmt: skip
     """Attends a rank's queries to one source.
 
     Args:
-      q: HBM, for each part of the features `[tiles, heads, part, rows]`.
-      k: HBM of the source, likewise `[pieces, kv_heads or 1, part, keys]`: one head serves all.
-      v: HBM of the source `[pieces, keys, kv_heads · value_dim]`.
+      q: HBM queries, as `load_queries` of the operands takes them.
+      block: HBM keys and values of the source, as their `load_kv` does.
       state: from `empty_state`, or after the source before.
       work: known integers of this rank and source: `some [blocks]`, whether a block has any live
         key tile; `status [blocks, key tiles]`, 0 dead, 1 masked, 2 whole; `pattern [tiles, key
@@ -35,6 +40,7 @@ def attend_source(
       patterns: HBM bfloat16 `[patterns, rows, columns]`, added to scores: 0, or `MASKED`.
       s: sizes.
       first: the state holds nothing yet.
+      base: known integer, where in `state` the queries' part begins.
 
     Returns:
       The state, in the same buffers.
@@ -49,25 +55,29 @@ def attend_source(
     def alive(item: Any) -> Any:
         return index(work["some"], divide(item, s.blocks)[1]) != 0
 
+    def places(item: Any) -> list[Any]:
+        return [base + at for at in _items(item, s)]
+
     def group(carry: Any, g: Any) -> tuple[Any, None]:
-        def block(carry: Any, b: Any) -> tuple[Any, None]:
+        def some(carry: Any, b: Any) -> tuple[Any, None]:
             state, (queries, own), spare = carry
             item = g * s.blocks + b
-            over = functools.partial(_over_keys, queries, k, v, work, patterns, g, b, s)
+            over = functools.partial(_over_keys, queries, block, work, patterns, g, b, s)
             own = lax.cond(alive(item), over, lambda own: own, own)
             # Fetched before this block is stored: its state does not wait for that.
-            ahead = _ahead(spare, q, state, jnp.minimum(item + 1, last), alive, s, first)
-            put = functools.partial(_store, item=item, s=s)
+            following = jnp.minimum(item + 1, last)
+            ahead = _ahead(spare, q, state, following, places(following), alive, s, first)
+            put = functools.partial(_store, at=places(item))
             if first:  # what is dead here must hold nothing when it comes to life
                 state = put(state, own)
             else:
                 state = lax.cond(alive(item), put, lambda state, own: state, state, own)
             return (state, ahead, (queries, own)), None
 
-        return lax.scan(block, carry, jnp.arange(s.blocks, dtype=jnp.int32))[0], None
+        return lax.scan(some, carry, jnp.arange(s.blocks, dtype=jnp.int32))[0], None
 
     now, spare = _work(s), _work(s)
-    now = _ahead(now, q, state, jnp.int32(0), alive, s, first)
+    now = _ahead(now, q, state, jnp.int32(0), places(jnp.int32(0)), alive, s, first)
     groups = jnp.arange(s.groups, dtype=jnp.int32)
     return lax.scan(group, (state, now, spare), groups)[0][0]
 
@@ -77,10 +87,7 @@ def attend_source(
 
 def _work(s: ContextTiling) -> tuple[Any, list[Attended]]:
     """SBUF for a block: queries `[part, tiles, rows]` by head and part, and a state a lane."""
-    queries = [
-        [sbuf(n, s.block_tiles, s.rows, dtype=s.dtype) for n in s.parts]
-        for _ in range(s.block_heads)
-    ]
+    queries = [operands(s).query_tiles(s) for _ in range(s.block_heads)]
     return queries, [lane_tiles(s) for _ in range(s.block_heads * s.block_tiles)]
 
 
@@ -92,21 +99,20 @@ def _items(item: Any, s: ContextTiling) -> list[Any]:
 
 
 def _ahead(
-    work: Any, q: Any, state: State, item: Any, alive: Any, s: ContextTiling, first: bool
-) -> Any:
+    work: Any, q: Any, state: State, item: Any, places: list[Any], alive: Any, s: ContextTiling,
+    first: bool,
+) -> Any:  # fmt: skip
     """Brings a block's queries and state into SBUF, if it has anything to attend to."""
 
     def fetch(queries: Any, own: Any) -> Any:
         g, b = divide(item, s.blocks)
-        for h, tiles in enumerate(queries):
-            for n, x in enumerate(q):
-                mine = index(part(x, b * s.block_tiles, s.block_tiles, 0), g * s.block_heads + h, 1)
-                tiles[n] = dma_load_tiles(tiles[n], mine, queue=LOAD_QUEUES[h % 2])
-        return queries, own
+        load_queries, first = operands(s).load_queries, b * s.block_tiles
+        heads = ((x, g * s.block_heads + h, LOAD_QUEUES[h % 2]) for h, x in enumerate(queries))
+        return [load_queries(x, q, first, head, queue) for x, head, queue in heads], own
 
     def fetch_all(queries: Any, own: Any) -> Any:
         queries, own = fetch(queries, own)
-        return queries, [load(x, state, at) for x, at in zip(own, _items(item, s), strict=True)]
+        return queries, [load(x, state, at) for x, at in zip(own, places, strict=True)]
 
     queries, own = work
     if first:
@@ -115,9 +121,9 @@ def _ahead(
     return lax.cond(alive(item), get, lambda queries, own: (queries, own), queries, own)
 
 
-def _store(state: State, own: list[Attended], *, item: Any, s: ContextTiling) -> State:
-    for x, at in zip(own, _items(item, s), strict=True):
-        state = store(state, x, at)
+def _store(state: State, own: list[Attended], *, at: list[Any]) -> State:
+    for x, place in zip(own, at, strict=True):
+        state = store(state, x, place)
     return state
 
 
@@ -125,22 +131,23 @@ def _store(state: State, own: list[Attended], *, item: Any, s: ContextTiling) ->
 
 
 def _over_keys(
-    queries: Any, k: Any, v: Any, work: Any, patterns: Any, g: Any, b: Any, s: ContextTiling,
+    queries: Any, kv_block: Any, work: Any, patterns: Any, g: Any, b: Any, s: ContextTiling,
     own: list[Attended],
 ) -> list[Attended]:  # fmt: skip
     """Attends a block's lanes to the source's live key tiles."""
-    tiles = [[x[:, n] for x in head] for head in queries for n in range(s.block_tiles)]
+    kind = operands(s)
+    tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
     sharing = len(tiles) // s.block_kv_heads  # lanes of one KV head
     kv_head, _ = divide(g * s.block_heads, s.group)
     status, pattern = index(work["status"], b), work["pattern"]
 
     def key(lanes: list[Attended], j: Any) -> tuple[Any, None]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
-            kv = [_load_kv(k, v, kv_head + n, j, s) for n in range(s.block_kv_heads)]
+            kv = [kind.load_kv(kv_block, kv_head + n, j, s) for n in range(s.block_kv_heads)]
             masks = _masks(pattern, patterns, b, j, s) if masked else [None] * s.block_tiles
             banks = step_banks(s.step)
             return abreast(
-                attend(x, *kv[n // sharing], lane, masks[n % s.block_tiles], banks, s.step)
+                kind.step(x, kv[n // sharing], lane, masks[n % s.block_tiles], banks, s)
                 for n, (x, lane) in enumerate(zip(tiles, lanes, strict=True))
             )
 
@@ -156,18 +163,6 @@ def _over_keys(
     if s.recipe == "fp32":
         return done
     return [merge(x, y, s) for x, y in zip(own, done, strict=True)]
-
-
-def _load_kv(k: Any, v: Any, head: Any, j: Any, s: ContextTiling) -> tuple[Any, Any]:
-    """Key tile j of one KV head: keys `[part, columns]` by part, values `[keys, span, dim]`."""
-    keys = []
-    for x in k:
-        own = index(part(x, j * s.span, s.span, 0), head if x.shape[1] > 1 else 0, 1)
-        tile = sbuf(x.shape[2], s.span, s.keys, dtype=s.dtype, buffers=s.buffers)
-        keys.append(dma_load_tiles(tile, own, queue=KEYS).reshape(-1, s.columns))
-    own = part(part(v, j * s.span, s.span, 0), head * s.value_dim, s.value_dim, 2)
-    tile = sbuf(s.keys, s.span, s.value_dim, dtype=s.dtype, buffers=s.buffers)
-    return keys, dma_load_tiles(tile, own, queue=VALUES)
 
 
 def _masks(pattern: Any, patterns: Any, b: Any, j: Any, s: ContextTiling) -> list[Any]:

@@ -93,9 +93,7 @@ def _logsumexp(highest: Any, total: Any, least: Any, s: ContextTiling) -> Any:
     """`scale · maximum + log(sum)`, and -inf by a predicated copy where the sum is 0."""
     count = total.shape[1]
     log = activation(_column(count, s), least, op="log")
-    high = tensor_immediate(
-        _column(count, s), highest, op="multiply", value=s.step.scale
-    )
+    high = tensor_immediate(_column(count, s), highest, op="multiply", value=s.step.scale)
     lse = tensor_tensor(_column(count, s), high, log, op="add")
     empty = sbuf(s.rows, count, dtype=jnp.uint8, buffers=s.buffers)
     empty = tensor_immediate(empty, total, op="equal", value=0.0)

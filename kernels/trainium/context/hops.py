@@ -1,4 +1,8 @@
-"""The hops of a ring: which distances are live, how far blocks are sent, and who sends."""
+"""The hops of a ring: which distances are live, how far blocks are sent, and who sends.
+
+A few key tiles that nearly every rank attends to, attention sinks for instance, would keep every
+hop of a ring alive. They are replicated instead: sent to all ranks once, ahead of the ring.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,7 +11,10 @@ import numpy as np
 
 from emu import Known
 from kernels.masks import Mask
-from kernels.trainium.context.tables import Sides, Tables, by_source
+from kernels.tile_map import DEAD
+from kernels.trainium.context.tables import Sides, Tables, biases, by_source
+
+MOST_REPLICATED = 8  # key tiles
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,11 +25,15 @@ class Hops:
       tables: tiles of each hop; source n of a rank is the block that it meets at hop n.
       distances: of the live hops: the block met at hop n set out `distances[n]` ranks before.
       static: whether one program serves all ranks, so that every rank sends at every hop.
+      roots: replicated key tiles, `(rank, key tile)`.
+      replicated: their tables, a source of one key tile for each.
     """
 
     tables: Tables
     distances: tuple[int, ...]
     static: bool
+    roots: tuple[tuple[int, int], ...]
+    replicated: Tables
 
     def __len__(self) -> int:
         return len(self.distances)
@@ -51,19 +62,36 @@ class Hops:
 
     @property
     def sent_blocks(self) -> int:
-        """Blocks that are sent, over all ranks and hops; a shift over dead hops counts once."""
+        """Blocks that are sent, over all ranks and hops; a shift over dead hops counts once.
+        Replicated tiles are apart."""
         return int(self.live.sum())
 
     def known(self, *, with_masks: bool) -> dict[str, Any]:
         """The kernel's known integers, ranks first; see `ring_attention`."""
         shifts = np.broadcast_to(self.shifts, (self.ranks, len(self)))
         sends = {"live": Known(self.live.astype(np.int32)), "shift": Known(shifts)}
-        return self.tables.known(with_masks=with_masks) | sends
+        first = len(self.tables.masks[0]) if with_masks else 0
+        return {
+            "hops": self.tables.known(with_masks=with_masks) | sends,
+            "replicated": self.replicated.known(with_masks=with_masks, first=first),
+        }
+
+    def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
+        """The masks of hops and of replicated tiles, as the kernel adds them to scores.
+
+        Args:
+          dtype: of the result; the values are exact in bfloat16.
+          count: how many masks to make of them, by further ones that nobody uses.
+        """
+        found = np.concatenate([self.tables.masks[0], self.replicated.masks[0]])
+        if count is not None:
+            found = np.pad(found, ((0, count - len(found)), (0, 0), (0, 0)))
+        return biases(found, dtype)
 
 
 def ring_hops(
     mask: Mask, sides: Sides, *, static: bool = False, every_hop: bool = False,
-    queries_travel: bool = False,
+    queries_travel: bool = False, most_replicated: int = MOST_REPLICATED,
 ) -> Hops:  # fmt: skip
     """Works out the hops of a mask.
 
@@ -71,22 +99,62 @@ def ring_hops(
       mask: `mask(b, h, q, k)` on positions in the sequence.
       sides: where queries and keys stand.
       static: see `Hops`.
-      every_hop: keeps dead hops, as many as ranks whatever the mask, so that one compiled program
-        serves every mask. They cost nothing.
+      every_hop: keeps dead hops, as many as ranks whatever the mask, and replicates nothing, so
+        that one compiled program serves every mask. Dead hops cost nothing.
       queries_travel: the block is a rank's queries, and keys stay.
+      most_replicated: key tiles that may be replicated.
     """
     whole = by_source(mask, sides)
+    most = 0 if every_hop or queries_travel else most_replicated
+    roots = _worth_replicating(whole, most)
+    replicated, whole = _taken_out(whole, roots)
     ranks = sides.kv.ranks
     here, distance = np.indices((ranks, ranks))
     there = (here - distance) % ranks
     q_of, k_of = (there, here) if queries_travel else (here, there)
-    tables = dataclasses.replace(
-        whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of
-    )
+    tables = dataclasses.replace(whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of)
     live = tables.needed.any(0)
-    distances = [d for d in range(ranks) if every_hop or d == 0 or live[d]]
-    tables = tables.kept(distances)
-    return Hops(tables.for_all_ranks() if static else tables, tuple(distances), static)
+    distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
+    tables = tables.kept(list(distances))
+    if static:
+        tables, replicated = tables.for_all_ranks(), replicated.for_all_ranks()
+    return Hops(tables, distances, static, roots, replicated)
+
+
+def _worth_replicating(whole: Tables, most: int) -> tuple[tuple[int, int], ...]:
+    """Key tiles without which fewer blocks cross the ring, those that most ranks attend to first.
+
+    A replicated tile counts as its part of a block at every rank but its own; ranks only saved a
+    fraction of a hop are not worth an instruction more.
+    """
+    wanted = (whole.status != DEAD).any(2)  # [rank, source, key tile]
+    ranks, _, tiles = wanted.shape
+    order = np.argsort(-wanted.sum(0).ravel(), kind="stable")[:most]
+    left, best, found = wanted.copy(), _hops(wanted), 0
+    for n, tile in enumerate(order, 1):
+        left[:, tile // tiles, tile % tiles] = False
+        if (blocks := _hops(left) + n / tiles) <= best - 1:
+            best, found = blocks, n
+    return tuple((int(t) // tiles, int(t) % tiles) for t in order[:found])
+
+
+def _hops(wanted: np.ndarray) -> float:
+    """Hops after the first; `wanted` is bool `[rank, source, key tile]`."""
+    rank, source = np.nonzero(wanted.any(2))
+    return len(set(((rank - source) % len(wanted)).tolist()) - {0})
+
+
+def _taken_out(whole: Tables, roots: tuple[tuple[int, int], ...]) -> tuple[Tables, Tables]:
+    """The tables of single key tiles, and those of all sources without them."""
+    ranks = whole.status.shape[0]
+    sources, tiles = np.array(roots, int).reshape(-1, 2).T
+    k_positions = whole.k_positions[sources, tiles][:, None]
+    own = whole.status[:, sources, :, tiles].transpose(1, 0, 2)[..., None]
+    q_of, k_of = np.indices((ranks, len(roots)))
+    single = Tables(whole.mask, whole.tokens, own, whole.q_positions, k_positions, q_of, k_of)
+    status = whole.status.copy() if roots else whole.status
+    status[:, sources, :, tiles] = DEAD
+    return single, dataclasses.replace(whole, status=status)
 
 
 __all__ = ["Hops", "ring_hops"]

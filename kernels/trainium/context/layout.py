@@ -8,19 +8,29 @@ from kernels.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
 
 
-def queries(x: Any, placement: Placement, tiles: int) -> Any:
-    """Queries or keys with features before tokens.
+def queries(x: Any, where: Placement, s: ContextTiling) -> tuple[Any, ...]:
+    """Queries with features before tokens.
 
     Args:
       x: `[tokens, heads, dim]`.
-      placement: of the tokens.
-      tiles: that a rank's tokens are cut into.
+      where: the placement of the tokens.
+      s: sizes.
 
     Returns:
-      `[ranks, tiles, heads, dim, rows]`; padding holds zeros.
+      By part of the features, `[ranks, tiles, heads, part, rows]`; padding holds zeros.
     """
-    dealt = placement.spread(x).reshape(placement.ranks, tiles, -1, *x.shape[1:])
-    return dealt.transpose(0, 1, 3, 4, 2)
+    return _features_first(x, where, s.tiles, s.parts)
+
+
+def keys(x: Any, where: Placement, s: ContextTiling) -> tuple[Any, ...]:
+    """Keys `[tokens, kv_heads, dim]`, likewise: by part `[ranks, pieces, heads, part, keys]`."""
+    return _features_first(x, where, s.key_tiles * s.span, s.parts)
+
+
+def _features_first(x: Any, where: Placement, tiles: int, parts: tuple[int, ...]) -> Any:
+    dealt = where.spread(x).reshape(where.ranks, tiles, -1, *x.shape[1:]).transpose(0, 1, 3, 4, 2)
+    ends = [sum(parts[: n + 1]) for n in range(len(parts))]
+    return tuple(dealt[..., end - n : end, :] for n, end in zip(parts, ends, strict=True))
 
 
 def values(x: Any, placement: Placement, tiles: int) -> Any:

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 from jax import lax
 
+from emu.trainium.chip_collectives import chip_broadcast
 from emu.trainium.memory import hbm
 from emu.trainium.neuronlink import send
 from kernels.trainium.context.attend import attend_source
 from kernels.trainium.context.finish import finish
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
+from kernels.trainium.tiling import part
 
 Block = Any  # pytree of HBM buffers that travel
 
@@ -36,6 +38,7 @@ class Ring:
       axis: mesh axis of its ranks.
       chips: mesh axes over chips, outermost first.
       hops: how many sources each rank meets, its own included.
+      roots: key tiles that all ranks are sent ahead of the ring, `(rank, key tile)`.
       overlap: whether a hop's transfer runs beside the computation on the last one. False lets it
         land in the buffer that was just read, so that it waits.
       unroll: writes every hop out instead of a loop over hops.
@@ -44,6 +47,7 @@ class Ring:
     axis: str
     chips: tuple[str, ...]
     hops: int
+    roots: tuple[tuple[int, int], ...] = ()
     overlap: bool = True
     unroll: bool = False
 
@@ -55,11 +59,11 @@ def ring_attention(
     """Attention of a sequence spread over a ring of ranks.
 
     Args:
-      q: HBM, for each part of the features `[tiles, heads, part, rows]`, of this rank.
-      block: what travels: keys by part `[pieces, kv_heads or 1, part, keys]` and values `[pieces,
-        keys, kv_heads · value_dim]`, or what `expand` makes them from.
-      work: known integers of this rank, by hop: see `attend_source`; besides `shift [hops]`, how
-        far blocks are sent on after a hop, and `live [hops]`, whether this rank's is needed there.
+      q: HBM queries of this rank, in the form that `attend_source` takes.
+      block: HBM, what travels: keys and values in that form, or what `expand` makes them from.
+      work: known integers of this rank: `hops`, by hop as in `attend_source`, besides `shift
+        [hops]`, how far blocks are sent on after a hop, and `live [hops]`, whether this rank's is
+        needed there; `replicated`, likewise for each of the ring's roots.
       patterns: HBM, see `attend_source`.
       s: sizes.
       ring: where and how.
@@ -83,8 +87,11 @@ def attend_ring(
     """The hops of `ring_attention`, on top of what `state` holds unless it is the `first`."""
 
     def use(held: Block, state: State, now: Any, first: bool) -> State:
-        k, v = expand(held)
-        return attend_source(q, k, v, state, now, patterns, s, first=first)
+        return attend_source(q, expand(held), state, now, patterns, s, first=first)
+
+    def own(state: State) -> State:
+        state = use(block, state, at(0), first)
+        return _replicated(q, block, work["replicated"], patterns, s, ring, state, expand)
 
     def pass_on(landing: Block, held: Block, now: Any) -> Block:
         move = lambda dst, src: send(  # noqa: E731
@@ -100,24 +107,44 @@ def attend_ring(
         state = use(held, state, now, False)
         return (pass_on(held, held, now), spare, state), None
 
-    at = lambda n: jax.tree.map(lambda x: x[n], work)  # noqa: E731
+    hops = work["hops"]
+    at = lambda n: jax.tree.map(lambda x: x[n], hops)  # noqa: E731
     if ring.hops == 1:
-        return use(block, state, at(0), first)
+        return own(state)
     slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)]
     if ring.overlap:
         held = pass_on(slots[0], block, at(0))
-        state = use(block, state, at(0), first)
+        state = own(state)
     else:
-        state = use(block, state, at(0), first)
+        state = own(state)
         held = pass_on(slots[0], block, at(0))
     carry, last = (held, slots[1], state), ring.hops - 1
     if ring.unroll:
         for n in range(1, last):
             carry, _ = hop(carry, at(n))
     elif last > 1:
-        carry, _ = lax.scan(hop, carry, jax.tree.map(lambda x: x[1:last], work))
+        carry, _ = lax.scan(hop, carry, jax.tree.map(lambda x: x[1:last], hops))
     held, _, state = carry
     return use(held, state, at(last), False)
+
+
+def _replicated(
+    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, state: State,
+    expand: Callable[[Block], Any],
+) -> State:  # fmt: skip
+    """Attends to the key tiles that every rank is sent."""
+    single = dataclasses.replace(s, key_tiles=1)
+    for n, (root, tile) in enumerate(ring.roots):
+
+        def spread(x: Any, root: int = root, tile: int = tile) -> Any:
+            own = part(x, tile * s.span, s.span, 0)
+            return chip_broadcast(
+                hbm(*own.shape, dtype=x.dtype), own, root, axis=ring.axis, chips=ring.chips
+            )
+
+        now, held = jax.tree.map(lambda x, n=n: x[n], work), jax.tree.map(spread, block)
+        state = attend_source(q, expand(held), state, now, patterns, single, first=False)
+    return state
 
 
 __all__ = ["Ring", "attend_ring", "ring_attention", "same"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from emu.trainium.limits import MX_QUAD, MX_ROWS
 from kernels.trainium.flash_steps import FlashTiling
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
@@ -26,6 +27,7 @@ class ContextTiling:
       span: pieces of a key tile.
       keys: keys of a piece, at most 128; `span · keys` is at most 512.
       dtype: of queries, keys, values and weights.
+      mx: whether they are microscaled: 8-bit floats with a scale for every 32.
       recipe: how output is carried from source to source: `fp32`, or `bf16-o`, each source's output
         apart and merged in bfloat16, as AWS's ring kernel does. Maxima and sums are float32.
       lanes: most query tiles that are worked on together.
@@ -43,6 +45,7 @@ class ContextTiling:
     span: int
     keys: int
     dtype: Any
+    mx: bool = False
     recipe: str = "fp32"
     lanes: int = 16
     buffers: int = 2
@@ -121,26 +124,29 @@ class ContextTiling:
     @property
     def step(self) -> FlashTiling:
         """Sizes of one query tile's step."""
-        copies = largest_divisor(self.span, max(1, self.span // 2)) if self.span > 1 else 0
-        narrow = jnp.dtype(self.dtype).itemsize == 1
+        narrow, half = jnp.dtype(self.dtype).itemsize == 1, jnp.dtype(jnp.bfloat16)
         return FlashTiling(
-            self.value_dim, self.rows, self.columns, self.keys, self.buffers, self.dtype,
-            1 / math.sqrt(sum(self.parts)), copies,
-            self.turned or (jnp.dtype(jnp.bfloat16) if narrow else None),
+            self.value_dim, self.rows, self.columns, self.keys, self.buffers,
+            half if self.mx else self.dtype, 1 / math.sqrt(sum(self.parts)), self.span // 2,
+            self.turned or (half if narrow else None),
         )  # fmt: skip
 
 
 def key_tiling(
-    tokens: int, ranks: int, *, even: bool = False, columns: int = BANK_COLUMNS
+    tokens: int, ranks: int, *, even: bool = False, columns: int = BANK_COLUMNS, mx: bool = False
 ) -> tuple[int, int, int]:
     """`(key tiles, pieces of each, keys of a piece)` of a rank's share of a sequence.
 
     The fewest key tiles of at most `columns` keys, all of one size; `even` asks for an even number.
+    A microscaled key tile has four pieces of a multiple of 32 keys.
     """
     share = math.ceil(tokens / ranks)
     count = math.ceil(share / columns)
     count += count % 2 if even else 0
-    return count, *split(math.ceil(share / count), PARTITIONS)
+    size = math.ceil(share / count)
+    if mx:
+        return count, MX_QUAD, math.ceil(size / (MX_QUAD * MX_ROWS)) * MX_ROWS
+    return count, *split(size, PARTITIONS)
 
 
 __all__ = ["RECIPES", "ContextTiling", "key_tiling"]

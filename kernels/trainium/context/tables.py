@@ -13,6 +13,8 @@ from kernels.tile_map import DEAD, PARTIAL, patterns, tile_map
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.online_softmax import MASKED
 
+_ZERO = np.int32(0)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sides:
@@ -110,30 +112,22 @@ class Tables:
         which[rank, source, tile, key] = index
         return found, which
 
-    def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
-        """The masks as the kernel adds them to scores: 0, or `MASKED`.
-
-        Args:
-          dtype: of the result; both values are exact in bfloat16.
-          count: how many masks to make of them, by further ones that nobody uses.
-        """
-        found = self.masks[0]
-        if count is not None:
-            found = np.pad(found, ((0, count - len(found)), (0, 0), (0, 0)))
-        return np.where(found, 0.0, MASKED).astype(dtype)
-
-    def known(self, *, with_masks: bool) -> dict[str, Any]:
+    def known(self, *, with_masks: bool, first: int = 0) -> dict[str, Any]:
         """The kernel's known integers, ranks first; see `attend_source`.
 
         Args:
           with_masks: False leaves out which mask is whose: the clock does not look.
+          first: place of the first mask among those that the kernel is given.
         """
         shape = (*self.status.shape[:2], self.q_positions.shape[1], self.status.shape[3])
-        return {
-            "status": Known(self.status),
-            "some": Known((self.status != DEAD).any(-1).astype(np.int8)),
-            "pattern": Known(self.masks[1] if with_masks else np.broadcast_to(np.int32(0), shape)),
-        }
+        which = self.masks[1] + np.int32(first) if with_masks else np.broadcast_to(_ZERO, shape)
+        some = (self.status != DEAD).any(-1).astype(np.int8)
+        return {"status": Known(self.status), "some": Known(some), "pattern": Known(which)}
+
+
+def biases(masks: np.ndarray, dtype: Any) -> np.ndarray:
+    """Masks as the kernel adds them to scores: 0, or `MASKED`; both are exact in bfloat16."""
+    return np.where(masks, 0.0, MASKED).astype(dtype)
 
 
 def by_source(mask: Mask, sides: Sides) -> Tables:
@@ -143,4 +137,4 @@ def by_source(mask: Mask, sides: Sides) -> Tables:
     return Tables(mask, sides.kv.tokens, status, sides.q_positions, sides.k_positions, q_of, k_of)
 
 
-__all__ = ["Sides", "Tables", "by_source"]
+__all__ = ["Sides", "Tables", "biases", "by_source"]
