@@ -265,7 +265,8 @@ def _batch(inst: Instruction, axis_data: Any, args: Any, dims: Any, **params: An
 
 
 def _to_front(x: Any, dim: Any, size: int) -> Any:
-    if dim is None:  # not mapped
+    if dim is None:  # not mapped; inside a scan a literal is no array yet
+        x = jnp.asarray(x)
         return jnp.broadcast_to(x[None], (size, *x.shape))
     return jnp.moveaxis(x, dim, 0)
 
