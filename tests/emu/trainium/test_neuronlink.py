@@ -16,7 +16,7 @@ from emu.trainium.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.neuronlink import send, send_next
 from emu.trainium.topology import TRN2_48XLARGE, TRN2_ULTRASERVER, TRN3_GEN2
 from tests.emu.trainium.operands import BF16, F32, draw, wide
-from tests.helpers import same_clock
+from tests.helpers import adds_up, same_clock
 
 US = 4800  # ticks of Trainium2 and 3
 HOP = 1.5 * US
@@ -215,6 +215,7 @@ def test_only_cores_that_send_share():
         assert (arrived[[0, 1, 3], :3] == HOP + 6 * US).all()
         assert (arrived[2] == HOP + 16 * US).all() and (arrived[[0, 1, 3], 3:] == 0).all()
         assert clock.tally.by("other") == {"link_bytes": (3 * 3 + 8) * 256_000}
+        adds_up(clock)
 
 
 def test_silent_ranks_free_the_links():
@@ -270,7 +271,10 @@ def test_loops_of_changing_shifts_are_stepped_and_jumped_alike():
         first = shifted(x, hbm(*x.shape), 1, 1)
         return lax.scan(step, (first, hbm(*x.shape)), jnp.arange(60))[0][0]
 
-    same_clock(*(read(kernel, {"ring": 16}, T2, TILE, jump=jump) for jump in (True, False)))
+    options = {"trace_core": (3,)}
+    clocks = [read(kernel, {"ring": 16}, T2, TILE, jump=j, **options) for j in (True, False)]
+    same_clock(*clocks)
+    assert clocks[0].stepped < clocks[1].stepped
 
 
 # --- laws ---
