@@ -48,7 +48,7 @@ class Pass:
         return data_s, self.steps * device.link_hop_s
 
 
-def gather(device: Device, cores: int, nbytes: int) -> Pass:
+def gather(device: Device, cores: int, nbytes: float) -> Pass:
     """Every core's chunk to every core; `nbytes` are those of the result."""
     sent = cores - 1
     if nbytes < device.mesh_limit_bytes:
@@ -58,7 +58,7 @@ def gather(device: Device, cores: int, nbytes: int) -> Pass:
     return Pass(cores // 2, sent / 2, sent)  # 1 read and 2 writes for every two cores
 
 
-def scatter(device: Device, cores: int, nbytes: int) -> Pass:
+def scatter(device: Device, cores: int, nbytes: float) -> Pass:
     """Every core's sum of one chunk; `nbytes` are those of the source."""
     sent = cores - 1
     if nbytes < device.mesh_limit_bytes:
@@ -135,7 +135,7 @@ def all_reduce(dst: Any, src: Any, *, axis: str) -> Any:
 
 
 def _all_gather_cost(device: Device, dst: Operand, src: Operand, *, axis: str, cores: int) -> Cost:
-    _longer("trn.all_gather", "destination", dst.shape, "source", src.shape, cores)
+    longer("trn.all_gather", "destination", dst.shape, "source", src.shape, cores)
     share = gather(device, cores, dst.nbytes)
     return _cost("trn.all_gather", device, cores, share, src.nbytes)
 
@@ -144,7 +144,7 @@ def _all_gather_cost(device: Device, dst: Operand, src: Operand, *, axis: str, c
     "trn.all_gather", cost=_all_gather_cost, reads=("hbm",), writes="hbm", arrival=_arrival
 )
 def _all_gather(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
-    dim = _long_dimension(dst.shape, src.shape)
+    dim = long_dimension(dst.shape, src.shape)
     whole = jnp.concatenate(list(src), axis=dim - 1)
     return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
 
@@ -166,7 +166,7 @@ def all_gather(dst: Any, src: Any, *, axis: str) -> Any:
 def _reduce_scatter_cost(
     device: Device, dst: Operand, src: Operand, *, axis: str, cores: int
 ) -> Cost:
-    _longer("trn.reduce_scatter", "source", src.shape, "destination", dst.shape, cores)
+    longer("trn.reduce_scatter", "source", src.shape, "destination", dst.shape, cores)
     share = scatter(device, cores, src.nbytes)
     return _cost("trn.reduce_scatter", device, cores, share, dst.nbytes)
 
@@ -175,7 +175,7 @@ def _reduce_scatter_cost(
     "trn.reduce_scatter", cost=_reduce_scatter_cost, reads=("hbm",), writes="hbm", arrival=_arrival
 )
 def _reduce_scatter(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
-    dim = _long_dimension(src.shape, dst.shape)
+    dim = long_dimension(src.shape, dst.shape)
     return jnp.stack(jnp.split(_sum(src), cores, axis=dim - 1)).astype(dst.dtype)
 
 
@@ -199,14 +199,15 @@ def _sum(stacked: Any) -> Any:
     return functools.reduce(jnp.add, [f32(x) for x in stacked])
 
 
-def _long_dimension(long: tuple[int, ...], short: tuple[int, ...]) -> int:
+def long_dimension(long: tuple[int, ...], short: tuple[int, ...]) -> int:
     """The dimension in which two stacked shapes differ; the first after the cores' if none does."""
     return next((i for i, (a, b) in enumerate(zip(long, short, strict=True)) if a != b), 1)
 
 
-def _longer(
+def longer(
     name: str, whole: str, long: tuple[int, ...], part: str, short: tuple[int, ...], cores: int
 ) -> None:
+    """Raises `LimitExceeded` unless one dimension is `cores` times as long and the others equal."""
     fits = [tuple(n * (cores if i == j else 1) for j, n in enumerate(short))
             for i in range(len(short))]  # fmt: skip
     if long not in fits:
