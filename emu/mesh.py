@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from emu import jaxpr as jx
-from emu import memory, timeline
+from emu import memory, precision, timeline
 from emu.datasheet import Device
 
 Spec = tuple[str | None, ...]
@@ -58,6 +58,20 @@ class Program:
     def run(self, *args: Any) -> Any:
         """Runs the kernel on real arrays, as nested `vmap` on one device."""
         return self.compiled(*map(_unwrap, args))
+
+    def exact(self, *args: Any) -> Any:
+        """Runs the kernel in float64: floating arguments, tiles and arithmetic (`emu.precision`).
+
+        Returns:
+          The kernel's results as NumPy arrays, because JAX rounds float64 outside the context.
+
+        Raises:
+          NotExact: an instruction without a float64 counterpart, or a tile that stays narrower.
+        """
+        wide = jax.tree.map(precision.widen, tuple(map(_unwrap, args)))
+        with precision.exact():
+            precision.check(self.trace(wide)[0])
+            return jax.tree.map(np.asarray, self.compiled(*wide))
 
     @functools.cached_property
     def compiled(self) -> Callable[..., Any]:
@@ -113,7 +127,7 @@ class Program:
     def trace(self, args: tuple[Any, ...]) -> tuple[jx.Body, list[Any]]:
         """The kernel's jaxpr on one core, kept for the next reading, and the known arguments."""
         avals, arguments, tree = self._per_core(args)
-        key = (tree, *((a.shape, a.dtype) for a in avals))
+        key = (precision.is_exact(), tree, *((a.shape, a.dtype) for a in avals))
         if key not in self._traced:
             kernel = self.kernel
             fn = lambda *xs: kernel(*jax.tree.unflatten(tree, xs))  # noqa: E731

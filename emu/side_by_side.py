@@ -72,7 +72,8 @@ def tiles(
         return (into, y) if emit is None else (emit(into, at, y), ())
 
     if is_in_order():
-        into, ys = lax.scan(lambda into, x: one(into, *x), into, (jnp.arange(count), xs))
+        at = jnp.arange(count, dtype=jnp.int32)
+        into, ys = lax.scan(lambda into, x: one(into, *x), into, (at, xs))
     else:
         into, ys = _side_by_side(one, into, xs, count, axis, at_once)
     return ys if emit is None else into

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu import precision
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.dma import dma_cost, rows_cost
@@ -44,7 +45,7 @@ def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
       buffers: declared inside a loop, the tile is a ring this deep: each time the declaration is
         met the next buffer is used, as soon as its last reader is done.
     """
-    return _sbuf(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers)
+    return _sbuf(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
 
 
 def psum(*shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None) -> Any:
@@ -57,12 +58,12 @@ def psum(*shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | No
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
     """
-    return _psum(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers, bank=bank)
+    return _psum(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers, bank=bank)
 
 
 def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
     """A fresh HBM buffer, holding NaN."""
-    return _hbm(shape=shape, dtype=jnp.dtype(dtype))
+    return _hbm(shape=shape, dtype=precision.tile_dtype(dtype))
 
 
 def array(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
@@ -70,7 +71,7 @@ def array(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
 
     The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
     """
-    return _array(shape=shape, dtype=jnp.dtype(dtype), buffers=buffers)
+    return _array(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
 
 
 def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
@@ -179,9 +180,14 @@ def dma_gather(dst: Any, table: Any, ids: Any, *, queue: str = "load_queue") -> 
 def at(dst: Any, src: Any, i: Any, j: Any) -> Any:
     """`dst[:p, i:i+a, j:j+n] = src`, src `[p, n]` (a = 1) or `[p, a, n]`."""
     block = src[:, None] if src.ndim == 2 else src
-    zero = jnp.zeros((), jnp.int32)
-    return lax.dynamic_update_slice(dst, block.astype(dst.dtype), (zero, i, j))
+    return lax.dynamic_update_slice(dst, block.astype(dst.dtype), place(0, i, j))
+
+
+def place(*indices: Any) -> tuple[Any, ...]:
+    """Register operands as int32: beside float64, JAX makes loop indices int64."""
+    return tuple(jnp.asarray(i, jnp.int32) for i in indices)
 
 
 def f32(x: Any) -> Any:
-    return x.astype(jnp.float32)
+    """`x` in the engines' arithmetic: float32, or float64 in the exact reading."""
+    return x.astype(precision.arithmetic_dtype())

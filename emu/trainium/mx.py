@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from emu import numerics
+from emu import numerics, precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -89,6 +89,7 @@ def quantize_mx(dst: Any, scale: Any, src: Any) -> tuple[Any, Any]:
       scale: `uint8[p / 8, n]`.
       src: `[p, n, 4]`, bfloat16 or float16.
     """
+    precision.refuse_exact("trn.quantize_mx", "a scale shared by rounded elements")
     elements, scales = numerics.mx_quantize(_groups(src), dst.dtype, headroom=HEADROOM)
     return _tile(elements), scales
 
@@ -134,6 +135,7 @@ def nc_matmul_mx(
       moving_scale: SBUF `uint8[k / 8, n]`.
       accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
     """
+    precision.refuse_exact("trn.nc_matmul_mx", "a tile of MX elements")
     left, right = _values(stationary, stationary_scale), _values(moving, moving_scale)
     product = jnp.einsum("kmq,knq->mn", left, right, precision="highest")
     return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)

@@ -1,19 +1,22 @@
 """What the operators named in instructions compute, in float32.
 
+Constants are Python numbers, which take the dtype of what they meet: float64 in the exact reading.
 Names are those of `nki.language`, shortened where kernels here always did (`max` for `maximum`).
 Source of the lists and of the ranges: nki/api/nki.api.shared.rst of aws-neuron-sdk 2.26.1.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from emu import precision
 from emu.errors import LimitExceeded
 from emu.instruction import caller
+from emu.trainium.memory import f32
 
 BINARY = {
     "add": jnp.add,
@@ -47,12 +50,12 @@ REDUCE = {
     "absmax": lambda x, **where: jnp.max(jnp.abs(x), **where),
     "absmin": lambda x, **where: jnp.min(jnp.abs(x), **where),
 }
-ONE, TWO_OVER_ROOT_PI = np.float32(1), np.float32(2 / np.sqrt(np.pi))
+TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 
 def _silu_dx(x: Any) -> Any:
     s = jax.nn.sigmoid(x)
-    return s * (ONE + x * (ONE - s))
+    return s * (1 + x * (1 - s))
 
 
 def _gelu_dx(x: Any) -> Any:
@@ -63,15 +66,15 @@ UNARY = {
     "copy": lambda x: x,
     "identity": lambda x: x,
     "exp": jnp.exp,
-    "silu": lambda x: x / (ONE + jnp.exp(-x)),
+    "silu": lambda x: x / (1 + jnp.exp(-x)),
     "silu_dx": _silu_dx,
     "square": jnp.square,
     "sqrt": jnp.sqrt,
-    "rsqrt": lambda x: ONE / jnp.sqrt(x),
-    "reciprocal": lambda x: ONE / x,
+    "rsqrt": lambda x: 1 / jnp.sqrt(x),
+    "reciprocal": lambda x: 1 / x,
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
-    "relu": lambda x: jnp.maximum(x, np.float32(0)),
+    "relu": lambda x: jnp.maximum(x, 0),
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_apprx_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_dx": _gelu_dx,
@@ -88,8 +91,8 @@ UNARY = {
 # Outside, the Scalar Engine's result is invalid; reciprocal's range is of the magnitude.
 VALID_RANGE = {
     "log": (2.0**-64, 2.0**64),
-    "sin": (-np.pi, np.pi),
-    "arctan": (-np.pi / 2, np.pi / 2),
+    "sin": (-math.pi, math.pi),
+    "arctan": (-math.pi / 2, math.pi / 2),
     "sqrt": (2.0**-116, 2.0**118),
     "rsqrt": (2.0**-87, 2.0**97),
     "reciprocal": (2.0**-42, 2.0**42),
@@ -121,12 +124,12 @@ def combine(
     apply = named(BINARY | BITWISE, name, "op", op)
     if op in BITWISE or exact and jnp.issubdtype(jnp.result_type(a, b), jnp.integer):
         return apply(a, b).astype(a.dtype)
-    return apply(a.astype(jnp.float32), b.astype(jnp.float32)).astype(jnp.float32)
+    return f32(apply(f32(a), f32(b)))
 
 
 def immediate(value: float, op: str, like: Any) -> Any:
     """A constant as an operand of `op`: in the integers of `like` for bit operators."""
-    return jnp.asarray(value, like.dtype if op in BITWISE else jnp.float32)
+    return jnp.asarray(value, like.dtype if op in BITWISE else precision.arithmetic_dtype())
 
 
 def column(x: Any, like: Any) -> Any:
@@ -136,7 +139,7 @@ def column(x: Any, like: Any) -> Any:
 
 def reduce_free(name: str, op: str, x: Any) -> Any:
     """`op` over every free element of `x[p, ...]`, in float32: `[p, 1]`."""
-    flat = x.astype(jnp.float32).reshape(x.shape[0], -1)
+    flat = f32(x).reshape(x.shape[0], -1)
     return named(REDUCE, name, "reduce", op)(flat, axis=1, keepdims=True)
 
 
@@ -145,6 +148,6 @@ def activate(name: str, op: str, x: Any) -> Any:
     y = named(UNARY, name, "op", op)(x)
     if op not in VALID_RANGE:
         return y
-    low, high = (np.float32(v) for v in VALID_RANGE[op])
+    low, high = VALID_RANGE[op]
     size = jnp.abs(x) if op == "reciprocal" else x
-    return jnp.where((size >= low) & (size <= high), y, np.float32(np.nan))
+    return jnp.where((size >= low) & (size <= high), y, math.nan)

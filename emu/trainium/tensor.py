@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -97,7 +98,7 @@ def _matmul_cost(
 def _product(dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool = False) -> Any:
     """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
     left, right = (f32(x) if x.dtype.itemsize == 1 else x for x in (stationary, moving))
-    if tf32:
+    if tf32 and not precision.is_exact():
         left, right = (lax.reduce_precision(f32(x), 8, 10) for x in (left, right))
     # In two halves: XLA multiplies bfloat16 as such on a CPU only where more than the first
     # dimension is summed over; else it widens both operands, or fails where one is batched.
@@ -106,7 +107,7 @@ def _product(dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool
     summed = tuple(range(left.ndim - 1))
     product = lax.dot_general(
         left, right, ((summed, summed), ((), ())), precision="highest",
-        preferred_element_type=jnp.float32,
+        preferred_element_type=precision.arithmetic_dtype(),
     )  # fmt: skip
     return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
 

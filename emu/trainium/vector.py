@@ -19,7 +19,6 @@ tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its publishe
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import lax
 
 from emu import numerics
@@ -36,7 +35,7 @@ from emu.trainium.engines import (
     one_in_psum,
     part,
 )
-from emu.trainium.memory import EITHER, at, f32
+from emu.trainium.memory import EITHER, at, f32, place
 from emu.trainium.operators import column, combine, immediate
 
 _SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
@@ -108,8 +107,7 @@ def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cos
 )
 def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
     """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
-    zero = jnp.zeros((), jnp.int32)
-    old = lax.dynamic_slice(dst, (zero, i, j), (src.shape[0], 1, src.shape[1]))
+    old = lax.dynamic_slice(dst, place(0, i, j), (src.shape[0], 1, src.shape[1]))
     return at(dst, numerics.cast(f32(old[:, 0]) + f32(src), dst.dtype), i, j)
 
 
@@ -231,4 +229,4 @@ def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 @instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes=ON_CHIP)
 def reciprocal(dst: Any, src: Any) -> Any:
     """`dst = 1 / src` in float32; the Scalar Engine's is 8 times as fast and less precise."""
-    return numerics.cast(jnp.float32(1) / f32(src), dst.dtype)
+    return numerics.cast(1 / f32(src), dst.dtype)

@@ -117,7 +117,7 @@ def bn_stats(dst: Any, src: Any) -> Any:
 def _statistics(x: Any) -> Any:
     count = x.shape[1]
     if not count:
-        return jnp.zeros((x.shape[0], 3), jnp.float32)
+        return jnp.zeros((x.shape[0], 3), x.dtype)
     mean = jnp.mean(x, axis=1, keepdims=True)
     spread = jnp.sum(jnp.square(x - mean), axis=1, keepdims=True)
     return jnp.concatenate([jnp.full_like(mean, count), mean, spread], axis=1)

@@ -24,7 +24,7 @@ from emu.trainium.operators import BINARY, COMPARE, column, named, reduce_free
 from emu.trainium.sheet import needs
 
 TWO_ON_CHIP: Any = (EITHER, EITHER)
-LOWEST = np.finfo(np.float32).min  # what range_select puts where it does not select
+LOWEST = float(np.finfo(np.float32).min)  # what range_select puts where it does not select
 
 
 def _range_select_cost(
@@ -64,7 +64,7 @@ def range_select(
     name = "trn.range_select"
     tests = {c: BINARY[c] for c in COMPARE}
     flat = f32(src).reshape(src.shape[0], -1)
-    place = lax.broadcasted_iota(jnp.float32, flat.shape, 1) + jnp.float32(start)
+    place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
     keep = named(tests, name, "compare0", compare0)(place, f32(bound0))
     keep &= named(tests, name, "compare1", compare1)(place, f32(bound1))
     y = jnp.where(keep, flat, LOWEST).reshape(src.shape)
@@ -128,6 +128,12 @@ def nc_match_replace8(dst: Any, src: Any, values: Any, *, value: float) -> Any:
 # --- random numbers ---
 
 
+def _drawn(seed: Any, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Any:
+    """Uniform in `[low, high)`: float32 draws in every reading, so that all draw the same."""
+    key = jax.random.key(jnp.asarray(seed, jnp.int32))
+    return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
+
+
 def _dropout_cost(
     device: Device, dst: Operand, src: Operand, probability: Operand, seed: Operand
 ) -> Cost:
@@ -141,7 +147,7 @@ def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
 
     `seed` is a known integer. The hardware's generator is not published: these draws are JAX's.
     """
-    drawn = jax.random.uniform(jax.random.key(seed), src.shape)
+    drawn = _drawn(seed, src.shape)
     kept = drawn >= column(f32(probability), src)
     return numerics.cast(jnp.where(kept, src, jnp.zeros_like(src)), dst.dtype)
 
@@ -156,5 +162,4 @@ def _rand_cost(device: Device, dst: Operand, seed: Operand, *, low: float, high:
 @instruction("trn.rand2", cost=_rand_cost, reads=("register",), writes=ON_CHIP)
 def rand2(dst: Any, seed: Any, *, low: float, high: float) -> Any:
     """`dst` uniform in `[low, high)`; NeuronCore-v4. Seed and draws as in `dropout`."""
-    drawn = jax.random.uniform(jax.random.key(seed), dst.shape, jnp.float32, low, high)
-    return numerics.cast(drawn, dst.dtype)
+    return numerics.cast(_drawn(seed, dst.shape, low, high), dst.dtype)

@@ -116,6 +116,7 @@ def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, .
         return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)), None
 
     if is_in_order():
-        return lax.scan(tile, sums, jnp.arange(pairs[0][0].shape[1]))[0]
+        count = pairs[0][0].shape[1]
+        return lax.scan(tile, sums, jnp.arange(count, dtype=done.dtype))[0]
     more = (done > 0).astype(jnp.int32)
     return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, pairs, strict=True))

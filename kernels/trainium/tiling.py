@@ -151,4 +151,5 @@ def part(x: Any, start: Any, size: int, axis: int) -> Any:
 
 def divide(n: Any, by: int) -> tuple[Any, Any]:
     """Quotient and remainder of a loop index, which is never negative."""
-    return lax.div(n, jnp.int32(by)), lax.rem(n, jnp.int32(by))
+    divisor = jnp.asarray(by, n.dtype)
+    return lax.div(n, divisor), lax.rem(n, divisor)
