@@ -17,24 +17,25 @@ class Real:
     """A mask among the real tokens: nothing at or beyond `tokens` attends or is attended to."""
 
     def __init__(self, mask: masks.Mask, tokens: int):
-        self._mask, self._tokens = TracedMask(mask), tokens
+        self._mask, self.tokens = TracedMask(mask), tokens
+        self.relative = self._mask.relative  # away from padding
 
     def points(self, q: Any, k: Any) -> np.ndarray:
-        real = (q < self._tokens) & (k < self._tokens)
+        real = (q < self.tokens) & (k < self.tokens)
         return self._mask.points(q, k) & real
 
     def boxes(self, q: Strided, k: Strided) -> tuple[np.ndarray, np.ndarray]:
         """Whether all pairs of each box are allowed, and whether any may be."""
         answer = self._mask.boxes(self._clipped(q), self._clipped(k))
-        every = (q.hi < self._tokens) & (k.hi < self._tokens)
-        some = (q.lo < self._tokens) & (k.lo < self._tokens)
+        every = (q.hi < self.tokens) & (k.hi < self.tokens)
+        some = (q.lo < self.tokens) & (k.lo < self.tokens)
         return answer.lo & every, answer.hi & some
 
     def _clipped(self, x: Strided) -> Strided:
         """Without the padding, where there is anything else: what is left may be decided."""
         step = np.maximum(x.step, 1)
-        last = x.lo + (self._tokens - 1 - x.lo) // step * step
-        return Strided(x.lo, np.where(x.lo < self._tokens, np.minimum(x.hi, last), x.hi), x.step)
+        last = x.lo + (self.tokens - 1 - x.lo) // step * step
+        return Strided(x.lo, np.where(x.lo < self.tokens, np.minimum(x.hi, last), x.hi), x.step)
 
 
 def hull(columns: np.ndarray) -> Strided:

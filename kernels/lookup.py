@@ -79,7 +79,7 @@ class Table:
 
 
 def _trail(x: np.ndarray, rank: int) -> np.ndarray:
-    return x.reshape(*x.shape, *[1] * rank)
+    return x.reshape((*x.shape, *[1] * rank))
 
 
 def _windows(runs: np.ndarray, reduce: np.ufunc) -> np.ndarray:

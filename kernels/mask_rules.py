@@ -39,7 +39,7 @@ class Rule:
 
     points: Callable[..., Any]
     boxes: Callable[..., Strided]
-    aligned: bool = True
+    aligned: bool = False
 
 
 def elementwise(points: Callable, boxes: Callable) -> Rule:
@@ -49,7 +49,7 @@ def elementwise(points: Callable, boxes: Callable) -> Rule:
         result = boxes(*sets)
         return result if site.dtype == bool else strided.fit(result, site.dtype)
 
-    return Rule(lambda site, *xs: points(*xs), wrapped)
+    return Rule(lambda site, *xs: points(*xs), wrapped, aligned=True)
 
 
 def structural(rearrange: Callable[[Site, np.ndarray], Any]) -> Rule:
@@ -69,7 +69,7 @@ def _batch(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int
 
 def _reshape(site: Site, x: np.ndarray) -> np.ndarray:
     x, batch = _batch(x, site.shapes[0])
-    return x.reshape(*batch, *site.shape)
+    return x.reshape((*batch, *site.shape))
 
 
 def _broadcast(site: Site, x: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def _broadcast(site: Site, x: np.ndarray) -> np.ndarray:
     between = [1] * len(site.shape)
     for axis, size in zip(site.params["broadcast_dimensions"], site.shapes[0], strict=True):
         between[axis] = size
-    return np.broadcast_to(x.reshape(*batch, *between), (*batch, *site.shape))
+    return np.broadcast_to(x.reshape((*batch, *between)), (*batch, *site.shape))
 
 
 def _axes(site: Site) -> tuple[int, ...]:
@@ -160,7 +160,7 @@ def _bitwise(ufunc: np.ufunc, of_bools: Callable, of_integers: Callable) -> Rule
             return of_bools(*sets)
         return strided.fit(of_integers(*sets), site.dtype)
 
-    return Rule(lambda site, *xs: ufunc(*xs), boxes)
+    return Rule(lambda site, *xs: ufunc(*xs), boxes, aligned=True)
 
 
 def _complement(a: Strided) -> Strided:
@@ -186,7 +186,7 @@ def _shift(left: bool) -> Rule:
             strided.is_single(b), moved, strided.anything(strided.add(a, b), site.dtype)
         )
 
-    return Rule(points, boxes)
+    return Rule(points, boxes, aligned=True)
 
 
 def _table(site: Site, table: Table, *indices: np.ndarray) -> Any:
@@ -241,6 +241,6 @@ RULES: dict[str, Rule] = {
     "reduce_min": reduction(np.minimum, np.minimum, np.minimum),
     "reduce_or": reduction(np.logical_or, np.logical_or, np.logical_or),
     "reduce_and": reduction(np.logical_and, np.logical_and, np.logical_and),
-    "dynamic_slice": Rule(_table, _table_boxes, aligned=False),
-    "gather": Rule(_table, _table_boxes, aligned=False),
+    "dynamic_slice": Rule(_table, _table_boxes),
+    "gather": Rule(_table, _table_boxes),
 }

@@ -110,8 +110,33 @@ def _decide(real: Real, status: np.ndarray, q: Strided, k: Strided) -> None:
 
 def _finish(real: Real, status: np.ndarray, q: np.ndarray, k: np.ndarray) -> None:
     """Closes every pair of tiles; `q` and `k` are their grids' columns."""
+    if real.relative:
+        _finish_alike(real, status, q, k)
     for pairs, row, column in _open_pairs(status):
         status.reshape(-1)[pairs] = bisected(real, q[:, row], k[:, column])
+
+
+def _finish_alike(real: Real, status: np.ndarray, q: np.ndarray, k: np.ndarray) -> None:
+    """Closes pairs of real tokens under a mask of `q - k`: one of each distance is bisected."""
+    if (q[1:] != q[1:, :1]).any() or (k[1:] != k[1:, :1]).any():
+        return
+    whole = [hull(x).hi < real.tokens for x in (q, k)]
+    furthest = int(k[0].max())
+    size = int(q[0].max()) + furthest + 1
+    example = np.full(size, -1)  # by distance: one pair of it
+    for pairs, row, column in _open_pairs(status):
+        inside = whole[0][row] & whole[1][column]
+        example[(q[0, row] - k[0, column])[inside] + furthest] = pairs[inside]
+    found = np.flatnonzero(example >= 0)
+    answers = np.full(size, _OPEN, np.int8)
+    for start in range(0, len(found), CHUNK):
+        part = found[start : start + CHUNK]
+        row, column = np.divmod(example[part], status.shape[1])
+        answers[part] = bisected(real, q[:, row], k[:, column])
+    for pairs, row, column in _open_pairs(status):
+        inside = whole[0][row] & whole[1][column]
+        distance = (q[0, row] - k[0, column])[inside]
+        status.reshape(-1)[pairs[inside]] = answers[distance + furthest]
 
 
 def tile_pattern(mask: masks.Mask, tokens: int, q_positions: Any, k_positions: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from emu import jaxpr as jaxprs
 from emu.errors import EmulationError
 from kernels import masks, strided
+from kernels.known_calls import known_division
 from kernels.lookup import Table
 from kernels.mask_rules import RULES, Rule, Site
 from kernels.strided import Strided
@@ -70,6 +71,7 @@ class TracedMask:
             what = ", ".join(f"{a.dtype}{list(a.shape)}" for a in found)
             raise UnreadableMask(f"mask {self._name}: returns {what}, not one bool")
         self._steps: list[_Step] = []
+        self._calls: list[Any] = []  # equations that are being inlined
         (self._result,) = self._inline(body, [_HEADS, _HEADS, _Slot(0, ()), _Slot(1, ())])
         if self._result is _HEADS:
             raise UnreadableMask(
@@ -77,6 +79,21 @@ class TracedMask:
                 "give each group of heads a mask of q and k alone"
             )
         self._drop_unread()
+
+    @functools.cached_property
+    def relative(self) -> bool:
+        """Whether it reads positions only to subtract or compare one with the other.
+
+        Then, short of an int32 overflow, only `q - k` matters.
+        """
+        direct = [
+            (step, [x.index for x in step.operands if isinstance(x, _Slot) and x.index < 2])
+            for step in self._steps
+        ]
+        return not isinstance(self._result, _Slot) or all(
+            sorted(read) in ([], [0, 1]) and (not read or step.rule in _OF_DIFFERENCES)
+            for step, read in direct
+        )
 
     def points(self, q: Any, k: Any) -> np.ndarray:
         """Whether q attends to k, bool; integer arrays that broadcast against each other."""
@@ -86,7 +103,7 @@ class TracedMask:
             inputs.append(x.reshape((1,) * (len(shape) - x.ndim) + x.shape))
 
         def lift(x: Any, axes: int) -> np.ndarray:
-            return np.asarray(x).reshape(*np.shape(x), *[1] * axes)
+            return np.asarray(x).reshape((*np.shape(x), *[1] * axes))
 
         answer = self._evaluate(inputs, lambda step: step.rule.points, np.asarray, lift)
         return np.broadcast_to(answer, shape)
@@ -104,7 +121,7 @@ class TracedMask:
 
         def lift(x: Strided, axes: int) -> Strided:
             fields = (np.asarray(f) for f in x)
-            return Strided(*(f.reshape(*f.shape, *[1] * axes) if f.ndim else f for f in fields))
+            return Strided(*(f.reshape((*f.shape, *[1] * axes)) if f.ndim else f for f in fields))
 
         answer = self._evaluate([q, k], lambda step: step.rule.boxes, strided.exactly, lift)
         shape = np.broadcast_shapes(np.shape(q.lo), np.shape(k.lo))
@@ -145,7 +162,10 @@ class TracedMask:
         inner = jaxprs.call(eqn)
         named = eqn.primitive.name if inner is None else _division(inner, operands)
         if inner is not None and named is None:
-            return self._inline(inner, operands)
+            self._calls.append(eqn)
+            results = self._inline(inner, operands)
+            self._calls.pop()
+            return results
         if any(x is _HEADS for x in operands):
             return [_HEADS] * len(eqn.outvars)
         if not any(isinstance(x, _Slot) for x in operands):
@@ -186,7 +206,9 @@ class TracedMask:
         return [Table(table, eqn.params["fill_value"] if filled else None, apart=False), *indices]
 
     def _refuse(self, eqn: Any, what: str) -> NoReturn:
-        raise UnreadableMask(f"mask {self._name}: {what}", jaxprs.location(eqn))
+        lines = [jaxprs.location(e) for e in (eqn, *reversed(self._calls))]
+        known = [line for line in lines if line != "unknown line"]
+        raise UnreadableMask(f"mask {self._name}: {what}", known[0] if known else lines[0])
 
     def _drop_unread(self) -> None:
         read, kept = {getattr(self._result, "index", None)}, []
@@ -197,7 +219,16 @@ class TracedMask:
         self._steps = kept[::-1]
 
 
+_OF_DIFFERENCES = [RULES[name] for name in ("sub", "lt", "le", "gt", "ge", "eq", "ne")]
 _INTEGERS = {"int8", "int16", "int32", "uint8", "uint16"}
+
+
+def _division(body: jaxprs.Body, operands: list[Any]) -> str | None:
+    """`floor_divide` or `remainder` if a called body is JAX's, by known positive numbers."""
+    if len(operands) != 2 or not isinstance(operands[0], _Slot):
+        return None
+    known = isinstance(operands[1], np.ndarray) and bool((operands[1] >= 1).all())
+    return known_division(body) if known else None
 
 
 def _fold(eqn: Any, operands: list[Any]) -> list[Any]:
@@ -205,42 +236,3 @@ def _fold(eqn: Any, operands: list[Any]) -> list[Any]:
     with jax.ensure_compile_time_eval():
         results = eqn.primitive.bind(*(jnp.asarray(x) for x in operands), **eqn.params)
     return [np.asarray(x) for x in (results if eqn.primitive.multiple_results else [results])]
-
-
-def _division(body: jaxprs.Body, operands: list[Any]) -> str | None:
-    """`floor_divide` or `remainder` if a called body is JAX's, by known positive numbers."""
-    if len(operands) != 2 or isinstance(operands[1], _Slot) or operands[1] is _HEADS:
-        return None
-    if not isinstance(operands[0], _Slot) or not (operands[1] >= 1).all():
-        return None
-    return _divisions().get(_outline(body))
-
-
-@functools.cache
-def _divisions() -> dict[tuple, str]:
-    """JAX spells both out in half a dozen truncating primitives, which sets would read loosely."""
-    scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    found = {}
-    for name, by in ((n, b) for n in ("floor_divide", "remainder") for b in (2, jnp.int32(2))):
-        spelled = jax.make_jaxpr(functools.partial(_swapped, getattr(jnp, name), by))(scalar)
-        (eqn,) = (e for e in jaxprs.body(spelled).eqns if jaxprs.call(e))
-        found[_outline(jaxprs.call(eqn))] = name
-    return found
-
-
-def _swapped(f: Callable, by: Any, x: Any) -> Any:
-    return f(x, by)
-
-
-def _outline(body: Any) -> tuple:
-    """Primitives and data flow of a body, nested calls included."""
-    names = {id(v): i for i, v in enumerate([*body.constvars, *body.invars])}
-    lines = []
-    for eqn in body.eqns:
-        inner = jaxprs.call(eqn)
-        atoms = tuple(
-            str(v.val) if jaxprs.is_literal(v) else names.get(id(v), -1) for v in eqn.invars
-        )
-        lines.append((eqn.primitive.name, atoms, _outline(inner) if inner else None))
-        names |= {id(v): len(names) + i for i, v in enumerate(eqn.outvars)}
-    return (*lines, tuple(names.get(id(v), -1) for v in body.outvars))
