@@ -21,17 +21,18 @@ from emu.trainium.collectives import long_dimension
 from emu.trainium.memory import f32
 from emu.trainium.neuronlink import over, rank
 
-Plan = Callable[[Device, Group, Operand, Operand, int], list[Leg]]
+Plan = Callable[..., list[Leg]]  # (device, group, dst, src, root, **params) -> legs
 
 
 def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruction]:
     """Declares a meaning over stacked ranks as an instruction whose legs `plan` gives."""
 
     def legs(
-        device: Device, dst: Operand, src: Operand, *, axis: str, chips: Any, sizes: Any, root: int
-    ) -> list[Steps]:
+        device: Device, dst: Operand, src: Operand, *, axis: str, chips: Any, sizes: Any, root: int,
+        **params: int,
+    ) -> list[Steps]:  # fmt: skip
         group = Group(sizes, chips.index(axis))
-        found = plan(device, group, dst, src, root)
+        found = plan(device, group, dst, src, root, **params)
         return [steps(device, group, leg) for leg in found] if group.number > 1 else []
 
     def price(device: Device, dst: Operand, src: Operand, place: Operand, **params: Any) -> Cost:
@@ -49,10 +50,11 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
 
 
 def _call(
-    inst: Instruction, dst: Any, src: Any, axis: str, chips: tuple[str, ...] | None, root: int = 0
-) -> Any:
+    inst: Instruction, dst: Any, src: Any, axis: str, chips: tuple[str, ...] | None, root: int = 0,
+    **params: int,
+) -> Any:  # fmt: skip
     names, sizes = over(axis, chips)
-    return inst(dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root)
+    return inst(dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root, **params)
 
 
 # --- all-gather ---
@@ -147,24 +149,32 @@ def chip_all_reduce(dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | N
 
 
 @_collective("trn.chip_all_to_all", chip_plans.exchange_legs)
-def _all_to_all(dst: Any, src: Any, place: Any, **_: Any) -> Any:
+def _all_to_all(dst: Any, src: Any, place: Any, *, split: int, join: int, **_: Any) -> Any:
     n, first = len(src), place.ndim
-    parts = src.reshape(*src.shape[:first], n, -1, *src.shape[first + 1 :])
-    return jnp.swapaxes(parts, 0, first).reshape(dst.shape).astype(dst.dtype)
+    at = first + split
+    parts = src.reshape(*src.shape[:at], n, -1, *src.shape[at + 1 :])
+    parts = jnp.swapaxes(jnp.moveaxis(parts, at, 1), 0, 1)  # [to, from, ...]
+    at = first + join
+    joined = jnp.moveaxis(parts, 1, at)
+    return joined.reshape(dst.shape).astype(dst.dtype)
 
 
-def chip_all_to_all(dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None) -> Any:
+def chip_all_to_all(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None, split: int = 0,
+    join: int = 0,
+) -> Any:  # fmt: skip
     """Part j of `dst` on rank i of `axis` is part i of `src` on rank j.
 
     Args:
-      dst: HBM `[N · n, ...]`.
-      src: HBM, of the same shape; parts are cut along the first dimension.
+      dst: HBM, `src`'s shape with dimension `split` an N-th as long and `join` N times as long.
+      src: HBM, cut into N parts along dimension `split`.
       axis, chips: as for `chip_all_gather`.
+      split, join: dimensions along which `src` is cut, and the parts that arrive are joined.
 
     Raises:
       LimitExceeded: as for `chip_all_gather`.
     """
-    return _call(_all_to_all, dst, src, axis, chips)
+    return _call(_all_to_all, dst, src, axis, chips, split=split, join=join)
 
 
 @_collective("trn.chip_broadcast", chip_plans.broadcast_legs)

@@ -58,13 +58,21 @@ def reduce_legs(device: Device, group: Group, dst: Operand, src: Operand, root: 
     return min(both, once, key=lambda way: sum(steps(device, group, x).alone.max() for x in way))
 
 
-def exchange_legs(device: Device, group: Group, dst: Operand, src: Operand, root: int) -> list[Leg]:
+def exchange_legs(
+    device: Device, group: Group, dst: Operand, src: Operand, root: int, *, split: int, join: int
+) -> list[Leg]:
     n = group.number
-    _alike("trn.chip_all_to_all", dst, src)
-    if not src.shape or src.shape[0] % n:
+    if not src.shape or src.shape[split] % n:
         raise LimitExceeded(
-            f"trn.chip_all_to_all: source is {list(src.shape)}, its first dimension must be a "
+            f"trn.chip_all_to_all: source is {list(src.shape)}, its dimension {split} must be a "
             f"multiple of {n}"
+        )
+    shape = list(src.shape)
+    shape[split] //= n
+    shape[join] *= n
+    if list(dst.shape) != shape:
+        raise LimitExceeded(
+            f"trn.chip_all_to_all: destination is {list(dst.shape)}, must be {shape}"
         )
     sent = (n - 1) * src.nbytes // n
     return [Leg("turn", tuple(range(1, n)), src.nbytes / n, sent, sent)]

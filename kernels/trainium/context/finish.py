@@ -29,7 +29,9 @@ STORES = ("store_queue", "store_queue2")
 LEAST_SUM = 2.0**-40
 
 
-def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool) -> Any:
+def finish(
+    state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool, batch: int | None = None
+) -> Any:
     """Divides by the row sums; rows that attended to nothing become 0.
 
     Args:
@@ -37,18 +39,19 @@ def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool)
       s: sizes.
       transposed: puts features on partitions, as a projection wants them.
       logsumexp: whether it is wanted.
+      batch: query tiles of a head normalised together; None: up to 8.
 
     Returns:
       HBM `[heads, tiles, rows, value_dim]`, transposed `[..., value_dim, rows]`, in the dtype of
       the queries (16 bits for 8-bit floats); and, if wanted, the log-sum-exp of the scores, float32
-      `[items / n, rows, n]` of n query tiles each, -inf where a row attended to nothing.
+      `[heads, tiles / batch, rows, batch]`, -inf where a row attended to nothing.
     """
     shape = (s.value_dim, s.rows) if transposed else (s.rows, s.value_dim)
-    count = largest_divisor(s.items, BATCH)
+    count = batch or largest_divisor(s.tiles, BATCH)
     out = hbm(s.items, *shape, dtype=s.output)
     lse = (hbm(s.items // count, s.rows, count),) if logsumexp else ()
 
-    def batch(carry: Any, at: Any) -> tuple[Any, None]:
+    def some(carry: Any, at: Any) -> tuple[Any, None]:
         (out, lse), first = carry, at * count
         total = _columns(state[2], first, count, s, LOAD_QUEUES[0])
         least = tensor_immediate(_column(count, s), total, op="max", value=LEAST_SUM)
@@ -65,9 +68,11 @@ def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool)
         return (out, lse), None
 
     steps = jnp.arange(s.items // count, dtype=jnp.int32)
-    (out, lse), _ = lax.scan(batch, (out, lse), steps)
+    (out, lse), _ = lax.scan(some, (out, lse), steps)
     out = out.reshape(s.heads, s.tiles, *shape)
-    return (out, *lse) if logsumexp else out
+    if not lse:
+        return out
+    return out, lse[0].reshape(s.heads, s.tiles // count, s.rows, count)
 
 
 def _column(count: int, s: ContextTiling) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from emu import Known
 from kernels.masks import Mask
 from kernels.tile_map import DEAD
-from kernels.trainium.context.tables import Sides, Tables, biases, by_source
+from kernels.trainium.context.tables import Sides, Tables, biases, by_rank, by_source
 
 MOST_REPLICATED = 8  # key tiles
 
@@ -66,27 +65,19 @@ class Hops:
         Replicated tiles are apart."""
         return int(self.live.sum())
 
-    def known(self, *, with_masks: bool) -> dict[str, Any]:
-        """The kernel's known integers, ranks first; see `ring_attention`."""
+    def known(self, *, with_masks: bool, lead: tuple[int, ...]) -> dict[str, Any]:
+        """The kernel's known integers, by rank; see `ring_attention` and `Tables.known`."""
         shifts = np.broadcast_to(self.shifts, (self.ranks, len(self)))
-        sends = {"live": Known(self.live.astype(np.int32)), "shift": Known(shifts)}
+        sends = by_rank({"live": self.live.astype(np.int32), "shift": shifts}, lead)
         first = len(self.tables.masks[0]) if with_masks else 0
-        return {
-            "hops": self.tables.known(with_masks=with_masks) | sends,
-            "replicated": self.replicated.known(with_masks=with_masks, first=first),
-        }
+        known = self.tables.known(with_masks=with_masks, lead=lead)
+        single = self.replicated.known(with_masks=with_masks, lead=lead, first=first)
+        return {"hops": known | sends, "replicated": single}
 
     def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
-        """The masks of hops and of replicated tiles, as the kernel adds them to scores.
-
-        Args:
-          dtype: of the result; the values are exact in bfloat16.
-          count: how many masks to make of them, by further ones that nobody uses.
-        """
+        """The masks of hops and of replicated tiles; see `Tables.biases`."""
         found = np.concatenate([self.tables.masks[0], self.replicated.masks[0]])
-        if count is not None:
-            found = np.pad(found, ((0, count - len(found)), (0, 0), (0, 0)))
-        return biases(found, dtype)
+        return biases(found, dtype, count)
 
 
 def ring_hops(

@@ -3,52 +3,68 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from emu import numerics
 from kernels.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.tables import Sides
 
 
-def queries(x: Any, where: Placement, s: ContextTiling) -> tuple[Any, ...]:
-    """Queries with features before tokens.
+def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any, Any]:
+    """Operands as `operands` takes them.
 
     Args:
-      x: `[tokens, heads, dim]`.
-      where: the placement of the tokens.
-      s: sizes.
+      q: `[queries, heads, dim]`.
+      k: `[tokens, kv_heads, dim]`.
+      v: `[tokens, kv_heads, value_dim]`.
+      sides: where queries and keys stand.
+      dtype: to round to.
 
     Returns:
-      By part of the features, `[ranks, tiles, heads, part, rows]`; padding holds zeros.
+      `[ranks, cores, ...]` with the tiles of a rank next: queries and keys by part of the features
+      `[tiles, heads, part, rows]`, and values `[pieces, keys, kv_heads · value_dim]`. Padding holds
+      zeros.
     """
-    return _features_first(x, where, s.tiles, s.parts)
+    s = sides.s
+    q, k, v = (numerics.cast(jnp.asarray(x), dtype) for x in (q, k, v))
+    own = (tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads))
+    qs, ks = (_by_part(x.transpose(0, 3, 1, 4, 5, 2), s.parts) for x in own)
+    values = tiled(v, sides.kv, s.keys, s.kv_heads).transpose(0, 3, 1, 2, 4, 5)
+    return qs, ks, values.reshape(*values.shape[:4], -1)
 
 
-def keys(x: Any, where: Placement, s: ContextTiling) -> tuple[Any, ...]:
-    """Keys `[tokens, kv_heads, dim]`, likewise: by part `[ranks, pieces, heads, part, keys]`."""
-    return _features_first(x, where, s.key_tiles * s.span, s.parts)
+def tiled(x: Any, where: Placement, rows: int, heads: int) -> Any:
+    """`[tokens, all heads, dim]` as `[ranks, tiles, rows, cores, heads, dim]`."""
+    return where.spread(x).reshape(where.ranks, -1, rows, x.shape[1] // heads, heads, x.shape[2])
 
 
-def _features_first(x: Any, where: Placement, tiles: int, parts: tuple[int, ...]) -> Any:
-    dealt = where.spread(x).reshape(where.ranks, tiles, -1, *x.shape[1:]).transpose(0, 1, 3, 4, 2)
+def _by_part(x: Any, parts: tuple[int, ...]) -> tuple[Any, ...]:
     ends = [sum(parts[: n + 1]) for n in range(len(parts))]
-    return tuple(dealt[..., end - n : end, :] for n, end in zip(parts, ends, strict=True))
+    return tuple(x[..., end - n : end, :] for n, end in zip(parts, ends, strict=True))
 
 
-def values(x: Any, placement: Placement, tiles: int) -> Any:
-    """Values: `[tokens, heads, dim]` to `[ranks, tiles, rows, heads · dim]`."""
-    dealt = placement.spread(x)
-    return dealt.reshape(placement.ranks, tiles, dealt.shape[1] // tiles, -1)
+def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
+    """Attention's output in the order of the sequence.
+
+    Args:
+      x: `[*mesh, heads, tiles, rows, value_dim]`, cores last in the mesh.
+      where: the placement of the queries.
+      ranks, cores: sizes of the mesh.
+
+    Returns:
+      `[queries, all heads, value_dim]`.
+    """
+    x = x.reshape(where.ranks, ranks // where.ranks, cores, *x.shape[-4:])
+    x = x.transpose(0, 1, 4, 5, 2, 3, 6)
+    return where.collect(x.reshape(where.ranks, where.slots, -1, x.shape[-1]))
 
 
-def output(x: Any, placement: Placement) -> Any:
-    """Attention output: `[ranks, heads, tiles, rows, dim]` to `[tokens, heads, dim]`."""
-    flat = x.reshape(*x.shape[:2], -1, x.shape[-1])
-    return placement.collect(flat.transpose(0, 2, 1, 3))
-
-
-def logsumexp(x: Any, placement: Placement, heads: int) -> Any:
-    """Log-sum-exp: `[ranks, items / n, rows, n]` to `[tokens, heads]`."""
-    by_head = x.transpose(0, 1, 3, 2).reshape(placement.ranks, heads, -1)
-    return placement.collect(by_head.transpose(0, 2, 1))
+def logsumexp(x: Any, where: Placement, ranks: int, cores: int) -> Any:
+    """Log-sum-exp `[*mesh, heads, tiles / n, rows, n]` to `[queries, all heads]`."""
+    heads, _, rows, _ = x.shape[-4:]
+    by_tile = x.swapaxes(-1, -2).reshape(*x.shape[:-4], heads, -1, rows, 1)
+    return output(by_tile, where, ranks, cores)[..., 0]
 
 
 def abstract(lead: tuple[int, ...], s: ContextTiling) -> tuple[Any, Any, Any]:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from emu import numerics
 from emu.trainium.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
 from emu.trainium.mx import HEADROOM
-from kernels.placement import Placement
+from kernels.trainium.context.layout import tiled
 from kernels.trainium.context.operands_mx import partitions
 from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.tables import Sides
 
 FEATURES = MX_ROWS * MX_QUAD
 
@@ -46,36 +47,44 @@ def _quantised(x: Any, dtype: Any) -> tuple[Any, Any]:
     return elements.reshape(x.shape), scale
 
 
-def features_first(x: Any, where: Placement, tiles: int, s: ContextTiling) -> tuple[Any, Any]:
-    """Queries or keys.
+def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any, Any]:
+    """Operands as `operands_mx` takes them.
 
     Args:
-      x: `[tokens, heads, dim]`.
-      where: the placement of the tokens.
-      tiles: that a rank's tokens are cut into.
-      s: sizes.
+      q: `[queries, heads, dim]`.
+      k: `[tokens, kv_heads, dim]`.
+      v: `[tokens, kv_heads, value_dim]`.
+      sides: where queries and keys stand.
+      dtype: of the elements.
 
     Returns:
-      Elements `[ranks, tiles, heads, p, rows · 4]` and scales `[ranks, tiles, heads, p / 8, rows]`.
+      `[ranks, cores, ...]` with the tiles of a rank next, elements and scales: queries and keys
+      `[tiles, heads, p, rows · 4]` and `[tiles, heads, p / 8, rows]`, values `[key tiles, kv_heads,
+      keys, value_dim · 4]` and `[key tiles, kv_heads, keys / 8, value_dim]`.
+
+    Raises:
+      ValueError: features that MX tiles cannot have.
     """
-    heads = x.shape[1]
-    dealt = where.spread(jnp.asarray(x, jnp.bfloat16))
-    dealt = dealt.reshape(where.ranks, tiles, -1, heads, partitions(s), MX_QUAD)
-    elements, scale = _quantised(dealt.transpose(0, 1, 3, 4, 2, 5), s.dtype)
-    return elements.reshape(*elements.shape[:-2], -1), scale
+    s = sides.s
+    check(s)
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in (q, k, v))
+    own = tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads)
+    qs, ks = (_features_first(x, dtype, s) for x in own)
+    x = tiled(v, sides.kv, s.keys, s.kv_heads)
+    x = x.reshape(x.shape[0], -1, MX_QUAD, *x.shape[2:])  # [ranks, key tiles, 4, keys, cores, ...]
+    elements, scale = _quantised(x.transpose(0, 4, 1, 5, 3, 6, 2), dtype)
+    return qs, ks, (elements.reshape(*elements.shape[:-2], -1), scale)
 
 
-def keys_first(x: Any, where: Placement, s: ContextTiling) -> tuple[Any, Any]:
-    """Values: `[tokens, heads, dim]` to elements `[ranks, key tiles, heads, keys, dim · 4]` and
-    scales `[ranks, key tiles, heads, keys / 8, dim]`."""
-    dealt = where.spread(jnp.asarray(x, jnp.bfloat16))
-    dealt = dealt.reshape(where.ranks, s.key_tiles, MX_QUAD, s.keys, *x.shape[1:])
-    elements, scale = _quantised(dealt.transpose(0, 1, 4, 3, 5, 2), s.dtype)
+def _features_first(x: Any, dtype: Any, s: ContextTiling) -> tuple[Any, Any]:
+    x = x.reshape(*x.shape[:-1], partitions(s), MX_QUAD)
+    elements, scale = _quantised(x.transpose(0, 3, 1, 4, 5, 2, 6), dtype)
     return elements.reshape(*elements.shape[:-2], -1), scale
 
 
 def abstract(lead: tuple[int, ...], s: ContextTiling) -> tuple[Any, Any, Any]:
     """Shapes of queries, keys and values; `lead` are the dimensions of the mesh."""
+    check(s)
     p, pieces = partitions(s), s.key_tiles * s.span
 
     def pair(*shape: int, n: int, places: int) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ class ContextTiling:
       value_dim: features of a value.
       tiles: query tiles of this rank.
       rows: queries of a tile, at most 128.
+      run: query tiles that stand together: a block has no others.
       key_tiles: key tiles of one source.
       span: pieces of a key tile.
       keys: keys of a piece, at most 128; `span · keys` is at most 512.
@@ -41,6 +42,7 @@ class ContextTiling:
     value_dim: int
     tiles: int
     rows: int
+    run: int
     key_tiles: int
     span: int
     keys: int
@@ -83,7 +85,7 @@ class ContextTiling:
     @property
     def block_tiles(self) -> int:
         """Query tiles of each head in a block: no more queries than a key tile has keys."""
-        return largest_divisor(self.tiles, min(self.lanes, max(1, self.columns // self.rows)))
+        return largest_divisor(self.run, min(self.lanes, max(1, self.columns // self.rows)))
 
     @property
     def block_heads(self) -> int:

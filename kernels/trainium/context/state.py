@@ -22,16 +22,23 @@ State = tuple[Any, Any, Any]  # output [items, rows, value_dim], maximum and sum
 SECOND = LOAD_QUEUES[1]
 
 
-def empty_state(s: ContextTiling) -> State:
-    """HBM buffers for unnormalised output, row maximum and row sum of every query tile."""
-    out = hbm(s.items, s.rows, s.value_dim, dtype=s.carried)
-    return out, hbm(s.items, s.rows, 1), hbm(s.items, s.rows, 1)
+def empty_state(s: ContextTiling, parts: int = 1) -> State:
+    """HBM buffers for unnormalised output, row maximum and row sum of every query tile.
+
+    Args:
+      s: sizes.
+      parts: how many states, one after another.
+    """
+    items = parts * s.items
+    out = hbm(items, s.rows, s.value_dim, dtype=s.carried)
+    return out, hbm(items, s.rows, 1), hbm(items, s.rows, 1)
 
 
-def lane_tiles(s: ContextTiling) -> Attended:
+def lane_tiles(s: ContextTiling, *, buffers: int = 1) -> Attended:
     """SBUF tiles for one query tile's part of the state, and a spare maximum."""
-    out = sbuf(s.rows, s.value_dim, dtype=s.carried)
-    return out, (sbuf(s.rows, 1), sbuf(s.rows, 1), sbuf(s.rows, 1))
+    out = sbuf(s.rows, s.value_dim, dtype=s.carried, buffers=buffers)
+    highest, total, spare = (sbuf(s.rows, 1, buffers=buffers) for _ in range(3))
+    return out, (highest, total, spare)
 
 
 def begin(tiles: Attended) -> Attended:

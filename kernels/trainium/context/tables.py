@@ -112,21 +112,66 @@ class Tables:
         which[rank, source, tile, key] = index
         return found, which
 
-    def known(self, *, with_masks: bool, first: int = 0) -> dict[str, Any]:
-        """The kernel's known integers, ranks first; see `attend_source`.
+    def joined(self) -> "Tables":
+        """All sources as one: their key tiles one after another."""
+        ranks, sources, blocks, tiles = self.status.shape
+        status = self.status.transpose(0, 2, 1, 3).reshape(ranks, 1, blocks, sources * tiles)
+        k_positions = self.k_positions.reshape(1, sources * tiles, -1)
+        one = np.zeros((ranks, 1), int)
+        return Tables(
+            self.mask, self.tokens, status, self.q_positions, k_positions, self.q_of[:, :1], one
+        )
+
+    def tiled(self, rows: int, columns: int) -> "Tables":
+        """For ranks in a mesh of rows and columns: source n of a rank is the queries of column n of
+        its row, against the keys of its own column, row after row. `self` is from `by_source`."""
+        blocks, tiles = self.status.shape[2:]
+        by_mesh = self.status.reshape(rows, columns, rows, columns, blocks, tiles)
+        # [row, queries' column, keys' row, column, ...] to [row, column, queries' column, ...]
+        status = by_mesh.transpose(0, 3, 1, 4, 2, 5).reshape(
+            rows * columns, columns, blocks, rows * tiles
+        )
+        k_positions = self.k_positions.reshape(rows, columns, tiles, -1).swapaxes(0, 1)
+        k_positions = k_positions.reshape(columns, rows * tiles, -1)
+        rank, source = np.indices((rows * columns, columns))
+        q_of, k_of = rank // columns * columns + source, rank % columns
+        return Tables(self.mask, self.tokens, status, self.q_positions, k_positions, q_of, k_of)
+
+    def known(
+        self, *, with_masks: bool, lead: tuple[int, ...], first: int = 0
+    ) -> dict[str, Any]:  # fmt: skip
+        """The kernel's known integers, by rank; see `attend_source`.
 
         Args:
           with_masks: False leaves out which mask is whose: the clock does not look.
+          lead: dimensions of the mesh that ranks fill.
           first: place of the first mask among those that the kernel is given.
         """
         shape = (*self.status.shape[:2], self.q_positions.shape[1], self.status.shape[3])
         which = self.masks[1] + np.int32(first) if with_masks else np.broadcast_to(_ZERO, shape)
         some = (self.status != DEAD).any(-1).astype(np.int8)
-        return {"status": Known(self.status), "some": Known(some), "pattern": Known(which)}
+        return by_rank({"status": self.status, "some": some, "pattern": which}, lead)
+
+    def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
+        """The masks as the kernel adds them to scores; see `biases`."""
+        return biases(self.masks[0], dtype, count)
 
 
-def biases(masks: np.ndarray, dtype: Any) -> np.ndarray:
-    """Masks as the kernel adds them to scores: 0, or `MASKED`; both are exact in bfloat16."""
+def by_rank(tables: dict[str, np.ndarray], lead: tuple[int, ...]) -> dict[str, Any]:
+    """Arrays of ranks as known arguments in the form of the mesh."""
+    return {name: Known(x.reshape(*lead, *x.shape[1:])) for name, x in tables.items()}
+
+
+def biases(masks: np.ndarray, dtype: Any, count: int | None = None) -> np.ndarray:
+    """Masks as the kernel adds them to scores: 0, or `MASKED`; both are exact in bfloat16.
+
+    Args:
+      masks: bool `[masks, rows, columns]`.
+      dtype: of the result.
+      count: how many masks to make of them, by further ones that nobody uses.
+    """
+    if count is not None:
+        masks = np.pad(masks, ((0, count - len(masks)), (0, 0), (0, 0)))
     return np.where(masks, 0.0, MASKED).astype(dtype)
 
 
@@ -137,4 +182,4 @@ def by_source(mask: Mask, sides: Sides) -> Tables:
     return Tables(mask, sides.kv.tokens, status, sides.q_positions, sides.k_positions, q_of, k_of)
 
 
-__all__ = ["Sides", "Tables", "biases", "by_source"]
+__all__ = ["Sides", "Tables", "biases", "by_rank", "by_source"]

@@ -196,7 +196,7 @@ def test_refused():
         r"trn.chip_reduce_scatter: source is \[8\], must be the destination's \[8\] with": (
             lambda x: chip_reduce_scatter(hbm(8), x, axis="r")
         ),
-        r"trn.chip_all_to_all: source is \[8\], must be the destination's \[4\]": (
+        r"trn.chip_all_to_all: destination is \[4\], must be \[8\]": (
             lambda x: chip_all_to_all(hbm(4), x, axis="r")
         ),
         r"trn.chip_broadcast: root is 2, must be 0 to 1": (
@@ -211,8 +211,27 @@ def test_refused():
             Program(kernel, {"r": 2, "c": 2}, ((),)).read(T2, x)
 
 
+@pytest.mark.parametrize("split, join", [(0, 2), (2, 0), (1, 1)])
+def test_all_to_all_cuts_and_joins_any_dimensions(split, join):
+    """Against NumPy, beside another axis over chips."""
+    x = np.arange(2 * 3 * 6 * 3 * 6, dtype=np.float32).reshape(2, 3, 6, 3, 6)
+
+    def kernel(x):
+        shape = list(x.shape)
+        shape[split] //= 3
+        shape[join] *= 3
+        return chip_all_to_all(hbm(*shape), x, axis="r", chips=("o", "r"), split=split, join=join)
+
+    actual = Program(kernel, {"o": 2, "r": 3}, (("o", "r"),)).run(jnp.asarray(x))
+    for o in range(2):
+        cut = [np.split(x[o, j], 3, split) for j in range(3)]
+        for i in range(3):
+            expected = np.concatenate([cut[j][i] for j in range(3)], join)
+            np.testing.assert_array_equal(actual[o, i], expected)
+
+
 def test_parts_must_divide():
-    message = r"trn.chip_all_to_all: source is \[8\], its first dimension must be a multiple of 3"
+    message = r"trn.chip_all_to_all: source is \[8\], its dimension 0 must be a multiple of 3"
     with pytest.raises(LimitExceeded, match=message):
         read("exchanged", {"ring": 3}, 8)
 

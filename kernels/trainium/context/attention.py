@@ -1,0 +1,239 @@
+"""Attention of a sequence spread over chips, as a program: run for its values, read for its time.
+
+`ContextAttention` takes and gives arrays in the order of the sequence: where tokens stand is its
+own business, so positions follow the placement and nobody shuffles tokens.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from emu import Device, Program, Reading
+from kernels.choose_placement import Choice, choose
+from kernels.masks import Mask
+from kernels.placement import Placement, place
+from kernels.trainium.context import layout, layout_mx
+from kernels.trainium.context.schemes import SCHEMES, Scheme
+from kernels.trainium.context.sizes import ContextTiling, key_tiling
+from kernels.trainium.context.tables import Sides
+from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS
+
+CORE = "core"  # mesh axis
+AUTO, MXFP8 = "auto", "mxfp8"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContextAttention:
+    """Attention over chips.
+
+    Attributes:
+      mask: `mask(b, h, q, k) -> bool` on positions in the sequence.
+      tokens: length of the sequence.
+      ranks: chips.
+      heads, kv_heads, head_dim: of attention; heads may be any multiple of KV heads.
+      value_dim: features of a value; None: as many as of a key.
+      queries: how many of the last tokens are queries; None: all. The others are a cache.
+      scheme: one of `SCHEMES`.
+      inner: of schemes over two mesh axes, the size of the inner one; it divides the ranks.
+      placement: one of `PLACEMENTS`, or `auto`, chosen from the mask.
+      dtype: of queries, keys, values and weights: a float, or `mxfp8`.
+      recipe: see `ContextTiling`.
+      cores: NeuronCores of each chip that share its heads; they divide the KV heads.
+      static_program: models one program for all ranks, which cannot skip tiles by rank.
+      overlap, unroll: see `Ring`.
+      columns: most keys of a key tile.
+      lanes: most query tiles that are worked on together.
+      every_hop: see `ring_hops`.
+      masks: how many masks of partly live tiles to make room for; None: as many as there are.
+      hop_tiles: for `auto`, one hop's transfer in block by key tile steps.
+    """
+
+    mask: Mask
+    tokens: int
+    ranks: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int | None = None
+    queries: int | None = None
+    scheme: str = "ring"
+    inner: int = 1
+    placement: str = AUTO
+    dtype: Any = jnp.float32
+    recipe: str = "fp32"
+    cores: int = 1
+    static_program: bool = False
+    overlap: bool = True
+    unroll: bool = False
+    columns: int = BANK_COLUMNS
+    lanes: int = 16
+    every_hop: bool = False
+    masks: int | None = None
+    hop_tiles: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise ValueError(
+                f"scheme is {self.scheme!r}, must be one of {', '.join(SCHEMES)}"
+            )  # fmt: skip
+        for what, whole, part in (
+            ("ranks by inner ranks", self.ranks, self.inner),
+            ("query heads by KV heads", self.heads, self.kv_heads),
+            ("KV heads by cores of a chip", self.kv_heads, self.cores),
+        ):
+            if part < 1 or whole < 1 or whole % part:
+                raise ValueError(f"{what}: {whole} by {part}, must divide without a rest")
+        if not 1 <= (self.queries or 1) <= self.tokens:
+            raise ValueError(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
+
+    # --- where tokens stand ---
+
+    @functools.cached_property
+    def placed(self) -> str:
+        """The placement in use."""
+        return self.placement if self.placement != AUTO else self.choice.name
+
+    @functools.cached_property
+    def choice(self) -> Choice:
+        """Every placement's figures under the mask."""
+
+        def sizes(placement: str) -> tuple[int, int, int, int]:
+            s = self._sizes(placement)
+            q_tile = s.block_tiles * s.rows if self.queries is None else s.columns
+            return self.ranks // self.dealt * s.key_slots, s.keys, q_tile, s.columns
+
+        return choose(
+            self.mask, self.tokens, self.dealt, slots_of=sizes, hop_tiles=self.hop_tiles
+        )  # fmt: skip
+
+    @property
+    def dealt(self) -> int:
+        """Ranks that tokens are dealt out to."""
+        return SCHEMES[self.scheme].dealt(self)
+
+    @functools.cached_property
+    def sizes(self) -> ContextTiling:
+        """Sizes of one core."""
+        return self._sizes(self.placed)
+
+    def _sizes(self, placement: str) -> ContextTiling:
+        even = placement == "zigzag" or self.every_hop
+        tile = functools.partial(
+            key_tiling, ranks=self.ranks, even=even, columns=self.columns, mx=self.mx
+        )
+        count, span, keys = tile(self.tokens)
+        tiles, pieces, rows = tile(self.queries or self.tokens)
+        full, rest = divmod(self.head_dim, PARTITIONS)
+        return ContextTiling(
+            self.heads // self.cores, self.kv_heads // self.cores,
+            (PARTITIONS,) * full + ((rest,) if rest else ()), self.value_dim or self.head_dim,
+            tiles * pieces, rows, pieces, count, span, keys, self.element,
+            self.mx, self.recipe, self.lanes,
+        )  # fmt: skip
+
+    @property
+    def mx(self) -> bool:
+        """Whether operands are microscaled."""
+        return isinstance(self.dtype, str) and self.dtype == MXFP8
+
+    @property
+    def element(self) -> Any:
+        """Dtype of the operands' elements."""
+        return jnp.dtype(jnp.float8_e4m3fn if self.mx else self.dtype)
+
+    @functools.cached_property
+    def sides(self) -> Sides:
+        """Where queries and keys stand, on as many ranks as the scheme deals tokens out to."""
+        s, each = self.sizes, self.ranks // self.dealt
+
+        def where(tokens: int, slots: int, unit: int) -> Placement:
+            return place(self.placed, tokens, self.dealt, each * slots, unit)
+
+        q = where(self.queries or self.tokens, s.slots, s.rows)
+        return Sides(q, where(self.tokens, s.key_slots, s.keys), s)
+
+    # --- the program ---
+
+    @functools.cached_property
+    def built(self) -> Scheme:
+        """The scheme for these sizes: its mesh, its kernel and its known integers."""
+        return SCHEMES[self.scheme].of(self)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The kernel on its mesh."""
+        mesh = self.built.mesh | ({CORE: self.cores} if self.cores > 1 else {})
+        data = tuple(mesh)
+        return Program(self.built.kernel, mesh, (data, data, data, self.built.table_axes, ()))
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Sizes of the mesh."""
+        return tuple(self.program.mesh.values())
+
+    # --- values ---
+
+    def run(self, q: Any, k: Any, v: Any) -> tuple[Any, Any]:
+        """Attention.
+
+        Args:
+          q: `[queries, heads, head_dim]`.
+          k: `[tokens, kv_heads, head_dim]`.
+          v: `[tokens, kv_heads, value_dim]`.
+
+        Returns:
+          `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`.
+        """
+        return self.results(self.program.run(*self.arguments(q, k, v)))
+
+    def exact(self, q: Any, k: Any, v: Any) -> tuple[Any, Any]:
+        """`run` with every tile in float64."""
+        return self.results(self.program.exact(*self.arguments(q, k, v)))
+
+    def arguments(self, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
+        """The program's arguments, operands cast to their dtype."""
+        laid = (layout_mx if self.mx else layout).laid_out(q, k, v, self.sides, self.element)
+        laid = jax.tree.map(self._on_mesh, laid)
+        known, biases = self.built.known(True), self.built.biases(jnp.bfloat16, self.masks)
+        return *laid, known, biases
+
+    def _on_mesh(self, x: Any) -> Any:
+        """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
+        dealt, cores = x.shape[:2]
+        x = x.reshape(dealt, cores, self.ranks // dealt, -1, *x.shape[3:])
+        return jnp.moveaxis(x, 1, 2).reshape(*self.lead, *x.shape[3:])
+
+    def results(self, results: tuple[Any, Any]) -> tuple[Any, Any]:
+        """The program's results in the order of the sequence."""
+        (out, lse), mesh = results, (self.sides.q, self.ranks, self.cores)
+        return layout.output(out, *mesh), layout.logsumexp(lse, *mesh)
+
+    # --- time ---
+
+    def abstract(self) -> tuple[Any, ...]:
+        """Shapes of the arguments, and the integers that the clock looks at."""
+        s, form = self.sizes, layout_mx if self.mx else layout
+        bias = jax.ShapeDtypeStruct((self.masks or 1, s.rows, s.columns), jnp.bfloat16)
+        return *form.abstract(self.lead, s), self.built.known(False), bias
+
+    def read(self, device: Device, **options: Any) -> Reading:
+        """Reads the clock.
+
+        Raises:
+          EmulationError: what `Program.read` raises.
+        """
+        return self.program.read(device, *self.abstract(), **options)
+
+    def memory(self, device: Device) -> dict[str, int]:
+        """Peak bytes per memory space of one core; masks count as one.
+
+        Raises:
+          OutOfMemory: a space is too small.
+        """
+        return self.program.memory(device, *self.abstract())
+
+
+__all__ = ["AUTO", "CORE", "MXFP8", "ContextAttention"]
