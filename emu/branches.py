@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from emu import jaxpr as jx
+from emu import label
 from emu.errors import BranchBufferMismatch, DataDependentBranch
 from emu.ticks import same, select
 from emu.values import Value
@@ -64,5 +65,6 @@ def _merge(eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]) -> li
             known = np.where(own, n.known, o.known)
         version = select(mask, n.version, o.version)
         ready = n.ready if same(n.ready, o.ready) else np.where(mask, n.ready, o.ready)
-        out.append(dataclasses.replace(n, ready=ready, version=version, known=known))
+        source = label.choose(mask, n.source, o.source)
+        out.append(dataclasses.replace(n, ready=ready, version=version, known=known, source=source))
     return out

@@ -7,6 +7,7 @@ more leading dimension for each loop it is in, `[*iterations, *mesh, *shape]`, o
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from emu import known
 from emu.instruction import lookup
 from emu.values import Value
 
-MAX_DECISIONS = 1 << 24
+MAX_DECISIONS = 1 << 22
 
 
 class Opaque(Exception):
     """A decision that cannot be evaluated ahead; the loop is stepped."""
+
+
+class Found(dict[Any, np.ndarray]):
+    """Decisions, `[*iterations, *mesh]` each, by the path of equations to them and a number."""
+
+    path: Any = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +48,83 @@ def plan(
     line: Any, s: jx.Scan, consts: list[Value], carry: list[Value], stacked: list[Value]
 ) -> Plan | None:
     """Evaluates every iteration's decisions ahead; None if the loop must be stepped."""
-    fixed, start = [c.known for c in consts], [c.known for c in carry]
-    slices = [_iterations(s, x.known, line.rank, 0) for x in stacked]
+    knowns = [x.known for x in (*consts, *carry, *stacked)]
+    decided = decides(s.body)
+    if decided and s.length * sites(s.body) * _cells(knowns, line.rank) > MAX_DECISIONS:
+        return None
     try:
-        rows = _carried(line, s, fixed, start, slices, 0)
-        if not decides(s.body):
-            return Plan(None, rows)
-        found: list[np.ndarray] = []
-        _inside(line, s, fixed, rows, slices, 0, found)
+        rows, found = _ahead(line, s, knowns)
     except Opaque:
         return None
-    each = [d.reshape(s.length, -1) for d in found if d.shape[0] == s.length]
+    each = [d.reshape(s.length, -1) for d in found.values() if d.shape[0] == s.length]
     if not each:
         return Plan(None, rows)
     table = np.concatenate([d.astype(np.int64) for d in each], axis=1)
     return Plan(np.unique(table, axis=0, return_inverse=True)[1].reshape(-1), rows)
 
 
+def found(side: Any, s: jx.Scan, knowns: list[Any]) -> Found | None:
+    """Every decision of every iteration, or None if they cannot be evaluated ahead.
+
+    Args:
+      side: has the `rank` of the mesh and `core_index` along an axis.
+      s: the loop.
+      knowns: known values of its inputs, or None.
+    """
+    if s.length * sites(s.body) * _cells(knowns, side.rank) > MAX_DECISIONS:
+        return None
+    try:
+        return _ahead(side, s, knowns)[1]
+    except Opaque:
+        return None
+
+
+def after(line: Any, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
+    """Known values of the carry after the loop, or None if they cannot be evaluated ahead."""
+    fixed, start = knowns[: s.consts], knowns[s.consts : s.consts + s.carry]
+    if all(x is None for x in start):
+        return start
+    slices = [_iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
+    try:
+        rows = _carried(line, s, fixed, start, slices, 0)
+    except Opaque:
+        return None
+    return [None if row is None else row[-1] for row in rows]
+
+
+def _ahead(line: Any, s: jx.Scan, knowns: list[Any]) -> tuple[list[Any], Found]:
+    """The carry at every iteration (see `Plan`), and every decision."""
+    fixed, start = knowns[: s.consts], knowns[s.consts : s.consts + s.carry]
+    slices = [_iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
+    rows = _carried(line, s, fixed, start, slices, 0)
+    found = Found()
+    if decides(s.body):
+        _inside(line, s, fixed, rows, slices, 0, found)
+    return rows, found
+
+
+def _cells(knowns: list[Any], rank: int) -> int:
+    """Cores, or groups of them, that what is known tells apart at least."""
+    return max((math.prod(k.shape[:rank]) for k in knowns if k is not None), default=1)
+
+
+@functools.lru_cache(maxsize=4096)
+def sites(body: jx.Body) -> int:
+    """How many branches and counts one pass through a body meets at most, all branches taken."""
+    total = 0
+    for eqn in body.eqns:
+        inst, times = lookup(eqn.primitive), 1
+        total += eqn.primitive.name == "cond" or (inst is not None and "count" in inst.reads)
+        if eqn.primitive.name == "scan":
+            times = jx.scan(eqn).length
+        total += times * sum(sites(b) for b in jx.inner(eqn))
+    return total
+
+
 @functools.lru_cache(maxsize=4096)
 def decides(body: jx.Body) -> bool:
     """Whether a loop body holds a branch, or an instruction whose cost depends on a count."""
-    for eqn in body.eqns:
-        inst = lookup(eqn.primitive)
-        if eqn.primitive.name == "cond" or (inst is not None and "count" in inst.reads):
-            return True
-        inner = jx.scan(eqn).body if eqn.primitive.name == "scan" else jx.call(eqn)
-        if inner is not None and decides(inner):
-            return True
-    return False
+    return sites(body) > 0
 
 
 # --- one loop ---
@@ -120,7 +176,7 @@ def _stepped(
     rows: list[list[Any]] = [[x] for x in state]
     for t in range(s.length):
         now = [None if x is None else np.take(x, t, depth) for x in slices]
-        state = _evaluate(line, s.body, [*consts, *state, *now], [], depth)[: s.carry]
+        state = _evaluate(line, s.body, [*consts, *state, *now], Found(), depth)[: s.carry]
         for row, x in zip(rows, state, strict=True):
             row.append(x)
     return [
@@ -131,9 +187,9 @@ def _stepped(
 
 def _inside(
     line: Any, s: jx.Scan, consts: list[Any], rows: list[Any], slices: list[Any], depth: int,
-    found: list[np.ndarray],
+    found: Found,
 ) -> None:  # fmt: skip
-    """Appends the decisions of all iterations, side by side, to `found`."""
+    """Adds the decisions of all iterations, side by side, to `found`."""
     begin = (slice(None),) * depth + (slice(s.length),)
     ins = [None if x is None else np.expand_dims(x, depth) for x in consts]
     ins += [None if x is None else x[begin] for x in rows]
@@ -143,11 +199,9 @@ def _inside(
 # --- one jaxpr ---
 
 
-def _evaluate(
-    line: Any, body: jx.Body, ins: list[Any], found: list[np.ndarray], depth: int
-) -> list[Any]:
-    """Known outputs of a jaxpr inside `depth` loops; appends every decision to `found`."""
-    lead = depth + line.rank
+def _evaluate(line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int) -> list[Any]:
+    """Known outputs of a jaxpr inside `depth` loops; adds every decision to `found`."""
+    lead, outer = depth + line.rank, found.path
     env: dict[Any, Any] = dict(zip(body.invars, ins, strict=True))
 
     def constant(value: np.ndarray) -> Any:
@@ -157,15 +211,17 @@ def _evaluate(
         return constant(jx.literal_value(atom)) if jx.is_literal(atom) else env[atom]
 
     env |= {v: constant(np.asarray(c)) for v, c in zip(body.constvars, body.consts, strict=True)}
-    for eqn in body.eqns:
+    for i, eqn in enumerate(body.eqns):
+        found.path = outer, i
         outs = _equation(line, eqn, [get(v) for v in eqn.invars], found, depth)
         if any(x is not None and x.size > MAX_DECISIONS for x in outs):
             raise Opaque
         env.update(zip(eqn.outvars, outs, strict=True))
+    found.path = outer
     return [get(v) for v in body.outvars]
 
 
-def _equation(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
+def _equation(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
     name, lead = eqn.primitive.name, depth + line.rank
     if inst := lookup(eqn.primitive):
         for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
@@ -182,30 +238,38 @@ def _equation(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth
     elif name == "iota":
         return [known.iota(eqn.params, lead)]
     elif xs and all(x is not None for x in xs):
+        frame = np.broadcast_shapes(*(x.shape[:lead] for x in xs))
+        if math.prod(frame) * max(math.prod(x.shape[lead:]) for x in xs) > MAX_DECISIONS:
+            raise Opaque
         return [known.evaluate(name, eqn.params, xs, lead)]
     return [None] * len(eqn.outvars)
 
 
-def _decide(x: Any, found: list[np.ndarray], lead: int) -> None:
+def _decide(x: Any, found: Found, lead: int) -> None:
     if x is None:
         raise Opaque
     own = x.reshape(*x.shape[:lead], -1)
-    found += [own[..., i] for i in range(own.shape[-1])]
+    for i in range(own.shape[-1]):
+        found[found.path, i] = own[..., i]
 
 
-def _branch(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
+def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
     """Decisions inside a branch count where it is taken."""
     pick, *xs = xs
     _decide(pick, found, depth + line.rank)
     bodies = jx.branches(eqn)
     which = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
     results: dict[int, list[Any]] = {}
-    for b in np.unique(which).tolist():
-        inside: list[np.ndarray] = []
+    for b in range(len(bodies)):
+        here = which == b
+        if not here.any():
+            continue
+        inside = Found()
+        inside.path = found.path, b
         results[b] = _evaluate(line, bodies[b], xs, inside, depth)
-        for d in inside:  # it may be in further loops
-            taken = np.expand_dims(which == b, tuple(range(depth, depth + d.ndim - which.ndim)))
-            found.append(np.where(taken, d, np.zeros_like(d)))
+        for path, d in inside.items():  # it may be in further loops
+            taken = np.expand_dims(here, tuple(range(depth, depth + d.ndim - which.ndim)))
+            found[path] = np.where(taken, d, np.zeros_like(d))
     rank = np.searchsorted(sorted(results), which)
     return [
         None if any(c is None for c in cases) else known.choose(rank, cases)
@@ -213,7 +277,7 @@ def _branch(line: Any, eqn: Any, xs: list[Any], found: list[np.ndarray], depth: 
     ]
 
 
-def _loop(line: Any, s: jx.Scan, xs: list[Any], found: list[np.ndarray], depth: int) -> list[Any]:
+def _loop(line: Any, s: jx.Scan, xs: list[Any], found: Found, depth: int) -> list[Any]:
     """An inner loop, for all iterations of the outer ones at once."""
     consts, state = xs[: s.consts], xs[s.consts : s.consts + s.carry]
     ys = [None] * (len(s.body.outvars) - s.carry)

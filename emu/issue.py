@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emu import jaxpr as jx
-from emu import record, throttle
+from emu import label, record, throttle
 from emu.errors import PartialCollective, StaleTile
 from emu.instruction import Crossing, Instruction, lookup
 from emu.price import Price, price
@@ -107,7 +107,8 @@ def _hold(
             x.buffer.use(done if i < len(dsts) else left, user)
         if x.buffer.port is not None:
             port = x.buffer.port
-            port.until, port.engine = later(port.until, freed), engine
+            port.until = later(port.until, freed)
+            port.engine = label.choose(active, engine, port.engine)
             port.uses += 1
 
 
@@ -129,7 +130,7 @@ def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) ->
     space, ring = inst.writes[0], line.sites.get(line.path)
     if ring is None:
         depth = 1 if line.as_written else eqn.params.get("buffers", 1)
-        ring = Ring([line.buffer() for _ in range(depth)])
+        ring = Ring([line.buffer() for _ in range(depth)], line.path, [*line.loops])
         if (bank := eqn.params.get("bank")) is not None:
             for b in ring.buffers:
                 b.port = line.port(space, bank)
@@ -139,7 +140,7 @@ def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) ->
         record.declared(line, buffer, active)
     buffer.version, buffer.writer = select(active, line.next_version(), buffer.version), eqn
     ready = buffer.idle if line.contended else 0
-    source = "buffer:" + buffer.user
+    source = label.prefixed("buffer:", buffer.user)
     return Value(aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source)
 
 
@@ -156,9 +157,9 @@ def _written(
         record.written(line, dst, begin, whole=not inst.reads_destination, active=active)
     buffer.version = select(active, line.next_version(), buffer.version)
     buffer.writer = eqn
-    ready = select(active, ready, dst.ready)
     return Value(
-        dst.shape, dst.dtype, dst.space, ready, buffer, buffer.version, source=source
+        dst.shape, dst.dtype, dst.space, select(active, ready, dst.ready), buffer, buffer.version,
+        source=label.choose(active, source, dst.source),
     )  # fmt: skip
 
 

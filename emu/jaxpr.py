@@ -110,6 +110,23 @@ def call(eqn: Any) -> Body | None:
     return None
 
 
+def inner(eqn: Any) -> list[Body]:
+    """The bodies inside an equation: of a loop, of a call, or a branch's cases."""
+    if eqn.primitive.name == "scan":
+        return [scan(eqn).body]
+    if eqn.primitive.name == "cond":
+        return branches(eqn)
+    called = call(eqn)
+    return [] if called is None else [called]
+
+
+@functools.lru_cache(maxsize=4096)
+def axes(body: Body) -> frozenset[str]:
+    """Mesh axes along which a body asks for its core's index."""
+    own = {e.params["axis_name"] for e in body.eqns if e.primitive.name == "axis_index"}
+    return frozenset(own).union(*(axes(b) for e in body.eqns for b in inner(e)))
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 

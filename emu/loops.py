@@ -15,7 +15,7 @@ from emu.periodic import Snapshot
 from emu.reading import Event
 from emu.ticks import Ticks, later, on_core, same
 from emu.values import Buffer, Value, at_slice
-from emu.writes import written
+from emu.writes import read_only
 
 MAX_PERIOD = 12
 # A loop that has not settled after PATIENCE tries is tried again for one window in each stretch.
@@ -87,6 +87,7 @@ class Loop:
         marks += [*self.carry, *(p.uses for p in ports), *(line.touches[e] for e in line.paced)]
         marks += [b.uses for b in buffers]
         labels = [*(p.engine for p in ports), *line.paced, *(b.user for b in buffers)]
+        labels += [v.source for v in self.carry]
         charges = [state.form() for state in line.throttle.values()]
         shapes = [None if type(x) is int else x.shape for x in clocks]
         form = form, shapes, labels, charges
@@ -270,7 +271,7 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
     loop = Loop(line, eqn, xs, active)
     exchanged, line.exchanged = line.exchanged, set()
     ended, line.end = line.end, 0
-    held = read_only(loop) if loop.s.length > 2 else []
+    held = _set_aside(loop) if loop.s.length > 2 else []
     idles = [(b.idle, b.user) for b in held]
     for b in held:
         b.idle = 0
@@ -296,15 +297,9 @@ def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> lis
     return outputs
 
 
-def read_only(loop: Loop) -> list[Buffer]:
-    """Buffers that a loop reads and never writes: nothing inside waits until they are idle.
-
-    A reader outside that is done later would hide that the schedule repeats.
-    """
-    ins = [*loop.consts, *loop.carry, *loop.stacked]
-    own = {id(ins[i].buffer) for i in written(loop.s.body)} | {id(v.buffer) for v in loop.carry}
-    fixed = {id(v.buffer): v.buffer for v in (*loop.consts, *loop.stacked)}
-    return [b for i, b in fixed.items() if b is not None and i not in own]
+def _set_aside(loop: Loop) -> list[Buffer]:
+    turned = (b for ring in loop.line.within.get(loop.path, ()) for b in ring.buffers)
+    return read_only(loop.s, loop.consts, loop.carry, loop.stacked, turned)
 
 
 __all__ = ["Loop", "scan"]

@@ -39,6 +39,26 @@ class Price:
     counts: Counts | None = None
 
 
+class Prices:
+    """Prices asked for so far, and what they tell of the instructions read.
+
+    Attributes:
+      kept: those that no count changes, by equation and memory spaces.
+      lead: the longest lead of any operand, in ticks.
+      excluded: engine to those that cannot run at the same time.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Any, ...], Price] = {}
+        self.lead = 0
+        self.excluded: dict[str, set[str]] = {}
+
+    def note(self, priced: Price) -> None:
+        self.lead = max(self.lead, *(int(np.max(t)) for t in (*priced.lead.values(), 0)))
+        if priced.cost.engine is not None:
+            self.excluded.setdefault(priced.cost.engine, set()).update(priced.cost.excludes)
+
+
 def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
     """The price of an equation, asked for once unless it depends on a count.
 
@@ -46,7 +66,7 @@ def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
       EmulationError: an operand in the wrong memory, too large, or unknown.
     """
     key = (id(eqn), *[x.space for x in xs])
-    if (cached := line.prices.get(key)) is not None:
+    if (cached := line.prices.kept.get(key)) is not None:
         if "register" in inst.reads:
             for x, allowed in zip(xs[inst.destinations :], inst.reads, strict=True):
                 if allowed == "register":
@@ -59,8 +79,9 @@ def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
     except EmulationError as e:
         raise type(e)(str(e), jx.location(eqn)) from None
     priced = _in_ticks(line.device.ticks_per_cycle, operands, cost)
+    line.prices.note(priced)
     if "count" not in inst.reads:
-        line.prices[key] = priced
+        line.prices.kept[key] = priced
     return priced
 
 
@@ -100,9 +121,11 @@ def _known(inst: Instruction, eqn: Any, x: Value) -> None:
 
 def _ticks(cycles: Any, per: int) -> Ticks:
     """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error."""
+    if isinstance(cycles, np.ndarray) and cycles.size == 1:
+        cycles = cycles.item()
     if isinstance(cycles, np.ndarray):
         return np.ceil(np.round(cycles.astype(np.float64) * per, 6)).astype(np.int64)
     return math.ceil(round(cycles * per, 6))
 
 
-__all__ = ["Price", "price"]
+__all__ = ["Price", "Prices", "price"]

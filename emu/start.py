@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from emu import label
 from emu.instruction import Instruction
+from emu.label import Label, Names
 from emu.price import Price
 from emu.ticks import Ticks, later, on_core, select
 from emu.values import Value
 
-Candidate = tuple[Ticks, str]  # a time before which it cannot start, and the cause
+Candidate = tuple[Ticks, Label]  # a time before which it cannot start, and the cause
 
 
 def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple[Ticks, Any]:
@@ -35,10 +37,14 @@ def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple
         if type(x.ready) is not int or x.ready:  # arguments and known integers are ready at 0
             found.append((x.ready, x.source))
     for d in dsts:
-        found.append((d.buffer.idle, "buffer:" + d.buffer.user))  # type: ignore[union-attr]
+        b = d.buffer
+        found.append((b.idle, label.prefixed("buffer:", b.user)))  # type: ignore[union-attr]
     for x in xs:
-        if x.buffer is not None and (port := x.buffer.port) and port.engine != engine:
-            found.append((port.until, "bank"))
+        if x.buffer is not None and (port := x.buffer.port):
+            others = label.differs(port.engine, engine)
+            if others is not False:
+                until = port.until if others is True else select(others, port.until, 0)
+                found.append((until, "bank"))
     found += [(line.last[e], "port") for e in priced.cost.excludes]
     for i, ticks in priced.lead.items():
         found.append((xs[i].ready + ticks, "lead"))
@@ -73,7 +79,7 @@ def _latest(found: list[Candidate]) -> tuple[Ticks, Any]:
 def account(line: Any, engine: str, begin: Ticks, cause: Any, active: Any) -> None:
     """Books the engine's wait until `begin` under its cause; the first wait is the fill."""
     last = line.last[engine]
-    if type(begin) is int and type(last) is int:
+    if type(begin) is int and type(last) is int and not isinstance(cause, Names):
         if begin > last:
             _book(line, engine, "wait:" + cause if last else "fill", begin - last, active)
         return
@@ -87,9 +93,10 @@ def account(line: Any, engine: str, begin: Ticks, cause: Any, active: Any) -> No
         if not left.any():
             break
         here = left & (begin == t)
-        if here.any():
-            _book(line, engine, "wait:" + c, np.where(here, gap, 0), None)
-            left = left & ~here
+        for cores, name in label.parts(c):
+            if (here & cores).any():
+                _book(line, engine, "wait:" + name, np.where(here & cores, gap, 0), None)
+        left = left & ~here
 
 
 def spend(line: Any, engine: str, priced: Price, more: dict[str, Ticks], active: Any) -> None:
@@ -110,10 +117,10 @@ def _book(line: Any, engine: str, what: str, ticks: Ticks, active: Any) -> None:
 
 def cause_on(line: Any, begin: Ticks, cause: Any) -> str:
     """The cause of a wait on the traced core."""
-    if not isinstance(cause, list):
-        return cause or ""
-    at = on_core(begin, line.grid, line.trace_core)
-    return next(c for t, c in cause if on_core(t, line.grid, line.trace_core) == at)
+    if isinstance(cause, list):
+        at = on_core(begin, line.grid, line.trace_core)
+        cause = next(c for t, c in cause if on_core(t, line.grid, line.trace_core) == at)
+    return label.on_core(cause or "", line.grid, line.trace_core)
 
 
 __all__ = ["account", "cause_on", "spend", "start"]

@@ -5,19 +5,20 @@ order (`emu.issue`), so no event queue is needed. Branches are timed per core (`
 loops are stepped until they repeat, then jumped (`emu.loops`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from emu import classes, known, liveness, record
 from emu import jaxpr as jx
-from emu import known, liveness, loops, record
 from emu.branches import branch
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, NoCostRule
 from emu.instruction import lookup
 from emu.issue import issue
-from emu.price import Price
+from emu.price import Prices
 from emu.reading import Event, Reading
 from emu.tally import Cores, Tally
 from emu.throttle import State
@@ -48,7 +49,10 @@ class Timeline:
       sites: the ring of each tile by the path that declares it.
       within: the rings declared inside each enclosing loop, by the loop's path.
       ports: memory space and bank to its port.
-      prices: costs that no count changes, by equation and memory spaces.
+      prices: costs that no count changes, and what they tell of all instructions.
+      core: the core that this timeline is of, if it is of one alone (see `alone`).
+      whole: whether loops are read on all cores at once.
+      classes: what is kept of loops read once per class of cores.
       exchanged: mesh axes along which cores exchanged data in the loop being walked.
       stepped: instructions walked.
       unjumped: loops that had to be stepped to their end.
@@ -84,7 +88,9 @@ class Timeline:
         self.within: dict[Path, list[Ring]] = {}
         self.ports: dict[tuple[str, int], Port] = {}
         self.literals: dict[jx.Body, dict[int, Value]] = {}
-        self.prices: dict[tuple[Any, ...], Price] = {}
+        self.prices = Prices()
+        self.core: tuple[int, ...] | None = None
+        self.whole, self.classes = math.prod(self.grid) == 1, classes.Kept()
         self.path: Path = ()
         self.loops: list[Path] = []
         self.exchanged: set[str] = set()
@@ -146,8 +152,19 @@ class Timeline:
     def core_index(self, axis: str) -> np.ndarray:
         """Every core's index along a mesh axis, broadcastable to the mesh."""
         at = list(self.mesh).index(axis)
+        if self.core is not None:
+            return np.full((1,) * self.rank, self.core[at], np.int32)
         index = np.arange(self.grid[at], dtype=np.int32)
         return index.reshape([-1 if i == at else 1 for i in range(self.rank)])
+
+    def alone(self, core: tuple[int, ...], traced: bool) -> "Timeline":
+        """A timeline of one core, with nothing issued yet; `traced` records its events."""
+        line = Timeline(
+            self.device, dict.fromkeys(self.mesh, 1), jump=self.jump, contended=self.contended,
+            as_written=self.as_written, trace_core=(0,) * self.rank if traced else None,
+        )  # fmt: skip
+        line.core, line.prices, line.literals = core, self.prices, self.literals
+        return line
 
     # --- the walk ---
 
@@ -169,7 +186,7 @@ class Timeline:
         if inst := lookup(eqn.primitive):
             return issue(self, inst, eqn, xs, active)
         if name == "scan":
-            return loops.scan(self, eqn, xs, active)
+            return classes.scan(self, eqn, xs, active)
         if name == "cond":
             return branch(self, eqn, xs, active)
         if (body := jx.call(eqn)) is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.label import Label, choose
 from emu.ticks import Ticks, anywhere
 
 
@@ -20,7 +21,7 @@ class Port:
     """
 
     until: Ticks = 0
-    engine: str = ""
+    engine: Label = ""
     uses: int = 0
 
 
@@ -41,28 +42,36 @@ class Buffer:
     idle: Ticks
     version: Any
     writer: Any = None
-    user: str = ""
+    user: Label = ""
     port: Port | None = None
     since: int | None = None
     uses: int = 0
 
-    def use(self, until: Ticks, user: str) -> None:
+    def use(self, until: Ticks, user: Label) -> None:
         """Keeps the buffer in use until a time."""
         self.uses += 1
         if type(until) is int and type(self.idle) is int:
             if until >= self.idle:
                 self.idle, self.user = until, user
         else:
-            if np.any(until >= self.idle):
-                self.user = user
+            if user is not self.user:
+                self.user = choose(until >= self.idle, user, self.user)
             self.idle = np.maximum(self.idle, until)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Ring:
-    """The buffers of a tile declared in a loop, the next to be used first."""
+    """The buffers of a tile declared in a loop, the next to be used first.
+
+    Attributes:
+      buffers: in the order of their next use.
+      path: of the equation that declares it.
+      loops: paths of the loops around it, outermost first.
+    """
 
     buffers: list[Buffer]
+    path: tuple[Any, ...] = ()
+    loops: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
 
     def turn(self) -> Buffer:
         """The next buffer, which goes to the end of the line."""
@@ -91,7 +100,7 @@ class Value:
     version: Any = None
     known: np.ndarray | None = None
     steps: list[Ticks] | None = None
-    source: str = ""
+    source: Label = ""
 
     @property
     def nbytes(self) -> int:
@@ -104,11 +113,16 @@ class Value:
             source=self.source,
         )  # fmt: skip
 
-    def stale_on(self, active: np.ndarray | None) -> bool:
-        """Whether any active core holds a later write in this value's buffer."""
+    @property
+    def stale(self) -> Any:
+        """Whether its buffer holds a later write: a bool, or an array over the mesh."""
         if self.buffer is None or self.version is self.buffer.version:
             return False
-        differs = self.version != self.buffer.version
+        return self.version != self.buffer.version
+
+    def stale_on(self, active: np.ndarray | None) -> bool:
+        """Whether any active core holds a later write in this value's buffer."""
+        differs = self.stale
         if active is None or differs is False:
             return anywhere(differs)
         return bool(np.any(differs & active))

@@ -1,10 +1,12 @@
 """Which of a body's inputs are written in place: only the others can be set aside as read only."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from emu import jaxpr as jx
 from emu.instruction import lookup
+from emu.values import Buffer, Value
 
 Roots = frozenset[int]
 NONE: Roots = frozenset()
@@ -61,3 +63,19 @@ def _loop(s: jx.Scan, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
         state[first:end] = grown
     stacks = [NONE] * (len(outs) - s.carry)
     return hit, [*grown, *stacks]
+
+
+def read_only(
+    s: jx.Scan, consts: list[Value], carry: list[Value], stacked: list[Value],
+    turned: Iterable[Buffer],
+) -> list[Buffer]:  # fmt: skip
+    """Buffers that a loop reads and never writes: nothing inside waits until they are idle.
+
+    A reader outside that is done later would hide that the schedule repeats. `turned` are the
+    buffers of rings declared inside.
+    """
+    ins = [*consts, *carry, *stacked]
+    own = {id(ins[i].buffer) for i in written(s.body)} | {id(v.buffer) for v in carry}
+    own |= {id(b) for b in turned}
+    fixed = {id(v.buffer): v.buffer for v in (*consts, *stacked)}
+    return [b for i, b in fixed.items() if b is not None and i not in own]

@@ -188,10 +188,11 @@ TILES = 5  # tiles 0 and 1 are read by loops and never carried
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """What a statement may use: known integers by nesting, and the axes it may exchange over."""
+    """What a statement may use: known integers by nesting, an argument, and its core's indices."""
 
     ints: tuple[Any, ...]
     x: Any
+    core: tuple[Any, Any]
 
 
 @st.composite
@@ -214,19 +215,18 @@ def extras(engine, busy):
 
 
 @st.composite
-def statements(draw, depth, branchable):
-    """One statement: `("kind", details...)`; `branchable` if it may stand inside a branch."""
+def statements(draw, depth, more):
+    """One statement: `("kind", details...)`; `more` kinds may not stand inside a branch."""
     kinds = ["op"] * 4 + ["part", "fetch", "counted", "scratch"]
-    kinds += ["cond"] * (depth > 0) + ["scan"] * (depth > 0)
-    kinds += [] if branchable else ["hop", "rotate"]
+    kinds += ["cond"] * (depth > 0) + ["scan"] * (depth > 0) + [*more]
     kind = draw(st.sampled_from(kinds))
     dst, src = draw(st.integers(2, TILES - 1)), draw(st.integers(0, TILES - 1))
     if kind == "cond":
         test = draw(st.sampled_from(["index", "triangle", "core", "both", "parity"]))
-        bodies = [draw(bodies_of(depth - 1, True)) for _ in range(2)]
+        bodies = [draw(bodies_of(depth - 1, ())) for _ in range(2)]
         return kind, test, draw(st.integers(0, 9)), bodies
     if kind == "scan":
-        return (kind, *draw(loops_of(depth - 1, branchable)))
+        return (kind, *draw(loops_of(depth - 1, more)))
     if kind == "rotate":
         return kind, draw(st.integers(1, TILES - 2))
     if kind == "hop":
@@ -237,30 +237,31 @@ def statements(draw, depth, branchable):
     return kind, dst, src, draw(costs(plain=kind == "counted"))
 
 
-def bodies_of(depth, branchable):
-    return st.lists(statements(depth, branchable), min_size=1, max_size=4)
+def bodies_of(depth, more):
+    return st.lists(statements(depth, more), min_size=1, max_size=4)
 
 
 @st.composite
-def loops_of(draw, depth, branchable):
+def loops_of(draw, depth, more):
     form = draw(st.sampled_from(["scan", "reverse", "fori", "odd"]))
-    return form, draw(st.integers(1, 9)), draw(bodies_of(depth, branchable))
+    return form, draw(st.integers(1, 9)), draw(bodies_of(depth, more))
 
 
 @st.composite
-def programs(draw):
+def programs(draw, more=("hop", "rotate")):
     """A loop of up to 40 iterations between straight statements: a list of statements."""
-    before = draw(bodies_of(0, False))
-    form, _, body = draw(loops_of(2, False))
+    before = draw(bodies_of(0, more))
+    form, _, body = draw(loops_of(2, more))
     loop = ("scan", form, draw(st.integers(3, 40)), body)
-    return [*before, loop, *draw(bodies_of(0, False))]
+    return [*before, loop, *draw(bodies_of(0, more))]
 
 
-def kernel_of(program, x):
-    """The kernel of a random program: tiles in, the same tiles out."""
+def kernel_of(program, x, core=None):
+    """The kernel of a random program: tiles in, the same tiles out; `core`: indices to use."""
+    core = core or (lax.axis_index("r"), lax.axis_index("c"))
     tiles = [tile() for _ in range(TILES)]
     tiles = [fetch(t, x, engine="io", busy=1, latency=70 * i) for i, t in enumerate(tiles)]
-    return block(program, tiles, Scope((jnp.int32(4), jnp.int32(2)), x))
+    return block(program, tiles, Scope((jnp.int32(4), jnp.int32(2)), x, core))
 
 
 def block(body, tiles, scope):
@@ -305,7 +306,7 @@ def run_rotate(tiles, scope, n):
 
 def run_cond(tiles, scope, test, n, bodies):
     i, j = scope.ints[-1], scope.ints[-2]
-    r, c = lax.axis_index("r"), lax.axis_index("c")
+    r, c = scope.core
     pick = {
         "index": i < n, "triangle": i <= j, "core": lax.rem(r + c, jnp.int32(2)) == 0,
         "both": i <= r + c, "parity": lax.rem(i + n, jnp.int32(3)) == 0,
@@ -317,7 +318,7 @@ def run_scan(tiles, scope, form, length, body):
     fixed = tiles[:2]
 
     def inner(carried, i):
-        ts = block(body, [*fixed, *carried], Scope((*scope.ints, i), scope.x))
+        ts = block(body, [*fixed, *carried], dataclasses.replace(scope, ints=(*scope.ints, i)))
         return tuple(ts[2:])
 
     index, carried = jnp.arange(length), tuple(tiles[2:])

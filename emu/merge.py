@@ -1,0 +1,282 @@
+"""Puts what a loop did on each class of cores back on the mesh's timeline."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from emu import jaxpr as jx
+from emu import label
+from emu.effect import Effect, Held, Out
+from emu.errors import BranchBufferMismatch
+from emu.label import Label
+from emu.lone import FOREVER, PAST, marked
+from emu.scene import Path, Scene, graft
+from emu.throttle import State
+from emu.ticks import Ticks, later
+from emu.values import Buffer, Ring, Value
+
+KEEP = -2 * FOREVER  # in place of a time: what was there stays
+
+
+class Merge:
+    """Effects on classes of cores, and who is in which class.
+
+    Attributes:
+      scene: the loop.
+      effects: one per class.
+      ids: class of each cell; those that take no part are in none, the number after the last.
+      base: of each cell, what its class' times count from.
+      traced: the class that is the traced core.
+    """
+
+    def __init__(
+        self, scene: Scene, effects: list[Effect], ids: np.ndarray, base: np.ndarray,
+        traced: int | None,
+    ):  # fmt: skip
+        self.scene, self.line, self.traced = scene, scene.line, traced
+        self.effects, self.ids, self.base = effects, ids, base
+        self.all = bool((ids < len(effects)).all())
+
+    # --- from one entry per class to all cores ---
+
+    def spread(self, per_class: Sequence[Any], absent: Any, dtype: Any = np.int64) -> np.ndarray:
+        """An entry per cell."""
+        return np.array([*per_class, absent], dtype)[self.ids]
+
+    def folded(self, x: np.ndarray) -> Any:
+        """One entry per cell as a time or a state: a plain number if all agree."""
+        return x[0].item() if (x == x[0]).all() else x.reshape(self.scene.frame)
+
+    def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
+        """Times after the base, or marks, per class; `keep` where they say so or take no part."""
+        moved = self.spread(per_class, KEEP)
+        out = self.base + moved
+        for mark in {t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST}:
+            old = keep if mark == KEEP else self.scene.times[marked(mark)]
+            old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
+            out = np.where(moved == mark, old, out)
+        return self.folded(out)
+
+    def label(
+        self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]
+    ) -> Label:
+        """Names per class; where the time is a mark, the name that goes with its clock."""
+        pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]
+        distinct, out = list(dict.fromkeys(pairs)), keep
+        for name, time in distinct:
+            new = name if name is not None else keep if time == KEEP else of(marked(time))
+            if self.all and len(distinct) == 1:
+                return new
+            cores = self.spread([p == (name, time) for p in pairs], False, bool)
+            out = label.choose(cores.reshape(self.scene.frame), new, out)
+        return out
+
+    def of_row(self, find: Callable[[Any], Label]) -> Callable[[Any], Label]:
+        rows = list(self.scene.clocks)
+        return lambda row: find(rows[row])
+
+    # --- engines, ports, counts ---
+
+    def engines(self) -> None:
+        line = self.line
+        for row in dict.fromkeys(row for e in self.effects for row in e.clocks):
+            kind, key = row
+            times = [e.clocks.get(row, KEEP) for e in self.effects]
+            if kind == "port":
+                port = line.port(*key)
+                port.engine = self.label(
+                    [e.engines.get(key, "") for e in self.effects], times, port.engine,
+                    lambda _: port.engine,
+                )  # fmt: skip
+                port.until = self.ticks(times, port.until)
+                port.uses += 1
+            else:
+                clocks = {"last": line.last, "free": line.free, "paced": line.paced}[kind]
+                clocks[key] = self.ticks(times, clocks.get(key, 0))
+        for engine in dict.fromkeys(x for e in self.effects for x in e.touched):
+            line.touches[engine] += 1
+            if type(line.free[engine]) is int and line.free[engine] == line.last[engine]:
+                line.free[engine] = line.last[engine]
+        for engine in dict.fromkeys(x for e in self.effects for x in e.taken):
+            took = self.spread([e.taken.get(engine, 0) for e in self.effects], 0)
+            line.free[engine] = line.free[engine] + self.folded(took)
+        self.throttle()
+
+    def throttle(self) -> None:
+        for engine, was in list(self.line.throttle.items()):
+            if any(engine in e.throttle for e in self.effects):
+                moved = self.spread([engine in e.throttle for e in self.effects], False, bool)
+                states = [e.throttle.get(engine, State()) for e in self.effects]
+                charge = self.spread([s.charge for s in states], 0)
+                slow = self.spread([s.slow for s in states], False, bool)
+                self.line.throttle[engine] = State(
+                    self.folded(np.where(moved, charge, self.scene.flat(was.charge))),
+                    self.folded(np.where(moved, slow, self.scene.flat(was.slow))),
+                )
+
+    def counts(self) -> None:
+        line = self.line
+        for key in dict.fromkeys(k for e in self.effects for k in e.spent):
+            ticks = self.folded(self.spread([e.spent.get(key, 0) for e in self.effects], 0))
+            line.spent[key] = line.spent.get(key, 0) + ticks
+        cells = np.bincount(self.ids, minlength=len(self.effects)).tolist()
+        for effect, n in zip(self.effects, cells):
+            for key, each in effect.sums.items():
+                line.tally.sums[key] += n * self.scene.cores * each
+        ends = [KEEP if e.end is None else e.end for e in self.effects]
+        line.end = later(line.end, self.ticks(ends, 0))
+
+    # --- buffers ---
+
+    def buffers(self) -> None:
+        """Those that no ring turns, then rings."""
+        for place in dict.fromkeys(p for e in self.effects for p in e.buffers):
+            held = [e.buffers.get(place) for e in self.effects]
+            self.hold(self.scene.buffers[place], held, aside=place in self.scene.aside)
+        for path in dict.fromkeys(p for e in self.effects for p in e.rings):
+            self.ring(path)
+
+    def hold(
+        self, b: Buffer, held: list[Held | None], *, aside: bool = False, moved: bool = False
+    ) -> None:
+        """Gives a buffer the state that it has in each class; None leaves it as it is.
+
+        Args:
+          b: the buffer.
+          held: per class.
+          aside: its times count from nothing, so the later of old and new holds.
+          moved: it was another buffer before, so what is not used is not kept either.
+        """
+        uses = [h is not None and (h.used or moved) for h in held]
+        if any(uses):
+            times = [h.idle if u and h else KEEP for u, h in zip(uses, held)]
+            keep = (0, "") if aside else (b.idle, b.user)
+            idle = self.ticks(times, keep[0])
+            names = ["" if h is None else h.user for h in held]
+            user = self.label(names, times, keep[1], self.of_row(self.scene.labels.__getitem__))
+            if aside:
+                b.use(idle, user)
+            else:
+                b.idle, b.user, b.uses = idle, user, b.uses + 1
+        writes = [h is not None and h.written for h in held]
+        if any(writes):
+            cores = self.folded(self.spread(writes, False, bool))
+            new = self.line.next_version()
+            b.version = new if cores is True else np.where(cores, new, b.version)
+            b.writer = next(h.writer for h in held if h and h.written)
+        if self.traced is not None and (h := held[self.traced]) is not None:
+            b.since = h.since
+            if h.tracked is not None:
+                self.line.tracked[id(b)] = b, *h.tracked[1:]
+
+    def ring(self, path: Path) -> None:
+        """A ring's buffers by their turn: classes may have turned it differently."""
+        line, where = self.line, graft(self.line.path, path)
+        each = [e.rings.get(path) for e in self.effects]
+        some, loops = next(r for r in each if r is not None)
+        was = line.sites.get(where)
+        old = [] if was is None else [self.scene.place[id(b)] for b in was.buffers]
+        orders = {tuple(h.origin for h in r[0]) if r else tuple(old) for r in each}
+        if not self.all:
+            orders.add(tuple(old))
+        held: list[list[Held | None]] = [
+            [None if r is None else r[0][turn] for r in each] for turn in range(len(some))
+        ]
+        if was is None:
+            was = Ring([], where, [*line.loops, *(graft(line.path, p) for p in loops)])
+            self.declare(was)
+            was.buffers = [self.fresh(h) for h in held]
+        elif len(orders) == 1:
+            was.buffers = [self.scene.buffers[i] for i in orders.pop()]  # type: ignore[index]
+            for b, h in zip(was.buffers, held, strict=True):
+                self.hold(b, h)
+        else:
+            self.part(was, old, each, held)
+
+    def part(
+        self, ring: Ring, old: list[int], each: list[Any], held: list[list[Held | None]]
+    ) -> None:
+        """The ring of classes that turned it differently: new buffers, what was in the old is lost.
+
+        A buffer is then one of several per core; a value that was in it cannot be read any more.
+        """
+        was = [self.scene.buffers[i] for i in old]
+        ring.buffers = []
+        for turn, h in enumerate(held):
+            b = self.line.buffer(was[turn].idle, was[turn].user)
+            b.port = was[turn].port
+            self.hold(b, h, moved=True)
+            ring.buffers.append(b)
+        for b in was:
+            b.version, b.writer, b.since = self.line.next_version(), self.scene.eqn, None
+            self.line.tracked.pop(id(b), None)
+
+    def fresh(self, held: list[Held | None]) -> Buffer:
+        """A buffer made inside."""
+        b = self.line.buffer()
+        bank = next((h.bank for h in held if h is not None), None)
+        b.port = None if bank is None else self.line.port(*bank)
+        self.hold(b, held)
+        return b
+
+    def declare(self, ring: Ring) -> None:
+        line, inner = self.line, ring.loops[len(self.line.loops) :]
+        line.sites[ring.path] = ring
+        for loop in (*line.loops, *inner):
+            line.within.setdefault(loop, []).append(ring)
+
+    # --- outputs ---
+
+    def outputs(self, knowns: list[Any]) -> list[Value]:
+        """The loop's outputs; `knowns` are the carry's known integers after it."""
+        made = [
+            self.fresh([e.made[n] if n < len(e.made) else None for e in self.effects])
+            for n in range(max(len(e.made) for e in self.effects))
+        ]
+        slots = zip(*(e.outs for e in self.effects), strict=True)
+        knowns = [*knowns, *(None for _ in self.scene.eqn.outvars[len(knowns) :])]
+        return [self.output(i, list(s), made, k) for i, (s, k) in enumerate(zip(slots, knowns))]
+
+    def output(self, i: int, outs: list[Out], made: list[Buffer], known: Any) -> Value:
+        aval, buffer = self.scene.eqn.outvars[i].aval, self.home(i, outs, made)
+        space = outs[0].space
+        if buffer is None:
+            return Value(aval.shape, aval.dtype, space, 0, None, None, known)
+        times = [o.ready for o in outs]
+        source = self.label([o.source for o in outs], times, "", self.of_row(self.scene.source))
+        fresh = self.folded(self.spread([o.fresh for o in outs], True, bool))
+        version = buffer.version if fresh is True else np.where(fresh, buffer.version, -1)
+        steps = None
+        if outs[0].steps is not None:
+            each = zip(*(o.steps for o in outs), strict=True)  # type: ignore[misc]
+            steps = [self.ticks(list(t), 0) for t in each]
+        return Value(
+            aval.shape,
+            aval.dtype,
+            space,
+            self.ticks(times, 0),
+            buffer,
+            version,
+            None,
+            steps,
+            source,
+        )
+
+    def home(self, i: int, outs: list[Out], made: list[Buffer]) -> Buffer | None:
+        """The buffer of an output, which must have the same role in every class."""
+        if any(o.home != outs[0].home for o in outs):
+            raise BranchBufferMismatch(
+                f"scan: output {i} is a different buffer on cores that take different branches; "
+                "write all results into one destination",
+                jx.location(self.scene.eqn),
+            )
+        if outs[0].home is None:
+            return None
+        kind, *at = outs[0].home
+        if kind == "ring":
+            return self.line.sites[graft(self.line.path, at[0])].buffers[at[1]]
+        return self.scene.buffers[at[0]] if kind == "in" else made[at[0]]
+
+
+__all__ = ["Merge"]
