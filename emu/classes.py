@@ -13,7 +13,7 @@ import numpy as np
 
 from emu import decisions, loops
 from emu import jaxpr as jx
-from emu.effect import Effect, Taking
+from emu.effect import ALWAYS, Effect, Taking, Unclear
 from emu.instruction import lookup
 from emu.label import Names
 from emu.lone import Lone
@@ -26,6 +26,8 @@ MAX_CELLS = 4096
 # More classes than this are read together. Where all cores decide alike that is exact too, and
 # soon faster; else rings then turn for all cores at once.
 MAX_CLASSES, FEW = 256, 16
+# A loop is stepped about so often before it is jumped, and is met again for about so many steps.
+SETTLED, SMALL = 4, 400
 EARLY = -(1 << 58)  # in place of a time that is too early to decide anything
 
 
@@ -59,14 +61,28 @@ class Kept:
 
 def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
     """Reads a `scan`, once per class of cores where they exchange nothing inside."""
-    if line.whole or exchanges(jx.scan(eqn).body):
+    s = jx.scan(eqn)
+    again = line.core is not None and line.jump and line.trace_core is None and large(s)
+    if (line.whole and not again) or exchanges(s.body):
         return loops.scan(line, eqn, xs, active)
     outs = _apart(line, eqn, xs, active)
     if outs is None:
-        line.whole = True
+        whole, line.whole = line.whole, True
         outs = loops.scan(line, eqn, xs, active)
-        line.whole = False
+        line.whole = whole
     return outs
+
+
+def large(s: jx.Scan) -> bool:
+    """Whether a loop takes longer to read than to find that it was met before."""
+    return min(s.length, SETTLED) * size(s.body) > SMALL
+
+
+@functools.lru_cache(maxsize=4096)
+def size(body: jx.Body) -> int:
+    """Instructions of a body, all branches and one iteration of each loop counted."""
+    own = sum(lookup(eqn.primitive) is not None for eqn in body.eqns)
+    return own + sum(size(b) for eqn in body.eqns for b in jx.inner(eqn))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -83,7 +99,7 @@ def _apart(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> l
     if id(eqn) in line.classes.together:
         return None
     scene = Scene(line, eqn, xs, active)
-    if scene.cells == 1 or scene.cells > MAX_CELLS:
+    if (scene.cells == 1 and line.core is None) or scene.cells > MAX_CELLS:
         return None
     patterns = line.classes.patterns.of(scene)
     knowns = decisions.after(line, scene.s, [x.known for x in xs])
@@ -124,6 +140,7 @@ class Classes:
         self.first: list[int] = []  # a cell of each class
         self.past: list[list[int]] = []
         self.traced: int | None = None
+        self.walked: dict[int, Lone] = {}
         form = scene.form
         self.form = self.kept.forms.setdefault(form, len(self.kept.forms))
         self.known = self.kept.effects if self.line.jump else {}
@@ -136,7 +153,7 @@ class Classes:
             return False
         traced = self._traced_cell()
         for pattern, cells in self.cells.items():
-            reach = self._reach(pattern, cells[0])
+            reach, lone = self._reach(pattern, cells[0])
             state, past = self._states(reach, np.array(cells))
             numbers: dict[bytes, int] = {}
             for cell, row, early in zip(cells, state, past.T, strict=True):
@@ -145,6 +162,8 @@ class Classes:
                     numbers[key] = len(self.keys)
                     self._new(pattern, key, cell, self._rows(reach), early, cell == traced)
                 self.ids[cell] = numbers[key]
+            if lone is not None and reach.engines and cells[0] != traced:
+                self.walked[int(self.ids[cells[0]])] = lone
             if len(self.keys) > limit:
                 return False
         self.ids[self.ids < 0] = len(self.keys)
@@ -167,16 +186,16 @@ class Classes:
         at = [c if n > 1 else 0 for c, n in zip(core, self.scene.frame, strict=True)]
         return int(np.ravel_multi_index(at, self.scene.frame)) if at else 0
 
-    def _reach(self, pattern: int, cell: int) -> Reach:
+    def _reach(self, pattern: int, cell: int) -> tuple[Reach, Lone | None]:
         """What the loop uses: all cores that decide alike issue the same, so one is read."""
-        key = id(self.scene.eqn), pattern, self.scene.spaces
+        key, lone = (id(self.scene.eqn), pattern, self.scene.spaces), None
         if key not in self.kept.reaches:
             lone = Lone(self.scene, cell, [])
             lone.walk()
             engines = [e for e, n in lone.line.touches.items() if n]
             ports = [k for k, port in lone.line.ports.items() if port.uses]
             self.kept.reaches[key] = Reach(engines, ports)
-        return self.kept.reaches[key]
+        return self.kept.reaches[key], lone
 
     def _rows(self, reach: Reach) -> list[Row]:
         """The clocks that such a loop can read."""
@@ -243,20 +262,40 @@ class Classes:
         traced = i == self.traced
         if not traced and (known := self.known.get(self.keys[i])) is not None:
             return known
+        effect = self._taken(i) or self._read(i, traced)
+        if not traced:
+            self.known[self.keys[i]] = effect
+        return effect
+
+    def _taken(self, i: int) -> Effect | None:
+        """The effect on the core that was read to tell what the loop uses, if it is clear."""
+        if (lone := self.walked.get(i)) is None:
+            return None
+        base = int(self.base[self.first[i]])
+        before = base - self.line.prices.lead if self.line.contended else ALWAYS
+        try:
+            effect = Taking(lone, base, self.past[i], before).effect(lone.outs)
+        except Unclear:
+            return None
+        self._count(lone)
+        return effect
+
+    def _read(self, i: int, traced: bool) -> Effect:
         lone = Lone(self.scene, self.first[i], self.past[i], traced)
         outs = lone.walk()
-        taking = Taking(lone, int(self.base[self.first[i]]))
+        taking = Taking(lone, int(self.base[self.first[i]]), [], ALWAYS)
         effect = taking.effect(outs)
-        self.line.stepped += lone.line.stepped
-        self.line.unjumped += lone.line.unjumped
+        self._count(lone)
         if traced:
             self.line.events += lone.line.events
             ours = {*taking.origin, *taking.homes}
             inside = {k: t for k, t in lone.line.tracked.items() if k not in ours}
             self.line.tracked.update(inside)
-        else:
-            self.known[self.keys[i]] = effect
         return effect
+
+    def _count(self, lone: Lone) -> None:
+        self.line.stepped += lone.line.stepped
+        self.line.unjumped += lone.line.unjumped
 
     def merge(self, effects: list[Effect], knowns: list[Any]) -> list[Value]:
         merge = Merge(self.scene, effects, self.ids, self.base, self.traced)

@@ -7,7 +7,7 @@ A time is kept as ticks after the class' base, or as the mark of the clock that 
 import dataclasses
 from typing import Any
 
-from emu.lone import PAST, Lone
+from emu.lone import FOREVER, PAST, Lone, mark
 from emu.scene import Path
 from emu.throttle import State
 from emu.values import Buffer, Value
@@ -91,17 +91,30 @@ class Effect:
     sums: dict[Key, int]
 
 
+class Unclear(Exception):
+    """A time that may be any of several past clocks; they have to be marked."""
+
+
 class Taking:
     """Takes the effect off a core that has walked a loop."""
 
-    def __init__(self, lone: Lone, base: int):
-        self.lone, self.line, self.base = lone, lone.line, base
+    def __init__(self, lone: Lone, base: int, early: list[int], before: int):
+        """From a core that has walked, and its class' base.
+
+        Where it has no marks, `early` are the rows of clocks that are past, and `before` is the
+        time before which only those can be; `ALWAYS` where it has.
+        """
+        self.lone, self.line, self.base, self.before = lone, lone.line, base, before
+        rows = list(lone.scene.clocks)
+        self.early = {rows[i]: i for i in early}
         self.origin = {id(b): i for i, b in enumerate(lone.copies)}
         self.homes: dict[int, Any] = {}
         self.banks = {id(port): key for key, port in lone.line.ports.items()}
         self.made: list[Held] = []
 
-    def after_base(self, time: int) -> int:
+    def after_base(self, time: Any) -> int:
+        if time < self.before:
+            raise Unclear
         return time if time < PAST else time - self.base
 
     def effect(self, outs: list[Value]) -> Effect:
@@ -138,11 +151,18 @@ class Taking:
     def held(self, b: Buffer) -> Held:
         origin = self.origin.get(id(b))
         began = self.lone.versions[origin] if origin is not None else None
-        idle = self.after_base(b.idle)
-        if origin in self.lone.scene.aside and not b.uses:
-            idle = self.after_base(self.lone.time["idle", origin])
+        used = b.uses > 0
+        if origin in self.lone.scene.aside:  # it was idle from the start
+            used = b.idle > 0
+            idle = self.after_base(b.idle) if used else 0
+        elif not used and ("idle", origin) in self.early:
+            idle = mark(self.early["idle", origin])
+        else:
+            idle = self.after_base(b.idle)
+        user: Any = b.user
+        used = bool(used)
         return Held(
-            origin, idle, b.user, b.uses > 0, b.version != began, b.writer,
+            origin, idle, user, used, b.version != began, b.writer,
             self.banks.get(id(b.port)), b.since, self.line.tracked.get(id(b)),
         )  # fmt: skip
 
@@ -162,9 +182,23 @@ class Taking:
             home = self.homes.get(id(v.buffer)) or self.home(v.buffer)
         fresh = v.buffer is None or v.version == v.buffer.version
         each = None if steps is None else [self.after_base(t) for t in steps]
-        ready = 0 if home is None else self.after_base(v.ready)
-        assert isinstance(v.source, str)
-        return Out(home, v.space, ready, v.source, fresh, v.known is not None, each)
+        ready = 0 if home is None else self.ready(v)
+        source: Any = v.source
+        return Out(home, v.space, ready, source, fresh, v.known is not None, each)
+
+    def ready(self, v: Value) -> int:
+        """An output's time, or the mark of the one past clock of its buffer that it can be."""
+        if v.ready >= self.before:
+            return self.after_base(v.ready)
+        origin = self.origin.get(id(v.buffer))
+        place = self.lone.scene.place
+        rows = [("ready", i) for i, x in enumerate(self.lone.scene.xs)
+                if x.buffer is not None and place[id(x.buffer)] == origin]  # fmt: skip
+        rows = [r for r in [*rows, ("idle", origin)] if r in self.early]
+        rows = [r for r in rows if self.lone.time[r] == v.ready]
+        if len(rows) != 1:
+            raise Unclear
+        return mark(self.early[rows[0]])
 
     def home(self, b: Buffer) -> Any:
         """Of a buffer in no ring: one of the scene's, or one made inside."""
@@ -177,4 +211,7 @@ class Taking:
         return home
 
 
-__all__ = ["Effect", "Held", "Out", "Taking"]
+ALWAYS = -4 * FOREVER  # before all times and marks: a core that has marks needs no finding out
+
+
+__all__ = ["ALWAYS", "Effect", "Held", "Out", "Taking", "Unclear"]

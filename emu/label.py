@@ -34,7 +34,7 @@ class Names:
 Label = str | Names
 
 
-def choose(mask: np.ndarray | None, new: Label, old: Label) -> Label:
+def choose(mask: Any, new: Label, old: Label) -> Label:
     """`new` on the cores in `mask` (None: all), `old` elsewhere."""
     if mask is None or new is old or (type(new) is str and new == old):
         return new

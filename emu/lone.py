@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emu import label
+from emu import label, loops
 from emu.scene import Scene
 from emu.throttle import State
 from emu.values import Buffer, Port, Ring, Value
@@ -93,15 +93,16 @@ class Lone:
     def _rings(self) -> None:
         line = self.line
         line.within[()] = []
-        for path, loops, held in self.scene.places:
-            ring = Ring([self.copies[i] for i in held], path, [*line.loops, *loops])
+        for path, around, held in self.scene.places:
+            ring = Ring([self.copies[i] for i in held], path, [*line.loops, *around])
             line.sites[path] = ring
-            for loop in loops:
+            for loop in around:
                 line.within.setdefault(loop, []).append(ring)
 
     def walk(self) -> list[Value]:
         """Reads the loop."""
-        return self.line.equation(self.scene.eqn, self.xs, None)
+        self.outs = loops.scan(self.line, self.scene.eqn, self.xs, None)
+        return self.outs
 
 
 __all__ = ["FOREVER", "Lone", "PAST", "mark", "marked"]

@@ -36,6 +36,7 @@ class Merge:
     ):  # fmt: skip
         self.scene, self.line, self.traced = scene, scene.line, traced
         self.effects, self.ids, self.base = effects, ids, base
+        self.times: dict[tuple[int, ...], Ticks] = {}
         self.all = bool((ids < len(effects)).all())
 
     # --- from one entry per class to all cores ---
@@ -50,6 +51,8 @@ class Merge:
 
     def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
         """Times after the base, or marks, per class; `keep` where they say so or take no part."""
+        if self.all and min(per_class) > PAST:
+            return self.real(tuple(per_class))
         moved = self.spread(per_class, KEEP)
         out = self.base + moved
         for mark in {t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST}:
@@ -57,6 +60,12 @@ class Merge:
             old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
             out = np.where(moved == mark, old, out)
         return self.folded(out)
+
+    def real(self, per_class: tuple[int, ...]) -> Ticks:
+        """Times after the base; many clocks of a loop are the same."""
+        if per_class not in self.times:
+            self.times[per_class] = self.folded(self.base + np.array(per_class)[self.ids])
+        return self.times[per_class]
 
     def label(
         self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]

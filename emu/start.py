@@ -27,6 +27,7 @@ def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple
     if not line.contended:
         return _chain(inst, priced, xs, dsts), None
     engine = priced.cost.engine
+    assert engine is not None
     free, last = line.free[engine], line.last[engine]
     found: list[Candidate] = [(last, "engine")]
     if free is not last:

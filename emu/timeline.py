@@ -163,7 +163,8 @@ class Timeline:
             self.device, dict.fromkeys(self.mesh, 1), jump=self.jump, contended=self.contended,
             as_written=self.as_written, trace_core=(0,) * self.rank if traced else None,
         )  # fmt: skip
-        line.core, line.prices, line.literals = core, self.prices, self.literals
+        line.core, line.classes = self.core or core, self.classes
+        line.prices, line.literals = self.prices, self.literals
         return line
 
     # --- the walk ---

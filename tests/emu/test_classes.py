@@ -1,14 +1,16 @@
-"""Loops read once per class of cores: each core is timed as if alone, and no state is read twice."""
+"""Loops read once per class of cores: each core as if alone, and no state read twice."""
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from jax import lax
 
-from emu import Known, Program
+from emu import Known, Program, classes
 from tests import helpers
-from tests.helpers import F32, MESH, THROTTLED, TOY
+from tests.helpers import F32, MESH, THROTTLED, TOY, fetch, hop, op, tile
 
 LAW = settings(max_examples=30, derandomize=True, deadline=None)
 
@@ -53,3 +55,77 @@ def test_random_programs_core_by_core(options, program):
 @given(helpers.programs(more=("rotate",)))
 def test_random_programs_core_by_core_with_a_throttled_engine(program):
     as_if_alone(program, THROTTLED)
+
+
+@LAW
+@given(helpers.programs())
+@pytest.mark.parametrize("device", [TOY, THROTTLED], ids=["plain", "throttled"])
+def test_loops_inside_loops_met_again(device, program):
+    """However small the loop, a state met before is not read again, and the clock is the same."""
+    p = Program(functools.partial(helpers.kernel_of, program), MESH, ((),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "SMALL", -1)
+        found = p.read(device, F32)
+    helpers.same_clock(found, p.read(device, F32, jump=False))
+
+
+# --- a ring of cores: some work, others pass on ---
+
+RING, BLOCKS, TILES = 16, 5, 6
+WORK = dict(busy=4, latency=9)
+
+
+def ring_kernel(x, live, kinds):
+    """A hop, then blocks of tiles, each dead, short or long as a table of this core says."""
+
+    def tile_step(acc, kind):
+        def use(n, acc):
+            for engine in ("mul", "add", "io")[:n]:
+                passing = op(tile(buffers=3), acc, engine=engine, **WORK)
+                acc = op(acc, passing, engine="add", **WORK)
+            return acc
+
+        cases = [functools.partial(use, n) for n in range(3)]
+        return lax.switch(kind.astype(jnp.int32), cases, acc), None
+
+    def block(acc, xs):
+        on, row = xs
+        return lax.cond(on != 0, lambda a: lax.scan(tile_step, a, row)[0], lambda a: a, acc), None
+
+    def step(carry, xs):
+        held, spare, acc = carry
+        arrived = hop(spare, held, axis="r", engine="dma", busy=3, latency=11)
+        return (arrived, held, lax.scan(block, acc, xs)[0]), None
+
+    start = tuple(fetch(tile(), x, engine="io", busy=1, latency=1) for _ in range(3))
+    return lax.scan(step, start, (live, kinds))[0]
+
+
+def contiguous(hops):
+    """Core i works at step r if `i >= r`: on the diagonal at first, on whole blocks later."""
+    i, r = np.ogrid[:RING, :hops]
+    kinds = np.where((i >= r)[..., None, None], 2, 0) + np.zeros((BLOCKS, TILES), int)
+    kinds[:, 0] = 2 * (np.arange(BLOCKS)[:, None] > np.arange(TILES)) + np.eye(BLOCKS, TILES)
+    return kinds.astype(np.int8)
+
+
+def read_ring(hops, **options):
+    kinds = contiguous(hops)
+    p = Program(ring_kernel, {"r": RING}, ((), ("r",), ("r",)))
+    args = F32, Known(kinds.any(-1).astype(np.int8)), Known(kinds)
+    return p.read(THROTTLED, *args, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"trace_core": (7,)}, {"as_written": True}], ids=str)
+def test_a_ring_jumped_and_stepped(options):
+    found, stepped = read_ring(RING, **options), read_ring(RING, jump=False, **options)
+    helpers.same_clock(found, stepped)
+    helpers.adds_up(found)
+    assert stepped.stepped > 10 * found.stepped or "trace_core" in options
+
+
+def test_a_state_met_before_is_not_read_again():
+    """Sixteen steps cost few instructions more than four."""
+    few, many = read_ring(4), read_ring(RING)
+    assert many.issued > 2 * few.issued
+    assert many.stepped < few.stepped + 12 * (1 + 5)
