@@ -1,0 +1,52 @@
+"""Ring attention of every mask on every placement, against dense attention in float64.
+
+Each number of ranks compiles once; masks and placements are arguments of that program.
+"""
+
+from operator import le
+
+import numpy as np
+import pytest
+
+from tests.kernels.trainium.context.oracle import EVERY_PLACEMENT, FLOAT32, MASKS, grid, unwrapped
+
+FEW = [("causal", "zigzag"), ("sinks", "striped"), ("documents", "contiguous")]
+
+
+def assert_all(ranks, cases, *, exact=False):
+    found = {case: grid(ranks).errors(*case, exact=exact) for case in cases}
+    bounds = grid(ranks).bounds(exact)
+    wrong = {case: pair for case, pair in found.items() if not all(map(le, pair, bounds))}
+    assert not wrong, (wrong, bounds)
+    return found
+
+
+def every():
+    return [(mask, placement) for mask in MASKS for placement in EVERY_PLACEMENT]
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 8])
+def test_every_mask_on_every_placement(ranks):
+    assert_all(ranks, every())
+
+
+def test_144_ranks():
+    assert_all(144, FEW)
+
+
+def test_shard_map_agrees_with_vmap():
+    """On eight devices; to float32 rounding, as XLA may order a batched sum otherwise."""
+    arguments = unwrapped(grid(8).attention("documents", "zigzag").arguments(*grid(8).inputs))
+    sharded = grid(8).program.sharded(check_vma=True)(*arguments)
+    within = FLOAT32 * np.abs(grid(8).inputs[2]).max()
+    for one, other in zip(sharded, grid(8).program.run(*arguments), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=within)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 6, 7, 8, 16, 64, 144])
+def test_everything(ranks, exact, record_property):
+    found = assert_all(ranks, every(), exact=exact)
+    for what, of_cases in zip(("output", "logsumexp"), zip(*found.values()), strict=True):
+        record_property(f"largest error of {what}", max(of_cases))

@@ -1,0 +1,56 @@
+"""Schemes beside the ring, caches longer than the queries, and narrow operands."""
+
+import jax.numpy as jnp
+import pytest
+
+from kernels import masks
+from kernels.trainium.context.attention import MXFP8
+from tests.kernels.trainium.context.oracle import (
+    BFLOAT16,
+    FLOAT8,
+    assert_attends,
+    context,
+    masks_of,
+)
+
+DOCUMENTS = masks_of(61)["documents"]
+ONE = dict(heads=1, kv_heads=1, lanes=1)
+PAIR = dict(heads=2, kv_heads=1, lanes=1)
+
+SCHEMES = {
+    "all-gather": dict(mask=DOCUMENTS, ranks=3, queries=40, **PAIR),
+    "ulysses": dict(mask=masks.window(7), ranks=2, lanes=1),
+    "ulysses-ring": dict(mask=DOCUMENTS, ranks=4, inner=2, lanes=1),
+    "tiles": dict(mask=masks.sinks(3, 20), ranks=6, inner=3, **PAIR),
+    "pass-q": dict(mask=masks.window(30), ranks=3, queries=7, placement="striped", **PAIR),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scheme(scheme):
+    assert_attends(context(scheme=scheme, **SCHEMES[scheme]))
+
+
+NARROW = {
+    "bfloat16, cached keys": (dict(dtype=jnp.bfloat16, queries=50), BFLOAT16),
+    "merged in bfloat16": (dict(dtype=jnp.bfloat16, recipe="bf16-o"), BFLOAT16),
+    "float8": (dict(dtype=jnp.float8_e4m3fn), FLOAT8),
+    "mxfp8": (dict(dtype=MXFP8, head_dim=128, tokens=100, columns=512), FLOAT8),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow(name):
+    sizes, within = NARROW[name]
+    assert_attends(context(DOCUMENTS, ranks=2, **ONE, **sizes), within)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["contiguous", "zigzag", "striped", "tile-cyclic"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scheme_on_every_placement(scheme, placement):
+    """In float64; of masks that leave rows and hops empty."""
+    sizes = SCHEMES[scheme] | dict(mask=DOCUMENTS, placement=placement)
+    assert_attends(context(scheme=scheme, **sizes), exact=True)
+    sizes |= dict(mask=masks.window(5), tokens=45, queries=13)
+    assert_attends(context(scheme=scheme, **sizes), exact=True)
