@@ -79,7 +79,7 @@ class Disaggregated:
 
     def __init__(
         self, config: ModelConfig, weights: Any, *, tokens: int, new_tokens: int, chips: int,
-        cores: int = 1, dtype: Any,
+        cores: int = 1, dtype: Any, placement: str = "contiguous",
     ):  # fmt: skip
         """Lays the weights out on both machines.
 
@@ -91,6 +91,7 @@ class Disaggregated:
           chips: size of the prefill ring.
           cores: NeuronCores of each chip that share its heads, FFN and vocabulary.
           dtype: of weights, activations and cache on both machines.
+          placement: of the prompt's tokens on the chips, see `Prefill`.
 
         Raises:
           ModelError: prompt and answer exceed the model's context.
@@ -101,8 +102,9 @@ class Disaggregated:
         context = tokens + new_tokens
         self.decoder = Decoder(config, weights, context=context, dtype=dtype, device=WSE3.at())
         self.prefill = Prefill(
-            config, weights, tokens=tokens, chips=chips, cores=cores, dtype=dtype
-        )
+            config, weights, tokens=tokens, chips=chips, cores=cores, dtype=dtype,
+            placement=placement,
+        )  # fmt: skip
         self.chip = with_cores(TRN3, cores)
         self.prefill_peaks = self.prefill.memory(self.chip.at())
 
@@ -135,8 +137,7 @@ class Disaggregated:
         """The hand-off of this prompt's cache after a prefill read under `band`."""
         link: Device = EFA.at(band)
         return handoff(
-            self.config, link, tokens=self.tokens,
-            tokens_per_chip=self.prefill.tiling.tokens, dtype=self.dtype,
+            self.config, link, held=self.prefill.held, dtype=self.dtype,
             layer_done_s=reading.layer_done_s, prefill_s=reading.clock.seconds, stream=stream,
         )  # fmt: skip
 

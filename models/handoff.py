@@ -1,11 +1,12 @@
 """Hand-off of the KV cache: which bytes leave which chip when, and how long the wafer waits.
 
-Prefill leaves tokens on the ring in contiguous runs, per layer; the wafer keeps each layer in a
-region of its own. So a message is one layer's keys and values of one chip, sent as soon as that
+Prefill leaves tokens on the chips of a ring, per layer; the wafer keeps each layer in a region of
+its own. So a message is one layer's keys and values of one chip, sent as soon as that
 layer is done (`stream="layer"`) or after the whole prefill (`stream="bulk"`). Padding is not sent.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -41,17 +42,11 @@ def token_bytes(config: ModelConfig, dtype: Any) -> int:
     return 2 * config.num_key_value_heads * config.head_dim * jnp.dtype(dtype).itemsize
 
 
-def tokens_on(chip: int, tokens: int, tokens_per_chip: int) -> int:
-    """How many of a prompt's tokens a chip holds under contiguous placement."""
-    return max(0, min(tokens - chip * tokens_per_chip, tokens_per_chip))
-
-
 def handoff(
     config: ModelConfig,
     link: Device,
     *,
-    tokens: int,
-    tokens_per_chip: int,
+    held: Sequence[int],
     dtype: Any,
     layer_done_s: list[float],
     prefill_s: float,
@@ -62,8 +57,7 @@ def handoff(
     Args:
       config: sizes.
       link: an `emu.interconnect.LinkSheet` under one band.
-      tokens: prompt length.
-      tokens_per_chip: tokens each chip holds, padding included.
+      held: tokens that each chip holds, without padding.
       dtype: of the cache; it arrives as it left.
       layer_done_s: when each layer's keys and values were complete.
       prefill_s: when the prefill ended.
@@ -80,10 +74,10 @@ def handoff(
         )
     each, end = token_bytes(config, dtype), Fraction(prefill_s)
     messages = [
-        Message(Fraction(done) if stream == "layer" else end, chip, held * each)
+        Message(Fraction(done) if stream == "layer" else end, chip, tokens * each)
         for done in layer_done_s
-        for chip in range(-(-tokens // tokens_per_chip))
-        if (held := tokens_on(chip, tokens, tokens_per_chip))
+        for chip, tokens in enumerate(held)
+        if tokens
     ]
     transfer = send(link, messages)
     return Handoff(transfer, float(max(Fraction(0), transfer.finished_s - end)))

@@ -6,6 +6,7 @@ Tokens are spread over the chips; heads, FFN columns and vocabulary over the cor
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import Device, Program, Reading
+from emu import Device, Known, Program, Reading
+from kernels.choose_placement import choose
+from kernels.masks import causal
 from kernels.trainium import head
+from kernels.trainium.context.ring import Ring
 from kernels.trainium.layer import layer
+from kernels.trainium.layer_ring import attention_tiling, layer_ring
 from kernels.trainium.tiling import LayerTiling, tile_tokens
 from models.config import ModelConfig
 from models.pack import pack_weights, specs
@@ -66,7 +71,7 @@ class Prefill:
 
     def __init__(
         self, config: ModelConfig, weights: Any, *, tokens: int, chips: int, cores: int = 1,
-        dtype: Any,
+        dtype: Any, placement: str = "contiguous",
     ):  # fmt: skip
         """Packs the weights.
 
@@ -77,41 +82,65 @@ class Prefill:
           chips: size of the ring, at least 1.
           cores: NeuronCores of each chip that run, at least 1.
           dtype: of weights, activations and the cache; sums are float32.
+          placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
+            with the least work on the busiest chip, hop by hop.
         """
         self.config, self.tokens, self.chips, self.cores = config, tokens, chips, cores
         self.dtype, self.shares = jnp.dtype(dtype), divide_model(config, cores)
-        self.tiling = layer_tiling(config, self.shares, math.ceil(tokens / chips), self.dtype)
+        tiling = functools.partial(
+            layer_tiling, config, self.shares, math.ceil(tokens / chips), self.dtype
+        )
+        self.placement = placement
+        if placement == "auto":
+            self.placement = choose_placement(tiling, tokens, chips)
+        self.tiling = s = tiling(self.placement)
+        self.ring = layer_ring(s, tokens=tokens, chips=chips, axis=CHIP, placement=self.placement)
         self.weights = pack_weights(weights, self.tiling, self.shares)
         core_axis = CORE if cores > 1 else None
         self.program = Program(
             functools.partial(
-                prefill_kernel, s=self.tiling, chips=chips, core_axis=core_axis,
-                last=(tokens - 1) % self.tiling.tokens, owner=self.owner,
+                prefill_kernel, s=s, ring=self.ring.ring, core_axis=core_axis,
+                last=self._last[1], owner=self.owner,
             ),
             {CHIP: chips} | ({core_axis: cores} if core_axis else {}),
-            in_specs=(specs(self.weights, core_axis), (CHIP,), (CHIP,), (CHIP,)),
+            in_specs=(specs(self.weights, core_axis), *((CHIP,),) * 4, ()),
         )  # fmt: skip
 
     @property
     def owner(self) -> int:
         """The chip that holds the prompt's last token."""
-        return (self.tokens - 1) // self.tiling.tokens
+        return self._last[0]
+
+    @functools.cached_property
+    def _last(self) -> tuple[int, int]:
+        """Chip and slot of the prompt's last token."""
+        chip, slot = np.argwhere(self.ring.where.positions() == self.tokens - 1)[0]
+        return int(chip), int(slot)
+
+    @property
+    def held(self) -> list[int]:
+        """Tokens that each chip holds, without padding."""
+        return (self.ring.where.positions() < self.tokens).sum(1).tolist()
 
     @functools.cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
         s = self.tiling
-        cos, sin = rope_tables(self.config, np.arange(self.chips * s.tokens))
+        cos, sin = rope_tables(self.config, self.ring.where.positions().ravel())
         shape = (self.chips, s.blocks, s.tiles, s.rows, s.head_dim // 2)
         return np.asarray(cos).reshape(shape), np.asarray(sin).reshape(shape)
 
     def arguments(self, prompt: list[int]) -> tuple[Any, ...]:
         """The program's arguments for a prompt; padding repeats token 0, which no query sees."""
         s = self.tiling
-        ids = np.zeros(self.chips * s.tokens, np.int32)
-        ids[: self.tokens] = prompt
+        ids = self.ring.where.spread(np.asarray(prompt, np.int32))
         ids = ids.reshape(self.chips, s.blocks, s.tiles, s.rows)
-        return self.weights, jnp.asarray(ids), *map(jnp.asarray, self.tables)
+        known = jax.tree.map(
+            lambda x: jnp.asarray(x.value), self.ring.known(with_masks=True),
+            is_leaf=lambda x: isinstance(x, Known),
+        )  # fmt: skip
+        biases = jnp.asarray(self.ring.hops.biases(jnp.bfloat16))
+        return self.weights, jnp.asarray(ids), *map(jnp.asarray, self.tables), known, biases
 
     def compile(self, prompt: list[int]) -> Any:
         """The compiled program, to be handed to `run`."""
@@ -149,12 +178,12 @@ class Prefill:
           k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
           v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
         """
-        layers, d, owners = k.shape[2], self.config.head_dim, self.shares.kv_owners()
+        d, owners, where = self.config.head_dim, self.shares.kv_owners(), self.ring.where
         v = np.asarray(v).reshape(*v.shape[:-1], -1, d)
-        k = np.asarray(k).transpose(2, 0, 3, 6, 1, 4, 5)
-        v = v.transpose(2, 0, 3, 4, 1, 5, 6)
-        flat = (x.reshape(layers, -1, self.shares.kv_heads.size, d) for x in (k, v))
-        keys, values = (x[:, : self.tokens, owners] for x in flat)
+        # To [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
+        k, v = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5), v.transpose(0, 2, 3, 4, 1, 5, 6)
+        shape = *k.shape[:2], where.slots, self.shares.kv_heads.size, d
+        keys, values = (where.collect(x.reshape(shape), axis=1)[:, :, owners] for x in (k, v))
         return keys, values
 
     def read(self, device: Device, **options: Any) -> PrefillReading:
@@ -186,7 +215,9 @@ class Prefill:
         tokens = (chips, s.blocks, s.tiles, s.rows)
         table = jax.ShapeDtypeStruct((*tokens, s.head_dim // 2), jnp.float32)
         struct = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights)
-        return struct, jax.ShapeDtypeStruct(tokens, jnp.int32), table, table
+        known = self.ring.known(with_masks=False)
+        bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), jnp.bfloat16)
+        return struct, jax.ShapeDtypeStruct(tokens, jnp.int32), table, table, known, bias
 
     @property
     def useful_flops(self) -> int:
@@ -194,14 +225,27 @@ class Prefill:
         return useful_flops(self.config, self.tokens)
 
 
-def layer_tiling(config: ModelConfig, shares: Shares, tokens: int, dtype: Any) -> LayerTiling:
+def layer_tiling(
+    config: ModelConfig, shares: Shares, tokens: int, dtype: Any, placement: str = "contiguous"
+) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
     heads, kv_heads, ffn = (x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn))
-    blocks, tiles, rows = tile_tokens(tokens, config.hidden_size, ffn, dtype)
+    chunks = 2 if placement == "zigzag" else 1
+    blocks, tiles, rows = tile_tokens(tokens, config.hidden_size, ffn, dtype, chunks)
     return LayerTiling(
         config.hidden_size, ffn, heads, kv_heads, config.head_dim, config.rms_norm_eps,
-        config.qk_norm, blocks, tiles, rows, dtype,
+        config.qk_norm, blocks, tiles, rows, dtype, chunks,
     )  # fmt: skip
+
+
+def choose_placement(tiling: Callable[[str], LayerTiling], tokens: int, chips: int) -> str:
+    """The placement of least causal work; `tiling` gives sizes for a placement."""
+
+    def sizes(placement: str) -> tuple[int, int, int, int]:
+        s = attention_tiling(tiling(placement))
+        return s.slots, s.rows, s.block_tiles * s.rows, s.columns
+
+    return choose(causal, tokens, chips, slots_of=sizes, hop_tiles=1.0).name
 
 
 def useful_flops(config: ModelConfig, tokens: int) -> int:
@@ -219,8 +263,8 @@ def useful_flops(config: ModelConfig, tokens: int) -> int:
 
 
 def prefill_kernel(
-    weights: Any, ids: Any, cos: Any, sin: Any, *, s: LayerTiling, chips: int,
-    core_axis: str | None, last: int, owner: int,
+    weights: Any, ids: Any, cos: Any, sin: Any, work: Any, patterns: Any, *, s: LayerTiling,
+    ring: Ring, core_axis: str | None, last: int, owner: int,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """The whole prefill on one core: embedding, every layer, the last token's logits.
 
@@ -229,7 +273,7 @@ def prefill_kernel(
     """
 
     def one(x: Any, w: Any) -> tuple[Any, Any]:
-        x, k, v = layer(x, cos, sin, w, s, chips=chips, axis=CHIP, core_axis=core_axis)
+        x, k, v = layer(x, cos, sin, w, work, patterns, s, ring=ring, core_axis=core_axis)
         return x, (k, v)
 
     x = head.embed(ids, weights["embed"], s)

@@ -14,16 +14,17 @@ from emu.trainium.collectives import all_reduce
 from emu.trainium.isa import tensor_add_at, tensor_copy_at, tensor_tensor
 from emu.trainium.memory import dma_load, dma_load_at, dma_store, hbm, sbuf
 from emu.trainium.sheet import LOAD_QUEUES
+from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.layer_ring import attention_tiling
 from kernels.trainium.matmul import project
 from kernels.trainium.mlp import swiglu
 from kernels.trainium.norm import normalised_transposed
 from kernels.trainium.qkv import load_block, qkv
-from kernels.trainium.ring_attention import ring_attention
 from kernels.trainium.tiling import LayerTiling, divide, index
 
 
 def layer(
-    x: Any, cos: Any, sin: Any, w: Any, s: LayerTiling, *, chips: int, axis: str,
+    x: Any, cos: Any, sin: Any, w: Any, work: Any, patterns: Any, s: LayerTiling, *, ring: Ring,
     core_axis: str | None = None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Attention and MLP with their residuals.
@@ -32,16 +33,18 @@ def layer(
       x: HBM `[blocks, tiles, rows, hidden padded]`, this chip's hidden states.
       cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
       w: this layer's weights, as `models.pack` packs them.
+      work, patterns: see `ring_attention`.
       s: sizes; heads and FFN are this core's share.
-      chips: size of the ring.
-      axis: mesh axis of the ring.
+      ring: of the chips.
       core_axis: mesh axis of the chip's cores that share the layer; None where one has it all.
 
     Returns:
       The next hidden states, and k and v as `qkv` gives them, all in HBM.
     """
     q, k, v = qkv(x, cos, sin, w, s)
-    attended = ring_attention(q, k, v, s, chips=chips, axis=axis)
+    attended = ring_attention(
+        (q,), ((k,), v), work, patterns, attention_tiling(s), ring, transposed=True
+    )
     if core_axis is None:
         return after_attention(x, attended, w, s), k, v
     return after_shared_attention(x, attended, w, s, axis=core_axis), k, v

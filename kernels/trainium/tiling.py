@@ -44,6 +44,7 @@ class LayerTiling:
       qk_norm: whether q and k are normalised per head (Qwen3).
       blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
       dtype: of weights, activations and the KV cache; accumulation is float32.
+      chunks: runs of positions in which the tokens stand; a K/V tile is within one.
     """
 
     hidden: int
@@ -57,6 +58,7 @@ class LayerTiling:
     tiles: int
     rows: int
     dtype: Any
+    chunks: int = 1
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
@@ -96,11 +98,16 @@ class LayerTiling:
     def kv_tiles(self) -> int:
         """Token tiles that form one K/V tile: at most 512 columns, and a bank for each to turn."""
         limit = min(BANK_COLUMNS // self.rows, BANKS - 2)
-        return largest_divisor(self.blocks * self.tiles, limit)
+        return largest_divisor(self.blocks * self.tiles // self.chunks, limit)
 
 
-def tile_tokens(tokens: int, hidden: int, ffn: int, dtype: Any) -> tuple[int, int, int]:
-    """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short."""
+def tile_tokens(
+    tokens: int, hidden: int, ffn: int, dtype: Any, chunks: int = 1
+) -> tuple[int, int, int]:
+    """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
+
+    There are as many token tiles as make equal chunks.
+    """
     itemsize = jnp.dtype(dtype).itemsize
     columns = math.ceil(hidden / PARTITIONS) * 2 + math.ceil(ffn / PARTITIONS)
     room = SBUF_BYTES - RINGS * CHUNK_BYTES - hidden * itemsize - ATTENTION_BYTES
@@ -112,8 +119,11 @@ def tile_tokens(tokens: int, hidden: int, ffn: int, dtype: Any) -> tuple[int, in
     while block > 1 and held(block) > room:
         block //= 2
     blocks = math.ceil(tokens / block)
-    tiles, rows = split(math.ceil(tokens / blocks), PARTITIONS)
-    return blocks, tiles, rows
+    each = math.ceil(tokens / blocks)
+    tiles, _ = split(each, PARTITIONS)
+    while blocks * tiles % chunks:
+        tiles += 1
+    return blocks, tiles, math.ceil(each / tiles)
 
 
 def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from emu.interconnect import EFA
 from models.config import ModelConfig
-from models.handoff import handoff, token_bytes, tokens_on
+from models.handoff import handoff, token_bytes
 
 CONFIG = ModelConfig(
     name="tiny", model_type="llama", hidden_size=64, intermediate_size=128, num_hidden_layers=4,
@@ -19,21 +19,10 @@ LINK = EFA.at()
 DONE_S = [0.1, 0.2, 0.3, 0.4]
 
 
-def moved(stream="layer", tokens=1000, tokens_per_chip=300, done=DONE_S, dtype=jnp.bfloat16):
+def moved(stream="layer", held=(300, 300, 300, 100), done=DONE_S, dtype=jnp.bfloat16):
     return handoff(
-        CONFIG, LINK, tokens=tokens, tokens_per_chip=tokens_per_chip, dtype=dtype,
-        layer_done_s=done, prefill_s=0.41, stream=stream,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("tokens", [1, 3, 300, 301, 1000, 1200])
-@pytest.mark.parametrize("each", [1, 7, 300])
-def test_every_token_is_on_one_chip(tokens, each):
-    chips = -(-tokens // each)
-    held = [tokens_on(chip, tokens, each) for chip in range(chips + 3)]
-    assert sum(held) == tokens
-    assert held[:chips] == [each] * (chips - 1) + [tokens - each * (chips - 1)]
-    assert held[chips:] == [0, 0, 0]
+        CONFIG, LINK, held=held, dtype=dtype, layer_done_s=done, prefill_s=0.41, stream=stream
+    )
 
 
 @pytest.mark.parametrize("dtype, itemsize", [(jnp.float32, 4), (jnp.bfloat16, 2)])
@@ -47,7 +36,7 @@ def test_bytes(stream, dtype, itemsize):
 def test_one_message_a_layer_and_chip():
     """Chips hold 300, 300, 300 and 100 tokens."""
     assert len(moved().transfer.arrived_s) == 4 * 4
-    assert len(moved(tokens=1).transfer.arrived_s) == 4
+    assert len(moved(held=(0, 1, 0)).transfer.arrived_s) == 4
 
 
 def test_streaming_hides_all_but_the_last_layer():
@@ -80,8 +69,8 @@ def test_wider_caches_take_longer():
     wide = dataclasses.replace(CONFIG, num_key_value_heads=4)
     both = [
         handoff(
-            c, LINK, tokens=100_000, tokens_per_chip=25_000, dtype=jnp.float32,
-            layer_done_s=DONE_S, prefill_s=0.41, stream="bulk",
+            c, LINK, held=(25_000,) * 4, dtype=jnp.float32, layer_done_s=DONE_S, prefill_s=0.41,
+            stream="bulk",
         ).time_s
         for c in (CONFIG, wide)
     ]  # fmt: skip

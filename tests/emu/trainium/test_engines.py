@@ -83,6 +83,9 @@ CASES = {
     "copy fp32 to bf16": case(isa.tensor_copy, HALF, Y, busy=512),
     "copy short": case(isa.tensor_copy, sbuf(P, 8), sbuf(P, 8), busy=64),
     "copy_at": at(isa.tensor_copy_at, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}),
+    "copy_every": case(
+        isa.tensor_copy_every, sbuf(P, N, 4, dtype=BF16), HALF_PSUM, REGISTER, busy=512
+    ),
     "dynamic source": case(isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600),
     "dynamic source, long": case(
         isa.tensor_copy_dynamic_src, sbuf(P, 700), sbuf(P, 900), OFFSET, busy=700
@@ -235,6 +238,11 @@ ELSEWHERE = {
     "copy bf16": ("scalar", case(isa.tensor_copy, HALF, HALF_PSUM, busy={3: 512, 4: 256})),
     "copy fp8": ("scalar", case(isa.tensor_copy, FP8, FP8, busy={3: 512, 4: 256})),
     "copy_at": ("scalar", at(isa.tensor_copy_at, HALF_PSUM, busy={3: 512, 4: 256})),
+    "copy_every": (
+        "scalar",
+        case(isa.tensor_copy_every, sbuf(P, N, 4, dtype=BF16), HALF_PSUM, REGISTER,
+             busy=same(512, NEW)),
+    ),
     "copy by GpSimd": ("gpsimd", case(isa.tensor_copy, HALF, HALF, busy=512)),
     "dynamic": (
         "gpsimd", case(isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600),
