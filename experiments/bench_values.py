@@ -98,12 +98,14 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     """One Llama-3.1-8B layer's prefill: plain JAX computes every score and masks half of them."""
     config = layer_config()
     weights = random_weights(config, seed=0)
-    program, (x, turns, _, packed), s = layer_program(weights, tokens)
+    program, (x, turns, _, packed, *_), ring = layer_program(weights, tokens)
+    slots, tables = ring.where.slots, (ring.known(with_masks=True), ring.hops.biases(BF16))
     w = {n: jnp.asarray(a[0], BF16) for n, a in weights["layers"].items()}
-    hidden = jax.random.normal(jax.random.key(1), (s.tokens, s.hidden), F32).astype(BF16)
-    cos, sin = (jnp.asarray(t) for t in rope_tables(config, np.arange(s.tokens)))
+    hidden = jax.random.normal(jax.random.key(1), (slots, config.hidden_size), F32).astype(BF16)
+    cos, sin = (jnp.asarray(t) for t in rope_tables(config, np.arange(slots)))
     args = hidden.reshape(x.shape), cos.reshape(turns.shape), sin.reshape(turns.shape), packed
-    shaped = lambda out: out[0].reshape(s.tokens, s.hidden_padded)  # noqa: E731
+    args = *args, *tables
+    shaped = lambda out: out[0].reshape(slots, -1)  # noqa: E731
     plain = lambda *args: plain_layer(config, *args)  # noqa: E731
     return compared(program, args, shaped, plain, (w, hidden, cos, sin), repeats)
 

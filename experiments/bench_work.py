@@ -102,13 +102,14 @@ def layer_program(weights: Any, tokens: int = TOKENS) -> tuple[Any, tuple[Any, .
       tokens: of the prompt.
 
     Returns:
-      The program, its arguments (hidden states and RoPE tables as shapes), and the tiling.
+      The program, its arguments (all data but the weights as shapes), and the ring of one.
     """
     import jax
     import jax.numpy as jnp
 
     from emu import Program
     from kernels.trainium.layer import layer
+    from kernels.trainium.layer_ring import layer_ring
     from models.pack import pack_weights
     from models.prefill import layer_tiling
     from models.tensor_parallel import divide_model
@@ -118,13 +119,15 @@ def layer_program(weights: Any, tokens: int = TOKENS) -> tuple[Any, tuple[Any, .
     s = layer_tiling(config, shares, tokens, dtype)
     packed = pack_weights(weights, s, shares)["layers"]
     w = jax.tree.map(_first_layer, packed)
-    kernel = functools.partial(layer, s=s, chips=1, axis=LAYER_AXIS)
+    ring = layer_ring(s, tokens=tokens, chips=1, axis=LAYER_AXIS)
+    kernel = functools.partial(layer, s=s, ring=ring.ring)
     split = (LAYER_AXIS,)
     by_tile = (1, s.blocks, s.tiles, s.rows)
     x = jax.ShapeDtypeStruct((*by_tile, s.hidden_padded), dtype)
     turns = jax.ShapeDtypeStruct((*by_tile, s.head_dim // 2), jnp.float32)
-    program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, ()))
-    return program, (x, turns, turns, w), s
+    program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, (), split, ()))
+    bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), dtype)
+    return program, (x, turns, turns, w, ring.known(with_masks=False), bias), ring
 
 
 def _first_layer(w: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import cli, quickstart_picture, quickstart_report
+from kernels.placement import PLACEMENTS
 from models import oracle
 from models.disaggregated import Clock, Disaggregated, check_context
 from models.load import Loaded, load
@@ -23,6 +24,7 @@ from models.transformer import from_weights
 
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)
+PLACED = (*PLACEMENTS, "auto")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -32,6 +34,7 @@ class Run:
 
     Attributes:
       chips, cores: in the prefill ring, and NeuronCores of each chip.
+      placement: of the prompt's tokens on the chips.
       tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
       logits: of each generated id, end-of-sequence included.
       oracle_tokens, oracle_logits: the plain float32 model's own.
@@ -44,6 +47,7 @@ class Run:
     prompt_ids: list[int]
     chips: int
     cores: int
+    placement: str
     dtype: str
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: str = ""
@@ -118,6 +122,10 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--tokens", default="12", help="most tokens to generate (12)")
     p.add_argument("--chips", default="4", help="Trainium3 chips in the ring (4)")
     p.add_argument("--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)")
+    p.add_argument(
+        "--placement", default="contiguous",
+        help=f"of the prompt on the chips: {', '.join(PLACED)} (contiguous)",
+    )  # fmt: skip
     p.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
     p.add_argument("--ignore-eos", action="store_true", help="generate exactly --tokens tokens")
     p.add_argument("--out", help="folder for quickstart.json and quickstart.png")
@@ -128,6 +136,10 @@ def arguments() -> argparse.Namespace:
     if args.cores not in CORES:
         raise cli.UsageError(
             f"--cores is {args.cores}, must be one of {', '.join(map(str, CORES))}"
+        )
+    if args.placement not in PLACED:
+        raise cli.UsageError(
+            f"--placement is {args.placement!r}, must be one of {', '.join(PLACED)}"
         )
     if args.dtype not in DTYPES:
         raise cli.UsageError(f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}")
@@ -159,7 +171,10 @@ def answer(
         model = load(args.model, stage.update)
         ids = model.tokenizer.chat(args.prompt)
         check_context(model.config, len(ids), args.tokens)
-    run = Run(model, args.prompt, ids, args.chips, args.cores, args.dtype, wall_s=stages.wall_s)
+    run = Run(
+        model, args.prompt, ids, args.chips, args.cores, args.placement, args.dtype,
+        wall_s=stages.wall_s,
+    )  # fmt: skip
     try:
         execute(run, args, console, stages)
     except KeyboardInterrupt:
@@ -178,9 +193,9 @@ def execute(run: Run, args: argparse.Namespace, console: Console, stages: Stages
     with stages("load", "laying the weights out on both machines"):
         machine = Disaggregated(
             c, run.model.weights, tokens=n, new_tokens=args.tokens, chips=args.chips,
-            cores=args.cores, dtype=jnp.dtype(args.dtype),
+            cores=args.cores, dtype=jnp.dtype(args.dtype), placement=args.placement,
         )  # fmt: skip
-        run.machine = machine
+        run.machine, run.placement = machine, machine.prefill.placement
     with stages("compile", "compiling the prefill"):
         compiled = machine.prefill.compile(run.prompt_ids)
     with stages("prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"):

@@ -84,6 +84,7 @@ def _prefill(run: Any) -> dict[str, Any]:
     return {
         "chips": run.chips,
         "cores_per_chip": run.cores,
+        "placement": run.placement,
         "time_s": banded(lambda b: clock.prefill[b].clock.seconds),
         "flops": nominal.tally.flops,
         "useful_flops": machine.prefill.useful_flops,
@@ -249,6 +250,7 @@ def _machines(data: dict[str, Any]) -> Table:
         table.add_column(heading)
     cores = f"{p['chips']} chips, {p['cores_per_chip']} of {TRN3.at().cores_per_chip} cores each"
     table.add_row("cores", cores, f"{d['pes']:,} PEs on {d['wafers']} wafer")
+    table.add_row("placement", p["placement"], "")
     useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
     table.add_row("issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps")
     hbm = f"HBM {count(p['hbm_bytes'], 'B')}, SBUF {count(p['sbuf_bytes'], 'B')}, "

@@ -1,7 +1,6 @@
 """Kernels in float64 equal their float64 references: what is wrong in float32 is rounding alone."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import draw, wide
 from tests.kernels.trainium.test_flash import expected_of as flash_expected
 from tests.kernels.trainium.test_ladder import softmax
-from tests.kernels.trainium.test_trn_attention import expected_of, laid_out, qkv, ring
 from tests.kernels.trainium.test_trn_layer import SIZES, case
 
 WITHIN = 1e-12  # of the Euclidean norm; float64 itself rounds at 1e-16
@@ -103,15 +101,6 @@ def test_mx_is_refused(name):
 # --- several chips ---
 
 
-@pytest.mark.parametrize("chips", [1, 2, 3, 4])
-def test_ring_attention(chips):
-    s = ref.tiling(tiles=4, rows=7, dtype=jnp.dtype(jnp.bfloat16))
-    q, k, v = qkv(s, chips, jnp.bfloat16)
-    args = laid_out(s, chips, q, k, v)
-    same(ring(s, chips).exact(*args), expected_of(s, chips, q, k, v))
-    assert chips != 2 or not narrow(ring(s, chips), args)
-
-
 def test_layer():
     """Norms, projections, RoPE, ring attention and MLP, with sums over the cores of a chip."""
     c = case(SIZES, 2)
@@ -120,42 +109,6 @@ def test_layer():
 
 
 # --- gradients ---
-
-
-def dense(s, chips):
-    """Causal attention as one softmax, on arguments and results laid out as the ring's."""
-    tokens = chips * s.tokens
-
-    def attend(q, k, v):
-        q, k = (x.transpose(0, 1, 4, 2, 3).reshape(tokens, -1, s.head_dim) for x in (q, k))
-        v = v.reshape(tokens, -1, s.head_dim)
-        k, v = (jnp.repeat(x, s.heads // s.kv_heads, axis=1) for x in (k, v))
-        scores = jnp.einsum("qhd,khd->hqk", q, k) * (1 / math.sqrt(s.head_dim))
-        scores = jnp.where(np.tri(tokens, dtype=bool)[None], scores, -jnp.inf)
-        out = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores, axis=-1), v)
-        out = out.reshape(chips, -1, s.rows, s.heads, s.head_dim)
-        return out.transpose(0, 3, 1, 4, 2)
-
-    return attend
-
-
-def slopes(fn, weights, args):
-    def loss(*args):
-        return jnp.sum(fn(*args) * weights)
-
-    # Compiled in half the time, and to the same roundings as far as they matter here.
-    quick = {"xla_backend_optimization_level": 0}
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)), compiler_options=quick)(*args)
-
-
-def test_gradient_of_ring_attention():
-    s, chips = ref.tiling(tiles=2, rows=5), 2
-    args, program = laid_out(s, chips, *qkv(s, chips)), ring(s, chips)
-    weights = draw(7, chips, s.heads, s.tiles, s.head_dim, s.rows)
-    with precision.exact():
-        wides = precision.widen(weights), [precision.widen(x) for x in args]
-        actual, expected = (slopes(fn, *wides) for fn in (program.batched, dense(s, chips)))
-    jax.tree.map(lambda a, e: same(np.asarray(a), np.asarray(e)), actual, expected)
 
 
 def test_gradients_of_both_readings():
