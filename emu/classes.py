@@ -5,7 +5,6 @@ Cores that decide alike and differ by a shift in time are one class; one of them
 whenever the same loop is met again in the same state.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -15,11 +14,11 @@ from emu import decisions, loops
 from emu import jaxpr as jx
 from emu.effect import ALWAYS, Effect, Taking, Unclear
 from emu.instruction import lookup
-from emu.label import Names
 from emu.lone import Lone
 from emu.merge import Merge
 from emu.patterns import Patterns
-from emu.scene import Row, Scene
+from emu.reach import Reach, Start
+from emu.scene import Scene
 from emu.values import Value
 
 MAX_CELLS = 4096
@@ -28,15 +27,6 @@ MAX_CELLS = 4096
 MAX_CLASSES, FEW = 256, 16
 # A loop is stepped about so often before it is jumped, and is met again for about so many steps.
 SETTLED, SMALL = 4, 400
-EARLY = -(1 << 58)  # in place of a time that is too early to decide anything
-
-
-@dataclasses.dataclass(frozen=True)
-class Reach:
-    """What a loop reads and uses with certain decisions: engines and ports."""
-
-    engines: list[str]
-    ports: list[Any]
 
 
 class Kept:
@@ -106,26 +96,36 @@ def _apart(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> l
     if patterns is None or knowns is None:
         return None
     found = Classes(scene, patterns)
-    alike = active is None and len(found.patterns) == 1
+    alike = active is None and len(found.cells) == 1
     if not found.divide(FEW if alike else MAX_CLASSES):
         if alike:
             line.classes.together.add(id(eqn))
         return None
     effects = found.effects()
-    if not all(_complete(scene, e, knowns) for e in effects):
+    if not all(_complete(e, knowns) for e in effects):
         return None
     return found.merge(effects, knowns)
 
 
-def _complete(scene: Scene, effect: Effect, knowns: list[Any]) -> bool:
-    """Whether an effect says all: not where known integers appear, or outputs are mere inputs."""
+def _complete(effect: Effect, knowns: list[Any]) -> bool:
+    """Whether an effect says all: not where known integers appear, or a stack is of mere inputs."""
     carry, stacks = effect.outs[: len(knowns)], effect.outs[len(knowns) :]
     appeared = any(o.known and k is None for o, k in zip(carry, knowns))
-    return not appeared and all(o.ready > 0 or not stacks or effect.touched for o in stacks)
+    return not appeared and all(effect.touched and o.ready >= 0 for o in stacks)
 
 
 class Classes:
-    """The cores of a scene by class."""
+    """The cores of a scene by class.
+
+    Attributes:
+      cells: pattern of decisions to the cells that have it.
+      ids: class of each cell.
+      base: what its times count from.
+      keys, first, past: of each class its key, a cell, and that cell's clocks that are past.
+      traced: the class of the traced core, which is alone in it.
+      walked: cores that were read to tell what the loop uses, by class.
+      read: what was taken off each core that was read.
+    """
 
     def __init__(self, scene: Scene, patterns: np.ndarray):
         self.scene, self.line = scene, scene.line
@@ -133,7 +133,6 @@ class Classes:
         self.cells = {p: [] for p in dict.fromkeys(patterns[scene.here].tolist())}
         for cell in scene.here.tolist():
             self.cells[int(patterns[cell])].append(cell)
-        self.patterns = list(self.cells)
         self.ids = np.full(scene.cells, -1)
         self.base = np.zeros(scene.cells, np.int64)
         self.keys: list[Any] = []
@@ -141,6 +140,7 @@ class Classes:
         self.past: list[list[int]] = []
         self.traced: int | None = None
         self.walked: dict[int, Lone] = {}
+        self.read: list[Taking] = []
         form = scene.form
         self.form = self.kept.forms.setdefault(form, len(self.kept.forms))
         self.known = self.kept.effects if self.line.jump else {}
@@ -149,37 +149,35 @@ class Classes:
 
     def divide(self, limit: int) -> bool:
         """Puts every core into a class; False if there are more than `limit`."""
-        if len(self.patterns) > limit:
-            return False
-        traced = self._traced_cell()
         for pattern, cells in self.cells.items():
-            reach, lone = self._reach(pattern, cells[0])
-            state, past = self._states(reach, np.array(cells))
-            numbers: dict[bytes, int] = {}
-            for cell, row, early in zip(cells, state, past.T, strict=True):
-                key = b"traced" if cell == traced else row.tobytes()
-                if key not in numbers:
-                    numbers[key] = len(self.keys)
-                    self._new(pattern, key, cell, self._rows(reach), early, cell == traced)
-                self.ids[cell] = numbers[key]
-            if lone is not None and reach.engines and cells[0] != traced:
-                self.walked[int(self.ids[cells[0]])] = lone
-            if len(self.keys) > limit:
+            if max(len(self.keys), len(self.cells)) > limit:
                 return False
+            reach, lone = self._reach(pattern, cells[0])
+            start = Start(self.scene, reach, np.array(cells))
+            self.base[cells] = start.base
+            self._number(pattern, cells, start)
+            if lone is not None and reach.engines and cells[0] != self.traced_cell:
+                self.walked[int(self.ids[cells[0]])] = lone
         self.ids[self.ids < 0] = len(self.keys)
-        return True
+        return len(self.keys) <= limit
 
-    def _new(
-        self, pattern: int, key: bytes, cell: int, rows: list[Row], early: np.ndarray, traced: bool
-    ) -> None:
-        number = self.scene.rows
-        self.keys.append((id(self.scene.eqn), pattern, self.form, self.line.prices.lead, key))
-        self.first.append(cell)
-        self.past.append([number[r] for r, e in zip(rows, early, strict=True) if e])
-        if traced:
-            self.traced, self.past[-1] = len(self.keys) - 1, []
+    def _number(self, pattern: int, cells: list[int], start: Start) -> None:
+        """Gives cells that decide alike the numbers of their classes."""
+        loop = id(self.scene.eqn), pattern, self.form, self.line.prices.lead
+        numbers: dict[bytes, int] = {}
+        for at, (cell, state) in enumerate(zip(cells, start.states(self.kept.names))):
+            traced = cell == self.traced_cell
+            state = b"traced" if traced else state
+            if state not in numbers:
+                numbers[state] = len(self.keys)
+                self.keys.append((*loop, state))
+                self.first.append(cell)
+                self.past.append([] if traced else start.marks(at))
+                self.traced = numbers[state] if traced else self.traced
+            self.ids[cell] = numbers[state]
 
-    def _traced_cell(self) -> int | None:
+    @functools.cached_property
+    def traced_cell(self) -> int | None:
         core = self.line.trace_core
         if core is None:
             return None
@@ -196,61 +194,6 @@ class Classes:
             ports = [k for k, port in lone.line.ports.items() if port.uses]
             self.kept.reaches[key] = Reach(engines, ports)
         return self.kept.reaches[key], lone
-
-    def _rows(self, reach: Reach) -> list[Row]:
-        """The clocks that such a loop can read."""
-        scene, excluded = self.scene, self.line.prices.excluded
-        rows: list[Row] = [(kind, e) for e in reach.engines for kind in ("last", "free", "paced")]
-        others = {x for e in reach.engines for x in excluded.get(e, ())} - {*reach.engines}
-        rows += [("last", e) for e in sorted(others)]
-        rows += [("idle", i) for i in range(len(scene.buffers)) if i not in scene.aside]
-        rows += [("ready", i) for i, x in enumerate(scene.xs) if x.buffer is not None]
-        return rows + [("port", key) for key in reach.ports if ("port", key) in scene.clocks]
-
-    def _states(self, reach: Reach, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each cell's state `[cells, entries]`, and which clocks are past `[rows, cells]`.
-
-        No instruction starts before the first engine is free, so what is earlier, by the longest
-        lead, decides nothing: not a start, and not what is booked as its cause.
-        """
-        scene, rows = self.scene, self._rows(reach)
-        times = scene.times[:, cells][[scene.rows[r] for r in rows]]
-        used = [scene.rows["last", e] for e in reach.engines]
-        if not self.line.contended:
-            past = np.zeros(times.shape, bool)
-        elif used:
-            last = scene.times[:, cells][used]
-            self.base[cells] = last.min(axis=0)
-            times = times - self.base[cells]
-            past = times < -self.line.prices.lead
-            times = np.concatenate([np.where(past, EARLY, times), last == 0])
-        else:
-            past = np.ones(times.shape, bool)
-            times = np.full(times.shape, EARLY)
-        entries = [*times, *self._names(rows, past, cells), *self._others(reach, cells)]
-        state = np.array(entries, np.int64).reshape(len(entries), len(cells))
-        return np.ascontiguousarray(state.T), past
-
-    def _names(self, rows: list[Row], past: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Whom each clock makes wait for, where it can."""
-        out = np.full(past.shape, -1)
-        for i in np.flatnonzero(~past.all(axis=1)):
-            if (name := self.scene.labels.get(rows[i])) is not None:
-                out[i] = np.where(past[i], -1, self._codes(name, cells))
-        return out
-
-    def _codes(self, name: Any, cells: np.ndarray) -> Any:
-        number = self.kept.names
-        if not isinstance(name, Names):
-            return number.setdefault(name, len(number))
-        codes = np.array([number.setdefault(n, len(number)) for n in name.names])
-        return codes[self.scene.flat(name.which)[cells]]
-
-    def _others(self, reach: Reach, cells: np.ndarray) -> list[np.ndarray]:
-        """Charges of engines that throttle, and which operands are stale."""
-        states = [self.line.throttle[e] for e in reach.engines if e in self.line.throttle]
-        values = [x for state in states for x in (state.charge, state.slow)]
-        return [self.scene.flat(x)[cells].astype(np.int64) for x in (*values, *self.scene.stale)]
 
     # --- what the loop does to each ---
 
@@ -273,31 +216,28 @@ class Classes:
             return None
         base = int(self.base[self.first[i]])
         before = base - self.line.prices.lead if self.line.contended else ALWAYS
+        taking = Taking(lone, base, self.past[i], before)
         try:
-            effect = Taking(lone, base, self.past[i], before).effect(lone.outs)
+            effect = taking.effect(lone.outs)
         except Unclear:
             return None
-        self._count(lone)
+        self.read.append(taking)
         return effect
 
     def _read(self, i: int, traced: bool) -> Effect:
         lone = Lone(self.scene, self.first[i], self.past[i], traced)
         outs = lone.walk()
         taking = Taking(lone, int(self.base[self.first[i]]), [], ALWAYS)
-        effect = taking.effect(outs)
-        self._count(lone)
-        if traced:
-            self.line.events += lone.line.events
-            ours = {*taking.origin, *taking.homes}
-            inside = {k: t for k, t in lone.line.tracked.items() if k not in ours}
-            self.line.tracked.update(inside)
-        return effect
-
-    def _count(self, lone: Lone) -> None:
-        self.line.stepped += lone.line.stepped
-        self.line.unjumped += lone.line.unjumped
+        self.read.append(taking)
+        return taking.effect(outs)
 
     def merge(self, effects: list[Effect], knowns: list[Any]) -> list[Value]:
+        """The loop's outputs on the mesh, once all that it did is there."""
+        for taking in self.read:
+            self.line.stepped += taking.line.stepped
+            self.line.unjumped += taking.line.unjumped
+            self.line.events += taking.line.events
+            self.line.tracked.update(taking.inside)
         merge = Merge(self.scene, effects, self.ids, self.base, self.traced)
         merge.engines()
         merge.counts()

@@ -166,6 +166,12 @@ class Taking:
             self.banks.get(id(b.port)), b.since, self.line.tracked.get(id(b)),
         )  # fmt: skip
 
+    @property
+    def inside(self) -> dict[int, Any]:
+        """What the trace has on tiles that did not outlive the loop."""
+        tracked = self.line.tracked.items()
+        return {i: t for i, t in tracked if i not in self.origin and i not in self.homes}
+
     def ring(self, path: Path, ring: Any) -> tuple[list[Held], list[Path]]:
         for position, b in enumerate(ring.buffers):
             self.homes[id(b)] = "ring", path, position

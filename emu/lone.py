@@ -28,6 +28,17 @@ def marked(time: int) -> int | None:
     return -FOREVER - time if time < PAST else None
 
 
+def alone(line: Any, core: tuple[int, ...], traced: bool) -> Any:
+    """A timeline of one core with nothing issued yet; `traced` records its events."""
+    one = type(line)(
+        line.device, dict.fromkeys(line.mesh, 1), jump=line.jump, contended=line.contended,
+        as_written=line.as_written, trace_core=(0,) * line.rank if traced else None,
+    )  # fmt: skip
+    one.core, one.classes = line.core or core, line.classes
+    one.prices, one.literals = line.prices, line.literals
+    return one
+
+
 class Lone:
     """A core before a loop: its timeline, and copies of what the loop can touch."""
 
@@ -47,7 +58,7 @@ class Lone:
 
     def _line(self) -> Any:
         outer, t = self.scene.line, self.time
-        line = outer.alone(self.scene.at(self.cell), self.traced)
+        line = alone(outer, self.scene.at(self.cell), self.traced)
         for engine in line.last:
             line.last[engine] = line.free[engine] = t["last", engine]
             if t["free", engine] != t["last", engine]:

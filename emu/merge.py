@@ -1,89 +1,21 @@
 """Puts what a loop did on each class of cores back on the mesh's timeline."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from emu import jaxpr as jx
-from emu import label
-from emu.effect import Effect, Held, Out
+from emu.effect import Held, Out
 from emu.errors import BranchBufferMismatch
-from emu.label import Label
-from emu.lone import FOREVER, PAST, marked
-from emu.scene import Path, Scene, graft
+from emu.scene import Path, graft
+from emu.spread import KEEP, Spread
 from emu.throttle import State
-from emu.ticks import Ticks, later
+from emu.ticks import later
 from emu.values import Buffer, Ring, Value
 
-KEEP = -2 * FOREVER  # in place of a time: what was there stays
 
-
-class Merge:
-    """Effects on classes of cores, and who is in which class.
-
-    Attributes:
-      scene: the loop.
-      effects: one per class.
-      ids: class of each cell; those that take no part are in none, the number after the last.
-      base: of each cell, what its class' times count from.
-      traced: the class that is the traced core.
-    """
-
-    def __init__(
-        self, scene: Scene, effects: list[Effect], ids: np.ndarray, base: np.ndarray,
-        traced: int | None,
-    ):  # fmt: skip
-        self.scene, self.line, self.traced = scene, scene.line, traced
-        self.effects, self.ids, self.base = effects, ids, base
-        self.times: dict[tuple[int, ...], Ticks] = {}
-        self.all = bool((ids < len(effects)).all())
-
-    # --- from one entry per class to all cores ---
-
-    def spread(self, per_class: Sequence[Any], absent: Any, dtype: Any = np.int64) -> np.ndarray:
-        """An entry per cell."""
-        return np.array([*per_class, absent], dtype)[self.ids]
-
-    def folded(self, x: np.ndarray) -> Any:
-        """One entry per cell as a time or a state: a plain number if all agree."""
-        return x[0].item() if (x == x[0]).all() else x.reshape(self.scene.frame)
-
-    def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
-        """Times after the base, or marks, per class; `keep` where they say so or take no part."""
-        if self.all and min(per_class) > PAST:
-            return self.real(tuple(per_class))
-        moved = self.spread(per_class, KEEP)
-        out = self.base + moved
-        for mark in {t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST}:
-            old = keep if mark == KEEP else self.scene.times[marked(mark)]
-            old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
-            out = np.where(moved == mark, old, out)
-        return self.folded(out)
-
-    def real(self, per_class: tuple[int, ...]) -> Ticks:
-        """Times after the base; many clocks of a loop are the same."""
-        if per_class not in self.times:
-            self.times[per_class] = self.folded(self.base + np.array(per_class)[self.ids])
-        return self.times[per_class]
-
-    def label(
-        self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]
-    ) -> Label:
-        """Names per class; where the time is a mark, the name that goes with its clock."""
-        pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]
-        distinct, out = list(dict.fromkeys(pairs)), keep
-        for name, time in distinct:
-            new = name if name is not None else keep if time == KEEP else of(marked(time))
-            if self.all and len(distinct) == 1:
-                return new
-            cores = self.spread([p == (name, time) for p in pairs], False, bool)
-            out = label.choose(cores.reshape(self.scene.frame), new, out)
-        return out
-
-    def of_row(self, find: Callable[[Any], Label]) -> Callable[[Any], Label]:
-        rows = list(self.scene.clocks)
-        return lambda row: find(rows[row])
+class Merge(Spread):
+    """Merges engines and counts, then buffers, then outputs."""
 
     # --- engines, ports, counts ---
 

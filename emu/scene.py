@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emu import jaxpr as jx
-from emu.decisions import decides
+from emu.ahead import decides
 from emu.label import Label, Names, prefixed
 from emu.values import Value
 from emu.writes import read_only

@@ -50,7 +50,7 @@ class Timeline:
       within: the rings declared inside each enclosing loop, by the loop's path.
       ports: memory space and bank to its port.
       prices: costs that no count changes, and what they tell of all instructions.
-      core: the core that this timeline is of, if it is of one alone (see `alone`).
+      core: the core that this timeline is of, if it is of one alone (see `emu.lone`).
       whole: whether loops are read on all cores at once.
       classes: what is kept of loops read once per class of cores.
       exchanged: mesh axes along which cores exchanged data in the loop being walked.
@@ -156,16 +156,6 @@ class Timeline:
             return np.full((1,) * self.rank, self.core[at], np.int32)
         index = np.arange(self.grid[at], dtype=np.int32)
         return index.reshape([-1 if i == at else 1 for i in range(self.rank)])
-
-    def alone(self, core: tuple[int, ...], traced: bool) -> "Timeline":
-        """A timeline of one core, with nothing issued yet; `traced` records its events."""
-        line = Timeline(
-            self.device, dict.fromkeys(self.mesh, 1), jump=self.jump, contended=self.contended,
-            as_written=self.as_written, trace_core=(0,) * self.rank if traced else None,
-        )  # fmt: skip
-        line.core, line.classes = self.core or core, self.classes
-        line.prices, line.literals = self.prices, self.literals
-        return line
 
     # --- the walk ---
 

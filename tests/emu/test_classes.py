@@ -129,3 +129,23 @@ def test_a_state_met_before_is_not_read_again():
     few, many = read_ring(4), read_ring(RING)
     assert many.issued > 2 * few.issued
     assert many.stepped < few.stepped + 12 * (1 + 5)
+
+
+def test_a_stack_of_what_the_loop_does_not_make():
+    """Slices that are ready with a tile from outside, later on some cores than on others."""
+
+    def kernel(x):
+        old = fetch(tile(), x, engine="io", busy=1, latency=1)
+        old = helpers.counted(old, old, lax.axis_index("c") * 9, engine="add", busy=1)
+        acc = hop(tile(), fetch(tile(), x, engine="io", busy=1, latency=900), axis="r",
+                  engine="dma", busy=1, latency=2)  # fmt: skip
+
+        def body(acc, _):
+            return op(acc, acc, engine="io", busy=1, latency=1), old
+
+        return lax.scan(body, acc, None, length=20)
+
+    p = Program(kernel, MESH, ((),))
+    helpers.same_clock(p.read(TOY, F32), p.read(TOY, F32, jump=False))
+    slices = p.read(TOY, F32).outputs[1].ready
+    assert np.broadcast_to(slices, (2, 3))[0].tolist() == [4 + 3 * (1 + 9 * c) for c in range(3)]
