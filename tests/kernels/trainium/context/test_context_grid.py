@@ -8,17 +8,26 @@ from operator import le
 import numpy as np
 import pytest
 
-from tests.kernels.trainium.context.oracle import EVERY_PLACEMENT, FLOAT32, MASKS, grid, unwrapped
+from tests.kernels.trainium.context.oracle import (
+    EVERY_PLACEMENT,
+    FLOAT32,
+    MASKS,
+    dense,
+    errors,
+    grid,
+    unwrapped,
+)
 
 FEW = [("causal", "zigzag"), ("sinks", "striped"), ("documents", "contiguous")]
 
 
 def assert_all(ranks, cases, *, exact=False):
+    """Returns the largest errors, of outputs and of log-sum-exps."""
     found = {case: grid(ranks).errors(*case, exact=exact) for case in cases}
     bounds = grid(ranks).bounds(exact)
     wrong = {case: pair for case, pair in found.items() if not all(map(le, pair, bounds))}
     assert not wrong, (wrong, bounds)
-    return found
+    return [max(of_cases) for of_cases in zip(*found.values(), strict=True)]
 
 
 def every():
@@ -34,6 +43,15 @@ def test_144_ranks():
     assert_all(144, FEW)
 
 
+def test_large_scores_do_not_overflow():
+    """Scores near 1,000 err by float32 roundings of 6e-5, some of each, which exp passes on."""
+    q, k, v = grid(3).inputs
+    a = grid(3).attention("documents", "striped")
+    actual = a.results(grid(3).program.run(*a.arguments(30 * q, 30 * k, v)))
+    found = errors(actual, dense(a.mask, 30 * q, 30 * k, v), v)
+    assert found[0] <= 1e-3 and found[1] <= FLOAT32, found
+
+
 def test_shard_map_agrees_with_vmap():
     """On eight devices; to float32 rounding, as XLA may order a batched sum otherwise."""
     arguments = unwrapped(grid(8).attention("documents", "zigzag").arguments(*grid(8).inputs))
@@ -46,7 +64,5 @@ def test_shard_map_agrees_with_vmap():
 @pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 6, 7, 8, 16, 64, 144])
-def test_everything(ranks, exact, record_property):
-    found = assert_all(ranks, every(), exact=exact)
-    for what, of_cases in zip(("output", "logsumexp"), zip(*found.values()), strict=True):
-        record_property(f"largest error of {what}", max(of_cases))
+def test_everything(ranks, exact):
+    assert_all(ranks, every(), exact=exact)
