@@ -16,6 +16,7 @@ from kernels.choose_placement import Choice, choose
 from kernels.masks import Mask
 from kernels.placement import Placement, place
 from kernels.trainium.context import layout, layout_mx
+from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.schemes import SCHEMES, Scheme
 from kernels.trainium.context.sizes import ContextTiling, key_tiling
 from kernels.trainium.context.tables import Sides
@@ -35,6 +36,8 @@ class ContextAttention:
       ranks: chips.
       heads, kv_heads, head_dim: of attention; heads may be any multiple of KV heads.
       value_dim: features of a value; None: as many as of a key.
+      parts: features of a key as they are contracted, at most 128 at a time; None: as few parts
+        as that takes.
       queries: how many of the last tokens are queries; None: all. The others are a cache.
       scheme: one of `SCHEMES`.
       inner: of schemes over two mesh axes, the size of the inner one; it divides the ranks.
@@ -46,6 +49,7 @@ class ContextAttention:
       overlap, unroll: see `Ring`.
       columns: most keys of a key tile.
       lanes: most query tiles that are worked on together.
+      turned: dtype of transposed weights in PSUM: float32 on Trainium1; see `FlashTiling`.
       every_hop: see `ring_hops`.
       masks: how many masks of partly live tiles to make room for; None: as many as there are.
       hop_tiles: for `auto`, one hop's transfer in block by key tile steps.
@@ -58,6 +62,7 @@ class ContextAttention:
     kv_heads: int
     head_dim: int
     value_dim: int | None = None
+    parts: tuple[int, ...] | None = None
     queries: int | None = None
     scheme: str = "ring"
     inner: int = 1
@@ -70,6 +75,7 @@ class ContextAttention:
     unroll: bool = False
     columns: int = BANK_COLUMNS
     lanes: int = 16
+    turned: Any = None
     every_hop: bool = False
     masks: int | None = None
     hop_tiles: float = 1.0
@@ -127,11 +133,12 @@ class ContextAttention:
         count, span, keys = tile(self.tokens)
         tiles, pieces, rows = tile(self.queries or self.tokens)
         full, rest = divmod(self.head_dim, PARTITIONS)
+        parts = self.parts or (PARTITIONS,) * full + ((rest,) if rest else ())
         return ContextTiling(
             self.heads // self.cores, self.kv_heads // self.cores,
-            (PARTITIONS,) * full + ((rest,) if rest else ()), self.value_dim or self.head_dim,
+            parts, self.value_dim or self.head_dim,
             tiles * pieces, rows, pieces, count, span, keys, self.element,
-            self.mx, self.recipe, self.lanes,
+            self.mx, self.recipe, self.lanes, turned=self.turned,
         )  # fmt: skip
 
     @property
@@ -161,6 +168,17 @@ class ContextAttention:
     def built(self) -> Scheme:
         """The scheme for these sizes: its mesh, its kernel and its known integers."""
         return SCHEMES[self.scheme].of(self)
+
+    @property
+    def hops(self) -> Hops:
+        """The hops of the ring.
+
+        Raises:
+          ValueError: a scheme without any.
+        """
+        if not isinstance(self.built.tables, Hops):
+            raise ValueError(f"{self.scheme} has no ring, and so no hops")
+        return self.built.tables
 
     @functools.cached_property
     def program(self) -> Program:

@@ -104,7 +104,7 @@ def ring_hops(
     there = (here - distance) % ranks
     q_of, k_of = (there, here) if queries_travel else (here, there)
     tables = dataclasses.replace(whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of)
-    live = tables.needed.any(0)
+    live = np.asarray(tables.needed.any(0))
     distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
     tables = tables.kept(list(distances))
     if static:

@@ -46,7 +46,8 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
         for head: k = Σ_L wᵀ latent; for piece: v = Σ_L latentᵀ w
     """
     latent, rotary = block
-    pieces, together = s.key_tiles * s.span, heads_at_once(s)
+    count, together = len(latent), heads_at_once(s)
+    pieces = count * s.span
     k = hbm(pieces * s.heads, s.parts[0], s.keys, dtype=s.dtype)
     v = hbm(pieces * s.heads // together, s.keys, together * s.value_dim, dtype=s.dtype)
 
@@ -68,7 +69,7 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
                 v = dma_store_at(v, values, place, queue=STORES[n % 2])
             return (k, v), None
 
-        return lax.scan(tile, carry, jnp.arange(s.key_tiles, dtype=jnp.int32))[0], None
+        return lax.scan(tile, carry, jnp.arange(count, dtype=jnp.int32))[0], None
 
     groups = jnp.arange(s.heads // together, dtype=jnp.int32)
     k, v = lax.scan(some, (k, v), groups)[0]

@@ -90,7 +90,13 @@ def attend_ring(
         held: Block, done: State, now: Any, *, first: bool = False, last: bool = False
     ) -> State:
         last = last and not logsumexp
-        return attend_source(q, expand(held), done, now, patterns, s, first=first, last=last)
+
+        def attend(held: Block, done: State) -> State:
+            return attend_source(q, expand(held), done, now, patterns, s, first=first, last=last)
+
+        if first or expand is same:
+            return attend(held, done)
+        return lax.cond(now["needed"] != 0, attend, lambda held, done: done, held, done)
 
     def own() -> State:
         alone = ring.hops == 1 and not ring.roots
@@ -142,7 +148,8 @@ def _replicated(
     for n, (root, tile) in enumerate(ring.roots):
 
         def spread(x: Any, root: int = root, tile: int = tile) -> Any:
-            own = part(x, tile * s.span, s.span, 0)
+            each = x.shape[0] // s.key_tiles
+            own = part(x, tile * each, each, 0)
             return chip_broadcast(
                 hbm(*own.shape, dtype=x.dtype), own, root, axis=ring.axis, chips=ring.chips
             )

@@ -150,7 +150,9 @@ class Tables:
         shape = (*self.status.shape[:2], self.q_positions.shape[1], self.status.shape[3])
         which = self.masks[1] + np.int32(first) if with_masks else np.broadcast_to(_ZERO, shape)
         some = (self.status != DEAD).any(-1).astype(np.int8)
-        return by_rank({"status": self.status, "some": some, "pattern": which}, lead)
+        needed = self.needed.astype(np.int8)
+        tables = {"status": self.status, "some": some, "pattern": which, "needed": needed}
+        return by_rank(tables, lead)
 
     def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
         """The masks as the kernel adds them to scores; see `biases`."""
