@@ -38,7 +38,8 @@ def show(rows: Sequence[Row], tokens: int, mask: str, console: Console) -> None:
     """Prints the errors, and those of an earlier measurement where it was of the same sizes."""
     console.print(_table(rows, tokens, mask))
     console.print(LEGEND, highlight=False, soft_wrap=True)
-    console.print(_growth(rows), highlight=False, soft_wrap=True)
+    if grown := _growth(rows):
+        console.print(f"rms of sums from the first ring to the last: {grown}", soft_wrap=True)
     same = earlier(rows) if (tokens, mask) == (TOKENS, MASK) else []
     if same:
         console.print(_beside(same))
@@ -80,9 +81,7 @@ def _growth(rows: Sequence[Row]) -> str:
         if last.ranks > first.ranks:
             factor = last.sums.rms / first.sums.rms
             told.append(f"{' '.join(line)} x{factor:.2f}")
-    if not told:
-        return ""
-    return f"rms of sums from 1 to {max(r.ranks for r in rows)} ranks: {', '.join(told)}"
+    return ", ".join(told)
 
 
 def earlier(rows: Sequence[Row]) -> list[tuple[Any, Row]]:
