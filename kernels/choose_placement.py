@@ -16,7 +16,7 @@ Sizes = tuple[int, int, int, int]
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What one placement makes of a mask. Work is counted in live tiles of the first placement's
-    size; a placement with larger tiles counts each for more.
+    cost; a placement with costlier tiles counts each for more.
 
     Attributes:
       placement: with its sizes.
@@ -73,6 +73,7 @@ def choose(
     *,
     slots_of: Callable[[str], Sizes],
     hop_tiles: float = 0.0,
+    cost: Callable[[str], float] | None = None,
 ) -> Choice:
     """Scores every placement under a mask.
 
@@ -84,17 +85,20 @@ def choose(
         tokens, the unit of tile-cyclic and the tiles of queries and keys.
       hop_tiles: time to send one rank's keys and values on, in units of a tile's time; transfers
         run beside the work.
+      cost: placement's name to the time of one of its tiles, in any unit; None takes their area,
+        which flatters tiles that are too small to fill an engine.
 
     Raises:
       ValueError: sizes that a placement cannot take.
       UnreadableMask: see `TracedMask`.
     """
     sizes = {name: slots_of(name) for name in PLACEMENTS}
-    area = math.prod(sizes[PLACEMENTS[0]][2:])
+    costs = {name: cost(name) if cost else math.prod(of[2:]) for name, of in sizes.items()}
     works = {}
     for name, (slots, unit, q_tile, k_tile) in sizes.items():
         placement = place(name, tokens, ranks, slots, unit)
-        works[name] = hop_work(mask, placement, q_tile, k_tile) * (q_tile * k_tile / area)
+        relative = costs[name] / costs[PLACEMENTS[0]]
+        works[name] = hop_work(mask, placement, q_tile, k_tile) * relative
     fewest = min(float(work.sum()) for work in works.values())
     rows = {}
     for name, (slots, unit, q_tile, k_tile) in sizes.items():

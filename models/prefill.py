@@ -17,6 +17,7 @@ from jax import lax
 from emu import Device, Known, Program, Reading
 from kernels.choose_placement import choose
 from kernels.masks import causal
+from kernels.placement import PLACEMENTS
 from kernels.trainium import head
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.layer import layer
@@ -241,11 +242,15 @@ def layer_tiling(
 def choose_placement(tiling: Callable[[str], LayerTiling], tokens: int, chips: int) -> str:
     """The placement of least causal work; `tiling` gives sizes for a placement."""
 
+    own = {name: attention_tiling(tiling(name)) for name in PLACEMENTS}
+
     def sizes(placement: str) -> tuple[int, int, int, int]:
-        s = attention_tiling(tiling(placement))
+        s = own[placement]
         return s.slots, s.rows, s.block_tiles * s.rows, s.columns
 
-    return choose(causal, tokens, chips, slots_of=sizes, hop_tiles=1.0).name
+    return choose(
+        causal, tokens, chips, slots_of=sizes, hop_tiles=1.0, cost=lambda name: own[name].block_cost
+    ).name
 
 
 def useful_flops(config: ModelConfig, tokens: int) -> int:

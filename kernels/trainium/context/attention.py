@@ -50,6 +50,8 @@ class ContextAttention:
       columns: most keys of a key tile.
       lanes: most query tiles that are worked on together.
       turned: dtype of transposed weights in PSUM: float32 on Trainium1; see `FlashTiling`.
+      scalar_copies: of a key tile's transposed weights, how many the Scalar Engine takes out of
+        PSUM: 0 on Trainium1, where it cannot; None: half.
       every_hop: see `ring_hops`.
       masks: how many masks of partly live tiles to make room for; None: as many as there are.
       hop_tiles: for `auto`, one hop's transfer in block by key tile steps.
@@ -76,6 +78,7 @@ class ContextAttention:
     columns: int = BANK_COLUMNS
     lanes: int = 16
     turned: Any = None
+    scalar_copies: int | None = None
     every_hop: bool = False
     masks: int | None = None
     hop_tiles: float = 1.0
@@ -112,7 +115,8 @@ class ContextAttention:
             return self.ranks // self.dealt * s.key_slots, s.keys, q_tile, s.columns
 
         return choose(
-            self.mask, self.tokens, self.dealt, slots_of=sizes, hop_tiles=self.hop_tiles
+            self.mask, self.tokens, self.dealt, slots_of=sizes, hop_tiles=self.hop_tiles,
+            cost=lambda placement: self._sizes(placement).block_cost,
         )  # fmt: skip
 
     @property
@@ -139,6 +143,7 @@ class ContextAttention:
             parts, self.value_dim or self.head_dim,
             tiles * pieces, rows, pieces, count, span, keys, self.element,
             self.mx, self.recipe, self.lanes, turned=self.turned,
+            scalar_copies=self.scalar_copies,
         )  # fmt: skip
 
     @property

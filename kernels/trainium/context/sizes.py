@@ -11,6 +11,7 @@ from kernels.trainium.flash_steps import FlashTiling
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
 RECIPES = ("fp32", "bf16-o")
+LEAST_COLUMNS = 64  # the least interval between instructions, in columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class ContextTiling:
       lanes: most query tiles that are worked on together.
       buffers: depth of the rings of tiles in SBUF.
       turned: dtype of transposed weights in PSUM; see `FlashTiling`.
+      scalar_copies: of a key tile's transposes, those that the Scalar Engine takes out of PSUM;
+        None: half.
     """
 
     heads: int
@@ -52,6 +55,7 @@ class ContextTiling:
     lanes: int = 16
     buffers: int = 2
     turned: Any = None
+    scalar_copies: int | None = None
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -109,6 +113,12 @@ class ContextTiling:
         return self.heads // self.block_heads
 
     @property
+    def block_cost(self) -> int:
+        """What a block and a key tile cost, relative to others: instructions take as long for few
+        rows as for many, and for `LEAST_COLUMNS` keys as for fewer."""
+        return self.block_tiles * max(LEAST_COLUMNS, self.columns)
+
+    @property
     def items(self) -> int:
         """Query tiles of all heads."""
         return self.heads * self.tiles
@@ -127,9 +137,10 @@ class ContextTiling:
     def step(self) -> FlashTiling:
         """Sizes of one query tile's step."""
         narrow, half = jnp.dtype(self.dtype).itemsize == 1, jnp.dtype(jnp.bfloat16)
+        copies = self.span // 2 if self.scalar_copies is None else self.scalar_copies
         return FlashTiling(
             self.value_dim, self.rows, self.columns, self.keys, self.buffers,
-            half if self.mx else self.dtype, 1 / math.sqrt(sum(self.parts)), self.span // 2,
+            half if self.mx else self.dtype, 1 / math.sqrt(sum(self.parts)), copies,
             self.turned or (half if narrow else None),
         )  # fmt: skip
 
