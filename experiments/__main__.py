@@ -18,6 +18,8 @@ def experiments() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    found = experiments()
+    width = max(map(len, found))
     print("python -m experiments.NAME, each with --help:")
-    for name, line in experiments().items():
-        print(f"  {name:<12} {line}")
+    for name, line in found.items():
+        print(f"  {name:<{width}} {line}")
