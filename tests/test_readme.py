@@ -1,4 +1,4 @@
-"""The README's example prints what the README says it prints."""
+"""The README's examples print what the README says they print."""
 
 import contextlib
 import io
@@ -8,17 +8,29 @@ import re
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
-def test_the_kernel_in_25_lines():
-    text = README.read_text(encoding="utf-8")
-    section = text.split("## Write a Trainium kernel in 25 lines")[1]
+def example(heading):
+    """The first Python block under a heading, and the lines that it should print."""
+    section = README.read_text(encoding="utf-8").split(f"## {heading}")[1]
     found = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", section, re.DOTALL)
     assert found is not None
     code, expected = found.groups()
+    return code, [line.rstrip() for line in expected.splitlines()]
+
+
+def printed(code):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_the_kernel_in_25_lines():
+    code, expected = example("Write a Trainium kernel in 25 lines")
     statements = [line for line in code.splitlines() if line.strip()]
     assert len(statements) <= 25 + sum("import" in line for line in statements)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert [line.rstrip() for line in printed.getvalue().splitlines()] == [
-        line.rstrip() for line in expected.splitlines()
-    ]
+    assert printed(code) == expected
+
+
+def test_attention_over_chips():
+    code, expected = example("Spread attention over chips you don't have")
+    assert printed(code) == expected
