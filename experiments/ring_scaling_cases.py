@@ -1,0 +1,240 @@
+"""What is read for `experiments.ring_scaling`: systems, masks with their pairs, points to read."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu.trainium import topology
+from emu.trainium.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet, on_system, with_cores
+from kernels import masks
+from kernels.placement import PLACEMENTS
+from kernels.trainium.context.attention import AUTO
+
+HEADS, KV_HEADS, HEAD_DIM = 8, 1, 128  # of one core: its share of 64 heads over 8 KV heads
+LONGEST = 2**21  # tokens
+DOCUMENTS = 16
+STATIC = ("contiguous", "zigzag", "striped")  # placements that are also read as static programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Chips with all of their cores running, in a system.
+
+    Attributes:
+      sheet: of the chip, in its system.
+      needs: options of `ContextAttention` that its cores need.
+    """
+
+    sheet: NeuronCoreSheet
+    needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def chips(self) -> int:
+        system = self.sheet.system
+        assert system is not None
+        return system.chips
+
+
+def _all_cores(sheet: NeuronCoreSheet, system: topology.System, **needs: Any) -> Machine:
+    return Machine(on_system(with_cores(sheet, sheet.cores_per_chip.value), system), needs)
+
+
+MACHINES = {
+    "Trn3 Gen2": _all_cores(TRN3, topology.TRN3_GEN2),
+    "Trn2 torus": _all_cores(TRN2, topology.TRN2_48XLARGE),
+    "Trn2 Ultra": _all_cores(TRN2, topology.TRN2_ULTRASERVER),
+    "Trn1": _all_cores(TRN1, topology.TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0),
+}
+
+
+# --- masks ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """A mask for a length, and how many pairs it allows.
+
+    Attributes:
+      mask: of positions.
+      pairs: of a query and a key that it may attend to.
+    """
+
+    mask: masks.Mask
+    pairs: int
+
+
+def _triangle(n: int) -> int:
+    return n * (n + 1) // 2
+
+
+def _chunks(tokens: int, size: int) -> list[int]:
+    whole, rest = divmod(tokens, size)
+    return [size] * whole + [rest] * (rest > 0)
+
+
+def _causal(tokens: int, share: int) -> Pattern:
+    return Pattern(masks.causal, _triangle(tokens))
+
+
+def _window(tokens: int, share: int) -> Pattern:
+    return Pattern(masks.window(share), _triangle(tokens) - _triangle(max(0, tokens - share)))
+
+
+def _sinks(tokens: int, share: int) -> Pattern:
+    """The queries that see n sinks besides their window are those at least `share + n` along."""
+    seen = sum(max(0, tokens - share - n) for n in range(4))
+    return Pattern(masks.sinks(4, share), _window(tokens, share).pairs + seen)
+
+
+def _chunked(tokens: int, share: int) -> Pattern:
+    size = 4 * share
+    return Pattern(masks.chunked(size), sum(map(_triangle, _chunks(tokens, size))))
+
+
+def _documents(tokens: int, share: int) -> Pattern:
+    lengths = document_lengths(tokens)
+    return Pattern(masks.documents(lengths), sum(map(_triangle, lengths)))
+
+
+def _block_causal(tokens: int, share: int) -> Pattern:
+    size = max(1, share // 2)
+    blocks = _chunks(tokens, size)
+    ends = np.cumsum(blocks)
+    pairs = sum(int(b * e) for b, e in zip(blocks, ends, strict=True))
+    return Pattern(masks.block_causal(size), pairs)
+
+
+def _full(tokens: int, share: int) -> Pattern:
+    return Pattern(masks.full, tokens**2)
+
+
+def document_lengths(tokens: int) -> list[int]:
+    """Packed documents that fill a sequence, long and short, the same at every call."""
+    count = min(DOCUMENTS, tokens)
+    weights = np.random.default_rng(0).lognormal(size=count)
+    ends = np.unique(np.round(np.cumsum(weights) / weights.sum() * tokens).astype(int))
+    return [int(n) for n in np.diff(ends, prepend=0) if n]
+
+
+PATTERNS: dict[str, Callable[[int, int], Pattern]] = {
+    "causal": _causal, "window": _window, "sinks + window": _sinks, "chunked": _chunked,
+    "documents": _documents, "block-causal": _block_causal, "full": _full,
+}  # fmt: skip
+
+
+# --- points ---
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One program to read.
+
+    Attributes:
+      machine: of `MACHINES`.
+      mask: of `PATTERNS`.
+      share: tokens per rank, of which the mask's own sizes are multiples.
+      ranks: chips.
+      placement: of tokens, or `auto`.
+      static: one program for all ranks, which cannot skip tiles by rank.
+      cores: NeuronCores of a chip in the mesh; each has `heads` and `kv_heads` of its own.
+      heads, kv_heads: of one core.
+      scheme, inner, queries: see `ContextAttention`.
+      bands: whether the shortest and the longest time are read too.
+    """
+
+    machine: str = "Trn3 Gen2"
+    mask: str = "causal"
+    share: int = 1024
+    ranks: int = 16
+    placement: str = AUTO
+    static: bool = False
+    cores: int = 1
+    heads: int = HEADS
+    kv_heads: int = KV_HEADS
+    scheme: str = "ring"
+    inner: int = 1
+    queries: int | None = None
+    bands: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.share * self.ranks
+
+    @property
+    def pattern(self) -> Pattern:
+        return PATTERNS[self.mask](self.tokens, self.share)
+
+
+def sweep(share: int, most: int, *, whole: bool) -> list[Point]:
+    """Placements, masks, ranks and systems, on at most `most` ranks; all of them if `whole`."""
+    middle = min(16 if whole else 8, most)
+    points = [*_placements(share, middle, whole), *_ranks(share, middle, whole)]
+    points.append(Point(share=share, ranks=144 if whole else middle, cores=8))
+    if whole:
+        points += [Point(mask=m, ranks=144, share=LONGEST // 144) for m in ("window", "causal")]
+    return list(dict.fromkeys(p for p in points if p.ranks <= most))
+
+
+def _placements(share: int, ranks: int, whole: bool) -> list[Point]:
+    """Every mask, the more telling ones on every placement; causal also as a static program."""
+    at = functools.partial(Point, share=share, ranks=ranks)
+    telling = PATTERNS if whole else ("causal", "window", "documents")
+    names = PLACEMENTS if whole else STATIC
+    points = [
+        at(mask=mask, placement=placement)
+        for mask in PATTERNS for placement in (names if mask in telling else (AUTO,))
+    ]  # fmt: skip
+    return [*points, *(at(placement=name, static=True) for name in STATIC)]
+
+
+def _ranks(share: int, middle: int, whole: bool) -> list[Point]:
+    """The same tokens on each of more and more ranks, then the other machines, whole."""
+    at = functools.partial(Point, share=share)
+    few = ("causal", "window")
+    rings = (1, 4, 64, 144) if whole else (1, 144)
+    points = [
+        at(mask=mask, ranks=ranks, bands=ranks == 1)
+        for mask in (PATTERNS if whole else few) for ranks in rings if ranks != middle
+    ]  # fmt: skip
+    others = [name for name in MACHINES if name != Point.machine]
+    return points + [
+        at(mask=mask, machine=name, ranks=MACHINES[name].chips)
+        for name in others for mask in (few if whole else few[:1])
+    ]  # fmt: skip
+
+
+def schemes(share: int, most: int, *, whole: bool) -> list[list[Point]]:
+    """Groups of points that differ in their scheme only."""
+    ranks = min(8, most)
+    inner = next(n for n in (4, 2, 1) if ranks % n == 0)
+    few, many = max(1, share // 4), 4 * share
+    at = functools.partial(Point, ranks=ranks)
+    groups = [
+        _schemes(at(share=share), inner),
+        _schemes(at(share=share, kv_heads=HEADS), inner),
+        _schemes(at(share=many, queries=few), inner),
+    ]
+    if whole:
+        groups += [
+            _schemes(at(share=share // 4), inner),
+            _schemes(at(share=many), inner),
+            _schemes(at(share=many, queries=few, kv_heads=HEADS), inner),
+            _schemes(at(share=share, mask="window"), inner),
+            _schemes(at(share=share, ranks=64), 16),
+        ]
+    return [g for g in groups if g[0].ranks <= most]
+
+
+def _schemes(p: Point, inner: int) -> list[Point]:
+    """A point under every scheme that takes its heads and queries."""
+    as_ = functools.partial(dataclasses.replace, p)
+    found = [as_(scheme="ring"), as_(scheme="all-gather"), as_(scheme="tiles", inner=inner)]
+    if p.queries is None and p.kv_heads % p.ranks == 0:
+        found.append(as_(scheme="ulysses"))
+    if p.queries is None and inner > 1 and p.kv_heads % inner == 0 and inner < p.ranks:
+        found.append(as_(scheme="ulysses-ring", inner=inner))
+    return [*found, as_(scheme="pass-q")]
