@@ -102,8 +102,9 @@ def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     sheet, a = sheet or MACHINES[p.machine].sheet, attention(p)
     reading = a.read(sheet.at())
     sent = reading.tally.by("other").get("link_bytes", 0)
-    # Without a transfer the two readings are one.
-    free_s = a.read(free_links(sheet).at()).seconds if sent else reading.seconds
+    free_s = reading.seconds
+    if sent and may_be_late(a, reading):
+        free_s = a.read(free_links(sheet).at()).seconds
     ends = {b: a.read(sheet.at(b)).seconds for b in BANDS if p.bands and b != "nominal"}
     flops, useful = reading.tally.by("flops")["trn.nc_matmul"], useful_flops(p)
     tables = a.built.tables
@@ -115,6 +116,21 @@ def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
         flops / reading.cores / free_s, sent, len(ring) if ring else None,
         len(ring.roots) if ring else 0,
     )  # fmt: skip
+
+
+def may_be_late(a: ContextAttention, reading: Reading) -> bool:
+    """Whether links may have made anything late; if not, free links would change no start.
+
+    What arrives around a ring is first used by a load, and both queues of loads have loaded queries
+    before: had one been late, that load would have waited for a link, or for the buffer it sends.
+    Replicated tiles and other schemes begin with transfers, so their waits are not told apart.
+    """
+    if a.scheme != "ring" or a.hops.roots:
+        return True
+    return any(
+        engine != "neuronlink" and what.startswith("wait:") and "link" in what and np.any(ticks)
+        for (engine, what), ticks in reading.spent.items()
+    )
 
 
 def balance(reading: Reading) -> float:

@@ -25,10 +25,12 @@ MACHINE = "Trn3 Gen2"
 def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) -> None:
     """Writes the picture as a PNG."""
     figure, axes = plt.subplots(2, 2, figsize=(14, 9.4), constrained_layout=True)
-    _placements(axes[0, 0], sweep)
-    _ranks(axes[0, 1], sweep)
-    _machines(axes[1, 0], sweep)
-    _schemes(axes[1, 1], groups)
+    drawn = ((_placements, sweep), (_ranks, sweep), (_machines, sweep), (_schemes, groups))
+    for ax, (panel, rows) in zip(axes.flat, drawn, strict=True):
+        if rows:
+            panel(ax, rows)
+        else:
+            ax.axis("off")
     figure.suptitle("Context-parallel attention of one layer, by the clock; hatched: exposed links")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -9,7 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import cli, ring_scaling, ring_scaling_files, ring_scaling_threshold
+from experiments import (
+    cli,
+    ring_scaling,
+    ring_scaling_files,
+    ring_scaling_measure,
+    ring_scaling_threshold,
+)
 from experiments.ring_scaling_cases import MACHINES, PATTERNS, Point, schemes, sweep
 from experiments.ring_scaling_measure import Row, attention, free_links, links, measure
 from experiments.ring_scaling_schemes import closed_bytes, winner
@@ -85,6 +91,15 @@ def test_slow_links_show(causal: dict[str, Row]) -> None:
     assert hops_s < slow.time_s < slow.free_s + hops_s + 12 * 1.5e-6
 
 
+def test_what_waits_for_no_link_is_not_read_twice() -> None:
+    a, device = attention(SMALL), free_links(TRN3).at()
+    reading = a.read(TRN3.at())
+    assert not ring_scaling_measure.may_be_late(a, reading)
+    assert a.read(device).end_ticks == reading.end_ticks
+    slow = links(TRN3, 1 / 100).at()
+    assert ring_scaling_measure.may_be_late(a, a.read(slow))
+
+
 def test_figures_add_up(causal: dict[str, Row]) -> None:
     r = causal["striped"]
     assert r.issued == pytest.approx(2, rel=0.01)  # one tile a hop, live as a whole
@@ -106,7 +121,7 @@ def test_one_core_stands_for_all_of_a_chip() -> None:
 
 
 def test_readings_are_deterministic() -> None:
-    assert of(bands=True) == of(bands=True)
+    assert of(placement="zigzag") == of(placement="zigzag")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -180,7 +195,12 @@ def test_the_winner_is_the_fastest(causal: dict[str, Row]) -> None:
 def test_tables_and_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call(monkeypatch, "sweep", "schemes", "--tokens", "64", "--ranks", "1", "--out", str(tmp_path))
+    cases = ring_scaling.ring_scaling_cases
+    points = [Point(ranks=1, share=64, bands=True), SMALL]
+    monkeypatch.setattr(cases, "sweep", lambda *_, **__: points)
+    group = [dataclasses.replace(SMALL, scheme=name) for name in ("ring", "all-gather")]
+    monkeypatch.setattr(cases, "schemes", lambda *_, **__: [group])
+    call(monkeypatch, "sweep", "schemes", "--out", str(tmp_path))
     shown = capsys.readouterr()
     assert "Ring attention of one layer" in shown.out and "which wins where" in shown.out
     assert "Tokens per rank from which" not in shown.out
