@@ -3,7 +3,7 @@
 from typing import Any
 
 from emu.trainium.isa import (
-    activation_bias,
+    activation,
     activation_reduce,
     memset,
     scalar_tensor_tensor,
@@ -59,8 +59,10 @@ def absorb(p: Any, x: Any, state: State, *, scale: float = 1.0, buffers: int = 1
     yield
     bias = tensor_immediate(column(), peak, op="multiply", value=-scale)
     yield
+    # Subtracted before it is scaled: 1 exactly where the maximum stays, however products round.
+    fallen = tensor_tensor(column(), highest, peak, op="subtract", engine="gpsimd")
     p, added = activation_reduce(p, column(), x, bias, op="exp", scale=scale)
-    decay = activation_bias(column(), highest, bias, op="exp", scale=scale)
+    decay = activation(column(), fallen, op="exp", scale=scale)
     return p, added, decay, (peak, total, highest)
 
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 from emu.trainium.isa import (
-    activation_bias,
+    activation,
     memset,
     scalar_tensor_tensor,
     tensor_copy,
-    tensor_immediate,
     tensor_scalar,
     tensor_tensor,
 )
@@ -95,8 +94,10 @@ def merge(old: Lane, new: Lane, s: ContextTiling, *, last: bool = False) -> Lane
         return sbuf(s.rows, 1, buffers=step.buffers)
 
     peak = tensor_tensor(column(), highest, other, op="max")
-    bias = tensor_immediate(column(), peak, op="multiply", value=-scale)
-    a, b = (activation_bias(column(), x, bias, op="exp", scale=scale) for x in (highest, other))
+    fallen = (
+        tensor_tensor(column(), x, peak, op="subtract", engine="gpsimd") for x in (highest, other)
+    )
+    a, b = (activation(column(), x, op="exp", scale=scale) for x in fallen)
     total = tensor_tensor(total, total, a, op="multiply")
     total = scalar_tensor_tensor(total, sum_, b, total, op0="multiply", op1="add")
     if added.dtype != out.dtype:

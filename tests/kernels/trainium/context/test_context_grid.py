@@ -3,14 +3,13 @@
 Each number of ranks compiles once; masks and placements are arguments of that program.
 """
 
-from operator import le
-
 import numpy as np
 import pytest
 
 from tests.kernels.trainium.context.oracle import (
     EVERY_PLACEMENT,
     FLOAT32,
+    FLOAT64,
     MASKS,
     dense,
     errors,
@@ -24,9 +23,9 @@ FEW = [("causal", "zigzag"), ("documents", "contiguous")]
 def assert_all(ranks, cases, *, exact=False):
     """Returns the largest errors, of outputs and of log-sum-exps."""
     found = {case: grid(ranks).errors(*case, exact=exact) for case in cases}
-    bounds = grid(ranks).bounds(exact)
-    wrong = {case: pair for case, pair in found.items() if not all(map(le, pair, bounds))}
-    assert not wrong, (wrong, bounds)
+    bound = FLOAT64 if exact else FLOAT32
+    wrong = {case: pair for case, pair in found.items() if max(pair) > bound}
+    assert not wrong, (wrong, bound)
     return [max(of_cases) for of_cases in zip(*found.values(), strict=True)]
 
 
