@@ -25,12 +25,13 @@ MACHINE = "Trn3 Gen2"
 def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) -> None:
     """Writes the picture as a PNG."""
     figure, axes = plt.subplots(2, 2, figsize=(14, 9.4), constrained_layout=True)
-    drawn = ((_placements, sweep), (_ranks, sweep), (_machines, sweep), (_schemes, groups))
-    for ax, (panel, rows) in zip(axes.flat, drawn, strict=True):
-        if rows:
-            panel(ax, rows)
-        else:
-            ax.axis("off")
+    for ax, panel in zip(axes.flat, (_placements, _ranks, _machines), strict=False):
+        if sweep:
+            panel(ax, sweep)
+    if groups:
+        _schemes(axes[1, 1], groups)
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
     figure.suptitle("Context-parallel attention of one layer, by the clock; hatched: exposed links")
     figure.savefig(path, dpi=110)
     plt.close(figure)
