@@ -1,5 +1,6 @@
 """Puts what a loop did on each class of cores back on the mesh's timeline."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,31 @@ from emu.spread import KEEP, Spread
 from emu.throttle import State
 from emu.ticks import later
 from emu.values import Buffer, Ring, Value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turned:
+    """A ring after the loop.
+
+    Attributes:
+      was: the ring before, or None if it is declared inside.
+      where, loops: its path, and those of the loops inside that it is in.
+      old: places of its buffers before, in the order of their next use.
+      order: places after, or None where classes turned it differently.
+      held: by turn, its buffer per class.
+    """
+
+    was: Ring | None
+    where: Path
+    loops: list[Path]
+    old: list[int]
+    order: list[int] | None
+    held: list[list[Held | None]]
+
+    @property
+    def pairs(self) -> list[tuple[int, list[Held | None]]]:
+        """Each buffer that the ring keeps: its place, and what it is per class."""
+        return [] if self.order is None else list(zip(self.order, self.held, strict=True))
 
 
 class Merge(Spread):
@@ -75,8 +101,22 @@ class Merge(Spread):
         for place in dict.fromkeys(p for e in self.effects for p in e.buffers):
             held = [e.buffers.get(place) for e in self.effects]
             self.hold(self.scene.buffers[place], held, aside=place in self.scene.aside)
-        for path in dict.fromkeys(p for e in self.effects for p in e.rings):
-            self.ring(path)
+        rings = [self.turned(p) for p in dict.fromkeys(p for e in self.effects for p in e.rings)]
+        self.foresee([pair for ring in rings for pair in ring.pairs])
+        for ring in rings:
+            self.ring(ring)
+
+    def foresee(self, pairs: list[tuple[int, list[Held | None]]]) -> None:
+        """Works out at once when buffers of rings are idle: there are hundreds of them."""
+        pairs = [(place, held) for place, held in pairs if any(h and h.used for h in held)]
+        if not pairs:
+            return
+        per_class = [[h.idle if h and h.used else KEEP for h in held] for _, held in pairs]
+        rows = [self.scene.rows["idle", place] for place, _ in pairs]
+        idles = self.many(np.array(per_class, np.int64), self.scene.times[rows])
+        for (place, _), idle in zip(pairs, idles, strict=True):
+            if idle is not None:
+                self.idles[place] = idle
 
     def hold(
         self, b: Buffer, held: list[Held | None], *, aside: bool = False, moved: bool = False
@@ -93,7 +133,8 @@ class Merge(Spread):
         if any(uses):
             times = [h.idle if u and h else KEEP for u, h in zip(uses, held)]
             keep = (0, "") if aside else (b.idle, b.user)
-            idle = self.ticks(times, keep[0])
+            idle = None if aside or moved else self.idles.pop(self.scene.place.get(id(b)), None)
+            idle = self.ticks(times, keep[0]) if idle is None else idle
             names = ["" if h is None else h.user for h in held]
             user = self.label(names, times, keep[1], self.of_row(self.scene.labels.__getitem__))
             if aside:
@@ -111,12 +152,12 @@ class Merge(Spread):
             if h.tracked is not None:
                 self.line.tracked[id(b)] = b, *h.tracked[1:]
 
-    def ring(self, path: Path) -> None:
-        """A ring's buffers by their turn: classes may have turned it differently."""
-        line, where = self.line, graft(self.line.path, path)
+    def turned(self, path: Path) -> "Turned":
+        """A ring after the loop: classes may have turned it differently."""
+        where = graft(self.line.path, path)
         each = [e.rings.get(path) for e in self.effects]
         some, loops = next(r for r in each if r is not None)
-        was = line.sites.get(where)
+        was = self.line.sites.get(where)
         old = [] if was is None else [self.scene.place[id(b)] for b in was.buffers]
         orders = {tuple(h.origin for h in r[0]) if r else tuple(old) for r in each}
         if not self.all:
@@ -124,20 +165,25 @@ class Merge(Spread):
         held: list[list[Held | None]] = [
             [None if r is None else r[0][turn] for r in each] for turn in range(len(some))
         ]
+        kept = was is not None and len(orders) == 1
+        order: Any = list(orders.pop()) if kept else None
+        return Turned(was, where, [graft(self.line.path, p) for p in loops], old, order, held)
+
+    def ring(self, ring: "Turned") -> None:
+        """Gives a ring's buffers their states, by their turn."""
+        was = ring.was
         if was is None:
-            was = Ring([], where, [*line.loops, *(graft(line.path, p) for p in loops)])
+            was = Ring([], ring.where, [*self.line.loops, *ring.loops])
             self.declare(was)
-            was.buffers = [self.fresh(h) for h in held]
-        elif len(orders) == 1:
-            was.buffers = [self.scene.buffers[i] for i in orders.pop()]  # type: ignore[index]
-            for b, h in zip(was.buffers, held, strict=True):
+            was.buffers = [self.fresh(h) for h in ring.held]
+        elif ring.order is not None:
+            was.buffers = [self.scene.buffers[i] for i in ring.order]
+            for b, h in zip(was.buffers, ring.held, strict=True):
                 self.hold(b, h)
         else:
-            self.part(was, old, each, held)
+            self.part(was, ring.old, ring.held)
 
-    def part(
-        self, ring: Ring, old: list[int], each: list[Any], held: list[list[Held | None]]
-    ) -> None:
+    def part(self, ring: Ring, old: list[int], held: list[list[Held | None]]) -> None:
         """The ring of classes that turned it differently: new buffers, what was in the old is lost.
 
         A buffer is then one of several per core; a value that was in it cannot be read any more.

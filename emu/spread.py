@@ -24,6 +24,7 @@ class Spread:
       ids: class of each cell; those that take no part are in none, the number after the last.
       base: of each cell, what its class' times count from.
       traced: the class that is the traced core.
+      idles: when buffers are idle, by their places, where that is known already.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Spread:
         self.scene, self.line, self.traced = scene, scene.line, traced
         self.effects, self.ids, self.base = effects, ids, base
         self.times: dict[tuple[int, ...], Ticks] = {}
+        self.idles: dict[Any, Ticks] = {}
         self.all = bool((ids < len(effects)).all())
 
     # --- from one entry per class to all cores ---
@@ -57,6 +59,25 @@ class Spread:
             out = np.where(moved == mark, old, out)
         return self.folded(out)
 
+    def many(self, per_class: np.ndarray, keep: np.ndarray) -> list[Ticks | None]:
+        """`ticks` of many clocks at once; None where a mark is among a clock's entries.
+
+        Args:
+          per_class: int64 `[clocks, classes]`.
+          keep: int64 `[clocks, cells]`.
+        """
+        absent = np.full((len(per_class), 1), KEEP)
+        moved = np.concatenate([per_class, absent], axis=1)[:, self.ids]
+        out = np.where(moved == KEEP, keep, self.base + moved)
+        alike = (out == out[:, :1]).all(axis=1).tolist()
+        clear = ((per_class > PAST) | (per_class == KEEP)).all(axis=1).tolist()
+        first = out[:, 0].tolist()
+        rows = zip(clear, alike, first, out, strict=True)
+        return [
+            None if not ok else int(x) if same else row.reshape(self.scene.frame)
+            for ok, same, x, row in rows
+        ]
+
     def real(self, per_class: tuple[int, ...]) -> Ticks:
         """Times after the base; many clocks of a loop are the same."""
         if per_class not in self.times:
@@ -67,6 +88,8 @@ class Spread:
         self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]
     ) -> Label:
         """Names per class; where the time is a mark, the name that goes with its clock."""
+        if min(times) > PAST and len(set(names)) == 1 and (self.all or self.has(keep, names[0])):
+            return names[0] if self.all else keep
         pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]
         distinct, out = list(dict.fromkeys(pairs)), keep
         for name, time in distinct:
@@ -76,6 +99,14 @@ class Spread:
             cores = self.spread([p == (name, time) for p in pairs], False, bool)
             out = label.choose(cores.reshape(self.scene.frame), new, out)
         return out
+
+    def has(self, old: Label, name: str) -> bool:
+        """Whether the cores that take part have that name already."""
+        if isinstance(old, str):
+            return old == name
+        if name not in old.names:
+            return False
+        return bool((self.scene.flat(old.which)[self.scene.here] == old.names.index(name)).all())
 
     def of_row(self, find: Callable[[Any], Label]) -> Callable[[Any], Label]:
         rows = list(self.scene.clocks)
