@@ -14,6 +14,7 @@ from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.finish import finish
 from kernels.trainium.context.ring import Ring, attend_ring
 from kernels.trainium.context.schemes import RING
+from kernels.trainium.context.state import SUM
 
 MASKS = {"full": masks.full, "causal": masks.causal}
 Arguments = tuple[Any, ...]  # of the kernel's program
@@ -121,15 +122,20 @@ def values(a: ContextAttention, arguments: Arguments) -> tuple[np.ndarray, np.nd
 
     def kernel(q: Any, k: Any, v: Any, work: Any, patterns: Any) -> Any:
         state = attend_ring(q, (k, v), work, patterns, s, ring)
-        return finish(state, s, transposed=False, logsumexp=False), state[0], state[2]
+        return finish(state, s, transposed=False, logsumexp=False), *state
 
     def in_order(y: Any) -> np.ndarray:
-        y = y.reshape(a.ranks, s.heads, s.tiles, s.rows, -1)
         return np.asarray(layout.output(y, a.sides.q, a.ranks, 1)).astype(np.float64)
 
+    def by_tile(y: Any) -> Any:
+        """`[ranks, units, rows, 1, n]` to `[ranks, heads, tiles, rows, n]`."""
+        return y.reshape(a.ranks, s.heads, s.tiles, s.rows, -1)
+
+    assert s.block_lanes == 1
     program = Program(kernel, a.program.mesh, a.program.in_specs)
-    output, out, total = map(in_order, program.run(*arguments))
-    return output, out / total
+    output, out, numbers = program.run(*arguments)
+    total = by_tile(numbers)[..., SUM:]
+    return in_order(output), in_order(by_tile(out)) / in_order(total)
 
 
 def gap(actual: np.ndarray, expected: np.ndarray) -> Gap:

@@ -13,15 +13,17 @@ from kernels.trainium.context import operands as plain
 from kernels.trainium.context import operands_mx
 from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.context.state import Lane as Row
 from kernels.trainium.context.state import (
+    Packed,
     State,
-    begin,
     closed,
-    lane_tiles,
     load,
     merge,
+    nothing,
     opened,
+    packed_tiles,
+    stepped,
+    stepping,
     store,
 )
 from kernels.trainium.flash_steps import Attended, empty, step_banks
@@ -64,22 +66,24 @@ def attend_source(
 
     def group(state: State, g: Any) -> tuple[State, None]:
         def fetch(tiles: Any, state: State, b: Any, wanted: Any) -> Any:
-            return _fetch(tiles, q, state, (g, b), _places(g, b, base, s), wanted, s, first)
+            return _fetch(tiles, q, state, (g, b), base, wanted, s, first)
 
         def some(carry: Any, b: Any) -> tuple[Any, None]:
             state, (queries, own), spare = carry
             alive = index(work["some"], b) != 0
-            over = functools.partial(_over_keys, queries, block, work, patterns, g, b, s, last)
-            own = lax.cond(alive, over, lambda own: own, own)
+            over = functools.partial(
+                _over_keys, queries, block, work, patterns, g, b, s, first, last
+            )  # fmt: skip
+            # What is dead at first must hold nothing when it comes to life.
+            rest = functools.partial(nothing, s=s) if first else lambda own: own
+            own = lax.cond(alive, over, rest, own)
             # Fetched before this block is stored: its state does not wait for that.
             after = jnp.minimum(b + 1, s.blocks - 1)
             wanted = (index(work["some"], after) != 0) & (b < s.blocks - 1)
             ahead = fetch(spare, state, after, wanted)
-            put = functools.partial(_store, at=_places(g, b, base, s), last=last)
-            if first:  # what is dead here must hold nothing when it comes to life
-                state = put(state, own)
-            else:
-                state = lax.cond(alive, put, lambda state, own: state, state, own)
+            put = functools.partial(store, unit=base + g * s.blocks + b)
+            keep = put if first else lambda state, own: state
+            state = lax.cond(alive, put, keep, state, own)
             return (state, ahead, (queries, own)), None
 
         begin = jnp.int32(0)
@@ -93,46 +97,25 @@ def attend_source(
 # --- one block: query tiles and their state ---
 
 
-def _block_tiles(s: ContextTiling) -> tuple[Any, list[Row]]:
-    """SBUF for a block: each head's queries, and a state a lane."""
-    queries = [operands(s).query_tiles(s) for _ in range(s.block_heads)]
-    return queries, [lane_tiles(s) for _ in range(s.block_heads * s.block_tiles)]
-
-
-def _places(g: Any, b: Any, base: Any, s: ContextTiling) -> list[Any]:
-    """Places in the state of a block's lanes, head by head."""
-    heads = [g * s.block_heads + h for h in range(s.block_heads)]
-    first = base + b * s.block_tiles
-    return [h * s.tiles + first + n for h in heads for n in range(s.block_tiles)]
+def _block_tiles(s: ContextTiling) -> tuple[Any, Packed]:
+    """SBUF for a block: each head's queries, and the state of its lanes."""
+    return [operands(s).query_tiles(s) for _ in range(s.block_heads)], packed_tiles(s)
 
 
 def _fetch(
-    tiles: Any, q: Any, state: State, at: tuple[Any, Any], places: list[Any], wanted: Any,
+    tiles: Any, q: Any, state: State, at: tuple[Any, Any], base: Any, wanted: Any,
     s: ContextTiling, first: bool,
 ) -> Any:  # fmt: skip
     """Brings the queries and state of block `at` into SBUF, if they are `wanted`."""
+    g, b = at
 
-    def fetch(queries: Any, own: Any) -> Any:
-        (g, b), load_queries = at, operands(s).load_queries
-        first = b * s.block_tiles
+    def fetch(queries: Any, own: Packed) -> Any:
+        load_queries, tile = operands(s).load_queries, b * s.block_tiles
         heads = ((x, g * s.block_heads + h, LOAD_QUEUES[h % 2]) for h, x in enumerate(queries))
-        return [load_queries(x, q, first, head, queue) for x, head, queue in heads], own
+        queries = [load_queries(x, q, tile, head, queue) for x, head, queue in heads]
+        return queries, own if first else load(own, state, base + g * s.blocks + b)
 
-    def fetch_all(queries: Any, own: Any) -> Any:
-        queries, own = fetch(queries, own)
-        return queries, [load(x, state, n) for x, n in zip(own, places, strict=True)]
-
-    queries, own = tiles
-    if first:
-        own = [begin(x) for x in own]
-    get = fetch if first else fetch_all
-    return lax.cond(wanted, get, lambda queries, own: (queries, own), queries, own)
-
-
-def _store(state: State, own: list[Row], *, at: list[Any], last: bool) -> State:
-    for x, place in zip(own, at, strict=True):
-        state = store(state, x, place, last=last)
-    return state
+    return lax.cond(wanted, fetch, lambda queries, own: (queries, own), *tiles)
 
 
 # --- its key tiles ---
@@ -140,8 +123,8 @@ def _store(state: State, own: list[Row], *, at: list[Any], last: bool) -> State:
 
 def _over_keys(
     queries: Any, kv_block: Any, work: Any, patterns: Any, g: Any, b: Any, s: ContextTiling,
-    last: bool, own: list[Row],
-) -> list[Row]:  # fmt: skip
+    first: bool, last: bool, own: Packed,
+) -> Packed:  # fmt: skip
     """Attends a block's lanes to the source's live key tiles."""
     kind = operands(s)
     tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
@@ -166,13 +149,13 @@ def _over_keys(
         )
         return lax.switch(index(status, j).astype(jnp.int32), cases, lanes), None
 
-    merging = s.recipe != "fp32"
-    begun = [empty(s.step) if merging else opened(x, s) for x in own]
+    lanes, fresh = range(s.block_lanes), first or s.recipe != "fp32"
+    begun = [empty(s.step) if fresh else stepping(opened(own, n, s), s) for n in lanes]
     done, _ = lax.scan(key, begun, jnp.arange(s.key_tiles, dtype=jnp.int32))
-    pairs = zip(own, done, strict=True)
-    if merging:
-        return [merge(x, (out, peak, total), s, last=last) for x, (out, (peak, total, _)) in pairs]
-    return [closed(x, y, last=last) for x, y in pairs]
+    after = [stepped(x) for x in done]
+    if fresh and not first:
+        after = [merge(opened(own, n, s), x, s) for n, x in enumerate(after)]
+    return closed(own, after, last=last)
 
 
 def _masks(pattern: Any, patterns: Any, b: Any, j: Any, s: ContextTiling) -> list[Any]:

@@ -232,7 +232,7 @@ class ContextAttention:
     def results(self, results: tuple[Any, Any]) -> tuple[Any, Any]:
         """The program's results in the order of the sequence."""
         (out, lse), mesh = results, (self.sides.q, self.ranks, self.cores)
-        return layout.output(out, *mesh), layout.logsumexp(lse, *mesh)
+        return layout.output(out, *mesh), layout.logsumexp(lse, *mesh, self.sizes.block_tiles)
 
     # --- time ---
 

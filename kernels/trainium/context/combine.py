@@ -6,7 +6,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.context.state import State, lane_tiles, load, merge, store
+from kernels.trainium.context.state import (
+    State,
+    closed,
+    load,
+    merge,
+    opened,
+    packed_tiles,
+    store,
+    views,
+)
 
 
 def combine(state: State, s: ContextTiling, parts: int) -> State:
@@ -18,22 +27,23 @@ def combine(state: State, s: ContextTiling, parts: int) -> State:
       parts: how many.
 
     Pseudocode:
-      for query tile: for part: load; merge
-                      store
+      for unit: for part: load; for lane: merge
+                store
     """
     if parts == 1:
         return state
 
-    def item(state: State, at: Any) -> tuple[State, None]:
-        def add(own: Any, n: Any) -> tuple[Any, None]:
-            other = load(lane_tiles(s, buffers=s.buffers), state, at + n * s.items)
-            return merge(own, other, s), None
+    def some(state: State, unit: Any) -> tuple[State, None]:
+        def add(lanes: Any, n: Any) -> tuple[Any, None]:
+            other = load(packed_tiles(s, buffers=s.buffers), state, unit + n * s.units)
+            return [merge(x, views(other, i), s) for i, x in enumerate(lanes)], None
 
-        own = load(lane_tiles(s, buffers=s.buffers), state, at)
-        own, _ = lax.scan(add, own, jnp.arange(1, parts, dtype=jnp.int32))
-        return store(state, own, at), None
+        own = load(packed_tiles(s, buffers=s.buffers), state, unit)
+        lanes = [opened(own, n, s) for n in range(s.block_lanes)]
+        lanes, _ = lax.scan(add, lanes, jnp.arange(1, parts, dtype=jnp.int32))
+        return store(state, closed(own, lanes, last=False), unit), None
 
-    return lax.scan(item, state, jnp.arange(s.items, dtype=jnp.int32))[0]
+    return lax.scan(some, state, jnp.arange(s.units, dtype=jnp.int32))[0]
 
 
 __all__ = ["combine"]

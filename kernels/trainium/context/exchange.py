@@ -19,7 +19,7 @@ from kernels.trainium.context.finish import finish
 from kernels.trainium.context.ring import Ring, attend_ring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
-from kernels.trainium.tiling import index, largest_divisor
+from kernels.trainium.tiling import index
 
 
 def _at(work: Any, n: Any) -> Any:
@@ -107,8 +107,7 @@ def ulysses(
         for tree, dim in zip((q, k, v), heads_at.values(), strict=True)
     )
     state = attend_ring(q, (k, v), work, patterns, headwise, ring)
-    batch = largest_divisor(s.tiles, 8)
-    results = finish(state, headwise, transposed=False, logsumexp=True, batch=batch)
+    results = finish(state, headwise, transposed=False, logsumexp=True)
     return tuple(_swapped(x, inner, axis, chips, 1) for x in results)
 
 
@@ -138,7 +137,7 @@ def tiles(
     def attend(done: State, n: Any) -> tuple[State, None]:
         mine, now = jax.tree.map(lambda x: index(x, n), queries), _at(work, n)
         return attend_source(
-            mine, block, done, now, patterns, whole, first=True, base=n * s.items
+            mine, block, done, now, patterns, whole, first=True, base=n * s.units
         ), None  # fmt: skip
 
     steps = jnp.arange(columns, dtype=jnp.int32)
@@ -173,7 +172,7 @@ def pass_q(
 
     def use(held: Any, done: State, n: Any, now: Any) -> State:
         owner = lax.rem(me - n + size, size)
-        return attend_source(held, (k, v), done, now, patterns, s, first=True, base=owner * s.items)
+        return attend_source(held, (k, v), done, now, patterns, s, first=True, base=owner * s.units)
 
     done, steps = empty_state(s, ranks), jnp.arange(ranks, dtype=jnp.int32)
     last = steps[ranks - 1], _at(hops, ranks - 1)

@@ -60,10 +60,18 @@ def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
     return where.collect(x.reshape(where.ranks, where.slots, -1, x.shape[-1]))
 
 
-def logsumexp(x: Any, where: Placement, ranks: int, cores: int) -> Any:
-    """Log-sum-exp `[*mesh, heads, tiles / n, rows, n]` to `[queries, all heads]`."""
-    heads, _, rows, _ = x.shape[-4:]
-    by_tile = x.swapaxes(-1, -2).reshape(*x.shape[:-4], heads, -1, rows, 1)
+def logsumexp(x: Any, where: Placement, ranks: int, cores: int, tiles: int) -> Any:
+    """Log-sum-exp `[*mesh, groups, blocks, rows, lanes]` to `[queries, all heads]`.
+
+    Args:
+      x: lanes of a block are its heads, `tiles` query tiles of each.
+      where, ranks, cores: as for `output`.
+      tiles: of a block.
+    """
+    groups, blocks, rows, lanes = x.shape[-4:]
+    lead, heads = x.shape[:-4], lanes // tiles
+    x = x.reshape(-1, groups, blocks, rows, heads, tiles).transpose(0, 1, 4, 2, 5, 3)
+    by_tile = x.reshape(*lead, groups * heads, blocks * tiles, rows, 1)
     return output(by_tile, where, ranks, cores)[..., 0]
 
 

@@ -119,6 +119,16 @@ class ContextTiling:
         return self.block_tiles * max(LEAST_COLUMNS, self.columns)
 
     @property
+    def block_lanes(self) -> int:
+        """Query tiles of a block, of all its heads."""
+        return self.block_heads * self.block_tiles
+
+    @property
+    def units(self) -> int:
+        """Blocks of all groups of heads."""
+        return self.groups * self.blocks
+
+    @property
     def items(self) -> int:
         """Query tiles of all heads."""
         return self.heads * self.tiles

@@ -1,83 +1,120 @@
-"""What queries have attended to so far: carried from source to source in HBM."""
+"""What queries have attended to so far: carried from source to source in HBM, a block at a time.
+
+A block's lanes lie side by side, so its whole state is two DMAs each way: copies of one query tile
+would be short, and a queue starts one every 0.85 us at most. The GpSimd Engine, which has little
+else to do, takes the lanes apart and puts them together.
+"""
 
 from typing import Any
+
+import jax.numpy as jnp
 
 from emu.trainium.isa import (
     activation,
     memset,
     scalar_tensor_tensor,
     tensor_copy,
+    tensor_copy_at,
     tensor_scalar,
     tensor_tensor,
 )
 from emu.trainium.memory import dma_load, dma_store_at, hbm, sbuf
-from emu.trainium.sheet import LOAD_QUEUES
+from emu.trainium.sheet import DMA_QUEUES, LOAD_QUEUES
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.flash_steps import Attended
 from kernels.trainium.online_softmax import LOWEST
 from kernels.trainium.tiling import index
 
-Lane = tuple[Any, Any, Any]  # the same of one query tile, in SBUF
-State = tuple[Any, Any, Any]  # output [items, rows, value_dim], maximum and sum [items, rows, 1]
-SECOND = LOAD_QUEUES[1]
+# Unnormalised output [units, rows, lanes, value_dim], and row maximum and sum [..., lanes, 2].
+State = tuple[Any, Any]
+Packed = tuple[Any, Any]  # the same of one unit, a block of a group of heads, in SBUF
+Lane = tuple[Any, Any, Any]  # output [rows, value_dim], maximum and sum [rows, 1] of a query tile
+STORES = DMA_QUEUES[len(LOAD_QUEUES) :]
+MAXIMUM, SUM = 0, 1
 
 
 def empty_state(s: ContextTiling, parts: int = 1) -> State:
-    """HBM buffers for unnormalised output, row maximum and row sum of every query tile.
+    """HBM buffers for the state of every query tile.
 
     Args:
       s: sizes.
       parts: how many states, one after another.
     """
-    items = parts * s.items
-    out = hbm(items, s.rows, s.value_dim, dtype=s.carried)
-    return out, hbm(items, s.rows, 1), hbm(items, s.rows, 1)
+    units = parts * s.units
+    out = hbm(units, s.rows, s.block_lanes, s.value_dim, dtype=s.carried)
+    return out, hbm(units, s.rows, s.block_lanes, 2)
 
 
-def lane_tiles(s: ContextTiling, *, buffers: int = 1) -> Lane:
-    """SBUF tiles for one query tile's part of the state."""
-    out = sbuf(s.rows, s.value_dim, dtype=s.carried, buffers=buffers)
-    return out, sbuf(s.rows, 1, buffers=buffers), sbuf(s.rows, 1, buffers=buffers)
+def packed_tiles(s: ContextTiling, *, buffers: int = 1) -> Packed:
+    """SBUF for one unit's state."""
+    out = sbuf(s.rows, s.block_lanes, s.value_dim, dtype=s.carried, buffers=buffers)
+    return out, sbuf(s.rows, s.block_lanes, 2, buffers=buffers)
 
 
-def begin(tiles: Lane) -> Lane:
-    """Nothing attended to yet."""
-    filled = zip(tiles, (0.0, LOWEST, 0.0), strict=True)
-    return tuple(memset(x, value=y, engine="gpsimd") for x, y in filled)  # type: ignore
+def load(tiles: Packed, state: State, unit: Any) -> Packed:
+    """One unit's state, from HBM."""
+    pairs = zip(tiles, state, LOAD_QUEUES, strict=True)
+    return tuple(dma_load(x, index(y, unit), queue=queue) for x, y, queue in pairs)  # type: ignore
 
 
-def load(tiles: Lane, state: State, item: Any) -> Lane:
-    """One query tile's part of the state, from HBM."""
-    queues = (LOAD_QUEUES[0], SECOND, SECOND)
-    parts = zip(tiles, state, queues, strict=True)
-    return tuple(dma_load(x, index(y, item), queue=queue) for x, y, queue in parts)  # type: ignore
+def store(state: State, tiles: Packed, unit: Any) -> State:
+    """One unit's state, to HBM."""
+    pairs = zip(state, tiles, STORES, strict=True)
+    return tuple(dma_store_at(x, y, unit, queue=queue) for x, y, queue in pairs)  # type: ignore
 
 
-def store(state: State, done: Lane, item: Any, *, last: bool = False) -> State:
-    """Puts one query tile's part back into HBM; of the `last` nobody needs the maximum any more."""
-    out, highest, total = done
-    kept, highs, sums = state
-    kept = dma_store_at(kept, out, item, queue="store_queue")
-    if not last:
-        highs = dma_store_at(highs, highest, item, queue="store_queue2")
-    return kept, highs, dma_store_at(sums, total, item, queue="store_queue2")
+def nothing(tiles: Packed, s: ContextTiling) -> Packed:
+    """A unit whose queries have attended to nothing yet."""
+    out, numbers = tiles
+    out = memset(out, value=0.0, engine="gpsimd")
+    for at, value in ((MAXIMUM, LOWEST), (SUM, 0.0)):
+        column = memset(sbuf(s.rows, 1), value=value, engine="gpsimd")
+        for lane in range(s.block_lanes):
+            numbers = _put(numbers, column, lane, at)
+    return out, numbers
 
 
-def opened(lane: Lane, s: ContextTiling) -> Attended:
-    """A lane as a step takes it. Steps swap the maximum's tile with a spare one; these are tiles
-    for as long as a block runs, so that every core carries on with the same ones."""
+def views(tiles: Packed, lane: int) -> Lane:
+    """A lane of a unit, as part of its tiles."""
+    out, numbers = tiles
+    columns = (numbers[:, lane, at : at + 1] for at in (MAXIMUM, SUM))
+    return out[:, lane], *columns
+
+
+def opened(tiles: Packed, lane: int, s: ContextTiling) -> Lane:
+    """A lane of a unit in tiles of its own, which instructions can write."""
+    copies = (sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers) for x in views(tiles, lane))
+    pairs = zip(copies, views(tiles, lane), strict=True)
+    return tuple(tensor_copy(x, y, engine="gpsimd") for x, y in pairs)  # type: ignore
+
+
+def closed(tiles: Packed, lanes: list[Lane], *, last: bool) -> Packed:
+    """The lanes of a unit back in its tiles; of the `last` nobody needs the maxima any more."""
+    out, numbers = tiles
+    for n, (own, highest, total) in enumerate(lanes):
+        out = _put(out, own, n, 0)
+        numbers = numbers if last else _put(numbers, highest, n, MAXIMUM)
+        numbers = _put(numbers, total, n, SUM)
+    return out, numbers
+
+
+def _put(dst: Any, src: Any, lane: int, at: int) -> Any:
+    return tensor_copy_at(dst, src, jnp.int32(lane), jnp.int32(at), engine="gpsimd")
+
+
+def stepping(lane: Lane, s: ContextTiling) -> Attended:
+    """A lane as a step takes it: with a spare tile for the next maximum."""
     out, highest, total = lane
-    peak, spare = (sbuf(s.rows, 1, buffers=s.buffers) for _ in range(2))
-    return out, (tensor_copy(peak, highest, engine="gpsimd"), total, spare)
+    return out, (highest, total, sbuf(s.rows, 1, buffers=s.buffers))
 
 
-def closed(lane: Lane, done: Attended, *, last: bool) -> Lane:
-    """The lane after its steps; of the `last` nobody needs the maximum any more."""
-    out, (peak, total, _) = done
-    return out, lane[1] if last else tensor_copy(lane[1], peak, engine="gpsimd"), total
+def stepped(done: Attended) -> Lane:
+    """A lane after its steps."""
+    out, (highest, total, _) = done
+    return out, highest, total
 
 
-def merge(old: Lane, new: Lane, s: ContextTiling, *, last: bool = False) -> Lane:
+def merge(old: Lane, new: Lane, s: ContextTiling) -> Lane:
     """Two parts of what a query tile attends to as one, in the tiles of the first.
 
     The recipe `bf16-o`: the second output is rounded to bfloat16 before, the merged one after.
@@ -86,12 +123,12 @@ def merge(old: Lane, new: Lane, s: ContextTiling, *, last: bool = False) -> Lane
       m = max(m0, m1); a, b = exp(scale (m0 - m)), exp(scale (m1 - m)); l = l0 a + l1 b
       o = o0 a + o1 b
     """
-    scale, step = s.step.scale, s.step
+    scale, buffers = s.step.scale, s.buffers
     out, highest, total = old
     added, other, sum_ = new
 
     def column() -> Any:
-        return sbuf(s.rows, 1, buffers=step.buffers)
+        return sbuf(s.rows, 1, buffers=buffers)
 
     peak = tensor_tensor(column(), highest, other, op="max")
     fallen = (
@@ -101,7 +138,7 @@ def merge(old: Lane, new: Lane, s: ContextTiling, *, last: bool = False) -> Lane
     total = tensor_tensor(total, total, a, op="multiply")
     total = scalar_tensor_tensor(total, sum_, b, total, op0="multiply", op1="add")
     if added.dtype != out.dtype:
-        added = tensor_copy(sbuf(*added.shape, dtype=out.dtype, buffers=step.buffers), added)
-    kept = tensor_scalar(sbuf(*out.shape, buffers=step.buffers), out, a, op="multiply")
+        added = tensor_copy(sbuf(*added.shape, dtype=out.dtype, buffers=buffers), added)
+    kept = tensor_scalar(sbuf(*out.shape, buffers=buffers), out, a, op="multiply")
     out = scalar_tensor_tensor(out, added, b, kept, op0="multiply", op1="add")
-    return out, highest if last else tensor_copy(highest, peak, engine="gpsimd"), total
+    return out, tensor_copy(highest, peak, engine="gpsimd"), total
