@@ -109,7 +109,7 @@ class Merge(Spread):
     def foresee(self, pairs: list[tuple[int, list[Held | None]]]) -> None:
         """Works out at once when buffers of rings are idle: there are hundreds of them."""
         pairs = [(place, held) for place, held in pairs if any(h and h.used for h in held)]
-        if not pairs:
+        if self.single or not pairs:
             return
         per_class = [[h.idle if h and h.used else KEEP for h in held] for _, held in pairs]
         rows = [self.scene.rows["idle", place] for place, _ in pairs]
@@ -143,7 +143,7 @@ class Merge(Spread):
                 b.idle, b.user, b.uses = idle, user, b.uses + 1
         writes = [h is not None and h.written for h in held]
         if any(writes):
-            cores = self.folded(self.spread(writes, False, bool))
+            cores = True if self.single else self.written(tuple(writes))
             new = self.line.next_version()
             b.version = new if cores is True else np.where(cores, new, b.version)
             b.writer = next(h.writer for h in held if h and h.written)
@@ -151,6 +151,12 @@ class Merge(Spread):
             b.since = h.since
             if h.tracked is not None:
                 self.line.tracked[id(b)] = b, *h.tracked[1:]
+
+    def written(self, writes: tuple[bool, ...]) -> Any:
+        """On which cores something is written: many buffers are on the same."""
+        if writes not in self.cores:
+            self.cores[writes] = self.folded(self.spread(writes, False, bool))
+        return self.cores[writes]
 
     def turned(self, path: Path) -> "Turned":
         """A ring after the loop: classes may have turned it differently."""

@@ -25,6 +25,7 @@ class Spread:
       base: of each cell, what its class' times count from.
       traced: the class that is the traced core.
       idles: when buffers are idle, by their places, where that is known already.
+      cores: on which cores something is so that is so in certain classes.
     """
 
     def __init__(
@@ -35,7 +36,11 @@ class Spread:
         self.effects, self.ids, self.base = effects, ids, base
         self.times: dict[tuple[int, ...], Ticks] = {}
         self.idles: dict[Any, Ticks] = {}
+        self.cores: dict[tuple[bool, ...], Any] = {}
         self.all = bool((ids < len(effects)).all())
+        # A loop inside a core that is read alone: no arrays then.
+        self.single = scene.cells == 1 and self.all
+        self.start = int(base[0]) if self.single else 0
 
     # --- from one entry per class to all cores ---
 
@@ -49,6 +54,8 @@ class Spread:
 
     def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
         """Times after the base, or marks, per class; `keep` where they say so or take no part."""
+        if self.single:
+            return self.one(per_class[0], keep)
         if self.all and min(per_class) > PAST:
             return self.real(tuple(per_class))
         moved = self.spread(per_class, KEEP)
@@ -58,6 +65,12 @@ class Spread:
             old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
             out = np.where(moved == mark, old, out)
         return self.folded(out)
+
+    def one(self, time: int, keep: Ticks) -> Ticks:
+        """`ticks` of a single core."""
+        if time > PAST:
+            return self.start + time
+        return keep if time == KEEP else int(self.scene.times[marked(time)][0])
 
     def many(self, per_class: np.ndarray, keep: np.ndarray) -> list[Ticks | None]:
         """`ticks` of many clocks at once; None where a mark is among a clock's entries.
@@ -88,6 +101,9 @@ class Spread:
         self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]
     ) -> Label:
         """Names per class; where the time is a mark, the name that goes with its clock."""
+        if self.single:
+            kept = keep if times[0] == KEEP else None
+            return names[0] if times[0] > PAST else of(marked(times[0])) if kept is None else kept
         if min(times) > PAST and len(set(names)) == 1 and (self.all or self.has(keep, names[0])):
             return names[0] if self.all else keep
         pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]

@@ -11,6 +11,7 @@ from kernels.trainium.flash_steps import FlashTiling
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
 RECIPES = ("fp32", "bf16-o")
+MANY_LANES = 8
 LEAST_COLUMNS = 64  # the least interval between instructions, in columns
 
 
@@ -144,12 +145,17 @@ class ContextTiling:
         return self.dtype if jnp.dtype(self.dtype).itemsize > 1 else jnp.dtype(jnp.bfloat16)
 
     @property
+    def depth(self) -> int:
+        """Depth of the rings of a lane's tiles: with many lanes a tile's last use is long ago."""
+        return 1 if self.block_lanes >= MANY_LANES else self.buffers
+
+    @property
     def step(self) -> FlashTiling:
         """Sizes of one query tile's step."""
         narrow, half = jnp.dtype(self.dtype).itemsize == 1, jnp.dtype(jnp.bfloat16)
         copies = self.span // 2 if self.scalar_copies is None else self.scalar_copies
         return FlashTiling(
-            self.value_dim, self.rows, self.columns, self.keys, self.buffers,
+            self.value_dim, self.rows, self.columns, self.keys, self.depth,
             half if self.mx else self.dtype, 1 / math.sqrt(sum(self.parts)), copies,
             self.turned or (half if narrow else None),
         )  # fmt: skip
