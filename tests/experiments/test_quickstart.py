@@ -210,7 +210,10 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
 
 
 @pytest.mark.smollm2
-@pytest.mark.parametrize("chips, cores", [("1", "1"), ("4", "1"), ("7", "1"), ("4", "8")])
+@pytest.mark.parametrize(
+    "chips, cores",
+    [("1", "1"), ("4", "1"), ("4", "8"), pytest.param("7", "1", marks=pytest.mark.slow)],
+)
 def test_smollm2_knows_the_capital_of_france(
     chips: str, cores: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
