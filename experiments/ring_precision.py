@@ -13,8 +13,8 @@ drawn, which is mostly the rounding of operands.
 What to expect. `bf16-o` grows with the ring whatever the operands, since every hop rounds the
 output once more. 8-bit weights are the exception at first: that recipe begins each hop's softmax
 anew, so weights are rounded beside their own hop's largest and not far below the sequence's.
-float32 with `fp32` sums is flat, as the factor from hop to hop of a row whose maximum stays is exactly
-1: maxima are subtracted before they are scaled.
+float32 with `fp32` sums is flat: from hop to hop the factor of a row whose maximum stays is exactly
+1, as maxima are subtracted before they are scaled.
 
 All of it takes five minutes of CPU, mostly compilation of 56 rings; name a dtype for a quarter.
 """
