@@ -1,0 +1,303 @@
+"""What a PE's task does, instruction by instruction: data only, priced and run elsewhere.
+
+Memory operands are slices of a `Buffer`; fabric operands are `receive(color)` and `send(color)`;
+a plain number is an immediate. A wavelet carries 32 bits: one float32 or two 16-bit elements.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu.errors import LimitExceeded
+
+WORD_BYTES = 4
+ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
+LOCAL, OWN, ALL = 0, 1, 2  # a wavelet's kind: data, control for its own router, for all on its way
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """`elements` of a buffer in SRAM, from `start`, `step` apart.
+
+    Attributes:
+      buffer: name of the buffer.
+      dtype: of its elements.
+      address: byte address of the first element in the PE's SRAM.
+    """
+
+    buffer: str
+    dtype: str
+    address: int
+    start: int
+    elements: int
+    step: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """A named array in the SRAM of some PEs, at the same address in each.
+
+    Slices of it are `Memory` operands: `x[:]`, `x[4:8]`, `x[::2]`, `x[3]`.
+    """
+
+    name: str
+    elements: int
+    dtype: str
+    address: int
+
+    def __getitem__(self, at: "slice | int") -> Memory:
+        if isinstance(at, int):
+            at = slice(at, at + 1) if at != -1 else slice(self.elements - 1, self.elements)
+        start, stop, step = at.indices(self.elements)
+        count = len(range(start, stop, step))
+        if count == 0 or step < 1:
+            raise LimitExceeded(
+                f"buffer '{self.name}' of {self.elements}: slice {at} is empty or runs backwards"
+            )
+        itemsize = jnp.dtype(self.dtype).itemsize
+        return Memory(self.name, self.dtype, self.address + start * itemsize, start, count, step)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * jnp.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Fabric:
+    """A stream of elements that arrives (`receive`) or leaves (`send`) on a color.
+
+    `elements` and `dtype` may be left to the operation's other operands.
+    """
+
+    color: str
+    outward: bool
+    elements: int | None = None
+    dtype: str | None = None
+
+
+def receive(color: str, elements: int | None = None, dtype: str | None = None) -> Fabric:
+    """The next elements that arrive on `color`."""
+    return Fabric(color, False, elements, dtype)
+
+
+def send(color: str, elements: int | None = None, dtype: str | None = None) -> Fabric:
+    """A destination: the elements leave on `color`."""
+    return Fabric(color, True, elements, dtype)
+
+
+Operand = Memory | Fabric | float
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """One vector operation: `dst = a op b`, elementwise, rounded to `dst`'s dtype.
+
+    Attributes:
+      op: one of `ARITHMETIC`; `fmac` is `dst += a * b`.
+      dst: memory or `send`.
+      a, b: memory, `receive`, a number, or one element of memory that serves all; b is None for
+        `copy`.
+      thread: None is synchronous; 1 or more runs on that microthread while the task goes on.
+      activate, unblock: tasks that its completion activates or unblocks.
+    """
+
+    op: str
+    dst: Operand
+    a: Operand
+    b: Operand | None = None
+    thread: int | None = None
+    activate: str | None = None
+    unblock: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.op not in ARITHMETIC:
+            raise LimitExceeded(f"vector: op is {self.op!r}, must be one of {ARITHMETIC}")
+        if not isinstance(self.dst, Memory | Fabric) or _is_inward(self.dst):
+            raise LimitExceeded(f"vector {self.op}: dst is {self.dst}, must be memory or send()")
+        if (self.b is None) != (self.op == "copy"):
+            raise LimitExceeded(f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources")
+        if any(isinstance(x, Fabric) and x.outward for x in self.sources):
+            raise LimitExceeded(f"vector {self.op}: a source is send(), must be receive()")
+        if self.op == "fmac" and not isinstance(self.dst, Memory):
+            raise LimitExceeded("vector fmac: dst is a stream, must be memory: it is added to")
+        if sum(isinstance(x, Fabric) for x in self.sources) > 1:
+            raise LimitExceeded(f"vector {self.op}: two fabric sources, a PE takes at most one")
+        _ = self.elements  # checked here, where the user's line is on the stack
+
+    @property
+    def sources(self) -> tuple[Operand, ...]:
+        return tuple(x for x in (self.a, self.b) if x is not None)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the destination."""
+        counts = {}
+        for x in (self.dst, *self.sources):
+            if isinstance(x, Memory) and (x is self.dst or x.elements > 1):
+                counts[x.elements] = x
+            elif isinstance(x, Fabric) and x.elements is not None:
+                counts[x.elements] = x
+        if not counts:  # a stream fed from one element of memory
+            counts = {1: self.dst} if any(isinstance(x, Memory) for x in self.sources) else {}
+        if len(counts) != 1:
+            told = ", ".join(map(str, counts)) or "none"
+            raise LimitExceeded(
+                f"vector {self.op}: operands have {told} elements, must have one count"
+            )
+        return next(iter(counts))
+
+    def dtype_of(self, x: Operand) -> str:
+        """Dtype of an operand; a stream without its own has that of the first other operand."""
+        if isinstance(x, Memory) or (isinstance(x, Fabric) and x.dtype):
+            return str(x.dtype)
+        for other in (self.dst, *self.sources):
+            if isinstance(other, Memory | Fabric) and other.dtype:
+                return other.dtype
+        return "float32"
+
+    def words(self, x: Operand | None) -> int:
+        """Wavelets of a fabric operand."""
+        return wavelets(self.elements, self.dtype_of(x)) if isinstance(x, Fabric) else 0
+
+    @property
+    def inward(self) -> Fabric | None:
+        """The fabric source."""
+        return next((x for x in self.sources if isinstance(x, Fabric)), None)
+
+    @property
+    def outward(self) -> Fabric | None:
+        """The fabric destination."""
+        return self.dst if isinstance(self.dst, Fabric) else None
+
+
+def _is_inward(x: Any) -> bool:
+    return isinstance(x, Fabric) and not x.outward
+
+
+def wavelets(elements: int, dtype: str) -> int:
+    """32-bit wavelets that carry `elements`."""
+    return -(-elements * jnp.dtype(dtype).itemsize // WORD_BYTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A hardware loop: for each k, `dst += x[k] * weights[k]`, a callback of `dst`'s length.
+
+    `weights` holds `[len(x), len(dst)]` elements; all three are in memory. Scalars are taken in
+    their order and each sum is rounded to `dst`'s dtype.
+    """
+
+    dst: Memory
+    weights: Memory
+    x: Memory
+
+    def __post_init__(self) -> None:
+        wanted = self.dst.elements * self.x.elements
+        if self.weights.elements != wanted:
+            raise LimitExceeded(
+                f"map: weights have {self.weights.elements} elements, must have "
+                f"{self.x.elements} x {self.dst.elements} = {wanted}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Scalar code on the main thread.
+
+    Attributes:
+      cycles: how long it takes, 1 or more.
+      what: its name in reports.
+      dst, function, sources: `dst = function(*sources)` on arrays `[PEs, elements]`, or nothing.
+    """
+
+    cycles: int
+    what: str = "code"
+    dst: Memory | None = None
+    function: Callable[..., Any] | None = None
+    sources: tuple[Memory, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Loads data-structure registers."""
+
+    descriptors: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """Reads the PE's cycle counter and keeps it under `name`."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Activate:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unblock:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """Sends one control wavelet on `color`, behind the data already sent.
+
+    It advances the switch of this PE's router (`reach` = `OWN`) or of every router on its way that
+    heeds control wavelets (`ALL`). It never enters a PE.
+    """
+
+    color: str
+    reach: int = OWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """Sets this PE's router to one of the positions of its route on `color`."""
+
+    color: str
+    position: int
+
+
+Op = Vector | Map | Code | Load | Stamp | Activate | Block | Unblock | Control | Switch
+
+
+def copy(dst: Operand, a: Operand, **how: Any) -> Vector:
+    """`dst = a`: a move, a fill, a send or a receive."""
+    return Vector("copy", dst, a, **how)
+
+
+def add(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = a + b`."""
+    return Vector("add", dst, a, b, **how)
+
+
+def mul(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = a * b`."""
+    return Vector("mul", dst, a, b, **how)
+
+
+def maximum(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = max(a, b)`."""
+    return Vector("max", dst, a, b, **how)
+
+
+def fmac(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst += a * b`."""
+    return Vector("fmac", dst, a, b, **how)
+
+
+__all__ = [
+    "ALL", "Activate", "Block", "Buffer", "Code", "Control", "Fabric", "Load", "Map", "Memory",
+    "OWN", "Op", "Operand", "Stamp", "Switch", "Unblock", "Vector", "add", "copy", "fmac",
+    "maximum", "mul", "receive", "send", "wavelets",
+]  # fmt: skip
