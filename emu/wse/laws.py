@@ -36,22 +36,38 @@ def element_cycles(device: Device, n: Any, kind: str) -> Any:
     return np.asarray(n) * each
 
 
+def issue_cycles(device: Device) -> int:
+    """From a vector operation's dispatch to the next one's, without its elements."""
+    return device.vector_setup_cycles + device.vector_drain_cycles
+
+
 def vector_cycles(device: Device, n: Any, kind: str, descriptors: int = 3) -> Any:
     """One vector operation: descriptor loads, issue, elements."""
     loads = descriptors * device.descriptor_load_cycles
-    return loads + device.vector_setup_cycles + element_cycles(device, n, kind)
+    return loads + issue_cycles(device) + element_cycles(device, n, kind)
 
 
 def move_cycles(device: Device, nbytes: Any, descriptors: int = 2) -> Any:
     """One copy or fill of `nbytes`."""
     loads = descriptors * device.descriptor_load_cycles
-    return loads + device.vector_setup_cycles + np.ceil(nbytes / device.move_bytes_per_cycle)
+    return loads + issue_cycles(device) + np.ceil(nbytes / device.move_bytes_per_cycle)
+
+
+def callbacks_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
+    """What a hardware loop's `callbacks` multiply-adds of length `n` hold the datapath."""
+    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
+    return callbacks * (each + element_cycles(device, n, kind))
+
+
+def callbacks_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
+    """Datapath cycles of `callbacks` multiply-adds of length `n`, issued by a hardware loop."""
+    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
+    return callbacks * (each + element_cycles(device, n, kind))
 
 
 def map_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
     """A hardware loop that issues `callbacks` multiply-adds of length `n`; nothing if empty."""
-    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
-    body = callbacks * (each + element_cycles(device, n, kind))
+    body = callbacks_cycles(device, callbacks, n, kind)
     setup = 3 * device.descriptor_load_cycles + device.vector_setup_cycles
     return np.where(np.asarray(callbacks) * np.asarray(n) > 0, setup + body, 0)
 
