@@ -59,16 +59,10 @@ def callbacks_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
     return callbacks * (each + element_cycles(device, n, kind))
 
 
-def callbacks_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
-    """Datapath cycles of `callbacks` multiply-adds of length `n`, issued by a hardware loop."""
-    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
-    return callbacks * (each + element_cycles(device, n, kind))
-
-
 def map_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
     """A hardware loop that issues `callbacks` multiply-adds of length `n`; nothing if empty."""
     body = callbacks_cycles(device, callbacks, n, kind)
-    setup = 3 * device.descriptor_load_cycles + device.vector_setup_cycles
+    setup = 3 * device.descriptor_load_cycles + issue_cycles(device)
     return np.where(np.asarray(callbacks) * np.asarray(n) > 0, setup + body, 0)
 
 
