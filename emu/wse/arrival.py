@@ -40,6 +40,11 @@ class Lines:
         return np.moveaxis(out.reshape(full.shape), 0, self.at)
 
 
+def queue_words(device: Device) -> int:
+    """Wavelets that wait between two neighbours before the sender stalls."""
+    return int(device.output_queue_words[-1] + device.input_queue_words[-1])
+
+
 def chain_stage_cycles(device: Device, stride: int) -> int:
     """From one PE's first wavelet to that of the next of a chain: ramps, hops and the add."""
     return 2 * device.ramp_cycles + device.hop_cycles * stride + 1

@@ -16,7 +16,7 @@ from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction
 from emu.wse import arrival
 from emu.wse.isa import SPACE, single
-from emu.wse.laws import known, on_datapath, words
+from emu.wse.laws import issue_cycles, known, on_datapath, words
 
 UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant time
 _ADD = {"add": jnp.add, "max": jnp.maximum}
@@ -26,7 +26,7 @@ Ticks = tuple[np.ndarray, np.ndarray]
 def setup_cycles(device: Device, descriptors: int = 3) -> int:
     """Descriptor loads, issue, and the branch that picks the PE's role."""
     loads = descriptors * device.descriptor_load_cycles
-    return loads + device.vector_setup_cycles + device.branch_cycles
+    return loads + issue_cycles(device) + device.branch_cycles
 
 
 def _group(axis: str, group: int | None, stride: int = 1) -> int:
@@ -67,7 +67,7 @@ def _chain_arrival(
     armed = lines.take(crossing.start_ticks) + setup_cycles(device)
     w = lines.take(words(known(elements), x.dtype)).max(axis=1, keepdims=True)
     stage = arrival.chain_stage_cycles(device, stride)
-    sent, free = arrival.chain(armed, w, stage, device.queue_words)
+    sent, free = arrival.chain(armed, w, stage, arrival.queue_words(device))
     ready = np.maximum(sent, free)
     return lines.put(crossing.start_ticks, ready), lines.put(crossing.start_ticks, free)
 
@@ -150,7 +150,7 @@ def _multicast_arrival(
     armed = lines.take(crossing.start_ticks) + setup_cycles(device, 2)
     w = lines.take(words(known(elements), x.dtype)).max(axis=1, keepdims=True)
     hop, ramp = device.hop_cycles, device.ramp_cycles
-    ready = arrival.multicast(armed, w, hop, ramp, device.queue_words)
+    ready = arrival.multicast(armed, w, hop, ramp, arrival.queue_words(device))
     ready = lines.put(crossing.start_ticks, ready)
     return ready, ready
 

@@ -9,13 +9,13 @@ from jax import lax
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
 from emu.wse.isa import SPACE, single
-from emu.wse.laws import known, loop_cycles, move_cycles, on_datapath
+from emu.wse.laws import issue_cycles, known, loop_cycles, move_cycles, on_datapath
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
 def _fold_setup(device: Device) -> Any:
-    return 2 * device.descriptor_load_cycles + device.vector_setup_cycles
+    return 2 * device.descriptor_load_cycles + issue_cycles(device)
 
 
 def _square_sum_cost(device: Device, dst: Operand, x: Operand) -> Cost:

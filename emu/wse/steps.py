@@ -69,7 +69,7 @@ def _argmax_arrival(
     armed = lines.take(crossing.start_ticks) + setup_cycles(device)
     compare = 2 * device.scalar_cycles + device.branch_cycles
     stage = arrival.chain_stage_cycles(device, 1) + 1 + compare  # both words, then scalar code
-    sent, _ = arrival.chain(armed, np.asarray(2), stage, device.queue_words)
+    sent, _ = arrival.chain(armed, np.asarray(2), stage, arrival.queue_words(device))
     ready = lines.put(crossing.start_ticks, sent)
     return ready, ready
 
