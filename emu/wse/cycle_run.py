@@ -1,0 +1,145 @@
+"""Runs the cycle stepper to its end, in chunks so that a log fits memory and progress shows."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu.wse.cycle import HEARD, initial, step
+from emu.wse.encode import NONE, Encoded
+from emu.wse.layout import Shape, shape_of, tables
+from emu.wse.program import RAMP
+
+CHUNK = 2048
+QUIET = 2  # cycles without an event after which nothing can happen any more
+
+
+@dataclasses.dataclass(frozen=True)
+class Cycles:
+    """What stepping a program cycle by cycle shows.
+
+    Attributes:
+      cycles: until the last PE's last task was done.
+      steps: cycles stepped.
+      last: the last cycle in which anything happened.
+      state: the machine at the end, arrays over the flat PEs.
+      order: `int64[events, 3]`: cycle, flat PE and instruction of every dispatch of the watched
+        PEs, in order; `HEARD - k` is the start of data task k. Empty where none are watched.
+      issues: `int8[steps, watched]`: the thread each watched PE's datapath served, or NONE.
+      watch: flat indices of the watched PEs.
+      links: `int32[5, PEs]`: wavelets each router sent per direction, where it was asked for.
+    """
+
+    cycles: int
+    steps: int
+    last: int
+    state: dict[str, np.ndarray]
+    order: np.ndarray
+    issues: np.ndarray
+    watch: np.ndarray
+    links: np.ndarray | None
+
+
+def _thread(issues: Any, watch: Any) -> Any:
+    """The thread that issued on each watched PE, or NONE."""
+    out = jnp.full(watch.shape, NONE, jnp.int8)
+    for u in range(issues.shape[0]):
+        out = jnp.where(issues[u][watch], jnp.int8(u), out)
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3,))
+def _chunk(
+    shape: Shape, counting: bool, tab: Any, carry: dict[str, Any], watch: Any, stop: Any
+) -> dict[str, Any]:
+    """Steps until `stop` or until nothing happens; logs the watched PEs."""
+
+    def body(c: dict[str, Any]) -> dict[str, Any]:
+        t = c["t"]
+        state, seen = step(shape, tab, c["state"], t)
+        out = c | {"state": state, "t": t + 1}
+        out["last"] = jnp.where(seen["alive"].any(), t, c["last"])
+        if watch.shape[0]:
+            row = t - c["begin"]
+            heard = seen["heard"][watch]
+            pc = jnp.where(seen["due"][watch], seen["pc"][watch], NONE)
+            log = jnp.stack([pc, jnp.where(heard >= 0, HEARD - heard, NONE)])
+            out["log"] = lax.dynamic_update_slice(c["log"], log[None], (row, 0, 0))
+            thread = _thread(seen["issues"], watch)
+            out["issues"] = lax.dynamic_update_slice(c["issues"], thread[None], (row, 0))
+        if counting:
+            sent = [
+                (seen["go"] & ((seen["send"] >> side & 1) == 1)).sum(0, dtype=jnp.int32)
+                for side in range(RAMP + 1)
+            ]
+            out["links"] = c["links"] + jnp.stack(sent)
+        return out
+
+    def going(c: dict[str, Any]) -> Any:
+        return (c["t"] < stop) & (c["t"] - c["last"] < QUIET)
+
+    return lax.while_loop(going, body, carry)
+
+
+def run(
+    e: Encoded, *, watch: np.ndarray | None = None, links: bool = False,
+    progress: Callable[[int], None] | None = None, limit_cycles: int = 1 << 30,
+) -> Cycles:  # fmt: skip
+    """Steps an encoded program until nothing more can happen.
+
+    Args:
+      e: the program.
+      watch: flat indices of PEs to log; None logs none.
+      links: count wavelets per link.
+      progress: called with the cycle reached after every chunk.
+      limit_cycles: stop here at the latest.
+    """
+    shape = shape_of(e)
+    tab = {k: jnp.asarray(v) for k, v in tables(e, shape).items()}
+    seen = np.zeros(0, np.int32) if watch is None else np.asarray(watch, np.int32)
+    counting = links and shape.colors > 0
+    carry: dict[str, Any] = {
+        "t": jnp.int32(0), "last": jnp.int32(0), "begin": jnp.int32(0),
+        "state": initial(shape, e.started, e.blocked),
+    }  # fmt: skip
+    if len(seen):
+        carry["log"] = jnp.full((CHUNK, 2, len(seen)), NONE, jnp.int32)
+        carry["issues"] = jnp.full((CHUNK, len(seen)), NONE, jnp.int8)
+    if counting:
+        carry["links"] = jnp.zeros((RAMP + 1, shape.pes), jnp.int32)
+    order, issues, begin = [], [], 0
+    while True:
+        stop = min(begin + CHUNK, limit_cycles)
+        carry["begin"] = jnp.int32(begin)
+        carry = _chunk(shape, counting, tab, carry, jnp.asarray(seen), jnp.int32(stop))
+        t = int(carry["t"])
+        if len(seen):
+            order.append(_events(np.asarray(carry["log"])[: t - begin], begin, seen))
+            issues.append(np.asarray(carry["issues"])[: t - begin].copy())
+        begin = t
+        if progress is not None:
+            progress(t)
+        if t < stop or t >= limit_cycles:
+            break
+    state = {k: np.asarray(v) for k, v in carry["state"].items()}
+    return Cycles(
+        int(state["end"].max()), t, int(carry["last"]), state,
+        np.concatenate(order) if order else np.zeros((0, 3), np.int64),
+        np.concatenate(issues) if issues else np.zeros((t, 0), np.int8), seen,
+        np.asarray(carry["links"]) if counting else None,
+    )  # fmt: skip
+
+
+def _events(log: np.ndarray, begin: int, watch: np.ndarray) -> np.ndarray:
+    """A chunk's log as rows (cycle, PE, instruction); a data task's start precedes its code."""
+    log = log[:, ::-1]  # the wavelet is heard before the code is dispatched
+    row, which, at = np.nonzero(log != NONE)
+    return np.stack([row + begin, watch[at].astype(np.int64), log[row, which, at]], axis=1)
+
+
+__all__ = ["CHUNK", "Cycles", "run"]
