@@ -10,12 +10,10 @@ State arrays end in the flat axis of PEs; `colors`, `channels` and `threads` lea
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
 from emu.wse import ops
-from emu.wse.encode import ACTIVATE, BLOCK, CODE, NONE, STAMP, SWITCH, UNBLOCK, VECTOR
+from emu.wse.encode import ACTIVATE, BLOCK, NONE, STAMP, SWITCH, UNBLOCK, VECTOR
 from emu.wse.layout import Shape
 from emu.wse.program import OPPOSITE, RAMP
 

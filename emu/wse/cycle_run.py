@@ -15,7 +15,8 @@ from emu.wse.encode import NONE, Encoded
 from emu.wse.layout import Shape, shape_of, tables
 from emu.wse.program import RAMP
 
-CHUNK = 2048
+LOG_ROWS = (64, 2048)  # cycles a chunk logs, at least and at most
+LOG_ENTRIES = 1 << 22  # and how many entries about
 QUIET = 2  # cycles without an event after which nothing can happen any more
 
 
@@ -102,19 +103,20 @@ def run(
     shape = shape_of(e)
     tab = {k: jnp.asarray(v) for k, v in tables(e, shape).items()}
     seen = np.zeros(0, np.int32) if watch is None else np.asarray(watch, np.int32)
+    rows = int(np.clip(LOG_ENTRIES // max(1, len(seen)), *LOG_ROWS))
     counting = links and shape.colors > 0
     carry: dict[str, Any] = {
         "t": jnp.int32(0), "last": jnp.int32(0), "begin": jnp.int32(0),
         "state": initial(shape, e.started, e.blocked),
     }  # fmt: skip
     if len(seen):
-        carry["log"] = jnp.full((CHUNK, 2, len(seen)), NONE, jnp.int32)
-        carry["issues"] = jnp.full((CHUNK, len(seen)), NONE, jnp.int8)
+        carry["log"] = jnp.full((rows, 2, len(seen)), NONE, jnp.int32)
+        carry["issues"] = jnp.full((rows, len(seen)), NONE, jnp.int8)
     if counting:
         carry["links"] = jnp.zeros((RAMP + 1, shape.pes), jnp.int32)
     order, issues, begin = [], [], 0
     while True:
-        stop = min(begin + CHUNK, limit_cycles)
+        stop = min(begin + rows, limit_cycles)
         carry["begin"] = jnp.int32(begin)
         carry = _chunk(shape, counting, tab, carry, jnp.asarray(seen), jnp.int32(stop))
         t = int(carry["t"])
@@ -142,4 +144,4 @@ def _events(log: np.ndarray, begin: int, watch: np.ndarray) -> np.ndarray:
     return np.stack([row + begin, watch[at].astype(np.int64), log[row, which, at]], axis=1)
 
 
-__all__ = ["CHUNK", "Cycles", "run"]
+__all__ = ["Cycles", "run"]

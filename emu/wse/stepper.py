@@ -1,0 +1,128 @@
+"""The wafer stepped: runs a fabric program for its values and its cycles.
+
+Two paths reach the same cycles. *Trains*: where every PE runs one sequence of synchronous
+operations on static routes and nobody ever waits for a shared link or a full queue, each stream is
+a vector of times. *Cycles*: every router and PE, one cycle after another, for everything else. The
+trains check that they may be believed, and say why where they may not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.wse import cycle_run, flow, verdict
+from emu.wse.encode import Encoded, encode
+from emu.wse.program import FabricProgram
+
+PATHS = ("auto", "trains", "cycles")
+
+
+class NotTrains(LimitExceeded):
+    """A program whose cycles only stepping can tell, asked for as trains."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What running a fabric program gave.
+
+    Attributes:
+      cycles: until the last task of the last PE was done.
+      path: `"trains"` or `"cycles"`, how they were found.
+      why: why not by trains; empty where they were.
+      values: buffer name to `[height, width, elements]`; NaN where nothing was written.
+      stamps: stamp name to `int[height, width]`, the cycle it was last read in, -1 where never.
+      ends: `int[height, width]`, when each PE was done.
+      links: `int[5, height, width]`, wavelets sent north, east, south, west and into the ramp;
+        None where not asked for.
+      encoded: the priced program.
+      stepped: the log of the cycle path, where it was taken.
+    """
+
+    cycles: int
+    path: str
+    why: str
+    values: dict[str, np.ndarray]
+    stamps: dict[str, np.ndarray]
+    ends: np.ndarray
+    links: np.ndarray | None
+    encoded: Encoded
+    stepped: cycle_run.Cycles | None
+
+
+def run(
+    program: FabricProgram, device: Device, data: Mapping[str, Any] | None = None, *,
+    path: str = "auto", watch: Any = None, links: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Run:  # fmt: skip
+    """Runs a fabric program from cycle 0 until all is done.
+
+    Args:
+      program: routes, buffers and tasks.
+      device: the wafer, such as `WSE3.at()`.
+      data: buffer name to its content, `[height, width, elements]` or what broadcasts to it; None
+        runs the clock alone, without values.
+      path: `"auto"`, or one of the two by name.
+      watch: places whose every dispatch and issue the cycle path logs.
+      links: count the wavelets on every link.
+      progress: called with the cycle reached from time to time.
+
+    Raises:
+      FabricError: the program is wrong, deadlocks or leaves wavelets unread.
+      NotTrains: `path="trains"` for a program that has to be stepped.
+    """
+    if path not in PATHS:
+        raise LimitExceeded(f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}")
+    encoded = encode(program, device)
+    why = "stepping was asked for"
+    if path != "cycles":
+        why = _not_straight(encoded)
+        if not why:
+            flowed = flow.run(encoded, data, timed=True)
+            if flowed.exact:
+                return _from_trains(encoded, flowed, links)
+            why = flowed.why
+        if path == "trains":
+            raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
+    return _stepped(encoded, data, why, watch, links, progress)
+
+
+def _not_straight(encoded: Encoded) -> str:
+    if encoded.straight:
+        return ""
+    return "it has switches, merges, microthreads or tasks that start one another"
+
+
+def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool) -> Run:
+    assert flowed.ends is not None and flowed.stamps is not None
+    return Run(int(flowed.ends.max()), "trains", "", flowed.values, flowed.stamps, flowed.ends,
+               flowed.links if links else None, encoded, None)  # fmt: skip
+
+
+def _stepped(
+    encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any, links: bool,
+    progress: Callable[[int], None] | None,
+) -> Run:  # fmt: skip
+    shape = encoded.program.shape
+    logged = np.zeros(shape, bool)
+    if watch is not None:
+        logged[watch] = True
+    if data is not None and not encoded.straight:
+        logged[:] = True  # the order of tasks and of merged streams is a matter of time
+    stepped = cycle_run.run(encoded, watch=np.flatnonzero(logged), links=links, progress=progress)
+    verdict.check(encoded, stepped)
+    values: dict[str, np.ndarray] = {}
+    if data is not None:
+        order = None if encoded.straight else stepped.order
+        values = flow.run(encoded, data, timed=False, order=order).values
+    state = stepped.state
+    stamps = {name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)}
+    counted = None if stepped.links is None else stepped.links.reshape(5, *shape)
+    return Run(stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape), counted,
+               encoded, stepped)  # fmt: skip
+
+
+__all__ = ["NotTrains", "PATHS", "Run", "run"]
