@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.wse.cycle import IDLE
+from emu.wse.cycle_main import IDLE
 from emu.wse.cycle_run import Cycles
 from emu.wse.encode import NONE, Encoded, FabricError
 from emu.wse.layout import shape_of

@@ -1,0 +1,94 @@
+"""A cycle of every datapath: which thread it serves, and what moves in and out of its queues."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu.wse.cycle_main import State, Tables
+from emu.wse.layout import Shape
+
+TYPE_BITS = 2  # a wavelet's kind, packed into its queue's word
+
+
+def _at_color(x: Any, color: Any, colors: int) -> Any:
+    """`x[color]` for each PE, of arrays `[colors, n]`; 0 where the color is NONE."""
+    out = jnp.zeros_like(x[0])
+    for c in range(colors):
+        out = jnp.where(color == c, x[c], out)
+    return out
+
+
+def issue(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any, Any]:
+    """Each PE's datapath serves one thread; returns the state, issuing threads, and completions."""
+    ready, moved = [], []
+    for u in range(shape.threads):
+        ok = s["thread_on"][u] & (s["thread_wake"][u] <= t)
+        words = jnp.minimum(s["thread_words"][u].astype(jnp.int32), s["thread_left"][u])
+        words = words.astype(jnp.int8)
+        if shape.colors:
+            inward, outward = s["thread_inward"][u], s["thread_outward"][u]
+            came = _at_color(s["in"], inward, shape.colors)
+            room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
+            ok &= ((inward < 0) | (came > 0)) & ((outward < 0) | (room >= words))
+        ready.append(ok)
+        moved.append(words)
+    issues = jnp.stack(longest_ago(ready, s.get("thread_last")))
+    words = jnp.where(issues, jnp.stack(moved), 0)
+    left = s["thread_left"] - words.astype(jnp.int32)
+    done = issues & (left == 0)
+    s = s | {"thread_left": left, "thread_on": s["thread_on"] & ~done}
+    if shape.threads > 1:
+        s["thread_last"] = jnp.where(issues, t, s["thread_last"])
+    s = _complete(shape, s, done, t)
+    return s, issues, words
+
+
+def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
+    """The main thread goes on after a synchronous operation; microthreads set task flags."""
+    wake = jnp.where(done[0], t + 1 + s["wake"], s["wake"])  # wake held the drain
+    end = jnp.where(done[0], wake, s["end"])
+    out = {"wake": wake, "end": jnp.where(done[1:].any(0), jnp.maximum(end, t + 1), end)}
+    if shape.threads > 1 and shape.tasked:
+        active, blocked = s["active"], s["blocked"]
+        for u in range(1, shape.threads):
+            flags = jnp.where(done[u], s["thread_flags"][u], 0)
+            active |= (1 << (flags & 255)) >> 1
+            blocked &= ~((1 << (flags >> 8)) >> 1)
+        out |= {"active": active, "blocked": blocked}
+    return s | out
+
+
+def longest_ago(wants: list[Any], last: Any, pairs: Any = None) -> list[Any]:
+    """Of those that want, the one served longest ago; ties go to the first."""
+    if len(wants) == 1 or last is None:
+        return wants
+    pairs = pairs or [(i, j) for i in range(len(wants)) for j in range(i + 1, len(wants))]
+    wins = list(wants)
+    for i, j in pairs:
+        both = wants[i] & wants[j]
+        first = last[i] <= last[j]
+        wins[i] = wins[i] & ~(both & ~first)
+        wins[j] = wins[j] & ~(both & first)
+    return wins
+
+
+def exchange(shape: Shape, s: State, words: Any) -> State:
+    """Issues take their wavelets from input queues and put theirs into output queues."""
+    taken, put = [], []
+    for c in range(shape.colors):
+        mine = words != 0
+        taken.append((mine & (s["thread_inward"] == c)).sum(0, dtype=jnp.int8))
+        put.append(jnp.where(s["thread_outward"] == c, words, 0).sum(0, dtype=jnp.int8))
+    taken, put = jnp.stack(taken), jnp.stack(put)
+    out = {"in": s["in"] - taken, "in_held": s["in_held"] - taken, "out": s["out"] + put}
+    if shape.control:
+        control = jnp.where(words != 0, s["thread_control"], 0)
+        rows = []
+        for c in range(shape.colors):
+            kind = jnp.where(s["thread_outward"] == c, control, 0).sum(0, dtype=jnp.int32)
+            rows.append(kind << (s["out"][c].astype(jnp.int32) * TYPE_BITS))
+        out["out_types"] = s["out_types"] | jnp.stack(rows)
+    return s | out
+
+
+__all__ = ["TYPE_BITS", "exchange", "issue", "longest_ago"]

@@ -1,0 +1,106 @@
+"""A cycle of every main thread: which task runs, and what its next instruction starts."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu.wse.encode import ACTIVATE, BLOCK, NONE, STAMP, SWITCH, UNBLOCK, VECTOR
+from emu.wse.layout import Shape
+
+State = dict[str, Any]
+Tables = dict[str, Any]
+IDLE = -1
+
+
+def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
+    """Idle main threads take their lowest task that is ready; also the data tasks started."""
+    ready = s["active"] & ~s["blocked"]
+    for task, color in shape.data_tasks:
+        heard = (s["in"][color] > 0) & (tab["entry"][task] >= 0)
+        ready |= jnp.where(heard & (s["blocked"] >> task & 1 == 0), 1 << task, 0)
+    pick = (s["pc"] == IDLE) & (s["wake"] <= t) & (ready != 0)
+    pick &= ~s["thread_on"][0]
+    lowest = ready & -ready
+    pc = s["pc"]
+    for task in range(tab["entry"].shape[0]):
+        pc = jnp.where(pick & (lowest == 1 << task), tab["entry"][task], pc)
+    heard_task = jnp.full_like(pc, NONE)
+    for task, color in shape.data_tasks:
+        started = pick & (lowest == 1 << task)
+        heard_task = jnp.where(started, task, heard_task)
+        pops = jnp.zeros_like(s["in"]).at[color].set(started.astype(jnp.int8))
+        s = s | {"in": s["in"] - pops, "in_held": s["in_held"] - pops}
+    active = jnp.where(pick, s["active"] & ~lowest, s["active"])
+    wake = jnp.where(pick, t + shape.task_switch_cycles, s["wake"])
+    return s | {"pc": pc, "active": active, "wake": wake}, heard_task
+
+
+def _decode(tab: Tables, pc: Any) -> dict[str, Any]:
+    """The fields of each PE's instruction, as `layout._instruction_tables` packs them."""
+    a, issues, b, c = (tab[f"word{k}"][jnp.maximum(pc, 0)] for k in range(4))
+    mask = (1 << 20) - 1
+    return {
+        "setup": a & mask, "kind": a >> 20 & 15, "thread": a >> 24 & 15, "last": a >> 28 & 1 == 1,
+        "issues": issues, "drain": b & mask, "words": b >> 20 & 7, "inward": (b >> 23 & 31) - 1,
+        "activate": (c & 63) - 1, "unblock": (c >> 6 & 63) - 1, "target": (c >> 12 & 63) - 1,
+        "outward": (c >> 18 & 31) - 1, "control": c >> 23 & 3, "position": c >> 25 & 3,
+    }  # fmt: skip
+
+
+def _flags(i: dict[str, Any]) -> Any:
+    """What a completion does to tasks, in one word: activate and unblock index, each plus 1."""
+    return (i["activate"] + 1) | (i["unblock"] + 1) << 8
+
+
+def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
+    """Main threads that are due dispatch their next instruction."""
+    i = _decode(tab, s["pc"])
+    due = (s["pc"] >= 0) & (s["wake"] <= t) & ~s["thread_on"][0]
+    vector = i["kind"] == VECTOR
+    for u in range(1, shape.threads):  # a busy microthread stalls the main thread
+        due &= ~(vector & (i["thread"] == u) & s["thread_on"][u])
+    starts = due & vector
+    s = _start(shape, s, i, starts, t)
+    synchronous = starts & (i["thread"] == 0)
+    cycles = jnp.where(starts, shape.async_cycles, i["setup"])
+    wake = jnp.where(due & ~synchronous, t + cycles, s["wake"])
+    wake = jnp.where(synchronous, i["drain"], wake)  # until it completes: what is added then
+    following = jnp.where(i["last"], IDLE, s["pc"] + 1)
+    s = s | {"wake": wake, "pc": jnp.where(due, following, s["pc"])}
+    s["end"] = jnp.where(due & ~synchronous, wake, s["end"])
+    return _scalar(shape, s, i, due, t), due
+
+
+def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:
+    """Vector operations enter their threads."""
+    fields = {"wake": t + i["setup"], "left": i["issues"], "inward": i["inward"],
+              "outward": i["outward"], "words": i["words"], "flags": _flags(i),
+              "control": i["control"]}  # fmt: skip
+    mine = jnp.stack([starts & (i["thread"] == u) for u in range(shape.threads)])
+    out = {"thread_on": s["thread_on"] | mine}
+    for name, value in fields.items():
+        old = s[f"thread_{name}"]
+        out[f"thread_{name}"] = jnp.where(mine, value.astype(old.dtype)[None], old)
+    return s | out
+
+
+def _scalar(shape: Shape, s: State, i: dict[str, Any], due: Any, t: Any) -> State:
+    """Instructions that only set bits: stamps, task flags, switches."""
+    out = {}
+    if STAMP in shape.kinds:
+        at = jnp.arange(shape.stamps)[:, None]
+        hit = (due & (i["kind"] == STAMP))[None] & (i["target"][None] == at)
+        out["stamps"] = jnp.where(hit, t, s["stamps"])
+    if shape.tasked:
+        bit = jnp.where(due, 1 << jnp.maximum(i["target"], 0), 0)
+        on = lambda kind: jnp.where(i["kind"] == kind, bit, 0)  # noqa: E731
+        out["active"] = s["active"] | on(ACTIVATE)
+        out["blocked"] = (s["blocked"] | on(BLOCK)) & ~on(UNBLOCK)
+    if SWITCH in shape.kinds:
+        at = jnp.arange(shape.colors)[:, None]
+        hit = (due & (i["kind"] == SWITCH))[None] & (i["target"][None] == at)
+        out["position"] = jnp.where(hit, i["position"].astype(jnp.int8)[None], s["position"])
+    return s | out
+
+
+__all__ = ["IDLE", "State", "Tables", "dispatch", "select"]
