@@ -66,8 +66,8 @@ def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, 
     s, due = dispatch(shape, tab, s, t)
     routes = router.heads(shape, tab, s) if shape.colors else {}
     before = s
-    s, issues, words = issue(shape, tab, s, t)
-    seen = {"due": due, "pc": pc, "heard": heard, "issues": issues}
+    s, issues, words, stalls = issue(shape, tab, s, t)
+    seen = {"due": due, "pc": pc, "heard": heard, "issues": issues, "before": before} | stalls
     alive = waits | due | issues.any(0) | (heard >= 0)
     if shape.colors:
         up = router.leave_queues(shape, tab, before)

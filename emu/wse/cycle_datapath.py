@@ -18,29 +18,40 @@ def _at_color(x: Any, color: Any, colors: int) -> Any:
     return out
 
 
-def issue(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any, Any]:
-    """Each PE's datapath serves one thread; returns the state, issuing threads, and completions."""
-    ready, moved = [], []
+def issue(
+    shape: Shape, tab: Tables, s: State, t: Any
+) -> tuple[State, Any, Any, dict[str, Any]]:  # fmt: skip
+    """Each PE's datapath serves one thread.
+
+    Returns:
+      the state, `bool[threads, n]` that issued, their wavelets, and why the others that could
+      have did not: no wavelets (`starved`), no room (`full`), another's turn (`lost`).
+    """
+    ready, moved, starved, full = [], [], [], []
     for u in range(shape.threads):
-        ok = s["thread_on"][u] & (s["thread_wake"][u] <= t)
+        due = s["thread_on"][u] & (s["thread_wake"][u] <= t)
         words = jnp.minimum(s["thread_words"][u].astype(jnp.int32), s["thread_left"][u])
         words = words.astype(jnp.int8)
         if shape.colors:
             inward, outward = s["thread_inward"][u], s["thread_outward"][u]
             came = _at_color(s["in"], inward, shape.colors)
             room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
-            ok &= ((inward < 0) | (came > 0)) & ((outward < 0) | (room >= words))
-        ready.append(ok)
+            starved.append(due & (inward >= 0) & (came <= 0))
+            full.append(due & ~starved[u] & (outward >= 0) & (room < words))
+            due &= ~starved[u] & ~full[u]
+        ready.append(due)
         moved.append(words)
     issues = jnp.stack(longest_ago(ready, s.get("thread_last")))
     words = jnp.where(issues, jnp.stack(moved), 0)
     left = s["thread_left"] - words.astype(jnp.int32)
     done = issues & (left == 0)
+    stalls = {"lost": jnp.stack(ready) & ~issues}
+    if shape.colors:
+        stalls |= {"starved": jnp.stack(starved), "full": jnp.stack(full)}
     s = s | {"thread_left": left, "thread_on": s["thread_on"] & ~done}
     if shape.threads > 1:
         s["thread_last"] = jnp.where(issues, t, s["thread_last"])
-    s = _complete(shape, s, done, t)
-    return s, issues, words
+    return _complete(shape, s, done, t), issues, words, stalls
 
 
 def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
@@ -53,7 +64,7 @@ def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
         for u in range(1, shape.threads):
             flags = jnp.where(done[u], s["thread_flags"][u], 0)
             active |= (1 << (flags & 255)) >> 1
-            blocked &= ~((1 << (flags >> 8)) >> 1)
+            blocked &= ~((1 << (flags >> 8 & 255)) >> 1)
         out |= {"active": active, "blocked": blocked}
     return s | out
 

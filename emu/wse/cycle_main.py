@@ -44,12 +44,13 @@ def _decode(tab: Tables, pc: Any) -> dict[str, Any]:
         "issues": issues, "drain": b & mask, "words": b >> 20 & 7, "inward": (b >> 23 & 31) - 1,
         "activate": (c & 63) - 1, "unblock": (c >> 6 & 63) - 1, "target": (c >> 12 & 63) - 1,
         "outward": (c >> 18 & 31) - 1, "control": c >> 23 & 3, "position": c >> 25 & 3,
+        "conflict": c >> 27 & 1,
     }  # fmt: skip
 
 
 def _flags(i: dict[str, Any]) -> Any:
-    """What a completion does to tasks, in one word: activate and unblock index, each plus 1."""
-    return (i["activate"] + 1) | (i["unblock"] + 1) << 8
+    """What a completion does to tasks: activate and unblock index, each plus 1; bank conflicts."""
+    return (i["activate"] + 1) | (i["unblock"] + 1) << 8 | i["conflict"] << 16
 
 
 def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:

@@ -11,9 +11,9 @@ import numpy as np
 from jax import lax
 
 from emu.wse.cycle import HEARD, initial, step
+from emu.wse.cycle_profile import count, counters
 from emu.wse.encode import NONE, Encoded
 from emu.wse.layout import Shape, shape_of, tables
-from emu.wse.program import RAMP
 
 LOG_ROWS = (64, 2048)  # cycles a chunk logs, at least and at most
 LOG_ENTRIES = 1 << 22  # and how many entries about
@@ -33,7 +33,8 @@ class Cycles:
         PEs, in order; `HEARD - k` is the start of data task k. Empty where none are watched.
       issues: `int8[steps, watched]`: the thread each watched PE's datapath served, or NONE.
       watch: flat indices of the watched PEs.
-      links: `int32[5, PEs]`: wavelets each router sent per direction, where it was asked for.
+      counters: `pes` `int32[COUNTERS, PEs]` and `links` `int32[5, PEs]` of `cycle_profile`, over
+        all steps; None where they were not asked for.
     """
 
     cycles: int
@@ -43,7 +44,7 @@ class Cycles:
     order: np.ndarray
     issues: np.ndarray
     watch: np.ndarray
-    links: np.ndarray | None
+    counters: dict[str, np.ndarray] | None
 
 
 def _thread(issues: Any, watch: Any) -> Any:
@@ -74,11 +75,7 @@ def _chunk(
             thread = _thread(seen["issues"], watch)
             out["issues"] = lax.dynamic_update_slice(c["issues"], thread[None], (row, 0))
         if counting:
-            sent = [
-                (seen["go"] & ((seen["send"] >> side & 1) == 1)).sum(0, dtype=jnp.int32)
-                for side in range(RAMP + 1)
-            ]
-            out["links"] = c["links"] + jnp.stack(sent)
+            out["counters"] = count(shape, c["counters"], seen, t)
         return out
 
     def going(c: dict[str, Any]) -> Any:
@@ -88,7 +85,7 @@ def _chunk(
 
 
 def run(
-    e: Encoded, *, watch: np.ndarray | None = None, links: bool = False,
+    e: Encoded, *, watch: np.ndarray | None = None, profile: bool = False,
     progress: Callable[[int], None] | None = None, limit_cycles: int = 1 << 30,
 ) -> Cycles:  # fmt: skip
     """Steps an encoded program until nothing more can happen.
@@ -96,7 +93,7 @@ def run(
     Args:
       e: the program.
       watch: flat indices of PEs to log; None logs none.
-      links: count wavelets per link.
+      profile: count what every PE does and what every link carries.
       progress: called with the cycle reached after every chunk.
       limit_cycles: stop here at the latest.
     """
@@ -104,7 +101,6 @@ def run(
     tab = {k: jnp.asarray(v) for k, v in tables(e, shape).items()}
     seen = np.zeros(0, np.int32) if watch is None else np.asarray(watch, np.int32)
     rows = int(np.clip(LOG_ENTRIES // max(1, len(seen)), *LOG_ROWS))
-    counting = links and shape.colors > 0
     carry: dict[str, Any] = {
         "t": jnp.int32(0), "last": jnp.int32(0), "begin": jnp.int32(0),
         "state": initial(shape, e.started, e.blocked),
@@ -112,13 +108,13 @@ def run(
     if len(seen):
         carry["log"] = jnp.full((rows, 2, len(seen)), NONE, jnp.int32)
         carry["issues"] = jnp.full((rows, len(seen)), NONE, jnp.int8)
-    if counting:
-        carry["links"] = jnp.zeros((RAMP + 1, shape.pes), jnp.int32)
+    if profile:
+        carry["counters"] = counters(shape)
     order, issues, begin = [], [], 0
     while True:
         stop = min(begin + rows, limit_cycles)
         carry["begin"] = jnp.int32(begin)
-        carry = _chunk(shape, counting, tab, carry, jnp.asarray(seen), jnp.int32(stop))
+        carry = _chunk(shape, profile, tab, carry, jnp.asarray(seen), jnp.int32(stop))
         t = int(carry["t"])
         if len(seen):
             order.append(_events(np.asarray(carry["log"])[: t - begin], begin, seen))
@@ -133,7 +129,7 @@ def run(
         int(state["end"].max()), t, int(carry["last"]), state,
         np.concatenate(order) if order else np.zeros((0, 3), np.int64),
         np.concatenate(issues) if issues else np.zeros((t, 0), np.int8), seen,
-        np.asarray(carry["links"]) if counting else None,
+        {k: np.asarray(v) for k, v in carry["counters"].items()} if profile else None,
     )  # fmt: skip
 
 

@@ -177,7 +177,8 @@ def _instruction_tables(e: Encoded) -> dict[str, np.ndarray]:
             t.issues,
             t.drain_cycles | t.words << 20 | (i.inward + 1) << 23,
             (i.activate + 1) | (i.unblock + 1) << 6 | (i.target + 1) << 12
-            | (i.outward + 1) << 18 | i.control << 23 | _switch_position(i) << 25,
+            | (i.outward + 1) << 18 | i.control << 23 | _switch_position(i) << 25
+            | t.conflict << 27,
         )  # fmt: skip
     return {f"word{k}": rows[:, k].astype(np.int32) for k in range(4)}
 

@@ -15,6 +15,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.wse import cycle_run, flow, verdict
+from emu.wse.cycle_profile import COUNTERS
 from emu.wse.encode import Encoded, encode
 from emu.wse.program import FabricProgram
 
@@ -38,6 +39,8 @@ class Run:
       ends: `int[height, width]`, when each PE was done.
       links: `int[5, height, width]`, wavelets sent north, east, south, west and into the ramp;
         None where not asked for.
+      profile: cycles of each of `cycle_profile.COUNTERS`, `int[height, width]`; empty where not
+        asked for.
       encoded: the priced program.
       stepped: the log of the cycle path, where it was taken.
     """
@@ -49,13 +52,14 @@ class Run:
     stamps: dict[str, np.ndarray]
     ends: np.ndarray
     links: np.ndarray | None
+    profile: dict[str, np.ndarray]
     encoded: Encoded
     stepped: cycle_run.Cycles | None
 
 
 def run(
     program: FabricProgram, device: Device, data: Mapping[str, Any] | None = None, *,
-    path: str = "auto", watch: Any = None, links: bool = False,
+    path: str = "auto", watch: Any = None, links: bool = False, profile: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Run:  # fmt: skip
     """Runs a fabric program from cycle 0 until all is done.
@@ -68,6 +72,7 @@ def run(
       path: `"auto"`, or one of the two by name.
       watch: places whose every dispatch and issue the cycle path logs.
       links: count the wavelets on every link.
+      profile: count what every PE does in each cycle; only stepping tells, so it takes that path.
       progress: called with the cycle reached from time to time.
 
     Raises:
@@ -78,6 +83,10 @@ def run(
         raise LimitExceeded(f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}")
     encoded = encode(program, device)
     why = "stepping was asked for"
+    if path == "trains" and (profile or watch is not None):
+        raise LimitExceeded("stepper: a profile or log needs path='cycles', is 'trains'")
+    if path == "auto" and (profile or watch is not None):
+        path, why = "cycles", "a profile or log was asked for"
     if path != "cycles":
         why = _not_straight(encoded)
         if not why:
@@ -87,7 +96,7 @@ def run(
             why = flowed.why
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
-    return _stepped(encoded, data, why, watch, links, progress)
+    return _stepped(encoded, data, why, watch, (links, profile), progress)
 
 
 def _not_straight(encoded: Encoded) -> str:
@@ -99,12 +108,12 @@ def _not_straight(encoded: Encoded) -> str:
 def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool) -> Run:
     assert flowed.ends is not None and flowed.stamps is not None
     return Run(int(flowed.ends.max()), "trains", "", flowed.values, flowed.stamps, flowed.ends,
-               flowed.links if links else None, encoded, None)  # fmt: skip
+               flowed.links if links else None, {}, encoded, None)  # fmt: skip
 
 
 def _stepped(
-    encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any, links: bool,
-    progress: Callable[[int], None] | None,
+    encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any,
+    counted: tuple[bool, bool], progress: Callable[[int], None] | None,
 ) -> Run:  # fmt: skip
     shape = encoded.program.shape
     logged = np.zeros(shape, bool)
@@ -112,7 +121,8 @@ def _stepped(
         logged[watch] = True
     if data is not None and not encoded.straight:
         logged[:] = True  # the order of tasks and of merged streams is a matter of time
-    stepped = cycle_run.run(encoded, watch=np.flatnonzero(logged), links=links, progress=progress)
+    stepped = cycle_run.run(encoded, watch=np.flatnonzero(logged),
+                            profile=any(counted), progress=progress)  # fmt: skip
     verdict.check(encoded, stepped)
     values: dict[str, np.ndarray] = {}
     if data is not None:
@@ -120,9 +130,13 @@ def _stepped(
         values = flow.run(encoded, data, timed=False, order=order).values
     state = stepped.state
     stamps = {name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)}
-    counted = None if stepped.links is None else stepped.links.reshape(5, *shape)
-    return Run(stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape), counted,
-               encoded, stepped)  # fmt: skip
+    links, profile = None, {}
+    if stepped.counters is not None:
+        links = stepped.counters["links"].reshape(5, *shape) if counted[0] else None
+        rows = zip(COUNTERS, stepped.counters["pes"], strict=True)
+        profile = {name: row.reshape(shape) for name, row in rows} if counted[1] else {}
+    return Run(stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape), links,
+               profile, encoded, stepped)  # fmt: skip
 
 
 __all__ = ["NotTrains", "PATHS", "Run", "run"]
