@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from emu.wse import cycle_router as router
 from emu.wse.cycle_datapath import TYPE_BITS, exchange, issue
 from emu.wse.cycle_main import IDLE, State, Tables, dispatch, select
+from emu.wse.encode import PAUSE
 from emu.wse.layout import Shape
+from emu.wse.program import TASKS
 
 HEARD = -2  # a logged start of data task k is HEARD - k
 
@@ -28,6 +30,8 @@ def initial(shape: Shape, started: Any, blocked: Any) -> State:
         "active": jnp.asarray(started, i32).reshape(n),
         "blocked": jnp.asarray(blocked, i32).reshape(n),
     }  # fmt: skip
+    if PAUSE in shape.kinds:
+        state["task"], state["resume"] = jnp.zeros(n, i32), jnp.zeros((TASKS, n), i32)
     threads = {"wake": i32, "left": i32, "inward": i8, "outward": i8, "words": i8, "flags": i32,
                "control": i8}  # fmt: skip
     for name, dtype in threads.items():

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from emu.wse.encode import ACTIVATE, BLOCK, NONE, STAMP, SWITCH, UNBLOCK, VECTOR
+from emu.wse.encode import ACTIVATE, BLOCK, NONE, PAUSE, STAMP, SWITCH, UNBLOCK, VECTOR
 from emu.wse.layout import Shape
 
 State = dict[str, Any]
@@ -23,7 +23,11 @@ def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     lowest = ready & -ready
     pc = s["pc"]
     for task in range(tab["entry"].shape[0]):
-        pc = jnp.where(pick & (lowest == 1 << task), tab["entry"][task], pc)
+        first = tab["entry"][task]
+        if PAUSE in shape.kinds:
+            first = jnp.where(s["resume"][task] > 0, s["resume"][task], first)
+            s = s | {"task": jnp.where(pick & (lowest == 1 << task), task, s["task"])}
+        pc = jnp.where(pick & (lowest == 1 << task), first, pc)
     heard_task = jnp.full_like(pc, NONE)
     for task, color in shape.data_tasks:
         started = pick & (lowest == 1 << task)
@@ -66,10 +70,20 @@ def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     cycles = jnp.where(starts, shape.async_cycles, i["setup"])
     wake = jnp.where(due & ~synchronous, t + cycles, s["wake"])
     wake = jnp.where(synchronous, i["drain"], wake)  # until it completes: what is added then
-    following = jnp.where(i["last"], IDLE, s["pc"] + 1)
-    s = s | {"wake": wake, "pc": jnp.where(due, following, s["pc"])}
+    following = s["pc"] + 1
+    s = s | {"wake": wake, "pc": jnp.where(due, jnp.where(i["last"], IDLE, following), s["pc"])}
     s["end"] = jnp.where(due & ~synchronous, wake, s["end"])
+    if PAUSE in shape.kinds:
+        s["resume"] = _resume(s, i, due, following)
     return _scalar(shape, s, i, due, t), due
+
+
+def _resume(s: State, i: dict[str, Any], due: Any, following: Any) -> Any:
+    """Where each task goes on when it runs next; 0 is at its start."""
+    ends = due & i["last"]
+    at = jnp.where(i["kind"] == PAUSE, following, 0)
+    mine = s["task"] == jnp.arange(s["resume"].shape[0])[:, None]
+    return jnp.where(ends & mine, at, s["resume"])
 
 
 def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:

@@ -15,12 +15,12 @@ from emu.wse import ops
 from emu.wse.program import DIRECTIONS, OPPOSITE, RAMP, THREADS, Color, FabricProgram, Task
 from emu.wse.timing import Timing, price
 
-VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH = range(7)
+VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)
 NONE = -1
 KINDS = {
     ops.Vector: VECTOR, ops.Map: VECTOR, ops.Control: VECTOR, ops.Code: CODE, ops.Load: CODE,
     ops.Stamp: STAMP, ops.Activate: ACTIVATE, ops.Block: BLOCK, ops.Unblock: UNBLOCK,
-    ops.Switch: SWITCH,
+    ops.Switch: SWITCH, ops.Pause: PAUSE,
 }  # fmt: skip
 
 
@@ -34,14 +34,14 @@ class Instruction:
 
     Attributes:
       op: the operation.
-      kind: VECTOR (on the datapath), CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK or SWITCH.
+      kind: VECTOR (on the datapath), CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH or PAUSE.
       time: its cycles.
       thread: 0 is the main thread.
       inward, outward: color index of its fabric source and destination, or NONE.
       target: task index of ACTIVATE, BLOCK, UNBLOCK; stamp index of STAMP; color of SWITCH.
       activate, unblock: task index, or NONE, when it completes.
       control: `ops.LOCAL` for data, else the reach of the control wavelet it sends.
-      last: ends its task.
+      last: ends its task, or this run of it.
       where: the line that declared the task.
     """
 
@@ -128,8 +128,11 @@ def _instructions(
 ) -> list[Instruction]:  # fmt: skip
     code = task.code
     made = [_instruction(program, device, op, name, task, names, stamps) for op in code]
+    if PAUSE in (made[0].kind, made[-1].kind):
+        raise FabricError(f"task '{name}' starts or ends with Pause, must have an operation before "
+                          "and after", task.where)  # fmt: skip
     made[-1] = dataclasses.replace(made[-1], last=True)
-    return made
+    return [dataclasses.replace(i, last=True) if i.kind == PAUSE else i for i in made]
 
 
 def _instruction(

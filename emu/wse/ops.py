@@ -268,7 +268,15 @@ class Switch:
     position: int
 
 
-Op = Vector | Map | Code | Load | Stamp | Activate | Block | Unblock | Control | Switch
+@dataclasses.dataclass(frozen=True)
+class Pause:
+    """Ends this run of the task; the next one goes on with the operation after it.
+
+    A task that counts its runs and branches on the count is written so: run by run.
+    """
+
+
+Op = Vector | Map | Code | Load | Stamp | Activate | Block | Unblock | Control | Switch | Pause
 
 
 def copy(dst: Operand, a: Operand, **how: Any) -> Vector:
@@ -298,6 +306,6 @@ def fmac(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
 
 __all__ = [
     "ALL", "Activate", "Block", "Buffer", "Code", "Control", "Fabric", "Load", "Map", "Memory",
-    "OWN", "Op", "Operand", "Stamp", "Switch", "Unblock", "Vector", "add", "copy", "fmac",
+    "OWN", "Op", "Operand", "Pause", "Stamp", "Switch", "Unblock", "Vector", "add", "copy", "fmac",
     "maximum", "mul", "receive", "send", "wavelets",
 ]  # fmt: skip

@@ -54,6 +54,8 @@ class Wafer(Routers):
         self.blocked = [self._bits(e.blocked, n) for n in self.pes]
         self.pushed: collections.Counter = collections.Counter()  # (color, PE)
         self.data_task = self._data_tasks()
+        self.task = [0] * len(self.pes)  # that each PE runs, or ran last
+        self.resume: dict = {}  # (task, PE): where it goes on
 
     def _bits(self, mask: np.ndarray, n: int) -> set[int]:
         bits = int(mask.reshape(-1)[n])
@@ -92,7 +94,9 @@ class Wafer(Routers):
             else:
                 self.take(color, n)
                 self.did.order.append((self.t, n, -2 - task))
-            self.main[n].pc = int(self.e.entry[task].reshape(-1)[n])
+            self.task[n] = task
+            first = int(self.e.entry[task].reshape(-1)[n])
+            self.main[n].pc = self.resume.pop((task, n), first)
             self.main[n].due = self.t + int(self.d.task_switch_cycles)
             self.busy = True
             return True
@@ -107,6 +111,8 @@ class Wafer(Routers):
         self.did.order.append((self.t, n, at))
         self.busy = True
         m.pc = NONE if i.last else at + 1
+        if i.kind == enc.PAUSE:
+            self.resume[self.task[n], n] = at + 1
         if i.kind == VECTOR:
             self.did.operations.append([at, n, self.t, NEVER, NEVER])
             ready, record = self.t + i.time.setup_cycles, len(self.did.operations) - 1
@@ -132,7 +138,7 @@ class Wafer(Routers):
             bits, change = flags[i.kind]
             self.later.append(lambda: change(bits[n], i.target))
         else:
-            assert i.kind == enc.CODE
+            assert i.kind in (enc.CODE, enc.PAUSE)
 
     # --- datapath ---
 
