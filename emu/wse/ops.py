@@ -183,10 +183,11 @@ def wavelets(elements: int, dtype: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """A hardware loop: for each k, `dst += x[k] * weights[k]`, a callback of `dst`'s length.
+    """A hardware loop over the scalars of `x`: one multiply-add each, in their order.
 
-    `weights` holds `[len(x), len(dst)]` elements; all three are in memory. Scalars are taken in
-    their order and each sum is rounded to `dst`'s dtype.
+    If `weights` holds `[len(x), len(dst)]` elements, `dst += x[k] * weights[k]`, as in a matrix
+    times a vector. If `dst` holds `[len(x), len(weights)]`, `dst[k] += x[k] * weights`, an outer
+    product. All three are in memory and each sum is rounded to `dst`'s dtype.
     """
 
     dst: Memory
@@ -194,12 +195,22 @@ class Map:
     x: Memory
 
     def __post_init__(self) -> None:
-        wanted = self.dst.elements * self.x.elements
-        if self.weights.elements != wanted:
+        scalars, long = self.x.elements, self.dst.elements
+        if not self.outer and self.weights.elements != scalars * long:
             raise LimitExceeded(
                 f"map: weights have {self.weights.elements} elements, must have "
-                f"{self.x.elements} x {self.dst.elements} = {wanted}"
+                f"{scalars} x {long} = {scalars * long}, or {long} / {scalars} in an outer product"
             )
+
+    @property
+    def outer(self) -> bool:
+        """Whether each scalar has a row of `dst` to itself."""
+        return self.dst.elements == self.x.elements * self.weights.elements
+
+    @property
+    def length(self) -> int:
+        """Elements of one multiply-add."""
+        return self.weights.elements if self.outer else self.dst.elements
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def price(op: ops.Op, device: Device) -> Timing:
             return _vector(op, device)
         case ops.Map():
             kind = laws.precision(op.dst.dtype, op.weights.dtype, op.x.dtype)
-            issues = laws.callbacks_cycles(device, op.x.elements, op.dst.elements, kind)
+            issues = laws.callbacks_cycles(device, op.x.elements, op.length, kind)
             return _local(device, issues)
         case ops.Control():
             return _fabric(device, 1)
