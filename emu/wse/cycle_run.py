@@ -87,6 +87,7 @@ def _chunk(
 def run(
     e: Encoded, *, watch: np.ndarray | None = None, profile: bool = False,
     progress: Callable[[int], None] | None = None, limit_cycles: int = 1 << 30,
+    shape: Shape | None = None,
 ) -> Cycles:  # fmt: skip
     """Steps an encoded program until nothing more can happen.
 
@@ -96,8 +97,9 @@ def run(
       profile: count what every PE does and what every link carries.
       progress: called with the cycle reached after every chunk.
       limit_cycles: stop here at the latest.
+      shape: a shape that allows for more than the program needs, so that many share a compilation.
     """
-    shape = shape_of(e)
+    shape = shape or shape_of(e)
     tab = {k: jnp.asarray(v) for k, v in tables(e, shape).items()}
     seen = np.zeros(0, np.int32) if watch is None else np.asarray(watch, np.int32)
     rows = int(np.clip(LOG_ENTRIES // max(1, len(seen)), *LOG_ROWS))

@@ -31,7 +31,7 @@ class Shape:
       threads: microthreads in use, the main one included.
       data_tasks: (task, color) of each data task.
       tasked: whether tasks are activated, blocked or unblocked as the program runs.
-      stamps: how many.
+      stamps, tasks, instructions: how many; of the last, the next power of two.
       kinds: kinds of instruction in use.
       hop_cycles, ramp_cycles, task_switch_cycles, async_cycles: of the device.
     """
@@ -48,6 +48,8 @@ class Shape:
     data_tasks: tuple[tuple[int, int], ...]
     tasked: bool
     stamps: int
+    tasks: int
+    instructions: int
     kinds: tuple[int, ...]
     hop_cycles: int
     ramp_cycles: int
@@ -78,9 +80,14 @@ def shape_of(e: Encoded) -> Shape:
         *e.program.shape, tuple(channels), tuple(_sides(c) for c in colors),
         tuple(len(c.receive) for c in colors), any(i.control for i in e.instructions),
         _link_pairs(colors), _ramp_pairs(e, colors), threads, tuple(sorted(data)), _tasked(e),
-        len(e.stamps), tuple(sorted({i.kind for i in e.instructions})), int(d.hop_cycles),
-        int(d.ramp_cycles), int(d.task_switch_cycles), int(d.async_cycles),
+        len(e.stamps), len(e.entry), _power_of_two(len(e.instructions)),
+        tuple(sorted({i.kind for i in e.instructions})), int(d.hop_cycles), int(d.ramp_cycles),
+        int(d.task_switch_cycles), int(d.async_cycles),
     )  # fmt: skip
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
 
 
 def _tasked(e: Encoded) -> bool:
@@ -128,10 +135,9 @@ def tables(e: Encoded, shape: Shape) -> dict[str, np.ndarray]:
                          for a in x], 1).reshape(positions, len(x), n)  # fmt: skip
 
     flat = lambda x: np.stack(x).reshape(len(x), n)  # noqa: E731
-    out = {
-        "entry": e.entry.reshape(len(e.entry), n),
-        **_instruction_tables(e),
-    }
+    entry = e.entry.reshape(len(e.entry), n)
+    entry = np.pad(entry, ((0, shape.tasks - len(entry)), (0, 0)), constant_values=NONE)
+    out = {"entry": entry, **_instruction_tables(e, shape.instructions)}
     if colors:
         d = e.device
         depth, latency = _channel_depths(e, shape, colors)
@@ -164,9 +170,9 @@ def _channel_depths(e: Encoded, shape: Shape, colors: list[Color]) -> tuple[np.n
     return np.full_like(latency, int(e.device.router_queue_words)), latency
 
 
-def _instruction_tables(e: Encoded) -> dict[str, np.ndarray]:
+def _instruction_tables(e: Encoded, count: int) -> dict[str, np.ndarray]:
     """Instructions packed into four words each; `decode` in `cycle.py` takes them apart."""
-    rows = np.zeros((max(1, len(e.instructions)), 4), np.int64)
+    rows = np.zeros((count, 4), np.int64)
     for at, i in enumerate(e.instructions):
         t = i.time
         if max(t.setup_cycles, t.drain_cycles) >= MAX_CYCLES:
