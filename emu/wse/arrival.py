@@ -1,89 +1,175 @@
-"""When data that crosses the fabric arrives: HPDC'24's laws, for any skew between the PEs' starts.
+"""When a reduce along a tree is done, on every PE, for any skew of their starts.
 
-Arrays are `int64[groups, n, rest]` ticks (one tick is one cycle): `n` PEs take part in each
-group, `rest` lines of the mesh do the same at once.
+A PE that is dispatched at `armed` executes an operation's first element at
+
+    max(dispatch + set-up, first element of the sender's operation + latency of the way),
+
+one element a cycle from then on, and dispatches the next operation a drain after the last one.
+Chains, in which each member streams what the next one adds, are a cumulative maximum.
+
+Exact: when every operation starts, and the root's end. Streams never thin out on the way, since
+every stage of the fabric holds enough to go on at full rate after a stall. A sender that stalls on
+full queues is exact as long as its words wait for nothing but the receiver. Neglected: streams of
+different colours that meet on a link, and control wavelets that turn a route. With `stream_cycles`
+other than 1, queues are counted as if words came one a cycle.
+
+Arrays are `int64[groups, pes, lines]` ticks (a tick is a cycle): groups and lines of the mesh do
+the same at once.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import functools
 
 import numpy as np
 
-from emu.datasheet import Device
+from emu.wse.lines import latest
+from emu.wse.trees import Tree
+from emu.wse.wires import Wires
+
+NEVER = np.int64(-(1 << 60))
 
 
-class Lines:
-    """A mesh seen as groups of consecutive PEs along one axis, of which every `stride`-th counts.
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Chains of one length: each member's last child is the next member.
 
-    Args:
-      mesh: axis name to size.
-      axis: along which the data moves.
-      group: consecutive PEs in one group; divides the axis.
-      stride: distance between the members of a group; divides `group`.
+    Attributes:
+      members: `[chains, length]`, the one nearest to the root first.
+      hops: `[chains, length]` from a member to the one before; the first one's to its receiver.
+      side: `[chains, length, most]`, the children added before the last one; -1 is none.
     """
 
-    def __init__(self, mesh: Mapping[str, int], axis: str, group: int, stride: int = 1):
-        self.grid = tuple(mesh.values())
-        self.at = list(mesh).index(axis)
-        self.group, self.stride = group, stride
-
-    def take(self, x: Any) -> np.ndarray:
-        """The members' entries of an array broadcastable to the mesh."""
-        full = np.moveaxis(np.broadcast_to(np.asarray(x, np.int64), self.grid), self.at, 0)
-        return full.reshape(-1, self.group, full[0].size)[:, :: self.stride]
-
-    def put(self, x: Any, members: np.ndarray) -> np.ndarray:
-        """A copy of `x` over the mesh with the members' entries replaced."""
-        full = np.moveaxis(np.broadcast_to(np.asarray(x, np.int64), self.grid), self.at, 0)
-        out = full.reshape(-1, self.group, full[0].size).copy()
-        out[:, :: self.stride] = members
-        return np.moveaxis(out.reshape(full.shape), 0, self.at)
+    members: np.ndarray
+    hops: np.ndarray
+    side: np.ndarray
 
 
-def queue_words(device: Device) -> int:
-    """Wavelets that wait between two neighbours before the sender stalls."""
-    return int(device.output_queue_words[-1] + device.input_queue_words[-1])
+@functools.lru_cache(maxsize=512)
+def batches(tree: Tree) -> tuple[Batch, ...]:
+    """A tree's chains, those first whose streams others add, else from west to east."""
+    level: dict[int, int] = {}
+    chains: dict[tuple[int, int], list[list[int]]] = {}
+    heads = [tree.root, *(c for own in tree.children for c in own[:-1])]
+    at = {i: n for n, i in enumerate(tree.order)}
+    for head in sorted(heads, key=lambda i: -at[i]):  # a side chain's head comes after its parent
+        chain = [head]
+        while tree.children[chain[-1]]:
+            chain.append(tree.children[chain[-1]][-1])
+        side = [level[c] for i in chain for c in tree.children[i][:-1]]
+        level[head] = 1 + max(side, default=0)
+        chains.setdefault((level[head], len(chain)), []).append(chain)
+    return tuple(_batch(tree, sorted(chains[key])) for key in sorted(chains))
 
 
-def chain_stage_cycles(device: Device, stride: int) -> int:
-    """From one PE's first wavelet to that of the next of a chain: ramps, hops and the add."""
-    return 2 * device.ramp_cycles + device.hop_cycles * stride + 1
+def _batch(tree: Tree, chains: list[list[int]]) -> Batch:
+    most = max(len(tree.children[i]) - 1 for chain in chains for i in chain)
+    side = [
+        [[*tree.children[i][:-1], *[-1] * most][:most] for i in chain] for chain in chains
+    ]  # fmt: skip
+    members = np.array(chains)
+    shape = (*members.shape, max(0, most))
+    return Batch(members, np.array(tree.hops)[members], np.array(side, int).reshape(shape))
 
 
-def chain(
-    armed: np.ndarray, words: np.ndarray, stage: int, queue: int
+def reduce(armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires) -> np.ndarray:
+    """When each PE can dispatch what follows the reduce.
+
+    Args:
+      armed: when each PE could dispatch its first operation.
+      words: wavelets of each stream, `[groups or 1, 1, lines or 1]`.
+      tree: over the group's PEs.
+      w: the fabric.
+    """
+    if tree.pes == 1:
+        return armed
+    words = np.broadcast_to(words, (armed.shape[0], 1, armed.shape[2]))
+    first, taken = _starts(armed, words, tree, w)
+    last = np.empty_like(first)
+    for batch in batches(tree):
+        last[:, batch.members] = _ends(first, taken, words, batch, w)
+    last[:, tree.root] = first[:, tree.root] + w.span(words)[:, 0]
+    return last + 1 + w.drain_cycles
+
+
+def _starts(
+    armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Done and free times of a chain towards member 0; equal starts give B + stage (n - 1).
+    """First elements of each PE's last operation, and of the operation that takes its stream."""
+    first, taken = np.empty_like(armed), np.full_like(armed, NEVER)
+    hops = np.array(tree.hops)
+    through = w.span(words)[:, None] + 1 + w.drain_cycles
+    for b in batches(tree):
+        dispatch = armed[:, b.members]
+        for k in range(b.side.shape[2]):
+            child = b.side[:, :, k]
+            some = np.nonzero(child >= 0)
+            here = child[some]
+            came = first[:, here] + w.latency(hops[here])[:, None]
+            at = np.maximum(dispatch[:, *some] + w.setup_cycles, came)
+            taken[:, here] = at
+            dispatch[:, *some] = at + through[:, 0]
+        offset = w.latency(b.hops)
+        offset[:, 0] = 0
+        offset = np.cumsum(offset, axis=1)[..., None]
+        reach = (dispatch + w.setup_cycles + offset)[:, :, ::-1]
+        own = np.maximum.accumulate(reach, axis=2)[:, :, ::-1] - offset
+        first[:, b.members] = own
+        taken[:, b.members[:, 1:]] = own[:, :, :-1]
+    return first, taken
 
-    A member emits its first word when it is armed and `stage` after its upstream neighbour's
-    first. It stalls while more words than the queues hold wait at a neighbour not yet armed.
+
+def _ends(
+    first: np.ndarray, taken: np.ndarray, words: np.ndarray, b: Batch, w: Wires
+) -> np.ndarray:
+    """Last elements of the members' last operations, `[groups, chains, length, lines]`.
+
+    Words that do not fit between a member and its receiver wait for the receiver to take them, and
+    those that do not fit between that one and its own receiver for it in turn.
+    """
+    own = first[:, b.members]
+    span = w.span(words)[:, None]
+    last = own + span
+    last[:, :, -1] = own[:, :, -1] + w.sending(words)
+    for count in np.unique(words):
+        if count - 1 < w.room(1):
+            continue
+        stalled = _stalled(own, taken[:, b.members[:, :1]], int(count), b, w) + span
+        last = np.where((words == count)[:, None], np.maximum(last, stalled), last)
+    return last
+
+
+def _stalled(own: np.ndarray, taker: np.ndarray, words: int, b: Batch, w: Wires) -> np.ndarray:
+    """When each member's first element would be if its last one waited for a receiver."""
+    room = np.cumsum(np.pad(w.room(b.hops), ((0, 0), (1, 0))), axis=1)
+    ahead = np.cumsum(np.pad(w.room(b.hops) - w.credit(b.hops), ((0, 0), (1, 0))), axis=1)
+    start = np.array([np.searchsorted(r, r - (words - 1)) for r in room])[:, 1:]
+    last = np.arange(start.shape[1])  # the receiver, in an array that begins with the taker
+    at = np.concatenate([taker, own[:, :, :-1]], axis=2) + ahead[:, :-1, None]
+    reached = latest(at, np.minimum(start, last)[None]) - ahead[:, 1:, None]
+    return np.where((start <= last)[..., None], reached, NEVER)
+
+
+def relay(armed: np.ndarray, words: int, between_cycles: int, w: Wires) -> np.ndarray:
+    """The same of a chain in which each PE takes everything in, works on it and then sends.
 
     Args:
-      armed: when each member could start.
-      words: wavelets each member sends.
-      stage: cycles from one member's first word to the next one's.
-      queue: words that wait between two members.
+      armed: as in `reduce`; PE 0 is the root.
+      words: wavelets of each stream, few enough that nobody stalls.
+      between_cycles: scalar code between the receive and the send.
+      w: the fabric.
     """
-    at = np.arange(armed.shape[1])[:, None]
-    reach = (armed + stage * at)[:, ::-1]
-    first = np.maximum.accumulate(reach, axis=1)[:, ::-1] - stage * at
-    sent = first + words
-    slack = (stage + queue) * at
-    stalled = np.maximum.accumulate(sent + slack, axis=1) - slack
-    return sent, np.where(words > queue, stalled, sent)
+    pes, through = armed.shape[1], int(w.span(words)) + 1 + w.drain_cycles
+    if pes == 1:
+        return armed
+    sent = armed[:, -1:] + w.setup_cycles  # the last PE's first element
+    done = np.empty_like(armed)
+    done[:, -1:] = sent + w.sending(words) + 1 + w.drain_cycles
+    for i in range(pes - 2, -1, -1):
+        taken = np.maximum(armed[:, i : i + 1] + w.setup_cycles, sent + w.latency(1))
+        free = taken + through + between_cycles
+        sent = free + w.setup_cycles
+        done[:, i : i + 1] = sent + w.sending(words) + 1 + w.drain_cycles if i else free
+    return done
 
 
-def multicast(armed: np.ndarray, words: np.ndarray, hop: int, ramp: int, queue: int) -> np.ndarray:
-    """When member 0's words reached each member; equal starts give B + hop (n - 1) + 2 ramp.
-
-    A message longer than the queues goes at the pace of the last receiver to be armed.
-    """
-    away = hop * np.arange(armed.shape[1])[:, None] + 2 * ramp
-    away[0] = 0
-    head = armed[:, :1]
-    waits = (armed - away - queue).max(axis=1, keepdims=True)
-    head = np.where(words > queue, np.maximum(head, waits), head)
-    return np.maximum(armed, head + away) + words
-
-
-__all__ = ["Lines", "chain", "chain_stage_cycles", "multicast"]
+__all__ = ["Batch", "NEVER", "batches", "reduce", "relay"]

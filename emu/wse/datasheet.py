@@ -60,7 +60,6 @@ class WaferSheet(Sheet):
       branch_cycles: a taken branch.
       scalar_cycles: a dependent scalar add, multiply or compare.
       divide_cycles, sqrt_cycles, exp_cycles: scalar float code.
-      task_start_cycles: from the wavelet that activates a task to its first instruction.
       io_bytes_per_s: the whole wafer's Ethernet.
       constants: what the numbers were measured on, where simulator and silicon differ.
     """
@@ -134,9 +133,6 @@ class WaferSheet(Sheet):
     )
     exp_cycles: Quantity = Quantity(
         40, "assumed", "tens of cycles: range split and a short polynomial", 15, 100
-    )
-    task_start_cycles: Quantity = Quantity(
-        3, "measured", "FABRICA: task starts 3 after the last wavelet; others say 10-30", 3, 30
     )
     io_bytes_per_s: Quantity = Quantity(150e9, "published", "12 x 100 GbE")
 

@@ -1,10 +1,12 @@
-"""Sums, broadcasts, shifts and arg-max along a line of PEs, in the order the routers deliver.
+"""What every collective along a line of PEs shares: its groups, its roles and its bookkeeping.
 
-A wavelet carries 32 bits: one float32 or two 16-bit elements. Each collective is a synchronous
-operation of the main thread on every PE that takes part.
+A wavelet carries 32 bits: one float32 or two 16-bit elements. Collectives are synchronous
+operations of the main thread on every PE that takes part. One begins with a *call*: an address, a
+register load and the branches that pick the PE's role; `call=False` goes on within the call of the
+collective before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,172 +15,70 @@ from jax import lax
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Crossing, Operand, instruction
-from emu.wse import arrival
-from emu.wse.isa import SPACE, single
-from emu.wse.laws import issue_cycles, known, on_datapath, words
+from emu.instruction import Crossing, Operand
+from emu.wse.isa import single
+from emu.wse.laws import known, words
+from emu.wse.lines import Lines
+from emu.wse.wires import call_cycles
 
-UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant time
-_ADD = {"add": jnp.add, "max": jnp.maximum}
 Ticks = tuple[np.ndarray, np.ndarray]
+_JOIN = {"add": jnp.add, "max": jnp.maximum}
 
 
-def setup_cycles(device: Device, descriptors: int = 3) -> int:
-    """Descriptor loads, issue, and the branch that picks the PE's role."""
-    loads = descriptors * device.descriptor_load_cycles
-    return loads + issue_cycles(device) + device.branch_cycles
-
-
-def _group(axis: str, group: int | None, stride: int = 1) -> int:
+def group_size(axis: str, group: int | None) -> int:
+    """The PEs of a group, by default the whole axis, of which it must be a divisor."""
     size = lax.axis_size(axis)
-    group = group or size
-    if size % group or group % stride:
+    if size % (group or size):
         raise LimitExceeded(
-            f"wse.fabric: axis '{axis}' of {size} PEs, group {group} and stride {stride} must "
-            "divide one another"
+            f"wse.fabric: axis '{axis}' has {size} PEs, a group of {group} must divide it"
         )
-    return group
+    return group or size
 
 
-# --- chain reduce ---
+def role(index: Operand, table: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A PE's entry of a table over the places of its group."""
+    table = np.asarray(table)
+    return table[known(index) % len(table)]
 
 
-def _chain_cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, elements: Operand,
-    *, axis: str, op: str, group: int, stride: int,
-) -> Cost:  # fmt: skip
-    place, n = known(index) % group, known(elements)
-    member, root, far = place % stride == 0, place == 0, place == group - stride
-    w = words(n, x.dtype)
-    nbytes = x.dtype.itemsize * n
-    return on_datapath(
-        member * (setup_cycles(device) + w),
-        (member & ~far) * n,
-        moved_bytes={"sram_read": member * nbytes, "sram_write": root * nbytes},
-        counts={"wavelet_hops": (member & ~root) * w * stride},
-    )
+def begin(device: Device, call: bool) -> int:
+    """Cycles before a collective's first operation is dispatched."""
+    return call_cycles(device) if call else 0
 
 
-def _chain_arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, elements: Operand, *, axis: str, op: str, group: int, stride: int,
-) -> Ticks:  # fmt: skip
-    lines = arrival.Lines(mesh, axis, group, stride)
-    armed = lines.take(crossing.start_ticks) + setup_cycles(device)
-    w = lines.take(words(known(elements), x.dtype)).max(axis=1, keepdims=True)
-    stage = arrival.chain_stage_cycles(device, stride)
-    sent, free = arrival.chain(armed, w, stage, arrival.queue_words(device))
-    ready = np.maximum(sent, free)
-    return lines.put(crossing.start_ticks, ready), lines.put(crossing.start_ticks, free)
+def line_words(lines: Lines, elements: Operand, dtype: Any) -> np.ndarray:
+    """Wavelets of each line's streams, `[groups, 1, lines]`."""
+    return lines.take(words(known(elements), dtype)).max(axis=1, keepdims=True)
 
 
-@instruction(
-    "wse.chain_reduce", cost=_chain_cost, reads=(SPACE, "count", "count"), writes=SPACE,
-    arrival=_chain_arrival,
-)  # fmt: skip
-def _chain_reduce(
-    dst: Any, x: Any, index: Any, elements: Any, *, axis: str, op: str, group: int, stride: int
-) -> Any:
-    line = x.reshape(-1, group // stride, stride, *x.shape[1:])[:, :, 0]
-    join = lambda a, b: _ADD[op](single(a), single(b)).astype(x.dtype)  # noqa: E731
-    acc, n = line[:, -1], line.shape[1] - 1
-    if n > UNROLL:
-        rest = jnp.moveaxis(line[:, :-1], 1, 0)
-        acc, _ = lax.scan(lambda a, b: (join(b, a), None), acc, rest, reverse=True)
-    else:
-        for i in reversed(range(n)):
-            acc = join(line[:, i], acc)
-    return _at_roots(acc, group).reshape(x.shape).astype(dst.dtype)
+def crossed(
+    mesh: Mapping[str, int], axis: str, group: int, crossing: Crossing, elements: Operand
+) -> Lines:
+    """The lines of a collective, as far as starts and lengths tell them apart."""
+    return Lines(mesh, axis, group, crossing.start_ticks, known(elements))
 
 
-def _at_roots(sums: Any, group: int) -> Any:
-    """`[groups, ...]` as `[1, groups, group, ...]`: each group's sum on its first PE, NaN behind.
+def join(op: str, a: Any, b: Any) -> Any:
+    """One step of a reduce, `"add"` or `"max"`, rounded to the tiles' dtype."""
+    return _JOIN[op](single(a), single(b)).astype(a.dtype)
 
-    A padding in the shape in which the next phase or the multicast slices it: XLA then drops the
-    NaNs that nobody reads, and works out each sum once instead of once per PE.
+
+def unset(dtype: Any) -> Any:
+    """What a tile holds that nobody has written: NaN, or the largest integer."""
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.array(jnp.nan if floating else jnp.iinfo(dtype).max, dtype)
+
+
+def at_place(x: Any, group: int, place: int) -> Any:
+    """`[groups, ...]` as `[groups * group, ...]`: on one PE of each group, nothing on the others.
+
+    Padded in a shape that a multicast slices, so XLA drops what nobody reads and works out each
+    sum once instead of once per PE.
     """
-    behind = [(0, group - 1 if i == 2 else 0, 0) for i in range(sums.ndim + 2)]
-    return lax.pad(sums[None, :, None], jnp.array(jnp.nan, sums.dtype), behind)
+    around = [(place, group - 1 - place, 0) if i == 2 else (0, 0, 0) for i in range(x.ndim + 2)]
+    return lax.pad(x[None, :, None], unset(x.dtype), around).reshape(-1, *x.shape[1:])
 
 
-def chain_reduce(
-    dst: Any, x: Any, *, axis: str, op: str = "add", group: int | None = None, stride: int = 1,
-    elements: Any = None,
-) -> Any:  # fmt: skip
-    """Sums (or takes the max) along `axis` into the first PE of each group; NaN elsewhere.
-
-    The far end sends its vector; each PE on the way adds its own to what passes and sends that on:
-    `x[0] + (x[1] + (... + x[n-1]))`, each sum rounded to the tile's dtype.
-
-    Args:
-      dst: tile like `x`.
-      x: float tile in SRAM.
-      axis: mesh axis.
-      op: `"add"` or `"max"`.
-      group: consecutive PEs that share a root, a divisor of the axis; default all.
-      stride: only every `stride`-th PE of a group takes part, the others pass wavelets on; a
-        second phase over the roots of groups of `stride`.
-      elements: known number of elements sent, where it is less than the whole tile.
-    """
-    group, n = _group(axis, group, stride), x.size if elements is None else elements
-    index = lax.axis_index(axis)
-    return _chain_reduce(dst, x, index, n, axis=axis, op=op, group=group, stride=stride)
-
-
-# --- multicast ---
-
-
-def _multicast_cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, elements: Operand,
-    *, axis: str, group: int,
-) -> Cost:  # fmt: skip
-    root, n = known(index) % group == 0, known(elements)
-    w = words(n, x.dtype)
-    nbytes = x.dtype.itemsize * n
-    return on_datapath(
-        setup_cycles(device, 2) + w,
-        moved_bytes={"sram_read": root * nbytes, "sram_write": nbytes + 0 * root},
-        counts={"wavelet_hops": ~root * w},
-    )
-
-
-def _multicast_arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, elements: Operand, *, axis: str, group: int,
-) -> Ticks:  # fmt: skip
-    lines = arrival.Lines(mesh, axis, group)
-    armed = lines.take(crossing.start_ticks) + setup_cycles(device, 2)
-    w = lines.take(words(known(elements), x.dtype)).max(axis=1, keepdims=True)
-    hop, ramp = device.hop_cycles, device.ramp_cycles
-    ready = arrival.multicast(armed, w, hop, ramp, arrival.queue_words(device))
-    ready = lines.put(crossing.start_ticks, ready)
-    return ready, ready
-
-
-@instruction(
-    "wse.multicast", cost=_multicast_cost, reads=(SPACE, "count", "count"), writes=SPACE,
-    arrival=_multicast_arrival,
-)  # fmt: skip
-def _multicast(dst: Any, x: Any, index: Any, elements: Any, *, axis: str, group: int) -> Any:
-    line = x.reshape(-1, group, *x.shape[1:])[:, :1]
-    line = lax.optimization_barrier(line)  # or XLA sums once per receiver
-    return jnp.broadcast_to(line, (line.shape[0], group, *x.shape[1:])).reshape(x.shape)
-
-
-def multicast(
-    dst: Any, x: Any, *, axis: str, group: int | None = None, elements: Any = None
-) -> Any:
-    """Sends the first PE's tile of each group along `axis` to every PE of the group.
-
-    Args:
-      dst: tile like `x`.
-      x: tile in SRAM; only the first PE's is sent.
-      axis: mesh axis.
-      group: consecutive PEs in a group, a divisor of the axis; default all.
-      elements: known number of elements sent, where it is less than the whole tile.
-    """
-    group, n = _group(axis, group), x.size if elements is None else elements
-    return _multicast(dst, x, lax.axis_index(axis), n, axis=axis, group=group)
-
-
-__all__ = ["chain_reduce", "multicast", "setup_cycles"]
+__all__ = [
+    "Ticks", "at_place", "begin", "crossed", "group_size", "join", "line_words", "role", "unset",
+]  # fmt: skip

@@ -1,5 +1,6 @@
 """Moves between neighbours: a ring shift, the arg-max chain, and the walk to the next region."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,70 +9,89 @@ import numpy as np
 from jax import lax
 
 from emu.datasheet import Device
-from emu.instruction import Cost, Crossing, Operand, instruction
-from emu.wse import arrival
-from emu.wse.fabric import Ticks, setup_cycles
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Crossing, Operand, caller, instruction
+from emu.wse import arrival, arrival_ring
+from emu.wse.arrival_ring import ring_hops
+from emu.wse.fabric import Ticks, begin, crossed, role
 from emu.wse.isa import SPACE
 from emu.wse.laws import known, on_datapath, words
+from emu.wse.lines import Lines
+from emu.wse.wires import operation_cycles, wires
 
-RING_HOPS = 2  # a ring folded onto a line: neighbours of the ring are two PEs apart
+PAIR = 2  # wavelets of a value and its index
 
 # --- shift ---
 
 
-def _shift_cost(device: Device, dst: Operand, x: Operand, *, axis: str, by: int) -> Cost:
+def _shift_cost(
+    device: Device, dst: Operand, x: Operand, index: Operand, *, axis: str, by: int, size: int
+) -> Cost:
     w = int(words(x.size, x.dtype))
-    cycles = 2 * (setup_cycles(device, 2) + w)
-    return on_datapath(cycles, counts={"wavelet_hops": w * RING_HOPS})
+    cycles = operation_cycles(device, w, sends=True) + operation_cycles(device, w)
+    hops = role(index, np.roll(ring_hops(size), 0 if by == 1 else 1))
+    return on_datapath(begin(device, True) + cycles, counts={"wavelet_hops": w * hops})
 
 
 def _shift_arrival(
     device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    *, axis: str, by: int,
+    index: Operand, *, axis: str, by: int, size: int,
 ) -> Ticks:  # fmt: skip
-    w, at = int(words(x.size, x.dtype)), list(mesh).index(axis)
-    sent = crossing.start_ticks + setup_cycles(device, 2) + w
-    flight = 2 * device.ramp_cycles + device.hop_cycles * RING_HOPS
-    posted = sent + setup_cycles(device, 2)
-    ready = np.maximum(posted, np.roll(sent - w + flight, by, at)) + w
-    return ready, ready
+    lines = crossed(mesh, axis, size, crossing, index)
+    armed = lines.take(crossing.start_ticks) + begin(device, True)
+    w = int(words(x.size, x.dtype))
+    done = lines.put(arrival_ring.shift(armed, w, by, wires(device)))
+    return done, done
 
 
-@instruction("wse.shift", cost=_shift_cost, reads=(SPACE,), writes=SPACE, arrival=_shift_arrival)
+@instruction(
+    "wse.shift", cost=_shift_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_shift_arrival
+)
+def _shift(dst: Any, x: Any, index: Any, *, axis: str, by: int, size: int) -> Any:
+    return jnp.roll(x, by, 0)
+
+
 def shift(dst: Any, x: Any, *, axis: str, by: int) -> Any:
     """Cyclic shift: PE `i` gets the tile of PE `i - by`, `by` being 1 or -1.
 
-    The ring is folded onto the line, even places one way and odd ones back, so that every
-    transfer is two hops long; sends and receives take turns on the datapath.
+    The ring is folded onto the line, places up to the middle on its even positions and the others
+    back on the odd ones, so that transfers are two hops long, one at the ends. Even places send
+    first, odd ones receive first, each a synchronous operation.
     """
-    return jnp.roll(x, by, 0)
+    if by not in (1, -1):
+        raise LimitExceeded(f"wse.shift: by is {by}, must be 1 or -1", caller())
+    size = lax.axis_size(axis)
+    return _shift(dst, x, lax.axis_index(axis), axis=axis, by=by, size=size)
 
 
 # --- arg-max ---
 
 
+def _compare_cycles(device: Device) -> int:
+    """Two dependent compares and a branch."""
+    return 2 * device.scalar_cycles + device.branch_cycles
+
+
 def _argmax_cost(
     device: Device, top_dst: Operand, at_dst: Operand, top: Operand, at: Operand,
-    index: Operand, *, axis: str,
+    index: Operand, *, axis: str, size: int,
 ) -> Cost:  # fmt: skip
-    w = 2 + 0 * known(index)
-    compare = 2 * device.scalar_cycles + device.branch_cycles
-    return on_datapath(
-        setup_cycles(device) + 2 + compare, counts={"wavelet_hops": (known(index) > 0) * w}
-    )
+    takes = role(index, [i < size - 1 for i in range(size)])
+    sends = role(index, [i > 0 for i in range(size)])
+    cycles = takes * (operation_cycles(device, PAIR) + _compare_cycles(device))
+    cycles = cycles + sends * operation_cycles(device, PAIR, sends=True)
+    return on_datapath(begin(device, True) + cycles, counts={"wavelet_hops": sends * PAIR})
 
 
 def _argmax_arrival(
     device: Device, mesh: Mapping[str, int], crossing: Crossing, top_dst: Operand,
-    at_dst: Operand, top: Operand, at: Operand, index: Operand, *, axis: str,
+    at_dst: Operand, top: Operand, at: Operand, index: Operand, *, axis: str, size: int,
 ) -> Ticks:  # fmt: skip
-    lines = arrival.Lines(mesh, axis, mesh[axis])
-    armed = lines.take(crossing.start_ticks) + setup_cycles(device)
-    compare = 2 * device.scalar_cycles + device.branch_cycles
-    stage = arrival.chain_stage_cycles(device, 1) + 1 + compare  # both words, then scalar code
-    sent, _ = arrival.chain(armed, np.asarray(2), stage, arrival.queue_words(device))
-    ready = lines.put(crossing.start_ticks, sent)
-    return ready, ready
+    lines = crossed(mesh, axis, size, crossing, index)
+    armed = lines.take(crossing.start_ticks) + begin(device, True)
+    compare = math.ceil(_compare_cycles(device))
+    done = lines.put(arrival.relay(armed, PAIR, compare, wires(device)))
+    return done, done
 
 
 @instruction(
@@ -79,7 +99,7 @@ def _argmax_arrival(
     writes=(SPACE, SPACE), arrival=_argmax_arrival,
 )  # fmt: skip
 def _chain_argmax(
-    top_dst: Any, at_dst: Any, top: Any, at: Any, index: Any, *, axis: str
+    top_dst: Any, at_dst: Any, top: Any, at: Any, index: Any, *, axis: str, size: int
 ) -> tuple[Any, Any]:
     def join(best: Any, own: Any) -> Any:
         higher = (own[0] > best[0]) | ((own[0] == best[0]) & (own[1] < best[1]))
@@ -95,13 +115,16 @@ def _chain_argmax(
 def chain_argmax(top_dst: Any, at_dst: Any, top: Any, at: Any, *, axis: str) -> tuple[Any, Any]:
     """The largest value along `axis` and its index, on the first PE; the lowest index wins a tie.
 
+    Each PE receives both words into memory, compares them with its own and sends the better pair.
+
     Args:
       top_dst, at_dst: tiles like `top` and `at`.
       top: `float32[1]`, this PE's candidate.
       at: `int32[1]`, its index in the whole vector.
       axis: mesh axis.
     """
-    return _chain_argmax(top_dst, at_dst, top, at, lax.axis_index(axis), axis=axis)
+    index, size = lax.axis_index(axis), lax.axis_size(axis)
+    return _chain_argmax(top_dst, at_dst, top, at, index, axis=axis, size=size)
 
 
 # --- walk ---
@@ -112,7 +135,7 @@ def _walk_cost(
 ) -> Cost:
     w = words(x.size, x.dtype)
     hops = 1 + (known(index) == 0) * known(gap)
-    cycles = setup_cycles(device, 2) + device.task_start_cycles + w
+    cycles = begin(device, True) + device.fabric_setup_cycles + w + device.task_switch_cycles
     return on_datapath(cycles, counts={"wavelet_hops": w * hops})
 
 
@@ -120,13 +143,13 @@ def _walk_arrival(
     device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
     index: Operand, gap: Operand, *, axis: str,
 ) -> Ticks:  # fmt: skip
-    lines = arrival.Lines(mesh, axis, mesh[axis])
-    armed = lines.take(crossing.start_ticks) + setup_cycles(device, 2)
+    lines = Lines(mesh, axis, mesh[axis], crossing.start_ticks, known(gap))
+    w, fabric = int(words(x.size, x.dtype)), wires(device)
+    ready = lines.take(crossing.start_ticks) + begin(device, True) + fabric.setup_cycles
     hops = lines.take(known(index) + known(gap) + 1)
-    head = armed[:, -1:] + 2 * device.ramp_cycles + device.hop_cycles * hops
-    came = np.maximum(armed, head) + int(words(x.size, x.dtype)) + device.task_start_cycles
-    ready = lines.put(crossing.start_ticks, came)
-    return ready, ready
+    first = np.maximum(ready, ready[:, -1:] + fabric.latency(hops))
+    came = lines.put(first + fabric.span(w) + 1 + int(device.task_switch_cycles))
+    return came, came
 
 
 @instruction(
@@ -141,7 +164,8 @@ def walk(dst: Any, x: Any, gap: Any, *, axis: str) -> Any:
     """Takes an activation from the last PE of one region's line to every PE of the next one's.
 
     Regions are equal, so this mesh stands for both: the tile of the last PE along `axis` crosses
-    `gap` hops and is multicast along the next region's line, where it starts each PE's task.
+    `gap` hops and is multicast along the next region's line, where a microthread receives it and
+    its completion starts each PE's task.
 
     Args:
       dst: tile like `x` in the next region.

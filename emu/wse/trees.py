@@ -127,30 +127,24 @@ def two_phase(pes: int, group: int) -> Tree:
 def two_tree(pes: int, groups: int) -> Tree:
     """WaferLLM's tree of two levels: chains inward to a root inside each group, then over these.
 
-    A group's root is at offset `g // 2` of its `g = pes / groups` PEs, the whole root is that of
-    group `groups // 2`. It adds its streams one after the other, the western one first.
+    Groups have `g = pes / groups` PEs, rounded up; the last one may be shorter. A group's root is
+    at offset `g // 2`, the whole root is that of group `groups // 2`. It adds its streams one after
+    the other, those of its own group first, the western one before the eastern one.
     """
-    if groups < 1 or pes % groups:
-        raise LimitExceeded(f"two_tree: {groups} groups must divide a line of {pes} PEs")
-    g = pes // groups
+    if not 1 <= groups <= pes:
+        raise LimitExceeded(f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line")
     own: list[list[int]] = [[] for _ in range(pes)]
 
-    def inward(members: range, middle: int) -> None:
+    def inward(members: Sequence[int]) -> int:
+        middle = members[len(members) // 2]
         for a, b in zip(members, members[1:], strict=False):
-            if b <= members[middle]:
-                own[b].append(a)
-            else:
-                own[a].append(b)
+            sender, adder = (a, b) if b <= middle else (b, a)
+            own[adder].append(sender)
+        return middle
 
-    for j in range(groups):
-        inward(range(j * g, j * g + g), g // 2)
-    inward(range(g // 2, pes, g), groups // 2)
+    g = -(-pes // groups)
+    inward([inward(range(at, min(at + g, pes))) for at in range(0, pes, g)])
     return _tree(own)
-
-
-def nearest_divisor(pes: int) -> int:
-    """The divisor of `pes` next to its square root: `d + pes / d` is least."""
-    return min((d for d in range(1, pes + 1) if pes % d == 0), key=lambda d: (d + pes // d, d))
 
 
 def model_cycles(tree: Tree, words: int, device: Device) -> float:
@@ -166,5 +160,5 @@ def model_cycles(tree: Tree, words: int, device: Device) -> float:
 
 
 __all__ = [
-    "Tree", "binary", "chain", "model_cycles", "nearest_divisor", "star", "two_phase", "two_tree",
+    "Tree", "binary", "chain", "model_cycles", "star", "two_phase", "two_tree",
 ]  # fmt: skip

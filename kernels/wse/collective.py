@@ -1,12 +1,12 @@
-"""All-reduce on a line of PEs: two chains of chains to the first PE, then a multicast back."""
+"""Sums on a line of PEs: by chains of chains to the first one, or to all through the middle."""
 
 from typing import Any
 
 import jax
 from jax import lax
 
-from emu.wse import chain_reduce, fill, multicast, sram_tile
-from kernels.wse.mapping import phase_stride
+from emu.wse import fill, multicast, reduce, sram_tile, trees
+from kernels.wse.mapping import line_groups
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = "float32") -> jax.Array:
@@ -20,22 +20,31 @@ def reduce_to_first(
     """Sum or max of `x` along `axis` into the first PE of each group, in the tile of `x`.
 
     Dimensions: `x` is any float tile. The first phase runs in sub-groups of about the square root
-    of the group, the second over their roots: about `2 sqrt(P)` dependent stages instead of `P`.
+    of the group, the second over their first PEs: about `2 sqrt(P)` dependent stages, not `P`.
     """
-    group = group or lax.axis_size(axis)
-    stride = phase_stride(group)
-    if 1 < stride < group:
-        x = chain_reduce(x, x, axis=axis, op=op, group=stride, elements=elements)
-        return chain_reduce(x, x, axis=axis, op=op, group=group, stride=stride, elements=elements)
-    return chain_reduce(x, x, axis=axis, op=op, group=group, elements=elements)
+    size = group or lax.axis_size(axis)
+    if size == 1:
+        return x
+    tree = trees.two_phase(size, -(-size // line_groups(size)))
+    return reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
 
 
 def all_reduce(
     x: jax.Array, axis: str, *, op: str = "add", group: int | None = None, elements: Any = None
 ) -> jax.Array:
-    """Sum or max of `x` along `axis` on every PE of each group, in the tile of `x`."""
-    x = reduce_to_first(x, axis, op=op, group=group, elements=elements)
-    return multicast(x, x, axis=axis, group=group, elements=elements)
+    """Sum or max of `x` along `axis` on every PE of each group, in the tile of `x`.
+
+    Chains run inward from both sides, so the sum is in the middle after about `sqrt(P)` dependent
+    stages, and half a line away from everybody.
+    """
+    size = group or lax.axis_size(axis)
+    if size == 1:
+        return x
+    tree = trees.two_tree(size, line_groups(size))
+    x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
+    return multicast(
+        x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False
+    )  # fmt: skip
 
 
 __all__ = ["all_reduce", "reduce_to_first", "zeros"]

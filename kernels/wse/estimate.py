@@ -7,24 +7,29 @@ scalar loops, and a fixed set-up per instruction.
 from typing import Any
 
 from emu.datasheet import Device
-from emu.wse.arrival import chain_stage_cycles
-from emu.wse.fabric import setup_cycles
 from emu.wse.laws import map_cycles, precision, words
-from kernels.wse.mapping import HeadMap, LayerMap, phase_stride
+from emu.wse.wires import call_cycles, wires
+from kernels.wse.mapping import HeadMap, LayerMap, line_groups
 
 
-def all_reduce_cycles(device: Device, pes: int, elements: int, back: bool = True) -> int:
-    """Two-phase sum of float32 `elements` over `pes`, and the multicast back."""
-    stride = phase_stride(pes)
-    w = int(words(elements, "float32"))
-    total = (stride - 1) * chain_stage_cycles(device, 1) + w + setup_cycles(device)
-    if stride < pes:
-        total += (pes // stride - 1) * chain_stage_cycles(device, stride)
-        total += w + setup_cycles(device)
-    if back:
-        total += device.hop_cycles * (pes - 1) + 2 * device.ramp_cycles
-        total += w + setup_cycles(device, 2)
-    return int(total)
+def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
+    """Sum of float32 `elements` over `pes` into the middle, and the multicast back."""
+    groups, w, fabric = line_groups(pes), int(words(elements, "float32")), wires(device)
+    size = -(-pes // groups)
+    levels = [(size // 2, 1)] + [(groups // 2, size)] * (groups > 1)
+    # At every level the root adds two streams, then it sends to two sides.
+    operations = 2 * len(levels) + 2
+    hops = sum(stages * fabric.latency(h) for stages, h in levels) + fabric.latency(pes // 2)
+    return call_cycles(device) + operations * (w + fabric.gap_cycles) + int(hops)
+
+
+def reduce_cycles(device: Device, pes: int, elements: int) -> int:
+    """Sum of float32 `elements` over `pes` into the first one."""
+    groups, w, fabric = line_groups(pes), int(words(elements, "float32")), wires(device)
+    size = -(-pes // groups)
+    hops = (size - 1) * fabric.latency(1) + (groups - 1) * fabric.latency(size)
+    operations = 1 + (groups > 1)
+    return call_cycles(device) + operations * (w + fabric.gap_cycles) + int(hops)
 
 
 def layer_cycles(m: LayerMap, device: Device) -> float:
@@ -50,14 +55,15 @@ def layer_cycles(m: LayerMap, device: Device) -> float:
 def head_cycles(m: HeadMap, device: Device) -> float:
     """Estimated cycles of embedding, final norm, output head and arg-max."""
     row = all_reduce_cycles(device, m.rows, 1)
-    row += all_reduce_cycles(device, m.rows, m.tokens, back=False)
+    row += reduce_cycles(device, m.rows, m.tokens)
     col = all_reduce_cycles(device, m.cols, m.depth)
     compare = 2 * device.scalar_cycles + device.branch_cycles
-    col += m.cols * (chain_stage_cycles(device, 1) + 1 + compare)
+    fabric = wires(device)
+    col += m.cols * (fabric.latency(1) + 2 + fabric.gap_cycles + compare)
     each = device.loop_cycles + device.scalar_cycles + device.branch_cycles
     kind = precision("float32", m.dtype)
     gemv: Any = map_cycles(device, m.depth, m.tokens, kind)
     return row + col + float(gemv) + m.tokens * each
 
 
-__all__ = ["all_reduce_cycles", "head_cycles", "layer_cycles"]
+__all__ = ["all_reduce_cycles", "head_cycles", "layer_cycles", "reduce_cycles"]

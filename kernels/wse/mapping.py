@@ -6,24 +6,20 @@ slice of the head's rotation pairs. So attention stays inside a group but for su
 """
 
 import dataclasses
-import functools
+import math
 
 import jax.numpy as jnp
 
-# Shorter lines are summed in one chain: a second phase costs more set-up than hops saved.
+# Shorter lines are summed in one phase: a second one costs more set-up than stages saved.
 SHORTEST_TWO_PHASE = 12
 
 
-@functools.lru_cache(maxsize=4096)
-def phase_stride(pes: int) -> int:
-    """Group of the first phase of a two-phase sum over `pes`: fewest dependent stages.
+def line_groups(pes: int) -> int:
+    """Groups in which a line of PEs is summed first: about its square root, one if it is short.
 
-    A chain of chains has `S - 1 + pes / S - 1` stages for groups of `S`, a divisor of `pes`;
-    `pes` itself where one chain is better.
+    Groups of `S` on a line of `P` take `S + P / S` dependent stages, which is least there.
     """
-    if pes < SHORTEST_TWO_PHASE:
-        return pes
-    return min((s for s in range(1, pes + 1) if pes % s == 0), key=lambda s: (s + pes // s, s))
+    return 1 if pes < SHORTEST_TWO_PHASE else math.isqrt(pes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,4 +191,4 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-__all__ = ["HeadMap", "LayerMap", "phase_stride"]
+__all__ = ["HeadMap", "LayerMap", "line_groups"]
