@@ -36,6 +36,7 @@ def issue(
             inward, outward = s["thread_inward"][u], s["thread_outward"][u]
             came = _at_color(s["in"], inward, shape.colors)
             room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
+            words = jnp.where(inward >= 0, jnp.minimum(words, jnp.maximum(came, 1)), words)
             starved.append(due & (inward >= 0) & (came <= 0))
             full.append(due & ~starved[u] & (outward >= 0) & (room < words))
             due &= ~starved[u] & ~full[u]
@@ -87,8 +88,7 @@ def exchange(shape: Shape, s: State, words: Any) -> State:
     """Issues take their wavelets from input queues and put theirs into output queues."""
     taken, put = [], []
     for c in range(shape.colors):
-        mine = words != 0
-        taken.append((mine & (s["thread_inward"] == c)).sum(0, dtype=jnp.int8))
+        taken.append(jnp.where(s["thread_inward"] == c, words, 0).sum(0, dtype=jnp.int8))
         put.append(jnp.where(s["thread_outward"] == c, words, 0).sum(0, dtype=jnp.int8))
     taken, put = jnp.stack(taken), jnp.stack(put)
     out = {"in": s["in"] - taken, "in_held": s["in_held"] - taken, "out": s["out"] + put}

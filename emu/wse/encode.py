@@ -115,7 +115,8 @@ def _straight(program: FabricProgram, made: list[Instruction]) -> bool:
     plain = all(t.start and not t.blocked and t.color is None for t in tasks)
     static = all(len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
                  for c in program.colors.values())  # fmt: skip
-    kinds = all(i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control for i in made)
+    kinds = all(i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control
+                and (i.inward == NONE or i.time.words == 1) for i in made)  # fmt: skip
     return plain and static and kinds and all(i.activate == i.unblock == NONE for i in made)
 
 

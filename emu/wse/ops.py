@@ -68,18 +68,22 @@ class Buffer:
 class Fabric:
     """A stream of elements that arrives (`receive`) or leaves (`send`) on a color.
 
-    `elements` and `dtype` may be left to the operation's other operands.
+    `elements` and `dtype` may be left to the operation's other operands. A `wide` receive into
+    memory takes as many wavelets an issue as a send issues, where that many have come.
     """
 
     color: str
     outward: bool
     elements: int | None = None
     dtype: str | None = None
+    wide: bool = False
 
 
-def receive(color: str, elements: int | None = None, dtype: str | None = None) -> Fabric:
-    """The next elements that arrive on `color`."""
-    return Fabric(color, False, elements, dtype)
+def receive(
+    color: str, elements: int | None = None, dtype: str | None = None, wide: bool = False
+) -> Fabric:
+    """The next elements that arrive on `color`; a copy of them into memory may be `wide`."""
+    return Fabric(color, False, elements, dtype, wide)
 
 
 def send(color: str, elements: int | None = None, dtype: str | None = None) -> Fabric:

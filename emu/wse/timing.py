@@ -55,8 +55,8 @@ def price(op: ops.Op, device: Device) -> Timing:
 def _vector(op: ops.Vector, device: Device) -> Timing:
     words = max(op.words(op.inward), op.words(op.outward))
     if words:
-        plain = op.op == "copy" and op.inward is None
-        timing = _fabric(device, words, int(device.send_words) if plain else 1)
+        wide = op.op == "copy" and (op.inward is None or (op.inward.wide and op.outward is None))
+        timing = _fabric(device, words, int(device.send_words) if wide else 1)
     else:
         timing = _local(device, _local_cycles(op, device))
         if conflicts(op) and device.bank_conflict_factor > 1:

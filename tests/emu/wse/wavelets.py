@@ -155,7 +155,9 @@ class Wafer(Routers):
         x = self.threads[n][u]
         i, words = x.instruction, min(x.instruction.time.words, x.left)
         if i.inward != NONE:
-            self.take(i.inward, n)
+            words = min(words, sum(at <= self.t for at, *_ in self.into[i.inward, n]))
+            for _ in range(words):
+                self.take(i.inward, n)
         for _ in range(words if i.outward != NONE else 0):
             tag = (n, i.outward, NEVER if i.control else self.pushed[i.outward, n])
             self.pushed[i.outward, n] += not i.control
