@@ -1,7 +1,7 @@
-"""A fabric program worked out operation by operation: values and, for straight programs, cycles.
+"""A fabric program worked out without stepping: values and, for straight programs, cycles.
 
-An operation is done once all words that it takes were sent: in the order of dependencies, never
-in the order of time, and at once for all PEs that have come to the same operation.
+Operations are done in the order of dependencies, never in the order of time; a program whose
+tasks or streams are a matter of time is told their order by a stepped run.
 """
 
 import dataclasses
@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from emu.wse import contention, values, verdict
+from emu.errors import LimitExceeded
+from emu.wse import contention
 from emu.wse.clock import Clock
-from emu.wse.encode import NONE, Encoded, Instruction
-from emu.wse.routing import check_operations, place, static_routes
-from emu.wse.sequence import Straight
-from emu.wse.streams import Stream
-
-ELEMENTS = 1 << 20  # worked on together, so that intermediate arrays stay small
+from emu.wse.encode import Encoded
+from emu.wse.values import Sram
+from emu.wse.work import Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Flow:
 
 def run(
     encoded: Encoded, data: Mapping[str, Any] | None, *, timed: bool,
-    order: np.ndarray | None = None, traced: np.ndarray | None = None,
+    order: np.ndarray | None = None, merges: np.ndarray | None = None,
+    traced: np.ndarray | None = None,
 ) -> Flow:  # fmt: skip
     """Works a program out.
 
@@ -58,146 +57,41 @@ def run(
       data: buffer name to its content, `[height, width, elements]` or what broadcasts to it; None
         works out no values.
       timed: cycles too, which a straight program alone has.
-      order: `int64[events, 3]`, the rows (cycle, flat PE, instruction) of a stepped run, which a
-        program that is not straight needs.
+      order: `int64[events, 3]`, the rows (cycle, flat PE, instruction) of a stepped run, with the
+        ends of microthreads' operations (`sequence.with_ends`); a straight program needs none.
+      merges: `int64[events, 3]`, (flat PE, color, direction) of each word that a router forwarded
+        in a position with several receive directions, in the order of time.
       traced: flat PEs whose dispatches are kept.
 
     Raises:
       FabricError: operations and routes do not go together.
       Deadlock, Unread: as the machine would.
     """
-    del order  # straight programs need none
-    work = _Work(encoded, data, timed, traced)
-    work.go()
+    if order is None and not encoded.straight:
+        raise LimitExceeded("flow: the program is not straight, must be given the order of a "
+                            "stepped run")  # fmt: skip
+    if order is not None and timed:
+        raise LimitExceeded("flow: timed, with the order of a stepped run; that run has the times")
+    sram = None if data is None else Sram(encoded, data)
+    work = Work(encoded, sram, timed, order, merges)
+    clock = Clock(encoded, work.static, traced) if timed else None
+    work.go(clock)
     work.check()
-    return work.result()
+    sent, consumed = work.words()
+    out = Flow({} if sram is None else sram.out(), sent, consumed)
+    return out if clock is None else _timed(encoded, out, work, clock)
 
 
-class _Work:
-    """A program in the middle of being worked out."""
-
-    def __init__(
-        self, encoded: Encoded, data: Mapping[str, Any] | None, timed: bool,
-        traced: np.ndarray | None,
-    ):  # fmt: skip
-        self.e = encoded
-        self.sequence = Straight(encoded)
-        self.sram = None if data is None else values.Sram(encoded, data)
-        routes = static_routes(encoded)
-        check_operations(encoded, routes)
-        totals = self.sequence.words_sent()
-        self.streams = {
-            c: Stream(encoded, r, totals[c], values=data is not None, timed=timed)
-            for c, r in routes.items()
-        }  # fmt: skip
-        self.clock = Clock(encoded, self.streams, traced) if timed else None
-        self.queued = np.zeros(encoded.entry[0].size, bool)
-
-    def go(self) -> None:
-        """Does operations until none can be done."""
-        todo = [np.flatnonzero(self.sequence.pc != NONE)]
-        self.queued[todo[0]] = True
-        while sum(map(len, todo)):
-            front = np.concatenate(todo)
-            at = self.sequence.pc[front]
-            order = np.argsort(at, kind="stable")
-            front, at = front[order], at[order]
-            todo = []
-            for pes in np.split(front, np.flatnonzero(np.diff(at)) + 1):
-                todo += self._group(int(self.sequence.pc[pes[0]]), pes)
-
-    def _group(self, at: int, pes: np.ndarray) -> list[np.ndarray]:
-        """PEs that have come to instruction `at` do it; returns those to look at next."""
-        i = self.e.instructions[at]
-        self.queued[pes] = False
-        if i.inward != NONE:
-            pes = pes[self.streams[i.inward].available(pes) >= i.time.issues]
-        chunk = max(256, ELEMENTS // _width(i))
-        parts = [pes[k : k + chunk] for k in range(0, len(pes), chunk)]
-        heard = [self._do(at, i, some) for some in parts]
-        on = self.sequence.advance(pes, i)
-        self.queued[on] = True
-        return [on, *(self._woken(i.outward, x) for x in heard if x is not None)]
-
-    def _woken(self, color: int, pes: np.ndarray) -> np.ndarray:
-        """Of the PEs that hear new words of a color, those that have come to read it."""
-        pes = pes[~self.queued[pes]]
-        pes = pes[self.sequence.waits_for(pes, color)]
-        self.queued[pes] = True
-        return pes
-
-    def _do(self, at: int, i: Instruction, pes: np.ndarray) -> np.ndarray | None:
-        """Does an operation; returns the PEs that hear what it sends."""
-        where = words = None
-        if i.inward != NONE:
-            where = self.streams[i.inward].take(pes, i.time.issues)
-        if self.clock is not None:
-            self.clock.done(at, pes, where)
-        if self.sram is not None:
-            if where is not None:
-                words = self.streams[i.inward].content(where)
-            words = values.perform(self.sram, i, values.rows_of(pes), words)
-        if i.outward == NONE:
-            return None
-        return self.streams[i.outward].put(pes, i.time.issues, words)
-
-    def check(self) -> None:
-        """Everybody must be done, and everything read.
-
-        Raises:
-          Deadlock, Unread: with PE and color.
-        """
-        stuck = np.flatnonzero(self.sequence.pc != NONE)
-        if len(stuck):
-            raise verdict.Deadlock(*self._stuck(stuck))
-        for s in self.streams.values():
-            r = s.routes
-            left = s.sent[r.source[r.receivers]] - s.taken[r.receivers]
-            if left.any():
-                at = int(np.flatnonzero(left)[0])
-                raise verdict.Unread(
-                    f"{left[at]} wavelets unread on color '{r.name}' at "
-                    f"{place(self.e, r.receivers[at])} when all tasks are done"
-                )
-
-    def _stuck(self, stuck: np.ndarray) -> tuple[str, str]:
-        """What to say of PEs that wait for ever; one whose sender is done is nearest the cause."""
-        at = self.sequence.pc[stuck]
-        color = np.array([i.inward for i in self.e.instructions])[at]
-        sender = np.array([self.streams[c].routes.source[n] for c, n in zip(color, stuck)])
-        done = self.sequence.pc[sender] == NONE
-        k = int(np.flatnonzero(done)[0]) if done.any() else 0
-        i, s = self.e.instructions[at[k]], self.streams[int(color[k])]
-        has = int(s.available(stuck[k : k + 1])[0])
-        return (f"deadlock: {place(self.e, stuck[k])} waits for {i.time.issues} wavelets on color "
-                f"'{s.routes.name}', has {has}, and {place(self.e, sender[k])} sends no more "
-                f"({len(stuck)} PEs are stuck)"), i.where  # fmt: skip
-
-    def result(self) -> Flow:
-        """What was worked out."""
-        streams = list(self.streams.values())
-        shape = self.e.program.shape
-        out = Flow(
-            {} if self.sram is None else self.sram.out(),
-            {s.routes.name: int(s.sent.sum()) for s in streams},
-            {s.routes.name: int(s.taken.sum()) for s in streams},
-        )
-        if self.clock is None:
-            return out
-        clock, why = self.clock, self.clock.doubts()
-        stamps = clock.stamps.reshape(-1, *shape)
-        return dataclasses.replace(
-            out, exact=not why, why=why, ends=clock.ends.reshape(shape),
-            stamps=dict(zip(self.e.stamps, stamps, strict=True)),
-            links=contention.crossings(streams, clock.ends.size).reshape(5, *shape),
-            dispatches=clock.dispatches(),
-        )  # fmt: skip
-
-
-def _width(i: Instruction) -> int:
-    """Elements that an operation moves on each PE."""
-    held = [getattr(i.op, name, None) for name in ("dst", "a", "b", "x", "weights")]
-    return max(i.time.issues, *(getattr(x, "elements", None) or 1 for x in held))
+def _timed(encoded: Encoded, out: Flow, work: Work, clock: Clock) -> Flow:
+    shape = encoded.program.shape
+    why = clock.doubts()
+    stamps = clock.stamps.reshape(-1, *shape)
+    links = contention.crossings(list(work.static.values()), clock.ends.size)
+    return dataclasses.replace(
+        out, exact=not why, why=why, ends=clock.ends.reshape(shape),
+        stamps=dict(zip(encoded.stamps, stamps, strict=True)), links=links.reshape(5, *shape),
+        dispatches=clock.dispatches(),
+    )  # fmt: skip
 
 
 __all__ = ["Flow", "run"]

@@ -1,15 +1,22 @@
-"""Which operation is next on each PE: the tasks of a straight program, one after another."""
+"""Which operation is next on each PE: a straight program's own order, or that of a stepped run.
+
+A *lane* is a thread of a PE, `lane * PEs + PE`, so that lane 0 of all PEs comes first. What a lane
+has come to is an instruction, or one of the codes below zero.
+"""
 
 import numpy as np
 
 from emu.wse.encode import NONE, Encoded, Instruction
+
+HEARD = -2  # HEARD - task: a data task starts
+DONE = -64  # DONE - thread: the main thread waits until that microthread's operation is done
 
 
 class Straight:
     """Every PE runs its tasks in the order of their numbers, each from its first operation.
 
     Attributes:
-      pc: `int32[PEs]`, the instruction each has come to, or NONE when it is done.
+      pc: `int32[lanes * PEs]`, the instruction each lane has come to, or NONE when it is done.
     """
 
     def __init__(self, encoded: Encoded):
@@ -17,7 +24,6 @@ class Straight:
         self.entry = encoded.entry.reshape(len(encoded.entry), -1)
         self.pc = np.full(self.entry.shape[1], NONE, np.int32)
         self.task = np.full(self.entry.shape[1], -1, np.int8)
-        self.takes = np.array([i.inward for i in encoded.instructions] + [NONE], np.int32)
         self._next_task(np.arange(len(self.pc)))
 
     def words_sent(self) -> dict[int, np.ndarray]:
@@ -35,17 +41,14 @@ class Straight:
                 sums, first = {}, at + 1
         return out
 
-    def waits_for(self, pes: np.ndarray, color: int) -> np.ndarray:
-        """Whether they have come to an operation that takes words of `color`."""
-        return self.takes[self.pc[pes]] == color  # of NONE: the last entry
-
-    def advance(self, pes: np.ndarray, i: Instruction) -> np.ndarray:
-        """They have done `i`; returns those that go on."""
+    def advance(self, lanes: np.ndarray, i: Instruction | None) -> np.ndarray:
+        """They have done `i`; returns the lanes to look at next."""
+        assert i is not None
         if not i.last:
-            self.pc[pes] += 1
-            return pes
-        self._next_task(pes)
-        return pes[self.pc[pes] != NONE]
+            self.pc[lanes] += 1
+            return lanes
+        self._next_task(lanes)
+        return lanes[self.pc[lanes] != NONE]
 
     def _next_task(self, pes: np.ndarray) -> None:
         self.pc[pes] = NONE
@@ -55,4 +58,89 @@ class Straight:
             self.task[pes[takes]] = task
 
 
-__all__ = ["Straight"]
+class Ordered:
+    """Each main thread does what it did in a stepped run; microthreads take their time.
+
+    An operation on a microthread is done once its words are there, at the latest where the run
+    saw its end.
+
+    Attributes:
+      pc: as in `Straight`; what a microthread's lane has come to is what it is busy with.
+    """
+
+    def __init__(self, encoded: Encoded, order: np.ndarray):
+        self.e, self.pes = encoded, encoded.entry[0].size
+        order = order[np.argsort(order[:, 1], kind="stable")]
+        self.code, self.pe = order[:, 2].astype(np.int32), order[:, 1]
+        count = np.bincount(self.pe, minlength=self.pes)
+        self.stop = np.cumsum(count)
+        self.next = self.stop - count
+        threads = 1 + max((i.thread for i in encoded.instructions), default=0)
+        self.pc = np.full(threads * self.pes, NONE, np.int32)
+        self._load(np.arange(self.pes))
+
+    def words_sent(self) -> dict[int, np.ndarray]:
+        """`int64[PEs]` by color: words that each PE sends in the whole run."""
+        out = {c.index: np.zeros(self.pes, np.int64) for c in self.e.program.colors.values()}
+        for at, i in enumerate(self.e.instructions):
+            if i.outward != NONE and not i.control:
+                runs = np.bincount(self.pe[self.code == at], minlength=self.pes)
+                out[i.outward] += runs * i.time.issues
+        return out
+
+    def start_thread(self, lanes: np.ndarray, at: int, thread: int) -> np.ndarray:
+        """Main threads give instruction `at` to a microthread; returns the lanes to look at."""
+        there = lanes + thread * self.pes
+        self.pc[there] = at
+        return np.concatenate([there, self.advance(lanes, None)])
+
+    def ended(self, lanes: np.ndarray, thread: int) -> np.ndarray:
+        """Of main threads that wait for a microthread, those whose wait is over."""
+        return lanes[self.pc[lanes + thread * self.pes] == NONE]
+
+    def advance(self, lanes: np.ndarray, i: Instruction | None) -> np.ndarray:
+        """They have done `i`, or what else they had come to; returns the lanes to look at next."""
+        if not len(lanes) or lanes[0] < self.pes:
+            self.next[lanes] += 1
+            self._load(lanes)
+            return lanes[self.pc[lanes] != NONE]
+        self.pc[lanes] = NONE
+        main = lanes % self.pes
+        return main[self.pc[main] == DONE - lanes // self.pes]
+
+    def _load(self, lanes: np.ndarray) -> None:
+        more = self.next[lanes] < self.stop[lanes]
+        self.pc[lanes] = NONE
+        self.pc[lanes[more]] = self.code[self.next[lanes[more]]]
+
+
+def with_ends(
+    encoded: Encoded, order: np.ndarray, issues: np.ndarray, watch: np.ndarray
+) -> np.ndarray:
+    """The order of a stepped run with the ends of what microthreads did.
+
+    Args:
+      encoded: the program.
+      order: `int64[events, 3]`, (cycle, flat PE, instruction) of each dispatch.
+      issues: `int8[steps, watched]`, the thread that each watched PE's datapath served.
+      watch: the flat PEs watched, all that `order` tells of.
+
+    Returns:
+      `order` with a row (cycle after the last issue, PE, `DONE - thread`) for each, sorted.
+    """
+    thread = np.array([i.thread for i in encoded.instructions] + [0])
+    own = np.where(order[:, 2] >= 0, thread[np.maximum(order[:, 2], -1)], 0)
+    rows = [order]
+    cycles = len(issues) + 1
+    for u in np.unique(own[own > 0]).tolist():
+        step, column = np.nonzero(issues == u)
+        served = np.sort(watch[column].astype(np.int64) * cycles + step)
+        begun = np.sort(order[own == u][:, 1] * cycles + order[own == u][:, 0])
+        following = np.append(begun[1:], np.iinfo(np.int64).max)
+        last = served[np.searchsorted(served, following) - 1]  # of this one: before the next
+        rows.append(np.stack([last % cycles + 1, last // cycles, np.full(len(last), DONE - u)], 1))
+    rows = np.concatenate(rows[::-1])  # an end is seen before what is dispatched in its cycle
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+__all__ = ["DONE", "HEARD", "Ordered", "Straight", "with_ends"]

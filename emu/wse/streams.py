@@ -7,7 +7,7 @@ their own pace. Words of all streams lie in one array, each stream's in a row.
 import numpy as np
 
 from emu.wse import trains
-from emu.wse.encode import NONE, Encoded
+from emu.wse.encode import NONE, Encoded, FabricError
 from emu.wse.routing import Routes
 
 
@@ -15,7 +15,7 @@ class Stream:
     """One static color's streams.
 
     Attributes:
-      routes: where they go.
+      name, routes: the color's, and where its words go.
       total: `int64[PEs]`, words each PE sends in the whole run.
       offset: `int64[PEs + 1]`, where its words begin.
       sent, taken: `int32[PEs]`, words sent and words read so far.
@@ -32,7 +32,7 @@ class Stream:
     ):
         d, color = encoded.device, routes.color
         n = len(total)
-        self.routes, self.total = routes, total
+        self.name, self.routes, self.total = routes.name, routes, total
         self.offset = np.zeros(n + 1, np.int64)
         np.cumsum(total, out=self.offset[1:])
         self.sent, self.taken = np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -95,6 +95,27 @@ class Stream:
             self.words[(self.offset[pes] + self.sent[pes])[:, None] + np.arange(count)] = words
         self.sent[pes] += count
         return self.routes.heard_by(pes)
+
+    def control(self, pes: np.ndarray, reach: int) -> np.ndarray:
+        """Control wavelets move no switch here and never reach a PE."""
+        return pes[:0]
+
+    def switch(self, pes: np.ndarray, position: int) -> np.ndarray:
+        """Its routers have one position."""
+        if position:
+            raise FabricError(f"color '{self.name}' switches to position {position}, has one")
+        return pes[:0]
+
+    def sender(self, pe: int) -> int:
+        """Whose words a PE hears."""
+        return int(self.routes.source[pe])
+
+    def unread(self) -> tuple[int, int]:
+        """Words that a reader left, and its PE; 0 if there are none."""
+        r = self.routes
+        left = self.sent[r.source[r.receivers]] - self.taken[r.receivers]
+        at = int(left.argmax()) if len(left) else 0
+        return (int(left[at]), int(r.receivers[at])) if left.any() else (0, 0)
 
     # --- times of the sender's queue; before `put` ---
 

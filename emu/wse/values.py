@@ -164,12 +164,16 @@ def _vector(
 
 
 def _map(sram: Sram, op: ops.Map, rows: Rows) -> None:
-    weights = sram.read(op.weights, rows).reshape(-1, op.x.elements, op.dst.elements)
-    x = single(sram.read(op.x, rows))
+    weights, x = sram.read(op.weights, rows), single(sram.read(op.x, rows))
     acc = sram.read(op.dst, rows)
-    for k in range(op.x.elements):
-        term = x[:, k, None] * single(weights[:, k])
-        acc = (single(acc) + term).astype(acc.dtype, copy=False)
+    if op.outer:
+        made = (x[:, :, None] * single(weights)[:, None]).reshape(acc.shape)
+        acc = (single(acc) + made).astype(acc.dtype, copy=False)
+    else:
+        weights = weights.reshape(-1, op.x.elements, op.dst.elements)
+        for k in range(op.x.elements):
+            term = x[:, k, None] * single(weights[:, k])
+            acc = (single(acc) + term).astype(acc.dtype, copy=False)
     sram.write(op.dst, rows, acc)
 
 
