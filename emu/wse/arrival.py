@@ -10,8 +10,8 @@ Chains, in which each member streams what the next one adds, are a cumulative ma
 Exact: when every operation starts, and the root's end. Streams never thin out on the way, since
 every stage of the fabric holds enough to go on at full rate after a stall. A sender that stalls on
 full queues is exact as long as its words wait for nothing but the receiver. Neglected: streams of
-different colours that meet on a link, and control wavelets that turn a route. With `stream_cycles`
-other than 1, queues are counted as if words came one a cycle.
+different colours that meet on a link. With `stream_cycles` other than 1, queues are counted as if
+words came one a cycle.
 
 Arrays are `int64[groups, pes, lines]` ticks (a tick is a cycle): groups and lines of the mesh do
 the same at once.
@@ -71,7 +71,9 @@ def _batch(tree: Tree, chains: list[list[int]]) -> Batch:
     return Batch(members, np.array(tree.hops)[members], np.array(side, int).reshape(shape))
 
 
-def reduce(armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires) -> np.ndarray:
+def reduce(
+    armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires, turned: bool = False
+) -> np.ndarray:
     """When each PE can dispatch what follows the reduce.
 
     Args:
@@ -79,11 +81,13 @@ def reduce(armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires) -> np.nda
       words: wavelets of each stream, `[groups or 1, 1, lines or 1]`.
       tree: over the group's PEs.
       w: the fabric.
+      turned: routers are turned to a PE's next stream by a control wavelet that the sender of the
+        one before sends in an operation of its own. The times are those before that operation.
     """
     if tree.pes == 1:
         return armed
     words = np.broadcast_to(words, (armed.shape[0], 1, armed.shape[2]))
-    first, taken = _starts(armed, words, tree, w)
+    first, taken = _starts(armed, words, tree, w, turned)
     last = np.empty_like(first)
     for batch in batches(tree):
         last[:, batch.members] = _ends(first, taken, words, batch, w)
@@ -91,8 +95,14 @@ def reduce(armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires) -> np.nda
     return last + 1 + w.drain_cycles
 
 
+def _sent(words: np.ndarray, tree: Tree, places: np.ndarray, w: Wires) -> np.ndarray:
+    """From the first to the last element that each of some PEs sends; leaves send from memory."""
+    leaf = np.array([not tree.children[i] for i in places.tolist()])[:, None]
+    return np.where(leaf, w.sending(words), w.span(words))
+
+
 def _starts(
-    armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires
+    armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires, turned: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """First elements of each PE's last operation, and of the operation that takes its stream."""
     first, taken = np.empty_like(armed), np.full_like(armed, NEVER)
@@ -108,6 +118,9 @@ def _starts(
             at = np.maximum(dispatch[:, *some] + w.setup_cycles, came)
             taken[:, here] = at
             dispatch[:, *some] = at + through[:, 0]
+            if turned:  # behind the last word, a set-up for the control wavelet and one for ours
+                turn = came + _sent(words, tree, here, w) + 2 + w.drain_cycles
+                dispatch[:, *some] = np.maximum(dispatch[:, *some], turn)
         offset = w.latency(b.hops)
         offset[:, 0] = 0
         offset = np.cumsum(offset, axis=1)[..., None]

@@ -2,8 +2,9 @@
 
 A stream leaves a PE, passes the routers between and ends at its parent. Streams of one color must
 not need a router both ways at once. *Turned* routes make do with two colors a direction, the parity
-of the parent's depth: a router that has sent its own stream, or taken its last one, is turned by a
-control wavelet behind the data to pass on what comes from farther out. *Fixed* routes give streams
+of the sender's depth: behind its data a PE sends a control wavelet that turns its own router, to
+pass on what comes from farther out, or its parent's, to take the stream from the other side or, as
+it has taken its last one, to pass on too. *Fixed* routes give streams
 that meet at a router different colors, as few as there are, and need no control.
 """
 
@@ -12,6 +13,7 @@ import dataclasses
 from emu.errors import LimitExceeded
 from emu.wse import ops
 from emu.wse.collectives.line import Line
+from emu.wse.program import POSITIONS
 from emu.wse.trees import Tree
 
 Ways = tuple[tuple[str, str], ...]  # (receive, send) of each switch position
@@ -63,34 +65,56 @@ def _depths(tree: Tree) -> list[int]:
 
 
 def turned(tree: Tree, prefix: str) -> Streams:
-    """Two colors for each direction in which streams go.
+    """Two colors; two for each direction where streams of one color would pass a router both ways.
 
     Raises:
       LimitExceeded: a PE adds a farther stream before a nearer one of the same side.
     """
     _check_order(tree)
+    made = _turned(tree, prefix, split=False)
+    several = any(len(ways) > POSITIONS or _both(ways) for ways in made.routes.values())
+    return _turned(tree, prefix, split=True) if several else made
+
+
+def _both(ways: Ways) -> bool:
+    return {("far", "near"), ("near", "far")} <= set(ways)
+
+
+def _turned(tree: Tree, prefix: str, split: bool) -> Streams:
     depth = _depths(tree)
     color = [""] * tree.pes
-    routes: dict[tuple[str, int], Ways] = {}
-    passed = set()
-    for i in tree.order[1:]:
-        back, on = _sides(tree, i)
-        color[i] = f"{prefix}{on[0]}{depth[i] % 2}"
-        routes[color[i], i] = (("ramp", on),)
-        routes[color[i], tree.parent[i]] = ((back, "ramp"),)
-        passed |= {(color[i], j) for j in _between(tree, i)}
+    own: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    passed: dict[tuple[str, int], set[tuple[str, str]]] = {}
     turn = [ops.LOCAL] * tree.pes
     for i in tree.order[1:]:
-        at, parent = (color[i], i), (color[i], tree.parent[i])
-        last = [c for c in tree.children[parent[1]] if color[c] == color[i]][-1] == i
-        if last and parent in passed:
-            turn[i] = ops.ALL
-        elif at in passed:
-            turn[i] = ops.OWN
-    for color_, place in passed:
-        way = ("far", "near") if color_[-2] == "n" else ("near", "far")
-        routes[color_, place] = (*routes.get((color_, place), ()), way)
+        _, on = _sides(tree, i)
+        color[i] = f"{prefix}{depth[i] % 2}" + (on[0] if split else "")
+        own.setdefault((color[i], i), []).append(("ramp", on))
+        for j in _between(tree, i):
+            passed.setdefault((color[i], j), set()).add(_sides(tree, i))
+    for i, children in enumerate(tree.children):
+        for c, following in zip(children, (*children[1:], None), strict=False):
+            ends = (_sides(tree, c)[0], "ramp")
+            at = own.setdefault((color[c], i), [])
+            if at[-1:] != [ends]:
+                at.append(ends)
+            turn[c] = _reach(color, passed, c, following, i, tree)
+    routes = {key: (*own.get(key, ()), *sorted(passed.get(key, ()))) for key in {*own, *passed}}
     return Streams(tuple(color), tuple(turn), routes)
+
+
+def _reach(
+    color: list[str], passed: dict, sender: int, following: int | None, parent: int, tree: Tree
+) -> int:
+    """Whose routers a PE's control wavelet turns: all that take part, its own, or none."""
+    if following is None:
+        last = (color[sender], parent) in passed
+    else:
+        alike = color[following] == color[sender]
+        last = alike and _sides(tree, following) != _sides(tree, sender)
+    if last:
+        return ops.ALL
+    return ops.OWN if (color[sender], sender) in passed else ops.LOCAL
 
 
 def _check_order(tree: Tree) -> None:
