@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from emu.wse.cycle_main import State, Tables
+from emu.wse.cycle_main import PACE, State, Tables
 from emu.wse.layout import Shape
 
 TYPE_BITS = 2  # a wavelet's kind, packed into its queue's word
@@ -30,7 +30,8 @@ def issue(
     ready, moved, starved, full = [], [], [], []
     for u in range(shape.threads):
         due = s["thread_on"][u] & (s["thread_wake"][u] <= t)
-        words = jnp.minimum(s["thread_words"][u].astype(jnp.int32), s["thread_left"][u])
+        words = s["thread_words"][u].astype(jnp.int32) & ((1 << PACE) - 1)
+        words = jnp.minimum(words, s["thread_left"][u])
         words = words.astype(jnp.int8)
         if shape.colors:
             inward, outward = s["thread_inward"][u], s["thread_outward"][u]
@@ -52,6 +53,8 @@ def issue(
     s = s | {"thread_left": left, "thread_on": s["thread_on"] & ~done}
     if shape.threads > 1:
         s["thread_last"] = jnp.where(issues, t, s["thread_last"])
+        again = t + 1 + (s["thread_words"] >> PACE).astype(jnp.int32)
+        s["thread_wake"] = jnp.where(issues, again, s["thread_wake"])
     return _complete(shape, s, done, t), issues, words, stalls
 
 

@@ -10,6 +10,7 @@ from emu.wse.layout import Shape
 State = dict[str, Any]
 Tables = dict[str, Any]
 IDLE = -1
+PACE = 3  # bits of an issue's wavelets, below the cycles that its thread sits out after one
 
 
 def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
@@ -46,6 +47,7 @@ def _decode(tab: Tables, pc: Any) -> dict[str, Any]:
     return {
         "setup": a & mask, "kind": a >> 20 & 15, "thread": a >> 24 & 15, "last": a >> 28 & 1 == 1,
         "issues": issues, "drain": b & mask, "words": b >> 20 & 7, "inward": (b >> 23 & 31) - 1,
+        "interval": b >> 28 & 7,
         "activate": (c & 63) - 1, "unblock": (c >> 6 & 63) - 1, "target": (c >> 12 & 63) - 1,
         "outward": (c >> 18 & 31) - 1, "control": c >> 23 & 3, "position": c >> 25 & 3,
         "conflict": c >> 27 & 1,
@@ -87,9 +89,10 @@ def _resume(s: State, i: dict[str, Any], due: Any, following: Any) -> Any:
 
 
 def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:
-    """Vector operations enter their threads."""
+    """Vector operations enter their threads; their pace shares a byte with their width."""
     fields = {"wake": t + i["setup"], "left": i["issues"], "inward": i["inward"],
-              "outward": i["outward"], "words": i["words"], "flags": _flags(i),
+              "outward": i["outward"], "words": i["words"] | i["interval"] << PACE,
+              "flags": _flags(i),
               "control": i["control"]}  # fmt: skip
     mine = jnp.stack([starts & (i["thread"] == u) for u in range(shape.threads)])
     out = {"thread_on": s["thread_on"] | mine}
@@ -118,4 +121,4 @@ def _scalar(shape: Shape, s: State, i: dict[str, Any], due: Any, t: Any) -> Stat
     return s | out
 
 
-__all__ = ["IDLE", "State", "Tables", "dispatch", "select"]
+__all__ = ["IDLE", "PACE", "State", "Tables", "dispatch", "select"]

@@ -47,6 +47,8 @@ class WaferSheet(Sheet):
       timestamp_cycles: reading the 48-bit time counter.
       role_cycles: setting a base address and the branches that pick a PE's part in a collective.
       stream_cycles: distance of two wavelets of one stream.
+      wide_cycles: distance of two issues of a microthread's 64-bit move.
+      instruction_cycles: a scalar instruction that waits for nothing.
       descriptor_load_cycles: loading one data-structure register.
       half_per_cycle: 16-bit elements of vector arithmetic, issued in groups of 8.
       single_cycles: cycles of one 32-bit element of vector arithmetic.
@@ -96,6 +98,12 @@ class WaferSheet(Sheet):
     stream_cycles: Quantity = Quantity(
         1, "measured", "FABRICA: 1.0 cycle a wavelet in the simulator, 1.125 in silicon"
     )
+    wide_cycles: Quantity = Quantity(
+        4, "fitted",
+        "wse-0091 wse-0112 wse-0136 wse-0139 wse-0160 wse-0184: MeshGEMM without compute, two "
+        "wavelets in four cycles", 3, 5,
+    )  # fmt: skip
+    instruction_cycles: Quantity = Quantity(1, "measured", "FABRICA: issue 1, dependent 2")
     router_queue_words: Quantity = Quantity(
         2, "assumed", "one wavelet going, one coming; not published", 4, 1
     )
@@ -171,6 +179,9 @@ WSE3 = _wafer(
         16, "measured", "FABRICA: move N/8 fp16, N/4 fp32; silicon N/4.82", 16, 9.64
     ),
     bank_conflict_factor=Quantity(1, "measured", "FABRICA: the simulator has no bank conflicts"),
+    async_cycles=Quantity(
+        3, "fitted", "wse-0092 wse-0140 wse-0236: what communication adds to MeshGEMM's steps", 1, 6
+    ),
     callback_cycles=Quantity(
         6, "measured", "FABRICA and MeshGEMM sweeps: 6 + 2*ceil(n/8) a callback"
     ),

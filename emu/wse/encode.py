@@ -115,8 +115,7 @@ def _straight(program: FabricProgram, made: list[Instruction]) -> bool:
     plain = all(t.start and not t.blocked and t.color is None for t in tasks)
     static = all(len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
                  for c in program.colors.values())  # fmt: skip
-    kinds = all(i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control
-                and (i.inward == NONE or i.time.words == 1) for i in made)  # fmt: skip
+    kinds = all(i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control for i in made)
     return plain and static and kinds and all(i.activate == i.unblock == NONE for i in made)
 
 
@@ -236,8 +235,35 @@ def neighbour(x: np.ndarray, side: int, fill: Any = 0) -> np.ndarray:
     return out
 
 
+def _check_circle(name: str, color: Color, at: int) -> None:
+    """Where routers merge streams a wavelet could come round again, and would for ever.
+
+    Routers that receive from one direction cannot: nothing enters a circle of them.
+    """
+    receive, send = color.receive[at], color.send[at]
+    if not (receive & (receive - 1)).any():
+        return
+    hears = [
+        (receive >> side & 1 & neighbour(send, side) >> OPPOSITE[side]).astype(bool)
+        for side in range(RAMP)
+    ]
+    left = np.logical_or.reduce(hears)
+    while True:  # a router that no router in question sends to is not on a circle
+        fed = sum(a & neighbour(left, side, False) for side, a in enumerate(hears))
+        kept = left & (np.asarray(fed) > 0)
+        if (kept == left).all():
+            break
+        left = kept
+    if left.any():
+        y, x = np.argwhere(left)[0]
+        raise FabricError(f"color '{name}': its route turns in a circle, which feeds PE "
+                          f"(x={x}, y={y})")  # fmt: skip
+
+
 def _check_route(name: str, color: Color) -> None:
     """Every wavelet sent to a neighbour must be received there, in some position of its switch."""
+    for at in range(len(color.receive)):
+        _check_circle(name, color, at)
     listens = np.bitwise_or.reduce(color.receive, axis=0)
     for side in range(RAMP):
         sends = (color.send >> side & 1).any(axis=0)

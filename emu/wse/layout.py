@@ -181,7 +181,7 @@ def _instruction_tables(e: Encoded, count: int) -> dict[str, np.ndarray]:
         rows[at] = (
             t.setup_cycles | i.kind << 20 | i.thread << 24 | i.last << 28,
             t.issues,
-            t.drain_cycles | t.words << 20 | (i.inward + 1) << 23,
+            t.drain_cycles | t.words << 20 | (i.inward + 1) << 23 | (t.interval_cycles - 1) << 28,
             (i.activate + 1) | (i.unblock + 1) << 6 | (i.target + 1) << 12
             | (i.outward + 1) << 18 | i.control << 23 | _switch_position(i) << 25
             | t.conflict << 27,

@@ -68,8 +68,9 @@ class Buffer:
 class Fabric:
     """A stream of elements that arrives (`receive`) or leaves (`send`) on a color.
 
-    `elements` and `dtype` may be left to the operation's other operands. A `wide` receive into
-    memory takes as many wavelets an issue as a send issues, where that many have come.
+    `elements` and `dtype` may be left to the operation's other operands. `wide` is the 64-bit mode
+    of a microthread's copies: several wavelets an issue, a receive as many of them as have come,
+    at a slower pace.
     """
 
     color: str
@@ -82,13 +83,15 @@ class Fabric:
 def receive(
     color: str, elements: int | None = None, dtype: str | None = None, wide: bool = False
 ) -> Fabric:
-    """The next elements that arrive on `color`; a copy of them into memory may be `wide`."""
+    """The next elements that arrive on `color`."""
     return Fabric(color, False, elements, dtype, wide)
 
 
-def send(color: str, elements: int | None = None, dtype: str | None = None) -> Fabric:
+def send(
+    color: str, elements: int | None = None, dtype: str | None = None, wide: bool = False
+) -> Fabric:
     """A destination: the elements leave on `color`."""
-    return Fabric(color, True, elements, dtype)
+    return Fabric(color, True, elements, dtype, wide)
 
 
 Operand = Memory | Fabric | float
@@ -128,6 +131,11 @@ class Vector:
             raise LimitExceeded("vector fmac: dst is a stream, must be memory: it is added to")
         if sum(isinstance(x, Fabric) for x in self.sources) > 1:
             raise LimitExceeded(f"vector {self.op}: two fabric sources, a PE takes at most one")
+        if self.wide and (self.op != "copy" or self.thread is None or len(self._streams) > 1):
+            raise LimitExceeded(
+                f"vector {self.op}: wide streams are for copies between memory and fabric on a "
+                "microthread; leave out wide, or give a thread"
+            )
         _ = self.elements  # checked here, where the user's line is on the stack
 
     @property
@@ -164,6 +172,15 @@ class Vector:
     def words(self, x: Operand | None) -> int:
         """Wavelets of a fabric operand."""
         return wavelets(self.elements, self.dtype_of(x)) if isinstance(x, Fabric) else 0
+
+    @property
+    def _streams(self) -> list[Fabric]:
+        return [x for x in (self.dst, *self.sources) if isinstance(x, Fabric)]
+
+    @property
+    def wide(self) -> bool:
+        """Whether it moves 64 bits an issue."""
+        return any(x.wide for x in self._streams)
 
     @property
     def inward(self) -> Fabric | None:

@@ -19,6 +19,7 @@ class Timing:
       setup_cycles: from dispatch to the first issue; for scalar code, to the next dispatch.
       issues: times it takes the datapath: wavelets, or datapath cycles if it is local.
       words: wavelets that one issue moves.
+      interval_cycles: from one issue to the next at the earliest.
       drain_cycles: from the cycle after the last issue to the next dispatch.
       conflict: whether its issues are twice as many because of a bank conflict.
     """
@@ -28,6 +29,7 @@ class Timing:
     words: int = 1
     drain_cycles: int = 0
     conflict: bool = False
+    interval_cycles: int = 1
 
 
 def price(op: ops.Op, device: Device) -> Timing:
@@ -55,8 +57,13 @@ def price(op: ops.Op, device: Device) -> Timing:
 def _vector(op: ops.Vector, device: Device) -> Timing:
     words = max(op.words(op.inward), op.words(op.outward))
     if words:
-        wide = op.op == "copy" and (op.inward is None or (op.inward.wide and op.outward is None))
-        timing = _fabric(device, words, int(device.send_words) if wide else 1)
+        timing = _fabric(device, words)
+        if op.wide:
+            timing = dataclasses.replace(
+                timing, words=int(device.send_words), interval_cycles=int(device.wide_cycles)
+            )
+        elif op.op == "copy" and op.inward is None:
+            timing = dataclasses.replace(timing, words=int(device.send_words))
     else:
         timing = _local(device, _local_cycles(op, device))
         if conflicts(op) and device.bank_conflict_factor > 1:
@@ -80,9 +87,10 @@ def _local(device: Device, cycles: Any) -> Timing:
     )
 
 
-def _fabric(device: Device, words: int, per_issue: int = 1) -> Timing:
-    return Timing(int(device.fabric_setup_cycles), words, per_issue,
-                  int(device.vector_drain_cycles))  # fmt: skip
+def _fabric(device: Device, words: int) -> Timing:
+    return Timing(
+        int(device.fabric_setup_cycles), words, drain_cycles=int(device.vector_drain_cycles)
+    )
 
 
 def conflicts(op: ops.Vector) -> bool:

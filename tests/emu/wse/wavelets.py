@@ -166,6 +166,7 @@ class Wafer(Routers):
         record[3] = self.t if record[3] == NEVER else record[3]
         record[4] = self.last_issue[n, u] = self.t
         x.left -= words
+        x.first = self.t + i.time.interval_cycles
         self.busy = True
         if x.left == 0:
             self.later.append(lambda: self.complete(n, u, x))
