@@ -60,23 +60,24 @@ def initial(shape: Shape, started: Any, blocked: Any) -> State:
 def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, Any]]:
     """One cycle; also who dispatched, heard, issued and sent in it."""
     busy = s["thread_on"] & (s["thread_wake"] > t)
-    waits = busy.any(0) | ((s["pc"] >= 0) & (s["wake"] > t) & ~s["thread_on"][0])
-    waits |= (s["pc"] < 0) & (s["wake"] > t) & (s["active"] != 0)
+    waits = busy.any(0) | ((s["wake"] > t) & ~s["thread_on"][0])
     if shape.colors:
         s, flying, came = router.arrive(shape, s)
         waits |= flying
+    routes = router.heads(shape, tab, s) if shape.colors else {}
+    start = s
     s, heard = select(shape, tab, s, t)
     pc = s["pc"]
     s, due = dispatch(shape, tab, s, t)
-    routes = router.heads(shape, tab, s) if shape.colors else {}
     before = s
     s, issues, words, stalls = issue(shape, tab, s, t)
     seen = {"due": due, "pc": pc, "heard": heard, "issues": issues, "before": before} | stalls
     alive = waits | due | issues.any(0) | (heard >= 0)
     if shape.colors:
         up = router.leave_queues(shape, tab, before)
-        go = router.forward(shape, tab, before, routes)
-        s = router.two_arrivals(shape, s, routes | {"table": tab["receive"]}, came, t)
+        # What a data task took from its queue makes room from the next cycle on.
+        go = router.forward(shape, tab, before | {"in_held": start["in_held"]}, routes)
+        s |= router.two_arrivals(shape, start, routes | {"table": tab["receive"]}, came, t)
         # Counts change by what leaves and what enters; every decision above saw the start.
         s = exchange(shape, s, words)
         s = _merge_moves(shape, tab, before, s, routes, go, up, t)

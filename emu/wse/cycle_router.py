@@ -199,9 +199,9 @@ def _move_types(
 
 
 def two_arrivals(shape: Shape, s: State, r: dict[str, Any], came: Any, t: Any) -> State:
-    """Remembers the first cycle in which a merging router had two arrivals on one color."""
+    """The first cycle in which a merging router had two arrivals on one color, PE and color."""
     if all(d == NONE for _, d in shape.channels):
-        return s
+        return {}
     found = s["two"]
     receive = _position(s, r["table"])
     for c in range(shape.colors):
@@ -212,7 +212,7 @@ def two_arrivals(shape: Shape, s: State, r: dict[str, Any], came: Any, t: Any) -
         bad = jnp.stack(lands).sum(0, dtype=jnp.int8) > 1
         first = jnp.stack([t, jnp.argmax(bad), jnp.int32(c)]).astype(jnp.int32)
         found = jnp.where((found[0] < 0) & bad.any(), first, found)
-    return s | {"two": found}
+    return {"two": found}
 
 
 __all__ = ["arrive", "forward", "heads", "leave_queues", "move", "two_arrivals"]

@@ -142,4 +142,4 @@ def _events(log: np.ndarray, begin: int, watch: np.ndarray) -> np.ndarray:
     return np.stack([row + begin, watch[at].astype(np.int64), log[row, which, at]], axis=1)
 
 
-__all__ = ["Cycles", "run"]
+__all__ = ["Cycles", "QUIET", "run"]

@@ -20,6 +20,7 @@ from emu.wse.encode import Encoded, encode
 from emu.wse.program import FabricProgram
 
 PATHS = ("auto", "trains", "cycles")
+LIMIT_CYCLES = 10_000_000
 
 
 class NotTrains(LimitExceeded):
@@ -60,7 +61,7 @@ class Run:
 def run(
     program: FabricProgram, device: Device, data: Mapping[str, Any] | None = None, *,
     path: str = "auto", watch: Any = None, links: bool = False, profile: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, limit_cycles: int = LIMIT_CYCLES,
 ) -> Run:  # fmt: skip
     """Runs a fabric program from cycle 0 until all is done.
 
@@ -74,6 +75,7 @@ def run(
       links: count the wavelets on every link.
       profile: count what every PE does in each cycle; only stepping tells, so it takes that path.
       progress: called with the cycle reached from time to time.
+      limit_cycles: stepping goes no further.
 
     Raises:
       FabricError: the program is wrong, deadlocks or leaves wavelets unread.
@@ -96,7 +98,8 @@ def run(
             why = flowed.why
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
-    return _stepped(encoded, data, why, watch, (links, profile), progress)
+    return _stepped(encoded, data, why, watch, (links, profile), progress,
+                    limit_cycles)  # fmt: skip
 
 
 def _not_straight(encoded: Encoded) -> str:
@@ -113,7 +116,7 @@ def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool) -> Run:
 
 def _stepped(
     encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any,
-    counted: tuple[bool, bool], progress: Callable[[int], None] | None,
+    counted: tuple[bool, bool], progress: Callable[[int], None] | None, limit_cycles: int,
 ) -> Run:  # fmt: skip
     shape = encoded.program.shape
     logged = np.zeros(shape, bool)
@@ -122,7 +125,8 @@ def _stepped(
     if data is not None and not encoded.straight:
         logged[:] = True  # the order of tasks and of merged streams is a matter of time
     stepped = cycle_run.run(encoded, watch=np.flatnonzero(logged),
-                            profile=any(counted), progress=progress)  # fmt: skip
+                            profile=any(counted), progress=progress,
+                            limit_cycles=limit_cycles)  # fmt: skip
     verdict.check(encoded, stepped)
     values: dict[str, np.ndarray] = {}
     if data is not None:

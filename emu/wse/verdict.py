@@ -3,7 +3,7 @@
 import numpy as np
 
 from emu.wse.cycle_main import IDLE
-from emu.wse.cycle_run import Cycles
+from emu.wse.cycle_run import QUIET, Cycles
 from emu.wse.encode import NONE, Encoded, FabricError
 from emu.wse.layout import shape_of
 
@@ -20,22 +20,37 @@ class TwoArrivals(FabricError):
     """Two wavelets on one color reached a router in one cycle."""
 
 
+class Endless(FabricError):
+    """A program that was still running at the cycle at which stepping was to stop."""
+
+
 def check(e: Encoded, run: Cycles) -> None:
     """Raises unless every task is done and every wavelet read.
 
     Raises:
-      TwoArrivals, Deadlock, Unread: with the PE, the color and the cycle.
+      TwoArrivals, Endless, Deadlock, Unread: with the PE, the color and the cycle.
     """
-    if not e.program.colors:
-        return _check_tasks(e, run)
+    _check_arrivals(e, run)
+    if run.steps - run.last < QUIET:
+        raise Endless(
+            f"still running after {run.steps} cycles: raise the stepper's limit_cycles, or look "
+            "for tasks that start one another or wavelets that come round again"
+        )
     names = list(e.program.colors)
-    cycle, pe, color = run.state["two"].tolist()
-    if cycle >= 0:
-        raise TwoArrivals(f"two wavelets on color '{names[color]}' reached PE {place(e, pe)} in "
-                          f"cycle {cycle}; its route receives from several directions")  # fmt: skip
     _check_threads(e, run, names)
     _check_tasks(e, run)
-    _check_queues(e, run, names)
+    if names:
+        _check_queues(e, run, names)
+
+
+def _check_arrivals(e: Encoded, run: Cycles) -> None:
+    if not e.program.colors:
+        return
+    cycle, pe, color = run.state["two"].tolist()
+    if cycle >= 0:
+        name = list(e.program.colors)[color]
+        raise TwoArrivals(f"two wavelets on color '{name}' reached PE {place(e, pe)} in cycle "
+                          f"{cycle}; its route receives from several directions")  # fmt: skip
 
 
 def place(e: Encoded, pe: int) -> str:
@@ -110,4 +125,4 @@ def _check_queues(e: Encoded, run: Cycles, names: list[str]) -> None:
                          f"{run.last}: no switch position takes them on")  # fmt: skip
 
 
-__all__ = ["Deadlock", "TwoArrivals", "Unread", "check", "place"]
+__all__ = ["Deadlock", "Endless", "TwoArrivals", "Unread", "check", "place"]

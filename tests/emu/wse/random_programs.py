@@ -13,7 +13,8 @@ from emu.wse.program import DIRECTIONS, FabricProgram
 
 HEIGHT, WIDTH = 3, 4
 COLORS = ("red", "green", "blue")
-TASKS = ("main", "then", "last")
+MAIN = ("main", "then", "last")
+TASKS = MAIN + tuple(f"on {c}" for c in COLORS)
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 THREADS = 3
 WORDS = 16  # of the buffer
@@ -29,7 +30,19 @@ class Stream:
     path: list[Place]
     taps: set[int]
     words: int
-    switched: bool
+
+    def sides(self, at: Place) -> tuple[str, list[str]]:
+        """What the router at `at` receives from and sends to."""
+        i = self.path.index(at)
+        receive = "ramp" if i == 0 else direction(at, self.path[i - 1])
+        send = ["ramp"] if i in self.taps else []
+        if i + 1 < len(self.path):
+            send.append(direction(at, self.path[i + 1]))
+        return receive, send
+
+
+def direction(a: Place, b: Place) -> str:
+    return DIRECTIONS[STEPS.index((b[0] - a[0], b[1] - a[1]))]
 
 
 @st.composite
@@ -46,45 +59,30 @@ def streams(draw: Any, color: str) -> Stream:
         if not free:
             break
         path.append(draw(st.sampled_from(free)))
-    taps = {i for i in range(1, len(path) - 1) if draw(st.booleans()) and draw(st.booleans())}
-    return Stream(color, path, taps | {len(path) - 1}, draw(st.integers(1, 12)),
-                  draw(st.integers(0, 3)) == 0)  # fmt: skip
+    taps = {i for i in range(1, len(path) - 1) if draw(st.integers(0, 3)) == 0}
+    return Stream(color, path, taps | {len(path) - 1}, draw(st.integers(1, 12)))
 
 
-def direction(a: Place, b: Place) -> str:
-    return DIRECTIONS[STEPS.index((b[0] - a[0], b[1] - a[1]))]
+def route(p: FabricProgram, first: Stream, second: Stream | None, how: str) -> None:
+    """The routers of one color's streams.
 
-
-def route(p: FabricProgram, s: Stream, second: Stream | None) -> None:
-    """The stream's routers; a switched color lets its second stream pass once the first is done."""
-    for i, at in enumerate(s.path):
-        receive = "ramp" if i == 0 else direction(at, s.path[i - 1])
-        send = ["ramp"] if i in s.taps else []
-        if i + 1 < len(s.path):
-            send.append(direction(at, s.path[i + 1]))
-        then = ()
+    Where the two meet, a `"switch"` lets the second pass once a control wavelet has, a `"merge"`
+    receives from both at any time.
+    """
+    for at in first.path:
+        receive, send = first.sides(at)
+        then: tuple[Any, ...] = ()
         if second is not None and at in second.path:
-            j = second.path.index(at)
-            receive2 = "ramp" if j == 0 else direction(at, second.path[j - 1])
-            send2 = ["ramp"] if j in second.taps else []
-            if j + 1 < len(second.path):
-                send2.append(direction(at, second.path[j + 1]))
-            then = ((receive2, send2),)
-        p.route(s.color, at, receive=receive, send=send, then=then)
-    if second is not None:
-        for at in second.path:
-            if at not in s.path:
-                alone = dataclasses.replace(second, path=second.path)
-                _lone(p, alone, at)
-
-
-def _lone(p: FabricProgram, s: Stream, at: Place) -> None:
-    i = s.path.index(at)
-    send = ["ramp"] if i in s.taps else []
-    if i + 1 < len(s.path):
-        send.append(direction(at, s.path[i + 1]))
-    receive = "ramp" if i == 0 else direction(at, s.path[i - 1])
-    p.route(s.color, at, receive=receive, send=send)
+            if how == "switch":
+                then = (second.sides(at),)
+            else:
+                receive = {receive, second.sides(at)[0]}
+                send = {*send, *second.sides(at)[1]}
+        p.route(first.color, at, receive=receive, send=send, then=then)
+    for at in second.path if second is not None else ():
+        if at not in first.path:
+            receive, send = second.sides(at)
+            p.route(second.color, at, receive=receive, send=send)
 
 
 @st.composite
@@ -95,45 +93,55 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
     as it comes.
     """
     p = FabricProgram(WIDTH, HEIGHT)
-    x = p.buffer("x", WORDS)
-    y = p.buffer("y", WORDS)
+    x, y = p.buffer("x", WORDS), p.buffer("y", WORDS)
+    for name in TASKS:
+        p.tasks[name] = []  # so that a task's number is the same in all programs
     for c in COLORS:
         p.color(c)
     work: dict[Place, list[ops.Op]] = {}
     for color in COLORS[: draw(st.integers(1, 3))]:
+        how = "alone" if straight else draw(st.sampled_from(("alone",) * 4 + ("switch", "merge")))
         first = draw(streams(color))
-        second = None
-        if first.switched and not straight:
-            second = draw(streams(color))
-        route(p, first, second)
+        second = None if how == "alone" else draw(streams(color))
+        route(p, first, second, how)
         for s in (first, second):
             if s is not None:
-                _use(draw, work, s, x, y, second is not None and s is first)
-    names = TASKS[: 1 if straight else draw(st.integers(1, 3))]
+                _use(draw, p, work, s, how if s is first else "alone", straight)
+    names = MAIN[: 1 if straight else draw(st.integers(1, 3))]
     for at, todo in work.items():
-        todo = draw(st.permutations(todo)) if draw(st.integers(0, 4)) == 0 else todo
+        todo = draw(st.permutations(todo)) if draw(st.integers(0, 9)) == 0 else todo
         _tasks(draw, p, at, list(todo), names, x, straight)
+    del y
     return p
 
 
 def _use(
-    draw: Any, work: dict[Place, list[ops.Op]], s: Stream, x: ops.Buffer, y: ops.Buffer, ends: bool
-) -> None:
+    draw: Any, p: FabricProgram, work: dict[Place, list[ops.Op]], s: Stream, how: str,
+    straight: bool,
+) -> None:  # fmt: skip
     """The operations that send the stream and take it, cut in one or two."""
-    sent = [ops.copy(ops.send(s.color), x[: s.words])]
-    if s.words > 2 and draw(st.booleans()):
-        cut = draw(st.integers(1, s.words - 1))
-        sent = [ops.copy(ops.send(s.color), x[:cut]), ops.copy(ops.send(s.color), x[cut : s.words])]
-    if ends:
+    x, y = p.buffers["x"], p.buffers["y"]
+    cut = draw(st.integers(0, s.words - 1))
+    parts = [x[: s.words]] if cut == 0 else [x[:cut], x[cut : s.words]]
+    sent: list[ops.Op] = [ops.copy(ops.send(s.color), part) for part in parts]
+    if how == "switch":
         sent.append(ops.Control(s.color, draw(st.sampled_from((ops.OWN, ops.ALL)))))
     work.setdefault(s.path[0], []).extend(sent)
-    wrong = draw(st.integers(0, 19)) == 0
+    wrong = draw(st.integers(0, 29)) == 0
     for i in s.taps:
         n = max(1, s.words - 1) if wrong else s.words
-        work.setdefault(s.path[i], []).append(
+        heard = f"on {s.color}"
+        here = p.place(s.path[i])
+        if not straight and draw(st.integers(0, 5)) == 0:
+            if not any((t.place & here).any() for t in p.tasks[heard]):
+                p.task(heard, [ops.Code(draw(st.integers(1, 9)))], s.path[i],
+                       on_wavelet=s.color, argument=y[0])  # fmt: skip
+            continue
+        into: list[ops.Op] = [
             ops.add(y[:n], ops.receive(s.color), x[:n]) if draw(st.booleans())
             else ops.copy(y[:n], ops.receive(s.color))
-        )  # fmt: skip
+        ]  # fmt: skip
+        work.setdefault(s.path[i], []).extend(into)
 
 
 def _tasks(
@@ -152,12 +160,14 @@ def _tasks(
         if draw(st.integers(0, 3)) == 0:
             part.append(ops.fmac(x[:8], x[:8], 2.0))
         if not straight and isinstance(op, ops.Vector) and draw(st.booleans()):
-            activate = draw(st.sampled_from((None, *names[which + 1 :])))  # or it may run for ever
-            thread = draw(st.integers(1, THREADS - 1))
-            op = dataclasses.replace(op, thread=thread, activate=activate)
+            later = (None, *names[which + 1 :])  # an earlier one might run for ever
+            op = dataclasses.replace(op, thread=draw(st.integers(1, THREADS - 1)),
+                                     activate=draw(st.sampled_from(later)))  # fmt: skip
         part.append(op)
+        if not straight and draw(st.integers(0, 9)) == 0:
+            part.append(draw(st.sampled_from((ops.Block, ops.Unblock)))(names[-1]))
     for name, part in zip(names, parts, strict=True):
-        start = straight or draw(st.integers(0, 5)) > 0
+        start = straight or draw(st.integers(0, 9)) > 0
         p.task(name, part or [ops.Code(1)], at, start=start)
 
 
@@ -168,7 +178,8 @@ def wide_shape(e: Encoded) -> Shape:
     return dataclasses.replace(
         shape_of(e), channels=tuple((c, d) for c in range(len(COLORS)) for d in sides),
         sides=(sides,) * len(COLORS), positions=(2,) * len(COLORS), control=True,
-        link_pairs=pairs, ramp_pairs=pairs, threads=THREADS, tasked=True, stamps=1, tasks=3,
+        link_pairs=pairs, ramp_pairs=pairs, threads=THREADS, tasked=True, stamps=1,
+        data_tasks=tuple((len(MAIN) + c, c) for c in range(len(COLORS))), tasks=len(TASKS),
         instructions=256, kinds=(VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH),
     )  # fmt: skip
 

@@ -1,0 +1,125 @@
+"""Random fabric programs: the fast paths against a plain simulation, wavelet by wavelet."""
+
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from emu.datasheet import Device
+from emu.errors import EmulationError
+from emu.wse import WSE2, WSE3, cycle_run, flow, verdict
+from emu.wse.encode import Encoded, encode
+from emu.wse.program import FabricProgram
+from tests.emu.wse.random_programs import HEIGHT, WIDTH, data, programs, wide_shape
+from tests.emu.wse.wavelet_routers import Simulated
+from tests.emu.wse.wavelets import simulate
+
+PES = HEIGHT * WIDTH
+FEW = settings(
+    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes
+)  # fmt: skip
+MANY = settings(FEW, max_examples=1000)
+
+
+def stepped(e: Encoded) -> tuple[cycle_run.Cycles, str]:
+    """The cycle path of a program and how it ended."""
+    run = cycle_run.run(e, watch=np.arange(PES), profile=True, shape=wide_shape(e))
+    try:
+        verdict.check(e, run)
+    except verdict.FabricError as error:
+        return run, type(error).__name__
+    return run, "ok"
+
+
+def verdict_of(plain: Simulated) -> str:
+    if plain.mixed:
+        return "TwoArrivals"
+    if plain.stuck:
+        return "Deadlock"
+    return "Unread" if plain.unread or plain.stranded else "ok"
+
+
+def check_stepped(program: FabricProgram, device: Device) -> None:
+    """Every dispatch, end and link of the cycle path is the plain simulation's."""
+    try:
+        e = encode(program, device)
+    except EmulationError:
+        return  # a program that is refused before it runs
+    plain = simulate(e)
+    run, ended = stepped(e)
+    assert ended == verdict_of(plain)
+    if ended == "TwoArrivals":
+        return  # what follows the first one is not defined
+    assert sorted(map(tuple, run.order.tolist())) == sorted(plain.order)
+    assert run.counters is not None
+    end, links = run.state["end"], run.counters["links"]
+    assert {n: end[n] for n in np.flatnonzero(end)} == {n: t for n, t in plain.ends.items() if t}
+    assert {(d, n): links[d, n] for d, n in np.argwhere(links)} == dict(plain.links)
+    check_conserved(plain, links, run)
+
+
+def check_conserved(plain: Simulated, links: np.ndarray, run: cycle_run.Cycles) -> None:
+    """Nothing is lost, doubled or overtaken: each receiver reads each sender's words in order."""
+    for (_, pe), tags in plain.read.items():
+        by_sender = collections.defaultdict(list)
+        for sender, color, number in tags:
+            by_sender[sender, color].append(number)
+        for numbers in by_sender.values():
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        into = sum(len(t) for (_, p), t in plain.read.items() if p == pe)
+        under_way = run.state["in_held"][:, pe].sum()
+        assert into + under_way == links[4, pe]
+
+
+@FEW
+@given(programs())
+def test_stepping_is_the_plain_simulation(program: FabricProgram) -> None:
+    for sheet in (WSE2, WSE3):
+        check_stepped(program, sheet.at())
+
+
+@pytest.mark.slow
+@MANY
+@given(programs())
+def test_stepping_is_the_plain_simulation_a_thousand_times(program: FabricProgram) -> None:
+    for sheet in (WSE2, WSE3):
+        check_stepped(program, sheet.at())
+
+
+def check_trains(program: FabricProgram, device: Device) -> None:
+    """Where the trains may be believed they are the cycle path; both refuse the same programs."""
+    try:
+        e = encode(program, device)
+    except EmulationError:
+        return
+    assert e.straight
+    run, ended = stepped(e)
+    try:
+        flowed = flow.run(e, data(0), timed=True)
+    except verdict.FabricError:
+        assert ended != "ok"
+        return
+    if not flowed.exact:
+        assert flowed.why
+        return
+    assert ended in ("ok", "Unread") and flowed.ends is not None and flowed.links is not None
+    assert run.counters is not None
+    assert (flowed.ends.reshape(-1) == run.state["end"]).all()
+    assert (flowed.links.reshape(5, -1) == run.counters["links"]).all()
+
+
+@FEW
+@given(programs(straight=True))
+def test_trains_are_the_cycle_path(program: FabricProgram) -> None:
+    for sheet in (WSE2, WSE3):
+        check_trains(program, sheet.at())
+
+
+@pytest.mark.slow
+@MANY
+@given(programs(straight=True))
+def test_trains_are_the_cycle_path_a_thousand_times(program: FabricProgram) -> None:
+    for sheet in (WSE2, WSE3):
+        check_trains(program, sheet.at())
