@@ -140,20 +140,15 @@ def check_operations(encoded: Encoded, routes: dict[int, Routes]) -> None:
     Raises:
       FabricError: with the PE, the color and the task's line.
     """
-    for at, i in enumerate(encoded.instructions):
-        _check_widths(i)
-        if i.outward in routes:
-            _check_send(encoded, i, where(encoded, at), routes[i.outward])
-        if i.inward in routes:
-            _check_receive(encoded, i, where(encoded, at), routes[i.inward])
-
-
-def where(encoded: Encoded, at: int) -> np.ndarray:
-    """Flat indices of the PEs that run instruction `at`."""
-    first = at
-    while first and not encoded.instructions[first - 1].last:
-        first -= 1
-    return np.flatnonzero((encoded.entry == first).any(axis=0))
+    starts = [*np.unique(encoded.entry[encoded.entry != NONE]).tolist(), len(encoded.instructions)]
+    for first, stop in zip(starts, starts[1:], strict=False):
+        pes = np.flatnonzero((encoded.entry == first).any(axis=0))
+        for i in encoded.instructions[first:stop]:
+            _check_widths(i)
+            if i.outward in routes:
+                _check_send(encoded, i, pes, routes[i.outward])
+            if i.inward in routes:
+                _check_receive(encoded, i, pes, routes[i.inward])
 
 
 def _check_widths(i: Instruction) -> None:
@@ -191,4 +186,4 @@ def _check_receive(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes)
         )  # fmt: skip
 
 
-__all__ = ["Routes", "check_operations", "is_static", "place", "static_routes", "steps", "where"]
+__all__ = ["Routes", "check_operations", "is_static", "place", "static_routes", "steps"]
