@@ -15,6 +15,7 @@ from emu.instruction import Cost, Operand, caller, instruction, limit
 from emu.wse.laws import move_cycles, on_datapath, precision, vector_cycles
 
 SPACE = "sram"
+ROPE_LOADS = 11  # descriptor loads of WaferLLM's kernel (arXiv 2502.04563): six operations share
 _OPS = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "max": jnp.maximum}
 
 
@@ -112,9 +113,10 @@ def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
 
 
 def _rope_cost(device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand) -> Cost:
-    """Four multiplies, a subtract and an add, each over half of the elements."""
-    kind = precision(dst.dtype, x.dtype)
-    return on_datapath(6 * vector_cycles(device, x.size // 2, kind), 3 * x.size)
+    """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
+    kind, pairs = precision(dst.dtype, x.dtype), x.shape[0] * cos.size
+    six = 6 * vector_cycles(device, pairs, kind, descriptors=0)
+    return on_datapath(ROPE_LOADS * device.descriptor_load_cycles + six, 6 * pairs)
 
 
 @instruction("wse.rope", cost=_rope_cost, reads=(SPACE, SPACE, SPACE), writes=SPACE)
@@ -123,13 +125,16 @@ def rope(dst: Any, x: Any, cos: Any, sin: Any) -> Any:
 
     Args:
       dst: `[rows, m]`.
-      x: `[rows, m]`, the first elements of all pairs, then the second ones.
-      cos, sin: `[m/2]` float32.
+      x: `[rows, m]`, the first elements of all pairs, then the second ones. The last one of an odd
+        m has no pair and stays as it is.
+      cos, sin: `[m/2]`.
     """
-    first, second = jnp.split(single(x), 2, axis=1)
+    half = cos.size
+    first, second, rest = jnp.split(single(x), [half, 2 * half], axis=1)
+    cos, sin = single(cos), single(sin)
     c = jnp.broadcast_to(cos[None], first.shape)
     s = jnp.broadcast_to(sin[None], first.shape)
-    turned = [first * c - second * s, second * c + first * s]
+    turned = [first * c - second * s, second * c + first * s, rest]
     return jnp.concatenate(turned, axis=1).astype(dst.dtype)
 
 

@@ -38,15 +38,19 @@ def accumulate(dst: Any, n: int, term: Callable[[Any], Any]) -> Any:
 
 def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     kind = precision(dst.dtype, w.dtype, x.dtype)
-    return on_datapath(map_cycles(device, x.size, dst.size, kind), 2 * w.size)
+    loops = dst.size // dst.shape[-1]
+    return on_datapath(loops * map_cycles(device, x.size, dst.shape[-1], kind), 2 * w.size)
 
 
 @instruction(
     "wse.fmac_map", cost=_map_cost, reads=(SPACE, SPACE), writes=SPACE, reads_destination=True
 )
 def fmac_map(dst: Any, w: Any, x: Any) -> Any:
-    """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n."""
-    return accumulate(dst, x.shape[0], lambda k: single(x[k]) * single(w[k]))
+    """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n.
+
+    With `dst` `[m, n]` and `w` `[m, k, n]`, m such loops one after the other.
+    """
+    return accumulate(dst, x.shape[0], lambda k: single(x[k]) * single(w[..., k, :]))
 
 
 def _score_cost(device: Device, dst: Operand, k: Operand, q: Operand, live: Operand) -> Cost:

@@ -75,19 +75,35 @@ def exp(dst: Any, x: Any, top: Any, live: Any, *, scale: float) -> Any:
     return jnp.where(used, raised, 0.0).astype(dst.dtype)
 
 
-def _silu_cost(device: Device, dst: Operand, x: Operand) -> Cost:
+def _silu_cost(device: Device, dst: Operand, x: Operand, *, count: int | None) -> Cost:
+    n = x.size if count is None else count
     each = device.exp_cycles + device.divide_cycles + 2 * device.scalar_cycles
-    return on_datapath(loop_cycles(device, x.size, each), 4 * x.size)
+    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": n * dst.dtype.itemsize}
+    return on_datapath(loop_cycles(device, n, each), 4 * n, moved_bytes=moved)
 
 
 @instruction("wse.silu", cost=_silu_cost, reads=(SPACE,), writes=SPACE)
-def silu(dst: Any, x: Any) -> Any:
-    """`x / (1 + exp(-x))`, a scalar loop: negate, exponential, add, divide."""
-    return jax.nn.silu(single(x)).astype(dst.dtype)
+def _silu(dst: Any, x: Any, *, count: int | None) -> Any:
+    if count is None:
+        return jax.nn.silu(single(x)).astype(dst.dtype)
+    here = jnp.arange(x.size) < count
+    return jnp.where(here, jax.nn.silu(single(x)), single(x)).astype(dst.dtype)
+
+
+def silu(dst: Any, x: Any, count: int | None = None) -> Any:
+    """`x / (1 + exp(-x))`, a scalar loop: negate, exponential, add, divide.
+
+    Args:
+      dst: tile like `x`.
+      x: float tile.
+      count: only of the first so many elements of an `[n]` that `dst` itself holds; default all.
+    """
+    return _silu(dst, x, count=count)
 
 
 def _rsqrt_cost(device: Device, dst: Operand, x: Operand, *, n: int, eps: float) -> Cost:
-    each = device.sqrt_cycles + device.divide_cycles + 2 * device.scalar_cycles
+    """A divide, an add, a square root and a reciprocal."""
+    each = device.sqrt_cycles + 2 * device.divide_cycles + device.scalar_cycles
     return on_datapath(x.size * each, 4 * x.size)
 
 

@@ -82,7 +82,9 @@ def test_rope_turns_pairs() -> None:
     got = wse.rope(tile((3, 8)), x, cos, sin)
     np.testing.assert_allclose(got, np.concatenate([z.real, z.imag], 1), **CLOSE)
     clock = read(lambda *a: wse.rope(tile((3, 8)), *a), x, cos, sin)
-    assert clock.end_ticks == 6 * (3 * 4 + 6 + 12)
+    assert clock.end_ticks == 11 * 4 + 6 * (6 + 12)
+    odd = np.asarray(wse.rope(tile((3, 9)), jnp.pad(x, ((0, 0), (0, 1))), cos, sin))
+    assert (odd[:, :8] == np.asarray(got)).all() and (odd[:, 8] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,17 @@ def test_fmac_map(dst: str, w: str, cycles: int) -> None:
     np.testing.assert_allclose(wide(got), wide(expected), rtol=tolerance, atol=tolerance)
     clock = read(lambda y, w, x: wse.fmac_map(y, w, x), start, weights, x)
     assert clock.end_ticks == cycles and clock.tally.flops == 2 * 240
+
+
+def test_leading_dimension_is_loops_one_after_the_other() -> None:
+    w, x = data(0, 3, 12, 20), data(1, 12)
+    got = wse.fmac_map(jnp.zeros((3, 20)), w, x)
+    one = [np.asarray(wse.fmac_map(jnp.zeros(20), w[i], x)) for i in range(3)]
+    assert (np.asarray(got) == np.stack(one)).all()
+    call = lambda w, x: wse.fmac_map(tile((*w.shape[:-2], 20)), w, x)  # noqa: E731
+    clock = read(call, w, x)
+    assert clock.end_ticks == 3 * read(call, w[0], x).end_ticks
+    assert clock.tally.flops == 2 * w.size
 
 
 def test_long_maps_are_the_same_sum() -> None:
