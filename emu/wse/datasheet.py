@@ -87,6 +87,7 @@ WSE2 = _wafer(
         9, "derived", "MIMD_dataflow: 34 + n with three loads, 6 + n without", 4, 10
     ),
     half_per_cycle=Quantity(4, "published", "two 64-bit reads and one write a cycle, 4 lanes"),
+    dependent_cycles=Quantity(0, "measured", "wse-0058: 6 + n to the timestamp after it"),
     single_cycles=Quantity(
         1, "measured", "MIMD_dataflow: 6 + n; 6 + 2n with a bank conflict", 1, 2
     ),

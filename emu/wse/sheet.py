@@ -42,6 +42,7 @@ class WaferSheet(Sheet):
       stream_cycles: distance of two wavelets of one stream.
       wide_cycles: distance of two issues of a microthread's 64-bit move.
       instruction_cycles: a scalar instruction that waits for nothing.
+      dependent_cycles: how much longer one waits that needs a vector operation's result.
       descriptor_load_cycles: loading one data-structure register.
       half_per_cycle: 16-bit elements of vector arithmetic, issued in groups of 8.
       single_cycles: cycles of one 32-bit element of vector arithmetic.
@@ -97,6 +98,9 @@ class WaferSheet(Sheet):
         "wse-0091 wse-0112 wse-0136 wse-0139 wse-0160 wse-0184: MeshGEMM without compute, two "
         "wavelets in four cycles", 3, 5,
     )  # fmt: skip
+    dependent_cycles: Quantity = Quantity(
+        10, "derived", "FABRICA: 16 + n/4 to a dependent instruction, 6 + n/4 to another", 9, 11
+    )
     instruction_cycles: Quantity = Quantity(1, "measured", "FABRICA: issue 1, dependent 2")
     router_queue_words: Quantity = Quantity(
         2, "assumed", "one wavelet going, one coming; not published", 4, 1
