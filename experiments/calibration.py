@@ -1,20 +1,27 @@
-"""How far the Trainium clock is from published measurements, and which of them it was fitted to."""
+"""How far both machines' clocks are from published measurements, and which they were fitted to."""
 
 import argparse
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
 from emu.datasheet import BANDS
 from emu.trainium.datasheet import TRN1, TRN2, TRN3
-from experiments import calibration_points, calibration_table, cli
+from emu.wse.datasheet import WSE2, WSE3
+from experiments import (
+    calibration_cases,
+    calibration_points,
+    calibration_table,
+    calibration_wafer,
+    cli,
+)
 from experiments.calibration_cases import UNITS, Metrics, Unsupported, predict
 from experiments.calibration_points import POINTS, Point
 from experiments.calibration_table import Row
 
-DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3}
+DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3, "wse2": WSE2, "wse3": WSE3}
 WIDTH = 160  # of a table that no terminal cuts
 
 
@@ -67,21 +74,22 @@ def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
     return rows
 
 
+def cases_of(device: str) -> Mapping[str, Callable[..., Metrics]]:
+    """The cases of a device's kind of machine."""
+    return calibration_wafer.CASES if device.startswith("wse") else calibration_cases.CASES
+
+
 def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
     """The point's metric under a band.
 
     Raises:
       Unsupported: what `predict` cannot do, and devices and metrics there are not.
     """
-    if p.device.startswith("wse"):
-        raise Unsupported(
-            "wafer cases need the fabric to be stepped, which the emulator cannot do yet"
-        )
     if p.device not in DEVICES:
         raise Unsupported(f"no datasheet of {p.device!r}, has {', '.join(DEVICES)}")
     key = (p.device, p.case, json.dumps(p.params, sort_keys=True), band)
     if key not in kept:
-        kept[key] = predict(DEVICES[p.device].at(band), p.case, p.params)
+        kept[key] = predict(DEVICES[p.device].at(band), p.case, p.params, cases_of(p.device))
     if p.metric not in kept[key]:
         raise Unsupported(f"{p.case}: no metric {p.metric!r}, has {', '.join(kept[key])}")
     if p.unit != UNITS[p.metric]:

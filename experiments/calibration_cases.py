@@ -22,7 +22,7 @@ STREAM_TILES = 16
 RUN = 4  # independent instructions of a run: the last two give the steady distance
 STEADY = 512  # matmuls of a run: enough that the Tensor Engine is no longer cold
 UNITS = {"latency_us": "us", "latency_ns": "ns", "interval_ns": "ns",
-         "tflops_active": "TFLOPS", "gbytes_per_s": "GB/s"}  # fmt: skip
+         "tflops_active": "TFLOPS", "gbytes_per_s": "GB/s", "cycles": "cycles"}  # fmt: skip
 Metrics = dict[str, float]
 
 
@@ -177,23 +177,32 @@ CASES: Mapping[str, Callable[..., Metrics]] = {
 # --- prediction ---
 
 
-def predict(device: Device, case: str, params: Mapping[str, Any]) -> Metrics:
+def predict(
+    device: Device, case: str, params: Mapping[str, Any],
+    cases: Mapping[str, Callable[..., Metrics]] = CASES,
+) -> Metrics:  # fmt: skip
     """Every metric of a case with these parameters.
+
+    Args:
+      device: of the machine that `cases` are for.
+      case: a key of `cases`.
+      params: its parameters.
+      cases: the machine's, by default the NeuronCore's.
 
     Raises:
       Unsupported: no such case or parameters, or a kernel that the machine cannot run as it is.
     """
-    if case not in CASES:
-        raise Unsupported(f"no case {case!r}, has {', '.join(CASES)}")
+    if case not in cases:
+        raise Unsupported(f"no case {case!r}, has {', '.join(cases)}")
     try:
-        return CASES[case](device, **_checked(case, params))
+        return cases[case](device, **_checked(cases[case], params))
     except (EmulationError, ValueError) as e:
         raise Unsupported(" ".join(str(e).split())) from None
 
 
-def _checked(case: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(call: Callable[..., Metrics], params: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parameters, once they are known to be those of the case, of its types and above 0."""
-    wanted = list(inspect.signature(CASES[case]).parameters.values())[1:]
+    case, wanted = call.__name__, list(inspect.signature(call).parameters.values())[1:]
     names = [p.name for p in wanted]
     lacking = [p.name for p in wanted if p.default is p.empty and p.name not in params]
     if lacking or set(params) - set(names):

@@ -1,4 +1,4 @@
-"""Predicted against measured values, one panel for times and one for rates."""
+"""Predicted against measured values, one panel each for times, rates and cycles."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,21 +13,24 @@ from matplotlib.ticker import LogLocator  # noqa: E402
 from experiments.calibration_table import MISS_PERCENT, Row  # noqa: E402
 
 MICROSECONDS = {"us": 1.0, "ns": 1e-3}
-COLOURS = {"trn1": "tab:orange", "trn2": "tab:blue", "trn3": "tab:green"}
+UNITS = {"time": "us", "rate": "GB/s or TFLOPS", "cycles": "cycles"}
+COLOURS = {"trn1": "tab:orange", "trn2": "tab:blue", "trn3": "tab:green",
+           "wse2": "tab:red", "wse3": "tab:purple"}  # fmt: skip
 
 
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     """Draws the rows that have a prediction into a PNG file."""
-    panels = {"time": [], "rate": []}
+    panels: dict[str, list[Row]] = {name: [] for name in UNITS}
     for r in rows:
         if r.predicted:
-            panels["time" if r.point.unit in MICROSECONDS else "rate"].append(r)
+            time = "time" if r.point.unit in MICROSECONDS else "rate"
+            panels["cycles" if r.point.unit == "cycles" else time].append(r)
     used = {name: group for name, group in panels.items() if group}
     figure, axes = plt.subplots(
         1, max(1, len(used)), figsize=(7 * max(1, len(used)), 6.4), squeeze=False
     )
     for ax, (name, group) in zip(axes[0], used.items(), strict=False):
-        _panel(ax, group, "us" if name == "time" else "GB/s or TFLOPS")
+        _panel(ax, group, UNITS[name])
     figure.suptitle(f"Predicted against measured; dashed ±{MISS_PERCENT} %, bars: the band")
     figure.tight_layout()
     figure.savefig(path, dpi=120)

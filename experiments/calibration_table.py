@@ -16,6 +16,11 @@ from experiments.calibration_points import Point
 from experiments.cli import UsageError
 
 MISS_PERCENT = 15
+# Case to the parameters that are the same along a ladder, and the one that differs.
+LADDERS = {
+    "matmul": (("m", "k", "n", "dtype"), "variant"),
+    "decode_layer": (("d_model", "d_ff", "context", "dtype"), "grid"),
+}
 COLUMNS = "id,device,case,metric,measured,predicted,error_percent,status".split(",")
 
 
@@ -129,26 +134,32 @@ def accuracy_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def ladder(rows: Iterable[Row]) -> list[str]:
-    """Whether matmul variants of one size on one device are predicted in the measured order."""
-    sizes = ("m", "k", "n", "dtype")
+    """Whether what differs in one parameter on one device is predicted in the measured order."""
     groups = _grouped(
-        (r for r in rows if r.point.case == "matmul"),
-        lambda r: (r.point.device, *(r.point.params[s] for s in sizes)),
+        (r for r in rows if r.point.case in LADDERS),
+        lambda r: (r.point.device, r.point.case, *(r.point.params[s] for s in _sizes(r))),
     )
     lines = []
-    for (device, m, k, n, dtype), group in groups.items():
+    for (device, case, *sizes), group in groups.items():
         if len(group) > 1:
             slowest_first = sorted(group, key=lambda r: -r.point.value)
-            lines.append(f"ladder of {device} {m}x{k}x{n} {dtype}: {_order(slowest_first)}")
+            told = "x".join(str(s) for s in sizes if isinstance(s, int))
+            names = " ".join(s for s in sizes if isinstance(s, str))
+            order = _order(slowest_first, LADDERS[case][1])
+            lines.append(f"ladder of {device} {told} {names}: {order}")
     return lines
 
 
-def _order(rows: list[Row]) -> str:
+def _sizes(row: Row) -> tuple[str, ...]:
+    return LADDERS[row.point.case][0]
+
+
+def _order(rows: list[Row], varied: str) -> str:
     """`rows` are slowest first as measured."""
     for slower, faster in zip(rows, rows[1:], strict=False):
         if slower.predicted["nominal"] <= faster.predicted["nominal"]:
             return f"not as measured: {faster.point.id} is not faster than {slower.point.id}"
-    return "as measured (" + " > ".join(str(r.point.params["variant"]) for r in rows) + ")"
+    return "as measured (" + " > ".join(str(r.point.params[varied]) for r in rows) + ")"
 
 
 def _grouped(rows: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:

@@ -45,6 +45,10 @@ class Mesh:
     def axes(self) -> dict[str, int]:
         return {"row": self.pes, "col": self.pes}
 
+    @property
+    def itemsize(self) -> int:
+        return jnp.dtype(self.dtype).itemsize
+
     def share(self, elements: int) -> int:
         """Elements of a vector on one PE, of the vector padded to a multiple of P."""
         return -(-elements // self.pes)
