@@ -68,6 +68,7 @@ def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, 
     start = s
     s, heard = select(shape, tab, s, t)
     pc = s["pc"]
+    waits |= (pc >= 0) & (start["pc"] < 0)
     s, due = dispatch(shape, tab, s, t)
     before = s
     s, issues, words, stalls = issue(shape, tab, s, t)
