@@ -57,64 +57,77 @@ def _between(tree: Tree, sender: int) -> range:
     return range(a + 1, b)
 
 
-def _depths(tree: Tree) -> list[int]:
-    depth = [0] * tree.pes
-    for i in tree.order[1:]:
-        depth[i] = depth[tree.parent[i]] + 1
-    return depth
-
-
 def turned(tree: Tree, prefix: str) -> Streams:
-    """Two colors; two for each direction where streams of one color would pass a router both ways.
+    """One color for all streams that a PE adds: two in all, or three where roots are inside.
 
     Raises:
-      LimitExceeded: a PE adds a farther stream before a nearer one of the same side.
+      LimitExceeded: a PE adds a farther stream before a nearer one of the same side, or a router
+        would have to turn more often than a switch can.
     """
     _check_order(tree)
-    made = _turned(tree, prefix, split=False)
-    several = any(len(ways) > POSITIONS or _both(ways) for ways in made.routes.values())
-    return _turned(tree, prefix, split=True) if several else made
-
-
-def _both(ways: Ways) -> bool:
-    return {("far", "near"), ("near", "far")} <= set(ways)
-
-
-def _turned(tree: Tree, prefix: str, split: bool) -> Streams:
-    depth = _depths(tree)
-    color = [""] * tree.pes
-    own: dict[tuple[str, int], list[tuple[str, str]]] = {}
-    passed: dict[tuple[str, int], set[tuple[str, str]]] = {}
+    color, passed = _adders(tree), _passed(tree)
+    name = tuple("" if p < 0 else f"{prefix}{color[p]}" for p in tree.parent)
+    routes: dict[tuple[str, int], Ways] = {}
     turn = [ops.LOCAL] * tree.pes
-    for i in tree.order[1:]:
-        _, on = _sides(tree, i)
-        color[i] = f"{prefix}{depth[i] % 2}" + (on[0] if split else "")
-        own.setdefault((color[i], i), []).append(("ramp", on))
-        for j in _between(tree, i):
-            passed.setdefault((color[i], j), set()).add(_sides(tree, i))
     for i, children in enumerate(tree.children):
-        for c, following in zip(children, (*children[1:], None), strict=False):
-            ends = (_sides(tree, c)[0], "ramp")
-            at = own.setdefault((color[c], i), [])
-            if at[-1:] != [ends]:
-                at.append(ends)
-            turn[c] = _reach(color, passed, c, following, i, tree)
-    routes = {key: (*own.get(key, ()), *sorted(passed.get(key, ()))) for key in {*own, *passed}}
-    return Streams(tuple(color), tuple(turn), routes)
+        ends = [(_sides(tree, c)[0], "ramp") for c in children]
+        changes = tuple(e for n, e in enumerate(ends) if ends[n - 1 : n] != [e])
+        passing = [passed.get((color[i], at), ()) for at in (i, *children)]
+        if children:
+            routes[f"{prefix}{color[i]}", i] = (*changes, *passing[0])
+        for n, c in enumerate(children):
+            routes[name[c], c] = (("ramp", _sides(tree, c)[1]), *passing[1 + n])
+            others = ends[n + 1] != ends[n] if n + 1 < len(ends) else bool(passing[0])
+            turn[c] = ops.ALL if others else ops.OWN if passing[1 + n] else ops.LOCAL
+    for (k, place), ways in passed.items():
+        routes.setdefault((f"{prefix}{k}", place), ways)
+    for (_, place), ways in routes.items():
+        if len(ways) > POSITIONS or {("far", "near"), ("near", "far")} <= set(ways):
+            raise LimitExceeded(f"reduce: the router of PE {place} would have to turn through "
+                                f"{ways}, a switch has 4 positions; use fixed routes")  # fmt: skip
+    return Streams(name, tuple(turn), routes)
 
 
-def _reach(
-    color: list[str], passed: dict, sender: int, following: int | None, parent: int, tree: Tree
-) -> int:
-    """Whose routers a PE's control wavelet turns: all that take part, its own, or none."""
-    if following is None:
-        last = (color[sender], parent) in passed
-    else:
-        alike = color[following] == color[sender]
-        last = alike and _sides(tree, following) != _sides(tree, sender)
-    if last:
-        return ops.ALL
-    return ops.OWN if (color[sender], sender) in passed else ops.LOCAL
+def _adders(tree: Tree) -> list[int]:
+    """For each PE the color of what it adds.
+
+    It differs from that on which it sends, and from those of the PEs that its own stream passes
+    and that it still waits for.
+    """
+    apart: list[set[int]] = [set() for _ in range(tree.pes)]
+    number, size = _numbered(tree)
+    for i in tree.order[1:]:
+        parent = tree.parent[i]
+        own = [j for j in _between(tree, i) if 0 < number[j] - number[i] < size[i]]
+        for j in {i, *own, *(tree.parent[j] for j in own)}:
+            apart[parent].add(j)
+            apart[j].add(parent)
+    color = [-1] * tree.pes
+    for i in tree.order:
+        color[i] = next(k for k in range(tree.pes) if k not in {color[j] for j in apart[i]})
+    return color
+
+
+def _numbered(tree: Tree) -> tuple[list[int], list[int]]:
+    """Numbers in which a PE's subtree follows it, and the sizes of the subtrees."""
+    size, number = [1] * tree.pes, [0] * tree.pes
+    for i in reversed(tree.order):
+        size[i] += sum(size[c] for c in tree.children[i])
+    for i in tree.order:
+        following = number[i] + 1
+        for c in tree.children[i]:
+            number[c], following = following, following + size[c]
+    return number, size
+
+
+def _passed(tree: Tree) -> dict[tuple[int, int], Ways]:
+    """(color, place) to the ways in which streams pass a router."""
+    color = _adders(tree)
+    ways: dict[tuple[int, int], set[tuple[str, str]]] = {}
+    for i in tree.order[1:]:
+        for j in _between(tree, i):
+            ways.setdefault((color[tree.parent[i]], j), set()).add(_sides(tree, i))
+    return {key: tuple(sorted(some)) for key, some in ways.items()}
 
 
 def _check_order(tree: Tree) -> None:
