@@ -82,7 +82,7 @@ def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, 
         # Counts change by what leaves and what enters; every decision above saw the start.
         s = exchange(shape, s, words)
         s = _merge_moves(shape, tab, before, s, routes, go, up, t)
-        seen |= {"go": go, "send": routes["send"]}
+        seen |= {"go": go, "send": routes["send"], "turns": router.turns(shape, routes, go)}
         alive |= go.any(0) | up.any(0)
     return s, seen | {"alive": alive}
 

@@ -43,10 +43,10 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
     """What each router could forward: per color its head, where from, and where to."""
     send = _position(s, tab["send"])
     free = s["held"] < tab["cap"]
+    receive = _position(s, tab["receive"])  # unused, and then not worked out, if takes is None
     if all(d == NONE for _, d in shape.channels):
         takes, has = None, s["fifo"] > 0
     else:
-        receive = _position(s, tab["receive"])
         takes = jnp.stack([
             (s["fifo"][x] > 0) & (True if d == NONE else (receive[c] >> d & 1) == 1)
             for x, (c, d) in enumerate(shape.channels)
@@ -64,7 +64,22 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
         send = jnp.where(head != ops.LOCAL, send & ~(1 << RAMP), send)
     else:
         head = None
-    return {"send": send, "free": free, "takes": takes, "has": has, "head": head}
+    return {"send": send, "free": free, "takes": takes, "has": has, "head": head,
+            "receive": receive}  # fmt: skip
+
+
+def turns(shape: Shape, r: dict[str, Any], go: Any) -> Any:
+    """`int8[colors, PEs]`: whose turn it was at routers that merge: a direction, or NONE."""
+    rows, takes = [], r["takes"]
+    for c in range(shape.colors):
+        row = jnp.full(shape.pes, NONE, jnp.int8)
+        for x in _channels(shape, c):
+            if takes is None:
+                break
+            row = jnp.where(takes[x], jnp.int8(shape.channels[x][1]), row)
+        several = (r["receive"][c] & (r["receive"][c] - 1)) != 0
+        rows.append(jnp.where(go[c] & several, row, jnp.int8(NONE)))
+    return jnp.stack(rows)
 
 
 def _channels(shape: Shape, color: int) -> list[int]:
@@ -215,4 +230,4 @@ def two_arrivals(shape: Shape, s: State, r: dict[str, Any], came: Any, t: Any) -
     return {"two": found}
 
 
-__all__ = ["arrive", "forward", "heads", "leave_queues", "move", "two_arrivals"]
+__all__ = ["arrive", "forward", "heads", "leave_queues", "move", "turns", "two_arrivals"]

@@ -58,7 +58,7 @@ def run(
         works out no values.
       timed: cycles too, which a straight program alone has.
       order: `int64[events, 3]`, the rows (cycle, flat PE, instruction) of a stepped run, with the
-        ends of microthreads' operations (`sequence.with_ends`); a straight program needs none.
+        ends of microthreads' operations (`order.with_ends`); a straight program needs none.
       merges: `int64[events, 3]`, (flat PE, color, direction) of each word that a router forwarded
         in a position with several receive directions, in the order of time.
       traced: flat PEs whose dispatches are kept.

@@ -114,33 +114,4 @@ class Ordered:
         self.pc[lanes[more]] = self.code[self.next[lanes[more]]]
 
 
-def with_ends(
-    encoded: Encoded, order: np.ndarray, issues: np.ndarray, watch: np.ndarray
-) -> np.ndarray:
-    """The order of a stepped run with the ends of what microthreads did.
-
-    Args:
-      encoded: the program.
-      order: `int64[events, 3]`, (cycle, flat PE, instruction) of each dispatch.
-      issues: `int8[steps, watched]`, the thread that each watched PE's datapath served.
-      watch: the flat PEs watched, all that `order` tells of.
-
-    Returns:
-      `order` with a row (cycle after the last issue, PE, `DONE - thread`) for each, sorted.
-    """
-    thread = np.array([i.thread for i in encoded.instructions] + [0])
-    own = np.where(order[:, 2] >= 0, thread[np.maximum(order[:, 2], -1)], 0)
-    rows = [order]
-    cycles = len(issues) + 1
-    for u in np.unique(own[own > 0]).tolist():
-        step, column = np.nonzero(issues == u)
-        served = np.sort(watch[column].astype(np.int64) * cycles + step)
-        begun = np.sort(order[own == u][:, 1] * cycles + order[own == u][:, 0])
-        following = np.append(begun[1:], np.iinfo(np.int64).max)
-        last = served[np.searchsorted(served, following) - 1]  # of this one: before the next
-        rows.append(np.stack([last % cycles + 1, last // cycles, np.full(len(last), DONE - u)], 1))
-    rows = np.concatenate(rows[::-1])  # an end is seen before what is dispatched in its cycle
-    return rows[np.argsort(rows[:, 0], kind="stable")]
-
-
-__all__ = ["DONE", "HEARD", "Ordered", "Straight", "with_ends"]
+__all__ = ["DONE", "HEARD", "Ordered", "Straight"]

@@ -17,6 +17,7 @@ from emu.errors import LimitExceeded
 from emu.wse import cycle_run, flow, verdict
 from emu.wse.cycle_profile import COUNTERS
 from emu.wse.encode import Encoded, encode
+from emu.wse.order import with_ends
 from emu.wse.program import FabricProgram
 
 PATHS = ("auto", "trains", "cycles")
@@ -130,8 +131,7 @@ def _stepped(
     verdict.check(encoded, stepped)
     values: dict[str, np.ndarray] = {}
     if data is not None:
-        order = None if encoded.straight else stepped.order
-        values = flow.run(encoded, data, timed=False, order=order).values
+        values = flow.run(encoded, data, timed=False, **_order(encoded, stepped)).values
     state = stepped.state
     stamps = {name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)}
     links, profile = None, {}
@@ -141,6 +141,14 @@ def _stepped(
         profile = {name: row.reshape(shape) for name, row in rows} if counted[1] else {}
     return Run(stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape), links,
                profile, encoded, stepped)  # fmt: skip
+
+
+def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]:
+    """What a program's values depend on of its times; nothing if it is straight."""
+    if encoded.straight:
+        return {}
+    order = with_ends(encoded, stepped.order, stepped.issues, stepped.watch)
+    return {"order": order, "merges": stepped.merges}
 
 
 __all__ = ["NotTrains", "PATHS", "Run", "run"]

@@ -5,7 +5,6 @@ import numpy as np
 from emu.wse.cycle_main import IDLE
 from emu.wse.cycle_run import QUIET, Cycles
 from emu.wse.encode import NONE, Encoded, FabricError
-from emu.wse.layout import shape_of
 
 
 class Deadlock(FabricError):
@@ -114,7 +113,7 @@ def _check_queues(e: Encoded, run: Cycles, names: list[str]) -> None:
         raise Unread(f"{int(s['in'][color, pe])} wavelets on color '{names[color]}' are unread in "
                      f"the input queue of PE {place(e, pe)} when all is done, in cycle "
                      f"{run.last}")  # fmt: skip
-    color_of = np.array([c for c, _ in shape_of(e).channels])
+    color_of = np.array([c for c, _ in run.shape.channels])
     for what, rows, colors in (("router", s["fifo"], color_of), ("output queue", s["out"], None)):
         left = np.argwhere(rows)
         if len(left):
