@@ -170,10 +170,6 @@ def _check_send(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) ->
             f"color '{r.name}': {place(encoded, mute[0])} sends on it, but its router receives "
             f"from {sides[0] if sides else 'nowhere'}, must be from ramp", i.where,
         )  # fmt: skip
-    lost = pes[r.first[pes] == r.first[pes + 1]]
-    if len(lost):
-        raise FabricError(f"color '{r.name}': what {place(encoded, lost[0])} sends reaches no "
-                          "ramp; a router on its way must send to ramp", i.where)  # fmt: skip
 
 
 def _check_receive(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) -> None:
