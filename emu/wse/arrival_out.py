@@ -85,9 +85,14 @@ def multicast_2d(armed: np.ndarray, words: int, w: Wires) -> np.ndarray:
     return last + 1 + w.drain_cycles
 
 
-def scatter(armed: np.ndarray, words: np.ndarray, w: Wires) -> np.ndarray:
-    """When each PE has its own block of `words` from PE 0, which sends the nearest one's first."""
+def scatter(armed: np.ndarray, words: np.ndarray, w: Wires, turned: bool = False) -> np.ndarray:
+    """When each PE has its own block of `words` from PE 0, which sends the nearest one's first.
+
+    With `turned` routes a control wavelet, an operation of its own, follows each block but the last
+    and turns its receiver's router to pass on the next one.
+    """
     done, dispatch = armed.copy(), armed[:, :1]
+    control = w.setup_cycles + 1 + w.drain_cycles if turned else 0
     for i in range(1, armed.shape[1]):
         first = dispatch + w.setup_cycles
         taken = np.maximum(armed[:, i : i + 1] + w.setup_cycles, first + w.latency(i))
@@ -95,7 +100,7 @@ def scatter(armed: np.ndarray, words: np.ndarray, w: Wires) -> np.ndarray:
         sent = first + w.sending(words)
         waits = taken + w.span(words) - w.room(i) + w.credit(i)
         sent = np.where(words > w.room(i), np.maximum(sent, waits), sent)
-        dispatch = sent + 1 + w.drain_cycles
+        dispatch = sent + 1 + w.drain_cycles + control * (i + 1 < armed.shape[1])
     done[:, :1] = dispatch
     return done
 

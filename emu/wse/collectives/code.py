@@ -69,6 +69,8 @@ def code(program: FabricProgram, pairs: Iterable[tuple[Place, Sequence[ops.Op]]]
     made: dict[tuple[ops.Op, ...], int] = {(): NOTHING}
     for where, sequence in pairs:
         place = program.place(where)
+        if not place.any():
+            continue
         if which[place].any():
             y, x = np.argwhere(place & (which != NOTHING))[0]
             raise LimitExceeded(f"code: PE (x={x}, y={y}) is in two places, must be in one; add "

@@ -9,7 +9,10 @@ from emu.wse.collectives.streams import Streams
 from emu.wse.ops import Control, Memory, Vector, copy, receive, send
 from emu.wse.trees import Tree
 
-ROUTES = {"turned": streams.turned, "fixed": streams.fixed}
+ROUTES = {
+    "turned": streams.turned,
+    "fixed": lambda tree, prefix: streams.fixed(tree.parent, prefix),
+}
 
 
 def reduce(

@@ -9,6 +9,7 @@ that meet at a router different colors, as few as there are, and need no control
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from emu.errors import LimitExceeded
 from emu.wse import ops
@@ -141,22 +142,26 @@ def _check_order(tree: Tree) -> None:
                 )
 
 
-def fixed(tree: Tree, prefix: str) -> Streams:
-    """As many colors as streams meet at one router, and no control wavelets."""
-    color = [""] * tree.pes
+def fixed(receivers: Sequence[int], prefix: str) -> Streams:
+    """As many colors as streams meet at one router, and no control wavelets.
+
+    Args:
+      receivers: per place, the one it sends to, or -1; a tree's parents, or a ring's next places.
+      prefix: of the colors' names.
+    """
+    color = [""] * len(receivers)
     routes: dict[tuple[str, int], Ways] = {}
     until: list[int] = []  # per color, the last place that its streams have reached so far
-    reach = {i: sorted((i, tree.parent[i])) for i in tree.order[1:]}
-    for i, (begin, end) in sorted(reach.items(), key=lambda item: (item[1], item[0])):
-        free = [k for k, last in enumerate(until) if last < begin]
-        k = free[0] if free else len(until)
-        until[k:k + 1] = [end]  # fmt: skip
-        back, on = _sides(tree, i)
+    reach = [(*sorted((i, to)), i) for i, to in enumerate(receivers) if to >= 0]
+    for begin, end, i in sorted(reach):
+        k = next((k for k, last in enumerate(until) if last < begin), len(until))
+        until[k : k + 1] = [end]
         color[i] = f"{prefix}{k}"
+        back, on = ("far", "near") if receivers[i] < i else ("near", "far")
+        routes |= {(color[i], j): ((back, on),) for j in range(begin + 1, end)}
         routes[color[i], i] = (("ramp", on),)
-        routes[color[i], tree.parent[i]] = ((back, "ramp"),)
-        routes |= {(color[i], j): ((back, on),) for j in _between(tree, i)}
-    return Streams(tuple(color), (ops.LOCAL,) * tree.pes, routes)
+        routes[color[i], receivers[i]] = ((back, "ramp"),)
+    return Streams(tuple(color), (ops.LOCAL,) * len(receivers), routes)
 
 
 __all__ = ["Streams", "fixed", "turned"]

@@ -1,0 +1,92 @@
+"""A ring folded onto a line: cyclic shift, and all-reduce chunk by chunk.
+
+The ring visits even positions of the line one way and odd ones back, so neighbours stand two PEs
+apart and three colors serve. Even places of the ring send first and then receive, odd ones receive
+first, so that nobody waits for somebody who waits for him.
+"""
+
+from collections.abc import Callable
+
+from emu.errors import LimitExceeded
+from emu.wse import ops
+from emu.wse.arrival_ring import places
+from emu.wse.collectives.code import Code, code
+from emu.wse.collectives.line import Line
+from emu.wse.collectives.streams import Streams, fixed
+from emu.wse.ops import Buffer, Memory, Vector, copy, receive, send
+
+Step = tuple[Memory, Callable[[ops.Fabric], Vector]]  # what is sent, and what takes what comes
+
+
+def shift(line: Line, dst: Memory, x: Memory, prefix: str, by: int = 1) -> Code:
+    """Place `i` of the ring gets in `dst` the `x` of place `i - by`, `by` being 1 or -1."""
+    if by not in (1, -1):
+        raise LimitExceeded(f"shift: by is {by}, must be 1 or -1; shift again for more")
+
+    def steps(place: int) -> list[Step]:
+        return [(x, lambda stream: copy(dst, stream))]
+
+    return _around(line, prefix, by, steps)
+
+
+def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code:
+    """Every PE's `x` becomes the sum of all.
+
+    It is cut into a chunk for each PE. Chunk c starts one place beyond place c, goes round once
+    and is added to at every place, and goes round again as it is.
+    """
+    pes = line.pes
+    if x.elements % pes:
+        raise LimitExceeded(
+            f"ring_all_reduce: '{x.name}' has {x.elements} elements, must be a multiple of the "
+            f"ring's {pes} PEs; pad it"
+        )
+    chunk = x.elements // pes
+
+    def at(c: int) -> Memory:
+        return x[c % pes * chunk : (c % pes + 1) * chunk]
+
+    def step(place: int, n: int) -> Step:
+        into = at(place - 2 - n)
+        if n < pes - 1:
+            return at(place - 1 - n), lambda stream: Vector(op, into, stream, into)
+        return at(place - 1 - n), lambda stream: copy(into, stream)
+
+    def steps(place: int) -> list[Step]:
+        return [step(place, n) for n in range(2 * (pes - 1))]
+
+    return _around(line, prefix, 1, steps)
+
+
+def _around(line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]]) -> Code:
+    """Steps in which every PE sends to the next place of the ring and takes from the one before."""
+    pes = line.pes
+    position = places(pes).tolist()
+    if pes == 1:
+        return code(line.program, [])
+    receivers = [-1] * pes
+    for place in range(pes):
+        receivers[position[place]] = position[(place + by) % pes]
+    laid = fixed(receivers, prefix)
+    laid.lay(line)
+    alike: dict[tuple[ops.Op, ...], list[int]] = {}
+    for place in range(pes):
+        here, before = position[place], position[(place - by) % pes]
+        first = (place * by) % pes % 2 == 0
+        made = tuple(_operations(steps(place), laid, here, before, first))
+        alike.setdefault(made, []).append(here)
+    return code(line.program, [(line.at(at), made) for made, at in alike.items()])
+
+
+def _operations(
+    steps: list[Step], laid: Streams, here: int, before: int, sends_first: bool
+) -> list[ops.Op]:
+    out: list[ops.Op] = []
+    for x, take in steps:
+        both = [copy(send(laid.color[here], x.elements), x),
+                take(receive(laid.color[before], x.elements))]  # fmt: skip
+        out += both if sends_first else both[::-1]
+    return out
+
+
+__all__ = ["ring_all_reduce", "shift"]
