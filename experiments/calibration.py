@@ -13,6 +13,7 @@ from emu.wse.datasheet import WSE2, WSE3
 from experiments import (
     calibration_cases,
     calibration_points,
+    calibration_stepper,
     calibration_table,
     calibration_wafer,
     cli,
@@ -76,7 +77,9 @@ def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
 
 def cases_of(device: str) -> Mapping[str, Callable[..., Metrics]]:
     """The cases of a device's kind of machine."""
-    return calibration_wafer.CASES if device.startswith("wse") else calibration_cases.CASES
+    if device.startswith("wse"):
+        return {**calibration_wafer.CASES, **calibration_stepper.CASES}
+    return calibration_cases.CASES
 
 
 def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:

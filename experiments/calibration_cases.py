@@ -18,6 +18,7 @@ from kernels.trainium.gemm import gemm
 
 PARTITIONS = 128
 DTYPES = ("float32", "bfloat16", "float16")
+INTEGERS = ("int16", "uint16")  # of a wafer's vector operations
 STREAM_TILES = 16
 RUN = 4  # independent instructions of a run: the last two give the steady distance
 STEADY = 512  # matmuls of a run: enough that the Tensor Engine is no longer cold
@@ -214,8 +215,9 @@ def _checked(call: Callable[..., Metrics], params: Mapping[str, Any]) -> Mapping
             raise Unsupported(f"{case}: {p.name} is {value!r}, must be a whole number above 0")
         if p.annotation is str and not isinstance(value, str):
             raise Unsupported(f"{case}: {p.name} is {value!r}, must be a name")
-        if p.name == "dtype" and value not in DTYPES:
-            raise Unsupported(f"{case}: dtype is {value!r}, must be one of {', '.join(DTYPES)}")
+        dtypes = DTYPES + (INTEGERS if case.startswith("vector_op") else ())
+        if p.name == "dtype" and value not in dtypes:
+            raise Unsupported(f"{case}: dtype is {value!r}, must be one of {', '.join(dtypes)}")
         if p.name == "shapes" and not _shapes(value):
             raise Unsupported(f"{case}: shapes is {value!r}, must be a list of [k, m, n]")
     return params

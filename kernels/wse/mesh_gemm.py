@@ -7,6 +7,7 @@ the tiles at hand are multiplied. Scalar code is counted instruction by instruct
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Sizes:
       mt, kt, nt: rows and columns of the tiles, `X[mt, kt]`, `W[kt, nt]`, `C[mt, nt]`.
       compute_repeats: times each local product is done; 0 moves data only.
       communicate: whether tiles move during the steps.
-      repeats: of the whole, back to back; X and W are taken as they lie in the first buffers.
+      repeats: of the whole, back to back.
       warm_up: repeats before the first timestamp.
     """
 
@@ -64,8 +65,13 @@ def shifts(row: int) -> tuple[int, bool]:
 def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
     """The program; stamps `start` and `end` are read on every PE.
 
-    X lies in buffer `X0`, W in `W0`, both column by column of what a PE multiplies (`place_x`,
-    `place_w`); the result in `C`, as `[nt, mt]`.
+    X lies in buffer `X0`, W in `W0`, as `place_x` and `place_w` lay them out; the result in `C`,
+    which `read_c` puts together. Only one repeat from fresh data gives the product: as in the
+    source, the next takes X from where the last one left it.
+
+    Args:
+      device: gives the cycles of scalar code.
+      s: sizes and repeats.
     """
     if s.p < 2:
         raise LimitExceeded(f"mesh_gemm: p is {s.p}, must be 2 or more: tiles move between PEs")
@@ -82,12 +88,12 @@ def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
     at = {(y, x): (shifts(y)[0], *aligned[y][x], *rows[y][x], *columns[x][y])
           for y in range(s.p) for x in range(s.p)}  # fmt: skip
     # A lower task goes first, so the order of these is that of the source's task numbers.
-    _everywhere(program, "aligned", pe.alignment, {k: v for k, v in at.items()}, blocked=True)
+    _everywhere(program, "aligned", pe.alignment, at)
     for name, operation in (("joint", Unblock("next")), ("x done", Unblock("joint")),
                             ("y done", Activate("joint"))):  # fmt: skip
         program.task(name, pe.task(Block(name), operation), blocked=True)
-    _everywhere(program, "next", pe.steps, {k: (v[0] % 2, *v[3:]) for k, v in at.items()},
-                blocked=True)  # fmt: skip
+    steps = {k: (v[0] % 2, *v[3:]) for k, v in at.items()}
+    _everywhere(program, "next", pe.steps, steps)
     _everywhere(program, "repeat", pe.repeats, {k: v[:3] for k, v in at.items()}, start=True)
     return program
 
@@ -99,14 +105,15 @@ def _buffers(program: FabricProgram, s: Sizes) -> tuple[list[Buffer], list[Buffe
 
 
 def _everywhere(
-    program: FabricProgram, name: str, code: Callable[..., list[Op]], at: dict, **how: bool
-) -> None:
-    """Declares a task; PEs whose code would be the same share it."""
-    places: dict[tuple, np.ndarray] = {}
+    program: FabricProgram, name: str, code: Callable[..., list[Op]],
+    at: dict[tuple[int, int], tuple[Any, ...]], *, start: bool = False,
+) -> None:  # fmt: skip
+    """Declares a task, blocked unless it starts; PEs whose code would be the same share it."""
+    places: dict[tuple[Any, ...], np.ndarray] = {}
     for place, key in at.items():
         places.setdefault(key, np.zeros(program.shape, bool))[place] = True
     for key, where in places.items():
-        program.task(name, code(*key), where, **how)
+        program.task(name, code(*key), where, start=start, blocked=not start)
 
 
 class _Scalars:
