@@ -127,6 +127,7 @@ def _decode(run: Any) -> dict[str, Any]:
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
         "wafers": 1,
+        "constants": decoder.clock.device.sheet.constants,
         "peak_bytes_per_pe": decoder.bytes_per_pe,
         "bound": str(clock.decode_bound) if clock.decode_bound else None,
     }
@@ -251,6 +252,7 @@ def _machines(data: dict[str, Any]) -> Table:
     cores = f"{p['chips']} chips, {p['cores_per_chip']} of {TRN3.at().cores_per_chip} cores each"
     table.add_row("cores", cores, f"{d['pes']:,} PEs on {d['wafers']} wafer")
     table.add_row("placement", p["placement"], "")
+    table.add_row("cycles from", "published and fitted", d["constants"])
     useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
     table.add_row("issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps")
     hbm = f"HBM {count(p['hbm_bytes'], 'B')}, SBUF {count(p['sbuf_bytes'], 'B')}, "

@@ -5,6 +5,7 @@ from emu.wse.edge import gather, scatter
 from emu.wse.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.maps import fmac_map, score_map, value_map
 from emu.wse.multicast import multicast
+from emu.wse.multicast_2d import multicast_2d
 from emu.wse.reduce import reduce
 from emu.wse.ring import ring_all_reduce
 from emu.wse.scalar import (
@@ -21,7 +22,8 @@ from emu.wse.steps import chain_argmax, shift, walk
 
 __all__ = [
     "WSE2", "WSE3", "WSE3_SILICON", "WaferSheet", "argmax", "at_clock", "chain_argmax", "copy",
-    "copy_into", "exp", "fill", "fmac_map", "fold", "gather", "lookup", "multicast", "on_silicon",
-    "reciprocal", "reduce", "ring_all_reduce", "rope", "rsqrt_mean", "scatter", "score_map",
-    "shift", "silu", "square_sum", "sram_tile", "value_map", "vector", "vector_scale", "walk",
+    "copy_into", "exp", "fill", "fmac_map", "fold", "gather", "lookup", "multicast", "multicast_2d",
+    "on_silicon", "reciprocal", "reduce", "ring_all_reduce", "rope", "rsqrt_mean", "scatter",
+    "score_map", "shift", "silu", "square_sum", "sram_tile", "value_map", "vector",
+    "vector_scale", "walk",
 ]  # fmt: skip

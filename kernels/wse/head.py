@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.mesh import Known, Program
-from emu.wse import argmax, chain_argmax, copy, lookup, multicast, sram_tile, walk
+from emu.wse import argmax, chain_argmax, copy, lookup, multicast_2d, sram_tile, walk
 from kernels.wse.blocks import gemv, rms_norm
 from kernels.wse.collective import reduce_to_first
 from kernels.wse.mapping import HeadMap
@@ -27,8 +27,7 @@ def embed(m: HeadMap, table: jax.Array, token: jax.Array) -> jax.Array:
     Dimensions: `table` `[depth, tokens]`, `token` int32 `[1]`.
     """
     token = copy(sram_tile(shape=(1,), dtype="int32"), token)
-    for axis in ("col", "row"):
-        token = multicast(token, token, axis=axis)
+    token = multicast_2d(token, token, axes=("row", "col"))
     x = lookup(sram_tile(shape=(m.depth,), dtype="float32"), table, token, first_token(m))
     return reduce_to_first(x, "col")
 

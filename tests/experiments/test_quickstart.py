@@ -25,7 +25,7 @@ FIELDS = {
     "tpot_s": "first median last",
     "prefill": "chips cores_per_chip time_s flops useful_flops engines hbm_bytes link_bytes",
     "handoff": "bytes time_s exposed_s",
-    "decode": "cycles_per_token flops sram_bytes fabric_hops pes wafers",
+    "decode": "cycles_per_token flops sram_bytes fabric_hops pes wafers constants",
     "wall_s": "load compile prefill decode timeline",
 }
 

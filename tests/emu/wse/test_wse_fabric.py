@@ -83,7 +83,8 @@ def test_a_tree_must_span_its_group() -> None:
         )
 
 
-# A call is 120 or 20 and a load of 9 or 4; set-up 17 or 4 comes before and a drain of 4 after a stream.
+# A call is 120 or 20 and a load of 9 or 4; a set-up of 17 or 4 comes before a stream, a drain of 4
+# after it.
 ENDS = {"WSE-2": 129 + 17 + 4, "WSE-3": 24 + 4 + 4}
 GAP = {"WSE-2": 21, "WSE-3": 8}
 
@@ -139,6 +140,21 @@ def test_multicast_from_the_middle_sends_twice() -> None:
     assert clock.tally.by("other")["wavelet_hops"] == 3 * 8
     with pytest.raises(EmulationError, match="root is 9, must be one of a group's 9 PEs"):
         on_line(9, lambda x: wse.multicast(like(x), x, axis="row", root=9)).read(WSE2.at(), x)
+
+
+@pytest.mark.parametrize("mesh", [{"row": 3, "col": 5}, {"col": 5, "row": 3}])
+def test_multicast_over_a_mesh(mesh: dict[str, int]) -> None:
+    call = lambda x: wse.multicast_2d(like(x), x, axes=("row", "col"))  # noqa: E731
+    program = Program(call, mesh, (tuple(mesh),))
+    x = np.arange(30, dtype=np.float32).reshape(*mesh.values(), 2)
+    assert (np.asarray(program.run(x)) == x[0, 0]).all()
+    clock = program.read(WSE2.at(), x)
+    assert clock.end_ticks == ENDS["WSE-2"] + 2 + (2 + 4) + 2 * 2 + 1
+    assert clock.tally.by("other")["wavelet_hops"] == 2 * 14
+    assert clock.tally.by("bytes") == {"sram_read": 8, "sram_write": 8 * 14}
+    line = on_line(4, lambda x: wse.multicast_2d(like(x), x, axes=("row", "row")))
+    with pytest.raises(EmulationError, match="must be two"):
+        line.read(WSE2.at(), struct((4, 2)))
 
 
 def test_a_collective_may_go_on_within_a_call() -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from emu import BANDS
-from emu.wse import WSE2, WSE3
+from emu.wse import WSE2, WSE3, WSE3_SILICON, at_clock, on_silicon
 from emu.wse.placement import Rect, gap_hops, lay_out, snake
 
 
@@ -58,3 +58,15 @@ def test_usable_pes() -> None:
     """The largest user rectangles: 755 x 1170 on a WSE-3, 750 x 994 on a WSE-2."""
     assert WSE3.grid_width.value * WSE3.grid_height.value == 883_350
     assert WSE2.grid_width.value * WSE2.grid_height.value == 745_500
+
+
+def test_silicon_and_clock_are_switches() -> None:
+    """FABRICA: silicon moves and multiplies slower than the vendor's simulator has it."""
+    silicon = on_silicon(WSE3)
+    assert (WSE3.constants, silicon.constants) == ("vendor simulator", "silicon")
+    assert WSE3_SILICON.half_per_cycle.value == silicon.half_per_cycle.value == 2.92
+    assert silicon.name == WSE3.name and silicon.hop_cycles == WSE3.hop_cycles
+    with pytest.raises(ValueError, match="WSE-2 has no published constants of its silicon"):
+        on_silicon(WSE2)
+    slower = at_clock(WSE3, 875_000_000)
+    assert {slower.at(band).tick_hz for band in BANDS} == {875_000_000}
