@@ -17,6 +17,7 @@ from emu.wse.cycle_main import IDLE, State, Tables, dispatch, select
 from emu.wse.encode import PAUSE
 from emu.wse.layout import Shape
 from emu.wse.program import TASKS
+from emu.wse.rows import Rows, once, where, zeros
 
 HEARD = -2  # a logged start of data task k is HEARD - k
 
@@ -31,36 +32,40 @@ def initial(shape: Shape, started: Any, blocked: Any) -> State:
         "blocked": jnp.asarray(blocked, i32).reshape(n),
     }  # fmt: skip
     if PAUSE in shape.kinds:
-        state["task"], state["resume"] = jnp.zeros(n, i32), jnp.zeros((TASKS, n), i32)
+        state["task"], state["resume"] = jnp.zeros(n, i32), zeros(TASKS, n, i32)
     threads = {"wake": i32, "left": i32, "inward": i8, "outward": i8, "words": i8, "flags": i32,
                "control": i8}  # fmt: skip
     for name, dtype in threads.items():
-        state[f"thread_{name}"] = jnp.zeros((shape.threads, n), dtype)
-    state["thread_on"] = jnp.zeros((shape.threads, n), bool)
+        state[f"thread_{name}"] = zeros(shape.threads, n, dtype)
+    state["thread_on"] = zeros(shape.threads, n, bool)
     if shape.threads > 1:
-        state["thread_last"] = jnp.full((shape.threads, n), -1, i32)
+        state["thread_last"] = _unset(shape.threads, n)
     if shape.stamps:
-        state["stamps"] = jnp.full((shape.stamps, n), -1, i32)
+        state["stamps"] = _unset(shape.stamps, n)
     if c:
         for name, rows in (("fifo", x), ("pipe", x), ("held", x), ("out", c), ("in", c),
                            ("in_pipe", c), ("in_held", c)):  # fmt: skip
-            state[name] = jnp.zeros((rows, n), i8)
+            state[name] = zeros(rows, n, i8)
         state["two"] = jnp.full(3, -1, i32)
         if max(shape.positions) > 1:
-            state["position"] = jnp.zeros((c, n), i8)
+            state["position"] = zeros(c, n, i8)
         if shape.control:
-            state["types"], state["out_types"] = jnp.zeros((x, n), i32), jnp.zeros((c, n), i32)
+            state["types"], state["out_types"] = zeros(x, n, i32), zeros(c, n, i32)
         if shape.link_pairs:
-            state["link_last"] = jnp.full((c, n), -1, i32)
+            state["link_last"] = _unset(c, n)
         if shape.ramp_pairs:
-            state["ramp_last"] = jnp.full((c, n), -1, i32)
+            state["ramp_last"] = _unset(c, n)
     return state
+
+
+def _unset(rows: int, n: int) -> Rows:
+    return zeros(rows, n, jnp.int32) - 1
 
 
 def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, Any]]:
     """One cycle; also who dispatched, heard, issued and sent in it."""
     busy = s["thread_on"] & (s["thread_wake"] > t)
-    waits = busy.any(0) | ((s["wake"] > t) & ~s["thread_on"][0])
+    waits = busy.any() | ((s["wake"] > t) & ~s["thread_on"][0])
     if shape.colors:
         s, flying, came = router.arrive(shape, s)
         waits |= flying
@@ -73,17 +78,18 @@ def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, 
     before = s
     s, issues, words, stalls = issue(shape, tab, s, t)
     seen = {"due": due, "pc": pc, "heard": heard, "issues": issues, "before": before} | stalls
-    alive = waits | due | issues.any(0) | (heard >= 0)
+    alive = waits | due | issues.any() | (heard >= 0)
     if shape.colors:
         up = router.leave_queues(shape, tab, before)
         # What a data task took from its queue makes room from the next cycle on.
         go = router.forward(shape, tab, before | {"in_held": start["in_held"]}, routes)
+        go, up = once(go, up)
         s |= router.two_arrivals(shape, start, routes | {"table": tab["receive"]}, came, t)
         # Counts change by what leaves and what enters; every decision above saw the start.
         s = exchange(shape, s, words)
         s = _merge_moves(shape, tab, before, s, routes, go, up, t)
         seen |= {"go": go, "send": routes["send"], "turns": router.turns(shape, routes, go)}
-        alive |= go.any(0) | up.any(0)
+        alive |= go.any() | up.any()
     return s, seen | {"alive": alive}
 
 
@@ -95,8 +101,8 @@ def _merge_moves(
         return router.move(shape, tab, s, r, go, up, t)
     # A kind popped from the output queue must leave before the new one finds its place in it.
     moved = router.move(shape, tab, s | {"out_types": before["out_types"]}, r, go, up, t)
-    put = s["out_types"] ^ before["out_types"]
-    shifted = jnp.where(up, put >> TYPE_BITS, put)
+    put = s["out_types"] - before["out_types"]
+    shifted = where(up, put >> TYPE_BITS, put)
     return moved | {"out_types": moved["out_types"] | shifted}
 
 

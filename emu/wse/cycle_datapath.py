@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from emu.wse.cycle_main import PACE, State, Tables
 from emu.wse.layout import Shape
+from emu.wse.rows import Rows, once, where
 
 TYPE_BITS = 2  # a wavelet's kind, packed into its queue's word
 
@@ -43,18 +44,19 @@ def issue(
             due &= ~starved[u] & ~full[u]
         ready.append(due)
         moved.append(words)
-    issues = jnp.stack(longest_ago(ready, s.get("thread_last")))
-    words = jnp.where(issues, jnp.stack(moved), 0)
+    issues = Rows(longest_ago(ready, s.get("thread_last")))
+    words = where(issues, Rows(moved), jnp.int8(0))
+    issues, words = once(issues, words)
     left = s["thread_left"] - words.astype(jnp.int32)
-    done = issues & (left == 0)
-    stalls = {"lost": jnp.stack(ready) & ~issues}
+    done = issues & left.same(0)
+    stalls = {"lost": Rows(ready) & ~issues}
     if shape.colors:
-        stalls |= {"starved": jnp.stack(starved), "full": jnp.stack(full)}
+        stalls |= {"starved": Rows(starved), "full": Rows(full)}
     s = s | {"thread_left": left, "thread_on": s["thread_on"] & ~done}
     if shape.threads > 1:
-        s["thread_last"] = jnp.where(issues, t, s["thread_last"])
-        again = t + 1 + (s["thread_words"] >> PACE).astype(jnp.int32)
-        s["thread_wake"] = jnp.where(issues, again, s["thread_wake"])
+        s["thread_last"] = where(issues, t, s["thread_last"])
+        again = (s["thread_words"] >> PACE).astype(jnp.int32) + (t + 1)
+        s["thread_wake"] = where(issues, again, s["thread_wake"])
     return _complete(shape, s, done, t), issues, words, stalls
 
 
@@ -62,7 +64,9 @@ def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
     """The main thread goes on after a synchronous operation; microthreads set task flags."""
     wake = jnp.where(done[0], t + 1 + s["wake"], s["wake"])  # wake held the drain
     end = jnp.where(done[0], wake, s["end"])
-    out = {"wake": wake, "end": jnp.where(done[1:].any(0), jnp.maximum(end, t + 1), end)}
+    out = {"wake": wake, "end": end}
+    if shape.threads > 1:
+        out["end"] = jnp.where(done[1:].any(), jnp.maximum(end, t + 1), end)
     if shape.threads > 1 and shape.tasked:
         active, blocked = s["active"], s["blocked"]
         for u in range(1, shape.threads):
@@ -73,14 +77,23 @@ def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
     return s | out
 
 
-def longest_ago(wants: list[Any], last: Any, pairs: Any = None) -> list[Any]:
-    """Of those that want, the one served longest ago; ties go to the first."""
+def longest_ago(wants: list[Any], last: Any, pairs: Any = None, meet: Any = None) -> list[Any]:
+    """Of those that want the same, the one served longest ago; ties go to the first.
+
+    Args:
+      wants: per row, who does.
+      last: per row, when it was served last; None if rows never meet.
+      pairs: rows that may want the same; all of them if None.
+      meet: per pair, where they do; everywhere if None.
+    """
     if len(wants) == 1 or last is None:
         return wants
     pairs = pairs or [(i, j) for i in range(len(wants)) for j in range(i + 1, len(wants))]
     wins = list(wants)
-    for i, j in pairs:
+    for n, (i, j) in enumerate(pairs):
         both = wants[i] & wants[j]
+        if meet is not None:
+            both &= meet[n]
         first = last[i] <= last[j]
         wins[i] = wins[i] & ~(both & ~first)
         wins[j] = wins[j] & ~(both & first)
@@ -91,17 +104,17 @@ def exchange(shape: Shape, s: State, words: Any) -> State:
     """Issues take their wavelets from input queues and put theirs into output queues."""
     taken, put = [], []
     for c in range(shape.colors):
-        taken.append(jnp.where(s["thread_inward"] == c, words, 0).sum(0, dtype=jnp.int8))
-        put.append(jnp.where(s["thread_outward"] == c, words, 0).sum(0, dtype=jnp.int8))
-    taken, put = jnp.stack(taken), jnp.stack(put)
-    out = {"in": s["in"] - taken, "in_held": s["in_held"] - taken, "out": s["out"] + put}
+        taken.append(where(s["thread_inward"].same(c), words, jnp.int8(0)).sum())
+        put.append(where(s["thread_outward"].same(c), words, jnp.int8(0)).sum())
+    taken = Rows(taken)
+    out = {"in": s["in"] - taken, "in_held": s["in_held"] - taken, "out": s["out"] + Rows(put)}
     if shape.control:
-        control = jnp.where(words != 0, s["thread_control"], 0)
+        control = where(words.differs(0), s["thread_control"], jnp.int8(0)).astype(jnp.int32)
         rows = []
         for c in range(shape.colors):
-            kind = jnp.where(s["thread_outward"] == c, control, 0).sum(0, dtype=jnp.int32)
+            kind = where(s["thread_outward"].same(c), control, 0).sum()
             rows.append(kind << (s["out"][c].astype(jnp.int32) * TYPE_BITS))
-        out["out_types"] = s["out_types"] | jnp.stack(rows)
+        out["out_types"] = s["out_types"] | Rows(rows)
     return s | out
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from emu.wse.encode import ACTIVATE, BLOCK, NONE, PAUSE, STAMP, SWITCH, UNBLOCK, VECTOR
 from emu.wse.layout import Shape
+from emu.wse.rows import Rows, once, where
 
 State = dict[str, Any]
 Tables = dict[str, Any]
@@ -23,7 +24,7 @@ def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     pick &= ~s["thread_on"][0]
     lowest = ready & -ready
     pc = s["pc"]
-    for task in range(tab["entry"].shape[0]):
+    for task in range(shape.tasks):
         first = tab["entry"][task]
         if PAUSE in shape.kinds:
             first = jnp.where(s["resume"][task] > 0, s["resume"][task], first)
@@ -33,7 +34,7 @@ def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     for task, color in shape.data_tasks:
         started = pick & (lowest == 1 << task)
         heard_task = jnp.where(started, task, heard_task)
-        pops = jnp.zeros_like(s["in"]).at[color].set(started.astype(jnp.int8))
+        pops = Rows(started.astype(jnp.int8) * jnp.int8(c == color) for c in range(shape.colors))
         s = s | {"in": s["in"] - pops, "in_held": s["in_held"] - pops}
     active = jnp.where(pick, s["active"] & ~lowest, s["active"])
     wake = jnp.where(pick, t + shape.task_switch_cycles, s["wake"])
@@ -66,7 +67,7 @@ def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     vector = i["kind"] == VECTOR
     for u in range(1, shape.threads):  # a busy microthread stalls the main thread
         due &= ~(vector & (i["thread"] == u) & s["thread_on"][u])
-    starts = due & vector
+    due, starts = once(due, due & vector)
     s = _start(shape, s, i, starts, t)
     synchronous = starts & (i["thread"] == 0)
     cycles = jnp.where(starts, shape.async_cycles, i["setup"])
@@ -84,8 +85,8 @@ def _resume(s: State, i: dict[str, Any], due: Any, following: Any) -> Any:
     """Where each task goes on when it runs next; 0 is at its start."""
     ends = due & i["last"]
     at = jnp.where(i["kind"] == PAUSE, following, 0)
-    mine = s["task"] == jnp.arange(s["resume"].shape[0])[:, None]
-    return jnp.where(ends & mine, at, s["resume"])
+    mine = Rows(ends & (s["task"] == k) for k in range(len(s["resume"])))
+    return where(mine, at, s["resume"])
 
 
 def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:
@@ -94,11 +95,11 @@ def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> St
               "outward": i["outward"], "words": i["words"] | i["interval"] << PACE,
               "flags": _flags(i),
               "control": i["control"]}  # fmt: skip
-    mine = jnp.stack([starts & (i["thread"] == u) for u in range(shape.threads)])
+    mine = Rows(starts & (i["thread"] == u) for u in range(shape.threads))
     out = {"thread_on": s["thread_on"] | mine}
     for name, value in fields.items():
         old = s[f"thread_{name}"]
-        out[f"thread_{name}"] = jnp.where(mine, value.astype(old.dtype)[None], old)
+        out[f"thread_{name}"] = where(mine, value.astype(old[0].dtype), old)
     return s | out
 
 
@@ -106,18 +107,18 @@ def _scalar(shape: Shape, s: State, i: dict[str, Any], due: Any, t: Any) -> Stat
     """Instructions that only set bits: stamps, task flags, switches."""
     out = {}
     if STAMP in shape.kinds:
-        at = jnp.arange(shape.stamps)[:, None]
-        hit = (due & (i["kind"] == STAMP))[None] & (i["target"][None] == at)
-        out["stamps"] = jnp.where(hit, t, s["stamps"])
+        stamp = due & (i["kind"] == STAMP)
+        hit = Rows(stamp & (i["target"] == k) for k in range(shape.stamps))
+        out["stamps"] = where(hit, t, s["stamps"])
     if shape.tasked:
         bit = jnp.where(due, 1 << jnp.maximum(i["target"], 0), 0)
         on = lambda kind: jnp.where(i["kind"] == kind, bit, 0)  # noqa: E731
         out["active"] = s["active"] | on(ACTIVATE)
         out["blocked"] = (s["blocked"] | on(BLOCK)) & ~on(UNBLOCK)
     if SWITCH in shape.kinds:
-        at = jnp.arange(shape.colors)[:, None]
-        hit = (due & (i["kind"] == SWITCH))[None] & (i["target"][None] == at)
-        out["position"] = jnp.where(hit, i["position"].astype(jnp.int8)[None], s["position"])
+        turns = due & (i["kind"] == SWITCH)
+        hit = Rows(turns & (i["target"] == c) for c in range(shape.colors))
+        out["position"] = where(hit, i["position"].astype(jnp.int8), s["position"])
     return s | out
 
 

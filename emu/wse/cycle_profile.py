@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from emu.wse.layout import Shape
 from emu.wse.program import RAMP
+from emu.wse.rows import Rows, zeros
 
 STATES = ("datapath", "set-up", "code", "waiting for wavelets", "queue full", "idle")
 OVERLAPPING = ("bank conflict", "datapath busy")
@@ -18,8 +19,8 @@ COUNTERS = STATES + OVERLAPPING
 
 def counters(shape: Shape) -> dict[str, Any]:
     """All zero, `int32[counters or directions, PEs]`."""
-    zero = lambda rows: jnp.zeros((rows, shape.pes), jnp.int32)  # noqa: E731
-    return {"pes": zero(len(COUNTERS)), "links": zero(RAMP + 1)}
+    n = shape.pes
+    return {"pes": zeros(len(COUNTERS), n, jnp.int32), "links": zeros(RAMP + 1, n, jnp.int32)}
 
 
 def count(shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any) -> dict[str, Any]:
@@ -33,24 +34,23 @@ def count(shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any) -> d
     """
     s, issues = seen["before"], seen["issues"]
     on, nothing = s["thread_on"], jnp.zeros(shape.pes, bool)
-    starved = seen["starved"].any(0) if shape.colors else nothing
-    full = seen["full"].any(0) if shape.colors else nothing
-    busy = issues.any(0)
-    setting_up = (on & (s["thread_wake"] > t)).any(0)
+    starved = seen["starved"].any() if shape.colors else nothing
+    full = seen["full"].any() if shape.colors else nothing
+    busy = issues.any()
+    setting_up = (on & (s["thread_wake"] > t)).any()
     code = seen["due"] | ((s["wake"] > t) & ~on[0])
     states, free = [], ~nothing
     for happens in (busy, setting_up, code, starved, full):
         states.append(free & happens)
         free = free & ~happens
-    conflict = issues & (s["thread_flags"] >> 16 & 1 == 1) & (s["thread_left"] & 1 == 1)
-    rows = [*states, free, conflict.any(0), seen["lost"].any(0)]
-    out = {"pes": kept["pes"] + jnp.stack(rows).astype(jnp.int32), "links": kept["links"]}
+    conflict = issues & (s["thread_flags"] >> 16 & 1).same(1) & (s["thread_left"] & 1).same(1)
+    rows = Rows([*states, free, conflict.any(), seen["lost"].any()])
+    out = {"pes": kept["pes"] + rows.astype(jnp.int32), "links": kept["links"]}
     if shape.colors:
-        sent = [
-            (seen["go"] & ((seen["send"] >> side & 1) == 1)).sum(0, dtype=jnp.int32)
+        out["links"] = kept["links"] + Rows(
+            (seen["go"] & (seen["send"] >> side & 1).same(1)).astype(jnp.int32).sum()
             for side in range(RAMP + 1)
-        ]
-        out["links"] = kept["links"] + jnp.stack(sent)
+        )
     return out
 
 

@@ -14,6 +14,7 @@ from emu.wse.cycle import HEARD, initial, step
 from emu.wse.cycle_profile import count, counters
 from emu.wse.encode import NONE, Encoded
 from emu.wse.layout import Shape, shape_of, tables
+from emu.wse.rows import Rows
 from emu.wse.switching import merging
 
 LOG_ROWS = (64, 2048)  # cycles a chunk logs, at least and at most
@@ -56,7 +57,7 @@ class Cycles:
 def _thread(issues: Any, watch: Any) -> Any:
     """The thread that issued on each watched PE, or NONE."""
     out = jnp.full(watch.shape, NONE, jnp.int8)
-    for u in range(issues.shape[0]):
+    for u in range(len(issues)):
         out = jnp.where(issues[u][watch], jnp.int8(u), out)
     return out
 
@@ -82,7 +83,7 @@ def _chunk(
             thread = _thread(seen["issues"], watch)
             out["issues"] = lax.dynamic_update_slice(c["issues"], thread[None], (row, 0))
             if "turns" in c:
-                turn = seen["turns"][merges_at[:, 0], merges_at[:, 1]]
+                turn = jnp.stack(list(seen["turns"]))[merges_at[:, 0], merges_at[:, 1]]
                 out["turns"] = lax.dynamic_update_slice(c["turns"], turn[None], (row, 0))
         if counting:
             out["counters"] = count(shape, c["counters"], seen, t)
@@ -110,7 +111,7 @@ def run(
       shape: a shape that allows for more than the program needs, so that many share a compilation.
     """
     shape = shape or shape_of(e)
-    tab = {k: jnp.asarray(v) for k, v in tables(e, shape).items()}
+    tab = {k: _apart(v) for k, v in tables(e, shape).items()}
     seen = np.zeros(0, np.int32) if watch is None else np.asarray(watch, np.int32)
     merges_at = _merging(e)
     rows = int(np.clip(LOG_ENTRIES // max(1, len(seen)), *LOG_ROWS))
@@ -142,14 +143,26 @@ def run(
             progress(t)
         if t < stop or t >= limit_cycles:
             break
-    state = {k: np.asarray(v) for k, v in carry["state"].items()}
+    state = {k: _together(v) for k, v in carry["state"].items()}
     return Cycles(
         int(state["end"].max()), t, int(carry["last"]), state,
         np.concatenate(order) if order else np.zeros((0, 3), np.int64),
         np.concatenate(issues) if issues else np.zeros((t, 0), np.int8), seen,
         np.concatenate(merges),
-        {k: np.asarray(v) for k, v in carry["counters"].items()} if profile else None, shape,
+        {k: _together(v) for k, v in carry["counters"].items()} if profile else None, shape,
     )  # fmt: skip
+
+
+def _apart(x: np.ndarray) -> Any:
+    """A table on the device, row by row: `[rows, n]` as `Rows`, `[positions, rows, n]` a tuple."""
+    if x.ndim < 2:
+        return jnp.asarray(x)
+    rows = [_apart(row) for row in x]
+    return Rows(rows) if x.ndim == 2 else tuple(rows)
+
+
+def _together(x: Any) -> np.ndarray:
+    return np.stack([np.asarray(row) for row in x]) if isinstance(x, Rows) else np.asarray(x)
 
 
 def _events(log: np.ndarray, begin: int, watch: np.ndarray) -> np.ndarray:
