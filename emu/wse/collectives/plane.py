@@ -21,6 +21,8 @@ def broadcast_2d(program: FabricProgram, x: Memory, color: str, within: Within =
     """
     row, column = _coordinates(program, within)
     first, inside = (row == 0) & (column == 0), row >= 0
+    if inside.sum() == 1:
+        return code(program, [])
     east, south = (row == 0) & (column < column.max()), inside & (row < row.max())
     for goes_east in (False, True):
         for goes_south in (False, True):

@@ -20,7 +20,7 @@ class Case:
 
     Attributes:
       starts: cycles before each PE's part, 1 or more.
-      words: elements of float32 in each PE.
+      words: elements in each PE, wavelets where they are float32.
       what: what the program is built from, such as a tree or a root.
     """
 
@@ -45,19 +45,21 @@ def starts(rng: np.random.Generator, pes: int, most: int) -> tuple[int, ...]:
 
 
 def run(
-    cases: Sequence[Case], build: Build, device: Any, data: np.ndarray | None = None, **how: Any
-) -> stepper.Run:
+    cases: Sequence[Case], build: Build, device: Any, data: np.ndarray | None = None,
+    dtype: str = "float32", **how: Any,
+) -> stepper.Run:  # fmt: skip
     """Steps all cases, each on its row; `x` holds each PE's words.
 
     Args:
       cases: one a row.
       build: lays the routes of one line and gives its code.
       device: the wafer.
-      data: `float32[cases, pes, words]`, for values too.
+      data: `[cases, pes, words]`, for values too.
+      dtype: of the elements.
       how: as the stepper takes it.
     """
     program = FabricProgram(max(len(c.starts) for c in cases), len(cases))
-    x = program.buffer("x", max(c.words for c in cases))
+    x = program.buffer("x", max(c.words for c in cases), dtype)
     total = code(program, [])
     for row, case in enumerate(cases):
         line = Line(program, "x", np.s_[row : row + 1, : len(case.starts)])

@@ -1,0 +1,179 @@
+"""Shift, ring, gather, scatter and rectangles, stepped: when they end is what formulas say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emu.errors import LimitExceeded
+from emu.wse import WSE2, WSE3, arrival, arrival_out, arrival_ring, ops, stepper, trees
+from emu.wse.arrival_ring import places
+from emu.wse.collectives import (
+    Code,
+    Line,
+    broadcast_2d,
+    code,
+    gather,
+    reduce_2d,
+    reduce_snake,
+    ring_all_reduce,
+    scatter,
+    shift,
+)
+from emu.wse.collectives.plane import snake
+from emu.wse.laws import move_cycles
+from emu.wse.program import FabricProgram
+from tests.emu.wse.side_by_side import Case, fabric, run, starts
+
+SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
+few = pytest.param(18, id="few")
+many = pytest.param(300, id="many", marks=pytest.mark.slow)
+SKEWS = (0, 20, 300)
+
+
+def drawn(count: int, pes: list[int], words: list[int], blocks: bool = False) -> list[Case]:
+    """Cases of `words` a PE, or of as many blocks of so many words as there are PEs."""
+    rng = np.random.default_rng(count)
+    out = []
+    for n in range(count):
+        p, w = int(rng.choice(pes)), int(rng.choice(words))
+        out.append(Case(starts(rng, p, SKEWS[n % 3]), w * p if blocks else w, w))
+    return out
+
+
+def whole(x: ops.Memory) -> ops.Buffer:
+    return ops.Buffer(x.buffer, x.elements, x.dtype, x.address)
+
+
+def beside(line: Line, x: ops.Memory, elements: int) -> ops.Memory:
+    """Room for more elements on a line."""
+    return line.program.buffer(f"y{len(line.program.buffers)}", elements, where=line.place)[:]
+
+
+@pytest.mark.parametrize("count", [few, many])
+@pytest.mark.parametrize("by", [1, -1])
+@SHEETS
+def test_shift(sheet: Any, by: int, count: int) -> None:
+    device, w = fabric(sheet)
+    cases = drawn(count, [2, 3, 4, 5, 8, 16, 23, 64], [1, 2, 5, 13, 30, 64, 256])
+    got = run(
+        cases, lambda line, x, n: shift(line, beside(line, x, n), x, "s", by), device,
+        path="cycles",
+    )  # fmt: skip
+    assert len(got.encoded.program.colors) == 3
+    for row, case in enumerate(cases):
+        line = places(len(case.starts))
+        expected = arrival_ring.shift(case.armed[:, line], case.what, by, w)[0, :, 0]
+        assert got.ends[row, line].tolist() == expected.tolist(), case
+
+
+@pytest.mark.parametrize("count", [few, many])
+@SHEETS
+def test_ring_all_reduce(sheet: Any, count: int) -> None:
+    device, w = fabric(sheet)
+    cases = drawn(count, [2, 3, 4, 7, 8, 12], [1, 2, 5, 13, 30], blocks=True)
+    got = run(cases, lambda line, x, n: ring_all_reduce(line, whole(x), "r"), device, path="cycles")
+    for row, case in enumerate(cases):
+        expected = arrival_ring.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
+        assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
+
+
+@pytest.mark.parametrize("count", [few, many])
+@SHEETS
+def test_gather(sheet: Any, count: int) -> None:
+    """The first PE keeps its own block, then takes the others': a star that does not add."""
+    device, w = fabric(sheet)
+    cases = drawn(count, [2, 3, 4, 7, 16, 23], [1, 2, 5, 13, 30], blocks=True)
+
+    def build(line: Line, x: ops.Memory, n: int) -> Code:
+        return gather(line, whole(x), beside(line, x, n), "g")
+
+    got = run(cases, build, device, path="cycles")
+    for row, case in enumerate(cases):
+        armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
+        armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
+        star = trees.star(len(case.starts))
+        expected = arrival.reduce(armed, count_, star, w, turned=True)[0, 0, 0]
+        assert got.ends[row, 0] == expected, case
+
+
+@pytest.mark.parametrize("count", [few, many])
+@SHEETS
+def test_scatter_where_nobody_is_late(sheet: Any, count: int) -> None:
+    """A control wavelet behind each block turns its receiver's router."""
+    device, w = fabric(sheet)
+    cases = drawn(count, [2, 3, 4, 7, 16, 23], [1, 2, 5, 13, 30], blocks=True)
+    cases = [Case((1,) * len(c.starts), c.words, c.what) for c in cases]
+
+    def build(line: Line, x: ops.Memory, n: int) -> Code:
+        return scatter(line, beside(line, x, n), whole(x), "s")
+
+    got = run(cases, build, device, path="cycles")
+    for row, case in enumerate(cases):
+        armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
+        armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
+        expected = arrival_out.scatter(armed, count_, w, turned=True)[0, :, 0]
+        assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
+
+
+# --- rectangles ---
+
+
+def rectangle(
+    device: Any, begin: np.ndarray, words: int, build: Any, within: Any = np.s_[:, :]
+) -> np.ndarray:
+    """`int[rows, columns]`: ends of a program inside a larger grid."""
+    rows, columns = begin.shape
+    program = FabricProgram(columns + 2, rows + 1)
+    inside = np.s_[1:, 1:-1]
+    x = program.buffer("x", words)[:]
+    waits = [
+        (np.s_[y + 1, c + 1], [ops.Code(int(begin[y, c]))])
+        for y in range(rows) for c in range(columns)
+    ]  # fmt: skip
+    (code(program, waits) + build(program, x, inside)).declare(program, "main", start=True)
+    return stepper.run(program, device, path="cycles").ends[inside]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (4, 1), (5, 7)])
+@SHEETS
+def test_broadcast_over_a_rectangle_is_one_stream(sheet: Any, rows: int, columns: int) -> None:
+    device, w = fabric(sheet)
+    for words in (1, 8, 30):
+        begin = np.ones((rows, columns), np.int64)
+        got = rectangle(device, begin, words, lambda p, x, at: broadcast_2d(p, x, "b", at))
+        expected = begin if rows * columns == 1 else arrival_out.multicast_2d(begin, words, w)
+        assert got.tolist() == expected.tolist()
+
+
+@SHEETS
+def test_reduce_over_a_rectangle(sheet: Any) -> None:
+    """Rows and then the roots' column; or one chain to and fro through all PEs."""
+    device, w = fabric(sheet)
+    rng = np.random.default_rng(0)
+    begin, words = 1 + rng.integers(0, 50, (6, 9)), np.array(13).reshape(1, 1, 1)
+    row, column = trees.two_tree(9, 3), trees.two_tree(6, 2)
+    got = rectangle(device, begin, 13, lambda p, x, at: reduce_2d(p, x, row, column, "r", at))
+    armed = arrival.reduce(begin.T[None], words, row, w, turned=True)[:, row.root]
+    done = arrival.reduce(armed[..., None], words, column, w, turned=True)
+    assert got[column.root, row.root] == done[0, column.root, 0]
+
+    got = rectangle(device, begin, 13, lambda p, x, at: reduce_snake(p, x, "s", at))
+    path = snake(FabricProgram(9, 6)).reshape(-1)
+    armed = np.empty((1, 54, 1), np.int64)
+    armed[0, path, 0] = begin.reshape(-1)
+    done = arrival.reduce(armed, words, trees.chain(54), w)[0, :, 0]
+    assert got.reshape(-1).tolist() == done[path].tolist()
+
+
+def test_errors_name_what_is_wrong() -> None:
+    program = FabricProgram(5)
+    line, x = Line(program), program.buffer("x", 8)
+    with pytest.raises(LimitExceeded, match="multiple of the ring's 5 PEs; pad it"):
+        ring_all_reduce(line, x, "r")
+    with pytest.raises(LimitExceeded, match="by is 2, must be 1 or -1"):
+        shift(line, x[:], x[:], "s", 2)
+    with pytest.raises(LimitExceeded, match="blocks of 4 elements on 5 PEs and 'x' of 8, must be"):
+        gather(line, x, x[:4], "g")
+    with pytest.raises(LimitExceeded, match="groups of 2 must divide 5 PEs"):
+        Line(program, "x", group=2)
