@@ -66,8 +66,8 @@ def reduce_snake(
     """A chain through every PE to the north-western one, row by row to and fro; two colors."""
     row, column = _coordinates(program, within)
     place = snake(program, within)
-    side = np.where(row % 2 == 0, WEST, EAST)
-    side[(row > 0) & (column == np.where(row % 2 == 0, 0, column.max()))] = NORTH
+    begins = (row > 0) & (column == np.where(row % 2 == 0, 0, column.max()))
+    side = np.select([begins, row % 2 == 0], [NORTH, WEST], EAST)
     sends = place > 0
     for k in (0, 1):
         for on, back in BACK.items():
