@@ -15,7 +15,7 @@ from emu.wse import contention
 from emu.wse.clock import Clock
 from emu.wse.encode import Encoded
 from emu.wse.values import Sram
-from emu.wse.work import Work
+from emu.wse.work import WordByWord, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,7 @@ def run(
     Raises:
       FabricError: operations and routes do not go together.
       Deadlock, Unread: as the machine would.
+      WordByWord: untimed, if operations wait for words of each other's that are still to come.
     """
     if order is None and not encoded.straight:
         raise LimitExceeded("flow: the program is not straight, must be given the order of a "
@@ -76,7 +77,12 @@ def run(
     work = Work(encoded, sram, timed, order, merges)
     clock = Clock(encoded, work.static, traced) if timed else None
     work.go(clock)
-    work.check()
+    try:
+        work.check()
+    except WordByWord as why:
+        if timed:
+            return Flow({}, {}, {}, why=str(why))
+        raise
     sent, consumed = work.words()
     out = Flow({} if sram is None else sram.out(), sent, consumed)
     return out if clock is None else _timed(encoded, out, work, clock)

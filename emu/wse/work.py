@@ -19,6 +19,10 @@ from emu.wse.switching import Switched
 ELEMENTS = 1 << 20  # worked on together, so that intermediate arrays stay small
 
 
+class WordByWord(FabricError):
+    """Operations that feed each other within one operation, of which this cannot tell the end."""
+
+
 class Work:
     """A program in the middle of being worked out.
 
@@ -163,16 +167,33 @@ class Work:
         """Everybody must be done, and everything read.
 
         Raises:
+          WordByWord: those that are not done pass words on that have come in part.
           Deadlock, Unread: with PE and color.
         """
         stuck = np.flatnonzero(self.sequence.pc != NONE)
         if len(stuck):
+            self._check_whole(stuck)
             raise verdict.Deadlock(*self._stuck(stuck))
         for s in self.streams.values():
             count, pe = s.unread()
             if count:
                 raise verdict.Unread(f"{count} wavelets unread on color '{s.name}' at "
                                      f"{place(self.e, pe)} when all tasks are done")  # fmt: skip
+
+    def _check_whole(self, stuck: np.ndarray) -> None:
+        """Whether those that wait could do nothing with the words that they have."""
+        for at in np.unique(self.sequence.pc[stuck]).tolist():
+            i = self.e.instructions[at] if at >= 0 else None
+            if i is None or NONE in (i.inward, i.outward):
+                continue
+            pes = stuck[self.sequence.pc[stuck] == at] % self.pes
+            some = pes[self.streams[i.inward].available(pes) > 0]
+            if len(some):
+                raise WordByWord(
+                    f"{place(self.e, some[0])} passes on color '{self.streams[i.inward].name}' "
+                    "word by word to where its own next words come from; cut the operation in "
+                    "parts that wait for whole operations", i.where,
+                )  # fmt: skip
 
     def _stuck(self, stuck: np.ndarray) -> tuple[str, str]:
         """What to say of PEs that wait for ever; one whose sender is done is nearest the cause."""
@@ -199,4 +220,4 @@ def _width(i: Instruction) -> int:
     return max(i.time.issues, *(getattr(x, "elements", None) or 1 for x in held))
 
 
-__all__ = ["Work"]
+__all__ = ["WordByWord", "Work"]

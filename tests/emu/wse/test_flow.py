@@ -165,3 +165,21 @@ def test_what_is_unread_and_who_waits() -> None:
     p.task("more", [ops.copy(p.buffers["x"][:], ops.receive("red"))], np.s_[0, 2], start=True)
     with pytest.raises(verdict.Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"):
         ends(p, WSE3.at())
+
+
+def test_operations_that_feed_each_other_word_by_word() -> None:
+    """A ring of two whose words go round: the machine can, the trains say that they cannot."""
+    p = FabricProgram(2)
+    x = p.buffer("x", 6)
+    for name, at, away in (("red", 0, "east"), ("blue", 1, "west")):
+        back = "west" if away == "east" else "east"
+        p.route(name, np.s_[0, at], receive="ramp", send=away)
+        p.route(name, np.s_[0, 1 - at], receive=back, send="ramp")
+    on = ops.add(ops.send("red"), x[:4], ops.receive("blue"))
+    p.task("main", [ops.copy(ops.send("red"), x[:2]), on, ops.copy(x[:2], ops.receive("blue"))],
+           np.s_[0, 0], start=True)  # fmt: skip
+    p.task("main", [ops.add(ops.send("blue"), x[:], ops.receive("red"))], np.s_[0, 1], start=True)
+    e = encode(p, WSE3.at())
+    assert not simulate(e).stuck
+    flowed = flow.run(e, None, timed=True)
+    assert not flowed.exact and "PE (x=1, y=0) passes on color 'red' word by word" in flowed.why
