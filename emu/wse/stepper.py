@@ -18,6 +18,7 @@ from emu.wse import cycle_run, flow, verdict
 from emu.wse.cycle_profile import COUNTERS
 from emu.wse.encode import Encoded, encode
 from emu.wse.order import with_ends
+from emu.wse.phases import Phase, Tally, by_trains
 from emu.wse.program import FabricProgram
 
 PATHS = ("auto", "trains", "cycles")
@@ -43,6 +44,7 @@ class Run:
         None where not asked for.
       profile: cycles of each of `cycle_profile.COUNTERS`, `int[height, width]`; empty where not
         asked for.
+      phases: what each instruction took over all PEs; empty where not asked for.
       encoded: the priced program.
       stepped: the log of the cycle path, where it was taken.
     """
@@ -55,6 +57,7 @@ class Run:
     ends: np.ndarray
     links: np.ndarray | None
     profile: dict[str, np.ndarray]
+    phases: tuple[Phase, ...]
     encoded: Encoded
     stepped: cycle_run.Cycles | None
 
@@ -62,7 +65,8 @@ class Run:
 def run(
     program: FabricProgram, device: Device, data: Mapping[str, Any] | None = None, *,
     path: str = "auto", watch: Any = None, links: bool = False, profile: bool = False,
-    progress: Callable[[int], None] | None = None, limit_cycles: int = LIMIT_CYCLES,
+    phases: bool = False, progress: Callable[[int], None] | None = None,
+    limit_cycles: int = LIMIT_CYCLES,
 ) -> Run:  # fmt: skip
     """Runs a fabric program from cycle 0 until all is done.
 
@@ -72,9 +76,10 @@ def run(
       data: buffer name to its content, `[height, width, elements]` or what broadcasts to it; None
         runs the clock alone, without values.
       path: `"auto"`, or one of the two by name.
-      watch: places whose every dispatch and issue the cycle path logs.
+      watch: places of which the cycle path logs what each thread does in every cycle.
       links: count the wavelets on every link.
       profile: count what every PE does in each cycle; only stepping tells, so it takes that path.
+      phases: count what each instruction takes over all PEs.
       progress: called with the cycle reached from time to time.
       limit_cycles: stepping goes no further.
 
@@ -93,13 +98,14 @@ def run(
     if path != "cycles":
         why = _not_straight(encoded)
         if not why:
-            flowed = flow.run(encoded, data, timed=True)
+            traced = np.arange(program.width * program.height) if phases else None
+            flowed = flow.run(encoded, data, timed=True, traced=traced)
             if flowed.exact:
-                return _from_trains(encoded, flowed, links)
+                return _from_trains(encoded, flowed, links, phases)
             why = flowed.why
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
-    return _stepped(encoded, data, why, watch, (links, profile), progress,
+    return _stepped(encoded, data, why, watch, (links, profile, phases), progress,
                     limit_cycles)  # fmt: skip
 
 
@@ -109,38 +115,47 @@ def _not_straight(encoded: Encoded) -> str:
     return "it has switches, merges, microthreads or tasks that start one another"
 
 
-def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool) -> Run:
+def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool, phases: bool) -> Run:
     assert flowed.ends is not None and flowed.stamps is not None
+    found: tuple[Phase, ...] = ()
+    if phases:
+        assert flowed.dispatches is not None
+        found = by_trains(encoded, flowed.dispatches)
     return Run(int(flowed.ends.max()), "trains", "", flowed.values, flowed.stamps, flowed.ends,
-               flowed.links if links else None, {}, encoded, None)  # fmt: skip
+               flowed.links if links else None, {}, found, encoded, None)  # fmt: skip
 
 
 def _stepped(
     encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any,
-    counted: tuple[bool, bool], progress: Callable[[int], None] | None, limit_cycles: int,
+    counted: tuple[bool, bool, bool], progress: Callable[[int], None] | None, limit_cycles: int,
 ) -> Run:  # fmt: skip
     shape = encoded.program.shape
-    logged = np.zeros(shape, bool)
+    links, profile, phases = counted
+    traced = np.zeros(shape, bool)
     if watch is not None:
-        logged[watch] = True
-    if data is not None and not encoded.straight:
-        logged[:] = True  # the order of tasks and of merged streams is a matter of time
-    stepped = cycle_run.run(encoded, watch=np.flatnonzero(logged),
-                            profile=any(counted), progress=progress,
-                            limit_cycles=limit_cycles)  # fmt: skip
+        traced[watch] = True
+    # The order of tasks and of merged streams is a matter of time.
+    ordered = data is not None and not encoded.straight
+    tally = Tally(encoded) if phases else None
+    stepped = cycle_run.run(
+        encoded, watch=np.arange(traced.size) if ordered else None, traced=np.flatnonzero(traced),
+        profile=links or profile, listen=tally.hear if tally else None, progress=progress,
+        limit_cycles=limit_cycles,
+    )  # fmt: skip
     verdict.check(encoded, stepped)
     values: dict[str, np.ndarray] = {}
     if data is not None:
         values = flow.run(encoded, data, timed=False, **_order(encoded, stepped)).values
     state = stepped.state
     stamps = {name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)}
-    links, profile = None, {}
-    if stepped.counters is not None:
-        links = stepped.counters["links"].reshape(5, *shape) if counted[0] else None
-        rows = zip(COUNTERS, stepped.counters["pes"], strict=True)
-        profile = {name: row.reshape(shape) for name, row in rows} if counted[1] else {}
-    return Run(stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape), links,
-               profile, encoded, stepped)  # fmt: skip
+    counters = stepped.counters or {}
+    rows = zip(COUNTERS, counters["pes"], strict=True) if profile else ()
+    return Run(
+        stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape),
+        counters["links"].reshape(5, *shape) if links else None,
+        {name: row.reshape(shape) for name, row in rows}, tally.done() if tally else (), encoded,
+        stepped,
+    )  # fmt: skip
 
 
 def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]:
