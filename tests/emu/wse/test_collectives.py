@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3, arrival, arrival_out, ops, trees
+from emu.wse import WSE2, WSE3, arrival, arrival_out, ops, stepper, trees
 from emu.wse.auto_tree import auto
 from emu.wse.collectives import Line, broadcast, reduce
 from emu.wse.collectives.streams import fixed, turned
@@ -153,3 +153,37 @@ def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
         done = arrival.reduce(case.armed, case.count, case.what, w, turned=True)
         expected = arrival_out.multicast(done, case.count, case.what.root, w)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
+
+
+# --- whole lines of a wafer ---
+
+
+@pytest.mark.parametrize(
+    ("along", "words", "name"),
+    [
+        ("x", 7, "two-tree"), ("y", 40, "two-tree"),
+        pytest.param("x", 256, "two-tree", marks=pytest.mark.slow),
+        pytest.param("y", 256, "chain", marks=pytest.mark.slow),
+        pytest.param("x", 30, "binary", marks=pytest.mark.slow),
+        pytest.param("y", 30, "two-phase", marks=pytest.mark.slow),
+        pytest.param("x", 2, "star", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_whole_line_of_the_wafer(along: str, words: int, name: str) -> None:
+    """A row of 755 PEs or a column of 1,170: all-reduce by every kind of tree."""
+    device, w = fabric(WSE3)
+    pes = int(device.grid_width if along == "x" else device.grid_height)
+    tree = {
+        "two-tree": trees.two_tree(pes, 27), "chain": trees.chain(pes), "star": trees.star(pes),
+        "binary": trees.binary(pes), "two-phase": trees.two_phase(pes, 30),
+    }[name]  # fmt: skip
+    program = FabricProgram(*((pes, 1) if along == "x" else (1, pes)))
+    line = Line(program, along)
+    all_reduce(line, program.buffer("x", words)[:], tree).declare(program, "main", start=True)
+    got = stepper.run(program, device, path="cycles").ends.reshape(-1)
+    done = arrival.reduce(
+        np.zeros((1, pes, 1), np.int64), np.array(words).reshape(1, 1, 1), tree, w, turned=True
+    )
+    expected = arrival_out.multicast(done, np.array(words).reshape(1, 1, 1), tree.root, w)
+    late = got.max() - expected.max()
+    assert 0 <= late <= (tree.depth * w.link_words if name in MEETING else 0)
