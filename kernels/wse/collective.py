@@ -6,7 +6,8 @@ import jax
 from jax import lax
 
 from emu.wse import fill, multicast, reduce, sram_tile, trees
-from kernels.wse.mapping import line_groups
+from emu.wse.laws import words
+from kernels.wse.mapping import line_groups, meet_in_the_middle
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = "float32") -> jax.Array:
@@ -34,17 +35,21 @@ def all_reduce(
 ) -> jax.Array:
     """Sum or max of `x` along `axis` on every PE of each group, in the tile of `x`.
 
-    Chains run inward from both sides, so the sum is in the middle after about `sqrt(P)` dependent
-    stages, and half a line away from everybody.
+    Short vectors meet in the middle: chains run inward from both sides, so the sum is there after
+    about `sqrt(P)` dependent stages, and half a line away from everybody. A root in the middle
+    takes four streams and sends two, so long vectors go to the first PE, which takes two and sends
+    one.
     """
     size = group or lax.axis_size(axis)
     if size == 1:
         return x
-    tree = trees.two_tree(size, line_groups(size))
+    groups = line_groups(size)
+    if meet_in_the_middle(size, int(words(x.size, x.dtype))):
+        tree = trees.two_tree(size, groups)
+    else:
+        tree = trees.two_phase(size, -(-size // groups))
     x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
-    return multicast(
-        x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False
-    )  # fmt: skip
+    return multicast(x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False)
 
 
 __all__ = ["all_reduce", "reduce_to_first", "zeros"]

@@ -9,12 +9,15 @@ from typing import Any
 from emu.datasheet import Device
 from emu.wse.laws import map_cycles, precision, words
 from emu.wse.wires import call_cycles, wires
-from kernels.wse.mapping import HeadMap, LayerMap, line_groups
+from kernels.wse.mapping import HeadMap, LayerMap, line_groups, meet_in_the_middle
 
 
 def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
-    """Sum of float32 `elements` over `pes` into the middle, and the multicast back."""
+    """Sum of float32 `elements` over `pes`, on all of them."""
     groups, w, fabric = line_groups(pes), int(words(elements, "float32")), wires(device)
+    if not meet_in_the_middle(pes, w):
+        back = w + fabric.gap_cycles + int(fabric.latency(pes - 1))
+        return reduce_cycles(device, pes, elements) + back
     size = -(-pes // groups)
     levels = [(size // 2, 1)] + [(groups // 2, size)] * (groups > 1)
     # At every level the root adds two streams, then it sends to two sides.

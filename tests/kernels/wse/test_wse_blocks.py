@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emu import Known, Program
-from emu.wse import WSE3, multicast
+from emu.wse import WSE3, multicast, reduce, trees
 from kernels.wse.attention import attend, normalise_heads
 from kernels.wse.blocks import gemv, rms_norm, swiglu
 from kernels.wse.collective import all_reduce, reduce_to_first
@@ -55,17 +55,28 @@ def test_two_phases_are_quicker_than_one_chain() -> None:
     assert clock.end_ticks == ends + 7 * 7 + 7 * (5 + 2 * 8) + 1 < ends + 1 + 7 * 63
 
 
-def test_the_middle_is_half_as_far() -> None:
-    """Both ways inward and out again: quicker than to the first PE and back."""
-    x = jax.ShapeDtypeStruct((64, 1), jnp.dtype("float32"))
+@pytest.mark.parametrize("pes", [16, 64, 200])
+def test_all_reduce_takes_the_quicker_way(pes: int) -> None:
+    """Through the middle, which is half as far, or to the first PE, which takes fewer streams."""
 
     def first(x: jax.Array) -> jax.Array:
         x = reduce_to_first(x, "row")
         return multicast(x, x, axis="row", call=False)
 
-    there = Program(lambda x: all_reduce(x, "row"), {"row": 64}, (("row",),))
-    back = Program(first, {"row": 64}, (("row",),))
-    assert there.read(WAFER, x).end_ticks < 0.8 * back.read(WAFER, x).end_ticks
+    def middle(x: jax.Array) -> jax.Array:
+        tree = trees.two_tree(pes, line_groups(pes))
+        x = reduce(x, x, axis="row", tree=tree)
+        return multicast(x, x, axis="row", root=tree.root, call=False)
+
+    def cycles(kernel: Any, words: int) -> int:
+        x = jax.ShapeDtypeStruct((pes, words), jnp.dtype("float32"))
+        return Program(kernel, {"row": pes}, (("row",),)).read(WAFER, x).end_ticks
+
+    chosen = {n: cycles(lambda x: all_reduce(x, "row"), n) for n in (1, pes // 2, pes, 4 * pes)}
+    for n, taken in chosen.items():
+        assert taken in (both := [cycles(first, n), cycles(middle, n)])
+        assert taken <= 1.1 * min(both)  # the rule is a rule of thumb near where they cross
+    assert chosen[1] < 0.95 * cycles(first, 1) and chosen[4 * pes] < 0.8 * cycles(middle, 4 * pes)
 
 
 def test_gemv_sums_over_rows() -> None:
