@@ -83,7 +83,7 @@ def step(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, dict[str, 
         up = router.leave_queues(shape, tab, before)
         # What a data task took from its queue makes room from the next cycle on.
         go = router.forward(shape, tab, before | {"in_held": start["in_held"]}, routes)
-        go, up = once(go, up)
+        go, up = once(tab["on"], go, up)
         s |= router.two_arrivals(shape, start, routes | {"table": tab["receive"]}, came, t)
         # Counts change by what leaves and what enters; every decision above saw the start.
         s = exchange(shape, s, words)

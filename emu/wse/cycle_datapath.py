@@ -46,7 +46,7 @@ def issue(
         moved.append(words)
     issues = Rows(longest_ago(ready, s.get("thread_last")))
     words = where(issues, Rows(moved), jnp.int8(0))
-    issues, words = once(issues, words)
+    issues, words = once(tab["on"], issues, words)
     left = s["thread_left"] - words.astype(jnp.int32)
     done = issues & left.same(0)
     stalls = {"lost": Rows(ready) & ~issues}

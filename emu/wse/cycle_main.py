@@ -67,7 +67,7 @@ def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     vector = i["kind"] == VECTOR
     for u in range(1, shape.threads):  # a busy microthread stalls the main thread
         due &= ~(vector & (i["thread"] == u) & s["thread_on"][u])
-    due, starts = once(due, due & vector)
+    due, starts = once(tab["on"], due, due & vector)
     s = _start(shape, s, i, starts, t)
     synchronous = starts & (i["thread"] == 0)
     cycles = jnp.where(starts, shape.async_cycles, i["setup"])

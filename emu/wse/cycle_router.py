@@ -11,7 +11,7 @@ from emu.wse.cycle_main import State, Tables
 from emu.wse.encode import NONE
 from emu.wse.layout import Shape
 from emu.wse.program import OPPOSITE, RAMP
-from emu.wse.rows import Rows, turned, where
+from emu.wse.rows import Rows, apart, where
 
 TYPE_MASK = (1 << TYPE_BITS) - 1
 
@@ -28,17 +28,19 @@ def arrive(shape: Shape, s: State) -> tuple[State, Any, Any]:
 
 def _from_side(x: Any, side: int, shape: Shape) -> Any:
     """Each PE's neighbour's entry; what wraps round is never sent, as no route leaves the grid."""
-    return turned(x, {0: shape.width, 1: -1, 2: -shape.width, 3: 1}[side])
+    return jnp.roll(x, {0: shape.width, 1: -1, 2: -shape.width, 3: 1}[side])
 
 
-def _across(rows: dict[int, Any], side: int, shape: Shape, bits: int = 1) -> dict[int, Any]:
+def _across(
+    on: Any, rows: dict[int, Any], side: int, shape: Shape, bits: int = 1
+) -> dict[int, Any]:
     """`_from_side` of several arrays of `bits` bits, by color: packed, so that one copy does."""
     if not rows:
         return {}
     packed = functools.reduce(
         jnp.bitwise_or, (x.astype(jnp.int32) << (bits * n) for n, x in enumerate(rows.values()))
     )
-    packed = _from_side(packed, side, shape)
+    packed = apart(on, lambda x: _from_side(x, side, shape), packed)
     mask = (1 << bits) - 1
     return {c: packed >> (bits * n) & mask for n, c in enumerate(rows)}
 
@@ -128,7 +130,7 @@ def forward(shape: Shape, tab: Tables, s: State, r: dict[str, Any]) -> Rows:
         heard = {c: _channel_from(shape, c, OPPOSITE[side]) for c in range(shape.colors)
                  if side in shape.sides[c]}  # fmt: skip
         free = {c: r["free"][x] for c, x in heard.items() if x is not None}
-        room[side] = {c: x == 1 for c, x in _across(free, side, shape).items()}
+        room[side] = {c: x == 1 for c, x in _across(tab["on"], free, side, shape).items()}
     room[RAMP] = dict(enumerate(s["in_held"] < tab["in_cap"]))
     open_ = []
     for c in range(shape.colors):
@@ -158,7 +160,7 @@ def leave_queues(shape: Shape, tab: Tables, s: State) -> Rows:
 def move(shape: Shape, tab: Tables, s: State, r: dict[str, Any], go: Any, up: Any, t: Any) -> State:
     """Wavelets leave (`go` routers, `up` output queues) and enter what is next."""
     i8 = jnp.int8
-    sent, kind = _sent(shape, r, go)
+    sent, kind = _sent(shape, tab["on"], r, go)
     leaves, enters, kinds = [], [], []
     for x, (c, direction) in enumerate(shape.channels):
         leaves.append(go[c] if r["takes"] is None else go[c] & r["takes"][x])
@@ -193,16 +195,16 @@ def move(shape: Shape, tab: Tables, s: State, r: dict[str, Any], go: Any, up: An
     return s | out
 
 
-def _sent(shape: Shape, r: dict[str, Any], go: Rows) -> tuple[Any, Any]:
+def _sent(shape: Shape, on: Any, r: dict[str, Any], go: Rows) -> tuple[Any, Any]:
     """By side and color, what each router's neighbour there sends it, and the wavelets' kinds."""
     sent, kind = {}, {}
     for side in range(RAMP):
         colors = [c for c in range(shape.colors) if OPPOSITE[side] in shape.sides[c]]
         leaving = {c: go[c] & ((r["send"][c] >> OPPOSITE[side] & 1) == 1) for c in colors}
-        sent[side] = _across(leaving, side, shape)
+        sent[side] = _across(on, leaving, side, shape)
         if shape.control:
             heads = {c: r["head"][c] for c in colors}
-            kind[side] = _across(heads, side, shape, bits=TYPE_BITS)
+            kind[side] = _across(on, heads, side, shape, TYPE_BITS)
     return sent, kind
 
 

@@ -130,7 +130,7 @@ def run(
 
 def _apart(x: np.ndarray) -> Any:
     """A table on the device, row by row: `[rows, n]` as `Rows`, `[positions, rows, n]` a tuple."""
-    if x.ndim < 2:
+    if np.ndim(x) < 2:
         return jnp.asarray(x)
     rows = [_apart(row) for row in x]
     return Rows(rows) if x.ndim == 2 else tuple(rows)

@@ -137,7 +137,7 @@ def tables(e: Encoded, shape: Shape) -> dict[str, np.ndarray]:
     flat = lambda x: np.stack(x).reshape(len(x), n)  # noqa: E731
     entry = e.entry.reshape(len(e.entry), n)
     entry = np.pad(entry, ((0, shape.tasks - len(entry)), (0, 0)), constant_values=NONE)
-    out = {"entry": entry, **_instruction_tables(e, shape.instructions)}
+    out = {"on": np.bool_(True), "entry": entry, **_instruction_tables(e, shape.instructions)}
     if colors:
         d = e.device
         depth, latency = _channel_depths(e, shape, colors)

@@ -108,16 +108,25 @@ def zeros(rows: int, n: int, dtype: Any) -> Rows:
     return Rows(jnp.zeros(n, dtype) for _ in range(rows))
 
 
-def once(*x: Any) -> Any:
-    """The same arrays, worked out once: XLA would work them out again wherever they are used."""
-    return lax.optimization_barrier(x)
+def apart(on: Any, f: Callable[..., Any], *x: Any) -> Any:
+    """`f(*x)`, worked out by itself and once.
+
+    XLA fuses what it can and then works the same values out again in every fusion that reads them;
+    a branch is what it does not look into.
+
+    Args:
+      on: `bool[]` that is true, which the compiler cannot know.
+      f: what to work out.
+      x: its operands.
+    """
+    shapes = jax.eval_shape(f, *x)
+    nothing = lambda *_: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)  # noqa: E731
+    return lax.cond(on, f, nothing, *x)
 
 
-def turned(x: Any, by: int) -> Any:
-    """`jnp.roll(x, by)` by two plain copies, which XLA would else fuse into a branch an element."""
-    by %= x.shape[0]
-    tail, head = once(x[x.shape[0] - by :], x[: x.shape[0] - by])
-    return once(jnp.concatenate([tail, head]))[0]
+def once(on: Any, *x: Any) -> Any:
+    """The same arrays, worked out by themselves and once."""
+    return apart(on, lambda *y: y, *x)
 
 
-__all__ = ["Rows", "once", "turned", "where", "zeros"]
+__all__ = ["Rows", "apart", "once", "where", "zeros"]
