@@ -1,7 +1,8 @@
 """A traced core's timeline as Trace Event JSON, which the Perfetto UI and chrome://tracing open.
 
-One track per engine and DMA queue, one for each state such as throttling, one for the critical
-path, and a counter per memory space with the bytes in use.
+A core has one track per engine and DMA queue, one for each state such as throttling, one for the
+critical path, and a counter per memory space with the bytes in use. `complete`, `instant`, `names`
+and `document` make traces of other things.
 """
 
 import json
@@ -48,10 +49,16 @@ def trace(
     body += _counters(tiles, tick_hz)
     body.sort(key=lambda b: (b["ts"], b["tid"]))
     used = {b["tid"] for b in body if b["ph"] == "X"}
+    head = names(process, {t: i for t, i in track.items() if i in used})
+    return document(process, tick_hz, [*head, *body])
+
+
+def document(process: str, tick_hz: int, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """A trace of events in the order given."""
     return {
         "displayTimeUnit": "ns",
         "otherData": {"process": process, "tick_hz": tick_hz},
-        "traceEvents": [*_names(process, {t: i for t, i in track.items() if i in used}), *body],
+        "traceEvents": events,
     }
 
 
@@ -71,18 +78,28 @@ def _ns(ticks: int, tick_hz: int) -> int:
     return ticks * _NS // tick_hz
 
 
-def _event(phase: str, name: str, tid: int, ns: int, **more: Any) -> dict[str, Any]:
-    return {"ph": phase, "pid": _PID, "tid": tid, "name": name, "ts": ns / 1000, **more}
+def _event(
+    phase: str, name: str, tid: int, ns: int, pid: int = _PID, **more: Any
+) -> dict[str, Any]:  # fmt: skip
+    return {"ph": phase, "pid": pid, "tid": tid, "name": name, "ts": ns / 1000, **more}
 
 
-def _complete(
-    name: str, tid: int, tick_hz: int, start: int, end: int, args: dict[str, Any]
-) -> dict[str, Any]:
+def complete(
+    name: str, tid: int, tick_hz: int, start: int, end: int, args: dict[str, Any], pid: int = _PID
+) -> dict[str, Any]:  # fmt: skip
+    """A slice from tick `start` to tick `end` of a track."""
     begin, stop = _ns(start, tick_hz), _ns(end, tick_hz)
     dur = (stop - begin) / 1000
     while begin / 1000 + dur > stop / 1000:  # readers add the two; no sum may pass the next start
         dur = math.nextafter(dur, 0)
-    return _event("X", name, tid, begin, dur=dur, args=args)
+    return _event("X", name, tid, begin, pid, dur=dur, args=args)
+
+
+def instant(
+    name: str, tid: int, tick_hz: int, at: int, args: dict[str, Any], pid: int = _PID
+) -> dict[str, Any]:  # fmt: skip
+    """A mark on a track."""
+    return _event("i", name, tid, _ns(at, tick_hz), pid, s="t", args=args)
 
 
 def _span(e: Event, tid: int, tick_hz: int) -> dict[str, Any]:
@@ -90,12 +107,12 @@ def _span(e: Event, tid: int, tick_hz: int) -> dict[str, Any]:
     if is_instruction(e):
         args |= {"done_ticks": e.done, "ready_ticks": e.ready, "where": e.where}
         args |= {"waited_for": e.cause}
-    return _complete(e.name, tid, tick_hz, e.start, e.end, args)
+    return complete(e.name, tid, tick_hz, e.start, e.end, args)
 
 
 def _stretch(s: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
     args = {"engine": s.event.engine, "where": s.event.where, "waited_for": s.event.cause}
-    return _complete(s.event.name, tid, tick_hz, s.start, s.end, args)
+    return complete(s.event.name, tid, tick_hz, s.start, s.end, args)
 
 
 def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
@@ -115,11 +132,15 @@ def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
     return out
 
 
-def _names(process: str, track: dict[str, int]) -> list[dict[str, Any]]:
+def names(process: str, track: dict[str, int], pid: int = _PID) -> list[dict[str, Any]]:
+    """What a process and its tracks, `{name: id}`, are called and the order they are shown in."""
+
     def meta(what: str, tid: int, **args: Any) -> dict[str, Any]:
-        return {"ph": "M", "pid": _PID, "tid": tid, "name": what, "args": args}
+        return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": args}
 
     out = [meta("process_name", _PID, name=process)]
+    if pid != _PID:
+        out.append(meta("process_sort_index", _PID, sort_index=pid))
     for name, tid in track.items():
         out += [meta("thread_name", tid, name=name), meta("thread_sort_index", tid, sort_index=tid)]
     return out
