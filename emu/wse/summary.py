@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from emu.wse.cycle_profile import OVERLAPPING, STATES
+from emu.wse.phases import Phase
 from emu.wse.program import DIRECTIONS, RAMP
 from emu.wse.routing import static_routes
 from emu.wse.stepper import Run
@@ -72,14 +73,35 @@ def longest_route(run: Run) -> tuple[int, str] | None:
     return max(found, default=None)
 
 
+def stamps(run: Run) -> dict[str, dict[str, int]]:
+    """The first and the last cycle, over all PEs, in which each stamp was read."""
+    read = {name: t[t >= 0] for name, t in run.stamps.items()}
+    return {name: {"first": int(t.min()), "last": int(t.max())} for name, t in read.items()
+            if len(t)}  # fmt: skip
+
+
+def merged(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """Phases of one task that read alike as one: PEs in other places may have code of their own."""
+    alike: dict[tuple[str, str, int], list[Phase]] = {}
+    for p in phases:
+        alike.setdefault((p.task, p.what, p.thread), []).append(p)
+    out = []
+    for many in alike.values():
+        add = lambda name: sum(getattr(p, name) for p in many)  # noqa: E731
+        out.append(dataclasses.replace(
+            many[0], times=add("times"), last_cycle=max(p.last_cycle for p in many),
+            datapath_cycles=add("datapath_cycles"), spent_cycles=add("spent_cycles"),
+        ))  # fmt: skip
+    return tuple(out)
+
+
 def as_json(run: Run) -> dict[str, Any]:
     """All of it, and the phases, as plain data."""
     out: dict[str, Any] = {
         "cycles": run.cycles, "path": run.path, "why": run.why,
         "pes": {"width": run.ends.shape[1], "height": run.ends.shape[0]},
         "phases": [dataclasses.asdict(p) for p in run.phases],
-        "stamps": {name: {"first": int(t[t >= 0].min(initial=np.iinfo(np.int64).max)),
-                          "last": int(t.max())} for name, t in run.stamps.items() if (t >= 0).any()},
+        "stamps": stamps(run),
     }  # fmt: skip
     if run.profile:
         out |= {"pe_cycles": pe_cycles(run), "stalls": stalls(run)}
@@ -93,5 +115,6 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 __all__ = [
-    "Link", "as_json", "links", "longest_route", "pe_cycles", "stalls", "wavelet_hops",
+    "Link", "as_json", "links", "longest_route", "merged", "pe_cycles", "stalls", "stamps",
+    "wavelet_hops",
 ]  # fmt: skip
