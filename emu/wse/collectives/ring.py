@@ -18,15 +18,32 @@ from emu.wse.ops import Buffer, Memory, Vector, copy, receive, send
 Step = tuple[Memory, Callable[[ops.Fabric], Vector]]  # what is sent, and what takes what comes
 
 
-def shift(line: Line, dst: Memory, x: Memory, prefix: str, by: int = 1) -> Code:
-    """Place `i` of the ring gets in `dst` the `x` of place `i - by`, `by` being 1 or -1."""
+def shift(
+    line: Line, dst: Memory, x: Memory, prefix: str, by: int = 1, *,
+    threads: tuple[int, int] | None = None, activate: str | None = None,
+) -> Code:  # fmt: skip
+    """Place `i` of the ring gets in `dst` the `x` of place `i - by`, `by` being 1 or -1.
+
+    Args:
+      line: of PEs; all hold `dst` and `x`.
+      dst, x: apart from one another.
+      prefix: of the names of its colors.
+      by: how far.
+      threads: microthreads of the send and of the receive, which then go on beside the main thread
+        and each other; None is one after the other on the main thread.
+      activate: with threads, the task that the receive's end activates.
+    """
     if by not in (1, -1):
         raise LimitExceeded(f"shift: by is {by}, must be 1 or -1; shift again for more")
+    if activate is not None and threads is None:
+        raise LimitExceeded(f"shift: activates '{activate}' but runs on the main thread; give it "
+                            "threads, or go on behind it")  # fmt: skip
+    sends, takes = threads or (None, None)
 
     def steps(place: int) -> list[Step]:
-        return [(x, lambda stream: copy(dst, stream))]
+        return [(x, lambda stream: copy(dst, stream, thread=takes, activate=activate))]
 
-    return _around(line, prefix, by, steps)
+    return _around(line, prefix, by, steps, sends)
 
 
 def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code:
@@ -58,7 +75,10 @@ def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code
     return _around(line, prefix, 1, steps)
 
 
-def _around(line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]]) -> Code:
+def _around(
+    line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]],
+    thread: int | None = None,
+) -> Code:  # fmt: skip
     """Steps in which every PE sends to the next place of the ring and takes from the one before."""
     pes = line.pes
     position = places(pes).tolist()
@@ -73,17 +93,18 @@ def _around(line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]]
     for place in range(pes):
         here, before = position[place], position[(place - by) % pes]
         first = (place * by) % pes % 2 == 0
-        made = tuple(_operations(steps(place), laid, here, before, first))
+        made = tuple(_operations(steps(place), laid, here, before, first, thread))
         alike.setdefault(made, []).append(here)
     return code(line.program, [(line.at(at), made) for made, at in alike.items()])
 
 
 def _operations(
-    steps: list[Step], laid: Streams, here: int, before: int, sends_first: bool
-) -> list[ops.Op]:
+    steps: list[Step], laid: Streams, here: int, before: int, sends_first: bool,
+    thread: int | None,
+) -> list[ops.Op]:  # fmt: skip
     out: list[ops.Op] = []
     for x, take in steps:
-        both = [copy(send(laid.color[here], x.elements), x),
+        both = [copy(send(laid.color[here], x.elements), x, thread=thread),
                 take(receive(laid.color[before], x.elements))]  # fmt: skip
         out += both if sends_first else both[::-1]
     return out

@@ -161,7 +161,8 @@ def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
 @pytest.mark.parametrize(
     ("along", "words", "name"),
     [
-        ("x", 7, "two-tree"), ("y", 40, "two-tree"),
+        ("x", 7, "two-tree"),
+        pytest.param("y", 40, "two-tree", marks=pytest.mark.slow),
         pytest.param("x", 256, "two-tree", marks=pytest.mark.slow),
         pytest.param("y", 256, "chain", marks=pytest.mark.slow),
         pytest.param("x", 30, "binary", marks=pytest.mark.slow),

@@ -67,6 +67,25 @@ def test_shift(sheet: Any, by: int, count: int) -> None:
         assert got.ends[row, line].tolist() == expected.tolist(), case
 
 
+def test_shift_on_microthreads_sends_and_takes_at_once() -> None:
+    """WSE-3, in cycles: 4 to set up, then 1 + 2 ramps + 2 hops of 2 to the datapath of the next.
+
+    Even places dispatch their send in cycle 1, so that the first word is taken in cycle 5 + 9 and
+    the eighth in 21, and the task starts in the next one; odd places dispatch the receive before.
+    """
+    device, program = WSE3.at(), FabricProgram(6)
+    x, y = program.buffer("x", 8)[:], program.buffer("y", 8)[:]
+    begins = code(program, [(np.s_[:, :], [ops.Code(1)])])
+    moves = shift(Line(program), y, x, "s", threads=(1, 2), activate="on")
+    (begins + moves).declare(program, "main", start=True)
+    program.task("on", [ops.Stamp("on")])
+    stamps = stepper.run(program, device, path="cycles").stamps["on"][0]
+    late = int(device.async_cycles)
+    nearer = 2  # a hop less, where the ring turns round: from PE 1 to 0 and from 4 to 5
+    # the ring visits PEs 0, 2, 4, 5, 3, 1: those at odd places send to PEs 4, 3 and 0
+    assert stamps.tolist() == [22 - nearer + late, 22, 22, 22 + late, 22 + late, 22 - nearer]
+
+
 @pytest.mark.parametrize("count", [few, many])
 @SHEETS
 def test_ring_all_reduce(sheet: Any, count: int) -> None:
