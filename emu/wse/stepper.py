@@ -22,6 +22,7 @@ from emu.wse.phases import Phase, Tally, by_trains
 from emu.wse.program import FabricProgram
 
 PATHS = ("auto", "trains", "cycles")
+ASKED = "stepping was asked for"
 LIMIT_CYCLES = 10_000_000
 
 
@@ -90,7 +91,7 @@ def run(
     if path not in PATHS:
         raise LimitExceeded(f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}")
     encoded = encode(program, device)
-    why = "stepping was asked for"
+    why = ASKED
     if path == "trains" and (profile or watch is not None):
         raise LimitExceeded("stepper: a profile or log needs path='cycles', is 'trains'")
     if path == "auto" and (profile or watch is not None):
@@ -166,4 +167,4 @@ def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]
     return {"order": order, "merges": stepped.merges}
 
 
-__all__ = ["NotTrains", "PATHS", "Run", "run"]
+__all__ = ["ASKED", "NotTrains", "PATHS", "Run", "run"]
