@@ -1,7 +1,7 @@
 """Collectives as fabric programs, stepped cycle by cycle: when they arrive is what formulas say."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,19 @@ def test_broadcast_reaches_every_pe_when_the_formula_says(sheet: Any, count: int
 # --- reduce ---
 
 
-@pytest.mark.parametrize("count", [few, many])
-@pytest.mark.parametrize("name", NAMED)
+def named(count: int, names: Iterable[str]) -> list[tuple[str, Case]]:
+    """As many cases of each tree."""
+    return [(name, case) for name in names for case in drawn(count, NAMED[name], count)]
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [(tuple(NAMED), 8), *(pytest.param((n,), 400, marks=pytest.mark.slow) for n in NAMED)],
+    ids=["few of each", *NAMED],
+)
 @SHEETS
 def test_reduce_with_turned_routes_ends_when_the_formula_says(
-    sheet: Any, name: str, count: int
+    sheet: Any, names: tuple[str, ...], count: int
 ) -> None:
     """Or, where a stream that waits stands on links that others still use, a few cycles later.
 
@@ -81,16 +89,16 @@ def test_reduce_with_turned_routes_ends_when_the_formula_says(
     to it hold `link_words`.
     """
     device, w = fabric(sheet)
-    cases = drawn(count, NAMED[name], count)
+    told, cases = zip(*named(count, names), strict=True)
     got = run(cases, lambda line, x, tree: reduce(line, x, tree, "r"), device, path="cycles")
     exact = 0
-    for row, case in enumerate(cases):
+    for row, (name, case) in enumerate(zip(told, cases, strict=True)):
         root = case.what.root
         expected = arrival.reduce(case.armed, case.count, case.what, w, turned=True)[0, root, 0]
         late = got.ends[row, root] - expected
         assert 0 <= late <= (2 * w.link_words if name in MEETING else 0), case
         exact += int(late == 0)
-    assert exact >= 0.5 * count
+    assert exact >= 0.5 * len(cases)
 
 
 @SHEETS

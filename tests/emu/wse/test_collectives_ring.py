@@ -154,7 +154,10 @@ def rectangle(
     return stepper.run(program, device, path="cycles").ends[inside]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (4, 1), (5, 7)])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(1, 1), (5, 7), *(pytest.param(*s, marks=pytest.mark.slow) for s in ((1, 5), (4, 1)))],
+)
 @SHEETS
 def test_broadcast_over_a_rectangle_is_one_stream(sheet: Any, rows: int, columns: int) -> None:
     device, w = fabric(sheet)
@@ -165,7 +168,7 @@ def test_broadcast_over_a_rectangle_is_one_stream(sheet: Any, rows: int, columns
         assert got.tolist() == expected.tolist()
 
 
-@SHEETS
+@pytest.mark.parametrize("sheet", [pytest.param(WSE2, marks=pytest.mark.slow), WSE3])
 def test_reduce_over_a_rectangle(sheet: Any) -> None:
     """Rows and then the roots' column; or one chain to and fro through all PEs."""
     device, w = fabric(sheet)

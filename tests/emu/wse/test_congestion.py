@@ -15,7 +15,9 @@ SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
 Stream = tuple[int, int]  # from and to which PE of a row
 
 
-def ends(device: Any, streams: dict[str, Stream], words: int, late: int = 0) -> dict[str, int]:
+def ends(
+    device: Any, streams: dict[str, Stream], words: int, late: int = 0, only: str = ""
+) -> dict[str, int]:
     """When the receivers of streams along a row of 5 PEs are done; color `b` starts late."""
     program = FabricProgram(5)
     x, y = program.buffer("x", words)[:], program.buffer("y", words)[:]
@@ -26,19 +28,18 @@ def ends(device: Any, streams: dict[str, Stream], words: int, late: int = 0) -> 
         for between in range(begin + step, end, step):
             program.route(color, np.s_[0, between], receive=back, send=on)
         program.route(color, np.s_[0, end], receive=back, send="ramp")
-        waits = [Code(late)] if late and color == "b" else []
-        program.task("send", [*waits, copy(send(color), x)], np.s_[0, begin], start=True)
-        program.task("take", [copy(y, receive(color))], np.s_[0, end], start=True)
+        waits = [Code(1 + late if color == "b" else 1)]
+        there = only in ("", color)
+        sends, takes = [copy(send(color), x)], [copy(y, receive(color))]
+        program.task("send", waits + there * sends, np.s_[0, begin], start=True)
+        program.task("take", waits[:1] + there * takes, np.s_[0, end], start=True)
     run = stepper.run(program, device, path="cycles")
     return {color: int(run.ends[0, end]) for color, (_, end) in streams.items()}
 
 
 def apart(device: Any, streams: dict[str, Stream], words: int, late: int = 0) -> dict[str, int]:
     """The same, each alone."""
-    out = {}
-    for color, stream in streams.items():
-        out |= ends(device, {color: stream}, words, late)
-    return out
+    return {c: ends(device, streams, words, late, only=c)[c] for c in streams}
 
 
 @pytest.mark.parametrize("words", [2, 8, 50, 200])
