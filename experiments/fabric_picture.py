@@ -1,0 +1,116 @@
+"""A stepped fabric program over the wafer, drawn: what PEs did, and how much links carried."""
+
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
+
+from emu.wse.program import DIRECTIONS  # noqa: E402
+from emu.wse.stepper import Run  # noqa: E402
+
+LINES = 4  # rows or columns, up to which curves say more than colors
+STATES = ("datapath", "waiting for wavelets", "queue full")
+Panels = dict[str, tuple[np.ndarray, str, float]]  # title to map, unit, top of its scale (0: own)
+
+
+def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Writes `pes.png` and, if any wavelet moved, `links.png`."""
+    cycles = max(1, run.cycles)
+    pes: Panels = {}
+    for state in STATES:
+        if state in run.profile and run.profile[state].any():
+            pes[state] = (100 * run.profile[state] / cycles, "% of the cycles", 0)
+    pes["done at"] = (run.ends, "cycle", run.cycles)
+    head = f"{title} on {run.encoded.device.name}: {run.cycles:,} cycles (predicted, not measured)"
+    written = [_write(pes, f"{head}\nwhat PEs did", folder / "pes.png")]
+    if run.links is not None and run.links.any():
+        use = 100 * run.links / cycles
+        links: Panels = {
+            f"into the PE ({d})" if d == "ramp" else f"to the {d}": (of, "% of the cycles",
+                                                                    float(use.max()))
+            for d, of in zip(DIRECTIONS, use, strict=True) if of.any()
+        }  # fmt: skip
+        told = f"{head}\nwavelets on the links that leave each router"
+        written.append(_write(links, told, folder / "links.png"))
+    return written
+
+
+def _write(panels: Panels, title: str, path: pathlib.Path) -> pathlib.Path:
+    height, width = next(iter(panels.values()))[0].shape
+    if min(height, width) <= LINES:
+        figure = _curves(panels)
+    else:
+        figure = _maps(panels, height, width)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _curves(panels: Panels) -> Figure:
+    """One panel below the other, a curve per row (or column) of PEs."""
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(11, 0.9 + 1.7 * len(panels)), sharex=True, squeeze=False,
+        constrained_layout=True,
+    )  # fmt: skip
+    for ax, (name, (values, unit, top)) in zip(axes[:, 0], panels.items(), strict=True):
+        along_x = values.shape[1] >= values.shape[0]
+        rows = values if along_x else values.T
+        for at, row in enumerate(rows):
+            edges = np.arange(len(row) + 1) - 0.5
+            ax.stairs(row, edges, fill=len(rows) == 1, label=f"{'y' if along_x else 'x'} = {at}")
+        ax.set_title(name, loc="left", fontsize=10)
+        ax.set_ylabel(unit)
+        ax.set_ylim(0, 1.08 * (top or values.max() or 1))
+        ax.set_xlim(-0.5, rows.shape[1] - 0.5)
+        ax.grid(axis="y", alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        if len(rows) > 1:
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+        last = "x (0 is west)" if along_x else "y (0 is north)"
+    axes[-1, 0].set_xlabel(last)
+    return figure
+
+
+def _maps(panels: Panels, height: int, width: int) -> Figure:
+    """Maps with north up: below one another if they are wide, side by side if tall, else a grid."""
+    n = len(panels)
+    ratio = width / height
+    columns = 1 if ratio > 3 else n if ratio < 0.4 else 2 if n in (2, 4) else min(n, 3)
+    rows = -(-n // columns)
+    most = 9.5 if ratio > 3 else 3.4
+    tall = float(np.clip(most / ratio, 1.3, 5.0))
+    wide = float(np.clip(tall * ratio, 1.2, most))
+    size = (max(7, columns * (wide + 1.5)), 0.8 + rows * (tall + 0.8))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, constrained_layout=True
+    )  # fmt: skip
+    for ax, (name, (values, unit, top)) in zip(axes.flat, panels.items(), strict=False):
+        _map(ax, name, values, unit, top)
+    for ax in axes.flat[n:]:
+        ax.axis("off")
+    return figure
+
+
+def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None:
+    height, width = values.shape
+    even = 1 / 8 < width / height < 8
+    colors = plt.get_cmap("viridis").with_extremes(bad="#e8e8e8")  # where nothing happened
+    shown = ax.imshow(
+        np.ma.masked_equal(values, 0), origin="upper", cmap=colors, vmin=0,
+        vmax=top or float(values.max()) or 1, aspect="equal" if even else "auto",
+    )  # fmt: skip
+    ax.set_title(name, loc="left", fontsize=10)
+    ax.set_xlabel("x (0 is west)")
+    ax.set_ylabel("y (0 is north)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
+    bar = ax.inset_axes((1.03, 0, float(np.clip(0.04 * height / width, 0.02, 0.2)), 1))
+    ax.figure.colorbar(shown, cax=bar, label=unit)
