@@ -9,7 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from emu.wse import WSE2, WSE3
 from emu.wse.program import FabricProgram
 from experiments import cli, fabric_files, fabric_report, fabric_run
-from experiments.fabric_words import Asked, asked, parameters
+from experiments.fabric_words import Asked, asked, guarded, parameters
 from kernels.wse.catalogue import CATALOGUE
 
 DEVICES = {"wse2": WSE2, "wse3": WSE3}
@@ -72,14 +72,15 @@ def report(what: Asked, args: argparse.Namespace, folder: pathlib.Path | None) -
     program, data = what.build(device)
     watch = places(args.watch, program)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         task = bar.add_task(f"{what.name}: building", total=None)
 
         def progress(doing: str, cycle: int, end: int | None) -> None:
             of = f" of {end:,}" if end else ""
             bar.update(task, description=f"{what.name}: {doing}, cycle {cycle:,}{of}")
 
-        found = fabric_run.run(program, data, device, watch, progress)
+        found = guarded(what.name, lambda: fabric_run.run(program, data, device, watch, progress))
     fabric_report.show(what.title, found, console)
     if folder is not None:
         paths = ", ".join(map(str, fabric_files.write(what.title, found, folder)))

@@ -16,6 +16,7 @@ from emu.wse.program import DIRECTIONS  # noqa: E402
 from emu.wse.stepper import Run  # noqa: E402
 
 LINES = 4  # rows or columns, up to which curves say more than colors
+PIXELS = 400  # along a map, at most
 STATES = ("datapath", "waiting for wavelets", "queue full")
 Panels = dict[str, tuple[np.ndarray, str, float]]  # title to map, unit, top of its scale (0: own)
 
@@ -88,7 +89,7 @@ def _maps(panels: Panels, height: int, width: int) -> Figure:
     most = 9.5 if ratio > 3 else 3.4
     tall = float(np.clip(most / ratio, 1.3, 5.0))
     wide = float(np.clip(tall * ratio, 1.2, most))
-    size = (max(7, columns * (wide + 1.5)), 0.8 + rows * (tall + 0.8))
+    size = (max(7, columns * (wide + 2.0)), 0.8 + rows * (tall + 0.9))
     figure, axes = plt.subplots(
         rows, columns, figsize=size, squeeze=False, constrained_layout=True
     )  # fmt: skip
@@ -103,14 +104,26 @@ def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None
     height, width = values.shape
     even = 1 / 8 < width / height < 8
     colors = plt.get_cmap("viridis").with_extremes(bad="#e8e8e8")  # where nothing happened
+    block = -(-max(height, width) // PIXELS)
     shown = ax.imshow(
-        np.ma.masked_equal(values, 0), origin="upper", cmap=colors, vmin=0,
-        vmax=top or float(values.max()) or 1, aspect="equal" if even else "auto",
+        np.ma.masked_equal(_coarse(values, block), 0), cmap=colors, interpolation="nearest",
+        vmin=0, vmax=top or float(values.max()) or 1, aspect="equal" if even else "auto",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )  # fmt: skip
-    ax.set_title(name, loc="left", fontsize=10)
+    ax.spines[:].set_visible(False)  # they would cover the outermost PEs of a large map
+    told = f" (the most of {block} x {block} PEs)" if block > 1 else ""
+    ax.set_title(name + told, loc="left", fontsize=10)
     ax.set_xlabel("x (0 is west)")
     ax.set_ylabel("y (0 is north)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
     bar = ax.inset_axes((1.03, 0, float(np.clip(0.04 * height / width, 0.02, 0.2)), 1))
     ax.figure.colorbar(shown, cax=bar, label=unit)
+
+
+def _coarse(values: np.ndarray, block: int) -> np.ndarray:
+    """The largest of each block, so that a single row of PEs does not vanish between pixels."""
+    height, width = values.shape
+    padded = np.pad(values, ((0, -height % block), (0, -width % block)), mode="edge")
+    rows, columns = (n // block for n in padded.shape)
+    return padded.reshape(rows, block, columns, block).max(axis=(1, 3))

@@ -82,10 +82,11 @@ def guarded(name: str, call: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as e:
         last = traceback.extract_tb(e.__traceback__)[-1]
-        line = e.lineno if isinstance(e, SyntaxError) else last.lineno
-        file = e.filename if isinstance(e, SyntaxError) else last.filename
-        at = f"{pathlib.Path(file or name).name}:{line}"
-        raise UsageError(f"{name}: {type(e).__name__}: {e} ({at})") from None
+        file, line, told = last.filename, last.lineno, str(e)
+        if isinstance(e, SyntaxError):
+            file, line, told = e.filename or name, e.lineno, e.msg
+        at = f"{pathlib.Path(file).name}:{line}"
+        raise UsageError(f"{name}: {type(e).__name__}: {told} ({at})") from None
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -101,7 +102,8 @@ def _function(name: str) -> Callable[..., Any]:
     if not member and len(found) == 1:
         return next(iter(found.values()))
     if member not in found:
-        raise UsageError(f"{path}: no function {member!r}; name one, {path}:FUNCTION, of "
+        lacks = f"no function {member!r}" if member else "which function?"
+        raise UsageError(f"{path}: {lacks}; name {path}:FUNCTION, one of "
                          f"{', '.join(found) or 'which it has none'}")  # fmt: skip
     return found[member]
 
