@@ -1,4 +1,4 @@
-"""One GEMV over a whole rectangle of PEs: as a kernel for the timeline, as a program for the fabric.
+"""One GEMV over a rectangle of PEs: as a kernel for the timeline, as a program for the fabric.
 
 Row i of PEs holds x[i * depth :], column j the outputs y[j * width :]; x starts in the first column
 and y ends in the first row.
@@ -48,14 +48,24 @@ class WaferGemv:
         return -(-self.n // self.cols)
 
     @property
-    def tree(self) -> trees.Tree:
-        """To the first row in about `2 sqrt(rows)` dependent stages.
-
-        All groups are equal: a shorter last one would send its sum through the group before it
-        while that one is still at work, and the two would meet on its links.
-        """
+    def group(self) -> int:
+        """Rows that are summed in a chain first: a divisor, so that no group ends before others."""
         divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
-        return trees.two_phase(self.rows, min(divisors, key=lambda d: abs(d - self.rows**0.5)))
+        return min(divisors, key=lambda d: abs(d - self.rows**0.5))
+
+    @property
+    def tree(self) -> trees.Tree:
+        """To the first row in about `2 sqrt(rows)` dependent stages."""
+        return trees.two_phase(self.rows, self.group)
+
+    def routes(self, device: Device) -> str:
+        """How its sums are routed.
+
+        On fixed routes the far group's sum crosses the group before it, whose last stream may
+        still be on its last link. It is not if it is through before the other has come so far;
+        longer ones wait for control wavelets to turn the routers.
+        """
+        return "fixed" if self.width <= self.group * device.hop_cycles else "turned"
 
     def tiles(self, x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
         """`x` `[k]` as `[rows, depth]`, `w` `[k, n]` as `[rows, cols, depth, width]`."""
@@ -104,7 +114,7 @@ def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
     multiply = collectives.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
     code = (
         clear + call + collectives.broadcast(rows, x[:], "x") + multiply
-        + call + collectives.reduce(columns, y[:], g.tree, "y", routes="fixed")
+        + call + collectives.reduce(columns, y[:], g.tree, "y", routes=g.routes(device))
     )  # fmt: skip
     code.declare(p, "gemv", start=True)
     return p
