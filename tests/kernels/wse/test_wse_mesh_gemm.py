@@ -30,8 +30,8 @@ def test_ring_hops_and_colors(p: int) -> None:
     assert all(len(set(colors)) == len(colors) <= 3 for colors in at.values())
 
 
-def marked(*sizes: int) -> Any:
-    return pytest.param(Sizes(*sizes), marks=[pytest.mark.slow] if sizes[0] != 3 else [])
+def marked(p: int, mt: int, kt: int, nt: int) -> Any:
+    return pytest.param(Sizes(p, mt, kt, nt), marks=[pytest.mark.slow] if p != 3 else [])
 
 
 @pytest.mark.parametrize("sizes", [marked(2, 2, 3, 2), marked(3, 2, 2, 3), marked(4, 1, 2, 2),
