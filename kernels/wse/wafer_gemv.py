@@ -5,6 +5,7 @@ and y ends in the first row.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -53,19 +54,16 @@ class WaferGemv:
         divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
         return min(divisors, key=lambda d: abs(d - self.rows**0.5))
 
-    @property
-    def tree(self) -> trees.Tree:
-        """To the first row in about `2 sqrt(rows)` dependent stages."""
-        return trees.two_phase(self.rows, self.group)
+    def tree(self, device: Device) -> trees.Tree:
+        """To the first row, in about `2 sqrt(rows)` dependent stages where no streams meet.
 
-    def routes(self, device: Device) -> str:
-        """How its sums are routed.
-
-        On fixed routes the far group's sum crosses the group before it, whose last stream may
-        still be on its last link. It is not if it is through before the other has come so far;
-        longer ones wait for control wavelets to turn the routers.
+        The far group's sum crosses the group before it, whose last stream may still be on its last
+        link; it is through before the other has come so far unless it is long. Long sums go
+        through one chain, which costs them little.
         """
-        return "fixed" if self.width <= self.group * device.hop_cycles else "turned"
+        if self.width > self.group * device.hop_cycles:
+            return trees.chain(self.rows)
+        return trees.two_phase(self.rows, self.group)
 
     def tiles(self, x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
         """`x` `[k]` as `[rows, depth]`, `w` `[k, n]` as `[rows, cols, depth, width]`."""
@@ -76,21 +74,22 @@ class WaferGemv:
         return x.reshape(self.rows, self.depth), np.ascontiguousarray(w.swapaxes(1, 2))
 
 
-def kernel(g: WaferGemv, x: jax.Array, w: jax.Array) -> jax.Array:
+def kernel(tree: trees.Tree, width: int, x: jax.Array, w: jax.Array) -> jax.Array:
     """This PE's part of the GEMV.
 
     Dimensions: `x` `[depth]`, of which the first column's is used; `w` `[depth, width]`; returns
     float32 `[width]`, complete in the first row.
     """
-    y = zeros((g.width,))
+    y = zeros((width,))
     x = multicast(x, x, axis="col")
     y = fmac_map(y, w, x)
-    return reduce(y, y, axis="row", tree=g.tree)
+    return reduce(y, y, axis="row", tree=tree)
 
 
-def kernel_program(g: WaferGemv) -> Program:
+def kernel_program(g: WaferGemv, device: Device) -> Program:
     """`kernel` on its mesh: arguments `x` `[rows, depth]` and `w` `[rows, cols, depth, width]`."""
-    return Program(lambda x, w: kernel(g, x, w), {"row": g.rows, "col": g.cols}, (("row",), PE), PE)
+    part = functools.partial(kernel, g.tree(device), g.width)
+    return Program(part, {"row": g.rows, "col": g.cols}, (("row",), PE), PE)
 
 
 def arguments(g: WaferGemv) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -114,7 +113,7 @@ def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
     multiply = collectives.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
     code = (
         clear + call + collectives.broadcast(rows, x[:], "x") + multiply
-        + call + collectives.reduce(columns, y[:], g.tree, "y", routes=g.routes(device))
+        + call + collectives.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
     )  # fmt: skip
     code.declare(p, "gemv", start=True)
     return p

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from emu.wse import WSE2, WSE3
+from emu.wse import WSE2, WSE3, trees
 from experiments import whole_wafer
 from experiments.cli import UsageError
 from kernels.wse.wafer_gemv import WaferGemv
@@ -20,18 +20,18 @@ def test_trains_cycles_and_timeline_agree(sheet: object) -> None:
     trains = whole_wafer.measure(SMALL, device, "trains")
     cycles = whole_wafer.measure(SMALL, device, "cycles")
     assert trains.run.path == "trains" and cycles.run.path == "cycles"
-    assert trains.cycles == cycles.cycles == trains.timeline_cycles
+    assert trains.run.cycles == cycles.run.cycles == trains.timeline_cycles
     assert (trains.run.ends == cycles.run.ends).all()
     assert (trains.run.values["y"] == cycles.run.values["y"]).all()
     assert 0 < trains.error < whole_wafer.TOLERANCE
 
 
-def test_long_sums_wait_their_turn() -> None:
+def test_long_sums_take_a_chain() -> None:
+    device = WSE3.at()
     long = WaferGemv(16, 240, 16, 6)
-    assert long.routes(WSE3.at()) == "turned"
-    result = whole_wafer.measure(long, WSE3.at(), "auto")
-    assert result.run.path == "cycles" and result.cycles == result.timeline_cycles
-    assert result.error < whole_wafer.TOLERANCE
+    assert long.tree(device) == trees.chain(16)
+    result = whole_wafer.measure(long, device, "cycles")
+    assert result.run.cycles == result.timeline_cycles and result.error < whole_wafer.TOLERANCE
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
