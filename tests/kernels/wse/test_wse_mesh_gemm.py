@@ -10,7 +10,7 @@ from emu.wse import stepper
 from emu.wse.datasheet import WSE3
 from emu.wse.encode import encode
 from kernels.wse import mesh_gemm as mesh
-from kernels.wse import ring_routes
+from kernels.wse import mesh_tiles, ring_routes
 from kernels.wse.mesh_gemm import Sizes
 from tests.emu.wse.wavelets import simulate
 
@@ -41,9 +41,9 @@ def test_product_and_cycles(sizes: Sizes) -> None:
     p, rng = sizes.p, np.random.default_rng(sizes.p)
     x = rng.standard_normal((p * sizes.mt, p * sizes.kt)).astype(np.float16)
     w = rng.standard_normal((p * sizes.kt, p * sizes.nt)).astype(np.float16)
-    data = {"X0": mesh.place_x(x, p), "W0": mesh.place_w(w, p)}
+    data = {"X0": mesh_tiles.place_x(x, p), "W0": mesh_tiles.place_w(w, p)}
     run = stepper.run(mesh.mesh_gemm(DEVICE, sizes), DEVICE, data)
-    got = mesh.read_c(run.values["C"].astype(np.float64), sizes.mt)
+    got = mesh_tiles.read_c(run.values["C"].astype(np.float64), sizes.mt)
     wide_x, wide_w = x.astype(np.float64), w.astype(np.float64)
     # Each of p * kt sums is rounded by at most half a unit in the last of 11 places.
     bound = p * sizes.kt * 2.0**-11 * (abs(wide_x) @ abs(wide_w))
