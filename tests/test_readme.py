@@ -34,3 +34,10 @@ def test_the_kernel_in_25_lines():
 def test_attention_over_chips():
     code, expected = example("Spread attention over chips you don't have")
     assert printed(code) == expected
+
+
+def test_the_fabric_program_in_25_lines():
+    code, expected = example("Write a fabric program for a wafer in 25 lines")
+    statements = [line for line in code.splitlines() if line.strip()]
+    assert len(statements) <= 25 + sum("import" in line for line in statements)
+    assert printed(code) == expected
