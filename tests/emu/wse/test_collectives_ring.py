@@ -27,7 +27,7 @@ from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
 few = pytest.param(18, id="few")
-many = pytest.param(300, id="many", marks=pytest.mark.slow)
+many = pytest.param(120, id="many", marks=pytest.mark.slow)
 SKEWS = (0, 20, 300)
 
 
