@@ -7,11 +7,12 @@ from emu.datasheet import BANDS, Device
 from emu.wse import summary
 from emu.wse.drawing import drawn
 from emu.wse.phases import Phase
+from emu.wse.program import DIRECTIONS
 from emu.wse.stepper import Run
 from experiments.fabric_run import Report
 from experiments.quickstart_report import duration
 
-PHASES = 16  # that are printed
+PHASES, COLORS = 16, 12  # that are printed
 TRAINS = "trains (nobody waits for a shared link or a full queue)"
 
 
@@ -29,6 +30,8 @@ def show(title: str, report: Report, console: Console) -> None:
     if summary.links(run):
         console.print(_links(run))
         console.print(_hops(run), highlight=False)
+        if len(colors := summary.hops_by_color(run)) > 1:
+            console.print(_colors(colors))
     if stamps := summary.stamps(run):
         console.print(_stamps(stamps))
     if report.log is not None:
@@ -101,6 +104,17 @@ def _hops(run: Run) -> str:
         return told
     hops, color = longest
     return f"{told}; longest fixed route {hops:,} hop{'s' * (hops != 1)}, color '{color}'"
+
+
+def _colors(colors: dict[str, dict[str, int]]) -> Table:
+    ways = [d for d in DIRECTIONS if any(d in hops for hops in colors.values())]
+    table = _table("Wavelet-hops by color", "", *ways)
+    most = sorted(colors, key=lambda c: -sum(colors[c].values()))[:COLORS]
+    for name in (c for c in colors if c in most):
+        table.add_row(name, *(f"{colors[name].get(d, 0):,}" for d in ways))
+    if rest := [hops for c, hops in colors.items() if c not in most]:
+        table.add_row(f"{len(rest)} others", *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways))
+    return table
 
 
 def _stamps(stamps: dict[str, dict[str, int]]) -> Table:

@@ -13,7 +13,8 @@ from emu.wse.program import FabricProgram
 from emu.wse.stepper import Run
 
 MOST_PE_CYCLES = 2_000_000_000  # beyond which only what has to be stepped is
-ALL_TRACED = 1024  # PEs, up to which all are traced and chosen from
+ALL_TRACED = 256  # PEs, up to which all are traced and chosen from; of more, about as many are
+AGAIN_PE_CYCLES = 300_000_000  # up to which a second run traces those chosen from all
 CHOSEN = 5
 Places = list[tuple[int, int]]
 Progress = Callable[[str, int, int | None], None]
@@ -62,8 +63,8 @@ def run(
     except stepper.NotTrains as e:
         why = str(e).removeprefix("stepper: not by trains: ").removesuffix("; use path='auto'")
     end = fast.cycles if fast else None
-    everything = program.width * program.height <= ALL_TRACED and watch is None
-    places = np.s_[:] if everything else _mask(program, watch or [])
+    everything = program.width * program.height <= ALL_TRACED
+    places = _sample(program.shape) if watch is None else _mask(program, watch)
     stepped = stepper.run(
         program, device, None if fast else data, path="cycles", watch=places, profile=True,
         progress=lambda t: progress("stepping", t, end), **counted,
@@ -74,10 +75,10 @@ def run(
         assert fast.cycles == stepped.cycles, (fast.cycles, stepped.cycles)
         stepped = dataclasses.replace(stepped, values=fast.values)
     if watch is None:
-        chosen = choose(stepped)
-        if everything:
-            log = only(log, chosen)
+        if everything or stepped.cycles * stepped.ends.size > AGAIN_PE_CYCLES:
+            log = only(log, log.traced[choose(stepped, log.traced)])
         else:
+            chosen = choose(stepped, np.arange(stepped.ends.size))
             again = lambda t: progress("tracing a few PEs", t, stepped.cycles)  # noqa: E731
             mask = np.isin(np.arange(stepped.ends.size), chosen).reshape(stepped.ends.shape)
             log = stepper.run(program, device, path="cycles", watch=mask, progress=again).stepped
@@ -91,9 +92,20 @@ def _mask(program: FabricProgram, places: Places) -> np.ndarray:
     return mask
 
 
-def choose(run: Run) -> np.ndarray:
-    """Flat PEs worth drawing: the busiest, the last to be done, and some done before it."""
-    ends, busy = run.ends.reshape(-1), run.profile["datapath"].reshape(-1)
+def _sample(shape: tuple[int, int]) -> np.ndarray:
+    """All PEs, or about `ALL_TRACED` of them, evenly spread, the outermost ones included."""
+    mask = np.zeros(shape, bool)
+    share = min(1.0, (ALL_TRACED / mask.size) ** 0.5)
+    if min(shape) == 1:
+        share = min(1.0, ALL_TRACED / mask.size)
+    ys, xs = (np.linspace(0, n - 1, max(1, round(n * share))).round().astype(int) for n in shape)
+    mask[np.ix_(ys, xs)] = True
+    return mask
+
+
+def choose(run: Run, among: np.ndarray) -> np.ndarray:
+    """Of some flat PEs, the indices of the busiest, the last to be done, and some done before."""
+    ends, busy = run.ends.reshape(-1)[among], run.profile["datapath"].reshape(-1)[among]
     order = np.argsort(ends, kind="stable")
     order = order[ends[order] > 0]
     if not len(order):

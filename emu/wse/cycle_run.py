@@ -38,8 +38,8 @@ class Cycles:
       traced: flat indices of the traced PEs, which are watched too.
       merges: `int64[events, 3]`, (flat PE, color, direction) of each wavelet that a router took in
         a position with several receive directions, in order; empty where no PE is watched.
-      counters: `pes` `int32[COUNTERS, PEs]` and `links` `int32[5, PEs]` of `cycle_profile`, over
-        all steps; None where they were not asked for.
+      counters: `pes` `int32[COUNTERS, PEs]`, `links` `int32[5, PEs]` and what `by_color` reads, of
+        `cycle_profile`, over all steps; None where they were not asked for.
       shape: the machine's, which tells what the arrays' rows are.
     """
 

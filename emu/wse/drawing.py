@@ -20,7 +20,7 @@ MARKS = {  # of as many cycles, the earlier wins
 
 
 def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
-    """The traced PEs: what each thread did most of the time in each column, and a legend.
+    """The traced PEs: what each thread did most while it was not idle, and a legend.
 
     The number behind a row is the share of the run in which the thread issued.
 
@@ -55,11 +55,13 @@ def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
 
 
 def _most(marks: np.ndarray, columns: int) -> np.ndarray:
-    """`int[columns]`: the mark of most cycles of each column, the first of several."""
+    """`int[columns]`: the mark of most cycles of each column, idle only if all of it is."""
     at = np.arange(len(marks)) * columns // max(1, len(marks))
     counts = np.zeros((columns, len(MARKS)), np.int64)
     np.add.at(counts, (at, marks), 1)
-    return counts.argmax(axis=1)
+    counts[:, -1] = 0  # a PE that works a few cycles of a long run is to be seen
+    idle = counts.sum(axis=1) == 0
+    return np.where(idle, len(MARKS) - 1, counts.argmax(axis=1))
 
 
 __all__ = ["drawn"]

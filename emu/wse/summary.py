@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.wse.cycle_profile import OVERLAPPING, STATES
+from emu.wse.cycle_profile import OVERLAPPING, STATES, by_color
 from emu.wse.phases import Phase
 from emu.wse.program import DIRECTIONS, RAMP
 from emu.wse.routing import static_routes
@@ -63,6 +63,18 @@ def wavelet_hops(run: Run) -> int:
     return int(run.links[:RAMP].sum())
 
 
+def hops_by_color(run: Run) -> dict[str, dict[str, int]]:
+    """The same by color and direction, without ramps; of a run that was stepped."""
+    out: dict[str, dict[str, int]] = {}
+    if run.stepped is not None and run.stepped.counters is not None:
+        names = list(run.encoded.program.colors)
+        found = by_color(run.stepped.shape, run.stepped.counters)
+        for (color, side), n in found.items():
+            if n and side != RAMP:
+                out.setdefault(names[color], {})[DIRECTIONS[side]] = n
+    return out
+
+
 def longest_route(run: Run) -> tuple[int, str] | None:
     """Hops of the longest route of a color that switches nothing, and the color, if there is one.
 
@@ -107,7 +119,7 @@ def as_json(run: Run) -> dict[str, Any]:
         out |= {"pe_cycles": pe_cycles(run), "stalls": stalls(run)}
     if run.links is not None:
         out |= {"links": [dataclasses.asdict(x) for x in links(run)],
-                "wavelet_hops": wavelet_hops(run)}  # fmt: skip
+                "wavelet_hops": wavelet_hops(run), "hops_by_color": hops_by_color(run)}  # fmt: skip
     longest = longest_route(run)
     if longest is not None:
         out["longest_static_route"] = {"hops": longest[0], "color": longest[1]}
@@ -115,6 +127,6 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 __all__ = [
-    "Link", "as_json", "links", "longest_route", "merged", "pe_cycles", "stalls", "stamps",
-    "wavelet_hops",
+    "Link", "as_json", "hops_by_color", "links", "longest_route", "merged", "pe_cycles", "stalls",
+    "stamps", "wavelet_hops",
 ]  # fmt: skip

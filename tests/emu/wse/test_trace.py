@@ -126,6 +126,15 @@ def test_links_and_routes_by_hand() -> None:
     assert json.loads(json.dumps(summary.as_json(r)))["wavelet_hops"] == 120
 
 
+@EACH
+def test_hops_by_color_are_those_of_the_links(name: str) -> None:
+    r = run(name)
+    colors = summary.hops_by_color(r)
+    assert sum(sum(of.values()) for of in colors.values()) == summary.wavelet_hops(r)
+    if name == "chain":
+        assert colors == {c: {"west": WORDS} for c in "abc"}
+
+
 def test_phases_that_read_alike_are_merged() -> None:
     phases = run("chain").phases
     twice = summary.merged(phases + phases)
