@@ -72,14 +72,17 @@ def route(p: FabricProgram, first: Stream, second: Stream | None, how: str) -> N
     for at in first.path:
         receive, send = first.sides(at)
         then: tuple[Any, ...] = ()
+        from_sides = [receive]
         if second is not None and at in second.path:
+            other = second.sides(at)
             if how == "switch":
-                then = (second.sides(at),)
+                then = (other,)
             else:
-                receive = {receive, second.sides(at)[0]}
-                send = {*send, *second.sides(at)[1]}
-        p.route(first.color, at, receive=receive, send=send, then=then)
-    for at in second.path if second is not None else ():
+                from_sides, send = sorted({receive, other[0]}), sorted({*send, *other[1]})
+        p.route(first.color, at, receive=from_sides, send=send, then=then)
+    if second is None:
+        return
+    for at in second.path:
         if at not in first.path:
             receive, send = second.sides(at)
             p.route(second.color, at, receive=receive, send=send)
@@ -93,7 +96,8 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
     as it comes.
     """
     p = FabricProgram(WIDTH, HEIGHT)
-    x, y = p.buffer("x", WORDS), p.buffer("y", WORDS)
+    x = p.buffer("x", WORDS)
+    p.buffer("y", WORDS)
     for name in TASKS:
         p.tasks[name] = []  # so that a task's number is the same in all programs
     for c in COLORS:
@@ -111,7 +115,6 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
     for at, todo in work.items():
         todo = draw(st.permutations(todo)) if draw(st.integers(0, 9)) == 0 else todo
         _tasks(draw, p, at, list(todo), names, x, straight)
-    del y
     return p
 
 
