@@ -31,12 +31,12 @@ NEVER = np.int64(-(1 << 60))
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Chains of one length: each member's last child is the next member.
+    """Chains of one length: each member streams the next one through, the last sends from memory.
 
     Attributes:
       members: `[chains, length]`, the one nearest to the root first.
       hops: `[chains, length]` from a member to the one before; the first one's to its receiver.
-      side: `[chains, length, most]`, the children added before the last one; -1 is none.
+      side: `[chains, length, most]`, the children added into memory before; -1 is none.
     """
 
     members: np.ndarray
@@ -49,26 +49,25 @@ def batches(tree: Tree) -> tuple[Batch, ...]:
     """A tree's chains, those first whose streams others add, else from west to east."""
     level: dict[int, int] = {}
     chains: dict[tuple[int, int], list[list[int]]] = {}
-    heads = [tree.root, *(c for own in tree.children for c in own[:-1])]
+    heads = [tree.root, *(c for aside in tree.aside for c in aside)]
     at = {i: n for n, i in enumerate(tree.order)}
     for head in sorted(heads, key=lambda i: -at[i]):  # a side chain's head comes after its parent
         chain = [head]
-        while tree.children[chain[-1]]:
-            chain.append(tree.children[chain[-1]][-1])
-        side = [level[c] for i in chain for c in tree.children[i][:-1]]
+        while tree.streamed[chain[-1]]:
+            chain += tree.streamed[chain[-1]]
+        side = [level[c] for i in chain for c in tree.aside[i]]
         level[head] = 1 + max(side, default=0)
         chains.setdefault((level[head], len(chain)), []).append(chain)
     return tuple(_batch(tree, sorted(chains[key])) for key in sorted(chains))
 
 
 def _batch(tree: Tree, chains: list[list[int]]) -> Batch:
-    most = max(len(tree.children[i]) - 1 for chain in chains for i in chain)
-    side = [
-        [[*tree.children[i][:-1], *[-1] * most][:most] for i in chain] for chain in chains
-    ]  # fmt: skip
+    most = max(len(tree.aside[i]) for chain in chains for i in chain)
+    side = [[[*tree.aside[i], *[-1] * most][:most] for i in chain] for chain in chains]
     members = np.array(chains)
-    shape = (*members.shape, max(0, most))
-    return Batch(members, np.array(tree.hops)[members], np.array(side, int).reshape(shape))
+    return Batch(
+        members, np.array(tree.hops)[members], np.array(side, int).reshape(*members.shape, most)
+    )
 
 
 def reduce(
@@ -96,9 +95,23 @@ def reduce(
 
 
 def _sent(words: np.ndarray, tree: Tree, places: np.ndarray, w: Wires) -> np.ndarray:
-    """From the first to the last element that each of some PEs sends; leaves send from memory."""
-    leaf = np.array([not tree.children[i] for i in places.tolist()])[:, None]
-    return np.where(leaf, w.sending(words), w.span(words))
+    """From the first to the last element that each of some PEs sends."""
+    memory = np.array([not tree.streamed[i] for i in places.tolist()])[:, None]
+    return np.where(memory, w.sending(words), w.span(words))
+
+
+def _turned(
+    came: np.ndarray, words: np.ndarray, tree: Tree, places: np.ndarray, w: Wires
+) -> np.ndarray:
+    """When to dispatch the next receive after those of some PEs' streams, as routers turn to it.
+
+    A PE that stores sends next after its last receive, and no router turns to that.
+    """
+    last = {tree.children[i][-1] for i in tree.stores}
+    receives = np.array([i not in last for i in places.tolist()])[:, None]
+    # behind the last word, a set-up for the control wavelet and one for ours
+    turn = came + _sent(words, tree, places, w) + 2 + w.drain_cycles
+    return np.where(receives, turn, NEVER)
 
 
 def _starts(
@@ -118,8 +131,8 @@ def _starts(
             at = np.maximum(dispatch[:, *some] + w.setup_cycles, came)
             taken[:, here] = at
             dispatch[:, *some] = at + through[:, 0]
-            if turned:  # behind the last word, a set-up for the control wavelet and one for ours
-                turn = came + _sent(words, tree, here, w) + 2 + w.drain_cycles
+            if turned:
+                turn = _turned(came, words, tree, here, w)
                 dispatch[:, *some] = np.maximum(dispatch[:, *some], turn)
         offset = w.latency(b.hops)
         offset[:, 0] = 0

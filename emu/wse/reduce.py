@@ -37,15 +37,15 @@ def _cost(
     n = known(elements)
     w, nbytes = words(n, x.dtype), x.dtype.itemsize * n
     added = role(index, [len(own) for own in tree.children])
-    sends = role(index, [not own for own in tree.children]) & (tree.pes > 1)
-    keeps = role(index, [i == tree.root for i in range(tree.pes)])
+    sends = role(index, [not own for own in tree.streamed]) & (tree.pes > 1)
+    stored = [len(tree.children[i] if i == tree.root else a) for i, a in enumerate(tree.aside)]
     cycles = added * operation_cycles(device, w) + sends * operation_cycles(device, w, sends=True)
     return on_datapath(
         begin(device, call) + cycles,
         added * n,
         moved_bytes={
             "sram_read": (added + sends) * nbytes,
-            "sram_write": np.maximum(added - 1 + keeps, 0) * nbytes,
+            "sram_write": role(index, stored) * nbytes,
         },
         counts={"wavelet_hops": role(index, tree.hops) * w},
     )

@@ -1,14 +1,14 @@
 """Reduce trees on a line of PEs, as data: who sends to whom, and in which order a PE adds.
 
 A PE with several children adds the streams of all but the last into its memory, one after the
-other, and streams the last one: fabric in + memory -> fabric out, the root into memory. This one
-rule makes every tree here; names are those of HPDC'24 (arXiv 2404.15888) and of WaferLLM (arXiv
-2502.04563).
+other, and streams the last one: fabric in + memory -> fabric out, the root into memory. A PE that
+stores adds all of them into its memory and sends the sum from there. This makes every tree here;
+names are those of HPDC'24 (arXiv 2404.15888) and of WaferLLM (arXiv 2502.04563).
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -20,9 +20,11 @@ class Tree:
 
     Attributes:
       children: for each PE, in the order in which it adds them, the PEs whose streams it adds.
+      stores: PEs that have all streams in memory before they send.
     """
 
     children: tuple[tuple[int, ...], ...]
+    stores: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         sent = sorted(c for own in self.children for c in own)
@@ -32,10 +34,15 @@ class Tree:
                 f"tree of {self.pes} PEs: children {sent} must name every PE but one root once and "
                 "lead back to it; let each PE send to one other, without a cycle"
             )
+        if idle := sorted(set(self.stores) - (set(self.parent) - {-1, self.root})):
+            raise LimitExceeded(
+                f"tree of {self.pes} PEs: stores names {idle}, must name PEs that add streams and "
+                f"send; leave out the root, {self.root}, and leaves"
+            )
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash(self.children)
+        return hash((self.children, self.stores))
 
     def __hash__(self) -> int:
         return self._hash
@@ -52,6 +59,20 @@ class Tree:
             for c in own:
                 out[c] = i
         return tuple(out)
+
+    @functools.cached_property
+    def aside(self) -> tuple[tuple[int, ...], ...]:
+        """For each PE the children that it adds into memory before its last operation.
+
+        That is to stream its last child through, or to send from memory where none is left.
+        """
+        stores = set(self.stores)
+        return tuple(own if i in stores else own[:-1] for i, own in enumerate(self.children))
+
+    @functools.cached_property
+    def streamed(self) -> tuple[tuple[int, ...], ...]:
+        """For each PE the last child, unless it has none or sends from memory."""
+        return tuple(own[len(a) :] for own, a in zip(self.children, self.aside, strict=True))
 
     @functools.cached_property
     def root(self) -> int:
@@ -81,8 +102,8 @@ class Tree:
         return tuple(abs(i - p) if p >= 0 else 0 for i, p in enumerate(self.parent))
 
 
-def _tree(children: Sequence[Sequence[int]]) -> Tree:
-    return Tree(tuple(tuple(own) for own in children))
+def _tree(children: Sequence[Sequence[int]], stores: Iterable[int] = ()) -> Tree:
+    return Tree(tuple(tuple(own) for own in children), tuple(stores))
 
 
 @functools.lru_cache(maxsize=512)
@@ -124,12 +145,18 @@ def two_phase(pes: int, group: int) -> Tree:
 
 
 @functools.lru_cache(maxsize=2048)
-def two_tree(pes: int, groups: int) -> Tree:
+def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
     """WaferLLM's tree of two levels: chains inward to a root inside each group, then over these.
 
     Groups have `g = pes / groups` PEs, rounded up; the last one may be shorter. A group's root is
     at offset `g // 2`, the whole root is that of group `groups // 2`. It adds its streams one after
     the other, those of its own group first, the western one before the eastern one.
+
+    Args:
+      pes: of the line.
+      groups: of PEs.
+      stores: the outermost groups' roots, which no other root sends to, store as WaferLLM's do;
+        else they stream their own group's last stream through, a gap and its length sooner.
     """
     if not 1 <= groups <= pes:
         raise LimitExceeded(f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line")
@@ -143,8 +170,9 @@ def two_tree(pes: int, groups: int) -> Tree:
         return middle
 
     g = -(-pes // groups)
-    inward([inward(range(at, min(at + g, pes))) for at in range(0, pes, g)])
-    return _tree(own)
+    roots = [inward(range(at, min(at + g, pes))) for at in range(0, pes, g)]
+    outermost = {roots[0], roots[-1]} - {inward(roots)}
+    return _tree(own, sorted(i for i in outermost if stores and own[i]))
 
 
 def model_cycles(tree: Tree, words: int, device: Device) -> float:

@@ -21,7 +21,7 @@ def reduce(
     """The root's `x` becomes the sum of all; that of a PE with several children a partial sum.
 
     Each PE adds the streams of all its children but the last into its memory and streams the last
-    one through: `fabric in + x -> fabric out`.
+    one through: `fabric in + x -> fabric out`. One that stores adds all of them, then sends.
 
     Args:
       line: of PEs; all hold `x`.
@@ -52,10 +52,9 @@ def _operations(i: int, x: Memory, tree: Tree, laid: Streams, op: str) -> list[o
     """What the PE at place `i` does."""
     out: list[ops.Op] = []
     outward = send(laid.color[i], x.elements) if i != tree.root else x
-    inward = [receive(laid.color[c], x.elements) for c in tree.children[i]]
-    out += [Vector(op, x, stream, x) for stream in inward[:-1]]
-    out += [Vector(op, outward, stream, x) for stream in inward[-1:]]
-    if not inward and i != tree.root:
+    for children, dst in ((tree.aside[i], x), (tree.streamed[i], outward)):
+        out += [Vector(op, dst, receive(laid.color[c], x.elements), x) for c in children]
+    if not tree.streamed[i] and i != tree.root:
         out.append(copy(outward, x))
     if laid.turn[i] != ops.LOCAL:
         out.append(Control(laid.color[i], laid.turn[i]))

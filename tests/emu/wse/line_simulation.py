@@ -89,7 +89,9 @@ def reduce(tree: Tree, armed: Sequence[int], words: int, w: Wires) -> list[int]:
     pes = []
     for i, own in enumerate(tree.children):
         operations: list[tuple[Way | None, Way | None]] = [(ways[c], None) for c in own]
-        if i != tree.root:
+        if i in tree.stores:
+            operations.append((None, ways[i]))
+        elif i != tree.root:
             operations[-1:] = [(operations[-1][0] if own else None, ways[i])]
         pes.append(Pe(armed[i], operations, words))
     return run(pes, [x for x in ways if x], w)

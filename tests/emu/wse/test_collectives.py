@@ -29,6 +29,9 @@ NAMED: dict[str, Callable[[int, np.random.Generator], Tree]] = {
     "binary": lambda pes, rng: trees.binary(pes),
     "two-phase": lambda pes, rng: trees.two_phase(pes, int(rng.integers(1, pes + 1))),
     "two-tree": lambda pes, rng: trees.two_tree(pes, int(rng.integers(1, pes + 1))),
+    "two-tree, stored": lambda pes, rng: trees.two_tree(
+        pes, int(rng.integers(1, pes + 1)), stores=True
+    ),
     "auto": lambda pes, rng: auto(pes, int(rng.choice(LENGTHS)), WSE3.at()),
 }
 MEETING = ("binary", "two-phase", "auto")  # words that wait stand on links that others still use
@@ -155,7 +158,8 @@ def all_reduce(line: Line, x: ops.Memory, tree: Tree) -> Any:
 def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
     """Two-tree, then both ways from its root: every PE has the sum when the two formulas say."""
     device, w = fabric(sheet)
-    cases = drawn(count, NAMED["two-tree"], 7)
+    made = (NAMED["two-tree"], NAMED["two-tree, stored"])
+    cases = [case for tree in made for case in drawn(count // 2, tree, 7)]
     got = run(cases, all_reduce, device, path="cycles")
     for row, case in enumerate(cases):
         done = arrival.reduce(case.armed, case.count, case.what, w, turned=True)

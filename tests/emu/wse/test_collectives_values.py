@@ -31,6 +31,7 @@ PES = 12
 TREES = {
     "chain": trees.chain(PES), "star": trees.star(PES), "binary": trees.binary(PES),
     "two-phase": trees.two_phase(PES, 4), "two-tree": trees.two_tree(PES, 3),
+    "two-tree, stored": trees.two_tree(PES, 3, stores=True),
 }  # fmt: skip
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)

@@ -28,13 +28,15 @@ def skews(draw: st.DrawFn, least: int = 1) -> list[int]:
 
 @st.composite
 def any_trees(draw: st.DrawFn, pes: int) -> trees.Tree:
-    """Any tree at all: each PE but the root sends to some other, in some order."""
+    """Any tree at all: each PE but the root sends to some other, in some order; some store."""
     order = draw(st.permutations(range(pes)))
     own: list[list[int]] = [[] for _ in range(pes)]
     for n in range(1, pes):
         parent = own[order[draw(st.integers(0, n - 1))]]
         parent.insert(draw(st.integers(0, len(parent))), order[n])
-    return trees.Tree(tuple(map(tuple, own)))
+    adders = [i for i in order[1:] if own[i]]
+    stores = draw(st.sets(st.sampled_from(adders))) if adders else ()
+    return trees.Tree(tuple(map(tuple, own)), tuple(stores))
 
 
 def reduced(armed: list[int], words: int, tree: trees.Tree, w: Wires) -> list[int]:
@@ -57,6 +59,7 @@ def test_reduce_along_every_named_tree(sheet: Any, armed: list[int], words: int,
     named = [
         trees.chain(pes), trees.star(pes), trees.binary(pes), trees.two_phase(pes, n),
         trees.two_tree(pes, min(n, pes)), auto(pes, words, sheet.at()),
+        trees.two_tree(pes, min(n, pes), stores=True),
     ]  # fmt: skip
     for tree in named:
         assert reduced(armed, words, tree, w) == simulated.reduce(tree, armed, words, w)

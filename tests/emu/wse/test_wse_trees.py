@@ -25,12 +25,18 @@ def test_shapes_by_hand() -> None:
     tree = trees.two_tree(12, 3)
     assert (tree.root, tree.children[6], tree.children[2]) == (6, (5, 7, 2, 10), (1, 3))
     assert tree.depth == 3 and trees.two_tree(5, 1).children == ((), (0,), (1, 3), (4,), ())
+    # Root 2 and root 10 have all in memory before they send, the middle one streams the last.
+    stored = trees.two_tree(12, 3, stores=True)
+    assert (stored.children, stored.stores) == (tree.children, (2, 10)) and stored != tree
+    assert (stored.aside[2], stored.streamed[2], tree.streamed[2]) == ((1, 3), (), (3,))
+    assert stored.aside[6] == (5, 7, 2) and stored.streamed[6] == (10,)
+    assert trees.two_tree(3, 3, stores=True) == trees.two_tree(3, 3)  # leaves send from memory
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_every_family_spans_the_line(pes: int, n: int) -> None:
     family = [trees.chain(pes), trees.star(pes), trees.binary(pes), trees.two_phase(pes, n),
-              trees.two_tree(pes, min(n, pes))]  # fmt: skip
+              *(trees.two_tree(pes, min(n, pes), stores=s) for s in (False, True))]  # fmt: skip
     for tree in family:
         assert sorted(tree.order) == list(range(pes)) and tree.parent[tree.root] == -1
         for i, own in enumerate(tree.children):
@@ -44,6 +50,12 @@ def test_every_family_spans_the_line(pes: int, n: int) -> None:
 def test_what_is_no_tree_is_refused(children: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(EmulationError, match="must name every PE but one root once"):
         Tree(children)
+
+
+@pytest.mark.parametrize("stores", [(0,), (2,), (7,), (-1,)])
+def test_only_pes_that_add_and_send_store(stores: tuple[int, ...]) -> None:
+    with pytest.raises(EmulationError, match="must name PEs that add streams and send"):
+        Tree(((1,), (2,), ()), stores)
 
 
 def test_sizes_are_checked() -> None:
