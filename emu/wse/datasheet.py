@@ -76,7 +76,7 @@ WSE2 = _wafer(
         "21 from an operation's last element to the next one's first, less the drain", 13, 21,
     ),
     role_cycles=Quantity(
-        120, "fitted", "wse-0417 wse-0419 wse-0421 wse-0429 wse-0431 wse-0433: what ten "
+        110, "fitted", "wse-0417 wse-0419 wse-0421 wse-0429 wse-0431 wse-0433: what ten "
         "all-reduces a layer take beside their stages; each picks a role in three phases", 20, 140,
     ),
     timestamp_cycles=Quantity(

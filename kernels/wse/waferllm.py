@@ -57,8 +57,12 @@ class Mesh:
         return sram_tile(shape=shape, dtype=self.dtype)
 
     def all_reduce(self, x: jax.Array, axis: str, op: str = "add") -> jax.Array:
-        """Chains inward in each group, then over the groups' roots; multicast from the middle."""
-        tree = trees.two_tree(self.pes, self.groups)
+        """Chains inward in each group, then over the groups' roots; multicast from the middle.
+
+        As published, the outermost roots store their group's sum before they send it; those of
+        `collective.all_reduce` do not.
+        """
+        tree = trees.two_tree(self.pes, self.groups, stores=True)
         x = reduce(x, x, axis=axis, tree=tree, op=op)
         return multicast(x, x, axis=axis, root=tree.root, call=False)
 

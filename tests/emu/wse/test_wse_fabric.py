@@ -46,6 +46,7 @@ TREES = {
     "chain": trees.chain, "star": trees.star, "binary": trees.binary,
     "two_phase": lambda n: trees.two_phase(n, 5), "two_tree": lambda n: trees.two_tree(n, 4),
     "leaders": lambda n: trees.two_phase(n, 2),
+    "stored": lambda n: trees.two_tree(n, min(n, 3), stores=True),
 }  # fmt: skip
 
 
@@ -83,9 +84,9 @@ def test_a_tree_must_span_its_group() -> None:
         )
 
 
-# A call is 120 or 20 and a load of 9 or 4; a set-up of 17 or 4 comes before a stream, a drain of 4
+# A call is 110 or 20 and a load of 9 or 4; a set-up of 17 or 4 comes before a stream, a drain of 4
 # after it.
-ENDS = {"WSE-2": 129 + 17 + 4, "WSE-3": 24 + 4 + 4}
+ENDS = {"WSE-2": 119 + 17 + 4, "WSE-3": 24 + 4 + 4}
 GAP = {"WSE-2": 21, "WSE-3": 8}
 
 
@@ -103,18 +104,22 @@ def test_chain_takes_b_plus_stage_times_p_minus_one(
     assert moved == {"sram_read": 4 * words * pes, "sram_write": 4 * words}
 
 
-def test_two_tree_adds_four_streams_in_the_middle() -> None:
+@pytest.mark.parametrize("stores", [False, True])
+def test_two_tree_adds_four_streams_in_the_middle(stores: bool) -> None:
     """3 groups of 4: roots 2, 6, 10. PE 6 adds PE 5's stream, 7's, and then those of 2 and 10."""
-    tree = trees.two_tree(12, 3)
+    tree = trees.two_tree(12, 3, stores=stores)
     program = on_line(12, lambda x: wse.reduce(like(x), x, axis="row", tree=tree))
     clock = program.read(WSE3.at(), struct((12, 6)))
     first = 2 * 7 + 6  # two stages, six words
     own = first + 8 + 6  # gap, the eastern stream
-    there = first + 8 + 5 + 2 * 4  # a root forwards its second stream at once, four hops
+    # Four hops from a root that sends once it has both sums, or forwards its second stream at once.
+    there = (own + 8 if stores else first + 8) + 5 + 2 * 4
     assert clock.end_ticks == ENDS["WSE-3"] + max(own + 8, there) + 6 + 8 + 6
     assert clock.tally.by("other")["wavelet_hops"] == 6 * (9 + 2 * 4)
-    # Roots 2 and 10 write their first sum, PE 6 all four.
-    assert clock.tally.by("bytes")["sram_write"] == 4 * 6 * (2 + 4)
+    # Roots 2 and 10 write their first sum, or both and read the last once more, PE 6 all four.
+    again = 2 * stores
+    moved = clock.tally.by("bytes")
+    assert moved == {"sram_read": 4 * 6 * (11 + 6 + again), "sram_write": 4 * 6 * (2 + 4 + again)}
 
 
 @pytest.mark.parametrize(("sheet", "hop"), [(WSE2, 1), (WSE3, 2)], ids=["wse2", "wse3"])
@@ -165,7 +170,7 @@ def test_a_collective_may_go_on_within_a_call() -> None:
 
         return on_line(4, kernel).read(WSE2.at(), struct((4, 3))).end_ticks
 
-    assert both(True) - both(False) == 120 + 9
+    assert both(True) - both(False) == 110 + 9
 
 
 def test_two_halves_share_a_wavelet_and_elements_may_be_fewer() -> None:

@@ -45,7 +45,7 @@ def test_gemv_by_hand() -> None:
     clock = gemv_program(m).read(d, *gemv_arguments(m, 24))
     fill = 9 + 6 + 1
     loop = 3 * 9 + 6 + 4 * 2 + 3 * 6  # four callbacks of 2 cycles, 6 between them
-    call, gap, w = 120 + 9, 17 + 4, 2
+    call, gap, w = 110 + 9, 17 + 4, 2
     # PE 3 adds the western stream, three stages long, then the eastern one, and sends both ways;
     # PE 5 is two hops from it.
     there = 17 + 3 * 6 + w + gap + w
