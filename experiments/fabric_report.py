@@ -1,5 +1,7 @@
 """The tables that `experiments.fabric` prints of one run."""
 
+from collections.abc import Sized
+
 from rich.console import Console
 from rich.table import Table
 
@@ -70,9 +72,13 @@ def _phases(phases: tuple[Phase, ...]) -> Table:
             sum(getattr(p, name) for p in rest)
             for name in ("times", "datapath_cycles", "spent_cycles")
         )
-        table.add_row(*[""] * several, f"{len(rest)} other{'s' * (len(rest) > 1)}", f"{times:,}", "", "",
-                      f"{datapath:,}", f"{spent:,}")  # fmt: skip
+        table.add_row(*[""] * several, _others(rest), f"{times:,}", "", "", f"{datapath:,}",
+                      f"{spent:,}")  # fmt: skip
     return table
+
+
+def _others(rest: Sized) -> str:
+    return "1 other" if len(rest) == 1 else f"{len(rest)} others"
 
 
 def _states(run: Run) -> Table:
@@ -113,10 +119,7 @@ def _colors(colors: dict[str, dict[str, int]]) -> Table:
     for name in (c for c in colors if c in most):
         table.add_row(name, *(f"{colors[name].get(d, 0):,}" for d in ways))
     if rest := [hops for c, hops in colors.items() if c not in most]:
-        table.add_row(
-            f"{len(rest)} other{'s' * (len(rest) > 1)}",
-            *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways),
-        )
+        table.add_row(_others(rest), *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways))
     return table
 
 
