@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from emu.datasheet import Device
-from emu.wse import cycle_run, stepper, trees, verdict
-from emu.wse.encode import encode
-from emu.wse.layout import shape_of
+from emu.wse import stepper, trees
+from emu.wse.cycles import cycle_run, verdict
+from emu.wse.cycles.layout import shape_of
+from emu.wse.encoding.encode import encode
 from emu.wse.program import FabricProgram
 from experiments.calibration_cases import Metrics, Unsupported
 from kernels.wse import mesh_gemm as mesh

@@ -8,9 +8,9 @@ import numpy as np
 
 from emu import perfetto
 from emu.datasheet import BANDS
-from emu.wse import summary
-from emu.wse.phases import Phase
-from emu.wse.trace import trace
+from emu.wse.views import summary
+from emu.wse.views.phases import Phase
+from emu.wse.views.trace import trace
 from experiments import cli, fabric_picture
 from experiments.fabric_run import Report
 from experiments.kernel_figures import write_csv

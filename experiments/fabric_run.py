@@ -8,7 +8,7 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.wse import stepper
-from emu.wse.cycle_run import Cycles
+from emu.wse.cycles.cycle_run import Cycles
 from emu.wse.program import FabricProgram
 from emu.wse.stepper import Run
 

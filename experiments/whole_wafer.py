@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from emu.datasheet import Device
-from emu.wse import WSE3, cycle_run, stepper
-from emu.wse.encode import encode
+from emu.wse import WSE3, stepper
+from emu.wse.cycles import cycle_run
+from emu.wse.encoding.encode import encode
 from emu.wse.program import FabricProgram
 from experiments import cli
 from kernels.wse import wafer_gemv

@@ -10,11 +10,12 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse import arrival, arrival_out, trees
+from emu.wse import trees
+from emu.wse.arrivals import arrival, arrival_out
+from emu.wse.arrivals.wires import operation_cycles, wires
 from emu.wse.fabric import Ticks, at_place, begin, crossed, group_size, role
 from emu.wse.isa import SPACE
 from emu.wse.laws import move_cycles, on_datapath, words
-from emu.wse.wires import operation_cycles, wires
 
 
 def _cost(

@@ -10,11 +10,11 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse import arrival_out
+from emu.wse.arrivals import arrival_out
+from emu.wse.arrivals.wires import operation_cycles, wires
 from emu.wse.fabric import Ticks, begin
 from emu.wse.isa import SPACE
 from emu.wse.laws import known, on_datapath, words
-from emu.wse.wires import operation_cycles, wires
 
 
 def _cost(

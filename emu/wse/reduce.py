@@ -10,8 +10,10 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse import arrival, trees
-from emu.wse.arrival import Batch
+from emu.wse import trees
+from emu.wse.arrivals import arrival
+from emu.wse.arrivals.arrival import Batch
+from emu.wse.arrivals.wires import operation_cycles, wires
 from emu.wse.fabric import (
     Ticks,
     at_place,
@@ -25,7 +27,6 @@ from emu.wse.fabric import (
 from emu.wse.isa import SPACE
 from emu.wse.laws import known, on_datapath, words
 from emu.wse.trees import Tree
-from emu.wse.wires import operation_cycles, wires
 
 UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant time
 

@@ -10,12 +10,12 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse import arrival_ring
-from emu.wse.arrival_ring import places, ring_hops
+from emu.wse.arrivals import arrival_ring
+from emu.wse.arrivals.arrival_ring import places, ring_hops
+from emu.wse.arrivals.wires import operation_cycles, wires
 from emu.wse.fabric import Ticks, begin, crossed, group_size, join, role
 from emu.wse.isa import SPACE
 from emu.wse.laws import on_datapath, words
-from emu.wse.wires import operation_cycles, wires
 
 
 def _cost(

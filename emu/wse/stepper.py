@@ -14,12 +14,13 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse import cycle_run, flow, verdict
-from emu.wse.cycle_profile import COUNTERS
-from emu.wse.encode import Encoded, encode
-from emu.wse.order import with_ends
-from emu.wse.phases import Phase, Tally, by_trains
+from emu.wse.cycles import cycle_run, verdict
+from emu.wse.cycles.cycle_profile import COUNTERS
+from emu.wse.encoding.encode import Encoded, encode
+from emu.wse.flows import flow
+from emu.wse.flows.order import with_ends
 from emu.wse.program import FabricProgram
+from emu.wse.views.phases import Phase, Tally, by_trains
 
 PATHS = ("auto", "trains", "cycles")
 ASKED = "stepping was asked for"

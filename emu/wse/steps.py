@@ -11,13 +11,13 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse import arrival, arrival_ring
-from emu.wse.arrival_ring import ring_hops
+from emu.wse.arrivals import arrival, arrival_ring
+from emu.wse.arrivals.arrival_ring import ring_hops
+from emu.wse.arrivals.lines import Lines
+from emu.wse.arrivals.wires import operation_cycles, wires
 from emu.wse.fabric import Ticks, begin, crossed, role
 from emu.wse.isa import SPACE
 from emu.wse.laws import known, on_datapath, words
-from emu.wse.lines import Lines
-from emu.wse.wires import operation_cycles, wires
 
 PAIR = 2  # wavelets of a value and its index
 

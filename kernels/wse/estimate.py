@@ -7,8 +7,8 @@ scalar loops, and a fixed set-up per instruction.
 from typing import Any
 
 from emu.datasheet import Device
+from emu.wse.arrivals.wires import call_cycles, wires
 from emu.wse.laws import map_cycles, precision, words
-from emu.wse.wires import call_cycles, wires
 from kernels.wse.mapping import HeadMap, LayerMap, line_groups, meet_in_the_middle
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from emu.datasheet import Device
 from emu.mesh import Program
 from emu.wse import collectives, fmac_map, multicast, ops, reduce, trees
+from emu.wse.arrivals.wires import call_cycles
 from emu.wse.program import FabricProgram
-from emu.wse.wires import call_cycles
 from kernels.wse.collective import zeros
 
 PE = ("row", "col")

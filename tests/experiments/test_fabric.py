@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu.wse import WSE3
-from emu.wse.encode import encode
+from emu.wse.encoding.encode import encode
 from experiments import cli, fabric, fabric_run
 from experiments.fabric_words import asked
 from kernels.wse.catalogue import CATALOGUE, TREES

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from emu.errors import LimitExceeded
 from emu.wse import ops
-from emu.wse.arrival_ring import places
+from emu.wse.arrivals.arrival_ring import places
 from emu.wse.collectives.code import Code, code
 from emu.wse.collectives.line import Line
 from emu.wse.collectives.streams import Streams, fixed

@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from emu.wse import ops
-from emu.wse.encode import ACTIVATE, BLOCK, CODE, STAMP, SWITCH, UNBLOCK, VECTOR, Encoded
-from emu.wse.layout import Shape, shape_of
+from emu.wse.cycles.layout import Shape, shape_of
+from emu.wse.encoding.encode import Encoded
+from emu.wse.encoding.instructions import ACTIVATE, BLOCK, CODE, STAMP, SWITCH, UNBLOCK, VECTOR
 from emu.wse.program import DIRECTIONS, FabricProgram
 
 HEIGHT, WIDTH = 3, 4

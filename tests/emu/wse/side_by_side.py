@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from emu.wse import ops, stepper
+from emu.wse.arrivals.wires import Wires, wires
 from emu.wse.collectives import Code, Line, code
 from emu.wse.program import FabricProgram
-from emu.wse.wires import Wires, wires
 
 Build = Callable[[Line, ops.Memory, Any], Code]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3, arrival, arrival_out, ops, stepper, trees
+from emu.wse import WSE2, WSE3, ops, stepper, trees
+from emu.wse.arrivals import arrival, arrival_out
 from emu.wse.auto_tree import auto
 from emu.wse.collectives import Line, broadcast, reduce
 from emu.wse.collectives.streams import fixed, turned

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3, arrival, arrival_out, arrival_ring, ops, stepper, trees
-from emu.wse.arrival_ring import places
+from emu.wse import WSE2, WSE3, ops, stepper, trees
+from emu.wse.arrivals import arrival, arrival_out, arrival_ring
+from emu.wse.arrivals.arrival_ring import places
 from emu.wse.collectives import (
     Code,
     Line,

@@ -9,7 +9,8 @@ import pytest
 
 from emu import Program, wse
 from emu.wse import WSE2, WSE3, ops, stepper, trees
-from emu.wse.arrival_ring import places
+from emu.wse.arrivals.arrival_ring import places
+from emu.wse.arrivals.wires import call_cycles
 from emu.wse.collectives import (
     Code,
     Line,
@@ -25,7 +26,6 @@ from emu.wse.collectives import (
 from emu.wse.collectives.streams import turned
 from emu.wse.program import FabricProgram
 from emu.wse.trees import Tree
-from emu.wse.wires import call_cycles
 
 PES = 12
 TREES = {

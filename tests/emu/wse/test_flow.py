@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emu.datasheet import Device
-from emu.wse import WSE2, WSE3, flow, maps, ops, verdict
-from emu.wse.encode import Encoded, encode
+from emu.wse import WSE2, WSE3, maps, ops
+from emu.wse.cycles import verdict
+from emu.wse.encoding.encode import Encoded, encode
+from emu.wse.flows import flow
 from emu.wse.program import FabricProgram
 from tests.emu.wse.straight_programs import DEVICES, Made, programs
 from tests.emu.wse.wavelets import simulate

@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from emu.datasheet import Device
 from emu.errors import EmulationError
-from emu.wse import WSE2, WSE3, cycle_run, flow, verdict
-from emu.wse.encode import Encoded, encode
+from emu.wse import WSE2, WSE3
+from emu.wse.cycles import cycle_run, verdict
+from emu.wse.encoding.encode import Encoded, encode
+from emu.wse.flows import flow
 from emu.wse.program import FabricProgram
 from tests.emu.wse.random_programs import HEIGHT, WIDTH, data, programs, wide_shape
 from tests.emu.wse.wavelet_routers import Simulated

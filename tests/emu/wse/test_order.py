@@ -8,9 +8,12 @@ from hypothesis import HealthCheck, given, settings
 
 from emu.datasheet import Device
 from emu.errors import EmulationError
-from emu.wse import WSE2, WSE3, cycle_run, flow, ops, stepper, verdict
-from emu.wse.encode import FabricError, encode
-from emu.wse.order import with_ends
+from emu.wse import WSE2, WSE3, ops, stepper
+from emu.wse.cycles import cycle_run, verdict
+from emu.wse.encoding.checks import FabricError
+from emu.wse.encoding.encode import encode
+from emu.wse.flows import flow
+from emu.wse.flows.order import with_ends
 from emu.wse.program import FabricProgram
 from tests.emu.wse import random_programs
 from tests.emu.wse.wavelet_values import values

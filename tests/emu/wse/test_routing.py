@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from emu.wse import WSE3, ops, routing
-from emu.wse.encode import NONE, Encoded, FabricError, encode
+from emu.wse import WSE3, ops
+from emu.wse.encoding.checks import FabricError
+from emu.wse.encoding.encode import Encoded, encode
+from emu.wse.encoding.instructions import NONE
+from emu.wse.flows import routing
 from emu.wse.program import OPPOSITE, RAMP, FabricProgram
 from tests.emu.wse.straight_programs import Made, programs
 

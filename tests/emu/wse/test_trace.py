@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from emu.datasheet import Device
-from emu.wse import WSE2, WSE3, cycle_log, cycle_states, stepper, summary
-from emu.wse.drawing import drawn
+from emu.wse import WSE2, WSE3, stepper
+from emu.wse.cycles import cycle_log, cycle_states
 from emu.wse.ops import Code, Stamp, add, copy, receive, send
 from emu.wse.program import FabricProgram
-from emu.wse.spans import spans
 from emu.wse.stepper import Run
-from emu.wse.trace import trace
+from emu.wse.views import summary
+from emu.wse.views.drawing import drawn
+from emu.wse.views.spans import spans
+from emu.wse.views.trace import trace
 from kernels.wse.microbench import one_way, vector_op
 
 WORDS = 12

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.wse import WSE2, WSE3, WSE3_SILICON, arrival, arrival_out, arrival_ring, trees
+from emu.wse import WSE2, WSE3, WSE3_SILICON, trees
+from emu.wse.arrivals import arrival, arrival_out, arrival_ring
+from emu.wse.arrivals.lines import Lines, latest
+from emu.wse.arrivals.wires import Wires, wires
 from emu.wse.auto_tree import auto
-from emu.wse.lines import Lines, latest
-from emu.wse.wires import Wires, wires
 from tests.emu.wse import line_simulation as simulated
 from tests.emu.wse.line_simulation import as_line
 

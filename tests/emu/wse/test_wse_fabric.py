@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from emu import EmulationError, Known, Program, wse
-from emu.wse import WSE2, WSE3, arrival_ring, trees
-from emu.wse.wires import wires
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.arrivals import arrival_ring
+from emu.wse.arrivals.wires import wires
 from tests.emu.wse.single_pe import struct
 
 LINE = ("row",)

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from emu.wse import ops
-from emu.wse.encode import Encoded
+from emu.wse.encoding.encode import Encoded
 from emu.wse.program import OPPOSITE, RAMP
 
 NEVER = -1

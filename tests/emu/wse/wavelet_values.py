@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.wse import ops
-from emu.wse.encode import NONE, VECTOR, Encoded
+from emu.wse.encoding.encode import Encoded
+from emu.wse.encoding.instructions import NONE, VECTOR
 from tests.emu.wse.wavelets import Thread, Wafer
 
 JOIN = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}

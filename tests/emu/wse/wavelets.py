@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from emu.wse import encode as enc
-from emu.wse.encode import NONE, VECTOR, Encoded, Instruction
+from emu.wse.encoding import instructions as enc
+from emu.wse.encoding.encode import Encoded
+from emu.wse.encoding.instructions import NONE, VECTOR, Instruction
 from tests.emu.wse.wavelet_routers import NEVER, Routers, Simulated
 
 

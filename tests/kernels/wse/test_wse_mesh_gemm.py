@@ -8,7 +8,7 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.wse import stepper
 from emu.wse.datasheet import WSE3
-from emu.wse.encode import encode
+from emu.wse.encoding.encode import encode
 from kernels.wse import mesh_gemm as mesh
 from kernels.wse import mesh_tiles, ring_routes
 from kernels.wse.mesh_gemm import Sizes

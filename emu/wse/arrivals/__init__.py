@@ -1,0 +1,1 @@
+"""When what crosses the fabric arrives, in closed form, for the timeline."""

@@ -1,0 +1,1 @@
+"""Fabric programs stepped cycle by cycle, all PEs at once."""

@@ -1,0 +1,1 @@
+"""Fabric programs checked, priced and numbered."""
