@@ -1,4 +1,4 @@
-"""The stepper's front: which path it takes, and errors that name the PE, the color and the cycle."""
+"""The stepper's front: the path it takes, and errors that name the PE, the color and the cycle."""
 
 import numpy as np
 import pytest
