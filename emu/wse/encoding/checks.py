@@ -14,6 +14,13 @@ class FabricError(EmulationError):
 
 
 def check_size(program: FabricProgram, device: Device) -> None:
+    """No more PEs, colors and queues than the wafer has, and links that the stepper can step."""
+    if device.stream_cycles != 1:
+        raise LimitExceeded(
+            f"fabric program: {device.name}'s constants are those of {device.constants}, where a "
+            f"stream takes {device.stream_cycles} cycles a wavelet; the stepper moves one a cycle: "
+            "use the vendor simulator's constants"
+        )
     for what, actual, allowed in (
         ("width", program.width, device.grid_width), ("height", program.height, device.grid_height),
         ("colors", len(program.colors), device.colors),

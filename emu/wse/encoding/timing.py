@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse import laws, ops
+from emu.wse import laws, operands, ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ def conflicts(op: ops.Vector) -> bool:
     read = [x for x in op.sources if isinstance(x, ops.Memory) and x.elements > 1]
     if op.op == "fmac" and isinstance(op.dst, ops.Memory):
         read.append(op.dst)
-    banks = {x.address // ops.WORD_BYTES % 4 for x in read}
+    banks = {x.address // operands.WORD_BYTES % 4 for x in read}
     return len(banks) < len({x.address for x in read})
 
 

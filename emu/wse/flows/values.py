@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.errors import LimitExceeded
-from emu.wse import ops
+from emu.wse import operands, ops
 from emu.wse.encoding.encode import Encoded
 from emu.wse.encoding.instructions import NONE, Instruction
 
@@ -34,7 +34,7 @@ def count_of(rows: Rows) -> int:
 
 def to_words(x: np.ndarray) -> np.ndarray:
     """`uint32[PEs, words]` of elements `[PEs, elements]`."""
-    if x.dtype.itemsize == ops.WORD_BYTES:
+    if x.dtype.itemsize == operands.WORD_BYTES:
         return np.ascontiguousarray(x).view(np.uint32)
     if x.shape[1] % 2:
         x = np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)

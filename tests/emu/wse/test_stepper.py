@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded, OutOfMemory
-from emu.wse import WSE2, WSE3, ops, stepper
+from emu.wse import WSE2, WSE3, WSE3_SILICON, ops, stepper
 from emu.wse.cycles.verdict import Deadlock, Endless, TwoArrivals, Unread
 from emu.wse.encoding.checks import FabricError
 from emu.wse.ops import copy, receive, send
@@ -125,6 +125,8 @@ def test_more_than_the_hardware_has() -> None:
         stepper.run(p, DEVICE)
     with pytest.raises(LimitExceeded, match="width is 756, WSE-3 has 755"):
         stepper.run(FabricProgram(756), DEVICE)
+    with pytest.raises(LimitExceeded, match="a stream takes 1.125 cycles a wavelet; the stepper"):
+        stepper.run(pair(), WSE3_SILICON.at())
     wide = FabricProgram(1)
     wide.color("red", input_queue=8)
     with pytest.raises(LimitExceeded, match="queue 8, WSE-3 has 0 to 7"):

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from emu.wse import ops
+from emu.wse import operands, ops
 from emu.wse.encoding.encode import Encoded
 from emu.wse.encoding.instructions import NONE, VECTOR
 from tests.emu.wse.wavelets import Thread, Wafer
@@ -64,7 +64,7 @@ class Valued(Wafer):
                 self.loop(n, op)
             return
         assert isinstance(op, ops.Vector)
-        per = ops.WORD_BYTES // jnp.dtype(op.dtype_of(op.inward or op.dst)).itemsize
+        per = operands.WORD_BYTES // jnp.dtype(op.dtype_of(op.inward or op.dst)).itemsize
         fabric = NONE not in (i.inward, i.outward) or i.inward != NONE or i.outward != NONE
         if not fabric and begin:
             return
