@@ -9,8 +9,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from emu.errors import LimitExceeded
-
-WORD_BYTES = 4
+from emu.wse.laws import WORD_BYTES, words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,7 @@ Operand = Memory | Fabric | float
 
 def wavelets(elements: int, dtype: str) -> int:
     """32-bit wavelets that carry `elements`."""
-    return -(-elements * jnp.dtype(dtype).itemsize // WORD_BYTES)
+    return int(words(elements, dtype))
 
 
 __all__ = [

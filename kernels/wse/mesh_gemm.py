@@ -13,6 +13,9 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
+from emu.wse.arrivals.arrival_ring import places
+from emu.wse.collectives import Line
+from emu.wse.collectives.ring import around
 from emu.wse.ops import (
     Activate,
     Block,
@@ -28,9 +31,9 @@ from emu.wse.ops import (
     send,
 )
 from emu.wse.program import FabricProgram
-from kernels.wse import ring_routes
 
 QUEUES = {"X": 2, "shift": 3, "W": 5}
+COLORS = 3  # of a ring
 START, END = "start", "end"
 
 
@@ -62,6 +65,14 @@ def shifts(row: int) -> tuple[int, bool]:
     return (row // 2, True) if row % 2 == 0 else ((row + 1) // 2, False)
 
 
+def _ring(line: Line, prefix: str, by: int = 1) -> list[tuple[str, str]]:
+    """Lays a ring; the colors on which each place of the line sends and receives."""
+    ring, streams = places(line.pes), around(line.pes, prefix, by)
+    streams.lay(line)
+    before = dict(zip(np.roll(ring, -by).tolist(), ring.tolist(), strict=True))
+    return [(streams.color[i], streams.color[before[i]]) for i in range(line.pes)]
+
+
 def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
     """The program; stamps `start` and `end` are read on every PE.
 
@@ -78,14 +89,15 @@ def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
     program = FabricProgram(s.p, s.p)
     pe = _Pe(_Scalars(device), s, *_buffers(program, s))
     for name, queue in QUEUES.items():
-        for k in range(ring_routes.COLORS):
+        for k in range(COLORS):
             program.color(f"{name}{k}", queue, queue)
-    rows = [ring_routes.route(program, "X", "row", y) for y in range(s.p)]
+    row = _ring(Line(program, "x"), "X")
+    column = _ring(Line(program, "y"), "W")
     aligned = [
-        ring_routes.route(program, "shift", "row", y, backwards=shifts(y)[1]) for y in range(s.p)
+        _ring(Line(program, "x", np.s_[y : y + 1, :]), "shift", -1 if shifts(y)[1] else 1)
+        for y in range(s.p)
     ]
-    columns = [ring_routes.route(program, "W", "column", x) for x in range(s.p)]
-    at = {(y, x): (shifts(y)[0], *aligned[y][x], *rows[y][x], *columns[x][y])
+    at = {(y, x): (shifts(y)[0], *aligned[y][x], *row[x], *column[y])
           for y in range(s.p) for x in range(s.p)}  # fmt: skip
     # A lower task goes first, so the order of these is that of the source's task numbers.
     _everywhere(program, "aligned", pe.alignment, at)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels.wse import ring_routes
+from emu.wse.arrivals.arrival_ring import places
 
 
 def place_x(x: np.ndarray, p: int) -> np.ndarray:
@@ -12,7 +12,7 @@ def place_x(x: np.ndarray, p: int) -> np.ndarray:
 
 def place_w(w: np.ndarray, p: int) -> np.ndarray:
     """`W[p*kt, p*nt]` as `[p, p, kt*nt]`, each column turned so that the aligned X meets it."""
-    ring = ring_routes.order(p)
+    ring = places(p).tolist()
     place = {at: i for i, at in enumerate(ring)}
     tiles = _tiles(w, p)
     rows = [[tiles[ring[(place[x] + place[y]) % p], x] for x in range(p)] for y in range(p)]

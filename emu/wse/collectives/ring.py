@@ -7,6 +7,8 @@ first, so that nobody waits for somebody who waits for him.
 
 from collections.abc import Callable
 
+import numpy as np
+
 from emu.errors import LimitExceeded
 from emu.wse import ops
 from emu.wse.arrivals.arrival_ring import places
@@ -75,6 +77,20 @@ def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code
     return _around(line, prefix, 1, steps)
 
 
+def around(pes: int, prefix: str, by: int = 1) -> Streams:
+    """The streams of a ring of two or more PEs, on three colors: each sends to the next one.
+
+    Args:
+      pes: on the line.
+      prefix: of the colors' names.
+      by: 1, or -1 where each sends to the one before.
+    """
+    ring = places(pes)
+    receivers = np.empty(pes, int)
+    receivers[ring] = np.roll(ring, -by)
+    return fixed(receivers.tolist(), prefix)
+
+
 def _around(
     line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]],
     thread: int | None = None,
@@ -84,10 +100,7 @@ def _around(
     position = places(pes).tolist()
     if pes == 1:
         return code(line.program, [])
-    receivers = [-1] * pes
-    for place in range(pes):
-        receivers[position[place]] = position[(place + by) % pes]
-    laid = fixed(receivers, prefix)
+    laid = around(pes, prefix, by)
     laid.lay(line)
     alike: dict[tuple[ops.Op, ...], list[int]] = {}
     for place in range(pes):
@@ -110,4 +123,4 @@ def _operations(
     return out
 
 
-__all__ = ["ring_all_reduce", "shift"]
+__all__ = ["around", "ring_all_reduce", "shift"]

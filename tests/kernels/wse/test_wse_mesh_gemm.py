@@ -7,10 +7,12 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.wse import stepper
+from emu.wse.arrivals.arrival_ring import places
+from emu.wse.collectives.ring import around
 from emu.wse.datasheet import WSE3
 from emu.wse.encoding.encode import encode
 from kernels.wse import mesh_gemm as mesh
-from kernels.wse import mesh_tiles, ring_routes
+from kernels.wse import mesh_tiles
 from kernels.wse.mesh_gemm import Sizes
 from tests.emu.wse.wavelets import simulate
 
@@ -20,13 +22,13 @@ DEVICE = WSE3.at()
 @pytest.mark.parametrize("p", range(2, 12))
 def test_ring_hops_and_colors(p: int) -> None:
     """At most two hops to the next, and three different colors at every router."""
-    ring = ring_routes.order(p)
+    ring, colors_of = places(p).tolist(), around(p, "r").color
     assert sorted(ring) == list(range(p))
-    at: dict[int, list[int]] = {i: [] for i in range(p)}
+    at: dict[int, list[str]] = {i: [] for i in range(p)}
     for here, there in zip(ring, ring[1:] + ring[:1], strict=True):
         assert abs(here - there) <= 2
         for place in {here, (here + there) // 2 if abs(here - there) == 2 else here, there}:
-            at[place].append(ring_routes.sent_on(here, p))
+            at[place].append(colors_of[here])
     assert all(len(set(colors)) == len(colors) <= 3 for colors in at.values())
 
 
