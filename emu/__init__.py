@@ -2,12 +2,33 @@
 
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
-from emu.instruction import Cost, Crossing, Instruction, Operand, instruction, limit, release
+from emu.instruction import (
+    Cost,
+    Crossing,
+    Instruction,
+    Operand,
+    instruction,
+    limit,
+    release,
+)
 from emu.mesh import Known, Program, strict_jit
 from emu.reading import Reading
 
 __all__ = [
-    "BANDS", "Cost", "Crossing", "Device", "EmulationError", "Instruction", "Known", "Operand",
-    "Program", "Quantity", "Reading", "Sheet", "instruction", "limit", "release",
+    "BANDS",
+    "Cost",
+    "Crossing",
+    "Device",
+    "EmulationError",
+    "Instruction",
+    "Known",
+    "Operand",
+    "Program",
+    "Quantity",
+    "Reading",
+    "Sheet",
+    "instruction",
+    "limit",
+    "release",
     "strict_jit",
-]  # fmt: skip
+]

@@ -33,7 +33,9 @@ def sites(body: jx.Body) -> int:
     total = 0
     for eqn in body.eqns:
         inst, times = lookup(eqn.primitive), 1
-        total += eqn.primitive.name == "cond" or (inst is not None and "count" in inst.reads)
+        total += eqn.primitive.name == "cond" or (
+            inst is not None and "count" in inst.reads
+        )
         if eqn.primitive.name == "scan":
             times = jx.scan(eqn).length
         total += times * sum(sites(b) for b in jx.inner(eqn))
@@ -58,7 +60,12 @@ def iterations(s: jx.Scan, x: Any, rank: int, depth: int) -> Any:
 
 
 def carried(
-    line: Any, s: jx.Scan, consts: list[Any], start: list[Any], slices: list[Any], depth: int
+    line: Any,
+    s: jx.Scan,
+    consts: list[Any],
+    start: list[Any],
+    slices: list[Any],
+    depth: int,
 ) -> list[Any]:
     """Each carry slot at every iteration and after the last, or None; one dimension more."""
     out = []
@@ -89,25 +96,39 @@ def _increment(body: jx.Body, var: Any, end: Any) -> Any:
 
 
 def _stepped(
-    line: Any, s: jx.Scan, consts: list[Any], state: list[Any], slices: list[Any], depth: int
+    line: Any,
+    s: jx.Scan,
+    consts: list[Any],
+    state: list[Any],
+    slices: list[Any],
+    depth: int,
 ) -> list[Any]:
     """Carries that follow no simple rule, evaluated one iteration after another."""
     rows: list[list[Any]] = [[x] for x in state]
     for t in range(s.length):
         now = [None if x is None else np.take(x, t, depth) for x in slices]
-        state = _evaluate(line, s.body, [*consts, *state, *now], Found(), depth)[: s.carry]
+        state = _evaluate(line, s.body, [*consts, *state, *now], Found(), depth)[
+            : s.carry
+        ]
         for row, x in zip(rows, state, strict=True):
             row.append(x)
     return [
-        None if any(x is None for x in row) else np.stack(np.broadcast_arrays(*row), depth)
+        None
+        if any(x is None for x in row)
+        else np.stack(np.broadcast_arrays(*row), depth)
         for row in rows
     ]
 
 
 def inside(
-    line: Any, s: jx.Scan, consts: list[Any], rows: list[Any], slices: list[Any], depth: int,
+    line: Any,
+    s: jx.Scan,
+    consts: list[Any],
+    rows: list[Any],
+    slices: list[Any],
+    depth: int,
     found: Found,
-) -> None:  # fmt: skip
+) -> None:
     """Adds the decisions of all iterations, side by side, to `found`."""
     begin = (slice(None),) * depth + (slice(s.length),)
     ins = [None if x is None else np.expand_dims(x, depth) for x in consts]
@@ -118,7 +139,9 @@ def inside(
 # --- one jaxpr ---
 
 
-def _evaluate(line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int) -> list[Any]:
+def _evaluate(
+    line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int
+) -> list[Any]:
     """Known outputs of a jaxpr inside `depth` loops; adds every decision to `found`."""
     lead, outer = depth + line.rank, found.path
     env: dict[Any, Any] = dict(zip(body.invars, ins, strict=True))
@@ -129,7 +152,10 @@ def _evaluate(line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int
     def get(atom: Any) -> Any:
         return constant(jx.literal_value(atom)) if jx.is_literal(atom) else env[atom]
 
-    env |= {v: constant(np.asarray(c)) for v, c in zip(body.constvars, body.consts, strict=True)}
+    env |= {
+        v: constant(np.asarray(c))
+        for v, c in zip(body.constvars, body.consts, strict=True)
+    }
     for i, eqn in enumerate(body.eqns):
         found.path = outer, i
         outs = _equation(line, eqn, [get(v) for v in eqn.invars], found, depth)
@@ -140,7 +166,9 @@ def _evaluate(line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int
     return [get(v) for v in body.outvars]
 
 
-def _equation(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
+def _equation(
+    line: Any, eqn: Any, xs: list[Any], found: Found, depth: int
+) -> list[Any]:
     name, lead = eqn.primitive.name, depth + line.rank
     if inst := lookup(eqn.primitive):
         for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
@@ -158,7 +186,10 @@ def _equation(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> l
         return [known.iota(eqn.params, lead)]
     elif xs and all(x is not None for x in xs):
         frame = np.broadcast_shapes(*(x.shape[:lead] for x in xs))
-        if math.prod(frame) * max(math.prod(x.shape[lead:]) for x in xs) > MAX_DECISIONS:
+        if (
+            math.prod(frame) * max(math.prod(x.shape[lead:]) for x in xs)
+            > MAX_DECISIONS
+        ):
             raise Opaque
         return [known.evaluate(name, eqn.params, xs, lead)]
     return [None] * len(eqn.outvars)
@@ -187,7 +218,9 @@ def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> lis
         inside.path = found.path, b
         results[b] = _evaluate(line, bodies[b], xs, inside, depth)
         for path, d in inside.items():  # it may be in further loops
-            taken = np.expand_dims(here, tuple(range(depth, depth + d.ndim - which.ndim)))
+            taken = np.expand_dims(
+                here, tuple(range(depth, depth + d.ndim - which.ndim))
+            )
             found[path] = np.where(taken, d, np.zeros_like(d))
     rank = np.searchsorted(sorted(results), which)
     return [

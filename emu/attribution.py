@@ -84,7 +84,9 @@ def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list
       A busy time of the group per event; its cause, line and name are those of its first.
     """
     group, out = set(engines), []
-    for e in sorted((e for e in events if e.engine in group), key=lambda e: (e.start, e.end)):
+    for e in sorted(
+        (e for e in events if e.engine in group), key=lambda e: (e.start, e.end)
+    ):
         if out and e.start <= out[-1].end:
             out[-1] = dataclasses.replace(out[-1], end=max(out[-1].end, e.end))
         else:
@@ -92,7 +94,9 @@ def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list
     return out
 
 
-def spent_together(events: Iterable[Event], engines: Iterable[str], end: int) -> dict[str, int]:
+def spent_together(
+    events: Iterable[Event], engines: Iterable[str], end: int
+) -> dict[str, int]:
     """The account of several engines that share a resource, as if they were one; sums to `end`.
 
     Where two of them work at a time, the clock lets both and makes one of them wait (`shared`) for
@@ -116,7 +120,9 @@ def spent_together(events: Iterable[Event], engines: Iterable[str], end: int) ->
 def active_ticks(spent: Mapping[str, int]) -> int:
     """What one engine spent neither waiting nor before or after its work: AWS's active time."""
     idle = ("fill", "drain")
-    return sum(t for what, t in spent.items() if what not in idle and not what.startswith(WAIT))
+    return sum(
+        t for what, t in spent.items() if what not in idle and not what.startswith(WAIT)
+    )
 
 
 def busiest(spent: Spent) -> str:
@@ -139,9 +145,10 @@ def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> 
     whole = work if peak is None else min(work, peak.work_ticks)
     useful = whole if peak is None else min(whole, peak.useful_ticks)
     parts = [
-        Part(BOUND, "useful work at peak", useful), Part(EXCESS, "excess work", whole - useful),
+        Part(BOUND, "useful work at peak", useful),
+        Part(EXCESS, "excess work", whole - useful),
         Part(BELOW, "work below peak", work - whole),
-    ]  # fmt: skip
+    ]
     parts += [Part(_kind(what), what, ticks) for what, ticks in of.items()]
     parts = [p for p in parts if p.ticks or p.kind == BOUND]
     parts.sort(key=lambda p: (KINDS.index(p.kind), -p.ticks, p.what))

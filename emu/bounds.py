@@ -118,12 +118,18 @@ def bounds(q: Quantities) -> Bounds:
         "compute_bound_useful": q.executed_flops / q.peak_flops_per_s,
     }
     caps = _caps(q.total_time_s, memory, {e: t for e, t in active.items() if e != DMA})
-    caps |= _caps(q.total_time_s, compute, {e: t for e, t in active.items() if e != "tensor"})
+    caps |= _caps(
+        q.total_time_s, compute, {e: t for e, t in active.items() if e != "tensor"}
+    )
     caps |= _caps(q.total_time_s, {"perfect_pipeline": active[slowest]}, {})
     return Bounds(
-        total_time=q.total_time_s, **memory, **compute, perfect_pipeline=active[slowest],
-        bottleneck_engine=slowest, speedup_cap=caps,
-    )  # fmt: skip
+        total_time=q.total_time_s,
+        **memory,
+        **compute,
+        perfect_pipeline=active[slowest],
+        bottleneck_engine=slowest,
+        speedup_cap=caps,
+    )
 
 
 def _caps(

@@ -12,7 +12,9 @@ from emu.ticks import same, select
 from emu.values import Value
 
 
-def branch(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
+def branch(
+    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+) -> list[Value]:
     """Walks every branch that some active core takes, on the cores that take it."""
     pick, *xs = xs
     if pick.known is None:
@@ -49,7 +51,9 @@ def _walk(
     return outs
 
 
-def _merge(eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]) -> list[Value]:
+def _merge(
+    eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]
+) -> list[Value]:
     """`new` on the cores in `mask`, `old` elsewhere."""
     out = []
     for i, (n, o) in enumerate(zip(new, old, strict=True)):
@@ -66,5 +70,9 @@ def _merge(eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]) -> li
         version = select(mask, n.version, o.version)
         ready = n.ready if same(n.ready, o.ready) else np.where(mask, n.ready, o.ready)
         source = label.choose(mask, n.source, o.source)
-        out.append(dataclasses.replace(n, ready=ready, version=version, known=known, source=source))
+        out.append(
+            dataclasses.replace(
+                n, ready=ready, version=version, known=known, source=source
+            )
+        )
     return out

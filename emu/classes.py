@@ -49,7 +49,9 @@ class Kept:
         self.together: set[int] = set()
 
 
-def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
+def scan(
+    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+) -> list[Value]:
     """Reads a `scan`, once per class of cores where they exchange nothing inside."""
     s = jx.scan(eqn)
     again = line.core is not None and line.jump and line.trace_core is None and large(s)
@@ -84,7 +86,9 @@ def exchanges(body: jx.Body) -> bool:
     )
 
 
-def _apart(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value] | None:
+def _apart(
+    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+) -> list[Value] | None:
     """Reads a loop class by class; None where it has to be read on all cores at once."""
     if id(eqn) in line.classes.together:
         return None

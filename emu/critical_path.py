@@ -82,7 +82,9 @@ def critical_path(
 
 def by_line(path: Iterable[Stretch]) -> list[Line]:
     """The path's time by source line and instruction, longest first; sums to the path's end."""
-    found: dict[tuple[str, str, str], list[int]] = collections.defaultdict(lambda: [0, 0, 0])
+    found: dict[tuple[str, str, str], list[int]] = collections.defaultdict(
+        lambda: [0, 0, 0]
+    )
     for s in path:
         entry = found[s.event.where, s.event.engine, s.event.name]
         busy = max(0, min(s.end, s.event.end) - max(s.start, s.event.start))
@@ -100,7 +102,9 @@ class _Issued:
         self.previous: list[int | None] = []
         self.results: Times = collections.defaultdict(list)
         self.releases: Times = collections.defaultdict(list)
-        self.sharing = {causes.get(e.engine, e.engine) for e in events if e.cause == "shared"}
+        self.sharing = {
+            causes.get(e.engine, e.engine) for e in events if e.cause == "shared"
+        }
         latest: dict[str, int] = {}
         for i, e in enumerate(events):
             self.previous.append(latest.get(e.engine))
@@ -128,7 +132,11 @@ class _Issued:
         elif e.cause in self.results:
             found = _latest([self.results[e.cause]], e.start, at)
         else:  # a buffer's last user, or whoever has the resource
-            users = self.sharing if e.cause == "shared" else {e.cause.removeprefix("buffer:")}
+            users = (
+                self.sharing
+                if e.cause == "shared"
+                else {e.cause.removeprefix("buffer:")}
+            )
             of = [ticks for user, ticks in self.releases.items() if user in users]
             found = _latest(of or self.releases.values(), e.start, at)
         return self.previous[at] if found is None else found

@@ -37,7 +37,9 @@ class Quantity:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}")
+            raise ValueError(
+                f"kind is {self.kind!r}, must be one of {', '.join(KINDS)}"
+            )
         if not self.source:
             raise ValueError("a quantity needs a source")
         if (self.low is None) != (self.high is None):
@@ -101,7 +103,9 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.band not in BANDS:
-            raise ValueError(f"band is {self.band!r}, must be one of {', '.join(BANDS)}")
+            raise ValueError(
+                f"band is {self.band!r}, must be one of {', '.join(BANDS)}"
+            )
 
     def __getattr__(self, field: str) -> Any:
         quantity = getattr(object.__getattribute__(self, "sheet"), field)
@@ -119,7 +123,9 @@ class Device:
         for engine, clock in self.sheet.engines.items():
             hz = self.tick_hz if clock is None else int(getattr(self, clock))
             if self.tick_hz % hz:
-                raise ValueError(f"{engine} at {hz} Hz does not divide {self.tick_hz} ticks/s")
+                raise ValueError(
+                    f"{engine} at {hz} Hz does not divide {self.tick_hz} ticks/s"
+                )
             out[engine] = self.tick_hz // hz
         return out
 
@@ -127,7 +133,9 @@ class Device:
     def capacity_bytes(self) -> dict[str, int | None]:
         """Bytes of each memory space on one core; None is unbounded."""
         caps = self.sheet.capacity.items()
-        return {space: None if f is None else int(getattr(self, f)) for space, f in caps}
+        return {
+            space: None if f is None else int(getattr(self, f)) for space, f in caps
+        }
 
     @functools.cached_property
     def throttle_laws(self) -> dict[str, Law]:
@@ -135,7 +143,8 @@ class Device:
         laws = {}
         for engine, prefix in self.sheet.throttles.items():
             window_s, share, slowdown = (
-                getattr(self, f"{prefix}_{what}") for what in ("window_s", "share", "slowdown")
+                getattr(self, f"{prefix}_{what}")
+                for what in ("window_s", "share", "slowdown")
             )
             if slowdown > 1:
                 laws[engine] = Law(self.ticks(window_s), round(share * UNITS), slowdown)

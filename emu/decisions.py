@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from emu import jaxpr as jx
-from emu.ahead import MAX_DECISIONS, Found, Opaque, carried, decides, inside, iterations, sites
+from emu.ahead import (
+    MAX_DECISIONS,
+    Found,
+    Opaque,
+    carried,
+    decides,
+    inside,
+    iterations,
+    sites,
+)
 from emu.values import Value
 
 

@@ -122,7 +122,9 @@ class Taking:
         touched = [e for e, n in line.touches.items() if n]
         clocks = {("last", e): time(line.last[e]) for e in touched}
         clocks |= {("free", e): time(line.free[e]) for e in touched}
-        clocks |= {("paced", e): time(line.paced[e]) for e in touched if e in line.paced}
+        clocks |= {
+            ("paced", e): time(line.paced[e]) for e in touched if e in line.paced
+        }
         ports = {key: port for key, port in line.ports.items() if port.uses}
         clocks |= {("port", key): time(port.until) for key, port in ports.items()}
         rings = {path: self.ring(path, ring) for path, ring in line.sites.items()}
@@ -145,7 +147,11 @@ class Taking:
 
     def taken(self, touched: list[str]) -> dict[str, int]:
         start = self.lone.time
-        by = {e: t - start["free", e] for e, t in self.line.free.items() if e not in touched}
+        by = {
+            e: t - start["free", e]
+            for e, t in self.line.free.items()
+            if e not in touched
+        }
         return {e: ticks for e, ticks in by.items() if ticks}
 
     def held(self, b: Buffer) -> Held:
@@ -162,20 +168,31 @@ class Taking:
         user: Any = b.user
         used = bool(used)
         return Held(
-            origin, idle, user, used, b.version != began, b.writer,
-            self.banks.get(id(b.port)), b.since, self.line.tracked.get(id(b)),
-        )  # fmt: skip
+            origin,
+            idle,
+            user,
+            used,
+            b.version != began,
+            b.writer,
+            self.banks.get(id(b.port)),
+            b.since,
+            self.line.tracked.get(id(b)),
+        )
 
     @property
     def inside(self) -> dict[int, Any]:
         """What the trace has on tiles that did not outlive the loop."""
         tracked = self.line.tracked.items()
-        return {i: t for i, t in tracked if i not in self.origin and i not in self.homes}
+        return {
+            i: t for i, t in tracked if i not in self.origin and i not in self.homes
+        }
 
     def ring(self, path: Path, ring: Any) -> tuple[list[Held], list[Path]]:
         for position, b in enumerate(ring.buffers):
             self.homes[id(b)] = "ring", path, position
-        return [self.held(b) for b in ring.buffers], ring.loops[len(self.lone.outside) :]
+        return [self.held(b) for b in ring.buffers], ring.loops[
+            len(self.lone.outside) :
+        ]
 
     def buffers(self) -> dict[int, Held]:
         free = [b for b in self.lone.copies if id(b) not in self.homes]
@@ -198,8 +215,11 @@ class Taking:
             return self.after_base(v.ready)
         origin = self.origin.get(id(v.buffer))
         place = self.lone.scene.place
-        rows = [("ready", i) for i, x in enumerate(self.lone.scene.xs)
-                if x.buffer is not None and place[id(x.buffer)] == origin]  # fmt: skip
+        rows = [
+            ("ready", i)
+            for i, x in enumerate(self.lone.scene.xs)
+            if x.buffer is not None and place[id(x.buffer)] == origin
+        ]
         rows = [r for r in [*rows, ("idle", origin)] if r in self.early]
         rows = [r for r in rows if self.lone.time[r] == v.ready]
         if len(rows) != 1:
@@ -217,7 +237,9 @@ class Taking:
         return home
 
 
-ALWAYS = -4 * FOREVER  # before all times and marks: a core that has marks needs no finding out
+ALWAYS = (
+    -4 * FOREVER
+)  # before all times and marks: a core that has marks needs no finding out
 
 
 __all__ = ["ALWAYS", "Effect", "Held", "Out", "Taking", "Unclear"]

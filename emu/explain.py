@@ -8,51 +8,91 @@ from emu.critical_path import instructions
 from emu.reading import Event
 
 NAMES = {
-    "tensor": "Tensor Engine", "vector": "Vector Engine", "scalar": "Scalar Engine",
-    "gpsimd": "GpSimd Engine", "dma": "DMA engines", "load_queue": "load queue",
-    "load_queue2": "second load queue", "store_queue": "store queue",
+    "tensor": "Tensor Engine",
+    "vector": "Vector Engine",
+    "scalar": "Scalar Engine",
+    "gpsimd": "GpSimd Engine",
+    "dma": "DMA engines",
+    "load_queue": "load queue",
+    "load_queue2": "second load queue",
+    "store_queue": "store queue",
     "store_queue2": "second store queue",
-    "weight_load": "weight load", "load": "a load", "store": "a store",
-}  # fmt: skip
+    "weight_load": "weight load",
+    "load": "a load",
+    "store": "a store",
+}
 
 # What an engine waits for, or loses time to, in words, and what helps.
 WAITED_FOR = {
-    "load": ("loads", "deepen the ring of loaded tiles, `sbuf(..., buffers=)`, or load longer "
-             "descriptors"),
+    "load": (
+        "loads",
+        "deepen the ring of loaded tiles, `sbuf(..., buffers=)`, or load longer "
+        "descriptors",
+    ),
     "store": ("stores", "store longer descriptors, or spread the stores over the run"),
     "shared": ("another queue's transfers", "move fewer bytes, in longer descriptors"),
-    "bank": ("a PSUM bank in use", "put tiles that two engines use at the same time into different "
-             "banks, `psum(..., bank=)`"),
-    "port": ("a port in use by another engine", "give the work of one of the two to an engine that "
-             "does not share the port"),
-    "lead": ("its stationary tile", "load or write the stationary tile earlier: its way into the "
-             "array is exposed"),
-    "link": ("data from another core", "send earlier or in smaller pieces, so that work hides the "
-             "way"),
+    "bank": (
+        "a PSUM bank in use",
+        "put tiles that two engines use at the same time into different "
+        "banks, `psum(..., bank=)`",
+    ),
+    "port": (
+        "a port in use by another engine",
+        "give the work of one of the two to an engine that does not share the port",
+    ),
+    "lead": (
+        "its stationary tile",
+        "load or write the stationary tile earlier: its way into the array is exposed",
+    ),
+    "link": (
+        "data from another core",
+        "send earlier or in smaller pieces, so that work hides the way",
+    ),
     "peers": ("the other cores", "give every core the same work before the exchange"),
-}  # fmt: skip
+}
 LOST = {
     "useful work at peak": ("useful work at peak", ""),
-    "excess work": ("transposing, or computing what is masked", "skip masked tiles; choose layouts "
-                    "that need no transpose, or let the DMA transpose"),
-    "work below peak": ("working below peak", "use full tiles: 128 rows, 128 stationary columns, "
-                        "as many moving columns as a bank holds"),
-    "throttle": ("running at half clock", "keep the Tensor Engine fed: more of its columns in use, "
-                 "fewer gaps"),
-    "weight_load": ("loading weights that no matmul hides", "stream more moving columns through "
-                    "each stationary tile"),
-    "fill": ("not started yet", "make the first loads smaller, so that work starts sooner"),
-    "drain": ("done while others are not", "store results as they are complete, and keep the last "
-              "tile small"),
-}  # fmt: skip
+    "excess work": (
+        "transposing, or computing what is masked",
+        "skip masked tiles; choose layouts "
+        "that need no transpose, or let the DMA transpose",
+    ),
+    "work below peak": (
+        "working below peak",
+        "use full tiles: 128 rows, 128 stationary columns, "
+        "as many moving columns as a bank holds",
+    ),
+    "throttle": (
+        "running at half clock",
+        "keep the Tensor Engine fed: more of its columns in use, fewer gaps",
+    ),
+    "weight_load": (
+        "loading weights that no matmul hides",
+        "stream more moving columns through each stationary tile",
+    ),
+    "fill": (
+        "not started yet",
+        "make the first loads smaller, so that work starts sooner",
+    ),
+    "drain": (
+        "done while others are not",
+        "store results as they are complete, and keep the last tile small",
+    ),
+}
 DMA_LOST = {
-    "excess work": ("moving data again that was on chip", "keep what is used again in SBUF: larger "
-                    "blocks"),
-    "work below peak": ("working below peak", "use longer descriptors: more contiguous bytes a "
-                        "partition in each DMA"),
-}  # fmt: skip
+    "excess work": (
+        "moving data again that was on chip",
+        "keep what is used again in SBUF: larger blocks",
+    ),
+    "work below peak": (
+        "working below peak",
+        "use longer descriptors: more contiguous bytes a partition in each DMA",
+    ),
+}
 BUFFER_REMEDY = "make the ring of the destination one buffer deeper, `buffers=`"
-ENGINE_REMEDY = "deepen the rings between the two engines so that they overlap, or move work away"
+ENGINE_REMEDY = (
+    "deepen the rings between the two engines so that they overlap, or move work away"
+)
 OWN_REMEDY = "put independent instructions between the two"
 OTHER_REMEDY = "overlap it with work that does not depend on it, or shorten it"
 
@@ -89,7 +129,9 @@ def _reason(found: Split, part: Part, tick_hz: int, lines: Mapping[str, int]) ->
     most = f", most of it at {where}" if where else ""
     did, remedy = in_words(found.engine, part)
     what = f"{NAMES.get(found.engine, found.engine)}: {did}"
-    return Reason(part, share, where, f"{what}, {share:.1%} ({us:,.1f} us){most}; {remedy}.")
+    return Reason(
+        part, share, where, f"{what}, {share:.1%} ({us:,.1f} us){most}; {remedy}."
+    )
 
 
 def in_words(engine: str, part: Part) -> tuple[str, str]:
@@ -98,10 +140,15 @@ def in_words(engine: str, part: Part) -> tuple[str, str]:
     if engine == "dma" and cause in DMA_LOST:
         return DMA_LOST[cause]
     if cause == part.what:
-        return LOST.get(cause, (f"losing time to {cause.replace('_', ' ')}", OTHER_REMEDY))
+        return LOST.get(
+            cause, (f"losing time to {cause.replace('_', ' ')}", OTHER_REMEDY)
+        )
     user = cause.removeprefix(BUFFER)
     if user != cause:
-        return f"waiting for a buffer that {NAMES.get(user, user)} still uses", BUFFER_REMEDY
+        return (
+            f"waiting for a buffer that {NAMES.get(user, user)} still uses",
+            BUFFER_REMEDY,
+        )
     if cause == engine:
         return "waiting for a result of its own", OWN_REMEDY
     words, remedy = WAITED_FOR.get(cause, (NAMES.get(cause, cause), ENGINE_REMEDY))
@@ -115,7 +162,9 @@ def waits_by_line(events: Iterable[Event], engine: str) -> dict[str, dict[str, i
     for e in instructions(events):
         if e.engine != engine:
             continue
-        if free and e.start > free:  # what comes before the engine's first work is its fill
+        if (
+            free and e.start > free
+        ):  # what comes before the engine's first work is its fill
             lines = out.setdefault(WAIT + e.cause, {})
             lines[e.where] = lines.get(e.where, 0) + e.start - free
         free = e.end

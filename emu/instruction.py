@@ -127,7 +127,9 @@ class Instruction:
     primitive: Primitive
 
     def __call__(self, *operands: Any, **params: Any) -> Any:
-        arrays = [jnp.asarray(x) if isinstance(x, int | float | bool) else x for x in operands]
+        arrays = [
+            jnp.asarray(x) if isinstance(x, int | float | bool) else x for x in operands
+        ]
         if len(arrays) != len(self.reads) + self.destinations:
             raise TypeError(
                 f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
@@ -190,9 +192,19 @@ def instruction(
         primitive = Primitive(name)
         primitive.multiple_results = True
         inst = Instruction(
-            name, meaning, cost, reads, spaces, in_place, reads_destination or partial, partial,
-            effect, arrival is not None, arrival, primitive,
-        )  # fmt: skip
+            name,
+            meaning,
+            cost,
+            reads,
+            spaces,
+            in_place,
+            reads_destination or partial,
+            partial,
+            effect,
+            arrival is not None,
+            arrival,
+            primitive,
+        )
         _register(inst)
         _BY_PRIMITIVE[primitive] = inst
         return inst
@@ -250,7 +262,9 @@ def _result_shapes(inst: Instruction, operands: Any, params: Any) -> list[Any]:
     return [(o.shape, o.dtype) for o in _as_list(out)]
 
 
-def _batch(inst: Instruction, axis_data: Any, args: Any, dims: Any, **params: Any) -> Any:
+def _batch(
+    inst: Instruction, axis_data: Any, args: Any, dims: Any, **params: Any
+) -> Any:
     if not inst.across:
         fn = functools.partial(_local, inst, **params)
         in_axes = tuple(dims)
@@ -299,19 +313,31 @@ def caller() -> str:
 def limit(instruction_name: str, what: str, actual: int, allowed: int) -> None:
     """Raises `LimitExceeded` when `actual` is more than the hardware's `allowed`."""
     if actual > allowed:
-        raise LimitExceeded(f"{instruction_name}: {what} is {actual}, at most {allowed}")
+        raise LimitExceeded(
+            f"{instruction_name}: {what} is {actual}, at most {allowed}"
+        )
 
 
 @instruction(
-    "release", cost=lambda device, tile: Cost(engine=None), reads=(None,), writes=(),
-    in_place=False, effect=True,
-)  # fmt: skip
+    "release",
+    cost=lambda device, tile: Cost(engine=None),
+    reads=(None,),
+    writes=(),
+    in_place=False,
+    effect=True,
+)
 def release(tile: jax.Array) -> tuple[()]:
     """Marks the last use of a scratch tile whose content nobody needs: costs nothing."""
     return ()
 
 
 __all__ = [
-    "Cost", "Crossing", "EmulationError", "Instruction", "Operand", "instruction", "limit",
+    "Cost",
+    "Crossing",
+    "EmulationError",
+    "Instruction",
+    "Operand",
+    "instruction",
+    "limit",
     "release",
-]  # fmt: skip
+]

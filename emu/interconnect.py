@@ -13,7 +13,9 @@ from fractions import Fraction
 from emu.datasheet import Device, Quantity, Sheet
 
 _EFA = "aws-neuron-sdk 2.32 neuron-runtime/explore/internode-collective-comm.rst"
-_MOONCAKE = "Mooncake transfer engine documentation at 3b5a594, p5en 16x200G, EFA writes"
+_MOONCAKE = (
+    "Mooncake transfer engine documentation at 3b5a594, p5en 16x200G, EFA writes"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,24 +38,33 @@ class LinkSheet(Sheet):
 EFA = LinkSheet(
     name="EFA",
     latency_s=Quantity(
-        15e-6, "published", f"{_EFA}: 15 us HBM to HBM on Trn2's EFAv3; none published for Trn3"
+        15e-6,
+        "published",
+        f"{_EFA}: 15 us HBM to HBM on Trn2's EFAv3; none published for Trn3",
     ),
     nic_bytes_per_s=Quantity(
-        22.8e9, "derived",
+        22.8e9,
+        "derived",
         f"200 Gbps a chip (trn3-arch.rst) times 365/400 reached ({_MOONCAKE}); best seen 97.5 %",
-        24.4e9, 18.9e9,
+        24.4e9,
+        18.9e9,
     ),
     nic_operations_per_s=Quantity(
         92_000, "derived", f"{_MOONCAKE}: min(1.47 M/s x block, 365 GB/s) over 16 NICs"
     ),
     operation_bytes=Quantity(
-        1 << 20, "assumed", "blocks coalesced to the size at which the line saturates",
-        2 << 20, 256 << 10,
+        1 << 20,
+        "assumed",
+        "blocks coalesced to the size at which the line saturates",
+        2 << 20,
+        256 << 10,
     ),
     ingress_bytes_per_s=Quantity(
-        150e9, "published", "CS-3: 12 x 100 GbE; a ceiling, the path into SRAM is undocumented"
+        150e9,
+        "published",
+        "CS-3: 12 x 100 GbE; a ceiling, the path into SRAM is undocumented",
     ),
-)  # fmt: skip
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +112,23 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
         raise ValueError("no messages to send")
     for m in messages:
         if m.nbytes < 1:
-            raise ValueError(f"a message of {m.nbytes} bytes from chip {m.chip}, at least 1")
+            raise ValueError(
+                f"a message of {m.nbytes} bytes from chip {m.chip}, at least 1"
+            )
     nic_free: dict[int, Fraction] = {}
     ingress_free, operations = Fraction(0), 0
     started: list[Fraction] = []
     arrived = [Fraction(0)] * len(messages)
     rate, ingress = Fraction(link.nic_bytes_per_s), Fraction(link.ingress_bytes_per_s)
-    for i in sorted(range(len(messages)), key=lambda i: (messages[i].ready_s, messages[i].chip)):
+    for i in sorted(
+        range(len(messages)), key=lambda i: (messages[i].ready_s, messages[i].chip)
+    ):
         m = messages[i]
         count = math.ceil(m.nbytes / link.operation_bytes)
         start = max(m.ready_s, nic_free.get(m.chip, Fraction(0)))
-        busy = max(m.nbytes / rate, Fraction(count) / Fraction(link.nic_operations_per_s))
+        busy = max(
+            m.nbytes / rate, Fraction(count) / Fraction(link.nic_operations_per_s)
+        )
         nic_free[m.chip] = start + busy
         ingress_free = max(start, ingress_free) + m.nbytes / ingress
         arrived[i] = max(start + busy, ingress_free) + Fraction(link.latency_s)

@@ -53,22 +53,30 @@ def issue(
     _count(line, inst, priced, avals, active)
     _hold(line, inst, xs, dsts, engine, done, freed, active)
     if line.trace_core is not None:
-        record.instruction(line, inst, eqn, priced, (begin, freed, done, cause), extra, active)
+        record.instruction(
+            line, inst, eqn, priced, (begin, freed, done, cause), extra, active
+        )
     ready, source = done + priced.handover, line.causes.get(engine, engine)
     if not inst.in_place:
         ready = select(active, ready, 0)
         pairs = zip(avals, inst.writes, strict=True)
         return [line.fresh(a, s, ready, source) for a, s in pairs]
-    return [_written(line, inst, eqn, dst, begin, ready, source, active) for dst in dsts]
+    return [
+        _written(line, inst, eqn, dst, begin, ready, source, active) for dst in dsts
+    ]
 
 
-def _throttled(line: Any, engine: str, priced: Price, begin: Ticks, active: Any) -> Ticks:
+def _throttled(
+    line: Any, engine: str, priced: Price, begin: Ticks, active: Any
+) -> Ticks:
     """By how much longer a throttled engine is busy; keeps its charge."""
     law = line.laws.get(engine)
     if law is None or not line.contended:
         return 0
     before = line.throttle[engine]
-    at, extra = throttle.extra_ticks(law, before, begin - line.last[engine], priced.busy)
+    at, extra = throttle.extra_ticks(
+        law, before, begin - line.last[engine], priced.busy
+    )
     line.throttle[engine] = throttle.after(
         law, at, priced.busy + extra, priced.cost.duty, active, before
     )
@@ -85,16 +93,26 @@ def _occupy(line: Any, engine: str, priced: Price, freed: Ticks, active: Any) ->
             line.free[other] = line.free[other] + select(active, ticks, 0)
 
 
-def _count(line: Any, inst: Instruction, priced: Price, avals: list[Any], active: Any) -> None:
+def _count(
+    line: Any, inst: Instruction, priced: Price, avals: list[Any], active: Any
+) -> None:
     if priced.counts is None:
         priced.counts = counts(inst, priced.cost, priced.operands, avals)
-    line.tally.add(priced.counts, line.all_cores if active is None else Cores(line.grid, active))
+    line.tally.add(
+        priced.counts, line.all_cores if active is None else Cores(line.grid, active)
+    )
 
 
 def _hold(
-    line: Any, inst: Instruction, xs: list[Value], dsts: list[Value], engine: str, done: Ticks,
-    freed: Ticks, active: Any,
-) -> None:  # fmt: skip
+    line: Any,
+    inst: Instruction,
+    xs: list[Value],
+    dsts: list[Value],
+    engine: str,
+    done: Ticks,
+    freed: Ticks,
+    active: Any,
+) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
     done, freed = select(active, done, 0), select(active, freed, 0)
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
@@ -115,14 +133,18 @@ def _hold(
 # --- checks and state ---
 
 
-def _check_fresh(inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None) -> None:
+def _check_fresh(
+    inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None
+) -> None:
     for i, x in enumerate(xs):
         if x.stale_on(active):
             assert x.buffer is not None
             by = x.buffer.writer
             writer = lookup(by.primitive) if by is not None else None
             what = f"{writer.name} at {jx.location(by)}" if writer else "a later write"
-            raise StaleTile(f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn))
+            raise StaleTile(
+                f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn)
+            )
 
 
 def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) -> Value:
@@ -138,35 +160,58 @@ def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) ->
     buffer = ring.turn()
     if line.trace_core is not None:
         record.declared(line, buffer, active)
-    buffer.version, buffer.writer = select(active, line.next_version(), buffer.version), eqn
+    buffer.version, buffer.writer = (
+        select(active, line.next_version(), buffer.version),
+        eqn,
+    )
     ready = buffer.idle if line.contended else 0
     source = label.prefixed("buffer:", buffer.user)
-    return Value(aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source)
+    return Value(
+        aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source
+    )
 
 
 def _written(
-    line: Any, inst: Instruction, eqn: Any, dst: Value, begin: Ticks, ready: Ticks, source: str,
+    line: Any,
+    inst: Instruction,
+    eqn: Any,
+    dst: Value,
+    begin: Ticks,
+    ready: Ticks,
+    source: str,
     active: np.ndarray | None,
-) -> Value:  # fmt: skip
+) -> Value:
     """The result in its destination's buffer, as a new version; parts are ready with the last."""
     if inst.partial:
         ready = later(ready, dst.ready)
     buffer = dst.buffer
     assert buffer is not None
     if line.trace_core is not None and dst.space != line.device.home:
-        record.written(line, dst, begin, whole=not inst.reads_destination, active=active)
+        record.written(
+            line, dst, begin, whole=not inst.reads_destination, active=active
+        )
     buffer.version = select(active, line.next_version(), buffer.version)
     buffer.writer = eqn
     return Value(
-        dst.shape, dst.dtype, dst.space, select(active, ready, dst.ready), buffer, buffer.version,
+        dst.shape,
+        dst.dtype,
+        dst.space,
+        select(active, ready, dst.ready),
+        buffer,
+        buffer.version,
         source=label.choose(active, source, dst.source),
-    )  # fmt: skip
+    )
 
 
 def _cross(
-    line: Any, inst: Instruction, eqn: Any, dsts: list[Value], priced: Price, begin: Ticks,
+    line: Any,
+    inst: Instruction,
+    eqn: Any,
+    dsts: list[Value],
+    priced: Price,
+    begin: Ticks,
     active: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """When a collective's results arrive, and when each core's engine is free again."""
     if active is not None and not active.all():
         raise PartialCollective(
@@ -178,9 +223,14 @@ def _cross(
     if line.contended:
         for d in dsts:
             idle = later(idle, d.buffer.idle)  # type: ignore[union-attr]
-    every = (np.broadcast_to(x, line.grid) for x in (begin, idle, priced.busy, priced.latency))
+    every = (
+        np.broadcast_to(x, line.grid)
+        for x in (begin, idle, priced.busy, priced.latency)
+    )
     assert inst.arrival is not None
-    return inst.arrival(line.device, line.mesh, Crossing(*every), *priced.operands, **eqn.params)
+    return inst.arrival(
+        line.device, line.mesh, Crossing(*every), *priced.operands, **eqn.params
+    )
 
 
 __all__ = ["issue"]

@@ -19,7 +19,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from emu.side_by_side import in_order
 
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat"}
+_CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "remat",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +57,10 @@ class Body:
     @functools.cached_property
     def steps(self) -> list[tuple[Any, list[int], list[int]]]:
         """Each equation with the ids of its operands and of its results."""
-        return [(e, [id(v) for v in e.invars], [id(v) for v in e.outvars]) for e in self.eqns]
+        return [
+            (e, [id(v) for v in e.invars], [id(v) for v in e.outvars])
+            for e in self.eqns
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +92,11 @@ def body(jaxpr: Any) -> Body:
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
     consts = list(getattr(jaxpr, "consts", ()) or ())
     return Body(
-        list(inner.invars), list(inner.outvars), list(inner.eqns), list(inner.constvars), consts
+        list(inner.invars),
+        list(inner.outvars),
+        list(inner.eqns),
+        list(inner.constvars),
+        consts,
     )
 
 
@@ -169,4 +184,14 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
     return ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)  # type: ignore
 
 
-__all__ = ["Body", "Primitive", "Scan", "Var", "body", "branches", "call", "location", "scan"]
+__all__ = [
+    "Body",
+    "Primitive",
+    "Scan",
+    "Var",
+    "body",
+    "branches",
+    "call",
+    "location",
+    "scan",
+]

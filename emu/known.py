@@ -32,7 +32,9 @@ def evaluate(name: str, params: dict[str, Any], xs: list[np.ndarray], lead: int)
 def iota(params: dict[str, Any], lead: int) -> Any:
     """The known value of an `iota` equation, or None where it is too large to carry."""
     shape, dim = params["shape"], params["dimension"]
-    if math.prod(shape) > MAX_KNOWN_ELEMENTS or not np.issubdtype(params["dtype"], np.integer):
+    if math.prod(shape) > MAX_KNOWN_ELEMENTS or not np.issubdtype(
+        params["dtype"], np.integer
+    ):
         return None
     line = np.arange(shape[dim], dtype=params["dtype"])
     line = line.reshape([-1 if i == dim else 1 for i in range(len(shape))])
@@ -72,18 +74,39 @@ def _clamp(low: np.ndarray, x: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _div, "rem": _rem,
-    "min": np.minimum, "max": np.maximum, "neg": np.negative, "sign": np.sign, "abs": np.abs,
-    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "eq": np.equal, "ne": np.not_equal, "clamp": _clamp, "stop_gradient": lambda x: x,
-    "and": lambda a, b: a & b, "or": lambda a, b: a | b, "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a, "select_n": lambda which, *cases: choose(which.astype(np.int64), cases),
-    "shift_left": np.left_shift, "shift_right_arithmetic": np.right_shift,
-}  # fmt: skip
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _div,
+    "rem": _rem,
+    "min": np.minimum,
+    "max": np.maximum,
+    "neg": np.negative,
+    "sign": np.sign,
+    "abs": np.abs,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "clamp": _clamp,
+    "stop_gradient": lambda x: x,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "not": lambda a: ~a,
+    "select_n": lambda which, *cases: choose(which.astype(np.int64), cases),
+    "shift_left": np.left_shift,
+    "shift_right_arithmetic": np.right_shift,
+}
 
 
 def _convert(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
-    if np.issubdtype(params["new_dtype"], np.integer) or params["new_dtype"] == np.bool_:
+    if (
+        np.issubdtype(params["new_dtype"], np.integer)
+        or params["new_dtype"] == np.bool_
+    ):
         return xs[0].astype(params["new_dtype"])
     return None
 
@@ -114,16 +137,22 @@ def _slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarra
 def _dynamic_slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
     x, *starts = xs
     sizes = params["slice_sizes"]
-    if all(start.size == 1 for start in starts):  # a view: tables of whole rings are large
-        at = [int(np.clip(s.item(), 0, n - size))
-              for s, n, size in zip(starts, x.shape[lead:], sizes, strict=True)]  # fmt: skip
+    if all(
+        start.size == 1 for start in starts
+    ):  # a view: tables of whole rings are large
+        at = [
+            int(np.clip(s.item(), 0, n - size))
+            for s, n, size in zip(starts, x.shape[lead:], sizes, strict=True)
+        ]
         own = tuple(slice(a, a + size) for a, size in zip(at, sizes, strict=True))
         return x[(slice(None),) * lead + own]
     for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         axis = lead + i
         start = np.clip(start, 0, x.shape[axis] - size)
         span = start[..., None] + np.arange(size)  # [*lead, size]
-        index = span.reshape(*start.shape, *(1,) * i, size, *(1,) * (len(sizes) - i - 1))
+        index = span.reshape(
+            *start.shape, *(1,) * i, size, *(1,) * (len(sizes) - i - 1)
+        )
         frame = np.broadcast_shapes(x.shape[:lead], start.shape)
         x = np.broadcast_to(x, (*frame, *x.shape[lead:]))
         full = (*frame, *x.shape[lead:axis], size, *x.shape[axis + 1 :])
@@ -132,6 +161,10 @@ def _dynamic_slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> A
 
 
 _SHAPED: dict[str, Callable[..., Any]] = {
-    "convert_element_type": _convert, "squeeze": _squeeze, "reshape": _reshape,
-    "broadcast_in_dim": _broadcast, "slice": _slice, "dynamic_slice": _dynamic_slice,
-}  # fmt: skip
+    "convert_element_type": _convert,
+    "squeeze": _squeeze,
+    "reshape": _reshape,
+    "broadcast_in_dim": _broadcast,
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+}

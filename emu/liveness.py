@@ -23,7 +23,11 @@ def check_all_read(body: jx.Body) -> None:
 
 def _visit(body: jx.Body, outs_read: list[bool], report: bool) -> list[bool]:
     """Which inputs of a body are read, given which outputs are; raises if `report`."""
-    read = {v for v, r in zip(body.outvars, outs_read, strict=True) if r and not jx.is_literal(v)}
+    read = {
+        v
+        for v, r in zip(body.outvars, outs_read, strict=True)
+        if r and not jx.is_literal(v)
+    }
     for eqn in reversed(body.eqns):
         wanted = [v in read for v in eqn.outvars]
         for atom, used in zip(eqn.invars, _reads(eqn, wanted, report), strict=True):
@@ -62,7 +66,10 @@ def _scan(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
     carry, ys = wanted[: s.carry], wanted[s.carry :]
     while True:
         ins = _visit(s.body, [*carry, *ys], report=False)
-        grown = [a or b for a, b in zip(carry, ins[s.consts : s.consts + s.carry], strict=True)]
+        grown = [
+            a or b
+            for a, b in zip(carry, ins[s.consts : s.consts + s.carry], strict=True)
+        ]
         if grown == carry:
             break
         carry = grown

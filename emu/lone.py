@@ -31,9 +31,13 @@ def marked(time: int) -> int | None:
 def alone(line: Any, core: tuple[int, ...], traced: bool) -> Any:
     """A timeline of one core with nothing issued yet; `traced` records its events."""
     one = type(line)(
-        line.device, dict.fromkeys(line.mesh, 1), jump=line.jump, contended=line.contended,
-        as_written=line.as_written, trace_core=(0,) * line.rank if traced else None,
-    )  # fmt: skip
+        line.device,
+        dict.fromkeys(line.mesh, 1),
+        jump=line.jump,
+        contended=line.contended,
+        as_written=line.as_written,
+        trace_core=(0,) * line.rank if traced else None,
+    )
     one.core, one.classes = line.core or core, line.classes
     one.prices, one.literals = line.prices, line.literals
     return one
@@ -64,10 +68,14 @@ class Lone:
             if t["free", engine] != t["last", engine]:
                 line.free[engine] = t["free", engine]
         line.paced = {engine: t["paced", engine] for engine in outer.paced}
-        line.ports = {key: Port(t["port", key], self._label("port", key)) for key in outer.ports}
+        line.ports = {
+            key: Port(t["port", key], self._label("port", key)) for key in outer.ports
+        }
         self.port_of = {id(port): line.ports[key] for key, port in outer.ports.items()}
         for engine, state in outer.throttle.items():
-            charge, slow = (self.scene.flat(x)[self.cell] for x in (state.charge, state.slow))
+            charge, slow = (
+                self.scene.flat(x)[self.cell] for x in (state.charge, state.slow)
+            )
             line.throttle[engine] = State(int(charge), bool(slow))
         if outer.loops:
             line.loops, line.within = [OUTSIDE], {OUTSIDE: []}
@@ -75,15 +83,24 @@ class Lone:
 
     def _label(self, kind: str, key: Any) -> str:
         name = self.scene.labels[kind, key]
-        return name if type(name) is str else label.on_core(
-            name, self.scene.frame, self.scene.at(self.cell)
-        )  # fmt: skip
+        return (
+            name
+            if type(name) is str
+            else label.on_core(name, self.scene.frame, self.scene.at(self.cell))
+        )
 
     def _buffer(self, i: int, b: Buffer) -> Buffer:
         idle = 0 if i in self.scene.aside else self.time["idle", i]
         port = self.port_of.get(id(b.port))
         since = b.since if self.traced else None
-        copy = Buffer(idle, self.line.next_version(), b.writer, self._label("idle", i), port, since)
+        copy = Buffer(
+            idle,
+            self.line.next_version(),
+            b.writer,
+            self._label("idle", i),
+            port,
+            since,
+        )
         if since is not None:
             _, *rest = self.scene.line.tracked[id(b)]
             self.line.tracked[id(copy)] = copy, *rest
@@ -99,7 +116,9 @@ class Lone:
             stale = bool(self.scene.flat(stale)[self.cell])
         version = -1 if stale else copy.version
         source, ready = self._label("ready", i), self.time["ready", i]
-        return Value(x.shape, x.dtype, x.space, ready, copy, version, known, source=source)
+        return Value(
+            x.shape, x.dtype, x.space, ready, copy, version, known, source=source
+        )
 
     def _rings(self) -> None:
         line = self.line

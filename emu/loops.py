@@ -49,7 +49,9 @@ class Loop:
         at = s.length - 1 - self.done if s.reverse else self.done
         slices = [
             at_slice(x, at, v.aval, self.line.rank)
-            for x, v in zip(self.stacked, s.body.invars[s.consts + s.carry :], strict=True)
+            for x, v in zip(
+                self.stacked, s.body.invars[s.consts + s.carry :], strict=True
+            )
         ]
         outs = self.line.walk(s.body, [*self.consts, *self.carry, *slices], self.active)
         self.carry, ys = outs[: s.carry], outs[s.carry :]
@@ -81,10 +83,20 @@ class Loop:
         buffers, form = periodic.roles(self.carry, [*self.consts, *self.stacked], sites)
         ports = [*line.ports.values()]
         clocks = [*line.free.values(), *line.last.values(), line.end, *self.ready]
-        clocks += [*(v.ready for v in self.carry), *(p.until for p in ports), *line.paced.values()]
+        clocks += [
+            *(v.ready for v in self.carry),
+            *(p.until for p in ports),
+            *line.paced.values(),
+        ]
         clocks += [b.idle for b in buffers]
-        marks = [*line.touches.values()] * 2 + [object() for _ in range(1 + len(self.ready))]
-        marks += [*self.carry, *(p.uses for p in ports), *(line.touches[e] for e in line.paced)]
+        marks = [*line.touches.values()] * 2 + [
+            object() for _ in range(1 + len(self.ready))
+        ]
+        marks += [
+            *self.carry,
+            *(p.uses for p in ports),
+            *(line.touches[e] for e in line.paced),
+        ]
         marks += [b.uses for b in buffers]
         labels = [*(p.engine for p in ports), *line.paced, *(b.user for b in buffers)]
         labels += [v.source for v in self.carry]
@@ -92,9 +104,16 @@ class Loop:
         shapes = [None if type(x) is int else x.shape for x in clocks]
         form = form, shapes, labels, charges
         return Snapshot(
-            clocks, marks, buffers, [b.version for b in buffers], [b.since for b in buffers], form,
-            dict(line.spent), dict(line.tally.sums), len(line.events),
-        )  # fmt: skip
+            clocks,
+            marks,
+            buffers,
+            [b.version for b in buffers],
+            [b.since for b in buffers],
+            form,
+            dict(line.spent),
+            dict(line.tally.sums),
+            len(line.events),
+        )
 
     def alike(self, period: int) -> int:
         """How many further whole periods decide as each of the last two did."""
@@ -103,7 +122,9 @@ class Loop:
         if ids is None:
             return (self.s.length - self.done) // period
         if period not in self.mismatches:
-            self.mismatches[period] = np.flatnonzero(ids[period:] != ids[:-period]) + period
+            self.mismatches[period] = (
+                np.flatnonzero(ids[period:] != ids[:-period]) + period
+            )
         later = self.mismatches[period]
         at = int(np.searchsorted(later, self.done - period))
         end = int(later[at]) if at < len(later) else self.s.length
@@ -117,7 +138,11 @@ class Loop:
             return False
         self.history = [*self.history[-2 * MAX_PERIOD :], self.snapshot()]
         now, n = self.history[-1], len(self.history)
-        apart = [i for i, axis in enumerate(self.line.mesh) if axis not in self.line.exchanged]
+        apart = [
+            i
+            for i, axis in enumerate(self.line.mesh)
+            if axis not in self.line.exchanged
+        ]
         for period in range(1, (n - 1) // 2 + 1):
             first, was = self.history[-1 - 2 * period], self.history[-1 - period]
             if not (times := self.alike(period)) or not self.known_after_jump():
@@ -159,12 +184,16 @@ class Loop:
         held = self.rotate(was, now, times)
         for r, (buffer, idle) in enumerate(zip(held, moved, strict=True)):
             buffer.idle = idle
-            if (since := now.since[r]) is not None and (before := was.since[r]) is not None:
+            if (since := now.since[r]) is not None and (
+                before := was.since[r]
+            ) is not None:
                 buffer.since = since + times * (since - before)
         place = {id(b): r for r, b in enumerate(now.buffers)}
         self.turn_rings(now, held)
         self.carry = [
-            self.carried(slot, v, end, r, None if v.buffer is None else held[place[id(v.buffer)]])
+            self.carried(
+                slot, v, end, r, None if v.buffer is None else held[place[id(v.buffer)]]
+            )
             for slot, (v, r) in enumerate(zip(self.carry, ready, strict=True))
         ]
         line.tally.grown_since(was.sums, times)
@@ -203,7 +232,9 @@ class Loop:
             if np.any(changed):
                 version = self.line.next_version()
                 every = not isinstance(changed, np.ndarray)
-                buffer.version = version if every else np.where(changed, version, buffer.version)
+                buffer.version = (
+                    version if every else np.where(changed, version, buffer.version)
+                )
         return held
 
     def stale_now(self, v: Value) -> Any:
@@ -211,7 +242,9 @@ class Loop:
             return None
         return v.version != v.buffer.version
 
-    def carried(self, slot: int, v: Value, t: int, ready: Ticks, buffer: Buffer | None) -> Value:
+    def carried(
+        self, slot: int, v: Value, t: int, ready: Ticks, buffer: Buffer | None
+    ) -> Value:
         """A carry slot's value when iteration `t` begins."""
         assert self.plan is not None
         version, stale = None if buffer is None else buffer.version, self.stale[slot]
@@ -219,7 +252,9 @@ class Loop:
             version = -1 if stale is True else np.where(stale, -1, version)  # type: ignore
         rows = self.plan.carry[slot]
         known = None if v.known is None or rows is None else rows[min(t, len(rows) - 1)]
-        return dataclasses.replace(v, ready=ready, buffer=buffer, version=version, known=known)
+        return dataclasses.replace(
+            v, ready=ready, buffer=buffer, version=version, known=known
+        )
 
     # --- the trace ---
 
@@ -248,13 +283,16 @@ class Loop:
         if self.line.trace_core is not None:
             block = self.line.events[was.events : now.events]
             for i in range(1, times + 1):
-                self.line.events += [moved(e, i * by) for e, by in zip(block, self.shifts)]
+                self.line.events += [
+                    moved(e, i * by) for e, by in zip(block, self.shifts)
+                ]
 
 
 def _ages(was: Snapshot, now: Snapshot) -> list[int | None]:
     """By how much what each buffer holds is younger than what was in its place before."""
     return [
-        None if a is None or b is None else b - a for a, b in zip(was.since, now.since, strict=True)
+        None if a is None or b is None else b - a
+        for a, b in zip(was.since, now.since, strict=True)
     ]
 
 
@@ -262,11 +300,20 @@ def moved(event: Event, by: int) -> Event:
     """An event some ticks later."""
     e = event
     return Event(
-        e.engine, e.name, e.start + by, e.end + by, e.where, e.cause, e.done + by, e.ready + by
+        e.engine,
+        e.name,
+        e.start + by,
+        e.end + by,
+        e.where,
+        e.cause,
+        e.done + by,
+        e.ready + by,
     )
 
 
-def scan(line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
+def scan(
+    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+) -> list[Value]:
     """Reads a `scan`, jumping where its schedule repeats."""
     loop = Loop(line, eqn, xs, active)
     exchanged, line.exchanged = line.exchanged, set()

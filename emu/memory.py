@@ -39,7 +39,9 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
       OutOfMemory: a peak exceeds the device's capacity; names the space, the figures and the line
         at which the peak is reached.
     """
-    arguments: list[Storage | None] = [Storage(device.home, _nbytes(v.aval)) for v in body.invars]
+    arguments: list[Storage | None] = [
+        Storage(device.home, _nbytes(v.aval)) for v in body.invars
+    ]
     peak, where = Counter(), {}
     _, inside = _body(device, body, arguments)
     for space, (used, line) in inside.items():
@@ -67,7 +69,10 @@ def _footprint(device: Device, space: str, aval: Any, params: Any) -> int:
 
 
 def _body(
-    device: Device, body: jx.Body, ins: list[Storage | None], elsewhere: int | None = None
+    device: Device,
+    body: jx.Body,
+    ins: list[Storage | None],
+    elsewhere: int | None = None,
 ) -> tuple[list[Storage | None], Inside]:
     """Outputs of a body, and the peak of the buffers made inside it.
 
@@ -115,7 +120,9 @@ def _equation(
         if inst.in_place:
             return xs[: inst.destinations], {}
         pairs = zip(eqn.outvars, inst.writes, strict=True)
-        return [Storage(s, _footprint(device, s, v.aval, eqn.params)) for v, s in pairs], {}
+        return [
+            Storage(s, _footprint(device, s, v.aval, eqn.params)) for v, s in pairs
+        ], {}
     if name == "scan":
         return _scan(device, eqn, xs)
     if name == "cond":
@@ -167,7 +174,10 @@ def _adopt(storage: Storage | None, ins: list[Storage | None]) -> Storage | None
 
 
 def _sweep(
-    body: jx.Body, made: dict[int, list[Storage]], last_use: dict[int, int], inner: list[Inside]
+    body: jx.Body,
+    made: dict[int, list[Storage]],
+    last_use: dict[int, int],
+    inner: list[Inside],
 ) -> Inside:
     """The peak over the body's equations of what is live between them and inside them."""
     ends: dict[int, list[Storage]] = {}

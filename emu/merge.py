@@ -37,7 +37,9 @@ class Turned:
     @property
     def pairs(self) -> list[tuple[int, list[Held | None]]]:
         """Each buffer that the ring keeps: its place, and what it is per class."""
-        return [] if self.order is None else list(zip(self.order, self.held, strict=True))
+        return (
+            [] if self.order is None else list(zip(self.order, self.held, strict=True))
+        )
 
 
 class Merge(Spread):
@@ -53,17 +55,24 @@ class Merge(Spread):
             if kind == "port":
                 port = line.port(*key)
                 port.engine = self.label(
-                    [e.engines.get(key, "") for e in self.effects], times, port.engine,
+                    [e.engines.get(key, "") for e in self.effects],
+                    times,
+                    port.engine,
                     lambda _: port.engine,
-                )  # fmt: skip
+                )
                 port.until = self.ticks(times, port.until)
                 port.uses += 1
             else:
-                clocks = {"last": line.last, "free": line.free, "paced": line.paced}[kind]
+                clocks = {"last": line.last, "free": line.free, "paced": line.paced}[
+                    kind
+                ]
                 clocks[key] = self.ticks(times, clocks.get(key, 0))
         for engine in dict.fromkeys(x for e in self.effects for x in e.touched):
             line.touches[engine] += 1
-            if type(line.free[engine]) is int and line.free[engine] == line.last[engine]:
+            if (
+                type(line.free[engine]) is int
+                and line.free[engine] == line.last[engine]
+            ):
                 line.free[engine] = line.last[engine]
         for engine in dict.fromkeys(x for e in self.effects for x in e.taken):
             took = self.spread([e.taken.get(engine, 0) for e in self.effects], 0)
@@ -73,7 +82,9 @@ class Merge(Spread):
     def throttle(self) -> None:
         for engine, was in list(self.line.throttle.items()):
             if any(engine in e.throttle for e in self.effects):
-                moved = self.spread([engine in e.throttle for e in self.effects], False, bool)
+                moved = self.spread(
+                    [engine in e.throttle for e in self.effects], False, bool
+                )
                 states = [e.throttle.get(engine, State()) for e in self.effects]
                 charge = self.spread([s.charge for s in states], 0)
                 slow = self.spread([s.slow for s in states], False, bool)
@@ -85,7 +96,9 @@ class Merge(Spread):
     def counts(self) -> None:
         line = self.line
         for key in dict.fromkeys(k for e in self.effects for k in e.spent):
-            ticks = self.folded(self.spread([e.spent.get(key, 0) for e in self.effects], 0))
+            ticks = self.folded(
+                self.spread([e.spent.get(key, 0) for e in self.effects], 0)
+            )
             line.spent[key] = line.spent.get(key, 0) + ticks
         cells = np.bincount(self.ids, minlength=len(self.effects)).tolist()
         for effect, n in zip(self.effects, cells):
@@ -101,17 +114,24 @@ class Merge(Spread):
         for place in dict.fromkeys(p for e in self.effects for p in e.buffers):
             held = [e.buffers.get(place) for e in self.effects]
             self.hold(self.scene.buffers[place], held, aside=place in self.scene.aside)
-        rings = [self.turned(p) for p in dict.fromkeys(p for e in self.effects for p in e.rings)]
+        rings = [
+            self.turned(p)
+            for p in dict.fromkeys(p for e in self.effects for p in e.rings)
+        ]
         self.foresee([pair for ring in rings for pair in ring.pairs])
         for ring in rings:
             self.ring(ring)
 
     def foresee(self, pairs: list[tuple[int, list[Held | None]]]) -> None:
         """Works out at once when buffers of rings are idle: there are hundreds of them."""
-        pairs = [(place, held) for place, held in pairs if any(h and h.used for h in held)]
+        pairs = [
+            (place, held) for place, held in pairs if any(h and h.used for h in held)
+        ]
         if self.single or not pairs:
             return
-        per_class = [[h.idle if h and h.used else KEEP for h in held] for _, held in pairs]
+        per_class = [
+            [h.idle if h and h.used else KEEP for h in held] for _, held in pairs
+        ]
         rows = [self.scene.rows["idle", place] for place, _ in pairs]
         idles = self.many(np.array(per_class, np.int64), self.scene.times[rows])
         for (place, _), idle in zip(pairs, idles, strict=True):
@@ -119,7 +139,12 @@ class Merge(Spread):
                 self.idles[place] = idle
 
     def hold(
-        self, b: Buffer, held: list[Held | None], *, aside: bool = False, moved: bool = False
+        self,
+        b: Buffer,
+        held: list[Held | None],
+        *,
+        aside: bool = False,
+        moved: bool = False,
     ) -> None:
         """Gives a buffer the state that it has in each class; None leaves it as it is.
 
@@ -133,10 +158,16 @@ class Merge(Spread):
         if any(uses):
             times = [h.idle if u and h else KEEP for u, h in zip(uses, held)]
             keep = (0, "") if aside else (b.idle, b.user)
-            idle = None if aside or moved else self.idles.pop(self.scene.place.get(id(b)), None)
+            idle = (
+                None
+                if aside or moved
+                else self.idles.pop(self.scene.place.get(id(b)), None)
+            )
             idle = self.ticks(times, keep[0]) if idle is None else idle
             names = ["" if h is None else h.user for h in held]
-            user = self.label(names, times, keep[1], self.of_row(self.scene.labels.__getitem__))
+            user = self.label(
+                names, times, keep[1], self.of_row(self.scene.labels.__getitem__)
+            )
             if aside:
                 b.use(idle, user)
             else:
@@ -169,11 +200,14 @@ class Merge(Spread):
         if not self.all:
             orders.add(tuple(old))
         held: list[list[Held | None]] = [
-            [None if r is None else r[0][turn] for r in each] for turn in range(len(some))
+            [None if r is None else r[0][turn] for r in each]
+            for turn in range(len(some))
         ]
         kept = was is not None and len(orders) == 1
         order: Any = list(orders.pop()) if kept else None
-        return Turned(was, where, [graft(self.line.path, p) for p in loops], old, order, held)
+        return Turned(
+            was, where, [graft(self.line.path, p) for p in loops], old, order, held
+        )
 
     def ring(self, ring: "Turned") -> None:
         """Gives a ring's buffers their states, by their turn."""
@@ -202,7 +236,11 @@ class Merge(Spread):
             self.hold(b, h, moved=True)
             ring.buffers.append(b)
         for b in was:
-            b.version, b.writer, b.since = self.line.next_version(), self.scene.eqn, None
+            b.version, b.writer, b.since = (
+                self.line.next_version(),
+                self.scene.eqn,
+                None,
+            )
             self.line.tracked.pop(id(b), None)
 
     def fresh(self, held: list[Held | None]) -> Buffer:
@@ -229,7 +267,10 @@ class Merge(Spread):
         ]
         slots = zip(*(e.outs for e in self.effects), strict=True)
         knowns = [*knowns, *(None for _ in self.scene.eqn.outvars[len(knowns) :])]
-        return [self.output(i, list(s), made, k) for i, (s, k) in enumerate(zip(slots, knowns))]
+        return [
+            self.output(i, list(s), made, k)
+            for i, (s, k) in enumerate(zip(slots, knowns))
+        ]
 
     def output(self, i: int, outs: list[Out], made: list[Buffer], known: Any) -> Value:
         aval, buffer = self.scene.eqn.outvars[i].aval, self.home(i, outs, made)
@@ -237,9 +278,13 @@ class Merge(Spread):
         if buffer is None:
             return Value(aval.shape, aval.dtype, space, 0, None, None, known)
         times = [o.ready for o in outs]
-        source = self.label([o.source for o in outs], times, "", self.of_row(self.scene.source))
+        source = self.label(
+            [o.source for o in outs], times, "", self.of_row(self.scene.source)
+        )
         fresh = self.folded(self.spread([o.fresh for o in outs], True, bool))
-        version = buffer.version if fresh is True else np.where(fresh, buffer.version, -1)
+        version = (
+            buffer.version if fresh is True else np.where(fresh, buffer.version, -1)
+        )
         steps = None
         if outs[0].steps is not None:
             each = zip(*(o.steps for o in outs), strict=True)  # type: ignore[misc]

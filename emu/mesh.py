@@ -87,7 +87,13 @@ class Program:
             axis = remaining.pop()
             ins = tuple(_axis_of(s, axis, remaining) for s in self.in_specs)
             outs = _axis_of(out, axis, remaining)
-            fn = jax.vmap(fn, in_axes=ins, out_axes=outs, axis_name=axis, axis_size=self.mesh[axis])
+            fn = jax.vmap(
+                fn,
+                in_axes=ins,
+                out_axes=outs,
+                axis_name=axis,
+                axis_size=self.mesh[axis],
+            )
         return fn
 
     def sharded(self, check_vma: bool = True) -> Callable[..., Any]:
@@ -100,11 +106,16 @@ class Program:
             squeezed = [_on_leaves(_squeeze, s, a) for s, a in zip(self.in_specs, args)]
             return _on_leaves(_unsqueeze, out, self.kernel(*squeezed))
 
-        to_spec = functools.partial(jax.tree.map, lambda s: PartitionSpec(*s), is_leaf=_is_spec)
+        to_spec = functools.partial(
+            jax.tree.map, lambda s: PartitionSpec(*s), is_leaf=_is_spec
+        )
         fn = jax.shard_map(
-            local, mesh=mesh, in_specs=to_spec(self.in_specs), out_specs=to_spec(out),
+            local,
+            mesh=mesh,
+            in_specs=to_spec(self.in_specs),
+            out_specs=to_spec(out),
             check_vma=check_vma,
-        )  # fmt: skip
+        )
         return strict_jit(fn)
 
     def read(self, device: Device, *args: Any, **options: Any) -> timeline.Reading:
@@ -154,13 +165,19 @@ class Program:
             if not hasattr(value, "shape"):
                 value = np.asarray(value)
             shape = tuple(n for i, n in enumerate(value.shape) if not _split(spec, i))
-            avals.append(jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(value.dtype)))
-            arguments.append(self._known(value, spec) if isinstance(leaf, Known) else None)
+            avals.append(
+                jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(value.dtype))
+            )
+            arguments.append(
+                self._known(value, spec) if isinstance(leaf, Known) else None
+            )
         return avals, arguments, tree
 
     def _known(self, value: Any, spec: Spec) -> np.ndarray:
         """A known argument as `[*mesh, *shape]`, mesh dimensions of full size or 1."""
-        value = np.asarray(value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype))
+        value = np.asarray(
+            value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype)
+        )
         split = [spec.index(a) if a in spec else None for a in self.mesh]
         own = [i for i in range(value.ndim) if not _split(spec, i)]
         moved = np.transpose(value, [i for i in split if i is not None] + own)
@@ -171,7 +188,9 @@ class Program:
 def _unwrap(x: Any) -> Any:
     is_known = lambda leaf: isinstance(leaf, Known)  # noqa: E731
     return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf.value) if is_known(leaf) else leaf, x, is_leaf=is_known
+        lambda leaf: jnp.asarray(leaf.value) if is_known(leaf) else leaf,
+        x,
+        is_leaf=is_known,
     )
 
 
@@ -201,12 +220,18 @@ def _broadcast_spec(spec: Any, arg: Any) -> list[Spec]:
         return [spec] * len(jax.tree.leaves(arg, is_leaf=is_known))
     specs, tree = jax.tree.flatten(spec, is_leaf=_is_spec)
     parts = tree.flatten_up_to(arg)
-    return [s for s, part in zip(specs, parts, strict=True) for s in _broadcast_spec(s, part)]
+    return [
+        s
+        for s, part in zip(specs, parts, strict=True)
+        for s in _broadcast_spec(s, part)
+    ]
 
 
 def _on_leaves(fn: Callable[[Any, Spec], Any], spec: Any, arg: Any) -> Any:
     leaves, tree = jax.tree.flatten(arg)
-    return tree.unflatten([fn(x, s) for x, s in zip(leaves, _broadcast_spec(spec, arg))])
+    return tree.unflatten(
+        [fn(x, s) for x, s in zip(leaves, _broadcast_spec(spec, arg))]
+    )
 
 
 def _squeeze(x: Any, spec: Spec) -> Any:

@@ -24,7 +24,11 @@ FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; bit 3 is the s
 def cast(x: Any, dtype: Any) -> Any:
     """`x` in `dtype`: as `astype`, but formats narrower than 16 bits saturate instead of NaN."""
     dtype = jnp.dtype(dtype)
-    if dtype == x.dtype or not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > 1:
+    if (
+        dtype == x.dtype
+        or not jnp.issubdtype(dtype, jnp.floating)
+        or dtype.itemsize > 1
+    ):
         return x.astype(dtype)
     largest = jnp.float32(jnp.finfo(dtype).max)
     return jnp.clip(x.astype(jnp.float32), -largest, largest).astype(dtype)
@@ -48,11 +52,17 @@ def mx_quantize(x: Any, dtype: Any, *, headroom: int = 0) -> tuple[Any, Any]:
     """
     wide = x.astype(jnp.float32)
     highest = jnp.max(jnp.abs(wide), axis=-1)
-    exponent = lax.bitcast_convert_type(highest, jnp.int32) >> 23  # biased by 127, like the scale
-    scale = jnp.clip(exponent - _exponent_of_largest(dtype) + headroom, 0, SCALE_NAN - 1)
+    exponent = (
+        lax.bitcast_convert_type(highest, jnp.int32) >> 23
+    )  # biased by 127, like the scale
+    scale = jnp.clip(
+        exponent - _exponent_of_largest(dtype) + headroom, 0, SCALE_NAN - 1
+    )
     finite = exponent < 255
     # The inverse scale is a normal float32 for every finite group, so the product is exact.
-    inverse = lax.bitcast_convert_type((254 - jnp.minimum(scale, 253)) << 23, jnp.float32)
+    inverse = lax.bitcast_convert_type(
+        (254 - jnp.minimum(scale, 253)) << 23, jnp.float32
+    )
     elements = cast(jnp.where(finite[..., None], wide, 0) * inverse[..., None], dtype)
     return elements, jnp.where(finite, scale, SCALE_NAN).astype(jnp.uint8)
 

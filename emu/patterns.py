@@ -51,7 +51,9 @@ class Patterns:
         """What each cell knows, as bytes; what is the same for all cores once."""
         rank, name = scene.line.rank, id(scene.eqn)
         split = [k for k in scene.knowns if any(n > 1 for n in k.shape[:rank])]
-        whole = tuple(k.tobytes() for k in scene.knowns if all(n == 1 for n in k.shape[:rank]))
+        whole = tuple(
+            k.tobytes() for k in scene.knowns if all(n == 1 for n in k.shape[:rank])
+        )
         columns = [_rows(k, scene) for k in split]
         columns += [[int(i) for i in index] for index in axes.values()]
         if not columns:
@@ -69,11 +71,15 @@ class Patterns:
             if all(n == 1 for n in known.shape[:rank]):
                 return known.reshape(1, *known.shape[rank:])
             own = known.shape[rank:]
-            every = np.broadcast_to(known, (*scene.frame, *own)).reshape(scene.cells, *own)
+            every = np.broadcast_to(known, (*scene.frame, *own)).reshape(
+                scene.cells, *own
+            )
             return every[cells]
 
         knowns = [side(x.known) for x in scene.xs]
-        found = decisions.found(Side({a: i[cells] for a, i in axes.items()}), scene.s, knowns)
+        found = decisions.found(
+            Side({a: i[cells] for a, i in axes.items()}), scene.s, knowns
+        )
         if found is None:
             return None
         parts = [(path, np.moveaxis(d, -1, 0)) for path, d in found.items()]

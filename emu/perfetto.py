@@ -43,7 +43,9 @@ def trace(
     events = list(events)
     spans = [e for e in events if not e.engine.endswith(IN_USE)]
     tiles = [e for e in events if e.engine.endswith(IN_USE)]
-    track = _tracks([*engines, *(e.engine for e in spans if is_instruction(e)), THROTTLE, PATH])
+    track = _tracks(
+        [*engines, *(e.engine for e in spans if is_instruction(e)), THROTTLE, PATH]
+    )
     body = [_span(e, track[e.engine], tick_hz) for e in spans]
     body += [_stretch(s, track[PATH], tick_hz) for s in path]
     body += _counters(tiles, tick_hz)
@@ -53,7 +55,9 @@ def trace(
     return document(process, tick_hz, [*head, *body])
 
 
-def document(process: str, tick_hz: int, events: list[dict[str, Any]]) -> dict[str, Any]:
+def document(
+    process: str, tick_hz: int, events: list[dict[str, Any]]
+) -> dict[str, Any]:
     """A trace of events in the order given."""
     return {
         "displayTimeUnit": "ns",
@@ -66,7 +70,9 @@ def write(path: pathlib.Path, data: dict[str, Any]) -> None:
     """Writes a trace, one event a line."""
     lines = ",\n".join(json.dumps(e, ensure_ascii=False) for e in data["traceEvents"])
     head = {k: v for k, v in data.items() if k != "traceEvents"}
-    path.write_text(json.dumps(head)[:-1] + f', "traceEvents": [\n{lines}\n]}}\n', "utf-8")
+    path.write_text(
+        json.dumps(head)[:-1] + f', "traceEvents": [\n{lines}\n]}}\n', "utf-8"
+    )
 
 
 def _tracks(names: Iterable[str]) -> dict[str, int]:
@@ -80,24 +86,32 @@ def _ns(ticks: int, tick_hz: int) -> int:
 
 def _event(
     phase: str, name: str, tid: int, ns: int, pid: int = _PID, **more: Any
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return {"ph": phase, "pid": pid, "tid": tid, "name": name, "ts": ns / 1000, **more}
 
 
 def complete(
-    name: str, tid: int, tick_hz: int, start: int, end: int, args: dict[str, Any], pid: int = _PID
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    tid: int,
+    tick_hz: int,
+    start: int,
+    end: int,
+    args: dict[str, Any],
+    pid: int = _PID,
+) -> dict[str, Any]:
     """A slice from tick `start` to tick `end` of a track."""
     begin, stop = _ns(start, tick_hz), _ns(end, tick_hz)
     dur = (stop - begin) / 1000
-    while begin / 1000 + dur > stop / 1000:  # readers add the two; no sum may pass the next start
+    while (
+        begin / 1000 + dur > stop / 1000
+    ):  # readers add the two; no sum may pass the next start
         dur = math.nextafter(dur, 0)
     return _event("X", name, tid, begin, pid, dur=dur, args=args)
 
 
 def instant(
     name: str, tid: int, tick_hz: int, at: int, args: dict[str, Any], pid: int = _PID
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """A mark on a track."""
     return _event("i", name, tid, _ns(at, tick_hz), pid, s="t", args=args)
 
@@ -111,7 +125,11 @@ def _span(e: Event, tid: int, tick_hz: int) -> dict[str, Any]:
 
 
 def _stretch(s: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
-    args = {"engine": s.event.engine, "where": s.event.where, "waited_for": s.event.cause}
+    args = {
+        "engine": s.event.engine,
+        "where": s.event.where,
+        "waited_for": s.event.cause,
+    }
     return complete(s.event.name, tid, tick_hz, s.start, s.end, args)
 
 
@@ -142,5 +160,8 @@ def names(process: str, track: dict[str, int], pid: int = _PID) -> list[dict[str
     if pid != _PID:
         out.append(meta("process_sort_index", _PID, sort_index=pid))
     for name, tid in track.items():
-        out += [meta("thread_name", tid, name=name), meta("thread_sort_index", tid, sort_index=tid)]
+        out += [
+            meta("thread_name", tid, name=name),
+            meta("thread_sort_index", tid, sort_index=tid),
+        ]
     return out

@@ -51,10 +51,14 @@ class Snapshot:
 
     def grown(self, since: "Snapshot") -> dict[tuple[str, str], Ticks]:
         """What was spent between another state and this one."""
-        return {key: ticks - since.spent.get(key, 0) for key, ticks in self.spent.items()}
+        return {
+            key: ticks - since.spent.get(key, 0) for key, ticks in self.spent.items()
+        }
 
 
-def roles(carry: list[Value], fixed: Sequence[Value], sites: list[Buffer]) -> tuple[Any, Any]:
+def roles(
+    carry: list[Value], fixed: Sequence[Value], sites: list[Buffer]
+) -> tuple[Any, Any]:
     """Every buffer that a loop can touch, each once, and the form (see `Snapshot`)."""
     place: dict[int, int] = {}
     found: list[Buffer] = []
@@ -67,7 +71,9 @@ def roles(carry: list[Value], fixed: Sequence[Value], sites: list[Buffer]) -> tu
             found.append(buffer)
         return place[id(buffer)]
 
-    slots = tuple((role(v.buffer), v.space, v.known is None, staleness(v)) for v in carry)
+    slots = tuple(
+        (role(v.buffer), v.space, v.known is None, staleness(v)) for v in carry
+    )
     rest = tuple([*(role(v.buffer) for v in fixed), *map(role, sites)])
     return found, (slots, rest)
 
@@ -80,7 +86,9 @@ def staleness(v: Value) -> bytes | None:
     return np.asarray(stale).tobytes() if np.any(stale) else None
 
 
-def step(first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]) -> list[Ticks] | None:
+def step(
+    first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]
+) -> list[Ticks] | None:
     """Each clock's step over one period if every further period must repeat it, else None.
 
     Args:
@@ -95,13 +103,19 @@ def step(first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]) -> lis
     if not np.array_equal(steps, was.flat - first.flat):
         return None
     # What nothing in the loop touches is a constant; a clock may be touched and yet stand still.
-    moved = [i for i, (a, b) in enumerate(zip(first.marks, now.marks, strict=True)) if a != b]
+    moved = [
+        i for i, (a, b) in enumerate(zip(first.marks, now.marks, strict=True)) if a != b
+    ]
     if moved:
         before, after = [was.clocks[i] for i in moved], [now.clocks[i] for i in moved]
-        if not _repeats(flat(before), flat(after)) and not _by_group(before, after, apart):
+        if not _repeats(flat(before), flat(after)) and not _by_group(
+            before, after, apart
+        ):
             return None
     before, after = was.grown(first), now.grown(was)
-    if before.keys() != after.keys() or not all(same(before[k], after[k]) for k in after):
+    if before.keys() != after.keys() or not all(
+        same(before[k], after[k]) for k in after
+    ):
         return None
     return [n - w for w, n in zip(was.clocks, now.clocks, strict=True)]
 
@@ -123,7 +137,9 @@ def _repeats(was: np.ndarray, now: np.ndarray) -> bool:
     rates = np.unique(steps)
     if len(rates) > MAX_RATES:
         return False
-    return all(now[steps <= slow].max() < was[steps > slow].min() for slow in rates[:-1])
+    return all(
+        now[steps <= slow].max() < was[steps > slow].min() for slow in rates[:-1]
+    )
 
 
 def _by_group(was: list[Ticks], now: list[Ticks], apart: list[int]) -> bool:
@@ -136,7 +152,9 @@ def _by_group(was: list[Ticks], now: list[Ticks], apart: list[int]) -> bool:
 
     def grouped(clocks: list[Ticks]) -> np.ndarray:
         x = np.stack([np.broadcast_to(c, frame) for c in clocks])
-        return np.moveaxis(x, [1 + i for i in apart], range(len(apart))).reshape(groups, -1)
+        return np.moveaxis(x, [1 + i for i in apart], range(len(apart))).reshape(
+            groups, -1
+        )
 
     w, n = grouped(was), grouped(now)
     alike = np.unique(np.concatenate([w, n], axis=1), axis=0)

@@ -67,7 +67,8 @@ def refuse_exact(name: str, what: str) -> None:
     """Raises `NotExact` in the exact reading, for an instruction that has none."""
     if is_exact():
         raise NotExact(
-            f"{name}: {what} has no float64 counterpart, must be computed by `run`", caller()
+            f"{name}: {what} has no float64 counterpart, must be computed by `run`",
+            caller(),
         )
 
 
@@ -97,6 +98,12 @@ def _inside(eqn: Any) -> list[jx.Body]:
 
 
 __all__ = [
-    "NotExact", "arithmetic_dtype", "check", "exact", "is_exact", "refuse_exact", "tile_dtype",
+    "NotExact",
+    "arithmetic_dtype",
+    "check",
+    "exact",
+    "is_exact",
+    "refuse_exact",
+    "tile_dtype",
     "widen",
-]  # fmt: skip
+]

@@ -54,9 +54,13 @@ class Prices:
         self.excluded: dict[str, set[str]] = {}
 
     def note(self, priced: Price) -> None:
-        self.lead = max(self.lead, *(int(np.max(t)) for t in (*priced.lead.values(), 0)))
+        self.lead = max(
+            self.lead, *(int(np.max(t)) for t in (*priced.lead.values(), 0))
+        )
         if priced.cost.engine is not None:
-            self.excluded.setdefault(priced.cost.engine, set()).update(priced.cost.excludes)
+            self.excluded.setdefault(priced.cost.engine, set()).update(
+                priced.cost.excludes
+            )
 
 
 def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
@@ -73,7 +77,9 @@ def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
                     _known(inst, eqn, x)
         return cached
     spaces = (*inst.writes[: inst.destinations], *inst.reads)
-    operands = [_operand(inst, eqn, i, x, s) for i, (x, s) in enumerate(zip(xs, spaces))]
+    operands = [
+        _operand(inst, eqn, i, x, s) for i, (x, s) in enumerate(zip(xs, spaces))
+    ]
     try:
         cost = inst.cost(line.device, *operands, **eqn.params)
     except EmulationError as e:
@@ -88,12 +94,16 @@ def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
 def _in_ticks(per_cycle: dict[str, int], operands: list[Operand], cost: Cost) -> Price:
     per = 1 if cost.engine is None else per_cycle[cost.engine]
     return Price(
-        operands, cost, _ticks(cost.busy_cycles, per), _ticks(cost.latency_cycles, per),
-        _ticks(cost.interval_cycles, per), _ticks(cost.handover_cycles, per),
+        operands,
+        cost,
+        _ticks(cost.busy_cycles, per),
+        _ticks(cost.latency_cycles, per),
+        _ticks(cost.interval_cycles, per),
+        _ticks(cost.handover_cycles, per),
         {i: _ticks(c, per) for i, c in cost.lead_cycles.items()},
         {what: _ticks(c, per) for what, c in cost.lost.items()},
         {engine: _ticks(c, per_cycle[engine]) for engine, c in cost.taken.items()},
-    )  # fmt: skip
+    )
 
 
 def _operand(inst: Instruction, eqn: Any, i: int, x: Value, allowed: Any) -> Operand:

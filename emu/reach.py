@@ -34,7 +34,9 @@ class Start:
     def __init__(self, scene: Scene, reach: Reach, cells: np.ndarray):
         self.scene, self.line, self.reach, self.cells = scene, scene.line, reach, cells
         self.times = scene.times[:, cells][[scene.rows[r] for r in self.rows]]
-        self.last = scene.times[:, cells][[scene.rows["last", e] for e in reach.engines]]
+        self.last = scene.times[:, cells][
+            [scene.rows["last", e] for e in reach.engines]
+        ]
         self.base = np.zeros(len(cells), np.int64)
         if not self.line.contended:
             self.past = np.zeros(self.times.shape, bool)
@@ -48,12 +50,18 @@ class Start:
     def rows(self) -> list[Row]:
         """The clocks that such a loop can read."""
         scene, reach, excluded = self.scene, self.reach, self.line.prices.excluded
-        rows: list[Row] = [(kind, e) for e in reach.engines for kind in ("last", "free", "paced")]
-        others = {x for e in reach.engines for x in excluded.get(e, ())} - {*reach.engines}
+        rows: list[Row] = [
+            (kind, e) for e in reach.engines for kind in ("last", "free", "paced")
+        ]
+        others = {x for e in reach.engines for x in excluded.get(e, ())} - {
+            *reach.engines
+        }
         rows += [("last", e) for e in sorted(others)]
         rows += [("idle", i) for i in range(len(scene.buffers)) if i not in scene.aside]
         rows += [("ready", i) for i, x in enumerate(scene.xs) if x.buffer is not None]
-        return rows + [("port", key) for key in reach.ports if ("port", key) in scene.clocks]
+        return rows + [
+            ("port", key) for key in reach.ports if ("port", key) in scene.clocks
+        ]
 
     def states(self, names: dict[str, int]) -> list[bytes]:
         """Each cell's state; `names` numbers those met so far.
@@ -68,7 +76,11 @@ class Start:
     def marks(self, at: int) -> list[int]:
         """Rows of the scene whose clocks are past in the `at`-th cell."""
         number = self.scene.rows
-        return [number[r] for r, early in zip(self.rows, self.past[:, at], strict=True) if early]
+        return [
+            number[r]
+            for r, early in zip(self.rows, self.past[:, at], strict=True)
+            if early
+        ]
 
     def _names(self, numbers: dict[str, int]) -> np.ndarray:
         """Whom each clock makes wait for, where it can."""
@@ -86,7 +98,9 @@ class Start:
 
     def _others(self) -> list[np.ndarray]:
         """Charges of engines that throttle, and which operands are stale."""
-        states = [self.line.throttle[e] for e in self.reach.engines if e in self.line.throttle]
+        states = [
+            self.line.throttle[e] for e in self.reach.engines if e in self.line.throttle
+        ]
         values = [x for state in states for x in (state.charge, state.slow)]
         each = [self.scene.flat(x)[self.cells] for x in (*values, *self.scene.stale)]
         return [x.astype(np.int64) for x in each]

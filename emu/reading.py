@@ -11,7 +11,9 @@ from emu.tally import Tally
 from emu.ticks import Ticks
 from emu.values import Value
 
-IN_USE = " in use"  # engine of an event that is a tile's lifetime: the memory space and this
+IN_USE = (
+    " in use"  # engine of an event that is a tile's lifetime: the memory space and this
+)
 THROTTLE = "throttle"  # engine of an event during which a throttled engine runs slow
 
 
@@ -94,7 +96,10 @@ class Reading:
     @property
     def busy_ticks(self) -> dict[str, float]:
         """Engine to its mean busy ticks over cores."""
-        return {e: float(np.broadcast_to(b, self.grid).mean()) for e, b in self._busy.items()}
+        return {
+            e: float(np.broadcast_to(b, self.grid).mean())
+            for e, b in self._busy.items()
+        }
 
     @property
     def most_busy_ticks(self) -> dict[str, int]:

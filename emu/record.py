@@ -14,7 +14,13 @@ from emu.values import Buffer, Value
 
 
 def instruction(
-    line: Any, inst: Instruction, eqn: Any, priced: Price, times: Any, extra: Ticks, active: Any
+    line: Any,
+    inst: Instruction,
+    eqn: Any,
+    priced: Price,
+    times: Any,
+    extra: Ticks,
+    active: Any,
 ) -> None:
     """Records one instruction; `times` are its begin, freed, done and the cause of its wait."""
     if not _here(line, active):
@@ -36,10 +42,12 @@ def instruction(
             cause_on(line, begin, cause),
             max(at(done), at(freed)),
             max(at(done), at(freed)) + at(priced.handover),
-        )  # fmt: skip
+        )
     )
     if at(extra):
-        line.events.append(Event(THROTTLE, engine, at(begin), at(freed), jx.location(eqn)))
+        line.events.append(
+            Event(THROTTLE, engine, at(begin), at(freed), jx.location(eqn))
+        )
 
 
 def declared(line: Any, buffer: Buffer, active: Any) -> None:
@@ -66,7 +74,9 @@ def lifetime(line: Any, buffer: Buffer) -> None:
     if buffer.since is not None:
         _, engine, nbytes = line.tracked[id(buffer)]
         idle = on_core(buffer.idle, line.grid, line.trace_core)
-        line.events.append(Event(engine, str(nbytes), buffer.since, max(idle, buffer.since), ""))
+        line.events.append(
+            Event(engine, str(nbytes), buffer.since, max(idle, buffer.since), "")
+        )
 
 
 def finish(line: Any) -> None:

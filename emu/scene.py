@@ -40,15 +40,22 @@ class Scene:
         held = [v.buffer for v in xs if v.buffer is not None]
         self.buffers = list({id(b): b for b in (*held, *turned)}.values())
         self.place = {id(b): i for i, b in enumerate(self.buffers)}
-        fixed, carry = [*xs[: s.consts], *xs[s.consts + s.carry :]], xs[s.consts :][: s.carry]
+        fixed, carry = (
+            [*xs[: s.consts], *xs[s.consts + s.carry :]],
+            xs[s.consts :][: s.carry],
+        )
         aside = read_only(s, xs[: s.consts], carry, xs[s.consts + s.carry :], turned)
         self.aside = {self.place[id(b)] for b in aside}
         assert len(fixed) + len(carry) == len(xs)
         self.clocks = self._clocks()
-        self.labels: dict[Row, Label] = {("ready", i): x.source for i, x in enumerate(xs)}
+        self.labels: dict[Row, Label] = {
+            ("ready", i): x.source for i, x in enumerate(xs)
+        }
         self.labels |= {("idle", i): b.user for i, b in enumerate(self.buffers)}
         self.labels |= {("port", key): port.engine for key, port in line.ports.items()}
-        self.knowns = [x.known for x in xs if x.known is not None] if decides(s.body) else []
+        self.knowns = (
+            [x.known for x in xs if x.known is not None] if decides(s.body) else []
+        )
 
     def _clocks(self) -> dict[Row, Any]:
         """In an order that later visits of the loop only append to."""
@@ -65,11 +72,15 @@ class Scene:
         """Mesh dimensions, of full size where cores may differ, else 1."""
         rank, line = self.line.rank, self.line
         arrays = [*self.clocks.values(), *self.stale, self.active]
-        arrays += [x for state in line.throttle.values() for x in (state.charge, state.slow)]
+        arrays += [
+            x for state in line.throttle.values() for x in (state.charge, state.slow)
+        ]
         arrays += [x.which for x in self.labels.values() if isinstance(x, Names)]
         shapes = {x.shape for x in arrays if isinstance(x, np.ndarray)}
         shapes |= {k.shape[:rank] for k in self.knowns}
-        shapes |= {line.core_index(axis).shape for axis in jx.axes(self.s.body) if self.decides}
+        shapes |= {
+            line.core_index(axis).shape for axis in jx.axes(self.s.body) if self.decides
+        }
         return np.broadcast_shapes((1,) * rank, *shapes)
 
     @property
@@ -89,7 +100,9 @@ class Scene:
     def here(self) -> np.ndarray:
         """The cells that take part."""
         return (
-            np.arange(self.cells) if self.active is None else np.flatnonzero(self.flat(self.active))
+            np.arange(self.cells)
+            if self.active is None
+            else np.flatnonzero(self.flat(self.active))
         )
 
     @cached_property
@@ -150,7 +163,7 @@ class Scene:
         """What a core's future depends on besides times and decisions; one for all cores."""
         values = [
             (self.place.get(id(x.buffer)), x.space, x.known is None) for x in self.xs
-        ]  # fmt: skip
+        ]
         ports = {id(port): key for key, port in self.line.ports.items()}
         banks = tuple(ports.get(id(b.port)) for b in self.buffers)
         rings = tuple((path, tuple(held)) for path, _, held in self.places)

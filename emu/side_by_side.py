@@ -80,9 +80,13 @@ def tiles(
 
 
 def _side_by_side(
-    one: Callable[..., tuple[Any, Any]], into: Any, xs: Any, count: int, axis: int,
+    one: Callable[..., tuple[Any, Any]],
+    into: Any,
+    xs: Any,
+    count: int,
+    axis: int,
     at_once: int | None,
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Maps `one` over the slices of `xs` and the parts of `into` along `axis`."""
 
     def parts(x: Any) -> Any:
@@ -95,8 +99,14 @@ def _side_by_side(
         return one(part, jnp.int32(0), x)
 
     args = jax.tree.map(parts, into), xs
-    out, ys = jax.vmap(each)(args) if at_once is None else lax.map(each, args, batch_size=at_once)
-    return jax.tree.map(lambda x, old: jnp.moveaxis(x, 0, axis).reshape(old.shape), out, into), ys
+    out, ys = (
+        jax.vmap(each)(args)
+        if at_once is None
+        else lax.map(each, args, batch_size=at_once)
+    )
+    return jax.tree.map(
+        lambda x, old: jnp.moveaxis(x, 0, axis).reshape(old.shape), out, into
+    ), ys
 
 
 __all__ = ["in_order", "is_in_order", "tiles"]

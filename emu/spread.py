@@ -29,9 +29,13 @@ class Spread:
     """
 
     def __init__(
-        self, scene: Scene, effects: list[Effect], ids: np.ndarray, base: np.ndarray,
+        self,
+        scene: Scene,
+        effects: list[Effect],
+        ids: np.ndarray,
+        base: np.ndarray,
         traced: int | None,
-    ):  # fmt: skip
+    ):
         self.scene, self.line, self.traced = scene, scene.line, traced
         self.effects, self.ids, self.base = effects, ids, base
         self.times: dict[tuple[int, ...], Ticks] = {}
@@ -44,7 +48,9 @@ class Spread:
 
     # --- from one entry per class to all cores ---
 
-    def spread(self, per_class: Sequence[Any], absent: Any, dtype: Any = np.int64) -> np.ndarray:
+    def spread(
+        self, per_class: Sequence[Any], absent: Any, dtype: Any = np.int64
+    ) -> np.ndarray:
         """An entry per cell."""
         return np.array([*per_class, absent], dtype)[self.ids]
 
@@ -60,7 +66,9 @@ class Spread:
             return self.real(tuple(per_class))
         moved = self.spread(per_class, KEEP)
         out = self.base + moved
-        for mark in {t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST}:
+        for mark in {
+            t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST
+        }:
             old = keep if mark == KEEP else self.scene.times[marked(mark)]
             old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
             out = np.where(moved == mark, old, out)
@@ -94,22 +102,40 @@ class Spread:
     def real(self, per_class: tuple[int, ...]) -> Ticks:
         """Times after the base; many clocks of a loop are the same."""
         if per_class not in self.times:
-            self.times[per_class] = self.folded(self.base + np.array(per_class)[self.ids])
+            self.times[per_class] = self.folded(
+                self.base + np.array(per_class)[self.ids]
+            )
         return self.times[per_class]
 
     def label(
-        self, names: list[str], times: list[int], keep: Label, of: Callable[[Any], Label]
+        self,
+        names: list[str],
+        times: list[int],
+        keep: Label,
+        of: Callable[[Any], Label],
     ) -> Label:
         """Names per class; where the time is a mark, the name that goes with its clock."""
         if self.single:
             kept = keep if times[0] == KEEP else None
-            return names[0] if times[0] > PAST else of(marked(times[0])) if kept is None else kept
-        if min(times) > PAST and len(set(names)) == 1 and (self.all or self.has(keep, names[0])):
+            return (
+                names[0]
+                if times[0] > PAST
+                else of(marked(times[0]))
+                if kept is None
+                else kept
+            )
+        if (
+            min(times) > PAST
+            and len(set(names)) == 1
+            and (self.all or self.has(keep, names[0]))
+        ):
             return names[0] if self.all else keep
         pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]
         distinct, out = list(dict.fromkeys(pairs)), keep
         for name, time in distinct:
-            new = name if name is not None else keep if time == KEEP else of(marked(time))
+            new = (
+                name if name is not None else keep if time == KEEP else of(marked(time))
+            )
             if self.all and len(distinct) == 1:
                 return new
             cores = self.spread([p == (name, time) for p in pairs], False, bool)
@@ -122,7 +148,9 @@ class Spread:
             return old == name
         if name not in old.names:
             return False
-        return bool((self.scene.flat(old.which)[self.scene.here] == old.names.index(name)).all())
+        return bool(
+            (self.scene.flat(old.which)[self.scene.here] == old.names.index(name)).all()
+        )
 
     def of_row(self, find: Callable[[Any], Label]) -> Callable[[Any], Label]:
         rows = list(self.scene.clocks)

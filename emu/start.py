@@ -18,7 +18,9 @@ from emu.values import Value
 Candidate = tuple[Ticks, Label]  # a time before which it cannot start, and the cause
 
 
-def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple[Ticks, Any]:
+def start(
+    line: Any, inst: Instruction, priced: Price, xs: list[Value]
+) -> tuple[Ticks, Any]:
     """When engine, operands and destinations allow it, and the cause of the wait.
 
     A partial write waits for its destination's readers, not for other partial writes.
@@ -35,7 +37,9 @@ def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple
     if engine in line.paced:
         found.append((line.paced[engine], "interval"))
     for x in xs[len(dsts) :] if inst.partial else xs:
-        if type(x.ready) is not int or x.ready:  # arguments and known integers are ready at 0
+        if (
+            type(x.ready) is not int or x.ready
+        ):  # arguments and known integers are ready at 0
             found.append((x.ready, x.source))
     for d in dsts:
         b = d.buffer
@@ -52,9 +56,13 @@ def start(line: Any, inst: Instruction, priced: Price, xs: list[Value]) -> tuple
     return _latest(found)
 
 
-def _chain(inst: Instruction, priced: Price, xs: list[Value], dsts: list[Value]) -> Ticks:
+def _chain(
+    inst: Instruction, priced: Price, xs: list[Value], dsts: list[Value]
+) -> Ticks:
     """When what the result is computed from allows it: engines and buffers without limit."""
-    waits = range(0 if inst.reads_destination and not inst.partial else len(dsts), len(xs))
+    waits = range(
+        0 if inst.reads_destination and not inst.partial else len(dsts), len(xs)
+    )
     begin: Ticks = 0
     for i in waits:
         begin = later(begin, xs[i].ready + priced.lead.get(i, 0))
@@ -82,7 +90,9 @@ def account(line: Any, engine: str, begin: Ticks, cause: Any, active: Any) -> No
     last = line.last[engine]
     if type(begin) is int and type(last) is int and not isinstance(cause, Names):
         if begin > last:
-            _book(line, engine, "wait:" + cause if last else "fill", begin - last, active)
+            _book(
+                line, engine, "wait:" + cause if last else "fill", begin - last, active
+            )
         return
     gap = np.asarray(begin - last)
     left = gap > 0 if active is None else (gap > 0) & active
@@ -96,11 +106,15 @@ def account(line: Any, engine: str, begin: Ticks, cause: Any, active: Any) -> No
         here = left & (begin == t)
         for cores, name in label.parts(c):
             if (here & cores).any():
-                _book(line, engine, "wait:" + name, np.where(here & cores, gap, 0), None)
+                _book(
+                    line, engine, "wait:" + name, np.where(here & cores, gap, 0), None
+                )
         left = left & ~here
 
 
-def spend(line: Any, engine: str, priced: Price, more: dict[str, Ticks], active: Any) -> None:
+def spend(
+    line: Any, engine: str, priced: Price, more: dict[str, Ticks], active: Any
+) -> None:
     """Books the engine's time from its start: lost, `more` that the price did not foresee, work."""
     work = priced.busy
     for what, ticks in priced.lost.items():
@@ -120,7 +134,9 @@ def cause_on(line: Any, begin: Ticks, cause: Any) -> str:
     """The cause of a wait on the traced core."""
     if isinstance(cause, list):
         at = on_core(begin, line.grid, line.trace_core)
-        cause = next(c for t, c in cause if on_core(t, line.grid, line.trace_core) == at)
+        cause = next(
+            c for t, c in cause if on_core(t, line.grid, line.trace_core) == at
+        )
     return label.on_core(cause or "", line.grid, line.trace_core)
 
 

@@ -30,7 +30,9 @@ class Tally:
         """Adds what `counts` gives for one instruction, issued on `cores`."""
         number = cores.count
         for key, n in counted:
-            self.sums[key] += cores.total(n) if isinstance(n, np.ndarray) else n * number
+            self.sums[key] += (
+                cores.total(n) if isinstance(n, np.ndarray) else n * number
+            )
 
     def grown_since(self, before: dict[tuple[str, str], int], times: int) -> None:
         """Adds what was issued since `before`, `times` over: the jump of a loop."""
@@ -47,7 +49,9 @@ class Tally:
         return sum(self.by("flops").values())
 
 
-def counts(inst: Instruction, cost: Cost, operands: list[Operand], results: list[Any]) -> "Counts":
+def counts(
+    inst: Instruction, cost: Cost, operands: list[Operand], results: list[Any]
+) -> "Counts":
     """What one instruction adds to a tally on each core, by key; an array where cores differ."""
     out: Counts = [(("count", inst.name), 1)]
     if isinstance(cost.flops, np.ndarray) or cost.flops:
@@ -90,5 +94,7 @@ class Cores:
         """The sum over these cores of a number that is one for all, or an array over the mesh."""
         if not isinstance(n, np.ndarray) or n.size == 1:
             return int(np.asarray(n).item()) * self.count
-        active = np.ones((1,) * len(self.grid), bool) if self.active is None else self.active
+        active = (
+            np.ones((1,) * len(self.grid), bool) if self.active is None else self.active
+        )
         return int(np.broadcast_to(n * active, self.grid).sum())

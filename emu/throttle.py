@@ -13,7 +13,9 @@ import numpy as np
 
 from emu.ticks import Ticks, select
 
-UNITS = 256  # of charge per tick of full use, so that shares and duties are whole numbers
+UNITS = (
+    256  # of charge per tick of full use, so that shares and duties are whole numbers
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,9 @@ class State:
         return np.asarray(self.charge).tobytes(), np.asarray(self.slow).tobytes()
 
 
-def extra_ticks(law: Law, state: State, idle: Ticks, busy: Ticks) -> tuple[State, Ticks]:
+def extra_ticks(
+    law: Law, state: State, idle: Ticks, busy: Ticks
+) -> tuple[State, Ticks]:
     """State at the start of an instruction, and by how much longer it keeps the engine busy.
 
     Args:
@@ -61,7 +65,9 @@ def extra_ticks(law: Law, state: State, idle: Ticks, busy: Ticks) -> tuple[State
     return State(charge, slow), busy * (law.slowdown - 1) * _number(slow)
 
 
-def after(law: Law, state: State, busy: Ticks, duty: float, active: Any, before: State) -> State:
+def after(
+    law: Law, state: State, busy: Ticks, duty: float, active: Any, before: State
+) -> State:
     """State once an instruction has kept the engine in use by `duty` for `busy` ticks."""
     gain = round(duty * UNITS) - law.share
     charge = _clip(law, state.charge + gain * busy)
@@ -69,7 +75,9 @@ def after(law: Law, state: State, busy: Ticks, duty: float, active: Any, before:
     slow = _either(slow > 0, charge == 0)
     if active is None:
         return State(charge, slow)
-    return State(select(active, charge, before.charge), np.where(active, slow, before.slow))
+    return State(
+        select(active, charge, before.charge), np.where(active, slow, before.slow)
+    )
 
 
 def _clip(law: Law, charge: Any) -> Any:

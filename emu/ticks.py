@@ -22,7 +22,11 @@ def later(a: Any, b: Any) -> Any:
 
 def select(active: np.ndarray | None, new: Any, old: Any) -> Any:
     """`new` on the active cores, `old` elsewhere; None means all are active."""
-    if active is None or new is old or (type(new) is int and type(old) is int and new == old):
+    if (
+        active is None
+        or new is old
+        or (type(new) is int and type(old) is int and new == old)
+    ):
         return new
     return np.where(active, new, old)
 
@@ -48,7 +52,9 @@ def flat(times: list[Any]) -> np.ndarray:
     """Times one after another in one array."""
     if all(type(x) is int for x in times):
         return np.array(times, np.int64)
-    return np.concatenate([np.atleast_1d(np.asarray(x, np.int64)).ravel() for x in times])
+    return np.concatenate(
+        [np.atleast_1d(np.asarray(x, np.int64)).ravel() for x in times]
+    )
 
 
 __all__ = ["Ticks", "anywhere", "flat", "later", "on_core", "same", "select"]

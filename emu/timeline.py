@@ -28,9 +28,23 @@ from emu.values import Buffer, Port, Ring, Value
 Path = tuple[Any, ...]
 
 # Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
-VIEWS = {"reshape", "squeeze", "slice", "dynamic_slice", "broadcast_in_dim", "expand_dims"}
+VIEWS = {
+    "reshape",
+    "squeeze",
+    "slice",
+    "dynamic_slice",
+    "broadcast_in_dim",
+    "expand_dims",
+}
 # Casts of a mesh axis' type under shard_map, and hints, do nothing on the device.
-IDENTITIES = {"pvary", "pcast", "stop_gradient", "optimization_barrier", "copy", "copy_p"}
+IDENTITIES = {
+    "pvary",
+    "pcast",
+    "stop_gradient",
+    "optimization_barrier",
+    "copy",
+    "copy_p",
+}
 
 
 class Timeline:
@@ -105,7 +119,7 @@ class Timeline:
         buffer = self.buffer(ready, source)
         return Value(
             aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source
-        )  # fmt: skip
+        )
 
     def buffer(self, idle: Ticks = 0, user: str = "") -> Buffer:
         return Buffer(idle, self.next_version(), user=user)
@@ -132,7 +146,9 @@ class Timeline:
             return kept
         rank = (None,) * self.rank
         consts = zip(body.constvars, body.consts, strict=True)
-        return kept | {id(v): self.argument(v.aval, np.asarray(c)[rank]) for v, c in consts}
+        return kept | {
+            id(v): self.argument(v.aval, np.asarray(c)[rank]) for v, c in consts
+        }
 
     def literal(self, atom: Any) -> Value:
         value = jx.literal_value(atom)
@@ -159,7 +175,9 @@ class Timeline:
 
     # --- the walk ---
 
-    def walk(self, body: jx.Body, ins: list[Value], active: np.ndarray | None) -> list[Value]:
+    def walk(
+        self, body: jx.Body, ins: list[Value], active: np.ndarray | None
+    ) -> list[Value]:
         """Reads a jaxpr on the active cores (None: all) and returns its outputs."""
         inputs, outputs = body.ids
         env = self.fixed(body).copy()
@@ -172,7 +190,9 @@ class Timeline:
         self.path = outer
         return [env[v] for v in outputs]
 
-    def equation(self, eqn: Any, xs: list[Value], active: np.ndarray | None) -> list[Value]:
+    def equation(
+        self, eqn: Any, xs: list[Value], active: np.ndarray | None
+    ) -> list[Value]:
         name = eqn.primitive.name
         if inst := lookup(eqn.primitive):
             return issue(self, inst, eqn, xs, active)
@@ -183,7 +203,11 @@ class Timeline:
         if (body := jx.call(eqn)) is not None:
             return self.walk(body, xs, active)
         if name == "axis_index":
-            return [self.constant(eqn.outvars[0].aval, self.core_index(eqn.params["axis_name"]))]
+            return [
+                self.constant(
+                    eqn.outvars[0].aval, self.core_index(eqn.params["axis_name"])
+                )
+            ]
         if name in IDENTITIES:
             return xs
         return [self.plain(eqn, xs)]
@@ -210,7 +234,9 @@ class Timeline:
                 "integers it depends on as emu.Known",
                 jx.location(eqn),
             )
-        raise NoCostRule(f"{self.device.name} has no instruction for '{name}'", jx.location(eqn))
+        raise NoCostRule(
+            f"{self.device.name} has no instruction for '{name}'", jx.location(eqn)
+        )
 
 
 def read(
@@ -236,13 +262,24 @@ def read(
     """
     line = Timeline(device, mesh, **options)
     liveness.check_all_read(traced)
-    ins = [line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)]
+    ins = [
+        line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)
+    ]
     outs = line.walk(traced, ins, None)
     record.finish(line)
     return Reading(
-        device, line.grid, line.end, line.last, line.spent, line.tally, outs, line.events,
-        line.stepped, sum(line.tally.by("count").values()), line.unjumped,
-    )  # fmt: skip
+        device,
+        line.grid,
+        line.end,
+        line.last,
+        line.spent,
+        line.tally,
+        outs,
+        line.events,
+        line.stepped,
+        sum(line.tally.by("count").values()),
+        line.unjumped,
+    )
 
 
 __all__ = ["Event", "IDENTITIES", "Reading", "Timeline", "VIEWS", "read"]

@@ -79,7 +79,9 @@ class Ring:
         return self.buffers[-1]
 
 
-@dataclasses.dataclass(eq=False, slots=True)  # never changed once made; frozen would cost 2 us each
+@dataclasses.dataclass(
+    eq=False, slots=True
+)  # never changed once made; frozen would cost 2 us each
 class Value:
     """One jaxpr variable: an array slice in a memory space, or a known integer.
 
@@ -109,9 +111,14 @@ class Value:
     def viewed(self, aval: Any) -> "Value":
         """The same storage seen with another shape."""
         return Value(
-            aval.shape, aval.dtype, self.space, self.ready, self.buffer, self.version,
+            aval.shape,
+            aval.dtype,
+            self.space,
+            self.ready,
+            self.buffer,
+            self.version,
             source=self.source,
-        )  # fmt: skip
+        )
 
     @property
     def stale(self) -> Any:
@@ -130,8 +137,17 @@ class Value:
 
 def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
     """Leading slice `index` of a stacked value; `rank` is the mesh's."""
-    known = None if value.known is None else value.known[(slice(None),) * rank + (index,)]
+    known = (
+        None if value.known is None else value.known[(slice(None),) * rank + (index,)]
+    )
     v = value
     return Value(
-        aval.shape, aval.dtype, v.space, v.ready, v.buffer, v.version, known, source=v.source
+        aval.shape,
+        aval.dtype,
+        v.space,
+        v.ready,
+        v.buffer,
+        v.version,
+        known,
+        source=v.source,
     )

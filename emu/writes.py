@@ -48,7 +48,9 @@ def _through(eqn: Any, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
 
 def _inside(body: jx.Body, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
     hit, outs = _flow(body)
-    return NONE.union(*(xs[i] for i in hit)), [NONE.union(*(xs[i] for i in o)) for o in outs]
+    return NONE.union(*(xs[i] for i in hit)), [
+        NONE.union(*(xs[i] for i in o)) for o in outs
+    ]
 
 
 def _loop(s: jx.Scan, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
@@ -66,9 +68,12 @@ def _loop(s: jx.Scan, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
 
 
 def read_only(
-    s: jx.Scan, consts: list[Value], carry: list[Value], stacked: list[Value],
+    s: jx.Scan,
+    consts: list[Value],
+    carry: list[Value],
+    stacked: list[Value],
     turned: Iterable[Buffer],
-) -> list[Buffer]:  # fmt: skip
+) -> list[Buffer]:
     """Buffers that a loop reads and never writes: nothing inside waits until they are idle.
 
     A reader outside that is done later would hide that the schedule repeats. `turned` are the

@@ -19,26 +19,37 @@ TITLES = {
     "decode": f"Llama-3.1-8B, one token after {TOKENS}",
 }
 MACHINES = {
-    "gemm": "1 core", "layer": "1 core", "prefill": "1 core", "decode": "a wafer"
-}  # fmt: skip
+    "gemm": "1 core",
+    "layer": "1 core",
+    "prefill": "1 core",
+    "decode": "a wafer",
+}
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.bench", __doc__ or "")
     p.add_argument(
-        "sections", nargs="*", metavar="SECTION",
+        "sections",
+        nargs="*",
+        metavar="SECTION",
         help="clock: four pieces of work read by the clock alone, each a process of its own; "
         "values: GEMM and layer with values and clock against plain JAX (minutes, 10 GB); "
         f"model: prefill and decode step of --model ({' '.join(DEFAULT)})",
-    )  # fmt: skip
-    p.add_argument("--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder")
-    p.add_argument("--repeats", default="5", help="runs of which the least or the median counts")
+    )
+    p.add_argument(
+        "--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder"
+    )
+    p.add_argument(
+        "--repeats", default="5", help="runs of which the least or the median counts"
+    )
     args = p.parse_args()
     args.sections = args.sections or DEFAULT
     for given in args.sections:
         if given not in SECTIONS:
-            raise cli.UsageError(f"no section {given!r}, must be one of {', '.join(SECTIONS)}")
+            raise cli.UsageError(
+                f"no section {given!r}, must be one of {', '.join(SECTIONS)}"
+            )
     args.repeats = cli.whole_number("repeats", 1)(args.repeats)
     return args
 
@@ -64,11 +75,15 @@ def clock(args: argparse.Namespace) -> Any:
 
 def clock_table(work: str, ours: Timed) -> Table:
     """Ours and the peers' on one piece of work."""
-    table = headed(f"clock alone: {TITLES[work]}", "tool", "predicts", "CPU s", "peak MB")
+    table = headed(
+        f"clock alone: {TITLES[work]}", "tool", "predicts", "CPU s", "peak MB"
+    )
     table.add_row(
-        f"emulated, {MACHINES[work]}", predicted(work, ours), f"{ours.cpu_s:.2f}",
+        f"emulated, {MACHINES[work]}",
+        predicted(work, ours),
+        f"{ours.cpu_s:.2f}",
         f"{ours.peak_mb:.0f}",
-    )  # fmt: skip
+    )
     for peer in (p for p in PEERS if p.work == work):
         peak = "" if peer.peak_mb is None else f"{peer.peak_mb:.0f}"
         table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
@@ -80,7 +95,11 @@ def predicted(work: str, ours: Timed) -> str:
     ms, m_cycles = ours.seconds * 1e3, ours.cycles / 1e6
     time = f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
     cycles = f"{m_cycles:,.2f} M" if m_cycles >= 1 else f"{ours.cycles:,.0f}"
-    over = f" ({ours.cycles / IDEAL_CYCLES[work] - 1:+.1%})" if work in IDEAL_CYCLES else ""
+    over = (
+        f" ({ours.cycles / IDEAL_CYCLES[work] - 1:+.1%})"
+        if work in IDEAL_CYCLES
+        else ""
+    )
     return f"{time}, {cycles} cycles{over.replace('%', ' %')}"
 
 
@@ -111,13 +130,19 @@ def model(args: argparse.Namespace) -> Any:
         machine = bench.machine(loaded, ids)
         title = f"{loaded.config.name}, {name} prompt of {len(ids)} tokens, {bench.CHIPS} chips"
         table = headed(f"values: {title}", "", "emulated", "plain jax.jit", "ratio")
-        for row, (ours, plain) in bench.values(loaded, machine, ids, args.repeats).items():
+        for row, (ours, plain) in bench.values(
+            loaded, machine, ids, args.repeats
+        ).items():
             times = f"{ours * 1e3:.1f} ms", f"{plain * 1e3:.1f} ms"
             table.add_row(row, *times, f"{ours / plain:.1f}")
         yield table
-        table = headed(f"clock: {title}", "", "seconds to read", "instructions x cores", "a second")
+        table = headed(
+            f"clock: {title}", "", "seconds to read", "instructions x cores", "a second"
+        )
         for row, (seconds, issued) in bench.clocks(machine, args.repeats).items():
-            table.add_row(row, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}")
+            table.add_row(
+                row, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}"
+            )
         yield table
 
 

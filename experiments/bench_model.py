@@ -24,9 +24,13 @@ PROMPTS = {"short": "Return the", "long": "Return the name of the file. " * 20}
 def machine(model: Any, ids: list[int]) -> Disaggregated:
     """The model on both machines, for one prompt."""
     return Disaggregated(
-        model.config, model.weights, tokens=len(ids), new_tokens=NEW_TOKENS, chips=CHIPS,
+        model.config,
+        model.weights,
+        tokens=len(ids),
+        new_tokens=NEW_TOKENS,
+        chips=CHIPS,
         dtype=jnp.dtype("float32"),
-    )  # fmt: skip
+    )
 
 
 def median_s(fn: Callable[[], Any], repeats: int) -> float:
@@ -40,7 +44,9 @@ def median_s(fn: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def values(model: Any, machine: Disaggregated, ids: list[int], repeats: int) -> dict[str, Any]:
+def values(
+    model: Any, machine: Disaggregated, ids: list[int], repeats: int
+) -> dict[str, Any]:
     """Seconds of emulated prefill and decode step, and of the same under plain `jax.jit`."""
     c, n = model.config, len(ids)
     weights = jax.tree.map(jnp.asarray, model.weights)
@@ -52,7 +58,9 @@ def values(model: Any, machine: Disaggregated, ids: list[int], repeats: int) -> 
     held = {"cache": machine.decoder.cache_from(first.k, first.v)}
 
     def emulated_step() -> Any:  # the step consumes its cache
-        token, logits, held["cache"] = machine.decoder.step(first.token, n, held["cache"])
+        token, logits, held["cache"] = machine.decoder.step(
+            first.token, n, held["cache"]
+        )
         return logits
 
     _, filled = plain(prompt, empty)
@@ -76,6 +84,9 @@ def clocks(machine: Disaggregated, repeats: int) -> dict[str, tuple[float, int]]
     at = layer_arguments(decoder.plan.layer, machine.tokens, 1)
     layer = lambda: decoder.clock.programs["layer"].read(WSE3.at(), *at)  # noqa: E731
     return {
-        "prefill": (median_s(lambda: prefill().layer_done_s, repeats), prefill().clock.issued),
+        "prefill": (
+            median_s(lambda: prefill().layer_done_s, repeats),
+            prefill().clock.issued,
+        ),
         "decode layer": (median_s(lambda: layer().end_ticks, repeats), layer().issued),
     }

@@ -12,7 +12,13 @@ import numpy as np
 
 from emu import Program
 from emu.trainium.datasheet import TRN3
-from experiments.bench_work import GEMM_SIZE, TOKENS, gemm_program, layer_config, layer_program
+from experiments.bench_work import (
+    GEMM_SIZE,
+    TOKENS,
+    gemm_program,
+    layer_config,
+    layer_program,
+)
 from kernels.trainium.gemm import untile
 from models.rope import rope_tables
 from models.transformer import rms_norm, rotate
@@ -42,9 +48,13 @@ class Compared:
         return (self.values_s + self.clock_s) / self.plain_s
 
 
-def least(fns: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], Any]:
+def least(
+    fns: dict[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, float], Any]:
     """The least CPU seconds of each of several calls that take turns, and their results."""
-    results = {name: jax.block_until_ready(fn()) for name, fn in fns.items()}  # compiles
+    results = {
+        name: jax.block_until_ready(fn()) for name, fn in fns.items()
+    }  # compiles
     taken = dict.fromkeys(fns, math.inf)
     for _ in range(repeats):
         for name, fn in fns.items():
@@ -55,9 +65,13 @@ def least(fns: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, fl
 
 
 def compared(
-    program: Program, args: Any, shaped: Callable[[Any], Any], plain: Callable[..., Any],
-    plain_args: Any, repeats: int,
-) -> Compared:  # fmt: skip
+    program: Program,
+    args: Any,
+    shaped: Callable[[Any], Any],
+    plain: Callable[..., Any],
+    plain_args: Any,
+    repeats: int,
+) -> Compared:
     """Runs both in turns; `shaped` gives the program's result the shape of the plain one."""
     jitted = jax.jit(plain)
 
@@ -99,11 +113,21 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     config = layer_config()
     weights = random_weights(config, seed=0)
     program, (x, turns, _, packed, *_), ring = layer_program(weights, tokens)
-    slots, tables = ring.where.slots, (ring.known(with_masks=True), ring.hops.biases(BF16))
+    slots, tables = (
+        ring.where.slots,
+        (ring.known(with_masks=True), ring.hops.biases(BF16)),
+    )
     w = {n: jnp.asarray(a[0], BF16) for n, a in weights["layers"].items()}
-    hidden = jax.random.normal(jax.random.key(1), (slots, config.hidden_size), F32).astype(BF16)
+    hidden = jax.random.normal(
+        jax.random.key(1), (slots, config.hidden_size), F32
+    ).astype(BF16)
     cos, sin = (jnp.asarray(t) for t in rope_tables(config, np.arange(slots)))
-    args = hidden.reshape(x.shape), cos.reshape(turns.shape), sin.reshape(turns.shape), packed
+    args = (
+        hidden.reshape(x.shape),
+        cos.reshape(turns.shape),
+        sin.reshape(turns.shape),
+        packed,
+    )
     args = *args, *tables
     shaped = lambda out: out[0].reshape(slots, -1)  # noqa: E731
     plain = lambda *args: plain_layer(config, *args)  # noqa: E731
@@ -114,13 +138,17 @@ def plain_layer(config: Any, w: Any, x: Any, cos: Any, sin: Any) -> Any:
     """A decoder layer as a JAX user writes it, in bfloat16; `x` `[tokens, hidden]`."""
 
     def norm(x: Any, name: str) -> Any:
-        return rms_norm(x.astype(F32), w[name].astype(F32), config.rms_norm_eps).astype(BF16)
+        return rms_norm(x.astype(F32), w[name].astype(F32), config.rms_norm_eps).astype(
+            BF16
+        )
 
     h = norm(x, "attn_norm")
     shape = (1, len(x), -1, config.head_dim)
     q, k, v = (product(h, w[n]).reshape(shape) for n in ("wq", "wk", "wv"))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    mixed = jax.nn.dot_product_attention(*(t.astype(BF16) for t in (q, k, v)), is_causal=True)
+    mixed = jax.nn.dot_product_attention(
+        *(t.astype(BF16) for t in (q, k, v)), is_causal=True
+    )
     y = (x + product(mixed.reshape(len(x), -1), w["wo"])).astype(BF16)
     h = norm(y, "mlp_norm")
     gated = jax.nn.silu(product(h, w["w_gate"])) * product(h, w["w_up"])

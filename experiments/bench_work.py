@@ -43,7 +43,9 @@ def timed(work: str) -> Timed:
       RuntimeError: the process failed.
     """
     code = f"from experiments.bench_work import main; main({work!r})"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as p:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as p:
         assert p.stdout is not None
         said = p.stdout.read()
         _, status, used = os.wait4(p.pid, 0)
@@ -94,7 +96,9 @@ def layer_config() -> Any:
     return dataclasses.replace(LLAMA_3_1_8B, num_hidden_layers=1, vocab_size=512)
 
 
-def layer_program(weights: Any, tokens: int = TOKENS) -> tuple[Any, tuple[Any, ...], Any]:
+def layer_program(
+    weights: Any, tokens: int = TOKENS
+) -> tuple[Any, tuple[Any, ...], Any]:
     """The layer's prefill on one NeuronCore.
 
     Args:
@@ -145,9 +149,10 @@ def structs(config: Any) -> Any:
     from models.weights import weight_shapes
 
     return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16), weight_shapes(config),
+        lambda shape: jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16),
+        weight_shapes(config),
         is_leaf=lambda x: isinstance(x, tuple),
-    )  # fmt: skip
+    )
 
 
 # --- clocks ---
@@ -189,7 +194,9 @@ def _decode() -> dict[str, float]:
     from models.catalogue import LLAMA_3_1_8B
 
     device = WSE3.at()
-    step = TokenClock(plan(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device).read(TOKENS)
+    step = TokenClock(plan(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device).read(
+        TOKENS
+    )
     return {"seconds": step.seconds, "cycles": step.cycles}
 
 

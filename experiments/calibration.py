@@ -29,8 +29,12 @@ WIDTH = 160  # of a table that no terminal cuts
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.calibration", __doc__ or "")
-    p.add_argument("--points", type=pathlib.Path, default=POINTS,
-                   help="CSV of measurements (those that come with the project)")  # fmt: skip
+    p.add_argument(
+        "--points",
+        type=pathlib.Path,
+        default=POINTS,
+        help="CSV of measurements (those that come with the project)",
+    )
     p.add_argument("--out", help="folder for calibration.csv and calibration.png")
     return p.parse_args()
 
@@ -46,7 +50,9 @@ def main() -> None:
         console = Console(width=WIDTH)
     calibration_table.show(rows, calibration_points.suspected_causes(), console)
     if folder is not None:
-        from experiments.calibration_picture import draw  # matplotlib takes a second to import
+        from experiments.calibration_picture import (
+            draw,
+        )  # matplotlib takes a second to import
 
         calibration_table.write_csv(rows, folder / "calibration.csv")
         draw(rows, folder / "calibration.png")
@@ -68,7 +74,9 @@ def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
         else:
             progress.print(told, highlight=False)
         try:
-            rows.append(Row(p, {b: _value(p, b, kept) for b in BANDS}, fitted=p.id in fitted))
+            rows.append(
+                Row(p, {b: _value(p, b, kept) for b in BANDS}, fitted=p.id in fitted)
+            )
         except Unsupported as e:
             rows.append(Row(p, why=str(e), fitted=p.id in fitted))
     status.stop()
@@ -92,9 +100,13 @@ def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
         raise Unsupported(f"no datasheet of {p.device!r}, has {', '.join(DEVICES)}")
     key = (p.device, p.case, json.dumps(p.params, sort_keys=True), band)
     if key not in kept:
-        kept[key] = predict(DEVICES[p.device].at(band), p.case, p.params, cases_of(p.device))
+        kept[key] = predict(
+            DEVICES[p.device].at(band), p.case, p.params, cases_of(p.device)
+        )
     if p.metric not in kept[key]:
-        raise Unsupported(f"{p.case}: no metric {p.metric!r}, has {', '.join(kept[key])}")
+        raise Unsupported(
+            f"{p.case}: no metric {p.metric!r}, has {', '.join(kept[key])}"
+        )
     if p.unit != UNITS[p.metric]:
         raise Unsupported(f"{p.metric} is in {p.unit!r}, must be in {UNITS[p.metric]}")
     return kept[key][p.metric]

@@ -22,8 +22,14 @@ INTEGERS = ("int16", "uint16")  # of a wafer's vector operations
 STREAM_TILES = 16
 RUN = 4  # independent instructions of a run: the last two give the steady distance
 STEADY = 512  # matmuls of a run: enough that the Tensor Engine is no longer cold
-UNITS = {"latency_us": "us", "latency_ns": "ns", "interval_ns": "ns",
-         "tflops_active": "TFLOPS", "gbytes_per_s": "GB/s", "cycles": "cycles"}  # fmt: skip
+UNITS = {
+    "latency_us": "us",
+    "latency_ns": "ns",
+    "interval_ns": "ns",
+    "tflops_active": "TFLOPS",
+    "gbytes_per_s": "GB/s",
+    "cycles": "cycles",
+}
 Metrics = dict[str, float]
 
 
@@ -34,14 +40,18 @@ class Unsupported(Exception):
 # --- reading a kernel ---
 
 
-def _read(device: Device, kernel: Callable[..., Any], *arrays: Any, **options: Any) -> Reading:
+def _read(
+    device: Device, kernel: Callable[..., Any], *arrays: Any, **options: Any
+) -> Reading:
     """The clock of one core, once the kernel is known to fit."""
     program = Program(kernel, {"core": 1}, ((),) * len(arrays))
     program.memory(device, *arrays)
     return program.read(device, *arrays, **options)
 
 
-def _events(device: Device, name: str, kernel: Callable[..., Any], *arrays: Any) -> list[Event]:
+def _events(
+    device: Device, name: str, kernel: Callable[..., Any], *arrays: Any
+) -> list[Event]:
     """The executions of instruction `name`."""
     events = _read(device, kernel, *arrays, trace_core=(0,)).events
     return [e for e in events if e.name == name]
@@ -69,20 +79,31 @@ def _instruction(device: Device, events: list[Event], instructions: int = 1) -> 
 
 
 def matmul(
-    device: Device, *, m: int, k: int, n: int, dtype: str, variant: str, lhs_loads: int = 0
+    device: Device,
+    *,
+    m: int,
+    k: int,
+    n: int,
+    dtype: str,
+    variant: str,
+    lhs_loads: int = 0,
 ) -> Metrics:
     """First DMA packet to last of a whole kernel."""
     lhs = (m, k) if variant == "tiled_transposing_lhs" else (k, m)
     kernel = functools.partial(
-        gemm, variant=variant, lhs_loads=lhs_loads or None,
+        gemm,
+        variant=variant,
+        lhs_loads=lhs_loads or None,
         sbuf_partition_bytes=device.sbuf_bytes // device.partitions,
         turned_dtype=jnp.dtype(jnp.float32) if device.generation < 3 else None,
-    )  # fmt: skip
+    )
     clock = _read(device, kernel, _array(*lhs, dtype=dtype), _array(k, n, dtype=dtype))
     return {"latency_us": _packets_s(device, clock) * 1e6}
 
 
-def tensor_engine(device: Device, *, count: int, shapes: list[list[int]], dtype: str) -> Metrics:
+def tensor_engine(
+    device: Device, *, count: int, shapes: list[list[int]], dtype: str
+) -> Metrics:
     """FLOPs over the time in which the Tensor Engine is busy, from a cold start."""
     events = _matmuls(device, shapes, count, dtype)
     active_s = sum(e.end - e.start for e in events) / device.tick_hz
@@ -90,13 +111,17 @@ def tensor_engine(device: Device, *, count: int, shapes: list[list[int]], dtype:
     return {"tflops_active": flops / active_s / 1e12}
 
 
-def tensor_engine_pass(device: Device, *, k: int, m: int, n: int, dtype: str) -> Metrics:
+def tensor_engine_pass(
+    device: Device, *, k: int, m: int, n: int, dtype: str
+) -> Metrics:
     """One MATMUL instruction in a steady run; a float32 `nc_matmul` is two of them."""
     events = _matmuls(device, [[k, m, n]], STEADY, dtype)
     return _instruction(device, events, 2 if dtype == "float32" else 1)
 
 
-def _matmuls(device: Device, shapes: list[list[int]], count: int, dtype: str) -> list[Event]:
+def _matmuls(
+    device: Device, shapes: list[list[int]], count: int, dtype: str
+) -> list[Event]:
     largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
     kernel = functools.partial(microbench.matmul_runs, shapes=shapes, count=count)
     k, m, n = largest
@@ -104,22 +129,30 @@ def _matmuls(device: Device, shapes: list[list[int]], count: int, dtype: str) ->
     return _events(device, "trn.nc_matmul", kernel, *arrays)
 
 
-def activation(device: Device, *, op: str, partitions: int, free: int, dtype: str) -> Metrics:
+def activation(
+    device: Device, *, op: str, partitions: int, free: int, dtype: str
+) -> Metrics:
     kernel = functools.partial(microbench.activations, op=op, count=RUN)
     tile = _array(partitions, free, dtype=dtype)
     return _instruction(device, _events(device, "trn.activation", kernel, tile))
 
 
-def activation_chain(device: Device, *, op: str, partitions: int, free: int, dtype: str) -> Metrics:
+def activation_chain(
+    device: Device, *, op: str, partitions: int, free: int, dtype: str
+) -> Metrics:
     kernel = functools.partial(microbench.activation_chain, op=op, count=RUN)
     tile = _array(partitions, free, dtype=dtype)
     return _instruction(device, _events(device, "trn.activation_bias", kernel, tile))
 
 
-def tensor_tensor(device: Device, *, op: str, partitions: int, free: int, dtype: str) -> Metrics:
+def tensor_tensor(
+    device: Device, *, op: str, partitions: int, free: int, dtype: str
+) -> Metrics:
     kernel = functools.partial(microbench.tensor_tensors, op=op, count=RUN)
     tile = _array(partitions, free, dtype=dtype)
-    return _instruction(device, _events(device, "trn.tensor_tensor", kernel, tile, tile))
+    return _instruction(
+        device, _events(device, "trn.tensor_tensor", kernel, tile, tile)
+    )
 
 
 def tensor_copy(
@@ -129,7 +162,10 @@ def tensor_copy(
         if space not in ("sbuf", "psum"):
             raise Unsupported(f"tensor_copy: {name} is {space!r}, must be sbuf or psum")
     kernel = functools.partial(microbench.tensor_copies, src=src, dst=dst, count=RUN)
-    arrays = _array(partitions, free, dtype=dtype), _array(partitions, partitions, dtype=dtype)
+    arrays = (
+        _array(partitions, free, dtype=dtype),
+        _array(partitions, partitions, dtype=dtype),
+    )
     return _instruction(device, _events(device, "trn.tensor_copy", kernel, *arrays))
 
 
@@ -149,12 +185,16 @@ def dma_transfer(
     return {"latency_ns": _ns(device, load.done - load.start - outside)}
 
 
-def dma_stream(device: Device, *, bytes_per_descriptor: int, partitions: int) -> Metrics:
+def dma_stream(
+    device: Device, *, bytes_per_descriptor: int, partitions: int
+) -> Metrics:
     """Bytes loaded and stored, over the time from the first DMA packet to the last."""
     tiles = _array(STREAM_TILES, partitions, bytes_per_descriptor, dtype="uint8")
     room = device.sbuf_bytes // device.partitions // bytes_per_descriptor
     kernel = functools.partial(
-        microbench.dma_copies, queues=DMA_QUEUES, buffers=max(1, min(STREAM_TILES, room))
+        microbench.dma_copies,
+        queues=DMA_QUEUES,
+        buffers=max(1, min(STREAM_TILES, room)),
     )
     clock = _read(device, kernel, tiles)
     moved = 2 * math.prod(tiles.shape)
@@ -169,19 +209,28 @@ def _packets_s(device: Device, clock: Reading) -> float:
 CASES: Mapping[str, Callable[..., Metrics]] = {
     f.__name__: f
     for f in (
-        matmul, tensor_engine, tensor_engine_pass, activation, activation_chain, tensor_tensor,
-        tensor_copy, dma_transfer, dma_stream,
+        matmul,
+        tensor_engine,
+        tensor_engine_pass,
+        activation,
+        activation_chain,
+        tensor_tensor,
+        tensor_copy,
+        dma_transfer,
+        dma_stream,
     )
-}  # fmt: skip
+}
 
 
 # --- prediction ---
 
 
 def predict(
-    device: Device, case: str, params: Mapping[str, Any],
+    device: Device,
+    case: str,
+    params: Mapping[str, Any],
     cases: Mapping[str, Callable[..., Metrics]] = CASES,
-) -> Metrics:  # fmt: skip
+) -> Metrics:
     """Every metric of a case with these parameters.
 
     Args:
@@ -201,25 +250,35 @@ def predict(
         raise Unsupported(" ".join(str(e).split())) from None
 
 
-def _checked(call: Callable[..., Metrics], params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(
+    call: Callable[..., Metrics], params: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """The parameters, once they are known to be those of the case, of its types and above 0."""
     case, wanted = call.__name__, list(inspect.signature(call).parameters.values())[1:]
     names = [p.name for p in wanted]
     lacking = [p.name for p in wanted if p.default is p.empty and p.name not in params]
     if lacking or set(params) - set(names):
-        raise Unsupported(f"{case}: has parameters {', '.join(params) or 'none'}, must have "
-                          f"{', '.join(names)}")  # fmt: skip
+        raise Unsupported(
+            f"{case}: has parameters {', '.join(params) or 'none'}, must have "
+            f"{', '.join(names)}"
+        )
     for p in wanted:
         value = params.get(p.name, p.default)
         if p.annotation is int and not _counts(value) and p.name in params:
-            raise Unsupported(f"{case}: {p.name} is {value!r}, must be a whole number above 0")
+            raise Unsupported(
+                f"{case}: {p.name} is {value!r}, must be a whole number above 0"
+            )
         if p.annotation is str and not isinstance(value, str):
             raise Unsupported(f"{case}: {p.name} is {value!r}, must be a name")
         dtypes = DTYPES + (INTEGERS if case.startswith("vector_op") else ())
         if p.name == "dtype" and value not in dtypes:
-            raise Unsupported(f"{case}: dtype is {value!r}, must be one of {', '.join(dtypes)}")
+            raise Unsupported(
+                f"{case}: dtype is {value!r}, must be one of {', '.join(dtypes)}"
+            )
         if p.name == "shapes" and not _shapes(value):
-            raise Unsupported(f"{case}: shapes is {value!r}, must be a list of [k, m, n]")
+            raise Unsupported(
+                f"{case}: shapes is {value!r}, must be a list of [k, m, n]"
+            )
     return params
 
 
@@ -228,6 +287,8 @@ def _counts(x: Any) -> bool:
 
 
 def _shapes(x: Any) -> bool:
-    return isinstance(x, list) and bool(x) and all(
-        isinstance(s, list) and len(s) == 3 and all(map(_counts, s)) for s in x
-    )  # fmt: skip
+    return (
+        isinstance(x, list)
+        and bool(x)
+        and all(isinstance(s, list) and len(s) == 3 and all(map(_counts, s)) for s in x)
+    )

@@ -14,8 +14,13 @@ from experiments.calibration_table import MISS_PERCENT, Row  # noqa: E402
 
 MICROSECONDS = {"us": 1.0, "ns": 1e-3}
 UNITS = {"time": "us", "rate": "GB/s or TFLOPS", "cycles": "cycles"}
-COLOURS = {"trn1": "tab:orange", "trn2": "tab:blue", "trn3": "tab:green",
-           "wse2": "tab:red", "wse3": "tab:purple"}  # fmt: skip
+COLOURS = {
+    "trn1": "tab:orange",
+    "trn2": "tab:blue",
+    "trn3": "tab:green",
+    "wse2": "tab:red",
+    "wse3": "tab:purple",
+}
 
 
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
@@ -31,7 +36,9 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     )
     for ax, (name, group) in zip(axes[0], used.items(), strict=False):
         _panel(ax, group, UNITS[name])
-    figure.suptitle(f"Predicted against measured; dashed ±{MISS_PERCENT} %, bars: the band")
+    figure.suptitle(
+        f"Predicted against measured; dashed ±{MISS_PERCENT} %, bars: the band"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -43,7 +50,8 @@ def _panel(ax: Axes, rows: list[Row], unit: str) -> None:
         scale = MICROSECONDS.get(r.point.unit, 1.0)
         x = r.point.value * scale
         low, nominal, high = (
-            scale * f(r.predicted.values()) for f in (min, lambda v: r.predicted["nominal"], max)
+            scale * f(r.predicted.values())
+            for f in (min, lambda v: r.predicted["nominal"], max)
         )
         values += [x, low, high]
         colour = COLOURS.get(r.point.device, "tab:gray")
@@ -52,11 +60,24 @@ def _panel(ax: Axes, rows: list[Row], unit: str) -> None:
         label = f"{r.point.device}, {'fitted' if r.fitted else 'predicted'}"
         ax.plot(x, nominal, "o", color=colour, markerfacecolor=face, label=label)
         if abs(r.error_percent) > MISS_PERCENT:
-            ax.annotate(r.point.id, (x, nominal), (6, -4), "data", "offset points", fontsize=8)
+            ax.annotate(
+                r.point.id, (x, nominal), (6, -4), "data", "offset points", fontsize=8
+            )
     ends = [min(values) / 1.3, max(values) * 1.3]
-    for factor, style in ((1, "-"), (1 + MISS_PERCENT / 100, "--"), (1 - MISS_PERCENT / 100, "--")):
-        ax.plot(ends, [e * factor for e in ends], style, color="0.6", linewidth=1, zorder=0)
-    ax.set(xscale="log", yscale="log", xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
+    for factor, style in (
+        (1, "-"),
+        (1 + MISS_PERCENT / 100, "--"),
+        (1 - MISS_PERCENT / 100, "--"),
+    ):
+        ax.plot(
+            ends, [e * factor for e in ends], style, color="0.6", linewidth=1, zorder=0
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"measured, {unit}",
+        ylabel=f"predicted, {unit}",
+    )
     ax.set(xlim=ends, ylim=ends)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:g}")

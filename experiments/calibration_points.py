@@ -14,7 +14,17 @@ from experiments.cli import UsageError
 
 DATA = pathlib.Path(__file__).parent / "data"
 POINTS, CAUSES = DATA / "points.csv", DATA / "causes.csv"
-COLUMNS = ("id", "device", "case", "params", "metric", "value", "unit", "quality", "source")
+COLUMNS = (
+    "id",
+    "device",
+    "case",
+    "params",
+    "metric",
+    "value",
+    "unit",
+    "quality",
+    "source",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +62,15 @@ def read_points(path: pathlib.Path) -> list[Point]:
             reader = csv.DictReader(file, strict=True)
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
-                raise UsageError(f"{path}: no column {', '.join(missing)}, must have "
-                                 f"{','.join(COLUMNS)}")  # fmt: skip
+                raise UsageError(
+                    f"{path}: no column {', '.join(missing)}, must have "
+                    f"{','.join(COLUMNS)}"
+                )
             points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise UsageError(f"--points {path}: cannot be read ({e}); name a CSV file") from None
+        raise UsageError(
+            f"--points {path}: cannot be read ({e}); name a CSV file"
+        ) from None
     if not points:
         raise UsageError(f"{path}: no points, must have at least one row")
     return points
@@ -65,11 +79,15 @@ def read_points(path: pathlib.Path) -> list[Point]:
 def _point(row: dict[str, Any], where: str) -> Point:
     """One row; raises `UsageError` with the line where it breaks the schema."""
     if lacking := [c for c in COLUMNS if not row[c]]:
-        raise UsageError(f"{where}: no {', '.join(lacking)}, must have {','.join(COLUMNS)}")
+        raise UsageError(
+            f"{where}: no {', '.join(lacking)}, must have {','.join(COLUMNS)}"
+        )
     try:
         params = json.loads(row["params"])
     except json.JSONDecodeError as e:
-        raise UsageError(f"{where}: params is no JSON ({e}), must be an object") from None
+        raise UsageError(
+            f"{where}: params is no JSON ({e}), must be an object"
+        ) from None
     if not isinstance(params, dict):
         raise UsageError(f"{where}: params is {row['params']}, must be a JSON object")
     try:
@@ -77,14 +95,18 @@ def _point(row: dict[str, Any], where: str) -> Point:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise UsageError(f"{where}: value is {row['value']!r}, must be a number above 0")
+        raise UsageError(
+            f"{where}: value is {row['value']!r}, must be a number above 0"
+        )
     fields = {c: row[c] for c in COLUMNS}
     return Point(**fields | {"params": params, "value": value})
 
 
 def fitted_ids(sheets: Iterable[Sheet]) -> set[str]:
     """Ids of the points to which some number of these datasheets was fitted."""
-    sources = [q.source for s in sheets for q in s.quantities().values() if q.kind == "fitted"]
+    sources = [
+        q.source for s in sheets for q in s.quantities().values() if q.kind == "fitted"
+    ]
     return {word for source in sources for word in re.findall(r"[\w-]+", source)}
 
 

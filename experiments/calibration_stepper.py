@@ -17,9 +17,14 @@ from kernels.wse import mesh_gemm as mesh
 from kernels.wse import microbench
 from kernels.wse.line_reduce import END, line_reduce
 
-INSTRUCTIONS = 1 << 14  # tables of one size, so that programs on the same PEs share a compilation
+INSTRUCTIONS = (
+    1 << 14
+)  # tables of one size, so that programs on the same PEs share a compilation
 REPEATS = 5  # of MeshGEMM, after one to warm up
-ONE = 1, 0  # repeats and warm-ups that the ends of a band are read from: 2 % off at most
+ONE = (
+    1,
+    0,
+)  # repeats and warm-ups that the ends of a band are read from: 2 % off at most
 
 
 # --- reading a program ---
@@ -31,11 +36,14 @@ def _stamps(device: Device, program: FabricProgram) -> dict[str, np.ndarray]:
     if encoded.straight:
         return stepper.run(program, device).stamps
     shape = shape_of(encoded)
-    wide = dataclasses.replace(shape, instructions=max(shape.instructions, INSTRUCTIONS))
+    wide = dataclasses.replace(
+        shape, instructions=max(shape.instructions, INSTRUCTIONS)
+    )
     run = cycle_run.run(encoded, shape=wide)
     verdict.check(encoded, run)
     return {
-        name: run.state["stamps"][k].reshape(program.shape) for k, name in enumerate(encoded.stamps)
+        name: run.state["stamps"][k].reshape(program.shape)
+        for k, name in enumerate(encoded.stamps)
     }
 
 
@@ -69,7 +77,9 @@ def _reduce(device: Device, pes: int, group: int, words: int) -> Metrics:
 # --- one PE, and two ---
 
 
-def matvec_1pe(device: Device, *, n: int, padded_rows: int, dtype: str, iters: int = 10) -> Metrics:
+def matvec_1pe(
+    device: Device, *, n: int, padded_rows: int, dtype: str, iters: int = 10
+) -> Metrics:
     """One of `iters` mat-vecs; the software loop around them is part of it."""
     program = microbench.matvec(device, n, padded_rows, dtype, iters)
     return {"cycles": _between(device, program) / iters}
@@ -95,7 +105,9 @@ def vector_op_issue(device: Device, *, op: str, dtype: str, elements: int) -> Me
     return {"cycles": int(second - first)}
 
 
-def vector_op_completion(device: Device, *, op: str, dtype: str, elements: int) -> Metrics:
+def vector_op_completion(
+    device: Device, *, op: str, dtype: str, elements: int
+) -> Metrics:
     """From a vector operation's dispatch until its last element is written."""
     run = _logged(device, op, dtype, elements)
     first, second = run.order[:2, 0]
@@ -110,28 +122,45 @@ def _logged(device: Device, op: str, dtype: str, elements: int) -> cycle_run.Cyc
 
 def send(device: Device, *, words: int, hops: int) -> Metrics:
     """From a send's dispatch, in cycle 0, to the first instruction of the task it starts."""
-    return {"cycles": int(_stamps(device, microbench.one_way(words, hops))[END][0, hops])}
+    return {
+        "cycles": int(_stamps(device, microbench.one_way(words, hops))[END][0, hops])
+    }
 
 
 # --- MeshGEMM ---
 
 
 def mesh_gemm(
-    device: Device, *, p: int, mt: int, kt: int, nt: int, compute_repeats: Any, communicate: Any,
+    device: Device,
+    *,
+    p: int,
+    mt: int,
+    kt: int,
+    nt: int,
+    compute_repeats: Any,
+    communicate: Any,
     dtype: str,
-) -> Metrics:  # fmt: skip
+) -> Metrics:
     """One repeat, the mean over all PEs of five."""
     if dtype != "float16":
-        raise Unsupported(f"mesh_gemm: dtype is {dtype!r}, must be float16, as published")
+        raise Unsupported(
+            f"mesh_gemm: dtype is {dtype!r}, must be float16, as published"
+        )
     if type(compute_repeats) is not int or compute_repeats < 0:
         raise Unsupported(
             f"mesh_gemm: compute_repeats is {compute_repeats!r}, must be a whole number, 0 or more"
         )
     repeats, warm_up = (REPEATS, 1) if device.band == "nominal" else ONE
     sizes = mesh.Sizes(
-        p, mt, kt, nt, compute_repeats, _switch("mesh_gemm", "communicate", communicate),
-        repeats, warm_up,
-    )  # fmt: skip
+        p,
+        mt,
+        kt,
+        nt,
+        compute_repeats,
+        _switch("mesh_gemm", "communicate", communicate),
+        repeats,
+        warm_up,
+    )
     stamps = _stamps(device, mesh.mesh_gemm(device, sizes))
     return {"cycles": float((stamps[mesh.END] - stamps[mesh.START]).mean()) / repeats}
 
@@ -145,7 +174,13 @@ def _switch(case: str, name: str, value: Any) -> bool:
 CASES: Mapping[str, Callable[..., Metrics]] = {
     f.__name__: f
     for f in (
-        chain_reduce, two_phase_reduce, matvec_1pe, vector_op, vector_op_issue,
-        vector_op_completion, send, mesh_gemm,
+        chain_reduce,
+        two_phase_reduce,
+        matvec_1pe,
+        vector_op,
+        vector_op_issue,
+        vector_op_completion,
+        send,
+        mesh_gemm,
     )
-}  # fmt: skip
+}

@@ -61,7 +61,9 @@ def show(rows: Sequence[Row], causes: dict[str, str], console: Console) -> None:
     if ok:
         console.print(_table(ok, sources))
         for n, source in enumerate(sources, 1):
-            console.print(f"[{n}] {source}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"[{n}] {source}", markup=False, highlight=False, soft_wrap=True
+            )
     for r in ok:
         if abs(r.error_percent) > MISS_PERCENT:
             cause = causes.get(r.point.id, "not known")
@@ -83,17 +85,25 @@ def _table(rows: list[Row], sources: list[str]) -> Table:
         p = r.point
         band = r.predicted.values()
         table.add_row(
-            p.id, p.case, short(p.params), f"{p.value:.6g} {p.unit}",
-            f"{r.predicted['nominal']:.6g}", f"{r.error_percent:+.1f} %",
-            f"{min(band):.4g} - {max(band):.4g}", p.quality, "fitted" if r.fitted else "predicted",
+            p.id,
+            p.case,
+            short(p.params),
+            f"{p.value:.6g} {p.unit}",
+            f"{r.predicted['nominal']:.6g}",
+            f"{r.error_percent:+.1f} %",
+            f"{min(band):.4g} - {max(band):.4g}",
+            p.quality,
+            "fitted" if r.fitted else "predicted",
             f"[{sources.index(p.source) + 1}]",
-        )  # fmt: skip
+        )
     return table
 
 
 def short(params: dict[str, Any]) -> str:
     """Parameters in one line: numbers by name, names as they are."""
-    return " ".join(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in params.items())
+    return " ".join(
+        str(v) if isinstance(v, str) else f"{k}={v}" for k, v in params.items()
+    )
 
 
 def _show_unsupported(rows: list[Row], console: Console) -> None:
@@ -116,7 +126,9 @@ def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
     errors = [(r.point.case, abs(r.error_percent)) for r in rows]
     cases = _grouped(errors, lambda e: e[0]).values()
     medians = [statistics.median(error for _, error in case) for case in cases]
-    return statistics.median(medians), float(np.percentile([error for _, error in errors], 90))
+    return statistics.median(medians), float(
+        np.percentile([error for _, error in errors], 90)
+    )
 
 
 def accuracy_lines(rows: Sequence[Row]) -> list[str]:
@@ -137,7 +149,11 @@ def ladder(rows: Iterable[Row]) -> list[str]:
     """Whether what differs in one parameter on one device is predicted in the measured order."""
     groups = _grouped(
         (r for r in rows if r.point.case in LADDERS),
-        lambda r: (r.point.device, r.point.case, *(r.point.params[s] for s in _sizes(r))),
+        lambda r: (
+            r.point.device,
+            r.point.case,
+            *(r.point.params[s] for s in _sizes(r)),
+        ),
     )
     lines = []
     for (device, case, *sizes), group in groups.items():
@@ -186,7 +202,13 @@ def write_csv(rows: Iterable[Row], path: pathlib.Path) -> None:
                 p = r.point
                 told = ("", "", f"unsupported: {r.why}")
                 if r.predicted:
-                    told = f"{r.predicted['nominal']:.6g}", f"{r.error_percent:.2f}", "ok"
-                writer.writerow([p.id, p.device, p.case, p.metric, f"{p.value:.10g}", *told])
+                    told = (
+                        f"{r.predicted['nominal']:.6g}",
+                        f"{r.error_percent:.2f}",
+                        "ok",
+                    )
+                writer.writerow(
+                    [p.id, p.device, p.case, p.metric, f"{p.value:.10g}", *told]
+                )
     except OSError as e:
         raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None

@@ -20,18 +20,24 @@ from kernels.wse.waferllm import (
 GRIDS = (240, 256, 300, 360, 420, 480, 512, 540, 600, 660, 720)
 # The published kernel's groups on each side it was timed on.
 GROUPS = {360: 18, 420: 20, 480: 20, 540: 20, 600: 24, 660: 22, 720: 24}
-NEAR = 3  # group counts further than this factor from the square root have far more stages
+NEAR = (
+    3  # group counts further than this factor from the square root have far more stages
+)
 
 
 def gemv(device: Device, *, n: int, dtype: str, grid: Any) -> Metrics:
     """`[1, n] @ [n, n]` with its all-reduce: the fastest mesh, or that of side `grid`."""
     if grid != "best" and not (type(grid) is int and grid > 0):
-        raise Unsupported(f"gemv: grid is {grid!r}, must be a whole number above 0 or 'best'")
+        raise Unsupported(
+            f"gemv: grid is {grid!r}, must be a whole number above 0 or 'best'"
+        )
     sides = GRIDS if grid == "best" else (grid,)
     found = [
-        cycles for pes in sides for groups in _divisors(pes)
+        cycles
+        for pes in sides
+        for groups in _divisors(pes)
         if (cycles := _gemv_cycles(device, n, Mesh(pes, groups, dtype))) is not None
-    ]  # fmt: skip
+    ]
     if not found:
         raise Unsupported(
             f"gemv: {n} x {n} in {dtype} fits no mesh of {', '.join(map(str, sides))}"
@@ -55,11 +61,21 @@ def _divisors(pes: int) -> Iterator[int]:
 
 
 def decode_layer(
-    device: Device, *, d_model: int, heads: int, kv_heads: int, d_ff: int, context: int, grid: int,
-    dtype: str, model: str = "",
-) -> Metrics:  # fmt: skip
+    device: Device,
+    *,
+    d_model: int,
+    heads: int,
+    kv_heads: int,
+    d_ff: int,
+    context: int,
+    grid: int,
+    dtype: str,
+    model: str = "",
+) -> Metrics:
     """One layer for one token; the timed kernel has one head as wide as the model."""
-    groups = GROUPS.get(grid) or min(_divisors(grid), key=lambda g: abs(g * g - grid), default=1)
+    groups = GROUPS.get(grid) or min(
+        _divisors(grid), key=lambda g: abs(g * g - grid), default=1
+    )
     mesh = Mesh(grid, groups, dtype)
     layer = Layer(mesh, d_model, d_ff, context, activated=mesh.share(d_model))
     return {"cycles": _cycles(device, layer_program(layer), layer_arguments(layer))}
@@ -69,8 +85,12 @@ def _cycles(device: Device, program: Program, arguments: tuple[Any, ...]) -> int
     """The clock of a program, once it is known to fit beside its code."""
     used = program.memory(device, *arguments)["sram"] + device.code_bytes
     if used > device.sram_bytes:
-        raise Unsupported(f"{used} bytes of a PE's {device.sram_bytes}; take a larger grid")
+        raise Unsupported(
+            f"{used} bytes of a PE's {device.sram_bytes}; take a larger grid"
+        )
     return program.read(device, *arguments).end_ticks
 
 
-CASES: Mapping[str, Callable[..., Metrics]] = {f.__name__: f for f in (gemv, decode_layer)}
+CASES: Mapping[str, Callable[..., Metrics]] = {
+    f.__name__: f for f in (gemv, decode_layer)
+}

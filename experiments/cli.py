@@ -63,7 +63,9 @@ def write_json(folder: pathlib.Path, name: str, data: dict[str, Any]) -> pathlib
     """
     path = folder / name
     try:
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     except OSError as e:
         raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
     return path

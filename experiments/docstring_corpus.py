@@ -8,7 +8,14 @@ import warnings
 from collections.abc import Iterator
 
 # Tests hold few docstrings worth reading; the rest is not the standard library, or is a copy.
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "_vendor"}
+SKIPPED_FOLDERS = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "_vendor",
+}
 SHORTEST, LONGEST = 24, 1500  # characters; longer ones are mostly tables and sessions
 # A line that goes on in the next one, where that is neither indented nor a list or a session.
 WRAPPED = re.compile(r"(?<=[\w,;.:)'\"`])\n(?=[\w('\"`])")
@@ -18,7 +25,9 @@ def source_files() -> list[pathlib.Path]:
     """The running Python's own modules, sorted by their path inside the library."""
     root = pathlib.Path(sysconfig.get_paths()["stdlib"])
     files = [path for path in root.rglob("*.py") if path.is_file()]
-    kept = [p for p in files if not SKIPPED_FOLDERS.intersection(p.relative_to(root).parts)]
+    kept = [
+        p for p in files if not SKIPPED_FOLDERS.intersection(p.relative_to(root).parts)
+    ]
     return sorted(kept, key=lambda path: path.relative_to(root).as_posix())
 
 
@@ -26,7 +35,9 @@ def docstrings_of(path: pathlib.Path) -> Iterator[str]:
     """Docstrings of a module, its classes and its functions, in the tree's order."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old modules hold invalid escapes; they parse all the same
+        warnings.simplefilter(
+            "ignore"
+        )  # old modules hold invalid escapes; they parse all the same
         tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, documented):
@@ -47,5 +58,7 @@ def gather() -> list[str]:
             texts = list(docstrings_of(path))
         except (SyntaxError, ValueError):
             continue
-        seen |= {t: None for t in texts if SHORTEST <= len(t) <= LONGEST and t.isascii()}
+        seen |= {
+            t: None for t in texts if SHORTEST <= len(t) <= LONGEST and t.isascii()
+        }
     return list(seen)

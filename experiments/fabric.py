@@ -28,12 +28,19 @@ def arguments() -> argparse.Namespace:
     p.epilog, p.formatter_class = USAGE, argparse.RawDescriptionHelpFormatter
     p.add_argument("words", nargs="*", metavar="WORD", help="what to run, see below")
     p.add_argument("--device", default="wse3", help="wse2 or wse3 (wse3)")
-    p.add_argument("--watch", nargs="+", metavar="x,y", help="PEs to draw and trace (a few that "
-                   "tell most; of many PEs, they are found by a run before)")  # fmt: skip
+    p.add_argument(
+        "--watch",
+        nargs="+",
+        metavar="x,y",
+        help="PEs to draw and trace (a few that "
+        "tell most; of many PEs, they are found by a run before)",
+    )
     p.add_argument("--out", help="folder for JSON, CSV, maps and a Perfetto trace")
     args = p.parse_intermixed_args()
     if args.device not in DEVICES:
-        raise cli.UsageError(f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}")
+        raise cli.UsageError(
+            f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}"
+        )
     return args
 
 
@@ -51,8 +58,10 @@ def places(words: list[str] | None, program: FabricProgram) -> fabric_run.Places
         if not (comma and x.isdecimal() and y.isdecimal()):
             raise cli.UsageError(f"--watch {word!r}: must be x,y such as 3,0")
         if int(x) >= program.width or int(y) >= program.height:
-            raise cli.UsageError(f"--watch {word}: the program has {program.width} x "
-                                 f"{program.height} PEs")  # fmt: skip
+            raise cli.UsageError(
+                f"--watch {word}: the program has {program.width} x "
+                f"{program.height} PEs"
+            )
         out.append((int(x), int(y)))
     return out
 
@@ -80,7 +89,9 @@ def report(what: Asked, args: argparse.Namespace, folder: pathlib.Path | None) -
             of = f" of {end:,}" if end else ""
             bar.update(task, description=f"{what.name}: {doing}, cycle {cycle:,}{of}")
 
-        found = guarded(what.name, lambda: fabric_run.run(program, data, device, watch, progress))
+        found = guarded(
+            what.name, lambda: fabric_run.run(program, data, device, watch, progress)
+        )
     fabric_report.show(what.title, found, console)
     if folder is not None:
         paths = ", ".join(map(str, fabric_files.write(what.title, found, folder)))

@@ -22,10 +22,14 @@ def write(title: str, report: Report, folder: pathlib.Path) -> list[pathlib.Path
     written = [cli.write_json(folder, "fabric.json", as_json(title, report))]
     fields = [f.name for f in dataclasses.fields(Phase)]
     path = folder / "phases.csv"
-    write_csv(path, tuple(fields), [tuple(getattr(p, f) for f in fields) for p in run.phases])
+    write_csv(
+        path, tuple(fields), [tuple(getattr(p, f) for f in fields) for p in run.phases]
+    )
     written.append(path)
     written += fabric_picture.draw(run, title, folder)
-    maps = {"ends": run.ends} | {name.replace(" ", "_"): x for name, x in run.profile.items()}
+    maps = {"ends": run.ends} | {
+        name.replace(" ", "_"): x for name, x in run.profile.items()
+    }
     maps |= {} if run.links is None else {"links": run.links}
     maps |= {f"stamp_{name}": x for name, x in run.stamps.items()}
     for name, arrays in (("maps.npz", maps), ("values.npz", run.values)):
@@ -42,8 +46,10 @@ def as_json(title: str, report: Report) -> dict[str, Any]:
     """Every figure of a run that is not a map."""
     run, device = report.run, report.run.encoded.device
     return {
-        "program": title, "device": device.name,
+        "program": title,
+        "device": device.name,
         "time_s": {band: run.cycles / device.sheet.at(band).clock_hz for band in BANDS},
         **summary.as_json(run),
-        "path": "trains" if report.trains else "cycles", "why": report.why,
-    }  # fmt: skip
+        "path": "trains" if report.trains else "cycles",
+        "why": report.why,
+    }

@@ -18,7 +18,9 @@ from emu.wse.stepper import Run  # noqa: E402
 LINES = 4  # rows or columns, up to which curves say more than colors
 PIXELS = 400  # along a map, at most
 STATES = ("datapath", "waiting for wavelets", "queue full")
-Panels = dict[str, tuple[np.ndarray, str, float]]  # title to map, unit, top of its scale (0: own)
+Panels = dict[
+    str, tuple[np.ndarray, str, float]
+]  # title to map, unit, top of its scale (0: own)
 
 
 def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -34,10 +36,14 @@ def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
     if run.links is not None and run.links.any():
         use = 100 * run.links / cycles
         links: Panels = {
-            f"into the PE ({d})" if d == "ramp" else f"to the {d}": (of, "% of the cycles",
-                                                                    float(use.max()))
-            for d, of in zip(DIRECTIONS, use, strict=True) if of.any()
-        }  # fmt: skip
+            f"into the PE ({d})" if d == "ramp" else f"to the {d}": (
+                of,
+                "% of the cycles",
+                float(use.max()),
+            )
+            for d, of in zip(DIRECTIONS, use, strict=True)
+            if of.any()
+        }
         told = f"{head}\nwavelets on the links that leave each router"
         written.append(_write(links, told, folder / "links.png"))
     return written
@@ -58,15 +64,24 @@ def _write(panels: Panels, title: str, path: pathlib.Path) -> pathlib.Path:
 def _curves(panels: Panels) -> Figure:
     """One panel below the other, a curve per row (or column) of PEs."""
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(11, 0.9 + 1.7 * len(panels)), sharex=True, squeeze=False,
+        len(panels),
+        1,
+        figsize=(11, 0.9 + 1.7 * len(panels)),
+        sharex=True,
+        squeeze=False,
         constrained_layout=True,
-    )  # fmt: skip
+    )
     for ax, (name, (values, unit, top)) in zip(axes[:, 0], panels.items(), strict=True):
         along_x = values.shape[1] >= values.shape[0]
         rows = values if along_x else values.T
         for at, row in enumerate(rows):
             edges = np.arange(len(row) + 1) - 0.5
-            ax.stairs(row, edges, fill=len(rows) == 1, label=f"{'y' if along_x else 'x'} = {at}")
+            ax.stairs(
+                row,
+                edges,
+                fill=len(rows) == 1,
+                label=f"{'y' if along_x else 'x'} = {at}",
+            )
         ax.set_title(name, loc="left", fontsize=10)
         ax.set_ylabel(unit)
         ax.set_ylim(0, 1.08 * (top or values.max() or 1))
@@ -92,7 +107,7 @@ def _maps(panels: Panels, height: int, width: int) -> Figure:
     size = (max(7, columns * (wide + 2.0)), 0.8 + rows * (tall + 0.9))
     figure, axes = plt.subplots(
         rows, columns, figsize=size, squeeze=False, constrained_layout=True
-    )  # fmt: skip
+    )
     for ax, (name, (values, unit, top)) in zip(axes.flat, panels.items(), strict=False):
         _map(ax, name, values, unit, top)
     for ax in axes.flat[n:]:
@@ -103,13 +118,19 @@ def _maps(panels: Panels, height: int, width: int) -> Figure:
 def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None:
     height, width = values.shape
     even = 1 / 8 < width / height < 8
-    colors = plt.get_cmap("viridis").with_extremes(bad="#e8e8e8")  # where nothing happened
+    colors = plt.get_cmap("viridis").with_extremes(
+        bad="#e8e8e8"
+    )  # where nothing happened
     block = -(-max(height, width) // PIXELS)
     shown = ax.imshow(
-        np.ma.masked_equal(_coarse(values, block), 0), cmap=colors, interpolation="nearest",
-        vmin=0, vmax=top or float(values.max()) or 1, aspect="equal" if even else "auto",
+        np.ma.masked_equal(_coarse(values, block), 0),
+        cmap=colors,
+        interpolation="nearest",
+        vmin=0,
+        vmax=top or float(values.max()) or 1,
+        aspect="equal" if even else "auto",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )  # fmt: skip
+    )
     ax.spines[:].set_visible(False)  # they would cover the outermost PEs of a large map
     told = f" (the most of {block} x {block} PEs)" if block > 1 else ""
     ax.set_title(name + told, loc="left", fontsize=10)

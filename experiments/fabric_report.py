@@ -37,7 +37,9 @@ def show(title: str, report: Report, console: Console) -> None:
     if stamps := summary.stamps(run):
         console.print(_stamps(stamps))
     if report.log is not None:
-        console.print(drawn(encoded, report.log), highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            drawn(encoded, report.log), highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def clocked(cycles: int, device: Device) -> str:
@@ -45,8 +47,10 @@ def clocked(cycles: int, device: Device) -> str:
     clocks = [device.sheet.at(band).clock_hz for band in BANDS]
     low, nominal, high = (duration(cycles / hz) for hz in clocks)
     band = f"; {low} to {high} at {clocks[0] / 1e9:g} to {clocks[2] / 1e9:g} GHz"
-    return (f"{cycles:,} cycles, {nominal} at {clocks[1] / 1e9:g} GHz (nominal{band}; predicted, "
-            "not measured)")  # fmt: skip
+    return (
+        f"{cycles:,} cycles, {nominal} at {clocks[1] / 1e9:g} GHz (nominal{band}; predicted, "
+        "not measured)"
+    )
 
 
 def _path(report: Report) -> str:
@@ -59,21 +63,44 @@ def _path(report: Report) -> str:
 
 def _phases(phases: tuple[Phase, ...]) -> Table:
     several = len({p.task for p in phases}) > 1
-    table = _table("Phases", *["task"] * several, "operation", "times", "first", "last",
-                   "datapath", "PE-cycles")  # fmt: skip
+    table = _table(
+        "Phases",
+        *["task"] * several,
+        "operation",
+        "times",
+        "first",
+        "last",
+        "datapath",
+        "PE-cycles",
+    )
     shown = sorted(phases, key=lambda p: -p.spent_cycles)[:PHASES]
     for p in phases:
         if p in shown:
             on = f" (microthread {p.thread})" if p.thread else ""
-            numbers = (p.times, p.first_cycle, p.last_cycle, p.datapath_cycles, p.spent_cycles)
-            table.add_row(*[p.task] * several, p.what + on, *(f"{n:,}" for n in numbers))
+            numbers = (
+                p.times,
+                p.first_cycle,
+                p.last_cycle,
+                p.datapath_cycles,
+                p.spent_cycles,
+            )
+            table.add_row(
+                *[p.task] * several, p.what + on, *(f"{n:,}" for n in numbers)
+            )
     if rest := [p for p in phases if p not in shown]:
         times, datapath, spent = (
             sum(getattr(p, name) for p in rest)
             for name in ("times", "datapath_cycles", "spent_cycles")
         )
-        table.add_row(*[""] * several, _others(rest), f"{times:,}", "", "", f"{datapath:,}",
-                      f"{spent:,}")  # fmt: skip
+        table.add_row(
+            *[""] * several,
+            _others(rest),
+            f"{times:,}",
+            "",
+            "",
+            f"{datapath:,}",
+            f"{spent:,}",
+        )
     return table
 
 
@@ -89,7 +116,9 @@ def _states(run: Run) -> Table:
     table.add_row("sum", f"{total:,}", "100.0%", end_section=True)
     for name, cycles in summary.stalls(run).items():
         if cycles:
-            table.add_row(f"within these: {name}", f"{cycles:,}", f"{cycles / total:.1%}")
+            table.add_row(
+                f"within these: {name}", f"{cycles:,}", f"{cycles / total:.1%}"
+            )
     return table
 
 
@@ -97,9 +126,14 @@ def _links(run: Run) -> Table:
     table = _table("Links", "to", "wavelets", "links", "mean use", "busiest", "at")
     for link in summary.links(run):
         use = link.wavelets / (link.links * run.cycles)
-        table.add_row("PE (ramp)" if link.direction == "ramp" else link.direction,
-                      f"{link.wavelets:,}", f"{link.links:,}", f"{use:.1%}",
-                      f"{link.most / run.cycles:.1%}", f"x={link.x}, y={link.y}")  # fmt: skip
+        table.add_row(
+            "PE (ramp)" if link.direction == "ramp" else link.direction,
+            f"{link.wavelets:,}",
+            f"{link.links:,}",
+            f"{use:.1%}",
+            f"{link.most / run.cycles:.1%}",
+            f"x={link.x}, y={link.y}",
+        )
     return table
 
 
@@ -109,7 +143,9 @@ def _hops(run: Run) -> str:
     if longest is None:
         return told
     hops, color = longest
-    return f"{told}; longest fixed route {hops:,} hop{'s' * (hops != 1)}, color '{color}'"
+    return (
+        f"{told}; longest fixed route {hops:,} hop{'s' * (hops != 1)}, color '{color}'"
+    )
 
 
 def _colors(colors: dict[str, dict[str, int]]) -> Table:
@@ -119,7 +155,9 @@ def _colors(colors: dict[str, dict[str, int]]) -> Table:
     for name in (c for c in colors if c in most):
         table.add_row(name, *(f"{colors[name].get(d, 0):,}" for d in ways))
     if rest := [hops for c, hops in colors.items() if c not in most]:
-        table.add_row(_others(rest), *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways))
+        table.add_row(
+            _others(rest), *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways)
+        )
     return table
 
 

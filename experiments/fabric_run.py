@@ -13,7 +13,9 @@ from emu.wse.program import FabricProgram
 from emu.wse.stepper import Run
 
 MOST_PE_CYCLES = 2_000_000_000  # beyond which only what has to be stepped is
-ALL_TRACED = 256  # PEs, up to which all are traced and chosen from; of more, about as many are
+ALL_TRACED = (
+    256  # PEs, up to which all are traced and chosen from; of more, about as many are
+)
 AGAIN_PE_CYCLES = 300_000_000  # up to which a second run traces those chosen from all
 CHOSEN = 5
 Places = list[tuple[int, int]]
@@ -38,9 +40,12 @@ class Report:
 
 
 def run(
-    program: FabricProgram, data: Mapping[str, Any] | None, device: Device,
-    watch: Places | None, progress: Progress,
-) -> Report:  # fmt: skip
+    program: FabricProgram,
+    data: Mapping[str, Any] | None,
+    device: Device,
+    watch: Places | None,
+    progress: Progress,
+) -> Report:
     """Runs a program.
 
     Args:
@@ -57,18 +62,30 @@ def run(
     try:
         fast = stepper.run(program, device, data, path="trains", **counted)
         if fast.cycles * fast.ends.size > MOST_PE_CYCLES and watch is None:
-            why = (f"{fast.cycles:,} cycles of {fast.ends.size:,} PEs take long to step; "
-                   "--watch x,y does it all the same")  # fmt: skip
+            why = (
+                f"{fast.cycles:,} cycles of {fast.ends.size:,} PEs take long to step; "
+                "--watch x,y does it all the same"
+            )
             return Report(fast, True, why, None)
     except stepper.NotTrains as e:
-        why = str(e).removeprefix("stepper: not by trains: ").removesuffix("; use path='auto'")
+        why = (
+            str(e)
+            .removeprefix("stepper: not by trains: ")
+            .removesuffix("; use path='auto'")
+        )
     end = fast.cycles if fast else None
     everything = program.width * program.height <= ALL_TRACED
     places = _sample(program.shape) if watch is None else _mask(program, watch)
     stepped = stepper.run(
-        program, device, None if fast else data, path="cycles", watch=places, profile=True,
-        progress=lambda t: progress("stepping", t, end), **counted,
-    )  # fmt: skip
+        program,
+        device,
+        None if fast else data,
+        path="cycles",
+        watch=places,
+        profile=True,
+        progress=lambda t: progress("stepping", t, end),
+        **counted,
+    )
     log: Cycles | None = stepped.stepped
     assert log is not None
     if fast:  # two mechanisms
@@ -80,8 +97,12 @@ def run(
         else:
             chosen = choose(stepped, np.arange(stepped.ends.size))
             again = lambda t: progress("tracing a few PEs", t, stepped.cycles)  # noqa: E731
-            mask = np.isin(np.arange(stepped.ends.size), chosen).reshape(stepped.ends.shape)
-            log = stepper.run(program, device, path="cycles", watch=mask, progress=again).stepped
+            mask = np.isin(np.arange(stepped.ends.size), chosen).reshape(
+                stepped.ends.shape
+            )
+            log = stepper.run(
+                program, device, path="cycles", watch=mask, progress=again
+            ).stepped
     return Report(stepped, fast is not None, why, log)
 
 
@@ -98,7 +119,10 @@ def _sample(shape: tuple[int, int]) -> np.ndarray:
     share = min(1.0, (ALL_TRACED / mask.size) ** 0.5)
     if min(shape) == 1:
         share = min(1.0, ALL_TRACED / mask.size)
-    ys, xs = (np.linspace(0, n - 1, max(1, round(n * share))).round().astype(int) for n in shape)
+    ys, xs = (
+        np.linspace(0, n - 1, max(1, round(n * share))).round().astype(int)
+        for n in shape
+    )
     mask[np.ix_(ys, xs)] = True
     return mask
 
@@ -117,7 +141,9 @@ def choose(run: Run, among: np.ndarray) -> np.ndarray:
 def only(log: Cycles, pes: np.ndarray) -> Cycles:
     """The log with fewer traced PEs."""
     kept = np.isin(log.traced, pes)
-    return dataclasses.replace(log, traced=log.traced[kept], states=log.states[:, :, kept])
+    return dataclasses.replace(
+        log, traced=log.traced[kept], states=log.states[:, :, kept]
+    )
 
 
 __all__ = ["Report", "choose", "only", "run"]

@@ -40,12 +40,22 @@ class Asked:
         Raises:
           UsageError: the function raised, or returned something else.
         """
-        more = {DEVICE: device} if DEVICE in inspect.signature(self.function).parameters else {}
+        more = (
+            {DEVICE: device}
+            if DEVICE in inspect.signature(self.function).parameters
+            else {}
+        )
         made = guarded(self.name, lambda: self.function(**self.given, **more))
-        program, data = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-        if not isinstance(program, FabricProgram) or not isinstance(data, Mapping | None):
-            raise UsageError(f"{self.name}: returned {type(made).__name__}, must return a "
-                             "FabricProgram, or (program, data by buffer name)")  # fmt: skip
+        program, data = (
+            made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+        )
+        if not isinstance(program, FabricProgram) or not isinstance(
+            data, Mapping | None
+        ):
+            raise UsageError(
+                f"{self.name}: returned {type(made).__name__}, must return a "
+                "FabricProgram, or (program, data by buffer name)"
+            )
         return program, data
 
 
@@ -56,22 +66,33 @@ def asked(words: list[str]) -> Asked:
       UsageError: an unknown program or parameter, or a value of the wrong type.
     """
     if "=" in words[0]:
-        raise UsageError(f"name a program before {words[0]!r}: {', '.join(CATALOGUE)}, or "
-                         "FILE.py:FUNCTION")  # fmt: skip
+        raise UsageError(
+            f"name a program before {words[0]!r}: {', '.join(CATALOGUE)}, or "
+            "FILE.py:FUNCTION"
+        )
     function = _function(words[0])
     given = dict(_pair(words[0], function, word) for word in words[1:])
-    missing = [k for k, p in inspect.signature(function).parameters.items()
-               if p.default is p.empty and k != DEVICE and k not in given
-               and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # fmt: skip
+    missing = [
+        k
+        for k, p in inspect.signature(function).parameters.items()
+        if p.default is p.empty
+        and k != DEVICE
+        and k not in given
+        and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     if missing:
-        raise UsageError(f"{words[0]}: give {', '.join(f'{k}=NUMBER' for k in missing)}")
+        raise UsageError(
+            f"{words[0]}: give {', '.join(f'{k}=NUMBER' for k in missing)}"
+        )
     return Asked(words[0], function, given)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     """Every parameter that a command line may give, and its default, or None."""
     found = inspect.signature(function).parameters.items()
-    return {k: None if p.default is p.empty else p.default for k, p in found if k != DEVICE}
+    return {
+        k: None if p.default is p.empty else p.default for k, p in found if k != DEVICE
+    }
 
 
 def guarded(name: str, call: Callable[[], Any]) -> Any:
@@ -93,26 +114,35 @@ def _function(name: str) -> Callable[..., Any]:
     path, _, member = name.partition(":")
     if not path.endswith(PYTHON):
         if name not in CATALOGUE:
-            raise UsageError(f"no program {name!r}; name one of {', '.join(CATALOGUE)}, or "
-                             "FILE.py:FUNCTION")  # fmt: skip
+            raise UsageError(
+                f"no program {name!r}; name one of {', '.join(CATALOGUE)}, or "
+                "FILE.py:FUNCTION"
+            )
         return CATALOGUE[name]
     module = _module(pathlib.Path(path))
-    found = {k: f for k, f in vars(module).items()
-             if inspect.isfunction(f) and f.__module__ == module.__name__}  # fmt: skip
+    found = {
+        k: f
+        for k, f in vars(module).items()
+        if inspect.isfunction(f) and f.__module__ == module.__name__
+    }
     if not member and len(found) == 1:
         return next(iter(found.values()))
     if member not in found:
         lacks = f"no function {member!r}" if member else "which function?"
-        raise UsageError(f"{path}: {lacks}; name {path}:FUNCTION, one of "
-                         f"{', '.join(found) or 'which it has none'}")  # fmt: skip
+        raise UsageError(
+            f"{path}: {lacks}; name {path}:FUNCTION, one of "
+            f"{', '.join(found) or 'which it has none'}"
+        )
     return found[member]
 
 
 def _module(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"fabric_file_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"{path}: no such file; name a Python file with a function that returns "
-                         "a FabricProgram")  # fmt: skip
+        raise UsageError(
+            f"{path}: no such file; name a Python file with a function that returns "
+            "a FabricProgram"
+        )
     module, loader = importlib.util.module_from_spec(spec), spec.loader
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     sys.path.append(str(path.parent.resolve()))  # what lies beside it may be imported
@@ -123,9 +153,13 @@ def _module(path: pathlib.Path) -> ModuleType:
 def _pair(name: str, function: Callable[..., Any], word: str) -> tuple[str, int | str]:
     key, equals, text = word.partition("=")
     known = parameters(function)
-    anything = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    anything = any(
+        p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
+    )
     if not equals or (key not in known and not anything):
-        raise UsageError(f"{word!r}: {name} takes KEY=VALUE for {', '.join(known) or 'nothing'}")
+        raise UsageError(
+            f"{word!r}: {name} takes KEY=VALUE for {', '.join(known) or 'nothing'}"
+        )
     if isinstance(known.get(key), str):
         return key, text
     try:

@@ -8,7 +8,14 @@ from rich.progress import Progress
 
 from emu import perfetto
 from emu.trainium.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet
-from experiments import cli, kernel_figures, kernel_picture, kernel_report, kernel_run, tune
+from experiments import (
+    cli,
+    kernel_figures,
+    kernel_picture,
+    kernel_report,
+    kernel_run,
+    tune,
+)
 from experiments.kernel_run import Run
 from experiments.kernel_words import Asked, asked
 from kernels.trainium.catalogue import CATALOGUE
@@ -36,7 +43,9 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", help="folder for JSON, CSV, a Perfetto trace and a picture")
     args = p.parse_args()
     if args.device not in DEVICES:
-        raise cli.UsageError(f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}")
+        raise cli.UsageError(
+            f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}"
+        )
     return args
 
 
@@ -50,11 +59,16 @@ def built(what: Asked, sheet: NeuronCoreSheet) -> Run:
 
 def write(run: Run, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
     """Writes a run's figures (JSON, CSV), its Perfetto trace and its picture."""
-    kernel_figures.write_csv(folder / f"{name}.csv", kernel_figures.CSV, kernel_figures.rows(run))
+    kernel_figures.write_csv(
+        folder / f"{name}.csv", kernel_figures.CSV, kernel_figures.rows(run)
+    )
     trace = perfetto.trace(
-        run.clock.events, run.clock.device.tick_hz, process=f"{run.sheet.name}: {run.title}",
-        path=run.path, engines=run.clock.device.engines,
-    )  # fmt: skip
+        run.clock.events,
+        run.clock.device.tick_hz,
+        process=f"{run.sheet.name}: {run.title}",
+        path=run.path,
+        engines=run.clock.device.engines,
+    )
     perfetto.write(folder / f"{name}.trace.json", trace)
     kernel_picture.draw(run, folder / f"{name}.png")
     return [
@@ -64,7 +78,10 @@ def write(run: Run, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
 
 
 def report(
-    runs: list[Run], folder: pathlib.Path | None, console: Console, names: tuple[str, ...]
+    runs: list[Run],
+    folder: pathlib.Path | None,
+    console: Console,
+    names: tuple[str, ...],
 ) -> None:
     """Shows one run, or two side by side, and writes their files."""
     if len(runs) == 1:
@@ -73,7 +90,9 @@ def report(
         kernel_report.show_pair(runs[0], runs[1], console)
         if folder is not None:
             lines = [line[:3] for line in kernel_report.compared(runs[0], runs[1])]
-            kernel_figures.write_csv(folder / "compare.csv", ("figure", "a", "b"), lines)
+            kernel_figures.write_csv(
+                folder / "compare.csv", ("figure", "a", "b"), lines
+            )
     for run, name in zip(runs, names, strict=True):
         if folder is not None:
             paths = ", ".join(map(str, write(run, folder, name)))
@@ -86,7 +105,9 @@ def find_fastest(
     """Searches the parameters that were not given, and shows every setting tried."""
     grid = {k: v for k, v in what.entry.tunable.items() if k not in what.given}
     if not grid:
-        raise cli.UsageError(f"{what.entry.name}: nothing is left to tune; give fewer parameters")
+        raise cli.UsageError(
+            f"{what.entry.name}: nothing is left to tune; give fewer parameters"
+        )
 
     def ticks(setting: tune.Setting) -> int:
         run = kernel_run.run(what.entry, {**what.given, **setting}, sheet)

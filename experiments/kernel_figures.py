@@ -8,9 +8,14 @@ from typing import Any
 from experiments.kernel_run import Run
 
 BOUNDS = (
-    "memory_bound", "memory_bound_ideal", "memory_bound_no_reloads", "compute_bound",
-    "compute_bound_ideal", "compute_bound_useful", "perfect_pipeline",
-)  # fmt: skip
+    "memory_bound",
+    "memory_bound_ideal",
+    "memory_bound_no_reloads",
+    "compute_bound",
+    "compute_bound_ideal",
+    "compute_bound_useful",
+    "perfect_pipeline",
+)
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -46,24 +51,36 @@ def as_json(run: Run) -> dict[str, Any]:
 CSV = ("section", "name", "detail", "us", "share")
 
 
-def rows(run: Run) -> list[tuple[str, str, str, float, float]]:
+Row = tuple[str, str, str, float, float]
+
+
+def rows(run: Run) -> list[Row]:
     """`(section, name, detail, microseconds, share of the time)` of every figure that is a time."""
     total = run.clock.end_ticks or 1
-    tick = lambda section, name, detail, t: (section, name, detail, run.us(t), t / total)  # noqa: E731
+
+    def tick(section: str, name: str, detail: str, ticks: int) -> Row:
+        return section, name, detail, run.us(ticks), ticks / total
+
     out = [tick("time", "nominal", "", run.clock.end_ticks)]
     for name in BOUNDS:
         s = getattr(run.bounds, name)
         out.append(("bound", name, "", s * 1e6, s / run.bounds.total_time))
     for engine, spent in run.spent.items():
         out += [tick("engine", engine, what, t) for what, t in spent.items()]
-    out += [tick("split", run.split.engine, f"{p.kind}: {p.what}", p.ticks)
-            for p in run.split.parts]  # fmt: skip
-    out += [tick("critical path", x.where, f"{x.engine} {x.name}", x.ticks)
-            for x in run.path_lines]  # fmt: skip
+    out += [
+        tick("split", run.split.engine, f"{p.kind}: {p.what}", p.ticks)
+        for p in run.split.parts
+    ]
+    out += [
+        tick("critical path", x.where, f"{x.engine} {x.name}", x.ticks)
+        for x in run.path_lines
+    ]
     return out
 
 
-def write_csv(path: pathlib.Path, heading: tuple[str, ...], lines: list[tuple[Any, ...]]) -> None:
+def write_csv(
+    path: pathlib.Path, heading: tuple[str, ...], lines: list[tuple[Any, ...]]
+) -> None:
     """Writes rows under a heading."""
     with path.open("w", newline="", encoding="utf-8") as f:
         out = csv.writer(f)

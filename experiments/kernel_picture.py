@@ -54,9 +54,14 @@ def _whole(ax: Axes, run: Run) -> None:
     tracks = _tracks(events)
     image = np.stack([busy_share(events, t, edges) for t in tracks])
     shown = ax.imshow(
-        image, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest",
+        image,
+        aspect="auto",
+        cmap="magma_r",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
         extent=(0, run.us(end), len(tracks) - 0.5, -0.5),
-    )  # fmt: skip
+    )
     ax.set_yticks(range(len(tracks)), [NAMES.get(t, t) for t in tracks])
     ax.figure.colorbar(shown, ax=ax, label="share of time busy", pad=0.01)
     ax.set_title("the whole kernel; what is below is marked", loc="left")
@@ -74,7 +79,10 @@ def _memory(ax: Axes, run: Run) -> None:
         used = np.cumsum([steps[t] for t in ticks])
         capacity = run.clock.device.capacity_bytes[space]
         ax.step(
-            [run.us(t) for t in ticks], used / (capacity or 1), where="post", label=space.upper()
+            [run.us(t) for t in ticks],
+            used / (capacity or 1),
+            where="post",
+            label=space.upper(),
         )
     ax.set_xlim(0, run.us(run.clock.end_ticks))
     ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
@@ -122,10 +130,14 @@ def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
         color = "white" if waiting else palette[i % len(palette)]
         for j, row in enumerate(sorted({row for row, *_ in spans})):
             ax.broken_barh(
-                [(a, n) for r, a, n in spans if r == row], (row - 0.4, 0.8), facecolor=color,
-                hatch="/.\\x-+o*"[i % 8] * 2 if waiting else None, edgecolor="grey",
-                linewidth=0.2, label=label if j == 0 else None,
-            )  # fmt: skip
+                [(a, n) for r, a, n in spans if r == row],
+                (row - 0.4, 0.8),
+                facecolor=color,
+                hatch="/.\\x-+o*"[i % 8] * 2 if waiting else None,
+                edgecolor="grey",
+                linewidth=0.2,
+                label=label if j == 0 else None,
+            )
     ax.set_yticks(range(len(tracks) + 1), [*(NAMES.get(t, t) for t in tracks), PATH])
     ax.set_xlim(0, run.us(end - start))
     ax.invert_yaxis()

@@ -23,7 +23,9 @@ def show_catalogue(entries: Mapping[str, Entry], console: Console) -> None:
     for entry in entries.values():
         sizes = " ".join(f"{k}={v}" for k, v in entry.sizes.items())
         console.print(f"[bold]{entry.name}[/bold]: {entry.summary}", highlight=False)
-        console.print(f"  {sizes}; to tune: {', '.join(entry.tunable)}", highlight=False)
+        console.print(
+            f"  {sizes}; to tune: {', '.join(entry.tunable)}", highlight=False
+        )
 
 
 def show(run: Run, console: Console) -> None:
@@ -58,7 +60,11 @@ def show_search(
     """Prints every setting of a search, fastest first, and the best."""
     names = list(found.tried[0].setting)
     table = _table(
-        f"{title(entry, given)} on {sheet.name}", *names, "us", "over the best", "why not"
+        f"{title(entry, given)} on {sheet.name}",
+        *names,
+        "us",
+        "over the best",
+        "why not",
     )
     best = found.best
     for t in found.ranked():
@@ -74,7 +80,9 @@ def show_search(
         console.print(f"none of {len(found.tried)} settings can run")
         return
     chosen = " ".join(f"{k}={v}" for k, v in best.setting.items())
-    console.print(f"best of {len(found.tried)} settings ({how}): {chosen}", highlight=False)
+    console.print(
+        f"best of {len(found.tried)} settings ({how}): {chosen}", highlight=False
+    )
 
 
 def compared(a: Run, b: Run) -> list[tuple[str, float, float, Any]]:
@@ -90,13 +98,20 @@ def compared(a: Run, b: Run) -> list[tuple[str, float, float, Any]]:
     gaps = a.bounds.gaps(), b.bounds.gaps()
     out += [(f"gap: {name}", s, gaps[1][name], duration) for name, s in gaps[0].items()]
     for name in ("mfu", "hfu", "mbu"):
-        out.append((name, getattr(a.utilisation, name), getattr(b.utilisation, name), percent))
+        out.append(
+            (name, getattr(a.utilisation, name), getattr(b.utilisation, name), percent)
+        )
     moved = a.quantities.hbm_bytes, b.quantities.hbm_bytes
     out.append(("HBM bytes", *moved, nbytes))
-    out += [(f"peak {s.upper()}", a.peak_bytes.get(s, 0), b.peak_bytes.get(s, 0), nbytes)
-            for s in ("sbuf", "psum")]  # fmt: skip
+    out += [
+        (f"peak {s.upper()}", a.peak_bytes.get(s, 0), b.peak_bytes.get(s, 0), nbytes)
+        for s in ("sbuf", "psum")
+    ]
     for engine in a.spent:
-        x, y = (active_ticks(r.spent.get(engine, {})) / r.clock.device.tick_hz for r in (a, b))
+        x, y = (
+            active_ticks(r.spent.get(engine, {})) / r.clock.device.tick_hz
+            for r in (a, b)
+        )
         if x or y:
             out.append((f"{NAMES.get(engine, engine)} active", x, y, duration))
     return out
@@ -109,9 +124,7 @@ def _headline(run: Run) -> str:
         f"{s.upper()} {count(peak.get(s, 0), 'B')} of {count(capacity[s], 'B')}"
         for s in ("sbuf", "psum")
     )
-    flops = (
-        f"MFU {u.mfu:.1%} (at most {u.mfu_max_achievable:.1%} at this traffic), HFU {u.hfu:.1%}, "
-    )
+    flops = f"MFU {u.mfu:.1%} (at most {u.mfu_max_achievable:.1%} at this traffic), HFU {u.hfu:.1%}, "
     return (
         f"time {times} (predicted; low / nominal / high)\n"
         f"as written, every ring one buffer: {duration(run.as_written_s)}\n"
@@ -126,22 +139,37 @@ def _engines(run: Run) -> Table:
         active = active_ticks(spent)
         if not active:
             continue
-        waits = {w.removeprefix("wait:"): t for w, t in spent.items() if w.startswith("wait:")}
+        waits = {
+            w.removeprefix("wait:"): t
+            for w, t in spent.items()
+            if w.startswith("wait:")
+        }
         worst = max(waits, key=lambda w: waits[w], default="")
         told = f"{worst} {waits[worst] / total:.0%}" if worst else ""
         clocked = run.sheet.engines.get(engine)
-        cycles = f"{active // run.clock.device.ticks_per_cycle[engine]:,}" if clocked else ""
-        table.add_row(NAMES.get(engine, engine), duration(run.us(active) * 1e-6), cycles,
-                      f"{active / total:.1%}", told)  # fmt: skip
+        cycles = (
+            f"{active // run.clock.device.ticks_per_cycle[engine]:,}" if clocked else ""
+        )
+        table.add_row(
+            NAMES.get(engine, engine),
+            duration(run.us(active) * 1e-6),
+            cycles,
+            f"{active / total:.1%}",
+            told,
+        )
     return table
 
 
 def _bounds(run: Run) -> Table:
     b = run.bounds
-    table = _table("Bounds, as AWS names them", "", "time", "of the total", "speedup, at most")
+    table = _table(
+        "Bounds, as AWS names them", "", "time", "of the total", "speedup, at most"
+    )
     for name in BOUNDS:
         seconds = getattr(b, name)
-        if not seconds and name.startswith("compute"):  # the Tensor Engine has no part in it
+        if not seconds and name.startswith(
+            "compute"
+        ):  # the Tensor Engine has no part in it
             continue
         told = f"{name} ({b.bottleneck_engine})" if name == "perfect_pipeline" else name
         cap = f"{b.speedup_cap[name]:.2f}x"
@@ -158,18 +186,28 @@ def _split(run: Run) -> Table:
         us = f"{run.us(part.ticks):,.2f}"
         words, _ = in_words(s.engine, part)
         table.add_row(part.kind, words, f"{part.ticks:,}", us, f"{s.share(part):.1%}")
-    table.add_row("sum", "", f"{s.end_ticks:,}", f"{run.us(s.end_ticks):,.2f}", "100.0%")
+    table.add_row(
+        "sum", "", f"{s.end_ticks:,}", f"{run.us(s.end_ticks):,.2f}", "100.0%"
+    )
     return table
 
 
 def _path(run: Run) -> Table:
-    table = _table("Critical path by source line", "", "", "times", "us", "share", "busy")
+    table = _table(
+        "Critical path by source line", "", "", "times", "us", "share", "busy"
+    )
     table.columns[0].no_wrap = True
     total, lines = run.clock.end_ticks or 1, run.path_lines
     for x in lines[:PATH_LINES]:
         what = f"{x.name.rpartition('.')[2]}, {NAMES.get(x.engine, x.engine)}"
-        table.add_row(x.where, what, f"{x.count:,}", f"{run.us(x.ticks):,.2f}",
-                      f"{x.ticks / total:.1%}", f"{x.busy / max(1, x.ticks):.0%}")  # fmt: skip
+        table.add_row(
+            x.where,
+            what,
+            f"{x.count:,}",
+            f"{run.us(x.ticks):,.2f}",
+            f"{x.ticks / total:.1%}",
+            f"{x.busy / max(1, x.ticks):.0%}",
+        )
     if rest := lines[PATH_LINES:]:
         ticks, times = sum(x.ticks for x in rest), sum(x.count for x in rest)
         us, share = f"{run.us(ticks):,.2f}", f"{ticks / total:.1%}"

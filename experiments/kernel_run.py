@@ -54,7 +54,9 @@ class Run:
     @functools.cached_property
     def as_written_s(self) -> float:
         """Seconds if every ring of tiles were one buffer."""
-        return self.program.read(self.sheet.at(), *self.arguments, as_written=True).seconds
+        return self.program.read(
+            self.sheet.at(), *self.arguments, as_written=True
+        ).seconds
 
     @functools.cached_property
     def spent(self) -> Spent:
@@ -64,7 +66,9 @@ class Run:
     @functools.cached_property
     def quantities(self) -> Quantities:
         sizes = {k: v for k, v in self.given.items() if k in self.entry.sizes}
-        return quantities(self.clock, self.arguments, self.entry.useful_flops(**sizes) or None)
+        return quantities(
+            self.clock, self.arguments, self.entry.useful_flops(**sizes) or None
+        )
 
     @functools.cached_property
     def bounds(self) -> Bounds:
@@ -79,7 +83,9 @@ class Run:
         """Of the engine that is active longest."""
         engine = self.bounds.bottleneck_engine
         return split(
-            self.spent, engine, peaks(self.quantities, self.clock.device.tick_hz).get(engine)
+            self.spent,
+            engine,
+            peaks(self.quantities, self.clock.device.tick_hz).get(engine),
         )
 
     @functools.cached_property
@@ -89,7 +95,9 @@ class Run:
 
     @functools.cached_property
     def path(self) -> list[Stretch]:
-        return critical_path(self.clock.events, self.clock.end_ticks, self.clock.device.causes)
+        return critical_path(
+            self.clock.events, self.clock.end_ticks, self.clock.device.causes
+        )
 
     @functools.cached_property
     def path_lines(self) -> list[Line]:

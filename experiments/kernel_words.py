@@ -35,8 +35,12 @@ def asked(words: list[str], like: Asked | None = None) -> Asked:
     elif like is not None:
         entry = like.entry
     else:
-        raise UsageError(f"name a kernel first: {', '.join(CATALOGUE)}, or a file of your own")
-    given = {k: v for k, v in (like.given if like else {}).items() if k in _parameters(entry)}
+        raise UsageError(
+            f"name a kernel first: {', '.join(CATALOGUE)}, or a file of your own"
+        )
+    given = {
+        k: v for k, v in (like.given if like else {}).items() if k in _parameters(entry)
+    }
     return Asked(entry, given | dict(_pair(entry, word) for word in words))
 
 
@@ -60,7 +64,9 @@ def _entries(path: pathlib.Path) -> dict[str, Entry]:
     """The catalogue entries that a Python file makes, by their names."""
     spec = importlib.util.spec_from_file_location(f"kernel_file_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"{path}: no such file; name a Python file with a kernel in it")
+        raise UsageError(
+            f"{path}: no such file; name a Python file with a kernel in it"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     spec.loader.exec_module(module)
@@ -81,7 +87,9 @@ def _pair(entry: Entry, word: str) -> tuple[str, Any]:
     key, _, text = word.partition("=")
     known = _parameters(entry)
     if "=" not in word or key not in known:
-        raise UsageError(f"{word!r}: {entry.name} takes KEY=VALUE for {', '.join(known)}")
+        raise UsageError(
+            f"{word!r}: {entry.name} takes KEY=VALUE for {', '.join(known)}"
+        )
     like = known[key]
     if isinstance(like, str):
         return key, text

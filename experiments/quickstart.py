@@ -117,17 +117,24 @@ class Stage:
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.quickstart", __doc__ or "")
-    p.add_argument("--model", default="smollm2", help="tiny, smollm2, a .gguf file or a HF folder")
+    p.add_argument(
+        "--model", default="smollm2", help="tiny, smollm2, a .gguf file or a HF folder"
+    )
     p.add_argument("--prompt", help="text; a chat model sees it as the user's message")
     p.add_argument("--tokens", default="12", help="most tokens to generate (12)")
     p.add_argument("--chips", default="4", help="Trainium3 chips in the ring (4)")
-    p.add_argument("--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)")
     p.add_argument(
-        "--placement", default="contiguous",
+        "--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)"
+    )
+    p.add_argument(
+        "--placement",
+        default="contiguous",
         help=f"of the prompt on the chips: {', '.join(PLACED)} (contiguous)",
-    )  # fmt: skip
+    )
     p.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
-    p.add_argument("--ignore-eos", action="store_true", help="generate exactly --tokens tokens")
+    p.add_argument(
+        "--ignore-eos", action="store_true", help="generate exactly --tokens tokens"
+    )
     p.add_argument("--out", help="folder for quickstart.json and quickstart.png")
     args = p.parse_args()
     args.tokens = cli.whole_number("tokens", 1)(args.tokens)
@@ -142,8 +149,12 @@ def arguments() -> argparse.Namespace:
             f"--placement is {args.placement!r}, must be one of {', '.join(PLACED)}"
         )
     if args.dtype not in DTYPES:
-        raise cli.UsageError(f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}")
-    args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
+        raise cli.UsageError(
+            f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}"
+        )
+    args.prompt = (
+        PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
+    )
     if not args.prompt.strip():
         raise cli.UsageError("--prompt is empty; give at least one character of text")
     return args
@@ -164,7 +175,10 @@ def main() -> None:
 
 
 def answer(
-    args: argparse.Namespace, folder: pathlib.Path | None, console: Console, stages: Stages
+    args: argparse.Namespace,
+    folder: pathlib.Path | None,
+    console: Console,
+    stages: Stages,
 ) -> None:
     """Loads the model, runs it, shows and writes what was learned."""
     with stages("load", f"loading {args.model}") as stage:
@@ -172,9 +186,15 @@ def answer(
         ids = model.tokenizer.chat(args.prompt)
         check_context(model.config, len(ids), args.tokens)
     run = Run(
-        model, args.prompt, ids, args.chips, args.cores, args.placement, args.dtype,
+        model,
+        args.prompt,
+        ids,
+        args.chips,
+        args.cores,
+        args.placement,
+        args.dtype,
         wall_s=stages.wall_s,
-    )  # fmt: skip
+    )
     try:
         execute(run, args, console, stages)
     except KeyboardInterrupt:
@@ -187,18 +207,28 @@ def answer(
         console.print(f"wrote {folder}/quickstart.json and {folder}/quickstart.png")
 
 
-def execute(run: Run, args: argparse.Namespace, console: Console, stages: Stages) -> None:
+def execute(
+    run: Run, args: argparse.Namespace, console: Console, stages: Stages
+) -> None:
     """Prefill, decode, the oracle's answer, then the clock."""
     c, n = run.model.config, len(run.prompt_ids)
     with stages("load", "laying the weights out on both machines"):
         machine = Disaggregated(
-            c, run.model.weights, tokens=n, new_tokens=args.tokens, chips=args.chips,
-            cores=args.cores, dtype=jnp.dtype(args.dtype), placement=args.placement,
-        )  # fmt: skip
+            c,
+            run.model.weights,
+            tokens=n,
+            new_tokens=args.tokens,
+            chips=args.chips,
+            cores=args.cores,
+            dtype=jnp.dtype(args.dtype),
+            placement=args.placement,
+        )
         run.machine, run.placement = machine, machine.prefill.placement
     with stages("compile", "compiling the prefill"):
         compiled = machine.prefill.compile(run.prompt_ids)
-    with stages("prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"):
+    with stages(
+        "prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"
+    ):
         first = machine.prefill.run(run.prompt_ids, compiled)
         machine.prefill.release()
     with stages("compile", "compiling a decode step"):
@@ -210,7 +240,9 @@ def execute(run: Run, args: argparse.Namespace, console: Console, stages: Stages
     with stages("oracle", "asking the plain float32 model"):
         weights = jax.tree.map(jnp.asarray, run.model.weights)
         plain = from_weights(c, weights)
-        answer, run.oracle_logits = oracle.generate(plain, run.prompt_ids, args.tokens, stops)
+        answer, run.oracle_logits = oracle.generate(
+            plain, run.prompt_ids, args.tokens, stops
+        )
         run.oracle_tokens = [t for t in answer if t not in stops]
     with stages("timeline", "reading the clock") as stage:
         run.clock = machine.read(len(run.logits), stage.update)
@@ -241,7 +273,9 @@ def decode(
     console.file.flush()
 
 
-def _tokens(machine: Disaggregated, first: Any, limit: int) -> Iterator[tuple[int, np.ndarray]]:
+def _tokens(
+    machine: Disaggregated, first: Any, limit: int
+) -> Iterator[tuple[int, np.ndarray]]:
     yield first.token, first.logits
     after = machine.decode(first.token, first.k, first.v)
     for _ in range(limit - 1):

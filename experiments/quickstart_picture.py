@@ -68,7 +68,9 @@ def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
         (f"trn {e}", busy_share(prefill.events, e, edges / tick_s))
         for e in _engines(prefill.events)
     ]
-    inside = (edges[1:] > float(handed.started_s)) & (edges[:-1] < float(handed.finished_s))
+    inside = (edges[1:] > float(handed.started_s)) & (
+        edges[:-1] < float(handed.finished_s)
+    )
     rows.append((LINK, inside.astype(float)))
     rows += [
         (f"wse {e}", busy_share(step.events, e, (edges - begin) / cycle_s))
@@ -76,13 +78,20 @@ def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
     ]
     image = np.stack([share for _, share in rows])
     shown = ax.imshow(
-        image, aspect="auto", cmap="magma_r", vmin=0, vmax=1, interpolation="nearest",
+        image,
+        aspect="auto",
+        cmap="magma_r",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
         extent=(0, end * 1e3, len(rows) - 0.5, -0.5),
-    )  # fmt: skip
+    )
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
     ax.set_xlabel("ms since the prompt arrived")
     ax.axvline(begin * 1e3, color="tab:blue", linewidth=1)
-    ax.text(begin * 1e3, -0.6, "first token ", color="tab:blue", ha="right", va="bottom")
+    ax.text(
+        begin * 1e3, -0.6, "first token ", color="tab:blue", ha="right", va="bottom"
+    )
     ax.figure.colorbar(shown, ax=ax, label="share of time busy", pad=0.01)
     ax.set_title("the whole way: prefill, hand-off, one decode step", loc="left")
 
@@ -99,17 +108,26 @@ def _zoom(
     for i, name in enumerate(names):
         for row, engine in enumerate(engines):
             bars = [
-                ((e.start - start) * scale, max(e.end - e.start, (end - start) / 4000) * scale)
+                (
+                    (e.start - start) * scale,
+                    max(e.end - e.start, (end - start) / 4000) * scale,
+                )
                 for e in inside
                 if e.name == name and e.engine == engine
             ]
             if bars:
-                ax.broken_barh(bars, (row - 0.4, 0.8), color=palette[i % len(palette)], label=name)
+                ax.broken_barh(
+                    bars, (row - 0.4, 0.8), color=palette[i % len(palette)], label=name
+                )
     ax.set_yticks(range(len(engines)), engines)
     ax.set_xlim(0, (end - start) * scale)
     ax.set_xlabel(unit)
     ax.invert_yaxis()
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(
-        handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7
+        handles.values(),
+        handles.keys(),
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.02),
+        fontsize=7,
     )

@@ -19,7 +19,9 @@ def partial(run: Any) -> str:
     """What was finished before an interruption."""
     n = len(run.tokens)
     if not run.logits:
-        return f"the prompt of {len(run.prompt_ids)} tokens was not prefilled to its end"
+        return (
+            f"the prompt of {len(run.prompt_ids)} tokens was not prefilled to its end"
+        )
     return f"{n} token{'s' * (n != 1)} decoded, not checked against the oracle and not timed"
 
 
@@ -122,7 +124,9 @@ def _decode(run: Any) -> dict[str, Any]:
         "steps_read": len(steps),
         "cycles_per_token": cycles,
         "flops": clock.decode_total(lambda s: s.flops),
-        "sram_bytes": clock.decode_total(lambda s: s.sram_read_bytes + s.sram_write_bytes),
+        "sram_bytes": clock.decode_total(
+            lambda s: s.sram_read_bytes + s.sram_write_bytes
+        ),
         "fabric_hops": clock.decode_total(lambda s: s.wavelet_hops),
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
@@ -166,7 +170,8 @@ def as_json(run: Any) -> dict[str, Any]:
         "ttft_s": banded(clock.ttft_s),
         "ttft_parts_s": banded(clock.ttft_parts_s),
         "tpot_s": {
-            k: banded(lambda b, k=k: tpot_s(clock, b)[k]) for k in ("first", "median", "last")
+            k: banded(lambda b, k=k: tpot_s(clock, b)[k])
+            for k in ("first", "median", "last")
         },
         "prefill": _prefill(run),
         "handoff": _handoff(run),
@@ -206,7 +211,9 @@ def show(run: Any, console: Console) -> None:
     console.print(_times(data))
     console.print(_machines(data))
     wall = ", ".join(f"{k} {v:.1f} s" for k, v in data["wall_s"].items())
-    console.print(f"on this computer: {wall}; peak {count(data['peak_rss_bytes'], 'B')}")
+    console.print(
+        f"on this computer: {wall}; peak {count(data['peak_rss_bytes'], 'B')}"
+    )
 
 
 def _show_oracle(data: dict[str, Any], console: Console) -> None:
@@ -225,16 +232,23 @@ def _show_oracle(data: dict[str, Any], console: Console) -> None:
 
 
 def _times(data: dict[str, Any]) -> Table:
-    table = Table(title="Time (predicted; low / nominal / high of the datasheets' bands)")
+    table = Table(
+        title="Time (predicted; low / nominal / high of the datasheets' bands)"
+    )
     table.add_column("")
     for band in BANDS:
         table.add_column(band, justify="right")
 
-    def row(name: str, values: dict[str, Any], form: Callable[[Any], str] = duration) -> None:
+    def row(
+        name: str, values: dict[str, Any], form: Callable[[Any], str] = duration
+    ) -> None:
         table.add_row(name, *(form(values[b]) for b in BANDS))
 
     row("TTFT", data["ttft_s"])
-    for part, name in (("prefill", "  prefill"), ("handoff_exposed", "  hand-off exposed")):
+    for part, name in (
+        ("prefill", "  prefill"),
+        ("handoff_exposed", "  hand-off exposed"),
+    ):
         row(name, {b: data["ttft_parts_s"][b][part] for b in BANDS})
     for which in ("first", "median", "last"):
         row(f"TPOT {which}", data["tpot_s"][which])
@@ -254,19 +268,25 @@ def _machines(data: dict[str, Any]) -> Table:
     table.add_row("placement", p["placement"], "")
     table.add_row("cycles from", "published and fitted", d["constants"])
     useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
-    table.add_row("issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps")
+    table.add_row(
+        "issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps"
+    )
     hbm = f"HBM {count(p['hbm_bytes'], 'B')}, SBUF {count(p['sbuf_bytes'], 'B')}, "
     hbm += f"PSUM {count(p['psum_bytes'], 'B')}"
     table.add_row("bytes moved", hbm, f"SRAM {count(d['sram_bytes'], 'B')}")
-    links = f"NeuronLink {count(p['link_bytes'], 'B')}; hand-off {count(h['bytes'], 'B')}"
+    links = (
+        f"NeuronLink {count(p['link_bytes'], 'B')}; hand-off {count(h['bytes'], 'B')}"
+    )
     if p["collective_bytes"]:
         links += f"; between cores {count(p['collective_bytes'], 'B')}"
     table.add_row("network", links, f"{count(d['fabric_hops'])} wavelet-hops")
-    peak = ", ".join(f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items())
+    peak = ", ".join(
+        f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items()
+    )
     pe = "; ".join(
-        f"{region} {sum(kinds.values()):,} of {WSE3.at().sram_bytes:,} B" for region, kinds in
-        d["peak_bytes_per_pe"].items()
-    )  # fmt: skip
+        f"{region} {sum(kinds.values()):,} of {WSE3.at().sram_bytes:,} B"
+        for region, kinds in d["peak_bytes_per_pe"].items()
+    )
     table.add_row("peak memory a core", peak, pe)
     table.add_row("bound by", p["bound"], d["bound"] or "-")
     table.add_section()

@@ -75,7 +75,9 @@ class Bench:
         self.tokens, self.mask = tokens, mask
         self.operands = oracle.draw(tokens, HEADS, HEAD_DIM)
         self.exact = oracle.attention(self.operands, MASKS[mask])
-        self._last: dict[str, tuple[Any, Any]] = {}  # what it was made for, and what it is
+        self._last: dict[
+            str, tuple[Any, Any]
+        ] = {}  # what it was made for, and what it is
 
     def measure(self, dtype: str, recipe: str, ranks: int) -> Row:
         """Runs one ring and holds it against float64."""
@@ -83,25 +85,43 @@ class Bench:
         arguments = self._kept("arguments", (dtype, ranks), lambda: self._arguments(a))
         # Only of MX does it matter where tokens stand: which values share a scale.
         for_whom = (dtype, ranks if a.mx else None)
-        expected = self._kept("expected", for_whom, lambda: self._expected(a, arguments))
+        expected = self._kept(
+            "expected", for_whom, lambda: self._expected(a, arguments)
+        )
         output, sums = values(a, arguments)
         return Row(
-            dtype, recipe, ranks, gap(sums, expected), gap(output, expected),
-            gap(output, self.exact), float(_rms(expected)), float(np.abs(expected).max()),
-        )  # fmt: skip
+            dtype,
+            recipe,
+            ranks,
+            gap(sums, expected),
+            gap(output, expected),
+            gap(output, self.exact),
+            float(_rms(expected)),
+            float(np.abs(expected).max()),
+        )
 
     def attention(self, dtype: str, recipe: str, ranks: int) -> ContextAttention:
         """The kernel; one query tile at a time, which compiles in the least time."""
         return ContextAttention(
-            mask=MASKS[self.mask], tokens=self.tokens, ranks=ranks, heads=HEADS, kv_heads=HEADS,
-            head_dim=HEAD_DIM, placement="striped", dtype=dtype, recipe=recipe, lanes=1,
-        )  # fmt: skip
+            mask=MASKS[self.mask],
+            tokens=self.tokens,
+            ranks=ranks,
+            heads=HEADS,
+            kv_heads=HEADS,
+            head_dim=HEAD_DIM,
+            placement="striped",
+            dtype=dtype,
+            recipe=recipe,
+            lanes=1,
+        )
 
     def _arguments(self, a: ContextAttention) -> Arguments:
         return a.arguments(self.operands.q, self.operands.k, self.operands.v)
 
     def _expected(self, a: ContextAttention, arguments: Arguments) -> np.ndarray:
-        rounded = oracle.rounded_mx(a, arguments) if a.mx else self.operands.cast(a.element)
+        rounded = (
+            oracle.rounded_mx(a, arguments) if a.mx else self.operands.cast(a.element)
+        )
         return oracle.attention(rounded, a.mask)
 
     def _kept(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -142,7 +162,12 @@ def gap(actual: np.ndarray, expected: np.ndarray) -> Gap:
     """The differences of two float64 arrays of one shape."""
     difference = actual - expected
     rms, largest = float(_rms(difference)), float(np.abs(difference).max())
-    return Gap(rms, largest, rms / float(_rms(expected)), largest / float(np.abs(expected).max()))
+    return Gap(
+        rms,
+        largest,
+        rms / float(_rms(expected)),
+        largest / float(np.abs(expected).max()),
+    )
 
 
 def _rms(x: np.ndarray) -> np.floating[Any]:

@@ -13,7 +13,9 @@ from kernels.placement import Placement
 from kernels.trainium.context.attention import ContextAttention
 
 SEED = 0
-SIGMA_Q = 3.0  # of queries; keys and values have 1. Softmax over 2,048 keys is peaked then.
+SIGMA_Q = (
+    3.0  # of queries; keys and values have 1. Softmax over 2,048 keys is peaked then.
+)
 ROWS = 256  # queries whose scores are in memory at once
 
 
@@ -27,7 +29,9 @@ class Operands:
 
     def cast(self, dtype: Any) -> "Operands":
         """Rounded to `dtype` as the kernel rounds them."""
-        return Operands(*(numerics.cast(jnp.asarray(x), dtype) for x in (self.q, self.k, self.v)))
+        return Operands(
+            *(numerics.cast(jnp.asarray(x), dtype) for x in (self.q, self.k, self.v))
+        )
 
 
 def draw(tokens: int, heads: int, head_dim: int) -> Operands:
@@ -45,7 +49,9 @@ def attention(x: Operands, mask: Mask) -> np.ndarray:
     for first in range(0, len(positions), ROWS):
         own = slice(first, first + ROWS)
         scores = q[:, own] @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])
-        allowed = np.asarray(mask(0, 0, *np.broadcast_arrays(positions[own, None], positions)))
+        allowed = np.asarray(
+            mask(0, 0, *np.broadcast_arrays(positions[own, None], positions))
+        )
         scores[:, ~allowed] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         out[:, own] = weights @ v / weights.sum(-1, keepdims=True)
@@ -70,7 +76,9 @@ def _features(x: tuple[Any, Any], where: Placement) -> Any:
 
 def _values(x: tuple[Any, Any], a: ContextAttention) -> Any:
     """Values, `[ranks, key tiles, heads, keys, dim · 4]`, as `[tokens, heads, dim]`."""
-    y = _dequantised(*x).transpose(0, 1, 5, 3, 2, 4)  # [ranks, key tiles, 4, keys, heads, dim]
+    y = _dequantised(*x).transpose(
+        0, 1, 5, 3, 2, 4
+    )  # [ranks, key tiles, 4, keys, heads, dim]
     return a.sides.kv.collect(y.reshape(a.ranks, a.sides.kv.slots, *y.shape[4:]))
 
 

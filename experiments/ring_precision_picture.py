@@ -12,9 +12,11 @@ from matplotlib.axes import Axes  # noqa: E402
 from experiments.ring_precision_measure import Row  # noqa: E402
 
 COLOURS = {
-    "float32": "tab:blue", "bfloat16": "tab:orange", "float8_e4m3fn": "tab:green",
+    "float32": "tab:blue",
+    "bfloat16": "tab:orange",
+    "float8_e4m3fn": "tab:green",
     "mxfp8": "tab:red",
-}  # fmt: skip
+}
 MARKERS = {"float32": "o", "bfloat16": "s", "float8_e4m3fn": "^", "mxfp8": "D"}
 STYLES = {"fp32": "-", "bf16-o": "--"}
 PANELS = (
@@ -27,7 +29,12 @@ PANELS = (
 def draw(rows: Sequence[Row], tokens: int, mask: str, path: pathlib.Path) -> None:
     """Writes the picture as a PNG: rms errors above, largest errors below."""
     figure, axes = plt.subplots(
-        2, len(PANELS), figsize=(14, 8.4), sharex=True, sharey="row", constrained_layout=True
+        2,
+        len(PANELS),
+        figsize=(14, 8.4),
+        sharex=True,
+        sharey="row",
+        constrained_layout=True,
     )
     for ax, (gap, title) in zip(axes[0], PANELS, strict=True):
         _panel(ax, rows, gap, "of_rms")
@@ -46,13 +53,21 @@ def draw(rows: Sequence[Row], tokens: int, mask: str, path: pathlib.Path) -> Non
 
 def _panel(ax: Axes, rows: Sequence[Row], gap: str, figure: str) -> None:
     for dtype, recipe in dict.fromkeys((r.dtype, r.recipe) for r in rows):
-        own = sorted((r for r in rows if (r.dtype, r.recipe) == (dtype, recipe)), key=_ranks)
+        own = sorted(
+            (r for r in rows if (r.dtype, r.recipe) == (dtype, recipe)), key=_ranks
+        )
         colour = COLOURS[dtype]
         ax.plot(
-            [r.ranks for r in own], [getattr(getattr(r, gap), figure) for r in own],
-            STYLES[recipe], marker=MARKERS[dtype], markersize=5, color=colour, linewidth=1.2,
-            markerfacecolor=colour if recipe == "fp32" else "white", label=f"{dtype}, {recipe}",
-        )  # fmt: skip
+            [r.ranks for r in own],
+            [getattr(getattr(r, gap), figure) for r in own],
+            STYLES[recipe],
+            marker=MARKERS[dtype],
+            markersize=5,
+            color=colour,
+            linewidth=1.2,
+            markerfacecolor=colour if recipe == "fp32" else "white",
+            label=f"{dtype}, {recipe}",
+        )
     rings = sorted({r.ranks for r in rows})
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(rings, [str(n) for n in rings])

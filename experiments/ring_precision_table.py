@@ -39,7 +39,9 @@ def show(rows: Sequence[Row], tokens: int, mask: str, console: Console) -> None:
     console.print(_table(rows, tokens, mask))
     console.print(LEGEND, highlight=False, soft_wrap=True)
     if grown := _growth(rows):
-        console.print(f"rms of sums from the first ring to the last: {grown}", soft_wrap=True)
+        console.print(
+            f"rms of sums from the first ring to the last: {grown}", soft_wrap=True
+        )
     same = earlier(rows) if (tokens, mask) == (TOKENS, MASK) else []
     if same:
         console.print(_beside(same))
@@ -55,7 +57,10 @@ def _table(rows: Sequence[Row], tokens: int, mask: str) -> Table:
         table.add_column("\nmax", justify="right")
     ordered = _ordered(rows)
     for n, r in enumerate(ordered):
-        last = n + 1 == len(ordered) or (ordered[n + 1].dtype, ordered[n + 1].recipe) != _line(r)
+        last = n + 1 == len(ordered) or (
+            ordered[n + 1].dtype,
+            ordered[n + 1].recipe,
+        ) != _line(r)
         gaps = (getattr(r, g) for g in GAPS)
         told = (f"{x:.1e}" for g in gaps for x in (g.of_rms, g.of_largest))
         table.add_row(*_line(r), str(r.ranks), *told, end_section=last)
@@ -87,11 +92,15 @@ def _growth(rows: Sequence[Row]) -> str:
 def earlier(rows: Sequence[Row]) -> list[tuple[Any, Row]]:
     """The points of the earlier measurement that were measured again."""
     found = {(r.recipe, r.ranks): r for r in rows if r.dtype == DTYPE}
-    return [(e, found[e.recipe, e.ranks]) for e in EARLIER if (e.recipe, e.ranks) in found]
+    return [
+        (e, found[e.recipe, e.ranks]) for e in EARLIER if (e.recipe, e.ranks) in found
+    ]
 
 
 def _beside(pairs: Sequence[tuple[Any, Row]]) -> Table:
-    table = Table(title=f"{DTYPE}, absolute, beside an earlier measurement of unknown tiling")
+    table = Table(
+        title=f"{DTYPE}, absolute, beside an earlier measurement of unknown tiling"
+    )
     table.add_column("recipe")
     for name in (
         "ranks",
@@ -106,9 +115,15 @@ def _beside(pairs: Sequence[tuple[Any, Row]]) -> Table:
     for e, r in pairs:
         then = "" if e.largest is None else f"{e.largest:.1e}"
         table.add_row(
-            e.recipe, str(e.ranks), f"{e.rms:.1e}", f"{r.sums.rms:.1e}", f"{r.output.rms:.1e}",
-            then, f"{r.sums.largest:.1e}", f"{r.output.largest:.1e}",
-        )  # fmt: skip
+            e.recipe,
+            str(e.ranks),
+            f"{e.rms:.1e}",
+            f"{r.sums.rms:.1e}",
+            f"{r.output.rms:.1e}",
+            then,
+            f"{r.sums.largest:.1e}",
+            f"{r.output.largest:.1e}",
+        )
     return table
 
 
@@ -133,9 +148,17 @@ def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
         raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
 
 
-def as_json(rows: Sequence[Row], tokens: int, mask: str, wall_s: float) -> dict[str, Any]:
+def as_json(
+    rows: Sequence[Row], tokens: int, mask: str, wall_s: float
+) -> dict[str, Any]:
     """Sizes, and every figure of every ring."""
     return {
-        "tokens": tokens, "mask": mask, "heads": HEADS, "head_dim": HEAD_DIM, "sigma_q": SIGMA_Q,
-        "seed": SEED, "wall_s": wall_s, "rings": [dataclasses.asdict(r) for r in _ordered(rows)],
-    }  # fmt: skip
+        "tokens": tokens,
+        "mask": mask,
+        "heads": HEADS,
+        "head_dim": HEAD_DIM,
+        "sigma_q": SIGMA_Q,
+        "seed": SEED,
+        "wall_s": wall_s,
+        "rings": [dataclasses.asdict(r) for r in _ordered(rows)],
+    }

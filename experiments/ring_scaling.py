@@ -46,9 +46,13 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.ring_scaling", (__doc__ or "").splitlines()[0])
     p.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
-    p.add_argument("--tokens", default="2048", help="of each rank, but for thresholds (2048)")
+    p.add_argument(
+        "--tokens", default="2048", help="of each rank, but for thresholds (2048)"
+    )
     p.add_argument("--ranks", default="144", help="leaves out larger meshes (144)")
-    p.add_argument("--full", action="store_true", help="every mask, size and machine: long")
+    p.add_argument(
+        "--full", action="store_true", help="every mask, size and machine: long"
+    )
     p.add_argument("--out", help="folder for ring_scaling.csv, .json and .png")
     args = p.parse_args()
     args.tokens = cli.whole_number("tokens", 4)(args.tokens)
@@ -56,7 +60,9 @@ def arguments() -> argparse.Namespace:
     args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
     for given in args.parts:
         if given not in PARTS:
-            raise cli.UsageError(f"no part {given!r}, must be one of {', '.join(PARTS)}")
+            raise cli.UsageError(
+                f"no part {given!r}, must be one of {', '.join(PARTS)}"
+            )
     return args
 
 
@@ -75,16 +81,22 @@ def main() -> None:
     wall_s, cpu_s = time.perf_counter() - started[0], time.process_time() - started[1]
     told = ring_scaling_files.records(found.sweep, found.groups)
     if folder is not None and told:
-        from experiments.ring_scaling_picture import draw  # matplotlib takes a second to import
+        from experiments.ring_scaling_picture import (
+            draw,
+        )  # matplotlib takes a second to import
 
         written = ring_scaling_files.as_json(told, found.thresholds, wall_s, cpu_s)
         ring_scaling_files.write_csv(told, folder / "ring_scaling.csv")
         cli.write_json(folder, "ring_scaling.json", written)
         draw(found.sweep, found.groups, folder / "ring_scaling.png")
-        console.print(f"wrote {folder}/ring_scaling.csv, .json and .png", highlight=False)
+        console.print(
+            f"wrote {folder}/ring_scaling.csv, .json and .png", highlight=False
+        )
     if stopped:
         raise cli.Interrupted(f"{found.done} of {found.asked} points read")
-    console.print(f"{wall_s:.0f} s, {cpu_s:.0f} s of them on the processor", highlight=False)
+    console.print(
+        f"{wall_s:.0f} s, {cpu_s:.0f} s of them on the processor", highlight=False
+    )
 
 
 def read_all(args: argparse.Namespace, found: Results) -> None:
@@ -93,7 +105,9 @@ def read_all(args: argparse.Namespace, found: Results) -> None:
     sweep = ring_scaling_cases.sweep(args.tokens, args.ranks, **cases)
     groups = ring_scaling_cases.schemes(args.tokens, args.ranks, **cases)
     sought = questions(args.ranks, **cases)
-    counts = dict(zip(PARTS, (len(sweep), len(sought), sum(map(len, groups))), strict=True))
+    counts = dict(
+        zip(PARTS, (len(sweep), len(sought), sum(map(len, groups))), strict=True)
+    )
     found.asked = sum(counts[part] for part in args.parts)
     with Progress(found.asked, Console(stderr=True)) as progress:
 
@@ -103,7 +117,9 @@ def read_all(args: argparse.Namespace, found: Results) -> None:
 
         for p in sweep if "sweep" in args.parts else ():
             program = " static" * p.static + f" {p.cores} cores" * (p.cores > 1)
-            progress.begin(f"{p.machine}, {p.mask}, {p.placement}{program}, {p.ranks} x {p.share}")
+            progress.begin(
+                f"{p.machine}, {p.mask}, {p.placement}{program}, {p.ranks} x {p.share}"
+            )
             found.sweep.append(measure(p))
             done()
         for q in sought if "thresholds" in args.parts else ():
@@ -113,7 +129,9 @@ def read_all(args: argparse.Namespace, found: Results) -> None:
         for group in groups if "schemes" in args.parts else ():
             rows: list[Row] = []
             for p in group:
-                progress.begin(f"{p.scheme}, {p.ranks} x {p.share}, {p.heads}/{p.kv_heads} heads")
+                progress.begin(
+                    f"{p.scheme}, {p.ranks} x {p.share}, {p.heads}/{p.kv_heads} heads"
+                )
                 rows.append(measure(p))
                 if len(rows) == 1:
                     found.groups.append(rows)

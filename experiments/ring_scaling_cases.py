@@ -9,15 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.trainium import topology
-from emu.trainium.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet, on_system, with_cores
+from emu.trainium.datasheet import (
+    TRN1,
+    TRN2,
+    TRN3,
+    NeuronCoreSheet,
+    on_system,
+    with_cores,
+)
 from kernels import masks
 from kernels.placement import PLACEMENTS
 from kernels.trainium.context.attention import AUTO
 
-HEADS, KV_HEADS, HEAD_DIM = 8, 1, 128  # of one core: its share of 64 heads over 8 KV heads
+HEADS, KV_HEADS, HEAD_DIM = (
+    8,
+    1,
+    128,
+)  # of one core: its share of 64 heads over 8 KV heads
 LONGEST = 2**21  # tokens
 DOCUMENTS = 16
-STATIC = ("contiguous", "zigzag", "striped")  # placements that are also read as static programs
+STATIC = (
+    "contiguous",
+    "zigzag",
+    "striped",
+)  # placements that are also read as static programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +54,21 @@ class Machine:
         return system.chips
 
 
-def _all_cores(sheet: NeuronCoreSheet, system: topology.System, **needs: Any) -> Machine:
-    return Machine(on_system(with_cores(sheet, sheet.cores_per_chip.value), system), needs)
+def _all_cores(
+    sheet: NeuronCoreSheet, system: topology.System, **needs: Any
+) -> Machine:
+    return Machine(
+        on_system(with_cores(sheet, sheet.cores_per_chip.value), system), needs
+    )
 
 
 MACHINES = {
     "Trn3 Gen2": _all_cores(TRN3, topology.TRN3_GEN2),
     "Trn2 torus": _all_cores(TRN2, topology.TRN2_48XLARGE),
     "Trn2 Ultra": _all_cores(TRN2, topology.TRN2_ULTRASERVER),
-    "Trn1": _all_cores(TRN1, topology.TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0),
+    "Trn1": _all_cores(
+        TRN1, topology.TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0
+    ),
 }
 
 
@@ -81,7 +102,9 @@ def _causal(tokens: int, share: int) -> Pattern:
 
 
 def _window(tokens: int, share: int) -> Pattern:
-    return Pattern(masks.window(share), _triangle(tokens) - _triangle(max(0, tokens - share)))
+    return Pattern(
+        masks.window(share), _triangle(tokens) - _triangle(max(0, tokens - share))
+    )
 
 
 def _sinks(tokens: int, share: int) -> Pattern:
@@ -121,9 +144,14 @@ def document_lengths(tokens: int) -> list[int]:
 
 
 PATTERNS: dict[str, Callable[[int, int], Pattern]] = {
-    "causal": _causal, "window": _window, "sinks + window": _sinks, "chunked": _chunked,
-    "documents": _documents, "block-causal": _block_causal, "full": _full,
-}  # fmt: skip
+    "causal": _causal,
+    "window": _window,
+    "sinks + window": _sinks,
+    "chunked": _chunked,
+    "documents": _documents,
+    "block-causal": _block_causal,
+    "full": _full,
+}
 
 
 # --- points ---
@@ -175,7 +203,9 @@ def sweep(share: int, most: int, *, whole: bool) -> list[Point]:
     points = [*_placements(share, middle, whole), *_ranks(share, middle, whole)]
     points.append(Point(share=share, ranks=144 if whole else middle, cores=8))
     if whole:
-        points += [Point(mask=m, ranks=144, share=LONGEST // 144) for m in ("window", "causal")]
+        points += [
+            Point(mask=m, ranks=144, share=LONGEST // 144) for m in ("window", "causal")
+        ]
     return list(dict.fromkeys(p for p in points if p.ranks <= most))
 
 
@@ -186,8 +216,9 @@ def _placements(share: int, ranks: int, whole: bool) -> list[Point]:
     names = PLACEMENTS if whole else STATIC
     points = [
         at(mask=mask, placement=placement)
-        for mask in PATTERNS for placement in (names if mask in telling else (AUTO,))
-    ]  # fmt: skip
+        for mask in PATTERNS
+        for placement in (names if mask in telling else (AUTO,))
+    ]
     return [*points, *(at(placement=name, static=True) for name in STATIC)]
 
 
@@ -198,13 +229,16 @@ def _ranks(share: int, middle: int, whole: bool) -> list[Point]:
     rings = (1, 4, 64, 144) if whole else (1, 144)
     points = [
         at(mask=mask, ranks=ranks, bands=ranks == 1)
-        for mask in (PATTERNS if whole else few) for ranks in rings if ranks != middle
-    ]  # fmt: skip
+        for mask in (PATTERNS if whole else few)
+        for ranks in rings
+        if ranks != middle
+    ]
     others = [name for name in MACHINES if name != Point.machine]
     return points + [
         at(mask=mask, machine=name, ranks=MACHINES[name].chips)
-        for name in others for mask in (few if whole else few[:1])
-    ]  # fmt: skip
+        for name in others
+        for mask in (few if whole else few[:1])
+    ]
 
 
 def schemes(share: int, most: int, *, whole: bool) -> list[list[Point]]:
@@ -232,7 +266,11 @@ def schemes(share: int, most: int, *, whole: bool) -> list[list[Point]]:
 def _schemes(p: Point, inner: int) -> list[Point]:
     """A point under every scheme that takes its heads and queries."""
     as_ = functools.partial(dataclasses.replace, p)
-    found = [as_(scheme="ring"), as_(scheme="all-gather"), as_(scheme="tiles", inner=inner)]
+    found = [
+        as_(scheme="ring"),
+        as_(scheme="all-gather"),
+        as_(scheme="tiles", inner=inner),
+    ]
     if p.queries is None and p.kv_heads % p.ranks == 0:
         found.append(as_(scheme="ulysses"))
     if p.queries is None and inner > 1 and p.kv_heads % inner == 0 and inner < p.ranks:

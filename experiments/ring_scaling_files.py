@@ -13,10 +13,14 @@ from experiments.ring_scaling_schemes import closed_bytes, winner
 from experiments.ring_scaling_threshold import Threshold
 
 COLUMNS = (
-    "part", *(f.name for f in dataclasses.fields(Point)), "tokens",
-    *(f.name for f in dataclasses.fields(Row) if f.name != "point"), "exposed_s",
-    "closed_form_bytes", "fastest",
-)  # fmt: skip
+    "part",
+    *(f.name for f in dataclasses.fields(Point)),
+    "tokens",
+    *(f.name for f in dataclasses.fields(Row) if f.name != "point"),
+    "exposed_s",
+    "closed_form_bytes",
+    "fastest",
+)
 
 
 def records(sweep: Sequence[Row], groups: Sequence[list[Row]]) -> list[dict[str, Any]]:
@@ -46,10 +50,15 @@ def write_csv(told: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def as_json(
-    told: Sequence[dict[str, Any]], thresholds: Sequence[Threshold], wall_s: float, cpu_s: float
+    told: Sequence[dict[str, Any]],
+    thresholds: Sequence[Threshold],
+    wall_s: float,
+    cpu_s: float,
 ) -> dict[str, Any]:
     """Every figure."""
     return {
-        "wall_s": wall_s, "cpu_s": cpu_s, "readings": list(told),
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "readings": list(told),
         "thresholds": [dataclasses.asdict(t) for t in thresholds],
-    }  # fmt: skip
+    }

@@ -64,14 +64,26 @@ class Row:
 def attention(p: Point) -> ContextAttention:
     """The program of a point."""
     return ContextAttention(
-        mask=p.pattern.mask, tokens=p.tokens, ranks=p.ranks, heads=p.heads * p.cores,
-        kv_heads=p.kv_heads * p.cores, head_dim=HEAD_DIM, queries=p.queries, scheme=p.scheme,
-        inner=p.inner, placement=p.placement, dtype=DTYPE, cores=p.cores,
-        static_program=p.static, **MACHINES[p.machine].needs,
-    )  # fmt: skip
+        mask=p.pattern.mask,
+        tokens=p.tokens,
+        ranks=p.ranks,
+        heads=p.heads * p.cores,
+        kv_heads=p.kv_heads * p.cores,
+        head_dim=HEAD_DIM,
+        queries=p.queries,
+        scheme=p.scheme,
+        inner=p.inner,
+        placement=p.placement,
+        dtype=DTYPE,
+        cores=p.cores,
+        static_program=p.static,
+        **MACHINES[p.machine].needs,
+    )
 
 
-def links(sheet: NeuronCoreSheet, times: float, hop_times: float = 1.0) -> NeuronCoreSheet:
+def links(
+    sheet: NeuronCoreSheet, times: float, hop_times: float = 1.0
+) -> NeuronCoreSheet:
     """The same machine with links `times` as fast, and hops that take `hop_times` as long."""
     system = sheet.system
     assert system is not None
@@ -111,11 +123,21 @@ def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     ring = tables if isinstance(tables, Hops) else None
     peak = reading.cores * sheet.bf16_flops_per_s.value
     return Row(
-        p, a.placed, a.choice.name, reading.seconds, ends.get("low"), ends.get("high"), free_s,
-        balance(reading), useful / (peak * reading.seconds), flops / useful,
-        flops / reading.cores / free_s, sent, len(ring) if ring else None,
+        p,
+        a.placed,
+        a.choice.name,
+        reading.seconds,
+        ends.get("low"),
+        ends.get("high"),
+        free_s,
+        balance(reading),
+        useful / (peak * reading.seconds),
+        flops / useful,
+        flops / reading.cores / free_s,
+        sent,
+        len(ring) if ring else None,
         len(ring.roots) if ring else 0,
-    )  # fmt: skip
+    )
 
 
 def may_be_late(a: ContextAttention, reading: Reading) -> bool:
@@ -128,7 +150,10 @@ def may_be_late(a: ContextAttention, reading: Reading) -> bool:
     if a.scheme != "ring" or a.hops.roots:
         return True
     return any(
-        engine != "neuronlink" and what.startswith("wait:") and "link" in what and np.any(ticks)
+        engine != "neuronlink"
+        and what.startswith("wait:")
+        and "link" in what
+        and np.any(ticks)
         for (engine, what), ticks in reading.spent.items()
     )
 
@@ -154,7 +179,12 @@ def useful_flops(p: Point) -> int:
 
 def as_dict(r: Row) -> dict[str, Any]:
     """Every figure of a row, those of its point first."""
-    figures = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name != "point"}
-    return dataclasses.asdict(r.point) | {"tokens": r.point.tokens} | figures | {
-        "exposed_s": r.exposed_s
-    }  # fmt: skip
+    figures = {
+        f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name != "point"
+    }
+    return (
+        dataclasses.asdict(r.point)
+        | {"tokens": r.point.tokens}
+        | figures
+        | {"exposed_s": r.exposed_s}
+    )

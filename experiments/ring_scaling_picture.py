@@ -15,10 +15,14 @@ from experiments.ring_scaling_measure import Row  # noqa: E402
 from experiments.ring_scaling_schemes import winner  # noqa: E402
 
 COLOURS = {
-    "contiguous": "tab:blue", "zigzag": "tab:orange", "striped": "tab:green",
+    "contiguous": "tab:blue",
+    "zigzag": "tab:orange",
+    "striped": "tab:green",
     "tile-cyclic": "tab:red",
-}  # fmt: skip
-EXPOSED: dict[str, Any] = dict(color="white", edgecolor="black", hatch="////", linewidth=0.6)
+}
+EXPOSED: dict[str, Any] = dict(
+    color="white", edgecolor="black", hatch="////", linewidth=0.6
+)
 MACHINE = "Trn3 Gen2"
 
 
@@ -32,14 +36,22 @@ def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) 
         _schemes(axes[1, 1], groups)
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
-    figure.suptitle("Context-parallel attention of one layer, by the clock; hatched: exposed links")
+    figure.suptitle(
+        "Context-parallel attention of one layer, by the clock; hatched: exposed links"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def _bar(
-    ax: Axes, x: float, r: Row, width: float, scale: float, colour: str, label: str | None
-) -> None:  # fmt: skip
+    ax: Axes,
+    x: float,
+    r: Row,
+    width: float,
+    scale: float,
+    colour: str,
+    label: str | None,
+) -> None:
     ax.bar(x, r.free_s * scale, width, color=colour, label=label)
     if r.exposed_s > 0:
         ax.bar(x, r.exposed_s * scale, width, bottom=r.free_s * scale, **EXPOSED)
@@ -50,14 +62,26 @@ def _placements(ax: Axes, sweep: Sequence[Row]) -> None:
     rows = [r for r in sweep if r.point.machine == MACHINE and r.point.cores == 1]
     rings = [r.point.ranks for r in rows]
     ranks = max(set(rings), key=rings.count, default=0)
-    rows = [r for r in rows if r.point.ranks == ranks and r.point.share == rows[0].point.share]
+    rows = [
+        r
+        for r in rows
+        if r.point.ranks == ranks and r.point.share == rows[0].point.share
+    ]
     names = [*dict.fromkeys(_mask(r) for r in rows)]
     seen: set[str] = set()
     for x, name in enumerate(names):
         own = [r for r in rows if _mask(r) == name]
         for n, r in enumerate(own):
             at = x + 0.22 * (n - (len(own) - 1) / 2)
-            _bar(ax, at, r, 0.2, 1e3, COLOURS[r.placed], None if r.placed in seen else r.placed)
+            _bar(
+                ax,
+                at,
+                r,
+                0.2,
+                1e3,
+                COLOURS[r.placed],
+                None if r.placed in seen else r.placed,
+            )
             seen.add(r.placed)
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
     ax.set(ylabel="ms", title=f"{MACHINE}, {ranks} chips: placements by mask")
@@ -75,7 +99,9 @@ def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
     rows = [r for r in rows if r.point.cores == 1 and r.placed == r.auto]
     rows = [r for r in rows if r.point.share == rows[0].point.share]
     for n, mask in enumerate(PATTERNS):
-        own = sorted((r for r in rows if r.point.mask == mask), key=lambda r: r.point.ranks)
+        own = sorted(
+            (r for r in rows if r.point.mask == mask), key=lambda r: r.point.ranks
+        )
         if len({r.point.ranks for r in own}) > 1:
             x, colour = [r.point.ranks for r in own], f"C{n}"
             ax.plot(x, [r.time_s * 1e3 for r in own], "o-", color=colour, label=mask)

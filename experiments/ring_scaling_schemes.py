@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from experiments.ring_scaling_cases import HEAD_DIM, Point
 from experiments.ring_scaling_measure import DTYPE, Row
 
-FLOAT32 = 4  # bytes of partial outputs, maxima, sums and log-sum-exps, which stay float32
+FLOAT32 = (
+    4  # bytes of partial outputs, maxima, sums and log-sum-exps, which stay float32
+)
 
 
 def closed_bytes(p: Point) -> float:

@@ -10,9 +10,7 @@ from experiments.ring_scaling_measure import Row
 from experiments.ring_scaling_schemes import closed_bytes, least_sent, winner
 from experiments.ring_scaling_threshold import HIDDEN, LEAST, MOST, Threshold
 
-FIGURES = (
-    "time", "exposed", "balance", "MFU", "issued", "link", "hops", "tiles"
-)  # fmt: skip
+FIGURES = ("time", "exposed", "balance", "MFU", "issued", "link", "hops", "tiles")
 LEGEND = """\
 time: of the slowest core, every chip running all its cores; exposed: time less that of the same
 program over links that take no time; balance: mean over busiest core of the Tensor Engine's work;
@@ -24,7 +22,9 @@ has all cores of each chip instead of one that stands for all"""
 
 def show_sweep(rows: Sequence[Row], console: Console) -> None:
     """Prints the rings."""
-    table = Table(title="Ring attention of one layer, by the clock", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Ring attention of one layer, by the clock", box=box.SIMPLE_HEAD
+    )
     left, right = ("machine", "mask"), ("tokens", "chips")
     for name in (*left, *right, "placement", "program", "auto", *FIGURES):
         side = "right" if name in (*right, *FIGURES) else "left"
@@ -34,11 +34,23 @@ def show_sweep(rows: Sequence[Row], console: Console) -> None:
         last = n + 1 == len(rows) or _kind(rows[n + 1]) != _kind(r)
         program = "static" * p.static + f"x{p.cores}" * (p.cores > 1)
         table.add_row(
-            p.machine, p.mask, f"{p.tokens:,}", str(p.ranks), r.placed, program, r.auto,
-            duration(r.time_s), exposed(r), f"{r.balance:.2f}", f"{r.mfu:.1%}", f"{r.issued:.2f}",
-            f"{r.link_bytes / p.cores / 1e6:,.0f}", str(r.hops), str(r.replicated or ""),
+            p.machine,
+            p.mask,
+            f"{p.tokens:,}",
+            str(p.ranks),
+            r.placed,
+            program,
+            r.auto,
+            duration(r.time_s),
+            exposed(r),
+            f"{r.balance:.2f}",
+            f"{r.mfu:.1%}",
+            f"{r.issued:.2f}",
+            f"{r.link_bytes / p.cores / 1e6:,.0f}",
+            str(r.hops),
+            str(r.replicated or ""),
             end_section=last,
-        )  # fmt: skip
+        )
     console.print(table)
     for r in rows:
         if r.low_s is not None and r.high_s is not None:
@@ -59,16 +71,28 @@ def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
     for name in ("machine", "mask", "heads", "links"):
         table.add_column(name)
     for name in (
-        "link of a core", "reached", "by the clock", "closed form", "and latency", "at the peak",
-    ):  # fmt: skip
+        "link of a core",
+        "reached",
+        "by the clock",
+        "closed form",
+        "and latency",
+        "at the peak",
+    ):
         table.add_column(name, justify="right")
     for t in found:
         p = t.question.point
         table.add_row(
-            p.machine, p.mask, f"{p.heads} over {p.kv_heads}", f"x {t.question.link_times:g}",
-            f"{t.link_bytes_per_s / 1e9:.1f} GB/s", f"{t.flops_per_s / 1e12:.1f} TFLOP/s",
-            least(t), f"{t.closed:,.0f}", f"{t.with_latency:,.0f}", f"{t.at_peak:,.0f}",
-        )  # fmt: skip
+            p.machine,
+            p.mask,
+            f"{p.heads} over {p.kv_heads}",
+            f"x {t.question.link_times:g}",
+            f"{t.link_bytes_per_s / 1e9:.1f} GB/s",
+            f"{t.flops_per_s / 1e12:.1f} TFLOP/s",
+            least(t),
+            f"{t.closed:,.0f}",
+            f"{t.with_latency:,.0f}",
+            f"{t.at_peak:,.0f}",
+        )
     console.print(table)
     told = (
         f"hides: exposed at most {HIDDEN:.0%} of the time over free links; reached: FLOP/s of a "
@@ -97,7 +121,13 @@ def show_schemes(groups: Sequence[list[Row]], console: Console) -> None:
     for group in groups:
         best, few = winner(group), least_sent(group)
         for r in group:
-            _scheme(table, r, "fastest" * (r is best), "fewest bytes" * (r is few), r is group[-1])
+            _scheme(
+                table,
+                r,
+                "fastest" * (r is best),
+                "fewest bytes" * (r is few),
+                r is group[-1],
+            )
     console.print(table)
     told = (
         "MB sent and its closed form: of one core of every chip; a ratio below 1 is blocks that "
@@ -112,12 +142,22 @@ def _scheme(table: Table, r: Row, fastest: str, fewest: str, last: bool) -> None
     if scheme in ("tiles", "ulysses-ring"):
         scheme += f" {p.ranks // p.inner}x{p.inner}"
     table.add_row(
-        p.mask, f"{p.tokens:,}", f"{p.queries or p.tokens:,}", str(p.ranks),
-        f"{p.heads} over {p.kv_heads}", scheme, r.placed, duration(r.time_s), exposed(r),
-        f"{r.mfu:.1%}", f"{r.link_bytes / 1e6:,.1f}", f"{closed / 1e6:,.1f}",
+        p.mask,
+        f"{p.tokens:,}",
+        f"{p.queries or p.tokens:,}",
+        str(p.ranks),
+        f"{p.heads} over {p.kv_heads}",
+        scheme,
+        r.placed,
+        duration(r.time_s),
+        exposed(r),
+        f"{r.mfu:.1%}",
+        f"{r.link_bytes / 1e6:,.1f}",
+        f"{closed / 1e6:,.1f}",
         f"{r.link_bytes / closed:.2f}" if closed else "",
-        ", ".join(filter(None, (fastest, fewest))), end_section=last,
-    )  # fmt: skip
+        ", ".join(filter(None, (fastest, fewest))),
+        end_section=last,
+    )
 
 
 # --- figures ---

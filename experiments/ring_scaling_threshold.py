@@ -27,7 +27,10 @@ from experiments.ring_scaling_measure import DTYPE, Row, links, measure
 HIDDEN = 0.01  # exposed communication over the time with free links
 LEAST, MOST, STEP = 64, 32768, 64  # tokens per rank that are tried, and how finely
 SLOWER = ((1, 1.0), (HEADS, 1.0), (1, 1 / 4))  # KV heads, rate of the links
-LIVE = {"full": 1.0, "causal": 0.5}  # share of a hop's tile of scores; causal: in zigzag
+LIVE = {
+    "full": 1.0,
+    "causal": 0.5,
+}  # share of a hop's tile of scores; causal: in zigzag
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +105,13 @@ def questions(most: int, *, whole: bool) -> list[Question]:
     for machine in machines:
         for mask, (kv_heads, times) in itertools.product(LIVE, SLOWER):
             if whole or mask == "full" or (kv_heads, times) == SLOWER[-1]:
-                p = Point(machine=machine, mask=mask, ranks=ranks, placement=placed[mask],
-                          kv_heads=kv_heads)  # fmt: skip
+                p = Point(
+                    machine=machine,
+                    mask=mask,
+                    ranks=ranks,
+                    placement=placed[mask],
+                    kv_heads=kv_heads,
+                )
                 found.append(Question(p, times))
     return found
 
@@ -150,9 +158,20 @@ def _threshold(q: Question, device: Device, rows: dict[int, Row]) -> Threshold:
     p, exposed = q.point, [c for c, r in rows.items() if not hides(r)]
     hiding = [c for c in rows if c > max(exposed, default=0)]
     least = min(hiding, default=None)
-    flops, peak = rows[least or max(rows)].reached_flops_per_s, float(device.bf16_flops_per_s)
+    flops, peak = (
+        rows[least or max(rows)].reached_flops_per_s,
+        float(device.bf16_flops_per_s),
+    )
     rate, hop_s = link_share(device, p.ranks), float(device.link_hop_s)
     return Threshold(
-        q, least, not exposed, flops, peak, rate, hop_s, closed_form(flops, rate, p),
-        closed_form(flops, rate, p, hop_s), closed_form(peak, rate, p, hop_s),
-    )  # fmt: skip
+        q,
+        least,
+        not exposed,
+        flops,
+        peak,
+        rate,
+        hop_s,
+        closed_form(flops, rate, p),
+        closed_form(flops, rate, p, hop_s),
+        closed_form(peak, rate, p, hop_s),
+    )

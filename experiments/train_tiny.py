@@ -52,7 +52,9 @@ class Recipe:
 def train_tokenizer(documents: list[str]) -> Tokenizer:
     """A byte-level BPE whose id 0 ends a document."""
     tokenizer = Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False
+    )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=TINY.vocab_size,
@@ -71,7 +73,9 @@ def token_stream(tokenizer: Tokenizer, documents: list[str]) -> NDArray[np.int32
     return np.concatenate([np.asarray(row, np.int32) for row in rows])
 
 
-def windows_of(stream: NDArray[np.int32], starts: NDArray[np.int64], length: int) -> jax.Array:
+def windows_of(
+    stream: NDArray[np.int32], starts: NDArray[np.int64], length: int
+) -> jax.Array:
     """Windows int32 `[len(starts), length + 1]` of the stream."""
     return jnp.asarray(stream[starts[:, None] + np.arange(length + 1)])
 
@@ -79,7 +83,9 @@ def windows_of(stream: NDArray[np.int32], starts: NDArray[np.int64], length: int
 def loss_of(weights: Weights, windows: jax.Array) -> jax.Array:
     """Mean cross-entropy, in nats a token, of each window's next tokens."""
     logits = forward(TINY, weights, windows[:, :-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:]).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, windows[:, 1:]
+    ).mean()
 
 
 def matrices(weights: Any) -> Any:
@@ -117,7 +123,9 @@ def validation_loss(weights: Weights, stream: NDArray[np.int32], length: int) ->
     """Mean loss over the held-out stream, cut into windows of `length`, in nats a token."""
     starts = np.arange(0, len(stream) - length - 1, length)
     loss = jax.jit(loss_of)
-    windows = [windows_of(stream, starts[i : i + 1], length) for i in range(len(starts))]
+    windows = [
+        windows_of(stream, starts[i : i + 1], length) for i in range(len(starts))
+    ]
     losses = [float(loss(weights, window)) for window in windows]
     return round(float(np.mean(losses)), 4)
 
@@ -129,14 +137,18 @@ def fit(recipe: Recipe, stream: NDArray[np.int32]) -> tuple[Weights, float]:
     state, losses, started = optimizer_of(recipe).init(weights), [], time.monotonic()
     for step in range(recipe.steps):
         length = SHORT if (step + 1) % recipe.long_every else LONG
-        starts = generator.integers(0, len(stream) - length - 1, recipe.tokens_per_step // length)
+        starts = generator.integers(
+            0, len(stream) - length - 1, recipe.tokens_per_step // length
+        )
         windows = windows_of(stream, starts, length)
         weights, state, loss = train_step(recipe, weights, state, windows)
         losses.append(float(loss))
         if step % 100 == 99 or step == 0:
             elapsed_s = time.monotonic() - started
-            print(f"step {step + 1}/{recipe.steps}  loss {losses[-1]:.3f}  {elapsed_s:.0f} s",
-                  flush=True)  # fmt: skip
+            print(
+                f"step {step + 1}/{recipe.steps}  loss {losses[-1]:.3f}  {elapsed_s:.0f} s",
+                flush=True,
+            )
     return weights, float(np.mean(losses[-50:]))
 
 
@@ -172,24 +184,35 @@ def run(recipe: Recipe, weights_file: pathlib.Path) -> dict[str, Any]:
 
 
 def store(
-    weights_file: pathlib.Path, weights: Weights, tokenizer: Tokenizer, provenance: dict[str, Any]
+    weights_file: pathlib.Path,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    provenance: dict[str, Any],
 ) -> None:
     """Writes NAME.safetensors, NAME_tokenizer.json and NAME.json beside each other."""
     tensors = {name: np.asarray(value) for name, value in flatten(weights).items()}
     safetensors.numpy.save_file(tensors, weights_file)
-    tokenizer.save(str(weights_file.with_name(f"{weights_file.stem}_tokenizer.json")), pretty=False)
+    tokenizer.save(
+        str(weights_file.with_name(f"{weights_file.stem}_tokenizer.json")), pretty=False
+    )
     config = dataclasses.asdict(TINY)
     description = {
-        "config": {name: config[name] for name in config if name not in ("name", "source")},
+        "config": {
+            name: config[name] for name in config if name not in ("name", "source")
+        },
         "eos_token_id": tokenizer.token_to_id(EOS),
         "provenance": provenance,
     }
-    weights_file.with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
+    weights_file.with_suffix(".json").write_text(
+        json.dumps(description, indent=1) + "\n"
+    )
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.train_tiny", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.train_tiny", description=__doc__
+    )
     parser.add_argument("--out", type=pathlib.Path, default=DATA / "tiny.safetensors")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

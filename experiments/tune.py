@@ -41,7 +41,9 @@ class Search:
 
     def ranked(self) -> list[Tried]:
         """Fastest first, those that cannot run last."""
-        return sorted(self.tried, key=lambda t: math.inf if t.ticks is None else t.ticks)
+        return sorted(
+            self.tried, key=lambda t: math.inf if t.ticks is None else t.ticks
+        )
 
 
 def search(
@@ -91,12 +93,16 @@ def _time(time_ticks: Callable[[Setting], int], setting: Setting) -> Tried:
         return Tried(setting, None, " ".join(str(e).split()))
 
 
-def _descend(attempt: Callable[[Setting], Tried], grid: Mapping[str, tuple[Any, ...]]) -> None:
+def _descend(
+    attempt: Callable[[Setting], Tried], grid: Mapping[str, tuple[Any, ...]]
+) -> None:
     """Coordinate descent from the middle of the grid, or the first setting that can run."""
     middle = {name: values[len(values) // 2] for name, values in grid.items()}
     best = attempt(middle)
     if best.ticks is None:
-        best = next((t for s in _settings(grid) if (t := attempt(s)).ticks is not None), best)
+        best = next(
+            (t for s in _settings(grid) if (t := attempt(s)).ticks is not None), best
+        )
     improved = best.ticks is not None
     while improved:
         improved = False

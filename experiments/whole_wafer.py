@@ -22,7 +22,9 @@ from kernels.wse.wafer_gemv import WaferGemv
 SIZE = 4096
 PLAIN = 128  # rows and columns of the fabric that is stepped cycle by cycle
 RUNS = 3
-TOLERANCE = 1e-5  # of the largest output: float32 sums of some thousand exact float16 products
+TOLERANCE = (
+    1e-5  # of the largest output: float32 sums of some thousand exact float16 products
+)
 SEED = 0
 
 
@@ -55,12 +57,23 @@ class Result:
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.whole_wafer", __doc__ or "")
-    p.add_argument("--size", type=cli.whole_number("size", 1), default=SIZE,
-                   help=f"rows and columns of the matrix ({SIZE})")  # fmt: skip
-    p.add_argument("--pes", default="755x1170",
-                   help="columns x rows of PEs (755x1170, the whole wafer)")  # fmt: skip
-    p.add_argument("--path", default="auto", choices=stepper.PATHS,
-                   help="how to step it; cycles takes minutes on a whole wafer (auto)")  # fmt: skip
+    p.add_argument(
+        "--size",
+        type=cli.whole_number("size", 1),
+        default=SIZE,
+        help=f"rows and columns of the matrix ({SIZE})",
+    )
+    p.add_argument(
+        "--pes",
+        default="755x1170",
+        help="columns x rows of PEs (755x1170, the whole wafer)",
+    )
+    p.add_argument(
+        "--path",
+        default="auto",
+        choices=stepper.PATHS,
+        help="how to step it; cycles takes minutes on a whole wafer (auto)",
+    )
     return p.parse_args()
 
 
@@ -72,11 +85,15 @@ def rectangle(text: str, device: Device) -> tuple[int, int]:
     """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise cli.UsageError(f"--pes is {text!r}, must be columns x rows such as 755x1170")
+        raise cli.UsageError(
+            f"--pes is {text!r}, must be columns x rows such as 755x1170"
+        )
     cols, rows = map(int, parts)
     if cols > device.grid_width or rows > device.grid_height:
-        raise cli.UsageError(f"--pes is {text!r}, {device.name} has at most "
-                             f"{device.grid_width}x{device.grid_height}")  # fmt: skip
+        raise cli.UsageError(
+            f"--pes is {text!r}, {device.name} has at most "
+            f"{device.grid_width}x{device.grid_height}"
+        )
     return rows, cols
 
 
@@ -144,14 +161,20 @@ def show(r: Result, device: Device, console: Console) -> None:
         f"({device.constants}): {run.cycles} cycles, "
         f"{run.cycles / device.clock_hz * 1e6:.2f} us at {device.clock_hz / 1e9:.2f} GHz"
     )
-    console.print(f"timeline: {r.timeline_cycles} cycles, "
-                  f"{'equal' if r.timeline_cycles == run.cycles else 'DIFFERENT'}")  # fmt: skip
-    console.print(f"largest error against float64: {r.error:.1e} of the largest output "
-                  f"(tolerance {TOLERANCE:.0e})")  # fmt: skip
+    console.print(
+        f"timeline: {r.timeline_cycles} cycles, "
+        f"{'equal' if r.timeline_cycles == run.cycles else 'DIFFERENT'}"
+    )
+    console.print(
+        f"largest error against float64: {r.error:.1e} of the largest output "
+        f"(tolerance {TOLERANCE:.0e})"
+    )
     way = f" ({run.why})" if run.why and run.why != stepper.ASKED else ""
-    console.print(f"{r.rate:.1e} PE-cycles/s by {run.path}{way}, {r.wall_s:.1f} s; "
-                  f"{r.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
-                  "content")  # fmt: skip
+    console.print(
+        f"{r.rate:.1e} PE-cycles/s by {run.path}{way}, {r.wall_s:.1f} s; "
+        f"{r.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
+        "content"
+    )
 
 
 def main() -> None:
@@ -169,9 +192,13 @@ def main() -> None:
     side = min(PLAIN, rows, cols)
     plain = WaferGemv(4 * side, 4 * side, side, side)
     cycles, rate = plain_rate(wafer_gemv.fabric_program(plain, device), device)
-    console.print(f"{rate:.1e} PE-cycles/s cycle by cycle, on {side}x{side} PEs ({cycles} cycles)")
+    console.print(
+        f"{rate:.1e} PE-cycles/s cycle by cycle, on {side}x{side} PEs ({cycles} cycles)"
+    )
     if result.timeline_cycles != result.run.cycles or result.error > TOLERANCE:
-        raise cli.UsageError("stepper, timeline and float64 do not agree; see the lines above")
+        raise cli.UsageError(
+            "stepper, timeline and float64 do not agree; see the lines above"
+        )
 
 
 if __name__ == "__main__":

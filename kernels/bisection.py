@@ -35,7 +35,9 @@ class Real:
         """Without the padding, where there is anything else: what is left may be decided."""
         step = np.maximum(x.step, 1)
         last = x.lo + (self.tokens - 1 - x.lo) // step * step
-        return Strided(x.lo, np.where(x.lo < self.tokens, np.minimum(x.hi, last), x.hi), x.step)
+        return Strided(
+            x.lo, np.where(x.lo < self.tokens, np.minimum(x.hi, last), x.hi), x.step
+        )
 
 
 def hull(columns: np.ndarray) -> Strided:
@@ -43,7 +45,8 @@ def hull(columns: np.ndarray) -> Strided:
     start, outer_step, outer_count, inner_step, inner_count = columns
     last = start + outer_step * (outer_count - 1) + inner_step * (inner_count - 1)
     step = np.gcd(
-        np.where(outer_count > 1, outer_step, 0), np.where(inner_count > 1, inner_step, 0)
+        np.where(outer_count > 1, outer_step, 0),
+        np.where(inner_count > 1, inner_step, 0),
     )
     return Strided(start, last, scalar(step))
 

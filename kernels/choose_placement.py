@@ -93,7 +93,9 @@ def choose(
       UnreadableMask: see `TracedMask`.
     """
     sizes = {name: slots_of(name) for name in PLACEMENTS}
-    costs = {name: cost(name) if cost else math.prod(of[2:]) for name, of in sizes.items()}
+    costs = {
+        name: cost(name) if cost else math.prod(of[2:]) for name, of in sizes.items()
+    }
     works = {}
     for name, (slots, unit, q_tile, k_tile) in sizes.items():
         placement = place(name, tokens, ranks, slots, unit)
@@ -107,7 +109,9 @@ def choose(
     return Choice(min(PLACEMENTS, key=lambda name: rows[name].score), rows)
 
 
-def hop_work(mask: masks.Mask, placement: Placement, q_tile: int, k_tile: int) -> np.ndarray:
+def hop_work(
+    mask: masks.Mask, placement: Placement, q_tile: int, k_tile: int
+) -> np.ndarray:
     """Live tiles of each rank at each hop, int64 `[hops, ranks]`."""
     q, k = placement.grids(q_tile), placement.grids(k_tile)
     live = tile_map(mask, placement.tokens, q, k) != DEAD

@@ -23,8 +23,12 @@ def known_division(body: jaxprs.Body) -> str | None:
 def _divisions() -> dict[tuple, str]:
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     found = {}
-    for name, by in ((n, b) for n in ("floor_divide", "remainder") for b in (2, jnp.int32(2))):
-        spelled = jax.make_jaxpr(functools.partial(_swapped, getattr(jnp, name), by))(scalar)
+    for name, by in (
+        (n, b) for n in ("floor_divide", "remainder") for b in (2, jnp.int32(2))
+    ):
+        spelled = jax.make_jaxpr(functools.partial(_swapped, getattr(jnp, name), by))(
+            scalar
+        )
         (eqn,) = (e for e in jaxprs.body(spelled).eqns if jaxprs.call(e))
         found[_outline(jaxprs.call(eqn))] = name
     return found
@@ -41,7 +45,8 @@ def _outline(body: Any) -> tuple:
     for eqn in body.eqns:
         inner = jaxprs.call(eqn)
         atoms = tuple(
-            str(v.val) if jaxprs.is_literal(v) else names.get(id(v), -1) for v in eqn.invars
+            str(v.val) if jaxprs.is_literal(v) else names.get(id(v), -1)
+            for v in eqn.invars
         )
         lines.append((eqn.primitive.name, atoms, _outline(inner) if inner else None))
         names |= {id(v): len(names) + i for i, v in enumerate(eqn.outvars)}

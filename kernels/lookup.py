@@ -52,8 +52,12 @@ class Table:
         if self.fill is not None:
             missed = self._missed(lows, highs)
             fill = lo.dtype.type(self.fill)
-            lo = np.where(under | beyond, np.where(missed, fill, np.minimum(lo, fill)), lo)
-            hi = np.where(under | beyond, np.where(missed, fill, np.maximum(hi, fill)), hi)
+            lo = np.where(
+                under | beyond, np.where(missed, fill, np.minimum(lo, fill)), lo
+            )
+            hi = np.where(
+                under | beyond, np.where(missed, fill, np.maximum(hi, fill)), hi
+            )
         rank = len(site.shape)
         return Strided(_trail(lo, rank), _trail(hi, rank), ONE)
 
@@ -75,7 +79,9 @@ class Table:
     def _missed(self, lows: list[np.ndarray], highs: list[np.ndarray]) -> np.ndarray:
         """Whether a range lies wholly outside along some axis."""
         sides = zip(lows, highs, self.values.shape, strict=True)
-        return np.any(np.broadcast_arrays(*((b < 0) | (a >= n) for a, b, n in sides)), axis=0)
+        return np.any(
+            np.broadcast_arrays(*((b < 0) | (a >= n) for a, b, n in sides)), axis=0
+        )
 
 
 def _trail(x: np.ndarray, rank: int) -> np.ndarray:

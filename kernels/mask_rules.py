@@ -75,7 +75,9 @@ def _reshape(site: Site, x: np.ndarray) -> np.ndarray:
 def _broadcast(site: Site, x: np.ndarray) -> np.ndarray:
     x, batch = _batch(x, site.shapes[0])
     between = [1] * len(site.shape)
-    for axis, size in zip(site.params["broadcast_dimensions"], site.shapes[0], strict=True):
+    for axis, size in zip(
+        site.params["broadcast_dimensions"], site.shapes[0], strict=True
+    ):
         between[axis] = size
     return np.broadcast_to(x.reshape((*batch, *between)), (*batch, *site.shape))
 
@@ -171,7 +173,9 @@ def _shift(left: bool) -> Rule:
     def points(site: Site, a: np.ndarray, b: np.ndarray) -> Any:
         outside = (b < 0) | (b > 31)
         if left:
-            return np.where(outside, a.dtype.type(0), a << np.where(outside, 0, b).astype(a.dtype))
+            return np.where(
+                outside, a.dtype.type(0), a << np.where(outside, 0, b).astype(a.dtype)
+            )
         return a >> np.where(outside, 31, b).astype(a.dtype)
 
     def boxes(site: Site, a: Strided, b: Strided) -> Strided:
@@ -219,7 +223,9 @@ RULES: dict[str, Rule] = {
     "eq": elementwise(np.equal, strided.equal),
     "ne": elementwise(np.not_equal, strided.differ),
     "select_n": elementwise(_select, strided.select),
-    "clamp": elementwise(_clamp(np.minimum, np.maximum), _clamp(strided.minimum, strided.maximum)),
+    "clamp": elementwise(
+        _clamp(np.minimum, np.maximum), _clamp(strided.minimum, strided.maximum)
+    ),
     "and": _bitwise(np.bitwise_and, strided.minimum, strided_bits.bit_and),
     "or": _bitwise(np.bitwise_or, strided.maximum, strided_bits.bit_or),
     "xor": _bitwise(np.bitwise_xor, strided.differ, strided_bits.bit_xor),

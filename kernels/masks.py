@@ -52,7 +52,8 @@ def sinks(count: int, size: int) -> Mask:
     """The last `size` tokens and the first `count` of the sequence (StreamingLLM)."""
     size = _positive("sinks: size", size)
     return _named(
-        f"sinks({count}, {size})", lambda b, h, q, k: (k <= q) & ((q - k < size) | (k < count))
+        f"sinks({count}, {size})",
+        lambda b, h, q, k: (k <= q) & ((q - k < size) | (k < count)),
     )
 
 
@@ -64,13 +65,17 @@ def prefix(length: int) -> Mask:
 def chunked(size: int) -> Mask:
     """Causal inside chunks of `size` tokens (Llama 4's local layers)."""
     size = _positive("chunked: size", size)
-    return _named(f"chunked({size})", lambda b, h, q, k: (k <= q) & (q // size == k // size))
+    return _named(
+        f"chunked({size})", lambda b, h, q, k: (k <= q) & (q // size == k // size)
+    )
 
 
 def dilated(step: int) -> Mask:
     """Every `step`-th token back from the query, itself included."""
     step = _positive("dilated: step", step)
-    return _named(f"dilated({step})", lambda b, h, q, k: (k <= q) & ((q - k) % step == 0))
+    return _named(
+        f"dilated({step})", lambda b, h, q, k: (k <= q) & ((q - k) % step == 0)
+    )
 
 
 def documents(lengths: Sequence[int]) -> Mask:
@@ -118,7 +123,9 @@ def either(*masks: Mask) -> Mask:
 
 def negate(mask: Mask) -> Mask:
     """Pairs that `mask` forbids."""
-    return _named(f"negate({name(mask)})", lambda b, h, q, k: jnp.logical_not(mask(b, h, q, k)))
+    return _named(
+        f"negate({name(mask)})", lambda b, h, q, k: jnp.logical_not(mask(b, h, q, k))
+    )
 
 
 def name(mask: Mask) -> str:

@@ -34,7 +34,10 @@ class Grids:
 
     def columns(self) -> np.ndarray:
         """Start, steps and counts in the order of the fields, int64 `[5, tiles]`."""
-        rows = (np.broadcast_to(x, self.shape).reshape(-1) for x in dataclasses.astuple(self))
+        rows = (
+            np.broadcast_to(x, self.shape).reshape(-1)
+            for x in dataclasses.astuple(self)
+        )
         return np.stack([np.asarray(row, np.int64) for row in rows])
 
     def positions(self) -> np.ndarray:
@@ -80,7 +83,9 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.name not in PLACEMENTS:
-            raise ValueError(f"placement {self.name!r}: unknown, choose from {PLACEMENTS}")
+            raise ValueError(
+                f"placement {self.name!r}: unknown, choose from {PLACEMENTS}"
+            )
         if min(self.tokens, self.ranks, self.slots, self.unit) < 1:
             raise ValueError(f"{self}: tokens, ranks, slots and unit are at least 1")
         room = self.ranks * self.slots
@@ -90,7 +95,9 @@ class Placement:
                 f"{self.tokens} tokens; give at least {-(-self.tokens // self.ranks)} slots"
             )
         if room > np.iinfo(np.int32).max:
-            raise ValueError(f"{self.name}: {room} slots are more than int32 positions can count")
+            raise ValueError(
+                f"{self.name}: {room} slots are more than int32 positions can count"
+            )
         if self.name == "zigzag" and self.slots % 2:
             raise ValueError(
                 f"zigzag: {self.slots} slots are not two equal chunks; give {self.slots + 1}"
@@ -131,7 +138,9 @@ class Placement:
         """
         axis = self._axis(x.ndim, axis)
         if x.shape[axis] != self.tokens:
-            raise ValueError(f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens")
+            raise ValueError(
+                f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens"
+            )
         xp: Any = jnp if isinstance(x, jax.Array) else np
         short = self.ranks * self.slots - self.tokens
         padded = xp.pad(x, [(0, short if a == axis else 0) for a in range(x.ndim)])
@@ -157,7 +166,11 @@ class Placement:
             )
         xp: Any = jnp if isinstance(x, jax.Array) else np
         together = xp.moveaxis(x, 0, axis)
-        shape = (*together.shape[:axis], self.ranks * self.slots, *together.shape[axis + 2 :])
+        shape = (
+            *together.shape[:axis],
+            self.ranks * self.slots,
+            *together.shape[axis + 2 :],
+        )
         order = np.argsort(self.positions(), axis=None)[: self.tokens]
         return xp.take(together.reshape(shape), order, axis=axis)
 

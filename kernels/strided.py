@@ -57,7 +57,9 @@ def fit(x: Strided, dtype: Any) -> Strided:
     whole = turn != (x.hi - info.min) >> info.bits
     lo, hi = x.lo - (turn << info.bits), x.hi - (turn << info.bits)
     return Strided(
-        np.where(whole, info.min, lo), np.where(whole, info.max, hi), np.where(whole, 1, x.step)
+        np.where(whole, info.min, lo),
+        np.where(whole, info.max, hi),
+        np.where(whole, 1, x.step),
     )
 
 
@@ -116,7 +118,9 @@ def mul(a: Strided, b: Strided) -> Strided:
     # (la + i·sa)(lb + j·sb) = la·lb + j·la·sb + i·lb·sa + ij·sa·sb
     step = gcd(np.abs(a.lo) * b.step, np.abs(b.lo) * a.step, a.step * b.step)
     widest = max(int(np.max(x, initial=0)) for x in (a.step, b.step))
-    return Strided(lo, hi, step if widest < 2**31 else ONE)  # 2³² · 2³¹ would leave int64
+    return Strided(
+        lo, hi, step if widest < 2**31 else ONE
+    )  # 2³² · 2³¹ would leave int64
 
 
 def power(a: Strided, n: int, dtype: Any) -> Strided:
@@ -181,7 +185,9 @@ def divide(a: Strided, b: Strided) -> Strided:
     down, up = floor_divide(a, by), neg(floor_divide(neg(a), by))
     around = Strided(-(-a.lo // by), a.hi // by, ONE)
     known = choose(a.lo >= 0, down, choose(a.hi <= 0, up, around))
-    known = choose(b.lo > 0, known, choose(b.lo < 0, neg(known), exactly(-np.ones_like(a.lo))))
+    known = choose(
+        b.lo > 0, known, choose(b.lo < 0, neg(known), exactly(-np.ones_like(a.lo)))
+    )
     most = np.maximum(np.maximum(np.abs(a.lo), np.abs(a.hi)), 1)
     return choose(is_single(b), known, Strided(-most, most, ONE))
 

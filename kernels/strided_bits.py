@@ -5,7 +5,9 @@ import numpy as np
 from kernels.strided import ONE, Strided, choose, floor_mod, is_single
 
 
-def _bits(a: Strided, b: Strided, of_singles: np.ufunc, lo: np.ndarray, hi: np.ndarray) -> Strided:
+def _bits(
+    a: Strided, b: Strided, of_singles: np.ufunc, lo: np.ndarray, hi: np.ndarray
+) -> Strided:
     """Exact on single values, `[lo, hi]` of non-negative sets, else all of int32."""
     one = of_singles(a.lo, b.lo)
     single, plain = is_single(a) & is_single(b), (a.lo >= 0) & (b.lo >= 0)

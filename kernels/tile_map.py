@@ -139,7 +139,9 @@ def _finish_alike(real: Real, status: np.ndarray, q: np.ndarray, k: np.ndarray) 
         status.reshape(-1)[pairs[inside]] = answers[distance + furthest]
 
 
-def tile_pattern(mask: masks.Mask, tokens: int, q_positions: Any, k_positions: Any) -> np.ndarray:
+def tile_pattern(
+    mask: masks.Mask, tokens: int, q_positions: Any, k_positions: Any
+) -> np.ndarray:
     """The mask itself on pairs of tiles.
 
     Args:
@@ -150,7 +152,11 @@ def tile_pattern(mask: masks.Mask, tokens: int, q_positions: Any, k_positions: A
     Returns:
       bool `[n, rows, columns]`.
     """
-    n, rows, columns = len(q_positions), np.shape(q_positions)[1], np.shape(k_positions)[1]
+    n, rows, columns = (
+        len(q_positions),
+        np.shape(q_positions)[1],
+        np.shape(k_positions)[1],
+    )
     result = np.empty((n, rows, columns), bool)
     for part, tiles in _patterns(Real(mask, tokens), q_positions, k_positions):
         result[part] = tiles

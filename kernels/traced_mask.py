@@ -65,14 +65,18 @@ class TracedMask:
 
     def __init__(self, mask: masks.Mask):
         self._name = masks.name(mask)
-        body = jaxprs.body(jax.make_jaxpr(mask)(*[jax.ShapeDtypeStruct((), jnp.int32)] * 4))
+        body = jaxprs.body(
+            jax.make_jaxpr(mask)(*[jax.ShapeDtypeStruct((), jnp.int32)] * 4)
+        )
         found = [v.aval for v in body.outvars]
         if len(found) != 1 or found[0].shape or found[0].dtype != bool:
             what = ", ".join(f"{a.dtype}{list(a.shape)}" for a in found)
             raise UnreadableMask(f"mask {self._name}: returns {what}, not one bool")
         self._steps: list[_Step] = []
         self._calls: list[Any] = []  # equations that are being inlined
-        (self._result,) = self._inline(body, [_HEADS, _HEADS, _Slot(0, ()), _Slot(1, ())])
+        (self._result,) = self._inline(
+            body, [_HEADS, _HEADS, _Slot(0, ()), _Slot(1, ())]
+        )
         if self._result is _HEADS:
             raise UnreadableMask(
                 f"mask {self._name}: depends on b or h, but all heads share their tiles; "
@@ -87,7 +91,14 @@ class TracedMask:
         Then, short of an int32 overflow, only `q - k` matters.
         """
         direct = [
-            (step, [x.index for x in step.operands if isinstance(x, _Slot) and x.index < 2])
+            (
+                step,
+                [
+                    x.index
+                    for x in step.operands
+                    if isinstance(x, _Slot) and x.index < 2
+                ],
+            )
             for step in self._steps
         ]
         return not isinstance(self._result, _Slot) or all(
@@ -121,31 +132,44 @@ class TracedMask:
 
         def lift(x: Strided, axes: int) -> Strided:
             fields = (np.asarray(f) for f in x)
-            return Strided(*(f.reshape((*f.shape, *[1] * axes)) if f.ndim else f for f in fields))
+            return Strided(
+                *(f.reshape((*f.shape, *[1] * axes)) if f.ndim else f for f in fields)
+            )
 
-        answer = self._evaluate([q, k], lambda step: step.rule.boxes, strided.exactly, lift)
+        answer = self._evaluate(
+            [q, k], lambda step: step.rule.boxes, strided.exactly, lift
+        )
         shape = np.broadcast_shapes(np.shape(q.lo), np.shape(k.lo))
         return Strided(*(np.broadcast_to(x, shape) for x in answer))
 
-    def _evaluate(self, inputs: list[Any], reading: Callable, known: Callable, lift: Callable):
+    def _evaluate(
+        self, inputs: list[Any], reading: Callable, known: Callable, lift: Callable
+    ):
         """Runs the steps in one of the two readings; constants enter through `known`."""
         values: dict[int, Any] = dict(enumerate(inputs))
 
         def read(operand: Any, axes: int) -> Any:
             if isinstance(operand, _Slot):
-                return lift(values[operand.index], axes) if axes else values[operand.index]
+                return (
+                    lift(values[operand.index], axes) if axes else values[operand.index]
+                )
             return operand if isinstance(operand, Table) else known(operand)
 
         with np.errstate(all="ignore"):  # int32 wraps on purpose
             for step in self._steps:
-                axes = [step.lift(x) if isinstance(x, _Slot) else 0 for x in step.operands]
+                axes = [
+                    step.lift(x) if isinstance(x, _Slot) else 0 for x in step.operands
+                ]
                 operands = map(read, step.operands, axes)
                 values[step.result] = reading(step)(step.site, *operands)
             return read(self._result, 0)
 
     def _inline(self, body: jaxprs.Body, arguments: list[Any]) -> list[Any]:
         """Appends a body's steps; returns its results as slots, constants or `_HEADS`."""
-        known = {id(v): np.asarray(c) for v, c in zip(body.constvars, body.consts, strict=True)}
+        known = {
+            id(v): np.asarray(c)
+            for v, c in zip(body.constvars, body.consts, strict=True)
+        }
         known |= {id(v): x for v, x in zip(body.invars, arguments, strict=True)}
 
         def read(atom: Any) -> Any:
@@ -173,7 +197,9 @@ class TracedMask:
         rule = RULES.get(str(named))
         for v in (*eqn.invars, *eqn.outvars):
             if v.aval.dtype != bool and str(v.aval.dtype) not in _INTEGERS:
-                self._refuse(eqn, f"{named} of {v.aval.dtype}; masks compute on int32 and bool")
+                self._refuse(
+                    eqn, f"{named} of {v.aval.dtype}; masks compute on int32 and bool"
+                )
         if rule is None or len(eqn.outvars) != 1:
             self._refuse(eqn, f"no rule for {named}; {_REMEDY}")
         if named in ("dynamic_slice", "gather"):
@@ -203,12 +229,17 @@ class TracedMask:
         if not plain or eqn.invars[1].aval.shape != (rank,):
             self._refuse(eqn, f"gather of more than one entry; {_REMEDY}")
         filled = "FILL" in str(eqn.params["mode"])
-        return [Table(table, eqn.params["fill_value"] if filled else None, apart=False), *indices]
+        return [
+            Table(table, eqn.params["fill_value"] if filled else None, apart=False),
+            *indices,
+        ]
 
     def _refuse(self, eqn: Any, what: str) -> NoReturn:
         lines = [jaxprs.location(e) for e in (eqn, *reversed(self._calls))]
         known = [line for line in lines if line != "unknown line"]
-        raise UnreadableMask(f"mask {self._name}: {what}", known[0] if known else lines[0])
+        raise UnreadableMask(
+            f"mask {self._name}: {what}", known[0] if known else lines[0]
+        )
 
     def _drop_unread(self) -> None:
         read, kept = {getattr(self._result, "index", None)}, []
@@ -235,4 +266,7 @@ def _fold(eqn: Any, operands: list[Any]) -> list[Any]:
     """An equation of constants, computed by JAX."""
     with jax.ensure_compile_time_eval():
         results = eqn.primitive.bind(*(jnp.asarray(x) for x in operands), **eqn.params)
-    return [np.asarray(x) for x in (results if eqn.primitive.multiple_results else [results])]
+    return [
+        np.asarray(x)
+        for x in (results if eqn.primitive.multiple_results else [results])
+    ]

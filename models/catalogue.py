@@ -118,12 +118,21 @@ TINY = ModelConfig(
 )
 CATALOGUE = {
     config.name: config
-    for config in (SMOLLM2_135M, LLAMA_3_1_8B, LLAMA_3_1_70B, QWEN3_0_6B, QWEN3_32B, TINY)
+    for config in (
+        SMOLLM2_135M,
+        LLAMA_3_1_8B,
+        LLAMA_3_1_70B,
+        QWEN3_0_6B,
+        QWEN3_32B,
+        TINY,
+    )
 }
 
 
 def find(name: str) -> ModelConfig:
     """The named config; raises ModelError listing the known names."""
     if name not in CATALOGUE:
-        raise ModelError(f"no model named {name!r} in the catalogue; known are {list(CATALOGUE)}")
+        raise ModelError(
+            f"no model named {name!r} in the catalogue; known are {list(CATALOGUE)}"
+        )
     return CATALOGUE[name]

@@ -9,12 +9,21 @@ from models.errors import ModelError
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 LLAMA3_FIELDS = (
-    "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
-)  # fmt: skip
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+)
 SIZE_FIELDS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+)
 # A size beyond this is a corrupt file; the largest published models stay under it by far.
 LARGEST_SIZE = 1 << 24
 
@@ -92,16 +101,26 @@ class ModelConfig:
         """Number of weights; a tied embedding counts once."""
         heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
         attention = self.hidden_size * heads * self.head_dim
-        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        layer = (
+            attention
+            + 3 * self.hidden_size * self.intermediate_size
+            + 2 * self.hidden_size
+        )
         if self.qk_norm:
             layer += 2 * self.head_dim
-        ends = (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
+        ends = (
+            (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
+        )
         return self.num_hidden_layers * layer + ends + self.hidden_size
 
 
 def check_size(name: str, field: str, value: Any) -> None:
     """Raises ModelError unless `value` is an integer between 1 and `LARGEST_SIZE`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not 1 <= value <= LARGEST_SIZE
+    ):
         raise ModelError(
             f"{name}: {field} must be a whole number from 1 to {LARGEST_SIZE}, got {value!r}; "
             "correct the config"

@@ -21,7 +21,10 @@ from kernels.wse.token import StepReading, TokenClock, Trace
 from models.rope import rope_tables
 
 Cache = dict[str, jax.Array]
-SLOTS = {"k": 3, "v": 2}  # dimension of the slots in one layer's cache, rows and columns leading
+SLOTS = {
+    "k": 3,
+    "v": 2,
+}  # dimension of the slots in one layer's cache, rows and columns leading
 
 
 class Decoder:
@@ -93,10 +96,14 @@ class Decoder:
     def empty_cache(self) -> Cache:
         """A cache without tokens."""
         c = self.config
-        none = np.zeros((c.num_hidden_layers, 0, c.num_key_value_heads, c.head_dim), np.float32)
+        none = np.zeros(
+            (c.num_hidden_layers, 0, c.num_key_value_heads, c.head_dim), np.float32
+        )
         return self.cache_from(none, none)
 
-    def step(self, token_id: Any, pos: int, cache: Cache) -> tuple[int, jax.Array, Cache]:
+    def step(
+        self, token_id: Any, pos: int, cache: Cache
+    ) -> tuple[int, jax.Array, Cache]:
         """Runs one token.
 
         Args:
@@ -126,7 +133,9 @@ class Decoder:
 
     def _check(self, pos: int) -> None:
         if not 0 <= pos < self.context:
-            raise ValueError(f"position {pos} is outside the context of {self.context} tokens")
+            raise ValueError(
+                f"position {pos} is outside the context of {self.context} tokens"
+            )
 
     def _one_token(
         self, params: Any, cache: Cache, token: Any, pos: Any, cos: Any, sin: Any
@@ -138,7 +147,9 @@ class Decoder:
             w, old, gap = slices
             x, new = programs["layer"].batched(x, w, old, cos, sin, pos, gap)
             # The append changed this slot only; the loop then need not write whole caches.
-            column = {n: lax.dynamic_slice_in_dim(new[n], slot, 1, SLOTS[n]) for n in new}
+            column = {
+                n: lax.dynamic_slice_in_dim(new[n], slot, 1, SLOTS[n]) for n in new
+            }
             return x[:, -1], column
 
         x = programs["embed"].batched(params["embed"], token)[:, 0]

@@ -78,9 +78,17 @@ class Disaggregated:
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Any, *, tokens: int, new_tokens: int, chips: int,
-        cores: int = 1, dtype: Any, placement: str = "contiguous",
-    ):  # fmt: skip
+        self,
+        config: ModelConfig,
+        weights: Any,
+        *,
+        tokens: int,
+        new_tokens: int,
+        chips: int,
+        cores: int = 1,
+        dtype: Any,
+        placement: str = "contiguous",
+    ):
         """Lays the weights out on both machines.
 
         Args:
@@ -100,15 +108,24 @@ class Disaggregated:
         check_context(config, tokens, new_tokens)
         self.config, self.dtype, self.tokens = config, dtype, tokens
         context = tokens + new_tokens
-        self.decoder = Decoder(config, weights, context=context, dtype=dtype, device=WSE3.at())
+        self.decoder = Decoder(
+            config, weights, context=context, dtype=dtype, device=WSE3.at()
+        )
         self.prefill = Prefill(
-            config, weights, tokens=tokens, chips=chips, cores=cores, dtype=dtype,
+            config,
+            weights,
+            tokens=tokens,
+            chips=chips,
+            cores=cores,
+            dtype=dtype,
             placement=placement,
-        )  # fmt: skip
+        )
         self.chip = with_cores(TRN3, cores)
         self.prefill_peaks = self.prefill.memory(self.chip.at())
 
-    def decode(self, token: int, k: np.ndarray, v: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def decode(
+        self, token: int, k: np.ndarray, v: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
         cache, position = self.decoder.cache_from(k, v), self.tokens
         while True:
@@ -116,7 +133,9 @@ class Disaggregated:
             token, position = int(chosen), position + 1
             yield token, np.asarray(logits)
 
-    def read(self, generated: int, progress: Callable[[str], None] = lambda stage: None) -> Clock:
+    def read(
+        self, generated: int, progress: Callable[[str], None] = lambda stage: None
+    ) -> Clock:
         """Reads the clock of a request that generated so many tokens, under every band."""
         progress("prefill")
         prefill = banded(lambda band: self.prefill.read(self.chip.at(band)))
@@ -126,20 +145,32 @@ class Disaggregated:
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))
         progress("decode")
         positions = spread(self.tokens, generated - 1)
-        steps = {band: [self.decoder.read(p, band) for p in positions] for band in BANDS}
+        steps = {
+            band: [self.decoder.read(p, band) for p in positions] for band in BANDS
+        }
         decode_bound = self.decoder.bound(self.tokens) if generated > 1 else None
         return Clock(
-            prefill, layered, bulk, steps, generated - 1,
-            bound(prefill["nominal"].clock, critical.clock), decode_bound,
-        )  # fmt: skip
+            prefill,
+            layered,
+            bulk,
+            steps,
+            generated - 1,
+            bound(prefill["nominal"].clock, critical.clock),
+            decode_bound,
+        )
 
     def handoff(self, reading: PrefillReading, band: str, stream: str) -> Handoff:
         """The hand-off of this prompt's cache after a prefill read under `band`."""
         link: Device = EFA.at(band)
         return handoff(
-            self.config, link, held=self.prefill.held, dtype=self.dtype,
-            layer_done_s=reading.layer_done_s, prefill_s=reading.clock.seconds, stream=stream,
-        )  # fmt: skip
+            self.config,
+            link,
+            held=self.prefill.held,
+            dtype=self.dtype,
+            layer_done_s=reading.layer_done_s,
+            prefill_s=reading.clock.seconds,
+            stream=stream,
+        )
 
 
 def spread(first: int, count: int) -> list[int]:

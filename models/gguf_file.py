@@ -20,8 +20,19 @@ MOST_TENSORS, MOST_FIELDS, MOST_DIMENSIONS = 1 << 16, 1 << 12, 4
 LONGEST_ARRAY = 1 << 22  # values in one metadata field; vocabularies reach about 2^18
 LONGEST_NAME = 1 << 16  # the format's limit on names, in bytes
 ALIGNMENT_DEFAULT = 32
-SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?",
-           10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip
+SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 STRING, ARRAY = 8, 9
 
 
@@ -59,19 +70,30 @@ class GgufFile:
             file.seek(tensor.start)
             raw = file.read(tensor.size_bytes)
         if len(raw) != tensor.size_bytes:
-            raise ModelError(f"{self.path}: changed while tensor {name} was read; load it again")
+            raise ModelError(
+                f"{self.path}: changed while tensor {name} was read; load it again"
+            )
         return dequantise(raw, tensor, self.path)
 
 
-def dequantise(raw: bytes, tensor: GgufTensor, path: pathlib.Path) -> NDArray[np.float32]:
+def dequantise(
+    raw: bytes, tensor: GgufTensor, path: pathlib.Path
+) -> NDArray[np.float32]:
     """The float32 values of a tensor's bytes."""
-    plain = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}
+    plain = {
+        gguf.GGMLQuantizationType.F32: np.float32,
+        gguf.GGMLQuantizationType.F16: np.float16,
+    }
     if tensor.kind in plain:
         values = np.frombuffer(raw, plain[tensor.kind]).astype(np.float32)
     else:
         try:
-            with np.errstate(all="ignore"):  # a corrupt scale is reported below, in one line
-                values = gguf.quants.dequantize(np.frombuffer(raw, np.uint8), tensor.kind)
+            with np.errstate(
+                all="ignore"
+            ):  # a corrupt scale is reported below, in one line
+                values = gguf.quants.dequantize(
+                    np.frombuffer(raw, np.uint8), tensor.kind
+                )
         except NotImplementedError:
             raise ModelError(
                 f"{path}: tensor {tensor.name} is quantised as {tensor.kind.name}, which the gguf "
@@ -100,7 +122,9 @@ class Cursor:
 
     def number(self, code: str, what: str) -> int:
         """The next little-endian integer of a `struct` code."""
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}"), what))[0]
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}"), what))[
+            0
+        ]
 
     def text(self, what: str) -> str:
         """The next length-prefixed UTF-8 string."""
@@ -112,7 +136,9 @@ class Cursor:
 
     def error(self, message: str) -> ModelError:
         """An error about this file."""
-        return ModelError(f"{self.path}: {message}; the file is corrupt or not a GGUF model")
+        return ModelError(
+            f"{self.path}: {message}; the file is corrupt or not a GGUF model"
+        )
 
 
 def read_header(path: pathlib.Path) -> GgufFile:
@@ -128,7 +154,9 @@ def read_header(path: pathlib.Path) -> GgufFile:
         with path.open("rb") as file:
             return parse(Cursor(file, path))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the path"
+        ) from None
 
 
 def parse(cursor: Cursor) -> GgufFile:
@@ -139,20 +167,30 @@ def parse(cursor: Cursor) -> GgufFile:
     version = cursor.number("I", "the version")
     if version not in VERSIONS:
         raise cursor.error(f"version must be one of {VERSIONS}, got {version}")
-    tensor_count = bounded(cursor, cursor.number("Q", "the tensor count"), MOST_TENSORS, "tensors")
-    field_count = bounded(cursor, cursor.number("Q", "the field count"), MOST_FIELDS, "fields")
+    tensor_count = bounded(
+        cursor, cursor.number("Q", "the tensor count"), MOST_TENSORS, "tensors"
+    )
+    field_count = bounded(
+        cursor, cursor.number("Q", "the field count"), MOST_FIELDS, "fields"
+    )
     metadata: dict[str, Any] = {}
     for index in range(field_count):
         name = cursor.text(f"the name of field {index}")
         if name in metadata:
             raise cursor.error(f"field {name!r} must occur once, got it twice")
-        metadata[name] = field_value(cursor, cursor.number("I", f"the type of {name}"), name)
+        metadata[name] = field_value(
+            cursor, cursor.number("I", f"the type of {name}"), name
+        )
     infos = [tensor_info(cursor, index) for index in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT_DEFAULT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise cursor.error(f"general.alignment must be a power of two, got {alignment!r}")
+        raise cursor.error(
+            f"general.alignment must be a power of two, got {alignment!r}"
+        )
     data_start = -(-cursor.position // alignment) * alignment
-    placed = [dataclasses.replace(info, start=data_start + info.start) for info in infos]
+    placed = [
+        dataclasses.replace(info, start=data_start + info.start) for info in infos
+    ]
     check_places(cursor, placed, alignment)
     return GgufFile(cursor.path, metadata, {tensor.name: tensor for tensor in placed})
 
@@ -191,7 +229,9 @@ def tensor_info(cursor: Cursor, index: int) -> GgufTensor:
         raise cursor.error(f"tensor {index} has a name of {len(name)} characters")
     dimensions = cursor.number("I", f"the dimensions of {name}")
     if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise cursor.error(f"tensor {name} must have 1 to 4 dimensions, claims {dimensions}")
+        raise cursor.error(
+            f"tensor {name} must have 1 to 4 dimensions, claims {dimensions}"
+        )
     reverse = [cursor.number("Q", f"the shape of {name}") for _ in range(dimensions)]
     code = cursor.number("I", f"the type of {name}")
     try:
@@ -222,7 +262,9 @@ def check_places(cursor: Cursor, tensors: list[GgufTensor], alignment: int) -> N
                 f"{stop}; the file is truncated or corrupt, fetch it again"
             )
         if tensor.start % alignment:
-            raise cursor.error(f"tensor {tensor.name} is not aligned to {alignment} bytes")
+            raise cursor.error(
+                f"tensor {tensor.name} is not aligned to {alignment} bytes"
+            )
         if tensor.start < end:
             raise cursor.error(f"tensor {tensor.name} overlaps tensor {previous}")
         end, previous = stop, tensor.name

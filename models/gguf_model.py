@@ -59,7 +59,9 @@ def read_config(file: GgufFile) -> ModelConfig:
 
     hidden, heads = size("embedding_length"), size("attention.head_count")
     if heads < 1 or hidden < 1:
-        raise ModelError(f"{file.path}: head_count and embedding_length must be positive")
+        raise ModelError(
+            f"{file.path}: head_count and embedding_length must be positive"
+        )
     head_dim = size("attention.key_length", hidden // heads)
     for key in ("attention.value_length", "rope.dimension_count"):
         if size(key, head_dim) != head_dim:
@@ -74,7 +76,9 @@ def read_config(file: GgufFile) -> ModelConfig:
             "load the Hugging Face folder of this model instead"
         )
     if "token_embd.weight" not in file.tensors:
-        raise ModelError(f"{file.path}: has no tensor token_embd.weight; not a whole model")
+        raise ModelError(
+            f"{file.path}: has no tensor token_embd.weight; not a whole model"
+        )
     return ModelConfig(
         name=str(file.metadata.get("general.name", file.path.stem)),
         model_type=family,
@@ -88,7 +92,9 @@ def read_config(file: GgufFile) -> ModelConfig:
         max_position_embeddings=size("context_length"),
         rope_theta=decimal(field(file, f"{family}.rope.freq_base", float, 10000.0)),
         rope_scaling=None,
-        rms_norm_eps=decimal(field(file, f"{family}.attention.layer_norm_rms_epsilon", float)),
+        rms_norm_eps=decimal(
+            field(file, f"{family}.attention.layer_norm_rms_epsilon", float)
+        ),
         tie_word_embeddings="output.weight" not in file.tensors,
         source=str(file.path.name),
     )
@@ -103,7 +109,9 @@ def field(file: GgufFile, key: str, kind: type, default: Any = None) -> Any:
     """One metadata value of the expected type; ModelError where it is absent or another."""
     value = file.metadata.get(key, default)
     if value is None:
-        raise ModelError(f"{file.path}: metadata lacks {key}; the file is not a whole model")
+        raise ModelError(
+            f"{file.path}: metadata lacks {key}; the file is not a whole model"
+        )
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise ModelError(
             f"{file.path}: {key} must be one {kind.__name__}, got {type(value).__name__}; "
@@ -120,7 +128,8 @@ def tensor_names(config: ModelConfig) -> dict[str, str]:
     layer = LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {})
     for n in range(config.num_hidden_layers):
         names |= {
-            f"layers.{n}.{ours}": f"blk.{n}.{theirs}.weight" for ours, theirs in layer.items()
+            f"layers.{n}.{ours}": f"blk.{n}.{theirs}.weight"
+            for ours, theirs in layer.items()
         }
     return names
 
@@ -153,12 +162,19 @@ def read_stack(
     file: GgufFile, config: ModelConfig, name: str, names: dict[str, str]
 ) -> NDArray[np.float32]:
     """One kind of weight for every layer, `[layers, ...]`."""
-    stored = [file.tensors[names[f"layers.{n}.{name}"]] for n in range(config.num_hidden_layers)]
+    stored = [
+        file.tensors[names[f"layers.{n}.{name}"]]
+        for n in range(config.num_hidden_layers)
+    ]
     if len({tensor.shape for tensor in stored}) > 1:
-        raise ModelError(f"{file.path}: {name} must have one shape in every layer; not supported")
+        raise ModelError(
+            f"{file.path}: {name} must have one shape in every layer; not supported"
+        )
     rows, columns = stored[0].shape[0], stored[0].shape[1:]
     stack = np.empty((len(stored), *columns, rows), np.float32)
-    heads = {"wq": config.num_attention_heads, "wk": config.num_key_value_heads}.get(name, 0)
+    heads = {"wq": config.num_attention_heads, "wk": config.num_key_value_heads}.get(
+        name, 0
+    )
     for layer, tensor in enumerate(stored):
         values = file.read(tensor.name)
         # llama files interleave the rows of each RoPE pair; qwen3 files keep Hugging Face's order.
@@ -201,7 +217,9 @@ def read_tokenizer(file: GgufFile, config: ModelConfig) -> TextTokenizer:
         merges=string_list(file, f"{prefix}.merges"),
         pre=field(file, f"{prefix}.pre", str, "gpt-2"),
         special=[t for t, kind in zip(tokens, kinds, strict=True) if kind == CONTROL],
-        whole=[t for t, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED],
+        whole=[
+            t for t, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED
+        ],
         name=str(file.path),
     )
     adds_bos = field(file, f"{prefix}.add_bos_token", bool, False)
@@ -218,5 +236,7 @@ def string_list(file: GgufFile, key: str) -> list[str]:
     """A metadata array of strings."""
     values = field(file, key, list)
     if not all(isinstance(value, str) for value in values):
-        raise ModelError(f"{file.path}: {key} must be an array of strings; the file is corrupt")
+        raise ModelError(
+            f"{file.path}: {key} must be an array of strings; the file is corrupt"
+        )
     return values

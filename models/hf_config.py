@@ -18,9 +18,14 @@ REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 }
 ROPE_THETA_DEFAULT = 10000.0  # what transformers assumes where the file is silent
 REQUIRED_FIELDS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
-    "max_position_embeddings", "rms_norm_eps",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "rms_norm_eps",
+)
 
 
 def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
@@ -36,11 +41,15 @@ def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
         ModelError: The file asks for something that the transformer does not do.
     """
     if not isinstance(values, Mapping):
-        raise ModelError(f"{name}: config.json must hold an object, got {type(values).__name__}")
+        raise ModelError(
+            f"{name}: config.json must hold an object, got {type(values).__name__}"
+        )
     check_supported(values, name)
     missing = [field for field in REQUIRED_FIELDS if field not in values]
     if missing:
-        raise ModelError(f"{name}: config.json lacks {', '.join(missing)}; complete the file")
+        raise ModelError(
+            f"{name}: config.json lacks {', '.join(missing)}; complete the file"
+        )
     theta, scaling = rope_fields(values, name)
     heads = values["num_attention_heads"]
     return ModelConfig(
@@ -70,7 +79,9 @@ def heads_or(value: Any, otherwise: Any) -> Any:
 def check_supported(values: Mapping[str, Any], name: str) -> None:
     """Raises ModelError naming the first field that asks for an unsupported model."""
     family = values.get("model_type")
-    supported = f"supported are {sorted(ARCHITECTURES)} with full attention, SiLU and no biases"
+    supported = (
+        f"supported are {sorted(ARCHITECTURES)} with full attention, SiLU and no biases"
+    )
     if not isinstance(family, str) or family not in ARCHITECTURES:
         raise ModelError(f"{name}: model_type {family!r} is not supported; {supported}")
     architectures = values.get("architectures") or [ARCHITECTURES[family]]
@@ -80,15 +91,21 @@ def check_supported(values: Mapping[str, Any], name: str) -> None:
         )
     for field, allowed in REQUIRED_VALUES.items():
         if values.get(field) not in allowed:
-            raise ModelError(f"{name}: {field}={values[field]!r} is not supported; {supported}")
+            raise ModelError(
+                f"{name}: {field}={values[field]!r} is not supported; {supported}"
+            )
     # Qwen3 configs state a window's width even where no layer uses it.
     if values.get("sliding_window") is not None and family == "llama":
         raise ModelError(
             f"{name}: sliding_window={values['sliding_window']!r} is not supported; {supported}"
         )
     layer_types = values.get("layer_types") or []
-    if not isinstance(layer_types, list) or set(map(str, layer_types)) - {"full_attention"}:
-        raise ModelError(f"{name}: layer_types {layer_types!r} are not supported; {supported}")
+    if not isinstance(layer_types, list) or set(map(str, layer_types)) - {
+        "full_attention"
+    }:
+        raise ModelError(
+            f"{name}: layer_types {layer_types!r} are not supported; {supported}"
+        )
 
 
 def head_dim_or_default(values: Mapping[str, Any], name: str) -> Any:
@@ -96,9 +113,16 @@ def head_dim_or_default(values: Mapping[str, Any], name: str) -> Any:
     if values.get("head_dim") is not None:
         return values["head_dim"]
     if values["model_type"] == "qwen3":
-        raise ModelError(f"{name}: config.json lacks head_dim, which qwen3 needs; complete it")
+        raise ModelError(
+            f"{name}: config.json lacks head_dim, which qwen3 needs; complete it"
+        )
     hidden, heads = values["hidden_size"], values["num_attention_heads"]
-    if not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1 or hidden % heads:
+    if (
+        not isinstance(hidden, int)
+        or not isinstance(heads, int)
+        or heads < 1
+        or hidden % heads
+    ):
         raise ModelError(
             f"{name}: hidden_size must be a multiple of num_attention_heads where head_dim is not "
             f"given, got {hidden!r} and {heads!r}; add head_dim"
@@ -106,7 +130,9 @@ def head_dim_or_default(values: Mapping[str, Any], name: str) -> Any:
     return hidden // heads
 
 
-def rope_fields(values: Mapping[str, Any], name: str) -> tuple[float, dict[str, Any] | None]:
+def rope_fields(
+    values: Mapping[str, Any], name: str
+) -> tuple[float, dict[str, Any] | None]:
     """RoPE's base and scaling, from either spelling of the file."""
     parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(parameters, Mapping):
@@ -116,6 +142,10 @@ def rope_fields(values: Mapping[str, Any], name: str) -> tuple[float, dict[str, 
     if kind == "default":
         return theta, None
     if parameters.get("partial_rotary_factor", 1) != 1:
-        raise ModelError(f"{name}: partial_rotary_factor is not supported; use full RoPE")
-    scaling = {"rope_type": kind} | {f: parameters[f] for f in LLAMA3_FIELDS if f in parameters}
+        raise ModelError(
+            f"{name}: partial_rotary_factor is not supported; use full RoPE"
+        )
+    scaling = {"rope_type": kind} | {
+        f: parameters[f] for f in LLAMA3_FIELDS if f in parameters
+    }
     return theta, scaling

@@ -31,7 +31,9 @@ DTYPES = ("F32", "F16", "BF16")
 LARGEST_JSON_BYTES = 1 << 28  # tokenizer files reach tens of MB
 
 
-def load_hf_folder(folder: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer | None]:
+def load_hf_folder(
+    folder: pathlib.Path,
+) -> tuple[ModelConfig, Weights, TextTokenizer | None]:
     """Reads a model as Hugging Face stores it.
 
     Args:
@@ -54,22 +56,31 @@ def read_json(path: pathlib.Path) -> Any:
     """The parsed contents of a JSON file; ModelError where it is missing or malformed."""
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise ModelError(f"{path}: {path.stat().st_size} bytes is too long for a JSON file")
+            raise ModelError(
+                f"{path}: {path.stat().st_size} bytes is too long for a JSON file"
+            )
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the path"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); fetch it again") from None
 
 
 def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Which file holds each tensor, from the index or the single file."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index = (
+        folder / "model.safetensors",
+        folder / "model.safetensors.index.json",
+    )
     if single.exists():
         with open_shard(single) as shard:
             return dict.fromkeys(shard.keys(), single)
     if not index.exists():
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        pickled = sorted(
+            p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth")
+        )
         raise ModelError(
             f"{folder}: must hold model.safetensors or its index, found {pickled or 'no weights'}; "
             "pickled weights can run code and are never opened, convert them to safetensors"
@@ -106,7 +117,9 @@ def tensor_names(config: ModelConfig) -> dict[str, str]:
     layer = LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {})
     for n in range(config.num_hidden_layers):
         prefix = f"model.layers.{n}"
-        names |= {f"layers.{n}.{ours}": f"{prefix}.{hf}.weight" for ours, hf in layer.items()}
+        names |= {
+            f"layers.{n}.{ours}": f"{prefix}.{hf}.weight" for ours, hf in layer.items()
+        }
     return names
 
 
@@ -133,7 +146,10 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             "config.json and weights must belong together"
         )
     shards = {path: open_shard(path) for path in set(places.values())}
-    stored = {ours: read_tensor(shards[places[hf]], hf, places[hf]) for ours, hf in names.items()}
+    stored = {
+        ours: read_tensor(shards[places[hf]], hf, places[hf])
+        for ours, hf in names.items()
+    }
     weights = stack_layers(stored, config, folder)
     check_weights(config, weights)
     return weights
@@ -150,7 +166,9 @@ def read_tensor(shard: Any, name: str, path: pathlib.Path) -> NDArray[np.float32
             )
         values = shard.get_tensor(name).astype(np.float32, copy=False)
     except safetensors.SafetensorError as error:
-        raise ModelError(f"{path}: cannot read tensor {name} ({error}); fetch it again") from None
+        raise ModelError(
+            f"{path}: cannot read tensor {name} ({error}); fetch it again"
+        ) from None
     return check_finite(values, f"{path}: tensor {name}")
 
 
@@ -164,7 +182,9 @@ def stack_layers(
     for name in LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {}):
         each = [stored[f"layers.{n}.{name}"].T for n in range(config.num_hidden_layers)]
         if len({values.shape for values in each}) > 1:
-            raise ModelError(f"{folder}: {name} must have one shape in every layer; not supported")
+            raise ModelError(
+                f"{folder}: {name} must have one shape in every layer; not supported"
+            )
         weights["layers"][name] = np.stack(each)
     return weights
 
@@ -177,7 +197,9 @@ def read_tokenizer(folder: pathlib.Path) -> TextTokenizer:
         if (folder / name).exists():
             settings[name] = read_json(folder / name)
             if not isinstance(settings[name], dict):
-                raise ModelError(f"{folder / name}: must hold an object; fetch it again")
+                raise ModelError(
+                    f"{folder / name}: must hold an object; fetch it again"
+                )
     chosen = settings.get("tokenizer_config.json", {})
     eos: list[int] = []
     for name in ("config.json", "generation_config.json"):
@@ -188,7 +210,9 @@ def read_tokenizer(folder: pathlib.Path) -> TextTokenizer:
     added = tokenizer.encode("", add_special_tokens=True).ids
     template = chosen.get("chat_template", "")
     if (folder / "chat_template.jinja").exists():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+        template = (folder / "chat_template.jinja").read_text(
+            encoding="utf-8", errors="replace"
+        )
     text = template if isinstance(template, str) else json.dumps(template)
     return TextTokenizer(tokenizer, eos_ids=eos, bos_ids=added, chat_template=text)
 

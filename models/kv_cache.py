@@ -32,8 +32,12 @@ class KVCache:
 def empty_cache(config: ModelConfig, batch: int, capacity: int) -> KVCache:
     """A cache of `capacity` positions with none filled."""
     shape = (
-        config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim,
-    )  # fmt: skip
+        config.num_hidden_layers,
+        batch,
+        config.num_key_value_heads,
+        capacity,
+        config.head_dim,
+    )
     return KVCache(
         k=jnp.zeros(shape, jnp.float32),
         v=jnp.zeros(shape, jnp.float32),

@@ -42,11 +42,15 @@ class Loaded:
     def tokenizer(self) -> TextTokenizer:
         """The tokenizer; raises ModelError where the model came without one."""
         if self.optional_tokenizer is None:
-            raise ModelError(f"{self.source}: has no tokenizer.json; add it to use text")
+            raise ModelError(
+                f"{self.source}: has no tokenizer.json; add it to use text"
+            )
         return self.optional_tokenizer
 
 
-def load(name_or_path: str | pathlib.Path, progress: Callable[[str], None] | None = None) -> Loaded:
+def load(
+    name_or_path: str | pathlib.Path, progress: Callable[[str], None] | None = None
+) -> Loaded:
     """Loads a model.
 
     Args:
@@ -61,7 +65,9 @@ def load(name_or_path: str | pathlib.Path, progress: Callable[[str], None] | Non
         return load_tiny()
     if name_or_path == "smollm2":
         config, weights, tokenizer = load_gguf(smollm2.fetch(progress))
-        config = dataclasses.replace(config, name="smollm2-135m-instruct", source=smollm2.SOURCE)
+        config = dataclasses.replace(
+            config, name="smollm2-135m-instruct", source=smollm2.SOURCE
+        )
         return Loaded(config, weights, tokenizer, smollm2.SOURCE)
     path = pathlib.Path(name_or_path)
     if path.is_dir():
@@ -69,7 +75,9 @@ def load(name_or_path: str | pathlib.Path, progress: Callable[[str], None] | Non
     if path.suffix == ".gguf":
         return Loaded(*load_gguf(path), source=str(path))
     found = (
-        "other files, pickled ones above all, are not opened" if path.exists() else "no such file"
+        "other files, pickled ones above all, are not opened"
+        if path.exists()
+        else "no such file"
     )
     raise ModelError(
         f"{name_or_path}: must be one of {NAMES}, a .gguf file or a Hugging Face folder; {found}"
@@ -90,7 +98,9 @@ def load_tiny() -> Loaded:
     made = description["provenance"]
     source = f"{made['made_by']}, {made['corpus']}, Python {made['python']}"
     config = from_hf(description["config"], "tiny", source)
-    weights = nest({name: values.astype(np.float32) for name, values in tensors.items()})
+    weights = nest(
+        {name: values.astype(np.float32) for name, values in tensors.items()}
+    )
     check_weights(config, weights)
     tokenizer = TextTokenizer(words, eos_ids=[description["eos_token_id"]])
     return Loaded(config, weights, tokenizer, source)

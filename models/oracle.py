@@ -51,7 +51,9 @@ def generate(
         rows.append(np.asarray(logits[0, -1]))
         tokens.append(int(np.argmax(rows[-1])))
         pending = np.asarray([tokens[-1:]], np.int32)
-    return tokens, np.reshape(rows, (len(rows), model.config.vocab_size)).astype(np.float32)
+    return tokens, np.reshape(rows, (len(rows), model.config.vocab_size)).astype(
+        np.float32
+    )
 
 
 def teacher_forced(model: Transformer, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -64,7 +66,9 @@ def teacher_forced(model: Transformer, ids: Sequence[int]) -> NDArray[np.float32
 def check_ids(config: ModelConfig, ids: Sequence[int], n: int) -> None:
     """Raises ModelError unless `ids` and `n` more tokens suit the model."""
     if not len(ids):
-        raise ModelError(f"{config.name}: the prompt must hold at least one token, got none")
+        raise ModelError(
+            f"{config.name}: the prompt must hold at least one token, got none"
+        )
     wrong = [token for token in ids if not 0 <= token < config.vocab_size]
     if wrong:
         raise ModelError(

@@ -65,16 +65,24 @@ def _layers(layers: Any, s: LayerTiling, shares: Shares, xp: Any) -> Any:
         return jnp.asarray(pack(w, rows, columns, xp))
 
     held = {"wq": shares.heads, "wk": shares.kv_heads, "wv": shares.kv_heads}
-    fused = xp.concatenate([part(k, i, unit=s.head_dim) for k, i in held.items()], axis=-1)
+    fused = xp.concatenate(
+        [part(k, i, unit=s.head_dim) for k, i in held.items()], axis=-1
+    )
     return {
         "attn_norm": _padded(layers["attn_norm"], s, xp)[:, None],
         "mlp_norm": _padded(layers["mlp_norm"], s, xp)[:, None],
         "wqkv": placed(fused, d, s.qkv_columns),
-        "wo": placed(part("wo", shares.heads, -2, s.head_dim), s.head_dim, s.hidden_columns),
+        "wo": placed(
+            part("wo", shares.heads, -2, s.head_dim), s.head_dim, s.hidden_columns
+        ),
         "w_gate": placed(part("w_gate", shares.ffn), d, f),
         "w_up": placed(part("w_up", shares.ffn), d, f),
         "w_down": placed(part("w_down", shares.ffn, -2), f, s.hidden_columns),
-        **{k: jnp.asarray(layers[k], s.dtype)[:, None] for k in WHOLE[2:] if k in layers},
+        **{
+            k: jnp.asarray(layers[k], s.dtype)[:, None]
+            for k in WHOLE[2:]
+            if k in layers
+        },
     }
 
 

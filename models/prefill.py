@@ -71,9 +71,16 @@ class Prefill:
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Any, *, tokens: int, chips: int, cores: int = 1,
-        dtype: Any, placement: str = "contiguous",
-    ):  # fmt: skip
+        self,
+        config: ModelConfig,
+        weights: Any,
+        *,
+        tokens: int,
+        chips: int,
+        cores: int = 1,
+        dtype: Any,
+        placement: str = "contiguous",
+    ):
         """Packs the weights.
 
         Args:
@@ -95,17 +102,23 @@ class Prefill:
         if placement == "auto":
             self.placement = choose_placement(tiling, tokens, chips)
         self.tiling = s = tiling(self.placement)
-        self.ring = layer_ring(s, tokens=tokens, chips=chips, axis=CHIP, placement=self.placement)
+        self.ring = layer_ring(
+            s, tokens=tokens, chips=chips, axis=CHIP, placement=self.placement
+        )
         self.weights = pack_weights(weights, self.tiling, self.shares)
         core_axis = CORE if cores > 1 else None
         self.program = Program(
             functools.partial(
-                prefill_kernel, s=s, ring=self.ring.ring, core_axis=core_axis,
-                last=self._last[1], owner=self.owner,
+                prefill_kernel,
+                s=s,
+                ring=self.ring.ring,
+                core_axis=core_axis,
+                last=self._last[1],
+                owner=self.owner,
             ),
             {CHIP: chips} | ({core_axis: cores} if core_axis else {}),
             in_specs=(specs(self.weights, core_axis), *((CHIP,),) * 4, ()),
-        )  # fmt: skip
+        )
 
     @property
     def owner(self) -> int:
@@ -137,11 +150,18 @@ class Prefill:
         ids = self.ring.where.spread(np.asarray(prompt, np.int32))
         ids = ids.reshape(self.chips, s.blocks, s.tiles, s.rows)
         known = jax.tree.map(
-            lambda x: jnp.asarray(x.value), self.ring.known(with_masks=True),
+            lambda x: jnp.asarray(x.value),
+            self.ring.known(with_masks=True),
             is_leaf=lambda x: isinstance(x, Known),
-        )  # fmt: skip
+        )
         biases = jnp.asarray(self.ring.hops.biases(jnp.bfloat16))
-        return self.weights, jnp.asarray(ids), *map(jnp.asarray, self.tables), known, biases
+        return (
+            self.weights,
+            jnp.asarray(ids),
+            *map(jnp.asarray, self.tables),
+            known,
+            biases,
+        )
 
     def compile(self, prompt: list[int]) -> Any:
         """The compiled program, to be handed to `run`."""
@@ -154,7 +174,10 @@ class Prefill:
         if self.cores == 1:  # the mesh then has no axis of cores
             pieces, k, v = jax.tree.map(lambda x: x[:, None], (pieces, k, v))
         logits = np.empty(self.config.vocab_size, np.float32)
-        parts = [np.asarray(x[self.owner], np.float32).reshape(self.cores, -1) for x, _ in pieces]
+        parts = [
+            np.asarray(x[self.owner], np.float32).reshape(self.cores, -1)
+            for x, _ in pieces
+        ]
         logits[self.shares.vocabulary] = np.concatenate(parts, axis=1)
         return PrefillResult(int(self._first(pieces)), logits, *self.cache(k, v))
 
@@ -179,12 +202,21 @@ class Prefill:
           k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
           v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
         """
-        d, owners, where = self.config.head_dim, self.shares.kv_owners(), self.ring.where
+        d, owners, where = (
+            self.config.head_dim,
+            self.shares.kv_owners(),
+            self.ring.where,
+        )
         v = np.asarray(v).reshape(*v.shape[:-1], -1, d)
         # To [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
-        k, v = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5), v.transpose(0, 2, 3, 4, 1, 5, 6)
+        k, v = (
+            np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5),
+            v.transpose(0, 2, 3, 4, 1, 5, 6),
+        )
         shape = *k.shape[:2], where.slots, self.shares.kv_heads.size, d
-        keys, values = (where.collect(x.reshape(shape), axis=1)[:, :, owners] for x in (k, v))
+        keys, values = (
+            where.collect(x.reshape(shape), axis=1)[:, :, owners] for x in (k, v)
+        )
         return keys, values
 
     def read(self, device: Device, **options: Any) -> PrefillReading:
@@ -215,10 +247,19 @@ class Prefill:
         s, chips = self.tiling, self.chips
         tokens = (chips, s.blocks, s.tiles, s.rows)
         table = jax.ShapeDtypeStruct((*tokens, s.head_dim // 2), jnp.float32)
-        struct = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights)
+        struct = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights
+        )
         known = self.ring.known(with_masks=False)
         bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), jnp.bfloat16)
-        return struct, jax.ShapeDtypeStruct(tokens, jnp.int32), table, table, known, bias
+        return (
+            struct,
+            jax.ShapeDtypeStruct(tokens, jnp.int32),
+            table,
+            table,
+            known,
+            bias,
+        )
 
     @property
     def useful_flops(self) -> int:
@@ -227,19 +268,37 @@ class Prefill:
 
 
 def layer_tiling(
-    config: ModelConfig, shares: Shares, tokens: int, dtype: Any, placement: str = "contiguous"
+    config: ModelConfig,
+    shares: Shares,
+    tokens: int,
+    dtype: Any,
+    placement: str = "contiguous",
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
-    heads, kv_heads, ffn = (x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn))
+    heads, kv_heads, ffn = (
+        x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn)
+    )
     chunks = 2 if placement == "zigzag" else 1
     blocks, tiles, rows = tile_tokens(tokens, config.hidden_size, ffn, dtype, chunks)
     return LayerTiling(
-        config.hidden_size, ffn, heads, kv_heads, config.head_dim, config.rms_norm_eps,
-        config.qk_norm, blocks, tiles, rows, dtype, chunks,
-    )  # fmt: skip
+        config.hidden_size,
+        ffn,
+        heads,
+        kv_heads,
+        config.head_dim,
+        config.rms_norm_eps,
+        config.qk_norm,
+        blocks,
+        tiles,
+        rows,
+        dtype,
+        chunks,
+    )
 
 
-def choose_placement(tiling: Callable[[str], LayerTiling], tokens: int, chips: int) -> str:
+def choose_placement(
+    tiling: Callable[[str], LayerTiling], tokens: int, chips: int
+) -> str:
     """The placement of least causal work; `tiling` gives sizes for a placement."""
 
     own = {name: attention_tiling(tiling(name)) for name in PLACEMENTS}
@@ -249,7 +308,12 @@ def choose_placement(tiling: Callable[[str], LayerTiling], tokens: int, chips: i
         return s.slots, s.rows, s.block_tiles * s.rows, s.columns
 
     return choose(
-        causal, tokens, chips, slots_of=sizes, hop_tiles=1.0, cost=lambda name: own[name].block_cost
+        causal,
+        tokens,
+        chips,
+        slots_of=sizes,
+        hop_tiles=1.0,
+        cost=lambda name: own[name].block_cost,
     ).name
 
 
@@ -268,9 +332,19 @@ def useful_flops(config: ModelConfig, tokens: int) -> int:
 
 
 def prefill_kernel(
-    weights: Any, ids: Any, cos: Any, sin: Any, work: Any, patterns: Any, *, s: LayerTiling,
-    ring: Ring, core_axis: str | None, last: int, owner: int,
-) -> tuple[Any, Any, Any]:  # fmt: skip
+    weights: Any,
+    ids: Any,
+    cos: Any,
+    sin: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: LayerTiling,
+    ring: Ring,
+    core_axis: str | None,
+    last: int,
+    owner: int,
+) -> tuple[Any, Any, Any]:
     """The whole prefill on one core: embedding, every layer, the last token's logits.
 
     Returns:
@@ -278,7 +352,9 @@ def prefill_kernel(
     """
 
     def one(x: Any, w: Any) -> tuple[Any, Any]:
-        x, k, v = layer(x, cos, sin, w, work, patterns, s, ring=ring, core_axis=core_axis)
+        x, k, v = layer(
+            x, cos, sin, w, work, patterns, s, ring=ring, core_axis=core_axis
+        )
         return x, (k, v)
 
     x = head.embed(ids, weights["embed"], s)

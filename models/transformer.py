@@ -29,14 +29,20 @@ def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """Scales the last axis to unit root mean square, then by `weight` `[x.shape[-1]]`."""
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(mean_square + eps) * jnp.expand_dims(weight, range(x.ndim - 1))
+    return (
+        x
+        * jax.lax.rsqrt(mean_square + eps)
+        * jnp.expand_dims(weight, range(x.ndim - 1))
+    )
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """RoPE: turns each pair of `x` `[batch, seq, heads, head_dim]` by `[seq, head_dim / 2]`."""
     cos, sin = cos[None, :, None, :], sin[None, :, None, :]
     first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Array:
@@ -75,7 +81,8 @@ def attention_block(
     normed = rms_norm(x, w["attn_norm"], config.rms_norm_eps)
     heads_shape = (*x.shape[:2], -1, config.head_dim)
     q, k, v = (
-        contract("bsd,de->bse", normed, w[n]).reshape(heads_shape) for n in ("wq", "wk", "wv")
+        contract("bsd,de->bse", normed, w[n]).reshape(heads_shape)
+        for n in ("wq", "wk", "wv")
     )
     if config.qk_norm:
         q = rms_norm(q, w["q_norm"], config.rms_norm_eps)
@@ -150,18 +157,24 @@ def extend(
     """
     seq, start = tokens.shape[1], cache.length
     tables = rope_tables(config, np.arange(cache.capacity))
-    turns = tuple(jax.lax.dynamic_slice_in_dim(jnp.asarray(t), start, seq) for t in tables)
+    turns = tuple(
+        jax.lax.dynamic_slice_in_dim(jnp.asarray(t), start, seq) for t in tables
+    )
     visible = start + jnp.arange(seq, dtype=jnp.int32)
     live = jnp.arange(cache.capacity, dtype=jnp.int32)[None, :] <= visible[:, None]
 
-    def layer(x: jax.Array, stacked: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def layer(
+        x: jax.Array, stacked: Any
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         w, old_k, old_v = stacked
 
         def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             put = jax.lax.dynamic_update_slice_in_dim
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
-        x, keys, values = attention_block(config, w, x, (turns[0], turns[1]), live, remember)
+        x, keys, values = attention_block(
+            config, w, x, (turns[0], turns[1]), live, remember
+        )
         return mlp_block(config, w, x), (keys, values)
 
     stacked = (weights["layers"], cache.k, cache.v)
@@ -184,7 +197,11 @@ class Transformer(nnx.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, rngs: nnx.Rngs | None = None, *, weights: Weights | None = None
+        self,
+        config: ModelConfig,
+        rngs: nnx.Rngs | None = None,
+        *,
+        weights: Weights | None = None,
     ) -> None:
         if weights is None:
             if rngs is None:
@@ -193,7 +210,9 @@ class Transformer(nnx.Module):
             weights = random_weights(config, seed)
         check_weights(config, weights)
         self.config = config
-        self.layers = nnx.Dict({n: nnx.Param(jnp.asarray(w)) for n, w in weights["layers"].items()})
+        self.layers = nnx.Dict(
+            {n: nnx.Param(jnp.asarray(w)) for n, w in weights["layers"].items()}
+        )
         self.embed = nnx.Param(jnp.asarray(weights["embed"]))
         self.norm = nnx.Param(jnp.asarray(weights["norm"]))
         if not config.tie_word_embeddings:

@@ -18,7 +18,11 @@ def weight_shapes(config: ModelConfig) -> Shapes:
 
     A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first.
     """
-    layers, d, f = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    layers, d, f = (
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+    )
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     stacked: dict[str, tuple[int, ...]] = {
@@ -82,7 +86,9 @@ def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
 def check_finite(values: NDArray[np.float32], where: str) -> NDArray[np.float32]:
     """`values`, or ModelError where one of them is infinite or not a number."""
     if not np.isfinite(values).all():
-        raise ModelError(f"{where}: weights must be finite, got infinity or NaN; fetch it again")
+        raise ModelError(
+            f"{where}: weights must be finite, got infinity or NaN; fetch it again"
+        )
     return values
 
 
@@ -100,4 +106,6 @@ def random_weights(config: ModelConfig, seed: int) -> Weights:
         inputs = shape[-1] if name == "embed" else shape[-2]
         return generator.standard_normal(shape, np.float32) * np.float32(inputs**-0.5)
 
-    return nest({name: draw(name, s) for name, s in flatten(weight_shapes(config)).items()})
+    return nest(
+        {name: draw(name, s) for name, s in flatten(weight_shapes(config)).items()}
+    )

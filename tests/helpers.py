@@ -31,7 +31,12 @@ class ToySheet(Sheet):
     home: str = "hbm"
     tick_hz: int | None = 12_000_000_000
     engines: Mapping[str, str | None] = dataclasses.field(
-        default_factory=lambda: {"mul": "mul_hz", "add": "add_hz", "io": "io_hz", "dma": None}
+        default_factory=lambda: {
+            "mul": "mul_hz",
+            "add": "add_hz",
+            "io": "io_hz",
+            "dma": None,
+        }
     )
     capacity: Mapping[str, str | None] = dataclasses.field(
         default_factory=lambda: {"hbm": None, "sbuf": "sbuf_bytes"}
@@ -58,8 +63,13 @@ def with_sbuf(nbytes: int) -> Any:
 # --- instructions with a meaning: costs are in the decorator ---
 
 
-@instruction("toy.tile", cost=lambda d, **_: Cost(engine="add"), reads=(), writes="sbuf",
-             in_place=False)  # fmt: skip
+@instruction(
+    "toy.tile",
+    cost=lambda d, **_: Cost(engine="add"),
+    reads=(),
+    writes="sbuf",
+    in_place=False,
+)
 def tile(*, shape=SHAPE, dtype=jnp.float32, buffers=1, bank=None):
     return jnp.full(shape, jnp.nan, dtype)
 
@@ -73,45 +83,83 @@ def load(dst, x):
     return x
 
 
-@instruction("toy.store", cost=lambda d, x: Cost(engine="io", busy_cycles=10, latency_cycles=50),
-             reads=("sbuf",), writes="hbm", in_place=False)  # fmt: skip
+@instruction(
+    "toy.store",
+    cost=lambda d, x: Cost(engine="io", busy_cycles=10, latency_cycles=50),
+    reads=("sbuf",),
+    writes="hbm",
+    in_place=False,
+)
 def store(x):
     return x
 
 
-@instruction("toy.add", cost=lambda d, dst, a, b: Cost(engine="add", busy_cycles=7, flops=a.size),
-             reads=("sbuf", "sbuf"), writes="sbuf")  # fmt: skip
+@instruction(
+    "toy.add",
+    cost=lambda d, dst, a, b: Cost(engine="add", busy_cycles=7, flops=a.size),
+    reads=("sbuf", "sbuf"),
+    writes="sbuf",
+)
 def add(dst, a, b):
     return a + b
 
 
-@instruction("toy.mul", cost=lambda d, dst, a, b: Cost(engine="mul", busy_cycles=5,
-             latency_cycles=20, flops=a.size), reads=("sbuf", "sbuf"), writes="sbuf")  # fmt: skip
+@instruction(
+    "toy.mul",
+    cost=lambda d, dst, a, b: Cost(
+        engine="mul", busy_cycles=5, latency_cycles=20, flops=a.size
+    ),
+    reads=("sbuf", "sbuf"),
+    writes="sbuf",
+)
 def mul(dst, a, b):
     return a * b
 
 
-@instruction("toy.accumulate", cost=lambda d, dst, a: Cost(engine="add", busy_cycles=4,
-             flops=a.size), reads=("sbuf",), writes="sbuf", reads_destination=True)  # fmt: skip
+@instruction(
+    "toy.accumulate",
+    cost=lambda d, dst, a: Cost(engine="add", busy_cycles=4, flops=a.size),
+    reads=("sbuf",),
+    writes="sbuf",
+    reads_destination=True,
+)
 def accumulate(dst, a):
     return dst + a
 
 
-@instruction("toy.copy_into", cost=lambda d, dst, src, start: Cost(engine="io", busy_cycles=3,
-             moved_bytes={"sbuf_read": src.nbytes, "sbuf_write": src.nbytes}),
-             reads=("sbuf", "register"), writes="sbuf", partial=True)  # fmt: skip
+@instruction(
+    "toy.copy_into",
+    cost=lambda d, dst, src, start: Cost(
+        engine="io",
+        busy_cycles=3,
+        moved_bytes={"sbuf_read": src.nbytes, "sbuf_write": src.nbytes},
+    ),
+    reads=("sbuf", "register"),
+    writes="sbuf",
+    partial=True,
+)
 def copy_into(dst, src, start):
     return lax.dynamic_update_slice(dst, src, (start, jnp.zeros_like(start)))
 
 
-@instruction("toy.split", cost=lambda d, low, high, x: Cost(engine="mul", busy_cycles=6),
-             reads=("sbuf",), writes=("sbuf", "sbuf"))  # fmt: skip
+@instruction(
+    "toy.split",
+    cost=lambda d, low, high, x: Cost(engine="mul", busy_cycles=6),
+    reads=("sbuf",),
+    writes=("sbuf", "sbuf"),
+)
 def split(low, high, x):
     return jnp.minimum(x, 0), jnp.maximum(x, 0)
 
 
-@instruction("toy.signal", cost=lambda d, x: Cost(engine="add", busy_cycles=1), reads=("sbuf",),
-             writes="sbuf", in_place=False, effect=True)  # fmt: skip
+@instruction(
+    "toy.signal",
+    cost=lambda d, x: Cost(engine="add", busy_cycles=1),
+    reads=("sbuf",),
+    writes="sbuf",
+    in_place=False,
+    effect=True,
+)
 def signal(x):
     return x
 
@@ -119,13 +167,22 @@ def signal(x):
 def sum_arrival(device, mesh, crossing, dst, x, *, axis):
     """Every core has the sum 9 ticks after the last core's part left."""
     at = list(mesh).index(axis)
-    ready = (crossing.start_ticks + crossing.latency_ticks).max(axis=at, keepdims=True) + 9
+    ready = (crossing.start_ticks + crossing.latency_ticks).max(
+        axis=at, keepdims=True
+    ) + 9
     ready = np.maximum(ready, crossing.destination_idle_ticks)
     return ready, crossing.start_ticks + crossing.busy_ticks
 
 
-@instruction("toy.all_add", cost=lambda d, dst, x, *, axis: Cost(engine="dma", busy_cycles=11,
-             latency_cycles=30), reads=("sbuf",), writes="sbuf", arrival=sum_arrival)  # fmt: skip
+@instruction(
+    "toy.all_add",
+    cost=lambda d, dst, x, *, axis: Cost(
+        engine="dma", busy_cycles=11, latency_cycles=30
+    ),
+    reads=("sbuf",),
+    writes="sbuf",
+    arrival=sum_arrival,
+)
 def all_add(dst, x, *, axis):
     total = functools.reduce(jnp.add, list(x))  # in the order of the cores
     return jnp.broadcast_to(total[None], x.shape)
@@ -136,7 +193,9 @@ def all_add(dst, x, *, axis):
 
 def chosen(d, *operands, engine, busy, latency, **more):
     mappings = ("taken", "lead_cycles", "lost")
-    settings: dict[str, Any] = {k: dict(x) if k in mappings else x for k, x in more.items()}
+    settings: dict[str, Any] = {
+        k: dict(x) if k in mappings else x for k, x in more.items()
+    }
     return Cost(engine=engine, busy_cycles=busy, latency_cycles=latency, **settings)
 
 
@@ -145,7 +204,9 @@ def op(dst, a, **cost):
     return a
 
 
-@instruction("toy.part", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True, partial=True)
+@instruction(
+    "toy.part", cost=chosen, reads=("sbuf",), writes="sbuf", effect=True, partial=True
+)
 def part(dst, a, **cost):
     return a
 
@@ -155,27 +216,45 @@ def fetch(dst, x, **cost):
     return x
 
 
-@instruction("toy.make", cost=chosen, reads=("sbuf",), writes="sbuf", in_place=False, effect=True)
+@instruction(
+    "toy.make", cost=chosen, reads=("sbuf",), writes="sbuf", in_place=False, effect=True
+)
 def make(a, *, engine, busy, latency):
     return a
 
 
-@instruction("toy.counted", cost=lambda d, dst, a, n, *, engine, busy: Cost(engine=engine,
-             busy_cycles=busy + n.known), reads=("sbuf", "count"), writes="sbuf",
-             effect=True)  # fmt: skip
+@instruction(
+    "toy.counted",
+    cost=lambda d, dst, a, n, *, engine, busy: Cost(
+        engine=engine, busy_cycles=busy + n.known
+    ),
+    reads=("sbuf", "count"),
+    writes="sbuf",
+    effect=True,
+)
 def counted(dst, a, n, *, engine, busy):
     return a
 
 
 def hop_arrival(device, mesh, crossing, dst, x, *, axis, engine, busy, latency):
     """Core i receives what core i - 1 sent, cyclically, once its destination is idle."""
-    sent = np.roll(crossing.start_ticks + crossing.latency_ticks, 1, list(mesh).index(axis))
+    sent = np.roll(
+        crossing.start_ticks + crossing.latency_ticks, 1, list(mesh).index(axis)
+    )
     ready = np.maximum(sent, crossing.destination_idle_ticks)
-    return np.maximum(ready, crossing.start_ticks), crossing.start_ticks + crossing.busy_ticks
+    return np.maximum(
+        ready, crossing.start_ticks
+    ), crossing.start_ticks + crossing.busy_ticks
 
 
-@instruction("toy.hop", cost=lambda d, *xs, axis, **p: chosen(d, *xs, **p), reads=("sbuf",),
-             writes="sbuf", arrival=hop_arrival, effect=True)  # fmt: skip
+@instruction(
+    "toy.hop",
+    cost=lambda d, *xs, axis, **p: chosen(d, *xs, **p),
+    reads=("sbuf",),
+    writes="sbuf",
+    arrival=hop_arrival,
+    effect=True,
+)
 def hop(dst, x, *, axis, engine, busy, latency):
     return jnp.roll(x, 1, 0)
 
@@ -201,17 +280,23 @@ def costs(draw, plain=False):
     engine = draw(st.sampled_from(sorted(TICKS)))
     latency = busy + draw(st.sampled_from([0, 0, 3, 40, 300]))
     cost = dict(engine=engine, busy=busy, latency=latency)
-    return cost if plain else cost | draw(st.sampled_from([{}, {}, *extras(engine, busy)]))
+    return (
+        cost if plain else cost | draw(st.sampled_from([{}, {}, *extras(engine, busy)]))
+    )
 
 
 def extras(engine, busy):
     """What a cost may hold besides: each a setting of its own."""
     other = next(e for e in sorted(TICKS) if e != engine)
     return [
-        {"interval_cycles": 23}, {"handover_cycles": 5}, {"lead_cycles": ((1, 7),)},
-        {"lost": (("idling", busy // 2),)}, {"taken": ((other, 4),)}, {"excludes": (other,)},
+        {"interval_cycles": 23},
+        {"handover_cycles": 5},
+        {"lead_cycles": ((1, 7),)},
+        {"lost": (("idling", busy // 2),)},
+        {"taken": ((other, 4),)},
+        {"excludes": (other,)},
         {"duty": 0.25},
-    ]  # fmt: skip
+    ]
 
 
 @st.composite
@@ -230,7 +315,13 @@ def statements(draw, depth, more):
     if kind == "rotate":
         return kind, draw(st.integers(1, TILES - 2))
     if kind == "hop":
-        return kind, dst, src, draw(st.sampled_from(sorted(MESH))), draw(costs(plain=True))
+        return (
+            kind,
+            dst,
+            src,
+            draw(st.sampled_from(sorted(MESH))),
+            draw(costs(plain=True)),
+        )
     if kind == "scratch":
         bank = draw(st.sampled_from([None, 0, 1]))
         return kind, dst, src, draw(st.integers(1, 3)), bank, draw(costs())
@@ -260,7 +351,9 @@ def kernel_of(program, x, core=None):
     """The kernel of a random program: tiles in, the same tiles out; `core`: indices to use."""
     core = core or (lax.axis_index("r"), lax.axis_index("c"))
     tiles = [tile() for _ in range(TILES)]
-    tiles = [fetch(t, x, engine="io", busy=1, latency=70 * i) for i, t in enumerate(tiles)]
+    tiles = [
+        fetch(t, x, engine="io", busy=1, latency=70 * i) for i, t in enumerate(tiles)
+    ]
     return block(program, tiles, Scope((jnp.int32(4), jnp.int32(2)), x, core))
 
 
@@ -290,7 +383,9 @@ def run_scratch(tiles, scope, dst, src, buffers, bank, cost):
 
 def run_counted(tiles, scope, dst, src, cost):
     n = lax.rem(scope.ints[-1], jnp.int32(4))
-    tiles[dst] = counted(tiles[dst], tiles[src], n, engine=cost["engine"], busy=cost["busy"])
+    tiles[dst] = counted(
+        tiles[dst], tiles[src], n, engine=cost["engine"], busy=cost["busy"]
+    )
     return tiles
 
 
@@ -308,17 +403,24 @@ def run_cond(tiles, scope, test, n, bodies):
     i, j = scope.ints[-1], scope.ints[-2]
     r, c = scope.core
     pick = {
-        "index": i < n, "triangle": i <= j, "core": lax.rem(r + c, jnp.int32(2)) == 0,
-        "both": i <= r + c, "parity": lax.rem(i + n, jnp.int32(3)) == 0,
-    }[test]  # fmt: skip
-    return lax.cond(pick, *(lambda *ts, b=b: tuple(block(b, ts, scope)) for b in bodies), *tiles)
+        "index": i < n,
+        "triangle": i <= j,
+        "core": lax.rem(r + c, jnp.int32(2)) == 0,
+        "both": i <= r + c,
+        "parity": lax.rem(i + n, jnp.int32(3)) == 0,
+    }[test]
+    return lax.cond(
+        pick, *(lambda *ts, b=b: tuple(block(b, ts, scope)) for b in bodies), *tiles
+    )
 
 
 def run_scan(tiles, scope, form, length, body):
     fixed = tiles[:2]
 
     def inner(carried, i):
-        ts = block(body, [*fixed, *carried], dataclasses.replace(scope, ints=(*scope.ints, i)))
+        ts = block(
+            body, [*fixed, *carried], dataclasses.replace(scope, ints=(*scope.ints, i))
+        )
         return tuple(ts[2:])
 
     index, carried = jnp.arange(length), tuple(tiles[2:])
@@ -333,16 +435,25 @@ def run_scan(tiles, scope, form, length, body):
         (_, carried), _ = lax.scan(odd, (jnp.int32(2), carried), None, length=length)
     else:
         carried, _ = lax.scan(
-            lambda ts, i: (inner(ts, i), None), carried, index, reverse=form == "reverse"
+            lambda ts, i: (inner(ts, i), None),
+            carried,
+            index,
+            reverse=form == "reverse",
         )
     return [*fixed, *carried]
 
 
 STATEMENTS = {
-    "op": run_op, "part": functools.partial(run_op, instr=part), "fetch": run_fetch,
-    "scratch": run_scratch, "counted": run_counted, "hop": run_hop, "rotate": run_rotate,
-    "cond": run_cond, "scan": run_scan,
-}  # fmt: skip
+    "op": run_op,
+    "part": functools.partial(run_op, instr=part),
+    "fetch": run_fetch,
+    "scratch": run_scratch,
+    "counted": run_counted,
+    "hop": run_hop,
+    "rotate": run_rotate,
+    "cond": run_cond,
+    "scan": run_scan,
+}
 
 
 def same_clock(a, b):

@@ -38,7 +38,9 @@ def test_imports_point_left(file):
         if layer in ("emu", "kernels"):
             assert first not in HEAVY, name
         if layer == "emu" and first == "emu" and rest and rest[0] in DEVICES:
-            assert inner[0] == rest[0], f"{name}: only emu/{rest[0]} itself may import it"
+            assert inner[0] == rest[0], (
+                f"{name}: only emu/{rest[0]} itself may import it"
+            )
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -56,6 +58,10 @@ def test_jax_internals_stay_in_one_file():
 def test_importing_the_emulator_is_light():
     code = "import sys, emu; print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}

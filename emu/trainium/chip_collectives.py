@@ -28,20 +28,37 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
     """Declares a meaning over stacked ranks as an instruction whose legs `plan` gives."""
 
     def legs(
-        device: Device, dst: Operand, src: Operand, *, axis: str, chips: Any, sizes: Any, root: int,
+        device: Device,
+        dst: Operand,
+        src: Operand,
+        *,
+        axis: str,
+        chips: Any,
+        sizes: Any,
+        root: int,
         **params: int,
-    ) -> list[Steps]:  # fmt: skip
+    ) -> list[Steps]:
         group = Group(sizes, chips.index(axis))
         found = plan(device, group, dst, src, root, **params)
         return [steps(device, group, leg) for leg in found] if group.number > 1 else []
 
-    def price(device: Device, dst: Operand, src: Operand, place: Operand, **params: Any) -> Cost:
+    def price(
+        device: Device, dst: Operand, src: Operand, place: Operand, **params: Any
+    ) -> Cost:
         return cost(device, place.known, legs(device, dst, src, **params))
 
     def arrive(
-        device: Device, mesh: Mapping[str, int], c: Crossing, dst: Operand, src: Operand,
-        place: Operand, *, axis: str, root: int, **params: Any,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        device: Device,
+        mesh: Mapping[str, int],
+        c: Crossing,
+        dst: Operand,
+        src: Operand,
+        place: Operand,
+        *,
+        axis: str,
+        root: int,
+        **params: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
         found = legs(device, dst, src, axis=axis, root=root, **params)
         return arrival(list(mesh).index(axis), c, place.known, found, root)
 
@@ -50,11 +67,18 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
 
 
 def _call(
-    inst: Instruction, dst: Any, src: Any, axis: str, chips: tuple[str, ...] | None, root: int = 0,
+    inst: Instruction,
+    dst: Any,
+    src: Any,
+    axis: str,
+    chips: tuple[str, ...] | None,
+    root: int = 0,
     **params: int,
-) -> Any:  # fmt: skip
+) -> Any:
     names, sizes = over(axis, chips)
-    return inst(dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root, **params)
+    return inst(
+        dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root, **params
+    )
 
 
 # --- all-gather ---
@@ -67,7 +91,9 @@ def _all_gather(dst: Any, src: Any, place: Any, **_: Any) -> Any:
     return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
 
 
-def chip_all_gather(dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None) -> Any:
+def chip_all_gather(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
     """`dst` on every rank of `axis` is their `src`, one behind the other.
 
     Args:
@@ -110,7 +136,9 @@ def _ring_sum(parts: Any) -> Any:
     if jnp.issubdtype(parts.dtype, jnp.floating) and parts.dtype.itemsize < 4:
         parts = f32(parts)
     source = jnp.asarray(np.add.outer(np.arange(n), np.arange(1, n + 1)) % n)
-    turned = jnp.take_along_axis(parts, source.reshape(n, n, *(1,) * (parts.ndim - 2)), 0)
+    turned = jnp.take_along_axis(
+        parts, source.reshape(n, n, *(1,) * (parts.ndim - 2)), 0
+    )
     return lax.scan(lambda total, part: (total + part, None), turned[0], turned[1:])[0]
 
 
@@ -130,7 +158,9 @@ def chip_reduce_scatter(
     return _call(_reduce_scatter, dst, src, axis, chips)
 
 
-def chip_all_reduce(dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None) -> Any:
+def chip_all_reduce(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
     """`dst` on every rank of `axis` is the sum of their `src`.
 
     Args:
@@ -149,7 +179,9 @@ def chip_all_reduce(dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | N
 
 
 @_collective("trn.chip_all_to_all", chip_plans.exchange_legs)
-def _all_to_all(dst: Any, src: Any, place: Any, *, split: int, join: int, **_: Any) -> Any:
+def _all_to_all(
+    dst: Any, src: Any, place: Any, *, split: int, join: int, **_: Any
+) -> Any:
     n, first = len(src), place.ndim
     at = first + split
     parts = src.reshape(*src.shape[:at], n, -1, *src.shape[at + 1 :])
@@ -160,9 +192,14 @@ def _all_to_all(dst: Any, src: Any, place: Any, *, split: int, join: int, **_: A
 
 
 def chip_all_to_all(
-    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None, split: int = 0,
+    dst: Any,
+    src: Any,
+    *,
+    axis: str,
+    chips: tuple[str, ...] | None = None,
+    split: int = 0,
     join: int = 0,
-) -> Any:  # fmt: skip
+) -> Any:
     """Part j of `dst` on rank i of `axis` is part i of `src` on rank j.
 
     Args:
@@ -200,6 +237,9 @@ def chip_broadcast(
 
 
 __all__ = [
-    "chip_all_gather", "chip_all_reduce", "chip_all_to_all", "chip_broadcast",
+    "chip_all_gather",
+    "chip_all_reduce",
+    "chip_all_to_all",
+    "chip_broadcast",
     "chip_reduce_scatter",
-]  # fmt: skip
+]

@@ -24,28 +24,52 @@ from emu.trainium.collectives import gather, longer, scatter
 def _gather_leg(device: Device, n: int, nbytes: float, chunk: float) -> Leg:
     if nbytes < device.mesh_limit_bytes:
         once = gather(device, n, nbytes)
-        return Leg("once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk)
+        return Leg(
+            "once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk
+        )
     return Leg("turn", (1,) * (n - 1), chunk, (n - 1) * chunk, (n - 1) * chunk)
 
 
-def gather_legs(device: Device, group: Group, dst: Operand, src: Operand, root: int) -> list[Leg]:
-    longer("trn.chip_all_gather", "destination", dst.shape, "source", src.shape, group.number)
+def gather_legs(
+    device: Device, group: Group, dst: Operand, src: Operand, root: int
+) -> list[Leg]:
+    longer(
+        "trn.chip_all_gather",
+        "destination",
+        dst.shape,
+        "source",
+        src.shape,
+        group.number,
+    )
     return [_gather_leg(device, group.number, dst.nbytes, src.nbytes)]
 
 
 def _scatter_leg(device: Device, n: int, nbytes: float, chunk: float) -> Leg:
     if nbytes < device.mesh_limit_bytes:
         once = scatter(device, n, nbytes)
-        return Leg("once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk)
+        return Leg(
+            "once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk
+        )
     return Leg("turn", (1,) * (n - 1), chunk, 2 * (n - 1) * chunk, (n - 1) * chunk)
 
 
-def scatter_legs(device: Device, group: Group, dst: Operand, src: Operand, root: int) -> list[Leg]:
-    longer("trn.chip_reduce_scatter", "source", src.shape, "destination", dst.shape, group.number)
+def scatter_legs(
+    device: Device, group: Group, dst: Operand, src: Operand, root: int
+) -> list[Leg]:
+    longer(
+        "trn.chip_reduce_scatter",
+        "source",
+        src.shape,
+        "destination",
+        dst.shape,
+        group.number,
+    )
     return [_scatter_leg(device, group.number, src.nbytes, dst.nbytes)]
 
 
-def reduce_legs(device: Device, group: Group, dst: Operand, src: Operand, root: int) -> list[Leg]:
+def reduce_legs(
+    device: Device, group: Group, dst: Operand, src: Operand, root: int
+) -> list[Leg]:
     n = group.number
     chunk = math.ceil(src.size / n) * src.dtype.itemsize
     both = [leg(device, n, src.nbytes, chunk) for leg in (_scatter_leg, _gather_leg)]
@@ -55,11 +79,22 @@ def reduce_legs(device: Device, group: Group, dst: Operand, src: Operand, root: 
     sent = (n - 1) * src.nbytes
     read, written = sent + n * src.nbytes, sent + src.nbytes
     once = [Leg("once", tuple(range(1, n)), src.nbytes, read, written)]
-    return min(both, once, key=lambda way: sum(steps(device, group, x).alone.max() for x in way))
+    return min(
+        both,
+        once,
+        key=lambda way: sum(steps(device, group, x).alone.max() for x in way),
+    )
 
 
 def exchange_legs(
-    device: Device, group: Group, dst: Operand, src: Operand, root: int, *, split: int, join: int
+    device: Device,
+    group: Group,
+    dst: Operand,
+    src: Operand,
+    root: int,
+    *,
+    split: int,
+    join: int,
 ) -> list[Leg]:
     n = group.number
     if not src.shape or src.shape[split] % n:
@@ -87,9 +122,29 @@ def broadcast_legs(
         raise LimitExceeded(f"trn.chip_broadcast: root is {root}, must be 0 to {n - 1}")
     if src.nbytes < device.mesh_limit_bytes:
         sent = (n - 1) * src.nbytes
-        return [Leg("once", tuple(range(1, n)), src.nbytes, sent, sent, 1, group.index == root)]
+        return [
+            Leg(
+                "once",
+                tuple(range(1, n)),
+                src.nbytes,
+                sent,
+                sent,
+                1,
+                group.index == root,
+            )
+        ]
     last = (root - 1) % n
-    return [Leg("chain", (1,), src.nbytes / n, src.nbytes, src.nbytes, n, group.index != last)]
+    return [
+        Leg(
+            "chain",
+            (1,),
+            src.nbytes / n,
+            src.nbytes,
+            src.nbytes,
+            n,
+            group.index != last,
+        )
+    ]
 
 
 def _alike(name: str, dst: Operand, src: Operand) -> None:
@@ -99,4 +154,10 @@ def _alike(name: str, dst: Operand, src: Operand) -> None:
         )
 
 
-__all__ = ["broadcast_legs", "exchange_legs", "gather_legs", "reduce_legs", "scatter_legs"]
+__all__ = [
+    "broadcast_legs",
+    "exchange_legs",
+    "gather_legs",
+    "reduce_legs",
+    "scatter_legs",
+]

@@ -108,16 +108,25 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
         way = shifted(device, group.sizes, group.at, leg.shifts, load)
         hops, link_s = way.hops, leg.nbytes * way.seconds_per_byte
     else:
-        each = {by: shifted(device, group.sizes, group.at, (by,), load) for by in {*leg.shifts}}
+        each = {
+            by: shifted(device, group.sizes, group.at, (by,), load)
+            for by in {*leg.shifts}
+        }
         hops = np.concatenate([each[by].hops for by in leg.shifts])
-        link_s = np.concatenate([leg.nbytes * each[by].seconds_per_byte for by in leg.shifts])
+        link_s = np.concatenate(
+            [leg.nbytes * each[by].seconds_per_byte for by in leg.shifts]
+        )
     in_sequence = 1 if leg.kind == "once" else len(leg.shifts) * leg.pieces
     busy_s = np.maximum(link_s, data_s / in_sequence) * sends
     used_s = link_s.max(0) if leg.kind == "once" else leg.pieces * link_s.sum(0)
     return Steps(
-        leg, sends, _ticks(device, busy_s), _ticks(device, busy_s + hops * device.link_hop_s),
-        used_s, data_s,
-    )  # fmt: skip
+        leg,
+        sends,
+        _ticks(device, busy_s),
+        _ticks(device, busy_s + hops * device.link_hop_s),
+        used_s,
+        data_s,
+    )
 
 
 def _ticks(device: Device, seconds: np.ndarray) -> np.ndarray:
@@ -221,7 +230,9 @@ def _chain(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps, root: int)
     def from_root(a: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.roll(np.broadcast_to(a, free.shape), -root, at), at, 0)
 
-    start, idle, busy, latency = map(from_root, (free, idle, x.busy[0][here], x.latency[0][here]))
+    start, idle, busy, latency = map(
+        from_root, (free, idle, x.busy[0][here], x.latency[0][here])
+    )
     piece = np.arange(x.leg.pieces).reshape(-1, *(1,) * (start.ndim - 1))
     come = np.zeros((x.leg.pieces, *start.shape[1:]), np.int64)
     ready, left = np.zeros_like(start), start.copy()

@@ -38,7 +38,11 @@ class Pass:
     writes: float
 
     def __add__(self, other: "Pass") -> "Pass":
-        return Pass(self.steps + other.steps, self.reads + other.reads, self.writes + other.writes)
+        return Pass(
+            self.steps + other.steps,
+            self.reads + other.reads,
+            self.writes + other.writes,
+        )
 
     def seconds(self, device: Device, chunk_bytes: float) -> tuple[float, float]:
         """Time of the data, and of the steps besides."""
@@ -65,7 +69,9 @@ def scatter(device: Device, cores: int, nbytes: float) -> Pass:
         return Pass(min(1, sent), cores if sent else 0, min(1, sent))
     if nbytes <= device.rdh_limit_bytes:
         return Pass(math.ceil(math.log2(cores)), 2 * sent, sent)
-    return Pass(cores // 2, 3 * sent / 2, sent / 2)  # 3 reads and 1 write for every two cores
+    return Pass(
+        cores // 2, 3 * sent / 2, sent / 2
+    )  # 3 reads and 1 write for every two cores
 
 
 def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
@@ -73,12 +79,16 @@ def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
     both = scatter(device, cores, nbytes) + gather(device, cores, nbytes)
     if cores == 1 or nbytes >= device.mesh_limit_bytes:
         return both
-    sent = cores * (cores - 1)  # whole buffers to every peer, then N of them read and one written
+    sent = cores * (
+        cores - 1
+    )  # whole buffers to every peer, then N of them read and one written
     once = Pass(1, sent + cores**2, sent + cores)
     return min(both, once, key=lambda p: sum(p.seconds(device, nbytes / cores)))
 
 
-def _cost(name: str, device: Device, cores: int, share: Pass, chunk_bytes: float) -> Cost:
+def _cost(
+    name: str, device: Device, cores: int, share: Pass, chunk_bytes: float
+) -> Cost:
     limit(name, "number of cores", cores, device.cores_per_chip)
     if cores > device.cores_running:
         raise LimitExceeded(
@@ -99,22 +109,35 @@ def _cost(name: str, device: Device, cores: int, share: Pass, chunk_bytes: float
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], c: Crossing, *_: Operand, axis: str, cores: int
+    device: Device,
+    mesh: Mapping[str, int],
+    c: Crossing,
+    *_: Operand,
+    axis: str,
+    cores: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """It starts when the last core has come and every destination is idle; all end together."""
     at = list(mesh).index(axis)
-    start = np.maximum(c.start_ticks, c.destination_idle_ticks).max(axis=at, keepdims=True)
+    start = np.maximum(c.start_ticks, c.destination_idle_ticks).max(
+        axis=at, keepdims=True
+    )
     ready = np.broadcast_to(start + c.latency_ticks, c.start_ticks.shape)
     return ready, ready
 
 
-def _all_reduce_cost(device: Device, dst: Operand, src: Operand, *, axis: str, cores: int) -> Cost:
+def _all_reduce_cost(
+    device: Device, dst: Operand, src: Operand, *, axis: str, cores: int
+) -> Cost:
     share = reduce_all(device, cores, src.nbytes)
     return _cost("trn.all_reduce", device, cores, share, src.nbytes / cores)
 
 
 @instruction(
-    "trn.all_reduce", cost=_all_reduce_cost, reads=("hbm",), writes="hbm", arrival=_arrival
+    "trn.all_reduce",
+    cost=_all_reduce_cost,
+    reads=("hbm",),
+    writes="hbm",
+    arrival=_arrival,
 )
 def _all_reduce(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
     return jnp.broadcast_to(_sum(src)[None], src.shape).astype(dst.dtype)
@@ -134,14 +157,20 @@ def all_reduce(dst: Any, src: Any, *, axis: str) -> Any:
     return _all_reduce(dst, src, axis=axis, cores=lax.axis_size(axis))
 
 
-def _all_gather_cost(device: Device, dst: Operand, src: Operand, *, axis: str, cores: int) -> Cost:
+def _all_gather_cost(
+    device: Device, dst: Operand, src: Operand, *, axis: str, cores: int
+) -> Cost:
     longer("trn.all_gather", "destination", dst.shape, "source", src.shape, cores)
     share = gather(device, cores, dst.nbytes)
     return _cost("trn.all_gather", device, cores, share, src.nbytes)
 
 
 @instruction(
-    "trn.all_gather", cost=_all_gather_cost, reads=("hbm",), writes="hbm", arrival=_arrival
+    "trn.all_gather",
+    cost=_all_gather_cost,
+    reads=("hbm",),
+    writes="hbm",
+    arrival=_arrival,
 )
 def _all_gather(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
     dim = long_dimension(dst.shape, src.shape)
@@ -172,7 +201,11 @@ def _reduce_scatter_cost(
 
 
 @instruction(
-    "trn.reduce_scatter", cost=_reduce_scatter_cost, reads=("hbm",), writes="hbm", arrival=_arrival
+    "trn.reduce_scatter",
+    cost=_reduce_scatter_cost,
+    reads=("hbm",),
+    writes="hbm",
+    arrival=_arrival,
 )
 def _reduce_scatter(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
     dim = long_dimension(src.shape, dst.shape)
@@ -201,15 +234,24 @@ def _sum(stacked: Any) -> Any:
 
 def long_dimension(long: tuple[int, ...], short: tuple[int, ...]) -> int:
     """The dimension in which two stacked shapes differ; the first after the cores' if none does."""
-    return next((i for i, (a, b) in enumerate(zip(long, short, strict=True)) if a != b), 1)
+    return next(
+        (i for i, (a, b) in enumerate(zip(long, short, strict=True)) if a != b), 1
+    )
 
 
 def longer(
-    name: str, whole: str, long: tuple[int, ...], part: str, short: tuple[int, ...], cores: int
+    name: str,
+    whole: str,
+    long: tuple[int, ...],
+    part: str,
+    short: tuple[int, ...],
+    cores: int,
 ) -> None:
     """Raises `LimitExceeded` unless one dimension is `cores` times as long and the others equal."""
-    fits = [tuple(n * (cores if i == j else 1) for j, n in enumerate(short))
-            for i in range(len(short))]  # fmt: skip
+    fits = [
+        tuple(n * (cores if i == j else 1) for j, n in enumerate(short))
+        for i in range(len(short))
+    ]
     if long not in fits:
         raise LimitExceeded(
             f"{name}: {whole} is {list(long)}, must be the {part}'s {list(short)} with one "

@@ -12,8 +12,10 @@ def _semaphore_cost(device: Device, *, engine: str) -> Cost:
         raise LimitExceeded(
             f"trn.semaphore: engine is {engine!r}, must be one of {', '.join(ENGINES)}"
         )
-    return Cost(engine=engine, busy_cycles=device.ticks(device.semaphore_s)
-                / device.ticks_per_cycle[engine])  # fmt: skip
+    return Cost(
+        engine=engine,
+        busy_cycles=device.ticks(device.semaphore_s) / device.ticks_per_cycle[engine],
+    )
 
 
 @instruction("trn.semaphore", cost=_semaphore_cost, reads=(), writes=(), effect=True)
@@ -30,7 +32,9 @@ def _table_cost(device: Device, *, op: str) -> Cost:
     return Cost(engine="scalar", busy_cycles=device.act_table_load_s * device.scalar_hz)
 
 
-@instruction("trn.activation_table_load", cost=_table_cost, reads=(), writes=(), effect=True)
+@instruction(
+    "trn.activation_table_load", cost=_table_cost, reads=(), writes=(), effect=True
+)
 def activation_table_load(*, op: str) -> tuple[()]:
     """Loads the table of function `op` into the Scalar Engine; a warm kernel has it."""
     return ()

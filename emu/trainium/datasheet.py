@@ -9,7 +9,15 @@ from emu.trainium.trn1 import TRN1
 from emu.trainium.trn2 import TRN2
 from emu.trainium.trn3 import TRN3
 
-__all__ = ["DMA_QUEUES", "TRN1", "TRN2", "TRN3", "NeuronCoreSheet", "on_system", "with_cores"]
+__all__ = [
+    "DMA_QUEUES",
+    "TRN1",
+    "TRN2",
+    "TRN3",
+    "NeuronCoreSheet",
+    "on_system",
+    "with_cores",
+]
 
 
 def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
@@ -26,7 +34,9 @@ def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
     return dataclasses.replace(
         sheet,
         cores_running=Quantity(cores, "derived", "chosen by the program"),
-        hbm_bytes=Quantity(hbm_bytes, "derived", f"{sheet.hbm_bytes.source}, by {cores} cores"),
+        hbm_bytes=Quantity(
+            hbm_bytes, "derived", f"{sheet.hbm_bytes.source}, by {cores} cores"
+        ),
     )
 
 

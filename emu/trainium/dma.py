@@ -50,31 +50,50 @@ def dma_cost(
       LimitExceeded: no such queue.
     """
     if queue not in DMA_QUEUES:
-        raise LimitExceeded(f"{name}: queue is {queue!r}, must be one of {', '.join(DMA_QUEUES)}")
+        raise LimitExceeded(
+            f"{name}: queue is {queue!r}, must be one of {', '.join(DMA_QUEUES)}"
+        )
     rate = share * device.dma_engine_bytes_per_s
     each_s = device.dma_descriptor_s + descriptor_bytes / rate
-    used = min(device.dma_engines, math.ceil(partitions / device.dma_partitions_per_engine))
+    used = min(
+        device.dma_engines, math.ceil(partitions / device.dma_partitions_per_engine)
+    )
     hbm_s = hbm_bytes * device.cores_running / device.hbm_bytes_per_s
     copy_s = device.dma_copy_s * used / device.dma_engines
     all_s = descriptors * each_s / device.dma_engines
     busy_s = max(all_s + device.dma_descriptor_s + copy_s, hbm_s)
-    data_s = max(math.ceil(descriptors / used) * each_s + device.dma_descriptor_s, hbm_s)
+    data_s = max(
+        math.ceil(descriptors / used) * each_s + device.dma_descriptor_s, hbm_s
+    )
     busy = device.ticks(busy_s)
     return Cost(
         engine=queue,
         busy_cycles=busy,
         interval_cycles=device.ticks(device.dma_interval_s),
-        latency_cycles=device.ticks(device.dma_trigger_s + data_s + device.dma_wakeup_s),
+        latency_cycles=device.ticks(
+            device.dma_trigger_s + data_s + device.dma_wakeup_s
+        ),
         taken={other: busy for other in DMA_QUEUES if other != queue},
     )
 
 
 def rows_cost(
-    device: Device, name: str, queue: str, rows: Operand, hbm_bytes: int, share: float = 1.0
+    device: Device,
+    name: str,
+    queue: str,
+    rows: Operand,
+    hbm_bytes: int,
+    share: float = 1.0,
 ) -> Cost:
     """`dma_cost` of a descriptor for each partition of the SBUF tile `rows`."""
     p = rows.shape[0]
     return dma_cost(
-        device, name, queue, partitions=p, descriptors=p, descriptor_bytes=rows.nbytes / p,
-        hbm_bytes=hbm_bytes, share=share,
-    )  # fmt: skip
+        device,
+        name,
+        queue,
+        partitions=p,
+        descriptors=p,
+        descriptor_bytes=rows.nbytes / p,
+        hbm_bytes=hbm_bytes,
+        share=share,
+    )

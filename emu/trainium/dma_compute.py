@@ -15,14 +15,18 @@ SOURCE = ("hbm", "sbuf")
 
 def _check_bytes(name: str, x: Operand) -> None:
     if x.dtype.itemsize not in (2, 4):
-        raise LimitExceeded(f"{name}: elements of {x.dtype.itemsize} bytes, must be 2 or 4")
+        raise LimitExceeded(
+            f"{name}: elements of {x.dtype.itemsize} bytes, must be 2 or 4"
+        )
 
 
 def _from_hbm(src: Operand) -> int:
     return src.nbytes if src.space == "hbm" else 0
 
 
-def _copy_cost(device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue") -> Cost:
+def _copy_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
     return rows_cost(device, "trn.dma_copy", queue, dst, 0)
 
 
@@ -59,8 +63,12 @@ def _accumulate_cost(
     name = "trn.dma_accumulate"
     _check_bytes(name, src)
     if src.dtype != dst.dtype:
-        raise LimitExceeded(f"{name}: source is {src.dtype}, must be the destination's {dst.dtype}")
-    cost = rows_cost(device, name, queue, dst, _from_hbm(src), device.dma_accumulate_share)
+        raise LimitExceeded(
+            f"{name}: source is {src.dtype}, must be the destination's {dst.dtype}"
+        )
+    cost = rows_cost(
+        device, name, queue, dst, _from_hbm(src), device.dma_accumulate_share
+    )
     read = {"sbuf_read": dst.nbytes}
     read[f"{src.space}_read"] = read.get(f"{src.space}_read", 0) + src.nbytes
     return dataclasses.replace(cost, moved_bytes=read | {"sbuf_write": dst.nbytes})

@@ -22,9 +22,15 @@ from emu.instruction import Cost, Operand, limit
 from emu.trainium.limits import FREE_DIMENSIONS, FREE_ELEMENTS
 from emu.trainium.memory import EITHER
 
-ON_CHIP: Any = (EITHER,)  # `writes` of an instruction whose result may lie in SBUF or PSUM
+ON_CHIP: Any = (
+    EITHER,
+)  # `writes` of an instruction whose result may lie in SBUF or PSUM
 # A GpSimd instruction's fixed part is in its published interval.
-_LATENCY = {"vector": "vector_latency_cycles", "scalar": "scalar_latency_cycles", "gpsimd": None}
+_LATENCY = {
+    "vector": "vector_latency_cycles",
+    "scalar": "scalar_latency_cycles",
+    "gpsimd": None,
+}
 # On NeuronCore-v2 only: which engine cannot use a memory while another does.
 _SHARED_PORTS = {
     ("vector", "sbuf"): "gpsimd",
@@ -67,7 +73,9 @@ def compute(
             f"{name}: an operand is in psum, must be in sbuf on GpSimd: choose another engine"
         )
     for x in tiles:
-        limit(name, f"elements per partition in {x.space}", x.free, FREE_ELEMENTS[x.space])
+        limit(
+            name, f"elements per partition in {x.space}", x.free, FREE_ELEMENTS[x.space]
+        )
         limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
     busy = max(device.min_interval_cycles, cycles)
     fixed = _LATENCY[engine]
@@ -128,7 +136,8 @@ def is_fast(device: Device, *operands: Operand) -> bool:
     """Whether every dtype is of the fast modes: 16-bit floats from v3 on, 8-bit ones on v4."""
     sizes = _FAST_BYTES[device.generation]
     return all(
-        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in sizes for x in operands
+        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in sizes
+        for x in operands
     )
 
 

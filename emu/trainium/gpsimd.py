@@ -21,7 +21,9 @@ from emu.trainium.memory import f32
 from emu.trainium.operators import BINARY, UNARY, named
 
 
-def _affine(shape: tuple[int, ...], offset: Any, steps: tuple[int, ...], multiplier: int) -> Any:
+def _affine(
+    shape: tuple[int, ...], offset: Any, steps: tuple[int, ...], multiplier: int
+) -> Any:
     """`offset + partition · multiplier + Σ index · step` of every element, int32."""
     terms = zip(range(len(shape)), (multiplier, *steps), strict=True)
     total = jnp.broadcast_to(jnp.asarray(offset, jnp.int32), shape)
@@ -31,7 +33,11 @@ def _affine(shape: tuple[int, ...], offset: Any, steps: tuple[int, ...], multipl
 
 
 def _pattern_cost(
-    device: Device, name: str, dst: Operand, sources: tuple[Operand, ...], steps: tuple[int, ...]
+    device: Device,
+    name: str,
+    dst: Operand,
+    sources: tuple[Operand, ...],
+    steps: tuple[int, ...],
 ) -> Cost:
     if len(steps) != len(dst.shape) - 1:
         raise LimitExceeded(
@@ -43,7 +49,12 @@ def _pattern_cost(
 
 
 def _iota_cost(
-    device: Device, dst: Operand, offset: Operand, *, steps: tuple[int, ...], multiplier: int = 0
+    device: Device,
+    dst: Operand,
+    offset: Operand,
+    *,
+    steps: tuple[int, ...],
+    multiplier: int = 0,
 ) -> Cost:
     return _pattern_cost(device, "trn.iota", dst, (), steps)
 
@@ -58,17 +69,31 @@ def iota(dst: Any, offset: Any, *, steps: tuple[int, ...], multiplier: int = 0) 
 
 
 def _select_cost(
-    device: Device, dst: Operand, src: Operand, offset: Operand, *, fill: float,
-    steps: tuple[int, ...] = (-1,), **_: Any,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    fill: float,
+    steps: tuple[int, ...] = (-1,),
+    **_: Any,
+) -> Cost:
     return _pattern_cost(device, "trn.affine_select", dst, (src,), steps)
 
 
-@instruction("trn.affine_select", cost=_select_cost, reads=("sbuf", "register"), writes="sbuf")
+@instruction(
+    "trn.affine_select", cost=_select_cost, reads=("sbuf", "register"), writes="sbuf"
+)
 def affine_select(
-    dst: Any, src: Any, offset: Any, *, fill: float, steps: tuple[int, ...] = (-1,),
-    multiplier: int = 1, compare: str = "greater_equal",
-) -> Any:  # fmt: skip
+    dst: Any,
+    src: Any,
+    offset: Any,
+    *,
+    fill: float,
+    steps: tuple[int, ...] = (-1,),
+    multiplier: int = 1,
+    compare: str = "greater_equal",
+) -> Any:
     """`dst = src` where an affine expression of the position compares with 0, else `fill`.
 
     As it stands a causal mask: `dst[p, n] = src[p, n]` where `p + offset - n ≥ 0`.
@@ -83,7 +108,9 @@ def affine_select(
       compare: of the expression with 0.
     """
     value = _affine(src.shape, offset, steps, multiplier)
-    keep = named(BINARY, "trn.affine_select", "compare", compare)(value, jnp.zeros_like(value))
+    keep = named(BINARY, "trn.affine_select", "compare", compare)(
+        value, jnp.zeros_like(value)
+    )
     kept = jnp.where(keep, src, lax.full_like(src, fill))
     return numerics.cast(kept, dst.dtype)
 
@@ -92,7 +119,11 @@ def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> 
     name, (rows, count) = "trn.local_gather", index.shape
     indices, elements = count * GATHER_PARTITIONS, dst.shape[-1]
     limit(name, "indices of a GpSimd core", indices, GATHER_INDICES)
-    if elements not in GATHER_ELEMENTS or rows % GATHER_PARTITIONS or rows != src.shape[0]:
+    if (
+        elements not in GATHER_ELEMENTS
+        or rows % GATHER_PARTITIONS
+        or rows != src.shape[0]
+    ):
         raise LimitExceeded(
             f"{name}: {elements} elements an index on {rows} partitions of {src.shape[0]}, must be "
             f"one of {GATHER_ELEMENTS} on all, a multiple of {GATHER_PARTITIONS}"
@@ -102,7 +133,9 @@ def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> 
     return compute(device, name, "gpsimd", cycles, (dst,), (src, index))
 
 
-@instruction("trn.local_gather", cost=_gather_cost, reads=("sbuf", "sbuf"), writes="sbuf")
+@instruction(
+    "trn.local_gather", cost=_gather_cost, reads=("sbuf", "sbuf"), writes="sbuf"
+)
 def local_gather(dst: Any, src: Any, index: Any) -> Any:
     """Each GpSimd core gathers along the free dimension of its 16 partitions, by their indices.
 
@@ -127,7 +160,13 @@ def local_gather(dst: Any, src: Any, index: Any) -> Any:
 
 def _rsqrt_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     return compute(
-        device, "trn.rsqrt_gpsimd", "gpsimd", 4 * src.free, (dst,), (src,), flops=2 * src.size
+        device,
+        "trn.rsqrt_gpsimd",
+        "gpsimd",
+        4 * src.free,
+        (dst,),
+        (src,),
+        flops=2 * src.size,
     )
 
 

@@ -9,13 +9,22 @@ from typing import Any
 
 from jax import lax
 
-from emu.trainium.chip_collectives import chip_all_gather, chip_all_reduce, chip_reduce_scatter
+from emu.trainium.chip_collectives import (
+    chip_all_gather,
+    chip_all_reduce,
+    chip_reduce_scatter,
+)
 from emu.trainium.collectives import all_gather, reduce_scatter
 from emu.trainium.memory import hbm
 
 
 def all_gather_both(
-    dst: Any, src: Any, *, chip_axis: str, core_axis: str, chips: tuple[str, ...] | None = None
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
 ) -> Any:
     """`dst` on every core of both axes is their `src`, joined in the order of ranks.
 
@@ -37,7 +46,12 @@ def all_gather_both(
 
 
 def reduce_scatter_both(
-    dst: Any, src: Any, *, chip_axis: str, core_axis: str, chips: tuple[str, ...] | None = None
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
 ) -> Any:
     """`dst` on each core of both axes is its rank's part of the sum of all `src`.
 
@@ -59,7 +73,12 @@ def reduce_scatter_both(
 
 
 def all_reduce_both(
-    dst: Any, src: Any, *, chip_axis: str, core_axis: str, chips: tuple[str, ...] | None = None
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
 ) -> Any:
     """`dst` on every core of both axes is the sum of all `src`.
 

@@ -5,10 +5,11 @@ patterns from nki/guides/architecture/trainium_inferentia2_arch.rst.
 """
 
 FREE_DIMENSIONS = 4  # of an access pattern, besides the partitions
-FREE_ELEMENTS = {"sbuf": 65536, "psum": 4096}  # a partition, in one instruction of Vector or Scalar
-QUADRANT = (
-    32  # partitions among which nc_stream_shuffle and the Vector Engine's transpose move data
-)
+FREE_ELEMENTS = {
+    "sbuf": 65536,
+    "psum": 4096,
+}  # a partition, in one instruction of Vector or Scalar
+QUADRANT = 32  # partitions among which nc_stream_shuffle and the Vector Engine's transpose move data
 SHUFFLE_KEEP = 255  # entry of a shuffle mask that leaves its partition as it was
 
 BN_STATS_ELEMENTS = 512

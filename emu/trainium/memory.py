@@ -24,7 +24,9 @@ def _allocation(name: str, space: str) -> Any:
 
     @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
     def tile(*, shape: tuple[int, ...], dtype: Any, **_: Any) -> Any:
-        poison = jnp.nan if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+        poison = (
+            jnp.nan if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+        )
         return jnp.full(shape, poison, dtype)
 
     return tile
@@ -48,7 +50,9 @@ def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
     return _sbuf(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
 
 
-def psum(*shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None) -> Any:
+def psum(
+    *shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None
+) -> Any:
     """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
 
     Args:
@@ -58,7 +62,9 @@ def psum(*shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | No
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
     """
-    return _psum(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers, bank=bank)
+    return _psum(
+        shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers, bank=bank
+    )
 
 
 def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -83,7 +89,9 @@ def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
     return moved
 
 
-def _load_cost(device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue") -> Cost:
+def _load_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
     return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes)
 
 
@@ -92,9 +100,14 @@ def _load_tiles_cost(
 ) -> Cost:
     tiles, p, _ = src.shape
     return dma_cost(
-        device, "trn.dma_load_tiles", queue, partitions=p, descriptors=p * tiles,
-        descriptor_bytes=src.nbytes / (p * tiles), hbm_bytes=src.nbytes,
-    )  # fmt: skip
+        device,
+        "trn.dma_load_tiles",
+        queue,
+        partitions=p,
+        descriptors=p * tiles,
+        descriptor_bytes=src.nbytes / (p * tiles),
+        hbm_bytes=src.nbytes,
+    )
 
 
 def _load_at_cost(
@@ -104,9 +117,14 @@ def _load_at_cost(
     apart = src.shape[1] if len(src.shape) == 3 and src.shape[2] < dst.shape[2] else 1
     p = src.shape[0]
     cost = dma_cost(
-        device, "trn.dma_load_at", queue, partitions=p, descriptors=p * apart,
-        descriptor_bytes=src.nbytes / (p * apart), hbm_bytes=src.nbytes,
-    )  # fmt: skip
+        device,
+        "trn.dma_load_at",
+        queue,
+        partitions=p,
+        descriptors=p * apart,
+        descriptor_bytes=src.nbytes / (p * apart),
+        hbm_bytes=src.nbytes,
+    )
     return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
 
 
@@ -115,7 +133,12 @@ def _store_cost(device: Device, src: Operand, *, queue: str = "store_queue") -> 
 
 
 def _store_at_cost(
-    device: Device, dst: Operand, src: Operand, i: Operand, *, queue: str = "store_queue"
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    i: Operand,
+    *,
+    queue: str = "store_queue",
 ) -> Cost:
     cost = rows_cost(device, "trn.dma_store_at", queue, src, src.nbytes)
     return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
@@ -140,12 +163,16 @@ def dma_load_tiles(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
     writes="sbuf",
     partial=True,
 )
-def dma_load_at(dst: Any, src: Any, i: Any, j: Any, *, queue: str = "load_queue") -> Any:
+def dma_load_at(
+    dst: Any, src: Any, i: Any, j: Any, *, queue: str = "load_queue"
+) -> Any:
     """HBM to part of an SBUF tile: `dst[:, i, j:j+n] = src[:, :n]`."""
     return at(dst, src, i, j)
 
 
-@instruction("trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False)
+@instruction(
+    "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
+)
 def dma_store(src: Any, *, queue: str = "store_queue") -> Any:
     """SBUF to a fresh HBM buffer."""
     return src
@@ -164,7 +191,12 @@ def dma_store_at(dst: Any, src: Any, i: Any, *, queue: str = "store_queue") -> A
 
 
 def _gather_cost(
-    device: Device, dst: Operand, table: Operand, ids: Operand, *, queue: str = "load_queue"
+    device: Device,
+    dst: Operand,
+    table: Operand,
+    ids: Operand,
+    *,
+    queue: str = "load_queue",
 ) -> Cost:
     cost = rows_cost(device, "trn.dma_gather", queue, dst, dst.nbytes + ids.nbytes)
     moved = {"hbm_read": dst.nbytes + ids.nbytes, "sbuf_write": dst.nbytes}

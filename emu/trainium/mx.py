@@ -29,7 +29,9 @@ from emu.trainium.tensor import stream_cost
 
 FP8 = tuple(np.dtype(x) for x in (jnp.float8_e4m3fn, jnp.float8_e5m2))
 UINT8 = np.dtype(np.uint8)
-HEADROOM = 1  # the hardware's scale is twice that of the specification's sample conversion
+HEADROOM = (
+    1  # the hardware's scale is twice that of the specification's sample conversion
+)
 
 
 def _groups(x: Any) -> Any:
@@ -50,13 +52,17 @@ def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
     """Raises `LimitExceeded` unless these are a tile of MX elements and its scales."""
     packed = elements.dtype == UINT8
     p, n, last = elements.shape if len(elements.shape) == 3 else (0, 0, 0)
-    if (elements.dtype not in FP8 and not packed) or last != (MX_QUAD // 2 if packed else MX_QUAD):
+    if (elements.dtype not in FP8 and not packed) or last != (
+        MX_QUAD // 2 if packed else MX_QUAD
+    ):
         raise LimitExceeded(
             f"{name}: {what} is {elements.dtype}{list(elements.shape)}, must be "
             f"{' or '.join(map(str, FP8))} [p, n, {MX_QUAD}], or packed MXFP4 uint8 [p, n, 2]"
         )
     if p % MX_ROWS:
-        raise LimitExceeded(f"{name}: {what} has {p} partitions, must be a multiple of {MX_ROWS}")
+        raise LimitExceeded(
+            f"{name}: {what} has {p} partitions, must be a multiple of {MX_ROWS}"
+        )
     if scale.dtype != UINT8 or scale.shape != (p // MX_PARTITIONS, n):
         raise LimitExceeded(
             f"{name}: scale of {what} is {scale.dtype}{list(scale.shape)}, must be "
@@ -74,10 +80,14 @@ def _quantize_cost(device: Device, dst: Operand, scale: Operand, src: Operand) -
             "16-bit float to MXFP8 of the same shape"
         )
     cycles = src.free / MX_QUAD
-    return compute(device, name, "vector", cycles, (dst, scale), (src,), flops=2 * src.size)
+    return compute(
+        device, name, "vector", cycles, (dst, scale), (src,), flops=2 * src.size
+    )
 
 
-@instruction("trn.quantize_mx", cost=_quantize_cost, reads=("sbuf",), writes=("sbuf", "sbuf"))
+@instruction(
+    "trn.quantize_mx", cost=_quantize_cost, reads=("sbuf",), writes=("sbuf", "sbuf")
+)
 def quantize_mx(dst: Any, scale: Any, src: Any) -> tuple[Any, Any]:
     """MXFP8 elements and scales of `src`, all in SBUF; NeuronCore-v4.
 
@@ -95,9 +105,14 @@ def quantize_mx(dst: Any, scale: Any, src: Any) -> tuple[Any, Any]:
 
 
 def _matmul_cost(
-    device: Device, dst: Operand, stationary: Operand, moving: Operand,
-    stationary_scale: Operand, moving_scale: Operand, accumulate: Operand,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    stationary_scale: Operand,
+    moving_scale: Operand,
+    accumulate: Operand,
+) -> Cost:
     name = "trn.nc_matmul_mx"
     needs(name, device, 4)
     _check(name, "stationary", stationary, stationary_scale)
@@ -106,12 +121,17 @@ def _matmul_cost(
     limit(name, "partitions", k, device.partitions)
     limit(name, "stationary columns", m, device.partitions)
     if m % 2:
-        raise LimitExceeded(f"{name}: stationary has {m} columns, must be an even number")
+        raise LimitExceeded(
+            f"{name}: stationary has {m} columns, must be an even number"
+        )
     limit(name, "moving columns", n, MX_DESTINATION_BYTES // dst.dtype.itemsize)
     return stream_cost(
-        device, m, max(min(device.min_interval_cycles, m), n), 2 * MX_QUAD * k * m * n,
+        device,
+        m,
+        max(min(device.min_interval_cycles, m), n),
+        2 * MX_QUAD * k * m * n,
         counts={"adjusted_flops": 2 * k * m * n},
-    )  # fmt: skip
+    )
 
 
 @instruction(
@@ -122,9 +142,13 @@ def _matmul_cost(
     partial=True,
 )
 def nc_matmul_mx(
-    dst: Any, stationary: Any, moving: Any, stationary_scale: Any, moving_scale: Any,
+    dst: Any,
+    stationary: Any,
+    moving: Any,
+    stationary_scale: Any,
+    moving_scale: Any,
     accumulate: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     """`dst[m, n] (+)= Σ stationary[k, m, q] · moving[k, n, q]` with scales applied; NeuronCore-v4.
 
     Args:

@@ -21,7 +21,13 @@ from emu.trainium.routes import shifted
 
 
 def send(
-    dst: Any, src: Any, shift: Any, live: Any, *, axis: str, chips: tuple[str, ...] | None = None
+    dst: Any,
+    src: Any,
+    shift: Any,
+    live: Any,
+    *,
+    axis: str,
+    chips: tuple[str, ...] | None = None,
 ) -> Any:
     """`dst` of rank i is `src` of rank `i - shift`, cyclically, where that rank is live.
 
@@ -43,7 +49,9 @@ def send(
         0 or 1, an axis that is not among `chips`, or more ranks than the system has chips.
     """
     chips, sizes = over(axis, chips)
-    return _send(dst, src, shift, live, rank(chips), axis=axis, chips=chips, sizes=sizes)
+    return _send(
+        dst, src, shift, live, rank(chips), axis=axis, chips=chips, sizes=sizes
+    )
 
 
 def send_next(dst: Any, src: Any, *, axis: str) -> Any:
@@ -54,7 +62,9 @@ def send_next(dst: Any, src: Any, *, axis: str) -> Any:
 # --- ranks ---
 
 
-def over(axis: str, chips: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def over(
+    axis: str, chips: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The mesh axes over chips and their sizes.
 
     Raises:
@@ -62,7 +72,9 @@ def over(axis: str, chips: tuple[str, ...] | None) -> tuple[tuple[str, ...], tup
     """
     chips = (axis,) if chips is None else tuple(chips)
     if axis not in chips:
-        raise LimitExceeded(f"axis is {axis!r}, must be one over chips: {', '.join(chips)}")
+        raise LimitExceeded(
+            f"axis is {axis!r}, must be one over chips: {', '.join(chips)}"
+        )
     return chips, tuple(lax.axis_size(a) for a in chips)
 
 
@@ -95,11 +107,15 @@ def _shift(known: np.ndarray) -> int:
 
 def _live(known: np.ndarray) -> np.ndarray:
     if ((known != 0) & (known != 1)).any():
-        raise LimitExceeded(f"trn.send: live is {known.min()} to {known.max()}, must be 0 or 1")
+        raise LimitExceeded(
+            f"trn.send: live is {known.min()} to {known.max()}, must be 0 or 1"
+        )
     return known.astype(np.int64)
 
 
-def _load(device: Device, live: np.ndarray, ranks: np.ndarray, number: int) -> np.ndarray:
+def _load(
+    device: Device, live: np.ndarray, ranks: np.ndarray, number: int
+) -> np.ndarray:
     """How many of each chip's running cores send: `float[ranks]`."""
     cores = tuple(i for i, n in enumerate(ranks.shape) if n == 1)
     sending = device.cores_running * live.mean(axis=cores, keepdims=True)
@@ -109,9 +125,17 @@ def _load(device: Device, live: np.ndarray, ranks: np.ndarray, number: int) -> n
 
 
 def _send_cost(
-    device: Device, dst: Operand, src: Operand, shift: Operand, live: Operand, place: Operand, *,
-    axis: str, chips: tuple[str, ...], sizes: tuple[int, ...],
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    shift: Operand,
+    live: Operand,
+    place: Operand,
+    *,
+    axis: str,
+    chips: tuple[str, ...],
+    sizes: tuple[int, ...],
+) -> Cost:
     if src.shape != dst.shape:
         raise LimitExceeded(
             f"trn.send: source is {list(src.shape)}, must be the destination's {list(dst.shape)}"
@@ -132,9 +156,18 @@ def _send_cost(
 
 
 def _send_arrival(
-    device: Device, mesh: Mapping[str, int], c: Crossing, dst: Operand, src: Operand,
-    shift: Operand, live: Operand, place: Operand, *, axis: str, **_: Any,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    c: Crossing,
+    dst: Operand,
+    src: Operand,
+    shift: Operand,
+    live: Operand,
+    place: Operand,
+    *,
+    axis: str,
+    **_: Any,
+) -> tuple[np.ndarray, np.ndarray]:
     """The receiver has it when the sender could start, its buffer was idle, and the way is over.
 
     Each core's start already waits for its own destination; the sender also waits for the
@@ -148,19 +181,35 @@ def _send_arrival(
 
 
 @instruction(
-    "trn.send", cost=_send_cost, reads=("hbm", "count", "count", "count"), writes="hbm",
-    partial=True, arrival=_send_arrival,
-)  # fmt: skip
+    "trn.send",
+    cost=_send_cost,
+    reads=("hbm", "count", "count", "count"),
+    writes="hbm",
+    partial=True,
+    arrival=_send_arrival,
+)
 def _send(
-    dst: Any, src: Any, shift: Any, live: Any, place: Any, *, axis: str, chips: Any, sizes: Any
+    dst: Any,
+    src: Any,
+    shift: Any,
+    live: Any,
+    place: Any,
+    *,
+    axis: str,
+    chips: Any,
+    sizes: Any,
 ) -> Any:
     # Leading dimensions: the axis, then other mesh axes, which the known scalars have too.
     own = (1,) * (src.ndim - shift.ndim)
-    ranks = jnp.arange(len(src), dtype=shift.dtype).reshape(-1, *(1,) * (shift.ndim - 1))
+    ranks = jnp.arange(len(src), dtype=shift.dtype).reshape(
+        -1, *(1,) * (shift.ndim - 1)
+    )
     sender = (ranks - shift) % len(src)
     arrives = jnp.take_along_axis(live.astype(bool), sender, 0)
     payload = jnp.take_along_axis(src, sender.reshape(*sender.shape, *own), 0)
-    return jnp.where(arrives.reshape(*arrives.shape, *own), payload.astype(dst.dtype), dst)
+    return jnp.where(
+        arrives.reshape(*arrives.shape, *own), payload.astype(dst.dtype), dst
+    )
 
 
 __all__ = ["over", "per_core", "rank", "send", "send_next"]

@@ -129,7 +129,9 @@ def combine(
 
 def immediate(value: float, op: str, like: Any) -> Any:
     """A constant as an operand of `op`: in the integers of `like` for bit operators."""
-    return jnp.asarray(value, like.dtype if op in BITWISE else precision.arithmetic_dtype())
+    return jnp.asarray(
+        value, like.dtype if op in BITWISE else precision.arithmetic_dtype()
+    )
 
 
 def column(x: Any, like: Any) -> Any:

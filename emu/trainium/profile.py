@@ -6,7 +6,15 @@ from typing import Any
 
 import jax
 
-from emu.attribution import Peak, Spent, active_ticks, last_core, spent_by, spent_together, together
+from emu.attribution import (
+    Peak,
+    Spent,
+    active_ticks,
+    last_core,
+    spent_by,
+    spent_together,
+    together,
+)
 from emu.bounds import DMA, Quantities
 from emu.reading import Event, Reading
 from emu.trainium.sheet import DMA_QUEUES
@@ -14,7 +22,9 @@ from emu.trainium.sheet import DMA_QUEUES
 COMPUTE = ("tensor", "vector", "scalar", "gpsimd")
 
 
-def quantities(reading: Reading, arguments: Any, useful_flops: int | None = None) -> Quantities:
+def quantities(
+    reading: Reading, arguments: Any, useful_flops: int | None = None
+) -> Quantities:
     """The quantities of the core that ends last; FLOPs and bytes are means over the mesh.
 
     Args:
@@ -29,7 +39,9 @@ def quantities(reading: Reading, arguments: Any, useful_flops: int | None = None
     hbm_bytes = (moved.get("hbm_read", 0) + moved.get("hbm_write", 0)) / reading.cores
     hardware = other.get("adjusted_flops", 0) / reading.cores
     transposes = other.get("transpose_flops", 0) / reading.cores
-    issued = sum(n for name, n in tally.by("flops").items() if name.startswith("trn.nc_matmul"))
+    issued = sum(
+        n for name, n in tally.by("flops").items() if name.startswith("trn.nc_matmul")
+    )
     share = None if useful_flops is None or not issued else useful_flops / issued
     return Quantities(
         total_time_s=reading.seconds,

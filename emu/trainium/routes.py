@@ -52,7 +52,9 @@ def routed(
     Returns:
       `hops: int[n]`, `seconds_per_byte: float[n]`.
     """
-    which, link, hops = (_switches if system.switched else _torus)(system.dims, source, target)
+    which, link, hops = (_switches if system.switched else _torus)(
+        system.dims, source, target
+    )
     bytes_per_s = np.tile(np.repeat(system.rates(band), 2), system.chips)
     carried = np.bincount(link, weights=load[which], minlength=len(bytes_per_s))
     seconds = np.zeros(len(source))
@@ -60,7 +62,9 @@ def routed(
     return Routed(hops, seconds)
 
 
-Links = tuple[np.ndarray, np.ndarray, np.ndarray]  # transfer and link of each use; hops by transfer
+Links = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # transfer and link of each use; hops by transfer
 
 
 def _link(chip: Any, dims: int, dim: int, up: Any) -> np.ndarray:
@@ -86,12 +90,18 @@ def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Lin
 
 
 def _switches(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Links:
-    differs = np.stack(np.unravel_index(source, dims)) != np.stack(np.unravel_index(target, dims))
+    differs = np.stack(np.unravel_index(source, dims)) != np.stack(
+        np.unravel_index(target, dims)
+    )
     moves = np.flatnonzero(differs.any(0))
     dim = differs[:, moves].argmax(0)
     ups = _link(source[moves], len(dims), 0, 1) + 2 * dim
     downs = _link(target[moves], len(dims), 0, 0) + 2 * dim
-    return np.tile(moves, 2), np.concatenate([ups, downs]), differs.any(0).astype(np.int64)
+    return (
+        np.tile(moves, 2),
+        np.concatenate([ups, downs]),
+        differs.any(0).astype(np.int64),
+    )
 
 
 # --- where ranks are ---
@@ -126,7 +136,10 @@ def embedding(system: System, sizes: tuple[int, ...]) -> np.ndarray:
     if parts is None:
         chip = cycle(system.dims, system.switched)[:ranks].reshape(sizes)
     else:
-        lines = [n * cycle(d, system.switched)[:k] for k, d, n in zip(sizes, *parts, strict=True)]
+        lines = [
+            n * cycle(d, system.switched)[:k]
+            for k, d, n in zip(sizes, *parts, strict=True)
+        ]
         chip = functools.reduce(np.add.outer, lines)
     chip.flags.writeable = False
     return chip
@@ -176,7 +189,11 @@ def _to_and_fro(chips: np.ndarray) -> np.ndarray:
 
 
 def shifted(
-    device: Device, sizes: tuple[int, ...], at: int, shifts: tuple[int, ...], load: np.ndarray
+    device: Device,
+    sizes: tuple[int, ...],
+    at: int,
+    shifts: tuple[int, ...],
+    load: np.ndarray,
 ) -> Routed:
     """The ways of every rank's transfers to the ranks `shifts` further along one axis, at once.
 
@@ -204,7 +221,12 @@ def shifted(
 
 @functools.lru_cache(maxsize=4096)
 def _shifted(
-    system: System, band: str, sizes: tuple[int, ...], at: int, shifts: tuple[int, ...], load: bytes
+    system: System,
+    band: str,
+    sizes: tuple[int, ...],
+    at: int,
+    shifts: tuple[int, ...],
+    load: bytes,
 ) -> Routed:
     chip = embedding(system, sizes)
     source = np.tile(chip.ravel(), len(shifts))

@@ -48,8 +48,12 @@ def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
     return _cost(device, "trn.activation_bias", *operands)
 
 
-@instruction("trn.activation_bias", cost=_bias_cost, reads=(EITHER, EITHER), writes=ON_CHIP)
-def activation_bias(dst: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0) -> Any:
+@instruction(
+    "trn.activation_bias", cost=_bias_cost, reads=(EITHER, EITHER), writes=ON_CHIP
+)
+def activation_bias(
+    dst: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
+) -> Any:
     """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
     x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
     return numerics.cast(activate("trn.activation_bias", op, x), dst.dtype)
@@ -60,7 +64,10 @@ def _scaled_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
 
 
 @instruction(
-    "trn.activation_scaled", cost=_scaled_cost, reads=(EITHER, EITHER, EITHER), writes=ON_CHIP
+    "trn.activation_scaled",
+    cost=_scaled_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
 )
 def activation_scaled(dst: Any, src: Any, scale: Any, bias: Any, *, op: str) -> Any:
     """`dst = op(src · scale + bias)` with a scale and a bias `[p, 1]` in each partition."""
@@ -73,7 +80,9 @@ def _reducing_cost(
 ) -> Cost:
     least, n, size = device.min_interval_cycles, sources[0].free, sources[0].size
     cycles = max(least, n) + least
-    return compute(device, name, "scalar", cycles, (dst, total), sources, flops=3 * size)
+    return compute(
+        device, name, "scalar", cycles, (dst, total), sources, flops=3 * size
+    )
 
 
 def _activation_reduce_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
@@ -94,7 +103,9 @@ def activation_reduce(
     The sum is of the float32 values, before `dst` is cast.
     """
     name = "trn.activation_reduce"
-    y = activate(name, op, f32(src) * immediate(scale, op, src) + column(f32(bias), src))
+    y = activate(
+        name, op, f32(src) * immediate(scale, op, src) + column(f32(bias), src)
+    )
     sums = reduce_free(name, "add", y)
     return numerics.cast(y, dst.dtype), numerics.cast(sums, total.dtype)
 
@@ -107,19 +118,36 @@ def _activate2_cost(
     chains = [("multiply", "add"), ("multiply", "subtract")]
     chains += [(op, "bypass") for op in ("multiply", "add", "subtract", "bypass")]
     if (op0, op1) not in chains:
-        raise LimitExceeded(f"{name}: operators are {op0}, {op1}, must be one of {chains}")
+        raise LimitExceeded(
+            f"{name}: operators are {op0}, {op1}, must be one of {chains}"
+        )
     if reduce == "multiply":
-        raise LimitExceeded(f"{name}: reduce is multiply, must be add, max, min, absmax or absmin")
+        raise LimitExceeded(
+            f"{name}: reduce is multiply, must be add, max, min, absmax or absmin"
+        )
     return _reducing_cost(device, name, *operands)
 
 
 @instruction(
-    "trn.activate2", cost=_activate2_cost, reads=(EITHER, EITHER, EITHER), writes=TWO_ON_CHIP
+    "trn.activate2",
+    cost=_activate2_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=TWO_ON_CHIP,
 )
 def activate2(
-    dst: Any, total: Any, src: Any, value0: Any, value1: Any, *, op: str, op0: str = "bypass",
-    op1: str = "bypass", reverse0: bool = False, reverse1: bool = False, reduce: str = "add",
-) -> tuple[Any, Any]:  # fmt: skip
+    dst: Any,
+    total: Any,
+    src: Any,
+    value0: Any,
+    value1: Any,
+    *,
+    op: str,
+    op0: str = "bypass",
+    op1: str = "bypass",
+    reverse0: bool = False,
+    reverse1: bool = False,
+    reduce: str = "add",
+) -> tuple[Any, Any]:
     """`dst = op((src op0 value0) op1 value1)` and `total[p, 1]` its reduction; NeuronCore-v4.
 
     Args:
@@ -137,7 +165,11 @@ def activate2(
     """
     name, x = "trn.activate2", f32(src)
     for how, value, swap in ((op0, value0, reverse0), (op1, value1, reverse1)):
-        x = x if how == "bypass" else combine(name, how, x, column(value, src), reverse=swap)
+        x = (
+            x
+            if how == "bypass"
+            else combine(name, how, x, column(value, src), reverse=swap)
+        )
     y = activate(name, op, x)
     reduced = reduce_free(name, reduce, y)
     return numerics.cast(y, dst.dtype), numerics.cast(reduced, total.dtype)

@@ -31,12 +31,18 @@ _ENGINES = {
     "collective": None,
 }
 _CAUSES = {
-    "load_queue": "load", "load_queue2": "load", "store_queue": "store", "store_queue2": "store",
+    "load_queue": "load",
+    "load_queue2": "load",
+    "store_queue": "store",
+    "store_queue2": "store",
     "neuronlink": "link",
-}  # fmt: skip
+}
 _CAPACITY = {
-    "hbm": "hbm_bytes", "sbuf": "sbuf_bytes", "psum": "psum_bytes", "array": "array_bytes",
-}  # fmt: skip
+    "hbm": "hbm_bytes",
+    "sbuf": "sbuf_bytes",
+    "psum": "psum_bytes",
+    "array": "array_bytes",
+}
 _PARTITIONED = {"sbuf": (128, 1), "psum": (128, 2048), "array": (128, 512)}
 
 
@@ -98,8 +104,12 @@ class NeuronCoreSheet(Sheet):
     core: str = "NeuronCore"
     home: str = "hbm"
     tick_hz: int | None = 4_800_000_000
-    engines: Mapping[str, str | None] = dataclasses.field(default_factory=lambda: dict(_ENGINES))
-    capacity: Mapping[str, str | None] = dataclasses.field(default_factory=lambda: dict(_CAPACITY))
+    engines: Mapping[str, str | None] = dataclasses.field(
+        default_factory=lambda: dict(_ENGINES)
+    )
+    capacity: Mapping[str, str | None] = dataclasses.field(
+        default_factory=lambda: dict(_CAPACITY)
+    )
     partitioned: Mapping[str, tuple[int, int]] = dataclasses.field(
         default_factory=lambda: dict(_PARTITIONED)
     )
@@ -112,20 +122,28 @@ class NeuronCoreSheet(Sheet):
     vector_hz: Quantity
     scalar_hz: Quantity
     gpsimd_hz: Quantity
-    partitions: Quantity = Quantity(128, "published", f"{ARCH}/trainium_inferentia2_arch.rst")
+    partitions: Quantity = Quantity(
+        128, "published", f"{ARCH}/trainium_inferentia2_arch.rst"
+    )
     sbuf_bytes: Quantity
     psum_bytes: Quantity = Quantity(
-        2 * 2**20, "published", f"{ARCH}: 16 KiB a partition in 8 banks, every generation"
+        2 * 2**20,
+        "published",
+        f"{ARCH}: 16 KiB a partition in 8 banks, every generation",
     )
     array_bytes: Quantity = Quantity(
-        2 * 128 * 512, "derived", f"{ARCH}: a tile of 128 x 128 in use and one being loaded"
+        2 * 128 * 512,
+        "derived",
+        f"{ARCH}: a tile of 128 x 128 in use and one being loaded",
     )
     bf16_flops_per_s: Quantity
     fp8_flops_per_s: Quantity
     fp32_flops_per_s: Quantity
 
     cores_per_chip: Quantity
-    cores_running: Quantity = Quantity(1, "derived", "one core runs unless `with_cores` says more")
+    cores_running: Quantity = Quantity(
+        1, "derived", "one core runs unless `with_cores` says more"
+    )
     hbm_bytes: Quantity
     hbm_stacks: Quantity
     hbm_bytes_per_s: Quantity
@@ -136,10 +154,14 @@ class NeuronCoreSheet(Sheet):
     chip_fp32_flops_per_s: Quantity
 
     moving_free_limit: Quantity = Quantity(
-        512, "published", f"{ARCH}/trainium_inferentia2_arch.rst: one PSUM bank of 2 KiB"
+        512,
+        "published",
+        f"{ARCH}/trainium_inferentia2_arch.rst: one PSUM bank of 2 KiB",
     )
     min_interval_cycles: Quantity = Quantity(
-        64, "published", f"{ISA}: MIN_II, stated for NeuronCore-v2 and unconfirmed for v3, v4"
+        64,
+        "published",
+        f"{ISA}: MIN_II, stated for NeuronCore-v2 and unconfirmed for v3, v4",
     )
     fp32_passes: Quantity = Quantity(
         4, "published", f"{ISA}; profiles show two instructions of two cycles a column"
@@ -148,7 +170,9 @@ class NeuronCoreSheet(Sheet):
         4, "published", f"{ARCH}: fast weight load, 128 columns in about 32 cycles"
     )
     weight_load_exposed_cycles: Quantity
-    transposes_at_once: Quantity = Quantity(1, "published", f"{ARCH}: one, before Trainium3")
+    transposes_at_once: Quantity = Quantity(
+        1, "published", f"{ARCH}: one, before Trainium3"
+    )
     tensor_latency_cycles: Quantity
     vector_latency_cycles: Quantity
     scalar_latency_cycles: Quantity
@@ -168,13 +192,19 @@ class NeuronCoreSheet(Sheet):
         1.29e-6,
     )
     tensor_throttle_window_s: Quantity = Quantity(
-        3e-6, "published", "aws-neuron-sdk 2.32 tools/neuron-explorer/overview-summary-page.rst"
+        3e-6,
+        "published",
+        "aws-neuron-sdk 2.32 tools/neuron-explorer/overview-summary-page.rst",
     )
     tensor_throttle_share: Quantity = Quantity(
-        0.5, "published", "aws-neuron-sdk 2.32 tools/neuron-explorer/overview-summary-page.rst"
+        0.5,
+        "published",
+        "aws-neuron-sdk 2.32 tools/neuron-explorer/overview-summary-page.rst",
     )
     tensor_throttle_slowdown: Quantity = Quantity(
-        2, "published", "aws-neuron-sdk 2.32 tools/neuron-explorer/glossary.rst: about 50 %"
+        2,
+        "published",
+        "aws-neuron-sdk 2.32 tools/neuron-explorer/glossary.rst: about 50 %",
     )
 
     dma_engines: Quantity = Quantity(16, "published", DMA_OVERVIEW)
@@ -185,7 +215,9 @@ class NeuronCoreSheet(Sheet):
     dma_interval_s: Quantity
     dma_partitions_per_engine: Quantity = Quantity(8, "published", DMA_OVERVIEW)
     dma_generation_s: Quantity = Quantity(
-        0.6e-6, "published", f"{ARCH}/trainium2_arch.rst: 600 ns, hidden behind the issuing engine"
+        0.6e-6,
+        "published",
+        f"{ARCH}/trainium2_arch.rst: 600 ns, hidden behind the issuing engine",
     )
     dma_trigger_s: Quantity = Quantity(
         0.9e-6,
@@ -204,7 +236,9 @@ class NeuronCoreSheet(Sheet):
         0.5, "published", f"{ARCH}/trainium2_arch.rst: up to 50 % of a copy"
     )
     dma_accumulate_share: Quantity = Quantity(
-        0.5, "published", f"{ARCH}/trainium3_arch.rst: 50 % of a copy before NeuronCore-v4"
+        0.5,
+        "published",
+        f"{ARCH}/trainium3_arch.rst: 50 % of a copy before NeuronCore-v4",
     )
     semaphore_s: Quantity = Quantity(
         9e-9, "measured", "aws-neuron-sdk nki/img profiles: EVENT_SEMAPHORE about 9 ns"
@@ -214,9 +248,13 @@ class NeuronCoreSheet(Sheet):
     link_hop_s: Quantity = Quantity(
         1.5e-6, "published", f"{COLLECTIVES}: hop of 1 to 2 us", 1e-6, 2e-6
     )
-    mesh_limit_bytes: Quantity = Quantity(1_000_000, "published", f"{COLLECTIVES}: mesh under 1 MB")
+    mesh_limit_bytes: Quantity = Quantity(
+        1_000_000, "published", f"{COLLECTIVES}: mesh under 1 MB"
+    )
     rdh_limit_bytes: Quantity = Quantity(
-        56_000_000, "published", f"{COLLECTIVES}: recursive doubling and halving to 56 MB"
+        56_000_000,
+        "published",
+        f"{COLLECTIVES}: recursive doubling and halving to 56 MB",
     )
 
 

@@ -25,9 +25,15 @@ F32, BF16 = np.dtype(np.float32), np.dtype(jnp.bfloat16)
 
 
 def stream_cost(
-    device: Device, columns: int, interval: float, flops: int, *, instructions: int = 1,
-    loads: bool = True, counts: Any = None,
-) -> Cost:  # fmt: skip
+    device: Device,
+    columns: int,
+    interval: float,
+    flops: int,
+    *,
+    instructions: int = 1,
+    loads: bool = True,
+    counts: Any = None,
+) -> Cost:
     """A moving tile streamed in `interval` cycles by `columns` columns of the array.
 
     The weight load runs behind the instruction before if its operand was ready early enough; the
@@ -46,20 +52,26 @@ def stream_cost(
     return Cost(
         engine="tensor",
         busy_cycles=interval + instructions * exposed,
-        latency_cycles=interval + (instructions - 1) * exposed + columns
+        latency_cycles=interval
+        + (instructions - 1) * exposed
+        + columns
         + device.tensor_latency_cycles,
         flops=flops,
         counts=counts or {},
         handover_cycles=device.handover_cycles,
-        lead_cycles={1: columns / device.weight_load_columns_per_cycle} if loads else {},
+        lead_cycles={1: columns / device.weight_load_columns_per_cycle}
+        if loads
+        else {},
         lost={"weight_load": instructions * exposed} if loads else {},
         # Of rows and columns left idle only the columns lower the utilisation that throttles:
         # counting rows too would slow T2-TE-2's half-empty tiles 20 % more than was measured.
         duty=columns / device.partitions,
-    )  # fmt: skip
+    )
 
 
-def _check_matmul(device: Device, name: str, dst: Operand, k: int, m: int, n: int) -> None:
+def _check_matmul(
+    device: Device, name: str, dst: Operand, k: int, m: int, n: int
+) -> None:
     allowed = (F32, BF16) if device.generation >= 4 else (F32,)
     if dst.dtype not in allowed:
         raise LimitExceeded(
@@ -73,9 +85,15 @@ def _check_matmul(device: Device, name: str, dst: Operand, k: int, m: int, n: in
 
 
 def _moving_cost(
-    device: Device, name: str, dst: Operand, stationary: Operand, moving: Operand, *,
-    loads: bool, tf32: bool = False,
-) -> Cost:  # fmt: skip
+    device: Device,
+    name: str,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    *,
+    loads: bool,
+    tf32: bool = False,
+) -> Cost:
     """A matmul of `[k, m]` and `[k, n]`, or of `[k, 2, m]` and `[k, 2, n]`."""
     k, m, n = stationary.shape[0], stationary.shape[-1], moving.shape[-1]
     _check_matmul(device, name, dst, k, m, n)
@@ -83,19 +101,33 @@ def _moving_cost(
     passes = device.fp32_passes if wide else 1
     interval = max(min(device.min_interval_cycles, m), n) * passes
     return stream_cost(
-        device, m, interval, 2 * stationary.size * n, instructions=2 if wide else 1, loads=loads,
+        device,
+        m,
+        interval,
+        2 * stationary.size * n,
+        instructions=2 if wide else 1,
+        loads=loads,
         counts={"adjusted_flops": 2 * k * m * n * passes},
-    )  # fmt: skip
+    )
 
 
 def _matmul_cost(
-    device: Device, dst: Operand, stationary: Operand, moving: Operand, accumulate: Operand,
-    *, tf32: bool = False,
-) -> Cost:  # fmt: skip
-    return _moving_cost(device, "trn.nc_matmul", dst, stationary, moving, loads=True, tf32=tf32)
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    accumulate: Operand,
+    *,
+    tf32: bool = False,
+) -> Cost:
+    return _moving_cost(
+        device, "trn.nc_matmul", dst, stationary, moving, loads=True, tf32=tf32
+    )
 
 
-def _product(dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool = False) -> Any:
+def _product(
+    dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool = False
+) -> Any:
     """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
     left, right = (f32(x) if x.dtype.itemsize == 1 else x for x in (stationary, moving))
     if tf32 and not precision.is_exact():
@@ -103,12 +135,17 @@ def _product(dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool
     # In two halves: XLA multiplies bfloat16 as such on a CPU only where more than the first
     # dimension is summed over; else it widens both operands, or fails where one is batched.
     halves = 2 - left.shape[0] % 2
-    left, right = (x.reshape(halves, x.shape[0] // halves, *x.shape[1:]) for x in (left, right))
+    left, right = (
+        x.reshape(halves, x.shape[0] // halves, *x.shape[1:]) for x in (left, right)
+    )
     summed = tuple(range(left.ndim - 1))
     product = lax.dot_general(
-        left, right, ((summed, summed), ((), ())), precision="highest",
+        left,
+        right,
+        ((summed, summed), ((), ())),
+        precision="highest",
         preferred_element_type=precision.arithmetic_dtype(),
-    )  # fmt: skip
+    )
     return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
 
 
@@ -135,7 +172,11 @@ def nc_matmul(
 
 
 def _double_row_cost(
-    device: Device, dst: Operand, stationary: Operand, moving: Operand, accumulate: Operand
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    accumulate: Operand,
 ) -> Cost:
     name = "trn.nc_matmul_double_row"
     needs(name, device, 3)
@@ -154,7 +195,9 @@ def _double_row_cost(
     writes="psum",
     partial=True,
 )
-def nc_matmul_double_row(dst: Any, stationary: Any, moving: Any, accumulate: Any) -> Any:
+def nc_matmul_double_row(
+    dst: Any, stationary: Any, moving: Any, accumulate: Any
+) -> Any:
     """`dst[m, n] (+)= Σₜ stationary[k, t, m]ᵀ · moving[k, t, n]`, t < 2, 8-bit floats.
 
     Two rows a cycle from NeuronCore-v3 on: the cycles of a bfloat16 matmul, twice the FLOPs.
@@ -176,7 +219,12 @@ def _load_stationary_cost(device: Device, dst: Operand, stationary: Operand) -> 
     )
 
 
-@instruction("trn.nc_load_stationary", cost=_load_stationary_cost, reads=("sbuf",), writes="array")
+@instruction(
+    "trn.nc_load_stationary",
+    cost=_load_stationary_cost,
+    reads=("sbuf",),
+    writes="array",
+)
 def nc_load_stationary(dst: Any, stationary: Any) -> Any:
     """Puts `stationary[k, m]` into the array, behind the matmul that is running.
 
@@ -219,9 +267,12 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     interval = max(rows, min(device.min_interval_cycles, free)) * passes
     flops = 2 * rows * rows * free * passes
     return stream_cost(
-        device, free, interval / device.transposes_at_once, 0,
+        device,
+        free,
+        interval / device.transposes_at_once,
+        0,
         counts={"transpose_flops": flops, "adjusted_flops": flops},
-    )  # fmt: skip
+    )
 
 
 @instruction("trn.nc_transpose", cost=_transpose_cost, reads=("sbuf",), writes="psum")

@@ -52,7 +52,9 @@ class System:
           ValueError: no such chip.
         """
         if not 0 <= chip < self.chips:
-            raise ValueError(f"{self.name}: chip is {chip}, must be 0 to {self.chips - 1}")
+            raise ValueError(
+                f"{self.name}: chip is {chip}, must be 0 to {self.chips - 1}"
+            )
         place = []
         for size in reversed(self.dims):
             chip, at = divmod(chip, size)
@@ -82,46 +84,72 @@ def _each(bytes_per_s: float, source: str) -> Quantity:
 _TORUS2 = _each(256e9, f"{_TRN2}: 1024 GB/s a chip to 4 neighbours of its instance")
 
 TRN1_32XLARGE = System(
-    name="trn1.32xlarge", generation=2, dims=(4, 4), switched=False, source=_TRN1,
-    link_bytes_per_s=(_each(96e9, f"{HARDWARE}/trainium.rst: 384 GB/s a chip to 4"),) * 2,
+    name="trn1.32xlarge",
+    generation=2,
+    dims=(4, 4),
+    switched=False,
+    source=_TRN1,
+    link_bytes_per_s=(_each(96e9, f"{HARDWARE}/trainium.rst: 384 GB/s a chip to 4"),)
+    * 2,
     efa_bytes_per_s=Quantity(100e9, "published", f"{_TRN1}: 800 Gbps"),
-)  # fmt: skip
+)
 TRN1N_32XLARGE = dataclasses.replace(
-    TRN1_32XLARGE, name="trn1n.32xlarge",
-    link_bytes_per_s=(_each(192e9, f"{HARDWARE}/trainium.rst: 768 GB/s a chip to 4"),) * 2,
+    TRN1_32XLARGE,
+    name="trn1n.32xlarge",
+    link_bytes_per_s=(_each(192e9, f"{HARDWARE}/trainium.rst: 768 GB/s a chip to 4"),)
+    * 2,
     efa_bytes_per_s=Quantity(200e9, "published", f"{_TRN1}: 1600 Gbps"),
-)  # fmt: skip
+)
 TRN2_48XLARGE = System(
-    name="trn2.48xlarge", generation=3, dims=(4, 4), switched=False, source=_TRN2,
+    name="trn2.48xlarge",
+    generation=3,
+    dims=(4, 4),
+    switched=False,
+    source=_TRN2,
     link_bytes_per_s=(_TORUS2,) * 2,
     efa_bytes_per_s=Quantity(400e9, "published", f"{_TRN2}: EFAv3, 3.2 Tbps"),
-)  # fmt: skip
+)
 TRN2_ULTRASERVER = System(
-    name="Trn2 UltraServer", generation=3, dims=(4, 4, 4), switched=False,
+    name="Trn2 UltraServer",
+    generation=3,
+    dims=(4, 4, 4),
+    switched=False,
     source=f"{_TRN2}: 4 instances; chips at the same place of each form a ring",
     link_bytes_per_s=(
         _each(128e9, f"{_TRN2}: 256 GB/s a chip to 2 neighbours of other instances"),
-        _TORUS2, _TORUS2,
+        _TORUS2,
+        _TORUS2,
     ),
     efa_bytes_per_s=Quantity(1.6e12, "derived", f"{_TRN2}: 4 instances of 3.2 Tbps"),
-)  # fmt: skip
+)
 _SERVER = (
     _each(320e9, f"{_TRN3}: 5 PCIe Gen6 x8 links a chip to other servers of the rack"),
     _each(256e9, f"{_TRN3}: 4 PCIe Gen6 x8 links a chip within its server"),
 )
 TRN3_GEN1 = System(
-    name="Trn3 Gen1 UltraServer", generation=4, dims=(16, 4), switched=True,
+    name="Trn3 Gen1 UltraServer",
+    generation=4,
+    dims=(16, 4),
+    switched=True,
     link_bytes_per_s=_SERVER,
     efa_bytes_per_s=Quantity(1.6e12, "published", f"{_TRN3}: 12.8 Tbps"),
     source=f"{_TRN3}: 64 chips, 4 a sled by its connectivity, 16 a server by its text",
-)  # fmt: skip
+)
 TRN3_GEN2 = System(
-    name="Trn3 Gen2 UltraServer", generation=4, dims=(36, 4), switched=True,
+    name="Trn3 Gen2 UltraServer",
+    generation=4,
+    dims=(36, 4),
+    switched=True,
     link_bytes_per_s=_SERVER,
     efa_bytes_per_s=Quantity(3.6e12, "published", f"{_TRN3}: 28.8 Tbps"),
     source=f"{_TRN3}: 36 servers of 4; racks are joined by 2 more links a chip, 128 GB/s",
-)  # fmt: skip
+)
 
 SYSTEMS = (
-    TRN1_32XLARGE, TRN1N_32XLARGE, TRN2_48XLARGE, TRN2_ULTRASERVER, TRN3_GEN1, TRN3_GEN2,
-)  # fmt: skip
+    TRN1_32XLARGE,
+    TRN1N_32XLARGE,
+    TRN2_48XLARGE,
+    TRN2_ULTRASERVER,
+    TRN3_GEN1,
+    TRN3_GEN2,
+)

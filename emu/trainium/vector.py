@@ -45,7 +45,13 @@ _SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
 
 
 def _pair_cycles(
-    device: Device, name: str, engine: str, dst: Operand, a: Operand, b: Operand, op: str
+    device: Device,
+    name: str,
+    engine: str,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    op: str,
 ) -> float:
     engine_for(name, device, engine, {"vector": 2, "gpsimd": 2})
     if one_in_psum(name, a, b):
@@ -56,9 +62,15 @@ def _pair_cycles(
 
 
 def _pair_cost(
-    device: Device, dst: Operand, a: Operand, b: Operand, *_: Operand, name: str, op: str,
+    device: Device,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    *_: Operand,
+    name: str,
+    op: str,
     engine: str = "vector",
-) -> Cost:  # fmt: skip
+) -> Cost:
     touched = part(dst, a)
     cycles = _pair_cycles(device, name, engine, touched, a, b, op)
     return compute(device, name, engine, cycles, (touched,), (a, b), flops=a.size)
@@ -68,7 +80,12 @@ def _tensor_tensor_cost(device: Device, *operands: Operand, **params: Any) -> Co
     return _pair_cost(device, *operands, name="trn.tensor_tensor", **params)
 
 
-@instruction("trn.tensor_tensor", cost=_tensor_tensor_cost, reads=(EITHER, EITHER), writes=ON_CHIP)
+@instruction(
+    "trn.tensor_tensor",
+    cost=_tensor_tensor_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
 def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str, engine: str = "vector") -> Any:
     """`dst = a op b` elementwise, in float32; bit operators on integers.
 
@@ -91,11 +108,15 @@ def _tensor_tensor_at_cost(device: Device, *operands: Operand, **params: Any) ->
 )
 def tensor_tensor_at(dst: Any, a: Any, b: Any, i: Any, j: Any, *, op: str) -> Any:
     """`dst[:, i, j:j+n] = a op b` elementwise, in float32."""
-    return at(dst, numerics.cast(combine("trn.tensor_tensor_at", op, a, b), dst.dtype), i, j)
+    return at(
+        dst, numerics.cast(combine("trn.tensor_tensor_at", op, a, b), dst.dtype), i, j
+    )
 
 
 def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
-    return _pair_cost(device, dst, src, part(dst, src), name="trn.tensor_add_at", op="add")
+    return _pair_cost(
+        device, dst, src, part(dst, src), name="trn.tensor_add_at", op="add"
+    )
 
 
 @instruction(
@@ -112,23 +133,46 @@ def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
 
 
 def _fused_cost(
-    device: Device, dst: Operand, src: Operand, scalar: Operand, other: Operand,
-    *, op0: str, op1: str, **_: bool,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar: Operand,
+    other: Operand,
+    *,
+    op0: str,
+    op1: str,
+    **_: bool,
+) -> Cost:
     name = "trn.scalar_tensor_tensor"
     one_in_psum(name, src, other)
-    fast = is_bfloat16(src, other) and (op0, op1) == ("subtract", "multiply") and not src.free % 2
+    fast = (
+        is_bfloat16(src, other)
+        and (op0, op1) == ("subtract", "multiply")
+        and not src.free % 2
+    )
     cycles = src.free if fast else 2 * src.free
-    return compute(device, name, "vector", cycles, (dst,), (src, scalar, other), flops=2 * src.size)
+    return compute(
+        device, name, "vector", cycles, (dst,), (src, scalar, other), flops=2 * src.size
+    )
 
 
 @instruction(
-    "trn.scalar_tensor_tensor", cost=_fused_cost, reads=(EITHER, EITHER, EITHER), writes=ON_CHIP
+    "trn.scalar_tensor_tensor",
+    cost=_fused_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
 )
 def scalar_tensor_tensor(
-    dst: Any, src: Any, scalar: Any, other: Any, *, op0: str, op1: str,
-    reverse0: bool = False, reverse1: bool = False,
-) -> Any:  # fmt: skip
+    dst: Any,
+    src: Any,
+    scalar: Any,
+    other: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> Any:
     """`dst = (src op0 scalar) op1 other`, one scalar `[p, 1]` per partition, in float32.
 
     At most one of `src` and `other` is in PSUM; `reverse0` and `reverse1` swap an operator's sides.
@@ -142,9 +186,15 @@ def scalar_tensor_tensor(
 
 
 def _scalar_cost(
-    device: Device, name: str, dst: Operand, src: Operand, scalars: tuple[Operand, ...],
-    op0: str, op1: str | None, engine: str,
-) -> Cost:  # fmt: skip
+    device: Device,
+    name: str,
+    dst: Operand,
+    src: Operand,
+    scalars: tuple[Operand, ...],
+    op0: str,
+    op1: str | None,
+    engine: str,
+) -> Cost:
     engine_for(name, device, engine, {"vector": 2, "scalar": 3})
     if engine == "scalar" and (op0, op1) not in _SCALAR_ENGINE_CHAINS:
         raise LimitExceeded(
@@ -157,22 +207,48 @@ def _scalar_cost(
 
 
 def _tensor_scalar_cost(
-    device: Device, dst: Operand, src: Operand, scalar: Operand, *, op: str,
-    op1: str | None = None, engine: str = "vector", **_: Any,
-) -> Cost:  # fmt: skip
-    return _scalar_cost(device, "trn.tensor_scalar", dst, src, (scalar,), op, op1, engine)
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar: Operand,
+    *,
+    op: str,
+    op1: str | None = None,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
+    return _scalar_cost(
+        device, "trn.tensor_scalar", dst, src, (scalar,), op, op1, engine
+    )
 
 
 def _second(name: str, y: Any, op1: str | None, value: float, reverse: bool) -> Any:
     """The optional second operator, with an immediate."""
-    return y if op1 is None else combine(name, op1, y, immediate(value, op1, y), reverse=reverse)
+    return (
+        y
+        if op1 is None
+        else combine(name, op1, y, immediate(value, op1, y), reverse=reverse)
+    )
 
 
-@instruction("trn.tensor_scalar", cost=_tensor_scalar_cost, reads=(EITHER, EITHER), writes=ON_CHIP)
+@instruction(
+    "trn.tensor_scalar",
+    cost=_tensor_scalar_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
 def tensor_scalar(
-    dst: Any, src: Any, scalar: Any, *, op: str, reverse: bool = False, op1: str | None = None,
-    value1: float = 0.0, reverse1: bool = False, engine: str = "vector",
-) -> Any:  # fmt: skip
+    dst: Any,
+    src: Any,
+    scalar: Any,
+    *,
+    op: str,
+    reverse: bool = False,
+    op1: str | None = None,
+    value1: float = 0.0,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
     """`dst = (src op scalar) op1 value1`, one scalar `[p, 1]` per partition; `op1` is optional.
 
     `reverse` and `reverse1` swap an operator's sides. `engine`: vector, or from NeuronCore-v3 on
@@ -184,38 +260,77 @@ def tensor_scalar(
 
 
 def _tensor_scalars_cost(
-    device: Device, dst: Operand, src: Operand, scalar0: Operand, scalar1: Operand,
-    *, op0: str, op1: str, engine: str = "vector", **_: Any,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar0: Operand,
+    scalar1: Operand,
+    *,
+    op0: str,
+    op1: str,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
     scalars = scalar0, scalar1
-    return _scalar_cost(device, "trn.tensor_scalars", dst, src, scalars, op0, op1, engine)
+    return _scalar_cost(
+        device, "trn.tensor_scalars", dst, src, scalars, op0, op1, engine
+    )
 
 
 @instruction(
-    "trn.tensor_scalars", cost=_tensor_scalars_cost, reads=(EITHER, EITHER, EITHER), writes=ON_CHIP
+    "trn.tensor_scalars",
+    cost=_tensor_scalars_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
 )
 def tensor_scalars(
-    dst: Any, src: Any, scalar0: Any, scalar1: Any, *, op0: str, op1: str,
-    reverse0: bool = False, reverse1: bool = False, engine: str = "vector",
-) -> Any:  # fmt: skip
+    dst: Any,
+    src: Any,
+    scalar0: Any,
+    scalar1: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
     """`dst = (src op0 scalar0) op1 scalar1`: `tensor_scalar` with two scalars `[p, 1]`."""
     name = "trn.tensor_scalars"
     y = combine(name, op0, src, column(scalar0, src), reverse=reverse0)
-    return numerics.cast(combine(name, op1, y, column(scalar1, src), reverse=reverse1), dst.dtype)
+    return numerics.cast(
+        combine(name, op1, y, column(scalar1, src), reverse=reverse1), dst.dtype
+    )
 
 
 def _tensor_immediate_cost(
-    device: Device, dst: Operand, src: Operand, *, op: str, op1: str | None = None,
-    engine: str = "vector", **_: Any,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    *,
+    op: str,
+    op1: str | None = None,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
     return _scalar_cost(device, "trn.tensor_immediate", dst, src, (), op, op1, engine)
 
 
-@instruction("trn.tensor_immediate", cost=_tensor_immediate_cost, reads=(EITHER,), writes=ON_CHIP)
+@instruction(
+    "trn.tensor_immediate", cost=_tensor_immediate_cost, reads=(EITHER,), writes=ON_CHIP
+)
 def tensor_immediate(
-    dst: Any, src: Any, *, op: str, value: float, reverse: bool = False, op1: str | None = None,
-    value1: float = 0.0, reverse1: bool = False, engine: str = "vector",
-) -> Any:  # fmt: skip
+    dst: Any,
+    src: Any,
+    *,
+    op: str,
+    value: float,
+    reverse: bool = False,
+    op1: str | None = None,
+    value1: float = 0.0,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
     """`dst = (src op value) op1 value1`: `tensor_scalar` with immediates; `op1` is optional."""
     name = "trn.tensor_immediate"
     y = combine(name, op, src, immediate(value, op, src), reverse=reverse)
@@ -223,7 +338,9 @@ def tensor_immediate(
 
 
 def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
-    return compute(device, "trn.reciprocal", "vector", 8 * src.free, (dst,), (src,), flops=src.size)
+    return compute(
+        device, "trn.reciprocal", "vector", 8 * src.free, (dst,), (src,), flops=src.size
+    )
 
 
 @instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes=ON_CHIP)

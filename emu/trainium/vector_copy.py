@@ -17,7 +17,14 @@ from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
-from emu.trainium.engines import ON_CHIP, compute, copy_cycles, engine_for, one_in_psum, part
+from emu.trainium.engines import (
+    ON_CHIP,
+    compute,
+    copy_cycles,
+    engine_for,
+    one_in_psum,
+    part,
+)
 from emu.trainium.limits import DYNAMIC_INTERVAL_CYCLES, QUADRANT, SHUFFLE_KEEP
 from emu.trainium.memory import EITHER, at
 
@@ -32,7 +39,9 @@ def _copy(device: Device, name: str, engine: str, dst: Operand, src: Operand) ->
     return compute(device, name, engine, cycles, (touched,), (src,))
 
 
-def _copy_cost(device: Device, dst: Operand, src: Operand, *, engine: str = "vector") -> Cost:
+def _copy_cost(
+    device: Device, dst: Operand, src: Operand, *, engine: str = "vector"
+) -> Cost:
     return _copy(device, "trn.tensor_copy", engine, dst, src)
 
 
@@ -58,7 +67,9 @@ def _copy_at_cost(
     writes="sbuf",
     partial=True,
 )
-def tensor_copy_at(dst: Any, src: Any, i: Any, j: Any, *, engine: str = "vector") -> Any:
+def tensor_copy_at(
+    dst: Any, src: Any, i: Any, j: Any, *, engine: str = "vector"
+) -> Any:
     """`dst[:, i, j:j+n] = src`, cast to the destination's dtype; engines as of `tensor_copy`."""
     return at(dst, numerics.cast(src, dst.dtype), i, j)
 
@@ -72,36 +83,60 @@ def _dynamic(
 
 
 def _dynamic_src_cost(
-    device: Device, dst: Operand, src: Operand, offset: Operand, *, engine: str = "vector"
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    engine: str = "vector",
 ) -> Cost:
     name, touched = "trn.tensor_copy_dynamic_src", part(src, dst)
     return _dynamic(device, name, engine, dst, touched, offset)
 
 
 @instruction(
-    "trn.tensor_copy_dynamic_src", cost=_dynamic_src_cost, reads=(EITHER, "sbuf"), writes=ON_CHIP
+    "trn.tensor_copy_dynamic_src",
+    cost=_dynamic_src_cost,
+    reads=(EITHER, "sbuf"),
+    writes=ON_CHIP,
 )
-def tensor_copy_dynamic_src(dst: Any, src: Any, offset: Any, *, engine: str = "vector") -> Any:
+def tensor_copy_dynamic_src(
+    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
+) -> Any:
     """`dst[p, n] = src[:, o:o+n]` with the offset `o = offset[0, 0]`, an integer in SBUF."""
     zero = jnp.zeros((), offset.dtype)
-    return numerics.cast(lax.dynamic_slice(src, (zero, offset[0, 0]), dst.shape), dst.dtype)
+    return numerics.cast(
+        lax.dynamic_slice(src, (zero, offset[0, 0]), dst.shape), dst.dtype
+    )
 
 
 def _dynamic_dst_cost(
-    device: Device, dst: Operand, src: Operand, offset: Operand, *, engine: str = "vector"
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    engine: str = "vector",
 ) -> Cost:
     touched = part(dst, src)
     return _dynamic(device, "trn.tensor_copy_dynamic_dst", engine, touched, src, offset)
 
 
 @instruction(
-    "trn.tensor_copy_dynamic_dst", cost=_dynamic_dst_cost, reads=(EITHER, "sbuf"), writes=ON_CHIP,
+    "trn.tensor_copy_dynamic_dst",
+    cost=_dynamic_dst_cost,
+    reads=(EITHER, "sbuf"),
+    writes=ON_CHIP,
     reads_destination=True,
-)  # fmt: skip
-def tensor_copy_dynamic_dst(dst: Any, src: Any, offset: Any, *, engine: str = "vector") -> Any:
+)
+def tensor_copy_dynamic_dst(
+    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
+) -> Any:
     """`dst[:, o:o+n] = src[p, n]` with `o = offset[0, 0]` in SBUF; the rest of `dst` is kept."""
     zero = jnp.zeros((), offset.dtype)
-    return lax.dynamic_update_slice(dst, numerics.cast(src, dst.dtype), (zero, offset[0, 0]))
+    return lax.dynamic_update_slice(
+        dst, numerics.cast(src, dst.dtype), (zero, offset[0, 0])
+    )
 
 
 def _copy_every_cost(
@@ -133,7 +168,9 @@ def tensor_copy_every(dst: Any, src: Any, i: Any, *, engine: str = "vector") -> 
     return lax.dynamic_update_slice(dst, block, (zero, zero, i))
 
 
-def _memset_cost(device: Device, dst: Operand, *, value: float, engine: str = "vector") -> Cost:
+def _memset_cost(
+    device: Device, dst: Operand, *, value: float, engine: str = "vector"
+) -> Cost:
     engine_for("trn.memset", device, engine, {"vector": 2, "gpsimd": 2})
     half = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
     cycles = dst.free / 2 if engine == "vector" and half and value == 0 else dst.free
@@ -160,10 +197,15 @@ def _predicated_cost(
 
 
 @instruction(
-    "trn.tensor_copy_predicated", cost=_predicated_cost, reads=(EITHER, EITHER), writes=ON_CHIP,
+    "trn.tensor_copy_predicated",
+    cost=_predicated_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
     reads_destination=True,
-)  # fmt: skip
-def tensor_copy_predicated(dst: Any, src: Any, predicate: Any, *, reverse: bool = False) -> Any:
+)
+def tensor_copy_predicated(
+    dst: Any, src: Any, predicate: Any, *, reverse: bool = False
+) -> Any:
     """`dst = src` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
     return jnp.where((predicate != 0) ^ reverse, src, dst)
 
@@ -175,13 +217,17 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     return compute(device, name, "vector", src.free, (dst,), (src,))
 
 
-@instruction("trn.nc_transpose_vector", cost=_transpose_cost, reads=(EITHER,), writes=ON_CHIP)
+@instruction(
+    "trn.nc_transpose_vector", cost=_transpose_cost, reads=(EITHER,), writes=ON_CHIP
+)
 def nc_transpose_vector(dst: Any, src: Any) -> Any:
     """`dst[n, p] = src[p, n]ᵀ` on the Vector Engine: at most 32 x 32, exact, SBUF or PSUM."""
     return src.T
 
 
-def _shuffle_cost(device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]) -> Cost:
+def _shuffle_cost(
+    device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]
+) -> Cost:
     name = "trn.nc_stream_shuffle"
     allowed = {*range(QUADRANT), SHUFFLE_KEEP}
     if len(mask) != QUADRANT or not set(mask) <= allowed or src.shape[0] % QUADRANT:
@@ -195,9 +241,12 @@ def _shuffle_cost(device: Device, dst: Operand, src: Operand, *, mask: tuple[int
 
 
 @instruction(
-    "trn.nc_stream_shuffle", cost=_shuffle_cost, reads=(EITHER,), writes=ON_CHIP,
+    "trn.nc_stream_shuffle",
+    cost=_shuffle_cost,
+    reads=(EITHER,),
+    writes=ON_CHIP,
     reads_destination=True,
-)  # fmt: skip
+)
 def nc_stream_shuffle(dst: Any, src: Any, *, mask: tuple[int, ...]) -> Any:
     """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
     quads = (x.reshape(-1, QUADRANT, *x.shape[1:]) for x in (src, dst))

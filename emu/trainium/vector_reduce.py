@@ -21,13 +21,20 @@ from emu.trainium.memory import EITHER, f32
 from emu.trainium.operators import REDUCE, column, combine, named, reduce_free
 from emu.trainium.sheet import needs
 
-TWO_ON_CHIP: Any = (EITHER, EITHER)  # `writes` of an instruction with a tile and a column
+TWO_ON_CHIP: Any = (
+    EITHER,
+    EITHER,
+)  # `writes` of an instruction with a tile and a column
 
 
-def _reduce_cost(device: Device, dst: Operand, src: Operand, *, op: str, **_: bool) -> Cost:
+def _reduce_cost(
+    device: Device, dst: Operand, src: Operand, *, op: str, **_: bool
+) -> Cost:
     half = is_bfloat16(src, dst) and op in ("add", "max")
     cycles = src.free / 2 if half else src.free
-    return compute(device, "trn.tensor_reduce", "vector", cycles, (dst,), (src,), flops=src.size)
+    return compute(
+        device, "trn.tensor_reduce", "vector", cycles, (dst,), (src,), flops=src.size
+    )
 
 
 @instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes=ON_CHIP)
@@ -38,14 +45,24 @@ def tensor_reduce(dst: Any, src: Any, *, op: str, negate: bool = False) -> Any:
 
 
 def _scalar_reduce_cost(
-    device: Device, dst: Operand, total: Operand, src: Operand, scalar: Operand, **_: Any
+    device: Device,
+    dst: Operand,
+    total: Operand,
+    src: Operand,
+    scalar: Operand,
+    **_: Any,
 ) -> Cost:
     least = device.min_interval_cycles
     cycles = max(least, src.free) + least
     return compute(
-        device, "trn.tensor_scalar_reduce", "vector", cycles, (dst, total), (src, scalar),
+        device,
+        "trn.tensor_scalar_reduce",
+        "vector",
+        cycles,
+        (dst, total),
+        (src, scalar),
         flops=2 * src.size,
-    )  # fmt: skip
+    )
 
 
 @instruction(
@@ -72,16 +89,28 @@ def _scan_cost(
 ) -> Cost:
     name = "trn.tensor_tensor_scan"
     one_in_psum(name, a, b)
-    return compute(device, name, "vector", 2 * a.free, (dst,), (a, b, initial), flops=2 * a.size)
+    return compute(
+        device, name, "vector", 2 * a.free, (dst,), (a, b, initial), flops=2 * a.size
+    )
 
 
 @instruction(
-    "trn.tensor_tensor_scan", cost=_scan_cost, reads=(EITHER, EITHER, EITHER), writes=ON_CHIP
+    "trn.tensor_tensor_scan",
+    cost=_scan_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
 )
 def tensor_tensor_scan(
-    dst: Any, a: Any, b: Any, initial: Any, *, op0: str, op1: str,
-    reverse0: bool = False, reverse1: bool = False,
-) -> Any:  # fmt: skip
+    dst: Any,
+    a: Any,
+    b: Any,
+    initial: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> Any:
     """`dst[:, i] = (a[:, i] op0 dst[:, i-1]) op1 b[:, i]`, from `initial[p, 1]`, in float32.
 
     At most one of `a` and `b`, both `[p, n]`, is in PSUM; `reverse0` and `reverse1` swap sides.
@@ -100,7 +129,9 @@ def tensor_tensor_scan(
 
 def _bn_stats_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     limit("trn.bn_stats", "elements per partition", src.free, BN_STATS_ELEMENTS)
-    return compute(device, "trn.bn_stats", "vector", src.free, (dst,), (src,), flops=3 * src.size)
+    return compute(
+        device, "trn.bn_stats", "vector", src.free, (dst,), (src,), flops=3 * src.size
+    )
 
 
 @instruction("trn.bn_stats", cost=_bn_stats_cost, reads=(EITHER,), writes=ON_CHIP)
@@ -125,7 +156,9 @@ def _statistics(x: Any) -> Any:
 
 def _bn_aggr_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     cycles = 13 * src.free / 3
-    return compute(device, "trn.bn_aggr", "vector", cycles, (dst,), (src,), flops=3 * src.size)
+    return compute(
+        device, "trn.bn_aggr", "vector", cycles, (dst,), (src,), flops=3 * src.size
+    )
 
 
 @instruction("trn.bn_aggr", cost=_bn_aggr_cost, reads=(EITHER,), writes=ON_CHIP)
@@ -146,10 +179,17 @@ def _exponential_cost(
     name, least = "trn.exponential", device.min_interval_cycles
     needs(name, device, 4)
     cycles = max(least, src.free / 4) + least
-    return compute(device, name, "vector", cycles, (dst, total), (src, highest), flops=3 * src.size)
+    return compute(
+        device, name, "vector", cycles, (dst, total), (src, highest), flops=3 * src.size
+    )
 
 
-@instruction("trn.exponential", cost=_exponential_cost, reads=(EITHER, EITHER), writes=TWO_ON_CHIP)
+@instruction(
+    "trn.exponential",
+    cost=_exponential_cost,
+    reads=(EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
 def exponential(dst: Any, total: Any, src: Any, highest: Any) -> tuple[Any, Any]:
     """`dst = exp(src - highest)` and `total[p, 1] = Σ dst`, `highest` `[p, 1]`; NeuronCore-v4.
 

@@ -24,17 +24,30 @@ from emu.trainium.operators import BINARY, COMPARE, column, named, reduce_free
 from emu.trainium.sheet import needs
 
 TWO_ON_CHIP: Any = (EITHER, EITHER)
-LOWEST = float(np.finfo(np.float32).min)  # what range_select puts where it does not select
+LOWEST = float(
+    np.finfo(np.float32).min
+)  # what range_select puts where it does not select
 
 
 def _range_select_cost(
-    device: Device, dst: Operand, highest: Operand, src: Operand, low: Operand, high: Operand,
+    device: Device,
+    dst: Operand,
+    highest: Operand,
+    src: Operand,
+    low: Operand,
+    high: Operand,
     **_: Any,
-) -> Cost:  # fmt: skip
+) -> Cost:
     name = "trn.range_select"
     needs(name, device, 3)
     return compute(
-        device, name, "vector", src.free, (dst, highest), (src, low, high), flops=3 * src.size
+        device,
+        name,
+        "vector",
+        src.free,
+        (dst, highest),
+        (src, low, high),
+        flops=3 * src.size,
     )
 
 
@@ -45,9 +58,16 @@ def _range_select_cost(
     writes=TWO_ON_CHIP,
 )
 def range_select(
-    dst: Any, highest: Any, src: Any, bound0: Any, bound1: Any, *, compare0: str, compare1: str,
+    dst: Any,
+    highest: Any,
+    src: Any,
+    bound0: Any,
+    bound1: Any,
+    *,
+    compare0: str,
+    compare1: str,
     start: int = 0,
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Keeps the elements whose place is in a range, and finds the largest; from NeuronCore-v3 on.
 
     Args:
@@ -91,11 +111,15 @@ def nc_max8(dst: Any, src: Any) -> Any:
     return lax.top_k(src.reshape(src.shape[0], -1), 8)[0].astype(dst.dtype)
 
 
-def _find_index8_cost(device: Device, dst: Operand, src: Operand, values: Operand) -> Cost:
+def _find_index8_cost(
+    device: Device, dst: Operand, src: Operand, values: Operand
+) -> Cost:
     return _search8(device, "trn.nc_find_index8", (dst,), (src, values))
 
 
-@instruction("trn.nc_find_index8", cost=_find_index8_cost, reads=(EITHER, EITHER), writes=ON_CHIP)
+@instruction(
+    "trn.nc_find_index8", cost=_find_index8_cost, reads=(EITHER, EITHER), writes=ON_CHIP
+)
 def nc_find_index8(dst: Any, src: Any, values: Any) -> Any:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
     return jnp.argmax(src[:, None, :] == values[:, :, None], axis=-1).astype(dst.dtype)
@@ -108,7 +132,10 @@ def _match_replace8_cost(
 
 
 @instruction(
-    "trn.nc_match_replace8", cost=_match_replace8_cost, reads=(EITHER, EITHER), writes=ON_CHIP
+    "trn.nc_match_replace8",
+    cost=_match_replace8_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
 )
 def nc_match_replace8(dst: Any, src: Any, values: Any, *, value: float) -> Any:
     """`dst = src[p, n]` with the first match of each of `values[p, 8]`, in turn, set to `value`.
@@ -128,7 +155,9 @@ def nc_match_replace8(dst: Any, src: Any, values: Any, *, value: float) -> Any:
 # --- random numbers ---
 
 
-def _drawn(seed: Any, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Any:
+def _drawn(
+    seed: Any, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0
+) -> Any:
     """Uniform in `[low, high)`: float32 draws in every reading, so that all draw the same."""
     key = jax.random.key(jnp.asarray(seed, jnp.int32))
     return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
@@ -138,10 +167,17 @@ def _dropout_cost(
     device: Device, dst: Operand, src: Operand, probability: Operand, seed: Operand
 ) -> Cost:
     name = "trn.dropout"
-    return compute(device, name, "vector", src.free, (dst,), (src, probability), flops=src.size)
+    return compute(
+        device, name, "vector", src.free, (dst,), (src, probability), flops=src.size
+    )
 
 
-@instruction("trn.dropout", cost=_dropout_cost, reads=(EITHER, EITHER, "register"), writes=ON_CHIP)
+@instruction(
+    "trn.dropout",
+    cost=_dropout_cost,
+    reads=(EITHER, EITHER, "register"),
+    writes=ON_CHIP,
+)
 def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
     """`dst = src`, or 0 with the probability of its partition, `[p, 1]`; nothing is rescaled.
 
@@ -152,11 +188,15 @@ def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
     return numerics.cast(jnp.where(kept, src, jnp.zeros_like(src)), dst.dtype)
 
 
-def _rand_cost(device: Device, dst: Operand, seed: Operand, *, low: float, high: float) -> Cost:
+def _rand_cost(
+    device: Device, dst: Operand, seed: Operand, *, low: float, high: float
+) -> Cost:
     needs("trn.rand2", device, 4)
     if low >= high:
         raise LimitExceeded(f"trn.rand2: low is {low}, must be less than high, {high}")
-    return compute(device, "trn.rand2", "vector", dst.free / 4, (dst,), (), flops=dst.size)
+    return compute(
+        device, "trn.rand2", "vector", dst.free / 4, (dst,), (), flops=dst.size
+    )
 
 
 @instruction("trn.rand2", cost=_rand_cost, reads=("register",), writes=ON_CHIP)

@@ -57,7 +57,10 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
         return trees.chain(1)
     links = pes - 1
     distance = hop * links
-    best, chosen = words + distance + stage * links, trees.chain(pes)  # the chain's estimate
+    best, chosen = (
+        words + distance + stage * links,
+        trees.chain(pes),
+    )  # the chain's estimate
     # Fewer children than this never cost more than the distance, which every tree pays.
     children = max(1, min(links, distance // words))
     while children <= links and words * children < best:
@@ -99,7 +102,9 @@ def _built(least: np.ndarray, pes: int, most: int, depth: int) -> Tree:
         root, size, d, c = todo.pop()
         while size > 1:
             splits = np.arange(1, size)
-            energy = least[d, c - 1][splits] + least[d - 1, most][size - splits] + splits
+            energy = (
+                least[d, c - 1][splits] + least[d - 1, most][size - splits] + splits
+            )
             west = int(splits[int(energy.argmin())])
             own[root].insert(0, root + west)
             todo.append((root + west, size - west, d - 1, most))

@@ -19,7 +19,14 @@ from emu.wse.laws import move_cycles, on_datapath, words
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, *, axis: str, group: int, ndim: int
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    group: int,
+    ndim: int,
 ) -> Cost:
     """Either direction: the small tile is a block, the large one has a block of every PE."""
     block = min(dst.nbytes, x.nbytes)
@@ -30,8 +37,12 @@ def _cost(
     one = operation_cycles(device, w, sends=gathers)
     own = move_cycles(device, block, descriptors=0)
     many_nbytes, one_nbytes = group * block, block
-    read = np.where(first, block if gathers else many_nbytes, one_nbytes if gathers else 0)
-    written = np.where(first, many_nbytes if gathers else block, 0 if gathers else one_nbytes)
+    read = np.where(
+        first, block if gathers else many_nbytes, one_nbytes if gathers else 0
+    )
+    written = np.where(
+        first, many_nbytes if gathers else block, 0 if gathers else one_nbytes
+    )
     return on_datapath(
         begin(device, True) + np.where(first, own + many, one),
         moved_bytes={"sram_read": read, "sram_write": written},
@@ -45,12 +56,22 @@ def block_words(dst: Operand, x: Operand) -> int:
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, *, axis: str, group: int, ndim: int,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    group: int,
+    ndim: int,
+) -> Ticks:
     lines = crossed(mesh, axis, group, crossing, index)
     armed = lines.take(crossing.start_ticks) + begin(device, True)
-    armed[:, 0] += int(np.ceil(move_cycles(device, min(dst.nbytes, x.nbytes), descriptors=0)))
+    armed[:, 0] += int(
+        np.ceil(move_cycles(device, min(dst.nbytes, x.nbytes), descriptors=0))
+    )
     w = np.array(block_words(dst, x)).reshape(1, 1, 1)
     if dst.nbytes > x.nbytes:
         done = arrival.reduce(armed, w, trees.star(group), wires(device))
@@ -62,14 +83,16 @@ def _arrival(
 
 @instruction(
     "wse.gather", cost=_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_arrival
-)  # fmt: skip
+)
 def _gather(dst: Any, x: Any, index: Any, *, axis: str, group: int, ndim: int) -> Any:
     line = x.reshape(-1, group, *x.shape[1:])
     blocks = jnp.moveaxis(line, 1, line.ndim - 1 - ndim)
     return at_place(blocks, group, 0).astype(dst.dtype)
 
 
-@instruction("wse.scatter", cost=_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_arrival)
+@instruction(
+    "wse.scatter", cost=_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_arrival
+)
 def _scatter(dst: Any, x: Any, index: Any, *, axis: str, group: int, ndim: int) -> Any:
     blocks = x[::group]  # the first PE's, [groups, ..., group, *block]
     line = jnp.moveaxis(blocks, blocks.ndim - 1 - ndim, 1)

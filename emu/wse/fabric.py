@@ -52,7 +52,11 @@ def line_words(lines: Lines, elements: Operand, dtype: Any) -> np.ndarray:
 
 
 def crossed(
-    mesh: Mapping[str, int], axis: str, group: int, crossing: Crossing, elements: Operand
+    mesh: Mapping[str, int],
+    axis: str,
+    group: int,
+    crossing: Crossing,
+    elements: Operand,
 ) -> Lines:
     """The lines of a collective, as far as starts and lengths tell them apart."""
     return Lines(mesh, axis, group, crossing.start_ticks, known(elements))
@@ -75,10 +79,21 @@ def at_place(x: Any, group: int, place: int) -> Any:
     Padded in a shape that a multicast slices, so XLA drops what nobody reads and works out each
     sum once instead of once per PE.
     """
-    around = [(place, group - 1 - place, 0) if i == 2 else (0, 0, 0) for i in range(x.ndim + 2)]
+    around = [
+        (place, group - 1 - place, 0) if i == 2 else (0, 0, 0)
+        for i in range(x.ndim + 2)
+    ]
     return lax.pad(x[None, :, None], unset(x.dtype), around).reshape(-1, *x.shape[1:])
 
 
 __all__ = [
-    "Ticks", "at_place", "begin", "crossed", "group_size", "join", "line_words", "role", "unset",
-]  # fmt: skip
+    "Ticks",
+    "at_place",
+    "begin",
+    "crossed",
+    "group_size",
+    "join",
+    "line_words",
+    "role",
+    "unset",
+]

@@ -15,7 +15,9 @@ from emu.instruction import Cost, Operand, caller, instruction, limit
 from emu.wse.laws import move_cycles, on_datapath, precision, vector_cycles
 
 SPACE = "sram"
-ROPE_LOADS = 11  # descriptor loads of WaferLLM's kernel (arXiv 2502.04563): six operations share
+ROPE_LOADS = (
+    11  # descriptor loads of WaferLLM's kernel (arXiv 2502.04563): six operations share
+)
 _OPS = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "max": jnp.maximum}
 
 
@@ -46,7 +48,9 @@ def fill(dst: Any, *, value: float) -> Any:
     return jnp.full_like(dst, value)
 
 
-def _vector_cost(device: Device, dst: Operand, a: Operand, b: Operand, *, op: str) -> Cost:
+def _vector_cost(
+    device: Device, dst: Operand, a: Operand, b: Operand, *, op: str
+) -> Cost:
     kind = precision(dst.dtype, a.dtype, b.dtype)
     return on_datapath(vector_cycles(device, dst.size, kind), dst.size)
 
@@ -89,16 +93,21 @@ def copy(dst: Any, x: Any) -> Any:
     return x.astype(dst.dtype)
 
 
-def _into_cost(device: Device, dst: Operand, x: Operand, start: Operand, *, axis: int) -> Cost:
+def _into_cost(
+    device: Device, dst: Operand, x: Operand, start: Operand, *, axis: int
+) -> Cost:
     nbytes = x.size * dst.dtype.itemsize
     moved = {"sram_read": x.nbytes, "sram_write": nbytes}
     return on_datapath(move_cycles(device, nbytes), moved_bytes=moved)
 
 
 @instruction(
-    "wse.copy_into", cost=_into_cost, reads=(SPACE, "register"), writes=SPACE,
+    "wse.copy_into",
+    cost=_into_cost,
+    reads=(SPACE, "register"),
+    writes=SPACE,
     reads_destination=True,
-)  # fmt: skip
+)
 def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
     """Overwrites the part of `dst` that begins at known index `start` of dimension `axis`.
 
@@ -108,11 +117,15 @@ def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
       start: known integer; the part must lie inside `dst`.
       axis: dimension in which the part begins at `start`.
     """
-    limit("wse.copy_into", f"extent of dimension {axis}", x.shape[axis], dst.shape[axis])
+    limit(
+        "wse.copy_into", f"extent of dimension {axis}", x.shape[axis], dst.shape[axis]
+    )
     return lax.dynamic_update_slice_in_dim(dst, x.astype(dst.dtype), start, axis)
 
 
-def _rope_cost(device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand) -> Cost:
+def _rope_cost(
+    device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand
+) -> Cost:
     """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
     kind, pairs = precision(dst.dtype, x.dtype), x.shape[0] * cos.size
     six = 6 * vector_cycles(device, pairs, kind, descriptors=0)
@@ -139,5 +152,12 @@ def rope(dst: Any, x: Any, cos: Any, sin: Any) -> Any:
 
 
 __all__ = [
-    "SPACE", "copy", "copy_into", "fill", "rope", "sram_tile", "vector", "vector_scale",
-]  # fmt: skip
+    "SPACE",
+    "copy",
+    "copy_into",
+    "fill",
+    "rope",
+    "sram_tile",
+    "vector",
+    "vector_scale",
+]

@@ -87,4 +87,6 @@ def known(operand: Operand) -> np.ndarray:
 
 def on_datapath(cycles: Any, flops: Any = 0, **rest: Any) -> Cost:
     """The cost of an operation that holds the datapath for all its cycles."""
-    return Cost(engine=ENGINE, busy_cycles=cycles, latency_cycles=cycles, flops=flops, **rest)
+    return Cost(
+        engine=ENGINE, busy_cycles=cycles, latency_cycles=cycles, flops=flops, **rest
+    )

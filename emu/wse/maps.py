@@ -39,11 +39,17 @@ def accumulate(dst: Any, n: int, term: Callable[[Any], Any]) -> Any:
 def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     kind = precision(dst.dtype, w.dtype, x.dtype)
     loops = dst.size // dst.shape[-1]
-    return on_datapath(loops * map_cycles(device, x.size, dst.shape[-1], kind), 2 * w.size)
+    return on_datapath(
+        loops * map_cycles(device, x.size, dst.shape[-1], kind), 2 * w.size
+    )
 
 
 @instruction(
-    "wse.fmac_map", cost=_map_cost, reads=(SPACE, SPACE), writes=SPACE, reads_destination=True
+    "wse.fmac_map",
+    cost=_map_cost,
+    reads=(SPACE, SPACE),
+    writes=SPACE,
+    reads_destination=True,
 )
 def fmac_map(dst: Any, w: Any, x: Any) -> Any:
     """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n.
@@ -53,7 +59,9 @@ def fmac_map(dst: Any, w: Any, x: Any) -> Any:
     return accumulate(dst, x.shape[0], lambda k: single(x[k]) * single(w[..., k, :]))
 
 
-def _score_cost(device: Device, dst: Operand, k: Operand, q: Operand, live: Operand) -> Cost:
+def _score_cost(
+    device: Device, dst: Operand, k: Operand, q: Operand, live: Operand
+) -> Cost:
     n = known(live)
     cycles = map_cycles(device, q.size, n, precision(dst.dtype, k.dtype, q.dtype))
     moved = {
@@ -64,9 +72,12 @@ def _score_cost(device: Device, dst: Operand, k: Operand, q: Operand, live: Oper
 
 
 @instruction(
-    "wse.score_map", cost=_score_cost, reads=(SPACE, SPACE, "count"), writes=SPACE,
+    "wse.score_map",
+    cost=_score_cost,
+    reads=(SPACE, SPACE, "count"),
+    writes=SPACE,
     reads_destination=True,
-)  # fmt: skip
+)
 def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
     """Adds `q . k` to the first `live` slots: a callback of length `live` per element of `q`.
 
@@ -81,21 +92,29 @@ def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
     return jnp.where(jnp.arange(k.shape[1])[None] < live, summed, dst)
 
 
-def _value_cost(device: Device, dst: Operand, v: Operand, p: Operand, live: Operand) -> Cost:
+def _value_cost(
+    device: Device, dst: Operand, v: Operand, p: Operand, live: Operand
+) -> Cost:
     n = known(live)
     callbacks = p.shape[0] * n
-    cycles = map_cycles(device, callbacks, v.shape[1], precision(dst.dtype, v.dtype, p.dtype))
+    cycles = map_cycles(
+        device, callbacks, v.shape[1], precision(dst.dtype, v.dtype, p.dtype)
+    )
     moved = {
-        "sram_read": n * (v.shape[1] * v.dtype.itemsize + p.shape[0] * p.dtype.itemsize),
+        "sram_read": n
+        * (v.shape[1] * v.dtype.itemsize + p.shape[0] * p.dtype.itemsize),
         "sram_write": dst.nbytes + 0 * n,
     }
     return on_datapath(cycles, 2 * callbacks * v.shape[1], moved_bytes=moved)
 
 
 @instruction(
-    "wse.value_map", cost=_value_cost, reads=(SPACE, SPACE, "count"), writes=SPACE,
+    "wse.value_map",
+    cost=_value_cost,
+    reads=(SPACE, SPACE, "count"),
+    writes=SPACE,
     reads_destination=True,
-)  # fmt: skip
+)
 def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
     """`dst[r] += sum over live slots of p[r, slot] * v[slot]`: a callback of length m for each.
 
@@ -107,7 +126,9 @@ def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
     """
 
     def term(slot: Any) -> Any:
-        return jnp.where(slot < live, single(p)[:, slot, None] * single(v)[None, slot], 0.0)
+        return jnp.where(
+            slot < live, single(p)[:, slot, None] * single(v)[None, slot], 0.0
+        )
 
     return accumulate(dst, v.shape[0], term)
 

@@ -17,14 +17,26 @@ from emu.wse.laws import known, on_datapath, words
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, elements: Operand,
-    *, axis: str, group: int, root: int, call: bool,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    elements: Operand,
+    *,
+    axis: str,
+    group: int,
+    root: int,
+    call: bool,
+) -> Cost:
     n = known(elements)
     w, nbytes = words(n, x.dtype), x.dtype.itemsize * n
-    sends = role(index, [(i == root) * ((root > 0) + (root < group - 1)) for i in range(group)])
+    sends = role(
+        index, [(i == root) * ((root > 0) + (root < group - 1)) for i in range(group)]
+    )
     takes = role(index, [i != root for i in range(group)])
-    cycles = takes * operation_cycles(device, w) + sends * operation_cycles(device, w, sends=True)
+    cycles = takes * operation_cycles(device, w) + sends * operation_cycles(
+        device, w, sends=True
+    )
     return on_datapath(
         begin(device, call) + cycles,
         moved_bytes={"sram_read": sends * nbytes, "sram_write": takes * nbytes},
@@ -33,9 +45,19 @@ def _cost(
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, elements: Operand, *, axis: str, group: int, root: int, call: bool,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    elements: Operand,
+    *,
+    axis: str,
+    group: int,
+    root: int,
+    call: bool,
+) -> Ticks:
     lines = crossed(mesh, axis, group, crossing, elements)
     armed = lines.take(crossing.start_ticks) + begin(device, call)
     w = line_words(lines, elements, x.dtype)
@@ -44,10 +66,22 @@ def _arrival(
 
 
 @instruction(
-    "wse.multicast", cost=_cost, reads=(SPACE, "count", "count"), writes=SPACE, arrival=_arrival
+    "wse.multicast",
+    cost=_cost,
+    reads=(SPACE, "count", "count"),
+    writes=SPACE,
+    arrival=_arrival,
 )
 def _multicast(
-    dst: Any, x: Any, index: Any, elements: Any, *, axis: str, group: int, root: int, call: bool
+    dst: Any,
+    x: Any,
+    index: Any,
+    elements: Any,
+    *,
+    axis: str,
+    group: int,
+    root: int,
+    call: bool,
 ) -> Any:
     line = x.reshape(-1, group, *x.shape[1:])[:, root : root + 1]
     line = lax.optimization_barrier(line)  # or XLA sums once per receiver
@@ -55,9 +89,15 @@ def _multicast(
 
 
 def multicast(
-    dst: Any, x: Any, *, axis: str, group: int | None = None, root: int = 0, elements: Any = None,
+    dst: Any,
+    x: Any,
+    *,
+    axis: str,
+    group: int | None = None,
+    root: int = 0,
+    elements: Any = None,
     call: bool = True,
-) -> Any:  # fmt: skip
+) -> Any:
     """Sends the tile of one PE of each group along `axis` to every PE of the group.
 
     A root inside the line sends to the west first, then to the east.
@@ -74,7 +114,8 @@ def multicast(
     size, n = group_size(axis, group), x.size if elements is None else elements
     if not 0 <= root < size:
         raise LimitExceeded(
-            f"wse.multicast: root is {root}, must be one of a group's {size} PEs", caller()
+            f"wse.multicast: root is {root}, must be one of a group's {size} PEs",
+            caller(),
         )
     index = lax.axis_index(axis)
     return _multicast(dst, x, index, n, axis=axis, group=size, root=root, call=call)

@@ -18,9 +18,15 @@ from emu.wse.laws import known, on_datapath, words
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, row: Operand, col: Operand,
-    *, axis: str, across: str,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    row: Operand,
+    col: Operand,
+    *,
+    axis: str,
+    across: str,
+) -> Cost:
     w, corner = int(words(x.size, x.dtype)), (known(row) == 0) & (known(col) == 0)
     sends, takes = operation_cycles(device, w, sends=True), operation_cycles(device, w)
     return on_datapath(
@@ -31,9 +37,17 @@ def _cost(
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    row: Operand, col: Operand, *, axis: str, across: str,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    row: Operand,
+    col: Operand,
+    *,
+    axis: str,
+    across: str,
+) -> Ticks:
     if set(mesh) != {axis, across}:
         raise LimitExceeded(
             f"wse.multicast_2d: the mesh has axes {', '.join(mesh)}, must have {axis} and {across}"
@@ -47,24 +61,35 @@ def _arrival(
 
 
 @instruction(
-    "wse.multicast_2d", cost=_cost, reads=(SPACE, "count", "count"), writes=SPACE,
+    "wse.multicast_2d",
+    cost=_cost,
+    reads=(SPACE, "count", "count"),
+    writes=SPACE,
     arrival=_arrival,
-)  # fmt: skip
+)
 def _down(dst: Any, x: Any, row: Any, col: Any, *, axis: str, across: str) -> Any:
     return jnp.broadcast_to(x[:1], x.shape)
 
 
 def _same(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    *, axis: str,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    *,
+    axis: str,
+) -> Ticks:
     return crossing.start_ticks, crossing.start_ticks
 
 
 @instruction(
-    "wse.multicast_2d_values", cost=lambda device, dst, x, *, axis: on_datapath(0, moved_bytes={}),
-    reads=(SPACE,), writes=SPACE, arrival=_same,
-)  # fmt: skip
+    "wse.multicast_2d_values",
+    cost=lambda device, dst, x, *, axis: on_datapath(0, moved_bytes={}),
+    reads=(SPACE,),
+    writes=SPACE,
+    arrival=_same,
+)
 def _along(dst: Any, x: Any, *, axis: str) -> Any:
     """The values' second axis; the stream's time is all in the first instruction."""
     return jnp.broadcast_to(x[:1], x.shape)

@@ -44,7 +44,11 @@ class Buffer:
 
     def __getitem__(self, at: "slice | int") -> Memory:
         if isinstance(at, int):
-            at = slice(at, at + 1) if at != -1 else slice(self.elements - 1, self.elements)
+            at = (
+                slice(at, at + 1)
+                if at != -1
+                else slice(self.elements - 1, self.elements)
+            )
         start, stop, step = at.indices(self.elements)
         count = len(range(start, stop, step))
         if count == 0 or step < 1:
@@ -52,7 +56,9 @@ class Buffer:
                 f"buffer '{self.name}' of {self.elements}: slice {at} is empty or runs backwards"
             )
         itemsize = jnp.dtype(self.dtype).itemsize
-        return Memory(self.name, self.dtype, self.address + start * itemsize, start, count, step)
+        return Memory(
+            self.name, self.dtype, self.address + start * itemsize, start, count, step
+        )
 
     @property
     def nbytes(self) -> int:
@@ -76,14 +82,20 @@ class Fabric:
 
 
 def receive(
-    color: str, elements: int | None = None, dtype: str | None = None, wide: bool = False
+    color: str,
+    elements: int | None = None,
+    dtype: str | None = None,
+    wide: bool = False,
 ) -> Fabric:
     """The next elements that arrive on `color`."""
     return Fabric(color, False, elements, dtype, wide)
 
 
 def send(
-    color: str, elements: int | None = None, dtype: str | None = None, wide: bool = False
+    color: str,
+    elements: int | None = None,
+    dtype: str | None = None,
+    wide: bool = False,
 ) -> Fabric:
     """A destination: the elements leave on `color`."""
     return Fabric(color, True, elements, dtype, wide)
@@ -98,5 +110,12 @@ def wavelets(elements: int, dtype: str) -> int:
 
 
 __all__ = [
-    "Buffer", "Fabric", "Memory", "Operand", "WORD_BYTES", "receive", "send", "wavelets",
-]  # fmt: skip
+    "Buffer",
+    "Fabric",
+    "Memory",
+    "Operand",
+    "WORD_BYTES",
+    "receive",
+    "send",
+    "wavelets",
+]

@@ -19,7 +19,11 @@ from emu.wse.operands import (
 )
 
 ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
-LOCAL, OWN, ALL = 0, 1, 2  # a wavelet's kind: data, control for its own router, for all on its way
+LOCAL, OWN, ALL = (
+    0,
+    1,
+    2,
+)  # a wavelet's kind: data, control for its own router, for all on its way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +49,32 @@ class Vector:
 
     def __post_init__(self) -> None:
         if self.op not in ARITHMETIC:
-            raise LimitExceeded(f"vector: op is {self.op!r}, must be one of {ARITHMETIC}")
+            raise LimitExceeded(
+                f"vector: op is {self.op!r}, must be one of {ARITHMETIC}"
+            )
         if not isinstance(self.dst, Memory | Fabric) or _is_inward(self.dst):
-            raise LimitExceeded(f"vector {self.op}: dst is {self.dst}, must be memory or send()")
+            raise LimitExceeded(
+                f"vector {self.op}: dst is {self.dst}, must be memory or send()"
+            )
         if (self.b is None) != (self.op == "copy"):
-            raise LimitExceeded(f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources")
+            raise LimitExceeded(
+                f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources"
+            )
         if any(isinstance(x, Fabric) and x.outward for x in self.sources):
-            raise LimitExceeded(f"vector {self.op}: a source is send(), must be receive()")
+            raise LimitExceeded(
+                f"vector {self.op}: a source is send(), must be receive()"
+            )
         if self.op == "fmac" and not isinstance(self.dst, Memory):
-            raise LimitExceeded("vector fmac: dst is a stream, must be memory: it is added to")
+            raise LimitExceeded(
+                "vector fmac: dst is a stream, must be memory: it is added to"
+            )
         if sum(isinstance(x, Fabric) for x in self.sources) > 1:
-            raise LimitExceeded(f"vector {self.op}: two fabric sources, a PE takes at most one")
-        if self.wide and (self.op != "copy" or self.thread is None or len(self._streams) > 1):
+            raise LimitExceeded(
+                f"vector {self.op}: two fabric sources, a PE takes at most one"
+            )
+        if self.wide and (
+            self.op != "copy" or self.thread is None or len(self._streams) > 1
+        ):
             raise LimitExceeded(
                 f"vector {self.op}: wide streams are for copies between memory and fabric on a "
                 "microthread; leave out wide, or give a thread"
@@ -77,7 +95,11 @@ class Vector:
             elif isinstance(x, Fabric) and x.elements is not None:
                 counts[x.elements] = x
         if not counts:  # a stream fed from one element of memory
-            counts = {1: self.dst} if any(isinstance(x, Memory) for x in self.sources) else {}
+            counts = (
+                {1: self.dst}
+                if any(isinstance(x, Memory) for x in self.sources)
+                else {}
+            )
         if len(counts) != 1:
             told = ", ".join(map(str, counts)) or "none"
             raise LimitExceeded(
@@ -228,7 +250,19 @@ class Pause:
     """
 
 
-Op = Vector | Map | Code | Load | Stamp | Activate | Block | Unblock | Control | Switch | Pause
+Op = (
+    Vector
+    | Map
+    | Code
+    | Load
+    | Stamp
+    | Activate
+    | Block
+    | Unblock
+    | Control
+    | Switch
+    | Pause
+)
 
 
 def copy(dst: Operand, a: Operand, **how: Any) -> Vector:
@@ -257,7 +291,30 @@ def fmac(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
 
 
 __all__ = [
-    "ALL", "Activate", "Block", "Buffer", "Code", "Control", "Fabric", "Load", "Map", "Memory",
-    "OWN", "Op", "Operand", "Pause", "Stamp", "Switch", "Unblock", "Vector", "add", "copy", "fmac",
-    "maximum", "mul", "receive", "send", "wavelets",
-]  # fmt: skip
+    "ALL",
+    "Activate",
+    "Block",
+    "Buffer",
+    "Code",
+    "Control",
+    "Fabric",
+    "Load",
+    "Map",
+    "Memory",
+    "OWN",
+    "Op",
+    "Operand",
+    "Pause",
+    "Stamp",
+    "Switch",
+    "Unblock",
+    "Vector",
+    "add",
+    "copy",
+    "fmac",
+    "maximum",
+    "mul",
+    "receive",
+    "send",
+    "wavelets",
+]

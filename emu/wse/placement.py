@@ -13,7 +13,9 @@ class DoesNotFit(EmulationError):
       context: largest context that would fit one wafer, or None where none does.
     """
 
-    def __init__(self, what: str, *, wafers: int | None = None, context: int | None = None):
+    def __init__(
+        self, what: str, *, wafers: int | None = None, context: int | None = None
+    ):
         super().__init__(what)
         self.wafers, self.context = wafers, context
 

@@ -36,7 +36,9 @@ def mask_of(sides: Sides, what: str) -> int:
     names = (sides,) if isinstance(sides, str) else tuple(sides)
     for name in names:
         if name not in DIRECTIONS:
-            raise LimitExceeded(f"{what} is {name!r}, must be one of {', '.join(DIRECTIONS)}")
+            raise LimitExceeded(
+                f"{what} is {name!r}, must be one of {', '.join(DIRECTIONS)}"
+            )
     return sum(1 << DIRECTIONS.index(name) for name in set(names))
 
 
@@ -93,7 +95,9 @@ class FabricProgram:
 
     def __init__(self, width: int, height: int = 1, code_bytes: int | None = None):
         if width < 1 or height < 1:
-            raise LimitExceeded(f"fabric program: {width} x {height} PEs, must be at least 1 x 1")
+            raise LimitExceeded(
+                f"fabric program: {width} x {height} PEs, must be at least 1 x 1"
+            )
         self.width, self.height, self.code_bytes = width, height, code_bytes
         self.colors: dict[str, Color] = {}
         self.buffers: dict[str, ops.Buffer] = {}
@@ -111,24 +115,38 @@ class FabricProgram:
         out[where] = True
         return out
 
-    def color(self, name: str, input_queue: int | None = None, output_queue: int | None = None,
-              positions: int = 1) -> Color:  # fmt: skip
+    def color(
+        self,
+        name: str,
+        input_queue: int | None = None,
+        output_queue: int | None = None,
+        positions: int = 1,
+    ) -> Color:
         """Declares a color; `route` does so too. Queues are 2, 3, ... unless given."""
         if name not in self.colors:
             n = len(self.colors)
             empty = np.zeros((positions, *self.shape), np.uint8)
             self.colors[name] = Color(
-                n, empty, empty.copy(), np.zeros(self.shape, np.int8),
+                n,
+                empty,
+                empty.copy(),
+                np.zeros(self.shape, np.int8),
                 np.zeros(self.shape, bool),
                 2 + n % 2 if input_queue is None else input_queue,
                 2 + n % 2 if output_queue is None else output_queue,
-            )  # fmt: skip
+            )
         return self.colors[name]
 
     def route(
-        self, color: str, where: Place = ALL, *, receive: Sides, send: Sides,
-        then: Sequence[tuple[Sides, Sides]] = (), on_control: str = "advance",
-    ) -> None:  # fmt: skip
+        self,
+        color: str,
+        where: Place = ALL,
+        *,
+        receive: Sides,
+        send: Sides,
+        then: Sequence[tuple[Sides, Sides]] = (),
+        on_control: str = "advance",
+    ) -> None:
         """What the routers at `where` do with `color`.
 
         Args:
@@ -141,15 +159,22 @@ class FabricProgram:
           on_control: `"advance"` to the next position at a control wavelet, or `"ignore"`.
         """
         if len(then) >= POSITIONS:
-            raise LimitExceeded(f"route '{color}': {1 + len(then)} positions, a switch has 4")
+            raise LimitExceeded(
+                f"route '{color}': {1 + len(then)} positions, a switch has 4"
+            )
         if on_control not in ("advance", "ignore"):
-            raise LimitExceeded(f"route '{color}': on_control is {on_control!r}, must be advance "
-                                "or ignore")  # fmt: skip
+            raise LimitExceeded(
+                f"route '{color}': on_control is {on_control!r}, must be advance "
+                "or ignore"
+            )
         c, place = self.color(color), self.place(where)
         missing = 1 + len(then) - len(c.receive)
         if missing > 0:
             more = np.zeros((missing, *self.shape), np.uint8)
-            c.receive, c.send = np.concatenate([c.receive, more]), np.concatenate([c.send, more])
+            c.receive, c.send = (
+                np.concatenate([c.receive, more]),
+                np.concatenate([c.send, more]),
+            )
         for at, (rx, tx) in enumerate([(receive, send), *then]):
             c.receive[at][place] = mask_of(rx, f"route '{color}': receive")
             c.send[at][place] = mask_of(tx, f"route '{color}': send")
@@ -157,9 +182,13 @@ class FabricProgram:
         c.heeds[place] = on_control == "advance"
 
     def buffer(
-        self, name: str, elements: int, dtype: str = "float32", where: Place = ALL,
+        self,
+        name: str,
+        elements: int,
+        dtype: str = "float32",
+        where: Place = ALL,
         bank: int | None = None,
-    ) -> ops.Buffer:  # fmt: skip
+    ) -> ops.Buffer:
         """Room for `elements` in the SRAM of the PEs at `where`; holds NaN until written.
 
         Args:
@@ -172,7 +201,9 @@ class FabricProgram:
         if name in self.buffers:
             raise LimitExceeded(f"buffer '{name}' is declared twice")
         if elements < 1:
-            raise LimitExceeded(f"buffer '{name}': {elements} elements, must be 1 or more")
+            raise LimitExceeded(
+                f"buffer '{name}': {elements} elements, must be 1 or more"
+            )
         address = -(-self._top // BANK_BYTES) * BANK_BYTES
         if bank is not None:
             address += (bank - address // BANK_BYTES) % 8 * BANK_BYTES
@@ -182,9 +213,16 @@ class FabricProgram:
         return made
 
     def task(
-        self, name: str, code: Sequence[ops.Op], where: Place = ALL, *, start: bool = False,
-        blocked: bool = False, on_wavelet: str | None = None, argument: ops.Memory | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        code: Sequence[ops.Op],
+        where: Place = ALL,
+        *,
+        start: bool = False,
+        blocked: bool = False,
+        on_wavelet: str | None = None,
+        argument: ops.Memory | None = None,
+    ) -> None:
         """What the PEs at `where` do when task `name` runs; of two ready tasks the earlier named.
 
         Args:
@@ -200,11 +238,15 @@ class FabricProgram:
             raise LimitExceeded(f"task '{name}' has no operations")
         kept = self.tasks.setdefault(name, [])
         if len(self.tasks) > TASKS:
-            raise LimitExceeded(f"task '{name}': {len(self.tasks)} tasks, a PE has {TASKS}")
+            raise LimitExceeded(
+                f"task '{name}': {len(self.tasks)} tasks, a PE has {TASKS}"
+            )
         place = self.place(where)
         if any((place & t.place).any() for t in kept):
             raise LimitExceeded(f"task '{name}' is declared twice on some PE")
-        kept.append(Task(place, tuple(code), start, blocked, on_wavelet, argument, caller()))
+        kept.append(
+            Task(place, tuple(code), start, blocked, on_wavelet, argument, caller())
+        )
 
     def used_bytes(self) -> np.ndarray:
         """`int64[height, width]`: bytes of buffers, to the last one that each PE holds."""
@@ -217,4 +259,13 @@ class FabricProgram:
 
 Data = Mapping[str, np.ndarray]
 
-__all__ = ["ALL", "Color", "DIRECTIONS", "Data", "FabricProgram", "OPPOSITE", "Task", "mask_of"]
+__all__ = [
+    "ALL",
+    "Color",
+    "DIRECTIONS",
+    "Data",
+    "FabricProgram",
+    "OPPOSITE",
+    "Task",
+    "mask_of",
+]

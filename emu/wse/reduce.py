@@ -32,15 +32,27 @@ UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant t
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, elements: Operand,
-    *, axis: str, op: str, tree: Tree, call: bool,
-) -> Cost:  # fmt: skip
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    elements: Operand,
+    *,
+    axis: str,
+    op: str,
+    tree: Tree,
+    call: bool,
+) -> Cost:
     n = known(elements)
     w, nbytes = words(n, x.dtype), x.dtype.itemsize * n
     added = role(index, [len(own) for own in tree.children])
     sends = role(index, [not own for own in tree.streamed]) & (tree.pes > 1)
-    stored = [len(tree.children[i] if i == tree.root else a) for i, a in enumerate(tree.aside)]
-    cycles = added * operation_cycles(device, w) + sends * operation_cycles(device, w, sends=True)
+    stored = [
+        len(tree.children[i] if i == tree.root else a) for i, a in enumerate(tree.aside)
+    ]
+    cycles = added * operation_cycles(device, w) + sends * operation_cycles(
+        device, w, sends=True
+    )
     return on_datapath(
         begin(device, call) + cycles,
         added * n,
@@ -53,9 +65,19 @@ def _cost(
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, elements: Operand, *, axis: str, op: str, tree: Tree, call: bool,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    elements: Operand,
+    *,
+    axis: str,
+    op: str,
+    tree: Tree,
+    call: bool,
+) -> Ticks:
     lines = crossed(mesh, axis, tree.pes, crossing, elements)
     armed = lines.take(crossing.start_ticks) + begin(device, call)
     w = line_words(lines, elements, x.dtype)
@@ -64,10 +86,22 @@ def _arrival(
 
 
 @instruction(
-    "wse.reduce", cost=_cost, reads=(SPACE, "count", "count"), writes=SPACE, arrival=_arrival
+    "wse.reduce",
+    cost=_cost,
+    reads=(SPACE, "count", "count"),
+    writes=SPACE,
+    arrival=_arrival,
 )
 def _reduce(
-    dst: Any, x: Any, index: Any, elements: Any, *, axis: str, op: str, tree: Tree, call: bool
+    dst: Any,
+    x: Any,
+    index: Any,
+    elements: Any,
+    *,
+    axis: str,
+    op: str,
+    tree: Tree,
+    call: bool,
 ) -> Any:
     line = x.reshape(-1, tree.pes, *x.shape[1:])
     sums, at = line[:, :0], {}  # the streams of heads of chains, and where they are
@@ -92,7 +126,9 @@ def _chain_sums(op: str, line: Any, sums: Any, at: dict[int, int], batch: Batch)
     return acc
 
 
-def _long_chain_sums(op: str, line: Any, sums: Any, at: dict[int, int], batch: Batch) -> Any:
+def _long_chain_sums(
+    op: str, line: Any, sums: Any, at: dict[int, int], batch: Batch
+) -> Any:
     own = jnp.moveaxis(line[:, batch.members], 2, 0)  # [length, groups, chains, ...]
     if batch.side.size:
         place = np.vectorize(lambda i: at.get(i, 0), otypes=[int])(batch.side)
@@ -106,10 +142,14 @@ def _long_chain_sums(op: str, line: Any, sums: Any, at: dict[int, int], batch: B
             return jnp.where(mask, join(op, own, side), own), None
 
         own, _ = lax.scan(add, own, (steps, there))
-    return lax.scan(lambda acc, x: (join(op, x, acc), None), own[-1], own[:-1], reverse=True)[0]
+    return lax.scan(
+        lambda acc, x: (join(op, x, acc), None), own[-1], own[:-1], reverse=True
+    )[0]
 
 
-def _add_side(op: str, own: Any, sums: Any, at: dict[int, int], child: np.ndarray) -> Any:
+def _add_side(
+    op: str, own: Any, sums: Any, at: dict[int, int], child: np.ndarray
+) -> Any:
     """`own` and the streams of these children of it, where there are any."""
     if (child < 0).all():
         return own
@@ -129,9 +169,16 @@ def _pick(x: Any, index: np.ndarray) -> Any:
 
 
 def reduce(
-    dst: Any, x: Any, *, axis: str, tree: Tree | None = None, op: str = "add",
-    group: int | None = None, elements: Any = None, call: bool = True,
-) -> Any:  # fmt: skip
+    dst: Any,
+    x: Any,
+    *,
+    axis: str,
+    tree: Tree | None = None,
+    op: str = "add",
+    group: int | None = None,
+    elements: Any = None,
+    call: bool = True,
+) -> Any:
     """Sums (or takes the max) along `axis` into the root of each group; NaN elsewhere.
 
     Every partial sum is rounded to the tile's dtype: a PE adds the streams of its children to its
@@ -155,7 +202,9 @@ def reduce(
             caller(),
         )
     n = x.size if elements is None else elements
-    return _reduce(dst, x, lax.axis_index(axis), n, axis=axis, op=op, tree=tree, call=call)
+    return _reduce(
+        dst, x, lax.axis_index(axis), n, axis=axis, op=op, tree=tree, call=call
+    )
 
 
 __all__ = ["reduce"]

@@ -19,7 +19,14 @@ from emu.wse.laws import on_datapath, words
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, *, axis: str, op: str, group: int
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    op: str,
+    group: int,
 ) -> Cost:
     n, steps = x.size // group, group - 1
     w = int(words(n, x.dtype))
@@ -36,9 +43,17 @@ def _cost(
 
 
 def _arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, *, axis: str, op: str, group: int,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    op: str,
+    group: int,
+) -> Ticks:
     lines = crossed(mesh, axis, group, crossing, index)
     armed = lines.take(crossing.start_ticks) + begin(device, True)
     w = int(words(x.size // group, x.dtype))
@@ -47,20 +62,34 @@ def _arrival(
 
 
 @instruction(
-    "wse.ring_all_reduce", cost=_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_arrival
+    "wse.ring_all_reduce",
+    cost=_cost,
+    reads=(SPACE, "count"),
+    writes=SPACE,
+    arrival=_arrival,
 )
-def _ring_all_reduce(dst: Any, x: Any, index: Any, *, axis: str, op: str, group: int) -> Any:
+def _ring_all_reduce(
+    dst: Any, x: Any, index: Any, *, axis: str, op: str, group: int
+) -> Any:
     at = jnp.arange(group)
-    line = x.reshape(-1, group, *x.shape[1:-1], group, x.shape[-1] // group)[:, places(group)]
-    chunks = jnp.moveaxis(line, (1, -2), (0, 1))  # [place, chunk, groups, ..., elements]
+    line = x.reshape(-1, group, *x.shape[1:-1], group, x.shape[-1] // group)[
+        :, places(group)
+    ]
+    chunks = jnp.moveaxis(
+        line, (1, -2), (0, 1)
+    )  # [place, chunk, groups, ..., elements]
 
-    def add(acc: Any, k: Any) -> Any:  # a chunk starts one place beyond the one where it ends
+    def add(
+        acc: Any, k: Any
+    ) -> Any:  # a chunk starts one place beyond the one where it ends
         return join(op, chunks[(at + k) % group, at], acc), None
 
     acc, _ = lax.scan(add, chunks[(at + 1) % group, at], jnp.arange(2, group + 1))
     whole = jnp.moveaxis(acc, 0, -2).reshape(-1, 1, *x.shape[1:])
     whole = lax.optimization_barrier(whole)  # or XLA sums once per receiver
-    return jnp.broadcast_to(whole, (whole.shape[0], group, *x.shape[1:])).reshape(x.shape)
+    return jnp.broadcast_to(whole, (whole.shape[0], group, *x.shape[1:])).reshape(
+        x.shape
+    )
 
 
 def ring_all_reduce(

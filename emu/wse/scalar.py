@@ -29,7 +29,9 @@ def square_sum(dst: Any, x: Any) -> Any:
     return (single(x) ** 2).sum(-1).reshape(dst.shape).astype(dst.dtype)
 
 
-def _fold_cost(device: Device, dst: Operand, x: Operand, live: Operand, *, op: str) -> Cost:
+def _fold_cost(
+    device: Device, dst: Operand, x: Operand, live: Operand, *, op: str
+) -> Cost:
     n = dst.size * known(live)
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": dst.nbytes + 0 * n}
     cycles = dst.size * _fold_setup(device) + device.fold_cycles * n
@@ -52,7 +54,13 @@ def fold(dst: Any, x: Any, live: Any, *, op: str) -> Any:
 
 
 def _exp_cost(
-    device: Device, dst: Operand, x: Operand, top: Operand, live: Operand, *, scale: float
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    top: Operand,
+    live: Operand,
+    *,
+    scale: float,
 ) -> Cost:
     n = x.shape[0] * known(live)
     each = device.exp_cycles + 2 * device.scalar_cycles
@@ -70,7 +78,9 @@ def exp(dst: Any, x: Any, top: Any, live: Any, *, scale: float) -> Any:
       live: known number of slots in use.
       scale: factor of the exponent.
     """
-    raised = jnp.exp((single(x) - jnp.broadcast_to(single(top)[:, None], x.shape)) * scale)
+    raised = jnp.exp(
+        (single(x) - jnp.broadcast_to(single(top)[:, None], x.shape)) * scale
+    )
     used = jnp.arange(x.shape[1])[None] < live
     return jnp.where(used, raised, 0.0).astype(dst.dtype)
 
@@ -101,7 +111,9 @@ def silu(dst: Any, x: Any, count: int | None = None) -> Any:
     return _silu(dst, x, count=count)
 
 
-def _rsqrt_cost(device: Device, dst: Operand, x: Operand, *, n: int, eps: float) -> Cost:
+def _rsqrt_cost(
+    device: Device, dst: Operand, x: Operand, *, n: int, eps: float
+) -> Cost:
     """A divide, an add, a square root and a reciprocal."""
     each = device.sqrt_cycles + 2 * device.divide_cycles + device.scalar_cycles
     return on_datapath(x.size * each, 4 * x.size)
@@ -132,7 +144,9 @@ def _lookup_cost(
     return on_datapath(check + move_cycles(device, dst.nbytes), moved_bytes=moved)
 
 
-@instruction("wse.lookup", cost=_lookup_cost, reads=(SPACE, SPACE, "register"), writes=SPACE)
+@instruction(
+    "wse.lookup", cost=_lookup_cost, reads=(SPACE, SPACE, "register"), writes=SPACE
+)
 def lookup(dst: Any, table: Any, token: Any, first: Any) -> Any:
     """Column `token - first` of `table`, or zeros where another PE holds it.
 
@@ -148,7 +162,12 @@ def lookup(dst: Any, table: Any, token: Any, first: Any) -> Any:
 
 
 def _argmax_cost(
-    device: Device, top: Operand, at: Operand, x: Operand, valid: Operand, first: Operand
+    device: Device,
+    top: Operand,
+    at: Operand,
+    x: Operand,
+    valid: Operand,
+    first: Operand,
 ) -> Cost:
     n = known(valid)
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": 8 + 0 * n}
@@ -157,7 +176,10 @@ def _argmax_cost(
 
 
 @instruction(
-    "wse.argmax", cost=_argmax_cost, reads=(SPACE, "count", "register"), writes=(SPACE, SPACE)
+    "wse.argmax",
+    cost=_argmax_cost,
+    reads=(SPACE, "count", "register"),
+    writes=(SPACE, SPACE),
 )
 def argmax(top: Any, at: Any, x: Any, valid: Any, first: Any) -> Any:
     """The largest of the first `valid` elements and where it is; the lowest index wins a tie.
@@ -175,5 +197,12 @@ def argmax(top: Any, at: Any, x: Any, valid: Any, first: Any) -> Any:
 
 
 __all__ = [
-    "argmax", "exp", "fold", "lookup", "reciprocal", "rsqrt_mean", "silu", "square_sum",
-]  # fmt: skip
+    "argmax",
+    "exp",
+    "fold",
+    "lookup",
+    "reciprocal",
+    "rsqrt_mean",
+    "silu",
+    "square_sum",
+]

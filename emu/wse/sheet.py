@@ -88,20 +88,31 @@ class WaferSheet(Sheet):
         2, "derived", "FABRICA simulator traces: completion 2 + 2*n/8"
     )
     vector_drain_cycles: Quantity = Quantity(
-        4, "derived", "FABRICA simulator traces: issue 6 + 2*ceil(n/8); WSE-2 float32 6 + n"
+        4,
+        "derived",
+        "FABRICA simulator traces: issue 6 + 2*ceil(n/8); WSE-2 float32 6 + n",
     )
     stream_cycles: Quantity = Quantity(
         1, "measured", "FABRICA: 1.0 cycle a wavelet in the simulator, 1.125 in silicon"
     )
     wide_cycles: Quantity = Quantity(
-        4, "fitted",
+        4,
+        "fitted",
         "wse-0091 wse-0112 wse-0136 wse-0139 wse-0160 wse-0184: MeshGEMM without compute, two "
-        "wavelets in four cycles", 3, 5,
-    )  # fmt: skip
-    dependent_cycles: Quantity = Quantity(
-        10, "derived", "FABRICA: 16 + n/4 to a dependent instruction, 6 + n/4 to another", 9, 11
+        "wavelets in four cycles",
+        3,
+        5,
     )
-    instruction_cycles: Quantity = Quantity(1, "measured", "FABRICA: issue 1, dependent 2")
+    dependent_cycles: Quantity = Quantity(
+        10,
+        "derived",
+        "FABRICA: 16 + n/4 to a dependent instruction, 6 + n/4 to another",
+        9,
+        11,
+    )
+    instruction_cycles: Quantity = Quantity(
+        1, "measured", "FABRICA: issue 1, dependent 2"
+    )
     router_queue_words: Quantity = Quantity(
         2, "assumed", "one wavelet going, one coming; not published", 4, 1
     )
@@ -118,20 +129,42 @@ class WaferSheet(Sheet):
         10,
     )
     mixed_cycles: Quantity = Quantity(
-        0.5, "derived", "the 64-bit write port takes two float32 a cycle; high: as float32", 0.5, 1
+        0.5,
+        "derived",
+        "the 64-bit write port takes two float32 a cycle; high: as float32",
+        0.5,
+        1,
     )
     ramp_cycles: Quantity = Quantity(2, "published", "HPDC'24: T_R = 2 (WSE-2)")
     sram_bytes: Quantity = Quantity(49_152, "published", "48 KiB a PE, Hot Chips 34")
     code_bytes: Quantity = Quantity(
-        4_176, "measured", "smallest memcpy program in the vendor simulator", 4_176, 10_240
+        4_176,
+        "measured",
+        "smallest memcpy program in the vendor simulator",
+        4_176,
+        10_240,
     )
-    dot_cycles: Quantity = Quantity(2.25, "measured", "FABRICA: multiply and reduce, simulator")
-    fold_cycles: Quantity = Quantity(2, "measured", "FABRICA: reduce to a scalar, simulator")
-    loop_cycles: Quantity = Quantity(10, "measured", "FABRICA: loop back-edge 9-10", 9, 10)
-    branch_cycles: Quantity = Quantity(6, "measured", "FABRICA: taken branch 6, no predictor")
-    untaken_branch_cycles: Quantity = Quantity(3, "measured", "FABRICA: branch not taken 3")
-    scalar_cycles: Quantity = Quantity(2, "measured", "FABRICA: dependent floating-point 2")
-    divide_cycles: Quantity = Quantity(50, "published", "csl-examples: scalar f32 divide about 50")
+    dot_cycles: Quantity = Quantity(
+        2.25, "measured", "FABRICA: multiply and reduce, simulator"
+    )
+    fold_cycles: Quantity = Quantity(
+        2, "measured", "FABRICA: reduce to a scalar, simulator"
+    )
+    loop_cycles: Quantity = Quantity(
+        10, "measured", "FABRICA: loop back-edge 9-10", 9, 10
+    )
+    branch_cycles: Quantity = Quantity(
+        6, "measured", "FABRICA: taken branch 6, no predictor"
+    )
+    untaken_branch_cycles: Quantity = Quantity(
+        3, "measured", "FABRICA: branch not taken 3"
+    )
+    scalar_cycles: Quantity = Quantity(
+        2, "measured", "FABRICA: dependent floating-point 2"
+    )
+    divide_cycles: Quantity = Quantity(
+        50, "published", "csl-examples: scalar f32 divide about 50"
+    )
     sqrt_cycles: Quantity = Quantity(
         50, "assumed", "as a divide; the vendor's library is not published", 25, 100
     )
@@ -147,7 +180,9 @@ class WaferSheet(Sheet):
 
 def at_clock(sheet: WaferSheet, hz: int) -> WaferSheet:
     """The sheet at one clock, which is a setting of a run and then has no band."""
-    return dataclasses.replace(sheet, clock_hz=Quantity(hz, "published", "set by the user"))
+    return dataclasses.replace(
+        sheet, clock_hz=Quantity(hz, "published", "set by the user")
+    )
 
 
 __all__ = ["ENGINE", "SILICON", "SIMULATOR", "WaferSheet", "at_clock"]

@@ -65,11 +65,18 @@ class Run:
 
 
 def run(
-    program: FabricProgram, device: Device, data: Mapping[str, Any] | None = None, *,
-    path: str = "auto", watch: Any = None, links: bool = False, profile: bool = False,
-    phases: bool = False, progress: Callable[[int], None] | None = None,
+    program: FabricProgram,
+    device: Device,
+    data: Mapping[str, Any] | None = None,
+    *,
+    path: str = "auto",
+    watch: Any = None,
+    links: bool = False,
+    profile: bool = False,
+    phases: bool = False,
+    progress: Callable[[int], None] | None = None,
     limit_cycles: int = LIMIT_CYCLES,
-) -> Run:  # fmt: skip
+) -> Run:
     """Runs a fabric program from cycle 0 until all is done.
 
     Args:
@@ -90,11 +97,15 @@ def run(
       NotTrains: `path="trains"` for a program that has to be stepped.
     """
     if path not in PATHS:
-        raise LimitExceeded(f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}")
+        raise LimitExceeded(
+            f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}"
+        )
     encoded = encode(program, device)
     why = ASKED
     if path == "trains" and (profile or watch is not None):
-        raise LimitExceeded("stepper: a profile or log needs path='cycles', is 'trains'")
+        raise LimitExceeded(
+            "stepper: a profile or log needs path='cycles', is 'trains'"
+        )
     if path == "auto" and (profile or watch is not None):
         path, why = "cycles", "a profile or log was asked for"
     if path != "cycles":
@@ -107,8 +118,9 @@ def run(
             why = flowed.why
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
-    return _stepped(encoded, data, why, watch, (links, profile, phases), progress,
-                    limit_cycles)  # fmt: skip
+    return _stepped(
+        encoded, data, why, watch, (links, profile, phases), progress, limit_cycles
+    )
 
 
 def _not_straight(encoded: Encoded) -> str:
@@ -123,14 +135,30 @@ def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool, phases: bool)
     if phases:
         assert flowed.dispatches is not None
         found = by_trains(encoded, flowed.dispatches)
-    return Run(int(flowed.ends.max()), "trains", "", flowed.values, flowed.stamps, flowed.ends,
-               flowed.links if links else None, {}, found, encoded, None)  # fmt: skip
+    return Run(
+        int(flowed.ends.max()),
+        "trains",
+        "",
+        flowed.values,
+        flowed.stamps,
+        flowed.ends,
+        flowed.links if links else None,
+        {},
+        found,
+        encoded,
+        None,
+    )
 
 
 def _stepped(
-    encoded: Encoded, data: Mapping[str, Any] | None, why: str, watch: Any,
-    counted: tuple[bool, bool, bool], progress: Callable[[int], None] | None, limit_cycles: int,
-) -> Run:  # fmt: skip
+    encoded: Encoded,
+    data: Mapping[str, Any] | None,
+    why: str,
+    watch: Any,
+    counted: tuple[bool, bool, bool],
+    progress: Callable[[int], None] | None,
+    limit_cycles: int,
+) -> Run:
     shape = encoded.program.shape
     links, profile, phases = counted
     traced = np.zeros(shape, bool)
@@ -140,24 +168,37 @@ def _stepped(
     ordered = data is not None and not encoded.straight
     tally = Tally(encoded) if phases else None
     stepped = cycle_run.run(
-        encoded, watch=np.arange(traced.size) if ordered else None, traced=np.flatnonzero(traced),
-        profile=links or profile, listen=tally.hear if tally else None, progress=progress,
+        encoded,
+        watch=np.arange(traced.size) if ordered else None,
+        traced=np.flatnonzero(traced),
+        profile=links or profile,
+        listen=tally.hear if tally else None,
+        progress=progress,
         limit_cycles=limit_cycles,
-    )  # fmt: skip
+    )
     verdict.check(encoded, stepped)
     values: dict[str, np.ndarray] = {}
     if data is not None:
         values = flow.run(encoded, data, timed=False, **_order(encoded, stepped)).values
     state = stepped.state
-    stamps = {name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)}
+    stamps = {
+        name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)
+    }
     counters = stepped.counters or {}
     rows = zip(COUNTERS, counters["pes"], strict=True) if profile else ()
     return Run(
-        stepped.cycles, "cycles", why, values, stamps, state["end"].reshape(shape),
+        stepped.cycles,
+        "cycles",
+        why,
+        values,
+        stamps,
+        state["end"].reshape(shape),
         counters["links"].reshape(5, *shape) if links else None,
-        {name: row.reshape(shape) for name, row in rows}, tally.done() if tally else (), encoded,
+        {name: row.reshape(shape) for name, row in rows},
+        tally.done() if tally else (),
+        encoded,
         stepped,
-    )  # fmt: skip
+    )
 
 
 def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]:

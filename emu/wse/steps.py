@@ -25,7 +25,14 @@ PAIR = 2  # wavelets of a value and its index
 
 
 def _shift_cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, *, axis: str, by: int, size: int
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    by: int,
+    size: int,
 ) -> Cost:
     w = int(words(x.size, x.dtype))
     cycles = operation_cycles(device, w, sends=True) + operation_cycles(device, w)
@@ -34,9 +41,17 @@ def _shift_cost(
 
 
 def _shift_arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, *, axis: str, by: int, size: int,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    by: int,
+    size: int,
+) -> Ticks:
     lines = crossed(mesh, axis, size, crossing, index)
     armed = lines.take(crossing.start_ticks) + begin(device, True)
     w = int(words(x.size, x.dtype))
@@ -45,7 +60,11 @@ def _shift_arrival(
 
 
 @instruction(
-    "wse.shift", cost=_shift_cost, reads=(SPACE, "count"), writes=SPACE, arrival=_shift_arrival
+    "wse.shift",
+    cost=_shift_cost,
+    reads=(SPACE, "count"),
+    writes=SPACE,
+    arrival=_shift_arrival,
 )
 def _shift(dst: Any, x: Any, index: Any, *, axis: str, by: int, size: int) -> Any:
     return jnp.roll(x, by, 0)
@@ -73,20 +92,38 @@ def _compare_cycles(device: Device) -> int:
 
 
 def _argmax_cost(
-    device: Device, top_dst: Operand, at_dst: Operand, top: Operand, at: Operand,
-    index: Operand, *, axis: str, size: int,
-) -> Cost:  # fmt: skip
+    device: Device,
+    top_dst: Operand,
+    at_dst: Operand,
+    top: Operand,
+    at: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    size: int,
+) -> Cost:
     takes = role(index, [i < size - 1 for i in range(size)])
     sends = role(index, [i > 0 for i in range(size)])
     cycles = takes * (operation_cycles(device, PAIR) + _compare_cycles(device))
     cycles = cycles + sends * operation_cycles(device, PAIR, sends=True)
-    return on_datapath(begin(device, True) + cycles, counts={"wavelet_hops": sends * PAIR})
+    return on_datapath(
+        begin(device, True) + cycles, counts={"wavelet_hops": sends * PAIR}
+    )
 
 
 def _argmax_arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, top_dst: Operand,
-    at_dst: Operand, top: Operand, at: Operand, index: Operand, *, axis: str, size: int,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    top_dst: Operand,
+    at_dst: Operand,
+    top: Operand,
+    at: Operand,
+    index: Operand,
+    *,
+    axis: str,
+    size: int,
+) -> Ticks:
     lines = crossed(mesh, axis, size, crossing, index)
     armed = lines.take(crossing.start_ticks) + begin(device, True)
     compare = math.ceil(_compare_cycles(device))
@@ -95,9 +132,12 @@ def _argmax_arrival(
 
 
 @instruction(
-    "wse.chain_argmax", cost=_argmax_cost, reads=(SPACE, SPACE, "count"),
-    writes=(SPACE, SPACE), arrival=_argmax_arrival,
-)  # fmt: skip
+    "wse.chain_argmax",
+    cost=_argmax_cost,
+    reads=(SPACE, SPACE, "count"),
+    writes=(SPACE, SPACE),
+    arrival=_argmax_arrival,
+)
 def _chain_argmax(
     top_dst: Any, at_dst: Any, top: Any, at: Any, index: Any, *, axis: str, size: int
 ) -> tuple[Any, Any]:
@@ -106,13 +146,17 @@ def _chain_argmax(
         return jnp.where(higher, own[0], best[0]), jnp.where(higher, own[1], best[1])
 
     rest = (top[:-1], at[:-1])
-    best, _ = lax.scan(lambda b, o: (join(b, o), None), (top[-1], at[-1]), rest, reverse=True)
+    best, _ = lax.scan(
+        lambda b, o: (join(b, o), None), (top[-1], at[-1]), rest, reverse=True
+    )
     unset = jnp.iinfo(at.dtype).max
     value = jnp.full_like(top, jnp.nan).at[0].set(best[0])
     return value, jnp.full_like(at, unset).at[0].set(best[1])
 
 
-def chain_argmax(top_dst: Any, at_dst: Any, top: Any, at: Any, *, axis: str) -> tuple[Any, Any]:
+def chain_argmax(
+    top_dst: Any, at_dst: Any, top: Any, at: Any, *, axis: str
+) -> tuple[Any, Any]:
     """The largest value along `axis` and its index, on the first PE; the lowest index wins a tie.
 
     Each PE receives both words into memory, compares them with its own and sends the better pair.
@@ -135,14 +179,23 @@ def _walk_cost(
 ) -> Cost:
     w = words(x.size, x.dtype)
     hops = 1 + (known(index) == 0) * known(gap)
-    cycles = begin(device, True) + device.fabric_setup_cycles + w + device.task_switch_cycles
+    cycles = (
+        begin(device, True) + device.fabric_setup_cycles + w + device.task_switch_cycles
+    )
     return on_datapath(cycles, counts={"wavelet_hops": w * hops})
 
 
 def _walk_arrival(
-    device: Device, mesh: Mapping[str, int], crossing: Crossing, dst: Operand, x: Operand,
-    index: Operand, gap: Operand, *, axis: str,
-) -> Ticks:  # fmt: skip
+    device: Device,
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    gap: Operand,
+    *,
+    axis: str,
+) -> Ticks:
     lines = Lines(mesh, axis, mesh[axis], crossing.start_ticks, known(gap))
     w, fabric = int(words(x.size, x.dtype)), wires(device)
     ready = lines.take(crossing.start_ticks) + begin(device, True) + fabric.setup_cycles
@@ -153,9 +206,12 @@ def _walk_arrival(
 
 
 @instruction(
-    "wse.walk", cost=_walk_cost, reads=(SPACE, "count", "count"), writes=SPACE,
+    "wse.walk",
+    cost=_walk_cost,
+    reads=(SPACE, "count", "count"),
+    writes=SPACE,
     arrival=_walk_arrival,
-)  # fmt: skip
+)
 def _walk(dst: Any, x: Any, index: Any, gap: Any, *, axis: str) -> Any:
     return jnp.broadcast_to(x[-1:], x.shape)
 

@@ -67,12 +67,16 @@ class Tree:
         That is to stream its last child through, or to send from memory where none is left.
         """
         stores = set(self.stores)
-        return tuple(own if i in stores else own[:-1] for i, own in enumerate(self.children))
+        return tuple(
+            own if i in stores else own[:-1] for i, own in enumerate(self.children)
+        )
 
     @functools.cached_property
     def streamed(self) -> tuple[tuple[int, ...], ...]:
         """For each PE the last child, unless it has none or sends from memory."""
-        return tuple(own[len(a) :] for own, a in zip(self.children, self.aside, strict=True))
+        return tuple(
+            own[len(a) :] for own, a in zip(self.children, self.aside, strict=True)
+        )
 
     @functools.cached_property
     def root(self) -> int:
@@ -159,7 +163,9 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
         else they stream their own group's last stream through, a gap and its length sooner.
     """
     if not 1 <= groups <= pes:
-        raise LimitExceeded(f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line")
+        raise LimitExceeded(
+            f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line"
+        )
     own: list[list[int]] = [[] for _ in range(pes)]
 
     def inward(members: Sequence[int]) -> int:
@@ -188,5 +194,11 @@ def model_cycles(tree: Tree, words: int, device: Device) -> float:
 
 
 __all__ = [
-    "Tree", "binary", "chain", "model_cycles", "star", "two_phase", "two_tree",
-]  # fmt: skip
+    "Tree",
+    "binary",
+    "chain",
+    "model_cycles",
+    "star",
+    "two_phase",
+    "two_tree",
+]

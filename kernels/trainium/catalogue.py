@@ -68,9 +68,13 @@ def entry(
     def build(**given: Any) -> tuple[Program, Arguments]:
         if unknown := set(given) - set(sizes) - set(tunable):
             allowed = ", ".join([*sizes, *tunable])
-            raise ValueError(f"{name}: no parameter {', '.join(sorted(unknown))}; has {allowed}")
+            raise ValueError(
+                f"{name}: no parameter {', '.join(sorted(unknown))}; has {allowed}"
+            )
         chosen = {k: v for k, v in given.items() if k in tunable}
-        args = tuple(arguments(**sizes | {k: v for k, v in given.items() if k in sizes}))
+        args = tuple(
+            arguments(**sizes | {k: v for k, v in given.items() if k in sizes})
+        )
         bound = functools.partial(kernel, **chosen)
         return Program(bound, {"core": 1}, ((),) * len(args)), args
 
@@ -116,7 +120,9 @@ def _features(k: int) -> tuple[int, int]:
     """Blocks of K features in MX layout, and their partitions, all 128 of them."""
     blocks, rest = divmod(k, PARTITIONS * MX_QUAD)
     if rest:
-        raise ValueError(f"{k} features, must be a multiple of {PARTITIONS * MX_QUAD} for MX")
+        raise ValueError(
+            f"{k} features, must be a multiple of {PARTITIONS * MX_QUAD} for MX"
+        )
     return blocks, PARTITIONS
 
 
@@ -131,14 +137,25 @@ def gemm_transposing(lhs: Any, rhs: Any, *, buffers: int = 8) -> tuple[Any, ...]
 
 _SQUARE = {"m": 2048, "k": 2048, "n": 2048, "dtype": "bfloat16"}
 _VARIANTS = (
-    "tiled", "hoist_loads", "block_free_dims", "block_bm8_bn2", "block_bm8_bn2_row_loads",
-    "block_bm4_bn4_row_loads", "block_all_dims",
-)  # fmt: skip
+    "tiled",
+    "hoist_loads",
+    "block_free_dims",
+    "block_bm8_bn2",
+    "block_bm8_bn2_row_loads",
+    "block_bm4_bn4_row_loads",
+    "block_all_dims",
+)
 _MATMULS = [
     entry(gemm, _gemm, _SQUARE, {"variant": _VARIANTS, "buffers": (2, 4, 8)}, _product),
-    entry(gemm_transposing, _gemm_transposing, _SQUARE, {"buffers": (2, 4, 8)}, _product),
     entry(
-        matmul_mx, _mx, _SQUARE, {"tiles": (1, 2, 4), "columns": (256, 512), **_BUFFERS}, _product
+        gemm_transposing, _gemm_transposing, _SQUARE, {"buffers": (2, 4, 8)}, _product
+    ),
+    entry(
+        matmul_mx,
+        _mx,
+        _SQUARE,
+        {"tiles": (1, 2, 4), "columns": (256, 512), **_BUFFERS},
+        _product,
     ),
 ]
 
@@ -146,7 +163,9 @@ _MATMULS = [
 # --- attention ---
 
 
-def _heads(heads: int, kv_heads: int, tokens: int, head_dim: int, dtype: str) -> Arguments:
+def _heads(
+    heads: int, kv_heads: int, tokens: int, head_dim: int, dtype: str
+) -> Arguments:
     return (
         array(heads, head_dim, tokens, dtype=dtype),
         array(kv_heads, head_dim, tokens, dtype=dtype),
@@ -163,8 +182,12 @@ def _causal_pairs(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
 
 
 _ATTENTION = {
-    "heads": 4, "kv_heads": 1, "tokens": 4096, "head_dim": 128, "dtype": "bfloat16"
-}  # fmt: skip
+    "heads": 4,
+    "kv_heads": 1,
+    "tokens": 4096,
+    "head_dim": 128,
+    "dtype": "bfloat16",
+}
 _TILES = {"columns": (128, 256, 512), **_BUFFERS}
 _LANES = {"lanes": (1, 2, 4, 8, 16), **_TILES}
 _ATTENTIONS = [
@@ -173,10 +196,13 @@ _ATTENTIONS = [
     entry(flash.flash_causal, _heads, _ATTENTION, _TILES, _causal_pairs),
     entry(flash.flash_grouped, _heads, _ATTENTION, _LANES, _causal_pairs),
     entry(
-        flash.flash_pipelined, _heads, _ATTENTION, {"scalar_copies": (0, 1, 2, 3, 4), **_LANES},
+        flash.flash_pipelined,
+        _heads,
+        _ATTENTION,
+        {"scalar_copies": (0, 1, 2, 3, 4), **_LANES},
         _causal_pairs,
     ),
-]  # fmt: skip
+]
 
 
 # --- rows ---
@@ -192,7 +218,9 @@ def _normed(rows: int, n: int, dtype: str) -> Arguments:
 
 def _normed_mx(rows: int, n: int, dtype: str) -> Arguments:
     quads = _features(n)
-    return array(*quads, rows, MX_QUAD, dtype=dtype), array(*quads, MX_QUAD, dtype=dtype)
+    return array(*quads, rows, MX_QUAD, dtype=dtype), array(
+        *quads, MX_QUAD, dtype=dtype
+    )
 
 
 def _rotated(rows: int, heads: int, head_dim: int, dtype: str) -> Arguments:
@@ -213,12 +241,14 @@ _STREAMS = [
     entry(softmax.softmax_fused, _rows, _WIDE, _BUFFERS),
     entry(elementwise.rms_norm_rows, _normed, _HIDDEN, _BUFFERS),
     entry(
-        elementwise.rope_rows, _rotated,
-        {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"}, _BUFFERS,
+        elementwise.rope_rows,
+        _rotated,
+        {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"},
+        _BUFFERS,
     ),
     entry(elementwise.swiglu_rows, _gated, {**_HIDDEN, "n": 14336}, _PIECES),
     entry(rms_norm_fp8, _normed, _HIDDEN, _BUFFERS),
     entry(rms_norm_mx, _normed_mx, _HIDDEN, {"tokens": (32, 64, 128), **_BUFFERS}),
-]  # fmt: skip
+]
 
 CATALOGUE: dict[str, Entry] = {e.name: e for e in (*_MATMULS, *_ATTENTIONS, *_STREAMS)}

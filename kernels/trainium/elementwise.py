@@ -54,7 +54,9 @@ def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
     Pseudocode:
       for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
     """
-    return over_rows(functools.partial(rope, buffers=buffers), x, cos, sin, buffers=buffers)
+    return over_rows(
+        functools.partial(rope, buffers=buffers), x, cos, sin, buffers=buffers
+    )
 
 
 def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
@@ -78,7 +80,9 @@ def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> A
     n = largest_divisor(gate.shape[1], piece)
 
     def tile(gate: Any, up: Any) -> Any:
-        g = activation(sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers), gate, op="silu")
+        g = activation(
+            sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers), gate, op="silu"
+        )
         y = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
         return tensor_tensor(y, g, up, op="multiply")
 

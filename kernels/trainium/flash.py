@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from kernels.trainium.flash_blocks import all_masked, attention, none_masked, up_to_diagonal
+from kernels.trainium.flash_blocks import (
+    all_masked,
+    attention,
+    none_masked,
+    up_to_diagonal,
+)
 from kernels.trainium.flash_steps import FlashTiling
 from kernels.trainium.lanes import abreast, in_turn
 
@@ -62,7 +67,14 @@ def flash_causal(
 
 
 def flash_grouped(
-    q: Any, k: Any, v: Any, *, rows: int = 128, columns: int = 512, lanes: int = 4, buffers: int = 2
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    rows: int = 128,
+    columns: int = 512,
+    lanes: int = 4,
+    buffers: int = 2,
 ) -> Any:
     """Causal attention with each K/V tile loaded once for several query tiles and heads.
 
@@ -77,9 +89,16 @@ def flash_grouped(
 
 
 def flash_pipelined(
-    q: Any, k: Any, v: Any, *, rows: int = 128, columns: int = 512, lanes: int = 16,
-    scalar_copies: int = 2, buffers: int = 2,
-) -> Any:  # fmt: skip
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    rows: int = 128,
+    columns: int = 512,
+    lanes: int = 16,
+    scalar_copies: int = 2,
+    buffers: int = 2,
+) -> Any:
     """Causal attention whose lanes take turns, so that engines wait for each other less.
 
     While one lane is in its softmax, the Tensor Engine works for the others: the instructions are

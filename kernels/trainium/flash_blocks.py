@@ -46,7 +46,9 @@ class Block:
     def of(cls, q: Any, k: Any, s: FlashTiling, lanes: int) -> "Block":
         """The largest block of at most `lanes` query tiles."""
         group = len(q) // len(k)
-        tiles = largest_divisor(q.shape[2] // s.rows, min(lanes, max(1, s.columns // s.rows)))
+        tiles = largest_divisor(
+            q.shape[2] // s.rows, min(lanes, max(1, s.columns // s.rows))
+        )
         fit = [n for n in range(1, lanes // tiles + 1) if len(q) % n == 0]
         heads = max(n for n in fit if group % n == 0 or n % group == 0)
         return cls(heads, max(1, heads // group), tiles, s.rows)
@@ -83,14 +85,21 @@ def attention(
 
     def batch(out: Any, b: Any) -> tuple[Any, None]:
         kv_head, _ = divide(b * block.heads, heads // len(k))
-        kv = [(index(k, kv_head + n), index(v, kv_head + n)) for n in range(block.kv_heads)]
+        kv = [
+            (index(k, kv_head + n), index(v, kv_head + n))
+            for n in range(block.kv_heads)
+        ]
         own = [b * block.heads + h for h in range(block.heads)]
 
         def some(out: Any, i: Any) -> tuple[Any, None]:
             loaded = [load_tokens(index(q, h), i, block.span, s) for h in own]
             queries = [_rows(x, a, s) for x in loaded for a in block.starts]
             done = _over_keys(queries, i * block.span, kv, s, block, visit, run)
-            at = [(h * count + i) * block.tiles + n for h in own for n in range(block.tiles)]
+            at = [
+                (h * count + i) * block.tiles + n
+                for h in own
+                for n in range(block.tiles)
+            ]
             for y, place in zip(normalised(done, s), at, strict=True):
                 out = dma_store_at(out, y, place)
             return out, None
@@ -108,7 +117,13 @@ def _rows(queries: Any, start: int, s: FlashTiling) -> Any:
 
 
 def _over_keys(
-    queries: list[Any], first: Any, kv: Any, s: FlashTiling, block: Block, visit: Any, run: Run
+    queries: list[Any],
+    first: Any,
+    kv: Any,
+    s: FlashTiling,
+    block: Block,
+    visit: Any,
+    run: Run,
 ) -> list[Any]:
     """Attends the lanes of one block to the key tiles that it visits.
 
@@ -128,15 +143,22 @@ def _over_keys(
         offset = first - j * s.columns
 
         def use(done: list[Any], mask: bool) -> list[Any]:
-            tiles = [(load_tokens(k, j, s.columns, s), load_values(v, j, s)) for k, v in kv]
+            tiles = [
+                (load_tokens(k, j, s.columns, s), load_values(v, j, s)) for k, v in kv
+            ]
             masks = [
-                functools.partial(after_diagonal, offset=offset + a, s=s) if mask else None
+                functools.partial(after_diagonal, offset=offset + a, s=s)
+                if mask
+                else None
                 for _ in range(block.heads)
                 for a in block.starts
             ]
             banks = step_banks(s)
             lanes = enumerate(zip(queries, done, masks, strict=True))
-            return run(attend(q, *tiles[n // sharing], x, m, banks, s) for n, (q, x, m) in lanes)
+            return run(
+                attend(q, *tiles[n // sharing], x, m, banks, s)
+                for n, (q, x, m) in lanes
+            )
 
         return visit(use, done, offset, block.span, s), None
 

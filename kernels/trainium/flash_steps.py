@@ -25,7 +25,9 @@ from kernels.trainium.online_softmax import LOWEST, State, absorb, add_up, begin
 from kernels.trainium.streaming import fetch
 from kernels.trainium.tiling import PARTITIONS, index, largest_divisor, part
 
-Attended = tuple[Any, State]  # unnormalised output [rows, value_dim], online softmax: in SBUF
+Attended = tuple[
+    Any, State
+]  # unnormalised output [rows, value_dim], online softmax: in SBUF
 Masked = Callable[[Any], Lane]  # scores in PSUM to scores in SBUF, some of them masked
 
 
@@ -86,7 +88,9 @@ class FlashTiling:
         rows, columns = largest_divisor(tokens, rows), largest_divisor(tokens, columns)
         keys = largest_divisor(columns, PARTITIONS)
         scale = 1 / math.sqrt(head_dim)
-        return cls(head_dim, rows, columns, keys, buffers, q.dtype, scale, scalar_copies)
+        return cls(
+            head_dim, rows, columns, keys, buffers, q.dtype, scale, scalar_copies
+        )
 
 
 # --- load ---
@@ -110,7 +114,11 @@ def load_values(v: Any, j: Any, s: FlashTiling) -> Any:
 def step_banks(s: FlashTiling) -> Banks:
     """PSUM's eight banks: scores, transposed weights (one bank for those of a tile), products."""
     scores = [psum(s.rows, s.columns) for _ in range(4)]
-    shape, pieces, dtype = (s.keys, s.rows), range(s.columns // s.keys), s.turned or s.dtype
+    shape, pieces, dtype = (
+        (s.keys, s.rows),
+        range(s.columns // s.keys),
+        s.turned or s.dtype,
+    )
     turned = [psum(*shape, dtype=dtype, bank=n) for n in range(2) for _ in pieces]
     products = [psum(s.rows, s.value_dim) for _ in range(2)]
     return Ring(*scores), Ring(*turned), Ring(*products)
@@ -123,7 +131,13 @@ def empty(s: FlashTiling) -> Attended:
 
 
 def attend(
-    q: Any, k: Any, v: Any, done: Attended, masked: Masked | None, banks: Banks, s: FlashTiling
+    q: Any,
+    k: Any,
+    v: Any,
+    done: Attended,
+    masked: Masked | None,
+    banks: Banks,
+    s: FlashTiling,
 ) -> Lane:
     """A lane that attends one query tile to one key tile.
 
@@ -155,13 +169,17 @@ def attend(
     yield
     starts = range(0, s.columns, s.keys)
     pieces = [lax.slice_in_dim(p, a, a + s.keys, axis=1) for a in starts]
-    pieces = [turn_banks.give(nc_transpose(turn_banks.take(), piece)) for piece in pieces]
+    pieces = [
+        turn_banks.give(nc_transpose(turn_banks.take(), piece)) for piece in pieces
+    ]
     yield
     pieces = [_copied(n, bank, s) for n, bank in enumerate(pieces)]
     products = product_banks.give(_products(product_banks.take(), pieces, v))
     yield
     state = add_up(added, decay, state)
-    return scalar_tensor_tensor(out, out, decay, products, op0="multiply", op1="add"), state
+    return scalar_tensor_tensor(
+        out, out, decay, products, op0="multiply", op1="add"
+    ), state
 
 
 def _scores(bank: Any, q: Any, k: Any) -> Any:
@@ -210,4 +228,6 @@ def normalised(lanes: list[Attended], s: FlashTiling) -> list[Any]:
     columns = (sbuf(s.rows, 1, buffers=s.buffers) for _ in lanes)
     totals = [total for _, (_, total, _) in lanes]
     inverses = [reciprocal(*x) for x in zip(columns, totals, strict=True)]
-    return [scaled(out, inverse) for (out, _), inverse in zip(lanes, inverses, strict=True)]
+    return [
+        scaled(out, inverse) for (out, _), inverse in zip(lanes, inverses, strict=True)
+    ]

@@ -61,9 +61,13 @@ def gemm(
     """
     turned = variant == "tiled_transposing_lhs"
     s = Sizes.of(lhs, rhs, turned, buffers, sbuf_partition_bytes, turned_dtype)
-    if lhs_loads is not None and not (variant in _TILED[:2] and 1 <= lhs_loads <= s.columns):
-        raise ValueError(f"gemm: lhs_loads is {lhs_loads}, must be 1 to n/512 = {s.columns}, "
-                         f"of a variant {' or '.join(_TILED[:2])}")  # fmt: skip
+    if lhs_loads is not None and not (
+        variant in _TILED[:2] and 1 <= lhs_loads <= s.columns
+    ):
+        raise ValueError(
+            f"gemm: lhs_loads is {lhs_loads}, must be 1 to n/512 = {s.columns}, "
+            f"of a variant {' or '.join(_TILED[:2])}"
+        )
     if variant == "block_all_dims":
         return all_dims(lhs, rhs, s)
     if variant in _TILED:
@@ -78,13 +82,22 @@ def _blocks(variant: str) -> tuple[int, int, bool]:
     """Tiles of an m-block and an n-block, and whether a DMA loads a whole row of a block."""
     if (found := _BLOCK.fullmatch(variant)) is None:
         if variant not in _BY_NAME:
-            names = ", ".join([*_TILED, *_BY_NAME, "block_mn_AxB", "block_bmA_bnB[_row_loads]",
-                               "block_all_dims"])  # fmt: skip
+            names = ", ".join(
+                [
+                    *_TILED,
+                    *_BY_NAME,
+                    "block_mn_AxB",
+                    "block_bmA_bnB[_row_loads]",
+                    "block_all_dims",
+                ]
+            )
             raise ValueError(f"gemm: no variant {variant!r}, must be one of {names}")
         return _BY_NAME[variant]
     a, b = (int(x or y) for x, y in (found.group(1, 3), found.group(2, 4)))
     if not a or not b:
-        raise ValueError(f"gemm: {variant} has a block of no tiles, must be at least 1 by 1")
+        raise ValueError(
+            f"gemm: {variant} has a block of no tiles, must be at least 1 by 1"
+        )
     return a, b, found.group(5) is not None
 
 

@@ -46,7 +46,9 @@ def all_dims(lhs: Any, rhs: Any, s: Sizes) -> tuple[Any, ...]:
     """
     left, right = (x.reshape(s.depth, PARTITIONS, -1) for x in (lhs, rhs))
     whole, rest = divmod(s.columns, N_BLOCK)
-    runs = [(0, whole, N_BLOCK)] * (whole > 0) + [(whole * N_BLOCK, 1, rest)] * (rest > 0)
+    runs = [(0, whole, N_BLOCK)] * (whole > 0) + [(whole * N_BLOCK, 1, rest)] * (
+        rest > 0
+    )
     return tuple(_n_blocks(left, right, s, *run) for run in runs)
 
 
@@ -58,7 +60,9 @@ def _n_blocks(left: Any, right: Any, s: Sizes, first: int, count: int, b: int) -
         columns = part(right, (first + j * b) * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
 
         def k_block(sums: Any, i: Any, c: int) -> Any:
-            return _k_block(sums, part(left, i, c, axis=0), part(columns, i, c, axis=0), s, room)
+            return _k_block(
+                sums, part(left, i, c, axis=0), part(columns, i, c, axis=0), s, room
+            )
 
         sums = sbuf(PARTITIONS, s.rows * b, BANK_COLUMNS, dtype=s.dtype)
         sums = over_blocks(s.depth, K_BLOCK, memset(sums, value=0.0), k_block)
@@ -83,7 +87,9 @@ def _room(s: Sizes, b: int) -> Room:
 
 
 def _load(tile: Any, doubled: bool, queue: str) -> Any:
-    return dma_load(sbuf(*tile.shape, dtype=tile.dtype, buffers=1 + doubled), tile, queue=queue)
+    return dma_load(
+        sbuf(*tile.shape, dtype=tile.dtype, buffers=1 + doubled), tile, queue=queue
+    )
 
 
 def _k_block(sums: Any, left: Any, right: Any, s: Sizes, room: Room) -> Any:
@@ -117,7 +123,10 @@ def _store(out: Any, sums: Any, j: Any, count: int, s: Sizes) -> Any:
         pack = sbuf(PARTITIONS, 1, b * BANK_COLUMNS, dtype=s.dtype, buffers=PACKS)
         for n in range(b):
             pack = tensor_copy_at(
-                pack, index(sums, m * b + n, 1), jnp.int32(0), jnp.int32(n * BANK_COLUMNS)
+                pack,
+                index(sums, m * b + n, 1),
+                jnp.int32(0),
+                jnp.int32(n * BANK_COLUMNS),
             )
         packed = pack.reshape(PARTITIONS, b * BANK_COLUMNS)
         return dma_store_at(out, packed, m * count + j), None

@@ -10,7 +10,14 @@ from jax import lax
 from emu.side_by_side import tiles
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.memory import dma_load, dma_load_at, dma_store_at, hbm, psum, sbuf
-from kernels.trainium.gemm_sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Plan, Sizes, fill_blocks
+from kernels.trainium.gemm_sizes import (
+    BANKS,
+    LHS_QUEUE,
+    RHS_QUEUE,
+    Plan,
+    Sizes,
+    fill_blocks,
+)
 from kernels.trainium.matmul import add_products
 from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, index, part
 
@@ -95,11 +102,14 @@ def _streamed(block: Any, width: int, s: Sizes, queue: str) -> list[Column]:
     """Columns of HBM `[depth, 128, columns · width]`: each use of a tile loads it."""
 
     def tile(_: Any, x: Any) -> Any:
-        return dma_load(sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers), x, queue=queue)
+        return dma_load(
+            sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers), x, queue=queue
+        )
 
     starts = range(0, block.shape[2], width)
     return [
-        [Tiles(s.depth, None, lax.slice_in_dim(block, c, c + width, axis=2), tile)] for c in starts
+        [Tiles(s.depth, None, lax.slice_in_dim(block, c, c + width, axis=2), tile)]
+        for c in starts
     ]
 
 
@@ -120,7 +130,9 @@ def _held(
             slices = block[k : k + piece, :, c : c + step]
             pieces.append(_load(slices, 2 if loaded < doubled else 1, queue))
             loaded += 1
-        columns += [[_slice_of(p, x, width) for p in pieces] for x in range(0, step, width)]
+        columns += [
+            [_slice_of(p, x, width) for p in pieces] for x in range(0, step, width)
+        ]
     return columns
 
 
@@ -156,7 +168,9 @@ def _turned(rows: Any, s: Sizes) -> Column:
 # --- results ---
 
 
-def _contract(out: Any, places: list[Place], pairs: list[Pair], s: Sizes, plan: Plan) -> Any:
+def _contract(
+    out: Any, places: list[Place], pairs: list[Pair], s: Sizes, plan: Plan
+) -> Any:
     """Sums each pair of columns over k in a PSUM bank of its own, and stores the results."""
     banks = BANKS - TRANSPOSES if plan.turned else BANKS
     sums = _ring(psum, len(pairs), banks, jnp.float32)

@@ -37,7 +37,9 @@ class Sizes:
     turned_dtype: Any
 
     @staticmethod
-    def of(lhs: Any, rhs: Any, turned: bool, buffers: int, room: int, turned_dtype: Any) -> "Sizes":
+    def of(
+        lhs: Any, rhs: Any, turned: bool, buffers: int, room: int, turned_dtype: Any
+    ) -> "Sizes":
         """The sizes of two operands; `lhs` is `[k, m]`, or `[m, k]` if it is still to be turned.
 
         Raises:
@@ -49,13 +51,24 @@ class Sizes:
                 f"gemm: lhs is {lhs.dtype}{list(lhs.shape)} and rhs {rhs.dtype}{list(rhs.shape)}, "
                 "must share k and the dtype"
             )
-        for name, size, tile in ("m", m, PARTITIONS), ("k", k, PARTITIONS), ("n", n, BANK_COLUMNS):
+        for name, size, tile in (
+            ("m", m, PARTITIONS),
+            ("k", k, PARTITIONS),
+            ("n", n, BANK_COLUMNS),
+        ):
             if not size or size % tile:
-                raise ValueError(f"gemm: {name} is {size}, must be a multiple of {tile}; pad it")
+                raise ValueError(
+                    f"gemm: {name} is {size}, must be a multiple of {tile}; pad it"
+                )
         return Sizes(
-            m // PARTITIONS, k // PARTITIONS, n // BANK_COLUMNS, rhs.dtype, buffers, room,
+            m // PARTITIONS,
+            k // PARTITIONS,
+            n // BANK_COLUMNS,
+            rhs.dtype,
+            buffers,
+            room,
             turned_dtype or rhs.dtype,
-        )  # fmt: skip
+        )
 
     def nbytes(self, columns: int) -> int:
         """Bytes of one partition that `columns` elements of the operands' dtype take."""
@@ -91,7 +104,9 @@ class Plan:
     results: int = RESULTS
 
 
-def held(s: Sizes, a: int, b: int, *, row_loads: bool = False, lhs_loads: int = 1) -> Plan:
+def held(
+    s: Sizes, a: int, b: int, *, row_loads: bool = False, lhs_loads: int = 1
+) -> Plan:
     """Holds a block of lhs, and of rhs where that is used twice and fits beside it.
 
     A block of rhs that does not fit is loaded again for each m. The room that is left is spent on
@@ -108,13 +123,24 @@ def held(s: Sizes, a: int, b: int, *, row_loads: bool = False, lhs_loads: int = 
     rhs_doubled = max(0, min(free, rhs)) // rhs_piece if hold_rhs else 0
     lhs_doubled = max(0, min(free - rhs_doubled * rhs_piece, lhs)) // lhs_piece
     return Plan(
-        a, b, True, hold_rhs, row_loads, lhs_loads, piece=piece, lhs_doubled=lhs_doubled,
+        a,
+        b,
+        True,
+        hold_rhs,
+        row_loads,
+        lhs_loads,
+        piece=piece,
+        lhs_doubled=lhs_doubled,
         rhs_doubled=rhs_doubled,
-    )  # fmt: skip
+    )
 
 
 def over_blocks(
-    count: int, size: int, carry: Any, body: Callable[[Any, Any, int], Any], first: int = 0
+    count: int,
+    size: int,
+    carry: Any,
+    body: Callable[[Any, Any, int], Any],
+    first: int = 0,
 ) -> Any:
     """Calls `body(carry, first tile, tiles)` for each block of up to `size` of `count` tiles.
 
@@ -131,9 +157,14 @@ def over_blocks(
 
 
 def fill_blocks(
-    count: int, size: int, into: Any, body: Callable[[Any, Any, Any, int], Any], *,
-    axis: int, first: int = 0,
-) -> Any:  # fmt: skip
+    count: int,
+    size: int,
+    into: Any,
+    body: Callable[[Any, Any, Any, int], Any],
+    *,
+    axis: int,
+    first: int = 0,
+) -> Any:
     """`over_blocks` for blocks that each fill their own part of `into` along `axis`.
 
     `body(into, part, first tile, tiles)` writes to `into` from index `part` on: side by side it is

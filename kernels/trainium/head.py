@@ -5,8 +5,22 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from emu.trainium.isa import nc_find_index8, nc_max8, nc_transpose, tensor_copy, tensor_copy_at
-from emu.trainium.memory import dma_gather, dma_load, dma_store, dma_store_at, hbm, psum, sbuf
+from emu.trainium.isa import (
+    nc_find_index8,
+    nc_max8,
+    nc_transpose,
+    tensor_copy,
+    tensor_copy_at,
+)
+from emu.trainium.memory import (
+    dma_gather,
+    dma_load,
+    dma_store,
+    dma_store_at,
+    hbm,
+    psum,
+    sbuf,
+)
 from kernels.trainium.matmul import project
 from kernels.trainium.norm import rms_norm
 from kernels.trainium.tiling import LayerTiling, part
@@ -32,7 +46,9 @@ def embed(ids: Any, table: Any, s: LayerTiling) -> Any:
     return x.reshape(s.blocks, s.tiles, s.rows, s.hidden_padded)
 
 
-def lm_head(x: Any, norm: Any, heads: Any, s: LayerTiling, *, row: int, mine: Any) -> Any:
+def lm_head(
+    x: Any, norm: Any, heads: Any, s: LayerTiling, *, row: int, mine: Any
+) -> Any:
     """Logits of one token on the core that holds it; the other cores pass by.
 
     Args:
@@ -49,12 +65,14 @@ def lm_head(x: Any, norm: Any, heads: Any, s: LayerTiling, *, row: int, mine: An
     """
     flat = x.reshape(s.tokens, s.hidden_padded)
     outs = tuple(
-        (hbm(w.shape[0], 1, w.shape[4]), hbm(w.shape[0], 1, 8, dtype=jnp.int32)) for w in heads
+        (hbm(w.shape[0], 1, w.shape[4]), hbm(w.shape[0], 1, 8, dtype=jnp.int32))
+        for w in heads
     )
 
     def use(outs: Any) -> Any:
         y = dma_load(
-            sbuf(1, s.hidden_padded, dtype=s.dtype), lax.slice_in_dim(flat, row, row + 1, axis=0)
+            sbuf(1, s.hidden_padded, dtype=s.dtype),
+            lax.slice_in_dim(flat, row, row + 1, axis=0),
         )
         h = _normalised_column(y, norm, s)
         return tuple(_logits(h, w, out) for w, out in zip(heads, outs, strict=True))

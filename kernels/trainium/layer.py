@@ -24,9 +24,17 @@ from kernels.trainium.tiling import LayerTiling, divide, index
 
 
 def layer(
-    x: Any, cos: Any, sin: Any, w: Any, work: Any, patterns: Any, s: LayerTiling, *, ring: Ring,
+    x: Any,
+    cos: Any,
+    sin: Any,
+    w: Any,
+    work: Any,
+    patterns: Any,
+    s: LayerTiling,
+    *,
+    ring: Ring,
     core_axis: str | None = None,
-) -> tuple[Any, Any, Any]:  # fmt: skip
+) -> tuple[Any, Any, Any]:
     """Attention and MLP with their residuals.
 
     Args:
@@ -58,13 +66,17 @@ def after_attention(x: Any, attended: Any, w: Any, s: LayerTiling) -> Any:
         y = load_block(x, s)
         y = _product(tensor_add_at, y, _load_attended(attended, b, s), w["wo"])
         h = normalised_transposed(y, w["mlp_norm"], s)
-        y = _product(tensor_add_at, y, swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"])
+        y = _product(
+            tensor_add_at, y, swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"]
+        )
         return None, _store_block(y)
 
     return lax.scan(block, None, (jnp.arange(s.blocks), x))[1]
 
 
-def after_shared_attention(x: Any, attended: Any, w: Any, s: LayerTiling, *, axis: str) -> Any:
+def after_shared_attention(
+    x: Any, attended: Any, w: Any, s: LayerTiling, *, axis: str
+) -> Any:
     """`after_attention` on each of the cores along `axis`, from its heads and FFN columns.
 
     Pseudocode:
@@ -80,7 +92,9 @@ def after_shared_attention(x: Any, attended: Any, w: Any, s: LayerTiling, *, axi
 
     def plus(x: Any, total: Any) -> Any:
         y = load_block(x, s)
-        return tensor_tensor(y, y, dma_load(sbuf(*y.shape, dtype=s.dtype), total), op="add")
+        return tensor_tensor(
+            y, y, dma_load(sbuf(*y.shape, dtype=s.dtype), total), op="add"
+        )
 
     def attention(_: None, b: Any) -> tuple[None, Any]:
         return None, total(_load_attended(attended, b, s), w["wo"])
@@ -88,7 +102,10 @@ def after_shared_attention(x: Any, attended: Any, w: Any, s: LayerTiling, *, axi
     def mlp(_: None, xs: Any) -> tuple[None, Any]:
         y = plus(*xs)
         h = normalised_transposed(y, w["mlp_norm"], s)
-        return None, (_store_block(y), total(swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"]))
+        return None, (
+            _store_block(y),
+            total(swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"]),
+        )
 
     sums = lax.scan(attention, None, jnp.arange(s.blocks))[1]
     x, sums = lax.scan(mlp, None, (x, sums))[1]

@@ -35,9 +35,18 @@ def attention_tiling(s: LayerTiling) -> ContextTiling:
     """How a layer's attention is cut."""
     tiles = s.blocks * s.tiles
     return ContextTiling(
-        s.heads, s.kv_heads, (s.head_dim,), s.head_dim, tiles, s.rows, s.kv_tiles,
-        tiles // s.kv_tiles, s.kv_tiles, s.rows, s.dtype,
-    )  # fmt: skip
+        s.heads,
+        s.kv_heads,
+        (s.head_dim,),
+        s.head_dim,
+        tiles,
+        s.rows,
+        s.kv_tiles,
+        tiles // s.kv_tiles,
+        s.kv_tiles,
+        s.rows,
+        s.dtype,
+    )
 
 
 def layer_ring(

@@ -17,7 +17,14 @@ Pairs = tuple[tuple[Any, Any], ...]
 
 
 def project(
-    x_t: Any, w: Any, into: Any, emit: Emit, *, rows: int, axis: int = 2, buffers: int = 2
+    x_t: Any,
+    w: Any,
+    into: Any,
+    emit: Emit,
+    *,
+    rows: int,
+    axis: int = 2,
+    buffers: int = 2,
 ) -> Any:
     """`x · w` with tokens on the output's partitions: each weight tile serves all token tiles.
 
@@ -45,7 +52,9 @@ def project(
     count, n = x_t.shape[2] // rows, w.shape[4]
 
     def pairs(x: Any, w: Any) -> Pairs:
-        token_tiles = (lax.slice_in_dim(x, m * rows, (m + 1) * rows, axis=2) for m in range(count))
+        token_tiles = (
+            lax.slice_in_dim(x, m * rows, (m + 1) * rows, axis=2) for m in range(count)
+        )
         return tuple((tile, w) for tile in token_tiles)
 
     def block(w: Any) -> tuple[Any, ...]:
@@ -56,9 +65,13 @@ def project(
 
 
 def over_chunks(
-    sums: tuple[Any, ...], x_t: Any, ws: tuple[Any, ...], pairs: Callable[..., Pairs], *,
+    sums: tuple[Any, ...],
+    x_t: Any,
+    ws: tuple[Any, ...],
+    pairs: Callable[..., Pairs],
+    *,
     buffers: int,
-) -> Any:  # fmt: skip
+) -> Any:
     """Streams chunks of weights into SBUF and adds their products to PSUM tiles.
 
     Args:
@@ -92,7 +105,9 @@ def _one_chunk(x_t: Any, ws: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """The same operands as one chunk, whose tiles have as many rows as those of all chunks."""
     chunks, k, depth, n = ws[0].shape
     x = jnp.swapaxes(x_t.reshape(k, chunks, depth, -1), 0, 1)
-    return x.reshape(chunks * k, depth, -1), tuple(w.reshape(1, chunks * k, depth, n) for w in ws)
+    return x.reshape(chunks * k, depth, -1), tuple(
+        w.reshape(1, chunks * k, depth, n) for w in ws
+    )
 
 
 def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, ...]:
@@ -113,7 +128,9 @@ def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, .
     def tile(sums: Any, t: Any) -> tuple[Any, None]:
         more = (done + t > 0).astype(jnp.int32)
         at_tile = [[index(x, t, 1) for x in pair] for pair in pairs]
-        return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)), None
+        return tuple(
+            nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)
+        ), None
 
     if is_in_order():
         count = pairs[0][0].shape[1]

@@ -52,7 +52,9 @@ def matmul_runs(
 def activations(x: Any, *, op: str, count: int) -> tuple[Any, ...]:
     """`count` independent activations of one SBUF tile; `x` HBM `[partitions, free]`."""
     tile = _load(x)
-    done = [activation(sbuf(*x.shape, dtype=x.dtype), tile, op=op) for _ in range(count)]
+    done = [
+        activation(sbuf(*x.shape, dtype=x.dtype), tile, op=op) for _ in range(count)
+    ]
     return tuple(map(dma_store, done))
 
 
@@ -69,11 +71,15 @@ def activation_chain(x: Any, *, op: str, count: int) -> Any:
 def tensor_tensors(x: Any, y: Any, *, op: str, count: int) -> tuple[Any, ...]:
     """`count` independent `x op y` in SBUF; `x`, `y` HBM `[partitions, free]`."""
     a, b = _load(x), _load(y)
-    done = [tensor_tensor(sbuf(*x.shape, dtype=x.dtype), a, b, op=op) for _ in range(count)]
+    done = [
+        tensor_tensor(sbuf(*x.shape, dtype=x.dtype), a, b, op=op) for _ in range(count)
+    ]
     return tuple(map(dma_store, done))
 
 
-def tensor_copies(x: Any, unit: Any, *, src: str, dst: str, count: int) -> tuple[Any, ...]:
+def tensor_copies(
+    x: Any, unit: Any, *, src: str, dst: str, count: int
+) -> tuple[Any, ...]:
     """`count` independent copies of one tile between the named memories.
 
     Args:
@@ -86,7 +92,9 @@ def tensor_copies(x: Any, unit: Any, *, src: str, dst: str, count: int) -> tuple
     tile = _load(x)
     if src == "psum":
         tile = nc_matmul(psum(*x.shape, dtype=x.dtype), _load(unit), tile, jnp.int32(0))
-    done = [tensor_copy(spaces[dst](*x.shape, dtype=x.dtype), tile) for _ in range(count)]
+    done = [
+        tensor_copy(spaces[dst](*x.shape, dtype=x.dtype), tile) for _ in range(count)
+    ]
     return tuple(map(dma_store, done))
 
 

@@ -12,7 +12,13 @@ from kernels.trainium.tiling import PARTITIONS, index, largest_divisor, part
 
 
 def matmul_mx(
-    x: Any, w: Any, w_scale: Any, *, tiles: int = 4, columns: int = 512, buffers: int = 2
+    x: Any,
+    w: Any,
+    w_scale: Any,
+    *,
+    tiles: int = 4,
+    columns: int = 512,
+    buffers: int = 2,
 ) -> Any:
     """`x · w` in MXFP8: four times the FLOPs of bfloat16 in as many cycles, half the weight bytes.
 

@@ -85,12 +85,16 @@ def head_norm(x: Any, weight: Any, *, eps: float) -> Any:
       eps: added to the mean square.
     """
     rows, heads, size = x.shape
-    w = dma_load(sbuf(rows, size, dtype=weight.dtype), jnp.broadcast_to(weight, (rows, size)))
+    w = dma_load(
+        sbuf(rows, size, dtype=weight.dtype), jnp.broadcast_to(weight, (rows, size))
+    )
     square = tensor_tensor(sbuf(*x.shape), x, x, op="multiply")
     total = tensor_reduce(sbuf(rows, heads, 1), square, op="add")
     epsilon = memset(sbuf(rows, 1), value=eps)
     flat = total.reshape(rows, heads)
-    scale = activation_bias(sbuf(rows, heads), flat, epsilon, op="rsqrt", scale=1.0 / size)
+    scale = activation_bias(
+        sbuf(rows, heads), flat, epsilon, op="rsqrt", scale=1.0 / size
+    )
     wide = lax.broadcast_in_dim(scale, x.shape, (0, 1))
     y = tensor_tensor(sbuf(*x.shape, dtype=x.dtype), x, wide, op="multiply")
     return tensor_tensor(y, y, lax.broadcast_in_dim(w, x.shape, (0, 2)), op="multiply")

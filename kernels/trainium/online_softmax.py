@@ -16,7 +16,9 @@ from kernels.trainium.lanes import Lane
 
 # Below any score, yet exp() of differences stays finite; powers of two, so that scaling is exact.
 LOWEST = -(2.0**100)
-MASKED = -(2.0**101)  # added to a masked score: nothing of it is left even before the first key
+MASKED = -(
+    2.0**101
+)  # added to a masked score: nothing of it is left even before the first key
 
 State = tuple[Any, Any, Any]  # maximum, sum, and a spare tile for the next maximum
 
@@ -31,7 +33,9 @@ def begin(rows: int, *, buffers: int = 1) -> State:
     )
 
 
-def absorb(p: Any, x: Any, state: State, *, scale: float = 1.0, buffers: int = 1) -> Lane:
+def absorb(
+    p: Any, x: Any, state: State, *, scale: float = 1.0, buffers: int = 1
+) -> Lane:
     """A lane that takes in one more piece of every row; `add_up` must follow.
 
     Args:

@@ -35,7 +35,9 @@ def rope(x: Any, cos: Any, sin: Any, *, buffers: int = 1) -> Any:
     """
     rows, heads, size = x.shape
     half = (rows, heads, size // 2)
-    first, second = (lax.slice_in_dim(x, a, a + size // 2, axis=2) for a in (0, size // 2))
+    first, second = (
+        lax.slice_in_dim(x, a, a + size // 2, axis=2) for a in (0, size // 2)
+    )
     c, s = (lax.broadcast_in_dim(t, half, (0, 2)) for t in (cos, sin))
     tile = functools.partial(sbuf, buffers=buffers)
     a = tensor_tensor(tile(*half), first, c, op="multiply")
@@ -56,8 +58,12 @@ def store_transposed(x: Any) -> Any:
     grouped = x.reshape(rows, heads // group, group * size)
 
     def part(_: None, g: Any) -> tuple[None, Any]:
-        bank = nc_transpose(psum(group * size, rows, dtype=x.dtype), index(grouped, g, 1))
-        return None, dma_store(tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank))
+        bank = nc_transpose(
+            psum(group * size, rows, dtype=x.dtype), index(grouped, g, 1)
+        )
+        return None, dma_store(
+            tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank)
+        )
 
     _, out = lax.scan(part, None, jnp.arange(heads // group))
     return out.reshape(heads, size, rows)
@@ -99,13 +105,18 @@ def qkv(x: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, A
     return tuple(y.reshape(s.blocks * s.tiles, *y.shape[2:]) for y in stored)  # type: ignore
 
 
-def _split(fused: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, Any]:
+def _split(
+    fused: Any, cos: Any, sin: Any, w: Any, s: LayerTiling
+) -> tuple[Any, Any, Any]:
     """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
     d = s.head_dim
     turns = zip((cos, sin), LOAD_QUEUES, strict=True)
     c, n = (dma_load(sbuf(s.rows, d // 2), t, queue=queue) for t, queue in turns)
     ends = (0, s.heads * d, (s.heads + s.kv_heads) * d, (s.heads + 2 * s.kv_heads) * d)
-    parts = [lax.slice_in_dim(fused, a, b, axis=1) for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [
+        lax.slice_in_dim(fused, a, b, axis=1)
+        for a, b in zip(ends, ends[1:], strict=False)
+    ]
     q, k = (p.reshape(s.rows, -1, d) for p in parts[:2])
     if s.qk_norm:
         q = head_norm(q, w["q_norm"], eps=s.eps)

@@ -8,7 +8,9 @@ from emu.trainium.memory import hbm
 from emu.trainium.neuronlink import send
 
 
-def ring_gather(x: Any, *, axis: str, chips: tuple[str, ...] | None = None) -> tuple[Any, Any]:
+def ring_gather(
+    x: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> tuple[Any, Any]:
     """All that the other ranks of a ring hold.
 
     Two buffers take turns to receive and to send on. What arrives is also a slice of the result,

@@ -26,7 +26,12 @@ TINY = 1e-12  # a row of zeros is divided by this instead of zero
 
 
 def rms_norm_fp8(
-    x: Any, weight: Any, *, eps: float = 1e-6, dtype: Any = jnp.float8_e4m3fn, buffers: int = 2
+    x: Any,
+    weight: Any,
+    *,
+    eps: float = 1e-6,
+    dtype: Any = jnp.float8_e4m3fn,
+    buffers: int = 2,
 ) -> tuple[Any, Any]:
     """RMSNorm, then FP8 with one scale a row: the largest value of a row becomes the format's.
 
@@ -65,9 +70,14 @@ def rms_norm_fp8(
 
 
 def rms_norm_mx(
-    x: Any, weight: Any, *, eps: float = 1e-6, dtype: Any = jnp.float8_e4m3fn, tokens: int = 128,
+    x: Any,
+    weight: Any,
+    *,
+    eps: float = 1e-6,
+    dtype: Any = jnp.float8_e4m3fn,
+    tokens: int = 128,
     buffers: int = 2,
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """RMSNorm, then MXFP8, with features on partitions as `nc_matmul_mx` takes them; Trainium3.
 
     A sum over partitions is a matmul with ones, which leaves it on every partition.
@@ -104,8 +114,12 @@ def rms_norm_mx(
         shape = loaded.shape
         inverse = _inverse_root(loaded, ones, epsilon, buffers)
         y = sbuf(*shape, dtype=x.dtype, buffers=buffers)
-        y = tensor_tensor(y, loaded, lax.broadcast_in_dim(inverse, shape, (0, 2)), op="multiply")
-        y = tensor_tensor(y, y, lax.broadcast_in_dim(w, shape, (0, 1, 3)), op="multiply")
+        y = tensor_tensor(
+            y, loaded, lax.broadcast_in_dim(inverse, shape, (0, 2)), op="multiply"
+        )
+        y = tensor_tensor(
+            y, y, lax.broadcast_in_dim(w, shape, (0, 1, 3)), op="multiply"
+        )
         elements, scale = quantised(y, dtype, buffers)
         return None, (dma_store(elements), dma_store(scale))
 
@@ -129,7 +143,11 @@ def _inverse_root(x: Any, ones: Any, epsilon: Any, buffers: int) -> Any:
         return nc_matmul(sums, ones, square, (b > 0).astype(jnp.int32)), None
 
     sums, _ = lax.scan(add, psum(p, t * quad, buffers=buffers), jnp.arange(blocks))
-    totals = tensor_reduce(sbuf(p, t, 1, buffers=buffers), sums.reshape(p, t, quad), op="add")
+    totals = tensor_reduce(
+        sbuf(p, t, 1, buffers=buffers), sums.reshape(p, t, quad), op="add"
+    )
     inverse = sbuf(p, t, dtype=x.dtype, buffers=buffers)
     size = p * blocks * quad
-    return activation_bias(inverse, totals.reshape(p, t), epsilon, op="rsqrt", scale=1 / size)
+    return activation_bias(
+        inverse, totals.reshape(p, t), epsilon, op="rsqrt", scale=1 / size
+    )

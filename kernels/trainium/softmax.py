@@ -53,7 +53,9 @@ def softmax_three_pass(x: Any, *, piece: int = 2048, buffers: int = 1) -> Any:
             added = tensor_reduce(sbuf(rows, 1, buffers=buffers), p, op="add")
             return tensor_tensor(total, total, added, op="add"), None
 
-        m, _ = lax.scan(highest, memset(sbuf(rows, 1, buffers=buffers), value=LOWEST), pieces)
+        m, _ = lax.scan(
+            highest, memset(sbuf(rows, 1, buffers=buffers), value=LOWEST), pieces
+        )
         bias = _negative(m, buffers)
         total = memset(sbuf(rows, 1, buffers=buffers), value=0.0)
         total, _ = lax.scan(summed, total, pieces)
@@ -86,11 +88,15 @@ def softmax_online(x: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
         def seen(state: Any, i: Any) -> tuple[Any, None]:
             x = load(i)
             p = sbuf(*x.shape, buffers=buffers)  # only its sum is wanted
-            ((_, added, decay, state),) = in_turn([absorb(p, x, state, buffers=buffers)])
+            ((_, added, decay, state),) = in_turn(
+                [absorb(p, x, state, buffers=buffers)]
+            )
             return add_up(added, decay, state), None
 
         (m, total, _), _ = lax.scan(seen, begin(rows, buffers=buffers), pieces)
-        return None, _quotients(load, pieces, _negative(m, buffers), total, x.dtype, buffers)
+        return None, _quotients(
+            load, pieces, _negative(m, buffers), total, x.dtype, buffers
+        )
 
     return lax.scan(row_tile, None, row_tiles(x))[1]
 
@@ -114,7 +120,9 @@ def softmax_fused(x: Any, *, buffers: int = 2) -> Any:
 
     def row_tile(_: None, x: Any) -> tuple[None, Any]:
         tile, column = fetch(x, buffers=buffers), (x.shape[0], 1)
-        bias = _negative(tensor_reduce(sbuf(*column, buffers=buffers), tile, op="max"), buffers)
+        bias = _negative(
+            tensor_reduce(sbuf(*column, buffers=buffers), tile, op="max"), buffers
+        )
         p, total = sbuf(*x.shape, buffers=buffers), sbuf(*column, buffers=buffers)
         p, total = activation_reduce(p, total, tile, bias, op="exp")
         inverse = reciprocal(sbuf(*column, buffers=buffers), total)
@@ -132,14 +140,18 @@ def _pieces(x: Any, piece: int, buffers: int) -> tuple[Any, Any]:
 
 
 def _negative(x: Any, buffers: int) -> Any:
-    return tensor_immediate(sbuf(*x.shape, buffers=buffers), x, op="multiply", value=-1.0)
+    return tensor_immediate(
+        sbuf(*x.shape, buffers=buffers), x, op="multiply", value=-1.0
+    )
 
 
 def _exp(x: Any, bias: Any, buffers: int) -> Any:
     return activation_bias(sbuf(*x.shape, buffers=buffers), x, bias, op="exp")
 
 
-def _quotients(load: Any, pieces: Any, bias: Any, total: Any, dtype: Any, buffers: int) -> Any:
+def _quotients(
+    load: Any, pieces: Any, bias: Any, total: Any, dtype: Any, buffers: int
+) -> Any:
     """The last pass: `exp(x + bias) / total`, stored piece by piece."""
     inverse = reciprocal(sbuf(*total.shape, buffers=buffers), total)
 

@@ -38,7 +38,9 @@ def over_rows(compute: Callable[..., Any], *xs: Any, buffers: int) -> Any:
     """
 
     def tile(_: None, parts: Any) -> tuple[None, Any]:
-        return None, jax.tree.map(dma_store, compute(*(fetch(p, buffers=buffers) for p in parts)))
+        return None, jax.tree.map(
+            dma_store, compute(*(fetch(p, buffers=buffers) for p in parts))
+        )
 
     tiles = lax.scan(tile, None, tuple(map(row_tiles, xs)))[1]
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), tiles)

@@ -15,11 +15,15 @@ from jax import lax
 PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
 BANKS = 8  # of PSUM
 BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
-TILES_A_BLOCK = 4  # token tiles that share one load of a weight tile; two sets fill 8 banks
+TILES_A_BLOCK = (
+    4  # token tiles that share one load of a weight tile; two sets fill 8 banks
+)
 CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
 SBUF_BYTES = 256 * 1024  # bytes a partition of Trainium3's SBUF
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
-ATTENTION_BYTES = 4 * 1024  # bytes a partition of tiles that attention keeps through a layer
+ATTENTION_BYTES = (
+    4 * 1024
+)  # bytes a partition of tiles that attention keeps through a layer
 
 
 def split(n: int, limit: int) -> tuple[int, int]:

@@ -32,7 +32,9 @@ from kernels.wse.mapping import LayerMap
 Cache = dict[str, jax.Array]
 
 
-def append(cache: Cache, k: jax.Array, v: jax.Array, pos: jax.Array, rows: int) -> Cache:
+def append(
+    cache: Cache, k: jax.Array, v: jax.Array, pos: jax.Array, rows: int
+) -> Cache:
     """Writes the new token's key and value on the row that owns position `pos`.
 
     Dimensions: `k`, `v` `[dims]`; cache `k` `[dims, slots]`, `v` `[slots, dims]`.
@@ -89,7 +91,9 @@ def weights(m: LayerMap, s: jax.Array, top: jax.Array, live: jax.Array) -> jax.A
     r, share = m.queries, m.slot_share
     at = lax.rem(lax.axis_index("col"), jnp.int32(m.parts)) * jnp.int32(share)
 
-    def mine(out: jax.Array, s: jax.Array, top: jax.Array, live: jax.Array, at: Any) -> jax.Array:
+    def mine(
+        out: jax.Array, s: jax.Array, top: jax.Array, live: jax.Array, at: Any
+    ) -> jax.Array:
         count = lax.clamp(jnp.int32(0), live - at, jnp.int32(share))
         part = lax.dynamic_slice_in_dim(s, at, share, axis=1)
         tile = sram_tile(shape=(r, share), dtype=m.dtype)
@@ -114,7 +118,12 @@ def normalise_heads(m: LayerMap, qk: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def attention(
-    m: LayerMap, x: jax.Array, w: dict[str, Any], cache: Cache, turn: Any, pos: jax.Array
+    m: LayerMap,
+    x: jax.Array,
+    w: dict[str, Any],
+    cache: Cache,
+    turn: Any,
+    pos: jax.Array,
 ) -> tuple[jax.Array, Cache]:
     """Adds attention of the normalised residual stream to it, in place, and grows the cache.
 
@@ -127,7 +136,10 @@ def attention(
     if m.qk_norm:
         qk = normalise_heads(m, qk, w["qk_norm"])
     qk = rope(sram_tile(shape=(r + 1, m.dims), dtype="float32"), qk, *turn)
-    k, v = (lax.slice_in_dim(t, at, at + 1).reshape(m.dims) for t, at in ((qk, r), (qkv, r + 1)))
+    k, v = (
+        lax.slice_in_dim(t, at, at + 1).reshape(m.dims)
+        for t, at in ((qk, r), (qkv, r + 1))
+    )
     cache = append(cache, k, v, pos, m.rows)
     q = lax.slice_in_dim(qk, 0, r)
     if m.dtype != "float32":

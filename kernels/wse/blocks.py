@@ -29,7 +29,9 @@ def gemv(w: jax.Array, x: jax.Array) -> jax.Array:
     return fmac_map(zeros((w.shape[1],)), w, x)
 
 
-def rms_norm(x: jax.Array, weight: jax.Array, *, n: int, eps: float, dtype: Any) -> jax.Array:
+def rms_norm(
+    x: jax.Array, weight: jax.Array, *, n: int, eps: float, dtype: Any
+) -> jax.Array:
     """RMSNorm of a vector that is split over rows and repeated along columns.
 
     Dimensions: `x` float32 `[n / rows]`, `weight` alike; padding is zero in both.

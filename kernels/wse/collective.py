@@ -16,7 +16,12 @@ def zeros(shape: tuple[int, ...], dtype: Any = "float32") -> jax.Array:
 
 
 def reduce_to_first(
-    x: jax.Array, axis: str, *, op: str = "add", group: int | None = None, elements: Any = None
+    x: jax.Array,
+    axis: str,
+    *,
+    op: str = "add",
+    group: int | None = None,
+    elements: Any = None,
 ) -> jax.Array:
     """Sum or max of `x` along `axis` into the first PE of each group, in the tile of `x`.
 
@@ -31,7 +36,12 @@ def reduce_to_first(
 
 
 def all_reduce(
-    x: jax.Array, axis: str, *, op: str = "add", group: int | None = None, elements: Any = None
+    x: jax.Array,
+    axis: str,
+    *,
+    op: str = "add",
+    group: int | None = None,
+    elements: Any = None,
 ) -> jax.Array:
     """Sum or max of `x` along `axis` on every PE of each group, in the tile of `x`.
 
@@ -49,7 +59,9 @@ def all_reduce(
     else:
         tree = trees.two_phase(size, -(-size // groups))
     x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
-    return multicast(x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False)
+    return multicast(
+        x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False
+    )
 
 
 __all__ = ["all_reduce", "reduce_to_first", "zeros"]

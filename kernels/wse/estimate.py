@@ -22,7 +22,9 @@ def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
     levels = [(size // 2, 1)] + [(groups // 2, size)] * (groups > 1)
     # At every level the root adds two streams, then it sends to two sides.
     operations = 2 * len(levels) + 2
-    hops = sum(stages * fabric.latency(h) for stages, h in levels) + fabric.latency(pes // 2)
+    hops = sum(stages * fabric.latency(h) for stages, h in levels) + fabric.latency(
+        pes // 2
+    )
     return call_cycles(device) + operations * (w + fabric.gap_cycles) + int(hops)
 
 
@@ -46,9 +48,13 @@ def layer_cycles(m: LayerMap, device: Device) -> float:
     sums += sum(all_reduce_cycles(device, m.cols, n) for n in col)
     sums += sum(all_reduce_cycles(device, m.parts, n) for n in group)
     maps: list[tuple[int, int]] = [
-        (m.depth, (r + 2) * m.dims), (r * m.dims, live), (r * live, m.dims),
-        (r * m.dims, m.depth), (m.depth, 2 * m.width), (m.width, m.depth),
-    ]  # fmt: skip
+        (m.depth, (r + 2) * m.dims),
+        (r * m.dims, live),
+        (r * live, m.dims),
+        (r * m.dims, m.depth),
+        (m.depth, 2 * m.width),
+        (m.width, m.depth),
+    ]
     loads = sum(float(map_cycles(device, a, b, kind)) for a, b in maps)
     scalar = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
     loops = r * m.slot_share * scalar + m.width_share * (scalar + device.divide_cycles)

@@ -28,7 +28,9 @@ def embed(m: HeadMap, table: jax.Array, token: jax.Array) -> jax.Array:
     """
     token = copy(sram_tile(shape=(1,), dtype="int32"), token)
     token = multicast_2d(token, token, axes=("row", "col"))
-    x = lookup(sram_tile(shape=(m.depth,), dtype="float32"), table, token, first_token(m))
+    x = lookup(
+        sram_tile(shape=(m.depth,), dtype="float32"), table, token, first_token(m)
+    )
     return reduce_to_first(x, "col")
 
 
@@ -45,13 +47,19 @@ def predict(
     logits = reduce_to_first(gemv(table, h), "row")
     first, size = first_token(m), jnp.int32(m.tokens)
     valid = lax.max(lax.min(jnp.int32(m.vocab) - first, size), jnp.int32(0))
-    best = (sram_tile(shape=(1,), dtype="float32"), sram_tile(shape=(1,), dtype="int32"))
+    best = (
+        sram_tile(shape=(1,), dtype="float32"),
+        sram_tile(shape=(1,), dtype="int32"),
+    )
     best = lax.cond(
         lax.axis_index("row") == 0,
         lambda top, at, y, n, i: argmax(top, at, y, n, i),
         lambda top, at, y, n, i: (top, at),
-        *best, logits, valid, first,
-    )  # fmt: skip
+        *best,
+        logits,
+        valid,
+        first,
+    )
     _, token = chain_argmax(*best, *best, axis="col")
     return logits, token
 
@@ -83,5 +91,10 @@ def embed_arguments(m: HeadMap) -> tuple[Any, ...]:
 
 
 __all__ = [
-    "embed", "embed_arguments", "embed_program", "head_arguments", "head_program", "predict",
-]  # fmt: skip
+    "embed",
+    "embed_arguments",
+    "embed_program",
+    "head_arguments",
+    "head_program",
+    "predict",
+]

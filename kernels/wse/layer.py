@@ -13,9 +13,15 @@ from kernels.wse.mapping import LayerMap
 
 
 def decode_layer(
-    m: LayerMap, x: jax.Array, w: dict[str, Any], cache: Cache, cos: jax.Array, sin: jax.Array,
-    pos: jax.Array, gap: jax.Array,
-) -> tuple[jax.Array, Cache]:  # fmt: skip
+    m: LayerMap,
+    x: jax.Array,
+    w: dict[str, Any],
+    cache: Cache,
+    cos: jax.Array,
+    sin: jax.Array,
+    pos: jax.Array,
+    gap: jax.Array,
+) -> tuple[jax.Array, Cache]:
     """One layer for the token at `pos`, whose key and value join the cache.
 
     Args:
@@ -55,7 +61,9 @@ def layer_arguments(m: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
     lead = {"row": m.rows, "col": m.cols}
 
     def struct(spec: tuple[Any, ...], shape: tuple[int, ...], dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct((*(lead[a] for a in spec), *shape), jnp.dtype(dtype))
+        return jax.ShapeDtypeStruct(
+            (*(lead[a] for a in spec), *shape), jnp.dtype(dtype)
+        )
 
     specs = m.weight_specs()
     weights = {k: struct(specs[k], s, m.dtype) for k, s in m.weight_shapes().items()}

@@ -40,14 +40,18 @@ def pairs(x: Array, m: LayerMap, axis: int) -> np.ndarray:
 
 def from_rows(w: Array, m: LayerMap) -> np.ndarray:
     """A projection to heads `[layers, hidden, n]` as `[layers, rows, cols, depth, n / cols]`."""
-    x = deal(pairs(w, m, 2), 1, m.rows, m.depth)  # [l, rows, depth, kv, r, 2, parts, dims / 2]
+    x = deal(
+        pairs(w, m, 2), 1, m.rows, m.depth
+    )  # [l, rows, depth, kv, r, 2, parts, dims / 2]
     x = np.transpose(x, (0, 1, 3, 6, 2, 4, 5, 7))
     return x.reshape(x.shape[0], m.rows, m.cols, m.depth, -1)
 
 
 def to_rows(w: Array, m: LayerMap) -> np.ndarray:
     """The output projection `[layers, n, hidden]` as `[layers, rows, cols, n / cols, depth]`."""
-    x = pairs(deal(w, 2, m.rows, m.depth), m, 1)  # [l, kv, r, 2, parts, dims / 2, rows, depth]
+    x = pairs(
+        deal(w, 2, m.rows, m.depth), m, 1
+    )  # [l, kv, r, 2, parts, dims / 2, rows, depth]
     x = np.transpose(x, (0, 6, 1, 4, 2, 3, 5, 7))
     return x.reshape(x.shape[0], m.rows, m.cols, -1, m.depth)
 
@@ -56,7 +60,9 @@ def head_norms(q: Array, k: Array, m: LayerMap) -> np.ndarray:
     """Norm weights `[layers, head_dim]` of q and k as `[layers, cols, queries + 1, dims]`."""
     both = np.stack([*[q] * m.queries, k], axis=1)  # [layers, queries + 1, head_dim]
     x = both.reshape(*both.shape[:2], 2, m.parts, m.dims // 2)
-    x = np.transpose(x, (0, 3, 1, 2, 4)).reshape(x.shape[0], m.parts, m.queries + 1, m.dims)
+    x = np.transpose(x, (0, 3, 1, 2, 4)).reshape(
+        x.shape[0], m.parts, m.queries + 1, m.dims
+    )
     return np.tile(x, (1, m.kv_heads, 1, 1))
 
 
@@ -70,7 +76,8 @@ def layer_weights(layers: Mapping[str, Array], m: LayerMap) -> dict[str, np.ndar
     """
     qkv = [from_rows(layers[name], m) for name in ("wq", "wk", "wv")]
     up = [
-        rows_to_cols(layers[name], m.rows, m.depth, m.cols, m.width) for name in ("w_gate", "w_up")
+        rows_to_cols(layers[name], m.rows, m.depth, m.cols, m.width)
+        for name in ("w_gate", "w_up")
     ]
     down = rows_to_cols(layers["w_down"], m.cols, m.width, m.rows, m.depth)
     out = {
@@ -107,7 +114,9 @@ def cache_tiles(k: Array, v: Array, m: LayerMap) -> dict[str, np.ndarray]:
     def tiles(x: Array) -> np.ndarray:  # [layers, rows, cols, slots, dims]
         x = np.asarray(x)
         x = deal(x.reshape(*x.shape[:3], 2, m.parts, m.dims // 2), 1, m.slots, m.rows)
-        x = np.transpose(x, (0, 2, 3, 5, 1, 4, 6))  # [l, rows, kv, parts, slots, 2, dims / 2]
+        x = np.transpose(
+            x, (0, 2, 3, 5, 1, 4, 6)
+        )  # [l, rows, kv, parts, slots, 2, dims / 2]
         return x.reshape(x.shape[0], m.rows, m.cols, m.slots, m.dims)
 
     return {"k": np.swapaxes(tiles(k), 3, 4), "v": tiles(v)}

@@ -127,7 +127,9 @@ class LayerMap:
     def weight_specs(self) -> dict[str, tuple[str | None, ...]]:
         """How each weight of one layer is split over the mesh."""
         one_axis = {"attn_norm": ("row",), "mlp_norm": ("row",), "qk_norm": ("col",)}
-        return {name: one_axis.get(name, ("row", "col")) for name in self.weight_shapes()}
+        return {
+            name: one_axis.get(name, ("row", "col")) for name in self.weight_shapes()
+        }
 
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of a layer's cache in one PE: keys by column, values by row."""

@@ -85,7 +85,9 @@ def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
       s: sizes and repeats.
     """
     if s.p < 2:
-        raise LimitExceeded(f"mesh_gemm: p is {s.p}, must be 2 or more: tiles move between PEs")
+        raise LimitExceeded(
+            f"mesh_gemm: p is {s.p}, must be 2 or more: tiles move between PEs"
+        )
     program = FabricProgram(s.p, s.p)
     pe = _Pe(_Scalars(device), s, *_buffers(program, s))
     for name, queue in QUEUES.items():
@@ -94,32 +96,48 @@ def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
     row = _ring(Line(program, "x"), "X")
     column = _ring(Line(program, "y"), "W")
     aligned = [
-        _ring(Line(program, "x", np.s_[y : y + 1, :]), "shift", -1 if shifts(y)[1] else 1)
+        _ring(
+            Line(program, "x", np.s_[y : y + 1, :]), "shift", -1 if shifts(y)[1] else 1
+        )
         for y in range(s.p)
     ]
-    at = {(y, x): (shifts(y)[0], *aligned[y][x], *row[x], *column[y])
-          for y in range(s.p) for x in range(s.p)}  # fmt: skip
+    at = {
+        (y, x): (shifts(y)[0], *aligned[y][x], *row[x], *column[y])
+        for y in range(s.p)
+        for x in range(s.p)
+    }
     # A lower task goes first, so the order of these is that of the source's task numbers.
     _everywhere(program, "aligned", pe.alignment, at)
-    for name, operation in (("joint", Unblock("next")), ("x done", Unblock("joint")),
-                            ("y done", Activate("joint"))):  # fmt: skip
+    for name, operation in (
+        ("joint", Unblock("next")),
+        ("x done", Unblock("joint")),
+        ("y done", Activate("joint")),
+    ):
         program.task(name, pe.task(Block(name), operation), blocked=True)
     steps = {k: (v[0] % 2, *v[3:]) for k, v in at.items()}
     _everywhere(program, "next", pe.steps, steps)
-    _everywhere(program, "repeat", pe.repeats, {k: v[:3] for k, v in at.items()}, start=True)
+    _everywhere(
+        program, "repeat", pe.repeats, {k: v[:3] for k, v in at.items()}, start=True
+    )
     return program
 
 
-def _buffers(program: FabricProgram, s: Sizes) -> tuple[list[Buffer], list[Buffer], Buffer]:
+def _buffers(
+    program: FabricProgram, s: Sizes
+) -> tuple[list[Buffer], list[Buffer], Buffer]:
     x = [program.buffer(f"X{i}", s.mt * s.kt, "float16") for i in (0, 1)]
     w = [program.buffer(f"W{i}", s.kt * s.nt, "float16") for i in (0, 1)]
     return x, w, program.buffer("C", s.mt * s.nt, "float16")
 
 
 def _everywhere(
-    program: FabricProgram, name: str, code: Callable[..., list[Op]],
-    at: dict[tuple[int, int], tuple[Any, ...]], *, start: bool = False,
-) -> None:  # fmt: skip
+    program: FabricProgram,
+    name: str,
+    code: Callable[..., list[Op]],
+    at: dict[tuple[int, int], tuple[Any, ...]],
+    *,
+    start: bool = False,
+) -> None:
     """Declares a task, blocked unless it starts; PEs whose code would be the same share it."""
     places: dict[tuple[Any, ...], np.ndarray] = {}
     for place, key in at.items():
@@ -183,15 +201,23 @@ class _Pe:
         moves = c.swap + c.count if k <= count else 0
         code = Code(2 * c.test + moves + c.count + 2 * c.base, "shift")
         return [
-            code, self.loads(2),
+            code,
+            self.loads(2),
             copy(send(out, wide=True), self.x[here][:], thread=1, unblock="aligned"),
-            copy(self.x[1 - here][:], receive(into, wide=True), thread=2, activate="aligned"),
-        ]  # fmt: skip
+            copy(
+                self.x[1 - here][:],
+                receive(into, wide=True),
+                thread=2,
+                activate="aligned",
+            ),
+        ]
 
     def alignment(self, count: int, out: str, into: str, *streams: str) -> list[Op]:
         """Shifts until the row is aligned; then clears the result and takes the first step."""
         half, c = self.s.p // 2, self.cycles
-        runs = [[Block("aligned"), *self.shift(k, count, out, into)] for k in range(1, half)]
+        runs = [
+            [Block("aligned"), *self.shift(k, count, out, into)] for k in range(1, half)
+        ]
         swaps = c.swap if count < half else 0
         code = Code(2 * c.test + swaps + 4 * c.base, "aligned")
         first = [Block("aligned"), code, copy(self.c[:], 0.0)]
@@ -201,7 +227,10 @@ class _Pe:
 
     def steps(self, shifted: int, *streams: str) -> list[Op]:
         """Every step but the first, and the last pass, which finds that all are done."""
-        runs = [[Block("next"), *self.step(t, shifted, *streams)] for t in range(1, self.s.p)]
+        runs = [
+            [Block("next"), *self.step(t, shifted, *streams)]
+            for t in range(1, self.s.p)
+        ]
         c = self.cycles
         done = Code(2 * c.swap + c.test + c.exit, "steps done")
         return self.runs([*runs, [Block("next"), done, Activate("repeat")]])
@@ -216,15 +245,22 @@ class _Pe:
             out += self.product(self.x[x], self.w[w])
         return [*out, Code(c.count, "step"), Activate("next")]
 
-    def moves(self, x: int, w: int, x_out: str, x_in: str, w_out: str, w_in: str) -> list[Op]:
+    def moves(
+        self, x: int, w: int, x_out: str, x_in: str, w_out: str, w_in: str
+    ) -> list[Op]:
         """Four moves on four microthreads; the last of each pair to end starts the task chain."""
         return [
-            Code(4 * self.cycles.base, "addresses"), self.loads(4),
+            Code(4 * self.cycles.base, "addresses"),
+            self.loads(4),
             copy(send(x_out, wide=True), self.x[x][:], thread=2, unblock="x done"),
-            copy(self.x[1 - x][:], receive(x_in, wide=True), thread=1, activate="x done"),
+            copy(
+                self.x[1 - x][:], receive(x_in, wide=True), thread=1, activate="x done"
+            ),
             copy(send(w_out, wide=True), self.w[w][:], thread=4, unblock="y done"),
-            copy(self.w[1 - w][:], receive(w_in, wide=True), thread=3, activate="y done"),
-        ]  # fmt: skip
+            copy(
+                self.w[1 - w][:], receive(w_in, wide=True), thread=3, activate="y done"
+            ),
+        ]
 
     def product(self, x: Buffer, w: Buffer) -> list[Op]:
         """`C += X W`: for each column of X and row of W a hardware loop over the row.

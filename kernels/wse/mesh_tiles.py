@@ -15,7 +15,9 @@ def place_w(w: np.ndarray, p: int) -> np.ndarray:
     ring = places(p).tolist()
     place = {at: i for i, at in enumerate(ring)}
     tiles = _tiles(w, p)
-    rows = [[tiles[ring[(place[x] + place[y]) % p], x] for x in range(p)] for y in range(p)]
+    rows = [
+        [tiles[ring[(place[x] + place[y]) % p], x] for x in range(p)] for y in range(p)
+    ]
     return np.array(rows).reshape(p, p, -1)
 
 

@@ -77,16 +77,26 @@ def plan(config: Any, context: int, dtype: str, device: Device) -> Plan:
 
 def _token_cycles(pair: Pair, config: Any, device: Device) -> float:
     layer, head = pair
-    return config.num_hidden_layers * layer_cycles(layer, device) + head_cycles(head, device)
+    return config.num_hidden_layers * layer_cycles(layer, device) + head_cycles(
+        head, device
+    )
 
 
 def layer_map(config: Any, context: int, rows: int, parts: int, dtype: str) -> LayerMap:
     """The mapping of a config's layers on `rows` x `num_key_value_heads * parts` PEs."""
     return LayerMap(
-        config.hidden_size, config.intermediate_size, config.num_attention_heads,
-        config.num_key_value_heads, config.head_dim, config.rms_norm_eps, config.qk_norm,
-        context, rows, parts, dtype,
-    )  # fmt: skip
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+        config.rms_norm_eps,
+        config.qk_norm,
+        context,
+        rows,
+        parts,
+        dtype,
+    )
 
 
 def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[Pair]:
@@ -99,7 +109,9 @@ def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterato
             yield layer, head
 
 
-def layer_candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[LayerMap]:
+def layer_candidates(
+    config: Any, context: int, dtype: str, device: Device
+) -> Iterator[LayerMap]:
     """Mappings of one layer whose weights and cache leave room for the code, on any wafer."""
     half = config.head_dim // 2
     most = min(config.hidden_size, device.grid_height)
@@ -107,13 +119,18 @@ def layer_candidates(config: Any, context: int, dtype: str, device: Device) -> I
     for parts in (p for p in range(1, half + 1) if half % p == 0):
         for rows in range(step, most + 1, step):
             m = layer_map(config, context, rows, parts, dtype)
-            if m.cols <= device.grid_width and least_bytes(m, device) < device.sram_bytes:
+            if (
+                m.cols <= device.grid_width
+                and least_bytes(m, device) < device.sram_bytes
+            ):
                 yield m
 
 
 def least_bytes(m: LayerMap, device: Device) -> int:
     """Bytes of a layer's PE at the least; `place` counts the program's own."""
-    return m.weight_bytes() + m.cache_bytes() + m.least_buffer_bytes() + device.code_bytes
+    return (
+        m.weight_bytes() + m.cache_bytes() + m.least_buffer_bytes() + device.code_bytes
+    )
 
 
 class HeadChoice(dict[int, HeadMap | None]):
@@ -135,7 +152,9 @@ def best_head(config: Any, rows: int, dtype: str, device: Device) -> HeadMap | N
     most = min(width, config.vocab_size)
     step = max(1, most // HEAD_CHOICES)
     maps = [
-        HeadMap(config.hidden_size, config.vocab_size, config.rms_norm_eps, rows, c, dtype)
+        HeadMap(
+            config.hidden_size, config.vocab_size, config.rms_norm_eps, rows, c, dtype
+        )
         for c in range(step, most + 1, step)
     ]
     room = device.sram_bytes - device.code_bytes
@@ -181,33 +200,48 @@ def _figures(peak: int, weights: int, cache: int, device: Device) -> dict[str, i
     if peak + device.code_bytes > device.sram_bytes:
         return {}
     buffers = peak - weights - cache
-    return {"weights": weights, "cache": cache, "buffers": buffers, "code": device.code_bytes}
+    return {
+        "weights": weights,
+        "cache": cache,
+        "buffers": buffers,
+        "code": device.code_bytes,
+    }
 
 
 def refusal(config: Any, context: int, dtype: str, device: Device) -> DoesNotFit:
     """Why nothing fits, and the number of wafers or the context that would do."""
     needed = wafers(config, context, dtype, device)
     shorter = largest_context(config, context, dtype, device)
-    had = device.grid_width * device.grid_height * (device.sram_bytes - device.code_bytes)
+    had = (
+        device.grid_width * device.grid_height * (device.sram_bytes - device.code_bytes)
+    )
     parts = [
         f"{needed} wafers would hold it, cut at layer boundaries" if needed else "",
         f"a context of {shorter} tokens would fit one" if shorter else "",
     ]
-    advice = "; ".join(filter(None, parts)) or "no number of wafers would do: a layer is too large"
+    advice = (
+        "; ".join(filter(None, parts))
+        or "no number of wafers would do: a layer is too large"
+    )
     return DoesNotFit(
         f"{device.name}: the model with a context of {context:,} tokens in {dtype} needs at least "
         f"{model_bytes(config, context, dtype):,} bytes of sram, a wafer has {had:,} beside its "
         f"code, and no cut into regions of at most {device.sram_bytes:,} bytes a PE was found; "
         f"{advice}",
-        wafers=needed, context=shorter,
-    )  # fmt: skip
+        wafers=needed,
+        context=shorter,
+    )
 
 
 def model_bytes(config: Any, context: int, dtype: str) -> int:
     """Bytes of all weights and the cache, without padding, buffers or code."""
     m = layer_map(config, context, 1, 1, dtype)
     one = (m.weight_bytes() + m.cache_bytes()) * m.kv_heads
-    tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
+    tables = (
+        (1 if config.tie_word_embeddings else 2)
+        * config.vocab_size
+        * config.hidden_size
+    )
     return config.num_hidden_layers * one + tables * m.itemsize
 
 
@@ -217,7 +251,9 @@ def wafers(config: Any, context: int, dtype: str, device: Device) -> int | None:
     heads = HeadChoice(config, dtype, device)
     for layer in layer_candidates(config, context, dtype, device):
         head = heads[layer.rows]
-        across, down = bands(device.grid_width, device.grid_height, layer.rows, layer.cols)
+        across, down = bands(
+            device.grid_width, device.grid_height, layer.rows, layer.cols
+        )
         if head is None or not across * down:
             continue
         regions = config.num_hidden_layers + -(-head.cols // layer.cols)
@@ -225,7 +261,9 @@ def wafers(config: Any, context: int, dtype: str, device: Device) -> int | None:
     return best if best is None or best > 1 else 2
 
 
-def largest_context(config: Any, context: int, dtype: str, device: Device) -> int | None:
+def largest_context(
+    config: Any, context: int, dtype: str, device: Device
+) -> int | None:
     """A context below the one asked for that really fits one wafer; nearly the largest."""
     low, high = 0, context
     while high - low > max(1, low // 64):

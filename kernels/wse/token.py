@@ -97,16 +97,25 @@ class TokenClock:
         busy = sum(r.cycles(ENGINE) * r.cores for r in every) / self.plan.pes
         total = lambda kind, key: sum(r.tally.by(kind).get(key, 0) for r in every)  # noqa: E731
         return StepReading(
-            embed.device, phases, {ENGINE: busy}, sum(r.tally.flops for r in every),
-            total("bytes", "sram_read"), total("bytes", "sram_write"),
-            total("other", "wavelet_hops"), self.plan.pes,
-        )  # fmt: skip
+            embed.device,
+            phases,
+            {ENGINE: busy},
+            sum(r.tally.flops for r in every),
+            total("bytes", "sram_read"),
+            total("bytes", "sram_write"),
+            total("other", "wavelet_hops"),
+            self.plan.pes,
+        )
 
     def stops(self, pos: int, band: str, **options: Any) -> list[Reading]:
         """Readings of the embedding, of each layer and of the head, in order."""
         *gaps, last = self.plan.gaps
         one = lambda phase, *at: self.one(phase, band, *at, **options)  # noqa: E731
-        return [one("embed"), *(one("layer", pos, gap) for gap in gaps), one("head", last)]
+        return [
+            one("embed"),
+            *(one("layer", pos, gap) for gap in gaps),
+            one("head", last),
+        ]
 
     def one(self, phase: str, band: str, *at: int, **options: Any) -> Reading:
         """One program's reading; the embedding's and the head's serve every position."""
@@ -138,7 +147,8 @@ class TokenClock:
         for r in self.stops(pos, band, trace_core=(0, 0)):
             starts.append(now)
             events += [
-                dataclasses.replace(e, start=e.start + now, end=e.end + now) for e in r.events
+                dataclasses.replace(e, start=e.start + now, end=e.end + now)
+                for e in r.events
             ]
             now += r.end_ticks
         return Trace(events, starts, now)

@@ -68,7 +68,10 @@ class WaferGemv:
     def tiles(self, x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
         """`x` `[k]` as `[rows, depth]`, `w` `[k, n]` as `[rows, cols, depth, width]`."""
         x = np.pad(np.asarray(x), (0, self.rows * self.depth - self.k))
-        more = ((0, self.rows * self.depth - self.k), (0, self.cols * self.width - self.n))
+        more = (
+            (0, self.rows * self.depth - self.k),
+            (0, self.cols * self.width - self.n),
+        )
         w = np.pad(np.asarray(w), more)
         w = w.reshape(self.rows, self.depth, self.cols, self.width)
         return x.reshape(self.rows, self.depth), np.ascontiguousarray(w.swapaxes(1, 2))
@@ -112,9 +115,13 @@ def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
     clear = collectives.everywhere(p, ops.Load(1), ops.copy(y[:], 0.0))
     multiply = collectives.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
     code = (
-        clear + call + collectives.broadcast(rows, x[:], "x") + multiply
-        + call + collectives.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
-    )  # fmt: skip
+        clear
+        + call
+        + collectives.broadcast(rows, x[:], "x")
+        + multiply
+        + call
+        + collectives.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
+    )
     code.declare(p, "gemv", start=True)
     return p
 

@@ -73,7 +73,9 @@ class Mesh:
 
 def gemv_program(m: Mesh) -> Program:
     """`x @ w`: arguments `w` `[P, P, k, n]` and `x` `[P, k]`, result `[P, n]` on every row."""
-    return Program(lambda w, x: m.all_reduce(m.product(w, x), "row"), m.axes, (PE, ("row",)))
+    return Program(
+        lambda w, x: m.all_reduce(m.product(w, x), "row"), m.axes, (PE, ("row",))
+    )
 
 
 def gemv_arguments(m: Mesh, n: int) -> tuple[Any, ...]:
@@ -116,11 +118,18 @@ class Layer:
         """Every tile's axes and its shape on one PE."""
         d, f, s = self.shares
         return {
-            "attn_norm": (("row",), (d,)), "qkv": (PE, (3, d, d)), "k": (PE, (d, s)),
-            "v": (PE, (s, d)), "out": (PE, (d, d)), "mlp_norm": (("row",), (d,)),
-            "up_gate": (PE, (2, d, f)), "down": (PE, (f, d)), "cos": (("col",), (d // 2,)),
-            "sin": (("col",), (d // 2,)), "scale": ((), (1,)),
-        }  # fmt: skip
+            "attn_norm": (("row",), (d,)),
+            "qkv": (PE, (3, d, d)),
+            "k": (PE, (d, s)),
+            "v": (PE, (s, d)),
+            "out": (PE, (d, d)),
+            "mlp_norm": (("row",), (d,)),
+            "up_gate": (PE, (2, d, f)),
+            "down": (PE, (f, d)),
+            "cos": (("col",), (d // 2,)),
+            "sin": (("col",), (d // 2,)),
+            "scale": ((), (1,)),
+        }
 
 
 def rms_norm(c: Layer, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -198,5 +207,10 @@ def layer_arguments(c: Layer) -> tuple[Any, ...]:
 
 
 __all__ = [
-    "Layer", "Mesh", "gemv_arguments", "gemv_program", "layer_arguments", "layer_program",
-]  # fmt: skip
+    "Layer",
+    "Mesh",
+    "gemv_arguments",
+    "gemv_program",
+    "layer_arguments",
+    "layer_program",
+]

@@ -37,11 +37,17 @@ def reading(spent: dict, last: dict, end: Any, grid: tuple[int, ...] = (1,)) -> 
 
 
 SPENT = {
-    ("tensor", "work"): 400, ("tensor", "weight_load"): 50, ("tensor", "throttle"): 60,
-    ("tensor", "fill"): 90, ("tensor", "wait:load"): 200, ("tensor", "wait:vector"): 30,
-    ("tensor", "wait:buffer:vector"): 100, ("tensor", "wait:lead"): 10,
-    ("load_queue", "work"): 300, ("load_queue", "wait:shared"): 50,
-}  # fmt: skip
+    ("tensor", "work"): 400,
+    ("tensor", "weight_load"): 50,
+    ("tensor", "throttle"): 60,
+    ("tensor", "fill"): 90,
+    ("tensor", "wait:load"): 200,
+    ("tensor", "wait:vector"): 30,
+    ("tensor", "wait:buffer:vector"): 100,
+    ("tensor", "wait:lead"): 10,
+    ("load_queue", "work"): 300,
+    ("load_queue", "wait:shared"): 50,
+}
 CLOCK = reading(SPENT, {"tensor": 940, "load_queue": 350, "scalar": 0}, 1000)
 SPENT_BY = spent_by(CLOCK, (0,))
 
@@ -58,31 +64,49 @@ def test_the_split_names_bound_loads_waits_stalls_and_both_ends() -> None:
     found = split(SPENT_BY, peak=Peak(300, 320))
     assert (found.engine, found.end_ticks) == ("tensor", 1000)
     assert [(p.kind, p.what, p.ticks) for p in found.parts] == [
-        ("bound", "useful work at peak", 300), ("excess", "excess work", 20),
+        ("bound", "useful work at peak", 300),
+        ("excess", "excess work", 20),
         ("below peak", "work below peak", 80),
-        ("loads", "wait:load", 200), ("waits", "wait:vector", 30),
-        ("stalls", "wait:buffer:vector", 100), ("stalls", "throttle", 60),
-        ("stalls", "weight_load", 50), ("stalls", "wait:lead", 10),
-        ("fill and drain", "fill", 90), ("fill and drain", "drain", 60),
-    ]  # fmt: skip
+        ("loads", "wait:load", 200),
+        ("waits", "wait:vector", 30),
+        ("stalls", "wait:buffer:vector", 100),
+        ("stalls", "throttle", 60),
+        ("stalls", "weight_load", 50),
+        ("stalls", "wait:lead", 10),
+        ("fill and drain", "fill", 90),
+        ("fill and drain", "drain", 60),
+    ]
     assert sum(found.by_kind().values()) == 1000
     assert found.share(found.parts[0]) == 0.3
 
 
-def test_without_a_peak_all_work_is_the_bound_and_a_peak_cannot_exceed_the_work() -> None:
+def test_without_a_peak_all_work_is_the_bound_and_a_peak_cannot_exceed_the_work() -> (
+    None
+):
     for peak in (None, Peak(10**6, 10**6), Peak(10**6, 400)):
         found = split(SPENT_BY, peak=peak)
-        assert [found.by_kind()[k] for k in ("bound", "excess", "below peak")] == [400, 0, 0]
+        assert [found.by_kind()[k] for k in ("bound", "excess", "below peak")] == [
+            400,
+            0,
+            0,
+        ]
     queue = split(SPENT_BY, engine="load_queue")
     assert queue.by_kind() == {
-        "bound": 300, "excess": 0, "below peak": 0, "loads": 0, "waits": 0, "stalls": 50,
+        "bound": 300,
+        "excess": 0,
+        "below peak": 0,
+        "loads": 0,
+        "waits": 0,
+        "stalls": 50,
         "fill and drain": 650,
-    }  # fmt: skip
+    }
 
 
 def test_the_core_that_ends_last_counts() -> None:
     end = np.array([[70, 90], [80, 90]])
-    clock = reading({("mul", "work"): np.array([[70, 60], [80, 10]])}, {"mul": end}, end, (2, 2))
+    clock = reading(
+        {("mul", "work"): np.array([[70, 60], [80, 10]])}, {"mul": end}, end, (2, 2)
+    )
     assert last_core(clock) == (0, 1)
     assert spent_by(clock, (0, 1)) == {"mul": {"work": 60, "drain": 0}}
 
@@ -92,27 +116,39 @@ QUEUES = ("load", "store")
 
 def test_queues_that_share_their_engines_are_one() -> None:
     events = [
-        event("load", 10, 20), event("store", 15, 30, "vector"), event("load", 20, 25, "engine"),
-        event("vector", 0, 99), event("load", 40, 50, "buffer:vector"),
+        event("load", 10, 20),
+        event("store", 15, 30, "vector"),
+        event("load", 20, 25, "engine"),
+        event("vector", 0, 99),
+        event("load", 40, 50, "buffer:vector"),
         event("store", 71, 80, "vector"),
-    ]  # fmt: skip
+    ]
     one = together(events, QUEUES, "dma")
     assert [(e.engine, e.start, e.end, e.cause) for e in one] == [
-        ("dma", 10, 30, ""), ("dma", 40, 50, "buffer:vector"), ("dma", 71, 80, "vector"),
-    ]  # fmt: skip
+        ("dma", 10, 30, ""),
+        ("dma", 40, 50, "buffer:vector"),
+        ("dma", 71, 80, "vector"),
+    ]
     assert spent_together(events, QUEUES, 100) == {
-        "fill": 10, "work": 20 + 10 + 9, "wait:buffer:vector": 10, "wait:vector": 21, "drain": 20,
-    }  # fmt: skip
+        "fill": 10,
+        "work": 20 + 10 + 9,
+        "wait:buffer:vector": 10,
+        "wait:vector": 21,
+        "drain": 20,
+    }
     assert spent_together([], QUEUES, 100) == {"drain": 100}
 
 
 @pytest.mark.parametrize(("at_once", "shared"), [(4, 10), (10, 10), (15, 10)])
-def test_work_at_once_is_work_of_the_wait_that_it_causes(at_once: int, shared: int) -> None:
+def test_work_at_once_is_work_of_the_wait_that_it_causes(
+    at_once: int, shared: int
+) -> None:
     """A load of 20 while the store works for `at_once`; the next load waits `shared` for that."""
     events = [
-        event("load", 0, 20), event("store", 20 - at_once, 20, "vector"),
+        event("load", 0, 20),
+        event("store", 20 - at_once, 20, "vector"),
         event("load", 20 + shared, 50, "shared"),
-    ]  # fmt: skip
+    ]
     spent = collections.Counter(spent_together(events, QUEUES, 50))
     assert spent["work"] == min(50, 20 + at_once + 30 - shared)
     assert spent["wait:shared"] == max(0, shared - at_once)
@@ -124,31 +160,39 @@ def test_work_at_once_is_work_of_the_wait_that_it_causes(at_once: int, shared: i
 
 def test_the_three_largest_parts_with_their_line_and_remedy() -> None:
     events = [
-        event("tensor", 90, 100), event("vector", 0, 300, where="other.py:1"),
+        event("tensor", 90, 100),
+        event("vector", 0, 300, where="other.py:1"),
         event("tensor", 250, 260, "load", where="k.py:70"),
         event("tensor", 310, 320, "load", where="k.py:71"),
         event("tensor", 420, 430, "buffer:vector", where="k.py:72"),
-    ]  # fmt: skip
+    ]
     reasons = explain(split(SPENT_BY, peak=Peak(300, 320)), TICK_HZ, events)
     assert [(r.part.what, r.part.ticks, r.where) for r in reasons] == [
-        ("wait:load", 200, "k.py:70"), ("wait:buffer:vector", 100, "k.py:72"), ("fill", 90, ""),
-    ]  # fmt: skip
+        ("wait:load", 200, "k.py:70"),
+        ("wait:buffer:vector", 100, "k.py:72"),
+        ("fill", 90, ""),
+    ]
     assert reasons[0].sentence == (
         "Tensor Engine: waiting for loads, 20.0% (0.2 us), most of it at k.py:70; "
-        + WAITED_FOR["load"][1] + "."
-    )  # fmt: skip
+        + WAITED_FOR["load"][1]
+        + "."
+    )
     assert "a buffer that Vector Engine still uses" in reasons[1].sentence
 
 
 def test_waits_are_gaps_between_instructions_of_the_engine_by_line() -> None:
     events = [
-        event("mul", 5, 10), event("add", 0, 99), event("mul", 14, 20, "load", where="k.py:1"),
-        event("mul", 20, 30, "engine"), event("mul", 33, 40, "load", where="k.py:2"),
+        event("mul", 5, 10),
+        event("add", 0, 99),
+        event("mul", 14, 20, "load", where="k.py:1"),
+        event("mul", 20, 30, "engine"),
+        event("mul", 33, 40, "load", where="k.py:2"),
         event("mul", 41, 50, "add", where="k.py:1"),
-    ]  # fmt: skip
+    ]
     assert waits_by_line(events, "mul") == {
-        "wait:load": {"k.py:1": 4, "k.py:2": 3}, "wait:add": {"k.py:1": 1},
-    }  # fmt: skip
+        "wait:load": {"k.py:1": 4, "k.py:2": 3},
+        "wait:add": {"k.py:1": 1},
+    }
 
 
 @pytest.mark.parametrize("engine", ["tensor", "dma", "mul"])
@@ -173,8 +217,14 @@ def test_random_programs_are_explained_to_the_tick(program) -> None:
     for engine, of in spent.items():
         assert sum(x.ticks for x in split(spent, engine).parts) == clock.end_ticks
         # The events and the account are two mechanisms: their waits are the same.
-        seen = {w: sum(of.values()) for w, of in waits_by_line(clock.events, engine).items()}
-        booked = {w: t for w, t in of.items() if w.startswith("wait:") and t and w != "wait:peers"}
+        seen = {
+            w: sum(of.values()) for w, of in waits_by_line(clock.events, engine).items()
+        }
+        booked = {
+            w: t
+            for w, t in of.items()
+            if w.startswith("wait:") and t and w != "wait:peers"
+        }
         assert seen == booked
         work = collections.Counter()
         for e in instructions(clock.events):
@@ -197,5 +247,7 @@ def has_path_and_trace(clock: Reading) -> None:
             start = round(e["ts"] * 1000)
             assert start >= until[e["tid"]]
             until[e["tid"]] = start + round(e["dur"] * 1000)
-    used = {e["name"]: e["args"]["bytes"] for e in data["traceEvents"] if e["ph"] == "C"}
+    used = {
+        e["name"]: e["args"]["bytes"] for e in data["traceEvents"] if e["ph"] == "C"
+    }
     assert set(used.values()) <= {0}

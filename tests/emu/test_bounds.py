@@ -13,23 +13,34 @@ MODEL_FLOPS = 2 * 4096**3
 def example(**changed: float) -> Quantities:
     """A 4096-cube bf16 matmul on Trn2, as published in `example-bounds-analysis.md` (V0)."""
     given = {
-        "total_time_s": 8602e-6, "dma_active_time_s": 7906e-6,
-        "dma_transfer_bytes": 1_207_697_408, "necessary_bytes": 3 * 4096 * 4096 * 2,
-        "te_active_time_s": 4806e-6, "hardware_flops": MODEL_FLOPS, "transpose_flops": 0,
-        "hbm_bytes": 1_207_697_408, "peak_flops_per_s": PEAK_FLOPS,
-        "peak_dma_bytes_per_s": 435e9, "peak_hbm_bytes_per_s": 725e9,
+        "total_time_s": 8602e-6,
+        "dma_active_time_s": 7906e-6,
+        "dma_transfer_bytes": 1_207_697_408,
+        "necessary_bytes": 3 * 4096 * 4096 * 2,
+        "te_active_time_s": 4806e-6,
+        "hardware_flops": MODEL_FLOPS,
+        "transpose_flops": 0,
+        "hbm_bytes": 1_207_697_408,
+        "peak_flops_per_s": PEAK_FLOPS,
+        "peak_dma_bytes_per_s": 435e9,
+        "peak_hbm_bytes_per_s": 725e9,
         "engine_active_time_s": {"tensor": 4806e-6, "vector": 176e-6, "scalar": 0.0},
-    } | changed  # fmt: skip
+    } | changed
     return Quantities(**given)  # type: ignore[arg-type]
 
 
 def test_the_published_example_has_the_published_bounds() -> None:
     b = bounds(example())
     published_us = {
-        "total_time": 8602, "memory_bound": 7906, "memory_bound_ideal": 2776,
-        "memory_bound_no_reloads": 231, "compute_bound": 4806, "compute_bound_ideal": 1748,
-        "compute_bound_useful": 1748, "perfect_pipeline": 7906,
-    }  # fmt: skip
+        "total_time": 8602,
+        "memory_bound": 7906,
+        "memory_bound_ideal": 2776,
+        "memory_bound_no_reloads": 231,
+        "compute_bound": 4806,
+        "compute_bound_ideal": 1748,
+        "compute_bound_useful": 1748,
+        "perfect_pipeline": 7906,
+    }
     for name, us in published_us.items():
         assert getattr(b, name) * 1e6 == pytest.approx(us, abs=0.6), name
     assert b.bottleneck_engine == "dma"
@@ -40,15 +51,26 @@ def test_the_published_example_has_the_published_bounds() -> None:
 def test_the_published_example_has_the_published_gaps() -> None:
     gaps = {name: s * 1e6 for name, s in bounds(example()).gaps().items()}
     published_us = {
-        "DMA idle": 696, "DMA inefficiency": 5130, "excess traffic": 2545, "TE idle": 3796,
-        "TE underutilisation": 3058, "transposes": 0, "serialisation": 696,
-    }  # fmt: skip
+        "DMA idle": 696,
+        "DMA inefficiency": 5130,
+        "excess traffic": 2545,
+        "TE idle": 3796,
+        "TE underutilisation": 3058,
+        "transposes": 0,
+        "serialisation": 696,
+    }
     assert gaps == pytest.approx(published_us, abs=0.6)
 
 
 def test_once_the_tensor_engine_is_the_longest_it_bounds_the_pipeline() -> None:
-    q = example(total_time_s=1801e-6, dma_active_time_s=819e-6, te_active_time_s=1781e-6)
-    b = bounds(dataclasses.replace(q, engine_active_time_s={"tensor": 1781e-6, "vector": 172e-6}))
+    q = example(
+        total_time_s=1801e-6, dma_active_time_s=819e-6, te_active_time_s=1781e-6
+    )
+    b = bounds(
+        dataclasses.replace(
+            q, engine_active_time_s={"tensor": 1781e-6, "vector": 172e-6}
+        )
+    )
     assert (b.bottleneck_engine, b.perfect_pipeline) == ("tensor", 1781e-6)
     # A memory bound leaves the Tensor Engine as it is, a compute bound the DMA.
     assert b.speedup_cap["memory_bound"] == pytest.approx(1801 / 1781)
@@ -87,5 +109,7 @@ def test_model_flops_count_where_they_are_given() -> None:
 def test_a_kernel_without_matmuls_has_no_utilisation_of_them() -> None:
     q = example(hardware_flops=0, te_active_time_s=0.0, hbm_bytes=0)
     u = utilisation(q)
-    assert (u.mfu, u.hfu, u.mbu, u.mfu_max_achievable, u.mm_arithmetic_intensity) == (0,) * 5
+    assert (u.mfu, u.hfu, u.mbu, u.mfu_max_achievable, u.mm_arithmetic_intensity) == (
+        0,
+    ) * 5
     assert bounds(q).compute_bound_ideal == 0

@@ -19,7 +19,9 @@ def alone(program, core, device, **options):
     """The reading of one core that is given its indices."""
     kernel = lambda x, r, c: helpers.kernel_of(program, x, (r, c))  # noqa: E731
     index = [Known(np.int32(i)) for i in core]
-    return Program(kernel, {"one": 1}, ((), (), ())).read(device, F32, *index, **options)
+    return Program(kernel, {"one": 1}, ((), (), ())).read(
+        device, F32, *index, **options
+    )
 
 
 def as_if_alone(program, device, **options):
@@ -41,12 +43,16 @@ def as_if_alone(program, device, **options):
             assert here(x.ready) == y.ready
         for key, n in own.tally.sums.items():
             sums[key] = sums.get(key, 0) + n
-    assert {k: n for k, n in clock.tally.sums.items() if n} == {k: n for k, n in sums.items() if n}
+    assert {k: n for k, n in clock.tally.sums.items() if n} == {
+        k: n for k, n in sums.items() if n
+    }
 
 
 @LAW
 @given(helpers.programs(more=("rotate",)))
-@pytest.mark.parametrize("options", [{}, {"contended": False}, {"as_written": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"contended": False}, {"as_written": True}], ids=str
+)
 def test_random_programs_core_by_core(options, program):
     as_if_alone(program, TOY, **options)
 
@@ -90,7 +96,9 @@ def ring_kernel(x, live, kinds):
 
     def block(acc, xs):
         on, row = xs
-        return lax.cond(on != 0, lambda a: lax.scan(tile_step, a, row)[0], lambda a: a, acc), None
+        return lax.cond(
+            on != 0, lambda a: lax.scan(tile_step, a, row)[0], lambda a: a, acc
+        ), None
 
     def step(carry, xs):
         held, spare, acc = carry
@@ -105,7 +113,9 @@ def contiguous(hops):
     """Core i works at step r if `i >= r`: on the diagonal at first, on whole blocks later."""
     i, r = np.ogrid[:RING, :hops]
     kinds = np.where((i >= r)[..., None, None], 2, 0) + np.zeros((BLOCKS, TILES), int)
-    kinds[:, 0] = 2 * (np.arange(BLOCKS)[:, None] > np.arange(TILES)) + np.eye(BLOCKS, TILES)
+    kinds[:, 0] = 2 * (np.arange(BLOCKS)[:, None] > np.arange(TILES)) + np.eye(
+        BLOCKS, TILES
+    )
     return kinds.astype(np.int8)
 
 
@@ -116,7 +126,9 @@ def read_ring(hops, **options):
     return p.read(THROTTLED, *args, **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"trace_core": (7,)}, {"as_written": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"trace_core": (7,)}, {"as_written": True}], ids=str
+)
 def test_a_ring_jumped_and_stepped(options):
     found, stepped = read_ring(RING, **options), read_ring(RING, jump=False, **options)
     helpers.same_clock(found, stepped)
@@ -137,8 +149,14 @@ def test_a_stack_of_what_the_loop_does_not_make():
     def kernel(x):
         old = fetch(tile(), x, engine="io", busy=1, latency=1)
         old = helpers.counted(old, old, lax.axis_index("c") * 9, engine="add", busy=1)
-        acc = hop(tile(), fetch(tile(), x, engine="io", busy=1, latency=900), axis="r",
-                  engine="dma", busy=1, latency=2)  # fmt: skip
+        acc = hop(
+            tile(),
+            fetch(tile(), x, engine="io", busy=1, latency=900),
+            axis="r",
+            engine="dma",
+            busy=1,
+            latency=2,
+        )
 
         def body(acc, _):
             return op(acc, acc, engine="io", busy=1, latency=1), old
@@ -148,4 +166,6 @@ def test_a_stack_of_what_the_loop_does_not_make():
     p = Program(kernel, MESH, ((),))
     helpers.same_clock(p.read(TOY, F32), p.read(TOY, F32, jump=False))
     slices = p.read(TOY, F32).outputs[1].ready
-    assert np.broadcast_to(slices, (2, 3))[0].tolist() == [4 + 3 * (1 + 9 * c) for c in range(3)]
+    assert np.broadcast_to(slices, (2, 3))[0].tolist() == [
+        4 + 3 * (1 + 9 * c) for c in range(3)
+    ]

@@ -12,14 +12,21 @@ from emu.reading import Event
 def event(engine: str, start: int, end: int, cause: str = "", **more) -> Event:
     """An instruction of one engine; written when its engine is free unless said otherwise."""
     done = more.pop("done", end)
-    given = {"name": f"{engine}.op", "ready": done, "where": f"k.py:{len(engine)}"} | more
+    given = {
+        "name": f"{engine}.op",
+        "ready": done,
+        "where": f"k.py:{len(engine)}",
+    } | more
     return Event(engine=engine, start=start, end=end, done=done, cause=cause, **given)
 
 
 CAUSES = {"load_queue": "load"}
 
 # Two loads of 10 with 30 of latency after each, two matmuls of 5, each on one load.
-LOADS = [event("load_queue", 0, 10, ready=40), event("load_queue", 10, 20, "engine", ready=50)]
+LOADS = [
+    event("load_queue", 0, 10, ready=40),
+    event("load_queue", 10, 20, "engine", ready=50),
+]
 MATMULS = [
     event("tensor", 40, 45, "load", ready=60),
     event("tensor", 50, 55, "load", ready=70),
@@ -30,27 +37,34 @@ SCHEDULE = [LOADS[0], MATMULS[0], LOADS[1], MATMULS[1]]
 def test_an_operand_leads_to_what_made_it_and_its_engine_to_what_went_before() -> None:
     path = critical_path(SCHEDULE, 70, CAUSES)
     assert [(s.event, s.start, s.end) for s in path] == [
-        (LOADS[0], 0, 10), (LOADS[1], 10, 50), (MATMULS[1], 50, 70),
-    ]  # fmt: skip
+        (LOADS[0], 0, 10),
+        (LOADS[1], 10, 50),
+        (MATMULS[1], 50, 70),
+    ]
 
 
 def test_time_by_line_tells_work_from_latency() -> None:
     lines = by_line(critical_path(SCHEDULE, 70, CAUSES))
     assert [(x.engine, x.count, x.ticks, x.busy) for x in lines] == [
-        ("load_queue", 2, 50, 20), ("tensor", 1, 20, 5),
-    ]  # fmt: skip
+        ("load_queue", 2, 50, 20),
+        ("tensor", 1, 20, 5),
+    ]
 
 
 def test_a_buffer_leads_to_the_reader_that_held_it() -> None:
     reader = event("vector", 5, 25)
     events = [
-        event("tensor", 0, 5), reader, event("scalar", 0, 25),
+        event("tensor", 0, 5),
+        reader,
+        event("scalar", 0, 25),
         event("tensor", 25, 30, "buffer:vector"),
-    ]  # fmt: skip
+    ]
     assert [s.event.engine for s in critical_path(events, 30)] == ["vector", "tensor"]
 
 
-def test_an_operand_that_must_be_ready_some_time_before_still_leads_to_its_maker() -> None:
+def test_an_operand_that_must_be_ready_some_time_before_still_leads_to_its_maker() -> (
+    None
+):
     maker = event("load_queue", 0, 10, ready=30)
     events = [maker, event("tensor", 0, 33), event("tensor", 35, 40, "lead")]
     assert [s.event for s in critical_path(events, 40, CAUSES)] == [maker, events[-1]]
@@ -58,11 +72,14 @@ def test_an_operand_that_must_be_ready_some_time_before_still_leads_to_its_maker
 
 def test_states_and_tiles_are_no_instructions() -> None:
     extra = [
-        event("throttle", 0, 60, name="half clock"), event("sbuf in use", 0, 70, name="128"),
+        event("throttle", 0, 60, name="half clock"),
+        event("sbuf in use", 0, 70, name="128"),
         event("psum in use", 0, 70, name="128"),
-    ]  # fmt: skip
+    ]
     assert instructions([*extra, *SCHEDULE]) == SCHEDULE
-    assert critical_path([*extra, *SCHEDULE], 70, CAUSES) == critical_path(SCHEDULE, 70, CAUSES)
+    assert critical_path([*extra, *SCHEDULE], 70, CAUSES) == critical_path(
+        SCHEDULE, 70, CAUSES
+    )
 
 
 def test_no_instructions_no_path() -> None:

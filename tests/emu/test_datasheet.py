@@ -28,13 +28,17 @@ def test_bands():
     q = Quantity(5, "fitted", "points 1 and 2", 0, 9)  # a bound of zero is a bound
     assert [q.at(b) for b in BANDS] == [0, 5, 9]
     assert [Quantity(5, "published", "x").at(b) for b in BANDS] == [5, 5, 5]
-    with pytest.raises(ValueError, match="band is 'middle', must be one of low, nominal, high"):
+    with pytest.raises(
+        ValueError, match="band is 'middle', must be one of low, nominal, high"
+    ):
         ToySheet().at("middle")
 
 
 def test_clocks():
     assert TOY.ticks_per_cycle == TICKS
-    with pytest.raises(ValueError, match="mul at 5000000000 Hz does not divide 12000000000"):
+    with pytest.raises(
+        ValueError, match="mul at 5000000000 Hz does not divide 12000000000"
+    ):
         _ = ToySheet(mul_hz=toy(5_000_000_000)).at().ticks_per_cycle
 
 
@@ -44,7 +48,11 @@ def test_single_clock_with_a_band():
         clock_hz: Quantity = toy(900_000_000, 1_100_000_000, 800_000_000)
 
     sheet = Wafer(tick_hz=None, engines={"pe": "clock_hz"})
-    assert [sheet.at(b).tick_hz for b in BANDS] == [1_100_000_000, 900_000_000, 800_000_000]
+    assert [sheet.at(b).tick_hz for b in BANDS] == [
+        1_100_000_000,
+        900_000_000,
+        800_000_000,
+    ]
     assert all(sheet.at(b).ticks_per_cycle == {"pe": 1} for b in BANDS)
 
 
@@ -55,9 +63,15 @@ def test_seconds_round_up_to_ticks():
 
 def test_quantities_and_capacity():
     assert set(ToySheet().quantities()) == {
-        "mul_hz", "add_hz", "io_hz", "sbuf_bytes", "load_latency_cycles", "mul_throttle_window_s",
-        "mul_throttle_share", "mul_throttle_slowdown",
-    }  # fmt: skip
+        "mul_hz",
+        "add_hz",
+        "io_hz",
+        "sbuf_bytes",
+        "load_latency_cycles",
+        "mul_throttle_window_s",
+        "mul_throttle_share",
+        "mul_throttle_slowdown",
+    }
     assert TOY.capacity_bytes == {"hbm": None, "sbuf": 1 << 20}
     assert TOY.load_latency_cycles == 100 and TOY.core == "core"
     with pytest.raises(AttributeError):

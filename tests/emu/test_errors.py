@@ -44,7 +44,11 @@ def refused(error, kernel, mark, *words, args=(F32,), device=TOY):
 
 
 def accepted(kernel, *args):
-    assert Program(kernel, MESH, ((),) * len(args or (1,))).read(TOY, *(args or (F32,))).issued
+    assert (
+        Program(kernel, MESH, ((),) * len(args or (1,)))
+        .read(TOY, *(args or (F32,)))
+        .issued
+    )
 
 
 def test_stale_tile():
@@ -53,8 +57,15 @@ def test_stale_tile():
         new = mul(t, t, t)  # overwrites
         return add(tile(), t, new)  # reads
 
-    refused(errors.StaleTile, kernel, "# reads", "toy.add", "operand 1", "toy.mul",
-            line_of(kernel, "# overwrites"))  # fmt: skip
+    refused(
+        errors.StaleTile,
+        kernel,
+        "# reads",
+        "toy.add",
+        "operand 1",
+        "toy.mul",
+        line_of(kernel, "# overwrites"),
+    )
 
 
 def test_stale_on_some_cores():
@@ -99,7 +110,13 @@ def test_branch_on_data():
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     for kernel, data in ((compared, number), (switched, number), (direct, flag)):
-        refused(errors.DataDependentBranch, kernel, "# branches", "emu.Known", args=(F32, data))
+        refused(
+            errors.DataDependentBranch,
+            kernel,
+            "# branches",
+            "emu.Known",
+            args=(F32, data),
+        )
 
 
 def test_cost_that_depends_on_data():
@@ -108,7 +125,13 @@ def test_cost_that_depends_on_data():
         return counted(t, t, n, engine="add", busy=1)  # counts
 
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    refused(errors.DataDependentBranch, kernel, "# counts", "toy.counted", args=(F32, number))
+    refused(
+        errors.DataDependentBranch,
+        kernel,
+        "# counts",
+        "toy.counted",
+        args=(F32, number),
+    )
 
 
 def test_unknown_primitive():
@@ -120,7 +143,9 @@ def test_unknown_primitive():
 
 def test_differentiated_program():
     def kernel(x):
-        return jax.grad(lambda x: jnp.sum(mul(tile(), load(tile(), x), load(tile(), x))))(x)
+        return jax.grad(
+            lambda x: jnp.sum(mul(tile(), load(tile(), x), load(tile(), x)))
+        )(x)
 
     with pytest.raises(errors.NoCostRule, match="no instruction for '"):
         Program(kernel, MESH, ((),)).read(TOY, F32)
@@ -130,9 +155,13 @@ def test_partial_collective():
     def kernel(x):
         t = load(tile(), x)
         exchange = lambda u: all_add(u, t, axis="r")  # noqa: E731 # exchanges
-        return lax.cond(lax.axis_index("r") == 0, exchange, lambda u: u, load(tile(), x))
+        return lax.cond(
+            lax.axis_index("r") == 0, exchange, lambda u: u, load(tile(), x)
+        )
 
-    refused(errors.PartialCollective, kernel, "# exchanges", "toy.all_add", "every core")
+    refused(
+        errors.PartialCollective, kernel, "# exchanges", "toy.all_add", "every core"
+    )
 
 
 def test_branches_that_return_different_buffers():
@@ -228,7 +257,10 @@ def test_effects_and_released_scratch_are_exempt():
 
     accepted(kernel)
     r = Program(kernel, MESH, ((),)).read(TOY, F32)
-    assert "release" not in r.tally.by("count") and r.tally.by("count")["toy.load"] == 2 * 2
+    assert (
+        "release" not in r.tally.by("count")
+        and r.tally.by("count")["toy.load"] == 2 * 2
+    )
 
 
 # --- memory and shapes ---
@@ -251,9 +283,13 @@ def test_destination_of_another_size():
     def kernel(x):
         return load(tile(shape=(2, 4)), x)  # wrong size
 
-    refused(errors.LimitExceeded, kernel, "# wrong size", "toy.load", "[2, 3]", "[2, 4]")
+    refused(
+        errors.LimitExceeded, kernel, "# wrong size", "toy.load", "[2, 3]", "[2, 4]"
+    )
 
 
 def test_wrong_number_of_operands():
-    with pytest.raises(TypeError, match=re.escape("toy.load takes 1 destinations and 1 sources")):
+    with pytest.raises(
+        TypeError, match=re.escape("toy.load takes 1 destinations and 1 sources")
+    ):
         load(jnp.zeros((2, 3)))

@@ -24,10 +24,13 @@ def made_up(**values):
 SHEET = dataclasses.replace(
     EFA,
     **made_up(
-        latency_s=0.125, nic_bytes_per_s=10, nic_operations_per_s=4, operation_bytes=5,
+        latency_s=0.125,
+        nic_bytes_per_s=10,
+        nic_operations_per_s=4,
+        operation_bytes=5,
         ingress_bytes_per_s=25,
     ),
-)  # fmt: skip
+)
 LINK = SHEET.at()
 
 
@@ -49,7 +52,9 @@ def test_one_message_is_bound_by_its_nic():
 def test_small_operations_are_bound_by_their_rate():
     """One byte takes a whole operation, 1/4 s, where its bytes take 1/10 s."""
     assert arrivals((0, 0, 1)) == [F(1, 4) + LATENCY]
-    assert arrivals((0, 0, 6)) == [F(3, 5) + LATENCY]  # two operations, 1/2 s; six bytes, 3/5 s
+    assert arrivals((0, 0, 6)) == [
+        F(3, 5) + LATENCY
+    ]  # two operations, 1/2 s; six bytes, 3/5 s
 
 
 def test_a_nic_sends_in_order():
@@ -92,9 +97,10 @@ def test_nothing_to_send():
 @given(
     st.lists(
         st.tuples(st.integers(0, 20), st.integers(0, 3), st.integers(1, 100)),
-        min_size=1, max_size=12,
+        min_size=1,
+        max_size=12,
     )
-)  # fmt: skip
+)
 def test_bounds(messages):
     """No sooner than any one resource allows, no later than all of them one after another."""
     transfer = send(LINK, [Message(F(t), c, n) for t, c, n in messages])

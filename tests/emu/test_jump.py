@@ -31,7 +31,9 @@ def both(kernel, *args, mesh=MESH, device=TOY, **options):
 @LAW
 @given(helpers.programs())
 def test_random_programs(program):
-    jumped, _ = both(functools.partial(helpers.kernel_of, program), F32, trace_core=(1, 2))
+    jumped, _ = both(
+        functools.partial(helpers.kernel_of, program), F32, trace_core=(1, 2)
+    )
     free, _ = both(functools.partial(helpers.kernel_of, program), F32, contended=False)
     assert jumped.end_ticks >= max(free.end_ticks, *jumped.most_busy_ticks.values())
 
@@ -39,9 +41,15 @@ def test_random_programs(program):
 @LAW
 @given(helpers.programs())
 def test_random_programs_with_a_throttled_engine(program):
-    slow, _ = both(functools.partial(helpers.kernel_of, program), F32, device=helpers.THROTTLED,
-                   trace_core=(0, 1))  # fmt: skip
-    fast = Program(functools.partial(helpers.kernel_of, program), MESH, ((),)).read(TOY, F32)
+    slow, _ = both(
+        functools.partial(helpers.kernel_of, program),
+        F32,
+        device=helpers.THROTTLED,
+        trace_core=(0, 1),
+    )
+    fast = Program(functools.partial(helpers.kernel_of, program), MESH, ((),)).read(
+        TOY, F32
+    )
     assert slow.end_ticks >= fast.end_ticks
 
 
@@ -80,7 +88,10 @@ def test_deeper_rings_are_never_slower():
             def body(carry, _):
                 ring, acc = carry
                 new = fetch(ring[0], x, engine="io", busy=10, latency=100)
-                return ((*ring[1:], new), op(acc, new, engine="mul", busy=busy, latency=30)), None
+                return (
+                    (*ring[1:], new),
+                    op(acc, new, engine="mul", busy=busy, latency=30),
+                ), None
 
             ring = tuple(tile() for _ in range(depth))
             acc = fetch(tile(), x, engine="io", busy=1, latency=1)
@@ -102,7 +113,9 @@ def test_streams_of_different_rates():
             a = op(a, a, engine="mul", busy=7, latency=7)
             return (a, op(b, b, engine="add", busy=9, latency=9)), None
 
-        start = tuple(fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2))
+        start = tuple(
+            fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2)
+        )
         return lax.scan(body, start, None, length=10_000)[0]
 
     jumped, _ = both(kernel, F32)
@@ -118,7 +131,9 @@ def test_follower_of_a_clock_that_slowed_down():
 
     def kernel(x):
         c = fetch(tile(), x, engine="dma", busy=0, latency=20)
-        early, late = (fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2))
+        early, late = (
+            fetch(tile(), x, engine="dma", busy=0, latency=0) for _ in range(2)
+        )
 
         def body(carry, _):
             early, late = carry
@@ -221,7 +236,9 @@ def test_known_integer_after_a_jump():
             return (lax.rem(k * 3 + 1, jnp.int32(1009)), i, t), None
 
         t = fetch(tile(), x, engine="io", busy=1, latency=1)
-        (k, last, t), _ = lax.scan(body, (jnp.int32(5), jnp.int32(0), t), jnp.arange(100))
+        (k, last, t), _ = lax.scan(
+            body, (jnp.int32(5), jnp.int32(0), t), jnp.arange(100)
+        )
         return k, last, t
 
     jumped, _ = both(kernel, F32)
@@ -265,7 +282,9 @@ def test_triangle_with_a_known_length(n):
         return lax.scan(row, t, jnp.arange(64))[0]
 
     jumped, _ = both(kernel, F32, Known(np.int32(n)), mesh=ONE)
-    assert jumped.busy_ticks["add"] == sum((i + 1) * TICKS["add"] * (3 + i) for i in range(n))
+    assert jumped.busy_ticks["add"] == sum(
+        (i + 1) * TICKS["add"] * (3 + i) for i in range(n)
+    )
     skipped = 64 * 64 - n * (n + 1) // 2
     assert jumped.busy_ticks["mul"] == skipped * TICKS["mul"]
     assert jumped.stepped < 64 * 30 and (n > 0 or not jumped.unjumped)
@@ -321,8 +340,9 @@ def test_four_nested_loops_read_fast():
             return t, None
 
         for _ in range(4):
-            body = functools.partial(lambda f, t, _: (lax.scan(f, t, None, length=100)[0], None),
-                                     body)  # fmt: skip
+            body = functools.partial(
+                lambda f, t, _: (lax.scan(f, t, None, length=100)[0], None), body
+            )
         return body(fetch(tile(), x, engine="io", busy=0, latency=0), None)[0]
 
     r = Program(kernel, ONE, ((),)).read(TOY, F32)

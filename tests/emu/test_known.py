@@ -20,7 +20,9 @@ def both(fn, *args):
     args = [np.asarray(a) for a in args]
     p = Program(fn, {"r": 3, "c": 2}, ((),) * len(args))
     outs = p.read(TOY, *map(Known, args)).outputs
-    return [v.known for v in outs], jax.tree.leaves(jax.jit(fn)(*map(jnp.asarray, args)))
+    return [v.known for v in outs], jax.tree.leaves(
+        jax.jit(fn)(*map(jnp.asarray, args))
+    )
 
 
 def agree(fn, *args):
@@ -32,12 +34,35 @@ def agree(fn, *args):
 
 def arithmetic(a, b):
     return (
-        a + b, a - b, -a, lax.div(a, b), lax.rem(a, b), a // b, a % b, lax.max(a, b),
-        lax.min(a, b), lax.abs(a), lax.sign(a), a < b, a <= b, a > b, a >= b, a == b, a != b,
-        a & b, a | b, a ^ b, ~a, lax.select(a < b, a, b), lax.clamp(jnp.int32(-5), a, b),
-        (a < b) & (a > 0), a << 3, lax.shift_right_arithmetic(a, jnp.int32(2)),
-        lax.convert_element_type(a, jnp.int8), (a * 3).astype(jnp.bool_),
-    )  # fmt: skip
+        a + b,
+        a - b,
+        -a,
+        lax.div(a, b),
+        lax.rem(a, b),
+        a // b,
+        a % b,
+        lax.max(a, b),
+        lax.min(a, b),
+        lax.abs(a),
+        lax.sign(a),
+        a < b,
+        a <= b,
+        a > b,
+        a >= b,
+        a == b,
+        a != b,
+        a & b,
+        a | b,
+        a ^ b,
+        ~a,
+        lax.select(a < b, a, b),
+        lax.clamp(jnp.int32(-5), a, b),
+        (a < b) & (a > 0),
+        a << 3,
+        lax.shift_right_arithmetic(a, jnp.int32(2)),
+        lax.convert_element_type(a, jnp.int8),
+        (a * 3).astype(jnp.bool_),
+    )
 
 
 @LAW
@@ -48,11 +73,20 @@ def test_arithmetic(a, b):
 
 def shapes(x, i):
     return (
-        lax.dynamic_slice(x, (i, i - 2), (2, 3)), lax.dynamic_index_in_dim(x, i, 1), x[i], x[1, i],
-        lax.broadcast_in_dim(x, (4, 2, 5), (0, 2)), x.reshape(2, 10), x[1:4:2, ::3],
-        jnp.squeeze(x[:1]), jnp.where(x > 0, x, jnp.zeros_like(x)), x + lax.broadcast(i, (4, 5)),
-        lax.iota(jnp.int32, 7), lax.broadcasted_iota(jnp.int32, (3, 2), 0), jnp.arange(2, 9) * 2,
-    )  # fmt: skip
+        lax.dynamic_slice(x, (i, i - 2), (2, 3)),
+        lax.dynamic_index_in_dim(x, i, 1),
+        x[i],
+        x[1, i],
+        lax.broadcast_in_dim(x, (4, 2, 5), (0, 2)),
+        x.reshape(2, 10),
+        x[1:4:2, ::3],
+        jnp.squeeze(x[:1]),
+        jnp.where(x > 0, x, jnp.zeros_like(x)),
+        x + lax.broadcast(i, (4, 5)),
+        lax.iota(jnp.int32, 7),
+        lax.broadcasted_iota(jnp.int32, (3, 2), 0),
+        jnp.arange(2, 9) * 2,
+    )
 
 
 @LAW

@@ -79,7 +79,10 @@ def test_queue_starts_no_faster_than_its_interval():
 
     first, second, third = events(kernel)
     assert [first.start, second.start, third.start] == [0, 100, 200]
-    assert second.cause == "interval" and read(kernel).spent[("io", "wait:interval")] == 120
+    assert (
+        second.cause == "interval"
+        and read(kernel).spent[("io", "wait:interval")] == 120
+    )
 
 
 def test_engines_that_share_a_port_take_turns():
@@ -100,7 +103,10 @@ def test_operand_must_be_ready_a_lead_before_the_start():
 
     _, first, second = events(kernel)
     assert (first.start, first.cause) == (25 * 4 + 8 * 2, "lead")
-    assert (second.start, second.cause) == (first.end, "engine")  # loaded in the meantime
+    assert (second.start, second.cause) == (
+        first.end,
+        "engine",
+    )  # loaded in the meantime
 
 
 def test_handover_delays_the_dependent_but_not_the_end():
@@ -130,7 +136,9 @@ def test_two_engines_cannot_use_one_bank_at_a_time():
 
 def test_busy_time_without_work_is_told_apart():
     def kernel(x):
-        return fetch(tile(), x, engine="mul", busy=50, latency=50, lost=(("idling", 20),))
+        return fetch(
+            tile(), x, engine="mul", busy=50, latency=50, lost=(("idling", 20),)
+        )
 
     clock = read(kernel)
     assert clock.spent[("mul", "idling")] == 40 and clock.spent[("mul", "work")] == 60
@@ -146,8 +154,9 @@ def run_of(count, gap, busy=30, duty=1.0):
                 t = op(t, t, engine="dma", busy=gap, latency=gap)
             return op(t, t, engine="mul", busy=busy, latency=busy, duty=duty), None
 
-        return lax.scan(body, fetch(tile(), x, engine="dma", busy=0, latency=0), None,
-                        length=count)[0]  # fmt: skip
+        return lax.scan(
+            body, fetch(tile(), x, engine="dma", busy=0, latency=0), None, length=count
+        )[0]
 
     return kernel
 
@@ -186,7 +195,9 @@ def test_partial_writes_extend_a_lifetime():
         t = fetch(tile(), x, engine="mul", busy=5, latency=5)
         return part(t, t, engine="add", busy=10, latency=10)
 
-    held = [e for e in read(kernel, trace_core=(0,)).events if e.engine == "sbuf in use"]
+    held = [
+        e for e in read(kernel, trace_core=(0,)).events if e.engine == "sbuf in use"
+    ]
     assert [(e.start, e.end) for e in held] == [(0, 10 + 30)]
 
 
@@ -203,10 +214,15 @@ def test_a_tile_declared_anew_begins_another_lifetime():
     clock = read(kernel, trace_core=(0,))
     held = [e for e in clock.events if e.engine == "sbuf in use"]
     # 20 tiles, 21 values of `total`, and `x_tile`, the only one that lives long.
-    assert sum(e.end - e.start < clock.end_ticks / 2 for e in held) == 41 and len(held) == 42
+    assert (
+        sum(e.end - e.start < clock.end_ticks / 2 for e in held) == 41
+        and len(held) == 42
+    )
     jumped = sorted((e.start, e.end) for e in held)
     stepped = read(kernel, trace_core=(0,), jump=False).events
-    assert jumped == sorted((e.start, e.end) for e in stepped if e.engine == "sbuf in use")
+    assert jumped == sorted(
+        (e.start, e.end) for e in stepped if e.engine == "sbuf in use"
+    )
 
 
 def test_every_engine_splits_into_fill_work_and_waits():

@@ -80,7 +80,9 @@ def test_branches_take_the_larger():
         a = load(tile(), x)
         large = lambda t: mul(t, add(tile(), a, a), add(tile(), a, a))  # noqa: E731
         small = lambda t: mul(t, a, a)  # noqa: E731
-        return store(lax.cond(lax.axis_index("r") == 0, large, small, load(tile(), a_of(x))))
+        return store(
+            lax.cond(lax.axis_index("r") == 0, large, small, load(tile(), a_of(x)))
+        )
 
     def a_of(x):
         return x

@@ -40,9 +40,9 @@ def exchange(x, w):
 
 def arguments(seed):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(4, 2, *SHAPE)).astype(np.float32), rng.normal(size=(2, *SHAPE)).astype(
-        np.float32
-    )
+    return rng.normal(size=(4, 2, *SHAPE)).astype(np.float32), rng.normal(
+        size=(2, *SHAPE)
+    ).astype(np.float32)
 
 
 PROGRAM = Program(exchange, MESH, (("r", "c"), ("c",)), (("r", "c"), ("r", "c")))
@@ -55,25 +55,39 @@ def test_vmap_equals_numpy_and_shard_map():
     expected = wide + 3 * (wide * w).sum(0, keepdims=True)
     np.testing.assert_allclose(low, np.minimum(expected, 0), atol=1e-5)
     np.testing.assert_allclose(high, np.maximum(expected, 0), atol=1e-5)
-    for mine, real in zip((low, high), PROGRAM.sharded(check_vma=True)(x, w), strict=True):
+    for mine, real in zip(
+        (low, high), PROGRAM.sharded(check_vma=True)(x, w), strict=True
+    ):
         np.testing.assert_allclose(mine, real, rtol=1e-6, atol=1e-6)
 
 
 def test_collective_along_the_inner_axis():
-    p = Program(lambda x: store(all_add(tile(), load(tile(), x), axis="c")), MESH, (("r", "c"),))
+    p = Program(
+        lambda x: store(all_add(tile(), load(tile(), x), axis="c")), MESH, (("r", "c"),)
+    )
     x, _ = arguments(1)
-    np.testing.assert_array_equal(p.run(x), np.broadcast_to(x[:, :1] + x[:, 1:], x.shape))
+    np.testing.assert_array_equal(
+        p.run(x), np.broadcast_to(x[:, :1] + x[:, 1:], x.shape)
+    )
     np.testing.assert_array_equal(p.run(x), p.sharded()(x))
 
 
 def test_axes_in_any_place():
     """Mesh axes may lead, trail or be swapped in arguments and results."""
-    p = Program(lambda x: store(load(tile(), x)), MESH, (("c", None, "r"),), (None, "c", None, "r"))
+    p = Program(
+        lambda x: store(load(tile(), x)),
+        MESH,
+        (("c", None, "r"),),
+        (None, "c", None, "r"),
+    )
     x = np.arange(2 * 2 * 4 * 3, dtype=np.float32).reshape(2, 2, 4, 3)
     expected = np.transpose(x, (1, 0, 3, 2))
     np.testing.assert_array_equal(p.run(x), expected)
     np.testing.assert_array_equal(p.sharded()(x), expected)
-    assert p.read(TOY, x).end_ticks == p.read(TOY, jax.ShapeDtypeStruct(x.shape, x.dtype)).end_ticks
+    assert (
+        p.read(TOY, x).end_ticks
+        == p.read(TOY, jax.ShapeDtypeStruct(x.shape, x.dtype)).end_ticks
+    )
 
 
 @pytest.mark.parametrize("kernel", [exchange, lambda x, w: (tile(), load(tile(), x))])
@@ -139,7 +153,9 @@ def test_every_intermediate_is_rounded():
         loose = loose * w.astype(np.float32) + w.astype(np.float32)
     got = Program(kernel, {"r": 2}, (("r",), ("r",))).run(x, w)
     np.testing.assert_array_equal(np.asarray(got), expected)
-    assert (loose.astype(bf16) != expected).mean() > 0.1  # so the test could have failed
+    assert (
+        loose.astype(bf16) != expected
+    ).mean() > 0.1  # so the test could have failed
     np.testing.assert_array_equal(strict_jit(lambda x, w: x * w + w)(x, w), x * w + w)
 
 
@@ -151,7 +167,9 @@ def test_pytrees_and_known_arguments():
     p = Program(kernel, {"r": 2}, (({"x": ("r",)}), ()), {"y": ("r",)})
     x = np.ones((2, *SHAPE), np.float32)
     for n in (2, 3):
-        np.testing.assert_array_equal(p.run({"x": x}, Known(np.int32(n)))["y"], x * (1 + (n > 2)))
+        np.testing.assert_array_equal(
+            p.run({"x": x}, Known(np.int32(n)))["y"], x * (1 + (n > 2))
+        )
         r = p.read(TOY, {"x": x}, Known(np.int32(n)))
         assert r.tally.by("count").get("toy.add", 0) == 2 * (n > 2)
     with pytest.raises(TypeError, match="1 arguments for 2 in_specs"):

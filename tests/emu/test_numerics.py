@@ -32,7 +32,11 @@ def reference_mx(x, name, headroom):
     """The specification's sample conversion of `[group, 32]`, with a scale `2**headroom` larger."""
     mantissa, _, largest = FORMATS[name]
     top = np.abs(x).max(-1)
-    shared = np.where(top > 0, np.frexp(top)[1] - 1, -127) - (np.frexp(largest)[1] - 1) + headroom
+    shared = (
+        np.where(top > 0, np.frexp(top)[1] - 1, -127)
+        - (np.frexp(largest)[1] - 1)
+        + headroom
+    )
     shared = np.clip(shared, -127, 127)
     return nearest_even(x / np.ldexp(1.0, shared)[:, None], name), shared
 
@@ -75,7 +79,9 @@ def test_cast_keeps_nan_and_leaves_wide_formats_alone():
 
 
 GROUPS = st.lists(
-    st.floats(-(2.0**100), 2.0**100, width=32), min_size=numerics.GROUP, max_size=numerics.GROUP
+    st.floats(-(2.0**100), 2.0**100, width=32),
+    min_size=numerics.GROUP,
+    max_size=numerics.GROUP,
 )
 
 
@@ -154,7 +160,9 @@ def test_errors_of_what_is_not_finite():
         assert found.absolute == np.inf and found.ulp == np.inf
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize(
+    "name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
+)
 def test_ulp_is_the_distance_to_the_next_value(name):
     dtype = jnp.dtype(name)
     bits = f"u{dtype.itemsize}"

@@ -13,17 +13,21 @@ from tests.emu.test_critical_path import CAUSES, SCHEDULE, event
 TICK_HZ = 4_800_000_000
 STATES = [
     event("throttle", 0, 45, name="half clock"),
-    event("sbuf in use", 0, 45, name="4096"), event("sbuf in use", 10, 55, name="1024"),
+    event("sbuf in use", 0, 45, name="4096"),
+    event("sbuf in use", 10, 55, name="1024"),
     event("psum in use", 40, 70, name="2048"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
 def trace() -> dict:
     data = perfetto.trace(
-        [*SCHEDULE, *STATES], TICK_HZ, process="a core", path=critical_path(SCHEDULE, 70, CAUSES),
+        [*SCHEDULE, *STATES],
+        TICK_HZ,
+        process="a core",
+        path=critical_path(SCHEDULE, 70, CAUSES),
         engines=("tensor", "vector", "load_queue"),
-    )  # fmt: skip
+    )
     return json.loads(json.dumps(data))
 
 
@@ -32,7 +36,11 @@ def of(trace: dict, phase: str) -> list[dict]:
 
 
 def tracks(trace: dict) -> dict[str, list[dict]]:
-    name = {e["tid"]: e["args"]["name"] for e in of(trace, "M") if e["name"] == "thread_name"}
+    name = {
+        e["tid"]: e["args"]["name"]
+        for e in of(trace, "M")
+        if e["name"] == "thread_name"
+    }
     found = collections.defaultdict(list)
     for e in of(trace, "X"):
         found[name[e["tid"]]].append(e)
@@ -53,20 +61,33 @@ def test_every_event_has_what_the_format_asks_for(trace: dict) -> None:
 
 def test_one_track_for_each_engine_queue_state_and_the_path(trace: dict) -> None:
     named = [e["args"]["name"] for e in of(trace, "M") if e["name"] == "thread_name"]
-    assert named == ["tensor", "load_queue", "throttle", "critical path"]  # no idle engine
-    sorted_by = {e["tid"]: e["args"]["sort_index"] for e in of(trace, "M")
-                 if e["name"] == "thread_sort_index"}  # fmt: skip
+    assert named == [
+        "tensor",
+        "load_queue",
+        "throttle",
+        "critical path",
+    ]  # no idle engine
+    sorted_by = {
+        e["tid"]: e["args"]["sort_index"]
+        for e in of(trace, "M")
+        if e["name"] == "thread_sort_index"
+    }
     assert len(set(sorted_by.values())) == len(named)
     assert {name: len(found) for name, found in tracks(trace).items()} == {
-        "tensor": 2, "load_queue": 2, "throttle": 1, "critical path": 3,
-    }  # fmt: skip
+        "tensor": 2,
+        "load_queue": 2,
+        "throttle": 1,
+        "critical path": 3,
+    }
 
 
 def test_slices_of_a_track_follow_each_other(trace: dict) -> None:
     for found in tracks(trace).values():
         for a, b in itertools.pairwise(found):
             # To the nanosecond, as the trace processor reads microseconds.
-            assert round(a["ts"] * 1000) + round(a["dur"] * 1000) <= round(b["ts"] * 1000)
+            assert round(a["ts"] * 1000) + round(a["dur"] * 1000) <= round(
+                b["ts"] * 1000
+            )
 
 
 def test_no_rounding_makes_slices_overlap() -> None:
@@ -86,9 +107,13 @@ def test_times_are_ticks_in_whole_nanoseconds(trace: dict) -> None:
         50 * 10**9 // TICK_HZ / 1000,
     )
     assert first["args"] == {
-        "start_ticks": 40, "end_ticks": 45, "done_ticks": 45, "ready_ticks": 60, "where": "k.py:6",
+        "start_ticks": 40,
+        "end_ticks": 45,
+        "done_ticks": 45,
+        "ready_ticks": 60,
+        "where": "k.py:6",
         "waited_for": "load",
-    }  # fmt: skip
+    }
 
 
 def test_counters_step_with_the_tiles_and_return_to_nothing(trace: dict) -> None:
@@ -110,4 +135,6 @@ def test_a_file_holds_the_same_with_one_event_a_line(trace: dict, tmp_path) -> N
 
 
 def test_nothing_traced_is_an_empty_timeline() -> None:
-    assert [e["ph"] for e in perfetto.trace([], TICK_HZ, process="a core")["traceEvents"]] == ["M"]
+    assert [
+        e["ph"] for e in perfetto.trace([], TICK_HZ, process="a core")["traceEvents"]
+    ] == ["M"]

@@ -14,7 +14,18 @@ from emu import Program
 from emu import jaxpr as jx
 from emu.errors import StaleTile
 from emu.side_by_side import in_order, is_in_order, tiles
-from tests.helpers import SHAPE, TOY, accumulate, add, copy_into, load, mul, same_clock, store, tile
+from tests.helpers import (
+    SHAPE,
+    TOY,
+    accumulate,
+    add,
+    copy_into,
+    load,
+    mul,
+    same_clock,
+    store,
+    tile,
+)
 
 ROWS, COLUMNS = SHAPE
 READINGS = {"side by side": contextlib.nullcontext, "in order": in_order}
@@ -55,7 +66,10 @@ def stored_by_hand(xs):
     return lax.scan(lambda _, x: (None, store(doubled(x))), None, xs)[1]
 
 
-PAIRS = {"collected": (collected, collected_by_hand), "stored": (stored, stored_by_hand)}
+PAIRS = {
+    "collected": (collected, collected_by_hand),
+    "stored": (stored, stored_by_hand),
+}
 
 
 def program(kernel, cores=1):
@@ -63,7 +77,9 @@ def program(kernel, cores=1):
 
 
 def draw(count, cores=1):
-    return np.random.default_rng(count).standard_normal((cores, count, *SHAPE), np.float32)
+    return np.random.default_rng(count).standard_normal(
+        (cores, count, *SHAPE), np.float32
+    )
 
 
 def expected(xs):
@@ -81,7 +97,9 @@ def test_values_are_the_same_however_many_are_computed_at_once(count, at_once, n
     for reading in READINGS.values():
         with reading():
             out = program(kernel, cores=2).run(xs)
-            np.testing.assert_array_equal(np.asarray(out).reshape(xs.shape), expected(xs))
+            np.testing.assert_array_equal(
+                np.asarray(out).reshape(xs.shape), expected(xs)
+            )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -128,13 +146,17 @@ def test_a_tile_of_another_iteration_is_poison():
             return copy_into(into, add(tile(), y, before), at * ROWS)
 
         # The part before the first is the last one, as indices below 0 count from the end.
-        into = copy_into(tile(shape=(3 * ROWS, COLUMNS)), jnp.zeros(SHAPE), jnp.int32(2 * ROWS))
+        into = copy_into(
+            tile(shape=(3 * ROWS, COLUMNS)), jnp.zeros(SHAPE), jnp.int32(2 * ROWS)
+        )
         return tiles(doubled, xs, into=into, emit=emit_sum)
 
     xs = jnp.ones((3, *SHAPE))
     with in_order():
         each_adds_2 = np.repeat([[2.0], [4.0], [6.0]], ROWS, axis=0)
-        np.testing.assert_array_equal(chained(xs), np.repeat(each_adds_2, COLUMNS, axis=1))
+        np.testing.assert_array_equal(
+            chained(xs), np.repeat(each_adds_2, COLUMNS, axis=1)
+        )
     assert np.isnan(chained(xs)[: 2 * ROWS]).all()
 
 
@@ -164,7 +186,9 @@ def test_memory_is_bounded_by_how_many_are_computed_at_once():
     xs = jnp.ones((256, 64))
 
     def made(at_once):
-        fn = lambda xs: tiles(lambda x: (x[:, None] * x[None]).max(), xs, at_once=at_once)  # noqa: E731
+        fn = lambda xs: tiles(
+            lambda x: (x[:, None] * x[None]).max(), xs, at_once=at_once
+        )  # noqa: E731
         return largest(jx.body(jax.make_jaxpr(fn)(xs)))
 
     assert made(8) == max(8 * 64 * 64, xs.size)
@@ -172,7 +196,9 @@ def test_memory_is_bounded_by_how_many_are_computed_at_once():
 
 
 def test_parts_must_be_equal():
-    with pytest.raises(ValueError, match=r"float32\[4, 3\] has no equal part for each of 3 slices"):
+    with pytest.raises(
+        ValueError, match=r"float32\[4, 3\] has no equal part for each of 3 slices"
+    ):
         tiles(doubled, draw(3)[0], into=jnp.zeros((4, COLUMNS)), emit=emit)
 
 
@@ -198,7 +224,9 @@ def test_ticks_do_not_depend_on_how_a_kernel_is_given_or_run():
     plain.run(xs)
     same_clock(clock, plain.read(TOY, xs))
     for at_once in (1, 2, 5):
-        same_clock(clock, program(lambda xs: collected(xs, at_once), cores=2).read(TOY, xs))
+        same_clock(
+            clock, program(lambda xs: collected(xs, at_once), cores=2).read(TOY, xs)
+        )
     jitted = program(jax.jit(collected), cores=2)
     jitted.run(xs)  # traces it side by side, which the clock must not be given
     same_clock(clock, jitted.read(TOY, xs))

@@ -54,10 +54,18 @@ def test_read_after_write_and_one_engine_in_order():
     assert r.busy_ticks == {"mul": MUL_BUSY, "add": ADD, "io": 3 * LOAD_BUSY, "dma": 0}
     assert r.cycles("io") == 30 and r.utilisation("add") == ADD / r.end_ticks
     assert r.seconds == r.end_ticks / 12e9
-    assert r.tally.by("count") == {"toy.load": 2, "toy.add": 1, "toy.mul": 1, "toy.store": 1}
+    assert r.tally.by("count") == {
+        "toy.load": 2,
+        "toy.add": 1,
+        "toy.mul": 1,
+        "toy.store": 1,
+    }
     assert r.tally.flops == 2 * 6 and r.tally.by("bytes") == {
-        "hbm_read": 2 * 24, "sbuf_write": 4 * 24, "sbuf_read": (2 + 2 + 1) * 24, "hbm_write": 24
-    }  # fmt: skip
+        "hbm_read": 2 * 24,
+        "sbuf_write": 4 * 24,
+        "sbuf_read": (2 + 2 + 1) * 24,
+        "hbm_write": 24,
+    }
     assert r.issued == 2 + 1 + 1 + 1 and r.cores == 1
 
 
@@ -77,7 +85,9 @@ def test_write_after_write_waits_for_the_first():
         return op(t, a, engine="add", busy=1, latency=1)
 
     assert ready(kernel, F32) == [100 * 2 + 3]
-    assert ready(kernel, F32, contended=False) == [3]  # its result needs nothing of the first
+    assert ready(kernel, F32, contended=False) == [
+        3
+    ]  # its result needs nothing of the first
 
 
 def test_engines_overlap_and_pipeline():
@@ -103,8 +113,9 @@ def test_parts_wait_for_readers_but_not_for_one_another():
     # Both parts issue back to back (3 cycles of 4 ticks each); the third waits for `mul`.
     parts = LOAD_BUSY + LOAD + 2 * 12
     assert ready(kernel, F32, jax.ShapeDtypeStruct((1, 3), jnp.float32)) == [
-        parts + MUL, parts + MUL + 12
-    ]  # fmt: skip
+        parts + MUL,
+        parts + MUL + 12,
+    ]
 
 
 def test_two_results():
@@ -116,7 +127,12 @@ def test_two_results():
 
 @pytest.mark.parametrize(
     "engine, cycles, ticks",
-    [("add", 2.5, 8), ("dma", 64 * 1.4, 90), ("dma", (0.1 + 0.2) * 10, 3), ("mul", 0.25, 1)],
+    [
+        ("add", 2.5, 8),
+        ("dma", 64 * 1.4, 90),
+        ("dma", (0.1 + 0.2) * 10, 3),
+        ("mul", 0.25, 1),
+    ],
 )
 def test_ticks_round_up_once(engine, cycles, ticks):
     def kernel(x):
@@ -153,7 +169,9 @@ def test_trace_has_every_instruction():
 
     events = read(kernel, F32, trace_core=(0,)).events
     spans = [(e.start, e.end) for e in events if e.engine == "add"]
-    assert spans == [(LOAD + i * ACCUMULATE, LOAD + (i + 1) * ACCUMULATE) for i in range(50)]
+    assert spans == [
+        (LOAD + i * ACCUMULATE, LOAD + (i + 1) * ACCUMULATE) for i in range(50)
+    ]
     assert events[0].where.startswith("test_timeline.py:")
 
 
@@ -186,7 +204,9 @@ def test_times_stay_small_until_cores_differ():
     def kernel(x):
         a = load(tile(), x)
         b = op(tile(), a, engine="mul", busy=1, latency=1)
-        c = lax.cond(lax.axis_index("c") < 7, lambda b: mul(b, a, a), lambda b: add(b, a, a), b)
+        c = lax.cond(
+            lax.axis_index("c") < 7, lambda b: mul(b, a, a), lambda b: add(b, a, a), b
+        )
         d = all_add(tile(), c, axis="r")
         return a, c, d
 

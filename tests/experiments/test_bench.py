@@ -71,7 +71,11 @@ def test_layer_values_agree_with_plain_jax(monkeypatch: pytest.MonkeyPatch) -> N
 def test_sections_that_do_not_exist_exit_2() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments.bench", "speed"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no section 'speed', must be one of clock, values, model")
+    assert done.stderr.startswith(
+        "error: no section 'speed', must be one of clock, values, model"
+    )

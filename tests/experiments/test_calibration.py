@@ -25,14 +25,22 @@ TRAINIUM = ("trn1", "trn2", "trn3")
 TICK_NS = {"trn1": 1 / 5.6, "trn2": 1 / 4.8}
 
 
-def point(case: str, params: dict[str, Any], metric: str, **changes: Any) -> dict[str, Any]:
+def point(
+    case: str, params: dict[str, Any], metric: str, **changes: Any
+) -> dict[str, Any]:
     """A row of a points file."""
     unit = {"latency_us": "us", "tflops_active": "TFLOPS", "gbytes_per_s": "GB/s"}
     row = {
-        "id": "P-1", "device": "trn2", "case": case, "params": json.dumps(params),
-        "metric": metric, "value": "100", "unit": unit.get(metric, "ns"),
-        "quality": "made-up", "source": "this test",
-    }  # fmt: skip
+        "id": "P-1",
+        "device": "trn2",
+        "case": case,
+        "params": json.dumps(params),
+        "metric": metric,
+        "value": "100",
+        "unit": unit.get(metric, "ns"),
+        "quality": "made-up",
+        "source": "this test",
+    }
     return row | changes
 
 
@@ -102,23 +110,36 @@ def of(device: str, case: str, **params: Any) -> dict[str, float]:
 @pytest.mark.parametrize("free", [1, 64, 300])
 def test_activation(device: str, sheet: Any, free: int) -> None:
     d = sheet.at()
-    found = of(device, "activation", op="exp", partitions=128, free=free, dtype="bfloat16")
+    found = of(
+        device, "activation", op="exp", partitions=128, free=free, dtype="bfloat16"
+    )
     busy = max(64, free)
     assert found["interval_ns"] == pytest.approx(busy / d.scalar_hz * 1e9, rel=EXACT)
     latency_s = (busy + d.scalar_latency_cycles) / d.scalar_hz
     assert found["latency_ns"] == pytest.approx(latency_s * 1e9, rel=EXACT)
-    chain = of(device, "activation_chain", op="exp", partitions=128, free=free, dtype="float32")
+    chain = of(
+        device, "activation_chain", op="exp", partitions=128, free=free, dtype="float32"
+    )
     apart_s = latency_s + d.handover_cycles / d.scalar_hz
     assert chain["interval_ns"] == pytest.approx(apart_s * 1e9, rel=EXACT)
 
 
 def test_vector_instructions() -> None:
     d = TRN1.at()
-    both = of("trn1", "tensor_tensor", op="add", partitions=64, free=1000, dtype="float32")
+    both = of(
+        "trn1", "tensor_tensor", op="add", partitions=64, free=1000, dtype="float32"
+    )
     latency_s = (2 * 1000 + d.vector_latency_cycles) / d.vector_hz
     assert both["latency_ns"] == pytest.approx(latency_s * 1e9, rel=EXACT)
-    copy = of("trn1", "tensor_copy", partitions=128, free=256, dtype="float32", src="psum",
-              dst="sbuf")  # fmt: skip
+    copy = of(
+        "trn1",
+        "tensor_copy",
+        partitions=128,
+        free=256,
+        dtype="float32",
+        src="psum",
+        dst="sbuf",
+    )
     assert copy["interval_ns"] == pytest.approx(256 / d.vector_hz * 1e9, rel=EXACT)
 
 
@@ -140,15 +161,24 @@ def test_tensor_engine_starts_cold_and_stays_under_its_peak() -> None:
         for n in (16, 1024)
     )
     peak = TRN2.at().bf16_flops_per_s / 1e12
-    assert 0.4 * peak < short["tflops_active"] < 0.8 * peak < long["tflops_active"] < peak
+    assert (
+        0.4 * peak < short["tflops_active"] < 0.8 * peak < long["tflops_active"] < peak
+    )
 
 
-@pytest.mark.parametrize(("partitions", "nbytes", "engines"), [(8, 256, 1), (64, 4096, 8)])
+@pytest.mark.parametrize(
+    ("partitions", "nbytes", "engines"), [(8, 256, 1), (64, 4096, 8)]
+)
 def test_dma_transfer(partitions: int, nbytes: int, engines: int) -> None:
     """Descriptors in sequence and the semaphore, which has the fixed time of a descriptor."""
     d = TRN2.at()
-    found = of("trn2", "dma_transfer", partitions=partitions, bytes_per_partition=nbytes,
-               engines=engines)  # fmt: skip
+    found = of(
+        "trn2",
+        "dma_transfer",
+        partitions=partitions,
+        bytes_per_partition=nbytes,
+        engines=engines,
+    )
     each_s = d.dma_descriptor_s + nbytes / d.dma_engine_bytes_per_s
     data_s = partitions // engines * each_s + d.dma_descriptor_s
     assert found["latency_ns"] == pytest.approx(data_s * 1e9, abs=2 * TICK_NS["trn2"])
@@ -167,8 +197,12 @@ def test_dma_stream_is_faster_with_longer_descriptors() -> None:
 def test_matmul_is_from_packet_to_packet() -> None:
     """Its bytes at the DMA engines' rate are a bound from below; a larger one takes longer."""
     d = TRN2.at()
-    times = [of("trn2", "matmul", **MATMUL | {"m": m, "variant": "hoist_loads"})["latency_us"]
-             for m in (256, 1024)]  # fmt: skip
+    times = [
+        of("trn2", "matmul", **MATMUL | {"m": m, "variant": "hoist_loads"})[
+            "latency_us"
+        ]
+        for m in (256, 1024)
+    ]
     moved = [2 * (m * 256 + m // 128 * 256 * 1024 + m * 1024) for m in (256, 1024)]
     for time_us, nbytes in zip(times, moved, strict=True):
         assert time_us > nbytes / (d.dma_engines * d.dma_engine_bytes_per_s) * 1e6
@@ -199,25 +233,61 @@ ACTIVATION = {"op": "exp", "partitions": 128, "free": 64, "dtype": "float32"}
     [
         ("softmax", {}, "no case 'softmax'"),
         ("matmul", MATMUL | {"variant": "best"}, "no variant 'best'"),
-        ("matmul", MATMUL | {"variant": "tiled", "m": 100}, "m is 100, must be a multiple of 128"),
+        (
+            "matmul",
+            MATMUL | {"variant": "tiled", "m": 100},
+            "m is 100, must be a multiple of 128",
+        ),
         ("matmul", MATMUL | {"variant": "tiled", "dtype": "int4"}, "dtype is 'int4'"),
         ("matmul", MATMUL | {"variant": "tiled", "lhs_loads": 9}, "lhs_loads is 9"),
         ("matmul", MATMUL | {"variant": "tiled", "lhs_loads": 0}, "lhs_loads is 0"),
         ("matmul", MATMUL, "must have m, k, n, dtype, variant, lhs_loads"),
-        ("matmul", MATMUL | {"variant": "hoist_loads", "k": 128 * 2048}, "bytes of sbuf"),
+        (
+            "matmul",
+            MATMUL | {"variant": "hoist_loads", "k": 128 * 2048},
+            "bytes of sbuf",
+        ),
         ("matmul", MATMUL | {"variant": 3}, "variant is 3, must be a name"),
-        ("activation", ACTIVATION | {"free": "64"}, "free is '64', must be a whole number"),
+        (
+            "activation",
+            ACTIVATION | {"free": "64"},
+            "free is '64', must be a whole number",
+        ),
         ("activation", ACTIVATION | {"partitions": 129}, "at most 128"),
         ("activation", ACTIVATION | {"op": "nothing"}, "nothing"),
-        ("activation", ACTIVATION | {"colour": 1}, "must have op, partitions, free, dtype"),
-        ("tensor_engine", {"count": 1, "shapes": [[1, 2]], "dtype": "bfloat16"}, r"\[k, m, n\]"),
-        ("tensor_engine", {"count": 1, "shapes": [[128, 256, 512]], "dtype": "bfloat16"}, "128"),
-        ("tensor_copy", {"partitions": 128, "free": 64, "dtype": "float32", "src": "hbm",
-                         "dst": "sbuf"}, "src is 'hbm'"),
-        ("dma_transfer", {"partitions": 128, "bytes_per_partition": 64, "engines": 1},
-         "128 partitions an engine, at most 8"),
+        (
+            "activation",
+            ACTIVATION | {"colour": 1},
+            "must have op, partitions, free, dtype",
+        ),
+        (
+            "tensor_engine",
+            {"count": 1, "shapes": [[1, 2]], "dtype": "bfloat16"},
+            r"\[k, m, n\]",
+        ),
+        (
+            "tensor_engine",
+            {"count": 1, "shapes": [[128, 256, 512]], "dtype": "bfloat16"},
+            "128",
+        ),
+        (
+            "tensor_copy",
+            {
+                "partitions": 128,
+                "free": 64,
+                "dtype": "float32",
+                "src": "hbm",
+                "dst": "sbuf",
+            },
+            "src is 'hbm'",
+        ),
+        (
+            "dma_transfer",
+            {"partitions": 128, "bytes_per_partition": 64, "engines": 1},
+            "128 partitions an engine, at most 8",
+        ),
     ],
-)  # fmt: skip
+)
 def test_unsupported_says_why(case: str, params: dict[str, Any], why: str) -> None:
     with pytest.raises(Unsupported, match=why) as e:
         predict(TRN2.at(), case, params)
@@ -229,7 +299,15 @@ def test_unsupported_says_why(case: str, params: dict[str, Any], why: str) -> No
 
 def row(id: str, measured: float, predicted: float, **changes: Any) -> Row:
     p = Point(
-        id, "trn1", "matmul", MATMUL | {"variant": id}, "latency_us", measured, "us", "q", "s"
+        id,
+        "trn1",
+        "matmul",
+        MATMUL | {"variant": id},
+        "latency_us",
+        measured,
+        "us",
+        "q",
+        "s",
     )
     return Row(dataclasses.replace(p, **changes), dict.fromkeys(BANDS, predicted))
 
@@ -243,11 +321,20 @@ def test_accuracy_weighs_cases_not_points() -> None:
     """Three matmuls off by 10, 20 and 30 % and one activation by 2 %: medians 20 and 2, so 11."""
     rows = [row("a", 100, 110), row("b", 100, 80), row("c", 100, 130)]
     rows.append(row("d", 100, 102, case="activation", params={}))
-    assert accuracy(rows) == pytest.approx((11, 27))  # of 2, 10, 20, 30: place 2.7 of 0 to 3
+    assert accuracy(rows) == pytest.approx(
+        (11, 27)
+    )  # of 2, 10, 20, 30: place 2.7 of 0 to 3
     (line,) = accuracy_lines(rows)
-    assert line == "trn1: median error 11.0 % over 2 cases, 90th percentile 27.0 % over 4 points"
+    assert (
+        line
+        == "trn1: median error 11.0 % over 2 cases, 90th percentile 27.0 % over 4 points"
+    )
     rows.append(row("e", 100, 104, device="trn2"))
-    assert [line.split(":")[0] for line in accuracy_lines(rows)] == ["trn1", "trn2", "all devices"]
+    assert [line.split(":")[0] for line in accuracy_lines(rows)] == [
+        "trn1",
+        "trn2",
+        "all devices",
+    ]
 
 
 def test_ladder() -> None:
@@ -265,7 +352,9 @@ def test_a_miss_shows_its_suspected_cause(capsys: pytest.CaptureFixture) -> None
     rows = [row("a", 100, 120), row("b", 100, 110), row("c", 100, 50)]
     calibration_table.show(rows, {"a": "the moon", "b": "no miss"}, Console(width=200))
     out = capsys.readouterr().out
-    assert "a: suspected cause: the moon" in out and "c: suspected cause: not known" in out
+    assert (
+        "a: suspected cause: the moon" in out and "c: suspected cause: not known" in out
+    )
     assert "no miss" not in out
     assert out.index("-50.0 %") < out.index("+20.0 %") < out.index("+10.0 %")
 
@@ -274,11 +363,21 @@ def test_a_miss_shows_its_suspected_cause(capsys: pytest.CaptureFixture) -> None
 
 
 def test_any_points_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     rows = [
-        point("matmul", MATMUL | {"variant": "tiled"}, "latency_us", id="slow", value="30"),
-        point("matmul", MATMUL | {"variant": "block_mn_2x2"}, "latency_us", id="fast", value="20"),
+        point(
+            "matmul", MATMUL | {"variant": "tiled"}, "latency_us", id="slow", value="30"
+        ),
+        point(
+            "matmul",
+            MATMUL | {"variant": "block_mn_2x2"},
+            "latency_us",
+            id="fast",
+            value="20",
+        ),
         point("activation", ACTIVATION, "latency_ns", id="act", device="trn3"),
         point("activation", ACTIVATION, "tflops_active", id="metric"),
         point("activation", ACTIVATION, "latency_ns", id="unit", unit="ms"),
@@ -296,22 +395,30 @@ def test_any_points_file(
         )
         file.seek(0)
         written = {r["id"]: r for r in csv.DictReader(file)}
-    assert [written[r["id"]]["status"] == "ok" for r in rows] == [True] * 3 + [False] * 4
+    assert [written[r["id"]]["status"] == "ok" for r in rows] == [True] * 3 + [
+        False
+    ] * 4
     for r in (written[i] for i in ("slow", "fast", "act")):
         error = (float(r["predicted"]) / float(r["measured"]) - 1) * 100
         assert float(r["error_percent"]) == pytest.approx(error, abs=0.01)
     for name, why in {
-        "metric": "no metric", "unit": "must be in ns", "chip": "no datasheet", "wafer": "no case",
-    }.items():  # fmt: skip
+        "metric": "no metric",
+        "unit": "must be in ns",
+        "chip": "no datasheet",
+        "wafer": "no case",
+    }.items():
         assert (
-            written[name]["status"].startswith("unsupported: ") and why in written[name]["status"]
+            written[name]["status"].startswith("unsupported: ")
+            and why in written[name]["status"]
         )
         assert written[name]["predicted"] == written[name]["error_percent"] == ""
     assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_only_unsupported_points_are_no_crash(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     path = write(tmp_path / "p.csv", [point("softmax", {}, "cycles", device="wse3")])
     call(monkeypatch, "--points", str(path), "--out", str(tmp_path))
@@ -329,8 +436,14 @@ GOOD = 'x,trn2,activation,"{}",latency_ns,1,ns,q,s'
         (b"", "no column id"),
         (b"id,device,case\n", "no column params, metric, value, unit, quality, source"),
         (HEADER.encode(), "no points"),
-        (f"{HEADER}\nx,trn2,activation,{{,latency_ns,1,ns,q,s".encode(), "line 2: params is no"),
-        (f"{HEADER}\nx,trn2,activation,[],latency_ns,1,ns,q,s".encode(), "must be a JSON object"),
+        (
+            f"{HEADER}\nx,trn2,activation,{{,latency_ns,1,ns,q,s".encode(),
+            "line 2: params is no",
+        ),
+        (
+            f"{HEADER}\nx,trn2,activation,[],latency_ns,1,ns,q,s".encode(),
+            "must be a JSON object",
+        ),
         (f"{HEADER}\n{GOOD.replace(',1,', ',fast,')}".encode(), "value is 'fast'"),
         (f"{HEADER}\n{GOOD.replace(',1,', ',-1,')}".encode(), "value is '-1'"),
         (f"{HEADER}\n{GOOD.replace(',1,', ',inf,')}".encode(), "value is 'inf'"),
@@ -338,9 +451,12 @@ GOOD = 'x,trn2,activation,"{}",latency_ns,1,ns,q,s'
     ],
 )
 def test_bad_points_are_one_line(
-    content: bytes | None, message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+    message: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     path = tmp_path / "points.csv"
     if content is not None:
         path.write_bytes(content)
@@ -348,4 +464,8 @@ def test_bad_points_are_one_line(
         call(monkeypatch, "--points", str(path))
     said = capsys.readouterr()
     assert e.value.code == 2 and said.out == ""
-    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and message in said.err
+    assert (
+        said.err.startswith("error: ")
+        and said.err.count("\n") == 1
+        and message in said.err
+    )

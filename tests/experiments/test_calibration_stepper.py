@@ -29,7 +29,9 @@ def point_marks(p: Point) -> Any:
 def test_published_points(p: Point) -> None:
     cycles = predict(DEVICES[p.device].at(), p.case, p.params, CASES)[p.metric]
     off = abs(cycles / p.value - 1) * 100
-    assert off <= GOAL_PERCENT.get(p.case, OTHERS_PERCENT), f"{cycles:.1f} for {p.value}"
+    assert off <= GOAL_PERCENT.get(p.case, OTHERS_PERCENT), (
+        f"{cycles:.1f} for {p.value}"
+    )
 
 
 def test_every_case_has_a_published_point() -> None:
@@ -44,20 +46,30 @@ SMALL = {
     "vector_op_issue": {"op": "mul", "dtype": "float32", "elements": 3},
     "vector_op_completion": {"op": "add", "dtype": "bfloat16", "elements": 1},
     "send": {"words": 1, "hops": 3},
-    "mesh_gemm": {"p": 2, "mt": 1, "kt": 2, "nt": 1, "compute_repeats": 1, "communicate": True,
-                  "dtype": "float16"},
-}  # fmt: skip
+    "mesh_gemm": {
+        "p": 2,
+        "mt": 1,
+        "kt": 2,
+        "nt": 1,
+        "compute_repeats": 1,
+        "communicate": True,
+        "dtype": "float16",
+    },
+}
 
 
 def case_marks(case: str) -> Any:
-    return pytest.param(case, marks=[pytest.mark.slow] if case in (*LONG, "send") else [])
+    return pytest.param(
+        case, marks=[pytest.mark.slow] if case in (*LONG, "send") else []
+    )
 
 
 @pytest.mark.parametrize("case", [case_marks(case) for case in CASES])
 @pytest.mark.parametrize("device", DEVICES)
 def test_small_sizes_on_both_wafers_and_their_bands(case: str, device: str) -> None:
     low, nominal, high = (
-        predict(DEVICES[device].at(band), case, SMALL[case], CASES)["cycles"] for band in BANDS
+        predict(DEVICES[device].at(band), case, SMALL[case], CASES)["cycles"]
+        for band in BANDS
     )
     assert 0 < low <= nominal <= high < math.inf
 
@@ -74,8 +86,10 @@ def test_a_group_of_all_is_a_chain() -> None:
 
 def test_fewer_iterations_carry_more_of_the_loop_s_entry() -> None:
     """Entry and branch are 8 cycles, once."""
-    one, ten = (of("wse2", "matvec_1pe", n=25, padded_rows=28, dtype="float32", iters=k)
-                for k in (1, 10))  # fmt: skip
+    one, ten = (
+        of("wse2", "matvec_1pe", n=25, padded_rows=28, dtype="float32", iters=k)
+        for k in (1, 10)
+    )
     assert one - ten == pytest.approx(8 - 0.8)
     assert of("wse2", "matvec_1pe", n=25, padded_rows=28, dtype="float32") == ten
 
@@ -107,7 +121,7 @@ def test_integers_are_timed_to_completion() -> None:
         ("mesh_gemm", {"mt": 200, "kt": 100}, "bytes"),
         ("mesh_gemm", {"colour": 1}, "must have p, mt, kt"),
     ],
-)  # fmt: skip
+)
 def test_unsupported_says_why(case: str, changes: dict[str, Any], why: str) -> None:
     device = WSE3.at() if case in ("mesh_gemm", "send") else WSE2.at()
     with pytest.raises(Unsupported, match=why):

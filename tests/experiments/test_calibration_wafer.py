@@ -44,7 +44,13 @@ def test_gemv_on_a_mesh_is_no_faster_than_the_best() -> None:
 
 
 def test_heads_do_not_enter_the_timed_layer() -> None:
-    sizes = {"d_model": 120, "d_ff": 240, "context": 120, "grid": 12, "dtype": "float16"}
+    sizes = {
+        "d_model": 120,
+        "d_ff": 240,
+        "context": 120,
+        "grid": 12,
+        "dtype": "float16",
+    }
     one, eight = (of("decode_layer", heads=n, kv_heads=n, **sizes) for n in (1, 8))
     assert one == eight > 0
 
@@ -54,11 +60,26 @@ def test_heads_do_not_enter_the_timed_layer() -> None:
     [
         ("gemv", {"n": 16384, "dtype": "float16", "grid": "worst"}, "grid is 'worst'"),
         ("gemv", {"n": 16384, "dtype": "float16", "grid": 12}, "fits no mesh of 12"),
-        ("decode_layer", {"n": 1}, "must have d_model, heads, kv_heads, d_ff, context, grid"),
-        ("decode_layer", {"d_model": 4096, "heads": 1, "kv_heads": 1, "d_ff": 14336,
-                          "context": 4096, "grid": 24, "dtype": "float16"}, "bytes of "),
+        (
+            "decode_layer",
+            {"n": 1},
+            "must have d_model, heads, kv_heads, d_ff, context, grid",
+        ),
+        (
+            "decode_layer",
+            {
+                "d_model": 4096,
+                "heads": 1,
+                "kv_heads": 1,
+                "d_ff": 14336,
+                "context": 4096,
+                "grid": 24,
+                "dtype": "float16",
+            },
+            "bytes of ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_unsupported_says_why(case: str, params: dict[str, Any], why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         of(case, **params)

@@ -51,16 +51,31 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 
 def test_a_program_of_ones_own_is_run_explained_and_written(
-    own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: pathlib.Path
+    own: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: pathlib.Path,
 ) -> None:
     """4 words sent two an issue, one hop: 4 of set-up, push, ramps 2 + 2, hop 2, 4 and drain 4."""
     out = tmp_path / "out"
     call(monkeypatch, f"{own}:pair", "words=4", "--out", str(out))
     text = capsys.readouterr().out
     cycles = 4 + 1 + 2 + 2 + 2 + 4 + 4
-    assert f"{cycles} cycles" in text and "path: trains" in text and "the same cycles" in text
-    for word in ("Phases", "copy x -> send 'c'", "What PEs did", "waiting for wavelets", "Links",
-                 "4 wavelet-hops", "(x=1, y=0)", "█ issuing"):  # fmt: skip
+    assert (
+        f"{cycles} cycles" in text
+        and "path: trains" in text
+        and "the same cycles" in text
+    )
+    for word in (
+        "Phases",
+        "copy x -> send 'c'",
+        "What PEs did",
+        "waiting for wavelets",
+        "Links",
+        "4 wavelet-hops",
+        "(x=1, y=0)",
+        "█ issuing",
+    ):
         assert word in text
     data = json.loads((out / "fabric.json").read_text())
     assert data["cycles"] == cycles and sum(data["pe_cycles"].values()) == 2 * cycles
@@ -121,13 +136,20 @@ def test_every_tree_can_be_asked_for() -> None:
         (["{own}:stuck"], "deadlock"),
         (["nowhere.py:f"], "nowhere.py: no such file"),
         (["{broken}:f"], "SyntaxError"),
-        (["{missing}:f"], "ModuleNotFoundError: No module named 'no_such_module' (missing.py:1)"),
+        (
+            ["{missing}:f"],
+            "ModuleNotFoundError: No module named 'no_such_module' (missing.py:1)",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
-    words: list[str], told: str, own: str, tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
-) -> None:  # fmt: skip
+    words: list[str],
+    told: str,
+    own: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     files = {"own": own}
     for name, text in (("broken", "def f(:"), ("missing", "import no_such_module")):
         path = tmp_path / f"{name}.py"
@@ -137,7 +159,11 @@ def test_bad_input_is_one_line_and_exit_2(
         call(monkeypatch, *(w.format(**files) for w in words))
     said = capsys.readouterr()
     assert exit_.value.code == 2 and said.out == ""
-    assert told in said.err and said.err.count("\n") == 1 and said.err.startswith("error: ")
+    assert (
+        told in said.err
+        and said.err.count("\n") == 1
+        and said.err.startswith("error: ")
+    )
 
 
 def test_a_run_too_long_to_step_says_so(
@@ -146,7 +172,11 @@ def test_a_run_too_long_to_step_says_so(
     monkeypatch.setattr(fabric_run, "MOST_PE_CYCLES", 10)
     call(monkeypatch, "broadcast", "pes=4", "words=4")
     text = " ".join(capsys.readouterr().out.split())
-    assert "PEs were not stepped" in text and "What PEs did" not in text and "Phases" in text
+    assert (
+        "PEs were not stepped" in text
+        and "What PEs did" not in text
+        and "Phases" in text
+    )
 
 
 def test_of_many_pes_a_few_are_traced_in_a_second_run(
@@ -154,9 +184,14 @@ def test_of_many_pes_a_few_are_traced_in_a_second_run(
 ) -> None:
     monkeypatch.setattr(fabric_run, "ALL_TRACED", 1)
     program, _ = asked([f"{own}:pair"]).build(WSE3.at())
-    for most, traced in ((1000, [0, 1]), (10, [0])):  # PE-cycles; of a long run, those sampled
+    for most, traced in (
+        (1000, [0, 1]),
+        (10, [0]),
+    ):  # PE-cycles; of a long run, those sampled
         monkeypatch.setattr(fabric_run, "AGAIN_PE_CYCLES", most)
         told = []
-        found = fabric_run.run(program, None, WSE3.at(), None, lambda *x: told.append(x[0]))
+        found = fabric_run.run(
+            program, None, WSE3.at(), None, lambda *x: told.append(x[0])
+        )
         assert found.log is not None and found.log.traced.tolist() == traced
         assert ("tracing a few PEs" in told) == (most == 1000)

@@ -16,7 +16,14 @@ from emu.critical_path import instructions
 from emu.trainium.datasheet import TRN2, TRN3
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.memory import dma_load, dma_store, psum, sbuf
-from experiments import cli, kernel, kernel_figures, kernel_report, kernel_run, kernel_words
+from experiments import (
+    cli,
+    kernel,
+    kernel_figures,
+    kernel_report,
+    kernel_run,
+    kernel_words,
+)
 from kernels.trainium import catalogue
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,9 +54,12 @@ def shapes(tiles: int, dtype: str) -> tuple[Any, ...]:
 
 
 ENTRY = catalogue.entry(
-    matmuls, shapes, {"tiles": TILES, "dtype": "bfloat16"}, {"buffers": (1, 2, 3)},
+    matmuls,
+    shapes,
+    {"tiles": TILES, "dtype": "bfloat16"},
+    {"buffers": (1, 2, 3)},
     lambda tiles, dtype: 2 * tiles * 128 * 128 * 512,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -96,8 +106,20 @@ def test_flops_and_bytes_are_the_kernels(run: kernel_run.Run) -> None:
 
 def test_bounds_are_in_order_and_below_the_time(run: kernel_run.Run) -> None:
     b = run.bounds
-    assert b.total_time >= b.memory_bound >= b.memory_bound_ideal >= b.memory_bound_no_reloads > 0
-    assert b.total_time >= b.compute_bound >= b.compute_bound_ideal > b.compute_bound_useful > 0
+    assert (
+        b.total_time
+        >= b.memory_bound
+        >= b.memory_bound_ideal
+        >= b.memory_bound_no_reloads
+        > 0
+    )
+    assert (
+        b.total_time
+        >= b.compute_bound
+        >= b.compute_bound_ideal
+        > b.compute_bound_useful
+        > 0
+    )
     assert b.total_time >= b.perfect_pipeline >= max(b.memory_bound, b.compute_bound)
     assert 0 < run.utilisation.mfu < run.utilisation.hfu < 1
     tensor = [e for e in instructions(run.clock.events) if e.engine == "tensor"]
@@ -122,7 +144,13 @@ def test_json_holds_every_figure_and_csv_every_time(run: kernel_run.Run) -> None
     for section in ("split", "critical path"):
         shares = [share for s, _, _, _, share in rows if s == section]
         assert sum(shares) == pytest.approx(1)
-    assert {s for s, *_ in rows} == {"time", "bound", "engine", "split", "critical path"}
+    assert {s for s, *_ in rows} == {
+        "time",
+        "bound",
+        "engine",
+        "split",
+        "critical path",
+    }
 
 
 # --- what is printed ---
@@ -151,7 +179,9 @@ def test_two_runs_stand_side_by_side(run: kernel_run.Run) -> None:
 
 def test_the_catalogue_names_sizes_and_tunables() -> None:
     text = printed(kernel_report.show_catalogue, {"matmuls": ENTRY})
-    assert "matmuls: Products of pairs of tiles, the left ones transposed first." in text
+    assert (
+        "matmuls: Products of pairs of tiles, the left ones transposed first." in text
+    )
     assert "tiles=6 dtype=bfloat16; to tune: buffers" in text
 
 
@@ -165,8 +195,13 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 def test_values_take_the_type_of_the_default(listed: None) -> None:
     found = kernel_words.asked(["matmuls", "tiles=3", "dtype=float32", "buffers=1"])
-    assert found == kernel_words.Asked(ENTRY, {"tiles": 3, "dtype": "float32", "buffers": 1})
-    assert kernel_words.asked(["buffers=3"], like=found).given == {**found.given, "buffers": 3}
+    assert found == kernel_words.Asked(
+        ENTRY, {"tiles": 3, "dtype": "float32", "buffers": 1}
+    )
+    assert kernel_words.asked(["buffers=3"], like=found).given == {
+        **found.given,
+        "buffers": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -175,13 +210,19 @@ def test_values_take_the_type_of_the_default(listed: None) -> None:
         (["matmul"], "no kernel 'matmul'; name one of matmuls"),
         (["tiles=3"], "name a kernel first: matmuls, or a file of your own"),
         (["nowhere.py"], "nowhere.py: no such file"),
-        (["matmuls", "rows=3"], "'rows=3': matmuls takes KEY=VALUE for buffers, tiles, dtype"),
+        (
+            ["matmuls", "rows=3"],
+            "'rows=3': matmuls takes KEY=VALUE for buffers, tiles, dtype",
+        ),
         (["matmuls", "tiles"], "'tiles': matmuls takes KEY=VALUE"),
         (["matmuls", "tiles=x"], "'tiles=x': tiles is a whole number of at least 1"),
         (["matmuls", "tiles=0"], "'tiles=0': tiles is a whole number of at least 1"),
         (["matmuls", "tiles=1001"], "matmuls: tiles is 1001, at most 1000"),
         (["tune", "matmuls", "buffers=2"], "matmuls: nothing is left to tune"),
-        (["matmuls", "--device", "trn9"], "--device is 'trn9', must be one of trn1, trn2, trn3"),
+        (
+            ["matmuls", "--device", "trn9"],
+            "--device is 'trn9', must be one of trn1, trn2, trn3",
+        ),
     ],
 )
 def test_bad_words_are_one_line(
@@ -193,19 +234,29 @@ def test_bad_words_are_one_line(
 
 
 def test_a_run_writes_json_csv_trace_and_picture(
-    listed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, run: kernel_run.Run
+    listed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    run: kernel_run.Run,
 ) -> None:
     command(monkeypatch, "matmuls", "--out", str(tmp_path))
     assert {p.name for p in tmp_path.iterdir()} == {
-        "kernel.json", "kernel.csv", "kernel.trace.json", "kernel.png",
-    }  # fmt: skip
+        "kernel.json",
+        "kernel.csv",
+        "kernel.trace.json",
+        "kernel.png",
+    }
     trace = json.loads((tmp_path / "kernel.trace.json").read_text("utf-8"))
     slices = [e for e in trace["traceEvents"] if e["ph"] == "X"]
     counters = {e["name"] for e in trace["traceEvents"] if e["ph"] == "C"}
     assert counters == {"sbuf in use", "psum in use"}
-    found = sum(e["name"] == "trn.nc_matmul" and "end_ticks" in e["args"] for e in slices)
+    found = sum(
+        e["name"] == "trn.nc_matmul" and "end_ticks" in e["args"] for e in slices
+    )
     assert found == TILES
-    named = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
+    named = {
+        e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"
+    }
     assert {"tensor", "vector", "load_queue", "store_queue", "critical path"} <= named
     assert (tmp_path / "kernel.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "kernel.csv").open(encoding="utf-8") as f:
@@ -223,14 +274,18 @@ def test_versus_and_tune_write_their_tables(
         rows = list(csv.DictReader(f))
     assert sorted(r["buffers"] for r in rows) == ["1", "2", "3"]
     ticks = [int(r["ticks"]) for r in rows]
-    assert ticks == sorted(ticks) and ticks[0] < ticks[-1] and rows[-1]["buffers"] == "1"
+    assert (
+        ticks == sorted(ticks) and ticks[0] < ticks[-1] and rows[-1]["buffers"] == "1"
+    )
     assert "best of 3 settings (the whole grid)" in capsys.readouterr().out
 
 
 def test_settings_that_do_not_fit_are_shown_with_the_reason(
     listed: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    large = catalogue.entry(matmuls, shapes, {"tiles": 2, "dtype": "bfloat16"}, {"buffers": (1, 9)})
+    large = catalogue.entry(
+        matmuls, shapes, {"tiles": 2, "dtype": "bfloat16"}, {"buffers": (1, 9)}
+    )
     monkeypatch.setattr(kernel_words, "CATALOGUE", {"matmuls": large})
     command(monkeypatch, "tune", "matmuls")
     text = " ".join(capsys.readouterr().out.split())
@@ -258,22 +313,29 @@ def test_a_file_of_ones_own_has_the_same_report(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "own_copy.py"
     path.write_text(OWN, encoding="utf-8")
     found = kernel_words.asked([f"{path}", "tiles=5"])
-    assert found.entry.name == "copy" and kernel_words.asked([f"{path}:copy"]).given == {}
+    assert (
+        found.entry.name == "copy" and kernel_words.asked([f"{path}:copy"]).given == {}
+    )
     text = printed(kernel_report.show, kernel.built(found, TRN2))
     assert "own_copy.py:9" in text and "dma_load, load queue" in text
     assert "compute_bound" not in text and "MFU" not in text
     with pytest.raises(cli.UsageError, match="no kernel 'other'; name one of copy"):
         kernel_words.asked([f"{path}:other"])
     path.write_text("pass\n", encoding="utf-8")
-    with pytest.raises(cli.UsageError, match="makes no kernels.trainium.catalogue.Entry"):
+    with pytest.raises(
+        cli.UsageError, match="makes no kernels.trainium.catalogue.Entry"
+    ):
         kernel_words.asked([f"{path}"])
 
 
 def test_from_the_shell_errors_are_one_line_and_exit_2() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments.kernel", "no-such-kernel"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: no kernel 'no-such-kernel'; name one of ")
     assert done.stderr.count("\n") == 1

@@ -40,7 +40,17 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One run with four chips and all outputs."""
     folder = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:
-        call(patch, "--model", "tiny", "--chips", "4", "--tokens", "6", "--out", str(folder))
+        call(
+            patch,
+            "--model",
+            "tiny",
+            "--chips",
+            "4",
+            "--tokens",
+            "6",
+            "--out",
+            str(folder),
+        )
     assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((folder / "quickstart.json").read_text())
 
@@ -59,7 +69,11 @@ def test_every_field_is_there(result: dict[str, Any], place: str) -> None:
 
 
 def test_bands_are_ordered_and_parts_sum(result: dict[str, Any]) -> None:
-    for times in (result["ttft_s"], result["prefill"]["time_s"], result["tpot_s"]["median"]):
+    for times in (
+        result["ttft_s"],
+        result["prefill"]["time_s"],
+        result["tpot_s"]["median"],
+    ):
         assert 0 < times["low"] <= times["nominal"] <= times["high"]
     for band, parts in result["ttft_parts_s"].items():
         assert sum(parts.values()) == pytest.approx(result["ttft_s"][band])
@@ -68,9 +82,12 @@ def test_bands_are_ordered_and_parts_sum(result: dict[str, Any]) -> None:
 def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
     c = load_tiny().config
     n = result["prompt_tokens"]
-    assert result["handoff"]["bytes"] == n * c.num_hidden_layers * token_bytes(c, "float32")
+    assert result["handoff"]["bytes"] == n * c.num_hidden_layers * token_bytes(
+        c, "float32"
+    )
     linear = c.hidden_size * (
-        2 * (c.num_attention_heads + c.num_key_value_heads) * c.head_dim + 3 * c.intermediate_size
+        2 * (c.num_attention_heads + c.num_key_value_heads) * c.head_dim
+        + 3 * c.intermediate_size
     )
     scores = c.num_attention_heads * c.head_dim * n * (n + 1) // 2
     useful = c.num_hidden_layers * (2 * linear * n + 4 * scores)
@@ -82,13 +99,26 @@ def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("chips, cores", [(1, 1), (7, 1), (1, 2), (4, 8)])
 def test_any_number_of_chips_and_cores_says_the_same(
-    result: dict[str, Any], chips: int, cores: int, monkeypatch: pytest.MonkeyPatch,
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    result: dict[str, Any],
+    chips: int,
+    cores: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     call(
-        monkeypatch, "--model", "tiny", "--chips", str(chips), "--cores", str(cores),
-        "--tokens", "6", "--out", str(tmp_path),
-    )  # fmt: skip
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--chips",
+        str(chips),
+        "--cores",
+        str(cores),
+        "--tokens",
+        "6",
+        "--out",
+        str(tmp_path),
+    )
     again = json.loads((tmp_path / "quickstart.json").read_text())
     assert again["tokens_equal"] is True
     assert again["tokens"] == result["tokens"]
@@ -102,17 +132,37 @@ def test_ignore_eos_gives_exactly_as_many_as_asked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     call(
-        monkeypatch, "--model", "tiny", "--tokens", "9", "--chips", "1", "--ignore-eos",
-        "--out", str(tmp_path),
-    )  # fmt: skip
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--tokens",
+        "9",
+        "--chips",
+        "1",
+        "--ignore-eos",
+        "--out",
+        str(tmp_path),
+    )
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert len(data["tokens"]) == 9
     assert data["tokens_equal"] is True
     assert set(data["tokens"]) & load_tiny().tokenizer.eos_ids
 
 
-def test_one_token_needs_no_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    call(monkeypatch, "--model", "tiny", "--tokens", "1", "--chips", "1", "--out", str(tmp_path))
+def test_one_token_needs_no_decode(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--tokens",
+        "1",
+        "--chips",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert len(data["tokens"]) == 1
     assert data["decode"]["steps"] == 0
@@ -123,7 +173,17 @@ def test_one_token_needs_no_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
 def test_narrow_dtypes_report_and_do_not_fail(
     dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    call(monkeypatch, "--model", "tiny", "--dtype", dtype, "--chips", "2", "--out", str(tmp_path))
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--dtype",
+        dtype,
+        "--chips",
+        "2",
+        "--out",
+        str(tmp_path),
+    )
     data = json.loads((tmp_path / "quickstart.json").read_text())
     if data["first_divergence"] is None:
         assert data["tokens_equal"] is True
@@ -132,7 +192,9 @@ def test_narrow_dtypes_report_and_do_not_fail(
     # A narrow cache is half the bytes of float32's.
     c = load_tiny().config
     each = 2 * c.num_key_value_heads * c.head_dim * 2
-    assert data["handoff"]["bytes"] == data["prompt_tokens"] * c.num_hidden_layers * each
+    assert (
+        data["handoff"]["bytes"] == data["prompt_tokens"] * c.num_hidden_layers * each
+    )
 
 
 BAD = {
@@ -164,7 +226,9 @@ def test_bad_input_is_one_line_and_exits_2(
 
 
 def test_out_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit) as stop:
@@ -196,7 +260,12 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
     )
     command = [sys.executable, "-c", start, "--model", "tiny", "--tokens", "40"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -212,7 +281,12 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
 @pytest.mark.smollm2
 @pytest.mark.parametrize(
     "chips, cores",
-    [("1", "1"), ("4", "1"), ("4", "8"), pytest.param("7", "1", marks=pytest.mark.slow)],
+    [
+        ("1", "1"),
+        ("4", "1"),
+        ("4", "8"),
+        pytest.param("7", "1", marks=pytest.mark.slow),
+    ],
 )
 def test_smollm2_knows_the_capital_of_france(
     chips: str, cores: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
@@ -220,9 +294,20 @@ def test_smollm2_knows_the_capital_of_france(
     if smollm2.cached() is None:
         pytest.skip("SmolLM2's weights are not in the cache; run the quickstart once")
     call(
-        monkeypatch, "--model", "smollm2", "--prompt", "What is the capital of France?",
-        "--chips", chips, "--cores", cores, "--tokens", "12", "--out", str(tmp_path),
-    )  # fmt: skip
+        monkeypatch,
+        "--model",
+        "smollm2",
+        "--prompt",
+        "What is the capital of France?",
+        "--chips",
+        chips,
+        "--cores",
+        cores,
+        "--tokens",
+        "12",
+        "--out",
+        str(tmp_path),
+    )
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert data["text"] == "The capital of France is Paris."
     assert data["tokens_equal"] is True

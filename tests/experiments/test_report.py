@@ -31,14 +31,26 @@ def test_busy_share_is_exact_per_bin() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0, "0"), (2.5, "2.5 s"), (1.25e-3, "1.25 ms"), (3e-6, "3 us"), (4e-9, "4 ns")],
+    [
+        (None, "-"),
+        (0, "0"),
+        (2.5, "2.5 s"),
+        (1.25e-3, "1.25 ms"),
+        (3e-6, "3 us"),
+        (4e-9, "4 ns"),
+    ],
 )
 def test_durations_have_their_unit(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
 def test_counts_have_decimal_prefixes() -> None:
-    assert [count(n, "B") for n in (999, 1500, 2.5e6, 3e9)] == ["999 B", "1.5 kB", "2.5 MB", "3 GB"]
+    assert [count(n, "B") for n in (999, 1500, 2.5e6, 3e9)] == [
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3 GB",
+    ]
 
 
 def test_every_experiment_is_listed_with_its_question() -> None:
@@ -52,7 +64,9 @@ def test_the_instruction_in_design_md_runs_and_is_short() -> None:
     block = re.findall(r"```python\n(.*?)```", text, re.S)[0]
     assert len(block.strip().splitlines()) <= 30
     space: dict = {"__name__": "design_example"}
-    sys.modules["design_example"] = type(sys)("design_example")  # dataclasses look it up
+    sys.modules["design_example"] = type(sys)(
+        "design_example"
+    )  # dataclasses look it up
     try:
         exec(compile(block, "DESIGN.md", "exec"), space)
     finally:
@@ -74,7 +88,10 @@ def test_the_readme_commands_are_one_line_each() -> None:
 def test_bad_arguments_of_the_bench_exit_2() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments.bench", "--repeats", "0"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: --repeats is 0")

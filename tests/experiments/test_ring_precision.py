@@ -10,7 +10,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from experiments import cli, ring_precision, ring_precision_measure, ring_precision_table
+from experiments import (
+    cli,
+    ring_precision,
+    ring_precision_measure,
+    ring_precision_table,
+)
 from experiments import ring_precision_oracle as oracle
 from experiments.ring_precision_measure import HEAD_DIM, MASKS, Bench, Row, gap
 from experiments.ring_precision_oracle import Operands
@@ -47,13 +52,17 @@ def test_attention_in_float64_is_the_textbooks() -> None:
             seen = slice(0, i + 1) if name == "causal" else slice(None)
             weights = np.exp(k[seen] @ q[i] / 2)  # 2 = sqrt(4)
             expected = weights @ v[seen] / weights.sum()
-            np.testing.assert_allclose(oracle.attention(x, mask)[i, 0], expected, rtol=1e-13)
+            np.testing.assert_allclose(
+                oracle.attention(x, mask)[i, 0], expected, rtol=1e-13
+            )
 
 
 def test_drawn_queries_are_as_wide_as_said() -> None:
     x = oracle.draw(512, 2, 128)
     for y, sigma in ((x.q, 3), (x.k, 1), (x.v, 1)):
-        assert abs(np.std(y) / sigma - 1) < 0.01  # 2**17 draws: 0.2 % is one standard error
+        assert (
+            abs(np.std(y) / sigma - 1) < 0.01
+        )  # 2**17 draws: 0.2 % is one standard error
 
 
 def test_a_gap_is_what_it_says() -> None:
@@ -67,7 +76,8 @@ def test_a_gap_is_what_it_says() -> None:
 def test_rounded_plain_operands_are_plain_casts(bench: Bench) -> None:
     y = bench.operands.cast("bfloat16")
     np.testing.assert_array_equal(
-        np.asarray(y.q, np.float32), bench.operands.q.astype(ml_dtypes.bfloat16).astype(np.float32)
+        np.asarray(y.q, np.float32),
+        bench.operands.q.astype(ml_dtypes.bfloat16).astype(np.float32),
     )
 
 
@@ -122,8 +132,12 @@ def test_what_did_not_change_is_not_made_again(
     """Both recipes take the same arguments; rings differ in which MX values share a scale."""
     made: list[str] = []
     monkeypatch.setattr(Bench, "_arguments", lambda *_: made.append("arguments"))
-    monkeypatch.setattr(Bench, "_expected", lambda *_: made.append("expected") or np.ones(1))
-    monkeypatch.setattr(ring_precision_measure, "values", lambda *_: (np.ones(1), np.ones(1)))
+    monkeypatch.setattr(
+        Bench, "_expected", lambda *_: made.append("expected") or np.ones(1)
+    )
+    monkeypatch.setattr(
+        ring_precision_measure, "values", lambda *_: (np.ones(1), np.ones(1))
+    )
     bench = Bench(2, "full")
     for ranks in (1, 2):
         for recipe in ("fp32", "bf16-o"):
@@ -136,7 +150,9 @@ def test_what_did_not_change_is_not_made_again(
 
 
 def test_table_and_files(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     args = "float8_e4m3fn", "--tokens", "50", "--ranks", "1", "--mask", "causal"
     call(monkeypatch, *args, "--out", str(tmp_path))
@@ -157,7 +173,9 @@ def test_table_and_files(
         assert float(line["sums_rms"]) == pytest.approx(ring["sums"]["rms"], rel=1e-5)
         for found in (ring["sums"], ring["output"], ring["drawn"]):
             assert 0 < found["of_rms"] < 0.5 and 0 < found["of_largest"] < 0.5
-        assert ring["sums"]["of_rms"] == pytest.approx(ring["sums"]["rms"] / ring["rms"])
+        assert ring["sums"]["of_rms"] == pytest.approx(
+            ring["sums"]["rms"] / ring["rms"]
+        )
 
 
 def test_rings_double_and_recipes_share_operands() -> None:
@@ -204,7 +222,10 @@ def test_ctrl_c_shows_what_was_measured(
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["float64"], "no dtype 'float64', must be one of float32, bfloat16, float8_e4m3fn, mxfp8"),
+        (
+            ["float64"],
+            "no dtype 'float64', must be one of float32, bfloat16, float8_e4m3fn, mxfp8",
+        ),
         (["--mask", "none"], "--mask is 'none', must be one of full, causal"),
         (["--ranks", "0"], "--ranks is 0, must be at least 1"),
         (["--ranks", "two"], "--ranks is 'two', must be a whole number"),
@@ -213,9 +234,11 @@ def test_ctrl_c_shows_what_was_measured(
     ],
 )
 def test_misuse_is_one_line(
-    args: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     with pytest.raises(SystemExit) as e:
         call(monkeypatch, *args)
     assert e.value.code == 2

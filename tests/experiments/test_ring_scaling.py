@@ -19,7 +19,13 @@ from experiments import (
 from experiments.ring_scaling_cases import MACHINES, PATTERNS, Point, schemes, sweep
 from experiments.ring_scaling_measure import Row, attention, free_links, links, measure
 from experiments.ring_scaling_schemes import closed_bytes, winner
-from experiments.ring_scaling_threshold import Question, Threshold, closed_form, find, link_share
+from experiments.ring_scaling_threshold import (
+    Question,
+    Threshold,
+    closed_form,
+    find,
+    link_share,
+)
 
 SMALL = Point(share=128, ranks=2)
 TRN3 = MACHINES["Trn3 Gen2"].sheet
@@ -53,7 +59,10 @@ def test_pairs_are_those_the_mask_allows(name: str, tokens: int, share: int) -> 
 
 def test_points_fit_their_machines() -> None:
     for whole in (False, True):
-        for p in [*sweep(1024, 144, whole=whole), *sum(schemes(1024, 144, whole=whole), [])]:
+        for p in [
+            *sweep(1024, 144, whole=whole),
+            *sum(schemes(1024, 144, whole=whole), []),
+        ]:
             assert p.ranks <= MACHINES[p.machine].chips
     assert max(p.tokens for p in sweep(1024, 144, whole=True)) > 2_000_000
     assert {p.ranks for p in sweep(1024, 4, whole=True)} == {1, 4}
@@ -105,14 +114,18 @@ def test_figures_add_up(causal: dict[str, Row]) -> None:
     assert r.issued == pytest.approx(2, rel=0.01)  # one tile a hop, live as a whole
     # FLOPs of allowed pairs by two ways.
     peak = TRN3.bf16_flops_per_s.value
-    assert r.mfu * peak * r.time_s * r.issued == pytest.approx(r.reached_flops_per_s * r.free_s)
+    assert r.mfu * peak * r.time_s * r.issued == pytest.approx(
+        r.reached_flops_per_s * r.free_s
+    )
     assert r.link_bytes == closed_bytes(r.point)  # every block visits every rank
 
 
 def test_a_static_program_is_no_faster(causal: dict[str, Row]) -> None:
     static = of(ranks=4, placement="contiguous", static=True)
     assert static.time_s >= causal["contiguous"].time_s
-    assert static.link_bytes == 2 * causal["contiguous"].link_bytes  # 3 each, not 3 + 2 + 1 + 0
+    assert (
+        static.link_bytes == 2 * causal["contiguous"].link_bytes
+    )  # 3 each, not 3 + 2 + 1 + 0
 
 
 def test_one_core_stands_for_all_of_a_chip() -> None:
@@ -168,7 +181,9 @@ def test_the_search_is_from_above() -> None:
     for c in ring_scaling_threshold._search(lambda c: hidden(c), 400):
         asked.append(c)
     assert asked[:2] == [512, 1024]
-    assert min(c for c in asked if c > max(c for c in asked if not hidden(c))) in range(700, 833)
+    assert min(c for c in asked if c > max(c for c in asked if not hidden(c))) in range(
+        700, 833
+    )
 
 
 # --- schemes ---
@@ -176,8 +191,14 @@ def test_the_search_is_from_above() -> None:
 
 def test_schemes_send_what_the_closed_forms_say() -> None:
     p = Point(mask="full", share=128, ranks=4, kv_heads=8, placement="contiguous")
-    kinds = [("ring", 1), ("all-gather", 1), ("tiles", 2), ("ulysses", 1), ("ulysses-ring", 2),
-             ("pass-q", 1)]  # fmt: skip
+    kinds = [
+        ("ring", 1),
+        ("all-gather", 1),
+        ("tiles", 2),
+        ("ulysses", 1),
+        ("ulysses-ring", 2),
+        ("pass-q", 1),
+    ]
     for scheme, inner in kinds:
         q = dataclasses.replace(p, scheme=scheme, inner=inner)
         tally = attention(q).read(TRN3.at()).tally
@@ -193,7 +214,9 @@ def test_the_winner_is_the_fastest(causal: dict[str, Row]) -> None:
 
 
 def test_tables_and_files(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cases = ring_scaling.ring_scaling_cases
     points = [Point(ranks=1, share=64, bands=True), SMALL]
@@ -202,7 +225,9 @@ def test_tables_and_files(
     monkeypatch.setattr(cases, "schemes", lambda *_, **__: [group])
     call(monkeypatch, "sweep", "schemes", "--out", str(tmp_path))
     shown = capsys.readouterr()
-    assert "Ring attention of one layer" in shown.out and "which wins where" in shown.out
+    assert (
+        "Ring attention of one layer" in shown.out and "which wins where" in shown.out
+    )
     assert "Tokens per rank from which" not in shown.out
     assert (tmp_path / "ring_scaling.png").read_bytes().startswith(b"\x89PNG")
     data = json.loads((tmp_path / "ring_scaling.json").read_text())
@@ -216,9 +241,11 @@ def test_tables_and_files(
 
 
 def test_ctrl_c_keeps_what_was_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
     causal: dict[str, Row],
-) -> None:  # fmt: skip
+) -> None:
     rows = iter(causal.values())
 
     def stopping(p: Point) -> Row:
@@ -247,9 +274,11 @@ def test_ctrl_c_keeps_what_was_read(
     ],
 )
 def test_misuse_is_one_line(
-    args: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     with pytest.raises(SystemExit) as e:
         call(monkeypatch, *args)
     assert e.value.code == 2

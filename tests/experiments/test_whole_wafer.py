@@ -31,7 +31,10 @@ def test_long_sums_take_a_chain() -> None:
     long = WaferGemv(16, 240, 16, 6)
     assert long.tree(device) == trees.chain(16)
     result = whole_wafer.measure(long, device, "cycles")
-    assert result.run.cycles == result.timeline_cycles and result.error < whole_wafer.TOLERANCE
+    assert (
+        result.run.cycles == result.timeline_cycles
+        and result.error < whole_wafer.TOLERANCE
+    )
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +43,8 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("755", "columns x rows"), ("0x4", "columns x rows"), ("756x4", "at most")]
+    ("text", "why"),
+    [("755", "columns x rows"), ("0x4", "columns x rows"), ("756x4", "at most")],
 )
 def test_rectangles_that_are_none(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
@@ -53,4 +57,8 @@ def test_the_command_prints_both_rates() -> None:
     assert len(re.findall(r"\d\.\de[+]\d\d PE-cycles/s", done.stdout)) == 2
     assert "equal" in done.stdout and "DIFFERENT" not in done.stdout
     wrong = command("--pes", "9999x1")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and not wrong.stdout
+    assert (
+        wrong.returncode == 2
+        and wrong.stderr.startswith("error: ")
+        and not wrong.stdout
+    )

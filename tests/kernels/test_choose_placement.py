@@ -12,8 +12,14 @@ from kernels.placement import PLACEMENTS, place
 # count of live tiles on every pair of tokens; None where that count did not say.
 RANKS, SLOTS, TILE = 16, 1024, 64
 FIGURES = {
-    "full": ("contiguous", [(1.0, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.0, 16)]),
-    "causal": ("zigzag", [(1.93, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.06, 16), (1.06, 1.0, 16)]),
+    "full": (
+        "contiguous",
+        [(1.0, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.0, 16)],
+    ),
+    "causal": (
+        "zigzag",
+        [(1.93, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.06, 16), (1.06, 1.0, 16)],
+    ),
     "block_causal(512)": (
         "zigzag",
         [(1.91, 1.0, 16), (1.0, 1.0, 16), (1.0, 1.03, 16), (1.03, 1.0, 16)],
@@ -107,15 +113,22 @@ def counted(mask, placement, tile):
 
 @pytest.mark.parametrize("hop_tiles", [0.0, 3.5])
 @pytest.mark.parametrize(
-    "mask", [masks.causal, masks.window(9), masks.chunked(16), masks.dilated(4)], ids=masks.name
+    "mask",
+    [masks.causal, masks.window(9), masks.chunked(16), masks.dilated(4)],
+    ids=masks.name,
 )
 def test_figures_are_what_counting_gives(mask, hop_tiles):
     tokens, ranks, slots, tile = 59, 4, 16, 4
     choice = choose(
-        mask, tokens, ranks, slots_of=lambda _: (slots, tile, tile, tile), hop_tiles=hop_tiles
+        mask,
+        tokens,
+        ranks,
+        slots_of=lambda _: (slots, tile, tile, tile),
+        hop_tiles=hop_tiles,
     )
     works = {
-        name: counted(mask, place(name, tokens, ranks, slots, tile), tile) for name in PLACEMENTS
+        name: counted(mask, place(name, tokens, ranks, slots, tile), tile)
+        for name in PLACEMENTS
     }
     fewest, scores = min(w.sum() for w in works.values()), {}
     for name, work in works.items():
@@ -123,7 +136,11 @@ def test_figures_are_what_counting_gives(mask, hop_tiles):
         np.testing.assert_array_equal(row.work, work)
         live = [d for d in range(ranks) if work[d].any()]
         scores[name] = sum(max(work[d].max(), hop_tiles) for d in live)
-        assert (row.live, row.tiles, row.score) == (tuple(live), work.sum(), scores[name])
+        assert (row.live, row.tiles, row.score) == (
+            tuple(live),
+            work.sum(),
+            scores[name],
+        )
         assert row.sync == pytest.approx(work.max(axis=1).sum() * ranks / work.sum())
         assert row.free == pytest.approx(work.sum(axis=0).max() * ranks / work.sum())
         assert row.inflation == work.sum() / fewest
@@ -149,4 +166,6 @@ def test_larger_tiles_count_for_more():
 
 def test_a_mask_without_any_pair_needs_no_hop():
     choice = choose(masks.negate(masks.full), 8, 2, slots_of=lambda _: (4, 2, 2, 2))
-    assert [(row.score, row.hops, row.sync) for row in choice.rows.values()] == [(0, 0, 0)] * 4
+    assert [(row.score, row.hops, row.sync) for row in choice.rows.values()] == [
+        (0, 0, 0)
+    ] * 4

@@ -16,7 +16,10 @@ DEFINITIONS = {
     "causal": (masks.causal, lambda q, k: k <= q),
     "block_causal(8)": (masks.block_causal(8), lambda q, k: k < (q // 8 + 1) * 8),
     "window(6)": (masks.window(6), lambda q, k: q - 6 < k <= q),
-    "sinks(3, 6)": (masks.sinks(3, 6), lambda q, k: k in range(3) and k <= q or q - 6 < k <= q),
+    "sinks(3, 6)": (
+        masks.sinks(3, 6),
+        lambda q, k: k in range(3) and k <= q or q - 6 < k <= q,
+    ),
     "prefix(11)": (masks.prefix(11), lambda q, k: k < 11 or k <= q),
     "chunked(8)": (masks.chunked(8), lambda q, k: q - q % 8 <= k <= q),
     "dilated(4)": (masks.dilated(4), lambda q, k: k in range(q, -1, -4)),
@@ -58,10 +61,14 @@ def test_combinators():
 
 def test_beyond_the_documents_nothing_attends_even_far_away():
     mask = masks.documents(LENGTHS)
-    assert not mask(0, 0, 10**6, 10**6) and not mask(0, 0, 32, 32) and mask(0, 0, 31, 31)
+    assert (
+        not mask(0, 0, 10**6, 10**6) and not mask(0, 0, 32, 32) and mask(0, 0, 31, 31)
+    )
 
 
-@pytest.mark.parametrize("make", [masks.window, masks.chunked, masks.dilated, masks.block_causal])
+@pytest.mark.parametrize(
+    "make", [masks.window, masks.chunked, masks.dilated, masks.block_causal]
+)
 def test_sizes_are_positive(make):
     with pytest.raises(ValueError, match="at least 1, not 0"):
         make(0)

@@ -8,7 +8,14 @@ import pytest
 from kernels.placement import PLACEMENTS, place
 
 # tokens, ranks, slots, unit
-SIZES = [(24, 4, 6, 3), (23, 4, 6, 2), (3, 4, 2, 1), (7, 1, 8, 4), (1, 1, 2, 2), (100, 3, 36, 12)]
+SIZES = [
+    (24, 4, 6, 3),
+    (23, 4, 6, 2),
+    (3, 4, 2, 1),
+    (7, 1, 8, 4),
+    (1, 1, 2, 2),
+    (100, 3, 36, 12),
+]
 
 
 def test_positions_by_hand():
@@ -27,8 +34,13 @@ def test_positions_by_hand():
 def test_every_position_is_dealt_once(name, sizes):
     placement = place(name, *sizes)
     positions = placement.positions()
-    assert positions.dtype == np.int32 and positions.shape == (placement.ranks, placement.slots)
-    assert sorted(positions.reshape(-1)) == list(range(placement.ranks * placement.slots))
+    assert positions.dtype == np.int32 and positions.shape == (
+        placement.ranks,
+        placement.slots,
+    )
+    assert sorted(positions.reshape(-1)) == list(
+        range(placement.ranks * placement.slots)
+    )
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)
@@ -63,7 +75,8 @@ def test_spread_of_jax_arrays_is_traced():
 
 @pytest.mark.parametrize("name", PLACEMENTS)
 @pytest.mark.parametrize(
-    ("slots", "unit", "size"), [(24, 4, 4), (24, 2, 6), (24, 6, 3), (24, 12, 12), (24, 3, 1)]
+    ("slots", "unit", "size"),
+    [(24, 4, 4), (24, 2, 6), (24, 6, 3), (24, 12, 12), (24, 3, 1)],
 )
 def test_grids_are_the_positions_of_tiles(name, slots, unit, size):
     placement = place(name, 60, 3, slots, unit)
@@ -81,17 +94,44 @@ def test_grids_are_the_positions_of_tiles(name, slots, unit, size):
     ("make", "message"),
     [
         (lambda: place("random", 8, 2, 4), "placement 'random': unknown, choose from"),
-        (lambda: place("striped", 9, 2, 4), "2 ranks of 4 slots hold 8 of 9.*at least 5 slots"),
-        (lambda: place("zigzag", 9, 2, 5), "zigzag: 5 slots are not two equal chunks; give 6"),
-        (lambda: place("tile-cyclic", 9, 2, 5, 2), "5 slots are no multiple of the unit 2.*give 6"),
+        (
+            lambda: place("striped", 9, 2, 4),
+            "2 ranks of 4 slots hold 8 of 9.*at least 5 slots",
+        ),
+        (
+            lambda: place("zigzag", 9, 2, 5),
+            "zigzag: 5 slots are not two equal chunks; give 6",
+        ),
+        (
+            lambda: place("tile-cyclic", 9, 2, 5, 2),
+            "5 slots are no multiple of the unit 2.*give 6",
+        ),
         (lambda: place("contiguous", 0, 2, 5), "at least 1"),
         (lambda: place("contiguous", 1, 2**16, 2**15), "more than int32"),
-        (lambda: place("contiguous", 9, 2, 5).grids(3), "5 slots are not whole tiles of 3; give 6"),
-        (lambda: place("zigzag", 9, 2, 6).grids(2), "spans two chunks of 3.*multiple of 4.* 8$"),
-        (lambda: place("tile-cyclic", 9, 2, 12, 4).grids(6), "tiles of 6 and a unit of 4"),
-        (lambda: place("zigzag", 8, 2, 4).spread(np.zeros((2, 7)), 1), "axis 1 of .* 8 tokens"),
-        (lambda: place("zigzag", 8, 2, 4).collect(np.zeros((2, 7))), "2 ranks first and 4 slots"),
-        (lambda: place("zigzag", 8, 2, 4).spread(np.zeros(8), 1), "axis 1 of an array of 1"),
+        (
+            lambda: place("contiguous", 9, 2, 5).grids(3),
+            "5 slots are not whole tiles of 3; give 6",
+        ),
+        (
+            lambda: place("zigzag", 9, 2, 6).grids(2),
+            "spans two chunks of 3.*multiple of 4.* 8$",
+        ),
+        (
+            lambda: place("tile-cyclic", 9, 2, 12, 4).grids(6),
+            "tiles of 6 and a unit of 4",
+        ),
+        (
+            lambda: place("zigzag", 8, 2, 4).spread(np.zeros((2, 7)), 1),
+            "axis 1 of .* 8 tokens",
+        ),
+        (
+            lambda: place("zigzag", 8, 2, 4).collect(np.zeros((2, 7))),
+            "2 ranks first and 4 slots",
+        ),
+        (
+            lambda: place("zigzag", 8, 2, 4).spread(np.zeros(8), 1),
+            "axis 1 of an array of 1",
+        ),
     ],
 )
 def test_errors_name_the_numbers_and_the_remedy(make, message):

@@ -21,7 +21,11 @@ integers = st.deferred(
         st.sampled_from(["q", "k"]),
         st.integers(-9, 9),
         st.tuples(st.sampled_from(["+", "-", "min", "max"]), integers, integers),
-        st.tuples(st.sampled_from(["*", "//", "%", "&", "<<", ">>"]), integers, st.integers(1, 4)),
+        st.tuples(
+            st.sampled_from(["*", "//", "%", "&", "<<", ">>"]),
+            integers,
+            st.integers(1, 4),
+        ),
         st.tuples(st.sampled_from(["abs", "neg", "table"]), integers),
         st.tuples(st.just("where"), booleans, integers, integers),
     )
@@ -65,11 +69,17 @@ def value(expression, xp, q, k):
     if isinstance(expression, tuple):
         name, *operands = expression
         return OPERATIONS[name](xp, *(value(x, xp, q, k) for x in operands))
-    return {"q": q, "k": k}[expression] if isinstance(expression, str) else np.int32(expression)
+    return (
+        {"q": q, "k": k}[expression]
+        if isinstance(expression, str)
+        else np.int32(expression)
+    )
 
 
 sets = st.builds(
-    lambda lo, step, count: Strided(*map(np.asarray, ([lo], [lo + step * count], [step]))),
+    lambda lo, step, count: Strided(
+        *map(np.asarray, ([lo], [lo + step * count], [step]))
+    ),
     st.integers(-40, 40),
     st.integers(1, 12),
     st.integers(0, 5),
@@ -157,7 +167,9 @@ def test_division_of_positions_is_read_as_a_whole(name):
     q = Strided(np.array([0, 128]), np.array([503, 191]), np.asarray(1))
     at_least = TracedMask(lambda b, h, q, k: low(q) >= 0).boxes(q, q)
     assert at_least.lo.all()
-    below = TracedMask(lambda b, h, q, k: low(q) < (3 if "//" in name else 64)).boxes(q, q)
+    below = TracedMask(lambda b, h, q, k: low(q) < (3 if "//" in name else 64)).boxes(
+        q, q
+    )
     assert below.lo.tolist() == ["%" in name, True]
 
 
@@ -165,8 +177,12 @@ WRAPPING = {
     "cube": lambda b, h, q, k: q**3 > k * 1_000_003,
     "square": lambda b, h, q, k: lax.square(q) > lax.integer_pow(k, 2),
     "int8": lambda b, h, q, k: q.astype(jnp.int8) < k.astype(jnp.int8),
-    "truncated": lambda b, h, q, k: lax.div(q - 700, k - 650) + lax.rem(q - 700, k - 650) > 0,
-    "floored by a position": lambda b, h, q, k: (q - 700) // (k + 1) + (700 - q) % (k + 1) > -3,
+    "truncated": lambda b, h, q, k: (
+        lax.div(q - 700, k - 650) + lax.rem(q - 700, k - 650) > 0
+    ),
+    "floored by a position": lambda b, h, q, k: (
+        (q - 700) // (k + 1) + (700 - q) % (k + 1) > -3
+    ),
     "shifts": lambda b, h, q, k: (q << (k % 40)) + (q >> (k % 7)) > (q ^ k | 5),
     "clip": lambda b, h, q, k: jnp.clip(q - k, -3, 5) == jnp.sign(k - q),
     "reductions": lambda b, h, q, k: (
@@ -191,7 +207,9 @@ def test_points_are_jax_values_and_boxes_hold_them(name):
     flat = jax.vmap(mask, (None, None, 0, 0))(0, 0, q.reshape(-1), k.reshape(-1))
     truth = np.asarray(flat).reshape(q.shape)
     np.testing.assert_array_equal(traced.points(q, k), truth)
-    points = traced.boxes(strided.exactly(q.reshape(-1)), strided.exactly(k.reshape(-1)))
+    points = traced.boxes(
+        strided.exactly(q.reshape(-1)), strided.exactly(k.reshape(-1))
+    )
     np.testing.assert_array_equal(points.lo, truth.reshape(-1))
     np.testing.assert_array_equal(points.hi, truth.reshape(-1))
     first = q[:, 0].reshape(-1).astype(np.int64)
@@ -206,7 +224,9 @@ REFUSED = {
     "convert_element_type of float32; masks compute on int32 and bool": (
         lambda b, h, q, k: jnp.sin(q.astype(jnp.float32)) > 0
     ),
-    "no rule for sort; write the mask with": lambda b, h, q, k: jnp.sort(TABLE * q)[0] == k,
+    "no rule for sort; write the mask with": lambda b, h, q, k: (
+        jnp.sort(TABLE * q)[0] == k
+    ),
     "depends on b or h, but all heads share": lambda b, h, q, k: k <= q + h,
     "returns int32[], not one bool": lambda b, h, q, k: q - k,
     "returns bool[11], not one bool": lambda b, h, q, k: q == TABLE,

@@ -77,14 +77,20 @@ def test_irregular_grids_are_exact(mask):
     for _ in range(2):
         outer_count, inner_count = rng.integers(1, 4, n), rng.integers(1, 4, n)
         outer_step, inner_step = rng.integers(0, 9, n), rng.integers(0, 5, n)
-        grids = Grids(rng.integers(0, 45, n), outer_step, outer_count, inner_step, inner_count)
+        grids = Grids(
+            rng.integers(0, 45, n), outer_step, outer_count, inner_step, inner_count
+        )
         sides.append(grids)
     found = tile_map(mask, 60, *sides)
-    q, k = ([Grids(*column).positions() for column in side.columns().T] for side in sides)
+    q, k = (
+        [Grids(*column).positions() for column in side.columns().T] for side in sides
+    )
     a, b = np.meshgrid(np.concatenate(q), np.concatenate(k), indexing="ij")
     allowed = np.asarray(mask(0, 0, a, b)) & (a < 60) & (b < 60)
     starts = [np.cumsum([0, *map(len, side[:-1])]) for side in (q, k)]
-    share = np.add.reduceat(np.add.reduceat(allowed.astype(int), starts[0], 0), starts[1], 1)
+    share = np.add.reduceat(
+        np.add.reduceat(allowed.astype(int), starts[0], 0), starts[1], 1
+    )
     whole = np.outer([len(x) for x in q], [len(x) for x in k])
     expected = np.where(share == whole, FULL, np.where(share > 0, PARTIAL, DEAD))
     np.testing.assert_array_equal(found, expected)
@@ -104,7 +110,9 @@ def test_counts_of_causal_tiles_at_scale(name):
     ranks, tile, tiles = 144, 256, 28  # 1,032,192 tokens, nothing padded
     tokens = ranks * tile * tiles
     grids = place(name, tokens, ranks, tile * tiles, tile).grids(tile)
-    found = np.bincount(tile_map(masks.causal, tokens, grids, grids).reshape(-1), minlength=3)
+    found = np.bincount(
+        tile_map(masks.causal, tokens, grids, grids).reshape(-1), minlength=3
+    )
     n = ranks * tiles
     below, diagonal = n * (n - 1) // 2, n
     if name == "striped":  # a tile spans all ranks' tiles of its number

@@ -15,10 +15,18 @@ from models.hf_folder import load_hf_folder
 DATA = pathlib.Path(__file__).parent / "data"
 REFERENCES = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())
 GGUF_NAMES = {
-    "attn_norm": "attn_norm", "wq": "attn_q", "wk": "attn_k", "wv": "attn_v", "wo": "attn_output",
-    "mlp_norm": "ffn_norm", "w_gate": "ffn_gate", "w_up": "ffn_up", "w_down": "ffn_down",
-    "q_norm": "attn_q_norm", "k_norm": "attn_k_norm",
-}  # fmt: skip
+    "attn_norm": "attn_norm",
+    "wq": "attn_q",
+    "wk": "attn_k",
+    "wv": "attn_v",
+    "wo": "attn_output",
+    "mlp_norm": "ffn_norm",
+    "w_gate": "ffn_gate",
+    "w_up": "ffn_up",
+    "w_down": "ffn_down",
+    "q_norm": "attn_q_norm",
+    "k_norm": "attn_k_norm",
+}
 
 
 @pytest.fixture(params=REFERENCES)
@@ -30,7 +38,9 @@ def reference(request: pytest.FixtureRequest) -> pathlib.Path:
 def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp's conversion of q and k rows: each RoPE pair side by side."""
     head_dim = rows.shape[0] // heads
-    order = [half * head_dim // 2 + pair for pair in range(head_dim // 2) for half in (0, 1)]
+    order = [
+        half * head_dim // 2 + pair for pair in range(head_dim // 2) for half in (0, 1)
+    ]
     return rows.reshape(heads, head_dim, -1)[:, order].reshape(rows.shape)
 
 
@@ -73,7 +83,10 @@ def write_gguf(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         writer: Any = gguf.GGUFWriter(path, architecture or config.model_type)
         add_metadata(writer, config)
         for name, values in weights.items():
-            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+            heads = {
+                "q_proj": config.num_attention_heads,
+                "k_proj": config.num_key_value_heads,
+            }
             for part, count in heads.items():
                 if part in name and config.model_type == "llama":
                     values = permuted(values, count)

@@ -81,16 +81,24 @@ def build(case: dict[str, Any]) -> tuple[Any, Any, Any]:
     torch.manual_seed(SEED)
     classes = {"llama": "Llama", "qwen3": "Qwen3"}
     family = classes[case["model_type"]]
-    values = {key: value for key, value in (COMMON | case).items() if key != "model_type"}
-    config = getattr(transformers, f"{family}Config")(**values, attn_implementation="eager")
-    model = getattr(transformers, f"{family}ForCausalLM")(config).to(torch.float32).eval()
+    values = {
+        key: value for key, value in (COMMON | case).items() if key != "model_type"
+    }
+    config = getattr(transformers, f"{family}Config")(
+        **values, attn_implementation="eager"
+    )
+    model = (
+        getattr(transformers, f"{family}ForCausalLM")(config).to(torch.float32).eval()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             # The default scale (0.02) leaves attention nearly uniform, which hides mistakes.
             if parameter.ndim == 1:
                 parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
             else:
-                parameter.copy_(torch.randn_like(parameter) * parameter.shape[1] ** -0.5)
+                parameter.copy_(
+                    torch.randn_like(parameter) * parameter.shape[1] ** -0.5
+                )
         ids = torch.randint(0, values["vocab_size"], SHAPE)
         logits = model(ids, use_cache=False).logits
     return model, ids, logits

@@ -73,7 +73,10 @@ def test_catalogue_names_what_it_knows() -> None:
         ({"rope_theta": float("nan")}, "rope_theta must be a positive number"),
         ({"model_type": "gemma"}, "model_type must be one of"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "got 'yarn'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "rope_scaling.low_freq_factor"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}},
+            "rope_scaling.low_freq_factor",
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(change: dict[str, Any], message: str) -> None:
@@ -97,7 +100,10 @@ def test_impossible_sizes_are_refused(change: dict[str, Any], message: str) -> N
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
         ({"num_attention_heads": 5}, "add head_dim"),
         ({"num_attention_heads": 0}, "add head_dim"),
-        ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "lacks head_dim"),
+        (
+            {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]},
+            "lacks head_dim",
+        ),
     ],
 )
 def test_unsupported_files_are_refused(change: dict[str, Any], message: str) -> None:
@@ -107,7 +113,9 @@ def test_unsupported_files_are_refused(change: dict[str, Any], message: str) -> 
 
 def test_missing_fields_are_named() -> None:
     with pytest.raises(ModelError, match="lacks vocab_size"):
-        from_hf({k: v for k, v in LLAMA.items() if k != "vocab_size"}, "a model", "a test")
+        from_hf(
+            {k: v for k, v in LLAMA.items() if k != "vocab_size"}, "a model", "a test"
+        )
 
 
 def test_both_spellings_of_rope_agree() -> None:

@@ -38,5 +38,7 @@ def test_totals_of_steps_not_read_are_exact() -> None:
 def test_a_prompt_longer_than_the_context_names_the_figures() -> None:
     config = load_tiny().config
     check_context(config, 1000, 24)
-    with pytest.raises(ModelError, match="1000 tokens and 25 are to be generated.*1024"):
+    with pytest.raises(
+        ModelError, match="1000 tokens and 25 are to be generated.*1024"
+    ):
         check_context(config, 1000, 25)

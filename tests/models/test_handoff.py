@@ -10,18 +10,35 @@ from models.config import ModelConfig
 from models.handoff import handoff, token_bytes
 
 CONFIG = ModelConfig(
-    name="tiny", model_type="llama", hidden_size=64, intermediate_size=128, num_hidden_layers=4,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=100,
-    max_position_embeddings=4096, rope_theta=1e4, rope_scaling=None, rms_norm_eps=1e-5,
-    tie_word_embeddings=True, source="made up",
-)  # fmt: skip
+    name="tiny",
+    model_type="llama",
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    vocab_size=100,
+    max_position_embeddings=4096,
+    rope_theta=1e4,
+    rope_scaling=None,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    source="made up",
+)
 LINK = EFA.at()
 DONE_S = [0.1, 0.2, 0.3, 0.4]
 
 
 def moved(stream="layer", held=(300, 300, 300, 100), done=DONE_S, dtype=jnp.bfloat16):
     return handoff(
-        CONFIG, LINK, held=held, dtype=dtype, layer_done_s=done, prefill_s=0.41, stream=stream
+        CONFIG,
+        LINK,
+        held=held,
+        dtype=dtype,
+        layer_done_s=done,
+        prefill_s=0.41,
+        stream=stream,
     )
 
 
@@ -30,7 +47,9 @@ def moved(stream="layer", held=(300, 300, 300, 100), done=DONE_S, dtype=jnp.bflo
 def test_bytes(stream, dtype, itemsize):
     """Tokens x layers x keys and values x KV heads x head size x bytes; padding is not sent."""
     assert token_bytes(CONFIG, dtype) == 2 * 2 * 16 * itemsize
-    assert moved(stream, dtype=dtype).transfer.nbytes == 1000 * 4 * 2 * 2 * 16 * itemsize
+    assert (
+        moved(stream, dtype=dtype).transfer.nbytes == 1000 * 4 * 2 * 2 * 16 * itemsize
+    )
 
 
 def test_one_message_a_layer_and_chip():
@@ -69,9 +88,14 @@ def test_wider_caches_take_longer():
     wide = dataclasses.replace(CONFIG, num_key_value_heads=4)
     both = [
         handoff(
-            c, LINK, held=(25_000,) * 4, dtype=jnp.float32, layer_done_s=DONE_S, prefill_s=0.41,
+            c,
+            LINK,
+            held=(25_000,) * 4,
+            dtype=jnp.float32,
+            layer_done_s=DONE_S,
+            prefill_s=0.41,
             stream="bulk",
         ).time_s
         for c in (CONFIG, wide)
-    ]  # fmt: skip
+    ]
     assert both[1] == pytest.approx(2 * both[0], rel=0.02)  # but for the latency

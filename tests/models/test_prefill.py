@@ -19,15 +19,31 @@ from models.weights import random_weights, weight_shapes
 DEVICE = TRN3.at()
 # 72 and 200 leave the last tiles short; 1030 columns of the head are 3 x 343 and 1 unless evened.
 LLAMA = ModelConfig(
-    name="tiny", model_type="llama", hidden_size=72, intermediate_size=200, num_hidden_layers=2,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=1030,
-    max_position_embeddings=1024, rope_theta=1e4, rope_scaling=None, rms_norm_eps=1e-5,
-    tie_word_embeddings=True, source="made up",
-)  # fmt: skip
+    name="tiny",
+    model_type="llama",
+    hidden_size=72,
+    intermediate_size=200,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    vocab_size=1030,
+    max_position_embeddings=1024,
+    rope_theta=1e4,
+    rope_scaling=None,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    source="made up",
+)
 QWEN3 = dataclasses.replace(
-    LLAMA, model_type="qwen3", hidden_size=136, num_attention_heads=6, num_key_value_heads=1,
-    head_dim=8, tie_word_embeddings=False,
-)  # fmt: skip
+    LLAMA,
+    model_type="qwen3",
+    hidden_size=136,
+    num_attention_heads=6,
+    num_key_value_heads=1,
+    head_dim=8,
+    tie_word_embeddings=False,
+)
 CONFIGS = {"llama": LLAMA, "qwen3": QWEN3}
 
 
@@ -45,20 +61,24 @@ def weights_of(config):
 
 
 def prompt_of(config, tokens):
-    return [int(t) for t in np.random.default_rng(tokens).integers(0, config.vocab_size, tokens)]
+    return [
+        int(t)
+        for t in np.random.default_rng(tokens).integers(0, config.vocab_size, tokens)
+    ]
 
 
 def prefill(config, tokens, chips, dtype=jnp.float32, cores=1):
     return Prefill(
         config, weights_of(config), tokens=tokens, chips=chips, cores=cores, dtype=dtype
-    )  # fmt: skip
+    )
 
 
 def structs_of(config):
     return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), weight_shapes(config),
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        weight_shapes(config),
         is_leaf=lambda x: isinstance(x, tuple),
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -102,15 +122,31 @@ def test_agrees_with_the_oracle(name, tokens, chips):
 
 
 # 8 cores: 4 and 6 heads leave some idle, 1030 logits overlap; 600 tokens on one chip: 2 blocks.
-SHARED = [("llama", 37, 4, 2), ("llama", 5, 1, 8), ("qwen3", 600, 1, 2), ("qwen3", 37, 2, 8)]
+SHARED = [
+    ("llama", 37, 4, 2),
+    ("llama", 5, 1, 8),
+    ("qwen3", 600, 1, 2),
+    ("qwen3", 37, 2, 8),
+]
 ALL_SHARED = [
-    (c, n, p, k) for c in CONFIGS for n in (1, 37, 300) for p in (1, 4) for k in (2, 3, 8)
+    (c, n, p, k)
+    for c in CONFIGS
+    for n in (1, 37, 300)
+    for p in (1, 4)
+    for k in (2, 3, 8)
 ]
 
 
 @pytest.mark.parametrize(
     "name, tokens, chips, cores",
-    [*SHARED, *(pytest.param(*c, marks=pytest.mark.slow) for c in ALL_SHARED if c not in SHARED)],
+    [
+        *SHARED,
+        *(
+            pytest.param(*c, marks=pytest.mark.slow)
+            for c in ALL_SHARED
+            if c not in SHARED
+        ),
+    ],
 )
 def test_cores_that_share_a_chip_agree_with_the_oracle(name, tokens, chips, cores):
     """The same bound as for one core: partial sums only change the order of addition."""
@@ -132,9 +168,13 @@ def test_structs_pack_as_arrays_do(name, dtype, cores):
     config = CONFIGS[name]
     given = prefill(config, 37, 4, dtype, cores)
     shapes = big(config, 37, 4, dtype, cores)
-    assert shapes.abstract()[:4] == given.abstract()[:4]  # what follows are tables of the mask
+    assert (
+        shapes.abstract()[:4] == given.abstract()[:4]
+    )  # what follows are tables of the mask
     given.release()
-    assert shapes.abstract()[:4] == given.abstract()[:4]  # what follows are tables of the mask
+    assert (
+        shapes.abstract()[:4] == given.abstract()[:4]
+    )  # what follows are tables of the mask
 
 
 @pytest.mark.parametrize("vocabulary", [512, 513, 521, 1030, 32000, 128256])
@@ -164,7 +204,12 @@ def test_useful_flops():
 
 @pytest.mark.parametrize(
     "name, tokens, chips, cores",
-    [("llama", 37, 4, 1), ("qwen3", 3, 7, 1), ("llama", 37, 2, 2), ("qwen3", 600, 1, 8)],
+    [
+        ("llama", 37, 4, 1),
+        ("qwen3", 3, 7, 1),
+        ("llama", 37, 2, 2),
+        ("qwen3", 600, 1, 8),
+    ],
 )
 def test_clock(name, tokens, chips, cores):
     """Issued work covers the useful, jumping equals stepping, layers are done one after another."""
@@ -182,14 +227,18 @@ def test_clock(name, tokens, chips, cores):
     held = p.shares.kv_heads.size  # on all cores, those included that have padding only
     kv_bytes = 2 * s.tokens * held * config.head_dim * 4
     sent = reading.clock.tally.by("other").get("link_bytes", 0)
-    holders = -(-tokens // s.tokens)  # chips that have tokens; a block goes no further than these
+    holders = -(
+        -tokens // s.tokens
+    )  # chips that have tokens; a block goes no further than these
     assert sent == 2 * kv_bytes * holders * (holders - 1) // 2
     # Two sums a layer and block, in which every core takes part.
     sums = reading.clock.tally.by("count").get("trn.all_reduce", 0)
     assert sums == (2 * 2 * s.blocks * chips * cores if cores > 1 else 0)
 
 
-@pytest.mark.parametrize("cores, heads, kv_heads", [(1, 4, 2), (2, 2, 1), (4, 1, 1), (8, 1, 1)])
+@pytest.mark.parametrize(
+    "cores, heads, kv_heads", [(1, 4, 2), (2, 2, 1), (4, 1, 1), (8, 1, 1)]
+)
 def test_matmul_flops_are_the_closed_form(cores, heads, kv_heads):
     """Every token of every chip, padding included; the head for one token on one chip.
 
@@ -201,7 +250,9 @@ def test_matmul_flops_are_the_closed_form(cores, heads, kv_heads):
     fused, ffn = 16 * (heads + 2 * kv_heads), 200 // cores
     linear = cores * 2 * s.tokens * (72 * fused + 16 * heads * 72 + 3 * 72 * ffn)
     # One token tile a chip: chip i attends to i + 1 of them.
-    attention = sum((i + 1) * cores * heads * 2 * 2 * s.rows * s.rows * 16 for i in range(4))
+    attention = sum(
+        (i + 1) * cores * heads * 2 * 2 * s.rows * s.rows * 16 for i in range(4)
+    )
     logits = cores * -(-c.vocab_size // cores)
     expected = 2 * (4 * linear + attention) + 2 * 72 * logits
     clock = p.read(with_cores(TRN3, cores).at()).clock
@@ -211,7 +262,9 @@ def test_matmul_flops_are_the_closed_form(cores, heads, kv_heads):
 def test_one_core_is_a_program_without_collectives():
     p = prefill(LLAMA, 37, 4)
     assert p.program.mesh == {"ring": 4}
-    assert not any("all_reduce" in name for name in p.read(DEVICE).clock.tally.by("count"))
+    assert not any(
+        "all_reduce" in name for name in p.read(DEVICE).clock.tally.by("count")
+    )
 
 
 def test_every_layer_takes_the_same_time():
@@ -226,24 +279,36 @@ def test_every_layer_takes_the_same_time():
 # --- memory ---
 
 LLAMA_8B = dataclasses.replace(
-    LLAMA, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-    num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=128256,
-    max_position_embeddings=131072, tie_word_embeddings=False,
-)  # fmt: skip
+    LLAMA,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    vocab_size=128256,
+    max_position_embeddings=131072,
+    tie_word_embeddings=False,
+)
 LLAMA_70B = dataclasses.replace(
-    LLAMA_8B, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80,
+    LLAMA_8B,
+    hidden_size=8192,
+    intermediate_size=28672,
+    num_hidden_layers=80,
     num_attention_heads=64,
-)  # fmt: skip
+)
 
 
 def big(config, tokens, chips, dtype, cores=1):
     return Prefill(
         config, structs_of(config), tokens=tokens, chips=chips, cores=cores, dtype=dtype
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("config, tokens", [(LLAMA_8B, 4096), (LLAMA_70B, 1024)], ids=["8B", "70B"])
+@pytest.mark.parametrize(
+    "config, tokens", [(LLAMA_8B, 4096), (LLAMA_70B, 1024)], ids=["8B", "70B"]
+)
 def test_large_layers_fit(config, tokens, dtype):
     """SBUF 256 KiB and PSUM 16 KiB a partition; HBM holds at least the weights."""
     config = dataclasses.replace(config, num_hidden_layers=16)
@@ -273,4 +338,6 @@ def test_more_cores_are_faster_and_hold_less():
         peaks.append(p.memory(device)["hbm"])
     assert times == sorted(times, reverse=True) and len(set(flops)) == 1
     divided = 2 * (config.parameters - config.vocab_size * config.hidden_size)  # bytes
-    assert peaks[0] - peaks[3] == pytest.approx(divided * 7 / 8, rel=0.05)  # the rest: activations
+    assert peaks[0] - peaks[3] == pytest.approx(
+        divided * 7 / 8, rel=0.05
+    )  # the rest: activations

@@ -12,7 +12,9 @@ from models.tensor_parallel import PADDING, deal, divide_model
 # Heads over KV heads: 32/8, 16/8, 9/3 and 4/2, and 6 over a single one.
 MULTI_QUERY = dataclasses.replace(TINY, num_attention_heads=6, num_key_value_heads=1)
 CONFIGS = (LLAMA_3_1_8B, QWEN3_0_6B, SMOLLM2_135M, TINY, MULTI_QUERY)
-EACH = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.num_attention_heads}h")
+EACH = pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda c: f"{c.num_attention_heads}h"
+)
 CORES = pytest.mark.parametrize("cores", [1, 2, 3, 4, 7, 8])
 
 
@@ -20,10 +22,14 @@ CORES = pytest.mark.parametrize("cores", [1, 2, 3, 4, 7, 8])
 @CORES
 def test_every_head_and_column_is_on_one_core(config, cores):
     shares = divide_model(config, cores)
-    for index, count in ((shares.heads, config.num_attention_heads),
-                         (shares.ffn, config.intermediate_size)):  # fmt: skip
+    for index, count in (
+        (shares.heads, config.num_attention_heads),
+        (shares.ffn, config.intermediate_size),
+    ):
         assert index.shape[0] == cores
-        np.testing.assert_array_equal(np.sort(index[index != PADDING]), np.arange(count))
+        np.testing.assert_array_equal(
+            np.sort(index[index != PADDING]), np.arange(count)
+        )
 
 
 @EACH
@@ -63,7 +69,12 @@ def test_a_small_vocabulary_leaves_the_maximum_enough_columns():
 @EACH
 def test_one_core_holds_the_model_in_its_own_order(config):
     c, shares = config, divide_model(config, 1)
-    counts = c.num_attention_heads, c.num_key_value_heads, c.intermediate_size, c.vocab_size
+    counts = (
+        c.num_attention_heads,
+        c.num_key_value_heads,
+        c.intermediate_size,
+        c.vocab_size,
+    )
     for index, count in zip(dataclasses.astuple(shares), counts, strict=True):
         np.testing.assert_array_equal(index, np.arange(count)[None])
 
@@ -73,21 +84,30 @@ def test_one_core_holds_the_model_in_its_own_order(config):
     [
         (LLAMA_3_1_8B, 8, 4, 1),  # all divide
         (LLAMA_3_1_8B, 2, 16, 4),
-        (SMOLLM2_135M, 8, 2, 1),  # 3 groups of 3: two cores a group, as one core cannot have 9 / 8
+        (
+            SMOLLM2_135M,
+            8,
+            2,
+            1,
+        ),  # 3 groups of 3: two cores a group, as one core cannot have 9 / 8
         (SMOLLM2_135M, 4, 3, 1),  # a group a core, one core idle
         (SMOLLM2_135M, 2, 6, 2),
         (MULTI_QUERY, 4, 2, 1),  # the one KV head on three cores
     ],
-)  # fmt: skip
+)
 def test_a_core_has_few_heads(config, cores, heads, kv_heads):
     shares = divide_model(config, cores)
     assert (shares.heads.shape[1], shares.kv_heads.shape[1]) == (heads, kv_heads)
 
 
-@pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda c: f"{c.num_attention_heads}h")
+@pytest.mark.parametrize(
+    "config", CONFIGS[:3], ids=lambda c: f"{c.num_attention_heads}h"
+)
 def test_two_neighbours_are_a_logical_core(config):
     """LNC=2: eight cores hold by twos what four hold."""
-    pairs = zip(*(dataclasses.astuple(divide_model(config, n)) for n in (8, 4)), strict=True)
+    pairs = zip(
+        *(dataclasses.astuple(divide_model(config, n)) for n in (8, 4)), strict=True
+    )
     for physical, logical in pairs:
         for two, one in zip(physical.reshape(4, -1), logical, strict=True):
             assert set(two) - {PADDING} == set(one) - {PADDING}

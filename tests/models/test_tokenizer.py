@@ -21,9 +21,13 @@ SPECIAL = ["<|im_start|>", "<|im_end|>"]
 def bytes_only(template: str = "", **ids: list[int]) -> TextTokenizer:
     """A tokenizer of two special tokens, the 256 bytes, and the pair `he`."""
     built = byte_level_bpe(
-        tokens=[*SPECIAL, *BYTES, "he"], merges=["h e"], pre="smollm", special=SPECIAL, whole=[],
+        tokens=[*SPECIAL, *BYTES, "he"],
+        merges=["h e"],
+        pre="smollm",
+        special=SPECIAL,
+        whole=[],
         name="a test",
-    )  # fmt: skip
+    )
     return TextTokenizer(built, chat_template=template, **ids)
 
 
@@ -124,7 +128,9 @@ def test_other_kinds_of_tokenizer_are_refused() -> None:
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:
-    with pytest.raises(ModelError, match="token id 259 is outside the vocabulary of 259"):
+    with pytest.raises(
+        ModelError, match="token id 259 is outside the vocabulary of 259"
+    ):
         PLAIN.decode([259])
     with pytest.raises(ModelError, match="tokenizer has no token 999"):
         bytes_only(eos_ids=[999])
@@ -133,7 +139,9 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 def test_folder_tokenizer_brings_its_settings(tmp_path: pathlib.Path) -> None:
     from models.hf_folder import read_tokenizer
 
-    source = Tokenizer(models.BPE({c: n for n, c in enumerate(BYTES)} | {"<end>": 256}, []))
+    source = Tokenizer(
+        models.BPE({c: n for n, c in enumerate(BYTES)} | {"<end>": 256}, [])
+    )
     source.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     source.decoder = decoders.ByteLevel()
     source.add_special_tokens(["<end>"])
@@ -168,7 +176,9 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     tokenizer = loaded.tokenizer
     ids = tokenizer.chat("What is the capital of France?")
     assert ids[0] == 1 and ids.count(1) == 3 and ids.count(2) == 2
-    assert [tokenizer.tokenizer.id_to_token(token) for token in tokenizer.eos_ids] == ["<|im_end|>"]
+    assert [tokenizer.tokenizer.id_to_token(token) for token in tokenizer.eos_ids] == [
+        "<|im_end|>"
+    ]
     model = from_weights(loaded.config, loaded.weights)
     tokens, logits = generate(model, ids, 16, tokenizer.eos_ids)
     assert tokenizer.decode(tokens) == "The capital of France is Paris."

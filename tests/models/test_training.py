@@ -40,7 +40,9 @@ def test_corpus_order_is_fixed_and_without_tests() -> None:
     files = source_files()
     assert files == source_files()
     assert {"argparse.py", "ast.py"} <= {path.name for path in files}
-    assert not any("site-packages" in path.parts or "test" in path.parts for path in files)
+    assert not any(
+        "site-packages" in path.parts or "test" in path.parts for path in files
+    )
 
 
 def test_every_document_ends_with_eos() -> None:
@@ -52,11 +54,14 @@ def test_every_document_ends_with_eos() -> None:
 
 
 def test_seed_decides_every_bit() -> None:
-    stream = np.random.default_rng(0).integers(0, TINY.vocab_size, 2000).astype(np.int32)
+    stream = (
+        np.random.default_rng(0).integers(0, TINY.vocab_size, 2000).astype(np.int32)
+    )
     # optax mixes dtypes on purpose; only our own code is held to strict promotion.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         runs = [
-            fit(Recipe(3, tokens_per_step=256, warmup_steps=1, seed=s), stream) for s in (1, 1, 2)
+            fit(Recipe(3, tokens_per_step=256, warmup_steps=1, seed=s), stream)
+            for s in (1, 1, 2)
         ]
     first, again, other = (flatten(weights) for weights, _ in runs)
     for name in first:

@@ -39,7 +39,9 @@ def random_model(seed: int = 0) -> Transformer:
 
 def test_logits_are_hugging_faces(reference: pathlib.Path) -> None:
     model, ids, logits = load_reference(reference)
-    np.testing.assert_allclose(model(jnp.asarray(ids)), logits, rtol=0, atol=HF_TOLERANCE)
+    np.testing.assert_allclose(
+        model(jnp.asarray(ids)), logits, rtol=0, atol=HF_TOLERANCE
+    )
 
 
 def test_token_by_token_equals_all_at_once(reference: pathlib.Path) -> None:
@@ -47,21 +49,27 @@ def test_token_by_token_equals_all_at_once(reference: pathlib.Path) -> None:
     prompt = 13
     # More capacity than tokens: empty positions must not be seen.
     cache = empty_cache(model.config, len(ids), 64)
-    first, cache = jitted_extend(model.config, weights(model), jnp.asarray(ids[:, :prompt]), cache)
+    first, cache = jitted_extend(
+        model.config, weights(model), jnp.asarray(ids[:, :prompt]), cache
+    )
     rows = [np.asarray(first)]
     for position in range(prompt, ids.shape[1]):
         token = jnp.asarray(ids[:, position : position + 1])
         row, cache = jitted_extend(model.config, weights(model), token, cache)
         rows.append(np.asarray(row))
     assert int(cache.length) == ids.shape[1]
-    np.testing.assert_allclose(np.concatenate(rows, 1), logits, rtol=0, atol=HF_TOLERANCE)
+    np.testing.assert_allclose(
+        np.concatenate(rows, 1), logits, rtol=0, atol=HF_TOLERANCE
+    )
 
 
 def test_full_cache_is_used_and_an_overfull_one_gives_nan() -> None:
     model = random_model()
     tokens = jnp.arange(8, dtype=jnp.int32)[None]
     fits, cache = jitted_extend(TINY, weights(model), tokens, empty_cache(TINY, 1, 8))
-    np.testing.assert_allclose(fits, teacher_forced(model, range(8))[None], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        fits, teacher_forced(model, range(8))[None], rtol=0, atol=1e-5
+    )
     over, _ = jitted_extend(TINY, weights(model), tokens[:, :1], cache)
     assert np.isnan(np.asarray(over)).all()
 
@@ -83,8 +91,12 @@ def test_module_can_be_split_and_merged_under_jit() -> None:
     model, tokens = random_model(), jnp.arange(8, dtype=jnp.int32)[None]
     graph, state = nnx.split(model)
     cache = empty_cache(TINY, 1, 8)
-    logits, cache = jax.jit(lambda s, c: nnx.merge(graph, s).extend(tokens, c))(state, cache)
-    np.testing.assert_allclose(logits[0], teacher_forced(model, range(8)), rtol=0, atol=1e-5)
+    logits, cache = jax.jit(lambda s, c: nnx.merge(graph, s).extend(tokens, c))(
+        state, cache
+    )
+    np.testing.assert_allclose(
+        logits[0], teacher_forced(model, range(8)), rtol=0, atol=1e-5
+    )
     assert int(cache.length) == 8
 
 
@@ -151,4 +163,6 @@ def test_reference_is_what_hugging_face_gives_now(reference: pathlib.Path) -> No
     _, ids, logits = module.build(module.CASES[reference.name])
     stored = safetensors.numpy.load_file(reference / "reference.safetensors")
     np.testing.assert_array_equal(ids.numpy(), stored["input_ids"])
-    np.testing.assert_allclose(logits.numpy(), stored["logits"], rtol=0, atol=HF_TOLERANCE)
+    np.testing.assert_allclose(
+        logits.numpy(), stored["logits"], rtol=0, atol=HF_TOLERANCE
+    )

@@ -51,7 +51,9 @@ def batches(tree: Tree) -> tuple[Batch, ...]:
     chains: dict[tuple[int, int], list[list[int]]] = {}
     heads = [tree.root, *(c for aside in tree.aside for c in aside)]
     at = {i: n for n, i in enumerate(tree.order)}
-    for head in sorted(heads, key=lambda i: -at[i]):  # a side chain's head comes after its parent
+    for head in sorted(
+        heads, key=lambda i: -at[i]
+    ):  # a side chain's head comes after its parent
         chain = [head]
         while tree.streamed[chain[-1]]:
             chain += tree.streamed[chain[-1]]
@@ -66,7 +68,9 @@ def _batch(tree: Tree, chains: list[list[int]]) -> Batch:
     side = [[[*tree.aside[i], *[-1] * most][:most] for i in chain] for chain in chains]
     members = np.array(chains)
     return Batch(
-        members, np.array(tree.hops)[members], np.array(side, int).reshape(*members.shape, most)
+        members,
+        np.array(tree.hops)[members],
+        np.array(side, int).reshape(*members.shape, most),
     )
 
 
@@ -164,12 +168,18 @@ def _ends(
     return last
 
 
-def _stalled(own: np.ndarray, taker: np.ndarray, words: int, b: Batch, w: Wires) -> np.ndarray:
+def _stalled(
+    own: np.ndarray, taker: np.ndarray, words: int, b: Batch, w: Wires
+) -> np.ndarray:
     """When each member's first element would be if its last one waited for a receiver."""
     room = np.cumsum(np.pad(w.room(b.hops), ((0, 0), (1, 0))), axis=1)
-    ahead = np.cumsum(np.pad(w.room(b.hops) - w.credit(b.hops), ((0, 0), (1, 0))), axis=1)
+    ahead = np.cumsum(
+        np.pad(w.room(b.hops) - w.credit(b.hops), ((0, 0), (1, 0))), axis=1
+    )
     start = np.array([np.searchsorted(r, r - (words - 1)) for r in room])[:, 1:]
-    last = np.arange(start.shape[1])  # the receiver, in an array that begins with the taker
+    last = np.arange(
+        start.shape[1]
+    )  # the receiver, in an array that begins with the taker
     at = np.concatenate([taker, own[:, :, :-1]], axis=2) + ahead[:, :-1, None]
     reached = latest(at, np.minimum(start, last)[None]) - ahead[:, 1:, None]
     return np.where((start <= last)[..., None], reached, NEVER)

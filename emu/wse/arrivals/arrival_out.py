@@ -56,10 +56,16 @@ def _one_way(
     return last, sent
 
 
-def _held(could: np.ndarray, hops: np.ndarray, words: int, w: Wires) -> tuple[np.ndarray, ...]:
+def _held(
+    could: np.ndarray, hops: np.ndarray, words: int, w: Wires
+) -> tuple[np.ndarray, ...]:
     """When each receiver's and the root's first element would be if the last waited for others."""
-    late = could - w.inlet_words + 1  # when a router passes on what it passes first, if it waits
-    behind = np.maximum.accumulate(late - w.hop_cycles * hops, axis=1) + w.hop_cycles * hops
+    late = (
+        could - w.inlet_words + 1
+    )  # when a router passes on what it passes first, if it waits
+    behind = (
+        np.maximum.accumulate(late - w.hop_cycles * hops, axis=1) + w.hop_cycles * hops
+    )
     step = w.link_words - 1  # a link's words less the cycle in which its credit returns
     reach = (words - 1 - w.inlet_words) // w.link_words
     n = could.shape[1]
@@ -68,7 +74,9 @@ def _held(could: np.ndarray, hops: np.ndarray, words: int, w: Wires) -> tuple[np
     before = latest(flipped, start)[:, ::-1] + step * hops
     between = w.out_words + 1 + w.router_words + w.ramp_cycles
     near = hops * w.link_words + w.inlet_words + between <= words - 1
-    back = np.where(near, late - step * hops - between + 2, NEVER).max(axis=1, keepdims=True)
+    back = np.where(near, late - step * hops - between + 2, NEVER).max(
+        axis=1, keepdims=True
+    )
     return np.maximum(behind, before) + w.ramp_cycles, back
 
 
@@ -85,7 +93,9 @@ def multicast_2d(armed: np.ndarray, words: int, w: Wires) -> np.ndarray:
     return last + 1 + w.drain_cycles
 
 
-def scatter(armed: np.ndarray, words: np.ndarray, w: Wires, turned: bool = False) -> np.ndarray:
+def scatter(
+    armed: np.ndarray, words: np.ndarray, w: Wires, turned: bool = False
+) -> np.ndarray:
     """When each PE has its own block of `words` from PE 0, which sends the nearest one's first.
 
     With `turned` routes a control wavelet, an operation of its own, follows each block but the last

@@ -20,12 +20,16 @@ class Lines:
     """
 
     def __init__(self, mesh: Mapping[str, int], axis: str, group: int, *arrays: Any):
-        self.grid, self.at, self.group = tuple(mesh.values()), list(mesh).index(axis), group
+        self.grid, self.at, self.group = (
+            tuple(mesh.values()),
+            list(mesh).index(axis),
+            group,
+        )
         full = [np.broadcast_to(np.asarray(x), self.grid) for x in arrays]
         told = [any(x.strides[i] for x in full) for i in range(len(self.grid))]
         self.kept = tuple(
             n if told[i] or i == self.at else 1 for i, n in enumerate(self.grid)
-        )  # fmt: skip
+        )
 
     def take(self, x: Any) -> np.ndarray:
         """`int64[groups, group, lines]` of an array broadcastable to the mesh."""

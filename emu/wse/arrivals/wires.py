@@ -75,11 +75,16 @@ class Wires:
 def wires(device: Device, queue: int = QUEUE) -> Wires:
     """The wires of a device between output queue and input queue `queue`."""
     return Wires(
-        int(device.hop_cycles), int(device.ramp_cycles), int(device.fabric_setup_cycles),
-        int(device.vector_drain_cycles), int(device.output_queue_words[queue]),
-        int(device.router_queue_words), int(device.input_queue_words[queue]),
-        int(device.send_words), float(device.stream_cycles),
-    )  # fmt: skip
+        int(device.hop_cycles),
+        int(device.ramp_cycles),
+        int(device.fabric_setup_cycles),
+        int(device.vector_drain_cycles),
+        int(device.output_queue_words[queue]),
+        int(device.router_queue_words),
+        int(device.input_queue_words[queue]),
+        int(device.send_words),
+        float(device.stream_cycles),
+    )
 
 
 def operation_cycles(device: Device, words: Any, sends: bool = False) -> Any:

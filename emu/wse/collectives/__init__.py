@@ -14,6 +14,18 @@ from emu.wse.collectives.reduce import rearm, reduce
 from emu.wse.collectives.ring import ring_all_reduce, shift
 
 __all__ = [
-    "Code", "Line", "broadcast", "broadcast_2d", "code", "everywhere", "gather", "rearm", "reduce",
-    "reduce_2d", "reduce_snake", "ring_all_reduce", "scatter", "shift",
-]  # fmt: skip
+    "Code",
+    "Line",
+    "broadcast",
+    "broadcast_2d",
+    "code",
+    "everywhere",
+    "gather",
+    "rearm",
+    "reduce",
+    "reduce_2d",
+    "reduce_snake",
+    "ring_all_reduce",
+    "scatter",
+    "shift",
+]

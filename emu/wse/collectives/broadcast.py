@@ -21,8 +21,10 @@ def broadcast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
     up, down = range(root + 1, line.pes), range(root - 1, -1, -1)
     sends: list[ops.Op] = []
     pairs = []
-    for places, name, away, back in ((down, f"{color}-", line.near, line.far),
-                                     (up, color, line.far, line.near)):  # fmt: skip
+    for places, name, away, back in (
+        (down, f"{color}-", line.near, line.far),
+        (up, color, line.far, line.near),
+    ):
         if not len(places):
             continue
         program = line.program

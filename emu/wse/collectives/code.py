@@ -59,7 +59,9 @@ class Code:
             program.task(task, sequence, place, **how)
 
 
-def code(program: FabricProgram, pairs: Iterable[tuple[Place, Sequence[ops.Op]]]) -> Code:
+def code(
+    program: FabricProgram, pairs: Iterable[tuple[Place, Sequence[ops.Op]]]
+) -> Code:
     """Code from places and operations.
 
     Raises:
@@ -73,8 +75,10 @@ def code(program: FabricProgram, pairs: Iterable[tuple[Place, Sequence[ops.Op]]]
             continue
         if which[place].any():
             y, x = np.argwhere(place & (which != NOTHING))[0]
-            raise LimitExceeded(f"code: PE (x={x}, y={y}) is in two places, must be in one; add "
-                                "the two codes with +")  # fmt: skip
+            raise LimitExceeded(
+                f"code: PE (x={x}, y={y}) is in two places, must be in one; add "
+                "the two codes with +"
+            )
         which[place] = made.setdefault(tuple(sequence), len(made))
     return Code(which, tuple(made))
 

@@ -22,12 +22,18 @@ def gather(line: Line, dst: Buffer, x: Memory, prefix: str) -> Code:
     laid.lay(line)
     n, color = x.elements, laid.color[-1]
     first = [copy(dst[:n], x)]
-    first += [copy(dst[i * n : (i + 1) * n], receive(color, n)) for i in range(1, line.pes)]
+    first += [
+        copy(dst[i * n : (i + 1) * n], receive(color, n)) for i in range(1, line.pes)
+    ]
     sends = copy(send(color, n), x)
-    return code(line.program, [
-        (line.at(0), first), (line.at(range(1, line.pes - 1)), [sends, Control(color, ops.OWN)]),
-        (line.at(line.pes - 1), [sends]),
-    ])  # fmt: skip
+    return code(
+        line.program,
+        [
+            (line.at(0), first),
+            (line.at(range(1, line.pes - 1)), [sends, Control(color, ops.OWN)]),
+            (line.at(line.pes - 1), [sends]),
+        ],
+    )
 
 
 def scatter(line: Line, dst: Memory, x: Buffer, color: str) -> Code:
@@ -51,7 +57,13 @@ def scatter(line: Line, dst: Memory, x: Buffer, color: str) -> Code:
     program = line.program
     program.route(color, line.at(0), receive="ramp", send=far)
     if last > 1:
-        program.route(color, line.at(range(1, last)), receive=near, send="ramp", then=[(near, far)])
+        program.route(
+            color,
+            line.at(range(1, last)),
+            receive=near,
+            send="ramp",
+            then=[(near, far)],
+        )
     program.route(color, line.at(last), receive=near, send="ramp")
     takes = [copy(dst, receive(color, n))]
     return code(program, [(line.at(0), first), (line.at(range(1, line.pes)), takes)])

@@ -42,7 +42,9 @@ class Line:
     def extent(self) -> int:
         """PEs of the rectangle along the line."""
         height, width = self.program.shape
-        at, size = (self.within[1], width) if self.along == "x" else (self.within[0], height)
+        at, size = (
+            (self.within[1], width) if self.along == "x" else (self.within[0], height)
+        )
         return len(range(*at.indices(size)))
 
     @property

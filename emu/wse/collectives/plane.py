@@ -14,7 +14,9 @@ WEST, NORTH, EAST = "west", "north", "east"
 BACK = {WEST: EAST, EAST: WEST, NORTH: "south"}
 
 
-def broadcast_2d(program: FabricProgram, x: Memory, color: str, within: Within = ALL) -> Code:
+def broadcast_2d(
+    program: FabricProgram, x: Memory, color: str, within: Within = ALL
+) -> Code:
     """Every PE's `x` becomes that of the north-western one.
 
     One stream: routers of the first row forward it to the east, to the south and to their PE.
@@ -26,23 +28,40 @@ def broadcast_2d(program: FabricProgram, x: Memory, color: str, within: Within =
     east, south = (row == 0) & (column < column.max()), inside & (row < row.max())
     for goes_east in (False, True):
         for goes_south in (False, True):
-            on = [side for side, goes in ((EAST, goes_east), ("south", goes_south)) if goes]
+            on = [
+                side
+                for side, goes in ((EAST, goes_east), ("south", goes_south))
+                if goes
+            ]
             alike = inside & (east == goes_east) & (south == goes_south)
-            for back, place in (("ramp", alike & first), (WEST, alike & (row == 0) & ~first),
-                                (NORTH, alike & (row > 0))):  # fmt: skip
+            for back, place in (
+                ("ramp", alike & first),
+                (WEST, alike & (row == 0) & ~first),
+                (NORTH, alike & (row > 0)),
+            ):
                 sends = on if back == "ramp" else [*on, "ramp"]
                 if place.any() and sends:
                     program.route(color, place, receive=back, send=sends)
-    return code(program, [
-        (first, [copy(send(color, x.elements), x)]),
-        (inside & ~first, [copy(x, receive(color, x.elements))]),
-    ])  # fmt: skip
+    return code(
+        program,
+        [
+            (first, [copy(send(color, x.elements), x)]),
+            (inside & ~first, [copy(x, receive(color, x.elements))]),
+        ],
+    )
 
 
 def reduce_2d(
-    program: FabricProgram, x: Memory, rows: Tree, column: Tree, prefix: str,
-    within: Within = ALL, *, routes: str = "turned", op: str = "add",
-) -> Code:  # fmt: skip
+    program: FabricProgram,
+    x: Memory,
+    rows: Tree,
+    column: Tree,
+    prefix: str,
+    within: Within = ALL,
+    *,
+    routes: str = "turned",
+    op: str = "add",
+) -> Code:
     """Along every row, then along the column of the rows' roots, to one PE.
 
     Args:
@@ -61,7 +80,12 @@ def reduce_2d(
 
 
 def reduce_snake(
-    program: FabricProgram, x: Memory, prefix: str, within: Within = ALL, *, op: str = "add"
+    program: FabricProgram,
+    x: Memory,
+    prefix: str,
+    within: Within = ALL,
+    *,
+    op: str = "add",
 ) -> Code:
     """A chain through every PE to the north-western one, row by row to and fro; two colors."""
     row, column = _coordinates(program, within)
@@ -94,7 +118,9 @@ def snake(program: FabricProgram, within: Within = ALL) -> np.ndarray:
     return np.where(row < 0, -1, row * width + along)
 
 
-def _coordinates(program: FabricProgram, within: Within) -> tuple[np.ndarray, np.ndarray]:
+def _coordinates(
+    program: FabricProgram, within: Within
+) -> tuple[np.ndarray, np.ndarray]:
     """`int[height, width]` each: rows and columns counted in the rectangle, -1 outside."""
     row, column = np.full(program.shape, -1), np.full(program.shape, -1)
     height, width = row[within].shape

@@ -16,7 +16,13 @@ ROUTES = {
 
 
 def reduce(
-    line: Line, x: Memory, tree: Tree, prefix: str, *, routes: str = "turned", op: str = "add"
+    line: Line,
+    x: Memory,
+    tree: Tree,
+    prefix: str,
+    *,
+    routes: str = "turned",
+    op: str = "add",
 ) -> Code:
     """The root's `x` becomes the sum of all; that of a PE with several children a partial sum.
 
@@ -44,7 +50,9 @@ def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
     if tree.pes != line.pes:
         raise LimitExceeded(f"reduce: a tree of {tree.pes} PEs on a line of {line.pes}")
     if routes not in ROUTES:
-        raise LimitExceeded(f"reduce: routes is {routes!r}, must be one of {', '.join(ROUTES)}")
+        raise LimitExceeded(
+            f"reduce: routes is {routes!r}, must be one of {', '.join(ROUTES)}"
+        )
     return ROUTES[routes](tree, prefix)
 
 
@@ -53,7 +61,9 @@ def _operations(i: int, x: Memory, tree: Tree, laid: Streams, op: str) -> list[o
     out: list[ops.Op] = []
     outward = send(laid.color[i], x.elements) if i != tree.root else x
     for children, dst in ((tree.aside[i], x), (tree.streamed[i], outward)):
-        out += [Vector(op, dst, receive(laid.color[c], x.elements), x) for c in children]
+        out += [
+            Vector(op, dst, receive(laid.color[c], x.elements), x) for c in children
+        ]
     if not tree.streamed[i] and i != tree.root:
         out.append(copy(outward, x))
     if laid.turn[i] != ops.LOCAL:

@@ -17,13 +17,21 @@ from emu.wse.collectives.line import Line
 from emu.wse.collectives.streams import Streams, fixed
 from emu.wse.ops import Buffer, Memory, Vector, copy, receive, send
 
-Step = tuple[Memory, Callable[[ops.Fabric], Vector]]  # what is sent, and what takes what comes
+Step = tuple[
+    Memory, Callable[[ops.Fabric], Vector]
+]  # what is sent, and what takes what comes
 
 
 def shift(
-    line: Line, dst: Memory, x: Memory, prefix: str, by: int = 1, *,
-    threads: tuple[int, int] | None = None, activate: str | None = None,
-) -> Code:  # fmt: skip
+    line: Line,
+    dst: Memory,
+    x: Memory,
+    prefix: str,
+    by: int = 1,
+    *,
+    threads: tuple[int, int] | None = None,
+    activate: str | None = None,
+) -> Code:
     """Place `i` of the ring gets in `dst` the `x` of place `i - by`, `by` being 1 or -1.
 
     Args:
@@ -38,8 +46,10 @@ def shift(
     if by not in (1, -1):
         raise LimitExceeded(f"shift: by is {by}, must be 1 or -1; shift again for more")
     if activate is not None and threads is None:
-        raise LimitExceeded(f"shift: activates '{activate}' but runs on the main thread; give it "
-                            "threads, or go on behind it")  # fmt: skip
+        raise LimitExceeded(
+            f"shift: activates '{activate}' but runs on the main thread; give it "
+            "threads, or go on behind it"
+        )
     sends, takes = threads or (None, None)
 
     def steps(place: int) -> list[Step]:
@@ -92,9 +102,12 @@ def around(pes: int, prefix: str, by: int = 1) -> Streams:
 
 
 def _around(
-    line: Line, prefix: str, by: int, steps: Callable[[int], list[Step]],
+    line: Line,
+    prefix: str,
+    by: int,
+    steps: Callable[[int], list[Step]],
     thread: int | None = None,
-) -> Code:  # fmt: skip
+) -> Code:
     """Steps in which every PE sends to the next place of the ring and takes from the one before."""
     pes = line.pes
     position = places(pes).tolist()
@@ -112,13 +125,19 @@ def _around(
 
 
 def _operations(
-    steps: list[Step], laid: Streams, here: int, before: int, sends_first: bool,
+    steps: list[Step],
+    laid: Streams,
+    here: int,
+    before: int,
+    sends_first: bool,
     thread: int | None,
-) -> list[ops.Op]:  # fmt: skip
+) -> list[ops.Op]:
     out: list[ops.Op] = []
     for x, take in steps:
-        both = [copy(send(laid.color[here], x.elements), x, thread=thread),
-                take(receive(laid.color[before], x.elements))]  # fmt: skip
+        both = [
+            copy(send(laid.color[here], x.elements), x, thread=thread),
+            take(receive(laid.color[before], x.elements)),
+        ]
         out += both if sends_first else both[::-1]
     return out
 

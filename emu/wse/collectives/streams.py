@@ -84,8 +84,10 @@ def turned(tree: Tree, prefix: str) -> Streams:
         routes.setdefault((f"{prefix}{k}", place), ways)
     for (_, place), ways in routes.items():
         if len(ways) > POSITIONS or {("far", "near"), ("near", "far")} <= set(ways):
-            raise LimitExceeded(f"reduce: the router of PE {place} would have to turn through "
-                                f"{ways}, a switch has 4 positions; use fixed routes")  # fmt: skip
+            raise LimitExceeded(
+                f"reduce: the router of PE {place} would have to turn through "
+                f"{ways}, a switch has 4 positions; use fixed routes"
+            )
     return Streams(name, tuple(turn), routes)
 
 
@@ -105,7 +107,9 @@ def _adders(tree: Tree) -> list[int]:
             apart[j].add(parent)
     color = [-1] * tree.pes
     for i in tree.order:
-        color[i] = next(k for k in range(tree.pes) if k not in {color[j] for j in apart[i]})
+        color[i] = next(
+            k for k in range(tree.pes) if k not in {color[j] for j in apart[i]}
+        )
     return color
 
 
@@ -151,7 +155,9 @@ def fixed(receivers: Sequence[int], prefix: str) -> Streams:
     """
     color = [""] * len(receivers)
     routes: dict[tuple[str, int], Ways] = {}
-    until: list[int] = []  # per color, the last place that its streams have reached so far
+    until: list[
+        int
+    ] = []  # per color, the last place that its streams have reached so far
     reach = [(*sorted((i, to)), i) for i, to in enumerate(receivers) if to >= 0]
     for begin, end, i in sorted(reach):
         k = next((k for k, last in enumerate(until) if last < begin), len(until))

@@ -21,7 +21,7 @@ def _at_color(x: Any, color: Any, colors: int) -> Any:
 
 def issue(
     shape: Shape, tab: Tables, s: State, t: Any
-) -> tuple[State, Any, Any, dict[str, Any]]:  # fmt: skip
+) -> tuple[State, Any, Any, dict[str, Any]]:
     """Each PE's datapath serves one thread.
 
     Returns:
@@ -38,7 +38,9 @@ def issue(
             inward, outward = s["thread_inward"][u], s["thread_outward"][u]
             came = _at_color(s["in"], inward, shape.colors)
             room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
-            words = jnp.where(inward >= 0, jnp.minimum(words, jnp.maximum(came, 1)), words)
+            words = jnp.where(
+                inward >= 0, jnp.minimum(words, jnp.maximum(came, 1)), words
+            )
             starved.append(due & (inward >= 0) & (came <= 0))
             full.append(due & ~starved[u] & (outward >= 0) & (room < words))
             due &= ~starved[u] & ~full[u]
@@ -77,7 +79,9 @@ def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
     return s | out
 
 
-def longest_ago(wants: list[Any], last: Any, pairs: Any = None, meet: Any = None) -> list[Any]:
+def longest_ago(
+    wants: list[Any], last: Any, pairs: Any = None, meet: Any = None
+) -> list[Any]:
     """Of those that want the same, the one served longest ago; ties go to the first.
 
     Args:
@@ -88,7 +92,9 @@ def longest_ago(wants: list[Any], last: Any, pairs: Any = None, meet: Any = None
     """
     if len(wants) == 1 or last is None:
         return wants
-    pairs = pairs or [(i, j) for i in range(len(wants)) for j in range(i + 1, len(wants))]
+    pairs = pairs or [
+        (i, j) for i in range(len(wants)) for j in range(i + 1, len(wants))
+    ]
     wins = list(wants)
     for n, (i, j) in enumerate(pairs):
         both = wants[i] & wants[j]
@@ -107,9 +113,15 @@ def exchange(shape: Shape, s: State, words: Any) -> State:
         taken.append(where(s["thread_inward"].same(c), words, jnp.int8(0)).sum())
         put.append(where(s["thread_outward"].same(c), words, jnp.int8(0)).sum())
     taken = Rows(taken)
-    out = {"in": s["in"] - taken, "in_held": s["in_held"] - taken, "out": s["out"] + Rows(put)}
+    out = {
+        "in": s["in"] - taken,
+        "in_held": s["in_held"] - taken,
+        "out": s["out"] + Rows(put),
+    }
     if shape.control:
-        control = where(words.differs(0), s["thread_control"], jnp.int8(0)).astype(jnp.int32)
+        control = where(words.differs(0), s["thread_control"], jnp.int8(0)).astype(
+            jnp.int32
+        )
         rows = []
         for c in range(shape.colors):
             kind = where(s["thread_outward"].same(c), control, 0).sum()

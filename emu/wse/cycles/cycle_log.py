@@ -37,13 +37,17 @@ class Log:
 
     def __init__(
         self, e: Encoded, shape: Shape, watch: Any, traced: Any, listen: Listener | None
-    ):  # fmt: skip
+    ):
         none = np.zeros(0, np.int32)
-        self.traced = none if traced is None else np.unique(np.asarray(traced, np.int32))
+        self.traced = (
+            none if traced is None else np.unique(np.asarray(traced, np.int32))
+        )
         kept = none if watch is None else np.asarray(watch, np.int32)
         self.watch = np.union1d(kept, self.traced) if len(self.traced) else kept
         self.listen, self.threads = listen, shape.threads
-        self.logged = self.watch if listen is None else np.arange(shape.pes, dtype=np.int32)
+        self.logged = (
+            self.watch if listen is None else np.arange(shape.pes, dtype=np.int32)
+        )
         self.merges_at = _merging(e) if len(self.watch) else np.zeros((0, 2), np.int32)
         self.rows = int(np.clip(ENTRIES // max(1, len(self.logged)), *ROWS))
         self.order = [np.zeros((0, 3), np.int64)]
@@ -75,7 +79,10 @@ class Log:
             rows, issues = _events(chunk["pc"], begin, self.logged), chunk["issues"]
             if self.listen is not None:
                 self.listen(begin, rows, issues)
-                rows, issues = rows[np.isin(rows[:, 1], self.watch)], issues[:, self.watch]
+                rows, issues = (
+                    rows[np.isin(rows[:, 1], self.watch)],
+                    issues[:, self.watch],
+                )
             self.order.append(rows)
             self.issues.append(issues.copy())
         if "states" in chunk:
@@ -85,13 +92,19 @@ class Log:
 
     def kept(self) -> Arrays:
         """Fields of `cycle_run.Cycles`."""
-        lists = {"order": self.order, "issues": self.issues, "merges": self.merges,
-                 "states": self.states}  # fmt: skip
+        lists = {
+            "order": self.order,
+            "issues": self.issues,
+            "merges": self.merges,
+            "states": self.states,
+        }
         out = {k: np.concatenate(v) for k, v in lists.items()}
         return out | {"watch": self.watch, "traced": self.traced}
 
 
-def write(shape: Shape, log: Arrays, places: Arrays, seen: Arrays, t: Any, row: Any) -> Arrays:
+def write(
+    shape: Shape, log: Arrays, places: Arrays, seen: Arrays, t: Any, row: Any
+) -> Arrays:
     """The log with one more cycle in its row."""
     new = {}
     if "pc" in log:
@@ -120,7 +133,9 @@ def _events(log: np.ndarray, begin: int, pes: np.ndarray) -> np.ndarray:
     """A chunk's log as rows (cycle, PE, instruction); a data task's start precedes its code."""
     log = log[:, ::-1]  # the wavelet is heard before the code is dispatched
     row, which, at = np.nonzero(log != NONE)
-    return np.stack([row + begin, pes[at].astype(np.int64), log[row, which, at]], axis=1)
+    return np.stack(
+        [row + begin, pes[at].astype(np.int64), log[row, which, at]], axis=1
+    )
 
 
 def _merging(e: Encoded) -> np.ndarray:
@@ -135,7 +150,9 @@ def _merging(e: Encoded) -> np.ndarray:
 def _turns(log: np.ndarray, merges_at: np.ndarray) -> np.ndarray:
     """A chunk's log as rows (PE, color, direction)."""
     row, at = np.nonzero(log != NONE)
-    return np.stack([merges_at[at, 1], merges_at[at, 0], log[row, at]], axis=1).astype(np.int64)
+    return np.stack([merges_at[at, 1], merges_at[at, 0], log[row, at]], axis=1).astype(
+        np.int64
+    )
 
 
 __all__ = ["Listener", "Log", "write"]

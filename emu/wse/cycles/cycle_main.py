@@ -43,7 +43,9 @@ def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     for task, color in shape.data_tasks:
         started = pick & (lowest == 1 << task)
         heard_task = jnp.where(started, task, heard_task)
-        pops = Rows(started.astype(jnp.int8) * jnp.int8(c == color) for c in range(shape.colors))
+        pops = Rows(
+            started.astype(jnp.int8) * jnp.int8(c == color) for c in range(shape.colors)
+        )
         s = s | {"in": s["in"] - pops, "in_held": s["in_held"] - pops}
     active = jnp.where(pick, s["active"] & ~lowest, s["active"])
     wake = jnp.where(pick, t + shape.task_switch_cycles, s["wake"])
@@ -55,13 +57,23 @@ def _decode(tab: Tables, pc: Any) -> dict[str, Any]:
     a, issues, b, c = (tab[f"word{k}"][jnp.maximum(pc, 0)] for k in range(4))
     mask = (1 << 20) - 1
     return {
-        "setup": a & mask, "kind": a >> 20 & 15, "thread": a >> 24 & 15, "last": a >> 28 & 1 == 1,
-        "issues": issues, "drain": b & mask, "words": b >> 20 & 7, "inward": (b >> 23 & 31) - 1,
+        "setup": a & mask,
+        "kind": a >> 20 & 15,
+        "thread": a >> 24 & 15,
+        "last": a >> 28 & 1 == 1,
+        "issues": issues,
+        "drain": b & mask,
+        "words": b >> 20 & 7,
+        "inward": (b >> 23 & 31) - 1,
         "interval": b >> 28 & 7,
-        "activate": (c & 63) - 1, "unblock": (c >> 6 & 63) - 1, "target": (c >> 12 & 63) - 1,
-        "outward": (c >> 18 & 31) - 1, "control": c >> 23 & 3, "position": c >> 25 & 3,
+        "activate": (c & 63) - 1,
+        "unblock": (c >> 6 & 63) - 1,
+        "target": (c >> 12 & 63) - 1,
+        "outward": (c >> 18 & 31) - 1,
+        "control": c >> 23 & 3,
+        "position": c >> 25 & 3,
         "conflict": c >> 27 & 1,
-    }  # fmt: skip
+    }
 
 
 def _flags(i: dict[str, Any]) -> Any:
@@ -81,9 +93,14 @@ def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     synchronous = starts & (i["thread"] == 0)
     cycles = jnp.where(starts, shape.async_cycles, i["setup"])
     wake = jnp.where(due & ~synchronous, t + cycles, s["wake"])
-    wake = jnp.where(synchronous, i["drain"], wake)  # until it completes: what is added then
+    wake = jnp.where(
+        synchronous, i["drain"], wake
+    )  # until it completes: what is added then
     following = s["pc"] + 1
-    s = s | {"wake": wake, "pc": jnp.where(due, jnp.where(i["last"], IDLE, following), s["pc"])}
+    s = s | {
+        "wake": wake,
+        "pc": jnp.where(due, jnp.where(i["last"], IDLE, following), s["pc"]),
+    }
     s["end"] = jnp.where(due & ~synchronous, wake, s["end"])
     if PAUSE in shape.kinds:
         s["resume"] = _resume(s, i, due, following)
@@ -100,10 +117,15 @@ def _resume(s: State, i: dict[str, Any], due: Any, following: Any) -> Any:
 
 def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:
     """Vector operations enter their threads; their pace shares a byte with their width."""
-    fields = {"wake": t + i["setup"], "left": i["issues"], "inward": i["inward"],
-              "outward": i["outward"], "words": i["words"] | i["interval"] << PACE,
-              "flags": _flags(i),
-              "control": i["control"]}  # fmt: skip
+    fields = {
+        "wake": t + i["setup"],
+        "left": i["issues"],
+        "inward": i["inward"],
+        "outward": i["outward"],
+        "words": i["words"] | i["interval"] << PACE,
+        "flags": _flags(i),
+        "control": i["control"],
+    }
     mine = Rows(starts & (i["thread"] == u) for u in range(shape.threads))
     out = {"thread_on": s["thread_on"] | mine}
     for name, value in fields.items():

@@ -22,11 +22,17 @@ LOW_BITS = 20  # of the counts over all PEs, which outgrow 32 bits; a wafer has 
 def counters(shape: Shape) -> dict[str, Any]:
     """All zero: `int32[counters or directions, PEs]`, and what `by_color` reads."""
     n, ways = shape.pes, sum(map(len, shape.sides))
-    return {"pes": zeros(len(COUNTERS), n, jnp.int32), "links": zeros(RAMP + 1, n, jnp.int32),
-            "low": jnp.zeros(ways, jnp.int32), "high": jnp.zeros(ways, jnp.int32)}  # fmt: skip
+    return {
+        "pes": zeros(len(COUNTERS), n, jnp.int32),
+        "links": zeros(RAMP + 1, n, jnp.int32),
+        "low": jnp.zeros(ways, jnp.int32),
+        "high": jnp.zeros(ways, jnp.int32),
+    }
 
 
-def count(shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any) -> dict[str, Any]:
+def count(
+    shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any
+) -> dict[str, Any]:
     """The counters after one more cycle.
 
     Args:
@@ -46,7 +52,9 @@ def count(shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any) -> d
     for happens in (busy, setting_up, code, starved, full):
         states.append(free & happens)
         free = free & ~happens
-    conflict = issues & (s["thread_flags"] >> 16 & 1).same(1) & (s["thread_left"] & 1).same(1)
+    conflict = (
+        issues & (s["thread_flags"] >> 16 & 1).same(1) & (s["thread_left"] & 1).same(1)
+    )
     rows = Rows([*states, free, conflict.any(), seen["lost"].any()])
     out = kept | {"pes": kept["pes"] + rows.astype(jnp.int32)}
     if shape.colors:
@@ -64,7 +72,9 @@ def count(shape: Shape, kept: dict[str, Any], seen: dict[str, Any], t: Any) -> d
 def _crossed(shape: Shape, seen: dict[str, Any]) -> list[Any]:
     """Wavelets that crossed links in a cycle, of each color and direction in which it sends."""
     return [
-        (seen["go"][color] & ((seen["send"][color] >> side & 1) == 1)).sum(dtype=jnp.int32)
+        (seen["go"][color] & ((seen["send"][color] >> side & 1) == 1)).sum(
+            dtype=jnp.int32
+        )
         for color, sides in enumerate(shape.sides)
         for side in sides
     ]

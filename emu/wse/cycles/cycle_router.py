@@ -20,10 +20,17 @@ def arrive(shape: Shape, s: State) -> tuple[State, Any, Any]:
     """Wavelets in flight come a cycle nearer; those that arrive are counted in their queue."""
     came, in_came = s["pipe"] & 1, s["in_pipe"] & 1
     flying = (s["pipe"].differs(0).any()) | (s["in_pipe"].differs(0).any())
-    return s | {
-        "fifo": s["fifo"] + came, "pipe": s["pipe"] >> 1,
-        "in": s["in"] + in_came, "in_pipe": s["in_pipe"] >> 1,
-    }, flying, came  # fmt: skip
+    return (
+        s
+        | {
+            "fifo": s["fifo"] + came,
+            "pipe": s["pipe"] >> 1,
+            "in": s["in"] + in_came,
+            "in_pipe": s["in_pipe"] >> 1,
+        },
+        flying,
+        came,
+    )
 
 
 def _from_side(x: Any, side: int, shape: Shape) -> Any:
@@ -38,7 +45,8 @@ def _across(
     if not rows:
         return {}
     packed = functools.reduce(
-        jnp.bitwise_or, (x.astype(jnp.int32) << (bits * n) for n, x in enumerate(rows.values()))
+        jnp.bitwise_or,
+        (x.astype(jnp.int32) << (bits * n) for n, x in enumerate(rows.values())),
     )
     packed = apart(on, lambda x: _from_side(x, side, shape), packed)
     mask = (1 << bits) - 1
@@ -57,7 +65,9 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
     """What each router could forward: per color its head, where from, and where to."""
     send = _position(s, tab["send"])
     free = s["held"] < tab["cap"]
-    receive = _position(s, tab["receive"])  # unused, and then not worked out, if takes is None
+    receive = _position(
+        s, tab["receive"]
+    )  # unused, and then not worked out, if takes is None
     if all(d == NONE for _, d in shape.channels):
         takes, has = None, s["fifo"] > 0
     else:
@@ -75,11 +85,19 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
                 functools.reduce(jnp.bitwise_or, [head[x] for x in _channels(shape, c)])
                 for c in range(shape.colors)
             )
-        send = where(head.differs(ops.LOCAL), send & jnp.uint8(0xFF ^ (1 << RAMP)), send)
+        send = where(
+            head.differs(ops.LOCAL), send & jnp.uint8(0xFF ^ (1 << RAMP)), send
+        )
     else:
         head = None
-    return {"send": send, "free": free, "takes": takes, "has": has, "head": head,
-            "receive": receive}  # fmt: skip
+    return {
+        "send": send,
+        "free": free,
+        "takes": takes,
+        "has": has,
+        "head": head,
+        "receive": receive,
+    }
 
 
 def turns(shape: Shape, r: dict[str, Any], go: Any) -> Any:
@@ -127,10 +145,15 @@ def forward(shape: Shape, tab: Tables, s: State, r: dict[str, Any]) -> Rows:
     """Which colors leave each router: room wherever they go, and longest without the links."""
     room: dict[int, dict[int, Any]] = {}
     for side in range(RAMP):
-        heard = {c: _channel_from(shape, c, OPPOSITE[side]) for c in range(shape.colors)
-                 if side in shape.sides[c]}  # fmt: skip
+        heard = {
+            c: _channel_from(shape, c, OPPOSITE[side])
+            for c in range(shape.colors)
+            if side in shape.sides[c]
+        }
         free = {c: r["free"][x] for c, x in heard.items() if x is not None}
-        room[side] = {c: x == 1 for c, x in _across(tab["on"], free, side, shape).items()}
+        room[side] = {
+            c: x == 1 for c, x in _across(tab["on"], free, side, shape).items()
+        }
     room[RAMP] = dict(enumerate(s["in_held"] < tab["in_cap"]))
     open_ = []
     for c in range(shape.colors):
@@ -151,13 +174,17 @@ def leave_queues(shape: Shape, tab: Tables, s: State) -> Rows:
     for c in range(shape.colors):
         x = _channel_from(shape, c, RAMP)
         ok = s["out"][c] > 0
-        wants.append(ok & (s["held"][x] < tab["cap"][x]) if x is not None else ok & False)
+        wants.append(
+            ok & (s["held"][x] < tab["cap"][x]) if x is not None else ok & False
+        )
     if not shape.ramp_pairs:
         return Rows(wants)
     return Rows(longest_ago(wants, s["ramp_last"], shape.ramp_pairs))
 
 
-def move(shape: Shape, tab: Tables, s: State, r: dict[str, Any], go: Any, up: Any, t: Any) -> State:
+def move(
+    shape: Shape, tab: Tables, s: State, r: dict[str, Any], go: Any, up: Any, t: Any
+) -> State:
     """Wavelets leave (`go` routers, `up` output queues) and enter what is next."""
     i8 = jnp.int8
     sent, kind = _sent(shape, tab["on"], r, go)
@@ -200,7 +227,9 @@ def _sent(shape: Shape, on: Any, r: dict[str, Any], go: Rows) -> tuple[Any, Any]
     sent, kind = {}, {}
     for side in range(RAMP):
         colors = [c for c in range(shape.colors) if OPPOSITE[side] in shape.sides[c]]
-        leaving = {c: go[c] & ((r["send"][c] >> OPPOSITE[side] & 1) == 1) for c in colors}
+        leaving = {
+            c: go[c] & ((r["send"][c] >> OPPOSITE[side] & 1) == 1) for c in colors
+        }
         sent[side] = _across(on, leaving, side, shape)
         if shape.control:
             heads = {c: r["head"][c] for c in colors}
@@ -209,14 +238,23 @@ def _sent(shape: Shape, on: Any, r: dict[str, Any], go: Rows) -> tuple[Any, Any]
 
 
 def _move_types(
-    shape: Shape, tab: Tables, s: State, r: dict[str, Any], gone: Any, came: Any, kinds: Any,
+    shape: Shape,
+    tab: Tables,
+    s: State,
+    r: dict[str, Any],
+    gone: Any,
+    came: Any,
+    kinds: Any,
     up: Any,
-) -> State:  # fmt: skip
+) -> State:
     """Queues of wavelet kinds, packed two bits each, head lowest; and what control does."""
     types = where(gone, s["types"] >> TYPE_BITS, s["types"])
     at = (s["held"] - gone.astype(jnp.int8)).astype(jnp.int32) << (TYPE_BITS - 1)
     types = types | where(came, kinds << at, 0)
-    out = {"types": types, "out_types": where(up, s["out_types"] >> TYPE_BITS, s["out_types"])}
+    out = {
+        "types": types,
+        "out_types": where(up, s["out_types"] >> TYPE_BITS, s["out_types"]),
+    }
     if "position" not in s:
         return out
     rows = []
@@ -244,11 +282,21 @@ def two_arrivals(shape: Shape, s: State, r: dict[str, Any], came: Any, t: Any) -
         mine = [x for x in _channels(shape, c) if shape.channels[x][1] != NONE]
         if len(mine) < 2:
             continue
-        lands = [(came[x] != 0) & (receive[c] >> shape.channels[x][1] & 1 == 1) for x in mine]
+        lands = [
+            (came[x] != 0) & (receive[c] >> shape.channels[x][1] & 1 == 1) for x in mine
+        ]
         bad = Rows(x.astype(jnp.int8) for x in lands).sum() > 1
         first = jnp.stack([t, jnp.argmax(bad), jnp.int32(c)]).astype(jnp.int32)
         found = jnp.where((found[0] < 0) & bad.any(), first, found)
     return {"two": found}
 
 
-__all__ = ["arrive", "forward", "heads", "leave_queues", "move", "turns", "two_arrivals"]
+__all__ = [
+    "arrive",
+    "forward",
+    "heads",
+    "leave_queues",
+    "move",
+    "turns",
+    "two_arrivals",
+]

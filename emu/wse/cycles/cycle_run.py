@@ -59,9 +59,13 @@ class Cycles:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3,))
 def _chunk(
-    shape: Shape, counting: bool, tab: Any, carry: dict[str, Any], places: dict[str, Any],
+    shape: Shape,
+    counting: bool,
+    tab: Any,
+    carry: dict[str, Any],
+    places: dict[str, Any],
     stop: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Steps until `stop` or until nothing happens; logs the PEs at `places`."""
 
     def body(c: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +86,16 @@ def _chunk(
 
 
 def run(
-    e: Encoded, *, watch: np.ndarray | None = None, traced: np.ndarray | None = None,
-    profile: bool = False, listen: Listener | None = None,
-    progress: Callable[[int], None] | None = None, limit_cycles: int = 1 << 30,
+    e: Encoded,
+    *,
+    watch: np.ndarray | None = None,
+    traced: np.ndarray | None = None,
+    profile: bool = False,
+    listen: Listener | None = None,
+    progress: Callable[[int], None] | None = None,
+    limit_cycles: int = 1 << 30,
     shape: Shape | None = None,
-) -> Cycles:  # fmt: skip
+) -> Cycles:
     """Steps an encoded program until nothing more can happen.
 
     Args:
@@ -103,9 +112,12 @@ def run(
     tab = {k: _apart(v) for k, v in tables(e, shape).items()}
     log = Log(e, shape, watch, traced, listen)
     carry: dict[str, Any] = {
-        "t": jnp.int32(0), "last": jnp.int32(0), "begin": jnp.int32(0),
-        "state": initial(shape, e.started, e.blocked), "log": log.blank(),
-    }  # fmt: skip
+        "t": jnp.int32(0),
+        "last": jnp.int32(0),
+        "begin": jnp.int32(0),
+        "state": initial(shape, e.started, e.blocked),
+        "log": log.blank(),
+    }
     if profile:
         carry["counters"] = counters(shape)
     places, begin = log.places(), 0
@@ -121,11 +133,18 @@ def run(
         if t < stop or t >= limit_cycles:
             break
     state = {k: _together(v) for k, v in carry["state"].items()}
-    counted = {k: _together(v) for k, v in carry["counters"].items()} if profile else None
+    counted = (
+        {k: _together(v) for k, v in carry["counters"].items()} if profile else None
+    )
     return Cycles(
-        cycles=int(state["end"].max()), steps=t, last=int(carry["last"]), state=state,
-        counters=counted, shape=shape, **log.kept(),
-    )  # fmt: skip
+        cycles=int(state["end"].max()),
+        steps=t,
+        last=int(carry["last"]),
+        state=state,
+        counters=counted,
+        shape=shape,
+        **log.kept(),
+    )
 
 
 def _apart(x: np.ndarray) -> Any:
@@ -137,7 +156,11 @@ def _apart(x: np.ndarray) -> Any:
 
 
 def _together(x: Any) -> np.ndarray:
-    return np.stack([np.asarray(row) for row in x]) if isinstance(x, Rows) else np.asarray(x)
+    return (
+        np.stack([np.asarray(row) for row in x])
+        if isinstance(x, Rows)
+        else np.asarray(x)
+    )
 
 
 __all__ = ["Cycles", "QUIET", "run"]

@@ -7,11 +7,27 @@ import jax.numpy as jnp
 from emu.wse.cycles.layout import Shape
 
 THREAD_STATES = (
-    "idle", "issuing", "bank conflict", "set-up", "code", "waiting for wavelets", "queue full",
-    "datapath busy", "microthread busy",
-)  # fmt: skip
-(IDLE, ISSUING, CONFLICT, SET_UP, CODE, NO_WAVELETS, FULL, DATAPATH_BUSY,
- THREAD_BUSY) = range(len(THREAD_STATES))  # fmt: skip
+    "idle",
+    "issuing",
+    "bank conflict",
+    "set-up",
+    "code",
+    "waiting for wavelets",
+    "queue full",
+    "datapath busy",
+    "microthread busy",
+)
+(
+    IDLE,
+    ISSUING,
+    CONFLICT,
+    SET_UP,
+    CODE,
+    NO_WAVELETS,
+    FULL,
+    DATAPATH_BUSY,
+    THREAD_BUSY,
+) = range(len(THREAD_STATES))
 WAITING = (NO_WAVELETS, FULL, DATAPATH_BUSY, THREAD_BUSY)
 
 
@@ -35,7 +51,9 @@ def states(shape: Shape, seen: dict[str, Any], t: Any, at: Any) -> Any:
         stalls = (("starved", NO_WAVELETS), ("full", FULL)) if shape.colors else ()
         for why, state in (*stalls, ("lost", DATAPATH_BUSY)):
             found = jnp.where(seen[why][u][at], state, found)
-        found = jnp.where(seen["issues"][u][at], jnp.where(again, CONFLICT, ISSUING), found)
+        found = jnp.where(
+            seen["issues"][u][at], jnp.where(again, CONFLICT, ISSUING), found
+        )
         found = jnp.where(on, found, IDLE if u else _main(seen, t, at))
         rows.append(found.astype(jnp.int8))
     return jnp.stack(rows)
@@ -48,6 +66,16 @@ def _main(seen: dict[str, Any], t: Any, at: Any) -> Any:
 
 
 __all__ = [
-    "CODE", "CONFLICT", "DATAPATH_BUSY", "FULL", "IDLE", "ISSUING", "NO_WAVELETS", "SET_UP",
-    "THREAD_BUSY", "THREAD_STATES", "WAITING", "states",
-]  # fmt: skip
+    "CODE",
+    "CONFLICT",
+    "DATAPATH_BUSY",
+    "FULL",
+    "IDLE",
+    "ISSUING",
+    "NO_WAVELETS",
+    "SET_UP",
+    "THREAD_BUSY",
+    "THREAD_STATES",
+    "WAITING",
+    "states",
+]

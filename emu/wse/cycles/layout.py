@@ -74,17 +74,30 @@ def shape_of(e: Encoded) -> Shape:
     data = {
         (task, e.program.colors[t.color].index)
         for task, declared in enumerate(e.program.tasks.values())
-        for t in declared if t.color is not None
-    }  # fmt: skip
+        for t in declared
+        if t.color is not None
+    }
     d = e.device
     return Shape(
-        *e.program.shape, tuple(channels), tuple(_sides(c) for c in colors),
-        tuple(len(c.receive) for c in colors), any(i.control for i in e.instructions),
-        _link_pairs(colors), _ramp_pairs(e, colors), threads, tuple(sorted(data)), _tasked(e),
-        len(e.stamps), len(e.entry), _power_of_two(len(e.instructions)),
-        tuple(sorted({i.kind for i in e.instructions})), int(d.hop_cycles), int(d.ramp_cycles),
-        int(d.task_switch_cycles), int(d.async_cycles),
-    )  # fmt: skip
+        *e.program.shape,
+        tuple(channels),
+        tuple(_sides(c) for c in colors),
+        tuple(len(c.receive) for c in colors),
+        any(i.control for i in e.instructions),
+        _link_pairs(colors),
+        _ramp_pairs(e, colors),
+        threads,
+        tuple(sorted(data)),
+        _tasked(e),
+        len(e.stamps),
+        len(e.entry),
+        _power_of_two(len(e.instructions)),
+        tuple(sorted({i.kind for i in e.instructions})),
+        int(d.hop_cycles),
+        int(d.ramp_cycles),
+        int(d.task_switch_cycles),
+        int(d.async_cycles),
+    )
 
 
 def _power_of_two(n: int) -> int:
@@ -93,8 +106,10 @@ def _power_of_two(n: int) -> int:
 
 def _tasked(e: Encoded) -> bool:
     several = (e.started & (e.started - 1)).any() or e.blocked.any()
-    flagged = any(i.kind in (ACTIVATE, BLOCK, UNBLOCK) or (i.activate, i.unblock) != (NONE, NONE)
-                  for i in e.instructions)  # fmt: skip
+    flagged = any(
+        i.kind in (ACTIVATE, BLOCK, UNBLOCK) or (i.activate, i.unblock) != (NONE, NONE)
+        for i in e.instructions
+    )
     return bool(several or flagged)
 
 
@@ -112,14 +127,25 @@ def _sides(c: Color) -> tuple[int, ...]:
 
 def _link_pairs(colors: list[Color]) -> Pairs:
     sends = [np.bitwise_or.reduce(c.send, axis=0) for c in colors]
-    return tuple((i, j) for i in range(len(sends)) for j in range(i + 1, len(sends))
-                 if (sends[i] & sends[j]).any())  # fmt: skip
+    return tuple(
+        (i, j)
+        for i in range(len(sends))
+        for j in range(i + 1, len(sends))
+        if (sends[i] & sends[j]).any()
+    )
 
 
 def _ramp_pairs(e: Encoded, colors: list[Color]) -> Pairs:
-    takes = [(np.bitwise_or.reduce(c.receive, axis=0) >> RAMP & 1).astype(bool) for c in colors]
-    return tuple((i, j) for i in range(len(takes)) for j in range(i + 1, len(takes))
-                 if (takes[i] & takes[j]).any())  # fmt: skip
+    takes = [
+        (np.bitwise_or.reduce(c.receive, axis=0) >> RAMP & 1).astype(bool)
+        for c in colors
+    ]
+    return tuple(
+        (i, j)
+        for i in range(len(takes))
+        for j in range(i + 1, len(takes))
+        if (takes[i] & takes[j]).any()
+    )
 
 
 # --- tables ---
@@ -132,13 +158,22 @@ def tables(e: Encoded, shape: Shape) -> dict[str, np.ndarray]:
     positions = max(shape.positions, default=1)
 
     def per_position(x: list[np.ndarray]) -> np.ndarray:
-        return np.stack([np.pad(a, ((0, positions - len(a)), (0, 0), (0, 0)), mode="edge")
-                         for a in x], 1).reshape(positions, len(x), n)  # fmt: skip
+        return np.stack(
+            [
+                np.pad(a, ((0, positions - len(a)), (0, 0), (0, 0)), mode="edge")
+                for a in x
+            ],
+            1,
+        ).reshape(positions, len(x), n)
 
     flat = lambda x: np.stack(x).reshape(len(x), n)  # noqa: E731
     entry = e.entry.reshape(len(e.entry), n)
     entry = np.pad(entry, ((0, shape.tasks - len(entry)), (0, 0)), constant_values=NONE)
-    out = {"on": np.bool_(True), "entry": entry, **_instruction_tables(e, shape.instructions)}
+    out = {
+        "on": np.bool_(True),
+        "entry": entry,
+        **_instruction_tables(e, shape.instructions),
+    }
     if colors:
         d = e.device
         depth, latency = _channel_depths(e, shape, colors)
@@ -150,16 +185,22 @@ def tables(e: Encoded, shape: Shape) -> dict[str, np.ndarray]:
             "cap": (depth + latency).astype(np.int8),
             "enter": (1 << (latency - 1)).astype(np.int8),
             "out_cap": _queue_caps(colors, d.output_queue_words, "output_queue", 1),
-            "in_cap": _queue_caps(colors, d.input_queue_words, "input_queue", shape.ramp_cycles),
+            "in_cap": _queue_caps(
+                colors, d.input_queue_words, "input_queue", shape.ramp_cycles
+            ),
         }
     return out
 
 
-def _queue_caps(colors: list[Color], depths: Any, which: str, latency: int) -> np.ndarray:
+def _queue_caps(
+    colors: list[Color], depths: Any, which: str, latency: int
+) -> np.ndarray:
     return np.array([[depths[getattr(c, which)] + latency] for c in colors], np.int8)
 
 
-def _channel_depths(e: Encoded, shape: Shape, colors: list[Color]) -> tuple[np.ndarray, Any]:
+def _channel_depths(
+    e: Encoded, shape: Shape, colors: list[Color]
+) -> tuple[np.ndarray, Any]:
     """Depth and latency of each channel, `[channels, PEs]`."""
     latency = np.empty((len(shape.channels), shape.pes), np.int64)
     for x, (c, direction) in enumerate(shape.channels):
@@ -177,16 +218,26 @@ def _instruction_tables(e: Encoded, count: int) -> dict[str, np.ndarray]:
     for at, i in enumerate(e.instructions):
         t = i.time
         if max(t.setup_cycles, t.drain_cycles) >= MAX_CYCLES:
-            raise LimitExceeded(f"an instruction takes {t.setup_cycles} cycles before its first "
-                                f"issue, at most {MAX_CYCLES - 1}", i.where)  # fmt: skip
+            raise LimitExceeded(
+                f"an instruction takes {t.setup_cycles} cycles before its first "
+                f"issue, at most {MAX_CYCLES - 1}",
+                i.where,
+            )
         rows[at] = (
             t.setup_cycles | i.kind << 20 | i.thread << 24 | i.last << 28,
             t.issues,
-            t.drain_cycles | t.words << 20 | (i.inward + 1) << 23 | (t.interval_cycles - 1) << 28,
-            (i.activate + 1) | (i.unblock + 1) << 6 | (i.target + 1) << 12
-            | (i.outward + 1) << 18 | i.control << 23 | _switch_position(i) << 25
+            t.drain_cycles
+            | t.words << 20
+            | (i.inward + 1) << 23
+            | (t.interval_cycles - 1) << 28,
+            (i.activate + 1)
+            | (i.unblock + 1) << 6
+            | (i.target + 1) << 12
+            | (i.outward + 1) << 18
+            | i.control << 23
+            | _switch_position(i) << 25
             | t.conflict << 27,
-        )  # fmt: skip
+        )
     return {f"word{k}": rows[:, k].astype(np.int32) for k in range(4)}
 
 

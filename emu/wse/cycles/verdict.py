@@ -50,8 +50,10 @@ def _check_arrivals(e: Encoded, run: Cycles) -> None:
     cycle, pe, color = run.state["two"].tolist()
     if cycle >= 0:
         name = list(e.program.colors)[color]
-        raise TwoArrivals(f"two wavelets on color '{name}' reached PE {place(e, pe)} in cycle "
-                          f"{cycle}; its route receives from several directions")  # fmt: skip
+        raise TwoArrivals(
+            f"two wavelets on color '{name}' reached PE {place(e, pe)} in cycle "
+            f"{cycle}; its route receives from several directions"
+        )
 
 
 def place(e: Encoded, pe: int) -> str:
@@ -67,7 +69,10 @@ def _check_threads(e: Encoded, run: Cycles, names: list[str]) -> None:
         return
     stuck = stuck[np.lexsort((stuck[:, 1], _waits_for_room(s, stuck)))]
     thread, pe = stuck[0]
-    inward, outward = int(s["thread_inward"][thread, pe]), int(s["thread_outward"][thread, pe])
+    inward, outward = (
+        int(s["thread_inward"][thread, pe]),
+        int(s["thread_outward"][thread, pe]),
+    )
     on = "" if thread == 0 else f"microthread {thread} of "
     left = int(s["thread_left"][thread, pe])
     if inward != NONE and s["in"][inward, pe] == 0:
@@ -76,8 +81,10 @@ def _check_threads(e: Encoded, run: Cycles, names: list[str]) -> None:
         why = f"cannot send {left} wavelets on color '{names[outward]}': its output queue is full"
     else:
         why = "waits for its datapath"
-    raise Deadlock(f"deadlock in cycle {run.last}: {on}PE {place(e, pe)} {why} "
-                   f"({len(stuck)} operations are stuck)")  # fmt: skip
+    raise Deadlock(
+        f"deadlock in cycle {run.last}: {on}PE {place(e, pe)} {why} "
+        f"({len(stuck)} operations are stuck)"
+    )
 
 
 def _waits_for_room(s: dict[str, np.ndarray], stuck: np.ndarray) -> np.ndarray:
@@ -94,17 +101,24 @@ def _check_tasks(e: Encoded, run: Cycles) -> None:
     if len(held):
         pe = held[0, 0]
         at = e.instructions[int(s["pc"][pe])]
-        raise Deadlock(f"deadlock in cycle {run.last}: PE {place(e, pe)} waits for microthread "
-                       f"{at.thread}, which never ends", at.where)  # fmt: skip
+        raise Deadlock(
+            f"deadlock in cycle {run.last}: PE {place(e, pe)} waits for microthread "
+            f"{at.thread}, which never ends",
+            at.where,
+        )
     waiting = np.argwhere(s["active"])
     if len(waiting):
         pe = waiting[0, 0]
         bits = int(s["active"][pe])
         name = tasks[(bits & -bits).bit_length() - 1]
         code = e.entry[(bits & -bits).bit_length() - 1].reshape(-1)[pe]
-        why = "is blocked and nobody unblocks it" if code != NONE else "has no code there"
-        raise Deadlock(f"deadlock in cycle {run.last}: task '{name}' of PE {place(e, pe)} is "
-                       f"active but {why}")  # fmt: skip
+        why = (
+            "is blocked and nobody unblocks it" if code != NONE else "has no code there"
+        )
+        raise Deadlock(
+            f"deadlock in cycle {run.last}: task '{name}' of PE {place(e, pe)} is "
+            f"active but {why}"
+        )
 
 
 def _check_queues(e: Encoded, run: Cycles, names: list[str]) -> None:
@@ -112,18 +126,25 @@ def _check_queues(e: Encoded, run: Cycles, names: list[str]) -> None:
     unread = np.argwhere(s["in"])
     if len(unread):
         color, pe = unread[0]
-        raise Unread(f"{int(s['in'][color, pe])} wavelets on color '{names[color]}' are unread in "
-                     f"the input queue of PE {place(e, pe)} when all is done, in cycle "
-                     f"{run.last}")  # fmt: skip
+        raise Unread(
+            f"{int(s['in'][color, pe])} wavelets on color '{names[color]}' are unread in "
+            f"the input queue of PE {place(e, pe)} when all is done, in cycle "
+            f"{run.last}"
+        )
     color_of = np.array([c for c, _ in run.shape.channels])
-    for what, rows, colors in (("router", s["fifo"], color_of), ("output queue", s["out"], None)):
+    for what, rows, colors in (
+        ("router", s["fifo"], color_of),
+        ("output queue", s["out"], None),
+    ):
         left = np.argwhere(rows)
         if len(left):
             row, pe = left[0]
             color = row if colors is None else colors[row]
-            raise Unread(f"{int(rows[row, pe])} wavelets on color '{names[color]}' are stuck in "
-                         f"the {what} of PE {place(e, pe)} when all tasks are done, in cycle "
-                         f"{run.last}: no switch position takes them on")  # fmt: skip
+            raise Unread(
+                f"{int(rows[row, pe])} wavelets on color '{names[color]}' are stuck in "
+                f"the {what} of PE {place(e, pe)} when all tasks are done, in cycle "
+                f"{run.last}: no switch position takes them on"
+            )
 
 
 __all__ = ["Deadlock", "Endless", "TwoArrivals", "Unread", "check", "place"]

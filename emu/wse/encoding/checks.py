@@ -22,17 +22,24 @@ def check_size(program: FabricProgram, device: Device) -> None:
             "use the vendor simulator's constants"
         )
     for what, actual, allowed in (
-        ("width", program.width, device.grid_width), ("height", program.height, device.grid_height),
+        ("width", program.width, device.grid_width),
+        ("height", program.height, device.grid_height),
         ("colors", len(program.colors), device.colors),
-    ):  # fmt: skip
+    ):
         if actual > allowed:
-            raise LimitExceeded(f"fabric program: {what} is {actual}, {device.name} has {allowed}")
+            raise LimitExceeded(
+                f"fabric program: {what} is {actual}, {device.name} has {allowed}"
+            )
     for name, c in program.colors.items():
-        for queue, depths in ((c.input_queue, device.input_queue_words),
-                              (c.output_queue, device.output_queue_words)):  # fmt: skip
+        for queue, depths in (
+            (c.input_queue, device.input_queue_words),
+            (c.output_queue, device.output_queue_words),
+        ):
             if not 0 <= queue < len(depths):
-                raise LimitExceeded(f"color '{name}': queue {queue}, {device.name} has 0 to "
-                                    f"{len(depths) - 1}")  # fmt: skip
+                raise LimitExceeded(
+                    f"color '{name}': queue {queue}, {device.name} has 0 to "
+                    f"{len(depths) - 1}"
+                )
 
 
 def check_memory(program: FabricProgram, device: Device) -> None:
@@ -78,8 +85,10 @@ def _check_circle(name: str, color: Color, at: int) -> None:
         left = kept
     if left.any():
         y, x = np.argwhere(left)[0]
-        raise FabricError(f"color '{name}': its route turns in a circle, which feeds PE "
-                          f"(x={x}, y={y})")  # fmt: skip
+        raise FabricError(
+            f"color '{name}': its route turns in a circle, which feeds PE "
+            f"(x={x}, y={y})"
+        )
 
 
 def check_route(name: str, color: Color) -> None:
@@ -92,8 +101,10 @@ def check_route(name: str, color: Color) -> None:
         off = sends & ~neighbour(np.ones_like(sends), side, False)
         if off.any():
             y, x = np.argwhere(off)[0]
-            raise FabricError(f"color '{name}': PE (x={x}, y={y}) sends {DIRECTIONS[side]}, off "
-                              "the edge of the program's rectangle")  # fmt: skip
+            raise FabricError(
+                f"color '{name}': PE (x={x}, y={y}) sends {DIRECTIONS[side]}, off "
+                "the edge of the program's rectangle"
+            )
         heard = neighbour(listens, side) >> OPPOSITE[side] & 1
         deaf = sends & (heard == 0)
         if deaf.any():
@@ -105,7 +116,9 @@ def check_route(name: str, color: Color) -> None:
     silent = (color.receive != 0) & (color.send == 0)
     if silent.any():
         _, y, x = np.argwhere(silent)[0]
-        raise FabricError(f"color '{name}': PE (x={x}, y={y}) receives and sends nowhere")
+        raise FabricError(
+            f"color '{name}': PE (x={x}, y={y}) receives and sends nowhere"
+        )
 
 
 def check_tasks(program: FabricProgram) -> None:
@@ -113,11 +126,18 @@ def check_tasks(program: FabricProgram) -> None:
     for name, declared in program.tasks.items():
         for task in declared:
             if task.color is not None and task.start:
-                raise FabricError(f"task '{name}' starts with the program and on wavelets of "
-                                  f"'{task.color}'; a data task must not have start=True",
-                                  task.where)  # fmt: skip
+                raise FabricError(
+                    f"task '{name}' starts with the program and on wavelets of "
+                    f"'{task.color}'; a data task must not have start=True",
+                    task.where,
+                )
 
 
 __all__ = [
-    "FabricError", "check_memory", "check_route", "check_size", "check_tasks", "neighbour",
-]  # fmt: skip
+    "FabricError",
+    "check_memory",
+    "check_route",
+    "check_size",
+    "check_tasks",
+    "neighbour",
+]

@@ -65,17 +65,35 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
             started[task.place] |= task.start << names[name]
             blocked[task.place] |= task.blocked << names[name]
             made += instructions(program, device, name, task, names, stamps)
-    return Encoded(program, device, tuple(made), entry, started, blocked, tuple(stamps),
-                   _straight(program, made))  # fmt: skip
+    return Encoded(
+        program,
+        device,
+        tuple(made),
+        entry,
+        started,
+        blocked,
+        tuple(stamps),
+        _straight(program, made),
+    )
 
 
 def _straight(program: FabricProgram, made: list[Instruction]) -> bool:
     tasks = [t for declared in program.tasks.values() for t in declared]
     plain = all(t.start and not t.blocked and t.color is None for t in tasks)
-    static = all(len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
-                 for c in program.colors.values())  # fmt: skip
-    kinds = all(i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control for i in made)
-    return plain and static and kinds and all(i.activate == i.unblock == NONE for i in made)
+    static = all(
+        len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
+        for c in program.colors.values()
+    )
+    kinds = all(
+        i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control
+        for i in made
+    )
+    return (
+        plain
+        and static
+        and kinds
+        and all(i.activate == i.unblock == NONE for i in made)
+    )
 
 
 __all__ = ["Encoded", "encode"]

@@ -15,10 +15,18 @@ from emu.wse.program import THREADS, Color, FabricProgram, Task
 VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)
 NONE = -1
 KINDS = {
-    ops.Vector: VECTOR, ops.Map: VECTOR, ops.Control: VECTOR, ops.Code: CODE, ops.Load: CODE,
-    ops.Stamp: STAMP, ops.Activate: ACTIVATE, ops.Block: BLOCK, ops.Unblock: UNBLOCK,
-    ops.Switch: SWITCH, ops.Pause: PAUSE,
-}  # fmt: skip
+    ops.Vector: VECTOR,
+    ops.Map: VECTOR,
+    ops.Control: VECTOR,
+    ops.Code: CODE,
+    ops.Load: CODE,
+    ops.Stamp: STAMP,
+    ops.Activate: ACTIVATE,
+    ops.Block: BLOCK,
+    ops.Unblock: UNBLOCK,
+    ops.Switch: SWITCH,
+    ops.Pause: PAUSE,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,28 +61,42 @@ class Instruction:
 
 
 def instructions(
-    program: FabricProgram, device: Device, name: str, task: Task, names: dict[str, int],
+    program: FabricProgram,
+    device: Device,
+    name: str,
+    task: Task,
+    names: dict[str, int],
     stamps: dict[str, int],
-) -> list[Instruction]:  # fmt: skip
+) -> list[Instruction]:
     code = task.code
     made = [_instruction(program, device, op, name, task, names, stamps) for op in code]
     if PAUSE in (made[0].kind, made[-1].kind):
-        raise FabricError(f"task '{name}' starts or ends with Pause, must have an operation before "
-                          "and after", task.where)  # fmt: skip
+        raise FabricError(
+            f"task '{name}' starts or ends with Pause, must have an operation before "
+            "and after",
+            task.where,
+        )
     made[-1] = dataclasses.replace(made[-1], last=True)
     return [dataclasses.replace(i, last=True) if i.kind == PAUSE else i for i in made]
 
 
 def _instruction(
-    program: FabricProgram, device: Device, op: ops.Op, name: str, task: Task,
-    names: dict[str, int], stamps: dict[str, int],
-) -> Instruction:  # fmt: skip
+    program: FabricProgram,
+    device: Device,
+    op: ops.Op,
+    name: str,
+    task: Task,
+    names: dict[str, int],
+    stamps: dict[str, int],
+) -> Instruction:
     def index(kept: dict[str, Any], key: str | None, what: str) -> int:
         if key is None:
             return NONE
         if key not in kept:
-            raise FabricError(f"task '{name}': no {what} '{key}', has "
-                              f"{', '.join(kept) or 'none'}", task.where)  # fmt: skip
+            raise FabricError(
+                f"task '{name}': no {what} '{key}', has {', '.join(kept) or 'none'}",
+                task.where,
+            )
         found = kept[key]
         return found.index if isinstance(found, Color) else found
 
@@ -96,23 +118,45 @@ def _instruction(
         case ops.Switch():
             target = index(program.colors, op.color, "color")
     if not 0 <= thread < THREADS:
-        raise LimitExceeded(f"task '{name}': thread {thread}, a PE has 1 to {THREADS - 1}",
-                            task.where)  # fmt: skip
+        raise LimitExceeded(
+            f"task '{name}': thread {thread}, a PE has 1 to {THREADS - 1}", task.where
+        )
     if thread == 0 and (activate, unblock) != (NONE, NONE):
-        raise FabricError(f"task '{name}': a synchronous operation activates or unblocks a task; "
-                          "give it a thread, or use Activate after it", task.where)  # fmt: skip
+        raise FabricError(
+            f"task '{name}': a synchronous operation activates or unblocks a task; "
+            "give it a thread, or use Activate after it",
+            task.where,
+        )
     for started in (activate, target if isinstance(op, ops.Activate) else NONE):
-        if started != NONE and any(t.color for t in list(program.tasks.values())[started]):
-            raise FabricError(f"task '{name}' activates a data task, which its wavelets alone "
-                              "start", task.where)  # fmt: skip
+        if started != NONE and any(
+            t.color for t in list(program.tasks.values())[started]
+        ):
+            raise FabricError(
+                f"task '{name}' activates a data task, which its wavelets alone start",
+                task.where,
+            )
     for held in _held(op):
         lacking = task.place & ~program.held[held]
         if lacking.any():
             y, x = np.argwhere(lacking)[0]
-            raise FabricError(f"task '{name}': PE (x={x}, y={y}) does not hold buffer '{held}'",
-                              task.where)  # fmt: skip
-    return Instruction(op, KINDS[type(op)], price(op, device), thread, inward, outward, target,
-                       activate, unblock, control, False, task.where)  # fmt: skip
+            raise FabricError(
+                f"task '{name}': PE (x={x}, y={y}) does not hold buffer '{held}'",
+                task.where,
+            )
+    return Instruction(
+        op,
+        KINDS[type(op)],
+        price(op, device),
+        thread,
+        inward,
+        outward,
+        target,
+        activate,
+        unblock,
+        control,
+        False,
+        task.where,
+    )
 
 
 def _held(op: ops.Op) -> list[str]:
@@ -130,6 +174,15 @@ def _held(op: ops.Op) -> list[str]:
 
 
 __all__ = [
-    "ACTIVATE", "BLOCK", "CODE", "Instruction", "NONE", "PAUSE", "STAMP", "SWITCH", "UNBLOCK",
-    "VECTOR", "instructions",
-]  # fmt: skip
+    "ACTIVATE",
+    "BLOCK",
+    "CODE",
+    "Instruction",
+    "NONE",
+    "PAUSE",
+    "STAMP",
+    "SWITCH",
+    "UNBLOCK",
+    "VECTOR",
+    "instructions",
+]

@@ -45,10 +45,14 @@ def price(op: ops.Op, device: Device) -> Timing:
             return _fabric(device, 1)
         case ops.Code():
             if op.cycles < 1:
-                raise LimitExceeded(f"code '{op.what}': {op.cycles} cycles, must be 1 or more")
+                raise LimitExceeded(
+                    f"code '{op.what}': {op.cycles} cycles, must be 1 or more"
+                )
             return Timing(op.cycles)
         case ops.Load():
-            return Timing(max(1, math.ceil(op.descriptors * device.descriptor_load_cycles)))
+            return Timing(
+                max(1, math.ceil(op.descriptors * device.descriptor_load_cycles))
+            )
         case ops.Stamp():
             return Timing(int(device.timestamp_cycles))
     return Timing(1)  # one instruction that sets a bit
@@ -60,7 +64,9 @@ def _vector(op: ops.Vector, device: Device) -> Timing:
         timing = _fabric(device, words)
         if op.wide:
             timing = dataclasses.replace(
-                timing, words=int(device.send_words), interval_cycles=int(device.wide_cycles)
+                timing,
+                words=int(device.send_words),
+                interval_cycles=int(device.wide_cycles),
             )
         elif op.op == "copy" and op.inward is None:
             timing = dataclasses.replace(timing, words=int(device.send_words))
@@ -83,13 +89,17 @@ def _local_cycles(op: ops.Vector, device: Device) -> Any:
 def _local(device: Device, cycles: Any) -> Timing:
     issues = max(1, math.ceil(round(float(cycles), 6)))
     return Timing(
-        int(device.vector_setup_cycles), issues, drain_cycles=int(device.vector_drain_cycles)
+        int(device.vector_setup_cycles),
+        issues,
+        drain_cycles=int(device.vector_drain_cycles),
     )
 
 
 def _fabric(device: Device, words: int) -> Timing:
     return Timing(
-        int(device.fabric_setup_cycles), words, drain_cycles=int(device.vector_drain_cycles)
+        int(device.fabric_setup_cycles),
+        words,
+        drain_cycles=int(device.vector_drain_cycles),
     )
 
 

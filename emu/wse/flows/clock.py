@@ -17,7 +17,9 @@ class Clock:
       stamps: `int64[stamps, PEs]`, -1 where not read.
     """
 
-    def __init__(self, encoded: Encoded, streams: dict[int, Stream], traced: np.ndarray | None):
+    def __init__(
+        self, encoded: Encoded, streams: dict[int, Stream], traced: np.ndarray | None
+    ):
         n = encoded.entry[0].size
         self.e, self.streams = encoded, streams
         self.now = np.full(n, int(encoded.device.task_switch_cycles), np.int64)
@@ -53,7 +55,11 @@ class Clock:
             self.log.append(np.stack(rows, axis=1)[kept].astype(np.int64))
 
     def _stream(
-        self, i: Instruction, pes: np.ndarray, ready: np.ndarray, words: np.ndarray | None
+        self,
+        i: Instruction,
+        pes: np.ndarray,
+        ready: np.ndarray,
+        words: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """First and last issue of an operation on the fabric."""
         out = self.streams[i.outward] if i.outward != NONE else None
@@ -69,7 +75,9 @@ class Clock:
         else:
             previous = out.previous(pes)
             full = (previous >= ready).any()  # the queue may still hold words
-            when = trains.issues(i, ready, arrivals, out.before(pes) + 1 if full else None)
+            when = trains.issues(
+                i, ready, arrivals, out.before(pes) + 1 if full else None
+            )
             out.pushed(pes, when, trains.departures(when, previous))
         if words is not None:
             self.streams[i.inward].was_read(pes, when)

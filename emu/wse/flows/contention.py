@@ -56,12 +56,16 @@ def _meet(encoded: Encoded, a: Stream, b: Stream, at: np.ndarray, side: int) -> 
     (_, high_a), (_, high_b) = (x.window(np.arange(len(at)), x.words - 1) for x in ends)
     near = np.flatnonzero((low_a <= high_b) & (low_b <= high_a))
     words = np.cumsum(ends[0].words[near] + ends[1].words[near])
-    for some in np.split(near, np.flatnonzero(np.diff(words // WORDS)) + 1) if len(near) else []:
+    for some in (
+        np.split(near, np.flatnonzero(np.diff(words // WORDS)) + 1) if len(near) else []
+    ):
         found = _word_by_word(ends, some)
         if found is not None:
             link = "from its ramp" if side == UP else f"to {DIRECTIONS[side]}"
-            return (f"colors '{a.routes.name}' and '{b.routes.name}' want the link {link} of "
-                    f"{place(encoded, at[found[0]])} at once, in cycle {found[1]}")  # fmt: skip
+            return (
+                f"colors '{a.routes.name}' and '{b.routes.name}' want the link {link} of "
+                f"{place(encoded, at[found[0]])} at once, in cycle {found[1]}"
+            )
     return ""
 
 
@@ -77,7 +81,9 @@ def _word_by_word(ends: list["_Ends"], some: np.ndarray) -> tuple[int, int] | No
     order = np.lexsort((low, which))
     which, low, high, color = which[order], low[order], high[order], color[order]
     # Windows of one color begin and end in order, so that only neighbours need a look.
-    meet = (which[1:] == which[:-1]) & (color[1:] != color[:-1]) & (high[:-1] >= low[1:])
+    meet = (
+        (which[1:] == which[:-1]) & (color[1:] != color[:-1]) & (high[:-1] >= low[1:])
+    )
     found = np.flatnonzero(meet)
     return (int(which[found[0]]), int(low[found[0] + 1])) if len(found) else None
 
@@ -110,7 +116,9 @@ class _Ends:
             return low, low
         waits = (self.reads[which] != NONE) & (j >= self.room[which])
         at = np.where(waits, self.reads[which] + j - self.room[which], 0)
-        return low, np.where(waits, np.maximum(low, self.s.reads[at] + self.stages[which]), low)
+        return low, np.where(
+            waits, np.maximum(low, self.s.reads[at] + self.stages[which]), low
+        )
 
 
 def _only_reader(encoded: Encoded, s: Stream, at: np.ndarray) -> np.ndarray:

@@ -46,10 +46,14 @@ class Flow:
 
 
 def run(
-    encoded: Encoded, data: Mapping[str, Any] | None, *, timed: bool,
-    order: np.ndarray | None = None, merges: np.ndarray | None = None,
+    encoded: Encoded,
+    data: Mapping[str, Any] | None,
+    *,
+    timed: bool,
+    order: np.ndarray | None = None,
+    merges: np.ndarray | None = None,
     traced: np.ndarray | None = None,
-) -> Flow:  # fmt: skip
+) -> Flow:
     """Works a program out.
 
     Args:
@@ -69,10 +73,14 @@ def run(
       WordByWord: untimed, if operations wait for words of each other's that are still to come.
     """
     if order is None and not encoded.straight:
-        raise LimitExceeded("flow: the program is not straight, must be given the order of a "
-                            "stepped run")  # fmt: skip
+        raise LimitExceeded(
+            "flow: the program is not straight, must be given the order of a "
+            "stepped run"
+        )
     if order is not None and timed:
-        raise LimitExceeded("flow: timed, with the order of a stepped run; that run has the times")
+        raise LimitExceeded(
+            "flow: timed, with the order of a stepped run; that run has the times"
+        )
     sram = None if data is None else Sram(encoded, data)
     work = Work(encoded, sram, timed, order, merges)
     clock = Clock(encoded, work.static, traced) if timed else None
@@ -94,10 +102,14 @@ def _timed(encoded: Encoded, out: Flow, work: Work, clock: Clock) -> Flow:
     stamps = clock.stamps.reshape(-1, *shape)
     links = contention.crossings(list(work.static.values()), clock.ends.size)
     return dataclasses.replace(
-        out, exact=not why, why=why, ends=clock.ends.reshape(shape),
-        stamps=dict(zip(encoded.stamps, stamps, strict=True)), links=links.reshape(5, *shape),
+        out,
+        exact=not why,
+        why=why,
+        ends=clock.ends.reshape(shape),
+        stamps=dict(zip(encoded.stamps, stamps, strict=True)),
+        links=links.reshape(5, *shape),
         dispatches=clock.dispatches(),
-    )  # fmt: skip
+    )
 
 
 __all__ = ["Flow", "run"]

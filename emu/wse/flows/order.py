@@ -33,7 +33,9 @@ def with_ends(
     Raises:
       FabricError: two operations of a PE moved words of one color at once.
     """
-    thread = np.array([i.thread if i.kind == VECTOR else NONE for i in encoded.instructions])
+    thread = np.array(
+        [i.thread if i.kind == VECTOR else NONE for i in encoded.instructions]
+    )
     code = order[:, 2]
     own = np.where(code >= 0, thread[np.maximum(code, 0)], NONE)
     if not (own > 0).any():
@@ -45,9 +47,13 @@ def with_ends(
         first, last = _issued(rows, issues == u, watch)
         windows.append(np.column_stack([rows, first, last]))
         if u:
-            ends.append(np.stack([last + 1, rows[:, 1], np.full(len(rows), DONE - u)], axis=1))
+            ends.append(
+                np.stack([last + 1, rows[:, 1], np.full(len(rows), DONE - u)], axis=1)
+            )
     _check_apart(encoded, np.concatenate(windows))
-    rows = np.concatenate([*ends, order])  # an end is seen before what is dispatched in its cycle
+    rows = np.concatenate(
+        [*ends, order]
+    )  # an end is seen before what is dispatched in its cycle
     return rows[np.argsort(rows[:, 0], kind="stable")]
 
 
@@ -60,14 +66,18 @@ def _issued(
     at = np.sort(watch[column].astype(np.int64) * cycles + step)
     begun = rows[:, 1] * cycles + rows[:, 0]
     first = at[np.searchsorted(at, begun)]
-    last = at[np.searchsorted(at, np.append(begun[1:], FAR)) - 1]  # before the next one begins
+    last = at[
+        np.searchsorted(at, np.append(begun[1:], FAR)) - 1
+    ]  # before the next one begins
     return first % cycles, last % cycles
 
 
 def _check_apart(encoded: Encoded, windows: np.ndarray) -> None:
     """Operations that move one color at a PE must do so one after another, as dispatched."""
     for side, does in (("inward", "take"), ("outward", "send")):
-        color = np.array([getattr(i, side) for i in encoded.instructions])[windows[:, 2]]
+        color = np.array([getattr(i, side) for i in encoded.instructions])[
+            windows[:, 2]
+        ]
         used, of = windows[color != NONE], color[color != NONE]
         sort = np.lexsort((used[:, 0], used[:, 1], of))
         used, of = used[sort], of[sort]

@@ -29,13 +29,17 @@ def held_up(encoded: Encoded, stream: Stream) -> str:
         room, stages = _room(stream, readers, several)
         count = np.maximum(stream.total[r.source[readers]] - room, 0)
         for some in _blocks(count):
-            late = _late(stream, readers[some], room[some], stages[some], count[some], several)
+            late = _late(
+                stream, readers[some], room[some], stages[some], count[some], several
+            )
             if len(late):
                 return _told(encoded, stream, int(late[0]), several)
     return ""
 
 
-def _room(stream: Stream, readers: np.ndarray, several: bool) -> tuple[np.ndarray, np.ndarray]:
+def _room(
+    stream: Stream, readers: np.ndarray, several: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Words of room, and stages, between each reader and where others would wait for it."""
     r = stream.routes
     if several:
@@ -56,11 +60,19 @@ def _blocks(count: np.ndarray) -> list[np.ndarray]:
 
 
 def _late(
-    stream: Stream, readers: np.ndarray, room: np.ndarray, stages: np.ndarray, count: np.ndarray,
+    stream: Stream,
+    readers: np.ndarray,
+    room: np.ndarray,
+    stages: np.ndarray,
+    count: np.ndarray,
     several: bool,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """The readers that are too slow."""
-    assert stream.reads is not None and stream.leaves is not None and stream.pushes is not None
+    assert (
+        stream.reads is not None
+        and stream.leaves is not None
+        and stream.pushes is not None
+    )
     r = stream.routes
     which = np.repeat(np.arange(len(readers)), count)
     j = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
@@ -68,7 +80,10 @@ def _late(
     sender = r.source[readers]
     passing = (stream.offset[sender] + room)[which] + j
     if several:
-        away = stream.ramp + (r.hops[readers] - r.tail[readers]).astype(np.int64) * stream.hop
+        away = (
+            stream.ramp
+            + (r.hops[readers] - r.tail[readers]).astype(np.int64) * stream.hop
+        )
         allowed = stream.leaves[passing] + away[which]
     else:
         allowed = stream.pushes[passing]
@@ -78,8 +93,10 @@ def _late(
 def _told(encoded: Encoded, stream: Stream, reader: int, several: bool) -> str:
     sender = int(stream.routes.source[reader])
     who = "other receivers" if several else place(encoded, sender)
-    return (f"{place(encoded, reader)} reads color '{stream.routes.name}' so late that {who} "
-            f"would have to wait for room")  # fmt: skip
+    return (
+        f"{place(encoded, reader)} reads color '{stream.routes.name}' so late that {who} "
+        f"would have to wait for room"
+    )
 
 
 __all__ = ["held_up"]

@@ -89,8 +89,16 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
     into = into[np.argsort(source[into], kind="stable")]
     first = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(source[into], minlength=n), out=first[1:])
-    return Routes(name, color, source, hops, tail, np.where(passed, send, 0).astype(np.uint8),
-                  into, first)  # fmt: skip
+    return Routes(
+        name,
+        color,
+        source,
+        hops,
+        tail,
+        np.where(passed, send, 0).astype(np.uint8),
+        into,
+        first,
+    )
 
 
 def _branches(send: np.ndarray) -> np.ndarray:
@@ -98,9 +106,13 @@ def _branches(send: np.ndarray) -> np.ndarray:
 
 
 def _walk(
-    at: np.ndarray, send: np.ndarray, step: tuple[int, ...], source: np.ndarray, hops: np.ndarray,
+    at: np.ndarray,
+    send: np.ndarray,
+    step: tuple[int, ...],
+    source: np.ndarray,
+    hops: np.ndarray,
     tail: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """One link downstream from routers `at`; returns the routers reached."""
     reached = []
     for side in range(RAMP):
@@ -114,7 +126,11 @@ def _walk(
 
 
 def _check_circles(
-    encoded: Encoded, name: str, receive: np.ndarray, send: np.ndarray, source: np.ndarray
+    encoded: Encoded,
+    name: str,
+    receive: np.ndarray,
+    send: np.ndarray,
+    source: np.ndarray,
 ) -> None:
     """A router that no sender reaches is fed from nowhere, or from a circle."""
     step = steps(encoded.program.width)
@@ -128,8 +144,10 @@ def _check_circles(
         kept = left[fed[left]]
         if len(kept) == len(left):
             at = place(encoded, left[0])
-            raise FabricError(f"color '{name}': its route turns in a circle through {at}; one of "
-                              "its routers must receive from ramp")  # fmt: skip
+            raise FabricError(
+                f"color '{name}': its route turns in a circle through {at}; one of "
+                "its routers must receive from ramp"
+            )
         left = kept
 
 
@@ -142,7 +160,10 @@ def check_operations(encoded: Encoded, routes: dict[int, Routes]) -> None:
     Raises:
       FabricError: with the PE, the color and the task's line.
     """
-    starts = [*np.unique(encoded.entry[encoded.entry != NONE]).tolist(), len(encoded.instructions)]
+    starts = [
+        *np.unique(encoded.entry[encoded.entry != NONE]).tolist(),
+        len(encoded.instructions),
+    ]
     for first, stop in zip(starts, starts[1:], strict=False):
         pes = np.flatnonzero((encoded.entry == first).any(axis=0))
         for i in encoded.instructions[first:stop]:
@@ -159,8 +180,11 @@ def _check_widths(i: Instruction) -> None:
     op = i.op
     taken, put = op.words(op.inward), op.words(op.outward)  # type: ignore[union-attr]
     if taken != put:
-        raise FabricError(f"an operation takes {taken} wavelets and sends {put}, must be as many; "
-                          "give both streams one dtype, or go through memory", i.where)  # fmt: skip
+        raise FabricError(
+            f"an operation takes {taken} wavelets and sends {put}, must be as many; "
+            "give both streams one dtype, or go through memory",
+            i.where,
+        )
 
 
 def _check_send(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) -> None:
@@ -170,18 +194,22 @@ def _check_send(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) ->
         sides = [d for k, d in enumerate(DIRECTIONS) if takes >> k & 1]
         raise FabricError(
             f"color '{r.name}': {place(encoded, mute[0])} sends on it, but its router receives "
-            f"from {sides[0] if sides else 'nowhere'}, must be from ramp", i.where,
-        )  # fmt: skip
+            f"from {sides[0] if sides else 'nowhere'}, must be from ramp",
+            i.where,
+        )
 
 
-def _check_receive(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) -> None:
+def _check_receive(
+    encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes
+) -> None:
     deaf = pes[(r.send[pes] >> RAMP & 1) == 0]
     if len(deaf):
         why = "passes it on" if r.send[deaf[0]] else "hears no sender"
         raise FabricError(
             f"color '{r.name}': {place(encoded, deaf[0])} receives on it, but its router {why}; "
-            "it must send what a sender's route brings to ramp", i.where,
-        )  # fmt: skip
+            "it must send what a sender's route brings to ramp",
+            i.where,
+        )
 
 
 __all__ = ["Routes", "check_operations", "is_static", "place", "static_routes", "steps"]

@@ -10,7 +10,9 @@ from emu.wse.encoding.encode import Encoded
 from emu.wse.encoding.instructions import NONE, Instruction
 
 HEARD = -2  # HEARD - task: a data task starts
-DONE = -64  # DONE - thread: the main thread waits until that microthread's operation is done
+DONE = (
+    -64
+)  # DONE - thread: the main thread waits until that microthread's operation is done
 
 
 class Straight:
@@ -29,7 +31,10 @@ class Straight:
 
     def words_sent(self) -> dict[int, np.ndarray]:
         """`int64[PEs]` by color: words that each PE sends in the whole run."""
-        out = {c.index: np.zeros(len(self.pc), np.int64) for c in self.e.program.colors.values()}
+        out = {
+            c.index: np.zeros(len(self.pc), np.int64)
+            for c in self.e.program.colors.values()
+        }
         sums: dict[int, int] = {}
         first = 0
         for at, i in enumerate(self.e.instructions):
@@ -54,7 +59,9 @@ class Straight:
     def _next_task(self, pes: np.ndarray) -> None:
         self.pc[pes] = NONE
         for task, entry in enumerate(self.entry):
-            takes = (self.task[pes] < task) & (self.pc[pes] == NONE) & (entry[pes] != NONE)
+            takes = (
+                (self.task[pes] < task) & (self.pc[pes] == NONE) & (entry[pes] != NONE)
+            )
             self.pc[pes[takes]] = entry[pes[takes]]
             self.task[pes[takes]] = task
 
@@ -82,7 +89,10 @@ class Ordered:
 
     def words_sent(self) -> dict[int, np.ndarray]:
         """`int64[PEs]` by color: words that each PE sends in the whole run."""
-        out = {c.index: np.zeros(self.pes, np.int64) for c in self.e.program.colors.values()}
+        out = {
+            c.index: np.zeros(self.pes, np.int64)
+            for c in self.e.program.colors.values()
+        }
         for at, i in enumerate(self.e.instructions):
             if i.outward != NONE and not i.control:
                 runs = np.bincount(self.pe[self.code == at], minlength=self.pes)

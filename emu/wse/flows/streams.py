@@ -30,7 +30,13 @@ class Stream:
     """
 
     def __init__(
-        self, encoded: Encoded, routes: Routes, total: np.ndarray, *, values: bool, timed: bool
+        self,
+        encoded: Encoded,
+        routes: Routes,
+        total: np.ndarray,
+        *,
+        values: bool,
+        timed: bool,
     ):
         d, color = encoded.device, routes.color
         n = len(total)
@@ -94,7 +100,9 @@ class Stream:
     def put(self, pes: np.ndarray, count: int, words: np.ndarray | None) -> np.ndarray:
         """They send `count` words each; returns the receivers."""
         if self.words is not None and words is not None:
-            self.words[(self.offset[pes] + self.sent[pes])[:, None] + np.arange(count)] = words
+            self.words[
+                (self.offset[pes] + self.sent[pes])[:, None] + np.arange(count)
+            ] = words
         self.sent[pes] += count
         return self.routes.heard_by(pes)
 
@@ -105,7 +113,9 @@ class Stream:
     def switch(self, pes: np.ndarray, position: int) -> np.ndarray:
         """Its routers have one position."""
         if position:
-            raise FabricError(f"color '{self.name}' switches to position {position}, has one")
+            raise FabricError(
+                f"color '{self.name}' switches to position {position}, has one"
+            )
         return pes[:0]
 
     def sender(self, pe: int) -> int:
@@ -124,7 +134,9 @@ class Stream:
     def previous(self, pes: np.ndarray) -> np.ndarray:
         """When the last word that each sent leaves its output queue."""
         assert self.leaves is not None
-        last = self.leaves[self.offset[pes] + self.sent[pes] - 1]  # of a PE without one: unused
+        last = self.leaves[
+            self.offset[pes] + self.sent[pes] - 1
+        ]  # of a PE without one: unused
         return np.where(self.sent[pes] > 0, last, trains.NEVER)
 
     def before(self, pes: np.ndarray) -> np.ndarray:

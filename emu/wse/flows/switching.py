@@ -51,7 +51,9 @@ class Switched:
         self.inbox: list[Any] = [None] * n
         self.held = np.zeros(n, np.int64)
         self.total_sent = self.total_taken = 0
-        self.turns: dict[int, collections.deque[int]] = collections.defaultdict(collections.deque)
+        self.turns: dict[int, collections.deque[int]] = collections.defaultdict(
+            collections.deque
+        )
         for pe, side in turns.tolist():
             self.turns[pe].append(side)
 
@@ -96,9 +98,11 @@ class Switched:
         """Their routers take a position; returns the PEs that hear words this set free."""
         beyond = pes[position > self.last[pes]]
         if len(beyond):
-            raise FabricError(f"color '{self.name}': {place(self.e, beyond[0])} switches to "
-                              f"position {position}, its router's last is "
-                              f"{self.last[beyond[0]]}")  # fmt: skip
+            raise FabricError(
+                f"color '{self.name}': {place(self.e, beyond[0])} switches to "
+                f"position {position}, its router's last is "
+                f"{self.last[beyond[0]]}"
+            )
         self.position[pes] = position
         return self._flow(pes.tolist())
 
@@ -150,7 +154,9 @@ class Switched:
         side = turns[0]
         kind, words = self.parked[pe, side].popleft()
         count = 0
-        while turns and turns[0] == side and count < (1 if words is None else len(words)):
+        while (
+            turns and turns[0] == side and count < (1 if words is None else len(words))
+        ):
             turns.popleft()
             count += 1
         if words is not None and count < len(words):
@@ -158,7 +164,9 @@ class Switched:
             words = words[:count]
         return side, kind, words
 
-    def _forward(self, pe: int, side: int, kind: int, words: Any, heard: list[int]) -> list[int]:
+    def _forward(
+        self, pe: int, side: int, kind: int, words: Any, heard: list[int]
+    ) -> list[int]:
         """Sends a segment on; returns the routers that it reaches."""
         send = int(self.send[self.position[pe], pe])
         reached = []

@@ -18,7 +18,10 @@ def spaced(x: np.ndarray) -> np.ndarray:
 
 
 def issues(
-    i: Instruction, ready: np.ndarray, arrivals: np.ndarray | None, room: np.ndarray | None
+    i: Instruction,
+    ready: np.ndarray,
+    arrivals: np.ndarray | None,
+    room: np.ndarray | None,
 ) -> np.ndarray:
     """Cycles in which an operation of one word an issue takes or sends each.
 
@@ -67,12 +70,16 @@ def several(
     words, per = i.time.issues, i.time.words
     out = np.concatenate([before, np.empty((len(ready), words), np.int64)], axis=1)
     if capacity > per and (before[:, -1] < ready).all():
-        return _into_empty(ready, words, per, capacity), ready[:, None] + 1 + np.arange(words)
+        return _into_empty(ready, words, per, capacity), ready[:, None] + 1 + np.arange(
+            words
+        )
     pushes = np.empty((len(ready), words), np.int64)
     t = ready - 1
     for begin in range(0, words, per):
         end = min(begin + per, words)
-        t = np.maximum(t + 1, out[:, end - 1] + 1)  # a whole queue before its last word: it is gone
+        t = np.maximum(
+            t + 1, out[:, end - 1] + 1
+        )  # a whole queue before its last word: it is gone
         for j in range(begin, end):
             pushes[:, j] = t
             out[:, capacity + j] = np.maximum(t + 1, out[:, capacity + j - 1] + 1)

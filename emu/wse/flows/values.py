@@ -62,16 +62,24 @@ class Sram:
         self.shape, self.buffers = program.shape, program.buffers
         unknown = set(data) - set(self.buffers)
         if unknown:
-            raise LimitExceeded(f"data for {', '.join(sorted(unknown))}: no such buffer, has "
-                                f"{', '.join(self.buffers) or 'none'}")  # fmt: skip
+            raise LimitExceeded(
+                f"data for {', '.join(sorted(unknown))}: no such buffer, has "
+                f"{', '.join(self.buffers) or 'none'}"
+            )
         written = {buffer for i in encoded.instructions for buffer in _written(i.op)}
-        written |= {t.argument.buffer for ts in program.tasks.values() for t in ts if t.argument}
+        written |= {
+            t.argument.buffer for ts in program.tasks.values() for t in ts if t.argument
+        }
         self.arrays = {
-            name: self._content(name, data.get(name), program.held[name], name in written)
+            name: self._content(
+                name, data.get(name), program.held[name], name in written
+            )
             for name in self.buffers
         }
 
-    def _content(self, name: str, given: Any, held: np.ndarray, written: bool) -> np.ndarray:
+    def _content(
+        self, name: str, given: Any, held: np.ndarray, written: bool
+    ) -> np.ndarray:
         buffer = self.buffers[name]
         dtype = jnp.dtype(buffer.dtype)
         whole = (*self.shape, buffer.elements)
@@ -81,16 +89,24 @@ class Sram:
             try:
                 x = np.broadcast_to(np.asarray(given), whole)
             except ValueError:
-                raise LimitExceeded(f"data for buffer '{name}': shape {np.shape(given)}, must "
-                                    f"broadcast to {whole}") from None  # fmt: skip
-            x = x.astype(dtype) if written or not held.all() else x.astype(dtype, copy=False)
+                raise LimitExceeded(
+                    f"data for buffer '{name}': shape {np.shape(given)}, must "
+                    f"broadcast to {whole}"
+                ) from None
+            x = (
+                x.astype(dtype)
+                if written or not held.all()
+                else x.astype(dtype, copy=False)
+            )
             if not held.all():
                 x[~held] = np.nan
         return x.reshape(-1, buffer.elements)
 
     def read(self, x: ops.Memory, rows: Rows) -> np.ndarray:
         """`[PEs, elements]` of a memory operand."""
-        return self.arrays[x.buffer][rows, x.start : x.start + x.elements * x.step : x.step]
+        return self.arrays[x.buffer][
+            rows, x.start : x.start + x.elements * x.step : x.step
+        ]
 
     def write(self, x: ops.Memory, rows: Rows, value: np.ndarray) -> None:
         """Rounds `value` `[PEs, elements]` to the operand's dtype and keeps it."""
@@ -110,7 +126,9 @@ def _written(op: ops.Op) -> list[str]:
 # --- operations ---
 
 
-def perform(sram: Sram, i: Instruction, rows: Rows, words: np.ndarray | None) -> np.ndarray | None:
+def perform(
+    sram: Sram, i: Instruction, rows: Rows, words: np.ndarray | None
+) -> np.ndarray | None:
     """Does one operation on PEs `rows`.
 
     Args:
@@ -161,7 +179,9 @@ def _vector(
     if not outward:
         return None
     shape = (count_of(rows), op.elements)
-    return to_words(np.broadcast_to(np.asarray(result).astype(dtype, copy=False), shape))
+    return to_words(
+        np.broadcast_to(np.asarray(result).astype(dtype, copy=False), shape)
+    )
 
 
 def _map(sram: Sram, op: ops.Map, rows: Rows) -> None:
@@ -178,4 +198,13 @@ def _map(sram: Sram, op: ops.Map, rows: Rows) -> None:
     sram.write(op.dst, rows, acc)
 
 
-__all__ = ["Rows", "Sram", "count_of", "from_words", "perform", "rows_of", "single", "to_words"]
+__all__ = [
+    "Rows",
+    "Sram",
+    "count_of",
+    "from_words",
+    "perform",
+    "rows_of",
+    "single",
+    "to_words",
+]

@@ -11,7 +11,9 @@ def in_words(op: ops.Op) -> str:
     """Such as `add receive 'east', x -> send 'sum'`."""
     match op:
         case ops.Vector():
-            return f"{op.op} {', '.join(map(_operand, op.sources))} -> {_operand(op.dst)}"
+            return (
+                f"{op.op} {', '.join(map(_operand, op.sources))} -> {_operand(op.dst)}"
+            )
         case ops.Map():
             return f"map {op.weights.buffer} * {op.x.buffer} -> {op.dst.buffer}"
         case ops.Code():

@@ -36,9 +36,13 @@ class Work:
     """
 
     def __init__(
-        self, encoded: Encoded, sram: values.Sram | None, timed: bool, order: np.ndarray | None,
+        self,
+        encoded: Encoded,
+        sram: values.Sram | None,
+        timed: bool,
+        order: np.ndarray | None,
         merges: np.ndarray | None,
-    ):  # fmt: skip
+    ):
         self.e, self.sram, self.clock = encoded, sram, None
         self.pes = encoded.entry[0].size
         self.sequence = Straight(encoded) if order is None else Ordered(encoded, order)
@@ -52,10 +56,13 @@ class Work:
         rows = np.zeros((0, 3), np.int64) if merges is None else merges
         self.switched = {
             c.index: Switched(encoded, name, c, rows[rows[:, 1] == c.index][:, [0, 2]])
-            for name, c in encoded.program.colors.items() if not is_static(c)
-        }  # fmt: skip
+            for name, c in encoded.program.colors.items()
+            if not is_static(c)
+        }
         self.streams: dict[int, Any] = {**self.static, **self.switched}
-        self.takes = np.array([i.inward for i in encoded.instructions] + [NONE], np.int32)
+        self.takes = np.array(
+            [i.inward for i in encoded.instructions] + [NONE], np.int32
+        )
         self.hears = {
             task: [t for t in declared if t.color is not None]
             for task, declared in enumerate(encoded.program.tasks.values())
@@ -181,8 +188,10 @@ class Work:
         for s in self.streams.values():
             count, pe = s.unread()
             if count:
-                raise verdict.Unread(f"{count} wavelets unread on color '{s.name}' at "
-                                     f"{place(self.e, pe)} when all tasks are done")  # fmt: skip
+                raise verdict.Unread(
+                    f"{count} wavelets unread on color '{s.name}' at "
+                    f"{place(self.e, pe)} when all tasks are done"
+                )
 
     def _check_whole(self, stuck: np.ndarray) -> None:
         """Whether those that wait could do nothing with the words that they have."""
@@ -196,8 +205,9 @@ class Work:
                 raise WordByWord(
                     f"{place(self.e, some[0])} passes on color '{self.streams[i.inward].name}' "
                     "word by word to where its own next words come from; cut the operation in "
-                    "parts that wait for whole operations", i.where,
-                )  # fmt: skip
+                    "parts that wait for whole operations",
+                    i.where,
+                )
 
     def _stuck(self, stuck: np.ndarray) -> tuple[str, str]:
         """What to say of PEs that wait for ever; one whose sender is done is nearest the cause."""
@@ -205,17 +215,23 @@ class Work:
         color = self.takes[np.maximum(at, NONE)]
         stuck, at, color = (x[color != NONE] for x in (stuck, at, color))
         if not len(stuck):
-            raise FabricError("the order of the stepped run does not fit the program's streams")
+            raise FabricError(
+                "the order of the stepped run does not fit the program's streams"
+            )
         pes = stuck % self.pes
-        sender = np.array([self.streams[c].sender(n) for c, n in zip(color, pes, strict=True)])
+        sender = np.array(
+            [self.streams[c].sender(n) for c, n in zip(color, pes, strict=True)]
+        )
         done = (sender == NONE) | (self.sequence.pc[sender] == NONE)
         k = int(np.flatnonzero(done)[0]) if done.any() else 0
         i, s = self.e.instructions[at[k]], self.streams[int(color[k])]
         has = int(s.available(pes[k : k + 1])[0])
         who = "others" if sender[k] == NONE else place(self.e, sender[k])
-        return (f"deadlock: {place(self.e, pes[k])} waits for {i.time.issues} wavelets on color "
-                f"'{s.name}', {has} came, {who} cannot send more ({len(stuck)} operations are "
-                "stuck)"), i.where  # fmt: skip
+        return (
+            f"deadlock: {place(self.e, pes[k])} waits for {i.time.issues} wavelets on color "
+            f"'{s.name}', {has} came, {who} cannot send more ({len(stuck)} operations are "
+            "stuck)"
+        ), i.where
 
 
 def _width(i: Instruction) -> int:

@@ -14,7 +14,10 @@ MARKS = {  # of as many cycles, the earlier wins
     "▒": ("set-up, code or drain", (cycle_states.SET_UP, cycle_states.CODE)),
     "░": ("waiting for wavelets", (cycle_states.NO_WAVELETS,)),
     "▚": ("queue full", (cycle_states.FULL,)),
-    "·": ("another thread's turn", (cycle_states.DATAPATH_BUSY, cycle_states.THREAD_BUSY)),
+    "·": (
+        "another thread's turn",
+        (cycle_states.DATAPATH_BUSY, cycle_states.THREAD_BUSY),
+    ),
     " ": ("idle", (cycle_states.IDLE,)),
 }
 
@@ -46,11 +49,16 @@ def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
             share = np.isin(marks, (0, 1)).mean() if len(marks) else 0.0
             rows.append((name if not u else f"  thread {u}", bar, share))
     width = max((len(name) for name, _, _ in rows), default=0)
-    lines = [f"{name:<{width}} {''.join(np.array(list(MARKS))[bar])} {share:4.0%}"
-             for name, bar, share in rows]  # fmt: skip
+    lines = [
+        f"{name:<{width}} {''.join(np.array(list(MARKS))[bar])} {share:4.0%}"
+        for name, bar, share in rows
+    ]
     scale = f"0{f'{end:,} cycles':>{columns - 1}}"
-    legend = "  ".join(f"{m} {MARKS[m][0]}" for m, used in zip(MARKS, seen, strict=True)
-                       if used and m != " ")  # fmt: skip
+    legend = "  ".join(
+        f"{m} {MARKS[m][0]}"
+        for m, used in zip(MARKS, seen, strict=True)
+        if used and m != " "
+    )
     return "\n".join([*lines, f"{'':<{width}} {scale}", legend])
 
 

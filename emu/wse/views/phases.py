@@ -51,9 +51,14 @@ class Tally:
         self.encoded = encoded
         self.vector = np.array([i.kind == VECTOR for i in made] or [False])
         self.thread = np.array([i.thread for i in made] or [0])
-        after = [i.time.drain_cycles if i.kind == VECTOR else i.time.setup_cycles for i in made]
+        after = [
+            i.time.drain_cycles if i.kind == VECTOR else i.time.setup_cycles
+            for i in made
+        ]
         self.after = np.array(after or [0], np.int64)
-        self.after[self.thread > 0] = 0  # a microthread's operation is done with its last issue
+        self.after[self.thread > 0] = (
+            0  # a microthread's operation is done with its last issue
+        )
         zero = np.zeros(len(self.after), np.int64)
         self.times, self.datapath, self.spent = zero, zero.copy(), zero.copy()
         self.first, self.last = zero + FAR, zero.copy()
@@ -71,25 +76,38 @@ class Tally:
         self.complete(code, cycle, cycle + self.after[code])
         for u in self.running:
             mine = rows[vector & (self.thread[rows[:, 2]] == u)]
-            self._thread(u, begin, mine[np.lexsort((mine[:, 0], mine[:, 1]))], issues == u)
+            self._thread(
+                u, begin, mine[np.lexsort((mine[:, 0], mine[:, 1]))], issues == u
+            )
 
     def _thread(self, u: int, begin: int, rows: np.ndarray, served: np.ndarray) -> None:
         """One thread's part of a chunk; `rows` are its dispatches by PE and cycle."""
         new, (cycle, pe, code) = len(rows), rows.T
         never = np.full(new, NONE, np.int64)
         # Operations: those dispatched in this chunk, then the one under way on each PE.
-        code, begun, latest = np.concatenate([np.stack([code, cycle, never]), self.running[u]], 1)
+        code, begun, latest = np.concatenate(
+            [np.stack([code, cycle, never]), self.running[u]], 1
+        )
         step, at = np.nonzero(served)
         span = len(served) + 1
-        before = np.searchsorted(pe * span + cycle - begin, at * span + step, side="right") - 1
+        before = (
+            np.searchsorted(pe * span + cycle - begin, at * span + step, side="right")
+            - 1
+        )
         found = (before >= 0) & (np.append(pe, NONE)[before] == at)
         of = np.where(found, before, new + at)
         self.datapath += np.bincount(code[of], minlength=len(self.datapath))
         latest[of] = step + begin  # in ascending order: the last one stays
-        last = np.append(pe[1:] != pe[:-1], True)[:new]  # the PE's last one in this chunk
+        last = np.append(pe[1:] != pe[:-1], True)[
+            :new
+        ]  # the PE's last one in this chunk
         over = np.concatenate([np.flatnonzero(~last), new + pe[last]])
         self._close(code[over], begun[over], latest[over])
-        self.running[u][:, pe[last]] = code[:new][last], begun[:new][last], latest[:new][last]
+        self.running[u][:, pe[last]] = (
+            code[:new][last],
+            begun[:new][last],
+            latest[:new][last],
+        )
         others = np.ones(len(code) - new, bool)
         others[pe] = False
         self.running[u][2][others] = latest[new:][others]
@@ -113,10 +131,20 @@ class Tally:
             self.running[u][:] = NONE
         tasks = tasks_of(self.encoded)
         found = [
-            Phase(tasks[k], in_words(i.op), i.where, i.thread, int(self.times[k]),
-                  int(self.first[k]), int(self.last[k]), int(self.datapath[k]), int(self.spent[k]))
-            for k, i in enumerate(self.encoded.instructions) if self.times[k]
-        ]  # fmt: skip
+            Phase(
+                tasks[k],
+                in_words(i.op),
+                i.where,
+                i.thread,
+                int(self.times[k]),
+                int(self.first[k]),
+                int(self.last[k]),
+                int(self.datapath[k]),
+                int(self.spent[k]),
+            )
+            for k, i in enumerate(self.encoded.instructions)
+            if self.times[k]
+        ]
         return tuple(sorted(found, key=lambda p: (p.first_cycle, p.last_cycle)))
 
 

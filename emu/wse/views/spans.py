@@ -34,7 +34,11 @@ class Span:
     def name(self, encoded: Encoded) -> str:
         """The operation if it issues, else what the thread does or waits for."""
         if self.instruction == NONE:
-            return "task switch" if self.state == cycle_states.CODE else THREAD_STATES[self.state]
+            return (
+                "task switch"
+                if self.state == cycle_states.CODE
+                else THREAD_STATES[self.state]
+            )
         made = encoded.instructions[self.instruction]
         if self.state == cycle_states.ISSUING:
             return in_words(made.op)
@@ -68,7 +72,9 @@ def _thread(pe: int, u: int, states: np.ndarray, dispatches: np.ndarray) -> list
     ends = np.append(starts[1:], len(states))
     code = np.append(dispatches[:, 2], NONE)[at[starts]]
     kept = states[starts] != cycle_states.IDLE
-    found = zip(*(x[kept].tolist() for x in (states[starts], code, starts, ends)), strict=True)
+    found = zip(
+        *(x[kept].tolist() for x in (states[starts], code, starts, ends)), strict=True
+    )
     return [Span(pe, u, *row) for row in found]
 
 

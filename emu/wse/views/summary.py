@@ -35,7 +35,9 @@ class Link:
 def pe_cycles(run: Run) -> dict[str, int]:
     """Every cycle of every PE, by `cycle_profile.STATES`; sums to cycles times PEs."""
     of = {state: int(run.profile[state].sum()) for state in STATES}
-    if run.stepped is not None:  # the stepper looks on a little, to see that nothing follows
+    if (
+        run.stepped is not None
+    ):  # the stepper looks on a little, to see that nothing follows
         of["idle"] -= (run.stepped.steps - run.cycles) * run.ends.size
     return of
 
@@ -52,8 +54,16 @@ def links(run: Run) -> tuple[Link, ...]:
     for direction, of in zip(DIRECTIONS, run.links, strict=True):
         if of.any():
             y, x = np.unravel_index(of.argmax(), of.shape)
-            found.append(Link(direction, int(of.sum()), int((of > 0).sum()), int(of.max()),
-                              int(x), int(y)))  # fmt: skip
+            found.append(
+                Link(
+                    direction,
+                    int(of.sum()),
+                    int((of > 0).sum()),
+                    int(of.max()),
+                    int(x),
+                    int(y),
+                )
+            )
     return tuple(found)
 
 
@@ -80,16 +90,22 @@ def longest_route(run: Run) -> tuple[int, str] | None:
 
     Where routers switch or merge, which way a wavelet goes is a matter of time.
     """
-    found = [(int(r.hops[r.receivers].max()), r.name)
-             for r in static_routes(run.encoded).values() if len(r.receivers)]  # fmt: skip
+    found = [
+        (int(r.hops[r.receivers].max()), r.name)
+        for r in static_routes(run.encoded).values()
+        if len(r.receivers)
+    ]
     return max(found, default=None)
 
 
 def stamps(run: Run) -> dict[str, dict[str, int]]:
     """The first and the last cycle, over all PEs, in which each stamp was read."""
     read = {name: t[t >= 0] for name, t in run.stamps.items()}
-    return {name: {"first": int(t.min()), "last": int(t.max())} for name, t in read.items()
-            if len(t)}  # fmt: skip
+    return {
+        name: {"first": int(t.min()), "last": int(t.max())}
+        for name, t in read.items()
+        if len(t)
+    }
 
 
 def merged(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
@@ -100,26 +116,36 @@ def merged(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     out = []
     for many in alike.values():
         add = lambda name: sum(getattr(p, name) for p in many)  # noqa: E731
-        out.append(dataclasses.replace(
-            many[0], times=add("times"), last_cycle=max(p.last_cycle for p in many),
-            datapath_cycles=add("datapath_cycles"), spent_cycles=add("spent_cycles"),
-        ))  # fmt: skip
+        out.append(
+            dataclasses.replace(
+                many[0],
+                times=add("times"),
+                last_cycle=max(p.last_cycle for p in many),
+                datapath_cycles=add("datapath_cycles"),
+                spent_cycles=add("spent_cycles"),
+            )
+        )
     return tuple(out)
 
 
 def as_json(run: Run) -> dict[str, Any]:
     """All of it, and the phases, as plain data."""
     out: dict[str, Any] = {
-        "cycles": run.cycles, "path": run.path, "why": run.why,
+        "cycles": run.cycles,
+        "path": run.path,
+        "why": run.why,
         "pes": {"width": run.ends.shape[1], "height": run.ends.shape[0]},
         "phases": [dataclasses.asdict(p) for p in run.phases],
         "stamps": stamps(run),
-    }  # fmt: skip
+    }
     if run.profile:
         out |= {"pe_cycles": pe_cycles(run), "stalls": stalls(run)}
     if run.links is not None:
-        out |= {"links": [dataclasses.asdict(x) for x in links(run)],
-                "wavelet_hops": wavelet_hops(run), "hops_by_color": hops_by_color(run)}  # fmt: skip
+        out |= {
+            "links": [dataclasses.asdict(x) for x in links(run)],
+            "wavelet_hops": wavelet_hops(run),
+            "hops_by_color": hops_by_color(run),
+        }
     longest = longest_route(run)
     if longest is not None:
         out["longest_static_route"] = {"hops": longest[0], "color": longest[1]}
@@ -127,6 +153,14 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 __all__ = [
-    "Link", "as_json", "hops_by_color", "links", "longest_route", "merged", "pe_cycles", "stalls",
-    "stamps", "wavelet_hops",
-]  # fmt: skip
+    "Link",
+    "as_json",
+    "hops_by_color",
+    "links",
+    "longest_route",
+    "merged",
+    "pe_cycles",
+    "stalls",
+    "stamps",
+    "wavelet_hops",
+]

@@ -34,7 +34,9 @@ def trace(encoded: Encoded, stepped: Cycles) -> dict[str, Any]:
     head = []
     for pe, pid in number.items():
         threads = sorted({0} | {s.thread for s in found if s.pe == pe})
-        tracks = {"main thread" if not u else f"microthread {u}": u + 1 for u in threads}
+        tracks = {
+            "main thread" if not u else f"microthread {u}": u + 1 for u in threads
+        }
         head += perfetto.names(f"PE {place(encoded, pe)}", tracks, pid)
     told = f"{encoded.device.name}; 1 ns shown is 1 cycle"
     return perfetto.document(told, encoded.device.tick_hz, [*head, *body])
@@ -43,19 +45,26 @@ def trace(encoded: Encoded, stepped: Cycles) -> dict[str, Any]:
 def _slice(encoded: Encoded, tasks: list[str], s: Span, pid: int) -> dict[str, Any]:
     ns = 1e9 / encoded.device.tick_hz
     args: dict[str, Any] = {
-        "state": THREAD_STATES[s.state], "start_cycles": s.start, "end_cycles": s.end,
-        "start_ns": round(s.start * ns, 3), "end_ns": round(s.end * ns, 3),
-    }  # fmt: skip
+        "state": THREAD_STATES[s.state],
+        "start_cycles": s.start,
+        "end_cycles": s.end,
+        "start_ns": round(s.start * ns, 3),
+        "end_ns": round(s.end * ns, 3),
+    }
     if s.instruction >= 0:
         made = encoded.instructions[s.instruction]
-        args |= {"operation": in_words(made.op), "task": tasks[s.instruction], "where": made.where}
+        args |= {
+            "operation": in_words(made.op),
+            "task": tasks[s.instruction],
+            "where": made.where,
+        }
     name = s.name(encoded)
     return perfetto.complete(name, s.thread + 1, SHOWN_HZ, s.start, s.end, args, pid)
 
 
 def _instants(
     encoded: Encoded, tasks: list[str], stepped: Cycles, number: dict[int, int]
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     out = []
     for t, pe, code in stepped.order.tolist():
         if pe in number:

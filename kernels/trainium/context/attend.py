@@ -37,9 +37,17 @@ def operands(s: ContextTiling) -> Any:
 
 
 def attend_source(
-    q: Any, block: Any, state: State, work: Any, patterns: Any, s: ContextTiling, *,
-    first: bool, last: bool = False, base: Any = 0,
-) -> State:  # fmt: skip
+    q: Any,
+    block: Any,
+    state: State,
+    work: Any,
+    patterns: Any,
+    s: ContextTiling,
+    *,
+    first: bool,
+    last: bool = False,
+    base: Any = 0,
+) -> State:
     """Attends a rank's queries to one source.
 
     Args:
@@ -73,7 +81,7 @@ def attend_source(
             alive = index(work["some"], b) != 0
             over = functools.partial(
                 _over_keys, queries, block, work, patterns, g, b, s, first, last
-            )  # fmt: skip
+            )
             # What is dead at first must hold nothing when it comes to life.
             rest = functools.partial(nothing, s=s) if first else lambda own: own
             own = lax.cond(alive, over, rest, own)
@@ -103,15 +111,24 @@ def _block_tiles(s: ContextTiling) -> tuple[Any, Packed]:
 
 
 def _fetch(
-    tiles: Any, q: Any, state: State, at: tuple[Any, Any], base: Any, wanted: Any,
-    s: ContextTiling, first: bool,
-) -> Any:  # fmt: skip
+    tiles: Any,
+    q: Any,
+    state: State,
+    at: tuple[Any, Any],
+    base: Any,
+    wanted: Any,
+    s: ContextTiling,
+    first: bool,
+) -> Any:
     """Brings the queries and state of block `at` into SBUF, if they are `wanted`."""
     g, b = at
 
     def fetch(queries: Any, own: Packed) -> Any:
         load_queries, tile = operands(s).load_queries, b * s.block_tiles
-        heads = ((x, g * s.block_heads + h, LOAD_QUEUES[h % 2]) for h, x in enumerate(queries))
+        heads = (
+            (x, g * s.block_heads + h, LOAD_QUEUES[h % 2])
+            for h, x in enumerate(queries)
+        )
         queries = [load_queries(x, q, tile, head, queue) for x, head, queue in heads]
         return queries, own if first else load(own, state, base + g * s.blocks + b)
 
@@ -122,9 +139,17 @@ def _fetch(
 
 
 def _over_keys(
-    queries: Any, kv_block: Any, work: Any, patterns: Any, g: Any, b: Any, s: ContextTiling,
-    first: bool, last: bool, own: Packed,
-) -> Packed:  # fmt: skip
+    queries: Any,
+    kv_block: Any,
+    work: Any,
+    patterns: Any,
+    g: Any,
+    b: Any,
+    s: ContextTiling,
+    first: bool,
+    last: bool,
+    own: Packed,
+) -> Packed:
     """Attends a block's lanes to the source's live key tiles."""
     kind = operands(s)
     tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
@@ -134,8 +159,13 @@ def _over_keys(
 
     def key(lanes: list[Attended], j: Any) -> tuple[Any, None]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
-            kv = [kind.load_kv(kv_block, kv_head + n, j, s) for n in range(s.block_kv_heads)]
-            masks = _masks(pattern, patterns, b, j, s) if masked else [None] * s.block_tiles
+            kv = [
+                kind.load_kv(kv_block, kv_head + n, j, s)
+                for n in range(s.block_kv_heads)
+            ]
+            masks = (
+                _masks(pattern, patterns, b, j, s) if masked else [None] * s.block_tiles
+            )
             banks = step_banks(s.step)
             return abreast(
                 kind.step(x, kv[n // sharing], lane, masks[n % s.block_tiles], banks, s)

@@ -87,16 +87,20 @@ class ContextAttention:
         if self.scheme not in SCHEMES:
             raise ValueError(
                 f"scheme is {self.scheme!r}, must be one of {', '.join(SCHEMES)}"
-            )  # fmt: skip
+            )
         for what, whole, part in (
             ("ranks by inner ranks", self.ranks, self.inner),
             ("query heads by KV heads", self.heads, self.kv_heads),
             ("KV heads by cores of a chip", self.kv_heads, self.cores),
         ):
             if part < 1 or whole < 1 or whole % part:
-                raise ValueError(f"{what}: {whole} by {part}, must divide without a rest")
+                raise ValueError(
+                    f"{what}: {whole} by {part}, must divide without a rest"
+                )
         if not 1 <= (self.queries or 1) <= self.tokens:
-            raise ValueError(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
+            raise ValueError(
+                f"{self.queries} queries of {self.tokens} tokens, must be 1 to all"
+            )
 
     # --- where tokens stand ---
 
@@ -115,9 +119,13 @@ class ContextAttention:
             return self.ranks // self.dealt * s.key_slots, s.keys, q_tile, s.columns
 
         return choose(
-            self.mask, self.tokens, self.dealt, slots_of=sizes, hop_tiles=self.hop_tiles,
+            self.mask,
+            self.tokens,
+            self.dealt,
+            slots_of=sizes,
+            hop_tiles=self.hop_tiles,
             cost=lambda placement: self._sizes(placement).block_cost,
-        )  # fmt: skip
+        )
 
     @property
     def dealt(self) -> int:
@@ -139,12 +147,23 @@ class ContextAttention:
         full, rest = divmod(self.head_dim, PARTITIONS)
         parts = self.parts or (PARTITIONS,) * full + ((rest,) if rest else ())
         return ContextTiling(
-            self.heads // self.cores, self.kv_heads // self.cores,
-            parts, self.value_dim or self.head_dim,
-            tiles * pieces, rows, pieces, count, span, keys, self.element,
-            self.mx, self.recipe, self.lanes, turned=self.turned,
+            self.heads // self.cores,
+            self.kv_heads // self.cores,
+            parts,
+            self.value_dim or self.head_dim,
+            tiles * pieces,
+            rows,
+            pieces,
+            count,
+            span,
+            keys,
+            self.element,
+            self.mx,
+            self.recipe,
+            self.lanes,
+            turned=self.turned,
             scalar_copies=self.scalar_copies,
-        )  # fmt: skip
+        )
 
     @property
     def mx(self) -> bool:
@@ -190,7 +209,9 @@ class ContextAttention:
         """The kernel on its mesh."""
         mesh = self.built.mesh | ({CORE: self.cores} if self.cores > 1 else {})
         data = tuple(mesh)
-        return Program(self.built.kernel, mesh, (data, data, data, self.built.table_axes, ()))
+        return Program(
+            self.built.kernel, mesh, (data, data, data, self.built.table_axes, ())
+        )
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -218,9 +239,14 @@ class ContextAttention:
 
     def arguments(self, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
         """The program's arguments, operands cast to their dtype."""
-        laid = (layout_mx if self.mx else layout).laid_out(q, k, v, self.sides, self.element)
+        laid = (layout_mx if self.mx else layout).laid_out(
+            q, k, v, self.sides, self.element
+        )
         laid = jax.tree.map(self._on_mesh, laid)
-        known, biases = self.built.known(True), self.built.biases(jnp.bfloat16, self.masks)
+        known, biases = (
+            self.built.known(True),
+            self.built.biases(jnp.bfloat16, self.masks),
+        )
         return *laid, known, biases
 
     def _on_mesh(self, x: Any) -> Any:
@@ -232,7 +258,9 @@ class ContextAttention:
     def results(self, results: tuple[Any, Any]) -> tuple[Any, Any]:
         """The program's results in the order of the sequence."""
         (out, lse), mesh = results, (self.sides.q, self.ranks, self.cores)
-        return layout.output(out, *mesh), layout.logsumexp(lse, *mesh, self.sizes.block_tiles)
+        return layout.output(out, *mesh), layout.logsumexp(
+            lse, *mesh, self.sizes.block_tiles
+        )
 
     # --- time ---
 

@@ -46,7 +46,15 @@ def _swapped(x: Any, ranks: int, axis: str, chips: tuple[str, ...], split: int) 
 
 
 def all_gather(
-    q: Any, k: Any, v: Any, work: Any, patterns: Any, *, s: ContextTiling, ranks: int, axis: str
+    q: Any,
+    k: Any,
+    v: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: ContextTiling,
+    ranks: int,
+    axis: str,
 ) -> Any:
     """Every rank has all keys and values before it begins; sequence-long buffers in HBM.
 
@@ -62,7 +70,9 @@ def all_gather(
     """
     block = _gathered((k, v), ranks, axis, (axis,))
     whole = dataclasses.replace(s, key_tiles=s.key_tiles * ranks)
-    done = attend_source(q, block, empty_state(s), _at(work, 0), patterns, whole, first=True)
+    done = attend_source(
+        q, block, empty_state(s), _at(work, 0), patterns, whole, first=True
+    )
     return finish(done, s, transposed=False, logsumexp=True)
 
 
@@ -78,15 +88,27 @@ def headwise(s: ContextTiling, inner: int) -> ContextTiling:
             "be multiples of them; use fewer inner ranks, or repeat KV heads"
         )
     return dataclasses.replace(
-        s, heads=s.heads // inner, kv_heads=s.kv_heads // inner, tiles=s.tiles * inner,
+        s,
+        heads=s.heads // inner,
+        kv_heads=s.kv_heads // inner,
+        tiles=s.tiles * inner,
         key_tiles=s.key_tiles * inner,
-    )  # fmt: skip
+    )
 
 
 def ulysses(
-    q: Any, k: Any, v: Any, work: Any, patterns: Any, *, s: ContextTiling, inner: int, axis: str,
-    headwise: ContextTiling, ring: Ring,
-) -> Any:  # fmt: skip
+    q: Any,
+    k: Any,
+    v: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: ContextTiling,
+    inner: int,
+    axis: str,
+    headwise: ContextTiling,
+    ring: Ring,
+) -> Any:
     """Heads instead of tokens are spread over the inner ranks while attention runs on the ring.
 
     Args:
@@ -112,9 +134,17 @@ def ulysses(
 
 
 def tiles(
-    q: Any, k: Any, v: Any, work: Any, patterns: Any, *, s: ContextTiling, rows: int, columns: int,
+    q: Any,
+    k: Any,
+    v: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: ContextTiling,
+    rows: int,
+    columns: int,
     axes: tuple[str, str],
-) -> Any:  # fmt: skip
+) -> Any:
     """A rank has one tile of the score matrix: queries of its mesh row, keys of its mesh column.
 
     Args:
@@ -138,7 +168,7 @@ def tiles(
         mine, now = jax.tree.map(lambda x: index(x, n), queries), _at(work, n)
         return attend_source(
             mine, block, done, now, patterns, whole, first=True, base=n * s.units
-        ), None  # fmt: skip
+        ), None
 
     steps = jnp.arange(columns, dtype=jnp.int32)
     done, _ = lax.scan(attend, empty_state(s, columns), steps)
@@ -146,7 +176,15 @@ def tiles(
 
 
 def pass_q(
-    q: Any, k: Any, v: Any, work: Any, patterns: Any, *, s: ContextTiling, ranks: int, axis: str
+    q: Any,
+    k: Any,
+    v: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: ContextTiling,
+    ranks: int,
+    axis: str,
 ) -> Any:
     """Queries travel the ring; keys stay, and what a rank found for others is sent back at the end.
 
@@ -166,13 +204,17 @@ def pass_q(
         held, spare, done = carry
         n, now = xs
         arriving = jax.tree.map(
-            lambda dst, src: send(dst, src, now["shift"], now["live"], axis=axis), spare, held
+            lambda dst, src: send(dst, src, now["shift"], now["live"], axis=axis),
+            spare,
+            held,
         )
         return (arriving, held, use(held, done, n, now)), None
 
     def use(held: Any, done: State, n: Any, now: Any) -> State:
         owner = lax.rem(me - n + size, size)
-        return attend_source(held, (k, v), done, now, patterns, s, first=True, base=owner * s.units)
+        return attend_source(
+            held, (k, v), done, now, patterns, s, first=True, base=owner * s.units
+        )
 
     done, steps = empty_state(s, ranks), jnp.arange(ranks, dtype=jnp.int32)
     last = steps[ranks - 1], _at(hops, ranks - 1)
@@ -181,7 +223,9 @@ def pass_q(
     slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), q) for _ in range(2)]
     first = _at(hops, 0)
     held = jax.tree.map(
-        lambda dst, src: send(dst, src, first["shift"], first["live"], axis=axis), slots[0], q
+        lambda dst, src: send(dst, src, first["shift"], first["live"], axis=axis),
+        slots[0],
+        q,
     )
     done = use(q, done, steps[0], first)
     middle = steps[1:-1], jax.tree.map(lambda x: x[1 : ranks - 1], hops)
@@ -189,7 +233,9 @@ def pass_q(
     return _returned(use(held, done, *last), s, ranks, axis, (axis,))
 
 
-def _returned(state: State, s: ContextTiling, ranks: int, axis: str, chips: tuple[str, ...]) -> Any:
+def _returned(
+    state: State, s: ContextTiling, ranks: int, axis: str, chips: tuple[str, ...]
+) -> Any:
     """Partial results of all ranks' queries to their owners, which merge them."""
     state = tuple(_swapped(x, ranks, axis, chips, 0) for x in state)
     return finish(combine(state, s, ranks), s, transposed=False, logsumexp=True)

@@ -59,7 +59,9 @@ def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool)
         total = own[1][:, :, SUM]
         least = tensor_immediate(_columns(s), total, op="max", value=LEAST_SUM)
         inverse = reciprocal(_columns(s), least)
-        banks = Ring(*(psum(*shape, dtype=s.turned or s.output) for _ in range(BANKS // 2)))
+        banks = Ring(
+            *(psum(*shape, dtype=s.turned or s.output) for _ in range(BANKS // 2))
+        )
         for n, place in enumerate(places(unit, s)):
             y = _normalised(own, n, inverse, banks if transposed else None, s)
             out = dma_store_at(out, y, place, queue=STORES[n % 2])
@@ -80,20 +82,26 @@ def places(unit: Any, s: ContextTiling) -> list[Any]:
     """Where a unit's lanes stand among `[heads, tiles]`, head by head."""
     g, b = divide(unit, s.blocks)
     heads = [g * s.block_heads + h for h in range(s.block_heads)]
-    return [h * s.tiles + b * s.block_tiles + n for h in heads for n in range(s.block_tiles)]
+    return [
+        h * s.tiles + b * s.block_tiles + n for h in heads for n in range(s.block_tiles)
+    ]
 
 
 def _columns(s: ContextTiling) -> Any:
     return sbuf(s.rows, s.block_lanes, buffers=s.buffers)
 
 
-def _normalised(own: Packed, lane: int, inverse: Any, banks: Ring | None, s: ContextTiling) -> Any:
+def _normalised(
+    own: Packed, lane: int, inverse: Any, banks: Ring | None, s: ContextTiling
+) -> Any:
     y = sbuf(s.rows, s.value_dim, dtype=s.output, buffers=s.buffers)
     y = tensor_scalar(y, own[0][:, lane], inverse[:, lane : lane + 1], op="multiply")
     if banks is None:
         return y
     turned = banks.give(nc_transpose(banks.take(), y))
-    return tensor_copy(sbuf(s.value_dim, s.rows, dtype=s.output, buffers=s.buffers), turned)
+    return tensor_copy(
+        sbuf(s.value_dim, s.rows, dtype=s.output, buffers=s.buffers), turned
+    )
 
 
 def _logsumexp(highest: Any, total: Any, least: Any, s: ContextTiling) -> Any:

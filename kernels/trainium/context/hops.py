@@ -54,7 +54,9 @@ class Hops:
             return np.broadcast_to(~last, (self.ranks, len(self)))
         origin = np.arange(self.ranks)
         needed = self.tables.needed
-        met = np.stack([needed[(origin + d) % self.ranks, n] for n, d in enumerate(self.distances)])
+        met = np.stack(
+            [needed[(origin + d) % self.ranks, n] for n, d in enumerate(self.distances)]
+        )
         later = np.cumsum(met[::-1], axis=0)[::-1] > met  # [hops, origin]
         held = [(origin - d) % self.ranks for d in self.distances]
         return np.stack([later[n, h] for n, h in enumerate(held)], axis=1) & ~last
@@ -81,9 +83,14 @@ class Hops:
 
 
 def ring_hops(
-    mask: Mask, sides: Sides, *, static: bool = False, every_hop: bool = False,
-    queries_travel: bool = False, most_replicated: int = MOST_REPLICATED,
-) -> Hops:  # fmt: skip
+    mask: Mask,
+    sides: Sides,
+    *,
+    static: bool = False,
+    every_hop: bool = False,
+    queries_travel: bool = False,
+    most_replicated: int = MOST_REPLICATED,
+) -> Hops:
     """Works out the hops of a mask.
 
     Args:
@@ -103,7 +110,9 @@ def ring_hops(
     here, distance = np.indices((ranks, ranks))
     there = (here - distance) % ranks
     q_of, k_of = (there, here) if queries_travel else (here, there)
-    tables = dataclasses.replace(whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of)
+    tables = dataclasses.replace(
+        whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of
+    )
     live = np.asarray(tables.needed.any(0))
     distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
     tables = tables.kept(list(distances))
@@ -135,14 +144,18 @@ def _hops(wanted: np.ndarray) -> float:
     return len(set(((rank - source) % len(wanted)).tolist()) - {0})
 
 
-def _taken_out(whole: Tables, roots: tuple[tuple[int, int], ...]) -> tuple[Tables, Tables]:
+def _taken_out(
+    whole: Tables, roots: tuple[tuple[int, int], ...]
+) -> tuple[Tables, Tables]:
     """The tables of single key tiles, and those of all sources without them."""
     ranks = whole.status.shape[0]
     sources, tiles = np.array(roots, int).reshape(-1, 2).T
     k_positions = whole.k_positions[sources, tiles][:, None]
     own = whole.status[:, sources, :, tiles].transpose(1, 0, 2)[..., None]
     q_of, k_of = np.indices((ranks, len(roots)))
-    single = Tables(whole.mask, whole.tokens, own, whole.q_positions, k_positions, q_of, k_of)
+    single = Tables(
+        whole.mask, whole.tokens, own, whole.q_positions, k_positions, q_of, k_of
+    )
     status = whole.status.copy() if roots else whole.status
     status[:, sources, :, tiles] = DEAD
     return single, dataclasses.replace(whole, status=status)

@@ -52,7 +52,10 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
     v = hbm(pieces * s.heads // together, s.keys, together * s.value_dim, dtype=s.dtype)
 
     def some(carry: Any, g: Any) -> tuple[Any, None]:
-        own = [_load(index(w, g), queue, s) for w, queue in zip(weights, LOAD_QUEUES, strict=True)]
+        own = [
+            _load(index(w, g), queue, s)
+            for w, queue in zip(weights, LOAD_QUEUES, strict=True)
+        ]
 
         def tile(carry: Any, j: Any) -> tuple[Any, None]:
             k, v = carry
@@ -80,7 +83,9 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
 def _load(x: Any, queue: str, s: ContextTiling) -> Any:
     """HBM `[L, r, n]` to SBUF `[r, L, n]`."""
     parts, r, n = x.shape
-    return dma_load_tiles(sbuf(r, parts, n, dtype=x.dtype, buffers=s.buffers), x, queue=queue)
+    return dma_load_tiles(
+        sbuf(r, parts, n, dtype=x.dtype, buffers=s.buffers), x, queue=queue
+    )
 
 
 def _piece(x: Any, n: int, s: ContextTiling, axis: int = 1) -> Any:

@@ -61,7 +61,9 @@ class LatentAttention:
 
     # --- values ---
 
-    def run(self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any) -> tuple[Any, Any]:
+    def run(
+        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
+    ) -> tuple[Any, Any]:
         """Attention of `q · (w_k latent, rotary)` over `w_v latent`.
 
         Args:
@@ -77,19 +79,30 @@ class LatentAttention:
         given = self.arguments(q, latent, rotary, w_k, w_v)
         return self.attention.results(self.program.run(*given))
 
-    def exact(self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any) -> tuple[Any, Any]:
+    def exact(
+        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
+    ) -> tuple[Any, Any]:
         """`run` with every tile in float64."""
         given = self.arguments(q, latent, rotary, w_k, w_v)
         return self.attention.results(self.program.exact(*given))
 
-    def arguments(self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any) -> tuple[Any, ...]:
+    def arguments(
+        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
+    ) -> tuple[Any, ...]:
         """The program's arguments, operands cast to their dtype."""
         a, s, sides = self.attention, self.attention.sizes, self.attention.sides
-        arrays = (numerics.cast(jnp.asarray(x), a.element) for x in (q, latent, rotary, w_k, w_v))
+        arrays = (
+            numerics.cast(jnp.asarray(x), a.element)
+            for x in (q, latent, rotary, w_k, w_v)
+        )
         q, latent, rotary, w_k, w_v = arrays
-        queries = layout.tiled(q, sides.q, s.rows, s.heads)[:, :, :, 0].transpose(0, 1, 3, 4, 2)
+        queries = layout.tiled(q, sides.q, s.rows, s.heads)[:, :, :, 0].transpose(
+            0, 1, 3, 4, 2
+        )
         parts = queries[:, :, :, : s.parts[0]], queries[:, :, :, s.parts[0] :]
-        tiles = sides.kv.spread(latent).reshape(a.ranks, s.key_tiles, s.columns, *self._parts)
+        tiles = sides.kv.spread(latent).reshape(
+            a.ranks, s.key_tiles, s.columns, *self._parts
+        )
         keys = layout.tiled(rotary[:, None], sides.kv, s.keys, 1)[:, :, :, 0]
         weights = tuple(self._by_group(w) for w in (w_k, w_v))
         known, biases = a.built.known(True), a.built.biases(jnp.bfloat16, a.masks)
@@ -128,12 +141,21 @@ class LatentAttention:
 
 
 def _kernel(
-    q: Any, latent: Any, rotary: Any, weights: Any, work: Any, patterns: Any, *,
-    s: ContextTiling, ring: Ring,
-) -> Any:  # fmt: skip
+    q: Any,
+    latent: Any,
+    rotary: Any,
+    weights: Any,
+    work: Any,
+    patterns: Any,
+    *,
+    s: ContextTiling,
+    ring: Ring,
+) -> Any:
     anew = functools.partial(expand, weights=weights, s=s)
     block = latent, rotary
-    return ring_attention(q, block, work, patterns, s, ring, expand=anew, logsumexp=True)
+    return ring_attention(
+        q, block, work, patterns, s, ring, expand=anew, logsumexp=True
+    )
 
 
 __all__ = ["LatentAttention"]

@@ -36,7 +36,9 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
 
 def tiled(x: Any, where: Placement, rows: int, heads: int) -> Any:
     """`[tokens, all heads, dim]` as `[ranks, tiles, rows, cores, heads, dim]`."""
-    return where.spread(x).reshape(where.ranks, -1, rows, x.shape[1] // heads, heads, x.shape[2])
+    return where.spread(x).reshape(
+        where.ranks, -1, rows, x.shape[1] // heads, heads, x.shape[2]
+    )
 
 
 def _by_part(x: Any, parts: tuple[int, ...]) -> tuple[Any, ...]:

@@ -40,7 +40,9 @@ def _quantised(x: Any, dtype: Any) -> tuple[Any, Any]:
       Elements `[..., p, n, 4]` and scales `uint8[..., p / 8, n]`.
     """
     *lead, p, n, quad = x.shape
-    groups = x.reshape(*lead, p // MX_PARTITIONS, MX_PARTITIONS, n, quad).swapaxes(-3, -2)
+    groups = x.reshape(*lead, p // MX_PARTITIONS, MX_PARTITIONS, n, quad).swapaxes(
+        -3, -2
+    )
     groups = groups.reshape(*groups.shape[:-2], -1)
     elements, scale = numerics.mx_quantize(groups, dtype, headroom=HEADROOM)
     elements = elements.reshape(*scale.shape, MX_PARTITIONS, quad).swapaxes(-3, -2)
@@ -71,7 +73,9 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
     own = tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads)
     qs, ks = (_features_first(x, dtype, s) for x in own)
     x = tiled(v, sides.kv, s.keys, s.kv_heads)
-    x = x.reshape(x.shape[0], -1, MX_QUAD, *x.shape[2:])  # [ranks, key tiles, 4, keys, cores, ...]
+    x = x.reshape(
+        x.shape[0], -1, MX_QUAD, *x.shape[2:]
+    )  # [ranks, key tiles, 4, keys, cores, ...]
     elements, scale = _quantised(x.transpose(0, 4, 1, 5, 3, 6, 2), dtype)
     return qs, ks, (elements.reshape(*elements.shape[:-2], -1), scale)
 

@@ -17,12 +17,17 @@ def query_tiles(s: ContextTiling) -> list[Any]:
     return [sbuf(n, s.block_tiles, s.rows, dtype=s.dtype) for n in s.parts]
 
 
-def load_queries(tiles: list[Any], q: Any, first: Any, head: Any, queue: str) -> list[Any]:
+def load_queries(
+    tiles: list[Any], q: Any, first: Any, head: Any, queue: str
+) -> list[Any]:
     """Brings a head's query tiles from tile `first` on: HBM by part `[tiles, heads, part, rows]`.
 
     Works for whatever stands as `[tiles, heads, ...]` in HBM and `[..., tiles, ...]` in SBUF.
     """
-    mine = (index(part(x, first, t.shape[1], 0), head, 1) for x, t in zip(q, tiles, strict=True))
+    mine = (
+        index(part(x, first, t.shape[1], 0), head, 1)
+        for x, t in zip(q, tiles, strict=True)
+    )
     return [dma_load_tiles(t, x, queue=queue) for t, x in zip(tiles, mine, strict=True)]
 
 
@@ -63,7 +68,12 @@ def _keys(x: Any, s: ContextTiling) -> Any:
 
 
 def step(
-    q: list[Any], kv: Any, done: Attended, masked: Masked | None, banks: Banks, s: ContextTiling
+    q: list[Any],
+    kv: Any,
+    done: Attended,
+    masked: Masked | None,
+    banks: Banks,
+    s: ContextTiling,
 ) -> Lane:
     """A lane that attends a query tile to a key tile; see `flash_steps.attend`."""
     k, v = kv

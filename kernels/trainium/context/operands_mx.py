@@ -73,9 +73,13 @@ def _pieces(x: Any, head: Any, j: Any, s: ContextTiling) -> Any:
 
 
 def step(
-    q: Mx, kv: tuple[Mx, Mx], done: Attended, masked: Masked | None, banks: Banks,
+    q: Mx,
+    kv: tuple[Mx, Mx],
+    done: Attended,
+    masked: Masked | None,
+    banks: Banks,
     s: ContextTiling,
-) -> Lane:  # fmt: skip
+) -> Lane:
     """A lane that attends a query tile to a key tile; its weights are quantised on the way.
 
     Pseudocode:
@@ -91,7 +95,9 @@ def step(
     if masked is not None:
         x = yield from masked(x)
     p = sbuf(*x.shape, dtype=s.step.dtype, buffers=s.buffers)
-    p, added, decay, state = yield from absorb(p, x, state, scale=s.step.scale, buffers=s.buffers)
+    p, added, decay, state = yield from absorb(
+        p, x, state, scale=s.step.scale, buffers=s.buffers
+    )
     yield
     starts = range(0, s.columns, s.keys)
     pieces = [p[:, a : a + s.keys] for a in starts]
@@ -105,7 +111,9 @@ def step(
     scale = sbuf(s.keys // MX_PARTITIONS, s.rows, dtype=jnp.uint8, buffers=s.buffers)
     elements, scale = quantize_mx(elements, scale, turned)
     yield
-    product = nc_matmul_mx(product_banks.take(), elements, values, scale, value_scale, none)
+    product = nc_matmul_mx(
+        product_banks.take(), elements, values, scale, value_scale, none
+    )
     product = product_banks.give(product)
     yield
     state = add_up(added, decay, state)

@@ -53,9 +53,17 @@ class Ring:
 
 
 def ring_attention(
-    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, *,
-    expand: Callable[[Block], Any] = same, transposed: bool = False, logsumexp: bool = False,
-) -> Any:  # fmt: skip
+    q: Any,
+    block: Block,
+    work: Any,
+    patterns: Any,
+    s: ContextTiling,
+    ring: Ring,
+    *,
+    expand: Callable[[Block], Any] = same,
+    transposed: bool = False,
+    logsumexp: bool = False,
+) -> Any:
     """Attention of a sequence spread over a ring of ranks.
 
     Args:
@@ -81,9 +89,15 @@ def ring_attention(
 
 
 def attend_ring(
-    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring,
-    expand: Callable[[Block], Any] = same, logsumexp: bool = True,
-) -> State:  # fmt: skip
+    q: Any,
+    block: Block,
+    work: Any,
+    patterns: Any,
+    s: ContextTiling,
+    ring: Ring,
+    expand: Callable[[Block], Any] = same,
+    logsumexp: bool = True,
+) -> State:
     """The hops of `ring_attention`; without `logsumexp` the state's maxima are left unfinished."""
 
     def use(
@@ -92,7 +106,9 @@ def attend_ring(
         last = last and not logsumexp
 
         def attend(held: Block, done: State) -> State:
-            return attend_source(q, expand(held), done, now, patterns, s, first=first, last=last)
+            return attend_source(
+                q, expand(held), done, now, patterns, s, first=first, last=last
+            )
 
         if first or expand is same:
             return attend(held, done)
@@ -102,7 +118,9 @@ def attend_ring(
         alone = ring.hops == 1 and not ring.roots
         done = use(block, empty_state(s), at(0), first=True, last=alone)
         last = ring.hops == 1 and not logsumexp
-        return _replicated(q, block, work["replicated"], patterns, s, ring, done, expand, last)
+        return _replicated(
+            q, block, work["replicated"], patterns, s, ring, done, expand, last
+        )
 
     def pass_on(landing: Block, held: Block, now: Any) -> Block:
         move = lambda dst, src: send(  # noqa: E731
@@ -122,7 +140,9 @@ def attend_ring(
     at = lambda n: jax.tree.map(lambda x: x[n], hops)  # noqa: E731
     if ring.hops == 1:
         return own()
-    slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)]
+    slots = [
+        jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)
+    ]
     if ring.overlap:
         held = pass_on(slots[0], block, at(0))
         done = own()
@@ -140,9 +160,16 @@ def attend_ring(
 
 
 def _replicated(
-    q: Any, block: Block, work: Any, patterns: Any, s: ContextTiling, ring: Ring, done: State,
-    expand: Callable[[Block], Any], last: bool,
-) -> State:  # fmt: skip
+    q: Any,
+    block: Block,
+    work: Any,
+    patterns: Any,
+    s: ContextTiling,
+    ring: Ring,
+    done: State,
+    expand: Callable[[Block], Any],
+    last: bool,
+) -> State:
     """Attends to the key tiles that every rank is sent; `last` if nothing follows."""
     single = dataclasses.replace(s, key_tiles=1)
     for n, (root, tile) in enumerate(ring.roots):
@@ -151,14 +178,24 @@ def _replicated(
             each = x.shape[0] // s.key_tiles
             own = part(x, tile * each, each, 0)
             return chip_broadcast(
-                hbm(*own.shape, dtype=x.dtype), own, root, axis=ring.axis, chips=ring.chips
+                hbm(*own.shape, dtype=x.dtype),
+                own,
+                root,
+                axis=ring.axis,
+                chips=ring.chips,
             )
 
         now, held = jax.tree.map(lambda x, n=n: x[n], work), jax.tree.map(spread, block)
         done = attend_source(
-            q, expand(held), done, now, patterns, single, first=False,
+            q,
+            expand(held),
+            done,
+            now,
+            patterns,
+            single,
+            first=False,
             last=last and n == len(ring.roots) - 1,
-        )  # fmt: skip
+        )
     return done
 
 

@@ -106,7 +106,7 @@ def _tiles(a: Any) -> Scheme:
 def _pass_q(a: Any) -> Scheme:
     hops = ring_hops(
         a.mask, a.sides, static=a.static_program, every_hop=True, queries_travel=True
-    )  # fmt: skip
+    )
     kernel = functools.partial(exchange.pass_q, s=a.sizes, ranks=a.ranks, axis=RING)
     return Scheme({RING: a.ranks}, (RING,), kernel, hops)
 

@@ -60,7 +60,9 @@ class ContextTiling:
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
-            raise ValueError(f"recipe is {self.recipe!r}, must be one of {', '.join(RECIPES)}")
+            raise ValueError(
+                f"recipe is {self.recipe!r}, must be one of {', '.join(RECIPES)}"
+            )
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"{self.heads} query heads over {self.kv_heads} KV heads: the first must be a "
@@ -90,7 +92,9 @@ class ContextTiling:
     @property
     def block_tiles(self) -> int:
         """Query tiles of each head in a block: no more queries than a key tile has keys."""
-        return largest_divisor(self.run, min(self.lanes, max(1, self.columns // self.rows)))
+        return largest_divisor(
+            self.run, min(self.lanes, max(1, self.columns // self.rows))
+        )
 
     @property
     def block_heads(self) -> int:
@@ -142,7 +146,11 @@ class ContextTiling:
     @property
     def output(self) -> Any:
         """Dtype of the attention output: the queries', or bfloat16 for 8-bit floats."""
-        return self.dtype if jnp.dtype(self.dtype).itemsize > 1 else jnp.dtype(jnp.bfloat16)
+        return (
+            self.dtype
+            if jnp.dtype(self.dtype).itemsize > 1
+            else jnp.dtype(jnp.bfloat16)
+        )
 
     @property
     def depth(self) -> int:
@@ -155,14 +163,25 @@ class ContextTiling:
         narrow, half = jnp.dtype(self.dtype).itemsize == 1, jnp.dtype(jnp.bfloat16)
         copies = self.span // 2 if self.scalar_copies is None else self.scalar_copies
         return FlashTiling(
-            self.value_dim, self.rows, self.columns, self.keys, self.depth,
-            half if self.mx else self.dtype, 1 / math.sqrt(sum(self.parts)), copies,
+            self.value_dim,
+            self.rows,
+            self.columns,
+            self.keys,
+            self.depth,
+            half if self.mx else self.dtype,
+            1 / math.sqrt(sum(self.parts)),
+            copies,
             self.turned or (half if narrow else None),
-        )  # fmt: skip
+        )
 
 
 def key_tiling(
-    tokens: int, ranks: int, *, even: bool = False, columns: int = BANK_COLUMNS, mx: bool = False
+    tokens: int,
+    ranks: int,
+    *,
+    even: bool = False,
+    columns: int = BANK_COLUMNS,
+    mx: bool = False,
 ) -> tuple[int, int, int]:
     """`(key tiles, pieces of each, keys of a piece)` of a rank's share of a sequence.
 

@@ -28,7 +28,9 @@ from kernels.trainium.tiling import index
 # Unnormalised output [units, rows, lanes, value_dim], and row maximum and sum [..., lanes, 2].
 State = tuple[Any, Any]
 Packed = tuple[Any, Any]  # the same of one unit, a block of a group of heads, in SBUF
-Lane = tuple[Any, Any, Any]  # output [rows, value_dim], maximum and sum [rows, 1] of a query tile
+Lane = tuple[
+    Any, Any, Any
+]  # output [rows, value_dim], maximum and sum [rows, 1] of a query tile
 STORES = DMA_QUEUES[len(LOAD_QUEUES) :]
 MAXIMUM, SUM = 0, 1
 
@@ -83,7 +85,9 @@ def views(tiles: Packed, lane: int) -> Lane:
 
 def opened(tiles: Packed, lane: int, s: ContextTiling) -> Lane:
     """A lane of a unit in tiles of its own, which instructions can write."""
-    copies = (sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers) for x in views(tiles, lane))
+    copies = (
+        sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers) for x in views(tiles, lane)
+    )
     pairs = zip(copies, views(tiles, lane), strict=True)
     return tuple(tensor_copy(x, y, engine="gpsimd") for x, y in pairs)  # type: ignore
 
@@ -132,7 +136,8 @@ def merge(old: Lane, new: Lane, s: ContextTiling) -> Lane:
 
     peak = tensor_tensor(column(), highest, other, op="max")
     fallen = (
-        tensor_tensor(column(), x, peak, op="subtract", engine="gpsimd") for x in (highest, other)
+        tensor_tensor(column(), x, peak, op="subtract", engine="gpsimd")
+        for x in (highest, other)
     )
     a, b = (activation(column(), x, op="exp", scale=scale) for x in fallen)
     total = tensor_tensor(total, total, a, op="multiply")

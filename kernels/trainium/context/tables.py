@@ -38,7 +38,9 @@ class Sides:
     @property
     def q_positions(self) -> np.ndarray:
         """int32 `[ranks, tiles, rows]`; those of padding are beyond the sequence."""
-        return self.q.positions().reshape(self.q.ranks, -1, self.s.rows) + np.int32(self.first)
+        return self.q.positions().reshape(self.q.ranks, -1, self.s.rows) + np.int32(
+            self.first
+        )
 
     @property
     def k_positions(self) -> np.ndarray:
@@ -79,7 +81,9 @@ class Tables:
         is on every rank, and masked else."""
         least, most = self.status.min(0), self.status.max(0)
         same = np.where(least == most, most, np.int8(PARTIAL))
-        return dataclasses.replace(self, status=np.broadcast_to(same, self.status.shape))
+        return dataclasses.replace(
+            self, status=np.broadcast_to(same, self.status.shape)
+        )
 
     def kept(self, sources: Any) -> "Tables":
         """Only some of the sources, by index."""
@@ -115,11 +119,19 @@ class Tables:
     def joined(self) -> "Tables":
         """All sources as one: their key tiles one after another."""
         ranks, sources, blocks, tiles = self.status.shape
-        status = self.status.transpose(0, 2, 1, 3).reshape(ranks, 1, blocks, sources * tiles)
+        status = self.status.transpose(0, 2, 1, 3).reshape(
+            ranks, 1, blocks, sources * tiles
+        )
         k_positions = self.k_positions.reshape(1, sources * tiles, -1)
         one = np.zeros((ranks, 1), int)
         return Tables(
-            self.mask, self.tokens, status, self.q_positions, k_positions, self.q_of[:, :1], one
+            self.mask,
+            self.tokens,
+            status,
+            self.q_positions,
+            k_positions,
+            self.q_of[:, :1],
+            one,
         )
 
     def tiled(self, rows: int, columns: int) -> "Tables":
@@ -135,11 +147,13 @@ class Tables:
         k_positions = k_positions.reshape(columns, rows * tiles, -1)
         rank, source = np.indices((rows * columns, columns))
         q_of, k_of = rank // columns * columns + source, rank % columns
-        return Tables(self.mask, self.tokens, status, self.q_positions, k_positions, q_of, k_of)
+        return Tables(
+            self.mask, self.tokens, status, self.q_positions, k_positions, q_of, k_of
+        )
 
     def known(
         self, *, with_masks: bool, lead: tuple[int, ...], first: int = 0
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """The kernel's known integers, by rank; see `attend_source`.
 
         Args:
@@ -147,11 +161,24 @@ class Tables:
           lead: dimensions of the mesh that ranks fill.
           first: place of the first mask among those that the kernel is given.
         """
-        shape = (*self.status.shape[:2], self.q_positions.shape[1], self.status.shape[3])
-        which = self.masks[1] + np.int32(first) if with_masks else np.broadcast_to(_ZERO, shape)
+        shape = (
+            *self.status.shape[:2],
+            self.q_positions.shape[1],
+            self.status.shape[3],
+        )
+        which = (
+            self.masks[1] + np.int32(first)
+            if with_masks
+            else np.broadcast_to(_ZERO, shape)
+        )
         some = (self.status != DEAD).any(-1).astype(np.int8)
         needed = self.needed.astype(np.int8)
-        tables = {"status": self.status, "some": some, "pattern": which, "needed": needed}
+        tables = {
+            "status": self.status,
+            "some": some,
+            "pattern": which,
+            "needed": needed,
+        }
         return by_rank(tables, lead)
 
     def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:

@@ -36,7 +36,11 @@ ROUND = {
 }
 GENERATIONS = {
     sheet.generation: dataclasses.replace(
-        sheet, **{k: Quantity(v, "published", "chosen for the tests") for k, v in ROUND.items()}
+        sheet,
+        **{
+            k: Quantity(v, "published", "chosen for the tests")
+            for k, v in ROUND.items()
+        },
     ).at()
     for sheet in (TRN1, TRN2, TRN3)
 }
@@ -82,6 +86,8 @@ def assert_close(actual, expected, *, operations=1, scale=None):
     """
     actual = np.asarray(actual)
     size = np.abs(expected) if scale is None else scale
-    allowed = size * operations * ROUNDING[F32] + np.abs(expected) * ROUNDING[actual.dtype]
+    allowed = (
+        size * operations * ROUNDING[F32] + np.abs(expected) * ROUNDING[actual.dtype]
+    )
     worst = np.max(np.abs(wide(actual) - expected) - allowed)
     assert worst <= 1e-30, f"beyond the bound by {worst}"

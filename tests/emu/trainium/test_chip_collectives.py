@@ -53,9 +53,12 @@ def spread(x, ranks, axis, chips=None, root=1):
 
 
 KERNELS = {
-    "gathered": gathered, "scattered": scattered, "reduced": reduced, "exchanged": exchanged,
+    "gathered": gathered,
+    "scattered": scattered,
+    "reduced": reduced,
+    "exchanged": exchanged,
     "spread": spread,
-}  # fmt: skip
+}
 
 
 # --- values: on a mesh [4, 2], along either axis ---
@@ -77,7 +80,9 @@ def expected_of(name, x):
     elif name == "spread":
         out = np.stack([x[1]] * n)
     elif name == "exchanged":
-        out = np.stack([np.concatenate([np.split(x[j], n)[i] for j in range(n)]) for i in range(n)])
+        out = np.stack(
+            [np.concatenate([np.split(x[j], n)[i] for j in range(n)]) for i in range(n)]
+        )
     elif name == "scattered":
         out = ring_sum(np.stack(np.split(x, n, 1), 1))
     else:
@@ -93,8 +98,14 @@ def on_axis(name, at, dtype=F32):
     kernel = lambda x: KERNELS[name](x, sizes[at], axes[at], axes)  # noqa: E731
     x = draw(3, 4, 2, 8, 3, dtype=dtype)
     moved = np.moveaxis(x, at, 0)
-    expected = np.stack([expected_of(name, moved[:, i]) for i in range(moved.shape[1])], 1)
-    return Program(kernel, dict(zip(axes, sizes)), (axes,)), x, np.moveaxis(expected, 0, at)
+    expected = np.stack(
+        [expected_of(name, moved[:, i]) for i in range(moved.shape[1])], 1
+    )
+    return (
+        Program(kernel, dict(zip(axes, sizes)), (axes,)),
+        x,
+        np.moveaxis(expected, 0, at),
+    )
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
@@ -142,7 +153,9 @@ def test_gradients():
     weight = draw(1, *x.shape)
     loss = lambda x: (p.batched(x) * jnp.asarray(weight)).sum()  # noqa: E731
     grad = jax.jit(jax.grad(loss))(jnp.asarray(x))
-    np.testing.assert_allclose(grad, np.broadcast_to(weight.sum(0), x.shape), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        grad, np.broadcast_to(weight.sum(0), x.shape), rtol=1e-5, atol=1e-6
+    )
 
 
 # --- chips and their cores ---
@@ -154,9 +167,13 @@ SMALL = {"chip": 4, "core": 2}
 def on_both(name):
     def kernel(x):
         if name == "gather":
-            return all_gather_both(hbm(8 * len(x), *x.shape[1:], dtype=x.dtype), x, **BOTH)
+            return all_gather_both(
+                hbm(8 * len(x), *x.shape[1:], dtype=x.dtype), x, **BOTH
+            )
         if name == "scatter":
-            return reduce_scatter_both(hbm(len(x) // 8, *x.shape[1:], dtype=x.dtype), x, **BOTH)
+            return reduce_scatter_both(
+                hbm(len(x) // 8, *x.shape[1:], dtype=x.dtype), x, **BOTH
+            )
         return all_reduce_both(hbm(*x.shape, dtype=x.dtype), x, **BOTH)
 
     return Program(kernel, SMALL, (("chip", "core"),))
@@ -220,7 +237,9 @@ def test_all_to_all_cuts_and_joins_any_dimensions(split, join):
         shape = list(x.shape)
         shape[split] //= 3
         shape[join] *= 3
-        return chip_all_to_all(hbm(*shape), x, axis="r", chips=("o", "r"), split=split, join=join)
+        return chip_all_to_all(
+            hbm(*shape), x, axis="r", chips=("o", "r"), split=split, join=join
+        )
 
     actual = Program(kernel, {"o": 2, "r": 3}, (("o", "r"),)).run(jnp.asarray(x))
     for o in range(2):
@@ -231,12 +250,16 @@ def test_all_to_all_cuts_and_joins_any_dimensions(split, join):
 
 
 def test_parts_must_divide():
-    message = r"trn.chip_all_to_all: source is \[8\], its dimension 0 must be a multiple of 3"
+    message = (
+        r"trn.chip_all_to_all: source is \[8\], its dimension 0 must be a multiple of 3"
+    )
     with pytest.raises(LimitExceeded, match=message):
         read("exchanged", {"ring": 3}, 8)
 
 
 def test_systems_have_so_many_chips():
-    message = r"trn2.48xlarge: 20 is 20 chips, at most 16 \(test_chip_collectives.py:\d+\)"
+    message = (
+        r"trn2.48xlarge: 20 is 20 chips, at most 16 \(test_chip_collectives.py:\d+\)"
+    )
     with pytest.raises(LimitExceeded, match=message):
         read("reduced", {"ring": 20}, 2 * MB)

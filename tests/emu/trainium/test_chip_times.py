@@ -50,8 +50,10 @@ def test_rings():
     """15 steps of a hop and a chunk; an all-reduce twice that; all ranks end together."""
     step = HOP + US
     for name, nbytes, steps in (
-        ("gathered", CHUNK, 15), ("scattered", 16 * CHUNK, 15), ("reduced", 16 * CHUNK, 30),
-    ):  # fmt: skip
+        ("gathered", CHUNK, 15),
+        ("scattered", 16 * CHUNK, 15),
+        ("reduced", 16 * CHUNK, 30),
+    ):
         clock = read(name, {"ring": 16}, nbytes)
         assert (ready(clock) == steps * step).all() and clock.end_ticks == steps * step
         assert clock.tally.by("other") == {"link_bytes": 16 * steps * CHUNK}
@@ -62,8 +64,10 @@ def test_rings():
 def test_traffic_of_rings():
     """A step reads and writes a chunk; to add up it reads two."""
     for name, nbytes, reads, writes in (
-        ("gathered", CHUNK, 1, 1), ("scattered", 16 * CHUNK, 2, 1), ("reduced", 16 * CHUNK, 3, 2),
-    ):  # fmt: skip
+        ("gathered", CHUNK, 1, 1),
+        ("scattered", 16 * CHUNK, 2, 1),
+        ("reduced", 16 * CHUNK, 3, 2),
+    ):
         moved = read(name, {"ring": 16}, nbytes).tally.by("bytes")
         each = 16 * 15 * CHUNK
         assert moved == {"hbm_read": reads * each, "hbm_write": writes * each}
@@ -71,7 +75,10 @@ def test_traffic_of_rings():
 
 def test_a_gather_is_the_kernel_of_sends():
     """Two mechanisms, one time: every slice that the kernel receives, and the last of them."""
-    for sheet, ranks in ((on_system(TRN3, TRN3_GEN2), 144), (on_system(TRN2, TRN2_48XLARGE), 16)):
+    for sheet, ranks in (
+        (on_system(TRN3, TRN3_GEN2), 144),
+        (on_system(TRN2, TRN2_48XLARGE), 16),
+    ):
         device = sheet.at()
         kernel = lambda x: ring_gather(x, axis="ring")  # noqa: E731
         x = jax.ShapeDtypeStruct((128_000,), jnp.int8)
@@ -110,10 +117,16 @@ def test_small_buffers_go_in_one_step():
     mesh, chips = {"a": 4, "b": 4}, ("a", "b")
     clock = read("gathered", mesh, 6_400, axis="b", chips=chips)
     assert (ready(clock) == 2 * HOP + 0.1 * US).all()
-    assert clock.tally.by("bytes") == {"hbm_read": 16 * 3 * 6_400, "hbm_write": 16 * 3 * 6_400}
+    assert clock.tally.by("bytes") == {
+        "hbm_read": 16 * 3 * 6_400,
+        "hbm_write": 16 * 3 * 6_400,
+    }
     clock = read("scattered", mesh, 4 * 6_400, axis="b", chips=chips)
     assert (ready(clock) == 2 * HOP + 0.1 * US).all()
-    assert clock.tally.by("bytes") == {"hbm_read": 16 * 4 * 6_400, "hbm_write": 16 * 6_400}
+    assert clock.tally.by("bytes") == {
+        "hbm_read": 16 * 4 * 6_400,
+        "hbm_write": 16 * 6_400,
+    }
 
 
 def test_an_all_reduce_goes_the_faster_way():
@@ -122,7 +135,9 @@ def test_an_all_reduce_goes_the_faster_way():
     tiny = read("reduced", mesh, 640, axis="b", chips=chips)
     # 3 buffers sent and 4 read to add up: the DMA engines take longer than two a link.
     data = 7 * 640 / 368e9 * 1e6
-    assert data > 2 * 640 / CHUNK and (ready(tiny) == np.ceil(2 * HOP + data * US)).all()
+    assert (
+        data > 2 * 640 / CHUNK and (ready(tiny) == np.ceil(2 * HOP + data * US)).all()
+    )
     assert tiny.tally.by("other") == {"link_bytes": 16 * 3 * 640}
     large = read("reduced", mesh, 960_000, axis="b", chips=chips)
     assert (ready(large) == 2 * (2 * HOP + 2 * 240_000 / CHUNK * US)).all()
@@ -150,7 +165,10 @@ def test_servers_behind_switches():
     """The slower of two rates paces every step of the ring once it has gone around."""
     device = on_system(TRN3, TRN3_GEN2).at()
     clock = read("gathered", {"ring": 144}, 160_000, device)
-    inside, outside = HOP + 1.25 * US, HOP + 1 * US  # 128 GB/s in a server, 160 GB/s to others
+    inside, outside = (
+        HOP + 1.25 * US,
+        HOP + 1 * US,
+    )  # 128 GB/s in a server, 160 GB/s to others
     assert 143 * outside < clock.end_ticks <= 143 * inside
 
 
@@ -189,7 +207,9 @@ def test_data_is_taken_from_queues_and_links():
     x = jax.ShapeDtypeStruct((CHUNK,), jnp.int8)
     both = Program(kernel, {"ring": 16}, ((),)).read(T2, x)
     first = np.ravel(both.outputs[1].ready)
-    assert (first == 15 * US + HOP + US).all()  # after the links' share of the collective
+    assert (
+        first == 15 * US + HOP + US
+    ).all()  # after the links' share of the collective
     assert (np.ravel(both.outputs[0].ready) == ready(clock)).all()
 
 
@@ -202,8 +222,10 @@ def delayed(x, here):
         here,
         lambda x, t, first: tensor_copy(t, dma_load(first, x)),
         lambda x, t, first: dma_load(t, x),
-        x, sbuf(*x.shape, dtype=x.dtype), sbuf(*x.shape, dtype=x.dtype),
-    )  # fmt: skip
+        x,
+        sbuf(*x.shape, dtype=x.dtype),
+        sbuf(*x.shape, dtype=x.dtype),
+    )
     return dma_store(tile)
 
 
@@ -219,7 +241,9 @@ def late(name, rank, mesh, nbytes, device=T2):
     return clock, *(np.ravel(out.ready) for out in clock.outputs)
 
 
-@pytest.mark.parametrize("name, nbytes", [("gathered", CHUNK), ("scattered", 16 * CHUNK)])
+@pytest.mark.parametrize(
+    "name, nbytes", [("gathered", CHUNK), ("scattered", 16 * CHUNK)]
+)
 def test_a_late_rank_delays_a_ring(name, nbytes):
     """Asked back from the end: a step waits for the own last one and for the neighbour's."""
     clock, got, mine = late(name, 5, {"ring": 16}, nbytes)
@@ -228,11 +252,16 @@ def test_a_late_rank_delays_a_ring(name, nbytes):
     def begin(rank, step):
         if step == 0:
             return int(mine[rank])
-        return max(begin(rank, step - 1) + US, begin(rank - 1 if rank else 15, step - 1) + step_of)
+        return max(
+            begin(rank, step - 1) + US,
+            begin(rank - 1 if rank else 15, step - 1) + step_of,
+        )
 
     step_of = int(HOP + US)
     assert mine[5] > np.delete(mine, 5).max()
-    np.testing.assert_array_equal(got, [begin((r - 1) % 16, 14) + step_of for r in range(16)])
+    np.testing.assert_array_equal(
+        got, [begin((r - 1) % 16, 14) + step_of for r in range(16)]
+    )
     adds_up(clock)
 
 
@@ -241,7 +270,9 @@ def test_a_late_rank_delays_who_is_behind_it_in_a_broadcast():
     _, got, mine = late("spread", 3, {"ring": 16}, 16 * CHUNK)
     hop = HOP + US
     on_time = mine[1] + 15 * US + np.arange(16) * hop
-    np.testing.assert_array_equal(got[1:4] - [US, 0, 0], on_time[:3])  # the root sends 16 pieces
+    np.testing.assert_array_equal(
+        got[1:4] - [US, 0, 0], on_time[:3]
+    )  # the root sends 16 pieces
     assert mine[3] > mine[1] + 2 * hop  # by then all that came waits to be passed on
     np.testing.assert_array_equal(got[4:], mine[3] + 15 * US + np.arange(1, 13) * hop)
     assert got[0] == got[15] + hop
@@ -316,7 +347,9 @@ def test_faster_links_are_never_slower(name):
         for rate in (32e9, 64e9, 65e9, 1e12, 1e14):
             q = Quantity(rate, "published", "chosen")
             system = dataclasses.replace(TRN2_48XLARGE, link_bytes_per_s=(q, q))
-            ends.append(read(name, {"r": 16}, nbytes, on_system(TRN2, system).at()).end_ticks)
+            ends.append(
+                read(name, {"r": 16}, nbytes, on_system(TRN2, system).at()).end_ticks
+            )
         assert ends == sorted(ends, reverse=True)
         assert ends[0] > ends[1]
 

@@ -56,7 +56,9 @@ def in_order(x):
 def test_all_reduce(cores, dtype):
     x = draw(0, 2, cores, 3, 7, dtype=dtype)
     actual = program(reduced, cores, 2).run(jnp.asarray(x))
-    np.testing.assert_array_equal(actual, np.broadcast_to(in_order(x)[:, None], x.shape))
+    np.testing.assert_array_equal(
+        actual, np.broadcast_to(in_order(x)[:, None], x.shape)
+    )
 
 
 def test_the_order_of_the_cores_shows():
@@ -84,7 +86,9 @@ def test_reduce_scatter(cores, dim, dtype):
     shape = [3 * cores, 7] if dim == 0 else [3, 7 * cores]
     x = draw(0, 2, cores, *shape, dtype=dtype)
     actual = program(lambda x: scattered(x, cores, dim), cores, 2).run(jnp.asarray(x))
-    np.testing.assert_array_equal(actual, np.stack(np.split(in_order(x), cores, 1 + dim), 1))
+    np.testing.assert_array_equal(
+        actual, np.stack(np.split(in_order(x), cores, 1 + dim), 1)
+    )
 
 
 def test_the_same_under_shard_map():
@@ -97,7 +101,9 @@ def test_the_same_under_shard_map():
 def test_cores_need_not_be_the_innermost_axis():
     x = draw(0, 4, 2, 8, 3)
     for kernel in (reduced, lambda x: gathered(x, 4), lambda x: scattered(x, 4)):
-        outer = Program(kernel, {"core": 4, "half": 2}, (("core", "half"),)).run(jnp.asarray(x))
+        outer = Program(kernel, {"core": 4, "half": 2}, (("core", "half"),)).run(
+            jnp.asarray(x)
+        )
         inner = program(kernel, 4, 2).run(jnp.asarray(x.swapaxes(0, 1)))
         np.testing.assert_array_equal(np.asarray(outer).swapaxes(0, 1), inner)
 
@@ -111,7 +117,9 @@ def seconds(device, steps, reads, writes):
     """Steps of one hop, and bytes: a core's through its 16 DMA engines, all cores' through HBM."""
     rate = 16 * Fraction(device.dma_engine_bytes_per_s)
     memory = (reads + writes) * device.cores_running / Fraction(device.hbm_bytes_per_s)
-    return steps * Fraction(str(device.link_hop_s)) + max(max(reads, writes) / rate, memory)
+    return steps * Fraction(str(device.link_hop_s)) + max(
+        max(reads, writes) / rate, memory
+    )
 
 
 def single_step(n, c):
@@ -140,7 +148,13 @@ def kangaring(n, c):
     return (n // 2, 3 * pair, pair), (n // 2, pair, 2 * pair)
 
 
-ALGORITHMS = [(mesh, 64), (mesh, MB - 1), (rdh, MB), (rdh, 56 * MB), (kangaring, 56 * MB + 1)]
+ALGORITHMS = [
+    (mesh, 64),
+    (mesh, MB - 1),
+    (rdh, MB),
+    (rdh, 56 * MB),
+    (kangaring, 56 * MB + 1),
+]
 TIMES = pytest.mark.parametrize("algorithm, nbytes", ALGORITHMS)
 SHEETS = pytest.mark.parametrize("sheet", [TRN2, TRN3], ids=lambda s: s.name)
 
@@ -179,7 +193,9 @@ def test_time_of_scatter_and_gather(algorithm, nbytes, cores, sheet):
     if length * cores > 56 * MB and algorithm is rdh:
         length -= 1
     add, hand_on = algorithm(cores, Fraction(length))
-    clock, device = on_clock(lambda x: scattered(x, cores), sheet, cores, length * cores)
+    clock, device = on_clock(
+        lambda x: scattered(x, cores), sheet, cores, length * cores
+    )
     assert_ticks(clock, device, seconds(device, *add))
     clock, device = on_clock(lambda x: gathered(x, cores), sheet, cores, length)
     assert_ticks(clock, device, seconds(device, *hand_on))
@@ -188,7 +204,9 @@ def test_time_of_scatter_and_gather(algorithm, nbytes, cores, sheet):
 def test_small_buffers_go_in_one_step_and_larger_ones_in_two():
     """By time: one step saves a hop and moves whole buffers instead of chunks."""
     d = with_cores(TRN2, 8).at()
-    small, large = (on_clock(reduced, TRN2, 8, n)[0].end_ticks / d.tick_hz for n in (64, MB - 1))
+    small, large = (
+        on_clock(reduced, TRN2, 8, n)[0].end_ticks / d.tick_hz for n in (64, MB - 1)
+    )
     assert d.link_hop_s < small < 1.1 * d.link_hop_s
     assert large > 2 * d.link_hop_s
 
@@ -197,21 +215,32 @@ def test_one_core_has_nothing_to_exchange():
     for kernel in (reduced, lambda x: gathered(x, 1), lambda x: scattered(x, 1)):
         for length in (64, 2 * MB, 60 * MB):
             clock, _ = on_clock(kernel, TRN2, 1, length)
-            assert clock.end_ticks == 0 and clock.tally.by("other")["collective_bytes"] == 0
+            assert (
+                clock.end_ticks == 0
+                and clock.tally.by("other")["collective_bytes"] == 0
+            )
 
 
 def test_traffic():
     """Ring-equivalent traffic of the published table: 2 (n - 1) chunks a core."""
     clock, _ = on_clock(reduced, TRN2, 8, 8 * MB)
     assert clock.tally.by("other") == {"collective_bytes": 8 * 2 * 7 * MB}
-    assert clock.tally.by("bytes") == {"hbm_read": 8 * 3 * 7 * MB, "hbm_write": 8 * 2 * 7 * MB}
+    assert clock.tally.by("bytes") == {
+        "hbm_read": 8 * 3 * 7 * MB,
+        "hbm_write": 8 * 2 * 7 * MB,
+    }
 
 
 def test_data_is_taken_from_every_dma_queue():
     """They share the DMA engines; the hops between leave them free."""
-    device, buffer = with_cores(TRN2, 8).at(), Operand((8 * MB,), np.dtype(np.int8), "hbm")
+    device, buffer = (
+        with_cores(TRN2, 8).at(),
+        Operand((8 * MB,), np.dtype(np.int8), "hbm"),
+    )
     cost = collectives._all_reduce.cost(device, buffer, buffer, axis="core", cores=8)
-    data_s = seconds(device, *two_passes(*rdh(8, Fraction(MB)))) - 6 * Fraction("1.5e-6")
+    data_s = seconds(device, *two_passes(*rdh(8, Fraction(MB)))) - 6 * Fraction(
+        "1.5e-6"
+    )
     assert cost.taken == dict.fromkeys(DMA_QUEUES, math.ceil(data_s * device.tick_hz))
 
 
@@ -223,13 +252,16 @@ def test_the_last_core_decides():
             lax.axis_index("core") == 2,
             lambda x, t: dma_load(t, x),
             lambda x, t: memset(t, value=0.0),
-            x, sbuf(*x.shape),
-        )  # fmt: skip
+            x,
+            sbuf(*x.shape),
+        )
         mine = dma_store(tile)
         return reduced(mine), mine
 
     device = with_cores(TRN2, 4).at()
-    clock = program(kernel, 4).read(device, jax.ShapeDtypeStruct((1, 4, 128, 64), jnp.float32))
+    clock = program(kernel, 4).read(
+        device, jax.ShapeDtypeStruct((1, 4, 128, 64), jnp.float32)
+    )
     ready, mine = (np.ravel(out.ready) for out in clock.outputs)
     alone = on_clock(reduced, TRN2, 4, 128 * 64 * 4)[0].end_ticks
     assert mine[2] > np.delete(mine, 2).max()

@@ -24,7 +24,10 @@ def ticks(sheet, before):
 
     clock = Program(kernel, {"core": 1}, ((),)).read(sheet.at(), TILE)
     adds_up(clock)
-    return {e: clock.spent.get((e, "work"), 0) for e in ("tensor", "vector", "scalar", "gpsimd")}
+    return {
+        e: clock.spent.get((e, "work"), 0)
+        for e in ("tensor", "vector", "scalar", "gpsimd")
+    }
 
 
 @pytest.mark.parametrize("sheet, seconds", [(TRN1, 0.37e-6), (TRN2, 1.29e-6)])
@@ -37,7 +40,9 @@ def test_table_load_keeps_the_scalar_engine_busy(sheet, seconds):
 @pytest.mark.parametrize("engine", ["tensor", "vector", "scalar", "gpsimd"])
 def test_semaphore_takes_nine_nanoseconds_of_its_engine(engine):
     signalled = ticks(TRN2, lambda: isa.semaphore(engine=engine))[engine]
-    assert signalled - ticks(TRN2, lambda: None)[engine] == 44  # 43.2 of 4.8 a nanosecond, whole
+    assert (
+        signalled - ticks(TRN2, lambda: None)[engine] == 44
+    )  # 43.2 of 4.8 a nanosecond, whole
 
 
 def test_semaphore_of_no_engine():

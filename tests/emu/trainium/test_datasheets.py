@@ -24,10 +24,13 @@ CLOCKS = ("tensor_hz", "vector_hz", "scalar_hz", "gpsimd_hz")
 def test_a_tick_divides_every_cycle(sheet):
     for band in BANDS:
         device = sheet.at(band)
-        hz = {e: getattr(device, f) if f else device.tick_hz for e, f in sheet.engines.items()}
-        assert {e: n * hz[e] for e, n in device.ticks_per_cycle.items()} == dict.fromkeys(
-            hz, device.tick_hz
-        )
+        hz = {
+            e: getattr(device, f) if f else device.tick_hz
+            for e, f in sheet.engines.items()
+        }
+        assert {
+            e: n * hz[e] for e, n in device.ticks_per_cycle.items()
+        } == dict.fromkeys(hz, device.tick_hz)
     clocks = [getattr(sheet, f).value for f in CLOCKS]
     assert sheet.tick_hz % math.lcm(*clocks) == 0
     assert all(device.ticks_per_cycle[q] == 1 for q in DMA_QUEUES)
@@ -107,7 +110,9 @@ def test_running_cores_share_the_memory(sheet):
 @pytest.mark.parametrize("over", [0, 1])
 def test_as_many_cores_as_the_chip_has(sheet, over):
     cores = (sheet.cores_per_chip.value + 1) * over
-    message = f"{sheet.name}: {cores} cores run, must be 1 to {sheet.cores_per_chip.value}"
+    message = (
+        f"{sheet.name}: {cores} cores run, must be 1 to {sheet.cores_per_chip.value}"
+    )
     with pytest.raises(ValueError, match=message):
         with_cores(sheet, cores)
 
@@ -124,9 +129,13 @@ TOTALS = [
 ]
 
 
-@pytest.mark.parametrize("system, sheet, terabytes, gib, gbps", TOTALS, ids=lambda x: str(x)[:20])
+@pytest.mark.parametrize(
+    "system, sheet, terabytes, gib, gbps", TOTALS, ids=lambda x: str(x)[:20]
+)
 def test_systems_are_the_sum_of_their_chips(system, sheet, terabytes, gib, gbps):
-    assert system.chips * sheet.hbm_bytes_per_s.value == pytest.approx(terabytes * 1e12, rel=2e-3)
+    assert system.chips * sheet.hbm_bytes_per_s.value == pytest.approx(
+        terabytes * 1e12, rel=2e-3
+    )
     assert system.chips * sheet.hbm_bytes.value == gib * 2**30
     assert system.efa_bytes_per_s.value == gbps * 1e9 / 8
 

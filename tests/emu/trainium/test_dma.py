@@ -66,32 +66,73 @@ P = 100
 FORMS = {
     "load": (dma_load, [op.sbuf(P, 96), op.hbm(P, 96)], P, P, 384, P * 384),
     "load of three dimensions": (
-        dma_load, [op.sbuf(P, 3, 96), op.hbm(P, 3, 96)], P, P, 3 * 384, 3 * P * 384,
+        dma_load,
+        [op.sbuf(P, 3, 96), op.hbm(P, 3, 96)],
+        P,
+        P,
+        3 * 384,
+        3 * P * 384,
     ),
-    "load of few partitions": (dma_load, [op.sbuf(4, 2048), op.hbm(4, 2048)], 4, 4, 8192, 32768),
+    "load of few partitions": (
+        dma_load,
+        [op.sbuf(4, 2048), op.hbm(4, 2048)],
+        4,
+        4,
+        8192,
+        32768,
+    ),
     "load_tiles": (
-        dma_load_tiles, [op.sbuf(P, 3, 96), op.hbm(3, P, 96)], P, 3 * P, 384, 3 * P * 384,
+        dma_load_tiles,
+        [op.sbuf(P, 3, 96), op.hbm(3, P, 96)],
+        P,
+        3 * P,
+        384,
+        3 * P * 384,
     ),
     "load_at": (
-        dma_load_at, [op.sbuf(P, 3, 96), op.hbm(P, 50), REGISTER, REGISTER], P, P, 200, P * 200,
+        dma_load_at,
+        [op.sbuf(P, 3, 96), op.hbm(P, 50), REGISTER, REGISTER],
+        P,
+        P,
+        200,
+        P * 200,
     ),
     "load_at of whole rows": (
-        dma_load_at, [op.sbuf(P, 3, 96), op.hbm(P, 2, 96), REGISTER, REGISTER],
-        P, P, 2 * 384, 2 * P * 384,
+        dma_load_at,
+        [op.sbuf(P, 3, 96), op.hbm(P, 2, 96), REGISTER, REGISTER],
+        P,
+        P,
+        2 * 384,
+        2 * P * 384,
     ),
     # Each of the two rows ends short of the tile's: two pieces a partition.
     "load_at of parts of rows": (
-        dma_load_at, [op.sbuf(P, 3, 96), op.hbm(P, 2, 50), REGISTER, REGISTER],
-        P, 2 * P, 200, 2 * P * 200,
+        dma_load_at,
+        [op.sbuf(P, 3, 96), op.hbm(P, 2, 50), REGISTER, REGISTER],
+        P,
+        2 * P,
+        200,
+        2 * P * 200,
     ),
     "gather": (
-        dma_gather, [op.sbuf(P, 96), op.hbm(9999, 96), op.hbm(P, dtype=I32)],
-        P, P, 384, P * 384 + P * 4,
+        dma_gather,
+        [op.sbuf(P, 96), op.hbm(9999, 96), op.hbm(P, dtype=I32)],
+        P,
+        P,
+        384,
+        P * 384 + P * 4,
     ),
     "store": (dma_store, [op.sbuf(P, 96)], P, P, 384, P * 384),
-    "store_at": (dma_store_at, [op.hbm(9, P, 96), op.sbuf(P, 96), REGISTER], P, P, 384, P * 384),
+    "store_at": (
+        dma_store_at,
+        [op.hbm(9, P, 96), op.sbuf(P, 96), REGISTER],
+        P,
+        P,
+        384,
+        P * 384,
+    ),
     "copy in SBUF": (dma_copy, [op.sbuf(P, 96), op.sbuf(P, 96)], P, P, 384, 0),
-}  # fmt: skip
+}
 
 
 @SHEETS
@@ -151,7 +192,12 @@ def test_bytes_moved(form):
 
 def test_every_dma_is_in_the_table():
     tried = {case[0].name for case in (*FORMS.values(), *SHARES)}
-    here = [i for m in (memory, dma_compute) for i in vars(m).values() if hasattr(i, "reads")]
+    here = [
+        i
+        for m in (memory, dma_compute)
+        for i in vars(m).values()
+        if hasattr(i, "reads")
+    ]
     assert {i.name for i in here if i.reads} == tried  # tiles cost nothing
 
 
@@ -203,24 +249,36 @@ def test_what_a_sum_moves():
     """The destination is read as well."""
     dst, d = op.sbuf(128, 128), TRN3.at()
     assert dma_accumulate.cost(d, dst, op.hbm(128, 128)).moved_bytes == {
-        "hbm_read": 65536, "sbuf_read": 65536, "sbuf_write": 65536,
-    }  # fmt: skip
+        "hbm_read": 65536,
+        "sbuf_read": 65536,
+        "sbuf_write": 65536,
+    }
     assert dma_accumulate.cost(d, dst, op.sbuf(128, 128)).moved_bytes == {
-        "sbuf_read": 2 * 65536, "sbuf_write": 65536,
-    }  # fmt: skip
+        "sbuf_read": 2 * 65536,
+        "sbuf_write": 65536,
+    }
 
 
 REFUSED = {
     "trn.dma_transpose: needs NeuronCore-v3 or later, Trainium1 has v2": (
-        dma_transpose, TRN1, op.sbuf(8, 8), op.hbm(8, 8),
+        dma_transpose,
+        TRN1,
+        op.sbuf(8, 8),
+        op.hbm(8, 8),
     ),
     "trn.dma_transpose: elements of 1 bytes, must be 2 or 4": (
-        dma_transpose, TRN2, op.sbuf(8, 8, dtype=np.int8), op.hbm(8, 8, dtype=np.int8),
+        dma_transpose,
+        TRN2,
+        op.sbuf(8, 8, dtype=np.int8),
+        op.hbm(8, 8, dtype=np.int8),
     ),
     "trn.dma_accumulate: source is bfloat16, must be the destination's float32": (
-        dma_accumulate, TRN3, op.sbuf(8, 8), op.hbm(8, 8, dtype=BF16),
+        dma_accumulate,
+        TRN3,
+        op.sbuf(8, 8),
+        op.hbm(8, 8, dtype=BF16),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)
@@ -256,10 +314,14 @@ def test_more_is_never_faster(sheet, partitions, pieces, nbytes, cores):
 
     def cost(pieces=pieces, nbytes=nbytes, cores=cores):
         return dma_cost(
-            with_cores(sheet, cores).at(), "trn.dma_load", "load_queue", partitions=partitions,
-            descriptors=partitions * pieces, descriptor_bytes=nbytes,
+            with_cores(sheet, cores).at(),
+            "trn.dma_load",
+            "load_queue",
+            partitions=partitions,
+            descriptors=partitions * pieces,
+            descriptor_bytes=nbytes,
             hbm_bytes=partitions * pieces * nbytes,
-        )  # fmt: skip
+        )
 
     base, device = cost(), sheet.at()
     for more in (cost(pieces=pieces + 1), cost(nbytes=nbytes + 1), cost(cores=2)):
@@ -291,7 +353,9 @@ def test_queues_on_the_clock():
         sums = dma_accumulate(left, right, queue="store_queue")
         out = hbm(2, 128, 512)
         out = dma_store_at(out, sums, jnp.int32(0))
-        return dma_store_at(out, dma_copy(sbuf(128, 512), sums), jnp.int32(1), queue="load_queue")
+        return dma_store_at(
+            out, dma_copy(sbuf(128, 512), sums), jnp.int32(1), queue="load_queue"
+        )
 
     program = Program(kernel, {"core": 1}, ((),))
     x = draw(3, 128, 512)
@@ -305,14 +369,21 @@ def test_queues_on_the_clock():
     assert clock.busy_ticks["load_queue"] == 2 * move + within
     assert clock.busy_ticks["load_queue2"] == move
     assert clock.busy_ticks["store_queue"] == move + add
-    assert clock.tally.by("bytes")["hbm_read"] == clock.tally.by("bytes")["hbm_write"] == 2 * nbytes
+    assert (
+        clock.tally.by("bytes")["hbm_read"]
+        == clock.tally.by("bytes")["hbm_write"]
+        == 2 * nbytes
+    )
 
 
 def queued(queues, count=6, columns=512):
     """End of `count` loads of 128 rows of `columns` float32, on these queues in turn."""
 
     def kernel(x):
-        return [dma_load(sbuf(*x.shape), x, queue=queues[i % len(queues)]) for i in range(count)]
+        return [
+            dma_load(sbuf(*x.shape), x, queue=queues[i % len(queues)])
+            for i in range(count)
+        ]
 
     x = jax.ShapeDtypeStruct((128, columns), jnp.float32)
     return Program(kernel, {"core": 1}, ((),)).read(TRN2.at(), x).end_ticks
@@ -322,7 +393,11 @@ def test_a_second_queue_adds_no_bandwidth():
     d = TRN2.at()
     busy, latency = law(d, 128, 128, 2048, hbm_bytes=128 * 2048)
     assert busy > d.dma_interval_s * d.tick_hz
-    assert queued(["load_queue"]) == queued(["load_queue", "load_queue2"]) == 5 * busy + latency
+    assert (
+        queued(["load_queue"])
+        == queued(["load_queue", "load_queue2"])
+        == 5 * busy + latency
+    )
 
 
 def test_short_copies_need_several_queues():
@@ -332,10 +407,14 @@ def test_short_copies_need_several_queues():
     interval = ticks(d, exact(d.dma_interval_s))
     assert queued(["load_queue"], columns=64) == 5 * interval + latency
     two = queued(["load_queue", "load_queue2"], columns=64)
-    assert two == 2 * interval + latency + busy  # the second queue's engine time comes after
+    assert (
+        two == 2 * interval + latency + busy
+    )  # the second queue's engine time comes after
     for columns, share in ((256, 0.42), (512, 0.81)):
         rate = 16 * d.dma_engine_bytes_per_s
-        step_s = max(d.dma_interval_s, law(d, 128, 128, 4 * columns, hbm_bytes=0)[0] / d.tick_hz)
+        step_s = max(
+            d.dma_interval_s, law(d, 128, 128, 4 * columns, hbm_bytes=0)[0] / d.tick_hz
+        )
         assert 128 * 4 * columns / step_s / rate == pytest.approx(share, rel=0.03)
 
 

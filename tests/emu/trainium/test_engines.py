@@ -13,7 +13,15 @@ import pytest
 from emu import Program
 from emu.errors import LimitExceeded, WrongSpace
 from emu.instruction import Instruction
-from emu.trainium import gpsimd, isa, scalar, vector, vector_copy, vector_reduce, vector_select
+from emu.trainium import (
+    gpsimd,
+    isa,
+    scalar,
+    vector,
+    vector_copy,
+    vector_reduce,
+    vector_select,
+)
 from emu.trainium.memory import dma_load, dma_store
 from emu.trainium.memory import psum as psum_tile
 from emu.trainium.memory import sbuf as sbuf_tile
@@ -36,7 +44,11 @@ P, N = 128, 512
 BIG = P * N
 ONE = sbuf(P, 1)
 X, Y, OUT = sbuf(P, N), psum(P, N), sbuf(P, N)
-HALF, HALF_PSUM, FP16 = sbuf(P, N, dtype=BF16), psum(P, N, dtype=BF16), sbuf(P, N, dtype=F16)
+HALF, HALF_PSUM, FP16 = (
+    sbuf(P, N, dtype=BF16),
+    psum(P, N, dtype=BF16),
+    sbuf(P, N, dtype=F16),
+)
 FP8 = sbuf(P, N, dtype=E4M3)
 ALL, NEW, V4 = (2, 3, 4), (3, 4), (4,)
 MASK = (*range(31), 255)  # all but one partition of each quadrant move
@@ -66,38 +78,58 @@ def fused(x, y=None, op0="subtract", op1="multiply", **params):
     y = y or x
     operands = (x, x, sbuf(P, 1), y)
     flops = 2 * x.size
-    return case(isa.scalar_tensor_tensor, *operands, op0=op0, op1=op1, flops=flops, **params)
+    return case(
+        isa.scalar_tensor_tensor, *operands, op0=op0, op1=op1, flops=flops, **params
+    )
 
 
 CASES = {
     # tensor_copy: N; fast modes from v3 on: N/4 within SBUF, N/2 with PSUM on one side.
     "copy fp32": case(isa.tensor_copy, OUT, X, busy=512),
     "copy bf16": case(isa.tensor_copy, HALF, HALF, busy={2: 512, 3: 128, 4: 128}),
-    "copy bf16 to fp16": case(isa.tensor_copy, FP16, HALF, busy={2: 512, 3: 128, 4: 128}),
-    "copy from PSUM": case(isa.tensor_copy, HALF, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}),
-    "copy to PSUM": case(isa.tensor_copy, HALF_PSUM, HALF, busy={2: 512, 3: 256, 4: 256}),
+    "copy bf16 to fp16": case(
+        isa.tensor_copy, FP16, HALF, busy={2: 512, 3: 128, 4: 128}
+    ),
+    "copy from PSUM": case(
+        isa.tensor_copy, HALF, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}
+    ),
+    "copy to PSUM": case(
+        isa.tensor_copy, HALF_PSUM, HALF, busy={2: 512, 3: 256, 4: 256}
+    ),
     "copy within PSUM": case(isa.tensor_copy, HALF_PSUM, HALF_PSUM, busy=512),
     "copy fp8": case(isa.tensor_copy, FP8, FP8, busy={2: 512, 3: 512, 4: 128}),
     "copy fp8 to bf16": case(isa.tensor_copy, HALF, FP8, busy={2: 512, 3: 512, 4: 128}),
-    "copy int16": case(isa.tensor_copy, sbuf(P, N, dtype=I16), sbuf(P, N, dtype=I16), busy=512),
+    "copy int16": case(
+        isa.tensor_copy, sbuf(P, N, dtype=I16), sbuf(P, N, dtype=I16), busy=512
+    ),
     "copy fp32 to bf16": case(isa.tensor_copy, HALF, Y, busy=512),
     "copy short": case(isa.tensor_copy, sbuf(P, 8), sbuf(P, 8), busy=64),
     "copy_at": at(isa.tensor_copy_at, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}),
     "copy_every": case(
         isa.tensor_copy_every, sbuf(P, N, 4, dtype=BF16), HALF_PSUM, REGISTER, busy=512
     ),
-    "dynamic source": case(isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600),
+    "dynamic source": case(
+        isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600
+    ),
     "dynamic source, long": case(
         isa.tensor_copy_dynamic_src, sbuf(P, 700), sbuf(P, 900), OFFSET, busy=700
     ),
-    "dynamic destination": case(isa.tensor_copy_dynamic_dst, X, sbuf(P, 64), OFFSET, busy=600),
+    "dynamic destination": case(
+        isa.tensor_copy_dynamic_dst, X, sbuf(P, 64), OFFSET, busy=600
+    ),
     "memset zero bf16": case(isa.memset, HALF, value=0.0, busy=256),
     "memset one bf16": case(isa.memset, HALF, value=1.0, busy=512),
     "memset zero fp32": case(isa.memset, X, value=0.0, busy=512),
     "memset zero int16": case(isa.memset, sbuf(P, N, dtype=I16), value=0, busy=512),
-    "predicated": case(isa.tensor_copy_predicated, OUT, X, sbuf(P, N, dtype=U8), busy=1024),
-    "predicated PSUM": case(isa.tensor_copy_predicated, OUT, Y, sbuf(P, N, dtype=U8), busy=512),
-    "predicate PSUM": case(isa.tensor_copy_predicated, OUT, X, psum(P, N, dtype=U8), busy=512),
+    "predicated": case(
+        isa.tensor_copy_predicated, OUT, X, sbuf(P, N, dtype=U8), busy=1024
+    ),
+    "predicated PSUM": case(
+        isa.tensor_copy_predicated, OUT, Y, sbuf(P, N, dtype=U8), busy=512
+    ),
+    "predicate PSUM": case(
+        isa.tensor_copy_predicated, OUT, X, psum(P, N, dtype=U8), busy=512
+    ),
     "transpose": case(isa.nc_transpose_vector, psum(32, 32), sbuf(32, 32), busy=64),
     "shuffle": case(isa.nc_stream_shuffle, OUT, X, mask=MASK, busy=512),
     # tensor_tensor: 2N; N with one side in PSUM; on v2 N for linear operators on bfloat16, from v3
@@ -123,22 +155,48 @@ CASES = {
     # tensor_scalar: as a copy, with one operator or two.
     "scalar fp32": case(isa.tensor_scalar, OUT, Y, ONE, op="add", flops=BIG, busy=512),
     "scalar bf16": case(
-        isa.tensor_scalar, HALF, HALF, ONE, op="max", flops=BIG, busy={2: 512, 3: 128, 4: 128}
+        isa.tensor_scalar,
+        HALF,
+        HALF,
+        ONE,
+        op="max",
+        flops=BIG,
+        busy={2: 512, 3: 128, 4: 128},
     ),
     "scalar twice": case(
-        isa.tensor_scalar, HALF, HALF_PSUM, ONE, op="add", op1="max", flops=2 * BIG,
+        isa.tensor_scalar,
+        HALF,
+        HALF_PSUM,
+        ONE,
+        op="add",
+        op1="max",
+        flops=2 * BIG,
         busy={2: 512, 3: 256, 4: 256},
     ),
     "scalars": case(
-        isa.tensor_scalars, HALF, HALF, ONE, ONE, op0="add", op1="max", flops=2 * BIG,
+        isa.tensor_scalars,
+        HALF,
+        HALF,
+        ONE,
+        ONE,
+        op0="add",
+        op1="max",
+        flops=2 * BIG,
         busy={2: 512, 3: 128, 4: 128},
     ),
     "immediate": case(
         isa.tensor_immediate, OUT, Y, op="multiply", value=2.0, flops=BIG, busy=512
     ),
     "immediate twice": case(
-        isa.tensor_immediate, OUT, Y, op="multiply", value=2.0, op1="max", value1=0.0,
-        flops=2 * BIG, busy=512,
+        isa.tensor_immediate,
+        OUT,
+        Y,
+        op="multiply",
+        value=2.0,
+        op1="max",
+        value1=0.0,
+        flops=2 * BIG,
+        busy=512,
     ),
     "reciprocal": case(isa.reciprocal, OUT, X, flops=BIG, busy=4096),
     "reciprocal of a column": case(isa.reciprocal, ONE, ONE, flops=P, busy=64),
@@ -150,21 +208,47 @@ CASES = {
     "reduce bf16 min": case(
         isa.tensor_reduce, sbuf(P, 1, dtype=BF16), HALF, op="min", flops=BIG, busy=512
     ),
-    "reduce bf16 to fp32": case(isa.tensor_reduce, ONE, HALF, op="add", flops=BIG, busy=512),
+    "reduce bf16 to fp32": case(
+        isa.tensor_reduce, ONE, HALF, op="add", flops=BIG, busy=512
+    ),
     "scalar_reduce": case(
-        isa.tensor_scalar_reduce, OUT, ONE, X, ONE, op="add", reduce="max", flops=2 * BIG,
+        isa.tensor_scalar_reduce,
+        OUT,
+        ONE,
+        X,
+        ONE,
+        op="add",
+        reduce="max",
+        flops=2 * BIG,
         busy=512 + 64,
     ),
     "scalar_reduce short": case(
-        isa.tensor_scalar_reduce, sbuf(P, 8), ONE, sbuf(P, 8), ONE, op="add", reduce="max",
-        flops=2 * P * 8, busy=64 + 64,
+        isa.tensor_scalar_reduce,
+        sbuf(P, 8),
+        ONE,
+        sbuf(P, 8),
+        ONE,
+        op="add",
+        reduce="max",
+        flops=2 * P * 8,
+        busy=64 + 64,
     ),
     "scan": case(
-        isa.tensor_tensor_scan, OUT, X, Y, ONE, op0="multiply", op1="add", flops=2 * BIG, busy=1024
+        isa.tensor_tensor_scan,
+        OUT,
+        X,
+        Y,
+        ONE,
+        op0="multiply",
+        op1="add",
+        flops=2 * BIG,
+        busy=1024,
     ),
     "bn_stats": case(isa.bn_stats, sbuf(P, 6), X, flops=3 * BIG, busy=512),
     "bn_aggr": case(isa.bn_aggr, sbuf(P, 2), sbuf(P, 24), flops=3 * P * 24, busy=104),
-    "bn_aggr of one": case(isa.bn_aggr, sbuf(P, 2), sbuf(P, 6), flops=3 * P * 6, busy=64),
+    "bn_aggr of one": case(
+        isa.bn_aggr, sbuf(P, 2), sbuf(P, 6), flops=3 * P * 6, busy=64
+    ),
     "exponential": case(
         isa.exponential, HALF, ONE, Y, ONE, flops=3 * BIG, busy=same(128 + 64, V4)
     ),
@@ -172,8 +256,16 @@ CASES = {
         isa.exponential, ONE, ONE, ONE, ONE, flops=3 * P, busy=same(64 + 64, V4)
     ),
     "range_select": case(
-        isa.range_select, OUT, ONE, Y, ONE, ONE, compare0="less", compare1="equal",
-        flops=3 * BIG, busy=same(512, NEW),
+        isa.range_select,
+        OUT,
+        ONE,
+        Y,
+        ONE,
+        ONE,
+        compare0="less",
+        compare1="equal",
+        flops=3 * BIG,
+        busy=same(512, NEW),
     ),
     "max8": case(isa.nc_max8, sbuf(P, 8), X, flops=BIG, busy=512),
     "find_index8": case(
@@ -183,10 +275,18 @@ CASES = {
         isa.nc_match_replace8, OUT, X, sbuf(P, 8), value=0.0, flops=BIG, busy=512
     ),
     "match_replace8 short": case(
-        isa.nc_match_replace8, sbuf(P, 8), sbuf(P, 8), sbuf(P, 8), value=0.0, flops=P * 8, busy=64
+        isa.nc_match_replace8,
+        sbuf(P, 8),
+        sbuf(P, 8),
+        sbuf(P, 8),
+        value=0.0,
+        flops=P * 8,
+        busy=64,
     ),
     "dropout": case(isa.dropout, OUT, X, ONE, REGISTER, flops=BIG, busy=512),
-    "rand2": case(isa.rand2, OUT, REGISTER, low=0.0, high=1.0, flops=BIG, busy=same(128, V4)),
+    "rand2": case(
+        isa.rand2, OUT, REGISTER, low=0.0, high=1.0, flops=BIG, busy=same(128, V4)
+    ),
     # Scalar: max(64, N); with a reduction 64 more. Only copies and tensor_scalar have a fast mode.
     "activation": case(
         isa.activation, OUT, Y, op="exp", engine="scalar", flops=2 * BIG, busy=512
@@ -198,74 +298,165 @@ CASES = {
         isa.activation, ONE, ONE, op="exp", engine="scalar", flops=2 * P, busy=64
     ),
     "activation_bias": case(
-        isa.activation_bias, OUT, X, ONE, op="exp", engine="scalar", flops=2 * BIG, busy=512
+        isa.activation_bias,
+        OUT,
+        X,
+        ONE,
+        op="exp",
+        engine="scalar",
+        flops=2 * BIG,
+        busy=512,
     ),
     "activation_scaled": case(
-        isa.activation_scaled, OUT, X, ONE, ONE, op="exp", engine="scalar", flops=2 * BIG, busy=512
+        isa.activation_scaled,
+        OUT,
+        X,
+        ONE,
+        ONE,
+        op="exp",
+        engine="scalar",
+        flops=2 * BIG,
+        busy=512,
     ),
     "reciprocal on Scalar": case(
-        isa.activation, OUT, X, op="reciprocal", engine="scalar", flops=2 * BIG, busy=512
+        isa.activation,
+        OUT,
+        X,
+        op="reciprocal",
+        engine="scalar",
+        flops=2 * BIG,
+        busy=512,
     ),
     "activation_reduce": case(
-        isa.activation_reduce, OUT, ONE, Y, ONE, op="exp", engine="scalar", flops=3 * BIG,
+        isa.activation_reduce,
+        OUT,
+        ONE,
+        Y,
+        ONE,
+        op="exp",
+        engine="scalar",
+        flops=3 * BIG,
         busy=512 + 64,
     ),
     "activate2": case(
-        isa.activate2, OUT, ONE, Y, ONE, ONE, op="exp", op0="subtract", op1="bypass", reduce="max",
-        engine="scalar", flops=3 * BIG, busy=same(512 + 64, V4),
+        isa.activate2,
+        OUT,
+        ONE,
+        Y,
+        ONE,
+        ONE,
+        op="exp",
+        op0="subtract",
+        op1="bypass",
+        reduce="max",
+        engine="scalar",
+        flops=3 * BIG,
+        busy=same(512 + 64, V4),
     ),
     # GpSimd: 150 + N.
-    "iota": case(isa.iota, OUT, REGISTER, steps=(1,), engine="gpsimd", flops=BIG, busy=662),
+    "iota": case(
+        isa.iota, OUT, REGISTER, steps=(1,), engine="gpsimd", flops=BIG, busy=662
+    ),
     "affine_select": case(
-        isa.affine_select, OUT, X, REGISTER, fill=0.0, engine="gpsimd", flops=BIG, busy=662
+        isa.affine_select,
+        OUT,
+        X,
+        REGISTER,
+        fill=0.0,
+        engine="gpsimd",
+        flops=BIG,
+        busy=662,
     ),
     # 64 indices of 4 elements of 4 bytes: C = 44/16 / min(1, 4) = 11/4.
     "local_gather": case(
-        isa.local_gather, sbuf(P, 64, 4), sbuf(P, 512), sbuf(P, 4, dtype=U16), engine="gpsimd",
+        isa.local_gather,
+        sbuf(P, 64, 4),
+        sbuf(P, 512),
+        sbuf(P, 4, dtype=U16),
+        engine="gpsimd",
         busy=150 + 64 * 4 * 4 / 11,
     ),
     # 64 indices of 1 element of 2 bytes: C = 32/4 / min(2, 1) = 8.
     "local_gather bf16": case(
-        isa.local_gather, sbuf(P, 64, 1, dtype=BF16), HALF, sbuf(P, 4, dtype=U16),
-        engine="gpsimd", busy=150 + 64 / 8,
+        isa.local_gather,
+        sbuf(P, 64, 1, dtype=BF16),
+        HALF,
+        sbuf(P, 4, dtype=U16),
+        engine="gpsimd",
+        busy=150 + 64 / 8,
     ),
     "rsqrt": case(isa.rsqrt_gpsimd, OUT, X, engine="gpsimd", flops=2 * BIG, busy=2048),
-}  # fmt: skip
+}
 
 # The same instruction on another engine: name to engine, case.
 ELSEWHERE = {
     "copy fp32": ("scalar", case(isa.tensor_copy, OUT, Y, busy=same(512, NEW))),
-    "copy bf16": ("scalar", case(isa.tensor_copy, HALF, HALF_PSUM, busy={3: 512, 4: 256})),
+    "copy bf16": (
+        "scalar",
+        case(isa.tensor_copy, HALF, HALF_PSUM, busy={3: 512, 4: 256}),
+    ),
     "copy fp8": ("scalar", case(isa.tensor_copy, FP8, FP8, busy={3: 512, 4: 256})),
     "copy_at": ("scalar", at(isa.tensor_copy_at, HALF_PSUM, busy={3: 512, 4: 256})),
     "copy_every": (
         "scalar",
-        case(isa.tensor_copy_every, sbuf(P, N, 4, dtype=BF16), HALF_PSUM, REGISTER,
-             busy=same(512, NEW)),
+        case(
+            isa.tensor_copy_every,
+            sbuf(P, N, 4, dtype=BF16),
+            HALF_PSUM,
+            REGISTER,
+            busy=same(512, NEW),
+        ),
     ),
     "copy by GpSimd": ("gpsimd", case(isa.tensor_copy, HALF, HALF, busy=512)),
     "dynamic": (
-        "gpsimd", case(isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600),
+        "gpsimd",
+        case(isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600),
     ),
     "memset": ("gpsimd", case(isa.memset, HALF, value=0.0, busy=512)),
     "pair": ("gpsimd", pair(HALF, HALF, HALF, busy=1024)),
     "scalar": (
         "scalar",
-        case(isa.tensor_scalar, HALF, HALF, ONE, op="multiply", op1="add", flops=2 * BIG,
-             busy={3: 512, 4: 256}),
+        case(
+            isa.tensor_scalar,
+            HALF,
+            HALF,
+            ONE,
+            op="multiply",
+            op1="add",
+            flops=2 * BIG,
+            busy={3: 512, 4: 256},
+        ),
     ),
     "scalars": (
         "scalar",
-        case(isa.tensor_scalars, OUT, X, ONE, ONE, op0="multiply", op1="add", flops=2 * BIG,
-             busy=same(512, NEW)),
+        case(
+            isa.tensor_scalars,
+            OUT,
+            X,
+            ONE,
+            ONE,
+            op0="multiply",
+            op1="add",
+            flops=2 * BIG,
+            busy=same(512, NEW),
+        ),
     ),
     "immediate": (
         "scalar",
-        case(isa.tensor_immediate, OUT, X, op="add", value=1.0, flops=BIG, busy=same(512, NEW)),
+        case(
+            isa.tensor_immediate,
+            OUT,
+            X,
+            op="add",
+            value=1.0,
+            flops=BIG,
+            busy=same(512, NEW),
+        ),
     ),
-}  # fmt: skip
+}
 EVERY = {name: (c, {}) for name, c in CASES.items()} | {
-    f"{name} on {e}": ((*c[:3], e, *c[4:]), {"engine": e}) for name, (e, c) in ELSEWHERE.items()
+    f"{name} on {e}": ((*c[:3], e, *c[4:]), {"engine": e})
+    for name, (e, c) in ELSEWHERE.items()
 }
 LATENCY = {"vector": 200, "scalar": 300, "gpsimd": 0}
 RUNS = [(name, g) for name, (c, _) in EVERY.items() for g in c[4]]
@@ -290,14 +481,18 @@ def test_cost(name, generation):
 def test_older_generations_do_not_have_it(name):
     busy = CASES[name][4]
     for generation in set(ALL) - busy.keys():
-        message = rf"needs NeuronCore-v{min(busy)} or later, Trainium\d has v{generation}"
+        message = (
+            rf"needs NeuronCore-v{min(busy)} or later, Trainium\d has v{generation}"
+        )
         with pytest.raises(LimitExceeded, match=message):
             cost_of(name, generation)
 
 
 def test_every_instruction_is_in_the_table():
     modules = gpsimd, scalar, vector, vector_copy, vector_reduce, vector_select
-    here = {i.name for m in modules for i in vars(m).values() if isinstance(i, Instruction)}
+    here = {
+        i.name for m in modules for i in vars(m).values() if isinstance(i, Instruction)
+    }
     assert here == {c[0].name for c, _ in EVERY.values()}
     public = {i.name for i in vars(isa).values() if isinstance(i, Instruction)}
     assert here <= public
@@ -318,7 +513,11 @@ MOVED = {
     "dynamic destination": {"sbuf_read": 4 * P * 64 + 4, "sbuf_write": 4 * P * 64},
     # 31 of each 32 partitions.
     "shuffle": {"sbuf_read": 4 * BIG * 31 // 32, "sbuf_write": 4 * BIG * 31 // 32},
-    "activation_reduce": {"psum_read": 4 * BIG, "sbuf_read": 4 * P, "sbuf_write": 4 * (BIG + P)},
+    "activation_reduce": {
+        "psum_read": 4 * BIG,
+        "sbuf_read": 4 * P,
+        "sbuf_write": 4 * (BIG + P),
+    },
     "iota": {"sbuf_write": 4 * BIG},
     "memset zero bf16": {"sbuf_write": 2 * BIG},
 }
@@ -354,95 +553,180 @@ def test_engines_that_cannot_run_at_once(name):
 LONG = sbuf(P, 65537, dtype=U8)
 REFUSED = {
     "trn.tensor_copy: engine is 'scalar', must be vector or gpsimd on NeuronCore-v2": (
-        2, isa.tensor_copy, (OUT, X), {"engine": "scalar"},
+        2,
+        isa.tensor_copy,
+        (OUT, X),
+        {"engine": "scalar"},
     ),
     "trn.tensor_copy: engine is 'tensor', must be vector or scalar or gpsimd": (
-        3, isa.tensor_copy, (OUT, X), {"engine": "tensor"},
+        3,
+        isa.tensor_copy,
+        (OUT, X),
+        {"engine": "tensor"},
     ),
     "trn.memset: engine is 'scalar', must be vector or gpsimd": (
-        4, isa.memset, (X,), {"value": 0.0, "engine": "scalar"},
+        4,
+        isa.memset,
+        (X,),
+        {"value": 0.0, "engine": "scalar"},
     ),
     "trn.tensor_tensor: engine is 'scalar', must be vector or gpsimd": (
-        4, isa.tensor_tensor, (OUT, X, X), {"op": "add", "engine": "scalar"},
+        4,
+        isa.tensor_tensor,
+        (OUT, X, X),
+        {"op": "add", "engine": "scalar"},
     ),
     "trn.tensor_scalar: engine is 'scalar', must be vector on NeuronCore-v2": (
-        2, isa.tensor_scalar, (OUT, X, ONE), {"op": "add", "engine": "scalar"},
+        2,
+        isa.tensor_scalar,
+        (OUT, X, ONE),
+        {"op": "add", "engine": "scalar"},
     ),
     "trn.tensor_scalar: operators are add, multiply, must be multiply, add or multiply then": (
-        4, isa.tensor_scalar, (OUT, X, ONE), {"op": "add", "op1": "multiply", "engine": "scalar"},
+        4,
+        isa.tensor_scalar,
+        (OUT, X, ONE),
+        {"op": "add", "op1": "multiply", "engine": "scalar"},
     ),
     "trn.tensor_tensor: number of operands in PSUM is 2, at most 1": (
-        4, isa.tensor_tensor, (OUT, Y, Y), {"op": "add"},
+        4,
+        isa.tensor_tensor,
+        (OUT, Y, Y),
+        {"op": "add"},
     ),
     "trn.scalar_tensor_tensor: number of operands in PSUM is 2, at most 1": (
-        4, isa.scalar_tensor_tensor, (OUT, Y, ONE, Y), {"op0": "add", "op1": "add"},
+        4,
+        isa.scalar_tensor_tensor,
+        (OUT, Y, ONE, Y),
+        {"op0": "add", "op1": "add"},
     ),
     "trn.tensor_tensor_scan: number of operands in PSUM is 2, at most 1": (
-        4, isa.tensor_tensor_scan, (OUT, Y, Y, ONE), {"op0": "add", "op1": "add"},
+        4,
+        isa.tensor_tensor_scan,
+        (OUT, Y, Y, ONE),
+        {"op0": "add", "op1": "add"},
     ),
     "trn.tensor_copy: elements per partition in sbuf is 65537, at most 65536": (
-        4, isa.tensor_copy, (LONG, LONG), {},
+        4,
+        isa.tensor_copy,
+        (LONG, LONG),
+        {},
     ),
     "trn.tensor_copy: elements per partition in psum is 4097, at most 4096": (
-        4, isa.tensor_copy, (sbuf(P, 4097, dtype=BF16), psum(P, 4097, dtype=BF16)), {},
+        4,
+        isa.tensor_copy,
+        (sbuf(P, 4097, dtype=BF16), psum(P, 4097, dtype=BF16)),
+        {},
     ),
     "trn.tensor_copy: free dimensions is 5, at most 4": (
-        4, isa.tensor_copy, (sbuf(P, 2, 2, 2, 2, 2), sbuf(P, 2, 2, 2, 2, 2)), {},
+        4,
+        isa.tensor_copy,
+        (sbuf(P, 2, 2, 2, 2, 2), sbuf(P, 2, 2, 2, 2, 2)),
+        {},
     ),
     "trn.tensor_copy_predicated: predicate is float32, must be an unsigned integer": (
-        4, isa.tensor_copy_predicated, (OUT, X, X), {},
+        4,
+        isa.tensor_copy_predicated,
+        (OUT, X, X),
+        {},
     ),
     "source and destination are bfloat16 and float32, must be the same": (
-        4, isa.tensor_copy_predicated, (OUT, HALF, sbuf(P, N, dtype=U8)), {},
+        4,
+        isa.tensor_copy_predicated,
+        (OUT, HALF, sbuf(P, N, dtype=U8)),
+        {},
     ),
     "trn.nc_transpose_vector: partitions is 33, at most 32": (
-        4, isa.nc_transpose_vector, (sbuf(8, 33), sbuf(33, 8)), {},
+        4,
+        isa.nc_transpose_vector,
+        (sbuf(8, 33), sbuf(33, 8)),
+        {},
     ),
     "trn.nc_transpose_vector: free size is 33, at most 32": (
-        4, isa.nc_transpose_vector, (sbuf(33, 8), sbuf(8, 33)), {},
+        4,
+        isa.nc_transpose_vector,
+        (sbuf(33, 8), sbuf(8, 33)),
+        {},
     ),
     "trn.nc_stream_shuffle: mask is .* for 40 partitions, must be 32 entries below 32 or 255": (
-        4, isa.nc_stream_shuffle, (sbuf(40, 8), sbuf(40, 8)), {"mask": MASK},
+        4,
+        isa.nc_stream_shuffle,
+        (sbuf(40, 8), sbuf(40, 8)),
+        {"mask": MASK},
     ),
     "trn.nc_stream_shuffle: mask is .*32.* for 32 partitions": (
-        4, isa.nc_stream_shuffle, (sbuf(32, 8), sbuf(32, 8)), {"mask": (*range(31), 32)},
+        4,
+        isa.nc_stream_shuffle,
+        (sbuf(32, 8), sbuf(32, 8)),
+        {"mask": (*range(31), 32)},
     ),
     "trn.bn_stats: elements per partition is 513, at most 512": (
-        4, isa.bn_stats, (sbuf(P, 6), sbuf(P, 513)), {},
+        4,
+        isa.bn_stats,
+        (sbuf(P, 6), sbuf(P, 513)),
+        {},
     ),
     "trn.nc_max8: source has 7 elements per partition, must be 8 to 16384": (
-        4, isa.nc_max8, (sbuf(P, 8), sbuf(P, 7)), {},
+        4,
+        isa.nc_max8,
+        (sbuf(P, 8), sbuf(P, 7)),
+        {},
     ),
     "trn.nc_find_index8: source has 16385 elements per partition, must be 8 to 16384": (
-        4, isa.nc_find_index8, (sbuf(P, 8, dtype=I32), sbuf(P, 16385), sbuf(P, 8)), {},
+        4,
+        isa.nc_find_index8,
+        (sbuf(P, 8, dtype=I32), sbuf(P, 16385), sbuf(P, 8)),
+        {},
     ),
     "trn.rand2: low is 2.0, must be less than high, 1.0": (
-        4, isa.rand2, (OUT, REGISTER), {"low": 2.0, "high": 1.0},
+        4,
+        isa.rand2,
+        (OUT, REGISTER),
+        {"low": 2.0, "high": 1.0},
     ),
     "trn.activation_bias: reciprocal takes no bias on Trainium1": (
-        2, isa.activation_bias, (OUT, X, ONE), {"op": "reciprocal"},
+        2,
+        isa.activation_bias,
+        (OUT, X, ONE),
+        {"op": "reciprocal"},
     ),
     "trn.activate2: operators are add, add, must be one of": (
-        4, isa.activate2, (OUT, ONE, X, ONE, ONE),
+        4,
+        isa.activate2,
+        (OUT, ONE, X, ONE, ONE),
         {"op": "exp", "op0": "add", "op1": "add", "reduce": "add"},
     ),
     "trn.activate2: reduce is multiply, must be add, max, min, absmax or absmin": (
-        4, isa.activate2, (OUT, ONE, X, ONE, ONE),
+        4,
+        isa.activate2,
+        (OUT, ONE, X, ONE, ONE),
         {"op": "exp", "op0": "bypass", "op1": "bypass", "reduce": "multiply"},
     ),
     r"trn.iota: steps are \[1, 2\] for a tile of 1 free dimensions, must be one each": (
-        4, isa.iota, (OUT, REGISTER), {"steps": (1, 2)},
+        4,
+        isa.iota,
+        (OUT, REGISTER),
+        {"steps": (1, 2)},
     ),
     "trn.local_gather: indices of a GpSimd core is 4112, at most 4096": (
-        4, isa.local_gather, (sbuf(P, 4112, 1), X, sbuf(P, 257, dtype=U16)), {},
+        4,
+        isa.local_gather,
+        (sbuf(P, 4112, 1), X, sbuf(P, 257, dtype=U16)),
+        {},
     ),
     "trn.local_gather: 3 elements an index on 128 partitions of 128, must be one of": (
-        4, isa.local_gather, (sbuf(P, 64, 3), X, sbuf(P, 4, dtype=U16)), {},
+        4,
+        isa.local_gather,
+        (sbuf(P, 64, 3), X, sbuf(P, 4, dtype=U16)),
+        {},
     ),
     "trn.local_gather: 4 elements an index on 24 partitions of 24, must be .* multiple of 16": (
-        4, isa.local_gather, (sbuf(24, 64, 4), sbuf(24, N), sbuf(24, 4, dtype=U16)), {},
+        4,
+        isa.local_gather,
+        (sbuf(24, 64, 4), sbuf(24, N), sbuf(24, 4, dtype=U16)),
+        {},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)
@@ -502,6 +786,8 @@ def test_a_result_in_psum():
     program = Program(kernel, {"core": 1}, ((),))
     x = np.random.default_rng(0).standard_normal((128, 512)).astype(F32)
     np.testing.assert_array_equal(program.run(x)[0], x * x)
-    moved = program.read(GENERATIONS[4], jax.ShapeDtypeStruct(x.shape, jnp.float32)).tally
+    moved = program.read(
+        GENERATIONS[4], jax.ShapeDtypeStruct(x.shape, jnp.float32)
+    ).tally
     bytes_moved = moved.by("bytes")
     assert bytes_moved["psum_write"] == bytes_moved["psum_read"] == 4 * BIG

@@ -5,18 +5,33 @@ import numpy as np
 import pytest
 
 from emu.trainium import isa
-from tests.emu.trainium.operands import BF16, F32, I32, U16, assert_close, blank, draw, wide
+from tests.emu.trainium.operands import (
+    BF16,
+    F32,
+    I32,
+    U16,
+    assert_close,
+    blank,
+    draw,
+    wide,
+)
 
 COMPARE = {
-    "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal,
-    "greater": np.greater, "greater_equal": np.greater_equal,
-}  # fmt: skip
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+}
 
 
 @pytest.mark.parametrize("dtype", [I32, F32], ids=["int32", "fp32"])
 def test_iota(dtype):
     p, i, j = np.indices((6, 3, 10))
-    actual = isa.iota(jnp.zeros((6, 3, 10), dtype), jnp.int32(-4), steps=(100, -2), multiplier=7)
+    actual = isa.iota(
+        jnp.zeros((6, 3, 10), dtype), jnp.int32(-4), steps=(100, -2), multiplier=7
+    )
     assert actual.dtype == dtype
     np.testing.assert_array_equal(actual, -4 + 7 * p + 100 * i - 2 * j)
 
@@ -36,9 +51,14 @@ def test_affine_select(compare):
     p, i, j = np.indices(x.shape)
     keep = COMPARE[compare](5 - 2 * p + 4 * i - j, 0)
     actual = isa.affine_select(
-        blank(6, 3, 10, dtype=BF16), jnp.asarray(x), 5, fill=0.5, steps=(4, -1), multiplier=-2,
+        blank(6, 3, 10, dtype=BF16),
+        jnp.asarray(x),
+        5,
+        fill=0.5,
+        steps=(4, -1),
+        multiplier=-2,
         compare=compare,
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(actual, np.where(keep, x, BF16.type(0.5)))
 
 

@@ -65,7 +65,9 @@ def quantized(name, seed, p, n, magnitude=1.0):
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=["bf16", "fp16"])
 def test_quantize(name, dtype):
     """Each 8 x 4 group has the scale `2**(exponent of its largest - that of the format + 1)`."""
-    x = (draw(0, 64, 6, 4) * np.ldexp(1, np.arange(64) // 8 - 4)[:, None, None]).astype(dtype)
+    x = (draw(0, 64, 6, 4) * np.ldexp(1, np.arange(64) // 8 - 4)[:, None, None]).astype(
+        dtype
+    )
     x[8:16, 2] = 0
     elements, scale = isa.quantize_mx(
         blank(64, 6, 4, dtype=FORMATS[name]), jnp.zeros((8, 6), U8), jnp.asarray(x)
@@ -90,7 +92,9 @@ def test_matmul(left, right, accumulate):
     b, b_scale, b_values = quantized(right, 1, 96, 14, magnitude=0.02)
     old = draw(2, 10, 14)
     dst = jnp.asarray(old) if accumulate else blank(10, 14)
-    actual = jax.jit(isa.nc_matmul_mx)(dst, a, b, a_scale, b_scale, jnp.int32(accumulate))
+    actual = jax.jit(isa.nc_matmul_mx)(
+        dst, a, b, a_scale, b_scale, jnp.int32(accumulate)
+    )
     expected = np.einsum("kmq,knq->mn", a_values, b_values) + accumulate * wide(old)
     scale = np.einsum("kmq,knq->mn", np.abs(a_values), np.abs(b_values)) + np.abs(old)
     assert_close(actual, expected, operations=4 * 96 + 1, scale=scale)
@@ -100,9 +104,13 @@ def test_sums_of_powers_of_two_are_exact():
     """Column j of both has the scale 2**j and elements 1, so sums are 128 · 2**(i + j)."""
     ones = jnp.ones((32, 4, 4), E4M3)
     scale = jnp.broadcast_to(jnp.arange(127, 131, dtype=U8), (4, 4))
-    actual = isa.nc_matmul_mx(blank(4, 4, dtype=BF16), ones, ones, scale, scale, jnp.int32(0))
+    actual = isa.nc_matmul_mx(
+        blank(4, 4, dtype=BF16), ones, ones, scale, scale, jnp.int32(0)
+    )
     assert actual.dtype == BF16
-    np.testing.assert_array_equal(wide(actual), 128 * 2.0 ** np.add.outer(range(4), range(4)))
+    np.testing.assert_array_equal(
+        wide(actual), 128 * 2.0 ** np.add.outer(range(4), range(4))
+    )
 
 
 def test_a_quantised_product_is_near_the_plain_one():
@@ -110,10 +118,11 @@ def test_a_quantised_product_is_near_the_plain_one():
     and errors of random sign cancel in part."""
     x, w = draw(0, 128, 16, 4, dtype=BF16), draw(1, 128, 8, 4, dtype=BF16)
     (a, a_scale), (b, b_scale) = (
-        isa.quantize_mx(blank(*v.shape, dtype=E4M3), jnp.zeros((16, v.shape[1]), U8),
-                        jnp.asarray(v))
+        isa.quantize_mx(
+            blank(*v.shape, dtype=E4M3), jnp.zeros((16, v.shape[1]), U8), jnp.asarray(v)
+        )
         for v in (w, x)
-    )  # fmt: skip
+    )
     actual = isa.nc_matmul_mx(blank(8, 16), a, b, a_scale, b_scale, jnp.int32(0))
     expected = np.einsum("kmq,knq->mn", wide(w), wide(x))
     found = numerics.errors(actual, expected)
@@ -137,14 +146,16 @@ def test_in_a_kernel():
     w, w_scale, w_values = quantized("e2m1", 1, 128, 8)
     args = jnp.asarray(x), w, w_scale
     program = Program(kernel, {"core": 1}, ((),) * 3)
-    elements, scale = isa.quantize_mx(blank(*x.shape, dtype=E4M3), jnp.zeros((16, 16), U8), args[0])
+    elements, scale = isa.quantize_mx(
+        blank(*x.shape, dtype=E4M3), jnp.zeros((16, 16), U8), args[0]
+    )
     x_values = wide(elements) * spread(np.asarray(scale))
     expected = np.einsum("kmq,knq->mn", w_values, x_values)
     size = np.einsum("kmq,knq->mn", np.abs(w_values), np.abs(x_values))
     assert_close(program.run(*args)[0], expected, operations=4 * 128, scale=size)
-    assert program.read(GENERATIONS[4], *args).tally.by("flops")["trn.nc_matmul_mx"] == (
-        2 * 512 * 8 * 16
-    )
+    assert program.read(GENERATIONS[4], *args).tally.by("flops")[
+        "trn.nc_matmul_mx"
+    ] == (2 * 512 * 8 * 16)
     with pytest.raises(LimitExceeded, match=r"Trainium2 has v3 \(test_mx.py:\d+\)"):
         program.read(GENERATIONS[3], *args)
 
@@ -160,7 +171,11 @@ def mx(k=128, m=128, n=512, dst=F32, dtype=E4M3):
 
 
 def quantize(p=128, n=512, dtype=BF16, dst=E4M3):
-    tiles = [sbuf(p, n, 4, dtype=dst), sbuf(p // 8, n, dtype=U8), sbuf(p, n, 4, dtype=dtype)]
+    tiles = [
+        sbuf(p, n, 4, dtype=dst),
+        sbuf(p // 8, n, dtype=U8),
+        sbuf(p, n, 4, dtype=dtype),
+    ]
     return isa.quantize_mx, tiles
 
 
@@ -169,7 +184,11 @@ def test_matmul_cost(dtype):
     """bfloat16's cycles, 512, with 10 of the weight load exposed, for four times its FLOPs."""
     inst, operands = mx(dtype=dtype)
     cost = inst.cost(GENERATIONS[4], *operands)
-    assert (cost.engine, cost.busy_cycles, cost.latency_cycles) == ("tensor", 522, 512 + 128 + 400)
+    assert (cost.engine, cost.busy_cycles, cost.latency_cycles) == (
+        "tensor",
+        522,
+        512 + 128 + 400,
+    )
     assert cost.flops == 2 * 512 * 128 * 512
     assert cost.counts == {"adjusted_flops": 2 * 128 * 128 * 512}
     assert (cost.lead_cycles, cost.lost) == ({1: 32}, {"weight_load": 10})
@@ -177,7 +196,8 @@ def test_matmul_cost(dtype):
 
 
 @pytest.mark.parametrize(
-    "k, m, n, busy", [(32, 128, 8, 64 + 10), (32, 16, 8, 16 + 10), (64, 2, 100, 100 + 10)]
+    "k, m, n, busy",
+    [(32, 128, 8, 64 + 10), (32, 16, 8, 16 + 10), (64, 2, 100, 100 + 10)],
 )
 def test_small_matmul_cost(k, m, n, busy):
     """max(min(64, m), n)."""
@@ -212,7 +232,9 @@ REFUSED = {
     r"stationary has 5 columns, must be an even number": mx(m=5),
     r"moving columns is 513, at most 512": mx(n=513),
     r"moving columns is 1025, at most 1024": mx(n=1025, dst=BF16),
-    r"moving is bfloat16\[128, 512, 4\], must be float8_e4m3fn or": changed(mx(), 2, dtype=BF16),
+    r"moving is bfloat16\[128, 512, 4\], must be float8_e4m3fn or": changed(
+        mx(), 2, dtype=BF16
+    ),
     r"stationary is uint8\[128, 128, 4\], must be": changed(mx(), 1, dtype=U8),
     r"scale of moving is uint8\[16, 511\], must be uint8\[16, 512\]": changed(
         mx(), 4, shape=(16, 511)
@@ -236,5 +258,7 @@ def test_refused(message):
 @pytest.mark.parametrize("case", [mx(), quantize()], ids=["matmul", "quantize"])
 def test_only_from_neuroncore_v4_on(case, generation):
     inst, operands = case
-    with pytest.raises(LimitExceeded, match=f"{inst.name}: needs NeuronCore-v4 or later"):
+    with pytest.raises(
+        LimitExceeded, match=f"{inst.name}: needs NeuronCore-v4 or later"
+    ):
         inst.cost(GENERATIONS[generation], *operands)

@@ -45,90 +45,200 @@ def ranged(inst, src, *others, dst=sbuf(P, 4, N), **params):
 CASES = {
     # Scalar: max(64, N); with a sum 64 more.
     "activation": (
-        one(isa.activation, wide(sbuf), wide(psum), op="exp"), "scalar", 512, 865, 2 * BIG,
+        one(isa.activation, wide(sbuf), wide(psum), op="exp"),
+        "scalar",
+        512,
+        865,
+        2 * BIG,
     ),
     "activation short": (
-        one(isa.activation, sbuf(P, 8), sbuf(P, 8), op="exp"), "scalar", 64, 417, 2 * P * 8,
+        one(isa.activation, sbuf(P, 8), sbuf(P, 8), op="exp"),
+        "scalar",
+        64,
+        417,
+        2 * P * 8,
     ),
     "activation_bias": (
         (isa.activation_bias, [wide(sbuf), wide(sbuf), ONE], {"op": "exp"}),
-        "scalar", 512, 865, 2 * BIG,
+        "scalar",
+        512,
+        865,
+        2 * BIG,
     ),
     "activation_reduce": (
         (isa.activation_reduce, [wide(sbuf), ONE, wide(psum), ONE], {"op": "exp"}),
-        "scalar", 576, 929, 3 * BIG,
+        "scalar",
+        576,
+        929,
+        3 * BIG,
     ),
     # Vector perf modes: 4x for 16-bit SBUF to SBUF, 2x with one side in PSUM.
     "copy fp32": (one(isa.tensor_copy, wide(sbuf), wide(sbuf)), "vector", 512, 672, 0),
     "copy bf16": (
-        one(isa.tensor_copy, wide(sbuf, BF16), wide(sbuf, BF16)), "vector", 128, 288, 0,
+        one(isa.tensor_copy, wide(sbuf, BF16), wide(sbuf, BF16)),
+        "vector",
+        128,
+        288,
+        0,
     ),
     "copy bf16 from PSUM": (
-        one(isa.tensor_copy, wide(sbuf, BF16), wide(psum, BF16)), "vector", 256, 416, 0,
+        one(isa.tensor_copy, wide(sbuf, BF16), wide(psum, BF16)),
+        "vector",
+        256,
+        416,
+        0,
     ),
-    "copy cast": (one(isa.tensor_copy, wide(sbuf, BF16), wide(psum)), "vector", 512, 672, 0),
+    "copy cast": (
+        one(isa.tensor_copy, wide(sbuf, BF16), wide(psum)),
+        "vector",
+        512,
+        672,
+        0,
+    ),
     "copy short": (
-        one(isa.tensor_copy, sbuf(P, 8, dtype=BF16), sbuf(P, 8, dtype=BF16)), "vector", 64, 224, 0,
+        one(isa.tensor_copy, sbuf(P, 8, dtype=BF16), sbuf(P, 8, dtype=BF16)),
+        "vector",
+        64,
+        224,
+        0,
     ),
     "copy_at bf16": (
         ranged(isa.tensor_copy_at, wide(psum, BF16), dst=sbuf(P, 4, N, dtype=BF16)),
-        "vector", 256, 416, 0,
+        "vector",
+        256,
+        416,
+        0,
     ),
     "memset zero bf16": (
-        (isa.memset, [wide(sbuf, BF16)], {"value": 0.0}), "vector", 256, 416, 0,
+        (isa.memset, [wide(sbuf, BF16)], {"value": 0.0}),
+        "vector",
+        256,
+        416,
+        0,
     ),
-    "memset one bf16": ((isa.memset, [wide(sbuf, BF16)], {"value": 1.0}), "vector", 512, 672, 0),
-    "memset zero fp32": ((isa.memset, [wide(sbuf)], {"value": 0.0}), "vector", 512, 672, 0),
+    "memset one bf16": (
+        (isa.memset, [wide(sbuf, BF16)], {"value": 1.0}),
+        "vector",
+        512,
+        672,
+        0,
+    ),
+    "memset zero fp32": (
+        (isa.memset, [wide(sbuf)], {"value": 0.0}),
+        "vector",
+        512,
+        672,
+        0,
+    ),
     # tensor_tensor: 2N; N with one operand in PSUM or all 16-bit in SBUF (not for max).
     "tensor_tensor fp32": (
-        tensor_tensor(wide(sbuf), wide(sbuf), wide(sbuf)), "vector", 1024, 1184, BIG,
+        tensor_tensor(wide(sbuf), wide(sbuf), wide(sbuf)),
+        "vector",
+        1024,
+        1184,
+        BIG,
     ),
     "tensor_tensor PSUM": (
-        tensor_tensor(wide(sbuf), wide(sbuf), wide(psum)), "vector", 512, 672, BIG,
+        tensor_tensor(wide(sbuf), wide(sbuf), wide(psum)),
+        "vector",
+        512,
+        672,
+        BIG,
     ),
     "tensor_tensor bf16": (tensor_tensor(HALF, HALF, HALF), "vector", 512, 672, BIG),
     "tensor_tensor bf16 max": (
-        tensor_tensor(HALF, HALF, HALF, op="max"), "vector", 512, 672, BIG,
+        tensor_tensor(HALF, HALF, HALF, op="max"),
+        "vector",
+        512,
+        672,
+        BIG,
     ),
     "tensor_tensor mixed": (
-        tensor_tensor(wide(sbuf), HALF, HALF), "vector", 1024, 1184, BIG,
+        tensor_tensor(wide(sbuf), HALF, HALF),
+        "vector",
+        1024,
+        1184,
+        BIG,
     ),
     "tensor_tensor_at": (
-        ranged(isa.tensor_tensor_at, wide(sbuf), wide(psum), op="add"), "vector", 512, 672, BIG,
+        ranged(isa.tensor_tensor_at, wide(sbuf), wide(psum), op="add"),
+        "vector",
+        512,
+        672,
+        BIG,
     ),
-    "tensor_add_at PSUM": (ranged(isa.tensor_add_at, wide(psum)), "vector", 512, 672, BIG),
-    "tensor_add_at SBUF": (ranged(isa.tensor_add_at, wide(sbuf)), "vector", 1024, 1184, BIG),
+    "tensor_add_at PSUM": (
+        ranged(isa.tensor_add_at, wide(psum)),
+        "vector",
+        512,
+        672,
+        BIG,
+    ),
+    "tensor_add_at SBUF": (
+        ranged(isa.tensor_add_at, wide(sbuf)),
+        "vector",
+        1024,
+        1184,
+        BIG,
+    ),
     "tensor_scalar bf16": (
         (isa.tensor_scalar, [wide(sbuf, BF16), wide(sbuf, BF16), ONE], {"op": "add"}),
-        "vector", 128, 288, BIG,
+        "vector",
+        128,
+        288,
+        BIG,
     ),
     "tensor_immediate fp32": (
         one(isa.tensor_immediate, wide(sbuf), wide(psum), op="add", value=2.0),
-        "vector", 512, 672, BIG,
+        "vector",
+        512,
+        672,
+        BIG,
     ),
     # scalar_tensor_tensor: 2N; N if both bf16, subtract then multiply, N even.
     "fused fp32": (fused(F32), "vector", 1024, 1184, 2 * BIG),
     "fused bf16": (fused(BF16), "vector", 512, 672, 2 * BIG),
     "fused bf16 odd": (fused(BF16, 511), "vector", 1022, 1182, 2 * P * 511),
     "fused bf16 other": (fused(BF16, op0="multiply"), "vector", 1024, 1184, 2 * BIG),
-    "reduce fp32": (one(isa.tensor_reduce, ONE, wide(psum), op="max"), "vector", 512, 672, BIG),
+    "reduce fp32": (
+        one(isa.tensor_reduce, ONE, wide(psum), op="max"),
+        "vector",
+        512,
+        672,
+        BIG,
+    ),
     "reduce bf16": (
         one(isa.tensor_reduce, sbuf(P, 1, dtype=BF16), wide(sbuf, BF16), op="max"),
-        "vector", 256, 416, BIG,
+        "vector",
+        256,
+        416,
+        BIG,
     ),
-    "reciprocal": (one(isa.reciprocal, wide(sbuf), wide(sbuf)), "vector", 4096, 4256, BIG),
+    "reciprocal": (
+        one(isa.reciprocal, wide(sbuf), wide(sbuf)),
+        "vector",
+        4096,
+        4256,
+        BIG,
+    ),
     "reciprocal of a column": (one(isa.reciprocal, ONE, ONE), "vector", 64, 224, P),
     "max8": (one(isa.nc_max8, sbuf(P, 8), wide(sbuf)), "vector", 512, 672, BIG),
     "find_index8": (
         (isa.nc_find_index8, [sbuf(P, 8, dtype=I32), wide(sbuf), sbuf(P, 8)], {}),
-        "vector", 512, 672, BIG,
+        "vector",
+        512,
+        672,
+        BIG,
     ),
     # GpSimd: 150 + N.
     "affine_select": (
         (isa.affine_select, [wide(sbuf), wide(sbuf), REGISTER], {"fill": 0.0}),
-        "gpsimd", 662, 662, BIG,
+        "gpsimd",
+        662,
+        662,
+        BIG,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,16 +246,27 @@ def test_cost(name):
     (inst, operands, params), engine, busy, latency, flops = CASES[name]
     cost = inst.cost(DEVICE, *operands, **params)
     assert (cost.engine, cost.busy_cycles, cost.latency_cycles, cost.flops) == (
-        engine, busy, latency, flops,
-    )  # fmt: skip
+        engine,
+        busy,
+        latency,
+        flops,
+    )
 
 
 MOVED = {
     # Part of a tile is written: its bytes count, not the tile's.
     "copy_at bf16": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
-    "tensor_tensor_at": {"sbuf_read": 4 * BIG, "psum_read": 4 * BIG, "sbuf_write": 4 * BIG},
+    "tensor_tensor_at": {
+        "sbuf_read": 4 * BIG,
+        "psum_read": 4 * BIG,
+        "sbuf_write": 4 * BIG,
+    },
     # What it adds to is read besides what it adds.
-    "tensor_add_at PSUM": {"psum_read": 4 * BIG, "sbuf_read": 4 * BIG, "sbuf_write": 4 * BIG},
+    "tensor_add_at PSUM": {
+        "psum_read": 4 * BIG,
+        "sbuf_read": 4 * BIG,
+        "sbuf_write": 4 * BIG,
+    },
     "tensor_add_at SBUF": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
 }
 
@@ -157,7 +278,9 @@ def test_bytes_of_partial_writes(name):
 
 
 LIMITS = {
-    "operands in PSUM is 2, at most 1": tensor_tensor(wide(sbuf), wide(psum), wide(psum)),
+    "operands in PSUM is 2, at most 1": tensor_tensor(
+        wide(sbuf), wide(psum), wide(psum)
+    ),
 }
 
 

@@ -42,8 +42,11 @@ def test_gpsimd_cannot_read_psum():
         y = isa.nc_matmul(psum(128, 512), x[:, :128], x, 0)
         return dma_store(isa.affine_select(sbuf(128, 512), y, jnp.int32(0), fill=0.0))
 
-    with pytest.raises(WrongSpace, match=r"trn.affine_select: operand 1 is in psum, must be in "
-                                         r"sbuf \(test_neuroncore_machine.py:\d+\)"):  # fmt: skip
+    with pytest.raises(
+        WrongSpace,
+        match=r"trn.affine_select: operand 1 is in psum, must be in "
+        r"sbuf \(test_neuroncore_machine.py:\d+\)",
+    ):
         read(kernel, TILE)
 
 
@@ -54,8 +57,8 @@ WRONG = {
     "nc_matmul: operand 2 is in hbm, must be in sbuf": lambda x: isa.nc_matmul(
         psum(128, 512), loaded(x)[:, :128], x, 0
     ),
-    "tensor_copy: operand 1 is in hbm, must be in sbuf or psum": lambda x: isa.tensor_copy(
-        sbuf(128, 512), x
+    "tensor_copy: operand 1 is in hbm, must be in sbuf or psum": lambda x: (
+        isa.tensor_copy(sbuf(128, 512), x)
     ),
     "dma_load: operand 1 is in sbuf, must be in hbm": lambda x: loaded(loaded(x)),
 }
@@ -69,7 +72,9 @@ def test_wrong_space(message):
 
 @pytest.mark.parametrize("tile", [sbuf, psum])
 def test_at_most_128_partitions(tile):
-    message = r"partition dimension is 129, at most 128 \(test_neuroncore_machine.py:\d+\)"
+    message = (
+        r"partition dimension is 129, at most 128 \(test_neuroncore_machine.py:\d+\)"
+    )
     with pytest.raises(LimitExceeded, match=message):
         read(lambda x: dma_store(isa.tensor_copy(sbuf(129, 1), tile(129, 1))), TILE)
 
@@ -78,7 +83,9 @@ def test_limits_name_the_kernels_line():
     def kernel(x):
         return isa.nc_matmul(psum(128, 4097), loaded(x)[:, :128], sbuf(128, 4097), 0)
 
-    with pytest.raises(LimitExceeded, match=r"4097, at most 4096 \(test_neuroncore_machine"):
+    with pytest.raises(
+        LimitExceeded, match=r"4097, at most 4096 \(test_neuroncore_machine"
+    ):
         read(kernel, TILE)
 
 
@@ -88,7 +95,9 @@ def test_a_tile_overwritten_is_stale():
         second = isa.activation(first, first, op="exp")
         return dma_store(first), dma_store(second)
 
-    with pytest.raises(StaleTile, match="trn.dma_store: operand 0 was overwritten by trn.activa"):
+    with pytest.raises(
+        StaleTile, match="trn.dma_store: operand 0 was overwritten by trn.activa"
+    ):
         read(kernel, TILE)
 
 
@@ -100,7 +109,10 @@ def held(*shapes, space=sbuf, dtype=jnp.float32):
 
     def kernel(x):
         tiles = [space(*shape, dtype=dtype) for shape in shapes]
-        return [isa.tensor_copy(sbuf(1, 1), t[(slice(1),) * t.ndim].reshape(1, 1)) for t in tiles]
+        return [
+            isa.tensor_copy(sbuf(1, 1), t[(slice(1),) * t.ndim].reshape(1, 1))
+            for t in tiles
+        ]
 
     return program(kernel).memory(DEVICE, TILE)["sbuf" if space is sbuf else "psum"]
 
@@ -142,10 +154,16 @@ def dma_ticks(row_bytes=2048):
 
 def test_load_compute_store_by_hand():
     """Load, activation of 512 + 353 cycles and 42 more until the store may start, store."""
-    clock = read(lambda x: dma_store(isa.activation(sbuf(128, 512), loaded(x), op="exp")), TILE)
+    clock = read(
+        lambda x: dma_store(isa.activation(sbuf(128, 512), loaded(x), op="exp")), TILE
+    )
     nbytes = 128 * 512 * 4
     assert clock.end_ticks == dma_ticks() + (512 + 353 + 42) * 4 + dma_ticks()
-    assert clock.tally.by("bytes")["hbm_read"] == clock.tally.by("bytes")["hbm_write"] == nbytes
+    assert (
+        clock.tally.by("bytes")["hbm_read"]
+        == clock.tally.by("bytes")["hbm_write"]
+        == nbytes
+    )
 
 
 def test_matmuls_accumulate_back_to_back():
@@ -195,7 +213,9 @@ def test_bands_are_ordered():
     def kernel(x):
         x = loaded(x)
         y = isa.nc_matmul(psum(128, 512), x[:, :128], x, 0)
-        return send_next(hbm(128, 512), dma_store(isa.tensor_copy(sbuf(128, 512), y)), axis="ring")
+        return send_next(
+            hbm(128, 512), dma_store(isa.tensor_copy(sbuf(128, 512), y)), axis="ring"
+        )
 
     p = program(kernel, 4)
     low, nominal, high = (p.read(TRN3.at(band), TILE).end_ticks for band in BANDS)
@@ -221,7 +241,9 @@ def test_hops_by_hand(chips):
 
 
 def test_link_speed_is_the_datasheets():
-    slow = dataclasses.replace(TRN3, link_bytes_per_s=Quantity(262_144e6, "published", "1 us"))
+    slow = dataclasses.replace(
+        TRN3, link_bytes_per_s=Quantity(262_144e6, "published", "1 us")
+    )
     p = program(functools.partial(hops, n=1), 2)
     assert p.read(slow.at(), TILE).end_ticks == 2.5 * US
 
@@ -236,8 +258,9 @@ def test_the_sender_waits_for_its_neighbours_buffer():
             lax.axis_index("ring") == 1,
             lambda x, t: dma_load(t, x),
             lambda x, t: isa.memset(t, value=0.0),
-            first, sbuf(128, 512),
-        )  # fmt: skip
+            first,
+            sbuf(128, 512),
+        )
         return dma_store(busy), send_next(first, x, axis="ring")
 
     clock = read(kernel, TILE, chips=2)

@@ -13,7 +13,9 @@ DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
 @DTYPES
 def test_whole_tiles(dtype):
     x = draw(0, 5, 9, dtype=dtype)
-    np.testing.assert_array_equal(memory.dma_load(blank(5, 9, dtype=dtype), jnp.asarray(x)), x)
+    np.testing.assert_array_equal(
+        memory.dma_load(blank(5, 9, dtype=dtype), jnp.asarray(x)), x
+    )
     np.testing.assert_array_equal(memory.dma_store(jnp.asarray(x)), x)
     tiles = draw(1, 3, 5, 9, dtype=dtype)
     several = memory.dma_load_tiles(blank(5, 3, 9, dtype=dtype), jnp.asarray(tiles))
@@ -26,7 +28,9 @@ def test_parts_of_tiles(dtype):
     old, new = draw(0, 4, 3, 20, dtype=dtype), draw(1, 4, 6, dtype=dtype)
     expected = old.copy()
     expected[:, 1, 5:11] = new
-    loaded = memory.dma_load_at(jnp.asarray(old), jnp.asarray(new), jnp.int32(1), jnp.int32(5))
+    loaded = memory.dma_load_at(
+        jnp.asarray(old), jnp.asarray(new), jnp.int32(1), jnp.int32(5)
+    )
     np.testing.assert_array_equal(loaded, expected)
     row = draw(2, 3, 20, dtype=dtype)
     stored = memory.dma_store_at(jnp.asarray(old), jnp.asarray(row), jnp.int32(1))
@@ -43,4 +47,6 @@ def test_gather():
 def test_fresh_tiles_hold_poison(dtype):
     for tile in (memory.sbuf, memory.psum, memory.hbm):
         assert np.isnan(wide(tile(2, 3, dtype=dtype))).all()
-    assert (np.asarray(memory.sbuf(2, 3, dtype=jnp.int32)) == np.iinfo(np.int32).max).all()
+    assert (
+        np.asarray(memory.sbuf(2, 3, dtype=jnp.int32)) == np.iinfo(np.int32).max
+    ).all()

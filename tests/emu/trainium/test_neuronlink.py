@@ -20,7 +20,9 @@ from tests.helpers import adds_up, same_clock
 
 US = 4800  # ticks of Trainium2 and 3
 HOP = 1.5 * US
-RATE = 128e9 / 1e6  # Trainium2, nominal: bytes a microsecond of each link of an instance
+RATE = (
+    128e9 / 1e6
+)  # Trainium2, nominal: bytes a microsecond of each link of an instance
 TILE = jax.ShapeDtypeStruct((128, 500), jnp.float32)  # 256,000 B: 2 us
 X = jax.ShapeDtypeStruct((), jnp.float32)
 
@@ -51,7 +53,9 @@ def test_values(shift, dtype):
     old[0] = np.nan
     live = np.array([1, 0, 1, 1, 0], np.int32)
     p = Program(
-        lambda x, o, n: shifted(x, o, shift, n), {"ring": 5}, (("ring",), ("ring",), ("ring",))
+        lambda x, o, n: shifted(x, o, shift, n),
+        {"ring": 5},
+        (("ring",), ("ring",), ("ring",)),
     )
     actual = p.run(*map(jnp.asarray, (x, old, live)))
     np.testing.assert_array_equal(wide(actual), wide(expected_of(x, old, shift, live)))
@@ -112,17 +116,24 @@ def one(mesh, device, x=TILE, shift=1, live=lambda: 1, axis=None, chips=None):
     axis = axis or next(iter(mesh))
     return read(
         lambda x: shifted(x, hbm(*x.shape, dtype=x.dtype), shift, live(), axis, chips),
-        mesh, device, x,
-    )  # fmt: skip
+        mesh,
+        device,
+        x,
+    )
 
 
 @pytest.mark.parametrize("shift", [1, 5, -3])
 def test_every_shift_is_one_hop_without_a_system(shift):
     """1.28 TB/s a direction: 1,280,000 bytes in 1 us; a hop takes 1.5 us."""
-    clock = one({"ring": 8}, TRN3.at(), jax.ShapeDtypeStruct((400, 800), jnp.float32), shift)
+    clock = one(
+        {"ring": 8}, TRN3.at(), jax.ShapeDtypeStruct((400, 800), jnp.float32), shift
+    )
     assert clock.end_ticks == 2.5 * US and clock.most_busy_ticks["neuronlink"] == US
     assert clock.tally.by("other") == {"link_bytes": 8 * 1_280_000}
-    assert clock.tally.by("bytes") == {"hbm_read": 8 * 1_280_000, "hbm_write": 8 * 1_280_000}
+    assert clock.tally.by("bytes") == {
+        "hbm_read": 8 * 1_280_000,
+        "hbm_write": 8 * 1_280_000,
+    }
 
 
 def test_send_next_is_a_shift_by_one():
@@ -198,7 +209,11 @@ def test_no_link_to_oneself():
 def test_running_cores_share_the_links(cores):
     """Whether the mesh names the other cores or not."""
     device = on_system(with_cores(TRN2, cores), TRN2_48XLARGE).at()
-    for mesh in ({"ring": 16}, {"ring": 16, "core": cores}, {"core": cores, "ring": 16}):
+    for mesh in (
+        {"ring": 16},
+        {"ring": 16, "core": cores},
+        {"core": cores, "ring": 16},
+    ):
         assert (ready(one(mesh, device, axis="ring")) == HOP + 2 * cores * US).all()
 
 
@@ -211,9 +226,13 @@ def test_only_cores_that_send_share():
     device = on_system(with_cores(TRN2, 8), TRN2_48XLARGE).at()
     for mesh in ({"ring": 4, "core": 8}, {"core": 8, "ring": 4}):
         clock = one(mesh, device, live=live, axis="ring")
-        arrived = np.moveaxis(ready(clock).reshape(clock.grid), list(mesh).index("ring"), 0)
+        arrived = np.moveaxis(
+            ready(clock).reshape(clock.grid), list(mesh).index("ring"), 0
+        )
         assert (arrived[[0, 1, 3], :3] == HOP + 6 * US).all()
-        assert (arrived[2] == HOP + 16 * US).all() and (arrived[[0, 1, 3], 3:] == 0).all()
+        assert (arrived[2] == HOP + 16 * US).all() and (
+            arrived[[0, 1, 3], 3:] == 0
+        ).all()
         assert clock.tally.by("other") == {"link_bytes": (3 * 3 + 8) * 256_000}
         adds_up(clock)
 
@@ -234,8 +253,9 @@ def late(rank):
             lax.axis_index("ring") == rank,
             lambda x, t: dma_load(t, x),
             lambda x, t: memset(t, value=0.0),
-            x, sbuf(*x.shape),
-        )  # fmt: skip
+            x,
+            sbuf(*x.shape),
+        )
         return dma_store(tile)
 
     return kernel
@@ -266,13 +286,18 @@ def test_loops_of_changing_shifts_are_stepped_and_jumped_alike():
     def kernel(x):
         def step(held, i):
             to = (held[1], held[0])
-            return (shifted(to[1], to[0], 1 + i // 20, i <= lax.axis_index("ring")), to[1]), None
+            return (
+                shifted(to[1], to[0], 1 + i // 20, i <= lax.axis_index("ring")),
+                to[1],
+            ), None
 
         first = shifted(x, hbm(*x.shape), 1, 1)
         return lax.scan(step, (first, hbm(*x.shape)), jnp.arange(60))[0][0]
 
     options = {"trace_core": (3,)}
-    clocks = [read(kernel, {"ring": 16}, T2, TILE, jump=j, **options) for j in (True, False)]
+    clocks = [
+        read(kernel, {"ring": 16}, T2, TILE, jump=j, **options) for j in (True, False)
+    ]
     same_clock(*clocks)
     assert clocks[0].stepped < clocks[1].stepped
 
@@ -287,14 +312,17 @@ def test_faster_links_are_never_slower(shift):
     for rate in rates:
         q = Quantity(rate, "published", "chosen")
         system = dataclasses.replace(TRN2_48XLARGE, link_bytes_per_s=(q, q))
-        ends.append(one({"ring": 16}, on_system(TRN2, system).at(), shift=shift).end_ticks)
+        ends.append(
+            one({"ring": 16}, on_system(TRN2, system).at(), shift=shift).end_ticks
+        )
     assert ends == sorted(ends, reverse=True) and len(set(ends)) == len(ends)
 
 
 def test_bands_are_ordered():
     sheet = on_system(TRN3, TRN3_GEN2)
     low, nominal, high = (
-        one({"ring": 8}, sheet.at(band)).end_ticks for band in ("low", "nominal", "high")
+        one({"ring": 8}, sheet.at(band)).end_ticks
+        for band in ("low", "nominal", "high")
     )
     assert low < nominal < high
     assert low == 1 * US + 256_000 / 256e9 * 1e6 * US
@@ -307,7 +335,9 @@ WRONG = {
     r"trn.send: shift is 0 to 3, must be the same on every core": (
         lambda x: shifted(x, hbm(*x.shape), lax.axis_index("ring"), 1)
     ),
-    r"trn.send: live is 2 to 2, must be 0 or 1": lambda x: shifted(x, hbm(*x.shape), 1, 2),
+    r"trn.send: live is 2 to 2, must be 0 or 1": lambda x: shifted(
+        x, hbm(*x.shape), 1, 2
+    ),
     r"trn.send: source is \[128, 500\], must be the destination's \[500, 128\]": (
         lambda x: shifted(x, hbm(500, 128), 1, 1)
     ),
@@ -323,13 +353,17 @@ def test_refused(message):
 def test_live_must_be_known():
     kernel = lambda x, n: shifted(x, hbm(*x.shape), 1, n)  # noqa: E731
     n = jax.ShapeDtypeStruct((), jnp.int32)
-    with pytest.raises(DataDependentBranch, match="trn.send: an operand that must be a known"):
+    with pytest.raises(
+        DataDependentBranch, match="trn.send: an operand that must be a known"
+    ):
         read(kernel, {"ring": 4}, T2, TILE, n)
     assert read(kernel, {"ring": 4}, T2, TILE, Known(1)).end_ticks == HOP + 2 * US
 
 
 def test_axes_must_be_over_chips():
-    with pytest.raises(LimitExceeded, match="axis is 'core', must be one over chips: ring"):
+    with pytest.raises(
+        LimitExceeded, match="axis is 'core', must be one over chips: ring"
+    ):
         one({"ring": 4, "core": 2}, T2, axis="core", chips=("ring",))
 
 

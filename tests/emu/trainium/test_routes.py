@@ -25,7 +25,9 @@ UNIT = Quantity(1.0, "published", "one byte a second")
 
 
 def torus(*dims):
-    return dataclasses.replace(TRN2_48XLARGE, dims=dims, link_bytes_per_s=(UNIT,) * len(dims))
+    return dataclasses.replace(
+        TRN2_48XLARGE, dims=dims, link_bytes_per_s=(UNIT,) * len(dims)
+    )
 
 
 # --- rings of neighbours ---
@@ -108,12 +110,18 @@ def walk(system, source, target):
     at, to = list(system.place(source)), system.place(target)
     if system.switched:
         differs = [d for d in range(len(at)) if at[d] != to[d]]
-        return [(source, differs[0], "up"), (target, differs[0], "down")] if differs else []
+        return (
+            [(source, differs[0], "up"), (target, differs[0], "down")]
+            if differs
+            else []
+        )
     links = []
     for d, size in enumerate(system.dims):
         forward = (to[d] - at[d]) % size
         backward = (at[d] - to[d]) % size
-        step = 1 if forward < backward or (forward == backward and at[d] % 2 == 0) else -1
+        step = (
+            1 if forward < backward or (forward == backward and at[d] % 2 == 0) else -1
+        )
         while at[d] != to[d]:
             links.append((tuple(at), d, step))
             at[d] = (at[d] + step) % size
@@ -127,7 +135,9 @@ def by_walking(system, source, target, load):
     for links, n in zip(ways, load, strict=True):
         carried.update(dict.fromkeys(links, n))
     rates = system.rates("nominal")
-    seconds = [max((carried[x] / rates[x[1]] for x in links), default=0) for links in ways]
+    seconds = [
+        max((carried[x] / rates[x[1]] for x in links), default=0) for links in ways
+    ]
     hops = [system.hops(int(a), int(b)) for a, b in zip(source, target, strict=True)]
     return hops, seconds
 
@@ -202,7 +212,9 @@ def test_bands_and_more_load_cost_more(system):
     ranks = np.ones(system.chips)
     for by in (1, 2, system.chips // 2):
         times = [
-            shifted(sheet.at(band), ranks.shape, 0, (by,), load * ranks).seconds_per_byte
+            shifted(
+                sheet.at(band), ranks.shape, 0, (by,), load * ranks
+            ).seconds_per_byte
             for band, load in itertools.product(("low", "nominal", "high"), (1, 2))
         ]
         assert (times[1] > times[0]).all() and (times[2] >= times[0]).all()

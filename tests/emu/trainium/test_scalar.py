@@ -41,7 +41,9 @@ NUMPY = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: x * normal(x),
-    "gelu_apprx_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "gelu_apprx_tanh": lambda x: (
+        x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    ),
     "gelu_dx": lambda x: normal(x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
     "softplus": lambda x: np.log1p(np.exp(x)),
     "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
@@ -54,7 +56,15 @@ NUMPY = {
     "abs": np.abs,
 }
 POSITIVE = ("sqrt", "rsqrt", "log", "reciprocal")
-CANCELS = ("silu_dx", "gelu_dx", "gelu", "gelu_apprx_tanh", "log", "erf", "mish")  # near a zero
+CANCELS = (
+    "silu_dx",
+    "gelu_dx",
+    "gelu",
+    "gelu_apprx_tanh",
+    "log",
+    "erf",
+    "mish",
+)  # near a zero
 
 
 def inputs(op, dtype):
@@ -95,7 +105,9 @@ def test_activations(op, dtype):
     assert_close(both, y, operations=16, scale=scale)
     by_column = isa.activation_scaled(out, given, jnp.full((8, 1), 0.75), column, op=op)
     np.testing.assert_array_equal(by_column, both)
-    piece, total = isa.activation_reduce(out, blank(8, 1), given, column, op=op, scale=0.75)
+    piece, total = isa.activation_reduce(
+        out, blank(8, 1), given, column, op=op, scale=0.75
+    )
     np.testing.assert_array_equal(piece, both)
     sums = np.sum(scale, axis=1, keepdims=True)
     assert_close(total, y.sum(axis=1, keepdims=True), operations=16 + 33, scale=sums)
@@ -142,31 +154,46 @@ REDUCED = {
 def test_activate2(op0, op1, reduce):
     x, a, b = draw(0, 8, 3, 11), draw(1, 8, 1), draw(2, 8, 1)
     y, total = isa.activate2(
-        blank(8, 3, 11), blank(8, 1), *(jnp.asarray(v) for v in (x, a, b)), op="tanh", op0=op0,
-        op1=op1, reduce=reduce,
-    )  # fmt: skip
+        blank(8, 3, 11),
+        blank(8, 1),
+        *(jnp.asarray(v) for v in (x, a, b)),
+        op="tanh",
+        op0=op0,
+        op1=op1,
+        reduce=reduce,
+    )
     columns = (wide(v)[..., None] for v in (a, b))
     expected = np.tanh(CHAINS[op0, op1](wide(x), *columns))
     size = (
-        np.abs(wide(x)) * (1 + np.abs(a[..., None])) + np.abs(a[..., None]) + np.abs(b[..., None])
+        np.abs(wide(x)) * (1 + np.abs(a[..., None]))
+        + np.abs(a[..., None])
+        + np.abs(b[..., None])
     )
     assert_close(y, expected, operations=16, scale=size)
     flat = expected.reshape(8, -1)
     sums = size.reshape(8, -1).sum(1, keepdims=True)
-    assert_close(total, REDUCED[reduce](flat, 1)[:, None], operations=16 + 33, scale=sums)
+    assert_close(
+        total, REDUCED[reduce](flat, 1)[:, None], operations=16 + 33, scale=sums
+    )
 
 
 def test_activate2_with_sides_swapped():
     """`b - a · x` and `a - x`, exact for small integers."""
-    x, a, b = (np.random.default_rng(i).integers(-9, 9, (3, 5)).astype(F32) for i in range(3))
+    x, a, b = (
+        np.random.default_rng(i).integers(-9, 9, (3, 5)).astype(F32) for i in range(3)
+    )
     args = jnp.asarray(x), jnp.asarray(a[:, :1]), jnp.asarray(b[:, :1])
     dst = blank(3, 5), blank(3, 1)
-    y, _ = isa.activate2(*dst, *args, op="copy", op0="multiply", op1="subtract", reverse1=True)
+    y, _ = isa.activate2(
+        *dst, *args, op="copy", op0="multiply", op1="subtract", reverse1=True
+    )
     np.testing.assert_array_equal(y, b[:, :1] - a[:, :1] * x)
     y, _ = isa.activate2(*dst, *args, op="copy", op0="subtract", reverse0=True)
     np.testing.assert_array_equal(y, a[:, :1] - x)
 
 
 def test_no_such_function():
-    with pytest.raises(LimitExceeded, match="trn.activation: op is 'cosh', must be one of copy"):
+    with pytest.raises(
+        LimitExceeded, match="trn.activation: op is 'cosh', must be one of copy"
+    ):
         isa.activation(jnp.zeros((2, 2)), jnp.zeros((2, 2)), op="cosh")

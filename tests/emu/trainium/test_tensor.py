@@ -37,7 +37,11 @@ LATENCY = 389
 
 
 def matmul(k, m, n, dtype, dst=F32):
-    tiles = [op.psum(m, n, dtype=dst), op.sbuf(k, m, dtype=dtype), op.sbuf(k, n, dtype=dtype)]
+    tiles = [
+        op.psum(m, n, dtype=dst),
+        op.sbuf(k, m, dtype=dtype),
+        op.sbuf(k, n, dtype=dtype),
+    ]
     return nc_matmul, [*tiles, REGISTER], {}
 
 
@@ -46,17 +50,29 @@ def tf32(k, m, n):
 
 
 def double_row(k, m, n, dtype=FP8):
-    tiles = [op.psum(m, n), op.sbuf(k, 2, m, dtype=dtype), op.sbuf(k, 2, n, dtype=dtype)]
+    tiles = [
+        op.psum(m, n),
+        op.sbuf(k, 2, m, dtype=dtype),
+        op.sbuf(k, 2, n, dtype=dtype),
+    ]
     return nc_matmul_double_row, [*tiles, REGISTER], {}
 
 
 def moving(k, m, n, dtype):
-    tiles = [op.psum(m, n), op.operand("array", k, m, dtype=dtype), op.sbuf(k, n, dtype=dtype)]
+    tiles = [
+        op.psum(m, n),
+        op.operand("array", k, m, dtype=dtype),
+        op.sbuf(k, n, dtype=dtype),
+    ]
     return nc_matmul_moving, [*tiles, REGISTER], {}
 
 
 def transpose(p, n, dtype, dst=None):
-    return nc_transpose, [op.psum(n, p, dtype=dst or dtype), op.sbuf(p, n, dtype=dtype)], {}
+    return (
+        nc_transpose,
+        [op.psum(n, p, dtype=dst or dtype), op.sbuf(p, n, dtype=dtype)],
+        {},
+    )
 
 
 # name: case, generations, interval (by generation where it differs), instructions, columns
@@ -75,7 +91,13 @@ CASES = {
     # max(rows, min(64, columns)); without transpose mode float32 takes four passes, with it two.
     "transpose bf16": (transpose(128, 96, BF16), (3, 4), 128, 1, 96),
     "transpose bf16 on v2": (transpose(128, 96, BF16, F32), (2,), 128, 1, 96),
-    "transpose fp32": (transpose(128, 128, F32), (2, 3, 4), {2: 512, 3: 256, 4: 256}, 1, 128),
+    "transpose fp32": (
+        transpose(128, 128, F32),
+        (2, 3, 4),
+        {2: 512, 3: 256, 4: 256},
+        1,
+        128,
+    ),
     "transpose fp8": (transpose(128, 128, FP8, BF16), (3, 4), 128, 1, 128),
     "transpose few rows": (transpose(5, 100, BF16), (3, 4), 64, 1, 100),
     "transpose few of both": (transpose(5, 32, BF16), (3, 4), 32, 1, 32),
@@ -114,7 +136,10 @@ FLOPS = {
 def test_flops(name):
     inst, operands, params = CASES[name][0]
     cost = inst.cost(TRN2.at(), *operands, **params)
-    assert (cost.flops, cost.counts) == (FLOPS[name][0], {"adjusted_flops": FLOPS[name][1]})
+    assert (cost.flops, cost.counts) == (
+        FLOPS[name][0],
+        {"adjusted_flops": FLOPS[name][1]},
+    )
 
 
 @pytest.mark.parametrize("dtype, passes", [(BF16, 1), (F32, 2)])
@@ -123,7 +148,10 @@ def test_flops_of_a_transpose(dtype, passes):
     inst, operands, _ = transpose(128, 96, dtype)
     cost = inst.cost(TRN2.at(), *operands)
     flops = 2 * 128 * 128 * 96 * passes
-    assert (cost.flops, cost.counts) == (0, {"transpose_flops": flops, "adjusted_flops": flops})
+    assert (cost.flops, cost.counts) == (
+        0,
+        {"transpose_flops": flops, "adjusted_flops": flops},
+    )
 
 
 def test_background_transposes_are_a_band():
@@ -137,36 +165,60 @@ def test_against_profiles():
     """T1-I-5, fitted: a pass of 128 columns through 96 in 219 ns. T2-I-1, predicted: one of the two
     instructions of a float32 matmul every 429.1 ns."""
     inst, operands, _ = matmul(128, 96, 128, BF16)
-    assert inst.cost(TRN1.at(), *operands).latency_cycles / 2.8 == pytest.approx(219, rel=0.01)
+    assert inst.cost(TRN1.at(), *operands).latency_cycles / 2.8 == pytest.approx(
+        219, rel=0.01
+    )
     inst, operands, _ = matmul(128, 128, 512, F32)
-    assert inst.cost(TRN2.at(), *operands).busy_cycles / 2 / 2.4 == pytest.approx(429.1, rel=0.01)
+    assert inst.cost(TRN2.at(), *operands).busy_cycles / 2 / 2.4 == pytest.approx(
+        429.1, rel=0.01
+    )
 
 
 REFUSED = {
     "nc_matmul: stationary rows is 129, at most 128": (matmul(129, 128, 512, BF16), 4),
-    "nc_matmul: stationary columns is 129, at most 128": (matmul(128, 129, 512, BF16), 4),
-    "nc_matmul: moving columns is 4097, at most 4096": (matmul(128, 128, 4097, BF16), 4),
-    "nc_matmul: moving columns is 8193, at most 8192": (matmul(128, 128, 8193, BF16, BF16), 4),
+    "nc_matmul: stationary columns is 129, at most 128": (
+        matmul(128, 129, 512, BF16),
+        4,
+    ),
+    "nc_matmul: moving columns is 4097, at most 4096": (
+        matmul(128, 128, 4097, BF16),
+        4,
+    ),
+    "nc_matmul: moving columns is 8193, at most 8192": (
+        matmul(128, 128, 8193, BF16, BF16),
+        4,
+    ),
     "nc_matmul: moving columns is 513, at most 512": (matmul(128, 128, 513, BF16), 3),
-    "nc_matmul_moving: moving columns is 520, at most 512": (moving(128, 128, 520, BF16), 2),
+    "nc_matmul_moving: moving columns is 520, at most 512": (
+        moving(128, 128, 520, BF16),
+        2,
+    ),
     "destination is bfloat16, must be float32 in the PSUM of Trainium2": (
-        matmul(128, 128, 512, BF16, BF16), 3,
+        matmul(128, 128, 512, BF16, BF16),
+        3,
     ),
     "destination is float16, must be float32 or bfloat16 in the PSUM of Trainium3": (
-        matmul(128, 128, 512, BF16, F16), 4,
+        matmul(128, 128, 512, BF16, F16),
+        4,
     ),
-    "double_row: needs NeuronCore-v3 or later, Trainium1 has v2": (double_row(128, 128, 512), 2),
+    "double_row: needs NeuronCore-v3 or later, Trainium1 has v2": (
+        double_row(128, 128, 512),
+        2,
+    ),
     r"double_row: operand is bfloat16\[128, 2, 128\], must be an 8-bit": (
-        double_row(128, 128, 512, BF16), 3,
+        double_row(128, 128, 512, BF16),
+        3,
     ),
     "nc_transpose: free size is 129, at most 128": (transpose(128, 129, BF16), 4),
     "nc_transpose: destination is float32, must be bfloat16 on Trainium2": (
-        transpose(128, 128, BF16, F32), 3,
+        transpose(128, 128, BF16, F32),
+        3,
     ),
     "nc_transpose: destination is bfloat16, must be float32 on Trainium1": (
-        transpose(128, 128, BF16), 2,
+        transpose(128, 128, BF16),
+        2,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)
@@ -178,7 +230,9 @@ def test_refused(message):
 
 
 def test_refused_load():
-    with pytest.raises(LimitExceeded, match="load_stationary: stationary columns is 129, at most"):
+    with pytest.raises(
+        LimitExceeded, match="load_stationary: stationary columns is 129, at most"
+    ):
         nc_load_stationary.cost(TRN2.at(), op.operand("array", 8, 129), op.sbuf(8, 129))
 
 
@@ -188,22 +242,34 @@ def test_refused_load():
 @pytest.mark.parametrize("dtype", [F32, BF16, F16, FP8], ids=str)
 @pytest.mark.parametrize("accumulate", [0, 1])
 def test_matmul(dtype, accumulate):
-    a, b, old = draw(0, 96, 40, dtype=dtype), draw(1, 96, 72, dtype=dtype), draw(2, 40, 72)
+    a, b, old = (
+        draw(0, 96, 40, dtype=dtype),
+        draw(1, 96, 72, dtype=dtype),
+        draw(2, 40, 72),
+    )
     dst = jnp.asarray(old) if accumulate else jnp.full((40, 72), jnp.nan)
     expected = wide(a).T @ wide(b) + accumulate * wide(old)
     scale = np.abs(wide(a)).T @ np.abs(wide(b)) + np.abs(old)
     whole = nc_matmul(dst, jnp.asarray(a), jnp.asarray(b), accumulate)
     assert_close(whole, expected, operations=97, scale=scale)
     held = nc_load_stationary(jnp.full_like(a, jnp.nan), jnp.asarray(a))
-    np.testing.assert_array_equal(nc_matmul_moving(dst, held, jnp.asarray(b), accumulate), whole)
+    np.testing.assert_array_equal(
+        nc_matmul_moving(dst, held, jnp.asarray(b), accumulate), whole
+    )
 
 
 @pytest.mark.parametrize("accumulate", [0, 1])
 def test_double_row(accumulate):
     """Both halves of the contraction in one instruction."""
-    a, b, old = draw(0, 96, 2, 40, dtype=FP8), draw(1, 96, 2, 72, dtype=FP8), draw(2, 40, 72)
+    a, b, old = (
+        draw(0, 96, 2, 40, dtype=FP8),
+        draw(1, 96, 2, 72, dtype=FP8),
+        draw(2, 40, 72),
+    )
     left, right = (wide(x).swapaxes(0, 1).reshape(192, -1) for x in (a, b))
-    actual = nc_matmul_double_row(jnp.asarray(old), jnp.asarray(a), jnp.asarray(b), accumulate)
+    actual = nc_matmul_double_row(
+        jnp.asarray(old), jnp.asarray(a), jnp.asarray(b), accumulate
+    )
     scale = np.abs(left).T @ np.abs(right) + np.abs(old)
     expected = left.T @ right + accumulate * wide(old)
     assert_close(actual, expected, operations=193, scale=scale)
@@ -228,7 +294,9 @@ def test_sums_in_bfloat16_round_each_time():
     assert float(nc_matmul(jnp.full((1, 1), 256.0), one, one, 1)[0, 0]) == 257
 
 
-@pytest.mark.parametrize("dtype, dst", [(F32, F32), (BF16, BF16), (BF16, F32), (FP8, BF16)])
+@pytest.mark.parametrize(
+    "dtype, dst", [(F32, F32), (BF16, BF16), (BF16, F32), (FP8, BF16)]
+)
 def test_transpose_is_exact(dtype, dst):
     x = draw(0, 5, 9, dtype=dtype)
     actual = nc_transpose(jnp.full((9, 5), jnp.nan, dst), jnp.asarray(x))
@@ -299,7 +367,9 @@ def shared(x, stationaries, movings):
     """Every stationary tile with every moving tile: loaded once each."""
     x, banks = load(x), []
     for s in range(stationaries):
-        held = nc_load_stationary(array(128, 128, dtype=BF16), x[:, s * 128 : (s + 1) * 128])
+        held = nc_load_stationary(
+            array(128, 128, dtype=BF16), x[:, s * 128 : (s + 1) * 128]
+        )
         for _ in range(movings):
             banks.append(nc_matmul_moving(psum(128, 512), held, x, 0))
     return banks
@@ -322,7 +392,10 @@ def test_a_stationary_tile_is_loaded_once_for_all_that_share_it():
 def test_the_array_holds_two_stationary_tiles():
     def kernel(x, count):
         x = load(x)
-        held = [nc_load_stationary(array(128, 128, dtype=BF16), x[:, :128]) for _ in range(count)]
+        held = [
+            nc_load_stationary(array(128, 128, dtype=BF16), x[:, :128])
+            for _ in range(count)
+        ]
         return [nc_matmul_moving(psum(128, 512), h, x, 0) for h in held]
 
     def peak(count):
@@ -336,6 +409,13 @@ def test_the_array_holds_two_stationary_tiles():
 
 def test_every_instruction_is_in_the_table():
     tried = {case[0][0].name for case in CASES.values()}
-    tried |= {nc_load_stationary.name, nc_matmul_moving.name}  # of a stationary tile that is shared
-    here = [i for i in vars(tensor).values() if hasattr(i, "reads") and not isinstance(i, Operand)]
+    tried |= {
+        nc_load_stationary.name,
+        nc_matmul_moving.name,
+    }  # of a stationary tile that is shared
+    here = [
+        i
+        for i in vars(tensor).values()
+        if hasattr(i, "reads") and not isinstance(i, Operand)
+    ]
     assert {i.name for i in here} == tried

@@ -25,15 +25,28 @@ from tests.emu.trainium.operands import (
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
 NUMPY = {
-    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "max": np.maximum,
-    "min": np.minimum, "equal": np.equal, "not_equal": np.not_equal, "greater": np.greater,
-    "greater_equal": np.greater_equal, "less": np.less, "less_equal": np.less_equal,
-    "logical_and": np.logical_and, "logical_or": np.logical_or, "logical_xor": np.logical_xor,
-}  # fmt: skip
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+}
 BITS = {
-    "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor,
-    "left_shift": np.left_shift, "right_shift": np.right_shift,
-}  # fmt: skip
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
+    "left_shift": np.left_shift,
+    "right_shift": np.right_shift,
+}
 
 
 def test_every_operator_is_tried():
@@ -45,7 +58,12 @@ def test_every_operator_is_tried():
 def test_operators(op, dtype):
     a, b, c = draw(0, 8, 33, dtype=dtype), draw(1, 8, 33, dtype=dtype), draw(2, 8, 1)
     b[:, ::3], a[:, 1::3] = a[:, ::3], 0  # some equal, some zero
-    x, y, s, out = jnp.asarray(a), jnp.asarray(b), jnp.asarray(c), blank(8, 33, dtype=dtype)
+    x, y, s, out = (
+        jnp.asarray(a),
+        jnp.asarray(b),
+        jnp.asarray(c),
+        blank(8, 33, dtype=dtype),
+    )
 
     def f(left, right):
         return NUMPY[op](left, right).astype(np.float64)
@@ -70,7 +88,12 @@ def test_operators(op, dtype):
 def test_two_operators_in_one(dtype):
     """`(a - c) · 3`, `3 - a · c` and `max(a + c, d)`."""
     a, c, d = draw(0, 8, 3, 11, dtype=dtype), draw(1, 8, 1), draw(2, 8, 1)
-    x, s, t, out = jnp.asarray(a), jnp.asarray(c), jnp.asarray(d), blank(8, 3, 11, dtype=dtype)
+    x, s, t, out = (
+        jnp.asarray(a),
+        jnp.asarray(c),
+        jnp.asarray(d),
+        blank(8, 3, 11, dtype=dtype),
+    )
     column, other = wide(c)[..., None], wide(d)[..., None]
     size = 3 * (np.abs(wide(a)) + np.abs(column) + 1) * (1 + np.abs(column))
 
@@ -80,7 +103,9 @@ def test_two_operators_in_one(dtype):
     params = dict(op="subtract", op1="multiply", value1=3.0)
     check(isa.tensor_scalar(out, x, s, **params), (wide(a) - column) * 3)
     check(isa.tensor_immediate(out, x, value=0.25, **params), (wide(a) - 0.25) * 3)
-    y = isa.tensor_scalar(out, x, s, op="multiply", op1="subtract", value1=3.0, reverse1=True)
+    y = isa.tensor_scalar(
+        out, x, s, op="multiply", op1="subtract", value1=3.0, reverse1=True
+    )
     check(y, 3 - wide(a) * column)
     y = isa.tensor_scalars(out, x, s, t, op0="add", op1="max")
     check(y, np.maximum(wide(a) + column, other))
@@ -109,20 +134,28 @@ def test_integers_are_exact_on_gpsimd_only():
     """2**24 + 1 is the first integer that float32 does not hold."""
     x, y = jnp.full((2, 3), 2**24 + 1, jnp.int32), jnp.ones((2, 3), jnp.int32)
     assert (isa.tensor_tensor(x, x, y, op="add", engine="gpsimd") == 2**24 + 2).all()
-    assert (isa.tensor_tensor(x, x, y, op="multiply", engine="gpsimd") == 2**24 + 1).all()
+    assert (
+        isa.tensor_tensor(x, x, y, op="multiply", engine="gpsimd") == 2**24 + 1
+    ).all()
     assert (isa.tensor_tensor(x, x, y, op="multiply") == 2**24).all()
 
 
 def test_no_such_operator():
     x = jnp.zeros((2, 2))
-    with pytest.raises(LimitExceeded, match=r"trn.tensor_tensor: op is 'sum', must be one of add"):
+    with pytest.raises(
+        LimitExceeded, match=r"trn.tensor_tensor: op is 'sum', must be one of add"
+    ):
         isa.tensor_tensor(x, x, x, op="sum")
 
 
 @DTYPES
 def test_writes_to_part_of_a_tile(dtype):
     """The rest of the tile keeps what it held."""
-    old, a, b = draw(0, 4, 3, 20, dtype=dtype), draw(1, 4, 6, dtype=dtype), draw(2, 4, 6)
+    old, a, b = (
+        draw(0, 4, 3, 20, dtype=dtype),
+        draw(1, 4, 6, dtype=dtype),
+        draw(2, 4, 6),
+    )
     place = (slice(None), 1, slice(5, 11))
     i, j, dst = jnp.int32(1), jnp.int32(5), jnp.asarray(old)
 
@@ -134,14 +167,18 @@ def test_writes_to_part_of_a_tile(dtype):
     copied = isa.tensor_copy_at(dst, jnp.asarray(a), i, j)
     check_rest(copied)
     np.testing.assert_array_equal(copied[place], a)
-    product = isa.tensor_tensor_at(dst, jnp.asarray(a), jnp.asarray(b), i, j, op="multiply")
+    product = isa.tensor_tensor_at(
+        dst, jnp.asarray(a), jnp.asarray(b), i, j, op="multiply"
+    )
     check_rest(product)
     assert_close(product[place], wide(a) * wide(b))
     np.testing.assert_array_equal(isa.tensor_add_at(dst, jnp.zeros((4, 6)), i, j), old)
     added = isa.tensor_add_at(dst, jnp.asarray(b), i, j)
     check_rest(added)
     before = wide(old[place])
-    assert_close(added[place], before + wide(b), operations=2, scale=np.abs(before) + np.abs(b))
+    assert_close(
+        added[place], before + wide(b), operations=2, scale=np.abs(before) + np.abs(b)
+    )
 
 
 @DTYPES
@@ -159,7 +196,9 @@ def test_copies_are_exact(dtype):
     x = draw(0, 5, 9, dtype=dtype)
     given = jnp.asarray(x)
     np.testing.assert_array_equal(isa.tensor_copy(blank(5, 9, dtype=dtype), given), x)
-    np.testing.assert_array_equal(isa.tensor_copy(blank(5, 9, dtype=BF16), given), x.astype(BF16))
+    np.testing.assert_array_equal(
+        isa.tensor_copy(blank(5, 9, dtype=BF16), given), x.astype(BF16)
+    )
     turned = isa.nc_transpose_vector(blank(9, 5, dtype=dtype), given)
     np.testing.assert_array_equal(turned, x.T)
     filled = isa.memset(blank(5, 9, dtype=dtype), value=0.5)
@@ -168,7 +207,9 @@ def test_copies_are_exact(dtype):
 
 def test_a_copy_to_fp8_saturates():
     x = jnp.asarray([[500.0, -1e9, 448.0, 0.1]])
-    expected = np.array([[448.0, -448.0, 448.0, np.float32(0.1).astype(E4M3)]], np.float32)
+    expected = np.array(
+        [[448.0, -448.0, 448.0, np.float32(0.1).astype(E4M3)]], np.float32
+    )
     actual = np.asarray(isa.tensor_copy(blank(1, 4, dtype=E4M3), x)).astype(np.float32)
     np.testing.assert_array_equal(actual, expected)
     wide_range = isa.tensor_copy(blank(1, 4, dtype=F16), x)
@@ -191,7 +232,9 @@ def test_copy_where_a_predicate_holds(reverse):
     actual = isa.tensor_copy_predicated(
         jnp.asarray(old), jnp.asarray(new), jnp.asarray(predicate), reverse=reverse
     )
-    np.testing.assert_array_equal(actual, np.where((predicate > 0) != reverse, new, old))
+    np.testing.assert_array_equal(
+        actual, np.where((predicate > 0) != reverse, new, old)
+    )
 
 
 def test_shuffle_within_quadrants():

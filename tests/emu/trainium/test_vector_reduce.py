@@ -35,7 +35,9 @@ def test_reduce(op, dtype):
     given, expected = jnp.asarray(x), NUMPY[op](wide(x), -1)[..., None]
     scale = magnitude(op, wide(x))[..., None]
     for negate in (False, True):
-        actual = isa.tensor_reduce(blank(8, 3, 1, dtype=dtype), given, op=op, negate=negate)
+        actual = isa.tensor_reduce(
+            blank(8, 3, 1, dtype=dtype), given, op=op, negate=negate
+        )
         sign = -1 if negate else 1
         assert_close(actual, sign * expected, operations=33, scale=scale)
 
@@ -45,43 +47,67 @@ def test_reduce(op, dtype):
 def test_scalar_reduce(reduce, dtype):
     x, c = draw(0, 8, 3, 9, dtype=dtype), draw(1, 8, 1)
     y, total = isa.tensor_scalar_reduce(
-        blank(8, 3, 9, dtype=dtype), blank(8, 1), jnp.asarray(x), jnp.asarray(c),
-        op="multiply", reduce=reduce,
-    )  # fmt: skip
+        blank(8, 3, 9, dtype=dtype),
+        blank(8, 1),
+        jnp.asarray(x),
+        jnp.asarray(c),
+        op="multiply",
+        reduce=reduce,
+    )
     products = wide(x) * wide(c)[..., None]
     assert_close(y, products)
     flat = products.reshape(8, -1)
     scale = magnitude(reduce, flat)[:, None]
-    assert_close(total, NUMPY[reduce](flat, -1)[:, None], operations=2 * 27, scale=scale)
+    assert_close(
+        total, NUMPY[reduce](flat, -1)[:, None], operations=2 * 27, scale=scale
+    )
 
 
 @DTYPES
-@pytest.mark.parametrize("op0, op1", [("multiply", "add"), ("max", "add"), ("add", "min")])
+@pytest.mark.parametrize(
+    "op0, op1", [("multiply", "add"), ("max", "add"), ("add", "min")]
+)
 def test_scan(op0, op1, dtype):
-    a, b, start = draw(0, 5, 40, dtype=dtype), draw(1, 5, 40, dtype=dtype), draw(2, 5, 1)
+    a, b, start = (
+        draw(0, 5, 40, dtype=dtype),
+        draw(1, 5, 40, dtype=dtype),
+        draw(2, 5, 1),
+    )
     a = (a / 4).astype(dtype)  # so that products do not grow
     f = {"multiply": np.multiply, "add": np.add, "max": np.maximum, "min": np.minimum}
     state, expected = wide(start)[:, 0], np.empty((5, 40))
     for i in range(40):
         state = expected[:, i] = f[op1](f[op0](wide(a)[:, i], state), wide(b)[:, i])
     actual = isa.tensor_tensor_scan(
-        blank(5, 40, dtype=dtype), jnp.asarray(a), jnp.asarray(b), jnp.asarray(start),
-        op0=op0, op1=op1,
-    )  # fmt: skip
+        blank(5, 40, dtype=dtype),
+        jnp.asarray(a),
+        jnp.asarray(b),
+        jnp.asarray(start),
+        op0=op0,
+        op1=op1,
+    )
     scale = np.cumsum(np.abs(wide(a)) + np.abs(wide(b)), 1) + np.abs(wide(start)) + 1
     assert_close(actual, expected, operations=80, scale=scale)
 
 
 def test_scan_with_sides_swapped():
     """`b - (state - a)`, which is exact for small integers."""
-    a, b = (np.random.default_rng(i).integers(-9, 9, (3, 7)).astype(F32) for i in range(2))
+    a, b = (
+        np.random.default_rng(i).integers(-9, 9, (3, 7)).astype(F32) for i in range(2)
+    )
     state, expected = np.ones(3), np.empty((3, 7))
     for i in range(7):
         state = expected[:, i] = b[:, i] - (state - a[:, i])
     actual = isa.tensor_tensor_scan(
-        blank(3, 7), jnp.asarray(a), jnp.asarray(b), jnp.ones((3, 1)), op0="subtract",
-        op1="subtract", reverse0=True, reverse1=True,
-    )  # fmt: skip
+        blank(3, 7),
+        jnp.asarray(a),
+        jnp.asarray(b),
+        jnp.ones((3, 1)),
+        op0="subtract",
+        op1="subtract",
+        reverse0=True,
+        reverse1=True,
+    )
     np.testing.assert_array_equal(actual, expected)
 
 
@@ -95,7 +121,9 @@ def test_bn_stats(n, dtype):
         size = part.shape[1]
         assert (count == size).all()
         if size:
-            assert_close(mean, part.mean(1), operations=size, scale=np.abs(part).mean(1))
+            assert_close(
+                mean, part.mean(1), operations=size, scale=np.abs(part).mean(1)
+            )
             squares = (part**2).sum(1)
             assert_close(spread, part.var(1) * size, operations=4 * size, scale=squares)
 

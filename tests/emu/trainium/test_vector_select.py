@@ -13,9 +13,12 @@ from tests.emu.trainium.operands import BF16, F32, I32, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
 COMPARE = {
-    "equal": np.equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater,
+    "equal": np.equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
     "greater_equal": np.greater_equal,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("compare1", COMPARE)
@@ -24,9 +27,15 @@ def test_range_select(compare0, compare1):
     x = draw(0, 6, 2, 10)
     low, high = (np.arange(6, dtype=F32)[:, None] + k for k in (2, 11))
     y, highest = isa.range_select(
-        blank(6, 2, 10), blank(6, 1), jnp.asarray(x), jnp.asarray(low), jnp.asarray(high),
-        compare0=compare0, compare1=compare1, start=3,
-    )  # fmt: skip
+        blank(6, 2, 10),
+        blank(6, 1),
+        jnp.asarray(x),
+        jnp.asarray(low),
+        jnp.asarray(high),
+        compare0=compare0,
+        compare1=compare1,
+        start=3,
+    )
     place = 3 + np.arange(20)[None]
     keep = COMPARE[compare0](place, low) & COMPARE[compare1](place, high)
     expected = np.where(keep, x.reshape(6, 20), np.finfo(F32).min)

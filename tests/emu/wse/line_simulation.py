@@ -21,9 +21,11 @@ class Way:
 
     def __init__(self, w: Wires, hops: int):
         self.stages: Stages = [
-            (w.out_words, 1), (w.router_words, w.ramp_cycles),
-            *[(w.router_words, w.hop_cycles)] * hops, (w.in_words, w.ramp_cycles),
-        ]  # fmt: skip
+            (w.out_words, 1),
+            (w.router_words, w.ramp_cycles),
+            *[(w.router_words, w.hop_cycles)] * hops,
+            (w.in_words, w.ramp_cycles),
+        ]
         self.queues: list[list[int]] = [[] for _ in self.stages]
 
     def look(self, t: int) -> None:
@@ -47,7 +49,12 @@ class Pe:
     Each is a pair of ways: what it takes in, or None for memory, and what it puts out, or None.
     """
 
-    def __init__(self, start: int, operations: Sequence[tuple[Way | None, Way | None]], words: int):
+    def __init__(
+        self,
+        start: int,
+        operations: Sequence[tuple[Way | None, Way | None]],
+        words: int,
+    ):
         self.operations, self.words = list(operations), words
         self.at, self.left, self.done = 0, words, None
         self.start = start
@@ -65,7 +72,11 @@ class Pe:
             put.queues[0].extend([t + 1] * count)
         self.left -= count
         if not self.left:
-            self.at, self.left, self.start = self.at + 1, self.words, t + 1 + w.drain_cycles
+            self.at, self.left, self.start = (
+                self.at + 1,
+                self.words,
+                t + 1 + w.drain_cycles,
+            )
 
 
 def run(pes: Sequence[Pe], ways: Sequence[Way], w: Wires) -> list[int]:
@@ -97,11 +108,16 @@ def reduce(tree: Tree, armed: Sequence[int], words: int, w: Wires) -> list[int]:
     return run(pes, [x for x in ways if x], w)
 
 
-def ring(armed: Sequence[int], hops: Sequence[int], words: int, steps: int, w: Wires) -> list[int]:
+def ring(
+    armed: Sequence[int], hops: Sequence[int], words: int, steps: int, w: Wires
+) -> list[int]:
     """By place: `steps` sends to the next one and receives from the one before."""
     ways, pes = [Way(w, h) for h in hops], []
     for i, start in enumerate(armed):
-        pair: list[tuple[Way | None, Way | None]] = [(None, ways[i]), (ways[i - 1], None)]
+        pair: list[tuple[Way | None, Way | None]] = [
+            (None, ways[i]),
+            (ways[i - 1], None),
+        ]
         pes.append(Pe(start, (pair if i % 2 == 0 else pair[::-1]) * steps, words))
     return run(pes, ways, w)
 
@@ -109,7 +125,11 @@ def ring(armed: Sequence[int], hops: Sequence[int], words: int, steps: int, w: W
 def multicast(root: int, armed: Sequence[int], words: int, w: Wires) -> list[int]:
     """When the root and the receivers, nearest first, end; a router forwards to all or none."""
     n = len(armed)
-    out, routers, inlets = Way(w, 0), [Way(w, 1) for _ in armed], [Way(w, 0) for _ in armed]
+    out, routers, inlets = (
+        Way(w, 0),
+        [Way(w, 1) for _ in armed],
+        [Way(w, 0) for _ in armed],
+    )
     pes = [Pe(root, [(None, out)], words)]
     pes += [Pe(start, [(inlets[i], None)], words) for i, start in enumerate(armed)]
     # Used of each way: `out` its first two stages, `routers` the third, `inlets` the third.

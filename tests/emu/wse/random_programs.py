@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from emu.wse import ops
 from emu.wse.cycles.layout import Shape, shape_of
 from emu.wse.encoding.encode import Encoded
-from emu.wse.encoding.instructions import ACTIVATE, BLOCK, CODE, STAMP, SWITCH, UNBLOCK, VECTOR
+from emu.wse.encoding.instructions import (
+    ACTIVATE,
+    BLOCK,
+    CODE,
+    STAMP,
+    SWITCH,
+    UNBLOCK,
+    VECTOR,
+)
 from emu.wse.program import DIRECTIONS, FabricProgram
 
 HEIGHT, WIDTH = 3, 4
@@ -53,10 +61,12 @@ def streams(draw: Any, color: str) -> Stream:
     path = [at]
     for _ in range(draw(st.integers(1, 5))):
         free = [
-            p for dy, dx in STEPS
+            p
+            for dy, dx in STEPS
             if 0 <= (p := (path[-1][0] + dy, path[-1][1] + dx))[0] < HEIGHT
-            and 0 <= p[1] < WIDTH and p not in path
-        ]  # fmt: skip
+            and 0 <= p[1] < WIDTH
+            and p not in path
+        ]
         if not free:
             break
         path.append(draw(st.sampled_from(free)))
@@ -79,7 +89,10 @@ def route(p: FabricProgram, first: Stream, second: Stream | None, how: str) -> N
             if how == "switch":
                 then = (other,)
             else:
-                from_sides, send = sorted({receive, other[0]}), sorted({*send, *other[1]})
+                from_sides, send = (
+                    sorted({receive, other[0]}),
+                    sorted({*send, *other[1]}),
+                )
         p.route(first.color, at, receive=from_sides, send=send, then=then)
     if second is None:
         return
@@ -105,7 +118,11 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
         p.color(c)
     work: dict[Place, list[ops.Op]] = {}
     for color in COLORS[: draw(st.integers(1, 3))]:
-        how = "alone" if straight else draw(st.sampled_from(("alone",) * 4 + ("switch", "merge")))
+        how = (
+            "alone"
+            if straight
+            else draw(st.sampled_from(("alone",) * 4 + ("switch", "merge")))
+        )
         first = draw(streams(color))
         second = None if how == "alone" else draw(streams(color))
         route(p, first, second, how)
@@ -120,9 +137,13 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
 
 
 def _use(
-    draw: Any, p: FabricProgram, work: dict[Place, list[ops.Op]], s: Stream, how: str,
+    draw: Any,
+    p: FabricProgram,
+    work: dict[Place, list[ops.Op]],
+    s: Stream,
+    how: str,
     straight: bool,
-) -> None:  # fmt: skip
+) -> None:
     """The operations that send the stream and take it, cut in one or two."""
     x, y = p.buffers["x"], p.buffers["y"]
     cut = draw(st.integers(0, s.words - 1))
@@ -138,20 +159,31 @@ def _use(
         here = p.place(s.path[i])
         if not straight and draw(st.integers(0, 5)) == 0:
             if not any((t.place & here).any() for t in p.tasks[heard]):
-                p.task(heard, [ops.Code(draw(st.integers(1, 9)))], s.path[i],
-                       on_wavelet=s.color, argument=y[0])  # fmt: skip
+                p.task(
+                    heard,
+                    [ops.Code(draw(st.integers(1, 9)))],
+                    s.path[i],
+                    on_wavelet=s.color,
+                    argument=y[0],
+                )
             continue
         into: list[ops.Op] = [
-            ops.add(y[:n], ops.receive(s.color), x[:n]) if draw(st.booleans())
+            ops.add(y[:n], ops.receive(s.color), x[:n])
+            if draw(st.booleans())
             else ops.copy(y[:n], ops.receive(s.color))
-        ]  # fmt: skip
+        ]
         work.setdefault(s.path[i], []).extend(into)
 
 
 def _tasks(
-    draw: Any, p: FabricProgram, at: Place, todo: list[ops.Op], names: tuple[str, ...],
-    x: ops.Buffer, straight: bool,
-) -> None:  # fmt: skip
+    draw: Any,
+    p: FabricProgram,
+    at: Place,
+    todo: list[ops.Op],
+    names: tuple[str, ...],
+    x: ops.Buffer,
+    straight: bool,
+) -> None:
     """Deals a PE's operations to its tasks, with scalar code, stamps and microthreads between."""
     parts: list[list[ops.Op]] = [[] for _ in names]
     for op in todo:
@@ -165,8 +197,11 @@ def _tasks(
             part.append(ops.fmac(x[:8], x[:8], 2.0))
         if not straight and isinstance(op, ops.Vector) and draw(st.booleans()):
             later = (None, *names[which + 1 :])  # an earlier one might run for ever
-            op = dataclasses.replace(op, thread=draw(st.integers(1, THREADS - 1)),
-                                     activate=draw(st.sampled_from(later)))  # fmt: skip
+            op = dataclasses.replace(
+                op,
+                thread=draw(st.integers(1, THREADS - 1)),
+                activate=draw(st.sampled_from(later)),
+            )
         part.append(op)
         if not straight and draw(st.integers(0, 9)) == 0:
             part.append(draw(st.sampled_from((ops.Block, ops.Unblock)))(names[-1]))
@@ -180,12 +215,21 @@ def wide_shape(e: Encoded) -> Shape:
     sides = tuple(range(5))
     pairs = tuple((i, j) for i in range(len(COLORS)) for j in range(i + 1, len(COLORS)))
     return dataclasses.replace(
-        shape_of(e), channels=tuple((c, d) for c in range(len(COLORS)) for d in sides),
-        sides=(sides,) * len(COLORS), positions=(2,) * len(COLORS), control=True,
-        link_pairs=pairs, ramp_pairs=pairs, threads=THREADS, tasked=True, stamps=1,
-        data_tasks=tuple((len(MAIN) + c, c) for c in range(len(COLORS))), tasks=len(TASKS),
-        instructions=256, kinds=(VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH),
-    )  # fmt: skip
+        shape_of(e),
+        channels=tuple((c, d) for c in range(len(COLORS)) for d in sides),
+        sides=(sides,) * len(COLORS),
+        positions=(2,) * len(COLORS),
+        control=True,
+        link_pairs=pairs,
+        ramp_pairs=pairs,
+        threads=THREADS,
+        tasked=True,
+        stamps=1,
+        data_tasks=tuple((len(MAIN) + c, c) for c in range(len(COLORS))),
+        tasks=len(TASKS),
+        instructions=256,
+        kinds=(VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH),
+    )
 
 
 def data(seed: int) -> dict[str, np.ndarray]:

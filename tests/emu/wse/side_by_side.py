@@ -45,9 +45,13 @@ def starts(rng: np.random.Generator, pes: int, most: int) -> tuple[int, ...]:
 
 
 def run(
-    cases: Sequence[Case], build: Build, device: Any, data: np.ndarray | None = None,
-    dtype: str = "float32", **how: Any,
-) -> stepper.Run:  # fmt: skip
+    cases: Sequence[Case],
+    build: Build,
+    device: Any,
+    data: np.ndarray | None = None,
+    dtype: str = "float32",
+    **how: Any,
+) -> stepper.Run:
     """Steps all cases, each on its row; `x` holds each PE's words.
 
     Args:

@@ -25,7 +25,9 @@ def struct(shape: tuple[int, ...], dtype: Any = "float32") -> jax.ShapeDtypeStru
 
 def data(seed: int, *shape: int, dtype: Any = "float32") -> jax.Array:
     """Standard normal numbers."""
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.dtype(dtype))
+    return jnp.asarray(
+        np.random.default_rng(seed).standard_normal(shape), jnp.dtype(dtype)
+    )
 
 
 def wide(x: Any) -> np.ndarray:

@@ -24,8 +24,11 @@ Place = tuple[int, int]
 
 def narrow(sheet: Any, inward: int, outward: int, router: int) -> Any:
     """The sheet with queues of these depths."""
-    depths = {"input_queue_words": (inward,) * 8, "output_queue_words": (outward,) * 8,
-              "router_queue_words": router}  # fmt: skip
+    depths = {
+        "input_queue_words": (inward,) * 8,
+        "output_queue_words": (outward,) * 8,
+        "router_queue_words": router,
+    }
     made = {k: Quantity(v, "published", "a test") for k, v in depths.items()}
     return dataclasses.replace(sheet, **made)
 
@@ -70,12 +73,16 @@ def forests(draw: Any, p: FabricProgram, color: str) -> list[Tree]:
             if inside and to not in sends and to not in taken:
                 sends[y, x].append(DIRECTIONS[side])
                 sends[to], hears[to] = [], DIRECTIONS[(side + 2) % 4]
-        readers = [at for at in sends if at != root and (not sends[at] or draw(st.booleans()))]
+        readers = [
+            at for at in sends if at != root and (not sends[at] or draw(st.booleans()))
+        ]
         if not readers:
             continue
         taken |= set(sends)
         for at, out in sends.items():
-            p.route(color, at, receive=hears[at], send=[*out, *["ramp"] * (at in readers)])
+            p.route(
+                color, at, receive=hears[at], send=[*out, *["ramp"] * (at in readers)]
+            )
         trees.append(Tree(color, root, readers))
     return trees
 
@@ -108,9 +115,13 @@ def rounded(x: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _stream(
-    draw: Any, trees: list[Tree], work: dict[Place, list[ops.Op]], wanted: dict[str, np.ndarray],
-    x: ops.Buffer, y: ops.Buffer,
-) -> None:  # fmt: skip
+    draw: Any,
+    trees: list[Tree],
+    work: dict[Place, list[ops.Op]],
+    wanted: dict[str, np.ndarray],
+    x: ops.Buffer,
+    y: ops.Buffer,
+) -> None:
     """One operation's words from a sender to its readers, who may pass them straight on."""
     t = draw(st.sampled_from(trees))
     step = 4 // np.dtype(DTYPES[x.dtype]).itemsize
@@ -142,9 +153,15 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _reads(
-    draw: Any, color: str, code: list[ops.Op], sent: np.ndarray, wanted: dict[str, np.ndarray],
-    at: Place, x: ops.Buffer, y: ops.Buffer,
-) -> None:  # fmt: skip
+    draw: Any,
+    color: str,
+    code: list[ops.Op],
+    sent: np.ndarray,
+    wanted: dict[str, np.ndarray],
+    at: Place,
+    x: ops.Buffer,
+    y: ops.Buffer,
+) -> None:
     """A reader takes a stream in operations of its own lengths."""
     step = 4 // sent.dtype.itemsize
     begin = 0
@@ -157,9 +174,15 @@ def _reads(
 
 
 def _read(
-    draw: Any, color: str, code: list[ops.Op], part: slice, sent: np.ndarray,
-    own: dict[str, np.ndarray], x: ops.Buffer, y: ops.Buffer,
-) -> None:  # fmt: skip
+    draw: Any,
+    color: str,
+    code: list[ops.Op],
+    part: slice,
+    sent: np.ndarray,
+    own: dict[str, np.ndarray],
+    x: ops.Buffer,
+    y: ops.Buffer,
+) -> None:
     """A reader's operation on the elements `part` of a stream."""
     came = sent[part].astype(float)
     kind = draw(st.sampled_from(("copy", "add", "max", "fmac", "mul")))
@@ -174,13 +197,21 @@ def _read(
     else:
         join = {"add": np.add, "max": np.maximum, "mul": np.multiply}[kind]
         code.append(ops.Vector(kind, y[part], stream, x[part]))
-        own["y"][part] = rounded(join(came, own["x"][part].astype(float)), own["y"].dtype)
+        own["y"][part] = rounded(
+            join(came, own["x"][part].astype(float)), own["y"].dtype
+        )
 
 
 def _between(draw: Any, code: list[ops.Op]) -> None:
     """Scalar code and stamps before a stream's operation."""
     for _ in range(draw(st.integers(0, 2))):
-        code.append(draw(st.sampled_from((ops.Code(1), ops.Code(40), ops.Load(2), ops.Stamp("s")))))
+        code.append(
+            draw(
+                st.sampled_from(
+                    (ops.Code(1), ops.Code(40), ops.Load(2), ops.Stamp("s"))
+                )
+            )
+        )
 
 
 __all__ = ["DEVICES", "ELEMENTS", "Made", "narrow", "programs"]

@@ -37,7 +37,9 @@ def ends(
     return {color: int(run.ends[0, end]) for color, (_, end) in streams.items()}
 
 
-def apart(device: Any, streams: dict[str, Stream], words: int, late: int = 0) -> dict[str, int]:
+def apart(
+    device: Any, streams: dict[str, Stream], words: int, late: int = 0
+) -> dict[str, int]:
     """The same, each alone."""
     return {c: ends(device, streams, words, late, only=c)[c] for c in streams}
 
@@ -55,7 +57,10 @@ def test_two_streams_on_one_link_take_turns(sheet: Any, words: int) -> None:
     hop = int(device.hop_cycles)
     both = {"a": (0, 3), "b": (1, 4)}
     alone, together = apart(device, both, words), ends(device, both, words)
-    assert {c: together[c] - alone[c] for c in both} == {"a": words - hop, "b": words - hop}
+    assert {c: together[c] - alone[c] for c in both} == {
+        "a": words - hop,
+        "b": words - hop,
+    }
 
 
 @SHEETS
@@ -72,11 +77,17 @@ def test_a_stream_that_comes_later_shares_what_is_left(sheet: Any) -> None:
 
 @pytest.mark.parametrize(
     "both",
-    [{"a": (0, 3), "b": (4, 1)}, {"a": (0, 2), "b": (3, 4)}, {"a": (1, 0), "b": (2, 4)}],
+    [
+        {"a": (0, 3), "b": (4, 1)},
+        {"a": (0, 2), "b": (3, 4)},
+        {"a": (1, 0), "b": (2, 4)},
+    ],
     ids=["opposite ways", "one behind the other", "apart"],
 )
 @SHEETS
-def test_streams_that_share_no_link_do_not_meet(sheet: Any, both: dict[str, Stream]) -> None:
+def test_streams_that_share_no_link_do_not_meet(
+    sheet: Any, both: dict[str, Stream]
+) -> None:
     device = sheet.at()
     assert ends(device, both, 50) == apart(device, both, 50)
 
@@ -94,7 +105,9 @@ def test_a_fixed_route_lets_a_waiting_stream_take_the_root_s_ramp(sheet: Any) ->
     def root_ends(routes: str) -> int:
         program = FabricProgram(pes)
         x = program.buffer("x", words)[:]
-        reduce(Line(program), x, tree, "r", routes=routes).declare(program, "main", start=True)
+        reduce(Line(program), x, tree, "r", routes=routes).declare(
+            program, "main", start=True
+        )
         return int(stepper.run(program, device, path="cycles").ends[0, tree.root])
 
     kept = int(device.input_queue_words[2] + device.ramp_cycles)

@@ -40,15 +40,23 @@ def check_times(e: Encoded, flowed: flow.Flow, pes: np.ndarray) -> None:
     """Ends, stamps, links and every operation's dispatch and issues."""
     plain = simulate(e)
     assert not (plain.stuck or plain.unread or plain.stranded)
-    assert flowed.ends is not None and flowed.links is not None and flowed.stamps is not None
+    assert (
+        flowed.ends is not None
+        and flowed.links is not None
+        and flowed.stamps is not None
+    )
     assert flowed.ends.reshape(-1).tolist() == [plain.ends.get(n, 0) for n in pes]
     links = flowed.links.reshape(5, -1)
     assert {(d, n): links[d, n] for d, n in np.argwhere(links)} == dict(plain.links)
     for name, cycles in flowed.stamps.items():
-        assert cycles.reshape(-1).tolist() == [plain.stamps.get((name, n), -1) for n in pes]
+        assert cycles.reshape(-1).tolist() == [
+            plain.stamps.get((name, n), -1) for n in pes
+        ]
     assert flowed.dispatches is not None
     ours = [tuple(row) for row in flowed.dispatches.tolist() if row[3] >= 0]
-    assert sorted(ours) == sorted((n, at, *cycles) for at, n, *cycles in plain.operations)
+    assert sorted(ours) == sorted(
+        (n, at, *cycles) for at, n, *cycles in plain.operations
+    )
 
 
 @FEW
@@ -84,13 +92,17 @@ def ends(p: FabricProgram, device: Device) -> flow.Flow:
 @pytest.mark.parametrize("pes", [2, 9])
 def test_times_by_hand(pes: int) -> None:
     hops = pes - 1
-    wse3 = ends(line(pes, 8), WSE3.at())  # set-up 4, push 1, ramps 2 + 2, 8 words, drain 4
+    wse3 = ends(
+        line(pes, 8), WSE3.at()
+    )  # set-up 4, push 1, ramps 2 + 2, 8 words, drain 4
     assert wse3.exact and wse3.ends is not None
     assert wse3.ends[0, -1] == 4 + 1 + 2 + 2 * hops + 2 + 8 + 4
     assert wse3.ends[0, 0] == 4 + 4 + 4  # two words an issue
     wse2 = ends(line(pes, 8, 1), WSE2.at())
     assert wse2.exact and wse2.ends is not None
-    first = max(17 + 1 + 2 + hops + 2, 1 + 17)  # the reader's own set-up, or the wavelet
+    first = max(
+        17 + 1 + 2 + hops + 2, 1 + 17
+    )  # the reader's own set-up, or the wavelet
     assert wse2.ends[0, -1] == first + 8 + 4
     assert wse2.links is not None
     assert wse2.links[1].sum() == 8 * hops and wse2.links[4].sum() == 8
@@ -102,8 +114,10 @@ def test_a_sender_may_run_ahead_by_what_its_route_holds() -> None:
     assert ends(line(2, room, 500), WSE3.at()).exact
     flowed = ends(line(2, room + 1, 500), WSE3.at())
     assert not flowed.exact
-    assert flowed.why == ("PE (x=1, y=0) reads color 'red' so late that PE (x=0, y=0) would have "
-                          "to wait for room")  # fmt: skip
+    assert flowed.why == (
+        "PE (x=1, y=0) reads color 'red' so late that PE (x=0, y=0) would have "
+        "to wait for room"
+    )
 
 
 def test_a_link_that_two_colors_want() -> None:
@@ -115,7 +129,9 @@ def test_a_link_that_two_colors_want() -> None:
     p.task("other", [ops.copy(y[:], ops.receive("blue"))], np.s_[0, 2], start=True)
     flowed = ends(p, WSE3.at())
     assert not flowed.exact
-    assert "'red' and 'blue' want the link to east of PE (x=1, y=0) at once" in flowed.why
+    assert (
+        "'red' and 'blue' want the link to east of PE (x=1, y=0) at once" in flowed.why
+    )
 
 
 def test_chain_rounds_at_every_hop() -> None:
@@ -131,7 +147,9 @@ def test_chain_rounds_at_every_hop() -> None:
         came = ops.receive("ab"[(k + 1) % 2])
         op = ops.add(out, x[:], came) if k < pes - 1 else ops.copy(out, x[:])
         p.task("main", [op], np.s_[0, k], start=True)
-    data = np.random.default_rng(0).standard_normal((1, pes, n)).astype(ml_dtypes.bfloat16)
+    data = (
+        np.random.default_rng(0).standard_normal((1, pes, n)).astype(ml_dtypes.bfloat16)
+    )
     acc = data[0, -1]
     for own in data[0, -2::-1]:
         acc = (own.astype(np.float64) + acc.astype(np.float64)).astype(np.float32)
@@ -150,7 +168,10 @@ def test_map_is_the_hardware_loop(dtype: str, acc: str) -> None:
     y = p.buffer("y", 7, dtype if acc == "same" else acc)
     p.task("main", [ops.Map(y[:], w[:], x[:])], start=True)
     rng = np.random.default_rng(1)
-    data = {b.name: rng.standard_normal((1, 3, b.elements)).astype(b.dtype) for b in (x, w, y)}
+    data = {
+        b.name: rng.standard_normal((1, 3, b.elements)).astype(b.dtype)
+        for b in (x, w, y)
+    }
     got = flow.run(encode(p, WSE3.at()), data, timed=False).values["y"]
     for k in range(3):
         own = {name: a[0, k] for name, a in data.items()}
@@ -160,12 +181,23 @@ def test_map_is_the_hardware_loop(dtype: str, acc: str) -> None:
 
 def test_what_is_unread_and_who_waits() -> None:
     p = line(3, 8)
-    p.task("more", [ops.copy(ops.send("red"), p.buffers["x"][:2])], np.s_[0, 0], start=True)
-    with pytest.raises(verdict.Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"):
+    p.task(
+        "more", [ops.copy(ops.send("red"), p.buffers["x"][:2])], np.s_[0, 0], start=True
+    )
+    with pytest.raises(
+        verdict.Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"
+    ):
         ends(p, WSE3.at())
     p = line(3, 8)
-    p.task("more", [ops.copy(p.buffers["x"][:], ops.receive("red"))], np.s_[0, 2], start=True)
-    with pytest.raises(verdict.Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"):
+    p.task(
+        "more",
+        [ops.copy(p.buffers["x"][:], ops.receive("red"))],
+        np.s_[0, 2],
+        start=True,
+    )
+    with pytest.raises(
+        verdict.Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"
+    ):
         ends(p, WSE3.at())
 
 
@@ -178,10 +210,22 @@ def test_operations_that_feed_each_other_word_by_word() -> None:
         p.route(name, np.s_[0, at], receive="ramp", send=away)
         p.route(name, np.s_[0, 1 - at], receive=back, send="ramp")
     on = ops.add(ops.send("red"), x[:4], ops.receive("blue"))
-    p.task("main", [ops.copy(ops.send("red"), x[:2]), on, ops.copy(x[:2], ops.receive("blue"))],
-           np.s_[0, 0], start=True)  # fmt: skip
-    p.task("main", [ops.add(ops.send("blue"), x[:], ops.receive("red"))], np.s_[0, 1], start=True)
+    p.task(
+        "main",
+        [ops.copy(ops.send("red"), x[:2]), on, ops.copy(x[:2], ops.receive("blue"))],
+        np.s_[0, 0],
+        start=True,
+    )
+    p.task(
+        "main",
+        [ops.add(ops.send("blue"), x[:], ops.receive("red"))],
+        np.s_[0, 1],
+        start=True,
+    )
     e = encode(p, WSE3.at())
     assert not simulate(e).stuck
     flowed = flow.run(e, None, timed=True)
-    assert not flowed.exact and "PE (x=1, y=0) passes on color 'red' word by word" in flowed.why
+    assert (
+        not flowed.exact
+        and "PE (x=1, y=0) passes on color 'red' word by word" in flowed.why
+    )

@@ -19,10 +19,11 @@ from tests.emu.wse.wavelets import simulate
 
 PES = HEIGHT * WIDTH
 FEW = settings(
-    max_examples=60, deadline=None,
+    max_examples=60,
+    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes
-)  # fmt: skip
+)
 MANY = settings(FEW, max_examples=1000)
 
 
@@ -58,7 +59,9 @@ def check_stepped(program: FabricProgram, device: Device) -> None:
     assert sorted(map(tuple, run.order.tolist())) == sorted(plain.order)
     assert run.counters is not None
     end, links = run.state["end"], run.counters["links"]
-    assert {n: end[n] for n in np.flatnonzero(end)} == {n: t for n, t in plain.ends.items() if t}
+    assert {n: end[n] for n in np.flatnonzero(end)} == {
+        n: t for n, t in plain.ends.items() if t
+    }
     assert {(d, n): links[d, n] for d, n in np.argwhere(links)} == dict(plain.links)
     check_conserved(program, plain, links, run)
 
@@ -70,7 +73,9 @@ def check_conserved(
 
     On routes that merge, copies may come on several ways: each way brings every word once.
     """
-    merges = {c.index for c in program.colors.values() if (c.receive & (c.receive - 1)).any()}
+    merges = {
+        c.index for c in program.colors.values() if (c.receive & (c.receive - 1)).any()
+    }
     for (_, pe), tags in plain.read.items():
         by_sender = collections.defaultdict(list)
         for sender, color, number in tags:
@@ -95,7 +100,9 @@ def test_stepping_is_the_plain_simulation(program: FabricProgram) -> None:
 @pytest.mark.slow
 @MANY
 @given(programs())
-def test_stepping_is_the_plain_simulation_a_thousand_times(program: FabricProgram) -> None:
+def test_stepping_is_the_plain_simulation_a_thousand_times(
+    program: FabricProgram,
+) -> None:
     for sheet in (WSE2, WSE3):
         check_stepped(program, sheet.at())
 
@@ -116,7 +123,11 @@ def check_trains(program: FabricProgram, device: Device) -> None:
     if not flowed.exact:
         assert flowed.why
         return
-    assert ended in ("ok", "Unread") and flowed.ends is not None and flowed.links is not None
+    assert (
+        ended in ("ok", "Unread")
+        and flowed.ends is not None
+        and flowed.links is not None
+    )
     assert run.counters is not None
     assert (flowed.ends.reshape(-1) == run.state["end"]).all()
     assert (flowed.links.reshape(5, -1) == run.counters["links"]).all()

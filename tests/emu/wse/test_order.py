@@ -20,9 +20,10 @@ from tests.emu.wse.wavelet_values import values
 
 SHEETS = (WSE2, WSE3)
 FEW = settings(
-    max_examples=30, deadline=None,
+    max_examples=30,
+    deadline=None,
     suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),
-)  # fmt: skip
+)
 
 
 def check(p: FabricProgram, data: dict[str, np.ndarray], device: Device) -> stepper.Run:
@@ -30,15 +31,19 @@ def check(p: FabricProgram, data: dict[str, np.ndarray], device: Device) -> step
     run = stepper.run(p, device, data, path="cycles")
     plain = values(run.encoded, data)
     for name, x in run.values.items():
-        np.testing.assert_array_equal(x.reshape(plain.held_values[name].shape),
-                                      plain.held_values[name])  # fmt: skip
+        np.testing.assert_array_equal(
+            x.reshape(plain.held_values[name].shape), plain.held_values[name]
+        )
     return run
 
 
 def numbers(p: FabricProgram, **given: Any) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     shape = lambda b: (p.height, p.width, b.elements)  # noqa: E731
-    made = {b.name: rng.standard_normal(shape(b)).astype(b.dtype) for b in p.buffers.values()}
+    made = {
+        b.name: rng.standard_normal(shape(b)).astype(b.dtype)
+        for b in p.buffers.values()
+    }
     return made | given
 
 
@@ -68,10 +73,20 @@ def test_a_pe_switches_its_own_router(sheet: Any) -> None:
     p = FabricProgram(3)
     x, y = p.buffer("x", 8), p.buffer("y", 4)
     p.route("red", np.s_[0, 0], receive="ramp", send="east")
-    p.route("red", np.s_[0, 1], receive="west", send="ramp", then=[("west", "east")],
-            on_control="ignore")  # fmt: skip
+    p.route(
+        "red",
+        np.s_[0, 1],
+        receive="west",
+        send="ramp",
+        then=[("west", "east")],
+        on_control="ignore",
+    )
     p.route("red", np.s_[0, 2], receive="west", send="ramp")
-    both = [ops.copy(ops.send("red"), x[:4]), ops.Code(200), ops.copy(ops.send("red"), x[4:])]
+    both = [
+        ops.copy(ops.send("red"), x[:4]),
+        ops.Code(200),
+        ops.copy(ops.send("red"), x[4:]),
+    ]
     p.task("main", both, np.s_[0, 0], start=True)
     take = ops.copy(y[:], ops.receive("red"))
     p.task("main", [take, ops.Switch("red", 1)], np.s_[0, 1], start=True)
@@ -109,7 +124,11 @@ def test_merging_streams_word_by_word(sheet: Any) -> None:
     p.route("red", np.s_[0, 1], receive=("west", "east"), send="ramp")
     p.route("red", np.s_[0, 2], receive="ramp", send="west")
     for at, wait in ((0, 1), (2, 2)):
-        code = [op for k in range(4) for op in (ops.Code(wait), ops.copy(ops.send("red"), x[k]))]
+        code = [
+            op
+            for k in range(4)
+            for op in (ops.Code(wait), ops.copy(ops.send("red"), x[k]))
+        ]
         p.task("main", code, np.s_[0, at], start=True)
     p.task("main", [ops.copy(y[:], ops.receive("red"))], np.s_[0, 1], start=True)
     run = check(p, numbers(p), sheet.at())
@@ -128,7 +147,13 @@ def test_data_tasks(sheet: Any, dtype: str) -> None:
     if dtype == "float16":
         x = p.buffer("half", n, dtype)
     p.task("main", [ops.copy(ops.send("red"), x[:])], np.s_[0, 0], start=True)
-    p.task("heard", [ops.add(acc[:], acc[:], z[:])], np.s_[0, 1], on_wavelet="red", argument=z[:])
+    p.task(
+        "heard",
+        [ops.add(acc[:], acc[:], z[:])],
+        np.s_[0, 1],
+        on_wavelet="red",
+        argument=z[:],
+    )
     run = check(p, numbers(p), sheet.at())
     assert np.isfinite(run.values["acc"]).all()
 
@@ -141,7 +166,11 @@ def test_a_microthread_ends_before_the_task_that_it_activates(sheet: Any) -> Non
     for name in ("red", "blue"):
         p.route(name, np.s_[0, 0], receive="ramp", send="east")
         p.route(name, np.s_[0, 1], receive="west", send="ramp")
-    sends = [ops.copy(ops.send("red"), a[:]), ops.Code(60), ops.copy(ops.send("blue"), b[:])]
+    sends = [
+        ops.copy(ops.send("red"), a[:]),
+        ops.Code(60),
+        ops.copy(ops.send("blue"), b[:]),
+    ]
     p.task("main", sends, np.s_[0, 0], start=True)
     takes = [
         ops.copy(b[:], ops.receive("blue"), thread=1, activate="sum"),
@@ -151,7 +180,9 @@ def test_a_microthread_ends_before_the_task_that_it_activates(sheet: Any) -> Non
     p.task("sum", [ops.add(c[:], a[:], b[:])], np.s_[0, 1], blocked=True)
     data = numbers(p)
     run = check(p, data, sheet.at())
-    np.testing.assert_array_equal(run.values["c"][0, 1], data["a"][0, 0] + data["b"][0, 0])
+    np.testing.assert_array_equal(
+        run.values["c"][0, 1], data["a"][0, 0] + data["b"][0, 0]
+    )
 
 
 def test_two_threads_may_not_share_a_color_at_once() -> None:
@@ -162,7 +193,9 @@ def test_two_threads_may_not_share_a_color_at_once() -> None:
     sends = [ops.copy(ops.send("red"), x[:8], thread=u) for u in (1, 2)]
     p.task("main", sends, np.s_[0, 0], start=True)
     p.task("main", [ops.copy(y[:], ops.receive("red"))], np.s_[0, 1], start=True)
-    with pytest.raises(FabricError, match=r"\(x=0, y=0\): two threads send words of color 'red'"):
+    with pytest.raises(
+        FabricError, match=r"\(x=0, y=0\): two threads send words of color 'red'"
+    ):
         stepper.run(p, WSE3.at(), numbers(p))
 
 
@@ -202,4 +235,6 @@ def test_random_programs(p: FabricProgram) -> None:
         got = flow.run(e, data, timed=False, order=order, merges=run.merges).values
         plain = values(e, data)
         for name, x in got.items():
-            np.testing.assert_array_equal(x.reshape(len(pes), -1), plain.held_values[name])
+            np.testing.assert_array_equal(
+                x.reshape(len(pes), -1), plain.held_values[name]
+            )

@@ -44,7 +44,9 @@ def test_routes_are_those_walked_upstream(made: Made) -> None:
         for sender in np.unique(r.source[r.receivers]):
             heard = r.heard_by(np.array([sender]))
             ramps = (r.send >> RAMP & 1).astype(bool)
-            assert sorted(heard) == np.flatnonzero((r.source == sender) & ramps).tolist()
+            assert (
+                sorted(heard) == np.flatnonzero((r.source == sender) & ramps).tolist()
+            )
 
 
 def row(pes: int) -> FabricProgram:
@@ -74,10 +76,14 @@ def refused(p: FabricProgram) -> str:
 
 def test_a_sender_must_be_heard_by_its_router() -> None:
     p = row(4)
-    p.task("main", [ops.copy(ops.send("red"), p.buffers["x"][:])], np.s_[0, 2], start=True)
+    p.task(
+        "main", [ops.copy(ops.send("red"), p.buffers["x"][:])], np.s_[0, 2], start=True
+    )
     said = refused(p)
-    assert said.startswith("color 'red': PE (x=2, y=0) sends on it, but its router receives from "
-                           "west, must be from ramp (test_routing.py:")  # fmt: skip
+    assert said.startswith(
+        "color 'red': PE (x=2, y=0) sends on it, but its router receives from "
+        "west, must be from ramp (test_routing.py:"
+    )
 
 
 @pytest.mark.parametrize("end", [True, False])
@@ -89,7 +95,12 @@ def test_a_reader_must_be_delivered_to(end: bool) -> None:
     p.route("red", np.s_[0, 2], receive="west", send="ramp")
     p.buffer("x", 2)
     at = 1 if end else 2
-    p.task("main", [ops.copy(p.buffers["x"][:], ops.receive("red"))], np.s_[0, at], start=True)
+    p.task(
+        "main",
+        [ops.copy(p.buffers["x"][:], ops.receive("red"))],
+        np.s_[0, at],
+        start=True,
+    )
     why = "passes it on" if end else "hears no sender"
     assert f"PE (x={at}, y=0) receives on it, but its router {why}" in refused(p)
 
@@ -106,9 +117,15 @@ def test_streams_through_an_operation_are_of_one_width() -> None:
 
 def test_a_route_that_turns_in_a_circle() -> None:
     p = FabricProgram(2, 2)
-    for at, receive, send in (((0, 0), "south", "east"), ((0, 1), "west", "south"),
-                              ((1, 1), "north", "west"), ((1, 0), "east", "north")):  # fmt: skip
+    for at, receive, send in (
+        ((0, 0), "south", "east"),
+        ((0, 1), "west", "south"),
+        ((1, 1), "north", "west"),
+        ((1, 0), "east", "north"),
+    ):
         p.route("red", np.s_[at], receive=receive, send=send)
     e = encode(p, WSE3.at())
-    with pytest.raises(FabricError, match=r"'red': its route turns in a circle .*\(x=0, y=0\)"):
+    with pytest.raises(
+        FabricError, match=r"'red': its route turns in a circle .*\(x=0, y=0\)"
+    ):
         routing.static_routes(e)

@@ -32,15 +32,22 @@ def test_both_paths_and_why_one_was_taken() -> None:
     # the sender's set-up 4, the push, ramp, hop, ramp; four words; drain 4
     assert trains.cycles == cycles.cycles == 4 + 1 + 2 + 2 + 2 + 4 + 4
     assert trains.values["x"][0, 0, :4].tolist() == [0, 1, 2, 3]
-    assert stepper.run(pair(), WSE2.at(), path="trains").cycles == 17 + 1 + 2 + 1 + 2 + 4 + 4
+    assert (
+        stepper.run(pair(), WSE2.at(), path="trains").cycles
+        == 17 + 1 + 2 + 1 + 2 + 4 + 4
+    )
 
 
 def test_trains_are_refused_where_they_cannot_tell() -> None:
     p = pair()
     p.task("late", [ops.Code(1)], np.s_[0, 0])
-    with pytest.raises(stepper.NotTrains, match="tasks that start one another; use path='auto'"):
+    with pytest.raises(
+        stepper.NotTrains, match="tasks that start one another; use path='auto'"
+    ):
         stepper.run(p, DEVICE, path="trains")
-    with pytest.raises(LimitExceeded, match="path is 'fast', must be one of auto, trains, cycles"):
+    with pytest.raises(
+        LimitExceeded, match="path is 'fast', must be one of auto, trains, cycles"
+    ):
         stepper.run(pair(), DEVICE, path="fast")
 
 
@@ -51,13 +58,17 @@ def test_a_receiver_that_waits_for_ever(path: str) -> None:
 
 
 def test_deadlock_names_the_cycle() -> None:
-    with pytest.raises(Deadlock, match=r"deadlock in cycle \d+: PE \(x=0, y=0\) waits for 1 wavel"):
+    with pytest.raises(
+        Deadlock, match=r"deadlock in cycle \d+: PE \(x=0, y=0\) waits for 1 wavel"
+    ):
         stepper.run(pair(sent=4, taken=5), DEVICE, path="cycles")
 
 
 def test_a_sender_whose_words_nobody_takes() -> None:
     p = pair(sent=60, taken=2)
-    with pytest.raises(Deadlock, match=r"PE \(x=1, y=0\) cannot send \d+ wavelets on color 'red'"):
+    with pytest.raises(
+        Deadlock, match=r"PE \(x=1, y=0\) cannot send \d+ wavelets on color 'red'"
+    ):
         stepper.run(p, DEVICE, path="cycles")
 
 
@@ -76,10 +87,16 @@ def test_two_arrivals_on_a_color_in_a_cycle() -> None:
         p.route("red", np.s_[0, at], receive="ramp", send=side)
         p.task("send", [copy(send("red"), x[:])], np.s_[0, at], start=True)
     p.route("red", np.s_[0, 1], receive=("west", "east"), send="ramp")
-    p.task("take", [copy(x[:], receive("red")), copy(x[:], receive("red"))], np.s_[0, 1],
-           start=True)  # fmt: skip
+    p.task(
+        "take",
+        [copy(x[:], receive("red")), copy(x[:], receive("red"))],
+        np.s_[0, 1],
+        start=True,
+    )
     # set-up 4, the push, the ramp and a hop
-    with pytest.raises(TwoArrivals, match=r"color 'red' reached PE \(x=1, y=0\) in cycle 9;"):
+    with pytest.raises(
+        TwoArrivals, match=r"color 'red' reached PE \(x=1, y=0\) in cycle 9;"
+    ):
         stepper.run(p, DEVICE)
 
 
@@ -94,14 +111,20 @@ def test_tasks_that_start_one_another_for_ever() -> None:
 def test_a_task_that_stays_blocked() -> None:
     p = FabricProgram(1)
     p.task("a", [ops.Code(3)], start=True, blocked=True)
-    with pytest.raises(Deadlock, match="'a' of PE .* is active but is blocked and nobody unbl"):
+    with pytest.raises(
+        Deadlock, match="'a' of PE .* is active but is blocked and nobody unbl"
+    ):
         stepper.run(p, DEVICE)
 
 
 def test_routes_that_go_nowhere() -> None:
-    with pytest.raises(FabricError, match=r"'red': PE \(x=1, y=0\) sends east, off the edge"):
+    with pytest.raises(
+        FabricError, match=r"'red': PE \(x=1, y=0\) sends east, off the edge"
+    ):
         stepper.run(pair(send="east"), DEVICE)
-    with pytest.raises(FabricError, match=r"sends west, where the router does not receive from ea"):
+    with pytest.raises(
+        FabricError, match=r"sends west, where the router does not receive from ea"
+    ):
         stepper.run(pair(receive="ramp"), DEVICE)
 
 
@@ -121,11 +144,15 @@ def test_more_than_the_hardware_has() -> None:
     p = FabricProgram(2)
     p.buffer("x", 11_000, where=np.s_[0, 0])
     p.buffer("y", 1_000, where=np.s_[0, 1])
-    with pytest.raises(OutOfMemory, match=r"PE \(x=1, y=0\): 52176 bytes .* its SRAM has 49152"):
+    with pytest.raises(
+        OutOfMemory, match=r"PE \(x=1, y=0\): 52176 bytes .* its SRAM has 49152"
+    ):
         stepper.run(p, DEVICE)
     with pytest.raises(LimitExceeded, match="width is 756, WSE-3 has 755"):
         stepper.run(FabricProgram(756), DEVICE)
-    with pytest.raises(LimitExceeded, match="a stream takes 1.125 cycles a wavelet; the stepper"):
+    with pytest.raises(
+        LimitExceeded, match="a stream takes 1.125 cycles a wavelet; the stepper"
+    ):
         stepper.run(pair(), WSE3_SILICON.at())
     wide = FabricProgram(1)
     wide.color("red", input_queue=8)
@@ -136,7 +163,9 @@ def test_more_than_the_hardware_has() -> None:
 def test_data_tasks_start_by_their_wavelets_alone() -> None:
     p = pair()
     p.task("heard", [ops.Code(1)], np.s_[0, 0], on_wavelet="red", start=True)
-    with pytest.raises(FabricError, match="'heard' starts with the program and on wavelets of 're"):
+    with pytest.raises(
+        FabricError, match="'heard' starts with the program and on wavelets of 're"
+    ):
         stepper.run(p, DEVICE)
     p = pair()
     p.task("heard", [ops.Code(1)], np.s_[0, 1], on_wavelet="red")

@@ -56,8 +56,15 @@ def run(name: str) -> Run:
     """A program stepped, with all PEs traced."""
     build, sheet = PROGRAMS[name]
     device = sheet.at()
-    return stepper.run(build(device), device, path="cycles", watch=np.s_[:], links=True,
-                       profile=True, phases=True)  # fmt: skip
+    return stepper.run(
+        build(device),
+        device,
+        path="cycles",
+        watch=np.s_[:],
+        links=True,
+        profile=True,
+        phases=True,
+    )
 
 
 def states(name: str) -> np.ndarray:
@@ -82,8 +89,10 @@ def test_states_of_threads_are_what_the_counters_count(name: str) -> None:
     held = np.isin(s, (cycle_states.ISSUING, cycle_states.CONFLICT))
     assert (held.sum(axis=1) <= 1).all()  # a datapath serves one thread
     assert (held.any(axis=1).sum(axis=0) == r.profile["datapath"].reshape(-1)).all()
-    for state, what in ((cycle_states.CONFLICT, "bank conflict"),
-                        (cycle_states.DATAPATH_BUSY, "datapath busy")):  # fmt: skip
+    for state, what in (
+        (cycle_states.CONFLICT, "bank conflict"),
+        (cycle_states.DATAPATH_BUSY, "datapath busy"),
+    ):
         counted = (s == state).any(axis=1).sum(axis=0)
         assert (counted == r.profile[what].reshape(-1)).all()
 
@@ -96,8 +105,12 @@ def test_phases_hold_every_issue_and_do_not_depend_on_chunks(
     assert sum(p.datapath_cycles for p in r.phases) == summary.pe_cycles(r)["datapath"]
     assert max(p.last_cycle for p in r.phases) == r.cycles
     monkeypatch.setattr(cycle_log, "ROWS", (3, 3))
-    assert stepper.run(r.encoded.program, r.encoded.device, path="cycles",
-                       phases=True).phases == r.phases  # fmt: skip
+    assert (
+        stepper.run(
+            r.encoded.program, r.encoded.device, path="cycles", phases=True
+        ).phases
+        == r.phases
+    )
 
 
 def test_phases_of_a_local_operation_by_hand() -> None:
@@ -113,8 +126,13 @@ def test_phases_of_a_local_operation_by_hand() -> None:
 
 def test_trains_and_steps_tell_the_same_phases_and_links() -> None:
     stepped = run("chain")
-    trains = stepper.run(stepped.encoded.program, stepped.encoded.device, path="trains",
-                         links=True, phases=True)  # fmt: skip
+    trains = stepper.run(
+        stepped.encoded.program,
+        stepped.encoded.device,
+        path="trains",
+        links=True,
+        phases=True,
+    )
     assert trains.phases == stepped.phases
     assert summary.links(trains) == summary.links(stepped)
 
@@ -122,7 +140,12 @@ def test_trains_and_steps_tell_the_same_phases_and_links() -> None:
 def test_links_and_routes_by_hand() -> None:
     r = run("threads")
     east, ramp = summary.links(r)
-    assert (east.direction, east.wavelets, east.links, east.most) == ("east", 3 * 40, 3, 40)
+    assert (east.direction, east.wavelets, east.links, east.most) == (
+        "east",
+        3 * 40,
+        3,
+        40,
+    )
     assert (ramp.direction, ramp.wavelets, ramp.x) == ("ramp", 40, 3)
     assert summary.wavelet_hops(r) == 3 * 40 and summary.longest_route(r) == (3, "out")
     assert json.loads(json.dumps(summary.as_json(r)))["wavelet_hops"] == 120
@@ -152,7 +175,9 @@ def test_spans_cover_what_is_not_idle_and_never_overlap(name: str) -> None:
     r = run(name)
     assert r.stepped is not None
     found = spans(r.encoded, r.stepped)
-    assert sum(s.end - s.start for s in found) == (states(name) != cycle_states.IDLE).sum()
+    assert (
+        sum(s.end - s.start for s in found) == (states(name) != cycle_states.IDLE).sum()
+    )
     for _, track in itertools.groupby(found, key=lambda s: (s.pe, s.thread)):
         assert all(a.end <= b.start for a, b in itertools.pairwise(track))
 
@@ -181,18 +206,30 @@ def test_a_trace_has_a_process_per_pe_and_a_track_per_thread(name: str) -> None:
 def test_a_trace_marks_tasks_and_stamps() -> None:
     r = run("threads")
     assert r.stepped is not None
-    marks = [(e["name"], e["args"]["cycle"]) for e in trace(r.encoded, r.stepped)["traceEvents"]
-             if e["ph"] == "i"]  # fmt: skip
+    marks = [
+        (e["name"], e["args"]["cycle"])
+        for e in trace(r.encoded, r.stepped)["traceEvents"]
+        if e["ph"] == "i"
+    ]
     end = int(r.stamps["end"].max())
     assert ("task 'send'", 0) in marks and ("task 'receive'", 0) in marks
     assert marks[-2:] == [("task 'arrived'", end), ("stamp 'end'", end)]
 
 
 def test_waits_have_the_vendors_names() -> None:
-    found = {(s.thread, s.name(r.encoded)) for r in (run("threads"),) if r.stepped
-             for s in spans(r.encoded, r.stepped)}  # fmt: skip
-    assert {(1, "queue full"), (1, "waiting for wavelets"), (1, "set-up"),
-            (0, "start of microthread 1"), (1, "copy data -> send 'out'")} <= found  # fmt: skip
+    found = {
+        (s.thread, s.name(r.encoded))
+        for r in (run("threads"),)
+        if r.stepped
+        for s in spans(r.encoded, r.stepped)
+    }
+    assert {
+        (1, "queue full"),
+        (1, "waiting for wavelets"),
+        (1, "set-up"),
+        (0, "start of microthread 1"),
+        (1, "copy data -> send 'out'"),
+    } <= found
 
 
 def test_a_drawing_by_hand() -> None:

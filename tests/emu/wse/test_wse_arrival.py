@@ -41,7 +41,9 @@ def any_trees(draw: st.DrawFn, pes: int) -> trees.Tree:
 
 
 def reduced(armed: list[int], words: int, tree: trees.Tree, w: Wires) -> list[int]:
-    return arrival.reduce(as_line(armed), np.array([[[words]]]), tree, w)[0, :, 0].tolist()
+    return arrival.reduce(as_line(armed), np.array([[[words]]]), tree, w)[
+        0, :, 0
+    ].tolist()
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,26 +57,38 @@ def test_reduce_along_any_tree(
 
 @settings(max_examples=60, deadline=None)
 @given(SHEETS, skews(2), WORDS, st.integers(1, 9))
-def test_reduce_along_every_named_tree(sheet: Any, armed: list[int], words: int, n: int) -> None:
+def test_reduce_along_every_named_tree(
+    sheet: Any, armed: list[int], words: int, n: int
+) -> None:
     pes, w = len(armed), wires(sheet.at())
     named = [
-        trees.chain(pes), trees.star(pes), trees.binary(pes), trees.two_phase(pes, n),
-        trees.two_tree(pes, min(n, pes)), auto(pes, words, sheet.at()),
+        trees.chain(pes),
+        trees.star(pes),
+        trees.binary(pes),
+        trees.two_phase(pes, n),
+        trees.two_tree(pes, min(n, pes)),
+        auto(pes, words, sheet.at()),
         trees.two_tree(pes, min(n, pes), stores=True),
-    ]  # fmt: skip
+    ]
     for tree in named:
         assert reduced(armed, words, tree, w) == simulated.reduce(tree, armed, words, w)
 
 
 @settings(max_examples=100, deadline=None)
 @given(SHEETS, skews(), WORDS, st.integers(0, 9))
-def test_multicast_both_ways(sheet: Any, armed: list[int], words: int, root: int) -> None:
+def test_multicast_both_ways(
+    sheet: Any, armed: list[int], words: int, root: int
+) -> None:
     w, root = wires(sheet.at()), root % len(armed)
-    got = arrival_out.multicast(as_line(armed), np.array([[[words]]]), root, w)[0, :, 0].tolist()
+    got = arrival_out.multicast(as_line(armed), np.array([[[words]]]), root, w)[
+        0, :, 0
+    ].tolist()
     expected, sends = armed.copy(), armed[root]
     for side in (range(root - 1, -1, -1), range(root + 1, len(armed))):
         if side:
-            sends, *received = simulated.multicast(sends, [armed[i] for i in side], words, w)
+            sends, *received = simulated.multicast(
+                sends, [armed[i] for i in side], words, w
+            )
             for i, end in zip(side, received, strict=True):
                 expected[i] = end
     expected[root] = sends
@@ -83,7 +97,9 @@ def test_multicast_both_ways(sheet: Any, armed: list[int], words: int, root: int
 
 @settings(max_examples=60, deadline=None)
 @given(SHEETS, skews(2), WORDS, st.sampled_from([1, -1]))
-def test_ring_all_reduce_and_shift(sheet: Any, armed: list[int], words: int, by: int) -> None:
+def test_ring_all_reduce_and_shift(
+    sheet: Any, armed: list[int], words: int, by: int
+) -> None:
     """Even places send first and odd ones receive first; nobody waits for ever."""
     pes, w = len(armed), wires(sheet.at())
     line, hops = arrival_ring.places(pes), arrival_ring.ring_hops(pes).tolist()
@@ -101,11 +117,16 @@ def test_ring_all_reduce_and_shift(sheet: Any, armed: list[int], words: int, by:
 
 @settings(max_examples=60, deadline=None)
 @given(SHEETS, skews(2), st.integers(1, 6))
-def test_scatter_and_relay_of_a_few_words(sheet: Any, armed: list[int], words: int) -> None:
+def test_scatter_and_relay_of_a_few_words(
+    sheet: Any, armed: list[int], words: int
+) -> None:
     w = wires(sheet.at())
     ways = [simulated.Way(w, i) for i in range(1, len(armed))]
     pes = [simulated.Pe(armed[0], [(None, way) for way in ways], words)]
-    pes += [simulated.Pe(s, [(way, None)], words) for s, way in zip(armed[1:], ways, strict=True)]
+    pes += [
+        simulated.Pe(s, [(way, None)], words)
+        for s, way in zip(armed[1:], ways, strict=True)
+    ]
     got = arrival_out.scatter(as_line(armed), np.array([[[words]]]), w)[0, :, 0]
     assert got.tolist() == simulated.run(pes, ways, w)
     ways = [simulated.Way(w, 1) for _ in armed]  # way i leads to PE i
@@ -128,24 +149,44 @@ def test_equal_starts_are_hpdc24(sheet: Any, stage: int, pes: int, words: int) -
     w, ends = wires(d), d.fabric_setup_cycles + d.vector_drain_cycles
     gap = d.fabric_setup_cycles + d.vector_drain_cycles
     start = [0] * pes
-    assert reduced(start, words, trees.chain(pes), w)[0] == ends + words + stage * (pes - 1)
+    assert reduced(start, words, trees.chain(pes), w)[0] == ends + words + stage * (
+        pes - 1
+    )
     star = reduced(start, words, trees.star(pes), w)[0]
     assert star == ends + (words + gap) * (pes - 1) - gap + stage
     if pes == 512:
         # Groups of 32. The eastern-most leader forwards at once, so its stream waits for the next
         # one's first addition to end: 14 stages of 32 hops behind that, and PE 0 adds twice.
         two = reduced(start, words, trees.two_phase(pes, 32), w)[0]
-        assert two == ends + stage * 31 + words + gap + 14 * (2 * 2 + 1 + d.hop_cycles * 32) + words
+        assert (
+            two
+            == ends
+            + stage * 31
+            + words
+            + gap
+            + 14 * (2 * 2 + 1 + d.hop_cycles * 32)
+            + words
+        )
     flow = arrival_out.multicast(as_line(start), np.array([[[words]]]), 0, w)[0, :, 0]
     assert flow.max() == ends + words + d.hop_cycles * (pes - 1) + 2 * d.ramp_cycles + 1
 
 
 def test_two_phase_is_what_the_vendor_simulator_counted() -> None:
     """The published runs of 512 PEs on WSE-2: 52 cycles to the first element, 4 after the last."""
-    w, points = wires(WSE2.at()), {
-        (4096, 512): 7218, (4096, 2): 10055, (4096, 8): 9117, (4096, 32): 8973, (4096, 128): 9297,
-        (64, 4): 1357, (64, 16): 925, (64, 64): 997, (64, 256): 1914,
-    }  # fmt: skip
+    w, points = (
+        wires(WSE2.at()),
+        {
+            (4096, 512): 7218,
+            (4096, 2): 10055,
+            (4096, 8): 9117,
+            (4096, 32): 8973,
+            (4096, 128): 9297,
+            (64, 4): 1357,
+            (64, 16): 925,
+            (64, 64): 997,
+            (64, 256): 1914,
+        },
+    )
     for (words, group), cycles in points.items():
         start = [52 - w.setup_cycles] * 512
         got = reduced(start, words, trees.two_phase(512, group), w)[0]
@@ -163,7 +204,9 @@ def test_multicast_over_a_mesh_is_one_stream() -> None:
 
 def test_silicon_streams_slower() -> None:
     """FABRICA: 1.125 cycles a wavelet, so the 64th word leaves 71 cycles after the first."""
-    fast, slow = (reduced([0, 0], 65, trees.chain(2), wires(s.at())) for s in (WSE3, WSE3_SILICON))
+    fast, slow = (
+        reduced([0, 0], 65, trees.chain(2), wires(s.at())) for s in (WSE3, WSE3_SILICON)
+    )
     assert slow[0] - fast[0] == 72 - 64
 
 
@@ -174,7 +217,9 @@ def test_lines_that_nothing_tells_apart_are_one() -> None:
     mesh = {"row": 4, "col": 6}
     same = np.broadcast_to(np.arange(4)[:, None], (4, 6))
     lines = Lines(mesh, "row", 2, same, 3)
-    assert lines.take(same).shape == (2, 2, 1) and lines.put(lines.take(same)).shape == (4, 1)
+    assert lines.take(same).shape == (2, 2, 1) and lines.put(
+        lines.take(same)
+    ).shape == (4, 1)
     full = np.arange(24).reshape(4, 6)
     for axis, shape in (("row", (2, 2, 6)), ("col", (3, 2, 4))):
         lines = Lines(mesh, axis, 2, same, full)
@@ -191,8 +236,16 @@ def test_latest_of_stretches(x: list[int], data: st.DataObject) -> None:
 
 def test_a_whole_column_costs_milliseconds() -> None:
     """1,170 PEs, a message longer than all queues."""
-    armed, words, w = np.zeros((1, 1170, 1), np.int64), np.array([[[4096]]]), wires(WSE3.at())
-    for tree in (trees.chain(1170), trees.two_phase(1170, 34), trees.two_tree(1170, 30)):
+    armed, words, w = (
+        np.zeros((1, 1170, 1), np.int64),
+        np.array([[[4096]]]),
+        wires(WSE3.at()),
+    )
+    for tree in (
+        trees.chain(1170),
+        trees.two_phase(1170, 34),
+        trees.two_tree(1170, 30),
+    ):
         arrival.reduce(armed, words, tree, w)
         before = time.perf_counter()
         arrival.reduce(armed, words, tree, w)

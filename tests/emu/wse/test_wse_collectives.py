@@ -35,10 +35,16 @@ NAMED: dict[str, Callable[[int, np.random.Generator], Tree]] = {
     ),
     "auto": lambda pes, rng: auto(pes, int(rng.choice(LENGTHS)), WSE3.at()),
 }
-MEETING = ("binary", "two-phase", "auto")  # words that wait stand on links that others still use
+MEETING = (
+    "binary",
+    "two-phase",
+    "auto",
+)  # words that wait stand on links that others still use
 
 
-def drawn(count: int, what: Callable[[int, np.random.Generator], Any], seed: int) -> list[Case]:
+def drawn(
+    count: int, what: Callable[[int, np.random.Generator], Any], seed: int
+) -> list[Case]:
     rng = np.random.default_rng(seed)
     out = []
     for n in range(count):
@@ -52,15 +58,24 @@ def drawn(count: int, what: Callable[[int, np.random.Generator], Any], seed: int
 
 @pytest.mark.parametrize("count", [few, many])
 @SHEETS
-def test_broadcast_reaches_every_pe_when_the_formula_says(sheet: Any, count: int) -> None:
+def test_broadcast_reaches_every_pe_when_the_formula_says(
+    sheet: Any, count: int
+) -> None:
     """From either end or from inside, first the lower side, then the higher.
 
     Where late PEs have held up the first side, its words may still be in the output queue, and the
     second one's take turns with them on the ramp.
     """
     device, w = fabric(sheet)
-    cases = drawn(count, lambda pes, rng: int(rng.choice([0, pes // 2, pes - 1])), count)
-    got = run(cases, lambda line, x, root: broadcast(line, x, "b", root), device, path="cycles")
+    cases = drawn(
+        count, lambda pes, rng: int(rng.choice([0, pes // 2, pes - 1])), count
+    )
+    got = run(
+        cases,
+        lambda line, x, root: broadcast(line, x, "b", root),
+        device,
+        path="cycles",
+    )
     for row, case in enumerate(cases):
         pes, root = len(case.starts), case.what
         expected = arrival_out.multicast(case.armed, case.count, root, w)[0, :, 0]
@@ -79,7 +94,10 @@ def named(count: int, names: Iterable[str]) -> list[tuple[str, Case]]:
 
 @pytest.mark.parametrize(
     ("names", "count"),
-    [(tuple(NAMED), 8), *(pytest.param((n,), 120, marks=pytest.mark.slow) for n in NAMED)],
+    [
+        (tuple(NAMED), 8),
+        *(pytest.param((n,), 120, marks=pytest.mark.slow) for n in NAMED),
+    ],
     ids=["few of each", *NAMED],
 )
 @SHEETS
@@ -93,11 +111,15 @@ def test_reduce_with_turned_routes_ends_when_the_formula_says(
     """
     device, w = fabric(sheet)
     told, cases = zip(*named(count, names), strict=True)
-    got = run(cases, lambda line, x, tree: reduce(line, x, tree, "r"), device, path="cycles")
+    got = run(
+        cases, lambda line, x, tree: reduce(line, x, tree, "r"), device, path="cycles"
+    )
     exact = 0
     for row, (name, case) in enumerate(zip(told, cases, strict=True)):
         root = case.what.root
-        expected = arrival.reduce(case.armed, case.count, case.what, w, turned=True)[0, root, 0]
+        expected = arrival.reduce(case.armed, case.count, case.what, w, turned=True)[
+            0, root, 0
+        ]
         late = got.ends[row, root] - expected
         meets = name in MEETING or ("two-tree" in name and len(set(case.starts)) > 1)
         assert 0 <= late <= (2 * w.link_words if meets else 0), case
@@ -106,20 +128,32 @@ def test_reduce_with_turned_routes_ends_when_the_formula_says(
 
 
 @SHEETS
-def test_reduce_with_fixed_routes_is_exact_where_streams_do_not_meet(sheet: Any) -> None:
+def test_reduce_with_fixed_routes_is_exact_where_streams_do_not_meet(
+    sheet: Any,
+) -> None:
     """Chains, and two-phase trees whose leaders' words all pass after those of the groups."""
     device, w = fabric(sheet)
-    cases = [Case((1,) * pes, words, tree) for pes, words, tree in [
-        (2, 256, trees.chain(2)), (37, 256, trees.chain(37)), (64, 5, trees.chain(64)),
-        (64, 7, trees.two_phase(64, 16)), (60, 3, trees.two_phase(60, 10)),
-        (48, 16, trees.two_phase(48, 24)),
-    ]]  # fmt: skip
+    cases = [
+        Case((1,) * pes, words, tree)
+        for pes, words, tree in [
+            (2, 256, trees.chain(2)),
+            (37, 256, trees.chain(37)),
+            (64, 5, trees.chain(64)),
+            (64, 7, trees.two_phase(64, 16)),
+            (60, 3, trees.two_phase(60, 10)),
+            (48, 16, trees.two_phase(48, 24)),
+        ]
+    ]
     build = functools.partial(reduce, routes="fixed")
-    stepped = run(cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="cycles")
+    stepped = run(
+        cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="cycles"
+    )
     for row, case in enumerate(cases):
         expected = arrival.reduce(case.armed, case.count, case.what, w)[0, 0, 0]
         assert stepped.ends[row, 0] == expected, case
-    by_trains = run(cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="auto")
+    by_trains = run(
+        cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="auto"
+    )
     assert by_trains.path == "trains" and (by_trains.ends == stepped.ends).all()
 
 
@@ -127,7 +161,12 @@ def test_colors_that_trees_take() -> None:
     def colors(streams: Any) -> int:
         return len({c for c in streams.color if c})
 
-    for tree in (trees.chain(40), trees.star(40), trees.binary(40), trees.two_phase(40, 6)):
+    for tree in (
+        trees.chain(40),
+        trees.star(40),
+        trees.binary(40),
+        trees.two_phase(40, 6),
+    ):
         assert colors(turned(tree, "")) <= 2
     assert colors(turned(trees.two_tree(40, 5), "")) == 3
     # as many as meet at one router, ends included: a chain's two; a leader's two and what it sends;
@@ -142,7 +181,9 @@ def test_a_farther_stream_first_needs_fixed_routes() -> None:
     tree = Tree(((2, 1), (), ()))
     line = Line(FabricProgram(3))
     x = line.program.buffer("x", 2)[:]
-    with pytest.raises(LimitExceeded, match="add the nearer one first or use fixed routes"):
+    with pytest.raises(
+        LimitExceeded, match="add the nearer one first or use fixed routes"
+    ):
         reduce(line, x, tree, "r")
     assert len(reduce(line, x, tree, "r", routes="fixed").sequences) == 4
 
@@ -182,22 +223,33 @@ def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
         pytest.param("y", 30, "two-phase", marks=pytest.mark.slow),
         pytest.param("x", 2, "star", marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_a_whole_line_of_the_wafer(along: str, words: int, name: str) -> None:
     """A row of 755 PEs or a column of 1,170: all-reduce by every kind of tree."""
     device, w = fabric(WSE3)
     pes = int(device.grid_width if along == "x" else device.grid_height)
     tree = {
-        "two-tree": trees.two_tree(pes, 27), "chain": trees.chain(pes), "star": trees.star(pes),
-        "binary": trees.binary(pes), "two-phase": trees.two_phase(pes, 30),
-    }[name]  # fmt: skip
+        "two-tree": trees.two_tree(pes, 27),
+        "chain": trees.chain(pes),
+        "star": trees.star(pes),
+        "binary": trees.binary(pes),
+        "two-phase": trees.two_phase(pes, 30),
+    }[name]
     program = FabricProgram(*((pes, 1) if along == "x" else (1, pes)))
     line = Line(program, along)
-    all_reduce(line, program.buffer("x", words)[:], tree).declare(program, "main", start=True)
+    all_reduce(line, program.buffer("x", words)[:], tree).declare(
+        program, "main", start=True
+    )
     got = stepper.run(program, device, path="cycles").ends.reshape(-1)
     done = arrival.reduce(
-        np.zeros((1, pes, 1), np.int64), np.array(words).reshape(1, 1, 1), tree, w, turned=True
+        np.zeros((1, pes, 1), np.int64),
+        np.array(words).reshape(1, 1, 1),
+        tree,
+        w,
+        turned=True,
     )
-    expected = arrival_out.multicast(done, np.array(words).reshape(1, 1, 1), tree.root, w)
+    expected = arrival_out.multicast(
+        done, np.array(words).reshape(1, 1, 1), tree.root, w
+    )
     late = got.max() - expected.max()
     assert 0 <= late <= (tree.depth * w.link_words if name in MEETING else 0)

@@ -32,7 +32,9 @@ many = pytest.param(120, id="many", marks=pytest.mark.slow)
 SKEWS = (0, 20, 300)
 
 
-def drawn(count: int, pes: list[int], words: list[int], blocks: bool = False) -> list[Case]:
+def drawn(
+    count: int, pes: list[int], words: list[int], blocks: bool = False
+) -> list[Case]:
     """Cases of `words` a PE, or of as many blocks of so many words as there are PEs."""
     rng = np.random.default_rng(count)
     out = []
@@ -48,7 +50,9 @@ def whole(x: ops.Memory) -> ops.Buffer:
 
 def beside(line: Line, x: ops.Memory, elements: int) -> ops.Memory:
     """Room for more elements on a line."""
-    return line.program.buffer(f"y{len(line.program.buffers)}", elements, where=line.place)[:]
+    return line.program.buffer(
+        f"y{len(line.program.buffers)}", elements, where=line.place
+    )[:]
 
 
 @pytest.mark.parametrize("count", [few, many])
@@ -58,9 +62,11 @@ def test_shift(sheet: Any, by: int, count: int) -> None:
     device, w = fabric(sheet)
     cases = drawn(count, [2, 3, 4, 5, 8, 16, 23, 64], [1, 2, 5, 13, 30, 64, 256])
     got = run(
-        cases, lambda line, x, n: shift(line, beside(line, x, n), x, "s", by), device,
+        cases,
+        lambda line, x, n: shift(line, beside(line, x, n), x, "s", by),
+        device,
         path="cycles",
-    )  # fmt: skip
+    )
     assert len(got.encoded.program.colors) == 3
     for row, case in enumerate(cases):
         line = places(len(case.starts))
@@ -84,7 +90,14 @@ def test_shift_on_microthreads_sends_and_takes_at_once() -> None:
     late = int(device.async_cycles)
     nearer = 2  # a hop less, where the ring turns round: from PE 1 to 0 and from 4 to 5
     # the ring visits PEs 0, 2, 4, 5, 3, 1: those at odd places send to PEs 4, 3 and 0
-    assert stamps.tolist() == [22 - nearer + late, 22, 22, 22 + late, 22 + late, 22 - nearer]
+    assert stamps.tolist() == [
+        22 - nearer + late,
+        22,
+        22,
+        22 + late,
+        22 + late,
+        22 - nearer,
+    ]
 
 
 @pytest.mark.parametrize("count", [few, many])
@@ -92,7 +105,12 @@ def test_shift_on_microthreads_sends_and_takes_at_once() -> None:
 def test_ring_all_reduce(sheet: Any, count: int) -> None:
     device, w = fabric(sheet)
     cases = drawn(count, [2, 3, 4, 7, 8, 12], [1, 2, 5, 13, 30], blocks=True)
-    got = run(cases, lambda line, x, n: ring_all_reduce(line, whole(x), "r"), device, path="cycles")
+    got = run(
+        cases,
+        lambda line, x, n: ring_all_reduce(line, whole(x), "r"),
+        device,
+        path="cycles",
+    )
     for row, case in enumerate(cases):
         expected = arrival_ring.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
@@ -149,23 +167,36 @@ def rectangle(
     x = program.buffer("x", words)[:]
     waits = [
         (np.s_[y + 1, c + 1], [ops.Code(int(begin[y, c]))])
-        for y in range(rows) for c in range(columns)
-    ]  # fmt: skip
-    (code(program, waits) + build(program, x, inside)).declare(program, "main", start=True)
+        for y in range(rows)
+        for c in range(columns)
+    ]
+    (code(program, waits) + build(program, x, inside)).declare(
+        program, "main", start=True
+    )
     return stepper.run(program, device, path="cycles").ends[inside]
 
 
 @pytest.mark.parametrize(
     ("rows", "columns"),
-    [(1, 1), (5, 7), *(pytest.param(*s, marks=pytest.mark.slow) for s in ((1, 5), (4, 1)))],
+    [
+        (1, 1),
+        (5, 7),
+        *(pytest.param(*s, marks=pytest.mark.slow) for s in ((1, 5), (4, 1))),
+    ],
 )
 @SHEETS
-def test_broadcast_over_a_rectangle_is_one_stream(sheet: Any, rows: int, columns: int) -> None:
+def test_broadcast_over_a_rectangle_is_one_stream(
+    sheet: Any, rows: int, columns: int
+) -> None:
     device, w = fabric(sheet)
     for words in (1, 8, 30):
         begin = np.ones((rows, columns), np.int64)
-        got = rectangle(device, begin, words, lambda p, x, at: broadcast_2d(p, x, "b", at))
-        expected = begin if rows * columns == 1 else arrival_out.multicast_2d(begin, words, w)
+        got = rectangle(
+            device, begin, words, lambda p, x, at: broadcast_2d(p, x, "b", at)
+        )
+        expected = (
+            begin if rows * columns == 1 else arrival_out.multicast_2d(begin, words, w)
+        )
         assert got.tolist() == expected.tolist()
 
 
@@ -176,7 +207,9 @@ def test_reduce_over_a_rectangle(sheet: Any) -> None:
     rng = np.random.default_rng(0)
     begin, words = 1 + rng.integers(0, 50, (6, 9)), np.array(13).reshape(1, 1, 1)
     row, column = trees.two_tree(9, 3), trees.two_tree(6, 2)
-    got = rectangle(device, begin, 13, lambda p, x, at: reduce_2d(p, x, row, column, "r", at))
+    got = rectangle(
+        device, begin, 13, lambda p, x, at: reduce_2d(p, x, row, column, "r", at)
+    )
     armed = arrival.reduce(begin.T[None], words, row, w, turned=True)[:, row.root]
     done = arrival.reduce(armed[..., None], words, column, w, turned=True)
     assert got[column.root, row.root] == done[0, column.root, 0]
@@ -196,7 +229,9 @@ def test_errors_name_what_is_wrong() -> None:
         ring_all_reduce(line, x, "r")
     with pytest.raises(LimitExceeded, match="by is 2, must be 1 or -1"):
         shift(line, x[:], x[:], "s", 2)
-    with pytest.raises(LimitExceeded, match="blocks of 4 elements on 5 PEs and 'x' of 8, must be"):
+    with pytest.raises(
+        LimitExceeded, match="blocks of 4 elements on 5 PEs and 'x' of 8, must be"
+    ):
         gather(line, x, x[:4], "g")
     with pytest.raises(LimitExceeded, match="groups of 2 must divide 5 PEs"):
         Line(program, "x", group=2)

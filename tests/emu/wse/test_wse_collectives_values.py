@@ -29,10 +29,13 @@ from emu.wse.trees import Tree
 
 PES = 12
 TREES = {
-    "chain": trees.chain(PES), "star": trees.star(PES), "binary": trees.binary(PES),
-    "two-phase": trees.two_phase(PES, 4), "two-tree": trees.two_tree(PES, 3),
+    "chain": trees.chain(PES),
+    "star": trees.star(PES),
+    "binary": trees.binary(PES),
+    "two-phase": trees.two_phase(PES, 4),
+    "two-tree": trees.two_tree(PES, 3),
     "two-tree, stored": trees.two_tree(PES, 3, stores=True),
-}  # fmt: skip
+}
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
 Laid = Callable[[Line, ops.Buffer, ops.Buffer], Code]
@@ -73,7 +76,11 @@ def same(got: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize(
     ("routes", "op", "dtype"),
-    [("turned", "add", "bfloat16"), ("fixed", "add", "float32"), ("turned", "max", "float32")],
+    [
+        ("turned", "add", "bfloat16"),
+        ("fixed", "add", "float32"),
+        ("turned", "max", "float32"),
+    ],
 )
 def test_reduce(name: str, routes: str, op: str, dtype: str) -> None:
     """The same partial sums in the same order, each rounded to the tile's dtype."""
@@ -102,7 +109,9 @@ def test_shift(by: int) -> None:
     x, ring = values((PES, 5), "float32"), places(PES)
     line = np.empty_like(x)
     line[ring] = x
-    got = stepped(line, lambda line, x, y: shift(line, y[:], x[:], "s", by), 5).values["y"][0]
+    got = stepped(line, lambda line, x, y: shift(line, y[:], x[:], "s", by), 5).values[
+        "y"
+    ][0]
     program = timeline(lambda x: wse.shift(like(x), x, axis="row", by=by))
     same(got[ring], program.run(x))
 
@@ -117,12 +126,16 @@ def test_ring_all_reduce(dtype: str) -> None:
 
 def test_gather_and_scatter() -> None:
     x = values((PES, 3), "float32")
-    got = stepped(x, lambda line, x, y: gather(line, y, x[:], "g"), 3 * PES).values["y"][0]
+    got = stepped(x, lambda line, x, y: gather(line, y, x[:], "g"), 3 * PES).values[
+        "y"
+    ][0]
     program = timeline(lambda x: wse.gather(like(x, (PES, 3)), x, axis="row"))
     same(got[0].reshape(PES, 3), np.asarray(program.run(x))[0])
     x = values((PES, 3 * PES), "float32")
     got = stepped(x, lambda line, x, y: scatter(line, y[:], x, "s"), 3).values["y"][0]
-    program = timeline(lambda x: wse.scatter(like(x, (3,)), x.reshape(PES, 3), axis="row"))
+    program = timeline(
+        lambda x: wse.scatter(like(x, (3,)), x.reshape(PES, 3), axis="row")
+    )
     same(got, program.run(x))
 
 
@@ -137,8 +150,10 @@ def test_wavelets_on_links(name: str) -> None:
     expected = program.read(WSE3.at(), x).tally.by("other")["wavelet_hops"]
     for routes in ("turned", "fixed"):
         run = stepped(
-            x, lambda line, x, y: reduce(line, x[:], tree, "r", routes=routes), links=True,
-        )  # fmt: skip
+            x,
+            lambda line, x, y: reduce(line, x[:], tree, "r", routes=routes),
+            links=True,
+        )
         assert run.links is not None
         turns = [h for h, t in zip(tree.hops, turned(tree, "r").turn, strict=True) if t]
         controls = sum(turns) if routes == "turned" else 0
@@ -150,15 +165,23 @@ def test_clock_of_the_whole_call(sheet: Any) -> None:
     """Role and set-up included: the timeline's end is the stepper's, to the cycle."""
     device, x, ring = sheet.at(), values((PES, 2 * PES), "float32"), places(PES)
     pairs: list[tuple[Laid, Callable[[Any], Any]]] = [
-        (lambda line, x, y: reduce(line, x[:], trees.chain(PES), "r"),
-         lambda x: wse.reduce(like(x), x, axis="row")),
-        (lambda line, x, y: broadcast(line, x[:], "b", 5),
-         lambda x: wse.multicast(like(x), x, axis="row", root=5)),
-        (lambda line, x, y: shift(line, y[:], x[:], "s"),
-         lambda x: wse.shift(like(x), x, axis="row", by=1)),
-        (lambda line, x, y: ring_all_reduce(line, x, "r"),
-         lambda x: wse.ring_all_reduce(like(x), x, axis="row")),
-    ]  # fmt: skip
+        (
+            lambda line, x, y: reduce(line, x[:], trees.chain(PES), "r"),
+            lambda x: wse.reduce(like(x), x, axis="row"),
+        ),
+        (
+            lambda line, x, y: broadcast(line, x[:], "b", 5),
+            lambda x: wse.multicast(like(x), x, axis="row", root=5),
+        ),
+        (
+            lambda line, x, y: shift(line, y[:], x[:], "s"),
+            lambda x: wse.shift(like(x), x, axis="row", by=1),
+        ),
+        (
+            lambda line, x, y: ring_all_reduce(line, x, "r"),
+            lambda x: wse.ring_all_reduce(like(x), x, axis="row"),
+        ),
+    ]
     for build, call in pairs:
         run = stepped(x, build, x.shape[1], device, path="cycles")
         assert timeline(call).read(device, x).end_ticks == run.cycles
@@ -169,14 +192,19 @@ def test_clock_of_the_whole_call(sheet: Any) -> None:
 
 
 def all_reduce(line: Line, x: ops.Memory, tree: Tree, prefix: str) -> Code:
-    return reduce(line, x, tree, f"{prefix}r") + broadcast(line, x, f"{prefix}b", tree.root)
+    return reduce(line, x, tree, f"{prefix}r") + broadcast(
+        line, x, f"{prefix}b", tree.root
+    )
 
 
 def test_a_product_along_rows_and_columns() -> None:
     """Broadcast down, multiply, all-reduce along: `y = W^T x` by blocks, in float64 beside it."""
     height, width, n, m = 3, 4, 5, 6
     rng = np.random.default_rng(1)
-    weights, x = rng.standard_normal((height, width, n, m)), rng.standard_normal((width, n))
+    weights, x = (
+        rng.standard_normal((height, width, n, m)),
+        rng.standard_normal((width, n)),
+    )
     program = FabricProgram(width, height)
     a, w = program.buffer("x", n), program.buffer("w", n * m)
     y = program.buffer("y", m)
@@ -184,11 +212,15 @@ def test_a_product_along_rows_and_columns() -> None:
     total = broadcast(Line(program, "y"), a[:], "down") + everywhere(program, *work)
     total += all_reduce(Line(program, "x"), y[:], trees.two_tree(width, 2), "")
     total.declare(program, "main", start=True)
-    data = {"x": np.where(np.arange(height)[:, None, None] == 0, x, np.nan),
-            "w": weights.reshape(height, width, n * m)}  # fmt: skip
+    data = {
+        "x": np.where(np.arange(height)[:, None, None] == 0, x, np.nan),
+        "w": weights.reshape(height, width, n * m),
+    }
     got = stepper.run(program, WSE3.at(), data).values["y"]
     expected = np.einsum("hwnm,wn->hm", weights, x)
-    np.testing.assert_allclose(got, np.broadcast_to(expected[:, None], got.shape), rtol=1e-5)
+    np.testing.assert_allclose(
+        got, np.broadcast_to(expected[:, None], got.shape), rtol=1e-5
+    )
 
 
 def test_turned_routes_serve_again_once_rearmed() -> None:

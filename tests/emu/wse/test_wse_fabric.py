@@ -44,11 +44,14 @@ def summed(x: np.ndarray, tree: trees.Tree, join: Any) -> np.ndarray:
 
 
 TREES = {
-    "chain": trees.chain, "star": trees.star, "binary": trees.binary,
-    "two_phase": lambda n: trees.two_phase(n, 5), "two_tree": lambda n: trees.two_tree(n, 4),
+    "chain": trees.chain,
+    "star": trees.star,
+    "binary": trees.binary,
+    "two_phase": lambda n: trees.two_phase(n, 5),
+    "two_tree": lambda n: trees.two_tree(n, 4),
     "leaders": lambda n: trees.two_phase(n, 2),
     "stored": lambda n: trees.two_tree(n, min(n, 3), stores=True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("pes", [1, 2, 12, 80])  # unrolled, and loops
@@ -56,7 +59,11 @@ TREES = {
 @pytest.mark.parametrize("op", ["add", "max"])
 def test_reduce_rounds_as_the_machine_adds(pes: int, name: str, op: str) -> None:
     tree = TREES[name](pes) if name != "two_tree" or pes > 3 else trees.two_tree(pes, 1)
-    x = np.random.default_rng(pes).standard_normal((2 * pes, 5)).astype(ml_dtypes.bfloat16)
+    x = (
+        np.random.default_rng(pes)
+        .standard_normal((2 * pes, 5))
+        .astype(ml_dtypes.bfloat16)
+    )
     call = lambda x: wse.reduce(like(x), x, axis="row", tree=tree, op=op, group=pes)  # noqa: E731
     got = np.asarray(on_line(2 * pes, call).run(x))
     for group in range(2):
@@ -91,7 +98,9 @@ ENDS = {"WSE-2": 119 + 17 + 4, "WSE-3": 24 + 4 + 4}
 GAP = {"WSE-2": 21, "WSE-3": 8}
 
 
-@pytest.mark.parametrize(("sheet", "stage"), [(WSE2, 6), (WSE3, 7)], ids=["wse2", "wse3"])
+@pytest.mark.parametrize(
+    ("sheet", "stage"), [(WSE2, 6), (WSE3, 7)], ids=["wse2", "wse3"]
+)
 @pytest.mark.parametrize(("pes", "words"), [(2, 1), (8, 5), (64, 300)])
 def test_chain_takes_b_plus_stage_times_p_minus_one(
     sheet: Any, stage: int, pes: int, words: int
@@ -120,7 +129,10 @@ def test_two_tree_adds_four_streams_in_the_middle(stores: bool) -> None:
     # Roots 2 and 10 write their first sum, or both and read the last once more, PE 6 all four.
     again = 2 * stores
     moved = clock.tally.by("bytes")
-    assert moved == {"sram_read": 4 * 6 * (11 + 6 + again), "sram_write": 4 * 6 * (2 + 4 + again)}
+    assert moved == {
+        "sram_read": 4 * 6 * (11 + 6 + again),
+        "sram_write": 4 * 6 * (2 + 4 + again),
+    }
 
 
 @pytest.mark.parametrize(("sheet", "hop"), [(WSE2, 1), (WSE3, 2)], ids=["wse2", "wse3"])
@@ -144,8 +156,12 @@ def test_multicast_from_the_middle_sends_twice() -> None:
     clock = program.read(WSE2.at(), x)
     assert clock.end_ticks == ENDS["WSE-2"] + 3 + GAP["WSE-2"] + 3 + 6 + 2 * 2 + 1
     assert clock.tally.by("other")["wavelet_hops"] == 3 * 8
-    with pytest.raises(EmulationError, match="root is 9, must be one of a group's 9 PEs"):
-        on_line(9, lambda x: wse.multicast(like(x), x, axis="row", root=9)).read(WSE2.at(), x)
+    with pytest.raises(
+        EmulationError, match="root is 9, must be one of a group's 9 PEs"
+    ):
+        on_line(9, lambda x: wse.multicast(like(x), x, axis="row", root=9)).read(
+            WSE2.at(), x
+        )
 
 
 @pytest.mark.parametrize("mesh", [{"row": 3, "col": 5}, {"col": 5, "row": 3}])
@@ -177,8 +193,12 @@ def test_a_collective_may_go_on_within_a_call() -> None:
 def test_two_halves_share_a_wavelet_and_elements_may_be_fewer() -> None:
     reduce = on_line(4, lambda x: wse.reduce(like(x), x, axis="row"))
     ends = ENDS["WSE-3"]
-    assert reduce.read(WSE3.at(), struct((4, 7), "float16")).end_ticks == ends + 4 + 7 * 3
-    some = on_line(4, lambda x, n: wse.reduce(like(x), x, axis="row", elements=n), knowns=1)
+    assert (
+        reduce.read(WSE3.at(), struct((4, 7), "float16")).end_ticks == ends + 4 + 7 * 3
+    )
+    some = on_line(
+        4, lambda x, n: wse.reduce(like(x), x, axis="row", elements=n), knowns=1
+    )
     clock = some.read(WSE3.at(), struct((4, 7)), Known(np.int32(2)))
     assert clock.end_ticks == ends + 2 + 7 * 3
 
@@ -196,11 +216,15 @@ def test_ring_all_reduce(pes: int, op: str) -> None:
         for c in range(pes):
             part = slice(3 * c, 3 * c + 3)
             order = [line[(c + k) % pes] for k in range(pes, 0, -1)]
-            expected = chained(x[col][order, part], np.add if op == "add" else np.maximum)
+            expected = chained(
+                x[col][order, part], np.add if op == "add" else np.maximum
+            )
             assert (got[col][:, part] == expected).all()
     clock = program.read(WSE2.at(), x)
     # A step sends 2 words and takes 2; the ring is there and back.
-    assert clock.tally.by("other")["wavelet_hops"] == 2 * 2 * 2 * (pes - 1) * 2 * (pes - 1)
+    assert clock.tally.by("other")["wavelet_hops"] == 2 * 2 * 2 * (pes - 1) * 2 * (
+        pes - 1
+    )
     assert clock.tally.flops == 2 * pes * (pes - 1) * 3
 
 
@@ -219,11 +243,15 @@ def test_gather_and_scatter() -> None:
         return y, wse.scatter(tile((2, 3)), y, axis="row", group=3)
 
     mesh = {"col": 2, "row": 6}
-    program = Program(there_and_back, mesh, (("col", "row"),), (("col", "row"), ("col", "row")))
+    program = Program(
+        there_and_back, mesh, (("col", "row"),), (("col", "row"), ("col", "row"))
+    )
     gathered, back = map(np.asarray, program.run(x))
     assert (gathered[:, ::3] == x.reshape(2, 2, 3, 2, 3)).all() and (back == x).all()
     assert np.isnan(gathered[:, 1:3]).all()
-    assert program.read(WSE3.at(), x).tally.by("other")["wavelet_hops"] == 2 * 4 * 6 * (1 + 2)
+    assert program.read(WSE3.at(), x).tally.by("other")["wavelet_hops"] == 2 * 4 * 6 * (
+        1 + 2
+    )
 
     def one(x: Any) -> Any:
         return wse.gather(wse.sram_tile(shape=(4, 6), dtype=x.dtype), x, axis="row")
@@ -245,7 +273,9 @@ def test_shift_is_cyclic_and_two_hops_long() -> None:
         # five places the last one's receiver, the first, sends first too.
         clock = program.read(WSE3.at(), x)
         armed = np.full((1, 5, 1), 24)
-        assert clock.end_ticks == arrival_ring.shift(armed, 3, by, wires(WSE3.at())).max()
+        assert (
+            clock.end_ticks == arrival_ring.shift(armed, 3, by, wires(WSE3.at())).max()
+        )
         assert clock.tally.by("other")["wavelet_hops"] == 3 * 2 * (5 - 1)
     with pytest.raises(EmulationError, match="by is 2, must be 1 or -1"):
         on_line(5, lambda x: wse.shift(like(x), x, axis="row", by=2)).read(WSE3.at(), x)

@@ -33,7 +33,12 @@ def test_fresh_tile_holds_nan_or_the_largest_integer() -> None:
 )
 def test_vector(dtype: str, cycles: int) -> None:
     a, b = data(0, 12, dtype=dtype), data(1, 12, dtype=dtype)
-    for op, f in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}.items():
+    for op, f in {
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "max": np.maximum,
+    }.items():
         got = wse.vector(tile((12,), dtype), a, b, op=op)
         assert (np.asarray(got) == f(wide(a), wide(b)).astype(np.dtype(dtype))).all()
     add = functools.partial(wse.vector, op="add")
@@ -52,7 +57,9 @@ def test_fill_copy_and_copy_into() -> None:
     assert read(lambda: wse.fill(tile((3, 4)), value=2.0)).end_ticks == 4 + 6 + 48 // 16
     half = wse.copy(tile((3, 4), "float16"), x)
     assert (np.asarray(half) == np.asarray(x).astype(np.float16)).all()
-    assert read(lambda x: wse.copy(tile((3, 4)), x), x).end_ticks == 2 * 4 + 6 + 48 // 16
+    assert (
+        read(lambda x: wse.copy(tile((3, 4)), x), x).end_ticks == 2 * 4 + 6 + 48 // 16
+    )
     big = np.zeros((3, 9), np.float32)
     big[:, 5:9] = np.asarray(x)
     into = functools.partial(wse.copy_into, axis=1)
@@ -96,14 +103,22 @@ def test_rope_turns_pairs() -> None:
     ],
 )
 def test_fmac_map(dst: str, w: str, cycles: int) -> None:
-    weights, x, start = data(0, 12, 20, dtype=w), data(1, 12, dtype=w), data(2, 20, dtype=dst)
+    weights, x, start = (
+        data(0, 12, 20, dtype=w),
+        data(1, 12, dtype=w),
+        data(2, 20, dtype=dst),
+    )
     got = wse.fmac_map(start, weights, x)
     expected = np.asarray(start)
     for k in range(12):  # the accumulator rounds after every scalar
         exact = wide(expected) + wide(weights)[k] * wide(x)[k]
         expected = exact.astype(np.float32).astype(np.dtype(dst))
-    tolerance = {"float16": 2e-3, F: 2e-6}[dst]  # a fused multiply-add may round differently
-    np.testing.assert_allclose(wide(got), wide(expected), rtol=tolerance, atol=tolerance)
+    tolerance = {"float16": 2e-3, F: 2e-6}[
+        dst
+    ]  # a fused multiply-add may round differently
+    np.testing.assert_allclose(
+        wide(got), wide(expected), rtol=tolerance, atol=tolerance
+    )
     clock = read(lambda y, w, x: wse.fmac_map(y, w, x), start, weights, x)
     assert clock.end_ticks == cycles and clock.tally.flops == 2 * 240
 

@@ -29,7 +29,16 @@ def test_regions_and_head_are_apart_and_inside(count: int, head_cols: int) -> No
 def test_consecutive_regions_touch() -> None:
     regions = snake(17, 6, 5, 9)
     gaps = [gap_hops(a, b) for a, b in itertools.pairwise(regions)]
-    assert gaps == [0, 0, 6, 0, 0, 6, 0, 0]  # three a band; a new band is six rows further
+    assert gaps == [
+        0,
+        0,
+        6,
+        0,
+        0,
+        6,
+        0,
+        0,
+    ]  # three a band; a new band is six rows further
 
 
 def test_what_is_too_large_is_not_laid_out() -> None:
@@ -66,7 +75,9 @@ def test_silicon_and_clock_are_switches() -> None:
     assert (WSE3.constants, silicon.constants) == ("vendor simulator", "silicon")
     assert WSE3_SILICON.half_per_cycle.value == silicon.half_per_cycle.value == 2.92
     assert silicon.name == WSE3.name and silicon.hop_cycles == WSE3.hop_cycles
-    with pytest.raises(ValueError, match="WSE-2 has no published constants of its silicon"):
+    with pytest.raises(
+        ValueError, match="WSE-2 has no published constants of its silicon"
+    ):
         on_silicon(WSE2)
     slower = at_clock(WSE3, 875_000_000)
     assert {slower.at(band).tick_hz for band in BANDS} == {875_000_000}

@@ -18,7 +18,9 @@ def tile(*shape: int, dtype: str = "float32") -> Any:
 
 def test_square_sum() -> None:
     x = data(0, 3, 8)
-    np.testing.assert_allclose(wse.square_sum(tile(3), x), (wide(x) ** 2).sum(1), **CLOSE)
+    np.testing.assert_allclose(
+        wse.square_sum(tile(3), x), (wide(x) ** 2).sum(1), **CLOSE
+    )
     clock = read(lambda x: wse.square_sum(tile(3), x), x)
     assert clock.end_ticks == 3 * (2 * 4 + 6) + 2.25 * 24 and clock.tally.flops == 48
 
@@ -46,10 +48,16 @@ def test_exp_of_live_slots() -> None:
 
 def test_scalar_functions() -> None:
     x = jnp.abs(data(0, 5)) + 0.1
-    np.testing.assert_allclose(wse.silu(tile(5), x), wide(x) / (1 + np.exp(-wide(x))), **CLOSE)
-    assert read(lambda x: wse.silu(tile(5), x), x).end_ticks == 5 * (10 + 60 + 50 + 2 * 2)
+    np.testing.assert_allclose(
+        wse.silu(tile(5), x), wide(x) / (1 + np.exp(-wide(x))), **CLOSE
+    )
+    assert read(lambda x: wse.silu(tile(5), x), x).end_ticks == 5 * (
+        10 + 60 + 50 + 2 * 2
+    )
     some = np.asarray(wse.silu(x, x, 2))
-    assert (some[2:] == np.asarray(x)[2:]).all() and (some[:2] == wse.silu(tile(2), x[:2])).all()
+    assert (some[2:] == np.asarray(x)[2:]).all() and (
+        some[:2] == wse.silu(tile(2), x[:2])
+    ).all()
     assert read(lambda x: wse.silu(x, x, 2), x).end_ticks == 2 * (10 + 60 + 50 + 2 * 2)
     np.testing.assert_allclose(wse.reciprocal(tile(5), x), 1 / wide(x), **CLOSE)
     assert read(lambda x: wse.reciprocal(tile(5), x), x).end_ticks == 5 * 50
@@ -68,8 +76,12 @@ def test_lookup_is_zero_where_another_pe_owns_the_token(token: int) -> None:
 
 
 def test_lookup_cost_cannot_depend_on_the_token() -> None:
-    clock = read(lambda *a: wse.lookup(tile(5), *a), struct((5, 8)), struct((1,), "int32"), 40)
-    assert clock.end_ticks == 2 * 2 + 6 + (2 * 4 + 6 + 2)  # compares, branch, 20 bytes moved
+    clock = read(
+        lambda *a: wse.lookup(tile(5), *a), struct((5, 8)), struct((1,), "int32"), 40
+    )
+    assert clock.end_ticks == 2 * 2 + 6 + (
+        2 * 4 + 6 + 2
+    )  # compares, branch, 20 bytes moved
 
 
 def test_argmax_takes_the_lowest_of_equals_and_no_padding() -> None:

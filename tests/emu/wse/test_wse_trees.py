@@ -24,19 +24,35 @@ def test_shapes_by_hand() -> None:
     # Three groups of 4 with roots 2, 6 and 10: west and east of the own group, then of the roots.
     tree = trees.two_tree(12, 3)
     assert (tree.root, tree.children[6], tree.children[2]) == (6, (5, 7, 2, 10), (1, 3))
-    assert tree.depth == 3 and trees.two_tree(5, 1).children == ((), (0,), (1, 3), (4,), ())
+    assert tree.depth == 3 and trees.two_tree(5, 1).children == (
+        (),
+        (0,),
+        (1, 3),
+        (4,),
+        (),
+    )
     # Root 2 and root 10 have all in memory before they send, the middle one streams the last.
     stored = trees.two_tree(12, 3, stores=True)
-    assert (stored.children, stored.stores) == (tree.children, (2, 10)) and stored != tree
+    assert (stored.children, stored.stores) == (
+        tree.children,
+        (2, 10),
+    ) and stored != tree
     assert (stored.aside[2], stored.streamed[2], tree.streamed[2]) == ((1, 3), (), (3,))
     assert stored.aside[6] == (5, 7, 2) and stored.streamed[6] == (10,)
-    assert trees.two_tree(3, 3, stores=True) == trees.two_tree(3, 3)  # leaves send from memory
+    assert trees.two_tree(3, 3, stores=True) == trees.two_tree(
+        3, 3
+    )  # leaves send from memory
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_every_family_spans_the_line(pes: int, n: int) -> None:
-    family = [trees.chain(pes), trees.star(pes), trees.binary(pes), trees.two_phase(pes, n),
-              *(trees.two_tree(pes, min(n, pes), stores=s) for s in (False, True))]  # fmt: skip
+    family = [
+        trees.chain(pes),
+        trees.star(pes),
+        trees.binary(pes),
+        trees.two_phase(pes, n),
+        *(trees.two_tree(pes, min(n, pes), stores=s) for s in (False, True)),
+    ]
     for tree in family:
         assert sorted(tree.order) == list(range(pes)) and tree.parent[tree.root] == -1
         for i, own in enumerate(tree.children):
@@ -46,7 +62,9 @@ def test_every_family_spans_the_line(pes: int, n: int) -> None:
     assert trees.binary(pes).depth == max(i.bit_count() for i in range(pes))
 
 
-@pytest.mark.parametrize("children", [((1,), ()) * 2, ((1,), (0,)), ((), ()), ((1, 1), ())])
+@pytest.mark.parametrize(
+    "children", [((1,), ()) * 2, ((1,), (0,)), ((), ()), ((1, 1), ())]
+)
 def test_what_is_no_tree_is_refused(children: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(EmulationError, match="must name every PE but one root once"):
         Tree(children)
@@ -93,7 +111,9 @@ def test_auto_is_the_best_of_all_pre_order_trees(sheet: object, words: int) -> N
     for pes in range(1, 8):
         found = [Tree(tuple(own[i] for i in range(pes))) for own in every_tree(pes)]
         least = min(model_cycles(t, words, device) for t in found)
-        assert model_cycles(auto(pes, words, device), words, device) == pytest.approx(least)
+        assert model_cycles(auto(pes, words, device), words, device) == pytest.approx(
+            least
+        )
 
 
 @pytest.mark.parametrize("pes", [64, EXACT_PES + 44])
@@ -104,7 +124,9 @@ def test_auto_is_no_worse_than_any_family(pes: int, words: int) -> None:
     family = [trees.chain(pes), trees.star(pes), trees.binary(pes)]
     family += [trees.two_phase(pes, s) for s in range(2, pes)]
     assert best <= min(model_cycles(t, words, device) for t in family) + 1e-9
-    bound = words + pes - 1  # every word crosses the last link, the furthest one all of them
+    bound = (
+        words + pes - 1
+    )  # every word crosses the last link, the furthest one all of them
     assert best > bound
 
 

@@ -38,7 +38,9 @@ class Simulated:
     ends: dict[int, int] = dataclasses.field(default_factory=dict)
     stamps: dict[tuple[str, int], int] = dataclasses.field(default_factory=dict)
     links: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    read: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    read: dict = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
     unread: dict = dataclasses.field(default_factory=dict)
     stuck: dict = dataclasses.field(default_factory=dict)
     stranded: int = 0
@@ -58,7 +60,9 @@ class Routers:
         self.pes = range(self.height * self.width)
         self.colors = list(e.program.colors.values())
         self.out: dict = collections.defaultdict(collections.deque)  # (color, PE)
-        self.fifo: dict = collections.defaultdict(collections.deque)  # (color, PE, direction)
+        self.fifo: dict = collections.defaultdict(
+            collections.deque
+        )  # (color, PE, direction)
         self.into: dict = collections.defaultdict(collections.deque)  # (color, PE)
         self.position: dict = collections.defaultdict(int)  # (color, PE)
         self.last_up: dict = collections.defaultdict(lambda: NEVER)  # (color, PE)
@@ -84,8 +88,12 @@ class Routers:
     def up(self, n: int) -> None:
         """One output queue hands a wavelet to the router."""
         room = int(self.d.router_queue_words + self.d.ramp_cycles)
-        wants = [c for c in range(len(self.colors)) if self.there(self.out[c, n])
-                 and self.held[self.key(self.fifo, c, n, RAMP)] < room]  # fmt: skip
+        wants = [
+            c
+            for c in range(len(self.colors))
+            if self.there(self.out[c, n])
+            and self.held[self.key(self.fifo, c, n, RAMP)] < room
+        ]
         if wants:
             c = min(wants, key=lambda c: (self.last_up[c, n], c))
             _, kind, tag = self.out[c, n].popleft()
@@ -95,11 +103,17 @@ class Routers:
 
     def go(self, n: int) -> None:
         """The router forwards the head of each color that wins all the links it wants."""
-        heads = {c: found for c in range(len(self.colors)) if (found := self.head(c, n))}
+        heads = {
+            c: found for c in range(len(self.colors)) if (found := self.head(c, n))
+        }
         for c, (side, sends) in heads.items():
-            rivals = [o for o, (_, wanted) in heads.items() if o != c and wanted & sends]
+            rivals = [
+                o for o, (_, wanted) in heads.items() if o != c and wanted & sends
+            ]
             if all((self.last_go[c, n], c) < (self.last_go[o, n], o) for o in rivals):
-                self.later.append(lambda c=c, side=side, sends=sends: self.sent(c, n, side, sends))
+                self.later.append(
+                    lambda c=c, side=side, sends=sends: self.sent(c, n, side, sends)
+                )
                 self.busy = True
 
     def head(self, c: int, n: int) -> tuple[int, set[int]] | None:
@@ -107,7 +121,9 @@ class Routers:
         color, at = self.colors[c], self.position[c, n]
         receive = int(color.receive[at].reshape(-1)[n])
         sends = int(color.send[at].reshape(-1)[n])
-        sides = [s for s in range(5) if receive >> s & 1 and self.there(self.fifo[c, n, s])]
+        sides = [
+            s for s in range(5) if receive >> s & 1 and self.there(self.fifo[c, n, s])
+        ]
         if sum(any(x[0] == self.t for x in self.fifo[c, n, s]) for s in sides) > 1:
             self.did.mixed.append((self.t, n, c))
         if not sides:
@@ -141,4 +157,6 @@ class Routers:
         acts = kind == ops.ALL or (kind == ops.OWN and side == RAMP)
         color = self.colors[c]
         if acts and color.heeds.reshape(-1)[n]:
-            self.position[c, n] = min(self.position[c, n] + 1, int(color.last.reshape(-1)[n]))
+            self.position[c, n] = min(
+                self.position[c, n] + 1, int(color.last.reshape(-1)[n])
+            )

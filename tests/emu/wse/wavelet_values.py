@@ -25,7 +25,10 @@ class Valued(Wafer):
     def __init__(self, e: Encoded, data: dict[str, np.ndarray]):
         super().__init__(e)
         self.held_values = {
-            name: data[name].astype(jnp.dtype(b.dtype)).reshape(len(self.pes), -1).copy()
+            name: data[name]
+            .astype(jnp.dtype(b.dtype))
+            .reshape(len(self.pes), -1)
+            .copy()
             if name in data
             else np.full((len(self.pes), b.elements), np.nan, jnp.dtype(b.dtype))
             for name, b in e.program.buffers.items()
@@ -44,15 +47,21 @@ class Valued(Wafer):
         picked = super().pick(n)
         if len(self.did.order) > seen:  # only a data task logs that it is picked
             k = -2 - self.did.order[-1][2]
-            task = next(t for t in list(self.e.program.tasks.values())[k] if t.place.flat[n])
+            task = next(
+                t for t in list(self.e.program.tasks.values())[k] if t.place.flat[n]
+            )
             if task.argument is not None:
                 color = self.data_task[k, n]
                 word = np.array([self.carries[self.did.read[color, n][-1]]], np.uint32)
-                self.memory(n, task.argument)[:] = word.view(jnp.dtype(task.argument.dtype))[:1]
+                self.memory(n, task.argument)[:] = word.view(
+                    jnp.dtype(task.argument.dtype)
+                )[:1]
         return picked
 
     def memory(self, n: int, x: ops.Memory) -> np.ndarray:
-        return self.held_values[x.buffer][n][x.start : x.start + x.elements * x.step : x.step]
+        return self.held_values[x.buffer][n][
+            x.start : x.start + x.elements * x.step : x.step
+        ]
 
     def moved(self, n: int, x: Thread, begin: int, words: int) -> None:
         """An issue has moved the words from `begin` on, or begun a local operation."""
@@ -64,8 +73,12 @@ class Valued(Wafer):
                 self.loop(n, op)
             return
         assert isinstance(op, ops.Vector)
-        per = operands.WORD_BYTES // jnp.dtype(op.dtype_of(op.inward or op.dst)).itemsize
-        fabric = NONE not in (i.inward, i.outward) or i.inward != NONE or i.outward != NONE
+        per = (
+            operands.WORD_BYTES // jnp.dtype(op.dtype_of(op.inward or op.dst)).itemsize
+        )
+        fabric = (
+            NONE not in (i.inward, i.outward) or i.inward != NONE or i.outward != NONE
+        )
         if not fabric and begin:
             return
         part = slice(begin * per, min((begin + words) * per, op.elements))
@@ -95,7 +108,11 @@ class Valued(Wafer):
         def operand(x: Any) -> np.ndarray:
             if isinstance(x, ops.Memory):
                 own = self.memory(n, x)
-                return np.repeat(own, count) if x.elements == 1 < op.elements else own[part]
+                return (
+                    np.repeat(own, count)
+                    if x.elements == 1 < op.elements
+                    else own[part]
+                )
             return came if isinstance(x, ops.Fabric) else np.full(count, x, np.float32)
 
         dtype = jnp.dtype(op.dtype_of(op.dst))
@@ -104,11 +121,19 @@ class Valued(Wafer):
         a, b = (operand(x).astype(np.float64) for x in op.sources)
         if op.op == "fmac":
             term = (a * b).astype(np.float32).astype(np.float64)
-            return (operand(op.dst).astype(np.float64) + term).astype(np.float32).astype(dtype)
+            return (
+                (operand(op.dst).astype(np.float64) + term)
+                .astype(np.float32)
+                .astype(dtype)
+            )
         return JOIN[op.op](a, b).astype(np.float32).astype(dtype)
 
     def loop(self, n: int, op: ops.Map) -> None:
-        x, w, dst = self.memory(n, op.x), self.memory(n, op.weights), self.memory(n, op.dst)
+        x, w, dst = (
+            self.memory(n, op.x),
+            self.memory(n, op.weights),
+            self.memory(n, op.dst),
+        )
         rows = dst.reshape(len(x), -1) if op.outer else [dst] * len(x)
         for k, scalar in enumerate(x.astype(np.float32)):
             weights = w if op.outer else w.reshape(len(x), -1)[k]
@@ -116,7 +141,9 @@ class Valued(Wafer):
             rows[k][:] = (rows[k].astype(np.float32) + term).astype(dst.dtype)
 
 
-def values(e: Encoded, data: dict[str, np.ndarray], limit_cycles: int = 100_000) -> Valued:
+def values(
+    e: Encoded, data: dict[str, np.ndarray], limit_cycles: int = 100_000
+) -> Valued:
     """Runs a program with numbers to its end."""
     wafer = Valued(e, data)
     while wafer.step() and wafer.t <= limit_cycles:

@@ -68,9 +68,10 @@ class Wafer(Routers):
         return {
             (k, int(n)): program.colors[task.color].index
             for k, declared in enumerate(program.tasks.values())
-            for task in declared if task.color is not None
+            for task in declared
+            if task.color is not None
             for n in np.flatnonzero(task.place)
-        }  # fmt: skip
+        }
 
     # --- main thread ---
 
@@ -87,7 +88,11 @@ class Wafer(Routers):
         """Takes the lowest task that is ready."""
         for task in range(len(self.e.entry)):
             color = self.data_task.get((task, n))
-            ready = task in self.active[n] if color is None else self.there(self.into[color, n])
+            ready = (
+                task in self.active[n]
+                if color is None
+                else self.there(self.into[color, n])
+            )
             if not ready or task in self.blocked[n]:
                 continue
             if color is None:
@@ -128,13 +133,18 @@ class Wafer(Routers):
         return True
 
     def scalar(self, i: Instruction, n: int) -> None:
-        flags = {enc.ACTIVATE: (self.active, set.add), enc.BLOCK: (self.blocked, set.add),
-                 enc.UNBLOCK: (self.blocked, set.discard)}  # fmt: skip
+        flags = {
+            enc.ACTIVATE: (self.active, set.add),
+            enc.BLOCK: (self.blocked, set.add),
+            enc.UNBLOCK: (self.blocked, set.discard),
+        }
         if i.kind == enc.STAMP:
             self.did.stamps[self.e.stamps[i.target], n] = self.t
         elif i.kind == enc.SWITCH:
             to: Any = i.op
-            self.later.append(lambda: self.position.update({(i.target, n): to.position}))
+            self.later.append(
+                lambda: self.position.update({(i.target, n): to.position})
+            )
         elif i.kind in flags:
             bits, change = flags[i.kind]
             self.later.append(lambda: change(bits[n], i.target))
@@ -149,7 +159,11 @@ class Wafer(Routers):
 
     def issue(self, n: int) -> None:
         """The datapath serves the thread that is ready and was served longest ago."""
-        ready = [u for u, x in self.threads[n].items() if x.first <= self.t and self.can(n, x)]
+        ready = [
+            u
+            for u, x in self.threads[n].items()
+            if x.first <= self.t and self.can(n, x)
+        ]
         if not ready:
             return
         u = min(ready, key=lambda u: (self.last_issue[n, u], u))
@@ -180,7 +194,10 @@ class Wafer(Routers):
         if i.outward == NONE:
             return True
         depth = self.d.output_queue_words[self.colors[i.outward].output_queue]
-        return self.held[self.key(self.out, i.outward, n)] + min(i.time.words, x.left) <= depth + 1
+        return (
+            self.held[self.key(self.out, i.outward, n)] + min(i.time.words, x.left)
+            <= depth + 1
+        )
 
     def complete(self, n: int, u: int, x: Thread) -> None:
         """At the start of the cycle after an operation's last issue."""

@@ -21,9 +21,18 @@ EXPOSED, FEWEST = 8, 64  # cycles of each weight load, least cycles of an instru
 def tiling(**changes):
     """A small layer: 3 token tiles of 11 tokens in one block, GQA of 4 heads over 2."""
     base = LayerTiling(
-        hidden=72, ffn=200, heads=4, kv_heads=2, head_dim=16, eps=1e-5, qk_norm=False,
-        blocks=1, tiles=3, rows=11, dtype=jnp.dtype(jnp.float32),
-    )  # fmt: skip
+        hidden=72,
+        ffn=200,
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        eps=1e-5,
+        qk_norm=False,
+        blocks=1,
+        tiles=3,
+        rows=11,
+        dtype=jnp.dtype(jnp.float32),
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -106,7 +115,9 @@ def attention_flops(s, chips):
 # --- the check ---
 
 
-def check(program, args, expected, *, within=None, matmul_flops=None, tensor_ticks=None):
+def check(
+    program, args, expected, *, within=None, matmul_flops=None, tensor_ticks=None
+):
     """Values, FLOPs, time against its bounds, memory: what every kernel owes.
 
     Args:
@@ -153,7 +164,9 @@ def assert_near(actual, expected, within):
     actual, expected = wide(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     error = np.abs(actual - expected).max() / np.abs(expected).max()
-    assert error <= within, f"error {error:.2e} of the largest value, at most {within:.2e}"
+    assert error <= within, (
+        f"error {error:.2e} of the largest value, at most {within:.2e}"
+    )
 
 
 def single(kernel, arguments):

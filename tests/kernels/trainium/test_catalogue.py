@@ -52,7 +52,10 @@ def test_tunables_change_no_size(name, parameter):
 def test_useful_counts():
     """A causal query sees its own key and those before; softmax reads and writes each element."""
     sizes = dict(heads=3, kv_heads=1, tokens=4, head_dim=5, dtype="float32")
-    assert CATALOGUE["flash_causal"].useful_flops(**sizes) == 3 * (1 + 2 + 3 + 4) * 2 * 2 * 5
+    assert (
+        CATALOGUE["flash_causal"].useful_flops(**sizes)
+        == 3 * (1 + 2 + 3 + 4) * 2 * 2 * 5
+    )
     assert CATALOGUE["flash_full"].useful_flops(**sizes) == 3 * 4 * 4 * 2 * 2 * 5
     assert CATALOGUE["gemm"].useful_flops(m=128, k=256, n=512) == 2 * 128 * 256 * 512
     rows = dict(rows=6, n=10, dtype="float32")
@@ -61,7 +64,9 @@ def test_useful_counts():
 
 
 def test_an_unknown_parameter_is_named():
-    with pytest.raises(ValueError, match="softmax_fused: no parameter depth; has rows, n, dtype"):
+    with pytest.raises(
+        ValueError, match="softmax_fused: no parameter depth; has rows, n, dtype"
+    ):
         CATALOGUE["softmax_fused"].build(depth=3)
 
 

@@ -27,7 +27,9 @@ KERNELS = SINGLE | ABREAST
 def heads_of(heads, kv_heads, tokens, head_dim, dtype=np.float32):
     """Random q, k, v as the kernels take them."""
     q, k = (ref.draw(i, n, head_dim, tokens) for i, n in enumerate((heads, kv_heads)))
-    return tuple(x.astype(dtype) for x in (q, k, ref.draw(2, kv_heads, tokens, head_dim)))
+    return tuple(
+        x.astype(dtype) for x in (q, k, ref.draw(2, kv_heads, tokens, head_dim))
+    )
 
 
 def expected_of(name, q, k, v):
@@ -54,7 +56,11 @@ def block_of(name, heads, kv_heads, tokens, rows, columns, lanes):
     """Query tiles of a head, and heads, that make a block; the first fill up to one K/V tile."""
     if name not in ABREAST:
         return 1, 1
-    tiles = max(n for n in range(1, lanes + 1) if tokens % (n * rows) == 0 and n * rows <= columns)
+    tiles = max(
+        n
+        for n in range(1, lanes + 1)
+        if tokens % (n * rows) == 0 and n * rows <= columns
+    )
     group = heads // kv_heads
     fits = [n for n in range(1, lanes // tiles + 1) if heads % n == 0]
     return tiles, max(n for n in fits if group % n == 0 or n % group == 0)
@@ -70,11 +76,14 @@ def check(name, q, k, v, *, rows, columns, within, lanes=4, buffers=2):
     pairs = heads * met * tiles * rows * columns
     loads = heads // abreast * max(1, abreast * kv_heads // heads) * met
     return checked(
-        functools.partial(KERNELS[name], **sizes), (q, k, v), expected_of(name, q, k, v),
-        within=within, matmul_flops=2 * 2 * size * pairs,
+        functools.partial(KERNELS[name], **sizes),
+        (q, k, v),
+        expected_of(name, q, k, v),
+        within=within,
+        matmul_flops=2 * 2 * size * pairs,
         read_bytes=nbytes(q) + loads * 2 * columns * size * k.dtype.itemsize,
         written_bytes=nbytes(q),
-    )  # fmt: skip
+    )
 
 
 SHAPES = {  # heads, KV heads, tokens, head_dim, rows, columns
@@ -112,12 +121,26 @@ def test_large_scores_do_not_overflow(name):
 @pytest.mark.parametrize("lanes", [1, 12])
 def test_lanes_share_tiles_and_change_no_value(lanes):
     """The more lanes make a block, the fewer K/V tiles are loaded."""
-    check("pipelined", *heads_of(6, 2, 96, 16), rows=16, columns=48, lanes=lanes, within=2e-6)
+    check(
+        "pipelined",
+        *heads_of(6, 2, 96, 16),
+        rows=16,
+        columns=48,
+        lanes=lanes,
+        within=2e-6,
+    )
 
 
 @pytest.mark.parametrize("buffers", [1, 3])
 def test_every_depth_gives_the_same_values(buffers):
-    check("pipelined", *heads_of(2, 1, 96, 16), rows=32, columns=48, buffers=buffers, within=2e-6)
+    check(
+        "pipelined",
+        *heads_of(2, 1, 96, 16),
+        rows=32,
+        columns=48,
+        buffers=buffers,
+        within=2e-6,
+    )
 
 
 def test_lanes_take_turns():
@@ -161,13 +184,26 @@ def test_the_ladder(device):
     it is no slower, to the 0.5 % by which the lanes' ends come together. The unmasked problem is
     twice the useful work in the same tiles: no rung, but masks cost.
     """
-    pairs = {name: [clock_of(name, device, t).end_ticks for t in (1024, 2048)] for name in KERNELS}
-    masked, causal, grouped, pipelined = (pairs[name][1] - pairs[name][0] for name in LADDER)
+    pairs = {
+        name: [clock_of(name, device, t).end_ticks for t in (1024, 2048)]
+        for name in KERNELS
+    }
+    masked, causal, grouped, pipelined = (
+        pairs[name][1] - pairs[name][0] for name in LADDER
+    )
     assert masked > causal > pipelined and grouped > pipelined
     assert grouped < causal * 1.005
     assert pairs["full"][1] < pairs["masked"][1]
-    moved = {name: clock_of(name, device, 2048).tally.by("bytes")["hbm_read"] for name in KERNELS}
-    assert moved["pipelined"] <= moved["grouped"] < moved["causal"] / 2 < moved["masked"] / 2
+    moved = {
+        name: clock_of(name, device, 2048).tally.by("bytes")["hbm_read"]
+        for name in KERNELS
+    }
+    assert (
+        moved["pipelined"]
+        <= moved["grouped"]
+        < moved["causal"] / 2
+        < moved["masked"] / 2
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -179,13 +215,17 @@ def test_each_rung_does_what_it_is_for(device):
     causal, masked = (clock_of(name, device, 2048) for name in ("causal", "masked"))
     assert causal.end_ticks < masked.end_ticks * 10 / 16
     lanes = {name: functools.partial(KERNELS[name], lanes=16) for name in ABREAST}
-    grouped, turns = (single(f, 3).read(DEVICES[device], *long(2048)) for f in lanes.values())
+    grouped, turns = (
+        single(f, 3).read(DEVICES[device], *long(2048)) for f in lanes.values()
+    )
     assert grouped.tally.by("count") == turns.tally.by("count")
     assert 2 * turns.end_ticks < grouped.end_ticks
 
 
-@pytest.mark.parametrize("change, name", [("lanes", "pipelined"), ("buffers", "pipelined"),
-                                          ("buffers", "grouped")])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, name",
+    [("lanes", "pipelined"), ("buffers", "pipelined"), ("buffers", "grouped")],
+)
 def test_more_lanes_and_deeper_rings_are_never_slower(change, name):
     kernels = [functools.partial(KERNELS[name], **{change: n}) for n in (1, 2, 4)]
     times = [ticks(kernel, long(1024), DEVICES["Trainium2"]) for kernel in kernels]

@@ -57,7 +57,11 @@ def assert_near(actual, expected, dtype, roundings=1):
     """Sums are float32; each rounding to the dtype is off by half a unit in the last place."""
     digits = {BF16: 8, F16: 11, F32: 24}[dtype]
     # A float32 sum of 1,152 terms of random sign is within 32 units in the last place.
-    limit = (roundings + (32 if dtype is F32 else 0.01)) * 2.0**-digits * np.abs(expected).max()
+    limit = (
+        (roundings + (32 if dtype is F32 else 0.01))
+        * 2.0**-digits
+        * np.abs(expected).max()
+    )
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= limit
 
@@ -82,10 +86,14 @@ def test_values_traffic_and_bounds(variant):
     )
     assert clock.seconds > max(matmul_s, dma_s)
     peak = run.memory(device, *args)
-    assert 0 < peak["sbuf"] <= device.sbuf_bytes and 0 < peak["psum"] <= device.psum_bytes
+    assert (
+        0 < peak["sbuf"] <= device.sbuf_bytes and 0 < peak["psum"] <= device.psum_bytes
+    )
 
 
-@pytest.mark.parametrize("variant", ["tiled_transposing_lhs", "block_mn_2x2", "block_all_dims"])
+@pytest.mark.parametrize(
+    "variant", ["tiled_transposing_lhs", "block_mn_2x2", "block_all_dims"]
+)
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=["bf16", "fp16"])
 def test_sixteen_bit_values(variant, dtype):
     """In `block_all_dims` the sums are kept in 16 bits: nine k tiles round twice."""
@@ -128,8 +136,10 @@ def test_deeper_rings_are_never_slower(variant):
     """Trainium1 does not throttle, so less waiting cannot make the Tensor Engine slower."""
     args = structs(variant, BF16, 512, 1024, 1024)
     turned = {"turned_dtype": jnp.dtype(jnp.float32)}
-    reads = [program(variant=variant, buffers=b, **turned).read(TRN1.at(), *args)
-             for b in (1, 2, 3, 8)]  # fmt: skip
+    reads = [
+        program(variant=variant, buffers=b, **turned).read(TRN1.at(), *args)
+        for b in (1, 2, 3, 8)
+    ]
     ticks = [r.end_ticks for r in reads]
     assert ticks == sorted(ticks, reverse=True) and ticks[0] > ticks[-1]
 
@@ -137,8 +147,13 @@ def test_deeper_rings_are_never_slower(variant):
 @pytest.mark.parametrize("variant", LOADS)
 def test_as_written_is_never_faster(variant):
     """One buffer a tile: where every matmul waits for its own loads, that costs time."""
-    run, args = program(variant=variant, turned_dtype=F32), structs(variant, BF16, 1024, 512, 2048)
-    pipelined, written = (run.read(TRN1.at(), *args, as_written=w) for w in (False, True))
+    run, args = (
+        program(variant=variant, turned_dtype=F32),
+        structs(variant, BF16, 1024, 512, 2048),
+    )
+    pipelined, written = (
+        run.read(TRN1.at(), *args, as_written=w) for w in (False, True)
+    )
     assert written.end_ticks >= pipelined.end_ticks
     if not variant.startswith("block_"):
         assert written.end_ticks > 1.5 * pipelined.end_ticks
@@ -154,7 +169,9 @@ def test_the_ladder(device, dtype):
     times = []
     for variant in steps:
         run = program(variant=variant, sbuf_partition_bytes=room)
-        times.append(run.read(device.at(), *structs(variant, dtype, 2048, 1024, 4096)).seconds)
+        times.append(
+            run.read(device.at(), *structs(variant, dtype, 2048, 1024, 4096)).seconds
+        )
     assert times == sorted(times, reverse=True), dict(zip(steps, times, strict=True))
     assert times[0] > 1.3 * times[-1]
 
@@ -162,7 +179,8 @@ def test_the_ladder(device, dtype):
 def test_pretransposed_is_faster_than_transposing():
     steps = "tiled_transposing_lhs", "tiled_lhs_pretransposed"
     slow, fast = (
-        program(variant=v).read(TRN2.at(), *structs(v, BF16, 1024, 1024, 1024)) for v in steps
+        program(variant=v).read(TRN2.at(), *structs(v, BF16, 1024, 1024, 1024))
+        for v in steps
     )
     assert slow.end_ticks > fast.end_ticks
 
@@ -182,11 +200,18 @@ def test_too_large_is_refused():
         ("must share k and the dtype", ((128, 128), (256, 512)), {}),
         ("no variant 'blocked'", ((128, 128), (128, 512)), {"variant": "blocked"}),
         ("no tiles", ((128, 128), (128, 512)), {"variant": "block_mn_0x2"}),
-        ("lhs_loads is 2, must be 1 to n/512 = 1", ((128, 128), (128, 512)),
-         {"variant": "tiled", "lhs_loads": 2}),
-        ("lhs_loads is 1", ((128, 128), (128, 512)), {"variant": "hoist_loads", "lhs_loads": 1}),
+        (
+            "lhs_loads is 2, must be 1 to n/512 = 1",
+            ((128, 128), (128, 512)),
+            {"variant": "tiled", "lhs_loads": 2},
+        ),
+        (
+            "lhs_loads is 1",
+            ((128, 128), (128, 512)),
+            {"variant": "hoist_loads", "lhs_loads": 1},
+        ),
     ],
-)  # fmt: skip
+)
 def test_misuse_is_named(message, shapes, options):
     args = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
     with pytest.raises(ValueError, match=message):

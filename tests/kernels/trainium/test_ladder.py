@@ -25,7 +25,11 @@ BF16_RESULT = 2**-7  # the result and one value before it rounded to 8 bits, 2**
 
 # --- softmax ---
 
-PASSES = {softmax_three_pass: 3, softmax_online: 2, softmax_fused: 1}  # over the rows in HBM
+PASSES = {
+    softmax_three_pass: 3,
+    softmax_online: 2,
+    softmax_fused: 1,
+}  # over the rows in HBM
 LADDER = list(PASSES)
 
 
@@ -46,9 +50,14 @@ def test_softmax(kernel, rows, n, piece, dtype, within):
         sizes = dict(piece=piece)
         expected = expected.reshape(-1, tile, n // piece, piece).swapaxes(1, 2)
     checked(
-        functools.partial(kernel, **sizes), (x,), expected, within=within, matmul_flops=0,
-        read_bytes=PASSES[kernel] * x.nbytes, written_bytes=x.nbytes,
-    )  # fmt: skip
+        functools.partial(kernel, **sizes),
+        (x,),
+        expected,
+        within=within,
+        matmul_flops=0,
+        read_bytes=PASSES[kernel] * x.nbytes,
+        written_bytes=x.nbytes,
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -57,7 +66,8 @@ def test_softmax_ladder(device, buffers):
     """Fewer passes take less time, however deep the rings."""
     x = (jax.ShapeDtypeStruct((1024, 8192), np.float32),)
     times = [
-        ticks(functools.partial(kernel, buffers=buffers), x, DEVICES[device]) for kernel in LADDER
+        ticks(functools.partial(kernel, buffers=buffers), x, DEVICES[device])
+        for kernel in LADDER
     ]
     assert times == sorted(set(times), reverse=True)
 
@@ -90,10 +100,14 @@ def test_elementwise(name, dtype, within):
     """Each array is read once; RMSNorm's weight by each of 100 partitions."""
     kernel, args, expected, repeated = CASES[name](dtype)
     checked(
-        kernel, args, expected, within=within, matmul_flops=0,
+        kernel,
+        args,
+        expected,
+        within=within,
+        matmul_flops=0,
         read_bytes=nbytes(*args) + repeated * args[0].dtype.itemsize,
         written_bytes=nbytes(args[0]),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -106,7 +120,8 @@ def test_deeper_rings_are_never_slower(kernel, device):
     }
     args = [jax.ShapeDtypeStruct(shape, BF16) for shape in shapes[kernel]]
     times = [
-        ticks(functools.partial(kernel, buffers=n), args, DEVICES[device]) for n in (1, 2, 3, 4)
+        ticks(functools.partial(kernel, buffers=n), args, DEVICES[device])
+        for n in (1, 2, 3, 4)
     ]
     assert times == sorted(times, reverse=True)
 
@@ -129,10 +144,14 @@ def test_rms_norm_fp8():
     program = single(rms_norm_fp8, 2)
     elements, scales = (y[0] for y in program.run(x, weight))
     largest = np.abs(expected).max(-1, keepdims=True)
-    np.testing.assert_allclose(wide(scales), np.maximum(largest, 1e-12) / 448, rtol=2e-6)
+    np.testing.assert_allclose(
+        wide(scales), np.maximum(largest, 1e-12) / 448, rtol=2e-6
+    )
     error = np.abs(dequantised(elements, scales) - expected)
     step = np.maximum(2**-4 * np.abs(expected), 2**-10 * largest / 448)
-    assert (error <= step * (1 + 1e-3) + 1e-12).all()  # the float32 norm moves a few over the tie
+    assert (
+        error <= step * (1 + 1e-3) + 1e-12
+    ).all()  # the float32 norm moves a few over the tie
     for device in DEVICES.values():
         clock = program.read(device, *structs(x, weight))
         written = clock.tally.by("bytes")["hbm_write"]
@@ -178,7 +197,9 @@ def test_rms_norm_mx():
     step = np.maximum(2**-4 * np.abs(laid), 2**-10 * factors)
     assert (np.abs(actual - laid) <= step + 3 * 2**-8 * np.abs(laid)).all()
     clock = program.read(DEVICES["Trainium3"], *structs(*args))
-    assert clock.tally.by("flops")["trn.nc_matmul"] == 2 * p * p * 4 * tokens * (k // (4 * p))
+    assert clock.tally.by("flops")["trn.nc_matmul"] == 2 * p * p * 4 * tokens * (
+        k // (4 * p)
+    )
     moved = clock.tally.by("bytes")
     assert moved["hbm_read"] == nbytes(*args)
     assert moved["hbm_write"] == tokens * k + tokens * k // 32
@@ -190,9 +211,10 @@ def mx_case(p, tokens, k, n):
     scales = (exponent + 127).astype(np.uint8).reshape(n, k // (4 * p), p // 8)
     elements = rounded / np.repeat(2.0**exponent, 32, axis=-1).reshape(n, k)
     args = (
-        mx_layout(x, p), mx_layout(elements.astype(jnp.float8_e4m3fn), p),
+        mx_layout(x, p),
+        mx_layout(elements.astype(jnp.float8_e4m3fn), p),
         np.ascontiguousarray(scales.transpose(1, 2, 0)),
-    )  # fmt: skip
+    )
     return x, w, rounded, args
 
 

@@ -17,15 +17,25 @@ from tests.helpers import adds_up
 
 LAW = settings(max_examples=25, derandomize=True, deadline=None)
 VARIANTS = (
-    "tiled", "hoist_loads", "block_mn_2x2", "block_bm2_bn1_row_loads", "block_all_dims",
+    "tiled",
+    "hoist_loads",
+    "block_mn_2x2",
+    "block_bm2_bn1_row_loads",
+    "block_all_dims",
     "tiled_transposing_lhs",
-)  # fmt: skip
+)
 RATES = ("dma_engine_bytes_per_s", "hbm_bytes_per_s")
 TIMES = (
-    "dma_descriptor_s", "dma_copy_s", "dma_interval_s", "dma_trigger_s", "dma_wakeup_s",
-    "handover_cycles", "weight_load_exposed_cycles", "tensor_latency_cycles",
+    "dma_descriptor_s",
+    "dma_copy_s",
+    "dma_interval_s",
+    "dma_trigger_s",
+    "dma_wakeup_s",
+    "handover_cycles",
+    "weight_load_exposed_cycles",
+    "tensor_latency_cycles",
     "vector_latency_cycles",
-)  # fmt: skip
+)
 
 
 def without_throttle(sheet):
@@ -36,7 +46,9 @@ def scaled(sheet, field, by):
     value = getattr(sheet, field).value * by
     if field.endswith(("_cycles", "bytes_per_s")):
         value = int(value)
-    return dataclasses.replace(sheet, **{field: Quantity(value, "derived", "a law's other side")})
+    return dataclasses.replace(
+        sheet, **{field: Quantity(value, "derived", "a law's other side")}
+    )
 
 
 @functools.cache
@@ -56,9 +68,12 @@ def ticks(sheet, *case):
 
 
 cases = st.tuples(
-    st.sampled_from(VARIANTS[:-1]), st.sampled_from([128, 384]), st.sampled_from([256, 640]),
-    st.sampled_from([512, 1536]), st.sampled_from([1, 3]),
-)  # fmt: skip
+    st.sampled_from(VARIANTS[:-1]),
+    st.sampled_from([128, 384]),
+    st.sampled_from([256, 640]),
+    st.sampled_from([512, 1536]),
+    st.sampled_from([1, 3]),
+)
 sheets = st.sampled_from([TRN1, TRN2, TRN3]).map(without_throttle)
 
 
@@ -101,8 +116,12 @@ def test_a_throttled_engine_is_never_faster(sheet, case):
 def test_capacity_is_exact(variant, space):
     p, args = program(variant, 256, 512, 1024, 2)
     peak = p.memory(TRN2.at(), *args)[space]
-    exact = dataclasses.replace(TRN2, **{f"{space}_bytes": Quantity(peak, "derived", "the peak")})
+    exact = dataclasses.replace(
+        TRN2, **{f"{space}_bytes": Quantity(peak, "derived", "the peak")}
+    )
     assert p.memory(exact.at(), *args)[space] == peak
     short = Quantity(peak - 1, "derived", "a byte less")
-    with pytest.raises(OutOfMemory, match=f"{peak:,} bytes of {space}, has {peak - 1:,}"):
+    with pytest.raises(
+        OutOfMemory, match=f"{peak:,} bytes of {space}, has {peak - 1:,}"
+    ):
         p.memory(dataclasses.replace(TRN2, **{f"{space}_bytes": short}).at(), *args)

@@ -55,7 +55,9 @@ def test_values_under_shard_map():
 def test_256_ranks_by_hand(jump):
     """255 steps of a hop and 1,280,000 B at 1.28 TB/s, 2.5 us each; in 0.5 CPU s."""
     begun = time.process_time()
-    clock = ring(256).read(TRN3.at(), jax.ShapeDtypeStruct((256, 1_280_000), jnp.int8), jump=jump)
+    clock = ring(256).read(
+        TRN3.at(), jax.ShapeDtypeStruct((256, 1_280_000), jnp.int8), jump=jump
+    )
     assert time.process_time() - begun < 0.5
     assert clock.end_ticks == 255 * 2.5 * US and not clock.unjumped
     assert clock.tally.by("other") == {"link_bytes": 256 * 255 * 1_280_000}

@@ -41,14 +41,20 @@ def test_ticks_are_the_programs_own(name):
     structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in args]
 
     def read(kernel, args, mesh=None, specs=()):
-        return Program(kernel, mesh or {"core": 1}, (specs,) * len(args)).read(DEVICE, *args)
+        return Program(kernel, mesh or {"core": 1}, (specs,) * len(args)).read(
+            DEVICE, *args
+        )
 
     clock = read(kernel, structs)
     same_clock(clock, read(kernel, args))
     same_clock(clock, read(jax.jit(kernel), structs))
-    same_clock(clock, read(lambda *xs: lax.stop_gradient(jax.jit(jax.jit(kernel))(*xs)), args))
+    same_clock(
+        clock, read(lambda *xs: lax.stop_gradient(jax.jit(jax.jit(kernel))(*xs)), args)
+    )
     stacked = [jax.ShapeDtypeStruct((3, *x.shape), x.dtype) for x in args]
-    launched = read(kernel, stacked, {"core": 3}, ("core",))  # what `run` launches as a vmap
+    launched = read(
+        kernel, stacked, {"core": 3}, ("core",)
+    )  # what `run` launches as a vmap
     assert launched.end_ticks == clock.end_ticks and launched.spent == clock.spent
     assert launched.tally.flops == 3 * clock.tally.flops
     both = read(kernel, stacked, {"row": 1, "core": 3}, ("core",))
@@ -59,13 +65,21 @@ def test_ticks_are_the_programs_own(name):
 def test_launched_values_are_those_of_one_core(name):
     kernel, shapes = KERNELS[name]
     rng = np.random.default_rng(1)
-    args = [jnp.asarray(rng.standard_normal((2, *shape)), jnp.bfloat16) for shape in shapes]
+    args = [
+        jnp.asarray(rng.standard_normal((2, *shape)), jnp.bfloat16) for shape in shapes
+    ]
     together = Program(kernel, {"core": 2}, (("core",),) * len(args)).run(*args)
     for i in range(2):
-        alone = Program(kernel, {"core": 1}, ((),) * len(args)).run(*(x[i] for x in args))
+        alone = Program(kernel, {"core": 1}, ((),) * len(args)).run(
+            *(x[i] for x in args)
+        )
         jax.tree.map(
             lambda t, a: np.testing.assert_allclose(
-                np.asarray(t[i], np.float32), np.asarray(a[0], np.float32), rtol=1e-2, atol=1e-2
+                np.asarray(t[i], np.float32),
+                np.asarray(a[0], np.float32),
+                rtol=1e-2,
+                atol=1e-2,
             ),  # one rounding of bfloat16: XLA may sum in another order when it batches
-            together, alone,
-        )  # fmt: skip
+            together,
+            alone,
+        )

@@ -14,7 +14,14 @@ from kernels.trainium import head, mlp, norm, qkv
 from kernels.trainium.matmul import project
 from kernels.trainium.tiling import largest_divisor, pack, split, tile_tokens
 from tests.kernels.trainium import reference as ref
-from tests.kernels.trainium.reference import check, draw, load, matmul_ticks, single, wide
+from tests.kernels.trainium.reference import (
+    check,
+    draw,
+    load,
+    matmul_ticks,
+    single,
+    wide,
+)
 
 BF16 = jnp.bfloat16
 
@@ -47,7 +54,8 @@ def project_case(tokens, rows, k, n, columns, dtype=np.float32):
 
 @pytest.mark.parametrize("dtype", [np.float32, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
-    "tokens, rows, k, n, columns", [(21, 7, 200, 96, 48), (1, 1, 128, 512, 512), (64, 64, 40, 9, 9)]
+    "tokens, rows, k, n, columns",
+    [(21, 7, 200, 96, 48), (1, 1, 128, 512, 512), (64, 64, 40, 9, 9)],
 )
 def test_project(tokens, rows, k, n, columns, dtype):
     """Sums are float32 for bf16 too, so both are exact to float32 rounding."""
@@ -55,17 +63,24 @@ def test_project(tokens, rows, k, n, columns, dtype):
     count, _ = split(k, 128)
     matmuls = count * (tokens // rows) * (n // columns)
     check(
-        single(functools.partial(project_kernel, rows=rows), 2), args, expected,
+        single(functools.partial(project_kernel, rows=rows), 2),
+        args,
+        expected,
         matmul_flops=2 * tokens * k * n,
         tensor_ticks=matmuls * matmul_ticks(rows, columns, dtype),
-    )  # fmt: skip
+    )
 
 
 def test_deeper_rings_are_never_slower():
     args, _ = project_case(128, 128, 1024, 2048, 512)
-    args = (args[0], np.asarray(args[1]).reshape(4, 8, 128, 1, 512))  # eight loads a column block
+    args = (
+        args[0],
+        np.asarray(args[1]).reshape(4, 8, 128, 1, 512),
+    )  # eight loads a column block
     times = [
-        single(functools.partial(project_kernel, rows=128, buffers=n), 2).read(ref.DEVICE, *args)
+        single(functools.partial(project_kernel, rows=128, buffers=n), 2).read(
+            ref.DEVICE, *args
+        )
         for n in (1, 2, 3, 5)
     ]
     ticks = [t.end_ticks for t in times]
@@ -89,9 +104,12 @@ def test_rms_norm_and_transpose(rows, hidden):
     expected[..., :hidden] = ref.rms_norm(x[..., :hidden], weight[:, :hidden], s.eps)
     laid = expected.transpose(1, 0, 2).reshape(3 * rows, count, size).transpose(2, 1, 0)
     check(
-        single(kernel, 2), (x, weight), laid[None], matmul_flops=0,
+        single(kernel, 2),
+        (x, weight),
+        laid[None],
+        matmul_flops=0,
         tensor_ticks=3 * count * ref.transpose_ticks(rows, size),
-    )  # fmt: skip
+    )
 
 
 def test_head_norm():
@@ -114,9 +132,11 @@ def test_rope_and_store_transposed(heads, size):
     expected = ref.rotate(x, cos, sin).transpose(1, 2, 0)[None]
     group = largest_divisor(heads, 128 // size)
     check(
-        single(kernel, 3), (x, cos, sin), expected,
+        single(kernel, 3),
+        (x, cos, sin),
+        expected,
         tensor_ticks=heads // group * ref.transpose_ticks(11, group * size),
-    )  # fmt: skip
+    )
 
 
 def swiglu_case(s, tokens):
@@ -138,16 +158,21 @@ def test_swiglu(hidden):
     count, width = s.ffn_tiles
     matmuls = 2 * s.hidden_tiles[0] * count
     check(
-        single(functools.partial(swiglu_kernel, s=s), 3), args, expected,
-        matmul_flops=2 * 2 * 33 * hidden * s.ffn, tensor_ticks=matmuls * matmul_ticks(width, 33),
-    )  # fmt: skip
+        single(functools.partial(swiglu_kernel, s=s), 3),
+        args,
+        expected,
+        matmul_flops=2 * 2 * 33 * hidden * s.ffn,
+        tensor_ticks=matmuls * matmul_ticks(width, 33),
+    )
 
 
 def test_swiglu_with_deeper_rings_is_never_slower():
     s = ref.tiling(hidden=256, ffn=1024)
     args, _ = swiglu_case(s, 128)
     ticks = [
-        single(functools.partial(swiglu_kernel, s=s, buffers=n), 3).read(ref.DEVICE, *args)
+        single(functools.partial(swiglu_kernel, s=s, buffers=n), 3).read(
+            ref.DEVICE, *args
+        )
         for n in (1, 2, 4)
     ]
     ticks = [t.end_ticks for t in ticks]
@@ -159,9 +184,12 @@ def test_embed():
     table = draw(0, 50, s.hidden_padded)
     ids = (np.arange(33, dtype=np.int32) * 37 % 50).reshape(1, 3, 11)
     check(
-        single(functools.partial(head.embed, s=s), 2), (ids, table), wide(table)[ids][None],
-        matmul_flops=0, tensor_ticks=0,
-    )  # fmt: skip
+        single(functools.partial(head.embed, s=s), 2),
+        (ids, table),
+        wide(table)[ids][None],
+        matmul_flops=0,
+        tensor_ticks=0,
+    )
 
 
 def test_lm_head_on_the_core_that_holds_the_token():
@@ -183,9 +211,12 @@ def test_lm_head_on_the_core_that_holds_the_token():
     np.testing.assert_array_equal(places[1, :, 0, 0], expected.argmax(-1))
     assert np.isnan(logits[0]).all()
     clock = check(
-        program, args, None, matmul_flops=2 * s.hidden * 3 * columns,
+        program,
+        args,
+        None,
+        matmul_flops=2 * s.hidden * 3 * columns,
         tensor_ticks=3 * matmul_ticks(1, columns) + ref.transpose_ticks(1, s.hidden),
-    )  # fmt: skip
+    )
     assert clock.busy_ticks["tensor"] * 2 == clock.most_busy_ticks["tensor"]
 
 
@@ -202,8 +233,16 @@ def test_tiles_cover_the_tokens(tokens, hidden, ffn):
 
 
 def test_split_and_divisor():
-    assert split(300, 128) == (3, 100) and split(128, 128) == (1, 128) and split(129, 128)[1] == 65
-    assert largest_divisor(12, 5) == 4 and largest_divisor(7, 4) == 1 and largest_divisor(3, 0) == 1
+    assert (
+        split(300, 128) == (3, 100)
+        and split(128, 128) == (1, 128)
+        and split(129, 128)[1] == 65
+    )
+    assert (
+        largest_divisor(12, 5) == 4
+        and largest_divisor(7, 4) == 1
+        and largest_divisor(3, 0) == 1
+    )
 
 
 def test_pack_is_the_weight_in_another_order():

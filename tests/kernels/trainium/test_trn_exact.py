@@ -20,16 +20,23 @@ from tests.kernels.trainium.test_trn_layer import SIZES, case
 WITHIN = 1e-12  # of the Euclidean norm; float64 itself rounds at 1e-16
 FP8_LARGEST = 448.0  # of E4M3, which rows are scaled to
 SIZES_OF = {
-    "gemm": dict(m=256, k=256, n=512), "gemm_transposing": dict(m=128, k=256, n=512),
-    "rope_rows": dict(rows=96, heads=3, head_dim=16), "swiglu_rows": dict(rows=96, n=64),
+    "gemm": dict(m=256, k=256, n=512),
+    "gemm_transposing": dict(m=128, k=256, n=512),
+    "rope_rows": dict(rows=96, heads=3, head_dim=16),
+    "swiglu_rows": dict(rows=96, n=64),
 } | {
     f"flash_{name}": dict(heads=4, kv_heads=2, tokens=192, head_dim=16)
     for name in ("full", "masked", "causal", "grouped", "pipelined")
-}  # fmt: skip
+}
 ROWS = dict(rows=96, n=64)
-TUNED = {name: dict(piece=32) for name in ("softmax_three_pass", "softmax_online", "swiglu_rows")}
+TUNED = {
+    name: dict(piece=32)
+    for name in ("softmax_three_pass", "softmax_online", "swiglu_rows")
+}
 TUNED |= {f"flash_{name}": dict(columns=48) for name in ("full", "masked", "causal")}
-TUNED |= {f"flash_{name}": dict(columns=48, lanes=4) for name in ("grouped", "pipelined")}
+TUNED |= {
+    f"flash_{name}": dict(columns=48, lanes=4) for name in ("grouped", "pipelined")
+}
 
 
 def rms_norm(x, weight):
@@ -113,7 +120,9 @@ def test_layer():
 
 def test_gradients_of_both_readings():
     """In float32 the gradient is as near to that in float64 as the values are."""
-    program, structs = CATALOGUE["softmax_online"].build(dtype="float32", **ROWS, piece=32)
+    program, structs = CATALOGUE["softmax_online"].build(
+        dtype="float32", **ROWS, piece=32
+    )
     x, weights = draw(0, *structs[0].shape), draw(1, 1, 1, 2, 96, 32)
 
     def slope(x, weights):
@@ -136,7 +145,9 @@ def test_gradient_of_one_core(name):
     weights = draw(8, *jax.eval_shape(program.batched, *structs).shape)
 
     def loss(h):
-        given = [a + h * d for a, d in zip(map(precision.widen, args), along, strict=True)]
+        given = [
+            a + h * d for a, d in zip(map(precision.widen, args), along, strict=True)
+        ]
         return jnp.sum(program.batched(*given) * precision.widen(weights))
 
     with precision.exact():

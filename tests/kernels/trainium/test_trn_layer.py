@@ -27,17 +27,24 @@ def weights_of(s):
     """Canonical weights of a model of one layer, of variance 1 / inputs."""
     fused = s.heads * s.head_dim, s.kv_heads * s.head_dim
     shapes = {
-        "wq": (s.hidden, fused[0]), "wk": (s.hidden, fused[1]), "wv": (s.hidden, fused[1]),
-        "wo": (fused[0], s.hidden), "w_gate": (s.hidden, s.ffn), "w_up": (s.hidden, s.ffn),
+        "wq": (s.hidden, fused[0]),
+        "wk": (s.hidden, fused[1]),
+        "wv": (s.hidden, fused[1]),
+        "wo": (fused[0], s.hidden),
+        "w_gate": (s.hidden, s.ffn),
+        "w_up": (s.hidden, s.ffn),
         "w_down": (s.ffn, s.hidden),
-    }  # fmt: skip
+    }
     linear = {
         n: draw(i, 1, *shape) * np.float32(shape[0] ** -0.5)
         for i, (n, shape) in enumerate(shapes.items())
     }
     sizes = {
-        "attn_norm": s.hidden, "mlp_norm": s.hidden, "q_norm": s.head_dim, "k_norm": s.head_dim
-    }  # fmt: skip
+        "attn_norm": s.hidden,
+        "mlp_norm": s.hidden,
+        "q_norm": s.head_dim,
+        "k_norm": s.head_dim,
+    }
     norms = {
         n: np.float32(1) + np.float32(0.1) * draw(i, 1, size)
         for i, (n, size) in enumerate(sizes.items())
@@ -60,11 +67,22 @@ def expected(x, cos, sin, w, s):
 def config_of(s):
     """A model with this layer; 8 token ids."""
     return ModelConfig(
-        name="layer", model_type="qwen3", hidden_size=s.hidden, intermediate_size=s.ffn,
-        num_hidden_layers=1, num_attention_heads=s.heads, num_key_value_heads=s.kv_heads,
-        head_dim=s.head_dim, vocab_size=8, max_position_embeddings=1024, rope_theta=1e4,
-        rope_scaling=None, rms_norm_eps=s.eps, tie_word_embeddings=True, source="made up",
-    )  # fmt: skip
+        name="layer",
+        model_type="qwen3",
+        hidden_size=s.hidden,
+        intermediate_size=s.ffn,
+        num_hidden_layers=1,
+        num_attention_heads=s.heads,
+        num_key_value_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        vocab_size=8,
+        max_position_embeddings=1024,
+        rope_theta=1e4,
+        rope_scaling=None,
+        rms_norm_eps=s.eps,
+        tie_word_embeddings=True,
+        source="made up",
+    )
 
 
 @dataclasses.dataclass
@@ -91,16 +109,25 @@ def case(s, cores):
     x, (cos, sin) = draw(9, tokens, s.hidden), ref.turns(tokens, s.head_dim)
     w = weights_of(s)
     model = {
-        "embed": draw(0, 8, s.hidden), "norm": np.ones(s.hidden, np.float32), "layers": w
-    }  # fmt: skip
+        "embed": draw(0, 8, s.hidden),
+        "norm": np.ones(s.hidden, np.float32),
+        "layers": w,
+    }
     shares, core = divide_model(config_of(s), cores), "core" if cores > 1 else None
-    heads, kv_heads, ffn = (n.shape[1] for n in (shares.heads, shares.kv_heads, shares.ffn))
+    heads, kv_heads, ffn = (
+        n.shape[1] for n in (shares.heads, shares.kv_heads, shares.ffn)
+    )
     own = dataclasses.replace(s, heads=heads, kv_heads=kv_heads, ffn=ffn)
-    packed = {n: np.asarray(a[0]) for n, a in pack_weights(model, own, shares)["layers"].items()}
+    packed = {
+        n: np.asarray(a[0])
+        for n, a in pack_weights(model, own, shares)["layers"].items()
+    }
     divided = {n: () if "norm" in n or not core else (core,) for n in packed}
     y, k, v = expected(x, cos, sin, w, s)
     x, y = (np.pad(a, [(0, 0), (0, s.hidden_padded - s.hidden)]) for a in (x, y))
-    x, y, cos, sin = (a.reshape(CHIPS, s.blocks, s.tiles, s.rows, -1) for a in (x, y, cos, sin))
+    x, y, cos, sin = (
+        a.reshape(CHIPS, s.blocks, s.tiles, s.rows, -1) for a in (x, y, cos, sin)
+    )
     k = k.reshape(CHIPS, count, s.rows, s.kv_heads, s.head_dim).transpose(0, 1, 3, 4, 2)
     ring = layer_ring(own, tokens=tokens, chips=CHIPS, axis="ring")
     kernel = functools.partial(layer, s=own, ring=ring.ring, core_axis=core)
@@ -124,9 +151,12 @@ def linear_flops(s, tokens):
 def test_layer():
     s, c = SIZES, case(SIZES, 1)
     clock = check(
-        c.program, c.args, (c.y, c.k, c.v), within=5e-6,
+        c.program,
+        c.args,
+        (c.y, c.k, c.v),
+        within=5e-6,
         matmul_flops=linear_flops(s, CHIPS * s.tokens) + ref.attention_flops(s, CHIPS),
-    )  # fmt: skip
+    )
     # The first chip's half, and float32 half of float64; what the second has nobody needs.
     assert clock.tally.by("other")["link_bytes"] == (c.k.nbytes + c.v.nbytes) // 4
 
@@ -136,7 +166,9 @@ def test_layer_shared_by_cores(cores):
     """Two KV heads of two query heads: a group on each of two cores, or a query head on each of
     four of eight; the others hold padding. 200 FFN columns: 100 or 25 a core."""
     s, c = SIZES, case(SIZES, cores)
-    assert (c.own.heads, c.own.kv_heads, c.own.ffn) == ((2, 1, 100) if cores == 2 else (1, 1, 25))
+    assert (c.own.heads, c.own.kv_heads, c.own.ffn) == (
+        (2, 1, 100) if cores == 2 else (1, 1, 25)
+    )
     y, k, v = c.program.run(*c.args)
     ref.assert_near(y, np.broadcast_to(c.y[:, None], y.shape), 5e-6)  # on every core
     copies = 4 // c.own.heads // 2  # cores that hold one KV head
@@ -158,7 +190,9 @@ def test_layer_on_real_devices():
     """Two chips of two cores as four devices under `shard_map`, which checks the replication."""
     c = case(SIZES, 2)
     is_known = lambda x: isinstance(x, Known)  # noqa: E731
-    args = jax.tree.map(lambda x: x.value if is_known(x) else x, c.args, is_leaf=is_known)
+    args = jax.tree.map(
+        lambda x: x.value if is_known(x) else x, c.args, is_leaf=is_known
+    )
     on_devices, on_one = c.program.sharded()(*args), c.program.run(*args)
     for a, b in zip(on_devices, on_one, strict=True):
         ref.assert_near(a, np.asarray(b, np.float64), 2e-6)

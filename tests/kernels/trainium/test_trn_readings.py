@@ -41,7 +41,10 @@ def project_of_blocks(dtype):
 def norm_case(dtype):
     s = ref.tiling(dtype=dtype)
     x, weight = draw(0, s.rows, s.tiles, s.hidden_padded), draw(1, 1, s.hidden_padded)
-    return lambda x, w: dma_store(norm.normalised_transposed(load(x), w, s)), (x, weight)
+    return lambda x, w: dma_store(norm.normalised_transposed(load(x), w, s)), (
+        x,
+        weight,
+    )
 
 
 def head_case(dtype):
@@ -57,7 +60,10 @@ def head_case(dtype):
 
 
 def gemm_case(variant, dtype):
-    return functools.partial(gemm, variant=variant), (draw(0, 384, 512), draw(1, 384, 1024))
+    return functools.partial(gemm, variant=variant), (
+        draw(0, 384, 512),
+        draw(1, 384, 1024),
+    )
 
 
 CASES = {
@@ -82,8 +88,15 @@ def test_values_do_not_depend_on_the_reading(name, dtype):
     together = program.run(*args)
     with in_order():
         one_by_one = program.run(*args)
-    jax.tree.map(lambda a, b: ref.assert_near(a, ref.wide(b), WITHIN[dtype]), together, one_by_one)
-    same_clock(program.read(DEVICE, *args), single(jax.jit(kernel), len(args)).read(DEVICE, *args))
+    jax.tree.map(
+        lambda a, b: ref.assert_near(a, ref.wide(b), WITHIN[dtype]),
+        together,
+        one_by_one,
+    )
+    same_clock(
+        program.read(DEVICE, *args),
+        single(jax.jit(kernel), len(args)).read(DEVICE, *args),
+    )
 
 
 @pytest.mark.parametrize("shared", ["stationary", "moving"])

@@ -40,10 +40,16 @@ def random_weights(c: Sizes, seed: int) -> dict[str, Any]:
     n, d, f = c.num_hidden_layers, c.hidden_size, c.intermediate_size
     q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     layers = {
-        "attn_norm": norm(n, d), "wq": draw(n, d, q), "wk": draw(n, d, kv), "wv": draw(n, d, kv),
-        "wo": draw(n, q, d), "mlp_norm": norm(n, d), "w_gate": draw(n, d, f),
-        "w_up": draw(n, d, f), "w_down": draw(n, f, d),
-    }  # fmt: skip
+        "attn_norm": norm(n, d),
+        "wq": draw(n, d, q),
+        "wk": draw(n, d, kv),
+        "wv": draw(n, d, kv),
+        "wo": draw(n, q, d),
+        "mlp_norm": norm(n, d),
+        "w_gate": draw(n, d, f),
+        "w_up": draw(n, d, f),
+        "w_down": draw(n, f, d),
+    }
     if c.qk_norm:
         layers |= {"q_norm": norm(n, c.head_dim), "k_norm": norm(n, c.head_dim)}
     embed = rng.standard_normal((c.vocab_size, d)).astype(np.float32)
@@ -54,7 +60,11 @@ def random_weights(c: Sizes, seed: int) -> dict[str, Any]:
 
 
 def rms_norm(x: Array, weight: Any, eps: float) -> Array:
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * np.asarray(weight, np.float64)
+    return (
+        x
+        / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
+        * np.asarray(weight, np.float64)
+    )
 
 
 def turn(x: Array, pos: int, theta: float) -> Array:
@@ -63,7 +73,8 @@ def turn(x: Array, pos: int, theta: float) -> Array:
     angle = pos * theta ** (-np.arange(half) / half)
     a, b = x[:, :half], x[:, half:]
     return np.concatenate(
-        [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], 1
+        [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)],
+        1,
     )
 
 
@@ -85,7 +96,9 @@ class Reference:
         x = self.embed[token]
         for layer in range(self.c.num_hidden_layers):
             w = {k: t[layer] for k, t in self.layers.items()}
-            x = x + self.attention(layer, rms_norm(x, w["attn_norm"], self.c.rms_norm_eps), w)
+            x = x + self.attention(
+                layer, rms_norm(x, w["attn_norm"], self.c.rms_norm_eps), w
+            )
             h = rms_norm(x, w["mlp_norm"], self.c.rms_norm_eps)
             gate = h @ w["w_gate"]
             x = x + (gate / (1 + np.exp(-gate)) * (h @ w["w_up"])) @ w["w_down"]
@@ -94,7 +107,9 @@ class Reference:
     def attention(self, layer: int, h: Array, w: dict[str, Array]) -> Array:
         c, pos = self.c, len(self.k[layer])
         q = (h @ w["wq"]).reshape(c.num_attention_heads, c.head_dim)
-        k, v = ((h @ w[n]).reshape(c.num_key_value_heads, c.head_dim) for n in ("wk", "wv"))
+        k, v = (
+            (h @ w[n]).reshape(c.num_key_value_heads, c.head_dim) for n in ("wk", "wv")
+        )
         if c.qk_norm:
             q, k = (
                 rms_norm(q, w["q_norm"], c.rms_norm_eps),

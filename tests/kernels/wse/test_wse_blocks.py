@@ -24,12 +24,21 @@ def normal(seed: int, *shape: int) -> np.ndarray:
 
 def small(rows: int = 4, parts: int = 2, **changes: Any) -> LayerMap:
     sizes: dict[str, Any] = dict(
-        hidden=10, ffn=14, heads=4, kv_heads=2, head_dim=8, eps=1e-5, qk_norm=False, context=11,
-    )  # fmt: skip
+        hidden=10,
+        ffn=14,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        eps=1e-5,
+        qk_norm=False,
+        context=11,
+    )
     return LayerMap(rows=rows, parts=parts, **(sizes | changes))
 
 
-@pytest.mark.parametrize(("pes", "groups"), [(6, 1), (11, 1), (12, 3), (48, 6), (64, 8), (97, 9)])
+@pytest.mark.parametrize(
+    ("pes", "groups"), [(6, 1), (11, 1), (12, 3), (48, 6), (64, 8), (97, 9)]
+)
 def test_groups_are_near_the_square_root(pes: int, groups: int) -> None:
     assert line_groups(pes) == groups
 
@@ -72,11 +81,18 @@ def test_all_reduce_takes_the_quicker_way(pes: int) -> None:
         x = jax.ShapeDtypeStruct((pes, words), jnp.dtype("float32"))
         return Program(kernel, {"row": pes}, (("row",),)).read(WAFER, x).end_ticks
 
-    chosen = {n: cycles(lambda x: all_reduce(x, "row"), n) for n in (1, pes // 2, pes, 4 * pes)}
+    chosen = {
+        n: cycles(lambda x: all_reduce(x, "row"), n)
+        for n in (1, pes // 2, pes, 4 * pes)
+    }
     for n, taken in chosen.items():
         assert taken in (both := [cycles(first, n), cycles(middle, n)])
-        assert taken <= 1.1 * min(both)  # the rule is a rule of thumb near where they cross
-    assert chosen[1] < 0.95 * cycles(first, 1) and chosen[4 * pes] < 0.8 * cycles(middle, 4 * pes)
+        assert taken <= 1.1 * min(
+            both
+        )  # the rule is a rule of thumb near where they cross
+    assert chosen[1] < 0.95 * cycles(first, 1) and chosen[4 * pes] < 0.8 * cycles(
+        middle, 4 * pes
+    )
 
 
 def test_gemv_sums_over_rows() -> None:
@@ -86,7 +102,9 @@ def test_gemv_sums_over_rows() -> None:
     )
     expected = np.einsum("rkcn,rk->cn", w.swapaxes(1, 2).astype(np.float64), x)
     got = np.asarray(program.run(w, x))
-    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        got, np.broadcast_to(expected, got.shape), rtol=1e-5, atol=1e-5
+    )
     flops = program.read(WAFER, w, x).tally.by("flops")
     assert flops["wse.fmac_map"] == 2 * w.size
     assert flops["wse.reduce"] == (4 - 1) * 3 * 7
@@ -96,9 +114,10 @@ def test_rms_norm_counts_only_true_elements() -> None:
     x, weight = normal(0, 10), normal(1, 10)
     pad = lambda a: np.pad(a, (0, 2)).reshape(4, 3)  # noqa: E731
     program = Program(
-        lambda x, w: rms_norm(x, w, n=10, eps=1e-5, dtype="float32"), {"row": 4},
+        lambda x, w: rms_norm(x, w, n=10, eps=1e-5, dtype="float32"),
+        {"row": 4},
         (("row",), ("row",)),
-    )  # fmt: skip
+    )
     wide = x.astype(np.float64)
     expected = wide / np.sqrt((wide**2).mean() + 1e-5) * weight
     got = np.asarray(program.run(pad(x), pad(weight))).reshape(-1)
@@ -110,7 +129,9 @@ def test_rms_norm_counts_only_true_elements() -> None:
 def test_swiglu_shares_its_scalar_code(rows: int, share: int) -> None:
     x = normal(0, 2, 12)[:, : 4 if rows == 6 else 12] if rows == 6 else normal(0, 2, 16)
     f = x.shape[1] // 2
-    program = Program(lambda x: swiglu(x, share, "float32"), {"row": rows, "col": 2}, (("col",),))
+    program = Program(
+        lambda x: swiglu(x, share, "float32"), {"row": rows, "col": 2}, (("col",),)
+    )
     gate, up = x[:, :f].astype(np.float64), x[:, f:]
     got = np.asarray(program.run(x))
     expected = np.broadcast_to(gate / (1 + np.exp(-gate)) * up, got.shape)
@@ -126,7 +147,9 @@ def test_attend_sees_live_positions_only(pos: int) -> None:
     junk = np.where(np.arange(11) <= pos, 1, 1e9)[:, None, None].astype(np.float32)
     cache = {"k": tiles(k * junk, m).swapaxes(3, 2), "v": tiles(v * junk, m)}
     queries = q.reshape(2, 2, 2, 2, 2).transpose(0, 3, 1, 2, 4).reshape(4, 2, 4)
-    program = Program(lambda q, c, pos: attend(m, q, c, pos), m.mesh, (("col",), PE, ()), PE)
+    program = Program(
+        lambda q, c, pos: attend(m, q, c, pos), m.mesh, (("col",), PE, ()), PE
+    )
     got = np.asarray(program.run(queries, cache, Known(np.int32(pos))))
     assert (got == got[:1]).all()
     out = got[0].reshape(2, 2, 2, 2, 2).transpose(0, 2, 3, 1, 4).reshape(4, 8)
@@ -145,7 +168,12 @@ def tiles(x: np.ndarray, m: LayerMap) -> np.ndarray:
     for p in range(len(x)):
         for head in range(2):
             for part in range(2):
-                at = [2 * part, 2 * part + 1, 4 + 2 * part, 5 + 2 * part]  # pairs i and i + 4
+                at = [
+                    2 * part,
+                    2 * part + 1,
+                    4 + 2 * part,
+                    5 + 2 * part,
+                ]  # pairs i and i + 4
                 out[p % 4, 2 * head + part, p // 4] = x[p, head, at]
     return out
 
@@ -154,9 +182,14 @@ def test_heads_are_normalised_over_their_group() -> None:
     m = small(qk_norm=True)
     qk, weight = normal(0, 4, 3, 4), normal(1, 4, 3, 4)
     program = Program(
-        lambda a, w: normalise_heads(m, a, w), {"row": 1, "col": 4}, (("col",), ("col",)), PE
+        lambda a, w: normalise_heads(m, a, w),
+        {"row": 1, "col": 4},
+        (("col",), ("col",)),
+        PE,
     )
     wide = qk.astype(np.float64).reshape(2, 2, 3, 4)
     mean = (wide**2).sum((1, 3), keepdims=True) / 8
     expected = (wide / np.sqrt(mean + 1e-5)).reshape(4, 3, 4) * weight
-    np.testing.assert_allclose(program.run(qk, weight)[0], expected, rtol=3e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        program.run(qk, weight)[0], expected, rtol=3e-6, atol=1e-6
+    )

@@ -17,7 +17,9 @@ from models.decode import Decoder
 from tests.kernels.wse.reference import Reference, Sizes, random_weights
 
 LLAMA = Sizes(66, 90, 2, 4, 2, 16, 101)
-QWEN3 = Sizes(64, 100, 2, 6, 3, 24, 53, qk_norm=True, tie_word_embeddings=False, rope_theta=1e6)
+QWEN3 = Sizes(
+    64, 100, 2, 6, 3, 24, 53, qk_norm=True, tie_word_embeddings=False, rope_theta=1e6
+)
 WIDE_HEADS = Sizes(48, 80, 1, 4, 1, 128, 67, tie_word_embeddings=False)
 MODELS = {"llama": LLAMA, "qwen3": QWEN3, "wide heads": WIDE_HEADS}
 PROMPT = [5, 17, 3, 42, 8]
@@ -79,9 +81,13 @@ def test_step_clock_adds_up(pair: tuple[Sizes, Any, Decoder]) -> None:
         assert r.end_ticks >= r.most_busy_ticks["datapath"]
 
 
-def test_bands_order_and_longer_caches_take_longer(pair: tuple[Sizes, Any, Decoder]) -> None:
+def test_bands_order_and_longer_caches_take_longer(
+    pair: tuple[Sizes, Any, Decoder],
+) -> None:
     decoder = pair[2]
-    low, nominal, high = (decoder.read(CONTEXT - 1, b) for b in ("low", "nominal", "high"))
+    low, nominal, high = (
+        decoder.read(CONTEXT - 1, b) for b in ("low", "nominal", "high")
+    )
     assert low.seconds < nominal.seconds < high.seconds
     assert decoder.read(0).cycles < nominal.cycles
     assert decoder.read(0).flops < nominal.flops
@@ -94,7 +100,9 @@ def test_trace_covers_every_phase(pair: tuple[Sizes, Any, Decoder]) -> None:
     assert max(e.end for e in trace.events) <= trace.cycles
     start, end = trace.layer_window(sizes.num_hidden_layers - 1)
     assert end == step.phase_cycles["embed"] + step.phase_cycles["layers"]
-    assert {"wse.walk", "wse.fmac_map"} <= {e.name for e in trace.events if e.start >= start}
+    assert {"wse.walk", "wse.fmac_map"} <= {
+        e.name for e in trace.events if e.start >= start
+    }
     assert decoder.bound(7).what == "dependency chain"
 
 
@@ -105,10 +113,15 @@ def test_bytes_are_those_of_the_program(pair: tuple[Sizes, Any, Decoder]) -> Non
     assert kinds["weights"] + kinds["cache"] + kinds["buffers"] == peak
     assert kinds["weights"] == 4 * sum(np.prod(s) for s in m.weight_shapes().values())
     assert kinds["cache"] == 4 * 2 * m.slots * m.dims
-    assert decoder.pes == sum(r.pes for r in decoder.plan.regions) + m.rows * decoder.plan.head.cols
+    assert (
+        decoder.pes
+        == sum(r.pes for r in decoder.plan.regions) + m.rows * decoder.plan.head.cols
+    )
 
 
-def test_positions_outside_the_context_are_refused(pair: tuple[Sizes, Any, Decoder]) -> None:
+def test_positions_outside_the_context_are_refused(
+    pair: tuple[Sizes, Any, Decoder],
+) -> None:
     decoder = pair[2]
     with pytest.raises(ValueError, match="outside the context of 40"):
         decoder.step(0, CONTEXT, decoder.empty_cache())
@@ -121,13 +134,18 @@ def test_positions_outside_the_context_are_refused(pair: tuple[Sizes, Any, Decod
 def test_bfloat16_decodes_near_the_reference() -> None:
     """Weights, cache and multiply-add inputs carry 8 bits: errors of about a percent."""
     weights = random_weights(LLAMA, 1)
-    decoder, reference = Decoder(LLAMA, weights, 16, "bfloat16"), Reference(LLAMA, weights)
+    decoder, reference = (
+        Decoder(LLAMA, weights, 16, "bfloat16"),
+        Reference(LLAMA, weights),
+    )
     decoder.compile()
     cache = decoder.empty_cache()
     for pos, token in enumerate(PROMPT):
         _, logits, cache = decoder.step(token, pos, cache)
         expected = reference.step(token)
-        assert np.abs(np.asarray(logits) - expected).max() < 0.05 * np.abs(expected).max()
+        assert (
+            np.abs(np.asarray(logits) - expected).max() < 0.05 * np.abs(expected).max()
+        )
     assert cache["k"].dtype == "bfloat16"
     single = TokenClock(plan(LLAMA, 16, "float32", WSE3.at()), WSE3.at())
     assert decoder.read(3).cycles < single.read(3).cycles
@@ -149,10 +167,14 @@ def wafer(width: int, height: int) -> Any:
 
 def test_context_that_does_not_fit_names_one_that_does() -> None:
     device = wafer(24, 12)
-    with pytest.raises(DoesNotFit, match="a context of .* tokens would fit one") as error:
+    with pytest.raises(
+        DoesNotFit, match="a context of .* tokens would fit one"
+    ) as error:
         plan(LLAMA, 1_000_000, "float32", device)
     fits = error.value.context
-    assert fits is not None and plan(LLAMA, fits, "float32", device).layer.context == fits
+    assert (
+        fits is not None and plan(LLAMA, fits, "float32", device).layer.context == fits
+    )
 
 
 def test_model_that_does_not_fit_names_the_wafers() -> None:

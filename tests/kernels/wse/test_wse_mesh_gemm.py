@@ -27,17 +27,25 @@ def test_ring_hops_and_colors(p: int) -> None:
     at: dict[int, list[str]] = {i: [] for i in range(p)}
     for here, there in zip(ring, ring[1:] + ring[:1], strict=True):
         assert abs(here - there) <= 2
-        for place in {here, (here + there) // 2 if abs(here - there) == 2 else here, there}:
+        for place in {
+            here,
+            (here + there) // 2 if abs(here - there) == 2 else here,
+            there,
+        }:
             at[place].append(colors_of[here])
     assert all(len(set(colors)) == len(colors) <= 3 for colors in at.values())
 
 
 def marked(p: int, mt: int, kt: int, nt: int) -> Any:
-    return pytest.param(Sizes(p, mt, kt, nt), marks=[pytest.mark.slow] if p != 3 else [])
+    return pytest.param(
+        Sizes(p, mt, kt, nt), marks=[pytest.mark.slow] if p != 3 else []
+    )
 
 
-@pytest.mark.parametrize("sizes", [marked(2, 2, 3, 2), marked(3, 2, 2, 3), marked(4, 1, 2, 2),
-                                   marked(5, 3, 1, 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    "sizes",
+    [marked(2, 2, 3, 2), marked(3, 2, 2, 3), marked(4, 1, 2, 2), marked(5, 3, 1, 2)],
+)
 def test_product_and_cycles(sizes: Sizes) -> None:
     """Against float64, and against the plain simulation."""
     p, rng = sizes.p, np.random.default_rng(sizes.p)

@@ -29,7 +29,9 @@ def test_chain_sums_from_the_far_end(pes: int) -> None:
 @pytest.mark.parametrize(("pes", "group"), [(9, 4), (6, 2)])
 def test_two_phases_sum_in_hop_order(pes: int, group: int) -> None:
     x, device = data(pes, pes, 5), WSE2.at()
-    run = stepper.run(line_reduce(trees.two_phase(pes, group), 5), device, {"x": x[None]})
+    run = stepper.run(
+        line_reduce(trees.two_phase(pes, group), 5), device, {"x": x[None]}
+    )
     leaders = []
     for first in range(0, pes, group):
         members = x[first : first + group]
@@ -46,18 +48,24 @@ def test_two_phases_sum_in_hop_order(pes: int, group: int) -> None:
 def test_matvec() -> None:
     """One rounding a column: the fused sums of 10 products stay within 10 half units."""
     y, x, a = data(0, 12), data(1, 10), data(2, 10, 12)
-    run = stepper.run(microbench.matvec(WSE2.at(), 10, 12), WSE2.at(),
-                      {"y": y, "x": x, "A": a.reshape(-1)})  # fmt: skip
+    run = stepper.run(
+        microbench.matvec(WSE2.at(), 10, 12),
+        WSE2.at(),
+        {"y": y, "x": x, "A": a.reshape(-1)},
+    )
     wide = [v.astype(np.float64) for v in (y, x, a)]
     exact = wide[0] + wide[1] @ wide[2]
     bound = 2 * 10 * 2.0**-24 * (abs(wide[0]) + abs(wide[1]) @ abs(wide[2]))
     assert (abs(run.values["y"][0, 0] - exact) <= bound).all()
     taken = run.stamps["end"] - run.stamps["start"] - 17
-    assert taken == 8 + 3 * 9 + 6 + 10 * 12 + 9 + 6  # entry, loads, operation, callbacks, branch
+    assert (
+        taken == 8 + 3 * 9 + 6 + 10 * 12 + 9 + 6
+    )  # entry, loads, operation, callbacks, branch
 
 
 @pytest.mark.parametrize(
-    ("conflict", "n", "cycles"), [(False, 100, 6 + 100), (True, 100, 6 + 200), (False, 1, 7)]
+    ("conflict", "n", "cycles"),
+    [(False, 100, 6 + 100), (True, 100, 6 + 200), (False, 1, 7)],
 )
 def test_vector_op(conflict: bool, n: int, cycles: int) -> None:
     device = WSE2.at()

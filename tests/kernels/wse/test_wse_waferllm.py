@@ -32,10 +32,14 @@ def blocks(x: np.ndarray, first: int, second: int) -> np.ndarray:
 def test_gemv(groups: int, dtype: str, tolerance: float) -> None:
     w, x = normal(0, 24, 24) / 5, normal(1, 24)
     m = Mesh(P, groups, dtype)
-    got = gemv_program(m).run(blocks(w, 4, 4).astype(dtype), x.reshape(P, 4).astype(dtype))
+    got = gemv_program(m).run(
+        blocks(w, 4, 4).astype(dtype), x.reshape(P, 4).astype(dtype)
+    )
     got = np.asarray(got, np.float64)  # [rows, columns, 4], the result on every row
     assert (got == got[:1]).all()
-    np.testing.assert_allclose(got[0].reshape(-1), x @ w, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        got[0].reshape(-1), x @ w, rtol=tolerance, atol=tolerance
+    )
 
 
 def test_gemv_by_hand() -> None:
@@ -105,17 +109,26 @@ def weights(c: Layer) -> dict[str, np.ndarray]:
     angle = normal(9, P * (c.shares[0] // 2))
     near = lambda seed, *shape: normal(seed, *shape) / np.sqrt(shape[-2])  # noqa: E731
     return {
-        "attn_norm": 1 + normal(1, d) / 4, "qkv": near(2, 3, d, d), "k": normal(3, s, d),
-        "v": normal(4, s, d), "out": near(5, d, d), "mlp_norm": 1 + normal(6, d) / 4,
-        "up_gate": near(7, 2, d, f), "down": near(8, f, d), "cos": np.cos(angle),
-        "sin": np.sin(angle), "scale": np.array([d**-0.5]),
-    }  # fmt: skip
+        "attn_norm": 1 + normal(1, d) / 4,
+        "qkv": near(2, 3, d, d),
+        "k": normal(3, s, d),
+        "v": normal(4, s, d),
+        "out": near(5, d, d),
+        "mlp_norm": 1 + normal(6, d) / 4,
+        "up_gate": near(7, 2, d, f),
+        "down": near(8, f, d),
+        "cos": np.cos(angle),
+        "sin": np.sin(angle),
+        "scale": np.array([d**-0.5]),
+    }
 
 
 @pytest.mark.parametrize("activated", [None, 3])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float16", 3e-2)])
 @pytest.mark.parametrize("d_model", [24, 30])  # pairs, and an odd number on a PE
-def test_layer(d_model: int, dtype: str, tolerance: float, activated: int | None) -> None:
+def test_layer(
+    d_model: int, dtype: str, tolerance: float, activated: int | None
+) -> None:
     c = Layer(Mesh(P, 3, dtype), d_model, 48, 36, activated=activated)
     x, w = normal(0, d_model), weights(c)
     made: Any = {name: a.astype(dtype) for name, a in tiles(c, w).items()}
@@ -123,14 +136,20 @@ def test_layer(d_model: int, dtype: str, tolerance: float, activated: int | None
     got = np.asarray(got, np.float64)  # [rows, columns, d], the result on every column
     assert (got == got[:, :1]).all()
     expected = oracle(c, x, w)
-    np.testing.assert_allclose(got[:, 0].reshape(-1), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        got[:, 0].reshape(-1), expected, rtol=tolerance, atol=tolerance
+    )
 
 
 def test_layer_has_ten_all_reduces() -> None:
     c = Layer(Mesh(P, 3), 24, 48, 36)
-    events = layer_program(c).read(WSE2.at(), *layer_arguments(c), trace_core=(0, 0)).events
+    events = (
+        layer_program(c).read(WSE2.at(), *layer_arguments(c), trace_core=(0, 0)).events
+    )
     names = [e.name for e in events]
     assert names.count("wse.reduce") == names.count("wse.multicast") == 10
-    assert names.count("wse.fmac_map") == 6  # QKV, scores, values, output, up and gate, down
+    assert (
+        names.count("wse.fmac_map") == 6
+    )  # QKV, scores, values, output, up and gate, down
     flops = layer_program(c).read(WSE2.at(), *layer_arguments(c)).tally.by("flops")
     assert flops["wse.fmac_map"] == 2 * (4 * 24 * 24 + 2 * 24 * 36 + 3 * 24 * 48)

@@ -90,7 +90,7 @@ def qkv(a):
 
 SMALL: dict[str, Any] = dict(
     tokens=61, ranks=4, heads=4, kv_heads=2, head_dim=8, columns=4, lanes=2
-)  # fmt: skip
+)
 
 
 def context(mask=masks.causal, **sizes: Any):
@@ -111,7 +111,9 @@ def errors(actual, expected, v):
     assert not out[nothing].any()
     lse, dense_lse = (np.where(nothing, 0, x) for x in (lse, dense_lse))
     scale = max(1.0, np.abs(dense_lse).max())
-    return np.abs(out - dense_out).max() / np.abs(v).max(), np.abs(lse - dense_lse).max() / scale
+    return np.abs(out - dense_out).max() / np.abs(v).max(), np.abs(
+        lse - dense_lse
+    ).max() / scale
 
 
 def assert_attends(a, within=FLOAT32, *, exact=False):
@@ -144,9 +146,15 @@ class Grid:
 
     def attention(self, mask, placement):
         return context(
-            masks_of(self.tokens)[mask], tokens=self.tokens, ranks=self.ranks, value_dim=6,
-            placement=placement, lanes=self.lanes, every_hop=True, masks=128,
-        )  # fmt: skip
+            masks_of(self.tokens)[mask],
+            tokens=self.tokens,
+            ranks=self.ranks,
+            value_dim=6,
+            placement=placement,
+            lanes=self.lanes,
+            every_hop=True,
+            masks=128,
+        )
 
     @functools.cached_property
     def program(self):
@@ -175,7 +183,9 @@ def unwrapped(arguments):
     """A program's arguments as plain arrays, for other ways to call it than `run`."""
     is_known = lambda x: isinstance(x, Known)  # noqa: E731
     return jax.tree.map(
-        lambda x: jnp.asarray(x.value if is_known(x) else x), arguments, is_leaf=is_known
+        lambda x: jnp.asarray(x.value if is_known(x) else x),
+        arguments,
+        is_leaf=is_known,
     )
 
 
@@ -192,13 +202,31 @@ def live_tiles(mask, positions, tokens, rows, columns):
       bool `[ranks, query tiles, ranks, key tiles]`.
     """
     q, k = positions.reshape(-1, 1), positions.reshape(1, -1)
-    pairs = np.asarray(mask(0, 0, *np.broadcast_arrays(q, k))) & (q < tokens) & (k < tokens)
+    pairs = (
+        np.asarray(mask(0, 0, *np.broadcast_arrays(q, k))) & (q < tokens) & (k < tokens)
+    )
     ranks = len(positions)
-    return pairs.reshape(ranks, -1, rows, ranks, positions.shape[1] // columns, columns).any((2, 5))
+    return pairs.reshape(
+        ranks, -1, rows, ranks, positions.shape[1] // columns, columns
+    ).any((2, 5))
 
 
 __all__ = [
-    "BFLOAT16", "EVERY_PLACEMENT", "FLOAT32", "FLOAT64", "FLOAT8", "MASKS", "Grid", "allowed",
-    "assert_attends", "context", "dense", "errors", "grid", "live_tiles", "masks_of", "qkv",
+    "BFLOAT16",
+    "EVERY_PLACEMENT",
+    "FLOAT32",
+    "FLOAT64",
+    "FLOAT8",
+    "MASKS",
+    "Grid",
+    "allowed",
+    "assert_attends",
+    "context",
+    "dense",
+    "errors",
+    "grid",
+    "live_tiles",
+    "masks_of",
+    "qkv",
     "unwrapped",
-]  # fmt: skip
+]

@@ -110,7 +110,9 @@ def test_every_mask_on_every_placement(mask, placement):
 def test_scanned_as_unrolled(placement):
     """In every count. Not in time by law: hops written out have tiles of their own."""
     a = ring(masks.causal, placement=placement)
-    unrolled, scanned = (x.read(DEVICE) for x in (a, dataclasses.replace(a, unroll=False)))
+    unrolled, scanned = (
+        x.read(DEVICE) for x in (a, dataclasses.replace(a, unroll=False))
+    )
     assert unrolled.tally.sums == scanned.tally.sums
     assert unrolled.end_ticks <= scanned.end_ticks
 
@@ -126,8 +128,13 @@ def test_one_program_for_all_ranks_skips_nothing_by_rank():
     """Causal on contiguous ranks: every pair of tiles is live on some rank but those of the own."""
     a = ring(masks.causal, placement="contiguous", static_program=True, tokens=64)
     tiles = a.sizes.tiles
-    pairs = 4 * (tiles * (tiles + 1) // 2 + 3 * tiles**2) * a.sizes.rows * a.sizes.columns
-    expected = 2 * pairs * a.heads * (a.head_dim + a.sizes.value_dim), 4 * 3 * block_bytes(a)
+    pairs = (
+        4 * (tiles * (tiles + 1) // 2 + 3 * tiles**2) * a.sizes.rows * a.sizes.columns
+    )
+    expected = (
+        2 * pairs * a.heads * (a.head_dim + a.sizes.value_dim),
+        4 * 3 * block_bytes(a),
+    )
     assert counted(a) == expected
 
 
@@ -141,9 +148,9 @@ def test_flops_are_those_of_the_dense_dots():
 
     mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     whole = PartitionSpec()
-    _, dense = roofline.roofline(dots, mesh=mesh, in_specs=(whole,) * 3, out_specs=whole)(
-        shape, shape, shape
-    )
+    _, dense = roofline.roofline(
+        dots, mesh=mesh, in_specs=(whole,) * 3, out_specs=whole
+    )(shape, shape, shape)
     assert counted(a)[0] == dense.flops
 
 
@@ -153,7 +160,13 @@ def test_flops_are_those_of_the_dense_dots():
 def scheme(name, ranks, **sizes):
     """No padding: 8 tokens a rank."""
     return context(
-        masks.full, scheme=name, ranks=ranks, tokens=8 * ranks, lanes=1, value_dim=6, **sizes
+        masks.full,
+        scheme=name,
+        ranks=ranks,
+        tokens=8 * ranks,
+        lanes=1,
+        value_dim=6,
+        **sizes,
     )
 
 

@@ -65,7 +65,9 @@ def placed(a, d_out, d_lse, results):
 def assert_close(actual, expected):
     expected = np.asarray(expected)
     assert actual.dtype == np.float64
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=FLOAT64 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=FLOAT64 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -87,7 +89,11 @@ def test_gradients(ranks, mask):
         with precision.exact():
             shapes = jax.eval_shape(ring.program.batched, *arguments)
             cotangents = placed(a, d_out, d_lse, shapes)
-            results, gradients = pullback(ring)(arguments[:3], arguments[3:], cotangents)
+            results, gradients = pullback(ring)(
+                arguments[:3], arguments[3:], cotangents
+            )
             assert max(errors(a.results(results), expected, v)) <= FLOAT64
             laid = layout.laid_out(*by_hand, a.sides, jnp.float64)
-            jax.tree.map(lambda x, y: assert_close(x, y[:, 0]), gradients, laid)  # of one core
+            jax.tree.map(
+                lambda x, y: assert_close(x, y[:, 0]), gradients, laid
+            )  # of one core

@@ -52,7 +52,9 @@ def test_large_scores_do_not_overflow():
 
 def test_shard_map_agrees_with_vmap():
     """On eight devices; to float32 rounding, as XLA may order a batched sum otherwise."""
-    arguments = unwrapped(grid(8).attention("documents", "zigzag").arguments(*grid(8).inputs))
+    arguments = unwrapped(
+        grid(8).attention("documents", "zigzag").arguments(*grid(8).inputs)
+    )
     sharded = grid(8).program.sharded(check_vma=True)(*arguments)
     within = FLOAT32 * np.abs(grid(8).inputs[2]).max()
     for one, other in zip(sharded, grid(8).program.run(*arguments), strict=True):

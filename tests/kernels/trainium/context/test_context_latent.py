@@ -19,9 +19,19 @@ TRN = TRN3.at()
 @functools.cache
 def attention(mask=masks.causal, placement="contiguous", ranks=3, **options):
     a = ContextAttention(
-        mask=mask, tokens=TOKENS, ranks=ranks, heads=HEADS, kv_heads=HEADS, head_dim=NOPE + ROPE,
-        parts=(NOPE, ROPE), value_dim=VALUE, placement=placement, columns=8, lanes=2, **options,
-    )  # fmt: skip
+        mask=mask,
+        tokens=TOKENS,
+        ranks=ranks,
+        heads=HEADS,
+        kv_heads=HEADS,
+        head_dim=NOPE + ROPE,
+        parts=(NOPE, ROPE),
+        value_dim=VALUE,
+        placement=placement,
+        columns=8,
+        lanes=2,
+        **options,
+    )
     return LatentAttention(attention=a, latent=LATENT)
 
 
@@ -30,11 +40,22 @@ def operands():
     """q, latents, rotary keys, and the weights that expand latents to keys and to values."""
     rng = np.random.default_rng(0)
     shapes = (
-        (TOKENS, HEADS, NOPE + ROPE), (TOKENS, LATENT), (TOKENS, ROPE), (LATENT, HEADS, NOPE),
+        (TOKENS, HEADS, NOPE + ROPE),
+        (TOKENS, LATENT),
+        (TOKENS, ROPE),
+        (LATENT, HEADS, NOPE),
         (LATENT, HEADS, VALUE),
-    )  # fmt: skip
-    q, latent, rotary, w_k, w_v = (rng.standard_normal(s).astype(np.float32) for s in shapes)
-    return q, latent, rotary, w_k / np.float32(LATENT**0.5), w_v / np.float32(LATENT**0.5)
+    )
+    q, latent, rotary, w_k, w_v = (
+        rng.standard_normal(s).astype(np.float32) for s in shapes
+    )
+    return (
+        q,
+        latent,
+        rotary,
+        w_k / np.float32(LATENT**0.5),
+        w_v / np.float32(LATENT**0.5),
+    )
 
 
 def oracle(mask):
@@ -50,7 +71,9 @@ def oracle(mask):
     p = np.exp(scores - highest)
     total = p.sum(-1, keepdims=True)
     values = np.einsum("tl,lhn->thn", latent, w_v)
-    return np.einsum("qhk,khd->qhd", p / total, values), (highest + np.log(total))[..., 0]
+    return np.einsum("qhk,khd->qhd", p / total, values), (highest + np.log(total))[
+        ..., 0
+    ]
 
 
 CASES = [
@@ -60,7 +83,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("mask, placement, ranks", CASES, ids=["causal", "sinks", "zigzag"])
+@pytest.mark.parametrize(
+    "mask, placement, ranks", CASES, ids=["causal", "sinks", "zigzag"]
+)
 def test_values(mask, placement, ranks):
     """Exactly 1e-12; in float32 the sums of 48 latents add a few roundings to attention's own."""
     a = attention(mask, placement, ranks)
@@ -104,7 +129,9 @@ def test_ranks_without_work_do_not_expand():
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="parts are None and the latent 48, must be two"):
+    with pytest.raises(
+        ValueError, match="parts are None and the latent 48, must be two"
+    ):
         LatentAttention(
             attention=ContextAttention(
                 mask=masks.causal, tokens=8, ranks=1, heads=2, kv_heads=2, head_dim=24
@@ -124,4 +151,7 @@ def test_bf16_runs():
     a = attention(masks.causal, "contiguous", 3, dtype=jnp.bfloat16)
     out, _ = a.run(*operands())
     expected, _ = oracle(masks.causal)
-    assert np.abs(np.asarray(out, np.float64) - expected).max() <= 2**-5 * np.abs(expected).max()
+    assert (
+        np.abs(np.asarray(out, np.float64) - expected).max()
+        <= 2**-5 * np.abs(expected).max()
+    )

@@ -22,7 +22,9 @@ from tests.kernels.trainium.context.oracle import context
 LAW = settings(max_examples=3, derandomize=True, deadline=None)
 COLUMNS, TILES = 128, 4  # keys of a key tile, key tiles of a rank
 SHEETS = {
-    sheet.name + getattr(sheet.system, "name", ""): dataclasses.replace(sheet, throttles={})
+    sheet.name + getattr(sheet.system, "name", ""): dataclasses.replace(
+        sheet, throttles={}
+    )
     for sheet in (TRN3, on_system(TRN2, TRN2_48XLARGE), on_system(TRN3, TRN3_GEN2))
 }
 
@@ -51,8 +53,17 @@ def slower_links(sheet, by):
 
 @functools.cache
 def clock(name, ranks, placement, mask=masks.causal, links=1, **changes):
-    base = dict(heads=1, kv_heads=1, lanes=1, head_dim=64, dtype=jnp.bfloat16, columns=COLUMNS)
-    a = context(mask, tokens=tokens_of(ranks), ranks=ranks, placement=placement, **base, **changes)
+    base = dict(
+        heads=1, kv_heads=1, lanes=1, head_dim=64, dtype=jnp.bfloat16, columns=COLUMNS
+    )
+    a = context(
+        mask,
+        tokens=tokens_of(ranks),
+        ranks=ranks,
+        placement=placement,
+        **base,
+        **changes,
+    )
     return a.read(slower_links(SHEETS[name], links).at())
 
 

@@ -22,7 +22,9 @@ SCHEMES = {
     "ulysses": dict(mask=masks.window(7), ranks=2, lanes=1),
     "ulysses-ring": dict(mask=DOCUMENTS, ranks=4, inner=2, lanes=1),
     "tiles": dict(mask=masks.sinks(3, 20), ranks=6, inner=3, **PAIR),
-    "pass-q": dict(mask=masks.window(30), ranks=3, queries=7, placement="striped", **PAIR),
+    "pass-q": dict(
+        mask=masks.window(30), ranks=3, queries=7, placement="striped", **PAIR
+    ),
 }
 
 
@@ -34,11 +36,12 @@ def test_scheme(scheme):
 
 NARROW = {
     "bfloat16, merged in it, on a cache": (
-        dict(dtype=jnp.bfloat16, recipe="bf16-o", queries=50), BFLOAT16,
+        dict(dtype=jnp.bfloat16, recipe="bf16-o", queries=50),
+        BFLOAT16,
     ),
     "float8": (dict(dtype=jnp.float8_e4m3fn), FLOAT8),
     "mxfp8": (dict(dtype=MXFP8, head_dim=128, tokens=100, columns=512), FLOAT8),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NARROW)
@@ -54,7 +57,9 @@ def test_bfloat16_unmerged(ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", ["contiguous", "zigzag", "striped", "tile-cyclic"])
+@pytest.mark.parametrize(
+    "placement", ["contiguous", "zigzag", "striped", "tile-cyclic"]
+)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scheme_on_every_placement(scheme, placement):
     """In float64; of masks that leave rows and hops empty."""
