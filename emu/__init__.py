@@ -1,5 +1,6 @@
 """Emulators of NeuronCores and wafers: one kernel, run for its numbers and read for its clock."""
 
+from emu.clock.reading import Reading
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
 from emu.instruction import (
@@ -11,8 +12,7 @@ from emu.instruction import (
     limit,
     release,
 )
-from emu.mesh import Known, Program, strict_jit
-from emu.reading import Reading
+from emu.program import Known, Program, strict_jit
 
 __all__ = [
     "BANDS",

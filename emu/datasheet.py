@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from emu.throttle import UNITS, Law
+from emu.clock.throttle import UNITS, Law
 
 BANDS = ("low", "nominal", "high")
 KINDS = ("published", "derived", "measured", "fitted", "assumed")
@@ -69,7 +69,7 @@ class Sheet:
         a tile takes its bytes per partition on all of them, whichever it uses.
       causes: engine to what waiting for its results is called; by default its own name.
       throttles: engine that slows down when little used to the prefix of its three fields,
-        `_window_s`, `_share` and `_slowdown` (see `emu.throttle`).
+        `_window_s`, `_share` and `_slowdown` (see `emu.clock.throttle`).
     """
 
     name: str

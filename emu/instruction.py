@@ -20,8 +20,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from emu import jaxpr as jx
 from emu.errors import EmulationError, LimitExceeded
+from emu.tracing import jaxpr as jx
 
 Spaces = str | tuple[str, ...] | None
 

@@ -1,8 +1,8 @@
 """One forward pass over a kernel's jaxpr that reads the clock of every core at once.
 
 Each variable maps to when it is ready, each buffer to when it is idle. Engines issue in program
-order (`emu.issue`), so no event queue is needed. Branches are timed per core (`emu.branches`) and
-loops are stepped until they repeat, then jumped (`emu.loops`).
+order (`emu.clock.issue`), so no event queue is needed. Branches are timed per core
+(`emu.clock.branches`) and loops are stepped until they repeat, then jumped (`emu.loops.jump`).
 """
 
 import math
@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from emu import classes, known, liveness, record
-from emu import jaxpr as jx
-from emu.branches import branch
+from emu.checks import liveness
+from emu.clock import recording
+from emu.clock.branches import branch
+from emu.clock.issue import issue
+from emu.clock.price import Prices
+from emu.clock.reading import Event, Reading
+from emu.clock.tally import Cores, Tally
+from emu.clock.throttle import State
+from emu.clock.ticks import Ticks
+from emu.clock.tiles import Buffer, Port, Ring, Value
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, NoCostRule
 from emu.instruction import lookup
-from emu.issue import issue
-from emu.price import Prices
-from emu.reading import Event, Reading
-from emu.tally import Cores, Tally
-from emu.throttle import State
-from emu.ticks import Ticks
-from emu.values import Buffer, Port, Ring, Value
+from emu.loops import classes
+from emu.tracing import integers
+from emu.tracing import jaxpr as jx
 
 Path = tuple[Any, ...]
 
@@ -64,7 +67,7 @@ class Timeline:
       within: the rings declared inside each enclosing loop, by the loop's path.
       ports: memory space and bank to its port.
       prices: costs that no count changes, and what they tell of all instructions.
-      core: the core that this timeline is of, if it is of one alone (see `emu.lone`).
+      core: the core that this timeline is of, if it is of one alone (see `emu.loops.one_core`).
       whole: whether loops are read on all cores at once.
       classes: what is kept of loops read once per class of cores.
       exchanged: mesh axes along which cores exchanged data in the loop being walked.
@@ -216,9 +219,10 @@ class Timeline:
         """An equation without an instruction: known integers, or a view."""
         name, aval = eqn.primitive.name, eqn.outvars[0].aval
         if name == "iota":
-            return self.constant(aval, known.iota(eqn.params, self.rank))
+            return self.constant(aval, integers.iota(eqn.params, self.rank))
         if xs and all(x.known is not None for x in xs):
-            value = known.evaluate(name, eqn.params, [x.known for x in xs], self.rank)  # type: ignore
+            known = [x.known for x in xs if x.known is not None]
+            value = integers.evaluate(name, eqn.params, known, self.rank)
             if value is not None:
                 return self.constant(aval, value)
         elif name in VIEWS:
@@ -249,7 +253,7 @@ def read(
     """Times a kernel, written for one core, on every core of `mesh`.
 
     Args:
-      traced: its jaxpr, from `emu.jaxpr.trace`.
+      traced: its jaxpr, from `emu.tracing.jaxpr.trace`.
       arguments: the integer arrays of known arguments, None for data.
       mesh: axis name to size.
       device: machine and band.
@@ -266,7 +270,7 @@ def read(
         line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)
     ]
     outs = line.walk(traced, ins, None)
-    record.finish(line)
+    recording.finish(line)
     return Reading(
         device,
         line.grid,

@@ -122,7 +122,7 @@ def values(args: argparse.Namespace) -> Any:
 def model(args: argparse.Namespace) -> Any:
     """A small model's prefill and decode step, two prompts."""
     from experiments import bench_model as bench
-    from models.load import load
+    from models.loading.load import load
 
     loaded = load(args.model)
     for name, prompt in bench.PROMPTS.items():

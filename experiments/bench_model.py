@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emu.trainium.datasheet import TRN3
-from emu.wse.datasheet import WSE3
-from kernels.wse.layer import layer_arguments
-from models.disaggregated import Disaggregated
-from models.kv_cache import empty_cache
-from models.oracle import jitted_extend
+from emu.trainium.datasheets.datasheet import TRN3
+from emu.wse.datasheets.datasheet import WSE3
+from kernels.wse.decode.layer import layer_arguments
+from models.machines.disaggregated import Disaggregated
+from models.plain.kv_cache import empty_cache
+from models.plain.oracle import jitted_extend
 
 NEW_TOKENS = 8
 CHIPS = 4

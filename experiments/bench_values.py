@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Program
-from emu.trainium.datasheet import TRN3
+from emu.trainium.datasheets.datasheet import TRN3
 from experiments.bench_work import (
     GEMM_SIZE,
     TOKENS,
@@ -19,10 +19,10 @@ from experiments.bench_work import (
     layer_config,
     layer_program,
 )
-from kernels.trainium.gemm import untile
-from models.rope import rope_tables
-from models.transformer import rms_norm, rotate
-from models.weights import random_weights
+from kernels.trainium.gemm.ladder import untile
+from models.plain.rope import rope_tables
+from models.plain.transformer import rms_norm, rotate
+from models.plain.weights import random_weights
 
 BF16, F32 = jnp.bfloat16, jnp.float32
 

@@ -82,7 +82,7 @@ def gemm_program(size: int = GEMM_SIZE) -> tuple[Any, tuple[Any, ...]]:
     import jax
 
     from emu import Program
-    from kernels.trainium.gemm import gemm
+    from kernels.trainium.gemm.ladder import gemm
 
     x = jax.ShapeDtypeStruct((size, size), jax.numpy.bfloat16)
     kernel = functools.partial(gemm, variant=GEMM_VARIANT)
@@ -112,11 +112,11 @@ def layer_program(
     import jax.numpy as jnp
 
     from emu import Program
-    from kernels.trainium.layer import layer
-    from kernels.trainium.layer_ring import layer_ring
-    from models.pack import pack_weights
-    from models.prefill import layer_tiling
-    from models.tensor_parallel import divide_model
+    from kernels.trainium.layer.layer import layer
+    from kernels.trainium.layer.ring import layer_ring
+    from models.machines.pack import pack_weights
+    from models.machines.prefill import layer_tiling
+    from models.machines.tensor_parallel import divide_model
 
     config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
     shares = divide_model(config, 1)
@@ -146,7 +146,7 @@ def structs(config: Any) -> Any:
     """Shapes of a model's bfloat16 weights."""
     import jax
 
-    from models.weights import weight_shapes
+    from models.plain.weights import weight_shapes
 
     return jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16),
@@ -164,23 +164,23 @@ def _tensor(clock: Any) -> dict[str, float]:
 
 
 def _gemm() -> dict[str, float]:
-    from emu.trainium.datasheet import TRN3
+    from emu.trainium.datasheets.datasheet import TRN3
 
     program, operands = gemm_program()
     return _tensor(program.read(TRN3.at(), *operands))
 
 
 def _layer() -> dict[str, float]:
-    from emu.trainium.datasheet import TRN3
+    from emu.trainium.datasheets.datasheet import TRN3
 
     program, arguments, _ = layer_program(structs(layer_config()))
     return _tensor(program.read(TRN3.at(), *arguments))
 
 
 def _prefill() -> dict[str, float]:
-    from emu.trainium.datasheet import TRN3
+    from emu.trainium.datasheets.datasheet import TRN3
     from models.catalogue import LLAMA_3_1_8B
-    from models.prefill import Prefill
+    from models.machines.prefill import Prefill
 
     weights = structs(LLAMA_3_1_8B)
     prefill = Prefill(LLAMA_3_1_8B, weights, tokens=TOKENS, chips=1, dtype="bfloat16")
@@ -188,9 +188,9 @@ def _prefill() -> dict[str, float]:
 
 
 def _decode() -> dict[str, float]:
-    from emu.wse.datasheet import WSE3
-    from kernels.wse.plan import plan
-    from kernels.wse.token import TokenClock
+    from emu.wse.datasheets.datasheet import WSE3
+    from kernels.wse.decode.plan import plan
+    from kernels.wse.decode.token import TokenClock
     from models.catalogue import LLAMA_3_1_8B
 
     device = WSE3.at()

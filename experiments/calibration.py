@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from emu.datasheet import BANDS
-from emu.trainium.datasheet import TRN1, TRN2, TRN3
-from emu.wse.datasheet import WSE2, WSE3
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.wse.datasheets.datasheet import WSE2, WSE3
 from experiments import (
     calibration_cases,
     calibration_points,
@@ -51,8 +51,8 @@ def main() -> None:
     calibration_table.show(rows, calibration_points.suspected_causes(), console)
     if folder is not None:
         from experiments.calibration_picture import (
-            draw,
-        )  # matplotlib takes a second to import
+            draw,  # matplotlib takes a second to import
+        )
 
         calibration_table.write_csv(rows, folder / "calibration.csv")
         draw(rows, folder / "calibration.png")

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from emu import EmulationError, Program
+from emu.clock.reading import Event, Reading
 from emu.datasheet import Device
-from emu.reading import Event, Reading
-from emu.trainium.sheet import DMA_QUEUES
+from emu.trainium.datasheets.sheet import DMA_QUEUES
 from kernels.trainium import microbench
-from kernels.trainium.gemm import gemm
+from kernels.trainium.gemm.ladder import gemm
 
 PARTITIONS = 128
 DTYPES = ("float32", "bfloat16", "float16")
@@ -259,8 +259,7 @@ def _checked(
     lacking = [p.name for p in wanted if p.default is p.empty and p.name not in params]
     if lacking or set(params) - set(names):
         raise Unsupported(
-            f"{case}: has parameters {', '.join(params) or 'none'}, must have "
-            f"{', '.join(names)}"
+            f"{case}: has parameters {', '.join(params) or 'none'}, must have {', '.join(names)}"
         )
     for p in wanted:
         value = params.get(p.name, p.default)

@@ -63,8 +63,7 @@ def read_points(path: pathlib.Path) -> list[Point]:
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
                 raise UsageError(
-                    f"{path}: no column {', '.join(missing)}, must have "
-                    f"{','.join(COLUMNS)}"
+                    f"{path}: no column {', '.join(missing)}, must have {','.join(COLUMNS)}"
                 )
             points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as e:

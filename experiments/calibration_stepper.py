@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from emu.datasheet import Device
-from emu.wse import stepper, trees
-from emu.wse.cycles import cycle_run, verdict
-from emu.wse.cycles.layout import shape_of
-from emu.wse.encoding.encode import encode
-from emu.wse.program import FabricProgram
+from emu.wse.fabric import stepper
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.cycles import verdict
+from emu.wse.fabric.cycles.tables import shape_of
+from emu.wse.fabric.encoding.encode import encode
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line import trees
 from experiments.calibration_cases import Metrics, Unsupported
-from kernels.wse import mesh_gemm as mesh
-from kernels.wse import microbench
-from kernels.wse.line_reduce import END, line_reduce
+from kernels.wse.programs import mesh_gemm as mesh
+from kernels.wse.programs import microbench
+from kernels.wse.programs.line_reduce import END, line_reduce
 
 INSTRUCTIONS = (
     1 << 14

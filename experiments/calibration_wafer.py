@@ -7,7 +7,7 @@ from typing import Any
 from emu import Program
 from emu.datasheet import Device
 from experiments.calibration_cases import Metrics, Unsupported
-from kernels.wse.waferllm import (
+from kernels.wse.programs.waferllm import (
     Layer,
     Mesh,
     gemv_arguments,

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from emu.wse import WSE2, WSE3
-from emu.wse.program import FabricProgram
+from emu.wse.fabric.program import FabricProgram
 from experiments import cli, fabric_files, fabric_report, fabric_run
 from experiments.fabric_words import Asked, asked, guarded, parameters
-from kernels.wse.catalogue import CATALOGUE
+from kernels.wse.programs.catalogue import CATALOGUE
 
 DEVICES = {"wse2": WSE2, "wse3": WSE3}
 USAGE = """
@@ -59,8 +59,7 @@ def places(words: list[str] | None, program: FabricProgram) -> fabric_run.Places
             raise cli.UsageError(f"--watch {word!r}: must be x,y such as 3,0")
         if int(x) >= program.width or int(y) >= program.height:
             raise cli.UsageError(
-                f"--watch {word}: the program has {program.width} x "
-                f"{program.height} PEs"
+                f"--watch {word}: the program has {program.width} x {program.height} PEs"
             )
         out.append((int(x), int(y)))
     return out

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from emu import perfetto
 from emu.datasheet import BANDS
-from emu.wse.views import summary
-from emu.wse.views.phases import Phase
-from emu.wse.views.trace import trace
+from emu.report import perfetto
+from emu.wse.fabric.phases import Phase
+from emu.wse.fabric.views import summary
+from emu.wse.fabric.views.trace import trace
 from experiments import cli, fabric_picture
 from experiments.fabric_run import Report
 from experiments.kernel_figures import write_csv

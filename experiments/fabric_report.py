@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from emu.datasheet import BANDS, Device
-from emu.wse.program import DIRECTIONS
-from emu.wse.stepper import Run
-from emu.wse.views import summary
-from emu.wse.views.drawing import drawn
-from emu.wse.views.phases import Phase
+from emu.wse.fabric.phases import Phase
+from emu.wse.fabric.program import DIRECTIONS
+from emu.wse.fabric.stepper import Run
+from emu.wse.fabric.views import summary
+from emu.wse.fabric.views.drawing import drawn
 from experiments.fabric_run import Report
 from experiments.quickstart_report import duration
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from emu.datasheet import Device
-from emu.wse import stepper
-from emu.wse.cycles.cycle_run import Cycles
-from emu.wse.program import FabricProgram
-from emu.wse.stepper import Run
+from emu.wse.fabric import stepper
+from emu.wse.fabric.cycles.run import Cycles
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.stepper import Run
 
 MOST_PE_CYCLES = 2_000_000_000  # beyond which only what has to be stepped is
 ALL_TRACED = (

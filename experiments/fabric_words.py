@@ -12,9 +12,9 @@ from typing import Any
 
 from emu import EmulationError
 from emu.datasheet import Device
-from emu.wse.program import FabricProgram
+from emu.wse.fabric.program import FabricProgram
 from experiments.cli import UsageError
-from kernels.wse.catalogue import CATALOGUE
+from kernels.wse.programs.catalogue import CATALOGUE
 
 PYTHON = ".py"
 DEVICE = "device"  # a parameter of this name is given the wafer
@@ -67,8 +67,7 @@ def asked(words: list[str]) -> Asked:
     """
     if "=" in words[0]:
         raise UsageError(
-            f"name a program before {words[0]!r}: {', '.join(CATALOGUE)}, or "
-            "FILE.py:FUNCTION"
+            f"name a program before {words[0]!r}: {', '.join(CATALOGUE)}, or FILE.py:FUNCTION"
         )
     function = _function(words[0])
     given = dict(_pair(words[0], function, word) for word in words[1:])
@@ -115,8 +114,7 @@ def _function(name: str) -> Callable[..., Any]:
     if not path.endswith(PYTHON):
         if name not in CATALOGUE:
             raise UsageError(
-                f"no program {name!r}; name one of {', '.join(CATALOGUE)}, or "
-                "FILE.py:FUNCTION"
+                f"no program {name!r}; name one of {', '.join(CATALOGUE)}, or FILE.py:FUNCTION"
             )
         return CATALOGUE[name]
     module = _module(pathlib.Path(path))
@@ -140,8 +138,7 @@ def _module(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"fabric_file_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(
-            f"{path}: no such file; name a Python file with a function that returns "
-            "a FabricProgram"
+            f"{path}: no such file; name a Python file with a function that returns a FabricProgram"
         )
     module, loader = importlib.util.module_from_spec(spec), spec.loader
     sys.modules[spec.name] = module  # dataclasses look their module up by its name

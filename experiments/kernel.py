@@ -6,8 +6,8 @@ import pathlib
 from rich.console import Console
 from rich.progress import Progress
 
-from emu import perfetto
-from emu.trainium.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet
+from emu.report import perfetto
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet
 from experiments import (
     cli,
     kernel_figures,

@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from emu.critical_path import instructions  # noqa: E402
-from emu.explain import NAMES  # noqa: E402
-from emu.reading import IN_USE, THROTTLE, Event  # noqa: E402
-from emu.report import busy_share  # noqa: E402
+from emu.clock.reading import IN_USE, THROTTLE, Event
+from emu.report.bands import busy_share
+from emu.report.critical_path import instructions
+from emu.report.explain import NAMES
 from experiments.kernel_run import Run  # noqa: E402
 
 BINS = 800

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emu import BANDS, Sheet
-from emu.attribution import active_ticks
-from emu.explain import NAMES, in_words
+from emu.report.attribution import active_ticks
+from emu.report.explain import NAMES, in_words
 from experiments.kernel_figures import BOUNDS
 from experiments.kernel_run import Run, title
 from experiments.quickstart_report import count, duration
@@ -124,7 +124,8 @@ def _headline(run: Run) -> str:
         f"{s.upper()} {count(peak.get(s, 0), 'B')} of {count(capacity[s], 'B')}"
         for s in ("sbuf", "psum")
     )
-    flops = f"MFU {u.mfu:.1%} (at most {u.mfu_max_achievable:.1%} at this traffic), HFU {u.hfu:.1%}, "
+    most = f"at most {u.mfu_max_achievable:.1%} at this traffic"
+    flops = f"MFU {u.mfu:.1%} ({most}), HFU {u.hfu:.1%}, "
     return (
         f"time {times} (predicted; low / nominal / high)\n"
         f"as written, every ring one buffer: {duration(run.as_written_s)}\n"

@@ -5,13 +5,13 @@ import functools
 from typing import Any
 
 from emu import BANDS, Program
-from emu.attribution import Spent, Split, split
-from emu.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
-from emu.critical_path import Line, Stretch, by_line, critical_path
-from emu.explain import Reason, explain
-from emu.reading import Reading
+from emu.clock.reading import Reading
+from emu.report.attribution import Spent, Split, split
+from emu.report.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
+from emu.report.critical_path import Line, Stretch, by_line, critical_path
+from emu.report.explain import Reason, explain
+from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.profile import account, dma_events, peaks, quantities
-from emu.trainium.sheet import NeuronCoreSheet
 from kernels.trainium.catalogue import Entry
 
 TRACED = (0,)  # the catalogue's kernels are of one core

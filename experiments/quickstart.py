@@ -16,11 +16,11 @@ import numpy as np
 from rich.console import Console
 
 from experiments import cli, quickstart_picture, quickstart_report
-from kernels.placement import PLACEMENTS
-from models import oracle
-from models.disaggregated import Clock, Disaggregated, check_context
-from models.load import Loaded, load
-from models.transformer import from_weights
+from kernels.tokens.placement import PLACEMENTS
+from models.loading.load import Loaded, load
+from models.machines.disaggregated import Clock, Disaggregated, check_context
+from models.plain import oracle
+from models.plain.transformer import from_weights
 
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)

@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from emu.reading import IN_USE, THROTTLE, Event  # noqa: E402
-from emu.report import busy_share  # noqa: E402
-from emu.trainium.datasheet import TRN3  # noqa: E402
-from emu.wse.datasheet import WSE3  # noqa: E402
+from emu.clock.reading import IN_USE, THROTTLE, Event
+from emu.report.bands import busy_share
+from emu.trainium.datasheets.datasheet import TRN3
+from emu.wse.datasheets.datasheet import WSE3
 
 BINS = 600
 LINK = "EFA, in flight"

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from emu import BANDS
-from emu.report import banded
-from emu.trainium.datasheet import TRN3
-from emu.wse.datasheet import WSE3
-from models.disaggregated import Clock
+from emu.report.bands import banded
+from emu.trainium.datasheets.datasheet import TRN3
+from emu.wse.datasheets.datasheet import WSE3
+from models.machines.disaggregated import Clock
 
 
 def partial(run: Any) -> str:

@@ -95,8 +95,8 @@ def main() -> None:
     ring_precision_table.show(rows, args.tokens, args.mask, console)
     if folder is not None:
         from experiments.ring_precision_picture import (
-            draw,
-        )  # matplotlib takes a second to import
+            draw,  # matplotlib takes a second to import
+        )
 
         wall_s = time.perf_counter() - started
         ring_precision_table.write_csv(rows, folder / "ring_precision.csv")

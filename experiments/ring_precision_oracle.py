@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import numerics
-from emu.trainium.limits import MX_PARTITIONS, MX_QUAD
-from kernels.masks import Mask
-from kernels.placement import Placement
+from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
+from kernels.masks.catalogue import Mask
+from kernels.tokens.placement import Placement
 from kernels.trainium.context.attention import ContextAttention
 
 SEED = 0

@@ -82,8 +82,8 @@ def main() -> None:
     told = ring_scaling_files.records(found.sweep, found.groups)
     if folder is not None and told:
         from experiments.ring_scaling_picture import (
-            draw,
-        )  # matplotlib takes a second to import
+            draw,  # matplotlib takes a second to import
+        )
 
         written = ring_scaling_files.as_json(told, found.thresholds, wall_s, cpu_s)
         ring_scaling_files.write_csv(told, folder / "ring_scaling.csv")

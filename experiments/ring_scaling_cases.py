@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from emu.trainium import topology
-from emu.trainium.datasheet import (
+from emu.trainium.datasheets import topology
+from emu.trainium.datasheets.datasheet import (
     TRN1,
     TRN2,
     TRN3,
@@ -18,7 +18,7 @@ from emu.trainium.datasheet import (
     with_cores,
 )
 from kernels import masks
-from kernels.placement import PLACEMENTS
+from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.attention import AUTO
 
 HEADS, KV_HEADS, HEAD_DIM = (

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.datasheet import Device
-from emu.trainium.routes import shifted
+from emu.trainium.links.routes import shifted
 from experiments.ring_scaling_cases import HEAD_DIM, HEADS, MACHINES, Point
 from experiments.ring_scaling_measure import DTYPE, Row, links, measure
 

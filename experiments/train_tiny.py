@@ -26,8 +26,8 @@ from tokenizers import Tokenizer
 
 from experiments.docstring_corpus import gather
 from models.catalogue import TINY
-from models.transformer import forward
-from models.weights import Weights, flatten, random_weights
+from models.plain.transformer import forward
+from models.plain.weights import Weights, flatten, random_weights
 
 DATA = pathlib.Path(__file__).parent.parent / "models" / "data"
 EOS = "<eos>"

@@ -11,13 +11,14 @@ import numpy as np
 from rich.console import Console
 
 from emu.datasheet import Device
-from emu.wse import WSE3, stepper
-from emu.wse.cycles import cycle_run
-from emu.wse.encoding.encode import encode
-from emu.wse.program import FabricProgram
+from emu.wse import WSE3
+from emu.wse.fabric import stepper
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.encoding.encode import encode
+from emu.wse.fabric.program import FabricProgram
 from experiments import cli
-from kernels.wse import wafer_gemv
-from kernels.wse.wafer_gemv import WaferGemv
+from kernels.wse.programs import wafer_gemv
+from kernels.wse.programs.wafer_gemv import WaferGemv
 
 SIZE = 4096
 PLAIN = 128  # rows and columns of the fabric that is stepped cycle by cycle
@@ -91,8 +92,7 @@ def rectangle(text: str, device: Device) -> tuple[int, int]:
     cols, rows = map(int, parts)
     if cols > device.grid_width or rows > device.grid_height:
         raise cli.UsageError(
-            f"--pes is {text!r}, {device.name} has at most "
-            f"{device.grid_width}x{device.grid_height}"
+            f"--pes is {text!r}, {device.name} has at most {device.grid_width}x{device.grid_height}"
         )
     return rows, cols
 

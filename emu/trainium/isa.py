@@ -1,23 +1,23 @@
 """Every compute instruction of a NeuronCore, by the engine that executes it."""
 
-from emu.trainium.control import activation_table_load, semaphore
-from emu.trainium.gpsimd import affine_select, iota, local_gather, rsqrt_gpsimd
-from emu.trainium.mx import nc_matmul_mx, quantize_mx
-from emu.trainium.scalar import (
+from emu.trainium.engines.control import activation_table_load, semaphore
+from emu.trainium.engines.gpsimd import affine_select, iota, local_gather, rsqrt_gpsimd
+from emu.trainium.engines.mx import nc_matmul_mx, quantize_mx
+from emu.trainium.engines.scalar import (
     activate2,
     activation,
     activation_bias,
     activation_reduce,
     activation_scaled,
 )
-from emu.trainium.tensor import (
+from emu.trainium.engines.tensor import (
     nc_load_stationary,
     nc_matmul,
     nc_matmul_double_row,
     nc_matmul_moving,
     nc_transpose,
 )
-from emu.trainium.vector import (
+from emu.trainium.engines.vector import (
     reciprocal,
     scalar_tensor_tensor,
     tensor_add_at,
@@ -27,7 +27,7 @@ from emu.trainium.vector import (
     tensor_tensor,
     tensor_tensor_at,
 )
-from emu.trainium.vector_copy import (
+from emu.trainium.engines.vector_copy import (
     memset,
     nc_stream_shuffle,
     nc_transpose_vector,
@@ -38,7 +38,7 @@ from emu.trainium.vector_copy import (
     tensor_copy_every,
     tensor_copy_predicated,
 )
-from emu.trainium.vector_reduce import (
+from emu.trainium.engines.vector_reduce import (
     bn_aggr,
     bn_stats,
     exponential,
@@ -46,7 +46,7 @@ from emu.trainium.vector_reduce import (
     tensor_scalar_reduce,
     tensor_tensor_scan,
 )
-from emu.trainium.vector_select import (
+from emu.trainium.engines.vector_select import (
     dropout,
     nc_find_index8,
     nc_match_replace8,

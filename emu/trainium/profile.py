@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from emu.attribution import (
+from emu.clock.reading import Event, Reading
+from emu.report.attribution import (
     Peak,
     Spent,
     active_ticks,
@@ -15,9 +16,8 @@ from emu.attribution import (
     spent_together,
     together,
 )
-from emu.bounds import DMA, Quantities
-from emu.reading import Event, Reading
-from emu.trainium.sheet import DMA_QUEUES
+from emu.report.bounds import DMA, Quantities
+from emu.trainium.datasheets.sheet import DMA_QUEUES
 
 COMPUTE = ("tensor", "vector", "scalar", "gpsimd")
 

@@ -1,14 +1,22 @@
 """The wafer: datasheets, what a PE can do, and how its fabric moves data."""
 
-from emu.wse.datasheet import WSE2, WSE3, WSE3_SILICON, WaferSheet, at_clock, on_silicon
-from emu.wse.edge import gather, scatter
-from emu.wse.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
-from emu.wse.maps import fmac_map, score_map, value_map
-from emu.wse.multicast import multicast
-from emu.wse.multicast_2d import multicast_2d
-from emu.wse.reduce import reduce
-from emu.wse.ring import ring_all_reduce
-from emu.wse.scalar import (
+from emu.wse.datasheets.datasheet import (
+    WSE2,
+    WSE3,
+    WSE3_SILICON,
+    WaferSheet,
+    at_clock,
+    on_silicon,
+)
+from emu.wse.line.gather import gather, scatter
+from emu.wse.line.multicast import multicast
+from emu.wse.line.multicast_2d import multicast_2d
+from emu.wse.line.reduce import reduce
+from emu.wse.line.ring_all_reduce import ring_all_reduce
+from emu.wse.line.shift import chain_argmax, shift, walk
+from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
+from emu.wse.pe.maps import fmac_map, score_map, value_map
+from emu.wse.pe.scalar import (
     argmax,
     exp,
     fold,
@@ -18,7 +26,6 @@ from emu.wse.scalar import (
     silu,
     square_sum,
 )
-from emu.wse.steps import chain_argmax, shift, walk
 
 __all__ = [
     "WSE2",

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from emu import Program
-from emu.trainium.limits import MX_PARTITIONS, MX_QUAD
-from kernels.trainium import elementwise, flash, softmax
-from kernels.trainium.gemm import gemm
-from kernels.trainium.mx_matmul import matmul_mx
-from kernels.trainium.rms_norm_quant import rms_norm_fp8, rms_norm_mx
-from kernels.trainium.tiling import PARTITIONS
+from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
+from kernels.trainium.flash import ladder
+from kernels.trainium.gemm.ladder import gemm
+from kernels.trainium.gemm.mx_matmul import matmul_mx
+from kernels.trainium.rows import elementwise, softmax
+from kernels.trainium.rows.rms_norm_quant import rms_norm_fp8, rms_norm_mx
+from kernels.trainium.tiles import PARTITIONS
 
 Sizes = Mapping[str, int | str]
 Arguments = tuple[jax.ShapeDtypeStruct, ...]
@@ -191,12 +192,12 @@ _ATTENTION = {
 _TILES = {"columns": (128, 256, 512), **_BUFFERS}
 _LANES = {"lanes": (1, 2, 4, 8, 16), **_TILES}
 _ATTENTIONS = [
-    entry(flash.flash_full, _heads, _ATTENTION, _TILES, _every_pair),
-    entry(flash.flash_masked, _heads, _ATTENTION, _TILES, _causal_pairs),
-    entry(flash.flash_causal, _heads, _ATTENTION, _TILES, _causal_pairs),
-    entry(flash.flash_grouped, _heads, _ATTENTION, _LANES, _causal_pairs),
+    entry(ladder.flash_full, _heads, _ATTENTION, _TILES, _every_pair),
+    entry(ladder.flash_masked, _heads, _ATTENTION, _TILES, _causal_pairs),
+    entry(ladder.flash_causal, _heads, _ATTENTION, _TILES, _causal_pairs),
+    entry(ladder.flash_grouped, _heads, _ATTENTION, _LANES, _causal_pairs),
     entry(
-        flash.flash_pipelined,
+        ladder.flash_pipelined,
         _heads,
         _ATTENTION,
         {"scalar_copies": (0, 1, 2, 3, 4), **_LANES},

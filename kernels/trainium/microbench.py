@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.trainium.isa import (
     activation,
     activation_bias,
@@ -15,7 +16,6 @@ from emu.trainium.isa import (
     tensor_copy,
     tensor_tensor,
 )
-from emu.trainium.memory import dma_load, dma_store, psum, sbuf
 
 
 def _load(x: Any, queue: str = "load_queue") -> Any:

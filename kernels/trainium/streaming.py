@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from emu.trainium.memory import dma_load, dma_store, sbuf
-from kernels.trainium.tiling import PARTITIONS, largest_divisor
+from emu.trainium.engines.memory import dma_load, dma_store, sbuf
+from kernels.trainium.tiles import PARTITIONS, largest_divisor
 
 
 def row_count(x: Any) -> int:

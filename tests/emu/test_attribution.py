@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from emu import Program, perfetto
-from emu.attribution import (
+from emu import Program
+from emu.clock.reading import Reading
+from emu.clock.tally import Tally
+from emu.report import perfetto
+from emu.report.attribution import (
     Part,
     Peak,
     active_ticks,
@@ -21,10 +24,8 @@ from emu.attribution import (
     split,
     together,
 )
-from emu.critical_path import by_line, critical_path, instructions
-from emu.explain import WAITED_FOR, explain, in_words, waits_by_line
-from emu.reading import Reading
-from emu.tally import Tally
+from emu.report.critical_path import by_line, critical_path, instructions
+from emu.report.explain import WAITED_FOR, explain, in_words, waits_by_line
 from tests import helpers
 from tests.emu.test_critical_path import event
 from tests.helpers import F32, MESH, THROTTLED, TOY

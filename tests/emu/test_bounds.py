@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from emu.bounds import Quantities, bounds, utilisation
+from emu.report.bounds import Quantities, bounds, utilisation
 
 PEAK_FLOPS = 2 * 128 * 128 * 2.4e9
 MODEL_FLOPS = 2 * 4096**3

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from jax import lax
 
-from emu import Known, Program, classes
+from emu import Known, Program
+from emu.loops import classes
 from tests import helpers
 from tests.helpers import F32, MESH, THROTTLED, TOY, fetch, hop, op, tile
 

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.critical_path import by_line, critical_path, instructions
-from emu.reading import Event
+from emu.clock.reading import Event
+from emu.report.critical_path import by_line, critical_path, instructions
 
 
 def event(engine: str, start: int, end: int, cause: str = "", **more) -> Event:

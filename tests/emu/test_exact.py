@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emu import Cost, Known, Program, instruction, precision
+from emu import Cost, Known, Program, instruction
+from emu.checks import precision
 from emu.errors import EmulationError
-from emu.trainium import isa, memory
-from emu.trainium.collectives import all_reduce
+from emu.trainium import isa
+from emu.trainium.engines import memory
+from emu.trainium.links.collectives import all_reduce
 from tests.emu.trainium.operands import BF16, E4M3, F32, I32, U8, draw, wide
 from tests.emu.trainium.test_scalar import NUMPY, inputs
 from tests.helpers import SHAPE, TOY, add, load, mul, store

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from emu import perfetto
-from emu.critical_path import critical_path
+from emu.report import perfetto
+from emu.report.critical_path import critical_path
 from tests.emu.test_critical_path import CAUSES, SCHEDULE, event
 
 TICK_HZ = 4_800_000_000

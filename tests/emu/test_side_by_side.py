@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from emu import Program
-from emu import jaxpr as jx
 from emu.errors import StaleTile
-from emu.side_by_side import in_order, is_in_order, tiles
+from emu.tracing import jaxpr as jx
+from emu.tracing.side_by_side import in_order, is_in_order, tiles
 from tests.helpers import (
     SHAPE,
     TOY,
@@ -186,9 +186,12 @@ def test_memory_is_bounded_by_how_many_are_computed_at_once():
     xs = jnp.ones((256, 64))
 
     def made(at_once):
-        fn = lambda xs: tiles(
-            lambda x: (x[:, None] * x[None]).max(), xs, at_once=at_once
-        )  # noqa: E731
+        def outer(x):
+            return (x[:, None] * x[None]).max()
+
+        def fn(xs):
+            return tiles(outer, xs, at_once=at_once)
+
         return largest(jx.body(jax.make_jaxpr(fn)(xs)))
 
     assert made(8) == max(8 * 64 * 64, xs.size)

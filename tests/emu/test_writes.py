@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu import jaxpr as jx
-from emu.writes import written
+from emu.loops.writes import written
+from emu.tracing import jaxpr as jx
 from tests.helpers import add, load, tile
 
 F = jax.ShapeDtypeStruct((8, 16), jnp.float32)

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from emu.trainium.datasheet import TRN3
+from emu.trainium.datasheets.datasheet import TRN3
 from experiments import bench, bench_values, bench_work
 from experiments.bench_peers import IDEAL_CYCLES, PEERS
 from experiments.bench_work import WORK, Timed, gemm_program, timed

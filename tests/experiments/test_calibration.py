@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from emu.datasheet import BANDS, Quantity
-from emu.trainium.datasheet import TRN1, TRN2
+from emu.trainium.datasheets.datasheet import TRN1, TRN2
 from experiments import calibration, calibration_points, calibration_table, cli
 from experiments.calibration_cases import CASES, Unsupported, predict
 from experiments.calibration_points import POINTS, Point, read_points

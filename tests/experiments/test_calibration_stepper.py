@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from emu.datasheet import BANDS
-from emu.wse.datasheet import WSE2, WSE3
+from emu.wse.datasheets.datasheet import WSE2, WSE3
 from experiments.calibration_cases import Unsupported, predict
 from experiments.calibration_points import POINTS, Point, read_points
 from experiments.calibration_stepper import CASES

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from emu.wse import WSE3
-from emu.wse.encoding.encode import encode
+from emu.wse.fabric.encoding.encode import encode
 from experiments import cli, fabric, fabric_run
 from experiments.fabric_words import asked
-from kernels.wse.catalogue import CATALOGUE, TREES
+from kernels.wse.programs.catalogue import CATALOGUE, TREES
 
 OWN = """
 import numpy as np
-from emu.wse.ops import copy, receive, send
-from emu.wse.program import FabricProgram
+from emu.wse.fabric.ops import copy, receive, send
+from emu.wse.fabric.program import FabricProgram
 
 def pair(words: int = 4):
     p = FabricProgram(2)

@@ -12,10 +12,10 @@ import pytest
 from jax import lax
 from rich.console import Console
 
-from emu.critical_path import instructions
-from emu.trainium.datasheet import TRN2, TRN3
+from emu.report.critical_path import instructions
+from emu.trainium.datasheets.datasheet import TRN2, TRN3
+from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
-from emu.trainium.memory import dma_load, dma_store, psum, sbuf
 from experiments import (
     cli,
     kernel,
@@ -296,7 +296,7 @@ def test_settings_that_do_not_fit_are_shown_with_the_reason(
 OWN = '''
 """Copies tiles."""
 import jax
-from emu.trainium.memory import dma_load, dma_store, sbuf
+from emu.trainium.engines.memory import dma_load, dma_store, sbuf
 from kernels.trainium.catalogue import array, entry
 
 def copy(x, *, buffers=2):

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from experiments import cli, quickstart
-from models import smollm2
 from models.catalogue import LLAMA_3_1_70B
-from models.decode import Decoder
-from models.handoff import token_bytes
-from models.load import load_tiny
+from models.loading import smollm2
+from models.loading.load import load_tiny
+from models.machines.decode import Decoder
+from models.machines.handoff import token_bytes
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIELDS = {

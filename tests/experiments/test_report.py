@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from emu.reading import Event
-from emu.report import banded, busy_share
+from emu.clock.reading import Event
+from emu.report.bands import banded, busy_share
 from experiments.__main__ import experiments
 from experiments.quickstart_report import count, duration
 

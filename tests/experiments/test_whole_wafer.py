@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from emu.wse import WSE2, WSE3, trees
+from emu.wse import WSE2, WSE3
+from emu.wse.line import trees
 from experiments import whole_wafer
 from experiments.cli import UsageError
-from kernels.wse.wafer_gemv import WaferGemv
+from kernels.wse.programs.wafer_gemv import WaferGemv
 
 SMALL = WaferGemv(95, 75, 24, 20)  # both sizes are padded
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kernels import masks
-from kernels.choose_placement import choose
-from kernels.placement import PLACEMENTS, place
+from kernels.tokens.choose import choose
+from kernels.tokens.placement import PLACEMENTS, place
 
 # 16 ranks of 1024 tokens in tiles of 64: for each mask the winner when a hop's transfer takes as
 # long as 20 tiles, then sync, inflation and hops of each placement. They come from a separate

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.placement import PLACEMENTS, place
+from kernels.tokens.placement import PLACEMENTS, place
 
 # tokens, ranks, slots, unit
 SIZES = [

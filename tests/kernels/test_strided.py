@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from jax import lax
 
 from emu.errors import EmulationError
-from kernels import masks, strided, strided_bits
-from kernels.strided import Strided
-from kernels.traced_mask import TracedMask, UnreadableMask
+from kernels import masks
+from kernels.masks import strided, strided_bits
+from kernels.masks.strided import Strided
+from kernels.masks.traced_mask import TracedMask, UnreadableMask
 
 TABLE = np.array([3, 3, 3, -1, 7, 7, 2, 2, 2, 2, 5], np.int32)
 BLOCKS = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 1]], bool)

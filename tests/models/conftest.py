@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from models.config import ModelConfig
-from models.hf_folder import load_hf_folder
+from models.loading.hf_folder import load_hf_folder
 
 DATA = pathlib.Path(__file__).parent / "data"
 REFERENCES = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())
@@ -46,7 +46,7 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
 
 def byte_tokens() -> list[str]:
     """96 tokens: two controls, the byte alphabet's first 90, and four merged ones."""
-    from models.tokenizer import BYTES
+    from models.loading.tokenizer import BYTES
 
     return ["<|end|>", "<|im_start|>", *list(BYTES)[:90], "he", "ll", "hell", "hello"]
 
@@ -102,7 +102,7 @@ def write_gguf(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
 
 def gguf_name(name: str) -> str:
     """llama.cpp's name of a Hugging Face tensor."""
-    from models.hf_folder import LAYER_NAMES, QK_NORM_NAMES
+    from models.loading.hf_folder import LAYER_NAMES, QK_NORM_NAMES
 
     ends = {
         "model.embed_tokens.weight": "token_embd.weight",

@@ -10,9 +10,9 @@ import pytest
 from models.catalogue import CATALOGUE, LLAMA_3_1_8B, QWEN3_0_6B, TINY, find
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.hf_config import from_hf
-from models.rope import rope_tables
-from models.weights import flatten, weight_shapes
+from models.loading.hf_config import from_hf
+from models.plain.rope import rope_tables
+from models.plain.weights import flatten, weight_shapes
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from emu import BANDS
-from models.decode import Decoder
-from models.disaggregated import MOST_STEPS, Clock, check_context, spread
 from models.errors import ModelError
-from models.load import load_tiny
+from models.loading.load import load_tiny
+from models.machines.decode import Decoder
+from models.machines.disaggregated import MOST_STEPS, Clock, check_context, spread
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 11, 500])

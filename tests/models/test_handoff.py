@@ -7,7 +7,7 @@ import pytest
 
 from emu.interconnect import EFA
 from models.config import ModelConfig
-from models.handoff import handoff, token_bytes
+from models.machines.handoff import handoff, token_bytes
 
 CONFIG = ModelConfig(
     name="tiny",

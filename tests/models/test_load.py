@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from models import smollm2
 from models.catalogue import TINY
 from models.errors import ModelError
-from models.gguf_file import read_header
-from models.hf_config import from_hf
-from models.load import load
-from models.weights import Weights, flatten
+from models.loading import smollm2
+from models.loading.gguf_file import read_header
+from models.loading.hf_config import from_hf
+from models.loading.load import load
+from models.plain.weights import Weights, flatten
 
 DATA = pathlib.Path(__file__).parent / "data"
 LLAMA = DATA / "llama_mha_untied"
@@ -336,7 +336,8 @@ def test_tiny_loads_and_is_small() -> None:
 
 
 def test_loading_imports_neither_jax_nor_flax() -> None:
-    code = "import sys, models.load; print(sorted({'jax', 'flax', 'torch'} & set(sys.modules)))"
+    heavy = "{'jax', 'flax', 'torch'} & set(sys.modules)"
+    code = f"import sys, models.loading.load; print(sorted({heavy}))"
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, check=True

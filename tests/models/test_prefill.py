@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from emu.errors import OutOfMemory
-from emu.trainium.datasheet import TRN3, with_cores
-from models import oracle
+from emu.trainium.datasheets.datasheet import TRN3, with_cores
 from models.config import ModelConfig
-from models.kv_cache import empty_cache
-from models.prefill import Prefill, useful_flops
-from models.weights import random_weights, weight_shapes
+from models.machines.prefill import Prefill, useful_flops
+from models.plain import oracle
+from models.plain.kv_cache import empty_cache
+from models.plain.weights import random_weights, weight_shapes
 
 DEVICE = TRN3.at()
 # 72 and 200 leave the last tiles short; 1030 columns of the head are 3 x 343 and 1 unless evened.

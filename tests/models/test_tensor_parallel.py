@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.catalogue import LLAMA_3_1_8B, QWEN3_0_6B, SMOLLM2_135M, TINY
-from models.tensor_parallel import PADDING, deal, divide_model
+from models.machines.tensor_parallel import PADDING, deal, divide_model
 
 # Heads over KV heads: 32/8, 16/8, 9/3 and 4/2, and 6 over a single one.
 MULTI_QUERY = dataclasses.replace(TINY, num_attention_heads=6, num_key_value_heads=1)

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from models import smollm2
 from models.errors import ModelError
-from models.load import load
-from models.oracle import generate
-from models.tokenizer import BYTES, TextTokenizer, byte_level_bpe, pre_tokenizer
-from models.transformer import from_weights
+from models.loading import smollm2
+from models.loading.load import load
+from models.loading.tokenizer import BYTES, TextTokenizer, byte_level_bpe, pre_tokenizer
+from models.plain.oracle import generate
+from models.plain.transformer import from_weights
 
 TEMPLATE = "{{'<|im_start|>system\nBe brief.<|im_end|>\n'}}"
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
@@ -137,7 +137,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 
 
 def test_folder_tokenizer_brings_its_settings(tmp_path: pathlib.Path) -> None:
-    from models.hf_folder import read_tokenizer
+    from models.loading.hf_folder import read_tokenizer
 
     source = Tokenizer(
         models.BPE({c: n for n, c in enumerate(BYTES)} | {"<end>": 256}, [])

@@ -9,7 +9,7 @@ import pytest
 from experiments.docstring_corpus import docstrings_of, source_files
 from experiments.train_tiny import EOS, Recipe, fit, token_stream, train_tokenizer
 from models.catalogue import TINY
-from models.weights import flatten
+from models.plain.weights import flatten
 
 MODULE = '''
 """A module whose first line

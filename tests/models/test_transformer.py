@@ -13,11 +13,11 @@ from flax import nnx
 
 from models.catalogue import TINY
 from models.errors import ModelError
-from models.hf_folder import load_hf_folder
-from models.kv_cache import empty_cache
-from models.oracle import generate, jitted_extend, teacher_forced
-from models.transformer import Transformer, from_weights, weights
-from models.weights import flatten, random_weights
+from models.loading.hf_folder import load_hf_folder
+from models.plain.kv_cache import empty_cache
+from models.plain.oracle import generate, jitted_extend, teacher_forced
+from models.plain.transformer import Transformer, from_weights, weights
+from models.plain.weights import flatten, random_weights
 
 # Both sides are float32 over dot products of up to 80 terms and three layers, added in different
 # orders, and Hugging Face takes RoPE's angles in float32. Logits are about 1 in size (largest 5);

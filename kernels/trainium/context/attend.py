@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.trainium.datasheets.sheet import LOAD_QUEUES
+from emu.trainium.engines.memory import dma_load, sbuf
 from emu.trainium.isa import tensor_tensor
-from emu.trainium.memory import dma_load, sbuf
-from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.context import operands as plain
 from kernels.trainium.context import operands_mx
 from kernels.trainium.context.operands import KEYS
@@ -26,9 +26,9 @@ from kernels.trainium.context.state import (
     stepping,
     store,
 )
-from kernels.trainium.flash_steps import Attended, empty, step_banks
-from kernels.trainium.lanes import Lane, abreast
-from kernels.trainium.tiling import divide, index
+from kernels.trainium.flash.lanes import Lane, abreast
+from kernels.trainium.flash.step import Attended, empty, step_banks
+from kernels.trainium.tiles import divide, index
 
 
 def operands(s: ContextTiling) -> Any:

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from emu import Device, Program, Reading
-from kernels.choose_placement import Choice, choose
-from kernels.masks import Mask
-from kernels.placement import Placement, place
+from kernels.masks.catalogue import Mask
+from kernels.tokens.choose import Choice, choose
+from kernels.tokens.placement import Placement, place
 from kernels.trainium.context import layout, layout_mx
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.schemes import SCHEMES, Scheme
 from kernels.trainium.context.sizes import ContextTiling, key_tiling
 from kernels.trainium.context.tables import Sides
-from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS
+from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 CORE = "core"  # mesh axis
 AUTO, MXFP8 = "auto", "mxfp8"

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu.trainium.chip_collectives import chip_all_gather, chip_all_to_all
-from emu.trainium.memory import hbm
-from emu.trainium.neuronlink import send
+from emu.trainium.engines.memory import hbm
+from emu.trainium.links.chip_collectives import chip_all_gather, chip_all_to_all
+from emu.trainium.links.neuronlink import send
 from kernels.trainium.context.attend import attend_source
 from kernels.trainium.context.combine import combine
 from kernels.trainium.context.finish import finish
 from kernels.trainium.context.ring import Ring, attend_ring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
-from kernels.trainium.tiling import index
+from kernels.trainium.tiles import index
 
 
 def _at(work: Any, n: Any) -> Any:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import (
     activation,
     memset,
@@ -17,7 +18,6 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
-from emu.trainium.memory import dma_store_at, hbm, psum, sbuf
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
     MAXIMUM,
@@ -28,8 +28,8 @@ from kernels.trainium.context.state import (
     load,
     packed_tiles,
 )
-from kernels.trainium.flash_steps import Ring
-from kernels.trainium.tiling import BANKS, divide
+from kernels.trainium.flash.step import Ring
+from kernels.trainium.tiles import BANKS, divide
 
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
 LEAST_SUM = 2.0**-40

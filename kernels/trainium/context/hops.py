@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.masks import Mask
-from kernels.tile_map import DEAD
+from kernels.masks.catalogue import Mask
+from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.tables import Sides, Tables, biases, by_rank, by_source
 
 MOST_REPLICATED = 8  # key tiles

@@ -11,11 +11,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.trainium.datasheets.sheet import LOAD_QUEUES
+from emu.trainium.engines.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_copy
-from emu.trainium.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
-from emu.trainium.sheet import LOAD_QUEUES
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.tiling import BANK_COLUMNS, index, largest_divisor, part
+from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
 
 STORES = ("store_queue", "store_queue2")
 

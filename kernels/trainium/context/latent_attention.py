@@ -14,7 +14,7 @@ from kernels.trainium.context.latent import expand, heads_at_once
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.schemes import RING
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.tiling import PARTITIONS, split
+from kernels.trainium.tiles import PARTITIONS, split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from emu import numerics
-from kernels.placement import Placement
+from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 

@@ -1,7 +1,7 @@
 """Queries, keys and values quantised to MX and laid out as `operands_mx` takes them.
 
-Quantisation is done once, where the arrays are, with the hardware's scale (`emu.trainium.mx`):
-in a layer it would be the last step of the projection.
+Quantisation is done once, where the arrays are, with the hardware's scale
+(`emu.trainium.engines.mx`): in a layer it would be the last step of the projection.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from emu import numerics
-from emu.trainium.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
-from emu.trainium.mx import HEADROOM
+from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
+from emu.trainium.engines.mx import HEADROOM
 from kernels.trainium.context.layout import tiled
 from kernels.trainium.context.operands_mx import partitions
 from kernels.trainium.context.sizes import ContextTiling

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from emu.trainium.memory import dma_load_tiles, sbuf
-from emu.trainium.sheet import LOAD_QUEUES
+from emu.trainium.datasheets.sheet import LOAD_QUEUES
+from emu.trainium.engines.memory import dma_load_tiles, sbuf
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.flash_steps import Attended, Banks, Masked, attend
-from kernels.trainium.lanes import Lane
-from kernels.trainium.tiling import divide, index, part
+from kernels.trainium.flash.lanes import Lane
+from kernels.trainium.flash.step import Attended, Banks, Masked, attend
+from kernels.trainium.tiles import divide, index, part
 
 KEYS, VALUES = LOAD_QUEUES
 

@@ -1,25 +1,26 @@
 """Queries, keys and values microscaled (MX): their tiles in SBUF, and their step; Trainium3.
 
 The contracted features of queries and keys, and the keys of values and weights, stand four to a
-partition, and 8 partitions by 4 share a scale (`emu.trainium.mx`). Feature f is at partition f // 4
-and place f % 4; key n of a tile at partition n % keys and place n // keys: the four pieces of a key
-tile are the four places, so the weights of each are one transpose, put into every fourth place.
+partition, and 8 partitions by 4 share a scale (`emu.trainium.engines.mx`). Feature f is at
+partition f // 4 and place f % 4; key n of a tile at partition n % keys and place n // keys: the
+four pieces of a key tile are the four places, so the weights of each are one transpose, put into
+every fourth place.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 
+from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
+from emu.trainium.engines.memory import dma_load, dma_load_tiles, sbuf
 from emu.trainium.isa import nc_matmul_mx, nc_transpose, quantize_mx, tensor_copy_every
 from emu.trainium.isa import scalar_tensor_tensor as fused
-from emu.trainium.limits import MX_PARTITIONS, MX_QUAD
-from emu.trainium.memory import dma_load, dma_load_tiles, sbuf
 from kernels.trainium.context.operands import KEYS, VALUES, load_queries
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.flash_steps import Attended, Banks, Masked
-from kernels.trainium.lanes import Lane
-from kernels.trainium.online_softmax import absorb, add_up
-from kernels.trainium.tiling import index, part
+from kernels.trainium.flash.lanes import Lane
+from kernels.trainium.flash.online_softmax import absorb, add_up
+from kernels.trainium.flash.step import Attended, Banks, Masked
+from kernels.trainium.tiles import index, part
 
 Mx = tuple[Any, Any]  # elements [p, n, 4] and scales [p / 8, n]
 

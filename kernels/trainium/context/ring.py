@@ -13,14 +13,14 @@ from typing import Any
 import jax
 from jax import lax
 
-from emu.trainium.chip_collectives import chip_broadcast
-from emu.trainium.memory import hbm
-from emu.trainium.neuronlink import send
+from emu.trainium.engines.memory import hbm
+from emu.trainium.links.chip_collectives import chip_broadcast
+from emu.trainium.links.neuronlink import send
 from kernels.trainium.context.attend import attend_source
 from kernels.trainium.context.finish import finish
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
-from kernels.trainium.tiling import part
+from kernels.trainium.tiles import part
 
 Block = Any  # pytree of HBM buffers that travel
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from emu.trainium.limits import MX_QUAD, MX_ROWS
-from kernels.trainium.flash_steps import FlashTiling
-from kernels.trainium.tiling import BANK_COLUMNS, PARTITIONS, largest_divisor, split
+from emu.trainium.datasheets.limits import MX_QUAD, MX_ROWS
+from kernels.trainium.flash.step import FlashTiling
+from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
 RECIPES = ("fp32", "bf16-o")
 MANY_LANES = 8

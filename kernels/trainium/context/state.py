@@ -9,6 +9,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from emu.trainium.datasheets.sheet import DMA_QUEUES, LOAD_QUEUES
+from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, sbuf
 from emu.trainium.isa import (
     activation,
     memset,
@@ -18,12 +20,10 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
-from emu.trainium.memory import dma_load, dma_store_at, hbm, sbuf
-from emu.trainium.sheet import DMA_QUEUES, LOAD_QUEUES
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.flash_steps import Attended
-from kernels.trainium.online_softmax import LOWEST
-from kernels.trainium.tiling import index
+from kernels.trainium.flash.online_softmax import LOWEST
+from kernels.trainium.flash.step import Attended
+from kernels.trainium.tiles import index
 
 # Unnormalised output [units, rows, lanes, value_dim], and row maximum and sum [..., lanes, 2].
 State = tuple[Any, Any]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from emu import Known
-from kernels.masks import Mask
-from kernels.placement import Placement
-from kernels.tile_map import DEAD, PARTIAL, patterns, tile_map
+from kernels.masks.catalogue import Mask
+from kernels.masks.tile_map import DEAD, PARTIAL, patterns, tile_map
+from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.online_softmax import MASKED
+from kernels.trainium.flash.online_softmax import MASKED
 
 _ZERO = np.int32(0)
 

@@ -10,17 +10,21 @@ import pytest
 
 from emu import Program
 from emu.errors import LimitExceeded
-from emu.trainium.chip_collectives import (
+from emu.trainium.datasheets.datasheet import TRN2, on_system
+from emu.trainium.datasheets.topology import TRN2_48XLARGE
+from emu.trainium.engines.memory import hbm
+from emu.trainium.links.chip_collectives import (
     chip_all_gather,
     chip_all_reduce,
     chip_all_to_all,
     chip_broadcast,
     chip_reduce_scatter,
 )
-from emu.trainium.datasheet import TRN2, on_system
-from emu.trainium.hierarchy import all_gather_both, all_reduce_both, reduce_scatter_both
-from emu.trainium.memory import hbm
-from emu.trainium.topology import TRN2_48XLARGE
+from emu.trainium.links.hierarchy import (
+    all_gather_both,
+    all_reduce_both,
+    reduce_scatter_both,
+)
 from tests.emu.trainium.operands import BF16, F32, draw
 
 MB = 1_000_000

@@ -11,18 +11,18 @@ import pytest
 from jax import lax
 
 from emu import Program, Quantity
-from emu.trainium import collectives
-from emu.trainium.chip_collectives import (
+from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system, with_cores
+from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
+from emu.trainium.isa import tensor_copy
+from emu.trainium.links import collectives
+from emu.trainium.links.chip_collectives import (
     chip_all_reduce,
     chip_all_to_all,
     chip_broadcast,
 )
-from emu.trainium.datasheet import TRN2, TRN3, on_system, with_cores
-from emu.trainium.isa import tensor_copy
-from emu.trainium.memory import dma_load, dma_store, hbm, sbuf
-from emu.trainium.routes import embedding
-from emu.trainium.topology import TRN2_48XLARGE, TRN3_GEN2
-from kernels.trainium.ring_gather import ring_gather
+from emu.trainium.links.routes import embedding
+from kernels.trainium.context.ring_gather import ring_gather
 from tests.emu.trainium.test_chip_collectives import (
     KERNELS,
     MB,

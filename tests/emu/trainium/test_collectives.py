@@ -11,11 +11,11 @@ from jax import lax
 
 from emu import Operand, Program
 from emu.errors import LimitExceeded
-from emu.trainium import collectives
-from emu.trainium.collectives import all_gather, all_reduce, reduce_scatter
-from emu.trainium.datasheet import DMA_QUEUES, TRN2, TRN3, with_cores
+from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN2, TRN3, with_cores
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import memset
-from emu.trainium.memory import dma_load, dma_store, hbm, sbuf
+from emu.trainium.links import collectives
+from emu.trainium.links.collectives import all_gather, all_reduce, reduce_scatter
 from tests.emu.trainium.operands import BF16, F32, draw
 
 CORES = pytest.mark.parametrize("cores", [1, 2, 5, 8])

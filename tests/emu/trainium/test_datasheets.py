@@ -6,8 +6,8 @@ import re
 import pytest
 
 from emu import BANDS
-from emu.trainium.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
-from emu.trainium.topology import (
+from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
+from emu.trainium.datasheets.topology import (
     SYSTEMS,
     TRN1_32XLARGE,
     TRN2_48XLARGE,

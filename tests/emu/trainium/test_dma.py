@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from emu import BANDS, Program
 from emu.errors import LimitExceeded
-from emu.trainium import dma_compute, memory
-from emu.trainium.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
-from emu.trainium.dma import dma_cost
-from emu.trainium.dma_compute import dma_accumulate, dma_copy, dma_transpose
-from emu.trainium.memory import (
+from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
+from emu.trainium.engines import dma_compute, memory
+from emu.trainium.engines.dma import dma_cost
+from emu.trainium.engines.dma_compute import dma_accumulate, dma_copy, dma_transpose
+from emu.trainium.engines.memory import (
     dma_gather,
     dma_load,
     dma_load_at,

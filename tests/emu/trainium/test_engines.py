@@ -13,18 +13,18 @@ import pytest
 from emu import Program
 from emu.errors import LimitExceeded, WrongSpace
 from emu.instruction import Instruction
-from emu.trainium import (
+from emu.trainium import isa
+from emu.trainium.engines import (
     gpsimd,
-    isa,
     scalar,
     vector,
     vector_copy,
     vector_reduce,
     vector_select,
 )
-from emu.trainium.memory import dma_load, dma_store
-from emu.trainium.memory import psum as psum_tile
-from emu.trainium.memory import sbuf as sbuf_tile
+from emu.trainium.engines.memory import dma_load, dma_store
+from emu.trainium.engines.memory import psum as psum_tile
+from emu.trainium.engines.memory import sbuf as sbuf_tile
 from tests.emu.trainium.operands import (
     BF16,
     E4M3,

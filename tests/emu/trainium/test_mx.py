@@ -11,9 +11,9 @@ import pytest
 from emu import Program, numerics
 from emu.errors import LimitExceeded
 from emu.trainium import isa
-from emu.trainium.memory import dma_load, dma_store
-from emu.trainium.memory import psum as psum_tile
-from emu.trainium.memory import sbuf as sbuf_tile
+from emu.trainium.engines.memory import dma_load, dma_store
+from emu.trainium.engines.memory import psum as psum_tile
+from emu.trainium.engines.memory import sbuf as sbuf_tile
 from tests.emu.trainium.operands import (
     BF16,
     E4M3,

@@ -12,9 +12,16 @@ from jax import lax
 from emu import BANDS, Program, Quantity
 from emu.errors import LimitExceeded, OutOfMemory, StaleTile, WrongSpace
 from emu.trainium import isa
-from emu.trainium.datasheet import TRN3, with_cores
-from emu.trainium.memory import dma_load, dma_load_at, dma_store, hbm, psum, sbuf
-from emu.trainium.neuronlink import send_next
+from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.trainium.engines.memory import (
+    dma_load,
+    dma_load_at,
+    dma_store,
+    hbm,
+    psum,
+    sbuf,
+)
+from emu.trainium.links.neuronlink import send_next
 
 DEVICE = TRN3.at()
 TILE = jax.ShapeDtypeStruct((128, 512), jnp.float32)

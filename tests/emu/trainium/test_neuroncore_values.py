@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu.trainium import memory
+from emu.trainium.engines import memory
 from tests.emu.trainium.operands import BF16, F32, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])

@@ -10,11 +10,11 @@ from jax import lax
 
 from emu import Known, Program, Quantity
 from emu.errors import DataDependentBranch, LimitExceeded
-from emu.trainium.datasheet import TRN2, TRN3, on_system, with_cores
+from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system, with_cores
+from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN2_ULTRASERVER, TRN3_GEN2
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import memset
-from emu.trainium.memory import dma_load, dma_store, hbm, sbuf
-from emu.trainium.neuronlink import send, send_next
-from emu.trainium.topology import TRN2_48XLARGE, TRN2_ULTRASERVER, TRN3_GEN2
+from emu.trainium.links.neuronlink import send, send_next
 from tests.emu.trainium.operands import BF16, F32, draw, wide
 from tests.helpers import adds_up, same_clock
 

@@ -9,15 +9,15 @@ import pytest
 
 from emu import Quantity
 from emu.errors import LimitExceeded
-from emu.trainium.datasheet import TRN1, TRN2, TRN3, on_system
-from emu.trainium.routes import cycle, embedding, routed, shifted
-from emu.trainium.topology import (
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, on_system
+from emu.trainium.datasheets.topology import (
     SYSTEMS,
     TRN2_48XLARGE,
     TRN2_ULTRASERVER,
     TRN3_GEN1,
     TRN3_GEN2,
 )
+from emu.trainium.links.routes import cycle, embedding, routed, shifted
 
 EVERY = pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.name)
 SHEETS = {sheet.generation: sheet for sheet in (TRN1, TRN2, TRN3)}

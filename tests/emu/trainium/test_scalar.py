@@ -12,7 +12,7 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.trainium import isa
-from emu.trainium.operators import UNARY, VALID_RANGE
+from emu.trainium.engines.operators import UNARY, VALID_RANGE
 from tests.emu.trainium.operands import BF16, F32, assert_close, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])

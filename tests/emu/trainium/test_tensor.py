@@ -16,10 +16,10 @@ import pytest
 
 from emu import Operand, Program
 from emu.errors import LimitExceeded, OutOfMemory
-from emu.trainium import tensor
-from emu.trainium.datasheet import TRN1, TRN2, TRN3
-from emu.trainium.memory import array, dma_load, psum, sbuf
-from emu.trainium.tensor import (
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.trainium.engines import tensor
+from emu.trainium.engines.memory import array, dma_load, psum, sbuf
+from emu.trainium.engines.tensor import (
     nc_load_stationary,
     nc_matmul,
     nc_matmul_double_row,

@@ -9,7 +9,7 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.trainium import isa
-from emu.trainium.operators import BINARY, BITWISE
+from emu.trainium.engines.operators import BINARY, BITWISE
 from tests.emu.trainium.operands import (
     BF16,
     E4M3,

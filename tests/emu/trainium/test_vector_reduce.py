@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emu.trainium import isa
-from emu.trainium.operators import REDUCE
+from emu.trainium.engines.operators import REDUCE
 from tests.emu.trainium.operands import BF16, F32, assert_close, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])

@@ -7,8 +7,8 @@ from jax import lax
 
 from emu import Program
 from emu.trainium import isa
-from emu.trainium.datasheet import TRN3
-from emu.trainium.memory import dma_load, dma_store, sbuf
+from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.engines.memory import dma_load, dma_store, sbuf
 from tests.emu.trainium.operands import BF16, F32, I32, blank, draw, wide
 
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from emu.wse import ops
-from emu.wse.cycles.layout import Shape, shape_of
-from emu.wse.encoding.encode import Encoded
-from emu.wse.encoding.instructions import (
+from emu.wse.fabric import ops
+from emu.wse.fabric.cycles.tables import Shape, shape_of
+from emu.wse.fabric.encoding.encode import Encoded
+from emu.wse.fabric.encoding.instructions import (
     ACTIVATE,
     BLOCK,
     CODE,
@@ -18,7 +18,7 @@ from emu.wse.encoding.instructions import (
     UNBLOCK,
     VECTOR,
 )
-from emu.wse.program import DIRECTIONS, FabricProgram
+from emu.wse.fabric.program import DIRECTIONS, FabricProgram
 
 HEIGHT, WIDTH = 3, 4
 COLORS = ("red", "green", "blue")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from emu.wse import ops, stepper
-from emu.wse.arrivals.wires import Wires, wires
-from emu.wse.collectives import Code, Line, code
-from emu.wse.program import FabricProgram
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.collectives import Code, Line, code
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line.arrivals.wires import Wires, wires
 
 Build = Callable[[Line, ops.Memory, Any], Code]
 

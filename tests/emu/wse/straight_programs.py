@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from emu.datasheet import Quantity
-from emu.wse import ops
-from emu.wse.datasheet import WSE2, WSE3
-from emu.wse.program import DIRECTIONS, FabricProgram
+from emu.wse.datasheets.datasheet import WSE2, WSE3
+from emu.wse.fabric import ops
+from emu.wse.fabric.program import DIRECTIONS, FabricProgram
 
 ELEMENTS = 24
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))

@@ -7,11 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emu.datasheet import Device
-from emu.wse import WSE2, WSE3, maps, ops
-from emu.wse.cycles import verdict
-from emu.wse.encoding.encode import Encoded, encode
-from emu.wse.flows import flow
-from emu.wse.program import FabricProgram
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import ops
+from emu.wse.fabric.cycles import verdict
+from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.trains import flow
+from emu.wse.pe import maps
 from tests.emu.wse.straight_programs import DEVICES, Made, programs
 from tests.emu.wse.wavelets import simulate
 
@@ -115,8 +117,7 @@ def test_a_sender_may_run_ahead_by_what_its_route_holds() -> None:
     flowed = ends(line(2, room + 1, 500), WSE3.at())
     assert not flowed.exact
     assert flowed.why == (
-        "PE (x=1, y=0) reads color 'red' so late that PE (x=0, y=0) would have "
-        "to wait for room"
+        "PE (x=1, y=0) reads color 'red' so late that PE (x=0, y=0) would have to wait for room"
     )
 
 

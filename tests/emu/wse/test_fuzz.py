@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from emu.datasheet import Device
 from emu.errors import EmulationError
 from emu.wse import WSE2, WSE3
-from emu.wse.cycles import cycle_run, verdict
-from emu.wse.encoding.encode import Encoded, encode
-from emu.wse.flows import flow
-from emu.wse.program import FabricProgram
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.cycles import verdict
+from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.trains import flow
 from tests.emu.wse.random_programs import HEIGHT, WIDTH, data, programs, wide_shape
 from tests.emu.wse.wavelet_routers import Simulated
 from tests.emu.wse.wavelets import simulate

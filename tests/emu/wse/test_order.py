@@ -8,13 +8,15 @@ from hypothesis import HealthCheck, given, settings
 
 from emu.datasheet import Device
 from emu.errors import EmulationError
-from emu.wse import WSE2, WSE3, ops, stepper
-from emu.wse.cycles import cycle_run, verdict
-from emu.wse.encoding.checks import FabricError
-from emu.wse.encoding.encode import encode
-from emu.wse.flows import flow
-from emu.wse.flows.order import with_ends
-from emu.wse.program import FabricProgram
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.cycles import verdict
+from emu.wse.fabric.encoding.checks import FabricError
+from emu.wse.fabric.encoding.encode import encode
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.trains import flow
+from emu.wse.fabric.trains.order import with_ends
 from tests.emu.wse import random_programs
 from tests.emu.wse.wavelet_values import values
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from emu.wse import WSE3, ops
-from emu.wse.encoding.checks import FabricError
-from emu.wse.encoding.encode import Encoded, encode
-from emu.wse.encoding.instructions import NONE
-from emu.wse.flows import routing
-from emu.wse.program import OPPOSITE, RAMP, FabricProgram
+from emu.wse import WSE3
+from emu.wse.fabric import ops
+from emu.wse.fabric.encoding.checks import FabricError
+from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.encoding.instructions import NONE
+from emu.wse.fabric.program import OPPOSITE, RAMP, FabricProgram
+from emu.wse.fabric.trains import routing
 from tests.emu.wse.straight_programs import Made, programs
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded, OutOfMemory
-from emu.wse import WSE2, WSE3, WSE3_SILICON, ops, stepper
-from emu.wse.cycles.verdict import Deadlock, Endless, TwoArrivals, Unread
-from emu.wse.encoding.checks import FabricError
-from emu.wse.ops import copy, receive, send
-from emu.wse.program import FabricProgram
+from emu.wse import WSE2, WSE3, WSE3_SILICON
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.cycles.verdict import Deadlock, Endless, TwoArrivals, Unread
+from emu.wse.fabric.encoding.checks import FabricError
+from emu.wse.fabric.ops import copy, receive, send
+from emu.wse.fabric.program import FabricProgram
 
 DEVICE = WSE3.at()
 

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from emu.datasheet import Device
-from emu.wse import WSE2, WSE3, stepper
-from emu.wse.cycles import cycle_log, cycle_states
-from emu.wse.ops import Code, Stamp, add, copy, receive, send
-from emu.wse.program import FabricProgram
-from emu.wse.stepper import Run
-from emu.wse.views import summary
-from emu.wse.views.drawing import drawn
-from emu.wse.views.spans import spans
-from emu.wse.views.trace import trace
-from kernels.wse.microbench import one_way, vector_op
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import stepper
+from emu.wse.fabric.cycles import log
+from emu.wse.fabric.cycles import states as cycle_states
+from emu.wse.fabric.ops import Code, Stamp, add, copy, receive, send
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.stepper import Run
+from emu.wse.fabric.views import summary
+from emu.wse.fabric.views.drawing import drawn
+from emu.wse.fabric.views.spans import spans
+from emu.wse.fabric.views.trace import trace
+from kernels.wse.programs.microbench import one_way, vector_op
 
 WORDS = 12
 
@@ -104,7 +106,7 @@ def test_phases_hold_every_issue_and_do_not_depend_on_chunks(
     r = run(name)
     assert sum(p.datapath_cycles for p in r.phases) == summary.pe_cycles(r)["datapath"]
     assert max(p.last_cycle for p in r.phases) == r.cycles
-    monkeypatch.setattr(cycle_log, "ROWS", (3, 3))
+    monkeypatch.setattr(log, "ROWS", (3, 3))
     assert (
         stepper.run(
             r.encoded.program, r.encoded.device, path="cycles", phases=True

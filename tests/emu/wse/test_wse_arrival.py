@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.wse import WSE2, WSE3, WSE3_SILICON, trees
-from emu.wse.arrivals import arrival, arrival_out, arrival_ring
-from emu.wse.arrivals.lines import Lines, latest
-from emu.wse.arrivals.wires import Wires, wires
-from emu.wse.auto_tree import auto
+from emu.wse import WSE2, WSE3, WSE3_SILICON
+from emu.wse.line import trees
+from emu.wse.line.arrivals import of_multicasts, of_rings, of_trees
+from emu.wse.line.arrivals.lines import Lines, latest
+from emu.wse.line.arrivals.wires import Wires, wires
+from emu.wse.line.auto_tree import auto
 from tests.emu.wse import line_simulation as simulated
 from tests.emu.wse.line_simulation import as_line
 
@@ -41,7 +42,7 @@ def any_trees(draw: st.DrawFn, pes: int) -> trees.Tree:
 
 
 def reduced(armed: list[int], words: int, tree: trees.Tree, w: Wires) -> list[int]:
-    return arrival.reduce(as_line(armed), np.array([[[words]]]), tree, w)[
+    return of_trees.reduce(as_line(armed), np.array([[[words]]]), tree, w)[
         0, :, 0
     ].tolist()
 
@@ -80,7 +81,7 @@ def test_multicast_both_ways(
     sheet: Any, armed: list[int], words: int, root: int
 ) -> None:
     w, root = wires(sheet.at()), root % len(armed)
-    got = arrival_out.multicast(as_line(armed), np.array([[[words]]]), root, w)[
+    got = of_multicasts.multicast(as_line(armed), np.array([[[words]]]), root, w)[
         0, :, 0
     ].tolist()
     expected, sends = armed.copy(), armed[root]
@@ -102,16 +103,16 @@ def test_ring_all_reduce_and_shift(
 ) -> None:
     """Even places send first and odd ones receive first; nobody waits for ever."""
     pes, w = len(armed), wires(sheet.at())
-    line, hops = arrival_ring.places(pes), arrival_ring.ring_hops(pes).tolist()
+    line, hops = of_rings.places(pes), of_rings.ring_hops(pes).tolist()
     assert sum(hops) == 2 * (pes - 1)  # there and back
     starts = [armed[i] for i in line]
     expected = simulated.ring(starts, hops, words, 2 * (pes - 1), w)
-    got = arrival_ring.ring_all_reduce(as_line(armed), words, w)[0, :, 0]
+    got = of_rings.ring_all_reduce(as_line(armed), words, w)[0, :, 0]
     assert got[line].tolist() == expected
     way = [0, *range(1, pes)] if by == 1 else [0, *range(pes - 1, 0, -1)]
     back = hops if by == 1 else hops[::-1]
     expected = simulated.ring([armed[i] for i in way], back, words, 1, w)
-    got = arrival_ring.shift(as_line(armed), words, by, w)[0, :, 0]
+    got = of_rings.shift(as_line(armed), words, by, w)[0, :, 0]
     assert got[way].tolist() == expected
 
 
@@ -127,14 +128,14 @@ def test_scatter_and_relay_of_a_few_words(
         simulated.Pe(s, [(way, None)], words)
         for s, way in zip(armed[1:], ways, strict=True)
     ]
-    got = arrival_out.scatter(as_line(armed), np.array([[[words]]]), w)[0, :, 0]
+    got = of_multicasts.scatter(as_line(armed), np.array([[[words]]]), w)[0, :, 0]
     assert got.tolist() == simulated.run(pes, ways, w)
     ways = [simulated.Way(w, 1) for _ in armed]  # way i leads to PE i
     pes = [simulated.Pe(armed[-1], [(None, ways[-2])], words)]
     for i in range(len(armed) - 2, -1, -1):
         out: list[Any] = [(None, ways[i - 1])] if i else []
         pes.insert(0, simulated.Pe(armed[i], [(ways[i], None), *out], words))
-    got = arrival.relay(as_line(armed), words, 0, w)[0, :, 0]
+    got = of_trees.relay(as_line(armed), words, 0, w)[0, :, 0]
     assert got.tolist() == simulated.run(pes, ways, w)
 
 
@@ -167,7 +168,7 @@ def test_equal_starts_are_hpdc24(sheet: Any, stage: int, pes: int, words: int) -
             + 14 * (2 * 2 + 1 + d.hop_cycles * 32)
             + words
         )
-    flow = arrival_out.multicast(as_line(start), np.array([[[words]]]), 0, w)[0, :, 0]
+    flow = of_multicasts.multicast(as_line(start), np.array([[[words]]]), 0, w)[0, :, 0]
     assert flow.max() == ends + words + d.hop_cycles * (pes - 1) + 2 * d.ramp_cycles + 1
 
 
@@ -196,7 +197,7 @@ def test_two_phase_is_what_the_vendor_simulator_counted() -> None:
 def test_multicast_over_a_mesh_is_one_stream() -> None:
     """HPDC'24: B + M + N - 2 and two ramps; here with the push, set-up and drain."""
     d = WSE2.at()
-    done = arrival_out.multicast_2d(np.zeros((5, 7), np.int64), 30, wires(d))
+    done = of_multicasts.multicast_2d(np.zeros((5, 7), np.int64), 30, wires(d))
     ends = d.fabric_setup_cycles + d.vector_drain_cycles
     assert done.max() == done[4, 6] == ends + 30 + (5 + 7 - 2) + 2 * 2 + 1
     assert done[0, 0] == ends + 30 and done[0, 3] == done[3, 0] == done[2, 1]
@@ -246,7 +247,7 @@ def test_a_whole_column_costs_milliseconds() -> None:
         trees.two_phase(1170, 34),
         trees.two_tree(1170, 30),
     ):
-        arrival.reduce(armed, words, tree, w)
+        of_trees.reduce(armed, words, tree, w)
         before = time.perf_counter()
-        arrival.reduce(armed, words, tree, w)
+        of_trees.reduce(armed, words, tree, w)
         assert time.perf_counter() - before < 0.1

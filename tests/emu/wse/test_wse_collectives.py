@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3, ops, stepper, trees
-from emu.wse.arrivals import arrival, arrival_out
-from emu.wse.auto_tree import auto
-from emu.wse.collectives import Line, broadcast, reduce
-from emu.wse.collectives.streams import fixed, turned
-from emu.wse.program import FabricProgram
-from emu.wse.trees import Tree
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.collectives import Line, broadcast, reduce
+from emu.wse.fabric.collectives.streams import fixed, turned
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line import trees
+from emu.wse.line.arrivals import of_multicasts, of_trees
+from emu.wse.line.auto_tree import auto
+from emu.wse.line.trees import Tree
 from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
@@ -78,7 +80,7 @@ def test_broadcast_reaches_every_pe_when_the_formula_says(
     )
     for row, case in enumerate(cases):
         pes, root = len(case.starts), case.what
-        expected = arrival_out.multicast(case.armed, case.count, root, w)[0, :, 0]
+        expected = of_multicasts.multicast(case.armed, case.count, root, w)[0, :, 0]
         late = got.ends[row, :pes] - expected
         waits = 0 < root < pes - 1 and len(set(case.starts)) > 1
         assert 0 <= late.min() and late.max() <= (w.out_words if waits else 0), case
@@ -117,7 +119,7 @@ def test_reduce_with_turned_routes_ends_when_the_formula_says(
     exact = 0
     for row, (name, case) in enumerate(zip(told, cases, strict=True)):
         root = case.what.root
-        expected = arrival.reduce(case.armed, case.count, case.what, w, turned=True)[
+        expected = of_trees.reduce(case.armed, case.count, case.what, w, turned=True)[
             0, root, 0
         ]
         late = got.ends[row, root] - expected
@@ -149,7 +151,7 @@ def test_reduce_with_fixed_routes_is_exact_where_streams_do_not_meet(
         cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="cycles"
     )
     for row, case in enumerate(cases):
-        expected = arrival.reduce(case.armed, case.count, case.what, w)[0, 0, 0]
+        expected = of_trees.reduce(case.armed, case.count, case.what, w)[0, 0, 0]
         assert stepped.ends[row, 0] == expected, case
     by_trains = run(
         cases, lambda line, x, tree: build(line, x, tree, "r"), device, path="auto"
@@ -204,8 +206,8 @@ def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
     cases = [case for tree in made for case in drawn(count // 2, tree, 7)]
     got = run(cases, all_reduce, device, path="cycles")
     for row, case in enumerate(cases):
-        done = arrival.reduce(case.armed, case.count, case.what, w, turned=True)
-        expected = arrival_out.multicast(done, case.count, case.what.root, w)[0, :, 0]
+        done = of_trees.reduce(case.armed, case.count, case.what, w, turned=True)
+        expected = of_multicasts.multicast(done, case.count, case.what.root, w)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
 
 
@@ -241,14 +243,14 @@ def test_a_whole_line_of_the_wafer(along: str, words: int, name: str) -> None:
         program, "main", start=True
     )
     got = stepper.run(program, device, path="cycles").ends.reshape(-1)
-    done = arrival.reduce(
+    done = of_trees.reduce(
         np.zeros((1, pes, 1), np.int64),
         np.array(words).reshape(1, 1, 1),
         tree,
         w,
         turned=True,
     )
-    expected = arrival_out.multicast(
+    expected = of_multicasts.multicast(
         done, np.array(words).reshape(1, 1, 1), tree.root, w
     )
     late = got.max() - expected.max()

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3, ops, stepper, trees
-from emu.wse.arrivals import arrival, arrival_out, arrival_ring
-from emu.wse.arrivals.arrival_ring import places
-from emu.wse.collectives import (
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.collectives import (
     Code,
     Line,
     broadcast_2d,
@@ -21,9 +20,12 @@ from emu.wse.collectives import (
     scatter,
     shift,
 )
-from emu.wse.collectives.plane import snake
-from emu.wse.laws import move_cycles
-from emu.wse.program import FabricProgram
+from emu.wse.fabric.collectives.plane import snake
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line import trees
+from emu.wse.line.arrivals import of_multicasts, of_rings, of_trees
+from emu.wse.line.arrivals.of_rings import places
+from emu.wse.pe.laws import move_cycles
 from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
@@ -70,7 +72,7 @@ def test_shift(sheet: Any, by: int, count: int) -> None:
     assert len(got.encoded.program.colors) == 3
     for row, case in enumerate(cases):
         line = places(len(case.starts))
-        expected = arrival_ring.shift(case.armed[:, line], case.what, by, w)[0, :, 0]
+        expected = of_rings.shift(case.armed[:, line], case.what, by, w)[0, :, 0]
         assert got.ends[row, line].tolist() == expected.tolist(), case
 
 
@@ -112,7 +114,7 @@ def test_ring_all_reduce(sheet: Any, count: int) -> None:
         path="cycles",
     )
     for row, case in enumerate(cases):
-        expected = arrival_ring.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
+        expected = of_rings.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
 
 
@@ -131,7 +133,7 @@ def test_gather(sheet: Any, count: int) -> None:
         armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
         armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
         star = trees.star(len(case.starts))
-        expected = arrival.reduce(armed, count_, star, w, turned=True)[0, 0, 0]
+        expected = of_trees.reduce(armed, count_, star, w, turned=True)[0, 0, 0]
         assert got.ends[row, 0] == expected, case
 
 
@@ -150,7 +152,7 @@ def test_scatter_where_nobody_is_late(sheet: Any, count: int) -> None:
     for row, case in enumerate(cases):
         armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
         armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
-        expected = arrival_out.scatter(armed, count_, w, turned=True)[0, :, 0]
+        expected = of_multicasts.scatter(armed, count_, w, turned=True)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
 
 
@@ -195,7 +197,9 @@ def test_broadcast_over_a_rectangle_is_one_stream(
             device, begin, words, lambda p, x, at: broadcast_2d(p, x, "b", at)
         )
         expected = (
-            begin if rows * columns == 1 else arrival_out.multicast_2d(begin, words, w)
+            begin
+            if rows * columns == 1
+            else of_multicasts.multicast_2d(begin, words, w)
         )
         assert got.tolist() == expected.tolist()
 
@@ -210,15 +214,15 @@ def test_reduce_over_a_rectangle(sheet: Any) -> None:
     got = rectangle(
         device, begin, 13, lambda p, x, at: reduce_2d(p, x, row, column, "r", at)
     )
-    armed = arrival.reduce(begin.T[None], words, row, w, turned=True)[:, row.root]
-    done = arrival.reduce(armed[..., None], words, column, w, turned=True)
+    armed = of_trees.reduce(begin.T[None], words, row, w, turned=True)[:, row.root]
+    done = of_trees.reduce(armed[..., None], words, column, w, turned=True)
     assert got[column.root, row.root] == done[0, column.root, 0]
 
     got = rectangle(device, begin, 13, lambda p, x, at: reduce_snake(p, x, "s", at))
     path = snake(FabricProgram(9, 6)).reshape(-1)
     armed = np.empty((1, 54, 1), np.int64)
     armed[0, path, 0] = begin.reshape(-1)
-    done = arrival.reduce(armed, words, trees.chain(54), w)[0, :, 0]
+    done = of_trees.reduce(armed, words, trees.chain(54), w)[0, :, 0]
     assert got.reshape(-1).tolist() == done[path].tolist()
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from emu import Program, wse
-from emu.wse import WSE2, WSE3, ops, stepper, trees
-from emu.wse.arrivals.arrival_ring import places
-from emu.wse.arrivals.wires import call_cycles
-from emu.wse.collectives import (
+from emu.wse import WSE2, WSE3
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.collectives import (
     Code,
     Line,
     broadcast,
@@ -23,9 +22,12 @@ from emu.wse.collectives import (
     scatter,
     shift,
 )
-from emu.wse.collectives.streams import turned
-from emu.wse.program import FabricProgram
-from emu.wse.trees import Tree
+from emu.wse.fabric.collectives.streams import turned
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line import trees
+from emu.wse.line.arrivals.of_rings import places
+from emu.wse.line.arrivals.wires import call_cycles
+from emu.wse.line.trees import Tree
 
 PES = 12
 TREES = {

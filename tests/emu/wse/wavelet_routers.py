@@ -8,9 +8,9 @@ import collections
 import dataclasses
 from typing import Any
 
-from emu.wse import ops
-from emu.wse.encoding.encode import Encoded
-from emu.wse.program import OPPOSITE, RAMP
+from emu.wse.fabric import ops
+from emu.wse.fabric.encoding.encode import Encoded
+from emu.wse.fabric.program import OPPOSITE, RAMP
 
 NEVER = -1
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # (dy, dx) of each direction

@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from emu.wse import operands, ops
-from emu.wse.encoding.encode import Encoded
-from emu.wse.encoding.instructions import NONE, VECTOR
+from emu.wse.fabric import operands, ops
+from emu.wse.fabric.encoding.encode import Encoded
+from emu.wse.fabric.encoding.instructions import NONE, VECTOR
 from tests.emu.wse.wavelets import Thread, Wafer
 
 JOIN = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from emu.wse.encoding import instructions as enc
-from emu.wse.encoding.encode import Encoded
-from emu.wse.encoding.instructions import NONE, VECTOR, Instruction
+from emu.wse.fabric.encoding import instructions as enc
+from emu.wse.fabric.encoding.encode import Encoded
+from emu.wse.fabric.encoding.instructions import NONE, VECTOR, Instruction
 from tests.emu.wse.wavelet_routers import NEVER, Routers, Simulated
 
 

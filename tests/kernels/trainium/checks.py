@@ -4,8 +4,8 @@ import math
 
 import jax
 
-from emu.trainium.trn2 import TRN2
-from emu.trainium.trn3 import TRN3
+from emu.trainium.datasheets.trn2 import TRN2
+from emu.trainium.datasheets.trn3 import TRN3
 from tests.helpers import same_clock
 from tests.kernels.trainium.reference import assert_near, single
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.trainium.flash import (
+from kernels.trainium.flash.ladder import (
     flash_causal,
     flash_full,
     flash_grouped,
     flash_masked,
     flash_pipelined,
 )
-from kernels.trainium.lanes import abreast, in_turn
+from kernels.trainium.flash.lanes import abreast, in_turn
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.checks import DEVICES, checked, nbytes, ticks
 from tests.kernels.trainium.reference import single

@@ -10,8 +10,8 @@ import pytest
 
 from emu import Program
 from emu.errors import OutOfMemory
-from emu.trainium.datasheet import TRN1, TRN2
-from kernels.trainium.gemm import gemm, untile
+from emu.trainium.datasheets.datasheet import TRN1, TRN2
+from kernels.trainium.gemm.ladder import gemm, untile
 from tests.helpers import adds_up, same_clock
 
 M, K, N = 384, 256, 1536  # 3, 2 and 3 tiles: the last block of two is smaller

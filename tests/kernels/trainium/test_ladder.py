@@ -9,10 +9,14 @@ import pytest
 
 from emu import EmulationError
 from kernels.trainium.catalogue import CATALOGUE
-from kernels.trainium.elementwise import rms_norm_rows, rope_rows, swiglu_rows
-from kernels.trainium.mx_matmul import matmul_mx
-from kernels.trainium.rms_norm_quant import rms_norm_fp8, rms_norm_mx
-from kernels.trainium.softmax import softmax_fused, softmax_online, softmax_three_pass
+from kernels.trainium.gemm.mx_matmul import matmul_mx
+from kernels.trainium.rows.elementwise import rms_norm_rows, rope_rows, swiglu_rows
+from kernels.trainium.rows.rms_norm_quant import rms_norm_fp8, rms_norm_mx
+from kernels.trainium.rows.softmax import (
+    softmax_fused,
+    softmax_online,
+    softmax_three_pass,
+)
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.checks import DEVICES, checked, nbytes, structs, ticks
 from tests.kernels.trainium.reference import draw, single, wide

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from emu import Program, Quantity
 from emu.errors import OutOfMemory
-from emu.trainium.datasheet import TRN1, TRN2, TRN3
-from kernels.trainium.gemm import gemm
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from kernels.trainium.gemm.ladder import gemm
 from tests.helpers import adds_up
 
 LAW = settings(max_examples=25, derandomize=True, deadline=None)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from emu import Program
-from emu.trainium.datasheet import TRN2, TRN3, on_system
-from emu.trainium.topology import TRN2_48XLARGE, TRN3_GEN2
-from kernels.trainium.ring_gather import ring_gather
+from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system
+from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
+from kernels.trainium.context.ring_gather import ring_gather
 from tests.helpers import same_clock
 
 US = 4800  # ticks

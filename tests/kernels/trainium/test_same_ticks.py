@@ -9,10 +9,10 @@ import pytest
 from jax import lax
 
 from emu import Program
-from emu.trainium.datasheet import TRN2
-from emu.trainium.memory import dma_store
-from kernels.trainium import norm
-from kernels.trainium.gemm import gemm
+from emu.trainium.datasheets.datasheet import TRN2
+from emu.trainium.engines.memory import dma_store
+from kernels.trainium.gemm.ladder import gemm
+from kernels.trainium.layer import norm
 from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
 

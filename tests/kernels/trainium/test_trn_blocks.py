@@ -8,11 +8,11 @@ import pytest
 from jax import lax
 
 from emu import Program
+from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import tensor_copy_at
-from emu.trainium.memory import dma_store, sbuf
-from kernels.trainium import head, mlp, norm, qkv
-from kernels.trainium.matmul import project
-from kernels.trainium.tiling import largest_divisor, pack, split, tile_tokens
+from kernels.trainium.gemm.matmul import project
+from kernels.trainium.layer import head, mlp, norm, qkv
+from kernels.trainium.tiles import largest_divisor, pack, split, tile_tokens
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import (
     check,

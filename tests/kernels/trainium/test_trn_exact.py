@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu import EmulationError, precision
+from emu import EmulationError
+from emu.checks import precision
 from emu.numerics import errors
 from kernels.trainium.catalogue import CATALOGUE
-from kernels.trainium.gemm import untile
+from kernels.trainium.gemm.ladder import untile
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import draw, wide
 from tests.kernels.trainium.test_flash import expected_of as flash_expected

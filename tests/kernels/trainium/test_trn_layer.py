@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from emu import Known, Program
-from emu.trainium.datasheet import TRN3, with_cores
-from kernels.trainium.layer import layer
-from kernels.trainium.layer_ring import layer_ring
-from kernels.trainium.tiling import LayerTiling
+from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from kernels.trainium.layer.layer import layer
+from kernels.trainium.layer.ring import layer_ring
+from kernels.trainium.tiles import LayerTiling
 from models.config import ModelConfig
-from models.pack import pack_weights
-from models.tensor_parallel import divide_model
+from models.machines.pack import pack_weights
+from models.machines.tensor_parallel import divide_model
 from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import check, draw, wide

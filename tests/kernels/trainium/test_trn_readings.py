@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emu.side_by_side import in_order
+from emu.tracing.side_by_side import in_order
+from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import nc_matmul
-from emu.trainium.memory import dma_store, sbuf
-from kernels.trainium import head, mlp, norm
-from kernels.trainium.gemm import gemm
-from kernels.trainium.matmul import add_products
-from kernels.trainium.tiling import pack
+from kernels.trainium.gemm.ladder import gemm
+from kernels.trainium.gemm.matmul import add_products
+from kernels.trainium.layer import head, mlp, norm
+from kernels.trainium.tiles import pack
 from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import DEVICE, draw, load, single

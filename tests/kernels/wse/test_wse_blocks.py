@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from emu import Known, Program
-from emu.wse import WSE3, multicast, reduce, trees
-from kernels.wse.attention import attend, normalise_heads
-from kernels.wse.blocks import gemv, rms_norm, swiglu
-from kernels.wse.collective import all_reduce, reduce_to_first
-from kernels.wse.mapping import LayerMap, line_groups
+from emu.wse import WSE3, multicast, reduce
+from emu.wse.line import trees
+from kernels.wse.decode.attention import attend, normalise_heads
+from kernels.wse.decode.blocks import gemv, rms_norm, swiglu
+from kernels.wse.decode.mapping import LayerMap, line_groups
+from kernels.wse.decode.sums import all_reduce, reduce_to_first
 
 WAFER = WSE3.at()
 PE = ("row", "col")

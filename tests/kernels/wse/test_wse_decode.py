@@ -8,12 +8,12 @@ import pytest
 
 from emu import Quantity
 from emu.wse import WSE3
-from emu.wse.placement import DoesNotFit
-from kernels.wse import estimate
-from kernels.wse.layer import layer_arguments, layer_program
-from kernels.wse.plan import plan
-from kernels.wse.token import TokenClock
-from models.decode import Decoder
+from emu.wse.regions import DoesNotFit
+from kernels.wse.decode import estimate
+from kernels.wse.decode.layer import layer_arguments, layer_program
+from kernels.wse.decode.plan import plan
+from kernels.wse.decode.token import TokenClock
+from models.machines.decode import Decoder
 from tests.kernels.wse.reference import Reference, Sizes, random_weights
 
 LLAMA = Sizes(66, 90, 2, 4, 2, 16, 101)

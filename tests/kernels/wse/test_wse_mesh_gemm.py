@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import stepper
-from emu.wse.arrivals.arrival_ring import places
-from emu.wse.collectives.ring import around
-from emu.wse.datasheet import WSE3
-from emu.wse.encoding.encode import encode
-from kernels.wse import mesh_gemm as mesh
-from kernels.wse import mesh_tiles
-from kernels.wse.mesh_gemm import Sizes
+from emu.wse.datasheets.datasheet import WSE3
+from emu.wse.fabric import stepper
+from emu.wse.fabric.collectives.ring import around
+from emu.wse.fabric.encoding.encode import encode
+from emu.wse.line.arrivals.of_rings import places
+from kernels.wse.programs import mesh_gemm as mesh
+from kernels.wse.programs import mesh_tiles
+from kernels.wse.programs.mesh_gemm import Sizes
 from tests.emu.wse.wavelets import simulate
 
 DEVICE = WSE3.at()

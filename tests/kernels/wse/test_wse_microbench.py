@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from emu.wse import stepper, trees
-from emu.wse.datasheet import WSE2, WSE3
-from kernels.wse import microbench
-from kernels.wse.line_reduce import END, line_reduce
+from emu.wse.datasheets.datasheet import WSE2, WSE3
+from emu.wse.fabric import stepper
+from emu.wse.line import trees
+from kernels.wse.programs import microbench
+from kernels.wse.programs.line_reduce import END, line_reduce
 
 
 def data(seed: int, *shape: int) -> np.ndarray:

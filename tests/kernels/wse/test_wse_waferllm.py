@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emu.wse import WSE2
-from kernels.wse.waferllm import (
+from kernels.wse.programs.waferllm import (
     Layer,
     Mesh,
     gemv_arguments,

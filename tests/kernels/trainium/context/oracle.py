@@ -10,7 +10,7 @@ import numpy as np
 
 from emu import Known
 from kernels import masks
-from kernels.placement import PLACEMENTS
+from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.attention import AUTO, ContextAttention
 from tests.kernels.trainium.reference import draw, wide
 

@@ -14,7 +14,7 @@ from jax.experimental import roofline
 from jax.sharding import PartitionSpec
 
 from kernels import masks
-from kernels.placement import PLACEMENTS
+from kernels.tokens.placement import PLACEMENTS
 from tests.kernels.trainium.context.oracle import MASKS, context, live_tiles, masks_of
 from tests.kernels.trainium.reference import DEVICE, tensor_busy
 

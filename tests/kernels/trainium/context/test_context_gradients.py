@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu import precision
+from emu.checks import precision
 from kernels.trainium.context import layout
 from tests.kernels.trainium.context.oracle import (
     EVERY_PLACEMENT,

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu.trainium.datasheet import TRN3
+from emu.trainium.datasheets.datasheet import TRN3
 from kernels import masks
-from kernels.tile_map import DEAD
+from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_attention import LatentAttention
 

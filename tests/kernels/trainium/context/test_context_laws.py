@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu import Quantity
-from emu.trainium.datasheet import TRN2, TRN3, on_system
-from emu.trainium.topology import TRN2_48XLARGE, TRN3_GEN2
+from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system
+from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
 from kernels import masks
-from kernels.placement import PLACEMENTS
+from kernels.tokens.placement import PLACEMENTS
 from tests.kernels.trainium.context.oracle import context
 
 LAW = settings(max_examples=3, derandomize=True, deadline=None)

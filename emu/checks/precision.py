@@ -1,0 +1,109 @@
+"""Float64 throughout: a kernel's values without the roundings to its tiles' formats.
+
+A machine rounds each result to the format of its tile, so a kernel is never equal to its float64
+reference, and a small mistake of the algorithm hides among the roundings. In the exact reading
+every floating tile is float64 whatever format the kernel names, and instructions compute in it.
+What is left is float64's own rounding: an error over 1e-12 is the algorithm's.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emu.errors import EmulationError
+from emu.instruction import caller
+from emu.tracing import jaxpr as jx
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+# Part of JAX's trace cache keys, as x64 is: a jitted kernel is traced once for each reading.
+_EXACT = jax.make_user_context(False)
+
+
+class NotExact(EmulationError):
+    """Something that has no counterpart in float64, such as the choice of a shared exponent."""
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """Within this context kernels compute in float64; floating arguments must be float64 already.
+
+    `Program.exact` does both. The context by itself is for `jax.grad` of `Program.batched`.
+    """
+    with jax.enable_x64(True), _EXACT(True):
+        yield
+
+
+def is_exact() -> bool:
+    """Whether the kernel is computed in float64."""
+    return _EXACT.value
+
+
+def tile_dtype(dtype: Any) -> np.dtype:
+    """The dtype of a fresh tile for which the kernel names `dtype`; allocations ask for it."""
+    dtype = jnp.dtype(dtype)
+    return FLOAT64 if is_exact() and jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def arithmetic_dtype() -> np.dtype:
+    """What instructions compute in: float32, as the engines do, or float64."""
+    return FLOAT64 if is_exact() else FLOAT32
+
+
+def widen(x: Any) -> Any:
+    """An argument of the exact reading: floats as float64, integers in their ordinary dtype."""
+    kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    if jnp.issubdtype(kind, jnp.floating):
+        with jax.enable_x64(True):
+            return jnp.asarray(np.asarray(x).astype(FLOAT64))
+    return jnp.asarray(x)
+
+
+def refuse_exact(name: str, what: str) -> None:
+    """Raises `NotExact` in the exact reading, for an instruction that has none."""
+    if is_exact():
+        raise NotExact(
+            f"{name}: {what} has no float64 counterpart, must be computed by `run`",
+            caller(),
+        )
+
+
+def check(body: jx.Body) -> None:
+    """Raises `NotExact` where a kernel's own jaxpr holds a float narrower than float64."""
+    for eqn in body.eqns:
+        for inner in _inside(eqn):
+            check(inner)
+        for x in eqn.outvars:
+            dtype = x.aval.dtype
+            if jnp.issubdtype(dtype, jnp.floating) and dtype != FLOAT64:
+                raise NotExact(
+                    f"{eqn.primitive.name}: result is {dtype}{list(x.aval.shape)}, must be float64 "
+                    "in the exact reading: an allocation asks `precision.tile_dtype`",
+                    jx.location(eqn),
+                )
+
+
+def _inside(eqn: Any) -> list[jx.Body]:
+    """The jaxprs of a loop, a branch or a call."""
+    if eqn.primitive.name == "scan":
+        return [jx.scan(eqn).body]
+    if eqn.primitive.name == "cond":
+        return jx.branches(eqn)
+    called = jx.call(eqn)
+    return [called] if called else []
+
+
+__all__ = [
+    "NotExact",
+    "arithmetic_dtype",
+    "check",
+    "exact",
+    "is_exact",
+    "refuse_exact",
+    "tile_dtype",
+    "widen",
+]

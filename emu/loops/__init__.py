@@ -1,0 +1,1 @@
+"""What makes loops fast: jumps over periods, and one walk per class of cores."""

@@ -1,0 +1,1 @@
+"""What readings mean: where time went, bounds, critical paths, reasons, traces."""

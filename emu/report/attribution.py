@@ -1,0 +1,167 @@
+"""Where a core's time went: bound, fill and drain, loads, waits and stalls, summing to its end."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from emu.clock.reading import Event, Reading
+from emu.clock.ticks import on_core
+
+KINDS = ("bound", "excess", "below peak", "loads", "waits", "stalls", "fill and drain")
+BOUND, EXCESS, BELOW, LOADS, WAITS, STALLS, ENDS = KINDS
+WAIT, BUFFER = "wait:", "buffer:"
+
+Spent = dict[str, dict[str, int]]  # engine to what its time went to, in ticks
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of an engine's time: one of `KINDS`, what it was, and its ticks."""
+
+    kind: str
+    what: str
+    ticks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """What an engine's work takes at its peak rate, and the part of it that had to be done.
+
+    The rest is excess: data loaded again, tiles transposed, scores computed and masked.
+    """
+
+    useful_ticks: int
+    work_ticks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How one engine spent the time until its core was done; the parts sum to it."""
+
+    engine: str
+    end_ticks: int
+    parts: tuple[Part, ...]
+
+    def share(self, part: Part) -> float:
+        return part.ticks / self.end_ticks if self.end_ticks else 0.0
+
+    def by_kind(self) -> dict[str, int]:
+        """Ticks of every kind; sums to `end_ticks`."""
+        return {k: sum(p.ticks for p in self.parts if p.kind == k) for k in KINDS}
+
+
+def last_core(reading: Reading) -> tuple[int, ...]:
+    """The core that ends last, the first of several."""
+    end = np.broadcast_to(reading.end, reading.grid)
+    return tuple(int(i) for i in np.unravel_index(np.argmax(end), reading.grid))
+
+
+def spent_by(reading: Reading, core: tuple[int, ...]) -> Spent:
+    """Engine to what its time on one core went to, in ticks; each engine's sum is the core's end.
+
+    Beside what `Reading.spent` names, `drain` is the time after an engine's last instruction.
+    """
+    end = on_core(reading.end, reading.grid, core)
+    out: Spent = {}
+    for (engine, what), ticks in reading.spent.items():
+        out.setdefault(engine, {})[what] = on_core(ticks, reading.grid, core)
+    for engine, spent in out.items():
+        spent["drain"] = end - on_core(reading.last[engine], reading.grid, core)
+    return out
+
+
+def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list[Event]:
+    """Several engines that share a resource, seen as one: busy while any of them is.
+
+    Args:
+      events: of one core.
+      engines: to be seen as one.
+      name: of that one.
+
+    Returns:
+      A busy time of the group per event; its cause, line and name are those of its first.
+    """
+    group, out = set(engines), []
+    for e in sorted(
+        (e for e in events if e.engine in group), key=lambda e: (e.start, e.end)
+    ):
+        if out and e.start <= out[-1].end:
+            out[-1] = dataclasses.replace(out[-1], end=max(out[-1].end, e.end))
+        else:
+            out.append(dataclasses.replace(e, engine=name))
+    return out
+
+
+def spent_together(
+    events: Iterable[Event], engines: Iterable[str], end: int
+) -> dict[str, int]:
+    """The account of several engines that share a resource, as if they were one; sums to `end`.
+
+    Where two of them work at a time, the clock lets both and makes one of them wait (`shared`) for
+    as long at another time: of such waits, as much is work as was done at the same time.
+    """
+    group = set(engines)
+    events = [e for e in events if e.engine in group]
+    out: collections.Counter[str] = collections.Counter()
+    free = 0
+    for e in together(events, group, ""):
+        out[WAIT + e.cause if free else "fill"] += e.start - free
+        out["work"] += e.end - e.start
+        free = e.end
+    out["drain"] = end - free
+    at_once = sum(e.end - e.start for e in events) - out["work"]
+    moved = min(at_once, out[WAIT + "shared"])
+    out.update({"work": moved, WAIT + "shared": -moved})
+    return dict(+out)
+
+
+def active_ticks(spent: Mapping[str, int]) -> int:
+    """What one engine spent neither waiting nor before or after its work: AWS's active time."""
+    idle = ("fill", "drain")
+    return sum(
+        t for what, t in spent.items() if what not in idle and not what.startswith(WAIT)
+    )
+
+
+def busiest(spent: Spent) -> str:
+    """The engine that is active longest."""
+    return max(spent, key=lambda e: active_ticks(spent[e]))
+
+
+def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> Split:
+    """How an engine spent its time, by kind.
+
+    Args:
+      spent: of one core, from `spent_by`.
+      engine: by default the busiest.
+      peak: what its work takes at the engine's peak rate; the time beyond is *below peak*. None
+        takes all of it to be useful and at peak.
+    """
+    engine = engine or busiest(spent)
+    of = dict(spent[engine])
+    work = of.pop("work", 0)
+    whole = work if peak is None else min(work, peak.work_ticks)
+    useful = whole if peak is None else min(whole, peak.useful_ticks)
+    parts = [
+        Part(BOUND, "useful work at peak", useful),
+        Part(EXCESS, "excess work", whole - useful),
+        Part(BELOW, "work below peak", work - whole),
+    ]
+    parts += [Part(_kind(what), what, ticks) for what, ticks in of.items()]
+    parts = [p for p in parts if p.ticks or p.kind == BOUND]
+    parts.sort(key=lambda p: (KINDS.index(p.kind), -p.ticks, p.what))
+    return Split(engine, sum(p.ticks for p in parts), tuple(parts))
+
+
+def _kind(what: str) -> str:
+    if what in ("fill", "drain"):
+        return ENDS
+    if not what.startswith(WAIT):
+        return STALLS  # a part of an instruction in which no work is done, or throttled
+    cause = what.removeprefix(WAIT)
+    if cause == "load":
+        return LOADS
+    stalls = cause.startswith(BUFFER) or cause in ("shared", "bank", "port", "lead")
+    return STALLS if stalls else WAITS

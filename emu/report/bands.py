@@ -1,0 +1,100 @@
+"""What reports say of a reading: bands, what bounds a program, and when each engine was busy."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emu.clock.reading import IN_USE, THROTTLE, Event, Reading
+from emu.datasheet import BANDS
+
+SHADES = " ░▒▓█"  # busy for none, some, half, most and all of a column
+
+
+def banded(value: Callable[[str], Any]) -> dict[str, Any]:
+    """`{"low": ..., "nominal": ..., "high": ...}` of a function of the band."""
+    return {band: value(band) for band in BANDS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What keeps a program from being faster.
+
+    Attributes:
+      what: the busiest engine, or `dependency chain`.
+      share: of the program's time that it accounts for by itself.
+      engine, engine_share: the busiest engine and its busy share on its busiest core.
+      chain_share: the time with unlimited engines and buffers, over the time.
+    """
+
+    what: str
+    share: float
+    engine: str
+    engine_share: float
+    chain_share: float
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.share:.0%} of the time)"
+
+
+def bound(clock: Reading, critical: Reading) -> Bound:
+    """What bounds a program: the larger of its busiest engine and its chain of dependencies.
+
+    Args:
+      clock: the reading.
+      critical: the same program read with `contended=False`.
+    """
+    span = max(1, clock.end_ticks)
+    engine = max(clock.most_busy_ticks, key=lambda e: clock.most_busy_ticks[e])
+    busy, chain = clock.most_busy_ticks[engine] / span, critical.end_ticks / span
+    what, share = ("dependency chain", chain) if chain > busy else (engine, busy)
+    return Bound(what, share, engine, busy, chain)
+
+
+def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarray:
+    """The share of each time bin in which an engine was busy.
+
+    Args:
+      events: of one core.
+      engine: which engine.
+      edges: ascending bin edges in ticks, `[bins + 1]`.
+
+    Returns:
+      float64 `[bins]`, 0 to 1.
+    """
+    starts = np.array([e.start for e in events if e.engine == engine], np.float64)
+    ends = np.array([e.end for e in events if e.engine == engine], np.float64)
+    # Busy time up to each edge: every event adds the part of it that lies before the edge.
+    order = np.argsort(starts)
+    starts, ends = starts[order], ends[order]
+    total = np.concatenate([[0.0], np.cumsum(ends - starts)])
+    done = np.searchsorted(starts, edges, side="right")
+    last = (
+        np.where(done > 0, np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges), 0.0)
+        if len(ends)
+        else np.zeros(len(edges))
+    )
+    return np.diff(total[done] - last) / np.diff(edges)
+
+
+def drawn(clock: Reading, columns: int = 64) -> str:
+    """A program's timeline in text: a line per engine, a character per share of the time.
+
+    Args:
+      clock: read with `trace_core`.
+      columns: characters a line.
+    """
+    end = clock.end_ticks
+    edges = np.linspace(0, end, columns + 1)
+    names = dict.fromkeys(e.engine for e in clock.events)
+    engines = [e for e in names if e != THROTTLE and not e.endswith(IN_USE)]
+    width = max(map(len, engines))
+    lines = []
+    for engine in engines:
+        shares = busy_share(clock.events, engine, edges)
+        bar = "".join(SHADES[math.ceil(round(s * 4, 6))] for s in shares)
+        lines.append(f"{engine:<{width}} {bar} {np.mean(shares):4.0%}")
+    scale = f"{'0':<{columns - 12}}{end / clock.device.tick_hz * 1e6:>9,.2f} us"
+    return "\n".join([*lines, " " * width + " " + scale])

@@ -1,0 +1,153 @@
+"""The chain of instructions that made a core take as long as it did, and its time by source line.
+
+Walked backwards from the last instruction: each started when another freed its engine, wrote its
+operand or let go of its destination, and that one is the next. The stretches of the chain tile the
+time from 0 to the end.
+"""
+
+import bisect
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from emu.clock.reading import IN_USE, THROTTLE, Event
+
+Times = dict[str, list[tuple[int, int]]]  # cause to `(tick, instruction)`
+
+
+def is_instruction(e: Event) -> bool:
+    """Whether an event is an instruction on an engine, not a state or a tile's lifetime."""
+    return e.engine != THROTTLE and not e.engine.endswith(IN_USE)
+
+
+def instructions(events: Iterable[Event]) -> list[Event]:
+    """The events that are instructions, in program order."""
+    return [e for e in events if is_instruction(e)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """From an instruction's start until the next of the chain could start, in ticks."""
+
+    event: Event
+    start: int
+    end: int
+
+    @property
+    def ticks(self) -> int:
+        return self.end - self.start
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What one source line's instruction contributes to the critical path.
+
+    `busy` ticks of `ticks` its engine was working; the rest is latency until the next could start.
+    """
+
+    where: str
+    engine: str
+    name: str
+    count: int
+    ticks: int
+    busy: int
+
+
+def critical_path(
+    events: Iterable[Event], end: int, causes: Mapping[str, str] | None = None
+) -> list[Stretch]:
+    """The chain, first instruction first.
+
+    Args:
+      events: of one core in program order; states and tile lifetimes are left out.
+      end: when the core is done, in ticks.
+      causes: engine to what waiting for it is called, as in `Sheet.causes`.
+
+    Returns:
+      Stretches with `path[0].start == 0` and each starting where the one before ends, the last at
+      `end`. What precedes the chain's first start belongs to its first instruction.
+    """
+    issued = _Issued(instructions(events), causes or {})
+    at: int | None = issued.last()
+    path: list[Stretch] = []
+    while at is not None and end > 0:
+        e = issued.events[at]
+        at = issued.before(at)
+        start = 0 if at is None else min(e.start, end)
+        if start < end:
+            path.append(Stretch(e, start, end))
+            end = start
+    return path[::-1]
+
+
+def by_line(path: Iterable[Stretch]) -> list[Line]:
+    """The path's time by source line and instruction, longest first; sums to the path's end."""
+    found: dict[tuple[str, str, str], list[int]] = collections.defaultdict(
+        lambda: [0, 0, 0]
+    )
+    for s in path:
+        entry = found[s.event.where, s.event.engine, s.event.name]
+        busy = max(0, min(s.end, s.event.end) - max(s.start, s.event.start))
+        for i, n in enumerate((1, s.ticks, busy)):
+            entry[i] += n
+    lines = [Line(*key, *numbers) for key, numbers in found.items()]
+    return sorted(lines, key=lambda x: (-x.ticks, x.where, x.name))
+
+
+class _Issued:
+    """Instructions of one core by what they made possible, and when."""
+
+    def __init__(self, events: list[Event], causes: Mapping[str, str]):
+        self.events, self.causes = events, causes
+        self.previous: list[int | None] = []
+        self.results: Times = collections.defaultdict(list)
+        self.releases: Times = collections.defaultdict(list)
+        self.sharing = {
+            causes.get(e.engine, e.engine) for e in events if e.cause == "shared"
+        }
+        latest: dict[str, int] = {}
+        for i, e in enumerate(events):
+            self.previous.append(latest.get(e.engine))
+            latest[e.engine] = i
+            user = causes.get(e.engine, e.engine)
+            self.results[user].append((e.ready, i))
+            self.releases[user] += [(tick, i) for tick in {e.end, e.done}]
+        for ticks in (*self.results.values(), *self.releases.values()):
+            ticks.sort()
+
+    def last(self) -> int | None:
+        """The instruction that is done last."""
+        done = [(max(e.done, e.end), i) for i, e in enumerate(self.events)]
+        return max(done)[1] if done else None
+
+    def before(self, at: int) -> int | None:
+        """What instruction `at` waited for; None for one that waited for nothing."""
+        e = self.events[at]
+        if e.cause in ("", "engine") or e.start == 0:
+            return self.previous[at]
+        if e.cause == "lead":  # an operand of another engine, ready some time before
+            own = self.causes.get(e.engine, e.engine)
+            of = [ticks for user, ticks in self.results.items() if user != own]
+            found = _latest(of, e.start, at)
+        elif e.cause in self.results:
+            found = _latest([self.results[e.cause]], e.start, at)
+        else:  # a buffer's last user, or whoever has the resource
+            users = (
+                self.sharing
+                if e.cause == "shared"
+                else {e.cause.removeprefix("buffer:")}
+            )
+            of = [ticks for user, ticks in self.releases.items() if user in users]
+            found = _latest(of or self.releases.values(), e.start, at)
+        return self.previous[at] if found is None else found
+
+
+def _latest(of: Iterable[list[tuple[int, int]]], start: int, before: int) -> int | None:
+    """The instruction earlier in the program that made something possible last before a start."""
+    found = []
+    for ticks in of:
+        place = bisect.bisect_right(ticks, (start, before))
+        while place and ticks[place - 1][1] >= before:
+            place -= 1
+        found += ticks[place - 1 : place] if place else []
+    return max(found)[1] if found else None

@@ -1,0 +1,1 @@
+"""The only contact with JAX internals: jaxprs, known integers, side-by-side loops."""

@@ -1,0 +1,112 @@
+"""Loops over independent tiles: the clock reads them in order, values are computed side by side.
+
+A machine works on one tile after another because it has room for few; a host that only wants the
+numbers computes many in one operation. `tiles` and, where a kernel groups work by hand,
+`is_in_order` give one kernel both readings: `emu.tracing.jaxpr.trace`, which every clock and every
+memory figure starts from, traces it in order.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Part of JAX's trace cache keys: a jitted kernel is traced once for each reading.
+_IN_ORDER = jax.make_user_context(False)
+
+
+def in_order() -> AbstractContextManager[None]:
+    """Within this context kernels are traced in program order, as the clock reads them."""
+    return _IN_ORDER(True)
+
+
+def is_in_order() -> bool:
+    """Whether the kernel is being traced in program order."""
+    return _IN_ORDER.value
+
+
+def tiles(
+    body: Callable[[Any], Any],
+    xs: Any,
+    *,
+    into: Any = (),
+    emit: Callable[[Any, Any, Any], Any] | None = None,
+    axis: int = 0,
+    at_once: int | None = None,
+) -> Any:
+    """Computes `body(x)` for every slice of `xs`, each independently of the others.
+
+    In order this is one loop: `body`, then `emit`, slice after slice. Side by side both are mapped
+    over the slices at once. So `body` makes every tile it writes, `buffers` of its declarations
+    saying how many there are, and `emit` writes and reads its own part of `into` only.
+
+    Args:
+      body: `x -> y`, any pytrees.
+      xs: pytree of arrays stacked along axis 0, such as an HBM buffer or loop indices.
+      into: pytree of buffers that take the results, each of as many equal parts along `axis` as
+        there are slices.
+      emit: `(into, at, y) -> into`, writes part `at`; side by side it is given that part alone, and
+        `at` is 0. None: the results are stacked along axis 0.
+      axis: of `into`.
+      at_once: slices computed at once, to bound memory; None computes all.
+
+    Returns:
+      The last `into`, or the stacked results.
+
+    Raises:
+      ValueError: `into` has no equal part for each slice.
+    """
+    count = len(jax.tree.leaves(xs)[0])
+    for x in jax.tree.leaves(into):
+        if x.shape[axis] % count:
+            raise ValueError(
+                f"tiles: axis {axis} of a {x.dtype}{list(x.shape)} has no equal part for each of "
+                f"{count} slices, must be a multiple of {count}"
+            )
+
+    def one(into: Any, at: Any, x: Any) -> tuple[Any, Any]:
+        y = body(x)
+        return (into, y) if emit is None else (emit(into, at, y), ())
+
+    if is_in_order():
+        at = jnp.arange(count, dtype=jnp.int32)
+        into, ys = lax.scan(lambda into, x: one(into, *x), into, (at, xs))
+    else:
+        into, ys = _side_by_side(one, into, xs, count, axis, at_once)
+    return ys if emit is None else into
+
+
+def _side_by_side(
+    one: Callable[..., tuple[Any, Any]],
+    into: Any,
+    xs: Any,
+    count: int,
+    axis: int,
+    at_once: int | None,
+) -> tuple[Any, Any]:
+    """Maps `one` over the slices of `xs` and the parts of `into` along `axis`."""
+
+    def parts(x: Any) -> Any:
+        size = x.shape[axis] // count
+        split = x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+        return jnp.moveaxis(split, axis, 0)
+
+    def each(args: Any) -> Any:
+        part, x = args
+        return one(part, jnp.int32(0), x)
+
+    args = jax.tree.map(parts, into), xs
+    out, ys = (
+        jax.vmap(each)(args)
+        if at_once is None
+        else lax.map(each, args, batch_size=at_once)
+    )
+    return jax.tree.map(
+        lambda x, old: jnp.moveaxis(x, 0, axis).reshape(old.shape), out, into
+    ), ys
+
+
+__all__ = ["in_order", "is_in_order", "tiles"]

@@ -1,0 +1,1 @@
+"""What is known of each Trainium generation, with sources and bands."""

@@ -1,0 +1,27 @@
+"""Sizes and intervals of AWS's instruction reference that no generation changes.
+
+Source: NKI ISA reference of aws-neuron-sdk 2.26.1 and 2.32, nki/api/nki/isa/__init__.py; access
+patterns from nki/guides/architecture/trainium_inferentia2_arch.rst.
+"""
+
+FREE_DIMENSIONS = 4  # of an access pattern, besides the partitions
+FREE_ELEMENTS = {
+    "sbuf": 65536,
+    "psum": 4096,
+}  # a partition, in one instruction of Vector or Scalar
+# Partitions among which nc_stream_shuffle and the Vector Engine's transpose move data.
+QUADRANT = 32
+SHUFFLE_KEEP = 255  # entry of a shuffle mask that leaves its partition as it was
+
+BN_STATS_ELEMENTS = 512
+SEARCH8_ELEMENTS = (8, 16384)  # of nc_max8, nc_find_index8 and nc_match_replace8
+DYNAMIC_INTERVAL_CYCLES = 600  # least interval of a copy whose address is in SBUF
+
+GATHER_PARTITIONS = 16  # of one GpSimd core
+GATHER_INDICES = 4096  # of one GpSimd core
+GATHER_ELEMENTS = (1, 2, 4, 8, 16, 32)  # an index
+
+MX_QUAD = 4  # elements of a partition that enter the Tensor Engine at once
+MX_PARTITIONS = 8  # of a group; 8 x 4 elements share a scale
+MX_ROWS = 32  # partitions of an MX operand come in multiples of these
+MX_DESTINATION_BYTES = 2048  # of a partition of PSUM that one MX matmul may write

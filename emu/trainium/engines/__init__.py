@@ -1,0 +1,1 @@
+"""The instructions of a NeuronCore by engine, with their costs."""

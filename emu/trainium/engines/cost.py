@@ -1,0 +1,160 @@
+"""What an instruction costs on the Vector, Scalar and GpSimd Engines, and which one can run it.
+
+An interval is one of AWS's published formulas in N, elements per partition (NKI ISA reference, SDK
+2.26.1), at least the datasheet's minimum; fixed latency and hand-over are the datasheet's. Fast
+modes, shared ports and data-path widths are those of the architecture guides (SDK 2.32).
+
+Not modelled, because a tile has no strides or start partition here: slower rates of strided
+accesses, and where tiles of 64 or 32 partitions may start. Approximated: from NeuronCore-v3 on the
+Vector Engine's fast modes share a bus with the GpSimd Engine, and neither waits for it here.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu.datasheet import Device
+from emu.errors import LimitExceeded, WrongSpace
+from emu.instruction import Cost, Operand, limit
+from emu.trainium.datasheets.limits import FREE_DIMENSIONS, FREE_ELEMENTS
+from emu.trainium.engines.memory import EITHER
+
+ON_CHIP: Any = (
+    EITHER,
+)  # `writes` of an instruction whose result may lie in SBUF or PSUM
+# A GpSimd instruction's fixed part is in its published interval.
+_LATENCY = {
+    "vector": "vector_latency_cycles",
+    "scalar": "scalar_latency_cycles",
+    "gpsimd": None,
+}
+# On NeuronCore-v2 only: which engine cannot use a memory while another does.
+_SHARED_PORTS = {
+    ("vector", "sbuf"): "gpsimd",
+    ("gpsimd", "sbuf"): "vector",
+    ("vector", "psum"): "scalar",
+    ("scalar", "psum"): "vector",
+}
+_FAST_BYTES = {2: (), 3: (2,), 4: (1, 2)}  # of a float, by generation
+
+
+def compute(
+    device: Device,
+    name: str,
+    engine: str,
+    cycles: float,
+    writes: Sequence[Operand],
+    reads: Sequence[Operand],
+    *,
+    flops: int = 0,
+) -> Cost:
+    """The cost of an instruction whose published interval is `cycles` of `engine`.
+
+    Args:
+      device: the machine.
+      name: of the instruction.
+      engine: vector, scalar or gpsimd.
+      cycles: the interval; the datasheet's minimum where that is longer.
+      writes: results, as far as they are written.
+      reads: sources; the destination too where its old content matters.
+      flops: issued.
+
+    Raises:
+      LimitExceeded: a tile with more elements or dimensions than one instruction takes.
+      WrongSpace: an operand in PSUM, which GpSimd cannot access.
+    """
+    tiles = [x for x in (*writes, *reads) if x.space in FREE_ELEMENTS]
+    spaces = {x.space for x in tiles}
+    if engine == "gpsimd" and "psum" in spaces:
+        raise WrongSpace(
+            f"{name}: an operand is in psum, must be in sbuf on GpSimd: choose another engine"
+        )
+    for x in tiles:
+        limit(
+            name, f"elements per partition in {x.space}", x.free, FREE_ELEMENTS[x.space]
+        )
+        limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
+    busy = max(device.min_interval_cycles, cycles)
+    fixed = _LATENCY[engine]
+    ports = (_SHARED_PORTS.get((engine, s)) for s in sorted(spaces))
+    return Cost(
+        engine=engine,
+        busy_cycles=busy,
+        latency_cycles=busy + (getattr(device, fixed) if fixed else 0),
+        flops=flops,
+        moved_bytes=_moved(writes, reads),
+        handover_cycles=device.handover_cycles,
+        excludes=tuple(p for p in ports if p) if device.generation == 2 else (),
+    )
+
+
+def _moved(writes: Sequence[Operand], reads: Sequence[Operand]) -> dict[str, int]:
+    moved: dict[str, int] = {}
+    sources = [x for x in reads if x.space != "register"]
+    for way, operands in (("read", sources), ("write", writes)):
+        for x in operands:
+            key = f"{x.space}_{way}"
+            moved[key] = moved.get(key, 0) + x.nbytes
+    return moved
+
+
+def part(dst: Operand, src: Operand) -> Operand:
+    """The range of `dst` that an instruction writing `src` there touches."""
+    return dataclasses.replace(dst, shape=src.shape)
+
+
+def engine_for(name: str, device: Device, engine: str, since: Mapping[str, int]) -> str:
+    """`engine`, if it runs instruction `name` on this generation; `since` says from which on.
+
+    Raises:
+      LimitExceeded: it does not, naming those that do.
+    """
+    able = [e for e, generation in since.items() if device.generation >= generation]
+    if engine not in able:
+        raise LimitExceeded(
+            f"{name}: engine is {engine!r}, must be {' or '.join(able)} on NeuronCore-v"
+            f"{device.generation} ({device.name})"
+        )
+    return engine
+
+
+def one_in_psum(name: str, *operands: Operand) -> bool:
+    """Whether one source is in PSUM, which saves the second read of SBUF.
+
+    Raises:
+      LimitExceeded: more than one is.
+    """
+    in_psum = sum(x.space == "psum" for x in operands)
+    limit(name, "number of operands in PSUM", in_psum, 1)
+    return in_psum == 1
+
+
+def is_fast(device: Device, *operands: Operand) -> bool:
+    """Whether every dtype is of the fast modes: 16-bit floats from v3 on, 8-bit ones on v4."""
+    sizes = _FAST_BYTES[device.generation]
+    return all(
+        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in sizes
+        for x in operands
+    )
+
+
+def is_bfloat16(*operands: Operand) -> bool:
+    """Whether every operand is bfloat16, the fast dtype of the formulas of NeuronCore-v2."""
+    return all(x.dtype == np.dtype(jnp.bfloat16) for x in operands)
+
+
+def copy_cycles(device: Device, engine: str, dst: Operand, src: Operand) -> float:
+    """Interval of tensor_copy and tensor_scalar: N, or in a fast mode N/4 or N/2.
+
+    Vector: N/4 between SBUF and SBUF, N/2 with one side in PSUM, from NeuronCore-v3 on. Scalar:
+    N/2 on v4. Contiguous tiles are assumed.
+    """
+    if engine == "gpsimd" or not is_fast(device, dst, src):
+        return src.free
+    if engine == "scalar":
+        return src.free / 2 if device.generation >= 4 else src.free
+    in_psum = [src.space, dst.space].count("psum")
+    return src.free / (4, 2, 1)[in_psum]

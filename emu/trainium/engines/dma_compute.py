@@ -1,0 +1,89 @@
+"""DMA that does more than move: copies within SBUF, transposes, and sums on the way."""
+
+import dataclasses
+from typing import Any
+
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.dma import rows_cost
+from emu.trainium.engines.memory import f32
+
+SOURCE = ("hbm", "sbuf")
+
+
+def _check_bytes(name: str, x: Operand) -> None:
+    if x.dtype.itemsize not in (2, 4):
+        raise LimitExceeded(
+            f"{name}: elements of {x.dtype.itemsize} bytes, must be 2 or 4"
+        )
+
+
+def _from_hbm(src: Operand) -> int:
+    return src.nbytes if src.space == "hbm" else 0
+
+
+def _copy_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    return rows_cost(device, "trn.dma_copy", queue, dst, 0)
+
+
+@instruction("trn.dma_copy", cost=_copy_cost, reads=("sbuf",), writes="sbuf")
+def dma_copy(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """SBUF to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
+    return src
+
+
+def _transpose_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    name = "trn.dma_transpose"
+    needs(name, device, 3)
+    _check_bytes(name, src)
+    within = src.space == "sbuf"
+    share = device.dma_sbuf_transpose_share if within else device.dma_transpose_share
+    return rows_cost(device, name, queue, dst, _from_hbm(src), share)
+
+
+@instruction("trn.dma_transpose", cost=_transpose_cost, reads=(SOURCE,), writes="sbuf")
+def dma_transpose(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """`dst[n, p] = src[p, n]ᵀ` on the way into SBUF, elements of 2 or 4 bytes.
+
+    Up to 90 % of a copy's rate from HBM, 50 % within SBUF, on NeuronCore-v3 and later (SDK,
+    Trainium2 architecture guide): reached where `n` is a multiple of 128 and `p` of 16.
+    """
+    return src.T
+
+
+def _accumulate_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    name = "trn.dma_accumulate"
+    _check_bytes(name, src)
+    if src.dtype != dst.dtype:
+        raise LimitExceeded(
+            f"{name}: source is {src.dtype}, must be the destination's {dst.dtype}"
+        )
+    cost = rows_cost(
+        device, name, queue, dst, _from_hbm(src), device.dma_accumulate_share
+    )
+    read = {"sbuf_read": dst.nbytes}
+    read[f"{src.space}_read"] = read.get(f"{src.space}_read", 0) + src.nbytes
+    return dataclasses.replace(cost, moved_bytes=read | {"sbuf_write": dst.nbytes})
+
+
+@instruction(
+    "trn.dma_accumulate",
+    cost=_accumulate_cost,
+    reads=(SOURCE,),
+    writes="sbuf",
+    reads_destination=True,
+)
+def dma_accumulate(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """`dst += src` on the way into SBUF, in float32, rounded to `dst`'s dtype.
+
+    At a copy's rate on NeuronCore-v4, half of it before (SDK, Trainium3 architecture guide).
+    """
+    return (f32(dst) + f32(src)).astype(dst.dtype)

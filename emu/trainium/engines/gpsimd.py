@@ -1,0 +1,180 @@
+"""The GpSimd Engine: what the others cannot do, such as patterns and masks by position.
+
+It cannot access PSUM (SDK: NeuronCore compute engines). N is elements per partition. Published
+intervals (NKI ISA reference, SDK 2.26.1): iota and affine_select 150 + N; local_gather see there;
+rsqrt four times the Scalar Engine's, so 4N. Its tensor_copy, memset and tensor_tensor are in
+`vector_copy` and `vector`, by `engine="gpsimd"`.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.datasheets.limits import (
+    GATHER_ELEMENTS,
+    GATHER_INDICES,
+    GATHER_PARTITIONS,
+)
+from emu.trainium.engines.cost import compute
+from emu.trainium.engines.memory import f32
+from emu.trainium.engines.operators import BINARY, UNARY, named
+
+
+def _affine(
+    shape: tuple[int, ...], offset: Any, steps: tuple[int, ...], multiplier: int
+) -> Any:
+    """`offset + partition · multiplier + Σ index · step` of every element, int32."""
+    terms = zip(range(len(shape)), (multiplier, *steps), strict=True)
+    total = jnp.broadcast_to(jnp.asarray(offset, jnp.int32), shape)
+    for axis, step in terms:
+        total = total + lax.broadcasted_iota(jnp.int32, shape, axis) * jnp.int32(step)
+    return total
+
+
+def _pattern_cost(
+    device: Device,
+    name: str,
+    dst: Operand,
+    sources: tuple[Operand, ...],
+    steps: tuple[int, ...],
+) -> Cost:
+    if len(steps) != len(dst.shape) - 1:
+        raise LimitExceeded(
+            f"{name}: steps are {list(steps)} for a tile of {len(dst.shape) - 1} free dimensions, "
+            "must be one each"
+        )
+    cycles = device.gpsimd_overhead_cycles + dst.free
+    return compute(device, name, "gpsimd", cycles, (dst,), sources, flops=dst.size)
+
+
+def _iota_cost(
+    device: Device,
+    dst: Operand,
+    offset: Operand,
+    *,
+    steps: tuple[int, ...],
+    multiplier: int = 0,
+) -> Cost:
+    return _pattern_cost(device, "trn.iota", dst, (), steps)
+
+
+@instruction("trn.iota", cost=_iota_cost, reads=("register",), writes="sbuf")
+def iota(dst: Any, offset: Any, *, steps: tuple[int, ...], multiplier: int = 0) -> Any:
+    """`dst[p, i, ...] = offset + p · multiplier + i · steps[0] + ...`, in 32-bit integers.
+
+    `offset` is a known integer; `steps` has one entry for each free dimension.
+    """
+    return _affine(dst.shape, offset, steps, multiplier).astype(dst.dtype)
+
+
+def _select_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    fill: float,
+    steps: tuple[int, ...] = (-1,),
+    **_: Any,
+) -> Cost:
+    return _pattern_cost(device, "trn.affine_select", dst, (src,), steps)
+
+
+@instruction(
+    "trn.affine_select", cost=_select_cost, reads=("sbuf", "register"), writes="sbuf"
+)
+def affine_select(
+    dst: Any,
+    src: Any,
+    offset: Any,
+    *,
+    fill: float,
+    steps: tuple[int, ...] = (-1,),
+    multiplier: int = 1,
+    compare: str = "greater_equal",
+) -> Any:
+    """`dst = src` where an affine expression of the position compares with 0, else `fill`.
+
+    As it stands a causal mask: `dst[p, n] = src[p, n]` where `p + offset - n ≥ 0`.
+
+    Args:
+      dst: SBUF, shape of `src`.
+      src: SBUF `[p, ...]`.
+      offset: a known integer.
+      fill: where the expression fails.
+      steps: of the expression, one for each free dimension.
+      multiplier: its step from one partition to the next.
+      compare: of the expression with 0.
+    """
+    value = _affine(src.shape, offset, steps, multiplier)
+    keep = named(BINARY, "trn.affine_select", "compare", compare)(
+        value, jnp.zeros_like(value)
+    )
+    kept = jnp.where(keep, src, lax.full_like(src, fill))
+    return numerics.cast(kept, dst.dtype)
+
+
+def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> Cost:
+    name, (rows, count) = "trn.local_gather", index.shape
+    indices, elements = count * GATHER_PARTITIONS, dst.shape[-1]
+    limit(name, "indices of a GpSimd core", indices, GATHER_INDICES)
+    if (
+        elements not in GATHER_ELEMENTS
+        or rows % GATHER_PARTITIONS
+        or rows != src.shape[0]
+    ):
+        raise LimitExceeded(
+            f"{name}: {elements} elements an index on {rows} partitions of {src.shape[0]}, must be "
+            f"one of {GATHER_ELEMENTS} on all, a multiple of {GATHER_PARTITIONS}"
+        )
+    c = (28 + 4 * elements) / (4 * elements) / min(4 / src.dtype.itemsize, elements)
+    cycles = device.gpsimd_overhead_cycles + indices * elements / c
+    return compute(device, name, "gpsimd", cycles, (dst,), (src, index))
+
+
+@instruction(
+    "trn.local_gather", cost=_gather_cost, reads=("sbuf", "sbuf"), writes="sbuf"
+)
+def local_gather(dst: Any, src: Any, index: Any) -> Any:
+    """Each GpSimd core gathers along the free dimension of its 16 partitions, by their indices.
+
+    Its interval is 150 + n·e/C, as published, for n indices of e elements, with
+    C = ((28 + 4e) / (4e)) / min(4 / itemsize, e). C reads like an overhead by which one would
+    multiply; no measurement decides.
+
+    Args:
+      dst: SBUF `[p, 16m, e]`, dtype of `src`.
+      src: SBUF `[p, ...]`; its free dimensions count as one.
+      index: SBUF, integer `[p, m]`: the 16m offsets of a core are its 16 partitions' first columns,
+        then their second ones, and so on.
+    """
+    p, m = index.shape
+    groups = index.reshape(-1, GATHER_PARTITIONS, m).astype(jnp.int32)
+    flat = jnp.swapaxes(groups, 1, 2).reshape(-1, GATHER_PARTITIONS * m)
+    offsets = jnp.repeat(flat, GATHER_PARTITIONS, axis=0)[..., None]
+    offsets = offsets + lax.broadcasted_iota(jnp.int32, (p, 1, dst.shape[2]), 2)
+    row = src.reshape(p, -1)
+    return jnp.take_along_axis(row, offsets.reshape(p, -1), axis=1).reshape(dst.shape)
+
+
+def _rsqrt_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    return compute(
+        device,
+        "trn.rsqrt_gpsimd",
+        "gpsimd",
+        4 * src.free,
+        (dst,),
+        (src,),
+        flops=2 * src.size,
+    )
+
+
+@instruction("trn.rsqrt_gpsimd", cost=_rsqrt_cost, reads=("sbuf",), writes="sbuf")
+def rsqrt_gpsimd(dst: Any, src: Any) -> Any:
+    """`dst = 1 / sqrt(src)` in float32: more precise than the Scalar Engine's and slower."""
+    return numerics.cast(UNARY["rsqrt"](f32(src)), dst.dtype)

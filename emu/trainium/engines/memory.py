@@ -1,0 +1,225 @@
+"""Tiles and the DMA that moves them: HBM, SBUF and PSUM."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu.checks import precision
+from emu.datasheet import Device
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.engines.dma import dma_cost, rows_cost
+
+EITHER = ("sbuf", "psum")
+
+NO_TIME = Cost(engine="vector", busy_cycles=0)
+
+
+def _allocation(name: str, space: str) -> Any:
+    def cost(device: Device, *, shape: tuple[int, ...], dtype: Any, **_: Any) -> Cost:
+        if space != "hbm":
+            limit(name, "partition dimension", shape[0], device.partitions)
+        return NO_TIME
+
+    @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
+    def tile(*, shape: tuple[int, ...], dtype: Any, **_: Any) -> Any:
+        poison = (
+            jnp.nan if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+        )
+        return jnp.full(shape, poison, dtype)
+
+    return tile
+
+
+_sbuf = _allocation("trn.sbuf", "sbuf")
+_psum = _allocation("trn.psum", "psum")
+_hbm = _allocation("trn.hbm", "hbm")
+_array = _allocation("trn.array", "array")
+
+
+def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+    """A fresh SBUF tile `[partition ≤ 128, ...free]`, holding NaN.
+
+    Args:
+      shape: partitions first.
+      dtype: of its elements.
+      buffers: declared inside a loop, the tile is a ring this deep: each time the declaration is
+        met the next buffer is used, as soon as its last reader is done.
+    """
+    return _sbuf(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
+
+
+def psum(
+    *shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None
+) -> Any:
+    """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
+
+    Args:
+      shape: partitions first.
+      dtype: of its elements.
+      buffers: depth of the ring, as for `sbuf`.
+      bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
+        at the same time. None gives it banks of its own.
+    """
+    return _psum(
+        shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers, bank=bank
+    )
+
+
+def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
+    """A fresh HBM buffer, holding NaN."""
+    return _hbm(shape=shape, dtype=precision.tile_dtype(dtype))
+
+
+def array(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+    """A fresh stationary tile `[partition ≤ 128, columns ≤ 128]` in the Tensor Engine's array.
+
+    The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
+    """
+    return _array(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
+
+
+def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
+    """Traffic of a write to part of `dst`: every source read, as many elements written."""
+    moved = {f"{dst.space}_write": sources[0].size * dst.dtype.itemsize}
+    for x in sources:
+        key = f"{x.space}_read"
+        moved[key] = moved.get(key, 0) + x.nbytes
+    return moved
+
+
+def _load_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes)
+
+
+def _load_tiles_cost(
+    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    tiles, p, _ = src.shape
+    return dma_cost(
+        device,
+        "trn.dma_load_tiles",
+        queue,
+        partitions=p,
+        descriptors=p * tiles,
+        descriptor_bytes=src.nbytes / (p * tiles),
+        hbm_bytes=src.nbytes,
+    )
+
+
+def _load_at_cost(
+    device: Device, dst: Operand, src: Operand, *_: Operand, queue: str = "load_queue"
+) -> Cost:
+    # Rows that do not fill the tile's last dimension land apart from each other.
+    apart = src.shape[1] if len(src.shape) == 3 and src.shape[2] < dst.shape[2] else 1
+    p = src.shape[0]
+    cost = dma_cost(
+        device,
+        "trn.dma_load_at",
+        queue,
+        partitions=p,
+        descriptors=p * apart,
+        descriptor_bytes=src.nbytes / (p * apart),
+        hbm_bytes=src.nbytes,
+    )
+    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
+
+
+def _store_cost(device: Device, src: Operand, *, queue: str = "store_queue") -> Cost:
+    return rows_cost(device, "trn.dma_store", queue, src, src.nbytes)
+
+
+def _store_at_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    i: Operand,
+    *,
+    queue: str = "store_queue",
+) -> Cost:
+    cost = rows_cost(device, "trn.dma_store_at", queue, src, src.nbytes)
+    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
+
+
+@instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
+def dma_load(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
+    return src
+
+
+@instruction("trn.dma_load_tiles", cost=_load_tiles_cost, reads=("hbm",), writes="sbuf")
+def dma_load_tiles(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+    """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`."""
+    return jnp.swapaxes(src, 0, 1)
+
+
+@instruction(
+    "trn.dma_load_at",
+    cost=_load_at_cost,
+    reads=("hbm", "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def dma_load_at(
+    dst: Any, src: Any, i: Any, j: Any, *, queue: str = "load_queue"
+) -> Any:
+    """HBM to part of an SBUF tile: `dst[:, i, j:j+n] = src[:, :n]`."""
+    return at(dst, src, i, j)
+
+
+@instruction(
+    "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
+)
+def dma_store(src: Any, *, queue: str = "store_queue") -> Any:
+    """SBUF to a fresh HBM buffer."""
+    return src
+
+
+@instruction(
+    "trn.dma_store_at",
+    cost=_store_at_cost,
+    reads=("sbuf", "register"),
+    writes="hbm",
+    partial=True,
+)
+def dma_store_at(dst: Any, src: Any, i: Any, *, queue: str = "store_queue") -> Any:
+    """SBUF to slice `i` of an HBM buffer: `dst[i] = src`."""
+    return lax.dynamic_update_index_in_dim(dst, src, i, 0)
+
+
+def _gather_cost(
+    device: Device,
+    dst: Operand,
+    table: Operand,
+    ids: Operand,
+    *,
+    queue: str = "load_queue",
+) -> Cost:
+    cost = rows_cost(device, "trn.dma_gather", queue, dst, dst.nbytes + ids.nbytes)
+    moved = {"hbm_read": dst.nbytes + ids.nbytes, "sbuf_write": dst.nbytes}
+    return dataclasses.replace(cost, moved_bytes=moved)
+
+
+@instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
+def dma_gather(dst: Any, table: Any, ids: Any, *, queue: str = "load_queue") -> Any:
+    """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
+    return jnp.take(table, ids, axis=0, mode="clip")
+
+
+def at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+    """`dst[:p, i:i+a, j:j+n] = src`, src `[p, n]` (a = 1) or `[p, a, n]`."""
+    block = src[:, None] if src.ndim == 2 else src
+    return lax.dynamic_update_slice(dst, block.astype(dst.dtype), place(0, i, j))
+
+
+def place(*indices: Any) -> tuple[Any, ...]:
+    """Register operands as int32: beside float64, JAX makes loop indices int64."""
+    return tuple(jnp.asarray(i, jnp.int32) for i in indices)
+
+
+def f32(x: Any) -> Any:
+    """`x` in the engines' arithmetic: float32, or float64 in the exact reading."""
+    return x.astype(precision.arithmetic_dtype())

@@ -1,0 +1,177 @@
+"""Microscaled (MX) data on NeuronCore-v4: quantised on the Vector Engine, multiplied on Tensor.
+
+A tile of elements is `[p, n, 4]`, p a multiple of 32: the four elements of a partition belong to
+the contracted dimension and enter the array at once, so 128 partitions contract 512. A group of
+8 partitions x 4 elements shares one E8M0 scale; scales are a tile `uint8[p / 8, n]`. (The hardware
+puts them 4 to a quadrant of 32 partitions, which takes the same bytes of every partition.) MXFP8
+elements are float8_e4m3fn or float8_e5m2; MXFP4 ones are packed two to a byte, `uint8[p, n, 2]`,
+as `emu.numerics.fp4_pack` does.
+
+Sources: NKI ISA reference and architecture guide of NeuronCore-v4, SDK 2.32. No formulas are
+published: quantize_mx takes four elements a partition and cycle, N/4; nc_matmul_mx has the cycles
+of a bfloat16 matmul with four times the FLOPs, MXFP4 as MXFP8.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu import numerics
+from emu.checks import precision
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.datasheets.limits import (
+    MX_DESTINATION_BYTES,
+    MX_PARTITIONS,
+    MX_QUAD,
+    MX_ROWS,
+)
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import compute
+from emu.trainium.engines.memory import f32
+from emu.trainium.engines.tensor import stream_cost
+
+FP8 = tuple(np.dtype(x) for x in (jnp.float8_e4m3fn, jnp.float8_e5m2))
+UINT8 = np.dtype(np.uint8)
+HEADROOM = (
+    1  # the hardware's scale is twice that of the specification's sample conversion
+)
+
+
+def _groups(x: Any) -> Any:
+    """`[p, n, 4]` to `[p / 8, n, 32]`, a group in the last dimension."""
+    p, n, _ = x.shape
+    blocks = x.reshape(p // MX_PARTITIONS, MX_PARTITIONS, n, MX_QUAD)
+    return jnp.swapaxes(blocks, 1, 2).reshape(p // MX_PARTITIONS, n, numerics.GROUP)
+
+
+def _tile(groups: Any) -> Any:
+    """The inverse of `_groups`."""
+    g, n, _ = groups.shape
+    blocks = groups.reshape(g, n, MX_PARTITIONS, MX_QUAD)
+    return jnp.swapaxes(blocks, 1, 2).reshape(g * MX_PARTITIONS, n, MX_QUAD)
+
+
+def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
+    """Raises `LimitExceeded` unless these are a tile of MX elements and its scales."""
+    packed = elements.dtype == UINT8
+    p, n, last = elements.shape if len(elements.shape) == 3 else (0, 0, 0)
+    if (elements.dtype not in FP8 and not packed) or last != (
+        MX_QUAD // 2 if packed else MX_QUAD
+    ):
+        raise LimitExceeded(
+            f"{name}: {what} is {elements.dtype}{list(elements.shape)}, must be "
+            f"{' or '.join(map(str, FP8))} [p, n, {MX_QUAD}], or packed MXFP4 uint8 [p, n, 2]"
+        )
+    if p % MX_ROWS:
+        raise LimitExceeded(
+            f"{name}: {what} has {p} partitions, must be a multiple of {MX_ROWS}"
+        )
+    if scale.dtype != UINT8 or scale.shape != (p // MX_PARTITIONS, n):
+        raise LimitExceeded(
+            f"{name}: scale of {what} is {scale.dtype}{list(scale.shape)}, must be "
+            f"uint8{[p // MX_PARTITIONS, n]}"
+        )
+
+
+def _quantize_cost(device: Device, dst: Operand, scale: Operand, src: Operand) -> Cost:
+    name = "trn.quantize_mx"
+    needs(name, device, 4)
+    _check(name, "destination", dst, scale)
+    if dst.dtype == UINT8 or src.dtype.itemsize != 2 or src.shape != dst.shape:
+        raise LimitExceeded(
+            f"{name}: {src.dtype}{list(src.shape)} to {dst.dtype}{list(dst.shape)}, must be a "
+            "16-bit float to MXFP8 of the same shape"
+        )
+    cycles = src.free / MX_QUAD
+    return compute(
+        device, name, "vector", cycles, (dst, scale), (src,), flops=2 * src.size
+    )
+
+
+@instruction(
+    "trn.quantize_mx", cost=_quantize_cost, reads=("sbuf",), writes=("sbuf", "sbuf")
+)
+def quantize_mx(dst: Any, scale: Any, src: Any) -> tuple[Any, Any]:
+    """MXFP8 elements and scales of `src`, all in SBUF; NeuronCore-v4.
+
+    The scale is twice that of the OCP specification's sample conversion, so that a group's largest
+    value rounds rather than saturates.
+
+    Args:
+      dst: `[p, n, 4]`, float8_e4m3fn or float8_e5m2.
+      scale: `uint8[p / 8, n]`.
+      src: `[p, n, 4]`, bfloat16 or float16.
+    """
+    precision.refuse_exact("trn.quantize_mx", "a scale shared by rounded elements")
+    elements, scales = numerics.mx_quantize(_groups(src), dst.dtype, headroom=HEADROOM)
+    return _tile(elements), scales
+
+
+def _matmul_cost(
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    stationary_scale: Operand,
+    moving_scale: Operand,
+    accumulate: Operand,
+) -> Cost:
+    name = "trn.nc_matmul_mx"
+    needs(name, device, 4)
+    _check(name, "stationary", stationary, stationary_scale)
+    _check(name, "moving", moving, moving_scale)
+    (k, m, _), n = stationary.shape, moving.shape[1]
+    limit(name, "partitions", k, device.partitions)
+    limit(name, "stationary columns", m, device.partitions)
+    if m % 2:
+        raise LimitExceeded(
+            f"{name}: stationary has {m} columns, must be an even number"
+        )
+    limit(name, "moving columns", n, MX_DESTINATION_BYTES // dst.dtype.itemsize)
+    return stream_cost(
+        device,
+        m,
+        max(min(device.min_interval_cycles, m), n),
+        2 * MX_QUAD * k * m * n,
+        counts={"adjusted_flops": 2 * k * m * n},
+    )
+
+
+@instruction(
+    "trn.nc_matmul_mx",
+    cost=_matmul_cost,
+    reads=("sbuf", "sbuf", "sbuf", "sbuf", "register"),
+    writes="psum",
+    partial=True,
+)
+def nc_matmul_mx(
+    dst: Any,
+    stationary: Any,
+    moving: Any,
+    stationary_scale: Any,
+    moving_scale: Any,
+    accumulate: Any,
+) -> Any:
+    """`dst[m, n] (+)= Σ stationary[k, m, q] · moving[k, n, q]` with scales applied; NeuronCore-v4.
+
+    Args:
+      dst: PSUM `[m, n]`, float32 (n ≤ 512) or bfloat16 (n ≤ 1024); sums are float32.
+      stationary: SBUF, MXFP8 `[k, m, 4]` or packed MXFP4 `[k, m, 2]`, k ≤ 128, m ≤ 128 and even.
+      moving: SBUF, likewise `[k, n, ...]`; its format may differ.
+      stationary_scale: SBUF `uint8[k / 8, m]`.
+      moving_scale: SBUF `uint8[k / 8, n]`.
+      accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
+    """
+    precision.refuse_exact("trn.nc_matmul_mx", "a tile of MX elements")
+    left, right = _values(stationary, stationary_scale), _values(moving, moving_scale)
+    product = jnp.einsum("kmq,knq->mn", left, right, precision="highest")
+    return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
+
+
+def _values(elements: Any, scale: Any) -> Any:
+    """What MX elements stand for, float32 `[p, n, 4]`."""
+    values = numerics.fp4_unpack(elements) if elements.dtype == UINT8 else f32(elements)
+    return _tile(numerics.mx_dequantize(_groups(values), scale))

@@ -1,0 +1,181 @@
+"""The Scalar Engine: activation functions, with scale, bias and a reduction.
+
+N is elements per partition, MIN the minimum interval. Published intervals (NKI ISA reference, SDK
+2.26.1): activation max(MIN, N), whatever the scale and bias; with a reduction read out MIN more.
+Its tensor_copy and tensor_scalar are in `vector_copy` and `vector`, by `engine="scalar"`.
+
+Functions are computed in float32; the hardware's are piecewise polynomials, whose error is not
+published (AWS calls the reciprocal less precise than the Vector Engine's). Inputs outside a
+function's valid range give NaN here. The compiler inserts the loading of another function's table;
+a kernel here writes it itself, `control.activation_table_load`.
+"""
+
+from typing import Any
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import ON_CHIP, compute
+from emu.trainium.engines.memory import EITHER, f32
+from emu.trainium.engines.operators import (
+    activate,
+    column,
+    combine,
+    immediate,
+    reduce_free,
+)
+
+TWO_ON_CHIP: Any = (EITHER, EITHER)
+
+
+def _cost(device: Device, name: str, dst: Operand, *sources: Operand, **_: Any) -> Cost:
+    n, size = sources[0].free, sources[0].size
+    return compute(device, name, "scalar", n, (dst,), sources, flops=2 * size)
+
+
+def _activation_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
+    return _cost(device, "trn.activation", *operands)
+
+
+@instruction("trn.activation", cost=_activation_cost, reads=(EITHER,), writes=ON_CHIP)
+def activation(dst: Any, src: Any, *, op: str, scale: float = 1.0) -> Any:
+    """`dst = op(src · scale)`, computed in float32."""
+    y = activate("trn.activation", op, f32(src) * immediate(scale, op, src))
+    return numerics.cast(y, dst.dtype)
+
+
+def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
+    if op == "reciprocal" and device.generation == 2:
+        raise LimitExceeded(
+            f"trn.activation_bias: reciprocal takes no bias on {device.name}: add it before"
+        )
+    return _cost(device, "trn.activation_bias", *operands)
+
+
+@instruction(
+    "trn.activation_bias", cost=_bias_cost, reads=(EITHER, EITHER), writes=ON_CHIP
+)
+def activation_bias(
+    dst: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
+) -> Any:
+    """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
+    x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
+    return numerics.cast(activate("trn.activation_bias", op, x), dst.dtype)
+
+
+def _scaled_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
+    return _cost(device, "trn.activation_scaled", *operands)
+
+
+@instruction(
+    "trn.activation_scaled",
+    cost=_scaled_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def activation_scaled(dst: Any, src: Any, scale: Any, bias: Any, *, op: str) -> Any:
+    """`dst = op(src · scale + bias)` with a scale and a bias `[p, 1]` in each partition."""
+    x = f32(src) * column(f32(scale), src) + column(f32(bias), src)
+    return numerics.cast(activate("trn.activation_scaled", op, x), dst.dtype)
+
+
+def _reducing_cost(
+    device: Device, name: str, dst: Operand, total: Operand, *sources: Operand
+) -> Cost:
+    least, n, size = device.min_interval_cycles, sources[0].free, sources[0].size
+    cycles = max(least, n) + least
+    return compute(
+        device, name, "scalar", cycles, (dst, total), sources, flops=3 * size
+    )
+
+
+def _activation_reduce_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
+    return _reducing_cost(device, "trn.activation_reduce", *operands)
+
+
+@instruction(
+    "trn.activation_reduce",
+    cost=_activation_reduce_cost,
+    reads=(EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def activation_reduce(
+    dst: Any, total: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
+) -> tuple[Any, Any]:
+    """`dst = op(src · scale + bias)` and `total[p, 1] = Σ dst` over the free dimensions.
+
+    The sum is of the float32 values, before `dst` is cast.
+    """
+    name = "trn.activation_reduce"
+    y = activate(
+        name, op, f32(src) * immediate(scale, op, src) + column(f32(bias), src)
+    )
+    sums = reduce_free(name, "add", y)
+    return numerics.cast(y, dst.dtype), numerics.cast(sums, total.dtype)
+
+
+def _activate2_cost(
+    device: Device, *operands: Operand, op0: str, op1: str, reduce: str, **_: Any
+) -> Cost:
+    name = "trn.activate2"
+    needs(name, device, 4)
+    chains = [("multiply", "add"), ("multiply", "subtract")]
+    chains += [(op, "bypass") for op in ("multiply", "add", "subtract", "bypass")]
+    if (op0, op1) not in chains:
+        raise LimitExceeded(
+            f"{name}: operators are {op0}, {op1}, must be one of {chains}"
+        )
+    if reduce == "multiply":
+        raise LimitExceeded(
+            f"{name}: reduce is multiply, must be add, max, min, absmax or absmin"
+        )
+    return _reducing_cost(device, name, *operands)
+
+
+@instruction(
+    "trn.activate2",
+    cost=_activate2_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def activate2(
+    dst: Any,
+    total: Any,
+    src: Any,
+    value0: Any,
+    value1: Any,
+    *,
+    op: str,
+    op0: str = "bypass",
+    op1: str = "bypass",
+    reverse0: bool = False,
+    reverse1: bool = False,
+    reduce: str = "add",
+) -> tuple[Any, Any]:
+    """`dst = op((src op0 value0) op1 value1)` and `total[p, 1]` its reduction; NeuronCore-v4.
+
+    Args:
+      dst: `[p, ...]`.
+      total: `[p, 1]`: `reduce` over the free dimensions, of the float32 values.
+      src: `[p, ...]`.
+      value0: `[p, 1]`.
+      value1: `[p, 1]`.
+      op: an activation function.
+      op0: multiply, add, subtract or bypass.
+      op1: add or subtract after multiply, else bypass.
+      reverse0: swaps the sides of `op0`.
+      reverse1: swaps those of `op1`.
+      reduce: add, max, min, absmax or absmin.
+    """
+    name, x = "trn.activate2", f32(src)
+    for how, value, swap in ((op0, value0, reverse0), (op1, value1, reverse1)):
+        x = (
+            x
+            if how == "bypass"
+            else combine(name, how, x, column(value, src), reverse=swap)
+        )
+    y = activate(name, op, x)
+    reduced = reduce_free(name, reduce, y)
+    return numerics.cast(y, dst.dtype), numerics.cast(reduced, total.dtype)

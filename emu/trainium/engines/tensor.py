@@ -1,0 +1,285 @@
+"""The Tensor Engine: matmul accumulated in PSUM, and transpose.
+
+`m` is columns of the stationary tile, `n` of the moving one. The distance between two instructions
+is AWS's published initiation interval (NKI ISA reference, SDK 2.26.1); what it leaves out, the part
+of a weight load that stays exposed and the fixed latency, is fitted to profiles (datasheets).
+
+Operands start at partition 0, as every tile does, so the rule that instructions over more than 64
+partitions must start there, over more than 32 at a multiple of 64, is always kept.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu.checks import precision
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.memory import f32
+
+F32, BF16 = np.dtype(np.float32), np.dtype(jnp.bfloat16)
+
+
+def stream_cost(
+    device: Device,
+    columns: int,
+    interval: float,
+    flops: int,
+    *,
+    instructions: int = 1,
+    loads: bool = True,
+    counts: Any = None,
+) -> Cost:
+    """A moving tile streamed in `interval` cycles by `columns` columns of the array.
+
+    The weight load runs behind the instruction before if its operand was ready early enough; the
+    rest of it, in each of the `instructions` that make this one, is lost time.
+
+    Args:
+      device: the machine.
+      columns: of the stationary tile.
+      interval: cycles of all instructions together, without weight loads.
+      flops: issued.
+      instructions: how many the profiler shows.
+      loads: whether a stationary tile is loaded.
+      counts: further counters.
+    """
+    exposed = device.weight_load_exposed_cycles if loads else 0
+    return Cost(
+        engine="tensor",
+        busy_cycles=interval + instructions * exposed,
+        latency_cycles=interval
+        + (instructions - 1) * exposed
+        + columns
+        + device.tensor_latency_cycles,
+        flops=flops,
+        counts=counts or {},
+        handover_cycles=device.handover_cycles,
+        lead_cycles={1: columns / device.weight_load_columns_per_cycle}
+        if loads
+        else {},
+        lost={"weight_load": instructions * exposed} if loads else {},
+        # Of rows and columns left idle only the columns lower the utilisation that throttles:
+        # counting rows too would slow T2-TE-2's half-empty tiles 20 % more than was measured.
+        duty=columns / device.partitions,
+    )
+
+
+def _check_matmul(
+    device: Device, name: str, dst: Operand, k: int, m: int, n: int
+) -> None:
+    allowed = (F32, BF16) if device.generation >= 4 else (F32,)
+    if dst.dtype not in allowed:
+        raise LimitExceeded(
+            f"{name}: destination is {dst.dtype}, must be {' or '.join(map(str, allowed))} in the "
+            f"PSUM of {device.name}"
+        )
+    limit(name, "stationary rows", k, device.partitions)
+    limit(name, "stationary columns", m, device.partitions)
+    columns = device.moving_free_limit * F32.itemsize // dst.dtype.itemsize
+    limit(name, "moving columns", n, columns)
+
+
+def _moving_cost(
+    device: Device,
+    name: str,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    *,
+    loads: bool,
+    tf32: bool = False,
+) -> Cost:
+    """A matmul of `[k, m]` and `[k, n]`, or of `[k, 2, m]` and `[k, 2, n]`."""
+    k, m, n = stationary.shape[0], stationary.shape[-1], moving.shape[-1]
+    _check_matmul(device, name, dst, k, m, n)
+    wide = not tf32 and F32 in (stationary.dtype, moving.dtype)
+    passes = device.fp32_passes if wide else 1
+    interval = max(min(device.min_interval_cycles, m), n) * passes
+    return stream_cost(
+        device,
+        m,
+        interval,
+        2 * stationary.size * n,
+        instructions=2 if wide else 1,
+        loads=loads,
+        counts={"adjusted_flops": 2 * k * m * n * passes},
+    )
+
+
+def _matmul_cost(
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    accumulate: Operand,
+    *,
+    tf32: bool = False,
+) -> Cost:
+    return _moving_cost(
+        device, "trn.nc_matmul", dst, stationary, moving, loads=True, tf32=tf32
+    )
+
+
+def _product(
+    dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool = False
+) -> Any:
+    """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
+    left, right = (f32(x) if x.dtype.itemsize == 1 else x for x in (stationary, moving))
+    if tf32 and not precision.is_exact():
+        left, right = (lax.reduce_precision(f32(x), 8, 10) for x in (left, right))
+    # In two halves: XLA multiplies bfloat16 as such on a CPU only where more than the first
+    # dimension is summed over; else it widens both operands, or fails where one is batched.
+    halves = 2 - left.shape[0] % 2
+    left, right = (
+        x.reshape(halves, x.shape[0] // halves, *x.shape[1:]) for x in (left, right)
+    )
+    summed = tuple(range(left.ndim - 1))
+    product = lax.dot_general(
+        left,
+        right,
+        ((summed, summed), ((), ())),
+        precision="highest",
+        preferred_element_type=precision.arithmetic_dtype(),
+    )
+    return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
+
+
+@instruction(
+    "trn.nc_matmul",
+    cost=_matmul_cost,
+    reads=("sbuf", "sbuf", "register"),
+    writes="psum",
+    partial=True,  # accumulation into a bank pipelines: it waits for readers, not for itself
+)
+def nc_matmul(
+    dst: Any, stationary: Any, moving: Any, accumulate: Any, *, tf32: bool = False
+) -> Any:
+    """`dst[m, n] (+)= stationary[k, m]ᵀ · moving[k, n]`, accumulated in float32 in PSUM.
+
+    Args:
+      dst: PSUM, float32; on NeuronCore-v4 also bfloat16, to which each sum is rounded.
+      stationary: SBUF, float32 (four times the cycles), bfloat16, float16 or an 8-bit float.
+      moving: SBUF, likewise.
+      accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
+      tf32: takes float32 operands as TF32, 10 bits of mantissa, at bfloat16's rate.
+    """
+    return _product(dst, stationary, moving, accumulate, tf32)
+
+
+def _double_row_cost(
+    device: Device,
+    dst: Operand,
+    stationary: Operand,
+    moving: Operand,
+    accumulate: Operand,
+) -> Cost:
+    name = "trn.nc_matmul_double_row"
+    needs(name, device, 3)
+    for x in (stationary, moving):
+        if x.dtype.itemsize != 1 or x.shape[1] != 2:
+            raise LimitExceeded(
+                f"{name}: operand is {x.dtype}{list(x.shape)}, must be an 8-bit float [k, 2, ...]"
+            )
+    return _moving_cost(device, name, dst, stationary, moving, loads=True)
+
+
+@instruction(
+    "trn.nc_matmul_double_row",
+    cost=_double_row_cost,
+    reads=("sbuf", "sbuf", "register"),
+    writes="psum",
+    partial=True,
+)
+def nc_matmul_double_row(
+    dst: Any, stationary: Any, moving: Any, accumulate: Any
+) -> Any:
+    """`dst[m, n] (+)= Σₜ stationary[k, t, m]ᵀ · moving[k, t, n]`, t < 2, 8-bit floats.
+
+    Two rows a cycle from NeuronCore-v3 on: the cycles of a bfloat16 matmul, twice the FLOPs.
+    `accumulate` as in `nc_matmul`.
+    """
+    return _product(dst, stationary, moving, accumulate)
+
+
+def _load_stationary_cost(device: Device, dst: Operand, stationary: Operand) -> Cost:
+    name, columns = "trn.nc_load_stationary", stationary.shape[-1]
+    limit(name, "stationary columns", columns, device.partitions)
+    cycles = columns / device.weight_load_columns_per_cycle
+    return Cost(
+        engine="weight_load",
+        busy_cycles=cycles,
+        latency_cycles=cycles,
+        moved_bytes={"sbuf_read": stationary.nbytes},
+        taken={"tensor": device.weight_load_exposed_cycles},
+    )
+
+
+@instruction(
+    "trn.nc_load_stationary",
+    cost=_load_stationary_cost,
+    reads=("sbuf",),
+    writes="array",
+)
+def nc_load_stationary(dst: Any, stationary: Any) -> Any:
+    """Puts `stationary[k, m]` into the array, behind the matmul that is running.
+
+    For a stationary tile that several moving tiles share: see `nc_matmul_moving`.
+    """
+    return stationary
+
+
+def _matmul_moving_cost(
+    device: Device, dst: Operand, array: Operand, moving: Operand, accumulate: Operand
+) -> Cost:
+    return _moving_cost(device, "trn.nc_matmul_moving", dst, array, moving, loads=False)
+
+
+@instruction(
+    "trn.nc_matmul_moving",
+    cost=_matmul_moving_cost,
+    reads=("array", "sbuf", "register"),
+    writes="psum",
+    partial=True,
+)
+def nc_matmul_moving(dst: Any, array: Any, moving: Any, accumulate: Any) -> Any:
+    """`nc_matmul` with a tile that is already in the array, from `nc_load_stationary`."""
+    return _product(dst, array, moving, accumulate)
+
+
+def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    name, rows, free = "trn.nc_transpose", src.shape[0], src.free
+    limit(name, "free size", free, device.partitions)
+    # The transpose mode moves elements as they are; without it they pass as a float32 product.
+    turned = src.dtype if src.dtype.itemsize > 1 else BF16
+    expected = turned if device.generation >= 3 else F32
+    if dst.dtype != expected:
+        raise LimitExceeded(
+            f"{name}: destination is {dst.dtype}, must be {expected} on {device.name}"
+        )
+    passes = device.fp32_passes if src.dtype == F32 else 1
+    if device.generation >= 3 and passes > 1:
+        passes //= 2
+    interval = max(rows, min(device.min_interval_cycles, free)) * passes
+    flops = 2 * rows * rows * free * passes
+    return stream_cost(
+        device,
+        free,
+        interval / device.transposes_at_once,
+        0,
+        counts={"transpose_flops": flops, "adjusted_flops": flops},
+    )
+
+
+@instruction("trn.nc_transpose", cost=_transpose_cost, reads=("sbuf",), writes="psum")
+def nc_transpose(dst: Any, src: Any) -> Any:
+    """`dst[n, p] = src[p, n]ᵀ` on the Tensor Engine, the tile as stationary operand.
+
+    From NeuronCore-v3 on in transpose mode: exact, float32 in two passes, and `dst` of the source's
+    dtype (16 bits for 8-bit floats). On NeuronCore-v2 a product with the identity: `dst` float32.
+    """
+    return src.T.astype(dst.dtype)

@@ -1,0 +1,349 @@
+"""The Vector Engine's arithmetic: two tiles, or a tile and a value a partition, elementwise.
+
+N is elements per partition, MIN the minimum interval. Published intervals (NKI ISA reference, SDK
+2.26.1; they state NeuronCore-v2's):
+
+| | cycles |
+|---|---|
+| tensor_tensor | 2N; N with one source in PSUM |
+| | N if all are bfloat16 in SBUF and the operator is add, subtract or multiply |
+| tensor_scalar | N: two operators cost no more than one |
+| scalar_tensor_tensor | 2N; N if both tiles are bfloat16, subtract then multiply, N even |
+| reciprocal | 8N |
+
+The guides of NeuronCore-v3 and -v4 add fast modes. tensor_scalar: as tensor_copy. tensor_tensor:
+twice the rate of v2 with sources in SBUF and 16-bit floats throughout (8-bit ones too on v4),
+whichever the operator: N here, half of the 2N that holds for most operators. On the GpSimd Engine
+tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its published width.
+"""
+
+from typing import Any
+
+from jax import lax
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction
+from emu.trainium.engines.cost import (
+    ON_CHIP,
+    compute,
+    copy_cycles,
+    engine_for,
+    is_bfloat16,
+    is_fast,
+    one_in_psum,
+    part,
+)
+from emu.trainium.engines.memory import EITHER, at, f32, place
+from emu.trainium.engines.operators import column, combine, immediate
+
+_SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
+
+
+# --- two tiles ---
+
+
+def _pair_cycles(
+    device: Device,
+    name: str,
+    engine: str,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    op: str,
+) -> float:
+    engine_for(name, device, engine, {"vector": 2, "gpsimd": 2})
+    if one_in_psum(name, a, b):
+        return a.free
+    linear = device.generation == 2 and op in ("add", "subtract", "multiply")
+    fast = is_fast(device, dst, a, b) or (linear and is_bfloat16(dst, a, b))
+    return a.free if engine == "vector" and fast else 2 * a.free
+
+
+def _pair_cost(
+    device: Device,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    *_: Operand,
+    name: str,
+    op: str,
+    engine: str = "vector",
+) -> Cost:
+    touched = part(dst, a)
+    cycles = _pair_cycles(device, name, engine, touched, a, b, op)
+    return compute(device, name, engine, cycles, (touched,), (a, b), flops=a.size)
+
+
+def _tensor_tensor_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
+    return _pair_cost(device, *operands, name="trn.tensor_tensor", **params)
+
+
+@instruction(
+    "trn.tensor_tensor",
+    cost=_tensor_tensor_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str, engine: str = "vector") -> Any:
+    """`dst = a op b` elementwise, in float32; bit operators on integers.
+
+    At most one of `a` and `b` is in PSUM. `engine`: vector, or gpsimd, where integers stay exact.
+    """
+    y = combine("trn.tensor_tensor", op, a, b, exact=engine == "gpsimd")
+    return numerics.cast(y, dst.dtype)
+
+
+def _tensor_tensor_at_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
+    return _pair_cost(device, *operands, name="trn.tensor_tensor_at", **params)
+
+
+@instruction(
+    "trn.tensor_tensor_at",
+    cost=_tensor_tensor_at_cost,
+    reads=(EITHER, EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_tensor_at(dst: Any, a: Any, b: Any, i: Any, j: Any, *, op: str) -> Any:
+    """`dst[:, i, j:j+n] = a op b` elementwise, in float32."""
+    return at(
+        dst, numerics.cast(combine("trn.tensor_tensor_at", op, a, b), dst.dtype), i, j
+    )
+
+
+def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    return _pair_cost(
+        device, dst, src, part(dst, src), name="trn.tensor_add_at", op="add"
+    )
+
+
+@instruction(
+    "trn.tensor_add_at",
+    cost=_add_at_cost,
+    reads=(EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+    """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
+    old = lax.dynamic_slice(dst, place(0, i, j), (src.shape[0], 1, src.shape[1]))
+    return at(dst, numerics.cast(f32(old[:, 0]) + f32(src), dst.dtype), i, j)
+
+
+def _fused_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar: Operand,
+    other: Operand,
+    *,
+    op0: str,
+    op1: str,
+    **_: bool,
+) -> Cost:
+    name = "trn.scalar_tensor_tensor"
+    one_in_psum(name, src, other)
+    fast = (
+        is_bfloat16(src, other)
+        and (op0, op1) == ("subtract", "multiply")
+        and not src.free % 2
+    )
+    cycles = src.free if fast else 2 * src.free
+    return compute(
+        device, name, "vector", cycles, (dst,), (src, scalar, other), flops=2 * src.size
+    )
+
+
+@instruction(
+    "trn.scalar_tensor_tensor",
+    cost=_fused_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def scalar_tensor_tensor(
+    dst: Any,
+    src: Any,
+    scalar: Any,
+    other: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> Any:
+    """`dst = (src op0 scalar) op1 other`, one scalar `[p, 1]` per partition, in float32.
+
+    At most one of `src` and `other` is in PSUM; `reverse0` and `reverse1` swap an operator's sides.
+    """
+    name = "trn.scalar_tensor_tensor"
+    first = combine(name, op0, src, column(scalar, src), reverse=reverse0)
+    return numerics.cast(combine(name, op1, first, other, reverse=reverse1), dst.dtype)
+
+
+# --- a tile and values that its partitions share ---
+
+
+def _scalar_cost(
+    device: Device,
+    name: str,
+    dst: Operand,
+    src: Operand,
+    scalars: tuple[Operand, ...],
+    op0: str,
+    op1: str | None,
+    engine: str,
+) -> Cost:
+    engine_for(name, device, engine, {"vector": 2, "scalar": 3})
+    if engine == "scalar" and (op0, op1) not in _SCALAR_ENGINE_CHAINS:
+        raise LimitExceeded(
+            f"{name}: operators are {op0}, {op1}, must be multiply, add or multiply then add on "
+            "the Scalar Engine: choose engine='vector'"
+        )
+    flops = src.size * (1 if op1 is None else 2)
+    cycles = copy_cycles(device, engine, dst, src)
+    return compute(device, name, engine, cycles, (dst,), (src, *scalars), flops=flops)
+
+
+def _tensor_scalar_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar: Operand,
+    *,
+    op: str,
+    op1: str | None = None,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
+    return _scalar_cost(
+        device, "trn.tensor_scalar", dst, src, (scalar,), op, op1, engine
+    )
+
+
+def _second(name: str, y: Any, op1: str | None, value: float, reverse: bool) -> Any:
+    """The optional second operator, with an immediate."""
+    return (
+        y
+        if op1 is None
+        else combine(name, op1, y, immediate(value, op1, y), reverse=reverse)
+    )
+
+
+@instruction(
+    "trn.tensor_scalar",
+    cost=_tensor_scalar_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_scalar(
+    dst: Any,
+    src: Any,
+    scalar: Any,
+    *,
+    op: str,
+    reverse: bool = False,
+    op1: str | None = None,
+    value1: float = 0.0,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
+    """`dst = (src op scalar) op1 value1`, one scalar `[p, 1]` per partition; `op1` is optional.
+
+    `reverse` and `reverse1` swap an operator's sides. `engine`: vector, or from NeuronCore-v3 on
+    scalar for multiply, add, and multiply then add.
+    """
+    name = "trn.tensor_scalar"
+    y = combine(name, op, src, column(scalar, src), reverse=reverse)
+    return numerics.cast(_second(name, y, op1, value1, reverse1), dst.dtype)
+
+
+def _tensor_scalars_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar0: Operand,
+    scalar1: Operand,
+    *,
+    op0: str,
+    op1: str,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
+    scalars = scalar0, scalar1
+    return _scalar_cost(
+        device, "trn.tensor_scalars", dst, src, scalars, op0, op1, engine
+    )
+
+
+@instruction(
+    "trn.tensor_scalars",
+    cost=_tensor_scalars_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_scalars(
+    dst: Any,
+    src: Any,
+    scalar0: Any,
+    scalar1: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
+    """`dst = (src op0 scalar0) op1 scalar1`: `tensor_scalar` with two scalars `[p, 1]`."""
+    name = "trn.tensor_scalars"
+    y = combine(name, op0, src, column(scalar0, src), reverse=reverse0)
+    return numerics.cast(
+        combine(name, op1, y, column(scalar1, src), reverse=reverse1), dst.dtype
+    )
+
+
+def _tensor_immediate_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    *,
+    op: str,
+    op1: str | None = None,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
+    return _scalar_cost(device, "trn.tensor_immediate", dst, src, (), op, op1, engine)
+
+
+@instruction(
+    "trn.tensor_immediate", cost=_tensor_immediate_cost, reads=(EITHER,), writes=ON_CHIP
+)
+def tensor_immediate(
+    dst: Any,
+    src: Any,
+    *,
+    op: str,
+    value: float,
+    reverse: bool = False,
+    op1: str | None = None,
+    value1: float = 0.0,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> Any:
+    """`dst = (src op value) op1 value1`: `tensor_scalar` with immediates; `op1` is optional."""
+    name = "trn.tensor_immediate"
+    y = combine(name, op, src, immediate(value, op, src), reverse=reverse)
+    return numerics.cast(_second(name, y, op1, value1, reverse1), dst.dtype)
+
+
+def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    return compute(
+        device, "trn.reciprocal", "vector", 8 * src.free, (dst,), (src,), flops=src.size
+    )
+
+
+@instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes=ON_CHIP)
+def reciprocal(dst: Any, src: Any) -> Any:
+    """`dst = 1 / src` in float32; the Scalar Engine's is 8 times as fast and less precise."""
+    return numerics.cast(1 / f32(src), dst.dtype)

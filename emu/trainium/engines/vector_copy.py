@@ -1,0 +1,261 @@
+"""Copies within SBUF and PSUM: whole, to a range, at an address in SBUF, by predicate, turned.
+
+N is elements per partition. Published intervals (NKI ISA reference, SDK 2.26.1): tensor_copy N;
+memset N, or N/2 for a zero in a 16-bit float on the Vector Engine; an address in SBUF at least 600
+cycles; tensor_copy_predicated N if source and predicate are one in SBUF and one in PSUM, else 2N;
+nc_transpose of 32 x 32 and nc_stream_shuffle N. Fast modes of tensor_copy: `engines.copy_cycles`.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.datasheets.limits import (
+    DYNAMIC_INTERVAL_CYCLES,
+    QUADRANT,
+    SHUFFLE_KEEP,
+)
+from emu.trainium.engines.cost import (
+    ON_CHIP,
+    compute,
+    copy_cycles,
+    engine_for,
+    one_in_psum,
+    part,
+)
+from emu.trainium.engines.memory import EITHER, at
+
+# The Scalar Engine of NeuronCore-v2 copies by activation(op="copy").
+_COPIES = {"vector": 2, "scalar": 3, "gpsimd": 2}
+
+
+def _copy(device: Device, name: str, engine: str, dst: Operand, src: Operand) -> Cost:
+    engine_for(name, device, engine, _COPIES)
+    touched = part(dst, src)
+    cycles = copy_cycles(device, engine, touched, src)
+    return compute(device, name, engine, cycles, (touched,), (src,))
+
+
+def _copy_cost(
+    device: Device, dst: Operand, src: Operand, *, engine: str = "vector"
+) -> Cost:
+    return _copy(device, "trn.tensor_copy", engine, dst, src)
+
+
+@instruction("trn.tensor_copy", cost=_copy_cost, reads=(EITHER,), writes=ON_CHIP)
+def tensor_copy(dst: Any, src: Any, *, engine: str = "vector") -> Any:
+    """`dst = src`, cast to the destination's dtype.
+
+    `engine`: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
+    """
+    return numerics.cast(src, dst.dtype)
+
+
+def _copy_at_cost(
+    device: Device, dst: Operand, src: Operand, *_: Operand, engine: str = "vector"
+) -> Cost:
+    return _copy(device, "trn.tensor_copy_at", engine, dst, src)
+
+
+@instruction(
+    "trn.tensor_copy_at",
+    cost=_copy_at_cost,
+    reads=(EITHER, "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_copy_at(
+    dst: Any, src: Any, i: Any, j: Any, *, engine: str = "vector"
+) -> Any:
+    """`dst[:, i, j:j+n] = src`, cast to the destination's dtype; engines as of `tensor_copy`."""
+    return at(dst, numerics.cast(src, dst.dtype), i, j)
+
+
+def _dynamic(
+    device: Device, name: str, engine: str, dst: Operand, src: Operand, offset: Operand
+) -> Cost:
+    engine_for(name, device, engine, _COPIES)
+    cycles = max(DYNAMIC_INTERVAL_CYCLES, src.free)
+    return compute(device, name, engine, cycles, (dst,), (src, offset))
+
+
+def _dynamic_src_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    engine: str = "vector",
+) -> Cost:
+    name, touched = "trn.tensor_copy_dynamic_src", part(src, dst)
+    return _dynamic(device, name, engine, dst, touched, offset)
+
+
+@instruction(
+    "trn.tensor_copy_dynamic_src",
+    cost=_dynamic_src_cost,
+    reads=(EITHER, "sbuf"),
+    writes=ON_CHIP,
+)
+def tensor_copy_dynamic_src(
+    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
+) -> Any:
+    """`dst[p, n] = src[:, o:o+n]` with the offset `o = offset[0, 0]`, an integer in SBUF."""
+    zero = jnp.zeros((), offset.dtype)
+    return numerics.cast(
+        lax.dynamic_slice(src, (zero, offset[0, 0]), dst.shape), dst.dtype
+    )
+
+
+def _dynamic_dst_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    offset: Operand,
+    *,
+    engine: str = "vector",
+) -> Cost:
+    touched = part(dst, src)
+    return _dynamic(device, "trn.tensor_copy_dynamic_dst", engine, touched, src, offset)
+
+
+@instruction(
+    "trn.tensor_copy_dynamic_dst",
+    cost=_dynamic_dst_cost,
+    reads=(EITHER, "sbuf"),
+    writes=ON_CHIP,
+    reads_destination=True,
+)
+def tensor_copy_dynamic_dst(
+    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
+) -> Any:
+    """`dst[:, o:o+n] = src[p, n]` with `o = offset[0, 0]` in SBUF; the rest of `dst` is kept."""
+    zero = jnp.zeros((), offset.dtype)
+    return lax.dynamic_update_slice(
+        dst, numerics.cast(src, dst.dtype), (zero, offset[0, 0])
+    )
+
+
+def _copy_every_cost(
+    device: Device, dst: Operand, src: Operand, i: Operand, *, engine: str = "vector"
+) -> Cost:
+    name = "trn.tensor_copy_every"
+    engine_for(name, device, engine, _COPIES)
+    return compute(device, name, engine, src.free, (part(dst, src),), (src,))
+
+
+@instruction(
+    "trn.tensor_copy_every",
+    cost=_copy_every_cost,
+    reads=(EITHER, "register"),
+    writes="sbuf",
+    partial=True,
+)
+def tensor_copy_every(dst: Any, src: Any, i: Any, *, engine: str = "vector") -> Any:
+    """`dst[:, :, i] = src`: a `tensor_copy` into places that are apart, at no fast mode's rate.
+
+    Args:
+      dst: SBUF `[p, n, places]`.
+      src: `[p, n]`.
+      i: a known integer, which of the places.
+      engine: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    block = numerics.cast(src, dst.dtype)[..., None]
+    return lax.dynamic_update_slice(dst, block, (zero, zero, i))
+
+
+def _memset_cost(
+    device: Device, dst: Operand, *, value: float, engine: str = "vector"
+) -> Cost:
+    engine_for("trn.memset", device, engine, {"vector": 2, "gpsimd": 2})
+    half = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
+    cycles = dst.free / 2 if engine == "vector" and half and value == 0 else dst.free
+    return compute(device, "trn.memset", engine, cycles, (dst,), ())
+
+
+@instruction("trn.memset", cost=_memset_cost, reads=(), writes=ON_CHIP)
+def memset(dst: Any, *, value: float, engine: str = "vector") -> Any:
+    """`dst = value`; `engine`: vector or gpsimd."""
+    return jnp.full_like(dst, value)
+
+
+def _predicated_cost(
+    device: Device, dst: Operand, src: Operand, predicate: Operand, **_: bool
+) -> Cost:
+    name = "trn.tensor_copy_predicated"
+    if not np.issubdtype(predicate.dtype, np.unsignedinteger) or src.dtype != dst.dtype:
+        raise LimitExceeded(
+            f"{name}: predicate is {predicate.dtype}, must be an unsigned integer; source and "
+            f"destination are {src.dtype} and {dst.dtype}, must be the same"
+        )
+    cycles = src.free if one_in_psum(name, src, predicate) else 2 * src.free
+    return compute(device, name, "vector", cycles, (dst,), (src, predicate))
+
+
+@instruction(
+    "trn.tensor_copy_predicated",
+    cost=_predicated_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+    reads_destination=True,
+)
+def tensor_copy_predicated(
+    dst: Any, src: Any, predicate: Any, *, reverse: bool = False
+) -> Any:
+    """`dst = src` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
+    return jnp.where((predicate != 0) ^ reverse, src, dst)
+
+
+def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    name = "trn.nc_transpose_vector"
+    limit(name, "partitions", src.shape[0], QUADRANT)
+    limit(name, "free size", src.free, QUADRANT)
+    return compute(device, name, "vector", src.free, (dst,), (src,))
+
+
+@instruction(
+    "trn.nc_transpose_vector", cost=_transpose_cost, reads=(EITHER,), writes=ON_CHIP
+)
+def nc_transpose_vector(dst: Any, src: Any) -> Any:
+    """`dst[n, p] = src[p, n]ᵀ` on the Vector Engine: at most 32 x 32, exact, SBUF or PSUM."""
+    return src.T
+
+
+def _shuffle_cost(
+    device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]
+) -> Cost:
+    name = "trn.nc_stream_shuffle"
+    allowed = {*range(QUADRANT), SHUFFLE_KEEP}
+    if len(mask) != QUADRANT or not set(mask) <= allowed or src.shape[0] % QUADRANT:
+        raise LimitExceeded(
+            f"{name}: mask is {list(mask)} for {src.shape[0]} partitions, must be {QUADRANT} "
+            f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions"
+        )
+    rows = src.shape[0] // QUADRANT * sum(m != SHUFFLE_KEEP for m in mask)
+    touched = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
+    return compute(device, name, "vector", src.free, (part(dst, touched),), (touched,))
+
+
+@instruction(
+    "trn.nc_stream_shuffle",
+    cost=_shuffle_cost,
+    reads=(EITHER,),
+    writes=ON_CHIP,
+    reads_destination=True,
+)
+def nc_stream_shuffle(dst: Any, src: Any, *, mask: tuple[int, ...]) -> Any:
+    """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
+    quads = (x.reshape(-1, QUADRANT, *x.shape[1:]) for x in (src, dst))
+    moved, old = next(quads), next(quads)
+    keep = np.asarray(mask) == SHUFFLE_KEEP
+    source = np.where(keep, 0, mask)
+    where = keep.reshape(1, QUADRANT, *(1,) * (src.ndim - 1))
+    return jnp.where(where, old, moved[:, source]).reshape(dst.shape)

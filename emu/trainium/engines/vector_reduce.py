@@ -1,0 +1,200 @@
+"""Reductions, scans and statistics over the free dimension, on the Vector Engine.
+
+N is elements per partition, MIN the minimum interval. Published intervals (NKI ISA reference, SDK
+2.26.1): tensor_reduce N, or N/2 if both dtypes are bfloat16 and the operator add or max;
+tensor_scalar_reduce max(MIN, N) + MIN; tensor_tensor_scan 2N; bn_stats N; bn_aggr 13N/3.
+exponential has no formula: four times the Scalar Engine's rate (architecture guide of
+NeuronCore-v4, SDK 2.32) makes N/4, plus MIN to read the sum out, as tensor_scalar_reduce does.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.trainium.datasheets.limits import BN_STATS_ELEMENTS
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, one_in_psum
+from emu.trainium.engines.memory import EITHER, f32
+from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
+
+TWO_ON_CHIP: Any = (
+    EITHER,
+    EITHER,
+)  # `writes` of an instruction with a tile and a column
+
+
+def _reduce_cost(
+    device: Device, dst: Operand, src: Operand, *, op: str, **_: bool
+) -> Cost:
+    half = is_bfloat16(src, dst) and op in ("add", "max")
+    cycles = src.free / 2 if half else src.free
+    return compute(
+        device, "trn.tensor_reduce", "vector", cycles, (dst,), (src,), flops=src.size
+    )
+
+
+@instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes=ON_CHIP)
+def tensor_reduce(dst: Any, src: Any, *, op: str, negate: bool = False) -> Any:
+    """`dst[p, ..., 1] = op` over the last dimension, in float32; `negate` changes its sign."""
+    y = named(REDUCE, "trn.tensor_reduce", "op", op)(f32(src), axis=-1, keepdims=True)
+    return numerics.cast(-y if negate else y, dst.dtype)
+
+
+def _scalar_reduce_cost(
+    device: Device,
+    dst: Operand,
+    total: Operand,
+    src: Operand,
+    scalar: Operand,
+    **_: Any,
+) -> Cost:
+    least = device.min_interval_cycles
+    cycles = max(least, src.free) + least
+    return compute(
+        device,
+        "trn.tensor_scalar_reduce",
+        "vector",
+        cycles,
+        (dst, total),
+        (src, scalar),
+        flops=2 * src.size,
+    )
+
+
+@instruction(
+    "trn.tensor_scalar_reduce",
+    cost=_scalar_reduce_cost,
+    reads=(EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def tensor_scalar_reduce(
+    dst: Any, total: Any, src: Any, scalar: Any, *, op: str, reduce: str
+) -> tuple[Any, Any]:
+    """`dst = src op scalar` and `total[p, 1] = reduce` of it over the free dimensions.
+
+    `scalar` is `[p, 1]`; `reduce` is add, multiply, max or min; all in float32.
+    """
+    name = "trn.tensor_scalar_reduce"
+    y = combine(name, op, src, column(scalar, src))
+    reduced = reduce_free(name, reduce, y)
+    return numerics.cast(y, dst.dtype), numerics.cast(reduced, total.dtype)
+
+
+def _scan_cost(
+    device: Device, dst: Operand, a: Operand, b: Operand, initial: Operand, **_: Any
+) -> Cost:
+    name = "trn.tensor_tensor_scan"
+    one_in_psum(name, a, b)
+    return compute(
+        device, name, "vector", 2 * a.free, (dst,), (a, b, initial), flops=2 * a.size
+    )
+
+
+@instruction(
+    "trn.tensor_tensor_scan",
+    cost=_scan_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_tensor_scan(
+    dst: Any,
+    a: Any,
+    b: Any,
+    initial: Any,
+    *,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> Any:
+    """`dst[:, i] = (a[:, i] op0 dst[:, i-1]) op1 b[:, i]`, from `initial[p, 1]`, in float32.
+
+    At most one of `a` and `b`, both `[p, n]`, is in PSUM; `reverse0` and `reverse1` swap sides.
+    """
+    name = "trn.tensor_tensor_scan"
+
+    def step(state: Any, column_pair: Any) -> tuple[Any, Any]:
+        x, y = column_pair
+        state = combine(name, op0, x, state, reverse=reverse0)
+        state = combine(name, op1, state, y, reverse=reverse1)
+        return state, state
+
+    _, columns = lax.scan(step, f32(initial)[:, 0], (f32(a).T, f32(b).T))
+    return numerics.cast(columns.T, dst.dtype)
+
+
+def _bn_stats_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    limit("trn.bn_stats", "elements per partition", src.free, BN_STATS_ELEMENTS)
+    return compute(
+        device, "trn.bn_stats", "vector", src.free, (dst,), (src,), flops=3 * src.size
+    )
+
+
+@instruction("trn.bn_stats", cost=_bn_stats_cost, reads=(EITHER,), writes=ON_CHIP)
+def bn_stats(dst: Any, src: Any) -> Any:
+    """`dst[p, 6]`: count, mean and variance times count of even elements, then of odd ones.
+
+    `src` has at most 512 elements a partition; float32 arithmetic.
+    """
+    flat = f32(src).reshape(src.shape[0], -1)
+    parts = [_statistics(flat[:, i::2]) for i in range(2)]
+    return numerics.cast(jnp.concatenate(parts, axis=1), dst.dtype)
+
+
+def _statistics(x: Any) -> Any:
+    count = x.shape[1]
+    if not count:
+        return jnp.zeros((x.shape[0], 3), x.dtype)
+    mean = jnp.mean(x, axis=1, keepdims=True)
+    spread = jnp.sum(jnp.square(x - mean), axis=1, keepdims=True)
+    return jnp.concatenate([jnp.full_like(mean, count), mean, spread], axis=1)
+
+
+def _bn_aggr_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    cycles = 13 * src.free / 3
+    return compute(
+        device, "trn.bn_aggr", "vector", cycles, (dst,), (src,), flops=3 * src.size
+    )
+
+
+@instruction("trn.bn_aggr", cost=_bn_aggr_cost, reads=(EITHER,), writes=ON_CHIP)
+def bn_aggr(dst: Any, src: Any) -> Any:
+    """`dst[p, 2]`: mean and variance from `src[p, 3k]`, triples as `bn_stats` writes them."""
+    triples = f32(src).reshape(src.shape[0], -1, 3)
+    count, mean, spread = (triples[..., i] for i in range(3))
+    total = jnp.sum(count, axis=1, keepdims=True)
+    middle = jnp.sum(count * mean, axis=1, keepdims=True) / total
+    between = jnp.sum(count * jnp.square(mean - middle), axis=1, keepdims=True)
+    variance = (jnp.sum(spread, axis=1, keepdims=True) + between) / total
+    return numerics.cast(jnp.concatenate([middle, variance], axis=1), dst.dtype)
+
+
+def _exponential_cost(
+    device: Device, dst: Operand, total: Operand, src: Operand, highest: Operand
+) -> Cost:
+    name, least = "trn.exponential", device.min_interval_cycles
+    needs(name, device, 4)
+    cycles = max(least, src.free / 4) + least
+    return compute(
+        device, name, "vector", cycles, (dst, total), (src, highest), flops=3 * src.size
+    )
+
+
+@instruction(
+    "trn.exponential",
+    cost=_exponential_cost,
+    reads=(EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def exponential(dst: Any, total: Any, src: Any, highest: Any) -> tuple[Any, Any]:
+    """`dst = exp(src - highest)` and `total[p, 1] = Σ dst`, `highest` `[p, 1]`; NeuronCore-v4.
+
+    The sum is of the float32 values, before `dst` is cast.
+    """
+    y = jnp.exp(f32(src) - column(f32(highest), src))
+    sums = reduce_free("trn.exponential", "add", y)
+    return numerics.cast(y, dst.dtype), numerics.cast(sums, total.dtype)

@@ -1,0 +1,205 @@
+"""Selection by position, by value and by chance, on the Vector Engine.
+
+N is elements per partition. Published intervals (NKI ISA reference, SDK 2.26.1): range_select,
+dropout, nc_max8 and nc_find_index8 N. For nc_match_replace8 the reference prints min(MIN, N), taken
+as the max that it says everywhere else. rand2 has no formula: four values a lane and cycle
+(architecture guide of NeuronCore-v4, SDK 2.32) make N/4.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu import numerics
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, instruction
+from emu.trainium.datasheets.limits import SEARCH8_ELEMENTS
+from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import ON_CHIP, compute
+from emu.trainium.engines.memory import EITHER, f32
+from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
+
+TWO_ON_CHIP: Any = (EITHER, EITHER)
+LOWEST = float(
+    np.finfo(np.float32).min
+)  # what range_select puts where it does not select
+
+
+def _range_select_cost(
+    device: Device,
+    dst: Operand,
+    highest: Operand,
+    src: Operand,
+    low: Operand,
+    high: Operand,
+    **_: Any,
+) -> Cost:
+    name = "trn.range_select"
+    needs(name, device, 3)
+    return compute(
+        device,
+        name,
+        "vector",
+        src.free,
+        (dst, highest),
+        (src, low, high),
+        flops=3 * src.size,
+    )
+
+
+@instruction(
+    "trn.range_select",
+    cost=_range_select_cost,
+    reads=(EITHER, EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def range_select(
+    dst: Any,
+    highest: Any,
+    src: Any,
+    bound0: Any,
+    bound1: Any,
+    *,
+    compare0: str,
+    compare1: str,
+    start: int = 0,
+) -> tuple[Any, Any]:
+    """Keeps the elements whose place is in a range, and finds the largest; from NeuronCore-v3 on.
+
+    Args:
+      dst: `[p, ...]`: `src` where `start + place` compares with both bounds as asked, elsewhere the
+        least float32.
+      highest: `[p, 1]`: the largest of `dst` in each partition.
+      src: `[p, ...]`; its free dimensions count as one.
+      bound0: float32 `[p, 1]`.
+      bound1: float32 `[p, 1]`.
+      compare0: of `equal`, `less`, `less_equal`, `greater`, `greater_equal`, with `bound0`.
+      compare1: likewise, with `bound1`.
+      start: place of the first element.
+    """
+    name = "trn.range_select"
+    tests = {c: BINARY[c] for c in COMPARE}
+    flat = f32(src).reshape(src.shape[0], -1)
+    place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
+    keep = named(tests, name, "compare0", compare0)(place, f32(bound0))
+    keep &= named(tests, name, "compare1", compare1)(place, f32(bound1))
+    y = jnp.where(keep, flat, LOWEST).reshape(src.shape)
+    largest = reduce_free(name, "max", y)
+    return numerics.cast(y, dst.dtype), numerics.cast(largest, highest.dtype)
+
+
+def _search8(device: Device, name: str, writes: Any, reads: Any) -> Cost:
+    src, (low, high) = reads[0], SEARCH8_ELEMENTS
+    if not low <= src.free <= high:
+        raise LimitExceeded(
+            f"{name}: source has {src.free} elements per partition, must be {low} to {high}"
+        )
+    return compute(device, name, "vector", src.free, writes, reads, flops=src.size)
+
+
+def _max8_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    return _search8(device, "trn.nc_max8", (dst,), (src,))
+
+
+@instruction("trn.nc_max8", cost=_max8_cost, reads=(EITHER,), writes=ON_CHIP)
+def nc_max8(dst: Any, src: Any) -> Any:
+    """`dst[p, 8]`: the eight largest of each partition, descending."""
+    return lax.top_k(src.reshape(src.shape[0], -1), 8)[0].astype(dst.dtype)
+
+
+def _find_index8_cost(
+    device: Device, dst: Operand, src: Operand, values: Operand
+) -> Cost:
+    return _search8(device, "trn.nc_find_index8", (dst,), (src, values))
+
+
+@instruction(
+    "trn.nc_find_index8", cost=_find_index8_cost, reads=(EITHER, EITHER), writes=ON_CHIP
+)
+def nc_find_index8(dst: Any, src: Any, values: Any) -> Any:
+    """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
+    return jnp.argmax(src[:, None, :] == values[:, :, None], axis=-1).astype(dst.dtype)
+
+
+def _match_replace8_cost(
+    device: Device, dst: Operand, src: Operand, values: Operand, *, value: float
+) -> Cost:
+    return _search8(device, "trn.nc_match_replace8", (dst,), (src, values))
+
+
+@instruction(
+    "trn.nc_match_replace8",
+    cost=_match_replace8_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def nc_match_replace8(dst: Any, src: Any, values: Any, *, value: float) -> Any:
+    """`dst = src[p, n]` with the first match of each of `values[p, 8]`, in turn, set to `value`.
+
+    After `nc_max8` it takes the eight largest away, so that the next call finds the next eight.
+    """
+    places = lax.broadcasted_iota(jnp.int32, src.shape, 1)
+
+    def replace(i: Any, x: Any) -> Any:
+        match = x == lax.dynamic_slice_in_dim(values, i, 1, axis=1)
+        first = jnp.argmax(match, axis=1, keepdims=True).astype(jnp.int32)
+        return jnp.where(match & (places == first), jnp.asarray(value, x.dtype), x)
+
+    return lax.fori_loop(0, 8, replace, src).astype(dst.dtype)
+
+
+# --- random numbers ---
+
+
+def _drawn(
+    seed: Any, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0
+) -> Any:
+    """Uniform in `[low, high)`: float32 draws in every reading, so that all draw the same."""
+    key = jax.random.key(jnp.asarray(seed, jnp.int32))
+    return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
+
+
+def _dropout_cost(
+    device: Device, dst: Operand, src: Operand, probability: Operand, seed: Operand
+) -> Cost:
+    name = "trn.dropout"
+    return compute(
+        device, name, "vector", src.free, (dst,), (src, probability), flops=src.size
+    )
+
+
+@instruction(
+    "trn.dropout",
+    cost=_dropout_cost,
+    reads=(EITHER, EITHER, "register"),
+    writes=ON_CHIP,
+)
+def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
+    """`dst = src`, or 0 with the probability of its partition, `[p, 1]`; nothing is rescaled.
+
+    `seed` is a known integer. The hardware's generator is not published: these draws are JAX's.
+    """
+    drawn = _drawn(seed, src.shape)
+    kept = drawn >= column(f32(probability), src)
+    return numerics.cast(jnp.where(kept, src, jnp.zeros_like(src)), dst.dtype)
+
+
+def _rand_cost(
+    device: Device, dst: Operand, seed: Operand, *, low: float, high: float
+) -> Cost:
+    needs("trn.rand2", device, 4)
+    if low >= high:
+        raise LimitExceeded(f"trn.rand2: low is {low}, must be less than high, {high}")
+    return compute(
+        device, "trn.rand2", "vector", dst.free / 4, (dst,), (), flops=dst.size
+    )
+
+
+@instruction("trn.rand2", cost=_rand_cost, reads=("register",), writes=ON_CHIP)
+def rand2(dst: Any, seed: Any, *, low: float, high: float) -> Any:
+    """`dst` uniform in `[low, high)`; NeuronCore-v4. Seed and draws as in `dropout`."""
+    return numerics.cast(_drawn(seed, dst.shape, low, high), dst.dtype)

@@ -1,0 +1,1 @@
+"""NeuronLink: topologies, routes and collectives between chips and cores."""

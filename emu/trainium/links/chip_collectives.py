@@ -1,0 +1,245 @@
+"""Collectives between chips, one rank a chip, over the links of their system.
+
+`emu.trainium.links.chip_plans` has the steps each is made of, `emu.trainium.links.chip_steps` their
+times. A rank goes on as soon as its own step is done, so a late core delays those that wait for it
+and no others. Sums are in float32, or wider where the input is; integers stay. The sum of chunk c
+begins with rank c + 1 and goes up around the ring, rank c last.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu.datasheet import Device
+from emu.instruction import Cost, Crossing, Instruction, Operand, instruction
+from emu.trainium.engines.memory import f32
+from emu.trainium.links import chip_plans
+from emu.trainium.links.chip_steps import Group, Leg, Steps, arrival, cost, steps
+from emu.trainium.links.collectives import long_dimension
+from emu.trainium.links.neuronlink import over, rank
+
+Plan = Callable[..., list[Leg]]  # (device, group, dst, src, root, **params) -> legs
+
+
+def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruction]:
+    """Declares a meaning over stacked ranks as an instruction whose legs `plan` gives."""
+
+    def legs(
+        device: Device,
+        dst: Operand,
+        src: Operand,
+        *,
+        axis: str,
+        chips: Any,
+        sizes: Any,
+        root: int,
+        **params: int,
+    ) -> list[Steps]:
+        group = Group(sizes, chips.index(axis))
+        found = plan(device, group, dst, src, root, **params)
+        return [steps(device, group, leg) for leg in found] if group.number > 1 else []
+
+    def price(
+        device: Device, dst: Operand, src: Operand, place: Operand, **params: Any
+    ) -> Cost:
+        return cost(device, place.known, legs(device, dst, src, **params))
+
+    def arrive(
+        device: Device,
+        mesh: Mapping[str, int],
+        c: Crossing,
+        dst: Operand,
+        src: Operand,
+        place: Operand,
+        *,
+        axis: str,
+        root: int,
+        **params: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        found = legs(device, dst, src, axis=axis, root=root, **params)
+        return arrival(list(mesh).index(axis), c, place.known, found, root)
+
+    reads = ("hbm", "count")
+    return instruction(name, cost=price, reads=reads, writes="hbm", arrival=arrive)
+
+
+def _call(
+    inst: Instruction,
+    dst: Any,
+    src: Any,
+    axis: str,
+    chips: tuple[str, ...] | None,
+    root: int = 0,
+    **params: int,
+) -> Any:
+    names, sizes = over(axis, chips)
+    return inst(
+        dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root, **params
+    )
+
+
+# --- all-gather ---
+
+
+@_collective("trn.chip_all_gather", chip_plans.gather_legs)
+def _all_gather(dst: Any, src: Any, place: Any, **_: Any) -> Any:
+    dim = long_dimension(dst.shape, src.shape)
+    whole = jnp.moveaxis(src, 0, dim - 1).reshape(dst.shape[1:])
+    return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
+
+
+def chip_all_gather(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
+    """`dst` on every rank of `axis` is their `src`, one behind the other.
+
+    Args:
+      dst: HBM, one dimension N times as long as `src`'s: the one along which they are joined.
+      src: HBM.
+      axis: mesh axis over N chips.
+      chips: every mesh axis over chips, outermost first, as for `neuronlink.send`.
+
+    Raises:
+      LimitExceeded: shapes that do not fit, or ranks as for `neuronlink.send`.
+    """
+    return _call(_all_gather, dst, src, axis, chips)
+
+
+# --- reduce-scatter and all-reduce ---
+
+
+@_collective("trn.chip_reduce_scatter", chip_plans.scatter_legs)
+def _reduce_scatter(dst: Any, src: Any, place: Any, **_: Any) -> Any:
+    n, dim = len(src), long_dimension(src.shape, dst.shape)
+    parts = src.reshape(*src.shape[:dim], n, -1, *src.shape[dim + 1 :])
+    return _ring_sum(jnp.moveaxis(parts, dim, 1)).astype(dst.dtype)
+
+
+@_collective("trn.chip_all_reduce", chip_plans.reduce_legs)
+def _all_reduce(dst: Any, src: Any, place: Any, **_: Any) -> Any:
+    n, batch = len(src), place.shape[1:]
+    flat = src.reshape(n, *batch, -1)
+    size = flat.shape[-1]
+    pad = [(0, 0)] * (flat.ndim - 1) + [(0, -size % n)]
+    parts = jnp.pad(flat, pad).reshape(n, *batch, n, -1)
+    total = jnp.moveaxis(_ring_sum(jnp.moveaxis(parts, -2, 1)), 0, -2)
+    total = total.reshape(*batch, -1)[..., :size].reshape(1, *src.shape[1:])
+    return jnp.broadcast_to(total, dst.shape).astype(dst.dtype)
+
+
+def _ring_sum(parts: Any) -> Any:
+    """`[ranks, chunks, ...] -> [chunks, ...]`: chunk c from rank c + 1 up around the ring."""
+    n = len(parts)
+    if jnp.issubdtype(parts.dtype, jnp.floating) and parts.dtype.itemsize < 4:
+        parts = f32(parts)
+    source = jnp.asarray(np.add.outer(np.arange(n), np.arange(1, n + 1)) % n)
+    turned = jnp.take_along_axis(
+        parts, source.reshape(n, n, *(1,) * (parts.ndim - 2)), 0
+    )
+    return lax.scan(lambda total, part: (total + part, None), turned[0], turned[1:])[0]
+
+
+def chip_reduce_scatter(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
+    """`dst` on rank i of `axis` is part i of N of the sum of their `src`.
+
+    Args:
+      dst: HBM.
+      src: HBM, one dimension N times as long as `dst`'s: the one that is split.
+      axis, chips: as for `chip_all_gather`.
+
+    Raises:
+      LimitExceeded: as for `chip_all_gather`.
+    """
+    return _call(_reduce_scatter, dst, src, axis, chips)
+
+
+def chip_all_reduce(
+    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
+    """`dst` on every rank of `axis` is the sum of their `src`.
+
+    Args:
+      dst: HBM `[...]`.
+      src: HBM, of the same shape; its elements in row-major order are cut into N chunks, the last
+        of which may be short.
+      axis, chips: as for `chip_all_gather`.
+
+    Raises:
+      LimitExceeded: ranks as for `neuronlink.send`.
+    """
+    return _call(_all_reduce, dst, src, axis, chips)
+
+
+# --- all-to-all and broadcast ---
+
+
+@_collective("trn.chip_all_to_all", chip_plans.exchange_legs)
+def _all_to_all(
+    dst: Any, src: Any, place: Any, *, split: int, join: int, **_: Any
+) -> Any:
+    n, first = len(src), place.ndim
+    at = first + split
+    parts = src.reshape(*src.shape[:at], n, -1, *src.shape[at + 1 :])
+    parts = jnp.swapaxes(jnp.moveaxis(parts, at, 1), 0, 1)  # [to, from, ...]
+    at = first + join
+    joined = jnp.moveaxis(parts, 1, at)
+    return joined.reshape(dst.shape).astype(dst.dtype)
+
+
+def chip_all_to_all(
+    dst: Any,
+    src: Any,
+    *,
+    axis: str,
+    chips: tuple[str, ...] | None = None,
+    split: int = 0,
+    join: int = 0,
+) -> Any:
+    """Part j of `dst` on rank i of `axis` is part i of `src` on rank j.
+
+    Args:
+      dst: HBM, `src`'s shape with dimension `split` an N-th as long and `join` N times as long.
+      src: HBM, cut into N parts along dimension `split`.
+      axis, chips: as for `chip_all_gather`.
+      split, join: dimensions along which `src` is cut, and the parts that arrive are joined.
+
+    Raises:
+      LimitExceeded: as for `chip_all_gather`.
+    """
+    return _call(_all_to_all, dst, src, axis, chips, split=split, join=join)
+
+
+@_collective("trn.chip_broadcast", chip_plans.broadcast_legs)
+def _broadcast(dst: Any, src: Any, place: Any, *, root: int, **_: Any) -> Any:
+    return jnp.broadcast_to(src[root][None], dst.shape).astype(dst.dtype)
+
+
+def chip_broadcast(
+    dst: Any, src: Any, root: int, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Any:
+    """`dst` on every rank of `axis` is `src` of rank `root`.
+
+    Args:
+      dst: HBM `[...]`.
+      src: HBM, of the same shape.
+      root: rank along `axis`.
+      axis, chips: as for `chip_all_gather`.
+
+    Raises:
+      LimitExceeded: no such root, or as for `chip_all_gather`.
+    """
+    return _call(_broadcast, dst, src, axis, chips, root)
+
+
+__all__ = [
+    "chip_all_gather",
+    "chip_all_reduce",
+    "chip_all_to_all",
+    "chip_broadcast",
+    "chip_reduce_scatter",
+]

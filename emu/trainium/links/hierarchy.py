@@ -1,0 +1,102 @@
+"""Collectives over chips and the cores of each, from one over chips and one over cores.
+
+As the runtime does it over several nodes (SDK, inter-node collectives guide): a gather goes between
+chips first and then within them, a reduction the other way round, so that each core sends only its
+own part over the links. Ranks count chips first: rank = chip · cores + core.
+"""
+
+from typing import Any
+
+from jax import lax
+
+from emu.trainium.engines.memory import hbm
+from emu.trainium.links.chip_collectives import (
+    chip_all_gather,
+    chip_all_reduce,
+    chip_reduce_scatter,
+)
+from emu.trainium.links.collectives import all_gather, reduce_scatter
+
+
+def all_gather_both(
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
+) -> Any:
+    """`dst` on every core of both axes is their `src`, joined in the order of ranks.
+
+    Args:
+      dst: HBM `[chips · cores · n, ...]`.
+      src: HBM `[n, ...]`.
+      chip_axis: mesh axis over chips.
+      core_axis: mesh axis over the cores of each.
+      chips: every mesh axis over chips, as for `neuronlink.send`.
+
+    Raises:
+      LimitExceeded: what `chip_all_gather` and `all_gather` raise.
+    """
+    number, cores = lax.axis_size(chip_axis), lax.axis_size(core_axis)
+    between = hbm(number, 1, *src.shape, dtype=src.dtype)
+    between = chip_all_gather(between, src[None, None], axis=chip_axis, chips=chips)
+    within = all_gather(dst.reshape(number, cores, *src.shape), between, axis=core_axis)
+    return within.reshape(dst.shape)
+
+
+def reduce_scatter_both(
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
+) -> Any:
+    """`dst` on each core of both axes is its rank's part of the sum of all `src`.
+
+    Args:
+      dst: HBM `[n, ...]`.
+      src: HBM `[chips · cores · n, ...]`, added up over cores in their order, rounded to its dtype,
+        then over chips in the order of `chip_reduce_scatter`.
+      chip_axis, core_axis, chips: as for `all_gather_both`.
+
+    Raises:
+      LimitExceeded: what `chip_reduce_scatter` and `reduce_scatter` raise.
+    """
+    number, cores = lax.axis_size(chip_axis), lax.axis_size(core_axis)
+    within = hbm(number, 1, *dst.shape, dtype=dst.dtype)
+    parts = src.reshape(number, cores, *dst.shape)
+    within = reduce_scatter(within, parts, axis=core_axis)
+    between = chip_reduce_scatter(dst[None, None], within, axis=chip_axis, chips=chips)
+    return between.reshape(dst.shape)
+
+
+def all_reduce_both(
+    dst: Any,
+    src: Any,
+    *,
+    chip_axis: str,
+    core_axis: str,
+    chips: tuple[str, ...] | None = None,
+) -> Any:
+    """`dst` on every core of both axes is the sum of all `src`.
+
+    Each core adds up its part of the chip's sum, the chips add theirs, and the cores join them.
+
+    Args:
+      dst: HBM `[cores · n, ...]`.
+      src: HBM, of the same shape; added up as `reduce_scatter_both` does.
+      chip_axis, core_axis, chips: as for `all_gather_both`.
+
+    Raises:
+      LimitExceeded: what `chip_all_reduce` and `reduce_scatter` raise.
+    """
+    part = src.shape[0] // lax.axis_size(core_axis), *src.shape[1:]
+    mine = reduce_scatter(hbm(*part, dtype=src.dtype), src, axis=core_axis)
+    total = hbm(*part, dtype=src.dtype)
+    total = chip_all_reduce(total, mine, axis=chip_axis, chips=chips)
+    return all_gather(dst, total, axis=core_axis)
+
+
+__all__ = ["all_gather_both", "all_reduce_both", "reduce_scatter_both"]

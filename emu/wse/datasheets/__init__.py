@@ -1,0 +1,1 @@
+"""What is known of each wafer generation, with sources and bands."""

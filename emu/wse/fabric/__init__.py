@@ -1,0 +1,1 @@
+"""Fabric programs, and the two ways of stepping them."""

@@ -1,0 +1,320 @@
+"""What a PE's task does, instruction by instruction: data only, priced and run elsewhere.
+
+Operands are those of `operands.py`, listed here too: who writes a program needs this module alone.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from emu.errors import LimitExceeded
+from emu.wse.fabric.operands import (
+    Buffer,
+    Fabric,
+    Memory,
+    Operand,
+    receive,
+    send,
+    wavelets,
+)
+
+ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
+LOCAL, OWN, ALL = (
+    0,
+    1,
+    2,
+)  # a wavelet's kind: data, control for its own router, for all on its way
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """One vector operation: `dst = a op b`, elementwise, rounded to `dst`'s dtype.
+
+    Attributes:
+      op: one of `ARITHMETIC`; `fmac` is `dst += a * b`.
+      dst: memory or `send`.
+      a, b: memory, `receive`, a number, or one element of memory that serves all; b is None for
+        `copy`.
+      thread: None is synchronous; 1 or more runs on that microthread while the task goes on.
+      activate, unblock: tasks that its completion activates or unblocks.
+    """
+
+    op: str
+    dst: Operand
+    a: Operand
+    b: Operand | None = None
+    thread: int | None = None
+    activate: str | None = None
+    unblock: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.op not in ARITHMETIC:
+            raise LimitExceeded(
+                f"vector: op is {self.op!r}, must be one of {ARITHMETIC}"
+            )
+        if not isinstance(self.dst, Memory | Fabric) or _is_inward(self.dst):
+            raise LimitExceeded(
+                f"vector {self.op}: dst is {self.dst}, must be memory or send()"
+            )
+        if (self.b is None) != (self.op == "copy"):
+            raise LimitExceeded(
+                f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources"
+            )
+        if any(isinstance(x, Fabric) and x.outward for x in self.sources):
+            raise LimitExceeded(
+                f"vector {self.op}: a source is send(), must be receive()"
+            )
+        if self.op == "fmac" and not isinstance(self.dst, Memory):
+            raise LimitExceeded(
+                "vector fmac: dst is a stream, must be memory: it is added to"
+            )
+        if sum(isinstance(x, Fabric) for x in self.sources) > 1:
+            raise LimitExceeded(
+                f"vector {self.op}: two fabric sources, a PE takes at most one"
+            )
+        if self.wide and (
+            self.op != "copy" or self.thread is None or len(self._streams) > 1
+        ):
+            raise LimitExceeded(
+                f"vector {self.op}: wide streams are for copies between memory and fabric on a "
+                "microthread; leave out wide, or give a thread"
+            )
+        _ = self.elements  # checked here, where the user's line is on the stack
+
+    @property
+    def sources(self) -> tuple[Operand, ...]:
+        return tuple(x for x in (self.a, self.b) if x is not None)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the destination."""
+        counts = {}
+        for x in (self.dst, *self.sources):
+            if isinstance(x, Memory) and (x is self.dst or x.elements > 1):
+                counts[x.elements] = x
+            elif isinstance(x, Fabric) and x.elements is not None:
+                counts[x.elements] = x
+        if not counts:  # a stream fed from one element of memory
+            counts = (
+                {1: self.dst}
+                if any(isinstance(x, Memory) for x in self.sources)
+                else {}
+            )
+        if len(counts) != 1:
+            told = ", ".join(map(str, counts)) or "none"
+            raise LimitExceeded(
+                f"vector {self.op}: operands have {told} elements, must have one count"
+            )
+        return next(iter(counts))
+
+    def dtype_of(self, x: Operand) -> str:
+        """Dtype of an operand; a stream without its own has that of the first other operand."""
+        if isinstance(x, Memory) or (isinstance(x, Fabric) and x.dtype):
+            return str(x.dtype)
+        for other in (self.dst, *self.sources):
+            if isinstance(other, Memory | Fabric) and other.dtype:
+                return other.dtype
+        return "float32"
+
+    def words(self, x: Operand | None) -> int:
+        """Wavelets of a fabric operand."""
+        return wavelets(self.elements, self.dtype_of(x)) if isinstance(x, Fabric) else 0
+
+    @property
+    def _streams(self) -> list[Fabric]:
+        return [x for x in (self.dst, *self.sources) if isinstance(x, Fabric)]
+
+    @property
+    def wide(self) -> bool:
+        """Whether it moves 64 bits an issue."""
+        return any(x.wide for x in self._streams)
+
+    @property
+    def inward(self) -> Fabric | None:
+        """The fabric source."""
+        return next((x for x in self.sources if isinstance(x, Fabric)), None)
+
+    @property
+    def outward(self) -> Fabric | None:
+        """The fabric destination."""
+        return self.dst if isinstance(self.dst, Fabric) else None
+
+
+def _is_inward(x: Any) -> bool:
+    return isinstance(x, Fabric) and not x.outward
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A hardware loop over the scalars of `x`: one multiply-add each, in their order.
+
+    If `weights` holds `[len(x), len(dst)]` elements, `dst += x[k] * weights[k]`, as in a matrix
+    times a vector. If `dst` holds `[len(x), len(weights)]`, `dst[k] += x[k] * weights`, an outer
+    product. All three are in memory and each sum is rounded to `dst`'s dtype.
+    """
+
+    dst: Memory
+    weights: Memory
+    x: Memory
+
+    def __post_init__(self) -> None:
+        scalars, long = self.x.elements, self.dst.elements
+        if not self.outer and self.weights.elements != scalars * long:
+            raise LimitExceeded(
+                f"map: weights have {self.weights.elements} elements, must have "
+                f"{scalars} x {long} = {scalars * long}, or {long} / {scalars} in an outer product"
+            )
+
+    @property
+    def outer(self) -> bool:
+        """Whether each scalar has a row of `dst` to itself."""
+        return self.dst.elements == self.x.elements * self.weights.elements
+
+    @property
+    def length(self) -> int:
+        """Elements of one multiply-add."""
+        return self.weights.elements if self.outer else self.dst.elements
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Scalar code on the main thread.
+
+    Attributes:
+      cycles: how long it takes, 1 or more.
+      what: its name in reports.
+      dst, function, sources: `dst = function(*sources)` on arrays `[PEs, elements]`, or nothing.
+    """
+
+    cycles: int
+    what: str = "code"
+    dst: Memory | None = None
+    function: Callable[..., Any] | None = None
+    sources: tuple[Memory, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Loads data-structure registers."""
+
+    descriptors: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """Reads the PE's cycle counter and keeps it under `name`."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Activate:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unblock:
+    task: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """Sends one control wavelet on `color`, behind the data already sent.
+
+    It advances the switch of this PE's router (`reach` = `OWN`) or of every router on its way that
+    heeds control wavelets (`ALL`). It never enters a PE.
+    """
+
+    color: str
+    reach: int = OWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """Sets this PE's router to one of the positions of its route on `color`."""
+
+    color: str
+    position: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pause:
+    """Ends this run of the task; the next one goes on with the operation after it.
+
+    A task that counts its runs and branches on the count is written so: run by run.
+    """
+
+
+Op = (
+    Vector
+    | Map
+    | Code
+    | Load
+    | Stamp
+    | Activate
+    | Block
+    | Unblock
+    | Control
+    | Switch
+    | Pause
+)
+
+
+def copy(dst: Operand, a: Operand, **how: Any) -> Vector:
+    """`dst = a`: a move, a fill, a send or a receive."""
+    return Vector("copy", dst, a, **how)
+
+
+def add(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = a + b`."""
+    return Vector("add", dst, a, b, **how)
+
+
+def mul(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = a * b`."""
+    return Vector("mul", dst, a, b, **how)
+
+
+def maximum(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst = max(a, b)`."""
+    return Vector("max", dst, a, b, **how)
+
+
+def fmac(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+    """`dst += a * b`."""
+    return Vector("fmac", dst, a, b, **how)
+
+
+__all__ = [
+    "ALL",
+    "Activate",
+    "Block",
+    "Buffer",
+    "Code",
+    "Control",
+    "Fabric",
+    "Load",
+    "Map",
+    "Memory",
+    "OWN",
+    "Op",
+    "Operand",
+    "Pause",
+    "Stamp",
+    "Switch",
+    "Unblock",
+    "Vector",
+    "add",
+    "copy",
+    "fmac",
+    "maximum",
+    "mul",
+    "receive",
+    "send",
+    "wavelets",
+]

@@ -1,0 +1,1 @@
+"""Collectives along a line of PEs as instructions: meaning, cost and arrival."""

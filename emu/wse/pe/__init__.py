@@ -1,0 +1,1 @@
+"""What one PE can do: vector operations, scalar code, and what they cost."""

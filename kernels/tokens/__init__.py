@@ -1,0 +1,1 @@
+"""Where the tokens of a sequence stand on the chips."""

@@ -1,0 +1,1 @@
+"""A transformer layer on a NeuronCore, and its parts."""

@@ -1,0 +1,90 @@
+"""RMSNorm, RoPE and SwiGLU from HBM to HBM: row tiles streamed through Vector and Scalar Engine."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu.trainium.engines.memory import sbuf
+from emu.trainium.isa import activation, tensor_tensor
+from kernels.trainium.layer.norm import rms_norm
+from kernels.trainium.layer.qkv import rope
+from kernels.trainium.streaming import fetch, over_rows, row_count
+from kernels.trainium.tiles import largest_divisor
+
+
+def rms_norm_rows(x: Any, weight: Any, *, eps: float = 1e-6, buffers: int = 2) -> Any:
+    """RMSNorm of every row: `x · rsqrt(mean(x²) + eps) · weight`.
+
+    Dimensions:
+      R: rows, in tiles of at most 128. N: elements of a row.
+
+    Args:
+      x: HBM `[R, N]`.
+      weight: HBM `[1, N]`, loaded once.
+      eps: added to the mean square.
+      buffers: depth of every ring of tiles.
+
+    Returns:
+      HBM `[R, N]`, dtype of `x`; sums in float32.
+
+    Pseudocode:
+      for rows: load x; s = sum of squares; store x · rsqrt(s / N + eps) · weight
+    """
+    rows, n = row_count(x), x.shape[1]
+    w = fetch(jnp.broadcast_to(weight, (rows, n)))
+    norm = functools.partial(rms_norm, weight=w, size=n, eps=eps, buffers=buffers)
+    return over_rows(norm, x, buffers=buffers)
+
+
+def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
+    """Rotary embedding: turns the pairs `(i, i + D/2)` of every head by their token's angles.
+
+    Dimensions:
+      R: tokens, in tiles of at most 128. H: heads. D: head_dim.
+
+    Args:
+      x: HBM `[R, H, D]`.
+      cos, sin: HBM float32 `[R, D/2]`.
+      buffers: depth of every ring of tiles.
+
+    Returns:
+      HBM `[R, H, D]`, dtype of `x`; products in float32.
+
+    Pseudocode:
+      for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
+    """
+    return over_rows(
+        functools.partial(rope, buffers=buffers), x, cos, sin, buffers=buffers
+    )
+
+
+def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
+    """The gate of an MLP: `silu(gate) · up`, elementwise.
+
+    Dimensions:
+      R, N: rows and their elements; rows are cut into pieces, which then count as rows.
+
+    Args:
+      gate, up: HBM `[R, N]`.
+      piece: most elements of a partition in one tile.
+      buffers: depth of every ring of tiles.
+
+    Returns:
+      HBM `[R, N]`, dtype of `gate`; `silu(gate)` is rounded to that dtype too, with which the
+      Vector Engine multiplies twice as fast.
+
+    Pseudocode:
+      for tiles: load gate, up; store silu(gate) · up
+    """
+    n = largest_divisor(gate.shape[1], piece)
+
+    def tile(gate: Any, up: Any) -> Any:
+        g = activation(
+            sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers), gate, op="silu"
+        )
+        y = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
+        return tensor_tensor(y, g, up, op="multiply")
+
+    pieces = (x.reshape(-1, n) for x in (gate, up))
+    return over_rows(tile, *pieces, buffers=buffers).reshape(gate.shape)

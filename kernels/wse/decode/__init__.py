@@ -1,0 +1,1 @@
+"""A decode step on a wafer."""

@@ -1,0 +1,157 @@
+"""The clock of one token's way through a plan: embedding, every layer, output head.
+
+The layers' program is read once for each distance between two regions, and the phases' times add
+up: a layer's PEs start when the activation walks in, and only then.
+"""
+
+import dataclasses
+from typing import Any
+
+from emu import Device, Program, Reading
+from emu.clock.reading import Event
+from emu.report.bands import Bound, bound
+from emu.wse.datasheets.datasheet import ENGINE
+from kernels.wse.decode.head import (
+    embed_arguments,
+    embed_program,
+    head_arguments,
+    head_program,
+)
+from kernels.wse.decode.layer import layer_arguments, layer_program
+from kernels.wse.decode.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReading:
+    """The clock of one token.
+
+    Attributes:
+      device: machine and band.
+      phase_cycles: cycles of `embed`, `layers` (walks included) and `head` (walk included).
+      busy_cycles: engine to its mean busy cycles of a PE, over all PEs in use.
+      flops: floating-point operations, over all PEs.
+      sram_read_bytes, sram_write_bytes: traffic of all PEs with their memory.
+      wavelet_hops: 32-bit words times router-to-router hops.
+      pes: PEs in use.
+    """
+
+    device: Device
+    phase_cycles: dict[str, int]
+    busy_cycles: dict[str, float]
+    flops: int
+    sram_read_bytes: int
+    sram_write_bytes: int
+    wavelet_hops: int
+    pes: int
+
+    @property
+    def cycles(self) -> int:
+        """From the token id at the head's corner PE to the next one there."""
+        return sum(self.phase_cycles.values())
+
+    @property
+    def seconds(self) -> float:
+        return self.cycles / self.device.tick_hz
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What the PE at the origin of each region did during one token.
+
+    Attributes:
+      events: instructions of these PEs, in cycles from the start of the token.
+      starts: when embedding, each layer and the head began.
+      cycles: when the token was done.
+    """
+
+    events: list[Event]
+    starts: list[int]
+    cycles: int
+
+    def layer_window(self, layer: int) -> tuple[int, int]:
+        """First and last cycle of a layer."""
+        return self.starts[1 + layer], self.starts[2 + layer]
+
+
+class TokenClock:
+    """Reads a plan's programs; what was read once is kept."""
+
+    def __init__(self, plan: Plan, device: Device):
+        self.plan, self.device = plan, device
+        self.programs: dict[str, Program] = {
+            "embed": embed_program(plan.head),
+            "layer": layer_program(plan.layer),
+            "head": head_program(plan.head),
+        }
+        self._kept: dict[Any, Reading] = {}
+
+    def read(self, pos: int, band: str = "nominal") -> StepReading:
+        """The clock of the token at `pos` on this wafer under `band`."""
+        every = self.stops(pos, band)
+        embed, *layers, head = every
+        phases = {
+            "embed": embed.end_ticks,
+            "layers": sum(r.end_ticks for r in layers),
+            "head": head.end_ticks,
+        }
+        busy = sum(r.cycles(ENGINE) * r.cores for r in every) / self.plan.pes
+        total = lambda kind, key: sum(r.tally.by(kind).get(key, 0) for r in every)  # noqa: E731
+        return StepReading(
+            embed.device,
+            phases,
+            {ENGINE: busy},
+            sum(r.tally.flops for r in every),
+            total("bytes", "sram_read"),
+            total("bytes", "sram_write"),
+            total("other", "wavelet_hops"),
+            self.plan.pes,
+        )
+
+    def stops(self, pos: int, band: str, **options: Any) -> list[Reading]:
+        """Readings of the embedding, of each layer and of the head, in order."""
+        *gaps, last = self.plan.gaps
+        one = lambda phase, *at: self.one(phase, band, *at, **options)  # noqa: E731
+        return [
+            one("embed"),
+            *(one("layer", pos, gap) for gap in gaps),
+            one("head", last),
+        ]
+
+    def one(self, phase: str, band: str, *at: int, **options: Any) -> Reading:
+        """One program's reading; the embedding's and the head's serve every position."""
+        key = (phase, band, *at, *options.items())
+        if key not in self._kept:
+            device = self.device.sheet.at(band)
+            program, shapes = self.programs[phase], self.shapes(phase, *at)
+            self._kept[key] = program.read(device, *shapes, **options)
+        return self._kept[key]
+
+    def shapes(self, phase: str, *at: int) -> tuple[Any, ...]:
+        """A program's arguments without data; `at` is position and gap, or gap."""
+        if phase == "embed":
+            return embed_arguments(self.plan.head)
+        if phase == "head":
+            return head_arguments(self.plan.head, *at)
+        return layer_arguments(self.plan.layer, *at)
+
+    def bound(self, pos: int) -> Bound:
+        """What keeps a layer, which is nearly all of a token, from being faster."""
+        gap = self.plan.gaps[-2]
+        critical = self.one("layer", self.device.band, pos, gap, contended=False)
+        return bound(self.one("layer", self.device.band, pos, gap), critical)
+
+    def trace(self, pos: int, band: str = "nominal") -> Trace:
+        """Every instruction of the PE at each region's origin, phase after phase."""
+        events: list[Event] = []
+        starts, now = [], 0
+        for r in self.stops(pos, band, trace_core=(0, 0)):
+            starts.append(now)
+            events += [
+                dataclasses.replace(e, start=e.start + now, end=e.end + now)
+                for e in r.events
+            ]
+            now += r.end_ticks
+        return Trace(events, starts, now)
+
+
+__all__ = ["StepReading", "TokenClock", "Trace"]

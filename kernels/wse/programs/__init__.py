@@ -1,0 +1,1 @@
+"""Fabric programs: GEMV, GEMM, single operations, published kernels."""

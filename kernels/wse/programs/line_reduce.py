@@ -1,0 +1,28 @@
+"""The reduce of a row of PEs as its published measurements timed it: start together, stamp, add."""
+
+from emu.wse.fabric import collectives
+from emu.wse.fabric.ops import Load, Stamp
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.line.trees import Tree
+
+DESCRIPTORS = 2
+START, END = "start", "end"
+
+
+def line_reduce(tree: Tree, words: int) -> FabricProgram:
+    """A row of PEs; the root's buffer `x`, `float32[words]`, becomes the sum of all.
+
+    Every PE's one task starts in cycle 0, reads the time, loads two descriptor registers, does its
+    vector operations and reads the time again.
+    """
+    program = FabricProgram(tree.pes)
+    x = program.buffer("x", words)[:]
+    row = collectives.Line(program, "x")
+    before = collectives.everywhere(program, Stamp(START), Load(DESCRIPTORS))
+    adds = collectives.reduce(row, x, tree, "sum")
+    after = collectives.everywhere(program, Stamp(END))
+    (before + adds + after).declare(program, "main", start=True)
+    return program
+
+
+__all__ = ["END", "START", "line_reduce"]

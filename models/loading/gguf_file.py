@@ -1,0 +1,270 @@
+"""Reads a GGUF file's header and tensors, every length checked before anything is allocated."""
+
+import dataclasses
+import math
+import pathlib
+import struct
+from typing import Any, BinaryIO
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ModelError
+from models.plain.weights import check_finite
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+# Generous bounds: the largest published files have about 2,000 tensors and 60 fields.
+MOST_TENSORS, MOST_FIELDS, MOST_DIMENSIONS = 1 << 16, 1 << 12, 4
+LONGEST_ARRAY = 1 << 22  # values in one metadata field; vocabularies reach about 2^18
+LONGEST_NAME = 1 << 16  # the format's limit on names, in bytes
+ALIGNMENT_DEFAULT = 32
+SCALARS = {
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
+STRING, ARRAY = 8, 9
+
+
+@dataclasses.dataclass(frozen=True)
+class GgufTensor:
+    """Where one tensor lies.
+
+    Attributes:
+        name: Its name in the file.
+        shape: Outermost dimension first (GGUF stores the reverse).
+        kind: How its values are quantised.
+        start: First byte in the file.
+        size_bytes: Length in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    start: int
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GgufFile:
+    """A checked header: the metadata, and where each tensor lies."""
+
+    path: pathlib.Path
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """One tensor, dequantised to float32 in its outermost-first shape."""
+        tensor = self.tensors[name]
+        with self.path.open("rb") as file:
+            file.seek(tensor.start)
+            raw = file.read(tensor.size_bytes)
+        if len(raw) != tensor.size_bytes:
+            raise ModelError(
+                f"{self.path}: changed while tensor {name} was read; load it again"
+            )
+        return dequantise(raw, tensor, self.path)
+
+
+def dequantise(
+    raw: bytes, tensor: GgufTensor, path: pathlib.Path
+) -> NDArray[np.float32]:
+    """The float32 values of a tensor's bytes."""
+    plain = {
+        gguf.GGMLQuantizationType.F32: np.float32,
+        gguf.GGMLQuantizationType.F16: np.float16,
+    }
+    if tensor.kind in plain:
+        values = np.frombuffer(raw, plain[tensor.kind]).astype(np.float32)
+    else:
+        try:
+            with np.errstate(
+                all="ignore"
+            ):  # a corrupt scale is reported below, in one line
+                values = gguf.quants.dequantize(
+                    np.frombuffer(raw, np.uint8), tensor.kind
+                )
+        except NotImplementedError:
+            raise ModelError(
+                f"{path}: tensor {tensor.name} is quantised as {tensor.kind.name}, which the gguf "
+                "package cannot dequantise; use a Q4, Q5, Q6, Q8, F16 or BF16 file"
+            ) from None
+    return check_finite(values.reshape(tensor.shape), f"{path}: tensor {tensor.name}")
+
+
+class Cursor:
+    """A position in an untrusted file that never reads past the file's end."""
+
+    def __init__(self, file: BinaryIO, path: pathlib.Path) -> None:
+        self.file, self.path = file, path
+        self.size_bytes = path.stat().st_size
+        self.position = 0
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes; raises ModelError where the file is too short."""
+        if count > self.size_bytes - self.position:
+            raise ModelError(
+                f"{self.path}: ends at byte {self.size_bytes}, but {what} needs "
+                f"{self.position + count}; the file is truncated or corrupt, fetch it again"
+            )
+        self.position += count
+        return self.file.read(count)
+
+    def number(self, code: str, what: str) -> int:
+        """The next little-endian integer of a `struct` code."""
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}"), what))[
+            0
+        ]
+
+    def text(self, what: str) -> str:
+        """The next length-prefixed UTF-8 string."""
+        raw = self.take(self.number("Q", f"the length of {what}"), what)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise self.error(f"{what} must be UTF-8, got {raw[:16]!r}") from None
+
+    def error(self, message: str) -> ModelError:
+        """An error about this file."""
+        return ModelError(
+            f"{self.path}: {message}; the file is corrupt or not a GGUF model"
+        )
+
+
+def read_header(path: pathlib.Path) -> GgufFile:
+    """Reads and checks everything before the tensors' bytes.
+
+    Args:
+        path: A little-endian GGUF file of version 2 or 3.
+
+    Raises:
+        ModelError: The file is missing, truncated, corrupt, or of another format or version.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse(Cursor(file, path))
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the path"
+        ) from None
+
+
+def parse(cursor: Cursor) -> GgufFile:
+    """Reads a header from its first byte."""
+    magic = cursor.take(4, "the magic")
+    if magic != MAGIC:
+        raise cursor.error(f"must start with {MAGIC!r}, got {magic!r}")
+    version = cursor.number("I", "the version")
+    if version not in VERSIONS:
+        raise cursor.error(f"version must be one of {VERSIONS}, got {version}")
+    tensor_count = bounded(
+        cursor, cursor.number("Q", "the tensor count"), MOST_TENSORS, "tensors"
+    )
+    field_count = bounded(
+        cursor, cursor.number("Q", "the field count"), MOST_FIELDS, "fields"
+    )
+    metadata: dict[str, Any] = {}
+    for index in range(field_count):
+        name = cursor.text(f"the name of field {index}")
+        if name in metadata:
+            raise cursor.error(f"field {name!r} must occur once, got it twice")
+        metadata[name] = field_value(
+            cursor, cursor.number("I", f"the type of {name}"), name
+        )
+    infos = [tensor_info(cursor, index) for index in range(tensor_count)]
+    alignment = metadata.get("general.alignment", ALIGNMENT_DEFAULT)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise cursor.error(
+            f"general.alignment must be a power of two, got {alignment!r}"
+        )
+    data_start = -(-cursor.position // alignment) * alignment
+    placed = [
+        dataclasses.replace(info, start=data_start + info.start) for info in infos
+    ]
+    check_places(cursor, placed, alignment)
+    return GgufFile(cursor.path, metadata, {tensor.name: tensor for tensor in placed})
+
+
+def bounded(cursor: Cursor, count: int, most: int, what: str) -> int:
+    """`count`, or ModelError where it exceeds `most`."""
+    if count > most:
+        raise cursor.error(f"must hold at most {most} {what}, claims {count}")
+    return count
+
+
+def field_value(cursor: Cursor, kind: int, name: str) -> Any:
+    """One metadata value: a number, a string, or a list of either."""
+    if kind == STRING:
+        return cursor.text(name)
+    if kind in SCALARS:
+        dtype = np.dtype(SCALARS[kind])
+        return np.frombuffer(cursor.take(dtype.itemsize, name), dtype)[0].item()
+    if kind != ARRAY:
+        raise cursor.error(f"field {name!r} has the unknown type {kind}")
+    kind = cursor.number("I", f"the element type of {name}")
+    count = cursor.number("Q", f"the length of {name}")
+    bounded(cursor, count, LONGEST_ARRAY, f"values in {name}")
+    if kind in SCALARS:
+        dtype = np.dtype(SCALARS[kind])
+        return np.frombuffer(cursor.take(count * dtype.itemsize, name), dtype).tolist()
+    if kind != STRING:
+        raise cursor.error(f"field {name!r} is an array of the unsupported type {kind}")
+    return [cursor.text(f"{name}[{index}]") for index in range(count)]
+
+
+def tensor_info(cursor: Cursor, index: int) -> GgufTensor:
+    """One tensor's entry; `start` still counts from the first tensor's byte."""
+    name = cursor.text(f"the name of tensor {index}")
+    if len(name) > LONGEST_NAME:
+        raise cursor.error(f"tensor {index} has a name of {len(name)} characters")
+    dimensions = cursor.number("I", f"the dimensions of {name}")
+    if not 1 <= dimensions <= MOST_DIMENSIONS:
+        raise cursor.error(
+            f"tensor {name} must have 1 to 4 dimensions, claims {dimensions}"
+        )
+    reverse = [cursor.number("Q", f"the shape of {name}") for _ in range(dimensions)]
+    code = cursor.number("I", f"the type of {name}")
+    try:
+        kind = gguf.GGMLQuantizationType(code)
+    except ValueError:
+        raise cursor.error(f"tensor {name} has the unknown type {code}") from None
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    if min(reverse) < 1 or reverse[0] % block:
+        raise cursor.error(
+            f"tensor {name} must have a row of whole {kind.name} blocks of {block}, "
+            f"got shape {reverse[::-1]}"
+        )
+    size_bytes = math.prod(reverse) // block * block_bytes
+    start = cursor.number("Q", f"the place of {name}")
+    return GgufTensor(name, tuple(reverse[::-1]), kind, start, size_bytes)
+
+
+def check_places(cursor: Cursor, tensors: list[GgufTensor], alignment: int) -> None:
+    """Raises ModelError unless the tensors are named once, aligned, inside and apart."""
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise cursor.error("two tensors have the same name")
+    end, previous = 0, ""
+    for tensor in sorted(tensors, key=lambda tensor: tensor.start):
+        stop = tensor.start + tensor.size_bytes
+        if stop > cursor.size_bytes:
+            raise ModelError(
+                f"{cursor.path}: ends at byte {cursor.size_bytes}, but tensor {tensor.name} needs "
+                f"{stop}; the file is truncated or corrupt, fetch it again"
+            )
+        if tensor.start % alignment:
+            raise cursor.error(
+                f"tensor {tensor.name} is not aligned to {alignment} bytes"
+            )
+        if tensor.start < end:
+            raise cursor.error(f"tensor {tensor.name} overlaps tensor {previous}")
+        end, previous = stop, tensor.name

@@ -1,0 +1,1 @@
+"""A model on both machines: prefill, hand-off, decode."""

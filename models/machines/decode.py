@@ -1,0 +1,195 @@
+"""Decode on a wafer: one token at a time through every layer's region, in numbers and in cycles.
+
+The layers' program is written for one region; running scans it over all layers' weights and
+caches, and the clock is read from that same program.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from emu import Device, strict_jit
+from emu.report.bands import Bound
+from emu.wse import WSE3
+from kernels.wse.decode import layout
+from kernels.wse.decode.plan import Plan, plan
+from kernels.wse.decode.token import StepReading, TokenClock, Trace
+from models.plain.rope import rope_tables
+
+Cache = dict[str, jax.Array]
+SLOTS = {
+    "k": 3,
+    "v": 2,
+}  # dimension of the slots in one layer's cache, rows and columns leading
+
+
+class Decoder:
+    """A model resident on one wafer.
+
+    Attributes:
+      plan: which region does what, and the bytes of its PEs.
+      clock: the programs of embedding, layer and head, and their readings.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, Any],
+        context: int,
+        dtype: Any = "float32",
+        device: Device | None = None,
+        placed: Plan | None = None,
+    ):
+        """Lays the weights out, once.
+
+        Args:
+          config: sizes under their Hugging Face names.
+          weights: `embed` [V, d], `norm` [d], `head` [d, V] unless tied, and `layers`, stacked.
+          context: most tokens, prompt included.
+          dtype: of weights and cache: float32, bfloat16 or float16.
+          device: the wafer; a WSE-3 by default.
+          placed: regions to use; by default the fastest by estimate that fit.
+
+        Raises:
+          DoesNotFit: the model and the cache do not fit one wafer.
+        """
+        self.config, self.context, self.dtype = config, context, jnp.dtype(dtype)
+        device = device or WSE3.at()
+        self.plan = placed or plan(config, context, self.dtype.name, device)
+        self.clock = TokenClock(self.plan, device)
+        self._params = self._lay_out(weights)
+        turns = rope_tables(config, np.arange(context))
+        self._turns = tuple(layout.turn_tiles(t, self.plan.layer) for t in turns)
+        self._step: Any = strict_jit(self._one_token, donate_argnums=1)
+
+    def _lay_out(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        head = self.plan.head
+        put = lambda x: jnp.asarray(x, self.dtype)  # noqa: E731
+        tables = {"embed": np.asarray(weights["embed"]).T}
+        if not self.plan.tied:
+            tables["head"] = weights["head"]
+        layers = layout.layer_weights(weights["layers"], self.plan.layer)
+        return {
+            "layers": {k: put(w) for k, w in layers.items()},
+            "norm": put(layout.head_norm(weights["norm"], head)),
+            **{k: put(layout.head_table(t, head)) for k, t in tables.items()},
+        }
+
+    # --- values ---
+
+    def cache_from(self, k: Any, v: Any) -> Cache:
+        """A prefilled cache on its PEs.
+
+        Args:
+          k: keys after RoPE, `[layers, n, kv_heads, head_dim]`, n at most `context`.
+          v: values, alike.
+        """
+        if k.shape[1] > self.context:
+            raise ValueError(f"{k.shape[1]} tokens for a context of {self.context}")
+        tiles = layout.cache_tiles(k, v, self.plan.layer)
+        return {name: jnp.asarray(x, self.dtype) for name, x in tiles.items()}
+
+    def empty_cache(self) -> Cache:
+        """A cache without tokens."""
+        c = self.config
+        none = np.zeros(
+            (c.num_hidden_layers, 0, c.num_key_value_heads, c.head_dim), np.float32
+        )
+        return self.cache_from(none, none)
+
+    def step(
+        self, token_id: Any, pos: int, cache: Cache
+    ) -> tuple[int, jax.Array, Cache]:
+        """Runs one token.
+
+        Args:
+          token_id: the token at position `pos`.
+          pos: how many tokens the cache holds.
+          cache: is consumed; use the one returned.
+
+        Returns:
+          The next token's id, the logits, float32 `[vocab]`, and the cache.
+        """
+        token, logits, cache = self._step(*self._arguments(token_id, pos, cache))
+        return int(token), logits, cache
+
+    def compile(self) -> None:
+        """Compiles a step ahead of the first one."""
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+            self._arguments(0, 0, jax.eval_shape(self.empty_cache)),
+        )
+        self._step = self._step.lower(*shapes).compile()
+
+    def _arguments(self, token_id: Any, pos: int, cache: Cache) -> tuple[Any, ...]:
+        self._check(pos)
+        cos, sin = (jnp.asarray(t[pos]) for t in self._turns)
+        token = jnp.asarray(token_id, jnp.int32).reshape(1)
+        return self._params, cache, token, jnp.int32(pos), cos, sin
+
+    def _check(self, pos: int) -> None:
+        if not 0 <= pos < self.context:
+            raise ValueError(
+                f"position {pos} is outside the context of {self.context} tokens"
+            )
+
+    def _one_token(
+        self, params: Any, cache: Cache, token: Any, pos: Any, cos: Any, sin: Any
+    ) -> tuple[jax.Array, jax.Array, Cache]:
+        programs, gaps = self.clock.programs, jnp.asarray(self.plan.gaps, jnp.int32)
+        slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
+
+        def body(x: jax.Array, slices: Any) -> Any:
+            w, old, gap = slices
+            x, new = programs["layer"].batched(x, w, old, cos, sin, pos, gap)
+            # The append changed this slot only; the loop then need not write whole caches.
+            column = {
+                n: lax.dynamic_slice_in_dim(new[n], slot, 1, SLOTS[n]) for n in new
+            }
+            return x[:, -1], column
+
+        x = programs["embed"].batched(params["embed"], token)[:, 0]
+        x, columns = lax.scan(body, x, (params["layers"], cache, gaps[:-1]))
+        update = lax.dynamic_update_slice_in_dim
+        cache = {n: update(cache[n], columns[n], slot, SLOTS[n] + 1) for n in cache}
+        table = params["embed" if self.plan.tied else "head"]
+        logits, best = programs["head"].batched(x, params["norm"], table, gaps[-1])
+        logits = logits[0].reshape(-1)[: self.config.vocab_size]
+        return best[0, 0, 0], logits, cache
+
+    # --- time and space ---
+
+    def read(self, pos: int, band: str = "nominal") -> StepReading:
+        """The clock of the step at position `pos`; needs no data.
+
+        Host I/O is not part of it: the next token's id is already where the next step starts.
+        """
+        self._check(pos)
+        return self.clock.read(pos, band)
+
+    def bound(self, pos: int) -> Bound:
+        """What keeps a step from being faster: the datapath or the chain of dependencies."""
+        self._check(pos)
+        return self.clock.bound(pos)
+
+    def trace(self, pos: int, device: Device) -> Trace:
+        """What the PE at the origin of each region does during the step at `pos`, in cycles."""
+        self._check(pos)
+        return self.clock.trace(pos, device.band)
+
+    @property
+    def pes(self) -> int:
+        """PEs in use on the wafer."""
+        return self.plan.pes
+
+    @property
+    def bytes_per_pe(self) -> dict[str, dict[str, int]]:
+        """Bytes of one PE of a layer's and of the head's region: weights, cache, buffers, code."""
+        return {"layer": self.plan.layer_bytes, "head": self.plan.head_bytes}
+
+
+__all__ = ["Decoder", "StepReading"]

@@ -1,0 +1,190 @@
+"""One request through both machines: prefill on the ring, hand-off, decode on the wafer."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from emu import BANDS, Device
+from emu.interconnect import EFA
+from emu.report.bands import Bound, banded, bound
+from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.wse.datasheets.datasheet import WSE3
+from models.config import ModelConfig
+from models.errors import ModelError
+from models.machines.decode import Decoder, StepReading
+from models.machines.handoff import Handoff, handoff
+from models.machines.prefill import Prefill, PrefillReading
+
+MOST_STEPS = 3  # decode steps whose clock is read: first, middle, last
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """What one request took, per band.
+
+    Attributes:
+      prefill, handoff: readings by band; `handoff` streams layer by layer.
+      bulk: the same hand-off sent after the whole prefill.
+      steps: per band, readings of decode steps by position, in order; of every step, or of
+        `MOST_STEPS` spread evenly from the first to the last.
+      decoded: how many steps were taken.
+      prefill_bound, decode_bound: what bounds each machine, nominal.
+    """
+
+    prefill: dict[str, PrefillReading]
+    handoff: dict[str, Handoff]
+    bulk: dict[str, Handoff]
+    steps: dict[str, list[StepReading]]
+    decoded: int
+    prefill_bound: Bound
+    decode_bound: Bound | None
+
+    def ttft_parts_s(self, band: str) -> dict[str, float]:
+        """Time to first token: prefill with its logits, then the part of the hand-off not hidden.
+
+        The first token is chosen on Trainium; it is shown when the wafer holds the sequence and
+        can go on with it.
+        """
+        return {
+            "prefill": self.prefill[band].clock.seconds,
+            "handoff_exposed": self.handoff[band].exposed_s,
+        }
+
+    def ttft_s(self, band: str) -> float:
+        return sum(self.ttft_parts_s(band).values())
+
+    def decode_total(self, count: Callable[[StepReading], int]) -> int:
+        """A count summed over all decode steps, nominal.
+
+        Every step has one more live cache slot than the one before, so counts grow by a constant;
+        where not every step was read, the sum is that of the arithmetic progression.
+        """
+        counts = [count(s) for s in self.steps["nominal"]]
+        if len(counts) == self.decoded:
+            return sum(counts)
+        return self.decoded * (counts[0] + counts[-1]) // 2
+
+
+class Disaggregated:
+    """One model on both machines, for prompts of one length.
+
+    Attributes:
+      prefill: the Trainium side.
+      chip: the Trainium datasheet with as many cores running as prefill uses.
+      prefill_peaks: its peak bytes by memory space, of one core.
+      decoder: the wafer side.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Any,
+        *,
+        tokens: int,
+        new_tokens: int,
+        chips: int,
+        cores: int = 1,
+        dtype: Any,
+        placement: str = "contiguous",
+    ):
+        """Lays the weights out on both machines.
+
+        Args:
+          config: sizes.
+          weights: canonical pytree.
+          tokens: prompt length.
+          new_tokens: most tokens to generate.
+          chips: size of the prefill ring.
+          cores: NeuronCores of each chip that share its heads, FFN and vocabulary.
+          dtype: of weights, activations and cache on both machines.
+          placement: of the prompt's tokens on the chips, see `Prefill`.
+
+        Raises:
+          ModelError: prompt and answer exceed the model's context.
+          EmulationError: the model does not fit a machine.
+        """
+        check_context(config, tokens, new_tokens)
+        self.config, self.dtype, self.tokens = config, dtype, tokens
+        context = tokens + new_tokens
+        self.decoder = Decoder(
+            config, weights, context=context, dtype=dtype, device=WSE3.at()
+        )
+        self.prefill = Prefill(
+            config,
+            weights,
+            tokens=tokens,
+            chips=chips,
+            cores=cores,
+            dtype=dtype,
+            placement=placement,
+        )
+        self.chip = with_cores(TRN3, cores)
+        self.prefill_peaks = self.prefill.memory(self.chip.at())
+
+    def decode(
+        self, token: int, k: np.ndarray, v: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
+        cache, position = self.decoder.cache_from(k, v), self.tokens
+        while True:
+            chosen, logits, cache = self.decoder.step(token, position, cache)
+            token, position = int(chosen), position + 1
+            yield token, np.asarray(logits)
+
+    def read(
+        self, generated: int, progress: Callable[[str], None] = lambda stage: None
+    ) -> Clock:
+        """Reads the clock of a request that generated so many tokens, under every band."""
+        progress("prefill")
+        prefill = banded(lambda band: self.prefill.read(self.chip.at(band)))
+        critical = self.prefill.read(self.chip.at(), contended=False)
+        progress("hand-off")
+        layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))
+        bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))
+        progress("decode")
+        positions = spread(self.tokens, generated - 1)
+        steps = {
+            band: [self.decoder.read(p, band) for p in positions] for band in BANDS
+        }
+        decode_bound = self.decoder.bound(self.tokens) if generated > 1 else None
+        return Clock(
+            prefill,
+            layered,
+            bulk,
+            steps,
+            generated - 1,
+            bound(prefill["nominal"].clock, critical.clock),
+            decode_bound,
+        )
+
+    def handoff(self, reading: PrefillReading, band: str, stream: str) -> Handoff:
+        """The hand-off of this prompt's cache after a prefill read under `band`."""
+        link: Device = EFA.at(band)
+        return handoff(
+            self.config,
+            link,
+            held=self.prefill.held,
+            dtype=self.dtype,
+            layer_done_s=reading.layer_done_s,
+            prefill_s=reading.clock.seconds,
+            stream=stream,
+        )
+
+
+def spread(first: int, count: int) -> list[int]:
+    """Positions of decode steps to read: all of `count`, or `MOST_STEPS` with both ends."""
+    if count <= MOST_STEPS:
+        return list(range(first, first + count))
+    return [first + i * (count - 1) // (MOST_STEPS - 1) for i in range(MOST_STEPS)]
+
+
+def check_context(config: ModelConfig, tokens: int, new_tokens: int) -> None:
+    """Raises `ModelError` where prompt and answer exceed the model's context."""
+    limit = config.max_position_embeddings
+    if tokens + new_tokens > limit:
+        raise ModelError(
+            f"the prompt has {tokens} tokens and {new_tokens} are to be generated, but the context "
+            f"of {config.name} is {limit}; shorten the prompt or lower --tokens"
+        )

@@ -1,0 +1,1 @@
+"""The plain float32 model: the oracle."""

@@ -1,0 +1,82 @@
+"""Greedy text from the oracle: one prefill, then one token at a time, both jitted."""
+
+from collections.abc import Collection, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ModelConfig
+from models.errors import ModelError
+from models.plain.kv_cache import empty_cache
+from models.plain.transformer import Transformer, extend, forward, weights
+
+# Capacities are rounded up to this, so that one compiled step serves many lengths.
+CAPACITY_STEP = 128
+
+jitted_forward = jax.jit(forward, static_argnums=0)
+jitted_extend = jax.jit(extend, static_argnums=0)
+
+
+def generate(
+    model: Transformer,
+    prompt_ids: Sequence[int],
+    n: int,
+    eos_id: int | Collection[int] | None = None,
+) -> tuple[list[int], NDArray[np.float32]]:
+    """Continues a prompt greedily; the lowest token id wins a tie.
+
+    Args:
+        model: The oracle.
+        prompt_ids: At least one token id.
+        n: Most tokens to generate.
+        eos_id: Stop after this token (or any of these); it is the last one returned.
+
+    Returns:
+        The generated token ids, and the logits each was chosen from, float32 `[tokens, vocab]`.
+
+    Raises:
+        ModelError: The ids are not of this model, or prompt and answer exceed its context.
+    """
+    check_ids(model.config, prompt_ids, n)
+    stops = {eos_id} if isinstance(eos_id, int) else set(eos_id or ())
+    capacity = -(-(len(prompt_ids) + n) // CAPACITY_STEP) * CAPACITY_STEP
+    values, cache = weights(model), empty_cache(model.config, 1, capacity)
+    pending = np.asarray([prompt_ids], np.int32)
+    tokens: list[int] = []
+    rows: list[NDArray[np.float32]] = []
+    while len(tokens) < n and not (tokens and tokens[-1] in stops):
+        logits, cache = jitted_extend(model.config, values, jnp.asarray(pending), cache)
+        rows.append(np.asarray(logits[0, -1]))
+        tokens.append(int(np.argmax(rows[-1])))
+        pending = np.asarray([tokens[-1:]], np.int32)
+    return tokens, np.reshape(rows, (len(rows), model.config.vocab_size)).astype(
+        np.float32
+    )
+
+
+def teacher_forced(model: Transformer, ids: Sequence[int]) -> NDArray[np.float32]:
+    """Logits float32 `[len(ids), vocab]`: row `i` predicts the token after `ids[i]`."""
+    check_ids(model.config, ids, 0)
+    tokens = jnp.asarray(np.asarray([ids], np.int32))
+    return np.asarray(jitted_forward(model.config, weights(model), tokens)[0])
+
+
+def check_ids(config: ModelConfig, ids: Sequence[int], n: int) -> None:
+    """Raises ModelError unless `ids` and `n` more tokens suit the model."""
+    if not len(ids):
+        raise ModelError(
+            f"{config.name}: the prompt must hold at least one token, got none"
+        )
+    wrong = [token for token in ids if not 0 <= token < config.vocab_size]
+    if wrong:
+        raise ModelError(
+            f"{config.name}: token ids must be from 0 to {config.vocab_size - 1}, got {wrong[0]}; "
+            "encode the prompt with this model's own tokenizer"
+        )
+    if n < 0 or len(ids) + n > config.max_position_embeddings:
+        raise ModelError(
+            f"{config.name}: prompt and answer must fit {config.max_position_embeddings} tokens, "
+            f"got {len(ids)} and {n}; shorten one of them"
+        )

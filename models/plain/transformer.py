@@ -1,0 +1,244 @@
+"""The oracle: a Llama-style transformer in float32, as plain as it can be said in JAX."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from models.config import ModelConfig
+from models.plain.kv_cache import KVCache
+from models.plain.rope import rope_tables
+from models.plain.weights import Weights, check_weights, random_weights
+
+Remember = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
+    """An einsum whose products and sums are float32 on every backend."""
+    return jnp.einsum(
+        subscripts,
+        *operands,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """Scales the last axis to unit root mean square, then by `weight` `[x.shape[-1]]`."""
+    mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return (
+        x
+        * jax.lax.rsqrt(mean_square + eps)
+        * jnp.expand_dims(weight, range(x.ndim - 1))
+    )
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """RoPE: turns each pair of `x` `[batch, seq, heads, head_dim]` by `[seq, head_dim / 2]`."""
+    cos, sin = cos[None, :, None, :], sin[None, :, None, :]
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Array:
+    """Grouped-query attention.
+
+    Args:
+        q: `[batch, seq, heads, head_dim]`.
+        k: `[batch, kv_heads, keys, head_dim]`; `heads / kv_heads` neighbours share one.
+        v: As `k`.
+        live: bool `[seq, keys]`, which key each query may see.
+
+    Returns:
+        `[batch, seq, heads * head_dim]`.
+    """
+    batch, seq, heads, head_dim = q.shape
+    grouped = q.reshape(batch, seq, k.shape[1], heads // k.shape[1], head_dim)
+    scores = contract("bsgrd,bgtd->bgrst", grouped, k) * head_dim**-0.5
+    scores = jnp.where(live[None, None, None], scores, -jnp.inf)
+    mixed = contract("bgrst,bgtd->bsgrd", jax.nn.softmax(scores, axis=-1), v)
+    return mixed.reshape(batch, seq, heads * head_dim)
+
+
+def attention_block(
+    config: ModelConfig,
+    w: dict[str, jax.Array],
+    x: jax.Array,
+    turns: tuple[jax.Array, jax.Array],
+    live: jax.Array,
+    remember: Remember,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Attention of one layer on `x` `[batch, seq, d]`; also returns the keys and values it saw.
+
+    `remember` takes this call's keys and values `[batch, kv_heads, seq, head_dim]` and returns
+    all that the queries may look at.
+    """
+    normed = rms_norm(x, w["attn_norm"], config.rms_norm_eps)
+    heads_shape = (*x.shape[:2], -1, config.head_dim)
+    q, k, v = (
+        contract("bsd,de->bse", normed, w[n]).reshape(heads_shape)
+        for n in ("wq", "wk", "wv")
+    )
+    if config.qk_norm:
+        q = rms_norm(q, w["q_norm"], config.rms_norm_eps)
+        k = rms_norm(k, w["k_norm"], config.rms_norm_eps)
+    q, k = rotate(q, *turns), rotate(k, *turns)
+    keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
+    mixed = attend(q, keys, values, live)
+    return x + contract("bse,ed->bsd", mixed, w["wo"]), keys, values
+
+
+def mlp_block(config: ModelConfig, w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """The gated MLP (SwiGLU) of one layer on `x` `[batch, seq, d]`."""
+    normed = rms_norm(x, w["mlp_norm"], config.rms_norm_eps)
+    gate = jax.nn.silu(contract("bsd,df->bsf", normed, w["w_gate"]))
+    up = contract("bsd,df->bsf", normed, w["w_up"])
+    return x + contract("bsf,fd->bsd", gate * up, w["w_down"])
+
+
+def embed(weights: Weights, tokens: jax.Array) -> jax.Array:
+    """The residual stream `[batch, seq, d]` before the first layer."""
+    return jnp.take(weights["embed"], tokens, axis=0)
+
+
+def unembed(config: ModelConfig, weights: Weights, x: jax.Array) -> jax.Array:
+    """Logits `[batch, seq, vocab]` from the residual stream after the last layer."""
+    normed = rms_norm(x, weights["norm"], config.rms_norm_eps)
+    if config.tie_word_embeddings:
+        return contract("bsd,vd->bsv", normed, weights["embed"])
+    return contract("bsd,dv->bsv", normed, weights["head"])
+
+
+def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Array:
+    """Logits of every position, each seeing itself and what came before.
+
+    Args:
+        config: The model's sizes; static under `jit`.
+        weights: The canonical pytree (`models/plain/weights.py`), float32.
+        tokens: int32 `[batch, seq]`.
+
+    Returns:
+        float32 `[batch, seq, vocab]`.
+    """
+    seq = tokens.shape[1]
+    cos, sin = rope_tables(config, np.arange(seq))
+    turns = (jnp.asarray(cos), jnp.asarray(sin))
+    live = jnp.tril(jnp.ones((seq, seq), bool))
+
+    def layer(x: jax.Array, w: dict[str, jax.Array]) -> tuple[jax.Array, None]:
+        x, _, _ = attention_block(config, w, x, turns, live, lambda k, v: (k, v))
+        return mlp_block(config, w, x), None
+
+    x, _ = jax.lax.scan(layer, embed(weights, tokens), weights["layers"])
+    return unembed(config, weights, x)
+
+
+def extend(
+    config: ModelConfig, weights: Weights, tokens: jax.Array, cache: KVCache
+) -> tuple[jax.Array, KVCache]:
+    """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.
+
+    Where the cache has no room for them, every logit is NaN: the length may be traced, so that
+    an exception cannot be raised here.
+
+    Args:
+        config: The model's sizes; static under `jit`.
+        weights: The canonical pytree, float32.
+        tokens: int32 `[batch, seq]`.
+        cache: Keys and values so far.
+
+    Returns:
+        Logits float32 `[batch, seq, vocab]`, and the cache with `seq` more positions.
+    """
+    seq, start = tokens.shape[1], cache.length
+    tables = rope_tables(config, np.arange(cache.capacity))
+    turns = tuple(
+        jax.lax.dynamic_slice_in_dim(jnp.asarray(t), start, seq) for t in tables
+    )
+    visible = start + jnp.arange(seq, dtype=jnp.int32)
+    live = jnp.arange(cache.capacity, dtype=jnp.int32)[None, :] <= visible[:, None]
+
+    def layer(
+        x: jax.Array, stacked: Any
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        w, old_k, old_v = stacked
+
+        def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            put = jax.lax.dynamic_update_slice_in_dim
+            return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
+
+        x, keys, values = attention_block(
+            config, w, x, (turns[0], turns[1]), live, remember
+        )
+        return mlp_block(config, w, x), (keys, values)
+
+    stacked = (weights["layers"], cache.k, cache.v)
+    x, (k, v) = jax.lax.scan(layer, embed(weights, tokens), stacked)
+    fits = start + seq <= cache.capacity
+    logits = jnp.where(fits, unembed(config, weights, x), jnp.nan)
+    return logits, KVCache(k=k, v=v, length=start + seq)
+
+
+class Transformer(nnx.Module):
+    """A Flax module that owns the weights; its arithmetic is `forward` and `extend` above.
+
+    Args:
+        config: The model's sizes.
+        rngs: Seeds random weights from its `params` stream; not needed where `weights` are given.
+        weights: The canonical pytree; jax arrays are kept, not copied.
+
+    Raises:
+        ModelError: `weights` do not fit `config`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rngs: nnx.Rngs | None = None,
+        *,
+        weights: Weights | None = None,
+    ) -> None:
+        if weights is None:
+            if rngs is None:
+                raise TypeError("Transformer needs rngs or weights, got neither")
+            seed = int(jax.random.bits(rngs.params(), dtype=jnp.uint32))
+            weights = random_weights(config, seed)
+        check_weights(config, weights)
+        self.config = config
+        self.layers = nnx.Dict(
+            {n: nnx.Param(jnp.asarray(w)) for n, w in weights["layers"].items()}
+        )
+        self.embed = nnx.Param(jnp.asarray(weights["embed"]))
+        self.norm = nnx.Param(jnp.asarray(weights["norm"]))
+        if not config.tie_word_embeddings:
+            self.head = nnx.Param(jnp.asarray(weights["head"]))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Logits float32 `[batch, seq, vocab]` of `tokens` int32 `[batch, seq]`."""
+        return forward(self.config, weights(self), tokens)
+
+    def extend(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
+        """Logits of `tokens` int32 `[batch, seq]` after the cache, and the longer cache."""
+        return extend(self.config, weights(self), tokens, cache)
+
+
+def weights(model: Transformer) -> Weights:
+    """The canonical pytree of a model's weights, without copying them."""
+    tree: Weights = {
+        "embed": model.embed[...],
+        "norm": model.norm[...],
+        "layers": {name: param[...] for name, param in model.layers.items()},
+    }
+    if not model.config.tie_word_embeddings:
+        tree["head"] = model.head[...]
+    return tree
+
+
+def from_weights(config: ModelConfig, weights: Weights) -> Transformer:
+    """A model on given weights; jax arrays are kept, not copied."""
+    return Transformer(config, weights=weights)
