@@ -50,7 +50,7 @@ def test_modules_say_their_idea(file):
 
 
 def test_jax_internals_stay_in_one_file():
-    for file in (ROOT / "emu").glob("*.py"):
+    for file in (ROOT / "emu").rglob("*.py"):
         names = set(imported(file))
         assert not any(n.startswith("jax._src") for n in names), file
 
