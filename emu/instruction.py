@@ -8,6 +8,7 @@ running the jaxpr gives the numbers, reading it gives the clock.
 
 import dataclasses
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -111,7 +112,11 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Instruction:
-    """A callable device instruction: calling it computes, `cost` prices it."""
+    """A callable device instruction: calling it computes, `cost` prices it.
+
+    To `help`, `inspect.signature` and an editor it is the function that declares its meaning: it
+    has that function's parameters, docstring, name and module.
+    """
 
     name: str
     meaning: Callable[..., Any]
@@ -139,6 +144,9 @@ class Instruction:
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
         return results[0] if len(self.writes) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        return f"<instruction {self.name}{inspect.signature(self)}>"
 
     @property
     def destinations(self) -> int:
@@ -205,6 +213,11 @@ def instruction(
             arrival,
             primitive,
         )
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(meaning, attribute):
+                object.__setattr__(inst, attribute, getattr(meaning, attribute))
+        # `inspect.signature` looks here for the parameters.
+        object.__setattr__(inst, "__wrapped__", meaning)
         _register(inst)
         _BY_PRIMITIVE[primitive] = inst
         return inst

@@ -16,7 +16,6 @@ import numpy as np
 from jax import lax
 
 GROUP = 32  # elements that share a scale
-SCALE_BIAS = 127
 SCALE_NAN = 255
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; bit 3 is the sign
 

@@ -61,12 +61,6 @@ class Hops:
         held = [(origin - d) % self.ranks for d in self.distances]
         return np.stack([later[n, h] for n, h in enumerate(held)], axis=1) & ~last
 
-    @property
-    def sent_blocks(self) -> int:
-        """Blocks that are sent, over all ranks and hops; a shift over dead hops counts once.
-        Replicated tiles are apart."""
-        return int(self.live.sum())
-
     def known(self, *, with_masks: bool, lead: tuple[int, ...]) -> dict[str, Any]:
         """The kernel's known integers, by rank; see `ring_attention` and `Tables.known`."""
         shifts = np.broadcast_to(self.shifts, (self.ranks, len(self)))

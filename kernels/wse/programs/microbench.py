@@ -19,7 +19,6 @@ from emu.wse.fabric.program import BANK_BYTES, FabricProgram
 
 START, END = "start", "end"
 LINE_BYTES = 16  # to which a mat-vec's columns are padded
-HALF_THE_BANKS = 4  # banks that many apart can be read together; equal ones cannot
 
 
 def vector_op(
