@@ -75,6 +75,27 @@ class Reading:
     issued: int
     unjumped: list[str]
 
+    def __str__(self) -> str:
+        """Five lines: time, engines, FLOPs, bytes, and how it was read."""
+        busy = sorted(self.busy_ticks, key=lambda e: -self.busy_ticks[e])
+        used = [f"{e} {self.utilisation(e):.0%}" for e in busy if self.busy_ticks[e]]
+        flops = {k: n for k, n in self.tally.by("flops").items() if n}
+        moved = {k: n for k, n in self.tally.by("bytes").items() if n}
+        walked = f"{self.stepped:,} walked one by one"
+        if self.unjumped:
+            walked += f", loops stepped to their end at {', '.join(self.unjumped)}"
+        shape = " x ".join(map(str, self.grid))
+        return "\n".join(
+            [
+                f"{self.device.name} ({self.device.band}), {shape} {self.device.core}: "
+                f"{self.seconds * 1e6:,.2f} us, {self.end_ticks:,} ticks",
+                f"busy: {', '.join(used) or 'nothing'}",
+                f"FLOPs: {_figures(flops)}",
+                f"bytes: {_figures(moved)}",
+                f"instructions: {self.issued:,} on all cores, {walked}",
+            ]
+        )
+
     @property
     def cores(self) -> int:
         """How many cores the mesh has."""
@@ -117,3 +138,9 @@ class Reading:
     def utilisation(self, engine: str) -> float:
         """Mean over cores of busy over span."""
         return self.busy_ticks[engine] / self.end_ticks if self.end_ticks else 0.0
+
+
+def _figures(sums: dict[str, int]) -> str:
+    """Sums by name, the largest first."""
+    names = sorted(sums, key=lambda name: -sums[name])
+    return ", ".join(f"{name} {sums[name]:,}" for name in names) or "none"
