@@ -114,8 +114,8 @@ class Crossing:
 class Instruction:
     """A callable device instruction: calling it computes, `cost` prices it.
 
-    To `help`, `inspect.signature` and an editor it is the function that declares its meaning: it
-    has that function's parameters, docstring, name and module.
+    To `help` and `inspect.signature` it is the function that declares its meaning: it has that
+    function's parameters, docstring, name and module.
     """
 
     name: str

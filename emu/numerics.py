@@ -51,9 +51,8 @@ def mx_quantize(x: Any, dtype: Any, *, headroom: int = 0) -> tuple[Any, Any]:
     """
     wide = x.astype(jnp.float32)
     highest = jnp.max(jnp.abs(wide), axis=-1)
-    exponent = (
-        lax.bitcast_convert_type(highest, jnp.int32) >> 23
-    )  # biased by 127, like the scale
+    # Biased by 127, like the scale.
+    exponent = lax.bitcast_convert_type(highest, jnp.int32) >> 23
     scale = jnp.clip(
         exponent - _exponent_of_largest(dtype) + headroom, 0, SCALE_NAN - 1
     )

@@ -52,9 +52,8 @@ def least(
     fns: dict[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, float], Any]:
     """The least CPU seconds of each of several calls that take turns, and their results."""
-    results = {
-        name: jax.block_until_ready(fn()) for name, fn in fns.items()
-    }  # compiles
+    # This first run compiles.
+    results = {name: jax.block_until_ready(fn()) for name, fn in fns.items()}
     taken = dict.fromkeys(fns, math.inf)
     for _ in range(repeats):
         for name, fn in fns.items():

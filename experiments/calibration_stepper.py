@@ -19,14 +19,14 @@ from kernels.wse.programs import mesh_gemm as mesh
 from kernels.wse.programs import microbench
 from kernels.wse.programs.line_reduce import END, line_reduce
 
-INSTRUCTIONS = (
-    1 << 14
-)  # tables of one size, so that programs on the same PEs share a compilation
+# Tables of one size, so that programs on the same PEs share a compilation.
+INSTRUCTIONS = 1 << 14
 REPEATS = 5  # of MeshGEMM, after one to warm up
+# Repeats and warm-ups that the ends of a band are read from: 2 % off at most.
 ONE = (
     1,
     0,
-)  # repeats and warm-ups that the ends of a band are read from: 2 % off at most
+)
 
 
 # --- reading a program ---

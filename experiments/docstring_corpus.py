@@ -35,9 +35,8 @@ def docstrings_of(path: pathlib.Path) -> Iterator[str]:
     """Docstrings of a module, its classes and its functions, in the tree's order."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # old modules hold invalid escapes; they parse all the same
+        # Old modules hold invalid escapes; they parse all the same.
+        warnings.simplefilter("ignore")
         tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, documented):

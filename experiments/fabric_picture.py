@@ -18,9 +18,8 @@ from emu.wse.fabric.stepper import Run
 LINES = 4  # rows or columns, up to which curves say more than colors
 PIXELS = 400  # along a map, at most
 STATES = ("datapath", "waiting for wavelets", "queue full")
-Panels = dict[
-    str, tuple[np.ndarray, str, float]
-]  # title to map, unit, top of its scale (0: own)
+# Title to map, unit, top of its scale (0: own).
+Panels = dict[str, tuple[np.ndarray, str, float]]
 
 
 def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -118,9 +117,8 @@ def _maps(panels: Panels, height: int, width: int) -> Figure:
 def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None:
     height, width = values.shape
     even = 1 / 8 < width / height < 8
-    colors = plt.get_cmap("viridis").with_extremes(
-        bad="#e8e8e8"
-    )  # where nothing happened
+    # Where nothing happened.
+    colors = plt.get_cmap("viridis").with_extremes(bad="#e8e8e8")
     block = -(-max(height, width) // PIXELS)
     shown = ax.imshow(
         np.ma.masked_equal(_coarse(values, block), 0),

@@ -168,9 +168,8 @@ def _bounds(run: Run) -> Table:
     )
     for name in BOUNDS:
         seconds = getattr(b, name)
-        if not seconds and name.startswith(
-            "compute"
-        ):  # the Tensor Engine has no part in it
+        # The Tensor Engine has no part in it.
+        if not seconds and name.startswith("compute"):
             continue
         told = f"{name} ({b.bottleneck_engine})" if name == "perfect_pipeline" else name
         cap = f"{b.speedup_cap[name]:.2f}x"

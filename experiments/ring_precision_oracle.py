@@ -76,9 +76,8 @@ def _features(x: tuple[Any, Any], where: Placement) -> Any:
 
 def _values(x: tuple[Any, Any], a: ContextAttention) -> Any:
     """Values, `[ranks, key tiles, heads, keys, dim · 4]`, as `[tokens, heads, dim]`."""
-    y = _dequantised(*x).transpose(
-        0, 1, 5, 3, 2, 4
-    )  # [ranks, key tiles, 4, keys, heads, dim]
+    # [ranks, key tiles, 4, keys, heads, dim]
+    y = _dequantised(*x).transpose(0, 1, 5, 3, 2, 4)
     return a.sides.kv.collect(y.reshape(a.ranks, a.sides.kv.slots, *y.shape[4:]))
 
 

@@ -21,18 +21,20 @@ from kernels import masks
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.attention import AUTO
 
+# Of one core: its share of 64 heads over 8 KV heads.
 HEADS, KV_HEADS, HEAD_DIM = (
     8,
     1,
     128,
-)  # of one core: its share of 64 heads over 8 KV heads
+)
 LONGEST = 2**21  # tokens
 DOCUMENTS = 16
+# Placements that are also read as static programs.
 STATIC = (
     "contiguous",
     "zigzag",
     "striped",
-)  # placements that are also read as static programs
+)
 
 
 @dataclasses.dataclass(frozen=True)

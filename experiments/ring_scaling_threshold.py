@@ -27,10 +27,11 @@ from experiments.ring_scaling_measure import DTYPE, Row, links, measure
 HIDDEN = 0.01  # exposed communication over the time with free links
 LEAST, MOST, STEP = 64, 32768, 64  # tokens per rank that are tried, and how finely
 SLOWER = ((1, 1.0), (HEADS, 1.0), (1, 1 / 4))  # KV heads, rate of the links
+# Share of a hop's tile of scores; causal: in zigzag.
 LIVE = {
     "full": 1.0,
     "causal": 0.5,
-}  # share of a hop's tile of scores; causal: in zigzag
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every number of the project in one file, to be compared before and after a change of its form.
 
-A developer runs it by hand, once per Python/JAX pair, because it takes a quarter of an hour:
+A developer runs it by hand, once per Python/JAX pair, because it takes many minutes:
 
     python -m tests.record before.json                  # on the commit to compare with
     python -m tests.record after.json --against before.json
@@ -259,8 +259,8 @@ def quickstart() -> Iterator[tuple[str, Any]]:
     for name, options in QUICKSTARTS.items():
         with tempfile.TemporaryDirectory() as folder:
             _experiment("quickstart", *options.split(), "--out", folder)
-            figures = json.loads(pathlib.Path(folder, "quickstart.json").read_text())
-        yield from _flat(name, figures)
+            written = json.loads(pathlib.Path(folder, "quickstart.json").read_text())
+        yield from _flat(name, written)
 
 
 def _experiment(name: str, *options: str) -> None:

@@ -79,9 +79,8 @@ class Ring:
         return self.buffers[-1]
 
 
-@dataclasses.dataclass(
-    eq=False, slots=True
-)  # never changed once made; frozen would cost 2 us each
+# Never changed once made; frozen would cost 2 us each.
+@dataclasses.dataclass(eq=False, slots=True)
 class Value:
     """One jaxpr variable: an array slice in a memory space, or a known integer.
 

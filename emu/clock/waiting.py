@@ -37,9 +37,8 @@ def start(
     if engine in line.paced:
         found.append((line.paced[engine], "interval"))
     for x in xs[len(dsts) :] if inst.partial else xs:
-        if (
-            type(x.ready) is not int or x.ready
-        ):  # arguments and known integers are ready at 0
+        # Arguments and known integers are ready at 0.
+        if type(x.ready) is not int or x.ready:
             found.append((x.ready, x.source))
     for d in dsts:
         b = d.buffer

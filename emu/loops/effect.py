@@ -237,9 +237,8 @@ class Taking:
         return home
 
 
-ALWAYS = (
-    -4 * FOREVER
-)  # before all times and marks: a core that has marks needs no finding out
+# Before all times and marks: a core that has marks needs no finding out.
+ALWAYS = -4 * FOREVER
 
 
 __all__ = ["ALWAYS", "Effect", "Held", "Out", "Taking", "Unclear"]

@@ -158,9 +158,8 @@ def waits_by_line(events: Iterable[Event], engine: str) -> dict[str, dict[str, i
     for e in instructions(events):
         if e.engine != engine:
             continue
-        if (
-            free and e.start > free
-        ):  # what comes before the engine's first work is its fill
+        # What comes before the engine's first work is its fill.
+        if free and e.start > free:
             lines = out.setdefault(WAIT + e.cause, {})
             lines[e.where] = lines.get(e.where, 0) + e.start - free
         free = e.end

@@ -102,9 +102,8 @@ def complete(
     """A slice from tick `start` to tick `end` of a track."""
     begin, stop = _ns(start, tick_hz), _ns(end, tick_hz)
     dur = (stop - begin) / 1000
-    while (
-        begin / 1000 + dur > stop / 1000
-    ):  # readers add the two; no sum may pass the next start
+    # Readers add the two; no sum may pass the next start.
+    while begin / 1000 + dur > stop / 1000:
         dur = math.nextafter(dur, 0)
     return _event("X", name, tid, begin, pid, dur=dur, args=args)
 

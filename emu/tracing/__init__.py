@@ -1,1 +1,1 @@
-"""The only contact with JAX internals: jaxprs, known integers, side-by-side loops."""
+"""Jaxprs as the clock reads them: equations, known integers, side-by-side loops."""

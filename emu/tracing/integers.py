@@ -137,9 +137,8 @@ def _slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarra
 def _dynamic_slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
     x, *starts = xs
     sizes = params["slice_sizes"]
-    if all(
-        start.size == 1 for start in starts
-    ):  # a view: tables of whole rings are large
+    # A view: tables of whole rings are large.
+    if all(start.size == 1 for start in starts):
         at = [
             int(np.clip(s.item(), 0, n - size))
             for s, n, size in zip(starts, x.shape[lead:], sizes, strict=True)

@@ -118,9 +118,8 @@ def mul(a: Strided, b: Strided) -> Strided:
     # (la + i·sa)(lb + j·sb) = la·lb + j·la·sb + i·lb·sa + ij·sa·sb
     step = gcd(np.abs(a.lo) * b.step, np.abs(b.lo) * a.step, a.step * b.step)
     widest = max(int(np.max(x, initial=0)) for x in (a.step, b.step))
-    return Strided(
-        lo, hi, step if widest < 2**31 else ONE
-    )  # 2³² · 2³¹ would leave int64
+    # 2³² · 2³¹ would leave int64.
+    return Strided(lo, hi, step if widest < 2**31 else ONE)
 
 
 def power(a: Strided, n: int, dtype: Any) -> Strided:

@@ -21,9 +21,8 @@ TILES_A_BLOCK = (
 CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
 SBUF_BYTES = 256 * 1024  # bytes a partition of Trainium3's SBUF
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
-ATTENTION_BYTES = (
-    4 * 1024
-)  # bytes a partition of tiles that attention keeps through a layer
+# Bytes a partition of tiles that attention keeps through a layer.
+ATTENTION_BYTES = 4 * 1024
 
 
 def split(n: int, limit: int) -> tuple[int, int]:

@@ -88,9 +88,8 @@ def dequantise(
         values = np.frombuffer(raw, plain[tensor.kind]).astype(np.float32)
     else:
         try:
-            with np.errstate(
-                all="ignore"
-            ):  # a corrupt scale is reported below, in one line
+            # A corrupt scale is reported below, in one line.
+            with np.errstate(all="ignore"):
                 values = gguf.quants.dequantize(
                     np.frombuffer(raw, np.uint8), tensor.kind
                 )

@@ -21,10 +21,11 @@ from kernels.wse.decode.token import StepReading, TokenClock, Trace
 from models.plain.rope import rope_tables
 
 Cache = dict[str, jax.Array]
+# Dimension of the slots in one layer's cache, rows and columns leading.
 SLOTS = {
     "k": 3,
     "v": 2,
-}  # dimension of the slots in one layer's cache, rows and columns leading
+}
 
 
 class Decoder:

@@ -52,9 +52,8 @@ def test_one_message_is_bound_by_its_nic():
 def test_small_operations_are_bound_by_their_rate():
     """One byte takes a whole operation, 1/4 s, where its bytes take 1/10 s."""
     assert arrivals((0, 0, 1)) == [F(1, 4) + LATENCY]
-    assert arrivals((0, 0, 6)) == [
-        F(3, 5) + LATENCY
-    ]  # two operations, 1/2 s; six bytes, 3/5 s
+    # Two operations, 1/2 s; six bytes, 3/5 s.
+    assert arrivals((0, 0, 6)) == [F(3, 5) + LATENCY]
 
 
 def test_a_nic_sends_in_order():

@@ -103,10 +103,11 @@ def test_operand_must_be_ready_a_lead_before_the_start():
 
     _, first, second = events(kernel)
     assert (first.start, first.cause) == (25 * 4 + 8 * 2, "lead")
+    # Loaded in the meantime.
     assert (second.start, second.cause) == (
         first.end,
         "engine",
-    )  # loaded in the meantime
+    )
 
 
 def test_handover_delays_the_dependent_but_not_the_end():

@@ -61,12 +61,13 @@ def test_every_event_has_what_the_format_asks_for(trace: dict) -> None:
 
 def test_one_track_for_each_engine_queue_state_and_the_path(trace: dict) -> None:
     named = [e["args"]["name"] for e in of(trace, "M") if e["name"] == "thread_name"]
+    # No idle engine.
     assert named == [
         "tensor",
         "load_queue",
         "throttle",
         "critical path",
-    ]  # no idle engine
+    ]
     sorted_by = {
         e["tid"]: e["args"]["sort_index"]
         for e in of(trace, "M")

@@ -85,9 +85,8 @@ def test_write_after_write_waits_for_the_first():
         return op(t, a, engine="add", busy=1, latency=1)
 
     assert ready(kernel, F32) == [100 * 2 + 3]
-    assert ready(kernel, F32, contended=False) == [
-        3
-    ]  # its result needs nothing of the first
+    # Its result needs nothing of the first.
+    assert ready(kernel, F32, contended=False) == [3]
 
 
 def test_engines_overlap_and_pipeline():

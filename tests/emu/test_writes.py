@@ -39,9 +39,8 @@ def test_branches_and_loops_are_looked_into() -> None:
 def test_a_result_is_its_destination_and_not_what_was_read() -> None:
     def kernel(dst, x):
         def body(dst, _):
-            dst = load(
-                dst, x
-            )  # written again in the next iteration: `x` is still only read
+            # Written again in the next iteration: `x` is still only read.
+            dst = load(dst, x)
             return add(dst, dst, dst), None
 
         dst, _ = lax.scan(body, dst, None, length=3)

@@ -321,9 +321,8 @@ def test_accuracy_weighs_cases_not_points() -> None:
     """Three matmuls off by 10, 20 and 30 % and one activation by 2 %: medians 20 and 2, so 11."""
     rows = [row("a", 100, 110), row("b", 100, 80), row("c", 100, 130)]
     rows.append(row("d", 100, 102, case="activation", params={}))
-    assert accuracy(rows) == pytest.approx(
-        (11, 27)
-    )  # of 2, 10, 20, 30: place 2.7 of 0 to 3
+    # Of 2, 10, 20, 30: place 2.7 of 0 to 3.
+    assert accuracy(rows) == pytest.approx((11, 27))
     (line,) = accuracy_lines(rows)
     assert (
         line

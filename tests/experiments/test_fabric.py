@@ -184,10 +184,11 @@ def test_of_many_pes_a_few_are_traced_in_a_second_run(
 ) -> None:
     monkeypatch.setattr(fabric_run, "ALL_TRACED", 1)
     program, _ = asked([f"{own}:pair"]).build(WSE3.at())
+    # PE-cycles; of a long run, those sampled.
     for most, traced in (
         (1000, [0, 1]),
         (10, [0]),
-    ):  # PE-cycles; of a long run, those sampled
+    ):
         monkeypatch.setattr(fabric_run, "AGAIN_PE_CYCLES", most)
         told = []
         found = fabric_run.run(

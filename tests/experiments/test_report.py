@@ -64,9 +64,8 @@ def test_the_instruction_in_design_md_runs_and_is_short() -> None:
     block = re.findall(r"```python\n(.*?)```", text, re.S)[0]
     assert len(block.strip().splitlines()) <= 30
     space: dict = {"__name__": "design_example"}
-    sys.modules["design_example"] = type(sys)(
-        "design_example"
-    )  # dataclasses look it up
+    # Dataclasses look it up.
+    sys.modules["design_example"] = type(sys)("design_example")
     try:
         exec(compile(block, "DESIGN.md", "exec"), space)
     finally:

@@ -60,9 +60,8 @@ def test_attention_in_float64_is_the_textbooks() -> None:
 def test_drawn_queries_are_as_wide_as_said() -> None:
     x = oracle.draw(512, 2, 128)
     for y, sigma in ((x.q, 3), (x.k, 1), (x.v, 1)):
-        assert (
-            abs(np.std(y) / sigma - 1) < 0.01
-        )  # 2**17 draws: 0.2 % is one standard error
+        # 2**17 draws: 0.2 % is one standard error.
+        assert abs(np.std(y) / sigma - 1) < 0.01
 
 
 def test_a_gap_is_what_it_says() -> None:

@@ -123,9 +123,8 @@ def test_figures_add_up(causal: dict[str, Row]) -> None:
 def test_a_static_program_is_no_faster(causal: dict[str, Row]) -> None:
     static = of(ranks=4, placement="contiguous", static=True)
     assert static.time_s >= causal["contiguous"].time_s
-    assert (
-        static.link_bytes == 2 * causal["contiguous"].link_bytes
-    )  # 3 each, not 3 + 2 + 1 + 0
+    # 3 each, not 3 + 2 + 1 + 0.
+    assert static.link_bytes == 2 * causal["contiguous"].link_bytes
 
 
 def test_one_core_stands_for_all_of_a_chip() -> None:

@@ -168,13 +168,11 @@ def test_structs_pack_as_arrays_do(name, dtype, cores):
     config = CONFIGS[name]
     given = prefill(config, 37, 4, dtype, cores)
     shapes = big(config, 37, 4, dtype, cores)
-    assert (
-        shapes.abstract()[:4] == given.abstract()[:4]
-    )  # what follows are tables of the mask
+    # What follows are tables of the mask.
+    assert shapes.abstract()[:4] == given.abstract()[:4]
     given.release()
-    assert (
-        shapes.abstract()[:4] == given.abstract()[:4]
-    )  # what follows are tables of the mask
+    # What follows are tables of the mask.
+    assert shapes.abstract()[:4] == given.abstract()[:4]
 
 
 @pytest.mark.parametrize("vocabulary", [512, 513, 521, 1030, 32000, 128256])
@@ -227,9 +225,8 @@ def test_clock(name, tokens, chips, cores):
     held = p.shares.kv_heads.size  # on all cores, those included that have padding only
     kv_bytes = 2 * s.tokens * held * config.head_dim * 4
     sent = reading.clock.tally.by("other").get("link_bytes", 0)
-    holders = -(
-        -tokens // s.tokens
-    )  # chips that have tokens; a block goes no further than these
+    # Chips that have tokens; a block goes no further than these.
+    holders = -(-tokens // s.tokens)
     assert sent == 2 * kv_bytes * holders * (holders - 1) // 2
     # Two sums a layer and block, in which every core takes part.
     sums = reading.clock.tally.by("count").get("trn.all_reduce", 0)
@@ -338,6 +335,5 @@ def test_more_cores_are_faster_and_hold_less():
         peaks.append(p.memory(device)["hbm"])
     assert times == sorted(times, reverse=True) and len(set(flops)) == 1
     divided = 2 * (config.parameters - config.vocab_size * config.hidden_size)  # bytes
-    assert peaks[0] - peaks[3] == pytest.approx(
-        divided * 7 / 8, rel=0.05
-    )  # the rest: activations
+    # The rest: activations.
+    assert peaks[0] - peaks[3] == pytest.approx(divided * 7 / 8, rel=0.05)

@@ -79,6 +79,7 @@ def test_one_core_holds_the_model_in_its_own_order(config):
         np.testing.assert_array_equal(index, np.arange(count)[None])
 
 
+# 3 groups of 3: two cores a group, as one core cannot have 9 / 8.
 @pytest.mark.parametrize(
     ("config", "cores", "heads", "kv_heads"),
     [
@@ -89,7 +90,7 @@ def test_one_core_holds_the_model_in_its_own_order(config):
             8,
             2,
             1,
-        ),  # 3 groups of 3: two cores a group, as one core cannot have 9 / 8
+        ),
         (SMOLLM2_135M, 4, 3, 1),  # a group a core, one core idle
         (SMOLLM2_135M, 2, 6, 2),
         (MULTI_QUERY, 4, 2, 1),  # the one KV head on three cores

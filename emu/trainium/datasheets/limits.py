@@ -5,10 +5,11 @@ patterns from nki/guides/architecture/trainium_inferentia2_arch.rst.
 """
 
 FREE_DIMENSIONS = 4  # of an access pattern, besides the partitions
+# Elements of a partition in one instruction of Vector or Scalar.
 FREE_ELEMENTS = {
     "sbuf": 65536,
     "psum": 4096,
-}  # a partition, in one instruction of Vector or Scalar
+}
 # Partitions among which nc_stream_shuffle and the Vector Engine's transpose move data.
 QUADRANT = 32
 SHUFFLE_KEEP = 255  # entry of a shuffle mask that leaves its partition as it was

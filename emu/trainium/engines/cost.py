@@ -22,9 +22,8 @@ from emu.instruction import Cost, Operand, limit
 from emu.trainium.datasheets.limits import FREE_DIMENSIONS, FREE_ELEMENTS
 from emu.trainium.engines.memory import EITHER
 
-ON_CHIP: Any = (
-    EITHER,
-)  # `writes` of an instruction whose result may lie in SBUF or PSUM
+# `writes` of an instruction whose result may lie in SBUF or PSUM.
+ON_CHIP: Any = (EITHER,)
 # A GpSimd instruction's fixed part is in its published interval.
 _LATENCY = {
     "vector": "vector_latency_cycles",

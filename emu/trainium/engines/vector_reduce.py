@@ -21,10 +21,11 @@ from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, one_in_psum
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
 
+# `writes` of an instruction with a tile and a column.
 TWO_ON_CHIP: Any = (
     EITHER,
     EITHER,
-)  # `writes` of an instruction with a tile and a column
+)
 
 
 def _reduce_cost(

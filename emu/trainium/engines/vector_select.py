@@ -24,9 +24,8 @@ from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
 
 TWO_ON_CHIP: Any = (EITHER, EITHER)
-LOWEST = float(
-    np.finfo(np.float32).min
-)  # what range_select puts where it does not select
+# What range_select puts where it does not select.
+LOWEST = float(np.finfo(np.float32).min)
 
 
 def _range_select_cost(

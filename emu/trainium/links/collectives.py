@@ -69,9 +69,8 @@ def scatter(device: Device, cores: int, nbytes: float) -> Pass:
         return Pass(min(1, sent), cores if sent else 0, min(1, sent))
     if nbytes <= device.rdh_limit_bytes:
         return Pass(math.ceil(math.log2(cores)), 2 * sent, sent)
-    return Pass(
-        cores // 2, 3 * sent / 2, sent / 2
-    )  # 3 reads and 1 write for every two cores
+    # 3 reads and 1 write for every two cores.
+    return Pass(cores // 2, 3 * sent / 2, sent / 2)
 
 
 def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
@@ -79,9 +78,8 @@ def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
     both = scatter(device, cores, nbytes) + gather(device, cores, nbytes)
     if cores == 1 or nbytes >= device.mesh_limit_bytes:
         return both
-    sent = cores * (
-        cores - 1
-    )  # whole buffers to every peer, then N of them read and one written
+    # Whole buffers to every peer, then N of them read and one written.
+    sent = cores * (cores - 1)
     once = Pass(1, sent + cores**2, sent + cores)
     return min(both, once, key=lambda p: sum(p.seconds(device, nbytes / cores)))
 

@@ -62,9 +62,8 @@ def routed(
     return Routed(hops, seconds)
 
 
-Links = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # transfer and link of each use; hops by transfer
+# Transfer and link of each use; hops by transfer.
+Links = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _link(chip: Any, dims: int, dim: int, up: Any) -> np.ndarray:

@@ -19,11 +19,12 @@ from emu.wse.fabric.operands import (
 )
 
 ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
+# A wavelet's kind: data, control for its own router, for all on its way.
 LOCAL, OWN, ALL = (
     0,
     1,
     2,
-)  # a wavelet's kind: data, control for its own router, for all on its way
+)
 
 
 @dataclasses.dataclass(frozen=True)

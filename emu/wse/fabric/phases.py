@@ -98,9 +98,8 @@ class Tally:
         of = np.where(found, before, new + at)
         self.datapath += np.bincount(code[of], minlength=len(self.datapath))
         latest[of] = step + begin  # in ascending order: the last one stays
-        last = np.append(pe[1:] != pe[:-1], True)[
-            :new
-        ]  # the PE's last one in this chunk
+        # The PE's last one in this chunk.
+        last = np.append(pe[1:] != pe[:-1], True)[:new]
         over = np.concatenate([np.flatnonzero(~last), new + pe[last]])
         self._close(code[over], begun[over], latest[over])
         self.running[u][:, pe[last]] = (

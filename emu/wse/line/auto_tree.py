@@ -57,10 +57,11 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
         return trees.chain(1)
     links = pes - 1
     distance = hop * links
+    # The chain's estimate.
     best, chosen = (
         words + distance + stage * links,
         trees.chain(pes),
-    )  # the chain's estimate
+    )
     # Fewer children than this never cost more than the distance, which every tree pays.
     children = max(1, min(links, distance // words))
     while children <= links and words * children < best:

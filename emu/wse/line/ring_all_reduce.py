@@ -75,9 +75,8 @@ def _ring_all_reduce(
     line = x.reshape(-1, group, *x.shape[1:-1], group, x.shape[-1] // group)[
         :, places(group)
     ]
-    chunks = jnp.moveaxis(
-        line, (1, -2), (0, 1)
-    )  # [place, chunk, groups, ..., elements]
+    # [place, chunk, groups, ..., elements]
+    chunks = jnp.moveaxis(line, (1, -2), (0, 1))
 
     def add(
         acc: Any, k: Any

@@ -73,9 +73,8 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
     own = tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads)
     qs, ks = (_features_first(x, dtype, s) for x in own)
     x = tiled(v, sides.kv, s.keys, s.kv_heads)
-    x = x.reshape(
-        x.shape[0], -1, MX_QUAD, *x.shape[2:]
-    )  # [ranks, key tiles, 4, keys, cores, ...]
+    # [ranks, key tiles, 4, keys, cores, ...]
+    x = x.reshape(x.shape[0], -1, MX_QUAD, *x.shape[2:])
     elements, scale = _quantised(x.transpose(0, 4, 1, 5, 3, 6, 2), dtype)
     return qs, ks, (elements.reshape(*elements.shape[:-2], -1), scale)
 

@@ -28,9 +28,8 @@ from kernels.trainium.tiles import index
 # Unnormalised output [units, rows, lanes, value_dim], and row maximum and sum [..., lanes, 2].
 State = tuple[Any, Any]
 Packed = tuple[Any, Any]  # the same of one unit, a block of a group of heads, in SBUF
-Lane = tuple[
-    Any, Any, Any
-]  # output [rows, value_dim], maximum and sum [rows, 1] of a query tile
+# Output [rows, value_dim], maximum and sum [rows, 1] of a query tile.
+Lane = tuple[Any, Any, Any]
 STORES = DMA_QUEUES[len(LOAD_QUEUES) :]
 MAXIMUM, SUM = 0, 1
 

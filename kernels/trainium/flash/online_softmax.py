@@ -16,9 +16,8 @@ from kernels.trainium.flash.lanes import Lane
 
 # Below any score, yet exp() of differences stays finite; powers of two, so that scaling is exact.
 LOWEST = -(2.0**100)
-MASKED = -(
-    2.0**101
-)  # added to a masked score: nothing of it is left even before the first key
+# Added to a masked score: nothing of it is left even before the first key.
+MASKED = -(2.0**101)
 
 State = tuple[Any, Any, Any]  # maximum, sum, and a spare tile for the next maximum
 

@@ -25,9 +25,8 @@ from kernels.trainium.flash.online_softmax import LOWEST, State, absorb, add_up,
 from kernels.trainium.streaming import fetch
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
-Attended = tuple[
-    Any, State
-]  # unnormalised output [rows, value_dim], online softmax: in SBUF
+# Unnormalised output [rows, value_dim], online softmax: in SBUF.
+Attended = tuple[Any, State]
 Masked = Callable[[Any], Lane]  # scores in PSUM to scores in SBUF, some of them masked
 
 

@@ -40,18 +40,16 @@ def pairs(x: Array, m: LayerMap, axis: int) -> np.ndarray:
 
 def from_rows(w: Array, m: LayerMap) -> np.ndarray:
     """A projection to heads `[layers, hidden, n]` as `[layers, rows, cols, depth, n / cols]`."""
-    x = deal(
-        pairs(w, m, 2), 1, m.rows, m.depth
-    )  # [l, rows, depth, kv, r, 2, parts, dims / 2]
+    # [l, rows, depth, kv, r, 2, parts, dims / 2]
+    x = deal(pairs(w, m, 2), 1, m.rows, m.depth)
     x = np.transpose(x, (0, 1, 3, 6, 2, 4, 5, 7))
     return x.reshape(x.shape[0], m.rows, m.cols, m.depth, -1)
 
 
 def to_rows(w: Array, m: LayerMap) -> np.ndarray:
     """The output projection `[layers, n, hidden]` as `[layers, rows, cols, n / cols, depth]`."""
-    x = pairs(
-        deal(w, 2, m.rows, m.depth), m, 1
-    )  # [l, kv, r, 2, parts, dims / 2, rows, depth]
+    # [l, kv, r, 2, parts, dims / 2, rows, depth]
+    x = pairs(deal(w, 2, m.rows, m.depth), m, 1)
     x = np.transpose(x, (0, 6, 1, 4, 2, 3, 5, 7))
     return x.reshape(x.shape[0], m.rows, m.cols, -1, m.depth)
 
@@ -114,9 +112,8 @@ def cache_tiles(k: Array, v: Array, m: LayerMap) -> dict[str, np.ndarray]:
     def tiles(x: Array) -> np.ndarray:  # [layers, rows, cols, slots, dims]
         x = np.asarray(x)
         x = deal(x.reshape(*x.shape[:3], 2, m.parts, m.dims // 2), 1, m.slots, m.rows)
-        x = np.transpose(
-            x, (0, 2, 3, 5, 1, 4, 6)
-        )  # [l, rows, kv, parts, slots, 2, dims / 2]
+        # [l, rows, kv, parts, slots, 2, dims / 2]
+        x = np.transpose(x, (0, 2, 3, 5, 1, 4, 6))
         return x.reshape(x.shape[0], m.rows, m.cols, m.slots, m.dims)
 
     return {"k": np.swapaxes(tiles(k), 3, 4), "v": tiles(v)}

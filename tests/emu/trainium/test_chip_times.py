@@ -102,9 +102,10 @@ def test_exchanges_on_a_torus():
     for by in range(1, 16):
         hops, seconds = by_walking(TRN2_48XLARGE, chips, np.roll(chips, -by), ones)
         busy = np.ceil(np.round(np.array(seconds) * CHUNK * 4.8e9, 6)).astype(np.int64)
+        # A step is over once mine has left and theirs has come.
         arrived = [
             free[i - by] + busy[i - by] + int(hops[i - by] * HOP) for i in range(16)
-        ]  # a step is over once mine has left and theirs has come
+        ]
         free = np.maximum(free + busy, arrived)
     clock = read("exchanged", {"ring": 16}, 16 * CHUNK)
     assert clock.end_ticks == free.max()
@@ -165,10 +166,11 @@ def test_servers_behind_switches():
     """The slower of two rates paces every step of the ring once it has gone around."""
     device = on_system(TRN3, TRN3_GEN2).at()
     clock = read("gathered", {"ring": 144}, 160_000, device)
+    # 128 GB/s in a server, 160 GB/s to others.
     inside, outside = (
         HOP + 1.25 * US,
         HOP + 1 * US,
-    )  # 128 GB/s in a server, 160 GB/s to others
+    )
     assert 143 * outside < clock.end_ticks <= 143 * inside
 
 
@@ -270,9 +272,8 @@ def test_a_late_rank_delays_who_is_behind_it_in_a_broadcast():
     _, got, mine = late("spread", 3, {"ring": 16}, 16 * CHUNK)
     hop = HOP + US
     on_time = mine[1] + 15 * US + np.arange(16) * hop
-    np.testing.assert_array_equal(
-        got[1:4] - [US, 0, 0], on_time[:3]
-    )  # the root sends 16 pieces
+    # The root sends 16 pieces.
+    np.testing.assert_array_equal(got[1:4] - [US, 0, 0], on_time[:3])
     assert mine[3] > mine[1] + 2 * hop  # by then all that came waits to be passed on
     np.testing.assert_array_equal(got[4:], mine[3] + 15 * US + np.arange(1, 13) * hop)
     assert got[0] == got[15] + hop

@@ -40,9 +40,8 @@ def test_table_load_keeps_the_scalar_engine_busy(sheet, seconds):
 @pytest.mark.parametrize("engine", ["tensor", "vector", "scalar", "gpsimd"])
 def test_semaphore_takes_nine_nanoseconds_of_its_engine(engine):
     signalled = ticks(TRN2, lambda: isa.semaphore(engine=engine))[engine]
-    assert (
-        signalled - ticks(TRN2, lambda: None)[engine] == 44
-    )  # 43.2 of 4.8 a nanosecond, whole
+    # 43.2 of 4.8 a nanosecond, whole.
+    assert signalled - ticks(TRN2, lambda: None)[engine] == 44
 
 
 def test_semaphore_of_no_engine():

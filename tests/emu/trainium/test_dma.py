@@ -407,9 +407,8 @@ def test_short_copies_need_several_queues():
     interval = ticks(d, exact(d.dma_interval_s))
     assert queued(["load_queue"], columns=64) == 5 * interval + latency
     two = queued(["load_queue", "load_queue2"], columns=64)
-    assert (
-        two == 2 * interval + latency + busy
-    )  # the second queue's engine time comes after
+    # The second queue's engine time comes after.
+    assert two == 2 * interval + latency + busy
     for columns, share in ((256, 0.42), (512, 0.81)):
         rate = 16 * d.dma_engine_bytes_per_s
         step_s = max(

@@ -20,9 +20,8 @@ from tests.helpers import adds_up, same_clock
 
 US = 4800  # ticks of Trainium2 and 3
 HOP = 1.5 * US
-RATE = (
-    128e9 / 1e6
-)  # Trainium2, nominal: bytes a microsecond of each link of an instance
+# Trainium2, nominal: bytes a microsecond of each link of an instance.
+RATE = 128e9 / 1e6
 TILE = jax.ShapeDtypeStruct((128, 500), jnp.float32)  # 256,000 B: 2 us
 X = jax.ShapeDtypeStruct((), jnp.float32)
 

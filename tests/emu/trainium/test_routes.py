@@ -74,12 +74,14 @@ def test_axes_that_are_products_are_rings(system, sizes):
 
 
 def test_the_inner_axis_has_the_last_dimensions():
+    # A server each.
     np.testing.assert_array_equal(
         embedding(TRN3_GEN2, (36, 4)), np.arange(144).reshape(36, 4)
-    )  # a server each
+    )
+    # The walk along the second dimension turns: instance 1 begins with its last row.
     np.testing.assert_array_equal(
         embedding(TRN2_ULTRASERVER, (16, 4))[4], [28, 29, 30, 31]
-    )  # the walk along the second dimension turns: instance 1 begins with its last row
+    )
 
 
 def test_other_sizes_share_one_walk():

@@ -56,6 +56,7 @@ NUMPY = {
     "abs": np.abs,
 }
 POSITIVE = ("sqrt", "rsqrt", "log", "reciprocal")
+# Near a zero.
 CANCELS = (
     "silu_dx",
     "gelu_dx",
@@ -64,7 +65,7 @@ CANCELS = (
     "log",
     "erf",
     "mish",
-)  # near a zero
+)
 
 
 def inputs(op, dtype):

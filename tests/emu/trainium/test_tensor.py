@@ -409,10 +409,11 @@ def test_the_array_holds_two_stationary_tiles():
 
 def test_every_instruction_is_in_the_table():
     tried = {case[0][0].name for case in CASES.values()}
+    # Of a stationary tile that is shared.
     tried |= {
         nc_load_stationary.name,
         nc_matmul_moving.name,
-    }  # of a stationary tile that is shared
+    }
     here = [
         i
         for i in vars(tensor).values()

@@ -94,17 +94,15 @@ def ends(p: FabricProgram, device: Device) -> flow.Flow:
 @pytest.mark.parametrize("pes", [2, 9])
 def test_times_by_hand(pes: int) -> None:
     hops = pes - 1
-    wse3 = ends(
-        line(pes, 8), WSE3.at()
-    )  # set-up 4, push 1, ramps 2 + 2, 8 words, drain 4
+    # Set-up 4, push 1, ramps 2 + 2, 8 words, drain 4.
+    wse3 = ends(line(pes, 8), WSE3.at())
     assert wse3.exact and wse3.ends is not None
     assert wse3.ends[0, -1] == 4 + 1 + 2 + 2 * hops + 2 + 8 + 4
     assert wse3.ends[0, 0] == 4 + 4 + 4  # two words an issue
     wse2 = ends(line(pes, 8, 1), WSE2.at())
     assert wse2.exact and wse2.ends is not None
-    first = max(
-        17 + 1 + 2 + hops + 2, 1 + 17
-    )  # the reader's own set-up, or the wavelet
+    # The reader's own set-up, or the wavelet.
+    first = max(17 + 1 + 2 + hops + 2, 1 + 17)
     assert wse2.ends[0, -1] == first + 8 + 4
     assert wse2.links is not None
     assert wse2.links[1].sum() == 8 * hops and wse2.links[4].sum() == 8

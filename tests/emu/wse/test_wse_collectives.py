@@ -37,11 +37,12 @@ NAMED: dict[str, Callable[[int, np.random.Generator], Tree]] = {
     ),
     "auto": lambda pes, rng: auto(pes, int(rng.choice(LENGTHS)), WSE3.at()),
 }
+# Words that wait stand on links that others still use.
 MEETING = (
     "binary",
     "two-phase",
     "auto",
-)  # words that wait stand on links that others still use
+)
 
 
 def drawn(

@@ -113,9 +113,8 @@ def test_fmac_map(dst: str, w: str, cycles: int) -> None:
     for k in range(12):  # the accumulator rounds after every scalar
         exact = wide(expected) + wide(weights)[k] * wide(x)[k]
         expected = exact.astype(np.float32).astype(np.dtype(dst))
-    tolerance = {"float16": 2e-3, F: 2e-6}[
-        dst
-    ]  # a fused multiply-add may round differently
+    # A fused multiply-add may round differently.
+    tolerance = {"float16": 2e-3, F: 2e-6}[dst]
     np.testing.assert_allclose(
         wide(got), wide(expected), rtol=tolerance, atol=tolerance
     )

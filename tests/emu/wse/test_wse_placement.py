@@ -29,6 +29,7 @@ def test_regions_and_head_are_apart_and_inside(count: int, head_cols: int) -> No
 def test_consecutive_regions_touch() -> None:
     regions = snake(17, 6, 5, 9)
     gaps = [gap_hops(a, b) for a, b in itertools.pairwise(regions)]
+    # Three a band; a new band is six rows further.
     assert gaps == [
         0,
         0,
@@ -38,7 +39,7 @@ def test_consecutive_regions_touch() -> None:
         6,
         0,
         0,
-    ]  # three a band; a new band is six rows further
+    ]
 
 
 def test_what_is_too_large_is_not_laid_out() -> None:

@@ -79,9 +79,8 @@ def test_lookup_cost_cannot_depend_on_the_token() -> None:
     clock = read(
         lambda *a: wse.lookup(tile(5), *a), struct((5, 8)), struct((1,), "int32"), 40
     )
-    assert clock.end_ticks == 2 * 2 + 6 + (
-        2 * 4 + 6 + 2
-    )  # compares, branch, 20 bytes moved
+    # Compares, branch, 20 bytes moved.
+    assert clock.end_ticks == 2 * 2 + 6 + (2 * 4 + 6 + 2)
 
 
 def test_argmax_takes_the_lowest_of_equals_and_no_padding() -> None:

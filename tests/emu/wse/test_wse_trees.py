@@ -40,9 +40,8 @@ def test_shapes_by_hand() -> None:
     ) and stored != tree
     assert (stored.aside[2], stored.streamed[2], tree.streamed[2]) == ((1, 3), (), (3,))
     assert stored.aside[6] == (5, 7, 2) and stored.streamed[6] == (10,)
-    assert trees.two_tree(3, 3, stores=True) == trees.two_tree(
-        3, 3
-    )  # leaves send from memory
+    # Leaves send from memory.
+    assert trees.two_tree(3, 3, stores=True) == trees.two_tree(3, 3)
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
@@ -125,9 +124,8 @@ def test_auto_is_no_worse_than_any_family(pes: int, words: int) -> None:
     family = [trees.chain(pes), trees.star(pes), trees.binary(pes)]
     family += [trees.two_phase(pes, s) for s in range(2, pes)]
     assert best <= min(model_cycles(t, words, device) for t in family) + 1e-9
-    bound = (
-        words + pes - 1
-    )  # every word crosses the last link, the furthest one all of them
+    # Every word crosses the last link, the furthest one all of them.
+    bound = words + pes - 1
     assert best > bound
 
 

@@ -60,9 +60,8 @@ class Routers:
         self.pes = range(self.height * self.width)
         self.colors = list(e.program.colors.values())
         self.out: dict = collections.defaultdict(collections.deque)  # (color, PE)
-        self.fifo: dict = collections.defaultdict(
-            collections.deque
-        )  # (color, PE, direction)
+        # (color, PE, direction).
+        self.fifo: dict = collections.defaultdict(collections.deque)
         self.into: dict = collections.defaultdict(collections.deque)  # (color, PE)
         self.position: dict = collections.defaultdict(int)  # (color, PE)
         self.last_up: dict = collections.defaultdict(lambda: NEVER)  # (color, PE)

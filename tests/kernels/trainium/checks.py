@@ -45,9 +45,8 @@ def checked(kernel, args, expected, *, within, matmul_flops, read_bytes, written
         moved = clock.tally.by("bytes")
         assert (moved["hbm_read"], moved["hbm_write"]) == (read_bytes, written_bytes)
         over_bounds(clock, device, matmul_flops, read_bytes + written_bytes)
-        assert (
-            program.memory(device, *args)["sbuf"] > 0
-        )  # it raises where it does not fit
+        # It raises where it does not fit.
+        assert program.memory(device, *args)["sbuf"] > 0
     return clocks
 
 

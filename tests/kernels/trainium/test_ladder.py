@@ -29,11 +29,12 @@ BF16_RESULT = 2**-7  # the result and one value before it rounded to 8 bits, 2**
 
 # --- softmax ---
 
+# Over the rows in HBM.
 PASSES = {
     softmax_three_pass: 3,
     softmax_online: 2,
     softmax_fused: 1,
-}  # over the rows in HBM
+}
 LADDER = list(PASSES)
 
 

@@ -52,9 +52,8 @@ def test_ticks_are_the_programs_own(name):
         clock, read(lambda *xs: lax.stop_gradient(jax.jit(jax.jit(kernel))(*xs)), args)
     )
     stacked = [jax.ShapeDtypeStruct((3, *x.shape), x.dtype) for x in args]
-    launched = read(
-        kernel, stacked, {"core": 3}, ("core",)
-    )  # what `run` launches as a vmap
+    # What `run` launches as a vmap.
+    launched = read(kernel, stacked, {"core": 3}, ("core",))
     assert launched.end_ticks == clock.end_ticks and launched.spent == clock.spent
     assert launched.tally.flops == 3 * clock.tally.flops
     both = read(kernel, stacked, {"row": 1, "core": 3}, ("core",))
@@ -73,13 +72,14 @@ def test_launched_values_are_those_of_one_core(name):
         alone = Program(kernel, {"core": 1}, ((),) * len(args)).run(
             *(x[i] for x in args)
         )
+        # One rounding of bfloat16: XLA may sum in another order when it batches.
         jax.tree.map(
             lambda t, a: np.testing.assert_allclose(
                 np.asarray(t[i], np.float32),
                 np.asarray(a[0], np.float32),
                 rtol=1e-2,
                 atol=1e-2,
-            ),  # one rounding of bfloat16: XLA may sum in another order when it batches
+            ),
             together,
             alone,
         )

@@ -73,10 +73,11 @@ def test_project(tokens, rows, k, n, columns, dtype):
 
 def test_deeper_rings_are_never_slower():
     args, _ = project_case(128, 128, 1024, 2048, 512)
+    # Eight loads a column block.
     args = (
         args[0],
         np.asarray(args[1]).reshape(4, 8, 128, 1, 512),
-    )  # eight loads a column block
+    )
     times = [
         single(functools.partial(project_kernel, rows=128, buffers=n), 2).read(
             ref.DEVICE, *args

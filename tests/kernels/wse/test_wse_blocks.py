@@ -88,9 +88,8 @@ def test_all_reduce_takes_the_quicker_way(pes: int) -> None:
     }
     for n, taken in chosen.items():
         assert taken in (both := [cycles(first, n), cycles(middle, n)])
-        assert taken <= 1.1 * min(
-            both
-        )  # the rule is a rule of thumb near where they cross
+        # The rule is a rule of thumb near where they cross.
+        assert taken <= 1.1 * min(both)
     assert chosen[1] < 0.95 * cycles(first, 1) and chosen[4 * pes] < 0.8 * cycles(
         middle, 4 * pes
     )
@@ -169,12 +168,13 @@ def tiles(x: np.ndarray, m: LayerMap) -> np.ndarray:
     for p in range(len(x)):
         for head in range(2):
             for part in range(2):
+                # Pairs i and i + 4.
                 at = [
                     2 * part,
                     2 * part + 1,
                     4 + 2 * part,
                     5 + 2 * part,
-                ]  # pairs i and i + 4
+                ]
                 out[p % 4, 2 * head + part, p // 4] = x[p, head, at]
     return out
 

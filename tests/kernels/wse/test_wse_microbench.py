@@ -59,9 +59,8 @@ def test_matvec() -> None:
     bound = 2 * 10 * 2.0**-24 * (abs(wide[0]) + abs(wide[1]) @ abs(wide[2]))
     assert (abs(run.values["y"][0, 0] - exact) <= bound).all()
     taken = run.stamps["end"] - run.stamps["start"] - 17
-    assert (
-        taken == 8 + 3 * 9 + 6 + 10 * 12 + 9 + 6
-    )  # entry, loads, operation, callbacks, branch
+    # Entry, loads, operation, callbacks, branch.
+    assert taken == 8 + 3 * 9 + 6 + 10 * 12 + 9 + 6
 
 
 @pytest.mark.parametrize(

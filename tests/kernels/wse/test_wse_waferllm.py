@@ -148,8 +148,7 @@ def test_layer_has_ten_all_reduces() -> None:
     )
     names = [e.name for e in events]
     assert names.count("wse.reduce") == names.count("wse.multicast") == 10
-    assert (
-        names.count("wse.fmac_map") == 6
-    )  # QKV, scores, values, output, up and gate, down
+    # QKV, scores, values, output, up and gate, down.
+    assert names.count("wse.fmac_map") == 6
     flops = layer_program(c).read(WSE2.at(), *layer_arguments(c)).tally.by("flops")
     assert flops["wse.fmac_map"] == 2 * (4 * 24 * 24 + 2 * 24 * 36 + 3 * 24 * 48)

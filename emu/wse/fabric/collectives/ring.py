@@ -17,9 +17,8 @@ from emu.wse.fabric.collectives.streams import Streams, fixed
 from emu.wse.fabric.ops import Buffer, Memory, Vector, copy, receive, send
 from emu.wse.line.arrivals.of_rings import places
 
-Step = tuple[
-    Memory, Callable[[ops.Fabric], Vector]
-]  # what is sent, and what takes what comes
+# What is sent, and what takes what comes.
+Step = tuple[Memory, Callable[[ops.Fabric], Vector]]
 
 
 def shift(

@@ -93,9 +93,8 @@ def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
     synchronous = starts & (i["thread"] == 0)
     cycles = jnp.where(starts, shape.async_cycles, i["setup"])
     wake = jnp.where(due & ~synchronous, t + cycles, s["wake"])
-    wake = jnp.where(
-        synchronous, i["drain"], wake
-    )  # until it completes: what is added then
+    # Until it completes: what is added then.
+    wake = jnp.where(synchronous, i["drain"], wake)
     following = s["pc"] + 1
     s = s | {
         "wake": wake,

@@ -65,9 +65,8 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
     """What each router could forward: per color its head, where from, and where to."""
     send = _position(s, tab["send"])
     free = s["held"] < tab["cap"]
-    receive = _position(
-        s, tab["receive"]
-    )  # unused, and then not worked out, if takes is None
+    # Unused, and then not worked out, if takes is None.
+    receive = _position(s, tab["receive"])
     if all(d == NONE for _, d in shape.channels):
         takes, has = None, s["fifo"] > 0
     else:

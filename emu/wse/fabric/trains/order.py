@@ -51,9 +51,8 @@ def with_ends(
                 np.stack([last + 1, rows[:, 1], np.full(len(rows), DONE - u)], axis=1)
             )
     _check_apart(encoded, np.concatenate(windows))
-    rows = np.concatenate(
-        [*ends, order]
-    )  # an end is seen before what is dispatched in its cycle
+    # An end is seen before what is dispatched in its cycle.
+    rows = np.concatenate([*ends, order])
     return rows[np.argsort(rows[:, 0], kind="stable")]
 
 
@@ -66,9 +65,8 @@ def _issued(
     at = np.sort(watch[column].astype(np.int64) * cycles + step)
     begun = rows[:, 1] * cycles + rows[:, 0]
     first = at[np.searchsorted(at, begun)]
-    last = at[
-        np.searchsorted(at, np.append(begun[1:], FAR)) - 1
-    ]  # before the next one begins
+    # Before the next one begins.
+    last = at[np.searchsorted(at, np.append(begun[1:], FAR)) - 1]
     return first % cycles, last % cycles
 
 

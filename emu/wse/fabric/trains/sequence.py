@@ -10,9 +10,8 @@ from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 
 HEARD = -2  # HEARD - task: a data task starts
-DONE = (
-    -64
-)  # DONE - thread: the main thread waits until that microthread's operation is done
+# DONE - thread: the main thread waits until that microthread's operation is done.
+DONE = -64
 
 
 class Straight:

@@ -134,9 +134,8 @@ class Stream:
     def previous(self, pes: np.ndarray) -> np.ndarray:
         """When the last word that each sent leaves its output queue."""
         assert self.leaves is not None
-        last = self.leaves[
-            self.offset[pes] + self.sent[pes] - 1
-        ]  # of a PE without one: unused
+        # Of a PE without one: unused.
+        last = self.leaves[self.offset[pes] + self.sent[pes] - 1]
         return np.where(self.sent[pes] > 0, last, trains.NEVER)
 
     def before(self, pes: np.ndarray) -> np.ndarray:

@@ -77,9 +77,8 @@ def several(
     t = ready - 1
     for begin in range(0, words, per):
         end = min(begin + per, words)
-        t = np.maximum(
-            t + 1, out[:, end - 1] + 1
-        )  # a whole queue before its last word: it is gone
+        # A whole queue before its last word: it is gone.
+        t = np.maximum(t + 1, out[:, end - 1] + 1)
         for j in range(begin, end):
             pushes[:, j] = t
             out[:, capacity + j] = np.maximum(t + 1, out[:, capacity + j - 1] + 1)

@@ -35,9 +35,8 @@ class Link:
 def pe_cycles(run: Run) -> dict[str, int]:
     """Every cycle of every PE, by `cycle_profile.STATES`; sums to cycles times PEs."""
     of = {state: int(run.profile[state].sum()) for state in STATES}
-    if (
-        run.stepped is not None
-    ):  # the stepper looks on a little, to see that nothing follows
+    # The stepper looks on a little, to see that nothing follows.
+    if run.stepped is not None:
         of["idle"] -= (run.stepped.steps - run.cycles) * run.ends.size
     return of
 

@@ -60,9 +60,8 @@ def _held(
     could: np.ndarray, hops: np.ndarray, words: int, w: Wires
 ) -> tuple[np.ndarray, ...]:
     """When each receiver's and the root's first element would be if the last waited for others."""
-    late = (
-        could - w.inlet_words + 1
-    )  # when a router passes on what it passes first, if it waits
+    # When a router passes on what it passes first, if it waits.
+    late = could - w.inlet_words + 1
     behind = (
         np.maximum.accumulate(late - w.hop_cycles * hops, axis=1) + w.hop_cycles * hops
     )

@@ -55,9 +55,8 @@ def shift(armed: np.ndarray, words: int, by: int, w: Wires) -> np.ndarray:
     pes = armed.shape[1]
     if pes == 1:
         return armed
-    way = (
-        np.arange(pes) if by == 1 else -np.arange(pes) % pes
-    )  # place 0 is even either way
+    # Place 0 is even either way.
+    way = np.arange(pes) if by == 1 else -np.arange(pes) % pes
     hops = np.roll(ring_hops(pes), 0 if by == 1 else 1)[way]
     ring = _Ring(armed[:, way], hops, words, w)
     ring.step()
@@ -86,9 +85,8 @@ class _Ring:
         self.taken = [np.full_like(self.at, NEVER), *self.taken[: int(self.held.max())]]
         first = self.at + self.w.setup_cycles
         wraps = self.at.shape[1] % 2 == 1
-        early = (
-            self.even[:-1] if wraps else self.even
-        )  # even places whose receiver is odd
+        # Even places whose receiver is odd.
+        early = self.even[:-1] if wraps else self.even
         self._pass_on(early, first)
         if wraps:  # place 0 has sent and takes the last place's chunk
             self._pass_on(self.even[-1:], first)
@@ -107,9 +105,8 @@ class _Ring:
         last = first[:, senders] + w.sending(self.words)
         for back in np.unique(self.held[senders]):
             if back < len(self.taken):
-                word = (back + 1) * self.words - w.room(
-                    hops
-                )  # of that chunk, counted from 1
+                # Of that chunk, counted from 1.
+                word = (back + 1) * self.words - w.room(hops)
                 waits = self.taken[back][:, senders] + w.span(word) + w.credit(hops)
                 here = (self.held[senders] == back)[:, None]
                 last = np.where(here, np.maximum(last, waits), last)

@@ -51,9 +51,8 @@ def batches(tree: Tree) -> tuple[Batch, ...]:
     chains: dict[tuple[int, int], list[list[int]]] = {}
     heads = [tree.root, *(c for aside in tree.aside for c in aside)]
     at = {i: n for n, i in enumerate(tree.order)}
-    for head in sorted(
-        heads, key=lambda i: -at[i]
-    ):  # a side chain's head comes after its parent
+    # A side chain's head comes after its parent.
+    for head in sorted(heads, key=lambda i: -at[i]):
         chain = [head]
         while tree.streamed[chain[-1]]:
             chain += tree.streamed[chain[-1]]
@@ -177,9 +176,8 @@ def _stalled(
         np.pad(w.room(b.hops) - w.credit(b.hops), ((0, 0), (1, 0))), axis=1
     )
     start = np.array([np.searchsorted(r, r - (words - 1)) for r in room])[:, 1:]
-    last = np.arange(
-        start.shape[1]
-    )  # the receiver, in an array that begins with the taker
+    # The receiver, in an array that begins with the taker.
+    last = np.arange(start.shape[1])
     at = np.concatenate([taker, own[:, :, :-1]], axis=2) + ahead[:, :-1, None]
     reached = latest(at, np.minimum(start, last)[None]) - ahead[:, 1:, None]
     return np.where((start <= last)[..., None], reached, NEVER)

@@ -94,6 +94,5 @@ def test_gradients(ranks, mask):
             )
             assert max(errors(a.results(results), expected, v)) <= FLOAT64
             laid = layout.laid_out(*by_hand, a.sides, jnp.float64)
-            jax.tree.map(
-                lambda x, y: assert_close(x, y[:, 0]), gradients, laid
-            )  # of one core
+            # Of one core.
+            jax.tree.map(lambda x, y: assert_close(x, y[:, 0]), gradients, laid)
