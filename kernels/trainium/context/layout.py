@@ -10,6 +10,9 @@ from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 
+# Dimensions of what `tiled` returns, to name a transpose's order by.
+RANK, TILE, ROW, CORE, HEAD, FEATURE = range(6)
+
 
 def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any, Any]:
     """Operands as `operands` takes them.
@@ -26,24 +29,35 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
       `[tiles, heads, part, rows]`, and values `[pieces, keys, kv_heads · value_dim]`. Padding holds
       zeros.
     """
-    s = sides.s
+    sizes = sides.s
     q, k, v = (numerics.cast(jnp.asarray(x), dtype) for x in (q, k, v))
-    own = (tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads))
-    qs, ks = (_by_part(x.transpose(0, 3, 1, 4, 5, 2), s.parts) for x in own)
-    values = tiled(v, sides.kv, s.keys, s.kv_heads).transpose(0, 3, 1, 2, 4, 5)
-    return qs, ks, values.reshape(*values.shape[:4], -1)
+    queries = tiled(q, sides.q, sizes.rows, sizes.heads)
+    keys = tiled(k, sides.kv, sizes.keys, sizes.kv_heads)
+    values = tiled(v, sides.kv, sizes.keys, sizes.kv_heads)
+    # Features go on partitions, so a query or key tile is turned: rows come last.
+    features_first = RANK, CORE, TILE, HEAD, FEATURE, ROW
+    query_parts = _by_part(queries.transpose(features_first), sizes.parts)
+    key_parts = _by_part(keys.transpose(features_first), sizes.parts)
+    # A value tile is not turned, and all its heads stand side by side.
+    values = values.transpose(RANK, CORE, TILE, ROW, HEAD, FEATURE)
+    return query_parts, key_parts, values.reshape(*values.shape[:4], -1)
 
 
 def tiled(x: Any, where: Placement, rows: int, heads: int) -> Any:
     """`[tokens, all heads, dim]` as `[ranks, tiles, rows, cores, heads, dim]`."""
-    return where.spread(x).reshape(
-        where.ranks, -1, rows, x.shape[1] // heads, heads, x.shape[2]
-    )
+    _, all_heads, features = x.shape
+    cores = all_heads // heads
+    spread = where.spread(x)
+    return spread.reshape(where.ranks, -1, rows, cores, heads, features)
 
 
 def _by_part(x: Any, parts: tuple[int, ...]) -> tuple[Any, ...]:
-    ends = [sum(parts[: n + 1]) for n in range(len(parts))]
-    return tuple(x[..., end - n : end, :] for n, end in zip(parts, ends, strict=True))
+    """The features of `[..., features, rows]` cut into parts, as they are contracted."""
+    cut, start = [], 0
+    for features in parts:
+        cut.append(x[..., start : start + features, :])
+        start += features
+    return tuple(cut)
 
 
 def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
@@ -57,9 +71,12 @@ def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
     Returns:
       `[queries, all heads, value_dim]`.
     """
-    x = x.reshape(where.ranks, ranks // where.ranks, cores, *x.shape[-4:])
+    *_, heads, tiles, rows, features = x.shape
+    group, inner = where.ranks, ranks // where.ranks
+    x = x.reshape(group, inner, cores, heads, tiles, rows, features)
+    # Slots of a group are its inner ranks' tiles of rows; its heads are its cores' heads.
     x = x.transpose(0, 1, 4, 5, 2, 3, 6)
-    return where.collect(x.reshape(where.ranks, where.slots, -1, x.shape[-1]))
+    return where.collect(x.reshape(group, where.slots, -1, features))
 
 
 def logsumexp(x: Any, where: Placement, ranks: int, cores: int, tiles: int) -> Any:
