@@ -1,9 +1,10 @@
 """A named grid of cores: one kernel, run on all of them as nested `vmap` or under `shard_map`.
 
 `Program` binds a kernel, written for one core, to a mesh. The same object runs it, under strict
-precision, and reads its clock, so values and time are always of the same program.
+precision, and reads its clock, so values and time are always of the same kernel.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from emu import timeline
 from emu.checks import memory, precision
 from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
+from emu.tracing import side_by_side
 
 Spec = tuple[str | None, ...]
 
@@ -56,9 +58,17 @@ class Program:
     in_specs: tuple[Any, ...]
     out_specs: Any = None
 
-    def run(self, *args: Any) -> Any:
-        """Runs the kernel on real arrays, as nested `vmap` on one device."""
-        return self.compiled(*map(_unwrap, args))
+    def run(self, *args: Any, in_order: bool = False) -> Any:
+        """Runs the kernel on real arrays, as nested `vmap` on one device.
+
+        Args:
+          *args: the kernel's arguments, by the program's specs.
+          in_order: computes independent tiles one after another, from the very jaxpr that `read`
+            times, instead of side by side (`emu.tracing.side_by_side`). It takes longer; results
+            agree to rounding, as sums over tiles are then added in another order.
+        """
+        with side_by_side.in_order() if in_order else contextlib.nullcontext():
+            return self.compiled(*map(_unwrap, args))
 
     def exact(self, *args: Any) -> Any:
         """Runs the kernel in float64: its floating arguments, tiles and arithmetic.

@@ -236,7 +236,7 @@ def test_ticks_do_not_depend_on_how_a_kernel_is_given_or_run():
     np.testing.assert_array_equal(jitted.run(xs), plain.run(xs))
 
 
-def test_only_the_clock_traces_in_order():
+def test_only_the_clock_traces_in_order_unasked():
     """A kernel is traced again for its values, whichever reading comes first."""
     seen = []
 
@@ -252,3 +252,20 @@ def test_only_the_clock_traces_in_order():
         noted.run(xs)
     assert seen == [True, False]
     assert not is_in_order()
+
+
+def test_run_in_order_takes_the_trace_that_is_read():
+    seen = []
+
+    @jax.jit
+    def kernel(xs):
+        seen.append(is_in_order())
+        return stored(xs)
+
+    xs = draw(2)
+    noted = program(kernel)
+    one_by_one = noted.run(xs, in_order=True)
+    noted.read(TOY, xs)
+    assert seen == [True]
+    np.testing.assert_array_equal(one_by_one, noted.run(xs))
+    assert seen == [True, False]

@@ -86,8 +86,7 @@ def test_values_do_not_depend_on_the_reading(name, dtype):
     args = [jnp.asarray(x, dtype) for x in args]
     program = single(kernel, len(args))
     together = program.run(*args)
-    with in_order():
-        one_by_one = program.run(*args)
+    one_by_one = program.run(*args, in_order=True)
     jax.tree.map(
         lambda a, b: ref.assert_near(a, ref.wide(b), WITHIN[dtype]),
         together,
