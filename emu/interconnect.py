@@ -119,7 +119,8 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
     ingress_free, operations = Fraction(0), 0
     started: list[Fraction] = []
     arrived = [Fraction(0)] * len(messages)
-    rate, ingress = Fraction(link.nic_bytes_per_s), Fraction(link.ingress_bytes_per_s)
+    rate = Fraction(link.nic_bytes_per_s)
+    ingress = Fraction(link.ingress_bytes_per_s)
     for i in sorted(
         range(len(messages)), key=lambda i: (messages[i].ready_s, messages[i].chip)
     ):

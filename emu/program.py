@@ -111,7 +111,8 @@ class Program:
 
     def sharded(self, check_vma: bool = True) -> Callable[..., Any]:
         """The same kernel under `shard_map` on as many real devices as the mesh has cores."""
-        sizes, names = tuple(self.mesh.values()), tuple(self.mesh)
+        sizes = tuple(self.mesh.values())
+        names = tuple(self.mesh)
         mesh = jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names))
         out = self.out_specs if self.out_specs is not None else names
 

@@ -88,14 +88,17 @@ class Timeline:
         self.device, self.mesh = device, dict(mesh)
         self.grid = tuple(self.mesh.values())
         self.rank = len(self.grid)
-        self.jump, self.contended, self.trace_core = jump, contended, trace_core
+        self.jump = jump
+        self.contended = contended
+        self.trace_core = trace_core
         self.as_written = as_written
         self.free: dict[str, Ticks] = dict.fromkeys(device.ticks_per_cycle, 0)
         self.last: dict[str, Ticks] = dict(self.free)
         self.paced: dict[str, Ticks] = {}
         self.touches = dict.fromkeys(device.ticks_per_cycle, 0)
         self.spent: dict[tuple[str, str], Ticks] = {}
-        self.laws, self.causes = device.throttle_laws, device.causes
+        self.laws = device.throttle_laws
+        self.causes = device.causes
         self.throttle = {engine: State() for engine in self.laws}
         self.tally, self.end = Tally(), 0
         self.all_cores = Cores(self.grid, None)
@@ -107,7 +110,8 @@ class Timeline:
         self.literals: dict[jx.Body, dict[int, Value]] = {}
         self.prices = Prices()
         self.core: tuple[int, ...] | None = None
-        self.whole, self.classes = math.prod(self.grid) == 1, classes.Kept()
+        self.whole = math.prod(self.grid) == 1
+        self.classes = classes.Kept()
         self.path: Path = ()
         self.loops: list[Path] = []
         self.exchanged: set[str] = set()

@@ -112,10 +112,8 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     config = layer_config()
     weights = random_weights(config, seed=0)
     program, (x, turns, _, packed, *_), ring = layer_program(weights, tokens)
-    slots, tables = (
-        ring.where.slots,
-        (ring.known(with_masks=True), ring.hops.biases(BF16)),
-    )
+    slots = ring.where.slots
+    tables = (ring.known(with_masks=True), ring.hops.biases(BF16))
     w = {n: jnp.asarray(a[0], BF16) for n, a in weights["layers"].items()}
     hidden = jax.random.normal(
         jax.random.key(1), (slots, config.hidden_size), F32

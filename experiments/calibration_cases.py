@@ -173,7 +173,8 @@ def dma_transfer(
     device: Device, *, partitions: int, bytes_per_partition: int, engines: int
 ) -> Metrics:
     """The data phase of one engine's part of a load: its descriptors, one after the other."""
-    rows, limit = math.ceil(partitions / engines), device.dma_partitions_per_engine
+    rows = math.ceil(partitions / engines)
+    limit = device.dma_partitions_per_engine
     if rows > limit:
         raise Unsupported(
             f"dma_transfer: {rows} partitions an engine, at most {limit}: one engine serves those"
@@ -254,7 +255,8 @@ def _checked(
     call: Callable[..., Metrics], params: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """The parameters, once they are known to be those of the case, of its types and above 0."""
-    case, wanted = call.__name__, list(inspect.signature(call).parameters.values())[1:]
+    case = call.__name__
+    wanted = list(inspect.signature(call).parameters.values())[1:]
     names = [p.name for p in wanted]
     lacking = [p.name for p in wanted if p.default is p.empty and p.name not in params]
     if lacking or set(params) - set(names):

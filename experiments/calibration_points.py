@@ -13,7 +13,8 @@ from emu.datasheet import Sheet
 from experiments.cli import UsageError
 
 DATA = pathlib.Path(__file__).parent / "data"
-POINTS, CAUSES = DATA / "points.csv", DATA / "causes.csv"
+POINTS = DATA / "points.csv"
+CAUSES = DATA / "causes.csv"
 COLUMNS = (
     "id",
     "device",

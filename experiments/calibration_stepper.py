@@ -52,7 +52,8 @@ def _stamps(device: Device, program: FabricProgram) -> dict[str, np.ndarray]:
 def _between(device: Device, program: FabricProgram) -> int:
     """Cycles between one PE's two stamps, without reading the first."""
     stamps = _stamps(device, program)
-    start, end = stamps[microbench.START], stamps[microbench.END]
+    start = stamps[microbench.START]
+    end = stamps[microbench.END]
     return int((end - start).item() - device.timestamp_cycles)
 
 

@@ -25,7 +25,8 @@ USAGE = """
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.fabric", __doc__ or "")
-    p.epilog, p.formatter_class = USAGE, argparse.RawDescriptionHelpFormatter
+    p.epilog = USAGE
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
     p.add_argument("words", nargs="*", metavar="WORD", help="what to run, see below")
     p.add_argument("--device", default="wse3", help="wse2 or wse3 (wse3)")
     p.add_argument(

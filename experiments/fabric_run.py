@@ -129,7 +129,8 @@ def _sample(shape: tuple[int, int]) -> np.ndarray:
 
 def choose(run: Run, among: np.ndarray) -> np.ndarray:
     """Of some flat PEs, the indices of the busiest, the last to be done, and some done before."""
-    ends, busy = run.ends.reshape(-1)[among], run.profile["datapath"].reshape(-1)[among]
+    ends = run.ends.reshape(-1)[among]
+    busy = run.profile["datapath"].reshape(-1)[among]
     order = np.argsort(ends, kind="stable")
     order = order[ends[order] > 0]
     if not len(order):

@@ -102,9 +102,13 @@ def guarded(name: str, call: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as e:
         last = traceback.extract_tb(e.__traceback__)[-1]
-        file, line, told = last.filename, last.lineno, str(e)
+        file = last.filename
+        line = last.lineno
+        told = str(e)
         if isinstance(e, SyntaxError):
-            file, line, told = e.filename or name, e.lineno, e.msg
+            file = e.filename or name
+            line = e.lineno
+            told = e.msg
         at = f"{pathlib.Path(file).name}:{line}"
         raise UsageError(f"{name}: {type(e).__name__}: {told} ({at})") from None
 
@@ -140,7 +144,8 @@ def _module(path: pathlib.Path) -> ModuleType:
         raise UsageError(
             f"{path}: no such file; name a Python file with a function that returns a FabricProgram"
         )
-    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    module = importlib.util.module_from_spec(spec)
+    loader = spec.loader
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     sys.path.append(str(path.parent.resolve()))  # what lies beside it may be imported
     guarded(str(path), lambda: loader.exec_module(module))

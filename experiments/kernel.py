@@ -37,7 +37,8 @@ NAME is one of them, or FILE.py or FILE.py:KERNEL for one of your own.
 def arguments() -> argparse.Namespace:
     """The command line."""
     p = cli.parser("experiments.kernel", __doc__ or "")
-    p.epilog, p.formatter_class = USAGE, argparse.RawDescriptionHelpFormatter
+    p.epilog = USAGE
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
     p.add_argument("words", nargs="*", metavar="WORD", help="what to do, see below")
     p.add_argument("--device", default="trn2", help="trn1, trn2 or trn3 (trn2)")
     p.add_argument("--out", help="folder for JSON, CSV, a Perfetto trace and a picture")
@@ -127,7 +128,8 @@ def find_fastest(
 def main() -> None:
     """Does what the command line asks."""
     args = arguments()
-    folder, console = cli.output_folder(args.out), Console()
+    folder = cli.output_folder(args.out)
+    console = Console()
     sheet, words = DEVICES[args.device], list(args.words)
     if not words:
         kernel_report.show_catalogue(CATALOGUE, console)

@@ -119,7 +119,9 @@ def compared(a: Run, b: Run) -> list[tuple[str, float, float, Any]]:
 
 def _headline(run: Run) -> str:
     times = " / ".join(duration(run.time_s[b]) for b in BANDS)
-    u, peak, capacity = run.utilisation, run.peak_bytes, run.clock.device.capacity_bytes
+    u = run.utilisation
+    peak = run.peak_bytes
+    capacity = run.clock.device.capacity_bytes
     memory = ", ".join(
         f"{s.upper()} {count(peak.get(s, 0), 'B')} of {count(capacity[s], 'B')}"
         for s in ("sbuf", "psum")
@@ -209,8 +211,10 @@ def _path(run: Run) -> Table:
             f"{x.busy / max(1, x.ticks):.0%}",
         )
     if rest := lines[PATH_LINES:]:
-        ticks, times = sum(x.ticks for x in rest), sum(x.count for x in rest)
-        us, share = f"{run.us(ticks):,.2f}", f"{ticks / total:.1%}"
+        ticks = sum(x.ticks for x in rest)
+        times = sum(x.count for x in rest)
+        us = f"{run.us(ticks):,.2f}"
+        share = f"{ticks / total:.1%}"
         table.add_row(f"{len(rest)} others", "", f"{times:,}", us, share, "")
     return table
 

@@ -72,7 +72,9 @@ class Stages:
     """
 
     def __init__(self, console: Console, wall_s: dict[str, float]):
-        self.console, self.wall_s, self.interrupted = console, wall_s, False
+        self.console = console
+        self.wall_s = wall_s
+        self.interrupted = False
         signal.signal(signal.SIGINT, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
@@ -92,7 +94,9 @@ class Stage:
     """One stage: a spinner where there is a terminal, a line where there is none."""
 
     def __init__(self, stages: Stages, name: str, message: str):
-        self.stages, self.name, self.message = stages, name, message
+        self.stages = stages
+        self.name = name
+        self.message = message
         self.status = stages.console.status(message)
 
     def __enter__(self) -> "Stage":
@@ -165,7 +169,8 @@ def main() -> None:
     args = arguments()
     folder = cli.output_folder(args.out)
     console, wall_s = Console(), {}
-    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    before = signal.getsignal(signal.SIGINT)
+    hook = sys.unraisablehook
     sys.unraisablehook = lambda e: None if e.exc_type is KeyboardInterrupt else hook(e)
     try:
         answer(args, folder, console, Stages(console, wall_s))
@@ -223,7 +228,8 @@ def execute(
             dtype=jnp.dtype(args.dtype),
             placement=args.placement,
         )
-        run.machine, run.placement = machine, machine.prefill.placement
+        run.machine = machine
+        run.placement = machine.prefill.placement
     with stages("compile", "compiling the prefill"):
         compiled = machine.prefill.compile(run.prompt_ids)
     with stages(

@@ -60,8 +60,10 @@ def _engines(events: list[Event]) -> list[str]:
 
 def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
     """Shares of time busy, from the prompt's arrival to the end of the first decode step."""
-    tick_s, cycle_s = 1 / TRN3.at().tick_hz, 1 / WSE3.at().clock_hz
-    begin, handed = run.clock.ttft_s("nominal"), run.clock.handoff["nominal"].transfer
+    tick_s = 1 / TRN3.at().tick_hz
+    cycle_s = 1 / WSE3.at().clock_hz
+    begin = run.clock.ttft_s("nominal")
+    handed = run.clock.handoff["nominal"].transfer
     end = begin + step.cycles * cycle_s
     edges = np.linspace(0, end, BINS + 1)
     rows = [

@@ -259,7 +259,9 @@ def _times(data: dict[str, Any]) -> Table:
 
 
 def _machines(data: dict[str, Any]) -> Table:
-    p, h, d = data["prefill"], data["handoff"], data["decode"]
+    p = data["prefill"]
+    h = data["handoff"]
+    d = data["decode"]
     table = Table(title="What each machine did (nominal)")
     for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
         table.add_column(heading)
@@ -300,5 +302,6 @@ def _machines(data: dict[str, Any]) -> Table:
 
 def _use(engine: dict[str, float]) -> str:
     """Mean over cores: busy cycles, the same in time, and its share of the span."""
-    cycles, seconds = engine["busy_cycles"], engine["busy_cycles"] / engine["clock_hz"]
+    cycles = engine["busy_cycles"]
+    seconds = engine["busy_cycles"] / engine["clock_hz"]
     return f"{count(cycles)} cycles, {duration(seconds)}, {engine['utilisation']:.1%}"

@@ -78,11 +78,9 @@ def points(args: argparse.Namespace) -> list[Point]:
 def main() -> None:
     """Measures every ring and prints the table; after Ctrl-C, that of the rings measured so far."""
     args = arguments()
-    folder, console, started = (
-        cli.output_folder(args.out),
-        Console(),
-        time.perf_counter(),
-    )
+    folder = cli.output_folder(args.out)
+    console = Console()
+    started = time.perf_counter()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     asked, rows = points(args), []

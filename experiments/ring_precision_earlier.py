@@ -10,7 +10,9 @@ whether its output was rounded is not known; nothing here was chosen to come clo
 
 import dataclasses
 
-TOKENS, DTYPE, MASK = 2048, "bfloat16", "full"
+TOKENS = 2048
+DTYPE = "bfloat16"
+MASK = "full"
 
 
 @dataclasses.dataclass(frozen=True)

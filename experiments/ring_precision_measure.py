@@ -161,7 +161,8 @@ def values(a: ContextAttention, arguments: Arguments) -> tuple[np.ndarray, np.nd
 def gap(actual: np.ndarray, expected: np.ndarray) -> Gap:
     """The differences of two float64 arrays of one shape."""
     difference = actual - expected
-    rms, largest = float(_rms(difference)), float(np.abs(difference).max())
+    rms = float(_rms(difference))
+    largest = float(np.abs(difference).max())
     return Gap(
         rms,
         largest,

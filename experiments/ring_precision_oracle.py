@@ -45,7 +45,8 @@ def draw(tokens: int, heads: int, head_dim: int) -> Operands:
 def attention(x: Operands, mask: Mask) -> np.ndarray:
     """Attention in float64, `[tokens, heads, head_dim]`; every query attends to some key."""
     q, k, v = (np.asarray(a).astype(np.float64).swapaxes(0, 1) for a in (x.q, x.k, x.v))
-    out, positions = np.empty_like(q), np.arange(k.shape[1])
+    out = np.empty_like(q)
+    positions = np.arange(k.shape[1])
     for first in range(0, len(positions), ROWS):
         own = slice(first, first + ROWS)
         scores = q[:, own] @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])

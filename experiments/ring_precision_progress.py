@@ -21,7 +21,9 @@ class Progress:
     """
 
     def __init__(self, total: int, console: Console):
-        self.total, self.console, self.finished = total, console, 0
+        self.total = total
+        self.console = console
+        self.finished = 0
         self._interrupted = False
         columns = (
             *rich.progress.Progress.get_default_columns()[:2],
@@ -32,7 +34,8 @@ class Progress:
         self._task = self._bar.add_task("drawing operands", total=total)
 
     def __enter__(self) -> "Progress":
-        self._before, self._hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+        self._before = signal.getsignal(signal.SIGINT)
+        self._hook = sys.unraisablehook
         signal.signal(signal.SIGINT, self._interrupt)
         sys.unraisablehook = self._unraisable
         if self.console.is_terminal:

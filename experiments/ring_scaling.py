@@ -68,8 +68,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Reads every point and prints the tables; after Ctrl-C, those of what was read so far."""
-    args, started = arguments(), (time.perf_counter(), time.process_time())
-    folder, console, found = cli.output_folder(args.out), Console(), Results()
+    args = arguments()
+    started = (time.perf_counter(), time.process_time())
+    folder = cli.output_folder(args.out)
+    console = Console()
+    found = Results()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     stopped = False
@@ -78,7 +81,8 @@ def main() -> None:
     except KeyboardInterrupt:
         stopped = True
     show(found, console)
-    wall_s, cpu_s = time.perf_counter() - started[0], time.process_time() - started[1]
+    wall_s = time.perf_counter() - started[0]
+    cpu_s = time.process_time() - started[1]
     told = ring_scaling_files.records(found.sweep, found.groups)
     if folder is not None and told:
         from experiments.ring_scaling_picture import (

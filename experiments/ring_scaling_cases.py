@@ -22,11 +22,9 @@ from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.attention import AUTO
 
 # Of one core: its share of 64 heads over 8 KV heads.
-HEADS, KV_HEADS, HEAD_DIM = (
-    8,
-    1,
-    128,
-)
+HEADS = 8
+KV_HEADS = 1
+HEAD_DIM = 128
 LONGEST = 2**21  # tokens
 DOCUMENTS = 16
 # Placements that are also read as static programs.

@@ -111,14 +111,16 @@ def _scaled(q: Quantity, times: float) -> Quantity:
 
 def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     """Reads a point, on its machine or on another sheet of it."""
-    sheet, a = sheet or MACHINES[p.machine].sheet, attention(p)
+    sheet = sheet or MACHINES[p.machine].sheet
+    a = attention(p)
     reading = a.read(sheet.at())
     sent = reading.tally.by("other").get("link_bytes", 0)
     free_s = reading.seconds
     if sent and may_be_late(a, reading):
         free_s = a.read(free_links(sheet).at()).seconds
     ends = {b: a.read(sheet.at(b)).seconds for b in BANDS if p.bands and b != "nominal"}
-    flops, useful = reading.tally.by("flops")["trn.nc_matmul"], useful_flops(p)
+    flops = reading.tally.by("flops")["trn.nc_matmul"]
+    useful = useful_flops(p)
     tables = a.built.tables
     ring = tables if isinstance(tables, Hops) else None
     peak = reading.cores * sheet.bf16_flops_per_s.value

@@ -140,7 +140,8 @@ def _schemes(ax: Axes, groups: Sequence[list[Row]]) -> None:
     for group in groups:
         best, begin = winner(group).time_s, at
         for r in group:
-            colour, name = f"C{schemes.index(r.point.scheme)}", r.point.scheme
+            colour = f"C{schemes.index(r.point.scheme)}"
+            name = r.point.scheme
             _bar(ax, at, r, 0.9, 1 / best, colour, None if name in seen else name)
             seen.add(name)
             at += 1

@@ -22,7 +22,8 @@ def closed_bytes(p: Point) -> float:
       (b - 1)·n·h_q·(d + 2) partial outputs, maxima and sums in float32;
     - pass-q: as tiles of one row.
     """
-    e, n = jnp.dtype(DTYPE).itemsize, (p.queries or p.tokens) / p.ranks
+    e = jnp.dtype(DTYPE).itemsize
+    n = (p.queries or p.tokens) / p.ranks
     kv = 2 * p.share * p.kv_heads * HEAD_DIM * e
     q = n * p.heads * HEAD_DIM * e
     partial = n * p.heads * (HEAD_DIM + 2) * FLOAT32

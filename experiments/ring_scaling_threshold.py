@@ -122,7 +122,8 @@ def find(q: Question) -> Iterator[Row | Threshold]:
     sheet = links(MACHINES[q.point.machine].sheet, q.link_times)
     rows: dict[int, Row] = {}
     device, p = sheet.at(), q.point
-    peak, rate = float(device.bf16_flops_per_s), link_share(device, p.ranks)
+    peak = float(device.bf16_flops_per_s)
+    rate = link_share(device, p.ranks)
     guess = closed_form(peak, rate, p, float(device.link_hop_s)) / 4
     for c in _search(lambda c: hides(rows[c]), guess):
         rows[c] = measure(dataclasses.replace(p, share=c), sheet)
@@ -156,14 +157,14 @@ def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
 
 
 def _threshold(q: Question, device: Device, rows: dict[int, Row]) -> Threshold:
-    p, exposed = q.point, [c for c, r in rows.items() if not hides(r)]
+    p = q.point
+    exposed = [c for c, r in rows.items() if not hides(r)]
     hiding = [c for c in rows if c > max(exposed, default=0)]
     least = min(hiding, default=None)
-    flops, peak = (
-        rows[least or max(rows)].reached_flops_per_s,
-        float(device.bf16_flops_per_s),
-    )
-    rate, hop_s = link_share(device, p.ranks), float(device.link_hop_s)
+    flops = rows[least or max(rows)].reached_flops_per_s
+    peak = float(device.bf16_flops_per_s)
+    rate = link_share(device, p.ranks)
+    hop_s = float(device.link_hop_s)
     return Threshold(
         q,
         least,

@@ -134,7 +134,9 @@ def fit(recipe: Recipe, stream: NDArray[np.int32]) -> tuple[Weights, float]:
     """Trains from random weights; returns them and the mean loss of the last 50 steps."""
     generator = np.random.default_rng(recipe.seed)
     weights: Weights = jax.tree.map(jnp.asarray, random_weights(TINY, recipe.seed))
-    state, losses, started = optimizer_of(recipe).init(weights), [], time.monotonic()
+    state = optimizer_of(recipe).init(weights)
+    losses = []
+    started = time.monotonic()
     for step in range(recipe.steps):
         length = SHORT if (step + 1) % recipe.long_every else LONG
         starts = generator.integers(

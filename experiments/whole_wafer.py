@@ -180,7 +180,8 @@ def show(r: Result, device: Device, console: Console) -> None:
 def main() -> None:
     """Steps the GEMV on the rectangle, then a smaller one cycle by cycle."""
     args = arguments()
-    device, console = WSE3.at(), Console(highlight=False, soft_wrap=True)
+    device = WSE3.at()
+    console = Console(highlight=False, soft_wrap=True)
     rows, cols = rectangle(args.pes, device)
     status = console.status("working it out")
     if console.is_terminal:

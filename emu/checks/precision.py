@@ -18,7 +18,8 @@ from emu.errors import EmulationError
 from emu.instruction import caller
 from emu.tracing import jaxpr as jx
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
 
 # Part of JAX's trace cache keys, as x64 is: a jitted kernel is traced once for each reading.
 _EXACT = jax.make_user_context(False)

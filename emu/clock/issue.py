@@ -56,7 +56,8 @@ def issue(
         recording.instruction(
             line, inst, eqn, priced, (begin, freed, done, cause), extra, active
         )
-    ready, source = done + priced.handover, line.causes.get(engine, engine)
+    ready = done + priced.handover
+    source = line.causes.get(engine, engine)
     if not inst.in_place:
         ready = select(active, ready, 0)
         pairs = zip(avals, inst.writes, strict=True)
@@ -114,7 +115,8 @@ def _hold(
     active: Any,
 ) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
-    done, freed = select(active, done, 0), select(active, freed, 0)
+    done = select(active, done, 0)
+    freed = select(active, freed, 0)
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
     left = done if inst.arrival is None else freed
     user = line.causes.get(engine, engine)
@@ -160,10 +162,8 @@ def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) ->
     buffer = ring.turn()
     if line.trace_core is not None:
         recording.declared(line, buffer, active)
-    buffer.version, buffer.writer = (
-        select(active, line.next_version(), buffer.version),
-        eqn,
-    )
+    buffer.version = select(active, line.next_version(), buffer.version)
+    buffer.writer = eqn
     ready = buffer.idle if line.contended else 0
     source = names.prefixed("buffer:", buffer.user)
     return Value(

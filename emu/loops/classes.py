@@ -113,7 +113,8 @@ def _apart(
 
 def _complete(effect: Effect, knowns: list[Any]) -> bool:
     """Whether an effect says all: not where known integers appear, or a stack is of mere inputs."""
-    carry, stacks = effect.outs[: len(knowns)], effect.outs[len(knowns) :]
+    carry = effect.outs[: len(knowns)]
+    stacks = effect.outs[len(knowns) :]
     appeared = any(o.known and k is None for o, k in zip(carry, knowns))
     return not appeared and all(effect.touched and o.ready >= 0 for o in stacks)
 
@@ -190,7 +191,8 @@ class Classes:
 
     def _reach(self, pattern: int, cell: int) -> tuple[Reach, Lone | None]:
         """What the loop uses: all cores that decide alike issue the same, so one is read."""
-        key, lone = (id(self.scene.eqn), pattern, self.scene.spaces), None
+        key = (id(self.scene.eqn), pattern, self.scene.spaces)
+        lone = None
         if key not in self.kept.reaches:
             lone = Lone(self.scene, cell, [])
             lone.walk()

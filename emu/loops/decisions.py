@@ -75,7 +75,8 @@ def found(side: Any, s: jx.Scan, knowns: list[Any]) -> Found | None:
 
 def after(line: Any, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
     """Known values of the carry after the loop, or None if they cannot be evaluated ahead."""
-    fixed, start = knowns[: s.consts], knowns[s.consts : s.consts + s.carry]
+    fixed = knowns[: s.consts]
+    start = knowns[s.consts : s.consts + s.carry]
     if all(x is None for x in start):
         return start
     slices = [iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
@@ -88,7 +89,8 @@ def after(line: Any, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
 
 def _ahead(line: Any, s: jx.Scan, knowns: list[Any]) -> tuple[list[Any], Found]:
     """The carry at every iteration (see `Plan`), and every decision."""
-    fixed, start = knowns[: s.consts], knowns[s.consts : s.consts + s.carry]
+    fixed = knowns[: s.consts]
+    start = knowns[s.consts : s.consts + s.carry]
     slices = [iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
     rows = carried(line, s, fixed, start, slices, 0)
     found = Found()

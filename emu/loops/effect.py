@@ -104,7 +104,10 @@ class Taking:
         Where it has no marks, `early` are the rows of clocks that are past, and `before` is the
         time before which only those can be; `ALWAYS` where it has.
         """
-        self.lone, self.line, self.base, self.before = lone, lone.line, base, before
+        self.lone = lone
+        self.line = lone.line
+        self.base = base
+        self.before = before
         rows = list(lone.scene.clocks)
         self.early = {rows[i]: i for i in early}
         self.origin = {id(b): i for i, b in enumerate(lone.copies)}

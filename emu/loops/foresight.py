@@ -70,7 +70,8 @@ def carried(
     """Each carry slot at every iteration and after the last, or None; one dimension more."""
     out = []
     for slot, x in enumerate(start):
-        var, end = s.body.invars[s.consts + slot], s.body.outvars[slot]
+        var = s.body.invars[s.consts + slot]
+        end = s.body.outvars[slot]
         if x is None:
             out.append(None)
         elif end is var:
@@ -231,7 +232,8 @@ def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> lis
 
 def _loop(line: Any, s: jx.Scan, xs: list[Any], found: Found, depth: int) -> list[Any]:
     """An inner loop, for all iterations of the outer ones at once."""
-    consts, state = xs[: s.consts], xs[s.consts : s.consts + s.carry]
+    consts = xs[: s.consts]
+    state = xs[s.consts : s.consts + s.carry]
     ys = [None] * (len(s.body.outvars) - s.carry)
     if not decides(s.body) and all(x is None for x in state):
         return [*state, *ys]

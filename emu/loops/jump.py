@@ -26,7 +26,9 @@ class Loop:
     """One `scan` being read: its state between iterations."""
 
     def __init__(self, line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None):
-        self.line, self.eqn, self.active = line, eqn, active
+        self.line = line
+        self.eqn = eqn
+        self.active = active
         self.s = s = jx.scan(eqn)
         self.consts, self.carry = xs[: s.consts], xs[s.consts : s.consts + s.carry]
         self.stacked = xs[s.consts + s.carry :]
@@ -56,7 +58,8 @@ class Loop:
         outs = self.line.walk(s.body, [*self.consts, *self.carry, *slices], self.active)
         self.carry, ys = outs[: s.carry], outs[s.carry :]
         self.ready = [later(r, y.ready) for r, y in zip(self.ready, ys, strict=True)]
-        self.spaces, self.sources = [y.space for y in ys], [y.source for y in ys]
+        self.spaces = [y.space for y in ys]
+        self.sources = [y.source for y in ys]
         if len(self.line.loops) == 1:
             for steps, y in zip(self.steps, ys, strict=True):
                 steps.append(y.ready)
@@ -144,7 +147,8 @@ class Loop:
             if axis not in self.line.exchanged
         ]
         for period in range(1, (n - 1) // 2 + 1):
-            first, was = self.history[-1 - 2 * period], self.history[-1 - period]
+            first = self.history[-1 - 2 * period]
+            was = self.history[-1 - period]
             if not (times := self.alike(period)) or not self.known_after_jump():
                 continue
             steps = periodic.step(first, was, now, apart)
@@ -221,7 +225,8 @@ class Loop:
     def repeated(steps: list[Ticks], further: int, times: int) -> list[Ticks]:
         """When further slices are ready, if the last periods go on as they went."""
         period = further // times
-        block, shift = steps[-period:], steps[-1] - steps[-1 - period]
+        block = steps[-period:]
+        shift = steps[-1] - steps[-1 - period]
         return steps + [b + i * shift for i in range(1, times + 1) for b in block]
 
     def rotate(self, was: Snapshot, now: Snapshot, times: int) -> list[Buffer]:
@@ -247,7 +252,8 @@ class Loop:
     ) -> Value:
         """A carry slot's value when iteration `t` begins."""
         assert self.plan is not None
-        version, stale = None if buffer is None else buffer.version, self.stale[slot]
+        version = None if buffer is None else buffer.version
+        stale = self.stale[slot]
         if stale is not None:
             version = -1 if stale is True else np.where(stale, -1, version)  # type: ignore
         rows = self.plan.carry[slot]

@@ -171,7 +171,9 @@ class Merge(Spread):
             if aside:
                 b.use(idle, user)
             else:
-                b.idle, b.user, b.uses = idle, user, b.uses + 1
+                b.idle = idle
+                b.user = user
+                b.uses = b.uses + 1
         writes = [h is not None and h.written for h in held]
         if any(writes):
             cores = True if self.single else self.written(tuple(writes))
@@ -236,11 +238,9 @@ class Merge(Spread):
             self.hold(b, h, moved=True)
             ring.buffers.append(b)
         for b in was:
-            b.version, b.writer, b.since = (
-                self.line.next_version(),
-                self.scene.eqn,
-                None,
-            )
+            b.version = self.line.next_version()
+            b.writer = self.scene.eqn
+            b.since = None
             self.line.tracked.pop(id(b), None)
 
     def fresh(self, held: list[Held | None]) -> Buffer:
@@ -252,7 +252,8 @@ class Merge(Spread):
         return b
 
     def declare(self, ring: Ring) -> None:
-        line, inner = self.line, ring.loops[len(self.line.loops) :]
+        line = self.line
+        inner = ring.loops[len(self.line.loops) :]
         line.sites[ring.path] = ring
         for loop in (*line.loops, *inner):
             line.within.setdefault(loop, []).append(ring)
@@ -273,7 +274,8 @@ class Merge(Spread):
         ]
 
     def output(self, i: int, outs: list[Out], made: list[Buffer], known: Any) -> Value:
-        aval, buffer = self.scene.eqn.outvars[i].aval, self.home(i, outs, made)
+        aval = self.scene.eqn.outvars[i].aval
+        buffer = self.home(i, outs, made)
         space = outs[0].space
         if buffer is None:
             return Value(aval.shape, aval.dtype, space, 0, None, None, known)

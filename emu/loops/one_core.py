@@ -49,7 +49,9 @@ class Lone:
 
     def __init__(self, scene: Scene, cell: int, past: list[int], traced: bool = False):
         """Args: a scene, the cell whose core to take, and rows of clocks to mark."""
-        self.scene, self.cell, self.traced = scene, cell, traced
+        self.scene = scene
+        self.cell = cell
+        self.traced = traced
         times: list[int] = scene.times[:, cell].tolist()
         for row in past:
             times[row] = mark(row)
@@ -116,7 +118,8 @@ class Lone:
         if isinstance(stale, np.ndarray):
             stale = bool(self.scene.flat(stale)[self.cell])
         version = -1 if stale else copy.version
-        source, ready = self._label("ready", i), self.time["ready", i]
+        source = self._label("ready", i)
+        ready = self.time["ready", i]
         return Value(
             x.shape, x.dtype, x.space, ready, copy, version, known, source=source
         )

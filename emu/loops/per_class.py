@@ -36,8 +36,12 @@ class Spread:
         base: np.ndarray,
         traced: int | None,
     ):
-        self.scene, self.line, self.traced = scene, scene.line, traced
-        self.effects, self.ids, self.base = effects, ids, base
+        self.scene = scene
+        self.line = scene.line
+        self.traced = traced
+        self.effects = effects
+        self.ids = ids
+        self.base = base
         self.times: dict[tuple[int, ...], Ticks] = {}
         self.idles: dict[Any, Ticks] = {}
         self.cores: dict[tuple[bool, ...], Any] = {}

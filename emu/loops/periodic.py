@@ -107,7 +107,8 @@ def step(
         i for i, (a, b) in enumerate(zip(first.marks, now.marks, strict=True)) if a != b
     ]
     if moved:
-        before, after = [was.clocks[i] for i in moved], [now.clocks[i] for i in moved]
+        before = [was.clocks[i] for i in moved]
+        after = [now.clocks[i] for i in moved]
         if not _repeats(flat(before), flat(after)) and not _by_group(
             before, after, apart
         ):

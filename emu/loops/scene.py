@@ -33,17 +33,18 @@ class Scene:
     """
 
     def __init__(self, line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None):
-        self.line, self.eqn, self.xs, self.active = line, eqn, xs, active
+        self.line = line
+        self.eqn = eqn
+        self.xs = xs
+        self.active = active
         self.s = s = jx.scan(eqn)
         self.rings = line.within.get(line.path, [])
         turned = [b for ring in self.rings for b in ring.buffers]
         held = [v.buffer for v in xs if v.buffer is not None]
         self.buffers = list({id(b): b for b in (*held, *turned)}.values())
         self.place = {id(b): i for i, b in enumerate(self.buffers)}
-        fixed, carry = (
-            [*xs[: s.consts], *xs[s.consts + s.carry :]],
-            xs[s.consts :][: s.carry],
-        )
+        fixed = [*xs[: s.consts], *xs[s.consts + s.carry :]]
+        carry = xs[s.consts :][: s.carry]
         aside = read_only(s, xs[: s.consts], carry, xs[s.consts + s.carry :], turned)
         self.aside = {self.place[id(b)] for b in aside}
         assert len(fixed) + len(carry) == len(xs)

@@ -32,7 +32,10 @@ class Start:
     """
 
     def __init__(self, scene: Scene, reach: Reach, cells: np.ndarray):
-        self.scene, self.line, self.reach, self.cells = scene, scene.line, reach, cells
+        self.scene = scene
+        self.line = scene.line
+        self.reach = reach
+        self.cells = cells
         self.times = scene.times[:, cells][[scene.rows[r] for r in self.rows]]
         self.last = scene.times[:, cells][
             [scene.rows["last", e] for e in reach.engines]
@@ -49,7 +52,9 @@ class Start:
     @cached_property
     def rows(self) -> list[Row]:
         """The clocks that such a loop can read."""
-        scene, reach, excluded = self.scene, self.reach, self.line.prices.excluded
+        scene = self.scene
+        reach = self.reach
+        excluded = self.line.prices.excluded
         rows: list[Row] = [
             (kind, e) for e in reach.engines for kind in ("last", "free", "paced")
         ]

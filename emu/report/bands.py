@@ -48,7 +48,8 @@ def bound(clock: Reading, critical: Reading) -> Bound:
     """
     span = max(1, clock.end_ticks)
     engine = max(clock.most_busy_ticks, key=lambda e: clock.most_busy_ticks[e])
-    busy, chain = clock.most_busy_ticks[engine] / span, critical.end_ticks / span
+    busy = clock.most_busy_ticks[engine] / span
+    chain = critical.end_ticks / span
     what, share = ("dependency chain", chain) if chain > busy else (engine, busy)
     return Bound(what, share, engine, busy, chain)
 

@@ -121,7 +121,8 @@ def explain(
 
 def _reason(found: Split, part: Part, tick_hz: int, lines: Mapping[str, int]) -> Reason:
     where = max(lines, key=lambda w: lines[w], default="")
-    share, us = found.share(part), part.ticks / tick_hz * 1e6
+    share = found.share(part)
+    us = part.ticks / tick_hz * 1e6
     most = f", most of it at {where}" if where else ""
     did, remedy = in_words(found.engine, part)
     what = f"{NAMES.get(found.engine, found.engine)}: {did}"

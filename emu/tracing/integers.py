@@ -120,7 +120,8 @@ def _reshape(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndar
 
 
 def _broadcast(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
-    shape, dims = params["shape"], params["broadcast_dimensions"]
+    shape = params["shape"]
+    dims = params["broadcast_dimensions"]
     own = [1] * len(shape)
     for i, d in enumerate(dims):
         own[d] = xs[0].shape[lead + i]

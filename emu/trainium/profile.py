@@ -33,7 +33,9 @@ def quantities(
       useful_flops: of the operation itself, a multiply-add counting 2 whatever its data type; None
         takes the instructions'.
     """
-    device, tally, spent = reading.device, reading.tally, account(reading)
+    device = reading.device
+    tally = reading.tally
+    spent = account(reading)
     moved, other = tally.by("bytes"), tally.by("other")
     active_s = {e: active_ticks(of) / device.tick_hz for e, of in spent.items()}
     hbm_bytes = (moved.get("hbm_read", 0) + moved.get("hbm_write", 0)) / reading.cores

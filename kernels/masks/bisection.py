@@ -8,7 +8,9 @@ from kernels.masks.catalogue import Mask
 from kernels.masks.strided import Strided
 from kernels.masks.traced_mask import TracedMask
 
-DEAD, PARTIAL, FULL = 0, 1, 2
+DEAD = 0
+PARTIAL = 1
+FULL = 2
 
 CHUNK = 1 << 15  # boxes read at a time: their int64 columns stay in a core's cache
 

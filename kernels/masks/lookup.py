@@ -22,11 +22,14 @@ class Table:
     """
 
     def __init__(self, values: np.ndarray, fill: Any, apart: bool):
-        self.values, self.fill, self.apart = values, fill, apart
+        self.values = values
+        self.fill = fill
+        self.apart = apart
         flat = values.reshape(-1)
         self._starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
         runs = flat[self._starts]
-        self._least, self._most = _windows(runs, np.minimum), _windows(runs, np.maximum)
+        self._least = _windows(runs, np.minimum)
+        self._most = _windows(runs, np.maximum)
 
     def at(self, site: Any, indices: tuple[np.ndarray, ...]) -> np.ndarray:
         """Entries `[*batch, *site.shape]` at known indices."""

@@ -96,7 +96,8 @@ def reduction(points: np.ufunc, lo: np.ufunc, hi: np.ufunc) -> Rule:
     def boxes(site: Site, x: Strided) -> Strided:
         fields = [_batch(f, site.shapes[0])[0] for f in np.broadcast_arrays(*x)]
         axes = _axes(site)
-        least, most = lo.reduce(fields[0], axis=axes), hi.reduce(fields[1], axis=axes)
+        least = lo.reduce(fields[0], axis=axes)
+        most = hi.reduce(fields[1], axis=axes)
         if site.dtype == bool:
             return Strided(least, most, strided.ONE)
         step = np.gcd.reduce(fields[2], axis=axes)

@@ -55,7 +55,8 @@ def fit(x: Strided, dtype: Any) -> Strided:
         return x
     turn = (x.lo - info.min) >> info.bits
     whole = turn != (x.hi - info.min) >> info.bits
-    lo, hi = x.lo - (turn << info.bits), x.hi - (turn << info.bits)
+    lo = x.lo - (turn << info.bits)
+    hi = x.hi - (turn << info.bits)
     return Strided(
         np.where(whole, info.min, lo),
         np.where(whole, info.max, hi),
@@ -181,7 +182,8 @@ def floor_mod(a: Strided, by: np.ndarray) -> Strided:
 def divide(a: Strided, b: Strided) -> Strided:
     """Quotient rounded towards zero; by zero it is −1, as in XLA."""
     by = np.where(b.lo == 0, 1, np.abs(b.lo))
-    down, up = floor_divide(a, by), neg(floor_divide(neg(a), by))
+    down = floor_divide(a, by)
+    up = neg(floor_divide(neg(a), by))
     around = Strided(-(-a.lo // by), a.hi // by, ONE)
     known = choose(a.lo >= 0, down, choose(a.hi <= 0, up, around))
     known = choose(

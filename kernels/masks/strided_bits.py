@@ -10,7 +10,8 @@ def _bits(
 ) -> Strided:
     """Exact on single values, `[lo, hi]` of non-negative sets, else all of int32."""
     one = of_singles(a.lo, b.lo)
-    single, plain = is_single(a) & is_single(b), (a.lo >= 0) & (b.lo >= 0)
+    single = is_single(a) & is_single(b)
+    plain = (a.lo >= 0) & (b.lo >= 0)
     info = np.iinfo(np.int32)
     wide = Strided(np.where(plain, lo, info.min), np.where(plain, hi, info.max), ONE)
     return choose(single, Strided(one, one, ONE), wide)

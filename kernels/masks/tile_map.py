@@ -63,7 +63,8 @@ class _Side:
 
 def _grouped(x: Strided) -> Strided:
     first = np.arange(0, len(x.lo), _FAN)
-    lo, hi = np.minimum.reduceat(x.lo, first), np.maximum.reduceat(x.hi, first)
+    lo = np.minimum.reduceat(x.lo, first)
+    hi = np.maximum.reduceat(x.hi, first)
     apart = x.lo - np.repeat(lo, _FAN)[: len(x.lo)]
     steps = np.broadcast_to(x.step, x.lo.shape)
     step = np.gcd(np.gcd.reduceat(steps, first), np.gcd.reduceat(apart, first))
@@ -161,11 +162,9 @@ def tile_pattern(
     Returns:
       bool `[n, rows, columns]`.
     """
-    n, rows, columns = (
-        len(q_positions),
-        np.shape(q_positions)[1],
-        np.shape(k_positions)[1],
-    )
+    n = len(q_positions)
+    rows = np.shape(q_positions)[1]
+    columns = np.shape(k_positions)[1]
     result = np.empty((n, rows, columns), bool)
     for part, tiles in _patterns(Real(mask, tokens), q_positions, k_positions):
         result[part] = tiles
@@ -173,7 +172,8 @@ def tile_pattern(
 
 
 def _patterns(real: Real, q_positions: Any, k_positions: Any):
-    q, k = np.asarray(q_positions, np.int32), np.asarray(k_positions, np.int32)
+    q = np.asarray(q_positions, np.int32)
+    k = np.asarray(k_positions, np.int32)
     chunk = max(1, (1 << 20) // max(1, q.shape[1] * k.shape[1]))
     for start in range(0, len(q), chunk):
         part = slice(start, start + chunk)
@@ -192,7 +192,8 @@ def patterns(
       bool `[m, rows, columns]`, no two alike, and int64 `[n]`, which of them each pair has.
     """
     seen: dict[bytes, int] = {}
-    unique, index = [], np.empty(len(q_positions), np.int64)
+    unique = []
+    index = np.empty(len(q_positions), np.int64)
     for part, tiles in _patterns(Real(mask, tokens), q_positions, k_positions):
         for n, tile in zip(range(part.start, part.stop), tiles, strict=False):
             key = hashlib.blake2b(np.packbits(tile).tobytes(), digest_size=16).digest()

@@ -225,7 +225,8 @@ class TracedMask:
             self._refuse(eqn, f"{eqn.primitive.name} of more than one entry; {_REMEDY}")
         if eqn.primitive.name == "dynamic_slice":
             return [Table(table, None, apart=True), *indices]
-        numbers, rank = eqn.params["dimension_numbers"], len(sizes)
+        numbers = eqn.params["dimension_numbers"]
+        rank = len(sizes)
         each = tuple(range(rank))
         plain = (numbers.collapsed_slice_dims, numbers.start_index_map) == (each, each)
         if not plain or eqn.invars[1].aval.shape != (rank,):

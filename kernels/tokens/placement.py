@@ -123,7 +123,8 @@ class Placement:
 
     def positions(self) -> np.ndarray:
         """Global position of every slot, int32 `[ranks, slots]`; `>= tokens` is padding."""
-        ranks, slots = np.arange(self.ranks)[:, None], np.arange(self.slots)
+        ranks = np.arange(self.ranks)[:, None]
+        slots = np.arange(self.slots)
         return self._at(ranks, slots).astype(np.int32)
 
     def spread(self, x: Any, axis: int = 0) -> Any:

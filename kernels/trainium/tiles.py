@@ -142,7 +142,8 @@ def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:
       `[..., blocks, chunks, rows, tiles a chunk, columns]`.
     """
     *lead, k, n = w.shape
-    tiles, blocks = math.ceil(k / rows), math.ceil(n / columns)
+    tiles = math.ceil(k / rows)
+    blocks = math.ceil(n / columns)
     padding = [(0, 0)] * len(lead) + [(0, tiles * rows - k), (0, blocks * columns - n)]
     chunk = largest_divisor(tiles, max(1, CHUNK_BYTES // (columns * w.dtype.itemsize)))
     x = xp.pad(w, padding).reshape(*lead, tiles // chunk, chunk, rows, blocks, columns)

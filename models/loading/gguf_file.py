@@ -16,7 +16,9 @@ from models.plain.weights import check_finite
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 # Generous bounds: the largest published files have about 2,000 tensors and 60 fields.
-MOST_TENSORS, MOST_FIELDS, MOST_DIMENSIONS = 1 << 16, 1 << 12, 4
+MOST_TENSORS = 1 << 16
+MOST_FIELDS = 1 << 12
+MOST_DIMENSIONS = 4
 LONGEST_ARRAY = 1 << 22  # values in one metadata field; vocabularies reach about 2^18
 LONGEST_NAME = 1 << 16  # the format's limit on names, in bytes
 ALIGNMENT_DEFAULT = 32

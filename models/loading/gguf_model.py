@@ -57,7 +57,8 @@ def read_config(file: GgufFile) -> ModelConfig:
     def size(key: str, default: int | None = None) -> int:
         return field(file, f"{family}.{key}", int, default)
 
-    hidden, heads = size("embedding_length"), size("attention.head_count")
+    hidden = size("embedding_length")
+    heads = size("attention.head_count")
     if heads < 1 or hidden < 1:
         raise ModelError(
             f"{file.path}: head_count and embedding_length must be positive"

@@ -116,7 +116,8 @@ def head_dim_or_default(values: Mapping[str, Any], name: str) -> Any:
         raise ModelError(
             f"{name}: config.json lacks head_dim, which qwen3 needs; complete it"
         )
-    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    hidden = values["hidden_size"]
+    heads = values["num_attention_heads"]
     if (
         not isinstance(hidden, int)
         or not isinstance(heads, int)

@@ -70,10 +70,8 @@ def read_json(path: pathlib.Path) -> Any:
 
 def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Which file holds each tensor, from the index or the single file."""
-    single, index = (
-        folder / "model.safetensors",
-        folder / "model.safetensors.index.json",
-    )
+    single = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
     if single.exists():
         with open_shard(single) as shard:
             return dict.fromkeys(shard.keys(), single)

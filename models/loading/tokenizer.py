@@ -86,7 +86,8 @@ class TextTokenizer:
                 "tokenizer must be byte-level BPE, got another decoder; not supported"
             )
         self.tokenizer = tokenizer
-        self.eos_ids, self.bos_ids = frozenset(eos_ids), tuple(bos_ids)
+        self.eos_ids = frozenset(eos_ids)
+        self.bos_ids = tuple(bos_ids)
         self.chat_template = chat_template
         self.special_ids = {
             t["id"] for t in description["added_tokens"] if t["special"]

@@ -58,7 +58,9 @@ class Decoder:
         Raises:
           DoesNotFit: the model and the cache do not fit one wafer.
         """
-        self.config, self.context, self.dtype = config, context, jnp.dtype(dtype)
+        self.config = config
+        self.context = context
+        self.dtype = jnp.dtype(dtype)
         device = device or WSE3.at()
         self.plan = placed or plan(config, context, self.dtype.name, device)
         self.clock = TokenClock(self.plan, device)
@@ -141,7 +143,8 @@ class Decoder:
     def _one_token(
         self, params: Any, cache: Cache, token: Any, pos: Any, cos: Any, sin: Any
     ) -> tuple[jax.Array, jax.Array, Cache]:
-        programs, gaps = self.clock.programs, jnp.asarray(self.plan.gaps, jnp.int32)
+        programs = self.clock.programs
+        gaps = jnp.asarray(self.plan.gaps, jnp.int32)
         slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
 
         def body(x: jax.Array, slices: Any) -> Any:

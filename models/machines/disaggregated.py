@@ -106,7 +106,9 @@ class Disaggregated:
           EmulationError: the model does not fit a machine.
         """
         check_context(config, tokens, new_tokens)
-        self.config, self.dtype, self.tokens = config, dtype, tokens
+        self.config = config
+        self.dtype = dtype
+        self.tokens = tokens
         context = tokens + new_tokens
         self.decoder = Decoder(
             config, weights, context=context, dtype=dtype, device=WSE3.at()
@@ -127,7 +129,8 @@ class Disaggregated:
         self, token: int, k: np.ndarray, v: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
-        cache, position = self.decoder.cache_from(k, v), self.tokens
+        cache = self.decoder.cache_from(k, v)
+        position = self.tokens
         while True:
             chosen, logits, cache = self.decoder.step(token, position, cache)
             token, position = int(chosen), position + 1

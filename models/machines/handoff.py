@@ -72,7 +72,8 @@ def handoff(
         raise ValueError(
             f"{len(layer_done_s)} layers' times, the model has {config.num_hidden_layers}"
         )
-    each, end = token_bytes(config, dtype), Fraction(prefill_s)
+    each = token_bytes(config, dtype)
+    end = Fraction(prefill_s)
     messages = [
         Message(Fraction(done) if stream == "layer" else end, chip, tokens * each)
         for done in layer_done_s

@@ -93,8 +93,12 @@ class Prefill:
           placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
             with the least work on the busiest chip, hop by hop.
         """
-        self.config, self.tokens, self.chips, self.cores = config, tokens, chips, cores
-        self.dtype, self.shares = jnp.dtype(dtype), divide_model(config, cores)
+        self.config = config
+        self.tokens = tokens
+        self.chips = chips
+        self.cores = cores
+        self.dtype = jnp.dtype(dtype)
+        self.shares = divide_model(config, cores)
         tiling = functools.partial(
             layer_tiling, config, self.shares, math.ceil(tokens / chips), self.dtype
         )
@@ -202,17 +206,13 @@ class Prefill:
           k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
           v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
         """
-        d, owners, where = (
-            self.config.head_dim,
-            self.shares.kv_owners(),
-            self.ring.where,
-        )
+        d = self.config.head_dim
+        owners = self.shares.kv_owners()
+        where = self.ring.where
         v = np.asarray(v).reshape(*v.shape[:-1], -1, d)
         # To [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
-        k, v = (
-            np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5),
-            v.transpose(0, 2, 3, 4, 1, 5, 6),
-        )
+        k = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5)
+        v = v.transpose(0, 2, 3, 4, 1, 5, 6)
         shape = *k.shape[:2], where.slots, self.shares.kv_heads.size, d
         keys, values = (
             where.collect(x.reshape(shape), axis=1)[:, :, owners] for x in (k, v)

@@ -42,7 +42,8 @@ def generate(
     check_ids(model.config, prompt_ids, n)
     stops = {eos_id} if isinstance(eos_id, int) else set(eos_id or ())
     capacity = -(-(len(prompt_ids) + n) // CAPACITY_STEP) * CAPACITY_STEP
-    values, cache = weights(model), empty_cache(model.config, 1, capacity)
+    values = weights(model)
+    cache = empty_cache(model.config, 1, capacity)
     pending = np.asarray([prompt_ids], np.int32)
     tokens: list[int] = []
     rows: list[NDArray[np.float32]] = []

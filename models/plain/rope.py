@@ -34,6 +34,7 @@ def frequencies(config: ModelConfig) -> NDArray[np.float64]:
         return plain
     # Long wavelengths are slowed by the factor, short ones kept, those between interpolated.
     turns = scaling["original_max_position_embeddings"] * plain / (2 * np.pi)
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    low = scaling["low_freq_factor"]
+    high = scaling["high_freq_factor"]
     keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return keep * plain + (1.0 - keep) * plain / scaling["factor"]

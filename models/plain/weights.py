@@ -18,11 +18,9 @@ def weight_shapes(config: ModelConfig) -> Shapes:
 
     A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first.
     """
-    layers, d, f = (
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.intermediate_size,
-    )
+    layers = config.num_hidden_layers
+    d = config.hidden_size
+    f = config.intermediate_size
     q = config.num_attention_heads * config.head_dim
     kv = config.num_key_value_heads * config.head_dim
     stacked: dict[str, tuple[int, ...]] = {
@@ -69,7 +67,8 @@ def nest(flat: Mapping[str, Any]) -> Weights:
 
 def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
     """Raises ModelError unless `weights` has exactly the config's names and shapes, in float32."""
-    expected, given = flatten(weight_shapes(config)), flatten(weights)
+    expected = flatten(weight_shapes(config))
+    given = flatten(weights)
     if expected.keys() != given.keys():
         raise ModelError(
             f"{config.name}: weights lack {sorted(expected.keys() - given.keys())} and have "

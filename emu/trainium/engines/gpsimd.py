@@ -121,7 +121,8 @@ def affine_select(
 
 def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> Cost:
     name, (rows, count) = "trn.local_gather", index.shape
-    indices, elements = count * GATHER_PARTITIONS, dst.shape[-1]
+    indices = count * GATHER_PARTITIONS
+    elements = dst.shape[-1]
     limit(name, "indices of a GpSimd core", indices, GATHER_INDICES)
     if (
         elements not in GATHER_ELEMENTS

@@ -166,7 +166,8 @@ def nc_matmul_mx(
       accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
     """
     precision.refuse_exact("trn.nc_matmul_mx", "a tile of MX elements")
-    left, right = _values(stationary, stationary_scale), _values(moving, moving_scale)
+    left = _values(stationary, stationary_scale)
+    right = _values(moving, moving_scale)
     product = jnp.einsum("kmq,knq->mn", left, right, precision="highest")
     return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
 

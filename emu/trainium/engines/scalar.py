@@ -84,7 +84,9 @@ def activation_scaled(dst: Any, src: Any, scale: Any, bias: Any, *, op: str) -> 
 def _reducing_cost(
     device: Device, name: str, dst: Operand, total: Operand, *sources: Operand
 ) -> Cost:
-    least, n, size = device.min_interval_cycles, sources[0].free, sources[0].size
+    least = device.min_interval_cycles
+    n = sources[0].free
+    size = sources[0].size
     cycles = max(least, n) + least
     return compute(
         device, name, "scalar", cycles, (dst, total), sources, flops=3 * size

@@ -21,7 +21,8 @@ from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.datasheets.sheet import needs
 from emu.trainium.engines.memory import f32
 
-F32, BF16 = np.dtype(np.float32), np.dtype(jnp.bfloat16)
+F32 = np.dtype(np.float32)
+BF16 = np.dtype(jnp.bfloat16)
 
 
 def stream_cost(
@@ -95,7 +96,9 @@ def _moving_cost(
     tf32: bool = False,
 ) -> Cost:
     """A matmul of `[k, m]` and `[k, n]`, or of `[k, 2, m]` and `[k, 2, n]`."""
-    k, m, n = stationary.shape[0], stationary.shape[-1], moving.shape[-1]
+    k = stationary.shape[0]
+    m = stationary.shape[-1]
+    n = moving.shape[-1]
     _check_matmul(device, name, dst, k, m, n)
     wide = not tf32 and F32 in (stationary.dtype, moving.dtype)
     passes = device.fp32_passes if wide else 1
@@ -207,7 +210,8 @@ def nc_matmul_double_row(
 
 
 def _load_stationary_cost(device: Device, dst: Operand, stationary: Operand) -> Cost:
-    name, columns = "trn.nc_load_stationary", stationary.shape[-1]
+    name = "trn.nc_load_stationary"
+    columns = stationary.shape[-1]
     limit(name, "stationary columns", columns, device.partitions)
     cycles = columns / device.weight_load_columns_per_cycle
     return Cost(
@@ -252,7 +256,9 @@ def nc_matmul_moving(dst: Any, array: Any, moving: Any, accumulate: Any) -> Any:
 
 
 def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
-    name, rows, free = "trn.nc_transpose", src.shape[0], src.free
+    name = "trn.nc_transpose"
+    rows = src.shape[0]
+    free = src.free
     limit(name, "free size", free, device.partitions)
     # The transpose mode moves elements as they are; without it they pass as a float32 product.
     turned = src.dtype if src.dtype.itemsize > 1 else BF16

@@ -94,7 +94,8 @@ def _dynamic_src_cost(
     *,
     engine: str = "vector",
 ) -> Cost:
-    name, touched = "trn.tensor_copy_dynamic_src", part(src, dst)
+    name = "trn.tensor_copy_dynamic_src"
+    touched = part(src, dst)
     return _dynamic(device, name, engine, dst, touched, offset)
 
 

@@ -177,7 +177,8 @@ def bn_aggr(dst: Any, src: Any) -> Any:
 def _exponential_cost(
     device: Device, dst: Operand, total: Operand, src: Operand, highest: Operand
 ) -> Cost:
-    name, least = "trn.exponential", device.min_interval_cycles
+    name = "trn.exponential"
+    least = device.min_interval_cycles
     needs(name, device, 4)
     cycles = max(least, src.free / 4) + least
     return compute(

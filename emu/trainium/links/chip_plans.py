@@ -77,7 +77,8 @@ def reduce_legs(
         return both
     # As between cores: whole buffers to every peer, then N of them read and one written.
     sent = (n - 1) * src.nbytes
-    read, written = sent + n * src.nbytes, sent + src.nbytes
+    read = sent + n * src.nbytes
+    written = sent + src.nbytes
     once = [Leg("once", tuple(range(1, n)), src.nbytes, read, written)]
     return min(
         both,

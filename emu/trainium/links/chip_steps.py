@@ -106,7 +106,8 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
     data_s, _ = Pass(0, leg.read_bytes, leg.written_bytes).seconds(device, 1)
     if leg.kind == "once":
         way = shifted(device, group.sizes, group.at, leg.shifts, load)
-        hops, link_s = way.hops, leg.nbytes * way.seconds_per_byte
+        hops = way.hops
+        link_s = leg.nbytes * way.seconds_per_byte
     else:
         each = {
             by: shifted(device, group.sizes, group.at, (by,), load)
@@ -214,7 +215,9 @@ def _in_turn(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
 
 
 def _at_once(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
-    left, ready, sends = free, np.zeros_like(free), x.sends[here]
+    left = free
+    ready = np.zeros_like(free)
+    sends = x.sends[here]
     for by, busy, latency in zip(x.leg.shifts, x.busy, x.latency, strict=True):
         begin = np.maximum(free, np.roll(idle, -by, at))
         arrived = np.where(sends, begin + latency[here], 0)

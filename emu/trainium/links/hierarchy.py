@@ -38,7 +38,8 @@ def all_gather_both(
     Raises:
       LimitExceeded: what `chip_all_gather` and `all_gather` raise.
     """
-    number, cores = lax.axis_size(chip_axis), lax.axis_size(core_axis)
+    number = lax.axis_size(chip_axis)
+    cores = lax.axis_size(core_axis)
     between = hbm(number, 1, *src.shape, dtype=src.dtype)
     between = chip_all_gather(between, src[None, None], axis=chip_axis, chips=chips)
     within = all_gather(dst.reshape(number, cores, *src.shape), between, axis=core_axis)
@@ -64,7 +65,8 @@ def reduce_scatter_both(
     Raises:
       LimitExceeded: what `chip_reduce_scatter` and `reduce_scatter` raise.
     """
-    number, cores = lax.axis_size(chip_axis), lax.axis_size(core_axis)
+    number = lax.axis_size(chip_axis)
+    cores = lax.axis_size(core_axis)
     within = hbm(number, 1, *dst.shape, dtype=dst.dtype)
     parts = src.reshape(number, cores, *dst.shape)
     within = reduce_scatter(within, parts, axis=core_axis)

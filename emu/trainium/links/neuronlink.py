@@ -174,7 +174,9 @@ def _send_arrival(
     receiver's, because the write goes straight into the receiver's HBM. Where nothing arrives, 0:
     of a partial write the clock takes the later of that and when the destination was ready before.
     """
-    at, by, on = list(mesh).index(axis), _shift(shift.known), live.known != 0
+    at = list(mesh).index(axis)
+    by = _shift(shift.known)
+    on = live.known != 0
     sent = np.maximum(c.start_ticks, np.roll(c.destination_idle_ticks, -by, at))
     arrived = np.roll(np.where(on, sent + c.latency_ticks, 0), by, at)
     return arrived, np.where(on, sent + c.busy_ticks, c.start_ticks)

@@ -73,7 +73,9 @@ def _link(chip: Any, dims: int, dim: int, up: Any) -> np.ndarray:
 def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Links:
     at = np.stack(np.unravel_index(source, dims))
     to = np.stack(np.unravel_index(target, dims))
-    which, links, hops = [], [], np.zeros(len(source), np.int64)
+    which = []
+    links = []
+    hops = np.zeros(len(source), np.int64)
     for d, size in enumerate(dims):
         ahead = (to[d] - at[d]) % size
         up = (2 * ahead < size) | ((2 * ahead == size) & (at[d] % 2 == 0))
@@ -233,7 +235,8 @@ def _shifted(
     loads = np.tile(np.frombuffer(load), len(shifts))
     going = np.flatnonzero(loads)
     found = routed(system, band, source[going], target[going], loads[going])
-    hops, seconds = np.zeros(len(source), np.int64), np.zeros(len(source))
+    hops = np.zeros(len(source), np.int64)
+    seconds = np.zeros(len(source))
     hops[going], seconds[going] = found.hops, found.seconds_per_byte
     shape = len(shifts), chip.size
     return Routed(hops.reshape(shape), seconds.reshape(shape))

@@ -20,11 +20,9 @@ from emu.wse.fabric.operands import (
 
 ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
 # A wavelet's kind: data, control for its own router, for all on its way.
-LOCAL, OWN, ALL = (
-    0,
-    1,
-    2,
-)
+LOCAL = 0
+OWN = 1
+ALL = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,9 @@ class Tally:
             0  # a microthread's operation is done with its last issue
         )
         zero = np.zeros(len(self.after), np.int64)
-        self.times, self.datapath, self.spent = zero, zero.copy(), zero.copy()
+        self.times = zero
+        self.datapath = zero.copy()
+        self.spent = zero.copy()
         self.first, self.last = zero + FAR, zero.copy()
         # Per thread and PE: the operation under way, its dispatch and its latest issue.
         self.running = {
@@ -113,7 +115,9 @@ class Tally:
 
     def _close(self, code: np.ndarray, begun: np.ndarray, latest: np.ndarray) -> None:
         done = (code != NONE) & (latest != NONE)
-        code, begun, latest = code[done], begun[done], latest[done]
+        code = code[done]
+        begun = begun[done]
+        latest = latest[done]
         self.complete(code, begun, latest + 1 + self.after[code])
 
     def complete(self, code: np.ndarray, begun: np.ndarray, end: np.ndarray) -> None:

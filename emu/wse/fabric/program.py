@@ -98,7 +98,9 @@ class FabricProgram:
             raise LimitExceeded(
                 f"fabric program: {width} x {height} PEs, must be at least 1 x 1"
             )
-        self.width, self.height, self.code_bytes = width, height, code_bytes
+        self.width = width
+        self.height = height
+        self.code_bytes = code_bytes
         self.colors: dict[str, Color] = {}
         self.buffers: dict[str, ops.Buffer] = {}
         self.held: dict[str, np.ndarray] = {}
@@ -170,10 +172,8 @@ class FabricProgram:
         missing = 1 + len(then) - len(c.receive)
         if missing > 0:
             more = np.zeros((missing, *self.shape), np.uint8)
-            c.receive, c.send = (
-                np.concatenate([c.receive, more]),
-                np.concatenate([c.send, more]),
-            )
+            c.receive = np.concatenate([c.receive, more])
+            c.send = np.concatenate([c.send, more])
         for at, (rx, tx) in enumerate([(receive, send), *then]):
             c.receive[at][place] = mask_of(rx, f"route '{color}': receive")
             c.send[at][place] = mask_of(tx, f"route '{color}': send")

@@ -33,7 +33,8 @@ def auto(pes: int, words: int, device: Device) -> Tree:
 
 
 def _auto(pes: int, words: int, device: Device) -> Tree:
-    hop, stage = int(device.hop_cycles), int(2 * device.ramp_cycles + 1)
+    hop = int(device.hop_cycles)
+    stage = int(2 * device.ramp_cycles + 1)
     if pes <= EXACT_PES:
         return _exact(pes, words, hop, stage)
     found = [trees.chain(pes), trees.star(pes), trees.binary(pes)]
@@ -58,10 +59,8 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
     links = pes - 1
     distance = hop * links
     # The chain's estimate.
-    best, chosen = (
-        words + distance + stage * links,
-        trees.chain(pes),
-    )
+    best = words + distance + stage * links
+    chosen = trees.chain(pes)
     # Fewer children than this never cost more than the distance, which every tree pays.
     children = max(1, min(links, distance // words))
     while children <= links and words * children < best:
@@ -71,7 +70,8 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
             flow = words * least[depth, children, pes] / links + distance
             cycles = max(words * children, flow) + stage * depth
             if cycles < best:
-                best, chosen = cycles, _built(least, pes, children, depth)
+                best = cycles
+                chosen = _built(least, pes, children, depth)
         children += 1
     return chosen
 

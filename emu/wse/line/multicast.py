@@ -111,7 +111,8 @@ def multicast(
       elements: known number of elements sent, where it is less than the whole tile.
       call: whether it begins a call of its own.
     """
-    size, n = group_size(axis, group), x.size if elements is None else elements
+    size = group_size(axis, group)
+    n = x.size if elements is None else elements
     if not 0 <= root < size:
         raise LimitExceeded(
             f"wse.multicast: root is {root}, must be one of a group's {size} PEs",

@@ -27,8 +27,10 @@ def _cost(
     axis: str,
     across: str,
 ) -> Cost:
-    w, corner = int(words(x.size, x.dtype)), (known(row) == 0) & (known(col) == 0)
-    sends, takes = operation_cycles(device, w, sends=True), operation_cycles(device, w)
+    w = int(words(x.size, x.dtype))
+    corner = (known(row) == 0) & (known(col) == 0)
+    sends = operation_cycles(device, w, sends=True)
+    takes = operation_cycles(device, w)
     return on_datapath(
         begin(device, True) + np.where(corner, sends, takes),
         moved_bytes={"sram_read": corner * x.nbytes, "sram_write": ~corner * x.nbytes},

@@ -127,7 +127,8 @@ def _rope_cost(
     device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand
 ) -> Cost:
     """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
-    kind, pairs = precision(dst.dtype, x.dtype), x.shape[0] * cos.size
+    kind = precision(dst.dtype, x.dtype)
+    pairs = x.shape[0] * cos.size
     six = 6 * vector_cycles(device, pairs, kind, descriptors=0)
     return on_datapath(ROPE_LOADS * device.descriptor_load_cycles + six, 6 * pairs)
 

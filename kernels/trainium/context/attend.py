@@ -124,7 +124,8 @@ def _fetch(
     g, b = at
 
     def fetch(queries: Any, own: Packed) -> Any:
-        load_queries, tile = operands(s).load_queries, b * s.block_tiles
+        load_queries = operands(s).load_queries
+        tile = b * s.block_tiles
         heads = (
             (x, g * s.block_heads + h, LOAD_QUEUES[h % 2])
             for h, x in enumerate(queries)
@@ -155,7 +156,8 @@ def _over_keys(
     tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
     sharing = len(tiles) // s.block_kv_heads  # lanes of one KV head
     kv_head, _ = divide(g * s.block_heads, s.group)
-    status, pattern = index(work["status"], b), work["pattern"]
+    status = index(work["status"], b)
+    pattern = work["pattern"]
 
     def key(lanes: list[Attended], j: Any) -> tuple[Any, None]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
@@ -179,7 +181,8 @@ def _over_keys(
         )
         return lax.switch(index(status, j).astype(jnp.int32), cases, lanes), None
 
-    lanes, fresh = range(s.block_lanes), first or s.recipe != "fp32"
+    lanes = range(s.block_lanes)
+    fresh = first or s.recipe != "fp32"
     begun = [empty(s.step) if fresh else stepping(opened(own, n, s), s) for n in lanes]
     done, _ = lax.scan(key, begun, jnp.arange(s.key_tiles, dtype=jnp.int32))
     after = [stepped(x) for x in done]

@@ -243,10 +243,8 @@ class ContextAttention:
             q, k, v, self.sides, self.element
         )
         laid = jax.tree.map(self._on_mesh, laid)
-        known, biases = (
-            self.built.known(True),
-            self.built.biases(jnp.bfloat16, self.masks),
-        )
+        known = self.built.known(True)
+        biases = self.built.biases(jnp.bfloat16, self.masks)
         return *laid, known, biases
 
     def _on_mesh(self, x: Any) -> Any:

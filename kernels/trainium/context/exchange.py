@@ -165,7 +165,8 @@ def tiles(
     whole = dataclasses.replace(s, key_tiles=s.key_tiles * rows)
 
     def attend(done: State, n: Any) -> tuple[State, None]:
-        mine, now = jax.tree.map(lambda x: index(x, n), queries), _at(work, n)
+        mine = jax.tree.map(lambda x: index(x, n), queries)
+        now = _at(work, n)
         return attend_source(
             mine, block, done, now, patterns, whole, first=True, base=n * s.units
         ), None
@@ -198,7 +199,9 @@ def pass_q(
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    me, hops, size = lax.axis_index(axis), work["hops"], jnp.int32(ranks)
+    me = lax.axis_index(axis)
+    hops = work["hops"]
+    size = jnp.int32(ranks)
 
     def hop(carry: Any, xs: Any) -> tuple[Any, None]:
         held, spare, done = carry
@@ -216,7 +219,8 @@ def pass_q(
             held, (k, v), done, now, patterns, s, first=True, base=owner * s.units
         )
 
-    done, steps = empty_state(s, ranks), jnp.arange(ranks, dtype=jnp.int32)
+    done = empty_state(s, ranks)
+    steps = jnp.arange(ranks, dtype=jnp.int32)
     last = steps[ranks - 1], _at(hops, ranks - 1)
     if ranks == 1:
         return _returned(use(q, done, *last), s, 1, axis, (axis,))

@@ -111,7 +111,8 @@ def ring_hops(
     distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
     tables = tables.kept(list(distances))
     if static:
-        tables, replicated = tables.for_all_ranks(), replicated.for_all_ranks()
+        tables = tables.for_all_ranks()
+        replicated = replicated.for_all_ranks()
     return Hops(tables, distances, static, roots, replicated)
 
 
@@ -124,7 +125,9 @@ def _worth_replicating(whole: Tables, most: int) -> tuple[tuple[int, int], ...]:
     wanted = (whole.status != DEAD).any(2)  # [rank, source, key tile]
     ranks, _, tiles = wanted.shape
     order = np.argsort(-wanted.sum(0).ravel(), kind="stable")[:most]
-    left, best, found = wanted.copy(), _hops(wanted), 0
+    left = wanted.copy()
+    best = _hops(wanted)
+    found = 0
     for n, tile in enumerate(order, 1):
         left[:, tile // tiles, tile % tiles] = False
         if (blocks := _hops(left) + n / tiles) <= best - 1:

@@ -90,7 +90,9 @@ class LatentAttention:
         self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
     ) -> tuple[Any, ...]:
         """The program's arguments, operands cast to their dtype."""
-        a, s, sides = self.attention, self.attention.sizes, self.attention.sides
+        a = self.attention
+        s = self.attention.sizes
+        sides = self.attention.sides
         arrays = (
             numerics.cast(jnp.asarray(x), a.element)
             for x in (q, latent, rotary, w_k, w_v)
@@ -105,8 +107,10 @@ class LatentAttention:
         )
         keys = layout.tiled(rotary[:, None], sides.kv, s.keys, 1)[:, :, :, 0]
         weights = tuple(self._by_group(w) for w in (w_k, w_v))
-        known, biases = a.built.known(True), a.built.biases(jnp.bfloat16, a.masks)
-        tiles, keys = tiles.transpose(0, 1, 3, 4, 2), keys.transpose(0, 1, 3, 4, 2)
+        known = a.built.known(True)
+        biases = a.built.biases(jnp.bfloat16, a.masks)
+        tiles = tiles.transpose(0, 1, 3, 4, 2)
+        keys = keys.transpose(0, 1, 3, 4, 2)
         return parts, tiles, keys, weights, known, biases
 
     def _by_group(self, w: Any) -> Any:
@@ -119,7 +123,9 @@ class LatentAttention:
 
     def abstract(self) -> tuple[Any, ...]:
         """Shapes of the arguments, and the integers that the clock looks at."""
-        a, s, struct = self.attention, self.attention.sizes, jax.ShapeDtypeStruct
+        a = self.attention
+        s = self.attention.sizes
+        struct = jax.ShapeDtypeStruct
         queries, *_ = layout.abstract((a.ranks,), s)
         tiles = struct((a.ranks, s.key_tiles, *self._parts, s.columns), s.dtype)
         keys = struct((a.ranks, s.key_tiles * s.span, 1, s.parts[1], s.keys), s.dtype)

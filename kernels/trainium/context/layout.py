@@ -101,7 +101,8 @@ def abstract(lead: tuple[int, ...], s: ContextTiling) -> tuple[Any, Any, Any]:
       lead: dimensions of the mesh, which come first.
       s: sizes of one core.
     """
-    pieces, struct = s.key_tiles * s.span, jax.ShapeDtypeStruct
+    pieces = s.key_tiles * s.span
+    struct = jax.ShapeDtypeStruct
     qs = tuple(struct((*lead, s.tiles, s.heads, n, s.rows), s.dtype) for n in s.parts)
     ks = tuple(struct((*lead, pieces, s.kv_heads, n, s.keys), s.dtype) for n in s.parts)
     return qs, ks, struct((*lead, pieces, s.keys, s.kv_heads * s.value_dim), s.dtype)

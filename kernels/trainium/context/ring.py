@@ -185,7 +185,8 @@ def _replicated(
                 chips=ring.chips,
             )
 
-        now, held = jax.tree.map(lambda x, n=n: x[n], work), jax.tree.map(spread, block)
+        now = jax.tree.map(lambda x, n=n: x[n], work)
+        held = jax.tree.map(spread, block)
         done = attend_source(
             q,
             expand(held),

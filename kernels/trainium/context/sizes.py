@@ -160,7 +160,8 @@ class ContextTiling:
     @property
     def step(self) -> FlashTiling:
         """Sizes of one query tile's step."""
-        narrow, half = jnp.dtype(self.dtype).itemsize == 1, jnp.dtype(jnp.bfloat16)
+        narrow = jnp.dtype(self.dtype).itemsize == 1
+        half = jnp.dtype(jnp.bfloat16)
         copies = self.span // 2 if self.scalar_copies is None else self.scalar_copies
         return FlashTiling(
             self.value_dim,

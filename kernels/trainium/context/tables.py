@@ -146,7 +146,8 @@ class Tables:
         k_positions = self.k_positions.reshape(rows, columns, tiles, -1).swapaxes(0, 1)
         k_positions = k_positions.reshape(columns, rows * tiles, -1)
         rank, source = np.indices((rows * columns, columns))
-        q_of, k_of = rank // columns * columns + source, rank % columns
+        q_of = rank // columns * columns + source
+        k_of = rank % columns
         return Tables(
             self.mask, self.tokens, status, self.q_positions, k_positions, q_of, k_of
         )

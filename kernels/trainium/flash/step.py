@@ -84,7 +84,8 @@ class FlashTiling:
     ) -> "FlashTiling":
         """The largest tiles within `rows` and `columns` that divide the T of `q [.., D, T]`."""
         head_dim, tokens = q.shape[-2:]
-        rows, columns = largest_divisor(tokens, rows), largest_divisor(tokens, columns)
+        rows = largest_divisor(tokens, rows)
+        columns = largest_divisor(tokens, columns)
         keys = largest_divisor(columns, PARTITIONS)
         scale = 1 / math.sqrt(head_dim)
         return cls(
@@ -113,11 +114,9 @@ def load_values(v: Any, j: Any, s: FlashTiling) -> Any:
 def step_banks(s: FlashTiling) -> Banks:
     """PSUM's eight banks: scores, transposed weights (one bank for those of a tile), products."""
     scores = [psum(s.rows, s.columns) for _ in range(4)]
-    shape, pieces, dtype = (
-        (s.keys, s.rows),
-        range(s.columns // s.keys),
-        s.turned or s.dtype,
-    )
+    shape = (s.keys, s.rows)
+    pieces = range(s.columns // s.keys)
+    dtype = s.turned or s.dtype
     turned = [psum(*shape, dtype=dtype, bank=n) for n in range(2) for _ in pieces]
     products = [psum(s.rows, s.value_dim) for _ in range(2)]
     return Ring(*scores), Ring(*turned), Ring(*products)

@@ -94,7 +94,8 @@ def _load(tile: Any, doubled: bool, queue: str) -> Any:
 
 def _k_block(sums: Any, left: Any, right: Any, s: Sizes, room: Room) -> Any:
     """Adds one k-block, HBM `[tiles, 128, m]` and `[tiles, 128, columns]`, to all sums."""
-    tiles, b = right.shape[0], right.shape[2] // BANK_COLUMNS
+    tiles = right.shape[0]
+    b = right.shape[2] // BANK_COLUMNS
     rights = [_load(index(right, k), k < room.rhs, RHS_QUEUE) for k in range(tiles)]
 
     def m_block(sums: Any, i: Any, a: int) -> Any:

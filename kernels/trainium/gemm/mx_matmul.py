@@ -43,8 +43,10 @@ def matmul_mx(
                   for columns: load w; for block: for token tile: psum += xᵀ w
     """
     tokens, width = x.shape[2], w.shape[2]
-    m, n = largest_divisor(tokens, PARTITIONS), largest_divisor(width, columns)
-    depth, count = largest_divisor(tokens // m, tiles), width // n
+    m = largest_divisor(tokens, PARTITIONS)
+    n = largest_divisor(width, columns)
+    depth = largest_divisor(tokens // m, tiles)
+    count = width // n
 
     def group(out: Any, g: Any) -> tuple[Any, None]:
         left = quantised(load_blocks(x, g, depth * m, buffers), w.dtype, buffers)

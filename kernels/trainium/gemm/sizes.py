@@ -113,7 +113,8 @@ def held(
     second buffers, for rhs first, whose blocks change more often.
     """
     a, b = min(a, s.rows), min(b, s.columns)
-    lhs, rhs = s.nbytes(a * s.depth * PARTITIONS), s.nbytes(b * s.depth * BANK_COLUMNS)
+    lhs = s.nbytes(a * s.depth * PARTITIONS)
+    rhs = s.nbytes(b * s.depth * BANK_COLUMNS)
     free = s.room - lhs - s.nbytes(RESULTS * BANK_COLUMNS)
     hold_rhs = a > 1 and rhs <= free
     free -= rhs if hold_rhs else s.nbytes(s.buffers * BANK_COLUMNS)

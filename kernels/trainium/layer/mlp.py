@@ -23,7 +23,9 @@ def swiglu(h: Any, w_gate: Any, w_up: Any, s: LayerTiling, *, buffers: int = 2) 
     Returns:
       SBUF `[ffn tile, ffn tiles, tokens]`; products accumulate in float32.
     """
-    count, size, tokens = w_gate.shape[0], w_gate.shape[4], h.shape[2]
+    count = w_gate.shape[0]
+    size = w_gate.shape[4]
+    tokens = h.shape[2]
 
     def pairs(h: Any, gate: Any, up: Any) -> Pairs:
         return (gate, h), (up, h)

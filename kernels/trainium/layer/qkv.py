@@ -82,7 +82,8 @@ def qkv(x: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, A
       q `[token tiles, heads, head_dim, rows]`, k `[token tiles, kv_heads, head_dim, rows]`, both
       rotated, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
     """
-    columns, width = s.qkv_columns, (s.heads + 2 * s.kv_heads) * s.head_dim
+    columns = s.qkv_columns
+    width = (s.heads + 2 * s.kv_heads) * s.head_dim
 
     def emit(out: Any, b: Any, sums: Any) -> Any:
         for m, tile in enumerate(sums):

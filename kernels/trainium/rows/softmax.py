@@ -119,11 +119,13 @@ def softmax_fused(x: Any, *, buffers: int = 2) -> Any:
     """
 
     def row_tile(_: None, x: Any) -> tuple[None, Any]:
-        tile, column = fetch(x, buffers=buffers), (x.shape[0], 1)
+        tile = fetch(x, buffers=buffers)
+        column = (x.shape[0], 1)
         bias = _negative(
             tensor_reduce(sbuf(*column, buffers=buffers), tile, op="max"), buffers
         )
-        p, total = sbuf(*x.shape, buffers=buffers), sbuf(*column, buffers=buffers)
+        p = sbuf(*x.shape, buffers=buffers)
+        total = sbuf(*column, buffers=buffers)
         p, total = activation_reduce(p, total, tile, bias, op="exp")
         inverse = reciprocal(sbuf(*column, buffers=buffers), total)
         y = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)

@@ -19,7 +19,9 @@ from kernels.wse.decode.mapping import (
 
 def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
     """Sum of float32 `elements` over `pes`, on all of them."""
-    groups, w, fabric = line_groups(pes), int(words(elements, "float32")), wires(device)
+    groups = line_groups(pes)
+    w = int(words(elements, "float32"))
+    fabric = wires(device)
     if not meet_in_the_middle(pes, w):
         back = w + fabric.gap_cycles + int(fabric.latency(pes - 1))
         return reduce_cycles(device, pes, elements) + back
@@ -35,7 +37,9 @@ def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
 
 def reduce_cycles(device: Device, pes: int, elements: int) -> int:
     """Sum of float32 `elements` over `pes` into the first one."""
-    groups, w, fabric = line_groups(pes), int(words(elements, "float32")), wires(device)
+    groups = line_groups(pes)
+    w = int(words(elements, "float32"))
+    fabric = wires(device)
     size = -(-pes // groups)
     hops = (size - 1) * fabric.latency(1) + (groups - 1) * fabric.latency(size)
     operations = 1 + (groups > 1)

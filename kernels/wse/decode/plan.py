@@ -101,7 +101,8 @@ def layer_map(config: Any, context: int, rows: int, parts: int, dtype: str) -> L
 
 def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[Pair]:
     """Pairs of regions whose tables and cache leave room for code and which one wafer can hold."""
-    count, heads = config.num_hidden_layers, HeadChoice(config, dtype, device)
+    count = config.num_hidden_layers
+    heads = HeadChoice(config, dtype, device)
     for layer in layer_candidates(config, context, dtype, device):
         head = heads[layer.rows]
         grid = device.grid_width, device.grid_height
@@ -148,7 +149,8 @@ class HeadChoice(dict[int, HeadMap | None]):
 
 def best_head(config: Any, rows: int, dtype: str, device: Device) -> HeadMap | None:
     """The head region of a given height with the fewest estimated cycles, or None."""
-    width, tables = device.grid_width, 1 if config.tie_word_embeddings else 2
+    width = device.grid_width
+    tables = 1 if config.tie_word_embeddings else 2
     most = min(width, config.vocab_size)
     step = max(1, most // HEAD_CHOICES)
     maps = [

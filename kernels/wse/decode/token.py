@@ -122,7 +122,8 @@ class TokenClock:
         key = (phase, band, *at, *options.items())
         if key not in self._kept:
             device = self.device.sheet.at(band)
-            program, shapes = self.programs[phase], self.shapes(phase, *at)
+            program = self.programs[phase]
+            shapes = self.shapes(phase, *at)
             self._kept[key] = program.read(device, *shapes, **options)
         return self._kept[key]
 

@@ -111,7 +111,8 @@ def reduce_2d(
 def gather(pes: int = 16, words: int = 16) -> Any:
     """Every PE's block to the first one of its line."""
     program = FabricProgram(pes)
-    x, all_ = program.buffer("x", words), program.buffer("all", pes * words)
+    x = program.buffer("x", words)
+    all_ = program.buffer("all", pes * words)
     collectives.gather(Line(program), all_, x[:], "in").declare(
         program, "main", start=True
     )

@@ -67,7 +67,8 @@ def shifts(row: int) -> tuple[int, bool]:
 
 def _ring(line: Line, prefix: str, by: int = 1) -> list[tuple[str, str]]:
     """Lays a ring; the colors on which each place of the line sends and receives."""
-    ring, streams = places(line.pes), around(line.pes, prefix, by)
+    ring = places(line.pes)
+    streams = around(line.pes, prefix, by)
     streams.lay(line)
     before = dict(zip(np.roll(ring, -by).tolist(), ring.tolist(), strict=True))
     return [(streams.color[i], streams.color[before[i]]) for i in range(line.pes)]
@@ -153,7 +154,8 @@ class _Scalars:
     """
 
     def __init__(self, device: Device):
-        one, load = int(device.instruction_cycles), int(device.scalar_cycles)
+        one = int(device.instruction_cycles)
+        load = int(device.scalar_cycles)
         self.swap = 2 * load + 3 * one  # of two pointers, through a third
         self.count = load + 2 * one  # load, add, store
         self.test = int(device.untaken_branch_cycles)
@@ -272,7 +274,8 @@ class _Pe:
         mt, nt = self.s.mt, self.s.nt
         out: list[Op] = [Code(2 * self.cycles.base, "product")]
         for k in range(self.s.kt):
-            column, row = x[k * mt : (k + 1) * mt], w[k * nt : (k + 1) * nt]
+            column = x[k * mt : (k + 1) * mt]
+            row = w[k * nt : (k + 1) * nt]
             out += [self.loads(3), Map(self.c[:], column, row)]
         return out
 

@@ -18,7 +18,8 @@ def broadcast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
       color: name of the color, for this broadcast alone.
       root: place of the PE that sends.
     """
-    up, down = range(root + 1, line.pes), range(root - 1, -1, -1)
+    up = range(root + 1, line.pes)
+    down = range(root - 1, -1, -1)
     sends: list[ops.Op] = []
     pairs = []
     for places, name, away, back in (

@@ -49,7 +49,10 @@ def scatter(line: Line, dst: Memory, x: Buffer, color: str) -> Code:
       color: name of the color, for this scatter alone.
     """
     _check("scatter", line, x, dst)
-    n, last, near, far = dst.elements, line.pes - 1, line.near, line.far
+    n = dst.elements
+    last = line.pes - 1
+    near = line.near
+    far = line.far
     first: list[ops.Op] = [copy(dst, x[:n])]
     for i in range(1, line.pes):
         first.append(copy(send(color, n), x[i * n : (i + 1) * n]))

@@ -10,7 +10,9 @@ from emu.wse.fabric.program import ALL, FabricProgram
 from emu.wse.line.trees import Tree
 
 Within = tuple[slice, slice]
-WEST, NORTH, EAST = "west", "north", "east"
+WEST = "west"
+NORTH = "north"
+EAST = "east"
 BACK = {WEST: EAST, EAST: WEST, NORTH: "south"}
 
 
@@ -25,7 +27,8 @@ def broadcast_2d(
     first, inside = (row == 0) & (column == 0), row >= 0
     if inside.sum() == 1:
         return code(program, [])
-    east, south = (row == 0) & (column < column.max()), inside & (row < row.max())
+    east = (row == 0) & (column < column.max())
+    south = inside & (row < row.max())
     for goes_east in (False, True):
         for goes_south in (False, True):
             on = [
@@ -101,7 +104,8 @@ def reduce_snake(
             program.route(f"{prefix}{k}", before, receive=back, send="ramp")
     n, pairs = x.elements, []
     for k in (0, 1):
-        into, out = receive(f"{prefix}{1 - k}", n), send(f"{prefix}{k}", n)
+        into = receive(f"{prefix}{1 - k}", n)
+        out = send(f"{prefix}{k}", n)
         mine = sends & (place % 2 == k)
         pairs.append((mine & (place < place.max()), [Vector(op, out, into, x)]))
         pairs.append((mine & (place == place.max()), [copy(out, x)]))
@@ -122,7 +126,8 @@ def _coordinates(
     program: FabricProgram, within: Within
 ) -> tuple[np.ndarray, np.ndarray]:
     """`int[height, width]` each: rows and columns counted in the rectangle, -1 outside."""
-    row, column = np.full(program.shape, -1), np.full(program.shape, -1)
+    row = np.full(program.shape, -1)
+    column = np.full(program.shape, -1)
     height, width = row[within].shape
     row[within], column[within] = np.arange(height)[:, None], np.arange(width)
     return row, column

@@ -116,7 +116,8 @@ def _around(
     laid.lay(line)
     alike: dict[tuple[ops.Op, ...], list[int]] = {}
     for place in range(pes):
-        here, before = position[place], position[(place - by) % pes]
+        here = position[place]
+        before = position[(place - by) % pes]
         first = (place * by) % pes % 2 == 0
         made = tuple(_operations(steps(place), laid, here, before, first, thread))
         alike.setdefault(made, []).append(here)

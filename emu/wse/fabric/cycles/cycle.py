@@ -24,7 +24,9 @@ HEARD = -2  # a logged start of data task k is HEARD - k
 
 def initial(shape: Shape, started: Any, blocked: Any) -> State:
     """The machine before cycle 0."""
-    n, c, x = shape.pes, shape.colors, len(shape.channels)
+    n = shape.pes
+    c = shape.colors
+    x = len(shape.channels)
     i8, i32 = jnp.int8, jnp.int32
     state: State = {
         "pc": jnp.full(n, IDLE, i32),

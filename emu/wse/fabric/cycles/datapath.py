@@ -28,14 +28,18 @@ def issue(
       the state, `bool[threads, n]` that issued, their wavelets, and why the others that could
       have did not: no wavelets (`starved`), no room (`full`), another's turn (`lost`).
     """
-    ready, moved, starved, full = [], [], [], []
+    ready = []
+    moved = []
+    starved = []
+    full = []
     for u in range(shape.threads):
         due = s["thread_on"][u] & (s["thread_wake"][u] <= t)
         words = s["thread_words"][u].astype(jnp.int32) & ((1 << PACE) - 1)
         words = jnp.minimum(words, s["thread_left"][u])
         words = words.astype(jnp.int8)
         if shape.colors:
-            inward, outward = s["thread_inward"][u], s["thread_outward"][u]
+            inward = s["thread_inward"][u]
+            outward = s["thread_outward"][u]
             came = _at_color(s["in"], inward, shape.colors)
             room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
             words = jnp.where(

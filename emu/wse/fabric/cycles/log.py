@@ -76,13 +76,12 @@ class Log:
         """Keeps a chunk's rows, those of cycles `begin` up to `end`."""
         chunk = {k: np.asarray(v)[: end - begin] for k, v in written.items()}
         if "pc" in chunk:
-            rows, issues = _events(chunk["pc"], begin, self.logged), chunk["issues"]
+            rows = _events(chunk["pc"], begin, self.logged)
+            issues = chunk["issues"]
             if self.listen is not None:
                 self.listen(begin, rows, issues)
-                rows, issues = (
-                    rows[np.isin(rows[:, 1], self.watch)],
-                    issues[:, self.watch],
-                )
+                rows = rows[np.isin(rows[:, 1], self.watch)]
+                issues = issues[:, self.watch]
             self.order.append(rows)
             self.issues.append(issues.copy())
         if "states" in chunk:

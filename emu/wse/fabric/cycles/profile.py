@@ -42,7 +42,8 @@ def count(
       t: the cycle.
     """
     s, issues = seen["before"], seen["issues"]
-    on, nothing = s["thread_on"], jnp.zeros(shape.pes, bool)
+    on = s["thread_on"]
+    nothing = jnp.zeros(shape.pes, bool)
     starved = seen["starved"].any() if shape.colors else nothing
     full = seen["full"].any() if shape.colors else nothing
     busy = issues.any()

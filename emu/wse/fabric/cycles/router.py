@@ -187,10 +187,13 @@ def move(
     """Wavelets leave (`go` routers, `up` output queues) and enter what is next."""
     i8 = jnp.int8
     sent, kind = _sent(shape, tab["on"], r, go)
-    leaves, enters, kinds = [], [], []
+    leaves = []
+    enters = []
+    kinds = []
     for x, (c, direction) in enumerate(shape.channels):
         leaves.append(go[c] if r["takes"] is None else go[c] & r["takes"][x])
-        came, what = jnp.zeros(shape.pes, bool), jnp.zeros(shape.pes, jnp.int32)
+        came = jnp.zeros(shape.pes, bool)
+        what = jnp.zeros(shape.pes, jnp.int32)
         for side in range(RAMP):
             if direction in (NONE, side) and c in sent[side]:
                 came |= sent[side][c] == 1

@@ -69,10 +69,8 @@ def _check_threads(e: Encoded, run: Cycles, names: list[str]) -> None:
         return
     stuck = stuck[np.lexsort((stuck[:, 1], _waits_for_room(s, stuck)))]
     thread, pe = stuck[0]
-    inward, outward = (
-        int(s["thread_inward"][thread, pe]),
-        int(s["thread_outward"][thread, pe]),
-    )
+    inward = int(s["thread_inward"][thread, pe])
+    outward = int(s["thread_outward"][thread, pe])
     on = "" if thread == 0 else f"microthread {thread} of "
     left = int(s["thread_left"][thread, pe])
     if inward != NONE and s["in"][inward, pe] == 0:

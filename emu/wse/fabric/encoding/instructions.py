@@ -109,7 +109,8 @@ def _instruction(
             unblock = index(names, op.unblock, "task")
             thread = op.thread or 0
         case ops.Control():
-            outward, control = index(program.colors, op.color, "color"), op.reach
+            outward = index(program.colors, op.color, "color")
+            control = op.reach
         case ops.Activate() | ops.Block() | ops.Unblock():
             target = index(names, op.task, "task")
         case ops.Stamp():

@@ -79,7 +79,10 @@ def _word_by_word(ends: list["_Ends"], some: np.ndarray) -> tuple[int, int] | No
         rows.append((which, *x.window(which, j), np.full(len(which), color)))
     which, low, high, color = (np.concatenate(x) for x in zip(*rows, strict=True))
     order = np.lexsort((low, which))
-    which, low, high, color = which[order], low[order], high[order], color[order]
+    which = which[order]
+    low = low[order]
+    high = high[order]
+    color = color[order]
     # Windows of one color begin and end in order, so that only neighbours need a look.
     meet = (
         (which[1:] == which[:-1]) & (color[1:] != color[:-1]) & (high[:-1] >= low[1:])
@@ -95,7 +98,8 @@ class _Ends:
         r = s.routes
         self.s, source = s, r.source[at]
         hops = r.hops[at].astype(np.int64)
-        self.words, self.begin = s.total[source], s.offset[source]
+        self.words = s.total[source]
+        self.begin = s.offset[source]
         self.away = np.zeros(len(at), np.int64) if side == UP else s.ramp + hops * s.hop
         self.reads = np.full(len(at), NONE, np.int64)  # where the reader's times begin
         self.room = self.stages = np.zeros(len(at), np.int64)
@@ -104,9 +108,11 @@ class _Ends:
         reader = _only_reader(encoded, s, at)
         links = np.where(reader == NONE, 0, r.hops[reader] - hops)
         self.reads = np.where(reader == NONE, NONE, s.read_at[reader])
-        self.room, self.stages = s.in_capacity + links * s.link_capacity, links + 1
+        self.room = s.in_capacity + links * s.link_capacity
+        self.stages = links + 1
         if side == UP:
-            self.room, self.stages = self.room + s.ramp_capacity, self.stages + 1
+            self.room = self.room + s.ramp_capacity
+            self.stages = self.stages + 1
 
     def window(self, which: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last cycle in which word `j` wants the link of PE `which`."""
@@ -123,7 +129,8 @@ class _Ends:
 
 def _only_reader(encoded: Encoded, s: Stream, at: np.ndarray) -> np.ndarray:
     """The reader to whom alone each router sends, or NONE if its words part further on."""
-    send, step = s.routes.send, np.array([*steps(encoded.program.width), 0])
+    send = s.routes.send
+    step = np.array([*steps(encoded.program.width), 0])
     reader = at.astype(np.int64)
     going = np.arange(len(at))
     while len(going):

@@ -74,10 +74,12 @@ def static_routes(encoded: Encoded) -> dict[int, Routes]:
 
 
 def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
-    receive, send = color.receive[0].reshape(-1), color.send[0].reshape(-1)
+    receive = color.receive[0].reshape(-1)
+    send = color.send[0].reshape(-1)
     n = len(receive)
     source = np.full(n, NONE, np.int32)
-    hops, tail = np.zeros(n, np.int16), np.full(n, NONE, np.int16)
+    hops = np.zeros(n, np.int16)
+    tail = np.full(n, NONE, np.int16)
     at = np.flatnonzero(receive >> RAMP & 1).astype(np.int32)
     source[at] = at
     tail[at[_branches(send[at])]] = 0

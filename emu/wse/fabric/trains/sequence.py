@@ -78,7 +78,8 @@ class Ordered:
     def __init__(self, encoded: Encoded, order: np.ndarray):
         self.e, self.pes = encoded, encoded.entry[0].size
         order = order[np.argsort(order[:, 1], kind="stable")]
-        self.code, self.pe = order[:, 2].astype(np.int32), order[:, 1]
+        self.code = order[:, 2].astype(np.int32)
+        self.pe = order[:, 1]
         count = np.bincount(self.pe, minlength=self.pes)
         self.stop = np.cumsum(count)
         self.next = self.stop - count

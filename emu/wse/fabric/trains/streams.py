@@ -40,11 +40,15 @@ class Stream:
     ):
         d, color = encoded.device, routes.color
         n = len(total)
-        self.name, self.routes, self.total = routes.name, routes, total
+        self.name = routes.name
+        self.routes = routes
+        self.total = total
         self.offset = np.zeros(n + 1, np.int64)
         np.cumsum(total, out=self.offset[1:])
-        self.sent, self.taken = np.zeros(n, np.int32), np.zeros(n, np.int32)
-        self.ramp, self.hop = int(d.ramp_cycles), int(d.hop_cycles)
+        self.sent = np.zeros(n, np.int32)
+        self.taken = np.zeros(n, np.int32)
+        self.ramp = int(d.ramp_cycles)
+        self.hop = int(d.hop_cycles)
         self.out_capacity = int(d.output_queue_words[color.output_queue]) + 1
         self.in_capacity = int(d.input_queue_words[color.input_queue]) + self.ramp
         self.link_capacity = int(d.router_queue_words) + self.hop

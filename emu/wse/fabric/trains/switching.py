@@ -37,11 +37,14 @@ class Switched:
           turns: `int64[events, 2]`, (flat PE, direction) of each word that a merging router
             forwarded, in the order of time.
         """
-        self.e, self.name, self.color = encoded, name, color
+        self.e = encoded
+        self.name = name
+        self.color = color
         positions = len(color.receive)
         self.receive = color.receive.reshape(positions, -1)
         self.send = color.send.reshape(positions, -1)
-        self.last, self.heeds = color.last.reshape(-1), color.heeds.reshape(-1)
+        self.last = color.last.reshape(-1)
+        self.heeds = color.heeds.reshape(-1)
         self.step = steps(encoded.program.width)
         n = self.receive.shape[1]
         self.position = np.zeros(n, np.int64)

@@ -59,7 +59,8 @@ class Sram:
 
     def __init__(self, encoded: Encoded, data: Mapping[str, Any]):
         program = encoded.program
-        self.shape, self.buffers = program.shape, program.buffers
+        self.shape = program.shape
+        self.buffers = program.buffers
         unknown = set(data) - set(self.buffers)
         if unknown:
             raise LimitExceeded(
@@ -184,7 +185,8 @@ def _vector(
 
 
 def _map(sram: Sram, op: ops.Map, rows: Rows) -> None:
-    weights, x = sram.read(op.weights, rows), single(sram.read(op.x, rows))
+    weights = sram.read(op.weights, rows)
+    x = single(sram.read(op.x, rows))
     acc = sram.read(op.dst, rows)
     if op.outer:
         made = (x[:, :, None] * single(weights)[:, None]).reshape(acc.shape)

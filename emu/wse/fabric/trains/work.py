@@ -48,7 +48,9 @@ class Work:
         order: np.ndarray | None,
         merges: np.ndarray | None,
     ):
-        self.e, self.sram, self.clock = encoded, sram, None
+        self.e = encoded
+        self.sram = sram
+        self.clock = None
         self.pes = encoded.entry[0].size
         self.sequence = Straight(encoded) if order is None else Ordered(encoded, order)
         routes = static_routes(encoded)
@@ -229,7 +231,8 @@ class Work:
         )
         done = (sender == NONE) | (self.sequence.pc[sender] == NONE)
         k = int(np.flatnonzero(done)[0]) if done.any() else 0
-        i, s = self.e.instructions[at[k]], self.streams[int(color[k])]
+        i = self.e.instructions[at[k]]
+        s = self.streams[int(color[k])]
         has = int(s.available(pes[k : k + 1])[0])
         who = "others" if sender[k] == NONE else place(self.e, sender[k])
         return (

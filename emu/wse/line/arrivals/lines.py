@@ -20,11 +20,9 @@ class Lines:
     """
 
     def __init__(self, mesh: Mapping[str, int], axis: str, group: int, *arrays: Any):
-        self.grid, self.at, self.group = (
-            tuple(mesh.values()),
-            list(mesh).index(axis),
-            group,
-        )
+        self.grid = tuple(mesh.values())
+        self.at = list(mesh).index(axis)
+        self.group = group
         full = [np.broadcast_to(np.asarray(x), self.grid) for x in arrays]
         told = [any(x.strides[i] for x in full) for i in range(len(self.grid))]
         self.kept = tuple(

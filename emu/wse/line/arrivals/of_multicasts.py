@@ -43,7 +43,9 @@ def _one_way(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Last elements of the receivers, nearest first, and of the root, `[groups, 1, lines]`."""
     hops = np.arange(1, armed.shape[1] + 1)[:, None]
-    first, could, span = root + w.setup_cycles, armed + w.setup_cycles, w.span(words)
+    first = root + w.setup_cycles
+    could = armed + w.setup_cycles
+    span = w.span(words)
     last = np.maximum(could, first + w.latency(hops)) + span
     sent = first + w.sending(words)
     for count in np.unique(words):

@@ -75,9 +75,13 @@ class _Ring:
 
     def __init__(self, armed: np.ndarray, hops: np.ndarray, words: int, w: Wires):
         pes = armed.shape[1]
-        self.at, self.hops, self.words, self.w = armed, hops, words, w
+        self.at = armed
+        self.hops = hops
+        self.words = words
+        self.w = w
         self.held = -(-(w.room(hops) + 1) // words) - 1
-        self.even, self.odd = np.arange(0, pes, 2), np.arange(1, pes, 2)
+        self.even = np.arange(0, pes, 2)
+        self.odd = np.arange(1, pes, 2)
         self.taken: list[np.ndarray] = []
 
     def step(self) -> None:
@@ -94,11 +98,9 @@ class _Ring:
 
     def _pass_on(self, senders: np.ndarray, first: np.ndarray) -> None:
         """A chunk of each sender, whose first element is known, to the next place."""
-        w, hops, to = (
-            self.w,
-            self.hops[senders][:, None],
-            (senders + 1) % self.at.shape[1],
-        )
+        w = self.w
+        hops = self.hops[senders][:, None]
+        to = (senders + 1) % self.at.shape[1]
         came = first[:, senders] + w.latency(hops)
         taken = np.maximum(self.at[:, to] + w.setup_cycles, came)
         self.taken[0][:, senders] = taken

@@ -121,7 +121,8 @@ def _starts(
     armed: np.ndarray, words: np.ndarray, tree: Tree, w: Wires, turned: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """First elements of each PE's last operation, and of the operation that takes its stream."""
-    first, taken = np.empty_like(armed), np.full_like(armed, NEVER)
+    first = np.empty_like(armed)
+    taken = np.full_like(armed, NEVER)
     hops = np.array(tree.hops)
     through = w.span(words)[:, None] + 1 + w.drain_cycles
     for b in batches(tree):
@@ -192,7 +193,8 @@ def relay(armed: np.ndarray, words: int, between_cycles: int, w: Wires) -> np.nd
       between_cycles: scalar code between the receive and the send.
       w: the fabric.
     """
-    pes, through = armed.shape[1], int(w.span(words)) + 1 + w.drain_cycles
+    pes = armed.shape[1]
+    through = int(w.span(words)) + 1 + w.drain_cycles
     if pes == 1:
         return armed
     sent = armed[:, -1:] + w.setup_cycles  # the last PE's first element
