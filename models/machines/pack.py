@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.trainium.tiles import BANK_COLUMNS, LayerTiling, pack, split
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.tiles import BANK_COLUMNS, pack, split
 from models.machines.tensor_parallel import FEWEST_LOGITS, Shares, deal
 
 WHOLE = ("attn_norm", "mlp_norm", "q_norm", "k_norm")  # on every core

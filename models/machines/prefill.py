@@ -22,7 +22,7 @@ from kernels.trainium.context.ring import Ring
 from kernels.trainium.layer import head
 from kernels.trainium.layer.layer import layer
 from kernels.trainium.layer.ring import attention_tiling, layer_ring
-from kernels.trainium.tiles import LayerTiling, tile_tokens
+from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
 from models.config import ModelConfig
 from models.machines.pack import pack_weights, specs
 from models.machines.tensor_parallel import Shares, divide_model

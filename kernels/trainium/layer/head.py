@@ -23,7 +23,8 @@ from emu.trainium.isa import (
 )
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import rms_norm
-from kernels.trainium.tiles import LayerTiling, part
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.tiles import part
 
 
 def embed(ids: Any, table: Any, s: LayerTiling) -> Any:

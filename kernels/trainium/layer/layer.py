@@ -20,7 +20,8 @@ from kernels.trainium.layer.mlp import swiglu
 from kernels.trainium.layer.norm import normalised_transposed
 from kernels.trainium.layer.qkv import load_block, qkv
 from kernels.trainium.layer.ring import attention_tiling
-from kernels.trainium.tiles import LayerTiling, divide, index
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.tiles import divide, index
 
 
 def layer(

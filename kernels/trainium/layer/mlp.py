@@ -8,7 +8,7 @@ from emu.tracing.side_by_side import tiles
 from emu.trainium.engines.memory import psum, sbuf
 from emu.trainium.isa import activation, tensor_tensor_at
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
-from kernels.trainium.tiles import LayerTiling
+from kernels.trainium.layer.tiling import LayerTiling
 
 
 def swiglu(h: Any, w_gate: Any, w_up: Any, s: LayerTiling, *, buffers: int = 2) -> Any:

@@ -17,7 +17,8 @@ from emu.trainium.isa import (
     tensor_reduce,
     tensor_tensor,
 )
-from kernels.trainium.tiles import LayerTiling, index, part
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.tiles import index, part
 
 
 def rms_norm(x: Any, weight: Any, *, size: int, eps: float, buffers: int = 1) -> Any:

@@ -17,7 +17,8 @@ from emu.trainium.isa import (
 )
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import head_norm, normalised_transposed
-from kernels.trainium.tiles import PARTITIONS, LayerTiling, index, largest_divisor
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.tiles import PARTITIONS, index, largest_divisor
 
 
 def load_block(x: Any, s: LayerTiling) -> Any:

@@ -9,7 +9,7 @@ from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
-from kernels.trainium.tiles import LayerTiling
+from kernels.trainium.layer.tiling import LayerTiling
 
 
 @dataclasses.dataclass(frozen=True)

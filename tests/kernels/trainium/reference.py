@@ -9,7 +9,7 @@ import numpy as np
 from emu import Known, Program
 from emu.trainium.datasheets.datasheet import TRN3
 from emu.trainium.engines.memory import dma_load, sbuf
-from kernels.trainium.tiles import LayerTiling
+from kernels.trainium.layer.tiling import LayerTiling
 from tests.helpers import same_clock
 
 DEVICE = TRN3.at()

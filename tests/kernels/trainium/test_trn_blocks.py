@@ -12,7 +12,8 @@ from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import tensor_copy_at
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer import head, mlp, norm, qkv
-from kernels.trainium.tiles import largest_divisor, pack, split, tile_tokens
+from kernels.trainium.layer.tiling import tile_tokens
+from kernels.trainium.tiles import largest_divisor, pack, split
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import (
     check,

@@ -12,7 +12,7 @@ from emu import Known, Program
 from emu.trainium.datasheets.datasheet import TRN3, with_cores
 from kernels.trainium.layer.layer import layer
 from kernels.trainium.layer.ring import layer_ring
-from kernels.trainium.tiles import LayerTiling
+from kernels.trainium.layer.tiling import LayerTiling
 from models.config import ModelConfig
 from models.machines.pack import pack_weights
 from models.machines.tensor_parallel import divide_model
