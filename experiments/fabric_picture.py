@@ -13,7 +13,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from emu.wse.fabric.program import DIRECTIONS
-from emu.wse.fabric.stepper import Run
+from emu.wse.fabric.result import Run
 
 LINES = 4  # rows or columns, up to which curves say more than colors
 PIXELS = 400  # along a map, at most

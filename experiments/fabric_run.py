@@ -10,7 +10,7 @@ from emu.datasheet import Device
 from emu.wse.fabric import stepper
 from emu.wse.fabric.cycles.run import Cycles
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.fabric.stepper import Run
+from emu.wse.fabric.result import Run
 
 MOST_PE_CYCLES = 2_000_000_000  # beyond which only what has to be stepped is
 ALL_TRACED = (

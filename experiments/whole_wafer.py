@@ -16,6 +16,7 @@ from emu.wse.fabric import stepper
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
 from experiments import cli
 from kernels.wse.programs import wafer_gemv
 from kernels.wse.programs.wafer_gemv import WaferGemv
@@ -43,7 +44,7 @@ class Result:
     """
 
     gemv: WaferGemv
-    run: stepper.Run
+    run: Run
     wall_s: float
     timeline_cycles: int
     error: float

@@ -63,6 +63,12 @@ class Color:
     output_queue: int
 
 
+def merging(color: Color) -> np.ndarray:
+    """Flat PEs whose routers take a color from several sides in one position."""
+    several = (color.receive & (color.receive - 1)) != 0
+    return np.flatnonzero(several.any(axis=0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """Code that some PEs run under a task's name.
@@ -267,4 +273,5 @@ __all__ = [
     "OPPOSITE",
     "Task",
     "mask_of",
+    "merging",
 ]

@@ -6,7 +6,6 @@ a vector of times. *Cycles*: every router and PE, one cycle after another, for e
 trains check that they may be believed, and say why where they may not.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from emu.wse.fabric.cycles.profile import COUNTERS
 from emu.wse.fabric.encoding.encode import Encoded, encode
 from emu.wse.fabric.phases import Phase, Tally, by_trains
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.order import with_ends
 
@@ -30,39 +30,6 @@ LIMIT_CYCLES = 10_000_000
 
 class NotTrains(LimitExceeded):
     """A program whose cycles only stepping can tell, asked for as trains."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What running a fabric program gave.
-
-    Attributes:
-      cycles: until the last task of the last PE was done.
-      path: `"trains"` or `"cycles"`, how they were found.
-      why: why not by trains; empty where they were.
-      values: buffer name to `[height, width, elements]`; NaN where nothing was written.
-      stamps: stamp name to `int[height, width]`, the cycle it was last read in, -1 where never.
-      ends: `int[height, width]`, when each PE was done.
-      links: `int[5, height, width]`, wavelets sent north, east, south, west and into the ramp;
-        None where not asked for.
-      profile: cycles of each of `cycle_profile.COUNTERS`, `int[height, width]`; empty where not
-        asked for.
-      phases: what each instruction took over all PEs; empty where not asked for.
-      encoded: the priced program.
-      stepped: the log of the cycle path, where it was taken.
-    """
-
-    cycles: int
-    path: str
-    why: str
-    values: dict[str, np.ndarray]
-    stamps: dict[str, np.ndarray]
-    ends: np.ndarray
-    links: np.ndarray | None
-    profile: dict[str, np.ndarray]
-    phases: tuple[Phase, ...]
-    encoded: Encoded
-    stepped: cycle_run.Cycles | None
 
 
 def run(
@@ -210,4 +177,4 @@ def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]
     return {"order": order, "merges": stepped.merges}
 
 
-__all__ = ["ASKED", "NotTrains", "PATHS", "Run", "run"]
+__all__ = ["ASKED", "NotTrains", "PATHS", "run"]

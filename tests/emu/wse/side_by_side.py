@@ -9,6 +9,7 @@ import numpy as np
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.collectives import Code, Line, code
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
 from emu.wse.line.arrivals.wires import Wires, wires
 
 Build = Callable[[Line, ops.Memory, Any], Code]
@@ -51,7 +52,7 @@ def run(
     data: np.ndarray | None = None,
     dtype: str = "float32",
     **how: Any,
-) -> stepper.Run:
+) -> Run:
     """Steps all cases, each on its row; `x` holds each PE's words.
 
     Args:

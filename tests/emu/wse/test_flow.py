@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from emu.datasheet import Device
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.errors import Deadlock, Unread
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import flow
 from emu.wse.pe import maps
@@ -184,7 +184,7 @@ def test_what_is_unread_and_who_waits() -> None:
         "more", [ops.copy(ops.send("red"), p.buffers["x"][:2])], np.s_[0, 0], start=True
     )
     with pytest.raises(
-        verdict.Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"
+        Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"
     ):
         ends(p, WSE3.at())
     p = line(3, 8)
@@ -194,9 +194,7 @@ def test_what_is_unread_and_who_waits() -> None:
         np.s_[0, 2],
         start=True,
     )
-    with pytest.raises(
-        verdict.Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"
-    ):
+    with pytest.raises(Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"):
         ends(p, WSE3.at())
 
 

@@ -12,6 +12,7 @@ from emu.wse import WSE2, WSE3
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import flow
 from tests.emu.wse.random_programs import HEIGHT, WIDTH, data, programs, wide_shape
@@ -33,7 +34,7 @@ def stepped(e: Encoded) -> tuple[cycle_run.Cycles, str]:
     run = cycle_run.run(e, watch=np.arange(PES), profile=True, shape=wide_shape(e))
     try:
         verdict.check(e, run)
-    except verdict.FabricError as error:
+    except FabricError as error:
         return run, type(error).__name__
     return run, "ok"
 
@@ -118,7 +119,7 @@ def check_trains(program: FabricProgram, device: Device) -> None:
     run, ended = stepped(e)
     try:
         flowed = flow.run(e, data(0), timed=True)
-    except verdict.FabricError:
+    except FabricError:
         assert ended != "ok"
         return
     if not flowed.exact:

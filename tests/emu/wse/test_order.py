@@ -12,9 +12,10 @@ from emu.wse import WSE2, WSE3
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import encode
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.order import with_ends
 from tests.emu.wse import random_programs
@@ -28,7 +29,7 @@ FEW = settings(
 )
 
 
-def check(p: FabricProgram, data: dict[str, np.ndarray], device: Device) -> stepper.Run:
+def check(p: FabricProgram, data: dict[str, np.ndarray], device: Device) -> Run:
     """Every buffer holds what the plain simulation leaves in it."""
     run = stepper.run(p, device, data, path="cycles")
     plain = values(run.encoded, data)

@@ -6,8 +6,13 @@ import pytest
 from emu.errors import LimitExceeded, OutOfMemory
 from emu.wse import WSE2, WSE3, WSE3_SILICON
 from emu.wse.fabric import ops, stepper
-from emu.wse.fabric.cycles.verdict import Deadlock, Endless, TwoArrivals, Unread
-from emu.wse.fabric.encoding.checks import FabricError
+from emu.wse.fabric.errors import (
+    Deadlock,
+    Endless,
+    FabricError,
+    TwoArrivals,
+    Unread,
+)
 from emu.wse.fabric.ops import copy, receive, send
 from emu.wse.fabric.program import FabricProgram
 

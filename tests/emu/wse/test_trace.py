@@ -15,7 +15,7 @@ from emu.wse.fabric.cycles import log
 from emu.wse.fabric.cycles import states as cycle_states
 from emu.wse.fabric.ops import Code, Stamp, add, copy, receive, send
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.fabric.stepper import Run
+from emu.wse.fabric.result import Run
 from emu.wse.fabric.views import summary
 from emu.wse.fabric.views.drawing import drawn
 from emu.wse.fabric.views.spans import spans

@@ -24,6 +24,7 @@ from emu.wse.fabric.collectives import (
 )
 from emu.wse.fabric.collectives.streams import turned
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
 from emu.wse.line import trees
 from emu.wse.line.arrivals.of_rings import places
 from emu.wse.line.arrivals.wires import call_cycles
@@ -49,7 +50,7 @@ def values(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def stepped(
     x: np.ndarray, build: Laid, out: int = 1, device: Any = None, **how: Any
-) -> stepper.Run:
+) -> Run:
     """Runs a collective on one line; `x` is `[pes, n]`, and `y` has room for `out` elements."""
     device = WSE3.at() if device is None else device
     program = FabricProgram(len(x))

@@ -15,7 +15,7 @@ from emu.wse.fabric.cycles.states import states
 from emu.wse.fabric.cycles.tables import Shape
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
-from emu.wse.fabric.trains.switching import merging
+from emu.wse.fabric.program import merging
 
 ROWS = (16, 2048)  # cycles a chunk logs, at least and at most
 ENTRIES = 1 << 22  # and how many entries about

@@ -4,25 +4,9 @@ import numpy as np
 
 from emu.wse.fabric.cycles.main_thread import IDLE
 from emu.wse.fabric.cycles.run import QUIET, Cycles
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
-
-
-class Deadlock(FabricError):
-    """PEs or wavelets that wait for what never comes."""
-
-
-class Unread(FabricError):
-    """Wavelets that nobody had read when all tasks were done."""
-
-
-class TwoArrivals(FabricError):
-    """Two wavelets on one color reached a router in one cycle."""
-
-
-class Endless(FabricError):
-    """A program that was still running at the cycle at which stepping was to stop."""
+from emu.wse.fabric.errors import Deadlock, Endless, TwoArrivals, Unread
 
 
 def check(e: Encoded, run: Cycles) -> None:
@@ -144,4 +128,4 @@ def _check_queues(e: Encoded, run: Cycles, names: list[str]) -> None:
             )
 
 
-__all__ = ["Deadlock", "Endless", "TwoArrivals", "Unread", "check", "place"]
+__all__ = ["check", "place"]

@@ -5,12 +5,9 @@ from typing import Any
 import numpy as np
 
 from emu.datasheet import Device
-from emu.errors import EmulationError, LimitExceeded, OutOfMemory
+from emu.errors import LimitExceeded, OutOfMemory
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import DIRECTIONS, OPPOSITE, RAMP, Color, FabricProgram
-
-
-class FabricError(EmulationError):
-    """A fabric program that the wafer cannot run as written."""
 
 
 def check_size(program: FabricProgram, device: Device) -> None:
@@ -132,7 +129,6 @@ def check_tasks(program: FabricProgram) -> None:
 
 
 __all__ = [
-    "FabricError",
     "check_memory",
     "check_route",
     "check_size",

@@ -8,8 +8,8 @@ import numpy as np
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.timing import Timing, price
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import THREADS, Color, FabricProgram, Task
 
 VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)

@@ -7,9 +7,9 @@ would share them out by the cycle, which no kernel means: that is an error.
 
 import numpy as np
 
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.trains.routing import place
 from emu.wse.fabric.trains.sequence import DONE
 

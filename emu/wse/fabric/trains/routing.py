@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import DIRECTIONS, OPPOSITE, RAMP, Color
 
 

@@ -6,9 +6,9 @@ their own pace. Words of all streams lie in one array, each stream's in a row.
 
 import numpy as np
 
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.trains import trains
 from emu.wse.fabric.trains.routing import Routes
 

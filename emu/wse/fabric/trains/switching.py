@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
+from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import OPPOSITE, RAMP, Color
 from emu.wse.fabric.trains.routing import place, steps
 
@@ -190,10 +190,4 @@ class Switched:
         return reached
 
 
-def merging(color: Color) -> np.ndarray:
-    """Flat PEs whose routers take a color from several sides in one position."""
-    several = (color.receive & (color.receive - 1)) != 0
-    return np.flatnonzero(several.any(axis=0))
-
-
-__all__ = ["Switched", "merging"]
+__all__ = ["Switched"]

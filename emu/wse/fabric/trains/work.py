@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles import verdict
-from emu.wse.fabric.encoding.checks import FabricError
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, SWITCH, Instruction
+from emu.wse.fabric.errors import Deadlock, FabricError, Unread
 from emu.wse.fabric.trains import values
 from emu.wse.fabric.trains.clock import Clock
 from emu.wse.fabric.trains.routing import (
@@ -191,11 +190,11 @@ class Work:
         stuck = np.flatnonzero(self.sequence.pc != NONE)
         if len(stuck):
             self._check_whole(stuck)
-            raise verdict.Deadlock(*self._stuck(stuck))
+            raise Deadlock(*self._stuck(stuck))
         for s in self.streams.values():
             count, pe = s.unread()
             if count:
-                raise verdict.Unread(
+                raise Unread(
                     f"{count} wavelets unread on color '{s.name}' at "
                     f"{place(self.e, pe)} when all tasks are done"
                 )
