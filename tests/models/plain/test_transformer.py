@@ -155,7 +155,7 @@ def test_wrong_prompts_are_refused(ids: list[int], n: int, message: str) -> None
 def test_reference_is_what_hugging_face_gives_now(reference: pathlib.Path) -> None:
     for package in ("torch", "transformers"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    path = pathlib.Path(__file__).parent / "make_reference.py"
+    path = pathlib.Path(__file__).parents[1] / "make_reference.py"
     spec = importlib.util.spec_from_file_location("make_reference", path)
     assert spec is not None and spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)

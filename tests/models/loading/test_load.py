@@ -27,7 +27,7 @@ from models.loading.hf_config import from_hf
 from models.loading.load import load
 from models.plain.weights import Weights, flatten
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pathlib.Path(__file__).parents[1] / "data"
 LLAMA = DATA / "llama_mha_untied"
 WriteGguf = Callable[..., pathlib.Path]
 
@@ -331,14 +331,14 @@ def test_tiny_loads_and_is_small() -> None:
     assert dataclasses.replace(model.config, source=TINY.source) == TINY
     assert model.tokenizer.vocab_size == model.config.vocab_size
     assert "train_tiny" in model.source
-    data = pathlib.Path(__file__).parents[2] / "models" / "data"
+    data = pathlib.Path(__file__).parents[3] / "models" / "data"
     assert sum(path.stat().st_size for path in data.glob("tiny*")) <= 2_000_000
 
 
 def test_loading_imports_neither_jax_nor_flax() -> None:
     heavy = "{'jax', 'flax', 'torch'} & set(sys.modules)"
     code = f"import sys, models.loading.load; print(sorted({heavy}))"
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, check=True
     )
