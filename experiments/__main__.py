@@ -3,17 +3,15 @@
 import ast
 import pathlib
 
-HELPERS = {"__init__", "__main__", "cli"}
-
 
 def experiments() -> dict[str, str]:
-    """Every runnable module of this package and the first line of its docstring."""
+    """Every package that can be run, and its question: the first line of its docstring."""
     found = {}
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if path.stem not in HELPERS and '__name__ == "__main__"' in source:
-            doc = ast.get_docstring(ast.parse(source)) or ""
-            found[path.stem] = doc.splitlines()[0]
+    here = pathlib.Path(__file__).parent
+    for path in sorted(here.glob("*/__main__.py")):
+        package = path.parent / "__init__.py"
+        doc = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+        found[path.parent.name] = doc.splitlines()[0]
     return found
 
 

@@ -114,7 +114,7 @@ TINY = ModelConfig(
     rope_scaling=None,
     rms_norm_eps=1e-5,
     tie_word_embeddings=True,
-    source="this project, experiments/train_tiny.py",
+    source="this project, experiments/train_tiny/",
 )
 CATALOGUE = {
     config.name: config

@@ -85,7 +85,7 @@ def load(
 
 
 def load_tiny() -> Loaded:
-    """The model that ships with the project; `experiments/train_tiny.py` made it."""
+    """The model that ships with the project; `experiments/train_tiny/` made it."""
     data = importlib.resources.files("models") / "data"
     try:
         description = json.loads((data / "tiny.json").read_bytes())

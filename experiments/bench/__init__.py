@@ -1,0 +1,1 @@
+"""How fast the emulation runs, in CPU time, beside other simulators and plain JAX."""

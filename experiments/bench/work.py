@@ -1,0 +1,203 @@
+"""The work that is timed beside the peers: programs, and the clock of each as a process of its own.
+
+Nothing is imported before it is needed: the whole process is what is timed.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+from typing import Any
+
+GEMM_SIZE, TOKENS = 2048, 4096
+GEMM_VARIANT = "block_bm8_bn2_row_loads"  # the fastest by the clock
+LAYER_AXIS = "ring"
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """One piece of work read by the clock in a process of its own.
+
+    Attributes:
+      seconds: the predicted time.
+      cycles: of the engine that multiplies, in the predicted time.
+      cpu_s: user and system time of the whole process.
+      peak_mb: its largest resident set, MB.
+    """
+
+    seconds: float
+    cycles: float
+    cpu_s: float
+    peak_mb: float
+
+
+def timed(work: str) -> Timed:
+    """Reads the clock of one of `WORK` in a new process and measures that process.
+
+    Raises:
+      RuntimeError: the process failed.
+    """
+    code = f"from experiments.bench.work import main; main({work!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as p:
+        assert p.stdout is not None
+        said = p.stdout.read()
+        _, status, used = os.wait4(p.pid, 0)
+        p.returncode = os.waitstatus_to_exitcode(status)
+    if p.returncode:
+        raise RuntimeError(f"experiments.bench: the process that reads {work} failed")
+    return Timed(**json.loads(said), cpu_s=used.ru_utime + used.ru_stime)
+
+
+def main(work: str) -> None:
+    """Reads one clock and prints seconds, cycles and this process' peak memory as JSON."""
+    print(json.dumps(WORK[work]() | {"peak_mb": peak_bytes() / 1e6}))
+
+
+def peak_bytes() -> int:
+    """The largest resident set of this process.
+
+    On Linux from its own status: `getrusage` counts the process it was started from as well.
+    """
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+# --- programs ---
+
+
+def gemm_program(size: int = GEMM_SIZE) -> tuple[Any, tuple[Any, ...]]:
+    """A square bfloat16 GEMM on one NeuronCore, and the shapes of its operands."""
+    import jax
+
+    from emu import Program
+    from kernels.trainium.gemm.ladder import gemm
+
+    x = jax.ShapeDtypeStruct((size, size), jax.numpy.bfloat16)
+    kernel = functools.partial(gemm, variant=GEMM_VARIANT)
+    return Program(kernel, {"core": 1}, ((), ())), (x, x)
+
+
+def layer_config() -> Any:
+    """Llama-3.1-8B cut to one layer, its vocabulary to what the layout needs at least."""
+    from models.catalogue import LLAMA_3_1_8B
+
+    return dataclasses.replace(LLAMA_3_1_8B, num_hidden_layers=1, vocab_size=512)
+
+
+def layer_program(
+    weights: Any, tokens: int = TOKENS
+) -> tuple[Any, tuple[Any, ...], Any]:
+    """The layer's prefill on one NeuronCore.
+
+    Args:
+      weights: canonical pytree of `layer_config`'s model, or of `ShapeDtypeStruct`.
+      tokens: of the prompt.
+
+    Returns:
+      The program, its arguments (all data but the weights as shapes), and the ring of one.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from emu import Program
+    from kernels.trainium.layer.layer import layer
+    from kernels.trainium.layer.ring import layer_ring
+    from models.machines.pack import pack_weights
+    from models.machines.prefill import layer_tiling
+    from models.machines.tensor_parallel import divide_model
+
+    config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
+    shares = divide_model(config, 1)
+    s = layer_tiling(config, shares, tokens, dtype)
+    packed = pack_weights(weights, s, shares)["layers"]
+    w = jax.tree.map(_first_layer, packed)
+    ring = layer_ring(s, tokens=tokens, chips=1, axis=LAYER_AXIS)
+    kernel = functools.partial(layer, s=s, ring=ring.ring)
+    split = (LAYER_AXIS,)
+    by_tile = (1, s.blocks, s.tiles, s.rows)
+    x = jax.ShapeDtypeStruct((*by_tile, s.hidden_padded), dtype)
+    turns = jax.ShapeDtypeStruct((*by_tile, s.head_dim // 2), jnp.float32)
+    program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, (), split, ()))
+    bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), dtype)
+    return program, (x, turns, turns, w, ring.known(with_masks=False), bias), ring
+
+
+def _first_layer(w: Any) -> Any:
+    import jax
+
+    if isinstance(w, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(w.shape[1:], w.dtype)
+    return w[0]
+
+
+def structs(config: Any) -> Any:
+    """Shapes of a model's bfloat16 weights."""
+    import jax
+
+    from models.plain.weights import weight_shapes
+
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16),
+        weight_shapes(config),
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+# --- clocks ---
+
+
+def _tensor(clock: Any) -> dict[str, float]:
+    per_cycle = clock.device.ticks_per_cycle["tensor"]
+    return {"seconds": clock.seconds, "cycles": clock.end_ticks / per_cycle}
+
+
+def _gemm() -> dict[str, float]:
+    from emu.trainium.datasheets.datasheet import TRN3
+
+    program, operands = gemm_program()
+    return _tensor(program.read(TRN3.at(), *operands))
+
+
+def _layer() -> dict[str, float]:
+    from emu.trainium.datasheets.datasheet import TRN3
+
+    program, arguments, _ = layer_program(structs(layer_config()))
+    return _tensor(program.read(TRN3.at(), *arguments))
+
+
+def _prefill() -> dict[str, float]:
+    from emu.trainium.datasheets.datasheet import TRN3
+    from models.catalogue import LLAMA_3_1_8B
+    from models.machines.prefill import Prefill
+
+    weights = structs(LLAMA_3_1_8B)
+    prefill = Prefill(LLAMA_3_1_8B, weights, tokens=TOKENS, chips=1, dtype="bfloat16")
+    return _tensor(prefill.read(TRN3.at()).clock)
+
+
+def _decode() -> dict[str, float]:
+    from emu.wse.datasheets.datasheet import WSE3
+    from kernels.wse.decode.plan import plan
+    from kernels.wse.decode.token import TokenClock
+    from models.catalogue import LLAMA_3_1_8B
+
+    device = WSE3.at()
+    step = TokenClock(plan(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device).read(
+        TOKENS
+    )
+    return {"seconds": step.seconds, "cycles": step.cycles}
+
+
+WORK = {"gemm": _gemm, "layer": _layer, "prefill": _prefill, "decode": _decode}

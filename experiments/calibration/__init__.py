@@ -1,0 +1,1 @@
+"""How far both machines' clocks are from published measurements, and which they were fitted to."""

@@ -1,0 +1,111 @@
+"""The command line of `experiments.calibration`."""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from rich.console import Console
+
+from emu.datasheet import BANDS
+from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.wse.datasheets.datasheet import WSE2, WSE3
+from experiments.calibration import points as calibration_points
+from experiments.calibration import stepped, table, trainium, wafer
+from experiments.calibration.points import POINTS, Point
+from experiments.calibration.table import Row
+from experiments.calibration.trainium import UNITS, Metrics, Unsupported, predict
+from experiments.shared import cli
+
+DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3, "wse2": WSE2, "wse3": WSE3}
+WIDTH = 160  # of a table that no terminal cuts
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    p = cli.parser("calibration")
+    p.add_argument(
+        "--points",
+        type=pathlib.Path,
+        default=POINTS,
+        help="CSV of measurements (those that come with the project)",
+    )
+    p.add_argument("--out", help="folder for calibration.csv and calibration.png")
+    return p.parse_args()
+
+
+def main() -> None:
+    """Predicts every point and prints how far off each is."""
+    args = arguments()
+    folder = cli.output_folder(args.out)
+    points = calibration_points.read_points(args.points)
+    rows = predict_all(points, Console(stderr=True))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    table.show(rows, calibration_points.suspected_causes(), console)
+    if folder is not None:
+        from experiments.calibration.picture import (
+            draw,  # matplotlib takes a second to import
+        )
+
+        table.write_csv(rows, folder / "calibration.csv")
+        draw(rows, folder / "calibration.png")
+        console.print(f"wrote {folder}/calibration.csv and {folder}/calibration.png")
+
+
+def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
+    """Predicts each point under the three bands; points of one kernel share its readings."""
+    fitted = calibration_points.fitted_ids(DEVICES.values())
+    kept: dict[tuple[str, ...], Metrics] = {}
+    rows = []
+    status = progress.status("predicting")
+    if progress.is_terminal:
+        status.start()
+    for n, p in enumerate(points, 1):
+        told = f"{n} of {len(points)}: {p.id} {p.case}"
+        if progress.is_terminal:
+            status.update(told)
+        else:
+            progress.print(told, highlight=False)
+        try:
+            rows.append(
+                Row(p, {b: _value(p, b, kept) for b in BANDS}, fitted=p.id in fitted)
+            )
+        except Unsupported as e:
+            rows.append(Row(p, why=str(e), fitted=p.id in fitted))
+    status.stop()
+    return rows
+
+
+def cases_of(device: str) -> Mapping[str, Callable[..., Metrics]]:
+    """The cases of a device's kind of machine."""
+    if device.startswith("wse"):
+        return {**wafer.CASES, **stepped.CASES}
+    return trainium.CASES
+
+
+def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
+    """The point's metric under a band.
+
+    Raises:
+      Unsupported: what `predict` cannot do, and devices and metrics there are not.
+    """
+    if p.device not in DEVICES:
+        raise Unsupported(f"no datasheet of {p.device!r}, has {', '.join(DEVICES)}")
+    key = (p.device, p.case, json.dumps(p.params, sort_keys=True), band)
+    if key not in kept:
+        kept[key] = predict(
+            DEVICES[p.device].at(band), p.case, p.params, cases_of(p.device)
+        )
+    if p.metric not in kept[key]:
+        raise Unsupported(
+            f"{p.case}: no metric {p.metric!r}, has {', '.join(kept[key])}"
+        )
+    if p.unit != UNITS[p.metric]:
+        raise Unsupported(f"{p.metric} is in {p.unit!r}, must be in {UNITS[p.metric]}")
+    return kept[key][p.metric]
+
+
+if __name__ == "__main__":
+    cli.run(main)

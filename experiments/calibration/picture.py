@@ -1,0 +1,88 @@
+"""Predicted against measured values, one panel each for times, rates and cycles."""
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.ticker import LogLocator  # noqa: E402
+
+from experiments.calibration.table import MISS_PERCENT, Row  # noqa: E402
+
+MICROSECONDS = {"us": 1.0, "ns": 1e-3}
+UNITS = {"time": "us", "rate": "GB/s or TFLOPS", "cycles": "cycles"}
+COLOURS = {
+    "trn1": "tab:orange",
+    "trn2": "tab:blue",
+    "trn3": "tab:green",
+    "wse2": "tab:red",
+    "wse3": "tab:purple",
+}
+
+
+def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Draws the rows that have a prediction into a PNG file."""
+    panels: dict[str, list[Row]] = {name: [] for name in UNITS}
+    for r in rows:
+        if r.predicted:
+            time = "time" if r.point.unit in MICROSECONDS else "rate"
+            panels["cycles" if r.point.unit == "cycles" else time].append(r)
+    used = {name: group for name, group in panels.items() if group}
+    figure, axes = plt.subplots(
+        1, max(1, len(used)), figsize=(7 * max(1, len(used)), 6.4), squeeze=False
+    )
+    for ax, (name, group) in zip(axes[0], used.items(), strict=False):
+        _panel(ax, group, UNITS[name])
+    figure.suptitle(
+        f"Predicted against measured; dashed ±{MISS_PERCENT} %, bars: the band"
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _panel(ax: Axes, rows: list[Row], unit: str) -> None:
+    values = []
+    for r in rows:
+        scale = MICROSECONDS.get(r.point.unit, 1.0)
+        x = r.point.value * scale
+        low, nominal, high = (
+            scale * f(r.predicted.values())
+            for f in (min, lambda v: r.predicted["nominal"], max)
+        )
+        values += [x, low, high]
+        colour = COLOURS.get(r.point.device, "tab:gray")
+        ax.plot([x, x], [low, high], color=colour, alpha=0.35, linewidth=3)
+        face = "none" if r.fitted else colour
+        label = f"{r.point.device}, {'fitted' if r.fitted else 'predicted'}"
+        ax.plot(x, nominal, "o", color=colour, markerfacecolor=face, label=label)
+        if abs(r.error_percent) > MISS_PERCENT:
+            ax.annotate(
+                r.point.id, (x, nominal), (6, -4), "data", "offset points", fontsize=8
+            )
+    ends = [min(values) / 1.3, max(values) * 1.3]
+    for factor, style in (
+        (1, "-"),
+        (1 + MISS_PERCENT / 100, "--"),
+        (1 - MISS_PERCENT / 100, "--"),
+    ):
+        ax.plot(
+            ends, [e * factor for e in ends], style, color="0.6", linewidth=1, zorder=0
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"measured, {unit}",
+        ylabel=f"predicted, {unit}",
+    )
+    ax.set(xlim=ends, ylim=ends)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("" if ends[1] > 100 * ends[0] else "{x:g}")
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    handles, labels = ax.get_legend_handles_labels()
+    seen = dict(zip(labels, handles, strict=True))
+    ax.legend(seen.values(), seen.keys(), loc="upper left")

@@ -1,0 +1,116 @@
+"""Published measurements, checked as they are read, and which of them were fitted to."""
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from emu.datasheet import Sheet
+from experiments.shared.cli import UsageError
+
+DATA = pathlib.Path(__file__).parent / "data"
+POINTS = DATA / "points.csv"
+CAUSES = DATA / "causes.csv"
+COLUMNS = (
+    "id",
+    "device",
+    "case",
+    "params",
+    "metric",
+    "value",
+    "unit",
+    "quality",
+    "source",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A measured value of a calibration case.
+
+    Attributes:
+      id, device: such as `T2-TE-1` and `trn2`.
+      case: what was timed, a key of `calibration_cases.CASES`.
+      params: its parameters.
+      metric, value, unit: such as `latency_us`, 608.0 and `us`.
+      quality: kind of measurement.
+      source: where it was published.
+    """
+
+    id: str
+    device: str
+    case: str
+    params: dict[str, Any]
+    metric: str
+    value: float
+    unit: str
+    quality: str
+    source: str
+
+
+def read_points(path: pathlib.Path) -> list[Point]:
+    """The points of a CSV file with the columns `COLUMNS`; others are passed over.
+
+    Raises:
+      UsageError: the file cannot be read, or a row breaks the schema.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise UsageError(
+                    f"{path}: no column {', '.join(missing)}, must have {','.join(COLUMNS)}"
+                )
+            points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UsageError(
+            f"--points {path}: cannot be read ({e}); name a CSV file"
+        ) from None
+    if not points:
+        raise UsageError(f"{path}: no points, must have at least one row")
+    return points
+
+
+def _point(row: dict[str, Any], where: str) -> Point:
+    """One row; raises `UsageError` with the line where it breaks the schema."""
+    if lacking := [c for c in COLUMNS if not row[c]]:
+        raise UsageError(
+            f"{where}: no {', '.join(lacking)}, must have {','.join(COLUMNS)}"
+        )
+    try:
+        params = json.loads(row["params"])
+    except json.JSONDecodeError as e:
+        raise UsageError(
+            f"{where}: params is no JSON ({e}), must be an object"
+        ) from None
+    if not isinstance(params, dict):
+        raise UsageError(f"{where}: params is {row['params']}, must be a JSON object")
+    try:
+        value = float(row["value"])
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UsageError(
+            f"{where}: value is {row['value']!r}, must be a number above 0"
+        )
+    fields = {c: row[c] for c in COLUMNS}
+    return Point(**fields | {"params": params, "value": value})
+
+
+def fitted_ids(sheets: Iterable[Sheet]) -> set[str]:
+    """Ids of the points to which some number of these datasheets was fitted."""
+    sources = [
+        q.source for s in sheets for q in s.quantities().values() if q.kind == "fitted"
+    ]
+    return {word for source in sources for word in re.findall(r"[\w-]+", source)}
+
+
+def suspected_causes() -> dict[str, str]:
+    """Point id to why its prediction is thought to miss."""
+    with CAUSES.open(newline="", encoding="utf-8") as file:
+        return {row["id"]: row["cause"] for row in csv.DictReader(file)}

@@ -1,0 +1,214 @@
+"""Predictions beside measurements: the table, its statistics, the ladder and the CSV file."""
+
+import csv
+import dataclasses
+import pathlib
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.calibration.points import Point
+from experiments.shared.cli import UsageError
+
+MISS_PERCENT = 15
+# Case to the parameters that are the same along a ladder, and the one that differs.
+LADDERS = {
+    "matmul": (("m", "k", "n", "dtype"), "variant"),
+    "decode_layer": (("d_model", "d_ff", "context", "dtype"), "grid"),
+}
+COLUMNS = "id,device,case,metric,measured,predicted,error_percent,status".split(",")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A point and its prediction.
+
+    Attributes:
+      point: the measurement.
+      predicted: by band, in the point's unit; empty where it is unsupported.
+      why: why it is unsupported.
+      fitted: some number of the datasheets was fitted to it.
+    """
+
+    point: Point
+    predicted: dict[str, float] = dataclasses.field(default_factory=dict)
+    why: str = ""
+    fitted: bool = False
+
+    @property
+    def error_percent(self) -> float:
+        measured = self.point.value
+        return (self.predicted["nominal"] - measured) / measured * 100
+
+
+def _ok(rows: Iterable[Row]) -> list[Row]:
+    """Predicted rows, worst first."""
+    return sorted((r for r in rows if r.predicted), key=lambda r: -abs(r.error_percent))
+
+
+# --- for people ---
+
+
+def show(rows: Sequence[Row], causes: dict[str, str], console: Console) -> None:
+    """Prints the table, what is suspected of its misses, the statistics and the ladder."""
+    ok = _ok(rows)
+    sources = list(dict.fromkeys(r.point.source for r in ok))
+    if ok:
+        console.print(_table(ok, sources))
+        for n, source in enumerate(sources, 1):
+            console.print(
+                f"[{n}] {source}", markup=False, highlight=False, soft_wrap=True
+            )
+    for r in ok:
+        if abs(r.error_percent) > MISS_PERCENT:
+            cause = causes.get(r.point.id, "not known")
+            console.print(f"{r.point.id}: suspected cause: {cause}", highlight=False)
+    _show_unsupported([r for r in rows if not r.predicted], console)
+    for line in [*accuracy_lines(ok), *ladder(ok)]:
+        console.print(line, highlight=False)
+
+
+def _table(rows: list[Row], sources: list[str]) -> Table:
+    table = Table(title="Predicted and measured, worst first")
+    for name in ("id", "case", "parameters"):
+        table.add_column(name, overflow="fold")
+    for name in ("measured", "predicted", "error", "band"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("measurement", "use", "source"):
+        table.add_column(name)
+    for r in rows:
+        p = r.point
+        band = r.predicted.values()
+        table.add_row(
+            p.id,
+            p.case,
+            short(p.params),
+            f"{p.value:.6g} {p.unit}",
+            f"{r.predicted['nominal']:.6g}",
+            f"{r.error_percent:+.1f} %",
+            f"{min(band):.4g} - {max(band):.4g}",
+            p.quality,
+            "fitted" if r.fitted else "predicted",
+            f"[{sources.index(p.source) + 1}]",
+        )
+    return table
+
+
+def short(params: dict[str, Any]) -> str:
+    """Parameters in one line: numbers by name, names as they are."""
+    return " ".join(
+        str(v) if isinstance(v, str) else f"{k}={v}" for k, v in params.items()
+    )
+
+
+def _show_unsupported(rows: list[Row], console: Console) -> None:
+    if not rows:
+        return
+    table = Table(title="Unsupported")
+    for name in ("points", "device", "case", "why"):
+        table.add_column(name, justify="right" if name == "points" else "left")
+    counts = Counter((r.point.device, r.point.case, r.why) for r in rows)
+    for told, n in counts.items():
+        table.add_row(str(n), *told)
+    console.print(table)
+
+
+# --- figures ---
+
+
+def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
+    """The median over cases of each case's median error, and points' 90th percentile, both in %."""
+    errors = [(r.point.case, abs(r.error_percent)) for r in rows]
+    cases = _grouped(errors, lambda e: e[0]).values()
+    medians = [statistics.median(error for _, error in case) for case in cases]
+    return statistics.median(medians), float(
+        np.percentile([error for _, error in errors], 90)
+    )
+
+
+def accuracy_lines(rows: Sequence[Row]) -> list[str]:
+    """The accuracy of each device, and of all."""
+    devices = _grouped(rows, lambda r: r.point.device)
+    groups = devices | ({"all devices": list(rows)} if len(devices) > 1 else {})
+    lines = []
+    for name, own in groups.items():
+        median, ninetieth = accuracy(own)
+        lines.append(
+            f"{name}: median error {median:.1f} % over {len({r.point.case for r in own})} cases, "
+            f"90th percentile {ninetieth:.1f} % over {len(own)} points"
+        )
+    return lines
+
+
+def ladder(rows: Iterable[Row]) -> list[str]:
+    """Whether what differs in one parameter on one device is predicted in the measured order."""
+    groups = _grouped(
+        (r for r in rows if r.point.case in LADDERS),
+        lambda r: (
+            r.point.device,
+            r.point.case,
+            *(r.point.params[s] for s in _sizes(r)),
+        ),
+    )
+    lines = []
+    for (device, case, *sizes), group in groups.items():
+        if len(group) > 1:
+            slowest_first = sorted(group, key=lambda r: -r.point.value)
+            told = "x".join(str(s) for s in sizes if isinstance(s, int))
+            names = " ".join(s for s in sizes if isinstance(s, str))
+            order = _order(slowest_first, LADDERS[case][1])
+            lines.append(f"ladder of {device} {told} {names}: {order}")
+    return lines
+
+
+def _sizes(row: Row) -> tuple[str, ...]:
+    return LADDERS[row.point.case][0]
+
+
+def _order(rows: list[Row], varied: str) -> str:
+    """`rows` are slowest first as measured."""
+    for slower, faster in zip(rows, rows[1:], strict=False):
+        if slower.predicted["nominal"] <= faster.predicted["nominal"]:
+            return f"not as measured: {faster.point.id} is not faster than {slower.point.id}"
+    return "as measured (" + " > ".join(str(r.point.params[varied]) for r in rows) + ")"
+
+
+def _grouped(rows: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for r in rows:
+        groups.setdefault(key(r), []).append(r)
+    return groups
+
+
+# --- for programs ---
+
+
+def write_csv(rows: Iterable[Row], path: pathlib.Path) -> None:
+    """Writes a line per point, in the order of the points.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for r in rows:
+                p = r.point
+                told = ("", "", f"unsupported: {r.why}")
+                if r.predicted:
+                    told = (
+                        f"{r.predicted['nominal']:.6g}",
+                        f"{r.error_percent:.2f}",
+                        "ok",
+                    )
+                writer.writerow(
+                    [p.id, p.device, p.case, p.metric, f"{p.value:.10g}", *told]
+                )
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None

@@ -1,0 +1,76 @@
+"""A kernel run's figures for programs: everything as JSON, every time as CSV."""
+
+import dataclasses
+from typing import Any
+
+from experiments.kernel.run import Run
+
+BOUNDS = (
+    "memory_bound",
+    "memory_bound_ideal",
+    "memory_bound_no_reloads",
+    "compute_bound",
+    "compute_bound_ideal",
+    "compute_bound_useful",
+    "perfect_pipeline",
+)
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """Every figure of a run; times in seconds, ticks as integers."""
+    clock = run.clock
+    return {
+        "kernel": run.entry.name,
+        "sizes": {**run.entry.sizes, **run.given},
+        "device": run.sheet.name,
+        "time_s": run.time_s,
+        "as_written_s": run.as_written_s,
+        "end_ticks": clock.end_ticks,
+        "tick_hz": clock.device.tick_hz,
+        "utilisation": dataclasses.asdict(run.utilisation),
+        "bounds_s": {name: getattr(run.bounds, name) for name in BOUNDS},
+        "bottleneck_engine": run.bounds.bottleneck_engine,
+        "speedup_cap": dict(run.bounds.speedup_cap),
+        "gaps_s": run.bounds.gaps(),
+        "quantities": dataclasses.asdict(run.quantities),
+        "peak_bytes": run.peak_bytes,
+        "engines_ticks": run.spent,
+        "split": {
+            "engine": run.split.engine,
+            "end_ticks": run.split.end_ticks,
+            "parts": [dataclasses.asdict(p) for p in run.split.parts],
+        },
+        "reasons": [r.sentence for r in run.reasons],
+        "critical_path": [dataclasses.asdict(x) for x in run.path_lines],
+        "counts": clock.tally.by("count"),
+    }
+
+
+CSV = ("section", "name", "detail", "us", "share")
+
+
+Row = tuple[str, str, str, float, float]
+
+
+def rows(run: Run) -> list[Row]:
+    """`(section, name, detail, microseconds, share of the time)` of every figure that is a time."""
+    total = run.clock.end_ticks or 1
+
+    def tick(section: str, name: str, detail: str, ticks: int) -> Row:
+        return section, name, detail, run.us(ticks), ticks / total
+
+    out = [tick("time", "nominal", "", run.clock.end_ticks)]
+    for name in BOUNDS:
+        s = getattr(run.bounds, name)
+        out.append(("bound", name, "", s * 1e6, s / run.bounds.total_time))
+    for engine, spent in run.spent.items():
+        out += [tick("engine", engine, what, t) for what, t in spent.items()]
+    out += [
+        tick("split", run.split.engine, f"{p.kind}: {p.what}", p.ticks)
+        for p in run.split.parts
+    ]
+    out += [
+        tick("critical path", x.where, f"{x.engine} {x.name}", x.ticks)
+        for x in run.path_lines
+    ]
+    return out

@@ -1,0 +1,146 @@
+"""A kernel's timeline drawn: when each engine worked, what it waited for, how full memory was."""
+
+import collections
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+from emu.clock.reading import IN_USE, THROTTLE, Event
+from emu.report.bands import busy_share
+from emu.report.critical_path import instructions
+from emu.report.explain import NAMES
+from experiments.kernel.run import Run  # noqa: E402
+
+BINS = 800
+ZOOMED = 60  # instructions of one engine in the last panel
+PATH = "critical path"
+
+
+def draw(run: Run, path: pathlib.Path) -> None:
+    """Writes the picture as a PNG: the whole run, then a stretch of its middle."""
+    events, end = run.clock.events, run.clock.end_ticks
+    figure, axes = plt.subplots(
+        3, 1, figsize=(13, 10), constrained_layout=True, height_ratios=[5, 2, 5]
+    )
+    _whole(axes[0], run)
+    _memory(axes[1], run)
+    window = _middle(events, end)
+    if window != (0, end):
+        for ax in axes[:2]:
+            ax.axvspan(*map(run.us, window), color="tab:cyan", alpha=0.3, linewidth=0)
+    _zoom(axes[2], run, window)
+    figure.suptitle(
+        f"{run.title} on {run.sheet.name}: {run.us(end):,.1f} us (nominal; predicted, not measured)"
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _tracks(events: list[Event]) -> list[str]:
+    """The engines that did something, then the throttle if it did."""
+    used = dict.fromkeys(e.engine for e in instructions(events))
+    return [*used, *([THROTTLE] if any(e.engine == THROTTLE for e in events) else [])]
+
+
+def _whole(ax: Axes, run: Run) -> None:
+    events, end = run.clock.events, run.clock.end_ticks
+    edges = np.linspace(0, max(1, end), BINS + 1)
+    tracks = _tracks(events)
+    image = np.stack([busy_share(events, t, edges) for t in tracks])
+    shown = ax.imshow(
+        image,
+        aspect="auto",
+        cmap="magma_r",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        extent=(0, run.us(end), len(tracks) - 0.5, -0.5),
+    )
+    ax.set_yticks(range(len(tracks)), [NAMES.get(t, t) for t in tracks])
+    ax.figure.colorbar(shown, ax=ax, label="share of time busy", pad=0.01)
+    ax.set_title("the whole kernel; what is below is marked", loc="left")
+
+
+def _memory(ax: Axes, run: Run) -> None:
+    """Bytes in use over time, as a share of each memory."""
+    for space in ("sbuf", "psum"):
+        tiles = [e for e in run.clock.events if e.engine == space + IN_USE]
+        steps: dict[int, int] = {0: 0, run.clock.end_ticks: 0}
+        for e in tiles:
+            steps[e.start] = steps.get(e.start, 0) + int(e.name)
+            steps[e.end] = steps.get(e.end, 0) - int(e.name)
+        ticks = sorted(steps)
+        used = np.cumsum([steps[t] for t in ticks])
+        capacity = run.clock.device.capacity_bytes[space]
+        ax.step(
+            [run.us(t) for t in ticks],
+            used / (capacity or 1),
+            where="post",
+            label=space.upper(),
+        )
+    ax.set_xlim(0, run.us(run.clock.end_ticks))
+    ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
+    ax.set_ylabel("share in use")
+    ax.set_xlabel("us")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _middle(events: list[Event], end: int) -> tuple[int, int]:
+    """When the engine with most instructions did those in the middle; a short run whole."""
+    counts = collections.Counter(e.engine for e in instructions(events))
+    if not counts or max(counts.values()) <= ZOOMED:
+        return 0, end
+    engine = max(counts, key=lambda e: counts[e])
+    of = [e for e in instructions(events) if e.engine == engine]
+    some = of[len(of) // 2 - ZOOMED // 2 :][:ZOOMED]
+    return some[0].start, some[-1].end
+
+
+def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
+    """Every instruction in a window by name, and what engines waited for between them."""
+    start, end = window
+    tracks = _tracks(run.clock.events)
+    palette = [*plt.get_cmap("tab20").colors]  # type: ignore[attr-defined]
+    bars: dict[str, list[tuple[int, float, float]]] = {}
+
+    def bar(label: str, row: int, a: int, b: int) -> None:
+        a, b = max(a, start), min(b, end)
+        if a < b:
+            bars.setdefault(label, []).append((row, run.us(a - start), run.us(b - a)))
+
+    for row, track in enumerate(tracks):
+        free = None
+        for e in (e for e in run.clock.events if e.engine == track):
+            if free is not None and track != THROTTLE:
+                bar(f"waits for {e.cause}", row, free, e.start)
+            bar(e.name, row, e.start, e.end)
+            free = e.end
+    for s in run.path:
+        bar(s.event.name, len(tracks), s.start, s.end)
+    for i, (label, spans) in enumerate(
+        sorted(bars.items(), key=lambda b: b[0].startswith("waits"))
+    ):
+        waiting = label.startswith("waits")
+        color = "white" if waiting else palette[i % len(palette)]
+        for j, row in enumerate(sorted({row for row, *_ in spans})):
+            ax.broken_barh(
+                [(a, n) for r, a, n in spans if r == row],
+                (row - 0.4, 0.8),
+                facecolor=color,
+                hatch="/.\\x-+o*"[i % 8] * 2 if waiting else None,
+                edgecolor="grey",
+                linewidth=0.2,
+                label=label if j == 0 else None,
+            )
+    ax.set_yticks(range(len(tracks) + 1), [*(NAMES.get(t, t) for t in tracks), PATH])
+    ax.set_xlim(0, run.us(end - start))
+    ax.invert_yaxis()
+    ax.set_xlabel(f"us after {run.us(start):,.1f} us")
+    ax.set_title("instructions, and what engines wait for in between", loc="left")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7)

@@ -1,0 +1,293 @@
+"""The command line of `experiments.quickstart`."""
+
+import argparse
+import dataclasses
+import pathlib
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from experiments.quickstart import picture, report
+from experiments.shared import cli
+from kernels.tokens.placement import PLACEMENTS
+from models.loading.load import Loaded, load
+from models.machines.disaggregated import Clock, Disaggregated, check_context
+from models.plain import oracle
+from models.plain.transformer import from_weights
+
+PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
+CORES = (1, 2, 4, 8)
+PLACED = (*PLACEMENTS, "auto")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything one run of the quickstart learned; filled in as it goes.
+
+    Attributes:
+      chips, cores: in the prefill ring, and NeuronCores of each chip.
+      placement: of the prompt's tokens on the chips.
+      tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
+      logits: of each generated id, end-of-sequence included.
+      oracle_tokens, oracle_logits: the plain float32 model's own.
+      steps: decode steps taken on the wafer, the one that gave the end of sequence included.
+      wall_s: seconds of this machine by stage.
+    """
+
+    model: Loaded
+    prompt: str
+    prompt_ids: list[int]
+    chips: int
+    cores: int
+    placement: str
+    dtype: str
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    text: str = ""
+    logits: list[np.ndarray] = dataclasses.field(default_factory=list)
+    oracle_tokens: list[int] = dataclasses.field(default_factory=list)
+    oracle_logits: Any = None
+    wall_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    machine: Disaggregated | None = None
+    clock: Clock | None = None
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+class Stages:
+    """Progress of the run, and how long each stage took.
+
+    A KeyboardInterrupt that strikes inside a callback of the compiler is swallowed there and only
+    printed, so Ctrl-C is also remembered and acted upon when the stage ends.
+    """
+
+    def __init__(self, console: Console, wall_s: dict[str, float]):
+        self.console = console
+        self.wall_s = wall_s
+        self.interrupted = False
+        signal.signal(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, number: int, frame: object) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed at any time."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def __call__(self, stage: str, message: str) -> "Stage":
+        return Stage(self, stage, message)
+
+
+class Stage:
+    """One stage: a spinner where there is a terminal, a line where there is none."""
+
+    def __init__(self, stages: Stages, name: str, message: str):
+        self.stages = stages
+        self.name = name
+        self.message = message
+        self.status = stages.console.status(message)
+
+    def __enter__(self) -> "Stage":
+        self.started = time.perf_counter()
+        if self.stages.console.is_terminal:
+            self.status.start()
+        else:
+            self.stages.console.print(f"{self.message} ...", highlight=False)
+        return self
+
+    def update(self, detail: str) -> None:
+        self.status.update(f"{self.message}: {detail}")
+
+    def __exit__(self, *exc: object) -> None:
+        self.status.stop()
+        took = time.perf_counter() - self.started
+        self.stages.wall_s[self.name] = self.stages.wall_s.get(self.name, 0.0) + took
+        if not any(exc):
+            self.stages.check()
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    p = cli.parser("quickstart")
+    p.add_argument(
+        "--model", default="smollm2", help="tiny, smollm2, a .gguf file or a HF folder"
+    )
+    p.add_argument("--prompt", help="text; a chat model sees it as the user's message")
+    p.add_argument("--tokens", default="12", help="most tokens to generate (12)")
+    p.add_argument("--chips", default="4", help="Trainium3 chips in the ring (4)")
+    p.add_argument(
+        "--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)"
+    )
+    p.add_argument(
+        "--placement",
+        default="contiguous",
+        help=f"of the prompt on the chips: {', '.join(PLACED)} (contiguous)",
+    )
+    p.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
+    p.add_argument(
+        "--ignore-eos", action="store_true", help="generate exactly --tokens tokens"
+    )
+    p.add_argument("--out", help="folder for quickstart.json and quickstart.png")
+    args = p.parse_args()
+    args.tokens = cli.whole_number("tokens", 1)(args.tokens)
+    args.chips = cli.whole_number("chips", 1)(args.chips)
+    args.cores = cli.whole_number("cores", 1)(args.cores)
+    if args.cores not in CORES:
+        raise cli.UsageError(
+            f"--cores is {args.cores}, must be one of {', '.join(map(str, CORES))}"
+        )
+    if args.placement not in PLACED:
+        raise cli.UsageError(
+            f"--placement is {args.placement!r}, must be one of {', '.join(PLACED)}"
+        )
+    if args.dtype not in DTYPES:
+        raise cli.UsageError(
+            f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}"
+        )
+    args.prompt = (
+        PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
+    )
+    if not args.prompt.strip():
+        raise cli.UsageError("--prompt is empty; give at least one character of text")
+    return args
+
+
+def main() -> None:
+    """Runs the quickstart."""
+    args = arguments()
+    folder = cli.output_folder(args.out)
+    console, wall_s = Console(), {}
+    before = signal.getsignal(signal.SIGINT)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda e: None if e.exc_type is KeyboardInterrupt else hook(e)
+    try:
+        answer(args, folder, console, Stages(console, wall_s))
+    finally:
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, before)
+
+
+def answer(
+    args: argparse.Namespace,
+    folder: pathlib.Path | None,
+    console: Console,
+    stages: Stages,
+) -> None:
+    """Loads the model, runs it, shows and writes what was learned."""
+    with stages("load", f"loading {args.model}") as stage:
+        model = load(args.model, stage.update)
+        ids = model.tokenizer.chat(args.prompt)
+        check_context(model.config, len(ids), args.tokens)
+    run = Run(
+        model,
+        args.prompt,
+        ids,
+        args.chips,
+        args.cores,
+        args.placement,
+        args.dtype,
+        wall_s=stages.wall_s,
+    )
+    try:
+        execute(run, args, console, stages)
+    except KeyboardInterrupt:
+        raise cli.Interrupted(report.partial(run)) from None
+    report.show(run, console)
+    if folder is not None:
+        cli.write_json(folder, "quickstart.json", report.as_json(run))
+        with stages("picture", "drawing"):
+            picture.draw(run, folder / "quickstart.png")
+        console.print(f"wrote {folder}/quickstart.json and {folder}/quickstart.png")
+
+
+def execute(
+    run: Run, args: argparse.Namespace, console: Console, stages: Stages
+) -> None:
+    """Prefill, decode, the oracle's answer, then the clock."""
+    c, n = run.model.config, len(run.prompt_ids)
+    with stages("load", "laying the weights out on both machines"):
+        machine = Disaggregated(
+            c,
+            run.model.weights,
+            tokens=n,
+            new_tokens=args.tokens,
+            chips=args.chips,
+            cores=args.cores,
+            dtype=jnp.dtype(args.dtype),
+            placement=args.placement,
+        )
+        run.machine = machine
+        run.placement = machine.prefill.placement
+    with stages("compile", "compiling the prefill"):
+        compiled = machine.prefill.compile(run.prompt_ids)
+    with stages(
+        "prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"
+    ):
+        first = machine.prefill.run(run.prompt_ids, compiled)
+        machine.prefill.release()
+    with stages("compile", "compiling a decode step"):
+        machine.decoder.compile()
+    stops = frozenset() if args.ignore_eos else frozenset(run.model.tokenizer.eos_ids)
+    started = time.perf_counter()
+    decode(run, machine, first, args.tokens, stops, console)
+    run.wall_s["decode"] = time.perf_counter() - started
+    with stages("oracle", "asking the plain float32 model"):
+        weights = jax.tree.map(jnp.asarray, run.model.weights)
+        plain = from_weights(c, weights)
+        answer, run.oracle_logits = oracle.generate(
+            plain, run.prompt_ids, args.tokens, stops
+        )
+        run.oracle_tokens = [t for t in answer if t not in stops]
+    with stages("timeline", "reading the clock") as stage:
+        run.clock = machine.read(len(run.logits), stage.update)
+
+
+def decode(
+    run: Run,
+    machine: Disaggregated,
+    first: Any,
+    limit: int,
+    stops: frozenset[int],
+    console: Console,
+) -> None:
+    """Prints tokens as they come, up to `limit` or the end of sequence."""
+    stream = run.model.tokenizer.stream()
+    console.print(run.prompt, style="dim", markup=False, highlight=False)
+    for token, logits in _tokens(machine, first, limit):
+        run.logits.append(logits)
+        if token in stops:
+            break
+        run.tokens.append(token)
+        piece = stream.push(token)
+        run.text += piece
+        console.file.write(piece)
+        console.file.flush()
+    run.text += (rest := stream.finish())
+    console.file.write(rest + "\n")
+    console.file.flush()
+
+
+def _tokens(
+    machine: Disaggregated, first: Any, limit: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    yield first.token, first.logits
+    after = machine.decode(first.token, first.k, first.v)
+    for _ in range(limit - 1):
+        yield next(after)
+
+
+if __name__ == "__main__":
+    cli.run(main)

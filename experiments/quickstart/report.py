@@ -1,0 +1,288 @@
+"""What the quickstart says at the end: the table for people and the JSON for programs."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from emu import BANDS
+from emu.report.bands import banded
+from emu.trainium.datasheets.datasheet import TRN3
+from emu.wse.datasheets.datasheet import WSE3
+from experiments.shared.units import count, duration
+from models.machines.disaggregated import Clock
+
+
+def partial(run: Any) -> str:
+    """What was finished before an interruption."""
+    n = len(run.tokens)
+    if not run.logits:
+        return (
+            f"the prompt of {len(run.prompt_ids)} tokens was not prefilled to its end"
+        )
+    return f"{n} token{'s' * (n != 1)} decoded, not checked against the oracle and not timed"
+
+
+# --- comparison with the oracle ---
+
+
+def tokens_equal(run: Any) -> bool:
+    """Whether the emulated machines said exactly what the plain float32 model says."""
+    return run.tokens == run.oracle_tokens
+
+
+def first_divergence(run: Any) -> int | None:
+    """Index of the first generated token that differs, the end of sequence counted; or None."""
+    ours = [int(np.argmax(x)) for x in run.logits]
+    theirs = [int(np.argmax(x)) for x in run.oracle_logits]
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        if a != b:
+            return i
+    return None
+
+
+def oracle_margin(run: Any, at: int) -> float:
+    """By how much the oracle's best logit beats its second at a generated position."""
+    second, best = np.sort(run.oracle_logits[at])[-2:]
+    return float(best - second)
+
+
+def max_abs_logit_diff(run: Any) -> float:
+    """Largest difference of any logit, over positions where both saw the same tokens so far."""
+    at = first_divergence(run)
+    count = min(len(run.logits), len(run.oracle_logits)) if at is None else at + 1
+    pairs = zip(run.logits[:count], run.oracle_logits[:count], strict=True)
+    return float(max(np.abs(np.float32(a) - b).max() for a, b in pairs))
+
+
+# --- figures ---
+
+
+def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
+    """Time per output token after the first: of the first such token, the median, the last.
+
+    The median is over the steps that were read (see `Clock.steps`).
+    """
+    times = [s.seconds for s in clock.steps[band]]
+    if not times:
+        return {"first": None, "median": None, "last": None}
+    return {"first": times[0], "median": statistics.median(times), "last": times[-1]}
+
+
+def _prefill(run: Any) -> dict[str, Any]:
+    clock, machine = run.clock, run.machine
+    nominal = clock.prefill["nominal"].clock
+    moved = nominal.tally.by("bytes")
+    engines = {
+        e: {
+            "busy_cycles": nominal.cycles(e),
+            "clock_hz": nominal.device.tick_hz // nominal.device.ticks_per_cycle[e],
+            "utilisation": nominal.utilisation(e),
+        }
+        for e in nominal.busy_ticks
+    }
+    return {
+        "chips": run.chips,
+        "cores_per_chip": run.cores,
+        "placement": run.placement,
+        "time_s": banded(lambda b: clock.prefill[b].clock.seconds),
+        "flops": nominal.tally.flops,
+        "useful_flops": machine.prefill.useful_flops,
+        "engines": engines,
+        "hbm_bytes": moved.get("hbm_read", 0) + moved.get("hbm_write", 0),
+        "sbuf_bytes": moved.get("sbuf_read", 0) + moved.get("sbuf_write", 0),
+        "psum_bytes": moved.get("psum_read", 0) + moved.get("psum_write", 0),
+        "link_bytes": nominal.tally.by("other").get("link_bytes", 0),
+        "collective_bytes": nominal.tally.by("other").get("collective_bytes", 0),
+        "peak_bytes_per_core": machine.prefill_peaks,
+        "bound": str(clock.prefill_bound),
+    }
+
+
+def _handoff(run: Any) -> dict[str, Any]:
+    clock = run.clock
+    return {
+        "bytes": clock.handoff["nominal"].transfer.nbytes,
+        "operations": clock.handoff["nominal"].transfer.operations,
+        "stream": "layer",
+        "time_s": banded(lambda b: clock.handoff[b].time_s),
+        "exposed_s": banded(lambda b: clock.handoff[b].exposed_s),
+        "bulk_exposed_s": banded(lambda b: clock.bulk[b].exposed_s),
+    }
+
+
+def _decode(run: Any) -> dict[str, Any]:
+    clock, decoder = run.clock, run.machine.decoder
+    steps = clock.steps["nominal"]
+    cycles = banded(
+        lambda b: statistics.median(s.cycles for s in clock.steps[b]) if steps else None
+    )
+    return {
+        "steps": clock.decoded,
+        "steps_read": len(steps),
+        "cycles_per_token": cycles,
+        "flops": clock.decode_total(lambda s: s.flops),
+        "sram_bytes": clock.decode_total(
+            lambda s: s.sram_read_bytes + s.sram_write_bytes
+        ),
+        "fabric_hops": clock.decode_total(lambda s: s.wavelet_hops),
+        "engines": _decode_engines(steps),
+        "pes": decoder.pes,
+        "wafers": 1,
+        "constants": decoder.clock.device.sheet.constants,
+        "peak_bytes_per_pe": decoder.bytes_per_pe,
+        "bound": str(clock.decode_bound) if clock.decode_bound else None,
+    }
+
+
+def _decode_engines(steps: list[Any]) -> dict[str, dict[str, float]]:
+    """Busy cycles of a median step, mean over PEs, and the mean of busy over span."""
+    if not steps:
+        return {}
+    middle = sorted(steps, key=lambda s: s.cycles)[len(steps) // 2]
+    return {
+        e: {
+            "busy_cycles": busy,
+            "clock_hz": middle.device.tick_hz,
+            "utilisation": busy / middle.cycles,
+        }
+        for e, busy in middle.busy_cycles.items()
+    }
+
+
+def as_json(run: Any) -> dict[str, Any]:
+    """Every figure of the run."""
+    clock, at = run.clock, first_divergence(run)
+    return {
+        "model": run.model.config.name,
+        "prompt": run.prompt,
+        "dtype": run.dtype,
+        "prompt_tokens": len(run.prompt_ids),
+        "tokens": run.tokens,
+        "oracle_tokens": run.oracle_tokens,
+        "text": run.text,
+        "tokens_equal": tokens_equal(run),
+        "first_divergence": at,
+        "oracle_margin_there": None if at is None else oracle_margin(run, at),
+        "max_abs_logit_diff": max_abs_logit_diff(run),
+        "ttft_s": banded(clock.ttft_s),
+        "ttft_parts_s": banded(clock.ttft_parts_s),
+        "tpot_s": {
+            k: banded(lambda b, k=k: tpot_s(clock, b)[k])
+            for k in ("first", "median", "last")
+        },
+        "prefill": _prefill(run),
+        "handoff": _handoff(run),
+        "decode": _decode(run),
+        "wall_s": {k: round(v, 3) for k, v in run.wall_s.items()},
+        "peak_rss_bytes": run.peak_rss_bytes,
+    }
+
+
+# --- table ---
+
+
+def show(run: Any, console: Console) -> None:
+    """Prints the comparison with the oracle, the times in bands and the use of each machine."""
+    data = as_json(run)
+    _show_oracle(data, console)
+    console.print(_times(data))
+    console.print(_machines(data))
+    wall = ", ".join(f"{k} {v:.1f} s" for k, v in data["wall_s"].items())
+    console.print(
+        f"on this computer: {wall}; peak {count(data['peak_rss_bytes'], 'B')}"
+    )
+
+
+def _show_oracle(data: dict[str, Any], console: Console) -> None:
+    console.print(
+        f"\ntokens_equal: {str(data['tokens_equal']).lower()} "
+        f"({len(data['tokens'])} tokens against the plain float32 model; "
+        f"largest logit difference {data['max_abs_logit_diff']:.2g})",
+        highlight=False,
+    )
+    if data["first_divergence"] is not None:
+        console.print(
+            f"first divergence at generated token {data['first_divergence']}, where the oracle's "
+            f"margin is {data['oracle_margin_there']:.2g}",
+            highlight=False,
+        )
+
+
+def _times(data: dict[str, Any]) -> Table:
+    table = Table(
+        title="Time (predicted; low / nominal / high of the datasheets' bands)"
+    )
+    table.add_column("")
+    for band in BANDS:
+        table.add_column(band, justify="right")
+
+    def row(
+        name: str, values: dict[str, Any], form: Callable[[Any], str] = duration
+    ) -> None:
+        table.add_row(name, *(form(values[b]) for b in BANDS))
+
+    row("TTFT", data["ttft_s"])
+    for part, name in (
+        ("prefill", "  prefill"),
+        ("handoff_exposed", "  hand-off exposed"),
+    ):
+        row(name, {b: data["ttft_parts_s"][b][part] for b in BANDS})
+    for which in ("first", "median", "last"):
+        row(f"TPOT {which}", data["tpot_s"][which])
+    row("hand-off, layer by layer", data["handoff"]["time_s"])
+    row("hand-off exposed if sent whole", data["handoff"]["bulk_exposed_s"])
+    row("decode cycles per token", data["decode"]["cycles_per_token"], count)
+    return table
+
+
+def _machines(data: dict[str, Any]) -> Table:
+    p = data["prefill"]
+    h = data["handoff"]
+    d = data["decode"]
+    table = Table(title="What each machine did (nominal)")
+    for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
+        table.add_column(heading)
+    cores = f"{p['chips']} chips, {p['cores_per_chip']} of {TRN3.at().cores_per_chip} cores each"
+    table.add_row("cores", cores, f"{d['pes']:,} PEs on {d['wafers']} wafer")
+    table.add_row("placement", p["placement"], "")
+    table.add_row("cycles from", "published and fitted", d["constants"])
+    useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
+    table.add_row(
+        "issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps"
+    )
+    hbm = f"HBM {count(p['hbm_bytes'], 'B')}, SBUF {count(p['sbuf_bytes'], 'B')}, "
+    hbm += f"PSUM {count(p['psum_bytes'], 'B')}"
+    table.add_row("bytes moved", hbm, f"SRAM {count(d['sram_bytes'], 'B')}")
+    links = (
+        f"NeuronLink {count(p['link_bytes'], 'B')}; hand-off {count(h['bytes'], 'B')}"
+    )
+    if p["collective_bytes"]:
+        links += f"; between cores {count(p['collective_bytes'], 'B')}"
+    table.add_row("network", links, f"{count(d['fabric_hops'])} wavelet-hops")
+    peak = ", ".join(
+        f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items()
+    )
+    pe = "; ".join(
+        f"{region} {sum(kinds.values()):,} of {WSE3.at().sram_bytes:,} B"
+        for region, kinds in d["peak_bytes_per_pe"].items()
+    )
+    table.add_row("peak memory a core", peak, pe)
+    table.add_row("bound by", p["bound"], d["bound"] or "-")
+    table.add_section()
+    for name, engine in p["engines"].items():
+        if engine["busy_cycles"]:
+            table.add_row(f"{name} busy", _use(engine), "")
+    for name, engine in d["engines"].items():
+        table.add_row(f"{name} busy", "", _use(engine))
+    return table
+
+
+def _use(engine: dict[str, float]) -> str:
+    """Mean over cores: busy cycles, the same in time, and its share of the span."""
+    cycles = engine["busy_cycles"]
+    seconds = engine["busy_cycles"] / engine["clock_hz"]
+    return f"{count(cycles)} cycles, {duration(seconds)}, {engine['utilisation']:.1%}"

@@ -1,0 +1,175 @@
+"""One ring's errors: the emulated kernel's values against attention in float64."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emu import Program
+from experiments.ring_precision import oracle
+from kernels import masks
+from kernels.trainium.context import layout
+from kernels.trainium.context.attention import ContextAttention
+from kernels.trainium.context.finish import finish
+from kernels.trainium.context.ring import Ring, attend_ring
+from kernels.trainium.context.schemes import RING
+from kernels.trainium.context.state import SUM
+
+MASKS = {"full": masks.full, "causal": masks.causal}
+Arguments = tuple[Any, ...]  # of the kernel's program
+
+HEADS = 2
+HEAD_DIM = 128  # the least that MX tiles can have
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How far values are from what they should be.
+
+    Attributes:
+      rms: root mean square of the differences.
+      largest: of the differences.
+      of_rms: `rms` over the root mean square of the expected values.
+      of_largest: `largest` over the largest expected magnitude.
+    """
+
+    rms: float
+    largest: float
+    of_rms: float
+    of_largest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The errors of one ring.
+
+    Attributes:
+      dtype, recipe: see `ContextAttention`.
+      ranks: of the ring.
+      sums: of the output that the last hop leaves, divided in float64: what the recipe costs.
+      output: of the kernel's result, rounded once more to the output's dtype.
+      drawn: the same against attention on operands that were not rounded to the dtype.
+      rms, largest: of the attention output, from operands rounded to the dtype.
+    """
+
+    dtype: str
+    recipe: str
+    ranks: int
+    sums: Gap
+    output: Gap
+    drawn: Gap
+    rms: float
+    largest: float
+
+
+class Bench:
+    """Rings of all sizes on the same operands.
+
+    Attributes:
+      tokens: length of the sequence.
+      mask: one of `MASKS`.
+    """
+
+    def __init__(self, tokens: int, mask: str):
+        self.tokens, self.mask = tokens, mask
+        self.operands = oracle.draw(tokens, HEADS, HEAD_DIM)
+        self.exact = oracle.attention(self.operands, MASKS[mask])
+        self._last: dict[
+            str, tuple[Any, Any]
+        ] = {}  # what it was made for, and what it is
+
+    def measure(self, dtype: str, recipe: str, ranks: int) -> Row:
+        """Runs one ring and holds it against float64."""
+        a = self.attention(dtype, recipe, ranks)
+        arguments = self._kept("arguments", (dtype, ranks), lambda: self._arguments(a))
+        # Only of MX does it matter where tokens stand: which values share a scale.
+        for_whom = (dtype, ranks if a.mx else None)
+        expected = self._kept(
+            "expected", for_whom, lambda: self._expected(a, arguments)
+        )
+        output, sums = values(a, arguments)
+        return Row(
+            dtype,
+            recipe,
+            ranks,
+            gap(sums, expected),
+            gap(output, expected),
+            gap(output, self.exact),
+            float(_rms(expected)),
+            float(np.abs(expected).max()),
+        )
+
+    def attention(self, dtype: str, recipe: str, ranks: int) -> ContextAttention:
+        """The kernel; one query tile at a time, which compiles in the least time."""
+        return ContextAttention(
+            mask=MASKS[self.mask],
+            tokens=self.tokens,
+            ranks=ranks,
+            heads=HEADS,
+            kv_heads=HEADS,
+            head_dim=HEAD_DIM,
+            placement="striped",
+            dtype=dtype,
+            recipe=recipe,
+            lanes=1,
+        )
+
+    def _arguments(self, a: ContextAttention) -> Arguments:
+        return a.arguments(self.operands.q, self.operands.k, self.operands.v)
+
+    def _expected(self, a: ContextAttention, arguments: Arguments) -> np.ndarray:
+        rounded = (
+            oracle.rounded_mx(a, arguments) if a.mx else self.operands.cast(a.element)
+        )
+        return oracle.attention(rounded, a.mask)
+
+    def _kept(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made for the same key last time: recipes share it, and some rings do."""
+        if name not in self._last or self._last[name][0] != key:
+            self._last[name] = key, make()
+        return self._last[name][1]
+
+
+def values(a: ContextAttention, arguments: Arguments) -> tuple[np.ndarray, np.ndarray]:
+    """What the kernel returns, and the output of its last hop divided by its sum in float64.
+
+    `a.run` gives the first alone: the last rounding, to the dtype of the output, would hide what a
+    recipe with less rounding than that does.
+    """
+    s, hops = a.sizes, a.built.tables
+    ring = Ring(RING, (RING,), len(hops), hops.roots)  # type: ignore[union-attr]
+
+    def kernel(q: Any, k: Any, v: Any, work: Any, patterns: Any) -> Any:
+        state = attend_ring(q, (k, v), work, patterns, s, ring)
+        return finish(state, s, transposed=False, logsumexp=False), *state
+
+    def in_order(y: Any) -> np.ndarray:
+        return np.asarray(layout.output(y, a.sides.q, a.ranks, 1)).astype(np.float64)
+
+    def by_tile(y: Any) -> Any:
+        """`[ranks, units, rows, 1, n]` to `[ranks, heads, tiles, rows, n]`."""
+        return y.reshape(a.ranks, s.heads, s.tiles, s.rows, -1)
+
+    assert s.block_lanes == 1
+    program = Program(kernel, a.program.mesh, a.program.in_specs)
+    output, out, numbers = program.run(*arguments)
+    total = by_tile(numbers)[..., SUM:]
+    return in_order(output), in_order(by_tile(out)) / in_order(total)
+
+
+def gap(actual: np.ndarray, expected: np.ndarray) -> Gap:
+    """The differences of two float64 arrays of one shape."""
+    difference = actual - expected
+    rms = float(_rms(difference))
+    largest = float(np.abs(difference).max())
+    return Gap(
+        rms,
+        largest,
+        rms / float(_rms(expected)),
+        largest / float(np.abs(expected).max()),
+    )
+
+
+def _rms(x: np.ndarray) -> np.floating[Any]:
+    return np.sqrt(np.mean(np.square(x)))

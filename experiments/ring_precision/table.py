@@ -1,0 +1,164 @@
+"""The errors of rings as a table, and as CSV and JSON."""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.ring_precision.earlier import DTYPE, EARLIER, MASK, TOKENS
+from experiments.ring_precision.measure import HEAD_DIM, HEADS, Gap, Row
+from experiments.ring_precision.oracle import SEED, SIGMA_Q
+from experiments.shared.cli import UsageError
+
+GAPS = ("sums", "output", "drawn")
+HEADINGS = ("sums", "result", "drawn")
+LEGEND = """\
+sums: what the last hop leaves, divided in float64, against float64 on the rounded operands
+result: the kernel's, rounded once more to the output's dtype; drawn: against operands not rounded
+rms: over the output's rms; max: over its largest value"""
+FIELDS = tuple(f.name for f in dataclasses.fields(Gap))
+COLUMNS = (
+    "dtype",
+    "recipe",
+    "ranks",
+    *(f"{g}_{f}" for g in GAPS for f in FIELDS),
+    "rms",
+    "largest",
+)
+
+
+# --- for people ---
+
+
+def show(rows: Sequence[Row], tokens: int, mask: str, console: Console) -> None:
+    """Prints the errors, and those of an earlier measurement where it was of the same sizes."""
+    console.print(_table(rows, tokens, mask))
+    console.print(LEGEND, highlight=False, soft_wrap=True)
+    if grown := _growth(rows):
+        console.print(
+            f"rms of sums from the first ring to the last: {grown}", soft_wrap=True
+        )
+    same = earlier(rows) if (tokens, mask) == (TOKENS, MASK) else []
+    if same:
+        console.print(_beside(same))
+
+
+def _table(rows: Sequence[Row], tokens: int, mask: str) -> Table:
+    table = Table(title=f"Error of ring attention: {tokens:,} tokens, {mask} mask")
+    for name in ("dtype", "recipe"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("ranks", justify="right")
+    for name in HEADINGS:
+        table.add_column(f"{name}:\nrms", justify="right")
+        table.add_column("\nmax", justify="right")
+    ordered = _ordered(rows)
+    for n, r in enumerate(ordered):
+        last = n + 1 == len(ordered) or (
+            ordered[n + 1].dtype,
+            ordered[n + 1].recipe,
+        ) != _line(r)
+        gaps = (getattr(r, g) for g in GAPS)
+        told = (f"{x:.1e}" for g in gaps for x in (g.of_rms, g.of_largest))
+        table.add_row(*_line(r), str(r.ranks), *told, end_section=last)
+    return table
+
+
+def _line(r: Row) -> tuple[str, str]:
+    return r.dtype, r.recipe
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """Line by line, as first met."""
+    lines = list(dict.fromkeys(_line(r) for r in rows))
+    return sorted(rows, key=lambda r: (lines.index(_line(r)), r.ranks))
+
+
+def _growth(rows: Sequence[Row]) -> str:
+    """How much each line's error of sums grows from its smallest to its largest ring."""
+    told = []
+    for line in dict.fromkeys(_line(r) for r in rows):
+        own = [r for r in _ordered(rows) if _line(r) == line]
+        first, last = own[0], own[-1]
+        if last.ranks > first.ranks:
+            factor = last.sums.rms / first.sums.rms
+            told.append(f"{' '.join(line)} x{factor:.2f}")
+    return ", ".join(told)
+
+
+def earlier(rows: Sequence[Row]) -> list[tuple[Any, Row]]:
+    """The points of the earlier measurement that were measured again."""
+    found = {(r.recipe, r.ranks): r for r in rows if r.dtype == DTYPE}
+    return [
+        (e, found[e.recipe, e.ranks]) for e in EARLIER if (e.recipe, e.ranks) in found
+    ]
+
+
+def _beside(pairs: Sequence[tuple[Any, Row]]) -> Table:
+    table = Table(
+        title=f"{DTYPE}, absolute, beside an earlier measurement of unknown tiling"
+    )
+    table.add_column("recipe")
+    for name in (
+        "ranks",
+        "rms then",
+        "sums now",
+        "result now",
+        "max then",
+        "sums now",
+        "result now",
+    ):
+        table.add_column(name, justify="right")
+    for e, r in pairs:
+        then = "" if e.largest is None else f"{e.largest:.1e}"
+        table.add_row(
+            e.recipe,
+            str(e.ranks),
+            f"{e.rms:.1e}",
+            f"{r.sums.rms:.1e}",
+            f"{r.output.rms:.1e}",
+            then,
+            f"{r.sums.largest:.1e}",
+            f"{r.output.largest:.1e}",
+        )
+    return table
+
+
+# --- for programs ---
+
+
+def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Writes a line per ring.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for r in _ordered(rows):
+                gaps = [getattr(getattr(r, g), f) for g in GAPS for f in FIELDS]
+                figures = (f"{x:.6g}" for x in (*gaps, r.rms, r.largest))
+                writer.writerow([r.dtype, r.recipe, r.ranks, *figures])
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
+
+
+def as_json(
+    rows: Sequence[Row], tokens: int, mask: str, wall_s: float
+) -> dict[str, Any]:
+    """Sizes, and every figure of every ring."""
+    return {
+        "tokens": tokens,
+        "mask": mask,
+        "heads": HEADS,
+        "head_dim": HEAD_DIM,
+        "sigma_q": SIGMA_Q,
+        "seed": SEED,
+        "wall_s": wall_s,
+        "rings": [dataclasses.asdict(r) for r in _ordered(rows)],
+    }

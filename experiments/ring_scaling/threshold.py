@@ -1,0 +1,179 @@
+"""From how many tokens per rank a hop's transfer hides: by the clock, and in closed form.
+
+A hop's transfer hides if it takes no longer than a rank's attention to one block: with c tokens per
+rank, g query heads per KV head, d features, elements of e bytes, a live share rho of the tile of
+scores, F FLOP/s, and B bytes/s with a latency a of a link,
+
+    4·c²·h_q·d·rho / F  >=  2·c·h_kv·d·e / B + a
+
+so without latency c >= (F/B)·e / (2·g·rho). F is not a constant of a kernel: with few tokens each
+hop takes a least time whatever it does, and small transfers hide behind that. So the threshold is
+looked for from above: the least c from which on transfers hide, at every size tried.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu.datasheet import Device
+from emu.trainium.links.routes import shifted
+from experiments.ring_scaling.cases import HEAD_DIM, HEADS, MACHINES, Point
+from experiments.ring_scaling.measure import DTYPE, Row, links, measure
+
+HIDDEN = 0.01  # exposed communication over the time with free links
+LEAST, MOST, STEP = 64, 32768, 64  # tokens per rank that are tried, and how finely
+SLOWER = ((1, 1.0), (HEADS, 1.0), (1, 1 / 4))  # KV heads, rate of the links
+# Share of a hop's tile of scores; causal: in zigzag.
+LIVE = {
+    "full": 1.0,
+    "causal": 0.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One threshold to find.
+
+    Attributes:
+      point: whose `share` is sought.
+      link_times: rate of the links over the machine's.
+    """
+
+    point: Point
+    link_times: float = 1.0
+
+    @property
+    def told(self) -> str:
+        p = self.point
+        return f"{p.machine}, {p.mask}, {p.heads}/{p.kv_heads} heads, links x {self.link_times:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """What was found.
+
+    Attributes:
+      question: what was sought.
+      least: tokens per rank from which on transfers hide; None: more than the most tried.
+      always: nothing smaller that was tried, down to `LEAST`, is exposed.
+      flops_per_s: what a core reached there, links free, and `peak_flops_per_s`, its peak.
+      link_bytes_per_s: one core's share of the slowest link that a hop uses.
+      latency_s: of a hop.
+      closed, with_latency, at_peak: the closed form at the rate reached, with the latency term
+        and, with that, at the peak.
+    """
+
+    question: Question
+    least: int | None
+    always: bool
+    flops_per_s: float
+    peak_flops_per_s: float
+    link_bytes_per_s: float
+    latency_s: float
+    closed: float
+    with_latency: float
+    at_peak: float
+
+
+def closed_form(
+    flops_per_s: float, link_bytes_per_s: float, p: Point, latency_s: float = 0.0
+) -> float:
+    """Tokens per rank from which a hop hides."""
+    live, each = LIVE[p.mask], jnp.dtype(DTYPE).itemsize
+    whole = flops_per_s / link_bytes_per_s * each * p.kv_heads / (2 * p.heads * live)
+    late = latency_s * flops_per_s / (4 * p.heads * HEAD_DIM * live)
+    return whole / 2 + math.sqrt(whole**2 / 4 + late)
+
+
+def link_share(device: Device, ranks: int) -> float:
+    """Bytes/s of one core over the slowest link of a ring's hop, all cores sending at once."""
+    load = np.full(ranks, float(device.cores_running))
+    return 1 / float(shifted(device, (ranks,), 0, (1,), load).seconds_per_byte.max())
+
+
+def questions(most: int, *, whole: bool) -> list[Question]:
+    """The thresholds to find: a KV head for all heads or for each, links as they are or slower."""
+    ranks = min(4, most)
+    if ranks == 1:
+        return []
+    placed = {"full": "contiguous", "causal": "zigzag"}
+    machines = ("Trn3 Gen2", "Trn2 torus", "Trn1") if whole else ("Trn3 Gen2",)
+    found = []
+    for machine in machines:
+        for mask, (kv_heads, times) in itertools.product(LIVE, SLOWER):
+            if whole or mask == "full" or (kv_heads, times) == SLOWER[-1]:
+                p = Point(
+                    machine=machine,
+                    mask=mask,
+                    ranks=ranks,
+                    placement=placed[mask],
+                    kv_heads=kv_heads,
+                )
+                found.append(Question(p, times))
+    return found
+
+
+def find(q: Question) -> Iterator[Row | Threshold]:
+    """Every reading on the way to the threshold, then the threshold."""
+    sheet = links(MACHINES[q.point.machine].sheet, q.link_times)
+    rows: dict[int, Row] = {}
+    device, p = sheet.at(), q.point
+    peak = float(device.bf16_flops_per_s)
+    rate = link_share(device, p.ranks)
+    guess = closed_form(peak, rate, p, float(device.link_hop_s)) / 4
+    for c in _search(lambda c: hides(rows[c]), guess):
+        rows[c] = measure(dataclasses.replace(p, share=c), sheet)
+        yield rows[c]
+    yield _threshold(q, device, rows)
+
+
+def hides(r: Row) -> bool:
+    return r.exposed_s <= HIDDEN * r.free_s
+
+
+def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
+    """Sizes to look at: up until one hides, down until one does not, then the gap halved."""
+    high = min(MOST, max(LEAST, 2 ** math.ceil(math.log2(guess))))
+    yield high
+    while not hidden(high):
+        if high == MOST:
+            return
+        high *= 2
+        yield high
+    low = high // 2
+    while low >= LEAST:
+        yield low
+        if not hidden(low):
+            break
+        low, high = low // 2, low
+    while low >= LEAST and high - low > max(STEP, low // 8):
+        middle = (low + high) // 2 // STEP * STEP
+        yield middle
+        low, high = (low, middle) if hidden(middle) else (middle, high)
+
+
+def _threshold(q: Question, device: Device, rows: dict[int, Row]) -> Threshold:
+    p = q.point
+    exposed = [c for c, r in rows.items() if not hides(r)]
+    hiding = [c for c in rows if c > max(exposed, default=0)]
+    least = min(hiding, default=None)
+    flops = rows[least or max(rows)].reached_flops_per_s
+    peak = float(device.bf16_flops_per_s)
+    rate = link_share(device, p.ranks)
+    hop_s = float(device.link_hop_s)
+    return Threshold(
+        q,
+        least,
+        not exposed,
+        flops,
+        peak,
+        rate,
+        hop_s,
+        closed_form(flops, rate, p),
+        closed_form(flops, rate, p, hop_s),
+        closed_form(peak, rate, p, hop_s),
+    )

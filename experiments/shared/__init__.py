@@ -1,0 +1,1 @@
+"""What several experiments share: the command line, progress, files, units."""

@@ -1,0 +1,207 @@
+"""The command line of `experiments.whole_wafer`."""
+
+import argparse
+import dataclasses
+import pathlib
+import resource
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from emu.datasheet import Device
+from emu.wse import WSE3
+from emu.wse.fabric import stepper
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.encoding.encode import encode
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.result import Run
+from experiments.shared import cli
+from kernels.wse.programs import wafer_gemv
+from kernels.wse.programs.wafer_gemv import WaferGemv
+
+SIZE = 4096
+PLAIN = 128  # rows and columns of the fabric that is stepped cycle by cycle
+RUNS = 3
+TOLERANCE = (
+    1e-5  # of the largest output: float32 sums of some thousand exact float16 products
+)
+SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a rectangle gave.
+
+    Attributes:
+      gemv: its sizes.
+      run: of the stepper.
+      wall_s: of the run, without building the program and its data.
+      timeline_cycles: the same GEMV read by the timeline.
+      error: largest error of an output against float64, over the largest output.
+      beyond_sram_bytes: host memory a PE that the run took besides what the PEs hold.
+    """
+
+    gemv: WaferGemv
+    run: Run
+    wall_s: float
+    timeline_cycles: int
+    error: float
+    beyond_sram_bytes: float
+
+    @property
+    def rate(self) -> float:
+        """PE-cycles a second."""
+        return self.run.cycles * self.gemv.rows * self.gemv.cols / self.wall_s
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    p = cli.parser("whole_wafer")
+    p.add_argument(
+        "--size",
+        type=cli.whole_number("size", 1),
+        default=SIZE,
+        help=f"rows and columns of the matrix ({SIZE})",
+    )
+    p.add_argument(
+        "--pes",
+        default="755x1170",
+        help="columns x rows of PEs (755x1170, the whole wafer)",
+    )
+    p.add_argument(
+        "--path",
+        default="auto",
+        choices=stepper.PATHS,
+        help="how to step it; cycles takes minutes on a whole wafer (auto)",
+    )
+    return p.parse_args()
+
+
+def rectangle(text: str, device: Device) -> tuple[int, int]:
+    """Rows and columns of a rectangle named `COLUMNSxROWS`.
+
+    Raises:
+      UsageError: it is none, or larger than the wafer.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise cli.UsageError(
+            f"--pes is {text!r}, must be columns x rows such as 755x1170"
+        )
+    cols, rows = map(int, parts)
+    if cols > device.grid_width or rows > device.grid_height:
+        raise cli.UsageError(
+            f"--pes is {text!r}, {device.name} has at most {device.grid_width}x{device.grid_height}"
+        )
+    return rows, cols
+
+
+def data(g: WaferGemv) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The PEs' buffers, and x and w as they were before they were dealt to the PEs."""
+    rng = np.random.default_rng(SEED)
+    dtype = np.dtype(g.dtype)
+    x = rng.standard_normal(g.k).astype(dtype)
+    w = (rng.standard_normal((g.k, g.n), np.float32) / np.sqrt(g.k)).astype(dtype)
+    xs, ws = g.tiles(x, w)
+    first = np.arange(g.cols)[None, :, None] == 0  # x starts in the first column alone
+    held = np.where(first, xs[:, None], dtype.type(np.nan))
+    return {"x": held, "w": ws.reshape(g.rows, g.cols, -1)}, x, w
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident_bytes() -> int:
+    """Memory in use now; where the system does not tell, the most there has been."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return _peak_bytes()
+    return pages * resource.getpagesize()
+
+
+def measure(g: WaferGemv, device: Device, path: str, told: Any = None) -> Result:
+    """Steps the GEMV and compares it with float64 and with the timeline."""
+    program = wafer_gemv.fabric_program(g, device)
+    held, x, w = data(g)
+    before = _resident_bytes()
+    begin = time.perf_counter()
+    run = stepper.run(program, device, held, path=path, progress=told)
+    wall_s = time.perf_counter() - begin
+    beyond = max(0, _peak_bytes() - before - sum(x.nbytes for x in run.values.values()))
+    answer = x.astype(np.float64) @ w.astype(np.float64)
+    y = run.values["y"][0].reshape(-1)[: g.n]
+    clock = wafer_gemv.kernel_program(g, device).read(device, *wafer_gemv.arguments(g))
+    error = float(np.abs(y - answer).max() / np.abs(answer).max())
+    return Result(g, run, wall_s, clock.end_ticks, error, beyond / (g.rows * g.cols))
+
+
+def plain_rate(program: FabricProgram, device: Device) -> tuple[int, float]:
+    """Cycles of a program and PE-cycles a second, stepped cycle by cycle, compiled before.
+
+    The best of several runs: what else the machine does can only slow one down.
+    """
+    encoded = encode(program, device)
+    cycle_run.run(encoded)
+    walls = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        cycles = cycle_run.run(encoded).cycles
+        walls.append(time.perf_counter() - begin)
+    return cycles, cycles * program.width * program.height / min(walls)
+
+
+def show(r: Result, device: Device, console: Console) -> None:
+    """Prints what the whole rectangle gave."""
+    g, run = r.gemv, r.run
+    console.print(
+        f"{g.k}x{g.n} {g.dtype} GEMV on {g.cols}x{g.rows} = {g.cols * g.rows} PEs of {device.name} "
+        f"({device.constants}): {run.cycles} cycles, "
+        f"{run.cycles / device.clock_hz * 1e6:.2f} us at {device.clock_hz / 1e9:.2f} GHz"
+    )
+    console.print(
+        f"timeline: {r.timeline_cycles} cycles, "
+        f"{'equal' if r.timeline_cycles == run.cycles else 'DIFFERENT'}"
+    )
+    console.print(
+        f"largest error against float64: {r.error:.1e} of the largest output "
+        f"(tolerance {TOLERANCE:.0e})"
+    )
+    way = f" ({run.why})" if run.why and run.why != stepper.ASKED else ""
+    console.print(
+        f"{r.rate:.1e} PE-cycles/s by {run.path}{way}, {r.wall_s:.1f} s; "
+        f"{r.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
+        "content"
+    )
+
+
+def main() -> None:
+    """Steps the GEMV on the rectangle, then a smaller one cycle by cycle."""
+    args = arguments()
+    device = WSE3.at()
+    console = Console(highlight=False, soft_wrap=True)
+    rows, cols = rectangle(args.pes, device)
+    status = console.status("working it out")
+    if console.is_terminal:
+        status.start()
+    gemv = WaferGemv(args.size, args.size, rows, cols)
+    result = measure(gemv, device, args.path, lambda t: status.update(f"cycle {t}"))
+    status.stop()
+    show(result, device, console)
+    side = min(PLAIN, rows, cols)
+    plain = WaferGemv(4 * side, 4 * side, side, side)
+    cycles, rate = plain_rate(wafer_gemv.fabric_program(plain, device), device)
+    console.print(
+        f"{rate:.1e} PE-cycles/s cycle by cycle, on {side}x{side} PEs ({cycles} cycles)"
+    )
+    if result.timeline_cycles != result.run.cycles or result.error > TOLERANCE:
+        raise cli.UsageError(
+            "stepper, timeline and float64 do not agree; see the lines above"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

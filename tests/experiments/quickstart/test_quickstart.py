@@ -1,0 +1,314 @@
+"""The quickstart end to end on the tiny model: tokens, figures, files, and every misuse."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from experiments.quickstart import __main__ as quickstart
+from experiments.shared import cli
+from models.catalogue import LLAMA_3_1_70B
+from models.loading import smollm2
+from models.loading.load import load_tiny
+from models.machines.decode import Decoder
+from models.machines.handoff import token_bytes
+
+ROOT = pathlib.Path(__file__).parents[3]
+FIELDS = {
+    "": "prompt_tokens tokens oracle_tokens text tokens_equal max_abs_logit_diff ttft_s tpot_s "
+    "prefill handoff decode wall_s peak_rss_bytes",
+    "tpot_s": "first median last",
+    "prefill": "chips cores_per_chip time_s flops useful_flops engines hbm_bytes link_bytes",
+    "handoff": "bytes time_s exposed_s",
+    "decode": "cycles_per_token flops sram_bytes fabric_hops pes wafers constants",
+    "wall_s": "load compile prefill decode timeline",
+}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["quickstart", *args])
+    cli.run(quickstart.main)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One run with four chips and all outputs."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    with pytest.MonkeyPatch.context() as patch:
+        call(
+            patch,
+            "--model",
+            "tiny",
+            "--chips",
+            "4",
+            "--tokens",
+            "6",
+            "--out",
+            str(folder),
+        )
+    assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((folder / "quickstart.json").read_text())
+
+
+def test_tokens_are_the_oracles(result: dict[str, Any]) -> None:
+    assert result["tokens_equal"] is True
+    assert result["tokens"] == result["oracle_tokens"] != []
+    assert result["max_abs_logit_diff"] < 1e-4  # float32 sums in another order
+    assert result["text"] == load_tiny().tokenizer.decode(result["tokens"])
+
+
+@pytest.mark.parametrize("place", FIELDS)
+def test_every_field_is_there(result: dict[str, Any], place: str) -> None:
+    part = result[place] if place else result
+    assert set(FIELDS[place].split()) <= set(part)
+
+
+def test_bands_are_ordered_and_parts_sum(result: dict[str, Any]) -> None:
+    for times in (
+        result["ttft_s"],
+        result["prefill"]["time_s"],
+        result["tpot_s"]["median"],
+    ):
+        assert 0 < times["low"] <= times["nominal"] <= times["high"]
+    for band, parts in result["ttft_parts_s"].items():
+        assert sum(parts.values()) == pytest.approx(result["ttft_s"][band])
+
+
+def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
+    c = load_tiny().config
+    n = result["prompt_tokens"]
+    assert result["handoff"]["bytes"] == n * c.num_hidden_layers * token_bytes(
+        c, "float32"
+    )
+    linear = c.hidden_size * (
+        2 * (c.num_attention_heads + c.num_key_value_heads) * c.head_dim
+        + 3 * c.intermediate_size
+    )
+    scores = c.num_attention_heads * c.head_dim * n * (n + 1) // 2
+    useful = c.num_hidden_layers * (2 * linear * n + 4 * scores)
+    useful += 2 * c.hidden_size * c.vocab_size
+    assert result["prefill"]["useful_flops"] == useful < result["prefill"]["flops"]
+    for engine in result["prefill"]["engines"].values():
+        assert 0 <= engine["utilisation"] <= 1
+
+
+@pytest.mark.parametrize("chips, cores", [(1, 1), (7, 1), (1, 2), (4, 8)])
+def test_any_number_of_chips_and_cores_says_the_same(
+    result: dict[str, Any],
+    chips: int,
+    cores: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--chips",
+        str(chips),
+        "--cores",
+        str(cores),
+        "--tokens",
+        "6",
+        "--out",
+        str(tmp_path),
+    )
+    again = json.loads((tmp_path / "quickstart.json").read_text())
+    assert again["tokens_equal"] is True
+    assert again["tokens"] == result["tokens"]
+    assert (again["prefill"]["link_bytes"] == 0) == (chips == 1)
+    assert (again["prefill"]["collective_bytes"] == 0) == (cores == 1)
+    assert again["handoff"]["bytes"] == result["handoff"]["bytes"]
+    assert f"{chips} chips, {cores} of 8 cores each" in capsys.readouterr().out
+
+
+def test_ignore_eos_gives_exactly_as_many_as_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--tokens",
+        "9",
+        "--chips",
+        "1",
+        "--ignore-eos",
+        "--out",
+        str(tmp_path),
+    )
+    data = json.loads((tmp_path / "quickstart.json").read_text())
+    assert len(data["tokens"]) == 9
+    assert data["tokens_equal"] is True
+    assert set(data["tokens"]) & load_tiny().tokenizer.eos_ids
+
+
+def test_one_token_needs_no_decode(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--tokens",
+        "1",
+        "--chips",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
+    data = json.loads((tmp_path / "quickstart.json").read_text())
+    assert len(data["tokens"]) == 1
+    assert data["decode"]["steps"] == 0
+    assert data["tpot_s"]["median"]["nominal"] is None
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_dtypes_report_and_do_not_fail(
+    dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    call(
+        monkeypatch,
+        "--model",
+        "tiny",
+        "--dtype",
+        dtype,
+        "--chips",
+        "2",
+        "--out",
+        str(tmp_path),
+    )
+    data = json.loads((tmp_path / "quickstart.json").read_text())
+    if data["first_divergence"] is None:
+        assert data["tokens_equal"] is True
+    else:
+        assert data["oracle_margin_there"] >= 0
+    # A narrow cache is half the bytes of float32's.
+    c = load_tiny().config
+    each = 2 * c.num_key_value_heads * c.head_dim * 2
+    assert (
+        data["handoff"]["bytes"] == data["prompt_tokens"] * c.num_hidden_layers * each
+    )
+
+
+BAD = {
+    "chips": (["--chips", "0"], "--chips is 0"),
+    "cores": (["--cores", "3"], "--cores is 3, must be one of 1, 2, 4, 8"),
+    "no cores": (["--cores", "0"], "--cores is 0"),
+    "tokens": (["--tokens", "-3"], "--tokens is -3"),
+    "words": (["--tokens", "many"], "--tokens is 'many'"),
+    "dtype": (["--dtype", "int3"], "--dtype is 'int3'"),
+    "prompt": (["--prompt", "  "], "--prompt is empty"),
+    "length": (["--prompt", "file " * 3000], "context"),
+    "answer": (["--tokens", "2000"], "2000 are to be generated"),
+    "model": (["--model", "no/such/model"], "no such file"),
+    "option": (["--bogus"], "unrecognized arguments: --bogus"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exits_2(
+    case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, expected = BAD[case]
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *(args if case == "model" else ["--model", "tiny", *args]))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert expected in error
+
+
+def test_out_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "--model", "tiny", "--out", str(tmp_path / "file"))
+    assert stop.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_model_too_large_for_the_wafer_says_what_would_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        Decoder(LLAMA_3_1_70B, {}, context=4096, dtype="bfloat16")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "wafers" in error and error.count("\n") == 1
+
+
+def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    # A shell that runs the tests in the background ignores SIGINT, and children inherit that.
+    start = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('experiments.quickstart', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", start, "--model", "tiny", "--tokens", "40"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "compiling the prefill" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error.strip().startswith("interrupted: ") and "Traceback" not in error
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize(
+    "chips, cores",
+    [
+        ("1", "1"),
+        ("4", "1"),
+        ("4", "8"),
+        pytest.param("7", "1", marks=pytest.mark.slow),
+    ],
+)
+def test_smollm2_knows_the_capital_of_france(
+    chips: str, cores: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    if smollm2.cached() is None:
+        pytest.skip("SmolLM2's weights are not in the cache; run the quickstart once")
+    call(
+        monkeypatch,
+        "--model",
+        "smollm2",
+        "--prompt",
+        "What is the capital of France?",
+        "--chips",
+        chips,
+        "--cores",
+        cores,
+        "--tokens",
+        "12",
+        "--out",
+        str(tmp_path),
+    )
+    data = json.loads((tmp_path / "quickstart.json").read_text())
+    assert data["text"] == "The capital of France is Paris."
+    assert data["tokens_equal"] is True
