@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from emu import timeline
 from emu.checks import memory, precision
+from emu.clock import timeline
+from emu.clock.reading import Reading
 from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
@@ -132,7 +133,7 @@ class Program:
         )
         return strict_jit(fn)
 
-    def read(self, device: Device, *args: Any, **options: Any) -> timeline.Reading:
+    def read(self, device: Device, *args: Any, **options: Any) -> Reading:
         """Reads the clock for arguments given as arrays, `ShapeDtypeStruct` or `Known`.
 
         Raises:

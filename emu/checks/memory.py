@@ -13,7 +13,6 @@ from typing import Any
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
 from emu.instruction import lookup
-from emu.timeline import IDENTITIES, VIEWS
 from emu.tracing import jaxpr as jx
 
 Peaks = dict[str, int]
@@ -130,9 +129,9 @@ def _equation(
     if (body := jx.call(eqn)) is not None:
         outs, inside = _body(device, body, xs)
         return [_adopt(o, xs) for o in outs], inside
-    if name in IDENTITIES:
+    if name in jx.IDENTITIES:
         return xs, {}
-    if name in VIEWS:
+    if name in jx.VIEWS:
         return [xs[0]], {}
     return [None] * len(eqn.outvars), {}
 

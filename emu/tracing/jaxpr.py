@@ -29,6 +29,25 @@ _CALLS = {
     "remat",
 }
 
+# Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
+VIEWS = {
+    "reshape",
+    "squeeze",
+    "slice",
+    "dynamic_slice",
+    "broadcast_in_dim",
+    "expand_dims",
+}
+# Casts of a mesh axis' type under shard_map, and hints, do nothing on the device.
+IDENTITIES = {
+    "pvary",
+    "pcast",
+    "stop_gradient",
+    "optimization_barrier",
+    "copy",
+    "copy_p",
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
@@ -186,8 +205,10 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
 
 __all__ = [
     "Body",
+    "IDENTITIES",
     "Primitive",
     "Scan",
+    "VIEWS",
     "Var",
     "body",
     "branches",

@@ -30,25 +30,6 @@ from emu.tracing import jaxpr as jx
 
 Path = tuple[Any, ...]
 
-# Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
-VIEWS = {
-    "reshape",
-    "squeeze",
-    "slice",
-    "dynamic_slice",
-    "broadcast_in_dim",
-    "expand_dims",
-}
-# Casts of a mesh axis' type under shard_map, and hints, do nothing on the device.
-IDENTITIES = {
-    "pvary",
-    "pcast",
-    "stop_gradient",
-    "optimization_barrier",
-    "copy",
-    "copy_p",
-}
-
 
 class Timeline:
     """Issue state of every engine on every core, and the sum of what was issued.
@@ -215,7 +196,7 @@ class Timeline:
                     eqn.outvars[0].aval, self.core_index(eqn.params["axis_name"])
                 )
             ]
-        if name in IDENTITIES:
+        if name in jx.IDENTITIES:
             return xs
         return [self.plain(eqn, xs)]
 
@@ -229,7 +210,7 @@ class Timeline:
             value = integers.evaluate(name, eqn.params, known, self.rank)
             if value is not None:
                 return self.constant(aval, value)
-        elif name in VIEWS:
+        elif name in jx.VIEWS:
             if any(x.known is None for x in xs[1:]):
                 raise DataDependentBranch(
                     f"{name}: the address depends on data; use a gather instruction",
@@ -290,4 +271,4 @@ def read(
     )
 
 
-__all__ = ["Event", "IDENTITIES", "Reading", "Timeline", "VIEWS", "read"]
+__all__ = ["Timeline", "read"]
