@@ -1,5 +1,11 @@
 """The wafer: datasheets, what a PE can do, and how its fabric moves data."""
 
+from emu.wse.collectives.gather.meaning import gather, scatter
+from emu.wse.collectives.multicast.meaning import multicast
+from emu.wse.collectives.multicast_2d.meaning import multicast_2d
+from emu.wse.collectives.reduce.meaning import reduce
+from emu.wse.collectives.ring_all_reduce.meaning import ring_all_reduce
+from emu.wse.collectives.shift.meaning import chain_argmax, shift, walk
 from emu.wse.datasheets.datasheet import (
     WSE2,
     WSE3,
@@ -8,12 +14,6 @@ from emu.wse.datasheets.datasheet import (
     at_clock,
     on_silicon,
 )
-from emu.wse.line.gather import gather, scatter
-from emu.wse.line.multicast import multicast
-from emu.wse.line.multicast_2d import multicast_2d
-from emu.wse.line.reduce import reduce
-from emu.wse.line.ring_all_reduce import ring_all_reduce
-from emu.wse.line.shift import chain_argmax, shift, walk
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
 from emu.wse.pe.scalar import (

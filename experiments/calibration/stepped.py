@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from emu.datasheet import Device
+from emu.wse import trees
 from emu.wse.fabric import stepper
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.cycles.tables import shape_of
 from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line import trees
 from experiments.calibration.trainium import Metrics, Unsupported
 from kernels.wse.programs import mesh_gemm as mesh
 from kernels.wse.programs import microbench

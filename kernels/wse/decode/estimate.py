@@ -7,8 +7,8 @@ scalar loops, and a fixed set-up per instruction.
 from typing import Any
 
 from emu.datasheet import Device
-from emu.wse.line.arrivals.wires import call_cycles, wires
 from emu.wse.pe.laws import map_cycles, precision, words
+from emu.wse.timeline.wires import call_cycles, wires
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,

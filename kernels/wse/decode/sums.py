@@ -5,8 +5,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from emu.wse import fill, multicast, reduce, sram_tile
-from emu.wse.line import trees
+from emu.wse import fill, multicast, reduce, sram_tile, trees
 from emu.wse.pe.laws import words
 from kernels.wse.decode.mapping import line_groups, meet_in_the_middle
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse.fabric import collectives
-from emu.wse.fabric.collectives import Code, Line
+from emu.wse import trees
+from emu.wse.collectives import programs
+from emu.wse.collectives.programs import Code, Line
 from emu.wse.fabric.ops import Memory
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line import trees
-from emu.wse.line.auto_tree import auto
+from emu.wse.trees import auto
 from kernels.wse.programs import mesh_gemm, microbench
 from kernels.wse.programs.line_reduce import line_reduce
 from kernels.wse.programs.wafer_gemv import WaferGemv, fabric_program
@@ -60,8 +60,8 @@ def all_reduce(
         pes,
         words,
         lambda line, x: (
-            collectives.reduce(line, x, made, "sum")
-            + collectives.broadcast(line, x, "out", made.root)
+            programs.reduce(line, x, made, "sum")
+            + programs.broadcast(line, x, "out", made.root)
         ),
     )
 
@@ -69,9 +69,7 @@ def all_reduce(
 def ring_all_reduce(pes: int = 16, words: int = 256) -> Any:
     """All-reduce round a ring folded onto a line, chunk by chunk."""
     program = FabricProgram(pes)
-    made = collectives.ring_all_reduce(
-        Line(program), program.buffer("x", words), "ring"
-    )
+    made = programs.ring_all_reduce(Line(program), program.buffer("x", words), "ring")
     made.declare(program, "main", start=True)
     return program
 
@@ -79,14 +77,14 @@ def ring_all_reduce(pes: int = 16, words: int = 256) -> Any:
 def broadcast(pes: int = 64, words: int = 256, root: int = 0) -> Any:
     """One PE's words to all of its line."""
     return _on_a_line(
-        pes, words, lambda line, x: collectives.broadcast(line, x, "out", root)
+        pes, words, lambda line, x: programs.broadcast(line, x, "out", root)
     )
 
 
 def broadcast_2d(width: int = 40, height: int = 60, words: int = 64) -> Any:
     """One PE's words to a whole rectangle, as one stream."""
     program = FabricProgram(width, height)
-    made = collectives.broadcast_2d(program, program.buffer("x", words)[:], "out")
+    made = programs.broadcast_2d(program, program.buffer("x", words)[:], "out")
     made.declare(program, "main", start=True)
     return program
 
@@ -101,7 +99,7 @@ def reduce_2d(
     """The sum over a rectangle: along the rows, then along the column of their roots."""
     program = FabricProgram(width, height)
     rows, column = (_tree(tree, n, words, device) for n in (width, height))
-    made = collectives.reduce_2d(
+    made = programs.reduce_2d(
         program, program.buffer("x", words)[:], rows, column, "sum"
     )
     made.declare(program, "main", start=True)
@@ -113,7 +111,7 @@ def gather(pes: int = 16, words: int = 16) -> Any:
     program = FabricProgram(pes)
     x = program.buffer("x", words)
     all_ = program.buffer("all", pes * words)
-    collectives.gather(Line(program), all_, x[:], "in").declare(
+    programs.gather(Line(program), all_, x[:], "in").declare(
         program, "main", start=True
     )
     return program

@@ -1,9 +1,9 @@
 """The reduce of a row of PEs as its published measurements timed it: start together, stamp, add."""
 
-from emu.wse.fabric import collectives
+from emu.wse.collectives import programs
 from emu.wse.fabric.ops import Load, Stamp
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line.trees import Tree
+from emu.wse.trees import Tree
 
 DESCRIPTORS = 2
 START, END = "start", "end"
@@ -17,10 +17,10 @@ def line_reduce(tree: Tree, words: int) -> FabricProgram:
     """
     program = FabricProgram(tree.pes)
     x = program.buffer("x", words)[:]
-    row = collectives.Line(program, "x")
-    before = collectives.everywhere(program, Stamp(START), Load(DESCRIPTORS))
-    adds = collectives.reduce(row, x, tree, "sum")
-    after = collectives.everywhere(program, Stamp(END))
+    row = programs.Line(program, "x")
+    before = programs.everywhere(program, Stamp(START), Load(DESCRIPTORS))
+    adds = programs.reduce(row, x, tree, "sum")
+    after = programs.everywhere(program, Stamp(END))
     (before + adds + after).declare(program, "main", start=True)
     return program
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse.fabric.collectives import Line
-from emu.wse.fabric.collectives.ring import around
+from emu.wse.collectives.programs import Line
+from emu.wse.fabric.layout.folded_ring import around
 from emu.wse.fabric.ops import (
     Activate,
     Block,
@@ -30,7 +30,7 @@ from emu.wse.fabric.ops import (
     send,
 )
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line.arrivals.of_rings import places
+from emu.wse.timeline.folded_ring import places
 
 QUEUES = {"X": 2, "shift": 3, "W": 5}
 COLORS = 3  # of a ring

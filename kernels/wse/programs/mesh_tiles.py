@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.wse.line.arrivals.of_rings import places
+from emu.wse.timeline.folded_ring import places
 
 
 def place_x(x: np.ndarray, p: int) -> np.ndarray:

@@ -14,11 +14,11 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.program import Program
-from emu.wse import fmac_map, multicast, reduce
-from emu.wse.fabric import collectives, ops
+from emu.wse import fmac_map, multicast, reduce, trees
+from emu.wse.collectives import programs
+from emu.wse.fabric import ops
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line import trees
-from emu.wse.line.arrivals.wires import call_cycles
+from emu.wse.timeline.wires import call_cycles
 from kernels.wse.decode.sums import zeros
 
 PE = ("row", "col")
@@ -112,18 +112,18 @@ def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
     x = p.buffer("x", g.depth, g.dtype)
     w = p.buffer("w", g.depth * g.width, g.dtype)
     y = p.buffer("y", g.width)
-    rows = collectives.Line(p, "x")
-    columns = collectives.Line(p, "y")
-    call = collectives.everywhere(p, ops.Code(int(call_cycles(device)), "call"))
-    clear = collectives.everywhere(p, ops.Load(1), ops.copy(y[:], 0.0))
-    multiply = collectives.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
+    rows = programs.Line(p, "x")
+    columns = programs.Line(p, "y")
+    call = programs.everywhere(p, ops.Code(int(call_cycles(device)), "call"))
+    clear = programs.everywhere(p, ops.Load(1), ops.copy(y[:], 0.0))
+    multiply = programs.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
     code = (
         clear
         + call
-        + collectives.broadcast(rows, x[:], "x")
+        + programs.broadcast(rows, x[:], "x")
         + multiply
         + call
-        + collectives.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
+        + programs.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
     )
     code.declare(p, "gemv", start=True)
     return p

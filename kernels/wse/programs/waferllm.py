@@ -24,10 +24,10 @@ from emu.wse import (
     rsqrt_mean,
     silu,
     sram_tile,
+    trees,
     vector,
     vector_scale,
 )
-from emu.wse.line import trees
 from kernels.wse.decode.sums import zeros
 
 PE = ("row", "col")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emu.wse.line.arrivals.wires import Wires
-from emu.wse.line.trees import Tree
+from emu.wse.timeline.wires import Wires
+from emu.wse.trees import Tree
 
 Stages = list[tuple[int, int]]  # depth and latency of each
 LONGEST = 200_000

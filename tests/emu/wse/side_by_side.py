@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from emu.wse.collectives.programs import Code, Line, code
 from emu.wse.fabric import ops, stepper
-from emu.wse.fabric.collectives import Code, Line, code
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
-from emu.wse.line.arrivals.wires import Wires, wires
+from emu.wse.timeline.wires import Wires, wires
 
 Build = Callable[[Line, ops.Memory, Any], Code]
 

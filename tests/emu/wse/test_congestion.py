@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from emu.wse import WSE2, WSE3
+from emu.wse.collectives.programs import Line, reduce
 from emu.wse.fabric import stepper
-from emu.wse.fabric.collectives import Line, reduce
 from emu.wse.fabric.ops import Code, copy, receive, send
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line.trees import two_tree
+from emu.wse.trees import two_tree
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
 Stream = tuple[int, int]  # from and to which PE of a row

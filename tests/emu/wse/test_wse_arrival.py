@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.wse import WSE2, WSE3, WSE3_SILICON
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_multicasts, of_rings, of_trees
-from emu.wse.line.arrivals.lines import Lines, latest
-from emu.wse.line.arrivals.wires import Wires, wires
-from emu.wse.line.auto_tree import auto
+from emu.wse import WSE2, WSE3, WSE3_SILICON, trees
+from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.reduce import arrival as of_trees
+from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.timeline.lines import Lines, latest
+from emu.wse.timeline.wires import Wires, wires
+from emu.wse.trees import auto
 from tests.emu.wse import line_simulation as simulated
 from tests.emu.wse.line_simulation import as_line
 

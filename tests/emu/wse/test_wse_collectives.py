@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.programs import Line, broadcast, reduce
+from emu.wse.collectives.reduce import arrival as of_trees
 from emu.wse.fabric import ops, stepper
-from emu.wse.fabric.collectives import Line, broadcast, reduce
-from emu.wse.fabric.collectives.streams import fixed, turned
+from emu.wse.fabric.layout.streams import fixed, turned
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_multicasts, of_trees
-from emu.wse.line.auto_tree import auto
-from emu.wse.line.trees import Tree
+from emu.wse.trees import Tree, auto
 from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
-from emu.wse import WSE2, WSE3
-from emu.wse.fabric import ops, stepper
-from emu.wse.fabric.collectives import (
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.multicast_2d.program import snake
+from emu.wse.collectives.programs import (
     Code,
     Line,
     broadcast_2d,
@@ -20,12 +21,12 @@ from emu.wse.fabric.collectives import (
     scatter,
     shift,
 )
-from emu.wse.fabric.collectives.plane import snake
+from emu.wse.collectives.reduce import arrival as of_trees
+from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_multicasts, of_rings, of_trees
-from emu.wse.line.arrivals.of_rings import places
 from emu.wse.pe.laws import move_cycles
+from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.timeline.folded_ring import places
 from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)

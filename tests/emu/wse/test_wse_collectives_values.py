@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from emu import Program, wse
-from emu.wse import WSE2, WSE3
-from emu.wse.fabric import ops, stepper
-from emu.wse.fabric.collectives import (
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.collectives.programs import (
     Code,
     Line,
     broadcast,
@@ -22,13 +21,13 @@ from emu.wse.fabric.collectives import (
     scatter,
     shift,
 )
-from emu.wse.fabric.collectives.streams import turned
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.layout.streams import turned
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
-from emu.wse.line import trees
-from emu.wse.line.arrivals.of_rings import places
-from emu.wse.line.arrivals.wires import call_cycles
-from emu.wse.line.trees import Tree
+from emu.wse.timeline.folded_ring import places
+from emu.wse.timeline.wires import call_cycles
+from emu.wse.trees import Tree
 
 PES = 12
 TREES = {

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from emu import EmulationError, Known, Program, wse
-from emu.wse import WSE2, WSE3
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_rings
-from emu.wse.line.arrivals.wires import wires
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.timeline.wires import wires
 from tests.emu.wse.single_pe import struct
 
 LINE = ("row",)

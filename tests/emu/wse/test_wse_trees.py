@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emu import EmulationError
-from emu.wse import WSE2, WSE3
-from emu.wse.line import trees
-from emu.wse.line.auto_tree import EXACT_PES, auto
-from emu.wse.line.trees import Tree, model_cycles
+from emu.wse import WSE2, WSE3, trees
+from emu.wse.trees import Tree, model_cycles
+from emu.wse.trees.best import EXACT_PES, auto
 
 
 def test_shapes_by_hand() -> None:

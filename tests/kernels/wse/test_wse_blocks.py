@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from emu import Known, Program
-from emu.wse import WSE3, multicast, reduce
-from emu.wse.line import trees
+from emu.wse import WSE3, multicast, reduce, trees
 from kernels.wse.decode.attention import attend, normalise_heads
 from kernels.wse.decode.blocks import gemv, rms_norm, swiglu
 from kernels.wse.decode.mapping import LayerMap, line_groups

@@ -8,9 +8,9 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.wse.datasheets.datasheet import WSE3
 from emu.wse.fabric import stepper
-from emu.wse.fabric.collectives.ring import around
 from emu.wse.fabric.encoding.encode import encode
-from emu.wse.line.arrivals.of_rings import places
+from emu.wse.fabric.layout.folded_ring import around
+from emu.wse.timeline.folded_ring import places
 from kernels.wse.programs import mesh_gemm as mesh
 from kernels.wse.programs import mesh_tiles
 from kernels.wse.programs.mesh_gemm import Sizes

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from emu.wse import trees
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from emu.wse.fabric import stepper
-from emu.wse.line import trees
 from kernels.wse.programs import microbench
 from kernels.wse.programs.line_reduce import END, line_reduce
 

@@ -10,12 +10,12 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.line.arrivals import of_rings
-from emu.wse.line.arrivals.of_rings import places, ring_hops
-from emu.wse.line.arrivals.wires import operation_cycles, wires
-from emu.wse.line.roles import Ticks, begin, crossed, group_size, join, role
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import on_datapath, words
+from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.timeline.folded_ring import places, ring_hops
+from emu.wse.timeline.roles import Ticks, begin, crossed, group_size, join, role
+from emu.wse.timeline.wires import operation_cycles, wires
 
 
 def _cost(

@@ -7,14 +7,14 @@ Exact: every time of a multicast along a line whose links carry nothing else. Ne
 the first direction still in the output queue when the second one starts; that a late receiver holds
 up others in a multicast over a mesh; that it holds up blocks behind its own in a scatter.
 
-Arrays are `int64[groups, pes, lines]` ticks, as in `emu.wse.line.arrivals.of_trees`.
+Arrays are `int64[groups, pes, lines]` ticks, as in `emu.wse.collectives.reduce.arrival`.
 """
 
 import numpy as np
 
-from emu.wse.line.arrivals.lines import latest
-from emu.wse.line.arrivals.of_trees import NEVER
-from emu.wse.line.arrivals.wires import Wires
+from emu.wse.collectives.reduce.arrival import NEVER
+from emu.wse.timeline.lines import latest
+from emu.wse.timeline.wires import Wires
 
 
 def multicast(armed: np.ndarray, words: np.ndarray, root: int, w: Wires) -> np.ndarray:

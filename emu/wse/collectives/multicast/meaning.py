@@ -9,11 +9,11 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.line.arrivals import of_multicasts
-from emu.wse.line.arrivals.wires import operation_cycles, wires
-from emu.wse.line.roles import Ticks, begin, crossed, group_size, line_words, role
+from emu.wse.collectives.multicast import arrival as of_multicasts
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, words
+from emu.wse.timeline.roles import Ticks, begin, crossed, group_size, line_words, role
+from emu.wse.timeline.wires import operation_cycles, wires
 
 
 def _cost(

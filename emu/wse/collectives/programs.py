@@ -5,13 +5,17 @@ code = everywhere(program, *setup) + reduce(line, x, tree, "sum") + broadcast(li
 code.declare(program, "main", start=True)
 """
 
-from emu.wse.fabric.collectives.broadcast import broadcast
-from emu.wse.fabric.collectives.code import Code, code, everywhere
-from emu.wse.fabric.collectives.gather import gather, scatter
-from emu.wse.fabric.collectives.line import Line
-from emu.wse.fabric.collectives.plane import broadcast_2d, reduce_2d, reduce_snake
-from emu.wse.fabric.collectives.reduce import rearm, reduce
-from emu.wse.fabric.collectives.ring import ring_all_reduce, shift
+from emu.wse.collectives.gather.program import gather, scatter
+from emu.wse.collectives.multicast.program import broadcast
+from emu.wse.collectives.multicast_2d.program import (
+    broadcast_2d,
+    reduce_2d,
+    reduce_snake,
+)
+from emu.wse.collectives.reduce.program import rearm, reduce
+from emu.wse.fabric.layout.code import Code, code, everywhere
+from emu.wse.fabric.layout.folded_ring import ring_all_reduce, shift
+from emu.wse.fabric.layout.line import Line
 
 __all__ = [
     "Code",

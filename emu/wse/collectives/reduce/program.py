@@ -2,12 +2,12 @@
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.collectives import streams
-from emu.wse.fabric.collectives.code import Code, code
-from emu.wse.fabric.collectives.line import Line
-from emu.wse.fabric.collectives.streams import Streams
+from emu.wse.fabric.layout import streams
+from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.line import Line
+from emu.wse.fabric.layout.streams import Streams
 from emu.wse.fabric.ops import Control, Memory, Vector, copy, receive, send
-from emu.wse.line.trees import Tree
+from emu.wse.trees import Tree
 
 ROUTES = {
     "turned": streams.turned,

@@ -22,9 +22,9 @@ import functools
 
 import numpy as np
 
-from emu.wse.line.arrivals.lines import latest
-from emu.wse.line.arrivals.wires import Wires
-from emu.wse.line.trees import Tree
+from emu.wse.timeline.lines import latest
+from emu.wse.timeline.wires import Wires
+from emu.wse.trees import Tree
 
 NEVER = np.int64(-(1 << 60))
 

@@ -16,10 +16,10 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Crossing, Operand
-from emu.wse.line.arrivals.lines import Lines
-from emu.wse.line.arrivals.wires import call_cycles
 from emu.wse.pe.isa import single
 from emu.wse.pe.laws import known, words
+from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.wires import call_cycles
 
 Ticks = tuple[np.ndarray, np.ndarray]
 _JOIN = {"add": jnp.add, "max": jnp.maximum}

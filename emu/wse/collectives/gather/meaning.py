@@ -10,12 +10,13 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_multicasts, of_trees
-from emu.wse.line.arrivals.wires import operation_cycles, wires
-from emu.wse.line.roles import Ticks, at_place, begin, crossed, group_size, role
+from emu.wse import trees
+from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.reduce import arrival as of_trees
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import move_cycles, on_datapath, words
+from emu.wse.timeline.roles import Ticks, at_place, begin, crossed, group_size, role
+from emu.wse.timeline.wires import operation_cycles, wires
 
 
 def _cost(

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from emu.wse.fabric.collectives.code import Code, code
-from emu.wse.fabric.collectives.line import Line
-from emu.wse.fabric.collectives.reduce import reduce
+from emu.wse.collectives.reduce.program import reduce
+from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Memory, Vector, copy, receive, send
 from emu.wse.fabric.program import ALL, FabricProgram
-from emu.wse.line.trees import Tree
+from emu.wse.trees import Tree
 
 Within = tuple[slice, slice]
 WEST = "west"

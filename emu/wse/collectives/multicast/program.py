@@ -1,8 +1,8 @@
 """Broadcasts: one PE's words to all of its line, each router passing them on and taking them in."""
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.collectives.code import Code, code
-from emu.wse.fabric.collectives.line import Line
+from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Memory, copy, receive, send
 
 

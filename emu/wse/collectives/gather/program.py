@@ -1,12 +1,12 @@
 """Blocks of a line's PEs to its first PE, and back: each passes routers turned by those before."""
 
 from emu.errors import LimitExceeded
+from emu.wse import trees
 from emu.wse.fabric import ops
-from emu.wse.fabric.collectives.code import Code, code
-from emu.wse.fabric.collectives.line import Line
-from emu.wse.fabric.collectives.streams import turned
+from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.line import Line
+from emu.wse.fabric.layout.streams import turned
 from emu.wse.fabric.ops import Buffer, Control, Memory, copy, receive, send
-from emu.wse.line import trees
 
 
 def gather(line: Line, dst: Buffer, x: Memory, prefix: str) -> Code:

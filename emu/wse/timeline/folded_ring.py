@@ -13,8 +13,8 @@ import functools
 
 import numpy as np
 
-from emu.wse.line.arrivals.of_trees import NEVER
-from emu.wse.line.arrivals.wires import Wires
+from emu.wse.collectives.reduce.arrival import NEVER
+from emu.wse.timeline.wires import Wires
 
 
 @functools.lru_cache(maxsize=256)

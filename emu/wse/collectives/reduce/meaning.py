@@ -10,11 +10,12 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.line import trees
-from emu.wse.line.arrivals import of_trees
-from emu.wse.line.arrivals.of_trees import Batch
-from emu.wse.line.arrivals.wires import operation_cycles, wires
-from emu.wse.line.roles import (
+from emu.wse import trees
+from emu.wse.collectives.reduce import arrival as of_trees
+from emu.wse.collectives.reduce.arrival import Batch
+from emu.wse.pe.isa import SPACE
+from emu.wse.pe.laws import known, on_datapath, words
+from emu.wse.timeline.roles import (
     Ticks,
     at_place,
     begin,
@@ -24,9 +25,8 @@ from emu.wse.line.roles import (
     line_words,
     role,
 )
-from emu.wse.line.trees import Tree
-from emu.wse.pe.isa import SPACE
-from emu.wse.pe.laws import known, on_datapath, words
+from emu.wse.timeline.wires import operation_cycles, wires
+from emu.wse.trees import Tree
 
 UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant time
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.collectives.code import Code, code
-from emu.wse.fabric.collectives.line import Line
-from emu.wse.fabric.collectives.streams import Streams, fixed
+from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.line import Line
+from emu.wse.fabric.layout.streams import Streams, fixed
 from emu.wse.fabric.ops import Buffer, Memory, Vector, copy, receive, send
-from emu.wse.line.arrivals.of_rings import places
+from emu.wse.timeline.folded_ring import places
 
 # What is sent, and what takes what comes.
 Step = tuple[Memory, Callable[[ops.Fabric], Vector]]

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.collectives.line import Line
+from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.program import POSITIONS
-from emu.wse.line.trees import Tree
+from emu.wse.trees import Tree
 
 Ways = tuple[tuple[str, str], ...]  # (receive, send) of each switch position
 

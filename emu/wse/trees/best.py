@@ -15,8 +15,8 @@ import functools
 import numpy as np
 
 from emu.datasheet import Device
-from emu.wse.line import trees
-from emu.wse.line.trees import Tree
+from emu.wse.trees import families as trees
+from emu.wse.trees.families import Tree
 
 EXACT_PES = 256  # the programme is O(pes^3) for each bound on the children
 FAR = np.int64(1) << 40

@@ -11,13 +11,14 @@ from jax import lax
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.line.arrivals import of_rings, of_trees
-from emu.wse.line.arrivals.lines import Lines
-from emu.wse.line.arrivals.of_rings import ring_hops
-from emu.wse.line.arrivals.wires import operation_cycles, wires
-from emu.wse.line.roles import Ticks, begin, crossed, role
+from emu.wse.collectives.reduce import arrival as of_trees
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, words
+from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.timeline.folded_ring import ring_hops
+from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.roles import Ticks, begin, crossed, role
+from emu.wse.timeline.wires import operation_cycles, wires
 
 PAIR = 2  # wavelets of a value and its index
 

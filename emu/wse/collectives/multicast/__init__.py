@@ -1,0 +1,1 @@
+"""One PE's tile to every PE of its line."""

@@ -1,0 +1,1 @@
+"""Sums and maxima along a line of PEs, by any tree."""

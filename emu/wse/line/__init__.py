@@ -1,1 +1,0 @@
-"""Collectives along a line of PEs as instructions: meaning, cost and arrival."""

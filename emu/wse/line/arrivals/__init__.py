@@ -1,1 +1,0 @@
-"""When what crosses the fabric arrives, in closed form, for the timeline."""
