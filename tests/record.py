@@ -29,8 +29,7 @@ import numpy as np
 
 from emu import BANDS, EmulationError
 from emu.clock.reading import Reading
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, on_system
-from emu.trainium.datasheets.topology import TRN3_GEN2
+from emu.trainium.datasheets import TRN1, TRN2, TRN3, TRN3_GEN2, on_system
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric import stepper
 from kernels.trainium.catalogue import CATALOGUE as KERNELS

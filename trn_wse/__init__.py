@@ -13,7 +13,7 @@ import importlib.metadata
 from emu import EmulationError, Known, Program, Reading, instruction
 from emu.report.bands import drawn
 from emu.trainium import isa
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, on_system
+from emu.trainium.datasheets import TRN1, TRN2, TRN3, on_system
 from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric import stepper

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
 from kernels.wse.decode.layer import layer_arguments
 from models.machines.disaggregated import Disaggregated

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Program
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from experiments.bench.work import (
     GEMM_SIZE,
     TOKENS,

@@ -164,21 +164,21 @@ def _tensor(clock: Any) -> dict[str, float]:
 
 
 def _gemm() -> dict[str, float]:
-    from emu.trainium.datasheets.datasheet import TRN3
+    from emu.trainium.datasheets import TRN3
 
     program, operands = gemm_program()
     return _tensor(program.read(TRN3.at(), *operands))
 
 
 def _layer() -> dict[str, float]:
-    from emu.trainium.datasheets.datasheet import TRN3
+    from emu.trainium.datasheets import TRN3
 
     program, arguments, _ = layer_program(structs(layer_config()))
     return _tensor(program.read(TRN3.at(), *arguments))
 
 
 def _prefill() -> dict[str, float]:
-    from emu.trainium.datasheets.datasheet import TRN3
+    from emu.trainium.datasheets import TRN3
     from models.catalogue import LLAMA_3_1_8B
     from models.machines.prefill import Prefill
 

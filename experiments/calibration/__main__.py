@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from emu.datasheet import BANDS
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.trainium.datasheets import TRN1, TRN2, TRN3
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from experiments.calibration import points as calibration_points
 from experiments.calibration import stepped, table, trainium, wafer

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from emu.report import perfetto
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, NeuronCoreSheet
+from emu.trainium.datasheets import TRN1, TRN2, TRN3, NeuronCoreSheet
 from experiments.kernel import figures, picture, tune
 from experiments.kernel import report as kernel_report
 from experiments.kernel import run as kernel_run

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes  # noqa: E402
 
 from emu.clock.reading import IN_USE, THROTTLE, Event
 from emu.report.bands import busy_share
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
 
 BINS = 600

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from emu import BANDS
 from emu.report.bands import banded
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
 from experiments.shared.units import count, duration
 from models.machines.disaggregated import Clock

@@ -8,12 +8,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from emu.trainium.datasheets import topology
-from emu.trainium.datasheets.datasheet import (
+from emu.trainium.datasheets import (
     TRN1,
+    TRN1_32XLARGE,
     TRN2,
+    TRN2_48XLARGE,
+    TRN2_ULTRASERVER,
     TRN3,
+    TRN3_GEN2,
     NeuronCoreSheet,
+    System,
     on_system,
     with_cores,
 )
@@ -54,21 +58,17 @@ class Machine:
         return system.chips
 
 
-def _all_cores(
-    sheet: NeuronCoreSheet, system: topology.System, **needs: Any
-) -> Machine:
+def _all_cores(sheet: NeuronCoreSheet, system: System, **needs: Any) -> Machine:
     return Machine(
         on_system(with_cores(sheet, sheet.cores_per_chip.value), system), needs
     )
 
 
 MACHINES = {
-    "Trn3 Gen2": _all_cores(TRN3, topology.TRN3_GEN2),
-    "Trn2 torus": _all_cores(TRN2, topology.TRN2_48XLARGE),
-    "Trn2 Ultra": _all_cores(TRN2, topology.TRN2_ULTRASERVER),
-    "Trn1": _all_cores(
-        TRN1, topology.TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0
-    ),
+    "Trn3 Gen2": _all_cores(TRN3, TRN3_GEN2),
+    "Trn2 torus": _all_cores(TRN2, TRN2_48XLARGE),
+    "Trn2 Ultra": _all_cores(TRN2, TRN2_ULTRASERVER),
+    "Trn1": _all_cores(TRN1, TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0),
 }
 
 

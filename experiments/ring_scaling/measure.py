@@ -9,7 +9,7 @@ import numpy as np
 
 from emu import Reading
 from emu.datasheet import BANDS, Quantity
-from emu.trainium.datasheets.datasheet import NeuronCoreSheet
+from emu.trainium.datasheets import NeuronCoreSheet
 from experiments.ring_scaling.cases import HEAD_DIM, MACHINES, Point
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.hops import Hops

@@ -9,7 +9,7 @@ import numpy as np
 from emu import BANDS, Device
 from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
-from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.trainium.datasheets import TRN3, with_cores
 from emu.wse.datasheets.datasheet import WSE3
 from models.config import ModelConfig
 from models.errors import ModelError

@@ -1,1 +1,46 @@
-"""What is known of each Trainium generation, with sources and bands."""
+"""What is known of each Trainium generation, with sources and bands: a file for each.
+
+A generation is one file, `trn*.py`: its datasheet and the systems its chips are built into. It is
+listed here and nowhere else: everything outside this folder asks a sheet for its properties.
+"""
+
+from emu.trainium.datasheets.deployment import on_system, with_cores
+from emu.trainium.datasheets.sheet import NeuronCoreSheet
+from emu.trainium.datasheets.topology import System
+from emu.trainium.datasheets.trn1 import TRN1, TRN1_32XLARGE, TRN1N_32XLARGE
+from emu.trainium.datasheets.trn2 import TRN2, TRN2_48XLARGE, TRN2_ULTRASERVER
+from emu.trainium.datasheets.trn3 import TRN3, TRN3_GEN1, TRN3_GEN2
+
+GENERATIONS = {
+    "trn1": TRN1,
+    "trn2": TRN2,
+    "trn3": TRN3,
+}
+"""Every generation by the name that command lines take."""
+
+SYSTEMS = (
+    TRN1_32XLARGE,
+    TRN1N_32XLARGE,
+    TRN2_48XLARGE,
+    TRN2_ULTRASERVER,
+    TRN3_GEN1,
+    TRN3_GEN2,
+)
+
+__all__ = [
+    "GENERATIONS",
+    "SYSTEMS",
+    "TRN1",
+    "TRN1N_32XLARGE",
+    "TRN1_32XLARGE",
+    "TRN2",
+    "TRN2_48XLARGE",
+    "TRN2_ULTRASERVER",
+    "TRN3",
+    "TRN3_GEN1",
+    "TRN3_GEN2",
+    "NeuronCoreSheet",
+    "System",
+    "on_system",
+    "with_cores",
+]

@@ -2,13 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from emu.datasheet import Device, Quantity, Sheet
 from emu.errors import LimitExceeded
-
-if TYPE_CHECKING:
-    from emu.trainium.datasheets.topology import System
+from emu.trainium.datasheets.topology import System
 
 ARCH = "aws-neuron-sdk 2.32 nki/guides/architecture"
 HARDWARE = "aws-neuron-sdk 2.32 about-neuron/arch/neuron-hardware"
@@ -100,7 +97,7 @@ class NeuronCoreSheet(Sheet):
     """
 
     generation: int
-    system: "System | None" = None
+    system: System | None = None
     core: str = "NeuronCore"
     home: str = "hbm"
     tick_hz: int | None = 4_800_000_000

@@ -1,15 +1,12 @@
-"""Instances and UltraServers: how many chips, and which of them a link joins."""
+"""What a system is: how many chips, and which of them a link joins.
+
+The instances and UltraServers stand with the generation of their chips, in `trn*.py`.
+"""
 
 import dataclasses
 import math
 
 from emu.datasheet import Quantity
-from emu.trainium.datasheets.sheet import HARDWARE
-
-_TRN1 = f"{HARDWARE}/trn1-arch.rst"
-_TRN2 = f"{HARDWARE}/trn2-arch.rst"
-_TRN3 = f"{HARDWARE}/trn3-arch.rst"
-_DIRECTION = "both directions or each: half of it is nominal, as nobody says"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,81 +72,7 @@ class System:
         return [c for c in range(self.chips) if self.hops(chip, c) == 1]
 
 
-def _each(bytes_per_s: float, source: str) -> Quantity:
-    """A published rate that may count both directions."""
-    source = f"{source}; {_DIRECTION}"
+def each_direction(bytes_per_s: float, source: str) -> Quantity:
+    """A published rate that may count both directions; half of it is nominal."""
+    source = f"{source}; both directions or each: half of it is nominal, as nobody says"
     return Quantity(bytes_per_s / 2, "derived", source, bytes_per_s, bytes_per_s / 2)
-
-
-_TORUS2 = _each(256e9, f"{_TRN2}: 1024 GB/s a chip to 4 neighbours of its instance")
-
-TRN1_32XLARGE = System(
-    name="trn1.32xlarge",
-    generation=2,
-    dims=(4, 4),
-    switched=False,
-    source=_TRN1,
-    link_bytes_per_s=(_each(96e9, f"{HARDWARE}/trainium.rst: 384 GB/s a chip to 4"),)
-    * 2,
-    efa_bytes_per_s=Quantity(100e9, "published", f"{_TRN1}: 800 Gbps"),
-)
-TRN1N_32XLARGE = dataclasses.replace(
-    TRN1_32XLARGE,
-    name="trn1n.32xlarge",
-    link_bytes_per_s=(_each(192e9, f"{HARDWARE}/trainium.rst: 768 GB/s a chip to 4"),)
-    * 2,
-    efa_bytes_per_s=Quantity(200e9, "published", f"{_TRN1}: 1600 Gbps"),
-)
-TRN2_48XLARGE = System(
-    name="trn2.48xlarge",
-    generation=3,
-    dims=(4, 4),
-    switched=False,
-    source=_TRN2,
-    link_bytes_per_s=(_TORUS2,) * 2,
-    efa_bytes_per_s=Quantity(400e9, "published", f"{_TRN2}: EFAv3, 3.2 Tbps"),
-)
-TRN2_ULTRASERVER = System(
-    name="Trn2 UltraServer",
-    generation=3,
-    dims=(4, 4, 4),
-    switched=False,
-    source=f"{_TRN2}: 4 instances; chips at the same place of each form a ring",
-    link_bytes_per_s=(
-        _each(128e9, f"{_TRN2}: 256 GB/s a chip to 2 neighbours of other instances"),
-        _TORUS2,
-        _TORUS2,
-    ),
-    efa_bytes_per_s=Quantity(1.6e12, "derived", f"{_TRN2}: 4 instances of 3.2 Tbps"),
-)
-_SERVER = (
-    _each(320e9, f"{_TRN3}: 5 PCIe Gen6 x8 links a chip to other servers of the rack"),
-    _each(256e9, f"{_TRN3}: 4 PCIe Gen6 x8 links a chip within its server"),
-)
-TRN3_GEN1 = System(
-    name="Trn3 Gen1 UltraServer",
-    generation=4,
-    dims=(16, 4),
-    switched=True,
-    link_bytes_per_s=_SERVER,
-    efa_bytes_per_s=Quantity(1.6e12, "published", f"{_TRN3}: 12.8 Tbps"),
-    source=f"{_TRN3}: 64 chips, 4 a sled by its connectivity, 16 a server by its text",
-)
-TRN3_GEN2 = System(
-    name="Trn3 Gen2 UltraServer",
-    generation=4,
-    dims=(36, 4),
-    switched=True,
-    link_bytes_per_s=_SERVER,
-    efa_bytes_per_s=Quantity(3.6e12, "published", f"{_TRN3}: 28.8 Tbps"),
-    source=f"{_TRN3}: 36 servers of 4; racks are joined by 2 more links a chip, 128 GB/s",
-)
-
-SYSTEMS = (
-    TRN1_32XLARGE,
-    TRN1N_32XLARGE,
-    TRN2_48XLARGE,
-    TRN2_ULTRASERVER,
-    TRN3_GEN1,
-    TRN3_GEN2,
-)

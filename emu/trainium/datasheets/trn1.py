@@ -1,10 +1,14 @@
 """Trainium1's numbers: NeuronCore-v2."""
 
+import dataclasses
+
 from emu.datasheet import Quantity
 from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, NeuronCoreSheet
+from emu.trainium.datasheets.topology import System, each_direction
 
 _ARCH = f"{ARCH}/trainium_inferentia2_arch.rst"
 _CHIP = f"{HARDWARE}/trainium.rst"
+_SYSTEM = f"{HARDWARE}/trn1-arch.rst"
 
 TRN1 = NeuronCoreSheet(
     name="Trainium1",
@@ -97,4 +101,27 @@ TRN1 = NeuronCoreSheet(
         96e9,
         48e9,
     ),
+)
+
+TRN1_32XLARGE = System(
+    name="trn1.32xlarge",
+    generation=TRN1.generation,
+    dims=(4, 4),
+    switched=False,
+    source=_SYSTEM,
+    link_bytes_per_s=(
+        each_direction(96e9, f"{HARDWARE}/trainium.rst: 384 GB/s a chip to 4"),
+    )
+    * 2,
+    efa_bytes_per_s=Quantity(100e9, "published", f"{_SYSTEM}: 800 Gbps"),
+)
+
+TRN1N_32XLARGE = dataclasses.replace(
+    TRN1_32XLARGE,
+    name="trn1n.32xlarge",
+    link_bytes_per_s=(
+        each_direction(192e9, f"{HARDWARE}/trainium.rst: 768 GB/s a chip to 4"),
+    )
+    * 2,
+    efa_bytes_per_s=Quantity(200e9, "published", f"{_SYSTEM}: 1600 Gbps"),
 )

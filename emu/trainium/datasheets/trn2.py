@@ -8,6 +8,7 @@ from emu.trainium.datasheets.sheet import (
     HARDWARE,
     NeuronCoreSheet,
 )
+from emu.trainium.datasheets.topology import System, each_direction
 
 _ARCH = f"{ARCH}/trainium2_arch.rst"
 _CHIP = f"{HARDWARE}/trainium2.rst"
@@ -92,4 +93,34 @@ TRN2 = NeuronCoreSheet(
         256e9,
         128e9,
     ),
+)
+
+_TORUS = each_direction(
+    256e9, f"{_SYSTEM}: 1024 GB/s a chip to 4 neighbours of its instance"
+)
+
+TRN2_48XLARGE = System(
+    name="trn2.48xlarge",
+    generation=TRN2.generation,
+    dims=(4, 4),
+    switched=False,
+    source=_SYSTEM,
+    link_bytes_per_s=(_TORUS,) * 2,
+    efa_bytes_per_s=Quantity(400e9, "published", f"{_SYSTEM}: EFAv3, 3.2 Tbps"),
+)
+
+TRN2_ULTRASERVER = System(
+    name="Trn2 UltraServer",
+    generation=TRN2.generation,
+    dims=(4, 4, 4),
+    switched=False,
+    source=f"{_SYSTEM}: 4 instances; chips at the same place of each form a ring",
+    link_bytes_per_s=(
+        each_direction(
+            128e9, f"{_SYSTEM}: 256 GB/s a chip to 2 neighbours of other instances"
+        ),
+        _TORUS,
+        _TORUS,
+    ),
+    efa_bytes_per_s=Quantity(1.6e12, "derived", f"{_SYSTEM}: 4 instances of 3.2 Tbps"),
 )

@@ -2,6 +2,7 @@
 
 from emu.datasheet import Quantity
 from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, NeuronCoreSheet
+from emu.trainium.datasheets.topology import System, each_direction
 
 _ARCH = f"{ARCH}/trainium3_arch.rst"
 _CHIP = f"{HARDWARE}/trainium3.rst"
@@ -77,4 +78,31 @@ TRN3 = NeuronCoreSheet(
         2.56e12,
         0.352e12,
     ),
+)
+
+_SERVER = (
+    each_direction(
+        320e9, f"{_SYSTEM}: 5 PCIe Gen6 x8 links a chip to other servers of the rack"
+    ),
+    each_direction(256e9, f"{_SYSTEM}: 4 PCIe Gen6 x8 links a chip within its server"),
+)
+
+TRN3_GEN1 = System(
+    name="Trn3 Gen1 UltraServer",
+    generation=TRN3.generation,
+    dims=(16, 4),
+    switched=True,
+    link_bytes_per_s=_SERVER,
+    efa_bytes_per_s=Quantity(1.6e12, "published", f"{_SYSTEM}: 12.8 Tbps"),
+    source=f"{_SYSTEM}: 64 chips, 4 a sled by its connectivity, 16 a server by its text",
+)
+
+TRN3_GEN2 = System(
+    name="Trn3 Gen2 UltraServer",
+    generation=TRN3.generation,
+    dims=(36, 4),
+    switched=True,
+    link_bytes_per_s=_SERVER,
+    efa_bytes_per_s=Quantity(3.6e12, "published", f"{_SYSTEM}: 28.8 Tbps"),
+    source=f"{_SYSTEM}: 36 servers of 4; racks are joined by 2 more links a chip, 128 GB/s",
 )

@@ -19,7 +19,7 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.trainium.datasheets.topology import System
+from emu.trainium.datasheets import System
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from emu import Operand, Quantity
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.trainium.datasheets import TRN1, TRN2, TRN3
 
 F32: Any = np.dtype(np.float32)
 F16: Any = np.dtype(np.float16)

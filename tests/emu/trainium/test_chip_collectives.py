@@ -10,8 +10,7 @@ import pytest
 
 from emu import Program
 from emu.errors import LimitExceeded
-from emu.trainium.datasheets.datasheet import TRN2, on_system
-from emu.trainium.datasheets.topology import TRN2_48XLARGE
+from emu.trainium.datasheets import TRN2, TRN2_48XLARGE, on_system
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import (
     chip_all_gather,

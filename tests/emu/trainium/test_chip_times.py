@@ -11,8 +11,14 @@ import pytest
 from jax import lax
 
 from emu import Program, Quantity
-from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system, with_cores
-from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
+from emu.trainium.datasheets import (
+    TRN2,
+    TRN2_48XLARGE,
+    TRN3,
+    TRN3_GEN2,
+    on_system,
+    with_cores,
+)
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import tensor_copy
 from emu.trainium.links import collectives

@@ -11,7 +11,8 @@ from jax import lax
 
 from emu import Operand, Program
 from emu.errors import LimitExceeded
-from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN2, TRN3, with_cores
+from emu.trainium.datasheets import TRN2, TRN3, with_cores
+from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import memset
 from emu.trainium.links import collectives

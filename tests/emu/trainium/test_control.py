@@ -7,7 +7,7 @@ import pytest
 from emu import Program
 from emu.errors import LimitExceeded
 from emu.trainium import isa
-from emu.trainium.datasheets.datasheet import TRN1, TRN2
+from emu.trainium.datasheets import TRN1, TRN2
 from emu.trainium.engines.memory import dma_load, dma_store, sbuf
 from tests.helpers import adds_up
 

@@ -6,15 +6,19 @@ import re
 import pytest
 
 from emu import BANDS
-from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
-from emu.trainium.datasheets.topology import (
+from emu.trainium.datasheets import (
     SYSTEMS,
+    TRN1,
     TRN1_32XLARGE,
+    TRN2,
     TRN2_48XLARGE,
     TRN2_ULTRASERVER,
+    TRN3,
     TRN3_GEN1,
     TRN3_GEN2,
+    with_cores,
 )
+from emu.trainium.datasheets.sheet import DMA_QUEUES
 
 SHEETS = pytest.mark.parametrize("sheet", [TRN1, TRN2, TRN3], ids=lambda s: s.name)
 CLOCKS = ("tensor_hz", "vector_hz", "scalar_hz", "gpsimd_hz")

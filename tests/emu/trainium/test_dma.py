@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from emu import BANDS, Program
 from emu.errors import LimitExceeded
-from emu.trainium.datasheets.datasheet import DMA_QUEUES, TRN1, TRN2, TRN3, with_cores
+from emu.trainium.datasheets import TRN1, TRN2, TRN3, with_cores
+from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.engines import dma_compute, memory
 from emu.trainium.engines.dma import dma_cost
 from emu.trainium.engines.dma_compute import dma_accumulate, dma_copy, dma_transpose

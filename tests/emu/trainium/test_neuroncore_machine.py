@@ -12,7 +12,7 @@ from jax import lax
 from emu import BANDS, Program, Quantity
 from emu.errors import LimitExceeded, OutOfMemory, StaleTile, WrongSpace
 from emu.trainium import isa
-from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.trainium.datasheets import TRN3, with_cores
 from emu.trainium.engines.memory import (
     dma_load,
     dma_load_at,

@@ -10,8 +10,15 @@ from jax import lax
 
 from emu import Known, Program, Quantity
 from emu.errors import DataDependentBranch, LimitExceeded
-from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system, with_cores
-from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN2_ULTRASERVER, TRN3_GEN2
+from emu.trainium.datasheets import (
+    TRN2,
+    TRN2_48XLARGE,
+    TRN2_ULTRASERVER,
+    TRN3,
+    TRN3_GEN2,
+    on_system,
+    with_cores,
+)
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import memset
 from emu.trainium.links.neuronlink import send, send_next

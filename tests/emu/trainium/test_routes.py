@@ -9,13 +9,16 @@ import pytest
 
 from emu import Quantity
 from emu.errors import LimitExceeded
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3, on_system
-from emu.trainium.datasheets.topology import (
+from emu.trainium.datasheets import (
     SYSTEMS,
+    TRN1,
+    TRN2,
     TRN2_48XLARGE,
     TRN2_ULTRASERVER,
+    TRN3,
     TRN3_GEN1,
     TRN3_GEN2,
+    on_system,
 )
 from emu.trainium.links.routes import cycle, embedding, routed, shifted
 

@@ -16,7 +16,7 @@ import pytest
 
 from emu import Operand, Program
 from emu.errors import LimitExceeded, OutOfMemory
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.trainium.datasheets import TRN1, TRN2, TRN3
 from emu.trainium.engines import tensor
 from emu.trainium.engines.memory import array, dma_load, psum, sbuf
 from emu.trainium.engines.tensor import (

@@ -7,7 +7,7 @@ from jax import lax
 
 from emu import Program
 from emu.trainium import isa
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from emu.trainium.engines.memory import dma_load, dma_store, sbuf
 from tests.emu.trainium.operands import BF16, F32, I32, blank, draw, wide
 

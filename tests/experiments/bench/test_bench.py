@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from experiments.bench import __main__ as bench
 from experiments.bench import values, work
 from experiments.bench.peers import IDEAL_CYCLES, PEERS

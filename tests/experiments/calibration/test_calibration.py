@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from emu.datasheet import BANDS, Quantity
-from emu.trainium.datasheets.datasheet import TRN1, TRN2
+from emu.trainium.datasheets import TRN1, TRN2
 from experiments.calibration import __main__ as calibration
 from experiments.calibration import points as calibration_points
 from experiments.calibration import table

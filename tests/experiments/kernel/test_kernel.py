@@ -13,7 +13,7 @@ from jax import lax
 from rich.console import Console
 
 from emu.report.critical_path import instructions
-from emu.trainium.datasheets.datasheet import TRN2, TRN3
+from emu.trainium.datasheets import TRN2, TRN3
 from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from experiments.kernel import __main__ as kernel

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Known, Program
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from emu.trainium.engines.memory import dma_load, sbuf
 from kernels.trainium.layer.tiling import LayerTiling
 from tests.helpers import same_clock

@@ -3,7 +3,7 @@
 import pytest
 
 from emu import EmulationError
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from kernels.trainium.catalogue import CATALOGUE
 
 SMALL = {"tokens": 512, "rows": 256, "heads": 4, "m": 1024, "k": 1024, "n": 1024}

@@ -10,7 +10,7 @@ import pytest
 
 from emu import Program
 from emu.errors import OutOfMemory
-from emu.trainium.datasheets.datasheet import TRN1, TRN2
+from emu.trainium.datasheets import TRN1, TRN2
 from kernels.trainium.gemm.ladder import gemm, untile
 from tests.helpers import adds_up, same_clock
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emu import Program, Quantity
 from emu.errors import OutOfMemory
-from emu.trainium.datasheets.datasheet import TRN1, TRN2, TRN3
+from emu.trainium.datasheets import TRN1, TRN2, TRN3
 from kernels.trainium.gemm.ladder import gemm
 from tests.helpers import adds_up
 

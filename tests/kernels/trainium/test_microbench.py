@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Program
-from emu.trainium.datasheets.datasheet import TRN2
+from emu.trainium.datasheets import TRN2
 from kernels.trainium import microbench
 
 RNG = np.random.default_rng(0)

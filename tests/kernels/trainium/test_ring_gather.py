@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from emu import Program
-from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system
-from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
+from emu.trainium.datasheets import TRN2, TRN2_48XLARGE, TRN3, TRN3_GEN2, on_system
 from kernels.trainium.context.ring_gather import ring_gather
 from tests.helpers import same_clock
 

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from emu import Program
-from emu.trainium.datasheets.datasheet import TRN2
+from emu.trainium.datasheets import TRN2
 from emu.trainium.engines.memory import dma_store
 from kernels.trainium.gemm.ladder import gemm
 from kernels.trainium.layer import norm

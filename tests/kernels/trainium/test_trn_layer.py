@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu import Known, Program
-from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.trainium.datasheets import TRN3, with_cores
 from kernels.trainium.layer.layer import layer
 from kernels.trainium.layer.ring import layer_ring
 from kernels.trainium.layer.tiling import LayerTiling

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu.errors import OutOfMemory
-from emu.trainium.datasheets.datasheet import TRN3, with_cores
+from emu.trainium.datasheets import TRN3, with_cores
 from models.config import ModelConfig
 from models.machines.prefill import Prefill, useful_flops
 from models.plain import oracle

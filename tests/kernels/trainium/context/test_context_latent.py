@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu.trainium.datasheets.datasheet import TRN3
+from emu.trainium.datasheets import TRN3
 from kernels import masks
 from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.attention import ContextAttention

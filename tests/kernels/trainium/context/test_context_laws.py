@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu import Quantity
-from emu.trainium.datasheets.datasheet import TRN2, TRN3, on_system
-from emu.trainium.datasheets.topology import TRN2_48XLARGE, TRN3_GEN2
+from emu.trainium.datasheets import TRN2, TRN2_48XLARGE, TRN3, TRN3_GEN2, on_system
 from kernels import masks
 from kernels.tokens.placement import PLACEMENTS
 from tests.kernels.trainium.context.oracle import context

@@ -1,23 +1,10 @@
-"""The datasheets of Trainium1 to Trainium3, how many cores of a chip run, and in what system."""
+"""How many cores of a chip run, and in which system the chip stands."""
 
 import dataclasses
 
 from emu.datasheet import Quantity
-from emu.trainium.datasheets.sheet import DMA_QUEUES, NeuronCoreSheet
+from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.datasheets.topology import System
-from emu.trainium.datasheets.trn1 import TRN1
-from emu.trainium.datasheets.trn2 import TRN2
-from emu.trainium.datasheets.trn3 import TRN3
-
-__all__ = [
-    "DMA_QUEUES",
-    "TRN1",
-    "TRN2",
-    "TRN3",
-    "NeuronCoreSheet",
-    "on_system",
-    "with_cores",
-]
 
 
 def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
