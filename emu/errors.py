@@ -31,6 +31,10 @@ class UnreadInstruction(EmulationError):
     """An instruction whose result nothing reads: XLA would delete what the clock bills."""
 
 
+class WrongShape(EmulationError):
+    """Operands that an instruction cannot take together."""
+
+
 class LimitExceeded(EmulationError):
     """An operand larger than the hardware takes."""
 

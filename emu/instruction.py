@@ -21,7 +21,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from emu.errors import EmulationError, LimitExceeded
+from emu.errors import EmulationError, LimitExceeded, WrongShape
 from emu.tracing import jaxpr as jx
 
 Spaces = str | tuple[str, ...] | None
@@ -257,7 +257,10 @@ def _abstract_eval(inst: Instruction, *avals: Any, **params: Any) -> list[Any]:
         shapes = [(a.shape, a.dtype) for a in avals[: inst.destinations]]
     else:
         operands = tuple((a.shape, a.dtype) for a in avals)
-        shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
+        try:
+            shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
+        except (TypeError, ValueError) as error:
+            raise _wrong_shape(inst, avals, error) from None
     for i, (shape, dtype) in enumerate(shapes):
         if inst.in_place and (shape, dtype) != (avals[i].shape, avals[i].dtype):
             raise LimitExceeded(
@@ -266,6 +269,17 @@ def _abstract_eval(inst: Instruction, *avals: Any, **params: Any) -> list[Any]:
                 caller(),
             )
     return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
+
+
+def _wrong_shape(inst: Instruction, avals: Any, why: Exception) -> WrongShape:
+    """Names the kernel's own tiles, where JAX names shapes inside the instruction's meaning."""
+    tiles = [f"{a.dtype}{list(a.shape)}" for a in avals]
+    destinations, sources = tiles[: inst.destinations], tiles[inst.destinations :]
+    taken = f"cannot take {', '.join(sources)}: " if sources else ""
+    if sources and destinations:
+        taken = f"cannot take {', '.join(sources)} into {', '.join(destinations)}: "
+    reason = str(why).splitlines()[0].rstrip(".")
+    return WrongShape(f"{inst.name}: {taken}{reason}", caller())
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,7 +6,9 @@ import pydoc
 import pytest
 
 from emu import Instruction
+from emu.errors import WrongShape
 from emu.trainium import isa
+from emu.trainium.engines.memory import psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_tensor
 
 INSTRUCTIONS = {n: x for n, x in vars(isa).items() if isinstance(x, Instruction)}
@@ -28,3 +30,15 @@ def test_help_shows_what_an_instruction_does(name):
     assert doc.splitlines()[0] in text
     first = next(iter(inspect.signature(shown).parameters), "")
     assert first in text
+
+
+def test_shapes_that_do_not_go_together_are_named_with_the_kernels_line():
+    with pytest.raises(WrongShape) as caught:
+        nc_matmul(psum(128, 512), sbuf(64, 128), sbuf(128, 512), 0)
+    assert str(caught.value).startswith(
+        "trn.nc_matmul: cannot take float32[64, 128], float32[128, 512], int32[] into "
+        "float32[128, 512]: dot_general requires contracting dimensions"
+    )
+    assert "(test_instruction.py:" in str(caught.value)
+    with pytest.raises(WrongShape, match="float32.128, 512., float32.128, 511. into"):
+        tensor_tensor(sbuf(128, 512), sbuf(128, 512), sbuf(128, 511), op="add")
