@@ -12,7 +12,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-from emu.wse.fabric.program import DIRECTIONS
+from emu.wse.fabric.directions import DIRECTIONS
 from emu.wse.fabric.result import Run
 
 LINES = 4  # rows or columns, up to which curves say more than colors

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emu.datasheet import BANDS, Device
+from emu.wse.fabric.directions import DIRECTIONS
 from emu.wse.fabric.phases import Phase
-from emu.wse.fabric.program import DIRECTIONS
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.views import summary
 from emu.wse.fabric.views.drawing import drawn

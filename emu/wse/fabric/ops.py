@@ -19,8 +19,8 @@ from emu.wse.fabric.operands import (
 )
 
 ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
-# A wavelet's kind: data, control for its own router, for all on its way.
-LOCAL = 0
+# What a wavelet is to routers: data, or control for its sender's own router or for all on its way.
+DATA = 0
 OWN = 1
 ALL = 2
 
@@ -225,12 +225,12 @@ class Unblock:
 class Control:
     """Sends one control wavelet on `color`, behind the data already sent.
 
-    It advances the switch of this PE's router (`reach` = `OWN`) or of every router on its way that
+    It advances the switch of this PE's router (`routers=OWN`) or of every router on its way that
     heeds control wavelets (`ALL`). It never enters a PE.
     """
 
     color: str
-    reach: int = OWN
+    routers: int = OWN
 
 
 @dataclasses.dataclass(frozen=True)

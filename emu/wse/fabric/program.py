@@ -5,7 +5,7 @@ west: `np.s_[0, 1:]`, a mask, or nothing for all PEs.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,32 +14,17 @@ import numpy as np
 from emu.errors import LimitExceeded
 from emu.instruction import caller
 from emu.wse.fabric import ops
+from emu.wse.fabric.directions import Sides, bits_of, several
 
-DIRECTIONS = ("north", "east", "south", "west", "ramp")
-NORTH, EAST, SOUTH, WEST, RAMP = range(5)
-OPPOSITE = (SOUTH, WEST, NORTH, EAST)
 POSITIONS = 4
 TASKS = 31
 THREADS = 8
+BANKS = 8
 BANK_BYTES = 4
+FIRST_QUEUE = 2
+"""Colors take this queue and the next by turns, unless told otherwise."""
 ALL = np.s_[:, :]
 Place = Any
-Sides = str | Sequence[str]
-
-
-def mask_of(sides: Sides, what: str) -> int:
-    """Directions as bits.
-
-    Raises:
-      LimitExceeded: a name that is none.
-    """
-    names = (sides,) if isinstance(sides, str) else tuple(sides)
-    for name in names:
-        if name not in DIRECTIONS:
-            raise LimitExceeded(
-                f"{what} is {name!r}, must be one of {', '.join(DIRECTIONS)}"
-            )
-    return sum(1 << DIRECTIONS.index(name) for name in set(names))
 
 
 @dataclasses.dataclass
@@ -48,10 +33,14 @@ class Color:
 
     Attributes:
       index: its number, which breaks ties between colors that want one link.
-      receive, send: `uint8[positions, height, width]`, directions as bits; 0 where it has no route.
+      receive, send: `uint8[positions, height, width]`, sets of directions (`directions.py`); 0
+        where it has no route.
       last: `int8[height, width]`, the highest switch position.
       heeds: `bool[height, width]`, whether control wavelets advance the switch.
       input_queue, output_queue: numbers of the queues at the PE's ramp, which set their depths.
+
+    `receive[1, 0, 3]` is what the router of PE (x=3, y=0) takes the color from in position 1. A
+    color with fewer positions on some PEs holds 0 in the others there.
     """
 
     index: int
@@ -65,8 +54,12 @@ class Color:
 
 def merging(color: Color) -> np.ndarray:
     """Flat PEs whose routers take a color from several sides in one position."""
-    several = (color.receive & (color.receive - 1)) != 0
-    return np.flatnonzero(several.any(axis=0))
+    return np.flatnonzero(several(color.receive).any(axis=0))
+
+
+def is_static(color: Color) -> bool:
+    """Whether each router has one position for the color and takes it from one direction."""
+    return len(color.receive) == 1 and not several(color.receive).any()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +110,16 @@ class FabricProgram:
     def shape(self) -> tuple[int, int]:
         return self.height, self.width
 
+    def coordinates(self, pe: int) -> str:
+        """`(x=3, y=0)` of a flat index `y * width + x`, as errors and reports name a PE."""
+        y, x = divmod(int(pe), self.width)
+        return f"(x={x}, y={y})"
+
     def place(self, where: Place = ALL) -> np.ndarray:
         """`bool[height, width]`, true at the PEs that `where` names."""
-        out = np.zeros(self.shape, bool)
-        out[where] = True
-        return out
+        chosen = np.zeros(self.shape, bool)
+        chosen[where] = True
+        return chosen
 
     def color(
         self,
@@ -132,16 +130,17 @@ class FabricProgram:
     ) -> Color:
         """Declares a color; `route` does so too. Queues are 2, 3, ... unless given."""
         if name not in self.colors:
-            n = len(self.colors)
-            empty = np.zeros((positions, *self.shape), np.uint8)
+            index = len(self.colors)
+            queue = FIRST_QUEUE + index % 2
+            no_routes = np.zeros((positions, *self.shape), np.uint8)
             self.colors[name] = Color(
-                n,
-                empty,
-                empty.copy(),
-                np.zeros(self.shape, np.int8),
-                np.zeros(self.shape, bool),
-                2 + n % 2 if input_queue is None else input_queue,
-                2 + n % 2 if output_queue is None else output_queue,
+                index=index,
+                receive=no_routes,
+                send=no_routes.copy(),
+                last=np.zeros(self.shape, np.int8),
+                heeds=np.zeros(self.shape, bool),
+                input_queue=queue if input_queue is None else input_queue,
+                output_queue=queue if output_queue is None else output_queue,
             )
         return self.colors[name]
 
@@ -174,17 +173,20 @@ class FabricProgram:
             raise LimitExceeded(
                 f"route '{color}': on_control is {on_control!r}, must be advance or ignore"
             )
-        c, place = self.color(color), self.place(where)
-        missing = 1 + len(then) - len(c.receive)
+        routes = self.color(color)
+        place = self.place(where)
+        missing = 1 + len(then) - len(routes.receive)
         if missing > 0:
             more = np.zeros((missing, *self.shape), np.uint8)
-            c.receive = np.concatenate([c.receive, more])
-            c.send = np.concatenate([c.send, more])
-        for at, (rx, tx) in enumerate([(receive, send), *then]):
-            c.receive[at][place] = mask_of(rx, f"route '{color}': receive")
-            c.send[at][place] = mask_of(tx, f"route '{color}': send")
-        c.last[place] = len(then)
-        c.heeds[place] = on_control == "advance"
+            routes.receive = np.concatenate([routes.receive, more])
+            routes.send = np.concatenate([routes.send, more])
+        for position, (taken, sent) in enumerate([(receive, send), *then]):
+            taken_bits = bits_of(taken, f"route '{color}': receive")
+            sent_bits = bits_of(sent, f"route '{color}': send")
+            routes.receive[position][place] = taken_bits
+            routes.send[position][place] = sent_bits
+        routes.last[place] = len(then)
+        routes.heeds[place] = on_control == "advance"
 
     def buffer(
         self,
@@ -209,11 +211,14 @@ class FabricProgram:
             raise LimitExceeded(
                 f"buffer '{name}': {elements} elements, must be 1 or more"
             )
-        address = -(-self._top // BANK_BYTES) * BANK_BYTES
+        first_word = -(-self._top // BANK_BYTES)
         if bank is not None:
-            address += (bank - address // BANK_BYTES) % 8 * BANK_BYTES
+            # Words go round the banks: with word 13 free (bank 5), bank 2 is next met at word 18.
+            first_word += (bank - first_word) % BANKS
+        address = first_word * BANK_BYTES
         made = ops.Buffer(name, elements, str(jnp.dtype(dtype)), address)
-        self.buffers[name], self.held[name] = made, self.place(where)
+        self.buffers[name] = made
+        self.held[name] = self.place(where)
         self._top = address + made.nbytes
         return made
 
@@ -241,17 +246,24 @@ class FabricProgram:
         """
         if not code:
             raise LimitExceeded(f"task '{name}' has no operations")
-        kept = self.tasks.setdefault(name, [])
+        declared = self.tasks.setdefault(name, [])
         if len(self.tasks) > TASKS:
             raise LimitExceeded(
                 f"task '{name}': {len(self.tasks)} tasks, a PE has {TASKS}"
             )
         place = self.place(where)
-        if any((place & t.place).any() for t in kept):
+        if any((place & other.place).any() for other in declared):
             raise LimitExceeded(f"task '{name}' is declared twice on some PE")
-        kept.append(
-            Task(place, tuple(code), start, blocked, on_wavelet, argument, caller())
+        task = Task(
+            place=place,
+            code=tuple(code),
+            start=start,
+            blocked=blocked,
+            color=on_wavelet,
+            argument=argument,
+            where=caller(),
         )
+        declared.append(task)
 
     def used_bytes(self) -> np.ndarray:
         """`int64[height, width]`: bytes of buffers, to the last one that each PE holds."""
@@ -262,16 +274,4 @@ class FabricProgram:
         return used
 
 
-Data = Mapping[str, np.ndarray]
-
-__all__ = [
-    "ALL",
-    "Color",
-    "DIRECTIONS",
-    "Data",
-    "FabricProgram",
-    "OPPOSITE",
-    "Task",
-    "mask_of",
-    "merging",
-]
+__all__ = ["ALL", "Color", "FabricProgram", "Task", "is_static", "merging"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emu.wse.fabric import ops
 from emu.wse.fabric.cycles.tables import Shape, shape_of
+from emu.wse.fabric.directions import DIRECTIONS
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import (
     ACTIVATE,
@@ -18,7 +19,7 @@ from emu.wse.fabric.encoding.instructions import (
     UNBLOCK,
     VECTOR,
 )
-from emu.wse.fabric.program import DIRECTIONS, FabricProgram
+from emu.wse.fabric.program import FabricProgram
 
 HEIGHT, WIDTH = 3, 4
 COLORS = ("red", "green", "blue")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from emu.datasheet import Quantity
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from emu.wse.fabric import ops
-from emu.wse.fabric.program import DIRECTIONS, FabricProgram
+from emu.wse.fabric.directions import DIRECTIONS
+from emu.wse.fabric.program import FabricProgram
 
 ELEMENTS = 24
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 
 from emu.wse import WSE3
 from emu.wse.fabric import ops
+from emu.wse.fabric.directions import OPPOSITE, RAMP
 from emu.wse.fabric.encoding.encode import Encoded, encode
 from emu.wse.fabric.encoding.instructions import NONE
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.program import OPPOSITE, RAMP, FabricProgram
+from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import routing
 from tests.emu.wse.straight_programs import Made, programs
 

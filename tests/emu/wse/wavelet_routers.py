@@ -9,8 +9,8 @@ import dataclasses
 from typing import Any
 
 from emu.wse.fabric import ops
+from emu.wse.fabric.directions import OPPOSITE, RAMP
 from emu.wse.fabric.encoding.encode import Encoded
-from emu.wse.fabric.program import OPPOSITE, RAMP
 
 NEVER = -1
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # (dy, dx) of each direction
@@ -127,7 +127,7 @@ class Routers:
             self.did.mixed.append((self.t, n, c))
         if not sides:
             return None
-        control = self.fifo[c, n, sides[0]][0][1] != ops.LOCAL
+        control = self.fifo[c, n, sides[0]][0][1] != ops.DATA
         wanted = {s for s in range(5) if sends >> s & 1 and not (control and s == RAMP)}
         return (sides[0], wanted) if all(self.room(c, n, s) for s in wanted) else None
 

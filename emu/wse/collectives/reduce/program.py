@@ -66,7 +66,7 @@ def _operations(i: int, x: Memory, tree: Tree, laid: Streams, op: str) -> list[o
         ]
     if not tree.streamed[i] and i != tree.root:
         out.append(copy(outward, x))
-    if laid.turn[i] != ops.LOCAL:
+    if laid.turn[i] != ops.DATA:
         out.append(Control(laid.color[i], laid.turn[i]))
     return out
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from emu.wse.fabric.cycles.rows import Rows, zeros
 from emu.wse.fabric.cycles.tables import Shape
-from emu.wse.fabric.program import RAMP
+from emu.wse.fabric.directions import RAMP
 
 STATES = ("datapath", "set-up", "code", "waiting for wavelets", "queue full", "idle")
 OVERLAPPING = ("bank conflict", "datapath busy")

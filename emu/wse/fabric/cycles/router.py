@@ -10,8 +10,8 @@ from emu.wse.fabric.cycles.datapath import TYPE_BITS, longest_ago
 from emu.wse.fabric.cycles.main_thread import State, Tables
 from emu.wse.fabric.cycles.rows import Rows, apart, where
 from emu.wse.fabric.cycles.tables import Shape
+from emu.wse.fabric.directions import OPPOSITE, RAMP
 from emu.wse.fabric.encoding.instructions import NONE
-from emu.wse.fabric.program import OPPOSITE, RAMP
 
 TYPE_MASK = (1 << TYPE_BITS) - 1
 
@@ -84,9 +84,7 @@ def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
                 functools.reduce(jnp.bitwise_or, [head[x] for x in _channels(shape, c)])
                 for c in range(shape.colors)
             )
-        send = where(
-            head.differs(ops.LOCAL), send & jnp.uint8(0xFF ^ (1 << RAMP)), send
-        )
+        send = where(head.differs(ops.DATA), send & jnp.uint8(0xFF ^ (1 << RAMP)), send)
     else:
         head = None
     return {

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from emu.errors import LimitExceeded
+from emu.wse.fabric.directions import RAMP
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import ACTIVATE, BLOCK, NONE, UNBLOCK
-from emu.wse.fabric.program import RAMP, Color
+from emu.wse.fabric.program import Color
 
 Pairs = tuple[tuple[int, int], ...]
 MAX_CYCLES = 1 << 20  # of one instruction's setup

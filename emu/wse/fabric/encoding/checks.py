@@ -6,8 +6,9 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded, OutOfMemory
+from emu.wse.fabric.directions import DIRECTIONS, OPPOSITE, RAMP
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.program import DIRECTIONS, OPPOSITE, RAMP, Color, FabricProgram
+from emu.wse.fabric.program import Color, FabricProgram
 
 
 def check_size(program: FabricProgram, device: Device) -> None:

@@ -41,7 +41,7 @@ class Instruction:
       inward, outward: color index of its fabric source and destination, or NONE.
       target: task index of ACTIVATE, BLOCK, UNBLOCK; stamp index of STAMP; color of SWITCH.
       activate, unblock: task index, or NONE, when it completes.
-      control: `ops.LOCAL` for data, else the reach of the control wavelet it sends.
+      control: `ops.DATA` if it sends data, else whose routers its control wavelet turns.
       last: ends its task, or this run of it.
       where: the line that declared the task.
     """
@@ -110,7 +110,7 @@ def _instruction(
             thread = op.thread or 0
         case ops.Control():
             outward = index(program.colors, op.color, "color")
-            control = op.reach
+            control = op.routers
         case ops.Activate() | ops.Block() | ops.Unblock():
             target = index(names, op.task, "task")
         case ops.Stamp():

@@ -26,7 +26,7 @@ class Streams:
 
     Attributes:
       color: per place, the color it sends on; empty for the root.
-      turn: per place, the reach of the control wavelet it sends behind its data; LOCAL is none.
+      turn: per place, whose routers the control wavelet behind its data turns; `DATA` is none.
       routes: (color, place) to the positions of the router's switch.
     """
 
@@ -69,7 +69,7 @@ def turned(tree: Tree, prefix: str) -> Streams:
     color, passed = _adders(tree), _passed(tree)
     name = tuple("" if p < 0 else f"{prefix}{color[p]}" for p in tree.parent)
     routes: dict[tuple[str, int], Ways] = {}
-    turn = [ops.LOCAL] * tree.pes
+    turn = [ops.DATA] * tree.pes
     for i, children in enumerate(tree.children):
         ends = [(_sides(tree, c)[0], "ramp") for c in children]
         changes = tuple(e for n, e in enumerate(ends) if ends[n - 1 : n] != [e])
@@ -79,7 +79,7 @@ def turned(tree: Tree, prefix: str) -> Streams:
         for n, c in enumerate(children):
             routes[name[c], c] = (("ramp", _sides(tree, c)[1]), *passing[1 + n])
             others = ends[n + 1] != ends[n] if n + 1 < len(ends) else bool(passing[0])
-            turn[c] = ops.ALL if others else ops.OWN if passing[1 + n] else ops.LOCAL
+            turn[c] = ops.ALL if others else ops.OWN if passing[1 + n] else ops.DATA
     for (k, place), ways in passed.items():
         routes.setdefault((f"{prefix}{k}", place), ways)
     for (_, place), ways in routes.items():
@@ -167,7 +167,7 @@ def fixed(receivers: Sequence[int], prefix: str) -> Streams:
         routes |= {(color[i], j): ((back, on),) for j in range(begin + 1, end)}
         routes[color[i], i] = (("ramp", on),)
         routes[color[i], receivers[i]] = ((back, "ramp"),)
-    return Streams(tuple(color), (ops.LOCAL,) * len(receivers), routes)
+    return Streams(tuple(color), (ops.DATA,) * len(receivers), routes)
 
 
 __all__ = ["Streams", "fixed", "turned"]

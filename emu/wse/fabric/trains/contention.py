@@ -7,9 +7,9 @@ ever waits for another, and the times stand.
 
 import numpy as np
 
+from emu.wse.fabric.directions import DIRECTIONS, RAMP
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
-from emu.wse.fabric.program import DIRECTIONS, RAMP
 from emu.wse.fabric.trains.routing import place, steps
 from emu.wse.fabric.trains.streams import Stream
 

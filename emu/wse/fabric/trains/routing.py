@@ -9,10 +9,11 @@ import dataclasses
 
 import numpy as np
 
+from emu.wse.fabric.directions import DIRECTIONS, OPPOSITE, RAMP
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.program import DIRECTIONS, OPPOSITE, RAMP, Color
+from emu.wse.fabric.program import Color, is_static
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,6 @@ class Routes:
         count = self.first[senders + 1] - begin
         skipped = np.repeat(begin - (np.cumsum(count) - count), count)
         return self.receivers[np.arange(len(skipped)) + skipped]
-
-
-def is_static(color: Color) -> bool:
-    """Whether each router has one position for the color and takes it from one direction."""
-    return len(color.receive) == 1 and not (color.receive & (color.receive - 1)).any()
 
 
 def steps(width: int) -> tuple[int, int, int, int]:
@@ -214,4 +210,4 @@ def _check_receive(
         )
 
 
-__all__ = ["Routes", "check_operations", "is_static", "place", "static_routes", "steps"]
+__all__ = ["Routes", "check_operations", "place", "static_routes", "steps"]

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from emu.wse.fabric import ops
+from emu.wse.fabric.directions import OPPOSITE, RAMP
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.program import OPPOSITE, RAMP, Color
+from emu.wse.fabric.program import Color
 from emu.wse.fabric.trains.routing import place, steps
 
 
@@ -91,7 +92,7 @@ class Switched:
         """They send `count` words each; returns the PEs that hear any."""
         assert words is not None
         self.total_sent += len(pes) * count
-        return self._inject(pes, [(ops.LOCAL, row) for row in words])
+        return self._inject(pes, [(ops.DATA, row) for row in words])
 
     def control(self, pes: np.ndarray, reach: int) -> np.ndarray:
         """They send a control wavelet each; returns the PEs that hear words it set free."""
@@ -119,7 +120,7 @@ class Switched:
         if len(left):
             return int(self.held[left[0]]), int(left[0])
         for (pe, _), queue in self.parked.items():
-            if count := sum(len(words) for kind, words in queue if kind == ops.LOCAL):
+            if count := sum(len(words) for kind, words in queue if kind == ops.DATA):
                 return count, pe
         return 0, 0
 
@@ -178,7 +179,7 @@ class Switched:
                 there = pe + self.step[to]
                 self.parked[there, OPPOSITE[to]].append((kind, words))
                 reached.append(there)
-        if send >> RAMP & 1 and kind == ops.LOCAL:
+        if send >> RAMP & 1 and kind == ops.DATA:
             if self.inbox[pe] is None:
                 self.inbox[pe] = collections.deque()
             self.inbox[pe].append(words)

@@ -12,11 +12,11 @@ from emu.wse.fabric import ops
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, SWITCH, Instruction
 from emu.wse.fabric.errors import Deadlock, FabricError, Unread
+from emu.wse.fabric.program import is_static
 from emu.wse.fabric.trains import values
 from emu.wse.fabric.trains.clock import Clock
 from emu.wse.fabric.trains.routing import (
     check_operations,
-    is_static,
     place,
     static_routes,
 )

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from emu.wse.fabric.cycles.profile import OVERLAPPING, STATES, by_color
+from emu.wse.fabric.directions import DIRECTIONS, RAMP
 from emu.wse.fabric.phases import Phase
-from emu.wse.fabric.program import DIRECTIONS, RAMP
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains.routing import static_routes
 
