@@ -22,8 +22,8 @@ from kernels.masks.bisection import (
     scalar,
 )
 from kernels.masks.catalogue import Mask
+from kernels.masks.grids import Grids
 from kernels.masks.strided import Strided
-from kernels.tokens.placement import Grids
 
 _OPEN = 3
 

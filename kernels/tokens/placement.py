@@ -7,50 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.masks.grids import Grids
+
 PLACEMENTS = ("contiguous", "zigzag", "striped", "tile-cyclic")
-
-
-@dataclasses.dataclass(frozen=True)
-class Grids:
-    """Positions of many tiles, each a grid of two levels.
-
-    A tile holds the positions `start + outer_step·a + inner_step·b` for `a < outer_count` and
-    `b < inner_count`, in slot order (`a` outer). Steps are never negative.
-
-    Attributes:
-      start: first position of each tile, int64 `[...]`.
-      outer_step, outer_count, inner_step, inner_count: ints, or int64 arrays shaped as `start`.
-    """
-
-    start: np.ndarray
-    outer_step: Any
-    outer_count: Any
-    inner_step: Any
-    inner_count: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return np.shape(self.start)
-
-    def columns(self) -> np.ndarray:
-        """Start, steps and counts in the order of the fields, int64 `[5, tiles]`."""
-        rows = (
-            np.broadcast_to(x, self.shape).reshape(-1)
-            for x in dataclasses.astuple(self)
-        )
-        return np.stack([np.asarray(row, np.int64) for row in rows])
-
-    def positions(self) -> np.ndarray:
-        """Positions of every tile in slot order, int32 `[..., size]`; counts must be ints."""
-        a = np.arange(int(self.outer_count), dtype=np.int64)[:, None]
-        b = np.arange(int(self.inner_count), dtype=np.int64)
-        steps = [np.broadcast_to(x, self.shape)[..., None, None] for x in self._steps]
-        grid = np.asarray(self.start)[..., None, None] + steps[0] * a + steps[1] * b
-        return grid.reshape(*self.shape, -1).astype(np.int32)
-
-    @property
-    def _steps(self) -> tuple[Any, Any]:
-        return self.outer_step, self.inner_step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from kernels import masks
+from kernels.masks.grids import Grids
 from kernels.masks.tile_map import DEAD, FULL, PARTIAL, patterns, tile_map, tile_pattern
 from kernels.masks.traced_mask import UnreadableMask
-from kernels.tokens.placement import PLACEMENTS, Grids, place
+from kernels.tokens.placement import PLACEMENTS, place
 
 SCATTERED = np.repeat([4, 0, 4, 2, -1, 1, 0], [9, 5, 8, 11, 6, 12, 20]).astype(np.int32)
 

@@ -1,0 +1,56 @@
+"""Positions of tiles in closed form: a tile of thousands of tokens is five integers."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Grids:
+    """Positions of many tiles, each a grid of two levels.
+
+    A tile holds the positions `start + outer_step·a + inner_step·b` for `a < outer_count` and
+    `b < inner_count`, in slot order (`a` outer). Steps are never negative.
+
+    Tokens dealt to 4 ranks in units of 2 make rank 1's first tile of six slots the positions
+    2, 3, 10, 11, 18, 19: start 2, three outer steps of 8, two inner steps of 1.
+
+    Attributes:
+      start: first position of each tile, int64 `[...]`.
+      outer_step, outer_count, inner_step, inner_count: ints, or int64 arrays shaped as `start`.
+    """
+
+    start: np.ndarray
+    outer_step: np.ndarray | int
+    outer_count: np.ndarray | int
+    inner_step: np.ndarray | int
+    inner_count: np.ndarray | int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.start)
+
+    def columns(self) -> np.ndarray:
+        """Start, steps and counts in the order of the fields, int64 `[5, tiles]`."""
+        rows = []
+        for field in dataclasses.astuple(self):
+            row = np.broadcast_to(field, self.shape).reshape(-1)
+            rows.append(np.asarray(row, np.int64))
+        return np.stack(rows)
+
+    def positions(self) -> np.ndarray:
+        """Positions of every tile in slot order, int32 `[..., size]`; counts must be ints."""
+        outer = np.arange(int(self.outer_count), dtype=np.int64)[:, None]
+        inner = np.arange(int(self.inner_count), dtype=np.int64)
+        start = self._per_tile(self.start)
+        outer_step = self._per_tile(self.outer_step)
+        inner_step = self._per_tile(self.inner_step)
+        grid = start + outer_step * outer + inner_step * inner
+        return grid.reshape(*self.shape, -1).astype(np.int32)
+
+    def _per_tile(self, field: np.ndarray | int) -> np.ndarray:
+        """A field of every tile, `[..., 1, 1]`, to meet the two levels of the grid."""
+        return np.broadcast_to(field, self.shape)[..., None, None]
+
+
+__all__ = ["Grids"]
