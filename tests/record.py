@@ -32,10 +32,10 @@ from emu.clock.reading import Reading
 from emu.trainium.datasheets import TRN1, TRN2, TRN3, TRN3_GEN2, on_system
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric import stepper
-from kernels.trainium.catalogue import CATALOGUE as KERNELS
+from kernels.trainium.catalogue import TRAINIUM_KERNELS
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_attention import LatentAttention
-from kernels.wse.programs.catalogue import CATALOGUE as FABRIC_PROGRAMS
+from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
 Record = dict[str, Any]
 
@@ -134,7 +134,7 @@ def random_array(like: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
 
 
 def kernels() -> Iterator[tuple[str, Any]]:
-    for name, entry in KERNELS.items():
+    for name, entry in TRAINIUM_KERNELS.items():
         program, arguments = entry.build()
         for sheet in (TRN1, TRN2, TRN3):
             for band in BANDS:

@@ -189,14 +189,14 @@ def _prefill() -> dict[str, float]:
 
 def _decode() -> dict[str, float]:
     from emu.wse.datasheets.datasheet import WSE3
-    from kernels.wse.decode.plan import plan
+    from kernels.wse.decode.plan import plan_wafer
     from kernels.wse.decode.token import TokenClock
     from models.catalogue import LLAMA_3_1_8B
 
     device = WSE3.at()
-    step = TokenClock(plan(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device).read(
-        TOKENS
-    )
+    step = TokenClock(
+        plan_wafer(LLAMA_3_1_8B, TOKENS + 1, "bfloat16", device), device
+    ).read(TOKENS)
     return {"seconds": step.seconds, "cycles": step.cycles}
 
 

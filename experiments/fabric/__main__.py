@@ -12,7 +12,7 @@ from experiments.fabric import files, run
 from experiments.fabric import report as fabric_report
 from experiments.fabric.request import Asked, asked, guarded, parameters
 from experiments.shared import cli
-from kernels.wse.programs.catalogue import CATALOGUE
+from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
 DEVICES = {"wse2": WSE2, "wse3": WSE3}
 USAGE = """
@@ -70,7 +70,7 @@ def places(words: list[str] | None, program: FabricProgram) -> run.Places | None
 
 def show_catalogue(console: Console) -> None:
     """Prints the programs there are, with their parameters."""
-    for name, function in CATALOGUE.items():
+    for name, function in FABRIC_PROGRAMS.items():
         sizes = " ".join(f"{k}={v}" for k, v in parameters(function).items())
         summary = (function.__doc__ or "").splitlines()[0]
         console.print(f"[bold]{name}[/bold]: {summary}", highlight=False)

@@ -14,7 +14,7 @@ from emu import EmulationError
 from emu.datasheet import Device
 from emu.wse.fabric.program import FabricProgram
 from experiments.shared.cli import UsageError
-from kernels.wse.programs.catalogue import CATALOGUE
+from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
 PYTHON = ".py"
 DEVICE = "device"  # a parameter of this name is given the wafer
@@ -67,7 +67,7 @@ def asked(words: list[str]) -> Asked:
     """
     if "=" in words[0]:
         raise UsageError(
-            f"name a program before {words[0]!r}: {', '.join(CATALOGUE)}, or FILE.py:FUNCTION"
+            f"name a program before {words[0]!r}: {', '.join(FABRIC_PROGRAMS)}, or FILE.py:FUNCTION"
         )
     function = _function(words[0])
     given = dict(_pair(words[0], function, word) for word in words[1:])
@@ -116,11 +116,12 @@ def guarded(name: str, call: Callable[[], Any]) -> Any:
 def _function(name: str) -> Callable[..., Any]:
     path, _, member = name.partition(":")
     if not path.endswith(PYTHON):
-        if name not in CATALOGUE:
+        if name not in FABRIC_PROGRAMS:
             raise UsageError(
-                f"no program {name!r}; name one of {', '.join(CATALOGUE)}, or FILE.py:FUNCTION"
+                f"no program {name!r}; name one of {', '.join(FABRIC_PROGRAMS)}, "
+                "or FILE.py:FUNCTION"
             )
-        return CATALOGUE[name]
+        return FABRIC_PROGRAMS[name]
     module = _module(pathlib.Path(path))
     found = {
         k: f

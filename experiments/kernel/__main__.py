@@ -14,7 +14,7 @@ from experiments.kernel import run as kernel_run
 from experiments.kernel.request import Asked, asked
 from experiments.kernel.run import Run
 from experiments.shared import cli, files
-from kernels.trainium.catalogue import CATALOGUE
+from kernels.trainium.catalogue import TRAINIUM_KERNELS
 
 DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3}
 TUNE, VERSUS = "tune", "vs"
@@ -124,7 +124,7 @@ def main() -> None:
     console = Console()
     sheet, words = DEVICES[args.device], list(args.words)
     if not words:
-        kernel_report.show_catalogue(CATALOGUE, console)
+        kernel_report.show_catalogue(TRAINIUM_KERNELS, console)
     elif words[0] == TUNE:
         find_fastest(asked(words[1:]), sheet, folder, console)
     elif VERSUS in words:

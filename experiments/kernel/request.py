@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from experiments.shared.cli import UsageError
-from kernels.trainium.catalogue import CATALOGUE, Entry
+from kernels.trainium.catalogue import TRAINIUM_KERNELS, Entry
 
 PYTHON = ".py"
 
@@ -36,7 +36,7 @@ def asked(words: list[str], like: Asked | None = None) -> Asked:
         entry = like.entry
     else:
         raise UsageError(
-            f"name a kernel first: {', '.join(CATALOGUE)}, or a file of your own"
+            f"name a kernel first: {', '.join(TRAINIUM_KERNELS)}, or a file of your own"
         )
     given = {
         k: v for k, v in (like.given if like else {}).items() if k in _parameters(entry)
@@ -47,7 +47,7 @@ def asked(words: list[str], like: Asked | None = None) -> Asked:
 def _entry(name: str) -> Entry:
     path, _, member = name.partition(":")
     if not path.endswith(PYTHON):
-        return _one_of(CATALOGUE, name, "no kernel")
+        return _one_of(TRAINIUM_KERNELS, name, "no kernel")
     found = _entries(pathlib.Path(path))
     if not member and len(found) == 1:
         return next(iter(found.values()))

@@ -27,7 +27,7 @@ class Entry:
     """A kernel that reports, `explain` and `tune` can run by name.
 
     Attributes:
-      name: key in `CATALOGUE`.
+      name: key in `TRAINIUM_KERNELS`.
       summary: one line.
       build: `(**sizes and tunables) -> (program, abstract arguments)`; what is left out takes its
         default.
@@ -252,4 +252,6 @@ _STREAMS = [
     entry(rms_norm_mx, _normed_mx, _HIDDEN, {"tokens": (32, 64, 128), **_BUFFERS}),
 ]
 
-CATALOGUE: dict[str, Entry] = {e.name: e for e in (*_MATMULS, *_ATTENTIONS, *_STREAMS)}
+TRAINIUM_KERNELS: dict[str, Entry] = {
+    e.name: e for e in (*_MATMULS, *_ATTENTIONS, *_STREAMS)
+}

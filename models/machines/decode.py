@@ -16,7 +16,7 @@ from emu import Device, strict_jit
 from emu.report.bands import Bound
 from emu.wse import WSE3
 from kernels.wse.decode import layout
-from kernels.wse.decode.plan import Plan, plan
+from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace
 from models.plain.rope import rope_tables
 
@@ -43,7 +43,7 @@ class Decoder:
         context: int,
         dtype: Any = "float32",
         device: Device | None = None,
-        placed: Plan | None = None,
+        placed: WaferPlan | None = None,
     ):
         """Lays the weights out, once.
 
@@ -62,7 +62,7 @@ class Decoder:
         self.context = context
         self.dtype = jnp.dtype(dtype)
         device = device or WSE3.at()
-        self.plan = placed or plan(config, context, self.dtype.name, device)
+        self.plan = placed or plan_wafer(config, context, self.dtype.name, device)
         self.clock = TokenClock(self.plan, device)
         self._params = self._lay_out(weights)
         turns = rope_tables(config, np.arange(context))

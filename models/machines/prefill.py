@@ -16,7 +16,7 @@ from jax import lax
 
 from emu import Device, Known, Program, Reading
 from kernels.masks.catalogue import causal
-from kernels.tokens.choose import choose
+from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.layer import head
@@ -303,15 +303,15 @@ def choose_placement(
 
     own = {name: attention_tiling(tiling(name)) for name in PLACEMENTS}
 
-    def sizes(placement: str) -> tuple[int, int, int, int]:
+    def slots(placement: str) -> Slots:
         s = own[placement]
-        return s.slots, s.rows, s.block_tiles * s.rows, s.columns
+        return Slots(s.slots, s.rows, s.block_tiles * s.rows, s.columns)
 
     return choose(
         causal,
         tokens,
         chips,
-        slots_of=sizes,
+        slots_of=slots,
         hop_tiles=1.0,
         cost=lambda name: own[name].block_cost,
     ).name

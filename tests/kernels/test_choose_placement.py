@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kernels import masks
-from kernels.tokens.choose import choose
+from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS, place
 
 # 16 ranks of 1024 tokens in tiles of 64: for each mask the winner when a hop's transfer takes as
@@ -79,6 +79,11 @@ MASKS = {
 }
 
 
+def synchronous(found):
+    """The busiest rank's work at each hop, over the even share: 1 is perfect balance."""
+    return found.work.max(axis=1).sum() * found.placement.ranks / found.tiles
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_of_sixteen_ranks(name):
     winner, figures = FIGURES[name]
@@ -86,15 +91,17 @@ def test_figures_of_sixteen_ranks(name):
         MASKS[name],
         RANKS * SLOTS,
         RANKS,
-        slots_of=lambda _: (SLOTS, TILE, TILE, TILE),
+        slots_of=lambda _: Slots(SLOTS, TILE, TILE, TILE),
         hop_tiles=20,
     )
-    assert tuple(choice.rows) == PLACEMENTS
-    for row, (sync, inflation, hops) in zip(choice.rows.values(), figures, strict=True):
+    assert tuple(choice.scores) == PLACEMENTS
+    fewest = min(found.tiles for found in choice.scores.values())
+    for placement, (sync, inflation, hops) in zip(PLACEMENTS, figures, strict=True):
+        found = choice.scores[placement]
         digits = 1 if inflation > 10 else 2
-        found = round(row.sync, 2), round(row.inflation, digits)
-        assert found == (sync, inflation), row.placement.name
-        assert row.hops == hops or hops is None, row.placement.name
+        assert round(synchronous(found), 2) == sync, placement
+        assert round(found.tiles / fewest, digits) == inflation, placement
+        assert len(found.live) == hops or hops is None, placement
     assert choice.name == winner
 
 
@@ -123,34 +130,31 @@ def test_figures_are_what_counting_gives(mask, hop_tiles):
         mask,
         tokens,
         ranks,
-        slots_of=lambda _: (slots, tile, tile, tile),
+        slots_of=lambda _: Slots(slots, tile, tile, tile),
         hop_tiles=hop_tiles,
     )
     works = {
         name: counted(mask, place(name, tokens, ranks, slots, tile), tile)
         for name in PLACEMENTS
     }
-    fewest, scores = min(w.sum() for w in works.values()), {}
+    scores = {}
     for name, work in works.items():
-        row = choice.rows[name]
-        np.testing.assert_array_equal(row.work, work)
+        found = choice.scores[name]
+        np.testing.assert_array_equal(found.work, work)
         live = [d for d in range(ranks) if work[d].any()]
         scores[name] = sum(max(work[d].max(), hop_tiles) for d in live)
-        assert (row.live, row.tiles, row.score) == (
+        assert (found.live, found.tiles, found.score) == (
             tuple(live),
             work.sum(),
             scores[name],
         )
-        assert row.sync == pytest.approx(work.max(axis=1).sum() * ranks / work.sum())
-        assert row.free == pytest.approx(work.sum(axis=0).max() * ranks / work.sum())
-        assert row.inflation == work.sum() / fewest
     assert scores[choice.name] == min(scores.values())
-    assert choice.placement is choice.rows[choice.name].placement
+    assert choice.placement is choice.scores[choice.name].placement
 
 
 def test_ties_go_to_the_first():
-    choice = choose(masks.full, 64, 4, slots_of=lambda _: (16, 4, 4, 4))
-    assert len({row.score for row in choice.rows.values()}) == 1
+    choice = choose(masks.full, 64, 4, slots_of=lambda _: Slots(16, 4, 4, 4))
+    assert len({found.score for found in choice.scores.values()}) == 1
     assert choice.name == "contiguous"
 
 
@@ -158,14 +162,15 @@ def test_larger_tiles_count_for_more():
     """Four times the area, a quarter of the tiles: the same work under a full mask."""
 
     def slots_of(name):
-        return (16, 4, 4, 4) if name == "contiguous" else (16, 4, 8, 8)
+        return Slots(16, 4, *(4, 4) if name == "contiguous" else (8, 8))
 
     choice = choose(masks.full, 64, 4, slots_of=slots_of)
-    assert [row.tiles for row in choice.rows.values()] == [256.0] * 4
+    assert [found.tiles for found in choice.scores.values()] == [256.0] * 4
 
 
 def test_a_mask_without_any_pair_needs_no_hop():
-    choice = choose(masks.negate(masks.full), 8, 2, slots_of=lambda _: (4, 2, 2, 2))
-    assert [(row.score, row.hops, row.sync) for row in choice.rows.values()] == [
-        (0, 0, 0)
-    ] * 4
+    choice = choose(
+        masks.negate(masks.full), 8, 2, slots_of=lambda _: Slots(4, 2, 2, 2)
+    )
+    for found in choice.scores.values():
+        assert (found.score, found.live, found.tiles) == (0, (), 0)

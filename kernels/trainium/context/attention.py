@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from emu import Device, Program, Reading
 from kernels.masks.catalogue import Mask
-from kernels.tokens.choose import Choice, choose
+from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import Placement, place
 from kernels.trainium.context import layout, layout_mx
 from kernels.trainium.context.hops import Hops
@@ -113,16 +113,17 @@ class ContextAttention:
     def choice(self) -> Choice:
         """Every placement's figures under the mask."""
 
-        def sizes(placement: str) -> tuple[int, int, int, int]:
+        def slots(placement: str) -> Slots:
             s = self._sizes(placement)
             q_tile = s.block_tiles * s.rows if self.queries is None else s.columns
-            return self.ranks // self.dealt * s.key_slots, s.keys, q_tile, s.columns
+            key_slots = self.ranks // self.dealt * s.key_slots
+            return Slots(key_slots, s.keys, q_tile, s.columns)
 
         return choose(
             self.mask,
             self.tokens,
             self.dealt,
-            slots_of=sizes,
+            slots_of=slots,
             hop_tiles=self.hop_tiles,
             cost=lambda placement: self._sizes(placement).block_cost,
         )

@@ -22,7 +22,7 @@ ROW_CHOICES, HEAD_CHOICES = 72, 24
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class WaferPlan:
     """A model on a wafer.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
 Pair = tuple[LayerMap, HeadMap]
 
 
-def plan(config: Any, context: int, dtype: str, device: Device) -> Plan:
+def plan_wafer(config: Any, context: int, dtype: str, device: Device) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
     Args:
@@ -164,7 +164,9 @@ def best_head(config: Any, rows: int, dtype: str, device: Device) -> HeadMap | N
     return min(fit, key=lambda m: head_cycles(m, device), default=None)
 
 
-def place(layer: LayerMap, head: HeadMap, config: Any, device: Device) -> Plan | None:
+def place(
+    layer: LayerMap, head: HeadMap, config: Any, device: Device
+) -> WaferPlan | None:
     """The plan of a pair of regions, or None where a PE's bytes do not fit."""
     grid = device.grid_width, device.grid_height
     count = config.num_hidden_layers
@@ -173,7 +175,7 @@ def place(layer: LayerMap, head: HeadMap, config: Any, device: Device) -> Plan |
     figures = layer_figures(layer, device), head_figures(head, tied, device)
     if spots is None or not all(figures):
         return None
-    return Plan(layer, head, tuple(spots[0]), spots[1], tied, *figures)
+    return WaferPlan(layer, head, tuple(spots[0]), spots[1], tied, *figures)
 
 
 def layer_figures(m: LayerMap, device: Device) -> dict[str, int]:
@@ -277,4 +279,4 @@ def largest_context(
     return low or None
 
 
-__all__ = ["Plan", "plan", "place"]
+__all__ = ["WaferPlan", "place", "plan_wafer"]

@@ -18,7 +18,7 @@ from kernels.wse.decode.head import (
     head_program,
 )
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.plan import Plan
+from kernels.wse.decode.plan import WaferPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Trace:
 class TokenClock:
     """Reads a plan's programs; what was read once is kept."""
 
-    def __init__(self, plan: Plan, device: Device):
+    def __init__(self, plan: WaferPlan, device: Device):
         self.plan, self.device = plan, device
         self.programs: dict[str, Program] = {
             "embed": embed_program(plan.head),

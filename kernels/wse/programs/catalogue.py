@@ -134,7 +134,7 @@ def send(words: int = 8, hops: int = 4) -> Any:
     return microbench.one_way(words, hops)
 
 
-CATALOGUE: dict[str, Callable[..., Any]] = {
+FABRIC_PROGRAMS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
         reduce,
@@ -150,4 +150,4 @@ CATALOGUE: dict[str, Callable[..., Any]] = {
     )
 }
 
-__all__ = ["CATALOGUE", "TREES"]
+__all__ = ["FABRIC_PROGRAMS", "TREES"]

@@ -14,7 +14,7 @@ from experiments.fabric import __main__ as fabric
 from experiments.fabric import run
 from experiments.fabric.request import asked
 from experiments.shared import cli
-from kernels.wse.programs.catalogue import CATALOGUE, TREES
+from kernels.wse.programs.catalogue import FABRIC_PROGRAMS, TREES
 
 OWN = """
 import numpy as np
@@ -104,10 +104,10 @@ def test_the_catalogue_is_listed(
 ) -> None:
     call(monkeypatch)
     text = capsys.readouterr().out
-    assert all(f"{name}: " in text for name in CATALOGUE)
+    assert all(f"{name}: " in text for name in FABRIC_PROGRAMS)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", FABRIC_PROGRAMS)
 def test_every_program_of_the_catalogue_fits_the_wafer(name: str) -> None:
     program, _ = asked([name]).build(WSE3.at())
     assert encode(program, WSE3.at()).instructions

@@ -62,7 +62,7 @@ ENTRY = catalogue.entry(
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the kernel above the only one there is."""
     for module in (kernel, request):
-        monkeypatch.setattr(module, "CATALOGUE", {"matmuls": ENTRY})
+        monkeypatch.setattr(module, "TRAINIUM_KERNELS", {"matmuls": ENTRY})
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_settings_that_do_not_fit_are_shown_with_the_reason(
     large = catalogue.entry(
         matmuls, shapes, {"tiles": 2, "dtype": "bfloat16"}, {"buffers": (1, 9)}
     )
-    monkeypatch.setattr(request, "CATALOGUE", {"matmuls": large})
+    monkeypatch.setattr(request, "TRAINIUM_KERNELS", {"matmuls": large})
     command(monkeypatch, "tune", "matmuls")
     text = " ".join(capsys.readouterr().out.split())
     assert "best of 2 settings (the whole grid): buffers=1" in text
@@ -333,10 +333,10 @@ def test_from_the_shell_errors_are_one_line_and_exit_2() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
+@pytest.mark.parametrize("name", sorted(catalogue.TRAINIUM_KERNELS))
 def test_every_kernel_is_explained_to_the_tick(name: str) -> None:
     sheet = TRN3 if "mx" in name else TRN2  # MX is Trainium3's
-    run = kernel_run.run(catalogue.CATALOGUE[name], {}, sheet)
+    run = kernel_run.run(catalogue.TRAINIUM_KERNELS[name], {}, sheet)
     end = run.clock.end_ticks
     assert sum(p.ticks for p in run.split.parts) == end
     assert sum(x.ticks for x in run.path_lines) == end

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emu import EmulationError
-from kernels.trainium.catalogue import CATALOGUE
+from kernels.trainium.catalogue import TRAINIUM_KERNELS
 from kernels.trainium.gemm.mx_matmul import matmul_mx
 from kernels.trainium.rows.elementwise import rms_norm_rows, rope_rows, swiglu_rows
 from kernels.trainium.rows.rms_norm_quant import rms_norm_fp8, rms_norm_mx
@@ -257,7 +257,7 @@ def test_mx_against_bf16():
     """128 partitions contract 512 features: a quarter of the Tensor Engine's work, in less time."""
     clocks = []
     for name in ("gemm", "matmul_mx"):
-        program, args = CATALOGUE[name].build(m=1024, k=1024, n=1024)
+        program, args = TRAINIUM_KERNELS[name].build(m=1024, k=1024, n=1024)
         clocks.append(program.read(DEVICES["Trainium3"], *args))
     bf16, mx = clocks
     assert bf16.spent["tensor", "work"] == 4 * mx.spent["tensor", "work"]

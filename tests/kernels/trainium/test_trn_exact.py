@@ -10,7 +10,7 @@ import pytest
 from emu import EmulationError
 from emu.checks import precision
 from emu.numerics import errors
-from kernels.trainium.catalogue import CATALOGUE
+from kernels.trainium.catalogue import TRAINIUM_KERNELS
 from kernels.trainium.gemm.ladder import untile
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import draw, wide
@@ -84,11 +84,11 @@ def narrow(program, args):
     return [t for t in ("f32>", "bf16>", "f16>", "f8E4M3FN>") if t in text]
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOGUE if not n.endswith("_mx")])
+@pytest.mark.parametrize("name", [n for n in TRAINIUM_KERNELS if not n.endswith("_mx")])
 def test_the_catalogue(name):
     """Arguments are bfloat16, and so would be the kernel's tiles."""
     sizes = {"dtype": "bfloat16", **SIZES_OF.get(name, ROWS)}
-    program, structs = CATALOGUE[name].build(**sizes, **TUNED.get(name, {}))
+    program, structs = TRAINIUM_KERNELS[name].build(**sizes, **TUNED.get(name, {}))
     args = [draw(i, *x.shape).astype(x.dtype) for i, x in enumerate(structs)]
     results = jax.tree.map(lambda y: y[0], program.exact(*args))
     if name.startswith("gemm"):
@@ -97,11 +97,11 @@ def test_the_catalogue(name):
     assert not narrow(program, args)
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOGUE if n.endswith("_mx")])
+@pytest.mark.parametrize("name", [n for n in TRAINIUM_KERNELS if n.endswith("_mx")])
 def test_mx_is_refused(name):
     small = dict(m=128, k=512, n=512, rows=32)
-    sizes = {k: v for k, v in small.items() if k in CATALOGUE[name].sizes}
-    program, structs = CATALOGUE[name].build(**sizes)
+    sizes = {k: v for k, v in small.items() if k in TRAINIUM_KERNELS[name].sizes}
+    program, structs = TRAINIUM_KERNELS[name].build(**sizes)
     with pytest.raises(EmulationError, match="no float64 counterpart"):
         program.exact(*(np.ones(x.shape, x.dtype) for x in structs))
 
@@ -121,7 +121,7 @@ def test_layer():
 
 def test_gradients_of_both_readings():
     """In float32 the gradient is as near to that in float64 as the values are."""
-    program, structs = CATALOGUE["softmax_online"].build(
+    program, structs = TRAINIUM_KERNELS["softmax_online"].build(
         dtype="float32", **ROWS, piece=32
     )
     x, weights = draw(0, *structs[0].shape), draw(1, 1, 1, 2, 96, 32)
@@ -140,7 +140,7 @@ def test_gradients_of_both_readings():
 def test_gradient_of_one_core(name):
     """Against a central difference along one direction, which float64 makes good to 1e-8."""
     sizes = {"dtype": "float32", **SIZES_OF.get(name, ROWS)}
-    program, structs = CATALOGUE[name].build(**sizes, **TUNED.get(name, {}))
+    program, structs = TRAINIUM_KERNELS[name].build(**sizes, **TUNED.get(name, {}))
     args = [draw(i, *x.shape).astype(np.float64) for i, x in enumerate(structs)]
     along = [draw(9 + i, *x.shape).astype(np.float64) for i, x in enumerate(structs)]
     weights = draw(8, *jax.eval_shape(program.batched, *structs).shape)

@@ -11,7 +11,7 @@ from emu.wse import WSE3
 from emu.wse.regions import DoesNotFit
 from kernels.wse.decode import estimate
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.plan import plan
+from kernels.wse.decode.plan import plan_wafer
 from kernels.wse.decode.token import TokenClock
 from models.machines.decode import Decoder
 from tests.kernels.wse.reference import Reference, Sizes, random_weights
@@ -147,14 +147,14 @@ def test_bfloat16_decodes_near_the_reference() -> None:
             np.abs(np.asarray(logits) - expected).max() < 0.05 * np.abs(expected).max()
         )
     assert cache["k"].dtype == "bfloat16"
-    single = TokenClock(plan(LLAMA, 16, "float32", WSE3.at()), WSE3.at())
+    single = TokenClock(plan_wafer(LLAMA, 16, "float32", WSE3.at()), WSE3.at())
     assert decoder.read(3).cycles < single.read(3).cycles
 
 
 def test_estimate_is_near_the_clock() -> None:
     """It ranks regions; within a third of the clock is near enough."""
     for sizes in (LLAMA, Sizes(576, 1536, 30, 9, 3, 64, 49_152)):
-        m = plan(sizes, 256, "float32", WSE3.at()).layer
+        m = plan_wafer(sizes, 256, "float32", WSE3.at()).layer
         clock = layer_program(m).read(WSE3.at(), *layer_arguments(m, 255, 0)).end_ticks
         assert abs(estimate.layer_cycles(m, WSE3.at()) / clock - 1) < 0.34
 
@@ -170,10 +170,11 @@ def test_context_that_does_not_fit_names_one_that_does() -> None:
     with pytest.raises(
         DoesNotFit, match="a context of .* tokens would fit one"
     ) as error:
-        plan(LLAMA, 1_000_000, "float32", device)
+        plan_wafer(LLAMA, 1_000_000, "float32", device)
     fits = error.value.context
     assert (
-        fits is not None and plan(LLAMA, fits, "float32", device).layer.context == fits
+        fits is not None
+        and plan_wafer(LLAMA, fits, "float32", device).layer.context == fits
     )
 
 
@@ -181,10 +182,10 @@ def test_model_that_does_not_fit_names_the_wafers() -> None:
     """80 layers of Llama-70B in bfloat16 are 141 GB; a wafer's 883,350 PEs hold 43 GB."""
     sizes = Sizes(8192, 28_672, 80, 64, 8, 128, 128_256, tie_word_embeddings=False)
     with pytest.raises(DoesNotFit, match="wafers would hold it") as error:
-        plan(sizes, 4096, "bfloat16", WSE3.at())
+        plan_wafer(sizes, 4096, "bfloat16", WSE3.at())
     assert error.value.wafers is not None and error.value.wafers >= 141 / 43.4
 
 
 def test_a_layer_larger_than_a_wafer_is_refused() -> None:
     with pytest.raises(DoesNotFit, match="no number of wafers would do"):
-        plan(Sizes(4096, 4096, 1, 4, 4, 64, 64), 8, "float32", wafer(16, 16))
+        plan_wafer(Sizes(4096, 4096, 1, 4, 4, 64, 64), 8, "float32", wafer(16, 16))
