@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import ModelError
+from models.family import Family, Tensor, by_model_type
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 LLAMA3_FIELDS = (
     "factor",
     "low_freq_factor",
@@ -34,7 +34,7 @@ class ModelConfig:
 
     Attributes:
         name: What reports call the model.
-        model_type: `"llama"`, or `"qwen3"` (which normalises q and k per head).
+        model_type: Its family, a key of `models.family.FAMILIES`.
         hidden_size: Width of the residual stream.
         intermediate_size: Width of the gated MLP.
         num_hidden_layers: Number of layers.
@@ -69,11 +69,7 @@ class ModelConfig:
     source: str
 
     def __post_init__(self) -> None:
-        if self.model_type not in ARCHITECTURES:
-            raise ModelError(
-                f"{self.name}: model_type must be one of {sorted(ARCHITECTURES)}, "
-                f"got {self.model_type!r}; other families are not supported"
-            )
+        by_model_type(self.model_type, self.name)
         for field in SIZE_FIELDS:
             check_size(self.name, field, getattr(self, field))
         if self.num_attention_heads % self.num_key_value_heads:
@@ -92,26 +88,41 @@ class ModelConfig:
             check_rope_scaling(self.name, self.rope_scaling)
 
     @property
+    def family(self) -> Family:
+        """Its family's facts: tensors, files, forms of arithmetic."""
+        return by_model_type(self.model_type, self.name)
+
+    @property
     def qk_norm(self) -> bool:
-        """Whether q and k are RMS-normalised per head before RoPE (Qwen3)."""
-        return self.model_type == "qwen3"
+        """Whether q and k are RMS-normalised per head before RoPE; the kernels ask for it."""
+        return self.family.qk_norm
+
+    @property
+    def query_width(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_width(self) -> int:
+        """Width of all keys of a token in one layer, and of all its values."""
+        return self.num_key_value_heads * self.head_dim
+
+    def shape_of(self, tensor: Tensor) -> tuple[int, ...]:
+        """The lengths of a tensor's axes; of one layer's, where it is a layer's.
+
+        `w_down` of Llama 3.1 8B, `("intermediate_size", "hidden_size")`, is `(14336, 4096)`.
+        """
+        return tuple(getattr(self, dimension) for dimension in tensor.shape)
 
     @property
     def parameters(self) -> int:
         """Number of weights; a tied embedding counts once."""
-        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
-        attention = self.hidden_size * heads * self.head_dim
-        layer = (
-            attention
-            + 3 * self.hidden_size * self.intermediate_size
-            + 2 * self.hidden_size
-        )
-        if self.qk_norm:
-            layer += 2 * self.head_dim
-        ends = (
-            (1 if self.tie_word_embeddings else 2) * self.vocab_size * self.hidden_size
-        )
-        return self.num_hidden_layers * layer + ends + self.hidden_size
+        outer = self.family.outer(self.tie_word_embeddings)
+        one_layer = self._weights_in(self.family.layer_tensors)
+        return self._weights_in(outer) + self.num_hidden_layers * one_layer
+
+    def _weights_in(self, tensors: tuple[Tensor, ...]) -> int:
+        return sum(math.prod(self.shape_of(tensor)) for tensor in tensors)
 
 
 def check_size(name: str, field: str, value: Any) -> None:

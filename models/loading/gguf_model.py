@@ -8,29 +8,16 @@ from numpy.typing import NDArray
 
 from models.config import LARGEST_SIZE, ModelConfig
 from models.errors import ModelError
+from models.family import Tensor, by_gguf_architecture
 from models.loading.gguf_file import GgufFile, read_header
 from models.loading.tokenizer import TextTokenizer, byte_level_bpe
 from models.plain.weights import Weights, check_weights
 
-ARCHITECTURES = ("llama", "qwen3")
-# Ours -> GGUF's, inside `blk.N.` and before `.weight`.
-LAYER_NAMES = {
-    "attn_norm": "attn_norm",
-    "wq": "attn_q",
-    "wk": "attn_k",
-    "wv": "attn_v",
-    "wo": "attn_output",
-    "mlp_norm": "ffn_norm",
-    "w_gate": "ffn_gate",
-    "w_up": "ffn_up",
-    "w_down": "ffn_down",
-}
-QK_NORM_NAMES = {"q_norm": "attn_q_norm", "k_norm": "attn_k_norm"}
 CONTROL, USER_DEFINED = 3, 4  # token types of the format; both are matched whole
 
 
 def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
-    """Reads a GGUF model of the llama or qwen3 architecture.
+    """Reads a GGUF model of an architecture that `models.family` knows.
 
     Args:
         path: The file; untrusted.
@@ -48,14 +35,11 @@ def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
 
 def read_config(file: GgufFile) -> ModelConfig:
     """The sizes, from the metadata."""
-    family = field(file, "general.architecture", str)
-    if family not in ARCHITECTURES:
-        raise ModelError(
-            f"{file.path}: architecture {family!r} is not supported; supported are {ARCHITECTURES}"
-        )
+    architecture = field(file, "general.architecture", str)
+    family = by_gguf_architecture(architecture, str(file.path))
 
     def size(key: str, default: int | None = None) -> int:
-        return field(file, f"{family}.{key}", int, default)
+        return field(file, f"{architecture}.{key}", int, default)
 
     hidden = size("embedding_length")
     heads = size("attention.head_count")
@@ -67,10 +51,10 @@ def read_config(file: GgufFile) -> ModelConfig:
     for key in ("attention.value_length", "rope.dimension_count"):
         if size(key, head_dim) != head_dim:
             raise ModelError(
-                f"{file.path}: {family}.{key} must equal head_dim {head_dim}, got {size(key)}; "
-                "partial RoPE and unequal heads are not supported"
+                f"{file.path}: {architecture}.{key} must equal head_dim {head_dim}, "
+                f"got {size(key)}; partial RoPE and unequal heads are not supported"
             )
-    scaling = field(file, f"{family}.rope.scaling.type", str, "none")
+    scaling = field(file, f"{architecture}.rope.scaling.type", str, "none")
     if scaling != "none" or "rope_freqs.weight" in file.tensors:
         raise ModelError(
             f"{file.path}: RoPE scaling ({scaling}, rope_freqs.weight) is not supported in GGUF; "
@@ -82,7 +66,7 @@ def read_config(file: GgufFile) -> ModelConfig:
         )
     return ModelConfig(
         name=str(file.metadata.get("general.name", file.path.stem)),
-        model_type=family,
+        model_type=family.model_type,
         hidden_size=hidden,
         intermediate_size=size("feed_forward_length"),
         num_hidden_layers=size("block_count"),
@@ -91,10 +75,12 @@ def read_config(file: GgufFile) -> ModelConfig:
         head_dim=head_dim,
         vocab_size=file.tensors["token_embd.weight"].shape[0],
         max_position_embeddings=size("context_length"),
-        rope_theta=decimal(field(file, f"{family}.rope.freq_base", float, 10000.0)),
+        rope_theta=decimal(
+            field(file, f"{architecture}.rope.freq_base", float, 10000.0)
+        ),
         rope_scaling=None,
         rms_norm_eps=decimal(
-            field(file, f"{family}.attention.layer_norm_rms_epsilon", float)
+            field(file, f"{architecture}.attention.layer_norm_rms_epsilon", float)
         ),
         tie_word_embeddings="output.weight" not in file.tensors,
         source=str(file.path.name),
@@ -121,20 +107,6 @@ def field(file: GgufFile, key: str, kind: type, default: Any = None) -> Any:
     return value
 
 
-def tensor_names(config: ModelConfig) -> dict[str, str]:
-    """Ours (flat, `layers.N.name` for a layer's) -> GGUF's, for every tensor of the config."""
-    names = {"embed": "token_embd.weight", "norm": "output_norm.weight"}
-    if not config.tie_word_embeddings:
-        names["head"] = "output.weight"
-    layer = LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {})
-    for n in range(config.num_hidden_layers):
-        names |= {
-            f"layers.{n}.{ours}": f"blk.{n}.{theirs}.weight"
-            for ours, theirs in layer.items()
-        }
-    return names
-
-
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """All tensors, dequantised, transposed to `y = x @ W`, and stacked by layer."""
     if config.num_hidden_layers > len(file.tensors):
@@ -142,7 +114,9 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
             f"{file.path}: claims {config.num_hidden_layers} layers, but holds "
             f"{len(file.tensors)} tensors; the file is corrupt"
         )
-    names = tensor_names(config)
+    names = config.family.names_in(
+        "gguf", config.num_hidden_layers, config.tie_word_embeddings
+    )
     lacking = sorted(set(names.values()) - file.tensors.keys())
     unknown = sorted(file.tensors.keys() - set(names.values()))
     if lacking or unknown:
@@ -150,50 +124,58 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
             f"{file.path}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
             "biases, experts and scalings are not supported"
         )
-    weights: Weights = {name: file.read(names[name]) for name in ("embed", "norm")}
-    if "head" in names:
-        weights["head"] = np.ascontiguousarray(file.read(names["head"]).T)
-    ours = LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {})
-    weights["layers"] = {name: read_stack(file, config, name, names) for name in ours}
+    family = config.family
+    weights: Weights = {
+        tensor.name: np.ascontiguousarray(
+            read_tensor(file, config, tensor, names[tensor.name])
+        )
+        for tensor in family.outer(config.tie_word_embeddings)
+    }
+    weights["layers"] = {
+        tensor.name: read_stack(file, config, tensor, names)
+        for tensor in family.layer_tensors
+    }
     check_weights(config, weights)
     return weights
 
 
 def read_stack(
-    file: GgufFile, config: ModelConfig, name: str, names: dict[str, str]
+    file: GgufFile, config: ModelConfig, tensor: Tensor, names: dict[str, str]
 ) -> NDArray[np.float32]:
     """One kind of weight for every layer, `[layers, ...]`."""
-    stored = [
-        file.tensors[names[f"layers.{n}.{name}"]]
-        for n in range(config.num_hidden_layers)
-    ]
-    if len({tensor.shape for tensor in stored}) > 1:
-        raise ModelError(
-            f"{file.path}: {name} must have one shape in every layer; not supported"
-        )
-    rows, columns = stored[0].shape[0], stored[0].shape[1:]
-    stack = np.empty((len(stored), *columns, rows), np.float32)
-    heads = {"wq": config.num_attention_heads, "wk": config.num_key_value_heads}.get(
-        name, 0
-    )
-    for layer, tensor in enumerate(stored):
-        values = file.read(tensor.name)
-        # llama files interleave the rows of each RoPE pair; qwen3 files keep Hugging Face's order.
-        if heads and config.model_type == "llama":
-            values = unpermute(values, heads, config.head_dim, file.path)
-        stack[layer] = values.T
+    layers = config.num_hidden_layers
+    stack = np.empty((layers, *config.shape_of(tensor)), np.float32)
+    for layer in range(layers):
+        name = names[f"layers.{layer}.{tensor.name}"]
+        stack[layer] = read_tensor(file, config, tensor, name)
     return stack
 
 
-def unpermute(
-    values: NDArray[np.float32], heads: int, head_dim: int, path: pathlib.Path
+def read_tensor(
+    file: GgufFile, config: ModelConfig, tensor: Tensor, name: str
 ) -> NDArray[np.float32]:
-    """Rows `[heads, head_dim / 2, 2]` of GGUF to Hugging Face's `[heads, 2, head_dim / 2]`."""
-    if values.ndim != 2 or values.shape[0] != heads * head_dim:
+    """One tensor on our axes, its rows in Hugging Face's order; its shape is checked first."""
+    ours = config.shape_of(tensor)
+    expected = ours[::-1] if tensor.transposed else ours
+    shape = file.tensors[name].shape
+    if shape != expected:
         raise ModelError(
-            f"{path}: attention rows must be {heads} heads of {head_dim}, got {values.shape}"
+            f"{file.path}: tensor {name} must be {list(expected)}, got {list(shape)}; "
+            "layers of unequal sizes are not supported"
         )
-    pairs = values.reshape(heads, head_dim // 2, 2, values.shape[1])
+    values = file.read(name)
+    if tensor.rotated and config.family.gguf_interleaves_rope:
+        values = unpermute(values, config.head_dim)
+    return values.T if tensor.transposed else values
+
+
+def unpermute(values: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Rows `[heads, head_dim / 2, 2]` of GGUF to Hugging Face's `[heads, 2, head_dim / 2]`.
+
+    A head of 6 whose pairs are `(0, 3)`, `(1, 4)`, `(2, 5)` is stored as rows
+    `0, 3, 1, 4, 2, 5`: the second of each pair then stands beside the first.
+    """
+    pairs = values.reshape(-1, head_dim // 2, 2, *values.shape[1:])
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 

@@ -3,20 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ARCHITECTURES, LLAMA3_FIELDS, ModelConfig
+from models.config import LLAMA3_FIELDS, ModelConfig
 from models.errors import ModelError
+from models.family import Family, by_model_type
 
-# Fields that would change the result if they held anything but these values.
-REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu", None),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "use_sliding_window": (False, None),
-    "partial_rotary_factor": (1, None),
-    "quantization_config": (None,),
-    "is_encoder_decoder": (False, None),
-}
-ROPE_THETA_DEFAULT = 10000.0  # what transformers assumes where the file is silent
 REQUIRED_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -44,86 +34,73 @@ def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
         raise ModelError(
             f"{name}: config.json must hold an object, got {type(values).__name__}"
         )
-    check_supported(values, name)
+    family = by_model_type(values.get("model_type"), name)
+    check_supported(values, family, name)
     missing = [field for field in REQUIRED_FIELDS if field not in values]
     if missing:
         raise ModelError(
             f"{name}: config.json lacks {', '.join(missing)}; complete the file"
         )
+    values = {**family.assumed_values, **values}
     theta, scaling = rope_fields(values, name)
     heads = values["num_attention_heads"]
+    key_value_heads = values.get("num_key_value_heads")
     return ModelConfig(
         name=name,
-        model_type=values["model_type"],
+        model_type=family.model_type,
         hidden_size=values["hidden_size"],
         intermediate_size=values["intermediate_size"],
         num_hidden_layers=values["num_hidden_layers"],
         num_attention_heads=heads,
-        num_key_value_heads=heads_or(values.get("num_key_value_heads"), heads),
-        head_dim=head_dim_or_default(values, name),
+        num_key_value_heads=heads if key_value_heads is None else key_value_heads,
+        head_dim=head_dim_or_default(values, family, name),
         vocab_size=values["vocab_size"],
         max_position_embeddings=values["max_position_embeddings"],
         rope_theta=theta,
         rope_scaling=scaling,
         rms_norm_eps=values["rms_norm_eps"],
-        tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+        tie_word_embeddings=bool(values["tie_word_embeddings"]),
         source=source,
     )
 
 
-def heads_or(value: Any, otherwise: Any) -> Any:
-    """`value`, or `otherwise` where the file is silent."""
-    return otherwise if value is None else value
-
-
-def check_supported(values: Mapping[str, Any], name: str) -> None:
-    """Raises ModelError naming the first field that asks for an unsupported model."""
-    family = values.get("model_type")
-    supported = (
-        f"supported are {sorted(ARCHITECTURES)} with full attention, SiLU and no biases"
-    )
-    if not isinstance(family, str) or family not in ARCHITECTURES:
-        raise ModelError(f"{name}: model_type {family!r} is not supported; {supported}")
-    architectures = values.get("architectures") or [ARCHITECTURES[family]]
-    if architectures != [ARCHITECTURES[family]]:
+def check_supported(values: Mapping[str, Any], family: Family, name: str) -> None:
+    """Raises ModelError naming the first field that asks for what the family does not do here."""
+    architectures = values.get("architectures") or [family.architecture]
+    if architectures != [family.architecture]:
         raise ModelError(
-            f"{name}: architectures {architectures!r} do not fit model_type {family!r}; {supported}"
+            f"{name}: architectures {architectures!r} do not fit model_type "
+            f"{family.model_type!r}; supported is {family.architecture}"
         )
-    for field, allowed in REQUIRED_VALUES.items():
-        if values.get(field) not in allowed:
+    stated = {**family.assumed_values, **values}
+    activation = {"hidden_act": (family.activation, None)}
+    for field, accepted in {**activation, **family.accepted_values}.items():
+        if stated.get(field) not in accepted:
             raise ModelError(
-                f"{name}: {field}={values[field]!r} is not supported; {supported}"
+                f"{name}: {field}={stated[field]!r} is not supported; "
+                f"supported is {accepted[0]!r}"
             )
-    # Qwen3 configs state a window's width even where no layer uses it.
-    if values.get("sliding_window") is not None and family == "llama":
-        raise ModelError(
-            f"{name}: sliding_window={values['sliding_window']!r} is not supported; {supported}"
-        )
     layer_types = values.get("layer_types") or []
-    if not isinstance(layer_types, list) or set(map(str, layer_types)) - {
-        "full_attention"
-    }:
+    kinds = set(map(str, layer_types)) if isinstance(layer_types, list) else None
+    if kinds is None or not kinds <= family.layer_kinds:
         raise ModelError(
-            f"{name}: layer_types {layer_types!r} are not supported; {supported}"
+            f"{name}: layer_types {layer_types!r} are not supported; "
+            f"supported are {sorted(family.layer_kinds)}"
         )
 
 
-def head_dim_or_default(values: Mapping[str, Any], name: str) -> Any:
-    """`head_dim`, or hidden_size / num_attention_heads where the file is silent."""
+def head_dim_or_default(values: Mapping[str, Any], family: Family, name: str) -> Any:
+    """`head_dim`, or hidden_size / num_attention_heads where the file may be silent."""
     if values.get("head_dim") is not None:
         return values["head_dim"]
-    if values["model_type"] == "qwen3":
+    if family.states_head_dim:
         raise ModelError(
-            f"{name}: config.json lacks head_dim, which qwen3 needs; complete it"
+            f"{name}: config.json lacks head_dim, which {family.model_type} needs; complete it"
         )
     hidden = values["hidden_size"]
     heads = values["num_attention_heads"]
-    if (
-        not isinstance(hidden, int)
-        or not isinstance(heads, int)
-        or heads < 1
-        or hidden % heads
-    ):
+    whole = isinstance(hidden, int) and isinstance(heads, int) and heads >= 1
+    if not whole or hidden % heads:
         raise ModelError(
             f"{name}: hidden_size must be a multiple of num_attention_heads where head_dim is not "
             f"given, got {hidden!r} and {heads!r}; add head_dim"
@@ -138,15 +115,15 @@ def rope_fields(
     parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(parameters, Mapping):
         raise ModelError(f"{name}: rope_scaling must be an object, got {parameters!r}")
-    theta = parameters.get("rope_theta", values.get("rope_theta", ROPE_THETA_DEFAULT))
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "default":
-        return theta, None
     if parameters.get("partial_rotary_factor", 1) != 1:
         raise ModelError(
             f"{name}: partial_rotary_factor is not supported; use full RoPE"
         )
-    scaling = {"rope_type": kind} | {
-        f: parameters[f] for f in LLAMA3_FIELDS if f in parameters
+    theta = parameters.get("rope_theta", values["rope_theta"])
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    stated = {
+        field: parameters[field] for field in LLAMA3_FIELDS if field in parameters
     }
-    return theta, scaling
+    return theta, {"rope_type": kind, **stated}

@@ -10,23 +10,11 @@ from numpy.typing import NDArray
 
 from models.config import ModelConfig
 from models.errors import ModelError
+from models.family import OUTPUT_HEAD
 from models.loading.hf_config import from_hf
 from models.loading.tokenizer import TextTokenizer, read_tokenizer_file
 from models.plain.weights import Weights, check_finite, check_weights
 
-# Ours -> Hugging Face's, inside `model.layers.N.` and before `.weight`.
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "wq": "self_attn.q_proj",
-    "wk": "self_attn.k_proj",
-    "wv": "self_attn.v_proj",
-    "wo": "self_attn.o_proj",
-    "mlp_norm": "post_attention_layernorm",
-    "w_gate": "mlp.gate_proj",
-    "w_up": "mlp.up_proj",
-    "w_down": "mlp.down_proj",
-}
-QK_NORM_NAMES = {"q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
 DTYPES = ("F32", "F16", "BF16")
 LARGEST_JSON_BYTES = 1 << 28  # tokenizer files reach tens of MB
 
@@ -107,20 +95,6 @@ def open_shard(path: pathlib.Path) -> Any:
         ) from None
 
 
-def tensor_names(config: ModelConfig) -> dict[str, str]:
-    """Ours (flat, `layers.N.name` for a layer's) -> Hugging Face's, for every tensor."""
-    names = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight"}
-    if not config.tie_word_embeddings:
-        names["head"] = "lm_head.weight"
-    layer = LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {})
-    for n in range(config.num_hidden_layers):
-        prefix = f"model.layers.{n}"
-        names |= {
-            f"layers.{n}.{ours}": f"{prefix}.{hf}.weight" for ours, hf in layer.items()
-        }
-    return names
-
-
 def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
     """All tensors in float32, transposed to `y = x @ W`, and stacked by layer."""
     places = shard_of_tensor(folder)
@@ -129,14 +103,15 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{folder}: config.json claims {config.num_hidden_layers} layers, but the weights hold "
             f"{len(places)} tensors; the files do not belong together"
         )
-    names = tensor_names(config)
+    tied = config.tie_word_embeddings
+    names = config.family.names_in("hugging_face", config.num_hidden_layers, tied)
     lacking = sorted(set(names.values()) - places.keys())
     # A tied head and old RoPE buffers are copies of what is already known.
     unknown = sorted(
         name
         for name in places.keys() - set(names.values())
         if not name.endswith("rotary_emb.inv_freq")
-        and not (name == "lm_head.weight" and config.tie_word_embeddings)
+        and not (tied and name == OUTPUT_HEAD.hugging_face)
     )
     if lacking or unknown:
         raise ModelError(
@@ -174,16 +149,23 @@ def stack_layers(
     stored: dict[str, NDArray[np.float32]], config: ModelConfig, folder: pathlib.Path
 ) -> Weights:
     """The canonical pytree from the stored tensors."""
-    weights: Weights = {"embed": stored["embed"], "norm": stored["norm"], "layers": {}}
-    if "head" in stored:
-        weights["head"] = np.ascontiguousarray(stored["head"].T)
-    for name in LAYER_NAMES | (QK_NORM_NAMES if config.qk_norm else {}):
-        each = [stored[f"layers.{n}.{name}"].T for n in range(config.num_hidden_layers)]
+    weights: Weights = {}
+    for tensor in config.family.outer(config.tie_word_embeddings):
+        values = stored[tensor.name]
+        ours = values.T if tensor.transposed else values
+        weights[tensor.name] = np.ascontiguousarray(ours)
+    weights["layers"] = {}
+    for tensor in config.family.layer_tensors:
+        each = [
+            stored[f"layers.{layer}.{tensor.name}"]
+            for layer in range(config.num_hidden_layers)
+        ]
         if len({values.shape for values in each}) > 1:
             raise ModelError(
-                f"{folder}: {name} must have one shape in every layer; not supported"
+                f"{folder}: {tensor.name} must have one shape in every layer; not supported"
             )
-        weights["layers"][name] = np.stack(each)
+        ours = [values.T if tensor.transposed else values for values in each]
+        weights["layers"][tensor.name] = np.stack(ours)
     return weights
 
 

@@ -9,9 +9,12 @@ import numpy as np
 from flax import nnx
 
 from models.config import ModelConfig
+from models.family import Activation
 from models.plain.kv_cache import KVCache
 from models.plain.rope import rope_tables
 from models.plain.weights import Weights, check_weights, random_weights
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {"silu": jax.nn.silu}
 
 Remember = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -84,7 +87,7 @@ def attention_block(
         contract("bsd,de->bse", normed, w[n]).reshape(heads_shape)
         for n in ("wq", "wk", "wv")
     )
-    if config.qk_norm:
+    if config.family.qk_norm:
         q = rms_norm(q, w["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, w["k_norm"], config.rms_norm_eps)
     q, k = rotate(q, *turns), rotate(k, *turns)
@@ -96,7 +99,8 @@ def attention_block(
 def mlp_block(config: ModelConfig, w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     """The gated MLP (SwiGLU) of one layer on `x` `[batch, seq, d]`."""
     normed = rms_norm(x, w["mlp_norm"], config.rms_norm_eps)
-    gate = jax.nn.silu(contract("bsd,df->bsf", normed, w["w_gate"]))
+    activation = ACTIVATIONS[config.family.activation]
+    gate = activation(contract("bsd,df->bsf", normed, w["w_gate"]))
     up = contract("bsd,df->bsf", normed, w["w_up"])
     return x + contract("bsf,fd->bsd", gate * up, w["w_down"])
 

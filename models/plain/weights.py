@@ -18,27 +18,13 @@ def weight_shapes(config: ModelConfig) -> Shapes:
 
     A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first.
     """
-    layers = config.num_hidden_layers
-    d = config.hidden_size
-    f = config.intermediate_size
-    q = config.num_attention_heads * config.head_dim
-    kv = config.num_key_value_heads * config.head_dim
-    stacked: dict[str, tuple[int, ...]] = {
-        "attn_norm": (layers, d),
-        "wq": (layers, d, q),
-        "wk": (layers, d, kv),
-        "wv": (layers, d, kv),
-        "wo": (layers, q, d),
-        "mlp_norm": (layers, d),
-        "w_gate": (layers, d, f),
-        "w_up": (layers, d, f),
-        "w_down": (layers, f, d),
+    family = config.family
+    outer = family.outer(config.tie_word_embeddings)
+    shapes: Shapes = {tensor.name: config.shape_of(tensor) for tensor in outer}
+    shapes["layers"] = {
+        tensor.name: (config.num_hidden_layers, *config.shape_of(tensor))
+        for tensor in family.layer_tensors
     }
-    if config.qk_norm:
-        stacked["q_norm"] = stacked["k_norm"] = (layers, config.head_dim)
-    shapes: Shapes = {"embed": (config.vocab_size, d), "norm": (d,), "layers": stacked}
-    if not config.tie_word_embeddings:
-        shapes["head"] = (d, config.vocab_size)
     return shapes
 
 

@@ -14,18 +14,24 @@ from models.loading.hf_folder import load_hf_folder
 
 DATA = pathlib.Path(__file__).parent / "data"
 REFERENCES = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())
-GGUF_NAMES = {
-    "attn_norm": "attn_norm",
-    "wq": "attn_q",
-    "wk": "attn_k",
-    "wv": "attn_v",
-    "wo": "attn_output",
-    "mlp_norm": "ffn_norm",
-    "w_gate": "ffn_gate",
-    "w_up": "ffn_up",
-    "w_down": "ffn_down",
-    "q_norm": "attn_q_norm",
-    "k_norm": "attn_k_norm",
+# llama.cpp's names, written down apart from the table that the loaders use.
+GGUF_OUTER_NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+GGUF_LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
 
 
@@ -102,15 +108,7 @@ def write_gguf(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
 
 def gguf_name(name: str) -> str:
     """llama.cpp's name of a Hugging Face tensor."""
-    from models.loading.hf_folder import LAYER_NAMES, QK_NORM_NAMES
-
-    ends = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-        "lm_head.weight": "output.weight",
-    }
-    if name in ends:
-        return ends[name]
+    if name in GGUF_OUTER_NAMES:
+        return GGUF_OUTER_NAMES[name]
     _, _, layer, rest = name.split(".", 3)
-    ours = {hf: ours for ours, hf in (LAYER_NAMES | QK_NORM_NAMES).items()}
-    return f"blk.{layer}.{GGUF_NAMES[ours[rest.removesuffix('.weight')]]}.weight"
+    return f"blk.{layer}.{GGUF_LAYER_NAMES[rest.removesuffix('.weight')]}.weight"

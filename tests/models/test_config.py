@@ -46,8 +46,17 @@ def test_parameters_are_as_published(name: str, billions: float) -> None:
 
 @pytest.mark.parametrize("config", CATALOGUE.values(), ids=lambda config: config.name)
 def test_parameters_count_every_weight(config: ModelConfig) -> None:
+    """Per layer q, k, v and output, three matrices of the MLP, two norms, Qwen3's two more."""
+    width = config.hidden_size
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    head_norms = 2 * config.head_dim if config.model_type == "qwen3" else 0
+    layer = width * heads * config.head_dim + 3 * width * config.intermediate_size
+    layers = config.num_hidden_layers * (layer + 2 * width + head_norms)
+    tables = 1 if config.tie_word_embeddings else 2
+    expected = layers + tables * config.vocab_size * width + width
+    assert config.parameters == expected
     shapes = flatten(weight_shapes(config))
-    assert config.parameters == sum(math.prod(shape) for shape in shapes.values())
+    assert sum(math.prod(shape) for shape in shapes.values()) == expected
 
 
 def test_config_is_hashable() -> None:
@@ -71,7 +80,7 @@ def test_catalogue_names_what_it_knows() -> None:
         ({"vocab_size": 9.5}, "vocab_size must be a whole number"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
         ({"rope_theta": float("nan")}, "rope_theta must be a positive number"),
-        ({"model_type": "gemma"}, "model_type must be one of"),
+        ({"model_type": "gemma"}, "model_type 'gemma' is not supported"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "got 'yarn'"),
         (
             {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}},
@@ -98,6 +107,7 @@ def test_impossible_sizes_are_refused(change: dict[str, Any], message: str) -> N
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "got 'linear'"),
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "use full RoPE"),
         ({"num_attention_heads": 5}, "add head_dim"),
         ({"num_attention_heads": 0}, "add head_dim"),
         (
