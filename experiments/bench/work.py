@@ -112,6 +112,7 @@ def layer_program(
     import jax.numpy as jnp
 
     from emu import Program
+    from emu.trainium.datasheets import TRN3
     from kernels.trainium.layer.layer import layer
     from kernels.trainium.layer.ring import layer_ring
     from models.machines.pack import pack_weights
@@ -120,7 +121,7 @@ def layer_program(
 
     config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
     shares = divide_model(config, 1)
-    s = layer_tiling(config, shares, tokens, dtype)
+    s = layer_tiling(config, shares, tokens, dtype, chip=TRN3)
     packed = pack_weights(weights, s, shares)["layers"]
     w = jax.tree.map(_first_layer, packed)
     ring = layer_ring(s, tokens=tokens, chips=1, axis=LAYER_AXIS)

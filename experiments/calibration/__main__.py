@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from emu.datasheet import BANDS
-from emu.trainium.datasheets import TRN1, TRN2, TRN3
+from emu.trainium.datasheets import GENERATIONS
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from experiments.calibration import points as calibration_points
 from experiments.calibration import stepped, table, trainium, wafer
@@ -17,7 +17,7 @@ from experiments.calibration.table import Row
 from experiments.calibration.trainium import UNITS, Metrics, Unsupported, predict
 from experiments.shared import cli
 
-DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3, "wse2": WSE2, "wse3": WSE3}
+DEVICES = {**GENERATIONS, "wse2": WSE2, "wse3": WSE3}
 WIDTH = 160  # of a table that no terminal cuts
 
 

@@ -10,17 +10,13 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.ticker import LogLocator  # noqa: E402
 
+from emu.trainium.datasheets import GENERATIONS  # noqa: E402
 from experiments.calibration.table import MISS_PERCENT, Row  # noqa: E402
 
 MICROSECONDS = {"us": 1.0, "ns": 1e-3}
 UNITS = {"time": "us", "rate": "GB/s or TFLOPS", "cycles": "cycles"}
-COLOURS = {
-    "trn1": "tab:orange",
-    "trn2": "tab:blue",
-    "trn3": "tab:green",
-    "wse2": "tab:red",
-    "wse3": "tab:purple",
-}
+PALETTE = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown")
+COLOURS = dict(zip((*GENERATIONS, "wse2", "wse3"), PALETTE, strict=False))
 
 
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:

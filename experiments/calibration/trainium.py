@@ -94,8 +94,10 @@ def matmul(
         gemm,
         variant=variant,
         lhs_loads=lhs_loads or None,
-        sbuf_partition_bytes=device.sbuf_bytes // device.partitions,
-        turned_dtype=jnp.dtype(jnp.float32) if device.generation < 3 else None,
+        sbuf_partition_bytes=device.sbuf_partition_bytes,
+        turned_dtype=(
+            None if device.transposes_in_input_dtype else jnp.dtype(jnp.float32)
+        ),
     )
     clock = _read(device, kernel, _array(*lhs, dtype=dtype), _array(k, n, dtype=dtype))
     return {"latency_us": _packets_s(device, clock) * 1e6}

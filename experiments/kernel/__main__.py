@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from emu.report import perfetto
-from emu.trainium.datasheets import TRN1, TRN2, TRN3, NeuronCoreSheet
+from emu.trainium.datasheets import GENERATIONS, NeuronCoreSheet
 from experiments.kernel import figures, picture, tune
 from experiments.kernel import report as kernel_report
 from experiments.kernel import run as kernel_run
@@ -16,7 +16,6 @@ from experiments.kernel.run import Run
 from experiments.shared import cli, files
 from kernels.trainium.catalogue import TRAINIUM_KERNELS
 
-DEVICES = {"trn1": TRN1, "trn2": TRN2, "trn3": TRN3}
 TUNE, VERSUS = "tune", "vs"
 USAGE = f"""
   NAME [key=value ...]                 the report of one kernel
@@ -36,12 +35,15 @@ def arguments() -> argparse.Namespace:
     p.epilog = USAGE
     p.formatter_class = argparse.RawDescriptionHelpFormatter
     p.add_argument("words", nargs="*", metavar="WORD", help="what to do, see below")
-    p.add_argument("--device", default="trn2", help="trn1, trn2 or trn3 (trn2)")
+    *names, last = GENERATIONS
+    p.add_argument(
+        "--device", default="trn2", help=f"{', '.join(names)} or {last} (trn2)"
+    )
     p.add_argument("--out", help="folder for JSON, CSV, a Perfetto trace and a picture")
     args = p.parse_args()
-    if args.device not in DEVICES:
+    if args.device not in GENERATIONS:
         raise cli.UsageError(
-            f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}"
+            f"--device is {args.device!r}, must be one of {', '.join(GENERATIONS)}"
         )
     return args
 
@@ -122,7 +124,7 @@ def main() -> None:
     args = arguments()
     folder = cli.output_folder(args.out)
     console = Console()
-    sheet, words = DEVICES[args.device], list(args.words)
+    sheet, words = GENERATIONS[args.device], list(args.words)
     if not words:
         kernel_report.show_catalogue(TRAINIUM_KERNELS, console)
     elif words[0] == TUNE:

@@ -45,11 +45,19 @@ class Machine:
 
     Attributes:
       sheet: of the chip, in its system.
-      needs: options of `ContextAttention` that its cores need.
     """
 
     sheet: NeuronCoreSheet
-    needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        """Options of `ContextAttention` that its cores need."""
+        options: dict[str, Any] = {}
+        if not self.sheet.transposes_in_input_dtype.value:
+            options["turned"] = jnp.float32
+        if not self.sheet.scalar_elementwise.value:
+            options["scalar_copies"] = 0
+        return options
 
     @property
     def chips(self) -> int:
@@ -58,17 +66,16 @@ class Machine:
         return system.chips
 
 
-def _all_cores(sheet: NeuronCoreSheet, system: System, **needs: Any) -> Machine:
-    return Machine(
-        on_system(with_cores(sheet, sheet.cores_per_chip.value), system), needs
-    )
+def _all_cores(sheet: NeuronCoreSheet, system: System) -> Machine:
+    chip = with_cores(sheet, sheet.cores_per_chip.value)
+    return Machine(on_system(chip, system))
 
 
 MACHINES = {
     "Trn3 Gen2": _all_cores(TRN3, TRN3_GEN2),
     "Trn2 torus": _all_cores(TRN2, TRN2_48XLARGE),
     "Trn2 Ultra": _all_cores(TRN2, TRN2_ULTRASERVER),
-    "Trn1": _all_cores(TRN1, TRN1_32XLARGE, turned=jnp.float32, scalar_copies=0),
+    "Trn1": _all_cores(TRN1, TRN1_32XLARGE),
 }
 
 

@@ -113,6 +113,7 @@ class Disaggregated:
         self.decoder = Decoder(
             config, weights, context=context, dtype=dtype, device=WSE3.at()
         )
+        self.chip = with_cores(TRN3, cores)
         self.prefill = Prefill(
             config,
             weights,
@@ -121,8 +122,8 @@ class Disaggregated:
             cores=cores,
             dtype=dtype,
             placement=placement,
+            chip=self.chip,
         )
-        self.chip = with_cores(TRN3, cores)
         self.prefill_peaks = self.prefill.memory(self.chip.at())
 
     def decode(

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from emu import Device, Known, Program, Reading
+from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from kernels.masks.catalogue import causal
 from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
@@ -80,6 +81,7 @@ class Prefill:
         cores: int = 1,
         dtype: Any,
         placement: str = "contiguous",
+        chip: NeuronCoreSheet = TRN3,
     ):
         """Packs the weights.
 
@@ -92,6 +94,7 @@ class Prefill:
           dtype: of weights, activations and the cache; sums are float32.
           placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
             with the least work on the busiest chip, hop by hop.
+          chip: whose SBUF the tiles are cut for.
         """
         self.config = config
         self.tokens = tokens
@@ -100,7 +103,12 @@ class Prefill:
         self.dtype = jnp.dtype(dtype)
         self.shares = divide_model(config, cores)
         tiling = functools.partial(
-            layer_tiling, config, self.shares, math.ceil(tokens / chips), self.dtype
+            layer_tiling,
+            config,
+            self.shares,
+            math.ceil(tokens / chips),
+            self.dtype,
+            chip=chip,
         )
         self.placement = placement
         if placement == "auto":
@@ -273,13 +281,22 @@ def layer_tiling(
     tokens: int,
     dtype: Any,
     placement: str = "contiguous",
+    *,
+    chip: NeuronCoreSheet,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
     heads, kv_heads, ffn = (
         x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn)
     )
     chunks = 2 if placement == "zigzag" else 1
-    blocks, tiles, rows = tile_tokens(tokens, config.hidden_size, ffn, dtype, chunks)
+    blocks, tiles, rows = tile_tokens(
+        tokens,
+        config.hidden_size,
+        ffn,
+        dtype,
+        chunks,
+        sbuf_partition_bytes=chip.sbuf_partition_bytes,
+    )
     return LayerTiling(
         config.hidden_size,
         ffn,

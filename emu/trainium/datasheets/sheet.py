@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from emu.datasheet import Device, Quantity, Sheet
-from emu.errors import LimitExceeded
+from emu.datasheet import Quantity, Sheet
 from emu.trainium.datasheets.topology import System
 
 ARCH = "aws-neuron-sdk 2.32 nki/guides/architecture"
@@ -50,13 +49,26 @@ class NeuronCoreSheet(Sheet):
     The DMA queues are engines of their own, each in order; the DMA engines behind them are shared.
 
     Attributes:
-      generation: of the NeuronCore, `-v2` in Trainium1 to `-v4` in Trainium3.
+      generation: of the NeuronCore, as AWS counts them: `-v2` in Trainium1 to `-v4` in Trainium3.
+        It says which systems take the chip; no cost follows from it.
       system: whose links join the chip to others (`on_system`); None puts any number of chips one
         hop apart, at `link_bytes_per_s`.
       tensor_hz, vector_hz, scalar_hz, gpsimd_hz: clocks.
       partitions: rows of SBUF and PSUM, and of the array of the Tensor Engine.
       sbuf_bytes, psum_bytes: of one core.
       array_bytes: stationary tiles that the Tensor Engine holds, each element in 4 bytes.
+      extra_instructions: names of the instructions that it has and some generation has not.
+      scalar_elementwise: whether the Scalar Engine runs tensor_copy and tensor_scalar too.
+      reciprocal_takes_bias: whether the Scalar Engine adds a bias before a reciprocal.
+      shared_ports: `(engine, engine, memory)`, two engines that cannot use it at the same time.
+      fast_bytes: sizes of a float for which the Vector Engine has its fast modes.
+      vector_copy_elements: that a copy in a fast mode moves a cycle in each partition, by how many
+        of its two tiles lie in PSUM.
+      scalar_copy_elements: the same of the Scalar Engine, wherever its tiles lie.
+      matmul_result_dtypes: of a matmul's destination in PSUM.
+      transposes_in_input_dtype: whether the Tensor Engine transposes elements as they are; else a
+        transpose is a product with the identity, in float32.
+      fp32_transpose_passes: how often the array is streamed to transpose float32.
       bf16_flops_per_s, fp8_flops_per_s, fp32_flops_per_s: the Tensor Engine's peaks, multiply-add
         counting 2, as AWS's profiler uses them.
       cores_per_chip, cores_running: physical cores, and those that share the HBM now.
@@ -132,6 +144,30 @@ class NeuronCoreSheet(Sheet):
         2 * 128 * 512,
         "derived",
         f"{ARCH}: a tile of 128 x 128 in use and one being loaded",
+    )
+    extra_instructions: Quantity
+    scalar_elementwise: Quantity = Quantity(
+        True, "published", f"{ARCH}/trainium2_arch.rst: from NeuronCore-v3 on"
+    )
+    reciprocal_takes_bias: Quantity = Quantity(True, "published", ISA)
+    shared_ports: Quantity = Quantity(
+        (), "published", f"{ARCH}/trainium2_arch.rst: a port for each engine"
+    )
+    fast_bytes: Quantity
+    vector_copy_elements: Quantity = Quantity(
+        (4, 2, 1), "published", f"{ARCH}/trainium2_arch.rst: DVE performance modes"
+    )
+    scalar_copy_elements: Quantity = Quantity(
+        1, "published", f"{ARCH}/trainium2_arch.rst: no fast mode before NeuronCore-v4"
+    )
+    matmul_result_dtypes: Quantity = Quantity(
+        ("float32",), "published", f"{ARCH}: float32 before NeuronCore-v4"
+    )
+    transposes_in_input_dtype: Quantity = Quantity(
+        True, "published", f"{ARCH}/trainium2_arch.rst: transpose mode"
+    )
+    fp32_transpose_passes: Quantity = Quantity(
+        2, "published", f"{ARCH}/trainium2_arch.rst: transpose mode, 4-byte elements"
     )
     bf16_flops_per_s: Quantity
     fp8_flops_per_s: Quantity
@@ -254,11 +290,7 @@ class NeuronCoreSheet(Sheet):
         f"{COLLECTIVES}: recursive doubling and halving to 56 MB",
     )
 
-
-def needs(name: str, device: Device, generation: int) -> None:
-    """Raises `LimitExceeded` where the core is older than the first that has instruction `name`."""
-    if device.generation < generation:
-        raise LimitExceeded(
-            f"{name}: needs NeuronCore-v{generation} or later, {device.name} has "
-            f"v{device.generation}"
-        )
+    @property
+    def sbuf_partition_bytes(self) -> int:
+        """Bytes of one partition of SBUF."""
+        return self.sbuf_bytes.value // self.partitions.value

@@ -3,7 +3,7 @@
 import dataclasses
 
 from emu.datasheet import Quantity
-from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, NeuronCoreSheet
+from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, ISA, NeuronCoreSheet
 from emu.trainium.datasheets.topology import System, each_direction
 
 _ARCH = f"{ARCH}/trainium_inferentia2_arch.rst"
@@ -19,6 +19,19 @@ TRN1 = NeuronCoreSheet(
     scalar_hz=Quantity(1_400_000_000, "published", _ARCH),
     gpsimd_hz=Quantity(1_400_000_000, "published", _ARCH),
     sbuf_bytes=Quantity(24 * 2**20, "published", _ARCH),
+    extra_instructions=Quantity(frozenset(), "published", ISA),
+    scalar_elementwise=Quantity(False, "published", ISA),
+    reciprocal_takes_bias=Quantity(False, "published", ISA),
+    shared_ports=Quantity(
+        (("vector", "scalar", "psum"), ("vector", "gpsimd", "sbuf")),
+        "published",
+        _ARCH,
+    ),
+    fast_bytes=Quantity((), "published", f"{_ARCH}: no fast modes"),
+    transposes_in_input_dtype=Quantity(
+        False, "published", f"{_ARCH}: a product with the identity"
+    ),
+    fp32_transpose_passes=Quantity(4, "published", f"{ISA}: as every float32 product"),
     bf16_flops_per_s=Quantity(
         91.7504e12, "derived", f"2 x 128 x 128 x 2.8 GHz; {_ARCH}: 92"
     ),

@@ -6,6 +6,7 @@ from emu.trainium.datasheets.sheet import (
     DMA,
     DMA_OVERVIEW,
     HARDWARE,
+    ISA,
     NeuronCoreSheet,
 )
 from emu.trainium.datasheets.topology import System, each_direction
@@ -22,6 +23,14 @@ TRN2 = NeuronCoreSheet(
     scalar_hz=Quantity(1_200_000_000, "published", _ARCH),
     gpsimd_hz=Quantity(1_200_000_000, "published", _ARCH),
     sbuf_bytes=Quantity(28 * 2**20, "published", _ARCH),
+    extra_instructions=Quantity(
+        frozenset(
+            {"trn.dma_transpose", "trn.nc_matmul_double_row", "trn.range_select"}
+        ),
+        "published",
+        ISA,
+    ),
+    fast_bytes=Quantity((2,), "published", f"{_ARCH}: 16-bit floats"),
     bf16_flops_per_s=Quantity(
         78.6432e12,
         "derived",

@@ -1,8 +1,9 @@
 """Trainium3's numbers: NeuronCore-v4. No kernel timing has been published for it."""
 
 from emu.datasheet import Quantity
-from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, NeuronCoreSheet
+from emu.trainium.datasheets.sheet import ARCH, DMA, HARDWARE, ISA, NeuronCoreSheet
 from emu.trainium.datasheets.topology import System, each_direction
+from emu.trainium.datasheets.trn2 import TRN2
 
 _ARCH = f"{ARCH}/trainium3_arch.rst"
 _CHIP = f"{HARDWARE}/trainium3.rst"
@@ -16,6 +17,21 @@ TRN3 = NeuronCoreSheet(
     scalar_hz=Quantity(1_200_000_000, "published", _ARCH),
     gpsimd_hz=Quantity(1_200_000_000, "published", _ARCH),
     sbuf_bytes=Quantity(32 * 2**20, "published", _ARCH),
+    extra_instructions=Quantity(
+        TRN2.extra_instructions.value
+        | {
+            "trn.activate2",
+            "trn.exponential",
+            "trn.nc_matmul_mx",
+            "trn.quantize_mx",
+            "trn.rand2",
+        },
+        "published",
+        f"{_ARCH}; {ISA}",
+    ),
+    fast_bytes=Quantity((1, 2), "published", f"{_ARCH}: 8-bit floats too"),
+    scalar_copy_elements=Quantity(2, "published", _ARCH),
+    matmul_result_dtypes=Quantity(("float32", "bfloat16"), "published", _ARCH),
     bf16_flops_per_s=Quantity(
         78.6432e12, "derived", f"2 x 128 x 128 x 2.4 GHz; {_ARCH}: 79"
     ),

@@ -10,7 +10,7 @@ Vector Engine's fast modes share a bus with the GpSimd Engine, and neither waits
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.errors import LimitExceeded, WrongSpace
 from emu.instruction import Cost, Operand, limit
+from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.datasheets.limits import FREE_DIMENSIONS, FREE_ELEMENTS
 from emu.trainium.engines.memory import EITHER
 
@@ -30,14 +31,6 @@ _LATENCY = {
     "scalar": "scalar_latency_cycles",
     "gpsimd": None,
 }
-# On NeuronCore-v2 only: which engine cannot use a memory while another does.
-_SHARED_PORTS = {
-    ("vector", "sbuf"): "gpsimd",
-    ("gpsimd", "sbuf"): "vector",
-    ("vector", "psum"): "scalar",
-    ("scalar", "psum"): "vector",
-}
-_FAST_BYTES = {2: (), 3: (2,), 4: (1, 2)}  # of a float, by generation
 
 
 def compute(
@@ -78,7 +71,6 @@ def compute(
         limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
     busy = max(device.min_interval_cycles, cycles)
     fixed = _LATENCY[engine]
-    ports = (_SHARED_PORTS.get((engine, s)) for s in sorted(spaces))
     return Cost(
         engine=engine,
         busy_cycles=busy,
@@ -86,8 +78,17 @@ def compute(
         flops=flops,
         moved_bytes=_moved(writes, reads),
         handover_cycles=device.handover_cycles,
-        excludes=tuple(p for p in ports if p) if device.generation == 2 else (),
+        excludes=_port_sharers(device, engine, spaces),
     )
+
+
+def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:
+    """The engines that cannot run beside `engine` while it uses these memories."""
+    sharers = []
+    for first, second, space in device.shared_ports:
+        if space in spaces and engine in (first, second):
+            sharers.append(second if engine == first else first)
+    return tuple(sharers)
 
 
 def _moved(writes: Sequence[Operand], reads: Sequence[Operand]) -> dict[str, int]:
@@ -105,19 +106,39 @@ def part(dst: Operand, src: Operand) -> Operand:
     return dataclasses.replace(dst, shape=src.shape)
 
 
-def engine_for(name: str, device: Device, engine: str, since: Mapping[str, int]) -> str:
-    """`engine`, if it runs instruction `name` on this generation; `since` says from which on.
+def needs(name: str, device: Device) -> None:
+    """Refuses an instruction that not every generation has, where this one has it not.
 
     Raises:
-      LimitExceeded: it does not, naming those that do.
+      LimitExceeded: naming those that have it.
     """
-    able = [e for e, generation in since.items() if device.generation >= generation]
-    if engine not in able:
+    if name in device.extra_instructions:
+        return
+    able = [
+        sheet.name
+        for sheet in GENERATIONS.values()
+        if name in sheet.extra_instructions.value
+    ]
+    raise LimitExceeded(f"{name}: device is {device.name}, must be {' or '.join(able)}")
+
+
+def check_engine(name: str, device: Device, engine: str, *able: str) -> None:
+    """Refuses an engine that does not run instruction `name` here.
+
+    Args:
+      name: of the instruction.
+      device: the machine.
+      engine: that was asked for.
+      able: the engines that run it; the Scalar Engine only where it is `scalar_elementwise`.
+
+    Raises:
+      LimitExceeded: naming those that do.
+    """
+    here = [e for e in able if e != "scalar" or device.scalar_elementwise]
+    if engine not in here:
         raise LimitExceeded(
-            f"{name}: engine is {engine!r}, must be {' or '.join(able)} on NeuronCore-v"
-            f"{device.generation} ({device.name})"
+            f"{name}: engine is {engine!r}, must be {' or '.join(here)} on {device.name}"
         )
-    return engine
 
 
 def one_in_psum(name: str, *operands: Operand) -> bool:
@@ -132,28 +153,30 @@ def one_in_psum(name: str, *operands: Operand) -> bool:
 
 
 def is_fast(device: Device, *operands: Operand) -> bool:
-    """Whether every dtype is of the fast modes: 16-bit floats from v3 on, 8-bit ones on v4."""
-    sizes = _FAST_BYTES[device.generation]
+    """Whether every dtype is a float of the size of the Vector Engine's fast modes."""
     return all(
-        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in sizes
+        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in device.fast_bytes
         for x in operands
     )
 
 
 def is_bfloat16(*operands: Operand) -> bool:
-    """Whether every operand is bfloat16, the fast dtype of the formulas of NeuronCore-v2."""
+    """Whether every operand is bfloat16, the fast dtype of the instruction reference."""
     return all(x.dtype == np.dtype(jnp.bfloat16) for x in operands)
 
 
 def copy_cycles(device: Device, engine: str, dst: Operand, src: Operand) -> float:
-    """Interval of tensor_copy and tensor_scalar: N, or in a fast mode N/4 or N/2.
+    """Interval of tensor_copy and tensor_scalar: N, or in a fast mode a part of it.
 
-    Vector: N/4 between SBUF and SBUF, N/2 with one side in PSUM, from NeuronCore-v3 on. Scalar:
-    N/2 on v4. Contiguous tiles are assumed.
+    Contiguous tiles are assumed.
+
+    Example: 512 elements of bfloat16 a partition, on the Vector Engine from Trainium2 on, take
+    512/4 = 128 cycles from SBUF to SBUF, 512/2 = 256 with one side in PSUM, 512 with both there;
+    in float32 512 wherever they are. Trainium3's Scalar Engine takes 512/2 = 256.
     """
     if engine == "gpsimd" or not is_fast(device, dst, src):
         return src.free
     if engine == "scalar":
-        return src.free / 2 if device.generation >= 4 else src.free
+        return src.free / device.scalar_copy_elements
     in_psum = [src.space, dst.space].count("psum")
-    return src.free / (4, 2, 1)[in_psum]
+    return src.free / device.vector_copy_elements[in_psum]

@@ -6,7 +6,7 @@ from typing import Any
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
-from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import needs
 from emu.trainium.engines.dma import rows_cost
 from emu.trainium.engines.memory import f32
 
@@ -40,7 +40,7 @@ def _transpose_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
     name = "trn.dma_transpose"
-    needs(name, device, 3)
+    needs(name, device)
     _check_bytes(name, src)
     within = src.space == "sbuf"
     share = device.dma_sbuf_transpose_share if within else device.dma_transpose_share

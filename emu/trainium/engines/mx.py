@@ -28,8 +28,7 @@ from emu.trainium.datasheets.limits import (
     MX_QUAD,
     MX_ROWS,
 )
-from emu.trainium.datasheets.sheet import needs
-from emu.trainium.engines.cost import compute
+from emu.trainium.engines.cost import compute, needs
 from emu.trainium.engines.memory import f32
 from emu.trainium.engines.tensor import stream_cost
 
@@ -78,7 +77,7 @@ def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
 
 def _quantize_cost(device: Device, dst: Operand, scale: Operand, src: Operand) -> Cost:
     name = "trn.quantize_mx"
-    needs(name, device, 4)
+    needs(name, device)
     _check(name, "destination", dst, scale)
     if dst.dtype == UINT8 or src.dtype.itemsize != 2 or src.shape != dst.shape:
         raise LimitExceeded(
@@ -120,7 +119,7 @@ def _matmul_cost(
     accumulate: Operand,
 ) -> Cost:
     name = "trn.nc_matmul_mx"
-    needs(name, device, 4)
+    needs(name, device)
     _check(name, "stationary", stationary, stationary_scale)
     _check(name, "moving", moving, moving_scale)
     (k, m, _), n = stationary.shape, moving.shape[1]

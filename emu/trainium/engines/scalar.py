@@ -16,8 +16,7 @@ from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
-from emu.trainium.datasheets.sheet import needs
-from emu.trainium.engines.cost import ON_CHIP, compute
+from emu.trainium.engines.cost import ON_CHIP, compute, needs
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import (
     activate,
@@ -47,7 +46,7 @@ def activation(dst: Any, src: Any, *, op: str, scale: float = 1.0) -> Any:
 
 
 def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
-    if op == "reciprocal" and device.generation == 2:
+    if op == "reciprocal" and not device.reciprocal_takes_bias:
         raise LimitExceeded(
             f"trn.activation_bias: reciprocal takes no bias on {device.name}: add it before"
         )
@@ -122,7 +121,7 @@ def _activate2_cost(
     device: Device, *operands: Operand, op0: str, op1: str, reduce: str, **_: Any
 ) -> Cost:
     name = "trn.activate2"
-    needs(name, device, 4)
+    needs(name, device)
     chains = [("multiply", "add"), ("multiply", "subtract")]
     chains += [(op, "bypass") for op in ("multiply", "add", "subtract", "bypass")]
     if (op0, op1) not in chains:

@@ -18,7 +18,7 @@ from emu.checks import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
-from emu.trainium.datasheets.sheet import needs
+from emu.trainium.engines.cost import needs
 from emu.trainium.engines.memory import f32
 
 F32 = np.dtype(np.float32)
@@ -73,11 +73,11 @@ def stream_cost(
 def _check_matmul(
     device: Device, name: str, dst: Operand, k: int, m: int, n: int
 ) -> None:
-    allowed = (F32, BF16) if device.generation >= 4 else (F32,)
-    if dst.dtype not in allowed:
+    allowed = device.matmul_result_dtypes
+    if dst.dtype.name not in allowed:
         raise LimitExceeded(
-            f"{name}: destination is {dst.dtype}, must be {' or '.join(map(str, allowed))} in the "
-            f"PSUM of {device.name}"
+            f"{name}: destination is {dst.dtype}, must be {' or '.join(allowed)} in the PSUM of "
+            f"{device.name}"
         )
     limit(name, "stationary rows", k, device.partitions)
     limit(name, "stationary columns", m, device.partitions)
@@ -182,7 +182,7 @@ def _double_row_cost(
     accumulate: Operand,
 ) -> Cost:
     name = "trn.nc_matmul_double_row"
-    needs(name, device, 3)
+    needs(name, device)
     for x in (stationary, moving):
         if x.dtype.itemsize != 1 or x.shape[1] != 2:
             raise LimitExceeded(
@@ -261,15 +261,13 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     free = src.free
     limit(name, "free size", free, device.partitions)
     # The transpose mode moves elements as they are; without it they pass as a float32 product.
-    turned = src.dtype if src.dtype.itemsize > 1 else BF16
-    expected = turned if device.generation >= 3 else F32
+    moved = src.dtype if src.dtype.itemsize > 1 else BF16
+    expected = moved if device.transposes_in_input_dtype else F32
     if dst.dtype != expected:
         raise LimitExceeded(
             f"{name}: destination is {dst.dtype}, must be {expected} on {device.name}"
         )
-    passes = device.fp32_passes if src.dtype == F32 else 1
-    if device.generation >= 3 and passes > 1:
-        passes //= 2
+    passes = device.fp32_transpose_passes if src.dtype == F32 else 1
     interval = max(rows, min(device.min_interval_cycles, free)) * passes
     flops = 2 * rows * rows * free * passes
     return stream_cost(

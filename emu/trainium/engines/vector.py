@@ -27,9 +27,9 @@ from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
 from emu.trainium.engines.cost import (
     ON_CHIP,
+    check_engine,
     compute,
     copy_cycles,
-    engine_for,
     is_bfloat16,
     is_fast,
     one_in_psum,
@@ -53,10 +53,10 @@ def _pair_cycles(
     b: Operand,
     op: str,
 ) -> float:
-    engine_for(name, device, engine, {"vector": 2, "gpsimd": 2})
+    check_engine(name, device, engine, "vector", "gpsimd")
     if one_in_psum(name, a, b):
         return a.free
-    linear = device.generation == 2 and op in ("add", "subtract", "multiply")
+    linear = op in ("add", "subtract", "multiply")
     fast = is_fast(device, dst, a, b) or (linear and is_bfloat16(dst, a, b))
     return a.free if engine == "vector" and fast else 2 * a.free
 
@@ -195,7 +195,7 @@ def _scalar_cost(
     op1: str | None,
     engine: str,
 ) -> Cost:
-    engine_for(name, device, engine, {"vector": 2, "scalar": 3})
+    check_engine(name, device, engine, "vector", "scalar")
     if engine == "scalar" and (op0, op1) not in _SCALAR_ENGINE_CHAINS:
         raise LimitExceeded(
             f"{name}: operators are {op0}, {op1}, must be multiply, add or multiply then add on "

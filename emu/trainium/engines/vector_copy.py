@@ -24,20 +24,20 @@ from emu.trainium.datasheets.limits import (
 )
 from emu.trainium.engines.cost import (
     ON_CHIP,
+    check_engine,
     compute,
     copy_cycles,
-    engine_for,
     one_in_psum,
     part,
 )
 from emu.trainium.engines.memory import EITHER, at
 
-# The Scalar Engine of NeuronCore-v2 copies by activation(op="copy").
-_COPIES = {"vector": 2, "scalar": 3, "gpsimd": 2}
+# A Scalar Engine that is not `scalar_elementwise` copies by activation(op="copy").
+_COPIES = ("vector", "scalar", "gpsimd")
 
 
 def _copy(device: Device, name: str, engine: str, dst: Operand, src: Operand) -> Cost:
-    engine_for(name, device, engine, _COPIES)
+    check_engine(name, device, engine, *_COPIES)
     touched = part(dst, src)
     cycles = copy_cycles(device, engine, touched, src)
     return compute(device, name, engine, cycles, (touched,), (src,))
@@ -81,7 +81,7 @@ def tensor_copy_at(
 def _dynamic(
     device: Device, name: str, engine: str, dst: Operand, src: Operand, offset: Operand
 ) -> Cost:
-    engine_for(name, device, engine, _COPIES)
+    check_engine(name, device, engine, *_COPIES)
     cycles = max(DYNAMIC_INTERVAL_CYCLES, src.free)
     return compute(device, name, engine, cycles, (dst,), (src, offset))
 
@@ -148,7 +148,7 @@ def _copy_every_cost(
     device: Device, dst: Operand, src: Operand, i: Operand, *, engine: str = "vector"
 ) -> Cost:
     name = "trn.tensor_copy_every"
-    engine_for(name, device, engine, _COPIES)
+    check_engine(name, device, engine, *_COPIES)
     return compute(device, name, engine, src.free, (part(dst, src),), (src,))
 
 
@@ -176,7 +176,7 @@ def tensor_copy_every(dst: Any, src: Any, i: Any, *, engine: str = "vector") -> 
 def _memset_cost(
     device: Device, dst: Operand, *, value: float, engine: str = "vector"
 ) -> Cost:
-    engine_for("trn.memset", device, engine, {"vector": 2, "gpsimd": 2})
+    check_engine("trn.memset", device, engine, "vector", "gpsimd")
     half = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
     cycles = dst.free / 2 if engine == "vector" and half and value == 0 else dst.free
     return compute(device, "trn.memset", engine, cycles, (dst,), ())

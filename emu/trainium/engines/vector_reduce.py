@@ -16,8 +16,7 @@ from emu import numerics
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.datasheets.limits import BN_STATS_ELEMENTS
-from emu.trainium.datasheets.sheet import needs
-from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, one_in_psum
+from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, needs, one_in_psum
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
 
@@ -179,7 +178,7 @@ def _exponential_cost(
 ) -> Cost:
     name = "trn.exponential"
     least = device.min_interval_cycles
-    needs(name, device, 4)
+    needs(name, device)
     cycles = max(least, src.free / 4) + least
     return compute(
         device, name, "vector", cycles, (dst, total), (src, highest), flops=3 * src.size

@@ -18,8 +18,7 @@ from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
 from emu.trainium.datasheets.limits import SEARCH8_ELEMENTS
-from emu.trainium.datasheets.sheet import needs
-from emu.trainium.engines.cost import ON_CHIP, compute
+from emu.trainium.engines.cost import ON_CHIP, compute, needs
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
 
@@ -38,7 +37,7 @@ def _range_select_cost(
     **_: Any,
 ) -> Cost:
     name = "trn.range_select"
-    needs(name, device, 3)
+    needs(name, device)
     return compute(
         device,
         name,
@@ -190,7 +189,7 @@ def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
 def _rand_cost(
     device: Device, dst: Operand, seed: Operand, *, low: float, high: float
 ) -> Cost:
-    needs("trn.rand2", device, 4)
+    needs("trn.rand2", device)
     if low >= high:
         raise LimitExceeded(f"trn.rand2: low is {low}, must be less than high, {high}")
     return compute(

@@ -17,7 +17,6 @@ from kernels.trainium.tiles import (
 
 # Token tiles that share one load of a weight tile; two sets of their sums fill 8 banks.
 TILES_A_BLOCK = 4
-SBUF_BYTES = 256 * 1024  # bytes a partition of Trainium3's SBUF
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
 # Bytes a partition of tiles that attention keeps through a layer.
 ATTENTION_BYTES = 4 * 1024
@@ -92,15 +91,22 @@ class LayerTiling:
 
 
 def tile_tokens(
-    tokens: int, hidden: int, ffn: int, dtype: Any, chunks: int = 1
+    tokens: int,
+    hidden: int,
+    ffn: int,
+    dtype: Any,
+    chunks: int = 1,
+    *,
+    sbuf_partition_bytes: int,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
-    There are as many token tiles as make equal chunks.
+    There are as many token tiles as make equal chunks. `sbuf_partition_bytes` is the datasheet's.
     """
     itemsize = jnp.dtype(dtype).itemsize
     columns = math.ceil(hidden / PARTITIONS) * 2 + math.ceil(ffn / PARTITIONS)
-    room = SBUF_BYTES - RINGS * CHUNK_BYTES - hidden * itemsize - ATTENTION_BYTES
+    taken = RINGS * CHUNK_BYTES + hidden * itemsize + ATTENTION_BYTES
+    room = sbuf_partition_bytes - taken
     block = TILES_A_BLOCK * PARTITIONS
 
     def held(block: int) -> int:  # bytes a partition

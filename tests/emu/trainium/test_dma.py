@@ -261,7 +261,7 @@ def test_what_a_sum_moves():
 
 
 REFUSED = {
-    "trn.dma_transpose: needs NeuronCore-v3 or later, Trainium1 has v2": (
+    "trn.dma_transpose: device is Trainium1, must be Trainium2 or Trainium3": (
         dma_transpose,
         TRN1,
         op.sbuf(8, 8),

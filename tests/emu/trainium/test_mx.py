@@ -156,7 +156,7 @@ def test_in_a_kernel():
     assert program.read(GENERATIONS[4], *args).tally.by("flops")[
         "trn.nc_matmul_mx"
     ] == (2 * 512 * 8 * 16)
-    with pytest.raises(LimitExceeded, match=r"Trainium2 has v3 \(test_mx.py:\d+\)"):
+    with pytest.raises(LimitExceeded, match=r"must be Trainium3 \(test_mx.py:\d+\)"):
         program.read(GENERATIONS[3], *args)
 
 
@@ -259,6 +259,6 @@ def test_refused(message):
 def test_only_from_neuroncore_v4_on(case, generation):
     inst, operands = case
     with pytest.raises(
-        LimitExceeded, match=f"{inst.name}: needs NeuronCore-v4 or later"
+        LimitExceeded, match=f"{inst.name}: device is Trainium., must be Trainium3"
     ):
         inst.cost(GENERATIONS[generation], *operands)

@@ -201,7 +201,7 @@ REFUSED = {
         matmul(128, 128, 512, BF16, F16),
         4,
     ),
-    "double_row: needs NeuronCore-v3 or later, Trainium1 has v2": (
+    "double_row: device is Trainium1, must be Trainium2 or Trainium3": (
         double_row(128, 128, 512),
         2,
     ),

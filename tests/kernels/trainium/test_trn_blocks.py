@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from emu import Program
+from emu.trainium.datasheets import TRN3
 from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import tensor_copy_at
 from kernels.trainium.gemm.matmul import project
@@ -229,7 +230,10 @@ def test_lm_head_on_the_core_that_holds_the_token():
 @pytest.mark.parametrize("hidden, ffn", [(72, 200), (4096, 14336), (8192, 28672)])
 def test_tiles_cover_the_tokens(tokens, hidden, ffn):
     """No tile exceeds 128 rows, and padding is less than one token a tile and block."""
-    blocks, tiles, rows = tile_tokens(tokens, hidden, ffn, BF16)
+    room = TRN3.sbuf_partition_bytes
+    blocks, tiles, rows = tile_tokens(
+        tokens, hidden, ffn, BF16, sbuf_partition_bytes=room
+    )
     assert rows <= 128 and tiles <= 4
     assert tokens <= blocks * tiles * rows < tokens + blocks * (tiles + 1)
 
