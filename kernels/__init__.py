@@ -2,7 +2,7 @@
 
 ```python
 import kernels
-from emu.trainium.datasheets.datasheet import TRN2
+from emu.trainium import TRN2
 
 attention = kernels.ContextAttention(
     mask=kernels.masks.window(4096),

@@ -1,20 +1,83 @@
-"""What `trn_wse` gives a newcomer, and what a clock says when it is printed."""
+"""What each package gives its users, and what a clock says when it is printed."""
+
+import importlib
+import pathlib
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import trn_wse as tw
+from tests.test_layers import HEAVY
 
-NAMES = {
-    *("ContextAttention", "EmulationError", "FabricProgram", "Known", "Program"),
-    *("Reading", "TRN1", "TRN2", "TRN3", "WSE2", "WSE3", "dma_load", "dma_store"),
-    *("drawn", "instruction", "isa", "masks", "on_system", "psum", "sbuf", "stepper"),
+ROOT = pathlib.Path(__file__).parents[1]
+# What a researcher imports. A name is added here when it is meant to stay.
+FACES = {
+    "trn_wse": """
+        ContextAttention EmulationError FabricProgram Known Program Reading TRN1 TRN2 TRN3 WSE2 WSE3
+        dma_load dma_store drawn instruction isa masks on_system psum sbuf stepper
+    """,
+    "emu": """
+        BANDS Cost Crossing Device EmulationError Instruction Known Operand Program Quantity Reading
+        Sheet instruction limit release strict_jit
+    """,
+    "emu.trainium": """
+        GENERATIONS NeuronCoreSheet SYSTEMS System TRN1 TRN1N_32XLARGE TRN1_32XLARGE TRN2
+        TRN2_48XLARGE TRN2_ULTRASERVER TRN3 TRN3_GEN1 TRN3_GEN2 on_system with_cores
+        isa array hbm psum sbuf
+        dma_accumulate dma_copy dma_gather dma_load dma_load_at dma_load_tiles dma_store
+        dma_store_at dma_transpose
+        send send_next all_gather all_reduce reduce_scatter
+        chip_all_gather chip_all_reduce chip_all_to_all chip_broadcast chip_reduce_scatter
+        all_gather_both all_reduce_both reduce_scatter_both
+    """,
+    "emu.wse": """
+        WSE2 WSE3 WSE3_SILICON WaferSheet at_clock on_silicon
+        argmax chain_argmax copy copy_into exp fill fmac_map fold gather lookup multicast
+        multicast_2d reciprocal reduce ring_all_reduce rope rsqrt_mean scatter score_map shift silu
+        square_sum sram_tile value_map vector vector_scale walk
+    """,
+    "kernels": """
+        ContextAttention FABRIC_PROGRAMS LatentAttention PLACEMENTS Placement TRAINIUM_KERNELS
+        TokenClock WaferPlan masks place plan_wafer
+    """,
 }
+LIGHT = [name for name in FACES if name.startswith(("emu", "kernels"))]
 
 
-def test_the_names():
-    assert set(tw.__all__) == NAMES
-    assert all(hasattr(tw, name) for name in NAMES)
+@pytest.mark.parametrize("package", FACES)
+def test_the_names(package):
+    face = importlib.import_module(package)
+    names = FACES[package].split()
+    assert set(face.__all__) == set(names)
+    assert all(hasattr(face, name) for name in names)
+
+
+@pytest.mark.parametrize("package", LIGHT)
+def test_importing_is_light(package):
+    """No plotting, no training libraries: a kernel's author waits for JAX only."""
+    code = f"import sys, {package}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_the_example_in_its_docstring_runs(package):
+    doc = importlib.import_module(package).__doc__ or ""
+    for block in re.findall(r"```python\n(.*?)```", doc, flags=re.DOTALL):
+        exec(block, {})
+
+
+def test_it_has_a_version():
     assert tw.__version__
 
 
