@@ -1,11 +1,20 @@
 """Decides tiles that a mask allows in part, maybe: looks at corners, then bisects."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels.masks.catalogue import Mask
-from kernels.masks.strided import Strided
+from kernels.masks.grids import (
+    INNER_COUNT,
+    INNER_STEP,
+    OUTER_COUNT,
+    OUTER_STEP,
+    START,
+    Columns,
+)
+from kernels.masks.strided import Bools, Ints, Strided
 from kernels.masks.traced_mask import TracedMask
 
 DEAD = 0
@@ -15,135 +24,196 @@ FULL = 2
 CHUNK = 1 << 15  # boxes read at a time: their int64 columns stay in a core's cache
 
 
-class Real:
+class MaskOfTokens:
     """A mask among the real tokens: nothing at or beyond `tokens` attends or is attended to."""
 
     def __init__(self, mask: Mask, tokens: int):
-        self._mask, self.tokens = TracedMask(mask), tokens
+        self._mask = TracedMask(mask)
+        self.tokens = tokens
         self.relative = self._mask.relative  # away from padding
 
-    def points(self, q: Any, k: Any) -> np.ndarray:
+    def points(self, q: Ints, k: Ints) -> Bools:
+        """Whether `q` attends to `k`; integer arrays that broadcast against each other."""
         real = (q < self.tokens) & (k < self.tokens)
         return self._mask.points(q, k) & real
 
-    def boxes(self, q: Strided, k: Strided) -> tuple[np.ndarray, np.ndarray]:
+    def boxes(self, q: Strided, k: Strided) -> tuple[Bools, Bools]:
         """Whether all pairs of each box are allowed, and whether any may be."""
-        answer = self._mask.boxes(self._clipped(q), self._clipped(k))
-        every = (q.hi < self.tokens) & (k.hi < self.tokens)
-        some = (q.lo < self.tokens) & (k.lo < self.tokens)
-        return answer.lo & every, answer.hi & some
+        real_q = self._without_padding(q)
+        real_k = self._without_padding(k)
+        every, some, _ = self._mask.boxes(real_q, real_k)
+        last = np.maximum(q.hi, k.hi)
+        first = np.maximum(q.lo, k.lo)
+        return every & (last < self.tokens), some & (first < self.tokens)
 
-    def _clipped(self, x: Strided) -> Strided:
-        """Without the padding, where there is anything else: what is left may be decided."""
-        step = np.maximum(x.step, 1)
-        last = x.lo + (self.tokens - 1 - x.lo) // step * step
-        return Strided(
-            x.lo, np.where(x.lo < self.tokens, np.minimum(x.hi, last), x.hi), x.step
-        )
+    def _without_padding(self, positions: Strided) -> Strided:
+        """The real ones, where there are any: what is left may be decided."""
+        lo, hi, step = positions
+        room = self.tokens - 1 - lo
+        stride = np.maximum(step, 1)
+        last_real = lo + room // stride * stride
+        real_hi = np.minimum(hi, last_real)
+        any_real = lo < self.tokens
+        return Strided(lo, np.where(any_real, real_hi, hi), step)
 
 
-def hull(columns: np.ndarray) -> Strided:
+def hull(columns: Columns) -> Strided:
     """The least set that holds each grid; columns `[5, n]`."""
     start, outer_step, outer_count, inner_step, inner_count = columns
-    last = start + outer_step * (outer_count - 1) + inner_step * (inner_count - 1)
+    outer_extent = outer_step * (outer_count - 1)
+    inner_extent = inner_step * (inner_count - 1)
+    last = start + outer_extent + inner_extent
     step = np.gcd(
         np.where(outer_count > 1, outer_step, 0),
         np.where(inner_count > 1, inner_step, 0),
     )
-    return Strided(start, last, scalar(step))
+    return Strided(start, last, one_if_alike(step))
 
 
-def scalar(step: np.ndarray) -> np.ndarray:
+def one_if_alike(steps: Ints) -> Ints:
     """One step for all where they agree: arithmetic on it is then free."""
-    return np.asarray(step[0]) if len(step) and (step == step[0]).all() else step
+    alike = len(steps) and (steps == steps[0]).all()
+    return np.asarray(steps[0]) if alike else steps
 
 
-def bisected(real: Real, q: np.ndarray, k: np.ndarray) -> np.ndarray:
+class _Boxes(NamedTuple):
+    """Undecided parts of tile pairs: all queries of a grid with all keys of another.
+
+    Attributes:
+      q, k: columns of the two grids, `[5, n]`.
+      owner: which tile pair each is a part of, `[n]`.
+    """
+
+    q: Columns
+    k: Columns
+    owner: Ints
+
+    def where(self, kept: Bools) -> "_Boxes":
+        return _Boxes(self.q[:, kept], self.k[:, kept], self.owner[kept])
+
+    def chunks(self) -> Iterator["_Boxes"]:
+        for start in range(0, len(self.owner), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield _Boxes(self.q[:, part], self.k[:, part], self.owner[part])
+
+
+def bisected(mask: MaskOfTokens, q: Columns, k: Columns) -> np.ndarray:
     """The status of undecided pairs of grids, columns `[5, n]` each.
 
     Undecided boxes wait on a stack. A pair is closed as soon as it is known to hold an allowed and
     a forbidden pair of tokens; corners show that for most at once.
     """
-    allowed, forbidden = np.zeros((2, q.shape[1]), bool)
-    stack = [(q, k, np.arange(q.shape[1]))]
+    pairs = q.shape[1]
+    allowed = np.zeros(pairs, bool)
+    forbidden = np.zeros(pairs, bool)
+    stack = [_Boxes(q, k, np.arange(pairs))]
     while stack:
-        q, k, owner = stack.pop()
-        corners = real.points(*_corners(q, k))
-        allowed[owner[corners.any(axis=(0, 1))]] = True
-        forbidden[owner[~corners.all(axis=(0, 1))]] = True
-        unsettled = ~(allowed & forbidden)[owner] & (_size(q) * _size(k) > 1)
-        q, k, owner, every, some = _split(real, *_kept(unsettled, q, k, owner))
-        allowed[owner[every]] = True
-        forbidden[owner[~some]] = True
-        q, k, owner = _kept(some & ~every, q, k, owner)
-        for start in range(0, len(owner), CHUNK):
-            part = slice(start, start + CHUNK)
-            stack.append((q[:, part], k[:, part], owner[part]))
-    return np.where(allowed, np.where(forbidden, PARTIAL, FULL), DEAD)
+        boxes = stack.pop()
+        corners = mask.points(*_corners(boxes))
+        any_corner = corners.any(axis=(0, 1))
+        all_corners = corners.all(axis=(0, 1))
+        allowed[boxes.owner[any_corner]] = True
+        forbidden[boxes.owner[~all_corners]] = True
+
+        unsettled = ~(allowed & forbidden)[boxes.owner]
+        several = _size(boxes.q) * _size(boxes.k) > 1
+        halves, every, some = _split(mask, boxes.where(unsettled & several))
+        allowed[halves.owner[every]] = True
+        forbidden[halves.owner[~some]] = True
+        stack += halves.where(some & ~every).chunks()
+    of_allowed = np.where(forbidden, PARTIAL, FULL)
+    return np.where(allowed, of_allowed, DEAD)
 
 
-def _kept(where: np.ndarray, q: np.ndarray, k: np.ndarray, owner: np.ndarray):
-    return q[:, where], k[:, where], owner[where]
+def _size(columns: Columns) -> Ints:
+    """Positions of each grid."""
+    return columns[OUTER_COUNT] * columns[INNER_COUNT]
 
 
-def _size(columns: np.ndarray) -> np.ndarray:
-    return columns[2] * columns[4]
-
-
-def _corners(q: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _corners(boxes: _Boxes) -> tuple[Ints, Ints]:
     """First and last position of both sides, `[2, 1, n]` and `[1, 2, n]`."""
-    ends = (np.stack(hull(x)[:2]) for x in (q, k))
-    of_q, of_k = ends
-    return of_q[:, None], of_k[None]
+    of_q = hull(boxes.q)
+    of_k = hull(boxes.k)
+    q_ends = np.stack([of_q.lo, of_q.hi])
+    k_ends = np.stack([of_k.lo, of_k.hi])
+    return q_ends[:, None], k_ends[None]
 
 
-def _split(real: Real, q: np.ndarray, k: np.ndarray, owner: np.ndarray):
+def _split(mask: MaskOfTokens, boxes: _Boxes) -> tuple[_Boxes, Bools, Bools]:
     """Halves every box across the side whose halves say more, else across the longer.
 
     Returns:
-      q, k, owner of twice the boxes; whether all their pairs are allowed, and whether any may be.
+      Twice the boxes, first halves first; whether all their pairs are allowed, and whether any
+      may be.
     """
-    sizes = _size(q), _size(k)
-    tall, wide = (
-        _Halves.of(real, np.concatenate(a, axis=1), np.concatenate(b, axis=1), size > 1)
-        for a, b, size in (
-            (_halves(q, sizes[0] > 1), (k, k), sizes[0]),
-            ((q, q), _halves(k, sizes[1] > 1), sizes[1]),
-        )
+    q, k, owner = boxes
+    owners = np.tile(owner, 2)
+    q_size = _size(q)
+    k_size = _size(k)
+    q_halves = _halves(q, q_size > 1)
+    k_halves = _halves(k, k_size > 1)
+    cut_q = _Boxes(q_halves, np.tile(k, 2), owners)
+    cut_k = _Boxes(np.tile(q, 2), k_halves, owners)
+    across_q = _Halves.of(mask, cut_q, q_size > 1)
+    across_k = _Halves.of(mask, cut_k, k_size > 1)
+    ahead = across_q.decided - across_k.decided
+    longer = (ahead == 0) & (q_size >= k_size)
+    pick_q = np.tile((ahead > 0) | longer, 2)
+    picked = _Boxes(
+        np.where(pick_q, cut_q.q, cut_k.q),
+        np.where(pick_q, cut_q.k, cut_k.k),
+        owners,
     )
-    ahead = tall.decided - wide.decided
-    pick = np.tile((ahead > 0) | ((ahead == 0) & (sizes[0] >= sizes[1])), 2)
-    parts = (np.where(pick, a, b) for a, b in zip(tall[:4], wide[:4], strict=True))
-    q, k, every, some = parts
-    return q, k, np.tile(owner, 2), every, some
+    every = np.where(pick_q, across_q.every, across_k.every)
+    some = np.where(pick_q, across_q.some, across_k.some)
+    return picked, every, some
 
 
 class _Halves(NamedTuple):
-    """Boxes cut across one side, first halves first, and how many of each two are decided."""
+    """Boxes cut across one side, first halves first, and what the mask says of them.
 
-    q: np.ndarray
-    k: np.ndarray
-    every: np.ndarray
-    some: np.ndarray
-    decided: np.ndarray
+    Attributes:
+      boxes: `[2 n]` of them.
+      every, some: whether all pairs of each are allowed, and whether any may be.
+      decided: `[n]`, how many of a box's two halves are decided; −1 where it cannot be cut.
+    """
+
+    boxes: _Boxes
+    every: Bools
+    some: Bools
+    decided: Ints
 
     @staticmethod
-    def of(real: Real, q: np.ndarray, k: np.ndarray, possible: np.ndarray) -> "_Halves":
-        every, some = real.boxes(hull(q), hull(k))
-        decided = (every | ~some).reshape(2, -1).sum(axis=0)
-        return _Halves(q, k, every, some, np.where(possible, decided, -1))
+    def of(mask: MaskOfTokens, boxes: _Boxes, possible: Bools) -> "_Halves":
+        every, some = mask.boxes(hull(boxes.q), hull(boxes.k))
+        decided = every | ~some
+        of_two = decided.reshape(2, -1).sum(axis=0)
+        return _Halves(boxes, every, some, np.where(possible, of_two, -1))
 
 
-def _halves(columns: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves, of the outer steps while there are several; itself twice where not cut."""
-    start, outer_step, outer_count, inner_step, inner_count = columns
-    first, second = columns.copy(), columns.copy()
-    for row, step, where in (
-        (2, outer_step, cut & (outer_count > 1)),
-        (4, inner_step, cut & (outer_count == 1)),
+def _halves(columns: Columns, cut: Bools) -> Columns:
+    """First halves, then second, of the outer steps while there are several, else of the inner.
+
+    A tile of 3 × 4 positions becomes 1 × 4 and 2 × 4; of 1 × 4 it becomes 1 × 2 and 1 × 2.
+
+    Args:
+      columns: `[5, n]`.
+      cut: where to cut; elsewhere a grid comes back twice.
+
+    Returns:
+      `[5, 2 n]`.
+    """
+    first = columns.copy()
+    second = columns.copy()
+    several_outer = columns[OUTER_COUNT] > 1
+    for step, count, where in (
+        (OUTER_STEP, OUTER_COUNT, cut & several_outer),
+        (INNER_STEP, INNER_COUNT, cut & (columns[OUTER_COUNT] == 1)),
     ):
-        half = columns[row] // 2
-        first[row] = np.where(where, half, first[row])
-        second[row] = np.where(where, columns[row] - half, second[row])
-        second[0] += np.where(where, step * half, 0)
-    return first, second
+        half = columns[count] // 2
+        rest = columns[count] - half
+        moved = columns[step] * half
+        first[count] = np.where(where, half, first[count])
+        second[count] = np.where(where, rest, second[count])
+        second[START] += np.where(where, moved, 0)
+    return np.concatenate([first, second], axis=1)

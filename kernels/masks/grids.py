@@ -1,8 +1,18 @@
 """Positions of tiles in closed form: a tile of thousands of tokens is five integers."""
 
 import dataclasses
+from typing import TypeAlias
 
 import numpy as np
+
+Columns: TypeAlias = np.ndarray
+"""Many tiles, int64 `[5, n]`: a row for each of these."""
+
+START = 0
+OUTER_STEP = 1
+OUTER_COUNT = 2
+INNER_STEP = 3
+INNER_COUNT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,27 +40,38 @@ class Grids:
     def shape(self) -> tuple[int, ...]:
         return np.shape(self.start)
 
-    def columns(self) -> np.ndarray:
-        """Start, steps and counts in the order of the fields, int64 `[5, tiles]`."""
-        rows = []
-        for field in dataclasses.astuple(self):
-            row = np.broadcast_to(field, self.shape).reshape(-1)
-            rows.append(np.asarray(row, np.int64))
-        return np.stack(rows)
+    def columns(self) -> Columns:
+        """Start, steps and counts of each tile."""
+        columns = np.empty((5, *self.shape), np.int64)
+        columns[START] = self.start
+        columns[OUTER_STEP] = self.outer_step
+        columns[OUTER_COUNT] = self.outer_count
+        columns[INNER_STEP] = self.inner_step
+        columns[INNER_COUNT] = self.inner_count
+        return columns.reshape(5, -1)
 
     def positions(self) -> np.ndarray:
         """Positions of every tile in slot order, int32 `[..., size]`; counts must be ints."""
-        outer = np.arange(int(self.outer_count), dtype=np.int64)[:, None]
-        inner = np.arange(int(self.inner_count), dtype=np.int64)
+        outer = np.arange(int(self.outer_count))[:, None]
+        inner = np.arange(int(self.inner_count))
         start = self._per_tile(self.start)
         outer_step = self._per_tile(self.outer_step)
         inner_step = self._per_tile(self.inner_step)
         grid = start + outer_step * outer + inner_step * inner
-        return grid.reshape(*self.shape, -1).astype(np.int32)
+        positions = grid.astype(np.int32)
+        return positions.reshape(*self.shape, -1)
 
     def _per_tile(self, field: np.ndarray | int) -> np.ndarray:
         """A field of every tile, `[..., 1, 1]`, to meet the two levels of the grid."""
         return np.broadcast_to(field, self.shape)[..., None, None]
 
 
-__all__ = ["Grids"]
+__all__ = [
+    "Columns",
+    "Grids",
+    "INNER_COUNT",
+    "INNER_STEP",
+    "OUTER_COUNT",
+    "OUTER_STEP",
+    "START",
+]

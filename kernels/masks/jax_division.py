@@ -13,41 +13,60 @@ import jax.numpy as jnp
 
 from emu.tracing import jaxpr as jaxprs
 
+DIVISIONS: dict[str, Callable[..., jax.Array]] = {
+    "floor_divide": jnp.floor_divide,
+    "remainder": jnp.remainder,
+}
+
 
 def known_division(body: jaxprs.Body) -> str | None:
     """`floor_divide` or `remainder` if `body` is what JAX calls for it, else None."""
-    return _divisions().get(_outline(body))
+    return _outlines().get(_outline(body))
 
 
 @functools.cache
-def _divisions() -> dict[tuple, str]:
-    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+def _outlines() -> dict[tuple, str]:
+    """What this JAX writes for each division, by a literal and by an operand."""
+    dividend = jax.ShapeDtypeStruct((), jnp.int32)
     found = {}
-    for name, by in (
-        (n, b) for n in ("floor_divide", "remainder") for b in (2, jnp.int32(2))
-    ):
-        spelled = jax.make_jaxpr(functools.partial(_swapped, getattr(jnp, name), by))(
-            scalar
-        )
-        (eqn,) = (e for e in jaxprs.body(spelled).eqns if jaxprs.call(e))
-        found[_outline(jaxprs.call(eqn))] = name
+    for name, function in DIVISIONS.items():
+        for divisor in (2, jnp.int32(2)):
+            by_divisor = functools.partial(_divided, function, divisor)
+            spelled = jaxprs.body(jax.make_jaxpr(by_divisor)(dividend))
+            (called,) = filter(None, map(jaxprs.call, spelled.eqns))
+            found[_outline(called)] = name
     return found
 
 
-def _swapped(f: Callable, by: Any, x: Any) -> Any:
-    return f(x, by)
+def _divided(
+    function: Callable[..., jax.Array], divisor: int | jax.Array, dividend: jax.Array
+) -> jax.Array:
+    return function(dividend, divisor)
 
 
-def _outline(body: Any) -> tuple:
-    """Primitives and data flow of a body, nested calls included."""
-    names = {id(v): i for i, v in enumerate([*body.constvars, *body.invars])}
+def _outline(body: jaxprs.Body) -> tuple[Any, ...]:
+    """Primitives and data flow of a body, nested calls included.
+
+    A variable counts by the order in which it is bound, a literal by its value.
+    """
+    numbers: dict[int, int] = {}
+
+    def bind(variables: list[Any]) -> None:
+        for variable in variables:
+            numbers[id(variable)] = len(numbers)
+
+    def of(atom: Any) -> str | int:
+        if jaxprs.is_literal(atom):
+            return str(atom.val)
+        return numbers.get(id(atom), -1)
+
+    bind([*body.constvars, *body.invars])
     lines = []
     for eqn in body.eqns:
-        inner = jaxprs.call(eqn)
-        atoms = tuple(
-            str(v.val) if jaxprs.is_literal(v) else names.get(id(v), -1)
-            for v in eqn.invars
-        )
-        lines.append((eqn.primitive.name, atoms, _outline(inner) if inner else None))
-        names |= {id(v): len(names) + i for i, v in enumerate(eqn.outvars)}
-    return (*lines, tuple(names.get(id(v), -1) for v in body.outvars))
+        called = jaxprs.call(eqn)
+        operands = tuple(of(atom) for atom in eqn.invars)
+        within = _outline(called) if called else None
+        lines.append((eqn.primitive.name, operands, within))
+        bind(eqn.outvars)
+    results = tuple(of(atom) for atom in body.outvars)
+    return (*lines, results)

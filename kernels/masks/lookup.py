@@ -3,13 +3,26 @@
 A range's least and greatest entry come from two overlapping windows of a power of two entries
 (Bender and Farach-Colton's sparse table, LATIN 2000), built over runs of equal entries: a table
 of document numbers has as many runs as documents.
+
+The table 3 3 3 1 7 7 2 has the runs 3 1 7 2, which start at 0, 3, 4 and 6. Indices 1 to 5 lie in
+the runs 0 to 2; the windows of two runs from 0 and from 1 cover these, and their least entries,
+1 and 1, give 1.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from kernels.masks.strided import ONE, Strided
+from emu.annotations import Shape
+from kernels.masks.strided import ONE, Bools, Ints, Strided
+
+
+class _HasShape(Protocol):
+    """The result of a look-up, without the batch."""
+
+    @property
+    def shape(self) -> Shape: ...
 
 
 class Table:
@@ -21,74 +34,88 @@ class Table:
       apart: whether indices are operands of their own, or stacked along the last axis of one.
     """
 
-    def __init__(self, values: np.ndarray, fill: Any, apart: bool):
+    def __init__(self, values: np.ndarray, fill: int | bool | None, apart: bool):
         self.values = values
         self.fill = fill
         self.apart = apart
         flat = values.reshape(-1)
-        self._starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-        runs = flat[self._starts]
+        changes = np.flatnonzero(flat[1:] != flat[:-1])
+        self._run_starts = np.concatenate([[0], changes + 1])
+        runs = flat[self._run_starts]
         self._least = _windows(runs, np.minimum)
-        self._most = _windows(runs, np.maximum)
+        self._greatest = _windows(runs, np.maximum)
 
-    def at(self, site: Any, indices: tuple[np.ndarray, ...]) -> np.ndarray:
+    def at(self, site: _HasShape, indices: Sequence[Ints]) -> np.ndarray:
         """Entries `[*batch, *site.shape]` at known indices."""
-        parts = self._split(indices)
-        flat, outside = self._flat(parts)
+        flat, outside = self._flat(self._by_axis(indices))
         entry = self.values.reshape(-1)[flat]
         if self.fill is not None:
-            entry = np.where(outside, entry.dtype.type(self.fill), entry)
-        return _trail(entry, len(site.shape))
+            fill = entry.dtype.type(self.fill)
+            entry = np.where(outside, fill, entry)
+        return _with_axes(entry, len(site.shape))
 
-    def over(self, site: Any, indices: tuple[Strided, ...]) -> Strided:
+    def over(self, site: _HasShape, indices: Sequence[Strided]) -> Strided:
         """Bounds of the entries in ranges of indices."""
-        lows = self._split([i.lo for i in indices])
-        highs = self._split([i.hi for i in indices])
-        (first, under), (last, beyond) = self._flat(lows), self._flat(highs)
-        a, b = (np.searchsorted(self._starts, x, "right") - 1 for x in (first, last))
-        level = np.frexp(b - a + 1)[1] - 1
-        end = b - (1 << level) + 1
-        lo = np.minimum(self._least[level, a], self._least[level, end])
-        hi = np.maximum(self._most[level, a], self._most[level, end])
+        lows = self._by_axis([index.lo for index in indices])
+        highs = self._by_axis([index.hi for index in indices])
+        first, below = self._flat(lows)
+        last, beyond = self._flat(highs)
+        lo, hi = self._bounds(first, last)
         if lo.dtype != bool:
-            lo, hi = lo.astype(np.int64), hi.astype(np.int64)
+            lo = lo.astype(np.int64)
+            hi = hi.astype(np.int64)
         if self.fill is not None:
-            missed = self._missed(lows, highs)
             fill = lo.dtype.type(self.fill)
-            lo = np.where(
-                under | beyond, np.where(missed, fill, np.minimum(lo, fill)), lo
-            )
-            hi = np.where(
-                under | beyond, np.where(missed, fill, np.maximum(hi, fill)), hi
-            )
+            some_outside = below | beyond
+            all_outside = self._all_outside(lows, highs)
+            least = np.where(all_outside, fill, np.minimum(lo, fill))
+            greatest = np.where(all_outside, fill, np.maximum(hi, fill))
+            lo = np.where(some_outside, least, lo)
+            hi = np.where(some_outside, greatest, hi)
         rank = len(site.shape)
-        return Strided(_trail(lo, rank), _trail(hi, rank), ONE)
+        return Strided(_with_axes(lo, rank), _with_axes(hi, rank), ONE)
 
-    def _split(self, indices: Any) -> list[np.ndarray]:
+    def _bounds(self, first: Ints, last: Ints) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest of the entries from `first` to `last`, flat indices."""
+        first_run = np.searchsorted(self._run_starts, first, "right") - 1
+        last_run = np.searchsorted(self._run_starts, last, "right") - 1
+        # Windows of 2**level runs, one from the first run on and one up to the last, overlap.
+        _, bits = np.frexp(last_run - first_run + 1)
+        level = bits - 1
+        second = last_run - (1 << level) + 1
+        least = self._least[level, first_run], self._least[level, second]
+        greatest = self._greatest[level, first_run], self._greatest[level, second]
+        return np.minimum(*least), np.maximum(*greatest)
+
+    def _by_axis(self, indices: Sequence[Ints]) -> list[Ints]:
         """One array of indices per axis of the table."""
         if self.apart:
             return list(indices)
-        return [indices[0][..., axis] for axis in range(self.values.ndim)]
+        (stacked,) = indices
+        return [stacked[..., axis] for axis in range(self.values.ndim)]
 
-    def _flat(self, parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _flat(self, indices: list[Ints]) -> tuple[Ints, Bools]:
         """Clamped flat index, and whether any part was outside."""
-        flat, outside = np.asarray(0), np.asarray(False)
-        for index, size in zip(parts, self.values.shape, strict=True):
-            index = np.asarray(index, np.int64)
-            flat = flat * size + np.clip(index, 0, size - 1)
-            outside = outside | (index < 0) | (index >= size)
+        flat = np.asarray(0)
+        outside = np.asarray(False)
+        for index, size in zip(indices, self.values.shape, strict=True):
+            wide = np.asarray(index, np.int64)
+            flat = flat * size + np.clip(wide, 0, size - 1)
+            outside = outside | (wide < 0) | (wide >= size)
         return flat, outside
 
-    def _missed(self, lows: list[np.ndarray], highs: list[np.ndarray]) -> np.ndarray:
+    def _all_outside(self, lows: list[Ints], highs: list[Ints]) -> Bools:
         """Whether a range lies wholly outside along some axis."""
-        sides = zip(lows, highs, self.values.shape, strict=True)
-        return np.any(
-            np.broadcast_arrays(*((b < 0) | (a >= n) for a, b, n in sides)), axis=0
-        )
+        by_axis = []
+        for low, high, size in zip(lows, highs, self.values.shape, strict=True):
+            by_axis.append((high < 0) | (low >= size))
+        return np.any(np.broadcast_arrays(*by_axis), axis=0)
 
 
-def _trail(x: np.ndarray, rank: int) -> np.ndarray:
-    return x.reshape((*x.shape, *[1] * rank))
+def _with_axes(values: np.ndarray, rank: int) -> np.ndarray:
+    """With `rank` axes of one element behind its own."""
+    ones = [1] * rank
+    return values.reshape((*values.shape, *ones))
 
 
 def _windows(runs: np.ndarray, reduce: np.ufunc) -> np.ndarray:
@@ -96,9 +123,9 @@ def _windows(runs: np.ndarray, reduce: np.ufunc) -> np.ndarray:
     levels = [runs]
     width = 1
     while 2 * width <= len(runs):
-        last = levels[-1]
-        longer = last.copy()
-        longer[: len(runs) - width] = reduce(last[:-width], last[width:])
-        levels.append(longer)
+        halves = levels[-1]
+        whole = halves.copy()
+        whole[: len(runs) - width] = reduce(halves[:-width], halves[width:])
+        levels.append(whole)
         width *= 2
     return np.stack(levels)

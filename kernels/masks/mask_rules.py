@@ -6,10 +6,11 @@ where they broadcast, so axes are counted from the end.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from emu.annotations import Shape
 from kernels.masks import strided, strided_bits
 from kernels.masks.lookup import Table
 from kernels.masks.strided import Strided
@@ -27,8 +28,18 @@ class Site:
 
     params: dict[str, Any]
     dtype: np.dtype
-    shape: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    shape: Shape
+    shapes: tuple[Shape, ...]
+
+
+Array: TypeAlias = np.ndarray
+"""Known integers or Booleans."""
+
+Points: TypeAlias = Callable[..., Array]
+"""`(site, *arrays) -> array`; without the site where the operands say it all."""
+
+Boxes: TypeAlias = Callable[..., Strided]
+"""`(site, *sets) -> set`; without the site where the operands say it all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,172 +48,260 @@ class Rule:
     XLA's do, and `boxes(site, *sets)`. `aligned` operands are brought to one rank first.
     """
 
-    points: Callable[..., Any]
-    boxes: Callable[..., Strided]
+    points: Points
+    boxes: Boxes
     aligned: bool = False
 
 
-def elementwise(points: Callable, boxes: Callable) -> Rule:
+def elementwise(of_arrays: Points, of_sets: Boxes) -> Rule:
     """Of operands alone; integers wrap into the result's dtype."""
 
-    def wrapped(site: Site, *sets: Strided) -> Strided:
-        result = boxes(*sets)
+    def points(site: Site, *arrays: Array) -> Array:
+        return of_arrays(*arrays)
+
+    def boxes(site: Site, *sets: Strided) -> Strided:
+        result = of_sets(*sets)
         return result if site.dtype == bool else strided.fit(result, site.dtype)
 
-    return Rule(lambda site, *xs: points(*xs), wrapped, aligned=True)
+    return Rule(points, boxes, aligned=True)
 
 
-def structural(rearrange: Callable[[Site, np.ndarray], Any]) -> Rule:
-    """The same elements in another shape."""
+def bitwise(of_arrays: Points, of_bools: Boxes, of_integers: Boxes) -> Rule:
+    """A logical operation on Booleans, one bit by bit on integers."""
 
-    def boxes(site: Site, x: Strided) -> Strided:
-        return Strided(*(rearrange(site, field) for field in np.broadcast_arrays(*x)))
+    def points(site: Site, *arrays: Array) -> Array:
+        return of_arrays(*arrays)
 
-    return Rule(rearrange, boxes)
-
-
-def _batch(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """`x` broadcast to its shape in the jaxpr, and the batch in front of it."""
-    x = np.broadcast_to(x, np.broadcast_shapes(x.shape, shape))
-    return x, x.shape[: x.ndim - len(shape)]
-
-
-def _reshape(site: Site, x: np.ndarray) -> np.ndarray:
-    x, batch = _batch(x, site.shapes[0])
-    return x.reshape((*batch, *site.shape))
-
-
-def _broadcast(site: Site, x: np.ndarray) -> np.ndarray:
-    x, batch = _batch(x, site.shapes[0])
-    between = [1] * len(site.shape)
-    for axis, size in zip(
-        site.params["broadcast_dimensions"], site.shapes[0], strict=True
-    ):
-        between[axis] = size
-    return np.broadcast_to(x.reshape((*batch, *between)), (*batch, *site.shape))
-
-
-def _axes(site: Site) -> tuple[int, ...]:
-    return tuple(a - len(site.shapes[0]) for a in site.params["axes"])
-
-
-def reduction(points: np.ufunc, lo: np.ufunc, hi: np.ufunc) -> Rule:
-    """Over axes of the jaxpr's shape; `lo` and `hi` reduce the bounds."""
-
-    def concrete(site: Site, x: np.ndarray) -> Any:
-        x, _ = _batch(x, site.shapes[0])
-        return points.reduce(x, axis=_axes(site), dtype=site.dtype)
-
-    def boxes(site: Site, x: Strided) -> Strided:
-        fields = [_batch(f, site.shapes[0])[0] for f in np.broadcast_arrays(*x)]
-        axes = _axes(site)
-        least = lo.reduce(fields[0], axis=axes)
-        most = hi.reduce(fields[1], axis=axes)
-        if site.dtype == bool:
-            return Strided(least, most, strided.ONE)
-        step = np.gcd.reduce(fields[2], axis=axes)
-        if lo is not np.add:  # one of several sets: step over their distances as well
-            apart = fields[0] - np.min(fields[0], axis=axes, keepdims=True)
-            step = np.gcd(step, np.gcd.reduce(apart, axis=axes))
-        return strided.fit(Strided(least, most, step), site.dtype)
-
-    return Rule(concrete, boxes)
-
-
-# Numbers
-
-
-def _truncated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    by = np.where(b == 0, b.dtype.type(1), b)
-    floor = a // by
-    up = (floor * by != a) & ((a < 0) != (by < 0))
-    return np.where(b == 0, b.dtype.type(-1), floor + up.astype(floor.dtype))
-
-
-def _truncated_rest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.where(b == 0, a, np.fmod(a, np.where(b == 0, b.dtype.type(1), b)))
-
-
-def _known_divisor(f: Callable) -> Callable:
-    return lambda a, b: f(a, b.lo)
-
-
-def _select(which: np.ndarray, on_false: np.ndarray, on_true: np.ndarray) -> np.ndarray:
-    return np.where(which, on_true, on_false)
-
-
-def _clamp(f: Callable, g: Callable) -> Callable:
-    return lambda low, x, high: f(g(x, low), high)
-
-
-def _convert(site: Site, x: np.ndarray) -> np.ndarray:
-    return np.asarray(x).astype(site.dtype)
-
-
-def _convert_boxes(site: Site, x: Strided) -> Strided:
-    if site.dtype == bool:
-        return x if x.lo.dtype == bool else strided.differ(x, strided.exactly(0))
-    lo, hi = x.lo.astype(np.int64), x.hi.astype(np.int64)
-    return strided.fit(Strided(lo, hi, x.step), site.dtype)
-
-
-def _power(site: Site, x: np.ndarray) -> np.ndarray:
-    result = np.ones_like(x)
-    for _ in range(site.params.get("y", 2)):
-        result = result * x
-    return result
-
-
-def _power_boxes(site: Site, x: Strided) -> Strided:
-    return strided.power(x, site.params.get("y", 2), site.dtype)
-
-
-def _bitwise(ufunc: np.ufunc, of_bools: Callable, of_integers: Callable) -> Rule:
     def boxes(site: Site, *sets: Strided) -> Strided:
         if site.dtype == bool:
             return of_bools(*sets)
         return strided.fit(of_integers(*sets), site.dtype)
 
-    return Rule(lambda site, *xs: ufunc(*xs), boxes, aligned=True)
-
-
-def _complement(a: Strided) -> Strided:
-    return strided.sub(strided.exactly(-1), a)
-
-
-def _shift(left: bool) -> Rule:
-    def points(site: Site, a: np.ndarray, b: np.ndarray) -> Any:
-        outside = (b < 0) | (b > 31)
-        if left:
-            return np.where(
-                outside, a.dtype.type(0), a << np.where(outside, 0, b).astype(a.dtype)
-            )
-        return a >> np.where(outside, 31, b).astype(a.dtype)
-
-    def boxes(site: Site, a: Strided, b: Strided) -> Strided:
-        outside = (b.lo < 0) | (b.lo > 31)
-        by = np.int64(1) << np.where(outside, 0 if left else 31, b.lo)
-        if left:
-            moved = strided.mul(a, strided.exactly(np.where(outside, 0, by)))
-        else:
-            moved = strided.floor_divide(a, by)
-        moved = strided.fit(moved, site.dtype)
-        return strided.choose(
-            strided.is_single(b), moved, strided.anything(strided.add(a, b), site.dtype)
-        )
-
     return Rule(points, boxes, aligned=True)
 
 
-def _table(site: Site, table: Table, *indices: np.ndarray) -> Any:
+def structural(rearrange: Points) -> Rule:
+    """The same elements in another shape."""
+
+    def boxes(site: Site, sets: Strided) -> Strided:
+        lo, hi, step = np.broadcast_arrays(*sets)
+        return Strided(
+            rearrange(site, lo),
+            rearrange(site, hi),
+            rearrange(site, step),
+        )
+
+    return Rule(rearrange, boxes)
+
+
+def reduction(of_arrays: np.ufunc, of_lows: np.ufunc, of_highs: np.ufunc) -> Rule:
+    """Over axes of the jaxpr's shape; the bounds are reduced on their own."""
+
+    def points(site: Site, operand: Array) -> Array:
+        whole = _broadcast_to(operand, site.shapes[0])
+        return of_arrays.reduce(whole, axis=_axes(site), dtype=site.dtype)
+
+    def boxes(site: Site, operand: Strided) -> Strided:
+        lo, hi, step = (
+            _broadcast_to(field, site.shapes[0])
+            for field in np.broadcast_arrays(*operand)
+        )
+        axes = _axes(site)
+        least = of_lows.reduce(lo, axis=axes)
+        greatest = of_highs.reduce(hi, axis=axes)
+        if site.dtype == bool:
+            return Strided(least, greatest, strided.ONE)
+        common = np.gcd.reduce(step, axis=axes)
+        if of_lows is not np.add:
+            # The result is one of several sets' values: it also steps over their distances.
+            apart = lo - np.min(lo, axis=axes, keepdims=True)
+            common = np.gcd(common, np.gcd.reduce(apart, axis=axes))
+        return strided.fit(Strided(least, greatest, common), site.dtype)
+
+    return Rule(points, boxes)
+
+
+def _broadcast_to(operand: Array, shape: Shape) -> Array:
+    """`operand` as it is in the jaxpr, `[*batch, *shape]`."""
+    return np.broadcast_to(operand, np.broadcast_shapes(operand.shape, shape))
+
+
+def _axes(site: Site) -> tuple[int, ...]:
+    """Reduced axes, counted from the end."""
+    rank = len(site.shapes[0])
+    return tuple(axis - rank for axis in site.params["axes"])
+
+
+# Shapes
+
+
+def _same(site: Site, operand: Array) -> Array:
+    return operand
+
+
+def _reshape(site: Site, operand: Array) -> Array:
+    shape = site.shapes[0]
+    whole = _broadcast_to(operand, shape)
+    batch = whole.shape[: whole.ndim - len(shape)]
+    return whole.reshape((*batch, *site.shape))
+
+
+def _broadcast(site: Site, operand: Array) -> Array:
+    shape = site.shapes[0]
+    whole = _broadcast_to(operand, shape)
+    batch = whole.shape[: whole.ndim - len(shape)]
+    with_ones = [1] * len(site.shape)
+    axes = site.params["broadcast_dimensions"]
+    for axis, size in zip(axes, shape, strict=True):
+        with_ones[axis] = size
+    spread = whole.reshape((*batch, *with_ones))
+    return np.broadcast_to(spread, (*batch, *site.shape))
+
+
+# Numbers
+
+
+def _truncated(dividend: Array, divisor: Array) -> Array:
+    one = divisor.dtype.type(1)
+    by = np.where(divisor == 0, one, divisor)
+    floor = dividend // by
+    inexact = floor * by != dividend
+    negative = (dividend < 0) != (by < 0)
+    up = (inexact & negative).astype(floor.dtype)
+    return np.where(divisor == 0, -one, floor + up)
+
+
+def _truncated_rest(dividend: Array, divisor: Array) -> Array:
+    one = divisor.dtype.type(1)
+    by = np.where(divisor == 0, one, divisor)
+    return np.where(divisor == 0, dividend, np.fmod(dividend, by))
+
+
+def _floor_divide(dividend: Strided, divisor: Strided) -> Strided:
+    """By a known number; jax_division.py recognises no other."""
+    return strided.floor_divide(dividend, divisor.lo)
+
+
+def _floor_mod(dividend: Strided, divisor: Strided) -> Strided:
+    return strided.floor_mod(dividend, divisor.lo)
+
+
+def _greater(left: Strided, right: Strided) -> Strided:
+    return strided.less(right, left)
+
+
+def _greater_equal(left: Strided, right: Strided) -> Strided:
+    return strided.less_equal(right, left)
+
+
+def _select(which: Array, on_false: Array, on_true: Array) -> Array:
+    return np.where(which, on_true, on_false)
+
+
+def _clamp(low: Array, operand: Array, high: Array) -> Array:
+    return np.minimum(np.maximum(operand, low), high)
+
+
+def _clamp_boxes(low: Strided, operand: Strided, high: Strided) -> Strided:
+    return strided.minimum(strided.maximum(operand, low), high)
+
+
+def _convert(site: Site, operand: Array) -> Array:
+    return np.asarray(operand).astype(site.dtype)
+
+
+def _convert_boxes(site: Site, operand: Strided) -> Strided:
+    lo, hi, step = operand
+    if site.dtype != bool:
+        wide = Strided(lo.astype(np.int64), hi.astype(np.int64), step)
+        return strided.fit(wide, site.dtype)
+    if lo.dtype == bool:
+        return operand
+    return strided.differ(operand, strided.exactly(0))
+
+
+def _power(site: Site, operand: Array) -> Array:
+    result = np.ones_like(operand)
+    for _ in range(_exponent(site)):
+        result = result * operand
+    return result
+
+
+def _power_boxes(site: Site, operand: Strided) -> Strided:
+    return strided.power(operand, _exponent(site), site.dtype)
+
+
+def _exponent(site: Site) -> int:
+    """Of `integer_pow`; `square` has no parameter."""
+    return site.params.get("y", 2)
+
+
+def _complement(operand: Strided) -> Strided:
+    """Bitwise not: `-1 - x` in two's complement."""
+    return strided.sub(strided.exactly(-1), operand)
+
+
+# Shifts: by less than 0 or more than 31, zero is left to the left and the sign to the right,
+# as in XLA.
+
+_MOST_SHIFT = 31
+
+
+def _is_outside(distance: Array) -> Array:
+    return (distance < 0) | (distance > _MOST_SHIFT)
+
+
+def _shift_left(site: Site, number: Array, distance: Array) -> Array:
+    outside = _is_outside(distance)
+    inside_distance = np.where(outside, 0, distance).astype(number.dtype)
+    zero = number.dtype.type(0)
+    return np.where(outside, zero, number << inside_distance)
+
+
+def _shift_right(site: Site, number: Array, distance: Array) -> Array:
+    outside = _is_outside(distance)
+    return number >> np.where(outside, _MOST_SHIFT, distance).astype(number.dtype)
+
+
+def _shift_left_boxes(site: Site, number: Strided, distance: Strided) -> Strided:
+    outside = _is_outside(distance.lo)
+    factor = np.int64(1) << np.where(outside, 0, distance.lo)
+    factor = np.where(outside, 0, factor)
+    moved = strided.mul(number, strided.exactly(factor))
+    return _if_distance_is_known(site, moved, number, distance)
+
+
+def _shift_right_boxes(site: Site, number: Strided, distance: Strided) -> Strided:
+    outside = _is_outside(distance.lo)
+    divisor = np.int64(1) << np.where(outside, _MOST_SHIFT, distance.lo)
+    moved = strided.floor_divide(number, divisor)
+    return _if_distance_is_known(site, moved, number, distance)
+
+
+def _if_distance_is_known(
+    site: Site, moved: Strided, number: Strided, distance: Strided
+) -> Strided:
+    fitted = strided.fit(moved, site.dtype)
+    whole_shape = strided.add(number, distance)
+    unknown = strided.anything(whole_shape, site.dtype)
+    return strided.choose(strided.is_single(distance), fitted, unknown)
+
+
+# Tables
+
+
+def _look_up(site: Site, table: Table, *indices: Array) -> Array:
     return table.at(site, indices)
 
 
-def _table_boxes(site: Site, table: Table, *indices: Strided) -> Strided:
+def _look_up_boxes(site: Site, table: Table, *indices: Strided) -> Strided:
     return table.over(site, indices)
 
 
-_SAME = structural(lambda site, x: x)
+_SAME = structural(_same)
+_RESHAPE = structural(_reshape)
+_POWER = Rule(_power, _power_boxes)
+_LOOK_UP = Rule(_look_up, _look_up_boxes)
 
 RULES: dict[str, Rule] = {
     "add": elementwise(np.add, strided.add),
@@ -215,39 +314,37 @@ RULES: dict[str, Rule] = {
     "min": elementwise(np.minimum, strided.minimum),
     "div": elementwise(_truncated, strided.divide),
     "rem": elementwise(_truncated_rest, strided.remainder),
-    "floor_divide": elementwise(np.floor_divide, _known_divisor(strided.floor_divide)),
-    "remainder": elementwise(np.remainder, _known_divisor(strided.floor_mod)),
+    "floor_divide": elementwise(np.floor_divide, _floor_divide),
+    "remainder": elementwise(np.remainder, _floor_mod),
     "lt": elementwise(np.less, strided.less),
     "le": elementwise(np.less_equal, strided.less_equal),
-    "gt": elementwise(np.greater, lambda a, b: strided.less(b, a)),
-    "ge": elementwise(np.greater_equal, lambda a, b: strided.less_equal(b, a)),
+    "gt": elementwise(np.greater, _greater),
+    "ge": elementwise(np.greater_equal, _greater_equal),
     "eq": elementwise(np.equal, strided.equal),
     "ne": elementwise(np.not_equal, strided.differ),
     "select_n": elementwise(_select, strided.select),
-    "clamp": elementwise(
-        _clamp(np.minimum, np.maximum), _clamp(strided.minimum, strided.maximum)
-    ),
-    "and": _bitwise(np.bitwise_and, strided.minimum, strided_bits.bit_and),
-    "or": _bitwise(np.bitwise_or, strided.maximum, strided_bits.bit_or),
-    "xor": _bitwise(np.bitwise_xor, strided.differ, strided_bits.bit_xor),
-    "not": _bitwise(np.bitwise_not, strided.negation, _complement),
-    "shift_left": _shift(left=True),
-    "shift_right_arithmetic": _shift(left=False),
-    "integer_pow": Rule(_power, _power_boxes),
-    "square": Rule(_power, _power_boxes),
+    "clamp": elementwise(_clamp, _clamp_boxes),
+    "and": bitwise(np.bitwise_and, strided.minimum, strided_bits.bit_and),
+    "or": bitwise(np.bitwise_or, strided.maximum, strided_bits.bit_or),
+    "xor": bitwise(np.bitwise_xor, strided.differ, strided_bits.bit_xor),
+    "not": bitwise(np.bitwise_not, strided.negation, _complement),
+    "shift_left": Rule(_shift_left, _shift_left_boxes, aligned=True),
+    "shift_right_arithmetic": Rule(_shift_right, _shift_right_boxes, aligned=True),
+    "integer_pow": _POWER,
+    "square": _POWER,
     "convert_element_type": Rule(_convert, _convert_boxes),
     "copy": _SAME,
     "copy_p": _SAME,
     "stop_gradient": _SAME,
-    "reshape": structural(_reshape),
-    "squeeze": structural(_reshape),
-    "expand_dims": structural(_reshape),
+    "reshape": _RESHAPE,
+    "squeeze": _RESHAPE,
+    "expand_dims": _RESHAPE,
     "broadcast_in_dim": structural(_broadcast),
     "reduce_sum": reduction(np.add, np.add, np.add),
     "reduce_max": reduction(np.maximum, np.maximum, np.maximum),
     "reduce_min": reduction(np.minimum, np.minimum, np.minimum),
     "reduce_or": reduction(np.logical_or, np.logical_or, np.logical_or),
     "reduce_and": reduction(np.logical_and, np.logical_and, np.logical_and),
-    "dynamic_slice": Rule(_table, _table_boxes),
-    "gather": Rule(_table, _table_boxes),
+    "dynamic_slice": _LOOK_UP,
+    "gather": _LOOK_UP,
 }

@@ -5,14 +5,27 @@ in the result's set. On single values it is exact, int32 wrap-around included. A
 in {False, True}: *never* (False, False), *sometimes* (False, True), *always* (True, True).
 Bounds and congruences of this kind are Granger's arithmetical congruences (Int. J. Comput. Math.
 30, 1989) joined with intervals.
+
+{1, 5, 9, 13} − {0, 4, 8, 12} is {−11, −7, ..., 13}: bounds subtract crosswise, and two multiples
+of 4 differ by one. Modulo 4 that is {1}, so `(q - k) % 4 == 0` holds *never*; bounds alone would
+say *sometimes*. See the folder's README for what a mask makes of this.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-ZERO, ONE = np.asarray(0), np.asarray(1)
+from emu.annotations import DType
+
+Ints: TypeAlias = np.ndarray
+"""int64 of any shape."""
+
+Bools: TypeAlias = np.ndarray
+
+ZERO = np.asarray(0)
+ONE = np.asarray(1)
 
 
 class Strided(NamedTuple):
@@ -24,223 +37,310 @@ class Strided(NamedTuple):
         0 says nothing but that the value is `lo`; Booleans carry 1.
     """
 
-    lo: np.ndarray
-    hi: np.ndarray
-    step: np.ndarray
+    lo: Ints | Bools
+    hi: Ints | Bools
+    step: Ints
 
 
-def exactly(x: Any) -> Strided:
+def exactly(values: ArrayLike) -> Strided:
     """Single known values, any shape."""
-    x = np.asarray(x)
-    if x.dtype == bool:
-        return Strided(x, x, ONE)
-    x = x.astype(np.int64)
-    return Strided(x, x, ZERO)
+    known = np.asarray(values)
+    if known.dtype == bool:
+        return Strided(known, known, ONE)
+    known = known.astype(np.int64)
+    return Strided(known, known, ZERO)
 
 
-def gcd(*steps: np.ndarray) -> np.ndarray:
+def gcd(*steps: Ints) -> Ints:
     """Greatest common divisor; at once where one of them is the scalar 1."""
-    if any(s.ndim == 0 and s == 1 for s in steps):
-        return ONE
+    for step in steps:
+        if step.ndim == 0 and step == 1:
+            return ONE
     return functools.reduce(np.gcd, steps)
 
 
-def fit(x: Strided, dtype: Any) -> Strided:
+def fit(values: Strided, dtype: DType) -> Strided:
     """Wraps into the range of an integer dtype of at most 32 bits, as XLA's arithmetic does.
 
-    A set that wraps as a whole stays what it is; one that wraps in part becomes the whole range.
+    A set that wraps as a whole stays what it is; one that wraps in part becomes the whole range:
+    in int8 {130, 140} is {−126, −116}, but {120, 130} is {120, −126}, at two ends.
     """
+    lo, hi, step = values
     info = np.iinfo(dtype)
-    if not x.lo.size or (x.lo.min() >= info.min and x.hi.max() <= info.max):
-        return x
-    turn = (x.lo - info.min) >> info.bits
-    whole = turn != (x.hi - info.min) >> info.bits
-    lo = x.lo - (turn << info.bits)
-    hi = x.hi - (turn << info.bits)
+    if not lo.size or (lo.min() >= info.min and hi.max() <= info.max):
+        return values
+    turns = (lo - info.min) >> info.bits
+    last_turns = (hi - info.min) >> info.bits
+    torn = turns != last_turns
+    wrapped_lo = lo - (turns << info.bits)
+    wrapped_hi = hi - (turns << info.bits)
     return Strided(
-        np.where(whole, info.min, lo),
-        np.where(whole, info.max, hi),
-        np.where(whole, 1, x.step),
+        np.where(torn, info.min, wrapped_lo),
+        np.where(torn, info.max, wrapped_hi),
+        np.where(torn, 1, step),
     )
 
 
-def anything(x: Strided, dtype: Any) -> Strided:
-    """The whole range of `dtype`, in the shape of `x`."""
+def anything(like: Strided, dtype: DType) -> Strided:
+    """The whole range of `dtype`, in the shape of `like`."""
     info = np.iinfo(dtype)
-    return Strided(np.full(x.lo.shape, info.min), np.full(x.lo.shape, info.max), ONE)
+    shape = like.lo.shape
+    lo = np.full(shape, info.min)
+    hi = np.full(shape, info.max)
+    return Strided(lo, hi, ONE)
 
 
-def choose(where: np.ndarray, a: Strided, b: Strided) -> Strided:
-    """`a` where true, else `b`; at once where all agree."""
+def choose(where: Bools, yes: Strided, no: Strided) -> Strided:
+    """`yes` where true, else `no`; at once where all agree."""
     if where.all():
-        return a
+        return yes
     if not where.any():
-        return b
-    step = a.step if a.step is b.step else np.where(where, a.step, b.step)
-    return Strided(np.where(where, a.lo, b.lo), np.where(where, a.hi, b.hi), step)
+        return no
+    lo = np.where(where, yes.lo, no.lo)
+    hi = np.where(where, yes.hi, no.hi)
+    if yes.step is no.step:
+        return Strided(lo, hi, yes.step)
+    return Strided(lo, hi, np.where(where, yes.step, no.step))
 
 
-def join(a: Strided, b: Strided) -> Strided:
-    """The least set that holds both."""
-    lo, hi = np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi)
+def join(left: Strided, right: Strided) -> Strided:
+    """The least set that holds both: {0, 6} and {3, 9} lie in {0, 3, 6, 9}."""
+    lo = np.minimum(left.lo, right.lo)
+    hi = np.maximum(left.hi, right.hi)
     if lo.dtype == bool:
         return Strided(lo, hi, ONE)
-    return Strided(lo, hi, _distance(a, b))
+    return Strided(lo, hi, _common_step(left, right))
 
 
-def _distance(a: Strided, b: Strided) -> np.ndarray:
+def _common_step(left: Strided, right: Strided) -> Ints:
     """The step of a set that holds values of both."""
-    steps = gcd(a.step, b.step)
-    return ONE if steps.ndim == 0 and steps == 1 else gcd(steps, np.abs(a.lo - b.lo))
+    step = gcd(left.step, right.step)
+    if step.ndim == 0 and step == 1:
+        return ONE
+    apart = np.abs(left.lo - right.lo)
+    return gcd(step, apart)
 
 
-def is_single(x: Strided) -> np.ndarray:
-    return np.asarray(x.lo == x.hi)
+def is_single(values: Strided) -> Bools:
+    """Where only one value is possible."""
+    return np.asarray(values.lo == values.hi)
 
 
 # Integers
 
 
-def add(a: Strided, b: Strided) -> Strided:
-    return Strided(a.lo + b.lo, a.hi + b.hi, gcd(a.step, b.step))
+def add(left: Strided, right: Strided) -> Strided:
+    lo = left.lo + right.lo
+    hi = left.hi + right.hi
+    return Strided(lo, hi, gcd(left.step, right.step))
 
 
-def neg(a: Strided) -> Strided:
-    return Strided(-a.hi, -a.lo, a.step)
+def neg(operand: Strided) -> Strided:
+    lo, hi, step = operand
+    return Strided(-hi, -lo, step)
 
 
-def sub(a: Strided, b: Strided) -> Strided:
-    return add(a, neg(b))
+def sub(left: Strided, right: Strided) -> Strided:
+    return add(left, neg(right))
 
 
-def mul(a: Strided, b: Strided) -> Strided:
-    corners = [a.lo * b.lo, a.lo * b.hi, a.hi * b.lo, a.hi * b.hi]
-    lo, hi = (functools.reduce(f, corners) for f in (np.minimum, np.maximum))
-    # (la + i·sa)(lb + j·sb) = la·lb + j·la·sb + i·lb·sa + ij·sa·sb
-    step = gcd(np.abs(a.lo) * b.step, np.abs(b.lo) * a.step, a.step * b.step)
-    widest = max(int(np.max(x, initial=0)) for x in (a.step, b.step))
-    # 2³² · 2³¹ would leave int64.
-    return Strided(lo, hi, step if widest < 2**31 else ONE)
+def mul(left: Strided, right: Strided) -> Strided:
+    corners = [
+        left.lo * right.lo,
+        left.lo * right.hi,
+        left.hi * right.lo,
+        left.hi * right.hi,
+    ]
+    lo = functools.reduce(np.minimum, corners)
+    hi = functools.reduce(np.maximum, corners)
+    widest = max(_greatest(left.step), _greatest(right.step))
+    if widest >= 2**31:  # 2³² · 2³¹ would leave int64
+        return Strided(lo, hi, ONE)
+    # (x + i·s)(y + j·t) = x·y + j·x·t + i·y·s + ij·s·t for every i and j
+    left_moves = np.abs(right.lo) * left.step
+    right_moves = np.abs(left.lo) * right.step
+    both_move = left.step * right.step
+    return Strided(lo, hi, gcd(right_moves, left_moves, both_move))
 
 
-def power(a: Strided, n: int, dtype: Any) -> Strided:
-    base = absolute(a) if n % 2 == 0 else a
-    result = exactly(np.ones_like(a.lo))
-    for _ in range(n):
-        result = fit(mul(result, base), dtype)
+def _greatest(steps: Ints) -> int:
+    return int(np.max(steps, initial=0))
+
+
+def power(operand: Strided, exponent: int, dtype: DType) -> Strided:
+    even = exponent % 2 == 0
+    base = absolute(operand) if even else operand
+    result = exactly(np.ones_like(operand.lo))
+    for _ in range(exponent):
+        product = mul(result, base)
+        result = fit(product, dtype)
     return result
 
 
-def minimum(a: Strided, b: Strided) -> Strided:
-    if a.lo.dtype == bool:
-        return Strided(a.lo & b.lo, a.hi & b.hi, ONE)
-    if (a.hi <= b.lo).all():
-        return a
-    if (b.hi <= a.lo).all():
-        return minimum(b, a)
-    mixed = Strided(np.minimum(a.lo, b.lo), np.minimum(a.hi, b.hi), _distance(a, b))
-    return choose(a.hi <= b.lo, a, choose(b.hi <= a.lo, b, mixed))
+def minimum(left: Strided, right: Strided) -> Strided:
+    """The lesser one; of Booleans, and."""
+    if left.lo.dtype == bool:
+        return Strided(left.lo & right.lo, left.hi & right.hi, ONE)
+    left_is_less = left.hi <= right.lo
+    if left_is_less.all():
+        return left
+    right_is_less = right.hi <= left.lo
+    if right_is_less.all():
+        return minimum(right, left)
+    lo = np.minimum(left.lo, right.lo)
+    hi = np.minimum(left.hi, right.hi)
+    mixed = Strided(lo, hi, _common_step(left, right))
+    otherwise = choose(right_is_less, right, mixed)
+    return choose(left_is_less, left, otherwise)
 
 
-def maximum(a: Strided, b: Strided) -> Strided:
-    if a.lo.dtype == bool:
-        return Strided(a.lo | b.lo, a.hi | b.hi, ONE)
-    return neg(minimum(neg(a), neg(b)))
+def maximum(left: Strided, right: Strided) -> Strided:
+    """The greater one; of Booleans, or."""
+    if left.lo.dtype == bool:
+        return Strided(left.lo | right.lo, left.hi | right.hi, ONE)
+    least = minimum(neg(left), neg(right))
+    return neg(least)
 
 
-def absolute(a: Strided) -> Strided:
-    if (a.lo >= 0).all():
-        return a
-    step = np.maximum(gcd(a.step, 2 * np.abs(a.lo)), 1)
-    crossing = Strided(a.lo % step, np.maximum(-a.lo, a.hi), step)
-    return choose(a.lo >= 0, a, choose(a.hi <= 0, neg(a), crossing))
+def absolute(operand: Strided) -> Strided:
+    lo, hi, step = operand
+    if (lo >= 0).all():
+        return operand
+    # −7, −3, 1, 5 become 7, 3, 1, 5: some are −7 modulo 4, some 7; those are 14 apart, so all
+    # are odd.
+    mirrored_step = gcd(step, 2 * np.abs(lo))
+    mirrored_step = np.maximum(mirrored_step, 1)
+    furthest = np.maximum(-lo, hi)
+    crossing = Strided(lo % mirrored_step, furthest, mirrored_step)
+    otherwise = choose(hi <= 0, neg(operand), crossing)
+    return choose(lo >= 0, operand, otherwise)
 
 
-def sign(a: Strided) -> Strided:
-    return Strided(np.sign(a.lo), np.sign(a.hi), ONE)
+def sign(operand: Strided) -> Strided:
+    lo = np.sign(operand.lo)
+    hi = np.sign(operand.hi)
+    return Strided(lo, hi, ONE)
 
 
-def floor_divide(a: Strided, by: np.ndarray) -> Strided:
+def floor_divide(operand: Strided, by: Ints) -> Strided:
     """Quotient rounded down, by known numbers of at least 1."""
-    step = np.where(a.step % by == 0, a.step // by, 1)
-    return Strided(a.lo // by, a.hi // by, step)
+    lo, hi, step = operand
+    whole = step % by == 0
+    quotients_step = np.where(whole, step // by, 1)
+    return Strided(lo // by, hi // by, quotients_step)
 
 
-def floor_mod(a: Strided, by: np.ndarray) -> Strided:
-    """Remainder of a quotient rounded down, by known numbers of at least 1."""
-    same = a.lo // by == a.hi // by
-    step = gcd(a.step, by)
-    first, last = a.lo % by, a.hi % by
-    lo = first % step
+def floor_mod(operand: Strided, by: Ints) -> Strided:
+    """Remainder of a quotient rounded down, by known numbers of at least 1.
+
+    Inside one period the set only moves: {66, 70} mod 64 is {2, 6}. Across periods what is left
+    is the remainder modulo the step: {2, 8, 14, ...} mod 4 is {0, 2}.
+    """
+    lo, hi, step = operand
+    one_period = lo // by == hi // by
+    first = lo % by
+    last = hi % by
+    common = gcd(step, by)
+    least = first % common
+    greatest = by - common + least
+    if one_period.all():
+        steps = step
+    else:
+        steps = np.where(one_period, step, common)
     return Strided(
-        np.where(same, first, lo),
-        np.where(same, last, by - step + lo),
-        a.step if same.all() else np.where(same, a.step, step),
+        np.where(one_period, first, least),
+        np.where(one_period, last, greatest),
+        steps,
     )
 
 
-def divide(a: Strided, b: Strided) -> Strided:
+def divide(dividend: Strided, divisor: Strided) -> Strided:
     """Quotient rounded towards zero; by zero it is −1, as in XLA."""
-    by = np.where(b.lo == 0, 1, np.abs(b.lo))
-    down = floor_divide(a, by)
-    up = neg(floor_divide(neg(a), by))
-    around = Strided(-(-a.lo // by), a.hi // by, ONE)
-    known = choose(a.lo >= 0, down, choose(a.hi <= 0, up, around))
-    known = choose(
-        b.lo > 0, known, choose(b.lo < 0, neg(known), exactly(-np.ones_like(a.lo)))
-    )
-    most = np.maximum(np.maximum(np.abs(a.lo), np.abs(a.hi)), 1)
-    return choose(is_single(b), known, Strided(-most, most, ONE))
+    lo, hi, _ = dividend
+    by = np.where(divisor.lo == 0, 1, np.abs(divisor.lo))
+    down = floor_divide(dividend, by)
+    up = neg(floor_divide(neg(dividend), by))
+    around_zero = Strided(-(-lo // by), hi // by, ONE)
+    by_positive = _by_sign(dividend, down, up, around_zero)
+    by_zero = exactly(-np.ones_like(lo))
+    not_positive = choose(divisor.lo < 0, neg(by_positive), by_zero)
+    known = choose(divisor.lo > 0, by_positive, not_positive)
+    furthest = np.maximum(np.abs(lo), np.abs(hi))
+    furthest = np.maximum(furthest, 1)
+    unknown = Strided(-furthest, furthest, ONE)
+    return choose(is_single(divisor), known, unknown)
 
 
-def remainder(a: Strided, b: Strided) -> Strided:
+def remainder(dividend: Strided, divisor: Strided) -> Strided:
     """Remainder with the dividend's sign; by zero it is the dividend, as in XLA."""
-    by = np.where(b.lo == 0, 1, np.abs(b.lo))
-    above = floor_mod(a, by)
-    below = neg(floor_mod(neg(a), by))
-    around = Strided(-np.minimum(by - 1, -a.lo), np.minimum(by - 1, a.hi), ONE)
-    known = choose(a.lo >= 0, above, choose(a.hi <= 0, below, around))
-    known = choose(b.lo == 0, a, known)
-    most = np.maximum(np.abs(a.lo), np.abs(a.hi))
-    return choose(is_single(b), known, Strided(-most, most, ONE))
+    lo, hi, _ = dividend
+    by = np.where(divisor.lo == 0, 1, np.abs(divisor.lo))
+    above = floor_mod(dividend, by)
+    below = neg(floor_mod(neg(dividend), by))
+    least = -np.minimum(by - 1, -lo)
+    greatest = np.minimum(by - 1, hi)
+    around_zero = Strided(least, greatest, ONE)
+    known = _by_sign(dividend, above, below, around_zero)
+    known = choose(divisor.lo == 0, dividend, known)
+    furthest = np.maximum(np.abs(lo), np.abs(hi))
+    unknown = Strided(-furthest, furthest, ONE)
+    return choose(is_single(divisor), known, unknown)
+
+
+def _by_sign(
+    operand: Strided, positive: Strided, negative: Strided, mixed: Strided
+) -> Strided:
+    """A result by whether the operand's set is all at least 0, all at most 0, or neither."""
+    otherwise = choose(operand.hi <= 0, negative, mixed)
+    return choose(operand.lo >= 0, positive, otherwise)
 
 
 # Booleans
 
 
-def negation(a: Strided) -> Strided:
-    return Strided(~a.hi, ~a.lo, ONE)
+def negation(operand: Strided) -> Strided:
+    lo, hi, _ = operand
+    return Strided(~hi, ~lo, ONE)
 
 
-def less(a: Strided, b: Strided) -> Strided:
-    return Strided(a.hi < b.lo, a.lo < b.hi, ONE)
+def less(left: Strided, right: Strided) -> Strided:
+    always = left.hi < right.lo
+    sometimes = left.lo < right.hi
+    return Strided(always, sometimes, ONE)
 
 
-def less_equal(a: Strided, b: Strided) -> Strided:
-    return Strided(a.hi <= b.lo, a.lo <= b.hi, ONE)
+def less_equal(left: Strided, right: Strided) -> Strided:
+    always = left.hi <= right.lo
+    sometimes = left.lo <= right.hi
+    return Strided(always, sometimes, ONE)
 
 
-def equal(a: Strided, b: Strided) -> Strided:
-    if a.lo.dtype == bool:
-        return negation(differ(a, b))
-    possible = (a.lo <= b.hi) & (b.lo <= a.hi)
-    step = gcd(a.step, b.step)
+def equal(left: Strided, right: Strided) -> Strided:
+    if left.lo.dtype == bool:
+        return negation(differ(left, right))
+    overlapping = (left.lo <= right.hi) & (right.lo <= left.hi)
+    step = gcd(left.step, right.step)
     if step.ndim or step > 1:
-        possible &= (a.lo - b.lo) % np.maximum(step, 1) == 0
-    return Strided((a.lo == b.hi) & (a.hi == b.lo), possible, ONE)
+        # Multiples of 4 and those plus 1 never meet, however their bounds overlap.
+        apart = (left.lo - right.lo) % np.maximum(step, 1)
+        overlapping &= apart == 0
+    always = (left.lo == right.hi) & (left.hi == right.lo)
+    return Strided(always, overlapping, ONE)
 
 
-def differ(a: Strided, b: Strided) -> Strided:
+def differ(left: Strided, right: Strided) -> Strided:
     """Not equal; exclusive or of Booleans."""
-    if a.lo.dtype != bool:
-        return negation(equal(a, b))
-    known, odd = is_single(a) & is_single(b), a.lo ^ b.lo
+    if left.lo.dtype != bool:
+        return negation(equal(left, right))
+    known = is_single(left) & is_single(right)
+    odd = left.lo ^ right.lo
     return Strided(known & odd, ~known | odd, ONE)
 
 
 def select(which: Strided, on_false: Strided, on_true: Strided) -> Strided:
+    known = choose(which.lo, on_true, on_false)
     sometimes = ~which.lo & which.hi
     if not sometimes.any():
-        return choose(which.lo, on_true, on_false)
-    known = choose(which.lo, on_true, on_false)
-    return choose(sometimes, join(on_false, on_true), known)
+        return known
+    either = join(on_false, on_true)
+    return choose(sometimes, either, known)

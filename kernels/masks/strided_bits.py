@@ -2,38 +2,59 @@
 
 import numpy as np
 
-from kernels.masks.strided import ONE, Strided, choose, floor_mod, is_single
+from kernels.masks.strided import ONE, Ints, Strided, choose, floor_mod, is_single
 
 
-def _bits(
-    a: Strided, b: Strided, of_singles: np.ufunc, lo: np.ndarray, hi: np.ndarray
-) -> Strided:
-    """Exact on single values, `[lo, hi]` of non-negative sets, else all of int32."""
-    one = of_singles(a.lo, b.lo)
-    single = is_single(a) & is_single(b)
-    plain = (a.lo >= 0) & (b.lo >= 0)
-    info = np.iinfo(np.int32)
-    wide = Strided(np.where(plain, lo, info.min), np.where(plain, hi, info.max), ONE)
-    return choose(single, Strided(one, one, ONE), wide)
+def bit_and(left: Strided, right: Strided) -> Strided:
+    # x & 63 keeps the last six bits of two's complement: x mod 64, also of a negative x.
+    if _are_low_bits(right):
+        return floor_mod(left, right.lo + 1)
+    if _are_low_bits(left):
+        return bit_and(right, left)
+    ones = left.lo & right.lo
+    least = np.zeros_like(left.lo)
+    greatest = np.minimum(left.hi, right.hi)
+    return _bounded(left, right, ones, least, greatest)
 
 
-def bit_and(a: Strided, b: Strided) -> Strided:
-    mask = b.lo + 1
-    if (is_single(b) & (b.lo >= 0) & (mask & b.lo == 0)).all():
-        return floor_mod(a, mask)  # the last bits of two's complement
-    if (is_single(a) & (a.lo >= 0) & (a.lo & (a.lo + 1) == 0)).all():
-        return bit_and(b, a)
-    return _bits(a, b, np.bitwise_and, np.zeros_like(a.lo), np.minimum(a.hi, b.hi))
+def bit_or(left: Strided, right: Strided) -> Strided:
+    ones = left.lo | right.lo
+    least = np.maximum(left.lo, right.lo)
+    return _bounded(left, right, ones, least, _all_ones(left, right))
 
 
-def bit_or(a: Strided, b: Strided) -> Strided:
-    return _bits(a, b, np.bitwise_or, np.maximum(a.lo, b.lo), _ones(a, b))
+def bit_xor(left: Strided, right: Strided) -> Strided:
+    ones = left.lo ^ right.lo
+    least = np.zeros_like(left.lo)
+    return _bounded(left, right, ones, least, _all_ones(left, right))
 
 
-def bit_xor(a: Strided, b: Strided) -> Strided:
-    return _bits(a, b, np.bitwise_xor, np.zeros_like(a.lo), _ones(a, b))
+def _are_low_bits(values: Strided) -> bool:
+    """Whether all are single values `2**n − 1`."""
+    lo = values.lo
+    without_gaps = lo & (lo + 1) == 0
+    return bool((is_single(values) & (lo >= 0) & without_gaps).all())
 
 
-def _ones(a: Strided, b: Strided) -> np.ndarray:
+def _all_ones(left: Strided, right: Strided) -> Ints:
     """The least `2**n − 1` that neither set exceeds."""
-    return (np.int64(1) << np.frexp(np.maximum(np.maximum(a.hi, b.hi), 0))[1]) - 1
+    greatest = np.maximum(left.hi, right.hi)
+    _, bits = np.frexp(np.maximum(greatest, 0))
+    return (np.int64(1) << bits) - 1
+
+
+def _bounded(
+    left: Strided,
+    right: Strided,
+    of_singles: Ints,
+    least: Ints,
+    greatest: Ints,
+) -> Strided:
+    """Exact on single values, `[least, greatest]` of non-negative sets, else all of int32."""
+    info = np.iinfo(np.int32)
+    positive = (left.lo >= 0) & (right.lo >= 0)
+    lo = np.where(positive, least, info.min)
+    hi = np.where(positive, greatest, info.max)
+    singles = is_single(left) & is_single(right)
+    exact = Strided(of_singles, of_singles, ONE)
+    return choose(singles, exact, Strided(lo, hi, ONE))

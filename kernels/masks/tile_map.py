@@ -3,11 +3,14 @@
 The tiles are sorted by position and grouped by 16 into ever larger groups. From the largest down,
 only pairs of groups that the mask does not decide as a whole are opened. What is undecided as a
 pair of tiles is bisected, after a look at its corners, until every part is decided.
+
+The folder's README works a map of two million tokens through.
 """
 
 import dataclasses
 import hashlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,18 +19,23 @@ from kernels.masks.bisection import (
     DEAD,
     FULL,
     PARTIAL,
-    Real,
+    MaskOfTokens,
     bisected,
     hull,
-    scalar,
+    one_if_alike,
 )
 from kernels.masks.catalogue import Mask
-from kernels.masks.grids import Grids
-from kernels.masks.strided import Strided
+from kernels.masks.grids import START, Columns, Grids
+from kernels.masks.strided import Ints, Strided
 
-_OPEN = 3
+Statuses: TypeAlias = np.ndarray
+"""int8, of pairs of tiles."""
 
-_FAN = 16  # tiles or groups in a group
+_OPEN = 3  # a status beside DEAD, PARTIAL and FULL: not decided yet
+
+_GROUP = 16  # tiles or groups in a group
+
+_PATTERN_TOKENS = 1 << 20  # pairs of tokens looked at together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,42 +45,57 @@ class _Side:
     `columns` is `Grids.columns`, `[5, tiles]`; `levels[0]` the tiles themselves.
     """
 
-    order: np.ndarray
-    columns: np.ndarray
+    order: Ints
+    columns: Columns
     levels: list[Strided]
 
     @staticmethod
     def of(grids: Grids) -> "_Side":
         columns = grids.columns()
-        order = np.argsort(columns[0], kind="stable")
+        order = np.argsort(columns[START], kind="stable")
         columns = columns[:, order]
         levels = [hull(columns)]
         while len(levels[-1].lo) > 1:
             levels.append(_grouped(levels[-1]))
         return _Side(order, columns, levels)
 
-    def level(self, n: int) -> Strided:
-        """The sets of level `n`; above its last level a side stays one group."""
-        return self.levels[min(n, len(self.levels) - 1)]
+    def level(self, height: int) -> Strided:
+        """The sets of a level; above its last one a side stays one group."""
+        last = len(self.levels) - 1
+        return self.levels[min(height, last)]
 
-    def parents(self, n: int) -> np.ndarray:
-        """Of each set of level `n`, the one of level `n + 1` that holds it."""
-        here = np.arange(len(self.level(n).lo))
-        return here // _FAN if n + 1 < len(self.levels) else here * 0
+    def parents(self, height: int) -> Ints:
+        """Of each set of a level, the one of the next level up that holds it."""
+        here = np.arange(len(self.level(height).lo))
+        is_last = height + 1 >= len(self.levels)
+        return here * 0 if is_last else here // _GROUP
 
 
-def _grouped(x: Strided) -> Strided:
-    first = np.arange(0, len(x.lo), _FAN)
-    lo = np.minimum.reduceat(x.lo, first)
-    hi = np.maximum.reduceat(x.hi, first)
-    apart = x.lo - np.repeat(lo, _FAN)[: len(x.lo)]
-    steps = np.broadcast_to(x.step, x.lo.shape)
+def _grouped(sets: Strided) -> Strided:
+    """The least sets that hold 16 neighbours each."""
+    count = len(sets.lo)
+    first = np.arange(0, count, _GROUP)
+    lo = np.minimum.reduceat(sets.lo, first)
+    hi = np.maximum.reduceat(sets.hi, first)
+    # Members may be any multiple of the step apart, and of the distances between the sets.
+    group_lo = np.repeat(lo, _GROUP)[:count]
+    apart = sets.lo - group_lo
+    steps = np.broadcast_to(sets.step, sets.lo.shape)
     step = np.gcd(np.gcd.reduceat(steps, first), np.gcd.reduceat(apart, first))
-    return Strided(lo, hi, scalar(step))
+    return Strided(lo, hi, one_if_alike(step))
 
 
-def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> np.ndarray:
+def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
     """The exact status of every pair of tiles.
+
+    ```python
+    q = k = place("contiguous", tokens=8, ranks=1, slots=8).grids(2)
+    tile_map(masks.window(4), 8, q, k)[0, :, 0]
+    # [[1 0 0 0]   PARTIAL DEAD
+    #  [2 1 0 0]   FULL PARTIAL DEAD: queries 2 and 3 see all of keys 0 and 1
+    #  [1 2 1 0]
+    #  [0 1 2 1]]
+    ```
 
     Args:
       mask: `mask(b, h, q, k) -> bool`, the same for every b and h.
@@ -86,73 +109,101 @@ def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> np.ndarray:
     Raises:
       UnreadableMask: see `TracedMask`.
     """
-    real = Real(mask, tokens)
-    sides = _Side.of(q), _Side.of(k)
+    real = MaskOfTokens(mask, tokens)
+    queries = _Side.of(q)
+    keys = _Side.of(k)
     status = np.full((1, 1), _OPEN, np.int8)
-    for n in reversed(range(max(len(side.levels) for side in sides))):
-        status = status[np.ix_(*(side.parents(n) for side in sides))]
-        _decide(real, status, *(side.level(n) for side in sides))
-    _finish(real, status, *(side.columns for side in sides))
+    heights = max(len(queries.levels), len(keys.levels))
+    for height in reversed(range(heights)):
+        row_parents = queries.parents(height)
+        column_parents = keys.parents(height)
+        status = status[np.ix_(row_parents, column_parents)]
+        _decide(real, status, queries.level(height), keys.level(height))
+    _finish(real, status, queries.columns, keys.columns)
     result = np.empty_like(status)
-    result[np.ix_(*(side.order for side in sides))] = status
+    result[np.ix_(queries.order, keys.order)] = status
     return result.reshape(*q.shape, *k.shape)
 
 
-def _open_pairs(status: np.ndarray):
+def _open_pairs(
+    status: Statuses,
+) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Flat indices of open pairs with their rows and columns, a chunk at a time."""
     pairs = np.flatnonzero(status == _OPEN)
+    columns = status.shape[1]
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
-        yield chunk, *np.divmod(chunk, status.shape[1])
+        yield chunk, chunk // columns, chunk % columns
 
 
-def _take(x: Strided, index: np.ndarray) -> Strided:
-    return Strided(x.lo[index], x.hi[index], x.step[index] if x.step.ndim else x.step)
+def _take(sets: Strided, index: Ints) -> Strided:
+    step = sets.step[index] if sets.step.ndim else sets.step
+    return Strided(sets.lo[index], sets.hi[index], step)
 
 
-def _decide(real: Real, status: np.ndarray, q: Strided, k: Strided) -> None:
+def _decide(mask: MaskOfTokens, status: Statuses, q: Strided, k: Strided) -> None:
     """Closes the pairs of groups that are dead or full as a whole."""
+    flat = status.reshape(-1)
     for pairs, row, column in _open_pairs(status):
-        every, some = real.boxes(_take(q, row), _take(k, column))
-        answer = np.where(every, FULL, np.where(some, _OPEN, DEAD))
-        status.reshape(-1)[pairs] = answer
+        every, some = mask.boxes(_take(q, row), _take(k, column))
+        undecided = np.where(some, _OPEN, DEAD)
+        flat[pairs] = np.where(every, FULL, undecided)
 
 
-def _finish(real: Real, status: np.ndarray, q: np.ndarray, k: np.ndarray) -> None:
+def _finish(mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns) -> None:
     """Closes every pair of tiles; `q` and `k` are their grids' columns."""
-    if real.relative:
-        _finish_alike(real, status, q, k)
+    if mask.relative and _are_shifts(q) and _are_shifts(k):
+        _finish_by_distance(mask, status, q, k)
+    flat = status.reshape(-1)
     for pairs, row, column in _open_pairs(status):
-        status.reshape(-1)[pairs] = bisected(real, q[:, row], k[:, column])
+        flat[pairs] = bisected(mask, q[:, row], k[:, column])
 
 
-def _finish_alike(real: Real, status: np.ndarray, q: np.ndarray, k: np.ndarray) -> None:
-    """Closes pairs of real tokens under a mask of `q - k`: one of each distance is bisected."""
-    if (q[1:] != q[1:, :1]).any() or (k[1:] != k[1:, :1]).any():
-        return
-    whole = [hull(x).hi < real.tokens for x in (q, k)]
-    furthest = int(k[0].max())
-    size = int(q[0].max()) + furthest + 1
-    example = np.full(size, -1)  # by distance: one pair of it
+def _are_shifts(columns: Columns) -> bool:
+    """Whether all tiles are one tile, moved."""
+    form = columns[START + 1 :]
+    return bool((form == form[:, :1]).all())
+
+
+def _finish_by_distance(
+    mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns
+) -> None:
+    """Closes pairs of real tokens under a mask of `q - k`: one of each distance is bisected.
+
+    Two million tokens in tiles of 512 have 16 million pairs of tiles, of 8,191 distances.
+    """
+    flat = status.reshape(-1)
+    columns = status.shape[1]
+    q_real = hull(q).hi < mask.tokens
+    k_real = hull(k).hi < mask.tokens
+    furthest = int(k[START].max())  # the most negative distance; it gets index 0
+    distances = int(q[START].max()) + furthest + 1
+
+    example = np.full(distances, -1)  # one pair of each distance
     for pairs, row, column in _open_pairs(status):
-        inside = whole[0][row] & whole[1][column]
-        example[(q[0, row] - k[0, column])[inside] + furthest] = pairs[inside]
+        inside = q_real[row] & k_real[column]
+        distance = q[START, row] - k[START, column]
+        example[distance[inside] + furthest] = pairs[inside]
+
     found = np.flatnonzero(example >= 0)
-    answers = np.full(size, _OPEN, np.int8)
+    answers = np.full(distances, _OPEN, np.int8)
     for start in range(0, len(found), CHUNK):
         part = found[start : start + CHUNK]
-        row, column = np.divmod(example[part], status.shape[1])
-        answers[part] = bisected(real, q[:, row], k[:, column])
+        row, column = np.divmod(example[part], columns)
+        answers[part] = bisected(mask, q[:, row], k[:, column])
+
     for pairs, row, column in _open_pairs(status):
-        inside = whole[0][row] & whole[1][column]
-        distance = (q[0, row] - k[0, column])[inside]
-        status.reshape(-1)[pairs[inside]] = answers[distance + furthest]
+        inside = q_real[row] & k_real[column]
+        distance = q[START, row] - k[START, column]
+        flat[pairs[inside]] = answers[distance[inside] + furthest]
 
 
-def tile_pattern(
-    mask: Mask, tokens: int, q_positions: Any, k_positions: Any
-) -> np.ndarray:
-    """The mask itself on pairs of tiles.
+def patterns(
+    mask: Mask, tokens: int, q_positions: Ints, k_positions: Ints
+) -> tuple[np.ndarray, np.ndarray]:
+    """The different tiles among many pairs, in order of first use.
+
+    A causal mask on tiles of one size has one: every partial tile is the same triangle.
 
     Args:
       mask, tokens: as for `tile_map`.
@@ -160,49 +211,42 @@ def tile_pattern(
       k_positions: `[n, columns]`.
 
     Returns:
-      bool `[n, rows, columns]`.
-    """
-    n = len(q_positions)
-    rows = np.shape(q_positions)[1]
-    columns = np.shape(k_positions)[1]
-    result = np.empty((n, rows, columns), bool)
-    for part, tiles in _patterns(Real(mask, tokens), q_positions, k_positions):
-        result[part] = tiles
-    return result
-
-
-def _patterns(real: Real, q_positions: Any, k_positions: Any):
-    q = np.asarray(q_positions, np.int32)
-    k = np.asarray(k_positions, np.int32)
-    chunk = max(1, (1 << 20) // max(1, q.shape[1] * k.shape[1]))
-    for start in range(0, len(q), chunk):
-        part = slice(start, start + chunk)
-        yield part, real.points(q[part, :, None], k[part, None, :])
-
-
-def patterns(
-    mask: Mask, tokens: int, q_positions: Any, k_positions: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """The different tiles among many pairs, in order of first use.
-
-    Args:
-      mask, tokens, q_positions, k_positions: as for `tile_pattern`.
-
-    Returns:
       bool `[m, rows, columns]`, no two alike, and int64 `[n]`, which of them each pair has.
     """
-    seen: dict[bytes, int] = {}
+    number: dict[bytes, int] = {}  # of each tile that was seen
     unique = []
     index = np.empty(len(q_positions), np.int64)
-    for part, tiles in _patterns(Real(mask, tokens), q_positions, k_positions):
-        for n, tile in zip(range(part.start, part.stop), tiles, strict=False):
-            key = hashlib.blake2b(np.packbits(tile).tobytes(), digest_size=16).digest()
-            if key not in seen:
-                seen[key] = len(unique)
+    real = MaskOfTokens(mask, tokens)
+    for part, tiles in _patterns(real, q_positions, k_positions):
+        for pair, tile in enumerate(tiles, start=part.start):
+            key = _digest(tile)
+            if key not in number:
+                number[key] = len(unique)
                 unique.append(tile.copy())
-            index[n] = seen[key]
-    shape = (0, np.shape(q_positions)[1], np.shape(k_positions)[1])
-    return np.stack(unique) if unique else np.empty(shape, bool), index
+            index[pair] = number[key]
+    if not unique:
+        rows = np.shape(q_positions)[1]
+        columns = np.shape(k_positions)[1]
+        return np.empty((0, rows, columns), bool), index
+    return np.stack(unique), index
 
 
-__all__ = ["DEAD", "FULL", "PARTIAL", "patterns", "tile_map", "tile_pattern"]
+def _patterns(
+    mask: MaskOfTokens, q_positions: Ints, k_positions: Ints
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of the pairs, and the mask on each of their tiles, bool `[n, rows, columns]`."""
+    q = np.asarray(q_positions, np.int32)
+    k = np.asarray(k_positions, np.int32)
+    tokens_a_pair = q.shape[1] * k.shape[1]
+    chunk = max(1, _PATTERN_TOKENS // max(1, tokens_a_pair))
+    for start in range(0, len(q), chunk):
+        part = slice(start, start + chunk)
+        yield part, mask.points(q[part, :, None], k[part, None, :])
+
+
+def _digest(tile: np.ndarray) -> bytes:
+    bits = np.packbits(tile).tobytes()
+    return hashlib.blake2b(bits, digest_size=16).digest()
+
+
+__all__ = ["DEAD", "FULL", "PARTIAL", "patterns", "tile_map"]

@@ -1,9 +1,14 @@
-"""Reads a mask's jaxpr once, then answers it on positions or on whole boxes of positions."""
+"""Reads a mask's jaxpr once, then answers it on positions or on whole boxes of positions.
+
+`(k <= q) & (q - k < 4)` becomes four steps: `le`, `sub`, `lt` and `and`. On the positions q = 9
+and k = 5 they give True, 4, False and False. On the boxes q in 8..11 and k in 0..3 they give
+*always*, 5..11, *never* and *never*: no pair of 16 is allowed, and none was looked at.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +16,8 @@ import numpy as np
 
 from emu.errors import EmulationError
 from emu.tracing import jaxpr as jaxprs
-from kernels.masks import strided
+from kernels.masks import catalogue, strided
 from kernels.masks.catalogue import Mask
-from kernels.masks.catalogue import name as name_of
 from kernels.masks.jax_division import known_division
 from kernels.masks.lookup import Table
 from kernels.masks.mask_rules import RULES, Rule, Site
@@ -24,12 +28,13 @@ _REMEDY = (
     "and sums over constants, or look positions up in a constant table"
 )
 
+_DTYPES = {"bool", "int8", "int16", "int32", "uint8", "uint16"}
+_LOOK_UPS = ("dynamic_slice", "gather")
+_OF_DIFFERENCES = [RULES[name] for name in ("sub", "lt", "le", "gt", "ge", "eq", "ne")]
+
 
 class UnreadableMask(EmulationError):
     """A mask that cannot be decided on whole tiles: an unknown operation, or one per head."""
-
-
-_HEADS = object()  # stands for b and h: whatever is computed from them is this again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +45,59 @@ class _Slot:
     shape: tuple[int, ...]
 
 
+class _Heads:
+    """Stands for b and h: whatever is computed from them is this again."""
+
+
+_HEADS = _Heads()
+_Q = _Slot(0, ())
+_K = _Slot(1, ())
+
+_Operand: TypeAlias = _Slot | Table | np.ndarray
+_Value: TypeAlias = _Slot | _Heads | np.ndarray
+
+_Read = TypeVar("_Read", np.ndarray, Strided)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """One equation; each operand is a `_Slot`, a `Table` or a constant array."""
+    """One equation.
+
+    Attributes:
+      rule, site: what it does, and where.
+      operands: what depends on q or k, a table to look up, or a constant.
+      result: index of its slot.
+    """
 
     rule: Rule
     site: Site
-    operands: tuple[Any, ...]
+    operands: tuple[_Operand, ...]
     result: int
 
-    def lift(self, operand: _Slot) -> int:
-        """Axes to append so that a scalar meets operands of the result's rank."""
-        return 0 if operand.shape or not self.rule.aligned else len(self.site.shape)
+    def axes_to_append(self, operand: _Operand) -> int:
+        """How many, so that a scalar meets operands of the result's rank."""
+        if not isinstance(operand, _Slot) or operand.shape:
+            return 0
+        return len(self.site.shape) if self.rule.aligned else 0
+
+    def reads(self) -> list[int]:
+        """Indices of the slots that it reads."""
+        return [x.index for x in self.operands if isinstance(x, _Slot)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """One of the two ways to run the steps: on arrays or on sets.
+
+    Attributes:
+      rule: a rule's function of this way.
+      constant: what a constant enters as.
+      with_axes: a value with axes of one element behind its own.
+    """
+
+    rule: Callable[[Rule], Callable[..., Any]]
+    constant: Callable[[np.ndarray], Any]
+    with_axes: Callable[[Any, int], Any]
 
 
 class TracedMask:
@@ -66,24 +112,19 @@ class TracedMask:
     """
 
     def __init__(self, mask: Mask):
-        self._name = name_of(mask)
-        body = jaxprs.body(
-            jax.make_jaxpr(mask)(*[jax.ShapeDtypeStruct((), jnp.int32)] * 4)
-        )
-        found = [v.aval for v in body.outvars]
-        if len(found) != 1 or found[0].shape or found[0].dtype != bool:
-            what = ", ".join(f"{a.dtype}{list(a.shape)}" for a in found)
-            raise UnreadableMask(f"mask {self._name}: returns {what}, not one bool")
+        self._name = catalogue.name(mask)
+        index = jax.ShapeDtypeStruct((), jnp.int32)
+        body = jaxprs.body(jax.make_jaxpr(mask)(index, index, index, index))
+        self._check_result(body)
         self._steps: list[_Step] = []
         self._calls: list[Any] = []  # equations that are being inlined
-        (self._result,) = self._inline(
-            body, [_HEADS, _HEADS, _Slot(0, ()), _Slot(1, ())]
-        )
-        if self._result is _HEADS:
+        (result,) = self._inline(body, [_HEADS, _HEADS, _Q, _K])
+        if isinstance(result, _Heads):
             raise UnreadableMask(
                 f"mask {self._name}: depends on b or h, but all heads share their tiles; "
                 "give each group of heads a mask of q and k alone"
             )
+        self._result = result
         self._drop_unread()
 
     @functools.cached_property
@@ -92,33 +133,23 @@ class TracedMask:
 
         Then, short of an int32 overflow, only `q - k` matters.
         """
-        direct = [
-            (
-                step,
-                [
-                    x.index
-                    for x in step.operands
-                    if isinstance(x, _Slot) and x.index < 2
-                ],
-            )
-            for step in self._steps
-        ]
-        return not isinstance(self._result, _Slot) or all(
-            sorted(read) in ([], [0, 1]) and (not read or step.rule in _OF_DIFFERENCES)
-            for step, read in direct
-        )
+        if not isinstance(self._result, _Slot):
+            return True
+        positions = {_Q.index, _K.index}
+        for step in self._steps:
+            direct = [index for index in step.reads() if index in positions]
+            if not direct:
+                continue
+            one_of_each = sorted(direct) == [_Q.index, _K.index]
+            if not one_of_each or step.rule not in _OF_DIFFERENCES:
+                return False
+        return True
 
-    def points(self, q: Any, k: Any) -> np.ndarray:
+    def points(self, q: np.ndarray, k: np.ndarray) -> np.ndarray:
         """Whether q attends to k, bool; integer arrays that broadcast against each other."""
         shape = np.broadcast_shapes(np.shape(q), np.shape(k))
-        inputs = []
-        for x in (np.asarray(q, np.int32), np.asarray(k, np.int32)):
-            inputs.append(x.reshape((1,) * (len(shape) - x.ndim) + x.shape))
-
-        def lift(x: Any, axes: int) -> np.ndarray:
-            return np.asarray(x).reshape((*np.shape(x), *[1] * axes))
-
-        answer = self._evaluate(inputs, lambda step: step.rule.points, np.asarray, lift)
+        inputs = [_of_rank(positions, len(shape)) for positions in (q, k)]
+        answer = self._evaluate(_ON_POINTS, inputs)
         return np.broadcast_to(answer, shape)
 
     def boxes(self, q: Strided, k: Strided) -> Strided:
@@ -131,145 +162,183 @@ class TracedMask:
           Booleans `[n]`. Without `hi` no pair of the box is allowed and with `lo` all are; in
           between nothing is known.
         """
-
-        def lift(x: Strided, axes: int) -> Strided:
-            fields = (np.asarray(f) for f in x)
-            return Strided(
-                *(f.reshape((*f.shape, *[1] * axes)) if f.ndim else f for f in fields)
-            )
-
-        answer = self._evaluate(
-            [q, k], lambda step: step.rule.boxes, strided.exactly, lift
-        )
         shape = np.broadcast_shapes(np.shape(q.lo), np.shape(k.lo))
-        return Strided(*(np.broadcast_to(x, shape) for x in answer))
+        answer = self._evaluate(_ON_BOXES, [q, k])
+        return Strided(*(np.broadcast_to(field, shape) for field in answer))
 
-    def _evaluate(
-        self, inputs: list[Any], reading: Callable, known: Callable, lift: Callable
-    ):
-        """Runs the steps in one of the two readings; constants enter through `known`."""
+    def _evaluate(self, reading: _Reading, inputs: Sequence[_Read]) -> _Read:
+        """Runs the steps in one of the two readings."""
         values: dict[int, Any] = dict(enumerate(inputs))
 
-        def read(operand: Any, axes: int) -> Any:
-            if isinstance(operand, _Slot):
-                return (
-                    lift(values[operand.index], axes) if axes else values[operand.index]
-                )
-            return operand if isinstance(operand, Table) else known(operand)
+        def read(operand: _Operand, axes: int) -> Any:
+            if isinstance(operand, Table):
+                return operand
+            if not isinstance(operand, _Slot):
+                return reading.constant(operand)
+            value = values[operand.index]
+            return reading.with_axes(value, axes) if axes else value
 
         with np.errstate(all="ignore"):  # int32 wraps on purpose
             for step in self._steps:
-                axes = [
-                    step.lift(x) if isinstance(x, _Slot) else 0 for x in step.operands
-                ]
-                operands = map(read, step.operands, axes)
-                values[step.result] = reading(step)(step.site, *operands)
+                rule = reading.rule(step.rule)
+                operands = []
+                for operand in step.operands:
+                    operands.append(read(operand, step.axes_to_append(operand)))
+                values[step.result] = rule(step.site, *operands)
             return read(self._result, 0)
 
-    def _inline(self, body: jaxprs.Body, arguments: list[Any]) -> list[Any]:
-        """Appends a body's steps; returns its results as slots, constants or `_HEADS`."""
-        known = {
-            id(v): np.asarray(c)
-            for v, c in zip(body.constvars, body.consts, strict=True)
-        }
-        known |= {id(v): x for v, x in zip(body.invars, arguments, strict=True)}
+    # --- from the jaxpr to the steps ---
 
-        def read(atom: Any) -> Any:
+    def _check_result(self, body: jaxprs.Body) -> None:
+        results = [variable.aval for variable in body.outvars]
+        if len(results) != 1 or results[0].shape or results[0].dtype != bool:
+            what = ", ".join(f"{a.dtype}{list(a.shape)}" for a in results)
+            raise UnreadableMask(f"mask {self._name}: returns {what}, not one bool")
+
+    def _inline(self, body: jaxprs.Body, arguments: list[_Value]) -> list[_Value]:
+        """Appends a body's steps; returns its results as slots, constants or `_HEADS`."""
+        known: dict[int, _Value] = {}
+
+        def bind(variables: Sequence[Any], values: Sequence[_Value]) -> None:
+            for variable, value in zip(variables, values, strict=True):
+                known[id(variable)] = value
+
+        def read(atom: Any) -> _Value:
             if jaxprs.is_literal(atom):
                 return np.asarray(atom.val, atom.aval.dtype)
             return known[id(atom)]
 
+        bind(body.constvars, [np.asarray(constant) for constant in body.consts])
+        bind(body.invars, arguments)
         for eqn in body.eqns:
-            results = self._results(eqn, [read(v) for v in eqn.invars])
-            known |= {id(v): x for v, x in zip(eqn.outvars, results, strict=True)}
-        return [read(v) for v in body.outvars]
+            operands = [read(atom) for atom in eqn.invars]
+            bind(eqn.outvars, self._results(eqn, operands))
+        return [read(atom) for atom in body.outvars]
 
-    def _results(self, eqn: Any, operands: list[Any]) -> list[Any]:
-        inner = jaxprs.call(eqn)
-        named = eqn.primitive.name if inner is None else _division(inner, operands)
-        if inner is not None and named is None:
-            self._calls.append(eqn)
-            results = self._inline(inner, operands)
-            self._calls.pop()
-            return results
-        if any(x is _HEADS for x in operands):
-            return [_HEADS] * len(eqn.outvars)
-        if not any(isinstance(x, _Slot) for x in operands):
-            return _fold(eqn, operands)
-        rule = RULES.get(str(named))
-        for v in (*eqn.invars, *eqn.outvars):
-            if v.aval.dtype != bool and str(v.aval.dtype) not in _INTEGERS:
-                self._refuse(
-                    eqn, f"{named} of {v.aval.dtype}; masks compute on int32 and bool"
-                )
+    def _results(self, eqn: Any, operands: list[_Value]) -> Sequence[_Value]:
+        """The results of an equation, whose step is appended if q or k matters to it."""
+        called = jaxprs.call(eqn)
+        name = eqn.primitive.name
+        if called is not None:
+            division = _division(called, operands)
+            if division is None:
+                self._calls.append(eqn)
+                results = self._inline(called, operands)
+                self._calls.pop()
+                return results
+            name = division
+
+        depending = []
+        for operand in operands:
+            if isinstance(operand, _Heads):
+                return [_HEADS] * len(eqn.outvars)
+            depending.append(operand)
+        if not any(isinstance(operand, _Slot) for operand in depending):
+            return _folded(eqn, depending)
+
+        self._check_dtypes(eqn, name)
+        rule = RULES.get(name)
         if rule is None or len(eqn.outvars) != 1:
-            self._refuse(eqn, f"no rule for {named}; {_REMEDY}")
-        if named in ("dynamic_slice", "gather"):
-            operands = self._look_up(eqn, operands)
-        return [self._append(rule, eqn, operands)]
+            self._refuse(eqn, f"no rule for {name}; {_REMEDY}")
+        if name in _LOOK_UPS:
+            depending = self._with_table(eqn, depending)
+        return [self._append(rule, eqn, depending)]
 
-    def _append(self, rule: Rule, eqn: Any, operands: list[Any]) -> _Slot:
-        aval = eqn.outvars[0].aval
-        shapes = tuple(tuple(v.aval.shape) for v in eqn.invars)
-        site = Site(eqn.params, np.dtype(aval.dtype), tuple(aval.shape), shapes)
-        result = len(self._steps) + 2
-        self._steps.append(_Step(rule, site, tuple(operands), result))
-        return _Slot(result, site.shape)
+    def _append(self, rule: Rule, eqn: Any, operands: list[_Operand]) -> _Slot:
+        result = eqn.outvars[0].aval
+        shape = tuple(result.shape)
+        shapes = tuple(tuple(atom.aval.shape) for atom in eqn.invars)
+        site = Site(eqn.params, np.dtype(result.dtype), shape, shapes)
+        index = len(self._steps) + 2  # behind q and k
+        self._steps.append(_Step(rule, site, tuple(operands), index))
+        return _Slot(index, shape)
 
-    def _look_up(self, eqn: Any, operands: list[Any]) -> list[Any]:
+    def _with_table(self, eqn: Any, operands: list[_Operand]) -> list[_Operand]:
         """A `Table` and the indices of the one entry that is taken from it."""
-        table: Any = operands[0]
-        indices = operands[1:]
+        table, *indices = operands
+        name = eqn.primitive.name
         sizes = eqn.params["slice_sizes"]
-        if isinstance(table, _Slot) or set(sizes) - {1} or not sizes:
-            self._refuse(eqn, f"{eqn.primitive.name} of more than one entry; {_REMEDY}")
-        if eqn.primitive.name == "dynamic_slice":
+        one_entry = set(sizes) == {1}
+        if not isinstance(table, np.ndarray) or not one_entry:
+            self._refuse(eqn, f"{name} of more than one entry; {_REMEDY}")
+        if name == "dynamic_slice":
             return [Table(table, None, apart=True), *indices]
         numbers = eqn.params["dimension_numbers"]
         rank = len(sizes)
-        each = tuple(range(rank))
-        plain = (numbers.collapsed_slice_dims, numbers.start_index_map) == (each, each)
-        if not plain or eqn.invars[1].aval.shape != (rank,):
+        every_axis = tuple(range(rank))
+        collapsed = numbers.collapsed_slice_dims == every_axis
+        in_order = numbers.start_index_map == every_axis
+        one_index = eqn.invars[1].aval.shape == (rank,)
+        if not (collapsed and in_order and one_index):
             self._refuse(eqn, f"gather of more than one entry; {_REMEDY}")
-        filled = "FILL" in str(eqn.params["mode"])
-        return [
-            Table(table, eqn.params["fill_value"] if filled else None, apart=False),
-            *indices,
-        ]
+        fills = "FILL" in str(eqn.params["mode"])
+        fill = eqn.params["fill_value"] if fills else None
+        return [Table(table, fill, apart=False), *indices]
+
+    def _check_dtypes(self, eqn: Any, name: str) -> None:
+        for atom in (*eqn.invars, *eqn.outvars):
+            element = str(atom.aval.dtype)
+            if element not in _DTYPES:
+                self._refuse(
+                    eqn, f"{name} of {element}; masks compute on int32 and bool"
+                )
 
     def _refuse(self, eqn: Any, what: str) -> NoReturn:
-        lines = [jaxprs.location(e) for e in (eqn, *reversed(self._calls))]
+        lines = [jaxprs.location(call) for call in (eqn, *reversed(self._calls))]
         known = [line for line in lines if line != "unknown line"]
-        raise UnreadableMask(
-            f"mask {self._name}: {what}", known[0] if known else lines[0]
-        )
+        line = known[0] if known else lines[0]
+        raise UnreadableMask(f"mask {self._name}: {what}", line)
 
     def _drop_unread(self) -> None:
-        read, kept = {getattr(self._result, "index", None)}, []
+        read = {self._result.index} if isinstance(self._result, _Slot) else set()
+        kept = []
         for step in reversed(self._steps):
             if step.result in read:
                 kept.append(step)
-                read |= {x.index for x in step.operands if isinstance(x, _Slot)}
+                read.update(step.reads())
         self._steps = kept[::-1]
 
 
-_OF_DIFFERENCES = [RULES[name] for name in ("sub", "lt", "le", "gt", "ge", "eq", "ne")]
-_INTEGERS = {"int8", "int16", "int32", "uint8", "uint16"}
+def _of_rank(positions: np.ndarray, rank: int) -> np.ndarray:
+    """int32 positions, with axes of one element in front where they have fewer."""
+    known = np.asarray(positions, np.int32)
+    ones = (1,) * (rank - known.ndim)
+    return known.reshape(ones + known.shape)
 
 
-def _division(body: jaxprs.Body, operands: list[Any]) -> str | None:
+def _array_with_axes(values: np.ndarray, axes: int) -> np.ndarray:
+    known = np.asarray(values)
+    ones = (1,) * axes
+    return known.reshape(known.shape + ones)
+
+
+def _set_with_axes(sets: Strided, axes: int) -> Strided:
+    fields = []
+    for field in sets:
+        one_for_all = np.ndim(field) == 0
+        fields.append(field if one_for_all else _array_with_axes(field, axes))
+    return Strided(*fields)
+
+
+_ON_POINTS = _Reading(lambda rule: rule.points, np.asarray, _array_with_axes)
+_ON_BOXES = _Reading(lambda rule: rule.boxes, strided.exactly, _set_with_axes)
+
+
+def _division(body: jaxprs.Body, operands: Sequence[_Value]) -> str | None:
     """`floor_divide` or `remainder` if a called body is JAX's, by known positive numbers."""
-    if len(operands) != 2 or not isinstance(operands[0], _Slot):
+    if len(operands) != 2:
         return None
-    known = isinstance(operands[1], np.ndarray) and bool((operands[1] >= 1).all())
-    return known_division(body) if known else None
+    dividend, divisor = operands
+    if not isinstance(dividend, _Slot) or not isinstance(divisor, np.ndarray):
+        return None
+    return known_division(body) if (divisor >= 1).all() else None
 
 
-def _fold(eqn: Any, operands: list[Any]) -> list[Any]:
-    """An equation of constants, computed by JAX."""
+def _folded(eqn: Any, operands: Sequence[_Operand]) -> list[np.ndarray]:
+    """The results of an equation of constants, computed by JAX."""
     with jax.ensure_compile_time_eval():
-        results = eqn.primitive.bind(*(jnp.asarray(x) for x in operands), **eqn.params)
-    return [
-        np.asarray(x)
-        for x in (results if eqn.primitive.multiple_results else [results])
-    ]
+        constants = [jnp.asarray(operand) for operand in operands]
+        results = eqn.primitive.bind(*constants, **eqn.params)
+    if not eqn.primitive.multiple_results:
+        results = [results]
+    return [np.asarray(result) for result in results]
