@@ -3,6 +3,7 @@
 import inspect
 import pydoc
 
+import jax
 import pytest
 
 from emu import Instruction
@@ -33,12 +34,18 @@ def test_help_shows_what_an_instruction_does(name):
 
 
 def test_shapes_that_do_not_go_together_are_named_with_the_kernels_line():
+    def contraction():
+        return nc_matmul(psum(128, 512), sbuf(64, 128), sbuf(128, 512), 0)
+
+    def sum_of_two():
+        return tensor_tensor(sbuf(128, 512), sbuf(128, 512), sbuf(128, 511), op="add")
+
     with pytest.raises(WrongShape) as caught:
-        nc_matmul(psum(128, 512), sbuf(64, 128), sbuf(128, 512), 0)
+        jax.eval_shape(contraction)
     assert str(caught.value).startswith(
         "trn.nc_matmul: cannot take float32[64, 128], float32[128, 512], int32[] into "
         "float32[128, 512]: dot_general requires contracting dimensions"
     )
     assert "(test_instruction.py:" in str(caught.value)
     with pytest.raises(WrongShape, match="float32.128, 512., float32.128, 511. into"):
-        tensor_tensor(sbuf(128, 512), sbuf(128, 512), sbuf(128, 511), op="add")
+        jax.eval_shape(sum_of_two)
