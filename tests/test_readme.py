@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -29,6 +32,26 @@ def test_the_kernel_in_25_lines():
     statements = [line for line in code.splitlines() if line.strip()]
     assert len(statements) <= 25 + sum("import" in line for line in statements)
     assert printed(code) == expected
+
+
+def test_the_same_kernel_by_the_command_line(tmp_path):
+    code, _ = example("Write a Trainium kernel in 25 lines")
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    told = README.read_text(encoding="utf-8").split(
+        "$ python -m experiments.kernel mine.py"
+    )
+    command, expected = ("mine.py" + told[1].split("```")[0]).split("\n", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.kernel", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    in_one_line = " ".join(done.stdout.split())
+    for part in filter(str.strip, expected.split("...\n")):
+        assert " ".join(part.split()) in in_one_line
 
 
 def test_attention_over_chips():

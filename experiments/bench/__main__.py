@@ -9,6 +9,7 @@ from rich.table import Table
 from experiments.bench.peers import IDEAL_CYCLES, PEERS
 from experiments.bench.work import GEMM_SIZE, TOKENS, WORK, Timed, timed
 from experiments.shared import cli
+from experiments.shared.errors import UsageError
 
 SECTIONS = ("clock", "values", "model")
 DEFAULT = ("clock", "model")
@@ -47,7 +48,7 @@ def arguments() -> argparse.Namespace:
     args.sections = args.sections or DEFAULT
     for given in args.sections:
         if given not in SECTIONS:
-            raise cli.UsageError(
+            raise UsageError(
                 f"no section {given!r}, must be one of {', '.join(SECTIONS)}"
             )
     args.repeats = cli.whole_number("repeats", 1)(args.repeats)

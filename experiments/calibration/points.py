@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from emu.datasheet import Sheet
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
 
 DATA = pathlib.Path(__file__).parent / "data"
 POINTS = DATA / "points.csv"

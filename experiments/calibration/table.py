@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.calibration.points import Point
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
 
 MISS_PERCENT = 15
 # Case to the parameters that are the same along a ladder, and the one that differs.

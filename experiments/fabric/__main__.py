@@ -10,8 +10,9 @@ from emu.wse import WSE2, WSE3
 from emu.wse.fabric.program import FabricProgram
 from experiments.fabric import files, run
 from experiments.fabric import report as fabric_report
-from experiments.fabric.request import Asked, asked, guarded, parameters
+from experiments.fabric.request import Request, parameters, request
 from experiments.shared import cli
+from experiments.shared.errors import UsageError
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
 DEVICES = {"wse2": WSE2, "wse3": WSE3}
@@ -41,7 +42,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", help="folder for JSON, CSV, maps and a Perfetto trace")
     args = p.parse_intermixed_args()
     if args.device not in DEVICES:
-        raise cli.UsageError(
+        raise UsageError(
             f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}"
         )
     return args
@@ -59,9 +60,9 @@ def places(words: list[str] | None, program: FabricProgram) -> run.Places | None
     for word in words:
         x, comma, y = word.partition(",")
         if not (comma and x.isdecimal() and y.isdecimal()):
-            raise cli.UsageError(f"--watch {word!r}: must be x,y such as 3,0")
+            raise UsageError(f"--watch {word!r}: must be x,y such as 3,0")
         if int(x) >= program.width or int(y) >= program.height:
-            raise cli.UsageError(
+            raise UsageError(
                 f"--watch {word}: the program has {program.width} x {program.height} PEs"
             )
         out.append((int(x), int(y)))
@@ -77,26 +78,27 @@ def show_catalogue(console: Console) -> None:
         console.print(f"  {sizes}", highlight=False)
 
 
-def report(what: Asked, args: argparse.Namespace, folder: pathlib.Path | None) -> None:
+def report(
+    wanted: Request, args: argparse.Namespace, folder: pathlib.Path | None
+) -> None:
     """Runs a program, prints its report and writes its files."""
     console, device = Console(), DEVICES[args.device].at()
-    program, data = what.build(device)
+    program, data = wanted.build(device)
     watch = places(args.watch, program)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task(f"{what.name}: building", total=None)
+        task = bar.add_task(f"{wanted.name}: building", total=None)
 
         def progress(doing: str, cycle: int, end: int | None) -> None:
             of = f" of {end:,}" if end else ""
-            bar.update(task, description=f"{what.name}: {doing}, cycle {cycle:,}{of}")
+            bar.update(task, description=f"{wanted.name}: {doing}, cycle {cycle:,}{of}")
 
-        found = guarded(
-            what.name, lambda: run.run(program, data, device, watch, progress)
-        )
-    fabric_report.show(what.title, found, console)
+        with wanted.errors_in_one_line():
+            found = run.run(program, data, device, watch, progress)
+    fabric_report.show(wanted.title, found, console)
     if folder is not None:
-        paths = ", ".join(map(str, files.write(what.title, found, folder)))
+        paths = ", ".join(map(str, files.write(wanted.title, found, folder)))
         console.print(f"wrote {paths}", highlight=False, soft_wrap=True)
 
 
@@ -105,7 +107,7 @@ def main() -> None:
     args = arguments()
     folder = cli.output_folder(args.out)
     if args.words:
-        report(asked(args.words), args, folder)
+        report(request(args.words), args, folder)
     else:
         show_catalogue(Console())
 

@@ -1,54 +1,67 @@
 """Which fabric program the words of a command line ask for: of the catalogue, or of a file."""
 
+import contextlib
 import dataclasses
-import importlib.util
 import inspect
-import pathlib
-import sys
-import traceback
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
-from emu import EmulationError
+import numpy as np
+
 from emu.datasheet import Device
 from emu.wse.fabric.program import FabricProgram
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
+from kernels import user_file
+from kernels.user_file import Reference
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
-PYTHON = ".py"
 DEVICE = "device"  # a parameter of this name is given the wafer
+
+Data: TypeAlias = Mapping[str, np.ndarray]
+"""What buffers hold at the start, by buffer name: `[height, width, elements]`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A function that makes a fabric program, and what was given for its parameters."""
+class Request:
+    """A function that makes a fabric program, and what was given for its parameters.
+
+    Attributes:
+      name: as it was asked for.
+      function: `(**given) -> FabricProgram`, or that and its `Data`.
+      given: by parameter.
+      file: the user's file that the function is of; None: it is the catalogue's.
+    """
 
     name: str
     function: Callable[..., Any]
     given: dict[str, int | str]
+    file: Reference | None = None
 
     @property
     def title(self) -> str:
         """The name and every parameter."""
         values = parameters(self.function) | self.given
-        return " ".join([self.name, *(f"{k}={v}" for k, v in values.items())])
+        return " ".join([self.name, *(f"{key}={v}" for key, v in values.items())])
 
-    def build(self, device: Device) -> tuple[FabricProgram, Mapping[str, Any] | None]:
+    def errors_in_one_line(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, what the user's code raises is told with its file and line."""
+        if self.file is None:
+            return contextlib.nullcontext()
+        return user_file.errors_in_one_line(self.file)
+
+    def build(self, device: Device) -> tuple[FabricProgram, Data | None]:
         """The program, and its data if it comes with some.
 
         Raises:
-          UsageError: the function raised, or returned something else.
+          EmulationError: the function raised.
+          UsageError: it returned something else.
         """
-        more = (
-            {DEVICE: device}
-            if DEVICE in inspect.signature(self.function).parameters
-            else {}
-        )
-        made = guarded(self.name, lambda: self.function(**self.given, **more))
-        program, data = (
-            made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-        )
+        takes_device = DEVICE in inspect.signature(self.function).parameters
+        wafer = {DEVICE: device} if takes_device else {}
+        with self.errors_in_one_line():
+            made = self.function(**self.given, **wafer)
+        has_data = isinstance(made, tuple) and len(made) == 2
+        program, data = made if has_data else (made, None)
         if not isinstance(program, FabricProgram) or not isinstance(
             data, Mapping | None
         ):
@@ -59,107 +72,74 @@ class Asked:
         return program, data
 
 
-def asked(words: list[str]) -> Asked:
+def request(words: list[str]) -> Request:
     """Reads `NAME key=value ...`; NAME is of the catalogue, or `FILE.py:FUNCTION`.
 
     Raises:
       UsageError: an unknown program or parameter, or a value of the wrong type.
+      UserFileError: the file cannot be loaded.
     """
-    if "=" in words[0]:
+    name, *pairs = words
+    if "=" in name:
         raise UsageError(
-            f"name a program before {words[0]!r}: {', '.join(FABRIC_PROGRAMS)}, or FILE.py:FUNCTION"
+            f"name a program before {name!r}: {', '.join(FABRIC_PROGRAMS)}, or FILE.py:FUNCTION"
         )
-    function = _function(words[0])
-    given = dict(_pair(words[0], function, word) for word in words[1:])
+    file = user_file.reference(name)
+    function = _of_catalogue(name) if file is None else _own(file)
+    given = dict(_pair(name, function, word) for word in pairs)
     missing = [
-        k
-        for k, p in inspect.signature(function).parameters.items()
-        if p.default is p.empty
-        and k != DEVICE
-        and k not in given
-        and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        key
+        for key, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and key not in (DEVICE, *given)
     ]
     if missing:
         raise UsageError(
-            f"{words[0]}: give {', '.join(f'{k}=NUMBER' for k in missing)}"
+            f"{name}: give {', '.join(f'{key}=NUMBER' for key in missing)}"
         )
-    return Asked(words[0], function, given)
+    return Request(name, function, given, file)
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     """Every parameter that a command line may give, and its default, or None."""
-    found = inspect.signature(function).parameters.items()
     return {
-        k: None if p.default is p.empty else p.default for k, p in found if k != DEVICE
+        key: None if parameter.default is parameter.empty else parameter.default
+        for key, parameter in inspect.signature(function).parameters.items()
+        if key != DEVICE
     }
 
 
-def guarded(name: str, call: Callable[[], Any]) -> Any:
-    """What a user's code returns; what it raises as one line that names the place."""
-    try:
-        return call()
-    except EmulationError:
-        raise
-    except (Exception, SystemExit) as e:
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        file = last.filename
-        line = last.lineno
-        told = str(e)
-        if isinstance(e, SyntaxError):
-            file = e.filename or name
-            line = e.lineno
-            told = e.msg
-        at = f"{pathlib.Path(file).name}:{line}"
-        raise UsageError(f"{name}: {type(e).__name__}: {told} ({at})") from None
-
-
-def _function(name: str) -> Callable[..., Any]:
-    path, _, member = name.partition(":")
-    if not path.endswith(PYTHON):
-        if name not in FABRIC_PROGRAMS:
-            raise UsageError(
-                f"no program {name!r}; name one of {', '.join(FABRIC_PROGRAMS)}, "
-                "or FILE.py:FUNCTION"
-            )
-        return FABRIC_PROGRAMS[name]
-    module = _module(pathlib.Path(path))
-    found = {
-        k: f
-        for k, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__ == module.__name__
-    }
-    if not member and len(found) == 1:
-        return next(iter(found.values()))
-    if member not in found:
-        lacks = f"no function {member!r}" if member else "which function?"
+def _of_catalogue(name: str) -> Callable[..., Any]:
+    if name not in FABRIC_PROGRAMS:
         raise UsageError(
-            f"{path}: {lacks}; name {path}:FUNCTION, one of "
+            f"no program {name!r}; name one of {', '.join(FABRIC_PROGRAMS)}, or FILE.py:FUNCTION"
+        )
+    return FABRIC_PROGRAMS[name]
+
+
+def _own(file: Reference) -> Callable[..., Any]:
+    """The function that was named, or the only one of the file."""
+    found = user_file.functions_of(user_file.load(file))
+    if not file.name and len(found) == 1:
+        return next(iter(found.values()))
+    if file.name not in found:
+        lacks = f"no function {file.name!r}" if file.name else "which function?"
+        raise UsageError(
+            f"{file.path}: {lacks}; name {file.path}:FUNCTION, one of "
             f"{', '.join(found) or 'which it has none'}"
         )
-    return found[member]
-
-
-def _module(path: pathlib.Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"fabric_file_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(
-            f"{path}: no such file; name a Python file with a function that returns a FabricProgram"
-        )
-    module = importlib.util.module_from_spec(spec)
-    loader = spec.loader
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    sys.path.append(str(path.parent.resolve()))  # what lies beside it may be imported
-    guarded(str(path), lambda: loader.exec_module(module))
-    return module
+    return found[file.name]
 
 
 def _pair(name: str, function: Callable[..., Any], word: str) -> tuple[str, int | str]:
     key, equals, text = word.partition("=")
     known = parameters(function)
-    anything = any(
-        p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
+    takes_any = any(
+        parameter.kind is parameter.VAR_KEYWORD
+        for parameter in inspect.signature(function).parameters.values()
     )
-    if not equals or (key not in known and not anything):
+    if not equals or (key not in known and not takes_any):
         raise UsageError(
             f"{word!r}: {name} takes KEY=VALUE for {', '.join(known) or 'nothing'}"
         )
@@ -169,6 +149,3 @@ def _pair(name: str, function: Callable[..., Any], word: str) -> tuple[str, int 
         return key, int(text)
     except ValueError:
         raise UsageError(f"{word!r}: {key} is a whole number") from None
-
-
-__all__ = ["Asked", "asked", "guarded", "parameters"]

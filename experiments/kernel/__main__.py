@@ -11,9 +11,11 @@ from emu.trainium.datasheets import GENERATIONS, NeuronCoreSheet
 from experiments.kernel import figures, picture, tune
 from experiments.kernel import report as kernel_report
 from experiments.kernel import run as kernel_run
-from experiments.kernel.request import Asked, asked
+from experiments.kernel.own import DTYPES, OwnKernel
+from experiments.kernel.request import Request, request
 from experiments.kernel.run import Run
 from experiments.shared import cli, files
+from experiments.shared.errors import UsageError
 from kernels.trainium.catalogue import TRAINIUM_KERNELS
 
 TUNE, VERSUS = "tune", "vs"
@@ -25,7 +27,16 @@ USAGE = f"""
                                        a parameter that is given stays as it is
   (nothing)                            the kernels there are
 
-NAME is one of them, or FILE.py or FILE.py:KERNEL for one of your own.
+NAME is one of them, or FILE.py:KERNEL for one of your own:
+
+  mine.py:gated x=bf16[128,128] w=bf16[8,128,512] n=4
+                                       KERNEL is a function of one core, or a Program; it is given
+                                       its arrays by shape, and numbers as they are; dtypes are
+                                       {", ".join(DTYPES)}
+  {TUNE} mine.py:gated x=... buffers=2,3,4
+                                       several values are candidates
+  mine.py:ENTRY [key=value ...]        what kernels.trainium.catalogue.entry makes has its own
+                                       sizes and candidates
 """
 
 
@@ -42,18 +53,31 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", help="folder for JSON, CSV, a Perfetto trace and a picture")
     args = p.parse_args()
     if args.device not in GENERATIONS:
-        raise cli.UsageError(
+        raise UsageError(
             f"--device is {args.device!r}, must be one of {', '.join(GENERATIONS)}"
         )
     return args
 
 
-def built(what: Asked, sheet: NeuronCoreSheet) -> Run:
-    """The run, or one line on why its sizes cannot be."""
-    try:
-        return kernel_run.run(what.entry, what.given, sheet)
-    except ValueError as e:
-        raise cli.UsageError(f"{what.entry.name}: {e}") from None
+def built(wanted: Request, sheet: NeuronCoreSheet) -> Run:
+    """The run, its clock read.
+
+    Raises:
+      UsageError: sizes that cannot be, or several where one is needed.
+      EmulationError: the machine cannot run it, or the user's code raised.
+    """
+    if wanted.candidates:
+        given = ", ".join(wanted.candidates)
+        raise UsageError(f"{given}: several values are for `{TUNE}`; give one")
+    with wanted.errors_in_one_line():
+        try:
+            made = kernel_run.run(wanted.entry, wanted.given, sheet)
+            made.read()
+        except ValueError as error:
+            if wanted.file is not None:
+                raise
+            raise UsageError(f"{wanted.entry.name}: {error}") from None
+    return made
 
 
 def write(run: Run, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -95,25 +119,30 @@ def report(
 
 
 def find_fastest(
-    what: Asked, sheet: NeuronCoreSheet, folder: pathlib.Path | None, console: Console
+    wanted: Request,
+    sheet: NeuronCoreSheet,
+    folder: pathlib.Path | None,
+    console: Console,
 ) -> None:
     """Searches the parameters that were not given, and shows every setting tried."""
-    grid = {k: v for k, v in what.entry.tunable.items() if k not in what.given}
+    grid = {k: v for k, v in wanted.entry.tunable.items() if k not in wanted.given}
     if not grid:
-        raise cli.UsageError(
-            f"{what.entry.name}: nothing is left to tune; give fewer parameters"
-        )
+        remedy = "give fewer parameters"
+        if isinstance(wanted.kernel, OwnKernel):
+            remedy = "give a parameter several values, such as buffers=2,3,4"
+        raise UsageError(f"{wanted.entry.name}: nothing is left to tune; {remedy}")
 
     def ticks(setting: tune.Setting) -> int:
-        run = kernel_run.run(what.entry, {**what.given, **setting}, sheet)
-        return run.program.read(sheet.at(), *run.arguments).end_ticks
+        with wanted.errors_in_one_line():
+            run = kernel_run.run(wanted.entry, {**wanted.given, **setting}, sheet)
+            return run.program.read(sheet.at(), *run.arguments).end_ticks
 
     with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task(f"{what.entry.name} on {sheet.name}", total=None)
+        bar = progress.add_task(f"{wanted.entry.name} on {sheet.name}", total=None)
         found = tune.search(
             ticks, grid, lambda n, of, _: progress.update(bar, completed=n, total=of)
         )
-    kernel_report.show_search(what.entry, what.given, found, sheet, console)
+    kernel_report.show_search(wanted.entry, wanted.given, found, sheet, console)
     if folder is not None:
         lines = [(*t.setting.values(), t.ticks, t.reason) for t in found.ranked()]
         files.write_csv(folder / "tune.csv", (*grid, "ticks", "reason"), lines)
@@ -128,14 +157,14 @@ def main() -> None:
     if not words:
         kernel_report.show_catalogue(TRAINIUM_KERNELS, console)
     elif words[0] == TUNE:
-        find_fastest(asked(words[1:]), sheet, folder, console)
+        find_fastest(request(words[1:]), sheet, folder, console)
     elif VERSUS in words:
         at = words.index(VERSUS)
-        first = asked(words[:at])
-        pair = [first, asked(words[at + 1 :], like=first)]
-        report([built(a, sheet) for a in pair], folder, console, ("a", "b"))
+        first = request(words[:at])
+        pair = [first, request(words[at + 1 :], like=first)]
+        report([built(wanted, sheet) for wanted in pair], folder, console, ("a", "b"))
     else:
-        report([built(asked(words), sheet)], folder, console, ("kernel",))
+        report([built(request(words), sheet)], folder, console, ("kernel",))
 
 
 if __name__ == "__main__":

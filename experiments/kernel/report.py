@@ -30,7 +30,10 @@ def show_catalogue(entries: Mapping[str, Entry], console: Console) -> None:
 
 def show(run: Run, console: Console) -> None:
     """Prints the report of one run."""
-    console.print(f"\n{run.title} on {run.sheet.name}, one core", highlight=False)
+    cores = "one core" if run.cores == 1 else f"{run.cores} cores"
+    console.print(
+        f"\n{run.title} on {run.sheet.name}, {cores}", markup=False, highlight=False
+    )
     console.print(_headline(run), highlight=False)
     for table in (_engines(run), _bounds(run), _split(run)):
         console.print(table)

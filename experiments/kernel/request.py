@@ -1,26 +1,51 @@
 """Which kernel and which sizes the words of a command line ask for."""
 
+import contextlib
 import dataclasses
-import importlib.util
-import pathlib
-import sys
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
-from experiments.shared.cli import UsageError
+from emu import Program
+from experiments.kernel.own import OwnKernel
+from experiments.shared.errors import UsageError
+from kernels import user_file
 from kernels.trainium.catalogue import TRAINIUM_KERNELS, Entry
-
-PYTHON = ".py"
+from kernels.user_file import Reference
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """A kernel, and the sizes and parameters that were given for it."""
+class Request:
+    """A kernel, and the sizes and parameters that were given for it.
 
-    entry: Entry
+    Attributes:
+      kernel: an entry of the catalogue or of a user's file, or a user's function or `Program`.
+      given: by parameter.
+      candidates: by parameter, of which `tune` finds the fastest; an entry has its own.
+      file: the user's file; None: the kernel is the catalogue's.
+    """
+
+    kernel: Entry | OwnKernel
     given: dict[str, Any]
+    candidates: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    file: Reference | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The kernel as reports and `tune` know kernels."""
+        if isinstance(self.kernel, OwnKernel):
+            return self.kernel.entry(self.candidates)
+        return self.kernel
+
+    def errors_in_one_line(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, what the user's code raises is told with its file and line."""
+        if self.file is None:
+            return contextlib.nullcontext()
+        return user_file.errors_in_one_line(self.file)
 
 
-def asked(words: list[str], like: Asked | None = None) -> Asked:
+def request(words: list[str], like: Request | None = None) -> Request:
     """Reads `NAME key=value ...`; NAME is of the catalogue, `FILE.py` or `FILE.py:NAME`.
 
     Args:
@@ -29,66 +54,119 @@ def asked(words: list[str], like: Asked | None = None) -> Asked:
 
     Raises:
       UsageError: an unknown kernel or parameter, or a value of the wrong type.
+      UserFileError: the file cannot be loaded.
     """
     if words and "=" not in words[0]:
-        entry, words = _entry(words[0]), words[1:]
+        file = user_file.reference(words[0])
+        kernel = (
+            _one_of(TRAINIUM_KERNELS, words[0], "no kernel")
+            if file is None
+            else _own(file)
+        )
+        words = words[1:]
     elif like is not None:
-        entry = like.entry
+        kernel, file = like.kernel, like.file
     else:
         raise UsageError(
             f"name a kernel first: {', '.join(TRAINIUM_KERNELS)}, or a file of your own"
         )
-    given = {
-        k: v for k, v in (like.given if like else {}).items() if k in _parameters(entry)
-    }
-    return Asked(entry, given | dict(_pair(entry, word) for word in words))
+    before = like.given if like else {}
+    given = {key: v for key, v in before.items() if key in _parameters(kernel)}
+    given |= dict(_pair(kernel, word) for word in words)
+    if isinstance(kernel, OwnKernel):
+        kernel.check(given)
+    candidates = {key: v for key, v in given.items() if isinstance(v, tuple)}
+    single = {key: v for key, v in given.items() if key not in candidates}
+    return Request(kernel, single, candidates, file)
 
 
-def _entry(name: str) -> Entry:
-    path, _, member = name.partition(":")
-    if not path.endswith(PYTHON):
-        return _one_of(TRAINIUM_KERNELS, name, "no kernel")
-    found = _entries(pathlib.Path(path))
-    if not member and len(found) == 1:
-        return next(iter(found.values()))
-    return _one_of(found, member, f"{path}: no kernel")
-
-
-def _one_of(entries: dict[str, Entry], name: str, complaint: str) -> Entry:
+def _one_of(entries: Mapping[str, Entry], name: str, complaint: str) -> Entry:
     if name not in entries:
         raise UsageError(f"{complaint} {name!r}; name one of {', '.join(entries)}")
     return entries[name]
 
 
-def _entries(path: pathlib.Path) -> dict[str, Entry]:
-    """The catalogue entries that a Python file makes, by their names."""
-    spec = importlib.util.spec_from_file_location(f"kernel_file_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+# --- of a user's file ---
+
+
+def _own(file: Reference) -> Entry | OwnKernel:
+    """What the file has by the name given, or the only kernel that it has.
+
+    Entries are known by their kernels' names too, and come before the functions they are made of.
+    """
+    module = user_file.load(file)
+    entries = {e.name: e for e in vars(module).values() if isinstance(e, Entry)}
+    programs = {n: p for n, p in vars(module).items() if isinstance(p, Program)}
+    functions = user_file.functions_of(module)
+    if file.name:
+        return _named(file, module, entries)
+    for kind in (entries, programs, functions):
+        if len(kind) == 1:
+            name, found = next(iter(kind.items()))
+            return found if isinstance(found, Entry) else _own_kernel(file, name, found)
+        if kind:
+            raise UsageError(
+                f"{file.text}: which kernel? name {file.text}:KERNEL, one of {', '.join(kind)}"
+            )
+    raise UsageError(
+        f"{file.text}: has no kernel; define a function of arrays, a Program or "
+        "`KERNEL = kernels.trainium.catalogue.entry(...)`"
+    )
+
+
+def _named(
+    file: Reference, module: ModuleType, entries: Mapping[str, Entry]
+) -> Entry | OwnKernel:
+    found = entries.get(file.name) or getattr(module, file.name, None)
+    if isinstance(found, Entry):
+        return found
+    if isinstance(found, Program) or callable(found):
+        return _own_kernel(file, file.name, found)
+    kernels = [*entries, *_kernels_of(module)]
+    if found is not None:
         raise UsageError(
-            f"{path}: no such file; name a Python file with a kernel in it"
+            f"{file.text}: {file.name} is of type {type(found).__name__}, must be a function, "
+            "a Program or an entry of a catalogue"
         )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    found = {e.name: e for e in vars(module).values() if isinstance(e, Entry)}
-    if not found:
+    named = f"name one of {', '.join(kernels)}" if kernels else "the file has none"
+    raise UsageError(f"{file.path}: no kernel {file.name!r}; {named}")
+
+
+def _kernels_of(module: ModuleType) -> list[str]:
+    programs = [n for n, value in vars(module).items() if isinstance(value, Program)]
+    return [*programs, *user_file.functions_of(module)]
+
+
+def _own_kernel(file: Reference, name: str, found: Any) -> OwnKernel:
+    shown = f"{file.path.name}:{name}"
+    function = found.kernel if isinstance(found, Program) else found
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError):
         raise UsageError(
-            f"{path}: makes no kernels.trainium.catalogue.Entry; give it `KERNEL = entry(...)`"
-        )
-    return found
+            f"{file.text}: the parameters of {name} cannot be read; give a Python function"
+        ) from None
+    return OwnKernel(shown, function, found if isinstance(found, Program) else None)
 
 
-def _parameters(entry: Entry) -> dict[str, Any]:
-    """Every parameter and a value of its type."""
-    return {k: values[0] for k, values in entry.tunable.items()} | entry.sizes
+# --- key=value ---
 
 
-def _pair(entry: Entry, word: str) -> tuple[str, Any]:
-    key, _, text = word.partition("=")
-    known = _parameters(entry)
-    if "=" not in word or key not in known:
+def _parameters(kernel: Entry | OwnKernel) -> Mapping[str, Any]:
+    """Every parameter, and a value of its type where one is known."""
+    if isinstance(kernel, OwnKernel):
+        return kernel.parameters
+    return {key: values[0] for key, values in kernel.tunable.items()} | kernel.sizes
+
+
+def _pair(kernel: Entry | OwnKernel, word: str) -> tuple[str, Any]:
+    if isinstance(kernel, OwnKernel):
+        return kernel.value(word)
+    key, equals, text = word.partition("=")
+    known = _parameters(kernel)
+    if not equals or key not in known:
         raise UsageError(
-            f"{word!r}: {entry.name} takes KEY=VALUE for {', '.join(known)}"
+            f"{word!r}: {kernel.name} takes KEY=VALUE for {', '.join(known)}"
         )
     like = known[key]
     if isinstance(like, str):

@@ -2,19 +2,19 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from emu import BANDS, Program
 from emu.clock.reading import Reading
-from emu.report.attribution import Spent, Split, split
+from emu.errors import UnreadInstruction
+from emu.report.attribution import Spent, Split, last_core, split
 from emu.report.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
 from emu.report.critical_path import Line, Stretch, by_line, critical_path
 from emu.report.explain import Reason, explain
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.profile import account, dma_events, peaks, quantities
 from kernels.trainium.catalogue import Entry
-
-TRACED = (0,)  # the catalogue's kernels are of one core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,31 @@ class Run:
     def title(self) -> str:
         return title(self.entry, self.given)
 
+    def read(self) -> None:
+        """Reads every clock there is now, so that nothing of the kernel's can be wrong later.
+
+        Raises:
+          EmulationError: the machine cannot run it.
+        """
+        _ = self.clock, self.time_s, self.as_written_s
+        if not self.clock.end_ticks:
+            raise UnreadInstruction(
+                f"{self.entry.name}: takes no time; a kernel returns what its instructions made"
+            )
+
     @functools.cached_property
     def clock(self) -> Reading:
-        """Nominal, with every instruction of the core."""
-        return self.program.read(self.sheet.at(), *self.arguments, trace_core=TRACED)
+        """Nominal, with every instruction of the core that ends last."""
+        device = self.sheet.at()
+        core = (0,) * len(self.program.mesh)
+        if self.cores > 1:
+            core = last_core(self.program.read(device, *self.arguments))
+        return self.program.read(device, *self.arguments, trace_core=core)
+
+    @property
+    def cores(self) -> int:
+        """Of the program's mesh."""
+        return math.prod(self.program.mesh.values())
 
     @functools.cached_property
     def time_s(self) -> dict[str, float]:
@@ -66,9 +87,10 @@ class Run:
     @functools.cached_property
     def quantities(self) -> Quantities:
         sizes = {k: v for k, v in self.given.items() if k in self.entry.sizes}
-        return quantities(
-            self.clock, self.arguments, self.entry.useful_flops(**sizes) or None
-        )
+        body, _ = self.program.trace(self.arguments)
+        of_one_core = [argument.aval for argument in body.invars]
+        useful = self.entry.useful_flops(**sizes) or None
+        return quantities(self.clock, of_one_core, useful)
 
     @functools.cached_property
     def bounds(self) -> Bounds:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from experiments.quickstart import picture, report
 from experiments.shared import cli
+from experiments.shared.errors import Interrupted, UsageError
 from kernels.tokens.placement import PLACEMENTS
 from models.loading.load import Loaded, load
 from models.machines.disaggregated import Clock, Disaggregated, check_context
@@ -146,22 +147,22 @@ def arguments() -> argparse.Namespace:
     args.chips = cli.whole_number("chips", 1)(args.chips)
     args.cores = cli.whole_number("cores", 1)(args.cores)
     if args.cores not in CORES:
-        raise cli.UsageError(
+        raise UsageError(
             f"--cores is {args.cores}, must be one of {', '.join(map(str, CORES))}"
         )
     if args.placement not in PLACED:
-        raise cli.UsageError(
+        raise UsageError(
             f"--placement is {args.placement!r}, must be one of {', '.join(PLACED)}"
         )
     if args.dtype not in DTYPES:
-        raise cli.UsageError(
+        raise UsageError(
             f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}"
         )
     args.prompt = (
         PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
     )
     if not args.prompt.strip():
-        raise cli.UsageError("--prompt is empty; give at least one character of text")
+        raise UsageError("--prompt is empty; give at least one character of text")
     return args
 
 
@@ -204,7 +205,7 @@ def answer(
     try:
         execute(run, args, console, stages)
     except KeyboardInterrupt:
-        raise cli.Interrupted(report.partial(run)) from None
+        raise Interrupted(report.partial(run)) from None
     report.show(run, console)
     if folder is not None:
         cli.write_json(folder, "quickstart.json", report.as_json(run))

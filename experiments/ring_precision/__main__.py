@@ -8,6 +8,7 @@ from rich.console import Console
 from experiments.ring_precision import table
 from experiments.ring_precision.measure import MASKS, Bench, Row
 from experiments.shared import cli
+from experiments.shared.errors import Interrupted, UsageError
 from experiments.shared.progress import Progress
 from kernels.trainium.context.sizes import RECIPES
 
@@ -35,15 +36,11 @@ def arguments() -> argparse.Namespace:
     args.dtypes = list(dict.fromkeys(args.dtypes)) or DTYPES
     for given in args.dtypes:
         if given not in DTYPES:
-            raise cli.UsageError(
-                f"no dtype {given!r}, must be one of {', '.join(DTYPES)}"
-            )
+            raise UsageError(f"no dtype {given!r}, must be one of {', '.join(DTYPES)}")
     if args.mask not in MASKS:
-        raise cli.UsageError(
-            f"--mask is {args.mask!r}, must be one of {', '.join(MASKS)}"
-        )
+        raise UsageError(f"--mask is {args.mask!r}, must be one of {', '.join(MASKS)}")
     if args.ranks > args.tokens:
-        raise cli.UsageError(
+        raise UsageError(
             f"--ranks is {args.ranks}, must be at most the {args.tokens} tokens"
         )
     return args
@@ -71,7 +68,7 @@ def main() -> None:
     except KeyboardInterrupt:
         if rows:
             table.show(rows, args.tokens, args.mask, console)
-        raise cli.Interrupted(f"{len(rows)} of {len(asked)} rings measured") from None
+        raise Interrupted(f"{len(rows)} of {len(asked)} rings measured") from None
     table.show(rows, args.tokens, args.mask, console)
     if folder is not None:
         from experiments.ring_precision.picture import (

@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments.ring_precision.earlier import DTYPE, EARLIER, MASK, TOKENS
 from experiments.ring_precision.measure import HEAD_DIM, HEADS, Gap, Row
 from experiments.ring_precision.oracle import SEED, SIGMA_Q
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
 
 GAPS = ("sums", "output", "drawn")
 HEADINGS = ("sums", "result", "drawn")

@@ -11,6 +11,7 @@ from experiments.ring_scaling import files, table
 from experiments.ring_scaling.measure import Row, measure
 from experiments.ring_scaling.threshold import Threshold, find, questions
 from experiments.shared import cli
+from experiments.shared.errors import Interrupted, UsageError
 from experiments.shared.progress import Progress
 
 PARTS = ("sweep", "thresholds", "schemes")
@@ -53,9 +54,7 @@ def arguments() -> argparse.Namespace:
     args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
     for given in args.parts:
         if given not in PARTS:
-            raise cli.UsageError(
-                f"no part {given!r}, must be one of {', '.join(PARTS)}"
-            )
+            raise UsageError(f"no part {given!r}, must be one of {', '.join(PARTS)}")
     return args
 
 
@@ -90,7 +89,7 @@ def main() -> None:
             f"wrote {folder}/ring_scaling.csv, .json and .png", highlight=False
         )
     if stopped:
-        raise cli.Interrupted(f"{found.done} of {found.asked} points read")
+        raise Interrupted(f"{found.done} of {found.asked} points read")
     console.print(
         f"{wall_s:.0f} s, {cpu_s:.0f} s of them on the processor", highlight=False
     )

@@ -10,7 +10,7 @@ from experiments.ring_scaling.cases import Point
 from experiments.ring_scaling.measure import Row, as_dict
 from experiments.ring_scaling.schemes import closed_bytes, winner
 from experiments.ring_scaling.threshold import Threshold
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
 
 COLUMNS = (
     "part",

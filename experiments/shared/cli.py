@@ -9,15 +9,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from emu import EmulationError
+from experiments.shared.errors import Interrupted, UsageError
 from models.errors import ModelError
-
-
-class UsageError(Exception):
-    """Bad input: what arrived, what is allowed, and the remedy, in one line."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C, with what was done so far."""
 
 
 def whole_number(name: str, least: int) -> Callable[[str], int]:

@@ -18,6 +18,7 @@ from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
 from experiments.shared import cli
+from experiments.shared.errors import UsageError
 from kernels.wse.programs import wafer_gemv
 from kernels.wse.programs.wafer_gemv import WaferGemv
 
@@ -87,12 +88,10 @@ def rectangle(text: str, device: Device) -> tuple[int, int]:
     """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise cli.UsageError(
-            f"--pes is {text!r}, must be columns x rows such as 755x1170"
-        )
+        raise UsageError(f"--pes is {text!r}, must be columns x rows such as 755x1170")
     cols, rows = map(int, parts)
     if cols > device.grid_width or rows > device.grid_height:
-        raise cli.UsageError(
+        raise UsageError(
             f"--pes is {text!r}, {device.name} has at most {device.grid_width}x{device.grid_height}"
         )
     return rows, cols
@@ -198,7 +197,7 @@ def main() -> None:
         f"{rate:.1e} PE-cycles/s cycle by cycle, on {side}x{side} PEs ({cycles} cycles)"
     )
     if result.timeline_cycles != result.run.cycles or result.error > TOLERANCE:
-        raise cli.UsageError(
+        raise UsageError(
             "stepper, timeline and float64 do not agree; see the lines above"
         )
 

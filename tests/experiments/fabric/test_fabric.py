@@ -12,7 +12,7 @@ from emu.wse import WSE3
 from emu.wse.fabric.encoding.encode import encode
 from experiments.fabric import __main__ as fabric
 from experiments.fabric import run
-from experiments.fabric.request import asked
+from experiments.fabric.request import request
 from experiments.shared import cli
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS, TREES
 
@@ -109,13 +109,15 @@ def test_the_catalogue_is_listed(
 
 @pytest.mark.parametrize("name", FABRIC_PROGRAMS)
 def test_every_program_of_the_catalogue_fits_the_wafer(name: str) -> None:
-    program, _ = asked([name]).build(WSE3.at())
+    program, _ = request([name]).build(WSE3.at())
     assert encode(program, WSE3.at()).instructions
 
 
 def test_every_tree_can_be_asked_for() -> None:
     for tree in TREES:
-        assert asked(["reduce", "pes=9", f"tree={tree}"]).build(WSE3.at())[0].width == 9
+        assert (
+            request(["reduce", "pes=9", f"tree={tree}"]).build(WSE3.at())[0].width == 9
+        )
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_of_many_pes_a_few_are_traced_in_a_second_run(
     monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
     monkeypatch.setattr(run, "ALL_TRACED", 1)
-    program, _ = asked([f"{own}:pair"]).build(WSE3.at())
+    program, _ = request([f"{own}:pair"]).build(WSE3.at())
     # PE-cycles; of a long run, those sampled.
     for most, traced in (
         (1000, [0, 1]),

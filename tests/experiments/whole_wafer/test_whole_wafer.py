@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from emu.wse import WSE2, WSE3, trees
-from experiments.shared.cli import UsageError
+from experiments.shared.errors import UsageError
 from experiments.whole_wafer import __main__ as whole_wafer
 from kernels.wse.programs.wafer_gemv import WaferGemv
 
