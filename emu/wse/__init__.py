@@ -1,11 +1,14 @@
 """The wafer: datasheets, what a PE can do, and how its fabric moves data."""
 
-from emu.wse.collectives.gather.meaning import gather, scatter
+from emu.wse.collectives.chain_argmax.meaning import chain_argmax
+from emu.wse.collectives.gather.meaning import gather
 from emu.wse.collectives.multicast.meaning import multicast
 from emu.wse.collectives.multicast_2d.meaning import multicast_2d
 from emu.wse.collectives.reduce.meaning import reduce
 from emu.wse.collectives.ring_all_reduce.meaning import ring_all_reduce
-from emu.wse.collectives.shift.meaning import chain_argmax, shift, walk
+from emu.wse.collectives.scatter.meaning import scatter
+from emu.wse.collectives.shift.meaning import shift
+from emu.wse.collectives.walk.meaning import walk
 from emu.wse.datasheets.datasheet import (
     WSE2,
     WSE3,

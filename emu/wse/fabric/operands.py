@@ -9,7 +9,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from emu.errors import LimitExceeded
-from emu.wse.pe.laws import WORD_BYTES, words
+from emu.wse.wavelets import WORD_BYTES, words
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Every law takes element counts as integers or as integer arrays over the mesh, s
 live slots of a cache costs each PE what that PE holds.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ from emu.instruction import Cost, Operand
 from emu.wse.datasheets.datasheet import ENGINE
 
 LANES = 8
-WORD_BYTES = 4
 
 
 def precision(dst: Any, *sources: Any) -> str:
@@ -75,9 +75,16 @@ def loop_cycles(device: Device, n: Any, each_cycles: float) -> Any:
     return np.asarray(n) * (device.loop_cycles + each_cycles)
 
 
-def words(elements: Any, dtype: Any) -> Any:
-    """32-bit wavelets that carry `elements`, two 16-bit elements to a wavelet."""
-    return -(-np.asarray(elements) * jnp.dtype(dtype).itemsize // WORD_BYTES)
+def operation_cycles(device: Device, words: Any, sends: bool = False) -> Any:
+    """One fabric operation that nothing holds up, from its dispatch to the next one's."""
+    per = int(device.send_words) if sends else 1
+    issues = -(-np.asarray(words) // per)
+    return device.fabric_setup_cycles + issues + device.vector_drain_cycles
+
+
+def call_cycles(device: Device) -> int:
+    """What begins a collective: its address, one register load, the branches to a PE's role."""
+    return math.ceil(device.role_cycles + device.descriptor_load_cycles)
 
 
 def known(operand: Operand) -> np.ndarray:

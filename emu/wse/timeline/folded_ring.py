@@ -1,26 +1,41 @@
-"""When a ring all-reduce is done: reduce-scatter, then all-gather, on a ring folded onto the line.
+"""A ring folded onto a line, and when its PEs have done a step of it.
 
 The ring visits even positions one way and odd ones back, so its neighbours stand two PEs apart, one
-at the ends. In each of `2 (P - 1)` steps a PE sends one chunk and receives one, each a synchronous
-operation: even places of the ring send first and odd ones receive first, so that nobody waits for
-somebody who waits for him. On a ring of an odd number of PEs the last place and the first are both
-even; the last one then sends for as long as the first is busy sending itself, and still ends.
+at the ends. In a step a PE sends one chunk and receives one, each a synchronous operation: even
+places of the ring send first and odd ones receive first, so that nobody waits for somebody who
+waits for him. On a ring of an odd number of PEs the last place and the first are both even; the
+last one then sends for as long as the first is busy sending itself, and still ends.
 
-Exact under the same provisos as `arrival`. Arrays are `int64[groups, pes, lines]` ticks.
+Four PEs of a WSE-3 that start together, one word. A set-up takes 4 cycles, a drain 4, a way over
+one hop 7 and over two 9:
+
+    place                0              1              2              3
+    PE                   0              2              3              1
+    hops to the next     2              1              2              1
+    sends, element at    4              18 + 4 = 22    4              22
+    takes, element at    22 + 7 = 29    4 + 9 = 13     22 + 7 = 29    13
+    next dispatch        29 + 5 = 34    22 + 5 = 27    34             27
+
+Places 0 and 2 send, in cycle 4, before they take; places 1 and 3 take in cycle 13, dispatch their
+send in 18, and its element follows in 22.
+
+The fabric programs know the same ring by a derivation of their own
+(`emu.wse.fabric.layout.folded_ring`), so that a mistake in either shows.
 """
 
 import functools
 
 import numpy as np
 
-from emu.wse.collectives.reduce.arrival import NEVER
+from emu.wse.timeline.stretches import NEVER
 from emu.wse.timeline.wires import Wires
 
 
 @functools.lru_cache(maxsize=256)
 def places(pes: int) -> np.ndarray:
     """The PE at each place of the ring: 0, 2, 4, ... to the end, and the odd ones back."""
-    even, odd = np.arange(0, pes, 2), np.arange(1, pes, 2)
+    even = np.arange(0, pes, 2)
+    odd = np.arange(1, pes, 2)
     return np.concatenate([even, odd[::-1]])
 
 
@@ -30,90 +45,70 @@ def ring_hops(pes: int) -> np.ndarray:
     return np.abs(np.roll(line, -1) - line)
 
 
-def ring_all_reduce(armed: np.ndarray, words: int, w: Wires) -> np.ndarray:
-    """When each PE can dispatch what follows.
-
-    Args:
-      armed: when each PE could dispatch its first operation.
-      words: wavelets of a chunk, a P-th of the vector.
-      w: the fabric.
-    """
-    pes = armed.shape[1]
-    if pes == 1:
-        return armed
-    line = places(pes)
-    ring = _Ring(armed[:, line], ring_hops(pes), words, w)
-    for _ in range(2 * (pes - 1)):
-        ring.step()
-    done = np.empty_like(armed)
-    done[:, line] = ring.at
-    return done
-
-
-def shift(armed: np.ndarray, words: int, by: int, w: Wires) -> np.ndarray:
-    """One step of a ring whose places the PEs' numbers are, to the next place or the one before."""
-    pes = armed.shape[1]
-    if pes == 1:
-        return armed
-    # Place 0 is even either way.
-    way = np.arange(pes) if by == 1 else -np.arange(pes) % pes
-    hops = np.roll(ring_hops(pes), 0 if by == 1 else 1)[way]
-    ring = _Ring(armed[:, way], hops, words, w)
-    ring.step()
-    done = np.empty_like(armed)
-    done[:, way] = ring.at
-    return done
-
-
-class _Ring:
+class Ring:
     """Dispatch times by place, and when the last chunks of each were taken, newest first.
 
     A chunk that fits beside earlier ones that nobody has taken yet leaves at once. `held` is the
     chunk, counted back from the newest, of which some word has to be taken before the last word of
     the newest one fits on its way.
+
+    Args:
+      armed: `int64[groups, places, lines]`, when each place could dispatch its first operation.
+      hops: from each place to the next.
+      words: wavelets of a chunk.
+      wires: of the fabric.
     """
 
-    def __init__(self, armed: np.ndarray, hops: np.ndarray, words: int, w: Wires):
-        pes = armed.shape[1]
-        self.at = armed
+    def __init__(self, armed: np.ndarray, hops: np.ndarray, words: int, wires: Wires):
+        self.dispatch = armed
         self.hops = hops
         self.words = words
-        self.w = w
-        self.held = -(-(w.room(hops) + 1) // words) - 1
-        self.even = np.arange(0, pes, 2)
-        self.odd = np.arange(1, pes, 2)
+        self.wires = wires
+        self.held = -(-(wires.room(hops) + 1) // words) - 1
         self.taken: list[np.ndarray] = []
+
+    @property
+    def pes(self) -> int:
+        return self.dispatch.shape[1]
 
     def step(self) -> None:
         """One send and one receive of every place."""
-        self.taken = [np.full_like(self.at, NEVER), *self.taken[: int(self.held.max())]]
-        first = self.at + self.w.setup_cycles
-        wraps = self.at.shape[1] % 2 == 1
-        # Even places whose receiver is odd.
-        early = self.even[:-1] if wraps else self.even
-        self._pass_on(early, first)
-        if wraps:  # place 0 has sent and takes the last place's chunk
-            self._pass_on(self.even[-1:], first)
-        self._pass_on(self.odd, self.at + self.w.setup_cycles)
+        earlier = self.taken[: int(self.held.max())]
+        self.taken = [np.full_like(self.dispatch, NEVER), *earlier]
+        even = np.arange(0, self.pes, 2)
+        odd = np.arange(1, self.pes, 2)
+        first = self.dispatch + self.wires.setup_cycles
+        last_sends_to_even = self.pes % 2 == 1
+        if last_sends_to_even:
+            self._pass_on(even[:-1], first)
+            # Place 0 has sent and takes the last place's chunk.
+            self._pass_on(even[-1:], first)
+        else:
+            self._pass_on(even, first)
+        self._pass_on(odd, self.dispatch + self.wires.setup_cycles)
 
     def _pass_on(self, senders: np.ndarray, first: np.ndarray) -> None:
         """A chunk of each sender, whose first element is known, to the next place."""
-        w = self.w
+        wires = self.wires
         hops = self.hops[senders][:, None]
-        to = (senders + 1) % self.at.shape[1]
-        came = first[:, senders] + w.latency(hops)
-        taken = np.maximum(self.at[:, to] + w.setup_cycles, came)
+        receivers = (senders + 1) % self.pes
+        came = first[:, senders] + wires.latency(hops)
+        ready = self.dispatch[:, receivers] + wires.setup_cycles
+        taken = np.maximum(ready, came)
         self.taken[0][:, senders] = taken
-        last = first[:, senders] + w.sending(self.words)
+        last = first[:, senders] + wires.sending(self.words)
         for back in np.unique(self.held[senders]):
-            if back < len(self.taken):
-                # Of that chunk, counted from 1.
-                word = (back + 1) * self.words - w.room(hops)
-                waits = self.taken[back][:, senders] + w.span(word) + w.credit(hops)
-                here = (self.held[senders] == back)[:, None]
-                last = np.where(here, np.maximum(last, waits), last)
-        self.at[:, to] = taken + w.span(self.words) + 1 + w.drain_cycles
-        self.at[:, senders] = last + 1 + w.drain_cycles
+            if back >= len(self.taken):
+                continue  # the first chunks wait for nobody
+            # Of that chunk, counted from 1.
+            word = (back + 1) * self.words - wires.room(hops)
+            word_taken = self.taken[back][:, senders] + wires.span(word)
+            waits_until = word_taken + wires.credit(hops)
+            these = (self.held[senders] == back)[:, None]
+            last = np.where(these, np.maximum(last, waits_until), last)
+        received = taken + wires.span(self.words)
+        self.dispatch[:, receivers] = wires.dispatch_after(received)
+        self.dispatch[:, senders] = wires.dispatch_after(last)
 
 
-__all__ = ["places", "ring_all_reduce", "ring_hops", "shift"]
+__all__ = ["Ring", "places", "ring_hops"]

@@ -1,9 +1,10 @@
-"""A mesh seen as lines of PEs along one axis, each cut into groups; and maxima over stretches."""
+"""A mesh seen as lines of PEs along one axis, each cut into groups."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from emu.clock.ticks import Ticks
 
 
 class Lines:
@@ -12,6 +13,9 @@ class Lines:
     Lines that no given array tells apart are one line: arrays that are broadcast over the mesh
     cost what one line costs.
 
+    A mesh of 4 rows and 6 columns, groups of 2 along the rows: `take` gives `[2, 2, 6]`, or
+    `[2, 2, 1]` where all columns hold the same, and `put` of that is `[4, 1]`.
+
     Args:
       mesh: axis name to size.
       axis: along which the data moves.
@@ -19,51 +23,29 @@ class Lines:
       arrays: over the mesh, or broadcast to it; those that `take` will be given.
     """
 
-    def __init__(self, mesh: Mapping[str, int], axis: str, group: int, *arrays: Any):
+    def __init__(self, mesh: Mapping[str, int], axis: str, group: int, *arrays: Ticks):
         self.grid = tuple(mesh.values())
-        self.at = list(mesh).index(axis)
+        self.along = list(mesh).index(axis)
         self.group = group
-        full = [np.broadcast_to(np.asarray(x), self.grid) for x in arrays]
-        told = [any(x.strides[i] for x in full) for i in range(len(self.grid))]
+        full = [np.broadcast_to(np.asarray(array), self.grid) for array in arrays]
+        # What is repeated along a dimension has stride 0 there.
         self.kept = tuple(
-            n if told[i] or i == self.at else 1 for i, n in enumerate(self.grid)
+            size if i == self.along or any(array.strides[i] for array in full) else 1
+            for i, size in enumerate(self.grid)
         )
 
-    def take(self, x: Any) -> np.ndarray:
+    def take(self, over_mesh: Ticks) -> np.ndarray:
         """`int64[groups, group, lines]` of an array broadcastable to the mesh."""
-        x = np.broadcast_to(np.asarray(x, np.int64), self.grid)
-        x = x[tuple(slice(n) for n in self.kept)]
-        x = np.moveaxis(x, self.at, 0)
-        return x.reshape(-1, self.group, x[0].size)
+        full = np.broadcast_to(np.asarray(over_mesh, np.int64), self.grid)
+        kept = full[tuple(slice(size) for size in self.kept)]
+        axis_first = np.moveaxis(kept, self.along, 0)
+        return axis_first.reshape(-1, self.group, axis_first[0].size)
 
     def put(self, members: np.ndarray) -> np.ndarray:
         """The inverse of `take`, with dimensions of size 1 for lines that are one."""
-        rest = [n for i, n in enumerate(self.kept) if i != self.at]
-        return np.moveaxis(members.reshape(self.kept[self.at], *rest), 0, self.at)
+        others = [size for i, size in enumerate(self.kept) if i != self.along]
+        axis_first = members.reshape(self.kept[self.along], *others)
+        return np.moveaxis(axis_first, 0, self.along)
 
 
-def latest(x: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """`max(x[..., start[i] : i + 1, :])` for each i: maxima over stretches that end at i.
-
-    Args:
-      x: `[..., n, lines]`.
-      start: `[..., n]`, the same leading sizes or 1; `0 <= start[i] <= i`.
-    """
-    n = x.shape[-2]
-    end = np.arange(n)
-    level = np.log2(end - start + 1).astype(int)
-    out = np.empty_like(x)
-    doubled = x
-    for k in range(int(level.max(initial=0)) + 1):
-        if k:  # doubled[i] is the maximum of the 2^k entries that end at i
-            step = 1 << (k - 1)
-            later = np.maximum(doubled[..., step:, :], doubled[..., :-step, :])
-            doubled = np.concatenate([doubled[..., :step, :], later], axis=-2)
-        here = np.broadcast_to((level == k)[..., None], x.shape)
-        head = np.broadcast_to((start + (1 << k) - 1)[..., None], x.shape)
-        early = np.take_along_axis(doubled, np.minimum(head, n - 1), axis=-2)
-        np.copyto(out, np.maximum(doubled, early), where=here)
-    return out
-
-
-__all__ = ["Lines", "latest"]
+__all__ = ["Lines"]

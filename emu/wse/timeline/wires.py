@@ -3,14 +3,23 @@
 A wavelet passes an output queue, the routers on its way and an input queue. It enters a stage only
 if fewer wavelets wait there, or are on their way to it, than the stage's depth plus its latency;
 a place that becomes free is seen a cycle later by the stage behind.
+
+Over two hops of a WSE-3, whose queues hold 8, 2 a router and 4 the input queue of a collective's
+color, ramps of 2 cycles and hops of 2 cycles:
+
+    stage           output queue   router   router   router   input queue
+    depth           8              2        2        2        4
+    cycles to it    1              2        2        2        2
+
+`latency(2)` is 1 + 2 + 2 + 2 + 2 = 9 cycles. `room(2)` is what fits if nobody takes anything: the
+depths, 18, and one wavelet for each cycle on the way, 9, that is 27.
 """
 
 import dataclasses
-import math
-from typing import Any
 
 import numpy as np
 
+from emu.clock.ticks import Ticks
 from emu.datasheet import Device
 
 QUEUE = 2  # of a collective's colours; the longer ones of those that system code leaves free
@@ -18,7 +27,16 @@ QUEUE = 2  # of a collective's colours; the longer ones of those that system cod
 
 @dataclasses.dataclass(frozen=True)
 class Wires:
-    """A fabric's latencies in cycles and its stages' depths in wavelets."""
+    """A fabric's latencies in cycles and its stages' depths in wavelets.
+
+    Attributes:
+      hop_cycles, ramp_cycles: from router to router, and between a PE and its router.
+      setup_cycles: from an operation's dispatch to its first element.
+      drain_cycles: from its last element to the next one's dispatch, less one.
+      out_words, router_words, in_words: depths.
+      send_words: wavelets that a PE sends from memory in one cycle.
+      stream_cycles: distance of two wavelets of one stream.
+    """
 
     hop_cycles: int
     ramp_cycles: int
@@ -35,15 +53,6 @@ class Wires:
         """From the end of an operation's last element to the first one of the next."""
         return self.drain_cycles + self.setup_cycles
 
-    def latency(self, hops: Any) -> Any:
-        """From an element's execution to the earliest execution `hops` away."""
-        return 1 + 2 * self.ramp_cycles + self.hop_cycles * hops
-
-    def room(self, hops: Any) -> Any:
-        """Wavelets sent and not yet consumed that fit between two PEs."""
-        ends = self.out_words + 1 + self.in_words + self.ramp_cycles
-        return ends + self.router_words + self.ramp_cycles + hops * self.link_words
-
     @property
     def link_words(self) -> int:
         """What a router and the link to it hold."""
@@ -54,49 +63,54 @@ class Wires:
         """What an input queue and the ramp to it hold."""
         return self.in_words + self.ramp_cycles
 
-    def credit(self, hops: Any) -> Any:
+    @property
+    def outlet_words(self) -> int:
+        """What an output queue, the first router and the ways to them hold."""
+        return self.out_words + 1 + self.router_words + self.ramp_cycles
+
+    def latency(self, hops: Ticks) -> Ticks:
+        """From an element's execution to the earliest execution `hops` away."""
+        return 1 + 2 * self.ramp_cycles + self.hop_cycles * hops
+
+    def room(self, hops: Ticks) -> Ticks:
+        """Wavelets sent and not yet consumed that fit between two PEs."""
+        return self.outlet_words + self.inlet_words + hops * self.link_words
+
+    def credit(self, hops: Ticks) -> Ticks:
         """From a consumption until the sender sees the place it freed: a cycle a stage."""
         return hops + 3
 
-    def span(self, words: Any) -> Any:
+    def span(self, words: Ticks) -> Ticks:
         """From the first to the last of `words` wavelets of a stream that nothing holds up."""
         if self.stream_cycles == 1:
             return words - 1
         return np.ceil((words - 1) * self.stream_cycles).astype(np.int64)
 
-    def sending(self, words: Any) -> Any:
+    def sending(self, words: Ticks) -> Ticks:
         """The same on the sender's datapath, which may fill its output queue faster."""
         if self.send_words == 1:
             return self.span(words)
         issues = -(-words // self.send_words)
         return np.maximum(issues - 1, self.span(words) + 1 - self.out_words)
 
+    def dispatch_after(self, last: Ticks) -> Ticks:
+        """When a PE dispatches its next operation, from this one's last element."""
+        return last + 1 + self.drain_cycles
+
 
 def wires(device: Device, queue: int = QUEUE) -> Wires:
     """The wires of a device between output queue and input queue `queue`."""
     return Wires(
-        int(device.hop_cycles),
-        int(device.ramp_cycles),
-        int(device.fabric_setup_cycles),
-        int(device.vector_drain_cycles),
-        int(device.output_queue_words[queue]),
-        int(device.router_queue_words),
-        int(device.input_queue_words[queue]),
-        int(device.send_words),
-        float(device.stream_cycles),
+        hop_cycles=int(device.hop_cycles),
+        ramp_cycles=int(device.ramp_cycles),
+        setup_cycles=int(device.fabric_setup_cycles),
+        drain_cycles=int(device.vector_drain_cycles),
+        out_words=int(device.output_queue_words[queue]),
+        router_words=int(device.router_queue_words),
+        in_words=int(device.input_queue_words[queue]),
+        send_words=int(device.send_words),
+        stream_cycles=float(device.stream_cycles),
     )
 
 
-def operation_cycles(device: Device, words: Any, sends: bool = False) -> Any:
-    """One fabric operation that nothing holds up, from its dispatch to the next one's."""
-    per = int(device.send_words) if sends else 1
-    issues = -(-np.asarray(words) // per)
-    return device.fabric_setup_cycles + issues + device.vector_drain_cycles
-
-
-def call_cycles(device: Device) -> int:
-    """What begins a collective: its address, one register load, the branches to a PE's role."""
-    return math.ceil(device.role_cycles + device.descriptor_load_cycles)
-
-
-__all__ = ["QUEUE", "Wires", "call_cycles", "operation_cycles", "wires"]
+__all__ = ["QUEUE", "Wires", "wires"]

@@ -7,7 +7,12 @@ other PE at most C. The root's last child heads the eastern part of the line, he
 
     least[d, c, p] = min over i of  least[d, c - 1, i] + least[d - 1, C, p - i] + i.
 
-The estimate of `trees.model_cycles` is then least over C and d.
+The estimate of `model_cycles` is then least over C and d.
+
+Three PEs, C = 2. One deep there is only the star, whose streams take 1 + 2 hops: i = 2, as the root
+and its first child stay in the west, `least[1, 1, 2] = 1`, and the last child is a single PE,
+`least[0, 2, 1] = 0`, 2 hops away. Two deep, i = 1 splits off both others: 0 + `least[1, 2, 2]` + 1,
+or 2 hops, which is the chain.
 """
 
 import functools
@@ -15,11 +20,12 @@ import functools
 import numpy as np
 
 from emu.datasheet import Device
-from emu.wse.trees import families as trees
-from emu.wse.trees.families import Tree
+from emu.wse.trees import families
+from emu.wse.trees.estimate import model_cycles
+from emu.wse.trees.tree import Tree
 
 EXACT_PES = 256  # the programme is O(pes^3) for each bound on the children
-FAR = np.int64(1) << 40
+NO_TREE = np.int64(1) << 40  # more energy than any tree's
 
 
 def auto(pes: int, words: int, device: Device) -> Tree:
@@ -29,88 +35,92 @@ def auto(pes: int, words: int, device: Device) -> Tree:
     chain, star, binary, every two-phase tree, and optimal trees over the first PEs of equal groups
     that are chained as in the two-phase tree.
     """
-    return _auto(pes, words, device)
-
-
-def _auto(pes: int, words: int, device: Device) -> Tree:
     hop = int(device.hop_cycles)
     stage = int(2 * device.ramp_cycles + 1)
     if pes <= EXACT_PES:
         return _exact(pes, words, hop, stage)
-    found = [trees.chain(pes), trees.star(pes), trees.binary(pes)]
-    found += [trees.two_phase(pes, s) for s in range(2, pes)]
-    for group in range(-(-pes // EXACT_PES), 2 * -(-pes // EXACT_PES)):
-        found.append(_grouped(pes, group, _exact(-(-pes // group), words, hop, stage)))
-    return min(found, key=lambda t: trees.model_cycles(t, words, device))
+    found = [families.chain(pes), families.star(pes), families.binary(pes)]
+    found += [families.two_phase(pes, group) for group in range(2, pes)]
+    smallest = -(-pes // EXACT_PES)
+    for group in range(smallest, 2 * smallest):
+        leaders = _exact(-(-pes // group), words, hop, stage)
+        found.append(_grouped(pes, group, leaders))
+    return min(found, key=lambda tree: model_cycles(tree, words, device))
 
 
 def _grouped(pes: int, group: int, leaders: Tree) -> Tree:
     """A chain in each group, and `leaders` over the groups' first PEs."""
-    own = [[i + 1] if i + 1 < pes and (i + 1) % group else [] for i in range(pes)]
-    for leader, children in enumerate(leaders.children):
-        own[leader * group] += [c * group for c in children]
-    return Tree(tuple(map(tuple, own)))
+    chained = [pe + 1 < pes and (pe + 1) % group != 0 for pe in range(pes)]
+    children = [[pe + 1] if chained[pe] else [] for pe in range(pes)]
+    for leader, added in enumerate(leaders.children):
+        children[leader * group] += [child * group for child in added]
+    return Tree(tuple(map(tuple, children)))
 
 
 @functools.lru_cache(maxsize=256)
 def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
     if pes == 1:
-        return trees.chain(1)
+        return families.chain(1)
     links = pes - 1
     distance = hop * links
     # The chain's estimate.
     best = words + distance + stage * links
-    chosen = trees.chain(pes)
+    chosen = families.chain(pes)
     # Fewer children than this never cost more than the distance, which every tree pays.
-    children = max(1, min(links, distance // words))
-    while children <= links and words * children < best:
+    most_children = max(1, min(links, distance // words))
+    while most_children <= links and words * most_children < best:
         deepest = min(links, int((best - words - distance) // stage))
-        least = _least_energy(pes, children, deepest)
+        least = _least_energy(pes, most_children, deepest)
         for depth in range(1, deepest + 1):
-            flow = words * least[depth, children, pes] / links + distance
-            cycles = max(words * children, flow) + stage * depth
+            flow = words * least[depth, most_children, pes] / links + distance
+            cycles = max(words * most_children, flow) + stage * depth
             if cycles < best:
                 best = cycles
-                chosen = _built(least, pes, children, depth)
-        children += 1
+                chosen = _built(least, pes, most_children, depth)
+        most_children += 1
     return chosen
 
 
-def _least_energy(pes: int, most: int, deepest: int) -> np.ndarray:
-    """`least[depth, children, size]`; `FAR` where no such tree is."""
-    least = np.full((deepest + 1, most + 1, pes + 1), FAR)
+def _least_energy(pes: int, most_children: int, deepest: int) -> np.ndarray:
+    """`least[depth, children, size]`; `NO_TREE` where there is none."""
+    least = np.full((deepest + 1, most_children + 1, pes + 1), NO_TREE)
     least[:, :, 1] = 0
     west = np.arange(1, pes)
     # Entry [n, i - 1] of a table over sizes n + 2 and splits i: the size of the eastern part.
     sizes = np.arange(2, pes + 1)[:, None]
     east = np.maximum(sizes - west, 0)
     possible = sizes > west
-    for d in range(1, deepest + 1):
-        right = np.where(possible, least[d - 1, most][east] + west, FAR)
-        for c in range(1, most + 1):
-            least[d, c, 2:] = np.minimum((least[d, c - 1][west] + right).min(1), FAR)
-            if (least[d, c] == least[d, c - 1]).all():
-                least[d, c:] = least[d, c]
+    for depth in range(1, deepest + 1):
+        eastern_energy = least[depth - 1, most_children][east] + west
+        eastern_energy = np.where(possible, eastern_energy, NO_TREE)
+        for count in range(1, most_children + 1):
+            western_energy = least[depth, count - 1][west]
+            energy = (western_energy + eastern_energy).min(1)
+            least[depth, count, 2:] = np.minimum(energy, NO_TREE)
+            if (least[depth, count] == least[depth, count - 1]).all():
+                least[depth, count:] = least[depth, count]
                 break
     return least
 
 
-def _built(least: np.ndarray, pes: int, most: int, depth: int) -> Tree:
+def _built(least: np.ndarray, pes: int, most_children: int, deepest: int) -> Tree:
     """A tree of the least energy, read back from the table."""
-    own: list[list[int]] = [[] for _ in range(pes)]
-    todo = [(0, pes, depth, most)]
-    while todo:
-        root, size, d, c = todo.pop()
+    children: list[list[int]] = [[] for _ in range(pes)]
+    unsplit = [(0, pes, deepest, most_children)]
+    while unsplit:
+        root, size, depth, count = unsplit.pop()
         while size > 1:
             splits = np.arange(1, size)
-            energy = (
-                least[d, c - 1][splits] + least[d - 1, most][size - splits] + splits
-            )
+            western_energy = least[depth, count - 1][splits]
+            eastern_energy = least[depth - 1, most_children][size - splits]
+            energy = western_energy + eastern_energy + splits
             west = int(splits[int(energy.argmin())])
-            own[root].insert(0, root + west)
-            todo.append((root + west, size - west, d - 1, most))
-            size, c = west, c - 1
-    return Tree(tuple(map(tuple, own)))
+            child = root + west
+            children[root].insert(0, child)
+            unsplit.append((child, size - west, depth - 1, most_children))
+            size = west
+            count -= 1
+    return Tree(tuple(map(tuple, children)))
 
 
 __all__ = ["EXACT_PES", "auto"]

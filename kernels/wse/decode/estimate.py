@@ -7,8 +7,9 @@ scalar loops, and a fixed set-up per instruction.
 from typing import Any
 
 from emu.datasheet import Device
-from emu.wse.pe.laws import map_cycles, precision, words
-from emu.wse.timeline.wires import call_cycles, wires
+from emu.wse.pe.laws import call_cycles, map_cycles, precision
+from emu.wse.timeline.wires import wires
+from emu.wse.wavelets import words
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,

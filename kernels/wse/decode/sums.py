@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from emu.wse import fill, multicast, reduce, sram_tile, trees
-from emu.wse.pe.laws import words
+from emu.wse.wavelets import words
 from kernels.wse.decode.mapping import line_groups, meet_in_the_middle
 
 

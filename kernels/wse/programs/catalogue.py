@@ -61,7 +61,7 @@ def all_reduce(
         words,
         lambda line, x: (
             programs.reduce(line, x, made, "sum")
-            + programs.broadcast(line, x, "out", made.root)
+            + programs.multicast(line, x, "out", made.root)
         ),
     )
 
@@ -77,14 +77,14 @@ def ring_all_reduce(pes: int = 16, words: int = 256) -> Any:
 def broadcast(pes: int = 64, words: int = 256, root: int = 0) -> Any:
     """One PE's words to all of its line."""
     return _on_a_line(
-        pes, words, lambda line, x: programs.broadcast(line, x, "out", root)
+        pes, words, lambda line, x: programs.multicast(line, x, "out", root)
     )
 
 
 def broadcast_2d(width: int = 40, height: int = 60, words: int = 64) -> Any:
     """One PE's words to a whole rectangle, as one stream."""
     program = FabricProgram(width, height)
-    made = programs.broadcast_2d(program, program.buffer("x", words)[:], "out")
+    made = programs.multicast_2d(program, program.buffer("x", words)[:], "out")
     made.declare(program, "main", start=True)
     return program
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse.collectives.programs import Line
-from emu.wse.fabric.layout.folded_ring import around
+from emu.wse.collectives.programs import Line, ring_places, ring_streams
 from emu.wse.fabric.ops import (
     Activate,
     Block,
@@ -30,7 +29,6 @@ from emu.wse.fabric.ops import (
     send,
 )
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.timeline.folded_ring import places
 
 QUEUES = {"X": 2, "shift": 3, "W": 5}
 COLORS = 3  # of a ring
@@ -67,10 +65,10 @@ def shifts(row: int) -> tuple[int, bool]:
 
 def _ring(line: Line, prefix: str, by: int = 1) -> list[tuple[str, str]]:
     """Lays a ring; the colors on which each place of the line sends and receives."""
-    ring = places(line.pes)
-    streams = around(line.pes, prefix, by)
+    ring = ring_places(line.pes)
+    streams = ring_streams(line.pes, prefix, by)
     streams.lay(line)
-    before = dict(zip(np.roll(ring, -by).tolist(), ring.tolist(), strict=True))
+    before = dict(zip(np.roll(ring, -by).tolist(), ring, strict=True))
     return [(streams.color[i], streams.color[before[i]]) for i in range(line.pes)]
 
 

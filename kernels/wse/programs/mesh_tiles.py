@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.wse.timeline.folded_ring import places
+from emu.wse.collectives.programs import ring_places
 
 
 def place_x(x: np.ndarray, p: int) -> np.ndarray:
@@ -12,7 +12,7 @@ def place_x(x: np.ndarray, p: int) -> np.ndarray:
 
 def place_w(w: np.ndarray, p: int) -> np.ndarray:
     """`W[p*kt, p*nt]` as `[p, p, kt*nt]`, each column turned so that the aligned X meets it."""
-    ring = places(p).tolist()
+    ring = ring_places(p)
     place = {at: i for i, at in enumerate(ring)}
     tiles = _tiles(w, p)
     rows = [

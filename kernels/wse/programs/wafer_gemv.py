@@ -18,7 +18,7 @@ from emu.wse import fmac_map, multicast, reduce, trees
 from emu.wse.collectives import programs
 from emu.wse.fabric import ops
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.timeline.wires import call_cycles
+from emu.wse.pe.laws import call_cycles
 from kernels.wse.decode.sums import zeros
 
 PE = ("row", "col")
@@ -120,7 +120,7 @@ def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
     code = (
         clear
         + call
-        + programs.broadcast(rows, x[:], "x")
+        + programs.multicast(rows, x[:], "x")
         + multiply
         + call
         + programs.reduce(columns, y[:], g.tree(device), "y", routes="fixed")

@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.wse import WSE2, WSE3, WSE3_SILICON, trees
-from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.chain_argmax.arrival import relay
+from emu.wse.collectives.multicast.arrival import multicast
+from emu.wse.collectives.multicast_2d.arrival import multicast_2d
 from emu.wse.collectives.reduce import arrival as of_trees
-from emu.wse.timeline import folded_ring as of_rings
-from emu.wse.timeline.lines import Lines, latest
+from emu.wse.collectives.ring_all_reduce.arrival import ring_all_reduce
+from emu.wse.collectives.scatter.arrival import scatter
+from emu.wse.collectives.shift.arrival import shift
+from emu.wse.timeline import folded_ring
+from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.stretches import latest
 from emu.wse.timeline.wires import Wires, wires
 from emu.wse.trees import auto
 from tests.emu.wse import line_simulation as simulated
@@ -82,9 +88,7 @@ def test_multicast_both_ways(
     sheet: Any, armed: list[int], words: int, root: int
 ) -> None:
     w, root = wires(sheet.at()), root % len(armed)
-    got = of_multicasts.multicast(as_line(armed), np.array([[[words]]]), root, w)[
-        0, :, 0
-    ].tolist()
+    got = multicast(as_line(armed), np.array([[[words]]]), root, w)[0, :, 0].tolist()
     expected, sends = armed.copy(), armed[root]
     for side in (range(root - 1, -1, -1), range(root + 1, len(armed))):
         if side:
@@ -104,16 +108,16 @@ def test_ring_all_reduce_and_shift(
 ) -> None:
     """Even places send first and odd ones receive first; nobody waits for ever."""
     pes, w = len(armed), wires(sheet.at())
-    line, hops = of_rings.places(pes), of_rings.ring_hops(pes).tolist()
+    line, hops = folded_ring.places(pes), folded_ring.ring_hops(pes).tolist()
     assert sum(hops) == 2 * (pes - 1)  # there and back
     starts = [armed[i] for i in line]
     expected = simulated.ring(starts, hops, words, 2 * (pes - 1), w)
-    got = of_rings.ring_all_reduce(as_line(armed), words, w)[0, :, 0]
+    got = ring_all_reduce(as_line(armed), words, w)[0, :, 0]
     assert got[line].tolist() == expected
     way = [0, *range(1, pes)] if by == 1 else [0, *range(pes - 1, 0, -1)]
     back = hops if by == 1 else hops[::-1]
     expected = simulated.ring([armed[i] for i in way], back, words, 1, w)
-    got = of_rings.shift(as_line(armed), words, by, w)[0, :, 0]
+    got = shift(as_line(armed), words, by, w)[0, :, 0]
     assert got[way].tolist() == expected
 
 
@@ -129,14 +133,14 @@ def test_scatter_and_relay_of_a_few_words(
         simulated.Pe(s, [(way, None)], words)
         for s, way in zip(armed[1:], ways, strict=True)
     ]
-    got = of_multicasts.scatter(as_line(armed), np.array([[[words]]]), w)[0, :, 0]
+    got = scatter(as_line(armed), words, 0, w)[0, :, 0]
     assert got.tolist() == simulated.run(pes, ways, w)
     ways = [simulated.Way(w, 1) for _ in armed]  # way i leads to PE i
     pes = [simulated.Pe(armed[-1], [(None, ways[-2])], words)]
     for i in range(len(armed) - 2, -1, -1):
         out: list[Any] = [(None, ways[i - 1])] if i else []
         pes.insert(0, simulated.Pe(armed[i], [(ways[i], None), *out], words))
-    got = of_trees.relay(as_line(armed), words, 0, w)[0, :, 0]
+    got = relay(as_line(armed), words, 0, w)[0, :, 0]
     assert got.tolist() == simulated.run(pes, ways, w)
 
 
@@ -169,7 +173,7 @@ def test_equal_starts_are_hpdc24(sheet: Any, stage: int, pes: int, words: int) -
             + 14 * (2 * 2 + 1 + d.hop_cycles * 32)
             + words
         )
-    flow = of_multicasts.multicast(as_line(start), np.array([[[words]]]), 0, w)[0, :, 0]
+    flow = multicast(as_line(start), np.array([[[words]]]), 0, w)[0, :, 0]
     assert flow.max() == ends + words + d.hop_cycles * (pes - 1) + 2 * d.ramp_cycles + 1
 
 
@@ -198,7 +202,7 @@ def test_two_phase_is_what_the_vendor_simulator_counted() -> None:
 def test_multicast_over_a_mesh_is_one_stream() -> None:
     """HPDC'24: B + M + N - 2 and two ramps; here with the push, set-up and drain."""
     d = WSE2.at()
-    done = of_multicasts.multicast_2d(np.zeros((5, 7), np.int64), 30, wires(d))
+    done = multicast_2d(np.zeros((5, 7), np.int64), 30, wires(d))
     ends = d.fabric_setup_cycles + d.vector_drain_cycles
     assert done.max() == done[4, 6] == ends + 30 + (5 + 7 - 2) + 2 * 2 + 1
     assert done[0, 0] == ends + 30 and done[0, 3] == done[3, 0] == done[2, 1]

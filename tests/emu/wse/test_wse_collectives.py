@@ -10,7 +10,7 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, trees
 from emu.wse.collectives.multicast import arrival as of_multicasts
-from emu.wse.collectives.programs import Line, broadcast, reduce
+from emu.wse.collectives.programs import Line, multicast, reduce
 from emu.wse.collectives.reduce import arrival as of_trees
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.layout.streams import fixed, turned
@@ -74,7 +74,7 @@ def test_broadcast_reaches_every_pe_when_the_formula_says(
     )
     got = run(
         cases,
-        lambda line, x, root: broadcast(line, x, "b", root),
+        lambda line, x, root: multicast(line, x, "b", root),
         device,
         path="cycles",
     )
@@ -194,7 +194,7 @@ def test_a_farther_stream_first_needs_fixed_routes() -> None:
 
 
 def all_reduce(line: Line, x: ops.Memory, tree: Tree) -> Any:
-    return reduce(line, x, tree, "r") + broadcast(line, x, "b", tree.root)
+    return reduce(line, x, tree, "r") + multicast(line, x, "b", tree.root)
 
 
 @pytest.mark.parametrize("count", [few, many])

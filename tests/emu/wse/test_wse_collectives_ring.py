@@ -7,14 +7,14 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, trees
-from emu.wse.collectives.multicast import arrival as of_multicasts
-from emu.wse.collectives.multicast_2d.program import snake
+from emu.wse.collectives.gather import arrival as of_gather
+from emu.wse.collectives.multicast_2d import arrival as of_2d
 from emu.wse.collectives.programs import (
     Code,
     Line,
-    broadcast_2d,
     code,
     gather,
+    multicast_2d,
     reduce_2d,
     reduce_snake,
     ring_all_reduce,
@@ -22,10 +22,13 @@ from emu.wse.collectives.programs import (
     shift,
 )
 from emu.wse.collectives.reduce import arrival as of_trees
+from emu.wse.collectives.reduce.over_rectangle import snake
+from emu.wse.collectives.ring_all_reduce import arrival as of_ring
+from emu.wse.collectives.scatter import arrival as of_scatter
+from emu.wse.collectives.shift import arrival as of_shift
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.pe.laws import move_cycles
-from emu.wse.timeline import folded_ring as of_rings
 from emu.wse.timeline.folded_ring import places
 from tests.emu.wse.side_by_side import Case, fabric, run, starts
 
@@ -73,7 +76,7 @@ def test_shift(sheet: Any, by: int, count: int) -> None:
     assert len(got.encoded.program.colors) == 3
     for row, case in enumerate(cases):
         line = places(len(case.starts))
-        expected = of_rings.shift(case.armed[:, line], case.what, by, w)[0, :, 0]
+        expected = of_shift.shift(case.armed[:, line], case.what, by, w)[0, :, 0]
         assert got.ends[row, line].tolist() == expected.tolist(), case
 
 
@@ -115,7 +118,7 @@ def test_ring_all_reduce(sheet: Any, count: int) -> None:
         path="cycles",
     )
     for row, case in enumerate(cases):
-        expected = of_rings.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
+        expected = of_ring.ring_all_reduce(case.armed, case.what, w)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
 
 
@@ -131,10 +134,8 @@ def test_gather(sheet: Any, count: int) -> None:
 
     got = run(cases, build, device, path="cycles")
     for row, case in enumerate(cases):
-        armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
-        armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
-        star = trees.star(len(case.starts))
-        expected = of_trees.reduce(armed, count_, star, w, turned=True)[0, 0, 0]
+        own = int(move_cycles(device, 4 * case.what, descriptors=0))
+        expected = of_gather.gather(case.armed, case.what, own, w, True)[0, 0, 0]
         assert got.ends[row, 0] == expected, case
 
 
@@ -151,9 +152,8 @@ def test_scatter_where_nobody_is_late(sheet: Any, count: int) -> None:
 
     got = run(cases, build, device, path="cycles")
     for row, case in enumerate(cases):
-        armed, count_ = case.armed.copy(), np.array(case.what).reshape(1, 1, 1)
-        armed[:, 0] += int(move_cycles(device, 4 * case.what, descriptors=0))
-        expected = of_multicasts.scatter(armed, count_, w, turned=True)[0, :, 0]
+        own = int(move_cycles(device, 4 * case.what, descriptors=0))
+        expected = of_scatter.scatter(case.armed, case.what, own, w, True)[0, :, 0]
         assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
 
 
@@ -195,13 +195,9 @@ def test_broadcast_over_a_rectangle_is_one_stream(
     for words in (1, 8, 30):
         begin = np.ones((rows, columns), np.int64)
         got = rectangle(
-            device, begin, words, lambda p, x, at: broadcast_2d(p, x, "b", at)
+            device, begin, words, lambda p, x, at: multicast_2d(p, x, "b", at)
         )
-        expected = (
-            begin
-            if rows * columns == 1
-            else of_multicasts.multicast_2d(begin, words, w)
-        )
+        expected = begin if rows * columns == 1 else of_2d.multicast_2d(begin, words, w)
         assert got.tolist() == expected.tolist()
 
 

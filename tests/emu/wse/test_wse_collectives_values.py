@@ -12,9 +12,9 @@ from emu.wse import WSE2, WSE3, trees
 from emu.wse.collectives.programs import (
     Code,
     Line,
-    broadcast,
     everywhere,
     gather,
+    multicast,
     rearm,
     reduce,
     ring_all_reduce,
@@ -25,8 +25,8 @@ from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.layout.streams import turned
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
+from emu.wse.pe.laws import call_cycles
 from emu.wse.timeline.folded_ring import places
-from emu.wse.timeline.wires import call_cycles
 from emu.wse.trees import Tree
 
 PES = 12
@@ -100,7 +100,7 @@ def test_reduce(name: str, routes: str, op: str, dtype: str) -> None:
 @DTYPES
 def test_broadcast(root: int, dtype: str) -> None:
     x = values((PES, 7), dtype)
-    got = stepped(x, lambda line, x, y: broadcast(line, x[:], "b", root)).values["x"][0]
+    got = stepped(x, lambda line, x, y: multicast(line, x[:], "b", root)).values["x"][0]
     program = timeline(lambda x: wse.multicast(like(x), x, axis="row", root=root))
     same(got, program.run(x))
 
@@ -172,7 +172,7 @@ def test_clock_of_the_whole_call(sheet: Any) -> None:
             lambda x: wse.reduce(like(x), x, axis="row"),
         ),
         (
-            lambda line, x, y: broadcast(line, x[:], "b", 5),
+            lambda line, x, y: multicast(line, x[:], "b", 5),
             lambda x: wse.multicast(like(x), x, axis="row", root=5),
         ),
         (
@@ -194,7 +194,7 @@ def test_clock_of_the_whole_call(sheet: Any) -> None:
 
 
 def all_reduce(line: Line, x: ops.Memory, tree: Tree, prefix: str) -> Code:
-    return reduce(line, x, tree, f"{prefix}r") + broadcast(
+    return reduce(line, x, tree, f"{prefix}r") + multicast(
         line, x, f"{prefix}b", tree.root
     )
 
@@ -211,7 +211,7 @@ def test_a_product_along_rows_and_columns() -> None:
     a, w = program.buffer("x", n), program.buffer("w", n * m)
     y = program.buffer("y", m)
     work = [ops.copy(y[:], 0.0), ops.Map(y[:], w[:], a[:])]
-    total = broadcast(Line(program, "y"), a[:], "down") + everywhere(program, *work)
+    total = multicast(Line(program, "y"), a[:], "down") + everywhere(program, *work)
     total += all_reduce(Line(program, "x"), y[:], trees.two_tree(width, 2), "")
     total.declare(program, "main", start=True)
     data = {

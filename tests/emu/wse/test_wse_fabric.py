@@ -9,7 +9,7 @@ import pytest
 
 from emu import EmulationError, Known, Program, wse
 from emu.wse import WSE2, WSE3, trees
-from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.collectives.shift.arrival import shift
 from emu.wse.timeline.wires import wires
 from tests.emu.wse.single_pe import struct
 
@@ -273,7 +273,7 @@ def test_shift_is_cyclic_and_two_hops_long() -> None:
         # five places the last one's receiver, the first, sends first too.
         clock = program.read(WSE3.at(), x)
         armed = np.full((1, 5, 1), 24)
-        assert clock.end_ticks == of_rings.shift(armed, 3, by, wires(WSE3.at())).max()
+        assert clock.end_ticks == shift(armed, 3, by, wires(WSE3.at())).max()
         assert clock.tally.by("other")["wavelet_hops"] == 3 * 2 * (5 - 1)
     with pytest.raises(EmulationError, match="by is 2, must be 1 or -1"):
         on_line(5, lambda x: wse.shift(like(x), x, axis="row", by=2)).read(WSE3.at(), x)

@@ -37,8 +37,12 @@ def test_shapes_by_hand() -> None:
         tree.children,
         (2, 10),
     ) and stored != tree
-    assert (stored.aside[2], stored.streamed[2], tree.streamed[2]) == ((1, 3), (), (3,))
-    assert stored.aside[6] == (5, 7, 2) and stored.streamed[6] == (10,)
+    assert (stored.into_memory[2], stored.streamed[2], tree.streamed[2]) == (
+        (1, 3),
+        (),
+        (3,),
+    )
+    assert stored.into_memory[6] == (5, 7, 2) and stored.streamed[6] == (10,)
     # Leaves send from memory.
     assert trees.two_tree(3, 3, stores=True) == trees.two_tree(3, 3)
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
+from emu.wse.collectives.programs import ring_places, ring_streams
 from emu.wse.datasheets.datasheet import WSE3
 from emu.wse.fabric import stepper
 from emu.wse.fabric.encoding.encode import encode
-from emu.wse.fabric.layout.folded_ring import around
-from emu.wse.timeline.folded_ring import places
 from kernels.wse.programs import mesh_gemm as mesh
 from kernels.wse.programs import mesh_tiles
 from kernels.wse.programs.mesh_gemm import Sizes
@@ -22,7 +21,7 @@ DEVICE = WSE3.at()
 @pytest.mark.parametrize("p", range(2, 12))
 def test_ring_hops_and_colors(p: int) -> None:
     """At most two hops to the next, and three different colors at every router."""
-    ring, colors_of = places(p).tolist(), around(p, "r").color
+    ring, colors_of = ring_places(p), ring_streams(p, "r").color
     assert sorted(ring) == list(range(p))
     at: dict[int, list[str]] = {i: [] for i in range(p)}
     for here, there in zip(ring, ring[1:] + ring[:1], strict=True):

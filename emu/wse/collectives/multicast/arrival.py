@@ -1,23 +1,52 @@
-"""When what one PE sends to others has arrived: multicast from any PE, over a mesh, scatter.
+"""When a multicast along a line has arrived, from any PE, on every PE.
 
 A router hands a wavelet to the PE and on down the line in one cycle or not at all, so a PE that is
 late holds up those behind it at once, and those before it when the routers between have filled up.
 
+Three PEs of a WSE-3 that start together, five words from PE 0: a set-up takes 4 cycles, the way to
+the first receiver 1 + 2 ramps of 2 + a hop of 2 = 7, each further hop 2. PE 0 sends two words a
+cycle: the third push is 2 cycles after the first. The drain takes 4.
+
+    PE                     0              1               2
+    first element          0 + 4 = 4      4 + 7 = 11      4 + 9 = 13
+    last element           6              15              17
+    next dispatch          6 + 1 + 4 = 11 20              22
+
 Exact: every time of a multicast along a line whose links carry nothing else. Neglected: words of
-the first direction still in the output queue when the second one starts; that a late receiver holds
-up others in a multicast over a mesh; that it holds up blocks behind its own in a scatter.
+the first direction still in the output queue when the second one starts.
 
 Arrays are `int64[groups, pes, lines]` ticks, as in `emu.wse.collectives.reduce.arrival`.
 """
 
 import numpy as np
 
-from emu.wse.collectives.reduce.arrival import NEVER
-from emu.wse.timeline.lines import latest
+from emu.datasheet import Device
+from emu.instruction import Crossing, Operand
+from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.stretches import NEVER, latest
 from emu.wse.timeline.wires import Wires
 
 
-def multicast(armed: np.ndarray, words: np.ndarray, root: int, w: Wires) -> np.ndarray:
+def arrival(
+    device: Device,
+    mesh: Mesh,
+    crossing: Crossing,
+    *operands: Operand,
+    axis: str,
+    group: int,
+    root: int,
+    call: bool,
+) -> Ends:
+    """The arrival rule of `wse.multicast`."""
+    _dst, x, _index, elements = operands
+    here = Call.on(device, mesh, crossing, elements, axis=axis, group=group, call=call)
+    words = here.words(elements, x.dtype)
+    return here.ends(multicast(here.armed, words, root, here.wires))
+
+
+def multicast(
+    armed: np.ndarray, words: np.ndarray, root: int, wires: Wires
+) -> np.ndarray:
     """When each PE can dispatch what follows a multicast from PE `root`.
 
     A root inside the line sends to the west first, then to the east.
@@ -26,94 +55,68 @@ def multicast(armed: np.ndarray, words: np.ndarray, root: int, w: Wires) -> np.n
       armed: when each PE could dispatch its operation.
       words: wavelets sent, `[groups or 1, 1, lines or 1]`.
       root: the PE that sends.
-      w: the fabric.
+      wires: of the fabric.
     """
-    done, dispatch = armed.copy(), armed[:, root]
-    sides = [np.arange(root - 1, -1, -1), np.arange(root + 1, armed.shape[1])]
-    for side in (s for s in sides if s.size):
-        own, sent = _one_way(dispatch[:, None], armed[:, side], words, w)
-        done[:, side] = own + 1 + w.drain_cycles
-        dispatch = sent[:, 0] + 1 + w.drain_cycles
+    done = armed.copy()
+    dispatch = armed[:, root]
+    west = np.arange(root - 1, -1, -1)
+    east = np.arange(root + 1, armed.shape[1])
+    for receivers in (west, east):
+        if not receivers.size:
+            continue
+        received, sent = _one_way(dispatch[:, None], armed[:, receivers], words, wires)
+        done[:, receivers] = wires.dispatch_after(received)
+        dispatch = wires.dispatch_after(sent[:, 0])
     done[:, root] = dispatch
     return done
 
 
 def _one_way(
-    root: np.ndarray, armed: np.ndarray, words: np.ndarray, w: Wires
+    root: np.ndarray, armed: np.ndarray, words: np.ndarray, wires: Wires
 ) -> tuple[np.ndarray, np.ndarray]:
     """Last elements of the receivers, nearest first, and of the root, `[groups, 1, lines]`."""
     hops = np.arange(1, armed.shape[1] + 1)[:, None]
-    first = root + w.setup_cycles
-    could = armed + w.setup_cycles
-    span = w.span(words)
-    last = np.maximum(could, first + w.latency(hops)) + span
-    sent = first + w.sending(words)
+    first = root + wires.setup_cycles
+    ready = armed + wires.setup_cycles
+    span = wires.span(words)
+    received = np.maximum(ready, first + wires.latency(hops)) + span
+    sent = first + wires.sending(words)
     for count in np.unique(words):
-        if count <= w.inlet_words:
+        if count <= wires.inlet_words:
             continue
-        held, back = _held(could, hops, int(count), w)
-        here = words == count
-        last = np.where(here, np.maximum(last, held + span), last)
-        sent = np.where(here, np.maximum(sent, back + span), sent)
-    return last, sent
+        held, root_held = _held_up(ready, hops, int(count), wires)
+        this_long = words == count
+        received = np.where(this_long, np.maximum(received, held + span), received)
+        sent = np.where(this_long, np.maximum(sent, root_held + span), sent)
+    return received, sent
 
 
-def _held(
-    could: np.ndarray, hops: np.ndarray, words: int, w: Wires
-) -> tuple[np.ndarray, ...]:
-    """When each receiver's and the root's first element would be if the last waited for others."""
+def _held_up(
+    ready: np.ndarray, hops: np.ndarray, words: int, wires: Wires
+) -> tuple[np.ndarray, np.ndarray]:
+    """When each receiver's and the root's first element would be if the last waited for others.
+
+    A receiver's inlet takes `inlet_words` before it is ready; the word after those waits at its
+    router, which passes it on to nobody until then. Those behind it get that word a hop later
+    each. Those before it fill up, `link_words` a router, until they wait too.
+    """
     # When a router passes on what it passes first, if it waits.
-    late = could - w.inlet_words + 1
-    behind = (
-        np.maximum.accumulate(late - w.hop_cycles * hops, axis=1) + w.hop_cycles * hops
-    )
-    step = w.link_words - 1  # a link's words less the cycle in which its credit returns
-    reach = (words - 1 - w.inlet_words) // w.link_words
-    n = could.shape[1]
-    flipped = (late - step * hops)[:, ::-1]  # those further away come first
-    start = np.maximum(np.arange(n) - reach, 0)[None]
-    before = latest(flipped, start)[:, ::-1] + step * hops
-    between = w.out_words + 1 + w.router_words + w.ramp_cycles
-    near = hops * w.link_words + w.inlet_words + between <= words - 1
-    back = np.where(near, late - step * hops - between + 2, NEVER).max(
-        axis=1, keepdims=True
-    )
-    return np.maximum(behind, before) + w.ramp_cycles, back
+    passes_on = ready - wires.inlet_words + 1
+    hop_cycles = wires.hop_cycles * hops
+    behind = np.maximum.accumulate(passes_on - hop_cycles, axis=1) + hop_cycles
+    # A link's words less the cycle in which its credit returns.
+    lead = (wires.link_words - 1) * hops
+    at_root = passes_on - lead
+    reach = (words - 1 - wires.inlet_words) // wires.link_words
+    pes = ready.shape[1]
+    start = np.maximum(np.arange(pes) - reach, 0)[None]
+    farthest_first = at_root[:, ::-1]
+    before = latest(farthest_first, start)[:, ::-1] + lead
+    filled = hops * wires.link_words + wires.inlet_words + wires.outlet_words
+    fills_up_to_root = filled <= words - 1
+    root_held = np.where(fills_up_to_root, at_root - wires.outlet_words + 2, NEVER)
+    receivers_held = np.maximum(behind, before) + wires.ramp_cycles
+    return receivers_held, root_held.max(axis=1, keepdims=True)
 
 
-def multicast_2d(armed: np.ndarray, words: int, w: Wires) -> np.ndarray:
-    """The same from the corner PE to a mesh `[rows, cols]`: along row 0, and down every column.
-
-    One stream: routers of row 0 forward it to the east, to the south and to their PE at once.
-    """
-    rows, cols = armed.shape
-    hops = np.arange(rows)[:, None] + np.arange(cols)
-    first = armed[0, 0] + w.setup_cycles
-    last = np.maximum(armed + w.setup_cycles, first + w.latency(hops)) + w.span(words)
-    last[0, 0] = first + w.sending(words)
-    return last + 1 + w.drain_cycles
-
-
-def scatter(
-    armed: np.ndarray, words: np.ndarray, w: Wires, turned: bool = False
-) -> np.ndarray:
-    """When each PE has its own block of `words` from PE 0, which sends the nearest one's first.
-
-    With `turned` routes a control wavelet, an operation of its own, follows each block but the last
-    and turns its receiver's router to pass on the next one.
-    """
-    done, dispatch = armed.copy(), armed[:, :1]
-    control = w.setup_cycles + 1 + w.drain_cycles if turned else 0
-    for i in range(1, armed.shape[1]):
-        first = dispatch + w.setup_cycles
-        taken = np.maximum(armed[:, i : i + 1] + w.setup_cycles, first + w.latency(i))
-        done[:, i : i + 1] = taken + w.span(words) + 1 + w.drain_cycles
-        sent = first + w.sending(words)
-        waits = taken + w.span(words) - w.room(i) + w.credit(i)
-        sent = np.where(words > w.room(i), np.maximum(sent, waits), sent)
-        dispatch = sent + 1 + w.drain_cycles + control * (i + 1 < armed.shape[1])
-    done[:, :1] = dispatch
-    return done
-
-
-__all__ = ["multicast", "multicast_2d", "scatter"]
+__all__ = ["arrival", "multicast"]

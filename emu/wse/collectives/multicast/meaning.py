@@ -1,19 +1,18 @@
 """One PE's tile to every PE of its line, along the line's routers."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.instruction import Cost, Operand, caller, instruction
+from emu.wse.collectives.multicast.arrival import arrival
 from emu.wse.pe.isa import SPACE
-from emu.wse.pe.laws import known, on_datapath, words
-from emu.wse.timeline.roles import Ticks, begin, crossed, group_size, line_words, role
-from emu.wse.timeline.wires import operation_cycles, wires
+from emu.wse.pe.laws import known, on_datapath, operation_cycles
+from emu.wse.spaces import Sram
+from emu.wse.timeline.calls import begin, group_size, role
+from emu.wse.wavelets import words
 
 
 def _cost(
@@ -29,40 +28,18 @@ def _cost(
     call: bool,
 ) -> Cost:
     n = known(elements)
-    w, nbytes = words(n, x.dtype), x.dtype.itemsize * n
-    sends = role(
-        index, [(i == root) * ((root > 0) + (root < group - 1)) for i in range(group)]
-    )
-    takes = role(index, [i != root for i in range(group)])
-    cycles = takes * operation_cycles(device, w) + sends * operation_cycles(
-        device, w, sends=True
-    )
+    sent_words = words(n, x.dtype)
+    nbytes = x.dtype.itemsize * n
+    directions = (root > 0) + (root < group - 1)
+    sends = role(index, [directions * (pe == root) for pe in range(group)])
+    receives = role(index, [pe != root for pe in range(group)])
+    receive_cycles = operation_cycles(device, sent_words)
+    send_cycles = operation_cycles(device, sent_words, sends=True)
     return on_datapath(
-        begin(device, call) + cycles,
-        moved_bytes={"sram_read": sends * nbytes, "sram_write": takes * nbytes},
-        counts={"wavelet_hops": takes * w},
+        begin(device, call) + (receives * receive_cycles + sends * send_cycles),
+        moved_bytes={"sram_read": sends * nbytes, "sram_write": receives * nbytes},
+        counts={"wavelet_hops": receives * sent_words},
     )
-
-
-def _arrival(
-    device: Device,
-    mesh: Mapping[str, int],
-    crossing: Crossing,
-    dst: Operand,
-    x: Operand,
-    index: Operand,
-    elements: Operand,
-    *,
-    axis: str,
-    group: int,
-    root: int,
-    call: bool,
-) -> Ticks:
-    lines = crossed(mesh, axis, group, crossing, elements)
-    armed = lines.take(crossing.start_ticks) + begin(device, call)
-    w = line_words(lines, elements, x.dtype)
-    done = lines.put(of_multicasts.multicast(armed, w, root, wires(device)))
-    return done, done
 
 
 @instruction(
@@ -70,34 +47,35 @@ def _arrival(
     cost=_cost,
     reads=(SPACE, "count", "count"),
     writes=SPACE,
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _multicast(
-    dst: Any,
-    x: Any,
-    index: Any,
-    elements: Any,
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    elements: KnownInt,
     *,
     axis: str,
     group: int,
     root: int,
     call: bool,
-) -> Any:
-    line = x.reshape(-1, group, *x.shape[1:])[:, root : root + 1]
-    line = lax.optimization_barrier(line)  # or XLA sums once per receiver
-    return jnp.broadcast_to(line, (line.shape[0], group, *x.shape[1:])).reshape(x.shape)
+) -> Sram:
+    tiles = x.reshape(-1, group, *x.shape[1:])
+    sent = tiles[:, root : root + 1]
+    sent = lax.optimization_barrier(sent)  # or XLA sums once per receiver
+    return jnp.broadcast_to(sent, tiles.shape).reshape(x.shape)
 
 
 def multicast(
-    dst: Any,
-    x: Any,
+    dst: Sram,
+    x: Sram,
     *,
     axis: str,
     group: int | None = None,
     root: int = 0,
-    elements: Any = None,
+    elements: KnownInt | None = None,
     call: bool = True,
-) -> Any:
+) -> Sram:
     """Sends the tile of one PE of each group along `axis` to every PE of the group.
 
     A root inside the line sends to the west first, then to the east.
@@ -110,16 +88,19 @@ def multicast(
       root: the PE that sends, counted in its group.
       elements: known number of elements sent, where it is less than the whole tile.
       call: whether it begins a call of its own.
+
+    Raises:
+      LimitExceeded: the group does not divide the axis, or the root is outside it.
     """
     size = group_size(axis, group)
-    n = x.size if elements is None else elements
     if not 0 <= root < size:
         raise LimitExceeded(
             f"wse.multicast: root is {root}, must be one of a group's {size} PEs",
             caller(),
         )
     index = lax.axis_index(axis)
-    return _multicast(dst, x, index, n, axis=axis, group=size, root=root, call=call)
+    count = x.size if elements is None else elements
+    return _multicast(dst, x, index, count, axis=axis, group=size, root=root, call=call)
 
 
 __all__ = ["multicast"]

@@ -1,20 +1,19 @@
 """The corner PE's tile to every PE of a mesh, in one stream that forks at every column."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, caller, instruction
-from emu.wse.collectives.multicast import arrival as of_multicasts
+from emu.wse.collectives.multicast_2d.arrival import arrival
 from emu.wse.pe.isa import SPACE
-from emu.wse.pe.laws import known, on_datapath, words
-from emu.wse.timeline.roles import Ticks, begin
-from emu.wse.timeline.wires import operation_cycles, wires
+from emu.wse.pe.laws import known, on_datapath, operation_cycles
+from emu.wse.spaces import Sram
+from emu.wse.timeline.calls import Ends, Mesh, begin
+from emu.wse.wavelets import words
 
 
 def _cost(
@@ -27,39 +26,15 @@ def _cost(
     axis: str,
     across: str,
 ) -> Cost:
-    w = int(words(x.size, x.dtype))
+    sent_words = int(words(x.size, x.dtype))
     corner = (known(row) == 0) & (known(col) == 0)
-    sends = operation_cycles(device, w, sends=True)
-    takes = operation_cycles(device, w)
+    sends = operation_cycles(device, sent_words, sends=True)
+    receives = operation_cycles(device, sent_words)
     return on_datapath(
-        begin(device, True) + np.where(corner, sends, takes),
+        begin(device, True) + np.where(corner, sends, receives),
         moved_bytes={"sram_read": corner * x.nbytes, "sram_write": ~corner * x.nbytes},
-        counts={"wavelet_hops": ~corner * w},
+        counts={"wavelet_hops": ~corner * sent_words},
     )
-
-
-def _arrival(
-    device: Device,
-    mesh: Mapping[str, int],
-    crossing: Crossing,
-    dst: Operand,
-    x: Operand,
-    row: Operand,
-    col: Operand,
-    *,
-    axis: str,
-    across: str,
-) -> Ticks:
-    if set(mesh) != {axis, across}:
-        raise LimitExceeded(
-            f"wse.multicast_2d: the mesh has axes {', '.join(mesh)}, must have {axis} and {across}"
-        )
-    turned = list(mesh) == [across, axis]
-    armed = crossing.start_ticks + begin(device, True)
-    armed = armed.T if turned else armed
-    done = of_multicasts.multicast_2d(armed, int(words(x.size, x.dtype)), wires(device))
-    done = done.T if turned else done
-    return done, done
 
 
 @instruction(
@@ -67,37 +42,37 @@ def _arrival(
     cost=_cost,
     reads=(SPACE, "count", "count"),
     writes=SPACE,
-    arrival=_arrival,
+    arrival=arrival,
 )
-def _down(dst: Any, x: Any, row: Any, col: Any, *, axis: str, across: str) -> Any:
+def _down(
+    dst: Sram, x: Sram, row: KnownInt, col: KnownInt, *, axis: str, across: str
+) -> Sram:
     return jnp.broadcast_to(x[:1], x.shape)
 
 
-def _same(
-    device: Device,
-    mesh: Mapping[str, int],
-    crossing: Crossing,
-    dst: Operand,
-    x: Operand,
-    *,
-    axis: str,
-) -> Ticks:
+def _no_cost(device: Device, dst: Operand, x: Operand, *, axis: str) -> Cost:
+    return on_datapath(0, moved_bytes={})
+
+
+def _at_once(
+    device: Device, mesh: Mesh, crossing: Crossing, *operands: Operand, axis: str
+) -> Ends:
     return crossing.start_ticks, crossing.start_ticks
 
 
 @instruction(
     "wse.multicast_2d_values",
-    cost=lambda device, dst, x, *, axis: on_datapath(0, moved_bytes={}),
+    cost=_no_cost,
     reads=(SPACE,),
     writes=SPACE,
-    arrival=_same,
+    arrival=_at_once,
 )
-def _along(dst: Any, x: Any, *, axis: str) -> Any:
+def _along(dst: Sram, x: Sram, *, axis: str) -> Sram:
     """The values' second axis; the stream's time is all in the first instruction."""
     return jnp.broadcast_to(x[:1], x.shape)
 
 
-def multicast_2d(dst: Any, x: Any, *, axes: tuple[str, str]) -> Any:
+def multicast_2d(dst: Sram, x: Sram, *, axes: tuple[str, str]) -> Sram:
     """Sends the tile of the mesh's first PE to every PE.
 
     Routers along the first line forward it on, down their own line and to their PE at once.
@@ -106,13 +81,17 @@ def multicast_2d(dst: Any, x: Any, *, axes: tuple[str, str]) -> Any:
       dst: tile like `x`.
       x: tile in SRAM; only the corner's is sent.
       axes: both axes of the mesh: down each line, and along the first one.
+
+    Raises:
+      LimitExceeded: the axes are one and the same, or not the mesh's.
     """
     axis, across = axes
     if axis == across:
         raise LimitExceeded(f"wse.multicast_2d: axes are {axes}, must be two", caller())
-    row, col = lax.axis_index(axis), lax.axis_index(across)
-    y = _down(dst, x, row, col, axis=axis, across=across)
-    return _along(y, y, axis=across)
+    row = lax.axis_index(axis)
+    col = lax.axis_index(across)
+    received = _down(dst, x, row, col, axis=axis, across=across)
+    return _along(received, received, axis=across)
 
 
 __all__ = ["multicast_2d"]

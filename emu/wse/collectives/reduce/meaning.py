@@ -1,32 +1,23 @@
 """Sums and maxima along a line of PEs, by any tree, in the order in which the machine adds."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Crossing, Operand, caller, instruction
+from emu.instruction import Cost, Operand, caller, instruction
 from emu.wse import trees
-from emu.wse.collectives.reduce import arrival as of_trees
-from emu.wse.collectives.reduce.arrival import Batch
+from emu.wse.collectives.reduce.arrival import arrival
+from emu.wse.collectives.reduce.chains import NOBODY, Chains, chains_of
 from emu.wse.pe.isa import SPACE
-from emu.wse.pe.laws import known, on_datapath, words
-from emu.wse.timeline.roles import (
-    Ticks,
-    at_place,
-    begin,
-    crossed,
-    group_size,
-    join,
-    line_words,
-    role,
-)
-from emu.wse.timeline.wires import operation_cycles, wires
-from emu.wse.trees import Tree
+from emu.wse.pe.laws import known, on_datapath, operation_cycles
+from emu.wse.spaces import Sram
+from emu.wse.timeline.calls import begin, group_size, role
+from emu.wse.timeline.tiles import at_place, join
+from emu.wse.trees.tree import Tree
+from emu.wse.wavelets import words
 
 UNROLL = 32  # longer chains are a loop, so that XLA compiles them in constant time
 
@@ -44,45 +35,24 @@ def _cost(
     call: bool,
 ) -> Cost:
     n = known(elements)
-    w, nbytes = words(n, x.dtype), x.dtype.itemsize * n
-    added = role(index, [len(own) for own in tree.children])
-    sends = role(index, [not own for own in tree.streamed]) & (tree.pes > 1)
-    stored = [
-        len(tree.children[i] if i == tree.root else a) for i, a in enumerate(tree.aside)
-    ]
-    cycles = added * operation_cycles(device, w) + sends * operation_cycles(
-        device, w, sends=True
-    )
+    sent_words = words(n, x.dtype)
+    nbytes = x.dtype.itemsize * n
+    adds = role(index, [len(children) for children in tree.children])
+    # Who streams its last child through sends as it adds.
+    sends = role(index, [not streamed for streamed in tree.streamed]) & (tree.pes > 1)
+    into_memory = [len(children) for children in tree.into_memory]
+    into_memory[tree.root] = len(tree.children[tree.root])
+    add_cycles = operation_cycles(device, sent_words)
+    send_cycles = operation_cycles(device, sent_words, sends=True)
     return on_datapath(
-        begin(device, call) + cycles,
-        added * n,
+        begin(device, call) + (adds * add_cycles + sends * send_cycles),
+        adds * n,
         moved_bytes={
-            "sram_read": (added + sends) * nbytes,
-            "sram_write": role(index, stored) * nbytes,
+            "sram_read": (adds + sends) * nbytes,
+            "sram_write": role(index, into_memory) * nbytes,
         },
-        counts={"wavelet_hops": role(index, tree.hops) * w},
+        counts={"wavelet_hops": role(index, tree.hops) * sent_words},
     )
-
-
-def _arrival(
-    device: Device,
-    mesh: Mapping[str, int],
-    crossing: Crossing,
-    dst: Operand,
-    x: Operand,
-    index: Operand,
-    elements: Operand,
-    *,
-    axis: str,
-    op: str,
-    tree: Tree,
-    call: bool,
-) -> Ticks:
-    lines = crossed(mesh, axis, tree.pes, crossing, elements)
-    armed = lines.take(crossing.start_ticks) + begin(device, call)
-    w = line_words(lines, elements, x.dtype)
-    done = lines.put(of_trees.reduce(armed, w, tree, wires(device)))
-    return done, done
 
 
 @instruction(
@@ -90,99 +60,142 @@ def _arrival(
     cost=_cost,
     reads=(SPACE, "count", "count"),
     writes=SPACE,
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _reduce(
-    dst: Any,
-    x: Any,
-    index: Any,
-    elements: Any,
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    elements: KnownInt,
     *,
     axis: str,
     op: str,
     tree: Tree,
     call: bool,
-) -> Any:
-    line = x.reshape(-1, tree.pes, *x.shape[1:])
-    sums, at = line[:, :0], {}  # the streams of heads of chains, and where they are
-    for batch in of_trees.batches(tree):
-        heads = _chain_sums(op, line, sums, at, batch)
-        at |= {int(i): len(at) + n for n, i in enumerate(batch.members[:, 0])}
-        sums = jnp.concatenate([sums, heads], axis=1)
-    return at_place(sums[:, at[tree.root]], tree.pes, tree.root).astype(dst.dtype)
+) -> Sram:
+    tiles = x.reshape(-1, tree.pes, *x.shape[1:])
+    sums = _Sums(op, tiles)
+    for chains in chains_of(tree):
+        sums.add(chains)
+    return at_place(sums.of(tree.root), tree.pes, tree.root).astype(dst.dtype)
 
 
-def _chain_sums(op: str, line: Any, sums: Any, at: dict[int, int], batch: Batch) -> Any:
-    """What the head of each chain sends, `[groups, chains, ...]`."""
-    (_, length), most = batch.members.shape, batch.side.shape[2]
-    if max(length, most) > UNROLL:
-        return _long_chain_sums(op, line, sums, at, batch)
-    acc = None
-    for n in reversed(range(length)):
-        own = _pick(line, batch.members[:, n])
-        for k in range(most):
-            own = _add_side(op, own, sums, at, batch.side[:, n, k])
-        acc = own if acc is None else join(op, own, acc)
-    return acc
+class _Sums:
+    """The streams that heads of chains send, as far as they are summed.
+
+    Args:
+      op: `"add"` or `"max"`.
+      tiles: `[groups, pes, ...]`, what each PE adds.
+    """
+
+    def __init__(self, op: str, tiles: Sram):
+        self.op = op
+        self.tiles = tiles
+        self.streams = tiles[:, :0]  # `[groups, heads so far, ...]`
+        self.place: dict[int, int] = {}  # of a head's stream among them
+
+    def of(self, head: int) -> Sram:
+        """`[groups, ...]`, what this head sends."""
+        return self.streams[:, self.place[head]]
+
+    def add(self, chains: Chains) -> None:
+        """Sums these chains, whose children in memory have been summed before."""
+        longest = max(chains.members.shape[1], chains.into_memory.shape[2])
+        looped = longest > UNROLL
+        sent = self._in_a_loop(chains) if looped else self._unrolled(chains)
+        for head in chains.members[:, 0].tolist():
+            self.place[head] = len(self.place)
+        self.streams = jnp.concatenate([self.streams, sent], axis=1)
+
+    def _unrolled(self, chains: Chains) -> Sram:
+        """What the head of each chain sends, `[groups, chains, ...]`."""
+        length = chains.members.shape[1]
+        streamed = self._total(chains, length - 1)
+        for nth in reversed(range(length - 1)):
+            streamed = join(self.op, self._total(chains, nth), streamed)
+        return streamed
+
+    def _total(self, chains: Chains, nth: int) -> Sram:
+        """The nth member's own tile and what it adds in memory, `[groups, chains, ...]`."""
+        total = _pick(self.tiles, chains.members[:, nth])
+        for k in range(chains.into_memory.shape[2]):
+            total = self._with_children(total, chains.into_memory[:, nth, k])
+        return total
+
+    def _in_a_loop(self, chains: Chains) -> Sram:
+        """The same, over steps that are alike."""
+        # [length, groups, chains, ...]
+        totals = jnp.moveaxis(self.tiles[:, chains.members], 2, 0)
+        if chains.into_memory.size:
+            # [most, length, chains]
+            children = np.moveaxis(chains.into_memory, (2, 1), (0, 1))
+            places = jnp.asarray(self._places(children), jnp.int32)
+            present = jnp.asarray(children != NOBODY)
+            totals, _ = lax.scan(self._add_children, totals, (places, present))
+
+        def stream_through(streamed: Sram, total: Sram) -> tuple[Sram, None]:
+            return join(self.op, total, streamed), None
+
+        sent, _ = lax.scan(stream_through, totals[-1], totals[:-1], reverse=True)
+        return sent
+
+    def _add_children(
+        self, totals: Sram, step: tuple[jnp.ndarray, jnp.ndarray]
+    ) -> tuple[Sram, None]:
+        """One child of each member, where it has so many: `[length, chains]` places."""
+        places, present = step
+        stream = jnp.moveaxis(self.streams[:, places], 1, 0)
+        over_tiles = [1] * (totals.ndim - 3)
+        mask = present.reshape(len(present), 1, -1, *over_tiles)
+        return jnp.where(mask, join(self.op, totals, stream), totals), None
+
+    def _with_children(self, total: Sram, children: np.ndarray) -> Sram:
+        """`total` and the streams of these children of it, where there are any."""
+        present = children != NOBODY
+        if not present.any():
+            return total
+        joined = join(self.op, total, _pick(self.streams, self._places(children)))
+        if present.all():
+            return joined
+        over_tiles = [1] * (total.ndim - 2)
+        return jnp.where(present.reshape(1, -1, *over_tiles), joined, total)
+
+    def _places(self, heads: np.ndarray) -> np.ndarray:
+        """Where their streams are; 0 for `NOBODY`."""
+        place = np.vectorize(lambda head: self.place.get(head, 0), otypes=[int])
+        return place(heads)
 
 
-def _long_chain_sums(
-    op: str, line: Any, sums: Any, at: dict[int, int], batch: Batch
-) -> Any:
-    own = jnp.moveaxis(line[:, batch.members], 2, 0)  # [length, groups, chains, ...]
-    if batch.side.size:
-        place = np.vectorize(lambda i: at.get(i, 0), otypes=[int])(batch.side)
-        steps = jnp.asarray(np.moveaxis(place, (2, 1), (0, 1)), jnp.int32)
-        there = jnp.asarray(np.moveaxis(batch.side >= 0, (2, 1), (0, 1)))
-
-        def add(own: Any, step: Any) -> Any:
-            index, some = step  # [length, chains]
-            side = jnp.moveaxis(sums[:, index], 1, 0)
-            mask = some.reshape(len(some), 1, -1, *[1] * (own.ndim - 3))
-            return jnp.where(mask, join(op, own, side), own), None
-
-        own, _ = lax.scan(add, own, (steps, there))
-    return lax.scan(
-        lambda acc, x: (join(op, x, acc), None), own[-1], own[:-1], reverse=True
-    )[0]
-
-
-def _add_side(
-    op: str, own: Any, sums: Any, at: dict[int, int], child: np.ndarray
-) -> Any:
-    """`own` and the streams of these children of it, where there are any."""
-    if (child < 0).all():
-        return own
-    joined = join(op, own, _pick(sums, np.array([at.get(int(c), 0) for c in child])))
-    if (child >= 0).all():
-        return joined
-    return jnp.where((child >= 0).reshape(1, -1, *[1] * (own.ndim - 2)), joined, own)
-
-
-def _pick(x: Any, index: np.ndarray) -> Any:
-    """`x[:, index]`, as a slice where it is one: XLA fuses slices and copies what it gathers."""
+def _pick(tiles: Sram, index: np.ndarray) -> Sram:
+    """`tiles[:, index]`, as a slice where it is one: XLA fuses slices but copies gathers."""
     steps = np.diff(index)
-    if index.size == 1 or (steps == steps[0]).all() and steps[0] > 0:
-        step = int(steps[0]) if index.size > 1 else 1
-        return lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, step, axis=1)
-    return x[:, index]
+    if index.size > 1 and not (steps[0] > 0 and (steps == steps[0]).all()):
+        return tiles[:, index]
+    step = int(steps[0]) if index.size > 1 else 1
+    first = int(index[0])
+    last = int(index[-1])
+    return lax.slice_in_dim(tiles, first, last + 1, step, axis=1)
 
 
 def reduce(
-    dst: Any,
-    x: Any,
+    dst: Sram,
+    x: Sram,
     *,
     axis: str,
     tree: Tree | None = None,
     op: str = "add",
     group: int | None = None,
-    elements: Any = None,
+    elements: KnownInt | None = None,
     call: bool = True,
-) -> Any:
+) -> Sram:
     """Sums (or takes the max) along `axis` into the root of each group; NaN elsewhere.
 
     Every partial sum is rounded to the tile's dtype: a PE adds the streams of its children to its
     own tile one after the other.
+
+    ```python
+    y = reduce(sram_tile(shape=x.shape, dtype=x.dtype), x, axis="row", tree=trees.two_phase(64, 8))
+    ```
 
     Args:
       dst: tile like `x`.
@@ -193,6 +206,9 @@ def reduce(
       group: consecutive PEs that share a root, a divisor of the axis; default all.
       elements: known number of elements sent, where it is less than the whole tile.
       call: whether it begins a call of its own.
+
+    Raises:
+      LimitExceeded: the group does not divide the axis, or the tree is of another size.
     """
     size = group_size(axis, group)
     tree = trees.chain(size) if tree is None else tree
@@ -201,10 +217,9 @@ def reduce(
             f"wse.reduce: the tree has {tree.pes} PEs, a group has {size}; build it for {size}",
             caller(),
         )
-    n = x.size if elements is None else elements
-    return _reduce(
-        dst, x, lax.axis_index(axis), n, axis=axis, op=op, tree=tree, call=call
-    )
+    index = lax.axis_index(axis)
+    count = x.size if elements is None else elements
+    return _reduce(dst, x, index, count, axis=axis, op=op, tree=tree, call=call)
 
 
 __all__ = ["reduce"]

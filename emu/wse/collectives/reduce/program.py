@@ -3,16 +3,15 @@
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.layout import streams
-from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.layout.streams import Streams
-from emu.wse.fabric.ops import Control, Memory, Vector, copy, receive, send
-from emu.wse.trees import Tree
+from emu.wse.fabric.ops import Control, Memory, Switch, Vector, copy, receive, send
+from emu.wse.trees.tree import Tree
 
-ROUTES = {
-    "turned": streams.turned,
-    "fixed": lambda tree, prefix: streams.fixed(tree.parent, prefix),
-}
+TURNED = "turned"
+FIXED = "fixed"
+ROUTES = (TURNED, FIXED)
 
 
 def reduce(
@@ -21,7 +20,7 @@ def reduce(
     tree: Tree,
     prefix: str,
     *,
-    routes: str = "turned",
+    routes: str = TURNED,
     op: str = "add",
 ) -> Code:
     """The root's `x` becomes the sum of all; that of a PE with several children a partial sum.
@@ -37,13 +36,17 @@ def reduce(
       routes: `"turned"` by control wavelets, two colors a direction; such a reduce runs once
         unless `rearm` follows it. `"fixed"` takes as many colors as streams meet at a router.
       op: `"add"` or `"max"`.
+
+    Raises:
+      LimitExceeded: the tree is of another size, `routes` is none of these, or turned routes
+        cannot serve the tree.
     """
     laid = _streams(line, tree, prefix, routes)
     laid.lay(line)
-    places: dict[tuple[ops.Op, ...], list[int]] = {}
-    for i in range(line.pes):
-        places.setdefault(tuple(_operations(i, x, tree, laid, op)), []).append(i)
-    return code(line.program, [(line.at(at), made) for made, at in places.items()])
+    return on_line(
+        line,
+        {place: _operations(place, x, tree, laid, op) for place in range(line.pes)},
+    )
 
 
 def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
@@ -53,39 +56,44 @@ def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
         raise LimitExceeded(
             f"reduce: routes is {routes!r}, must be one of {', '.join(ROUTES)}"
         )
-    return ROUTES[routes](tree, prefix)
+    if routes == FIXED:
+        return streams.fixed(tree.parent, prefix)
+    return streams.turned(tree, prefix)
 
 
-def _operations(i: int, x: Memory, tree: Tree, laid: Streams, op: str) -> list[ops.Op]:
-    """What the PE at place `i` does."""
-    out: list[ops.Op] = []
-    outward = send(laid.color[i], x.elements) if i != tree.root else x
-    for children, dst in ((tree.aside[i], x), (tree.streamed[i], outward)):
-        out += [
-            Vector(op, dst, receive(laid.color[c], x.elements), x) for c in children
-        ]
-    if not tree.streamed[i] and i != tree.root:
-        out.append(copy(outward, x))
-    if laid.turn[i] != ops.DATA:
-        out.append(Control(laid.color[i], laid.turn[i]))
-    return out
+def _operations(
+    place: int, x: Memory, tree: Tree, laid: Streams, op: str
+) -> list[ops.Op]:
+    """What the PE at a place does."""
+    is_root = place == tree.root
+    outward = x if is_root else send(laid.color[place], x.elements)
+    operations: list[ops.Op] = []
+    for children, dst in (
+        (tree.into_memory[place], x),
+        (tree.streamed[place], outward),
+    ):
+        for child in children:
+            stream = receive(laid.color[child], x.elements)
+            operations.append(Vector(op, dst, stream, x))
+    if not tree.streamed[place] and not is_root:
+        operations.append(copy(outward, x))
+    if laid.turn[place] != ops.DATA:
+        operations.append(Control(laid.color[place], laid.turn[place]))
+    return operations
 
 
 def rearm(line: Line, tree: Tree, prefix: str) -> Code:
     """Turns the routers of a reduce by turned routes back, so that it can be done again.
 
     It must follow something that reaches a PE only after all streams have passed it, such as the
-    broadcast of the result.
+    multicast of the result.
     """
-    laid = _streams(line, tree, prefix, "turned")
-    places: dict[int, list[ops.Op]] = {}
+    laid = _streams(line, tree, prefix, TURNED)
+    switches: dict[int, list[ops.Op]] = {}
     for (color, place), ways in sorted(laid.routes.items()):
         if len(ways) > 1:
-            places.setdefault(place, []).append(ops.Switch(color, 0))
-    alike: dict[tuple[ops.Op, ...], list[int]] = {}
-    for place, made in places.items():
-        alike.setdefault(tuple(made), []).append(place)
-    return code(line.program, [(line.at(at), made) for made, at in alike.items()])
+            switches.setdefault(place, []).append(Switch(color, 0))
+    return on_line(line, switches)
 
 
 __all__ = ["reduce", "rearm"]

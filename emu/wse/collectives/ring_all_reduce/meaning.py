@@ -1,21 +1,35 @@
-"""All-reduce on a ring folded onto the line: a chunk of the vector starts at every place."""
+"""All-reduce on a ring folded onto the line: a chunk of the vector starts at every place.
 
-from collections.abc import Mapping
-from typing import Any
+A chunk goes round once and every place adds its own to it; then it goes round again as it is. Chunk
+c starts one place beyond place c and is whole at place c. Of three places, x1[2] being place 1's
+chunk 2 and r[2] the whole sum:
+
+    step   place 0 sends        place 1 sends        place 2 sends
+    0      x0[2]                x1[0]                x2[1]
+    1      x0[1] + x2[1]        x1[2] + x0[2]        x2[0] + x1[0]
+    2      r[0]                 r[1]                 r[2]
+    3      r[2]                 r[0]                 r[1]
+
+Place 0 has r[0] after step 1, in which place 2 sends it `x2[0] + x1[0]` and it adds its own:
+`x0[0] + (x2[0] + x1[0])`, rounded after each addition.
+"""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Crossing, Operand, caller, instruction
+from emu.instruction import Cost, Operand, caller, instruction
+from emu.wse.collectives.ring_all_reduce.arrival import arrival
 from emu.wse.pe.isa import SPACE
-from emu.wse.pe.laws import on_datapath, words
-from emu.wse.timeline import folded_ring as of_rings
+from emu.wse.pe.laws import on_datapath, operation_cycles
+from emu.wse.spaces import Sram
+from emu.wse.timeline.calls import begin, group_size, role
 from emu.wse.timeline.folded_ring import places, ring_hops
-from emu.wse.timeline.roles import Ticks, begin, crossed, group_size, join, role
-from emu.wse.timeline.wires import operation_cycles, wires
+from emu.wse.timeline.tiles import join
+from emu.wse.wavelets import words
 
 
 def _cost(
@@ -28,37 +42,24 @@ def _cost(
     op: str,
     group: int,
 ) -> Cost:
-    n, steps = x.size // group, group - 1
-    w = int(words(n, x.dtype))
-    one = operation_cycles(device, w, sends=True) + operation_cycles(device, w)
+    chunk = x.size // group
+    chunk_words = int(words(chunk, x.dtype))
+    chunk_nbytes = chunk * x.dtype.itemsize
+    rounds = group - 1  # steps of each of the two rounds
+    step_cycles = operation_cycles(device, chunk_words, sends=True) + operation_cycles(
+        device, chunk_words
+    )
     hops = np.empty(group, int)
     hops[places(group)] = ring_hops(group)
-    nbytes = n * x.dtype.itemsize
     return on_datapath(
-        begin(device, True) + 2 * steps * one,
-        steps * n,
-        moved_bytes={"sram_read": 3 * steps * nbytes, "sram_write": 2 * steps * nbytes},
-        counts={"wavelet_hops": 2 * steps * w * role(index, hops)},
+        begin(device, True) + 2 * rounds * step_cycles,
+        rounds * chunk,
+        moved_bytes={
+            "sram_read": 3 * rounds * chunk_nbytes,
+            "sram_write": 2 * rounds * chunk_nbytes,
+        },
+        counts={"wavelet_hops": 2 * rounds * chunk_words * role(index, hops)},
     )
-
-
-def _arrival(
-    device: Device,
-    mesh: Mapping[str, int],
-    crossing: Crossing,
-    dst: Operand,
-    x: Operand,
-    index: Operand,
-    *,
-    axis: str,
-    op: str,
-    group: int,
-) -> Ticks:
-    lines = crossed(mesh, axis, group, crossing, index)
-    armed = lines.take(crossing.start_ticks) + begin(device, True)
-    w = int(words(x.size // group, x.dtype))
-    done = lines.put(of_rings.ring_all_reduce(armed, w, wires(device)))
-    return done, done
 
 
 @instruction(
@@ -66,34 +67,34 @@ def _arrival(
     cost=_cost,
     reads=(SPACE, "count"),
     writes=SPACE,
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _ring_all_reduce(
-    dst: Any, x: Any, index: Any, *, axis: str, op: str, group: int
-) -> Any:
-    at = jnp.arange(group)
-    line = x.reshape(-1, group, *x.shape[1:-1], group, x.shape[-1] // group)[
-        :, places(group)
-    ]
+    dst: Sram, x: Sram, index: KnownInt, *, axis: str, op: str, group: int
+) -> Sram:
+    chunk = x.shape[-1] // group
+    tiles = x.reshape(-1, group, *x.shape[1:-1], group, chunk)
+    by_place = tiles[:, places(group)]
     # [place, chunk, groups, ..., elements]
-    chunks = jnp.moveaxis(line, (1, -2), (0, 1))
+    chunks = jnp.moveaxis(by_place, (1, -2), (0, 1))
+    ends = jnp.arange(group)  # a chunk's number is the place where it ends
 
-    def add(
-        acc: Any, k: Any
-    ) -> Any:  # a chunk starts one place beyond the one where it ends
-        return join(op, chunks[(at + k) % group, at], acc), None
+    def add(partial: Sram, distance: jnp.ndarray) -> tuple[Sram, None]:
+        own = chunks[(ends + distance) % group, ends]
+        return join(op, own, partial), None
 
-    acc, _ = lax.scan(add, chunks[(at + 1) % group, at], jnp.arange(2, group + 1))
-    whole = jnp.moveaxis(acc, 0, -2).reshape(-1, 1, *x.shape[1:])
+    # A chunk starts one place beyond the one where it ends.
+    started = chunks[(ends + 1) % group, ends]
+    total, _ = lax.scan(add, started, jnp.arange(2, group + 1))
+    whole = jnp.moveaxis(total, 0, -2).reshape(-1, 1, *x.shape[1:])
     whole = lax.optimization_barrier(whole)  # or XLA sums once per receiver
-    return jnp.broadcast_to(whole, (whole.shape[0], group, *x.shape[1:])).reshape(
-        x.shape
-    )
+    received = jnp.broadcast_to(whole, (whole.shape[0], group, *x.shape[1:]))
+    return received.reshape(x.shape)
 
 
 def ring_all_reduce(
-    dst: Any, x: Any, *, axis: str, op: str = "add", group: int | None = None
-) -> Any:
+    dst: Sram, x: Sram, *, axis: str, op: str = "add", group: int | None = None
+) -> Sram:
     """Sum or max of `x` along `axis` on every PE of each group, chunk by chunk around a ring.
 
     Each PE's tile is cut into as many chunks as there are PEs. A chunk goes round once and every
@@ -106,6 +107,9 @@ def ring_all_reduce(
       axis: mesh axis.
       op: `"add"` or `"max"`.
       group: consecutive PEs that share a ring, a divisor of the axis; default all.
+
+    Raises:
+      LimitExceeded: the group does not divide the axis, or `x` cannot be cut into its chunks.
     """
     size = group_size(axis, group)
     if x.ndim != 1 or x.size % size:

@@ -1,92 +1,50 @@
-"""A ring folded onto a line: cyclic shift, and all-reduce chunk by chunk.
+"""A ring of PEs folded onto a line: out along the even ones, back along the odd ones.
 
-The ring visits even positions of the line one way and odd ones back, so neighbours stand two PEs
-apart and three colors serve. Even places of the ring send first and then receive, odd ones receive
-first, so that nobody waits for somebody who waits for him.
+Neighbours stand two PEs apart, one at the turns, so that no stream crosses the whole line, and
+three colors serve however long it is. Seven PEs:
+
+    place   0  1  2  3  4  5  6
+    PE      0  2  4  6  5  3  1      and from PE 1 back to PE 0
+
+Even places of the ring send first and then receive, odd ones receive first, so that nobody waits
+for somebody who waits for him.
+
+The arrival formulas know the same ring by a derivation of their own
+(`emu.wse.timeline.folded_ring`), so that a mistake in either shows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.layout.code import Code, code
+from emu.wse.fabric.layout.code import Code, code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.layout.streams import Streams, fixed
-from emu.wse.fabric.ops import Buffer, Memory, Vector, copy, receive, send
-from emu.wse.timeline.folded_ring import places
+from emu.wse.fabric.ops import Fabric, Memory, Vector, copy, receive, send
 
-# What is sent, and what takes what comes.
-Step = tuple[Memory, Callable[[ops.Fabric], Vector]]
-
-
-def shift(
-    line: Line,
-    dst: Memory,
-    x: Memory,
-    prefix: str,
-    by: int = 1,
-    *,
-    threads: tuple[int, int] | None = None,
-    activate: str | None = None,
-) -> Code:
-    """Place `i` of the ring gets in `dst` the `x` of place `i - by`, `by` being 1 or -1.
-
-    Args:
-      line: of PEs; all hold `dst` and `x`.
-      dst, x: apart from one another.
-      prefix: of the names of its colors.
-      by: how far.
-      threads: microthreads of the send and of the receive, which then go on beside the main thread
-        and each other; None is one after the other on the main thread.
-      activate: with threads, the task that the receive's end activates.
-    """
-    if by not in (1, -1):
-        raise LimitExceeded(f"shift: by is {by}, must be 1 or -1; shift again for more")
-    if activate is not None and threads is None:
-        raise LimitExceeded(
-            f"shift: activates '{activate}' but runs on the main thread; give it "
-            "threads, or go on behind it"
-        )
-    sends, takes = threads or (None, None)
-
-    def steps(place: int) -> list[Step]:
-        return [(x, lambda stream: copy(dst, stream, thread=takes, activate=activate))]
-
-    return _around(line, prefix, by, steps, sends)
+Step = tuple[Memory, Callable[[Fabric], Vector]]
+"""What a PE sends, and the operation that takes the stream that comes meanwhile."""
 
 
-def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code:
-    """Every PE's `x` becomes the sum of all.
-
-    It is cut into a chunk for each PE. Chunk c starts one place beyond place c, goes round once
-    and is added to at every place, and goes round again as it is.
-    """
-    pes = line.pes
-    if x.elements % pes:
-        raise LimitExceeded(
-            f"ring_all_reduce: '{x.name}' has {x.elements} elements, must be a multiple of the "
-            f"ring's {pes} PEs; pad it"
-        )
-    chunk = x.elements // pes
-
-    def at(c: int) -> Memory:
-        return x[c % pes * chunk : (c % pes + 1) * chunk]
-
-    def step(place: int, n: int) -> Step:
-        into = at(place - 2 - n)
-        if n < pes - 1:
-            return at(place - 1 - n), lambda stream: Vector(op, into, stream, into)
-        return at(place - 1 - n), lambda stream: copy(into, stream)
-
-    def steps(place: int) -> list[Step]:
-        return [step(place, n) for n in range(2 * (pes - 1))]
-
-    return _around(line, prefix, 1, steps)
+def next_pe(pe: int, pes: int) -> int:
+    """The PE that follows on the ring: two on from an even one, two back from an odd one."""
+    outward = pe % 2 == 0
+    if not outward:
+        return max(pe - 2, 0)
+    if pe + 2 < pes:
+        return pe + 2
+    turns_at_last_pe = pes % 2 == 0
+    return pes - 1 if turns_at_last_pe else max(pes - 2, 0)
 
 
-def around(pes: int, prefix: str, by: int = 1) -> Streams:
+def ring_places(pes: int) -> list[int]:
+    """The PE at each place of the ring, followed from PE 0 until it comes round."""
+    ring = [0]
+    while (following := next_pe(ring[-1], pes)) != 0:
+        ring.append(following)
+    return ring
+
+
+def ring_streams(pes: int, prefix: str, by: int = 1) -> Streams:
     """The streams of a ring of two or more PEs, on three colors: each sends to the next one.
 
     Args:
@@ -94,52 +52,50 @@ def around(pes: int, prefix: str, by: int = 1) -> Streams:
       prefix: of the colors' names.
       by: 1, or -1 where each sends to the one before.
     """
-    ring = places(pes)
-    receivers = np.empty(pes, int)
-    receivers[ring] = np.roll(ring, -by)
-    return fixed(receivers.tolist(), prefix)
+    receivers = [0] * pes
+    for pe in range(pes):
+        following = next_pe(pe, pes)
+        sender, receiver = (pe, following) if by == 1 else (following, pe)
+        receivers[sender] = receiver
+    return fixed(receivers, prefix)
 
 
-def _around(
+def round_the_ring(
     line: Line,
     prefix: str,
     by: int,
-    steps: Callable[[int], list[Step]],
+    steps: Callable[[int], Sequence[Step]],
     thread: int | None = None,
 ) -> Code:
-    """Steps in which every PE sends to the next place of the ring and takes from the one before."""
+    """Steps in which every PE sends to the next place of the ring and takes from the one before.
+
+    Args:
+      line: onto which the ring is folded.
+      prefix: of the names of its colors.
+      by: 1, or -1 for the other way round.
+      steps: of the PE at a place of the ring, one after the other.
+      thread: microthread of the sends; None is the main thread.
+    """
     pes = line.pes
-    position = places(pes).tolist()
+    ring = ring_places(pes)
     if pes == 1:
         return code(line.program, [])
-    laid = around(pes, prefix, by)
-    laid.lay(line)
-    alike: dict[tuple[ops.Op, ...], list[int]] = {}
-    for place in range(pes):
-        here = position[place]
-        before = position[(place - by) % pes]
-        first = (place * by) % pes % 2 == 0
-        made = tuple(_operations(steps(place), laid, here, before, first, thread))
-        alike.setdefault(made, []).append(here)
-    return code(line.program, [(line.at(at), made) for made, at in alike.items()])
+    streams = ring_streams(pes, prefix, by)
+    streams.lay(line)
+    by_pe: dict[int, list[ops.Op]] = {}
+    for place, pe in enumerate(ring):
+        out = streams.color[pe]
+        into = streams.color[ring[(place - by) % pes]]
+        # Backwards, places count from 0 the other way: 0, pes - 1, ..., 1.
+        sends_first = (place * by) % pes % 2 == 0
+        by_pe[pe] = []
+        for sent, take in steps(place):
+            both: list[ops.Op] = [
+                copy(send(out, sent.elements), sent, thread=thread),
+                take(receive(into, sent.elements)),
+            ]
+            by_pe[pe] += both if sends_first else both[::-1]
+    return on_line(line, by_pe)
 
 
-def _operations(
-    steps: list[Step],
-    laid: Streams,
-    here: int,
-    before: int,
-    sends_first: bool,
-    thread: int | None,
-) -> list[ops.Op]:
-    out: list[ops.Op] = []
-    for x, take in steps:
-        both = [
-            copy(send(laid.color[here], x.elements), x, thread=thread),
-            take(receive(laid.color[before], x.elements)),
-        ]
-        out += both if sends_first else both[::-1]
-    return out
-
-
-__all__ = ["around", "ring_all_reduce", "shift"]
+__all__ = ["Step", "next_pe", "ring_places", "ring_streams", "round_the_ring"]

@@ -2,18 +2,26 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric.program import ALL, FabricProgram
 
+Within: TypeAlias = tuple[slice, slice]
+"""A rectangle of PEs as NumPy slices it, `np.s_[y, x]`."""
+
 SIDES = {"x": ("west", "east"), "y": ("north", "south")}
+"""Of a line along x or y: the side where the coordinate is low, and where it is high."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
     """Places 0, 1, ... along every row (or column) of a rectangle, or of each group of it.
+
+    `Line(program, "x", group=4, backwards=True)` on a grid of 12 columns: place 0 is PEs 3, 7 and
+    11 of every row, `near` is east and `far` is west.
 
     Attributes:
       program: to whose grid it belongs.
@@ -25,7 +33,7 @@ class Line:
 
     program: FabricProgram
     along: str = "x"
-    within: tuple[slice, slice] = ALL
+    within: Within = ALL
     group: int | None = None
     backwards: bool = False
 
@@ -42,10 +50,10 @@ class Line:
     def extent(self) -> int:
         """PEs of the rectangle along the line."""
         height, width = self.program.shape
-        at, size = (
-            (self.within[1], width) if self.along == "x" else (self.within[0], height)
-        )
-        return len(range(*at.indices(size)))
+        rows, columns = self.within
+        if self.along == "x":
+            return len(range(*columns.indices(width)))
+        return len(range(*rows.indices(height)))
 
     @property
     def pes(self) -> int:
@@ -54,12 +62,14 @@ class Line:
     @property
     def near(self) -> str:
         """The side on which the lower places are."""
-        return SIDES[self.along][self.backwards]
+        low, high = SIDES[self.along]
+        return high if self.backwards else low
 
     @property
     def far(self) -> str:
         """The side on which the higher places are."""
-        return SIDES[self.along][not self.backwards]
+        low, high = SIDES[self.along]
+        return low if self.backwards else high
 
     @property
     def place(self) -> np.ndarray:
@@ -71,10 +81,11 @@ class Line:
         chosen = np.zeros(self.pes, bool)
         chosen[[places] if isinstance(places, int) else list(places)] = True
         along = np.tile(chosen, self.extent // self.pes)
-        along = along[::-1] if self.backwards else along
-        out = np.zeros(self.program.shape, bool)
-        out[self.within] = along if self.along == "x" else along[:, None]
-        return out
+        if self.backwards:
+            along = along[::-1]
+        mask = np.zeros(self.program.shape, bool)
+        mask[self.within] = along if self.along == "x" else along[:, None]
+        return mask
 
 
-__all__ = ["Line"]
+__all__ = ["SIDES", "Line", "Within"]

@@ -1,11 +1,19 @@
-"""Colors and routes for the streams of a reduce tree: turned as it goes on, or fixed.
+"""Colors and routes for streams along a line: turned as a reduce goes on, or fixed.
 
-A stream leaves a PE, passes the routers between and ends at its parent. Streams of one color must
-not need a router both ways at once. *Turned* routes make do with two colors a direction, the parity
-of the sender's depth: behind its data a PE sends a control wavelet that turns its own router, to
-pass on what comes from farther out, or its parent's, to take the stream from the other side or, as
-it has taken its last one, to pass on too. *Fixed* routes give streams
-that meet at a router different colors, as few as there are, and need no control.
+A stream leaves a PE, passes the routers between and ends at its receiver. Streams of one color must
+not need a router both ways at once. *Turned* routes make do with two colors a direction: behind its
+data a PE sends a control wavelet that turns its own router, to pass on what comes from farther out,
+or its receiver's, to take the stream from the other side or, as it has taken its last one, to pass
+on too. *Fixed* routes give streams that meet at a router different colors, as few as there are, and
+need no control.
+
+A star of four PEs. Turned, all three streams share one color; fixed, all meet at PE 0's router and
+on the way, and take three:
+
+    turned   PE 1: ramp -> near, then far -> near; behind its data it turns its own router
+             PE 2: the same; its data pass PE 1's router, which is turned by now
+             PE 3: ramp -> near
+    fixed    PE 1 on color 0; PE 2 on color 1, which PE 1's router passes; PE 3 on color 2
 """
 
 import dataclasses
@@ -15,18 +23,30 @@ from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.program import POSITIONS
-from emu.wse.trees import Tree
+from emu.wse.trees.tree import NO_PARENT, Tree
 
-Ways = tuple[tuple[str, str], ...]  # (receive, send) of each switch position
+NEAR = "near"  # the side of a router on which the lower places of the line are
+FAR = "far"
+RAMP = "ramp"
+OPPOSITE = {NEAR: FAR, FAR: NEAR}
+
+Way = tuple[str, str]
+"""A router's (receive, send): `(FAR, NEAR)` passes on what goes to a lower place."""
+
+Ways = tuple[Way, ...]
+"""One for each position of a router's switch."""
+
+INWARD = (FAR, NEAR)
+OUTWARD = (NEAR, FAR)
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """How a tree's streams travel.
+    """How the streams along a line travel.
 
     Attributes:
-      color: per place, the color it sends on; empty for the root.
-      turn: per place, whose routers the control wavelet behind its data turns; `DATA` is none.
+      color: per place, the color it sends on; empty for one that does not send.
+      turn: per place, the reach of the control wavelet it sends behind its data; `DATA` is none.
       routes: (color, place) to the positions of the router's switch.
     """
 
@@ -36,26 +56,64 @@ class Streams:
 
     def lay(self, line: Line) -> None:
         """Declares the routes on every line of a rectangle."""
-        alike: dict[tuple[str, Ways], list[int]] = {}
+        side = {NEAR: line.near, FAR: line.far, RAMP: RAMP}
+        places_of: dict[tuple[str, Ways], list[int]] = {}
         for (color, place), ways in self.routes.items():
-            alike.setdefault((color, ways), []).append(place)
-        for (color, ways), places in sorted(alike.items()):
-            (rx, tx), *then = ((_side(line, a), _side(line, b)) for a, b in ways)
-            line.program.route(color, line.at(places), receive=rx, send=tx, then=then)
+            places_of.setdefault((color, ways), []).append(place)
+        for (color, ways), places in sorted(places_of.items()):
+            first, *then = [(side[receive], side[send]) for receive, send in ways]
+            line.program.route(
+                color, line.at(places), receive=first[0], send=first[1], then=then
+            )
 
 
-def _side(line: Line, name: str) -> str:
-    return {"near": line.near, "far": line.far}.get(name, name)
+def _through(sender: int, receiver: int) -> Way:
+    """How the routers between pass on a stream."""
+    return INWARD if receiver < sender else OUTWARD
 
 
-def _sides(tree: Tree, sender: int) -> tuple[str, str]:
-    """Where a PE's stream comes from and goes to, as the routers on its way see it."""
-    return ("far", "near") if tree.parent[sender] < sender else ("near", "far")
+def _between(sender: int, receiver: int) -> range:
+    low, high = sorted((sender, receiver))
+    return range(low + 1, high)
 
 
-def _between(tree: Tree, sender: int) -> range:
-    a, b = sorted((sender, tree.parent[sender]))
-    return range(a + 1, b)
+# --- fixed ---
+
+
+def fixed(receivers: Sequence[int], prefix: str) -> Streams:
+    """As many colors as streams meet at one router, and no control wavelets.
+
+    Streams are taken from the near end on; each gets the first color whose last stream has ended
+    before it begins, ends included.
+
+    Args:
+      receivers: per place, the one it sends to, or `NO_PARENT`; a tree's parents, or a ring's next
+        places.
+      prefix: of the colors' names.
+    """
+    color = [""] * len(receivers)
+    routes: dict[tuple[str, int], Ways] = {}
+    ends: list[int] = []  # per color, the last place that its streams have reached
+    extents = []
+    for sender, receiver in enumerate(receivers):
+        if receiver != NO_PARENT:
+            extents.append((*sorted((sender, receiver)), sender))
+    for begin, end, sender in sorted(extents):
+        free = [number for number, last in enumerate(ends) if last < begin]
+        number = free[0] if free else len(ends)
+        ends[number : number + 1] = [end]
+        name = f"{prefix}{number}"
+        color[sender] = name
+        receiver = receivers[sender]
+        receive, send = _through(sender, receiver)
+        for place in _between(sender, receiver):
+            routes[name, place] = ((receive, send),)
+        routes[name, sender] = ((RAMP, send),)
+        routes[name, receiver] = ((receive, RAMP),)
+    return Streams(tuple(color), (ops.DATA,) * len(receivers), routes)
+
+
+# --- turned ---
 
 
 def turned(tree: Tree, prefix: str) -> Streams:
@@ -66,32 +124,43 @@ def turned(tree: Tree, prefix: str) -> Streams:
         would have to turn more often than a switch can.
     """
     _check_order(tree)
-    color, passed = _adders(tree), _passed(tree)
-    name = tuple("" if p < 0 else f"{prefix}{color[p]}" for p in tree.parent)
+    number = _color_of_adder(tree)
+    passed = _passed(tree, number)
+    color = tuple(
+        "" if parent == NO_PARENT else f"{prefix}{number[parent]}"
+        for parent in tree.parent
+    )
     routes: dict[tuple[str, int], Ways] = {}
     turn = [ops.DATA] * tree.pes
-    for i, children in enumerate(tree.children):
-        ends = [(_sides(tree, c)[0], "ramp") for c in children]
-        changes = tuple(e for n, e in enumerate(ends) if ends[n - 1 : n] != [e])
-        passing = [passed.get((color[i], at), ()) for at in (i, *children)]
-        if children:
-            routes[f"{prefix}{color[i]}", i] = (*changes, *passing[0])
-        for n, c in enumerate(children):
-            routes[name[c], c] = (("ramp", _sides(tree, c)[1]), *passing[1 + n])
-            others = ends[n + 1] != ends[n] if n + 1 < len(ends) else bool(passing[0])
-            turn[c] = ops.ALL if others else ops.OWN if passing[1 + n] else ops.DATA
-    for (k, place), ways in passed.items():
-        routes.setdefault((f"{prefix}{k}", place), ways)
-    for (_, place), ways in routes.items():
-        if len(ways) > POSITIONS or {("far", "near"), ("near", "far")} <= set(ways):
-            raise LimitExceeded(
-                f"reduce: the router of PE {place} would have to turn through "
-                f"{ways}, a switch has 4 positions; use fixed routes"
-            )
-    return Streams(name, tuple(turn), routes)
+    for adder, children in enumerate(tree.children):
+        if not children:
+            continue
+        name = f"{prefix}{number[adder]}"
+        takes = [(_through(child, adder)[0], RAMP) for child in children]
+        passes_on = passed.get((number[adder], adder), ())
+        routes[name, adder] = (*_without_repeats(takes), *passes_on)
+        for nth, child in enumerate(children):
+            child_passes_on = passed.get((number[adder], child), ())
+            _, send = _through(child, adder)
+            routes[name, child] = ((RAMP, send), *child_passes_on)
+            is_last = nth + 1 == len(children)
+            adder_turns = bool(passes_on) if is_last else takes[nth + 1] != takes[nth]
+            if adder_turns:
+                turn[child] = ops.ALL
+            elif child_passes_on:
+                turn[child] = ops.OWN
+    for (adder_number, place), ways in passed.items():
+        routes.setdefault((f"{prefix}{adder_number}", place), ways)
+    _check_switches(routes)
+    return Streams(color, tuple(turn), routes)
 
 
-def _adders(tree: Tree) -> list[int]:
+def _without_repeats(ways: Sequence[Way]) -> list[Way]:
+    """A switch turns only where the next stream comes from another side."""
+    return [way for n, way in enumerate(ways) if n == 0 or ways[n - 1] != way]
+
+
+def _color_of_adder(tree: Tree) -> list[int]:
     """For each PE the color of what it adds.
 
     It differs from that on which it sends, and from those of the PEs that its own stream passes
@@ -99,75 +168,69 @@ def _adders(tree: Tree) -> list[int]:
     """
     apart: list[set[int]] = [set() for _ in range(tree.pes)]
     number, size = _numbered(tree)
-    for i in tree.order[1:]:
-        parent = tree.parent[i]
-        own = [j for j in _between(tree, i) if 0 < number[j] - number[i] < size[i]]
-        for j in {i, *own, *(tree.parent[j] for j in own)}:
-            apart[parent].add(j)
-            apart[j].add(parent)
+    for pe in tree.order[1:]:
+        parent = tree.parent[pe]
+        waits_for = []
+        for passed in _between(pe, parent):
+            if 0 < number[passed] - number[pe] < size[pe]:
+                waits_for.append(passed)
+        for other in {pe, *waits_for, *(tree.parent[child] for child in waits_for)}:
+            apart[parent].add(other)
+            apart[other].add(parent)
     color = [-1] * tree.pes
-    for i in tree.order:
-        color[i] = next(
-            k for k in range(tree.pes) if k not in {color[j] for j in apart[i]}
-        )
+    for pe in tree.order:
+        taken = {color[other] for other in apart[pe]}
+        color[pe] = next(free for free in range(tree.pes) if free not in taken)
     return color
 
 
 def _numbered(tree: Tree) -> tuple[list[int], list[int]]:
-    """Numbers in which a PE's subtree follows it, and the sizes of the subtrees."""
-    size, number = [1] * tree.pes, [0] * tree.pes
-    for i in reversed(tree.order):
-        size[i] += sum(size[c] for c in tree.children[i])
-    for i in tree.order:
-        following = number[i] + 1
-        for c in tree.children[i]:
-            number[c], following = following, following + size[c]
+    """Numbers in which a PE's subtree follows it, and the sizes of the subtrees.
+
+    `b` is below `a` if `0 < number[b] - number[a] < size[a]`.
+    """
+    size = [1] * tree.pes
+    number = [0] * tree.pes
+    for pe in reversed(tree.order):
+        size[pe] += sum(size[child] for child in tree.children[pe])
+    for pe in tree.order:
+        following = number[pe] + 1
+        for child in tree.children[pe]:
+            number[child] = following
+            following += size[child]
     return number, size
 
 
-def _passed(tree: Tree) -> dict[tuple[int, int], Ways]:
+def _passed(tree: Tree, color: Sequence[int]) -> dict[tuple[int, int], Ways]:
     """(color, place) to the ways in which streams pass a router."""
-    color = _adders(tree)
-    ways: dict[tuple[int, int], set[tuple[str, str]]] = {}
-    for i in tree.order[1:]:
-        for j in _between(tree, i):
-            ways.setdefault((color[tree.parent[i]], j), set()).add(_sides(tree, i))
+    ways: dict[tuple[int, int], set[Way]] = {}
+    for sender in tree.order[1:]:
+        adder = tree.parent[sender]
+        for place in _between(sender, adder):
+            through = _through(sender, adder)
+            ways.setdefault((color[adder], place), set()).add(through)
     return {key: tuple(sorted(some)) for key, some in ways.items()}
 
 
 def _check_order(tree: Tree) -> None:
-    for i, own in enumerate(tree.children):
-        for side in ([i - c for c in own if c < i], [c - i for c in own if c > i]):
-            if side != sorted(side):
-                raise LimitExceeded(
-                    f"reduce: PE {i} adds the streams of {own}, a farther one before a nearer one "
-                    "of the same side, whose routers cannot turn back; add the nearer one first "
-                    "or use fixed routes"
-                )
+    for adder, children in enumerate(tree.children):
+        near = [adder - child for child in children if child < adder]
+        far = [child - adder for child in children if child > adder]
+        if near != sorted(near) or far != sorted(far):
+            raise LimitExceeded(
+                f"reduce: PE {adder} adds the streams of {children}, a farther one before a nearer "
+                "one of the same side, whose routers cannot turn back; add the nearer one first "
+                "or use fixed routes"
+            )
 
 
-def fixed(receivers: Sequence[int], prefix: str) -> Streams:
-    """As many colors as streams meet at one router, and no control wavelets.
-
-    Args:
-      receivers: per place, the one it sends to, or -1; a tree's parents, or a ring's next places.
-      prefix: of the colors' names.
-    """
-    color = [""] * len(receivers)
-    routes: dict[tuple[str, int], Ways] = {}
-    until: list[
-        int
-    ] = []  # per color, the last place that its streams have reached so far
-    reach = [(*sorted((i, to)), i) for i, to in enumerate(receivers) if to >= 0]
-    for begin, end, i in sorted(reach):
-        k = next((k for k, last in enumerate(until) if last < begin), len(until))
-        until[k : k + 1] = [end]
-        color[i] = f"{prefix}{k}"
-        back, on = ("far", "near") if receivers[i] < i else ("near", "far")
-        routes |= {(color[i], j): ((back, on),) for j in range(begin + 1, end)}
-        routes[color[i], i] = (("ramp", on),)
-        routes[color[i], receivers[i]] = ((back, "ramp"),)
-    return Streams(tuple(color), (ops.DATA,) * len(receivers), routes)
+def _check_switches(routes: dict[tuple[str, int], Ways]) -> None:
+    for (_, place), ways in routes.items():
+        if len(ways) > POSITIONS or {INWARD, OUTWARD} <= set(ways):
+            raise LimitExceeded(
+                f"reduce: the router of PE {place} would have to turn through "
+                f"{ways}, a switch has 4 positions; use fixed routes"
+            )
 
 
 __all__ = ["Streams", "fixed", "turned"]

@@ -1,0 +1,72 @@
+"""When an arg-max along a chain is done: each PE takes a pair in, compares, and then sends.
+
+Unlike a reduce's chain no word goes on before the whole pair has come and code has run. A stage on
+a WSE-3: the first word comes 7 cycles after its send, the second a cycle later; a cycle and a drain
+of 4 end the receive, compares and branch take 10, a set-up of 4 leads to the next send. In all they
+are 7 + 1 + 1 + 4 + 10 + 4 = 27 cycles.
+
+Arrays are `int64[groups, pes, lines]` ticks.
+"""
+
+import math
+
+import numpy as np
+
+from emu.datasheet import Device
+from emu.instruction import Crossing, Operand
+from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.wires import Wires
+
+PAIR_WORDS = 2  # wavelets of a value and its index
+
+
+def compare_cycles(device: Device) -> float:
+    """Two dependent compares and a branch."""
+    return 2 * device.scalar_cycles + device.branch_cycles
+
+
+def arrival(
+    device: Device,
+    mesh: Mesh,
+    crossing: Crossing,
+    *operands: Operand,
+    axis: str,
+    size: int,
+) -> Ends:
+    """The arrival rule of `wse.chain_argmax`."""
+    index = operands[-1]
+    here = Call.on(device, mesh, crossing, index, axis=axis, group=size)
+    compare = math.ceil(compare_cycles(device))
+    return here.ends(relay(here.armed, PAIR_WORDS, compare, here.wires))
+
+
+def relay(
+    armed: np.ndarray, words: int, between_cycles: int, wires: Wires
+) -> np.ndarray:
+    """When each PE can dispatch what follows, where each takes everything in, works and sends.
+
+    Args:
+      armed: when each PE could dispatch its first operation; PE 0 is the root.
+      words: wavelets of each stream, few enough that nobody stalls.
+      between_cycles: scalar code between the receive and the send.
+      wires: of the fabric.
+    """
+    pes = armed.shape[1]
+    if pes == 1:
+        return armed
+    done = np.empty_like(armed)
+    sends = armed[:, -1:] + wires.setup_cycles  # the last PE's first element
+    done[:, -1:] = wires.dispatch_after(sends + wires.sending(words))
+    for pe in range(pes - 2, -1, -1):
+        ready = armed[:, pe : pe + 1] + wires.setup_cycles
+        taken = np.maximum(ready, sends + wires.latency(1))
+        free = wires.dispatch_after(taken + wires.span(words)) + between_cycles
+        sends = free + wires.setup_cycles
+        is_root = pe == 0
+        done[:, pe : pe + 1] = (
+            free if is_root else wires.dispatch_after(sends + wires.sending(words))
+        )
+    return done
+
+
+__all__ = ["PAIR_WORDS", "arrival", "compare_cycles", "relay"]

@@ -1,0 +1,35 @@
+"""When an activation that walks to the next region has come to each PE of its line.
+
+One stream from the last PE: it crosses the gap, then passes the PEs of the next region from the
+first on. On a WSE-3 with a gap of 10 hops, PE 2 is 2 + 10 + 1 hops away: its first word comes
+1 + 2 ramps of 2 + 13 hops of 2 = 31 cycles after the first push.
+"""
+
+import numpy as np
+
+from emu.datasheet import Device
+from emu.instruction import Crossing, Operand
+from emu.wse.pe.laws import known
+from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.wavelets import words
+
+
+def arrival(
+    device: Device,
+    mesh: Mesh,
+    crossing: Crossing,
+    *operands: Operand,
+    axis: str,
+) -> Ends:
+    """The arrival rule of `wse.walk`."""
+    _dst, x, index, gap = operands
+    here = Call.on(device, mesh, crossing, gap, axis=axis, group=mesh[axis])
+    tile_words = int(words(x.size, x.dtype))
+    hops = here.lines.take(known(index) + known(gap) + 1)
+    ready = here.armed + here.wires.setup_cycles
+    first = np.maximum(ready, ready[:, -1:] + here.wires.latency(hops))
+    last = first + here.wires.span(tile_words)
+    return here.ends(last + 1 + int(device.task_switch_cycles))
+
+
+__all__ = ["arrival"]

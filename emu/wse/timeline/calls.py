@@ -1,0 +1,110 @@
+"""What every collective's call shares: its groups of PEs, their roles, and when they could start.
+
+Collectives are synchronous operations of the main thread on every PE that takes part. One begins
+with a *call*: an address, a register load and the branches that pick the PE's role; `call=False`
+goes on within the call of the collective before it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from jax import lax
+
+from emu.annotations import DType
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.instruction import Crossing, Operand
+from emu.wse.pe.laws import call_cycles, known
+from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.wires import Wires, wires
+from emu.wse.wavelets import words
+
+Mesh: TypeAlias = Mapping[str, int]
+"""Axis name to number of PEs."""
+
+Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""An arrival rule's answer over the mesh: when the result is ready, and when the PE is free."""
+
+
+def group_size(axis: str, group: int | None) -> int:
+    """The PEs of a group, by default the whole axis, of which it must be a divisor."""
+    size = lax.axis_size(axis)
+    if size % (group or size):
+        raise LimitExceeded(
+            f"wse.fabric: axis '{axis}' has {size} PEs, a group of {group} must divide it"
+        )
+    return group or size
+
+
+def role(index: Operand, table: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A PE's entry of a table over the places of its group.
+
+    Args:
+      index: of the PE along the axis, known.
+      table: what the PE at each place does: how many streams it adds, how many hops it sends.
+    """
+    by_place = np.asarray(table)
+    return by_place[known(index) % len(by_place)]
+
+
+def begin(device: Device, call: bool) -> int:
+    """Cycles before a collective's first operation is dispatched."""
+    return call_cycles(device) if call else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a collective, on every line of the mesh at once.
+
+    Attributes:
+      lines: the mesh's, as far as starts and lengths tell them apart.
+      armed: `int64[groups, pes, lines]`, when each PE could dispatch its first operation. A tick
+        is a cycle.
+      wires: between the PEs.
+    """
+
+    lines: Lines
+    armed: np.ndarray
+    wires: Wires
+
+    @classmethod
+    def on(
+        cls,
+        device: Device,
+        mesh: Mesh,
+        crossing: Crossing,
+        told: Operand,
+        *,
+        axis: str,
+        group: int,
+        call: bool = True,
+    ) -> "Call":
+        """The call on the lines of a mesh.
+
+        Args:
+          device: the wafer.
+          mesh: its axes.
+          crossing: when each PE could start.
+          told: a known operand by which lines may differ, such as the elements that each sends.
+          axis: along which the lines lie.
+          group: consecutive PEs in a line.
+          call: whether it begins a call of its own.
+        """
+        lines = Lines(mesh, axis, group, crossing.start_ticks, known(told))
+        armed = lines.take(crossing.start_ticks) + begin(device, call)
+        return cls(lines, armed, wires(device))
+
+    def words(self, elements: Operand, dtype: DType) -> np.ndarray:
+        """Wavelets of each line's streams, `[groups, 1, lines]`."""
+        each = self.lines.take(words(known(elements), dtype))
+        return each.max(axis=1, keepdims=True)
+
+    def ends(self, done: np.ndarray) -> Ends:
+        """The answer over the mesh, from when each PE can dispatch what follows."""
+        ready = self.lines.put(done)
+        return ready, ready
+
+
+__all__ = ["Call", "Ends", "Mesh", "begin", "group_size", "role"]
