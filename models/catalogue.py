@@ -99,6 +99,24 @@ QWEN3_32B = ModelConfig(
     tie_word_embeddings=False,
     source=f"Qwen/Qwen3-32B {COPIES}",
 )
+MISTRAL_NEMO_12B = ModelConfig(
+    name="mistral-nemo-12b",
+    model_type="mistral",
+    hidden_size=5120,
+    intermediate_size=14336,
+    num_hidden_layers=40,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    vocab_size=131072,
+    max_position_embeddings=128000,
+    rope_theta=1000000.0,
+    rope_scaling=None,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=False,
+    source="mistralai/Mistral-Nemo-Base-2407 config.json as copied in "
+    "kevinstephano/thunder_model_blocks, mistral/mistral_config.py",
+)
 TINY = ModelConfig(
     name="tiny",
     model_type="llama",
@@ -124,6 +142,7 @@ CATALOGUE = {
         LLAMA_3_1_70B,
         QWEN3_0_6B,
         QWEN3_32B,
+        MISTRAL_NEMO_12B,
         TINY,
     )
 }

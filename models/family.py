@@ -243,7 +243,17 @@ QWEN3 = Family(
     assumed_values=ASSUMED,
     states_head_dim=True,
 )
-FAMILIES = {family.model_type: family for family in (LLAMA, QWEN3)}
+# What Llama computes, under names of its own. Its windowed models (Mistral 7B v0.1) are refused.
+MISTRAL = Family(
+    model_type="mistral",
+    architecture="MistralForCausalLM",
+    gguf_architecture=None,
+    source=f"{TRANSFORMERS}/mistral; {LLAMA_CPP}, LlamaModel registers MistralForCausalLM",
+    layer_tensors=(*ATTENTION, *GATED_MLP),
+    accepted_values=NO_BIAS_NO_WINDOW | {"sliding_window": (None,)},
+    assumed_values=ASSUMED | {"sliding_window": 4096, "num_key_value_heads": 8},
+)
+FAMILIES = {family.model_type: family for family in (LLAMA, QWEN3, MISTRAL)}
 
 
 def by_model_type(model_type: Any, where: str) -> Family:

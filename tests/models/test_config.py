@@ -38,6 +38,7 @@ LLAMA: dict[str, Any] = {
         ("llama-3.1-70b", 70.6),
         ("qwen3-0.6b", 0.6),
         ("qwen3-32b", 32.8),
+        ("mistral-nemo-12b", 12.2),
     ],
 )
 def test_parameters_are_as_published(name: str, billions: float) -> None:
@@ -119,6 +120,16 @@ def test_impossible_sizes_are_refused(change: dict[str, Any], message: str) -> N
 def test_unsupported_files_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         from_hf(LLAMA | change, "a model", "a test")
+
+
+def test_mistral_has_a_window_unless_its_file_says_null() -> None:
+    names = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    with pytest.raises(ModelError, match="sliding_window=4096 is not supported"):
+        from_hf(LLAMA | names, "a model", "a test")
+    config = from_hf(LLAMA | names | {"sliding_window": None}, "a model", "a test")
+    assert dataclasses.replace(config, model_type="llama") == from_hf(
+        LLAMA, "a model", "a test"
+    )
 
 
 def test_missing_fields_are_named() -> None:

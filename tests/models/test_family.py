@@ -1,12 +1,19 @@
-"""Families: their tables against the gguf package's own, and what the lookups refuse."""
+"""Families: their tables against the gguf package's own, their arithmetic on every machine."""
 
+import dataclasses
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 
+from models.catalogue import TINY
 from models.errors import ModelError
 from models.family import FAMILIES, Family, by_gguf_architecture, by_model_type
+from models.machines.disaggregated import Disaggregated
+from models.plain.oracle import generate
+from models.plain.transformer import from_weights
+from models.plain.weights import flatten, nest, random_weights
 
 EACH = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
@@ -45,3 +52,40 @@ def test_others_are_refused_with_a_list_of_those_known(model_type: Any) -> None:
         by_model_type(model_type, "a model")
     with pytest.raises(ModelError, match="a model: architecture .*'llama', 'qwen3'"):
         by_gguf_architecture("gemma", "a model")
+
+
+SMALL = dataclasses.replace(
+    TINY,
+    hidden_size=40,
+    intermediate_size=56,
+    head_dim=8,
+    vocab_size=96,
+    tie_word_embeddings=False,
+)
+# Two layers of float32 sums in another order give a few 1e-6 of logits of size 1.
+TOLERANCE = 5e-5
+
+
+@EACH
+def test_oracle_prefill_and_decode_compute_the_same(family: Family) -> None:
+    config = dataclasses.replace(SMALL, model_type=family.model_type)
+    generator = np.random.default_rng(0)
+    flat = flatten(random_weights(config, 0))
+    # Away from their first value, 1, so that a weight left out shows.
+    moved = {name: generator.uniform(0.5, 1.5, w.shape) for name, w in flat.items()}
+    weights = nest(
+        {name: w * moved[name].astype(np.float32) for name, w in flat.items()}
+    )
+    prompt, new = [5, 17, 3, 80, 41], 3
+    tokens, logits = generate(from_weights(config, weights), prompt, new)
+    machines = Disaggregated(
+        config, weights, tokens=len(prompt), new_tokens=new, chips=1, dtype="float32"
+    )
+    first = machines.prefill.run(prompt)
+    np.testing.assert_allclose(first.logits, logits[0], rtol=0, atol=TOLERANCE)
+    assert first.token == tokens[0]
+    decoded = machines.decode(first.token, first.k, first.v)
+    for token, row in zip(tokens[1:], logits[1:], strict=True):
+        chosen, computed = next(decoded)
+        np.testing.assert_allclose(computed, row, rtol=0, atol=TOLERANCE)
+        assert chosen == token
