@@ -44,6 +44,10 @@ FACES = {
         ContextAttention FABRIC_PROGRAMS LatentAttention PLACEMENTS Placement TRAINIUM_KERNELS
         TokenClock WaferPlan masks place plan_wafer
     """,
+    "models": """
+        CATALOGUE Decoder Disaggregated FAMILIES Family Loaded ModelConfig ModelError Prefill
+        Transformer find from_weights generate load
+    """,
 }
 LIGHT = [name for name in FACES if name.startswith(("emu", "kernels"))]
 

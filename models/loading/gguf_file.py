@@ -36,6 +36,10 @@ SCALARS = {
     12: "<f8",
 }
 STRING, ARRAY = 8, 9
+UNQUANTISED = {
+    gguf.GGMLQuantizationType.F32: np.float32,
+    gguf.GGMLQuantizationType.F16: np.float16,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +86,8 @@ def dequantise(
     raw: bytes, tensor: GgufTensor, path: pathlib.Path
 ) -> NDArray[np.float32]:
     """The float32 values of a tensor's bytes."""
-    plain = {
-        gguf.GGMLQuantizationType.F32: np.float32,
-        gguf.GGMLQuantizationType.F16: np.float16,
-    }
-    if tensor.kind in plain:
-        values = np.frombuffer(raw, plain[tensor.kind]).astype(np.float32)
+    if tensor.kind in UNQUANTISED:
+        values = np.frombuffer(raw, UNQUANTISED[tensor.kind]).astype(np.float32)
     else:
         try:
             # A corrupt scale is reported below, in one line.
@@ -123,9 +123,9 @@ class Cursor:
 
     def number(self, code: str, what: str) -> int:
         """The next little-endian integer of a `struct` code."""
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}"), what))[
-            0
-        ]
+        raw = self.take(struct.calcsize(f"<{code}"), what)
+        (value,) = struct.unpack(f"<{code}", raw)
+        return value
 
     def text(self, what: str) -> str:
         """The next length-prefixed UTF-8 string."""
@@ -168,27 +168,25 @@ def parse(cursor: Cursor) -> GgufFile:
     version = cursor.number("I", "the version")
     if version not in VERSIONS:
         raise cursor.error(f"version must be one of {VERSIONS}, got {version}")
-    tensor_count = bounded(
-        cursor, cursor.number("Q", "the tensor count"), MOST_TENSORS, "tensors"
-    )
-    field_count = bounded(
-        cursor, cursor.number("Q", "the field count"), MOST_FIELDS, "fields"
-    )
+    tensor_count = cursor.number("Q", "the tensor count")
+    check_count(cursor, tensor_count, MOST_TENSORS, "tensors")
+    field_count = cursor.number("Q", "the field count")
+    check_count(cursor, field_count, MOST_FIELDS, "fields")
     metadata: dict[str, Any] = {}
     for index in range(field_count):
         name = cursor.text(f"the name of field {index}")
         if name in metadata:
             raise cursor.error(f"field {name!r} must occur once, got it twice")
-        metadata[name] = field_value(
-            cursor, cursor.number("I", f"the type of {name}"), name
-        )
+        kind = cursor.number("I", f"the type of {name}")
+        metadata[name] = field_value(cursor, kind, name)
     infos = [tensor_info(cursor, index) for index in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT_DEFAULT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise cursor.error(
             f"general.alignment must be a power of two, got {alignment!r}"
         )
-    data_start = -(-cursor.position // alignment) * alignment
+    # The first tensor's byte: the header's end, rounded up to the alignment.
+    data_start = math.ceil(cursor.position / alignment) * alignment
     placed = [
         dataclasses.replace(info, start=data_start + info.start) for info in infos
     ]
@@ -196,11 +194,10 @@ def parse(cursor: Cursor) -> GgufFile:
     return GgufFile(cursor.path, metadata, {tensor.name: tensor for tensor in placed})
 
 
-def bounded(cursor: Cursor, count: int, most: int, what: str) -> int:
-    """`count`, or ModelError where it exceeds `most`."""
+def check_count(cursor: Cursor, count: int, most: int, what: str) -> None:
+    """Raises ModelError where `count` exceeds `most`."""
     if count > most:
         raise cursor.error(f"must hold at most {most} {what}, claims {count}")
-    return count
 
 
 def field_value(cursor: Cursor, kind: int, name: str) -> Any:
@@ -214,7 +211,7 @@ def field_value(cursor: Cursor, kind: int, name: str) -> Any:
         raise cursor.error(f"field {name!r} has the unknown type {kind}")
     kind = cursor.number("I", f"the element type of {name}")
     count = cursor.number("Q", f"the length of {name}")
-    bounded(cursor, count, LONGEST_ARRAY, f"values in {name}")
+    check_count(cursor, count, LONGEST_ARRAY, f"values in {name}")
     if kind in SCALARS:
         dtype = np.dtype(SCALARS[kind])
         return np.frombuffer(cursor.take(count * dtype.itemsize, name), dtype).tolist()
@@ -239,6 +236,7 @@ def tensor_info(cursor: Cursor, index: int) -> GgufTensor:
         kind = gguf.GGMLQuantizationType(code)
     except ValueError:
         raise cursor.error(f"tensor {name} has the unknown type {code}") from None
+    # Q4_1 packs 32 values into 20 bytes: 16 of nibbles, a scale and a minimum in float16.
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     if min(reverse) < 1 or reverse[0] % block:
         raise cursor.error(

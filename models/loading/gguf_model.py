@@ -88,7 +88,10 @@ def read_config(file: GgufFile) -> ModelConfig:
 
 
 def decimal(value: float) -> float:
-    """The shortest decimal of a float32, so that a stored 1e-5 reads back as 1e-5."""
+    """The shortest decimal of a float32, so that a stored 1e-5 reads back as 1e-5.
+
+    As a float64 the stored number is 9.999999747378752e-06, and a config would not compare equal.
+    """
     return float(str(np.float32(value)))
 
 

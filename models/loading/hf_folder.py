@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from models.config import ModelConfig
 from models.errors import ModelError
@@ -184,7 +185,10 @@ def read_tokenizer(folder: pathlib.Path) -> TextTokenizer:
     eos: list[int] = []
     for name in ("config.json", "generation_config.json"):
         value = settings.get(name, {}).get("eos_token_id")
-        eos += value if isinstance(value, list) else [] if value is None else [value]
+        if isinstance(value, list):
+            eos += value
+        elif value is not None:
+            eos.append(value)
     eos += token_ids(tokenizer, chosen.get("eos_token"))
     # Llama's tokenizer.json adds the start token itself; ours is asked not to, so it is put first.
     added = tokenizer.encode("", add_special_tokens=True).ids
@@ -197,7 +201,7 @@ def read_tokenizer(folder: pathlib.Path) -> TextTokenizer:
     return TextTokenizer(tokenizer, eos_ids=eos, bos_ids=added, chat_template=text)
 
 
-def token_ids(tokenizer: Any, token: Any) -> list[int]:
+def token_ids(tokenizer: Tokenizer, token: Any) -> list[int]:
     """The id of a token that tokenizer_config.json names, as a string or as an object."""
     text = token.get("content") if isinstance(token, dict) else token
     found = tokenizer.token_to_id(text) if isinstance(text, str) else None

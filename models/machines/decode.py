@@ -11,21 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from emu import Device, strict_jit
+from emu.annotations import DType, PyTree
 from emu.report.bands import Bound
 from emu.wse import WSE3
 from kernels.wse.decode import layout
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace
+from models.machines.layer_weights import check_layer_weights
 from models.plain.rope import rope_tables
 
 Cache = dict[str, jax.Array]
-# Dimension of the slots in one layer's cache, rows and columns leading.
-SLOTS = {
-    "k": 3,
-    "v": 2,
-}
+"""`k` `[layers, rows, cols, dims, slots]` and `v` `[layers, rows, cols, slots, dims]`."""
+
+# Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
+SLOT_AXIS = {"k": 3, "v": 2}
 
 
 class Decoder:
@@ -41,7 +43,7 @@ class Decoder:
         config: Any,
         weights: Mapping[str, Any],
         context: int,
-        dtype: Any = "float32",
+        dtype: DType = "float32",
         device: Device | None = None,
         placed: WaferPlan | None = None,
     ):
@@ -64,27 +66,34 @@ class Decoder:
         device = device or WSE3.at()
         self.plan = placed or plan_wafer(config, context, self.dtype.name, device)
         self.clock = TokenClock(self.plan, device)
-        self._params = self._lay_out(weights)
-        turns = rope_tables(config, np.arange(context))
-        self._turns = tuple(layout.turn_tiles(t, self.plan.layer) for t in turns)
+        self._weights = self._lay_out(weights)
+        cos, sin = rope_tables(config, np.arange(context))
+        self._cos = layout.turn_tiles(cos, self.plan.layer)
+        self._sin = layout.turn_tiles(sin, self.plan.layer)
+        # The cache is updated in place: its buffer is donated.
         self._step: Any = strict_jit(self._one_token, donate_argnums=1)
 
     def _lay_out(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        head = self.plan.head
-        put = lambda x: jnp.asarray(x, self.dtype)  # noqa: E731
+        """Every weight on its PEs: `[layers, rows, cols, ...]`, tables `[rows, cols, ...]`."""
+        check_layer_weights(weights["layers"], "decode")
+        layers = layout.layer_weights(weights["layers"], self.plan.layer)
         tables = {"embed": np.asarray(weights["embed"]).T}
         if not self.plan.tied:
             tables["head"] = weights["head"]
-        layers = layout.layer_weights(weights["layers"], self.plan.layer)
-        return {
-            "layers": {k: put(w) for k, w in layers.items()},
-            "norm": put(layout.head_norm(weights["norm"], head)),
-            **{k: put(layout.head_table(t, head)) for k, t in tables.items()},
+        placed: dict[str, Any] = {
+            name: self._stored(layout.head_table(table, self.plan.head))
+            for name, table in tables.items()
         }
+        placed["norm"] = self._stored(layout.head_norm(weights["norm"], self.plan.head))
+        placed["layers"] = {name: self._stored(tile) for name, tile in layers.items()}
+        return placed
+
+    def _stored(self, values: ArrayLike) -> jax.Array:
+        return jnp.asarray(values, self.dtype)
 
     # --- values ---
 
-    def cache_from(self, k: Any, v: Any) -> Cache:
+    def cache_from(self, k: np.ndarray, v: np.ndarray) -> Cache:
         """A prefilled cache on its PEs.
 
         Args:
@@ -94,18 +103,17 @@ class Decoder:
         if k.shape[1] > self.context:
             raise ValueError(f"{k.shape[1]} tokens for a context of {self.context}")
         tiles = layout.cache_tiles(k, v, self.plan.layer)
-        return {name: jnp.asarray(x, self.dtype) for name, x in tiles.items()}
+        return {name: self._stored(tile) for name, tile in tiles.items()}
 
     def empty_cache(self) -> Cache:
         """A cache without tokens."""
-        c = self.config
-        none = np.zeros(
-            (c.num_hidden_layers, 0, c.num_key_value_heads, c.head_dim), np.float32
-        )
+        config = self.config
+        heads = (config.num_key_value_heads, config.head_dim)
+        none = np.zeros((config.num_hidden_layers, 0, *heads), np.float32)
         return self.cache_from(none, none)
 
     def step(
-        self, token_id: Any, pos: int, cache: Cache
+        self, token_id: ArrayLike, pos: int, cache: Cache
     ) -> tuple[int, jax.Array, Cache]:
         """Runs one token.
 
@@ -122,17 +130,22 @@ class Decoder:
 
     def compile(self) -> None:
         """Compiles a step ahead of the first one."""
+        cache = jax.eval_shape(self.empty_cache)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-            self._arguments(0, 0, jax.eval_shape(self.empty_cache)),
+            self._arguments(0, 0, cache),
         )
         self._step = self._step.lower(*shapes).compile()
 
-    def _arguments(self, token_id: Any, pos: int, cache: Cache) -> tuple[Any, ...]:
+    def _arguments(
+        self, token_id: ArrayLike, pos: int, cache: Cache
+    ) -> tuple[PyTree, ...]:
+        """What `_one_token` takes."""
         self._check(pos)
-        cos, sin = (jnp.asarray(t[pos]) for t in self._turns)
         token = jnp.asarray(token_id, jnp.int32).reshape(1)
-        return self._params, cache, token, jnp.int32(pos), cos, sin
+        cos = jnp.asarray(self._cos[pos])
+        sin = jnp.asarray(self._sin[pos])
+        return self._weights, cache, token, jnp.int32(pos), cos, sin
 
     def _check(self, pos: int) -> None:
         if not 0 <= pos < self.context:
@@ -141,27 +154,45 @@ class Decoder:
             )
 
     def _one_token(
-        self, params: Any, cache: Cache, token: Any, pos: Any, cos: Any, sin: Any
+        self,
+        weights: dict[str, PyTree],
+        cache: Cache,
+        token: jax.Array,
+        pos: jax.Array,
+        cos: jax.Array,
+        sin: jax.Array,
     ) -> tuple[jax.Array, jax.Array, Cache]:
+        """The step itself: embedding, a scan over the layers' equal regions, output head."""
         programs = self.clock.programs
         gaps = jnp.asarray(self.plan.gaps, jnp.int32)
+        # Position p lies in row p % rows, slot p // rows.
         slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
 
-        def body(x: jax.Array, slices: Any) -> Any:
-            w, old, gap = slices
-            x, new = programs["layer"].batched(x, w, old, cos, sin, pos, gap)
+        def layer(x: jax.Array, one: PyTree) -> tuple[jax.Array, Cache]:
+            layer_weights, old, gap = one
+            run = programs["layer"].batched
+            x, new = run(x, layer_weights, old, cos, sin, pos, gap)
             # The append changed this slot only; the loop then need not write whole caches.
-            column = {
-                n: lax.dynamic_slice_in_dim(new[n], slot, 1, SLOTS[n]) for n in new
+            appended = {
+                name: lax.dynamic_slice_in_dim(new[name], slot, 1, SLOT_AXIS[name])
+                for name in new
             }
-            return x[:, -1], column
+            # Every column ends with the residual stream; one of them walks on.
+            return x[:, -1], appended
 
-        x = programs["embed"].batched(params["embed"], token)[:, 0]
-        x, columns = lax.scan(body, x, (params["layers"], cache, gaps[:-1]))
-        update = lax.dynamic_update_slice_in_dim
-        cache = {n: update(cache[n], columns[n], slot, SLOTS[n] + 1) for n in cache}
-        table = params["embed" if self.plan.tied else "head"]
-        logits, best = programs["head"].batched(x, params["norm"], table, gaps[-1])
+        x = programs["embed"].batched(weights["embed"], token)[:, 0]
+        x, appended = lax.scan(layer, x, (weights["layers"], cache, gaps[:-1]))
+        cache = {
+            # One axis further on, as the layers stand first.
+            name: lax.dynamic_update_slice_in_dim(
+                cache[name], appended[name], slot, SLOT_AXIS[name] + 1
+            )
+            for name in cache
+        }
+        table = weights["embed" if self.plan.tied else "head"]
+        run = programs["head"].batched
+        logits, best = run(x, weights["norm"], table, gaps[-1])
+        # The first row holds the logits, the vocabulary's padding at their end.
         logits = logits[0].reshape(-1)[: self.config.vocab_size]
         return best[0, 0, 0], logits, cache
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from emu import BANDS, Device
+from emu.annotations import DType
 from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
 from emu.trainium.datasheets import TRN3, with_cores
@@ -16,6 +16,7 @@ from models.errors import ModelError
 from models.machines.decode import Decoder, StepReading
 from models.machines.handoff import Handoff, handoff
 from models.machines.prefill import Prefill, PrefillReading
+from models.plain.weights import Weights
 
 MOST_STEPS = 3  # decode steps whose clock is read: first, middle, last
 
@@ -53,15 +54,17 @@ class Clock:
         }
 
     def ttft_s(self, band: str) -> float:
+        """Time to first token, the sum of its parts."""
         return sum(self.ttft_parts_s(band).values())
 
     def decode_total(self, count: Callable[[StepReading], int]) -> int:
         """A count summed over all decode steps, nominal.
 
         Every step has one more live cache slot than the one before, so counts grow by a constant;
-        where not every step was read, the sum is that of the arithmetic progression.
+        where not every step was read, the sum is that of the arithmetic progression: 500 steps
+        from 1,000 to 1,998 count `500 · (1,000 + 1,998) / 2`.
         """
-        counts = [count(s) for s in self.steps["nominal"]]
+        counts = [count(step) for step in self.steps["nominal"]]
         if len(counts) == self.decoded:
             return sum(counts)
         return self.decoded * (counts[0] + counts[-1]) // 2
@@ -80,13 +83,13 @@ class Disaggregated:
     def __init__(
         self,
         config: ModelConfig,
-        weights: Any,
+        weights: Weights,
         *,
         tokens: int,
         new_tokens: int,
         chips: int,
         cores: int = 1,
-        dtype: Any,
+        dtype: DType,
         placement: str = "contiguous",
     ):
         """Lays the weights out on both machines.
@@ -150,7 +153,8 @@ class Disaggregated:
         progress("decode")
         positions = spread(self.tokens, generated - 1)
         steps = {
-            band: [self.decoder.read(p, band) for p in positions] for band in BANDS
+            band: [self.decoder.read(position, band) for position in positions]
+            for band in BANDS
         }
         decode_bound = self.decoder.bound(self.tokens) if generated > 1 else None
         return Clock(
@@ -178,7 +182,10 @@ class Disaggregated:
 
 
 def spread(first: int, count: int) -> list[int]:
-    """Positions of decode steps to read: all of `count`, or `MOST_STEPS` with both ends."""
+    """Positions of decode steps to read: all of `count`, or `MOST_STEPS` with both ends.
+
+    `spread(37, 500)` is `[37, 286, 536]`.
+    """
     if count <= MOST_STEPS:
         return list(range(first, first + count))
     return [first + i * (count - 1) // (MOST_STEPS - 1) for i in range(MOST_STEPS)]

@@ -1,104 +1,146 @@
 """The canonical weights laid out for a chip's NeuronCores: shared out, padded, loads contiguous."""
 
-import functools
+import dataclasses
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emu.annotations import PyTree
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
-from models.machines.tensor_parallel import FEWEST_LOGITS, Shares, deal
+from models.machines.layer_weights import check_layer_weights
+from models.machines.tensor_parallel import FEWEST_LOGITS, Array, Shares, deal
 
-WHOLE = ("attn_norm", "mlp_norm", "q_norm", "k_norm")  # on every core
+HEAD_NORMS = ("q_norm", "k_norm")
+ON_EVERY_CORE = ("attn_norm", "mlp_norm", *HEAD_NORMS)
 
 
-def pack_weights(weights: Any, s: LayerTiling, shares: Shares) -> Any:
+def pack_weights(weights: PyTree, tiling: LayerTiling, shares: Shares) -> PyTree:
     """The canonical weights laid out as the kernels load them; structs stay structs.
 
     Args:
       weights: canonical pytree.
-      s: one core's sizes.
+      tiling: one core's sizes.
       shares: what each core holds.
 
     Returns:
       Embedding and norms as every core has them; everything else with an axis of cores, where
-      there are several, behind that of the layers; see `specs`.
+      there are several, behind that of the layers; see `weight_specs`.
+
+    Raises:
+      ModelError: a layer has weights that the kernels would leave out.
     """
-    packed = functools.partial(_packed, s=s, shares=shares)
+    check_layer_weights(weights["layers"], "prefill")
     if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
-        return jax.eval_shape(functools.partial(packed, xp=jnp), weights)
-    return packed(jax.tree.map(np.asarray, weights), xp=np)
+        return jax.eval_shape(Packer(tiling, shares, jnp).model, weights)
+    return Packer(tiling, shares, np).model(jax.tree.map(np.asarray, weights))
 
 
-def specs(packed: Any, axis: str | None) -> Any:
+def weight_specs(packed: PyTree, axis: str | None) -> PyTree:
     """Which packed weights differ along the cores' mesh axis, as `emu.Program` takes it."""
     if axis is None:
         return ()
-    layers = {k: () if k in WHOLE else (None, axis) for k in packed["layers"]}
+    layers = {
+        name: () if name in ON_EVERY_CORE else (None, axis) for name in packed["layers"]
+    }
     return {"embed": (), "norm": (), "heads": (axis,), "layers": layers}
 
 
-def _packed(weights: Any, *, s: LayerTiling, shares: Shares, xp: Any) -> Any:
-    """Each part is placed as soon as it is laid out, so that only one is held twice."""
-    embed = xp.asarray(weights["embed"], s.dtype)
-    out = xp.asarray(weights["head"], s.dtype) if "head" in weights else embed.T
-    out = deal(out, shares.vocabulary, -1, 1, xp)
-    return {
-        "embed": _padded(embed, s, xp),
-        "norm": _padded(weights["norm"], s, xp)[None],
-        "heads": tuple(
-            jnp.asarray(pack(part, s.hidden_tiles[1], width, xp))
-            for part, width in _head_parts(out)
-        ),
-        "layers": _layers(weights["layers"], s, shares, xp),
-    }
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packer:
+    """Lays weights out; each is placed as soon as it is, so that only one is held twice.
+
+    Attributes:
+      tiling: one core's sizes.
+      shares: what each core holds.
+      xp: numpy, or jax.numpy where only shapes are wanted.
+    """
+
+    tiling: LayerTiling
+    shares: Shares
+    xp: ModuleType
+
+    def model(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """All weights; the output head in column blocks, `heads`, see `column_blocks`."""
+        embed = self.converted(weights["embed"])
+        head = self.converted(weights["head"]) if "head" in weights else embed.T
+        head = deal(head, self.shares.vocabulary, -1, 1, self.xp)
+        rows = self.tiling.hidden_tiles[1]
+        return {
+            "embed": self.padded(embed),
+            "norm": self.padded(weights["norm"])[None],
+            "heads": tuple(
+                self.packed(part, rows, columns)
+                for part, columns in column_blocks(head)
+            ),
+            "layers": self.layers(weights["layers"]),
+        }
+
+    def layers(self, layers: dict[str, Array]) -> dict[str, jax.Array]:
+        """The layers' weights, q, k and v side by side in one."""
+        tiling, shares = self.tiling, self.shares
+        head_dim = tiling.head_dim
+        hidden_rows = tiling.hidden_tiles[1]
+        ffn_rows = tiling.ffn_tiles[1]
+        hidden_columns = tiling.hidden_columns
+        # What multiplies the residual stream is cut by columns; what returns to it, by rows.
+        wq = self.dealt(layers["wq"], shares.heads, unit=head_dim)
+        wk = self.dealt(layers["wk"], shares.kv_heads, unit=head_dim)
+        wv = self.dealt(layers["wv"], shares.kv_heads, unit=head_dim)
+        wo = self.dealt(layers["wo"], shares.heads, axis=-2, unit=head_dim)
+        w_gate = self.dealt(layers["w_gate"], shares.ffn)
+        w_up = self.dealt(layers["w_up"], shares.ffn)
+        w_down = self.dealt(layers["w_down"], shares.ffn, axis=-2)
+        wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
+        placed = {
+            "attn_norm": self.padded(layers["attn_norm"])[:, None],
+            "mlp_norm": self.padded(layers["mlp_norm"])[:, None],
+            "wqkv": self.packed(wqkv, hidden_rows, tiling.qkv_columns),
+            "wo": self.packed(wo, head_dim, hidden_columns),
+            "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
+            "w_up": self.packed(w_up, hidden_rows, ffn_rows),
+            "w_down": self.packed(w_down, ffn_rows, hidden_columns),
+        }
+        for name in HEAD_NORMS:
+            if name in layers:
+                placed[name] = jnp.asarray(layers[name], tiling.dtype)[:, None]
+        return placed
+
+    def converted(self, weight: Array) -> Array:
+        """In the layer's dtype."""
+        return self.xp.asarray(weight, self.tiling.dtype)
+
+    def dealt(
+        self, weight: Array, index: np.ndarray, axis: int = -1, unit: int = 1
+    ) -> Array:
+        """Each core's part, see `deal`."""
+        return deal(self.converted(weight), index, axis, unit, self.xp)
+
+    def packed(self, weight: Array, rows: int, columns: int) -> jax.Array:
+        """Cut into tiles of `rows` by `columns`, each load contiguous."""
+        return jnp.asarray(pack(weight, rows, columns, self.xp))
+
+    def padded(self, weight: Array) -> jax.Array:
+        """The last dimension, `hidden`, lengthened by zeros to whole tiles."""
+        missing = self.tiling.hidden_padded - weight.shape[-1]
+        widths = [(0, 0)] * (weight.ndim - 1) + [(0, missing)]
+        return jnp.asarray(self.xp.pad(self.converted(weight), widths))
 
 
-def _layers(layers: Any, s: LayerTiling, shares: Shares, xp: Any) -> Any:
-    d, f = s.hidden_tiles[1], s.ffn_tiles[1]
+def column_blocks(head: Array) -> list[tuple[Array, int]]:
+    """The output head's columns in blocks of one width, and the narrower rest, each with its width.
 
-    def part(name: str, index: Any, axis: int = -1, unit: int = 1) -> Any:
-        return deal(xp.asarray(layers[name], s.dtype), index, axis, unit, xp)
-
-    def placed(w: Any, rows: int, columns: int) -> Any:
-        return jnp.asarray(pack(w, rows, columns, xp))
-
-    held = {"wq": shares.heads, "wk": shares.kv_heads, "wv": shares.kv_heads}
-    fused = xp.concatenate(
-        [part(k, i, unit=s.head_dim) for k, i in held.items()], axis=-1
-    )
-    return {
-        "attn_norm": _padded(layers["attn_norm"], s, xp)[:, None],
-        "mlp_norm": _padded(layers["mlp_norm"], s, xp)[:, None],
-        "wqkv": placed(fused, d, s.qkv_columns),
-        "wo": placed(
-            part("wo", shares.heads, -2, s.head_dim), s.head_dim, s.hidden_columns
-        ),
-        "w_gate": placed(part("w_gate", shares.ffn), d, f),
-        "w_up": placed(part("w_up", shares.ffn), d, f),
-        "w_down": placed(part("w_down", shares.ffn, -2), f, s.hidden_columns),
-        **{
-            k: jnp.asarray(layers[k], s.dtype)[:, None]
-            for k in WHOLE[2:]
-            if k in layers
-        },
-    }
-
-
-def _padded(x: Any, s: LayerTiling, xp: Any) -> Any:
-    lead = [(0, 0)] * (x.ndim - 1)
-    padding = [*lead, (0, s.hidden_padded - x.shape[-1])]
-    return jnp.asarray(xp.pad(xp.asarray(x, s.dtype), padding))
-
-
-def _head_parts(w: Any) -> list[tuple[Any, int]]:
-    """Column blocks of one width, and the narrower rest: a padded column could win the maximum."""
-    count = w.shape[-1]
-    _, width = split(count, BANK_COLUMNS)
-    while 0 < count % width < FEWEST_LOGITS:
+    No column is padded, as its logit, 0, could be the largest: 1030 columns are two blocks of 344
+    and one of 342. `nc_max8` looks at eight values at least, so the width falls where the rest
+    would be narrower.
+    """
+    columns = head.shape[-1]
+    _, width = split(columns, BANK_COLUMNS)
+    while 0 < columns % width < FEWEST_LOGITS:
         width -= 1
-    full = count // width * width
-    parts = [(w[..., :full], width), (w[..., full:], count - full)]
-    return [p for p in parts if p[1]]
+    full = columns // width * width
+    parts = [(head[..., :full], width), (head[..., full:], columns - full)]
+    return [(part, width) for part, width in parts if width]

@@ -6,8 +6,8 @@ Tokens are spread over the chips; heads, FFN columns and vocabulary over the cor
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ import numpy as np
 from jax import lax
 
 from emu import Device, Known, Program, Reading
+from emu.annotations import DType, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
+from emu.trainium.spaces import Hbm
 from kernels.masks.catalogue import causal
 from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
@@ -25,11 +27,14 @@ from kernels.trainium.layer.layer import layer
 from kernels.trainium.layer.ring import attention_tiling, layer_ring
 from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
 from models.config import ModelConfig
-from models.machines.pack import pack_weights, specs
+from models.machines.pack import pack_weights, weight_specs
 from models.machines.tensor_parallel import Shares, divide_model
 from models.plain.rope import rope_tables
 
 CHIP, CORE = "ring", "core"  # mesh axes
+
+Pieces: TypeAlias = Sequence[tuple[jax.Array, jax.Array]]
+"""Logits and places of the largest, for each width of column block; see `head.lm_head`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +79,12 @@ class Prefill:
     def __init__(
         self,
         config: ModelConfig,
-        weights: Any,
+        weights: PyTree,
         *,
         tokens: int,
         chips: int,
         cores: int = 1,
-        dtype: Any,
+        dtype: DType,
         placement: str = "contiguous",
         chip: NeuronCoreSheet = TRN3,
     ):
@@ -102,7 +107,7 @@ class Prefill:
         self.cores = cores
         self.dtype = jnp.dtype(dtype)
         self.shares = divide_model(config, cores)
-        tiling = functools.partial(
+        tiling_for = functools.partial(
             layer_tiling,
             config,
             self.shares,
@@ -110,26 +115,34 @@ class Prefill:
             self.dtype,
             chip=chip,
         )
-        self.placement = placement
         if placement == "auto":
-            self.placement = choose_placement(tiling, tokens, chips)
-        self.tiling = s = tiling(self.placement)
+            placement = choose_placement(tiling_for, tokens, chips)
+        self.placement = placement
+        self.tiling = tiling_for(placement)
         self.ring = layer_ring(
-            s, tokens=tokens, chips=chips, axis=CHIP, placement=self.placement
+            self.tiling, tokens=tokens, chips=chips, axis=CHIP, placement=placement
         )
         self.weights = pack_weights(weights, self.tiling, self.shares)
-        core_axis = CORE if cores > 1 else None
+        mesh = {CHIP: chips}
+        core_axis = None
+        if cores > 1:
+            core_axis = CORE
+            mesh[CORE] = cores
+        form = KernelForm(
+            self.tiling, self.ring.ring, core_axis, self.owner, self._last[1]
+        )
+        by_chip = (CHIP,)
         self.program = Program(
-            functools.partial(
-                prefill_kernel,
-                s=s,
-                ring=self.ring.ring,
-                core_axis=core_axis,
-                last=self._last[1],
-                owner=self.owner,
+            functools.partial(prefill_kernel, form=form),
+            mesh,
+            in_specs=(
+                weight_specs(self.weights, core_axis),
+                by_chip,  # ids
+                by_chip,  # cos
+                by_chip,  # sin
+                by_chip,  # work
+                (),  # patterns
             ),
-            {CHIP: chips} | ({core_axis: cores} if core_axis else {}),
-            in_specs=(specs(self.weights, core_axis), *((CHIP,),) * 4, ()),
         )
 
     @property
@@ -151,81 +164,97 @@ class Prefill:
     @functools.cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
-        s = self.tiling
-        cos, sin = rope_tables(self.config, self.ring.where.positions().ravel())
-        shape = (self.chips, s.blocks, s.tiles, s.rows, s.head_dim // 2)
-        return np.asarray(cos).reshape(shape), np.asarray(sin).reshape(shape)
+        positions = self.ring.where.positions().ravel()
+        cos, sin = rope_tables(self.config, positions)
+        shape = (*self._token_shape, self.tiling.head_dim // 2)
+        return cos.reshape(shape), sin.reshape(shape)
 
-    def arguments(self, prompt: list[int]) -> tuple[Any, ...]:
+    @property
+    def _token_shape(self) -> tuple[int, int, int, int]:
+        """The axes of what there is one of a token."""
+        tiling = self.tiling
+        return self.chips, tiling.blocks, tiling.tiles, tiling.rows
+
+    def arguments(self, prompt: list[int]) -> tuple[PyTree, ...]:
         """The program's arguments for a prompt; padding repeats token 0, which no query sees."""
-        s = self.tiling
         ids = self.ring.where.spread(np.asarray(prompt, np.int32))
-        ids = ids.reshape(self.chips, s.blocks, s.tiles, s.rows)
-        known = jax.tree.map(
-            lambda x: jnp.asarray(x.value),
+        cos, sin = self.tables
+        work = jax.tree.map(
+            lambda known: jnp.asarray(known.value),
             self.ring.known(with_masks=True),
             is_leaf=lambda x: isinstance(x, Known),
         )
-        biases = jnp.asarray(self.ring.hops.biases(jnp.bfloat16))
         return (
             self.weights,
-            jnp.asarray(ids),
-            *map(jnp.asarray, self.tables),
-            known,
-            biases,
+            jnp.asarray(ids.reshape(self._token_shape)),
+            jnp.asarray(cos),
+            jnp.asarray(sin),
+            work,
+            jnp.asarray(self.ring.hops.biases(jnp.bfloat16)),
         )
 
     def compile(self, prompt: list[int]) -> Any:
         """The compiled program, to be handed to `run`."""
         return self.program.compiled.lower(*self.arguments(prompt)).compile()  # type: ignore
 
-    def run(self, prompt: list[int], compiled: Any = None) -> PrefillResult:
+    def run(
+        self, prompt: list[int], compiled: Callable[..., Any] | None = None
+    ) -> PrefillResult:
         """Prefills a prompt of `tokens` tokens."""
         call = compiled or self.program.compiled
         pieces, k, v = call(*self.arguments(prompt))
         if self.cores == 1:  # the mesh then has no axis of cores
             pieces, k, v = jax.tree.map(lambda x: x[:, None], (pieces, k, v))
-        logits = np.empty(self.config.vocab_size, np.float32)
-        parts = [
-            np.asarray(x[self.owner], np.float32).reshape(self.cores, -1)
-            for x, _ in pieces
-        ]
-        logits[self.shares.vocabulary] = np.concatenate(parts, axis=1)
-        return PrefillResult(int(self._first(pieces)), logits, *self.cache(k, v))
+        token = self._first_token(pieces)
+        return PrefillResult(token, self._logits(pieces), *self.cache(k, v))
 
-    def _first(self, pieces: Any) -> int:
-        """The first token, from each column block's own maximum."""
-        best, token = -np.inf, 0
-        for core, columns in enumerate(self.shares.vocabulary):
-            base = int(columns[0])
+    def _logits(self, pieces: Pieces) -> np.ndarray:
+        """The last token's logits, float32 `[vocabulary]`, put together from all cores'."""
+        by_core = [
+            np.asarray(logits[self.owner], np.float32).reshape(self.cores, -1)
+            for logits, _ in pieces
+        ]
+        # Where cores' ids overlap, each computed the same logit.
+        whole = np.empty(self.config.vocab_size, np.float32)
+        whole[self.shares.vocabulary] = np.concatenate(by_core, axis=1)
+        return whole
+
+    def _first_token(self, pieces: Pieces) -> int:
+        """The first generated token, from each column block's own maximum."""
+        largest, token = -np.inf, 0
+        for core, ids in enumerate(self.shares.vocabulary):
+            block_start = int(ids[0])
             for logits, places in pieces:
-                rows = np.asarray(logits[self.owner, core])[:, 0]
-                places = np.asarray(places[self.owner, core])[:, 0, 0]
-                for row, place in zip(rows, places, strict=True):
-                    if row[place] > best:
-                        best, token = row[place], base + int(place)
-                    base += rows.shape[1]
+                blocks = np.asarray(logits[self.owner, core])[:, 0]
+                best_places = np.asarray(places[self.owner, core])[:, 0, 0]
+                for block, place in zip(blocks, best_places, strict=True):
+                    # Blocks go up in ids, so an equal logit later does not win.
+                    if block[place] > largest:
+                        largest, token = block[place], block_start + int(place)
+                    block_start += blocks.shape[1]
         return token
 
-    def cache(self, k: Any, v: Any) -> tuple[np.ndarray, np.ndarray]:
+    def cache(self, k: jax.Array, v: jax.Array) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values as `[layers, tokens, kv_heads, head_dim]`, padding and copies dropped.
 
         Args:
           k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
           v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
         """
-        d = self.config.head_dim
-        owners = self.shares.kv_owners()
-        where = self.ring.where
-        v = np.asarray(v).reshape(*v.shape[:-1], -1, d)
-        # To [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
-        k = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5)
-        v = v.transpose(0, 2, 3, 4, 1, 5, 6)
-        shape = *k.shape[:2], where.slots, self.shares.kv_heads.size, d
-        keys, values = (
-            where.collect(x.reshape(shape), axis=1)[:, :, owners] for x in (k, v)
-        )
-        return keys, values
+        head_dim = self.config.head_dim
+        by_head = np.asarray(v).reshape(*v.shape[:-1], -1, head_dim)
+        # Both to [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
+        keys = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5)
+        values = by_head.transpose(0, 2, 3, 4, 1, 5, 6)
+        return self._collected(keys), self._collected(values)
+
+    def _collected(self, stored: np.ndarray) -> np.ndarray:
+        """In the prompt's order, each KV head from one of the cores that hold it."""
+        chips, layers = stored.shape[:2]
+        heads = (self.shares.kv_heads.size, self.config.head_dim)
+        stored = stored.reshape(chips, layers, self.ring.where.slots, *heads)
+        in_order = self.ring.where.collect(stored, axis=1)
+        return in_order[:, :, self.shares.kv_owners()]
 
     def read(self, device: Device, **options: Any) -> PrefillReading:
         """Reads the clock; needs no data.
@@ -234,9 +263,9 @@ class Prefill:
           EmulationError: the program does not fit the machine.
         """
         clock = self.program.read(device, *self.abstract(), **options)
-        keys = clock.outputs[-2]
-        done = [int(np.max(r)) / device.tick_hz for r in keys.steps or []]
-        return PrefillReading(clock, done)
+        keys = clock.outputs[-2]  # stacked over layers, each ready at its own time
+        done_s = [int(np.max(ticks)) / device.tick_hz for ticks in keys.steps or []]
+        return PrefillReading(clock, done_s)
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core.
@@ -250,23 +279,20 @@ class Prefill:
         """Drops the packed weights; the clock can still be read."""
         self.weights = self.abstract()[0]
 
-    def abstract(self) -> tuple[Any, ...]:
+    def abstract(self) -> tuple[PyTree, ...]:
         """Shapes and dtypes of `arguments`."""
-        s, chips = self.tiling, self.chips
-        tokens = (chips, s.blocks, s.tiles, s.rows)
-        table = jax.ShapeDtypeStruct((*tokens, s.head_dim // 2), jnp.float32)
-        struct = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.weights
-        )
-        known = self.ring.known(with_masks=False)
-        bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), jnp.bfloat16)
+        tiling = self.tiling
+        struct = jax.ShapeDtypeStruct
+        tokens = self._token_shape
+        table = struct((*tokens, tiling.head_dim // 2), jnp.float32)
+        span = tiling.kv_tiles * tiling.rows
         return (
-            struct,
-            jax.ShapeDtypeStruct(tokens, jnp.int32),
+            jax.tree.map(lambda x: struct(x.shape, x.dtype), self.weights),
+            struct(tokens, jnp.int32),
             table,
             table,
-            known,
-            bias,
+            self.ring.known(with_masks=False),
+            struct((1, tiling.rows, span), jnp.bfloat16),
         )
 
     @property
@@ -279,15 +305,14 @@ def layer_tiling(
     config: ModelConfig,
     shares: Shares,
     tokens: int,
-    dtype: Any,
+    dtype: DType,
     placement: str = "contiguous",
     *,
     chip: NeuronCoreSheet,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
-    heads, kv_heads, ffn = (
-        x.shape[1] for x in (shares.heads, shares.kv_heads, shares.ffn)
-    )
+    ffn = shares.ffn.shape[1]
+    # Zigzag gives a chip a run of positions from each end of the prompt.
     chunks = 2 if placement == "zigzag" else 1
     blocks, tiles, rows = tile_tokens(
         tokens,
@@ -298,18 +323,18 @@ def layer_tiling(
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
     )
     return LayerTiling(
-        config.hidden_size,
-        ffn,
-        heads,
-        kv_heads,
-        config.head_dim,
-        config.rms_norm_eps,
-        config.qk_norm,
-        blocks,
-        tiles,
-        rows,
-        dtype,
-        chunks,
+        hidden=config.hidden_size,
+        ffn=ffn,
+        heads=shares.heads.shape[1],
+        kv_heads=shares.kv_heads.shape[1],
+        head_dim=config.head_dim,
+        eps=config.rms_norm_eps,
+        qk_norm=config.qk_norm,
+        blocks=blocks,
+        tiles=tiles,
+        rows=rows,
+        dtype=dtype,
+        chunks=chunks,
     )
 
 
@@ -317,12 +342,12 @@ def choose_placement(
     tiling: Callable[[str], LayerTiling], tokens: int, chips: int
 ) -> str:
     """The placement of least causal work; `tiling` gives sizes for a placement."""
-
     own = {name: attention_tiling(tiling(name)) for name in PLACEMENTS}
 
     def slots(placement: str) -> Slots:
-        s = own[placement]
-        return Slots(s.slots, s.rows, s.block_tiles * s.rows, s.columns)
+        sizes = own[placement]
+        k_tile = sizes.block_tiles * sizes.rows
+        return Slots(sizes.slots, sizes.rows, k_tile, sizes.columns)
 
     return choose(
         causal,
@@ -337,47 +362,84 @@ def choose_placement(
 def useful_flops(config: ModelConfig, tokens: int) -> int:
     """Matrix products of a prefill: every layer for every token, one token's logits.
 
-    Causal attention has `n (n + 1) / 2` scores a head, each of `head_dim` multiply-adds, twice.
+    Causal attention has `n (n + 1) / 2` scores a head, each of `head_dim` multiply-adds, twice:
+    once with a key, once with a value. A multiply-add counts 2.
     """
-    c = config
-    heads = c.num_attention_heads
-    fused = (heads + 2 * c.num_key_value_heads) * c.head_dim
-    linear = c.hidden_size * (fused + heads * c.head_dim + 3 * c.intermediate_size)
-    attention = heads * c.head_dim * tokens * (tokens + 1)
-    per_layer = 2 * linear * tokens + 2 * attention
-    return c.num_hidden_layers * per_layer + 2 * c.hidden_size * c.vocab_size
+    hidden = config.hidden_size
+    qkv = hidden * (config.query_width + 2 * config.key_value_width)
+    output = config.query_width * hidden
+    mlp = 3 * hidden * config.intermediate_size
+    linear = 2 * (qkv + output + mlp) * tokens
+    scores = config.num_attention_heads * tokens * (tokens + 1) // 2
+    attention = 2 * 2 * scores * config.head_dim
+    logits = 2 * hidden * config.vocab_size
+    return config.num_hidden_layers * (linear + attention) + logits
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelForm:
+    """What the prefill kernel is written for.
+
+    Attributes:
+      tiling: one core's sizes.
+      ring: of the chips.
+      core_axis: mesh axis of the cores that share a chip's work; None where one does it all.
+      owner: the chip that holds the prompt's last token.
+      last: its slot there.
+    """
+
+    tiling: LayerTiling
+    ring: Ring
+    core_axis: str | None
+    owner: int
+    last: int
 
 
 def prefill_kernel(
-    weights: Any,
-    ids: Any,
-    cos: Any,
-    sin: Any,
-    work: Any,
-    patterns: Any,
+    weights: PyTree,
+    ids: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    work: PyTree,
+    patterns: Hbm,
     *,
-    s: LayerTiling,
-    ring: Ring,
-    core_axis: str | None,
-    last: int,
-    owner: int,
-) -> tuple[Any, Any, Any]:
+    form: KernelForm,
+) -> tuple[Pieces, Hbm, Hbm]:
     """The whole prefill on one core: embedding, every layer, the last token's logits.
+
+    Args:
+      weights: as `models.machines.pack` packs them.
+      ids: int32 `[blocks, tiles, rows]`, this chip's tokens.
+      cos, sin: float32 `[blocks, tiles, rows, head_dim / 2]`.
+      work: known integers of the ring's hops; see `ring_attention`.
+      patterns: what is added to the scores of a tile that the mask cuts.
+      form: what the kernel is written for.
 
     Returns:
       `lm_head`'s pieces, and k and v stacked over layers.
     """
+    tiling = form.tiling
 
-    def one(x: Any, w: Any) -> tuple[Any, Any]:
+    def one_layer(x: Hbm, layer_weights: PyTree) -> tuple[Hbm, tuple[Hbm, Hbm]]:
         x, k, v = layer(
-            x, cos, sin, w, work, patterns, s, ring=ring, core_axis=core_axis
+            x,
+            cos,
+            sin,
+            layer_weights,
+            work,
+            patterns,
+            tiling,
+            ring=form.ring,
+            core_axis=form.core_axis,
         )
         return x, (k, v)
 
-    x = head.embed(ids, weights["embed"], s)
-    x, (k, v) = lax.scan(one, x, weights["layers"])
-    mine = lax.axis_index(CHIP) == owner
-    pieces = head.lm_head(x, weights["norm"], weights["heads"], s, row=last, mine=mine)
+    x = head.embed(ids, weights["embed"], tiling)
+    x, (k, v) = lax.scan(one_layer, x, weights["layers"])
+    mine = lax.axis_index(CHIP) == form.owner
+    pieces = head.lm_head(
+        x, weights["norm"], weights["heads"], tiling, row=form.last, mine=mine
+    )
     return pieces, k, v
 
 

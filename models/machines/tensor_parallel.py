@@ -6,14 +6,18 @@ hold what one of half as many cores would, unless a core had only one head to di
 
 import dataclasses
 import math
-from typing import Any
+from types import ModuleType
+from typing import TypeAlias
 
+import jax
 import numpy as np
 
 from models.config import ModelConfig
 
 FEWEST_LOGITS = 8  # nc_max8 looks at eight values at least
 PADDING = -1
+
+Array: TypeAlias = np.ndarray | jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,23 +46,26 @@ class Shares:
 
 
 def divide_model(config: ModelConfig, cores: int) -> Shares:
-    """The shares of `cores` cores; with one core, the whole model in its own order."""
-    c, count = config, config.num_key_value_heads
-    group = c.num_attention_heads // count
-    places, size = _places(count, group, cores)
-    parts = math.ceil(group / size)
-    heads = _padded(np.arange(count * group).reshape(count, group), parts * size)
-    held = np.repeat(np.arange(count), parts)
-    share = min(c.vocab_size, max(math.ceil(c.vocab_size / cores), FEWEST_LOGITS))
-    first = np.minimum(np.arange(cores) * share, c.vocab_size - share)
-    ffn = _padded(
-        np.arange(c.intermediate_size), cores * math.ceil(c.intermediate_size / cores)
-    )
+    """The shares of `cores` cores; with one core, the whole model in its own order.
+
+    SmolLM2 on 8 cores: each of its 3 KV heads serves 3 query heads, which stand on two cores, 2
+    and 1. So a core has 2 query heads and 1 KV head, and two cores have padding only:
+
+        heads     [0 1] [2 -] [3 4] [5 -] [6 7] [8 -] [- -] [- -]
+        kv_heads  [0]   [0]   [1]   [1]   [2]   [2]   [-]   [-]
+    """
+    kv_heads = config.num_key_value_heads
+    group = config.num_attention_heads // kv_heads
+    kv_places, queries = _places(kv_heads, group, cores)
+    copies = math.ceil(group / queries)
+    query_heads = np.arange(config.num_attention_heads).reshape(kv_heads, group)
+    query_heads = _padded(query_heads, copies * queries).ravel()
+    columns = np.arange(config.intermediate_size)
     return Shares(
-        _padded(heads.ravel(), cores * places * size).reshape(cores, -1),
-        _padded(held, cores * places).reshape(cores, -1),
-        ffn.reshape(cores, -1),
-        first[:, None] + np.arange(share),
+        _shared_out(query_heads, cores, kv_places * queries),
+        _shared_out(np.repeat(np.arange(kv_heads), copies), cores, kv_places),
+        _shared_out(columns, cores, math.ceil(columns.size / cores)),
+        _vocabulary(config.vocab_size, cores),
     )
 
 
@@ -69,39 +76,65 @@ def _places(kv_heads: int, group: int, cores: int) -> tuple[int, int]:
     and `wv`: the fewest of both together, and of equals the fewest query heads.
     """
     cases = []
-    for size in range(1, group + 1):
-        places = math.ceil(kv_heads * math.ceil(group / size) / cores)
-        cases.append((places * (size + 1), places * size, places, size))
-    return min(cases)[2:]
+    for queries in range(1, group + 1):
+        copies = math.ceil(group / queries)
+        places = math.ceil(kv_heads * copies / cores)
+        both = places * queries + places
+        cases.append((both, places * queries, places, queries))
+    _, _, places, queries = min(cases)
+    return places, queries
+
+
+def _vocabulary(size: int, cores: int) -> np.ndarray:
+    """Consecutive ids of each core, int `[cores, share]`.
+
+    5 cores of a vocabulary of 42 take 9 ids each from 0, 9, 18, 27 and, not to pass the end, 33.
+    """
+    share = min(size, max(math.ceil(size / cores), FEWEST_LOGITS))
+    first = np.minimum(np.arange(cores) * share, size - share)
+    return first[:, None] + np.arange(share)
+
+
+def _shared_out(indices: np.ndarray, cores: int, share: int) -> np.ndarray:
+    """`indices` in order, `share` of them a core, `PADDING` at the end."""
+    return _padded(indices, cores * share).reshape(cores, share)
 
 
 def _padded(indices: np.ndarray, size: int) -> np.ndarray:
-    lead = [(0, 0)] * (indices.ndim - 1)
-    return np.pad(
-        indices, [*lead, (0, size - indices.shape[-1])], constant_values=PADDING
-    )
+    """The last dimension lengthened to `size` by `PADDING`."""
+    missing = size - indices.shape[-1]
+    widths = [(0, 0)] * (indices.ndim - 1) + [(0, missing)]
+    return np.pad(indices, widths, constant_values=PADDING)
 
 
-def deal(w: Any, index: np.ndarray, axis: int, unit: int, xp: Any) -> Any:
+def deal(
+    weight: Array, index: np.ndarray, axis: int, unit: int, xp: ModuleType
+) -> Array:
     """Each core's part of a weight.
 
     Args:
-      w: the whole weight, `[..., K, N]`.
+      weight: the whole one, `[..., K, N]`.
       index: one of `Shares`' attributes.
       axis: the dimension that is divided, -1 or -2.
-      unit: its elements an index.
+      unit: how many of its elements an index stands for: `head_dim` where it names heads.
       xp: numpy, or jax.numpy where only shapes are wanted.
 
     Returns:
       `[..., cores, K, N]`, the dimension now `share · unit` long; zeros where the index is
       `PADDING`. With one core, the weight itself.
     """
-    if len(index) == 1:
-        return w
-    at = w.ndim + axis
-    x = w.reshape(*w.shape[:at], -1, unit, *w.shape[at + 1 :])
+    cores = len(index)
+    if cores == 1:
+        return weight
+    divided = weight.ndim + axis
+    before, after = weight.shape[:divided], weight.shape[divided + 1 :]
+    units = weight.reshape(*before, -1, unit, *after)
     if (index == PADDING).any():
-        x = xp.pad(x, [(0, int(i == at)) for i in range(x.ndim)])
-    x = xp.moveaxis(xp.take(x, index % x.shape[at], axis=at), at, w.ndim - 2)
-    shape = [-1 if i == at else n for i, n in enumerate(w.shape)]
-    return x.reshape(*shape[:-2], len(index), *shape[-2:])
+        # One more unit, of zeros: the last one, which is where PADDING, -1, points.
+        units = xp.pad(units, [(0, int(i == divided)) for i in range(units.ndim)])
+    taken = xp.take(units, index % units.shape[divided], axis=divided)
+    # [..., cores, share, unit, ...] with the cores brought in front of K and N.
+    taken = xp.moveaxis(taken, divided, weight.ndim - 2)
+    rows, columns = weight.shape[-2:]
+    held = (-1, columns) if axis == -2 else (rows, -1)
+    return taken.reshape(*weight.shape[:-2], cores, *held)

@@ -1,5 +1,6 @@
 """Greedy text from the oracle: one prefill, then one token at a time, both jitted."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import jax
@@ -10,12 +11,11 @@ from numpy.typing import NDArray
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.plain.kv_cache import empty_cache
-from models.plain.transformer import Transformer, extend, forward, weights
+from models.plain.transformer import Transformer, extend, weights
 
 # Capacities are rounded up to this, so that one compiled step serves many lengths.
 CAPACITY_STEP = 128
 
-jitted_forward = jax.jit(forward, static_argnums=0)
 jitted_extend = jax.jit(extend, static_argnums=0)
 
 
@@ -41,27 +41,22 @@ def generate(
     """
     check_ids(model.config, prompt_ids, n)
     stops = {eos_id} if isinstance(eos_id, int) else set(eos_id or ())
-    capacity = -(-(len(prompt_ids) + n) // CAPACITY_STEP) * CAPACITY_STEP
-    values = weights(model)
+    longest = len(prompt_ids) + n
+    capacity = math.ceil(longest / CAPACITY_STEP) * CAPACITY_STEP
+    canonical = weights(model)
     cache = empty_cache(model.config, 1, capacity)
     pending = np.asarray([prompt_ids], np.int32)
     tokens: list[int] = []
     rows: list[NDArray[np.float32]] = []
     while len(tokens) < n and not (tokens and tokens[-1] in stops):
-        logits, cache = jitted_extend(model.config, values, jnp.asarray(pending), cache)
+        logits, cache = jitted_extend(
+            model.config, canonical, jnp.asarray(pending), cache
+        )
         rows.append(np.asarray(logits[0, -1]))
         tokens.append(int(np.argmax(rows[-1])))
         pending = np.asarray([tokens[-1:]], np.int32)
-    return tokens, np.reshape(rows, (len(rows), model.config.vocab_size)).astype(
-        np.float32
-    )
-
-
-def teacher_forced(model: Transformer, ids: Sequence[int]) -> NDArray[np.float32]:
-    """Logits float32 `[len(ids), vocab]`: row `i` predicts the token after `ids[i]`."""
-    check_ids(model.config, ids, 0)
-    tokens = jnp.asarray(np.asarray([ids], np.int32))
-    return np.asarray(jitted_forward(model.config, weights(model), tokens)[0])
+    shape = (len(rows), model.config.vocab_size)
+    return tokens, np.reshape(rows, shape).astype(np.float32)
 
 
 def check_ids(config: ModelConfig, ids: Sequence[int], n: int) -> None:

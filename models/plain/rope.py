@@ -27,14 +27,18 @@ def rope_tables(
 
 def frequencies(config: ModelConfig) -> NDArray[np.float64]:
     """Radians per position of each pair, float64 `[head_dim / 2]`, Llama 3 scaling applied."""
-    pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
-    plain = config.rope_theta ** (-pairs / config.head_dim)
+    even = np.arange(0, config.head_dim, 2, dtype=np.float64)
+    plain = config.rope_theta ** (-even / config.head_dim)
     scaling = config.rope_scaling
     if scaling is None:
         return plain
     # Long wavelengths are slowed by the factor, short ones kept, those between interpolated.
-    turns = scaling["original_max_position_embeddings"] * plain / (2 * np.pi)
+    # Llama 3.1's pair 0 turns 8192 / 2 pi = 1304 times in its original context, over `high`, 4,
+    # and is kept; a pair that turns less than `low`, once, is slowed 8 times.
+    original = scaling["original_max_position_embeddings"]
+    turns = original * plain / (2 * np.pi)
     low = scaling["low_freq_factor"]
     high = scaling["high_freq_factor"]
-    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return keep * plain + (1.0 - keep) * plain / scaling["factor"]
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    slowed = (1.0 - kept) * plain / scaling["factor"]
+    return kept * plain + slowed

@@ -1,7 +1,8 @@
 """The oracle: a Llama-style transformer in float32, as plain as it can be said in JAX."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,30 @@ from models.plain.kv_cache import KVCache
 from models.plain.rope import rope_tables
 from models.plain.weights import Weights, check_weights, random_weights
 
-ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {"silu": jax.nn.silu}
+LayerWeights: TypeAlias = dict[str, jax.Array]
+"""One layer's weights by name, without the axis of layers."""
 
-Remember = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Remember: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""From this call's keys and values, `[batch, kv_heads, seq, head_dim]`, to all that queries see."""
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """Where a call's tokens stand.
+
+    Attributes:
+        cos: float32 `[seq, head_dim / 2]`, of RoPE.
+        sin: As `cos`.
+        live: bool `[seq, keys]`, which key each query may see.
+    """
+
+    cos: jax.Array
+    sin: jax.Array
+    live: jax.Array
 
 
 def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
@@ -32,20 +54,21 @@ def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """Scales the last axis to unit root mean square, then by `weight` `[x.shape[-1]]`."""
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return (
-        x
-        * jax.lax.rsqrt(mean_square + eps)
-        * jnp.expand_dims(weight, range(x.ndim - 1))
-    )
+    normalised = x * jax.lax.rsqrt(mean_square + eps)
+    return normalised * jnp.expand_dims(weight, range(x.ndim - 1))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """RoPE: turns each pair of `x` `[batch, seq, heads, head_dim]` by `[seq, head_dim / 2]`."""
-    cos, sin = cos[None, :, None, :], sin[None, :, None, :]
+    """RoPE: turns each pair of `x` `[batch, seq, heads, head_dim]` by `[seq, head_dim / 2]`.
+
+    Pair `i` is elements `i` and `i + head_dim / 2`, as in Hugging Face's files.
+    """
+    cos = cos[None, :, None, :]
+    sin = sin[None, :, None, :]
     first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    )
+    turned_first = first * cos - second * sin
+    turned_second = second * cos + first * sin
+    return jnp.concatenate([turned_first, turned_second], axis=-1)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Array:
@@ -61,48 +84,51 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Arr
         `[batch, seq, heads * head_dim]`.
     """
     batch, seq, heads, head_dim = q.shape
-    grouped = q.reshape(batch, seq, k.shape[1], heads // k.shape[1], head_dim)
+    kv_heads = k.shape[1]
+    # Axes: b batch, s query position, t key position, g KV head, r query head of it, d element.
+    grouped = q.reshape(batch, seq, kv_heads, heads // kv_heads, head_dim)
     scores = contract("bsgrd,bgtd->bgrst", grouped, k) * head_dim**-0.5
     scores = jnp.where(live[None, None, None], scores, -jnp.inf)
-    mixed = contract("bgrst,bgtd->bsgrd", jax.nn.softmax(scores, axis=-1), v)
+    shares = jax.nn.softmax(scores, axis=-1)
+    mixed = contract("bgrst,bgtd->bsgrd", shares, v)
     return mixed.reshape(batch, seq, heads * head_dim)
 
 
 def attention_block(
     config: ModelConfig,
-    w: dict[str, jax.Array],
+    weights: LayerWeights,
     x: jax.Array,
-    turns: tuple[jax.Array, jax.Array],
-    live: jax.Array,
+    positions: Positions,
     remember: Remember,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Attention of one layer on `x` `[batch, seq, d]`; also returns the keys and values it saw.
+    """Attention of one layer on `x` `[batch, seq, d]`; also returns the keys and values it saw."""
+    batch, seq = x.shape[:2]
+    normed = rms_norm(x, weights["attn_norm"], config.rms_norm_eps)
 
-    `remember` takes this call's keys and values `[batch, kv_heads, seq, head_dim]` and returns
-    all that the queries may look at.
-    """
-    normed = rms_norm(x, w["attn_norm"], config.rms_norm_eps)
-    heads_shape = (*x.shape[:2], -1, config.head_dim)
-    q, k, v = (
-        contract("bsd,de->bse", normed, w[n]).reshape(heads_shape)
-        for n in ("wq", "wk", "wv")
-    )
+    def heads_of(name: str) -> jax.Array:
+        projected = contract("bsd,de->bse", normed, weights[name])
+        return projected.reshape(batch, seq, -1, config.head_dim)
+
+    q = heads_of("wq")
+    k = heads_of("wk")
+    v = heads_of("wv")
     if config.family.qk_norm:
-        q = rms_norm(q, w["q_norm"], config.rms_norm_eps)
-        k = rms_norm(k, w["k_norm"], config.rms_norm_eps)
-    q, k = rotate(q, *turns), rotate(k, *turns)
+        q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
+        k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
+    q = rotate(q, positions.cos, positions.sin)
+    k = rotate(k, positions.cos, positions.sin)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
-    mixed = attend(q, keys, values, live)
-    return x + contract("bse,ed->bsd", mixed, w["wo"]), keys, values
+    mixed = attend(q, keys, values, positions.live)
+    return x + contract("bse,ed->bsd", mixed, weights["wo"]), keys, values
 
 
-def mlp_block(config: ModelConfig, w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """The gated MLP (SwiGLU) of one layer on `x` `[batch, seq, d]`."""
-    normed = rms_norm(x, w["mlp_norm"], config.rms_norm_eps)
+def mlp_block(config: ModelConfig, weights: LayerWeights, x: jax.Array) -> jax.Array:
+    """The gated MLP of one layer on `x` `[batch, seq, d]`; SwiGLU where the activation is SiLU."""
     activation = ACTIVATIONS[config.family.activation]
-    gate = activation(contract("bsd,df->bsf", normed, w["w_gate"]))
-    up = contract("bsd,df->bsf", normed, w["w_up"])
-    return x + contract("bsf,fd->bsd", gate * up, w["w_down"])
+    normed = rms_norm(x, weights["mlp_norm"], config.rms_norm_eps)
+    gate = activation(contract("bsd,df->bsf", normed, weights["w_gate"]))
+    up = contract("bsd,df->bsf", normed, weights["w_up"])
+    return x + contract("bsf,fd->bsd", gate * up, weights["w_down"])
 
 
 def embed(weights: Weights, tokens: jax.Array) -> jax.Array:
@@ -131,12 +157,13 @@ def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Arr
     """
     seq = tokens.shape[1]
     cos, sin = rope_tables(config, np.arange(seq))
-    turns = (jnp.asarray(cos), jnp.asarray(sin))
-    live = jnp.tril(jnp.ones((seq, seq), bool))
+    causal = jnp.tril(jnp.ones((seq, seq), bool))
+    positions = Positions(jnp.asarray(cos), jnp.asarray(sin), causal)
 
-    def layer(x: jax.Array, w: dict[str, jax.Array]) -> tuple[jax.Array, None]:
-        x, _, _ = attention_block(config, w, x, turns, live, lambda k, v: (k, v))
-        return mlp_block(config, w, x), None
+    def layer(x: jax.Array, layer_weights: LayerWeights) -> tuple[jax.Array, None]:
+        itself = lambda k, v: (k, v)  # noqa: E731
+        x, _, _ = attention_block(config, layer_weights, x, positions, itself)
+        return mlp_block(config, layer_weights, x), None
 
     x, _ = jax.lax.scan(layer, embed(weights, tokens), weights["layers"])
     return unembed(config, weights, x)
@@ -160,26 +187,27 @@ def extend(
         Logits float32 `[batch, seq, vocab]`, and the cache with `seq` more positions.
     """
     seq, start = tokens.shape[1], cache.length
-    tables = rope_tables(config, np.arange(cache.capacity))
-    turns = tuple(
-        jax.lax.dynamic_slice_in_dim(jnp.asarray(t), start, seq) for t in tables
+    slots = jnp.arange(cache.capacity, dtype=jnp.int32)
+    own = start + jnp.arange(seq, dtype=jnp.int32)
+    # Tables of the whole capacity, because the start may be traced and RoPE's angles may not.
+    cos, sin = rope_tables(config, np.arange(cache.capacity))
+    positions = Positions(
+        jax.lax.dynamic_slice_in_dim(jnp.asarray(cos), start, seq),
+        jax.lax.dynamic_slice_in_dim(jnp.asarray(sin), start, seq),
+        live=slots[None, :] <= own[:, None],
     )
-    visible = start + jnp.arange(seq, dtype=jnp.int32)
-    live = jnp.arange(cache.capacity, dtype=jnp.int32)[None, :] <= visible[:, None]
 
     def layer(
-        x: jax.Array, stacked: Any
+        x: jax.Array, one: tuple[LayerWeights, jax.Array, jax.Array]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        w, old_k, old_v = stacked
+        layer_weights, old_k, old_v = one
 
         def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             put = jax.lax.dynamic_update_slice_in_dim
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
-        x, keys, values = attention_block(
-            config, w, x, (turns[0], turns[1]), live, remember
-        )
-        return mlp_block(config, w, x), (keys, values)
+        x, keys, values = attention_block(config, layer_weights, x, positions, remember)
+        return mlp_block(config, layer_weights, x), (keys, values)
 
     stacked = (weights["layers"], cache.k, cache.v)
     x, (k, v) = jax.lax.scan(layer, embed(weights, tokens), stacked)
@@ -215,7 +243,10 @@ class Transformer(nnx.Module):
         check_weights(config, weights)
         self.config = config
         self.layers = nnx.Dict(
-            {n: nnx.Param(jnp.asarray(w)) for n, w in weights["layers"].items()}
+            {
+                name: nnx.Param(jnp.asarray(stacked))
+                for name, stacked in weights["layers"].items()
+            }
         )
         self.embed = nnx.Param(jnp.asarray(weights["embed"]))
         self.norm = nnx.Param(jnp.asarray(weights["norm"]))

@@ -10,13 +10,18 @@ from models.config import ModelConfig
 from models.errors import ModelError
 
 Weights: TypeAlias = dict[str, Any]
+"""`embed`, `norm`, `head` unless tied, and `layers`, a dictionary of arrays stacked by layer."""
+
 Shapes: TypeAlias = dict[str, Any]
+"""Nested as the weights, with a shape for each array."""
 
 
 def weight_shapes(config: ModelConfig) -> Shapes:
     """The shape of every weight, nested as the weights are.
 
-    A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first.
+    A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first:
+    `layers.wq` of SmolLM2, 30 layers of 9 heads of 64 on a width of 576, is `(30, 576, 576)`, and
+    `layers.wk`, of 3 heads, `(30, 576, 192)`.
     """
     family = config.family
     outer = family.outer(config.tie_word_embeddings)
@@ -33,7 +38,8 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
+            for inner, leaf in flatten(value).items():
+                flat[f"{name}.{inner}"] = leaf
         else:
             flat[name] = value
     return dict(sorted(flat.items()))
@@ -55,16 +61,19 @@ def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
     """Raises ModelError unless `weights` has exactly the config's names and shapes, in float32."""
     expected = flatten(weight_shapes(config))
     given = flatten(weights)
-    if expected.keys() != given.keys():
+    lacking = sorted(expected.keys() - given.keys())
+    unknown = sorted(given.keys() - expected.keys())
+    if lacking or unknown:
         raise ModelError(
-            f"{config.name}: weights lack {sorted(expected.keys() - given.keys())} and have "
-            f"unknown {sorted(given.keys() - expected.keys())}; config and weights must agree"
+            f"{config.name}: weights lack {lacking} and have unknown {unknown}; "
+            "config and weights must agree"
         )
     for name, shape in expected.items():
-        if tuple(given[name].shape) != shape or given[name].dtype != np.float32:
+        array = given[name]
+        if tuple(array.shape) != shape or array.dtype != np.float32:
             raise ModelError(
                 f"{config.name}: weight {name} must be float32 {list(shape)}, got "
-                f"{given[name].dtype} {list(given[name].shape)}; config and weights must agree"
+                f"{array.dtype} {list(array.shape)}; config and weights must agree"
             )
 
 
@@ -85,12 +94,12 @@ def random_weights(config: ModelConfig, seed: int) -> Weights:
     """
     generator = np.random.default_rng(seed)
 
-    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if name.endswith("norm"):
             return np.ones(shape, np.float32)
+        # The embedding, `[vocab, hidden]`, is scaled for its use as the head: hidden inputs.
         inputs = shape[-1] if name == "embed" else shape[-2]
         return generator.standard_normal(shape, np.float32) * np.float32(inputs**-0.5)
 
-    return nest(
-        {name: draw(name, s) for name, s in flatten(weight_shapes(config)).items()}
-    )
+    shapes = flatten(weight_shapes(config))
+    return nest({name: draw(name, shape) for name, shape in shapes.items()})

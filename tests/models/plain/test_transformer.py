@@ -15,7 +15,7 @@ from models.catalogue import TINY
 from models.errors import ModelError
 from models.loading.hf_folder import load_hf_folder
 from models.plain.kv_cache import empty_cache
-from models.plain.oracle import generate, jitted_extend, teacher_forced
+from models.plain.oracle import generate, jitted_extend
 from models.plain.transformer import Transformer, from_weights, weights
 from models.plain.weights import flatten, random_weights
 
@@ -67,9 +67,7 @@ def test_full_cache_is_used_and_an_overfull_one_gives_nan() -> None:
     model = random_model()
     tokens = jnp.arange(8, dtype=jnp.int32)[None]
     fits, cache = jitted_extend(TINY, weights(model), tokens, empty_cache(TINY, 1, 8))
-    np.testing.assert_allclose(
-        fits, teacher_forced(model, range(8))[None], rtol=0, atol=1e-5
-    )
+    np.testing.assert_allclose(fits, model(tokens), rtol=0, atol=1e-5)
     over, _ = jitted_extend(TINY, weights(model), tokens[:, :1], cache)
     assert np.isnan(np.asarray(over)).all()
 
@@ -94,9 +92,7 @@ def test_module_can_be_split_and_merged_under_jit() -> None:
     logits, cache = jax.jit(lambda s, c: nnx.merge(graph, s).extend(tokens, c))(
         state, cache
     )
-    np.testing.assert_allclose(
-        logits[0], teacher_forced(model, range(8)), rtol=0, atol=1e-5
-    )
+    np.testing.assert_allclose(logits, model(tokens), rtol=0, atol=1e-5)
     assert int(cache.length) == 8
 
 
@@ -115,8 +111,8 @@ def test_generate_is_greedy_and_gives_the_logits_it_chose_from() -> None:
     tokens, logits = generate(model, [1, 2, 3], 6)
     assert logits.shape == (6, TINY.vocab_size)
     assert tokens == logits.argmax(-1).tolist()
-    forced = teacher_forced(model, [1, 2, 3, *tokens[:-1]])
-    np.testing.assert_allclose(forced[2:], logits, rtol=0, atol=1e-5)
+    all_at_once = model(jnp.asarray([[1, 2, 3, *tokens[:-1]]], jnp.int32))
+    np.testing.assert_allclose(all_at_once[0, 2:], logits, rtol=0, atol=1e-5)
 
 
 def test_generate_stops_after_eos() -> None:

@@ -1,0 +1,21 @@
+"""What the kernels would leave out is refused by both machines."""
+
+import numpy as np
+import pytest
+
+from models.catalogue import TINY
+from models.errors import ModelError
+from models.machines.decode import Decoder
+from models.machines.layer_weights import check_layer_weights
+from models.machines.prefill import Prefill
+from models.plain.weights import random_weights
+
+
+def test_a_bias_is_not_left_out_in_silence() -> None:
+    weights = random_weights(TINY, 0)
+    check_layer_weights(weights["layers"], "a machine")
+    weights["layers"]["bq"] = np.zeros((TINY.num_hidden_layers, 96), np.float32)
+    with pytest.raises(ModelError, match=r"prefill: .* got \['bq'\]"):
+        Prefill(TINY, weights, tokens=1, chips=1, dtype="float32")
+    with pytest.raises(ModelError, match=r"decode: .* got \['bq'\]"):
+        Decoder(TINY, weights, context=8)
