@@ -28,7 +28,7 @@ from emu.trainium.links.chip_collectives import (
     chip_broadcast,
 )
 from emu.trainium.links.routes import embedding
-from kernels.trainium.context.ring_gather import ring_gather
+from tests.emu.trainium.ring_gather import ring_gather
 from tests.emu.trainium.test_chip_collectives import (
     KERNELS,
     MB,

@@ -9,7 +9,7 @@ import pytest
 
 from emu import Program
 from emu.trainium.datasheets import TRN2, TRN2_48XLARGE, TRN3, TRN3_GEN2, on_system
-from kernels.trainium.context.ring_gather import ring_gather
+from tests.emu.trainium.ring_gather import ring_gather
 from tests.helpers import same_clock
 
 US = 4800  # ticks
