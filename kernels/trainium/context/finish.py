@@ -28,7 +28,7 @@ from kernels.trainium.context.state import (
     load,
     packed_tiles,
 )
-from kernels.trainium.flash.step import Ring
+from kernels.trainium.flash.step import TileRing
 from kernels.trainium.tiles import BANKS, divide
 
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
@@ -59,7 +59,7 @@ def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool)
         total = own[1][:, :, SUM]
         least = tensor_immediate(_columns(s), total, op="max", value=LEAST_SUM)
         inverse = reciprocal(_columns(s), least)
-        banks = Ring(
+        banks = TileRing(
             *(psum(*shape, dtype=s.turned or s.output) for _ in range(BANKS // 2))
         )
         for n, place in enumerate(places(unit, s)):
@@ -92,7 +92,7 @@ def _columns(s: ContextTiling) -> Any:
 
 
 def _normalised(
-    own: Packed, lane: int, inverse: Any, banks: Ring | None, s: ContextTiling
+    own: Packed, lane: int, inverse: Any, banks: TileRing | None, s: ContextTiling
 ) -> Any:
     y = sbuf(s.rows, s.value_dim, dtype=s.output, buffers=s.buffers)
     y = tensor_scalar(y, own[0][:, lane], inverse[:, lane : lane + 1], op="multiply")

@@ -2,16 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_store_at, hbm
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.flash.lanes import Lane
 from kernels.trainium.flash.step import (
+    Attended,
     FlashTiling,
+    Masked,
     after_diagonal,
     attend,
     empty,
@@ -22,8 +26,32 @@ from kernels.trainium.flash.step import (
 )
 from kernels.trainium.tiles import divide, index, largest_divisor
 
-Run = Callable[[Iterable[Lane]], list[Any]]
-Use = Callable[[Any, bool], Any]  # `(done, mask) -> done`: attends to a key tile
+Lanes: TypeAlias = list[Attended]
+"""What each lane of a block has attended to so far."""
+
+Run: TypeAlias = Callable[[Iterable[Lane[Attended]]], Lanes]
+"""Runs the lanes of a block: `lanes.in_turn` or `lanes.abreast`."""
+
+Use: TypeAlias = Callable[[Lanes, bool], Lanes]
+"""`(done, masked) -> done`: attends to a key tile, masked or whole."""
+
+
+class Visit(Protocol):
+    """Which key tiles a block attends to, and whether masked."""
+
+    def __call__(
+        self, use: Use, done: Lanes, offset: KnownInt, span: int, tiling: FlashTiling
+    ) -> Lanes:
+        """What the block attended to with this key tile.
+
+        Args:
+          use: attends to the tile.
+          done: what was attended to so far.
+          offset: first query's position minus first key's.
+          span: queries of the block, without a gap.
+          tiling: sizes.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +71,26 @@ class Block:
     rows: int
 
     @classmethod
-    def of(cls, q: Any, k: Any, s: FlashTiling, lanes: int) -> "Block":
-        """The largest block of at most `lanes` query tiles."""
-        group = len(q) // len(k)
+    def of(cls, q: Hbm, k: Hbm, tiling: FlashTiling, lanes: int) -> "Block":
+        """The largest block of at most `lanes` query tiles.
+
+        With 8 query heads over 2 KV heads, tiles of 128 queries by 512 keys and 16 lanes, a block
+        is 4 tiles (512 queries) of the 4 heads that share a KV head.
+        """
+        all_heads, all_kv_heads = len(q), len(k)
+        group = all_heads // all_kv_heads
         tiles = largest_divisor(
-            q.shape[2] // s.rows, min(lanes, max(1, s.columns // s.rows))
+            q.shape[2] // tiling.rows,
+            min(lanes, max(1, tiling.columns // tiling.rows)),
         )
-        fit = [n for n in range(1, lanes // tiles + 1) if len(q) % n == 0]
-        heads = max(n for n in fit if group % n == 0 or n % group == 0)
-        return cls(heads, max(1, heads // group), tiles, s.rows)
+        most_heads = lanes // tiles
+        fit = [
+            heads
+            for heads in range(1, most_heads + 1)
+            if all_heads % heads == 0 and (group % heads == 0 or heads % group == 0)
+        ]
+        heads = max(fit)
+        return cls(heads, max(1, heads // group), tiles, tiling.rows)
 
     @property
     def span(self) -> int:
@@ -64,16 +103,40 @@ class Block:
         return range(0, self.span, self.rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How tiles meet: their sizes, which of them do, and in which order.
+
+    Attributes:
+      tiling: sizes of tiles.
+      block: the query tiles that share K/V tiles.
+      visit: which key tiles a block attends to, and which masked.
+      run: in which order the instructions of its lanes are issued.
+    """
+
+    tiling: FlashTiling
+    block: Block
+    visit: Visit
+    run: Run
+
+
 def attention(
-    q: Any, k: Any, v: Any, s: FlashTiling, *, visit: Any, run: Run, lanes: int = 1
-) -> Any:
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
+    tiling: FlashTiling,
+    *,
+    visit: Visit,
+    run: Run,
+    lanes: int = 1,
+) -> Hbm:
     """Attends every query tile to the key tiles that it visits, one block after another.
 
     Args:
       q: HBM `[heads, D, T]`.
       k: HBM `[kv_heads, D, T]`.
       v: HBM `[kv_heads, T, D]`.
-      s: sizes of tiles.
+      tiling: sizes of tiles.
       visit: which key tiles, and whether masked: `none_masked`, `all_masked`, `up_to_diagonal`.
       run: runs the lanes of a block: `lanes.in_turn` or `lanes.abreast`.
       lanes: most query tiles of a block.
@@ -81,114 +144,152 @@ def attention(
     Returns:
       HBM `[heads, T, D]`.
     """
-    (heads, _, tokens), block = q.shape, Block.of(q, k, s, lanes)
+    heads, _, tokens = q.shape
+    block = Block.of(q, k, tiling, lanes)
+    schedule = Schedule(tiling, block, visit, run)
+    blocks_a_head = tokens // block.span
 
-    def batch(out: Any, b: Any) -> tuple[Any, None]:
-        kv_head, _ = divide(b * block.heads, heads // len(k))
+    def group(out: Hbm, group: KnownInt) -> tuple[Hbm, None]:
+        kv_head, _ = divide(group * block.heads, heads // len(k))
         kv = [
-            (index(k, kv_head + n), index(v, kv_head + n))
-            for n in range(block.kv_heads)
+            (index(k, kv_head + place), index(v, kv_head + place))
+            for place in range(block.kv_heads)
         ]
-        own = [b * block.heads + h for h in range(block.heads)]
+        own = [group * block.heads + place for place in range(block.heads)]
 
-        def some(out: Any, i: Any) -> tuple[Any, None]:
-            loaded = [load_tokens(index(q, h), i, block.span, s) for h in own]
-            queries = [_rows(x, a, s) for x in loaded for a in block.starts]
-            done = _over_keys(queries, i * block.span, kv, s, block, visit, run)
-            at = [
-                (h * count + i) * block.tiles + n
-                for h in own
-                for n in range(block.tiles)
+        def of_head(out: Hbm, place: KnownInt) -> tuple[Hbm, None]:
+            loaded = [
+                load_tokens(index(q, head), place, block.span, tiling) for head in own
             ]
-            for y, place in zip(normalised(done, s), at, strict=True):
-                out = dma_store_at(out, y, place)
+            queries = [
+                _tile(tokens, start, tiling)
+                for tokens in loaded
+                for start in block.starts
+            ]
+            done = _over_keys(queries, place * block.span, kv, schedule)
+            targets = [
+                (head * blocks_a_head + place) * block.tiles + tile
+                for head in own
+                for tile in range(block.tiles)
+            ]
+            for y, target in zip(normalised(done, tiling), targets, strict=True):
+                out = dma_store_at(out, y, target)
             return out, None
 
-        count = tokens // block.span
-        return lax.scan(some, out, jnp.arange(count))[0], None
+        return lax.scan(of_head, out, jnp.arange(blocks_a_head))[0], None
 
-    out = hbm(heads * tokens // s.rows, s.rows, s.value_dim, dtype=s.dtype)
-    out, _ = lax.scan(batch, out, jnp.arange(heads // block.heads))
-    return out.reshape(heads, tokens, s.value_dim)
+    out = hbm(
+        heads * tokens // tiling.rows, tiling.rows, tiling.value_dim, dtype=tiling.dtype
+    )
+    out, _ = lax.scan(group, out, jnp.arange(heads // block.heads))
+    return out.reshape(heads, tokens, tiling.value_dim)
 
 
-def _rows(queries: Any, start: int, s: FlashTiling) -> Any:
-    return lax.slice_in_dim(queries, start, start + s.rows, axis=1)
+def _tile(queries: Sbuf, start: int, tiling: FlashTiling) -> Sbuf:
+    return lax.slice_in_dim(queries, start, start + tiling.rows, axis=1)
 
 
 def _over_keys(
-    queries: list[Any],
-    first: Any,
-    kv: Any,
-    s: FlashTiling,
-    block: Block,
-    visit: Any,
-    run: Run,
-) -> list[Any]:
+    queries: Sequence[Sbuf],
+    first: KnownInt,
+    kv: Sequence[tuple[Hbm, Hbm]],
+    schedule: Schedule,
+) -> Lanes:
     """Attends the lanes of one block to the key tiles that it visits.
 
     Args:
       queries: SBUF `[D, rows]` of each lane, head by head.
       first: position of the block's first query.
       kv: HBM keys `[D, T]` and values `[T, D]` of each of the block's KV heads.
-      s, block: sizes.
-      visit, run: as for `attention`.
+      schedule: how tiles meet.
 
     Returns:
       What each lane attended to.
     """
-    sharing = len(queries) // len(kv)  # lanes of one KV head
+    tiling, block = schedule.tiling, schedule.block
+    lanes_a_kv_head = len(queries) // len(kv)
 
-    def key(done: list[Any], j: Any) -> tuple[Any, None]:
-        offset = first - j * s.columns
+    def key_tile(done: Lanes, place: KnownInt) -> tuple[Lanes, None]:
+        offset = first - place * tiling.columns
 
-        def use(done: list[Any], mask: bool) -> list[Any]:
-            tiles = [
-                (load_tokens(k, j, s.columns, s), load_values(v, j, s)) for k, v in kv
-            ]
-            masks = [
-                functools.partial(after_diagonal, offset=offset + a, s=s)
-                if mask
-                else None
-                for _ in range(block.heads)
-                for a in block.starts
-            ]
-            banks = step_banks(s)
-            lanes = enumerate(zip(queries, done, masks, strict=True))
-            return run(
-                attend(q, *tiles[n // sharing], x, m, banks, s)
-                for n, (q, x, m) in lanes
+        def mask_at(start: int) -> Masked:
+            return functools.partial(
+                after_diagonal, offset=offset + start, tiling=tiling
             )
 
-        return visit(use, done, offset, block.span, s), None
+        def use(done: Lanes, masked: bool) -> Lanes:
+            tiles = [
+                (
+                    load_tokens(keys, place, tiling.columns, tiling),
+                    load_values(values, place, tiling),
+                )
+                for keys, values in kv
+            ]
+            masks = [
+                mask_at(start) if masked else None
+                for _ in range(block.heads)
+                for start in block.starts
+            ]
+            banks = step_banks(tiling)
+            lanes = []
+            for lane, (q, before, mask) in enumerate(
+                zip(queries, done, masks, strict=True)
+            ):
+                k, v = tiles[lane // lanes_a_kv_head]
+                lanes.append(attend([q], [k], v, before, mask, banks, tiling))
+            return schedule.run(lanes)
 
-    count = kv[0][0].shape[1] // s.columns
-    return lax.scan(key, [empty(s) for _ in queries], jnp.arange(count))[0]
+        return schedule.visit(use, done, offset, block.span, tiling), None
+
+    begun = [empty(tiling) for _ in queries]
+    count = kv[0][0].shape[1] // tiling.columns
+    done, _ = lax.scan(key_tile, begun, jnp.arange(count))
+    return done
 
 
-# --- which key tiles, and which of them masked ---
+# --- which key tiles, and which of them masked: see `Visit` for the arguments ---
 
 
-def none_masked(use: Use, done: Any, offset: Any, span: int, s: FlashTiling) -> Any:
-    """Every key tile as it is. Arguments as for `up_to_diagonal`."""
+def none_masked(
+    use: Use, done: Lanes, offset: KnownInt, span: int, tiling: FlashTiling
+) -> Lanes:
+    """Every key tile as it is."""
     return use(done, False)
 
 
-def all_masked(use: Use, done: Any, offset: Any, span: int, s: FlashTiling) -> Any:
-    """Every key tile, masked. Arguments as for `up_to_diagonal`."""
+def all_masked(
+    use: Use, done: Lanes, offset: KnownInt, span: int, tiling: FlashTiling
+) -> Lanes:
+    """Every key tile, masked."""
     return use(done, True)
 
 
-def up_to_diagonal(use: Use, done: Any, offset: Any, span: int, s: FlashTiling) -> Any:
+def up_to_diagonal(
+    use: Use, done: Lanes, offset: KnownInt, span: int, tiling: FlashTiling
+) -> Lanes:
     """No key tile that follows every query; those that follow some are masked.
 
-    Args:
-      use: attends to the tile.
-      done: what was attended to so far.
-      offset: first query's position minus first key's.
-      span: queries, without a gap.
-      s: sizes.
+    With 4 queries from position 8 on and key tiles of 4, `offset` is 8, 4, 0, -4 for the first four
+    key tiles: two are whole (offset ≥ 3: the last key is not after the first query), the third is
+    masked, the fourth dead (offset ≤ -4: the first key is after the last query).
     """
-    some, whole = offset > -span, offset >= s.columns - 1
-    cases = (lambda x: x, lambda x: use(x, True), lambda x: use(x, False))
-    return lax.switch(some.astype(jnp.int32) + whole.astype(jnp.int32), cases, done)
+    some_allowed = offset > -span
+    all_allowed = offset >= tiling.columns - 1
+    skip_mask_whole = (
+        lambda done: done,
+        lambda done: use(done, True),
+        lambda done: use(done, False),
+    )
+    case = jnp.int32(some_allowed) + jnp.int32(all_allowed)
+    return lax.switch(case, skip_mask_whole, done)
+
+
+__all__ = [
+    "Block",
+    "Run",
+    "Visit",
+    "all_masked",
+    "attention",
+    "none_masked",
+    "up_to_diagonal",
+]

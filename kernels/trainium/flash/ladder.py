@@ -1,7 +1,6 @@
 """Flash attention on one NeuronCore as a ladder: each kernel changes one thing of the last."""
 
-from typing import Any
-
+from emu.trainium.spaces import Hbm
 from kernels.trainium.flash.blocks import (
     all_masked,
     attention,
@@ -13,8 +12,8 @@ from kernels.trainium.flash.step import FlashTiling
 
 
 def flash_full(
-    q: Any, k: Any, v: Any, *, rows: int = 128, columns: int = 512, buffers: int = 1
-) -> Any:
+    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+) -> Hbm:
     """Attention without a mask: every query tile meets every key tile, loaded anew each time.
 
     Dimensions:
@@ -34,13 +33,13 @@ def flash_full(
     Pseudocode:
       for head: for query tile: load q; for key tile: load k, v; s = q k; online softmax; o += p v
     """
-    s = FlashTiling.of(q, rows, columns, buffers)
-    return attention(q, k, v, s, visit=none_masked, run=in_turn)
+    tiling = FlashTiling.of(q, rows, columns, buffers)
+    return attention(q, k, v, tiling, visit=none_masked, run=in_turn)
 
 
 def flash_masked(
-    q: Any, k: Any, v: Any, *, rows: int = 128, columns: int = 512, buffers: int = 1
-) -> Any:
+    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+) -> Hbm:
     """Causal attention by masks alone: half of the scores are computed to be thrown away.
 
     Dimensions, Args and Returns as for `flash_full`.
@@ -48,13 +47,13 @@ def flash_masked(
     Pseudocode:
       as `flash_full`, with scores put far below all others where a key follows its query
     """
-    s = FlashTiling.of(q, rows, columns, buffers)
-    return attention(q, k, v, s, visit=all_masked, run=in_turn)
+    tiling = FlashTiling.of(q, rows, columns, buffers)
+    return attention(q, k, v, tiling, visit=all_masked, run=in_turn)
 
 
 def flash_causal(
-    q: Any, k: Any, v: Any, *, rows: int = 128, columns: int = 512, buffers: int = 1
-) -> Any:
+    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+) -> Hbm:
     """Causal attention with tiles above the diagonal skipped and only those on it masked.
 
     Dimensions, Args and Returns as for `flash_full`.
@@ -62,20 +61,20 @@ def flash_causal(
     Pseudocode:
       as `flash_masked`, for key tiles up to the diagonal, with masks only on the diagonal
     """
-    s = FlashTiling.of(q, rows, columns, buffers)
-    return attention(q, k, v, s, visit=up_to_diagonal, run=in_turn)
+    tiling = FlashTiling.of(q, rows, columns, buffers)
+    return attention(q, k, v, tiling, visit=up_to_diagonal, run=in_turn)
 
 
 def flash_grouped(
-    q: Any,
-    k: Any,
-    v: Any,
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
     *,
     rows: int = 128,
     columns: int = 512,
     lanes: int = 4,
     buffers: int = 2,
-) -> Any:
+) -> Hbm:
     """Causal attention with each K/V tile loaded once for several query tiles and heads.
 
     Dimensions, Args and Returns as for `flash_full`; `lanes` is how many query tiles may make a
@@ -84,21 +83,21 @@ def flash_grouped(
     Pseudocode:
       for block: load q; for key tile up to the diagonal: load k, v; for lane: as `flash_causal`
     """
-    s = FlashTiling.of(q, rows, columns, buffers)
-    return attention(q, k, v, s, visit=up_to_diagonal, run=in_turn, lanes=lanes)
+    tiling = FlashTiling.of(q, rows, columns, buffers)
+    return attention(q, k, v, tiling, visit=up_to_diagonal, run=in_turn, lanes=lanes)
 
 
 def flash_pipelined(
-    q: Any,
-    k: Any,
-    v: Any,
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
     *,
     rows: int = 128,
     columns: int = 512,
     lanes: int = 16,
     scalar_copies: int = 2,
     buffers: int = 2,
-) -> Any:
+) -> Hbm:
     """Causal attention whose lanes take turns, so that engines wait for each other less.
 
     While one lane is in its softmax, the Tensor Engine works for the others: the instructions are
@@ -110,5 +109,5 @@ def flash_pipelined(
     Pseudocode:
       as `flash_grouped`, with the steps of the lanes interleaved
     """
-    s = FlashTiling.of(q, rows, columns, buffers, scalar_copies)
-    return attention(q, k, v, s, visit=up_to_diagonal, run=abreast, lanes=lanes)
+    tiling = FlashTiling.of(q, rows, columns, buffers, scalar_copies)
+    return attention(q, k, v, tiling, visit=up_to_diagonal, run=abreast, lanes=lanes)

@@ -1,6 +1,17 @@
-"""Online softmax: running maximum and sum of rows that are seen piece by piece."""
+"""Online softmax: running maximum and sum of rows that are seen piece by piece.
 
-from typing import Any
+The weights of a row are `exp(x - m)` with m the row's maximum, which nobody knows before the last
+piece. So each piece is weighted against the maximum so far, and when a later piece raises it, what
+was summed before shrinks by `decay = exp(old maximum - new maximum)`:
+
+    piece   maximum   weights            decay     sum
+    [1, 3]     3      e^-2 + 1 = 1.135   0         1.135
+    [5, 4]     5      1 + e^-1 = 1.368   e^-2      1.135 · 0.135 + 1.368 = 1.522
+
+which is `e^-4 + e^-2 + 1 + e^-1`, the sum over the whole row [1, 3, 5, 4] against its maximum 5.
+"""
+
+from typing import NamedTuple
 
 from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import (
@@ -12,6 +23,7 @@ from emu.trainium.isa import (
     tensor_reduce,
     tensor_tensor,
 )
+from emu.trainium.spaces import OnChip, Sbuf
 from kernels.trainium.flash.lanes import Lane
 
 # Below any score, yet exp() of differences stays finite; powers of two, so that scaling is exact.
@@ -19,58 +31,103 @@ LOWEST = -(2.0**100)
 # Added to a masked score: nothing of it is left even before the first key.
 MASKED = -(2.0**101)
 
-State = tuple[Any, Any, Any]  # maximum, sum, and a spare tile for the next maximum
+
+class RunningSoftmax(NamedTuple):
+    """What is known of rows of which some pieces were seen: SBUF float32 `[rows, 1]` each.
+
+    Attributes:
+      maximum: of each row's elements so far.
+      total: sum of their weights `exp(scale · (x - maximum))`.
+      spare: a tile for the next maximum, which is written while the last one is still read.
+    """
+
+    maximum: Sbuf
+    total: Sbuf
+    spare: Sbuf
 
 
-def begin(rows: int, *, buffers: int = 1) -> State:
-    """The state of rows of which nothing was seen yet: SBUF float32 `[rows, 1]` each."""
-    highest, total, spare = (sbuf(rows, 1, buffers=buffers) for _ in range(3))
-    return (
-        memset(highest, value=LOWEST, engine="gpsimd"),
-        memset(total, value=0.0, engine="gpsimd"),
-        spare,
-    )
+class Absorbed(NamedTuple):
+    """One more piece of every row, taken in.
+
+    Attributes:
+      weights: `exp(scale · (x - maximum))`, SBUF `[rows, n]`.
+      added: their sum, SBUF `[rows, 1]`.
+      decay: factor by which weights of earlier pieces shrink, SBUF `[rows, 1]`.
+      state: with the new maximum, and still the old sum.
+    """
+
+    weights: Sbuf
+    added: Sbuf
+    decay: Sbuf
+    state: RunningSoftmax
+
+
+def begin(rows: int, *, buffers: int = 1) -> RunningSoftmax:
+    """The state of rows of which nothing was seen yet."""
+    maximum, total, spare = (sbuf(rows, 1, buffers=buffers) for _ in range(3))
+    maximum = memset(maximum, value=LOWEST, engine="gpsimd")
+    total = memset(total, value=0.0, engine="gpsimd")
+    return RunningSoftmax(maximum, total, spare)
 
 
 def absorb(
-    p: Any, x: Any, state: State, *, scale: float = 1.0, buffers: int = 1
-) -> Lane:
+    weights: Sbuf,
+    scores: OnChip,
+    state: RunningSoftmax,
+    *,
+    scale: float = 1.0,
+    buffers: int = 1,
+) -> Lane[Absorbed]:
     """A lane that takes in one more piece of every row; `add_up` must follow.
 
     Args:
-      p: SBUF tile `[rows, n]` for the piece's weights.
-      x: SBUF or PSUM `[rows, n]`, the piece.
+      weights: SBUF tile `[rows, n]` for the piece's weights.
+      scores: SBUF or PSUM `[rows, n]`, the piece.
       state: from `begin`, or `add_up` of the previous piece.
-      scale: factor of `x` in the exponent, positive.
+      scale: factor of the scores in the exponent, positive.
       buffers: depth of the rings of `[rows, 1]` temporaries.
 
     Returns:
-      `p = exp(scale · (x - maximum))`; its sum `[rows, 1]`; the factor `[rows, 1]` by which weights
-      of earlier pieces shrink; the state with the new maximum and the old sum.
+      The piece's weights, and what they change.
 
     Pseudocode:
       m' = max(m, max(x)); p = exp(scale (x - m')); decay = exp(scale (m - m'))
     """
-    highest, total, spare = state
+    maximum, total, spare = state
 
-    def column() -> Any:
-        return sbuf(x.shape[0], 1, buffers=buffers)
+    def column() -> Sbuf:
+        return sbuf(scores.shape[0], 1, buffers=buffers)
 
-    peak = tensor_reduce(column(), x, op="max")
+    piece_maximum = tensor_reduce(column(), scores, op="max")
     yield
-    peak = tensor_tensor(spare, peak, highest, op="max")
+    raised = tensor_tensor(spare, piece_maximum, maximum, op="max")
     yield
-    bias = tensor_immediate(column(), peak, op="multiply", value=-scale)
+    bias = tensor_immediate(column(), raised, op="multiply", value=-scale)
     yield
     # Subtracted before it is scaled: 1 exactly where the maximum stays, however products round.
-    fallen = tensor_tensor(column(), highest, peak, op="subtract", engine="gpsimd")
-    p, added = activation_reduce(p, column(), x, bias, op="exp", scale=scale)
+    fallen = tensor_tensor(column(), maximum, raised, op="subtract", engine="gpsimd")
+    weights, added = activation_reduce(
+        weights, column(), scores, bias, op="exp", scale=scale
+    )
     decay = activation(column(), fallen, op="exp", scale=scale)
-    return p, added, decay, (peak, total, highest)
+    # The tile of the old maximum is free for the next one.
+    return Absorbed(weights, added, decay, RunningSoftmax(raised, total, maximum))
 
 
-def add_up(added: Any, decay: Any, state: State) -> State:
+def add_up(added: Sbuf, decay: Sbuf, state: RunningSoftmax) -> RunningSoftmax:
     """The state with the sum `total · decay + added`; apart, so that other work can come before."""
-    highest, total, spare = state
-    total = scalar_tensor_tensor(total, total, decay, added, op0="multiply", op1="add")
-    return highest, total, spare
+    total = scalar_tensor_tensor(
+        state.total, state.total, decay, added, op0="multiply", op1="add"
+    )
+    return state._replace(total=total)
+
+
+__all__ = [
+    "LOWEST",
+    "MASKED",
+    "Absorbed",
+    "RunningSoftmax",
+    "absorb",
+    "add_up",
+    "begin",
+]

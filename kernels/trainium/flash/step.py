@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt
 from emu.trainium.engines.memory import dma_load_tiles, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -20,33 +21,71 @@ from emu.trainium.isa import (
     tensor_copy,
     tensor_scalar,
 )
+from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
 from kernels.trainium.flash.lanes import Lane
-from kernels.trainium.flash.online_softmax import LOWEST, State, absorb, add_up, begin
+from kernels.trainium.flash.online_softmax import (
+    LOWEST,
+    RunningSoftmax,
+    absorb,
+    add_up,
+    begin,
+)
 from kernels.trainium.streaming import fetch
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
-# Unnormalised output [rows, value_dim], online softmax: in SBUF.
-Attended = tuple[Any, State]
-Masked = Callable[[Any], Lane]  # scores in PSUM to scores in SBUF, some of them masked
+Masked: TypeAlias = Callable[[Psum], Lane[Sbuf]]
+"""A lane that takes scores out of PSUM into SBUF, some of them put far below all others."""
+
+SCORE_BANKS = 4
+TURN_BANKS = 2
+PRODUCT_BANKS = 2
 
 
-class Ring:
-    """Tiles used in turn: as many uses overlap as there are tiles."""
+class Attended(NamedTuple):
+    """What a query tile has attended to so far, in SBUF.
 
-    def __init__(self, *tiles: Any):
+    Attributes:
+      output: sum of weighted values, not yet divided by the sum of weights, `[rows, value_dim]`.
+      softmax: maximum and sum of its rows.
+    """
+
+    output: Sbuf
+    softmax: RunningSoftmax
+
+
+class TileRing:
+    """Tiles used in turn: as many uses overlap as there are tiles.
+
+    An instruction gives a new array for the tile that it wrote, so the ring is told of it:
+    `written = ring.give(nc_transpose(ring.take(), tile))`.
+    """
+
+    def __init__(self, *tiles: OnChip):
         self.tiles = list(tiles)
 
-    def take(self) -> Any:
+    def take(self) -> OnChip:
         """The tile whose last use is longest ago; what is written to it must be given back."""
         return self.tiles.pop(0)
 
-    def give(self, written: Any) -> Any:
+    def give(self, written: OnChip) -> OnChip:
         """Puts a written tile at the end of the queue, and returns it."""
         self.tiles.append(written)
         return written
 
 
-Banks = tuple[Ring, Ring, Ring]  # of scores, transposed weights, weighted values
+@dataclasses.dataclass(frozen=True)
+class Banks:
+    """PSUM's eight banks, shared by the lanes of a block.
+
+    Attributes:
+      scores: `[rows, columns]` in float32; a tile fills a bank.
+      turned: transposed weights, `[keys, rows]`; those of one key tile share a bank.
+      products: weighted values, `[rows, value_dim]` in float32.
+    """
+
+    scores: TileRing
+    turned: TileRing
+    products: TileRing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,81 +112,95 @@ class FlashTiling:
     columns: int
     keys: int
     buffers: int
-    dtype: Any
+    dtype: DType
     scale: float
     scalar_copies: int = 0
-    turned: Any = None
+    turned: DType = None
 
     @classmethod
     def of(
-        cls, q: Any, rows: int, columns: int, buffers: int, scalar_copies: int = 0
+        cls, q: Hbm, rows: int, columns: int, buffers: int, scalar_copies: int = 0
     ) -> "FlashTiling":
         """The largest tiles within `rows` and `columns` that divide the T of `q [.., D, T]`."""
         head_dim, tokens = q.shape[-2:]
-        rows = largest_divisor(tokens, rows)
         columns = largest_divisor(tokens, columns)
-        keys = largest_divisor(columns, PARTITIONS)
-        scale = 1 / math.sqrt(head_dim)
         return cls(
-            head_dim, rows, columns, keys, buffers, q.dtype, scale, scalar_copies
+            value_dim=head_dim,
+            rows=largest_divisor(tokens, rows),
+            columns=columns,
+            keys=largest_divisor(columns, PARTITIONS),
+            buffers=buffers,
+            dtype=q.dtype,
+            scale=1 / math.sqrt(head_dim),
+            scalar_copies=scalar_copies,
         )
+
+    @property
+    def pieces(self) -> range:
+        """Where the pieces of a key tile start that are transposed at once."""
+        return range(0, self.columns, self.keys)
 
 
 # --- load ---
 
 
-def load_tokens(x: Any, i: Any, count: int, s: FlashTiling) -> Any:
-    """The `i`-th `count` tokens of HBM `[D, T]`, queries or keys: SBUF `[D, count]`."""
-    return fetch(part(x, i * count, count, axis=1), buffers=s.buffers)
+def load_tokens(x: Hbm, place: KnownInt, count: int, tiling: FlashTiling) -> Sbuf:
+    """The `place`-th `count` tokens of HBM `[D, T]`, queries or keys: SBUF `[D, count]`."""
+    return fetch(part(x, place * count, count, axis=1), buffers=tiling.buffers)
 
 
-def load_values(v: Any, j: Any, s: FlashTiling) -> Any:
-    """Value tile `j` of HBM `[T, D]` with keys on partitions: SBUF `[keys, columns / keys, D]`."""
-    pieces = part(v, j * s.columns, s.columns, axis=0).reshape(-1, s.keys, s.value_dim)
-    dst = sbuf(s.keys, len(pieces), s.value_dim, dtype=v.dtype, buffers=s.buffers)
-    return dma_load_tiles(dst, pieces)
+def load_values(v: Hbm, key_tile: KnownInt, tiling: FlashTiling) -> Sbuf:
+    """A value tile of HBM `[T, D]` with keys on partitions: SBUF `[keys, columns / keys, D]`."""
+    own = part(v, key_tile * tiling.columns, tiling.columns, axis=0)
+    pieces = own.reshape(-1, tiling.keys, tiling.value_dim)
+    shape = tiling.keys, len(pieces), tiling.value_dim
+    return dma_load_tiles(sbuf(*shape, dtype=v.dtype, buffers=tiling.buffers), pieces)
 
 
 # --- attend ---
 
 
-def step_banks(s: FlashTiling) -> Banks:
+def step_banks(tiling: FlashTiling) -> Banks:
     """PSUM's eight banks: scores, transposed weights (one bank for those of a tile), products."""
-    scores = [psum(s.rows, s.columns) for _ in range(4)]
-    shape = (s.keys, s.rows)
-    pieces = range(s.columns // s.keys)
-    dtype = s.turned or s.dtype
-    turned = [psum(*shape, dtype=dtype, bank=n) for n in range(2) for _ in pieces]
-    products = [psum(s.rows, s.value_dim) for _ in range(2)]
-    return Ring(*scores), Ring(*turned), Ring(*products)
+    dtype = tiling.turned or tiling.dtype
+    scores = [psum(tiling.rows, tiling.columns) for _ in range(SCORE_BANKS)]
+    turned = [
+        psum(tiling.keys, tiling.rows, dtype=dtype, bank=bank)
+        for bank in range(TURN_BANKS)
+        for _ in tiling.pieces
+    ]
+    products = [psum(tiling.rows, tiling.value_dim) for _ in range(PRODUCT_BANKS)]
+    return Banks(TileRing(*scores), TileRing(*turned), TileRing(*products))
 
 
-def empty(s: FlashTiling) -> Attended:
+def empty(tiling: FlashTiling) -> Attended:
     """What a query tile has attended to before its first key."""
-    out = sbuf(s.rows, s.value_dim, buffers=s.buffers)
-    return memset(out, value=0.0, engine="gpsimd"), begin(s.rows, buffers=s.buffers)
+    output = sbuf(tiling.rows, tiling.value_dim, buffers=tiling.buffers)
+    output = memset(output, value=0.0, engine="gpsimd")
+    return Attended(output, begin(tiling.rows, buffers=tiling.buffers))
 
 
 def attend(
-    q: Any,
-    k: Any,
-    v: Any,
+    q: Sequence[Sbuf],
+    k: Sequence[Sbuf],
+    v: Sbuf,
     done: Attended,
     masked: Masked | None,
     banks: Banks,
-    s: FlashTiling,
-) -> Lane:
+    tiling: FlashTiling,
+) -> Lane[Attended]:
     """A lane that attends one query tile to one key tile.
 
     Args:
-      q: SBUF `[D, rows]`; where more than 128 features are contracted, a list of such parts.
-      k: SBUF `[D, columns]`, likewise.
+      q: SBUF `[features, rows]` for each part of the contracted features; at most 128 to a part, so
+        that up to a head_dim of 128 there is one.
+      k: SBUF `[features, columns]`, likewise.
       v: SBUF `[keys, columns / keys, value_dim]`.
       done: what the query tile attended to before.
-      masked: takes scores out of PSUM with those that do not count put far below all others;
-        None masks nothing.
+      masked: takes the scores out of PSUM with those that do not count put far below all others;
+        None masks nothing, and leaves them there.
       banks: from `step_banks`.
-      s: sizes.
+      tiling: sizes.
 
     Returns:
       What it attended to now.
@@ -155,77 +208,98 @@ def attend(
     Pseudocode:
       x = q k; p = online softmax of x; pᵀ by 128 keys; out = out · decay + p v
     """
-    score_banks, turn_banks, product_banks = banks
-    out, state = done
-    x = score_banks.give(_scores(score_banks.take(), q, k))
+    scores: OnChip = banks.scores.give(_scores(banks.scores.take(), q, k))
     yield
     if masked is not None:
-        x = yield from masked(x)
-    p = sbuf(*x.shape, dtype=s.dtype, buffers=s.buffers)
-    softmax = absorb(p, x, state, scale=s.scale, buffers=s.buffers)
-    p, added, decay, state = yield from softmax
+        scores = yield from masked(scores)
+    weights = sbuf(*scores.shape, dtype=tiling.dtype, buffers=tiling.buffers)
+    weights, added, decay, softmax = yield from absorb(
+        weights, scores, done.softmax, scale=tiling.scale, buffers=tiling.buffers
+    )
     yield
-    starts = range(0, s.columns, s.keys)
-    pieces = [lax.slice_in_dim(p, a, a + s.keys, axis=1) for a in starts]
+    # Weights become stationary in `p v`: keys, which are contracted, must stand on partitions.
     pieces = [
-        turn_banks.give(nc_transpose(turn_banks.take(), piece)) for piece in pieces
+        lax.slice_in_dim(weights, start, start + tiling.keys, axis=1)
+        for start in tiling.pieces
+    ]
+    turned = [
+        banks.turned.give(nc_transpose(banks.turned.take(), piece)) for piece in pieces
     ]
     yield
-    pieces = [_copied(n, bank, s) for n, bank in enumerate(pieces)]
-    products = product_banks.give(_products(product_banks.take(), pieces, v))
+    copies = [_copied(place, bank, tiling) for place, bank in enumerate(turned)]
+    products = banks.products.give(_products(banks.products.take(), copies, v))
     yield
-    state = add_up(added, decay, state)
-    return scalar_tensor_tensor(
-        out, out, decay, products, op0="multiply", op1="add"
-    ), state
+    softmax = add_up(added, decay, softmax)
+    output = scalar_tensor_tensor(
+        done.output, done.output, decay, products, op0="multiply", op1="add"
+    )
+    return Attended(output, softmax)
 
 
-def _scores(bank: Any, q: Any, k: Any) -> Any:
+def _scores(bank: Psum, q: Sequence[Sbuf], k: Sequence[Sbuf]) -> Psum:
     """`q k` in PSUM, accumulated over parts of the features."""
-    parts = zip(q, k, strict=True) if isinstance(q, list) else [(q, k)]
-    for n, (rows, columns) in enumerate(parts):
-        bank = nc_matmul(bank, rows, columns, jnp.int32(n > 0))
+    for place, (queries, keys) in enumerate(zip(q, k, strict=True)):
+        accumulate = jnp.int32(place > 0)
+        bank = nc_matmul(bank, queries, keys, accumulate)
     return bank
 
 
-def after_diagonal(x: Any, offset: Any, s: FlashTiling) -> Lane:
+def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[Sbuf]:
     """Masks keys that follow their query; PSUM to SBUF, as GpSimd cannot read PSUM.
 
     Args:
-      x: PSUM scores `[rows, columns]`.
+      scores: PSUM `[rows, columns]`.
       offset: first query's position minus first key's, a known integer.
-      s: sizes.
+      tiling: sizes.
     """
-    copied = activation(sbuf(*x.shape, buffers=s.buffers), x, op="copy")
+    copied = activation(sbuf(*scores.shape, buffers=tiling.buffers), scores, op="copy")
     yield
     copied = affine_select(copied, copied, offset, fill=LOWEST)
     yield
     return copied
 
 
-def _copied(n: int, bank: Any, s: FlashTiling) -> Any:
-    """Piece `n` of the transposed weights, out of PSUM."""
-    dst = sbuf(*bank.shape, dtype=s.dtype, buffers=s.buffers)
-    return tensor_copy(dst, bank, engine="scalar" if n < s.scalar_copies else "vector")
+def _copied(place: int, bank: Psum, tiling: FlashTiling) -> Sbuf:
+    """A piece of the transposed weights, out of PSUM; the first ones by the Scalar Engine."""
+    engine = "scalar" if place < tiling.scalar_copies else "vector"
+    copy = sbuf(*bank.shape, dtype=tiling.dtype, buffers=tiling.buffers)
+    return tensor_copy(copy, bank, engine=engine)
 
 
-def _products(sums: Any, pieces: list[Any], v: Any) -> Any:
+def _products(bank: Psum, weights: Sequence[Sbuf], v: Sbuf) -> Psum:
     """`p v` in PSUM, accumulated over the pieces of p."""
-    for n, piece in enumerate(pieces):
-        sums = nc_matmul(sums, piece, index(v, n, 1), jnp.int32(n > 0))
-    return sums
+    for place, piece in enumerate(weights):
+        accumulate = jnp.int32(place > 0)
+        bank = nc_matmul(bank, piece, index(v, place, 1), accumulate)
+    return bank
 
 
-def normalised(lanes: list[Attended], s: FlashTiling) -> list[Any]:
+def normalised(lanes: Sequence[Attended], tiling: FlashTiling) -> list[Sbuf]:
     """The attention output of query tiles: SBUF `[rows, value_dim]` each."""
+    # All sums first: the reciprocal of one lane runs while others are multiplied.
+    inverses = []
+    for lane in lanes:
+        column = sbuf(tiling.rows, 1, buffers=tiling.buffers)
+        inverses.append(reciprocal(column, lane.softmax.total))
+    outputs = []
+    for lane, inverse in zip(lanes, inverses, strict=True):
+        shape = tiling.rows, tiling.value_dim
+        tile = sbuf(*shape, dtype=tiling.dtype, buffers=tiling.buffers)
+        outputs.append(tensor_scalar(tile, lane.output, inverse, op="multiply"))
+    return outputs
 
-    def scaled(out: Any, inverse: Any) -> Any:
-        y = sbuf(s.rows, s.value_dim, dtype=s.dtype, buffers=s.buffers)
-        return tensor_scalar(y, out, inverse, op="multiply")
 
-    columns = (sbuf(s.rows, 1, buffers=s.buffers) for _ in lanes)
-    totals = [total for _, (_, total, _) in lanes]
-    inverses = [reciprocal(*x) for x in zip(columns, totals, strict=True)]
-    return [
-        scaled(out, inverse) for (out, _), inverse in zip(lanes, inverses, strict=True)
-    ]
+__all__ = [
+    "Attended",
+    "Banks",
+    "FlashTiling",
+    "Masked",
+    "TileRing",
+    "after_diagonal",
+    "attend",
+    "empty",
+    "load_tokens",
+    "load_values",
+    "normalised",
+    "step_banks",
+]
