@@ -125,7 +125,7 @@ def layer_program(
     packed = pack_weights(weights, s, shares)["layers"]
     w = jax.tree.map(_first_layer, packed)
     ring = layer_ring(s, tokens=tokens, chips=1, axis=LAYER_AXIS)
-    kernel = functools.partial(layer, s=s, ring=ring.ring)
+    kernel = functools.partial(layer, tiling=s, ring=ring.ring)
     split = (LAYER_AXIS,)
     by_tile = (1, s.blocks, s.tiles, s.rows)
     x = jax.ShapeDtypeStruct((*by_tile, s.hidden_padded), dtype)

@@ -10,11 +10,12 @@ from emu import Program
 from experiments.ring_precision import oracle
 from kernels import masks
 from kernels.trainium.context import layout
+from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.finish import finish
-from kernels.trainium.context.ring import Ring, attend_ring
-from kernels.trainium.context.schemes import RING
+from kernels.trainium.context.ring import attend_ring
 from kernels.trainium.context.state import SUM
+from kernels.trainium.context.work import RingWork
 
 MASKS = {"full": masks.full, "causal": masks.causal}
 Arguments = tuple[Any, ...]  # of the kernel's program
@@ -137,11 +138,11 @@ def values(a: ContextAttention, arguments: Arguments) -> tuple[np.ndarray, np.nd
     `a.run` gives the first alone: the last rounding, to the dtype of the output, would hide what a
     recipe with less rounding than that does.
     """
-    s, hops = a.sizes, a.built.tables
-    ring = Ring(RING, (RING,), len(hops), hops.roots)  # type: ignore[union-attr]
+    s = a.sizes
 
-    def kernel(q: Any, k: Any, v: Any, work: Any, patterns: Any) -> Any:
-        state = attend_ring(q, (k, v), work, patterns, s, ring)
+    def kernel(q: Any, k: Any, v: Any, work: RingWork, patterns: Any) -> Any:
+        operands = RankOperands(q, (k, v), patterns)
+        state = attend_ring(operands, work, s, a.ring)
         return finish(state, s, transposed=False, logsumexp=False), *state
 
     def in_order(y: Any) -> np.ndarray:

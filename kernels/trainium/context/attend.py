@@ -1,64 +1,156 @@
 """All queries of a rank attend to the keys and values of one source, as far as a table says."""
 
+import dataclasses
 import functools
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt, PyTree
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
 from emu.trainium.isa import tensor_tensor
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context import operands as plain
 from kernels.trainium.context import operands_mx
 from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
-    Packed,
+    LaneState,
     State,
+    Unit,
     closed,
     load,
     merge,
     nothing,
     opened,
-    packed_tiles,
     stepped,
     stepping,
     store,
+    unit_tiles,
 )
+from kernels.trainium.context.work import SourceWork
 from kernels.trainium.flash.lanes import Lane, abreast
-from kernels.trainium.flash.step import Attended, empty, step_banks
+from kernels.trainium.flash.step import Attended, Banks, Masked, empty, step_banks
 from kernels.trainium.tiles import divide, index
 
 
-def operands(s: ContextTiling) -> Any:
+@dataclasses.dataclass(frozen=True)
+class RankOperands:
+    """What a rank attends with, in HBM and in the form that `form_of` names.
+
+    Attributes:
+      q: its queries, as the form's `load_queries` takes them.
+      block: keys and values of one source, as its `load_kv` takes them.
+      patterns: bfloat16 `[patterns, rows, columns]`, added to scores: 0, or `MASKED`.
+    """
+
+    q: Sequence[Hbm]
+    block: PyTree
+    patterns: Hbm
+
+    def meeting(self, block: PyTree) -> "RankOperands":
+        """The same queries with the keys and values of another source."""
+        return dataclasses.replace(self, block=block)
+
+
+class Form(Protocol):
+    """The form of queries, keys and values: `operands`, or `operands_mx`.
+
+    Functions of a module; see `operands` for what they take and give. Tiles of queries, and of keys
+    and values, have a type of each form's own.
+    """
+
+    def query_tiles(self, tiling: ContextTiling) -> list[Sbuf]: ...
+
+    def load_queries(
+        self,
+        tiles: Sequence[Sbuf],
+        q: Sequence[Hbm],
+        first: KnownInt,
+        head: KnownInt,
+        queue: str,
+    ) -> list[Sbuf]: ...
+
+    def query_of(
+        self, tiles: Sequence[Sbuf], place: int, tiling: ContextTiling
+    ) -> PyTree: ...
+
+    def load_kv(
+        self, block: PyTree, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+    ) -> PyTree: ...
+
+    def step(
+        self,
+        q: PyTree,
+        kv: PyTree,
+        done: Attended,
+        masked: Masked | None,
+        banks: Banks,
+        tiling: ContextTiling,
+    ) -> Lane[Attended]: ...
+
+
+def form_of(tiling: ContextTiling) -> Form:
     """The module that knows the form of queries, keys and values."""
-    return operands_mx if s.mx else plain
+    return operands_mx if tiling.mx else plain
+
+
+class _Place(NamedTuple):
+    """Which block of which group of heads."""
+
+    group: KnownInt
+    block: KnownInt
+
+
+Queries: TypeAlias = list[list[Sbuf]]  # tiles of each head of a block
+Held: TypeAlias = tuple[Queries, Unit]  # a block in SBUF: its queries and their state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What `attend_source` was given, for the functions below."""
+
+    operands: RankOperands
+    work: SourceWork
+    tiling: ContextTiling
+    first: bool
+    last: bool
+    base: KnownInt
+
+    @property
+    def form(self) -> Form:
+        return form_of(self.tiling)
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether lanes start from nothing: at first, and where sources are merged afterwards."""
+        return self.first or self.tiling.recipe != "fp32"
+
+    def unit(self, place: _Place) -> KnownInt:
+        """Where a block's state is."""
+        return self.base + place.group * self.tiling.blocks + place.block
 
 
 def attend_source(
-    q: Any,
-    block: Any,
+    operands: RankOperands,
+    work: SourceWork,
     state: State,
-    work: Any,
-    patterns: Any,
-    s: ContextTiling,
+    tiling: ContextTiling,
     *,
     first: bool,
     last: bool = False,
-    base: Any = 0,
+    base: KnownInt = 0,
 ) -> State:
     """Attends a rank's queries to one source.
 
     Args:
-      q: HBM queries, as `load_queries` of the operands takes them.
-      block: HBM keys and values of the source, as their `load_kv` does.
+      operands: queries of the rank, keys and values of the source.
+      work: known integers of this rank and source.
       state: from `empty_state`, or after the source before.
-      work: known integers of this rank and source: `some [blocks]`, whether a block has any live
-        key tile; `status [blocks, key tiles]`, 0 dead, 1 masked, 2 whole; `pattern [tiles, key
-        tiles]`, which of `patterns` masks a query tile and a key tile.
-      patterns: HBM bfloat16 `[patterns, rows, columns]`, added to scores: 0, or `MASKED`.
-      s: sizes.
+      tiling: sizes.
       first: the state holds nothing yet.
       last: nobody needs the row maxima any more, so they are not stored.
       base: known integer, where in the state the queries' part begins.
@@ -71,143 +163,191 @@ def attend_source(
         load q and state; for key tile, if live: load k, v (and masks); for lane: flash step
         store state
     """
+    source = _Source(operands, work, tiling, first, last, base)
 
-    def group(state: State, g: Any) -> tuple[State, None]:
-        def fetch(tiles: Any, state: State, b: Any, wanted: Any) -> Any:
-            return _fetch(tiles, q, state, (g, b), base, wanted, s, first)
+    def attend_group(state: State, group: KnownInt) -> tuple[State, None]:
+        return _over_blocks(source, group, state), None
 
-        def some(carry: Any, b: Any) -> tuple[Any, None]:
-            state, (queries, own), spare = carry
-            alive = index(work["some"], b) != 0
-            over = functools.partial(
-                _over_keys, queries, block, work, patterns, g, b, s, first, last
-            )
-            # What is dead at first must hold nothing when it comes to life.
-            rest = functools.partial(nothing, s=s) if first else lambda own: own
-            own = lax.cond(alive, over, rest, own)
-            # Fetched before this block is stored: its state does not wait for that.
-            after = jnp.minimum(b + 1, s.blocks - 1)
-            wanted = (index(work["some"], after) != 0) & (b < s.blocks - 1)
-            ahead = fetch(spare, state, after, wanted)
-            put = functools.partial(store, unit=base + g * s.blocks + b)
-            keep = put if first else lambda state, own: state
-            state = lax.cond(alive, put, keep, state, own)
-            return (state, ahead, (queries, own)), None
-
-        begin = jnp.int32(0)
-        now = fetch(_block_tiles(s), state, begin, index(work["some"], begin) != 0)
-        blocks = jnp.arange(s.blocks, dtype=jnp.int32)
-        return lax.scan(some, (state, now, _block_tiles(s)), blocks)[0][0], None
-
-    return lax.scan(group, state, jnp.arange(s.groups, dtype=jnp.int32))[0]
+    groups = jnp.arange(tiling.groups, dtype=jnp.int32)
+    return lax.scan(attend_group, state, groups)[0]
 
 
-# --- one block: query tiles and their state ---
+# --- blocks: query tiles and their state ---
 
 
-def _block_tiles(s: ContextTiling) -> tuple[Any, Packed]:
+def _over_blocks(source: _Source, group: KnownInt, state: State) -> State:
+    """Attends the blocks of a group of heads, each fetched while the one before is worked on.
+
+    Two sets of tiles take turns, so the carry is: state, the block that was fetched, free tiles.
+    """
+    work, tiling, first = source.work, source.tiling, source.first
+    last_block = tiling.blocks - 1
+
+    def attend_block(
+        carry: tuple[State, Held, Held], block: KnownInt
+    ) -> tuple[tuple[State, Held, Held], None]:
+        state, (queries, own), spare = carry
+        place = _Place(group, block)
+        alive = index(work.block_needed, block) != 0
+        over_keys = functools.partial(_over_keys, source, place, queries)
+        # What is dead at first must hold nothing when it comes to life.
+        otherwise = functools.partial(nothing, tiling=tiling) if first else _as_it_is
+        own = lax.cond(alive, over_keys, otherwise, own)
+        # Fetched before this block is stored: its state does not wait for that.
+        after = jnp.minimum(block + 1, last_block)
+        wanted = (index(work.block_needed, after) != 0) & (block < last_block)
+        ahead = _fetch(source, _Place(group, after), spare, state, wanted)
+        put = functools.partial(store, unit=source.unit(place))
+        keep = put if first else lambda state, own: state
+        state = lax.cond(alive, put, keep, state, own)
+        return (state, ahead, (queries, own)), None
+
+    begin = jnp.int32(0)
+    tiles = _block_tiles(source)
+    wanted = index(work.block_needed, begin) != 0
+    held = _fetch(source, _Place(group, begin), tiles, state, wanted)
+    blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
+    (state, _, _), _ = lax.scan(
+        attend_block, (state, held, _block_tiles(source)), blocks
+    )
+    return state
+
+
+def _as_it_is(own: Unit) -> Unit:
+    return own
+
+
+def _block_tiles(source: _Source) -> Held:
     """SBUF for a block: each head's queries, and the state of its lanes."""
-    return [operands(s).query_tiles(s) for _ in range(s.block_heads)], packed_tiles(s)
+    tiling = source.tiling
+    queries = [source.form.query_tiles(tiling) for _ in range(tiling.block_heads)]
+    return queries, unit_tiles(tiling)
 
 
 def _fetch(
-    tiles: Any,
-    q: Any,
-    state: State,
-    at: tuple[Any, Any],
-    base: Any,
-    wanted: Any,
-    s: ContextTiling,
-    first: bool,
-) -> Any:
-    """Brings the queries and state of block `at` into SBUF, if they are `wanted`."""
-    g, b = at
+    source: _Source, place: _Place, tiles: Held, state: State, wanted: KnownInt
+) -> Held:
+    """Brings the queries and state of a block into SBUF, if they are `wanted`."""
+    tiling = source.tiling
 
-    def fetch(queries: Any, own: Packed) -> Any:
-        load_queries = operands(s).load_queries
-        tile = b * s.block_tiles
-        heads = (
-            (x, g * s.block_heads + h, LOAD_QUEUES[h % 2])
-            for h, x in enumerate(queries)
-        )
-        queries = [load_queries(x, q, tile, head, queue) for x, head, queue in heads]
-        return queries, own if first else load(own, state, base + g * s.blocks + b)
+    def fetch(queries: Queries, own: Unit) -> Held:
+        first_tile = place.block * tiling.block_tiles
+        loaded = []
+        for offset, head_tiles in enumerate(queries):
+            head = place.group * tiling.block_heads + offset
+            queue = LOAD_QUEUES[offset % 2]
+            loaded.append(
+                source.form.load_queries(
+                    head_tiles, source.operands.q, first_tile, head, queue
+                )
+            )
+        if source.first:
+            return loaded, own
+        return loaded, load(own, state, source.unit(place))
 
     return lax.cond(wanted, fetch, lambda queries, own: (queries, own), *tiles)
 
 
-# --- its key tiles ---
+# --- a block's key tiles ---
 
 
-def _over_keys(
-    queries: Any,
-    kv_block: Any,
-    work: Any,
-    patterns: Any,
-    g: Any,
-    b: Any,
-    s: ContextTiling,
-    first: bool,
-    last: bool,
-    own: Packed,
-) -> Packed:
-    """Attends a block's lanes to the source's live key tiles."""
-    kind = operands(s)
-    tiles = [kind.query_of(x, n, s) for x in queries for n in range(s.block_tiles)]
-    sharing = len(tiles) // s.block_kv_heads  # lanes of one KV head
-    kv_head, _ = divide(g * s.block_heads, s.group)
-    status = index(work["status"], b)
-    pattern = work["pattern"]
+def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> Unit:
+    """Attends a block's lanes to the source's live key tiles.
 
-    def key(lanes: list[Attended], j: Any) -> tuple[Any, None]:
+    Args:
+      source: keys and values, and what is known of them.
+      place: of the block.
+      queries: tiles of each of its heads.
+      own: its state.
+
+    Returns:
+      The state, in the same tiles.
+    """
+    tiling, form = source.tiling, source.form
+    query_tiles = [
+        form.query_of(head_tiles, tile, tiling)
+        for head_tiles in queries
+        for tile in range(tiling.block_tiles)
+    ]
+    lanes_a_kv_head = len(query_tiles) // tiling.block_kv_heads
+    kv_head, _ = divide(place.group * tiling.block_heads, tiling.group)
+    status = index(source.work.status, place.block)
+
+    def attend_key_tile(
+        lanes: list[Attended], key_tile: KnownInt
+    ) -> tuple[list[Attended], None]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
             kv = [
-                kind.load_kv(kv_block, kv_head + n, j, s)
-                for n in range(s.block_kv_heads)
+                form.load_kv(source.operands.block, kv_head + offset, key_tile, tiling)
+                for offset in range(tiling.block_kv_heads)
             ]
-            masks = (
-                _masks(pattern, patterns, b, j, s) if masked else [None] * s.block_tiles
-            )
-            banks = step_banks(s.step)
-            return abreast(
-                kind.step(x, kv[n // sharing], lane, masks[n % s.block_tiles], banks, s)
-                for n, (x, lane) in enumerate(zip(tiles, lanes, strict=True))
-            )
+            masks: list[Masked | None] = [None] * tiling.block_tiles
+            if masked:
+                masks = _masks(source, place, key_tile)
+            banks = step_banks(tiling.step)
 
+            def steps() -> Iterable[Lane[Attended]]:
+                for lane, (q, done) in enumerate(zip(query_tiles, lanes, strict=True)):
+                    mask = masks[lane % tiling.block_tiles]
+                    keys_values = kv[lane // lanes_a_kv_head]
+                    yield form.step(q, keys_values, done, mask, banks, tiling)
+
+            return abreast(steps())
+
+        # In the order of `DEAD`, `PARTIAL`, `FULL`.
         cases = (
             lambda lanes: lanes,
             functools.partial(use, masked=True),
             functools.partial(use, masked=False),
         )
-        return lax.switch(index(status, j).astype(jnp.int32), cases, lanes), None
+        case = index(status, key_tile).astype(jnp.int32)
+        return lax.switch(case, cases, lanes), None
 
-    lanes = range(s.block_lanes)
-    fresh = first or s.recipe != "fp32"
-    begun = [empty(s.step) if fresh else stepping(opened(own, n, s), s) for n in lanes]
-    done, _ = lax.scan(key, begun, jnp.arange(s.key_tiles, dtype=jnp.int32))
-    after = [stepped(x) for x in done]
-    if fresh and not first:
-        after = [merge(opened(own, n, s), x, s) for n, x in enumerate(after)]
-    return closed(own, after, last=last)
+    begun = _begun(source, own)
+    key_tiles = jnp.arange(tiling.key_tiles, dtype=jnp.int32)
+    done, _ = lax.scan(attend_key_tile, begun, key_tiles)
+    return closed(own, _joined(source, own, done), last=source.last)
 
 
-def _masks(pattern: Any, patterns: Any, b: Any, j: Any, s: ContextTiling) -> list[Any]:
-    """How each query tile of the block masks key tile j."""
-
-    def mask(n: int) -> Any:
-        which = index(index(pattern, b * s.block_tiles + n), j)
-        bias = sbuf(*patterns.shape[1:], dtype=patterns.dtype, buffers=s.buffers)
-        bias = dma_load(bias, index(patterns, which), queue=KEYS)
-        return functools.partial(_biased, bias=bias, s=s)
-
-    return [mask(n) for n in range(s.block_tiles)]
+def _begun(source: _Source, own: Unit) -> list[Attended]:
+    """Lanes before their first key tile."""
+    tiling = source.tiling
+    lanes = range(tiling.block_lanes)
+    if source.starts_anew:
+        return [empty(tiling.step) for _ in lanes]
+    return [stepping(opened(own, lane, tiling), tiling) for lane in lanes]
 
 
-def _biased(x: Any, bias: Any, s: ContextTiling) -> Lane:
+def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneState]:
+    """Lanes after their last key tile, with what they attended to in other sources."""
+    tiling = source.tiling
+    after = [stepped(lane) for lane in done]
+    if source.first or not source.starts_anew:
+        return after
+    return [
+        merge(opened(own, lane, tiling), new, tiling) for lane, new in enumerate(after)
+    ]
+
+
+def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | None]:
+    """How each query tile of the block masks a key tile."""
+    tiling, patterns = source.tiling, source.operands.patterns
+    masks: list[Masked | None] = []
+    for offset in range(tiling.block_tiles):
+        query_tile = place.block * tiling.block_tiles + offset
+        which = index(index(source.work.pattern, query_tile), key_tile)
+        tile = sbuf(*patterns.shape[1:], dtype=patterns.dtype, buffers=tiling.buffers)
+        bias = dma_load(tile, index(patterns, which), queue=KEYS)
+        masks.append(functools.partial(_biased, bias=bias, tiling=tiling))
+    return masks
+
+
+def _biased(scores: Psum, bias: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
     """Adds a mask to scores, out of PSUM into SBUF."""
-    y = tensor_tensor(sbuf(*x.shape, buffers=s.buffers), x, bias, op="add")
+    tile = sbuf(*scores.shape, buffers=tiling.buffers)
+    biased = tensor_tensor(tile, scores, bias, op="add")
     yield
-    return y
+    return biased
 
 
-__all__ = ["attend_source"]
+__all__ = ["Form", "RankOperands", "attend_source", "form_of"]

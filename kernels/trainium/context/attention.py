@@ -6,24 +6,32 @@ own business, so positions follow the placement and nobody shuffles tokens.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading
+from emu.annotations import DType, PyTree
 from kernels.masks.catalogue import Mask
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import Placement, place
 from kernels.trainium.context import layout, layout_mx
 from kernels.trainium.context.hops import Hops
-from kernels.trainium.context.schemes import SCHEMES, Scheme
+from kernels.trainium.context.ring import Ring
+from kernels.trainium.context.schemes import SCHEMES, Asked, Scheme, ring_of
 from kernels.trainium.context.sizes import ContextTiling, key_tiling
 from kernels.trainium.context.tables import Sides
+from kernels.trainium.context.work import RingWork, SourceWork
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 CORE = "core"  # mesh axis
 AUTO, MXFP8 = "auto", "mxfp8"
+
+Results: TypeAlias = tuple[jax.Array, jax.Array]
+"""Attention's output, and the log-sum-exp of its scores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ class ContextAttention:
     scheme: str = "ring"
     inner: int = 1
     placement: str = AUTO
-    dtype: Any = jnp.float32
+    dtype: DType = jnp.float32
     recipe: str = "fp32"
     cores: int = 1
     static_program: bool = False
@@ -77,7 +85,7 @@ class ContextAttention:
     unroll: bool = False
     columns: int = BANK_COLUMNS
     lanes: int = 16
-    turned: Any = None
+    turned: DType = None
     scalar_copies: int | None = None
     every_hop: bool = False
     masks: int | None = None
@@ -114,10 +122,13 @@ class ContextAttention:
         """Every placement's figures under the mask."""
 
         def slots(placement: str) -> Slots:
-            s = self._sizes(placement)
-            q_tile = s.block_tiles * s.rows if self.queries is None else s.columns
-            key_slots = self.ranks // self.dealt * s.key_slots
-            return Slots(key_slots, s.keys, q_tile, s.columns)
+            tiling = self._sizes(placement)
+            if self.queries is None:
+                q_tile = tiling.block_tiles * tiling.rows
+            else:
+                q_tile = tiling.columns
+            key_slots = self.ranks // self.dealt * tiling.key_slots
+            return Slots(key_slots, tiling.keys, q_tile, tiling.columns)
 
         return choose(
             self.mask,
@@ -131,7 +142,7 @@ class ContextAttention:
     @property
     def dealt(self) -> int:
         """Ranks that tokens are dealt out to."""
-        return SCHEMES[self.scheme].dealt(self)
+        return SCHEMES[self.scheme].dealt(self.ranks, self.inner)
 
     @functools.cached_property
     def sizes(self) -> ContextTiling:
@@ -139,32 +150,39 @@ class ContextAttention:
         return self._sizes(self.placed)
 
     def _sizes(self, placement: str) -> ContextTiling:
-        even = placement == "zigzag" or self.every_hop
-        tile = functools.partial(
-            key_tiling, ranks=self.ranks, even=even, columns=self.columns, mx=self.mx
+        # Zigzag deals a rank two chunks, and a key tile is within one.
+        cut = functools.partial(
+            key_tiling,
+            ranks=self.ranks,
+            even=placement == "zigzag" or self.every_hop,
+            columns=self.columns,
+            mx=self.mx,
         )
-        count, span, keys = tile(self.tokens)
-        tiles, pieces, rows = tile(self.queries or self.tokens)
-        full, rest = divmod(self.head_dim, PARTITIONS)
-        parts = self.parts or (PARTITIONS,) * full + ((rest,) if rest else ())
+        key_tiles, span, keys = cut(self.tokens)
+        runs, run, rows = cut(self.queries or self.tokens)
         return ContextTiling(
-            self.heads // self.cores,
-            self.kv_heads // self.cores,
-            parts,
-            self.value_dim or self.head_dim,
-            tiles * pieces,
-            rows,
-            pieces,
-            count,
-            span,
-            keys,
-            self.element,
-            self.mx,
-            self.recipe,
-            self.lanes,
+            heads=self.heads // self.cores,
+            kv_heads=self.kv_heads // self.cores,
+            parts=self.parts or self._fewest_parts(),
+            value_dim=self.value_dim or self.head_dim,
+            tiles=runs * run,
+            rows=rows,
+            run=run,
+            key_tiles=key_tiles,
+            span=span,
+            keys=keys,
+            dtype=self.element,
+            mx=self.mx,
+            recipe=self.recipe,
+            lanes=self.lanes,
             turned=self.turned,
             scalar_copies=self.scalar_copies,
         )
+
+    def _fewest_parts(self) -> tuple[int, ...]:
+        """Features of a key as they are contracted: 160 are 128 and 32."""
+        full, rest = divmod(self.head_dim, PARTITIONS)
+        return (PARTITIONS,) * full + ((rest,) if rest else ())
 
     @property
     def mx(self) -> bool:
@@ -172,27 +190,42 @@ class ContextAttention:
         return isinstance(self.dtype, str) and self.dtype == MXFP8
 
     @property
-    def element(self) -> Any:
+    def element(self) -> DType:
         """Dtype of the operands' elements."""
         return jnp.dtype(jnp.float8_e4m3fn if self.mx else self.dtype)
 
     @functools.cached_property
     def sides(self) -> Sides:
         """Where queries and keys stand, on as many ranks as the scheme deals tokens out to."""
-        s, each = self.sizes, self.ranks // self.dealt
+        tiling = self.sizes
+        share = self.ranks // self.dealt  # ranks that share what is dealt to one
 
         def where(tokens: int, slots: int, unit: int) -> Placement:
-            return place(self.placed, tokens, self.dealt, each * slots, unit)
+            return place(self.placed, tokens, self.dealt, share * slots, unit)
 
-        q = where(self.queries or self.tokens, s.slots, s.rows)
-        return Sides(q, where(self.tokens, s.key_slots, s.keys), s)
+        queries = where(self.queries or self.tokens, tiling.slots, tiling.rows)
+        keys = where(self.tokens, tiling.key_slots, tiling.keys)
+        return Sides(queries, keys, tiling)
 
     # --- the program ---
 
     @functools.cached_property
     def built(self) -> Scheme:
         """The scheme for these sizes: its mesh, its kernel and its known integers."""
-        return SCHEMES[self.scheme].of(self)
+        return SCHEMES[self.scheme].of(self._asked)
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(
+            mask=self.mask,
+            sides=self.sides,
+            ranks=self.ranks,
+            inner=self.inner,
+            static_program=self.static_program,
+            every_hop=self.every_hop,
+            overlap=self.overlap,
+            unroll=self.unroll,
+        )
 
     @property
     def hops(self) -> Hops:
@@ -205,14 +238,24 @@ class ContextAttention:
             raise ValueError(f"{self.scheme} has no ring, and so no hops")
         return self.built.tables
 
+    @property
+    def ring(self) -> Ring:
+        """Where the hops are made, and how.
+
+        Raises:
+          ValueError: a scheme without any.
+        """
+        return ring_of(self._asked, self.hops)
+
     @functools.cached_property
     def program(self) -> Program:
         """The kernel on its mesh."""
-        mesh = self.built.mesh | ({CORE: self.cores} if self.cores > 1 else {})
-        data = tuple(mesh)
-        return Program(
-            self.built.kernel, mesh, (data, data, data, self.built.table_axes, ())
-        )
+        mesh = dict(self.built.mesh)
+        if self.cores > 1:
+            mesh[CORE] = self.cores
+        q = k = v = tuple(mesh)
+        work, patterns = self.built.table_axes, ()
+        return Program(self.built.kernel, mesh, (q, k, v, work, patterns))
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -221,7 +264,7 @@ class ContextAttention:
 
     # --- values ---
 
-    def run(self, q: Any, k: Any, v: Any) -> tuple[Any, Any]:
+    def run(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> Results:
         """Attention.
 
         Args:
@@ -234,40 +277,45 @@ class ContextAttention:
         """
         return self.results(self.program.run(*self.arguments(q, k, v)))
 
-    def exact(self, q: Any, k: Any, v: Any) -> tuple[Any, Any]:
+    def exact(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> Results:
         """`run` with every tile in float64."""
         return self.results(self.program.exact(*self.arguments(q, k, v)))
 
-    def arguments(self, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
+    def arguments(
+        self, q: ArrayLike, k: ArrayLike, v: ArrayLike
+    ) -> tuple[PyTree, PyTree, PyTree, RingWork | SourceWork, np.ndarray]:
         """The program's arguments, operands cast to their dtype."""
-        laid = (layout_mx if self.mx else layout).laid_out(
-            q, k, v, self.sides, self.element
-        )
-        laid = jax.tree.map(self._on_mesh, laid)
-        known = self.built.known(True)
-        biases = self.built.biases(jnp.bfloat16, self.masks)
-        return *laid, known, biases
+        form = layout_mx if self.mx else layout
+        laid_out = form.laid_out(q, k, v, self.sides, self.element)
+        queries, keys, values = jax.tree.map(self._on_mesh, laid_out)
+        work = self.built.known(True)
+        patterns = self.built.biases(jnp.bfloat16, self.masks)
+        return queries, keys, values, work, patterns
 
-    def _on_mesh(self, x: Any) -> Any:
+    def _on_mesh(self, x: jax.Array) -> jax.Array:
         """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
-        dealt, cores = x.shape[:2]
-        x = x.reshape(dealt, cores, self.ranks // dealt, -1, *x.shape[3:])
+        dealt, cores, _, *rest = x.shape
+        x = x.reshape(dealt, cores, self.ranks // dealt, -1, *rest)
         return jnp.moveaxis(x, 1, 2).reshape(*self.lead, *x.shape[3:])
 
-    def results(self, results: tuple[Any, Any]) -> tuple[Any, Any]:
+    def results(self, results: Results) -> Results:
         """The program's results in the order of the sequence."""
-        (out, lse), mesh = results, (self.sides.q, self.ranks, self.cores)
-        return layout.output(out, *mesh), layout.logsumexp(
-            lse, *mesh, self.sizes.block_tiles
-        )
+        out, lse = results
+        where, ranks, cores = self.sides.q, self.ranks, self.cores
+        out = layout.output(out, where, ranks, cores)
+        tiles = self.sizes.block_tiles
+        return out, layout.logsumexp(lse, where, ranks, cores, tiles)
 
     # --- time ---
 
-    def abstract(self) -> tuple[Any, ...]:
+    def abstract(self) -> tuple[PyTree, ...]:
         """Shapes of the arguments, and the integers that the clock looks at."""
-        s, form = self.sizes, layout_mx if self.mx else layout
-        bias = jax.ShapeDtypeStruct((self.masks or 1, s.rows, s.columns), jnp.bfloat16)
-        return *form.abstract(self.lead, s), self.built.known(False), bias
+        tiling = self.sizes
+        form = layout_mx if self.mx else layout
+        operands = form.abstract(self.lead, tiling)
+        work = self.built.known(False)
+        shape = self.masks or 1, tiling.rows, tiling.columns
+        return *operands, work, jax.ShapeDtypeStruct(shape, jnp.bfloat16)
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.

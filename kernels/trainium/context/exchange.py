@@ -1,248 +1,264 @@
 """Kernels of schemes that are not a ring of keys: gathered, by heads, tiled, passing queries.
 
-All of them attend by `attend_source`, so what they cost besides is what they move.
+All of them attend by `attend_source`, so what they cost besides is what they move. They take the
+operands of a rank with its own keys and values as the block, `(k, v)`.
 """
 
 import dataclasses
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt, PyTree
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import chip_all_gather, chip_all_to_all
 from emu.trainium.links.neuronlink import send
-from kernels.trainium.context.attend import attend_source
+from emu.trainium.spaces import Hbm
+from kernels.trainium.context.attend import RankOperands, attend_source
 from kernels.trainium.context.combine import combine
-from kernels.trainium.context.finish import finish
+from kernels.trainium.context.finish import Finished, finish
 from kernels.trainium.context.ring import Ring, attend_ring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
+from kernels.trainium.context.work import HopWork, RingWork, SourceWork
 from kernels.trainium.tiles import index
 
-
-def _at(work: Any, n: Any) -> Any:
-    return jax.tree.map(lambda x: index(x, n), work)
+Tree = TypeVar("Tree")
 
 
-def _gathered(tree: Any, ranks: int, axis: str, chips: tuple[str, ...]) -> Any:
-    """Every leaf's first dimension from all ranks of an axis."""
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+    """The ranks that exchange something.
 
-    def one(x: Any) -> Any:
-        whole = hbm(ranks * x.shape[0], *x.shape[1:], dtype=x.dtype)
-        return chip_all_gather(whole, x, axis=axis, chips=chips)
+    Attributes:
+      axis: their mesh axis.
+      ranks: its size.
+      chips: all mesh axes over chips, outermost first.
+    """
 
-    return jax.tree.map(one, tree)
+    axis: str
+    ranks: int
+    chips: tuple[str, ...]
+
+    def gathered(self, tree: Tree) -> Tree:
+        """Every leaf's first dimension from all ranks, one after another."""
+
+        def gather(own: Hbm) -> Hbm:
+            first, *rest = own.shape
+            whole = hbm(self.ranks * first, *rest, dtype=own.dtype)
+            return chip_all_gather(whole, own, axis=self.axis, chips=self.chips)
+
+        return jax.tree.map(gather, tree)
+
+    def swapped(self, tree: Tree, split: int) -> Tree:
+        """Dimension `split` of every leaf dealt out over the ranks, dimension 0 joined from all.
+
+        Of 4 ranks with `[tiles, 8 heads, ...]` each gets 2 heads of all tiles, `[4 · tiles, 2
+        heads, ...]`; with `split` 0 each gets a fourth of the first dimension from everybody.
+        """
+
+        def swap(own: Hbm) -> Hbm:
+            shape = list(own.shape)
+            shape[split] //= self.ranks
+            shape[0] *= self.ranks
+            return chip_all_to_all(
+                hbm(*shape, dtype=own.dtype),
+                own,
+                axis=self.axis,
+                chips=self.chips,
+                split=split,
+                join=0,
+            )
+
+        return jax.tree.map(swap, tree)
 
 
-def _swapped(x: Any, ranks: int, axis: str, chips: tuple[str, ...], split: int) -> Any:
-    """Dimension `split` dealt out over the ranks of an axis, dimension 0 joined from all."""
-    shape = list(x.shape)
-    shape[split] //= ranks
-    shape[0] *= ranks
-    dst = hbm(*shape, dtype=x.dtype)
-    return chip_all_to_all(dst, x, axis=axis, chips=chips, split=split, join=0)
+def _at(tree: Tree, place: KnownInt) -> Tree:
+    return jax.tree.map(lambda x: index(x, place), tree)
 
 
 def all_gather(
-    q: Any,
-    k: Any,
-    v: Any,
-    work: Any,
-    patterns: Any,
-    *,
-    s: ContextTiling,
-    ranks: int,
-    axis: str,
-) -> Any:
+    operands: RankOperands, work: SourceWork, *, tiling: ContextTiling, across: Exchange
+) -> Finished:
     """Every rank has all keys and values before it begins; sequence-long buffers in HBM.
 
     Args:
-      q, k, v: HBM, of this rank, as `attend_source` takes them.
+      operands: of this rank.
       work: known integers of one source, all ranks' key tiles one after another.
-      patterns: see `attend_source`.
-      s: sizes of one rank.
-      ranks: of the mesh axis `axis`.
+      tiling: sizes of one rank.
+      across: all ranks.
 
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    block = _gathered((k, v), ranks, axis, (axis,))
-    whole = dataclasses.replace(s, key_tiles=s.key_tiles * ranks)
-    done = attend_source(
-        q, block, empty_state(s), _at(work, 0), patterns, whole, first=True
-    )
-    return finish(done, s, transposed=False, logsumexp=True)
+    everything = operands.meeting(across.gathered(operands.block))
+    whole = dataclasses.replace(tiling, key_tiles=tiling.key_tiles * across.ranks)
+    state = empty_state(tiling)
+    done = attend_source(everything, _at(work, 0), state, whole, first=True)
+    return finish(done, tiling, transposed=False, logsumexp=True)
 
 
-def headwise(s: ContextTiling, inner: int) -> ContextTiling:
+def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
     """Sizes of a rank that has `inner` ranks' tokens of its part of the heads.
 
     Raises:
       ValueError: heads that the ranks do not divide.
     """
-    if s.heads % inner or s.kv_heads % inner:
+    if tiling.heads % inner or tiling.kv_heads % inner:
         raise ValueError(
-            f"ulysses: {s.heads} query heads and {s.kv_heads} KV heads over {inner} ranks: must "
-            "be multiples of them; use fewer inner ranks, or repeat KV heads"
+            f"ulysses: {tiling.heads} query heads and {tiling.kv_heads} KV heads over {inner} "
+            "ranks: must be multiples of them; use fewer inner ranks, or repeat KV heads"
         )
     return dataclasses.replace(
-        s,
-        heads=s.heads // inner,
-        kv_heads=s.kv_heads // inner,
-        tiles=s.tiles * inner,
-        key_tiles=s.key_tiles * inner,
+        tiling,
+        heads=tiling.heads // inner,
+        kv_heads=tiling.kv_heads // inner,
+        tiles=tiling.tiles * inner,
+        key_tiles=tiling.key_tiles * inner,
     )
 
 
 def ulysses(
-    q: Any,
-    k: Any,
-    v: Any,
-    work: Any,
-    patterns: Any,
+    operands: RankOperands,
+    work: RingWork,
     *,
-    s: ContextTiling,
-    inner: int,
-    axis: str,
-    headwise: ContextTiling,
+    tiling: ContextTiling,
+    among: Exchange,
     ring: Ring,
-) -> Any:
+) -> Finished:
     """Heads instead of tokens are spread over the inner ranks while attention runs on the ring.
 
     Args:
-      q, k, v: HBM, of this rank's tokens and all heads, as `attend_source` takes them.
-      work, patterns: see `ring_attention`, for the tokens of all inner ranks.
-      s: sizes of one rank's tokens.
-      inner: ranks of the mesh axis `axis`.
-      headwise: sizes of its heads.
-      ring: over the outer ranks; its mesh axes hold both.
+      operands: this rank's tokens and all heads.
+      work: see `ring_attention`, for the tokens of all inner ranks.
+      tiling: sizes of one rank's tokens.
+      among: the inner ranks.
+      ring: over the outer ranks.
 
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    chips = ring.chips
-    heads_at = {"q": 1, "k": 1, "v": 1 if s.mx else 2}
-    q, k, v = (
-        jax.tree.map(lambda x, d=dim: _swapped(x, inner, axis, chips, d), tree)
-        for tree, dim in zip((q, k, v), heads_at.values(), strict=True)
-    )
-    state = attend_ring(q, (k, v), work, patterns, headwise, ring)
-    results = finish(state, headwise, transposed=False, logsumexp=True)
-    return tuple(_swapped(x, inner, axis, chips, 1) for x in results)
+    # All stand as [tiles, heads, ...], but values in one dtype: [pieces, keys, heads · value_dim].
+    heads, heads_of_values = 1, 1 if tiling.mx else 2
+    k, v = operands.block
+    q = among.swapped(operands.q, heads)
+    block = among.swapped(k, heads), among.swapped(v, heads_of_values)
+    mine = dataclasses.replace(operands, q=q, block=block)
+    sizes = headwise(tiling, among.ranks)
+    state = attend_ring(mine, work, sizes, ring)
+    results = finish(state, sizes, transposed=False, logsumexp=True)
+    return among.swapped(results, 1)
 
 
 def tiles(
-    q: Any,
-    k: Any,
-    v: Any,
-    work: Any,
-    patterns: Any,
+    operands: RankOperands,
+    work: SourceWork,
     *,
-    s: ContextTiling,
-    rows: int,
-    columns: int,
-    axes: tuple[str, str],
-) -> Any:
+    tiling: ContextTiling,
+    down: Exchange,
+    along: Exchange,
+) -> Finished:
     """A rank has one tile of the score matrix: queries of its mesh row, keys of its mesh column.
 
     Args:
-      q, k, v: HBM, of this rank, as `attend_source` takes them.
+      operands: of this rank.
       work: known integers; source n is the queries of column n of the mesh, against the keys of
         all rows one after another.
-      patterns: see `attend_source`.
-      s: sizes of one rank.
-      rows, columns: of the mesh, along `axes`.
+      tiling: sizes of one rank.
+      down: the ranks of a mesh column, as many as rows.
+      along: those of a mesh row, as many as columns.
 
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    across, along = axes
-    queries = _gathered(q, columns, along, axes)
-    queries = jax.tree.map(lambda x: x.reshape(columns, -1, *x.shape[1:]), queries)
-    block = _gathered((k, v), rows, across, axes)
-    whole = dataclasses.replace(s, key_tiles=s.key_tiles * rows)
+    columns = along.ranks
+    row_of_queries = along.gathered(operands.q)
+    by_column = jax.tree.map(
+        lambda x: x.reshape(columns, -1, *x.shape[1:]), row_of_queries
+    )
+    everything = operands.meeting(down.gathered(operands.block))
+    whole = dataclasses.replace(tiling, key_tiles=tiling.key_tiles * down.ranks)
 
-    def attend(done: State, n: Any) -> tuple[State, None]:
-        mine = jax.tree.map(lambda x: index(x, n), queries)
-        now = _at(work, n)
-        return attend_source(
-            mine, block, done, now, patterns, whole, first=True, base=n * s.units
-        ), None
+    def attend(done: State, column: KnownInt) -> tuple[State, None]:
+        theirs = dataclasses.replace(everything, q=_at(by_column, column))
+        now = _at(work, column)
+        base = column * tiling.units
+        done = attend_source(theirs, now, done, whole, first=True, base=base)
+        return done, None
 
     steps = jnp.arange(columns, dtype=jnp.int32)
-    done, _ = lax.scan(attend, empty_state(s, columns), steps)
-    return _returned(done, s, columns, along, axes)
+    done, _ = lax.scan(attend, empty_state(tiling, columns), steps)
+    return _returned(done, tiling, along)
 
 
 def pass_q(
-    q: Any,
-    k: Any,
-    v: Any,
-    work: Any,
-    patterns: Any,
-    *,
-    s: ContextTiling,
-    ranks: int,
-    axis: str,
-) -> Any:
+    operands: RankOperands, work: RingWork, *, tiling: ContextTiling, across: Exchange
+) -> Finished:
     """Queries travel the ring; keys stay, and what a rank found for others is sent back at the end.
 
     Args:
-      q, k, v: HBM, of this rank, as `attend_source` takes them.
+      operands: of this rank.
       work: known integers by hop, see `ring_attention`; at hop n the queries of rank `me - n`.
-      patterns: see `attend_source`.
-      s: sizes of one rank.
-      ranks: of the mesh axis `axis`.
+      tiling: sizes of one rank.
+      across: all ranks.
 
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    me = lax.axis_index(axis)
-    hops = work["hops"]
+    me = lax.axis_index(across.axis)
+    hops, ranks = work.hops, across.ranks
     size = jnp.int32(ranks)
+    last = ranks - 1
 
-    def hop(carry: Any, xs: Any) -> tuple[Any, None]:
-        held, spare, done = carry
-        n, now = xs
-        arriving = jax.tree.map(
-            lambda dst, src: send(dst, src, now["shift"], now["live"], axis=axis),
-            spare,
-            held,
-        )
-        return (arriving, held, use(held, done, n, now)), None
+    def pass_on(landing: PyTree, held: PyTree, now: HopWork) -> PyTree:
+        def move(dst: Hbm, src: Hbm) -> Hbm:
+            return send(dst, src, now.shift, now.sends, axis=across.axis)
 
-    def use(held: Any, done: State, n: Any, now: Any) -> State:
-        owner = lax.rem(me - n + size, size)
+        return jax.tree.map(move, landing, held)
+
+    def use(held: PyTree, done: State, place: KnownInt, now: HopWork) -> State:
+        # Whose queries these are says where in the state their results go.
+        owner = lax.rem(me - place + size, size)
         return attend_source(
-            held, (k, v), done, now, patterns, s, first=True, base=owner * s.units
+            dataclasses.replace(operands, q=held),
+            now.source,
+            done,
+            tiling,
+            first=True,
+            base=owner * tiling.units,
         )
 
-    done = empty_state(s, ranks)
+    def hop(
+        carry: tuple[PyTree, PyTree, State], at: tuple[KnownInt, HopWork]
+    ) -> tuple[tuple[PyTree, PyTree, State], None]:
+        held, spare, done = carry
+        place, now = at
+        arriving = pass_on(spare, held, now)
+        return (arriving, held, use(held, done, place, now)), None
+
+    own = operands.q
+    done = empty_state(tiling, ranks)
     steps = jnp.arange(ranks, dtype=jnp.int32)
-    last = steps[ranks - 1], _at(hops, ranks - 1)
+    last_hop = steps[last], _at(hops, last)
     if ranks == 1:
-        return _returned(use(q, done, *last), s, 1, axis, (axis,))
-    slots = [jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), q) for _ in range(2)]
-    first = _at(hops, 0)
-    held = jax.tree.map(
-        lambda dst, src: send(dst, src, first["shift"], first["live"], axis=axis),
-        slots[0],
-        q,
+        return _returned(use(own, done, *last_hop), tiling, across)
+    landing, spare = (
+        jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), own) for _ in range(2)
     )
-    done = use(q, done, steps[0], first)
-    middle = steps[1:-1], jax.tree.map(lambda x: x[1 : ranks - 1], hops)
-    (held, _, done), _ = lax.scan(hop, (held, slots[1], done), middle)
-    return _returned(use(held, done, *last), s, ranks, axis, (axis,))
+    first_hop = _at(hops, 0)
+    held = pass_on(landing, own, first_hop)
+    done = use(own, done, steps[0], first_hop)
+    middle = steps[1:-1], jax.tree.map(lambda table: table[1:last], hops)
+    (held, _, done), _ = lax.scan(hop, (held, spare, done), middle)
+    return _returned(use(held, done, *last_hop), tiling, across)
 
 
-def _returned(
-    state: State, s: ContextTiling, ranks: int, axis: str, chips: tuple[str, ...]
-) -> Any:
+def _returned(state: State, tiling: ContextTiling, among: Exchange) -> Finished:
     """Partial results of all ranks' queries to their owners, which merge them."""
-    state = tuple(_swapped(x, ranks, axis, chips, 0) for x in state)
-    return finish(combine(state, s, ranks), s, transposed=False, logsumexp=True)
+    own = combine(among.swapped(state, 0), tiling, among.ranks)
+    return finish(own, tiling, transposed=False, logsumexp=True)
 
 
-__all__ = ["all_gather", "headwise", "pass_q", "tiles", "ulysses"]
+__all__ = ["Exchange", "all_gather", "headwise", "pass_q", "tiles", "ulysses"]

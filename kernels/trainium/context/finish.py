@@ -1,11 +1,12 @@
 """From what queries have attended to, to attention's output and log-sum-exp."""
 
-from typing import Any
+from typing import Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -18,15 +19,16 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
     MAXIMUM,
     STORES,
     SUM,
-    Packed,
     State,
+    Unit,
     load,
-    packed_tiles,
+    unit_tiles,
 )
 from kernels.trainium.flash.step import TileRing
 from kernels.trainium.tiles import BANKS, divide
@@ -34,13 +36,29 @@ from kernels.trainium.tiles import BANKS, divide
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
 LEAST_SUM = 2.0**-40
 
+Finished = tuple[Hbm, Hbm]  # output and log-sum-exp
 
-def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool) -> Any:
+
+@overload
+def finish(
+    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: Literal[True]
+) -> Finished: ...
+
+
+@overload
+def finish(
+    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: Literal[False]
+) -> Hbm: ...
+
+
+def finish(
+    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: bool
+) -> Hbm | Finished:
     """Divides by the row sums; rows that attended to nothing become 0.
 
     Args:
       state: after every source.
-      s: sizes.
+      tiling: sizes.
       transposed: puts features on partitions, as a projection wants them.
       logsumexp: whether it is wanted.
 
@@ -49,70 +67,88 @@ def finish(state: State, s: ContextTiling, *, transposed: bool, logsumexp: bool)
       the queries (16 bits for 8-bit floats); and, if wanted, the log-sum-exp of the scores, float32
       `[groups, blocks, rows, lanes]`, -inf where a row attended to nothing.
     """
-    shape = (s.value_dim, s.rows) if transposed else (s.rows, s.value_dim)
-    out = hbm(s.items, *shape, dtype=s.output)
-    lse = (hbm(s.units, s.rows, s.block_lanes),) if logsumexp else ()
+    rows, features = tiling.rows, tiling.value_dim
+    shape = (features, rows) if transposed else (rows, features)
+    out = hbm(tiling.items, *shape, dtype=tiling.output)
+    lse = [hbm(tiling.units, rows, tiling.block_lanes)] if logsumexp else []
 
-    def some(carry: Any, unit: Any) -> tuple[Any, None]:
+    def finish_unit(
+        carry: tuple[Hbm, list[Hbm]], unit: KnownInt
+    ) -> tuple[tuple[Hbm, list[Hbm]], None]:
         out, lse = carry
-        own = load(packed_tiles(s, buffers=s.buffers), state, unit)
-        total = own[1][:, :, SUM]
-        least = tensor_immediate(_columns(s), total, op="max", value=LEAST_SUM)
-        inverse = reciprocal(_columns(s), least)
-        banks = TileRing(
-            *(psum(*shape, dtype=s.turned or s.output) for _ in range(BANKS // 2))
-        )
-        for n, place in enumerate(places(unit, s)):
-            y = _normalised(own, n, inverse, banks if transposed else None, s)
-            out = dma_store_at(out, y, place, queue=STORES[n % 2])
+        own = load(unit_tiles(tiling, buffers=tiling.buffers), state, unit)
+        total = own.statistics[:, :, SUM]
+        # A row that attended to nothing has sum 0 and output 0, which any divisor leaves.
+        least = tensor_immediate(_columns(tiling), total, op="max", value=LEAST_SUM)
+        inverse = reciprocal(_columns(tiling), least)
+        dtype = tiling.turned or tiling.output
+        banks = TileRing(*(psum(*shape, dtype=dtype) for _ in range(BANKS // 2)))
+        for lane, place in enumerate(places(unit, tiling)):
+            y = _normalised(own, lane, inverse, tiling)
+            if transposed:
+                y = _transposed(y, banks, tiling)
+            out = dma_store_at(out, y, place, queue=STORES[lane % 2])
         if lse:
-            y = _logsumexp(own[1][:, :, MAXIMUM], total, least, s)
-            lse = (dma_store_at(lse[0], y, unit, queue=STORES[1]),)
+            maximum = own.statistics[:, :, MAXIMUM]
+            y = _logsumexp(maximum, total, least, tiling)
+            lse = [dma_store_at(lse[0], y, unit, queue=STORES[1])]
         return (out, lse), None
 
-    units = jnp.arange(s.units, dtype=jnp.int32)
-    (out, lse), _ = lax.scan(some, (out, lse), units)
-    out = out.reshape(s.heads, s.tiles, *shape)
+    units = jnp.arange(tiling.units, dtype=jnp.int32)
+    (out, lse), _ = lax.scan(finish_unit, (out, lse), units)
+    out = out.reshape(tiling.heads, tiling.tiles, *shape)
     if not lse:
         return out
-    return out, lse[0].reshape(s.groups, s.blocks, s.rows, s.block_lanes)
+    by_group = tiling.groups, tiling.blocks, rows, tiling.block_lanes
+    return out, lse[0].reshape(by_group)
 
 
-def places(unit: Any, s: ContextTiling) -> list[Any]:
-    """Where a unit's lanes stand among `[heads, tiles]`, head by head."""
-    g, b = divide(unit, s.blocks)
-    heads = [g * s.block_heads + h for h in range(s.block_heads)]
+def places(unit: KnownInt, tiling: ContextTiling) -> list[KnownInt]:
+    """Where a unit's lanes stand among `[heads, tiles]`, head by head.
+
+    With 4 heads of 8 query tiles in blocks of 2 heads by 4 tiles, unit 3 is the second group's
+    second block: tiles 4-7 of heads 2 and 3, at 20, 21, 22, 23, 28, 29, 30, 31.
+    """
+    group, block = divide(unit, tiling.blocks)
+    heads = [group * tiling.block_heads + head for head in range(tiling.block_heads)]
     return [
-        h * s.tiles + b * s.block_tiles + n for h in heads for n in range(s.block_tiles)
+        head * tiling.tiles + block * tiling.block_tiles + tile
+        for head in heads
+        for tile in range(tiling.block_tiles)
     ]
 
 
-def _columns(s: ContextTiling) -> Any:
-    return sbuf(s.rows, s.block_lanes, buffers=s.buffers)
+def _columns(tiling: ContextTiling) -> Sbuf:
+    return sbuf(tiling.rows, tiling.block_lanes, buffers=tiling.buffers)
 
 
-def _normalised(
-    own: Packed, lane: int, inverse: Any, banks: TileRing | None, s: ContextTiling
-) -> Any:
-    y = sbuf(s.rows, s.value_dim, dtype=s.output, buffers=s.buffers)
-    y = tensor_scalar(y, own[0][:, lane], inverse[:, lane : lane + 1], op="multiply")
-    if banks is None:
-        return y
+def _normalised(own: Unit, lane: int, inverse: Sbuf, tiling: ContextTiling) -> Sbuf:
+    """A lane's output over the sum of its weights, `[rows, value_dim]`."""
+    shape = tiling.rows, tiling.value_dim
+    y = sbuf(*shape, dtype=tiling.output, buffers=tiling.buffers)
+    output = own.output[:, lane]
+    factor = inverse[:, lane : lane + 1]
+    return tensor_scalar(y, output, factor, op="multiply")
+
+
+def _transposed(y: Sbuf, banks: TileRing, tiling: ContextTiling) -> Sbuf:
     turned = banks.give(nc_transpose(banks.take(), y))
-    return tensor_copy(
-        sbuf(s.value_dim, s.rows, dtype=s.output, buffers=s.buffers), turned
-    )
+    shape = tiling.value_dim, tiling.rows
+    tile = sbuf(*shape, dtype=tiling.output, buffers=tiling.buffers)
+    return tensor_copy(tile, turned)
 
 
-def _logsumexp(highest: Any, total: Any, least: Any, s: ContextTiling) -> Any:
+def _logsumexp(maximum: Sbuf, total: Sbuf, least: Sbuf, tiling: ContextTiling) -> Sbuf:
     """`scale · maximum + log(sum)`, and -inf by a predicated copy where the sum is 0."""
-    log = activation(_columns(s), least, op="log")
-    high = tensor_immediate(_columns(s), highest, op="multiply", value=s.step.scale)
-    lse = tensor_tensor(_columns(s), high, log, op="add")
-    empty = sbuf(s.rows, s.block_lanes, dtype=jnp.uint8, buffers=s.buffers)
+    scale = tiling.step.scale
+    log = activation(_columns(tiling), least, op="log")
+    high = tensor_immediate(_columns(tiling), maximum, op="multiply", value=scale)
+    lse = tensor_tensor(_columns(tiling), high, log, op="add")
+    lanes = tiling.rows, tiling.block_lanes
+    empty = sbuf(*lanes, dtype=jnp.uint8, buffers=tiling.buffers)
     empty = tensor_immediate(empty, total, op="equal", value=0.0)
-    lowest = memset(_columns(s), value=-np.inf, engine="gpsimd")
+    lowest = memset(_columns(tiling), value=-np.inf, engine="gpsimd")
     return tensor_copy_predicated(lse, lowest, empty)
 
 
-__all__ = ["finish", "places"]
+__all__ = ["Finished", "finish", "places"]

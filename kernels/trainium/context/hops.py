@@ -2,18 +2,35 @@
 
 A few key tiles that nearly every rank attends to, attention sinks for instance, would keep every
 hop of a ring alive. They are replicated instead: sent to all ranks once, ahead of the ring.
+
+How a mask's tile map becomes hops, for four contiguous ranks that each attend to their own keys and
+to those of the rank two before, where there is one:
+
+    tile map by source       by distance d: source is rank - d
+    source  0 1 2 3                d  0 1 2 3
+    rank 0  x . . .          rank 0   x . . .
+    rank 1  . x . .          rank 1   x . . .
+    rank 2  x . x .          rank 2   x . x .
+    rank 3  . x . x          rank 3   x . x .
+
+Distances 1 and 3 are dead on every rank, so `distances` is (0, 2): two hops, with one shift by two
+ranks between them. `sends` after hop 0 is [1, 1, 0, 0]: what ranks 2 and 3 hold nobody needs.
 """
 
 import dataclasses
-from typing import Any
+import functools
 
 import numpy as np
 
+from emu.annotations import DType
 from kernels.masks.catalogue import Mask
 from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.tables import Sides, Tables, biases, by_rank, by_source
+from kernels.trainium.context.work import HopWork, RingWork
 
 MOST_REPLICATED = 8  # key tiles
+
+Roots = tuple[tuple[int, int], ...]  # of replicated key tiles, `(rank, key tile)`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +48,7 @@ class Hops:
     tables: Tables
     distances: tuple[int, ...]
     static: bool
-    roots: tuple[tuple[int, int], ...]
+    roots: Roots
     replicated: Tables
 
     def __len__(self) -> int:
@@ -47,30 +64,43 @@ class Hops:
         return np.diff(self.distances, append=self.distances[-1]).astype(np.int32)
 
     @property
-    def live(self) -> np.ndarray:
+    def sends(self) -> np.ndarray:
         """Whether the block that a rank holds is used at a later hop, bool `[ranks, hops]`."""
         last = np.arange(len(self)) == len(self) - 1
         if self.static:
             return np.broadcast_to(~last, (self.ranks, len(self)))
-        origin = np.arange(self.ranks)
+        rank = np.arange(self.ranks)
         needed = self.tables.needed
-        met = np.stack(
-            [needed[(origin + d) % self.ranks, n] for n, d in enumerate(self.distances)]
+        # By origin of a block: whether the rank that it is with at each hop attends to it.
+        used = np.stack(
+            [
+                needed[(rank + distance) % self.ranks, hop]
+                for hop, distance in enumerate(self.distances)
+            ]
         )
-        later = np.cumsum(met[::-1], axis=0)[::-1] > met  # [hops, origin]
-        held = [(origin - d) % self.ranks for d in self.distances]
-        return np.stack([later[n, h] for n, h in enumerate(held)], axis=1) & ~last
+        used_from_here_on = np.cumsum(used[::-1], axis=0)[::-1]
+        used_later = used_from_here_on > used  # [hops, origin]
+        # Back to who holds the block then.
+        by_holder = [
+            used_later[hop, (rank - distance) % self.ranks]
+            for hop, distance in enumerate(self.distances)
+        ]
+        return np.stack(by_holder, axis=1) & ~last
 
-    def known(self, *, with_masks: bool, lead: tuple[int, ...]) -> dict[str, Any]:
-        """The kernel's known integers, by rank; see `ring_attention` and `Tables.known`."""
+    def known(self, *, with_masks: bool, lead: tuple[int, ...]) -> RingWork:
+        """The kernel's known integers, of every rank; see `Tables.known`."""
         shifts = np.broadcast_to(self.shifts, (self.ranks, len(self)))
-        sends = by_rank({"live": self.live.astype(np.int32), "shift": shifts}, lead)
+        # The masks of replicated tiles stand behind those of hops.
         first = len(self.tables.masks[0]) if with_masks else 0
-        known = self.tables.known(with_masks=with_masks, lead=lead)
-        single = self.replicated.known(with_masks=with_masks, lead=lead, first=first)
-        return {"hops": known | sends, "replicated": single}
+        known = functools.partial(Tables.known, with_masks=with_masks, lead=lead)
+        hops = HopWork(
+            source=known(self.tables),
+            shift=by_rank(shifts, lead),
+            sends=by_rank(self.sends.astype(np.int32), lead),
+        )
+        return RingWork(hops, known(self.replicated, first=first))
 
-    def biases(self, dtype: Any, count: int | None = None) -> np.ndarray:
+    def biases(self, dtype: DType, count: int | None = None) -> np.ndarray:
         """The masks of hops and of replicated tiles; see `Tables.biases`."""
         found = np.concatenate([self.tables.masks[0], self.replicated.masks[0]])
         return biases(found, dtype, count)
@@ -107,54 +137,64 @@ def ring_hops(
     tables = dataclasses.replace(
         whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of
     )
-    live = np.asarray(tables.needed.any(0))
+    live = np.asarray(tables.needed.any(axis=0))
     distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
-    tables = tables.kept(list(distances))
+    tables = tables.kept(distances)
     if static:
         tables = tables.for_all_ranks()
         replicated = replicated.for_all_ranks()
     return Hops(tables, distances, static, roots, replicated)
 
 
-def _worth_replicating(whole: Tables, most: int) -> tuple[tuple[int, int], ...]:
+def _worth_replicating(whole: Tables, most: int) -> Roots:
     """Key tiles without which fewer blocks cross the ring, those that most ranks attend to first.
 
     A replicated tile counts as its part of a block at every rank but its own; ranks only saved a
     fraction of a hop are not worth an instruction more.
+
+    Four sinks and a window over 16 ranks of 8 key tiles keep all 15 hops alive, because every rank
+    attends to the first key tile of rank 0. Without that tile 1 hop is left; with the tile's eighth
+    of a block, 1.125 blocks cross the ring instead of 15.
     """
-    wanted = (whole.status != DEAD).any(2)  # [rank, source, key tile]
-    ranks, _, tiles = wanted.shape
-    order = np.argsort(-wanted.sum(0).ravel(), kind="stable")[:most]
+    wanted = (whole.status != DEAD).any(axis=2)  # [rank, source, key tile]
+    _, _, key_tiles = wanted.shape
+    by_demand = np.argsort(-wanted.sum(0).ravel(), kind="stable")[:most]
     left = wanted.copy()
-    best = _hops(wanted)
-    found = 0
-    for n, tile in enumerate(order, 1):
-        left[:, tile // tiles, tile % tiles] = False
-        if (blocks := _hops(left) + n / tiles) <= best - 1:
-            best, found = blocks, n
-    return tuple((int(t) // tiles, int(t) % tiles) for t in order[:found])
+    least_blocks = _hops(wanted)
+    worth = 0
+    for count, tile in enumerate(by_demand, 1):
+        left[:, tile // key_tiles, tile % key_tiles] = False
+        blocks = _hops(left) + count / key_tiles
+        if blocks <= least_blocks - 1:
+            least_blocks, worth = blocks, count
+    return tuple(
+        (int(tile) // key_tiles, int(tile) % key_tiles) for tile in by_demand[:worth]
+    )
 
 
 def _hops(wanted: np.ndarray) -> float:
     """Hops after the first; `wanted` is bool `[rank, source, key tile]`."""
-    rank, source = np.nonzero(wanted.any(2))
-    return len(set(((rank - source) % len(wanted)).tolist()) - {0})
+    ranks = len(wanted)
+    rank, source = np.nonzero(wanted.any(axis=2))
+    distances = set(((rank - source) % ranks).tolist())
+    return len(distances - {0})
 
 
-def _taken_out(
-    whole: Tables, roots: tuple[tuple[int, int], ...]
-) -> tuple[Tables, Tables]:
+def _taken_out(whole: Tables, roots: Roots) -> tuple[Tables, Tables]:
     """The tables of single key tiles, and those of all sources without them."""
     ranks = whole.status.shape[0]
-    sources, tiles = np.array(roots, int).reshape(-1, 2).T
-    k_positions = whole.k_positions[sources, tiles][:, None]
-    own = whole.status[:, sources, :, tiles].transpose(1, 0, 2)[..., None]
+    sources, key_tiles = np.array(roots, int).reshape(-1, 2).T
+    by_root = whole.status[:, sources, :, key_tiles]  # [roots, ranks, blocks]
     q_of, k_of = np.indices((ranks, len(roots)))
-    single = Tables(
-        whole.mask, whole.tokens, own, whole.q_positions, k_positions, q_of, k_of
+    single = dataclasses.replace(
+        whole,
+        status=by_root.transpose(1, 0, 2)[..., None],
+        k_positions=whole.k_positions[sources, key_tiles][:, None],
+        q_of=q_of,
+        k_of=k_of,
     )
     status = whole.status.copy() if roots else whole.status
-    status[:, sources, :, tiles] = DEAD
+    status[:, sources, :, key_tiles] = DEAD
     return single, dataclasses.replace(whole, status=status)
 
 

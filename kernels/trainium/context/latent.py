@@ -4,28 +4,38 @@ A token's latent and its rotary key are shared by all heads, so what crosses lin
 elements a token instead of `heads · (head_dim + value_dim)`; 2 · rank · heads · (nope + value_dim)
 FLOPs a token and hop buy that. Queries meet expanded keys: with many queries a rank that takes
 fewer FLOPs than attending to latents themselves (the absorbed form, for decode).
+
+With 128 heads of 128 + 64 features, values of 128 and a latent of 512, a token is 576 elements on a
+link instead of 40,960, and costs 33.6 MFLOP at every hop.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_copy
+from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.state import STORES
 from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
 
-STORES = ("store_queue", "store_queue2")
+Expanded: TypeAlias = tuple[Hbm, Hbm]
+"""Keys and values of every head, as they are stored tile by tile."""
 
 
-def heads_at_once(s: ContextTiling) -> int:
+def heads_at_once(tiling: ContextTiling) -> int:
     """Heads whose values fill one PSUM bank."""
-    return largest_divisor(s.heads, max(1, BANK_COLUMNS // s.value_dim))
+    return largest_divisor(tiling.heads, max(1, BANK_COLUMNS // tiling.value_dim))
 
 
-def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
+def expand(
+    block: tuple[Hbm, Hbm], weights: tuple[Hbm, Hbm], tiling: ContextTiling
+) -> Block:
     """Keys and values of every head from the latents of a source.
 
     Dimensions:
@@ -35,7 +45,7 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
       block: HBM latents `[key tiles, L, r, columns]` and rotary keys `[pieces, 1, rope, keys]`.
       weights: HBM, for keys `[heads / G, L, r, G · nope]`, for values `[heads / G, L, r, G ·
         value_dim]`.
-      s: sizes; the first part of a query is its `nope` features, the second its rotary ones.
+      tiling: sizes; the first part of a query is its `nope` features, the second its rotary ones.
 
     Returns:
       HBM keys by part, `[pieces, heads, nope, keys]` and the rotary ones, and values `[pieces,
@@ -46,58 +56,72 @@ def expand(block: Any, weights: Any, s: ContextTiling) -> Any:
         for head: k = Σ_L wᵀ latent; for piece: v = Σ_L latentᵀ w
     """
     latent, rotary = block
-    count, together = len(latent), heads_at_once(s)
-    pieces = count * s.span
-    k = hbm(pieces * s.heads, s.parts[0], s.keys, dtype=s.dtype)
-    v = hbm(pieces * s.heads // together, s.keys, together * s.value_dim, dtype=s.dtype)
+    key_tiles, together = len(latent), heads_at_once(tiling)
+    all_groups = tiling.heads // together
+    pieces = key_tiles * tiling.span
+    nope, *_ = tiling.parts
+    k = hbm(pieces * tiling.heads, nope, tiling.keys, dtype=tiling.dtype)
+    v = hbm(
+        pieces * tiling.heads // together,
+        tiling.keys,
+        together * tiling.value_dim,
+        dtype=tiling.dtype,
+    )
 
-    def some(carry: Any, g: Any) -> tuple[Any, None]:
-        own = [
-            _load(index(w, g), queue, s)
-            for w, queue in zip(weights, LOAD_QUEUES, strict=True)
-        ]
+    def expand_group(expanded: Expanded, group: KnownInt) -> tuple[Expanded, None]:
+        key_weights, value_weights = (
+            _load(index(each, group), queue, tiling)
+            for each, queue in zip(weights, LOAD_QUEUES, strict=True)
+        )
 
-        def tile(carry: Any, j: Any) -> tuple[Any, None]:
-            k, v = carry
-            x = _load(index(latent, j), LOAD_QUEUES[0], s)
-            for h in range(together):
-                columns = part(own[0], h * s.parts[0], s.parts[0], 2)
-                keys = _product(columns, x, s)
-                for n in range(s.span):
-                    place = (j * s.span + n) * s.heads + g * together + h
-                    k = dma_store_at(k, _piece(keys, n, s), place, queue=STORES[n % 2])
-            for n in range(s.span):
-                values = _product(_piece(x, n, s, axis=2), own[1], s)
-                place = (j * s.span + n) * (s.heads // together) + g
-                v = dma_store_at(v, values, place, queue=STORES[n % 2])
+        def expand_tile(
+            expanded: Expanded, key_tile: KnownInt
+        ) -> tuple[Expanded, None]:
+            k, v = expanded
+            latents = _load(index(latent, key_tile), LOAD_QUEUES[0], tiling)
+            for head in range(together):
+                own_weights = part(key_weights, head * nope, nope, 2)
+                keys = _product(own_weights, latents, tiling)
+                for piece in range(tiling.span):
+                    target = (key_tile * tiling.span + piece) * tiling.heads
+                    target = target + group * together + head
+                    own = _piece(keys, piece, tiling)
+                    k = dma_store_at(k, own, target, queue=STORES[piece % 2])
+            for piece in range(tiling.span):
+                own = _piece(latents, piece, tiling, axis=2)
+                values = _product(own, value_weights, tiling)
+                target = (key_tile * tiling.span + piece) * all_groups + group
+                v = dma_store_at(v, values, target, queue=STORES[piece % 2])
             return (k, v), None
 
-        return lax.scan(tile, carry, jnp.arange(count, dtype=jnp.int32))[0], None
+        tiles = jnp.arange(key_tiles, dtype=jnp.int32)
+        return lax.scan(expand_tile, expanded, tiles)[0], None
 
-    groups = jnp.arange(s.heads // together, dtype=jnp.int32)
-    k, v = lax.scan(some, (k, v), groups)[0]
-    k = k.reshape(pieces, s.heads, *k.shape[1:])
+    groups = jnp.arange(all_groups, dtype=jnp.int32)
+    (k, v), _ = lax.scan(expand_group, (k, v), groups)
+    k = k.reshape(pieces, tiling.heads, *k.shape[1:])
     return (k, rotary), v.reshape(pieces, -1, *v.shape[1:])
 
 
-def _load(x: Any, queue: str, s: ContextTiling) -> Any:
+def _load(x: Hbm, queue: str, tiling: ContextTiling) -> Sbuf:
     """HBM `[L, r, n]` to SBUF `[r, L, n]`."""
-    parts, r, n = x.shape
-    return dma_load_tiles(
-        sbuf(r, parts, n, dtype=x.dtype, buffers=s.buffers), x, queue=queue
-    )
+    parts, features, columns = x.shape
+    tile = sbuf(features, parts, columns, dtype=x.dtype, buffers=tiling.buffers)
+    return dma_load_tiles(tile, x, queue=queue)
 
 
-def _piece(x: Any, n: int, s: ContextTiling, axis: int = 1) -> Any:
-    return part(x, n * s.keys, s.keys, axis)
+def _piece(x: Sbuf, place: int, tiling: ContextTiling, axis: int = 1) -> Sbuf:
+    return part(x, place * tiling.keys, tiling.keys, axis)
 
 
-def _product(left: Any, right: Any, s: ContextTiling) -> Any:
+def _product(left: Sbuf, right: Sbuf, tiling: ContextTiling) -> Sbuf:
     """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`."""
     bank = psum(left.shape[2], right.shape[2], buffers=2)
-    for n in range(left.shape[1]):
-        bank = nc_matmul(bank, left[:, n], right[:, n], jnp.int32(n > 0))
-    return tensor_copy(sbuf(*bank.shape, dtype=s.dtype, buffers=s.buffers), bank)
+    for place in range(left.shape[1]):
+        accumulate = jnp.int32(place > 0)
+        bank = nc_matmul(bank, left[:, place], right[:, place], accumulate)
+    tile = sbuf(*bank.shape, dtype=tiling.dtype, buffers=tiling.buffers)
+    return tensor_copy(tile, bank)
 
 
 __all__ = ["expand", "heads_at_once"]

@@ -6,14 +6,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, numerics
+from emu.annotations import DType, PyTree
+from emu.trainium.spaces import Hbm
 from kernels.trainium.context import layout
-from kernels.trainium.context.attention import ContextAttention
+from kernels.trainium.context.attend import RankOperands
+from kernels.trainium.context.attention import ContextAttention, Results
+from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.latent import expand, heads_at_once
-from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.context.ring import ring_attention
 from kernels.trainium.context.schemes import RING
-from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.work import RingWork, SourceWork
 from kernels.trainium.tiles import PARTITIONS, split
 
 
@@ -53,17 +59,38 @@ class LatentAttention:
     @functools.cached_property
     def program(self) -> Program:
         """The kernel on its mesh."""
-        a, hops = self.attention, self.attention.hops
-        ring = Ring(RING, (RING,), len(hops), hops.roots, a.overlap, a.unroll)
-        kernel = functools.partial(_kernel, s=a.sizes, ring=ring)
-        by_rank = (RING,)
-        return Program(kernel, {RING: a.ranks}, (*(by_rank,) * 3, (), by_rank, ()))
+        ring = self.attention.ring
+        tiling = self.attention.sizes
+
+        def kernel(
+            q: tuple[Hbm, Hbm],
+            latent: Hbm,
+            rotary: Hbm,
+            weights: tuple[Hbm, Hbm],
+            work: RingWork,
+            patterns: Hbm,
+        ) -> Hbm | Finished:
+            expanding = dataclasses.replace(
+                ring, expand=functools.partial(expand, weights=weights, tiling=tiling)
+            )
+            operands = RankOperands(q, (latent, rotary), patterns)
+            return ring_attention(operands, work, tiling, expanding, logsumexp=True)
+
+        q = latent = rotary = work = (RING,)
+        weights = patterns = ()
+        specs = q, latent, rotary, weights, work, patterns
+        return Program(kernel, {RING: self.attention.ranks}, specs)
 
     # --- values ---
 
     def run(
-        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
-    ) -> tuple[Any, Any]:
+        self,
+        q: ArrayLike,
+        latent: ArrayLike,
+        rotary: ArrayLike,
+        w_k: ArrayLike,
+        w_v: ArrayLike,
+    ) -> Results:
         """Attention of `q · (w_k latent, rotary)` over `w_v latent`.
 
         Args:
@@ -80,62 +107,78 @@ class LatentAttention:
         return self.attention.results(self.program.run(*given))
 
     def exact(
-        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
-    ) -> tuple[Any, Any]:
+        self,
+        q: ArrayLike,
+        latent: ArrayLike,
+        rotary: ArrayLike,
+        w_k: ArrayLike,
+        w_v: ArrayLike,
+    ) -> Results:
         """`run` with every tile in float64."""
         given = self.arguments(q, latent, rotary, w_k, w_v)
         return self.attention.results(self.program.exact(*given))
 
     def arguments(
-        self, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
-    ) -> tuple[Any, ...]:
+        self,
+        q: ArrayLike,
+        latent: ArrayLike,
+        rotary: ArrayLike,
+        w_k: ArrayLike,
+        w_v: ArrayLike,
+    ) -> tuple[PyTree, jax.Array, jax.Array, PyTree, RingWork | SourceWork, np.ndarray]:
         """The program's arguments, operands cast to their dtype."""
-        a = self.attention
-        s = self.attention.sizes
-        sides = self.attention.sides
-        arrays = (
-            numerics.cast(jnp.asarray(x), a.element)
-            for x in (q, latent, rotary, w_k, w_v)
+        attention, tiling = self.attention, self.attention.sizes
+        where_q, where_kv = attention.sides.q, attention.sides.kv
+        cast = functools.partial(_cast, dtype=attention.element)
+        only_core = 0
+        features_first = 0, 1, 3, 4, 2  # [ranks, tiles, rows, heads, n]: rows come last
+        queries = layout.tiled(cast(q), where_q, tiling.rows, tiling.heads)
+        queries = queries[:, :, :, only_core].transpose(features_first)
+        nope, _ = tiling.parts
+        by_part = queries[:, :, :, :nope], queries[:, :, :, nope:]
+        tiles = where_kv.spread(cast(latent)).reshape(
+            attention.ranks, tiling.key_tiles, tiling.columns, *self._parts
         )
-        q, latent, rotary, w_k, w_v = arrays
-        queries = layout.tiled(q, sides.q, s.rows, s.heads)[:, :, :, 0].transpose(
-            0, 1, 3, 4, 2
+        keys = layout.tiled(cast(rotary)[:, None], where_kv, tiling.keys, heads=1)
+        keys = keys[:, :, :, only_core].transpose(features_first)
+        return (
+            by_part,
+            tiles.transpose(features_first),
+            keys,
+            (self._by_group(cast(w_k)), self._by_group(cast(w_v))),
+            attention.built.known(True),
+            attention.built.biases(jnp.bfloat16, attention.masks),
         )
-        parts = queries[:, :, :, : s.parts[0]], queries[:, :, :, s.parts[0] :]
-        tiles = sides.kv.spread(latent).reshape(
-            a.ranks, s.key_tiles, s.columns, *self._parts
-        )
-        keys = layout.tiled(rotary[:, None], sides.kv, s.keys, 1)[:, :, :, 0]
-        weights = tuple(self._by_group(w) for w in (w_k, w_v))
-        known = a.built.known(True)
-        biases = a.built.biases(jnp.bfloat16, a.masks)
-        tiles = tiles.transpose(0, 1, 3, 4, 2)
-        keys = keys.transpose(0, 1, 3, 4, 2)
-        return parts, tiles, keys, weights, known, biases
 
-    def _by_group(self, w: Any) -> Any:
+    def _by_group(self, weights: jax.Array) -> jax.Array:
         """`[latent, heads, n]` to `[heads / G, L, r, G · n]`."""
-        together = heads_at_once(self.attention.sizes)
-        groups = w.shape[1] // together
-        return w.reshape(*self._parts, groups, -1).transpose(2, 0, 1, 3)
+        _, heads, _ = weights.shape
+        groups = heads // heads_at_once(self.attention.sizes)
+        by_part = weights.reshape(*self._parts, groups, -1)
+        return by_part.transpose(2, 0, 1, 3)
 
     # --- time ---
 
-    def abstract(self) -> tuple[Any, ...]:
+    def abstract(self) -> tuple[PyTree, ...]:
         """Shapes of the arguments, and the integers that the clock looks at."""
-        a = self.attention
-        s = self.attention.sizes
-        struct = jax.ShapeDtypeStruct
-        queries, *_ = layout.abstract((a.ranks,), s)
-        tiles = struct((a.ranks, s.key_tiles, *self._parts, s.columns), s.dtype)
-        keys = struct((a.ranks, s.key_tiles * s.span, 1, s.parts[1], s.keys), s.dtype)
-        together = heads_at_once(s)
-        weights = tuple(
-            struct((s.heads // together, *self._parts, together * n), s.dtype)
-            for n in (s.parts[0], s.value_dim)
-        )
-        *_, known, bias = a.abstract()
-        return queries, tiles, keys, weights, known, bias
+        tiling, ranks = self.attention.sizes, self.attention.ranks
+        nope, rope = tiling.parts
+        together = heads_at_once(tiling)
+        pieces = tiling.key_tiles * tiling.span
+
+        def struct(*shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, tiling.dtype)
+
+        def weights(features: int) -> jax.ShapeDtypeStruct:
+            groups = tiling.heads // together
+            return struct(groups, *self._parts, together * features)
+
+        queries, *_ = layout.abstract((ranks,), tiling)
+        tiles = struct(ranks, tiling.key_tiles, *self._parts, tiling.columns)
+        keys = struct(ranks, pieces, 1, rope, tiling.keys)
+        *_, work, patterns = self.attention.abstract()
+        both = weights(nope), weights(tiling.value_dim)
+        return queries, tiles, keys, both, work, patterns
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.
@@ -146,22 +189,8 @@ class LatentAttention:
         return self.program.read(device, *self.abstract(), **options)
 
 
-def _kernel(
-    q: Any,
-    latent: Any,
-    rotary: Any,
-    weights: Any,
-    work: Any,
-    patterns: Any,
-    *,
-    s: ContextTiling,
-    ring: Ring,
-) -> Any:
-    anew = functools.partial(expand, weights=weights, s=s)
-    block = latent, rotary
-    return ring_attention(
-        q, block, work, patterns, s, ring, expand=anew, logsumexp=True
-    )
+def _cast(x: ArrayLike, dtype: DType) -> jax.Array:
+    return numerics.cast(jnp.asarray(x), dtype)
 
 
 __all__ = ["LatentAttention"]

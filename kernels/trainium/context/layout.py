@@ -1,11 +1,13 @@
 """Between a researcher's `[tokens, heads, dim]` arrays and what the kernels of each rank take."""
 
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from emu import numerics
+from emu.annotations import DType
 from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
@@ -13,8 +15,15 @@ from kernels.trainium.context.tables import Sides
 # Dimensions of what `tiled` returns, to name a transpose's order by.
 RANK, TILE, ROW, CORE, HEAD, FEATURE = range(6)
 
+ByPart: TypeAlias = tuple[jax.Array, ...]
+"""An array for each part of the features that is contracted at once."""
 
-def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any, Any]:
+Shapes: TypeAlias = tuple[jax.ShapeDtypeStruct, ...]
+
+
+def laid_out(
+    q: ArrayLike, k: ArrayLike, v: ArrayLike, sides: Sides, dtype: DType
+) -> tuple[ByPart, ByPart, jax.Array]:
     """Operands as `operands` takes them.
 
     Args:
@@ -29,21 +38,21 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
       `[tiles, heads, part, rows]`, and values `[pieces, keys, kv_heads · value_dim]`. Padding holds
       zeros.
     """
-    sizes = sides.s
-    q, k, v = (numerics.cast(jnp.asarray(x), dtype) for x in (q, k, v))
-    queries = tiled(q, sides.q, sizes.rows, sizes.heads)
-    keys = tiled(k, sides.kv, sizes.keys, sizes.kv_heads)
-    values = tiled(v, sides.kv, sizes.keys, sizes.kv_heads)
+    tiling = sides.tiling
+    queries, keys, values = (numerics.cast(jnp.asarray(x), dtype) for x in (q, k, v))
+    queries = tiled(queries, sides.q, tiling.rows, tiling.heads)
+    keys = tiled(keys, sides.kv, tiling.keys, tiling.kv_heads)
+    values = tiled(values, sides.kv, tiling.keys, tiling.kv_heads)
     # Features go on partitions, so a query or key tile is turned: rows come last.
     features_first = RANK, CORE, TILE, HEAD, FEATURE, ROW
-    query_parts = _by_part(queries.transpose(features_first), sizes.parts)
-    key_parts = _by_part(keys.transpose(features_first), sizes.parts)
+    query_parts = _by_part(queries.transpose(features_first), tiling.parts)
+    key_parts = _by_part(keys.transpose(features_first), tiling.parts)
     # A value tile is not turned, and all its heads stand side by side.
     values = values.transpose(RANK, CORE, TILE, ROW, HEAD, FEATURE)
     return query_parts, key_parts, values.reshape(*values.shape[:4], -1)
 
 
-def tiled(x: Any, where: Placement, rows: int, heads: int) -> Any:
+def tiled(x: jax.Array, where: Placement, rows: int, heads: int) -> jax.Array:
     """`[tokens, all heads, dim]` as `[ranks, tiles, rows, cores, heads, dim]`."""
     _, all_heads, features = x.shape
     cores = all_heads // heads
@@ -51,7 +60,7 @@ def tiled(x: Any, where: Placement, rows: int, heads: int) -> Any:
     return spread.reshape(where.ranks, -1, rows, cores, heads, features)
 
 
-def _by_part(x: Any, parts: tuple[int, ...]) -> tuple[Any, ...]:
+def _by_part(x: jax.Array, parts: tuple[int, ...]) -> ByPart:
     """The features of `[..., features, rows]` cut into parts, as they are contracted."""
     cut, start = [], 0
     for features in parts:
@@ -60,7 +69,7 @@ def _by_part(x: Any, parts: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(cut)
 
 
-def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
+def output(x: jax.Array, where: Placement, ranks: int, cores: int) -> jax.Array:
     """Attention's output in the order of the sequence.
 
     Args:
@@ -72,14 +81,17 @@ def output(x: Any, where: Placement, ranks: int, cores: int) -> Any:
       `[queries, all heads, value_dim]`.
     """
     *_, heads, tiles, rows, features = x.shape
-    group, inner = where.ranks, ranks // where.ranks
-    x = x.reshape(group, inner, cores, heads, tiles, rows, features)
-    # Slots of a group are its inner ranks' tiles of rows; its heads are its cores' heads.
+    dealt, inner = where.ranks, ranks // where.ranks
+    x = x.reshape(dealt, inner, cores, heads, tiles, rows, features)
+    # Slots of a rank that tokens are dealt to are its inner ranks' tiles of rows; its heads are its
+    # cores' heads.
     x = x.transpose(0, 1, 4, 5, 2, 3, 6)
-    return where.collect(x.reshape(group, where.slots, -1, features))
+    return where.collect(x.reshape(dealt, where.slots, -1, features))
 
 
-def logsumexp(x: Any, where: Placement, ranks: int, cores: int, tiles: int) -> Any:
+def logsumexp(
+    x: jax.Array, where: Placement, ranks: int, cores: int, tiles: int
+) -> jax.Array:
     """Log-sum-exp `[*mesh, groups, blocks, rows, lanes]` to `[queries, all heads]`.
 
     Args:
@@ -87,22 +99,34 @@ def logsumexp(x: Any, where: Placement, ranks: int, cores: int, tiles: int) -> A
       where, ranks, cores: as for `output`.
       tiles: of a block.
     """
-    groups, blocks, rows, lanes = x.shape[-4:]
-    lead, heads = x.shape[:-4], lanes // tiles
+    *lead, groups, blocks, rows, lanes = x.shape
+    heads = lanes // tiles
     x = x.reshape(-1, groups, blocks, rows, heads, tiles).transpose(0, 1, 4, 2, 5, 3)
     by_tile = x.reshape(*lead, groups * heads, blocks * tiles, rows, 1)
     return output(by_tile, where, ranks, cores)[..., 0]
 
 
-def abstract(lead: tuple[int, ...], s: ContextTiling) -> tuple[Any, Any, Any]:
+def abstract(
+    lead: tuple[int, ...], tiling: ContextTiling
+) -> tuple[Shapes, Shapes, jax.ShapeDtypeStruct]:
     """Shapes of queries and keys, by part, and values.
 
     Args:
       lead: dimensions of the mesh, which come first.
-      s: sizes of one core.
+      tiling: sizes of one core.
     """
-    pieces = s.key_tiles * s.span
-    struct = jax.ShapeDtypeStruct
-    qs = tuple(struct((*lead, s.tiles, s.heads, n, s.rows), s.dtype) for n in s.parts)
-    ks = tuple(struct((*lead, pieces, s.kv_heads, n, s.keys), s.dtype) for n in s.parts)
-    return qs, ks, struct((*lead, pieces, s.keys, s.kv_heads * s.value_dim), s.dtype)
+    pieces = tiling.key_tiles * tiling.span
+
+    def struct(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*lead, *shape), tiling.dtype)
+
+    queries = [
+        struct(tiling.tiles, tiling.heads, features, tiling.rows)
+        for features in tiling.parts
+    ]
+    keys = [
+        struct(pieces, tiling.kv_heads, features, tiling.keys)
+        for features in tiling.parts
+    ]
+    values = struct(pieces, tiling.keys, tiling.kv_heads * tiling.value_dim)
+    return tuple(queries), tuple(keys), values

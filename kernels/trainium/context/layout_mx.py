@@ -2,14 +2,21 @@
 
 Quantisation is done once, where the arrays are, with the hardware's scale
 (`emu.trainium.engines.mx`): in a layer it would be the last step of the projection.
+
+A group of 32 elements with one scale is 8 partitions by 4 places. A key of 128 features stands on
+32 partitions, feature f at partition f // 4 and place f % 4, and has 4 scales: features 0-31 on
+partitions 0-7 share the first. Values are contracted over keys instead: 8 keys of each of the four
+pieces of a key tile share a scale, for each feature.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from emu import numerics
+from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
 from emu.trainium.engines.mx import HEADROOM
 from kernels.trainium.context.layout import tiled
@@ -19,17 +26,23 @@ from kernels.trainium.context.tables import Sides
 
 FEATURES = MX_ROWS * MX_QUAD
 
+Scaled: TypeAlias = tuple[jax.Array, jax.Array]
+"""Elements and scales."""
 
-def check(s: ContextTiling) -> None:
+ScaledShape: TypeAlias = tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
+
+
+def check(tiling: ContextTiling) -> None:
     """Raises `ValueError` for features that MX tiles cannot have."""
-    if sum(s.parts) % FEATURES:
+    head_dim = sum(tiling.parts)
+    if head_dim % FEATURES:
         raise ValueError(
-            f"MX attention: head_dim is {sum(s.parts)}, must be a multiple of {FEATURES}: 32 "
+            f"MX attention: head_dim is {head_dim}, must be a multiple of {FEATURES}: 32 "
             "partitions of 4 features"
         )
 
 
-def _quantised(x: Any, dtype: Any) -> tuple[Any, Any]:
+def _quantised(x: jax.Array, dtype: DType) -> Scaled:
     """MX of groups of 8 partitions by 4 places.
 
     Args:
@@ -39,17 +52,18 @@ def _quantised(x: Any, dtype: Any) -> tuple[Any, Any]:
     Returns:
       Elements `[..., p, n, 4]` and scales `uint8[..., p / 8, n]`.
     """
-    *lead, p, n, quad = x.shape
-    groups = x.reshape(*lead, p // MX_PARTITIONS, MX_PARTITIONS, n, quad).swapaxes(
-        -3, -2
-    )
-    groups = groups.reshape(*groups.shape[:-2], -1)
+    *lead, rows, columns, quad = x.shape
+    groups = x.reshape(*lead, rows // MX_PARTITIONS, MX_PARTITIONS, columns, quad)
+    groups = groups.swapaxes(-3, -2)
+    groups = groups.reshape(*groups.shape[:-2], MX_PARTITIONS * quad)
     elements, scale = numerics.mx_quantize(groups, dtype, headroom=HEADROOM)
     elements = elements.reshape(*scale.shape, MX_PARTITIONS, quad).swapaxes(-3, -2)
     return elements.reshape(x.shape), scale
 
 
-def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any, Any]:
+def laid_out(
+    q: ArrayLike, k: ArrayLike, v: ArrayLike, sides: Sides, dtype: DType
+) -> tuple[Scaled, Scaled, Scaled]:
     """Operands as `operands_mx` takes them.
 
     Args:
@@ -67,38 +81,52 @@ def laid_out(q: Any, k: Any, v: Any, sides: Sides, dtype: Any) -> tuple[Any, Any
     Raises:
       ValueError: features that MX tiles cannot have.
     """
-    s = sides.s
-    check(s)
+    tiling = sides.tiling
+    check(tiling)
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in (q, k, v))
-    own = tiled(q, sides.q, s.rows, s.heads), tiled(k, sides.kv, s.keys, s.kv_heads)
-    qs, ks = (_features_first(x, dtype, s) for x in own)
-    x = tiled(v, sides.kv, s.keys, s.kv_heads)
-    # [ranks, key tiles, 4, keys, cores, ...]
-    x = x.reshape(x.shape[0], -1, MX_QUAD, *x.shape[2:])
-    elements, scale = _quantised(x.transpose(0, 4, 1, 5, 3, 6, 2), dtype)
-    return qs, ks, (elements.reshape(*elements.shape[:-2], -1), scale)
+    queries = tiled(q, sides.q, tiling.rows, tiling.heads)
+    keys = tiled(k, sides.kv, tiling.keys, tiling.kv_heads)
+    scaled_queries = _features_first(queries, dtype, tiling)
+    scaled_keys = _features_first(keys, dtype, tiling)
+    values = tiled(v, sides.kv, tiling.keys, tiling.kv_heads)
+    # The four pieces of a key tile become the four places of a partition, and come last.
+    values = values.reshape(values.shape[0], -1, MX_QUAD, *values.shape[2:])
+    rank, key_tile, place, key, core, head, feature = range(7)
+    values = values.transpose(rank, core, key_tile, head, key, feature, place)
+    return scaled_queries, scaled_keys, _quads_together(_quantised(values, dtype))
 
 
-def _features_first(x: Any, dtype: Any, s: ContextTiling) -> tuple[Any, Any]:
-    x = x.reshape(*x.shape[:-1], partitions(s), MX_QUAD)
-    elements, scale = _quantised(x.transpose(0, 3, 1, 4, 5, 2, 6), dtype)
+def _features_first(x: jax.Array, dtype: DType, tiling: ContextTiling) -> Scaled:
+    x = x.reshape(*x.shape[:-1], partitions(tiling), MX_QUAD)
+    rank, tile, row, core, head, partition, place = range(7)
+    x = x.transpose(rank, core, tile, head, partition, row, place)
+    return _quads_together(_quantised(x, dtype))
+
+
+def _quads_together(scaled: Scaled) -> Scaled:
+    """Elements `[..., n, 4]` as `[..., n · 4]`."""
+    elements, scale = scaled
     return elements.reshape(*elements.shape[:-2], -1), scale
 
 
-def abstract(lead: tuple[int, ...], s: ContextTiling) -> tuple[Any, Any, Any]:
+def abstract(
+    lead: tuple[int, ...], tiling: ContextTiling
+) -> tuple[ScaledShape, ScaledShape, ScaledShape]:
     """Shapes of queries, keys and values; `lead` are the dimensions of the mesh."""
-    check(s)
-    p, pieces = partitions(s), s.key_tiles * s.span
+    check(tiling)
+    pieces = tiling.key_tiles * tiling.span
+    rows_of_features = partitions(tiling)
 
-    def pair(*shape: int, n: int, places: int) -> tuple[Any, Any]:
-        *outer, rows = (*lead, *shape)
+    def scaled(tiles: int, heads: int, rows: int, columns: int) -> ScaledShape:
+        elements = *lead, tiles, heads, rows, columns * MX_QUAD
+        scales = *lead, tiles, heads, rows // MX_PARTITIONS, columns
         return (
-            jax.ShapeDtypeStruct((*outer, rows, n * places), s.dtype),
-            jax.ShapeDtypeStruct((*outer, rows // MX_PARTITIONS, n), jnp.uint8),
+            jax.ShapeDtypeStruct(elements, tiling.dtype),
+            jax.ShapeDtypeStruct(scales, jnp.uint8),
         )
 
     return (
-        pair(s.tiles, s.heads, p, n=s.rows, places=MX_QUAD),
-        pair(pieces, s.kv_heads, p, n=s.keys, places=MX_QUAD),
-        pair(s.key_tiles, s.kv_heads, s.keys, n=s.value_dim, places=MX_QUAD),
+        scaled(tiling.tiles, tiling.heads, rows_of_features, tiling.rows),
+        scaled(pieces, tiling.kv_heads, rows_of_features, tiling.keys),
+        scaled(tiling.key_tiles, tiling.kv_heads, tiling.keys, tiling.value_dim),
     )

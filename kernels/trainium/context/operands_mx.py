@@ -7,14 +7,22 @@ four pieces of a key tile are the four places, so the weights of each are one tr
 every fourth place.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 
+from emu.annotations import KnownInt
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
 from emu.trainium.engines.memory import dma_load, dma_load_tiles, sbuf
-from emu.trainium.isa import nc_matmul_mx, nc_transpose, quantize_mx, tensor_copy_every
-from emu.trainium.isa import scalar_tensor_tensor as fused
+from emu.trainium.isa import (
+    nc_matmul_mx,
+    nc_transpose,
+    quantize_mx,
+    scalar_tensor_tensor,
+    tensor_copy_every,
+)
+from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
 from kernels.trainium.context.operands import KEYS, VALUES, load_queries
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.flash.lanes import Lane
@@ -22,103 +30,144 @@ from kernels.trainium.flash.online_softmax import absorb, add_up
 from kernels.trainium.flash.step import Attended, Banks, Masked
 from kernels.trainium.tiles import index, part
 
-Mx = tuple[Any, Any]  # elements [p, n, 4] and scales [p / 8, n]
+Mx: TypeAlias = tuple[Sbuf, Sbuf]
+"""Elements `[p, n, 4]` and scales `[p / 8, n]`."""
+
+Block: TypeAlias = tuple[tuple[Hbm, Hbm], tuple[Hbm, Hbm]]
+"""Elements and scales of the keys, and of the values, of one source."""
+
+KeyTile: TypeAlias = tuple[Mx, Mx]
+"""Keys and values of one KV head."""
 
 
-def partitions(s: ContextTiling) -> int:
+def partitions(tiling: ContextTiling) -> int:
     """Partitions that the features of a query or key take."""
-    return sum(s.parts) // MX_QUAD
+    return sum(tiling.parts) // MX_QUAD
 
 
-def query_tiles(s: ContextTiling) -> list[Any]:
+def query_tiles(tiling: ContextTiling) -> list[Sbuf]:
     """SBUF for a head's query tiles of a block: `[p, block tiles, rows · 4]` and scales."""
-    p, tiles = partitions(s), s.block_tiles
-    elements = sbuf(p, tiles, s.rows * MX_QUAD, dtype=s.dtype)
-    return [elements, sbuf(p // MX_PARTITIONS, tiles, s.rows, dtype=jnp.uint8)]
+    rows = partitions(tiling)
+    elements = sbuf(rows, tiling.block_tiles, tiling.rows * MX_QUAD, dtype=tiling.dtype)
+    scales = sbuf(
+        rows // MX_PARTITIONS, tiling.block_tiles, tiling.rows, dtype=jnp.uint8
+    )
+    return [elements, scales]
 
 
-def query_of(tiles: list[Any], n: int, s: ContextTiling) -> Mx:
-    """Query tile n of them."""
+def query_of(tiles: Sequence[Sbuf], place: int, tiling: ContextTiling) -> Mx:
+    """One of a head's query tiles."""
     elements, scale = tiles
-    return elements[:, n].reshape(-1, s.rows, MX_QUAD), scale[:, n]
+    quads = elements[:, place].reshape(-1, tiling.rows, MX_QUAD)
+    return quads, scale[:, place]
 
 
-def load_kv(block: Any, head: Any, j: Any, s: ContextTiling) -> tuple[Mx, Mx]:
-    """Key tile j of one KV head.
+def load_kv(
+    block: Block, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+) -> KeyTile:
+    """A key tile of one KV head.
 
     Args:
       block: HBM keys, elements `[pieces, kv_heads, p, keys · 4]` and scales `[pieces, kv_heads, p /
         8, keys]`, and values `[key tiles, kv_heads, keys, value_dim · 4]` and scales `[key tiles,
         kv_heads, keys / 8, value_dim]`.
       head: which.
-      j: which tile.
-      s: sizes.
+      key_tile: which.
+      tiling: sizes.
 
     Returns:
       Keys, SBUF `[p, columns, 4]` and scales `[p / 8, columns]`; values `[keys, value_dim, 4]` and
       scales `[keys / 8, value_dim]`.
     """
     k, v = block
-    elements, scale = (_pieces(x, head, j, s) for x in k)
-    keys = elements.reshape(-1, s.columns, MX_QUAD), scale.reshape(-1, s.columns)
-    own = [index(index(x, j), head) for x in v]
-    tiles = [sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers) for x in own]
-    elements, scale = (dma_load(*x, queue=VALUES) for x in zip(tiles, own, strict=True))
-    return keys, (elements.reshape(s.keys, s.value_dim, MX_QUAD), scale)
+    elements, scale = (_load_keys(x, head, key_tile, tiling) for x in k)
+    keys = (
+        elements.reshape(-1, tiling.columns, MX_QUAD),
+        scale.reshape(-1, tiling.columns),
+    )
+    own = [index(index(x, key_tile), head) for x in v]
+    tiles = [sbuf(*x.shape, dtype=x.dtype, buffers=tiling.buffers) for x in own]
+    elements, scale = (
+        dma_load(tile, x, queue=VALUES) for tile, x in zip(tiles, own, strict=True)
+    )
+    quads = elements.reshape(tiling.keys, tiling.value_dim, MX_QUAD)
+    return keys, (quads, scale)
 
 
-def _pieces(x: Any, head: Any, j: Any, s: ContextTiling) -> Any:
-    own = index(part(x, j * s.span, s.span, 0), head, 1)
-    tile = sbuf(own.shape[1], s.span, own.shape[2], dtype=x.dtype, buffers=s.buffers)
+def _load_keys(
+    x: Hbm, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+) -> Sbuf:
+    pieces = part(x, key_tile * tiling.span, tiling.span, 0)
+    own = index(pieces, head, 1)
+    shape = own.shape[1], tiling.span, own.shape[2]
+    tile = sbuf(*shape, dtype=x.dtype, buffers=tiling.buffers)
     return dma_load_tiles(tile, own, queue=KEYS)
 
 
 def step(
     q: Mx,
-    kv: tuple[Mx, Mx],
+    kv: KeyTile,
     done: Attended,
     masked: Masked | None,
     banks: Banks,
-    s: ContextTiling,
-) -> Lane:
+    tiling: ContextTiling,
+) -> Lane[Attended]:
     """A lane that attends a query tile to a key tile; its weights are quantised on the way.
 
     Pseudocode:
       x = q k; p = online softmax of x; pᵀ by pieces into every fourth place; quantise; out += p v
     """
-    (keys, key_scale), (values, value_scale) = kv
-    score_banks, turn_banks, product_banks = banks
-    out, state = done
-    none = jnp.int32(0)
-    scores = nc_matmul_mx(score_banks.take(), q[0], keys, q[1], key_scale, none)
-    x = score_banks.give(scores)
+    (queries, query_scale), (keys, key_scale), (values, value_scale) = q, *kv
+    buffers, dtype = tiling.buffers, tiling.step.dtype
+    overwrite = jnp.int32(0)
+    scores: OnChip = banks.scores.give(
+        nc_matmul_mx(
+            banks.scores.take(), queries, keys, query_scale, key_scale, overwrite
+        )
+    )
     yield
     if masked is not None:
-        x = yield from masked(x)
-    p = sbuf(*x.shape, dtype=s.step.dtype, buffers=s.buffers)
-    p, added, decay, state = yield from absorb(
-        p, x, state, scale=s.step.scale, buffers=s.buffers
+        scores = yield from masked(scores)
+    weights = sbuf(*scores.shape, dtype=dtype, buffers=buffers)
+    weights, added, decay, softmax = yield from absorb(
+        weights, scores, done.softmax, scale=tiling.step.scale, buffers=buffers
     )
     yield
-    starts = range(0, s.columns, s.keys)
-    pieces = [p[:, a : a + s.keys] for a in starts]
-    pieces = [turn_banks.give(nc_transpose(turn_banks.take(), x)) for x in pieces]
+    pieces = [
+        weights[:, start : start + tiling.keys]
+        for start in range(0, tiling.columns, tiling.keys)
+    ]
+    turned = [
+        banks.turned.give(nc_transpose(banks.turned.take(), piece)) for piece in pieces
+    ]
     yield
-    turned = sbuf(s.keys, s.rows, MX_QUAD, dtype=s.step.dtype, buffers=s.buffers)
-    for n, piece in enumerate(pieces):
-        engine = "scalar" if n < s.step.scalar_copies else "vector"
-        turned = tensor_copy_every(turned, piece, jnp.int32(n), engine=engine)
-    elements = sbuf(*turned.shape, dtype=s.dtype, buffers=s.buffers)
-    scale = sbuf(s.keys // MX_PARTITIONS, s.rows, dtype=jnp.uint8, buffers=s.buffers)
-    elements, scale = quantize_mx(elements, scale, turned)
+    elements, scale = _quantised(turned, tiling)
     yield
-    product = nc_matmul_mx(
-        product_banks.take(), elements, values, scale, value_scale, none
+    products = banks.products.give(
+        nc_matmul_mx(
+            banks.products.take(), elements, values, scale, value_scale, overwrite
+        )
     )
-    product = product_banks.give(product)
     yield
-    state = add_up(added, decay, state)
-    return fused(out, out, decay, product, op0="multiply", op1="add"), state
+    softmax = add_up(added, decay, softmax)
+    output = scalar_tensor_tensor(
+        done.output, done.output, decay, products, op0="multiply", op1="add"
+    )
+    return Attended(output, softmax)
+
+
+def _quantised(turned: Sequence[Psum], tiling: ContextTiling) -> Mx:
+    """Transposed weights, a piece at each of the four places of a partition, as MX."""
+    buffers = tiling.buffers
+    quads = tiling.keys, tiling.rows, MX_QUAD
+    together = sbuf(*quads, dtype=tiling.step.dtype, buffers=buffers)
+    for place, piece in enumerate(turned):
+        engine = "scalar" if place < tiling.step.scalar_copies else "vector"
+        together = tensor_copy_every(together, piece, jnp.int32(place), engine=engine)
+    elements = sbuf(*quads, dtype=tiling.dtype, buffers=buffers)
+    scales = tiling.keys // MX_PARTITIONS, tiling.rows
+    scale = sbuf(*scales, dtype=jnp.uint8, buffers=buffers)
+    return quantize_mx(elements, scale, together)
 
 
 __all__ = ["load_kv", "load_queries", "partitions", "query_of", "query_tiles", "step"]

@@ -1,28 +1,40 @@
 """Ring attention: queries stay, keys and values travel the ring while the last ones are used.
 
-The hops of the ring are those of a plan (`kernels.trainium.context.plan`): distances at which no
-rank has anything to attend to are passed over in one longer shift, and a rank whose block nobody
-further on needs does not send it. Keys and values are sent once for all query heads of a group, as
-transfers of their own, and not at all after the last hop.
+The hops of the ring are those of `kernels.trainium.context.hops`: distances at which no rank has
+anything to attend to are passed over in one longer shift, and a rank whose block nobody further on
+needs does not send it. Keys and values are sent once for all query heads of a group, as transfers
+of their own, and not at all after the last hop.
+
+Three buffers hold a rank's block of keys and values: its own, which stays, and two that take turns
+to receive and to be used. On three ranks, with `k0` what rank 0 set out with, rank 2 has
+
+    hop   used   arriving meanwhile
+    0     k2     k1 in the first
+    1     k1     k0 in the second
+    2     k0     -
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, TypeAlias, overload
 
 import jax
 from jax import lax
 
+from emu.annotations import PyTree
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import chip_broadcast
 from emu.trainium.links.neuronlink import send
-from kernels.trainium.context.attend import attend_source
-from kernels.trainium.context.finish import finish
+from emu.trainium.spaces import Hbm
+from kernels.trainium.context.attend import RankOperands, attend_source
+from kernels.trainium.context.finish import Finished, finish
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
+from kernels.trainium.context.work import HopWork, RingWork, SourceWork, Work
 from kernels.trainium.tiles import part
 
-Block = Any  # pytree of HBM buffers that travel
+Block: TypeAlias = PyTree
+"""HBM buffers that travel."""
 
 
 def same(block: Block) -> Block:
@@ -42,6 +54,7 @@ class Ring:
       overlap: whether a hop's transfer runs beside the computation on the last one. False lets it
         land in the buffer that was just read, so that it waits.
       unroll: writes every hop out instead of a loop over hops.
+      expand: a block to its keys and values, on every rank that it comes to.
     """
 
     axis: str
@@ -50,32 +63,60 @@ class Ring:
     roots: tuple[tuple[int, int], ...] = ()
     overlap: bool = True
     unroll: bool = False
+    expand: Callable[[Block], PyTree] = same
+
+    def pass_on(self, landing: Block, held: Block, work: HopWork) -> Block:
+        """Sends what is held on to the next rank that needs it; gives what landed."""
+
+        def move(dst: Hbm, src: Hbm) -> Hbm:
+            return send(
+                dst, src, work.shift, work.sends, axis=self.axis, chips=self.chips
+            )
+
+        return jax.tree.map(move, landing, held)
+
+
+@overload
+def ring_attention(
+    operands: RankOperands,
+    work: RingWork,
+    tiling: ContextTiling,
+    ring: Ring,
+    *,
+    transposed: bool = False,
+    logsumexp: Literal[False] = False,
+) -> Hbm: ...
+
+
+@overload
+def ring_attention(
+    operands: RankOperands,
+    work: RingWork,
+    tiling: ContextTiling,
+    ring: Ring,
+    *,
+    transposed: bool = False,
+    logsumexp: Literal[True],
+) -> Finished: ...
 
 
 def ring_attention(
-    q: Any,
-    block: Block,
-    work: Any,
-    patterns: Any,
-    s: ContextTiling,
+    operands: RankOperands,
+    work: RingWork,
+    tiling: ContextTiling,
     ring: Ring,
     *,
-    expand: Callable[[Block], Any] = same,
     transposed: bool = False,
     logsumexp: bool = False,
-) -> Any:
+) -> Hbm | Finished:
     """Attention of a sequence spread over a ring of ranks.
 
     Args:
-      q: HBM queries of this rank, in the form that `attend_source` takes.
-      block: HBM, what travels: keys and values in that form, or what `expand` makes them from.
-      work: known integers of this rank: `hops`, by hop as in `attend_source`, besides `shift
-        [hops]`, how far blocks are sent on after a hop, and `live [hops]`, whether this rank's is
-        needed there; `replicated`, likewise for each of the ring's roots.
-      patterns: HBM, see `attend_source`.
-      s: sizes.
+      operands: of this rank. What travels is the block: keys and values in the form that
+        `attend_source` takes, or what the ring's `expand` makes them from.
+      work: known integers of this rank.
+      tiling: sizes.
       ring: where and how.
-      expand: block to keys and values, on every rank that it comes to.
       transposed, logsumexp: see `finish`.
 
     Returns:
@@ -84,118 +125,123 @@ def ring_attention(
     Pseudocode:
       for hop: send block on (not last) | attend(q, expand(block)); take what arrived
     """
-    state = attend_ring(q, block, work, patterns, s, ring, expand, logsumexp=logsumexp)
-    return finish(state, s, transposed=transposed, logsumexp=logsumexp)
+    state = attend_ring(operands, work, tiling, ring, logsumexp=logsumexp)
+    return finish(state, tiling, transposed=transposed, logsumexp=logsumexp)
 
 
 def attend_ring(
-    q: Any,
-    block: Block,
-    work: Any,
-    patterns: Any,
-    s: ContextTiling,
+    operands: RankOperands,
+    work: RingWork,
+    tiling: ContextTiling,
     ring: Ring,
-    expand: Callable[[Block], Any] = same,
+    *,
     logsumexp: bool = True,
 ) -> State:
     """The hops of `ring_attention`; without `logsumexp` the state's maxima are left unfinished."""
 
     def use(
-        held: Block, done: State, now: Any, *, first: bool = False, last: bool = False
+        held: Block,
+        done: State,
+        source: SourceWork,
+        *,
+        first: bool = False,
+        last: bool = False,
     ) -> State:
-        last = last and not logsumexp
-
         def attend(held: Block, done: State) -> State:
             return attend_source(
-                q, expand(held), done, now, patterns, s, first=first, last=last
+                operands.meeting(ring.expand(held)),
+                source,
+                done,
+                tiling,
+                first=first,
+                last=last and not logsumexp,
             )
 
-        if first or expand is same:
+        if first or ring.expand is same:
             return attend(held, done)
-        return lax.cond(now["needed"] != 0, attend, lambda held, done: done, held, done)
+        # A rank that attends to nothing of a block does not expand it either.
+        return lax.cond(source.needed != 0, attend, lambda held, done: done, held, done)
 
-    def own() -> State:
+    def use_own() -> State:
         alone = ring.hops == 1 and not ring.roots
-        done = use(block, empty_state(s), at(0), first=True, last=alone)
+        own = operands.block
+        done = use(own, empty_state(tiling), at(0).source, first=True, last=alone)
         last = ring.hops == 1 and not logsumexp
-        return _replicated(
-            q, block, work["replicated"], patterns, s, ring, done, expand, last
-        )
+        return _replicated(operands, work.replicated, tiling, ring, done, last)
 
-    def pass_on(landing: Block, held: Block, now: Any) -> Block:
-        move = lambda dst, src: send(  # noqa: E731
-            dst, src, now["shift"], now["live"], axis=ring.axis, chips=ring.chips
-        )
-        return jax.tree.map(move, landing, held)
-
-    def hop(carry: Any, now: Any) -> tuple[Any, None]:
+    def hop(
+        carry: tuple[Block, Block, State], now: HopWork
+    ) -> tuple[tuple[Block, Block, State], None]:
         held, spare, done = carry
         if ring.overlap:
-            arriving = pass_on(spare, held, now)
-            return (arriving, held, use(held, done, now)), None
-        done = use(held, done, now)
-        return (pass_on(held, held, now), spare, done), None
+            arriving = ring.pass_on(spare, held, now)
+            return (arriving, held, use(held, done, now.source)), None
+        done = use(held, done, now.source)
+        return (ring.pass_on(held, held, now), spare, done), None
 
-    hops = work["hops"]
-    at = lambda n: jax.tree.map(lambda x: x[n], hops)  # noqa: E731
+    def at(place: int) -> HopWork:
+        return _at(work.hops, place)
+
     if ring.hops == 1:
-        return own()
-    slots = [
-        jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block) for _ in range(2)
-    ]
+        return use_own()
+    landing, spare = _like(operands.block), _like(operands.block)
     if ring.overlap:
-        held = pass_on(slots[0], block, at(0))
-        done = own()
+        held = ring.pass_on(landing, operands.block, at(0))
+        done = use_own()
     else:
-        done = own()
-        held = pass_on(slots[0], block, at(0))
-    carry, last = (held, slots[1], done), ring.hops - 1
+        done = use_own()
+        held = ring.pass_on(landing, operands.block, at(0))
+    carry = held, spare, done
+    last = ring.hops - 1
     if ring.unroll:
-        for n in range(1, last):
-            carry, _ = hop(carry, at(n))
+        for place in range(1, last):
+            carry, _ = hop(carry, at(place))
     elif last > 1:
-        carry, _ = lax.scan(hop, carry, jax.tree.map(lambda x: x[1:last], hops))
+        middle = jax.tree.map(lambda table: table[1:last], work.hops)
+        carry, _ = lax.scan(hop, carry, middle)
+    # The last block is used and not sent on.
     held, _, done = carry
-    return use(held, done, at(last), last=True)
+    return use(held, done, at(last).source, last=True)
+
+
+def _at(work: Work, place: int) -> Work:
+    """Known integers of one hop, or of one source."""
+    return jax.tree.map(lambda table: table[place], work)
+
+
+def _like(block: Block) -> Block:
+    """Fresh buffers of the same shapes."""
+    return jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block)
 
 
 def _replicated(
-    q: Any,
-    block: Block,
-    work: Any,
-    patterns: Any,
-    s: ContextTiling,
+    operands: RankOperands,
+    work: SourceWork,
+    tiling: ContextTiling,
     ring: Ring,
     done: State,
-    expand: Callable[[Block], Any],
     last: bool,
 ) -> State:
     """Attends to the key tiles that every rank is sent; `last` if nothing follows."""
-    single = dataclasses.replace(s, key_tiles=1)
-    for n, (root, tile) in enumerate(ring.roots):
+    single = dataclasses.replace(tiling, key_tiles=1)
+    last_root = len(ring.roots) - 1
+    for place, (root, key_tile) in enumerate(ring.roots):
 
-        def spread(x: Any, root: int = root, tile: int = tile) -> Any:
-            each = x.shape[0] // s.key_tiles
-            own = part(x, tile * each, each, 0)
-            return chip_broadcast(
-                hbm(*own.shape, dtype=x.dtype),
-                own,
-                root,
-                axis=ring.axis,
-                chips=ring.chips,
-            )
+        def spread(x: Hbm, root: int = root, key_tile: int = key_tile) -> Hbm:
+            pieces = x.shape[0] // tiling.key_tiles
+            own = part(x, key_tile * pieces, pieces, 0)
+            received = hbm(*own.shape, dtype=x.dtype)
+            return chip_broadcast(received, own, root, axis=ring.axis, chips=ring.chips)
 
-        now = jax.tree.map(lambda x, n=n: x[n], work)
-        held = jax.tree.map(spread, block)
+        now = _at(work, place)
+        held = jax.tree.map(spread, operands.block)
         done = attend_source(
-            q,
-            expand(held),
-            done,
+            operands.meeting(ring.expand(held)),
             now,
-            patterns,
+            done,
             single,
             first=False,
-            last=last and n == len(ring.roots) - 1,
+            last=last and place == last_root,
         )
     return done
 

@@ -11,18 +11,51 @@
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from emu.annotations import DType, PyTree
+from emu.trainium.spaces import Hbm
+from kernels.masks.catalogue import Mask
 from kernels.trainium.context import exchange
+from kernels.trainium.context.attend import RankOperands
+from kernels.trainium.context.exchange import Exchange
+from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
-from kernels.trainium.context.tables import Tables, by_source
+from kernels.trainium.context.sizes import ContextTiling
+from kernels.trainium.context.tables import Sides, Tables, by_source
+from kernels.trainium.context.work import RingWork, SourceWork
 
 RING, INNER = "ring", "inner"  # mesh axes
+
+Attend: TypeAlias = Callable[[RankOperands, Any], Finished]
+"""`(operands, work)` of one core to its output and log-sum-exp; `work` as the tables' `known`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Asked:
+    """What a scheme is built for; see `ContextAttention` for what is not explained here.
+
+    Attributes:
+      sides: where queries and keys stand, on as many ranks as the scheme deals tokens out to.
+    """
+
+    mask: Mask
+    sides: Sides
+    ranks: int
+    inner: int
+    static_program: bool
+    every_hop: bool
+    overlap: bool
+    unroll: bool
+
+    @property
+    def sizes(self) -> ContextTiling:
+        """Sizes of one core."""
+        return self.sides.tiling
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,21 +65,32 @@ class Scheme:
     Attributes:
       mesh: axis to size, over chips, outermost first.
       table_axes: those along which known integers differ.
-      kernel: `(q, k, v, work, patterns) -> (output, log-sum-exp)` of one core.
+      attend: the kernel of one core.
       tables: the known integers.
     """
 
     mesh: dict[str, int]
     table_axes: tuple[str, ...]
-    kernel: Callable[..., Any]
+    attend: Attend
     tables: Hops | Tables
 
-    def known(self, with_masks: bool) -> dict[str, Any]:
+    def kernel(
+        self,
+        q: PyTree,
+        k: PyTree,
+        v: PyTree,
+        work: RingWork | SourceWork,
+        patterns: Hbm,
+    ) -> Finished:
+        """The kernel with its operands one by one, as a `Program` gives them."""
+        return self.attend(RankOperands(q, (k, v), patterns), work)
+
+    def known(self, with_masks: bool) -> RingWork | SourceWork:
         """The kernel's known integers, in the form of the mesh; see `Tables.known`."""
         lead = tuple(self.mesh[axis] for axis in self.table_axes)
         return self.tables.known(with_masks=with_masks, lead=lead)
 
-    def biases(self, dtype: Any, count: int | None) -> np.ndarray:
+    def biases(self, dtype: DType, count: int | None) -> np.ndarray:
         """See `Tables.biases`."""
         return self.tables.biases(dtype, count)
 
@@ -56,72 +100,122 @@ class Entry:
     """How a scheme is built.
 
     Attributes:
-      of: `ContextAttention` to its scheme.
-      dealt: `ContextAttention` to the ranks that tokens are dealt out to; the others of each group
+      of: what is asked for to its scheme.
+      dealt: `(ranks, inner)` to the ranks that tokens are dealt out to; the others of each group
         share its part.
     """
 
-    of: Callable[[Any], Scheme]
-    dealt: Callable[[Any], int] = lambda a: a.ranks
+    of: Callable[[Asked], Scheme]
+    dealt: Callable[[int, int], int] = lambda ranks, inner: ranks
 
 
-def _ring(a: Any) -> Scheme:
-    hops = ring_hops(a.mask, a.sides, static=a.static_program, every_hop=a.every_hop)
-    ring = Ring(RING, (RING,), len(hops), hops.roots, a.overlap, a.unroll)
-
-    def kernel(q: Any, k: Any, v: Any, work: Any, patterns: Any) -> Any:
-        return ring_attention(q, (k, v), work, patterns, a.sizes, ring, logsumexp=True)
-
-    return Scheme({RING: a.ranks}, (RING,), kernel, hops)
-
-
-def _all_gather(a: Any) -> Scheme:
-    tables = _static(a, by_source(a.mask, a.sides).joined())
-    kernel = functools.partial(exchange.all_gather, s=a.sizes, ranks=a.ranks, axis=RING)
-    return Scheme({RING: a.ranks}, (RING,), kernel, tables)
-
-
-def _ulysses(a: Any) -> Scheme:
-    inner = a.ranks if a.scheme == "ulysses" else a.inner
-    outer = a.ranks // inner
-    s = exchange.headwise(a.sizes, inner)
-    sides = dataclasses.replace(a.sides, s=s)
-    hops = ring_hops(a.mask, sides, static=a.static_program, every_hop=a.every_hop)
-    ring = Ring(RING, (RING, INNER), len(hops), hops.roots, a.overlap, a.unroll)
-    kernel = functools.partial(
-        exchange.ulysses, s=a.sizes, inner=inner, axis=INNER, headwise=s, ring=ring
+def ring_of(asked: Asked, hops: Hops, *, chips: tuple[str, ...] = (RING,)) -> Ring:
+    """The ring on which hops are made."""
+    return Ring(
+        axis=RING,
+        chips=chips,
+        hops=len(hops),
+        roots=hops.roots,
+        overlap=asked.overlap,
+        unroll=asked.unroll,
     )
-    return Scheme({RING: outer, INNER: inner}, (RING,), kernel, hops)
 
 
-def _tiles(a: Any) -> Scheme:
-    rows, columns = a.ranks // a.inner, a.inner
-    tables = _static(a, by_source(a.mask, a.sides).tiled(rows, columns))
-    kernel = functools.partial(
-        exchange.tiles, s=a.sizes, rows=rows, columns=columns, axes=(RING, INNER)
-    )
-    return Scheme({RING: rows, INNER: columns}, (RING, INNER), kernel, tables)
-
-
-def _pass_q(a: Any) -> Scheme:
+def _ring(asked: Asked) -> Scheme:
     hops = ring_hops(
-        a.mask, a.sides, static=a.static_program, every_hop=True, queries_travel=True
+        asked.mask,
+        asked.sides,
+        static=asked.static_program,
+        every_hop=asked.every_hop,
     )
-    kernel = functools.partial(exchange.pass_q, s=a.sizes, ranks=a.ranks, axis=RING)
-    return Scheme({RING: a.ranks}, (RING,), kernel, hops)
+    ring = ring_of(asked, hops)
+
+    def attend(operands: RankOperands, work: RingWork) -> Finished:
+        return ring_attention(operands, work, asked.sizes, ring, logsumexp=True)
+
+    return Scheme({RING: asked.ranks}, (RING,), attend, hops)
 
 
-def _static(a: Any, tables: Tables) -> Tables:
-    return tables.for_all_ranks() if a.static_program else tables
+def _all_gather(asked: Asked) -> Scheme:
+    tables = by_source(asked.mask, asked.sides).joined()
+    across = Exchange(RING, asked.ranks, (RING,))
+
+    def attend(operands: RankOperands, work: SourceWork) -> Finished:
+        return exchange.all_gather(operands, work, tiling=asked.sizes, across=across)
+
+    mesh = {RING: asked.ranks}
+    return Scheme(mesh, (RING,), attend, _static(asked, tables))
+
+
+def _ulysses(asked: Asked, inner: int) -> Scheme:
+    by_heads = exchange.headwise(asked.sizes, inner)
+    hops = ring_hops(
+        asked.mask,
+        dataclasses.replace(asked.sides, tiling=by_heads),
+        static=asked.static_program,
+        every_hop=asked.every_hop,
+    )
+    chips = RING, INNER
+    ring = ring_of(asked, hops, chips=chips)
+    among = Exchange(INNER, inner, chips)
+
+    def attend(operands: RankOperands, work: RingWork) -> Finished:
+        return exchange.ulysses(
+            operands, work, tiling=asked.sizes, among=among, ring=ring
+        )
+
+    mesh = {RING: asked.ranks // inner, INNER: inner}
+    return Scheme(mesh, (RING,), attend, hops)
+
+
+def _tiles(asked: Asked) -> Scheme:
+    rows, columns = asked.ranks // asked.inner, asked.inner
+    tables = by_source(asked.mask, asked.sides).tiled(rows, columns)
+    chips = RING, INNER
+    down, along = Exchange(RING, rows, chips), Exchange(INNER, columns, chips)
+
+    def attend(operands: RankOperands, work: SourceWork) -> Finished:
+        return exchange.tiles(
+            operands, work, tiling=asked.sizes, down=down, along=along
+        )
+
+    mesh = {RING: rows, INNER: columns}
+    return Scheme(mesh, chips, attend, _static(asked, tables))
+
+
+def _pass_q(asked: Asked) -> Scheme:
+    hops = ring_hops(
+        asked.mask,
+        asked.sides,
+        static=asked.static_program,
+        every_hop=True,
+        queries_travel=True,
+    )
+    across = Exchange(RING, asked.ranks, (RING,))
+
+    def attend(operands: RankOperands, work: RingWork) -> Finished:
+        return exchange.pass_q(operands, work, tiling=asked.sizes, across=across)
+
+    return Scheme({RING: asked.ranks}, (RING,), attend, hops)
+
+
+def _static(asked: Asked, tables: Tables) -> Tables:
+    return tables.for_all_ranks() if asked.static_program else tables
 
 
 SCHEMES = {
     "ring": Entry(_ring),
     "all-gather": Entry(_all_gather),
-    "ulysses": Entry(_ulysses, lambda a: 1),
-    "ulysses-ring": Entry(_ulysses, lambda a: a.ranks // a.inner),
+    "ulysses": Entry(
+        of=lambda asked: _ulysses(asked, asked.ranks),
+        dealt=lambda ranks, inner: 1,
+    ),
+    "ulysses-ring": Entry(
+        of=lambda asked: _ulysses(asked, asked.inner),
+        dealt=lambda ranks, inner: ranks // inner,
+    ),
     "tiles": Entry(_tiles),
     "pass-q": Entry(_pass_q),
 }
 
-__all__ = ["INNER", "RING", "SCHEMES", "Entry", "Scheme"]
+__all__ = ["INNER", "RING", "SCHEMES", "Asked", "Entry", "Scheme", "ring_of"]

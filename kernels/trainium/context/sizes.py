@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
+from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_QUAD, MX_ROWS
 from kernels.trainium.flash.step import FlashTiling
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, largest_divisor, split
@@ -18,6 +18,12 @@ LEAST_COLUMNS = 64  # the least interval between instructions, in columns
 @dataclasses.dataclass(frozen=True)
 class ContextTiling:
     """Sizes of attention on one rank.
+
+    16,384 tokens over 8 ranks, with 32 query heads over 8 KV heads of 128 features, are 2,048
+    queries and keys a rank: 16 query tiles of 128 rows, in runs of 4, and 4 key tiles of 4 pieces
+    of 128 keys. With 16 lanes a block is 4 query tiles (as many queries as a key tile has keys) of
+    the 4 heads that share a KV head, so each key tile that is loaded serves 16 query tiles; there
+    are 8 groups of heads with 4 blocks each.
 
     Attributes:
       heads, kv_heads: of queries, and of keys and values; the first a multiple of the second.
@@ -50,12 +56,12 @@ class ContextTiling:
     key_tiles: int
     span: int
     keys: int
-    dtype: Any
+    dtype: DType
     mx: bool = False
     recipe: str = "fp32"
     lanes: int = 16
     buffers: int = 2
-    turned: Any = None
+    turned: DType = None
     scalar_copies: int | None = None
 
     def __post_init__(self) -> None:
@@ -100,11 +106,16 @@ class ContextTiling:
     def block_heads(self) -> int:
         """Query heads in a block: they share a KV head, or are all of those of several."""
         most = max(1, self.lanes // self.block_tiles)
-        fit = [n for n in range(1, most + 1) if self.heads % n == 0]
-        return max(n for n in fit if self.group % n == 0 or n % self.group == 0)
+        return max(
+            heads
+            for heads in range(1, most + 1)
+            if self.heads % heads == 0
+            and (self.group % heads == 0 or heads % self.group == 0)
+        )
 
     @property
     def block_kv_heads(self) -> int:
+        """KV heads of a block's query heads."""
         return max(1, self.block_heads // self.group)
 
     @property
@@ -139,18 +150,16 @@ class ContextTiling:
         return self.heads * self.tiles
 
     @property
-    def carried(self) -> Any:
+    def carried(self) -> DType:
         """Dtype of the output carried from source to source."""
         return jnp.dtype(jnp.float32 if self.recipe == "fp32" else jnp.bfloat16)
 
     @property
-    def output(self) -> Any:
+    def output(self) -> DType:
         """Dtype of the attention output: the queries', or bfloat16 for 8-bit floats."""
-        return (
-            self.dtype
-            if jnp.dtype(self.dtype).itemsize > 1
-            else jnp.dtype(jnp.bfloat16)
-        )
+        if jnp.dtype(self.dtype).itemsize > 1:
+            return self.dtype
+        return jnp.dtype(jnp.bfloat16)
 
     @property
     def depth(self) -> int:
@@ -164,15 +173,15 @@ class ContextTiling:
         half = jnp.dtype(jnp.bfloat16)
         copies = self.span // 2 if self.scalar_copies is None else self.scalar_copies
         return FlashTiling(
-            self.value_dim,
-            self.rows,
-            self.columns,
-            self.keys,
-            self.depth,
-            half if self.mx else self.dtype,
-            1 / math.sqrt(sum(self.parts)),
-            copies,
-            self.turned or (half if narrow else None),
+            value_dim=self.value_dim,
+            rows=self.rows,
+            columns=self.columns,
+            keys=self.keys,
+            buffers=self.depth,
+            dtype=half if self.mx else self.dtype,
+            scale=1 / math.sqrt(sum(self.parts)),
+            scalar_copies=copies,
+            turned=self.turned or (half if narrow else None),
         )
 
 
@@ -187,7 +196,8 @@ def key_tiling(
     """`(key tiles, pieces of each, keys of a piece)` of a rank's share of a sequence.
 
     The fewest key tiles of at most `columns` keys, all of one size; `even` asks for an even number.
-    A microscaled key tile has four pieces of a multiple of 32 keys.
+    A microscaled key tile has four pieces of a multiple of 32 keys. 1,100 tokens a rank are 3 tiles
+    of 3 pieces of 123 keys (1,107 slots), or, where the number must be even, 4 of 3 by 92 (1,104).
     """
     share = math.ceil(tokens / ranks)
     count = math.ceil(share / columns)

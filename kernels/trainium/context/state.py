@@ -3,12 +3,21 @@
 A block's lanes lie side by side, so its whole state is two DMAs each way: copies of one query tile
 would be short, and a queue starts one every 0.85 us at most. The GpSimd Engine, which has little
 else to do, takes the lanes apart and puts them together.
+
+A block of 2 heads by 4 query tiles of 128 rows, with values of 128 features, has 8 lanes:
+
+    output      [128, 8, 128]   output[:, 3] is lane 3: the last query tile of the first head
+    statistics  [128, 8, 2]     statistics[:, 3, MAXIMUM] and statistics[:, 3, SUM] are its rows'
+
+The second is so small that maximum and sum share a tile: 64 bytes a partition in one transfer.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import DMA_QUEUES, LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, sbuf
 from emu.trainium.isa import (
@@ -20,104 +29,147 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.flash.online_softmax import LOWEST
+from kernels.trainium.flash.online_softmax import LOWEST, RunningSoftmax
 from kernels.trainium.flash.step import Attended
 from kernels.trainium.tiles import index
 
-# Unnormalised output [units, rows, lanes, value_dim], and row maximum and sum [..., lanes, 2].
-State = tuple[Any, Any]
-Packed = tuple[Any, Any]  # the same of one unit, a block of a group of heads, in SBUF
-# Output [rows, value_dim], maximum and sum [rows, 1] of a query tile.
-Lane = tuple[Any, Any, Any]
 STORES = DMA_QUEUES[len(LOAD_QUEUES) :]
+
+# What `statistics` holds of a row, and how many numbers that is.
 MAXIMUM, SUM = 0, 1
+STATISTICS = 2
 
 
-def empty_state(s: ContextTiling, parts: int = 1) -> State:
+class State(NamedTuple):
+    """What all queries of a rank attended to, in HBM; a unit is a block of a group of heads.
+
+    Attributes:
+      output: weighted values, not divided by the sum yet, `[units, rows, lanes, value_dim]`.
+      statistics: float32 row maximum and sum, `[units, rows, lanes, 2]`.
+    """
+
+    output: Hbm
+    statistics: Hbm
+
+
+class Unit(NamedTuple):
+    """The state of one unit in SBUF: its lanes side by side.
+
+    Attributes:
+      output: `[rows, lanes, value_dim]`.
+      statistics: `[rows, lanes, 2]`.
+    """
+
+    output: Sbuf
+    statistics: Sbuf
+
+
+class LaneState(NamedTuple):
+    """The state of one query tile in SBUF.
+
+    Attributes:
+      output: `[rows, value_dim]`.
+      maximum, total: of its rows' weights, `[rows, 1]`.
+    """
+
+    output: Sbuf
+    maximum: Sbuf
+    total: Sbuf
+
+
+def empty_state(tiling: ContextTiling, parts: int = 1) -> State:
     """HBM buffers for the state of every query tile.
 
     Args:
-      s: sizes.
+      tiling: sizes.
       parts: how many states, one after another.
     """
-    units = parts * s.units
-    out = hbm(units, s.rows, s.block_lanes, s.value_dim, dtype=s.carried)
-    return out, hbm(units, s.rows, s.block_lanes, 2)
+    lanes = parts * tiling.units, tiling.rows, tiling.block_lanes
+    output = hbm(*lanes, tiling.value_dim, dtype=tiling.carried)
+    return State(output, hbm(*lanes, STATISTICS))
 
 
-def packed_tiles(s: ContextTiling, *, buffers: int = 1) -> Packed:
+def unit_tiles(tiling: ContextTiling, *, buffers: int = 1) -> Unit:
     """SBUF for one unit's state."""
-    out = sbuf(s.rows, s.block_lanes, s.value_dim, dtype=s.carried, buffers=buffers)
-    return out, sbuf(s.rows, s.block_lanes, 2, buffers=buffers)
+    lanes = tiling.rows, tiling.block_lanes
+    output = sbuf(*lanes, tiling.value_dim, dtype=tiling.carried, buffers=buffers)
+    return Unit(output, sbuf(*lanes, STATISTICS, buffers=buffers))
 
 
-def load(tiles: Packed, state: State, unit: Any) -> Packed:
+def load(tiles: Unit, state: State, unit: KnownInt) -> Unit:
     """One unit's state, from HBM."""
-    pairs = zip(tiles, state, LOAD_QUEUES, strict=True)
-    return tuple(dma_load(x, index(y, unit), queue=queue) for x, y, queue in pairs)  # type: ignore
+    loaded = [
+        dma_load(tile, index(whole, unit), queue=queue)
+        for tile, whole, queue in zip(tiles, state, LOAD_QUEUES, strict=True)
+    ]
+    return Unit(*loaded)
 
 
-def store(state: State, tiles: Packed, unit: Any) -> State:
+def store(state: State, tiles: Unit, unit: KnownInt) -> State:
     """One unit's state, to HBM."""
-    pairs = zip(state, tiles, STORES, strict=True)
-    return tuple(dma_store_at(x, y, unit, queue=queue) for x, y, queue in pairs)  # type: ignore
+    stored = [
+        dma_store_at(whole, tile, unit, queue=queue)
+        for whole, tile, queue in zip(state, tiles, STORES, strict=True)
+    ]
+    return State(*stored)
 
 
-def nothing(tiles: Packed, s: ContextTiling) -> Packed:
+def nothing(tiles: Unit, tiling: ContextTiling) -> Unit:
     """A unit whose queries have attended to nothing yet."""
-    out, numbers = tiles
-    out = memset(out, value=0.0, engine="gpsimd")
-    for at, value in ((MAXIMUM, LOWEST), (SUM, 0.0)):
-        column = memset(sbuf(s.rows, 1), value=value, engine="gpsimd")
-        for lane in range(s.block_lanes):
-            numbers = _put(numbers, column, lane, at)
-    return out, numbers
+    output = memset(tiles.output, value=0.0, engine="gpsimd")
+    statistics = tiles.statistics
+    for place, value in ((MAXIMUM, LOWEST), (SUM, 0.0)):
+        column = memset(sbuf(tiling.rows, 1), value=value, engine="gpsimd")
+        for lane in range(tiling.block_lanes):
+            statistics = _put(statistics, column, lane, place)
+    return Unit(output, statistics)
 
 
-def views(tiles: Packed, lane: int) -> Lane:
+def views(tiles: Unit, lane: int) -> LaneState:
     """A lane of a unit, as part of its tiles."""
-    out, numbers = tiles
-    columns = (numbers[:, lane, at : at + 1] for at in (MAXIMUM, SUM))
-    return out[:, lane], *columns
+    output, statistics = tiles
+    columns = [statistics[:, lane, place : place + 1] for place in (MAXIMUM, SUM)]
+    return LaneState(output[:, lane], *columns)
 
 
-def opened(tiles: Packed, lane: int, s: ContextTiling) -> Lane:
+def opened(tiles: Unit, lane: int, tiling: ContextTiling) -> LaneState:
     """A lane of a unit in tiles of its own, which instructions can write."""
-    copies = (
-        sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers) for x in views(tiles, lane)
-    )
-    pairs = zip(copies, views(tiles, lane), strict=True)
-    return tuple(tensor_copy(x, y, engine="gpsimd") for x, y in pairs)  # type: ignore
+    copies = []
+    for view in views(tiles, lane):
+        copy = sbuf(*view.shape, dtype=view.dtype, buffers=tiling.buffers)
+        copies.append(tensor_copy(copy, view, engine="gpsimd"))
+    return LaneState(*copies)
 
 
-def closed(tiles: Packed, lanes: list[Lane], *, last: bool) -> Packed:
+def closed(tiles: Unit, lanes: Sequence[LaneState], *, last: bool) -> Unit:
     """The lanes of a unit back in its tiles; of the `last` nobody needs the maxima any more."""
-    out, numbers = tiles
-    for n, (own, highest, total) in enumerate(lanes):
-        out = _put(out, own, n, 0)
-        numbers = numbers if last else _put(numbers, highest, n, MAXIMUM)
-        numbers = _put(numbers, total, n, SUM)
-    return out, numbers
+    output, statistics = tiles
+    for lane, own in enumerate(lanes):
+        output = _put(output, own.output, lane, 0)
+        if not last:
+            statistics = _put(statistics, own.maximum, lane, MAXIMUM)
+        statistics = _put(statistics, own.total, lane, SUM)
+    return Unit(output, statistics)
 
 
-def _put(dst: Any, src: Any, lane: int, at: int) -> Any:
-    return tensor_copy_at(dst, src, jnp.int32(lane), jnp.int32(at), engine="gpsimd")
+def _put(dst: Sbuf, src: Sbuf, lane: int, place: int) -> Sbuf:
+    return tensor_copy_at(dst, src, jnp.int32(lane), jnp.int32(place), engine="gpsimd")
 
 
-def stepping(lane: Lane, s: ContextTiling) -> Attended:
+def stepping(lane: LaneState, tiling: ContextTiling) -> Attended:
     """A lane as a step takes it: with a spare tile for the next maximum."""
-    out, highest, total = lane
-    return out, (highest, total, sbuf(s.rows, 1, buffers=s.buffers))
+    spare = sbuf(tiling.rows, 1, buffers=tiling.buffers)
+    return Attended(lane.output, RunningSoftmax(lane.maximum, lane.total, spare))
 
 
-def stepped(done: Attended) -> Lane:
+def stepped(done: Attended) -> LaneState:
     """A lane after its steps."""
-    out, (highest, total, _) = done
-    return out, highest, total
+    return LaneState(done.output, done.softmax.maximum, done.softmax.total)
 
 
-def merge(old: Lane, new: Lane, s: ContextTiling) -> Lane:
+def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
     """Two parts of what a query tile attends to as one, in the tiles of the first.
 
     The recipe `bf16-o`: the second output is rounded to bfloat16 before, the merged one after.
@@ -126,23 +178,51 @@ def merge(old: Lane, new: Lane, s: ContextTiling) -> Lane:
       m = max(m0, m1); a, b = exp(scale (m0 - m)), exp(scale (m1 - m)); l = l0 a + l1 b
       o = o0 a + o1 b
     """
-    scale, buffers = s.step.scale, s.buffers
-    out, highest, total = old
-    added, other, sum_ = new
 
-    def column() -> Any:
-        return sbuf(s.rows, 1, buffers=buffers)
+    def column() -> Sbuf:
+        return sbuf(tiling.rows, 1, buffers=tiling.buffers)
 
-    peak = tensor_tensor(column(), highest, other, op="max")
-    fallen = (
-        tensor_tensor(column(), x, peak, op="subtract", engine="gpsimd")
-        for x in (highest, other)
+    def decay(maximum: Sbuf) -> Sbuf:
+        fallen = tensor_tensor(
+            column(), maximum, raised, op="subtract", engine="gpsimd"
+        )
+        return activation(column(), fallen, op="exp", scale=tiling.step.scale)
+
+    raised = tensor_tensor(column(), old.maximum, new.maximum, op="max")
+    old_decay, new_decay = decay(old.maximum), decay(new.maximum)
+    total = tensor_tensor(old.total, old.total, old_decay, op="multiply")
+    total = scalar_tensor_tensor(
+        total, new.total, new_decay, total, op0="multiply", op1="add"
     )
-    a, b = (activation(column(), x, op="exp", scale=scale) for x in fallen)
-    total = tensor_tensor(total, total, a, op="multiply")
-    total = scalar_tensor_tensor(total, sum_, b, total, op0="multiply", op1="add")
-    if added.dtype != out.dtype:
-        added = tensor_copy(sbuf(*added.shape, dtype=out.dtype, buffers=buffers), added)
-    kept = tensor_scalar(sbuf(*out.shape, buffers=buffers), out, a, op="multiply")
-    out = scalar_tensor_tensor(out, added, b, kept, op0="multiply", op1="add")
-    return out, tensor_copy(highest, peak, engine="gpsimd"), total
+    added = new.output
+    if added.dtype != old.output.dtype:
+        rounded = sbuf(*added.shape, dtype=old.output.dtype, buffers=tiling.buffers)
+        added = tensor_copy(rounded, added)
+    kept = sbuf(*old.output.shape, buffers=tiling.buffers)
+    kept = tensor_scalar(kept, old.output, old_decay, op="multiply")
+    output = scalar_tensor_tensor(
+        old.output, added, new_decay, kept, op0="multiply", op1="add"
+    )
+    maximum = tensor_copy(old.maximum, raised, engine="gpsimd")
+    return LaneState(output, maximum, total)
+
+
+__all__ = [
+    "MAXIMUM",
+    "STORES",
+    "SUM",
+    "LaneState",
+    "State",
+    "Unit",
+    "closed",
+    "empty_state",
+    "load",
+    "merge",
+    "nothing",
+    "opened",
+    "stepped",
+    "stepping",
+    "store",
+    "unit_tiles",
+    "views",
+]

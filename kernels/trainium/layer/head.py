@@ -1,10 +1,12 @@
 """The two ends of the model: embedding rows gathered, the last token's logits and their maxima."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import (
     dma_gather,
     dma_load,
@@ -21,87 +23,110 @@ from emu.trainium.isa import (
     tensor_copy,
     tensor_copy_at,
 )
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import part
 
+LARGEST = 8  # numbers that `nc_max8` finds at once
 
-def embed(ids: Any, table: Any, s: LayerTiling) -> Any:
+Logits: TypeAlias = tuple[Hbm, Hbm]
+"""Logits `[blocks, 1, columns]` and the places of the largest of each block, `[blocks, 1, 8]`."""
+
+
+def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
     """Rows of the embedding table for this core's tokens.
 
     Args:
       ids: HBM int32 `[blocks, tiles, rows]`.
       table: HBM `[vocabulary, hidden padded]`.
-      s: sizes.
+      tiling: sizes.
 
     Returns:
       HBM `[blocks, tiles, rows, hidden padded]`.
     """
+    blocks, tiles, rows = tiling.blocks, tiling.tiles, tiling.rows
 
-    def tile(_: None, ids: Any) -> tuple[None, Any]:
-        dst = sbuf(s.rows, s.hidden_padded, dtype=s.dtype)
-        return None, dma_store(dma_gather(dst, table, ids))
+    def token_tile(_: None, ids: Hbm) -> tuple[None, Hbm]:
+        tile = sbuf(rows, tiling.hidden_padded, dtype=tiling.dtype)
+        return None, dma_store(dma_gather(tile, table, ids))
 
-    _, x = lax.scan(tile, None, ids.reshape(s.blocks * s.tiles, s.rows))
-    return x.reshape(s.blocks, s.tiles, s.rows, s.hidden_padded)
+    _, x = lax.scan(token_tile, None, ids.reshape(blocks * tiles, rows))
+    return x.reshape(blocks, tiles, rows, tiling.hidden_padded)
 
 
 def lm_head(
-    x: Any, norm: Any, heads: Any, s: LayerTiling, *, row: int, mine: Any
-) -> Any:
+    x: Hbm,
+    norm: Hbm,
+    heads: Sequence[Hbm],
+    tiling: LayerTiling,
+    *,
+    row: int,
+    mine: KnownInt,
+) -> tuple[Logits, ...]:
     """Logits of one token on the core that holds it; the other cores pass by.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
       norm: HBM `[1, hidden padded]`.
       heads: packed head weights, one per width of column block (all but the last are equal).
-      s: sizes.
+      tiling: sizes.
       row: which of this core's tokens.
       mine: known boolean, whether this core holds the token.
 
     Returns:
-      Per entry of `heads`: logits float32 `[blocks, columns]` and the largest one's place in each
-      block, int32 `[blocks, 8]`; in HBM, NaN and the largest integer on other cores.
+      Per entry of `heads`: logits float32 `[blocks, 1, columns]` and the largest one's place in
+      each block, int32 `[blocks, 1, 8]`; in HBM, NaN and the largest integer on other cores.
     """
-    flat = x.reshape(s.tokens, s.hidden_padded)
-    outs = tuple(
-        (hbm(w.shape[0], 1, w.shape[4]), hbm(w.shape[0], 1, 8, dtype=jnp.int32))
-        for w in heads
-    )
+    flat = x.reshape(tiling.tokens, tiling.hidden_padded)
 
-    def use(outs: Any) -> Any:
-        y = dma_load(
-            sbuf(1, s.hidden_padded, dtype=s.dtype),
-            lax.slice_in_dim(flat, row, row + 1, axis=0),
+    def unknown(weights: Hbm) -> Logits:
+        blocks, _, _, _, columns = weights.shape
+        logits = hbm(blocks, 1, columns)
+        return logits, hbm(blocks, 1, LARGEST, dtype=jnp.int32)
+
+    def use(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
+        tile = sbuf(1, tiling.hidden_padded, dtype=tiling.dtype)
+        token = dma_load(tile, lax.slice_in_dim(flat, row, row + 1, axis=0))
+        h = _normalised_column(token, norm, tiling)
+        return tuple(
+            _logits(h, weights, out) for weights, out in zip(heads, outs, strict=True)
         )
-        h = _normalised_column(y, norm, s)
-        return tuple(_logits(h, w, out) for w, out in zip(heads, outs, strict=True))
 
+    outs = tuple(unknown(weights) for weights in heads)
     return lax.cond(mine, use, lambda outs: outs, outs)
 
 
-def _normalised_column(y: Any, norm: Any, s: LayerTiling) -> Any:
+def _normalised_column(token: Sbuf, norm: Hbm, tiling: LayerTiling) -> Sbuf:
     """RMSNorm of one token, features on partitions: SBUF `[hidden tile, hidden tiles, 1]`."""
-    count, size = s.hidden_tiles
-    weight = dma_load(sbuf(1, s.hidden_padded, dtype=norm.dtype), norm)
-    h = rms_norm(y, weight, size=s.hidden, eps=s.eps)
+    count, size = tiling.hidden_tiles
+    weight = dma_load(sbuf(1, tiling.hidden_padded, dtype=norm.dtype), norm)
+    normed = rms_norm(token, weight, size=tiling.hidden, eps=tiling.eps)
 
-    def turn(out: Any, k: Any) -> tuple[Any, None]:
-        piece = part(h, k * size, size, axis=1)
-        bank = nc_transpose(psum(size, 1, dtype=s.dtype), piece)
-        return tensor_copy_at(out, bank, k, jnp.int32(0)), None
+    def turn(out: Sbuf, hidden_tile: KnownInt) -> tuple[Sbuf, None]:
+        features = part(normed, hidden_tile * size, size, axis=1)
+        bank = nc_transpose(psum(size, 1, dtype=tiling.dtype), features)
+        return tensor_copy_at(out, bank, hidden_tile, jnp.int32(0)), None
 
-    return lax.scan(turn, sbuf(size, count, 1, dtype=s.dtype), jnp.arange(count))[0]
+    out = sbuf(size, count, 1, dtype=tiling.dtype)
+    return lax.scan(turn, out, jnp.arange(count))[0]
 
 
-def _logits(h: Any, w: Any, outs: Any) -> Any:
-    columns = w.shape[4]
+def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
+    columns = weights.shape[4]
 
-    def emit(outs: Any, b: Any, sums: Any) -> Any:
-        logits = tensor_copy(sbuf(1, columns), sums[0])
-        best = nc_max8(sbuf(1, 8), logits)
-        place = nc_find_index8(sbuf(1, 8, dtype=jnp.int32), logits, best)
-        return dma_store_at(outs[0], logits, b), dma_store_at(outs[1], place, b)
+    def emit(outs: Logits, block: KnownInt, sums: Sequence[Psum]) -> Logits:
+        all_logits, all_places = outs
+        (only_token,) = sums
+        logits = tensor_copy(sbuf(1, columns), only_token)
+        largest = nc_max8(sbuf(1, LARGEST), logits)
+        places = sbuf(1, LARGEST, dtype=jnp.int32)
+        places = nc_find_index8(places, logits, largest)
+        all_logits = dma_store_at(all_logits, logits, block)
+        return all_logits, dma_store_at(all_places, places, block)
 
-    return project(h, w, outs, emit, rows=1, axis=0)
+    return project(h, weights, outs, emit, rows=1, axis=0)
+
+
+__all__ = ["Logits", "embed", "lm_head"]

@@ -5,138 +5,163 @@ FFN columns that its weights hold. Every core has the chip's hidden states; what
 give is summed over the cores, a block's sum travelling while the next block is computed.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_load_at, dma_store, hbm, sbuf
 from emu.trainium.isa import tensor_add_at, tensor_copy_at, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
+from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.context.work import RingWork
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.mlp import swiglu
 from kernels.trainium.layer.norm import normalised_transposed
 from kernels.trainium.layer.qkv import load_block, qkv
 from kernels.trainium.layer.ring import attention_tiling
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import divide, index
+
+Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
+"""`tensor_copy_at` or `tensor_add_at`: a bank into a tile, at a token tile and a column."""
 
 
 def layer(
-    x: Any,
-    cos: Any,
-    sin: Any,
-    w: Any,
-    work: Any,
-    patterns: Any,
-    s: LayerTiling,
+    x: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LayerWeights,
+    work: RingWork,
+    patterns: Hbm,
+    tiling: LayerTiling,
     *,
     ring: Ring,
     core_axis: str | None = None,
-) -> tuple[Any, Any, Any]:
+) -> tuple[Hbm, Hbm, Hbm]:
     """Attention and MLP with their residuals.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`, this chip's hidden states.
       cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
-      w: this layer's weights, as `models.machines.pack` packs them.
-      work, patterns: see `ring_attention`.
-      s: sizes; heads and FFN are this core's share.
+      weights: this layer's.
+      work: known integers of this chip, see `ring_attention`.
+      patterns: HBM, masks of partial tiles, see `RankOperands`.
+      tiling: sizes; heads and FFN are this core's share.
       ring: of the chips.
       core_axis: mesh axis of the chip's cores that share the layer; None where one has it all.
 
     Returns:
       The next hidden states, and k and v as `qkv` gives them, all in HBM.
     """
-    q, k, v = qkv(x, cos, sin, w, s)
-    attended = ring_attention(
-        (q,), ((k,), v), work, patterns, attention_tiling(s), ring, transposed=True
-    )
+    q, k, v = qkv(x, cos, sin, weights, tiling)
+    one_part = RankOperands((q,), ((k,), v), patterns)
+    sizes = attention_tiling(tiling)
+    attended = ring_attention(one_part, work, sizes, ring, transposed=True)
     if core_axis is None:
-        return after_attention(x, attended, w, s), k, v
-    return after_shared_attention(x, attended, w, s, axis=core_axis), k, v
+        return after_attention(x, attended, weights, tiling), k, v
+    y = after_shared_attention(x, attended, weights, tiling, axis=core_axis)
+    return y, k, v
 
 
-def after_attention(x: Any, attended: Any, w: Any, s: LayerTiling) -> Any:
+def after_attention(
+    x: Hbm, attended: Hbm, weights: LayerWeights, tiling: LayerTiling
+) -> Hbm:
     """Output projection, residual, RMSNorm, SwiGLU, residual; `attended` as `ring_attention`'s."""
 
-    def block(_: None, xs: Any) -> tuple[None, Any]:
-        b, x = xs
-        y = load_block(x, s)
-        y = _product(tensor_add_at, y, _load_attended(attended, b, s), w["wo"])
-        h = normalised_transposed(y, w["mlp_norm"], s)
-        y = _product(
-            tensor_add_at, y, swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"]
-        )
+    def of_block(_: None, given: tuple[KnownInt, Hbm]) -> tuple[None, Hbm]:
+        block, x = given
+        y = load_block(x, tiling)
+        own = _load_attended(attended, block, tiling)
+        y = _product(tensor_add_at, y, own, weights["wo"])
+        h = normalised_transposed(y, weights["mlp_norm"], tiling)
+        h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
+        y = _product(tensor_add_at, y, h, weights["w_down"])
         return None, _store_block(y)
 
-    return lax.scan(block, None, (jnp.arange(s.blocks), x))[1]
+    return lax.scan(of_block, None, (jnp.arange(tiling.blocks), x))[1]
 
 
 def after_shared_attention(
-    x: Any, attended: Any, w: Any, s: LayerTiling, *, axis: str
-) -> Any:
+    x: Hbm, attended: Hbm, weights: LayerWeights, tiling: LayerTiling, *, axis: str
+) -> Hbm:
     """`after_attention` on each of the cores along `axis`, from its heads and FFN columns.
+
+    The sum over cores is apart from the residual, which every core adds for itself: added before,
+    it would count as often as there are cores.
 
     Pseudocode:
       for block: sum[block] = all_reduce(attended · wo)
       for block: y = x + sum[block]; x[block] = y; sum[block] = all_reduce(swiglu(norm(y)) · w_down)
       for block: x[block] += sum[block]
     """
+    shape = tiling.rows, tiling.tiles, tiling.hidden_padded
 
-    def total(x_t: Any, w: Any) -> Any:
-        part = sbuf(s.rows, s.tiles, s.hidden_padded, dtype=s.dtype)
-        part = dma_store(_product(tensor_copy_at, part, x_t, w))
-        return all_reduce(hbm(*part.shape, dtype=s.dtype), part, axis=axis)
+    def total(h: Sbuf, matrix: Hbm) -> Hbm:
+        part = sbuf(*shape, dtype=tiling.dtype)
+        part = dma_store(_product(tensor_copy_at, part, h, matrix))
+        return all_reduce(hbm(*part.shape, dtype=tiling.dtype), part, axis=axis)
 
-    def plus(x: Any, total: Any) -> Any:
-        y = load_block(x, s)
-        return tensor_tensor(
-            y, y, dma_load(sbuf(*y.shape, dtype=s.dtype), total), op="add"
-        )
+    def plus(x: Hbm, total: Hbm) -> Sbuf:
+        y = load_block(x, tiling)
+        added = dma_load(sbuf(*y.shape, dtype=tiling.dtype), total)
+        return tensor_tensor(y, y, added, op="add")
 
-    def attention(_: None, b: Any) -> tuple[None, Any]:
-        return None, total(_load_attended(attended, b, s), w["wo"])
+    def attention(_: None, block: KnownInt) -> tuple[None, Hbm]:
+        return None, total(_load_attended(attended, block, tiling), weights["wo"])
 
-    def mlp(_: None, xs: Any) -> tuple[None, Any]:
-        y = plus(*xs)
-        h = normalised_transposed(y, w["mlp_norm"], s)
-        return None, (
-            _store_block(y),
-            total(swiglu(h, w["w_gate"], w["w_up"], s), w["w_down"]),
-        )
+    def mlp(_: None, given: tuple[Hbm, Hbm]) -> tuple[None, tuple[Hbm, Hbm]]:
+        y = plus(*given)
+        h = normalised_transposed(y, weights["mlp_norm"], tiling)
+        stored = _store_block(y)
+        h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
+        return None, (stored, total(h, weights["w_down"]))
 
-    sums = lax.scan(attention, None, jnp.arange(s.blocks))[1]
-    x, sums = lax.scan(mlp, None, (x, sums))[1]
-    return lax.scan(lambda _, xs: (None, _store_block(plus(*xs))), None, (x, sums))[1]
+    def residual(_: None, given: tuple[Hbm, Hbm]) -> tuple[None, Hbm]:
+        return None, _store_block(plus(*given))
+
+    _, sums = lax.scan(attention, None, jnp.arange(tiling.blocks))
+    _, (x, sums) = lax.scan(mlp, None, (x, sums))
+    return lax.scan(residual, None, (x, sums))[1]
 
 
-def _product(write: Any, out: Any, x_t: Any, w: Any) -> Any:
-    """`x · w` copied to or added to SBUF `[rows, tiles, hidden padded]`; x_t as `project`'s."""
+def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
+    """`h · matrix` copied to or added to SBUF `[rows, tiles, hidden padded]`; h as `project`'s."""
 
-    def emit(out: Any, b: Any, sums: Any) -> Any:
-        for m, tile in enumerate(sums):
-            out = write(out, tile, jnp.int32(m), b * tile.shape[1])
+    def emit(out: Sbuf, column_block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
+        for token_tile, bank in enumerate(sums):
+            out = write(out, bank, jnp.int32(token_tile), column_block * bank.shape[1])
         return out
 
-    return project(x_t, w, out, emit, rows=out.shape[0])
+    return project(h, matrix, out, emit, rows=out.shape[0])
 
 
-def _store_block(y: Any) -> Any:
+def _store_block(y: Sbuf) -> Hbm:
     """A block of hidden states: SBUF `[rows, tiles, ...]` to HBM `[tiles, rows, ...]`."""
-    tiles = jnp.arange(y.shape[1])
-    return lax.scan(lambda _, m: (None, dma_store(index(y, m, 1))), None, tiles)[1]
+
+    def store(_: None, token_tile: KnownInt) -> tuple[None, Hbm]:
+        return None, dma_store(index(y, token_tile, 1))
+
+    return lax.scan(store, None, jnp.arange(y.shape[1]))[1]
 
 
-def _load_attended(attended: Any, b: Any, s: LayerTiling) -> Any:
+def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     """A block's attention output: SBUF `[head_dim, heads, tokens]`, one head a contraction tile."""
 
-    def item(out: Any, at: Any) -> tuple[Any, None]:
-        h, m = divide(at, s.tiles)
-        tile = index(index(attended, h), b * s.tiles + m)
-        return dma_load_at(out, tile, h, m * s.rows, queue=LOAD_QUEUES[1]), None
+    def load(out: Sbuf, place: KnownInt) -> tuple[Sbuf, None]:
+        head, token_tile = divide(place, tiling.tiles)
+        own = index(index(attended, head), block * tiling.tiles + token_tile)
+        column = token_tile * tiling.rows
+        return dma_load_at(out, own, head, column, queue=LOAD_QUEUES[1]), None
 
-    out = sbuf(s.head_dim, s.heads, s.block_tokens, dtype=s.dtype)
-    return lax.scan(item, out, jnp.arange(s.heads * s.tiles))[0]
+    out = sbuf(tiling.head_dim, tiling.heads, tiling.block_tokens, dtype=tiling.dtype)
+    return lax.scan(load, out, jnp.arange(tiling.heads * tiling.tiles))[0]
+
+
+__all__ = ["after_attention", "after_shared_attention", "layer"]

@@ -1,11 +1,11 @@
 """RMSNorm of token tiles, and the transpose that puts their features on partitions."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import (
     activation_bias,
@@ -17,11 +17,12 @@ from emu.trainium.isa import (
     tensor_reduce,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import index, part
 
 
-def rms_norm(x: Any, weight: Any, *, size: int, eps: float, buffers: int = 1) -> Any:
+def rms_norm(x: Sbuf, weight: Sbuf, *, size: int, eps: float, buffers: int = 1) -> Sbuf:
     """`x · rsqrt(mean(x²) + eps) · weight`.
 
     Args:
@@ -46,56 +47,66 @@ def rms_norm(x: Any, weight: Any, *, size: int, eps: float, buffers: int = 1) ->
     return scalar_tensor_tensor(out, x, scale, weight, op0="multiply", op1="multiply")
 
 
-def normalised_transposed(x: Any, weight: Any, s: LayerTiling) -> Any:
+def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
     """RMSNorm of a block of tokens, with features on partitions as matmul wants them.
 
     Args:
       x: SBUF `[rows, tiles, hidden padded]`.
       weight: HBM `[1, hidden padded]`.
-      s: sizes.
+      tiling: sizes.
 
     Returns:
       SBUF `[hidden tile, hidden tiles, tokens of the block]`.
     """
-    count, size = s.hidden_tiles
-    w = dma_load(
-        sbuf(s.rows, s.hidden_padded, dtype=weight.dtype),
-        jnp.broadcast_to(weight, (s.rows, s.hidden_padded)),
-    )
-    out = sbuf(size, count, s.block_tokens, dtype=s.dtype)
+    count, size = tiling.hidden_tiles
+    own_weight = _in_every_row(weight, tiling.rows)
+    out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
 
-    def tile(out: Any, m: Any) -> tuple[Any, None]:
-        h = rms_norm(index(x, m, 1), w, size=s.hidden, eps=s.eps)
+    def norm_tile(out: Sbuf, token_tile: KnownInt) -> tuple[Sbuf, None]:
+        rows = index(x, token_tile, 1)
+        normed = rms_norm(rows, own_weight, size=tiling.hidden, eps=tiling.eps)
 
-        def turn(out: Any, k: Any) -> tuple[Any, None]:
-            bank = psum(size, s.rows, dtype=s.dtype, buffers=2)
-            bank = nc_transpose(bank, part(h, k * size, size, axis=1))
-            return tensor_copy_at(out, bank, k, m * s.rows), None
+        def turn(out: Sbuf, hidden_tile: KnownInt) -> tuple[Sbuf, None]:
+            bank = psum(size, tiling.rows, dtype=tiling.dtype, buffers=2)
+            features = part(normed, hidden_tile * size, size, axis=1)
+            bank = nc_transpose(bank, features)
+            first_token = token_tile * tiling.rows
+            return tensor_copy_at(out, bank, hidden_tile, first_token), None
 
         return lax.scan(turn, out, jnp.arange(count))[0], None
 
-    return lax.scan(tile, out, jnp.arange(s.tiles))[0]
+    return lax.scan(norm_tile, out, jnp.arange(tiling.tiles))[0]
 
 
-def head_norm(x: Any, weight: Any, *, eps: float) -> Any:
+def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     """RMSNorm of each head, as Qwen3 normalises q and k.
 
     Args:
       x: SBUF `[rows, heads, head_dim]`.
       weight: HBM `[1, head_dim]`.
       eps: added to the mean square.
+
+    Returns:
+      SBUF, shape and dtype of `x`.
     """
     rows, heads, size = x.shape
-    w = dma_load(
-        sbuf(rows, size, dtype=weight.dtype), jnp.broadcast_to(weight, (rows, size))
-    )
+    own_weight = _in_every_row(weight, rows)
     square = tensor_tensor(sbuf(*x.shape), x, x, op="multiply")
     total = tensor_reduce(sbuf(rows, heads, 1), square, op="add")
     epsilon = memset(sbuf(rows, 1), value=eps)
     flat = total.reshape(rows, heads)
-    scale = activation_bias(
-        sbuf(rows, heads), flat, epsilon, op="rsqrt", scale=1.0 / size
-    )
-    wide = lax.broadcast_in_dim(scale, x.shape, (0, 1))
-    y = tensor_tensor(sbuf(*x.shape, dtype=x.dtype), x, wide, op="multiply")
-    return tensor_tensor(y, y, lax.broadcast_in_dim(w, x.shape, (0, 2)), op="multiply")
+    scale = sbuf(rows, heads)
+    scale = activation_bias(scale, flat, epsilon, op="rsqrt", scale=1.0 / size)
+    by_feature = lax.broadcast_in_dim(scale, x.shape, (0, 1))
+    y = tensor_tensor(sbuf(*x.shape, dtype=x.dtype), x, by_feature, op="multiply")
+    by_head = lax.broadcast_in_dim(own_weight, x.shape, (0, 2))
+    return tensor_tensor(y, y, by_head, op="multiply")
+
+
+def _in_every_row(weight: Hbm, rows: int) -> Sbuf:
+    """HBM `[1, n]` to SBUF `[rows, n]`: an engine reads its own partition only."""
+    shape = rows, weight.shape[1]
+    return dma_load(sbuf(*shape, dtype=weight.dtype), jnp.broadcast_to(weight, shape))
+
+
+__all__ = ["head_norm", "normalised_transposed", "rms_norm"]

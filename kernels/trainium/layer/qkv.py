@@ -1,11 +1,12 @@
 """From hidden states to rotated queries, keys and values in HBM: norm, projection, RoPE."""
 
 import functools
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_load_tiles, dma_store, psum, sbuf
 from emu.trainium.isa import (
@@ -15,113 +16,146 @@ from emu.trainium.isa import (
     tensor_tensor,
     tensor_tensor_at,
 )
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import head_norm, normalised_transposed
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor
 
 
-def load_block(x: Any, s: LayerTiling) -> Any:
+def load_block(x: Hbm, tiling: LayerTiling) -> Sbuf:
     """A block of hidden states, HBM `[tiles, rows, hidden padded]` to SBUF `[rows, tiles, ...]`."""
-    return dma_load_tiles(sbuf(s.rows, s.tiles, s.hidden_padded, dtype=s.dtype), x)
+    shape = tiling.rows, tiling.tiles, tiling.hidden_padded
+    return dma_load_tiles(sbuf(*shape, dtype=tiling.dtype), x)
 
 
-def rope(x: Any, cos: Any, sin: Any, *, buffers: int = 1) -> Any:
+def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
     """Rotates pairs `(i, i + head_dim/2)` of every head.
 
     Args:
       x: SBUF `[rows, heads, head_dim]`.
       cos, sin: SBUF float32 `[rows, head_dim/2]`, one row per token.
       buffers: depth of every ring of tiles.
+
+    Returns:
+      SBUF, shape and dtype of `x`; products in float32.
+
+    Pseudocode:
+      y[first half] = first · cos - second · sin; y[second half] = second · cos + first · sin
     """
     rows, heads, size = x.shape
-    half = (rows, heads, size // 2)
-    first, second = (
-        lax.slice_in_dim(x, a, a + size // 2, axis=2) for a in (0, size // 2)
-    )
-    c, s = (lax.broadcast_in_dim(t, half, (0, 2)) for t in (cos, sin))
+    middle = size // 2
+    half = rows, heads, middle
+    first = lax.slice_in_dim(x, 0, middle, axis=2)
+    second = lax.slice_in_dim(x, middle, size, axis=2)
+    wide_cos = lax.broadcast_in_dim(cos, half, (0, 2))
+    wide_sin = lax.broadcast_in_dim(sin, half, (0, 2))
     tile = functools.partial(sbuf, buffers=buffers)
-    a = tensor_tensor(tile(*half), first, c, op="multiply")
-    b = tensor_tensor(tile(*half), second, s, op="multiply")
     zero = jnp.int32(0)
+
+    kept = tensor_tensor(tile(*half), first, wide_cos, op="multiply")
+    turned = tensor_tensor(tile(*half), second, wide_sin, op="multiply")
     out = tile(*x.shape, dtype=x.dtype)
-    out = tensor_tensor_at(out, a, b, zero, zero, op="subtract")
-    a = tensor_tensor(tile(*half), second, c, op="multiply")
-    b = tensor_tensor(tile(*half), first, s, op="multiply")
-    return tensor_tensor_at(out, a, b, zero, jnp.int32(size // 2), op="add")
+    out = tensor_tensor_at(out, kept, turned, zero, zero, op="subtract")
+
+    kept = tensor_tensor(tile(*half), second, wide_cos, op="multiply")
+    turned = tensor_tensor(tile(*half), first, wide_sin, op="multiply")
+    return tensor_tensor_at(out, kept, turned, zero, jnp.int32(middle), op="add")
 
 
-def store_transposed(x: Any) -> Any:
+def store_transposed(x: Sbuf) -> Hbm:
     """Puts each head's features on partitions and stores it: SBUF `[rows, heads, head_dim]` to HBM
     `[heads, head_dim, rows]`, as many heads a transpose as fill 128 partitions."""
     rows, heads, size = x.shape
-    group = largest_divisor(heads, PARTITIONS // size)
-    grouped = x.reshape(rows, heads // group, group * size)
+    together = largest_divisor(heads, PARTITIONS // size)
+    groups = heads // together
+    grouped = x.reshape(rows, groups, together * size)
 
-    def part(_: None, g: Any) -> tuple[None, Any]:
-        bank = nc_transpose(
-            psum(group * size, rows, dtype=x.dtype), index(grouped, g, 1)
-        )
-        return None, dma_store(
-            tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank)
-        )
+    def store_group(_: None, group: KnownInt) -> tuple[None, Hbm]:
+        bank = psum(together * size, rows, dtype=x.dtype)
+        bank = nc_transpose(bank, index(grouped, group, 1))
+        copy = tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank)
+        return None, dma_store(copy)
 
-    _, out = lax.scan(part, None, jnp.arange(heads // group))
+    _, out = lax.scan(store_group, None, jnp.arange(groups))
     return out.reshape(heads, size, rows)
 
 
-def qkv(x: Any, cos: Any, sin: Any, w: Any, s: LayerTiling) -> tuple[Any, Any, Any]:
+def qkv(
+    x: Hbm, cos: Hbm, sin: Hbm, weights: LayerWeights, tiling: LayerTiling
+) -> tuple[Hbm, Hbm, Hbm]:
     """Queries, keys and values of this core's tokens.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
       cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
-      w: `attn_norm`, packed `wqkv` and, for Qwen3, `q_norm` and `k_norm`.
-      s: sizes.
+      weights: `attn_norm`, packed `wqkv` and, for Qwen3, `q_norm` and `k_norm`.
+      tiling: sizes.
 
     Returns:
       q `[token tiles, heads, head_dim, rows]`, k `[token tiles, kv_heads, head_dim, rows]`, both
       rotated, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
     """
-    columns = s.qkv_columns
-    width = (s.heads + 2 * s.kv_heads) * s.head_dim
+    columns = tiling.qkv_columns
+    width = (tiling.heads + 2 * tiling.kv_heads) * tiling.head_dim
 
-    def emit(out: Any, b: Any, sums: Any) -> Any:
-        for m, tile in enumerate(sums):
-            out = tensor_copy_at(out, tile, jnp.int32(m), b * columns)
+    def emit(out: Sbuf, column_block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
+        for token_tile, bank in enumerate(sums):
+            place = jnp.int32(token_tile), column_block * columns
+            out = tensor_copy_at(out, bank, *place)
         return out
 
-    def block(_: None, xs: Any) -> tuple[None, Any]:
-        x, cos, sin = xs
-        h = normalised_transposed(load_block(x, s), w["attn_norm"], s)
-        out = sbuf(s.rows, s.tiles, width, dtype=s.dtype)
-        out = project(h, w["wqkv"], out, emit, rows=s.rows)
+    def of_block(
+        _: None, given: tuple[Hbm, Hbm, Hbm]
+    ) -> tuple[None, tuple[Hbm, Hbm, Hbm]]:
+        x, cos, sin = given
+        block = load_block(x, tiling)
+        h = normalised_transposed(block, weights["attn_norm"], tiling)
+        fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
+        fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
 
-        def tile(_: None, xs: Any) -> tuple[None, Any]:
-            m, cos, sin = xs
-            return None, _split(index(out, m, 1), cos, sin, w, s)
+        def of_tile(
+            _: None, given: tuple[KnownInt, Hbm, Hbm]
+        ) -> tuple[None, tuple[Hbm, Hbm, Hbm]]:
+            token_tile, cos, sin = given
+            own = index(fused, token_tile, 1)
+            return None, _split(own, cos, sin, weights, tiling)
 
-        return None, lax.scan(tile, None, (jnp.arange(s.tiles), cos, sin))[1]
+        return lax.scan(of_tile, None, (jnp.arange(tiling.tiles), cos, sin))
 
-    _, stored = lax.scan(block, None, (x, cos, sin))
-    return tuple(y.reshape(s.blocks * s.tiles, *y.shape[2:]) for y in stored)  # type: ignore
+    _, (q, k, v) = lax.scan(of_block, None, (x, cos, sin))
+    token_tiles = tiling.blocks * tiling.tiles
+
+    def joined(stored: Hbm) -> Hbm:
+        _, _, *shape = stored.shape
+        return stored.reshape(token_tiles, *shape)
+
+    return joined(q), joined(k), joined(v)
 
 
 def _split(
-    fused: Any, cos: Any, sin: Any, w: Any, s: LayerTiling
-) -> tuple[Any, Any, Any]:
+    fused: Sbuf, cos: Hbm, sin: Hbm, weights: LayerWeights, tiling: LayerTiling
+) -> tuple[Hbm, Hbm, Hbm]:
     """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
-    d = s.head_dim
-    turns = zip((cos, sin), LOAD_QUEUES, strict=True)
-    c, n = (dma_load(sbuf(s.rows, d // 2), t, queue=queue) for t, queue in turns)
-    ends = (0, s.heads * d, (s.heads + s.kv_heads) * d, (s.heads + 2 * s.kv_heads) * d)
-    parts = [
-        lax.slice_in_dim(fused, a, b, axis=1)
-        for a, b in zip(ends, ends[1:], strict=False)
-    ]
-    q, k = (p.reshape(s.rows, -1, d) for p in parts[:2])
-    if s.qk_norm:
-        q = head_norm(q, w["q_norm"], eps=s.eps)
-        k = head_norm(k, w["k_norm"], eps=s.eps)
-    q, k = (store_transposed(rope(t, c, n)) for t in (q, k))
-    return q, k, dma_store(parts[2])
+    rows, head_dim = tiling.rows, tiling.head_dim
+    own_cos, own_sin = (
+        dma_load(sbuf(rows, head_dim // 2), table, queue=queue)
+        for table, queue in zip((cos, sin), LOAD_QUEUES, strict=True)
+    )
+    q_width, kv_width = tiling.heads * head_dim, tiling.kv_heads * head_dim
+    ends = q_width, q_width + kv_width, q_width + 2 * kv_width
+    q = lax.slice_in_dim(fused, 0, ends[0], axis=1)
+    k = lax.slice_in_dim(fused, ends[0], ends[1], axis=1)
+    v = lax.slice_in_dim(fused, ends[1], ends[2], axis=1)
+    q = q.reshape(rows, tiling.heads, head_dim)
+    k = k.reshape(rows, tiling.kv_heads, head_dim)
+    if tiling.qk_norm:
+        q = head_norm(q, weights["q_norm"], eps=tiling.eps)
+        k = head_norm(k, weights["k_norm"], eps=tiling.eps)
+    stored_q = store_transposed(rope(q, own_cos, own_sin))
+    stored_k = store_transposed(rope(k, own_cos, own_sin))
+    return stored_q, stored_k, dma_store(v)
+
+
+__all__ = ["load_block", "qkv", "rope", "store_transposed"]

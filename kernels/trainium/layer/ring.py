@@ -1,7 +1,6 @@
 """The causal ring of a decoder's layers: where a prompt's tokens stand, and its hops."""
 
 import dataclasses
-from typing import Any
 
 from kernels.masks.catalogue import causal
 from kernels.tokens.placement import Placement, place
@@ -9,6 +8,7 @@ from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
+from kernels.trainium.context.work import RingWork
 from kernels.trainium.layer.tiling import LayerTiling
 
 
@@ -26,44 +26,51 @@ class LayerRing:
     hops: Hops
     ring: Ring
 
-    def known(self, *, with_masks: bool) -> dict[str, Any]:
+    def known(self, *, with_masks: bool) -> RingWork:
         """The known integers of every chip; see `Hops.known`."""
         return self.hops.known(with_masks=with_masks, lead=(self.where.ranks,))
 
 
-def attention_tiling(s: LayerTiling) -> ContextTiling:
+def attention_tiling(tiling: LayerTiling) -> ContextTiling:
     """How a layer's attention is cut."""
-    tiles = s.blocks * s.tiles
+    token_tiles = tiling.blocks * tiling.tiles
     return ContextTiling(
-        s.heads,
-        s.kv_heads,
-        (s.head_dim,),
-        s.head_dim,
-        tiles,
-        s.rows,
-        s.kv_tiles,
-        tiles // s.kv_tiles,
-        s.kv_tiles,
-        s.rows,
-        s.dtype,
+        heads=tiling.heads,
+        kv_heads=tiling.kv_heads,
+        parts=(tiling.head_dim,),
+        value_dim=tiling.head_dim,
+        tiles=token_tiles,
+        rows=tiling.rows,
+        run=tiling.kv_tiles,
+        key_tiles=token_tiles // tiling.kv_tiles,
+        span=tiling.kv_tiles,
+        keys=tiling.rows,
+        dtype=tiling.dtype,
     )
 
 
 def layer_ring(
-    s: LayerTiling, *, tokens: int, chips: int, axis: str, placement: str = "contiguous"
+    tiling: LayerTiling,
+    *,
+    tokens: int,
+    chips: int,
+    axis: str,
+    placement: str = "contiguous",
 ) -> LayerRing:
     """The ring of a prompt.
 
     Args:
-      s: sizes of one chip.
-      tokens: of the prompt; at most `chips · s.tokens`.
+      tiling: sizes of one chip.
+      tokens: of the prompt; at most `chips · tiling.tokens`.
       chips: size of the ring.
       axis: its mesh axis.
-      placement: one of `PLACEMENTS`; zigzag needs `s` to be of two chunks.
+      placement: one of `PLACEMENTS`; zigzag needs `tiling` to be of two chunks.
     """
-    where = place(placement, tokens, chips, s.tokens, s.rows)
-    hops = ring_hops(causal, Sides(where, where, attention_tiling(s)))
-    return LayerRing(where, hops, Ring(axis, (axis,), len(hops), hops.roots))
+    where = place(placement, tokens, chips, tiling.tokens, tiling.rows)
+    sides = Sides(q=where, kv=where, tiling=attention_tiling(tiling))
+    hops = ring_hops(causal, sides)
+    ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
+    return LayerRing(where, hops, ring)
 
 
 __all__ = ["LayerRing", "attention_tiling", "layer_ring"]

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
+from emu.annotations import DType
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     BANKS,
@@ -25,6 +25,10 @@ ATTENTION_BYTES = 4 * 1024
 @dataclasses.dataclass(frozen=True)
 class LayerTiling:
     """Sizes of one decoder layer's prefill on one NeuronCore.
+
+    1,100 tokens of a model of hidden size 2,048 and FFN 8,192 in bfloat16 are 3 blocks of 3 tiles
+    of 123 tokens (1,107): a block's tokens share each weight tile that is loaded. The hidden
+    dimension is 16 contraction tiles of 128 features, and 4 output blocks of 512 columns.
 
     Attributes:
       hidden, ffn: model dimensions without padding.
@@ -46,7 +50,7 @@ class LayerTiling:
     blocks: int
     tiles: int
     rows: int
-    dtype: Any
+    dtype: DType
     chunks: int = 1
 
     @property
@@ -56,10 +60,12 @@ class LayerTiling:
 
     @property
     def ffn_tiles(self) -> tuple[int, int]:
+        """Tiles of the FFN's features, `(count, rows)`."""
         return split(self.ffn, PARTITIONS)
 
     @property
     def hidden_padded(self) -> int:
+        """The hidden dimension in whole tiles."""
         return math.prod(self.hidden_tiles)
 
     @property
@@ -81,6 +87,7 @@ class LayerTiling:
 
     @property
     def block_tokens(self) -> int:
+        """Tokens that share weight loads."""
         return self.tiles * self.rows
 
     @property
@@ -94,32 +101,42 @@ def tile_tokens(
     tokens: int,
     hidden: int,
     ffn: int,
-    dtype: Any,
+    dtype: DType,
     chunks: int = 1,
     *,
     sbuf_partition_bytes: int,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
-    There are as many token tiles as make equal chunks. `sbuf_partition_bytes` is the datasheet's.
+    Args:
+      tokens: of one core.
+      hidden, ffn: dimensions of the core's share of a layer.
+      dtype: of its activations.
+      chunks: the token tiles make so many equal chunks.
+      sbuf_partition_bytes: the datasheet's.
     """
     itemsize = jnp.dtype(dtype).itemsize
-    columns = math.ceil(hidden / PARTITIONS) * 2 + math.ceil(ffn / PARTITIONS)
+    hidden_tiles, ffn_tiles = (math.ceil(n / PARTITIONS) for n in (hidden, ffn))
+
+    def held_bytes(block: int) -> int:
+        """Bytes a partition of a block's hidden states, their norm and the FFN's features."""
+        # With features on partitions a token is an element of each tile; with tokens on partitions,
+        # as residuals are added, a tile of them is a whole row of the hidden dimension.
+        features_on_partitions = block * (2 * hidden_tiles + ffn_tiles)
+        tokens_on_partitions = math.ceil(block / PARTITIONS) * hidden
+        return (features_on_partitions + tokens_on_partitions) * itemsize
+
     taken = RINGS * CHUNK_BYTES + hidden * itemsize + ATTENTION_BYTES
     room = sbuf_partition_bytes - taken
     block = TILES_A_BLOCK * PARTITIONS
-
-    def held(block: int) -> int:  # bytes a partition
-        return (block * columns + math.ceil(block / PARTITIONS) * hidden) * itemsize
-
-    while block > 1 and held(block) > room:
+    while block > 1 and held_bytes(block) > room:
         block //= 2
     blocks = math.ceil(tokens / block)
-    each = math.ceil(tokens / blocks)
-    tiles, _ = split(each, PARTITIONS)
+    block_tokens = math.ceil(tokens / blocks)
+    tiles, _ = split(block_tokens, PARTITIONS)
     while blocks * tiles % chunks:
         tiles += 1
-    return blocks, tiles, math.ceil(each / tiles)
+    return blocks, tiles, math.ceil(block_tokens / tiles)
 
 
 __all__ = ["LayerTiling", "tile_tokens"]

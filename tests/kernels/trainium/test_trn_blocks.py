@@ -187,7 +187,7 @@ def test_embed():
     table = draw(0, 50, s.hidden_padded)
     ids = (np.arange(33, dtype=np.int32) * 37 % 50).reshape(1, 3, 11)
     check(
-        single(functools.partial(head.embed, s=s), 2),
+        single(functools.partial(head.embed, tiling=s), 2),
         (ids, table),
         wide(table)[ids][None],
         matmul_flops=0,

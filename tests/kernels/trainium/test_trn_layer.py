@@ -130,7 +130,7 @@ def case(s, cores):
     )
     k = k.reshape(CHIPS, count, s.rows, s.kv_heads, s.head_dim).transpose(0, 1, 3, 4, 2)
     ring = layer_ring(own, tokens=tokens, chips=CHIPS, axis="ring")
-    kernel = functools.partial(layer, s=own, ring=ring.ring, core_axis=core)
+    kernel = functools.partial(layer, tiling=own, ring=ring.ring, core_axis=core)
     mesh = {"ring": CHIPS} | ({core: cores} if core else {})
     program = Program(kernel, mesh, (*(("ring",),) * 3, divided, ("ring",), ()))
     tables = ring.known(with_masks=True), ring.hops.biases(jnp.bfloat16)
