@@ -1,11 +1,9 @@
 """Text: ids and back, character by character, and the chat form."""
 
-import pathlib
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from models.errors import ModelError
 from models.loading import smollm2
@@ -134,29 +132,6 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
         PLAIN.decode([259])
     with pytest.raises(ModelError, match="tokenizer has no token 999"):
         bytes_only(eos_ids=[999])
-
-
-def test_folder_tokenizer_brings_its_settings(tmp_path: pathlib.Path) -> None:
-    from models.loading.hf_folder import read_tokenizer
-
-    source = Tokenizer(
-        models.BPE({c: n for n, c in enumerate(BYTES)} | {"<end>": 256}, [])
-    )
-    source.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    source.decoder = decoders.ByteLevel()
-    source.add_special_tokens(["<end>"])
-    source.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "config.json").write_text('{"eos_token_id": [3, 4]}')
-    (tmp_path / "tokenizer_config.json").write_text(
-        '{"eos_token": {"content": "<end>"}, "chat_template": "<|im_start|>"}'
-    )
-    read = read_tokenizer(tmp_path)
-    assert read.eos_ids == {3, 4, 256}
-    assert read.chat_template == "<|im_start|>"
-    assert read.decode([*read.encode("héllo"), 256]) == "héllo"
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="not a tokenizer.json"):
-        read_tokenizer(tmp_path)
 
 
 def test_tiny_writes_docstrings() -> None:

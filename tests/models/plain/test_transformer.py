@@ -15,7 +15,7 @@ from models.catalogue import TINY
 from models.errors import ModelError
 from models.loading.hf_folder import load_hf_folder
 from models.plain.kv_cache import empty_cache
-from models.plain.oracle import generate, jitted_extend
+from models.plain.oracle import jitted_extend
 from models.plain.transformer import Transformer, from_weights, weights
 from models.plain.weights import flatten, random_weights
 
@@ -104,46 +104,6 @@ def test_wrong_weights_are_refused() -> None:
         from_weights(TINY, values | {"norm": values["norm"].astype(np.float64)})
     with pytest.raises(ModelError, match=r"unknown \['head'\]"):
         from_weights(TINY, values | {"head": values["embed"].T})
-
-
-def test_generate_is_greedy_and_gives_the_logits_it_chose_from() -> None:
-    model = random_model(5)
-    tokens, logits = generate(model, [1, 2, 3], 6)
-    assert logits.shape == (6, TINY.vocab_size)
-    assert tokens == logits.argmax(-1).tolist()
-    all_at_once = model(jnp.asarray([[1, 2, 3, *tokens[:-1]]], jnp.int32))
-    np.testing.assert_allclose(all_at_once[0, 2:], logits, rtol=0, atol=1e-5)
-
-
-def test_generate_stops_after_eos() -> None:
-    model = random_model(5)
-    tokens, _ = generate(model, [1, 2, 3], 6)
-    stop = next(token for token in tokens if token != tokens[0])
-    stopped, logits = generate(model, [1, 2, 3], 6, eos_id=stop)
-    assert stopped == tokens[: tokens.index(stop) + 1]
-    assert len(logits) == len(stopped)
-    assert generate(model, [1], 0)[1].shape == (0, TINY.vocab_size)
-
-
-def test_ties_go_to_the_lowest_id() -> None:
-    values = random_weights(TINY, 0)
-    zero = from_weights(TINY, values | {"norm": np.zeros_like(values["norm"])})
-    assert generate(zero, [7], 2)[0] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("ids", "n", "message"),
-    [
-        ([], 1, "at least one token"),
-        ([1, 1024], 1, "from 0 to 1023, got 1024"),
-        ([-1], 1, "got -1"),
-        ([1], 1024, "must fit 1024 tokens"),
-        ([1], -1, "must fit"),
-    ],
-)
-def test_wrong_prompts_are_refused(ids: list[int], n: int, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        generate(random_model(), ids, n)
 
 
 @pytest.mark.hf_live
