@@ -1,15 +1,15 @@
 """The command line of `experiments.bench`."""
 
 import argparse
-from typing import Any
+import dataclasses
+from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.bench.peers import IDEAL_CYCLES, PEERS
 from experiments.bench.work import GEMM_SIZE, TOKENS, WORK, Timed, timed
 from experiments.shared import cli
-from experiments.shared.errors import UsageError
+from experiments.shared.output import Figures, Output
 
 SECTIONS = ("clock", "values", "model")
 DEFAULT = ("clock", "model")
@@ -25,53 +25,58 @@ MACHINES = {
     "prefill": "1 core",
     "decode": "a wafer",
 }
+COLUMNS = ("section", "what", "figure", "value")
+
+Measured = tuple[Table, str, Figures]
+"""A table, what was measured, and its figures by name."""
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("bench")
-    p.add_argument(
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument(
         "sections",
         nargs="*",
         metavar="SECTION",
+        type=cli.one_of("section", SECTIONS),
         help="clock: four pieces of work read by the clock alone, each a process of its own; "
         "values: GEMM and layer with values and clock against plain JAX (minutes, 10 GB); "
         f"model: prefill and decode step of --model ({' '.join(DEFAULT)})",
     )
-    p.add_argument(
+    parser.add_argument(
         "--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder"
     )
-    p.add_argument(
-        "--repeats", default="5", help="runs of which the least or the median counts"
+    parser.add_argument(
+        "--repeats",
+        default="5",
+        type=cli.whole_number("repeats", 1),
+        help="runs of which the least or the median counts",
     )
-    args = p.parse_args()
-    args.sections = args.sections or DEFAULT
-    for given in args.sections:
-        if given not in SECTIONS:
-            raise UsageError(
-                f"no section {given!r}, must be one of {', '.join(SECTIONS)}"
-            )
-    args.repeats = cli.whole_number("repeats", 1)(args.repeats)
-    return args
 
 
-def main() -> None:
+def main(args: argparse.Namespace, output: Output) -> None:
     """Runs the sections that were asked for and prints their tables; asserts nothing."""
-    args = arguments()
-    console = Console()
-    for section in args.sections:
-        for table in {"clock": clock, "values": values, "model": model}[section](args):
+    console = output.console()
+    measure = {"clock": clock, "values": values, "model": model}
+    figures: Figures = {}
+    lines: list[tuple[object, ...]] = []
+    for section in dict.fromkeys(args.sections or DEFAULT):
+        for table, what, found in measure[section](args):
             console.print(table)
+            figures.setdefault(section, {})[what] = found
+            lines += [(section, what, name, value) for name, value in found.items()]
+    output.figures("bench", figures)
+    output.table("bench", COLUMNS, lines)
 
 
 # --- the clock alone ---
 
 
-def clock(args: argparse.Namespace) -> Any:
+def clock(args: argparse.Namespace) -> Iterator[Measured]:
     """One table for each piece of work: ours first, then the peers."""
     for work in WORK:
         runs = [timed(work) for _ in range(args.repeats)]
-        yield clock_table(work, min(runs, key=lambda t: t.cpu_s))
+        least = min(runs, key=lambda run: run.cpu_s)
+        yield clock_table(work, least), work, dataclasses.asdict(least)
 
 
 def clock_table(work: str, ours: Timed) -> Table:
@@ -85,9 +90,10 @@ def clock_table(work: str, ours: Timed) -> Table:
         f"{ours.cpu_s:.2f}",
         f"{ours.peak_mb:.0f}",
     )
-    for peer in (p for p in PEERS if p.work == work):
-        peak = "" if peer.peak_mb is None else f"{peer.peak_mb:.0f}"
-        table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
+    for peer in PEERS:
+        if peer.work == work:
+            peak = "" if peer.peak_mb is None else f"{peer.peak_mb:.0f}"
+            table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
     return table
 
 
@@ -96,55 +102,61 @@ def predicted(work: str, ours: Timed) -> str:
     ms, m_cycles = ours.seconds * 1e3, ours.cycles / 1e6
     time = f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
     cycles = f"{m_cycles:,.2f} M" if m_cycles >= 1 else f"{ours.cycles:,.0f}"
-    over = (
-        f" ({ours.cycles / IDEAL_CYCLES[work] - 1:+.1%})"
-        if work in IDEAL_CYCLES
-        else ""
-    )
-    return f"{time}, {cycles} cycles{over.replace('%', ' %')}"
+    over = ""
+    if work in IDEAL_CYCLES:
+        percent = f"{ours.cycles / IDEAL_CYCLES[work] - 1:+.1%}".replace("%", " %")
+        over = f" ({percent})"
+    return f"{time}, {cycles} cycles{over}"
 
 
 # --- values ---
 
 
-def values(args: argparse.Namespace) -> Any:
+def values(args: argparse.Namespace) -> Iterator[Measured]:
     """The GEMM and the layer, computed and timed, against plain JAX."""
-    from experiments.bench import values as bench_values
+    from experiments.bench.values import gemm, layer
 
-    heads = "", "values", "clock", "plain JAX", "ratio", "largest difference"
+    heads = ("", "values", "clock", "plain JAX", "ratio", "largest difference")
     table = headed("values and clock, CPU seconds, compilation apart", *heads)
-    for work, compare in (("gemm", bench_values.gemm), ("layer", bench_values.layer)):
-        c = compare(args.repeats)
-        seconds = (f"{s:.3g}" for s in (c.values_s, c.clock_s, c.plain_s))
-        table.add_row(TITLES[work], *seconds, f"{c.ratio:.2f}", f"{c.error:.1e}")
-    yield table
+    figures: Figures = {}
+    for work, compare in (("gemm", gemm), ("layer", layer)):
+        found = compare(args.repeats)
+        seconds = (found.values_s, found.clock_s, found.plain_s)
+        times = (f"{s:.3g}" for s in seconds)
+        table.add_row(TITLES[work], *times, f"{found.ratio:.2f}", f"{found.error:.1e}")
+        told = {**dataclasses.asdict(found), "ratio": found.ratio}
+        figures |= {f"{work} {name}": value for name, value in told.items()}
+    yield table, "both", figures
 
 
-def model(args: argparse.Namespace) -> Any:
+def model(args: argparse.Namespace) -> Iterator[Measured]:
     """A small model's prefill and decode step, two prompts."""
-    from experiments.bench import model as bench
+    from experiments.bench.model import CHIPS, PROMPTS, clocks, machine_of, seconds_of
     from models.loading.load import load
 
     loaded = load(args.model)
-    for name, prompt in bench.PROMPTS.items():
+    for name, prompt in PROMPTS.items():
         ids = loaded.tokenizer.chat(prompt)
-        machine = bench.machine(loaded, ids)
-        title = f"{loaded.config.name}, {name} prompt of {len(ids)} tokens, {bench.CHIPS} chips"
+        machine = machine_of(loaded, ids)
+        tokens = f"{name} prompt of {len(ids)} tokens"
+        title = f"{loaded.config.name}, {tokens}, {CHIPS} chips"
         table = headed(f"values: {title}", "", "emulated", "plain jax.jit", "ratio")
-        for row, (ours, plain) in bench.values(
+        figures: Figures = {}
+        for row, (ours, plain) in seconds_of(
             loaded, machine, ids, args.repeats
         ).items():
             times = f"{ours * 1e3:.1f} ms", f"{plain * 1e3:.1f} ms"
             table.add_row(row, *times, f"{ours / plain:.1f}")
-        yield table
-        table = headed(
-            f"clock: {title}", "", "seconds to read", "instructions x cores", "a second"
-        )
-        for row, (seconds, issued) in bench.clocks(machine, args.repeats).items():
-            table.add_row(
-                row, f"{seconds:.3f}", f"{issued:,}", f"{issued / seconds:.3g}"
-            )
-        yield table
+            figures |= {f"{row} emulated_s": ours, f"{row} plain_s": plain}
+        yield table, f"{tokens}, values", figures
+        heads = ("", "seconds to read", "instructions x cores", "a second")
+        table = headed(f"clock: {title}", *heads)
+        figures = {}
+        for row, (seconds, issued) in clocks(machine, args.repeats).items():
+            rate = f"{issued / seconds:.3g}"
+            table.add_row(row, f"{seconds:.3f}", f"{issued:,}", rate)
+            figures |= {f"{row} read_s": seconds, f"{row} issued": issued}
+        yield table, f"{tokens}, clock", figures
 
 
 def headed(title: str, first: str, *rest: str) -> Table:
@@ -157,4 +169,4 @@ def headed(title: str, first: str, *rest: str) -> Table:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("bench", options, main)

@@ -12,8 +12,9 @@ import numpy as np
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
 from kernels.wse.decode.layer import layer_arguments
+from models.loading.load import Loaded
 from models.machines.disaggregated import Disaggregated
-from models.plain.kv_cache import empty_cache
+from models.plain.kv_cache import KVCache, empty_cache
 from models.plain.oracle import jitted_extend
 
 NEW_TOKENS = 8
@@ -21,7 +22,7 @@ CHIPS = 4
 PROMPTS = {"short": "Return the", "long": "Return the name of the file. " * 20}
 
 
-def machine(model: Any, ids: list[int]) -> Disaggregated:
+def machine_of(model: Loaded, ids: list[int]) -> Disaggregated:
     """The model on both machines, for one prompt."""
     return Disaggregated(
         model.config,
@@ -44,22 +45,25 @@ def median_s(fn: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def values(
-    model: Any, machine: Disaggregated, ids: list[int], repeats: int
-) -> dict[str, Any]:
+def seconds_of(
+    model: Loaded, machine: Disaggregated, ids: list[int], repeats: int
+) -> dict[str, tuple[float, float]]:
     """Seconds of emulated prefill and decode step, and of the same under plain `jax.jit`."""
-    c, n = model.config, len(ids)
+    config, tokens = model.config, len(ids)
     weights = jax.tree.map(jnp.asarray, model.weights)
     prompt = jnp.asarray(np.asarray([ids], np.int32))
-    empty = empty_cache(c, 1, n + NEW_TOKENS)
-    plain = lambda tokens, cache: jitted_extend(c, weights, tokens, cache)  # noqa: E731
+    empty = empty_cache(config, 1, tokens + NEW_TOKENS)
+
+    def plain(tokens: jax.Array, cache: KVCache) -> Any:
+        return jitted_extend(config, weights, tokens, cache)
+
     args = machine.prefill.arguments(ids)
     first = machine.prefill.run(ids)
     held = {"cache": machine.decoder.cache_from(first.k, first.v)}
 
     def emulated_step() -> Any:  # the step consumes its cache
         token, logits, held["cache"] = machine.decoder.step(
-            first.token, n, held["cache"]
+            first.token, tokens, held["cache"]
         )
         return logits
 

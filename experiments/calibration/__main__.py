@@ -10,53 +10,49 @@ from rich.console import Console
 from emu.datasheet import BANDS
 from emu.trainium.datasheets import GENERATIONS
 from emu.wse.datasheets.datasheet import WSE2, WSE3
-from experiments.calibration import points as calibration_points
 from experiments.calibration import stepped, table, trainium, wafer
-from experiments.calibration.points import POINTS, Point
+from experiments.calibration.points import (
+    POINTS,
+    Point,
+    fitted_ids,
+    read_points,
+    suspected_causes,
+)
 from experiments.calibration.table import Row
 from experiments.calibration.trainium import UNITS, Metrics, Unsupported, predict
 from experiments.shared import cli
+from experiments.shared.output import Output
 
 DEVICES = {**GENERATIONS, "wse2": WSE2, "wse3": WSE3}
 WIDTH = 160  # of a table that no terminal cuts
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("calibration")
-    p.add_argument(
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument(
         "--points",
         type=pathlib.Path,
         default=POINTS,
         help="CSV of measurements (those that come with the project)",
     )
-    p.add_argument("--out", help="folder for calibration.csv and calibration.png")
-    return p.parse_args()
 
 
-def main() -> None:
+def main(args: argparse.Namespace, output: Output) -> None:
     """Predicts every point and prints how far off each is."""
-    args = arguments()
-    folder = cli.output_folder(args.out)
-    points = calibration_points.read_points(args.points)
-    rows = predict_all(points, Console(stderr=True))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    table.show(rows, calibration_points.suspected_causes(), console)
-    if folder is not None:
-        from experiments.calibration.picture import (
-            draw,  # matplotlib takes a second to import
-        )
+    rows = predict_all(read_points(args.points), Console(stderr=True))
+    table.show(rows, suspected_causes(), output.console(WIDTH))
+    output.table("calibration", table.COLUMNS, map(table.as_line, rows))
+    output.figures("calibration", table.as_json(rows))
+    if output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.calibration.picture import draw
 
-        table.write_csv(rows, folder / "calibration.csv")
-        draw(rows, folder / "calibration.png")
-        console.print(f"wrote {folder}/calibration.csv and {folder}/calibration.png")
+        output.file("calibration.png", lambda path: draw(rows, path))
 
 
 def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
     """Predicts each point under the three bands; points of one kernel share its readings."""
-    fitted = calibration_points.fitted_ids(DEVICES.values())
+    fitted = fitted_ids(DEVICES.values())
     kept: dict[tuple[str, ...], Metrics] = {}
     rows = []
     status = progress.status("predicting")
@@ -108,4 +104,4 @@ def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("calibration", options, main)

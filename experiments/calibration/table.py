@@ -1,8 +1,6 @@
 """Predictions beside measurements: the table, its statistics, the ladder and the CSV file."""
 
-import csv
 import dataclasses
-import pathlib
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.calibration.points import Point
-from experiments.shared.errors import UsageError
+from experiments.shared.output import Figures
 
 MISS_PERCENT = 15
 # Case to the parameters that are the same along a ladder, and the one that differs.
@@ -188,27 +186,35 @@ def _grouped(rows: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[A
 # --- for programs ---
 
 
-def write_csv(rows: Iterable[Row], path: pathlib.Path) -> None:
-    """Writes a line per point, in the order of the points.
+def as_line(row: Row) -> tuple[str, ...]:
+    """A point's values of `COLUMNS`."""
+    point = row.point
+    found = ("", "", f"unsupported: {row.why}")
+    if row.predicted:
+        nominal = row.predicted["nominal"]
+        found = (f"{nominal:.6g}", f"{row.error_percent:.2f}", "ok")
+    measured = f"{point.value:.10g}"
+    return (point.id, point.device, point.case, point.metric, measured, *found)
 
-    Raises:
-      UsageError: the file cannot be written.
-    """
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for r in rows:
-                p = r.point
-                told = ("", "", f"unsupported: {r.why}")
-                if r.predicted:
-                    told = (
-                        f"{r.predicted['nominal']:.6g}",
-                        f"{r.error_percent:.2f}",
-                        "ok",
-                    )
-                writer.writerow(
-                    [p.id, p.device, p.case, p.metric, f"{p.value:.10g}", *told]
-                )
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
+
+def as_json(rows: Sequence[Row]) -> Figures:
+    """Every point with its prediction under each band, and the accuracy by device."""
+    predicted = _ok(rows)
+    devices = _grouped(predicted, lambda row: row.point.device)
+    groups = {**devices, "all": predicted} if predicted else {}
+    return {
+        "points": [
+            {
+                **dataclasses.asdict(row.point),
+                "predicted": row.predicted,
+                "error_percent": row.error_percent if row.predicted else None,
+                "fitted": row.fitted,
+                "unsupported": row.why,
+            }
+            for row in rows
+        ],
+        "accuracy_percent": {
+            name: dict(zip(("median", "ninetieth"), accuracy(own), strict=True))
+            for name, own in groups.items()
+        },
+    }

@@ -1,18 +1,18 @@
 """The command line of `experiments.fabric`."""
 
 import argparse
-import pathlib
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric.program import FabricProgram
-from experiments.fabric import files, run
-from experiments.fabric import report as fabric_report
+from experiments.fabric import files, report
 from experiments.fabric.request import Request, parameters, request
+from experiments.fabric.run import Places, explained
 from experiments.shared import cli
 from experiments.shared.errors import UsageError
+from experiments.shared.output import Output
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
 DEVICES = {"wse2": WSE2, "wse3": WSE3}
@@ -25,30 +25,63 @@ USAGE = """
 """
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("fabric")
-    p.epilog = USAGE
-    p.formatter_class = argparse.RawDescriptionHelpFormatter
-    p.add_argument("words", nargs="*", metavar="WORD", help="what to run, see below")
-    p.add_argument("--device", default="wse3", help="wse2 or wse3 (wse3)")
-    p.add_argument(
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.epilog = USAGE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        type=cli.Word(tuple(FABRIC_PROGRAMS)),
+        help="what to run, see below",
+    )
+    parser.add_argument(
+        "--device",
+        default="wse3",
+        type=cli.one_of("--device", DEVICES),
+        help="wse2 or wse3 (wse3)",
+    )
+    parser.add_argument(
         "--watch",
         nargs="+",
         metavar="x,y",
         help="PEs to draw and trace (a few that "
         "tell most; of many PEs, they are found by a run before)",
     )
-    p.add_argument("--out", help="folder for JSON, CSV, maps and a Perfetto trace")
-    args = p.parse_intermixed_args()
-    if args.device not in DEVICES:
-        raise UsageError(
-            f"--device is {args.device!r}, must be one of {', '.join(DEVICES)}"
-        )
-    return args
 
 
-def places(words: list[str] | None, program: FabricProgram) -> run.Places | None:
+def main(args: argparse.Namespace, output: Output) -> None:
+    """Runs the program that the words name, or lists those there are."""
+    if args.words:
+        answer(request(args.words), args, output)
+        return
+    show_catalogue(output.console())
+    known = {name: parameters(function) for name, function in FABRIC_PROGRAMS.items()}
+    output.figures("programs", known)
+
+
+def answer(wanted: Request, args: argparse.Namespace, output: Output) -> None:
+    """Runs a program, prints its report and writes its files."""
+    console, device = output.console(), DEVICES[args.device].at()
+    program, data = wanted.build(device)
+    watch = places(args.watch, program)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        task = bar.add_task(f"{wanted.name}: building", total=None)
+
+        def progress(doing: str, cycle: int, end: int | None) -> None:
+            of = f" of {end:,}" if end else ""
+            bar.update(task, description=f"{wanted.name}: {doing}, cycle {cycle:,}{of}")
+
+        with wanted.errors_in_one_line():
+            found = explained(program, data, device, watch, progress)
+    report.show(wanted.title, found, console)
+    files.write(wanted.title, found, output)
+
+
+def places(words: list[str] | None, program: FabricProgram) -> Places | None:
     """The PEs that `--watch` names, as (x, y).
 
     Raises:
@@ -78,39 +111,5 @@ def show_catalogue(console: Console) -> None:
         console.print(f"  {sizes}", highlight=False)
 
 
-def report(
-    wanted: Request, args: argparse.Namespace, folder: pathlib.Path | None
-) -> None:
-    """Runs a program, prints its report and writes its files."""
-    console, device = Console(), DEVICES[args.device].at()
-    program, data = wanted.build(device)
-    watch = places(args.watch, program)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task(f"{wanted.name}: building", total=None)
-
-        def progress(doing: str, cycle: int, end: int | None) -> None:
-            of = f" of {end:,}" if end else ""
-            bar.update(task, description=f"{wanted.name}: {doing}, cycle {cycle:,}{of}")
-
-        with wanted.errors_in_one_line():
-            found = run.run(program, data, device, watch, progress)
-    fabric_report.show(wanted.title, found, console)
-    if folder is not None:
-        paths = ", ".join(map(str, files.write(wanted.title, found, folder)))
-        console.print(f"wrote {paths}", highlight=False, soft_wrap=True)
-
-
-def main() -> None:
-    """Does what the command line asks."""
-    args = arguments()
-    folder = cli.output_folder(args.out)
-    if args.words:
-        report(request(args.words), args, folder)
-    else:
-        show_catalogue(Console())
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("fabric", options, main)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,37 +13,38 @@ from emu.wse.fabric.views import summary
 from emu.wse.fabric.views.trace import trace
 from experiments.fabric import picture
 from experiments.fabric.run import Report
-from experiments.shared import cli
-from experiments.shared.files import write_csv
+from experiments.shared.output import Figures, Output
 
 
-def write(title: str, report: Report, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes `fabric.json`, `phases.csv`, maps as PNG and NPZ, and what else there is."""
+def write(title: str, report: Report, output: Output) -> None:
+    """Writes the figures, `phases.csv`, maps as PNG and NPZ, and what else there is."""
     run = report.run
-    written = [cli.write_json(folder, "fabric.json", as_json(title, report))]
-    fields = [f.name for f in dataclasses.fields(Phase)]
-    path = folder / "phases.csv"
-    write_csv(
-        path, tuple(fields), [tuple(getattr(p, f) for f in fields) for p in run.phases]
-    )
-    written.append(path)
-    written += picture.draw(run, title, folder)
+    output.figures("fabric", as_json(title, report))
+    fields = [field.name for field in dataclasses.fields(Phase)]
+    phases = [tuple(getattr(phase, name) for name in fields) for phase in run.phases]
+    output.table("phases", fields, phases)
+    for name, draw in picture.pictures(run, title).items():
+        output.file(name, draw)
     maps = {"ends": run.ends} | {
-        name.replace(" ", "_"): x for name, x in run.profile.items()
+        name.replace(" ", "_"): shares for name, shares in run.profile.items()
     }
-    maps |= {} if run.links is None else {"links": run.links}
-    maps |= {f"stamp_{name}": x for name, x in run.stamps.items()}
-    for name, arrays in (("maps.npz", maps), ("values.npz", run.values)):
-        if arrays:
-            written.append(folder / name)
-            np.savez_compressed(written[-1], **arrays)  # type: ignore[arg-type]
-    if report.log is not None:
-        written.append(folder / "fabric.trace.json")
-        perfetto.write(written[-1], trace(run.encoded, report.log))
-    return written
+    if run.links is not None:
+        maps["links"] = run.links
+    maps |= {f"stamp_{name}": cycles for name, cycles in run.stamps.items()}
+    output.file("maps.npz", lambda path: _save(path, maps))
+    if run.values:
+        output.file("values.npz", lambda path: _save(path, run.values))
+    log = report.log
+    if log is not None:
+        traced = trace(run.encoded, log)
+        output.file("fabric.trace.json", lambda path: perfetto.write(path, traced))
 
 
-def as_json(title: str, report: Report) -> dict[str, Any]:
+def _save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def as_json(title: str, report: Report) -> Figures:
     """Every figure of a run that is not a map."""
     run, device = report.run, report.run.encoded.device
     return {

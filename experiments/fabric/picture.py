@@ -1,6 +1,8 @@
 """A stepped fabric program over the wafer, drawn: what PEs did, and how much links carried."""
 
+import functools
 import pathlib
+from collections.abc import Callable
 
 import matplotlib
 
@@ -22,8 +24,8 @@ STATES = ("datapath", "waiting for wavelets", "queue full")
 Panels = dict[str, tuple[np.ndarray, str, float]]
 
 
-def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes `pes.png` and, if any wavelet moved, `links.png`."""
+def pictures(run: Run, title: str) -> dict[str, Callable[[pathlib.Path], None]]:
+    """`pes.png` and, if any wavelet moved, `links.png`: by name, what draws each."""
     cycles = max(1, run.cycles)
     pes: Panels = {}
     for state in STATES:
@@ -31,24 +33,21 @@ def draw(run: Run, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
             pes[state] = (100 * run.profile[state] / cycles, "% of the cycles", 0)
     pes["done at"] = (run.ends, "cycle", run.cycles)
     head = f"{title} on {run.encoded.device.name}: {run.cycles:,} cycles (predicted, not measured)"
-    written = [_write(pes, f"{head}\nwhat PEs did", folder / "pes.png")]
-    if run.links is not None and run.links.any():
-        use = 100 * run.links / cycles
-        links: Panels = {
-            f"into the PE ({d})" if d == "ramp" else f"to the {d}": (
-                of,
-                "% of the cycles",
-                float(use.max()),
-            )
-            for d, of in zip(DIRECTIONS, use, strict=True)
-            if of.any()
-        }
-        told = f"{head}\nwavelets on the links that leave each router"
-        written.append(_write(links, told, folder / "links.png"))
-    return written
+    drawn = {"pes.png": functools.partial(_write, pes, f"{head}\nwhat PEs did")}
+    if run.links is None or not run.links.any():
+        return drawn
+    use = 100 * run.links / cycles
+    most = float(use.max())
+    links: Panels = {}
+    for direction, of in zip(DIRECTIONS, use, strict=True):
+        if of.any():
+            way = "into the PE (ramp)" if direction == "ramp" else f"to the {direction}"
+            links[way] = (of, "% of the cycles", most)
+    told = f"{head}\nwavelets on the links that leave each router"
+    return {**drawn, "links.png": functools.partial(_write, links, told)}
 
 
-def _write(panels: Panels, title: str, path: pathlib.Path) -> pathlib.Path:
+def _write(panels: Panels, title: str, path: pathlib.Path) -> None:
     height, width = next(iter(panels.values()))[0].shape
     if min(height, width) <= LINES:
         figure = _curves(panels)
@@ -57,7 +56,6 @@ def _write(panels: Panels, title: str, path: pathlib.Path) -> pathlib.Path:
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-    return path
 
 
 def _curves(panels: Panels) -> Figure:

@@ -39,14 +39,14 @@ class Report:
     log: Cycles | None
 
 
-def run(
+def explained(
     program: FabricProgram,
     data: Mapping[str, Any] | None,
     device: Device,
     watch: Places | None,
     progress: Progress,
 ) -> Report:
-    """Runs a program.
+    """Runs a program and finds out what its PEs did.
 
     Args:
       program, data: what to run.
@@ -145,6 +145,3 @@ def only(log: Cycles, pes: np.ndarray) -> Cycles:
     return dataclasses.replace(
         log, traced=log.traced[kept], states=log.states[:, :, kept]
     )
-
-
-__all__ = ["Report", "choose", "only", "run"]

@@ -1,9 +1,14 @@
 """A kernel run's figures for programs: everything as JSON, every time as CSV."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from emu import Sheet
 from experiments.kernel.run import Run
+from experiments.kernel.search import Search
+from experiments.shared.output import Figures
+from kernels.trainium.catalogue import Entry
 
 BOUNDS = (
     "memory_bound",
@@ -16,7 +21,29 @@ BOUNDS = (
 )
 
 
-def as_json(run: Run) -> dict[str, Any]:
+def catalogue(entries: Mapping[str, Entry]) -> Figures:
+    """The kernels there are: what each does, its sizes and what may be tuned."""
+    return {
+        name: {"summary": e.summary, "sizes": e.sizes, "tunable": e.tunable}
+        for name, e in entries.items()
+    }
+
+
+def of_search(
+    entry: Entry, given: Mapping[str, Any], found: Search, sheet: Sheet
+) -> Figures:
+    """Every setting that was tried, fastest first."""
+    return {
+        "kernel": entry.name,
+        "sizes": {**entry.sizes, **given},
+        "device": sheet.name,
+        "tick_hz": sheet.at().tick_hz,
+        "exhaustive": found.exhaustive,
+        "settings": [dataclasses.asdict(tried) for tried in found.ranked()],
+    }
+
+
+def as_json(run: Run) -> Figures:
     """Every figure of a run; times in seconds, ticks as integers."""
     clock = run.clock
     return {

@@ -11,7 +11,7 @@ from emu.report.attribution import active_ticks
 from emu.report.explain import NAMES, in_words
 from experiments.kernel.figures import BOUNDS
 from experiments.kernel.run import Run, title
-from experiments.kernel.tune import Search
+from experiments.kernel.search import Search
 from experiments.shared.units import count, duration
 from kernels.trainium.catalogue import Entry
 

@@ -136,7 +136,7 @@ def title(entry: Entry, given: dict[str, Any]) -> str:
     return " ".join([entry.name, *(f"{k}={v}" for k, v in chosen.items())])
 
 
-def run(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:
+def built(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:
     """Builds a kernel and checks that it fits; figures are computed when asked for.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import pathlib
 import resource
 import signal
 import sys
@@ -18,6 +17,7 @@ from rich.console import Console
 from experiments.quickstart import picture, report
 from experiments.shared import cli
 from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.output import Output, flat
 from kernels.tokens.placement import PLACEMENTS
 from models.loading.load import Loaded, load
 from models.machines.disaggregated import Clock, Disaggregated, check_context
@@ -120,74 +120,71 @@ class Stage:
             self.stages.check()
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("quickstart")
-    p.add_argument(
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument(
         "--model", default="smollm2", help="tiny, smollm2, a .gguf file or a HF folder"
     )
-    p.add_argument("--prompt", help="text; a chat model sees it as the user's message")
-    p.add_argument("--tokens", default="12", help="most tokens to generate (12)")
-    p.add_argument("--chips", default="4", help="Trainium3 chips in the ring (4)")
-    p.add_argument(
-        "--cores", default="1", help="NeuronCores of each chip: 1, 2, 4 or 8 (1)"
+    parser.add_argument(
+        "--prompt", help="text; a chat model sees it as the user's message"
     )
-    p.add_argument(
+    parser.add_argument(
+        "--tokens",
+        default="12",
+        type=cli.whole_number("tokens", 1),
+        help="most tokens to generate (12)",
+    )
+    parser.add_argument(
+        "--chips",
+        default="4",
+        type=cli.whole_number("chips", 1),
+        help="Trainium3 chips in the ring (4)",
+    )
+    parser.add_argument(
+        "--cores",
+        default="1",
+        type=cli.whole_number("cores", 1),
+        help="NeuronCores of each chip: 1, 2, 4 or 8 (1)",
+    )
+    parser.add_argument(
         "--placement",
         default="contiguous",
+        type=cli.one_of("--placement", PLACED),
         help=f"of the prompt on the chips: {', '.join(PLACED)} (contiguous)",
     )
-    p.add_argument("--dtype", default="float32", help=f"one of {', '.join(DTYPES)}")
-    p.add_argument(
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        type=cli.one_of("--dtype", DTYPES),
+        help=f"one of {', '.join(DTYPES)}",
+    )
+    parser.add_argument(
         "--ignore-eos", action="store_true", help="generate exactly --tokens tokens"
     )
-    p.add_argument("--out", help="folder for quickstart.json and quickstart.png")
-    args = p.parse_args()
-    args.tokens = cli.whole_number("tokens", 1)(args.tokens)
-    args.chips = cli.whole_number("chips", 1)(args.chips)
-    args.cores = cli.whole_number("cores", 1)(args.cores)
+
+
+def main(args: argparse.Namespace, output: Output) -> None:
+    """Runs the quickstart."""
     if args.cores not in CORES:
-        raise UsageError(
-            f"--cores is {args.cores}, must be one of {', '.join(map(str, CORES))}"
-        )
-    if args.placement not in PLACED:
-        raise UsageError(
-            f"--placement is {args.placement!r}, must be one of {', '.join(PLACED)}"
-        )
-    if args.dtype not in DTYPES:
-        raise UsageError(
-            f"--dtype is {args.dtype!r}, must be one of {', '.join(DTYPES)}"
-        )
-    args.prompt = (
-        PROMPTS.get(args.model, PROMPTS["tiny"]) if args.prompt is None else args.prompt
-    )
+        allowed = ", ".join(map(str, CORES))
+        raise UsageError(f"--cores is {args.cores}, must be one of {allowed}")
+    if args.prompt is None:
+        args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"])
     if not args.prompt.strip():
         raise UsageError("--prompt is empty; give at least one character of text")
-    return args
-
-
-def main() -> None:
-    """Runs the quickstart."""
-    args = arguments()
-    folder = cli.output_folder(args.out)
-    console, wall_s = Console(), {}
     before = signal.getsignal(signal.SIGINT)
     hook = sys.unraisablehook
     sys.unraisablehook = lambda e: None if e.exc_type is KeyboardInterrupt else hook(e)
     try:
-        answer(args, folder, console, Stages(console, wall_s))
+        answer(args, output, Stages(output.console(), wall_s={}))
     finally:
         sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
 
-def answer(
-    args: argparse.Namespace,
-    folder: pathlib.Path | None,
-    console: Console,
-    stages: Stages,
-) -> None:
+def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
     """Loads the model, runs it, shows and writes what was learned."""
+    console = stages.console
     with stages("load", f"loading {args.model}") as stage:
         model = load(args.model, stage.update)
         ids = model.tokenizer.chat(args.prompt)
@@ -207,11 +204,12 @@ def answer(
     except KeyboardInterrupt:
         raise Interrupted(report.partial(run)) from None
     report.show(run, console)
-    if folder is not None:
-        cli.write_json(folder, "quickstart.json", report.as_json(run))
+    figures = report.as_json(run)
+    output.figures("quickstart", figures)
+    output.table("quickstart", ("figure", "value"), flat(figures))
+    if output.folder is not None:
         with stages("picture", "drawing"):
-            picture.draw(run, folder / "quickstart.png")
-        console.print(f"wrote {folder}/quickstart.json and {folder}/quickstart.png")
+            output.file("quickstart.png", lambda path: picture.draw(run, path))
 
 
 def execute(
@@ -291,4 +289,4 @@ def _tokens(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("quickstart", options, main)

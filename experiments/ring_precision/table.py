@@ -1,8 +1,6 @@
 """The errors of rings as a table, and as CSV and JSON."""
 
-import csv
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ from rich.table import Table
 from experiments.ring_precision.earlier import DTYPE, EARLIER, MASK, TOKENS
 from experiments.ring_precision.measure import HEAD_DIM, HEADS, Gap, Row
 from experiments.ring_precision.oracle import SEED, SIGMA_Q
-from experiments.shared.errors import UsageError
+from experiments.shared.output import Figures
 
 GAPS = ("sums", "output", "drawn")
 HEADINGS = ("sums", "result", "drawn")
@@ -130,27 +128,17 @@ def _beside(pairs: Sequence[tuple[Any, Row]]) -> Table:
 # --- for programs ---
 
 
-def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Writes a line per ring.
-
-    Raises:
-      UsageError: the file cannot be written.
-    """
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for r in _ordered(rows):
-                gaps = [getattr(getattr(r, g), f) for g in GAPS for f in FIELDS]
-                figures = (f"{x:.6g}" for x in (*gaps, r.rms, r.largest))
-                writer.writerow([r.dtype, r.recipe, r.ranks, *figures])
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
+def lines(rows: Sequence[Row]) -> list[list[str | int]]:
+    """Each ring's values of `COLUMNS`."""
+    told = []
+    for row in _ordered(rows):
+        gaps = [getattr(getattr(row, gap), field) for gap in GAPS for field in FIELDS]
+        figures = [f"{x:.6g}" for x in (*gaps, row.rms, row.largest)]
+        told.append([row.dtype, row.recipe, row.ranks, *figures])
+    return told
 
 
-def as_json(
-    rows: Sequence[Row], tokens: int, mask: str, wall_s: float
-) -> dict[str, Any]:
+def as_json(rows: Sequence[Row], tokens: int, mask: str, wall_s: float) -> Figures:
     """Sizes, and every figure of every ring."""
     return {
         "tokens": tokens,

@@ -11,7 +11,8 @@ from experiments.ring_scaling import files, table
 from experiments.ring_scaling.measure import Row, measure
 from experiments.ring_scaling.threshold import Threshold, find, questions
 from experiments.shared import cli
-from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.errors import Interrupted
+from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 
 PARTS = ("sweep", "thresholds", "schemes")
@@ -36,37 +37,38 @@ class Results:
     done: int = 0
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("ring_scaling")
-    p.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
-    p.add_argument(
-        "--tokens", default="2048", help="of each rank, but for thresholds (2048)"
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        type=cli.one_of("part", PARTS),
+        help=f"{', '.join(PARTS)} (all)",
     )
-    p.add_argument("--ranks", default="144", help="leaves out larger meshes (144)")
-    p.add_argument(
+    parser.add_argument(
+        "--tokens",
+        default="2048",
+        type=cli.whole_number("tokens", 4),
+        help="of each rank, but for thresholds (2048)",
+    )
+    parser.add_argument(
+        "--ranks",
+        default="144",
+        type=cli.whole_number("ranks", 1),
+        help="leaves out larger meshes (144)",
+    )
+    parser.add_argument(
         "--full", action="store_true", help="every mask, size and machine: long"
     )
-    p.add_argument("--out", help="folder for ring_scaling.csv, .json and .png")
-    args = p.parse_args()
-    args.tokens = cli.whole_number("tokens", 4)(args.tokens)
-    args.ranks = cli.whole_number("ranks", 1)(args.ranks)
-    args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
-    for given in args.parts:
-        if given not in PARTS:
-            raise UsageError(f"no part {given!r}, must be one of {', '.join(PARTS)}")
-    return args
 
 
-def main() -> None:
+def main(args: argparse.Namespace, output: Output) -> None:
     """Reads every point and prints the tables; after Ctrl-C, those of what was read so far."""
-    args = arguments()
     started = (time.perf_counter(), time.process_time())
-    folder = cli.output_folder(args.out)
-    console = Console()
+    args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
+    console = output.console(WIDTH)
     found = Results()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
     stopped = False
     try:
         read_all(args, found)
@@ -75,24 +77,28 @@ def main() -> None:
     show(found, console)
     wall_s = time.perf_counter() - started[0]
     cpu_s = time.process_time() - started[1]
-    told = files.records(found.sweep, found.groups)
-    if folder is not None and told:
-        from experiments.ring_scaling.picture import (
-            draw,  # matplotlib takes a second to import
-        )
-
-        written = files.as_json(told, found.thresholds, wall_s, cpu_s)
-        files.write_csv(told, folder / "ring_scaling.csv")
-        cli.write_json(folder, "ring_scaling.json", written)
-        draw(found.sweep, found.groups, folder / "ring_scaling.png")
-        console.print(
-            f"wrote {folder}/ring_scaling.csv, .json and .png", highlight=False
-        )
+    write(found, wall_s, cpu_s, output)
     if stopped:
         raise Interrupted(f"{found.done} of {found.asked} points read")
     console.print(
         f"{wall_s:.0f} s, {cpu_s:.0f} s of them on the processor", highlight=False
     )
+
+
+def write(found: Results, wall_s: float, cpu_s: float, output: Output) -> None:
+    """Writes what was read, if anything was."""
+    readings = files.records(found.sweep, found.groups)
+    if not readings and not found.thresholds:
+        return
+    name = "ring_scaling"
+    output.figures(name, files.as_json(readings, found.thresholds, wall_s, cpu_s))
+    lines = ([reading.get(column) for column in files.COLUMNS] for reading in readings)
+    output.table(name, files.COLUMNS, lines)
+    if readings and output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.ring_scaling.picture import draw
+
+        output.file(f"{name}.png", lambda path: draw(found.sweep, found.groups, path))
 
 
 def read_all(args: argparse.Namespace, found: Results) -> None:
@@ -145,4 +151,4 @@ def show(found: Results, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("ring_scaling", options, main)

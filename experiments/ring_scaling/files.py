@@ -1,16 +1,13 @@
 """Rings, thresholds and schemes as CSV and JSON."""
 
-import csv
 import dataclasses
-import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from experiments.ring_scaling.cases import Point
 from experiments.ring_scaling.measure import Row, as_dict
 from experiments.ring_scaling.schemes import closed_bytes, winner
 from experiments.ring_scaling.threshold import Threshold
-from experiments.shared.errors import UsageError
+from experiments.shared.output import Figures
 
 COLUMNS = (
     "part",
@@ -23,7 +20,7 @@ COLUMNS = (
 )
 
 
-def records(sweep: Sequence[Row], groups: Sequence[list[Row]]) -> list[dict[str, Any]]:
+def records(sweep: Sequence[Row], groups: Sequence[list[Row]]) -> list[Figures]:
     """Every reading by column."""
     told = [{"part": "sweep"} | as_dict(r) for r in sweep]
     for group in groups:
@@ -34,27 +31,12 @@ def records(sweep: Sequence[Row], groups: Sequence[list[Row]]) -> list[dict[str,
     return told
 
 
-def write_csv(told: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Writes a line per reading; thresholds are in the JSON file only.
-
-    Raises:
-      UsageError: the file cannot be written.
-    """
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(told)
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
-
-
 def as_json(
-    told: Sequence[dict[str, Any]],
+    told: Sequence[Figures],
     thresholds: Sequence[Threshold],
     wall_s: float,
     cpu_s: float,
-) -> dict[str, Any]:
+) -> Figures:
     """Every figure."""
     return {
         "wall_s": wall_s,

@@ -1,16 +1,135 @@
-"""What every experiment's command line shares: one-line errors, exit codes, an output folder."""
+"""What every experiment's command line shares: options, one-line errors, exit codes.
+
+An experiment is a package with a `__main__.py` that has `options(parser)`, which adds what it
+takes, and `main(args, output)`, which answers its question. `run` does the rest.
+"""
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
-import json
-import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
 
 from emu import EmulationError
 from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.output import Output
 from models.errors import ModelError
+
+BAD_INPUT, STOPPED = 2, 130  # exit codes; 130 is what shells report of Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+Options = Callable[[Parser], None]
+Main = Callable[[argparse.Namespace, Output], None]
+
+
+def run(
+    experiment: str, options: Options, main: Main, words: Sequence[str] | None = None
+) -> None:
+    """Runs an experiment: bad input exits 2 with one line, Ctrl-C exits 130.
+
+    Args:
+      experiment: its name.
+      options: adds its options to a parser.
+      main: answers its question.
+      words: of the command line, by default the process' own.
+    """
+    with exit_codes():
+        args = parser(experiment, options).parse_intermixed_args(words)
+        output = Output(args.out, args.json)
+        try:
+            with _stdout_kept(args.json):
+                main(args, output)
+        except Interrupted:
+            output.finish()
+            raise
+        output.finish()
+
+
+def parser(experiment: str, options: Options) -> Parser:
+    """An experiment's parser, which tells the question that its package asks."""
+    package = f"experiments.{experiment}"
+    question = (importlib.import_module(package).__doc__ or "").splitlines()[0]
+    made = Parser(prog=f"python -m {package}", description=question)
+    options(made)
+    made.add_argument("--out", metavar="DIR", help="folder for figures and pictures")
+    made.add_argument(
+        "--json",
+        action="store_true",
+        help="prints the figures as one JSON document; tables go to stderr",
+    )
+    return made
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turns errors into one line on stderr and an exit code."""
+    try:
+        yield
+    except (UsageError, ModelError, EmulationError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+    except Interrupted as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing was finished", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
+
+
+def _stdout_kept(for_figures: bool) -> contextlib.AbstractContextManager[object]:
+    """Inside, whatever is printed goes to stderr if stdout is kept for figures."""
+    if for_figures:
+        return contextlib.redirect_stdout(sys.stderr)
+    return contextlib.nullcontext()
+
+
+# --- types of options ---
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """An argparse type: one of several words, else a one-line `UsageError`.
+
+    Attributes:
+      name: of the option, as in `--device`, or of what a word names, as in `part`.
+      allowed: words.
+    """
+
+    name: str
+    allowed: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        if text not in self.allowed:
+            is_option = self.name.startswith("--")
+            wrong = (
+                f"{self.name} is {text!r}" if is_option else f"no {self.name} {text!r}"
+            )
+            raise UsageError(f"{wrong}, must be one of {', '.join(self.allowed)}")
+        return text
+
+
+def one_of(name: str, allowed: Iterable[str]) -> OneOf:
+    """See `OneOf`."""
+    return OneOf(name, tuple(allowed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """An argparse type: any word; shells complete those that are known."""
+
+    known: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        return text
 
 
 def whole_number(name: str, least: int) -> Callable[[str], int]:
@@ -26,69 +145,3 @@ def whole_number(name: str, least: int) -> Callable[[str], int]:
         return value
 
     return parse
-
-
-def output_folder(path: str | None) -> pathlib.Path | None:
-    """Makes the folder that `--out` names and checks that files can be written in it.
-
-    Raises:
-      UsageError: it cannot be made or written.
-    """
-    if path is None:
-        return None
-    folder = pathlib.Path(path)
-    probe = folder / ".write-test"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as e:
-        raise UsageError(
-            f"--out {path}: cannot be written ({e.strerror or e}); name a folder you can write to"
-        ) from None
-    return folder
-
-
-def write_json(folder: pathlib.Path, name: str, data: dict[str, Any]) -> pathlib.Path:
-    """Writes `name` into an output folder.
-
-    Raises:
-      UsageError: the file cannot be written.
-    """
-    path = folder / name
-    try:
-        path.write_text(
-            json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    except OSError as e:
-        raise UsageError(f"{path}: cannot be written ({e.strerror or e})") from None
-    return path
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def parser(experiment: str) -> Parser:
-    """An argument parser for `python -m experiments.NAME`, whose package tells the question."""
-    package = f"experiments.{experiment}"
-    question = (importlib.import_module(package).__doc__ or "").splitlines()[0]
-    return Parser(prog=f"python -m {package}", description=question)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs an experiment's `main`: bad input exits 2 with one line, Ctrl-C exits 130."""
-    try:
-        main()
-    except (UsageError, ModelError, EmulationError) as e:
-        print("error: " + " ".join(str(e).split()), file=sys.stderr)
-        raise SystemExit(2) from None
-    except Interrupted as e:
-        print(f"interrupted: {e}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing was finished", file=sys.stderr)
-        raise SystemExit(130) from None

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from optax.contrib import MuonDimensionNumbers, muon
 from tokenizers import Tokenizer
 
+from experiments.shared import cli
+from experiments.shared.output import Output
 from experiments.train_tiny.corpus import gather
 from models.catalogue import TINY
 from models.plain.transformer import forward
@@ -206,14 +208,18 @@ def store(
     )
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.train_tiny")
-    parser.add_argument("--out", type=pathlib.Path, default=DATA / "tiny.safetensors")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    print(json.dumps(run(Recipe(seed=arguments.seed), arguments.out), indent=1))
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument("--seed", type=cli.whole_number("seed", 0), default="0")
+
+
+def main(args: argparse.Namespace, output: Output) -> None:
+    """Trains the model; without `--out` it takes the place of the one that ships."""
+    folder = output.folder or DATA
+    provenance = run(Recipe(seed=args.seed), folder / "tiny.safetensors")
+    print(json.dumps(provenance, indent=1))
+    output.figures("training", provenance)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run("train_tiny", options, main)

@@ -19,6 +19,7 @@ from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
 from experiments.shared import cli
 from experiments.shared.errors import UsageError
+from experiments.shared.output import Figures, Output
 from kernels.wse.programs import wafer_gemv
 from kernels.wse.programs.wafer_gemv import WaferGemv
 
@@ -57,27 +58,26 @@ class Result:
         return self.run.cycles * self.gemv.rows * self.gemv.cols / self.wall_s
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    p = cli.parser("whole_wafer")
-    p.add_argument(
+def options(parser: cli.Parser) -> None:
+    """Adds what this experiment takes."""
+    parser.add_argument(
         "--size",
         type=cli.whole_number("size", 1),
         default=SIZE,
         help=f"rows and columns of the matrix ({SIZE})",
     )
-    p.add_argument(
+    parser.add_argument(
         "--pes",
         default="755x1170",
         help="columns x rows of PEs (755x1170, the whole wafer)",
     )
-    p.add_argument(
+    parser.add_argument(
         "--path",
         default="auto",
-        choices=stepper.PATHS,
-        help="how to step it; cycles takes minutes on a whole wafer (auto)",
+        type=cli.one_of("--path", stepper.PATHS),
+        help=f"how to step it: {', '.join(stepper.PATHS)}; cycles takes minutes on a whole "
+        "wafer (auto)",
     )
-    return p.parse_args()
 
 
 def rectangle(text: str, device: Device) -> tuple[int, int]:
@@ -177,9 +177,30 @@ def show(r: Result, device: Device, console: Console) -> None:
     )
 
 
-def main() -> None:
+def as_json(result: Result, device: Device) -> Figures:
+    """What the rectangle gave, by name."""
+    gemv, run = result.gemv, result.run
+    return {
+        "device": device.name,
+        "rows_of_matrix": gemv.k,
+        "columns_of_matrix": gemv.n,
+        "dtype": gemv.dtype,
+        "columns_of_pes": gemv.cols,
+        "rows_of_pes": gemv.rows,
+        "cycles": run.cycles,
+        "seconds": run.cycles / device.clock_hz,
+        "timeline_cycles": result.timeline_cycles,
+        "error": result.error,
+        "tolerance": TOLERANCE,
+        "path": run.path,
+        "wall_s": result.wall_s,
+        "pe_cycles_per_s": result.rate,
+        "host_bytes_a_pe_beyond_sram": result.beyond_sram_bytes,
+    }
+
+
+def main(args: argparse.Namespace, output: Output) -> None:
     """Steps the GEMV on the rectangle, then a smaller one cycle by cycle."""
-    args = arguments()
     device = WSE3.at()
     console = Console(highlight=False, soft_wrap=True)
     rows, cols = rectangle(args.pes, device)
@@ -196,6 +217,18 @@ def main() -> None:
     console.print(
         f"{rate:.1e} PE-cycles/s cycle by cycle, on {side}x{side} PEs ({cycles} cycles)"
     )
+    by_cycles = {"side_of_pes": side, "cycles": cycles, "pe_cycles_per_s": rate}
+    figures = {**as_json(result, device), "cycle_by_cycle": by_cycles}
+    output.figures("whole_wafer", figures)
+    flat = {**as_json(result, device)}
+    output.table("whole_wafer", flat, [tuple(flat.values())])
+    if output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.fabric.picture import pictures
+
+        title = f"{gemv.k}x{gemv.n} {gemv.dtype} GEMV"
+        for name, draw in pictures(result.run, title).items():
+            output.file(name, draw)
     if result.timeline_cycles != result.run.cycles or result.error > TOLERANCE:
         raise UsageError(
             "stepper, timeline and float64 do not agree; see the lines above"
@@ -203,4 +236,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run("whole_wafer", options, main)

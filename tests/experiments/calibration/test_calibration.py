@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import sys
 from typing import Any
 
 import pytest
@@ -56,9 +55,8 @@ def write(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
     return path
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["calibration", *args])
-    cli.run(calibration.main)
+def call(*args: str) -> None:
+    cli.run("calibration", calibration.options, calibration.main, args)
 
 
 # --- the shipped points ---
@@ -366,7 +364,6 @@ def test_a_miss_shows_its_suspected_cause(capsys: pytest.CaptureFixture) -> None
 
 def test_any_points_file(
     tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     rows = [
@@ -387,7 +384,7 @@ def test_any_points_file(
         point("softmax", {}, "cycles", id="wafer", device="wse3"),
     ]
     path, out = write(tmp_path / "points.csv", rows), tmp_path / "out"
-    call(monkeypatch, "--points", str(path), "--out", str(out))
+    call("--points", str(path), "--out", str(out))
     text = capsys.readouterr()
     assert "ladder of trn2 256x256x1024 bfloat16: " in text.out
     assert len([line for line in text.err.splitlines() if " of 7: " in line]) == 7
@@ -419,11 +416,10 @@ def test_any_points_file(
 
 def test_only_unsupported_points_are_no_crash(
     tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     path = write(tmp_path / "p.csv", [point("softmax", {}, "cycles", device="wse3")])
-    call(monkeypatch, "--points", str(path), "--out", str(tmp_path))
+    call("--points", str(path), "--out", str(tmp_path))
     assert "Unsupported" in capsys.readouterr().out
 
 
@@ -456,14 +452,13 @@ def test_bad_points_are_one_line(
     content: bytes | None,
     message: str,
     tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     path = tmp_path / "points.csv"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SystemExit) as e:
-        call(monkeypatch, "--points", str(path))
+        call("--points", str(path))
     said = capsys.readouterr()
     assert e.value.code == 2 and said.out == ""
     assert (

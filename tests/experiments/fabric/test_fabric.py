@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -47,20 +46,18 @@ def own(tmp_path: pathlib.Path) -> str:
     return str(path)
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["fabric", *words])
-    cli.run(fabric.main)
+def call(*words: str) -> None:
+    cli.run("fabric", fabric.options, fabric.main, words)
 
 
 def test_a_program_of_ones_own_is_run_explained_and_written(
     own: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
     tmp_path: pathlib.Path,
 ) -> None:
     """4 words sent two an issue, one hop: 4 of set-up, push, ramps 2 + 2, hop 2, 4 and drain 4."""
     out = tmp_path / "out"
-    call(monkeypatch, f"{own}:pair", "words=4", "--out", str(out))
+    call(f"{own}:pair", "words=4", "--out", str(out))
     text = capsys.readouterr().out
     cycles = 4 + 1 + 2 + 2 + 2 + 4 + 4
     assert (
@@ -91,18 +88,16 @@ def test_a_program_of_ones_own_is_run_explained_and_written(
 
 
 def test_microthreads_are_stepped_and_watched_where_asked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    call(monkeypatch, "send", "words=8", "hops=1", "--watch", "1,0")
+    call("send", "words=8", "hops=1", "--watch", "1,0")
     text = " ".join(capsys.readouterr().out.split())
     assert "path: cycles (it has switches, merges, microthreads" in text
     assert "(x=1, y=0)" in text and "thread 1" in text and "(x=0, y=0)" not in text
 
 
-def test_the_catalogue_is_listed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    call(monkeypatch)
+def test_the_catalogue_is_listed(capsys: pytest.CaptureFixture) -> None:
+    call()
     text = capsys.readouterr().out
     assert all(f"{name}: " in text for name in FABRIC_PROGRAMS)
 
@@ -151,7 +146,6 @@ def test_bad_input_is_one_line_and_exit_2(
     told: str,
     own: str,
     tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     files = {"own": own}
@@ -160,7 +154,7 @@ def test_bad_input_is_one_line_and_exit_2(
         path.write_text(text)
         files[name] = str(path)
     with pytest.raises(SystemExit) as exit_:
-        call(monkeypatch, *(w.format(**files) for w in words))
+        call(*(w.format(**files) for w in words))
     said = capsys.readouterr()
     assert exit_.value.code == 2 and said.out == ""
     assert (
@@ -174,7 +168,7 @@ def test_a_run_too_long_to_step_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(run, "MOST_PE_CYCLES", 10)
-    call(monkeypatch, "broadcast", "pes=4", "words=4")
+    call("broadcast", "pes=4", "words=4")
     text = " ".join(capsys.readouterr().out.split())
     assert (
         "PEs were not stepped" in text
@@ -195,6 +189,8 @@ def test_of_many_pes_a_few_are_traced_in_a_second_run(
     ):
         monkeypatch.setattr(run, "AGAIN_PE_CYCLES", most)
         told = []
-        found = run.run(program, None, WSE3.at(), None, lambda *x: told.append(x[0]))
+        found = run.explained(
+            program, None, WSE3.at(), None, lambda *x: told.append(x[0])
+        )
         assert found.log is not None and found.log.traced.tolist() == traced
         assert ("tracing a few PEs" in told) == (most == 1000)

@@ -18,8 +18,10 @@ from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from experiments.kernel import __main__ as kernel
 from experiments.kernel import figures, report, request
-from experiments.kernel import run as kernel_run
+from experiments.kernel.run import Run, built
+from experiments.shared import cli
 from experiments.shared.errors import UsageError
+from experiments.shared.output import Output
 from kernels.trainium import catalogue
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -66,8 +68,8 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def run() -> kernel_run.Run:
-    return kernel_run.run(ENTRY, {}, TRN2)
+def run() -> Run:
+    return built(ENTRY, {}, TRN2)
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -81,7 +83,7 @@ def printed(show: Any, *args: Any) -> str:
 # --- figures ---
 
 
-def test_the_run_is_explained_to_the_tick(run: kernel_run.Run) -> None:
+def test_the_run_is_explained_to_the_tick(run: Run) -> None:
     end = run.clock.end_ticks
     assert all(sum(of.values()) == end for of in run.spent.values())
     assert sum(p.ticks for p in run.split.parts) == end
@@ -90,7 +92,7 @@ def test_the_run_is_explained_to_the_tick(run: kernel_run.Run) -> None:
     assert all(x.where.startswith("test_kernel.py:") for x in run.path_lines)
 
 
-def test_flops_and_bytes_are_the_kernels(run: kernel_run.Run) -> None:
+def test_flops_and_bytes_are_the_kernels(run: Run) -> None:
     q, product = run.quantities, 2 * TILES * 128 * 128 * 512
     transposes = 2 * TILES * 128 * 128 * 128
     assert (q.hardware_flops, q.transpose_flops) == (product + transposes, transposes)
@@ -100,7 +102,7 @@ def test_flops_and_bytes_are_the_kernels(run: kernel_run.Run) -> None:
     assert q.peak_flops_per_s == pytest.approx(2 * 128 * 128 * 2.4e9)
 
 
-def test_bounds_are_in_order_and_below_the_time(run: kernel_run.Run) -> None:
+def test_bounds_are_in_order_and_below_the_time(run: Run) -> None:
     b = run.bounds
     assert (
         b.total_time
@@ -123,15 +125,15 @@ def test_bounds_are_in_order_and_below_the_time(run: kernel_run.Run) -> None:
     assert b.compute_bound == pytest.approx(busy_s)
 
 
-def test_rings_and_bands_move_the_time(run: kernel_run.Run) -> None:
+def test_rings_and_bands_move_the_time(run: Run) -> None:
     assert run.time_s["low"] <= run.time_s["nominal"] <= run.time_s["high"]
     assert run.time_s["nominal"] == run.clock.seconds < run.as_written_s
-    single = kernel_run.run(ENTRY, {"buffers": 1}, TRN2)
+    single = built(ENTRY, {"buffers": 1}, TRN2)
     assert single.clock.end_ticks > run.clock.end_ticks
     assert single.peak_bytes["sbuf"] < run.peak_bytes["sbuf"]
 
 
-def test_json_holds_every_figure_and_csv_every_time(run: kernel_run.Run) -> None:
+def test_json_holds_every_figure_and_csv_every_time(run: Run) -> None:
     data = json.loads(json.dumps(figures.as_json(run)))
     assert data["sizes"] == {"tiles": TILES, "dtype": "bfloat16"}
     assert data["time_s"] == run.time_s and data["bounds_s"]["memory_bound"] > 0
@@ -152,7 +154,7 @@ def test_json_holds_every_figure_and_csv_every_time(run: kernel_run.Run) -> None
 # --- what is printed ---
 
 
-def test_the_report_shows_bounds_split_reasons_and_path(run: kernel_run.Run) -> None:
+def test_the_report_shows_bounds_split_reasons_and_path(run: Run) -> None:
     text = printed(report.show, run)
     for name in (
         *figures.BOUNDS,
@@ -166,8 +168,8 @@ def test_the_report_shows_bounds_split_reasons_and_path(run: kernel_run.Run) -> 
     assert f"{run.clock.end_ticks:,}" in text
 
 
-def test_two_runs_stand_side_by_side(run: kernel_run.Run) -> None:
-    other = kernel_run.run(ENTRY, {"buffers": 1}, TRN2)
+def test_two_runs_stand_side_by_side(run: Run) -> None:
+    other = built(ENTRY, {"buffers": 1}, TRN2)
     text = printed(report.show_pair, run, other)
     assert f"{other.clock.seconds / run.clock.seconds:.2f}x" in text
     assert "buffers=1" in text and "peak SBUF" in text
@@ -184,9 +186,11 @@ def test_the_catalogue_names_sizes_and_tunables() -> None:
 # --- the command line ---
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["kernel", *words])
-    kernel.main()
+def command(*words: str) -> None:
+    args = cli.parser("kernel", kernel.options).parse_intermixed_args(words)
+    output = Output(args.out, args.json)
+    kernel.main(args, output)
+    output.finish()
 
 
 def test_values_take_the_type_of_the_default(listed: None) -> None:
@@ -220,21 +224,18 @@ def test_values_take_the_type_of_the_default(listed: None) -> None:
         ),
     ],
 )
-def test_bad_words_are_one_line(
-    listed: None, monkeypatch: pytest.MonkeyPatch, words: list[str], complaint: str
-) -> None:
+def test_bad_words_are_one_line(listed: None, words: list[str], complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        command(monkeypatch, *words)
+        command(*words)
     assert str(caught.value).startswith(complaint) and "\n" not in str(caught.value)
 
 
 def test_a_run_writes_json_csv_trace_and_picture(
     listed: None,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: pathlib.Path,
-    run: kernel_run.Run,
+    run: Run,
 ) -> None:
-    command(monkeypatch, "matmuls", "--out", str(tmp_path))
+    command("matmuls", "--out", str(tmp_path))
     assert {p.name for p in tmp_path.iterdir()} == {
         "kernel.json",
         "kernel.csv",
@@ -259,12 +260,12 @@ def test_a_run_writes_json_csv_trace_and_picture(
 
 
 def test_versus_and_tune_write_their_tables(
-    listed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: Any
+    listed: None, tmp_path: pathlib.Path, capsys: Any
 ) -> None:
-    command(monkeypatch, "matmuls", "vs", "buffers=3", "--out", str(tmp_path))
+    command("matmuls", "vs", "buffers=3", "--out", str(tmp_path))
     assert {"a.json", "b.json", "compare.csv"} <= {p.name for p in tmp_path.iterdir()}
     assert json.loads((tmp_path / "b.json").read_text("utf-8"))["sizes"]["buffers"] == 3
-    command(monkeypatch, "tune", "matmuls", "tiles=4", "--out", str(tmp_path))
+    command("tune", "matmuls", "tiles=4", "--out", str(tmp_path))
     with (tmp_path / "tune.csv").open(encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     assert sorted(r["buffers"] for r in rows) == ["1", "2", "3"]
@@ -282,7 +283,7 @@ def test_settings_that_do_not_fit_are_shown_with_the_reason(
         matmuls, shapes, {"tiles": 2, "dtype": "bfloat16"}, {"buffers": (1, 9)}
     )
     monkeypatch.setattr(request, "TRAINIUM_KERNELS", {"matmuls": large})
-    command(monkeypatch, "tune", "matmuls")
+    command("tune", "matmuls")
     text = " ".join(capsys.readouterr().out.split())
     assert "best of 2 settings (the whole grid): buffers=1" in text
     assert "of psum" in text  # which has 8 banks
@@ -309,7 +310,7 @@ def test_a_file_of_ones_own_has_the_same_report(tmp_path: pathlib.Path) -> None:
     path.write_text(OWN, encoding="utf-8")
     found = request.request([f"{path}", "tiles=5"])
     assert found.entry.name == "copy" and request.request([f"{path}:copy"]).given == {}
-    text = printed(report.show, kernel.built(found, TRN2))
+    text = printed(report.show, kernel.read(found, TRN2))
     assert "own_copy.py:9" in text and "dma_load, load queue" in text
     assert "compute_bound" not in text and "MFU" not in text
     with pytest.raises(UsageError, match="no kernel 'other'; name one of copy"):
@@ -332,7 +333,7 @@ def test_from_the_shell_errors_are_one_line_and_exit_2() -> None:
 @pytest.mark.parametrize("name", sorted(catalogue.TRAINIUM_KERNELS))
 def test_every_kernel_is_explained_to_the_tick(name: str) -> None:
     sheet = TRN3 if "mx" in name else TRN2  # MX is Trainium3's
-    run = kernel_run.run(catalogue.TRAINIUM_KERNELS[name], {}, sheet)
+    run = built(catalogue.TRAINIUM_KERNELS[name], {}, sheet)
     end = run.clock.end_ticks
     assert sum(p.ticks for p in run.split.parts) == end
     assert sum(x.ticks for x in run.path_lines) == end

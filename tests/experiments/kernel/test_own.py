@@ -1,7 +1,6 @@
 """A kernel of one's own: functions and programs, their shapes, and how mistakes are told."""
 
 import pathlib
-import sys
 
 import jax.numpy as jnp
 import pytest
@@ -56,7 +55,7 @@ def mine(tmp_path: pathlib.Path) -> str:
 
 
 def run(*words: str):
-    return kernel.built(request(list(words)), TRN2)
+    return kernel.read(request(list(words)), TRN2)
 
 
 # --- arrays ---
@@ -122,16 +121,15 @@ def test_two_runs_of_a_function_differ_in_what_is_said_again(mine: str) -> None:
     first = request([f"{mine}:copies", "x=bf16[128,512]", "n=4"])
     second = request(["buffers=1"], like=first)
     assert second.given == {**first.given, "buffers": 1}
-    titles = [kernel.built(asked, TRN2).title for asked in (first, second)]
+    titles = [kernel.read(asked, TRN2).title for asked in (first, second)]
     assert "buffers=2" in titles[0] and "buffers=1" in titles[1]
 
 
 def test_several_values_are_candidates_for_tune(
-    mine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    mine: str, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["tune", f"{mine}:copies", "x=bf16[128,512]", "n=4", "buffers=1,2,3"]
-    monkeypatch.setattr(sys, "argv", ["kernel", *words])
-    kernel.main()
+    cli.run("kernel", kernel.options, kernel.main, words)
     text = capsys.readouterr().out
     assert "best of 3 settings (the whole grid): buffers=" in text
 
@@ -178,14 +176,12 @@ def test_mistakes_are_one_line_and_exit_2(
     mine: str,
     words: list[str],
     told: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
     command, colon, name = words[0].partition(":")
     line = [*filter(None, [command]), f"{mine}{colon}{name}", *words[1:]]
-    monkeypatch.setattr(sys, "argv", ["kernel", *line])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(kernel.main)
+        cli.run("kernel", kernel.options, kernel.main, line)
     said = capsys.readouterr()
     assert stopped.value.code == 2 and said.out == ""
     assert told in said.err

@@ -31,27 +31,24 @@ FIELDS = {
 }
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["quickstart", *args])
-    cli.run(quickstart.main)
+def call(*args: str) -> None:
+    cli.run("quickstart", quickstart.options, quickstart.main, args)
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One run with four chips and all outputs."""
     folder = tmp_path_factory.mktemp("quickstart")
-    with pytest.MonkeyPatch.context() as patch:
-        call(
-            patch,
-            "--model",
-            "tiny",
-            "--chips",
-            "4",
-            "--tokens",
-            "6",
-            "--out",
-            str(folder),
-        )
+    call(
+        "--model",
+        "tiny",
+        "--chips",
+        "4",
+        "--tokens",
+        "6",
+        "--out",
+        str(folder),
+    )
     assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((folder / "quickstart.json").read_text())
 
@@ -103,12 +100,10 @@ def test_any_number_of_chips_and_cores_says_the_same(
     result: dict[str, Any],
     chips: int,
     cores: int,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     call(
-        monkeypatch,
         "--model",
         "tiny",
         "--chips",
@@ -129,11 +124,8 @@ def test_any_number_of_chips_and_cores_says_the_same(
     assert f"{chips} chips, {cores} of 8 cores each" in capsys.readouterr().out
 
 
-def test_ignore_eos_gives_exactly_as_many_as_asked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
+def test_ignore_eos_gives_exactly_as_many_as_asked(tmp_path: pathlib.Path) -> None:
     call(
-        monkeypatch,
         "--model",
         "tiny",
         "--tokens",
@@ -150,11 +142,8 @@ def test_ignore_eos_gives_exactly_as_many_as_asked(
     assert set(data["tokens"]) & load_tiny().tokenizer.eos_ids
 
 
-def test_one_token_needs_no_decode(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
+def test_one_token_needs_no_decode(tmp_path: pathlib.Path) -> None:
     call(
-        monkeypatch,
         "--model",
         "tiny",
         "--tokens",
@@ -172,10 +161,9 @@ def test_one_token_needs_no_decode(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_dtypes_report_and_do_not_fail(
-    dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    dtype: str, tmp_path: pathlib.Path
 ) -> None:
     call(
-        monkeypatch,
         "--model",
         "tiny",
         "--dtype",
@@ -215,11 +203,11 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_exits_2(
-    case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args, expected = BAD[case]
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, *(args if case == "model" else ["--model", "tiny", *args]))
+        call(*(args if case == "model" else ["--model", "tiny", *args]))
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -227,26 +215,22 @@ def test_bad_input_is_one_line_and_exits_2(
 
 
 def test_out_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: pathlib.Path,
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, "--model", "tiny", "--out", str(tmp_path / "file"))
+        call("--model", "tiny", "--out", str(tmp_path / "file"))
     assert stop.value.code == 2
     assert "cannot be written" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_a_model_too_large_for_the_wafer_says_what_would_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def main() -> None:
+    with pytest.raises(SystemExit) as stop, cli.exit_codes():
         Decoder(LLAMA_3_1_70B, {}, context=4096, dtype="bfloat16")
-
-    with pytest.raises(SystemExit) as stop:
-        cli.run(main)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "wafers" in error and error.count("\n") == 1
@@ -290,12 +274,11 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
     ],
 )
 def test_smollm2_knows_the_capital_of_france(
-    chips: str, cores: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    chips: str, cores: str, tmp_path: pathlib.Path
 ) -> None:
     if smollm2.cached() is None:
         pytest.skip("SmolLM2's weights are not in the cache; run the quickstart once")
     call(
-        monkeypatch,
         "--model",
         "smollm2",
         "--prompt",

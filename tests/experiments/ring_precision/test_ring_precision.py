@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 import pathlib
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -22,9 +21,8 @@ TOKENS = 128
 RECORDED = pathlib.Path(__file__).parent / "recorded_ring_precision.txt"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["ring_precision", *args])
-    cli.run(ring_precision.main)
+def call(*args: str) -> None:
+    cli.run("ring_precision", ring_precision.options, ring_precision.main, args)
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +144,11 @@ def test_what_did_not_change_is_not_made_again(
 
 
 def test_table_and_files(
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     args = "float8_e4m3fn", "--tokens", "50", "--ranks", "1", "--mask", "causal"
-    call(monkeypatch, *args, "--out", str(tmp_path))
+    call(*args, "--out", str(tmp_path))
     shown = capsys.readouterr()
     assert "50 tokens, causal mask" in shown.out
     assert shown.err.splitlines() == [
@@ -208,7 +205,7 @@ def test_ctrl_c_shows_what_was_measured(
 
     monkeypatch.setattr(ring_precision, "Bench", Stopped)
     with pytest.raises(SystemExit) as e:
-        call(monkeypatch, "bfloat16", "--tokens", "8", "--ranks", "2")
+        call("bfloat16", "--tokens", "8", "--ranks", "2")
     assert e.value.code == 130
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-1] == "interrupted: 2 of 4 rings measured"
@@ -232,11 +229,10 @@ def test_ctrl_c_shows_what_was_measured(
 def test_misuse_is_one_line(
     args: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as e:
-        call(monkeypatch, *args)
+        call(*args)
     assert e.value.code == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message}") and err.count("\n") == 1

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -28,9 +27,8 @@ SMALL = Point(share=128, ranks=2)
 TRN3 = MACHINES["Trn3 Gen2"].sheet
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["ring_scaling", *args])
-    cli.run(ring_scaling.main)
+def call(*args: str) -> None:
+    cli.run("ring_scaling", ring_scaling.options, ring_scaling.main, args)
 
 
 def of(**changes) -> Row:
@@ -219,7 +217,7 @@ def test_tables_and_files(
     monkeypatch.setattr(cases, "sweep", lambda *_, **__: points)
     group = [dataclasses.replace(SMALL, scheme=name) for name in ("ring", "all-gather")]
     monkeypatch.setattr(cases, "schemes", lambda *_, **__: [group])
-    call(monkeypatch, "sweep", "schemes", "--out", str(tmp_path))
+    call("sweep", "schemes", "--out", str(tmp_path))
     shown = capsys.readouterr()
     assert (
         "Ring attention of one layer" in shown.out and "which wins where" in shown.out
@@ -252,7 +250,7 @@ def test_ctrl_c_keeps_what_was_read(
 
     monkeypatch.setattr(ring_scaling, "measure", stopping)
     with pytest.raises(SystemExit) as e:
-        call(monkeypatch, "sweep", "--ranks", "4", "--out", str(tmp_path))
+        call("sweep", "--ranks", "4", "--out", str(tmp_path))
     assert e.value.code == 130
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-1].startswith("interrupted: 3 of ")
@@ -272,11 +270,10 @@ def test_ctrl_c_keeps_what_was_read(
 def test_misuse_is_one_line(
     args: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as e:
-        call(monkeypatch, *args)
+        call(*args)
     assert e.value.code == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message}") and err.count("\n") == 1

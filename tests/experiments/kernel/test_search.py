@@ -3,7 +3,7 @@
 import itertools
 
 from emu.errors import OutOfMemory
-from experiments.kernel.tune import search
+from experiments.kernel.search import search
 
 GRID = {"block": (1, 2, 4, 8), "buffers": (1, 2, 3)}
 
