@@ -39,15 +39,15 @@ def over_rows(compute: Callable[..., PyTree], *arrays: Hbm, buffers: int) -> PyT
       The same pytree, HBM `[R, ...]` each.
     """
 
-    def row_tile(_: None, parts: tuple[Hbm, ...]) -> tuple[None, PyTree]:
+    def row_tile(parts: tuple[Hbm, ...]) -> PyTree:
         loaded = [fetch(part, buffers=buffers) for part in parts]
-        return None, jax.tree.map(dma_store, compute(*loaded))
+        return jax.tree.map(dma_store, compute(*loaded))
 
     def joined(tiles: Hbm) -> Hbm:
         _, _, *rest = tiles.shape
         return tiles.reshape(-1, *rest)
 
-    _, stored = lax.scan(row_tile, None, tuple(row_tiles(x) for x in arrays))
+    stored = lax.map(row_tile, tuple(row_tiles(x) for x in arrays))
     return jax.tree.map(joined, stored)
 
 

@@ -34,6 +34,7 @@ from kernels.trainium.context.state import (
 from kernels.trainium.context.work import SourceWork
 from kernels.trainium.flash.lanes import Lane, abreast
 from kernels.trainium.flash.step import Attended, Banks, Masked, empty, step_banks
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index
 
 
@@ -165,17 +166,13 @@ def attend_source(
     """
     source = _Source(operands, work, tiling, first, last, base)
 
-    def attend_group(state: State, group: KnownInt) -> tuple[State, None]:
-        return _over_blocks(source, group, state), None
-
-    groups = jnp.arange(tiling.groups, dtype=jnp.int32)
-    return lax.scan(attend_group, state, groups)[0]
+    return loop(functools.partial(_over_blocks, source), state, tiling.groups)
 
 
 # --- blocks: query tiles and their state ---
 
 
-def _over_blocks(source: _Source, group: KnownInt, state: State) -> State:
+def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
     """Attends the blocks of a group of heads, each fetched while the one before is worked on.
 
     Two sets of tiles take turns, so the carry is: state, the block that was fetched, free tiles.
@@ -185,7 +182,7 @@ def _over_blocks(source: _Source, group: KnownInt, state: State) -> State:
 
     def attend_block(
         carry: tuple[State, Held, Held], block: KnownInt
-    ) -> tuple[tuple[State, Held, Held], None]:
+    ) -> tuple[State, Held, Held]:
         state, (queries, own), spare = carry
         place = _Place(group, block)
         alive = index(work.block_needed, block) != 0
@@ -200,16 +197,14 @@ def _over_blocks(source: _Source, group: KnownInt, state: State) -> State:
         put = functools.partial(store, unit=source.unit(place))
         keep = put if first else lambda state, own: state
         state = lax.cond(alive, put, keep, state, own)
-        return (state, ahead, (queries, own)), None
+        return state, ahead, (queries, own)
 
     begin = jnp.int32(0)
     tiles = _block_tiles(source)
     wanted = index(work.block_needed, begin) != 0
     held = _fetch(source, _Place(group, begin), tiles, state, wanted)
-    blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
-    (state, _, _), _ = lax.scan(
-        attend_block, (state, held, _block_tiles(source)), blocks
-    )
+    carry = state, held, _block_tiles(source)
+    state, _, _ = loop(attend_block, carry, tiling.blocks)
     return state
 
 
@@ -273,9 +268,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     kv_head, _ = divide(place.group * tiling.block_heads, tiling.group)
     status = index(source.work.status, place.block)
 
-    def attend_key_tile(
-        lanes: list[Attended], key_tile: KnownInt
-    ) -> tuple[list[Attended], None]:
+    def attend_key_tile(lanes: list[Attended], key_tile: KnownInt) -> list[Attended]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
             kv = [
                 form.load_kv(source.operands.block, kv_head + offset, key_tile, tiling)
@@ -301,11 +294,10 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             functools.partial(use, masked=False),
         )
         case = index(status, key_tile).astype(jnp.int32)
-        return lax.switch(case, cases, lanes), None
+        return lax.switch(case, cases, lanes)
 
     begun = _begun(source, own)
-    key_tiles = jnp.arange(tiling.key_tiles, dtype=jnp.int32)
-    done, _ = lax.scan(attend_key_tile, begun, key_tiles)
+    done = loop(attend_key_tile, begun, tiling.key_tiles)
     return closed(own, _joined(source, own, done), last=source.last)
 
 

@@ -1,8 +1,5 @@
 """Partial attention of one set of queries from several ranks, merged."""
 
-import jax.numpy as jnp
-from jax import lax
-
 from emu.annotations import KnownInt
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
@@ -16,6 +13,7 @@ from kernels.trainium.context.state import (
     unit_tiles,
     views,
 )
+from kernels.trainium.loops import loop
 
 
 def combine(state: State, tiling: ContextTiling, parts: int) -> State:
@@ -34,22 +32,20 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
         return state
     buffers = tiling.buffers
 
-    def combine_unit(state: State, unit: KnownInt) -> tuple[State, None]:
-        def add(lanes: list[LaneState], part: KnownInt) -> tuple[list[LaneState], None]:
+    def combine_unit(state: State, unit: KnownInt) -> State:
+        def add(lanes: list[LaneState], part: KnownInt) -> list[LaneState]:
             tiles = unit_tiles(tiling, buffers=buffers)
             other = load(tiles, state, unit + part * tiling.units)
-            merged = [
+            return [
                 merge(own, views(other, lane), tiling) for lane, own in enumerate(lanes)
             ]
-            return merged, None
 
         own = load(unit_tiles(tiling, buffers=buffers), state, unit)
         lanes = [opened(own, lane, tiling) for lane in range(tiling.block_lanes)]
-        lanes, _ = lax.scan(add, lanes, jnp.arange(1, parts, dtype=jnp.int32))
-        return store(state, closed(own, lanes, last=False), unit), None
+        lanes = loop(add, lanes, parts, first=1)
+        return store(state, closed(own, lanes, last=False), unit)
 
-    units = jnp.arange(tiling.units, dtype=jnp.int32)
-    return lax.scan(combine_unit, state, units)[0]
+    return loop(combine_unit, state, tiling.units)
 
 
 __all__ = ["combine"]

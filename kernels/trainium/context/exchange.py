@@ -19,10 +19,11 @@ from emu.trainium.spaces import Hbm
 from kernels.trainium.context.attend import RankOperands, attend_source
 from kernels.trainium.context.combine import combine
 from kernels.trainium.context.finish import Finished, finish
-from kernels.trainium.context.ring import Ring, attend_ring
+from kernels.trainium.context.ring import Ring, attend_ring, like
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
 from kernels.trainium.context.work import HopWork, RingWork, SourceWork
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index
 
 Tree = TypeVar("Tree")
@@ -181,15 +182,13 @@ def tiles(
     everything = operands.meeting(down.gathered(operands.block))
     whole = dataclasses.replace(tiling, key_tiles=tiling.key_tiles * down.ranks)
 
-    def attend(done: State, column: KnownInt) -> tuple[State, None]:
+    def attend(done: State, column: KnownInt) -> State:
         theirs = dataclasses.replace(everything, q=_at(by_column, column))
         now = _at(work, column)
         base = column * tiling.units
-        done = attend_source(theirs, now, done, whole, first=True, base=base)
-        return done, None
+        return attend_source(theirs, now, done, whole, first=True, base=base)
 
-    steps = jnp.arange(columns, dtype=jnp.int32)
-    done, _ = lax.scan(attend, empty_state(tiling, columns), steps)
+    done = loop(attend, empty_state(tiling, columns), columns)
     return _returned(done, tiling, along)
 
 
@@ -244,9 +243,7 @@ def pass_q(
     last_hop = steps[last], _at(hops, last)
     if ranks == 1:
         return _returned(use(own, done, *last_hop), tiling, across)
-    landing, spare = (
-        jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), own) for _ in range(2)
-    )
+    landing, spare = like(own), like(own)
     first_hop = _at(hops, 0)
     held = pass_on(landing, own, first_hop)
     done = use(own, done, steps[0], first_hop)

@@ -4,7 +4,6 @@ from typing import Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
@@ -31,6 +30,7 @@ from kernels.trainium.context.state import (
     unit_tiles,
 )
 from kernels.trainium.flash.step import TileRing
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANKS, divide
 
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
@@ -74,7 +74,7 @@ def finish(
 
     def finish_unit(
         carry: tuple[Hbm, list[Hbm]], unit: KnownInt
-    ) -> tuple[tuple[Hbm, list[Hbm]], None]:
+    ) -> tuple[Hbm, list[Hbm]]:
         out, lse = carry
         own = load(unit_tiles(tiling, buffers=tiling.buffers), state, unit)
         total = own.statistics[:, :, SUM]
@@ -92,10 +92,9 @@ def finish(
             maximum = own.statistics[:, :, MAXIMUM]
             y = _logsumexp(maximum, total, least, tiling)
             lse = [dma_store_at(lse[0], y, unit, queue=STORES[1])]
-        return (out, lse), None
+        return out, lse
 
-    units = jnp.arange(tiling.units, dtype=jnp.int32)
-    (out, lse), _ = lax.scan(finish_unit, (out, lse), units)
+    out, lse = loop(finish_unit, (out, lse), tiling.units)
     out = out.reshape(tiling.heads, tiling.tiles, *shape)
     if not lse:
         return out

@@ -12,7 +12,6 @@ link instead of 40,960, and costs 33.6 MFLOP at every hop.
 from typing import TypeAlias
 
 import jax.numpy as jnp
-from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
@@ -22,6 +21,7 @@ from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
 
 Expanded: TypeAlias = tuple[Hbm, Hbm]
@@ -68,15 +68,13 @@ def expand(
         dtype=tiling.dtype,
     )
 
-    def expand_group(expanded: Expanded, group: KnownInt) -> tuple[Expanded, None]:
+    def expand_group(expanded: Expanded, group: KnownInt) -> Expanded:
         key_weights, value_weights = (
             _load(index(each, group), queue, tiling)
             for each, queue in zip(weights, LOAD_QUEUES, strict=True)
         )
 
-        def expand_tile(
-            expanded: Expanded, key_tile: KnownInt
-        ) -> tuple[Expanded, None]:
+        def expand_tile(expanded: Expanded, key_tile: KnownInt) -> Expanded:
             k, v = expanded
             latents = _load(index(latent, key_tile), LOAD_QUEUES[0], tiling)
             for head in range(together):
@@ -92,13 +90,11 @@ def expand(
                 values = _product(own, value_weights, tiling)
                 target = (key_tile * tiling.span + piece) * all_groups + group
                 v = dma_store_at(v, values, target, queue=STORES[piece % 2])
-            return (k, v), None
+            return k, v
 
-        tiles = jnp.arange(key_tiles, dtype=jnp.int32)
-        return lax.scan(expand_tile, expanded, tiles)[0], None
+        return loop(expand_tile, expanded, key_tiles)
 
-    groups = jnp.arange(all_groups, dtype=jnp.int32)
-    (k, v), _ = lax.scan(expand_group, (k, v), groups)
+    k, v = loop(expand_group, (k, v), all_groups)
     k = k.reshape(pieces, tiling.heads, *k.shape[1:])
     return (k, rotary), v.reshape(pieces, -1, *v.shape[1:])
 

@@ -184,7 +184,7 @@ def attend_ring(
 
     if ring.hops == 1:
         return use_own()
-    landing, spare = _like(operands.block), _like(operands.block)
+    landing, spare = like(operands.block), like(operands.block)
     if ring.overlap:
         held = ring.pass_on(landing, operands.block, at(0))
         done = use_own()
@@ -209,7 +209,7 @@ def _at(work: Work, place: int) -> Work:
     return jax.tree.map(lambda table: table[place], work)
 
 
-def _like(block: Block) -> Block:
+def like(block: Block) -> Block:
     """Fresh buffers of the same shapes."""
     return jax.tree.map(lambda x: hbm(*x.shape, dtype=x.dtype), block)
 
@@ -246,4 +246,4 @@ def _replicated(
     return done
 
 
-__all__ = ["Ring", "attend_ring", "ring_attention", "same"]
+__all__ = ["Ring", "attend_ring", "like", "ring_attention", "same"]

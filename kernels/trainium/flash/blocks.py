@@ -24,6 +24,7 @@ from kernels.trainium.flash.step import (
     normalised,
     step_banks,
 )
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index, largest_divisor
 
 Lanes: TypeAlias = list[Attended]
@@ -149,7 +150,7 @@ def attention(
     schedule = Schedule(tiling, block, visit, run)
     blocks_a_head = tokens // block.span
 
-    def group(out: Hbm, group: KnownInt) -> tuple[Hbm, None]:
+    def of_group(out: Hbm, group: KnownInt) -> Hbm:
         kv_head, _ = divide(group * block.heads, heads // len(k))
         kv = [
             (index(k, kv_head + place), index(v, kv_head + place))
@@ -157,7 +158,7 @@ def attention(
         ]
         own = [group * block.heads + place for place in range(block.heads)]
 
-        def of_head(out: Hbm, place: KnownInt) -> tuple[Hbm, None]:
+        def of_block(out: Hbm, place: KnownInt) -> Hbm:
             loaded = [
                 load_tokens(index(q, head), place, block.span, tiling) for head in own
             ]
@@ -174,14 +175,14 @@ def attention(
             ]
             for y, target in zip(normalised(done, tiling), targets, strict=True):
                 out = dma_store_at(out, y, target)
-            return out, None
+            return out
 
-        return lax.scan(of_head, out, jnp.arange(blocks_a_head))[0], None
+        return loop(of_block, out, blocks_a_head)
 
     out = hbm(
         heads * tokens // tiling.rows, tiling.rows, tiling.value_dim, dtype=tiling.dtype
     )
-    out, _ = lax.scan(group, out, jnp.arange(heads // block.heads))
+    out = loop(of_group, out, heads // block.heads)
     return out.reshape(heads, tokens, tiling.value_dim)
 
 
@@ -209,7 +210,7 @@ def _over_keys(
     tiling, block = schedule.tiling, schedule.block
     lanes_a_kv_head = len(queries) // len(kv)
 
-    def key_tile(done: Lanes, place: KnownInt) -> tuple[Lanes, None]:
+    def of_key_tile(done: Lanes, place: KnownInt) -> Lanes:
         offset = first - place * tiling.columns
 
         def mask_at(start: int) -> Masked:
@@ -239,12 +240,11 @@ def _over_keys(
                 lanes.append(attend([q], [k], v, before, mask, banks, tiling))
             return schedule.run(lanes)
 
-        return schedule.visit(use, done, offset, block.span, tiling), None
+        return schedule.visit(use, done, offset, block.span, tiling)
 
     begun = [empty(tiling) for _ in queries]
-    count = kv[0][0].shape[1] // tiling.columns
-    done, _ = lax.scan(key_tile, begun, jnp.arange(count))
-    return done
+    tokens = kv[0][0].shape[1]
+    return loop(of_key_tile, begun, tokens // tiling.columns)
 
 
 # --- which key tiles, and which of them masked: see `Visit` for the arguments ---

@@ -27,6 +27,7 @@ from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import part
 
 LARGEST = 8  # numbers that `nc_max8` finds at once
@@ -48,11 +49,11 @@ def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
     """
     blocks, tiles, rows = tiling.blocks, tiling.tiles, tiling.rows
 
-    def token_tile(_: None, ids: Hbm) -> tuple[None, Hbm]:
+    def token_tile(ids: Hbm) -> Hbm:
         tile = sbuf(rows, tiling.hidden_padded, dtype=tiling.dtype)
-        return None, dma_store(dma_gather(tile, table, ids))
+        return dma_store(dma_gather(tile, table, ids))
 
-    _, x = lax.scan(token_tile, None, ids.reshape(blocks * tiles, rows))
+    x = lax.map(token_tile, ids.reshape(blocks * tiles, rows))
     return x.reshape(blocks, tiles, rows, tiling.hidden_padded)
 
 
@@ -104,13 +105,13 @@ def _normalised_column(token: Sbuf, norm: Hbm, tiling: LayerTiling) -> Sbuf:
     weight = dma_load(sbuf(1, tiling.hidden_padded, dtype=norm.dtype), norm)
     normed = rms_norm(token, weight, size=tiling.hidden, eps=tiling.eps)
 
-    def turn(out: Sbuf, hidden_tile: KnownInt) -> tuple[Sbuf, None]:
+    def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
         features = part(normed, hidden_tile * size, size, axis=1)
         bank = nc_transpose(psum(size, 1, dtype=tiling.dtype), features)
-        return tensor_copy_at(out, bank, hidden_tile, jnp.int32(0)), None
+        return tensor_copy_at(out, bank, hidden_tile, jnp.int32(0))
 
     out = sbuf(size, count, 1, dtype=tiling.dtype)
-    return lax.scan(turn, out, jnp.arange(count))[0]
+    return loop(turn, out, count)
 
 
 def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:

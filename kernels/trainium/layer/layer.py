@@ -27,6 +27,7 @@ from kernels.trainium.layer.qkv import load_block, qkv
 from kernels.trainium.layer.ring import attention_tiling
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index
 
 Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
@@ -75,7 +76,7 @@ def after_attention(
 ) -> Hbm:
     """Output projection, residual, RMSNorm, SwiGLU, residual; `attended` as `ring_attention`'s."""
 
-    def of_block(_: None, given: tuple[KnownInt, Hbm]) -> tuple[None, Hbm]:
+    def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
         block, x = given
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
@@ -83,9 +84,9 @@ def after_attention(
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
         y = _product(tensor_add_at, y, h, weights["w_down"])
-        return None, _store_block(y)
+        return _store_block(y)
 
-    return lax.scan(of_block, None, (jnp.arange(tiling.blocks), x))[1]
+    return lax.map(of_block, (jnp.arange(tiling.blocks), x))
 
 
 def after_shared_attention(
@@ -113,22 +114,22 @@ def after_shared_attention(
         added = dma_load(sbuf(*y.shape, dtype=tiling.dtype), total)
         return tensor_tensor(y, y, added, op="add")
 
-    def attention(_: None, block: KnownInt) -> tuple[None, Hbm]:
-        return None, total(_load_attended(attended, block, tiling), weights["wo"])
+    def attention(block: KnownInt) -> Hbm:
+        return total(_load_attended(attended, block, tiling), weights["wo"])
 
-    def mlp(_: None, given: tuple[Hbm, Hbm]) -> tuple[None, tuple[Hbm, Hbm]]:
+    def mlp(given: tuple[Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         y = plus(*given)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         stored = _store_block(y)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
-        return None, (stored, total(h, weights["w_down"]))
+        return stored, total(h, weights["w_down"])
 
-    def residual(_: None, given: tuple[Hbm, Hbm]) -> tuple[None, Hbm]:
-        return None, _store_block(plus(*given))
+    def residual(given: tuple[Hbm, Hbm]) -> Hbm:
+        return _store_block(plus(*given))
 
-    _, sums = lax.scan(attention, None, jnp.arange(tiling.blocks))
-    _, (x, sums) = lax.scan(mlp, None, (x, sums))
-    return lax.scan(residual, None, (x, sums))[1]
+    sums = lax.map(attention, jnp.arange(tiling.blocks))
+    x, sums = lax.map(mlp, (x, sums))
+    return lax.map(residual, (x, sums))
 
 
 def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
@@ -145,23 +146,23 @@ def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
 def _store_block(y: Sbuf) -> Hbm:
     """A block of hidden states: SBUF `[rows, tiles, ...]` to HBM `[tiles, rows, ...]`."""
 
-    def store(_: None, token_tile: KnownInt) -> tuple[None, Hbm]:
-        return None, dma_store(index(y, token_tile, 1))
+    def store(token_tile: KnownInt) -> Hbm:
+        return dma_store(index(y, token_tile, 1))
 
-    return lax.scan(store, None, jnp.arange(y.shape[1]))[1]
+    return lax.map(store, jnp.arange(y.shape[1]))
 
 
 def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     """A block's attention output: SBUF `[head_dim, heads, tokens]`, one head a contraction tile."""
 
-    def load(out: Sbuf, place: KnownInt) -> tuple[Sbuf, None]:
+    def load(out: Sbuf, place: KnownInt) -> Sbuf:
         head, token_tile = divide(place, tiling.tiles)
         own = index(index(attended, head), block * tiling.tiles + token_tile)
         column = token_tile * tiling.rows
-        return dma_load_at(out, own, head, column, queue=LOAD_QUEUES[1]), None
+        return dma_load_at(out, own, head, column, queue=LOAD_QUEUES[1])
 
     out = sbuf(tiling.head_dim, tiling.heads, tiling.block_tokens, dtype=tiling.dtype)
-    return lax.scan(load, out, jnp.arange(tiling.heads * tiling.tiles))[0]
+    return loop(load, out, tiling.heads * tiling.tiles)
 
 
 __all__ = ["after_attention", "after_shared_attention", "layer"]

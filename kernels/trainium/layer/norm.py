@@ -19,6 +19,7 @@ from emu.trainium.isa import (
 )
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index, part
 
 
@@ -62,20 +63,20 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
     own_weight = _in_every_row(weight, tiling.rows)
     out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
 
-    def norm_tile(out: Sbuf, token_tile: KnownInt) -> tuple[Sbuf, None]:
+    def norm_tile(out: Sbuf, token_tile: KnownInt) -> Sbuf:
         rows = index(x, token_tile, 1)
         normed = rms_norm(rows, own_weight, size=tiling.hidden, eps=tiling.eps)
 
-        def turn(out: Sbuf, hidden_tile: KnownInt) -> tuple[Sbuf, None]:
+        def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
             bank = psum(size, tiling.rows, dtype=tiling.dtype, buffers=2)
             features = part(normed, hidden_tile * size, size, axis=1)
             bank = nc_transpose(bank, features)
             first_token = token_tile * tiling.rows
-            return tensor_copy_at(out, bank, hidden_tile, first_token), None
+            return tensor_copy_at(out, bank, hidden_tile, first_token)
 
-        return lax.scan(turn, out, jnp.arange(count))[0], None
+        return loop(turn, out, count)
 
-    return lax.scan(norm_tile, out, jnp.arange(tiling.tiles))[0]
+    return loop(norm_tile, out, tiling.tiles)
 
 
 def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:

@@ -72,13 +72,13 @@ def store_transposed(x: Sbuf) -> Hbm:
     groups = heads // together
     grouped = x.reshape(rows, groups, together * size)
 
-    def store_group(_: None, group: KnownInt) -> tuple[None, Hbm]:
+    def store_group(group: KnownInt) -> Hbm:
         bank = psum(together * size, rows, dtype=x.dtype)
         bank = nc_transpose(bank, index(grouped, group, 1))
         copy = tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank)
-        return None, dma_store(copy)
+        return dma_store(copy)
 
-    _, out = lax.scan(store_group, None, jnp.arange(groups))
+    out = lax.map(store_group, jnp.arange(groups))
     return out.reshape(heads, size, rows)
 
 
@@ -106,25 +106,21 @@ def qkv(
             out = tensor_copy_at(out, bank, *place)
         return out
 
-    def of_block(
-        _: None, given: tuple[Hbm, Hbm, Hbm]
-    ) -> tuple[None, tuple[Hbm, Hbm, Hbm]]:
+    def of_block(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
         x, cos, sin = given
         block = load_block(x, tiling)
         h = normalised_transposed(block, weights["attn_norm"], tiling)
         fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
         fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
 
-        def of_tile(
-            _: None, given: tuple[KnownInt, Hbm, Hbm]
-        ) -> tuple[None, tuple[Hbm, Hbm, Hbm]]:
+        def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
             token_tile, cos, sin = given
             own = index(fused, token_tile, 1)
-            return None, _split(own, cos, sin, weights, tiling)
+            return _split(own, cos, sin, weights, tiling)
 
-        return lax.scan(of_tile, None, (jnp.arange(tiling.tiles), cos, sin))
+        return lax.map(of_tile, (jnp.arange(tiling.tiles), cos, sin))
 
-    _, (q, k, v) = lax.scan(of_block, None, (x, cos, sin))
+    q, k, v = lax.map(of_block, (x, cos, sin))
     token_tiles = tiling.blocks * tiling.tiles
 
     def joined(stored: Hbm) -> Hbm:
