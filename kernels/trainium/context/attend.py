@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
@@ -13,8 +13,7 @@ from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
 from emu.trainium.isa import tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.context import operands as plain
-from kernels.trainium.context import operands_mx
+from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
@@ -33,7 +32,7 @@ from kernels.trainium.context.state import (
 )
 from kernels.trainium.context.work import SourceWork
 from kernels.trainium.flash.lanes import Lane, abreast
-from kernels.trainium.flash.step import Attended, Banks, Masked, empty, step_banks
+from kernels.trainium.flash.step import Attended, Masked, empty, step_banks
 from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index
 
@@ -55,48 +54,6 @@ class RankOperands:
     def meeting(self, block: PyTree) -> "RankOperands":
         """The same queries with the keys and values of another source."""
         return dataclasses.replace(self, block=block)
-
-
-class Form(Protocol):
-    """The form of queries, keys and values: `operands`, or `operands_mx`.
-
-    Functions of a module; see `operands` for what they take and give. Tiles of queries, and of keys
-    and values, have a type of each form's own.
-    """
-
-    def query_tiles(self, tiling: ContextTiling) -> list[Sbuf]: ...
-
-    def load_queries(
-        self,
-        tiles: Sequence[Sbuf],
-        q: Sequence[Hbm],
-        first: KnownInt,
-        head: KnownInt,
-        queue: str,
-    ) -> list[Sbuf]: ...
-
-    def query_of(
-        self, tiles: Sequence[Sbuf], place: int, tiling: ContextTiling
-    ) -> PyTree: ...
-
-    def load_kv(
-        self, block: PyTree, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
-    ) -> PyTree: ...
-
-    def step(
-        self,
-        q: PyTree,
-        kv: PyTree,
-        done: Attended,
-        masked: Masked | None,
-        banks: Banks,
-        tiling: ContextTiling,
-    ) -> Lane[Attended]: ...
-
-
-def form_of(tiling: ContextTiling) -> Form:
-    """The module that knows the form of queries, keys and values."""
-    return operands_mx if tiling.mx else plain
 
 
 class _Place(NamedTuple):
@@ -342,4 +299,4 @@ def _biased(scores: Psum, bias: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
     return biased
 
 
-__all__ = ["Form", "RankOperands", "attend_source", "form_of"]
+__all__ = ["RankOperands", "attend_source"]

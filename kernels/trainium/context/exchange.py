@@ -185,6 +185,7 @@ def tiles(
     def attend(done: State, column: KnownInt) -> State:
         theirs = dataclasses.replace(everything, q=_at(by_column, column))
         now = _at(work, column)
+        # Every column's queries have a part of the state of their own, which holds nothing yet.
         base = column * tiling.units
         return attend_source(theirs, now, done, whole, first=True, base=base)
 
@@ -247,6 +248,7 @@ def pass_q(
     first_hop = _at(hops, 0)
     held = pass_on(landing, own, first_hop)
     done = use(own, done, steps[0], first_hop)
+    # The first hop was written out, and after the last nothing is sent.
     middle = steps[1:-1], jax.tree.map(lambda table: table[1:last], hops)
     (held, _, done), _ = lax.scan(hop, (held, spare, done), middle)
     return _returned(use(held, done, *last_hop), tiling, across)
@@ -254,6 +256,7 @@ def pass_q(
 
 def _returned(state: State, tiling: ContextTiling, among: Exchange) -> Finished:
     """Partial results of all ranks' queries to their owners, which merge them."""
+    # Parts stand by owner; dealt out by owner and joined by sender, they are one queries' parts.
     own = combine(among.swapped(state, 0), tiling, among.ranks)
     return finish(own, tiling, transposed=False, logsumexp=True)
 

@@ -71,16 +71,19 @@ class Hops:
             return np.broadcast_to(~last, (self.ranks, len(self)))
         rank = np.arange(self.ranks)
         needed = self.tables.needed
-        # By origin of a block: whether the rank that it is with at each hop attends to it.
+        # By origin of a block: whether the rank that it is with at each hop attends to it. On three
+        # contiguous causal ranks the block of rank 0 is used at hops 0, 1 and 2, that of rank 1 at
+        # 0 and 1, and that of rank 2 at 0 only: [[1, 1, 1], [1, 1, 0], [1, 0, 0]].
         used = np.stack(
             [
                 needed[(rank + distance) % self.ranks, hop]
                 for hop, distance in enumerate(self.distances)
             ]
         )
+        # [[3, 2, 1], [2, 1, 0], [1, 0, 0]]: more than is used now, where it is used later.
         used_from_here_on = np.cumsum(used[::-1], axis=0)[::-1]
         used_later = used_from_here_on > used  # [hops, origin]
-        # Back to who holds the block then.
+        # Back to who holds the block then: at hop 1 that of rank 0 is with rank 1.
         by_holder = [
             used_later[hop, (rank - distance) % self.ranks]
             for hop, distance in enumerate(self.distances)

@@ -76,6 +76,7 @@ def expand(
 
         def expand_tile(expanded: Expanded, key_tile: KnownInt) -> Expanded:
             k, v = expanded
+            # Again for each group of heads, because the weights of all need not fit SBUF.
             latents = _load(index(latent, key_tile), LOAD_QUEUES[0], tiling)
             for head in range(together):
                 own_weights = part(key_weights, head * nope, nope, 2)

@@ -203,6 +203,7 @@ def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
     output = scalar_tensor_tensor(
         old.output, added, new_decay, kept, op0="multiply", op1="add"
     )
+    # A lane stays in its own tiles, through a loop over parts as well.
     maximum = tensor_copy(old.maximum, raised, engine="gpsimd")
     return LaneState(output, maximum, total)
 

@@ -36,6 +36,7 @@ from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 Masked: TypeAlias = Callable[[Psum], Lane[Sbuf]]
 """A lane that takes scores out of PSUM into SBUF, some of them put far below all others."""
 
+# Eight banks. Scores stay the longest, from their matmul until the exponential has read them.
 SCORE_BANKS = 4
 TURN_BANKS = 2
 PRODUCT_BANKS = 2

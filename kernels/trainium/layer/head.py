@@ -121,6 +121,7 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
         all_logits, all_places = outs
         (only_token,) = sums
         logits = tensor_copy(sbuf(1, columns), only_token)
+        # A block's largest logit says where the token is; among blocks the host compares.
         largest = nc_max8(sbuf(1, LARGEST), logits)
         places = sbuf(1, LARGEST, dtype=jnp.int32)
         places = nc_find_index8(places, logits, largest)

@@ -106,6 +106,7 @@ def after_shared_attention(
 
     def total(h: Sbuf, matrix: Hbm) -> Hbm:
         part = sbuf(*shape, dtype=tiling.dtype)
+        # Collectives move HBM; every core's part goes there and the sum comes back.
         part = dma_store(_product(tensor_copy_at, part, h, matrix))
         return all_reduce(hbm(*part.shape, dtype=tiling.dtype), part, axis=axis)
 
@@ -157,6 +158,7 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
         head, token_tile = divide(place, tiling.tiles)
+        # Rows of `wo` are in the order of heads, so a head's features are its contraction tile.
         own = index(index(attended, head), block * tiling.tiles + token_tile)
         column = token_tile * tiling.rows
         return dma_load_at(out, own, head, column, queue=LOAD_QUEUES[1])
