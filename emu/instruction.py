@@ -11,20 +11,28 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from emu.errors import EmulationError, LimitExceeded, WrongShape
 from emu.tracing import jaxpr as jx
 
-Spaces = str | tuple[str, ...] | None
+Spaces: TypeAlias = str | tuple[str, ...] | None
+"""Memory spaces an operand may lie in: a name, several, or None for any."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ShapeAndDtype: TypeAlias = tuple[tuple[int, ...], np.dtype]
+ArrivalRule: TypeAlias = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,15 +119,16 @@ class Crossing:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Instruction:
+class Instruction(Generic[P, R]):
     """A callable device instruction: calling it computes, `cost` prices it.
 
-    To `help` and `inspect.signature` it is the function that declares its meaning: it has that
-    function's parameters, docstring, name and module.
+    To `help`, to `inspect.signature`, to editors and to type checkers it is the function that
+    declares its meaning: it has that function's parameters, result, docstring, name and module.
+    Operands are given by position, parameters by name.
     """
 
     name: str
-    meaning: Callable[..., Any]
+    meaning: Callable[P, R]
     cost: Callable[..., Cost]
     reads: tuple[Spaces, ...]
     writes: tuple[str, ...]
@@ -128,10 +137,10 @@ class Instruction:
     partial: bool
     effect: bool
     across: bool
-    arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None
+    arrival: ArrivalRule | None
     primitive: Primitive
 
-    def __call__(self, *operands: Any, **params: Any) -> Any:
+    def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
         arrays = [
             jnp.asarray(x) if isinstance(x, int | float | bool) else x for x in operands
         ]
@@ -140,7 +149,7 @@ class Instruction:
                 f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
                 f"sources, got {len(arrays)} operands ({caller()})"
             )
-        results = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
+        results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
         return results[0] if len(self.writes) == 1 else tuple(results)
@@ -162,6 +171,11 @@ def lookup(primitive: Primitive) -> Instruction | None:
     return _BY_PRIMITIVE.get(primitive)
 
 
+def registered() -> list[Instruction]:
+    """Every instruction that an imported module has declared, in the order of declaration."""
+    return list(_BY_PRIMITIVE.values())
+
+
 def instruction(
     name: str,
     *,
@@ -172,8 +186,8 @@ def instruction(
     reads_destination: bool = False,
     partial: bool = False,
     effect: bool = False,
-    arrival: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None,
-) -> Callable[[Callable[..., Any]], Instruction]:
+    arrival: ArrivalRule | None = None,
+) -> Callable[[Callable[P, R]], Instruction[P, R]]:
     """Declares a function as an instruction.
 
     Args:
@@ -195,23 +209,22 @@ def instruction(
         stacked the same way; the payload may carry further leading batch axes.
     """
 
-    def declare(meaning: Callable[..., Any]) -> Instruction:
-        spaces = (writes,) if isinstance(writes, str) else writes
+    def declare(meaning: Callable[P, R]) -> Instruction[P, R]:
         primitive = Primitive(name)
         primitive.multiple_results = True
         inst = Instruction(
-            name,
-            meaning,
-            cost,
-            reads,
-            spaces,
-            in_place,
-            reads_destination or partial,
-            partial,
-            effect,
-            arrival is not None,
-            arrival,
-            primitive,
+            name=name,
+            meaning=meaning,
+            cost=cost,
+            reads=reads,
+            writes=(writes,) if isinstance(writes, str) else writes,
+            in_place=in_place,
+            reads_destination=reads_destination or partial,
+            partial=partial,
+            effect=effect,
+            across=arrival is not None,
+            arrival=arrival,
+            primitive=primitive,
         )
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(meaning, attribute):
@@ -226,24 +239,27 @@ def instruction(
 
 
 def _register(inst: Instruction) -> None:
-    p = inst.primitive
+    """Tells JAX how to run, shape, compile, batch and differentiate an instruction's primitive."""
+    primitive = inst.primitive
     apply = functools.partial(_gathered if inst.across else _local, inst)
-    p.def_impl(apply)
-    p.def_abstract_eval(functools.partial(_abstract_eval, inst))
-    mlir.register_lowering(p, mlir.lower_fun(apply, multiple_results=True))
-    batching.fancy_primitive_batchers[p] = functools.partial(_batch, inst)
-    ad.primitive_jvps[p] = functools.partial(_jvp, apply)
+    primitive.def_impl(apply)
+    primitive.def_abstract_eval(functools.partial(_abstract_eval, inst))
+    mlir.register_lowering(primitive, mlir.lower_fun(apply, multiple_results=True))
+    batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, inst)
+    ad.primitive_jvps[primitive] = functools.partial(_jvp, apply)
 
 
 def _as_list(results: Any) -> list[Any]:
     return list(results) if isinstance(results, tuple | list) else [results]
 
 
-def _local(inst: Instruction, *operands: Any, **params: Any) -> list[Any]:
+def _local(inst: Instruction, *operands: jax.Array, **params: Any) -> list[jax.Array]:
     return _as_list(inst.meaning(*operands, **params))
 
 
-def _gathered(inst: Instruction, *operands: Any, **params: Any) -> list[Any]:
+def _gathered(
+    inst: Instruction, *operands: jax.Array, **params: Any
+) -> list[jax.Array]:
     """The meaning of a collective where a real mesh axis is bound: gather, compute, keep mine."""
     axis = params["axis"]
     stacked = [lax.all_gather(x, axis) for x in operands]
@@ -252,28 +268,51 @@ def _gathered(inst: Instruction, *operands: Any, **params: Any) -> list[Any]:
     return [lax.dynamic_index_in_dim(r, mine, 0, keepdims=False) for r in results]
 
 
-def _abstract_eval(inst: Instruction, *avals: Any, **params: Any) -> list[Any]:
+# --- shapes ---
+
+
+def _abstract_eval(
+    inst: Instruction, *avals: ShapedArray, **params: Any
+) -> list[ShapedArray]:
+    operands = tuple((aval.shape, aval.dtype) for aval in avals)
     if inst.across:
-        shapes = [(a.shape, a.dtype) for a in avals[: inst.destinations]]
+        # Its meaning takes stacked operands, so it cannot say the shapes of one core's results.
+        shapes = list(operands[: inst.destinations])
     else:
-        operands = tuple((a.shape, a.dtype) for a in avals)
         try:
             shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
         except (TypeError, ValueError) as error:
             raise _wrong_shape(inst, avals, error) from None
-    for i, (shape, dtype) in enumerate(shapes):
-        if inst.in_place and (shape, dtype) != (avals[i].shape, avals[i].dtype):
-            raise LimitExceeded(
-                f"{inst.name}: the result is {dtype}{list(shape)} but destination {i} is "
-                f"{avals[i].dtype}{list(avals[i].shape)}: give a tile of the result's size",
-                caller(),
-            )
+    if inst.in_place:
+        _check_destinations(inst, shapes, operands)
     return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
 
 
-def _wrong_shape(inst: Instruction, avals: Any, why: Exception) -> WrongShape:
+def _check_destinations(
+    inst: Instruction,
+    results: Sequence[ShapeAndDtype],
+    operands: Sequence[ShapeAndDtype],
+) -> None:
+    """Raises `LimitExceeded` where a result is not of the size of the tile it takes over."""
+    for i, (result, destination) in enumerate(zip(results, operands, strict=False)):
+        if result != destination:
+            raise LimitExceeded(
+                f"{inst.name}: the result is {_described(result)} but destination {i} is "
+                f"{_described(destination)}: give a tile of the result's size",
+                caller(),
+            )
+
+
+def _described(tile: ShapeAndDtype) -> str:
+    shape, dtype = tile
+    return f"{dtype}{list(shape)}"
+
+
+def _wrong_shape(
+    inst: Instruction, avals: Sequence[ShapedArray], why: Exception
+) -> WrongShape:
     """Names the kernel's own tiles, where JAX names shapes inside the instruction's meaning."""
-    tiles = [f"{a.dtype}{list(a.shape)}" for a in avals]
+    tiles = [_described((aval.shape, aval.dtype)) for aval in avals]
     destinations, sources = tiles[: inst.destinations], tiles[inst.destinations :]
     taken = f"cannot take {', '.join(sources)}: " if sources else ""
     if sources and destinations:
@@ -283,21 +322,42 @@ def _wrong_shape(inst: Instruction, avals: Any, why: Exception) -> WrongShape:
 
 
 @functools.lru_cache(maxsize=4096)
-def _result_shapes(inst: Instruction, operands: Any, params: Any) -> list[Any]:
-    structs = [jax.ShapeDtypeStruct(*o) for o in operands]
-    out = jax.eval_shape(functools.partial(inst.meaning, **dict(params)), *structs)
-    return [(o.shape, o.dtype) for o in _as_list(out)]
+def _result_shapes(
+    inst: Instruction,
+    operands: tuple[ShapeAndDtype, ...],
+    params: tuple[tuple[str, Any], ...],
+) -> list[ShapeAndDtype]:
+    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operands]
+    meaning = functools.partial(inst.meaning, **dict(params))
+    results = _as_list(jax.eval_shape(meaning, *structs))
+    return [(result.shape, result.dtype) for result in results]
+
+
+# --- jax's transformations ---
+
+
+class MappedAxis(Protocol):
+    """What JAX says of the axis that `vmap` maps over."""
+
+    name: Any
+    size: int
 
 
 def _batch(
-    inst: Instruction, axis_data: Any, args: Any, dims: Any, **params: Any
-) -> Any:
+    inst: Instruction,
+    axis_data: MappedAxis,
+    operands: Sequence[jax.Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[jax.Array], list[int]]:
+    """Under `vmap`; over its own axis a collective needs every core's operands at once."""
+    size = axis_data.size
     if not inst.across:
-        fn = functools.partial(_local, inst, **params)
-        in_axes = tuple(dims)
-        results = jax.vmap(fn, in_axes=in_axes, axis_size=axis_data.size)(*args)
+        meaning = functools.partial(_local, inst, **params)
+        mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
+        results = mapped(*operands)
         return results, [0] * len(results)
-    stacked = [_to_front(x, d, axis_data.size) for x, d in zip(args, dims, strict=True)]
+    stacked = [_to_front(x, d, size) for x, d in zip(operands, dims, strict=True)]
     if axis_data.name == params["axis"]:
         results = _as_list(inst.meaning(*stacked, **params))
     else:  # another axis of the mesh: carry it along in front of the payload
@@ -305,14 +365,19 @@ def _batch(
     return results, [0] * len(results)
 
 
-def _to_front(x: Any, dim: Any, size: int) -> Any:
+def _to_front(x: jax.Array, dim: int | None, size: int) -> jax.Array:
     if dim is None:  # not mapped; inside a scan a literal is no array yet
         x = jnp.asarray(x)
         return jnp.broadcast_to(x[None], (size, *x.shape))
     return jnp.moveaxis(x, dim, 0)
 
 
-def _jvp(apply: Callable[..., Any], primals: Any, tangents: Any, **params: Any) -> Any:
+def _jvp(
+    apply: Callable[..., list[jax.Array]],
+    primals: Sequence[jax.Array],
+    tangents: Sequence[Any],
+    **params: Any,
+) -> tuple[Any, Any]:
     tangents = [ad.instantiate_zeros(t) for t in tangents]
     return jax.jvp(functools.partial(apply, **params), tuple(primals), tuple(tangents))
 
@@ -324,6 +389,9 @@ def _vary_with_mesh(x: Any) -> Any:
         return x
     missing = tuple(sorted(axes - jax.typeof(x).manual_axis_type.varying))
     return lax.pcast(x, missing, to="varying") if missing else x
+
+
+# --- errors ---
 
 
 def caller() -> str:

@@ -16,4 +16,7 @@ Hbm: TypeAlias = jax.Array
 OnChip: TypeAlias = jax.Array
 """A tile in SBUF or PSUM: the engines read and write both."""
 
-__all__ = ["Hbm", "OnChip", "Psum", "Sbuf"]
+Stationary: TypeAlias = jax.Array
+"""A tile in the Tensor Engine's array, `[rows, columns]`, at most 128 x 128."""
+
+__all__ = ["Hbm", "OnChip", "Psum", "Sbuf", "Stationary"]

@@ -1,7 +1,6 @@
 """DMA that does more than move: copies within SBUF, transposes, and sums on the way."""
 
 import dataclasses
-from typing import Any
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -9,6 +8,7 @@ from emu.instruction import Cost, Operand, instruction
 from emu.trainium.engines.cost import needs
 from emu.trainium.engines.dma import rows_cost
 from emu.trainium.engines.memory import f32
+from emu.trainium.spaces import Hbm, Sbuf
 
 SOURCE = ("hbm", "sbuf")
 
@@ -31,7 +31,7 @@ def _copy_cost(
 
 
 @instruction("trn.dma_copy", cost=_copy_cost, reads=("sbuf",), writes="sbuf")
-def dma_copy(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+def dma_copy(dst: Sbuf, src: Sbuf, *, queue: str = "load_queue") -> Sbuf:
     """SBUF to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
     return src
 
@@ -48,7 +48,7 @@ def _transpose_cost(
 
 
 @instruction("trn.dma_transpose", cost=_transpose_cost, reads=(SOURCE,), writes="sbuf")
-def dma_transpose(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+def dma_transpose(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> Sbuf:
     """`dst[n, p] = src[p, n]ᵀ` on the way into SBUF, elements of 2 or 4 bytes.
 
     Up to 90 % of a copy's rate from HBM, 50 % within SBUF, on NeuronCore-v3 and later (SDK,
@@ -81,7 +81,7 @@ def _accumulate_cost(
     writes="sbuf",
     reads_destination=True,
 )
-def dma_accumulate(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+def dma_accumulate(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> Sbuf:
     """`dst += src` on the way into SBUF, in float32, rounded to `dst`'s dtype.
 
     At a copy's rate on NeuronCore-v4, half of it before (SDK, Trainium3 architecture guide).

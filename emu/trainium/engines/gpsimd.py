@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu import numerics
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -23,6 +24,7 @@ from emu.trainium.datasheets.limits import (
 from emu.trainium.engines.cost import compute
 from emu.trainium.engines.memory import f32
 from emu.trainium.engines.operators import BINARY, UNARY, named
+from emu.trainium.spaces import Sbuf
 
 
 def _affine(
@@ -64,7 +66,9 @@ def _iota_cost(
 
 
 @instruction("trn.iota", cost=_iota_cost, reads=("register",), writes="sbuf")
-def iota(dst: Any, offset: Any, *, steps: tuple[int, ...], multiplier: int = 0) -> Any:
+def iota(
+    dst: Sbuf, offset: KnownInt, *, steps: tuple[int, ...], multiplier: int = 0
+) -> Sbuf:
     """`dst[p, i, ...] = offset + p · multiplier + i · steps[0] + ...`, in 32-bit integers.
 
     `offset` is a known integer; `steps` has one entry for each free dimension.
@@ -89,15 +93,15 @@ def _select_cost(
     "trn.affine_select", cost=_select_cost, reads=("sbuf", "register"), writes="sbuf"
 )
 def affine_select(
-    dst: Any,
-    src: Any,
-    offset: Any,
+    dst: Sbuf,
+    src: Sbuf,
+    offset: KnownInt,
     *,
     fill: float,
     steps: tuple[int, ...] = (-1,),
     multiplier: int = 1,
     compare: str = "greater_equal",
-) -> Any:
+) -> Sbuf:
     """`dst = src` where an affine expression of the position compares with 0, else `fill`.
 
     As it stands a causal mask: `dst[p, n] = src[p, n]` where `p + offset - n ≥ 0`.
@@ -141,7 +145,7 @@ def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> 
 @instruction(
     "trn.local_gather", cost=_gather_cost, reads=("sbuf", "sbuf"), writes="sbuf"
 )
-def local_gather(dst: Any, src: Any, index: Any) -> Any:
+def local_gather(dst: Sbuf, src: Sbuf, index: Sbuf) -> Sbuf:
     """Each GpSimd core gathers along the free dimension of its 16 partitions, by their indices.
 
     Its interval is 150 + n·e/C, as published, for n indices of e elements, with
@@ -176,6 +180,6 @@ def _rsqrt_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.rsqrt_gpsimd", cost=_rsqrt_cost, reads=("sbuf",), writes="sbuf")
-def rsqrt_gpsimd(dst: Any, src: Any) -> Any:
+def rsqrt_gpsimd(dst: Sbuf, src: Sbuf) -> Sbuf:
     """`dst = 1 / sqrt(src)` in float32: more precise than the Scalar Engine's and slower."""
     return numerics.cast(UNARY["rsqrt"](f32(src)), dst.dtype)

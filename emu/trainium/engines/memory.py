@@ -6,10 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.engines.dma import dma_cost, rows_cost
+from emu.trainium.spaces import Hbm, Sbuf
 
 EITHER = ("sbuf", "psum")
 
@@ -145,13 +147,13 @@ def _store_at_cost(
 
 
 @instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
-def dma_load(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+def dma_load(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
     return src
 
 
 @instruction("trn.dma_load_tiles", cost=_load_tiles_cost, reads=("hbm",), writes="sbuf")
-def dma_load_tiles(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
+def dma_load_tiles(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`."""
     return jnp.swapaxes(src, 0, 1)
 
@@ -164,8 +166,8 @@ def dma_load_tiles(dst: Any, src: Any, *, queue: str = "load_queue") -> Any:
     partial=True,
 )
 def dma_load_at(
-    dst: Any, src: Any, i: Any, j: Any, *, queue: str = "load_queue"
-) -> Any:
+    dst: Sbuf, src: Hbm, i: KnownInt, j: KnownInt, *, queue: str = "load_queue"
+) -> Sbuf:
     """HBM to part of an SBUF tile: `dst[:, i, j:j+n] = src[:, :n]`."""
     return at(dst, src, i, j)
 
@@ -173,7 +175,7 @@ def dma_load_at(
 @instruction(
     "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
 )
-def dma_store(src: Any, *, queue: str = "store_queue") -> Any:
+def dma_store(src: Sbuf, *, queue: str = "store_queue") -> Hbm:
     """SBUF to a fresh HBM buffer."""
     return src
 
@@ -185,7 +187,9 @@ def dma_store(src: Any, *, queue: str = "store_queue") -> Any:
     writes="hbm",
     partial=True,
 )
-def dma_store_at(dst: Any, src: Any, i: Any, *, queue: str = "store_queue") -> Any:
+def dma_store_at(
+    dst: Hbm, src: Sbuf, i: KnownInt, *, queue: str = "store_queue"
+) -> Hbm:
     """SBUF to slice `i` of an HBM buffer: `dst[i] = src`."""
     return lax.dynamic_update_index_in_dim(dst, src, i, 0)
 
@@ -204,7 +208,7 @@ def _gather_cost(
 
 
 @instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
-def dma_gather(dst: Any, table: Any, ids: Any, *, queue: str = "load_queue") -> Any:
+def dma_gather(dst: Sbuf, table: Hbm, ids: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
     return jnp.take(table, ids, axis=0, mode="clip")
 

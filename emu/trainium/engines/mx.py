@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import numerics
+from emu.annotations import KnownInt
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -31,6 +32,7 @@ from emu.trainium.datasheets.limits import (
 from emu.trainium.engines.cost import compute, needs
 from emu.trainium.engines.memory import f32
 from emu.trainium.engines.tensor import stream_cost
+from emu.trainium.spaces import Psum, Sbuf
 
 FP8 = tuple(np.dtype(x) for x in (jnp.float8_e4m3fn, jnp.float8_e5m2))
 UINT8 = np.dtype(np.uint8)
@@ -93,7 +95,7 @@ def _quantize_cost(device: Device, dst: Operand, scale: Operand, src: Operand) -
 @instruction(
     "trn.quantize_mx", cost=_quantize_cost, reads=("sbuf",), writes=("sbuf", "sbuf")
 )
-def quantize_mx(dst: Any, scale: Any, src: Any) -> tuple[Any, Any]:
+def quantize_mx(dst: Sbuf, scale: Sbuf, src: Sbuf) -> tuple[Sbuf, Sbuf]:
     """MXFP8 elements and scales of `src`, all in SBUF; NeuronCore-v4.
 
     The scale is twice that of the OCP specification's sample conversion, so that a group's largest
@@ -147,13 +149,13 @@ def _matmul_cost(
     partial=True,
 )
 def nc_matmul_mx(
-    dst: Any,
-    stationary: Any,
-    moving: Any,
-    stationary_scale: Any,
-    moving_scale: Any,
-    accumulate: Any,
-) -> Any:
+    dst: Psum,
+    stationary: Sbuf,
+    moving: Sbuf,
+    stationary_scale: Sbuf,
+    moving_scale: Sbuf,
+    accumulate: KnownInt,
+) -> Psum:
     """`dst[m, n] (+)= Σ stationary[k, m, q] · moving[k, n, q]` with scales applied; NeuronCore-v4.
 
     Args:

@@ -25,6 +25,7 @@ from emu.trainium.engines.operators import (
     immediate,
     reduce_free,
 )
+from emu.trainium.spaces import OnChip
 
 TWO_ON_CHIP: Any = (EITHER, EITHER)
 
@@ -39,7 +40,7 @@ def _activation_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
 
 
 @instruction("trn.activation", cost=_activation_cost, reads=(EITHER,), writes=ON_CHIP)
-def activation(dst: Any, src: Any, *, op: str, scale: float = 1.0) -> Any:
+def activation(dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0) -> OnChip:
     """`dst = op(src · scale)`, computed in float32."""
     y = activate("trn.activation", op, f32(src) * immediate(scale, op, src))
     return numerics.cast(y, dst.dtype)
@@ -57,8 +58,8 @@ def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
     "trn.activation_bias", cost=_bias_cost, reads=(EITHER, EITHER), writes=ON_CHIP
 )
 def activation_bias(
-    dst: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
-) -> Any:
+    dst: OnChip, src: OnChip, bias: OnChip, *, op: str, scale: float = 1.0
+) -> OnChip:
     """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
     x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
     return numerics.cast(activate("trn.activation_bias", op, x), dst.dtype)
@@ -74,7 +75,9 @@ def _scaled_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
     reads=(EITHER, EITHER, EITHER),
     writes=ON_CHIP,
 )
-def activation_scaled(dst: Any, src: Any, scale: Any, bias: Any, *, op: str) -> Any:
+def activation_scaled(
+    dst: OnChip, src: OnChip, scale: OnChip, bias: OnChip, *, op: str
+) -> OnChip:
     """`dst = op(src · scale + bias)` with a scale and a bias `[p, 1]` in each partition."""
     x = f32(src) * column(f32(scale), src) + column(f32(bias), src)
     return numerics.cast(activate("trn.activation_scaled", op, x), dst.dtype)
@@ -103,8 +106,14 @@ def _activation_reduce_cost(device: Device, *operands: Operand, **_: Any) -> Cos
     writes=TWO_ON_CHIP,
 )
 def activation_reduce(
-    dst: Any, total: Any, src: Any, bias: Any, *, op: str, scale: float = 1.0
-) -> tuple[Any, Any]:
+    dst: OnChip,
+    total: OnChip,
+    src: OnChip,
+    bias: OnChip,
+    *,
+    op: str,
+    scale: float = 1.0,
+) -> tuple[OnChip, OnChip]:
     """`dst = op(src · scale + bias)` and `total[p, 1] = Σ dst` over the free dimensions.
 
     The sum is of the float32 values, before `dst` is cast.
@@ -142,11 +151,11 @@ def _activate2_cost(
     writes=TWO_ON_CHIP,
 )
 def activate2(
-    dst: Any,
-    total: Any,
-    src: Any,
-    value0: Any,
-    value1: Any,
+    dst: OnChip,
+    total: OnChip,
+    src: OnChip,
+    value0: OnChip,
+    value1: OnChip,
     *,
     op: str,
     op0: str = "bypass",
@@ -154,7 +163,7 @@ def activate2(
     reverse0: bool = False,
     reverse1: bool = False,
     reduce: str = "add",
-) -> tuple[Any, Any]:
+) -> tuple[OnChip, OnChip]:
     """`dst = op((src op0 value0) op1 value1)` and `total[p, 1]` its reduction; NeuronCore-v4.
 
     Args:

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.engines.cost import needs
 from emu.trainium.engines.memory import f32
+from emu.trainium.spaces import Psum, Sbuf, Stationary
 
 F32 = np.dtype(np.float32)
 BF16 = np.dtype(jnp.bfloat16)
@@ -160,8 +162,13 @@ def _product(
     partial=True,  # accumulation into a bank pipelines: it waits for readers, not for itself
 )
 def nc_matmul(
-    dst: Any, stationary: Any, moving: Any, accumulate: Any, *, tf32: bool = False
-) -> Any:
+    dst: Psum,
+    stationary: Sbuf,
+    moving: Sbuf,
+    accumulate: KnownInt,
+    *,
+    tf32: bool = False,
+) -> Psum:
     """`dst[m, n] (+)= stationary[k, m]ᵀ · moving[k, n]`, accumulated in float32 in PSUM.
 
     Args:
@@ -199,8 +206,8 @@ def _double_row_cost(
     partial=True,
 )
 def nc_matmul_double_row(
-    dst: Any, stationary: Any, moving: Any, accumulate: Any
-) -> Any:
+    dst: Psum, stationary: Sbuf, moving: Sbuf, accumulate: KnownInt
+) -> Psum:
     """`dst[m, n] (+)= Σₜ stationary[k, t, m]ᵀ · moving[k, t, n]`, t < 2, 8-bit floats.
 
     Two rows a cycle from NeuronCore-v3 on: the cycles of a bfloat16 matmul, twice the FLOPs.
@@ -229,7 +236,7 @@ def _load_stationary_cost(device: Device, dst: Operand, stationary: Operand) -> 
     reads=("sbuf",),
     writes="array",
 )
-def nc_load_stationary(dst: Any, stationary: Any) -> Any:
+def nc_load_stationary(dst: Stationary, stationary: Sbuf) -> Stationary:
     """Puts `stationary[k, m]` into the array, behind the matmul that is running.
 
     For a stationary tile that several moving tiles share: see `nc_matmul_moving`.
@@ -250,7 +257,9 @@ def _matmul_moving_cost(
     writes="psum",
     partial=True,
 )
-def nc_matmul_moving(dst: Any, array: Any, moving: Any, accumulate: Any) -> Any:
+def nc_matmul_moving(
+    dst: Psum, array: Stationary, moving: Sbuf, accumulate: KnownInt
+) -> Psum:
     """`nc_matmul` with a tile that is already in the array, from `nc_load_stationary`."""
     return _product(dst, array, moving, accumulate)
 
@@ -280,7 +289,7 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.nc_transpose", cost=_transpose_cost, reads=("sbuf",), writes="psum")
-def nc_transpose(dst: Any, src: Any) -> Any:
+def nc_transpose(dst: Psum, src: Sbuf) -> Psum:
     """`dst[n, p] = src[p, n]ᵀ` on the Tensor Engine, the tile as stationary operand.
 
     From NeuronCore-v3 on in transpose mode: exact, float32 in two passes, and `dst` of the source's

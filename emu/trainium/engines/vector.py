@@ -22,6 +22,7 @@ from typing import Any
 from jax import lax
 
 from emu import numerics
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
@@ -37,6 +38,7 @@ from emu.trainium.engines.cost import (
 )
 from emu.trainium.engines.memory import EITHER, at, f32, place
 from emu.trainium.engines.operators import column, combine, immediate
+from emu.trainium.spaces import OnChip, Sbuf
 
 _SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
 
@@ -86,7 +88,9 @@ def _tensor_tensor_cost(device: Device, *operands: Operand, **params: Any) -> Co
     reads=(EITHER, EITHER),
     writes=ON_CHIP,
 )
-def tensor_tensor(dst: Any, a: Any, b: Any, *, op: str, engine: str = "vector") -> Any:
+def tensor_tensor(
+    dst: OnChip, a: OnChip, b: OnChip, *, op: str, engine: str = "vector"
+) -> OnChip:
     """`dst = a op b` elementwise, in float32; bit operators on integers.
 
     At most one of `a` and `b` is in PSUM. `engine`: vector, or gpsimd, where integers stay exact.
@@ -106,7 +110,9 @@ def _tensor_tensor_at_cost(device: Device, *operands: Operand, **params: Any) ->
     writes="sbuf",
     partial=True,
 )
-def tensor_tensor_at(dst: Any, a: Any, b: Any, i: Any, j: Any, *, op: str) -> Any:
+def tensor_tensor_at(
+    dst: Sbuf, a: OnChip, b: OnChip, i: KnownInt, j: KnownInt, *, op: str
+) -> Sbuf:
     """`dst[:, i, j:j+n] = a op b` elementwise, in float32."""
     return at(
         dst, numerics.cast(combine("trn.tensor_tensor_at", op, a, b), dst.dtype), i, j
@@ -126,7 +132,7 @@ def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cos
     writes="sbuf",
     partial=True,
 )
-def tensor_add_at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
     """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
     old = lax.dynamic_slice(dst, place(0, i, j), (src.shape[0], 1, src.shape[1]))
     return at(dst, numerics.cast(f32(old[:, 0]) + f32(src), dst.dtype), i, j)
@@ -163,16 +169,16 @@ def _fused_cost(
     writes=ON_CHIP,
 )
 def scalar_tensor_tensor(
-    dst: Any,
-    src: Any,
-    scalar: Any,
-    other: Any,
+    dst: OnChip,
+    src: OnChip,
+    scalar: OnChip,
+    other: OnChip,
     *,
     op0: str,
     op1: str,
     reverse0: bool = False,
     reverse1: bool = False,
-) -> Any:
+) -> OnChip:
     """`dst = (src op0 scalar) op1 other`, one scalar `[p, 1]` per partition, in float32.
 
     At most one of `src` and `other` is in PSUM; `reverse0` and `reverse1` swap an operator's sides.
@@ -238,9 +244,9 @@ def _second(name: str, y: Any, op1: str | None, value: float, reverse: bool) -> 
     writes=ON_CHIP,
 )
 def tensor_scalar(
-    dst: Any,
-    src: Any,
-    scalar: Any,
+    dst: OnChip,
+    src: OnChip,
+    scalar: OnChip,
     *,
     op: str,
     reverse: bool = False,
@@ -248,7 +254,7 @@ def tensor_scalar(
     value1: float = 0.0,
     reverse1: bool = False,
     engine: str = "vector",
-) -> Any:
+) -> OnChip:
     """`dst = (src op scalar) op1 value1`, one scalar `[p, 1]` per partition; `op1` is optional.
 
     `reverse` and `reverse1` swap an operator's sides. `engine`: vector, or from NeuronCore-v3 on
@@ -284,17 +290,17 @@ def _tensor_scalars_cost(
     writes=ON_CHIP,
 )
 def tensor_scalars(
-    dst: Any,
-    src: Any,
-    scalar0: Any,
-    scalar1: Any,
+    dst: OnChip,
+    src: OnChip,
+    scalar0: OnChip,
+    scalar1: OnChip,
     *,
     op0: str,
     op1: str,
     reverse0: bool = False,
     reverse1: bool = False,
     engine: str = "vector",
-) -> Any:
+) -> OnChip:
     """`dst = (src op0 scalar0) op1 scalar1`: `tensor_scalar` with two scalars `[p, 1]`."""
     name = "trn.tensor_scalars"
     y = combine(name, op0, src, column(scalar0, src), reverse=reverse0)
@@ -320,8 +326,8 @@ def _tensor_immediate_cost(
     "trn.tensor_immediate", cost=_tensor_immediate_cost, reads=(EITHER,), writes=ON_CHIP
 )
 def tensor_immediate(
-    dst: Any,
-    src: Any,
+    dst: OnChip,
+    src: OnChip,
     *,
     op: str,
     value: float,
@@ -330,7 +336,7 @@ def tensor_immediate(
     value1: float = 0.0,
     reverse1: bool = False,
     engine: str = "vector",
-) -> Any:
+) -> OnChip:
     """`dst = (src op value) op1 value1`: `tensor_scalar` with immediates; `op1` is optional."""
     name = "trn.tensor_immediate"
     y = combine(name, op, src, immediate(value, op, src), reverse=reverse)
@@ -344,6 +350,6 @@ def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes=ON_CHIP)
-def reciprocal(dst: Any, src: Any) -> Any:
+def reciprocal(dst: OnChip, src: OnChip) -> OnChip:
     """`dst = 1 / src` in float32; the Scalar Engine's is 8 times as fast and less precise."""
     return numerics.cast(1 / f32(src), dst.dtype)

@@ -7,13 +7,13 @@ nc_transpose of 32 x 32 and nc_stream_shuffle N. Fast modes of tensor_copy: `eng
 """
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from emu import numerics
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -31,6 +31,7 @@ from emu.trainium.engines.cost import (
     part,
 )
 from emu.trainium.engines.memory import EITHER, at
+from emu.trainium.spaces import OnChip, Sbuf
 
 # A Scalar Engine that is not `scalar_elementwise` copies by activation(op="copy").
 _COPIES = ("vector", "scalar", "gpsimd")
@@ -50,7 +51,7 @@ def _copy_cost(
 
 
 @instruction("trn.tensor_copy", cost=_copy_cost, reads=(EITHER,), writes=ON_CHIP)
-def tensor_copy(dst: Any, src: Any, *, engine: str = "vector") -> Any:
+def tensor_copy(dst: OnChip, src: OnChip, *, engine: str = "vector") -> OnChip:
     """`dst = src`, cast to the destination's dtype.
 
     `engine`: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
@@ -72,8 +73,8 @@ def _copy_at_cost(
     partial=True,
 )
 def tensor_copy_at(
-    dst: Any, src: Any, i: Any, j: Any, *, engine: str = "vector"
-) -> Any:
+    dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt, *, engine: str = "vector"
+) -> Sbuf:
     """`dst[:, i, j:j+n] = src`, cast to the destination's dtype; engines as of `tensor_copy`."""
     return at(dst, numerics.cast(src, dst.dtype), i, j)
 
@@ -106,8 +107,8 @@ def _dynamic_src_cost(
     writes=ON_CHIP,
 )
 def tensor_copy_dynamic_src(
-    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
-) -> Any:
+    dst: OnChip, src: OnChip, offset: Sbuf, *, engine: str = "vector"
+) -> OnChip:
     """`dst[p, n] = src[:, o:o+n]` with the offset `o = offset[0, 0]`, an integer in SBUF."""
     zero = jnp.zeros((), offset.dtype)
     return numerics.cast(
@@ -135,8 +136,8 @@ def _dynamic_dst_cost(
     reads_destination=True,
 )
 def tensor_copy_dynamic_dst(
-    dst: Any, src: Any, offset: Any, *, engine: str = "vector"
-) -> Any:
+    dst: OnChip, src: OnChip, offset: Sbuf, *, engine: str = "vector"
+) -> OnChip:
     """`dst[:, o:o+n] = src[p, n]` with `o = offset[0, 0]` in SBUF; the rest of `dst` is kept."""
     zero = jnp.zeros((), offset.dtype)
     return lax.dynamic_update_slice(
@@ -159,7 +160,9 @@ def _copy_every_cost(
     writes="sbuf",
     partial=True,
 )
-def tensor_copy_every(dst: Any, src: Any, i: Any, *, engine: str = "vector") -> Any:
+def tensor_copy_every(
+    dst: Sbuf, src: OnChip, i: KnownInt, *, engine: str = "vector"
+) -> Sbuf:
     """`dst[:, :, i] = src`: a `tensor_copy` into places that are apart, at no fast mode's rate.
 
     Args:
@@ -183,7 +186,7 @@ def _memset_cost(
 
 
 @instruction("trn.memset", cost=_memset_cost, reads=(), writes=ON_CHIP)
-def memset(dst: Any, *, value: float, engine: str = "vector") -> Any:
+def memset(dst: OnChip, *, value: float, engine: str = "vector") -> OnChip:
     """`dst = value`; `engine`: vector or gpsimd."""
     return jnp.full_like(dst, value)
 
@@ -209,8 +212,8 @@ def _predicated_cost(
     reads_destination=True,
 )
 def tensor_copy_predicated(
-    dst: Any, src: Any, predicate: Any, *, reverse: bool = False
-) -> Any:
+    dst: OnChip, src: OnChip, predicate: OnChip, *, reverse: bool = False
+) -> OnChip:
     """`dst = src` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
     return jnp.where((predicate != 0) ^ reverse, src, dst)
 
@@ -225,7 +228,7 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 @instruction(
     "trn.nc_transpose_vector", cost=_transpose_cost, reads=(EITHER,), writes=ON_CHIP
 )
-def nc_transpose_vector(dst: Any, src: Any) -> Any:
+def nc_transpose_vector(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[n, p] = src[p, n]ᵀ` on the Vector Engine: at most 32 x 32, exact, SBUF or PSUM."""
     return src.T
 
@@ -252,7 +255,7 @@ def _shuffle_cost(
     writes=ON_CHIP,
     reads_destination=True,
 )
-def nc_stream_shuffle(dst: Any, src: Any, *, mask: tuple[int, ...]) -> Any:
+def nc_stream_shuffle(dst: OnChip, src: OnChip, *, mask: tuple[int, ...]) -> OnChip:
     """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
     quads = (x.reshape(-1, QUADRANT, *x.shape[1:]) for x in (src, dst))
     moved, old = next(quads), next(quads)

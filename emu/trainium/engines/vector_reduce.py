@@ -19,6 +19,7 @@ from emu.trainium.datasheets.limits import BN_STATS_ELEMENTS
 from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, needs, one_in_psum
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
+from emu.trainium.spaces import OnChip
 
 # `writes` of an instruction with a tile and a column.
 TWO_ON_CHIP: Any = (
@@ -38,7 +39,7 @@ def _reduce_cost(
 
 
 @instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes=ON_CHIP)
-def tensor_reduce(dst: Any, src: Any, *, op: str, negate: bool = False) -> Any:
+def tensor_reduce(dst: OnChip, src: OnChip, *, op: str, negate: bool = False) -> OnChip:
     """`dst[p, ..., 1] = op` over the last dimension, in float32; `negate` changes its sign."""
     y = named(REDUCE, "trn.tensor_reduce", "op", op)(f32(src), axis=-1, keepdims=True)
     return numerics.cast(-y if negate else y, dst.dtype)
@@ -72,8 +73,8 @@ def _scalar_reduce_cost(
     writes=TWO_ON_CHIP,
 )
 def tensor_scalar_reduce(
-    dst: Any, total: Any, src: Any, scalar: Any, *, op: str, reduce: str
-) -> tuple[Any, Any]:
+    dst: OnChip, total: OnChip, src: OnChip, scalar: OnChip, *, op: str, reduce: str
+) -> tuple[OnChip, OnChip]:
     """`dst = src op scalar` and `total[p, 1] = reduce` of it over the free dimensions.
 
     `scalar` is `[p, 1]`; `reduce` is add, multiply, max or min; all in float32.
@@ -101,16 +102,16 @@ def _scan_cost(
     writes=ON_CHIP,
 )
 def tensor_tensor_scan(
-    dst: Any,
-    a: Any,
-    b: Any,
-    initial: Any,
+    dst: OnChip,
+    a: OnChip,
+    b: OnChip,
+    initial: OnChip,
     *,
     op0: str,
     op1: str,
     reverse0: bool = False,
     reverse1: bool = False,
-) -> Any:
+) -> OnChip:
     """`dst[:, i] = (a[:, i] op0 dst[:, i-1]) op1 b[:, i]`, from `initial[p, 1]`, in float32.
 
     At most one of `a` and `b`, both `[p, n]`, is in PSUM; `reverse0` and `reverse1` swap sides.
@@ -135,7 +136,7 @@ def _bn_stats_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.bn_stats", cost=_bn_stats_cost, reads=(EITHER,), writes=ON_CHIP)
-def bn_stats(dst: Any, src: Any) -> Any:
+def bn_stats(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 6]`: count, mean and variance times count of even elements, then of odd ones.
 
     `src` has at most 512 elements a partition; float32 arithmetic.
@@ -162,7 +163,7 @@ def _bn_aggr_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.bn_aggr", cost=_bn_aggr_cost, reads=(EITHER,), writes=ON_CHIP)
-def bn_aggr(dst: Any, src: Any) -> Any:
+def bn_aggr(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 2]`: mean and variance from `src[p, 3k]`, triples as `bn_stats` writes them."""
     triples = f32(src).reshape(src.shape[0], -1, 3)
     count, mean, spread = (triples[..., i] for i in range(3))
@@ -191,7 +192,9 @@ def _exponential_cost(
     reads=(EITHER, EITHER),
     writes=TWO_ON_CHIP,
 )
-def exponential(dst: Any, total: Any, src: Any, highest: Any) -> tuple[Any, Any]:
+def exponential(
+    dst: OnChip, total: OnChip, src: OnChip, highest: OnChip
+) -> tuple[OnChip, OnChip]:
     """`dst = exp(src - highest)` and `total[p, 1] = Σ dst`, `highest` `[p, 1]`; NeuronCore-v4.
 
     The sum is of the float32 values, before `dst` is cast.

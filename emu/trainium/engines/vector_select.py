@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from emu import numerics
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
@@ -21,6 +22,7 @@ from emu.trainium.datasheets.limits import SEARCH8_ELEMENTS
 from emu.trainium.engines.cost import ON_CHIP, compute, needs
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
+from emu.trainium.spaces import OnChip
 
 TWO_ON_CHIP: Any = (EITHER, EITHER)
 # What range_select puts where it does not select.
@@ -56,16 +58,16 @@ def _range_select_cost(
     writes=TWO_ON_CHIP,
 )
 def range_select(
-    dst: Any,
-    highest: Any,
-    src: Any,
-    bound0: Any,
-    bound1: Any,
+    dst: OnChip,
+    highest: OnChip,
+    src: OnChip,
+    bound0: OnChip,
+    bound1: OnChip,
     *,
     compare0: str,
     compare1: str,
     start: int = 0,
-) -> tuple[Any, Any]:
+) -> tuple[OnChip, OnChip]:
     """Keeps the elements whose place is in a range, and finds the largest; from NeuronCore-v3 on.
 
     Args:
@@ -104,7 +106,7 @@ def _max8_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 
 
 @instruction("trn.nc_max8", cost=_max8_cost, reads=(EITHER,), writes=ON_CHIP)
-def nc_max8(dst: Any, src: Any) -> Any:
+def nc_max8(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 8]`: the eight largest of each partition, descending."""
     return lax.top_k(src.reshape(src.shape[0], -1), 8)[0].astype(dst.dtype)
 
@@ -118,7 +120,7 @@ def _find_index8_cost(
 @instruction(
     "trn.nc_find_index8", cost=_find_index8_cost, reads=(EITHER, EITHER), writes=ON_CHIP
 )
-def nc_find_index8(dst: Any, src: Any, values: Any) -> Any:
+def nc_find_index8(dst: OnChip, src: OnChip, values: OnChip) -> OnChip:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
     return jnp.argmax(src[:, None, :] == values[:, :, None], axis=-1).astype(dst.dtype)
 
@@ -135,7 +137,9 @@ def _match_replace8_cost(
     reads=(EITHER, EITHER),
     writes=ON_CHIP,
 )
-def nc_match_replace8(dst: Any, src: Any, values: Any, *, value: float) -> Any:
+def nc_match_replace8(
+    dst: OnChip, src: OnChip, values: OnChip, *, value: float
+) -> OnChip:
     """`dst = src[p, n]` with the first match of each of `values[p, 8]`, in turn, set to `value`.
 
     After `nc_max8` it takes the eight largest away, so that the next call finds the next eight.
@@ -176,7 +180,7 @@ def _dropout_cost(
     reads=(EITHER, EITHER, "register"),
     writes=ON_CHIP,
 )
-def dropout(dst: Any, src: Any, probability: Any, seed: Any) -> Any:
+def dropout(dst: OnChip, src: OnChip, probability: OnChip, seed: KnownInt) -> OnChip:
     """`dst = src`, or 0 with the probability of its partition, `[p, 1]`; nothing is rescaled.
 
     `seed` is a known integer. The hardware's generator is not published: these draws are JAX's.
@@ -198,6 +202,6 @@ def _rand_cost(
 
 
 @instruction("trn.rand2", cost=_rand_cost, reads=("register",), writes=ON_CHIP)
-def rand2(dst: Any, seed: Any, *, low: float, high: float) -> Any:
+def rand2(dst: OnChip, seed: KnownInt, *, low: float, high: float) -> OnChip:
     """`dst` uniform in `[low, high)`; NeuronCore-v4. Seed and draws as in `dropout`."""
     return numerics.cast(_drawn(seed, dst.shape, low, high), dst.dtype)
