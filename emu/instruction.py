@@ -131,7 +131,7 @@ class Instruction(Generic[P, R]):
     meaning: Callable[P, R]
     cost: Callable[..., Cost]
     reads: tuple[Spaces, ...]
-    writes: tuple[str, ...]
+    writes: tuple[Any, ...]
     in_place: bool
     reads_destination: bool
     partial: bool
@@ -152,7 +152,8 @@ class Instruction(Generic[P, R]):
         results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
-        return results[0] if len(self.writes) == 1 else tuple(results)
+        result: Any = results[0] if len(self.writes) == 1 else tuple(results)
+        return result
 
     def __repr__(self) -> str:
         return f"<instruction {self.name}{inspect.signature(self)}>"
@@ -181,7 +182,7 @@ def instruction(
     *,
     cost: Callable[..., Cost],
     reads: tuple[Spaces, ...],
-    writes: str | tuple[str, ...],
+    writes: str | tuple[str | tuple[str, ...], ...],
     in_place: bool = True,
     reads_destination: bool = False,
     partial: bool = False,
@@ -196,7 +197,7 @@ def instruction(
         `LimitExceeded` for operands larger than the hardware takes.
       reads: memory space of each source operand: a name, a tuple of allowed names, or None for
         any. `"register"` is a known integer scalar.
-      writes: memory space of each result.
+      writes: memory space of each result, or a tuple of allowed ones.
       in_place: the leading operands are destinations, one per result: a result takes over its
         destination's buffer. False makes a fresh buffer (allocation, HBM output).
       reads_destination: the old content matters (accumulation, partial write).

@@ -2,6 +2,9 @@
 
 import inspect
 import pydoc
+import re
+import shutil
+import subprocess
 
 import jax
 import pytest
@@ -49,3 +52,27 @@ def test_shapes_that_do_not_go_together_are_named_with_the_kernels_line():
     assert "(test_instruction.py:" in str(caught.value)
     with pytest.raises(WrongShape, match="float32.128, 512., float32.128, 511. into"):
         jax.eval_shape(sum_of_two)
+
+
+REVEALED = """
+from emu.trainium import isa
+
+reveal_type(isa.nc_matmul.__call__)
+reveal_type(isa.tensor_scalar_reduce.__call__)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("pyright"), reason="pyright is not installed")
+def test_a_type_checker_sees_the_parameters_and_the_result(tmp_path):
+    file = tmp_path / "revealed.py"
+    file.write_text(REVEALED)
+    done = subprocess.run(["pyright", str(file)], capture_output=True, text=True)
+    matmul, reduce = re.findall(r'Type of ".*?" is "(.*)"', done.stdout)
+    assert re.match(r"\(dst: Array, stationary: Array, moving: Array, ", matmul)
+    assert matmul.endswith("*, tf32: bool = False) -> Array")
+    assert reduce.endswith("op: str, reduce: str) -> tuple[Array, Array]")
+
+
+def test_operands_go_by_position():
+    with pytest.raises(TypeError, match="takes 1 destinations and 3 sources, got 0"):
+        nc_matmul(dst=0, stationary=0, moving=0, accumulate=0)  # type: ignore[arg-type]

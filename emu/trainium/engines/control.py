@@ -12,15 +12,13 @@ def _semaphore_cost(device: Device, *, engine: str) -> Cost:
         raise LimitExceeded(
             f"trn.semaphore: engine is {engine!r}, must be one of {', '.join(ENGINES)}"
         )
-    return Cost(
-        engine=engine,
-        busy_cycles=device.ticks(device.semaphore_s) / device.ticks_per_cycle[engine],
-    )
+    ticks = device.ticks(device.semaphore_s)
+    return Cost(engine=engine, busy_cycles=ticks / device.ticks_per_cycle[engine])
 
 
 @instruction("trn.semaphore", cost=_semaphore_cost, reads=(), writes=(), effect=True)
 def semaphore(*, engine: str) -> tuple[()]:
-    """An explicit EVENT_SEMAPHORE on an engine.
+    """An explicit EVENT_SEMAPHORE on an engine: tensor, vector, scalar or gpsimd.
 
     Waits between instructions need none: the clock derives them from the data, and every
     instruction's `handover_cycles` are what signalling its result costs.
@@ -36,5 +34,8 @@ def _table_cost(device: Device, *, op: str) -> Cost:
     "trn.activation_table_load", cost=_table_cost, reads=(), writes=(), effect=True
 )
 def activation_table_load(*, op: str) -> tuple[()]:
-    """Loads the table of function `op` into the Scalar Engine; a warm kernel has it."""
+    """Loads the table of function `op` into the Scalar Engine; a warm kernel has it.
+
+    Takes the time measured in a profile, `act_table_load_s`, whatever the function.
+    """
     return ()

@@ -10,8 +10,8 @@ Vector Engine's fast modes share a bus with the GpSimd Engine, and neither waits
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +23,9 @@ from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.datasheets.limits import FREE_DIMENSIONS, FREE_ELEMENTS
 from emu.trainium.engines.memory import EITHER
 
-# `writes` of an instruction whose result may lie in SBUF or PSUM.
-ON_CHIP: Any = (EITHER,)
-# A GpSimd instruction's fixed part is in its published interval.
-_LATENCY = {
-    "vector": "vector_latency_cycles",
-    "scalar": "scalar_latency_cycles",
-    "gpsimd": None,
-}
+# `writes` of an instruction whose result, or two results, may lie in SBUF or PSUM.
+ON_CHIP = (EITHER,)
+TWO_ON_CHIP = (EITHER, EITHER)
 
 
 def compute(
@@ -59,27 +54,34 @@ def compute(
       WrongSpace: an operand in PSUM, which GpSimd cannot access.
     """
     tiles = [x for x in (*writes, *reads) if x.space in FREE_ELEMENTS]
+    _check_tiles(name, engine, tiles)
     spaces = {x.space for x in tiles}
-    if engine == "gpsimd" and "psum" in spaces:
-        raise WrongSpace(
-            f"{name}: an operand is in psum, must be in sbuf on GpSimd: choose another engine"
-        )
-    for x in tiles:
-        limit(
-            name, f"elements per partition in {x.space}", x.free, FREE_ELEMENTS[x.space]
-        )
-        limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
+    fixed_latency = {
+        "vector": device.vector_latency_cycles,
+        "scalar": device.scalar_latency_cycles,
+        "gpsimd": 0,  # its fixed part is in the published interval
+    }
     busy = max(device.min_interval_cycles, cycles)
-    fixed = _LATENCY[engine]
     return Cost(
         engine=engine,
         busy_cycles=busy,
-        latency_cycles=busy + (getattr(device, fixed) if fixed else 0),
+        latency_cycles=busy + fixed_latency[engine],
         flops=flops,
         moved_bytes=_moved(writes, reads),
         handover_cycles=device.handover_cycles,
         excludes=_port_sharers(device, engine, spaces),
     )
+
+
+def _check_tiles(name: str, engine: str, tiles: Sequence[Operand]) -> None:
+    if engine == "gpsimd" and any(x.space == "psum" for x in tiles):
+        raise WrongSpace(
+            f"{name}: an operand is in psum, must be in sbuf on GpSimd: choose another engine"
+        )
+    for x in tiles:
+        what = f"elements per partition in {x.space}"
+        limit(name, what, x.free, FREE_ELEMENTS[x.space])
+        limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
 
 
 def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:
@@ -92,13 +94,13 @@ def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, .
 
 
 def _moved(writes: Sequence[Operand], reads: Sequence[Operand]) -> dict[str, int]:
-    moved: dict[str, int] = {}
-    sources = [x for x in reads if x.space != "register"]
-    for way, operands in (("read", sources), ("write", writes)):
-        for x in operands:
-            key = f"{x.space}_{way}"
-            moved[key] = moved.get(key, 0) + x.nbytes
-    return moved
+    moved: Counter[str] = Counter()
+    for x in reads:
+        if x.space != "register":
+            moved[f"{x.space}_read"] += x.nbytes
+    for x in writes:
+        moved[f"{x.space}_write"] += x.nbytes
+    return dict(moved)
 
 
 def part(dst: Operand, src: Operand) -> Operand:

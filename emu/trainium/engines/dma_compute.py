@@ -20,7 +20,7 @@ def _check_bytes(name: str, x: Operand) -> None:
         )
 
 
-def _from_hbm(src: Operand) -> int:
+def _hbm_bytes(src: Operand) -> int:
     return src.nbytes if src.space == "hbm" else 0
 
 
@@ -44,7 +44,7 @@ def _transpose_cost(
     _check_bytes(name, src)
     within = src.space == "sbuf"
     share = device.dma_sbuf_transpose_share if within else device.dma_transpose_share
-    return rows_cost(device, name, queue, dst, _from_hbm(src), share)
+    return rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
 
 
 @instruction("trn.dma_transpose", cost=_transpose_cost, reads=(SOURCE,), writes="sbuf")
@@ -53,6 +53,11 @@ def dma_transpose(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> S
 
     Up to 90 % of a copy's rate from HBM, 50 % within SBUF, on NeuronCore-v3 and later (SDK,
     Trainium2 architecture guide): reached where `n` is a multiple of 128 and `p` of 16.
+
+    Args:
+      dst: SBUF `[n, p]`.
+      src: HBM or SBUF `[p, n]`.
+      queue: one of the DMA queues.
     """
     return src.T
 
@@ -66,12 +71,12 @@ def _accumulate_cost(
         raise LimitExceeded(
             f"{name}: source is {src.dtype}, must be the destination's {dst.dtype}"
         )
-    cost = rows_cost(
-        device, name, queue, dst, _from_hbm(src), device.dma_accumulate_share
-    )
-    read = {"sbuf_read": dst.nbytes}
-    read[f"{src.space}_read"] = read.get(f"{src.space}_read", 0) + src.nbytes
-    return dataclasses.replace(cost, moved_bytes=read | {"sbuf_write": dst.nbytes})
+    share = device.dma_accumulate_share
+    cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
+    moved = {"sbuf_read": dst.nbytes}
+    moved[f"{src.space}_read"] = moved.get(f"{src.space}_read", 0) + src.nbytes
+    moved["sbuf_write"] = dst.nbytes
+    return dataclasses.replace(cost, moved_bytes=moved)
 
 
 @instruction(
@@ -85,5 +90,10 @@ def dma_accumulate(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> 
     """`dst += src` on the way into SBUF, in float32, rounded to `dst`'s dtype.
 
     At a copy's rate on NeuronCore-v4, half of it before (SDK, Trainium3 architecture guide).
+
+    Args:
+      dst: SBUF `[p, ...]`, of 2 or 4 bytes an element.
+      src: HBM or SBUF, of the same shape and dtype.
+      queue: one of the DMA queues.
     """
     return (f32(dst) + f32(src)).astype(dst.dtype)

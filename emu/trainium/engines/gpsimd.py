@@ -8,11 +8,12 @@ rsqrt four times the Scalar Engine's, so 4N. Its tensor_copy, memset and tensor_
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from emu import numerics
-from emu.annotations import KnownInt
+from emu.annotations import KnownInt, Shape
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -28,13 +29,13 @@ from emu.trainium.spaces import Sbuf
 
 
 def _affine(
-    shape: tuple[int, ...], offset: Any, steps: tuple[int, ...], multiplier: int
-) -> Any:
+    shape: Shape, offset: KnownInt, steps: tuple[int, ...], multiplier: int
+) -> jax.Array:
     """`offset + partition · multiplier + Σ index · step` of every element, int32."""
-    terms = zip(range(len(shape)), (multiplier, *steps), strict=True)
     total = jnp.broadcast_to(jnp.asarray(offset, jnp.int32), shape)
-    for axis, step in terms:
-        total = total + lax.broadcasted_iota(jnp.int32, shape, axis) * jnp.int32(step)
+    for axis, step in enumerate((multiplier, *steps)):
+        index = lax.broadcasted_iota(jnp.int32, shape, axis)
+        total = total + index * jnp.int32(step)
     return total
 
 
@@ -71,7 +72,11 @@ def iota(
 ) -> Sbuf:
     """`dst[p, i, ...] = offset + p · multiplier + i · steps[0] + ...`, in 32-bit integers.
 
-    `offset` is a known integer; `steps` has one entry for each free dimension.
+    Args:
+      dst: SBUF `[p, ...]`, of an integer dtype.
+      offset: a known integer.
+      steps: one for each free dimension.
+      multiplier: step from one partition to the next.
     """
     return _affine(dst.shape, offset, steps, multiplier).astype(dst.dtype)
 
@@ -116,29 +121,27 @@ def affine_select(
       compare: of the expression with 0.
     """
     value = _affine(src.shape, offset, steps, multiplier)
-    keep = named(BINARY, "trn.affine_select", "compare", compare)(
-        value, jnp.zeros_like(value)
-    )
+    compares = named(BINARY, "trn.affine_select", "compare", compare)
+    keep = compares(value, jnp.zeros_like(value))
     kept = jnp.where(keep, src, lax.full_like(src, fill))
     return numerics.cast(kept, dst.dtype)
 
 
 def _gather_cost(device: Device, dst: Operand, src: Operand, index: Operand) -> Cost:
-    name, (rows, count) = "trn.local_gather", index.shape
+    name = "trn.local_gather"
+    rows, count = index.shape
     indices = count * GATHER_PARTITIONS
     elements = dst.shape[-1]
     limit(name, "indices of a GpSimd core", indices, GATHER_INDICES)
-    if (
-        elements not in GATHER_ELEMENTS
-        or rows % GATHER_PARTITIONS
-        or rows != src.shape[0]
-    ):
+    whole_cores = rows % GATHER_PARTITIONS == 0 and rows == src.shape[0]
+    if elements not in GATHER_ELEMENTS or not whole_cores:
         raise LimitExceeded(
             f"{name}: {elements} elements an index on {rows} partitions of {src.shape[0]}, must be "
             f"one of {GATHER_ELEMENTS} on all, a multiple of {GATHER_PARTITIONS}"
         )
-    c = (28 + 4 * elements) / (4 * elements) / min(4 / src.dtype.itemsize, elements)
-    cycles = device.gpsimd_overhead_cycles + indices * elements / c
+    at_once = min(4 / src.dtype.itemsize, elements)
+    published_c = (28 + 4 * elements) / (4 * elements) / at_once
+    cycles = device.gpsimd_overhead_cycles + indices * elements / published_c
     return compute(device, name, "gpsimd", cycles, (dst,), (src, index))
 
 
@@ -158,13 +161,15 @@ def local_gather(dst: Sbuf, src: Sbuf, index: Sbuf) -> Sbuf:
       index: SBUF, integer `[p, m]`: the 16m offsets of a core are its 16 partitions' first columns,
         then their second ones, and so on.
     """
-    p, m = index.shape
-    groups = index.reshape(-1, GATHER_PARTITIONS, m).astype(jnp.int32)
-    flat = jnp.swapaxes(groups, 1, 2).reshape(-1, GATHER_PARTITIONS * m)
-    offsets = jnp.repeat(flat, GATHER_PARTITIONS, axis=0)[..., None]
-    offsets = offsets + lax.broadcasted_iota(jnp.int32, (p, 1, dst.shape[2]), 2)
-    row = src.reshape(p, -1)
-    return jnp.take_along_axis(row, offsets.reshape(p, -1), axis=1).reshape(dst.shape)
+    rows, columns = index.shape
+    by_core = index.reshape(-1, GATHER_PARTITIONS, columns).astype(jnp.int32)
+    # Indices of a core count through its partitions first: [cores, 16 · columns].
+    of_core = jnp.swapaxes(by_core, 1, 2).reshape(-1, GATHER_PARTITIONS * columns)
+    first = jnp.repeat(of_core, GATHER_PARTITIONS, axis=0)[..., None]
+    within = lax.broadcasted_iota(jnp.int32, (rows, 1, dst.shape[2]), 2)
+    offsets = (first + within).reshape(rows, -1)
+    gathered = jnp.take_along_axis(src.reshape(rows, -1), offsets, axis=1)
+    return gathered.reshape(dst.shape)
 
 
 def _rsqrt_cost(device: Device, dst: Operand, src: Operand) -> Cost:

@@ -1,34 +1,41 @@
 """Tiles and the DMA that moves them: HBM, SBUF and PSUM."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu.annotations import KnownInt
+from emu.annotations import DType, KnownInt, Shape, Tile
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
-from emu.trainium.engines.dma import dma_cost, rows_cost
-from emu.trainium.spaces import Hbm, Sbuf
+from emu.trainium.engines.dma import Descriptors, dma_cost, rows_cost
+from emu.trainium.spaces import Hbm, Psum, Sbuf, Stationary
 
 EITHER = ("sbuf", "psum")
 
 NO_TIME = Cost(engine="vector", busy_cycles=0)
 
 
-def _allocation(name: str, space: str) -> Any:
-    def cost(device: Device, *, shape: tuple[int, ...], dtype: Any, **_: Any) -> Cost:
+# --- tiles ---
+
+
+def _allocation(name: str, space: str) -> Callable[..., Tile]:
+    """Declares the instruction that makes a fresh tile, of NaN or of the largest integer."""
+
+    def cost(device: Device, *, shape: Shape, **_: Any) -> Cost:
         if space != "hbm":
             limit(name, "partition dimension", shape[0], device.partitions)
         return NO_TIME
 
     @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
-    def tile(*, shape: tuple[int, ...], dtype: Any, **_: Any) -> Any:
-        poison = (
-            jnp.nan if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
-        )
+    def tile(*, shape: Shape, dtype: DType, **_: Any) -> Tile:
+        """A fresh tile, holding NaN: takes no time."""
+        is_float = jnp.issubdtype(dtype, jnp.floating)
+        poison = jnp.nan if is_float else jnp.iinfo(dtype).max
         return jnp.full(shape, poison, dtype)
 
     return tile
@@ -40,7 +47,7 @@ _hbm = _allocation("trn.hbm", "hbm")
 _array = _allocation("trn.array", "array")
 
 
-def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+def sbuf(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Sbuf:
     """A fresh SBUF tile `[partition ≤ 128, ...free]`, holding NaN.
 
     Args:
@@ -53,8 +60,8 @@ def sbuf(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
 
 
 def psum(
-    *shape: int, dtype: Any = jnp.float32, buffers: int = 1, bank: int | None = None
-) -> Any:
+    *shape: int, dtype: DType = jnp.float32, buffers: int = 1, bank: int | None = None
+) -> Psum:
     """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
 
     Args:
@@ -64,22 +71,24 @@ def psum(
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
     """
-    return _psum(
-        shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers, bank=bank
-    )
+    held = precision.tile_dtype(dtype)
+    return _psum(shape=shape, dtype=held, buffers=buffers, bank=bank)
 
 
-def hbm(*shape: int, dtype: Any = jnp.float32) -> Any:
+def hbm(*shape: int, dtype: DType = jnp.float32) -> Hbm:
     """A fresh HBM buffer, holding NaN."""
     return _hbm(shape=shape, dtype=precision.tile_dtype(dtype))
 
 
-def array(*shape: int, dtype: Any = jnp.float32, buffers: int = 1) -> Any:
+def array(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Stationary:
     """A fresh stationary tile `[partition ≤ 128, columns ≤ 128]` in the Tensor Engine's array.
 
     The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
     """
     return _array(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
+
+
+# --- loads ---
 
 
 def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
@@ -97,19 +106,38 @@ def _load_cost(
     return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes)
 
 
+@instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
+def dma_load(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
+    """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`.
+
+    Its cost is that of `engines.dma.dma_cost`, with an example, as of every DMA.
+
+    Args:
+      dst: SBUF `[p, ...]`.
+      src: HBM, of the same shape and dtype.
+      queue: load_queue, load_queue2, store_queue or store_queue2.
+    """
+    return src
+
+
 def _load_tiles_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
-    tiles, p, _ = src.shape
-    return dma_cost(
-        device,
-        "trn.dma_load_tiles",
-        queue,
-        partitions=p,
-        descriptors=p * tiles,
-        descriptor_bytes=src.nbytes / (p * tiles),
+    tiles, partitions, _ = src.shape
+    number = partitions * tiles
+    what = Descriptors(
+        number=number,
+        nbytes=src.nbytes / number,
+        partitions=partitions,
         hbm_bytes=src.nbytes,
     )
+    return dma_cost(device, "trn.dma_load_tiles", queue, what)
+
+
+@instruction("trn.dma_load_tiles", cost=_load_tiles_cost, reads=("hbm",), writes="sbuf")
+def dma_load_tiles(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
+    """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`, a descriptor a row of each."""
+    return jnp.swapaxes(src, 0, 1)
 
 
 def _load_at_cost(
@@ -117,21 +145,73 @@ def _load_at_cost(
 ) -> Cost:
     # Rows that do not fill the tile's last dimension land apart from each other.
     apart = src.shape[1] if len(src.shape) == 3 and src.shape[2] < dst.shape[2] else 1
-    p = src.shape[0]
-    cost = dma_cost(
-        device,
-        "trn.dma_load_at",
-        queue,
-        partitions=p,
-        descriptors=p * apart,
-        descriptor_bytes=src.nbytes / (p * apart),
+    partitions = src.shape[0]
+    number = partitions * apart
+    what = Descriptors(
+        number=number,
+        nbytes=src.nbytes / number,
+        partitions=partitions,
         hbm_bytes=src.nbytes,
     )
+    cost = dma_cost(device, "trn.dma_load_at", queue, what)
     return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
+
+
+@instruction(
+    "trn.dma_load_at",
+    cost=_load_at_cost,
+    reads=("hbm", "register", "register"),
+    writes="sbuf",
+    partial=True,
+)
+def dma_load_at(
+    dst: Sbuf, src: Hbm, i: KnownInt, j: KnownInt, *, queue: str = "load_queue"
+) -> Sbuf:
+    """HBM to part of an SBUF tile: `dst[:p, i, j:j+n] = src[p, n]`, the rest of `dst` is kept.
+
+    Args:
+      dst: SBUF `[partitions, places, columns]`.
+      src: HBM `[p, n]`, or `[p, a, n]` for `dst[:p, i:i+a, j:j+n]`.
+      i: a known integer.
+      j: a known integer.
+      queue: as of `dma_load`.
+    """
+    return at(dst, src, i, j)
+
+
+def _gather_cost(
+    device: Device,
+    dst: Operand,
+    table: Operand,
+    ids: Operand,
+    *,
+    queue: str = "load_queue",
+) -> Cost:
+    read = dst.nbytes + ids.nbytes
+    cost = rows_cost(device, "trn.dma_gather", queue, dst, read)
+    moved = {"hbm_read": read, "sbuf_write": dst.nbytes}
+    return dataclasses.replace(cost, moved_bytes=moved)
+
+
+@instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
+def dma_gather(dst: Sbuf, table: Hbm, ids: Hbm, *, queue: str = "load_queue") -> Sbuf:
+    """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
+    return jnp.take(table, ids, axis=0, mode="clip")
+
+
+# --- stores ---
 
 
 def _store_cost(device: Device, src: Operand, *, queue: str = "store_queue") -> Cost:
     return rows_cost(device, "trn.dma_store", queue, src, src.nbytes)
+
+
+@instruction(
+    "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
+)
+def dma_store(src: Sbuf, *, queue: str = "store_queue") -> Hbm:
+    """SBUF to a fresh HBM buffer, which it returns: one descriptor a partition."""
+    return src
 
 
 def _store_at_cost(
@@ -146,40 +226,6 @@ def _store_at_cost(
     return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
 
 
-@instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
-def dma_load(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
-    """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
-    return src
-
-
-@instruction("trn.dma_load_tiles", cost=_load_tiles_cost, reads=("hbm",), writes="sbuf")
-def dma_load_tiles(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
-    """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`."""
-    return jnp.swapaxes(src, 0, 1)
-
-
-@instruction(
-    "trn.dma_load_at",
-    cost=_load_at_cost,
-    reads=("hbm", "register", "register"),
-    writes="sbuf",
-    partial=True,
-)
-def dma_load_at(
-    dst: Sbuf, src: Hbm, i: KnownInt, j: KnownInt, *, queue: str = "load_queue"
-) -> Sbuf:
-    """HBM to part of an SBUF tile: `dst[:, i, j:j+n] = src[:, :n]`."""
-    return at(dst, src, i, j)
-
-
-@instruction(
-    "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
-)
-def dma_store(src: Sbuf, *, queue: str = "store_queue") -> Hbm:
-    """SBUF to a fresh HBM buffer."""
-    return src
-
-
 @instruction(
     "trn.dma_store_at",
     cost=_store_at_cost,
@@ -190,40 +236,24 @@ def dma_store(src: Sbuf, *, queue: str = "store_queue") -> Hbm:
 def dma_store_at(
     dst: Hbm, src: Sbuf, i: KnownInt, *, queue: str = "store_queue"
 ) -> Hbm:
-    """SBUF to slice `i` of an HBM buffer: `dst[i] = src`."""
+    """SBUF to slice `i`, a known integer, of an HBM buffer: `dst[i] = src`."""
     return lax.dynamic_update_index_in_dim(dst, src, i, 0)
 
 
-def _gather_cost(
-    device: Device,
-    dst: Operand,
-    table: Operand,
-    ids: Operand,
-    *,
-    queue: str = "load_queue",
-) -> Cost:
-    cost = rows_cost(device, "trn.dma_gather", queue, dst, dst.nbytes + ids.nbytes)
-    moved = {"hbm_read": dst.nbytes + ids.nbytes, "sbuf_write": dst.nbytes}
-    return dataclasses.replace(cost, moved_bytes=moved)
+# --- addresses and arithmetic ---
 
 
-@instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
-def dma_gather(dst: Sbuf, table: Hbm, ids: Hbm, *, queue: str = "load_queue") -> Sbuf:
-    """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
-    return jnp.take(table, ids, axis=0, mode="clip")
-
-
-def at(dst: Any, src: Any, i: Any, j: Any) -> Any:
+def at(dst: Tile, src: Tile, i: KnownInt, j: KnownInt) -> Tile:
     """`dst[:p, i:i+a, j:j+n] = src`, src `[p, n]` (a = 1) or `[p, a, n]`."""
     block = src[:, None] if src.ndim == 2 else src
     return lax.dynamic_update_slice(dst, block.astype(dst.dtype), place(0, i, j))
 
 
-def place(*indices: Any) -> tuple[Any, ...]:
+def place(*indices: KnownInt) -> tuple[jax.Array, ...]:
     """Register operands as int32: beside float64, JAX makes loop indices int64."""
     return tuple(jnp.asarray(i, jnp.int32) for i in indices)
 
 
-def f32(x: Any) -> Any:
+def f32(x: Tile) -> Tile:
     """`x` in the engines' arithmetic: float32, or float64 in the exact reading."""
     return x.astype(precision.arithmetic_dtype())

@@ -7,18 +7,21 @@ Source of the lists and of the ranges: nki/api/nki.api.shared.rst of aws-neuron-
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from emu.annotations import Tile
 from emu.checks import precision
 from emu.errors import LimitExceeded
 from emu.instruction import caller
 from emu.trainium.engines.memory import f32
 
-BINARY = {
+Operator: TypeAlias = Callable[..., jax.Array]
+
+BINARY: Mapping[str, Operator] = {
     "add": jnp.add,
     "subtract": jnp.subtract,
     "multiply": jnp.multiply,
@@ -35,14 +38,14 @@ BINARY = {
     "logical_xor": jnp.logical_xor,
 }
 COMPARE = ("equal", "greater_equal", "greater", "less_equal", "less")
-BITWISE = {
+BITWISE: Mapping[str, Operator] = {
     "bitwise_and": jnp.bitwise_and,
     "bitwise_or": jnp.bitwise_or,
     "bitwise_xor": jnp.bitwise_xor,
     "left_shift": jnp.left_shift,
     "right_shift": jax.lax.shift_right_logical,
 }
-REDUCE = {
+REDUCE: Mapping[str, Operator] = {
     "add": jnp.sum,
     "multiply": jnp.prod,
     "max": jnp.max,
@@ -53,16 +56,16 @@ REDUCE = {
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 
-def _silu_dx(x: Any) -> Any:
-    s = jax.nn.sigmoid(x)
-    return s * (1 + x * (1 - s))
+def _silu_dx(x: jax.Array) -> jax.Array:
+    sigmoid = jax.nn.sigmoid(x)
+    return sigmoid * (1 + x * (1 - sigmoid))
 
 
-def _gelu_dx(x: Any) -> Any:
-    return jax.grad(lambda v: jnp.sum(jax.nn.gelu(v, approximate=False)))(x)
+def _gelu_dx(x: jax.Array) -> jax.Array:
+    return jax.grad(lambda value: jnp.sum(jax.nn.gelu(value, approximate=False)))(x)
 
 
-UNARY = {
+UNARY: Mapping[str, Operator] = {
     "copy": lambda x: x,
     "identity": lambda x: x,
     "exp": jnp.exp,
@@ -99,7 +102,7 @@ VALID_RANGE = {
 }
 
 
-def named(table: Mapping[str, Any], name: str, what: str, key: str) -> Any:
+def named(table: Mapping[str, Operator], name: str, what: str, key: str) -> Operator:
     """The entry `key` of a table of operators.
 
     Raises:
@@ -113,43 +116,49 @@ def named(table: Mapping[str, Any], name: str, what: str, key: str) -> Any:
 
 
 def combine(
-    name: str, op: str, a: Any, b: Any, *, reverse: bool = False, exact: bool = False
-) -> Any:
-    """`a op b`, or `b op a` if reversed, in float32; bit operators keep their integers.
+    name: str,
+    op: str,
+    left: Tile,
+    right: Tile,
+    *,
+    reverse: bool = False,
+    exact: bool = False,
+) -> Tile:
+    """`left op right`, or `right op left` if reversed, in float32; bit operators keep integers.
 
     Comparisons and logical operators give 0 or 1. `exact` keeps the integers of any operator.
     """
     if reverse:
-        a, b = b, a
-    apply = named(BINARY | BITWISE, name, "op", op)
-    if op in BITWISE or exact and jnp.issubdtype(jnp.result_type(a, b), jnp.integer):
-        return apply(a, b).astype(a.dtype)
-    return f32(apply(f32(a), f32(b)))
+        left, right = right, left
+    apply = named({**BINARY, **BITWISE}, name, "op", op)
+    integers = exact and jnp.issubdtype(jnp.result_type(left, right), jnp.integer)
+    if op in BITWISE or integers:
+        return apply(left, right).astype(left.dtype)
+    return f32(apply(f32(left), f32(right)))
 
 
-def immediate(value: float, op: str, like: Any) -> Any:
+def immediate(value: float, op: str, like: Tile) -> Tile:
     """A constant as an operand of `op`: in the integers of `like` for bit operators."""
-    return jnp.asarray(
-        value, like.dtype if op in BITWISE else precision.arithmetic_dtype()
-    )
+    dtype = like.dtype if op in BITWISE else precision.arithmetic_dtype()
+    return jnp.asarray(value, dtype)
 
 
-def column(x: Any, like: Any) -> Any:
+def column(values: Tile, like: Tile) -> Tile:
     """One value a partition, `[p, 1]`, shaped to broadcast over the tile `like`."""
-    return x.reshape(-1, *(1,) * (like.ndim - 1))
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def reduce_free(name: str, op: str, x: Any) -> Any:
+def reduce_free(name: str, op: str, x: Tile) -> Tile:
     """`op` over every free element of `x[p, ...]`, in float32: `[p, 1]`."""
     flat = f32(x).reshape(x.shape[0], -1)
     return named(REDUCE, name, "reduce", op)(flat, axis=1, keepdims=True)
 
 
-def activate(name: str, op: str, x: Any) -> Any:
+def activate(name: str, op: str, x: Tile) -> Tile:
     """An activation function in float32; NaN where the Scalar Engine's result is invalid."""
-    y = named(UNARY, name, "op", op)(x)
+    result = named(UNARY, name, "op", op)(x)
     if op not in VALID_RANGE:
-        return y
+        return result
     low, high = VALID_RANGE[op]
-    size = jnp.abs(x) if op == "reciprocal" else x
-    return jnp.where((size >= low) & (size <= high), y, math.nan)
+    ranged = jnp.abs(x) if op == "reciprocal" else x
+    return jnp.where((ranged >= low) & (ranged <= high), result, math.nan)

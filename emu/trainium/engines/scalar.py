@@ -16,7 +16,7 @@ from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
-from emu.trainium.engines.cost import ON_CHIP, compute, needs
+from emu.trainium.engines.cost import ON_CHIP, TWO_ON_CHIP, compute, needs
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import (
     activate,
@@ -27,12 +27,14 @@ from emu.trainium.engines.operators import (
 )
 from emu.trainium.spaces import OnChip
 
-TWO_ON_CHIP: Any = (EITHER, EITHER)
+# --- activation, alone ---
 
 
-def _cost(device: Device, name: str, dst: Operand, *sources: Operand, **_: Any) -> Cost:
-    n, size = sources[0].free, sources[0].size
-    return compute(device, name, "scalar", n, (dst,), sources, flops=2 * size)
+def _cost(device: Device, name: str, dst: Operand, *sources: Operand) -> Cost:
+    src = sources[0]
+    return compute(
+        device, name, "scalar", src.free, (dst,), sources, flops=2 * src.size
+    )
 
 
 def _activation_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
@@ -41,9 +43,16 @@ def _activation_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
 
 @instruction("trn.activation", cost=_activation_cost, reads=(EITHER,), writes=ON_CHIP)
 def activation(dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0) -> OnChip:
-    """`dst = op(src · scale)`, computed in float32."""
-    y = activate("trn.activation", op, f32(src) * immediate(scale, op, src))
-    return numerics.cast(y, dst.dtype)
+    """`dst = op(src · scale)`, computed in float32.
+
+    Args:
+      dst: `[p, ...]`.
+      src: `[p, ...]`.
+      op: an activation function, one of `operators.UNARY`.
+      scale: an immediate.
+    """
+    x = f32(src) * immediate(scale, op, src)
+    return numerics.cast(activate("trn.activation", op, x), dst.dtype)
 
 
 def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
@@ -78,21 +87,23 @@ def _scaled_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
 def activation_scaled(
     dst: OnChip, src: OnChip, scale: OnChip, bias: OnChip, *, op: str
 ) -> OnChip:
-    """`dst = op(src · scale + bias)` with a scale and a bias `[p, 1]` in each partition."""
+    """`dst = op(src · scale + bias)` with a scale and a bias of each partition, both `[p, 1]`."""
     x = f32(src) * column(f32(scale), src) + column(f32(bias), src)
     return numerics.cast(activate("trn.activation_scaled", op, x), dst.dtype)
+
+
+# --- activation with a reduction ---
 
 
 def _reducing_cost(
     device: Device, name: str, dst: Operand, total: Operand, *sources: Operand
 ) -> Cost:
+    """The reduction is free while the tile passes; reading its register out takes MIN more."""
+    src = sources[0]
     least = device.min_interval_cycles
-    n = sources[0].free
-    size = sources[0].size
-    cycles = max(least, n) + least
-    return compute(
-        device, name, "scalar", cycles, (dst, total), sources, flops=3 * size
-    )
+    cycles = max(least, src.free) + least
+    writes = dst, total
+    return compute(device, name, "scalar", cycles, writes, sources, flops=3 * src.size)
 
 
 def _activation_reduce_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
@@ -116,14 +127,24 @@ def activation_reduce(
 ) -> tuple[OnChip, OnChip]:
     """`dst = op(src · scale + bias)` and `total[p, 1] = Σ dst` over the free dimensions.
 
-    The sum is of the float32 values, before `dst` is cast.
+    The sum is of the float32 values, before `dst` is cast. `bias` is `[p, 1]`.
     """
     name = "trn.activation_reduce"
-    y = activate(
-        name, op, f32(src) * immediate(scale, op, src) + column(f32(bias), src)
-    )
-    sums = reduce_free(name, "add", y)
-    return numerics.cast(y, dst.dtype), numerics.cast(sums, total.dtype)
+    x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
+    activated = activate(name, op, x)
+    sums = reduce_free(name, "add", activated)
+    return numerics.cast(activated, dst.dtype), numerics.cast(sums, total.dtype)
+
+
+# Of activate2: the operators before its activation function.
+_CHAINS = (
+    ("multiply", "add"),
+    ("multiply", "subtract"),
+    ("multiply", "bypass"),
+    ("add", "bypass"),
+    ("subtract", "bypass"),
+    ("bypass", "bypass"),
+)
 
 
 def _activate2_cost(
@@ -131,11 +152,9 @@ def _activate2_cost(
 ) -> Cost:
     name = "trn.activate2"
     needs(name, device)
-    chains = [("multiply", "add"), ("multiply", "subtract")]
-    chains += [(op, "bypass") for op in ("multiply", "add", "subtract", "bypass")]
-    if (op0, op1) not in chains:
+    if (op0, op1) not in _CHAINS:
         raise LimitExceeded(
-            f"{name}: operators are {op0}, {op1}, must be one of {chains}"
+            f"{name}: operators are {op0}, {op1}, must be one of {list(_CHAINS)}"
         )
     if reduce == "multiply":
         raise LimitExceeded(
@@ -179,13 +198,12 @@ def activate2(
       reverse1: swaps those of `op1`.
       reduce: add, max, min, absmax or absmin.
     """
-    name, x = "trn.activate2", f32(src)
-    for how, value, swap in ((op0, value0, reverse0), (op1, value1, reverse1)):
-        x = (
-            x
-            if how == "bypass"
-            else combine(name, how, x, column(value, src), reverse=swap)
-        )
-    y = activate(name, op, x)
-    reduced = reduce_free(name, reduce, y)
-    return numerics.cast(y, dst.dtype), numerics.cast(reduced, total.dtype)
+    name = "trn.activate2"
+    x = f32(src)
+    if op0 != "bypass":
+        x = combine(name, op0, x, column(value0, src), reverse=reverse0)
+    if op1 != "bypass":
+        x = combine(name, op1, x, column(value1, src), reverse=reverse1)
+    activated = activate(name, op, x)
+    reduced = reduce_free(name, reduce, activated)
+    return numerics.cast(activated, dst.dtype), numerics.cast(reduced, total.dtype)

@@ -8,13 +8,13 @@ Operands start at partition 0, as every tile does, so the rule that instructions
 partitions must start there, over more than 32 at a multiple of 64, is always kept.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu.annotations import KnownInt
+from emu.annotations import KnownInt, Tile
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -25,6 +25,8 @@ from emu.trainium.spaces import Psum, Sbuf, Stationary
 
 F32 = np.dtype(np.float32)
 BF16 = np.dtype(jnp.bfloat16)
+# The stationary tile's place among a matmul's operands, destination first.
+STATIONARY = 1
 
 
 def stream_cost(
@@ -35,12 +37,19 @@ def stream_cost(
     *,
     instructions: int = 1,
     loads: bool = True,
-    counts: Any = None,
+    counts: Mapping[str, int] | None = None,
 ) -> Cost:
     """A moving tile streamed in `interval` cycles by `columns` columns of the array.
 
     The weight load runs behind the instruction before if its operand was ready early enough; the
     rest of it, in each of the `instructions` that make this one, is lost time.
+
+    Example: 128 stationary columns, 512 moving ones, bfloat16, on Trainium2. The stationary tile
+    enters at 4 columns a cycle, 128/4 = 32 cycles. The running matmul hides all of them but 8, if
+    the tile was there 32 cycles before this matmul starts (`lead_cycles`); a tile that comes later
+    delays the start by what is missing. The engine is busy 512 + 8 = 520 cycles, 8 of them lost to
+    `weight_load`; the result is written 512 + 128 (a cycle a column) + 389 (fixed) = 1,029 cycles
+    after the start. In a chain of such matmuls 512/520 = 98.5 % of the peak is left.
 
     Args:
       device: the machine.
@@ -52,19 +61,16 @@ def stream_cost(
       counts: further counters.
     """
     exposed = device.weight_load_exposed_cycles if loads else 0
+    fixed = columns + device.tensor_latency_cycles
+    load_cycles = columns / device.weight_load_columns_per_cycle
     return Cost(
         engine="tensor",
         busy_cycles=interval + instructions * exposed,
-        latency_cycles=interval
-        + (instructions - 1) * exposed
-        + columns
-        + device.tensor_latency_cycles,
+        latency_cycles=interval + (instructions - 1) * exposed + fixed,
         flops=flops,
         counts=counts or {},
         handover_cycles=device.handover_cycles,
-        lead_cycles={1: columns / device.weight_load_columns_per_cycle}
-        if loads
-        else {},
+        lead_cycles={STATIONARY: load_cycles} if loads else {},
         lost={"weight_load": instructions * exposed} if loads else {},
         # Of rows and columns left idle only the columns lower the utilisation that throttles:
         # counting rows too would slow T2-TE-2's half-empty tiles 20 % more than was measured.
@@ -102,6 +108,8 @@ def _moving_cost(
     m = stationary.shape[-1]
     n = moving.shape[-1]
     _check_matmul(device, name, dst, k, m, n)
+    # float32 takes 4 cycles a moving column. Profiles show them as two instructions of two cycles a
+    # column each, so two weight loads are exposed.
     wide = not tf32 and F32 in (stationary.dtype, moving.dtype)
     passes = device.fp32_passes if wide else 1
     interval = max(min(device.min_interval_cycles, m), n) * passes
@@ -130,19 +138,29 @@ def _matmul_cost(
     )
 
 
-def _product(
-    dst: Any, stationary: Any, moving: Any, accumulate: Any, tf32: bool = False
-) -> Any:
-    """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
-    left, right = (f32(x) if x.dtype.itemsize == 1 else x for x in (stationary, moving))
+def _as_read(operand: Tile, tf32: bool) -> Tile:
+    """An operand as the array takes it."""
+    if operand.dtype.itemsize == 1:
+        operand = f32(operand)
     if tf32 and not precision.is_exact():
-        left, right = (lax.reduce_precision(f32(x), 8, 10) for x in (left, right))
+        operand = lax.reduce_precision(f32(operand), exponent_bits=8, mantissa_bits=10)
     # In two halves: XLA multiplies bfloat16 as such on a CPU only where more than the first
     # dimension is summed over; else it widens both operands, or fails where one is batched.
-    halves = 2 - left.shape[0] % 2
-    left, right = (
-        x.reshape(halves, x.shape[0] // halves, *x.shape[1:]) for x in (left, right)
-    )
+    rows, *others = operand.shape
+    halves = 2 - rows % 2
+    return operand.reshape(halves, rows // halves, *others)
+
+
+def _product(
+    dst: Psum,
+    stationary: Tile,
+    moving: Tile,
+    accumulate: KnownInt,
+    tf32: bool = False,
+) -> Psum:
+    """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
+    left = _as_read(stationary, tf32)
+    right = _as_read(moving, tf32)
     summed = tuple(range(left.ndim - 1))
     product = lax.dot_general(
         left,
@@ -151,7 +169,8 @@ def _product(
         precision="highest",
         preferred_element_type=precision.arithmetic_dtype(),
     )
-    return jnp.where(accumulate != 0, f32(dst) + product, product).astype(dst.dtype)
+    added = f32(dst) + product
+    return jnp.where(accumulate != 0, added, product).astype(dst.dtype)
 
 
 @instruction(
@@ -175,7 +194,7 @@ def nc_matmul(
       dst: PSUM, float32; on NeuronCore-v4 also bfloat16, to which each sum is rounded.
       stationary: SBUF, float32 (four times the cycles), bfloat16, float16 or an 8-bit float.
       moving: SBUF, likewise.
-      accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
+      accumulate: a known integer: 0 overwrites `dst`, else adds to it.
       tf32: takes float32 operands as TF32, 10 bits of mantissa, at bfloat16's rate.
     """
     return _product(dst, stationary, moving, accumulate, tf32)
@@ -240,6 +259,10 @@ def nc_load_stationary(dst: Stationary, stationary: Sbuf) -> Stationary:
     """Puts `stationary[k, m]` into the array, behind the matmul that is running.
 
     For a stationary tile that several moving tiles share: see `nc_matmul_moving`.
+
+    Args:
+      dst: in the array (`memory.array`), shape and dtype of `stationary`.
+      stationary: SBUF `[k, m]`, k and m at most 128.
     """
     return stationary
 

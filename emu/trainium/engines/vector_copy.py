@@ -54,7 +54,10 @@ def _copy_cost(
 def tensor_copy(dst: OnChip, src: OnChip, *, engine: str = "vector") -> OnChip:
     """`dst = src`, cast to the destination's dtype.
 
-    `engine`: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
+    Args:
+      dst: `[p, ...]`.
+      src: of the same shape.
+      engine: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
     """
     return numerics.cast(src, dst.dtype)
 
@@ -111,9 +114,8 @@ def tensor_copy_dynamic_src(
 ) -> OnChip:
     """`dst[p, n] = src[:, o:o+n]` with the offset `o = offset[0, 0]`, an integer in SBUF."""
     zero = jnp.zeros((), offset.dtype)
-    return numerics.cast(
-        lax.dynamic_slice(src, (zero, offset[0, 0]), dst.shape), dst.dtype
-    )
+    read = lax.dynamic_slice(src, (zero, offset[0, 0]), dst.shape)
+    return numerics.cast(read, dst.dtype)
 
 
 def _dynamic_dst_cost(
@@ -140,9 +142,8 @@ def tensor_copy_dynamic_dst(
 ) -> OnChip:
     """`dst[:, o:o+n] = src[p, n]` with `o = offset[0, 0]` in SBUF; the rest of `dst` is kept."""
     zero = jnp.zeros((), offset.dtype)
-    return lax.dynamic_update_slice(
-        dst, numerics.cast(src, dst.dtype), (zero, offset[0, 0])
-    )
+    block = numerics.cast(src, dst.dtype)
+    return lax.dynamic_update_slice(dst, block, (zero, offset[0, 0]))
 
 
 def _copy_every_cost(
@@ -180,14 +181,15 @@ def _memset_cost(
     device: Device, dst: Operand, *, value: float, engine: str = "vector"
 ) -> Cost:
     check_engine("trn.memset", device, engine, "vector", "gpsimd")
-    half = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
-    cycles = dst.free / 2 if engine == "vector" and half and value == 0 else dst.free
+    half_size = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
+    twice_as_fast = engine == "vector" and half_size and value == 0
+    cycles = dst.free / 2 if twice_as_fast else dst.free
     return compute(device, "trn.memset", engine, cycles, (dst,), ())
 
 
 @instruction("trn.memset", cost=_memset_cost, reads=(), writes=ON_CHIP)
 def memset(dst: OnChip, *, value: float, engine: str = "vector") -> OnChip:
-    """`dst = value`; `engine`: vector or gpsimd."""
+    """`dst = value` in every element; `engine`: vector or gpsimd."""
     return jnp.full_like(dst, value)
 
 
@@ -243,7 +245,8 @@ def _shuffle_cost(
             f"{name}: mask is {list(mask)} for {src.shape[0]} partitions, must be {QUADRANT} "
             f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions"
         )
-    rows = src.shape[0] // QUADRANT * sum(m != SHUFFLE_KEEP for m in mask)
+    moved = sum(source != SHUFFLE_KEEP for source in mask)
+    rows = src.shape[0] // QUADRANT * moved
     touched = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
     return compute(device, name, "vector", src.free, (part(dst, touched),), (touched,))
 
@@ -257,9 +260,10 @@ def _shuffle_cost(
 )
 def nc_stream_shuffle(dst: OnChip, src: OnChip, *, mask: tuple[int, ...]) -> OnChip:
     """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
-    quads = (x.reshape(-1, QUADRANT, *x.shape[1:]) for x in (src, dst))
-    moved, old = next(quads), next(quads)
+    by_quadrant = -1, QUADRANT
+    old = dst.reshape(*by_quadrant, *dst.shape[1:])
+    new = src.reshape(*by_quadrant, *src.shape[1:])
     keep = np.asarray(mask) == SHUFFLE_KEEP
-    source = np.where(keep, 0, mask)
-    where = keep.reshape(1, QUADRANT, *(1,) * (src.ndim - 1))
-    return jnp.where(where, old, moved[:, source]).reshape(dst.shape)
+    shuffled = new[:, np.where(keep, 0, mask)]
+    keep_rows = keep.reshape(1, QUADRANT, *(1,) * (src.ndim - 1))
+    return jnp.where(keep_rows, old, shuffled).reshape(dst.shape)

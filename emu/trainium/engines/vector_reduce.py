@@ -13,36 +13,50 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu import numerics
+from emu.annotations import Tile
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
 from emu.trainium.datasheets.limits import BN_STATS_ELEMENTS
-from emu.trainium.engines.cost import ON_CHIP, compute, is_bfloat16, needs, one_in_psum
+from emu.trainium.engines.cost import (
+    ON_CHIP,
+    TWO_ON_CHIP,
+    compute,
+    is_bfloat16,
+    needs,
+    one_in_psum,
+)
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
 from emu.trainium.spaces import OnChip
 
-# `writes` of an instruction with a tile and a column.
-TWO_ON_CHIP: Any = (
-    EITHER,
-    EITHER,
-)
+
+def _reducing(
+    device: Device,
+    name: str,
+    cycles: float,
+    dst: Operand,
+    src: Operand,
+    flops_each: int = 1,
+) -> Cost:
+    """The cost of an instruction with one source and one result, on the Vector Engine."""
+    flops = flops_each * src.size
+    return compute(device, name, "vector", cycles, (dst,), (src,), flops=flops)
 
 
 def _reduce_cost(
     device: Device, dst: Operand, src: Operand, *, op: str, **_: bool
 ) -> Cost:
-    half = is_bfloat16(src, dst) and op in ("add", "max")
-    cycles = src.free / 2 if half else src.free
-    return compute(
-        device, "trn.tensor_reduce", "vector", cycles, (dst,), (src,), flops=src.size
-    )
+    twice_as_fast = is_bfloat16(src, dst) and op in ("add", "max")
+    cycles = src.free / 2 if twice_as_fast else src.free
+    return _reducing(device, "trn.tensor_reduce", cycles, dst, src)
 
 
 @instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes=ON_CHIP)
 def tensor_reduce(dst: OnChip, src: OnChip, *, op: str, negate: bool = False) -> OnChip:
     """`dst[p, ..., 1] = op` over the last dimension, in float32; `negate` changes its sign."""
-    y = named(REDUCE, "trn.tensor_reduce", "op", op)(f32(src), axis=-1, keepdims=True)
-    return numerics.cast(-y if negate else y, dst.dtype)
+    reduce = named(REDUCE, "trn.tensor_reduce", "op", op)
+    reduced = reduce(f32(src), axis=-1, keepdims=True)
+    return numerics.cast(-reduced if negate else reduced, dst.dtype)
 
 
 def _scalar_reduce_cost(
@@ -53,17 +67,12 @@ def _scalar_reduce_cost(
     scalar: Operand,
     **_: Any,
 ) -> Cost:
+    name = "trn.tensor_scalar_reduce"
     least = device.min_interval_cycles
     cycles = max(least, src.free) + least
-    return compute(
-        device,
-        "trn.tensor_scalar_reduce",
-        "vector",
-        cycles,
-        (dst, total),
-        (src, scalar),
-        flops=2 * src.size,
-    )
+    writes = dst, total
+    reads = src, scalar
+    return compute(device, name, "vector", cycles, writes, reads, flops=2 * src.size)
 
 
 @instruction(
@@ -80,9 +89,9 @@ def tensor_scalar_reduce(
     `scalar` is `[p, 1]`; `reduce` is add, multiply, max or min; all in float32.
     """
     name = "trn.tensor_scalar_reduce"
-    y = combine(name, op, src, column(scalar, src))
-    reduced = reduce_free(name, reduce, y)
-    return numerics.cast(y, dst.dtype), numerics.cast(reduced, total.dtype)
+    result = combine(name, op, src, column(scalar, src))
+    reduced = reduce_free(name, reduce, result)
+    return numerics.cast(result, dst.dtype), numerics.cast(reduced, total.dtype)
 
 
 def _scan_cost(
@@ -90,9 +99,9 @@ def _scan_cost(
 ) -> Cost:
     name = "trn.tensor_tensor_scan"
     one_in_psum(name, a, b)
-    return compute(
-        device, name, "vector", 2 * a.free, (dst,), (a, b, initial), flops=2 * a.size
-    )
+    cycles = 2 * a.free
+    reads = a, b, initial
+    return compute(device, name, "vector", cycles, (dst,), reads, flops=2 * a.size)
 
 
 @instruction(
@@ -118,21 +127,20 @@ def tensor_tensor_scan(
     """
     name = "trn.tensor_tensor_scan"
 
-    def step(state: Any, column_pair: Any) -> tuple[Any, Any]:
-        x, y = column_pair
-        state = combine(name, op0, x, state, reverse=reverse0)
-        state = combine(name, op1, state, y, reverse=reverse1)
+    def step(state: Tile, columns: tuple[Tile, Tile]) -> tuple[Tile, Tile]:
+        a_column, b_column = columns
+        state = combine(name, op0, a_column, state, reverse=reverse0)
+        state = combine(name, op1, state, b_column, reverse=reverse1)
         return state, state
 
-    _, columns = lax.scan(step, f32(initial)[:, 0], (f32(a).T, f32(b).T))
-    return numerics.cast(columns.T, dst.dtype)
+    _, states = lax.scan(step, f32(initial)[:, 0], (f32(a).T, f32(b).T))
+    return numerics.cast(states.T, dst.dtype)
 
 
 def _bn_stats_cost(device: Device, dst: Operand, src: Operand) -> Cost:
-    limit("trn.bn_stats", "elements per partition", src.free, BN_STATS_ELEMENTS)
-    return compute(
-        device, "trn.bn_stats", "vector", src.free, (dst,), (src,), flops=3 * src.size
-    )
+    name = "trn.bn_stats"
+    limit(name, "elements per partition", src.free, BN_STATS_ELEMENTS)
+    return _reducing(device, name, src.free, dst, src, flops_each=3)
 
 
 @instruction("trn.bn_stats", cost=_bn_stats_cost, reads=(EITHER,), writes=ON_CHIP)
@@ -142,36 +150,43 @@ def bn_stats(dst: OnChip, src: OnChip) -> OnChip:
     `src` has at most 512 elements a partition; float32 arithmetic.
     """
     flat = f32(src).reshape(src.shape[0], -1)
-    parts = [_statistics(flat[:, i::2]) for i in range(2)]
-    return numerics.cast(jnp.concatenate(parts, axis=1), dst.dtype)
+    even = _statistics(flat[:, 0::2])
+    odd = _statistics(flat[:, 1::2])
+    return numerics.cast(jnp.concatenate([even, odd], axis=1), dst.dtype)
 
 
-def _statistics(x: Any) -> Any:
-    count = x.shape[1]
+def _statistics(values: Tile) -> Tile:
+    """Count, mean and sum of squares about it, of each row: `[rows, 3]`."""
+    rows, count = values.shape
     if not count:
-        return jnp.zeros((x.shape[0], 3), x.dtype)
-    mean = jnp.mean(x, axis=1, keepdims=True)
-    spread = jnp.sum(jnp.square(x - mean), axis=1, keepdims=True)
-    return jnp.concatenate([jnp.full_like(mean, count), mean, spread], axis=1)
+        return jnp.zeros((rows, 3), values.dtype)
+    mean = jnp.mean(values, axis=1, keepdims=True)
+    squares = jnp.sum(jnp.square(values - mean), axis=1, keepdims=True)
+    return jnp.concatenate([jnp.full_like(mean, count), mean, squares], axis=1)
 
 
 def _bn_aggr_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     cycles = 13 * src.free / 3
-    return compute(
-        device, "trn.bn_aggr", "vector", cycles, (dst,), (src,), flops=3 * src.size
-    )
+    return _reducing(device, "trn.bn_aggr", cycles, dst, src, flops_each=3)
 
 
 @instruction("trn.bn_aggr", cost=_bn_aggr_cost, reads=(EITHER,), writes=ON_CHIP)
 def bn_aggr(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 2]`: mean and variance from `src[p, 3k]`, triples as `bn_stats` writes them."""
+
+    def added(values: Tile) -> Tile:
+        return jnp.sum(values, axis=1, keepdims=True)
+
     triples = f32(src).reshape(src.shape[0], -1, 3)
-    count, mean, spread = (triples[..., i] for i in range(3))
-    total = jnp.sum(count, axis=1, keepdims=True)
-    middle = jnp.sum(count * mean, axis=1, keepdims=True) / total
-    between = jnp.sum(count * jnp.square(mean - middle), axis=1, keepdims=True)
-    variance = (jnp.sum(spread, axis=1, keepdims=True) + between) / total
-    return numerics.cast(jnp.concatenate([middle, variance], axis=1), dst.dtype)
+    count = triples[..., 0]
+    mean = triples[..., 1]
+    squares = triples[..., 2]
+    total = added(count)
+    whole_mean = added(count * mean) / total
+    # Squares about the whole mean are those about each part's own, and what the means differ by.
+    between = added(count * jnp.square(mean - whole_mean))
+    variance = (added(squares) + between) / total
+    return numerics.cast(jnp.concatenate([whole_mean, variance], axis=1), dst.dtype)
 
 
 def _exponential_cost(
@@ -181,9 +196,9 @@ def _exponential_cost(
     least = device.min_interval_cycles
     needs(name, device)
     cycles = max(least, src.free / 4) + least
-    return compute(
-        device, name, "vector", cycles, (dst, total), (src, highest), flops=3 * src.size
-    )
+    writes = dst, total
+    reads = src, highest
+    return compute(device, name, "vector", cycles, writes, reads, flops=3 * src.size)
 
 
 @instruction(
@@ -199,6 +214,6 @@ def exponential(
 
     The sum is of the float32 values, before `dst` is cast.
     """
-    y = jnp.exp(f32(src) - column(f32(highest), src))
-    sums = reduce_free("trn.exponential", "add", y)
-    return numerics.cast(y, dst.dtype), numerics.cast(sums, total.dtype)
+    powers = jnp.exp(f32(src) - column(f32(highest), src))
+    sums = reduce_free("trn.exponential", "add", powers)
+    return numerics.cast(powers, dst.dtype), numerics.cast(sums, total.dtype)

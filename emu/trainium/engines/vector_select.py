@@ -14,17 +14,16 @@ import numpy as np
 from jax import lax
 
 from emu import numerics
-from emu.annotations import KnownInt
+from emu.annotations import KnownInt, Shape, Tile
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
 from emu.trainium.datasheets.limits import SEARCH8_ELEMENTS
-from emu.trainium.engines.cost import ON_CHIP, compute, needs
+from emu.trainium.engines.cost import ON_CHIP, TWO_ON_CHIP, compute, needs
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
 from emu.trainium.spaces import OnChip
 
-TWO_ON_CHIP: Any = (EITHER, EITHER)
 # What range_select puts where it does not select.
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -40,15 +39,9 @@ def _range_select_cost(
 ) -> Cost:
     name = "trn.range_select"
     needs(name, device)
-    return compute(
-        device,
-        name,
-        "vector",
-        src.free,
-        (dst, highest),
-        (src, low, high),
-        flops=3 * src.size,
-    )
+    writes = dst, highest
+    reads = src, low, high
+    return compute(device, name, "vector", src.free, writes, reads, flops=3 * src.size)
 
 
 @instruction(
@@ -85,36 +78,39 @@ def range_select(
     tests = {c: BINARY[c] for c in COMPARE}
     flat = f32(src).reshape(src.shape[0], -1)
     place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
-    keep = named(tests, name, "compare0", compare0)(place, f32(bound0))
-    keep &= named(tests, name, "compare1", compare1)(place, f32(bound1))
-    y = jnp.where(keep, flat, LOWEST).reshape(src.shape)
-    largest = reduce_free(name, "max", y)
-    return numerics.cast(y, dst.dtype), numerics.cast(largest, highest.dtype)
+    test0 = named(tests, name, "compare0", compare0)
+    test1 = named(tests, name, "compare1", compare1)
+    keep = test0(place, f32(bound0)) & test1(place, f32(bound1))
+    selected = jnp.where(keep, flat, LOWEST).reshape(src.shape)
+    largest = reduce_free(name, "max", selected)
+    return numerics.cast(selected, dst.dtype), numerics.cast(largest, highest.dtype)
 
 
-def _search8(device: Device, name: str, writes: Any, reads: Any) -> Cost:
-    src, (low, high) = reads[0], SEARCH8_ELEMENTS
+def _search8(device: Device, name: str, dst: Operand, *reads: Operand) -> Cost:
+    src = reads[0]
+    low, high = SEARCH8_ELEMENTS
     if not low <= src.free <= high:
         raise LimitExceeded(
             f"{name}: source has {src.free} elements per partition, must be {low} to {high}"
         )
-    return compute(device, name, "vector", src.free, writes, reads, flops=src.size)
+    return compute(device, name, "vector", src.free, (dst,), reads, flops=src.size)
 
 
 def _max8_cost(device: Device, dst: Operand, src: Operand) -> Cost:
-    return _search8(device, "trn.nc_max8", (dst,), (src,))
+    return _search8(device, "trn.nc_max8", dst, src)
 
 
 @instruction("trn.nc_max8", cost=_max8_cost, reads=(EITHER,), writes=ON_CHIP)
 def nc_max8(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 8]`: the eight largest of each partition, descending."""
-    return lax.top_k(src.reshape(src.shape[0], -1), 8)[0].astype(dst.dtype)
+    largest, _ = lax.top_k(src.reshape(src.shape[0], -1), 8)
+    return largest.astype(dst.dtype)
 
 
 def _find_index8_cost(
     device: Device, dst: Operand, src: Operand, values: Operand
 ) -> Cost:
-    return _search8(device, "trn.nc_find_index8", (dst,), (src, values))
+    return _search8(device, "trn.nc_find_index8", dst, src, values)
 
 
 @instruction(
@@ -122,13 +118,14 @@ def _find_index8_cost(
 )
 def nc_find_index8(dst: OnChip, src: OnChip, values: OnChip) -> OnChip:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
-    return jnp.argmax(src[:, None, :] == values[:, :, None], axis=-1).astype(dst.dtype)
+    found = src[:, None, :] == values[:, :, None]
+    return jnp.argmax(found, axis=-1).astype(dst.dtype)
 
 
 def _match_replace8_cost(
     device: Device, dst: Operand, src: Operand, values: Operand, *, value: float
 ) -> Cost:
-    return _search8(device, "trn.nc_match_replace8", (dst,), (src, values))
+    return _search8(device, "trn.nc_match_replace8", dst, src, values)
 
 
 @instruction(
@@ -146,10 +143,11 @@ def nc_match_replace8(
     """
     places = lax.broadcasted_iota(jnp.int32, src.shape, 1)
 
-    def replace(i: Any, x: Any) -> Any:
-        match = x == lax.dynamic_slice_in_dim(values, i, 1, axis=1)
+    def replace(i: KnownInt, left: Tile) -> Tile:
+        match = left == lax.dynamic_slice_in_dim(values, i, 1, axis=1)
         first = jnp.argmax(match, axis=1, keepdims=True).astype(jnp.int32)
-        return jnp.where(match & (places == first), jnp.asarray(value, x.dtype), x)
+        new = jnp.asarray(value, left.dtype)
+        return jnp.where(match & (places == first), new, left)
 
     return lax.fori_loop(0, 8, replace, src).astype(dst.dtype)
 
@@ -157,9 +155,7 @@ def nc_match_replace8(
 # --- random numbers ---
 
 
-def _drawn(
-    seed: Any, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0
-) -> Any:
+def _drawn(seed: KnownInt, shape: Shape, low: float = 0.0, high: float = 1.0) -> Tile:
     """Uniform in `[low, high)`: float32 draws in every reading, so that all draw the same."""
     key = jax.random.key(jnp.asarray(seed, jnp.int32))
     return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
@@ -169,9 +165,8 @@ def _dropout_cost(
     device: Device, dst: Operand, src: Operand, probability: Operand, seed: Operand
 ) -> Cost:
     name = "trn.dropout"
-    return compute(
-        device, name, "vector", src.free, (dst,), (src, probability), flops=src.size
-    )
+    reads = src, probability
+    return compute(device, name, "vector", src.free, (dst,), reads, flops=src.size)
 
 
 @instruction(
@@ -196,9 +191,8 @@ def _rand_cost(
     needs("trn.rand2", device)
     if low >= high:
         raise LimitExceeded(f"trn.rand2: low is {low}, must be less than high, {high}")
-    return compute(
-        device, "trn.rand2", "vector", dst.free / 4, (dst,), (), flops=dst.size
-    )
+    cycles = dst.free / 4
+    return compute(device, "trn.rand2", "vector", cycles, (dst,), (), flops=dst.size)
 
 
 @instruction("trn.rand2", cost=_rand_cost, reads=("register",), writes=ON_CHIP)

@@ -19,7 +19,7 @@ from emu.errors import LimitExceeded
 from emu.trainium.datasheets import TRN1, TRN2, TRN3, with_cores
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.engines import dma_compute, memory
-from emu.trainium.engines.dma import dma_cost
+from emu.trainium.engines.dma import Descriptors, dma_cost
 from emu.trainium.engines.dma_compute import dma_accumulate, dma_copy, dma_transpose
 from emu.trainium.engines.memory import (
     dma_gather,
@@ -314,15 +314,15 @@ def test_more_is_never_faster(sheet, partitions, pieces, nbytes, cores):
     """More bytes, more pieces or more cores take at least as long, and no copy beats the rate."""
 
     def cost(pieces=pieces, nbytes=nbytes, cores=cores):
-        return dma_cost(
-            with_cores(sheet, cores).at(),
-            "trn.dma_load",
-            "load_queue",
+        number = partitions * pieces
+        what = Descriptors(
+            number=number,
+            nbytes=nbytes,
             partitions=partitions,
-            descriptors=partitions * pieces,
-            descriptor_bytes=nbytes,
-            hbm_bytes=partitions * pieces * nbytes,
+            hbm_bytes=number * nbytes,
         )
+        device = with_cores(sheet, cores).at()
+        return dma_cost(device, "trn.dma_load", "load_queue", what)
 
     base, device = cost(), sheet.at()
     for more in (cost(pieces=pieces + 1), cost(nbytes=nbytes + 1), cost(cores=2)):

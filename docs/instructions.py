@@ -1,0 +1,504 @@
+"""Writes the list of instructions, by engine: `python docs/instructions.py > instructions.md`.
+
+Nothing in the list is written by hand. Signatures, memory spaces and words are those of the
+declarations; costs are what the cost rules say of the examples below; limits are what the rules
+refuse as an example grows.
+"""
+
+import dataclasses
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+import emu.trainium as trn  # noqa: E402
+import emu.wse as wse  # noqa: E402
+from emu import Cost, Device, EmulationError, Instruction, Operand, Program  # noqa: E402
+from emu.instruction import registered  # noqa: E402
+
+BF16 = jnp.bfloat16
+F32 = jnp.float32
+FP8 = jnp.float8_e4m3fn
+MACHINES = {
+    "trn": ("NeuronCore", trn, [sheet.at() for sheet in trn.GENERATIONS.values()]),
+    "wse": ("PE of the wafer", wse, [wse.WSE2.at(), wse.WSE3.at()]),
+}
+ENGINES = {
+    "tensor": "Tensor Engine",
+    "weight_load": "Tensor Engine: weight load",
+    "vector": "Vector Engine",
+    "scalar": "Scalar Engine",
+    "gpsimd": "GpSimd Engine",
+    "load_queue": "DMA: loads",
+    "store_queue": "DMA: stores",
+    "collective": "Collectives",
+    "neuronlink": "NeuronLink",
+    None: "No time",
+}
+MOST = 2**22  # elements of one dimension, when a limit is looked for
+
+
+# --- examples ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """Typical operands of an instruction, destinations first, and its parameters."""
+
+    operands: tuple[Operand, ...]
+    params: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """A typical call of an instruction that crosses cores, timed on a mesh of one axis, `x`."""
+
+    cores: int
+    call: Callable[[jax.Array], Any]
+    shape: tuple[int, ...]
+    dtype: Any = BF16
+
+
+def tile(space: str, *shape: int, dtype: Any = BF16) -> Operand:
+    return Operand(shape, np.dtype(dtype), space)
+
+
+def sbuf(*shape: int, dtype: Any = BF16) -> Operand:
+    return tile("sbuf", *shape, dtype=dtype)
+
+
+def psum(*shape: int, dtype: Any = F32) -> Operand:
+    return tile("psum", *shape, dtype=dtype)
+
+
+def hbm(*shape: int, dtype: Any = BF16) -> Operand:
+    return tile("hbm", *shape, dtype=dtype)
+
+
+def sram(*shape: int, dtype: Any = F32) -> Operand:
+    return tile("sram", *shape, dtype=dtype)
+
+
+def known(value: int, space: str = "register") -> Operand:
+    return Operand((), np.dtype(np.int32), space, np.asarray(value))
+
+
+def of(*operands: Operand, **params: Any) -> Example:
+    return Example(operands, params)
+
+
+ROWS = sbuf(128, 512)
+WIDE = sbuf(128, 512, dtype=F32)
+COLUMN = sbuf(128, 1, dtype=F32)
+EIGHT = sbuf(128, 8, dtype=F32)
+PLACES = sbuf(128, 4, 512)
+OFFSET = sbuf(1, 1, dtype=jnp.int32)
+MX = sbuf(128, 512, 4, dtype=FP8)
+MX_SCALE = sbuf(16, 512, dtype=jnp.uint8)
+I = known(0)  # noqa: E741
+COUNT = known(64, "count")
+WORDS = sram(256)
+ONE = sram(1)
+
+EXAMPLES: dict[str, Example | Crossing] = {
+    "release": of(ROWS),
+    # Tensor Engine
+    "trn.nc_matmul": of(psum(128, 512), sbuf(128, 128), ROWS, I),
+    "trn.nc_matmul_double_row": of(
+        psum(128, 512), sbuf(128, 2, 128, dtype=FP8), sbuf(128, 2, 512, dtype=FP8), I
+    ),
+    "trn.nc_load_stationary": of(tile("array", 128, 128), sbuf(128, 128)),
+    "trn.nc_matmul_moving": of(psum(128, 512), tile("array", 128, 128), ROWS, I),
+    "trn.nc_transpose": of(psum(128, 128), sbuf(128, 128, dtype=F32)),
+    "trn.nc_matmul_mx": of(
+        psum(128, 512),
+        sbuf(128, 128, 4, dtype=FP8),
+        MX,
+        sbuf(16, 128, dtype=jnp.uint8),
+        MX_SCALE,
+        I,
+    ),
+    # Vector Engine
+    "trn.quantize_mx": of(MX, MX_SCALE, sbuf(128, 512, 4)),
+    "trn.tensor_tensor": of(ROWS, ROWS, ROWS, op="add"),
+    "trn.tensor_tensor_at": of(PLACES, ROWS, ROWS, I, I, op="add"),
+    "trn.tensor_add_at": of(PLACES, ROWS, I, I),
+    "trn.scalar_tensor_tensor": of(ROWS, ROWS, COLUMN, ROWS, op0="multiply", op1="add"),
+    "trn.tensor_scalar": of(ROWS, ROWS, COLUMN, op="multiply"),
+    "trn.tensor_scalars": of(ROWS, ROWS, COLUMN, COLUMN, op0="multiply", op1="add"),
+    "trn.tensor_immediate": of(ROWS, ROWS, op="multiply", value=2.0),
+    "trn.reciprocal": of(WIDE, WIDE),
+    "trn.tensor_copy": of(ROWS, ROWS),
+    "trn.tensor_copy_at": of(PLACES, ROWS, I, I),
+    "trn.tensor_copy_every": of(sbuf(128, 512, 4), ROWS, I),
+    "trn.tensor_copy_dynamic_src": of(ROWS, sbuf(128, 2048), OFFSET),
+    "trn.tensor_copy_dynamic_dst": of(sbuf(128, 2048), ROWS, OFFSET),
+    "trn.tensor_copy_predicated": of(ROWS, ROWS, sbuf(128, 512, dtype=jnp.uint8)),
+    "trn.memset": of(ROWS, value=0.0),
+    "trn.nc_transpose_vector": of(sbuf(32, 32), sbuf(32, 32)),
+    "trn.nc_stream_shuffle": of(ROWS, ROWS, mask=tuple(range(32))),
+    "trn.tensor_reduce": of(COLUMN, WIDE, op="add"),
+    "trn.tensor_scalar_reduce": of(
+        WIDE, COLUMN, WIDE, COLUMN, op="multiply", reduce="add"
+    ),
+    "trn.tensor_tensor_scan": of(WIDE, WIDE, WIDE, COLUMN, op0="multiply", op1="add"),
+    "trn.bn_stats": of(sbuf(128, 6, dtype=F32), WIDE),
+    "trn.bn_aggr": of(sbuf(128, 2, dtype=F32), sbuf(128, 12, dtype=F32)),
+    "trn.exponential": of(WIDE, COLUMN, WIDE, COLUMN),
+    "trn.range_select": of(
+        WIDE, COLUMN, WIDE, COLUMN, COLUMN, compare0="greater_equal", compare1="less"
+    ),
+    "trn.nc_max8": of(EIGHT, WIDE),
+    "trn.nc_find_index8": of(sbuf(128, 8, dtype=jnp.uint32), WIDE, EIGHT),
+    "trn.nc_match_replace8": of(WIDE, WIDE, EIGHT, value=0.0),
+    "trn.dropout": of(WIDE, WIDE, COLUMN, I),
+    "trn.rand2": of(WIDE, I, low=0.0, high=1.0),
+    # Scalar Engine
+    "trn.activation": of(WIDE, WIDE, op="exp"),
+    "trn.activation_bias": of(WIDE, WIDE, COLUMN, op="exp"),
+    "trn.activation_scaled": of(WIDE, WIDE, COLUMN, COLUMN, op="exp"),
+    "trn.activation_reduce": of(WIDE, COLUMN, WIDE, COLUMN, op="exp"),
+    "trn.activate2": of(
+        WIDE,
+        COLUMN,
+        WIDE,
+        COLUMN,
+        COLUMN,
+        op="exp",
+        op0="multiply",
+        op1="add",
+        reduce="add",
+    ),
+    "trn.activation_table_load": of(op="exp"),
+    # GpSimd Engine
+    "trn.iota": of(sbuf(128, 512, dtype=jnp.int32), I, steps=(1,)),
+    "trn.affine_select": of(WIDE, WIDE, I, fill=0.0),
+    "trn.local_gather": of(
+        sbuf(128, 512, 1), sbuf(128, 4096), sbuf(128, 32, dtype=jnp.uint16)
+    ),
+    "trn.rsqrt_gpsimd": of(WIDE, WIDE),
+    "trn.semaphore": of(engine="gpsimd"),
+    # tiles and DMA
+    "trn.sbuf": of(shape=(128, 512), dtype=BF16),
+    "trn.psum": of(shape=(128, 512), dtype=F32),
+    "trn.hbm": of(shape=(4096, 512), dtype=BF16),
+    "trn.array": of(shape=(128, 128), dtype=BF16),
+    "trn.dma_load": of(ROWS, hbm(128, 512)),
+    "trn.dma_load_tiles": of(PLACES, hbm(4, 128, 512)),
+    "trn.dma_load_at": of(PLACES, hbm(128, 512), I, I),
+    "trn.dma_store": of(ROWS),
+    "trn.dma_store_at": of(hbm(4, 128, 512), ROWS, I),
+    "trn.dma_gather": of(ROWS, hbm(4096, 512), hbm(128, dtype=jnp.int32)),
+    "trn.dma_copy": of(ROWS, ROWS),
+    "trn.dma_transpose": of(sbuf(512, 128), hbm(128, 512)),
+    "trn.dma_accumulate": of(ROWS, hbm(128, 512)),
+    # between cores and chips: 2 MiB a core
+    "trn.send": Crossing(
+        4, lambda x: trn.send_next(like(x), x, axis="x"), (1024, 1024)
+    ),
+    "trn.all_reduce": Crossing(
+        2, lambda x: trn.all_reduce(like(x), x, axis="x"), (1024, 1024)
+    ),
+    "trn.all_gather": Crossing(
+        2, lambda x: trn.all_gather(like(x, 2), x, axis="x"), (1024, 1024)
+    ),
+    "trn.reduce_scatter": Crossing(
+        2, lambda x: trn.reduce_scatter(like(x[::2]), x, axis="x"), (1024, 1024)
+    ),
+    "trn.chip_all_reduce": Crossing(
+        4, lambda x: trn.chip_all_reduce(like(x), x, axis="x"), (1024, 1024)
+    ),
+    "trn.chip_all_gather": Crossing(
+        4, lambda x: trn.chip_all_gather(like(x, 4), x, axis="x"), (1024, 1024)
+    ),
+    "trn.chip_reduce_scatter": Crossing(
+        4, lambda x: trn.chip_reduce_scatter(like(x[::4]), x, axis="x"), (1024, 1024)
+    ),
+    "trn.chip_all_to_all": Crossing(
+        4, lambda x: trn.chip_all_to_all(like(x), x, axis="x"), (1024, 1024)
+    ),
+    "trn.chip_broadcast": Crossing(
+        4, lambda x: trn.chip_broadcast(like(x), x, 0, axis="x"), (1024, 1024)
+    ),
+    # a PE
+    "wse.sram_tile": of(shape=(256,), dtype=F32),
+    "wse.fill": of(WORDS, value=0.0),
+    "wse.vector": of(WORDS, WORDS, WORDS, op="add"),
+    "wse.vector_scale": of(WORDS, WORDS, ONE),
+    "wse.copy": of(WORDS, WORDS),
+    "wse.copy_into": of(sram(4, 256), sram(1, 256), I),
+    "wse.rope": of(WORDS, WORDS, sram(128), sram(128)),
+    "wse.fmac_map": of(sram(64), sram(32, 64), sram(32)),
+    "wse.score_map": of(sram(4, 64), sram(64, 32), sram(4, 32), COUNT),
+    "wse.value_map": of(sram(4, 32), sram(64, 32), sram(4, 64), COUNT),
+    "wse.square_sum": of(ONE, WORDS),
+    "wse.fold": of(sram(4), sram(4, 64), COUNT, op="max"),
+    "wse.exp": of(sram(4, 64), sram(4, 64), sram(4), COUNT, scale=1.0),
+    "wse.silu": of(WORDS, WORDS, count=256),
+    "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
+    "wse.reciprocal": of(WORDS, WORDS),
+    "wse.lookup": of(sram(32), sram(64, 32), I, first=0),
+    "wse.argmax": of(ONE, sram(1, dtype=jnp.int32), WORDS, COUNT, I),
+    # between PEs: 64 words on each of 8
+    "wse.gather": Crossing(8, lambda x: wse.gather(held(8, 64), x, axis="x"), (64,)),
+    "wse.scatter": Crossing(8, lambda x: wse.scatter(held(64), x, axis="x"), (8, 64)),
+    "wse.multicast": Crossing(8, lambda x: wse.multicast(held(64), x, axis="x"), (64,)),
+    "wse.reduce": Crossing(8, lambda x: wse.reduce(held(64), x, axis="x"), (64,)),
+    "wse.ring_all_reduce": Crossing(
+        8, lambda x: wse.ring_all_reduce(held(64), x, axis="x"), (64,)
+    ),
+    "wse.shift": Crossing(8, lambda x: wse.shift(held(64), x, axis="x", by=1), (64,)),
+    "wse.walk": Crossing(8, lambda x: wse.walk(held(64), x, 2, axis="x"), (64,)),
+}
+
+
+def like(x: jax.Array, times: int = 1) -> jax.Array:
+    """A fresh HBM buffer of `times` as many rows."""
+    return trn.hbm(times * x.shape[0], *x.shape[1:], dtype=x.dtype)
+
+
+def held(*shape: int) -> jax.Array:
+    """A fresh tile in a PE's SRAM."""
+    return wse.sram_tile(shape=shape, dtype=F32)
+
+
+# --- what the rules say ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What an instruction's example costs on one device; None where it refuses the example."""
+
+    engine: str | None
+    busy: str
+    ready: str
+    flops: str
+
+
+def price(inst: Instruction, device: Device) -> Price | None:
+    example = EXAMPLES[inst.name]
+    if isinstance(example, Crossing):
+        return _crossing_price(example, device)
+    try:
+        cost: Cost = inst.cost(device, *example.operands, **example.params)
+    except EmulationError:
+        return None
+    if cost.engine is None or not cost.busy_cycles:
+        return Price(None, "0", "0", "0")
+    busy_cycles = float(np.max(cost.busy_cycles))
+    latency_cycles = max(float(np.max(cost.latency_cycles)), busy_cycles)
+    flops = f"{cost.flops:,}" if cost.flops else "0"
+    return Price(cost.engine, f"{busy_cycles:,.0f}", f"{latency_cycles:,.0f}", flops)
+
+
+def _crossing_price(example: Crossing, device: Device) -> Price:
+    """From the clock: when the last of the mesh has its result, all having started together."""
+    if device.core == "NeuronCore":
+        sheet = trn.with_cores(device.sheet, 2)  # type: ignore[arg-type]
+        device = sheet.at(device.band)
+    whole = (example.cores * example.shape[0], *example.shape[1:])
+    struct = jax.ShapeDtypeStruct(whole, example.dtype)
+    program = Program(example.call, {"x": example.cores}, (("x",),))
+    reading = program.read(device, struct)
+    (engine,) = {e for e, ticks in reading.busy_ticks.items() if ticks} or {None}
+    return Price(engine, f"{reading.end_ticks:,}", f"{reading.end_ticks:,}", "0")
+
+
+def limits(inst: Instruction, device: Device) -> list[str]:
+    """What the cost rule refuses when one dimension of one operand grows."""
+    example = EXAMPLES[inst.name]
+    if isinstance(example, Crossing):
+        return []
+    found: dict[str, None] = {}
+    for at, operand in enumerate(example.operands):
+        for dim in range(len(operand.shape)):
+            refusal = _first_refusal(inst, device, example, at, dim)
+            if refusal:
+                found[refusal] = None
+    return list(found)
+
+
+def _first_refusal(
+    inst: Instruction, device: Device, example: Example, at: int, dim: int
+) -> str | None:
+    operands = list(example.operands)
+    shape = list(operands[at].shape)
+    while shape[dim] < MOST:
+        shape[dim] *= 2
+        operands[at] = dataclasses.replace(operands[at], shape=tuple(shape))
+        try:
+            inst.cost(device, *operands, **example.params)
+        except EmulationError as refused:
+            message = str(refused).removeprefix(f"{inst.name}: ")
+            # The value that was tried says nothing; what is allowed does.
+            return re.sub(r" is [\d,]+, at most ", ": at most ", message)
+        except (ValueError, TypeError, IndexError, ZeroDivisionError):
+            return None  # operands that do not fit together: no limit of the machine
+    return None
+
+
+# --- Markdown ---
+
+
+def face(inst: Instruction) -> Any:
+    """What a kernel calls: the instruction, or the public function of its name."""
+    machine, _, short = inst.name.partition(".")
+    package = MACHINES[machine][1] if machine in MACHINES else None
+    public = getattr(package, short, None) or getattr(trn.isa, short, None)
+    return public if callable(public) else inst
+
+
+def signature(shown: Any, name: str) -> str:
+    parts, keyword = [], False
+    for parameter in inspect.signature(shown).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword:
+            keyword = True
+            parts.append("*")
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        default = parameter.default
+        has_default = default is not parameter.empty
+        shown_default = getattr(default, "__name__", repr(default))
+        parts.append(
+            f"{star}{parameter.name}" + (f"={shown_default}" if has_default else "")
+        )
+    return f"{name}({', '.join(parts)})"
+
+
+def spaces(inst: Instruction) -> str:
+    """Operands and results with the memory space of each."""
+    names = [
+        p.name
+        for p in inspect.signature(inst).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    results = [f"{names[i]} {_space(inst.writes[i])}" for i in range(inst.destinations)]
+    if not inst.in_place:
+        results = [f"a fresh buffer in {_space(space)}" for space in inst.writes]
+    sources = [
+        f"{name} {_space(space)}"
+        for name, space in zip(names[inst.destinations :], inst.reads, strict=True)
+    ]
+    words = []
+    if sources:
+        words.append(f"Reads {', '.join(sources)}.")
+    if results:
+        words.append(f"Writes {', '.join(results)}.")
+    if inst.partial:
+        words.append("A partial write: the rest of the destination is kept.")
+    elif inst.reads_destination:
+        words.append("The old content of the destination matters.")
+    return " ".join(words)
+
+
+def _space(space: Any) -> str:
+    if space is None:
+        return "in any memory"
+    names = (space,) if isinstance(space, str) else space
+    said = {"register": "a known integer", "count": "a known integer"}
+    return " or ".join(said.get(name, f"in {name.upper()}") for name in names)
+
+
+def described(doc: str) -> str:
+    """A docstring as Markdown: sections in bold, arguments as a list."""
+    lines = []
+    for line in inspect.cleandoc(doc).splitlines():
+        section = re.fullmatch(r"(\w+):", line)
+        item = re.fullmatch(r"  ([\w, *]+): (.*)", line)
+        if section:
+            lines.append(f"**{section[1]}**\n")
+        elif item:
+            lines.append(f"- `{item[1]}`: {item[2]}")
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def costs(inst: Instruction, devices: list[Device]) -> str:
+    crossing = isinstance(EXAMPLES[inst.name], Crossing)
+    unit = "ticks" if crossing else "cycles"
+    rows = [
+        f"| | engine busy, {unit} | result after, {unit} | FLOPs |",
+        "|---|---|---|---|",
+    ]
+    for device in devices:
+        found = price(inst, device)
+        if found is None:
+            rows.append(f"| {device.name} | – | – | – |")
+        else:
+            cells = device.name, found.busy, found.ready, found.flops
+            rows.append(f"| {' | '.join(cells)} |")
+    return f"Cost of {_example(inst)}:\n\n" + "\n".join(rows)
+
+
+def _example(inst: Instruction) -> str:
+    example = EXAMPLES[inst.name]
+    if isinstance(example, Crossing):
+        tiles = f"{np.dtype(example.dtype).name}{list(example.shape)} on each"
+        return f"{tiles} of {example.cores} along the axis"
+    tiles = [
+        f"{x.dtype.name}{list(x.shape)}"
+        for x in example.operands
+        if x.space not in ("register", "count")
+    ]
+    params = [f"{k}={v!r}" for k, v in example.params.items() if k != "dtype"]
+    return ", ".join([*tiles, *params]) or "one"
+
+
+def section(inst: Instruction, devices: list[Device]) -> str:
+    shown = face(inst)
+    short = inst.name.rpartition(".")[2]
+    parts = [
+        f"#### `{short}`",
+        f"```python\n{signature(shown, short)}\n```",
+        described(inspect.getdoc(shown) or ""),
+        spaces(inst),
+        costs(inst, devices),
+    ]
+    newest = [device for device in devices if price(inst, device)]
+    refused = limits(inst, newest[-1]) if newest else []
+    if refused:
+        listed = "\n".join(f"- {message}" for message in refused)
+        parts.append(f"Limits on {newest[-1].name}:\n\n{listed}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def markdown() -> str:
+    """The whole list."""
+    pages = [
+        "# Instructions",
+        "Generated by `docs/instructions.py` from the declarations and the cost rules. Costs are "
+        "nominal; *result after* is from the start to a dependent's earliest start, without the "
+        "hand-over between engines.",
+    ]
+    for machine, (title, _, devices) in MACHINES.items():
+        pages.append(f"## {title}")
+        of_engine: dict[str | None, list[Instruction]] = {}
+        for inst in registered():
+            if inst.name.startswith(f"{machine}."):
+                found = [p for p in (price(inst, device) for device in devices) if p]
+                of_engine.setdefault(found[-1].engine, []).append(inst)
+        for engine in sorted(of_engine, key=_order):
+            pages.append(f"### {ENGINES.get(engine, engine)}")
+            modules = dict.fromkeys(inst.__module__ for inst in of_engine[engine])
+            pages += [described(sys.modules[name].__doc__ or "") for name in modules]
+            pages += [section(inst, devices) for inst in of_engine[engine]]
+    return "\n\n".join(pages) + "\n"
+
+
+def _order(engine: str | None) -> int:
+    known = list(ENGINES)
+    return known.index(engine) if engine in known else -1
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
