@@ -26,6 +26,7 @@ from emu.instruction import registered  # noqa: E402
 
 BF16 = jnp.bfloat16
 F32 = jnp.float32
+I32 = jnp.int32
 FP8 = jnp.float8_e4m3fn
 MACHINES = {
     "trn": ("NeuronCore", trn, [sheet.at() for sheet in trn.GENERATIONS.values()]),
@@ -33,15 +34,16 @@ MACHINES = {
 }
 ENGINES = {
     "tensor": "Tensor Engine",
-    "weight_load": "Tensor Engine: weight load",
+    "weight_load": "Tensor Engine",
     "vector": "Vector Engine",
     "scalar": "Scalar Engine",
     "gpsimd": "GpSimd Engine",
-    "load_queue": "DMA: loads",
-    "store_queue": "DMA: stores",
+    "load_queue": "DMA",
+    "store_queue": "DMA",
     "collective": "Collectives",
-    "neuronlink": "NeuronLink",
-    None: "No time",
+    "neuronlink": "Between chips",
+    "datapath": "Datapath",
+    None: "Tiles",
 }
 MOST = 2**22  # elements of one dimension, when a limit is looked for
 
@@ -59,11 +61,11 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """A typical call of an instruction that crosses cores, timed on a mesh of one axis, `x`."""
+    """A typical call of an instruction that crosses cores, on a tile of each core of a mesh."""
 
-    cores: int
-    call: Callable[[jax.Array], Any]
+    mesh: Mapping[str, int]
     shape: tuple[int, ...]
+    call: Callable[[jax.Array], Any]
     dtype: Any = BF16
 
 
@@ -100,11 +102,16 @@ WIDE = sbuf(128, 512, dtype=F32)
 COLUMN = sbuf(128, 1, dtype=F32)
 EIGHT = sbuf(128, 8, dtype=F32)
 PLACES = sbuf(128, 4, 512)
-OFFSET = sbuf(1, 1, dtype=jnp.int32)
+OFFSET = sbuf(1, 1, dtype=I32)
 MX = sbuf(128, 512, 4, dtype=FP8)
 MX_SCALE = sbuf(16, 512, dtype=jnp.uint8)
 I = known(0)  # noqa: E741
 COUNT = known(64, "count")
+CORES = {"x": 2}
+CHIPS = {"x": 4}
+PES = {"x": 8}
+GRID = {"y": 4, "x": 4}
+MIB = (1024, 512)
 WORDS = sram(256)
 ONE = sram(1)
 
@@ -179,7 +186,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
     ),
     "trn.activation_table_load": of(op="exp"),
     # GpSimd Engine
-    "trn.iota": of(sbuf(128, 512, dtype=jnp.int32), I, steps=(1,)),
+    "trn.iota": of(sbuf(128, 512, dtype=I32), I, steps=(1,)),
     "trn.affine_select": of(WIDE, WIDE, I, fill=0.0),
     "trn.local_gather": of(
         sbuf(128, 512, 1), sbuf(128, 4096), sbuf(128, 32, dtype=jnp.uint16)
@@ -196,37 +203,35 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.dma_load_at": of(PLACES, hbm(128, 512), I, I),
     "trn.dma_store": of(ROWS),
     "trn.dma_store_at": of(hbm(4, 128, 512), ROWS, I),
-    "trn.dma_gather": of(ROWS, hbm(4096, 512), hbm(128, dtype=jnp.int32)),
+    "trn.dma_gather": of(ROWS, hbm(4096, 512), hbm(128, dtype=I32)),
     "trn.dma_copy": of(ROWS, ROWS),
     "trn.dma_transpose": of(sbuf(512, 128), hbm(128, 512)),
     "trn.dma_accumulate": of(ROWS, hbm(128, 512)),
-    # between cores and chips: 2 MiB a core
-    "trn.send": Crossing(
-        4, lambda x: trn.send_next(like(x), x, axis="x"), (1024, 1024)
-    ),
+    # between cores and chips
+    "trn.send": Crossing(CHIPS, MIB, lambda x: trn.send_next(like(x), x, axis="x")),
     "trn.all_reduce": Crossing(
-        2, lambda x: trn.all_reduce(like(x), x, axis="x"), (1024, 1024)
+        CORES, MIB, lambda x: trn.all_reduce(like(x), x, axis="x")
     ),
     "trn.all_gather": Crossing(
-        2, lambda x: trn.all_gather(like(x, 2), x, axis="x"), (1024, 1024)
+        CORES, MIB, lambda x: trn.all_gather(like(x, 2), x, axis="x")
     ),
     "trn.reduce_scatter": Crossing(
-        2, lambda x: trn.reduce_scatter(like(x[::2]), x, axis="x"), (1024, 1024)
+        CORES, MIB, lambda x: trn.reduce_scatter(like(x, 1 / 2), x, axis="x")
     ),
     "trn.chip_all_reduce": Crossing(
-        4, lambda x: trn.chip_all_reduce(like(x), x, axis="x"), (1024, 1024)
+        CHIPS, MIB, lambda x: trn.chip_all_reduce(like(x), x, axis="x")
     ),
     "trn.chip_all_gather": Crossing(
-        4, lambda x: trn.chip_all_gather(like(x, 4), x, axis="x"), (1024, 1024)
+        CHIPS, MIB, lambda x: trn.chip_all_gather(like(x, 4), x, axis="x")
     ),
     "trn.chip_reduce_scatter": Crossing(
-        4, lambda x: trn.chip_reduce_scatter(like(x[::4]), x, axis="x"), (1024, 1024)
+        CHIPS, MIB, lambda x: trn.chip_reduce_scatter(like(x, 1 / 4), x, axis="x")
     ),
     "trn.chip_all_to_all": Crossing(
-        4, lambda x: trn.chip_all_to_all(like(x), x, axis="x"), (1024, 1024)
+        CHIPS, MIB, lambda x: trn.chip_all_to_all(like(x), x, axis="x")
     ),
     "trn.chip_broadcast": Crossing(
-        4, lambda x: trn.chip_broadcast(like(x), x, 0, axis="x"), (1024, 1024)
+        CHIPS, MIB, lambda x: trn.chip_broadcast(like(x), x, 0, axis="x")
     ),
     # a PE
     "wse.sram_tile": of(shape=(256,), dtype=F32),
@@ -234,7 +239,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.vector": of(WORDS, WORDS, WORDS, op="add"),
     "wse.vector_scale": of(WORDS, WORDS, ONE),
     "wse.copy": of(WORDS, WORDS),
-    "wse.copy_into": of(sram(4, 256), sram(1, 256), I),
+    "wse.copy_into": of(sram(4, 256), sram(1, 256), I, axis=0),
     "wse.rope": of(WORDS, WORDS, sram(128), sram(128)),
     "wse.fmac_map": of(sram(64), sram(32, 64), sram(32)),
     "wse.score_map": of(sram(4, 64), sram(64, 32), sram(4, 32), COUNT),
@@ -246,28 +251,49 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
     "wse.reciprocal": of(WORDS, WORDS),
     "wse.lookup": of(sram(32), sram(64, 32), I, first=0),
-    "wse.argmax": of(ONE, sram(1, dtype=jnp.int32), WORDS, COUNT, I),
-    # between PEs: 64 words on each of 8
-    "wse.gather": Crossing(8, lambda x: wse.gather(held(8, 64), x, axis="x"), (64,)),
-    "wse.scatter": Crossing(8, lambda x: wse.scatter(held(64), x, axis="x"), (8, 64)),
-    "wse.multicast": Crossing(8, lambda x: wse.multicast(held(64), x, axis="x"), (64,)),
-    "wse.reduce": Crossing(8, lambda x: wse.reduce(held(64), x, axis="x"), (64,)),
-    "wse.ring_all_reduce": Crossing(
-        8, lambda x: wse.ring_all_reduce(held(64), x, axis="x"), (64,)
+    "wse.argmax": of(ONE, sram(1, dtype=I32), WORDS, COUNT, I),
+    # between PEs
+    "wse.gather": Crossing(
+        PES, (64,), lambda x: wse.gather(held(8, 64), x, axis="x"), F32
     ),
-    "wse.shift": Crossing(8, lambda x: wse.shift(held(64), x, axis="x", by=1), (64,)),
-    "wse.walk": Crossing(8, lambda x: wse.walk(held(64), x, 2, axis="x"), (64,)),
+    "wse.scatter": Crossing(
+        PES, (8, 64), lambda x: wse.scatter(held(64), x, axis="x"), F32
+    ),
+    "wse.multicast": Crossing(
+        PES, (64,), lambda x: wse.multicast(held(64), x, axis="x"), F32
+    ),
+    "wse.multicast_2d": Crossing(
+        GRID, (64,), lambda x: wse.multicast_2d(held(64), x, axes=("y", "x")), F32
+    ),
+    "wse.reduce": Crossing(
+        PES, (64,), lambda x: wse.reduce(held(64), x, axis="x"), F32
+    ),
+    "wse.ring_all_reduce": Crossing(
+        PES, (64,), lambda x: wse.ring_all_reduce(held(64), x, axis="x"), F32
+    ),
+    "wse.shift": Crossing(
+        PES, (64,), lambda x: wse.shift(held(64), x, axis="x", by=1), F32
+    ),
+    "wse.chain_argmax": Crossing(
+        PES,
+        (1,),
+        lambda x: wse.chain_argmax(
+            held(1), held(1, dtype=I32), x, held(1, dtype=I32), axis="x"
+        ),
+        F32,
+    ),
+    "wse.walk": Crossing(PES, (64,), lambda x: wse.walk(held(64), x, 2, axis="x"), F32),
 }
 
 
-def like(x: jax.Array, times: int = 1) -> jax.Array:
+def like(x: jax.Array, times: float = 1) -> jax.Array:
     """A fresh HBM buffer of `times` as many rows."""
-    return trn.hbm(times * x.shape[0], *x.shape[1:], dtype=x.dtype)
+    return trn.hbm(int(times * x.shape[0]), *x.shape[1:], dtype=x.dtype)
 
 
-def held(*shape: int) -> jax.Array:
+def held(*shape: int, dtype: Any = F32) -> jax.Array:
     """A fresh tile in a PE's SRAM."""
-    return wse.sram_tile(shape=shape, dtype=F32)
+    return wse.sram_tile(shape=shape, dtype=dtype)
 
 
 # --- what the rules say ---
@@ -284,7 +310,9 @@ class Price:
 
 
 def price(inst: Instruction, device: Device) -> Price | None:
-    example = EXAMPLES[inst.name]
+    example = EXAMPLES.get(inst.name)
+    if example is None:
+        return None
     if isinstance(example, Crossing):
         return _crossing_price(example, device)
     try:
@@ -304,26 +332,33 @@ def _crossing_price(example: Crossing, device: Device) -> Price:
     if device.core == "NeuronCore":
         sheet = trn.with_cores(device.sheet, 2)  # type: ignore[arg-type]
         device = sheet.at(device.band)
-    whole = (example.cores * example.shape[0], *example.shape[1:])
+    whole = (*example.mesh.values(), *example.shape)
     struct = jax.ShapeDtypeStruct(whole, example.dtype)
-    program = Program(example.call, {"x": example.cores}, (("x",),))
+    program = Program(example.call, example.mesh, (tuple(example.mesh),))
     reading = program.read(device, struct)
-    (engine,) = {e for e, ticks in reading.busy_ticks.items() if ticks} or {None}
-    return Price(engine, f"{reading.end_ticks:,}", f"{reading.end_ticks:,}", "0")
+    engine = max(reading.busy_ticks, key=lambda name: reading.busy_ticks[name])
+    seconds = f"{reading.seconds * 1e6:,.3g}"
+    return Price(engine, seconds, seconds, "0")
 
 
-def limits(inst: Instruction, device: Device) -> list[str]:
-    """What the cost rule refuses when one dimension of one operand grows."""
-    example = EXAMPLES[inst.name]
-    if isinstance(example, Crossing):
+def limits(inst: Instruction, devices: list[Device]) -> list[str]:
+    """What the cost rules refuse when one dimension of one operand grows, and where."""
+    example = EXAMPLES.get(inst.name)
+    if not isinstance(example, Example):
         return []
-    found: dict[str, None] = {}
-    for at, operand in enumerate(example.operands):
-        for dim in range(len(operand.shape)):
-            refusal = _first_refusal(inst, device, example, at, dim)
-            if refusal:
-                found[refusal] = None
-    return list(found)
+    refusing: dict[str, list[str]] = {}
+    for device in devices:
+        for at, operand in enumerate(example.operands):
+            for dim in range(len(operand.shape)):
+                refusal = _first_refusal(inst, device, example, at, dim)
+                names = refusing.setdefault(refusal, []) if refusal else []
+                if device.name not in names:
+                    names.append(device.name)
+    everywhere = [device.name for device in devices]
+    return [
+        message if names == everywhere else f"{message} ({', '.join(names)})"
+        for message, names in refusing.items()
+    ]
 
 
 def _first_refusal(
@@ -337,9 +372,10 @@ def _first_refusal(
         try:
             inst.cost(device, *operands, **example.params)
         except EmulationError as refused:
-            message = str(refused).removeprefix(f"{inst.name}: ")
-            # The value that was tried says nothing; what is allowed does.
-            return re.sub(r" is [\d,]+, at most ", ": at most ", message)
+            # The value that was tried says nothing; what is allowed does. Operands that do not go
+            # with each other are refused too, but that is no limit.
+            limit = re.search(r": (.*) is [\d,]+, at most ([\d,]+)", str(refused))
+            return f"{limit[1]}: at most {limit[2]}" if limit else None
         except (ValueError, TypeError, IndexError, ZeroDivisionError):
             return None  # operands that do not fit together: no limit of the machine
     return None
@@ -361,10 +397,11 @@ def signature(shown: Any, name: str) -> str:
     for parameter in inspect.signature(shown).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             continue
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        keyword = keyword or bool(star)
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword:
             keyword = True
             parts.append("*")
-        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
         default = parameter.default
         has_default = default is not parameter.empty
         shown_default = getattr(default, "__name__", repr(default))
@@ -383,10 +420,12 @@ def spaces(inst: Instruction) -> str:
     ]
     results = [f"{names[i]} {_space(inst.writes[i])}" for i in range(inst.destinations)]
     if not inst.in_place:
-        results = [f"a fresh buffer in {_space(space)}" for space in inst.writes]
+        results = [f"a fresh buffer {_space(space)}" for space in inst.writes]
+    visible = inspect.signature(face(inst)).parameters
     sources = [
         f"{name} {_space(space)}"
         for name, space in zip(names[inst.destinations :], inst.reads, strict=True)
+        if name in visible
     ]
     words = []
     if sources:
@@ -424,27 +463,30 @@ def described(doc: str) -> str:
 
 
 def costs(inst: Instruction, devices: list[Device]) -> str:
-    crossing = isinstance(EXAMPLES[inst.name], Crossing)
-    unit = "ticks" if crossing else "cycles"
-    rows = [
-        f"| | engine busy, {unit} | result after, {unit} | FLOPs |",
-        "|---|---|---|---|",
-    ]
+    example = EXAMPLES.get(inst.name)
+    if example is None or not devices:
+        return ""
+    crossing = isinstance(example, Crossing)
+    heads = (
+        ["us"] if crossing else ["engine busy, cycles", "result after, cycles", "FLOPs"]
+    )
+    rows = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for device in devices:
         found = price(inst, device)
         if found is None:
-            rows.append(f"| {device.name} | – | – | – |")
+            cells = ["–"] * len(heads)
+        elif crossing:
+            cells = [found.busy]
         else:
-            cells = device.name, found.busy, found.ready, found.flops
-            rows.append(f"| {' | '.join(cells)} |")
-    return f"Cost of {_example(inst)}:\n\n" + "\n".join(rows)
+            cells = [found.busy, found.ready, found.flops]
+        rows.append(f"| {device.name} | {' | '.join(cells)} |")
+    return f"Cost of {_example(example)}:\n\n" + "\n".join(rows)
 
 
-def _example(inst: Instruction) -> str:
-    example = EXAMPLES[inst.name]
+def _example(example: Example | Crossing) -> str:
     if isinstance(example, Crossing):
         tiles = f"{np.dtype(example.dtype).name}{list(example.shape)} on each"
-        return f"{tiles} of {example.cores} along the axis"
+        return f"{tiles} of {' x '.join(map(str, example.mesh.values()))}"
     tiles = [
         f"{x.dtype.name}{list(x.shape)}"
         for x in example.operands
@@ -455,6 +497,7 @@ def _example(inst: Instruction) -> str:
 
 
 def section(inst: Instruction, devices: list[Device]) -> str:
+    """An instruction's entry: signature, words, memory spaces, cost and limits."""
     shown = face(inst)
     short = inst.name.rpartition(".")[2]
     parts = [
@@ -464,11 +507,10 @@ def section(inst: Instruction, devices: list[Device]) -> str:
         spaces(inst),
         costs(inst, devices),
     ]
-    newest = [device for device in devices if price(inst, device)]
-    refused = limits(inst, newest[-1]) if newest else []
+    refused = limits(inst, [device for device in devices if price(inst, device)])
     if refused:
         listed = "\n".join(f"- {message}" for message in refused)
-        parts.append(f"Limits on {newest[-1].name}:\n\n{listed}")
+        parts.append(f"Limits:\n\n{listed}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -482,22 +524,38 @@ def markdown() -> str:
     ]
     for machine, (title, _, devices) in MACHINES.items():
         pages.append(f"## {title}")
-        of_engine: dict[str | None, list[Instruction]] = {}
+        of_engine: dict[str, list[Instruction]] = {}
         for inst in registered():
             if inst.name.startswith(f"{machine}."):
-                found = [p for p in (price(inst, device) for device in devices) if p]
-                of_engine.setdefault(found[-1].engine, []).append(inst)
+                of_engine.setdefault(_engine(inst, devices), []).append(inst)
         for engine in sorted(of_engine, key=_order):
-            pages.append(f"### {ENGINES.get(engine, engine)}")
-            modules = dict.fromkeys(inst.__module__ for inst in of_engine[engine])
-            pages += [described(sys.modules[name].__doc__ or "") for name in modules]
-            pages += [section(inst, devices) for inst in of_engine[engine]]
+            pages.append(f"### {engine}")
+            pages += _by_module(of_engine[engine], devices)
+    both = [inst for inst in registered() if "." not in inst.name]
+    pages.append("## Both machines")
+    pages += [section(inst, []) for inst in both]
     return "\n\n".join(pages) + "\n"
 
 
-def _order(engine: str | None) -> int:
-    known = list(ENGINES)
-    return known.index(engine) if engine in known else -1
+def _by_module(instructions: list[Instruction], devices: list[Device]) -> list[str]:
+    """Each file's words, with its formulas and their sources, and then its instructions."""
+    pages = []
+    for module in dict.fromkeys(inst.__module__ for inst in instructions):
+        pages.append(described(sys.modules[module].__doc__ or ""))
+        here = [inst for inst in instructions if inst.__module__ == module]
+        pages += [section(inst, devices) for inst in here]
+    return pages
+
+
+def _engine(inst: Instruction, devices: list[Device]) -> str:
+    found = [p for p in (price(inst, device) for device in devices) if p]
+    engine = found[-1].engine if found else None
+    return ENGINES.get(engine, str(engine))
+
+
+def _order(engine: str) -> int:
+    known = list(dict.fromkeys(ENGINES.values()))
+    return known.index(engine) if engine in known else len(known)
 
 
 if __name__ == "__main__":
