@@ -292,4 +292,4 @@ def test_wrong_number_of_operands():
     with pytest.raises(
         TypeError, match=re.escape("toy.load takes 1 destinations and 1 sources")
     ):
-        load(jnp.zeros((2, 3)))
+        load(jnp.zeros((2, 3)))  # type: ignore[call-arg]

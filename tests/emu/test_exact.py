@@ -290,10 +290,8 @@ CASES = {  # kernel of x, y `[8, 20]` and a column c `[8, 1]`, and what it compu
     "double_row": (
         lambda x, y, c: isa.nc_matmul_double_row(
             memory.psum(10, 10),
-            *(
-                isa.tensor_copy(sb(8, 2, 10, dtype=E4M3), z.reshape(8, 2, 10))
-                for z in (x, y)
-            ),
+            isa.tensor_copy(sb(8, 2, 10, dtype=E4M3), x.reshape(8, 2, 10)),
+            isa.tensor_copy(sb(8, 2, 10, dtype=E4M3), y.reshape(8, 2, 10)),
             0,
         ),
         np.einsum("ktm,ktn->mn", A.reshape(8, 2, 10), B.reshape(8, 2, 10)),

@@ -127,7 +127,7 @@ def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, .
 
     def tile(sums: Any, t: Any) -> tuple[Any, None]:
         more = (done + t > 0).astype(jnp.int32)
-        at_tile = [[index(x, t, 1) for x in pair] for pair in pairs]
+        at_tile = [(index(a, t, 1), index(b, t, 1)) for a, b in pairs]
         return tuple(
             nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)
         ), None

@@ -3,6 +3,8 @@
 Bounds count float32 roundings: elementwise instructions make one an operation.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_two_operators_in_one(dtype):
     def check(actual, expected):
         assert_close(actual, expected, operations=3, scale=size)
 
-    params = dict(op="subtract", op1="multiply", value1=3.0)
+    params: Any = dict(op="subtract", op1="multiply", value1=3.0)
     check(isa.tensor_scalar(out, x, s, **params), (wide(a) - column) * 3)
     check(isa.tensor_immediate(out, x, value=0.25, **params), (wide(a) - 0.25) * 3)
     y = isa.tensor_scalar(
