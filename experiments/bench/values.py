@@ -86,7 +86,8 @@ def compared(
         repeats,
     )
     ours, theirs = (
-        np.asarray(x, np.float32) for x in (shaped(results["values"]), results["plain"])
+        np.asarray(result, np.float32)
+        for result in (shaped(results["values"]), results["plain"])
     )
     error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     return Compared(taken["values"], taken["clock"], taken["plain"], error)
@@ -100,10 +101,10 @@ def product(a: Any, b: Any) -> Any:
 def gemm(repeats: int, size: int = GEMM_SIZE) -> Compared:
     """A square bfloat16 GEMM."""
     keys = jax.random.split(jax.random.key(0))
-    a, b = (jax.random.normal(k, (size, size), F32).astype(BF16) for k in keys)
+    a, b = (jax.random.normal(key, (size, size), F32).astype(BF16) for key in keys)
     program, _ = gemm_program(size)
     plain = lambda a, b: product(a, b).astype(BF16)  # noqa: E731
-    shaped = lambda parts: untile(tuple(p[0] for p in parts))  # noqa: E731
+    shaped = lambda parts: untile(tuple(part[0] for part in parts))  # noqa: E731
     return compared(program, (a.T, b), shaped, plain, (a, b), repeats)
 
 
@@ -111,16 +112,18 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     """One Llama-3.1-8B layer's prefill: plain JAX computes every score and masks half of them."""
     config = layer_config()
     weights = random_weights(config, seed=0)
-    program, (x, turns, _, packed, *_), ring = layer_program(weights, tokens)
+    program, (like, turns, _, packed, *_), ring = layer_program(weights, tokens)
     slots = ring.where.slots
     tables = (ring.known(with_masks=True), ring.hops.biases(BF16))
-    w = {n: jnp.asarray(a[0], BF16) for n, a in weights["layers"].items()}
+    layer_weights = {
+        name: jnp.asarray(array[0], BF16) for name, array in weights["layers"].items()
+    }
     hidden = jax.random.normal(
         jax.random.key(1), (slots, config.hidden_size), F32
     ).astype(BF16)
-    cos, sin = (jnp.asarray(t) for t in rope_tables(config, np.arange(slots)))
+    cos, sin = (jnp.asarray(table) for table in rope_tables(config, np.arange(slots)))
     args = (
-        hidden.reshape(x.shape),
+        hidden.reshape(like.shape),
         cos.reshape(turns.shape),
         sin.reshape(turns.shape),
         packed,
@@ -128,25 +131,31 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     args = *args, *tables
     shaped = lambda out: out[0].reshape(slots, -1)  # noqa: E731
     plain = lambda *args: plain_layer(config, *args)  # noqa: E731
-    return compared(program, args, shaped, plain, (w, hidden, cos, sin), repeats)
+    return compared(
+        program, args, shaped, plain, (layer_weights, hidden, cos, sin), repeats
+    )
 
 
-def plain_layer(config: Any, w: Any, x: Any, cos: Any, sin: Any) -> Any:
+def plain_layer(config: Any, weights: Any, x: Any, cos: Any, sin: Any) -> Any:
     """A decoder layer as a JAX user writes it, in bfloat16; `x` `[tokens, hidden]`."""
 
     def norm(x: Any, name: str) -> Any:
-        return rms_norm(x.astype(F32), w[name].astype(F32), config.rms_norm_eps).astype(
-            BF16
-        )
+        return rms_norm(
+            x.astype(F32), weights[name].astype(F32), config.rms_norm_eps
+        ).astype(BF16)
 
-    h = norm(x, "attn_norm")
+    normed = norm(x, "attn_norm")
     shape = (1, len(x), -1, config.head_dim)
-    q, k, v = (product(h, w[n]).reshape(shape) for n in ("wq", "wk", "wv"))
+    q, k, v = (
+        product(normed, weights[name]).reshape(shape) for name in ("wq", "wk", "wv")
+    )
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     mixed = jax.nn.dot_product_attention(
-        *(t.astype(BF16) for t in (q, k, v)), is_causal=True
+        *(tensor.astype(BF16) for tensor in (q, k, v)), is_causal=True
     )
-    y = (x + product(mixed.reshape(len(x), -1), w["wo"])).astype(BF16)
-    h = norm(y, "mlp_norm")
-    gated = jax.nn.silu(product(h, w["w_gate"])) * product(h, w["w_up"])
-    return (y + product(gated.astype(BF16), w["w_down"])).astype(BF16)
+    attended = (x + product(mixed.reshape(len(x), -1), weights["wo"])).astype(BF16)
+    normed = norm(attended, "mlp_norm")
+    gated = jax.nn.silu(product(normed, weights["w_gate"])) * product(
+        normed, weights["w_up"]
+    )
+    return (attended + product(gated.astype(BF16), weights["w_down"])).astype(BF16)

@@ -45,12 +45,12 @@ def timed(work: str) -> Timed:
     code = f"from experiments.bench.work import main; main({work!r})"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as p:
-        assert p.stdout is not None
-        said = p.stdout.read()
-        _, status, used = os.wait4(p.pid, 0)
-        p.returncode = os.waitstatus_to_exitcode(status)
-    if p.returncode:
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
         raise RuntimeError(f"experiments.bench: the process that reads {work} failed")
     return Timed(**json.loads(said), cpu_s=used.ru_utime + used.ru_stime)
 
@@ -84,9 +84,9 @@ def gemm_program(size: int = GEMM_SIZE) -> tuple[Any, tuple[Any, ...]]:
     from emu import Program
     from kernels.trainium.gemm.ladder import gemm
 
-    x = jax.ShapeDtypeStruct((size, size), jax.numpy.bfloat16)
+    operand = jax.ShapeDtypeStruct((size, size), jax.numpy.bfloat16)
     kernel = functools.partial(gemm, variant=GEMM_VARIANT)
-    return Program(kernel, {"core": 1}, ((), ())), (x, x)
+    return Program(kernel, {"core": 1}, ((), ())), (operand, operand)
 
 
 def layer_config() -> Any:
@@ -121,26 +121,30 @@ def layer_program(
 
     config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
     shares = divide_model(config, 1)
-    s = layer_tiling(config, shares, tokens, dtype, chip=TRN3)
-    packed = pack_weights(weights, s, shares)["layers"]
-    w = jax.tree.map(_first_layer, packed)
-    ring = layer_ring(s, tokens=tokens, chips=1, axis=LAYER_AXIS)
-    kernel = functools.partial(layer, tiling=s, ring=ring.ring)
+    tiling = layer_tiling(config, shares, tokens, dtype, chip=TRN3)
+    packed = pack_weights(weights, tiling, shares)["layers"]
+    layer_weights = jax.tree.map(_first_layer, packed)
+    ring = layer_ring(tiling, tokens=tokens, chips=1, axis=LAYER_AXIS)
+    kernel = functools.partial(layer, tiling=tiling, ring=ring.ring)
     split = (LAYER_AXIS,)
-    by_tile = (1, s.blocks, s.tiles, s.rows)
-    x = jax.ShapeDtypeStruct((*by_tile, s.hidden_padded), dtype)
-    turns = jax.ShapeDtypeStruct((*by_tile, s.head_dim // 2), jnp.float32)
+    by_tile = (1, tiling.blocks, tiling.tiles, tiling.rows)
+    hidden = jax.ShapeDtypeStruct((*by_tile, tiling.hidden_padded), dtype)
+    turns = jax.ShapeDtypeStruct((*by_tile, tiling.head_dim // 2), jnp.float32)
     program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, (), split, ()))
-    bias = jax.ShapeDtypeStruct((1, s.rows, s.kv_tiles * s.rows), dtype)
-    return program, (x, turns, turns, w, ring.known(with_masks=False), bias), ring
+    bias = jax.ShapeDtypeStruct((1, tiling.rows, tiling.kv_tiles * tiling.rows), dtype)
+    return (
+        program,
+        (hidden, turns, turns, layer_weights, ring.known(with_masks=False), bias),
+        ring,
+    )
 
 
-def _first_layer(w: Any) -> Any:
+def _first_layer(weight: Any) -> Any:
     import jax
 
-    if isinstance(w, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(w.shape[1:], w.dtype)
-    return w[0]
+    if isinstance(weight, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(weight.shape[1:], weight.dtype)
+    return weight[0]
 
 
 def structs(config: Any) -> Any:

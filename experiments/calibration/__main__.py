@@ -58,18 +58,22 @@ def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
     status = progress.status("predicting")
     if progress.is_terminal:
         status.start()
-    for n, p in enumerate(points, 1):
-        told = f"{n} of {len(points)}: {p.id} {p.case}"
+    for number, point in enumerate(points, 1):
+        told = f"{number} of {len(points)}: {point.id} {point.case}"
         if progress.is_terminal:
             status.update(told)
         else:
             progress.print(told, highlight=False)
         try:
             rows.append(
-                Row(p, {b: _value(p, b, kept) for b in BANDS}, fitted=p.id in fitted)
+                Row(
+                    point,
+                    {band: _value(point, band, kept) for band in BANDS},
+                    fitted=point.id in fitted,
+                )
             )
-        except Unsupported as e:
-            rows.append(Row(p, why=str(e), fitted=p.id in fitted))
+        except Unsupported as error:
+            rows.append(Row(point, why=str(error), fitted=point.id in fitted))
     status.stop()
     return rows
 
@@ -81,26 +85,31 @@ def cases_of(device: str) -> Mapping[str, Callable[..., Metrics]]:
     return trainium.CASES
 
 
-def _value(p: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
+def _value(point: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
     """The point's metric under a band.
 
     Raises:
       Unsupported: what `predict` cannot do, and devices and metrics there are not.
     """
-    if p.device not in DEVICES:
-        raise Unsupported(f"no datasheet of {p.device!r}, has {', '.join(DEVICES)}")
-    key = (p.device, p.case, json.dumps(p.params, sort_keys=True), band)
+    if point.device not in DEVICES:
+        raise Unsupported(f"no datasheet of {point.device!r}, has {', '.join(DEVICES)}")
+    key = (point.device, point.case, json.dumps(point.params, sort_keys=True), band)
     if key not in kept:
         kept[key] = predict(
-            DEVICES[p.device].at(band), p.case, p.params, cases_of(p.device)
+            DEVICES[point.device].at(band),
+            point.case,
+            point.params,
+            cases_of(point.device),
         )
-    if p.metric not in kept[key]:
+    if point.metric not in kept[key]:
         raise Unsupported(
-            f"{p.case}: no metric {p.metric!r}, has {', '.join(kept[key])}"
+            f"{point.case}: no metric {point.metric!r}, has {', '.join(kept[key])}"
         )
-    if p.unit != UNITS[p.metric]:
-        raise Unsupported(f"{p.metric} is in {p.unit!r}, must be in {UNITS[p.metric]}")
-    return kept[key][p.metric]
+    if point.unit != UNITS[point.metric]:
+        raise Unsupported(
+            f"{point.metric} is in {point.unit!r}, must be in {UNITS[point.metric]}"
+        )
+    return kept[key][point.metric]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ COLOURS = dict(zip((*GENERATIONS, "wse2", "wse3"), PALETTE, strict=False))
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     """Draws the rows that have a prediction into a PNG file."""
     panels: dict[str, list[Row]] = {name: [] for name in UNITS}
-    for r in rows:
-        if r.predicted:
-            time = "time" if r.point.unit in MICROSECONDS else "rate"
-            panels["cycles" if r.point.unit == "cycles" else time].append(r)
+    for row in rows:
+        if row.predicted:
+            time = "time" if row.point.unit in MICROSECONDS else "rate"
+            panels["cycles" if row.point.unit == "cycles" else time].append(row)
     used = {name: group for name, group in panels.items() if group}
     figure, axes = plt.subplots(
         1, max(1, len(used)), figsize=(7 * max(1, len(used)), 6.4), squeeze=False

@@ -61,15 +61,17 @@ def read_points(path: pathlib.Path) -> list[Point]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            missing = [
+                column for column in COLUMNS if column not in (reader.fieldnames or ())
+            ]
             if missing:
                 raise UsageError(
                     f"{path}: no column {', '.join(missing)}, must have {','.join(COLUMNS)}"
                 )
             points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
-            f"--points {path}: cannot be read ({e}); name a CSV file"
+            f"--points {path}: cannot be read ({error}); name a CSV file"
         ) from None
     if not points:
         raise UsageError(f"{path}: no points, must have at least one row")
@@ -78,15 +80,15 @@ def read_points(path: pathlib.Path) -> list[Point]:
 
 def _point(row: dict[str, Any], where: str) -> Point:
     """One row; raises `UsageError` with the line where it breaks the schema."""
-    if lacking := [c for c in COLUMNS if not row[c]]:
+    if lacking := [column for column in COLUMNS if not row[column]]:
         raise UsageError(
             f"{where}: no {', '.join(lacking)}, must have {','.join(COLUMNS)}"
         )
     try:
         params = json.loads(row["params"])
-    except json.JSONDecodeError as e:
+    except json.JSONDecodeError as error:
         raise UsageError(
-            f"{where}: params is no JSON ({e}), must be an object"
+            f"{where}: params is no JSON ({error}), must be an object"
         ) from None
     if not isinstance(params, dict):
         raise UsageError(f"{where}: params is {row['params']}, must be a JSON object")
@@ -98,14 +100,17 @@ def _point(row: dict[str, Any], where: str) -> Point:
         raise UsageError(
             f"{where}: value is {row['value']!r}, must be a number above 0"
         )
-    fields = {c: row[c] for c in COLUMNS}
+    fields = {column: row[column] for column in COLUMNS}
     return Point(**fields | {"params": params, "value": value})
 
 
 def fitted_ids(sheets: Iterable[Sheet]) -> set[str]:
     """Ids of the points to which some number of these datasheets was fitted."""
     sources = [
-        q.source for s in sheets for q in s.quantities().values() if q.kind == "fitted"
+        quantity.source
+        for sheet in sheets
+        for quantity in sheet.quantities().values()
+        if quantity.kind == "fitted"
     ]
     return {word for source in sources for word in re.findall(r"[\w-]+", source)}
 

@@ -46,7 +46,9 @@ class Row:
 
 def _ok(rows: Iterable[Row]) -> list[Row]:
     """Predicted rows, worst first."""
-    return sorted((r for r in rows if r.predicted), key=lambda r: -abs(r.error_percent))
+    return sorted(
+        (row for row in rows if row.predicted), key=lambda row: -abs(row.error_percent)
+    )
 
 
 # --- for people ---
@@ -55,18 +57,18 @@ def _ok(rows: Iterable[Row]) -> list[Row]:
 def show(rows: Sequence[Row], causes: dict[str, str], console: Console) -> None:
     """Prints the table, what is suspected of its misses, the statistics and the ladder."""
     ok = _ok(rows)
-    sources = list(dict.fromkeys(r.point.source for r in ok))
+    sources = list(dict.fromkeys(row.point.source for row in ok))
     if ok:
         console.print(_table(ok, sources))
-        for n, source in enumerate(sources, 1):
+        for number, source in enumerate(sources, 1):
             console.print(
-                f"[{n}] {source}", markup=False, highlight=False, soft_wrap=True
+                f"[{number}] {source}", markup=False, highlight=False, soft_wrap=True
             )
-    for r in ok:
-        if abs(r.error_percent) > MISS_PERCENT:
-            cause = causes.get(r.point.id, "not known")
-            console.print(f"{r.point.id}: suspected cause: {cause}", highlight=False)
-    _show_unsupported([r for r in rows if not r.predicted], console)
+    for row in ok:
+        if abs(row.error_percent) > MISS_PERCENT:
+            cause = causes.get(row.point.id, "not known")
+            console.print(f"{row.point.id}: suspected cause: {cause}", highlight=False)
+    _show_unsupported([row for row in rows if not row.predicted], console)
     for line in [*accuracy_lines(ok), *ladder(ok)]:
         console.print(line, highlight=False)
 
@@ -79,20 +81,20 @@ def _table(rows: list[Row], sources: list[str]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("measurement", "use", "source"):
         table.add_column(name)
-    for r in rows:
-        p = r.point
-        band = r.predicted.values()
+    for row in rows:
+        point = row.point
+        band = row.predicted.values()
         table.add_row(
-            p.id,
-            p.case,
-            short(p.params),
-            f"{p.value:.6g} {p.unit}",
-            f"{r.predicted['nominal']:.6g}",
-            f"{r.error_percent:+.1f} %",
+            point.id,
+            point.case,
+            short(point.params),
+            f"{point.value:.6g} {point.unit}",
+            f"{row.predicted['nominal']:.6g}",
+            f"{row.error_percent:+.1f} %",
             f"{min(band):.4g} - {max(band):.4g}",
-            p.quality,
-            "fitted" if r.fitted else "predicted",
-            f"[{sources.index(p.source) + 1}]",
+            point.quality,
+            "fitted" if row.fitted else "predicted",
+            f"[{sources.index(point.source) + 1}]",
         )
     return table
 
@@ -100,7 +102,8 @@ def _table(rows: list[Row], sources: list[str]) -> Table:
 def short(params: dict[str, Any]) -> str:
     """Parameters in one line: numbers by name, names as they are."""
     return " ".join(
-        str(v) if isinstance(v, str) else f"{k}={v}" for k, v in params.items()
+        str(value) if isinstance(value, str) else f"{key}={value}"
+        for key, value in params.items()
     )
 
 
@@ -110,9 +113,9 @@ def _show_unsupported(rows: list[Row], console: Console) -> None:
     table = Table(title="Unsupported")
     for name in ("points", "device", "case", "why"):
         table.add_column(name, justify="right" if name == "points" else "left")
-    counts = Counter((r.point.device, r.point.case, r.why) for r in rows)
-    for told, n in counts.items():
-        table.add_row(str(n), *told)
+    counts = Counter((row.point.device, row.point.case, row.why) for row in rows)
+    for told, times in counts.items():
+        table.add_row(str(times), *told)
     console.print(table)
 
 
@@ -121,7 +124,7 @@ def _show_unsupported(rows: list[Row], console: Console) -> None:
 
 def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
     """The median over cases of each case's median error, and points' 90th percentile, both in %."""
-    errors = [(r.point.case, abs(r.error_percent)) for r in rows]
+    errors = [(row.point.case, abs(row.error_percent)) for row in rows]
     cases = _grouped(errors, lambda e: e[0]).values()
     medians = [statistics.median(error for _, error in case) for case in cases]
     return statistics.median(medians), float(
@@ -131,13 +134,14 @@ def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
 
 def accuracy_lines(rows: Sequence[Row]) -> list[str]:
     """The accuracy of each device, and of all."""
-    devices = _grouped(rows, lambda r: r.point.device)
+    devices = _grouped(rows, lambda row: row.point.device)
     groups = devices | ({"all devices": list(rows)} if len(devices) > 1 else {})
     lines = []
     for name, own in groups.items():
         median, ninetieth = accuracy(own)
+        cases = {row.point.case for row in own}
         lines.append(
-            f"{name}: median error {median:.1f} % over {len({r.point.case for r in own})} cases, "
+            f"{name}: median error {median:.1f} % over {len(cases)} cases, "
             f"90th percentile {ninetieth:.1f} % over {len(own)} points"
         )
     return lines
@@ -146,19 +150,19 @@ def accuracy_lines(rows: Sequence[Row]) -> list[str]:
 def ladder(rows: Iterable[Row]) -> list[str]:
     """Whether what differs in one parameter on one device is predicted in the measured order."""
     groups = _grouped(
-        (r for r in rows if r.point.case in LADDERS),
-        lambda r: (
-            r.point.device,
-            r.point.case,
-            *(r.point.params[s] for s in _sizes(r)),
+        (row for row in rows if row.point.case in LADDERS),
+        lambda row: (
+            row.point.device,
+            row.point.case,
+            *(row.point.params[size] for size in _sizes(row)),
         ),
     )
     lines = []
     for (device, case, *sizes), group in groups.items():
         if len(group) > 1:
-            slowest_first = sorted(group, key=lambda r: -r.point.value)
-            told = "x".join(str(s) for s in sizes if isinstance(s, int))
-            names = " ".join(s for s in sizes if isinstance(s, str))
+            slowest_first = sorted(group, key=lambda row: -row.point.value)
+            told = "x".join(str(size) for size in sizes if isinstance(size, int))
+            names = " ".join(size for size in sizes if isinstance(size, str))
             order = _order(slowest_first, LADDERS[case][1])
             lines.append(f"ladder of {device} {told} {names}: {order}")
     return lines
@@ -173,13 +177,17 @@ def _order(rows: list[Row], varied: str) -> str:
     for slower, faster in zip(rows, rows[1:], strict=False):
         if slower.predicted["nominal"] <= faster.predicted["nominal"]:
             return f"not as measured: {faster.point.id} is not faster than {slower.point.id}"
-    return "as measured (" + " > ".join(str(r.point.params[varied]) for r in rows) + ")"
+    return (
+        "as measured ("
+        + " > ".join(str(row.point.params[varied]) for row in rows)
+        + ")"
+    )
 
 
 def _grouped(rows: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
     groups: dict[Any, list[Any]] = {}
-    for r in rows:
-        groups.setdefault(key(r), []).append(r)
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
     return groups
 
 

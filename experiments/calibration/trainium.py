@@ -54,7 +54,7 @@ def _events(
 ) -> list[Event]:
     """The executions of instruction `name`."""
     events = _read(device, kernel, *arrays, trace_core=(0,)).events
-    return [e for e in events if e.name == name]
+    return [event for event in events if event.name == name]
 
 
 def _array(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
@@ -108,7 +108,7 @@ def tensor_engine(
 ) -> Metrics:
     """FLOPs over the time in which the Tensor Engine is busy, from a cold start."""
     events = _matmuls(device, shapes, count, dtype)
-    active_s = sum(e.end - e.start for e in events) / device.tick_hz
+    active_s = sum(error.end - error.start for error in events) / device.tick_hz
     flops = count * sum(2 * math.prod(shape) for shape in shapes)
     return {"tflops_active": flops / active_s / 1e12}
 
@@ -249,8 +249,8 @@ def predict(
         raise Unsupported(f"no case {case!r}, has {', '.join(cases)}")
     try:
         return cases[case](device, **_checked(cases[case], params))
-    except (EmulationError, ValueError) as e:
-        raise Unsupported(" ".join(str(e).split())) from None
+    except (EmulationError, ValueError) as error:
+        raise Unsupported(" ".join(str(error).split())) from None
 
 
 def _checked(
@@ -259,26 +259,34 @@ def _checked(
     """The parameters, once they are known to be those of the case, of its types and above 0."""
     case = call.__name__
     wanted = list(inspect.signature(call).parameters.values())[1:]
-    names = [p.name for p in wanted]
-    lacking = [p.name for p in wanted if p.default is p.empty and p.name not in params]
+    names = [parameter.name for parameter in wanted]
+    lacking = [
+        parameter.name
+        for parameter in wanted
+        if parameter.default is parameter.empty and parameter.name not in params
+    ]
     if lacking or set(params) - set(names):
         raise Unsupported(
             f"{case}: has parameters {', '.join(params) or 'none'}, must have {', '.join(names)}"
         )
-    for p in wanted:
-        value = params.get(p.name, p.default)
-        if p.annotation is int and not _counts(value) and p.name in params:
+    for parameter in wanted:
+        value = params.get(parameter.name, parameter.default)
+        if (
+            parameter.annotation is int
+            and not _counts(value)
+            and parameter.name in params
+        ):
             raise Unsupported(
-                f"{case}: {p.name} is {value!r}, must be a whole number above 0"
+                f"{case}: {parameter.name} is {value!r}, must be a whole number above 0"
             )
-        if p.annotation is str and not isinstance(value, str):
-            raise Unsupported(f"{case}: {p.name} is {value!r}, must be a name")
+        if parameter.annotation is str and not isinstance(value, str):
+            raise Unsupported(f"{case}: {parameter.name} is {value!r}, must be a name")
         dtypes = DTYPES + (INTEGERS if case.startswith("vector_op") else ())
-        if p.name == "dtype" and value not in dtypes:
+        if parameter.name == "dtype" and value not in dtypes:
             raise Unsupported(
                 f"{case}: dtype is {value!r}, must be one of {', '.join(dtypes)}"
             )
-        if p.name == "shapes" and not _shapes(value):
+        if parameter.name == "shapes" and not _shapes(value):
             raise Unsupported(
                 f"{case}: shapes is {value!r}, must be a list of [k, m, n]"
             )

@@ -45,12 +45,12 @@ def gemv(device: Device, *, n: int, dtype: str, grid: Any) -> Metrics:
     return {"cycles": min(found)}
 
 
-def _gemv_cycles(device: Device, n: int, m: Mesh) -> int | None:
+def _gemv_cycles(device: Device, n: int, mesh: Mesh) -> int | None:
     """Cycles on one mesh; None where a PE's tile does not fit."""
-    tile_bytes = m.share(n) ** 2 * m.itemsize
+    tile_bytes = mesh.share(n) ** 2 * mesh.itemsize
     if tile_bytes + device.code_bytes > device.sram_bytes:
         return None
-    return _cycles(device, gemv_program(m), gemv_arguments(m, n))
+    return _cycles(device, gemv_program(mesh), gemv_arguments(mesh, n))
 
 
 def _divisors(pes: int) -> Iterator[int]:
@@ -74,7 +74,9 @@ def decode_layer(
 ) -> Metrics:
     """One layer for one token; the timed kernel has one head as wide as the model."""
     groups = GROUPS.get(grid) or min(
-        _divisors(grid), key=lambda g: abs(g * g - grid), default=1
+        _divisors(grid),
+        key=lambda groups_tried: abs(groups_tried * groups_tried - grid),
+        default=1,
     )
     mesh = Mesh(grid, groups, dtype)
     layer = Layer(mesh, d_model, d_ff, context, activated=mesh.share(d_model))

@@ -105,7 +105,9 @@ def places(words: list[str] | None, program: FabricProgram) -> Places | None:
 def show_catalogue(console: Console) -> None:
     """Prints the programs there are, with their parameters."""
     for name, function in FABRIC_PROGRAMS.items():
-        sizes = " ".join(f"{k}={v}" for k, v in parameters(function).items())
+        sizes = " ".join(
+            f"{key}={value}" for key, value in parameters(function).items()
+        )
         summary = (function.__doc__ or "").splitlines()[0]
         console.print(f"[bold]{name}[/bold]: {summary}", highlight=False)
         console.print(f"  {sizes}", highlight=False)

@@ -94,10 +94,18 @@ def _curves(panels: Panels) -> Figure:
 
 def _maps(panels: Panels, height: int, width: int) -> Figure:
     """Maps with north up: below one another if they are wide, side by side if tall, else a grid."""
-    n = len(panels)
+    count = len(panels)
     ratio = width / height
-    columns = 1 if ratio > 3 else n if ratio < 0.4 else 2 if n in (2, 4) else min(n, 3)
-    rows = -(-n // columns)
+    columns = (
+        1
+        if ratio > 3
+        else count
+        if ratio < 0.4
+        else 2
+        if count in (2, 4)
+        else min(count, 3)
+    )
+    rows = -(-count // columns)
     most = 9.5 if ratio > 3 else 3.4
     tall = float(np.clip(most / ratio, 1.3, 5.0))
     wide = float(np.clip(tall * ratio, 1.2, most))
@@ -107,7 +115,7 @@ def _maps(panels: Panels, height: int, width: int) -> Figure:
     )
     for ax, (name, (values, unit, top)) in zip(axes.flat, panels.items(), strict=False):
         _map(ax, name, values, unit, top)
-    for ax in axes.flat[n:]:
+    for ax in axes.flat[count:]:
         ax.axis("off")
     return figure
 
@@ -142,5 +150,5 @@ def _coarse(values: np.ndarray, block: int) -> np.ndarray:
     """The largest of each block, so that a single row of PEs does not vanish between pixels."""
     height, width = values.shape
     padded = np.pad(values, ((0, -height % block), (0, -width % block)), mode="edge")
-    rows, columns = (n // block for n in padded.shape)
+    rows, columns = (size // block for size in padded.shape)
     return padded.reshape(rows, block, columns, block).max(axis=(1, 3))

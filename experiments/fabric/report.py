@@ -62,7 +62,7 @@ def _path(report: Report) -> str:
 
 
 def _phases(phases: tuple[Phase, ...]) -> Table:
-    several = len({p.task for p in phases}) > 1
+    several = len({phase.task for phase in phases}) > 1
     table = _table(
         "Phases",
         *["task"] * several,
@@ -73,23 +73,25 @@ def _phases(phases: tuple[Phase, ...]) -> Table:
         "datapath",
         "PE-cycles",
     )
-    shown = sorted(phases, key=lambda p: -p.spent_cycles)[:PHASES]
-    for p in phases:
-        if p in shown:
-            on = f" (microthread {p.thread})" if p.thread else ""
+    shown = sorted(phases, key=lambda phase: -phase.spent_cycles)[:PHASES]
+    for phase in phases:
+        if phase in shown:
+            on = f" (microthread {phase.thread})" if phase.thread else ""
             numbers = (
-                p.times,
-                p.first_cycle,
-                p.last_cycle,
-                p.datapath_cycles,
-                p.spent_cycles,
+                phase.times,
+                phase.first_cycle,
+                phase.last_cycle,
+                phase.datapath_cycles,
+                phase.spent_cycles,
             )
             table.add_row(
-                *[p.task] * several, p.what + on, *(f"{n:,}" for n in numbers)
+                *[phase.task] * several,
+                phase.what + on,
+                *(f"{number:,}" for number in numbers),
             )
-    if rest := [p for p in phases if p not in shown]:
+    if rest := [phase for phase in phases if phase not in shown]:
         times, datapath, spent = (
-            sum(getattr(p, name) for p in rest)
+            sum(getattr(phase, name) for phase in rest)
             for name in ("times", "datapath_cycles", "spent_cycles")
         )
         table.add_row(
@@ -149,14 +151,21 @@ def _hops(run: Run) -> str:
 
 
 def _colors(colors: dict[str, dict[str, int]]) -> Table:
-    ways = [d for d in DIRECTIONS if any(d in hops for hops in colors.values())]
+    ways = [
+        direction
+        for direction in DIRECTIONS
+        if any(direction in hops for hops in colors.values())
+    ]
     table = _table("Wavelet-hops by color", "", *ways)
-    most = sorted(colors, key=lambda c: -sum(colors[c].values()))[:COLORS]
-    for name in (c for c in colors if c in most):
-        table.add_row(name, *(f"{colors[name].get(d, 0):,}" for d in ways))
-    if rest := [hops for c, hops in colors.items() if c not in most]:
+    most = sorted(colors, key=lambda color: -sum(colors[color].values()))[:COLORS]
+    for name in (color for color in colors if color in most):
         table.add_row(
-            _others(rest), *(f"{sum(h.get(d, 0) for h in rest):,}" for d in ways)
+            name, *(f"{colors[name].get(direction, 0):,}" for direction in ways)
+        )
+    if rest := [hops for color, hops in colors.items() if color not in most]:
+        table.add_row(
+            _others(rest),
+            *(f"{sum(of.get(direction, 0) for of in rest):,}" for direction in ways),
         )
     return table
 

@@ -67,9 +67,9 @@ def explained(
                 "--watch x,y does it all the same"
             )
             return Report(fast, True, why, None)
-    except stepper.NotTrains as e:
+    except stepper.NotTrains as error:
         why = (
-            str(e)
+            str(error)
             .removeprefix("stepper: not by trains: ")
             .removesuffix("; use path='auto'")
         )
@@ -83,7 +83,7 @@ def explained(
         path="cycles",
         watch=places,
         profile=True,
-        progress=lambda t: progress("stepping", t, end),
+        progress=lambda cycle: progress("stepping", cycle, end),
         **counted,
     )
     log: Cycles | None = stepped.stepped
@@ -96,7 +96,7 @@ def explained(
             log = only(log, log.traced[choose(stepped, log.traced)])
         else:
             chosen = choose(stepped, np.arange(stepped.ends.size))
-            again = lambda t: progress("tracing a few PEs", t, stepped.cycles)  # noqa: E731
+            again = lambda cycle: progress("tracing a few PEs", cycle, stepped.cycles)  # noqa: E731
             mask = np.isin(np.arange(stepped.ends.size), chosen).reshape(
                 stepped.ends.shape
             )

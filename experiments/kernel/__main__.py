@@ -124,7 +124,9 @@ def write(run: Run, name: str, output: Output) -> None:
 def find_fastest(wanted: Request, sheet: NeuronCoreSheet, output: Output) -> None:
     """Searches the parameters that were not given, and shows every setting tried."""
     entry = wanted.entry
-    grid = {k: v for k, v in entry.tunable.items() if k not in wanted.given}
+    grid = {
+        key: values for key, values in entry.tunable.items() if key not in wanted.given
+    }
     if not grid:
         remedy = "give fewer parameters"
         if isinstance(wanted.kernel, OwnKernel):

@@ -24,8 +24,8 @@ BOUNDS = (
 def catalogue(entries: Mapping[str, Entry]) -> Figures:
     """The kernels there are: what each does, its sizes and what may be tuned."""
     return {
-        name: {"summary": e.summary, "sizes": e.sizes, "tunable": e.tunable}
-        for name, e in entries.items()
+        name: {"summary": entry.summary, "sizes": entry.sizes, "tunable": entry.tunable}
+        for name, entry in entries.items()
     }
 
 
@@ -65,10 +65,10 @@ def as_json(run: Run) -> Figures:
         "split": {
             "engine": run.split.engine,
             "end_ticks": run.split.end_ticks,
-            "parts": [dataclasses.asdict(p) for p in run.split.parts],
+            "parts": [dataclasses.asdict(part) for part in run.split.parts],
         },
-        "reasons": [r.sentence for r in run.reasons],
-        "critical_path": [dataclasses.asdict(x) for x in run.path_lines],
+        "reasons": [reason.sentence for reason in run.reasons],
+        "critical_path": [dataclasses.asdict(line) for line in run.path_lines],
         "counts": clock.tally.by("count"),
     }
 
@@ -88,16 +88,16 @@ def rows(run: Run) -> list[Row]:
 
     out = [tick("time", "nominal", "", run.clock.end_ticks)]
     for name in BOUNDS:
-        s = getattr(run.bounds, name)
-        out.append(("bound", name, "", s * 1e6, s / run.bounds.total_time))
+        seconds = getattr(run.bounds, name)
+        out.append(("bound", name, "", seconds * 1e6, seconds / run.bounds.total_time))
     for engine, spent in run.spent.items():
-        out += [tick("engine", engine, what, t) for what, t in spent.items()]
+        out += [tick("engine", engine, what, ticks) for what, ticks in spent.items()]
     out += [
-        tick("split", run.split.engine, f"{p.kind}: {p.what}", p.ticks)
-        for p in run.split.parts
+        tick("split", run.split.engine, f"{part.kind}: {part.what}", part.ticks)
+        for part in run.split.parts
     ]
     out += [
-        tick("critical path", x.where, f"{x.engine} {x.name}", x.ticks)
-        for x in run.path_lines
+        tick("critical path", line.where, f"{line.engine} {line.name}", line.ticks)
+        for line in run.path_lines
     ]
     return out

@@ -195,8 +195,10 @@ class OwnKernel:
         """The program and its abstract arguments."""
         if self.program is not None:
             return self._given_to_program(self.program, given)
-        arrays = {name: array(str(v)) for name, v in given.items() if is_array(v)}
-        statics = {name: v for name, v in given.items() if name not in arrays}
+        arrays = {
+            name: array(str(value)) for name, value in given.items() if is_array(value)
+        }
+        statics = {name: value for name, value in given.items() if name not in arrays}
         kernel = self._of_arrays(list(arrays), statics)
         program = Program(kernel, ONE_CORE, ((),) * len(arrays))
         return program, tuple(arrays.values())
@@ -211,7 +213,9 @@ class OwnKernel:
             bound = signature.bind_partial()
             named = {**dict(zip(names, arrays, strict=True)), **statics}
             # In the signature's order, which positional parameters rely on.
-            bound.arguments.update({n: named[n] for n in self.parameters if n in named})
+            bound.arguments.update(
+                {name: named[name] for name in self.parameters if name in named}
+            )
             return self.function(*bound.args, **bound.kwargs)
 
         return kernel
@@ -221,7 +225,9 @@ class OwnKernel:
     ) -> tuple[Program, tuple[Any, ...]]:
         """The user's own program; what it takes beside its arguments is bound into its kernel."""
         arguments = [given[name] for name in self._arguments]
-        options = {n: v for n, v in given.items() if n not in self._arguments}
+        options = {
+            name: value for name, value in given.items() if name not in self._arguments
+        }
         if options:
             kernel = functools.partial(program.kernel, **options)
             program = dataclasses.replace(program, kernel=kernel)

@@ -44,15 +44,18 @@ def draw(run: Run, path: pathlib.Path) -> None:
 
 def _tracks(events: list[Event]) -> list[str]:
     """The engines that did something, then the throttle if it did."""
-    used = dict.fromkeys(e.engine for e in instructions(events))
-    return [*used, *([THROTTLE] if any(e.engine == THROTTLE for e in events) else [])]
+    used = dict.fromkeys(event.engine for event in instructions(events))
+    return [
+        *used,
+        *([THROTTLE] if any(event.engine == THROTTLE for event in events) else []),
+    ]
 
 
 def _whole(ax: Axes, run: Run) -> None:
     events, end = run.clock.events, run.clock.end_ticks
     edges = np.linspace(0, max(1, end), BINS + 1)
     tracks = _tracks(events)
-    image = np.stack([busy_share(events, t, edges) for t in tracks])
+    image = np.stack([busy_share(events, track, edges) for track in tracks])
     shown = ax.imshow(
         image,
         aspect="auto",
@@ -62,7 +65,7 @@ def _whole(ax: Axes, run: Run) -> None:
         interpolation="nearest",
         extent=(0, run.us(end), len(tracks) - 0.5, -0.5),
     )
-    ax.set_yticks(range(len(tracks)), [NAMES.get(t, t) for t in tracks])
+    ax.set_yticks(range(len(tracks)), [NAMES.get(track, track) for track in tracks])
     ax.figure.colorbar(shown, ax=ax, label="share of time busy", pad=0.01)
     ax.set_title("the whole kernel; what is below is marked", loc="left")
 
@@ -70,16 +73,16 @@ def _whole(ax: Axes, run: Run) -> None:
 def _memory(ax: Axes, run: Run) -> None:
     """Bytes in use over time, as a share of each memory."""
     for space in ("sbuf", "psum"):
-        tiles = [e for e in run.clock.events if e.engine == space + IN_USE]
+        tiles = [event for event in run.clock.events if event.engine == space + IN_USE]
         steps: dict[int, int] = {0: 0, run.clock.end_ticks: 0}
-        for e in tiles:
-            steps[e.start] = steps.get(e.start, 0) + int(e.name)
-            steps[e.end] = steps.get(e.end, 0) - int(e.name)
+        for event in tiles:
+            steps[event.start] = steps.get(event.start, 0) + int(event.name)
+            steps[event.end] = steps.get(event.end, 0) - int(event.name)
         ticks = sorted(steps)
-        used = np.cumsum([steps[t] for t in ticks])
+        used = np.cumsum([steps[tick] for tick in ticks])
         capacity = run.clock.device.capacity_bytes[space]
         ax.step(
-            [run.us(t) for t in ticks],
+            [run.us(tick) for tick in ticks],
             used / (capacity or 1),
             where="post",
             label=space.upper(),
@@ -93,11 +96,11 @@ def _memory(ax: Axes, run: Run) -> None:
 
 def _middle(events: list[Event], end: int) -> tuple[int, int]:
     """When the engine with most instructions did those in the middle; a short run whole."""
-    counts = collections.Counter(e.engine for e in instructions(events))
+    counts = collections.Counter(event.engine for event in instructions(events))
     if not counts or max(counts.values()) <= ZOOMED:
         return 0, end
-    engine = max(counts, key=lambda e: counts[e])
-    of = [e for e in instructions(events) if e.engine == engine]
+    engine = max(counts, key=lambda name: counts[name])
+    of = [event for event in instructions(events) if event.engine == engine]
     some = of[len(of) // 2 - ZOOMED // 2 :][:ZOOMED]
     return some[0].start, some[-1].end
 
@@ -109,31 +112,33 @@ def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
     palette = [*plt.get_cmap("tab20").colors]  # type: ignore[attr-defined]
     bars: dict[str, list[tuple[int, float, float]]] = {}
 
-    def bar(label: str, row: int, a: int, b: int) -> None:
-        a, b = max(a, start), min(b, end)
-        if a < b:
-            bars.setdefault(label, []).append((row, run.us(a - start), run.us(b - a)))
+    def bar(label: str, row: int, begin: int, stop: int) -> None:
+        begin, stop = max(begin, start), min(stop, end)
+        if begin < stop:
+            bars.setdefault(label, []).append(
+                (row, run.us(begin - start), run.us(stop - begin))
+            )
 
     for row, track in enumerate(tracks):
         free = None
-        for e in (e for e in run.clock.events if e.engine == track):
+        for event in (event for event in run.clock.events if event.engine == track):
             if free is not None and track != THROTTLE:
-                bar(f"waits for {e.cause}", row, free, e.start)
-            bar(e.name, row, e.start, e.end)
-            free = e.end
-    for s in run.path:
-        bar(s.event.name, len(tracks), s.start, s.end)
-    for i, (label, spans) in enumerate(
+                bar(f"waits for {event.cause}", row, free, event.start)
+            bar(event.name, row, event.start, event.end)
+            free = event.end
+    for stretch in run.path:
+        bar(stretch.event.name, len(tracks), stretch.start, stretch.end)
+    for number, (label, spans) in enumerate(
         sorted(bars.items(), key=lambda b: b[0].startswith("waits"))
     ):
         waiting = label.startswith("waits")
-        color = "white" if waiting else palette[i % len(palette)]
+        color = "white" if waiting else palette[number % len(palette)]
         for j, row in enumerate(sorted({row for row, *_ in spans})):
             ax.broken_barh(
                 [(a, n) for r, a, n in spans if r == row],
                 (row - 0.4, 0.8),
                 facecolor=color,
-                hatch="/.\\x-+o*"[i % 8] * 2 if waiting else None,
+                hatch="/.\\x-+o*"[number % 8] * 2 if waiting else None,
                 edgecolor="grey",
                 linewidth=0.2,
                 label=label if j == 0 else None,

@@ -21,7 +21,7 @@ PATH_LINES = 8  # source lines of the critical path that are printed
 def show_catalogue(entries: Mapping[str, Entry], console: Console) -> None:
     """Prints the kernels there are, with their sizes and what may be tuned."""
     for entry in entries.values():
-        sizes = " ".join(f"{k}={v}" for k, v in entry.sizes.items())
+        sizes = " ".join(f"{key}={value}" for key, value in entry.sizes.items())
         console.print(f"[bold]{entry.name}[/bold]: {entry.summary}", highlight=False)
         console.print(
             f"  {sizes}; to tune: {', '.join(entry.tunable)}", highlight=False
@@ -37,20 +37,20 @@ def show(run: Run, console: Console) -> None:
     console.print(_headline(run), highlight=False)
     for table in (_engines(run), _bounds(run), _split(run)):
         console.print(table)
-    for i, reason in enumerate(run.reasons, 1):
-        console.print(f"{i}. {reason.sentence}", highlight=False)
+    for number, reason in enumerate(run.reasons, 1):
+        console.print(f"{number}. {reason.sentence}", highlight=False)
     console.print(_path(run))
 
 
-def show_pair(a: Run, b: Run, console: Console) -> None:
+def show_pair(first: Run, second: Run, console: Console) -> None:
     """Prints two runs side by side, and the second's change over the first."""
-    runs = (a, b)
+    runs = (first, second)
     for letter, run in zip("AB", runs, strict=True):
         console.print(f"{letter}: {run.title} on {run.sheet.name}", highlight=False)
     table = _table("Side by side (nominal; predicted)", "", "A", "B", "B over A")
-    for name, x, y, form in compared(a, b):
-        ratio = f"{y / x:.2f}x" if x else "-"
-        table.add_row(name, form(x), form(y), ratio)
+    for name, left, right, form in compared(first, second):
+        ratio = f"{right / left:.2f}x" if left else "-"
+        table.add_row(name, form(left), form(right), ratio)
     console.print(table)
     for letter, run in zip("AB", runs, strict=True):
         for reason in run.reasons:
@@ -70,71 +70,84 @@ def show_search(
         "why not",
     )
     best = found.best
-    for t in found.ranked():
-        values = map(str, t.setting.values())
-        if t.ticks is None or best is None or best.ticks is None:
-            table.add_row(*values, "-", "-", t.reason)
+    for tried in found.ranked():
+        values = map(str, tried.setting.values())
+        if tried.ticks is None or best is None or best.ticks is None:
+            table.add_row(*values, "-", "-", tried.reason)
         else:
-            us = t.ticks / sheet.at().tick_hz * 1e6
-            table.add_row(*values, f"{us:,.1f}", f"{t.ticks / best.ticks:.2f}x", "")
+            us = tried.ticks / sheet.at().tick_hz * 1e6
+            table.add_row(*values, f"{us:,.1f}", f"{tried.ticks / best.ticks:.2f}x", "")
     console.print(table)
     how = "the whole grid" if found.exhaustive else "one parameter at a time"
     if best is None:
         console.print(f"none of {len(found.tried)} settings can run")
         return
-    chosen = " ".join(f"{k}={v}" for k, v in best.setting.items())
+    chosen = " ".join(f"{key}={value}" for key, value in best.setting.items())
     console.print(
         f"best of {len(found.tried)} settings ({how}): {chosen}", highlight=False
     )
 
 
-def compared(a: Run, b: Run) -> list[tuple[str, float, float, Any]]:
+def compared(first: Run, second: Run) -> list[tuple[str, float, float, Any]]:
     """`(figure, of A, of B, its form)`: seconds, shares of a peak, bytes."""
     percent = lambda x: f"{x:.1%}"  # noqa: E731
     nbytes = lambda x: count(x, "B")  # noqa: E731
     out: list[tuple[str, float, float, Any]] = [
-        ("time", a.clock.seconds, b.clock.seconds, duration),
-        ("time as written", a.as_written_s, b.as_written_s, duration),
+        ("time", first.clock.seconds, second.clock.seconds, duration),
+        ("time as written", first.as_written_s, second.as_written_s, duration),
     ]
-    pick = lambda name: (getattr(a.bounds, name), getattr(b.bounds, name))  # noqa: E731
+    pick = lambda name: (getattr(first.bounds, name), getattr(second.bounds, name))  # noqa: E731
     out += [(name, *pick(name), duration) for name in BOUNDS]
-    gaps = a.bounds.gaps(), b.bounds.gaps()
-    out += [(f"gap: {name}", s, gaps[1][name], duration) for name, s in gaps[0].items()]
+    gaps = first.bounds.gaps(), second.bounds.gaps()
+    out += [
+        (f"gap: {name}", part, gaps[1][name], duration)
+        for name, part in gaps[0].items()
+    ]
     for name in ("mfu", "hfu", "mbu"):
         out.append(
-            (name, getattr(a.utilisation, name), getattr(b.utilisation, name), percent)
+            (
+                name,
+                getattr(first.utilisation, name),
+                getattr(second.utilisation, name),
+                percent,
+            )
         )
-    moved = a.quantities.hbm_bytes, b.quantities.hbm_bytes
+    moved = first.quantities.hbm_bytes, second.quantities.hbm_bytes
     out.append(("HBM bytes", *moved, nbytes))
     out += [
-        (f"peak {s.upper()}", a.peak_bytes.get(s, 0), b.peak_bytes.get(s, 0), nbytes)
-        for s in ("sbuf", "psum")
-    ]
-    for engine in a.spent:
-        x, y = (
-            active_ticks(r.spent.get(engine, {})) / r.clock.device.tick_hz
-            for r in (a, b)
+        (
+            f"peak {part.upper()}",
+            first.peak_bytes.get(part, 0),
+            second.peak_bytes.get(part, 0),
+            nbytes,
         )
-        if x or y:
-            out.append((f"{NAMES.get(engine, engine)} active", x, y, duration))
+        for part in ("sbuf", "psum")
+    ]
+    for engine in first.spent:
+        left, right = (
+            active_ticks(run.spent.get(engine, {})) / run.clock.device.tick_hz
+            for run in (first, second)
+        )
+        if left or right:
+            out.append((f"{NAMES.get(engine, engine)} active", left, right, duration))
     return out
 
 
 def _headline(run: Run) -> str:
-    times = " / ".join(duration(run.time_s[b]) for b in BANDS)
-    u = run.utilisation
+    times = " / ".join(duration(run.time_s[band]) for band in BANDS)
+    use = run.utilisation
     peak = run.peak_bytes
     capacity = run.clock.device.capacity_bytes
     memory = ", ".join(
-        f"{s.upper()} {count(peak.get(s, 0), 'B')} of {count(capacity[s], 'B')}"
-        for s in ("sbuf", "psum")
+        f"{space.upper()} {count(peak.get(space, 0), 'B')} of {count(capacity[space], 'B')}"
+        for space in ("sbuf", "psum")
     )
-    most = f"at most {u.mfu_max_achievable:.1%} at this traffic"
-    flops = f"MFU {u.mfu:.1%} ({most}), HFU {u.hfu:.1%}, "
+    most = f"at most {use.mfu_max_achievable:.1%} at this traffic"
+    flops = f"MFU {use.mfu:.1%} ({most}), HFU {use.hfu:.1%}, "
     return (
         f"time {times} (predicted; low / nominal / high)\n"
         f"as written, every ring one buffer: {duration(run.as_written_s)}\n"
-        f"{flops if run.quantities.hardware_flops else ''}MBU {u.mbu:.1%}\npeak {memory}"
+        f"{flops if run.quantities.hardware_flops else ''}MBU {use.mbu:.1%}\npeak {memory}"
     )
 
 
@@ -146,11 +159,11 @@ def _engines(run: Run) -> Table:
         if not active:
             continue
         waits = {
-            w.removeprefix("wait:"): t
-            for w, t in spent.items()
-            if w.startswith("wait:")
+            what.removeprefix("wait:"): ticks
+            for what, ticks in spent.items()
+            if what.startswith("wait:")
         }
-        worst = max(waits, key=lambda w: waits[w], default="")
+        worst = max(waits, key=lambda what: waits[what], default="")
         told = f"{worst} {waits[worst] / total:.0%}" if worst else ""
         clocked = run.sheet.engines.get(engine)
         cycles = (
@@ -167,32 +180,40 @@ def _engines(run: Run) -> Table:
 
 
 def _bounds(run: Run) -> Table:
-    b = run.bounds
+    bounds = run.bounds
     table = _table(
         "Bounds, as AWS names them", "", "time", "of the total", "speedup, at most"
     )
     for name in BOUNDS:
-        seconds = getattr(b, name)
+        seconds = getattr(bounds, name)
         # The Tensor Engine has no part in it.
         if not seconds and name.startswith("compute"):
             continue
-        told = f"{name} ({b.bottleneck_engine})" if name == "perfect_pipeline" else name
-        cap = f"{b.speedup_cap[name]:.2f}x"
-        table.add_row(told, duration(seconds), f"{seconds / b.total_time:.1%}", cap)
-    table.add_row("total_time", duration(b.total_time), "100.0%", "")
+        told = (
+            f"{name} ({bounds.bottleneck_engine})"
+            if name == "perfect_pipeline"
+            else name
+        )
+        cap = f"{bounds.speedup_cap[name]:.2f}x"
+        table.add_row(
+            told, duration(seconds), f"{seconds / bounds.total_time:.1%}", cap
+        )
+    table.add_row("total_time", duration(bounds.total_time), "100.0%", "")
     return table
 
 
 def _split(run: Run) -> Table:
-    s = run.split
-    title = f"Where the time of the {NAMES.get(s.engine, s.engine)} went"
+    split = run.split
+    title = f"Where the time of the {NAMES.get(split.engine, split.engine)} went"
     table = _table(title, "", "", "ticks", "us", "share")
-    for part in s.parts:
+    for part in split.parts:
         us = f"{run.us(part.ticks):,.2f}"
-        words, _ = in_words(s.engine, part)
-        table.add_row(part.kind, words, f"{part.ticks:,}", us, f"{s.share(part):.1%}")
+        words, _ = in_words(split.engine, part)
+        table.add_row(
+            part.kind, words, f"{part.ticks:,}", us, f"{split.share(part):.1%}"
+        )
     table.add_row(
-        "sum", "", f"{s.end_ticks:,}", f"{run.us(s.end_ticks):,.2f}", "100.0%"
+        "sum", "", f"{split.end_ticks:,}", f"{run.us(split.end_ticks):,.2f}", "100.0%"
     )
     return table
 
@@ -203,19 +224,19 @@ def _path(run: Run) -> Table:
     )
     table.columns[0].no_wrap = True
     total, lines = run.clock.end_ticks or 1, run.path_lines
-    for x in lines[:PATH_LINES]:
-        what = f"{x.name.rpartition('.')[2]}, {NAMES.get(x.engine, x.engine)}"
+    for line in lines[:PATH_LINES]:
+        what = f"{line.name.rpartition('.')[2]}, {NAMES.get(line.engine, line.engine)}"
         table.add_row(
-            x.where,
+            line.where,
             what,
-            f"{x.count:,}",
-            f"{run.us(x.ticks):,.2f}",
-            f"{x.ticks / total:.1%}",
-            f"{x.busy / max(1, x.ticks):.0%}",
+            f"{line.count:,}",
+            f"{run.us(line.ticks):,.2f}",
+            f"{line.ticks / total:.1%}",
+            f"{line.busy / max(1, line.ticks):.0%}",
         )
     if rest := lines[PATH_LINES:]:
-        ticks = sum(x.ticks for x in rest)
-        times = sum(x.count for x in rest)
+        ticks = sum(line.ticks for line in rest)
+        times = sum(line.count for line in rest)
         us = f"{run.us(ticks):,.2f}"
         share = f"{ticks / total:.1%}"
         table.add_row(f"{len(rest)} others", "", f"{times:,}", us, share, "")
@@ -225,8 +246,8 @@ def _path(run: Run) -> Table:
 def _table(title: str, *headings: str) -> Table:
     """A table whose first columns without a heading, and those of words, are left-aligned."""
     table = Table(title=title, title_justify="left")
-    for i, heading in enumerate(headings):
-        words = i == 0 or heading in (
+    for column, heading in enumerate(headings):
+        words = column == 0 or heading in (
             "",
             "what it does",
             "sizes",

@@ -71,12 +71,14 @@ def request(words: list[str], like: Request | None = None) -> Request:
             f"name a kernel first: {', '.join(TRAINIUM_KERNELS)}, or a file of your own"
         )
     before = like.given if like else {}
-    given = {key: v for key, v in before.items() if key in _parameters(kernel)}
+    given = {key: value for key, value in before.items() if key in _parameters(kernel)}
     given |= dict(_pair(kernel, word) for word in words)
     if isinstance(kernel, OwnKernel):
         kernel.check(given)
-    candidates = {key: v for key, v in given.items() if isinstance(v, tuple)}
-    single = {key: v for key, v in given.items() if key not in candidates}
+    candidates = {
+        key: value for key, value in given.items() if isinstance(value, tuple)
+    }
+    single = {key: value for key, value in given.items() if key not in candidates}
     return Request(kernel, single, candidates, file)
 
 
@@ -95,8 +97,14 @@ def _own(file: Reference) -> Entry | OwnKernel:
     Entries are known by their kernels' names too, and come before the functions they are made of.
     """
     module = user_file.load(file)
-    entries = {e.name: e for e in vars(module).values() if isinstance(e, Entry)}
-    programs = {n: p for n, p in vars(module).items() if isinstance(p, Program)}
+    entries = {
+        entry.name: entry for entry in vars(module).values() if isinstance(entry, Entry)
+    }
+    programs = {
+        name: program
+        for name, program in vars(module).items()
+        if isinstance(program, Program)
+    }
     functions = user_file.functions_of(module)
     if file.name:
         return _named(file, module, entries)
@@ -133,7 +141,9 @@ def _named(
 
 
 def _kernels_of(module: ModuleType) -> list[str]:
-    programs = [n for n, value in vars(module).items() if isinstance(value, Program)]
+    programs = [
+        name for name, value in vars(module).items() if isinstance(value, Program)
+    ]
     return [*programs, *user_file.functions_of(module)]
 
 

@@ -69,8 +69,11 @@ class Run:
     @functools.cached_property
     def time_s(self) -> dict[str, float]:
         """Seconds by band of the datasheet."""
-        other = {b: self.program.read(self.sheet.at(b), *self.arguments) for b in BANDS}
-        return {b: reading.seconds for b, reading in other.items()}
+        other = {
+            band: self.program.read(self.sheet.at(band), *self.arguments)
+            for band in BANDS
+        }
+        return {band: reading.seconds for band, reading in other.items()}
 
     @functools.cached_property
     def as_written_s(self) -> float:
@@ -86,7 +89,9 @@ class Run:
 
     @functools.cached_property
     def quantities(self) -> Quantities:
-        sizes = {k: v for k, v in self.given.items() if k in self.entry.sizes}
+        sizes = {
+            key: value for key, value in self.given.items() if key in self.entry.sizes
+        }
         body, _ = self.program.trace(self.arguments)
         of_one_core = [argument.aval for argument in body.invars]
         useful = self.entry.useful_flops(**sizes) or None
@@ -133,7 +138,7 @@ class Run:
 def title(entry: Entry, given: dict[str, Any]) -> str:
     """A kernel with every size, and the parameters that were given."""
     chosen = {**entry.sizes, **given}
-    return " ".join([entry.name, *(f"{k}={v}" for k, v in chosen.items())])
+    return " ".join([entry.name, *(f"{key}={value}" for key, value in chosen.items())])
 
 
 def built(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:

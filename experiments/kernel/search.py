@@ -36,13 +36,14 @@ class Search:
     @property
     def best(self) -> Tried | None:
         """The fastest setting, the first of several; None if none can run."""
-        timed = [t for t in self.tried if t.ticks is not None]
-        return min(timed, key=lambda t: t.ticks or 0, default=None)
+        timed = [tried for tried in self.tried if tried.ticks is not None]
+        return min(timed, key=lambda tried: tried.ticks or 0, default=None)
 
     def ranked(self) -> list[Tried]:
         """Fastest first, those that cannot run last."""
         return sorted(
-            self.tried, key=lambda t: math.inf if t.ticks is None else t.ticks
+            self.tried,
+            key=lambda tried: math.inf if tried.ticks is None else tried.ticks,
         )
 
 
@@ -89,8 +90,8 @@ def _settings(grid: Mapping[str, tuple[Any, ...]]) -> Iterator[Setting]:
 def _time(time_ticks: Callable[[Setting], int], setting: Setting) -> Tried:
     try:
         return Tried(setting, time_ticks(setting))
-    except (EmulationError, ValueError) as e:
-        return Tried(setting, None, " ".join(str(e).split()))
+    except (EmulationError, ValueError) as error:
+        return Tried(setting, None, " ".join(str(error).split()))
 
 
 def _descend(
@@ -101,13 +102,20 @@ def _descend(
     best = attempt(middle)
     if best.ticks is None:
         best = next(
-            (t for s in _settings(grid) if (t := attempt(s)).ticks is not None), best
+            (
+                tried
+                for setting in _settings(grid)
+                if (tried := attempt(setting)).ticks is not None
+            ),
+            best,
         )
     improved = best.ticks is not None
     while improved:
         improved = False
         for name, values in grid.items():
-            line = [attempt({**best.setting, name: v}) for v in values]
-            fastest = min(line, key=lambda t: math.inf if t.ticks is None else t.ticks)
+            line = [attempt({**best.setting, name: value}) for value in values]
+            fastest = min(
+                line, key=lambda tried: math.inf if tried.ticks is None else tried.ticks
+            )
             if fastest.ticks is not None and fastest.ticks < (best.ticks or 0):
                 best, improved = fastest, True

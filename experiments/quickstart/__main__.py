@@ -174,7 +174,9 @@ def main(args: argparse.Namespace, output: Output) -> None:
         raise UsageError("--prompt is empty; give at least one character of text")
     before = signal.getsignal(signal.SIGINT)
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda e: None if e.exc_type is KeyboardInterrupt else hook(e)
+    sys.unraisablehook = lambda raised: (
+        None if raised.exc_type is KeyboardInterrupt else hook(raised)
+    )
     try:
         answer(args, output, Stages(output.console(), wall_s={}))
     finally:
@@ -216,12 +218,12 @@ def execute(
     run: Run, args: argparse.Namespace, console: Console, stages: Stages
 ) -> None:
     """Prefill, decode, the oracle's answer, then the clock."""
-    c, n = run.model.config, len(run.prompt_ids)
+    config, tokens = run.model.config, len(run.prompt_ids)
     with stages("load", "laying the weights out on both machines"):
         machine = Disaggregated(
-            c,
+            config,
             run.model.weights,
-            tokens=n,
+            tokens=tokens,
             new_tokens=args.tokens,
             chips=args.chips,
             cores=args.cores,
@@ -233,7 +235,8 @@ def execute(
     with stages("compile", "compiling the prefill"):
         compiled = machine.prefill.compile(run.prompt_ids)
     with stages(
-        "prefill", f"prefilling {n} tokens on {args.chips * args.cores} emulated cores"
+        "prefill",
+        f"prefilling {tokens} tokens on {args.chips * args.cores} emulated cores",
     ):
         first = machine.prefill.run(run.prompt_ids, compiled)
         machine.prefill.release()
@@ -245,11 +248,11 @@ def execute(
     run.wall_s["decode"] = time.perf_counter() - started
     with stages("oracle", "asking the plain float32 model"):
         weights = jax.tree.map(jnp.asarray, run.model.weights)
-        plain = from_weights(c, weights)
+        plain = from_weights(config, weights)
         answer, run.oracle_logits = oracle.generate(
             plain, run.prompt_ids, args.tokens, stops
         )
-        run.oracle_tokens = [t for t in answer if t not in stops]
+        run.oracle_tokens = [token for token in answer if token not in stops]
     with stages("timeline", "reading the clock") as stage:
         run.clock = machine.read(len(run.logits), stage.update)
 

@@ -32,7 +32,7 @@ def draw(run: Any, path: pathlib.Path) -> None:
     step = machine.decoder.trace(machine.tokens, WSE3.at())
     figure, axes = plt.subplots(3, 1, figsize=(13, 11), constrained_layout=True)
     _whole(axes[0], run, prefill.clock, step)
-    done = [s * TRN3.tick_hz for s in prefill.layer_done_s]  # type: ignore[operator]
+    done = [seconds * TRN3.tick_hz for seconds in prefill.layer_done_s]  # type: ignore[operator]
     middle = len(done) // 2
     window = (done[middle - 1] if middle else 0.0, done[middle])
     _zoom(axes[1], prefill.clock.events, window, 1e6 / TRN3.at().tick_hz, "us")
@@ -67,16 +67,16 @@ def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
     end = begin + step.cycles * cycle_s
     edges = np.linspace(0, end, BINS + 1)
     rows = [
-        (f"trn {e}", busy_share(prefill.events, e, edges / tick_s))
-        for e in _engines(prefill.events)
+        (f"trn {engine}", busy_share(prefill.events, engine, edges / tick_s))
+        for engine in _engines(prefill.events)
     ]
     inside = (edges[1:] > float(handed.started_s)) & (
         edges[:-1] < float(handed.finished_s)
     )
     rows.append((LINK, inside.astype(float)))
     rows += [
-        (f"wse {e}", busy_share(step.events, e, (edges - begin) / cycle_s))
-        for e in _engines(step.events)
+        (f"wse {engine}", busy_share(step.events, engine, (edges - begin) / cycle_s))
+        for engine in _engines(step.events)
     ]
     image = np.stack([share for _, share in rows])
     shown = ax.imshow(
@@ -103,23 +103,26 @@ def _zoom(
 ) -> None:
     """Every instruction of one core inside a window of ticks, one row per engine."""
     start, end = window
-    inside = [e for e in events if e.end > start and e.start < end]
+    inside = [event for event in events if event.end > start and event.start < end]
     engines = _engines(inside)
-    names = sorted({e.name for e in inside if e.engine in engines})
+    names = sorted({event.name for event in inside if event.engine in engines})
     palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]  # type: ignore
-    for i, name in enumerate(names):
+    for number, name in enumerate(names):
         for row, engine in enumerate(engines):
             bars = [
                 (
-                    (e.start - start) * scale,
-                    max(e.end - e.start, (end - start) / 4000) * scale,
+                    (event.start - start) * scale,
+                    max(event.end - event.start, (end - start) / 4000) * scale,
                 )
-                for e in inside
-                if e.name == name and e.engine == engine
+                for event in inside
+                if event.name == name and event.engine == engine
             ]
             if bars:
                 ax.broken_barh(
-                    bars, (row - 0.4, 0.8), color=palette[i % len(palette)], label=name
+                    bars,
+                    (row - 0.4, 0.8),
+                    color=palette[number % len(palette)],
+                    label=name,
                 )
     ax.set_yticks(range(len(engines)), engines)
     ax.set_xlim(0, (end - start) * scale)

@@ -18,12 +18,15 @@ from models.machines.disaggregated import Clock
 
 def partial(run: Any) -> str:
     """What was finished before an interruption."""
-    n = len(run.tokens)
+    tokens = len(run.tokens)
     if not run.logits:
         return (
             f"the prompt of {len(run.prompt_ids)} tokens was not prefilled to its end"
         )
-    return f"{n} token{'s' * (n != 1)} decoded, not checked against the oracle and not timed"
+    plural = "s" * (tokens != 1)
+    return (
+        f"{tokens} token{plural} decoded, not checked against the oracle and not timed"
+    )
 
 
 # --- comparison with the oracle ---
@@ -36,11 +39,11 @@ def tokens_equal(run: Any) -> bool:
 
 def first_divergence(run: Any) -> int | None:
     """Index of the first generated token that differs, the end of sequence counted; or None."""
-    ours = [int(np.argmax(x)) for x in run.logits]
-    theirs = [int(np.argmax(x)) for x in run.oracle_logits]
-    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
-        if a != b:
-            return i
+    ours = [int(np.argmax(logits)) for logits in run.logits]
+    theirs = [int(np.argmax(logits)) for logits in run.oracle_logits]
+    for index, (our, their) in enumerate(zip(ours, theirs, strict=False)):
+        if our != their:
+            return index
     return None
 
 
@@ -55,7 +58,7 @@ def max_abs_logit_diff(run: Any) -> float:
     at = first_divergence(run)
     count = min(len(run.logits), len(run.oracle_logits)) if at is None else at + 1
     pairs = zip(run.logits[:count], run.oracle_logits[:count], strict=True)
-    return float(max(np.abs(np.float32(a) - b).max() for a, b in pairs))
+    return float(max(np.abs(np.float32(ours) - theirs).max() for ours, theirs in pairs))
 
 
 # --- figures ---
@@ -66,7 +69,7 @@ def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
 
     The median is over the steps that were read (see `Clock.steps`).
     """
-    times = [s.seconds for s in clock.steps[band]]
+    times = [step.seconds for step in clock.steps[band]]
     if not times:
         return {"first": None, "median": None, "last": None}
     return {"first": times[0], "median": statistics.median(times), "last": times[-1]}
@@ -77,18 +80,19 @@ def _prefill(run: Any) -> dict[str, Any]:
     nominal = clock.prefill["nominal"].clock
     moved = nominal.tally.by("bytes")
     engines = {
-        e: {
-            "busy_cycles": nominal.cycles(e),
-            "clock_hz": nominal.device.tick_hz // nominal.device.ticks_per_cycle[e],
-            "utilisation": nominal.utilisation(e),
+        engine: {
+            "busy_cycles": nominal.cycles(engine),
+            "clock_hz": nominal.device.tick_hz
+            // nominal.device.ticks_per_cycle[engine],
+            "utilisation": nominal.utilisation(engine),
         }
-        for e in nominal.busy_ticks
+        for engine in nominal.busy_ticks
     }
     return {
         "chips": run.chips,
         "cores_per_chip": run.cores,
         "placement": run.placement,
-        "time_s": banded(lambda b: clock.prefill[b].clock.seconds),
+        "time_s": banded(lambda band: clock.prefill[band].clock.seconds),
         "flops": nominal.tally.flops,
         "useful_flops": machine.prefill.useful_flops,
         "engines": engines,
@@ -108,9 +112,9 @@ def _handoff(run: Any) -> dict[str, Any]:
         "bytes": clock.handoff["nominal"].transfer.nbytes,
         "operations": clock.handoff["nominal"].transfer.operations,
         "stream": "layer",
-        "time_s": banded(lambda b: clock.handoff[b].time_s),
-        "exposed_s": banded(lambda b: clock.handoff[b].exposed_s),
-        "bulk_exposed_s": banded(lambda b: clock.bulk[b].exposed_s),
+        "time_s": banded(lambda band: clock.handoff[band].time_s),
+        "exposed_s": banded(lambda band: clock.handoff[band].exposed_s),
+        "bulk_exposed_s": banded(lambda band: clock.bulk[band].exposed_s),
     }
 
 
@@ -118,17 +122,21 @@ def _decode(run: Any) -> dict[str, Any]:
     clock, decoder = run.clock, run.machine.decoder
     steps = clock.steps["nominal"]
     cycles = banded(
-        lambda b: statistics.median(s.cycles for s in clock.steps[b]) if steps else None
+        lambda band: (
+            statistics.median(step.cycles for step in clock.steps[band])
+            if steps
+            else None
+        )
     )
     return {
         "steps": clock.decoded,
         "steps_read": len(steps),
         "cycles_per_token": cycles,
-        "flops": clock.decode_total(lambda s: s.flops),
+        "flops": clock.decode_total(lambda step: step.flops),
         "sram_bytes": clock.decode_total(
-            lambda s: s.sram_read_bytes + s.sram_write_bytes
+            lambda step: step.sram_read_bytes + step.sram_write_bytes
         ),
-        "fabric_hops": clock.decode_total(lambda s: s.wavelet_hops),
+        "fabric_hops": clock.decode_total(lambda step: step.wavelet_hops),
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
         "wafers": 1,
@@ -142,14 +150,14 @@ def _decode_engines(steps: list[Any]) -> dict[str, dict[str, float]]:
     """Busy cycles of a median step, mean over PEs, and the mean of busy over span."""
     if not steps:
         return {}
-    middle = sorted(steps, key=lambda s: s.cycles)[len(steps) // 2]
+    middle = sorted(steps, key=lambda step: step.cycles)[len(steps) // 2]
     return {
-        e: {
+        engine: {
             "busy_cycles": busy,
             "clock_hz": middle.device.tick_hz,
             "utilisation": busy / middle.cycles,
         }
-        for e, busy in middle.busy_cycles.items()
+        for engine, busy in middle.busy_cycles.items()
     }
 
 
@@ -171,13 +179,13 @@ def as_json(run: Any) -> dict[str, Any]:
         "ttft_s": banded(clock.ttft_s),
         "ttft_parts_s": banded(clock.ttft_parts_s),
         "tpot_s": {
-            k: banded(lambda b, k=k: tpot_s(clock, b)[k])
-            for k in ("first", "median", "last")
+            name: banded(lambda band, name=name: tpot_s(clock, band)[name])
+            for name in ("first", "median", "last")
         },
         "prefill": _prefill(run),
         "handoff": _handoff(run),
         "decode": _decode(run),
-        "wall_s": {k: round(v, 3) for k, v in run.wall_s.items()},
+        "wall_s": {name: round(seconds, 3) for name, seconds in run.wall_s.items()},
         "peak_rss_bytes": run.peak_rss_bytes,
     }
 
@@ -191,7 +199,9 @@ def show(run: Any, console: Console) -> None:
     _show_oracle(data, console)
     console.print(_times(data))
     console.print(_machines(data))
-    wall = ", ".join(f"{k} {v:.1f} s" for k, v in data["wall_s"].items())
+    wall = ", ".join(
+        f"{stage} {seconds:.1f} s" for stage, seconds in data["wall_s"].items()
+    )
     console.print(
         f"on this computer: {wall}; peak {count(data['peak_rss_bytes'], 'B')}"
     )
@@ -223,14 +233,14 @@ def _times(data: dict[str, Any]) -> Table:
     def row(
         name: str, values: dict[str, Any], form: Callable[[Any], str] = duration
     ) -> None:
-        table.add_row(name, *(form(values[b]) for b in BANDS))
+        table.add_row(name, *(form(values[band]) for band in BANDS))
 
     row("TTFT", data["ttft_s"])
     for part, name in (
         ("prefill", "  prefill"),
         ("handoff_exposed", "  hand-off exposed"),
     ):
-        row(name, {b: data["ttft_parts_s"][b][part] for b in BANDS})
+        row(name, {band: data["ttft_parts_s"][band][part] for band in BANDS})
     for which in ("first", "median", "last"):
         row(f"TPOT {which}", data["tpot_s"][which])
     row("hand-off, layer by layer", data["handoff"]["time_s"])
@@ -240,43 +250,45 @@ def _times(data: dict[str, Any]) -> Table:
 
 
 def _machines(data: dict[str, Any]) -> Table:
-    p = data["prefill"]
-    h = data["handoff"]
-    d = data["decode"]
+    prefill = data["prefill"]
+    handoff = data["handoff"]
+    decode = data["decode"]
     table = Table(title="What each machine did (nominal)")
     for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
         table.add_column(heading)
-    cores = f"{p['chips']} chips, {p['cores_per_chip']} of {TRN3.at().cores_per_chip} cores each"
-    table.add_row("cores", cores, f"{d['pes']:,} PEs on {d['wafers']} wafer")
-    table.add_row("placement", p["placement"], "")
-    table.add_row("cycles from", "published and fitted", d["constants"])
-    useful = f"{count(p['flops'], 'FLOP')}, useful {p['useful_flops'] / p['flops']:.0%}"
+    own, all_cores = prefill["cores_per_chip"], TRN3.at().cores_per_chip
+    cores = f"{prefill['chips']} chips, {own} of {all_cores} cores each"
+    table.add_row("cores", cores, f"{decode['pes']:,} PEs on {decode['wafers']} wafer")
+    table.add_row("placement", prefill["placement"], "")
+    table.add_row("cycles from", "published and fitted", decode["constants"])
+    share = prefill["useful_flops"] / prefill["flops"]
+    useful = f"{count(prefill['flops'], 'FLOP')}, useful {share:.0%}"
     table.add_row(
-        "issued", useful, f"{count(d['flops'], 'FLOP')} in {d['steps']} steps"
+        "issued", useful, f"{count(decode['flops'], 'FLOP')} in {decode['steps']} steps"
     )
-    hbm = f"HBM {count(p['hbm_bytes'], 'B')}, SBUF {count(p['sbuf_bytes'], 'B')}, "
-    hbm += f"PSUM {count(p['psum_bytes'], 'B')}"
-    table.add_row("bytes moved", hbm, f"SRAM {count(d['sram_bytes'], 'B')}")
-    links = (
-        f"NeuronLink {count(p['link_bytes'], 'B')}; hand-off {count(h['bytes'], 'B')}"
-    )
-    if p["collective_bytes"]:
-        links += f"; between cores {count(p['collective_bytes'], 'B')}"
-    table.add_row("network", links, f"{count(d['fabric_hops'])} wavelet-hops")
+    hbm = f"HBM {count(prefill['hbm_bytes'], 'B')}, SBUF {count(prefill['sbuf_bytes'], 'B')}, "
+    hbm += f"PSUM {count(prefill['psum_bytes'], 'B')}"
+    table.add_row("bytes moved", hbm, f"SRAM {count(decode['sram_bytes'], 'B')}")
+    links = f"NeuronLink {count(prefill['link_bytes'], 'B')}; "
+    links += f"hand-off {count(handoff['bytes'], 'B')}"
+    if prefill["collective_bytes"]:
+        links += f"; between cores {count(prefill['collective_bytes'], 'B')}"
+    table.add_row("network", links, f"{count(decode['fabric_hops'])} wavelet-hops")
     peak = ", ".join(
-        f"{k.upper()} {count(v, 'B')}" for k, v in p["peak_bytes_per_core"].items()
+        f"{space.upper()} {count(used, 'B')}"
+        for space, used in prefill["peak_bytes_per_core"].items()
     )
     pe = "; ".join(
         f"{region} {sum(kinds.values()):,} of {WSE3.at().sram_bytes:,} B"
-        for region, kinds in d["peak_bytes_per_pe"].items()
+        for region, kinds in decode["peak_bytes_per_pe"].items()
     )
     table.add_row("peak memory a core", peak, pe)
-    table.add_row("bound by", p["bound"], d["bound"] or "-")
+    table.add_row("bound by", prefill["bound"], decode["bound"] or "-")
     table.add_section()
-    for name, engine in p["engines"].items():
+    for name, engine in prefill["engines"].items():
         if engine["busy_cycles"]:
             table.add_row(f"{name} busy", _use(engine), "")
-    for name, engine in d["engines"].items():
+    for name, engine in decode["engines"].items():
         table.add_row(f"{name} busy", "", _use(engine))
     return table
 

@@ -50,7 +50,7 @@ def options(parser: cli.Parser) -> None:
 
 def points(args: argparse.Namespace) -> list[Point]:
     """Every ring to measure: those that share operands after each other."""
-    rings = [1 << n for n in range(args.ranks.bit_length())]
+    rings = [1 << exponent for exponent in range(args.ranks.bit_length())]
     dtypes = dict.fromkeys(args.dtypes or DTYPES)
     return [
         (dtype, recipe, ranks)

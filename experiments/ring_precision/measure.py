@@ -82,14 +82,16 @@ class Bench:
 
     def measure(self, dtype: str, recipe: str, ranks: int) -> Row:
         """Runs one ring and holds it against float64."""
-        a = self.attention(dtype, recipe, ranks)
-        arguments = self._kept("arguments", (dtype, ranks), lambda: self._arguments(a))
-        # Only of MX does it matter where tokens stand: which values share a scale.
-        for_whom = (dtype, ranks if a.mx else None)
-        expected = self._kept(
-            "expected", for_whom, lambda: self._expected(a, arguments)
+        context = self.attention(dtype, recipe, ranks)
+        arguments = self._kept(
+            "arguments", (dtype, ranks), lambda: self._arguments(context)
         )
-        output, sums = values(a, arguments)
+        # Only of MX does it matter where tokens stand: which values share a scale.
+        for_whom = (dtype, ranks if context.mx else None)
+        expected = self._kept(
+            "expected", for_whom, lambda: self._expected(context, arguments)
+        )
+        output, sums = values(context, arguments)
         return Row(
             dtype,
             recipe,
@@ -116,14 +118,16 @@ class Bench:
             lanes=1,
         )
 
-    def _arguments(self, a: ContextAttention) -> Arguments:
-        return a.arguments(self.operands.q, self.operands.k, self.operands.v)
+    def _arguments(self, context: ContextAttention) -> Arguments:
+        return context.arguments(self.operands.q, self.operands.k, self.operands.v)
 
-    def _expected(self, a: ContextAttention, arguments: Arguments) -> np.ndarray:
+    def _expected(self, context: ContextAttention, arguments: Arguments) -> np.ndarray:
         rounded = (
-            oracle.rounded_mx(a, arguments) if a.mx else self.operands.cast(a.element)
+            oracle.rounded_mx(context, arguments)
+            if context.mx
+            else self.operands.cast(context.element)
         )
-        return oracle.attention(rounded, a.mask)
+        return oracle.attention(rounded, context.mask)
 
     def _kept(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
         """What was made for the same key last time: recipes share it, and some rings do."""
@@ -132,28 +136,32 @@ class Bench:
         return self._last[name][1]
 
 
-def values(a: ContextAttention, arguments: Arguments) -> tuple[np.ndarray, np.ndarray]:
+def values(
+    context: ContextAttention, arguments: Arguments
+) -> tuple[np.ndarray, np.ndarray]:
     """What the kernel returns, and the output of its last hop divided by its sum in float64.
 
     `a.run` gives the first alone: the last rounding, to the dtype of the output, would hide what a
     recipe with less rounding than that does.
     """
-    s = a.sizes
+    sizes = context.sizes
 
     def kernel(q: Any, k: Any, v: Any, work: RingWork, patterns: Any) -> Any:
         operands = RankOperands(q, (k, v), patterns)
-        state = attend_ring(operands, work, s, a.ring)
-        return finish(state, s, transposed=False, logsumexp=False), *state
+        state = attend_ring(operands, work, sizes, context.ring)
+        return finish(state, sizes, transposed=False, logsumexp=False), *state
 
-    def in_order(y: Any) -> np.ndarray:
-        return np.asarray(layout.output(y, a.sides.q, a.ranks, 1)).astype(np.float64)
+    def in_order(array: Any) -> np.ndarray:
+        return np.asarray(
+            layout.output(array, context.sides.q, context.ranks, 1)
+        ).astype(np.float64)
 
-    def by_tile(y: Any) -> Any:
+    def by_tile(array: Any) -> Any:
         """`[ranks, units, rows, 1, n]` to `[ranks, heads, tiles, rows, n]`."""
-        return y.reshape(a.ranks, s.heads, s.tiles, s.rows, -1)
+        return array.reshape(context.ranks, sizes.heads, sizes.tiles, sizes.rows, -1)
 
-    assert s.block_lanes == 1
-    program = Program(kernel, a.program.mesh, a.program.in_specs)
+    assert sizes.block_lanes == 1
+    program = Program(kernel, context.program.mesh, context.program.in_specs)
     output, out, numbers = program.run(*arguments)
     total = by_tile(numbers)[..., SUM:]
     return in_order(output), in_order(by_tile(out)) / in_order(total)
@@ -172,5 +180,5 @@ def gap(actual: np.ndarray, expected: np.ndarray) -> Gap:
     )
 
 
-def _rms(x: np.ndarray) -> np.floating[Any]:
-    return np.sqrt(np.mean(np.square(x)))
+def _rms(array: np.ndarray) -> np.floating[Any]:
+    return np.sqrt(np.mean(np.square(array)))

@@ -30,7 +30,10 @@ class Operands:
     def cast(self, dtype: Any) -> "Operands":
         """Rounded to `dtype` as the kernel rounds them."""
         return Operands(
-            *(numerics.cast(jnp.asarray(x), dtype) for x in (self.q, self.k, self.v))
+            *(
+                numerics.cast(jnp.asarray(array), dtype)
+                for array in (self.q, self.k, self.v)
+            )
         )
 
 
@@ -42,9 +45,12 @@ def draw(tokens: int, heads: int, head_dim: int) -> Operands:
     return Operands(np.float32(SIGMA_Q) * q, k, v)
 
 
-def attention(x: Operands, mask: Mask) -> np.ndarray:
+def attention(operands: Operands, mask: Mask) -> np.ndarray:
     """Attention in float64, `[tokens, heads, head_dim]`; every query attends to some key."""
-    q, k, v = (np.asarray(a).astype(np.float64).swapaxes(0, 1) for a in (x.q, x.k, x.v))
+    q, k, v = (
+        np.asarray(array).astype(np.float64).swapaxes(0, 1)
+        for array in (operands.q, operands.k, operands.v)
+    )
     out = np.empty_like(q)
     positions = np.arange(k.shape[1])
     for first in range(0, len(positions), ROWS):
@@ -62,24 +68,32 @@ def attention(x: Operands, mask: Mask) -> np.ndarray:
 # --- microscaled operands ---
 
 
-def rounded_mx(a: ContextAttention, arguments: tuple[Any, ...]) -> Operands:
+def rounded_mx(context: ContextAttention, arguments: tuple[Any, ...]) -> Operands:
     """The values of microscaled operands, from the kernel's own arguments."""
     q, k, v = arguments[:3]
-    return Operands(_features(q, a.sides.q), _features(k, a.sides.kv), _values(v, a))
+    return Operands(
+        _features(q, context.sides.q),
+        _features(k, context.sides.kv),
+        _values(v, context),
+    )
 
 
-def _features(x: tuple[Any, Any], where: Placement) -> Any:
+def _features(quantised: tuple[Any, Any], where: Placement) -> Any:
     """Queries or keys, `[ranks, tiles, heads, p, rows · 4]`, as `[tokens, heads, 4 p]`."""
-    y = _dequantised(*x)  # [ranks, tiles, heads, p, rows, 4]
-    y = y.transpose(0, 1, 4, 2, 3, 5)
-    return where.collect(y.reshape(where.ranks, where.slots, y.shape[3], -1))
+    features = _dequantised(*quantised)  # [ranks, tiles, heads, p, rows, 4]
+    features = features.transpose(0, 1, 4, 2, 3, 5)
+    return where.collect(
+        features.reshape(where.ranks, where.slots, features.shape[3], -1)
+    )
 
 
-def _values(x: tuple[Any, Any], a: ContextAttention) -> Any:
+def _values(quantised: tuple[Any, Any], context: ContextAttention) -> Any:
     """Values, `[ranks, key tiles, heads, keys, dim · 4]`, as `[tokens, heads, dim]`."""
     # [ranks, key tiles, 4, keys, heads, dim]
-    y = _dequantised(*x).transpose(0, 1, 5, 3, 2, 4)
-    return a.sides.kv.collect(y.reshape(a.ranks, a.sides.kv.slots, *y.shape[4:]))
+    values = _dequantised(*quantised).transpose(0, 1, 5, 3, 2, 4)
+    return context.sides.kv.collect(
+        values.reshape(context.ranks, context.sides.kv.slots, *values.shape[4:])
+    )
 
 
 def _dequantised(elements: Any, scale: Any) -> Any:

@@ -52,14 +52,15 @@ def draw(rows: Sequence[Row], tokens: int, mask: str, path: pathlib.Path) -> Non
 
 
 def _panel(ax: Axes, rows: Sequence[Row], gap: str, figure: str) -> None:
-    for dtype, recipe in dict.fromkeys((r.dtype, r.recipe) for r in rows):
+    for dtype, recipe in dict.fromkeys((row.dtype, row.recipe) for row in rows):
         own = sorted(
-            (r for r in rows if (r.dtype, r.recipe) == (dtype, recipe)), key=_ranks
+            (row for row in rows if (row.dtype, row.recipe) == (dtype, recipe)),
+            key=_ranks,
         )
         colour = COLOURS[dtype]
         ax.plot(
-            [r.ranks for r in own],
-            [getattr(getattr(r, gap), figure) for r in own],
+            [row.ranks for row in own],
+            [getattr(getattr(row, gap), figure) for row in own],
             STYLES[recipe],
             marker=MARKERS[dtype],
             markersize=5,
@@ -68,12 +69,12 @@ def _panel(ax: Axes, rows: Sequence[Row], gap: str, figure: str) -> None:
             markerfacecolor=colour if recipe == "fp32" else "white",
             label=f"{dtype}, {recipe}",
         )
-    rings = sorted({r.ranks for r in rows})
+    rings = sorted({row.ranks for row in rows})
     ax.set(xscale="log", yscale="log")
-    ax.set_xticks(rings, [str(n) for n in rings])
+    ax.set_xticks(rings, [str(number) for number in rings])
     ax.set_xticks([], minor=True)
     ax.grid(alpha=0.3)
 
 
-def _ranks(r: Row) -> int:
-    return r.ranks
+def _ranks(row: Row) -> int:
+    return row.ranks

@@ -18,12 +18,12 @@ LEGEND = """\
 sums: what the last hop leaves, divided in float64, against float64 on the rounded operands
 result: the kernel's, rounded once more to the output's dtype; drawn: against operands not rounded
 rms: over the output's rms; max: over its largest value"""
-FIELDS = tuple(f.name for f in dataclasses.fields(Gap))
+FIELDS = tuple(field.name for field in dataclasses.fields(Gap))
 COLUMNS = (
     "dtype",
     "recipe",
     "ranks",
-    *(f"{g}_{f}" for g in GAPS for f in FIELDS),
+    *(f"{gap}_{field}" for gap in GAPS for field in FIELDS),
     "rms",
     "largest",
 )
@@ -54,32 +54,34 @@ def _table(rows: Sequence[Row], tokens: int, mask: str) -> Table:
         table.add_column(f"{name}:\nrms", justify="right")
         table.add_column("\nmax", justify="right")
     ordered = _ordered(rows)
-    for n, r in enumerate(ordered):
-        last = n + 1 == len(ordered) or (
-            ordered[n + 1].dtype,
-            ordered[n + 1].recipe,
-        ) != _line(r)
-        gaps = (getattr(r, g) for g in GAPS)
-        told = (f"{x:.1e}" for g in gaps for x in (g.of_rms, g.of_largest))
-        table.add_row(*_line(r), str(r.ranks), *told, end_section=last)
+    for number, row in enumerate(ordered):
+        last = number + 1 == len(ordered) or (
+            ordered[number + 1].dtype,
+            ordered[number + 1].recipe,
+        ) != _line(row)
+        gaps = (getattr(row, gap) for gap in GAPS)
+        told = (
+            f"{share:.1e}" for gap in gaps for share in (gap.of_rms, gap.of_largest)
+        )
+        table.add_row(*_line(row), str(row.ranks), *told, end_section=last)
     return table
 
 
-def _line(r: Row) -> tuple[str, str]:
-    return r.dtype, r.recipe
+def _line(row: Row) -> tuple[str, str]:
+    return row.dtype, row.recipe
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     """Line by line, as first met."""
-    lines = list(dict.fromkeys(_line(r) for r in rows))
-    return sorted(rows, key=lambda r: (lines.index(_line(r)), r.ranks))
+    lines = list(dict.fromkeys(_line(row) for row in rows))
+    return sorted(rows, key=lambda row: (lines.index(_line(row)), row.ranks))
 
 
 def _growth(rows: Sequence[Row]) -> str:
     """How much each line's error of sums grows from its smallest to its largest ring."""
     told = []
-    for line in dict.fromkeys(_line(r) for r in rows):
-        own = [r for r in _ordered(rows) if _line(r) == line]
+    for line in dict.fromkeys(_line(row) for row in rows):
+        own = [row for row in _ordered(rows) if _line(row) == line]
         first, last = own[0], own[-1]
         if last.ranks > first.ranks:
             factor = last.sums.rms / first.sums.rms
@@ -89,9 +91,11 @@ def _growth(rows: Sequence[Row]) -> str:
 
 def earlier(rows: Sequence[Row]) -> list[tuple[Any, Row]]:
     """The points of the earlier measurement that were measured again."""
-    found = {(r.recipe, r.ranks): r for r in rows if r.dtype == DTYPE}
+    found = {(row.recipe, row.ranks): row for row in rows if row.dtype == DTYPE}
     return [
-        (e, found[e.recipe, e.ranks]) for e in EARLIER if (e.recipe, e.ranks) in found
+        (before, found[before.recipe, before.ranks])
+        for before in EARLIER
+        if (before.recipe, before.ranks) in found
     ]
 
 
@@ -110,17 +114,17 @@ def _beside(pairs: Sequence[tuple[Any, Row]]) -> Table:
         "result now",
     ):
         table.add_column(name, justify="right")
-    for e, r in pairs:
-        then = "" if e.largest is None else f"{e.largest:.1e}"
+    for before, row in pairs:
+        then = "" if before.largest is None else f"{before.largest:.1e}"
         table.add_row(
-            e.recipe,
-            str(e.ranks),
-            f"{e.rms:.1e}",
-            f"{r.sums.rms:.1e}",
-            f"{r.output.rms:.1e}",
+            before.recipe,
+            str(before.ranks),
+            f"{before.rms:.1e}",
+            f"{row.sums.rms:.1e}",
+            f"{row.output.rms:.1e}",
             then,
-            f"{r.sums.largest:.1e}",
-            f"{r.output.largest:.1e}",
+            f"{row.sums.largest:.1e}",
+            f"{row.output.largest:.1e}",
         )
     return table
 
@@ -133,7 +137,7 @@ def lines(rows: Sequence[Row]) -> list[list[str | int]]:
     told = []
     for row in _ordered(rows):
         gaps = [getattr(getattr(row, gap), field) for gap in GAPS for field in FIELDS]
-        figures = [f"{x:.6g}" for x in (*gaps, row.rms, row.largest)]
+        figures = [f"{value:.6g}" for value in (*gaps, row.rms, row.largest)]
         told.append([row.dtype, row.recipe, row.ranks, *figures])
     return told
 
@@ -148,5 +152,5 @@ def as_json(rows: Sequence[Row], tokens: int, mask: str, wall_s: float) -> Figur
         "sigma_q": SIGMA_Q,
         "seed": SEED,
         "wall_s": wall_s,
-        "rings": [dataclasses.asdict(r) for r in _ordered(rows)],
+        "rings": [dataclasses.asdict(row) for row in _ordered(rows)],
     }

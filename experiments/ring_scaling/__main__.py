@@ -117,24 +117,32 @@ def read_all(args: argparse.Namespace, found: Results) -> None:
             found.done += 1
             progress.done()
 
-        for p in sweep if "sweep" in args.parts else ():
-            program = " static" * p.static + f" {p.cores} cores" * (p.cores > 1)
-            progress.begin(
-                f"{p.machine}, {p.mask}, {p.placement}{program}, {p.ranks} x {p.share}"
+        for point in sweep if "sweep" in args.parts else ():
+            program = " static" * point.static + f" {point.cores} cores" * (
+                point.cores > 1
             )
-            found.sweep.append(measure(p))
+            progress.begin(
+                f"{point.machine}, {point.mask}, {point.placement}{program}, "
+                f"{point.ranks} x {point.share}"
+            )
+            found.sweep.append(measure(point))
             done()
-        for q in sought if "thresholds" in args.parts else ():
-            progress.begin(f"threshold: {q.told}")
-            found.thresholds += [x for x in find(q) if isinstance(x, Threshold)]
+        for question in sought if "thresholds" in args.parts else ():
+            progress.begin(f"threshold: {question.told}")
+            found.thresholds += [
+                threshold
+                for threshold in find(question)
+                if isinstance(threshold, Threshold)
+            ]
             done()
         for group in groups if "schemes" in args.parts else ():
             rows: list[Row] = []
-            for p in group:
+            for point in group:
                 progress.begin(
-                    f"{p.scheme}, {p.ranks} x {p.share}, {p.heads}/{p.kv_heads} heads"
+                    f"{point.scheme}, {point.ranks} x {point.share}, "
+                    f"{point.heads}/{point.kv_heads} heads"
                 )
-                rows.append(measure(p))
+                rows.append(measure(point))
                 if len(rows) == 1:
                     found.groups.append(rows)
                 done()

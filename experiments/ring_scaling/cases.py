@@ -134,7 +134,7 @@ def _block_causal(tokens: int, share: int) -> Pattern:
     size = max(1, share // 2)
     blocks = _chunks(tokens, size)
     ends = np.cumsum(blocks)
-    pairs = sum(int(b * e) for b, e in zip(blocks, ends, strict=True))
+    pairs = sum(int(block * end) for block, end in zip(blocks, ends, strict=True))
     return Pattern(masks.block_causal(size), pairs)
 
 
@@ -147,7 +147,7 @@ def document_lengths(tokens: int) -> list[int]:
     count = min(DOCUMENTS, tokens)
     weights = np.random.default_rng(0).lognormal(size=count)
     ends = np.unique(np.round(np.cumsum(weights) / weights.sum() * tokens).astype(int))
-    return [int(n) for n in np.diff(ends, prepend=0) if n]
+    return [int(length) for length in np.diff(ends, prepend=0) if length]
 
 
 PATTERNS: dict[str, Callable[[int, int], Pattern]] = {
@@ -211,9 +211,10 @@ def sweep(share: int, most: int, *, whole: bool) -> list[Point]:
     points.append(Point(share=share, ranks=144 if whole else middle, cores=8))
     if whole:
         points += [
-            Point(mask=m, ranks=144, share=LONGEST // 144) for m in ("window", "causal")
+            Point(mask=mask, ranks=144, share=LONGEST // 144)
+            for mask in ("window", "causal")
         ]
-    return list(dict.fromkeys(p for p in points if p.ranks <= most))
+    return list(dict.fromkeys(point for point in points if point.ranks <= most))
 
 
 def _placements(share: int, ranks: int, whole: bool) -> list[Point]:
@@ -251,7 +252,7 @@ def _ranks(share: int, middle: int, whole: bool) -> list[Point]:
 def schemes(share: int, most: int, *, whole: bool) -> list[list[Point]]:
     """Groups of points that differ in their scheme only."""
     ranks = min(8, most)
-    inner = next(n for n in (4, 2, 1) if ranks % n == 0)
+    inner = next(divisor for divisor in (4, 2, 1) if ranks % divisor == 0)
     few, many = max(1, share // 4), 4 * share
     at = functools.partial(Point, ranks=ranks)
     groups = [
@@ -267,19 +268,24 @@ def schemes(share: int, most: int, *, whole: bool) -> list[list[Point]]:
             _schemes(at(share=share, mask="window"), inner),
             _schemes(at(share=share, ranks=64), 16),
         ]
-    return [g for g in groups if g[0].ranks <= most]
+    return [group for group in groups if group[0].ranks <= most]
 
 
-def _schemes(p: Point, inner: int) -> list[Point]:
+def _schemes(point: Point, inner: int) -> list[Point]:
     """A point under every scheme that takes its heads and queries."""
-    as_ = functools.partial(dataclasses.replace, p)
+    as_ = functools.partial(dataclasses.replace, point)
     found = [
         as_(scheme="ring"),
         as_(scheme="all-gather"),
         as_(scheme="tiles", inner=inner),
     ]
-    if p.queries is None and p.kv_heads % p.ranks == 0:
+    if point.queries is None and point.kv_heads % point.ranks == 0:
         found.append(as_(scheme="ulysses"))
-    if p.queries is None and inner > 1 and p.kv_heads % inner == 0 and inner < p.ranks:
+    if (
+        point.queries is None
+        and inner > 1
+        and point.kv_heads % inner == 0
+        and inner < point.ranks
+    ):
         found.append(as_(scheme="ulysses-ring", inner=inner))
     return [*found, as_(scheme="pass-q")]

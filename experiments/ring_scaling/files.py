@@ -11,9 +11,9 @@ from experiments.shared.output import Figures
 
 COLUMNS = (
     "part",
-    *(f.name for f in dataclasses.fields(Point)),
+    *(field.name for field in dataclasses.fields(Point)),
     "tokens",
-    *(f.name for f in dataclasses.fields(Row) if f.name != "point"),
+    *(field.name for field in dataclasses.fields(Row) if field.name != "point"),
     "exposed_s",
     "closed_form_bytes",
     "fastest",
@@ -22,12 +22,15 @@ COLUMNS = (
 
 def records(sweep: Sequence[Row], groups: Sequence[list[Row]]) -> list[Figures]:
     """Every reading by column."""
-    told = [{"part": "sweep"} | as_dict(r) for r in sweep]
+    told = [{"part": "sweep"} | as_dict(row) for row in sweep]
     for group in groups:
         best = winner(group)
-        for r in group:
-            more = {"closed_form_bytes": closed_bytes(r.point), "fastest": r is best}
-            told.append({"part": "schemes"} | as_dict(r) | more)
+        for row in group:
+            more = {
+                "closed_form_bytes": closed_bytes(row.point),
+                "fastest": row is best,
+            }
+            told.append({"part": "schemes"} | as_dict(row) | more)
     return told
 
 
@@ -42,5 +45,5 @@ def as_json(
         "wall_s": wall_s,
         "cpu_s": cpu_s,
         "readings": list(told),
-        "thresholds": [dataclasses.asdict(t) for t in thresholds],
+        "thresholds": [dataclasses.asdict(threshold) for threshold in thresholds],
     }

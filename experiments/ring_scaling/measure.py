@@ -61,23 +61,23 @@ class Row:
 # --- what is read ---
 
 
-def attention(p: Point) -> ContextAttention:
+def attention(point: Point) -> ContextAttention:
     """The program of a point."""
     return ContextAttention(
-        mask=p.pattern.mask,
-        tokens=p.tokens,
-        ranks=p.ranks,
-        heads=p.heads * p.cores,
-        kv_heads=p.kv_heads * p.cores,
+        mask=point.pattern.mask,
+        tokens=point.tokens,
+        ranks=point.ranks,
+        heads=point.heads * point.cores,
+        kv_heads=point.kv_heads * point.cores,
         head_dim=HEAD_DIM,
-        queries=p.queries,
-        scheme=p.scheme,
-        inner=p.inner,
-        placement=p.placement,
+        queries=point.queries,
+        scheme=point.scheme,
+        inner=point.inner,
+        placement=point.placement,
         dtype=DTYPE,
-        cores=p.cores,
-        static_program=p.static,
-        **MACHINES[p.machine].needs,
+        cores=point.cores,
+        static_program=point.static,
+        **MACHINES[point.machine].needs,
     )
 
 
@@ -87,7 +87,7 @@ def links(
     """The same machine with links `times` as fast, and hops that take `hop_times` as long."""
     system = sheet.system
     assert system is not None
-    rates = tuple(_scaled(q, times) for q in system.link_bytes_per_s)
+    rates = tuple(_scaled(rate, times) for rate in system.link_bytes_per_s)
     return dataclasses.replace(
         sheet,
         link_hop_s=_scaled(sheet.link_hop_s, hop_times),
@@ -101,33 +101,45 @@ def free_links(sheet: NeuronCoreSheet) -> NeuronCoreSheet:
     return links(sheet, math.inf, 0.0)
 
 
-def _scaled(q: Quantity, times: float) -> Quantity:
-    low, high = (None if x is None else x * times for x in (q.low, q.high))
-    return Quantity(q.value * times, q.kind, f"{q.source}; times {times:g}", low, high)
+def _scaled(quantity: Quantity, times: float) -> Quantity:
+    low, high = (
+        None if end is None else end * times for end in (quantity.low, quantity.high)
+    )
+    return Quantity(
+        quantity.value * times,
+        quantity.kind,
+        f"{quantity.source}; times {times:g}",
+        low,
+        high,
+    )
 
 
 # --- reading ---
 
 
-def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
+def measure(point: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     """Reads a point, on its machine or on another sheet of it."""
-    sheet = sheet or MACHINES[p.machine].sheet
-    a = attention(p)
-    reading = a.read(sheet.at())
+    sheet = sheet or MACHINES[point.machine].sheet
+    context = attention(point)
+    reading = context.read(sheet.at())
     sent = reading.tally.by("other").get("link_bytes", 0)
     free_s = reading.seconds
-    if sent and may_be_late(a, reading):
-        free_s = a.read(free_links(sheet).at()).seconds
-    ends = {b: a.read(sheet.at(b)).seconds for b in BANDS if p.bands and b != "nominal"}
+    if sent and may_be_late(context, reading):
+        free_s = context.read(free_links(sheet).at()).seconds
+    ends = {
+        band: context.read(sheet.at(band)).seconds
+        for band in BANDS
+        if point.bands and band != "nominal"
+    }
     flops = reading.tally.by("flops")["trn.nc_matmul"]
-    useful = useful_flops(p)
-    tables = a.built.tables
+    useful = useful_flops(point)
+    tables = context.built.tables
     ring = tables if isinstance(tables, Hops) else None
     peak = reading.cores * sheet.bf16_flops_per_s.value
     return Row(
-        p,
-        a.placed,
-        a.choice.name,
+        point,
+        context.placed,
+        context.choice.name,
         reading.seconds,
         ends.get("low"),
         ends.get("high"),
@@ -142,14 +154,14 @@ def measure(p: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     )
 
 
-def may_be_late(a: ContextAttention, reading: Reading) -> bool:
+def may_be_late(context: ContextAttention, reading: Reading) -> bool:
     """Whether links may have made anything late; if not, free links would change no start.
 
     What arrives around a ring is first used by a load, and both queues of loads have loaded queries
     before: had one been late, that load would have waited for a link, or for the buffer it sends.
     Replicated tiles and other schemes begin with transfers, so their waits are not told apart.
     """
-    if a.scheme != "ring" or a.hops.roots:
+    if context.scheme != "ring" or context.hops.roots:
         return True
     return any(
         engine != "neuronlink"
@@ -166,27 +178,29 @@ def balance(reading: Reading) -> float:
     return float(work.mean() / work.max())
 
 
-def useful_flops(p: Point) -> int:
+def useful_flops(point: Point) -> int:
     """Scores and weighted values of the pairs that the mask allows, over all cores."""
-    pairs = p.pattern.pairs
-    if p.queries is not None:
-        if p.mask not in ("causal", "full"):
-            raise ValueError(f"{p.mask}: pairs of the last queries are not counted")
-        before = p.tokens - p.queries
-        pairs = p.tokens**2 - p.tokens * before
-        if p.mask == "causal":
-            pairs = (p.tokens * (p.tokens + 1) - before * (before + 1)) // 2
-    return 4 * pairs * HEAD_DIM * p.heads * p.cores
+    pairs = point.pattern.pairs
+    if point.queries is not None:
+        if point.mask not in ("causal", "full"):
+            raise ValueError(f"{point.mask}: pairs of the last queries are not counted")
+        before = point.tokens - point.queries
+        pairs = point.tokens**2 - point.tokens * before
+        if point.mask == "causal":
+            pairs = (point.tokens * (point.tokens + 1) - before * (before + 1)) // 2
+    return 4 * pairs * HEAD_DIM * point.heads * point.cores
 
 
-def as_dict(r: Row) -> dict[str, Any]:
+def as_dict(row: Row) -> dict[str, Any]:
     """Every figure of a row, those of its point first."""
     figures = {
-        f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name != "point"
+        field.name: getattr(row, field.name)
+        for field in dataclasses.fields(row)
+        if field.name != "point"
     }
     return (
-        dataclasses.asdict(r.point)
-        | {"tokens": r.point.tokens}
+        dataclasses.asdict(row.point)
+        | {"tokens": row.point.tokens}
         | figures
-        | {"exposed_s": r.exposed_s}
+        | {"exposed_s": row.exposed_s}
     )

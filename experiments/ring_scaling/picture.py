@@ -45,70 +45,83 @@ def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) 
 
 def _bar(
     ax: Axes,
-    x: float,
-    r: Row,
+    at: float,
+    row: Row,
     width: float,
     scale: float,
     colour: str,
     label: str | None,
 ) -> None:
-    ax.bar(x, r.free_s * scale, width, color=colour, label=label)
-    if r.exposed_s > 0:
-        ax.bar(x, r.exposed_s * scale, width, bottom=r.free_s * scale, **EXPOSED)
+    ax.bar(at, row.free_s * scale, width, color=colour, label=label)
+    if row.exposed_s > 0:
+        ax.bar(at, row.exposed_s * scale, width, bottom=row.free_s * scale, **EXPOSED)
 
 
 def _placements(ax: Axes, sweep: Sequence[Row]) -> None:
     """Every mask of the commonest ring, a bar for each placement."""
-    rows = [r for r in sweep if r.point.machine == MACHINE and r.point.cores == 1]
-    rings = [r.point.ranks for r in rows]
+    rows = [
+        row for row in sweep if row.point.machine == MACHINE and row.point.cores == 1
+    ]
+    rings = [row.point.ranks for row in rows]
     ranks = max(set(rings), key=rings.count, default=0)
     rows = [
-        r
-        for r in rows
-        if r.point.ranks == ranks and r.point.share == rows[0].point.share
+        row
+        for row in rows
+        if row.point.ranks == ranks and row.point.share == rows[0].point.share
     ]
-    names = [*dict.fromkeys(_mask(r) for r in rows)]
+    names = [*dict.fromkeys(_mask(row) for row in rows)]
     seen: set[str] = set()
-    for x, name in enumerate(names):
-        own = [r for r in rows if _mask(r) == name]
-        for n, r in enumerate(own):
-            at = x + 0.22 * (n - (len(own) - 1) / 2)
+    for place, name in enumerate(names):
+        own = [row for row in rows if _mask(row) == name]
+        for number, row in enumerate(own):
+            at = place + 0.22 * (number - (len(own) - 1) / 2)
             _bar(
                 ax,
                 at,
-                r,
+                row,
                 0.2,
                 1e3,
-                COLOURS[r.placed],
-                None if r.placed in seen else r.placed,
+                COLOURS[row.placed],
+                None if row.placed in seen else row.placed,
             )
-            seen.add(r.placed)
+            seen.add(row.placed)
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
     ax.set(ylabel="ms", title=f"{MACHINE}, {ranks} chips: placements by mask")
     ax.margins(y=0.2)
     _legend(ax, columns=4)
 
 
-def _mask(r: Row) -> str:
-    return r.point.mask + ", static" * r.point.static
+def _mask(row: Row) -> str:
+    return row.point.mask + ", static" * row.point.static
 
 
 def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
     """Time against ranks at the same tokens of each, as chosen; dashed: over free links."""
-    rows = [r for r in sweep if r.point.machine == MACHINE and not r.point.static]
-    rows = [r for r in rows if r.point.cores == 1 and r.placed == r.auto]
-    rows = [r for r in rows if r.point.share == rows[0].point.share]
-    for n, mask in enumerate(PATTERNS):
+    rows = [
+        row for row in sweep if row.point.machine == MACHINE and not row.point.static
+    ]
+    rows = [row for row in rows if row.point.cores == 1 and row.placed == row.auto]
+    rows = [row for row in rows if row.point.share == rows[0].point.share]
+    for number, mask in enumerate(PATTERNS):
         own = sorted(
-            (r for r in rows if r.point.mask == mask), key=lambda r: r.point.ranks
+            (row for row in rows if row.point.mask == mask),
+            key=lambda row: row.point.ranks,
         )
-        if len({r.point.ranks for r in own}) > 1:
-            x, colour = [r.point.ranks for r in own], f"C{n}"
-            ax.plot(x, [r.time_s * 1e3 for r in own], "o-", color=colour, label=mask)
-            ax.plot(x, [r.free_s * 1e3 for r in own], "--", color=colour, linewidth=1)
-    rings = sorted({r.point.ranks for r in rows})
+        if len({row.point.ranks for row in own}) > 1:
+            chips, colour = [row.point.ranks for row in own], f"C{number}"
+            ax.plot(
+                chips, [row.time_s * 1e3 for row in own], "o-", color=colour, label=mask
+            )
+            ax.plot(
+                chips,
+                [row.free_s * 1e3 for row in own],
+                "--",
+                color=colour,
+                linewidth=1,
+            )
+    rings = sorted({row.point.ranks for row in rows})
     ax.set(xscale="log", yscale="log", xlabel="chips", ylabel="ms")
-    ax.set_xticks(rings, [str(n) for n in rings])
+    ax.set_xticks(rings, [str(number) for number in rings])
     ax.set_xticks([], minor=True)
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")
@@ -120,13 +133,15 @@ def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
 
 def _machines(ax: Axes, sweep: Sequence[Row]) -> None:
     """Parts of the peak that causal rings reach on each machine."""
-    rows = [r for r in sweep if r.point.mask == "causal" and not r.point.static]
-    rows = [r for r in rows if r.point.cores == 1 and r.placed == r.auto]
-    names = [f"{r.point.machine}\n{r.point.ranks} x {r.point.share:,}" for r in rows]
-    ax.bar(range(len(rows)), [r.mfu * 100 for r in rows], 0.6, color="tab:purple")
-    for x, r in enumerate(rows):
-        told = f"{r.mfu:.0%}\n{r.exposed_s / r.time_s:.0%} exposed"
-        ax.text(x, r.mfu * 100, told, ha="center", va="bottom", fontsize=8)
+    rows = [row for row in sweep if row.point.mask == "causal" and not row.point.static]
+    rows = [row for row in rows if row.point.cores == 1 and row.placed == row.auto]
+    names = [
+        f"{row.point.machine}\n{row.point.ranks} x {row.point.share:,}" for row in rows
+    ]
+    ax.bar(range(len(rows)), [row.mfu * 100 for row in rows], 0.6, color="tab:purple")
+    for place, row in enumerate(rows):
+        told = f"{row.mfu:.0%}\n{row.exposed_s / row.time_s:.0%} exposed"
+        ax.text(place, row.mfu * 100, told, ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(len(rows)), names, fontsize=8)
     ax.margins(y=0.18)
     ax.set(ylabel="% of the peak (MFU)", title="causal: what rings reach")
@@ -135,22 +150,25 @@ def _machines(ax: Axes, sweep: Sequence[Row]) -> None:
 def _schemes(ax: Axes, groups: Sequence[list[Row]]) -> None:
     """Every group of schemes, relative to its fastest."""
     at, ticks = 0.0, []
-    schemes = [*dict.fromkeys(r.point.scheme for g in groups for r in g)]
+    schemes = [*dict.fromkeys(row.point.scheme for group in groups for row in group)]
     seen: set[str] = set()
     for group in groups:
         best, begin = winner(group).time_s, at
-        for r in group:
-            colour = f"C{schemes.index(r.point.scheme)}"
-            name = r.point.scheme
-            _bar(ax, at, r, 0.9, 1 / best, colour, None if name in seen else name)
+        for row in group:
+            colour = f"C{schemes.index(row.point.scheme)}"
+            name = row.point.scheme
+            _bar(ax, at, row, 0.9, 1 / best, colour, None if name in seen else name)
             seen.add(name)
             at += 1
-        p = group[0].point
-        asked = f"{p.queries:,} queries" if p.queries else p.mask
-        told = f"{p.ranks} x {p.share:,}\n{asked}\n{p.heads} over {p.kv_heads} heads"
+        point = group[0].point
+        asked = f"{point.queries:,} queries" if point.queries else point.mask
+        heads = f"{point.heads} over {point.kv_heads} heads"
+        told = f"{point.ranks} x {point.share:,}\n{asked}\n{heads}"
         ticks.append(((begin + at - 1) / 2, told))
         at += 1
-    ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=8)
+    ax.set_xticks(
+        [place for place, _ in ticks], [name for _, name in ticks], fontsize=8
+    )
     ax.set(ylabel="time over the fastest", title=f"schemes, {MACHINE}")
     ax.margins(y=0.16)
     _legend(ax, columns=6)

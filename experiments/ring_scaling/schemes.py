@@ -10,7 +10,7 @@ FLOAT32 = (
 )
 
 
-def closed_bytes(p: Point) -> float:
+def closed_bytes(point: Point) -> float:
     """Bytes that all cores send if every block visits every rank and nothing is padded.
 
     With c tokens and n queries of each rank, per rank:
@@ -22,28 +22,30 @@ def closed_bytes(p: Point) -> float:
       (b - 1)·n·h_q·(d + 2) partial outputs, maxima and sums in float32;
     - pass-q: as tiles of one row.
     """
-    e = jnp.dtype(DTYPE).itemsize
-    n = (p.queries or p.tokens) / p.ranks
-    kv = 2 * p.share * p.kv_heads * HEAD_DIM * e
-    q = n * p.heads * HEAD_DIM * e
-    partial = n * p.heads * (HEAD_DIM + 2) * FLOAT32
-    if p.scheme in ("ring", "all-gather"):
-        each = (p.ranks - 1) * kv
-    elif p.scheme in ("ulysses", "ulysses-ring"):
-        inner = p.ranks if p.scheme == "ulysses" else p.inner
-        swapped = 2 * q + kv + n * p.heads * FLOAT32
-        each = (inner - 1) / inner * swapped + (p.ranks // inner - 1) * kv
+    itemsize = jnp.dtype(DTYPE).itemsize
+    queries = (point.queries or point.tokens) / point.ranks
+    kv_bytes = 2 * point.share * point.kv_heads * HEAD_DIM * itemsize
+    query_bytes = queries * point.heads * HEAD_DIM * itemsize
+    partial = queries * point.heads * (HEAD_DIM + 2) * FLOAT32
+    if point.scheme in ("ring", "all-gather"):
+        each = (point.ranks - 1) * kv_bytes
+    elif point.scheme in ("ulysses", "ulysses-ring"):
+        inner = point.ranks if point.scheme == "ulysses" else point.inner
+        swapped = 2 * query_bytes + kv_bytes + queries * point.heads * FLOAT32
+        each = (inner - 1) / inner * swapped + (point.ranks // inner - 1) * kv_bytes
     else:
-        columns = p.inner if p.scheme == "tiles" else p.ranks
-        each = (columns - 1) * (q + partial) + (p.ranks // columns - 1) * kv
-    return each * p.ranks * p.cores
+        columns = point.inner if point.scheme == "tiles" else point.ranks
+        each = (columns - 1) * (query_bytes + partial) + (
+            point.ranks // columns - 1
+        ) * kv_bytes
+    return each * point.ranks * point.cores
 
 
 def winner(group: list[Row]) -> Row:
     """The fastest of rows that differ in their scheme only."""
-    return min(group, key=lambda r: r.time_s)
+    return min(group, key=lambda row: row.time_s)
 
 
 def least_sent(group: list[Row]) -> Row:
     """The one that sends the fewest bytes."""
-    return min(group, key=lambda r: r.link_bytes)
+    return min(group, key=lambda row: row.link_bytes)

@@ -29,40 +29,40 @@ def show_sweep(rows: Sequence[Row], console: Console) -> None:
     for name in (*left, *right, "placement", "program", "auto", *FIGURES):
         side = "right" if name in (*right, *FIGURES) else "left"
         table.add_column(name, justify=side, no_wrap=True)
-    for n, r in enumerate(rows):
-        p = r.point
-        last = n + 1 == len(rows) or _kind(rows[n + 1]) != _kind(r)
-        program = "static" * p.static + f"x{p.cores}" * (p.cores > 1)
+    for number, row in enumerate(rows):
+        point = row.point
+        last = number + 1 == len(rows) or _kind(rows[number + 1]) != _kind(row)
+        program = "static" * point.static + f"x{point.cores}" * (point.cores > 1)
         table.add_row(
-            p.machine,
-            p.mask,
-            f"{p.tokens:,}",
-            str(p.ranks),
-            r.placed,
+            point.machine,
+            point.mask,
+            f"{point.tokens:,}",
+            str(point.ranks),
+            row.placed,
             program,
-            r.auto,
-            duration(r.time_s),
-            exposed(r),
-            f"{r.balance:.2f}",
-            f"{r.mfu:.1%}",
-            f"{r.issued:.2f}",
-            f"{r.link_bytes / p.cores / 1e6:,.0f}",
-            str(r.hops),
-            str(r.replicated or ""),
+            row.auto,
+            duration(row.time_s),
+            exposed(row),
+            f"{row.balance:.2f}",
+            f"{row.mfu:.1%}",
+            f"{row.issued:.2f}",
+            f"{row.link_bytes / point.cores / 1e6:,.0f}",
+            str(row.hops),
+            str(row.replicated or ""),
             end_section=last,
         )
     console.print(table)
-    for r in rows:
-        if r.low_s is not None and r.high_s is not None:
-            ends = f"{duration(r.low_s)} - {duration(r.high_s)}"
-            told = f"band of {r.point.machine}, {r.point.mask}, {r.point.tokens:,} tokens, "
-            console.print(f"{told}{r.point.ranks} chip: {ends}", highlight=False)
+    for row in rows:
+        if row.low_s is not None and row.high_s is not None:
+            ends = f"{duration(row.low_s)} - {duration(row.high_s)}"
+            told = f"band of {row.point.machine}, {row.point.mask}, {row.point.tokens:,} tokens, "
+            console.print(f"{told}{row.point.ranks} chip: {ends}", highlight=False)
     console.print(LEGEND, highlight=False, soft_wrap=True)
 
 
-def _kind(r: Row) -> tuple[object, ...]:
-    p = r.point
-    return p.machine, p.ranks, p.static, p.cores
+def _kind(row: Row) -> tuple[object, ...]:
+    point = row.point
+    return point.machine, point.ranks, point.static, point.cores
 
 
 def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
@@ -79,19 +79,19 @@ def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
         "at the peak",
     ):
         table.add_column(name, justify="right")
-    for t in found:
-        p = t.question.point
+    for threshold in found:
+        point = threshold.question.point
         table.add_row(
-            p.machine,
-            p.mask,
-            f"{p.heads} over {p.kv_heads}",
-            f"x {t.question.link_times:g}",
-            f"{t.link_bytes_per_s / 1e9:.1f} GB/s",
-            f"{t.flops_per_s / 1e12:.1f} TFLOP/s",
-            least(t),
-            f"{t.closed:,.0f}",
-            f"{t.with_latency:,.0f}",
-            f"{t.at_peak:,.0f}",
+            point.machine,
+            point.mask,
+            f"{point.heads} over {point.kv_heads}",
+            f"x {threshold.question.link_times:g}",
+            f"{threshold.link_bytes_per_s / 1e9:.1f} GB/s",
+            f"{threshold.flops_per_s / 1e12:.1f} TFLOP/s",
+            least(threshold),
+            f"{threshold.closed:,.0f}",
+            f"{threshold.with_latency:,.0f}",
+            f"{threshold.at_peak:,.0f}",
         )
     console.print(table)
     told = (
@@ -102,11 +102,11 @@ def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
     console.print(told, highlight=False, soft_wrap=True)
 
 
-def least(t: Threshold) -> str:
+def least(threshold: Threshold) -> str:
     """The threshold in words."""
-    if t.least is None:
+    if threshold.least is None:
         return f"> {MOST:,}"
-    return f"always (from {LEAST})" if t.always else f"{t.least:,}"
+    return f"always (from {LEAST})" if threshold.always else f"{threshold.least:,}"
 
 
 def show_schemes(groups: Sequence[list[Row]], console: Console) -> None:
@@ -120,13 +120,13 @@ def show_schemes(groups: Sequence[list[Row]], console: Console) -> None:
     table.add_column("")
     for group in groups:
         best, few = winner(group), least_sent(group)
-        for r in group:
+        for row in group:
             _scheme(
                 table,
-                r,
-                "fastest" * (r is best),
-                "fewest bytes" * (r is few),
-                r is group[-1],
+                row,
+                "fastest" * (row is best),
+                "fewest bytes" * (row is few),
+                row is group[-1],
             )
     console.print(table)
     told = (
@@ -136,25 +136,25 @@ def show_schemes(groups: Sequence[list[Row]], console: Console) -> None:
     console.print(told, highlight=False, soft_wrap=True)
 
 
-def _scheme(table: Table, r: Row, fastest: str, fewest: str, last: bool) -> None:
-    p, closed = r.point, closed_bytes(r.point)
-    scheme = p.scheme
+def _scheme(table: Table, row: Row, fastest: str, fewest: str, last: bool) -> None:
+    point, closed = row.point, closed_bytes(row.point)
+    scheme = point.scheme
     if scheme in ("tiles", "ulysses-ring"):
-        scheme += f" {p.ranks // p.inner}x{p.inner}"
+        scheme += f" {point.ranks // point.inner}x{point.inner}"
     table.add_row(
-        p.mask,
-        f"{p.tokens:,}",
-        f"{p.queries or p.tokens:,}",
-        str(p.ranks),
-        f"{p.heads} over {p.kv_heads}",
+        point.mask,
+        f"{point.tokens:,}",
+        f"{point.queries or point.tokens:,}",
+        str(point.ranks),
+        f"{point.heads} over {point.kv_heads}",
         scheme,
-        r.placed,
-        duration(r.time_s),
-        exposed(r),
-        f"{r.mfu:.1%}",
-        f"{r.link_bytes / 1e6:,.1f}",
+        row.placed,
+        duration(row.time_s),
+        exposed(row),
+        f"{row.mfu:.1%}",
+        f"{row.link_bytes / 1e6:,.1f}",
         f"{closed / 1e6:,.1f}",
-        f"{r.link_bytes / closed:.2f}" if closed else "",
+        f"{row.link_bytes / closed:.2f}" if closed else "",
         ", ".join(filter(None, (fastest, fewest))),
         end_section=last,
     )
@@ -168,6 +168,6 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e6:,.1f} us" if seconds < 0.01 else f"{seconds * 1e3:,.2f} ms"
 
 
-def exposed(r: Row) -> str:
+def exposed(row: Row) -> str:
     """Exposed communication as a share of the time."""
-    return f"{r.exposed_s / r.time_s:.1%}" if r.link_bytes else "-"
+    return f"{row.exposed_s / row.time_s:.1%}" if row.link_bytes else "-"

@@ -48,8 +48,10 @@ class Question:
 
     @property
     def told(self) -> str:
-        p = self.point
-        return f"{p.machine}, {p.mask}, {p.heads}/{p.kv_heads} heads, links x {self.link_times:g}"
+        point = self.point
+        heads = f"{point.heads}/{point.kv_heads} heads"
+        links = f"links x {self.link_times:g}"
+        return f"{point.machine}, {point.mask}, {heads}, {links}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +82,18 @@ class Threshold:
 
 
 def closed_form(
-    flops_per_s: float, link_bytes_per_s: float, p: Point, latency_s: float = 0.0
+    flops_per_s: float, link_bytes_per_s: float, point: Point, latency_s: float = 0.0
 ) -> float:
     """Tokens per rank from which a hop hides."""
-    live, each = LIVE[p.mask], jnp.dtype(DTYPE).itemsize
-    whole = flops_per_s / link_bytes_per_s * each * p.kv_heads / (2 * p.heads * live)
-    late = latency_s * flops_per_s / (4 * p.heads * HEAD_DIM * live)
+    live, each = LIVE[point.mask], jnp.dtype(DTYPE).itemsize
+    whole = (
+        flops_per_s
+        / link_bytes_per_s
+        * each
+        * point.kv_heads
+        / (2 * point.heads * live)
+    )
+    late = latency_s * flops_per_s / (4 * point.heads * HEAD_DIM * live)
     return whole / 2 + math.sqrt(whole**2 / 4 + late)
 
 
@@ -106,33 +114,33 @@ def questions(most: int, *, whole: bool) -> list[Question]:
     for machine in machines:
         for mask, (kv_heads, times) in itertools.product(LIVE, SLOWER):
             if whole or mask == "full" or (kv_heads, times) == SLOWER[-1]:
-                p = Point(
+                point = Point(
                     machine=machine,
                     mask=mask,
                     ranks=ranks,
                     placement=placed[mask],
                     kv_heads=kv_heads,
                 )
-                found.append(Question(p, times))
+                found.append(Question(point, times))
     return found
 
 
-def find(q: Question) -> Iterator[Row | Threshold]:
+def find(question: Question) -> Iterator[Row | Threshold]:
     """Every reading on the way to the threshold, then the threshold."""
-    sheet = links(MACHINES[q.point.machine].sheet, q.link_times)
+    sheet = links(MACHINES[question.point.machine].sheet, question.link_times)
     rows: dict[int, Row] = {}
-    device, p = sheet.at(), q.point
+    device, point = sheet.at(), question.point
     peak = float(device.bf16_flops_per_s)
-    rate = link_share(device, p.ranks)
-    guess = closed_form(peak, rate, p, float(device.link_hop_s)) / 4
-    for c in _search(lambda c: hides(rows[c]), guess):
-        rows[c] = measure(dataclasses.replace(p, share=c), sheet)
-        yield rows[c]
-    yield _threshold(q, device, rows)
+    rate = link_share(device, point.ranks)
+    guess = closed_form(peak, rate, point, float(device.link_hop_s)) / 4
+    for tokens in _search(lambda tokens: hides(rows[tokens]), guess):
+        rows[tokens] = measure(dataclasses.replace(point, share=tokens), sheet)
+        yield rows[tokens]
+    yield _threshold(question, device, rows)
 
 
-def hides(r: Row) -> bool:
-    return r.exposed_s <= HIDDEN * r.free_s
+def hides(row: Row) -> bool:
+    return row.exposed_s <= HIDDEN * row.free_s
 
 
 def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
@@ -156,24 +164,24 @@ def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
         low, high = (low, middle) if hidden(middle) else (middle, high)
 
 
-def _threshold(q: Question, device: Device, rows: dict[int, Row]) -> Threshold:
-    p = q.point
-    exposed = [c for c, r in rows.items() if not hides(r)]
-    hiding = [c for c in rows if c > max(exposed, default=0)]
+def _threshold(question: Question, device: Device, rows: dict[int, Row]) -> Threshold:
+    point = question.point
+    exposed = [tokens for tokens, row in rows.items() if not hides(row)]
+    hiding = [tokens for tokens in rows if tokens > max(exposed, default=0)]
     least = min(hiding, default=None)
     flops = rows[least or max(rows)].reached_flops_per_s
     peak = float(device.bf16_flops_per_s)
-    rate = link_share(device, p.ranks)
+    rate = link_share(device, point.ranks)
     hop_s = float(device.link_hop_s)
     return Threshold(
-        q,
+        question,
         least,
         not exposed,
         flops,
         peak,
         rate,
         hop_s,
-        closed_form(flops, rate, p),
-        closed_form(flops, rate, p, hop_s),
-        closed_form(peak, rate, p, hop_s),
+        closed_form(flops, rate, point),
+        closed_form(flops, rate, point, hop_s),
+        closed_form(peak, rate, point, hop_s),
     )

@@ -70,6 +70,6 @@ class Progress:
         self._interrupted = True
         raise KeyboardInterrupt
 
-    def _unraisable(self, e: Any) -> None:
-        if e.exc_type is not KeyboardInterrupt:
-            self._hook(e)
+    def _unraisable(self, raised: Any) -> None:
+        if raised.exc_type is not KeyboardInterrupt:
+            self._hook(raised)

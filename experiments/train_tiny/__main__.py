@@ -89,7 +89,7 @@ def loss_of(weights: Weights, windows: jax.Array) -> jax.Array:
 def matrices(weights: Any) -> Any:
     """Which weights Muon turns: the layers' stacked matrices; Adam takes the rest."""
     one_layer = MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return jax.tree.map(lambda w: one_layer if w.ndim == 3 else None, weights)
+    return jax.tree.map(lambda weight: one_layer if weight.ndim == 3 else None, weights)
 
 
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
@@ -101,7 +101,7 @@ def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
         schedule,
         weight_decay=recipe.weight_decay,
         # optax declares a number here, but takes a schedule.
-        adam_learning_rate=lambda n: schedule(n) * recipe.adam_share,  # pyright: ignore
+        adam_learning_rate=lambda step: schedule(step) * recipe.adam_share,  # pyright: ignore
         muon_weight_dimension_numbers=matrices,
     )
 
@@ -122,7 +122,8 @@ def validation_loss(weights: Weights, stream: NDArray[np.int32], length: int) ->
     starts = np.arange(0, len(stream) - length - 1, length)
     loss = jax.jit(loss_of)
     windows = [
-        windows_of(stream, starts[i : i + 1], length) for i in range(len(starts))
+        windows_of(stream, starts[start : start + 1], length)
+        for start in range(len(starts))
     ]
     losses = [float(loss(weights, window)) for window in windows]
     return round(float(np.mean(losses)), 4)
@@ -156,8 +157,10 @@ def run(recipe: Recipe, weights_file: pathlib.Path) -> dict[str, Any]:
     """Gathers, trains and stores weights, tokenizer and provenance; returns the provenance."""
     documents, started = gather(), time.monotonic()
     order = np.random.default_rng(recipe.seed).permutation(len(documents))
-    kept = [documents[i] for n, i in enumerate(order) if n % HELD_OUT]
-    held_out = [documents[i] for n, i in enumerate(order) if not n % HELD_OUT]
+    kept = [documents[index] for number, index in enumerate(order) if number % HELD_OUT]
+    held_out = [
+        documents[index] for number, index in enumerate(order) if not number % HELD_OUT
+    ]
     tokenizer = train_tokenizer(kept)
     stream = token_stream(tokenizer, kept)
     print(f"{len(documents)} docstrings, {len(stream)} training tokens", flush=True)
@@ -174,8 +177,10 @@ def run(recipe: Recipe, weights_file: pathlib.Path) -> dict[str, Any]:
         "recipe": dataclasses.asdict(recipe) | {"short": SHORT, "long": LONG},
         "training_loss_nats_per_token": round(training_loss, 4),
         "validation_loss_nats_per_token": {
-            str(n): validation_loss(weights, token_stream(tokenizer, held_out), n)
-            for n in (SHORT, LONG)
+            str(number): validation_loss(
+                weights, token_stream(tokenizer, held_out), number
+            )
+            for number in (SHORT, LONG)
         },
         "training_time_s": round(time.monotonic() - started),
     }

@@ -26,7 +26,9 @@ def source_files() -> list[pathlib.Path]:
     root = pathlib.Path(sysconfig.get_paths()["stdlib"])
     files = [path for path in root.rglob("*.py") if path.is_file()]
     kept = [
-        p for p in files if not SKIPPED_FOLDERS.intersection(p.relative_to(root).parts)
+        path
+        for path in files
+        if not SKIPPED_FOLDERS.intersection(path.relative_to(root).parts)
     ]
     return sorted(kept, key=lambda path: path.relative_to(root).as_posix())
 
@@ -58,6 +60,8 @@ def gather() -> list[str]:
         except (SyntaxError, ValueError):
             continue
         seen |= {
-            t: None for t in texts if SHORTEST <= len(t) <= LONGEST and t.isascii()
+            text: None
+            for text in texts
+            if SHORTEST <= len(text) <= LONGEST and text.isascii()
         }
     return list(seen)

@@ -97,16 +97,20 @@ def rectangle(text: str, device: Device) -> tuple[int, int]:
     return rows, cols
 
 
-def data(g: WaferGemv) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def data(gemv: WaferGemv) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """The PEs' buffers, and x and w as they were before they were dealt to the PEs."""
     rng = np.random.default_rng(SEED)
-    dtype = np.dtype(g.dtype)
-    x = rng.standard_normal(g.k).astype(dtype)
-    w = (rng.standard_normal((g.k, g.n), np.float32) / np.sqrt(g.k)).astype(dtype)
-    xs, ws = g.tiles(x, w)
-    first = np.arange(g.cols)[None, :, None] == 0  # x starts in the first column alone
+    dtype = np.dtype(gemv.dtype)
+    vector = rng.standard_normal(gemv.k).astype(dtype)
+    matrix = (
+        rng.standard_normal((gemv.k, gemv.n), np.float32) / np.sqrt(gemv.k)
+    ).astype(dtype)
+    xs, ws = gemv.tiles(vector, matrix)
+    first = (
+        np.arange(gemv.cols)[None, :, None] == 0
+    )  # x starts in the first column alone
     held = np.where(first, xs[:, None], dtype.type(np.nan))
-    return {"x": held, "w": ws.reshape(g.rows, g.cols, -1)}, x, w
+    return {"x": held, "w": ws.reshape(gemv.rows, gemv.cols, -1)}, vector, matrix
 
 
 def _peak_bytes() -> int:
@@ -122,20 +126,24 @@ def _resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def measure(g: WaferGemv, device: Device, path: str, told: Any = None) -> Result:
+def measure(gemv: WaferGemv, device: Device, path: str, told: Any = None) -> Result:
     """Steps the GEMV and compares it with float64 and with the timeline."""
-    program = wafer_gemv.fabric_program(g, device)
-    held, x, w = data(g)
+    program = wafer_gemv.fabric_program(gemv, device)
+    held, x, matrix = data(gemv)
     before = _resident_bytes()
     begin = time.perf_counter()
     run = stepper.run(program, device, held, path=path, progress=told)
     wall_s = time.perf_counter() - begin
     beyond = max(0, _peak_bytes() - before - sum(x.nbytes for x in run.values.values()))
-    answer = x.astype(np.float64) @ w.astype(np.float64)
-    y = run.values["y"][0].reshape(-1)[: g.n]
-    clock = wafer_gemv.kernel_program(g, device).read(device, *wafer_gemv.arguments(g))
-    error = float(np.abs(y - answer).max() / np.abs(answer).max())
-    return Result(g, run, wall_s, clock.end_ticks, error, beyond / (g.rows * g.cols))
+    answer = x.astype(np.float64) @ matrix.astype(np.float64)
+    product = run.values["y"][0].reshape(-1)[: gemv.n]
+    clock = wafer_gemv.kernel_program(gemv, device).read(
+        device, *wafer_gemv.arguments(gemv)
+    )
+    error = float(np.abs(product - answer).max() / np.abs(answer).max())
+    return Result(
+        gemv, run, wall_s, clock.end_ticks, error, beyond / (gemv.rows * gemv.cols)
+    )
 
 
 def plain_rate(program: FabricProgram, device: Device) -> tuple[int, float]:
@@ -153,26 +161,27 @@ def plain_rate(program: FabricProgram, device: Device) -> tuple[int, float]:
     return cycles, cycles * program.width * program.height / min(walls)
 
 
-def show(r: Result, device: Device, console: Console) -> None:
+def show(result: Result, device: Device, console: Console) -> None:
     """Prints what the whole rectangle gave."""
-    g, run = r.gemv, r.run
+    gemv, run = result.gemv, result.run
     console.print(
-        f"{g.k}x{g.n} {g.dtype} GEMV on {g.cols}x{g.rows} = {g.cols * g.rows} PEs of {device.name} "
+        f"{gemv.k}x{gemv.n} {gemv.dtype} GEMV on {gemv.cols}x{gemv.rows} = "
+        f"{gemv.cols * gemv.rows} PEs of {device.name} "
         f"({device.constants}): {run.cycles} cycles, "
         f"{run.cycles / device.clock_hz * 1e6:.2f} us at {device.clock_hz / 1e9:.2f} GHz"
     )
     console.print(
-        f"timeline: {r.timeline_cycles} cycles, "
-        f"{'equal' if r.timeline_cycles == run.cycles else 'DIFFERENT'}"
+        f"timeline: {result.timeline_cycles} cycles, "
+        f"{'equal' if result.timeline_cycles == run.cycles else 'DIFFERENT'}"
     )
     console.print(
-        f"largest error against float64: {r.error:.1e} of the largest output "
+        f"largest error against float64: {result.error:.1e} of the largest output "
         f"(tolerance {TOLERANCE:.0e})"
     )
     way = f" ({run.why})" if run.why and run.why != stepper.ASKED else ""
     console.print(
-        f"{r.rate:.1e} PE-cycles/s by {run.path}{way}, {r.wall_s:.1f} s; "
-        f"{r.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
+        f"{result.rate:.1e} PE-cycles/s by {run.path}{way}, {result.wall_s:.1f} s; "
+        f"{result.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
         "content"
     )
 
@@ -208,7 +217,9 @@ def main(args: argparse.Namespace, output: Output) -> None:
     if console.is_terminal:
         status.start()
     gemv = WaferGemv(args.size, args.size, rows, cols)
-    result = measure(gemv, device, args.path, lambda t: status.update(f"cycle {t}"))
+    result = measure(
+        gemv, device, args.path, lambda cycle: status.update(f"cycle {cycle}")
+    )
     status.stop()
     show(result, device, console)
     side = min(PLAIN, rows, cols)
