@@ -1,11 +1,9 @@
 """The parts of a layer between its collectives: GEMV on resident weights, RMSNorm, SwiGLU."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt
 from emu.wse import (
     copy,
     copy_into,
@@ -17,68 +15,94 @@ from emu.wse import (
     vector,
     vector_scale,
 )
+from emu.wse.spaces import Sram
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce, zeros
 
+Weights = dict[str, Sram]
+"""This PE's part of a layer's weights; see `LayerMap.weight_shapes`."""
 
-def gemv(w: jax.Array, x: jax.Array) -> jax.Array:
-    """This PE's part of `x @ w`, float32 `[n]`; the sum over PEs is still to be taken.
 
-    Dimensions: `w` `[k, n]` resident in SRAM, `x` `[k]`.
+def gemv(weight: Sram, x: Sram) -> Sram:
+    """This PE's part of `x @ weight`, float32 `[n]`; the sum over PEs is still to be taken.
+
+    Dimensions: `weight` `[k, n]` resident in SRAM, `x` `[k]`.
     """
-    return fmac_map(zeros((w.shape[1],)), w, x)
+    outputs = weight.shape[1]
+    return fmac_map(zeros((outputs,)), weight, x)
 
 
-def rms_norm(
-    x: jax.Array, weight: jax.Array, *, n: int, eps: float, dtype: Any
-) -> jax.Array:
+def rms_norm(x: Sram, weight: Sram, *, n: int, eps: float, dtype: DType) -> Sram:
     """RMSNorm of a vector that is split over rows and repeated along columns.
 
-    Dimensions: `x` float32 `[n / rows]`, `weight` alike; padding is zero in both.
+    Args:
+      x: float32 `[n / rows]`; padding is zero.
+      weight: alike.
+      n: elements of the whole vector, without padding.
+      eps: added to the mean square.
+      dtype: of the result.
 
     Pseudocode:
       y = x / sqrt(all_reduce(sum x^2) / n + eps) * weight
     """
-    total = all_reduce(square_sum(sram_tile(shape=(1,), dtype="float32"), x), "row")
+    total = sram_tile(shape=(1,), dtype="float32")
+    total = square_sum(total, x)
+    total = all_reduce(total, "row")
     scale = rsqrt_mean(total, total, n=n, eps=eps)
-    y = vector_scale(sram_tile(shape=x.shape, dtype="float32"), x, scale)
-    return vector(sram_tile(shape=x.shape, dtype=dtype), y, weight, op="mul")
+    scaled = sram_tile(shape=x.shape, dtype="float32")
+    scaled = vector_scale(scaled, x, scale)
+    normed = sram_tile(shape=x.shape, dtype=dtype)
+    return vector(normed, scaled, weight, op="mul")
 
 
-def swiglu(gate_up: jax.Array, share: int, dtype: Any) -> jax.Array:
-    """`silu(gate) * up`, `[f]`, of a float32 `[2 f]` that holds gate, then up, on every row.
+def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
+    """`silu(gate) * up`, `[width]`, of a float32 `[2 width]`: gate, then up, on every row.
 
     SiLU is scalar code, about a hundred cycles an element, so each row does `share` elements and
     a sum over rows, in which all others are zero, puts them together.
 
-    Dimensions: `gate_up` repeated along rows; `share` divides `f`.
+    Dimensions: `gate_up` repeated along rows; `share` divides `width`.
     """
-    f = gate_up.shape[0] // 2
-    row = lax.axis_index("row")
+    width = gate_up.shape[0] // 2
 
-    def mine(out: jax.Array, gate_up: jax.Array, at: jax.Array) -> jax.Array:
-        gate = lax.dynamic_slice_in_dim(gate_up, at, share)
-        up = lax.dynamic_slice_in_dim(gate_up, at + jnp.int32(f), share)
-        act = silu(sram_tile(shape=(share,), dtype="float32"), gate)
-        act = vector(act, act, up, op="mul")
-        return copy_into(out, act, at, axis=0)
+    def activated(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
+        gate = lax.dynamic_slice_in_dim(gate_up, start, share)
+        up = lax.dynamic_slice_in_dim(gate_up, start + jnp.int32(width), share)
+        mine = sram_tile(shape=(share,), dtype="float32")
+        mine = silu(mine, gate)
+        mine = vector(mine, mine, up, op="mul")
+        return copy_into(out, mine, start, axis=0)
 
-    at = row * jnp.int32(share)
-    out = lax.cond(at < f, mine, lambda out, *_: out, zeros((f,)), gate_up, at)
+    def nothing(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
+        return out
+
+    start = lax.axis_index("row") * jnp.int32(share)
+    has_elements = start < width
+    out = zeros((width,))
+    out = lax.cond(has_elements, activated, nothing, out, gate_up, start)
     out = all_reduce(out, "row")
-    return out if dtype == "float32" else copy(sram_tile(shape=(f,), dtype=dtype), out)
+    if dtype == "float32":
+        return out
+    rounded = sram_tile(shape=(width,), dtype=dtype)
+    return copy(rounded, out)
 
 
-def mlp(m: LayerMap, x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
+def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
     """Adds the gated MLP of the normalised residual stream to it, in place.
 
-    Dimensions: `x` float32 `[depth]`. Gate and up go from rows to columns, down goes back.
+    Dimensions: `residual` float32 `[depth]`. Gate and up go from rows to columns, down goes back.
     """
-    h = rms_norm(x, w["mlp_norm"], n=m.hidden, eps=m.eps, dtype=m.dtype)
-    gate_up = all_reduce(gemv(w["gate_up"], h), "row")
-    act = swiglu(gate_up, m.width_share, m.dtype)
-    y = all_reduce(gemv(w["down"], act), "col")
-    return vector(x, x, y, op="add")
+    normed = rms_norm(
+        residual,
+        weights["mlp_norm"],
+        n=layer.hidden,
+        eps=layer.eps,
+        dtype=layer.dtype,
+    )
+    gate_up = all_reduce(gemv(weights["gate_up"], normed), "row")
+    activated = swiglu(gate_up, layer.width_share, layer.dtype)
+    out = all_reduce(gemv(weights["down"], activated), "col")
+    return vector(residual, residual, out, op="add")
 
 
-__all__ = ["gemv", "mlp", "rms_norm", "swiglu"]
+__all__ = ["Weights", "gemv", "mlp", "rms_norm", "swiglu"]

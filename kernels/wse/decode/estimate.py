@@ -4,8 +4,6 @@ It adds what dominates decode: the all-reduces' stages and words, the multiply-a
 scalar loops, and a fixed set-up per instruction.
 """
 
-from typing import Any
-
 from emu.datasheet import Device
 from emu.wse.pe.laws import call_cycles, map_cycles, precision
 from emu.wse.timeline.wires import wires
@@ -20,69 +18,114 @@ from kernels.wse.decode.mapping import (
 
 def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
     """Sum of float32 `elements` over `pes`, on all of them."""
-    groups = line_groups(pes)
-    w = int(words(elements, "float32"))
+    wavelets = int(words(elements, "float32"))
     fabric = wires(device)
-    if not meet_in_the_middle(pes, w):
-        back = w + fabric.gap_cycles + int(fabric.latency(pes - 1))
+    if not meet_in_the_middle(pes, wavelets):
+        back = wavelets + fabric.gap_cycles + int(fabric.latency(pes - 1))
         return reduce_cycles(device, pes, elements) + back
+    groups = line_groups(pes)
     size = -(-pes // groups)
-    levels = [(size // 2, 1)] + [(groups // 2, size)] * (groups > 1)
+    # Stages of each level, and hops between two PEs that follow each other in it.
+    levels = [(size // 2, 1)]
+    if groups > 1:
+        levels.append((groups // 2, size))
+    hops = sum(stages * fabric.latency(apart) for stages, apart in levels)
+    hops += fabric.latency(pes // 2)
     # At every level the root adds two streams, then it sends to two sides.
     operations = 2 * len(levels) + 2
-    hops = sum(stages * fabric.latency(h) for stages, h in levels) + fabric.latency(
-        pes // 2
-    )
-    return call_cycles(device) + operations * (w + fabric.gap_cycles) + int(hops)
+    streams = operations * (wavelets + fabric.gap_cycles)
+    return call_cycles(device) + streams + int(hops)
 
 
 def reduce_cycles(device: Device, pes: int, elements: int) -> int:
     """Sum of float32 `elements` over `pes` into the first one."""
-    groups = line_groups(pes)
-    w = int(words(elements, "float32"))
+    wavelets = int(words(elements, "float32"))
     fabric = wires(device)
+    groups = line_groups(pes)
     size = -(-pes // groups)
     hops = (size - 1) * fabric.latency(1) + (groups - 1) * fabric.latency(size)
-    operations = 1 + (groups > 1)
-    return call_cycles(device) + operations * (w + fabric.gap_cycles) + int(hops)
+    operations = 2 if groups > 1 else 1
+    streams = operations * (wavelets + fabric.gap_cycles)
+    return call_cycles(device) + streams + int(hops)
 
 
-def layer_cycles(m: LayerMap, device: Device) -> float:
+def layer_cycles(layer: LayerMap, device: Device) -> float:
     """Estimated cycles of one layer with a full cache."""
-    r, live = m.queries, -(-m.context // m.rows)
-    kind = precision("float32", m.dtype)
-    row = [1, (r + 2) * m.dims, r, r * (m.dims + 1), 1, 2 * m.width, m.width]
-    col = [m.depth, m.depth]
-    group = [r * live, r * live] + ([r + 1] if m.qk_norm else [])
-    sums = sum(all_reduce_cycles(device, m.rows, n) for n in row)
-    sums += sum(all_reduce_cycles(device, m.cols, n) for n in col)
-    sums += sum(all_reduce_cycles(device, m.parts, n) for n in group)
-    maps: list[tuple[int, int]] = [
-        (m.depth, (r + 2) * m.dims),
-        (r * m.dims, live),
-        (r * live, m.dims),
-        (r * m.dims, m.depth),
-        (m.depth, 2 * m.width),
-        (m.width, m.depth),
-    ]
-    loads = sum(float(map_cycles(device, a, b, kind)) for a, b in maps)
+    scores = layer.queries * _live(layer)
+    sums = _layer_sum_cycles(layer, device)
+    loads = _layer_map_cycles(layer, device)
     scalar = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
-    loops = r * m.slot_share * scalar + m.width_share * (scalar + device.divide_cycles)
-    return sums + loads + loops + 2 * r * live * device.fold_cycles
+    exponentials = layer.queries * layer.slot_share * scalar
+    activations = layer.width_share * (scalar + device.divide_cycles)
+    loops = exponentials + activations
+    # The scores are gone through for their maximum, and again for their sum.
+    return sums + loads + loops + 2 * scores * device.fold_cycles
 
 
-def head_cycles(m: HeadMap, device: Device) -> float:
+def _live(layer: LayerMap) -> int:
+    """Slots in use on each PE when the cache is full."""
+    return -(-layer.context // layer.rows)
+
+
+def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
+    """Of a layer's all-reduces, in the order in which it does them along each line."""
+    queries = layer.queries
+    scores = queries * _live(layer)
+    along_rows = [
+        1,  # mean square before attention
+        (queries + 2) * layer.dims,  # queries, key and value
+        queries,  # maximum of the scores
+        queries * (layer.dims + 1),  # values, and the sum of the softmax
+        1,  # mean square before the MLP
+        2 * layer.width,  # gate and up
+        layer.width,  # their product
+    ]
+    along_columns = [layer.depth, layer.depth]  # both outputs
+    along_group = [scores, scores]  # scores, then their exponentials
+    if layer.qk_norm:
+        along_group.append(queries + 1)
+    total = 0
+    for pes, sizes in (
+        (layer.rows, along_rows),
+        (layer.cols, along_columns),
+        (layer.parts, along_group),
+    ):
+        total += sum(all_reduce_cycles(device, pes, size) for size in sizes)
+    return total
+
+
+def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
+    """Of a layer's multiply-adds: inputs, each with a callback, and outputs of each."""
+    kind = precision("float32", layer.dtype)
+    queries = layer.queries
+    heads = queries * layer.dims
+    live = _live(layer)
+    maps: list[tuple[int, int]] = [
+        (layer.depth, (queries + 2) * layer.dims),  # queries, key and value
+        (heads, live),  # scores
+        (queries * live, layer.dims),  # values
+        (heads, layer.depth),  # output of attention
+        (layer.depth, 2 * layer.width),  # gate and up
+        (layer.width, layer.depth),  # down
+    ]
+    return sum(
+        float(map_cycles(device, inputs, outputs, kind)) for inputs, outputs in maps
+    )
+
+
+def head_cycles(head: HeadMap, device: Device) -> float:
     """Estimated cycles of embedding, final norm, output head and arg-max."""
-    row = all_reduce_cycles(device, m.rows, 1)
-    row += reduce_cycles(device, m.rows, m.tokens)
-    col = all_reduce_cycles(device, m.cols, m.depth)
-    compare = 2 * device.scalar_cycles + device.branch_cycles
     fabric = wires(device)
-    col += m.cols * (fabric.latency(1) + 2 + fabric.gap_cycles + compare)
-    each = device.loop_cycles + device.scalar_cycles + device.branch_cycles
-    kind = precision("float32", m.dtype)
-    gemv: Any = map_cycles(device, m.depth, m.tokens, kind)
-    return row + col + float(gemv) + m.tokens * each
+    compare = 2 * device.scalar_cycles + device.branch_cycles
+    hop_and_compare = fabric.latency(1) + 2 + fabric.gap_cycles + compare
+    along_rows = all_reduce_cycles(device, head.rows, 1)
+    along_rows += reduce_cycles(device, head.rows, head.tokens)
+    along_columns = all_reduce_cycles(device, head.cols, head.depth)
+    along_columns += head.cols * hop_and_compare
+    kind = precision("float32", head.dtype)
+    gemv = float(map_cycles(device, head.depth, head.tokens, kind))
+    each_token = device.loop_cycles + device.scalar_cycles + device.branch_cycles
+    return along_rows + along_columns + gemv + head.tokens * each_token
 
 
 __all__ = ["all_reduce_cycles", "head_cycles", "layer_cycles", "reduce_cycles"]

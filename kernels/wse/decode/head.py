@@ -1,24 +1,29 @@
 """Both ends of the model on one region: token to embedding, and residual stream to next token."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.program import Known, Program
 from emu.wse import argmax, chain_argmax, copy, lookup, multicast_2d, sram_tile, walk
+from emu.wse.spaces import Sram
 from kernels.wse.decode.blocks import gemv, rms_norm
-from kernels.wse.decode.mapping import HeadMap
+from kernels.wse.decode.mapping import PE, HeadMap
 from kernels.wse.decode.sums import reduce_to_first
 
+EmbedArguments = tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
+HeadArguments = tuple[
+    jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, Known
+]
 
-def first_token(m: HeadMap) -> jax.Array:
+
+def first_token(head: HeadMap) -> KnownInt:
     """The lowest token id whose column this PE holds; known."""
-    return lax.axis_index("col") * jnp.int32(m.tokens)
+    return lax.axis_index("col") * jnp.int32(head.tokens)
 
 
-def embed(m: HeadMap, table: jax.Array, token: jax.Array) -> jax.Array:
+def embed(head: HeadMap, table: Sram, token: Sram) -> Sram:
     """The embedding of `token`, float32 `[depth]`, on the first column.
 
     The id is broadcast from the corner PE. It is data, so every PE spends the same time: the
@@ -26,68 +31,84 @@ def embed(m: HeadMap, table: jax.Array, token: jax.Array) -> jax.Array:
 
     Dimensions: `table` `[depth, tokens]`, `token` int32 `[1]`.
     """
-    token = copy(sram_tile(shape=(1,), dtype="int32"), token)
-    token = multicast_2d(token, token, axes=("row", "col"))
-    x = lookup(
-        sram_tile(shape=(m.depth,), dtype="float32"), table, token, first_token(m)
-    )
-    return reduce_to_first(x, "col")
+    own = sram_tile(shape=(1,), dtype="int32")
+    token = copy(own, token)
+    token = multicast_2d(token, token, axes=PE)
+    residual = sram_tile(shape=(head.depth,), dtype="float32")
+    residual = lookup(residual, table, token, first_token(head))
+    return reduce_to_first(residual, "col")
 
 
 def predict(
-    m: HeadMap, x: jax.Array, norm: jax.Array, table: jax.Array, gap: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    head: HeadMap, residual: Sram, norm: Sram, table: Sram, gap: KnownInt
+) -> tuple[Sram, Sram]:
     """Logits, float32 `[tokens]` on the first row, and the next token, int32 `[1]` on its first PE.
 
-    Dimensions: `x` float32 `[depth]` in the last layer's region, `norm` `[depth]`, `table`
+    Dimensions: `residual` float32 `[depth]` in the last layer's region, `norm` `[depth]`, `table`
     `[depth, tokens]`, `gap` known hops. The lowest token id wins a tie; padding never does.
     """
-    x = walk(x, x, gap, axis="col")
-    h = rms_norm(x, norm, n=m.hidden, eps=m.eps, dtype=m.dtype)
-    logits = reduce_to_first(gemv(table, h), "row")
-    first, size = first_token(m), jnp.int32(m.tokens)
-    valid = lax.max(lax.min(jnp.int32(m.vocab) - first, size), jnp.int32(0))
-    best = (
-        sram_tile(shape=(1,), dtype="float32"),
-        sram_tile(shape=(1,), dtype="int32"),
-    )
-    best = lax.cond(
-        lax.axis_index("row") == 0,
-        lambda top, at, y, n, i: argmax(top, at, y, n, i),
-        lambda top, at, y, n, i: (top, at),
-        *best,
-        logits,
-        valid,
-        first,
-    )
-    _, token = chain_argmax(*best, *best, axis="col")
+    residual = walk(residual, residual, gap, axis="col")
+    normed = rms_norm(residual, norm, n=head.hidden, eps=head.eps, dtype=head.dtype)
+    logits = reduce_to_first(gemv(table, normed), "row")
+
+    first = first_token(head)
+    left = jnp.int32(head.vocab) - first  # fewer than `tokens` on the last column
+    valid = lax.max(lax.min(left, jnp.int32(head.tokens)), jnp.int32(0))
+
+    def best_of_mine(
+        top: Sram, token: Sram, logits: Sram, valid: KnownInt, first: KnownInt
+    ) -> tuple[Sram, Sram]:
+        return argmax(top, token, logits, valid, first)
+
+    def nothing(
+        top: Sram, token: Sram, logits: Sram, valid: KnownInt, first: KnownInt
+    ) -> tuple[Sram, Sram]:
+        return top, token
+
+    top = sram_tile(shape=(1,), dtype="float32")
+    token = sram_tile(shape=(1,), dtype="int32")
+    on_first_row = lax.axis_index("row") == 0
+    operands = (top, token, logits, valid, first)
+    top, token = lax.cond(on_first_row, best_of_mine, nothing, *operands)
+    _, token = chain_argmax(top, token, top, token, axis="col")
     return logits, token
 
 
-def embed_program(m: HeadMap) -> Program:
+def embed_program(head: HeadMap) -> Program:
     """`embed` on its mesh: arguments `table` `[rows, cols, depth, tokens]` and `token` `[1]`."""
-    return Program(lambda *args: embed(m, *args), m.mesh, (("row", "col"), ()))
+
+    def kernel(table: Sram, token: Sram) -> Sram:
+        return embed(head, table, token)
+
+    return Program(kernel, head.mesh, (PE, ()))
 
 
-def head_program(m: HeadMap) -> Program:
-    """`predict` on its mesh: arguments `x` `[rows, depth]`, `norm` alike, `table`, `gap`."""
-    specs = (("row",), ("row",), ("row", "col"), ())
-    return Program(lambda *args: predict(m, *args), m.mesh, specs)
+def head_program(head: HeadMap) -> Program:
+    """`predict` on its mesh: arguments `residual` `[rows, depth]`, `norm` alike, `table`, `gap`."""
+
+    def kernel(
+        residual: Sram, norm: Sram, table: Sram, gap: KnownInt
+    ) -> tuple[Sram, Sram]:
+        return predict(head, residual, norm, table, gap)
+
+    return Program(kernel, head.mesh, (("row",), ("row",), PE, ()))
 
 
-def head_arguments(m: HeadMap, gap: int) -> tuple[Any, ...]:
-    """Shapes in place of data for `head_program(m).read` and `.memory`."""
-    table, _ = embed_arguments(m)
-    norm = jax.ShapeDtypeStruct((m.rows, m.depth), jnp.dtype(m.dtype))
-    x = jax.ShapeDtypeStruct((m.rows, m.depth), jnp.dtype("float32"))
-    return x, norm, table, Known(jnp.int32(gap))
+def head_arguments(head: HeadMap, gap: int) -> HeadArguments:
+    """Shapes in place of data for `head_program(head).read` and `.memory`."""
+    table, _ = embed_arguments(head)
+    shape = (head.rows, head.depth)
+    norm = jax.ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
+    residual = jax.ShapeDtypeStruct(shape, jnp.dtype("float32"))
+    return residual, norm, table, Known(jnp.int32(gap))
 
 
-def embed_arguments(m: HeadMap) -> tuple[Any, ...]:
-    """Shapes in place of data for `embed_program(m).read` and `.memory`."""
-    shape = (m.rows, m.cols, m.depth, m.tokens)
+def embed_arguments(head: HeadMap) -> EmbedArguments:
+    """Shapes in place of data for `embed_program(head).read` and `.memory`."""
+    shape = (head.rows, head.cols, head.depth, head.tokens)
+    table = jax.ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
     token = jax.ShapeDtypeStruct((1,), jnp.dtype("int32"))
-    return jax.ShapeDtypeStruct(shape, jnp.dtype(m.dtype)), token
+    return table, token
 
 
 __all__ = [

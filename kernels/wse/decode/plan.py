@@ -1,12 +1,21 @@
 """The regions for a whole model on one wafer: fastest by estimate among those that really fit."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+import itertools
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
 from emu.wse.regions import DoesNotFit, Rect, bands, gap_hops, lay_out
+from kernels.wse.decode.candidates import (
+    Demand,
+    HeadChoice,
+    ModelSizes,
+    Pair,
+    candidates,
+    layer_candidates,
+    layer_map,
+    least_bytes,
+)
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
 from kernels.wse.decode.head import (
     embed_arguments,
@@ -17,8 +26,8 @@ from kernels.wse.decode.head import (
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 
-# How many heights and head widths are tried; the estimate is flat around its minimum.
-ROW_CHOICES, HEAD_CHOICES = 72, 24
+Bytes = dict[str, int]
+"""Bytes of a PE by kind: weights, cache, buffers, code."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,244 +47,184 @@ class WaferPlan:
     regions: tuple[Rect, ...]
     head_region: Rect
     tied: bool
-    layer_bytes: dict[str, int]
-    head_bytes: dict[str, int]
+    layer_bytes: Bytes
+    head_bytes: Bytes
 
     @property
     def pes(self) -> int:
         """PEs used in all."""
-        return sum(r.pes for r in self.regions) + self.head_region.pes
+        of_layers = sum(region.pes for region in self.regions)
+        return of_layers + self.head_region.pes
 
     @property
     def gaps(self) -> tuple[int, ...]:
         """Hops into each layer's region, then into the head's."""
         stops = (self.head_region, *self.regions, self.head_region)
-        return tuple(gap_hops(a, b) for a, b in zip(stops, stops[1:], strict=False))
+        return tuple(gap_hops(*both) for both in itertools.pairwise(stops))
 
 
-Pair = tuple[LayerMap, HeadMap]
-
-
-def plan_wafer(config: Any, context: int, dtype: str, device: Device) -> WaferPlan:
+def plan_wafer(
+    config: ModelSizes, context: int, dtype: str, device: Device
+) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
     Args:
-      config: sizes under their Hugging Face names.
+      config: the model's sizes.
       context: tokens the cache must hold.
       dtype: of weights and cache.
       device: the wafer.
 
     Raises:
-      DoesNotFit: no choice fits one wafer.
+      DoesNotFit: no choice fits one wafer; it says how many wafers or which context would do.
     """
-    pairs = candidates(config, context, dtype, device)
-    for layer, head in sorted(pairs, key=lambda p: _token_cycles(p, config, device)):
-        if (found := place(layer, head, config, device)) is not None:
-            return found
-    raise refusal(config, context, dtype, device)
+    demand = Demand(config, context, dtype, device)
+
+    def token_cycles(pair: Pair) -> float:
+        of_layer = layer_cycles(pair.layer, device)
+        return config.num_hidden_layers * of_layer + head_cycles(pair.head, device)
+
+    for pair in sorted(candidates(demand), key=token_cycles):
+        plan = place(pair, demand)
+        if plan is not None:
+            return plan
+    raise refusal(demand)
 
 
-def _token_cycles(pair: Pair, config: Any, device: Device) -> float:
-    layer, head = pair
-    return config.num_hidden_layers * layer_cycles(layer, device) + head_cycles(
-        head, device
-    )
-
-
-def layer_map(config: Any, context: int, rows: int, parts: int, dtype: str) -> LayerMap:
-    """The mapping of a config's layers on `rows` x `num_key_value_heads * parts` PEs."""
-    return LayerMap(
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-        config.rms_norm_eps,
-        config.qk_norm,
-        context,
-        rows,
-        parts,
-        dtype,
-    )
-
-
-def candidates(config: Any, context: int, dtype: str, device: Device) -> Iterator[Pair]:
-    """Pairs of regions whose tables and cache leave room for code and which one wafer can hold."""
-    count = config.num_hidden_layers
-    heads = HeadChoice(config, dtype, device)
-    for layer in layer_candidates(config, context, dtype, device):
-        head = heads[layer.rows]
-        grid = device.grid_width, device.grid_height
-        if head and lay_out(*grid, layer.rows, layer.cols, count, head.cols):
-            yield layer, head
-
-
-def layer_candidates(
-    config: Any, context: int, dtype: str, device: Device
-) -> Iterator[LayerMap]:
-    """Mappings of one layer whose weights and cache leave room for the code, on any wafer."""
-    half = config.head_dim // 2
-    most = min(config.hidden_size, device.grid_height)
-    step = max(1, most // ROW_CHOICES)
-    for parts in (p for p in range(1, half + 1) if half % p == 0):
-        for rows in range(step, most + 1, step):
-            m = layer_map(config, context, rows, parts, dtype)
-            if (
-                m.cols <= device.grid_width
-                and least_bytes(m, device) < device.sram_bytes
-            ):
-                yield m
-
-
-def least_bytes(m: LayerMap, device: Device) -> int:
-    """Bytes of a layer's PE at the least; `place` counts the program's own."""
-    return (
-        m.weight_bytes() + m.cache_bytes() + m.least_buffer_bytes() + device.code_bytes
-    )
-
-
-class HeadChoice(dict[int, HeadMap | None]):
-    """The best head region for each height, worked out when first asked for."""
-
-    def __init__(self, config: Any, dtype: str, device: Device):
-        super().__init__()
-        self.of = config, dtype, device
-
-    def __missing__(self, rows: int) -> HeadMap | None:
-        config, dtype, device = self.of
-        self[rows] = best_head(config, rows, dtype, device)
-        return self[rows]
-
-
-def best_head(config: Any, rows: int, dtype: str, device: Device) -> HeadMap | None:
-    """The head region of a given height with the fewest estimated cycles, or None."""
-    width = device.grid_width
-    tables = 1 if config.tie_word_embeddings else 2
-    most = min(width, config.vocab_size)
-    step = max(1, most // HEAD_CHOICES)
-    maps = [
-        HeadMap(
-            config.hidden_size, config.vocab_size, config.rms_norm_eps, rows, c, dtype
-        )
-        for c in range(step, most + 1, step)
-    ]
-    room = device.sram_bytes - device.code_bytes
-    fit = [m for m in maps if tables * m.table_bytes() + 8 * m.tokens < room]
-    return min(fit, key=lambda m: head_cycles(m, device), default=None)
-
-
-def place(
-    layer: LayerMap, head: HeadMap, config: Any, device: Device
-) -> WaferPlan | None:
+def place(pair: Pair, demand: Demand) -> WaferPlan | None:
     """The plan of a pair of regions, or None where a PE's bytes do not fit."""
-    grid = device.grid_width, device.grid_height
-    count = config.num_hidden_layers
-    spots = lay_out(*grid, layer.rows, layer.cols, count, head.cols)
-    tied = bool(config.tie_word_embeddings)
-    figures = layer_figures(layer, device), head_figures(head, tied, device)
-    if spots is None or not all(figures):
+    layer = pair.layer
+    head = pair.head
+    device = demand.device
+    places = lay_out(
+        device.grid_width,
+        device.grid_height,
+        layer.rows,
+        layer.cols,
+        demand.model.num_hidden_layers,
+        head.cols,
+    )
+    layer_bytes = layer_figures(layer, device)
+    head_bytes = head_figures(head, demand.tables, device)
+    if places is None or layer_bytes is None or head_bytes is None:
         return None
-    return WaferPlan(layer, head, tuple(spots[0]), spots[1], tied, *figures)
+    regions, head_region = places
+    tied = bool(demand.model.tie_word_embeddings)
+    return WaferPlan(
+        layer, head, tuple(regions), head_region, tied, layer_bytes, head_bytes
+    )
 
 
-def layer_figures(m: LayerMap, device: Device) -> dict[str, int]:
-    """Bytes of a layer's PE by kind, from the memory of the very program; empty if too many."""
+def layer_figures(layer: LayerMap, device: Device) -> Bytes | None:
+    """Bytes of a layer's PE by kind, from the memory of the very program; None if too many."""
+    program = layer_program(layer)
     try:
-        peak = layer_program(m).memory(device, *layer_arguments(m, 0, 0))["sram"]
+        peak = program.memory(device, *layer_arguments(layer, 0, 0))["sram"]
     except OutOfMemory:
-        return {}
-    return _figures(peak, m.weight_bytes(), m.cache_bytes(), device)
+        return None
+    return _figures(peak, layer.weight_bytes(), layer.cache_bytes(), device)
 
 
-def head_figures(m: HeadMap, tied: bool, device: Device) -> dict[str, int]:
-    """Bytes of a PE of the head's region by kind; empty if too many."""
-    norm = m.depth * m.table_bytes() // (m.depth * m.tokens)
+def head_figures(head: HeadMap, tables: int, device: Device) -> Bytes | None:
+    """Bytes of a PE of the head's region by kind; None if too many.
+
+    Embedding and output head run one after the other: the larger one's buffers count. Each of the
+    two programs holds one table; the PE holds both, and the norm.
+    """
+    norm = head.depth * head.itemsize
     try:
-        ends = head_program(m).memory(device, *head_arguments(m, 0))["sram"] - norm
-        start = embed_program(m).memory(device, *embed_arguments(m))["sram"]
+        at_head = head_program(head).memory(device, *head_arguments(head, 0))
+        at_embedding = embed_program(head).memory(device, *embed_arguments(head))
     except OutOfMemory:
-        return {}
-    buffers = max(ends, start) - m.table_bytes()
-    tables = m.table_bytes() * (1 if tied else 2) + norm
-    return _figures(tables + buffers, tables, 0, device)
+        return None
+    peak = max(at_head["sram"] - norm, at_embedding["sram"])
+    buffers = peak - head.table_bytes()
+    resident = head.table_bytes() * tables + norm
+    return _figures(resident + buffers, resident, 0, device)
 
 
-def _figures(peak: int, weights: int, cache: int, device: Device) -> dict[str, int]:
+def _figures(peak: int, weights: int, cache: int, device: Device) -> Bytes | None:
     if peak + device.code_bytes > device.sram_bytes:
-        return {}
-    buffers = peak - weights - cache
+        return None
     return {
         "weights": weights,
         "cache": cache,
-        "buffers": buffers,
+        "buffers": peak - weights - cache,
         "code": device.code_bytes,
     }
 
 
-def refusal(config: Any, context: int, dtype: str, device: Device) -> DoesNotFit:
+def refusal(demand: Demand) -> DoesNotFit:
     """Why nothing fits, and the number of wafers or the context that would do."""
-    needed = wafers(config, context, dtype, device)
-    shorter = largest_context(config, context, dtype, device)
-    had = (
-        device.grid_width * device.grid_height * (device.sram_bytes - device.code_bytes)
-    )
-    parts = [
-        f"{needed} wafers would hold it, cut at layer boundaries" if needed else "",
-        f"a context of {shorter} tokens would fit one" if shorter else "",
-    ]
-    advice = (
-        "; ".join(filter(None, parts))
-        or "no number of wafers would do: a layer is too large"
-    )
+    device = demand.device
+    needed = wafers(demand)
+    shorter = largest_context(demand)
+    pes = device.grid_width * device.grid_height
+    had = pes * (device.sram_bytes - device.code_bytes)
+    remedies = []
+    if needed:
+        remedies.append(f"{needed} wafers would hold it, cut at layer boundaries")
+    if shorter:
+        remedies.append(f"a context of {shorter} tokens would fit one")
+    if not remedies:
+        remedies.append("no number of wafers would do: a layer is too large")
     return DoesNotFit(
-        f"{device.name}: the model with a context of {context:,} tokens in {dtype} needs at least "
-        f"{model_bytes(config, context, dtype):,} bytes of sram, a wafer has {had:,} beside its "
+        f"{device.name}: the model with a context of {demand.context:,} tokens in {demand.dtype} "
+        f"needs at least {model_bytes(demand):,} bytes of sram, a wafer has {had:,} beside its "
         f"code, and no cut into regions of at most {device.sram_bytes:,} bytes a PE was found; "
-        f"{advice}",
+        f"{'; '.join(remedies)}",
         wafers=needed,
         context=shorter,
     )
 
 
-def model_bytes(config: Any, context: int, dtype: str) -> int:
+def model_bytes(demand: Demand) -> int:
     """Bytes of all weights and the cache, without padding, buffers or code."""
-    m = layer_map(config, context, 1, 1, dtype)
-    one = (m.weight_bytes() + m.cache_bytes()) * m.kv_heads
-    tables = (
-        (1 if config.tie_word_embeddings else 2)
-        * config.vocab_size
-        * config.hidden_size
-    )
-    return config.num_hidden_layers * one + tables * m.itemsize
+    model = demand.model
+    one_pe = layer_map(demand, rows=1, parts=1)  # of each key/value head
+    of_head = one_pe.weight_bytes() + one_pe.cache_bytes()
+    layers = model.num_hidden_layers * of_head * one_pe.kv_heads
+    table = model.vocab_size * model.hidden_size * one_pe.itemsize
+    return layers + demand.tables * table
 
 
-def wafers(config: Any, context: int, dtype: str, device: Device) -> int | None:
+def wafers(demand: Demand) -> int | None:
     """Wafers that would hold the model by the closed form, the head counted in whole regions."""
-    best = None
-    heads = HeadChoice(config, dtype, device)
-    for layer in layer_candidates(config, context, dtype, device):
+    device = demand.device
+    heads = HeadChoice(demand)
+    counts = []
+    for layer in layer_candidates(demand):
         head = heads[layer.rows]
         across, down = bands(
             device.grid_width, device.grid_height, layer.rows, layer.cols
         )
-        if head is None or not across * down:
+        a_wafer = across * down
+        if head is None or not a_wafer:
             continue
-        regions = config.num_hidden_layers + -(-head.cols // layer.cols)
-        best = min(filter(None, (best, -(-regions // (across * down)))))
-    return best if best is None or best > 1 else 2
+        of_head = -(-head.cols // layer.cols)
+        regions = demand.model.num_hidden_layers + of_head
+        counts.append(-(-regions // a_wafer))
+    if not counts:
+        return None
+    return max(2, min(counts))  # one was tried, region by region, and did not do
 
 
-def largest_context(
-    config: Any, context: int, dtype: str, device: Device
-) -> int | None:
+def largest_context(demand: Demand) -> int | None:
     """A context below the one asked for that really fits one wafer; nearly the largest."""
-    low, high = 0, context
+    device = demand.device
+    low = 0
+    high = demand.context
     while high - low > max(1, low // 64):
         middle = (low + high) // 2
-        pairs = candidates(config, middle, dtype, device)
-        roomiest = min(pairs, key=lambda p: least_bytes(p[0], device), default=None)
-        fits = roomiest is not None and place(*roomiest, config, device) is not None
-        low, high = (middle, high) if fits else (low, middle)
+        tried = dataclasses.replace(demand, context=middle)
+        roomiest = min(
+            candidates(tried),
+            key=lambda pair: least_bytes(pair.layer, device),
+            default=None,
+        )
+        if roomiest is not None and place(roomiest, tried) is not None:
+            low = middle
+        else:
+            high = middle
     return low or None
 
 

@@ -1,7 +1,8 @@
 """The clock of one token's way through a plan: embedding, every layer, output head.
 
 The layers' program is read once for each distance between two regions, and the phases' times add
-up: a layer's PEs start when the activation walks in, and only then.
+up: a layer's PEs start when the activation walks in, and only then. A model of 32 layers whose
+regions lie 0 or 7 hops apart costs two readings, not 32.
 """
 
 import dataclasses
@@ -70,14 +71,16 @@ class Trace:
 
     def layer_window(self, layer: int) -> tuple[int, int]:
         """First and last cycle of a layer."""
-        return self.starts[1 + layer], self.starts[2 + layer]
+        phase = 1 + layer  # the embedding comes first
+        return self.starts[phase], self.starts[phase + 1]
 
 
 class TokenClock:
     """Reads a plan's programs; what was read once is kept."""
 
     def __init__(self, plan: WaferPlan, device: Device):
-        self.plan, self.device = plan, device
+        self.plan = plan
+        self.device = device
         self.programs: dict[str, Program] = {
             "embed": embed_program(plan.head),
             "layer": layer_program(plan.layer),
@@ -87,38 +90,43 @@ class TokenClock:
 
     def read(self, pos: int, band: str = "nominal") -> StepReading:
         """The clock of the token at `pos` on this wafer under `band`."""
-        every = self.stops(pos, band)
-        embed, *layers, head = every
+        readings = self.stops(pos, band)
+        embed, *layers, head = readings
         phases = {
             "embed": embed.end_ticks,
-            "layers": sum(r.end_ticks for r in layers),
+            "layers": sum(reading.end_ticks for reading in layers),
             "head": head.end_ticks,
         }
-        busy = sum(r.cycles(ENGINE) * r.cores for r in every) / self.plan.pes
-        total = lambda kind, key: sum(r.tally.by(kind).get(key, 0) for r in every)  # noqa: E731
+        busy = sum(reading.cycles(ENGINE) * reading.cores for reading in readings)
         return StepReading(
-            embed.device,
-            phases,
-            {ENGINE: busy},
-            sum(r.tally.flops for r in every),
-            total("bytes", "sram_read"),
-            total("bytes", "sram_write"),
-            total("other", "wavelet_hops"),
-            self.plan.pes,
+            device=embed.device,
+            phase_cycles=phases,
+            busy_cycles={ENGINE: busy / self.plan.pes},
+            flops=sum(reading.tally.flops for reading in readings),
+            sram_read_bytes=_total(readings, "bytes", "sram_read"),
+            sram_write_bytes=_total(readings, "bytes", "sram_write"),
+            wavelet_hops=_total(readings, "other", "wavelet_hops"),
+            pes=self.plan.pes,
         )
 
     def stops(self, pos: int, band: str, **options: Any) -> list[Reading]:
         """Readings of the embedding, of each layer and of the head, in order."""
-        *gaps, last = self.plan.gaps
-        one = lambda phase, *at: self.one(phase, band, *at, **options)  # noqa: E731
-        return [
-            one("embed"),
-            *(one("layer", pos, gap) for gap in gaps),
-            one("head", last),
-        ]
+        *gaps, last_gap = self.plan.gaps
+        readings = [self.one("embed", band, **options)]
+        for gap in gaps:
+            readings.append(self.one("layer", band, pos, gap, **options))
+        readings.append(self.one("head", band, last_gap, **options))
+        return readings
 
     def one(self, phase: str, band: str, *at: int, **options: Any) -> Reading:
-        """One program's reading; the embedding's and the head's serve every position."""
+        """One program's reading; the embedding's and the head's serve every position.
+
+        Args:
+          phase: `"embed"`, `"layer"` or `"head"`.
+          band: of the datasheet.
+          at: nothing; position and hops from the region behind; hops.
+          options: see `Program.read`.
+        """
         key = (phase, band, *at, *options.items())
         if key not in self._kept:
             device = self.device.sheet.at(band)
@@ -128,7 +136,7 @@ class TokenClock:
         return self._kept[key]
 
     def shapes(self, phase: str, *at: int) -> tuple[Any, ...]:
-        """A program's arguments without data; `at` is position and gap, or gap."""
+        """A program's arguments without data; `at` as for `one`."""
         if phase == "embed":
             return embed_arguments(self.plan.head)
         if phase == "head":
@@ -137,22 +145,29 @@ class TokenClock:
 
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
+        band = self.device.band
         gap = self.plan.gaps[-2]
-        critical = self.one("layer", self.device.band, pos, gap, contended=False)
-        return bound(self.one("layer", self.device.band, pos, gap), critical)
+        uncontended = self.one("layer", band, pos, gap, contended=False)
+        return bound(self.one("layer", band, pos, gap), uncontended)
 
     def trace(self, pos: int, band: str = "nominal") -> Trace:
         """Every instruction of the PE at each region's origin, phase after phase."""
         events: list[Event] = []
-        starts, now = [], 0
-        for r in self.stops(pos, band, trace_core=(0, 0)):
+        starts = []
+        now = 0
+        for reading in self.stops(pos, band, trace_core=(0, 0)):
             starts.append(now)
-            events += [
-                dataclasses.replace(e, start=e.start + now, end=e.end + now)
-                for e in r.events
-            ]
-            now += r.end_ticks
+            for event in reading.events:
+                start = event.start + now
+                end = event.end + now
+                events.append(dataclasses.replace(event, start=start, end=end))
+            now += reading.end_ticks
         return Trace(events, starts, now)
+
+
+def _total(readings: list[Reading], kind: str, name: str) -> int:
+    """A tally's number, over all readings."""
+    return sum(reading.tally.by(kind).get(name, 0) for reading in readings)
 
 
 __all__ = ["StepReading", "TokenClock", "Trace"]

@@ -6,7 +6,8 @@ from emu.wse.fabric.program import FabricProgram
 from emu.wse.trees import Tree
 
 DESCRIPTORS = 2
-START, END = "start", "end"
+START = "start"
+END = "end"
 
 
 def line_reduce(tree: Tree, words: int) -> FabricProgram:
@@ -21,7 +22,8 @@ def line_reduce(tree: Tree, words: int) -> FabricProgram:
     before = programs.everywhere(program, Stamp(START), Load(DESCRIPTORS))
     adds = programs.reduce(row, x, tree, "sum")
     after = programs.everywhere(program, Stamp(END))
-    (before + adds + after).declare(program, "main", start=True)
+    code = before + adds + after
+    code.declare(program, "main", start=True)
     return program
 
 

@@ -6,8 +6,8 @@ the tiles at hand are multiplied. Scalar code is counted instruction by instruct
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,8 @@ from emu.wse.fabric.program import FabricProgram
 
 QUEUES = {"X": 2, "shift": 3, "W": 5}
 COLORS = 3  # of a ring
-START, END = "start", "end"
+START = "start"
+END = "end"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +59,56 @@ class Sizes:
     warm_up: int = 0
 
 
+class Ends(NamedTuple):
+    """The colors on which a PE sends and receives on one ring."""
+
+    out: str
+    into: str
+
+
+class Streams(NamedTuple):
+    """What differs between PEs.
+
+    Attributes:
+      shifts: how often the row's X tiles move to be aligned.
+      align: the ring on which they do.
+      x, w: the rings on which X moves along the row and W along the column, once a step.
+    """
+
+    shifts: int
+    align: Ends
+    x: Ends
+    w: Ends
+
+
 def shifts(row: int) -> tuple[int, bool]:
-    """How often a row's X tiles move to be aligned, and whether backwards round the ring."""
-    return (row // 2, True) if row % 2 == 0 else ((row + 1) // 2, False)
+    """How often a row's X tiles move to be aligned, and whether backwards round the ring.
+
+    Rows 0 to 5 move them 0, 1 forwards, 1 backwards, 2 forwards, 2 backwards, 3 forwards.
+    """
+    backwards = row % 2 == 0
+    return (row + 1) // 2, backwards
 
 
-def _ring(line: Line, prefix: str, by: int = 1) -> list[tuple[str, str]]:
-    """Lays a ring; the colors on which each place of the line sends and receives."""
+def _ring(line: Line, prefix: str, by: int = 1) -> list[Ends]:
+    """Lays a ring; what each place of the line sends and receives on.
+
+    Args:
+      line: of PEs.
+      prefix: of the colors' names.
+      by: places of the ring that a tile moves on: 1, or −1 for backwards.
+    """
     ring = ring_places(line.pes)
     streams = ring_streams(line.pes, prefix, by)
     streams.lay(line)
-    before = dict(zip(np.roll(ring, -by).tolist(), ring, strict=True))
-    return [(streams.color[i], streams.color[before[i]]) for i in range(line.pes)]
+    source = dict(zip(np.roll(ring, -by).tolist(), ring, strict=True))
+    ends = []
+    for place in range(line.pes):
+        ends.append(Ends(streams.color[place], streams.color[source[place]]))
+    return ends
 
 
-def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
+def mesh_gemm(device: Device, sizes: Sizes) -> FabricProgram:
     """The program; stamps `start` and `end` are read on every PE.
 
     X lies in buffer `X0`, W in `W0`, as `mesh_tiles` lays them out; the result in `C`,
@@ -81,68 +117,79 @@ def mesh_gemm(device: Device, s: Sizes) -> FabricProgram:
 
     Args:
       device: gives the cycles of scalar code.
-      s: sizes and repeats.
+      sizes: with repeats.
     """
-    if s.p < 2:
+    if sizes.p < 2:
         raise LimitExceeded(
-            f"mesh_gemm: p is {s.p}, must be 2 or more: tiles move between PEs"
+            f"mesh_gemm: p is {sizes.p}, must be 2 or more: tiles move between PEs"
         )
-    program = FabricProgram(s.p, s.p)
-    pe = _Pe(_Scalars(device), s, *_buffers(program, s))
+    program = FabricProgram(sizes.p, sizes.p)
+    pe = _Pe(_Scalars(device), sizes, *_buffers(program, sizes))
     for name, queue in QUEUES.items():
-        for k in range(COLORS):
-            program.color(f"{name}{k}", queue, queue)
-    row = _ring(Line(program, "x"), "X")
-    column = _ring(Line(program, "y"), "W")
-    aligned = [
-        _ring(
-            Line(program, "x", np.s_[y : y + 1, :]), "shift", -1 if shifts(y)[1] else 1
-        )
-        for y in range(s.p)
-    ]
-    at = {
-        (y, x): (shifts(y)[0], *aligned[y][x], *row[x], *column[y])
-        for y in range(s.p)
-        for x in range(s.p)
-    }
+        for number in range(COLORS):
+            program.color(f"{name}{number}", queue, queue)
+    streams = _streams(program, sizes.p)
+
     # A lower task goes first, so the order of these is that of the source's task numbers.
-    _everywhere(program, "aligned", pe.alignment, at)
+    _everywhere(program, "aligned", pe.alignment, streams)
     for name, operation in (
         ("joint", Unblock("next")),
         ("x done", Unblock("joint")),
         ("y done", Activate("joint")),
     ):
         program.task(name, pe.task(Block(name), operation), blocked=True)
-    steps = {k: (v[0] % 2, *v[3:]) for k, v in at.items()}
-    _everywhere(program, "next", pe.steps, steps)
-    _everywhere(
-        program, "repeat", pe.repeats, {k: v[:3] for k, v in at.items()}, start=True
-    )
+    of_steps = {at: (s.shifts % 2, s.x, s.w) for at, s in streams.items()}
+    _everywhere(program, "next", pe.steps, of_steps)
+    of_repeats = {at: (s.shifts, s.align) for at, s in streams.items()}
+    _everywhere(program, "repeat", pe.repeats, of_repeats, start=True)
     return program
 
 
+def _streams(program: FabricProgram, p: int) -> dict[tuple[int, int], Streams]:
+    """Lays all rings; every PE's streams, by its row and column."""
+    along_row = _ring(Line(program, "x"), "X")
+    along_column = _ring(Line(program, "y"), "W")
+    aligning = []
+    for row in range(p):
+        _, backwards = shifts(row)
+        line = Line(program, "x", np.s_[row : row + 1, :])
+        aligning.append(_ring(line, "shift", -1 if backwards else 1))
+    streams = {}
+    for row in range(p):
+        count, _ = shifts(row)
+        for column in range(p):
+            streams[row, column] = Streams(
+                count, aligning[row][column], along_row[column], along_column[row]
+            )
+    return streams
+
+
 def _buffers(
-    program: FabricProgram, s: Sizes
+    program: FabricProgram, sizes: Sizes
 ) -> tuple[list[Buffer], list[Buffer], Buffer]:
-    x = [program.buffer(f"X{i}", s.mt * s.kt, "float16") for i in (0, 1)]
-    w = [program.buffer(f"W{i}", s.kt * s.nt, "float16") for i in (0, 1)]
-    return x, w, program.buffer("C", s.mt * s.nt, "float16")
+    """Two of X and two of W, of which one is computed on and one received into, and C."""
+    x_words = sizes.mt * sizes.kt
+    w_words = sizes.kt * sizes.nt
+    x = [program.buffer(f"X{i}", x_words, "float16") for i in (0, 1)]
+    w = [program.buffer(f"W{i}", w_words, "float16") for i in (0, 1)]
+    return x, w, program.buffer("C", sizes.mt * sizes.nt, "float16")
 
 
 def _everywhere(
     program: FabricProgram,
     name: str,
     code: Callable[..., list[Op]],
-    at: dict[tuple[int, int], tuple[Any, ...]],
+    arguments: Mapping[tuple[int, int], tuple[Any, ...]],
     *,
     start: bool = False,
 ) -> None:
     """Declares a task, blocked unless it starts; PEs whose code would be the same share it."""
-    places: dict[tuple[Any, ...], np.ndarray] = {}
-    for place, key in at.items():
-        places.setdefault(key, np.zeros(program.shape, bool))[place] = True
-    for key, where in places.items():
-        program.task(name, code(*key), where, start=start, blocked=not start)
+    masks: dict[tuple[Any, ...], np.ndarray] = {}
+    for place, given in arguments.items():
+        mask = masks.setdefault(given, np.zeros(program.shape, bool))
+        mask[place] = True
+    for given, where in masks.items():
+        program.task(name, code(*given), where, start=start, blocked=not start)
 
 
 class _Scalars:
@@ -167,7 +214,7 @@ class _Pe:
     """What one PE does, run by run of its tasks."""
 
     cycles: _Scalars
-    s: Sizes
+    sizes: Sizes
     x: list[Buffer]
     w: list[Buffer]
     c: Buffer
@@ -178,88 +225,109 @@ class _Pe:
 
     def runs(self, runs: list[list[Op]]) -> list[Op]:
         """A task that does one of these each time it runs."""
-        out: list[Op] = []
+        code: list[Op] = []
         for run in runs:
-            out += [*([Pause()] if out else []), *self.task(*run)]
-        return out
+            if code:
+                code.append(Pause())
+            code += self.task(*run)
+        return code
 
     # --- repeats and alignment ---
 
-    def repeats(self, count: int, out: str, into: str) -> list[Op]:
+    def repeats(self, count: int, align: Ends) -> list[Op]:
         """Starts each repeat with the alignment's first shift."""
-        c, runs = self.cycles, []
-        for k in range(self.s.warm_up + self.s.repeats):
-            stamp = [Stamp(START)] if k == self.s.warm_up else []
-            entry = Code(2 * c.test + c.count + 2 * c.base, "repeat")
-            runs.append([entry, *stamp, *self.shift(0, count, out, into)])
-        return self.runs([*runs, [Code(c.test, "repeats done"), Stamp(END)]])
+        cycles = self.cycles
+        runs: list[list[Op]] = []
+        for repeat in range(self.sizes.warm_up + self.sizes.repeats):
+            code: list[Op] = [
+                Code(2 * cycles.test + cycles.count + 2 * cycles.base, "repeat")
+            ]
+            if repeat == self.sizes.warm_up:
+                code.append(Stamp(START))
+            runs.append(code + self.shift(0, count, align))
+        runs.append([Code(cycles.test, "repeats done"), Stamp(END)])
+        return self.runs(runs)
 
-    def shift(self, k: int, count: int, out: str, into: str) -> list[Op]:
-        """The `k`-th shift; after the first `count` a row's tiles move without being taken."""
-        here = min(k, count) % 2
-        c = self.cycles
-        moves = c.swap + c.count if k <= count else 0
-        code = Code(2 * c.test + moves + c.count + 2 * c.base, "shift")
+    def shift(self, number: int, count: int, align: Ends) -> list[Op]:
+        """One shift; after the first `count` a row's tiles move without being taken."""
+        here = min(number, count) % 2
+        cycles = self.cycles
+        taken = cycles.swap + cycles.count if number <= count else 0
+        scalar = 2 * cycles.test + taken + cycles.count + 2 * cycles.base
+        sent = self.x[here][:]
+        received = self.x[1 - here][:]
         return [
-            code,
+            Code(scalar, "shift"),
             self.loads(2),
-            copy(send(out, wide=True), self.x[here][:], thread=1, unblock="aligned"),
+            copy(send(align.out, wide=True), sent, thread=1, unblock="aligned"),
             copy(
-                self.x[1 - here][:],
-                receive(into, wide=True),
+                received,
+                receive(align.into, wide=True),
                 thread=2,
                 activate="aligned",
             ),
         ]
 
-    def alignment(self, count: int, out: str, into: str, *streams: str) -> list[Op]:
+    def alignment(self, count: int, align: Ends, x: Ends, w: Ends) -> list[Op]:
         """Shifts until the row is aligned; then clears the result and takes the first step."""
-        half, c = self.s.p // 2, self.cycles
-        runs = [
-            [Block("aligned"), *self.shift(k, count, out, into)] for k in range(1, half)
+        half = self.sizes.p // 2
+        cycles = self.cycles
+        runs: list[list[Op]] = []
+        for number in range(1, half):
+            runs.append([Block("aligned"), *self.shift(number, count, align)])
+        swaps = cycles.swap if count < half else 0
+        first: list[Op] = [
+            Block("aligned"),
+            Code(2 * cycles.test + swaps + 4 * cycles.base, "aligned"),
+            copy(self.c[:], 0.0),
         ]
-        swaps = c.swap if count < half else 0
-        code = Code(2 * c.test + swaps + 4 * c.base, "aligned")
-        first = [Block("aligned"), code, copy(self.c[:], 0.0)]
-        return self.runs([*runs, first + self.step(0, count % 2, *streams)])
+        runs.append(first + self.step(0, count % 2, x, w))
+        return self.runs(runs)
 
     # --- steps ---
 
-    def steps(self, shifted: int, *streams: str) -> list[Op]:
-        """Every step but the first, and the last pass, which finds that all are done."""
-        runs = [
-            [Block("next"), *self.step(t, shifted, *streams)]
-            for t in range(1, self.s.p)
-        ]
-        c = self.cycles
-        done = Code(2 * c.swap + c.test + c.exit, "steps done")
-        return self.runs([*runs, [Block("next"), done, Activate("repeat")]])
+    def steps(self, shifted: int, x: Ends, w: Ends) -> list[Op]:
+        """Every step but the first, and the last pass, which finds that all are done.
 
-    def step(self, t: int, shifted: int, *streams: str) -> list[Op]:
+        Args:
+          shifted: which of the two X buffers the alignment left the tile in.
+          x, w: the rings on which tiles move.
+        """
+        cycles = self.cycles
+        runs: list[list[Op]] = []
+        for step in range(1, self.sizes.p):
+            runs.append([Block("next"), *self.step(step, shifted, x, w)])
+        done = Code(2 * cycles.swap + cycles.test + cycles.exit, "steps done")
+        runs.append([Block("next"), done, Activate("repeat")])
+        return self.runs(runs)
+
+    def step(self, step: int, shifted: int, x: Ends, w: Ends) -> list[Op]:
         """Swaps buffers, sends the tiles on, multiplies them meanwhile, and waits for the next."""
-        x, w = (shifted + t) % 2, t % 2
-        c = self.cycles
-        out: list[Op] = [Code(2 * c.swap + c.test, "swap")]
-        out += self.moves(x, w, *streams) if self.s.communicate else [Unblock("next")]
-        for _ in range(self.s.compute_repeats):
-            out += self.product(self.x[x], self.w[w])
-        return [*out, Code(c.count, "step"), Activate("next")]
+        x_here = (shifted + step) % 2
+        w_here = step % 2
+        cycles = self.cycles
+        code: list[Op] = [Code(2 * cycles.swap + cycles.test, "swap")]
+        if self.sizes.communicate:
+            code += self.moves(x_here, w_here, x, w)
+        else:
+            code.append(Unblock("next"))
+        for _ in range(self.sizes.compute_repeats):
+            code += self.product(self.x[x_here], self.w[w_here])
+        return [*code, Code(cycles.count, "step"), Activate("next")]
 
-    def moves(
-        self, x: int, w: int, x_out: str, x_in: str, w_out: str, w_in: str
-    ) -> list[Op]:
+    def moves(self, x_here: int, w_here: int, x: Ends, w: Ends) -> list[Op]:
         """Four moves on four microthreads; the last of each pair to end starts the task chain."""
+        x_sent = self.x[x_here][:]
+        x_received = self.x[1 - x_here][:]
+        w_sent = self.w[w_here][:]
+        w_received = self.w[1 - w_here][:]
         return [
             Code(4 * self.cycles.base, "addresses"),
             self.loads(4),
-            copy(send(x_out, wide=True), self.x[x][:], thread=2, unblock="x done"),
-            copy(
-                self.x[1 - x][:], receive(x_in, wide=True), thread=1, activate="x done"
-            ),
-            copy(send(w_out, wide=True), self.w[w][:], thread=4, unblock="y done"),
-            copy(
-                self.w[1 - w][:], receive(w_in, wide=True), thread=3, activate="y done"
-            ),
+            copy(send(x.out, wide=True), x_sent, thread=2, unblock="x done"),
+            copy(x_received, receive(x.into, wide=True), thread=1, activate="x done"),
+            copy(send(w.out, wide=True), w_sent, thread=4, unblock="y done"),
+            copy(w_received, receive(w.into, wide=True), thread=3, activate="y done"),
         ]
 
     def product(self, x: Buffer, w: Buffer) -> list[Op]:
@@ -269,17 +337,18 @@ class _Pe:
         descriptors, and next to nothing for the two addresses that advance and the branch back,
         which the drain before them hides.
         """
-        mt, nt = self.s.mt, self.s.nt
-        out: list[Op] = [Code(2 * self.cycles.base, "product")]
-        for k in range(self.s.kt):
-            column = x[k * mt : (k + 1) * mt]
-            row = w[k * nt : (k + 1) * nt]
-            out += [self.loads(3), Map(self.c[:], column, row)]
-        return out
+        rows = self.sizes.mt
+        columns = self.sizes.nt
+        code: list[Op] = [Code(2 * self.cycles.base, "product")]
+        for k in range(self.sizes.kt):
+            column = x[k * rows : (k + 1) * rows]
+            row = w[k * columns : (k + 1) * columns]
+            code += [self.loads(3), Map(self.c[:], column, row)]
+        return code
 
     def loads(self, descriptors: int) -> Code:
         """Descriptor loads in a row, which issue back to back."""
         return Code(descriptors * self.cycles.load, "descriptors")
 
 
-__all__ = ["END", "START", "Sizes", "mesh_gemm", "shifts"]
+__all__ = ["END", "Ends", "START", "Sizes", "Streams", "mesh_gemm", "shifts"]

@@ -7,30 +7,37 @@ from emu.wse.collectives.programs import ring_places
 
 def place_x(x: np.ndarray, p: int) -> np.ndarray:
     """`X[p*mt, p*kt]` as `[p, p, kt*mt]`: PE (y, x) holds block (y, x), column by column."""
-    return _tiles(x, p).transpose(0, 1, 3, 2).reshape(p, p, -1)
+    tiles = _tiles(x, p)
+    by_column = tiles.transpose(0, 1, 3, 2)
+    return by_column.reshape(p, p, -1)
 
 
 def place_w(w: np.ndarray, p: int) -> np.ndarray:
     """`W[p*kt, p*nt]` as `[p, p, kt*nt]`, each column turned so that the aligned X meets it."""
-    ring = ring_places(p)
-    place = {at: i for i, at in enumerate(ring)}
     tiles = _tiles(w, p)
-    rows = [
-        [tiles[ring[(place[x] + place[y]) % p], x] for x in range(p)] for y in range(p)
-    ]
+    ring = ring_places(p)
+    step_of = {place: step for step, place in enumerate(ring)}  # round the ring
+    rows = []
+    for row in range(p):
+        for column in range(p):
+            step = (step_of[column] + step_of[row]) % p
+            rows.append(tiles[ring[step], column])
     return np.array(rows).reshape(p, p, -1)
 
 
 def read_c(c: np.ndarray, mt: int) -> np.ndarray:
     """The result as a matrix, from `[p, p, nt*mt]`."""
     p = len(c)
-    return c.reshape(p, p, -1, mt).transpose(0, 3, 1, 2).reshape(p * mt, -1)
+    tiles = c.reshape(p, p, -1, mt)  # columns, then rows of each
+    by_row = tiles.transpose(0, 3, 1, 2)
+    return by_row.reshape(p * mt, -1)
 
 
-def _tiles(x: np.ndarray, p: int) -> np.ndarray:
+def _tiles(matrix: np.ndarray, p: int) -> np.ndarray:
     """`[p, p, rows, columns]`."""
-    rows, columns = x.shape
-    return x.reshape(p, rows // p, p, columns // p).swapaxes(1, 2)
+    rows, columns = matrix.shape
+    split = matrix.reshape(p, rows // p, p, columns // p)
+    return split.swapaxes(1, 2)
 
 
 __all__ = ["place_w", "place_x", "read_c"]

@@ -17,7 +17,8 @@ from emu.wse.fabric.ops import (
 )
 from emu.wse.fabric.program import BANK_BYTES, FabricProgram
 
-START, END = "start", "end"
+START = "start"
+END = "end"
 LINE_BYTES = 16  # to which a mat-vec's columns are padded
 
 
@@ -45,7 +46,7 @@ def vector_op(
 def vector_ops(op: str, dtype: str, elements: int) -> FabricProgram:
     """Two independent synchronous vector operations on one PE, one after the other."""
     program = FabricProgram(1)
-    operation = _vector(program, op, dtype, elements, False)
+    operation = _vector(program, op, dtype, elements, bank_conflict=False)
     program.task("main", [operation, operation], start=True)
     return program
 
@@ -53,8 +54,9 @@ def vector_ops(op: str, dtype: str, elements: int) -> FabricProgram:
 def _vector(
     program: FabricProgram, op: str, dtype: str, elements: int, bank_conflict: bool
 ) -> Vector:
+    x_bank = 0 if bank_conflict else 1
     y = program.buffer("y", elements, dtype, bank=0)
-    x = program.buffer("x", elements, dtype, bank=0 if bank_conflict else 1)
+    x = program.buffer("x", elements, dtype, bank=x_bank)
     if op == "fmac":
         return Vector(op, y[:], x[:], 1.0)
     return Vector(op, y[:], y[:], x[:])
@@ -78,32 +80,47 @@ def matvec(
     program = FabricProgram(1)
     y = program.buffer("y", padded_rows, dtype, bank=0)
     x = program.buffer("x", n, dtype, bank=0)
-    a = program.buffer("A", n * padded_rows, dtype, bank=LINE_BYTES // BANK_BYTES + 1)
-    back = Code(int(device.branch_cycles), "loop back-edge")
-    entry = Code(int(device.scalar_cycles + device.branch_cycles), "loop entry")
-    body: list[Op] = [Load(3), Map(y[:], a[:], x[:]), back]
-    program.task("main", [Stamp(START), entry, *body * iters, Stamp(END)], start=True)
+    matrix_bank = LINE_BYTES // BANK_BYTES + 1
+    matrix = program.buffer("A", n * padded_rows, dtype, bank=matrix_bank)
+    entry_cycles = int(device.scalar_cycles + device.branch_cycles)
+    body: list[Op] = [
+        Load(3),
+        Map(y[:], matrix[:], x[:]),
+        Code(int(device.branch_cycles), "loop back-edge"),
+    ]
+    code: list[Op] = [
+        Stamp(START),
+        Code(entry_cycles, "loop entry"),
+        *body * iters,
+        Stamp(END),
+    ]
+    program.task("main", code, start=True)
     return program
 
 
 def padded(rows: int, dtype: str = "float32") -> int:
     """`rows` rounded up to 16 bytes."""
-    per_line = LINE_BYTES // (2 if dtype == "float16" else 4)
+    element_bytes = 2 if dtype == "float16" else 4
+    per_line = LINE_BYTES // element_bytes
     return math.ceil(rows / per_line) * per_line
 
 
 def one_way(words: int, hops: int) -> FabricProgram:
     """An asynchronous send from the western-most PE, whose arrival starts a task `hops` away."""
     program = FabricProgram(hops + 1)
-    program.route("out", (0, 0), receive="ramp", send="east")
+    first = (0, 0)
+    between = (0, slice(1, hops))
+    last = (0, hops)
+    program.route("out", first, receive="ramp", send="east")
     if hops > 1:
-        program.route("out", (0, slice(1, hops)), receive="west", send="east")
-    program.route("out", (0, hops), receive="west", send="ramp")
+        program.route("out", between, receive="west", send="east")
+    program.route("out", last, receive="west", send="ramp")
     data: Memory = program.buffer("data", words)[:]
-    program.task("send", [copy(send("out"), data, thread=1)], (0, 0), start=True)
+    speak = copy(send("out"), data, thread=1)
     listen = copy(data, receive("out"), thread=1, activate="arrived")
-    program.task("receive", [listen], (0, hops), start=True)
-    program.task("arrived", [Stamp(END)], (0, hops))
+    program.task("send", [speak], first, start=True)
+    program.task("receive", [listen], last, start=True)
+    program.task("arrived", [Stamp(END)], last)
     return program
 
 

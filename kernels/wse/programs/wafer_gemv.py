@@ -1,12 +1,11 @@
 """One GEMV over a rectangle of PEs: as a kernel for the timeline, as a program for the fabric.
 
 Row i of PEs holds x[i * depth :], column j the outputs y[j * width :]; x starts in the first column
-and y ends in the first row.
+and y ends in the first row. A matrix of 1024 x 1024 on 32 x 32 PEs gives each a tile of 32 x 32:
+x goes along its row, every PE multiplies, and the 32 parts of each output are added up a column.
 """
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +17,10 @@ from emu.wse import fmac_map, multicast, reduce, trees
 from emu.wse.collectives import programs
 from emu.wse.fabric import ops
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.pe.laws import call_cycles
+from emu.wse.spaces import Sram
+from emu.wse.timeline.wires import call_cycles
+from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.sums import zeros
-
-PE = ("row", "col")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +52,8 @@ class WaferGemv:
     @property
     def group(self) -> int:
         """Rows that are summed in a chain first: a divisor, so that no group ends before others."""
-        divisors = [d for d in range(1, self.rows + 1) if self.rows % d == 0]
-        return min(divisors, key=lambda d: abs(d - self.rows**0.5))
+        divisors = [size for size in range(1, self.rows + 1) if self.rows % size == 0]
+        return min(divisors, key=lambda size: abs(size - self.rows**0.5))
 
     def tree(self, device: Device) -> trees.Tree:
         """To the first row, in about `2 sqrt(rows)` dependent stages where no streams meet.
@@ -67,19 +66,20 @@ class WaferGemv:
             return trees.chain(self.rows)
         return trees.two_phase(self.rows, self.group)
 
-    def tiles(self, x: Any, w: Any) -> tuple[np.ndarray, np.ndarray]:
+    def tiles(self, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`x` `[k]` as `[rows, depth]`, `w` `[k, n]` as `[rows, cols, depth, width]`."""
-        x = np.pad(np.asarray(x), (0, self.rows * self.depth - self.k))
-        more = (
-            (0, self.rows * self.depth - self.k),
-            (0, self.cols * self.width - self.n),
+        more_k = (0, self.rows * self.depth - self.k)
+        more_n = (0, self.cols * self.width - self.n)
+        padded_x = np.pad(np.asarray(x), more_k)
+        padded_w = np.pad(np.asarray(w), (more_k, more_n))
+        split = padded_w.reshape(self.rows, self.depth, self.cols, self.width)
+        return (
+            padded_x.reshape(self.rows, self.depth),
+            np.ascontiguousarray(split.swapaxes(1, 2)),
         )
-        w = np.pad(np.asarray(w), more)
-        w = w.reshape(self.rows, self.depth, self.cols, self.width)
-        return x.reshape(self.rows, self.depth), np.ascontiguousarray(w.swapaxes(1, 2))
 
 
-def kernel(tree: trees.Tree, width: int, x: jax.Array, w: jax.Array) -> jax.Array:
+def kernel(tree: trees.Tree, width: int, x: Sram, w: Sram) -> Sram:
     """This PE's part of the GEMV.
 
     Dimensions: `x` `[depth]`, of which the first column's is used; `w` `[depth, width]`; returns
@@ -91,42 +91,43 @@ def kernel(tree: trees.Tree, width: int, x: jax.Array, w: jax.Array) -> jax.Arra
     return reduce(y, y, axis="row", tree=tree)
 
 
-def kernel_program(g: WaferGemv, device: Device) -> Program:
+def kernel_program(gemv: WaferGemv, device: Device) -> Program:
     """`kernel` on its mesh: arguments `x` `[rows, depth]` and `w` `[rows, cols, depth, width]`."""
-    part = functools.partial(kernel, g.tree(device), g.width)
-    return Program(part, {"row": g.rows, "col": g.cols}, (("row",), PE), PE)
+    tree = gemv.tree(device)
+
+    def part(x: Sram, w: Sram) -> Sram:
+        return kernel(tree, gemv.width, x, w)
+
+    mesh = {"row": gemv.rows, "col": gemv.cols}
+    return Program(part, mesh, (("row",), PE), PE)
 
 
-def arguments(g: WaferGemv) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Shapes in place of data for `kernel_program(g).read`."""
-    dtype = jnp.dtype(g.dtype)
-    return (
-        jax.ShapeDtypeStruct((g.rows, g.depth), dtype),
-        jax.ShapeDtypeStruct((g.rows, g.cols, g.depth, g.width), dtype),
-    )
+def arguments(gemv: WaferGemv) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes in place of data for `kernel_program(gemv).read`."""
+    dtype = jnp.dtype(gemv.dtype)
+    x_shape = (gemv.rows, gemv.depth)
+    w_shape = (gemv.rows, gemv.cols, gemv.depth, gemv.width)
+    return jax.ShapeDtypeStruct(x_shape, dtype), jax.ShapeDtypeStruct(w_shape, dtype)
 
 
-def fabric_program(g: WaferGemv, device: Device) -> FabricProgram:
+def fabric_program(gemv: WaferGemv, device: Device) -> FabricProgram:
     """The same for the stepper: buffers `x` `[depth]`, `w` `[depth * width]` and `y` `[width]`."""
-    p = FabricProgram(g.cols, g.rows)
-    x = p.buffer("x", g.depth, g.dtype)
-    w = p.buffer("w", g.depth * g.width, g.dtype)
-    y = p.buffer("y", g.width)
-    rows = programs.Line(p, "x")
-    columns = programs.Line(p, "y")
-    call = programs.everywhere(p, ops.Code(int(call_cycles(device)), "call"))
-    clear = programs.everywhere(p, ops.Load(1), ops.copy(y[:], 0.0))
-    multiply = programs.everywhere(p, ops.Load(3), ops.Map(y[:], w[:], x[:]))
-    code = (
-        clear
-        + call
-        + programs.multicast(rows, x[:], "x")
-        + multiply
-        + call
-        + programs.reduce(columns, y[:], g.tree(device), "y", routes="fixed")
-    )
-    code.declare(p, "gemv", start=True)
-    return p
+    program = FabricProgram(gemv.cols, gemv.rows)
+    x = program.buffer("x", gemv.depth, gemv.dtype)
+    w = program.buffer("w", gemv.depth * gemv.width, gemv.dtype)
+    y = program.buffer("y", gemv.width)
+    rows = programs.Line(program, "x")
+    columns = programs.Line(program, "y")
+
+    call = ops.Code(int(call_cycles(device)), "call")
+    calls = programs.everywhere(program, call)
+    clear = programs.everywhere(program, ops.Load(1), ops.copy(y[:], 0.0))
+    spread = programs.multicast(rows, x[:], "x")
+    multiply = programs.everywhere(program, ops.Load(3), ops.Map(y[:], w[:], x[:]))
+    add = programs.reduce(columns, y[:], gemv.tree(device), "y", routes="fixed")
+    code = clear + calls + spread + multiply + calls + add
+    code.declare(program, "gemv", start=True)
+    return program
 
 
 __all__ = ["WaferGemv", "arguments", "fabric_program", "kernel", "kernel_program"]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from emu import Program, release
+from emu.annotations import Shape
 from emu.wse import (
     exp,
     fmac_map,
@@ -28,9 +29,12 @@ from emu.wse import (
     vector,
     vector_scale,
 )
+from emu.wse.spaces import Sram
+from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.sums import zeros
 
-PE = ("row", "col")
+Weights = dict[str, Sram]
+"""One PE's tiles; see `Layer.shapes`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,37 +57,46 @@ class Mesh:
         """Elements of a vector on one PE, of the vector padded to a multiple of P."""
         return -(-elements // self.pes)
 
-    def tile(self, *shape: int) -> jax.Array:
+    def tile(self, *shape: int) -> Sram:
         return sram_tile(shape=shape, dtype=self.dtype)
 
-    def all_reduce(self, x: jax.Array, axis: str, op: str = "add") -> jax.Array:
+    def all_reduce(self, x: Sram, axis: str, op: str = "add") -> Sram:
         """Chains inward in each group, then over the groups' roots; multicast from the middle.
 
         As published, the outermost roots store their group's sum before they send it; those of
-        `collective.all_reduce` do not.
+        `sums.all_reduce` do not.
         """
         tree = trees.two_tree(self.pes, self.groups, stores=True)
         x = reduce(x, x, axis=axis, tree=tree, op=op)
         return multicast(x, x, axis=axis, root=tree.root, call=False)
 
-    def product(self, w: jax.Array, x: jax.Array) -> jax.Array:
-        """This PE's part of `x @ w`, in one hardware loop for each of the leading dimension."""
-        return fmac_map(zeros((*w.shape[:-2], w.shape[-1]), self.dtype), w, x)
+    def product(self, weight: Sram, x: Sram) -> Sram:
+        """This PE's part of `x @ weight`, a hardware loop for each of the leading dimension."""
+        *leading, _, outputs = weight.shape
+        sums = zeros((*leading, outputs), self.dtype)
+        return fmac_map(sums, weight, x)
+
+    def summed_product(self, weight: Sram, x: Sram, axis: str) -> Sram:
+        """`x @ weight`, summed along the axis that `x` is split over."""
+        return self.all_reduce(self.product(weight, x), axis)
 
 
-def gemv_program(m: Mesh) -> Program:
+def gemv_program(mesh: Mesh) -> Program:
     """`x @ w`: arguments `w` `[P, P, k, n]` and `x` `[P, k]`, result `[P, n]` on every row."""
-    return Program(
-        lambda w, x: m.all_reduce(m.product(w, x), "row"), m.axes, (PE, ("row",))
-    )
+
+    def kernel(w: Sram, x: Sram) -> Sram:
+        return mesh.summed_product(w, x, "row")
+
+    return Program(kernel, mesh.axes, (PE, ("row",)))
 
 
-def gemv_arguments(m: Mesh, n: int) -> tuple[Any, ...]:
+def gemv_arguments(mesh: Mesh, n: int) -> tuple[Any, ...]:
     """Shapes of `[1, n] @ [n, n]` for `gemv_program`."""
-    k = m.share(n)
-    dtype = jnp.dtype(m.dtype)
-    w = jax.ShapeDtypeStruct((m.pes, m.pes, k, k), dtype)
-    return w, jax.ShapeDtypeStruct((m.pes, k), dtype)
+    share = mesh.share(n)
+    dtype = jnp.dtype(mesh.dtype)
+    w = jax.ShapeDtypeStruct((mesh.pes, mesh.pes, share, share), dtype)
+    x = jax.ShapeDtypeStruct((mesh.pes, share), dtype)
+    return w, x
 
 
 # --- a decode layer ---
@@ -111,99 +124,121 @@ class Layer:
     @property
     def shares(self) -> tuple[int, int, int]:
         """One PE's elements of d_model, d_ff and context."""
-        d, f, s = (self.mesh.share(n) for n in (self.d_model, self.d_ff, self.context))
-        return d, f, s
+        share = self.mesh.share
+        return share(self.d_model), share(self.d_ff), share(self.context)
 
-    def shapes(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    def shapes(self) -> dict[str, tuple[tuple[str, ...], Shape]]:
         """Every tile's axes and its shape on one PE."""
-        d, f, s = self.shares
+        model, ffn, slots = self.shares
         return {
-            "attn_norm": (("row",), (d,)),
-            "qkv": (PE, (3, d, d)),
-            "k": (PE, (d, s)),
-            "v": (PE, (s, d)),
-            "out": (PE, (d, d)),
-            "mlp_norm": (("row",), (d,)),
-            "up_gate": (PE, (2, d, f)),
-            "down": (PE, (f, d)),
-            "cos": (("col",), (d // 2,)),
-            "sin": (("col",), (d // 2,)),
+            "attn_norm": (("row",), (model,)),
+            "qkv": (PE, (3, model, model)),
+            "k": (PE, (model, slots)),
+            "v": (PE, (slots, model)),
+            "out": (PE, (model, model)),
+            "mlp_norm": (("row",), (model,)),
+            "up_gate": (PE, (2, model, ffn)),
+            "down": (PE, (ffn, model)),
+            "cos": (("col",), (model // 2,)),
+            "sin": (("col",), (model // 2,)),
             "scale": ((), (1,)),
         }
 
 
-def rms_norm(c: Layer, x: jax.Array, weight: jax.Array) -> jax.Array:
+def rms_norm(layer: Layer, x: Sram, weight: Sram) -> Sram:
     """RMSNorm of a vector split over rows; the weight is multiplied in first."""
-    m = c.mesh
-    squares = vector(m.tile(*x.shape), x, x, op="mul")
-    total = fold(m.tile(1), squares.reshape(1, -1), x.size, op="add")
-    total = m.all_reduce(total, "row")
-    y = vector(m.tile(*x.shape), x, weight, op="mul")
-    scale = rsqrt_mean(total, total, n=c.d_model, eps=c.eps)
-    return vector_scale(y, y, scale)
+    mesh = layer.mesh
+    squares = mesh.tile(*x.shape)
+    squares = vector(squares, x, x, op="mul")
+    total = mesh.tile(1)
+    total = fold(total, squares.reshape(1, -1), x.size, op="add")
+    total = mesh.all_reduce(total, "row")
+    weighted = mesh.tile(*x.shape)
+    weighted = vector(weighted, x, weight, op="mul")
+    scale = rsqrt_mean(total, total, n=layer.d_model, eps=layer.eps)
+    return vector_scale(weighted, weighted, scale)
 
 
-def softmax(m: Mesh, s: jax.Array) -> jax.Array:
+def softmax(mesh: Mesh, scores: Sram) -> Sram:
     """Softmax over a column of scores `[1, slots]`: maximum, exponentials in scalar code, sum."""
-    slots = s.shape[1]
-    top = m.all_reduce(fold(m.tile(1), s, slots, op="max"), "row", op="max")
-    p = exp(s, s, top, slots, scale=1.0)
-    total = m.all_reduce(fold(m.tile(1), p, slots, op="add"), "row")
-    return vector_scale(p, p, reciprocal(total, total))
+    slots = scores.shape[1]
+    top = mesh.tile(1)
+    top = fold(top, scores, slots, op="max")
+    top = mesh.all_reduce(top, "row", op="max")
+    p = exp(scores, scores, top, slots, scale=1.0)
+    total = mesh.tile(1)
+    total = fold(total, p, slots, op="add")
+    total = mesh.all_reduce(total, "row")
+    inverse = reciprocal(total, total)
+    return vector_scale(p, p, inverse)
 
 
-def attention(c: Layer, x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
-    """Adds attention over the resident cache to `x` `[d]`, split over rows; no token is appended.
+def attention(layer: Layer, residual: Sram, weights: Weights) -> Sram:
+    """Adds attention over the resident cache to `[d]`, split over rows; no token is appended.
 
     Pseudocode:
       q, k, v = all_reduce_row(norm(x) @ qkv);  turn q and k
       s = softmax(all_reduce_col(q @ K) * scale);  o = all_reduce_row(s @ V)
       x + all_reduce_col(o @ out)
     """
-    m, (d, _, slots) = c.mesh, c.shares
-    h = rms_norm(c, x, w["attn_norm"])
-    qkv = m.all_reduce(m.product(w["qkv"], h), "row")
-    q, k = qkv[:1], qkv[1:2]
-    q = rope(m.tile(1, d), q, w["cos"], w["sin"])
-    release(rope(m.tile(1, d), k, w["cos"], w["sin"]))
-    s = m.all_reduce(m.product(w["k"], q.reshape(d)), "col")
-    s = vector_scale(s, s, w["scale"]).reshape(1, slots)
-    o = m.all_reduce(m.product(w["v"], softmax(m, s).reshape(slots)), "row")
-    y = m.all_reduce(m.product(w["out"], o), "col")
-    return vector(x, x, y, op="add")
+    mesh = layer.mesh
+    model, _, slots = layer.shares
+    cos = weights["cos"]
+    sin = weights["sin"]
+    normed = rms_norm(layer, residual, weights["attn_norm"])
+    qkv = mesh.summed_product(weights["qkv"], normed, "row")
+    q = rope(mesh.tile(1, model), qkv[:1], cos, sin)
+    k = rope(mesh.tile(1, model), qkv[1:2], cos, sin)
+    release(k)  # it is timed, and not appended
+    scores = mesh.summed_product(weights["k"], q.reshape(model), "col")
+    scores = vector_scale(scores, scores, weights["scale"])
+    p = softmax(mesh, scores.reshape(1, slots))
+    heads = mesh.summed_product(weights["v"], p.reshape(slots), "row")
+    out = mesh.summed_product(weights["out"], heads, "col")
+    return vector(residual, residual, out, op="add")
 
 
-def mlp(c: Layer, x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
-    """Adds the gated MLP to `x` `[d]`, split over rows."""
-    m, (_, f, _) = c.mesh, c.shares
-    h = rms_norm(c, x, w["mlp_norm"])
-    both = m.all_reduce(m.product(w["up_gate"], h), "row")
-    both = both.reshape(2 * f)
-    both = silu(both, both, f if c.activated is None else c.activated)
-    act = vector(m.tile(f), both[:f], both[f:], op="mul")
-    y = m.all_reduce(m.product(w["down"], act), "col")
-    return vector(x, x, y, op="add")
+def mlp(layer: Layer, residual: Sram, weights: Weights) -> Sram:
+    """Adds the gated MLP to `[d]`, split over rows."""
+    mesh = layer.mesh
+    _, ffn, _ = layer.shares
+    normed = rms_norm(layer, residual, weights["mlp_norm"])
+    up_gate = mesh.summed_product(weights["up_gate"], normed, "row")
+    up_gate = up_gate.reshape(2 * ffn)
+    activated = ffn if layer.activated is None else layer.activated
+    up_gate = silu(up_gate, up_gate, activated)
+    product = mesh.tile(ffn)
+    product = vector(product, up_gate[:ffn], up_gate[ffn:], op="mul")
+    out = mesh.summed_product(weights["down"], product, "col")
+    return vector(residual, residual, out, op="add")
 
 
-def layer_program(c: Layer) -> Program:
-    """One layer: arguments `x` `[P, d]` and the tiles of `c.shapes()`, each split over its axes."""
+def layer_program(layer: Layer) -> Program:
+    """One layer: arguments the residual stream `[P, d]` and the tiles of `layer.shapes()`, each
+    split over its axes.
+    """
 
-    def kernel(x: jax.Array, w: dict[str, jax.Array]) -> jax.Array:
-        return mlp(c, attention(c, x, w), w)
+    def kernel(residual: Sram, weights: Weights) -> Sram:
+        residual = attention(layer, residual, weights)
+        return mlp(layer, residual, weights)
 
-    specs = {name: axes for name, (axes, _) in c.shapes().items()}
-    return Program(kernel, c.mesh.axes, (("row",), specs))
+    specs = {name: axes for name, (axes, _) in layer.shapes().items()}
+    return Program(kernel, layer.mesh.axes, (("row",), specs))
 
 
-def layer_arguments(c: Layer) -> tuple[Any, ...]:
-    """Shapes in place of data for `layer_program(c).read` and `.memory`."""
+def layer_arguments(layer: Layer) -> tuple[Any, ...]:
+    """Shapes in place of data for `layer_program(layer).read` and `.memory`."""
+    mesh = layer.mesh
 
-    def struct(axes: tuple[str, ...], shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        lead = (c.mesh.pes,) * len(axes)
-        return jax.ShapeDtypeStruct((*lead, *shape), jnp.dtype(c.mesh.dtype))
+    def struct(axes: tuple[str, ...], shape: Shape) -> jax.ShapeDtypeStruct:
+        lead = (mesh.pes,) * len(axes)
+        return jax.ShapeDtypeStruct(lead + shape, jnp.dtype(mesh.dtype))
 
-    weights = {name: struct(*tile) for name, tile in c.shapes().items()}
-    return struct(("row",), (c.shares[0],)), weights
+    weights = {}
+    for name, (axes, shape) in layer.shapes().items():
+        weights[name] = struct(axes, shape)
+    model, _, _ = layer.shares
+    return struct(("row",), (model,)), weights
 
 
 __all__ = [
