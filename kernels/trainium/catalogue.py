@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from emu import Program
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
+from emu.trainium.spaces import Hbm
 from kernels.trainium.flash import ladder
 from kernels.trainium.gemm.ladder import gemm
 from kernels.trainium.gemm.mx_matmul import matmul_mx
@@ -53,40 +54,63 @@ def entry(
     arguments: Callable[..., Any],
     sizes: dict[str, int | str],
     tunable: dict[str, tuple[Any, ...]],
-    useful_flops: Callable[..., int] = lambda **_: 0,
+    useful_flops: Callable[..., int] | None = None,
 ) -> Entry:
     """The entry of a kernel that takes arrays and tunables; name and summary are the function's.
+
+    ```python
+    def rows(rows: int, n: int, dtype: str):
+        return (array(rows, n, dtype=dtype),)
+
+    entry(softmax_fused, rows, {"rows": 4096, "n": 8192, "dtype": "float32"}, {"buffers": (1, 2)})
+    ```
 
     Args:
       kernel: `(*arrays, **tunables) -> results`, of one core.
       arguments: `(**sizes) -> ` its abstract arrays.
       sizes: defaults.
       tunable: candidate values.
-      useful_flops: see `Entry`.
+      useful_flops: see `Entry`; None where the Tensor Engine has no part in it.
     """
     name = getattr(kernel, "__name__")
+    (summary, *_) = (kernel.__doc__ or "").splitlines()
+
+    def check(given: Mapping[str, Any]) -> None:
+        unknown = set(given) - set(sizes) - set(tunable)
+        if unknown:
+            what = ", ".join(sorted(unknown))
+            allowed = ", ".join([*sizes, *tunable])
+            raise ValueError(f"{name}: no parameter {what}; has {allowed}")
 
     def build(**given: Any) -> tuple[Program, Arguments]:
-        if unknown := set(given) - set(sizes) - set(tunable):
-            allowed = ", ".join([*sizes, *tunable])
-            raise ValueError(
-                f"{name}: no parameter {', '.join(sorted(unknown))}; has {allowed}"
-            )
-        chosen = {k: v for k, v in given.items() if k in tunable}
-        args = tuple(
-            arguments(**sizes | {k: v for k, v in given.items() if k in sizes})
-        )
-        bound = functools.partial(kernel, **chosen)
-        return Program(bound, {"core": 1}, ((),) * len(args)), args
+        check(given)
+        settings = {key: given[key] for key in tunable if key in given}
+        chosen = {key: given.get(key, default) for key, default in sizes.items()}
+        abstract = tuple(arguments(**chosen))
+        bound = functools.partial(kernel, **settings)
+        specs = ((),) * len(abstract)  # whole arrays: there is one core
+        return Program(bound, {"core": 1}, specs), abstract
+
+    def flops(**given: Any) -> int:
+        return useful_flops(**sizes | given) if useful_flops else 0
 
     def useful_bytes(**given: Any) -> int:
-        args = tuple(arguments(**sizes | given))
-        moved = jax.tree.leaves((args, jax.eval_shape(kernel, *args)))
-        return sum(math.prod(x.shape) * x.dtype.itemsize for x in moved)
+        abstract = tuple(arguments(**sizes | given))
+        results = jax.eval_shape(kernel, *abstract)
+        total = 0
+        for moved in jax.tree.leaves((abstract, results)):
+            total += math.prod(moved.shape) * moved.dtype.itemsize
+        return total
 
-    summary = (kernel.__doc__ or "").splitlines()[0]
-    flops = lambda **given: useful_flops(**sizes | given)  # noqa: E731
-    return Entry(name, summary, build, dict(sizes), dict(tunable), flops, useful_bytes)
+    return Entry(
+        name=name,
+        summary=summary,
+        build=build,
+        sizes=dict(sizes),
+        tunable=dict(tunable),
+        useful_flops=flops,
+        useful_bytes=useful_bytes,
+    )
 
 
 def array(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
@@ -101,29 +125,33 @@ _BUFFERS = {"buffers": (1, 2, 3, 4)}
 
 
 def _gemm(m: int, k: int, n: int, dtype: str) -> Arguments:
-    return array(k, m, dtype=dtype), array(k, n, dtype=dtype)
+    lhs = array(k, m, dtype=dtype)
+    rhs = array(k, n, dtype=dtype)
+    return lhs, rhs
 
 
 def _gemm_transposing(m: int, k: int, n: int, dtype: str) -> Arguments:
-    return array(m, k, dtype=dtype), array(k, n, dtype=dtype)
+    lhs = array(m, k, dtype=dtype)
+    rhs = array(k, n, dtype=dtype)
+    return lhs, rhs
 
 
 def _mx(m: int, k: int, n: int, dtype: str) -> Arguments:
-    quads = _features(k)
+    blocks, partitions = _features(k)
+    scales = partitions // MX_PARTITIONS
     return (
-        array(*quads, m, MX_QUAD, dtype=dtype),
-        array(*quads, n, MX_QUAD, dtype="float8_e4m3fn"),
-        array(quads[0], quads[1] // MX_PARTITIONS, n, dtype="uint8"),
+        array(blocks, partitions, m, MX_QUAD, dtype=dtype),
+        array(blocks, partitions, n, MX_QUAD, dtype="float8_e4m3fn"),
+        array(blocks, scales, n, dtype="uint8"),
     )
 
 
 def _features(k: int) -> tuple[int, int]:
     """Blocks of K features in MX layout, and their partitions, all 128 of them."""
-    blocks, rest = divmod(k, PARTITIONS * MX_QUAD)
+    a_block = PARTITIONS * MX_QUAD
+    blocks, rest = divmod(k, a_block)
     if rest:
-        raise ValueError(
-            f"{k} features, must be a multiple of {PARTITIONS * MX_QUAD} for MX"
-        )
+        raise ValueError(f"{k} features, must be a multiple of {a_block} for MX")
     return blocks, PARTITIONS
 
 
@@ -131,7 +159,7 @@ def _product(m: int, k: int, n: int, **_: Any) -> int:
     return 2 * m * k * n
 
 
-def gemm_transposing(lhs: Any, rhs: Any, *, buffers: int = 8) -> tuple[Any, ...]:
+def gemm_transposing(lhs: Hbm, rhs: Hbm, *, buffers: int = 8) -> tuple[Hbm, ...]:
     """`lhs · rhs` with each tile of lhs transposed on the Tensor Engine before its matmul."""
     return gemm(lhs, rhs, variant="tiled_transposing_lhs", buffers=buffers)
 
@@ -146,18 +174,13 @@ _VARIANTS = (
     "block_bm4_bn4_row_loads",
     "block_all_dims",
 )
+_TRANSPOSING = {"buffers": (2, 4, 8)}
+_GEMM = {"variant": _VARIANTS, **_TRANSPOSING}
+_MX = {"tiles": (1, 2, 4), "columns": (256, 512), **_BUFFERS}
 _MATMULS = [
-    entry(gemm, _gemm, _SQUARE, {"variant": _VARIANTS, "buffers": (2, 4, 8)}, _product),
-    entry(
-        gemm_transposing, _gemm_transposing, _SQUARE, {"buffers": (2, 4, 8)}, _product
-    ),
-    entry(
-        matmul_mx,
-        _mx,
-        _SQUARE,
-        {"tiles": (1, 2, 4), "columns": (256, 512), **_BUFFERS},
-        _product,
-    ),
+    entry(gemm, _gemm, _SQUARE, _GEMM, _product),
+    entry(gemm_transposing, _gemm_transposing, _SQUARE, _TRANSPOSING, _product),
+    entry(matmul_mx, _mx, _SQUARE, _MX, _product),
 ]
 
 
@@ -174,12 +197,17 @@ def _heads(
     )
 
 
+# Two products, of queries and keys and of weights and values, each 2 FLOPs a multiply-add.
+_FLOPS_A_PAIR = 2 * 2
+
+
 def _every_pair(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
-    return 2 * 2 * heads * head_dim * tokens**2
+    return _FLOPS_A_PAIR * heads * head_dim * tokens**2
 
 
 def _causal_pairs(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
-    return 2 * 2 * heads * head_dim * tokens * (tokens + 1) // 2
+    pairs = tokens * (tokens + 1) // 2
+    return _FLOPS_A_PAIR * heads * head_dim * pairs
 
 
 _ATTENTION = {
@@ -191,18 +219,13 @@ _ATTENTION = {
 }
 _TILES = {"columns": (128, 256, 512), **_BUFFERS}
 _LANES = {"lanes": (1, 2, 4, 8, 16), **_TILES}
+_PIPELINED = {"scalar_copies": (0, 1, 2, 3, 4), **_LANES}
 _ATTENTIONS = [
     entry(ladder.flash_full, _heads, _ATTENTION, _TILES, _every_pair),
     entry(ladder.flash_masked, _heads, _ATTENTION, _TILES, _causal_pairs),
     entry(ladder.flash_causal, _heads, _ATTENTION, _TILES, _causal_pairs),
     entry(ladder.flash_grouped, _heads, _ATTENTION, _LANES, _causal_pairs),
-    entry(
-        ladder.flash_pipelined,
-        _heads,
-        _ATTENTION,
-        {"scalar_copies": (0, 1, 2, 3, 4), **_LANES},
-        _causal_pairs,
-    ),
+    entry(ladder.flash_pipelined, _heads, _ATTENTION, _PIPELINED, _causal_pairs),
 ]
 
 
@@ -214,44 +237,45 @@ def _rows(rows: int, n: int, dtype: str) -> Arguments:
 
 
 def _normed(rows: int, n: int, dtype: str) -> Arguments:
-    return array(rows, n, dtype=dtype), array(1, n, dtype=dtype)
+    x = array(rows, n, dtype=dtype)
+    weight = array(1, n, dtype=dtype)
+    return x, weight
 
 
 def _normed_mx(rows: int, n: int, dtype: str) -> Arguments:
-    quads = _features(n)
-    return array(*quads, rows, MX_QUAD, dtype=dtype), array(
-        *quads, MX_QUAD, dtype=dtype
-    )
+    blocks, partitions = _features(n)
+    x = array(blocks, partitions, rows, MX_QUAD, dtype=dtype)
+    weight = array(blocks, partitions, MX_QUAD, dtype=dtype)
+    return x, weight
 
 
 def _rotated(rows: int, heads: int, head_dim: int, dtype: str) -> Arguments:
+    x = array(rows, heads, head_dim, dtype=dtype)
     angles = array(rows, head_dim // 2, dtype="float32")
-    return array(rows, heads, head_dim, dtype=dtype), angles, angles
+    return x, angles, angles
 
 
 def _gated(rows: int, n: int, dtype: str) -> Arguments:
-    return (array(rows, n, dtype=dtype),) * 2
+    gate = array(rows, n, dtype=dtype)
+    return gate, gate
 
 
 _WIDE = {"rows": 4096, "n": 8192, "dtype": "float32"}
 _HIDDEN = {"rows": 4096, "n": 4096, "dtype": "bfloat16"}
+_ROTATED = {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"}
+_FFN = {**_HIDDEN, "n": 14336}
 _PIECES = {"piece": (512, 1024, 2048, 4096), **_BUFFERS}
+_TOKENS = {"tokens": (32, 64, 128), **_BUFFERS}
 _STREAMS = [
     entry(softmax.softmax_three_pass, _rows, _WIDE, _PIECES),
     entry(softmax.softmax_online, _rows, _WIDE, _PIECES),
     entry(softmax.softmax_fused, _rows, _WIDE, _BUFFERS),
     entry(elementwise.rms_norm_rows, _normed, _HIDDEN, _BUFFERS),
-    entry(
-        elementwise.rope_rows,
-        _rotated,
-        {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"},
-        _BUFFERS,
-    ),
-    entry(elementwise.swiglu_rows, _gated, {**_HIDDEN, "n": 14336}, _PIECES),
+    entry(elementwise.rope_rows, _rotated, _ROTATED, _BUFFERS),
+    entry(elementwise.swiglu_rows, _gated, _FFN, _PIECES),
     entry(rms_norm_fp8, _normed, _HIDDEN, _BUFFERS),
-    entry(rms_norm_mx, _normed_mx, _HIDDEN, {"tokens": (32, 64, 128), **_BUFFERS}),
+    entry(rms_norm_mx, _normed_mx, _HIDDEN, _TOKENS),
 ]
 
-TRAINIUM_KERNELS: dict[str, Entry] = {
-    e.name: e for e in (*_MATMULS, *_ATTENTIONS, *_STREAMS)
-}
+_ALL = (*_MATMULS, *_ATTENTIONS, *_STREAMS)
+TRAINIUM_KERNELS: dict[str, Entry] = {kernel.name: kernel for kernel in _ALL}

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -16,16 +16,22 @@ from emu.trainium.isa import (
     tensor_copy,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Psum, Sbuf
+
+SPACES = {"sbuf": sbuf, "psum": psum}
 
 
-def _load(x: Any, queue: str = "load_queue") -> Any:
-    """A whole HBM array in SBUF."""
-    return dma_load(sbuf(*x.shape, dtype=x.dtype), x, queue=queue)
+class Shape(NamedTuple):
+    """Of a matmul: rows that are contracted, stationary columns, moving columns."""
+
+    k: int
+    m: int
+    n: int
 
 
 def matmul_runs(
-    stationary: Any, moving: Any, *, shapes: Sequence[Sequence[int]], count: int
-) -> tuple[Any, ...]:
+    stationary: Hbm, moving: Hbm, *, shapes: Sequence[Sequence[int]], count: int
+) -> tuple[Hbm, ...]:
     """Runs of matmuls on parts of one stationary and one moving tile, nothing between them.
 
     Args:
@@ -37,49 +43,56 @@ def matmul_runs(
     Returns:
       Per run the product, HBM float32 `[m, n]`.
     """
-    left, right = _load(stationary), _load(moving)
-    sums = []
-    for k, m, n in shapes:
-        a, b = (x[:k, :columns] for x, columns in ((left, m), (right, n)))
-
-        def again(bank: Any, _: Any, a: Any = a, b: Any = b) -> tuple[Any, None]:
-            return nc_matmul(bank, a, b, jnp.int32(0)), None
-
-        sums.append(lax.scan(again, psum(m, n), None, length=count)[0])
-    return tuple(dma_store(tensor_copy(sbuf(*x.shape), x)) for x in sums)
+    left = _load(stationary)
+    right = _load(moving)
+    sums = [_matmul_run(left, right, Shape(*shape), count) for shape in shapes]
+    stored = []
+    for bank in sums:
+        result = tensor_copy(sbuf(*bank.shape), bank)
+        stored.append(dma_store(result))
+    return tuple(stored)
 
 
-def activations(x: Any, *, op: str, count: int) -> tuple[Any, ...]:
+def _matmul_run(left: Sbuf, right: Sbuf, shape: Shape, count: int) -> Psum:
+    stationary = left[: shape.k, : shape.m]
+    moving = right[: shape.k, : shape.n]
+
+    def again(bank: Psum, _: None) -> tuple[Psum, None]:
+        return nc_matmul(bank, stationary, moving, jnp.int32(0)), None
+
+    bank = psum(shape.m, shape.n)
+    return lax.scan(again, bank, None, length=count)[0]
+
+
+def activations(x: Hbm, *, op: str, count: int) -> tuple[Hbm, ...]:
     """`count` independent activations of one SBUF tile; `x` HBM `[partitions, free]`."""
     tile = _load(x)
-    done = [
-        activation(sbuf(*x.shape, dtype=x.dtype), tile, op=op) for _ in range(count)
-    ]
+    done = [activation(_like(x), tile, op=op) for _ in range(count)]
     return tuple(map(dma_store, done))
 
 
-def activation_chain(x: Any, *, op: str, count: int) -> Any:
+def activation_chain(x: Hbm, *, op: str, count: int) -> Hbm:
     """`count` activations in place, with scale and bias, each of the one before; `x` as above."""
     bias = memset(sbuf(x.shape[0], 1), value=1.0)
 
-    def again(tile: Any, _: Any) -> tuple[Any, None]:
+    def again(tile: Sbuf, _: None) -> tuple[Sbuf, None]:
         return activation_bias(tile, tile, bias, op=op, scale=0.5), None
 
-    return dma_store(lax.scan(again, _load(x), None, length=count)[0])
+    last, _ = lax.scan(again, _load(x), None, length=count)
+    return dma_store(last)
 
 
-def tensor_tensors(x: Any, y: Any, *, op: str, count: int) -> tuple[Any, ...]:
+def tensor_tensors(x: Hbm, y: Hbm, *, op: str, count: int) -> tuple[Hbm, ...]:
     """`count` independent `x op y` in SBUF; `x`, `y` HBM `[partitions, free]`."""
-    a, b = _load(x), _load(y)
-    done = [
-        tensor_tensor(sbuf(*x.shape, dtype=x.dtype), a, b, op=op) for _ in range(count)
-    ]
+    left = _load(x)
+    right = _load(y)
+    done = [tensor_tensor(_like(x), left, right, op=op) for _ in range(count)]
     return tuple(map(dma_store, done))
 
 
 def tensor_copies(
-    x: Any, unit: Any, *, src: str, dst: str, count: int
-) -> tuple[Any, ...]:
+    x: Hbm, unit: Hbm, *, src: str, dst: str, count: int
+) -> tuple[Hbm, ...]:
     """`count` independent copies of one tile between the named memories.
 
     Args:
@@ -88,27 +101,41 @@ def tensor_copies(
       src, dst: `"sbuf"` or `"psum"`.
       count: how many.
     """
-    spaces = {"sbuf": sbuf, "psum": psum}
     tile = _load(x)
     if src == "psum":
-        tile = nc_matmul(psum(*x.shape, dtype=x.dtype), _load(unit), tile, jnp.int32(0))
-    done = [
-        tensor_copy(spaces[dst](*x.shape, dtype=x.dtype), tile) for _ in range(count)
-    ]
+        bank = psum(*x.shape, dtype=x.dtype)
+        tile = nc_matmul(bank, _load(unit), tile, jnp.int32(0))
+    done = []
+    for _ in range(count):
+        room = SPACES[dst](*x.shape, dtype=x.dtype)
+        done.append(tensor_copy(room, tile))
     return tuple(map(dma_store, done))
 
 
-def dma_copies(x: Any, *, queues: Sequence[str], buffers: int) -> tuple[Any, ...]:
+def dma_copies(x: Hbm, *, queues: Sequence[str], buffers: int) -> tuple[Hbm, ...]:
     """Loads and stores each tile of `x`, HBM `[tiles, partitions, free]`, independently.
 
     `buffers` tiles at a time: all loads, then all stores, each in turn on another of `queues`.
     """
-    ring = [sbuf(*x.shape[1:], dtype=x.dtype) for _ in range(buffers)]
+    tiles, *shape = x.shape
+    ring = [sbuf(*shape, dtype=x.dtype) for _ in range(buffers)]
     turn = itertools.cycle(queues)
     stored = []
-    for first in range(0, x.shape[0], buffers):
-        count = min(buffers, x.shape[0] - first)
-        for i in range(count):
-            ring[i] = dma_load(ring[i], x[first + i], queue=next(turn))
-        stored += [dma_store(ring[i], queue=next(turn)) for i in range(count)]
+    for first in range(0, tiles, buffers):
+        count = min(buffers, tiles - first)
+        for number in range(count):
+            source = x[first + number]
+            ring[number] = dma_load(ring[number], source, queue=next(turn))
+        for tile in ring[:count]:
+            stored.append(dma_store(tile, queue=next(turn)))
     return tuple(stored)
+
+
+def _load(source: Hbm, queue: str = "load_queue") -> Sbuf:
+    """A whole HBM array in SBUF."""
+    return dma_load(_like(source), source, queue=queue)
+
+
+def _like(source: Hbm) -> Sbuf:
+    """An SBUF tile of an HBM array's shape and dtype."""
+    return sbuf(*source.shape, dtype=source.dtype)

@@ -5,34 +5,48 @@ computes: it is the arithmetic every kernel and every weight layout shares.
 """
 
 import math
-from typing import Any
+from types import ModuleType
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from emu.annotations import KnownInt, Tile
+from emu.trainium.spaces import Hbm
 
 PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
 BANKS = 8  # of PSUM
 BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
 CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
 
-
-def split(n: int, limit: int) -> tuple[int, int]:
-    """`(count, size)` of the fewest equal tiles of at most `limit` that cover `n`."""
-    count = math.ceil(n / limit)
-    return count, math.ceil(n / count)
+Array = jax.Array | np.ndarray
 
 
-def largest_divisor(n: int, limit: int) -> int:
-    """The largest divisor of `n` that is at most `limit` (at least 1)."""
-    return max(d for d in range(1, n + 1) if n % d == 0 and (d <= limit or d == 1))
+def split(size: int, limit: int) -> tuple[int, int]:
+    """`(count, size)` of the fewest equal tiles of at most `limit` that cover `size`.
+
+    300 columns in tiles of at most 128 are 3 tiles of 100, not two of 128 and one of 44.
+    """
+    count = math.ceil(size / limit)
+    return count, math.ceil(size / count)
 
 
-def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:
+def largest_divisor(size: int, limit: int) -> int:
+    """The largest divisor of `size` that is at most `limit` (at least 1)."""
+    most = max(1, min(size, limit))
+    return max(divisor for divisor in range(1, most + 1) if size % divisor == 0)
+
+
+def pack(weight: Array, rows: int, columns: int, xp: ModuleType = np) -> Array:
     """Lays a weight out so that each load is one contiguous read.
 
+    A chunk is as many tiles as fill `CHUNK_BYTES` of each partition. A bfloat16 weight of
+    4096 x 1024 in tiles of 128 x 512 has 32 tiles of rows, 8 of them a chunk, and 2 blocks of
+    columns: `[2, 4, 128, 8, 512]`.
+
     Args:
-      w: `[..., K, N]`.
+      weight: `[..., K, N]`.
       rows: contraction rows per tile (≤ 128); K is padded with zeros to a multiple.
       columns: output columns per block; N likewise.
       xp: numpy, or jax.numpy where only shapes are wanted.
@@ -40,29 +54,60 @@ def pack(w: Any, rows: int, columns: int, xp: Any = np) -> Any:
     Returns:
       `[..., blocks, chunks, rows, tiles a chunk, columns]`.
     """
-    *lead, k, n = w.shape
+    *lead, k, n = weight.shape
     tiles = math.ceil(k / rows)
     blocks = math.ceil(n / columns)
-    padding = [(0, 0)] * len(lead) + [(0, tiles * rows - k), (0, blocks * columns - n)]
-    chunk = largest_divisor(tiles, max(1, CHUNK_BYTES // (columns * w.dtype.itemsize)))
-    x = xp.pad(w, padding).reshape(*lead, tiles // chunk, chunk, rows, blocks, columns)
-    a = len(lead)
-    return x.transpose(*range(a), a + 3, a, a + 2, a + 1, a + 4)
-
-
-def index(x: Any, i: Any, axis: int = 0) -> Any:
-    """Slice `i` of a tile or HBM buffer along `axis`, a view; `i` may be a loop index."""
-    return lax.dynamic_index_in_dim(
-        x, jnp.int32(i), axis, keepdims=False, allow_negative_indices=False
+    k_padding = (0, tiles * rows - k)
+    n_padding = (0, blocks * columns - n)
+    tile_bytes = columns * weight.dtype.itemsize  # a partition
+    depth = largest_divisor(tiles, CHUNK_BYTES // tile_bytes)
+    padded = xp.pad(weight, [(0, 0)] * len(lead) + [k_padding, n_padding])
+    tiled = padded.reshape(*lead, tiles // depth, depth, rows, blocks, columns)
+    chunks_axis = len(lead)
+    depth_axis, rows_axis, blocks_axis, columns_axis = range(
+        chunks_axis + 1, chunks_axis + 5
+    )
+    return tiled.transpose(
+        *range(len(lead)),
+        blocks_axis,
+        chunks_axis,
+        rows_axis,
+        depth_axis,
+        columns_axis,
     )
 
 
-def part(x: Any, start: Any, size: int, axis: int) -> Any:
-    """Elements `[start, start + size)` of a tile along `axis`, a view; start may be known only."""
-    return lax.dynamic_slice_in_dim(x, start, size, axis, allow_negative_indices=False)
+def index(tile: Tile | Hbm, at: KnownInt, axis: int = 0) -> jax.Array:
+    """One slice of a tile or HBM buffer along `axis`, a view; `at` may be a loop index."""
+    return lax.dynamic_index_in_dim(
+        tile, jnp.int32(at), axis, keepdims=False, allow_negative_indices=False
+    )
 
 
-def divide(n: Any, by: int) -> tuple[Any, Any]:
+def part(tile: Tile | Hbm, start: KnownInt, size: int, axis: int) -> jax.Array:
+    """Elements `[start, start + size)` along `axis`, a view; `start` may be a loop index."""
+    return lax.dynamic_slice_in_dim(
+        tile, start, size, axis, allow_negative_indices=False
+    )
+
+
+def divide(number: jax.Array, by: int) -> tuple[KnownInt, KnownInt]:
     """Quotient and remainder of a loop index, which is never negative."""
-    divisor = jnp.asarray(by, n.dtype)
-    return lax.div(n, divisor), lax.rem(n, divisor)
+    divisor = jnp.asarray(by, number.dtype)
+    quotient = lax.div(number, divisor)
+    rest = lax.rem(number, divisor)
+    return quotient, rest
+
+
+__all__ = [
+    "BANKS",
+    "BANK_COLUMNS",
+    "CHUNK_BYTES",
+    "PARTITIONS",
+    "divide",
+    "index",
+    "largest_divisor",
+    "pack",
+    "part",
+    "split",
+]

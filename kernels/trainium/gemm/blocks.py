@@ -1,16 +1,21 @@
 """Matmul blocked in all three dimensions: sums live in SBUF while k is gone through in blocks."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import memset, nc_matmul, tensor_add_at, tensor_copy_at
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.gemm.sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Sizes, over_blocks
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, divide, index, part
 
-N_BLOCK, K_BLOCK, M_BLOCK = 2, 8, 16  # tiles
+# Tiles of a block.
+N_BLOCK = 2
+K_BLOCK = 8
+M_BLOCK = 16
 PACKS = 2  # result tiles on their way to HBM
 
 
@@ -27,13 +32,13 @@ class Room(NamedTuple):
     rhs: int
 
 
-def all_dims(lhs: Any, rhs: Any, s: Sizes) -> tuple[Any, ...]:
+def all_dims(lhs: Hbm, rhs: Hbm, sizes: Sizes) -> tuple[Hbm, ...]:
     """The variant `block_all_dims`; see `gemm`.
 
     Args:
       lhs: HBM `[k, m]`.
       rhs: HBM `[k, n]`.
-      s: sizes.
+      sizes: in tiles.
 
     Returns:
       HBM `[m/128, n-blocks, 128, columns of one]`, and the same of a smaller last n-block if there
@@ -44,92 +49,113 @@ def all_dims(lhs: Any, rhs: Any, s: Sizes) -> tuple[Any, ...]:
         for k-block: load rhs; for m-block: load lhs; for n, m: sums[m, n] += Σ over k of lhsᵀ · rhs
         for m: pack the n-block's sums; store
     """
-    left, right = (x.reshape(s.depth, PARTITIONS, -1) for x in (lhs, rhs))
-    whole, rest = divmod(s.columns, N_BLOCK)
-    runs = [(0, whole, N_BLOCK)] * (whole > 0) + [(whole * N_BLOCK, 1, rest)] * (
-        rest > 0
-    )
-    return tuple(_n_blocks(left, right, s, *run) for run in runs)
+    left = lhs.reshape(sizes.depth, PARTITIONS, -1)
+    right = rhs.reshape(sizes.depth, PARTITIONS, -1)
+    whole, rest = divmod(sizes.columns, N_BLOCK)
+    results = []
+    if whole:
+        results.append(_n_blocks(left, right, sizes, 0, whole, N_BLOCK))
+    if rest:
+        results.append(_n_blocks(left, right, sizes, whole * N_BLOCK, 1, rest))
+    return tuple(results)
 
 
-def _n_blocks(left: Any, right: Any, s: Sizes, first: int, count: int, b: int) -> Any:
-    """`count` n-blocks of `b` tiles from tile `first` on."""
-    room = _room(s, b)
+def _n_blocks(
+    left: Hbm, right: Hbm, sizes: Sizes, first: int, count: int, n_tiles: int
+) -> Hbm:
+    """`count` n-blocks of `n_tiles` each from tile `first` on."""
+    room = _room(sizes, n_tiles)
+    width = n_tiles * BANK_COLUMNS
 
-    def n_block(out: Any, j: Any) -> tuple[Any, None]:
-        columns = part(right, (first + j * b) * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
+    def n_block(out: Hbm, number: KnownInt) -> tuple[Hbm, None]:
+        start = (first + number * n_tiles) * BANK_COLUMNS
+        columns = part(right, start, width, axis=2)
 
-        def k_block(sums: Any, i: Any, c: int) -> Any:
-            return _k_block(
-                sums, part(left, i, c, axis=0), part(columns, i, c, axis=0), s, room
-            )
+        def k_block(sums: Sbuf, k_tile: KnownInt, k_tiles: int) -> Sbuf:
+            lefts = part(left, k_tile, k_tiles, axis=0)
+            rights = part(columns, k_tile, k_tiles, axis=0)
+            return _k_block(sums, lefts, rights, sizes, room)
 
-        sums = sbuf(PARTITIONS, s.rows * b, BANK_COLUMNS, dtype=s.dtype)
-        sums = over_blocks(s.depth, K_BLOCK, memset(sums, value=0.0), k_block)
-        return _store(out, sums, j, count, s), None
+        sums = sbuf(PARTITIONS, sizes.rows * n_tiles, BANK_COLUMNS, dtype=sizes.dtype)
+        sums = memset(sums, value=0.0)
+        sums = over_blocks(sizes.depth, K_BLOCK, sums, k_block)
+        return _store(out, sums, number, count, sizes), None
 
-    out = hbm(s.rows * count, PARTITIONS, b * BANK_COLUMNS, dtype=s.dtype)
+    out = hbm(sizes.rows * count, PARTITIONS, width, dtype=sizes.dtype)
     out, _ = lax.scan(n_block, out, jnp.arange(count))
-    return out.reshape(s.rows, count, PARTITIONS, b * BANK_COLUMNS)
+    return out.reshape(sizes.rows, count, PARTITIONS, width)
 
 
-def _room(s: Sizes, b: int) -> Room:
-    """An m-block of lhs that can be loaded ahead, smaller if need be; then as much of rhs."""
-    c, a = min(K_BLOCK, s.depth), min(M_BLOCK, s.rows)
-    rhs = s.nbytes(b * BANK_COLUMNS)
-    free = s.room - s.nbytes(s.rows * b * BANK_COLUMNS) - c * rhs
-    while a > 1 and 2 * c * s.nbytes(a * PARTITIONS) > free:
-        a //= 2
-    lhs = s.nbytes(a * PARTITIONS)
-    free = max(0, free - c * lhs)
-    doubled = min(c, free // lhs)
-    return Room(a, doubled, min(c, (free - doubled * lhs) // rhs))
+def _room(sizes: Sizes, n_tiles: int) -> Room:
+    """An m-block of lhs that can be loaded ahead, smaller if need be; then as much of rhs.
+
+    A bfloat16 matmul of 2048³: an n-block of 2 keeps 16 · 2 sums of 1 KiB a partition. A k-block
+    of 8 takes 8 · 2 KiB of rhs, and with m-blocks of 16 tiles 8 · 4 KiB of lhs. Of 192 KiB, 144
+    are left for lhs: twice 32 fit, so all of it is doubled, and then all of rhs.
+    """
+    k_tiles = min(K_BLOCK, sizes.depth)
+    m_tiles = min(M_BLOCK, sizes.rows)
+    sums_bytes = sizes.nbytes(sizes.rows * n_tiles * BANK_COLUMNS)
+    rhs_bytes = sizes.nbytes(n_tiles * BANK_COLUMNS)  # of one k tile
+    free = sizes.room - sums_bytes - k_tiles * rhs_bytes
+    while m_tiles > 1 and 2 * k_tiles * sizes.nbytes(m_tiles * PARTITIONS) > free:
+        m_tiles //= 2
+    lhs_bytes = sizes.nbytes(m_tiles * PARTITIONS)  # of one k tile
+    free = max(0, free - k_tiles * lhs_bytes)
+    lhs_doubled = min(k_tiles, free // lhs_bytes)
+    free -= lhs_doubled * lhs_bytes
+    rhs_doubled = min(k_tiles, free // rhs_bytes)
+    return Room(m_tiles, lhs_doubled, rhs_doubled)
 
 
-def _load(tile: Any, doubled: bool, queue: str) -> Any:
-    return dma_load(
-        sbuf(*tile.shape, dtype=tile.dtype, buffers=1 + doubled), tile, queue=queue
-    )
+def _load(block: Hbm, doubled: int, queue: str) -> list[Sbuf]:
+    """The k tiles of a block, HBM `[tiles, 128, columns]`, of which the first are doubled."""
+    loaded = []
+    for k_tile in range(block.shape[0]):
+        source = index(block, k_tile)
+        buffers = 2 if k_tile < doubled else 1
+        tile = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
+        loaded.append(dma_load(tile, source, queue=queue))
+    return loaded
 
 
-def _k_block(sums: Any, left: Any, right: Any, s: Sizes, room: Room) -> Any:
+def _k_block(sums: Sbuf, left: Hbm, right: Hbm, sizes: Sizes, room: Room) -> Sbuf:
     """Adds one k-block, HBM `[tiles, 128, m]` and `[tiles, 128, columns]`, to all sums."""
-    tiles = right.shape[0]
-    b = right.shape[2] // BANK_COLUMNS
-    rights = [_load(index(right, k), k < room.rhs, RHS_QUEUE) for k in range(tiles)]
+    n_tiles = right.shape[2] // BANK_COLUMNS
+    rights = _load(right, room.rhs, RHS_QUEUE)
 
-    def m_block(sums: Any, i: Any, a: int) -> Any:
-        block = part(left, i * PARTITIONS, a * PARTITIONS, axis=2)
-        lefts = [_load(index(block, k), k < room.lhs, LHS_QUEUE) for k in range(tiles)]
+    def m_block(sums: Sbuf, first: KnownInt, m_tiles: int) -> Sbuf:
+        block = part(left, first * PARTITIONS, m_tiles * PARTITIONS, axis=2)
+        lefts = _load(block, room.lhs, LHS_QUEUE)
 
-        def pair(sums: Any, at: Any) -> tuple[Any, None]:
-            n, m = divide(at, a)
+        def result_tile(sums: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+            n, m = divide(number, m_tiles)
             bank = psum(PARTITIONS, BANK_COLUMNS, buffers=BANKS)
-            for k, (x, y) in enumerate(zip(lefts, rights, strict=True)):
-                x = part(x, m * PARTITIONS, PARTITIONS, axis=1)
-                y = part(y, n * BANK_COLUMNS, BANK_COLUMNS, axis=1)
-                bank = nc_matmul(bank, x, y, jnp.int32(k > 0))
-            return tensor_add_at(sums, bank, (i + m) * b + n, jnp.int32(0)), None
+            for k, (stationary, moving) in enumerate(zip(lefts, rights, strict=True)):
+                stationary = part(stationary, m * PARTITIONS, PARTITIONS, axis=1)
+                moving = part(moving, n * BANK_COLUMNS, BANK_COLUMNS, axis=1)
+                bank = nc_matmul(bank, stationary, moving, jnp.int32(k > 0))
+            place = (first + m) * n_tiles + n
+            return tensor_add_at(sums, bank, place, jnp.int32(0)), None
 
-        return lax.scan(pair, sums, jnp.arange(a * b))[0]
+        numbers = jnp.arange(m_tiles * n_tiles)
+        return lax.scan(result_tile, sums, numbers)[0]
 
-    return over_blocks(s.rows, room.m_block, sums, m_block)
+    return over_blocks(sizes.rows, room.m_block, sums, m_block)
 
 
-def _store(out: Any, sums: Any, j: Any, count: int, s: Sizes) -> Any:
-    """Packs each row of n-block `j`, SBUF `[128, rows · tiles, 512]`, into one store."""
-    b = sums.shape[1] // s.rows
+def _store(out: Hbm, sums: Sbuf, number: KnownInt, count: int, sizes: Sizes) -> Hbm:
+    """Packs each row of an n-block, SBUF `[128, rows · tiles, 512]`, into one store."""
+    n_tiles = sums.shape[1] // sizes.rows
+    width = n_tiles * BANK_COLUMNS
 
-    def row(out: Any, m: Any) -> tuple[Any, None]:
-        pack = sbuf(PARTITIONS, 1, b * BANK_COLUMNS, dtype=s.dtype, buffers=PACKS)
-        for n in range(b):
-            pack = tensor_copy_at(
-                pack,
-                index(sums, m * b + n, 1),
-                jnp.int32(0),
-                jnp.int32(n * BANK_COLUMNS),
-            )
-        packed = pack.reshape(PARTITIONS, b * BANK_COLUMNS)
-        return dma_store_at(out, packed, m * count + j), None
+    def row(out: Hbm, m: KnownInt) -> tuple[Hbm, None]:
+        pack = sbuf(PARTITIONS, 1, width, dtype=sizes.dtype, buffers=PACKS)
+        for n in range(n_tiles):
+            tile = index(sums, m * n_tiles + n, 1)
+            column = jnp.int32(n * BANK_COLUMNS)
+            pack = tensor_copy_at(pack, tile, jnp.int32(0), column)
+        packed = pack.reshape(PARTITIONS, width)
+        return dma_store_at(out, packed, m * count + number), None
 
-    return lax.scan(row, out, jnp.arange(s.rows))[0]
+    return lax.scan(row, out, jnp.arange(sizes.rows))[0]

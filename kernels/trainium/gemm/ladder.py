@@ -1,31 +1,50 @@
 """Tiled matmul with its loop nest as a parameter: the optimisation ladder, step by step."""
 
 import re
-from typing import Any
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emu.annotations import DType
+from emu.trainium.spaces import Hbm
 from kernels.trainium.gemm.blocks import all_dims
 from kernels.trainium.gemm.nest import nest
-from kernels.trainium.gemm.sizes import Plan, Sizes, held
+from kernels.trainium.gemm.sizes import Blocking, Sizes, held
+from kernels.trainium.tiles import PARTITIONS
+
+
+class Blocks(NamedTuple):
+    """Tiles of an m-block and an n-block, and whether a DMA loads a whole row of a block."""
+
+    m_tiles: int
+    n_tiles: int
+    row_loads: bool
+
 
 SBUF_PARTITION_BYTES = 192 * 2**10  # of the smallest SBUF, Trainium1's
-_BLOCK = re.compile(r"block_mn_(\d+)x(\d+)|block_bm(\d+)_bn(\d+)(_row_loads)?")
-_BY_NAME = {"hoist_loads": (1, 1, False), "block_free_dims": (2, 2, False)}
+_BLOCK = re.compile(
+    r"block_mn_(?P<mn_m>\d+)x(?P<mn_n>\d+)"
+    r"|block_bm(?P<bm>\d+)_bn(?P<bn>\d+)(?P<row_loads>_row_loads)?"
+)
+_BY_NAME = {
+    "hoist_loads": Blocks(1, 1, row_loads=False),
+    "block_free_dims": Blocks(2, 2, row_loads=False),
+}
 _TILED = ("tiled", "tiled_lhs_pretransposed", "tiled_transposing_lhs")
 
 
 def gemm(
-    lhs: Any,
-    rhs: Any,
+    lhs: Hbm,
+    rhs: Hbm,
     *,
     variant: str = "block_bm8_bn2_row_loads",
     lhs_loads: int | None = None,
     buffers: int = 8,
     sbuf_partition_bytes: int = SBUF_PARTITION_BYTES,
-    turned_dtype: Any = None,
-) -> tuple[Any, ...]:
+    turned_dtype: DType | None = None,
+) -> tuple[Hbm, ...]:
     """`lhsᵀ · rhs`, or `lhs · rhs` in the variant that transposes, by the nest of `variant`.
 
     Dimensions:
@@ -60,50 +79,62 @@ def gemm(
     Source: the loop nests of AWS's matmul tutorials (aws-neuron-sdk, NKI guides).
     """
     turned = variant == "tiled_transposing_lhs"
-    s = Sizes.of(lhs, rhs, turned, buffers, sbuf_partition_bytes, turned_dtype)
-    if lhs_loads is not None and not (
-        variant in _TILED[:2] and 1 <= lhs_loads <= s.columns
-    ):
-        raise ValueError(
-            f"gemm: lhs_loads is {lhs_loads}, must be 1 to n/512 = {s.columns}, "
-            f"of a variant {' or '.join(_TILED[:2])}"
-        )
+    sizes = Sizes.of(lhs, rhs, turned, buffers, sbuf_partition_bytes, turned_dtype)
+    _check_lhs_loads(variant, lhs_loads, sizes)
     if variant == "block_all_dims":
-        return all_dims(lhs, rhs, s)
-    if variant in _TILED:
-        if lhs_loads is None or lhs_loads == s.columns:
-            return nest(lhs, rhs, s, Plan(turned=turned))
-        return nest(lhs, rhs, s, held(s, 1, 1, lhs_loads=lhs_loads))
-    a, b, row_loads = _blocks(variant)
-    return nest(lhs, rhs, s, held(s, a, b, row_loads=row_loads))
+        return all_dims(lhs, rhs, sizes)
+    if variant not in _TILED:
+        blocks = _blocks(variant)
+        blocking = held(
+            sizes, blocks.m_tiles, blocks.n_tiles, row_loads=blocks.row_loads
+        )
+    elif lhs_loads is None or lhs_loads == sizes.columns:
+        blocking = Blocking(turned=turned)
+    else:
+        blocking = held(sizes, 1, 1, lhs_loads=lhs_loads)
+    return nest(lhs, rhs, sizes, blocking)
 
 
-def _blocks(variant: str) -> tuple[int, int, bool]:
-    """Tiles of an m-block and an n-block, and whether a DMA loads a whole row of a block."""
-    if (found := _BLOCK.fullmatch(variant)) is None:
-        if variant not in _BY_NAME:
-            names = ", ".join(
-                [
-                    *_TILED,
-                    *_BY_NAME,
-                    "block_mn_AxB",
-                    "block_bmA_bnB[_row_loads]",
-                    "block_all_dims",
-                ]
-            )
-            raise ValueError(f"gemm: no variant {variant!r}, must be one of {names}")
+def _check_lhs_loads(variant: str, lhs_loads: int | None, sizes: Sizes) -> None:
+    if lhs_loads is None:
+        return
+    not_turning = _TILED[:2]
+    if variant not in not_turning or not 1 <= lhs_loads <= sizes.columns:
+        raise ValueError(
+            f"gemm: lhs_loads is {lhs_loads}, must be 1 to n/512 = {sizes.columns}, "
+            f"of a variant {' or '.join(not_turning)}"
+        )
+
+
+def _blocks(variant: str) -> Blocks:
+    """The blocks that a variant's name tells."""
+    if variant in _BY_NAME:
         return _BY_NAME[variant]
-    a, b = (int(x or y) for x, y in (found.group(1, 3), found.group(2, 4)))
-    if not a or not b:
+    found = _BLOCK.fullmatch(variant)
+    if found is None:
+        patterns = ("block_mn_AxB", "block_bmA_bnB[_row_loads]", "block_all_dims")
+        names = ", ".join([*_TILED, *_BY_NAME, *patterns])
+        raise ValueError(f"gemm: no variant {variant!r}, must be one of {names}")
+    m_tiles = int(found["mn_m"] or found["bm"])
+    n_tiles = int(found["mn_n"] or found["bn"])
+    if not m_tiles or not n_tiles:
         raise ValueError(
             f"gemm: {variant} has a block of no tiles, must be at least 1 by 1"
         )
-    return a, b, found.group(5) is not None
+    return Blocks(m_tiles, n_tiles, found["row_loads"] is not None)
 
 
-def untile(parts: tuple[Any, ...]) -> Any:
-    """The matrix `[m, n]` of what `gemm` returns; on the host, the layout costs no time."""
-    xp = np if all(isinstance(p, np.ndarray) for p in parts) else jnp
-    return xp.concatenate(
-        [p.transpose(0, 2, 1, 3).reshape(p.shape[0] * 128, -1) for p in parts], axis=1
-    )
+def untile(parts: tuple[jax.Array, ...] | tuple[np.ndarray, ...]) -> jax.Array:
+    """The matrix `[m, n]` of what `gemm` returns; on the host, the layout costs no time.
+
+    Args:
+      parts: arrays `[m/128, blocks, 128, columns]`; the result is NumPy's if all of them are.
+    """
+    on_host = all(isinstance(part, np.ndarray) for part in parts)
+    xp = np if on_host else jnp
+    matrices = []
+    for part in parts:
+        rows = part.shape[0] * PARTITIONS
+        by_row = part.transpose(0, 2, 1, 3)
+        matrices.append(by_row.reshape(rows, -1))
+    return xp.concatenate(matrices, axis=1)

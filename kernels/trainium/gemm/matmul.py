@@ -1,32 +1,40 @@
 """Tiled matmul: stationary and moving tiles from SBUF, accumulation over K in PSUM."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt, PyTree
 from emu.tracing.side_by_side import is_in_order, tiles
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import nc_matmul
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.tiles import index, part
 
-Emit = Callable[[Any, Any, Any], Any]
-Pairs = tuple[tuple[Any, Any], ...]
+Emit: TypeAlias = Callable[[Any, KnownInt, Any], Any]
+"""`(into, block, psum_tiles) -> into`."""
+
+Pairs: TypeAlias = tuple[tuple[Sbuf, Sbuf], ...]
+"""For each sum its stationary and its moving operand."""
+
+Sums: TypeAlias = tuple[Psum, ...]
 
 
 def project(
-    x_t: Any,
-    w: Any,
-    into: Any,
+    x_t: Sbuf,
+    weight: Hbm,
+    into: PyTree,
     emit: Emit,
     *,
     rows: int,
     axis: int = 2,
     buffers: int = 2,
-) -> Any:
-    """`x · w` with tokens on the output's partitions: each weight tile serves all token tiles.
+) -> PyTree:
+    """`x · weight` with tokens on the output's partitions: a weight tile serves all token tiles.
 
     Dimensions:
       K: contraction, `chunks · depth · k` (k ≤ 128).
@@ -35,7 +43,7 @@ def project(
 
     Args:
       x_t: SBUF `[k, K/k, T]`, activations with features on partitions.
-      w: HBM `[blocks, chunks, k, depth, n]`, from `tiling.pack`.
+      weight: HBM `[blocks, chunks, k, depth, n]`, from `tiles.pack`.
       into: buffers that take the result, such as SBUF `[rows, tiles, N]`: a part for each block.
       emit: `(into, block, psum_tiles) -> into`, writes one column block's part from its sums,
         `[rows, n]` float32 for each token tile.
@@ -47,37 +55,41 @@ def project(
       `into`, filled.
 
     Pseudocode:
-      for block: for chunk: load w[block, chunk]; for depth: for tile: psum[tile] += x_tᵀ · w
+      for block: for chunk: load weight[block, chunk]
+        for depth: for tile: psum[tile] += x_tᵀ · weight
     """
-    count, n = x_t.shape[2] // rows, w.shape[4]
+    count = x_t.shape[2] // rows
+    columns = weight.shape[4]
 
-    def pairs(x: Any, w: Any) -> Pairs:
-        token_tiles = (
-            lax.slice_in_dim(x, m * rows, (m + 1) * rows, axis=2) for m in range(count)
-        )
-        return tuple((tile, w) for tile in token_tiles)
+    def pairs(x: Sbuf, weight: Sbuf) -> Pairs:
+        made = []
+        for tile in range(count):
+            start = tile * rows
+            stationary = lax.slice_in_dim(x, start, start + rows, axis=2)
+            made.append((stationary, weight))
+        return tuple(made)
 
-    def block(w: Any) -> tuple[Any, ...]:
-        sums = tuple(psum(rows, n, buffers=2) for _ in range(count))
-        return over_chunks(sums, x_t, (w,), pairs, buffers=buffers)
+    def block(weight: Hbm) -> Sums:
+        sums = tuple(psum(rows, columns, buffers=2) for _ in range(count))
+        return over_chunks(sums, x_t, (weight,), pairs, buffers=buffers)
 
-    return tiles(block, w, into=into, emit=emit, axis=axis)
+    return tiles(block, weight, into=into, emit=emit, axis=axis)
 
 
 def over_chunks(
-    sums: tuple[Any, ...],
-    x_t: Any,
-    ws: tuple[Any, ...],
+    sums: Sums,
+    x_t: Sbuf,
+    weights: tuple[Hbm, ...],
     pairs: Callable[..., Pairs],
     *,
     buffers: int,
-) -> Any:
+) -> Sums:
     """Streams chunks of weights into SBUF and adds their products to PSUM tiles.
 
     Args:
       sums: PSUM tiles, overwritten.
       x_t: SBUF `[k, chunks · depth, T]`.
-      ws: HBM `[chunks, k, depth, n]` each.
+      weights: HBM `[chunks, k, depth, n]` each.
       pairs: `(x [k, depth, T], *weights [k, depth, n]) -> pairs`, from views of one chunk in SBUF,
         as `add_products` takes them.
       buffers: chunks of each weight in flight.
@@ -86,31 +98,36 @@ def over_chunks(
       The sums.
     """
     if not is_in_order():
-        x_t, ws = _one_chunk(x_t, ws)
-    depth = ws[0].shape[2]
+        x_t, weights = _one_chunk(x_t, weights)
+    chunks, _, depth, _ = weights[0].shape
 
-    def chunk(sums: Any, at: Any) -> tuple[Any, None]:
-        c, *ws = at
-        loaded = [
-            dma_load(sbuf(*w.shape, dtype=w.dtype, buffers=buffers), w, queue=queue)
-            for w, queue in zip(ws, LOAD_QUEUES)
-        ]
-        x = part(x_t, c * depth, depth, axis=1)
-        return add_products(sums, pairs(x, *loaded), c * depth), None
+    def chunk(sums: Sums, at: Any) -> tuple[Sums, None]:
+        number, *sources = at
+        loaded = []
+        for source, queue in zip(sources, LOAD_QUEUES):
+            tile = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
+            loaded.append(dma_load(tile, source, queue=queue))
+        done = number * depth
+        x = part(x_t, done, depth, axis=1)
+        return add_products(sums, pairs(x, *loaded), done), None
 
-    return lax.scan(chunk, sums, (jnp.arange(len(ws[0])), *ws))[0]
+    sums, _ = lax.scan(chunk, sums, (jnp.arange(chunks), *weights))
+    return sums
 
 
-def _one_chunk(x_t: Any, ws: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+def _one_chunk(x_t: Sbuf, weights: tuple[Hbm, ...]) -> tuple[Sbuf, tuple[Hbm, ...]]:
     """The same operands as one chunk, whose tiles have as many rows as those of all chunks."""
-    chunks, k, depth, n = ws[0].shape
-    x = jnp.swapaxes(x_t.reshape(k, chunks, depth, -1), 0, 1)
-    return x.reshape(chunks * k, depth, -1), tuple(
-        w.reshape(1, chunks * k, depth, n) for w in ws
-    )
+    chunks, k, depth, columns = weights[0].shape
+    by_chunk = x_t.reshape(k, chunks, depth, -1)
+    rows_together = jnp.swapaxes(by_chunk, 0, 1)
+    rows = chunks * k
+    merged = []
+    for weight in weights:
+        merged.append(weight.reshape(1, rows, depth, columns))
+    return rows_together.reshape(rows, depth, -1), tuple(merged)
 
 
-def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, ...]:
+def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
     """`sum (+)= Σ over tiles of stationaryᵀ · moving`, for each PSUM tile.
 
     A K tile fills the partitions once, so the machine needs one matmul for each; a bank adds them
@@ -125,15 +142,24 @@ def add_products(sums: tuple[Any, ...], pairs: Pairs, done: Any) -> tuple[Any, .
       The sums.
     """
 
-    def tile(sums: Any, t: Any) -> tuple[Any, None]:
-        more = (done + t > 0).astype(jnp.int32)
-        at_tile = [(index(a, t, 1), index(b, t, 1)) for a, b in pairs]
-        return tuple(
-            nc_matmul(s, *xs, more) for s, xs in zip(sums, at_tile, strict=True)
-        ), None
+    def k_tile(sums: Sums, number: jax.Array) -> tuple[Sums, None]:
+        more = (done + number > 0).astype(jnp.int32)
+        at_tile = []
+        for stationary, moving in pairs:
+            at_tile.append((index(stationary, number, 1), index(moving, number, 1)))
+        return _matmuls(sums, tuple(at_tile), more), None
 
     if is_in_order():
         count = pairs[0][0].shape[1]
-        return lax.scan(tile, sums, jnp.arange(count, dtype=done.dtype))[0]
+        numbers = jnp.arange(count, dtype=done.dtype)
+        return lax.scan(k_tile, sums, numbers)[0]
     more = (done > 0).astype(jnp.int32)
-    return tuple(nc_matmul(s, *xs, more) for s, xs in zip(sums, pairs, strict=True))
+    return _matmuls(sums, pairs, more)
+
+
+def _matmuls(sums: Sums, pairs: Pairs, more: KnownInt) -> Sums:
+    """One matmul for each sum; at `more` = 0 it overwrites."""
+    results = []
+    for bank, (stationary, moving) in zip(sums, pairs, strict=True):
+        results.append(nc_matmul(bank, stationary, moving, more))
+    return tuple(results)

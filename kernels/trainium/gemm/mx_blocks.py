@@ -1,48 +1,63 @@
 """Features in MX layout, 4 elements on each partition: loaded in one DMA, quantised in one go."""
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from emu.annotations import DType, KnownInt
 from emu.trainium.datasheets.limits import MX_PARTITIONS
 from emu.trainium.engines.memory import dma_load_tiles, sbuf
 from emu.trainium.isa import quantize_mx
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.tiles import part
 
 
-def load_blocks(x: Any, i: Any, count: int, buffers: int) -> Any:
-    """The `i`-th `count` columns of every block of features.
+class Quantised(NamedTuple):
+    """A tile in MX: 32 elements, four each on eight partitions, share a scale.
+
+    Attributes:
+      elements: SBUF float8 `[p, blocks, columns, 4]`.
+      scale: SBUF `uint8[p / 8, blocks, columns]`.
+    """
+
+    elements: Sbuf
+    scale: Sbuf
+
+
+def load_blocks(features: Hbm, number: KnownInt, count: int, buffers: int) -> Sbuf:
+    """The `number`-th `count` columns of every block of features.
 
     Args:
-      x: HBM `[blocks, p, T, 4]`, or scales `[blocks, p / 8, T]`.
-      i: which.
+      features: HBM `[blocks, p, T, 4]`, or scales `[blocks, p / 8, T]`.
+      number: which.
       count: columns.
       buffers: depth of the ring of tiles.
 
     Returns:
       SBUF `[p, blocks, count, 4]`, or `[p / 8, blocks, count]`.
     """
-    blocks, p, _, *quad = x.shape
-    n = math.prod((count, *quad))
-    flat = part(x.reshape(blocks, p, -1), i * n, n, axis=2)
-    tile = dma_load_tiles(sbuf(p, blocks, n, dtype=x.dtype, buffers=buffers), flat)
-    return tile.reshape(p, blocks, count, *quad)
+    blocks, partitions, _, *quad = features.shape
+    size = math.prod((count, *quad))  # of a partition, in each block
+    flat = features.reshape(blocks, partitions, -1)
+    source = part(flat, number * size, size, axis=2)
+    tile = sbuf(partitions, blocks, size, dtype=features.dtype, buffers=buffers)
+    tile = dma_load_tiles(tile, source)
+    return tile.reshape(partitions, blocks, count, *quad)
 
 
-def quantised(x: Any, dtype: Any, buffers: int) -> tuple[Any, Any]:
+def quantised(tile: Sbuf, dtype: DType, buffers: int) -> Quantised:
     """MX elements and scales of a tile of a 16-bit float.
 
     Args:
-      x: SBUF `[p, blocks, t, 4]`.
+      tile: SBUF `[p, blocks, t, 4]`.
       dtype: float8_e4m3fn or float8_e5m2.
       buffers: depth of the rings of tiles.
-
-    Returns:
-      SBUF `dtype[p, blocks, t, 4]` and `uint8[p / 8, blocks, t]`.
     """
-    p, blocks, t, quad = x.shape
-    elements = sbuf(p, blocks * t, quad, dtype=dtype, buffers=buffers)
-    scale = sbuf(p // MX_PARTITIONS, blocks * t, dtype=jnp.uint8, buffers=buffers)
-    elements, scale = quantize_mx(elements, scale, x.reshape(elements.shape))
-    return elements.reshape(x.shape), scale.reshape(-1, blocks, t)
+    partitions, blocks, tokens, quad = tile.shape
+    columns = blocks * tokens
+    scales = partitions // MX_PARTITIONS
+    elements = sbuf(partitions, columns, quad, dtype=dtype, buffers=buffers)
+    scale = sbuf(scales, columns, dtype=jnp.uint8, buffers=buffers)
+    elements, scale = quantize_mx(elements, scale, tile.reshape(elements.shape))
+    return Quantised(elements.reshape(tile.shape), scale.reshape(-1, blocks, tokens))

@@ -1,25 +1,25 @@
 """MX matmul: activations quantised on the way in, weights in MX already; Trainium3."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul_mx, tensor_copy
-from kernels.trainium.gemm.mx_blocks import load_blocks, quantised
+from emu.trainium.spaces import Hbm, Psum
+from kernels.trainium.gemm.mx_blocks import Quantised, load_blocks, quantised
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
 
 def matmul_mx(
-    x: Any,
-    w: Any,
-    w_scale: Any,
+    x: Hbm,
+    w: Hbm,
+    w_scale: Hbm,
     *,
     tiles: int = 4,
     columns: int = 512,
     buffers: int = 2,
-) -> Any:
+) -> Hbm:
     """`x · w` in MXFP8: four times the FLOPs of bfloat16 in as many cycles, half the weight bytes.
 
     Dimensions:
@@ -42,49 +42,62 @@ def matmul_mx(
       for tokens: load x; quantise
                   for columns: load w; for block: for token tile: psum += xᵀ w
     """
-    tokens, width = x.shape[2], w.shape[2]
+    tokens = x.shape[2]
+    width = w.shape[2]
     m = largest_divisor(tokens, PARTITIONS)
     n = largest_divisor(width, columns)
     depth = largest_divisor(tokens // m, tiles)
+    group_tokens = depth * m
+    groups = tokens // group_tokens
     count = width // n
 
-    def group(out: Any, g: Any) -> tuple[Any, None]:
-        left = quantised(load_blocks(x, g, depth * m, buffers), w.dtype, buffers)
+    def group(out: Hbm, number: KnownInt) -> tuple[Hbm, None]:
+        loaded = load_blocks(x, number, group_tokens, buffers)
+        left = quantised(loaded, w.dtype, buffers)
 
-        def column(out: Any, j: Any) -> tuple[Any, None]:
-            right = load_blocks(w, j, n, buffers), load_blocks(w_scale, j, n, buffers)
-            sums = _sums([psum(m, n, buffers=2) for _ in range(depth)], left, right)
-            for i, bank in enumerate(sums):
-                y = tensor_copy(sbuf(m, n, dtype=x.dtype, buffers=buffers), bank)
-                out = dma_store_at(out, y, (g * count + j) * depth + i)
+        def column(out: Hbm, at: KnownInt) -> tuple[Hbm, None]:
+            elements = load_blocks(w, at, n, buffers)
+            scale = load_blocks(w_scale, at, n, buffers)
+            banks = [psum(m, n, buffers=2) for _ in range(depth)]
+            sums = _sums(banks, left, Quantised(elements, scale))
+            for tile, bank in enumerate(sums):
+                result = sbuf(m, n, dtype=x.dtype, buffers=buffers)
+                result = tensor_copy(result, bank)
+                place = (number * count + at) * depth + tile
+                out = dma_store_at(out, result, place)
             return out, None
 
         return lax.scan(column, out, jnp.arange(count))[0], None
 
-    groups = tokens // (depth * m)
     out = hbm(groups * count * depth, m, n, dtype=x.dtype)
     out, _ = lax.scan(group, out, jnp.arange(groups))
     return out.reshape(groups, count, depth, m, n)
 
 
-def _sums(banks: list[Any], left: Any, right: Any) -> list[Any]:
+def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
     """Sums over all blocks of the products of each token tile with one weight tile.
 
     Args:
       banks: PSUM `[m, n]`, one for each token tile.
-      left: SBUF elements `[p, blocks, tokens, 4]` and scales, from `quantised`.
-      right: SBUF elements `[p, blocks, n, 4]` and scales `[p / 8, blocks, n]`.
+      left: the tokens of all tiles.
+      right: the weight tile.
     """
     m = banks[0].shape[0]
+    blocks = right.elements.shape[1]
 
-    def add(banks: Any, b: Any) -> tuple[Any, None]:
-        x, x_scale, w, w_scale = (index(t, b, 1) for t in (*left, *right))
-        more = (b > 0).astype(jnp.int32)
+    def add(banks: list[Psum], block: KnownInt) -> tuple[list[Psum], None]:
+        x = index(left.elements, block, 1)
+        x_scale = index(left.scale, block, 1)
+        w = index(right.elements, block, 1)
+        w_scale = index(right.scale, block, 1)
+        more = (block > 0).astype(jnp.int32)
+        sums = []
+        for tile, bank in enumerate(banks):
+            start = tile * m
+            own = part(x, start, m, 1)
+            own_scale = part(x_scale, start, m, 1)
+            sums.append(nc_matmul_mx(bank, own, w, own_scale, w_scale, more))
+        return sums, None
 
-        def product(bank: Any, start: int) -> Any:
-            own, scale = (part(t, start, m, 1) for t in (x, x_scale))
-            return nc_matmul_mx(bank, own, w, scale, w_scale, more)
-
-        return [product(bank, i * m) for i, bank in enumerate(banks)], None
-
-    return lax.scan(add, banks, jnp.arange(right[0].shape[1]))[0]
+    banks, _ = lax.scan(add, banks, jnp.arange(blocks))
+    return banks

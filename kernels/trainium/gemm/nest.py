@@ -1,12 +1,14 @@
 """The nest m-block, n-block, m, n, k: each operand is streamed past the matmuls or held in SBUF."""
 
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt
 from emu.tracing.side_by_side import tiles
 from emu.trainium.engines.memory import (
     dma_load,
@@ -17,12 +19,13 @@ from emu.trainium.engines.memory import (
     sbuf,
 )
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
+from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
 from kernels.trainium.gemm.matmul import add_products
 from kernels.trainium.gemm.sizes import (
     BANKS,
     LHS_QUEUE,
     RHS_QUEUE,
-    Plan,
+    Blocking,
     Sizes,
     fill_blocks,
 )
@@ -42,183 +45,242 @@ class Tiles(NamedTuple):
     """
 
     count: int
-    held: Any
-    slices: Any
-    tile: Callable[[Any, Any], Any]
+    held: Sbuf | None
+    slices: Hbm | None
+    tile: Callable[[KnownInt, Any], Sbuf]
 
 
-Column = list[Tiles]
-Pair = tuple[Column, Column]  # of lhs and of rhs
-Place = tuple[Any, Any]  # row and column of a result tile
+Column: TypeAlias = list[Tiles]
 
 
-def nest(lhs: Any, rhs: Any, s: Sizes, plan: Plan) -> tuple[Any]:
+class Product(NamedTuple):
+    """One result tile: a column of lhsᵀ by a column of rhs.
+
+    Attributes:
+      row, column: of the result, in tiles.
+      left, right: what is contracted over k.
+    """
+
+    row: KnownInt
+    column: KnownInt
+    left: Column
+    right: Column
+
+
+def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
     """One nest for every variant but `block_all_dims`; see `gemm`.
 
     Args:
       lhs, rhs: HBM.
-      s: sizes.
-      plan: blocks, and which operands are held.
+      sizes: in tiles.
+      blocking: blocks, and which operands are held.
+
+    Pseudocode:
+      for m-block: load lhs; for n-block: load rhs; for m, n of the blocks:
+        bank = Σ over k of lhs tileᵀ · rhs tile; store bank
     """
-    right = rhs.reshape(s.depth, PARTITIONS, -1)
-    group = math.ceil(s.columns / plan.lhs_loads)
+    right = rhs.reshape(sizes.depth, PARTITIONS, -1)
+    columns_a_load = math.ceil(sizes.columns / blocking.lhs_loads)
 
-    def m_block(out: Any, row: Any, i: Any, a: int) -> Any:
-        for first in range(0, s.columns, group):
-            lefts = _lefts(lhs, i, a, s, plan)
+    def m_block(out: Hbm, row: KnownInt, m_tile: KnownInt, m_tiles: int) -> Hbm:
+        for first in range(0, sizes.columns, columns_a_load):
+            lefts = _left_columns(lhs, m_tile, m_tiles, sizes, blocking)
 
-            def n_block(out: Any, column: Any, j: Any, b: int) -> Any:
-                block = part(right, j * BANK_COLUMNS, b * BANK_COLUMNS, axis=2)
-                doubled = plan.rhs_doubled if plan.hold_rhs else None
-                rights = _columns(block, BANK_COLUMNS, doubled, RHS_QUEUE, s, plan)
-                pairs = [(x, y) for x in lefts for y in rights]
-                places = [(row + m, column + n) for m in range(a) for n in range(b)]
-                return _contract(out, places, pairs, s, plan)
+            def n_block(
+                out: Hbm, column: KnownInt, n_tile: KnownInt, n_tiles: int
+            ) -> Hbm:
+                start = n_tile * BANK_COLUMNS
+                block = part(right, start, n_tiles * BANK_COLUMNS, axis=2)
+                rights = _right_columns(block, sizes, blocking)
+                products = []
+                for m, n in itertools.product(range(len(lefts)), range(n_tiles)):
+                    products.append(Product(row + m, column + n, lefts[m], rights[n]))
+                return _store_products(out, products, sizes, blocking)
 
-            columns = min(group, s.columns - first)
-            out = fill_blocks(columns, plan.b, out, n_block, axis=1, first=first)
+            columns = min(columns_a_load, sizes.columns - first)
+            out = fill_blocks(
+                columns, blocking.n_tiles, out, n_block, axis=1, first=first
+            )
         return out
 
-    out = hbm(s.rows, s.columns, PARTITIONS, BANK_COLUMNS, dtype=s.dtype)
-    return (fill_blocks(s.rows, plan.a, out, m_block, axis=0),)
+    shape = (sizes.rows, sizes.columns, PARTITIONS, BANK_COLUMNS)
+    out = hbm(*shape, dtype=sizes.dtype)
+    return (fill_blocks(sizes.rows, blocking.m_tiles, out, m_block, axis=0),)
 
 
 # --- operands ---
 
 
-def _lefts(lhs: Any, i: Any, a: int, s: Sizes, plan: Plan) -> list[Column]:
-    """The columns of `lhsᵀ` from tile `i` on, `a` of them."""
-    if plan.turned:
-        return [_turned(part(lhs, i * PARTITIONS, PARTITIONS, axis=0), s)]
-    left = lhs.reshape(s.depth, PARTITIONS, -1)
-    block = part(left, i * PARTITIONS, a * PARTITIONS, axis=2)
-    doubled = plan.lhs_doubled if plan.hold_lhs else None
-    return _columns(block, PARTITIONS, doubled, LHS_QUEUE, s, plan)
-
-
-def _columns(
-    block: Any, width: int, doubled: int | None, queue: str, s: Sizes, plan: Plan
+def _left_columns(
+    lhs: Hbm, m_tile: KnownInt, m_tiles: int, sizes: Sizes, blocking: Blocking
 ) -> list[Column]:
-    """Columns of HBM `[depth, 128, columns · width]`, held with `doubled` second buffers or not."""
-    if doubled is None:
-        return _streamed(block, width, s, queue)
-    return _held(block, width, plan.piece, doubled, plan.row_loads, queue)
+    """The columns of `lhsᵀ` from a tile on."""
+    start = m_tile * PARTITIONS
+    if blocking.turned:
+        rows = part(lhs, start, PARTITIONS, axis=0)
+        return [_turned(rows, sizes)]
+    left = lhs.reshape(sizes.depth, PARTITIONS, -1)
+    block = part(left, start, m_tiles * PARTITIONS, axis=2)
+    if not blocking.hold_lhs:
+        return _streamed(block, PARTITIONS, sizes.buffers, LHS_QUEUE)
+    return _held(block, PARTITIONS, blocking, blocking.lhs_doubled, LHS_QUEUE)
 
 
-def _streamed(block: Any, width: int, s: Sizes, queue: str) -> list[Column]:
+def _right_columns(block: Hbm, sizes: Sizes, blocking: Blocking) -> list[Column]:
+    """The columns of a block of rhs, HBM `[depth, 128, columns · 512]`."""
+    if not blocking.hold_rhs:
+        return _streamed(block, BANK_COLUMNS, sizes.buffers, RHS_QUEUE)
+    return _held(block, BANK_COLUMNS, blocking, blocking.rhs_doubled, RHS_QUEUE)
+
+
+def _streamed(block: Hbm, width: int, buffers: int, queue: str) -> list[Column]:
     """Columns of HBM `[depth, 128, columns · width]`: each use of a tile loads it."""
-
-    def tile(_: Any, x: Any) -> Any:
-        return dma_load(
-            sbuf(*x.shape, dtype=x.dtype, buffers=s.buffers), x, queue=queue
-        )
-
-    starts = range(0, block.shape[2], width)
-    return [
-        [Tiles(s.depth, None, lax.slice_in_dim(block, c, c + width, axis=2), tile)]
-        for c in starts
-    ]
-
-
-def _held(
-    block: Any, width: int, piece: int, doubled: int, whole_rows: bool, queue: str
-) -> list[Column]:
-    """Loads a block, HBM `[depth, 128, columns · width]`, in pieces of `piece` k tiles.
-
-    `doubled` pieces have a second buffer, so that the next block's can be loaded while these are
-    in use. `whole_rows`: a DMA brings a k tile of all columns.
-    """
     depth, _, wide = block.shape
-    loaded, columns = 0, []
-    step = wide if whole_rows else width
-    for c in range(0, wide, step):
-        pieces = []
-        for k in range(0, depth, piece):
-            slices = block[k : k + piece, :, c : c + step]
-            pieces.append(_load(slices, 2 if loaded < doubled else 1, queue))
-            loaded += 1
-        columns += [
-            [_slice_of(p, x, width) for p in pieces] for x in range(0, step, width)
-        ]
+
+    def tile(_: KnownInt, source: Hbm) -> Sbuf:
+        room = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
+        return dma_load(room, source, queue=queue)
+
+    columns = []
+    for start in range(0, wide, width):
+        slices = lax.slice_in_dim(block, start, start + width, axis=2)
+        columns.append([Tiles(depth, None, slices, tile)])
     return columns
 
 
-def _load(slices: Any, buffers: int, queue: str) -> Any:
+def _held(
+    block: Hbm, width: int, blocking: Blocking, doubled: int, queue: str
+) -> list[Column]:
+    """Loads a block, HBM `[depth, 128, columns · width]`, in pieces of some k tiles.
+
+    With `row_loads` a DMA brings a k tile of all columns, and so a piece holds all columns.
+
+    Args:
+      block: of an operand.
+      width: of a column.
+      blocking: k tiles of a piece.
+      doubled: pieces that have a second buffer, so that the next block's can be loaded while these
+        are in use.
+      queue: that loads.
+    """
+    depth, _, wide = block.shape
+    columns: list[Column] = []
+    loaded = 0
+    step = wide if blocking.row_loads else width
+    for start in range(0, wide, step):
+        pieces = []
+        for first in range(0, depth, blocking.piece):
+            slices = block[first : first + blocking.piece, :, start : start + step]
+            buffers = 2 if loaded < doubled else 1
+            pieces.append(_load(slices, buffers, queue))
+            loaded += 1
+        for inside in range(0, step, width):
+            columns.append([_column_of(piece, inside, width) for piece in pieces])
+    return columns
+
+
+def _load(slices: Hbm, buffers: int, queue: str) -> Sbuf:
     """HBM `[count, 128, columns]` to an SBUF tile `[128, count, columns]`, one DMA a k tile."""
     count, rows, columns = slices.shape
 
-    def load(tile: Any, i: Any, x: Any) -> Any:
-        return dma_load_at(tile, x, i, jnp.int32(0), queue=queue)
+    def source(k_tile: Hbm) -> Hbm:
+        return k_tile
 
-    tile = sbuf(rows, count, columns, dtype=slices.dtype, buffers=buffers)
-    return tiles(lambda x: x, slices, into=tile, emit=load, axis=1)
+    def load(piece: Sbuf, number: KnownInt, k_tile: Hbm) -> Sbuf:
+        return dma_load_at(piece, k_tile, number, jnp.int32(0), queue=queue)
+
+    piece = sbuf(rows, count, columns, dtype=slices.dtype, buffers=buffers)
+    return tiles(source, slices, into=piece, emit=load, axis=1)
 
 
-def _slice_of(piece: Any, start: int, width: int) -> Tiles:
+def _column_of(piece: Sbuf, start: int, width: int) -> Tiles:
+    """A column of a piece, SBUF `[128, count, columns · width]`."""
     column = lax.slice_in_dim(piece, start, start + width, axis=2)
-    return Tiles(piece.shape[1], column, None, lambda i, _: index(column, i, 1))
+
+    def tile(number: KnownInt, _: None) -> Sbuf:
+        return index(column, number, 1)
+
+    return Tiles(piece.shape[1], column, None, tile)
 
 
-def _turned(rows: Any, s: Sizes) -> Column:
+def _turned(rows: Hbm, sizes: Sizes) -> Column:
     """HBM `[128 m, k]`: each use of a tile loads it and transposes it on the Tensor Engine."""
 
-    def tile(i: Any, _: Any) -> Any:
-        new = lambda: sbuf(PARTITIONS, PARTITIONS, dtype=s.dtype, buffers=s.buffers)  # noqa: E731
-        x = part(rows, i * PARTITIONS, PARTITIONS, axis=1)
-        x = dma_load(new(), x, queue=LHS_QUEUE)
-        bank = psum(PARTITIONS, PARTITIONS, dtype=s.turned_dtype, buffers=TRANSPOSES)
-        return tensor_copy(new(), nc_transpose(bank, x))
+    def room() -> Sbuf:
+        return sbuf(PARTITIONS, PARTITIONS, dtype=sizes.dtype, buffers=sizes.buffers)
 
-    return [Tiles(s.depth, None, None, tile)]
+    def tile(number: KnownInt, _: None) -> Sbuf:
+        source = part(rows, number * PARTITIONS, PARTITIONS, axis=1)
+        loaded = dma_load(room(), source, queue=LHS_QUEUE)
+        bank = psum(
+            PARTITIONS, PARTITIONS, dtype=sizes.turned_dtype, buffers=TRANSPOSES
+        )
+        turned = room()
+        return tensor_copy(turned, nc_transpose(bank, loaded))
+
+    return [Tiles(sizes.depth, None, None, tile)]
 
 
 # --- results ---
 
 
-def _contract(
-    out: Any, places: list[Place], pairs: list[Pair], s: Sizes, plan: Plan
-) -> Any:
-    """Sums each pair of columns over k in a PSUM bank of its own, and stores the results."""
-    banks = BANKS - TRANSPOSES if plan.turned else BANKS
-    sums = _ring(psum, len(pairs), banks, jnp.float32)
-    results = _ring(sbuf, len(pairs), plan.results, s.dtype)
-    for p, ((row, column), (left, right)) in enumerate(zip(places, pairs, strict=True)):
-        i, r = p % len(sums), p % len(results)
-        sums[i] = _over_depth(sums[i], left, right)
-        results[r] = tensor_copy(results[r], sums[i])
+def _store_products(
+    out: Hbm, products: list[Product], sizes: Sizes, blocking: Blocking
+) -> Hbm:
+    """Sums each product over k in a PSUM bank of its own, and stores the results."""
+    count = len(products)
+    banks = BANKS - TRANSPOSES if blocking.turned else BANKS
+    sums = _ring(psum, count, banks, jnp.float32)
+    results = _ring(sbuf, count, blocking.results, sizes.dtype)
+    for number, product in enumerate(products):
+        bank = number % len(sums)
+        result = number % len(results)
+        sums[bank] = _over_depth(sums[bank], product.left, product.right)
+        results[result] = tensor_copy(results[result], sums[bank])
+        place = product.row * out.shape[1] + product.column
         flat = out.reshape(-1, *out.shape[2:])
-        flat = dma_store_at(flat, results[r], row * out.shape[1] + column)
+        flat = dma_store_at(flat, results[result], place)
         out = flat.reshape(out.shape)
     return out
 
 
-def _ring(space: Callable[..., Any], uses: int, depth: int, dtype: Any) -> list[Any]:
-    """Output tiles for `uses` in a row, `depth` of them in all."""
+def _ring(
+    space: Callable[..., OnChip], uses: int, depth: int, dtype: DType
+) -> list[OnChip]:
+    """Output tiles for `uses` in a row, `depth` of them in all.
+
+    16 products take 8 banks twice; 2 products take 2 banks with 4 buffers each.
+    """
     buffers = max(1, depth // uses)
-    return [
-        space(PARTITIONS, BANK_COLUMNS, dtype=dtype, buffers=buffers)
-        for _ in range(min(uses, depth))
-    ]
+    ring = []
+    for _ in range(min(uses, depth)):
+        ring.append(space(PARTITIONS, BANK_COLUMNS, dtype=dtype, buffers=buffers))
+    return ring
 
 
-def _over_depth(bank: Any, left: Column, right: Column) -> Any:
+def _over_depth(bank: Psum, left: Column, right: Column) -> Psum:
     """`bank = Σ left tileᵀ · right tile` over k."""
-    start = 0
-    for x, y in zip(left, right, strict=True):
-        if x.held is not None and y.held is not None:
-            (bank,) = add_products((bank,), ((x.held, y.held),), jnp.int32(start))
+    done = 0
+    for left_tiles, right_tiles in zip(left, right, strict=True):
+        if left_tiles.held is not None and right_tiles.held is not None:
+            pair = (left_tiles.held, right_tiles.held)
+            (bank,) = add_products((bank,), (pair,), jnp.int32(done))
         else:
-            bank = _add_made(bank, x, y, start)
-        start += x.count
+            bank = _add_made(bank, left_tiles, right_tiles, done)
+        done += left_tiles.count
     return bank
 
 
-def _add_made(bank: Any, left: Tiles, right: Tiles, start: int) -> Any:
-    """Adds the products of tiles of which some are made for each use, after `start` others."""
+def _add_made(bank: Psum, left: Tiles, right: Tiles, done: int) -> Psum:
+    """Adds the products of tiles of which some are made for each use, after `done` others."""
 
-    def step(bank: Any, at: Any) -> tuple[Any, None]:
-        i, a, b = at
-        more = (i + start > 0).astype(jnp.int32)
-        return nc_matmul(bank, left.tile(i, a), right.tile(i, b), more), None
+    def step(bank: Psum, at: Any) -> tuple[Psum, None]:
+        number, left_slice, right_slice = at
+        more = (number + done > 0).astype(jnp.int32)
+        stationary = left.tile(number, left_slice)
+        moving = right.tile(number, right_slice)
+        return nc_matmul(bank, stationary, moving, more), None
 
-    return lax.scan(step, bank, (jnp.arange(left.count), left.slices, right.slices))[0]
+    numbers = jnp.arange(left.count)
+    bank, _ = lax.scan(step, bank, (numbers, left.slices, right.slices))
+    return bank

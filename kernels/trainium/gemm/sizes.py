@@ -2,18 +2,29 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt, PyTree
 from emu.tracing.side_by_side import tiles
+from emu.trainium.spaces import Hbm
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster
 RESULTS = 4  # result tiles on their way to HBM
 BANKS = 8  # of PSUM
-LHS_QUEUE, RHS_QUEUE = "load_queue2", "load_queue"
+LHS_QUEUE = "load_queue2"
+RHS_QUEUE = "load_queue"
+
+Carry = TypeVar("Carry", bound=PyTree)
+
+BlockBody: TypeAlias = Callable[[Carry, KnownInt, int], Carry]
+"""`(carry, first tile of a block, its tiles) -> carry`."""
+
+FillBody: TypeAlias = Callable[[Hbm, KnownInt, KnownInt, int], Hbm]
+"""`(into, where its part begins, first tile of a block, its tiles) -> into`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +42,23 @@ class Sizes:
     rows: int
     depth: int
     columns: int
-    dtype: Any
+    dtype: DType
     buffers: int
     room: int
-    turned_dtype: Any
+    turned_dtype: DType
 
     @staticmethod
     def of(
-        lhs: Any, rhs: Any, turned: bool, buffers: int, room: int, turned_dtype: Any
+        lhs: Hbm, rhs: Hbm, turned: bool, buffers: int, room: int, turned_dtype: DType
     ) -> "Sizes":
         """The sizes of two operands; `lhs` is `[k, m]`, or `[m, k]` if it is still to be turned.
 
         Raises:
           ValueError: shapes or dtypes that do not go together, or are not whole tiles.
         """
-        (k, m), n = lhs.shape[::-1] if turned else lhs.shape, rhs.shape[1]
-        if k != rhs.shape[0] or lhs.dtype != rhs.dtype:
+        k, m = reversed(lhs.shape) if turned else lhs.shape
+        rhs_k, n = rhs.shape
+        if k != rhs_k or lhs.dtype != rhs.dtype:
             raise ValueError(
                 f"gemm: lhs is {lhs.dtype}{list(lhs.shape)} and rhs {rhs.dtype}{list(rhs.shape)}, "
                 "must share k and the dtype"
@@ -61,13 +73,13 @@ class Sizes:
                     f"gemm: {name} is {size}, must be a multiple of {tile}; pad it"
                 )
         return Sizes(
-            m // PARTITIONS,
-            k // PARTITIONS,
-            n // BANK_COLUMNS,
-            rhs.dtype,
-            buffers,
-            room,
-            turned_dtype or rhs.dtype,
+            rows=m // PARTITIONS,
+            depth=k // PARTITIONS,
+            columns=n // BANK_COLUMNS,
+            dtype=rhs.dtype,
+            buffers=buffers,
+            room=room,
+            turned_dtype=turned_dtype or rhs.dtype,
         )
 
     def nbytes(self, columns: int) -> int:
@@ -76,11 +88,11 @@ class Sizes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How `gemm_nest.nest` goes through a matmul.
+class Blocking:
+    """How `nest.nest` goes through a matmul.
 
     Attributes:
-      a, b: tiles of an m-block and of an n-block.
+      m_tiles, n_tiles: of an m-block and of an n-block.
       hold_lhs, hold_rhs: a block of the operand stays in SBUF while it is used; else each use of a
         tile loads it.
       row_loads: one DMA brings a k tile of all columns of a block.
@@ -91,8 +103,8 @@ class Plan:
       results: result tiles on their way to HBM.
     """
 
-    a: int = 1
-    b: int = 1
+    m_tiles: int = 1
+    n_tiles: int = 1
     hold_lhs: bool = False
     hold_rhs: bool = False
     row_loads: bool = False
@@ -105,33 +117,55 @@ class Plan:
 
 
 def held(
-    s: Sizes, a: int, b: int, *, row_loads: bool = False, lhs_loads: int = 1
-) -> Plan:
+    sizes: Sizes,
+    m_tiles: int,
+    n_tiles: int,
+    *,
+    row_loads: bool = False,
+    lhs_loads: int = 1,
+) -> Blocking:
     """Holds a block of lhs, and of rhs where that is used twice and fits beside it.
 
     A block of rhs that does not fit is loaded again for each m. The room that is left is spent on
     second buffers, for rhs first, whose blocks change more often.
+
+    A bfloat16 matmul of 2048³ with blocks of 8 by 2 holds 8 · 16 tiles of lhs, 32 KiB of each
+    partition, and 2 · 16 of rhs, again 32 KiB. Beside four results of 1 KiB, 124 of Trainium1's
+    192 KiB are left, and every piece of both gets a second buffer.
     """
-    a, b = min(a, s.rows), min(b, s.columns)
-    lhs = s.nbytes(a * s.depth * PARTITIONS)
-    rhs = s.nbytes(b * s.depth * BANK_COLUMNS)
-    free = s.room - lhs - s.nbytes(RESULTS * BANK_COLUMNS)
-    hold_rhs = a > 1 and rhs <= free
-    free -= rhs if hold_rhs else s.nbytes(s.buffers * BANK_COLUMNS)
-    piece = min(PIECE, s.depth) if hold_rhs else s.depth
-    rhs_piece = s.nbytes(piece * BANK_COLUMNS * (b if row_loads else 1))
-    lhs_piece = s.nbytes(piece * PARTITIONS * (a if row_loads else 1))
-    rhs_doubled = max(0, min(free, rhs)) // rhs_piece if hold_rhs else 0
-    lhs_doubled = max(0, min(free - rhs_doubled * rhs_piece, lhs)) // lhs_piece
-    return Plan(
-        a,
-        b,
-        True,
-        hold_rhs,
-        row_loads,
-        lhs_loads,
+    m_tiles = min(m_tiles, sizes.rows)
+    n_tiles = min(n_tiles, sizes.columns)
+    lhs_bytes = sizes.nbytes(m_tiles * sizes.depth * PARTITIONS)
+    rhs_bytes = sizes.nbytes(n_tiles * sizes.depth * BANK_COLUMNS)
+    results_bytes = sizes.nbytes(RESULTS * BANK_COLUMNS)
+    free = sizes.room - lhs_bytes - results_bytes
+    hold_rhs = m_tiles > 1 and rhs_bytes <= free
+    if hold_rhs:
+        free -= rhs_bytes
+        piece = min(PIECE, sizes.depth)
+    else:
+        free -= sizes.nbytes(sizes.buffers * BANK_COLUMNS)
+        piece = sizes.depth
+
+    m_tiles_a_piece = m_tiles if row_loads else 1
+    n_tiles_a_piece = n_tiles if row_loads else 1
+    lhs_piece_bytes = sizes.nbytes(piece * PARTITIONS * m_tiles_a_piece)
+    rhs_piece_bytes = sizes.nbytes(piece * BANK_COLUMNS * n_tiles_a_piece)
+    rhs_doubled = 0
+    if hold_rhs:
+        for_rhs = max(0, min(free, rhs_bytes))
+        rhs_doubled = for_rhs // rhs_piece_bytes
+    free -= rhs_doubled * rhs_piece_bytes
+    for_lhs = max(0, min(free, lhs_bytes))
+    return Blocking(
+        m_tiles,
+        n_tiles,
+        hold_lhs=True,
+        hold_rhs=hold_rhs,
+        row_loads=row_loads,
+        lhs_loads=lhs_loads,
         piece=piece,
-        lhs_doubled=lhs_doubled,
+        lhs_doubled=for_lhs // lhs_piece_bytes,
         rhs_doubled=rhs_doubled,
     )
 
@@ -139,44 +173,56 @@ def held(
 def over_blocks(
     count: int,
     size: int,
-    carry: Any,
-    body: Callable[[Any, Any, int], Any],
+    carry: Carry,
+    body: BlockBody[Carry],
     first: int = 0,
-) -> Any:
+) -> Carry:
     """Calls `body(carry, first tile, tiles)` for each block of up to `size` of `count` tiles.
 
-    Whole blocks are one loop; a smaller last one follows it.
+    Whole blocks are one loop; a smaller last one follows it: 11 tiles in blocks of 4 are a loop of
+    two and a call with 3.
     """
     size = min(size, count)
     whole, rest = divmod(count, size)
 
-    def block(carry: Any, i: Any) -> tuple[Any, None]:
-        return body(carry, first + i * size, size), None
+    def block(carry: Carry, number: KnownInt) -> tuple[Carry, None]:
+        return body(carry, first + number * size, size), None
 
     carry, _ = lax.scan(block, carry, jnp.arange(whole))
-    return body(carry, jnp.int32(first + whole * size), rest) if rest else carry
+    if not rest:
+        return carry
+    last = jnp.int32(first + whole * size)
+    return body(carry, last, rest)
 
 
 def fill_blocks(
     count: int,
     size: int,
-    into: Any,
-    body: Callable[[Any, Any, Any, int], Any],
+    into: Hbm,
+    body: FillBody,
     *,
     axis: int,
     first: int = 0,
-) -> Any:
+) -> Hbm:
     """`over_blocks` for blocks that each fill their own part of `into` along `axis`.
 
     `body(into, part, first tile, tiles)` writes to `into` from index `part` on: side by side it is
     given the block's part alone.
     """
     size = min(size, count)
-    if count % size or count != into.shape[axis]:
-        return over_blocks(count, size, into, lambda x, i, n: body(x, i, i, n), first)
+    fills_all = count == into.shape[axis]
+    if count % size or not fills_all:
 
-    def block(into: Any, at: Any, i: Any) -> Any:
-        return body(into, at * size, i * size, size)
+        def in_order(into: Hbm, tile: KnownInt, tiles: int) -> Hbm:
+            return body(into, tile, tile, tiles)
 
-    blocks = jnp.arange(count // size)
-    return tiles(lambda i: i, blocks, into=into, emit=block, axis=axis)
+        return over_blocks(count, size, into, in_order, first)
+
+    def number_of(number: KnownInt) -> KnownInt:
+        return number
+
+    def block(into: Hbm, at: KnownInt, number: KnownInt) -> Hbm:
+        return body(into, at * size, number * size, size)
+
+    numbers = jnp.arange(count // size)
+    return tiles(number_of, numbers, into=into, emit=block, axis=axis)

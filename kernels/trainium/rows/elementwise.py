@@ -1,19 +1,19 @@
 """RMSNorm, RoPE and SwiGLU from HBM to HBM: row tiles streamed through Vector and Scalar Engine."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
 from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import activation, tensor_tensor
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.layer.qkv import rope
 from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import largest_divisor
 
 
-def rms_norm_rows(x: Any, weight: Any, *, eps: float = 1e-6, buffers: int = 2) -> Any:
+def rms_norm_rows(x: Hbm, weight: Hbm, *, eps: float = 1e-6, buffers: int = 2) -> Hbm:
     """RMSNorm of every row: `x · rsqrt(mean(x²) + eps) · weight`.
 
     Dimensions:
@@ -31,13 +31,16 @@ def rms_norm_rows(x: Any, weight: Any, *, eps: float = 1e-6, buffers: int = 2) -
     Pseudocode:
       for rows: load x; s = sum of squares; store x · rsqrt(s / N + eps) · weight
     """
-    rows, n = row_count(x), x.shape[1]
-    w = fetch(jnp.broadcast_to(weight, (rows, n)))
-    norm = functools.partial(rms_norm, weight=w, size=n, eps=eps, buffers=buffers)
+    rows = row_count(x)
+    size = x.shape[1]
+    on_all_rows = jnp.broadcast_to(weight, (rows, size))
+    norm = functools.partial(
+        rms_norm, weight=fetch(on_all_rows), size=size, eps=eps, buffers=buffers
+    )
     return over_rows(norm, x, buffers=buffers)
 
 
-def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
+def rope_rows(x: Hbm, cos: Hbm, sin: Hbm, *, buffers: int = 2) -> Hbm:
     """Rotary embedding: turns the pairs `(i, i + D/2)` of every head by their token's angles.
 
     Dimensions:
@@ -54,12 +57,11 @@ def rope_rows(x: Any, cos: Any, sin: Any, *, buffers: int = 2) -> Any:
     Pseudocode:
       for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
     """
-    return over_rows(
-        functools.partial(rope, buffers=buffers), x, cos, sin, buffers=buffers
-    )
+    turned = functools.partial(rope, buffers=buffers)
+    return over_rows(turned, x, cos, sin, buffers=buffers)
 
 
-def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
+def swiglu_rows(gate: Hbm, up: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
     """The gate of an MLP: `silu(gate) · up`, elementwise.
 
     Dimensions:
@@ -77,14 +79,15 @@ def swiglu_rows(gate: Any, up: Any, *, piece: int = 2048, buffers: int = 2) -> A
     Pseudocode:
       for tiles: load gate, up; store silu(gate) · up
     """
-    n = largest_divisor(gate.shape[1], piece)
+    columns = largest_divisor(gate.shape[1], piece)
 
-    def tile(gate: Any, up: Any) -> Any:
-        g = activation(
-            sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers), gate, op="silu"
-        )
-        y = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
-        return tensor_tensor(y, g, up, op="multiply")
+    def tile(gate: Sbuf, up: Sbuf) -> Sbuf:
+        activated = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
+        activated = activation(activated, gate, op="silu")
+        product = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
+        return tensor_tensor(product, activated, up, op="multiply")
 
-    pieces = (x.reshape(-1, n) for x in (gate, up))
-    return over_rows(tile, *pieces, buffers=buffers).reshape(gate.shape)
+    gate_pieces = gate.reshape(-1, columns)
+    up_pieces = up.reshape(-1, columns)
+    products = over_rows(tile, gate_pieces, up_pieces, buffers=buffers)
+    return products.reshape(gate.shape)

@@ -1,10 +1,9 @@
 """RMSNorm whose result leaves as FP8: a scale for each row, or an MX scale for each 32 features."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt
 from emu.trainium.engines.memory import dma_load_tiles, dma_store, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -17,6 +16,7 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.mx_blocks import load_blocks, quantised
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.streaming import fetch, over_rows, row_count
@@ -26,14 +26,16 @@ TINY = 1e-12  # a row of zeros is divided by this instead of zero
 
 
 def rms_norm_fp8(
-    x: Any,
-    weight: Any,
+    x: Hbm,
+    weight: Hbm,
     *,
     eps: float = 1e-6,
-    dtype: Any = jnp.float8_e4m3fn,
+    dtype: DType = jnp.float8_e4m3fn,
     buffers: int = 2,
-) -> tuple[Any, Any]:
+) -> tuple[Hbm, Hbm]:
     """RMSNorm, then FP8 with one scale a row: the largest value of a row becomes the format's.
+
+    A row whose largest value is 3.5 has the scale 3.5 / 448 = 1 / 128 in float8_e4m3fn.
 
     Dimensions:
       R: rows, in tiles of at most 128. N: elements of a row.
@@ -52,32 +54,36 @@ def rms_norm_fp8(
       for rows: y = rms_norm(x); scale = max(|y|) / largest; store fp8(y / scale), scale
     """
     largest = float(jnp.finfo(dtype).max)
-    rows, n = row_count(x), x.shape[1]
-    w = fetch(jnp.broadcast_to(weight, (rows, n)))
+    rows = row_count(x)
+    size = x.shape[1]
+    on_all_rows = fetch(jnp.broadcast_to(weight, (rows, size)))
 
-    def tile(x: Any) -> tuple[Any, Any]:
-        y = rms_norm(x, w, size=n, eps=eps, buffers=buffers)
-        peak = tensor_reduce(sbuf(rows, 1, buffers=buffers), y, op="absmax")
-        scale = sbuf(rows, 1, buffers=buffers)
+    def column() -> Sbuf:
+        return sbuf(rows, 1, buffers=buffers)
+
+    def tile(x: Sbuf) -> tuple[Sbuf, Sbuf]:
+        normed = rms_norm(x, on_all_rows, size=size, eps=eps, buffers=buffers)
+        peak = tensor_reduce(column(), normed, op="absmax")
         scale = tensor_immediate(
-            scale, peak, op="max", value=TINY, op1="multiply", value1=1 / largest
+            column(), peak, op="max", value=TINY, op1="multiply", value1=1 / largest
         )
-        inverse = reciprocal(sbuf(rows, 1, buffers=buffers), scale)
-        quantised = sbuf(rows, n, dtype=dtype, buffers=buffers)
-        return tensor_scalar(quantised, y, inverse, op="multiply"), scale
+        inverse = reciprocal(column(), scale)
+        elements = sbuf(rows, size, dtype=dtype, buffers=buffers)
+        elements = tensor_scalar(elements, normed, inverse, op="multiply")
+        return elements, scale
 
     return over_rows(tile, x, buffers=buffers)
 
 
 def rms_norm_mx(
-    x: Any,
-    weight: Any,
+    x: Hbm,
+    weight: Hbm,
     *,
     eps: float = 1e-6,
-    dtype: Any = jnp.float8_e4m3fn,
+    dtype: DType = jnp.float8_e4m3fn,
     tokens: int = 128,
     buffers: int = 2,
-) -> tuple[Any, Any]:
+) -> tuple[Hbm, Hbm]:
     """RMSNorm, then MXFP8, with features on partitions as `nc_matmul_mx` takes them; Trainium3.
 
     A sum over partitions is a matmul with ones, which leaves it on every partition.
@@ -103,30 +109,31 @@ def rms_norm_mx(
       for tokens: for block: sum += onesᵀ x²
                   r = rsqrt(sum / N + eps); store mx(x · r · weight)
     """
-    blocks, p, total, quad = x.shape
-    t = largest_divisor(total, tokens)
-    w = dma_load_tiles(sbuf(p, blocks, quad, dtype=x.dtype), weight)
-    ones = memset(sbuf(p, p, dtype=x.dtype), value=1.0)
-    epsilon = memset(sbuf(p, 1), value=eps)
+    blocks, partitions, total, quad = x.shape
+    tile_tokens = largest_divisor(total, tokens)
+    weights = sbuf(partitions, blocks, quad, dtype=x.dtype)
+    weights = dma_load_tiles(weights, weight)
+    ones = memset(sbuf(partitions, partitions, dtype=x.dtype), value=1.0)
+    epsilon = memset(sbuf(partitions, 1), value=eps)
 
-    def tile(_: None, i: Any) -> tuple[None, Any]:
-        loaded = load_blocks(x, i, t, buffers)
+    def tile(_: None, number: KnownInt) -> tuple[None, tuple[Hbm, Hbm]]:
+        loaded = load_blocks(x, number, tile_tokens, buffers)
         shape = loaded.shape
         inverse = _inverse_root(loaded, ones, epsilon, buffers)
-        y = sbuf(*shape, dtype=x.dtype, buffers=buffers)
-        y = tensor_tensor(
-            y, loaded, lax.broadcast_in_dim(inverse, shape, (0, 2)), op="multiply"
-        )
-        y = tensor_tensor(
-            y, y, lax.broadcast_in_dim(w, shape, (0, 1, 3)), op="multiply"
-        )
-        elements, scale = quantised(y, dtype, buffers)
+        normed = sbuf(*shape, dtype=x.dtype, buffers=buffers)
+        # Views: a token's factor for all its features, a feature's weight for all tokens.
+        by_token = lax.broadcast_in_dim(inverse, shape, (0, 2))
+        normed = tensor_tensor(normed, loaded, by_token, op="multiply")
+        by_feature = lax.broadcast_in_dim(weights, shape, (0, 1, 3))
+        normed = tensor_tensor(normed, normed, by_feature, op="multiply")
+        elements, scale = quantised(normed, dtype, buffers)
         return None, (dma_store(elements), dma_store(scale))
 
-    return lax.scan(tile, None, jnp.arange(total // t))[1]
+    _, stored = lax.scan(tile, None, jnp.arange(total // tile_tokens))
+    return stored
 
 
-def _inverse_root(x: Any, ones: Any, epsilon: Any, buffers: int) -> Any:
+def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
     """`rsqrt(mean square + eps)` of each token on every partition: SBUF `[p, t]`, dtype of `x`.
 
     Args:
@@ -135,19 +142,22 @@ def _inverse_root(x: Any, ones: Any, epsilon: Any, buffers: int) -> Any:
       epsilon: SBUF `[p, 1]`, added to the mean square.
       buffers: depth of every ring of tiles.
     """
-    p, blocks, t, quad = x.shape
+    partitions, blocks, tokens, quad = x.shape
+    columns = tokens * quad
 
-    def add(sums: Any, b: Any) -> tuple[Any, None]:
-        square = sbuf(p, t * quad, dtype=x.dtype, buffers=buffers)
-        square = activation(square, index(x, b, 1).reshape(square.shape), op="square")
-        return nc_matmul(sums, ones, square, (b > 0).astype(jnp.int32)), None
+    def add(sums: Psum, block: KnownInt) -> tuple[Psum, None]:
+        square = sbuf(partitions, columns, dtype=x.dtype, buffers=buffers)
+        features = index(x, block, 1).reshape(square.shape)
+        square = activation(square, features, op="square")
+        more = (block > 0).astype(jnp.int32)
+        return nc_matmul(sums, ones, square, more), None
 
-    sums, _ = lax.scan(add, psum(p, t * quad, buffers=buffers), jnp.arange(blocks))
-    totals = tensor_reduce(
-        sbuf(p, t, 1, buffers=buffers), sums.reshape(p, t, quad), op="add"
-    )
-    inverse = sbuf(p, t, dtype=x.dtype, buffers=buffers)
-    size = p * blocks * quad
-    return activation_bias(
-        inverse, totals.reshape(p, t), epsilon, op="rsqrt", scale=1 / size
-    )
+    sums = psum(partitions, columns, buffers=buffers)
+    sums, _ = lax.scan(add, sums, jnp.arange(blocks))
+    of_quads = sums.reshape(partitions, tokens, quad)
+    totals = sbuf(partitions, tokens, 1, buffers=buffers)
+    totals = tensor_reduce(totals, of_quads, op="add")
+    totals = totals.reshape(partitions, tokens)
+    inverse = sbuf(partitions, tokens, dtype=x.dtype, buffers=buffers)
+    size = partitions * blocks * quad
+    return activation_bias(inverse, totals, epsilon, op="rsqrt", scale=1 / size)

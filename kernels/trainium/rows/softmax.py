@@ -1,10 +1,13 @@
 """Softmax over rows in three forms: three passes over HBM, online in two, a whole row in SBUF."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt
 from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import (
     activation_bias,
@@ -16,13 +19,28 @@ from emu.trainium.isa import (
     tensor_scalar,
     tensor_tensor,
 )
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.flash.lanes import in_turn
-from kernels.trainium.flash.online_softmax import LOWEST, absorb, add_up, begin
+from kernels.trainium.flash.online_softmax import LOWEST, State, absorb, add_up, begin
 from kernels.trainium.streaming import fetch, row_tiles
 from kernels.trainium.tiles import largest_divisor, part
 
 
-def softmax_three_pass(x: Any, *, piece: int = 2048, buffers: int = 1) -> Any:
+class Pieces(NamedTuple):
+    """A row tile piece by piece.
+
+    Attributes:
+      load: `number -> SBUF`, loads a piece.
+      numbers: of all pieces, for a loop to go through.
+      buffers: depth of every ring of tiles.
+    """
+
+    load: Callable[[KnownInt], Sbuf]
+    numbers: jax.Array
+    buffers: int
+
+
+def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
     """Softmax of long rows as the formula reads: maximum, sum and quotient, each from HBM.
 
     Dimensions:
@@ -41,30 +59,34 @@ def softmax_three_pass(x: Any, *, piece: int = 2048, buffers: int = 1) -> Any:
       for rows: m = max over pieces; s = sum of exp(x - m) over pieces; y = exp(x - m) / s by piece
     """
 
-    def row_tile(_: None, x: Any) -> tuple[None, Any]:
-        rows, load, pieces = x.shape[0], *_pieces(x, piece, buffers)
+    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+        rows = x.shape[0]
+        pieces = _pieces(x, piece, buffers)
 
-        def highest(m: Any, i: Any) -> tuple[Any, None]:
-            peak = tensor_reduce(sbuf(rows, 1, buffers=buffers), load(i), op="max")
-            return tensor_tensor(m, m, peak, op="max"), None
+        def column() -> Sbuf:
+            return sbuf(rows, 1, buffers=buffers)
 
-        def summed(total: Any, i: Any) -> tuple[Any, None]:
-            p = _exp(load(i), bias, buffers)
-            added = tensor_reduce(sbuf(rows, 1, buffers=buffers), p, op="add")
+        def highest(maximum: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+            peak = column()
+            peak = tensor_reduce(peak, pieces.load(number), op="max")
+            return tensor_tensor(maximum, maximum, peak, op="max"), None
+
+        def summed(total: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+            exponentials = _exp(pieces.load(number), bias, buffers)
+            added = tensor_reduce(column(), exponentials, op="add")
             return tensor_tensor(total, total, added, op="add"), None
 
-        m, _ = lax.scan(
-            highest, memset(sbuf(rows, 1, buffers=buffers), value=LOWEST), pieces
-        )
-        bias = _negative(m, buffers)
-        total = memset(sbuf(rows, 1, buffers=buffers), value=0.0)
-        total, _ = lax.scan(summed, total, pieces)
-        return None, _quotients(load, pieces, bias, total, x.dtype, buffers)
+        maximum = memset(column(), value=LOWEST)
+        maximum, _ = lax.scan(highest, maximum, pieces.numbers)
+        bias = _negative(maximum, buffers)
+        total = memset(column(), value=0.0)
+        total, _ = lax.scan(summed, total, pieces.numbers)
+        return None, _quotients(pieces, bias, total, x.dtype)
 
     return lax.scan(row_tile, None, row_tiles(x))[1]
 
 
-def softmax_online(x: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
+def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
     """Softmax of long rows in two passes: maximum and sum together, then the quotient.
 
     Dimensions:
@@ -82,26 +104,25 @@ def softmax_online(x: Any, *, piece: int = 2048, buffers: int = 2) -> Any:
       for rows: m, s = online softmax of the pieces; y = exp(x - m) / s by piece
     """
 
-    def row_tile(_: None, x: Any) -> tuple[None, Any]:
-        rows, load, pieces = x.shape[0], *_pieces(x, piece, buffers)
+    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+        pieces = _pieces(x, piece, buffers)
 
-        def seen(state: Any, i: Any) -> tuple[Any, None]:
-            x = load(i)
-            p = sbuf(*x.shape, buffers=buffers)  # only its sum is wanted
-            ((_, added, decay, state),) = in_turn(
-                [absorb(p, x, state, buffers=buffers)]
-            )
+        def seen(state: State, number: KnownInt) -> tuple[State, None]:
+            loaded = pieces.load(number)
+            weights = sbuf(*loaded.shape, buffers=buffers)  # only their sum is wanted
+            lane = absorb(weights, loaded, state, buffers=buffers)
+            ((_, added, decay, state),) = in_turn([lane])
             return add_up(added, decay, state), None
 
-        (m, total, _), _ = lax.scan(seen, begin(rows, buffers=buffers), pieces)
-        return None, _quotients(
-            load, pieces, _negative(m, buffers), total, x.dtype, buffers
-        )
+        state = begin(x.shape[0], buffers=buffers)
+        (maximum, total, _), _ = lax.scan(seen, state, pieces.numbers)
+        bias = _negative(maximum, buffers)
+        return None, _quotients(pieces, bias, total, x.dtype)
 
     return lax.scan(row_tile, None, row_tiles(x))[1]
 
 
-def softmax_fused(x: Any, *, buffers: int = 2) -> Any:
+def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
     """Softmax of rows that fit SBUF: loaded once, exponentials and their sum in one instruction.
 
     Dimensions:
@@ -118,48 +139,59 @@ def softmax_fused(x: Any, *, buffers: int = 2) -> Any:
       for rows: m = max(x); p, s = exp(x - m) and its sum; y = p / s
     """
 
-    def row_tile(_: None, x: Any) -> tuple[None, Any]:
-        tile = fetch(x, buffers=buffers)
-        column = (x.shape[0], 1)
-        bias = _negative(
-            tensor_reduce(sbuf(*column, buffers=buffers), tile, op="max"), buffers
+    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+        loaded = fetch(x, buffers=buffers)
+
+        def column() -> Sbuf:
+            return sbuf(x.shape[0], 1, buffers=buffers)
+
+        maximum = tensor_reduce(column(), loaded, op="max")
+        bias = _negative(maximum, buffers)
+        exponentials = sbuf(*x.shape, buffers=buffers)
+        total = column()
+        exponentials, total = activation_reduce(
+            exponentials, total, loaded, bias, op="exp"
         )
-        p = sbuf(*x.shape, buffers=buffers)
-        total = sbuf(*column, buffers=buffers)
-        p, total = activation_reduce(p, total, tile, bias, op="exp")
-        inverse = reciprocal(sbuf(*column, buffers=buffers), total)
-        y = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
-        return None, dma_store(tensor_scalar(y, p, inverse, op="multiply"))
+        inverse = reciprocal(column(), total)
+        quotient = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
+        quotient = tensor_scalar(quotient, exponentials, inverse, op="multiply")
+        return None, dma_store(quotient)
 
-    return lax.scan(row_tile, None, row_tiles(x))[1].reshape(x.shape)
-
-
-def _pieces(x: Any, piece: int, buffers: int) -> tuple[Any, Any]:
-    """How piece `i` of a row tile is loaded, and the loop over the pieces."""
-    n = largest_divisor(x.shape[1], piece)
-    load = lambda i: fetch(part(x, i * n, n, axis=1), buffers=buffers)  # noqa: E731
-    return load, jnp.arange(x.shape[1] // n)
+    _, tiles = lax.scan(row_tile, None, row_tiles(x))
+    return tiles.reshape(x.shape)
 
 
-def _negative(x: Any, buffers: int) -> Any:
-    return tensor_immediate(
-        sbuf(*x.shape, buffers=buffers), x, op="multiply", value=-1.0
-    )
+def _pieces(x: Hbm, most: int, buffers: int) -> Pieces:
+    """The pieces of a row tile, of at most some elements of a row."""
+    row = x.shape[1]
+    size = largest_divisor(row, most)
+
+    def load(number: KnownInt) -> Sbuf:
+        source = part(x, number * size, size, axis=1)
+        return fetch(source, buffers=buffers)
+
+    return Pieces(load, jnp.arange(row // size), buffers)
 
 
-def _exp(x: Any, bias: Any, buffers: int) -> Any:
-    return activation_bias(sbuf(*x.shape, buffers=buffers), x, bias, op="exp")
+def _negative(column: Sbuf, buffers: int) -> Sbuf:
+    negative = sbuf(*column.shape, buffers=buffers)
+    return tensor_immediate(negative, column, op="multiply", value=-1.0)
 
 
-def _quotients(
-    load: Any, pieces: Any, bias: Any, total: Any, dtype: Any, buffers: int
-) -> Any:
+def _exp(piece: Sbuf, bias: Sbuf, buffers: int) -> Sbuf:
+    exponentials = sbuf(*piece.shape, buffers=buffers)
+    return activation_bias(exponentials, piece, bias, op="exp")
+
+
+def _quotients(pieces: Pieces, bias: Sbuf, total: Sbuf, dtype: DType) -> Hbm:
     """The last pass: `exp(x + bias) / total`, stored piece by piece."""
-    inverse = reciprocal(sbuf(*total.shape, buffers=buffers), total)
+    inverse = sbuf(*total.shape, buffers=pieces.buffers)
+    inverse = reciprocal(inverse, total)
 
-    def quotient(_: None, i: Any) -> tuple[None, Any]:
-        p = _exp(load(i), bias, buffers)
-        y = sbuf(*p.shape, dtype=dtype, buffers=buffers)
-        return None, dma_store(tensor_scalar(y, p, inverse, op="multiply"))
+    def quotient(_: None, number: KnownInt) -> tuple[None, Hbm]:
+        exponentials = _exp(pieces.load(number), bias, pieces.buffers)
+        tile = sbuf(*exponentials.shape, dtype=dtype, buffers=pieces.buffers)
+        tile = tensor_scalar(tile, exponentials, inverse, op="multiply")
+        return None, dma_store(tile)
 
-    return lax.scan(quotient, None, pieces)[1]
+    return lax.scan(quotient, None, pieces.numbers)[1]
