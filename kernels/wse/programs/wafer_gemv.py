@@ -17,8 +17,8 @@ from emu.wse import fmac_map, multicast, reduce, trees
 from emu.wse.collectives import programs
 from emu.wse.fabric import ops
 from emu.wse.fabric.program import FabricProgram
+from emu.wse.pe.laws import call_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.wires import call_cycles
 from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.sums import zeros
 
