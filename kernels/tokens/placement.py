@@ -1,13 +1,16 @@
 """Where tokens stand: which global positions each rank of a context-parallel ring holds."""
 
 import dataclasses
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kernels.masks.grids import Grids
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 PLACEMENTS = ("contiguous", "zigzag", "striped", "tile-cyclic")
 
@@ -22,6 +25,15 @@ class Placement:
     - zigzag: rank i holds chunks i and `2·ranks − 1 − i` of `slots / 2` tokens;
     - striped: `l·ranks + i`;
     - tile-cyclic: `(l // unit · ranks + i)·unit + l % unit`.
+
+    Eight tokens on two ranks, tile-cyclic in pairs:
+
+    | | rank 0 | rank 1 |
+    |---|---|---|
+    | contiguous | 0 1 2 3 | 4 5 6 7 |
+    | zigzag | 0 1 6 7 | 2 3 4 5 |
+    | striped | 0 2 4 6 | 1 3 5 7 |
+    | tile-cyclic | 0 1 4 5 | 2 3 6 7 |
 
     Attributes:
       name: one of `PLACEMENTS`.
@@ -62,7 +74,7 @@ class Placement:
                 f"zigzag: {self.slots} slots are not two equal chunks; give {self.slots + 1}"
             )
         if self.name == "tile-cyclic" and self.slots % self.unit:
-            whole = -(-self.slots // self.unit) * self.unit
+            whole = _up_to_multiple(self.slots, self.unit)
             raise ValueError(
                 f"tile-cyclic: {self.slots} slots are no multiple of the unit {self.unit}; "
                 f"give {whole} slots"
@@ -76,9 +88,12 @@ class Placement:
             return slot * self.ranks + rank
         if self.name == "zigzag":
             half = self.slots // 2
-            chunk = np.where(slot < half, rank, 2 * self.ranks - 1 - rank)
+            from_the_end = 2 * self.ranks - 1 - rank
+            chunk = np.where(slot < half, rank, from_the_end)
             return chunk * half + slot % half
-        return (slot // self.unit * self.ranks + rank) * self.unit + slot % self.unit
+        turn = slot // self.unit
+        unit = turn * self.ranks + rank
+        return unit * self.unit + slot % self.unit
 
     def positions(self) -> np.ndarray:
         """Global position of every slot, int32 `[ranks, slots]`; `>= tokens` is padding."""
@@ -86,7 +101,7 @@ class Placement:
         slots = np.arange(self.slots)
         return self._at(ranks, slots).astype(np.int32)
 
-    def spread(self, x: Any, axis: int = 0) -> Any:
+    def spread(self, x: Array, axis: int = 0) -> Array:
         """Deals an array out to the ranks.
 
         Args:
@@ -101,14 +116,18 @@ class Placement:
             raise ValueError(
                 f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens"
             )
-        xp: Any = jnp if isinstance(x, jax.Array) else np
-        short = self.ranks * self.slots - self.tokens
-        padded = xp.pad(x, [(0, short if a == axis else 0) for a in range(x.ndim)])
-        dealt = xp.take(padded, self.positions().reshape(-1), axis=axis)
-        shape = (*x.shape[:axis], self.ranks, self.slots, *x.shape[axis + 1 :])
-        return xp.moveaxis(dealt.reshape(shape), axis, 0)
+        xp = _numpy_of(x)
+        before = x.shape[:axis]
+        behind = x.shape[axis + 1 :]
+        padding = [(0, 0)] * x.ndim
+        padding[axis] = (0, self.ranks * self.slots - self.tokens)
+        padded = xp.pad(x, padding)
+        order = self.positions().reshape(-1)
+        dealt = xp.take(padded, order, axis=axis)
+        by_rank = dealt.reshape(*before, self.ranks, self.slots, *behind)
+        return xp.moveaxis(by_rank, axis, 0)
 
-    def collect(self, x: Any, axis: int = 0) -> Any:
+    def collect(self, x: Array, axis: int = 0) -> Array:
         """The inverse of `spread`: drops padding.
 
         Args:
@@ -119,20 +138,20 @@ class Placement:
           `[..., tokens, ...]`.
         """
         axis = self._axis(x.ndim - 1, axis)
-        if (x.shape[0], x.shape[axis + 1]) != (self.ranks, self.slots):
+        ranks = x.shape[0]
+        slots = x.shape[axis + 1]
+        if (ranks, slots) != (self.ranks, self.slots):
             raise ValueError(
                 f"collect: {x.shape} has not {self.ranks} ranks first and {self.slots} slots "
                 f"on axis {axis + 1}"
             )
-        xp: Any = jnp if isinstance(x, jax.Array) else np
-        together = xp.moveaxis(x, 0, axis)
-        shape = (
-            *together.shape[:axis],
-            self.ranks * self.slots,
-            *together.shape[axis + 2 :],
-        )
-        order = np.argsort(self.positions(), axis=None)[: self.tokens]
-        return xp.take(together.reshape(shape), order, axis=axis)
+        xp = _numpy_of(x)
+        by_rank = xp.moveaxis(x, 0, axis)
+        before = by_rank.shape[:axis]
+        behind = by_rank.shape[axis + 2 :]
+        together = by_rank.reshape(*before, ranks * slots, *behind)
+        order = np.argsort(self.positions(), axis=None)
+        return xp.take(together, order[: self.tokens], axis=axis)
 
     def grids(self, size: int) -> Grids:
         """Every `size` consecutive slots of each rank as tiles, `[ranks, slots // size]`.
@@ -142,26 +161,36 @@ class Placement:
         """
         self._check_tiles(size)
         ranks = np.arange(self.ranks, dtype=np.int64)[:, None]
-        start = self._at(ranks, np.arange(0, self.slots, size, dtype=np.int64))
-        if self.name == "striped":
-            return Grids(start, 0, 1, self.ranks, size)
+        first_slots = np.arange(0, self.slots, size, dtype=np.int64)
+        start = self._at(ranks, first_slots)
         if self.name == "tile-cyclic" and size > self.unit:
-            return Grids(start, self.ranks * self.unit, size // self.unit, 1, self.unit)
-        return Grids(start, 0, 1, 1, size)
+            return Grids(
+                start,
+                outer_step=self.ranks * self.unit,
+                outer_count=size // self.unit,
+                inner_step=1,
+                inner_count=self.unit,
+            )
+        step = self.ranks if self.name == "striped" else 1
+        return Grids(
+            start, outer_step=0, outer_count=1, inner_step=step, inner_count=size
+        )
 
     def _check_tiles(self, size: int) -> None:
         if self.slots % size:
             raise ValueError(
                 f"{self.name}: {self.slots} slots are not whole tiles of {size}; "
-                f"give {-(-self.slots // size) * size} slots"
+                f"give {_up_to_multiple(self.slots, size)} slots"
             )
         half = self.slots // 2
         if self.name == "zigzag" and half % size:
+            two = 2 * size
             raise ValueError(
                 f"zigzag: a tile of {size} spans two chunks of {half} slots; "
-                f"give a multiple of {2 * size} slots, {-(-self.slots // (2 * size)) * 2 * size}"
+                f"give a multiple of {two} slots, {_up_to_multiple(self.slots, two)}"
             )
-        if self.name == "tile-cyclic" and max(size, self.unit) % min(size, self.unit):
+        nested = max(size, self.unit) % min(size, self.unit) == 0
+        if self.name == "tile-cyclic" and not nested:
             raise ValueError(
                 f"tile-cyclic: tiles of {size} and a unit of {self.unit} tokens do not nest; "
                 f"let one divide the other, for example unit {size}"
@@ -172,6 +201,15 @@ class Placement:
         if not -ndim <= axis < ndim:
             raise ValueError(f"axis {axis} of an array of {ndim} dimensions")
         return axis % ndim
+
+
+def _numpy_of(x: jax.Array | np.ndarray) -> ModuleType:
+    """The NumPy that an array is of: JAX's, where it can be traced, or the host's."""
+    return jnp if isinstance(x, jax.Array) else np
+
+
+def _up_to_multiple(slots: int, of: int) -> int:
+    return -(-slots // of) * of
 
 
 def place(name: str, tokens: int, ranks: int, slots: int, unit: int = 1) -> Placement:

@@ -29,7 +29,7 @@ from emu.wse import (
 from emu.wse.spaces import Sram
 from kernels.wse.decode.blocks import Weights, gemv, rms_norm
 from kernels.wse.decode.mapping import LayerMap
-from kernels.wse.decode.sums import all_reduce, zeros
+from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
 Cache = dict[str, Sram]
 
@@ -51,10 +51,7 @@ def append(cache: Cache, k: Sram, v: Sram, pos: KnownInt, rows: int) -> Cache:
             "v": copy_into(old["v"], row, slot, axis=0),
         }
 
-    def keep(old: Cache, k: Sram, v: Sram, slot: KnownInt) -> Cache:
-        return old
-
-    return lax.cond(is_mine, write, keep, cache, k, v, slot)
+    return lax.cond(is_mine, write, unchanged, cache, k, v, slot)
 
 
 def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
@@ -124,14 +121,9 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
         mine = exp(tile, mine, top, count, scale=layer.head_dim**-0.5)
         return copy_into(out, mine, start, axis=1)
 
-    def nothing(
-        out: Sram, scores: Sram, top: Sram, live: KnownInt, start: KnownInt
-    ) -> Sram:
-        return out
-
     p = zeros((queries, layer.slots), layer.dtype)
     has_slots = start < layer.slots
-    p = lax.cond(has_slots, exponentials, nothing, p, scores, top, live, start)
+    p = lax.cond(has_slots, exponentials, unchanged, p, scores, top, live, start)
     return all_reduce(p, "col", group=layer.parts, elements=live * queries)
 
 

@@ -17,7 +17,7 @@ from emu.wse import (
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.mapping import LayerMap
-from kernels.wse.decode.sums import all_reduce, zeros
+from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
 Weights = dict[str, Sram]
 """This PE's part of a layer's weights; see `LayerMap.weight_shapes`."""
@@ -73,13 +73,10 @@ def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
         mine = vector(mine, mine, up, op="mul")
         return copy_into(out, mine, start, axis=0)
 
-    def nothing(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
-        return out
-
     start = lax.axis_index("row") * jnp.int32(share)
     has_elements = start < width
     out = zeros((width,))
-    out = lax.cond(has_elements, activated, nothing, out, gate_up, start)
+    out = lax.cond(has_elements, activated, unchanged, out, gate_up, start)
     out = all_reduce(out, "row")
     if dtype == "float32":
         return out

@@ -2,7 +2,7 @@
 
 from jax import lax
 
-from emu.annotations import DType, KnownInt, Shape
+from emu.annotations import DType, KnownInt, PyTree, Shape
 from emu.wse import fill, multicast, reduce, sram_tile, trees
 from emu.wse.spaces import Sram
 from emu.wse.wavelets import words
@@ -13,6 +13,11 @@ def zeros(shape: Shape, dtype: DType = "float32") -> Sram:
     """A tile of zeros in SRAM."""
     tile = sram_tile(shape=shape, dtype=dtype)
     return fill(tile, value=0.0)
+
+
+def unchanged(first: PyTree, *_: PyTree) -> PyTree:
+    """The branch of a `lax.cond` that does nothing: the first operand, as it was."""
+    return first
 
 
 def reduce_to_first(
@@ -79,4 +84,4 @@ def _group_size(pes: int) -> int:
     return -(-pes // line_groups(pes))
 
 
-__all__ = ["all_reduce", "reduce_to_first", "zeros"]
+__all__ = ["all_reduce", "reduce_to_first", "unchanged", "zeros"]
