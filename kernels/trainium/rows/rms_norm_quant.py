@@ -116,7 +116,7 @@ def rms_norm_mx(
     ones = memset(sbuf(partitions, partitions, dtype=x.dtype), value=1.0)
     epsilon = memset(sbuf(partitions, 1), value=eps)
 
-    def tile(_: None, number: KnownInt) -> tuple[None, tuple[Hbm, Hbm]]:
+    def tile(number: KnownInt) -> tuple[Hbm, Hbm]:
         loaded = load_blocks(x, number, tile_tokens, buffers)
         shape = loaded.shape
         inverse = _inverse_root(loaded, ones, epsilon, buffers)
@@ -127,10 +127,9 @@ def rms_norm_mx(
         by_feature = lax.broadcast_in_dim(weights, shape, (0, 1, 3))
         normed = tensor_tensor(normed, normed, by_feature, op="multiply")
         elements, scale = quantised(normed, dtype, buffers)
-        return None, (dma_store(elements), dma_store(scale))
+        return dma_store(elements), dma_store(scale)
 
-    _, stored = lax.scan(tile, None, jnp.arange(total // tile_tokens))
-    return stored
+    return lax.map(tile, jnp.arange(total // tile_tokens))
 
 
 def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:

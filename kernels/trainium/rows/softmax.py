@@ -21,7 +21,13 @@ from emu.trainium.isa import (
 )
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.flash.lanes import in_turn
-from kernels.trainium.flash.online_softmax import LOWEST, State, absorb, add_up, begin
+from kernels.trainium.flash.online_softmax import (
+    LOWEST,
+    RunningSoftmax,
+    absorb,
+    add_up,
+    begin,
+)
 from kernels.trainium.streaming import fetch, row_tiles
 from kernels.trainium.tiles import largest_divisor, part
 
@@ -59,7 +65,7 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
       for rows: m = max over pieces; s = sum of exp(x - m) over pieces; y = exp(x - m) / s by piece
     """
 
-    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+    def row_tile(x: Hbm) -> Hbm:
         rows = x.shape[0]
         pieces = _pieces(x, piece, buffers)
 
@@ -81,9 +87,9 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
         bias = _negative(maximum, buffers)
         total = memset(column(), value=0.0)
         total, _ = lax.scan(summed, total, pieces.numbers)
-        return None, _quotients(pieces, bias, total, x.dtype)
+        return _quotients(pieces, bias, total, x.dtype)
 
-    return lax.scan(row_tile, None, row_tiles(x))[1]
+    return lax.map(row_tile, row_tiles(x))
 
 
 def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
@@ -104,22 +110,25 @@ def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
       for rows: m, s = online softmax of the pieces; y = exp(x - m) / s by piece
     """
 
-    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+    def row_tile(x: Hbm) -> Hbm:
         pieces = _pieces(x, piece, buffers)
 
-        def seen(state: State, number: KnownInt) -> tuple[State, None]:
+        def seen(
+            state: RunningSoftmax, number: KnownInt
+        ) -> tuple[RunningSoftmax, None]:
             loaded = pieces.load(number)
             weights = sbuf(*loaded.shape, buffers=buffers)  # only their sum is wanted
             lane = absorb(weights, loaded, state, buffers=buffers)
-            ((_, added, decay, state),) = in_turn([lane])
-            return add_up(added, decay, state), None
+            (taken_in,) = in_turn([lane])
+            state = add_up(taken_in.added, taken_in.decay, taken_in.state)
+            return state, None
 
         state = begin(x.shape[0], buffers=buffers)
-        (maximum, total, _), _ = lax.scan(seen, state, pieces.numbers)
-        bias = _negative(maximum, buffers)
-        return None, _quotients(pieces, bias, total, x.dtype)
+        state, _ = lax.scan(seen, state, pieces.numbers)
+        bias = _negative(state.maximum, buffers)
+        return _quotients(pieces, bias, state.total, x.dtype)
 
-    return lax.scan(row_tile, None, row_tiles(x))[1]
+    return lax.map(row_tile, row_tiles(x))
 
 
 def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
@@ -139,7 +148,7 @@ def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
       for rows: m = max(x); p, s = exp(x - m) and its sum; y = p / s
     """
 
-    def row_tile(_: None, x: Hbm) -> tuple[None, Hbm]:
+    def row_tile(x: Hbm) -> Hbm:
         loaded = fetch(x, buffers=buffers)
 
         def column() -> Sbuf:
@@ -155,9 +164,9 @@ def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
         inverse = reciprocal(column(), total)
         quotient = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
         quotient = tensor_scalar(quotient, exponentials, inverse, op="multiply")
-        return None, dma_store(quotient)
+        return dma_store(quotient)
 
-    _, tiles = lax.scan(row_tile, None, row_tiles(x))
+    tiles = lax.map(row_tile, row_tiles(x))
     return tiles.reshape(x.shape)
 
 
@@ -188,10 +197,10 @@ def _quotients(pieces: Pieces, bias: Sbuf, total: Sbuf, dtype: DType) -> Hbm:
     inverse = sbuf(*total.shape, buffers=pieces.buffers)
     inverse = reciprocal(inverse, total)
 
-    def quotient(_: None, number: KnownInt) -> tuple[None, Hbm]:
+    def quotient(number: KnownInt) -> Hbm:
         exponentials = _exp(pieces.load(number), bias, pieces.buffers)
         tile = sbuf(*exponentials.shape, dtype=dtype, buffers=pieces.buffers)
         tile = tensor_scalar(tile, exponentials, inverse, op="multiply")
-        return None, dma_store(tile)
+        return dma_store(tile)
 
-    return lax.scan(quotient, None, pieces.numbers)[1]
+    return lax.map(quotient, pieces.numbers)
