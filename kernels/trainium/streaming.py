@@ -24,7 +24,8 @@ def row_tiles(x: Hbm) -> Hbm:
 
 def fetch(x: Hbm, *, buffers: int = 1) -> Sbuf:
     """Loads an HBM tile into an SBUF ring of its shape and dtype."""
-    return dma_load(sbuf(*x.shape, dtype=x.dtype, buffers=buffers), x)
+    tile = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
+    return dma_load(tile, x)
 
 
 def over_rows(compute: Callable[..., PyTree], *arrays: Hbm, buffers: int) -> PyTree:
@@ -47,7 +48,8 @@ def over_rows(compute: Callable[..., PyTree], *arrays: Hbm, buffers: int) -> PyT
         _, _, *rest = tiles.shape
         return tiles.reshape(-1, *rest)
 
-    stored = lax.map(row_tile, tuple(row_tiles(x) for x in arrays))
+    by_tile = tuple(row_tiles(x) for x in arrays)
+    stored = lax.map(row_tile, by_tile)
     return jax.tree.map(joined, stored)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -122,8 +122,8 @@ def attend_source(
         store state
     """
     source = _Source(operands, work, tiling, first, last, base)
-
-    return loop(functools.partial(_over_blocks, source), state, tiling.groups)
+    over_blocks = functools.partial(_over_blocks, source)
+    return loop(over_blocks, state, tiling.groups)
 
 
 # --- blocks: query tiles and their state ---
@@ -152,8 +152,9 @@ def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
         wanted = (index(work.block_needed, after) != 0) & (block < last_block)
         ahead = _fetch(source, _Place(group, after), spare, state, wanted)
         put = functools.partial(store, unit=source.unit(place))
-        keep = put if first else lambda state, own: state
-        state = lax.cond(alive, put, keep, state, own)
+        # A dead block's state in HBM is written at first too, or nobody ever would.
+        otherwise = put if first else lambda state, own: state
+        state = lax.cond(alive, put, otherwise, state, own)
         return state, ahead, (queries, own)
 
     begin = jnp.int32(0)
@@ -216,6 +217,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
       The state, in the same tiles.
     """
     tiling, form = source.tiling, source.form
+    # Lanes stand head by head: of 2 heads with 4 tiles each, lane 5 is tile 1 of the second.
     query_tiles = [
         form.query_of(head_tiles, tile, tiling)
         for head_tiles in queries
@@ -235,14 +237,13 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             if masked:
                 masks = _masks(source, place, key_tile)
             banks = step_banks(tiling.step)
-
-            def steps() -> Iterable[Lane[Attended]]:
-                for lane, (q, done) in enumerate(zip(query_tiles, lanes, strict=True)):
-                    mask = masks[lane % tiling.block_tiles]
-                    keys_values = kv[lane // lanes_a_kv_head]
-                    yield form.step(q, keys_values, done, mask, banks, tiling)
-
-            return abreast(steps())
+            steps = []
+            for lane, done in enumerate(lanes):
+                mask = masks[lane % tiling.block_tiles]
+                keys_values = kv[lane // lanes_a_kv_head]
+                q = query_tiles[lane]
+                steps.append(form.step(q, keys_values, done, mask, banks, tiling))
+            return abreast(steps)
 
         # In the order of `DEAD`, `PARTIAL`, `FULL`.
         cases = (
@@ -273,13 +274,15 @@ def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneSt
     after = [stepped(lane) for lane in done]
     if source.first or not source.starts_anew:
         return after
-    return [
-        merge(opened(own, lane, tiling), new, tiling) for lane, new in enumerate(after)
-    ]
+    merged = []
+    for lane, new in enumerate(after):
+        before = opened(own, lane, tiling)
+        merged.append(merge(before, new, tiling))
+    return merged
 
 
 def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | None]:
-    """How each query tile of the block masks a key tile."""
+    """How each query tile of the block masks a key tile; its heads share their masks."""
     tiling, patterns = source.tiling, source.operands.patterns
     masks: list[Masked | None] = []
     for offset in range(tiling.block_tiles):

@@ -36,9 +36,11 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
         def add(lanes: list[LaneState], part: KnownInt) -> list[LaneState]:
             tiles = unit_tiles(tiling, buffers=buffers)
             other = load(tiles, state, unit + part * tiling.units)
-            return [
-                merge(own, views(other, lane), tiling) for lane, own in enumerate(lanes)
-            ]
+            merged = []
+            for lane, own in enumerate(lanes):
+                theirs = views(other, lane)
+                merged.append(merge(own, theirs, tiling))
+            return merged
 
         own = load(unit_tiles(tiling, buffers=buffers), state, unit)
         lanes = [opened(own, lane, tiling) for lane in range(tiling.block_lanes)]

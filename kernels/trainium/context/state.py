@@ -130,8 +130,9 @@ def nothing(tiles: Unit, tiling: ContextTiling) -> Unit:
 def views(tiles: Unit, lane: int) -> LaneState:
     """A lane of a unit, as part of its tiles."""
     output, statistics = tiles
-    columns = [statistics[:, lane, place : place + 1] for place in (MAXIMUM, SUM)]
-    return LaneState(output[:, lane], *columns)
+    maximum = statistics[:, lane, MAXIMUM : MAXIMUM + 1]
+    total = statistics[:, lane, SUM : SUM + 1]
+    return LaneState(output[:, lane], maximum, total)
 
 
 def opened(tiles: Unit, lane: int, tiling: ContextTiling) -> LaneState:

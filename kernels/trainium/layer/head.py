@@ -53,7 +53,8 @@ def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
         tile = sbuf(rows, tiling.hidden_padded, dtype=tiling.dtype)
         return dma_store(dma_gather(tile, table, ids))
 
-    x = lax.map(token_tile, ids.reshape(blocks * tiles, rows))
+    by_tile = ids.reshape(blocks * tiles, rows)
+    x = lax.map(token_tile, by_tile)
     return x.reshape(blocks, tiles, rows, tiling.hidden_padded)
 
 
@@ -89,11 +90,11 @@ def lm_head(
 
     def use(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
         tile = sbuf(1, tiling.hidden_padded, dtype=tiling.dtype)
-        token = dma_load(tile, lax.slice_in_dim(flat, row, row + 1, axis=0))
+        own = lax.slice_in_dim(flat, row, row + 1, axis=0)
+        token = dma_load(tile, own)
         h = _normalised_column(token, norm, tiling)
-        return tuple(
-            _logits(h, weights, out) for weights, out in zip(heads, outs, strict=True)
-        )
+        pairs = zip(heads, outs, strict=True)
+        return tuple(_logits(h, weights, out) for weights, out in pairs)
 
     outs = tuple(unknown(weights) for weights in heads)
     return lax.cond(mine, use, lambda outs: outs, outs)
@@ -121,7 +122,7 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
         all_logits, all_places = outs
         (only_token,) = sums
         logits = tensor_copy(sbuf(1, columns), only_token)
-        # A block's largest logit says where the token is; among blocks the host compares.
+        # Of each block the largest and its place: the host compares the blocks'.
         largest = nc_max8(sbuf(1, LARGEST), logits)
         places = sbuf(1, LARGEST, dtype=jnp.int32)
         places = nc_find_index8(places, logits, largest)

@@ -74,7 +74,17 @@ def layer(
 def after_attention(
     x: Hbm, attended: Hbm, weights: LayerWeights, tiling: LayerTiling
 ) -> Hbm:
-    """Output projection, residual, RMSNorm, SwiGLU, residual; `attended` as `ring_attention`'s."""
+    """Output projection, residual, RMSNorm, SwiGLU, residual.
+
+    Args:
+      x: HBM `[blocks, tiles, rows, hidden padded]`.
+      attended: HBM `[heads, token tiles, head_dim, rows]`, from `ring_attention`.
+      weights: this layer's.
+      tiling: sizes.
+
+    Returns:
+      The next hidden states, HBM as `x`.
+    """
 
     def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
         block, x = given
@@ -86,7 +96,8 @@ def after_attention(
         y = _product(tensor_add_at, y, h, weights["w_down"])
         return _store_block(y)
 
-    return lax.map(of_block, (jnp.arange(tiling.blocks), x))
+    blocks = jnp.arange(tiling.blocks)
+    return lax.map(of_block, (blocks, x))
 
 
 def after_shared_attention(
@@ -106,9 +117,11 @@ def after_shared_attention(
 
     def total(h: Sbuf, matrix: Hbm) -> Hbm:
         part = sbuf(*shape, dtype=tiling.dtype)
-        # Collectives move HBM; every core's part goes there and the sum comes back.
-        part = dma_store(_product(tensor_copy_at, part, h, matrix))
-        return all_reduce(hbm(*part.shape, dtype=tiling.dtype), part, axis=axis)
+        part = _product(tensor_copy_at, part, h, matrix)
+        # Collectives move HBM: every core's part goes there and the sum comes back.
+        stored = dma_store(part)
+        received = hbm(*stored.shape, dtype=tiling.dtype)
+        return all_reduce(received, stored, axis=axis)
 
     def plus(x: Hbm, total: Hbm) -> Sbuf:
         y = load_block(x, tiling)
@@ -138,7 +151,8 @@ def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
 
     def emit(out: Sbuf, column_block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
         for token_tile, bank in enumerate(sums):
-            out = write(out, bank, jnp.int32(token_tile), column_block * bank.shape[1])
+            column = column_block * bank.shape[1]
+            out = write(out, bank, jnp.int32(token_tile), column)
         return out
 
     return project(h, matrix, out, emit, rows=out.shape[0])

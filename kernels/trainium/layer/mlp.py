@@ -35,8 +35,8 @@ def swiglu(
         return (gate, h), (up, h)
 
     def ffn_tile(weights: tuple[Hbm, Hbm]) -> tuple[Sbuf, Psum]:
-        sums = tuple(psum(size, tokens, buffers=2) for _ in range(2))
-        gate, up = over_chunks(sums, h, weights, pairs, buffers=buffers)
+        banks = psum(size, tokens, buffers=2), psum(size, tokens, buffers=2)
+        gate, up = over_chunks(banks, h, weights, pairs, buffers=buffers)
         return activation(sbuf(size, tokens), gate, op="silu"), up
 
     def emit(out: Sbuf, place: KnownInt, halves: tuple[Sbuf, Psum]) -> Sbuf:

@@ -99,7 +99,8 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     scale = sbuf(rows, heads)
     scale = activation_bias(scale, flat, epsilon, op="rsqrt", scale=1.0 / size)
     by_feature = lax.broadcast_in_dim(scale, x.shape, (0, 1))
-    y = tensor_tensor(sbuf(*x.shape, dtype=x.dtype), x, by_feature, op="multiply")
+    y = sbuf(*x.shape, dtype=x.dtype)
+    y = tensor_tensor(y, x, by_feature, op="multiply")
     by_head = lax.broadcast_in_dim(own_weight, x.shape, (0, 2))
     return tensor_tensor(y, y, by_head, op="multiply")
 
@@ -107,7 +108,8 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
 def _in_every_row(weight: Hbm, rows: int) -> Sbuf:
     """HBM `[1, n]` to SBUF `[rows, n]`: an engine reads its own partition only."""
     shape = rows, weight.shape[1]
-    return dma_load(sbuf(*shape, dtype=weight.dtype), jnp.broadcast_to(weight, shape))
+    tile = sbuf(*shape, dtype=weight.dtype)
+    return dma_load(tile, jnp.broadcast_to(weight, shape))
 
 
 __all__ = ["head_norm", "normalised_transposed", "rms_norm"]

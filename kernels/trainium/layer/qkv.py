@@ -75,8 +75,8 @@ def store_transposed(x: Sbuf) -> Hbm:
     def store_group(group: KnownInt) -> Hbm:
         bank = psum(together * size, rows, dtype=x.dtype)
         bank = nc_transpose(bank, index(grouped, group, 1))
-        copy = tensor_copy(sbuf(*bank.shape, dtype=x.dtype, buffers=2), bank)
-        return dma_store(copy)
+        copy = sbuf(*bank.shape, dtype=x.dtype, buffers=2)
+        return dma_store(tensor_copy(copy, bank))
 
     out = lax.map(store_group, jnp.arange(groups))
     return out.reshape(heads, size, rows)
@@ -106,6 +106,7 @@ def qkv(
             out = tensor_copy_at(out, bank, *place)
         return out
 
+    # Each iteration stores what it computed, so the results of all are stacked in HBM.
     def of_block(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
         x, cos, sin = given
         block = load_block(x, tiling)
@@ -139,11 +140,12 @@ def _split(
         dma_load(sbuf(rows, head_dim // 2), table, queue=queue)
         for table, queue in zip((cos, sin), LOAD_QUEUES, strict=True)
     )
-    q_width, kv_width = tiling.heads * head_dim, tiling.kv_heads * head_dim
-    ends = q_width, q_width + kv_width, q_width + 2 * kv_width
-    q = lax.slice_in_dim(fused, 0, ends[0], axis=1)
-    k = lax.slice_in_dim(fused, ends[0], ends[1], axis=1)
-    v = lax.slice_in_dim(fused, ends[1], ends[2], axis=1)
+    q_end = tiling.heads * head_dim
+    k_end = q_end + tiling.kv_heads * head_dim
+    v_end = k_end + tiling.kv_heads * head_dim
+    q = lax.slice_in_dim(fused, 0, q_end, axis=1)
+    k = lax.slice_in_dim(fused, q_end, k_end, axis=1)
+    v = lax.slice_in_dim(fused, k_end, v_end, axis=1)
     q = q.reshape(rows, tiling.heads, head_dim)
     k = k.reshape(rows, tiling.kv_heads, head_dim)
     if tiling.qk_norm:
