@@ -1,22 +1,23 @@
 """Branches, timed per core: each core walks the branch that its own known index picks."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 
-from emu.clock import names
-from emu.clock.ticks import same, select
-from emu.clock.tiles import Value
+from emu.clock.state import ClockState, Walk
+from emu.clock.ticks import Active
+from emu.clock.tiles import Value, choose_value
 from emu.errors import BranchBufferMismatch, DataDependentBranch
 from emu.tracing import jaxpr as jx
 
 
 def branch(
-    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+    walk: Walk,
+    state: ClockState,
+    eqn: jx.Equation,
+    operands: list[Value],
+    active: Active,
 ) -> list[Value]:
     """Walks every branch that some active core takes, on the cores that take it."""
-    pick, *xs = xs
+    pick, *values = operands
     if pick.known is None:
         raise DataDependentBranch(
             "cond: the branch depends on data, so its time is unknown; give the clock the "
@@ -24,55 +25,45 @@ def branch(
             jx.location(eqn),
         )
     bodies = jx.branches(eqn)
-    which = np.clip(pick.known.astype(np.int64), 0, len(bodies) - 1)
-    if active is None:
-        taken = np.unique(which)
-    else:
-        each, on = np.broadcast_arrays(which, active)
-        taken = np.unique(each[on])
-    if len(taken) == 1:
-        return _walk(line, bodies, int(taken[0]), xs, active)
+    choice = np.clip(pick.known.astype(np.int64), 0, len(bodies) - 1)
+    taken = _taken(choice, active)
+    outer = state.path
     merged: list[Value] | None = None
-    for b in taken:
-        mask = which == b if active is None else (which == b) & active
-        outs = _walk(line, bodies, int(b), xs, mask)
+    for number in taken:
+        mask = active
+        if len(taken) > 1:
+            mask = choice == number if active is None else (choice == number) & active
+        state.path = outer, number
+        outs = walk(state, bodies[number], values, mask)
         merged = outs if merged is None else _merge(eqn, mask, outs, merged)
+    state.path = outer
     assert merged is not None
     return merged
 
 
-def _walk(
-    line: Any, bodies: list[jx.Body], b: int, xs: list[Value], active: np.ndarray | None
-) -> list[Value]:
-    outer = line.path
-    line.path = outer, b
-    outs = line.walk(bodies[b], xs, active)
-    line.path = outer
-    return outs
+def _taken(choice: np.ndarray, active: Active) -> list[int]:
+    """The branches that some active core takes."""
+    if active is not None:
+        each, here = np.broadcast_arrays(choice, active)
+        choice = each[here]
+    return np.unique(choice).tolist()
 
 
 def _merge(
-    eqn: Any, mask: np.ndarray, new: list[Value], old: list[Value]
+    eqn: jx.Equation, mask: Active, new: list[Value], old: list[Value]
 ) -> list[Value]:
     """`new` on the cores in `mask`, `old` elsewhere."""
-    out = []
-    for i, (n, o) in enumerate(zip(new, old, strict=True)):
-        if n.buffer is not o.buffer:
+    assert mask is not None
+    merged: list[Value] = []
+    for place, (ours, others) in enumerate(zip(new, old, strict=True)):
+        if ours.buffer is not others.buffer:
             raise BranchBufferMismatch(
-                f"cond: output {i} is a different buffer in each branch; write both results "
-                "into one destination",
+                f"cond: output {place} is a different buffer in each branch; write both "
+                "results into one destination",
                 jx.location(eqn),
             )
-        known = None
-        if n.known is not None and o.known is not None:
-            own = mask.reshape(*mask.shape, *(1,) * len(n.shape))
-            known = np.where(own, n.known, o.known)
-        version = select(mask, n.version, o.version)
-        ready = n.ready if same(n.ready, o.ready) else np.where(mask, n.ready, o.ready)
-        source = names.choose(mask, n.source, o.source)
-        out.append(
-            dataclasses.replace(
-                n, ready=ready, version=version, known=known, source=source
-            )
-        )
-    return out
+        merged.append(choose_value(mask, ours, others))
+    return merged
+
+
+__all__ = ["branch"]

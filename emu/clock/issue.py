@@ -3,233 +3,264 @@
 Engines issue in program order, so `start = max(engine free, operands ready, destination idle)`.
 """
 
-from typing import Any
-
 import numpy as np
 
 from emu.clock import names, recording, throttle
-from emu.clock.price import Price, price
+from emu.clock.issued import Issue, Timing
+from emu.clock.resources import Path, Ring
+from emu.clock.state import ClockState
 from emu.clock.tally import Cores, counts
-from emu.clock.ticks import Ticks, later, select
-from emu.clock.tiles import Ring, Value
-from emu.clock.waiting import account, spend, start
+from emu.clock.throttle import Charge
+from emu.clock.ticks import Active, Ticks, later, select
+from emu.clock.tiles import Value
+from emu.clock.waiting import account, earliest_start, spend
 from emu.errors import PartialCollective, StaleTile
 from emu.instruction import Crossing, Instruction, lookup
 from emu.tracing import jaxpr as jx
 
 
 def issue(
-    line: Any, inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None
+    state: ClockState,
+    inst: Instruction,
+    eqn: jx.Equation,
+    values: list[Value],
+    active: Active,
 ) -> list[Value]:
     """Starts one instruction on the active cores and returns its results."""
-    line.stepped += 1
-    priced = price(line, inst, eqn, xs)
-    _check_fresh(inst, eqn, xs, active)
-    avals = [v.aval for v in eqn.outvars]
-    if not inst.in_place and not xs:
-        return [_allocate(line, inst, eqn, avals[0], active)]
-    engine = priced.cost.engine
-    if engine is None:
+    state.stepped += 1
+    price = state.prices.price(inst, eqn, values)
+    _check_fresh(inst, eqn, values, active)
+    if not inst.in_place and not values:
+        return [_allocate(state, inst, eqn, active)]
+    name = price.cost.engine
+    if name is None:
         return []
-    dsts = xs[: inst.destinations]
-    begin, cause = start(line, inst, priced, xs)
-    extra = _throttled(line, engine, priced, begin, active)
-    if inst.arrival is None:
-        freed = begin + priced.busy + extra
-        done = later(begin + priced.latency + extra, freed)
+    issued = Issue(inst, eqn, price, values, active, state.engines[name])
+    timing = _times(state, issued)
+    _book(state, issued, timing)
+    _occupy(state, issued, timing)
+    _count(state, issued)
+    _hold(issued, timing)
+    if state.trace is not None:
+        recording.instruction(state.trace, issued, timing)
+    return _results(state, issued, timing)
+
+
+def _times(state: ClockState, issued: Issue) -> Timing:
+    """When it starts and ends; charges an engine that throttles."""
+    price = issued.price
+    begin, cause = earliest_start(state, issued)
+    throttled = _throttled(state, issued, begin)
+    if issued.inst.arrival is not None:
+        done, freed = _cross(state, issued, begin)
     else:
-        done, freed = _cross(line, inst, eqn, dsts, priced, begin, active)
-    if line.contended:
-        account(line, engine, begin, cause, active)
-    more = {"throttle": extra} if engine in line.laws else {}
-    if inst.arrival is not None:
-        more = {"wait:peers": freed - begin - priced.busy}
-    spend(line, engine, priced, more, active)
-    if type(priced.interval) is not int or priced.interval:
-        until = begin + priced.interval
-        line.paced[engine] = select(active, until, line.paced.get(engine, 0))
-    _occupy(line, engine, priced, freed, active)
-    line.end = later(line.end, select(active, later(done, freed), 0))
-    _count(line, inst, priced, avals, active)
-    _hold(line, inst, xs, dsts, engine, done, freed, active)
-    if line.trace_core is not None:
-        recording.instruction(
-            line, inst, eqn, priced, (begin, freed, done, cause), extra, active
-        )
-    ready = done + priced.handover
-    source = line.causes.get(engine, engine)
-    if not inst.in_place:
-        ready = select(active, ready, 0)
-        pairs = zip(avals, inst.writes, strict=True)
-        return [line.fresh(a, s, ready, source) for a, s in pairs]
-    return [
-        _written(line, inst, eqn, dst, begin, ready, source, active) for dst in dsts
-    ]
+        freed = begin + price.busy + throttled
+        done = later(begin + price.latency + throttled, freed)
+    return Timing(begin, freed, done, throttled, cause)
 
 
-def _throttled(
-    line: Any, engine: str, priced: Price, begin: Ticks, active: Any
-) -> Ticks:
+def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
     """By how much longer a throttled engine is busy; keeps its charge."""
-    law = line.laws.get(engine)
-    if law is None or not line.contended:
+    engine, price = issued.engine, issued.price
+    law = engine.law
+    if law is None or not state.setup.contended:
         return 0
-    before = line.throttle[engine]
-    at, extra = throttle.extra_ticks(
-        law, before, begin - line.last[engine], priced.busy
-    )
-    line.throttle[engine] = throttle.after(
-        law, at, priced.busy + extra, priced.cost.duty, active, before
+    before = Charge(engine.charge, engine.slow)
+    idle = begin - engine.last
+    at_start, extra = throttle.extra_ticks(law, before, idle, price.busy)
+    busy = price.busy + extra
+    engine.charge, engine.slow = throttle.after(
+        law, at_start, busy, price.cost.duty, issued.active, before
     )
     return extra
 
 
-def _occupy(line: Any, engine: str, priced: Price, freed: Ticks, active: Any) -> None:
+def _book(state: ClockState, issued: Issue, timing: Timing) -> None:
+    """Books the engine's wait and its time from the start."""
+    engine, active = issued.engine, issued.active
+    if state.setup.contended:
+        account(state, engine, timing.begin, timing.cause, active)
+    more: dict[str, Ticks] = {}
+    if issued.inst.arrival is not None:
+        more = {"wait:peers": timing.freed - timing.begin - issued.price.busy}
+    elif engine.law is not None:
+        more = {"throttle": timing.throttled}
+    spend(state, issued, more)
+
+
+def _occupy(state: ClockState, issued: Issue, timing: Timing) -> None:
     """Keeps the engine busy, and takes from those that it shares a resource with."""
-    line.free[engine] = line.last[engine] = select(active, freed, line.last[engine])
-    line.touches[engine] += 1
-    if line.contended:
-        # An engine that only has time taken from it decides nothing: that does not touch it.
-        for other, ticks in priced.taken.items():
-            line.free[other] = line.free[other] + select(active, ticks, 0)
+    engine, price, active = issued.engine, issued.price, issued.active
+    freed = timing.freed
+    if type(price.interval) is not int or price.interval:
+        until = timing.begin + price.interval
+        engine.paced = select(active, until, engine.paced)
+        engine.paces += 1
+    engine.free = engine.last = select(active, freed, engine.last)
+    engine.uses += 1
+    if state.setup.contended:
+        # An engine that only has time taken from it decides nothing: that is no use of it.
+        for name, ticks in price.taken.items():
+            other = state.engines[name]
+            other.free = other.free + select(active, ticks, 0)
+    state.end = later(state.end, select(active, later(timing.done, freed), 0))
 
 
-def _count(
-    line: Any, inst: Instruction, priced: Price, avals: list[Any], active: Any
-) -> None:
-    if priced.counts is None:
-        priced.counts = counts(inst, priced.cost, priced.operands, avals)
-    line.tally.add(
-        priced.counts, line.all_cores if active is None else Cores(line.grid, active)
-    )
+def _count(state: ClockState, issued: Issue) -> None:
+    price, setup, active = issued.price, state.setup, issued.active
+    if price.counts is None:
+        results = [atom.aval for atom in issued.eqn.outvars]
+        price.counts = counts(issued.inst, price.cost, price.operands, results)
+    cores = setup.all_cores if active is None else Cores(setup.grid, active)
+    state.tally.add(price.counts, cores)
 
 
-def _hold(
-    line: Any,
-    inst: Instruction,
-    xs: list[Value],
-    dsts: list[Value],
-    engine: str,
-    done: Ticks,
-    freed: Ticks,
-    active: Any,
-) -> None:
+def _hold(issued: Issue, timing: Timing) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
-    done = select(active, done, 0)
-    freed = select(active, freed, 0)
+    inst, engine, active = issued.inst, issued.engine, issued.active
+    done = select(active, timing.done, 0)
+    freed = select(active, timing.freed, 0)
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
-    left = done if inst.arrival is None else freed
-    user = line.causes.get(engine, engine)
-    for i, x in enumerate(xs):
-        if x.buffer is None:
+    read = done if inst.arrival is None else freed
+    for place, value in enumerate(issued.values):
+        buffer = value.buffer
+        if buffer is None:
             continue
-        if not (inst.partial and i < len(dsts)):
-            x.buffer.use(done if i < len(dsts) else left, user)
-        if x.buffer.port is not None:
-            port = x.buffer.port
+        is_destination = place < inst.destinations
+        if not (inst.partial and is_destination):
+            buffer.use(done if is_destination else read, engine.cause)
+        if (port := buffer.port) is not None:
             port.until = later(port.until, freed)
-            port.engine = names.choose(active, engine, port.engine)
+            port.engine = names.choose(active, engine.name, port.engine)
             port.uses += 1
 
 
-# --- checks and state ---
+# --- checks ---
 
 
 def _check_fresh(
-    inst: Instruction, eqn: Any, xs: list[Value], active: np.ndarray | None
+    inst: Instruction, eqn: jx.Equation, values: list[Value], active: Active
 ) -> None:
-    for i, x in enumerate(xs):
-        if x.stale_on(active):
-            assert x.buffer is not None
-            by = x.buffer.writer
-            writer = lookup(by.primitive) if by is not None else None
-            what = f"{writer.name} at {jx.location(by)}" if writer else "a later write"
-            raise StaleTile(
-                f"{inst.name}: operand {i} was overwritten by {what}", jx.location(eqn)
-            )
+    for place, value in enumerate(values):
+        if not value.stale_on(active):
+            continue
+        assert value.buffer is not None
+        by = value.buffer.writer
+        writer = lookup(by.primitive) if by is not None else None
+        what = "a later write"
+        if writer is not None and by is not None:
+            what = f"{writer.name} at {jx.location(by)}"
+        raise StaleTile(
+            f"{inst.name}: operand {place} was overwritten by {what}",
+            jx.location(eqn),
+        )
 
 
-def _allocate(line: Any, inst: Instruction, eqn: Any, aval: Any, active: Any) -> Value:
+# --- results ---
+
+
+def _allocate(
+    state: ClockState, inst: Instruction, eqn: jx.Equation, active: Active
+) -> Value:
     """The tile's next buffer: a declaration in a loop is a ring as deep as it asks for."""
-    space, ring = inst.writes[0], line.sites.get(line.path)
+    aval = eqn.outvars[0].aval
+    space = inst.writes[0]
+    ring = state.rings.by_path.get(state.path)
     if ring is None:
-        depth = 1 if line.as_written else eqn.params.get("buffers", 1)
-        ring = Ring([line.buffer() for _ in range(depth)], line.path, [*line.loops])
-        if (bank := eqn.params.get("bank")) is not None:
-            for b in ring.buffers:
-                b.port = line.port(space, bank)
-        line.declare(ring)
+        ring = _declare(state, space, eqn, state.path)
     buffer = ring.turn()
-    if line.trace_core is not None:
-        recording.declared(line, buffer, active)
-    buffer.version = select(active, line.next_version(), buffer.version)
+    if state.trace is not None:
+        recording.declared(state.trace, buffer, active)
+    buffer.version = select(active, state.next_version(), buffer.version)
     buffer.writer = eqn
-    ready = buffer.idle if line.contended else 0
+    ready = buffer.idle if state.setup.contended else 0
     source = names.prefixed("buffer:", buffer.user)
-    return Value(
-        aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source
-    )
+    version = buffer.version
+    return Value(aval.shape, aval.dtype, space, ready, buffer, version, source=source)
+
+
+def _declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
+    depth = 1 if state.setup.as_written else eqn.params.get("buffers", 1)
+    ring = Ring([state.buffer() for _ in range(depth)], path, [*state.loops])
+    bank = eqn.params.get("bank")
+    if bank is not None:
+        for buffer in ring.buffers:
+            buffer.port = state.port((space, bank))
+    state.rings.declare(ring)
+    return ring
+
+
+def _results(state: ClockState, issued: Issue, timing: Timing) -> list[Value]:
+    """Results in their destinations' buffers, or in buffers of their own."""
+    inst, active = issued.inst, issued.active
+    ready = timing.done + issued.price.handover
+    source = issued.engine.cause
+    if not inst.in_place:
+        ready = select(active, ready, 0)
+        return [
+            state.in_new_buffer(atom.aval, space, ready, source)
+            for atom, space in zip(issued.eqn.outvars, inst.writes, strict=True)
+        ]
+    return [
+        _written(state, issued, destination, timing.begin, ready)
+        for destination in issued.destinations
+    ]
 
 
 def _written(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    dst: Value,
-    begin: Ticks,
-    ready: Ticks,
-    source: str,
-    active: np.ndarray | None,
+    state: ClockState, issued: Issue, destination: Value, begin: Ticks, ready: Ticks
 ) -> Value:
     """The result in its destination's buffer, as a new version; parts are ready with the last."""
+    inst, active = issued.inst, issued.active
     if inst.partial:
-        ready = later(ready, dst.ready)
-    buffer = dst.buffer
+        ready = later(ready, destination.ready)
+    buffer = destination.buffer
     assert buffer is not None
-    if line.trace_core is not None and dst.space != line.device.home:
+    device = state.setup.device
+    if state.trace is not None and destination.space != device.home:
+        whole = not inst.reads_destination
         recording.written(
-            line, dst, begin, whole=not inst.reads_destination, active=active
+            state.trace, device, destination, begin, whole=whole, active=active
         )
-    buffer.version = select(active, line.next_version(), buffer.version)
-    buffer.writer = eqn
+    buffer.version = select(active, state.next_version(), buffer.version)
+    buffer.writer = issued.eqn
     return Value(
-        dst.shape,
-        dst.dtype,
-        dst.space,
-        select(active, ready, dst.ready),
+        destination.shape,
+        destination.dtype,
+        destination.space,
+        select(active, ready, destination.ready),
         buffer,
         buffer.version,
-        source=names.choose(active, source, dst.source),
+        source=names.choose(active, issued.engine.cause, destination.source),
     )
 
 
 def _cross(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    dsts: list[Value],
-    priced: Price,
-    begin: Ticks,
-    active: np.ndarray | None,
+    state: ClockState, issued: Issue, begin: Ticks
 ) -> tuple[np.ndarray, np.ndarray]:
     """When a collective's results arrive, and when each core's engine is free again."""
+    inst, eqn, price, active = issued.inst, issued.eqn, issued.price, issued.active
+    setup = state.setup
     if active is not None and not active.all():
         raise PartialCollective(
             f"{inst.name}: only some cores take this branch, every core must take part",
             jx.location(eqn),
         )
-    line.exchanged.add(eqn.params["axis"])
+    state.exchanged.add(eqn.params["axis"])
     idle: Ticks = 0
-    if line.contended:
-        for d in dsts:
-            idle = later(idle, d.buffer.idle)  # type: ignore[union-attr]
-    every = (
-        np.broadcast_to(x, line.grid)
-        for x in (begin, idle, priced.busy, priced.latency)
+    if setup.contended:
+        for destination in issued.destinations:
+            assert destination.buffer is not None
+            idle = later(idle, destination.buffer.idle)
+    crossing = Crossing(
+        start_ticks=np.broadcast_to(begin, setup.grid),
+        destination_idle_ticks=np.broadcast_to(idle, setup.grid),
+        busy_ticks=np.broadcast_to(price.busy, setup.grid),
+        latency_ticks=np.broadcast_to(price.latency, setup.grid),
     )
     assert inst.arrival is not None
     return inst.arrival(
-        line.device, line.mesh, Crossing(*every), *priced.operands, **eqn.params
+        setup.device, setup.mesh, crossing, *price.operands, **eqn.params
     )
 
 

@@ -1,18 +1,21 @@
 """A name that may differ between cores: whom a buffer, a bank or an operand makes wait for.
 
-It is a `str` as long as all cores agree, as a time is an int (`emu.clock.ticks`), and `Names` after
-that.
+It is a `str` as long as all cores agree, as a time is an int (`emu.clock.ticks`), and
+`PerCoreNames` after that. Where core 0 was last used by the Vector Engine and core 1 by the Scalar
+Engine, that is `PerCoreNames([1, 0], ("scalar", "vector"))`.
 """
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
+from emu.clock.ticks import Active, Flags
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Names:
+class PerCoreNames:
     """One of several names per core.
 
     Attributes:
@@ -23,66 +26,78 @@ class Names:
     which: np.ndarray
     names: tuple[str, ...]
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Names)
+            isinstance(other, PerCoreNames)
             and self.names == other.names
             and self.which.shape == other.which.shape
             and bool((self.which == other.which).all())
         )
 
 
-Label = str | Names
+CauseName: TypeAlias = str | PerCoreNames
 
 
-def choose(mask: Any, new: Label, old: Label) -> Label:
-    """`new` on the cores in `mask` (None: all), `old` elsewhere."""
-    if mask is None or new is old or (type(new) is str and new == old):
+def choose(active: Active, new: CauseName, old: CauseName) -> CauseName:
+    """`new` on the active cores, `old` elsewhere."""
+    if active is None or new is old or (type(new) is str and new == old):
         return new
     names = tuple(sorted({*_names(new), *_names(old)}))
-    which = np.where(mask, _among(new, names), _among(old, names)).astype(np.int8)
+    which = np.where(active, _index(new, names), _index(old, names)).astype(np.int8)
     first = which.flat[0]
-    return names[int(first)] if (which == first).all() else Names(which, names)
+    if (which == first).all():
+        return names[int(first)]
+    return PerCoreNames(which, names)
 
 
-def prefixed(prefix: str, label: Label) -> Label:
-    """The label with something in front of each name."""
-    if type(label) is str:
-        return prefix + label
-    assert isinstance(label, Names)
-    return Names(label.which, tuple(prefix + name for name in label.names))
+def prefixed(prefix: str, name: CauseName) -> CauseName:
+    """The name, or each of the names, with something in front."""
+    if isinstance(name, str):
+        return prefix + name
+    return PerCoreNames(name.which, tuple(prefix + each for each in name.names))
 
 
-def parts(label: Label) -> Iterator[tuple[Any, str]]:
+def parts(name: CauseName) -> Iterator[tuple[Flags, str]]:
     """Each name with the cores that have it (True: all)."""
-    if isinstance(label, Names):
-        yield from ((label.which == i, name) for i, name in enumerate(label.names))
-    else:
-        yield True, label
+    if isinstance(name, str):
+        yield True, name
+        return
+    for index, each in enumerate(name.names):
+        yield name.which == index, each
 
 
-def differs(label: Label, name: str) -> Any:
-    """On which cores the label is another name: a bool if all cores agree."""
-    if isinstance(label, Names):
-        return label.which != label.names.index(name) if name in label.names else True
-    return label != name
+def differs(name: CauseName, other: str) -> Flags:
+    """On which cores the name is not `other`: a bool if all cores agree."""
+    if isinstance(name, str):
+        return name != other
+    if other not in name.names:
+        return True
+    return name.which != name.names.index(other)
 
 
-def on_core(label: Label, grid: tuple[int, ...], core: tuple[int, ...]) -> str:
+def on_core(name: CauseName, grid: tuple[int, ...], core: tuple[int, ...]) -> str:
     """One core's name."""
-    if isinstance(label, Names):
-        return label.names[int(np.broadcast_to(label.which, grid)[core])]
-    return label
+    if isinstance(name, str):
+        return name
+    return name.names[int(np.broadcast_to(name.which, grid)[core])]
 
 
-def _names(label: Label) -> tuple[str, ...]:
-    return label.names if isinstance(label, Names) else (label,)
+def _names(name: CauseName) -> tuple[str, ...]:
+    return name.names if isinstance(name, PerCoreNames) else (name,)
 
 
-def _among(label: Label, names: tuple[str, ...]) -> Any:
-    """The label as an index, or indices, into `names`."""
-    at = np.array([names.index(name) for name in _names(label)], np.int8)
-    return at[label.which] if isinstance(label, Names) else at[0]
+def _index(name: CauseName, names: tuple[str, ...]) -> np.ndarray:
+    """The name as an index, or indices per core, into `names`."""
+    indices = np.array([names.index(each) for each in _names(name)], np.int8)
+    return indices[name.which] if isinstance(name, PerCoreNames) else indices[0]
 
 
-__all__ = ["Label", "Names", "choose", "differs", "on_core", "parts", "prefixed"]
+__all__ = [
+    "CauseName",
+    "PerCoreNames",
+    "choose",
+    "differs",
+    "on_core",
+    "parts",
+    "prefixed",
+]

@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from emu.clock.tally import Counts
 from emu.clock.ticks import Ticks
 from emu.clock.tiles import Value
+from emu.datasheet import Device
 from emu.errors import DataDependentBranch, EmulationError, WrongSpace
-from emu.instruction import Cost, Instruction, Operand
+from emu.instruction import Cost, Instruction, Operand, Spaces
 from emu.tracing import jaxpr as jx
 
 
@@ -43,99 +43,110 @@ class Prices:
     """Prices asked for so far, and what they tell of the instructions read.
 
     Attributes:
+      device: whose prices they are.
       kept: those that no count changes, by equation and memory spaces.
       lead: the longest lead of any operand, in ticks.
       excluded: engine to those that cannot run at the same time.
     """
 
-    def __init__(self) -> None:
-        self.kept: dict[tuple[Any, ...], Price] = {}
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.kept: dict[tuple[int | str, ...], Price] = {}
         self.lead = 0
         self.excluded: dict[str, set[str]] = {}
 
-    def note(self, priced: Price) -> None:
-        self.lead = max(
-            self.lead, *(int(np.max(t)) for t in (*priced.lead.values(), 0))
-        )
-        if priced.cost.engine is not None:
-            self.excluded.setdefault(priced.cost.engine, set()).update(
-                priced.cost.excludes
-            )
+    def price(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+        """The price of an equation, asked for once unless it depends on a count.
+
+        Raises:
+          EmulationError: an operand in the wrong memory, too large, or unknown.
+        """
+        key = (id(eqn), *[value.space for value in values])
+        if (cached := self.kept.get(key)) is not None:
+            if "register" in inst.reads:
+                sources = values[inst.destinations :]
+                for value, allowed in zip(sources, inst.reads, strict=True):
+                    if allowed == "register":
+                        _check_known(inst, eqn, value)
+            return cached
+        priced = self._asked(inst, eqn, values)
+        self._note(priced)
+        if "count" not in inst.reads:
+            self.kept[key] = priced
+        return priced
+
+    def _asked(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+        allowed = (*inst.writes[: inst.destinations], *inst.reads)
+        operands = [
+            _operand(inst, eqn, place, value, spaces)
+            for place, (value, spaces) in enumerate(zip(values, allowed))
+        ]
+        try:
+            cost = inst.cost(self.device, *operands, **eqn.params)
+        except EmulationError as error:
+            raise type(error)(str(error), jx.location(eqn)) from None
+        return _in_ticks(self.device.ticks_per_cycle, operands, cost)
+
+    def _note(self, priced: Price) -> None:
+        leads = [int(np.max(ticks)) for ticks in priced.lead.values()]
+        self.lead = max(self.lead, *leads, 0)
+        engine = priced.cost.engine
+        if engine is not None:
+            self.excluded.setdefault(engine, set()).update(priced.cost.excludes)
 
 
-def price(line: Any, inst: Instruction, eqn: Any, xs: list[Value]) -> Price:
-    """The price of an equation, asked for once unless it depends on a count.
-
-    Raises:
-      EmulationError: an operand in the wrong memory, too large, or unknown.
-    """
-    key = (id(eqn), *[x.space for x in xs])
-    if (cached := line.prices.kept.get(key)) is not None:
-        if "register" in inst.reads:
-            for x, allowed in zip(xs[inst.destinations :], inst.reads, strict=True):
-                if allowed == "register":
-                    _known(inst, eqn, x)
-        return cached
-    spaces = (*inst.writes[: inst.destinations], *inst.reads)
-    operands = [
-        _operand(inst, eqn, i, x, s) for i, (x, s) in enumerate(zip(xs, spaces))
-    ]
-    try:
-        cost = inst.cost(line.device, *operands, **eqn.params)
-    except EmulationError as e:
-        raise type(e)(str(e), jx.location(eqn)) from None
-    priced = _in_ticks(line.device.ticks_per_cycle, operands, cost)
-    line.prices.note(priced)
-    if "count" not in inst.reads:
-        line.prices.kept[key] = priced
-    return priced
-
-
-def _in_ticks(per_cycle: dict[str, int], operands: list[Operand], cost: Cost) -> Price:
-    per = 1 if cost.engine is None else per_cycle[cost.engine]
+def _in_ticks(
+    ticks_per_cycle: dict[str, int], operands: list[Operand], cost: Cost
+) -> Price:
+    own = 1 if cost.engine is None else ticks_per_cycle[cost.engine]
     return Price(
         operands,
         cost,
-        _ticks(cost.busy_cycles, per),
-        _ticks(cost.latency_cycles, per),
-        _ticks(cost.interval_cycles, per),
-        _ticks(cost.handover_cycles, per),
-        {i: _ticks(c, per) for i, c in cost.lead_cycles.items()},
-        {what: _ticks(c, per) for what, c in cost.lost.items()},
-        {engine: _ticks(c, per_cycle[engine]) for engine, c in cost.taken.items()},
+        busy=_ticks(cost.busy_cycles, own),
+        latency=_ticks(cost.latency_cycles, own),
+        interval=_ticks(cost.interval_cycles, own),
+        handover=_ticks(cost.handover_cycles, own),
+        lead={place: _ticks(n, own) for place, n in cost.lead_cycles.items()},
+        lost={what: _ticks(n, own) for what, n in cost.lost.items()},
+        # Cycles of the engine that they are taken from.
+        taken={e: _ticks(n, ticks_per_cycle[e]) for e, n in cost.taken.items()},
     )
 
 
-def _operand(inst: Instruction, eqn: Any, i: int, x: Value, allowed: Any) -> Operand:
-    """What the cost rule may see of operand `i`, once its memory space is checked."""
+def _operand(
+    inst: Instruction, eqn: jx.Equation, place: int, value: Value, allowed: Spaces
+) -> Operand:
+    """What the cost rule may see of an operand, once its memory space is checked."""
     if allowed in ("register", "count"):
-        _known(inst, eqn, x)
-        shown = x.known if allowed == "count" else None
-        return Operand(x.shape, x.dtype, "register", shown)
-    names = (allowed,) if isinstance(allowed, str) else allowed
-    if names is not None and x.space not in names:
+        _check_known(inst, eqn, value)
+        shown = value.known if allowed == "count" else None
+        return Operand(value.shape, value.dtype, "register", shown)
+    spaces = (allowed,) if isinstance(allowed, str) else allowed
+    if spaces is not None and value.space not in spaces:
         raise WrongSpace(
-            f"{inst.name}: operand {i} is in {x.space}, must be in {' or '.join(names)}",
+            f"{inst.name}: operand {place} is in {value.space}, "
+            f"must be in {' or '.join(spaces)}",
             jx.location(eqn),
         )
-    return Operand(x.shape, x.dtype, x.space)
+    return Operand(value.shape, value.dtype, value.space)
 
 
-def _known(inst: Instruction, eqn: Any, x: Value) -> None:
-    if x.known is None:
+def _check_known(inst: Instruction, eqn: jx.Equation, value: Value) -> None:
+    if value.known is None:
         raise DataDependentBranch(
             f"{inst.name}: an operand that must be a known integer depends on data",
             jx.location(eqn),
         )
 
 
-def _ticks(cycles: Any, per: int) -> Ticks:
+def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
     """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error."""
     if isinstance(cycles, np.ndarray) and cycles.size == 1:
         cycles = cycles.item()
     if isinstance(cycles, np.ndarray):
-        return np.ceil(np.round(cycles.astype(np.float64) * per, 6)).astype(np.int64)
-    return math.ceil(round(cycles * per, 6))
+        exact = cycles.astype(np.float64) * ticks_per_cycle
+        return np.ceil(np.round(exact, 6)).astype(np.int64)
+    return math.ceil(round(cycles * ticks_per_cycle, 6))
 
 
-__all__ = ["Price", "Prices", "price"]
+__all__ = ["Price", "Prices"]

@@ -1,92 +1,95 @@
 """What the traced core did: its instructions, its tiles' lifetimes, when it was throttled."""
 
-from typing import Any
-
 import numpy as np
 
-from emu.clock.price import Price
+from emu.clock.issued import Issue, Timing
 from emu.clock.reading import IN_USE, THROTTLE, Event
-from emu.clock.ticks import Ticks, on_core
-from emu.clock.tiles import Buffer, Value
+from emu.clock.resources import Buffer
+from emu.clock.state import Lifetime, Trace
+from emu.clock.ticks import Active, Ticks, on_core
+from emu.clock.tiles import Value
 from emu.clock.waiting import cause_on
-from emu.instruction import Instruction
+from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
 
 
-def instruction(
-    line: Any,
-    inst: Instruction,
-    eqn: Any,
-    priced: Price,
-    times: Any,
-    extra: Ticks,
-    active: Any,
-) -> None:
-    """Records one instruction; `times` are its begin, freed, done and the cause of its wait."""
-    if not _here(line, active):
+def instruction(trace: Trace, issue: Issue, timing: Timing) -> None:
+    """Records one instruction."""
+    if not _takes_part(trace, issue.active):
         return
-    begin, freed, done, cause = times
 
-    def at(x: Ticks) -> int:
-        return on_core(x, line.grid, line.trace_core)
+    def here(time: Ticks) -> int:
+        return on_core(time, trace.grid, trace.core)
 
-    engine = priced.cost.engine
-    assert engine is not None
-    line.events.append(
+    engine = issue.engine.name
+    line = jx.location(issue.eqn)
+    begin = here(timing.begin)
+    freed = here(timing.freed)
+    done = max(here(timing.done), freed)
+    trace.events.append(
         Event(
             engine,
-            inst.name,
-            at(begin),
-            at(freed),
-            jx.location(eqn),
-            cause_on(line, begin, cause),
-            max(at(done), at(freed)),
-            max(at(done), at(freed)) + at(priced.handover),
+            issue.inst.name,
+            begin,
+            freed,
+            line,
+            cause_on(trace, timing.begin, timing.cause),
+            done,
+            done + here(issue.price.handover),
         )
     )
-    if at(extra):
-        line.events.append(
-            Event(THROTTLE, engine, at(begin), at(freed), jx.location(eqn))
-        )
+    if here(timing.throttled):
+        trace.events.append(Event(THROTTLE, engine, begin, freed, line))
 
 
-def declared(line: Any, buffer: Buffer, active: Any) -> None:
+def declared(trace: Trace, buffer: Buffer, active: Active) -> None:
     """A tile declared anew ends the lifetime of what its buffer held."""
-    if _here(line, active):
-        lifetime(line, buffer)
+    if _takes_part(trace, active):
+        end_lifetime(trace, buffer)
         buffer.since = None
 
 
-def written(line: Any, dst: Value, begin: Ticks, *, whole: bool, active: Any) -> None:
+def written(
+    trace: Trace,
+    device: Device,
+    destination: Value,
+    begin: Ticks,
+    *,
+    whole: bool,
+    active: Active,
+) -> None:
     """A whole write into a tile ends the lifetime of what it held, and begins the next."""
-    buffer = dst.buffer
+    buffer = destination.buffer
     assert buffer is not None
-    if not _here(line, active) or (buffer.since is not None and not whole):
+    if not _takes_part(trace, active) or (buffer.since is not None and not whole):
         return
-    lifetime(line, buffer)
-    buffer.since = on_core(begin, line.grid, line.trace_core)
-    nbytes = line.device.footprint_bytes(dst.space, dst, buffer.port is None)
-    line.tracked[id(buffer)] = buffer, dst.space + IN_USE, nbytes
+    end_lifetime(trace, buffer)
+    buffer.since = on_core(begin, trace.grid, trace.core)
+    space = destination.space
+    nbytes = device.footprint_bytes(space, destination, buffer.port is None)
+    trace.tracked[id(buffer)] = Lifetime(buffer, space + IN_USE, nbytes)
 
 
-def lifetime(line: Any, buffer: Buffer) -> None:
+def end_lifetime(trace: Trace, buffer: Buffer) -> None:
     """Records the lifetime that ends with the buffer's last use so far."""
-    if buffer.since is not None:
-        _, engine, nbytes = line.tracked[id(buffer)]
-        idle = on_core(buffer.idle, line.grid, line.trace_core)
-        line.events.append(
-            Event(engine, str(nbytes), buffer.since, max(idle, buffer.since), "")
-        )
+    since = buffer.since
+    if since is None:
+        return
+    held = trace.tracked[id(buffer)]
+    idle = on_core(buffer.idle, trace.grid, trace.core)
+    trace.events.append(
+        Event(held.engine, str(held.nbytes), since, max(idle, since), "")
+    )
 
 
-def finish(line: Any) -> None:
+def finish(trace: Trace) -> None:
     """Ends the lifetimes of all tiles."""
-    for buffer, _, _ in line.tracked.values():
-        lifetime(line, buffer)
+    for held in trace.tracked.values():
+        end_lifetime(trace, held.buffer)
 
 
-def _here(line: Any, active: np.ndarray | None) -> bool:
-    return active is None or bool(np.broadcast_to(active, line.grid)[line.trace_core])
+def _takes_part(trace: Trace, active: Active) -> bool:
+    return active is None or bool(np.broadcast_to(active, trace.grid)[trace.core])
 
 
-__all__ = ["declared", "finish", "instruction", "lifetime", "written"]
+__all__ = ["declared", "end_lifetime", "finish", "instruction", "written"]

@@ -4,18 +4,21 @@ The charge rises while the engine is in use by more than `share` and falls while
 less; it takes one window from empty to full at full use, and back when idle (for a share of one
 half). Empty makes the engine slow, full makes it fast again. Because the charge saturates, a
 loop's schedule still repeats exactly.
+
+With a share of one half a tick of full use adds 256 - 128 = 128 units and an idle tick takes 128,
+so a window of 120 ticks is full at 15,360 units. An engine that starts slow and is busy for 100
+ticks has 12,800 and is slow still; after 20 idle ticks it has 10,240, and needs 40 more busy ones.
 """
 
 import dataclasses
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from emu.clock.ticks import Ticks, select
+from emu.clock.ticks import Active, Flags, Ticks, select
 
-UNITS = (
-    256  # of charge per tick of full use, so that shares and duties are whole numbers
-)
+# Of charge per tick of full use, so that shares and duties are whole numbers.
+UNITS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,24 +37,20 @@ class Law:
 
     @property
     def full(self) -> int:
+        """The charge at which the engine is fast."""
         return self.window_ticks * (UNITS - self.share)
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
-    """One engine's charge and whether it is slow, each for all cores or per core."""
+class Charge(NamedTuple):
+    """One engine's charge, in units, and whether it is slow: for all cores or per core."""
 
-    charge: Any = 0
-    slow: Any = True
-
-    def form(self) -> Any:
-        """What must be equal for two states to have the same future."""
-        return np.asarray(self.charge).tobytes(), np.asarray(self.slow).tobytes()
+    charge: Ticks
+    slow: Flags
 
 
 def extra_ticks(
-    law: Law, state: State, idle: Ticks, busy: Ticks
-) -> tuple[State, Ticks]:
+    law: Law, state: Charge, idle: Ticks, busy: Ticks
+) -> tuple[Charge, Ticks]:
     """State at the start of an instruction, and by how much longer it keeps the engine busy.
 
     Args:
@@ -62,36 +61,39 @@ def extra_ticks(
     """
     charge = _clip(law, state.charge - law.share * idle)
     slow = _either(state.slow, charge == 0)
-    return State(charge, slow), busy * (law.slowdown - 1) * _number(slow)
+    return Charge(charge, slow), busy * (law.slowdown - 1) * _number(slow)
 
 
 def after(
-    law: Law, state: State, busy: Ticks, duty: float, active: Any, before: State
-) -> State:
+    law: Law, state: Charge, busy: Ticks, duty: float, active: Active, before: Charge
+) -> Charge:
     """State once an instruction has kept the engine in use by `duty` for `busy` ticks."""
     gain = round(duty * UNITS) - law.share
     charge = _clip(law, state.charge + gain * busy)
-    slow = _number(state.slow) * _number(charge < law.full)
-    slow = _either(slow > 0, charge == 0)
+    still_slow = _number(state.slow) * _number(charge < law.full)
+    slow = _either(still_slow > 0, charge == 0)
     if active is None:
-        return State(charge, slow)
-    return State(
-        select(active, charge, before.charge), np.where(active, slow, before.slow)
+        return Charge(charge, slow)
+    return Charge(
+        select(active, charge, before.charge),
+        np.where(active, slow, before.slow),
     )
 
 
-def _clip(law: Law, charge: Any) -> Any:
+def _clip(law: Law, charge: Ticks) -> Ticks:
     if isinstance(charge, np.ndarray):
         return np.clip(charge, 0, law.full)
     return min(max(charge, 0), law.full)
 
 
-def _either(a: Any, b: Any) -> Any:
-    return a or b if type(a) is bool and type(b) is bool else np.logical_or(a, b)
+def _either(first: Flags, second: Flags) -> Flags:
+    if isinstance(first, bool) and isinstance(second, bool):
+        return first or second
+    return np.logical_or(first, second)
 
 
-def _number(x: Any) -> Any:
-    return int(x) if type(x) is bool else x.astype(np.int64)
+def _number(flags: Flags) -> Ticks:
+    return int(flags) if isinstance(flags, bool) else flags.astype(np.int64)
 
 
-__all__ = ["Law", "State", "after", "extra_ticks"]
+__all__ = ["Charge", "Law", "UNITS", "after", "extra_ticks"]

@@ -2,59 +2,77 @@
 
 Arrays are broadcastable to the mesh, each dimension of full size or 1. Cores agree until a
 collective or a branch tells them apart, and an int costs a tenth of the smallest array.
+
+On a mesh of 2 x 3 cores `700` is tick 700 on all six, `[[700], [900]]` has the second row 200 ticks
+later, and `later(800, [[700], [900]])` is `[[800], [900]]`.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-Ticks = int | np.ndarray
+Ticks: TypeAlias = int | np.ndarray
+"""A time in ticks, or any other integer that may differ between cores."""
+
+Flags: TypeAlias = bool | np.ndarray
+"""Whether something holds: on all cores alike, or core by core."""
+
+Active: TypeAlias = np.ndarray | None
+"""The cores that take part, as booleans broadcastable to the mesh; None for all."""
 
 
-def later(a: Any, b: Any) -> Any:
+def later(first: Ticks, second: Ticks) -> Ticks:
     """The later of two times, core by core."""
-    if a is b:
-        return a
-    if type(a) is int and type(b) is int:
-        return a if a >= b else b
-    return np.maximum(a, b)
+    if first is second:
+        return first
+    if type(first) is int and type(second) is int:
+        return first if first >= second else second
+    return np.maximum(first, second)
 
 
-def select(active: np.ndarray | None, new: Any, old: Any) -> Any:
-    """`new` on the active cores, `old` elsewhere; None means all are active."""
-    if (
-        active is None
-        or new is old
-        or (type(new) is int and type(old) is int and new == old)
-    ):
+def select(active: Active, new: Ticks, old: Ticks) -> Ticks:
+    """`new` on the active cores, `old` elsewhere."""
+    if active is None or new is old:
+        return new
+    if type(new) is int and type(old) is int and new == old:
         return new
     return np.where(active, new, old)
 
 
-def same(a: Any, b: Any) -> bool:
+def same(first: Ticks, second: Ticks) -> bool:
     """Whether two times are equal on every core."""
-    if type(a) is int and type(b) is int:
-        return a == b
-    return a is b or bool(np.all(a == b))
+    if type(first) is int and type(second) is int:
+        return first == second
+    return first is second or bool(np.all(first == second))
 
 
-def anywhere(condition: Any) -> bool:
+def anywhere(condition: Flags) -> bool:
     """Whether a comparison of times holds on some core."""
     return condition if type(condition) is bool else bool(np.any(condition))
 
 
-def on_core(x: Any, grid: tuple[int, ...], core: tuple[int, ...]) -> int:
+def on_core(time: Ticks, grid: tuple[int, ...], core: tuple[int, ...]) -> int:
     """One core's time."""
-    return x if type(x) is int else int(np.broadcast_to(x, grid)[core])
+    return time if type(time) is int else int(np.broadcast_to(time, grid)[core])
 
 
-def flat(times: list[Any]) -> np.ndarray:
+def flat(times: Sequence[Ticks]) -> np.ndarray:
     """Times one after another in one array."""
-    if all(type(x) is int for x in times):
+    if all(type(time) is int for time in times):
         return np.array(times, np.int64)
-    return np.concatenate(
-        [np.atleast_1d(np.asarray(x, np.int64)).ravel() for x in times]
-    )
+    arrays = [np.atleast_1d(np.asarray(time, np.int64)) for time in times]
+    return np.concatenate([array.ravel() for array in arrays])
 
 
-__all__ = ["Ticks", "anywhere", "flat", "later", "on_core", "same", "select"]
+__all__ = [
+    "Active",
+    "Flags",
+    "Ticks",
+    "anywhere",
+    "flat",
+    "later",
+    "on_core",
+    "same",
+    "select",
+]

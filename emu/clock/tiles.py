@@ -1,82 +1,14 @@
-"""What the clock knows of a tile: which buffer it is, when it may be read and overwritten."""
+"""What the clock knows of a variable: its buffer, when it may be read, or its known value."""
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
-from emu.clock.names import Label, choose
-from emu.clock.ticks import Ticks, anywhere
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Port:
-    """A part of a memory that one engine uses at a time, such as a PSUM bank.
-
-    Attributes:
-      until: when its last user so far is done.
-      engine: that user.
-      uses: how often it was used.
-    """
-
-    until: Ticks = 0
-    engine: Label = ""
-    uses: int = 0
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Buffer:
-    """Storage of a tile; a later write to it makes every earlier tile stale.
-
-    Attributes:
-      idle: when its last reader or writer so far is done, per core.
-      version: number of the write it holds, per core.
-      writer: equation of that write, for error messages.
-      user: what that last reader or writer is called as a cause of waiting.
-      port: shared with other tiles, or None.
-      since: on the traced core, when what it holds began to be written; None before.
-      uses: how often it was used.
-    """
-
-    idle: Ticks
-    version: Any
-    writer: Any = None
-    user: Label = ""
-    port: Port | None = None
-    since: int | None = None
-    uses: int = 0
-
-    def use(self, until: Ticks, user: Label) -> None:
-        """Keeps the buffer in use until a time."""
-        self.uses += 1
-        if type(until) is int and type(self.idle) is int:
-            if until >= self.idle:
-                self.idle, self.user = until, user
-        else:
-            if user is not self.user:
-                self.user = choose(until >= self.idle, user, self.user)
-            self.idle = np.maximum(self.idle, until)
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Ring:
-    """The buffers of a tile declared in a loop, the next to be used first.
-
-    Attributes:
-      buffers: in the order of their next use.
-      path: of the equation that declares it.
-      loops: paths of the loops around it, outermost first.
-    """
-
-    buffers: list[Buffer]
-    path: tuple[Any, ...] = ()
-    loops: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
-
-    def turn(self) -> Buffer:
-        """The next buffer, which goes to the end of the line."""
-        self.buffers.append(self.buffers.pop(0))
-        return self.buffers[-1]
+from emu.clock.names import CauseName, choose
+from emu.clock.resources import Buffer
+from emu.clock.ticks import Active, Flags, Ticks, anywhere, same, select
+from emu.tracing import jaxpr as jx
 
 
 # Never changed once made; frozen would cost 2 us each.
@@ -98,16 +30,16 @@ class Value:
     space: str
     ready: Ticks
     buffer: Buffer | None = None
-    version: Any = None
+    version: Ticks | None = None
     known: np.ndarray | None = None
     steps: list[Ticks] | None = None
-    source: Label = ""
+    source: CauseName = ""
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def viewed(self, aval: Any) -> "Value":
+    def viewed(self, aval: jx.Aval) -> "Value":
         """The same storage seen with another shape."""
         return Value(
             aval.shape,
@@ -120,33 +52,44 @@ class Value:
         )
 
     @property
-    def stale(self) -> Any:
-        """Whether its buffer holds a later write: a bool, or an array over the mesh."""
+    def stale(self) -> Flags:
+        """On which cores its buffer holds a later write."""
         if self.buffer is None or self.version is self.buffer.version:
             return False
         return self.version != self.buffer.version
 
-    def stale_on(self, active: np.ndarray | None) -> bool:
+    def stale_on(self, active: Active) -> bool:
         """Whether any active core holds a later write in this value's buffer."""
         differs = self.stale
         if active is None or differs is False:
             return anywhere(differs)
         return bool(np.any(differs & active))
 
+    def at_slice(self, index: int, aval: jx.Aval, rank: int) -> "Value":
+        """Leading slice `index` of a stacked value; `rank` is the mesh's."""
+        part = self.viewed(aval)
+        if self.known is not None:
+            part.known = self.known[(slice(None),) * rank + (index,)]
+        return part
 
-def at_slice(value: Value, index: int, aval: Any, rank: int) -> Value:
-    """Leading slice `index` of a stacked value; `rank` is the mesh's."""
-    known = (
-        None if value.known is None else value.known[(slice(None),) * rank + (index,)]
+
+def choose_value(mask: np.ndarray, new: Value, old: Value) -> Value:
+    """`new` on the cores in `mask`, `old` elsewhere; both are in one buffer."""
+    assert new.buffer is old.buffer
+    known = None
+    if new.known is not None and old.known is not None:
+        on_shape = mask.reshape(*mask.shape, *(1,) * len(new.shape))
+        known = np.where(on_shape, new.known, old.known)
+    ready = new.ready
+    if not same(new.ready, old.ready):
+        ready = np.where(mask, new.ready, old.ready)
+    version = new.version
+    if new.version is not None and old.version is not None:
+        version = select(mask, new.version, old.version)
+    source = choose(mask, new.source, old.source)
+    return dataclasses.replace(
+        new, ready=ready, version=version, known=known, source=source
     )
-    v = value
-    return Value(
-        aval.shape,
-        aval.dtype,
-        v.space,
-        v.ready,
-        v.buffer,
-        v.version,
-        known,
-        source=v.source,
-    )
+
+
+__all__ = ["Value", "choose_value"]

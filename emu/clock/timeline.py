@@ -2,12 +2,10 @@
 
 Each variable maps to when it is ready, each buffer to when it is idle. Engines issue in program
 order (`emu.clock.issue`), so no event queue is needed. Branches are timed per core
-(`emu.clock.branches`) and loops are stepped until they repeat, then jumped (`emu.loops.jump`).
+(`emu.clock.branches`) and loops are stepped until they repeat, then jumped (`emu.loops`).
 """
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +13,10 @@ from emu.checks import liveness
 from emu.clock import recording
 from emu.clock.branches import branch
 from emu.clock.issue import issue
-from emu.clock.price import Prices
-from emu.clock.reading import Event, Reading
-from emu.clock.tally import Cores, Tally
-from emu.clock.throttle import State
-from emu.clock.ticks import Ticks
-from emu.clock.tiles import Buffer, Port, Ring, Value
+from emu.clock.reading import Reading
+from emu.clock.state import ClockState, Setup, initial_state
+from emu.clock.ticks import Active
+from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, NoCostRule
 from emu.instruction import lookup
@@ -28,204 +24,130 @@ from emu.loops import classes
 from emu.tracing import integers
 from emu.tracing import jaxpr as jx
 
-Path = tuple[Any, ...]
-
 
 class Timeline:
-    """Issue state of every engine on every core, and the sum of what was issued.
+    """The walk over a program: what each of its equations is to the clock.
+
+    It holds no time itself: those are in the `ClockState` that it is given.
 
     Attributes:
-      free: engine to the tick at which it can issue next, what others took from it included.
-      last: engine to the tick at which it was last free itself.
-      paced: engine to the tick from which it may start another, of those with such an interval.
-      touches: engine to how often its clocks may have moved.
-      spent: `(engine, what)` to ticks so far (see `Reading`).
-      throttle: the charge of every engine that throttles.
-      end: when the last instruction so far is done; inside a loop, the last of that loop.
-      tally: counts, FLOPs and bytes.
-      path: where in the program the walk is, by equation and branch numbers, innermost last.
-      sites: the ring of each tile by the path that declares it.
-      within: the rings declared inside each enclosing loop, by the loop's path.
-      ports: memory space and bank to its port.
-      prices: costs that no count changes, and what they tell of all instructions.
-      core: the core that this timeline is of, if it is of one alone (see `emu.loops.one_core`).
-      whole: whether loops are read on all cores at once.
-      classes: what is kept of loops read once per class of cores.
-      exchanged: mesh axes along which cores exchanged data in the loop being walked.
-      stepped: instructions walked.
-      unjumped: loops that had to be stepped to their end.
+      loops: what is kept of the loops read so far, so that none is read twice in one state.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        mesh: Mapping[str, int],
-        *,
-        jump: bool = True,
-        contended: bool = True,
-        as_written: bool = False,
-        trace_core: tuple[int, ...] | None = None,
-    ):
-        self.device, self.mesh = device, dict(mesh)
-        self.grid = tuple(self.mesh.values())
-        self.rank = len(self.grid)
-        self.jump = jump
-        self.contended = contended
-        self.trace_core = trace_core
-        self.as_written = as_written
-        self.free: dict[str, Ticks] = dict.fromkeys(device.ticks_per_cycle, 0)
-        self.last: dict[str, Ticks] = dict(self.free)
-        self.paced: dict[str, Ticks] = {}
-        self.touches = dict.fromkeys(device.ticks_per_cycle, 0)
-        self.spent: dict[tuple[str, str], Ticks] = {}
-        self.laws = device.throttle_laws
-        self.causes = device.causes
-        self.throttle = {engine: State() for engine in self.laws}
-        self.tally, self.end = Tally(), 0
-        self.all_cores = Cores(self.grid, None)
-        self.events: list[Event] = []
-        self.tracked: dict[int, tuple[Buffer, str, int]] = {}
-        self.sites: dict[Path, Ring] = {}
-        self.within: dict[Path, list[Ring]] = {}
-        self.ports: dict[tuple[str, int], Port] = {}
-        self.literals: dict[jx.Body, dict[int, Value]] = {}
-        self.prices = Prices()
-        self.core: tuple[int, ...] | None = None
-        self.whole = math.prod(self.grid) == 1
-        self.classes = classes.Kept()
-        self.path: Path = ()
-        self.loops: list[Path] = []
-        self.exchanged: set[str] = set()
-        self.stepped = 0
-        self.unjumped: list[str] = []
-        self._version = 0
-
-    # --- values ---
-
-    def fresh(self, aval: Any, space: str, ready: Ticks = 0, source: str = "") -> Value:
-        """A value in a buffer of its own."""
-        buffer = self.buffer(ready, source)
-        return Value(
-            aval.shape, aval.dtype, space, ready, buffer, buffer.version, source=source
-        )
-
-    def buffer(self, idle: Ticks = 0, user: str = "") -> Buffer:
-        return Buffer(idle, self.next_version(), user=user)
-
-    def port(self, space: str, bank: int) -> Port:
-        return self.ports.setdefault((space, bank), Port())
-
-    def declare(self, ring: Ring) -> None:
-        """Remembers the ring of the tile declared where the walk is."""
-        self.sites[self.path] = ring
-        for loop in self.loops:
-            self.within[loop].append(ring)
-
-    def constant(self, aval: Any, known_value: np.ndarray | None) -> Value:
-        """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
-        return Value(aval.shape, aval.dtype, "register", 0, None, None, known_value)
-
-    def fixed(self, body: jx.Body) -> dict[int, Value]:
-        """Values of a body's literals, made once, and of its constants, by the atom's id."""
-        if (kept := self.literals.get(body)) is None:
-            kept = {id(atom): self.literal(atom) for atom in body.literals}
-            self.literals[body] = kept
-        if not body.consts:
-            return kept
-        rank = (None,) * self.rank
-        consts = zip(body.constvars, body.consts, strict=True)
-        return kept | {
-            id(v): self.argument(v.aval, np.asarray(c)[rank]) for v, c in consts
-        }
-
-    def literal(self, atom: Any) -> Value:
-        value = jx.literal_value(atom)
-        integer = value.dtype.kind in "iub"
-        return self.constant(atom.aval, value[(None,) * self.rank] if integer else None)
-
-    def argument(self, aval: Any, value: np.ndarray | None) -> Value:
-        """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
-        if value is not None and value.dtype.kind in "iub":
-            return self.constant(aval, value)
-        return self.fresh(aval, self.device.home)
-
-    def next_version(self) -> int:
-        self._version += 1
-        return self._version
-
-    def core_index(self, axis: str) -> np.ndarray:
-        """Every core's index along a mesh axis, broadcastable to the mesh."""
-        at = list(self.mesh).index(axis)
-        if self.core is not None:
-            return np.full((1,) * self.rank, self.core[at], np.int32)
-        index = np.arange(self.grid[at], dtype=np.int32)
-        return index.reshape([-1 if i == at else 1 for i in range(self.rank)])
-
-    # --- the walk ---
+    def __init__(self) -> None:
+        self.loops = classes.LoopStore()
 
     def walk(
-        self, body: jx.Body, ins: list[Value], active: np.ndarray | None
+        self, state: ClockState, body: jx.Body, inputs: list[Value], active: Active
     ) -> list[Value]:
-        """Reads a jaxpr on the active cores (None: all) and returns its outputs."""
-        inputs, outputs = body.ids
-        env = self.fixed(body).copy()
-        env.update(zip(inputs, ins, strict=True))
-        outer = self.path
-        for i, (eqn, operands, results) in enumerate(body.steps):
-            self.path = outer, i
-            outs = self.equation(eqn, [env[v] for v in operands], active)
-            env.update(zip(results, outs, strict=True))
-        self.path = outer
-        return [env[v] for v in outputs]
+        """Reads a jaxpr on the active cores and returns its outputs."""
+        input_ids, output_ids = body.ids
+        values = _fixed(state, body).copy()
+        values.update(zip(input_ids, inputs, strict=True))
+        outer = state.path
+        for number, (eqn, operand_ids, result_ids) in enumerate(body.steps):
+            state.path = outer, number
+            operands = [values[atom] for atom in operand_ids]
+            results = self.equation(state, eqn, operands, active)
+            values.update(zip(result_ids, results, strict=True))
+        state.path = outer
+        return [values[atom] for atom in output_ids]
 
     def equation(
-        self, eqn: Any, xs: list[Value], active: np.ndarray | None
+        self,
+        state: ClockState,
+        eqn: jx.Equation,
+        operands: list[Value],
+        active: Active,
     ) -> list[Value]:
-        name = eqn.primitive.name
+        """Reads one equation."""
         if inst := lookup(eqn.primitive):
-            return issue(self, inst, eqn, xs, active)
+            return issue(state, inst, eqn, operands, active)
+        name = eqn.primitive.name
         if name == "scan":
-            return classes.scan(self, eqn, xs, active)
+            return classes.scan(self.walk, self.loops, state, eqn, operands, active)
         if name == "cond":
-            return branch(self, eqn, xs, active)
+            return branch(self.walk, state, eqn, operands, active)
         if (body := jx.call(eqn)) is not None:
-            return self.walk(body, xs, active)
-        if name == "axis_index":
-            return [
-                self.constant(
-                    eqn.outvars[0].aval, self.core_index(eqn.params["axis_name"])
-                )
-            ]
+            return self.walk(state, body, operands, active)
         if name in jx.IDENTITIES:
-            return xs
-        return [self.plain(eqn, xs)]
+            return operands
+        return [_without_instruction(state, eqn, operands)]
 
-    def plain(self, eqn: Any, xs: list[Value]) -> Value:
-        """An equation without an instruction: known integers, or a view."""
-        name, aval = eqn.primitive.name, eqn.outvars[0].aval
-        if name == "iota":
-            return self.constant(aval, integers.iota(eqn.params, self.rank))
-        if xs and all(x.known is not None for x in xs):
-            known = [x.known for x in xs if x.known is not None]
-            value = integers.evaluate(name, eqn.params, known, self.rank)
-            if value is not None:
-                return self.constant(aval, value)
-        elif name in jx.VIEWS:
-            if any(x.known is None for x in xs[1:]):
-                raise DataDependentBranch(
-                    f"{name}: the address depends on data; use a gather instruction",
-                    jx.location(eqn),
-                )
-            return xs[0].viewed(aval)
-        elif xs and all(x.shape == () and x.dtype.kind in "iub" for x in xs):
+
+def _without_instruction(
+    state: ClockState, eqn: jx.Equation, operands: list[Value]
+) -> Value:
+    """An equation that costs nothing: known integers, or a view."""
+    name = eqn.primitive.name
+    aval = eqn.outvars[0].aval
+    setup = state.setup
+    if name == "axis_index":
+        return _constant(aval, setup.core_index(eqn.params["axis_name"]))
+    if name == "iota":
+        return _constant(aval, integers.iota(eqn.params, setup.rank))
+    known = [operand.known for operand in operands if operand.known is not None]
+    if operands and len(known) == len(operands):
+        integer = integers.evaluate(name, eqn.params, known, setup.rank)
+        if integer is not None:
+            return _constant(aval, integer)
+    elif name in jx.VIEWS:
+        if any(address.known is None for address in operands[1:]):
             raise DataDependentBranch(
-                f"{name}: this integer depends on data, so the clock cannot follow it; give it the "
-                "integers it depends on as emu.Known",
+                f"{name}: the address depends on data; use a gather instruction",
                 jx.location(eqn),
             )
-        raise NoCostRule(
-            f"{self.device.name} has no instruction for '{name}'", jx.location(eqn)
+        return operands[0].viewed(aval)
+    elif operands and all(_is_integer(operand) for operand in operands):
+        raise DataDependentBranch(
+            f"{name}: this integer depends on data, so the clock cannot follow it; give it the "
+            "integers it depends on as emu.Known",
+            jx.location(eqn),
         )
+    raise NoCostRule(
+        f"{setup.device.name} has no instruction for '{name}'", jx.location(eqn)
+    )
+
+
+def _is_integer(value: Value) -> bool:
+    return value.shape == () and value.dtype.kind in "iub"
+
+
+# --- constants and arguments ---
+
+
+def _fixed(state: ClockState, body: jx.Body) -> dict[int, Value]:
+    """Values of a body's literals, made once, and of its constants, by the atom's id."""
+    rank = state.setup.rank
+    literals = state.literals.get(body)
+    if literals is None:
+        literals = {id(atom): _literal(atom, rank) for atom in body.literals}
+        state.literals[body] = literals
+    if not body.consts:
+        return literals
+    constants = {
+        id(atom): _argument(state, atom.aval, np.asarray(const)[(None,) * rank])
+        for atom, const in zip(body.constvars, body.consts, strict=True)
+    }
+    return literals | constants
+
+
+def _constant(aval: jx.Aval, known: np.ndarray | None) -> Value:
+    """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
+    return Value(aval.shape, aval.dtype, "register", 0, known=known)
+
+
+def _literal(atom: jx.Atom, rank: int) -> Value:
+    value = jx.literal_value(atom)
+    is_integer = value.dtype.kind in "iub"
+    return _constant(atom.aval, value[(None,) * rank] if is_integer else None)
+
+
+def _argument(state: ClockState, aval: jx.Aval, value: np.ndarray | None) -> Value:
+    """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
+    if value is not None and value.dtype.kind in "iub":
+        return _constant(aval, value)
+    return state.in_new_buffer(aval, state.setup.device.home)
 
 
 def read(
@@ -233,7 +155,11 @@ def read(
     arguments: list[np.ndarray | None],
     mesh: Mapping[str, int],
     device: Device,
-    **options: Any,
+    *,
+    jump: bool = True,
+    contended: bool = True,
+    as_written: bool = False,
+    trace_core: tuple[int, ...] | None = None,
 ) -> Reading:
     """Times a kernel, written for one core, on every core of `mesh`.
 
@@ -242,32 +168,36 @@ def read(
       arguments: the integer arrays of known arguments, None for data.
       mesh: axis name to size.
       device: machine and band.
-      **options: of `Timeline`: `jump=False` steps every loop, `contended=False` gives the critical
-        path alone (engines and buffers without limit), `as_written=True` treats every ring of tiles
-        as one buffer, `trace_core` records that core's events.
+      jump: False steps every iteration of every loop.
+      contended: False gives the critical path alone (engines and buffers without limit).
+      as_written: treats every ring of tiles as one buffer.
+      trace_core: records that core's events.
 
     Raises:
       EmulationError: an instruction, branch or operand the machine cannot run as written.
     """
-    line = Timeline(device, mesh, **options)
+    setup = Setup(device, dict(mesh), jump, contended, as_written, trace_core)
+    clock = initial_state(setup)
     liveness.check_all_read(traced)
-    ins = [
-        line.argument(v.aval, k) for v, k in zip(traced.invars, arguments, strict=True)
+    inputs = [
+        _argument(clock, atom.aval, known)
+        for atom, known in zip(traced.invars, arguments, strict=True)
     ]
-    outs = line.walk(traced, ins, None)
-    recording.finish(line)
+    outputs = Timeline().walk(clock, traced, inputs, None)
+    if clock.trace is not None:
+        recording.finish(clock.trace)
     return Reading(
         device,
-        line.grid,
-        line.end,
-        line.last,
-        line.spent,
-        line.tally,
-        outs,
-        line.events,
-        line.stepped,
-        sum(line.tally.by("count").values()),
-        line.unjumped,
+        setup.grid,
+        clock.end,
+        {name: engine.last for name, engine in clock.engines.items()},
+        clock.spent,
+        clock.tally,
+        outputs,
+        [] if clock.trace is None else clock.trace.events,
+        clock.stepped,
+        sum(clock.tally.by("count").values()),
+        clock.unjumped,
     )
 
 

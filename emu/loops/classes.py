@@ -1,24 +1,28 @@
 """A loop whose body exchanges nothing is read once per class of cores, and never twice.
 
 Cores that decide alike and differ by a shift in time are one class; one of them is read alone
-(`emu.loops.one_core`) and what the loop did to it holds for all (`emu.loops.effect`,
+(`emu.loops.one_core`) and what the loop did to it holds for all (`emu.loops.outcome`,
 `emu.loops.merge`). It holds as well whenever the same loop is met again in the same state.
 """
 
 import functools
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
+from emu.clock.resources import Row
+from emu.clock.state import ClockState, Walk
+from emu.clock.ticks import Active
 from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.loops import decisions, jump
-from emu.loops.effect import ALWAYS, Effect, Taking, Unclear
+from emu.loops.entry import LoopEntry
+from emu.loops.marks import ALWAYS, Marks
 from emu.loops.merge import Merge
-from emu.loops.one_core import Lone
+from emu.loops.one_core import OneCore
+from emu.loops.outcome import Outcome, OutcomeReader, Unclear
 from emu.loops.patterns import Patterns
-from emu.loops.scene import Scene
-from emu.loops.starting_state import Reach, Start
+from emu.loops.starting_state import StartingStates, Uses
 from emu.tracing import jaxpr as jx
 
 MAX_CELLS = 4096
@@ -28,99 +32,123 @@ MAX_CLASSES, FEW = 256, 16
 # A loop is stepped about so often before it is jumped, and is met again for about so many steps.
 SETTLED, SMALL = 4, 400
 
+UsesKey: TypeAlias = tuple[int, int, tuple[tuple[str, bool], ...]]
+"""A loop, what it decides, and the memory spaces of its operands."""
 
-class Kept:
+ClassKey: TypeAlias = tuple[int, int, int, int, int, bytes]
+"""A loop, what it decides, its form, its clocks, the longest lead, and the starting state."""
+
+
+class LoopStore:
     """What is kept of the loops read so far.
 
     Attributes:
       patterns: of decisions.
-      reaches: by loop, pattern and memory spaces.
-      effects: by loop, pattern, form and state.
-      forms, names: numbers for what is long.
-      together: loops that are better read on all cores at once.
+      marks: in place of times that are past.
+      uses: what a loop uses.
+      outcomes: what a loop does to a core of a class.
+      numbers: of forms and sets of clocks.
+      name_numbers: of names, in starting states.
+      together: loops that are better read on all cores at once, by their equation's id.
     """
 
     def __init__(self) -> None:
         self.patterns = Patterns()
-        self.reaches: dict[Any, Reach] = {}
-        self.effects: dict[Any, Effect] = {}
-        self.forms: dict[Any, int] = {}
-        self.names: dict[str, int] = {}
+        self.marks = Marks()
+        self.uses: dict[UsesKey, Uses] = {}
+        self.outcomes: dict[ClassKey, Outcome] = {}
+        self.numbers: dict[object, int] = {}
+        self.name_numbers: dict[str, int] = {}
         self.together: set[int] = set()
+
+    def number(self, long: object) -> int:
+        """A short name for a form or a set of clocks."""
+        return self.numbers.setdefault(long, len(self.numbers))
 
 
 def scan(
-    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+    walk: Walk,
+    store: LoopStore,
+    state: ClockState,
+    eqn: jx.Equation,
+    operands: list[Value],
+    active: Active,
 ) -> list[Value]:
     """Reads a `scan`, once per class of cores where they exchange nothing inside."""
-    s = jx.scan(eqn)
-    again = line.core is not None and line.jump and line.trace_core is None and large(s)
-    if (line.whole and not again) or exchanges(s.body):
-        return jump.scan(line, eqn, xs, active)
-    outs = _apart(line, eqn, xs, active)
-    if outs is None:
-        whole, line.whole = line.whole, True
-        outs = jump.scan(line, eqn, xs, active)
-        line.whole = whole
-    return outs
+    loop = jx.scan(eqn)
+    setup = state.setup
+    is_one_core = setup.core is not None
+    may_meet_again = is_one_core and setup.jump and state.trace is None and large(loop)
+    if (state.all_at_once and not may_meet_again) or exchanges(loop.body):
+        return jump.scan(walk, state, eqn, operands, active)
+    if id(eqn) not in store.together:
+        entry = LoopEntry(walk, state, store.marks, eqn, operands, active)
+        outputs = _by_class(store, entry)
+        if outputs is not None:
+            return outputs
+    outer = state.all_at_once
+    state.all_at_once = True
+    outputs = jump.scan(walk, state, eqn, operands, active)
+    state.all_at_once = outer
+    return outputs
 
 
-def large(s: jx.Scan) -> bool:
+def large(loop: jx.Scan) -> bool:
     """Whether a loop takes longer to read than to find that it was met before."""
-    return min(s.length, SETTLED) * size(s.body) > SMALL
+    return min(loop.length, SETTLED) * size(loop.body) > SMALL
 
 
 @functools.lru_cache(maxsize=4096)
 def size(body: jx.Body) -> int:
     """Instructions of a body, all branches and one iteration of each loop counted."""
     own = sum(lookup(eqn.primitive) is not None for eqn in body.eqns)
-    return own + sum(size(b) for eqn in body.eqns for b in jx.inner(eqn))
+    return own + sum(size(inner) for eqn in body.eqns for inner in jx.inner(eqn))
 
 
 @functools.lru_cache(maxsize=4096)
 def exchanges(body: jx.Body) -> bool:
     """Whether a body holds an instruction that crosses cores."""
-    insts = [lookup(eqn.primitive) for eqn in body.eqns]
-    return any(inst is not None and inst.arrival is not None for inst in insts) or any(
-        exchanges(b) for eqn in body.eqns for b in jx.inner(eqn)
-    )
+    for eqn in body.eqns:
+        inst = lookup(eqn.primitive)
+        if inst is not None and inst.arrival is not None:
+            return True
+        if any(exchanges(inner) for inner in jx.inner(eqn)):
+            return True
+    return False
 
 
-def _apart(
-    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
-) -> list[Value] | None:
+def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     """Reads a loop class by class; None where it has to be read on all cores at once."""
-    if id(eqn) in line.classes.together:
+    setup = entry.state.setup
+    if entry.cells > MAX_CELLS or (entry.cells == 1 and setup.core is None):
         return None
-    scene = Scene(line, eqn, xs, active)
-    if (scene.cells == 1 and line.core is None) or scene.cells > MAX_CELLS:
+    patterns = store.patterns.of(entry)
+    carry = decisions.after(setup, entry.scan, [value.known for value in entry.values])
+    if patterns is None or carry is None:
         return None
-    patterns = line.classes.patterns.of(scene)
-    knowns = decisions.after(line, scene.s, [x.known for x in xs])
-    if patterns is None or knowns is None:
-        return None
-    found = Classes(scene, patterns)
-    alike = active is None and len(found.cells) == 1
-    if not found.divide(FEW if alike else MAX_CLASSES):
+    classes = Classes(store, entry, patterns)
+    alike = entry.active is None and len(classes.cells) == 1
+    if not classes.divide(FEW if alike else MAX_CLASSES):
         if alike:
-            line.classes.together.add(id(eqn))
+            store.together.add(id(entry.eqn))
         return None
-    effects = found.effects()
-    if not all(_complete(e, knowns) for e in effects):
+    outcomes = classes.outcomes()
+    if not all(_is_complete(outcome, carry) for outcome in outcomes):
         return None
-    return found.merge(effects, knowns)
+    return classes.merge(outcomes, carry)
 
 
-def _complete(effect: Effect, knowns: list[Any]) -> bool:
-    """Whether an effect says all: not where known integers appear, or a stack is of mere inputs."""
-    carry = effect.outs[: len(knowns)]
-    stacks = effect.outs[len(knowns) :]
-    appeared = any(o.known and k is None for o, k in zip(carry, knowns))
-    return not appeared and all(effect.touched and o.ready >= 0 for o in stacks)
+def _is_complete(outcome: Outcome, carry: list[np.ndarray | None]) -> bool:
+    """Whether an outcome says all: no known integer appears, no stack is of mere inputs."""
+    slots = outcome.outputs[: len(carry)]
+    stacks = outcome.outputs[len(carry) :]
+    if any(slot.known and known is None for slot, known in zip(slots, carry)):
+        return False
+    return all(outcome.issued and stack.ready >= 0 for stack in stacks)
 
 
 class Classes:
-    """The cores of a scene by class.
+    """The cores of a loop by class.
 
     Attributes:
       cells: pattern of decisions to the cells that have it.
@@ -128,27 +156,27 @@ class Classes:
       base: what its times count from.
       keys, first, past: of each class its key, a cell, and that cell's clocks that are past.
       traced: the class of the traced core, which is alone in it.
-      walked: cores that were read to tell what the loop uses, by class.
+      walked: cores that were read to tell what the loop uses, and their outputs, by class.
       read: what was taken off each core that was read.
     """
 
-    def __init__(self, scene: Scene, patterns: np.ndarray):
-        self.scene, self.line = scene, scene.line
-        self.kept: Kept = scene.line.classes
-        self.cells = {p: [] for p in dict.fromkeys(patterns[scene.here].tolist())}
-        for cell in scene.here.tolist():
-            self.cells[int(patterns[cell])].append(cell)
-        self.ids = np.full(scene.cells, -1)
-        self.base = np.zeros(scene.cells, np.int64)
-        self.keys: list[Any] = []
-        self.first: list[int] = []  # a cell of each class
-        self.past: list[list[int]] = []
+    def __init__(self, store: LoopStore, entry: LoopEntry, patterns: np.ndarray):
+        self.store = store
+        self.entry = entry
+        self.state = entry.state
+        self.cells: dict[int, list[int]] = {}
+        for cell in entry.here.tolist():
+            self.cells.setdefault(int(patterns[cell]), []).append(cell)
+        self.ids = np.full(entry.cells, -1)
+        self.base = np.zeros(entry.cells, np.int64)
+        self.keys: list[ClassKey] = []
+        self.first: list[int] = []
+        self.past: list[list[Row]] = []
         self.traced: int | None = None
-        self.walked: dict[int, Lone] = {}
-        self.read: list[Taking] = []
-        form = scene.form
-        self.form = self.kept.forms.setdefault(form, len(self.kept.forms))
-        self.known = self.kept.effects if self.line.jump else {}
+        self.walked: dict[int, tuple[OneCore, list[Value]]] = {}
+        self.read: list[OutcomeReader] = []
+        self.form = store.number(entry.form)
+        self.known = store.outcomes if self.state.setup.jump else {}
 
     # --- who is in which ---
 
@@ -157,98 +185,124 @@ class Classes:
         for pattern, cells in self.cells.items():
             if max(len(self.keys), len(self.cells)) > limit:
                 return False
-            reach, lone = self._reach(pattern, cells[0])
-            start = Start(self.scene, reach, np.array(cells))
+            uses, walked = self._uses(pattern, cells[0])
+            start = StartingStates(self.entry, uses, np.array(cells))
             self.base[cells] = start.base
             self._number(pattern, cells, start)
-            if lone is not None and reach.engines and cells[0] != self.traced_cell:
-                self.walked[int(self.ids[cells[0]])] = lone
+            if walked is not None and uses.engines and cells[0] != self.traced_cell:
+                self.walked[int(self.ids[cells[0]])] = walked
         self.ids[self.ids < 0] = len(self.keys)
         return len(self.keys) <= limit
 
-    def _number(self, pattern: int, cells: list[int], start: Start) -> None:
+    def _number(self, pattern: int, cells: list[int], start: StartingStates) -> None:
         """Gives cells that decide alike the numbers of their classes."""
-        loop = id(self.scene.eqn), pattern, self.form, self.line.prices.lead
+        loop = id(self.entry.eqn)
+        rows = self.store.number(tuple(start.resource_rows))
+        lead = self.state.prices.lead
         numbers: dict[bytes, int] = {}
-        for at, (cell, state) in enumerate(zip(cells, start.states(self.kept.names))):
+        states = start.states(self.store.name_numbers)
+        for index, (cell, state) in enumerate(zip(cells, states)):
             traced = cell == self.traced_cell
             state = b"traced" if traced else state
             if state not in numbers:
                 numbers[state] = len(self.keys)
-                self.keys.append((*loop, state))
+                self.keys.append((loop, pattern, self.form, rows, lead, state))
                 self.first.append(cell)
-                self.past.append([] if traced else start.marks(at))
+                self.past.append([] if traced else start.past_rows(index))
                 self.traced = numbers[state] if traced else self.traced
             self.ids[cell] = numbers[state]
 
     @functools.cached_property
     def traced_cell(self) -> int | None:
-        core = self.line.trace_core
-        if core is None:
+        trace = self.state.trace
+        if trace is None:
             return None
-        at = [c if n > 1 else 0 for c, n in zip(core, self.scene.frame, strict=True)]
-        return int(np.ravel_multi_index(at, self.scene.frame)) if at else 0
+        frame = self.entry.frame
+        if not frame:
+            return 0
+        own = [c if n > 1 else 0 for c, n in zip(trace.core, frame, strict=True)]
+        return int(np.ravel_multi_index(own, frame))
 
-    def _reach(self, pattern: int, cell: int) -> tuple[Reach, Lone | None]:
+    def _uses(
+        self, pattern: int, cell: int
+    ) -> tuple[Uses, tuple[OneCore, list[Value]] | None]:
         """What the loop uses: all cores that decide alike issue the same, so one is read."""
-        key = (id(self.scene.eqn), pattern, self.scene.spaces)
-        lone = None
-        if key not in self.kept.reaches:
-            lone = Lone(self.scene, cell, [])
-            lone.walk()
-            engines = [e for e, n in lone.line.touches.items() if n]
-            ports = [k for k, port in lone.line.ports.items() if port.uses]
-            self.kept.reaches[key] = Reach(engines, ports)
-        return self.kept.reaches[key], lone
+        key = (id(self.entry.eqn), pattern, self.entry.spaces)
+        known = self.store.uses.get(key)
+        if known is not None:
+            return known, None
+        core = OneCore(self.entry, cell, [])
+        outputs = core.walk()
+        uses = self.store.uses[key] = _used_by(core.state)
+        return uses, (core, outputs)
 
     # --- what the loop does to each ---
 
-    def effects(self) -> list[Effect]:
-        """One effect per class: known from before, or read on one core."""
-        return [self._effect(i) for i in range(len(self.keys))]
+    def outcomes(self) -> list[Outcome]:
+        """One outcome per class: known from before, or read on one core."""
+        return [self._outcome(number) for number in range(len(self.keys))]
 
-    def _effect(self, i: int) -> Effect:
-        traced = i == self.traced
-        if not traced and (known := self.known.get(self.keys[i])) is not None:
-            return known
-        effect = self._taken(i) or self._read(i, traced)
-        if not traced:
-            self.known[self.keys[i]] = effect
-        return effect
+    def _outcome(self, number: int) -> Outcome:
+        key = self.keys[number]
+        if number == self.traced:
+            return self._read(number, traced=True)
+        outcome = self.known.get(key)
+        if outcome is None:
+            outcome = self._of_walked(number) or self._read(number)
+            self.known[key] = outcome
+        return outcome
 
-    def _taken(self, i: int) -> Effect | None:
-        """The effect on the core that was read to tell what the loop uses, if it is clear."""
-        if (lone := self.walked.get(i)) is None:
+    def _of_walked(self, number: int) -> Outcome | None:
+        """The outcome on the core that was read to tell what the loop uses, if it is clear."""
+        if number not in self.walked:
             return None
-        base = int(self.base[self.first[i]])
-        before = base - self.line.prices.lead if self.line.contended else ALWAYS
-        taking = Taking(lone, base, self.past[i], before)
+        core, outputs = self.walked[number]
+        base = int(self.base[self.first[number]])
+        before = ALWAYS
+        if self.state.setup.contended:
+            before = base - self.state.prices.lead
+        reader = OutcomeReader(core, base, self.past[number], before)
         try:
-            effect = taking.effect(lone.outs)
+            outcome = reader.outcome(outputs)
         except Unclear:
             return None
-        self.read.append(taking)
-        return effect
+        self.read.append(reader)
+        return outcome
 
-    def _read(self, i: int, traced: bool) -> Effect:
-        lone = Lone(self.scene, self.first[i], self.past[i], traced)
-        outs = lone.walk()
-        taking = Taking(lone, int(self.base[self.first[i]]), [], ALWAYS)
-        self.read.append(taking)
-        return taking.effect(outs)
+    def _read(self, number: int, traced: bool = False) -> Outcome:
+        cell = self.first[number]
+        core = OneCore(self.entry, cell, self.past[number], traced)
+        outputs = core.walk()
+        reader = OutcomeReader(core, int(self.base[cell]), [], ALWAYS)
+        self.read.append(reader)
+        return reader.outcome(outputs)
 
-    def merge(self, effects: list[Effect], knowns: list[Any]) -> list[Value]:
+    def merge(
+        self, outcomes: list[Outcome], carry: list[np.ndarray | None]
+    ) -> list[Value]:
         """The loop's outputs on the mesh, once all that it did is there."""
-        for taking in self.read:
-            self.line.stepped += taking.line.stepped
-            self.line.unjumped += taking.line.unjumped
-            self.line.events += taking.line.events
-            self.line.tracked.update(taking.inside)
-        merge = Merge(self.scene, effects, self.ids, self.base, self.traced)
-        merge.engines()
+        state = self.state
+        for reader in self.read:
+            state.stepped += reader.state.stepped
+            state.unjumped += reader.state.unjumped
+            if state.trace is not None and reader.state.trace is not None:
+                state.trace.events += reader.state.trace.events
+                state.trace.tracked.update(reader.inside)
+        merge = Merge(self.entry, outcomes, self.ids, self.base, self.traced)
+        merge.clocks()
         merge.counts()
         merge.buffers()
-        return merge.outputs(knowns)
+        return merge.outputs(carry)
 
 
-__all__ = ["Kept", "exchanges", "scan"]
+def _used_by(state: ClockState) -> Uses:
+    """What was used in a state that began with nothing used."""
+    engines = [name for name, engine in state.engines.items() if engine.uses]
+    rows = [row for row, resource, _ in state.table() if resource.uses]
+    excluded = state.prices.excluded
+    others = {other for name in engines for other in excluded.get(name, ())}
+    rows += [("last", other) for other in sorted(others.difference(engines))]
+    return Uses(engines, rows)
+
+
+__all__ = ["LoopStore", "exchanges", "scan"]

@@ -14,6 +14,7 @@ from emu.clock.tiles import Value
 from emu.loops.foresight import (
     MAX_DECISIONS,
     Found,
+    Mesh,
     Opaque,
     carried,
     decides,
@@ -39,15 +40,19 @@ class Plan:
 
 
 def plan(
-    line: Any, s: jx.Scan, consts: list[Value], carry: list[Value], stacked: list[Value]
+    mesh: Mesh,
+    s: jx.Scan,
+    consts: list[Value],
+    carry: list[Value],
+    stacked: list[Value],
 ) -> Plan | None:
     """Evaluates every iteration's decisions ahead; None if the loop must be stepped."""
     knowns = [x.known for x in (*consts, *carry, *stacked)]
     decided = decides(s.body)
-    if decided and s.length * sites(s.body) * _cells(knowns, line.rank) > MAX_DECISIONS:
+    if decided and s.length * sites(s.body) * _cells(knowns, mesh.rank) > MAX_DECISIONS:
         return None
     try:
-        rows, found = _ahead(line, s, knowns)
+        rows, found = _ahead(mesh, s, knowns)
     except Opaque:
         return None
     each = [d.reshape(s.length, -1) for d in found.values() if d.shape[0] == s.length]
@@ -57,45 +62,45 @@ def plan(
     return Plan(np.unique(table, axis=0, return_inverse=True)[1].reshape(-1), rows)
 
 
-def found(side: Any, s: jx.Scan, knowns: list[Any]) -> Found | None:
+def found(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> Found | None:
     """Every decision of every iteration, or None if they cannot be evaluated ahead.
 
     Args:
-      side: has the `rank` of the mesh and `core_index` along an axis.
+      mesh: has the `rank` of the mesh and `core_index` along an axis.
       s: the loop.
       knowns: known values of its inputs, or None.
     """
-    if s.length * sites(s.body) * _cells(knowns, side.rank) > MAX_DECISIONS:
+    if s.length * sites(s.body) * _cells(knowns, mesh.rank) > MAX_DECISIONS:
         return None
     try:
-        return _ahead(side, s, knowns)[1]
+        return _ahead(mesh, s, knowns)[1]
     except Opaque:
         return None
 
 
-def after(line: Any, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
+def after(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
     """Known values of the carry after the loop, or None if they cannot be evaluated ahead."""
     fixed = knowns[: s.consts]
     start = knowns[s.consts : s.consts + s.carry]
     if all(x is None for x in start):
         return start
-    slices = [iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
+    slices = [iterations(s, x, mesh.rank, 0) for x in knowns[s.consts + s.carry :]]
     try:
-        rows = carried(line, s, fixed, start, slices, 0)
+        rows = carried(mesh, s, fixed, start, slices, 0)
     except Opaque:
         return None
     return [None if row is None else row[-1] for row in rows]
 
 
-def _ahead(line: Any, s: jx.Scan, knowns: list[Any]) -> tuple[list[Any], Found]:
+def _ahead(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> tuple[list[Any], Found]:
     """The carry at every iteration (see `Plan`), and every decision."""
     fixed = knowns[: s.consts]
     start = knowns[s.consts : s.consts + s.carry]
-    slices = [iterations(s, x, line.rank, 0) for x in knowns[s.consts + s.carry :]]
-    rows = carried(line, s, fixed, start, slices, 0)
+    slices = [iterations(s, x, mesh.rank, 0) for x in knowns[s.consts + s.carry :]]
+    rows = carried(mesh, s, fixed, start, slices, 0)
     found = Found()
     if decides(s.body):
-        inside(line, s, fixed, rows, slices, 0, found)
+        inside(mesh, s, fixed, rows, slices, 0, found)
     return rows, found
 
 

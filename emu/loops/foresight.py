@@ -6,7 +6,7 @@ A known integer gets one more leading dimension for each loop it is in, `[*itera
 
 import functools
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,17 @@ from emu.tracing import integers
 from emu.tracing import jaxpr as jx
 
 MAX_DECISIONS = 1 << 22
+
+
+class Mesh(Protocol):
+    """What is asked of a mesh: `emu.clock.state.Setup`, or groups of cores side by side."""
+
+    @property
+    def rank(self) -> int: ...
+
+    def core_index(self, axis: str) -> np.ndarray:
+        """Every core's index along an axis, broadcastable to the mesh."""
+        ...
 
 
 class Opaque(Exception):
@@ -60,7 +71,7 @@ def iterations(s: jx.Scan, x: Any, rank: int, depth: int) -> Any:
 
 
 def carried(
-    line: Any,
+    mesh: Mesh,
     s: jx.Scan,
     consts: list[Any],
     start: list[Any],
@@ -81,7 +92,7 @@ def carried(
             ramp = ramp.reshape((1,) * depth + (-1,) + (1,) * (x.ndim - depth))
             out.append(np.expand_dims(x, depth) + ramp)
         else:
-            return _stepped(line, s, consts, start, slices, depth)
+            return _stepped(mesh, s, consts, start, slices, depth)
     return out
 
 
@@ -97,7 +108,7 @@ def _increment(body: jx.Body, var: Any, end: Any) -> Any:
 
 
 def _stepped(
-    line: Any,
+    mesh: Mesh,
     s: jx.Scan,
     consts: list[Any],
     state: list[Any],
@@ -108,7 +119,7 @@ def _stepped(
     rows: list[list[Any]] = [[x] for x in state]
     for t in range(s.length):
         now = [None if x is None else np.take(x, t, depth) for x in slices]
-        state = _evaluate(line, s.body, [*consts, *state, *now], Found(), depth)[
+        state = _evaluate(mesh, s.body, [*consts, *state, *now], Found(), depth)[
             : s.carry
         ]
         for row, x in zip(rows, state, strict=True):
@@ -122,7 +133,7 @@ def _stepped(
 
 
 def inside(
-    line: Any,
+    mesh: Mesh,
     s: jx.Scan,
     consts: list[Any],
     rows: list[Any],
@@ -134,17 +145,17 @@ def inside(
     begin = (slice(None),) * depth + (slice(s.length),)
     ins = [None if x is None else np.expand_dims(x, depth) for x in consts]
     ins += [None if x is None else x[begin] for x in rows]
-    _evaluate(line, s.body, [*ins, *slices], found, depth + 1)
+    _evaluate(mesh, s.body, [*ins, *slices], found, depth + 1)
 
 
 # --- one jaxpr ---
 
 
 def _evaluate(
-    line: Any, body: jx.Body, ins: list[Any], found: Found, depth: int
+    mesh: Mesh, body: jx.Body, ins: list[Any], found: Found, depth: int
 ) -> list[Any]:
     """Known outputs of a jaxpr inside `depth` loops; adds every decision to `found`."""
-    lead, outer = depth + line.rank, found.path
+    lead, outer = depth + mesh.rank, found.path
     env: dict[Any, Any] = dict(zip(body.invars, ins, strict=True))
 
     def constant(value: np.ndarray) -> Any:
@@ -159,7 +170,7 @@ def _evaluate(
     }
     for i, eqn in enumerate(body.eqns):
         found.path = outer, i
-        outs = _equation(line, eqn, [get(v) for v in eqn.invars], found, depth)
+        outs = _equation(mesh, eqn, [get(v) for v in eqn.invars], found, depth)
         if any(x is not None and x.size > MAX_DECISIONS for x in outs):
             raise Opaque
         env.update(zip(eqn.outvars, outs, strict=True))
@@ -168,21 +179,21 @@ def _evaluate(
 
 
 def _equation(
-    line: Any, eqn: Any, xs: list[Any], found: Found, depth: int
+    mesh: Mesh, eqn: Any, xs: list[Any], found: Found, depth: int
 ) -> list[Any]:
-    name, lead = eqn.primitive.name, depth + line.rank
+    name, lead = eqn.primitive.name, depth + mesh.rank
     if inst := lookup(eqn.primitive):
         for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
             if space == "count":
                 _decide(x, found, lead)
     elif name == "cond":
-        return _branch(line, eqn, xs, found, depth)
+        return _branch(mesh, eqn, xs, found, depth)
     elif name == "scan":
-        return _loop(line, jx.scan(eqn), xs, found, depth)
+        return _loop(mesh, jx.scan(eqn), xs, found, depth)
     elif (body := jx.call(eqn)) is not None:
-        return _evaluate(line, body, xs, found, depth)
+        return _evaluate(mesh, body, xs, found, depth)
     elif name == "axis_index":
-        return [line.core_index(eqn.params["axis_name"])[(None,) * depth]]
+        return [mesh.core_index(eqn.params["axis_name"])[(None,) * depth]]
     elif name == "iota":
         return [integers.iota(eqn.params, lead)]
     elif xs and all(x is not None for x in xs):
@@ -204,10 +215,10 @@ def _decide(x: Any, found: Found, lead: int) -> None:
         found[found.path, i] = own[..., i]
 
 
-def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
+def _branch(mesh: Mesh, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
     """Decisions inside a branch count where it is taken."""
     pick, *xs = xs
-    _decide(pick, found, depth + line.rank)
+    _decide(pick, found, depth + mesh.rank)
     bodies = jx.branches(eqn)
     which = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
     results: dict[int, list[Any]] = {}
@@ -217,7 +228,7 @@ def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> lis
             continue
         inside = Found()
         inside.path = found.path, b
-        results[b] = _evaluate(line, bodies[b], xs, inside, depth)
+        results[b] = _evaluate(mesh, bodies[b], xs, inside, depth)
         for path, d in inside.items():  # it may be in further loops
             taken = np.expand_dims(
                 here, tuple(range(depth, depth + d.ndim - which.ndim))
@@ -230,17 +241,17 @@ def _branch(line: Any, eqn: Any, xs: list[Any], found: Found, depth: int) -> lis
     ]
 
 
-def _loop(line: Any, s: jx.Scan, xs: list[Any], found: Found, depth: int) -> list[Any]:
+def _loop(mesh: Mesh, s: jx.Scan, xs: list[Any], found: Found, depth: int) -> list[Any]:
     """An inner loop, for all iterations of the outer ones at once."""
     consts = xs[: s.consts]
     state = xs[s.consts : s.consts + s.carry]
     ys = [None] * (len(s.body.outvars) - s.carry)
     if not decides(s.body) and all(x is None for x in state):
         return [*state, *ys]
-    slices = [iterations(s, x, line.rank, depth) for x in xs[s.consts + s.carry :]]
-    rows = carried(line, s, consts, state, slices, depth)
+    slices = [iterations(s, x, mesh.rank, depth) for x in xs[s.consts + s.carry :]]
+    rows = carried(mesh, s, consts, state, slices, depth)
     if decides(s.body):
-        inside(line, s, consts, rows, slices, depth, found)
+        inside(mesh, s, consts, rows, slices, depth, found)
     last = [None if x is None else np.take(x, -1, depth) for x in rows]
     return [*last, *ys]
 

@@ -2,16 +2,19 @@
 
 `emu.loops.periodic` has the rule by which a schedule repeats for certain, and `emu.loops.decisions`
 tells which iterations take the same branches and costs. Stepping and jumping agree to the tick.
+`README.md` beside this file works a jump through with numbers.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from emu.clock.names import CauseName
 from emu.clock.reading import Event
-from emu.clock.ticks import Ticks, later, on_core, same
-from emu.clock.tiles import Buffer, Value, at_slice
+from emu.clock.resources import Buffer, Row
+from emu.clock.state import ClockState, Walk
+from emu.clock.ticks import Active, Flags, Ticks, later, on_core, same
+from emu.clock.tiles import Value
 from emu.loops import decisions, periodic
 from emu.loops.periodic import Snapshot
 from emu.loops.writes import read_only
@@ -21,117 +24,162 @@ MAX_PERIOD = 12
 # A loop that has not settled after PATIENCE tries is tried again for one window in each stretch.
 PATIENCE, STRETCH = 48, 128
 
+END: Row = ("end", None)
+
 
 class Loop:
-    """One `scan` being read: its state between iterations."""
+    """One `scan` being read: its state between iterations.
 
-    def __init__(self, line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None):
-        self.line = line
+    Attributes:
+      walk: reads its body.
+      state: the clock.
+      eqn, scan: the equation, and the `scan` as `emu.tracing.jaxpr` reads it.
+      active: the cores that take part.
+      consts, carry, stacked: its operands; the carry is that of the next iteration.
+      path: of the loop.
+      done: iterations so far, jumped ones included.
+      tries: how often it was looked for a period.
+      history: snapshots of the last iterations.
+      ready, spaces, sources: of each stacked output: when its last slice so far is ready, its
+        memory space, and what made it.
+      steps: of each stacked output of an outermost loop, when each slice was ready.
+      plan: what is known of all iterations ahead, or None where the loop must be stepped.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        state: ClockState,
+        eqn: jx.Equation,
+        operands: list[Value],
+        active: Active,
+    ):
+        self.walk = walk
+        self.state = state
         self.eqn = eqn
         self.active = active
-        self.s = s = jx.scan(eqn)
-        self.consts, self.carry = xs[: s.consts], xs[s.consts : s.consts + s.carry]
-        self.stacked = xs[s.consts + s.carry :]
-        self.path = line.path
-        self.history: list[Snapshot] = []
-        # A stacked output is ready when its last slice is.
-        self.ready: list[Ticks] = [0 for _ in s.body.outvars[s.carry :]]
-        self.spaces = [line.device.home for _ in self.ready]
-        self.steps: list[list[Ticks]] = [[] for _ in self.ready]
+        self.scan = jx.scan(eqn)
+        self.consts, self.carry, self.stacked = self.scan.parts(operands)
+        self.path = state.path
         self.done = self.tries = 0
-        self.sources = ["" for _ in self.ready]
+        self.history: list[Snapshot] = []
+        outputs = len(eqn.outvars) - self.scan.carry
+        self.ready: list[Ticks] = [0] * outputs
+        self.spaces = [state.setup.device.home] * outputs
+        self.sources: list[CauseName] = [""] * outputs
+        self.steps: list[list[Ticks]] = [[] for _ in range(outputs)]
         self.plan: decisions.Plan | None = None
-        self.mismatches: dict[int, np.ndarray] = {}
+        self._mismatches: dict[int, np.ndarray] = {}
+        self._shifts: list[int] = []
+        self._rows: dict[tuple[int, ...], list[Row]] = {}
 
     # --- stepping ---
 
     def step(self) -> None:
         """Walks one iteration."""
-        s = self.s
-        at = s.length - 1 - self.done if s.reverse else self.done
+        scan = self.scan
+        index = scan.length - 1 - self.done if scan.reverse else self.done
+        _, _, atoms = scan.parts(scan.body.invars)
         slices = [
-            at_slice(x, at, v.aval, self.line.rank)
-            for x, v in zip(
-                self.stacked, s.body.invars[s.consts + s.carry :], strict=True
-            )
+            value.at_slice(index, atom.aval, self.state.setup.rank)
+            for value, atom in zip(self.stacked, atoms, strict=True)
         ]
-        outs = self.line.walk(s.body, [*self.consts, *self.carry, *slices], self.active)
-        self.carry, ys = outs[: s.carry], outs[s.carry :]
-        self.ready = [later(r, y.ready) for r, y in zip(self.ready, ys, strict=True)]
-        self.spaces = [y.space for y in ys]
-        self.sources = [y.source for y in ys]
-        if len(self.line.loops) == 1:
-            for steps, y in zip(self.steps, ys, strict=True):
-                steps.append(y.ready)
+        inputs = [*self.consts, *self.carry, *slices]
+        results = self.walk(self.state, scan.body, inputs, self.active)
+        self.carry, outputs = results[: scan.carry], results[scan.carry :]
+        self.ready = [
+            later(ready, output.ready)
+            for ready, output in zip(self.ready, outputs, strict=True)
+        ]
+        self.spaces = [output.space for output in outputs]
+        self.sources = [output.source for output in outputs]
+        if self.is_outermost:
+            for steps, output in zip(self.steps, outputs, strict=True):
+                steps.append(output.ready)
         self.done += 1
 
-    def outputs(self) -> list[Value]:
-        avals = [v.aval for v in self.eqn.outvars[self.s.carry :]]
-        stacks = zip(avals, self.spaces, self.ready, self.sources, strict=True)
-        values = [self.line.fresh(*stack) for stack in stacks]
-        order = slice(None, None, -1) if self.s.reverse else slice(None)
-        if len(self.line.loops) == 1:
-            values = [
-                dataclasses.replace(v, steps=steps[order])
-                for v, steps in zip(values, self.steps, strict=True)
-            ]
-        return [*self.carry, *values]
+    @property
+    def is_outermost(self) -> bool:
+        return len(self.state.loops) == 1
 
-    # --- jumping ---
+    def outputs(self) -> list[Value]:
+        """The loop's outputs after its last iteration: a stack is ready with its last slice."""
+        stacks: list[Value] = []
+        for number, atom in enumerate(self.eqn.outvars[self.scan.carry :]):
+            stack = self.state.in_new_buffer(
+                atom.aval,
+                self.spaces[number],
+                self.ready[number],
+                self.sources[number],
+            )
+            if self.is_outermost:
+                steps = self.steps[number]
+                stack.steps = steps[::-1] if self.scan.reverse else steps
+            stacks.append(stack)
+        return [*self.carry, *stacks]
+
+    # --- snapshots ---
 
     def snapshot(self) -> Snapshot:
-        line = self.line
-        rings = line.within[self.path]
-        sites = [b for ring in rings for b in ring.buffers]
-        buffers, form = periodic.roles(self.carry, [*self.consts, *self.stacked], sites)
-        ports = [*line.ports.values()]
-        clocks = [*line.free.values(), *line.last.values(), line.end, *self.ready]
-        clocks += [
-            *(v.ready for v in self.carry),
-            *(p.until for p in ports),
-            *line.paced.values(),
+        """Every clock that the loop can move, by row, and what it has counted.
+
+        Rows are those of the clock's state, and the loop's own: `("ready", slot)` of the carry,
+        `("stack", number)` of stacked outputs, `("idle", role)` of buffers, and its end.
+        """
+        state = self.state
+        turned = [b for ring in state.rings.inside[self.path] for b in ring.buffers]
+        fixed = [*self.consts, *self.stacked]
+        buffers, form = periodic.roles(self.carry, fixed, turned)
+        table = state.table()
+        shape = len(table.rows), len(self.carry), len(buffers)
+        if shape not in self._rows:
+            self._rows[shape] = [*table.rows, *self.own_rows(len(buffers))]
+        rows = self._rows[shape]
+        clocks = [
+            *table.times(),
+            state.end,
+            *self.ready,
+            *(value.ready for value in self.carry),
+            *(buffer.idle for buffer in buffers),
         ]
-        clocks += [b.idle for b in buffers]
-        marks = [*line.touches.values()] * 2 + [
-            object() for _ in range(1 + len(self.ready))
-        ]
-        marks += [
+        marks = [
+            *table.marks(),
+            # Any instruction may move the end and what is stacked.
+            *(object() for _ in range(1 + len(self.ready))),
             *self.carry,
-            *(p.uses for p in ports),
-            *(line.touches[e] for e in line.paced),
+            *(buffer.uses for buffer in buffers),
         ]
-        marks += [b.uses for b in buffers]
-        labels = [*(p.engine for p in ports), *line.paced, *(b.user for b in buffers)]
-        labels += [v.source for v in self.carry]
-        charges = [state.form() for state in line.throttle.values()]
-        shapes = [None if type(x) is int else x.shape for x in clocks]
-        form = form, shapes, labels, charges
+        labels = [
+            *table.labels(),
+            *(value.source for value in self.carry),
+            *(buffer.user for buffer in buffers),
+        ]
+        shapes = [
+            time.shape if isinstance(time, np.ndarray) else None for time in clocks
+        ]
+        levels = [np.asarray(level).tobytes() for level in state.levels().values()]
         return Snapshot(
-            clocks,
-            marks,
-            buffers,
-            [b.version for b in buffers],
-            [b.since for b in buffers],
-            form,
-            dict(line.spent),
-            dict(line.tally.sums),
-            len(line.events),
+            rows=rows,
+            clocks=clocks,
+            marks=marks,
+            buffers=buffers,
+            versions=[buffer.version for buffer in buffers],
+            since=[buffer.since for buffer in buffers],
+            form=(form, rows, shapes, labels, levels),
+            spent=dict(state.spent),
+            sums=dict(state.tally.sums),
+            events=0 if state.trace is None else len(state.trace.events),
         )
 
-    def alike(self, period: int) -> int:
-        """How many further whole periods decide as each of the last two did."""
-        assert self.plan is not None
-        ids = self.plan.ids
-        if ids is None:
-            return (self.s.length - self.done) // period
-        if period not in self.mismatches:
-            self.mismatches[period] = (
-                np.flatnonzero(ids[period:] != ids[:-period]) + period
-            )
-        later = self.mismatches[period]
-        at = int(np.searchsorted(later, self.done - period))
-        end = int(later[at]) if at < len(later) else self.s.length
-        return max(0, end - self.done) // period
+    def own_rows(self, buffers: int) -> list[Row]:
+        """The rows of a snapshot that follow those of engines and ports."""
+        rows = [END]
+        rows += [("stack", number) for number in range(len(self.ready))]
+        rows += [("ready", slot) for slot in range(len(self.carry))]
+        rows += [("idle", role) for role in range(buffers)]
+        return rows
+
+    # --- looking for a period ---
 
     def try_jump(self) -> bool:
         """Looks for a period that the schedule repeats; jumps as far as it holds."""
@@ -140,16 +188,14 @@ class Loop:
             self.history = []
             return False
         self.history = [*self.history[-2 * MAX_PERIOD :], self.snapshot()]
-        now, n = self.history[-1], len(self.history)
-        apart = [
-            i
-            for i, axis in enumerate(self.line.mesh)
-            if axis not in self.line.exchanged
-        ]
-        for period in range(1, (n - 1) // 2 + 1):
+        now = self.history[-1]
+        setup, exchanged = self.state.setup, self.state.exchanged
+        apart = [i for i, axis in enumerate(setup.mesh) if axis not in exchanged]
+        for period in range(1, (len(self.history) - 1) // 2 + 1):
             first = self.history[-1 - 2 * period]
             was = self.history[-1 - period]
-            if not (times := self.alike(period)) or not self.known_after_jump():
+            times = self.alike(period)
+            if not times or not self.known_after_jump():
                 continue
             steps = periodic.step(first, was, now, apart)
             if steps is None or not self.slices_repeat(period, steps):
@@ -159,200 +205,246 @@ class Loop:
                 return True
         return False
 
+    def alike(self, period: int) -> int:
+        """How many further whole periods decide as each of the last two did."""
+        assert self.plan is not None
+        ids = self.plan.ids
+        length = self.scan.length
+        if ids is None:
+            return (length - self.done) // period
+        if period not in self._mismatches:
+            differs = np.flatnonzero(ids[period:] != ids[:-period])
+            self._mismatches[period] = differs + period
+        mismatches = self._mismatches[period]
+        following = int(np.searchsorted(mismatches, self.done - period))
+        end = length
+        if following < len(mismatches):
+            end = int(mismatches[following])
+        return max(0, end - self.done) // period
+
     def known_after_jump(self) -> bool:
         """Whether every carried integer known now is known ahead."""
         assert self.plan is not None
         rows = zip(self.carry, self.plan.carry, strict=True)
-        return all(v.known is None or row is not None for v, row in rows)
+        return all(value.known is None or row is not None for value, row in rows)
 
-    def jump(
-        self, was: Snapshot, now: Snapshot, steps: list[Ticks], period: int, times: int
-    ) -> None:
-        """Moves every clock and count `times` periods on."""
-        line, end = self.line, self.done + times * period
-        self.repeat_events(was, now, times)
-        moved = [n + times * d for n, d in zip(now.clocks, steps, strict=True)]
-        for engines in (line.free, line.last):
-            for engine in engines:
-                engines[engine] = moved.pop(0)
-        for key, ticks in now.grown(was).items():
-            line.spent[key] = line.spent[key] + times * ticks
-        line.end = moved.pop(0)
-        self.ready = [moved.pop(0) for _ in self.ready]
-        self.steps = [self.repeated(x, end - self.done, times) for x in self.steps if x]
-        ready = [moved.pop(0) for _ in self.carry]
-        for port in line.ports.values():
-            port.until = moved.pop(0)
-        for engine in line.paced:
-            line.paced[engine] = moved.pop(0)
-        held = self.rotate(was, now, times)
-        for r, (buffer, idle) in enumerate(zip(held, moved, strict=True)):
-            buffer.idle = idle
-            if (since := now.since[r]) is not None and (
-                before := was.since[r]
-            ) is not None:
-                buffer.since = since + times * (since - before)
-        place = {id(b): r for r, b in enumerate(now.buffers)}
-        self.turn_rings(now, held)
-        self.carry = [
-            self.carried(
-                slot, v, end, r, None if v.buffer is None else held[place[id(v.buffer)]]
-            )
-            for slot, (v, r) in enumerate(zip(self.carry, ready, strict=True))
-        ]
-        line.tally.grown_since(was.sums, times)
-        self.done, self.history = end, []
-
-    def turn_rings(self, now: Snapshot, held: list[Buffer]) -> None:
-        """Puts the buffers that hold a ring's roles after the jump into the ring."""
-        place = {id(b): r for r, b in enumerate(now.buffers)}
-        for ring in self.line.within[self.path]:
-            ring.buffers = [held[place[id(b)]] for b in ring.buffers]
-
-    def slices_repeat(self, period: int, steps: list[Ticks]) -> bool:
+    def slices_repeat(self, period: int, steps: dict[Row, Ticks]) -> bool:
         """Whether the last period's slices already move as the last of all slices does.
 
         A slice's time is convex in the number of periods, so once it has that rate it keeps it.
         """
-        rates = steps[2 * len(self.line.free) + 1 :]
-        return all(
-            same(now - was, rate)
-            for slices, rate in zip(self.steps, rates)
-            for was, now in zip(slices[-2 * period : -period], slices[-period:])
-        )
+        for number, slices in enumerate(self.steps):
+            rate = steps["stack", number]
+            before = slices[-2 * period : -period]
+            for was, now in zip(before, slices[-period:]):
+                if not same(now - was, rate):
+                    return False
+        return True
 
-    @staticmethod
-    def repeated(steps: list[Ticks], further: int, times: int) -> list[Ticks]:
-        """When further slices are ready, if the last periods go on as they went."""
-        period = further // times
-        block = steps[-period:]
-        shift = steps[-1] - steps[-1 - period]
-        return steps + [b + i * shift for i in range(1, times + 1) for b in block]
+    # --- the jump ---
 
-    def rotate(self, was: Snapshot, now: Snapshot, times: int) -> list[Buffer]:
-        """The buffer in each role after the jump; those the loop wrote hold a new version."""
+    def jump(
+        self,
+        was: Snapshot,
+        now: Snapshot,
+        steps: dict[Row, Ticks],
+        period: int,
+        times: int,
+    ) -> None:
+        """Moves every clock and count `times` periods on."""
+        state = self.state
+        end = self.done + times * period
+        moved = {
+            row: clock + times * steps[row]
+            for row, clock in zip(now.rows, now.clocks, strict=True)
+        }
+        for row, resource, clock in state.table():
+            setattr(resource, clock.time, moved[row])
+        state.end = moved[END]
+        self.ready = [moved["stack", number] for number in range(len(self.ready))]
+        for key, ticks in now.grown(was).items():
+            state.spent[key] = state.spent[key] + times * ticks
+        state.tally.grown_since(was.sums, times)
+        self.repeat_events(was, now, times)
+        self.steps = [
+            repeated(slices, end - self.done, times) for slices in self.steps if slices
+        ]
+        self.move_buffers(was, now, moved, times, end)
+        self.done, self.history = end, []
+
+    def move_buffers(
+        self,
+        was: Snapshot,
+        now: Snapshot,
+        moved: dict[Row, Ticks],
+        times: int,
+        end: int,
+    ) -> None:
+        """Gives each role the buffer that is in it after the jump, with its time and version."""
         held, written = periodic.rotated(was, now, times)
-        self.stale = [self.stale_now(v) for v in self.carry]
-        for buffer, changed in zip(held, written, strict=True):
-            if np.any(changed):
-                version = self.line.next_version()
-                every = not isinstance(changed, np.ndarray)
-                buffer.version = (
-                    version if every else np.where(changed, version, buffer.version)
-                )
-        return held
+        stale = [_stale_now(value) for value in self.carry]
+        for buffer, cores in zip(held, written, strict=True):
+            self.write(buffer, cores)
+        for role, buffer in enumerate(held):
+            buffer.idle = moved["idle", role]
+            since, before = now.since[role], was.since[role]
+            if since is not None and before is not None:
+                buffer.since = since + times * (since - before)
+        after = {id(buffer): held[role] for role, buffer in enumerate(now.buffers)}
+        for ring in self.state.rings.inside[self.path]:
+            ring.buffers = [after[id(buffer)] for buffer in ring.buffers]
+        for slot, value in enumerate(self.carry):
+            buffer = None if value.buffer is None else after[id(value.buffer)]
+            self.carry[slot] = dataclasses.replace(
+                value,
+                ready=moved["ready", slot],
+                buffer=buffer,
+                version=_version(buffer, stale[slot]),
+                known=None if value.known is None else self.known_at(slot, end),
+            )
 
-    def stale_now(self, v: Value) -> Any:
-        if v.buffer is None or periodic.staleness(v) is None:
-            return None
-        return v.version != v.buffer.version
+    def write(self, buffer: Buffer, cores: Flags) -> None:
+        """Gives a buffer that the loop wrote a new version."""
+        if not np.any(cores):
+            return
+        version = self.state.next_version()
+        if isinstance(cores, np.ndarray):
+            version = np.where(cores, version, buffer.version)
+        buffer.version = version
 
-    def carried(
-        self, slot: int, v: Value, t: int, ready: Ticks, buffer: Buffer | None
-    ) -> Value:
-        """A carry slot's value when iteration `t` begins."""
+    def known_at(self, slot: int, iteration: int) -> np.ndarray | None:
+        """A carried integer as an iteration begins."""
         assert self.plan is not None
-        version = None if buffer is None else buffer.version
-        stale = self.stale[slot]
-        if stale is not None:
-            version = -1 if stale is True else np.where(stale, -1, version)  # type: ignore
         rows = self.plan.carry[slot]
-        known = None if v.known is None or rows is None else rows[min(t, len(rows) - 1)]
-        return dataclasses.replace(
-            v, ready=ready, buffer=buffer, version=version, known=known
-        )
+        return None if rows is None else rows[min(iteration, len(rows) - 1)]
 
     # --- the trace ---
 
     def events_repeat(
-        self, first: Snapshot, was: Snapshot, now: Snapshot, steps: list[Ticks]
+        self, first: Snapshot, was: Snapshot, now: Snapshot, steps: dict[Row, Ticks]
     ) -> bool:
         """Whether the recorded instructions already move with their engines."""
-        line = self.line
-        if line.trace_core is None:
+        trace = self.state.trace
+        if trace is None:
             return True
-        earlier = line.events[first.events : was.events]
-        later_ones = line.events[was.events : now.events]
-        if len(earlier) != len(later_ones) or _ages(first, was) != _ages(was, now):
+        before = trace.events[first.events : was.events]
+        after = trace.events[was.events : now.events]
+        if len(before) != len(after) or _ages(first, was) != _ages(was, now):
             return False
-        engines = {
-            engine: on_core(step, line.grid, line.trace_core)
-            for engine, step in zip(line.last, steps[len(line.free) :])
-        }
-        self.shifts = [b.start - a.start for a, b in zip(earlier, later_ones)]
-        return all(
-            moved(a, shift) == b and engines.get(a.engine, shift) == shift
-            for a, b, shift in zip(earlier, later_ones, self.shifts)
-        )
+        shifts = [new.start - old.start for old, new in zip(before, after)]
+        for old, new, shift in zip(before, after, shifts):
+            if later_event(old, shift) != new:
+                return False
+            step = steps.get(("last", old.engine), shift)
+            if on_core(step, trace.grid, trace.core) != shift:
+                return False
+        self._shifts = shifts
+        return True
 
     def repeat_events(self, was: Snapshot, now: Snapshot, times: int) -> None:
-        if self.line.trace_core is not None:
-            block = self.line.events[was.events : now.events]
-            for i in range(1, times + 1):
-                self.line.events += [
-                    moved(e, i * by) for e, by in zip(block, self.shifts)
-                ]
+        """Records the events of the periods that are jumped."""
+        trace = self.state.trace
+        if trace is None:
+            return
+        block = trace.events[was.events : now.events]
+        for number in range(1, times + 1):
+            for event, shift in zip(block, self._shifts):
+                trace.events.append(later_event(event, number * shift))
+
+
+def _stale_now(value: Value) -> Flags:
+    """On which cores a value was overwritten."""
+    return value.stale if periodic.staleness(value) is not None else False
+
+
+def _version(buffer: Buffer | None, stale: Flags) -> Ticks | None:
+    """The version of a value that is in a buffer; no buffer ever holds version -1."""
+    if buffer is None:
+        return None
+    if isinstance(stale, np.ndarray):
+        return np.where(stale, -1, buffer.version)
+    return -1 if stale else buffer.version
+
+
+def repeated(slices: list[Ticks], further: int, times: int) -> list[Ticks]:
+    """When further slices are ready, if the last periods go on as they went."""
+    period = further // times
+    block = slices[-period:]
+    shift = slices[-1] - slices[-1 - period]
+    more = [ready + n * shift for n in range(1, times + 1) for ready in block]
+    return slices + more
 
 
 def _ages(was: Snapshot, now: Snapshot) -> list[int | None]:
     """By how much what each buffer holds is younger than what was in its place before."""
     return [
-        None if a is None or b is None else b - a
-        for a, b in zip(was.since, now.since, strict=True)
+        None if before is None or since is None else since - before
+        for before, since in zip(was.since, now.since, strict=True)
     ]
 
 
-def moved(event: Event, by: int) -> Event:
+def later_event(event: Event, ticks: int) -> Event:
     """An event some ticks later."""
-    e = event
     return Event(
-        e.engine,
-        e.name,
-        e.start + by,
-        e.end + by,
-        e.where,
-        e.cause,
-        e.done + by,
-        e.ready + by,
+        event.engine,
+        event.name,
+        event.start + ticks,
+        event.end + ticks,
+        event.where,
+        event.cause,
+        event.done + ticks,
+        event.ready + ticks,
     )
 
 
 def scan(
-    line: Any, eqn: Any, xs: list[Value], active: np.ndarray | None
+    walk: Walk,
+    state: ClockState,
+    eqn: jx.Equation,
+    operands: list[Value],
+    active: Active,
 ) -> list[Value]:
     """Reads a `scan`, jumping where its schedule repeats."""
-    loop = Loop(line, eqn, xs, active)
-    exchanged, line.exchanged = line.exchanged, set()
-    ended, line.end = line.end, 0
-    held = _set_aside(loop) if loop.s.length > 2 else []
-    idles = [(b.idle, b.user) for b in held]
-    for b in held:
-        b.idle = 0
-    if line.jump and loop.s.length > 2:
-        loop.plan = decisions.plan(line, loop.s, loop.consts, loop.carry, loop.stacked)
-    line.loops.append(line.path)
-    line.within.setdefault(line.path, [])
+    loop = Loop(walk, state, eqn, operands, active)
+    long = loop.scan.length > 2
+    may_jump = state.setup.jump and long
+    exchanged, state.exchanged = state.exchanged, set()
+    ended, state.end = state.end, 0
+    set_aside = _set_aside(loop) if long else []
+    if may_jump:
+        loop.plan = decisions.plan(
+            state.setup, loop.scan, loop.consts, loop.carry, loop.stacked
+        )
+    state.loops.append(state.path)
+    state.rings.inside.setdefault(state.path, [])
     if loop.plan is not None:
         loop.history = [loop.snapshot()]
     stepped_all = True
-    while loop.done < loop.s.length:
+    while loop.done < loop.scan.length:
         loop.step()
-        if loop.plan is not None and loop.done < loop.s.length and loop.try_jump():
+        more = loop.done < loop.scan.length
+        if loop.plan is not None and more and loop.try_jump():
             stepped_all = False
-    if stepped_all and loop.s.length > MAX_PERIOD and line.jump:
-        line.unjumped.append(jx.location(eqn))
-    line.exchanged |= exchanged
-    line.end = later(line.end, ended)
-    for b, (idle, user) in zip(held, idles, strict=True):
-        b.use(idle, user)
+    if stepped_all and loop.scan.length > MAX_PERIOD and state.setup.jump:
+        state.unjumped.append(jx.location(eqn))
+    state.exchanged |= exchanged
+    state.end = later(state.end, ended)
+    for buffer, idle, user in set_aside:
+        buffer.use(idle, user)
     outputs = loop.outputs()
-    line.loops.pop()
+    state.loops.pop()
     return outputs
 
 
-def _set_aside(loop: Loop) -> list[Buffer]:
-    turned = (b for ring in loop.line.within.get(loop.path, ()) for b in ring.buffers)
-    return read_only(loop.s, loop.consts, loop.carry, loop.stacked, turned)
+def _set_aside(loop: Loop) -> list[tuple[Buffer, Ticks, CauseName]]:
+    """Makes buffers idle that the loop only reads; with what they were."""
+    rings = loop.state.rings.inside.get(loop.path, ())
+    turned = [buffer for ring in rings for buffer in ring.buffers]
+    buffers = read_only(loop.scan, loop.consts, loop.carry, loop.stacked, turned)
+    before = [(buffer, buffer.idle, buffer.user) for buffer in buffers]
+    for buffer in buffers:
+        buffer.idle = 0
+    return before
 
 
 __all__ = ["Loop", "scan"]

@@ -1,322 +1,350 @@
-"""Puts what a loop did on each class of cores back on the mesh's timeline."""
+"""Puts what a loop did on each class of cores back on the mesh's clock."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from emu.clock.throttle import State
-from emu.clock.ticks import later
-from emu.clock.tiles import Buffer, Ring, Value
+from emu.clock.resources import CLOCKS, LEVELS, Buffer, Path, Ring, Row
+from emu.clock.ticks import Ticks, later
+from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
-from emu.loops.effect import Held, Out
-from emu.loops.per_class import KEEP, Spread
-from emu.loops.scene import Path, graft
+from emu.loops.entry import seen_whole
+from emu.loops.marks import KEEP
+from emu.loops.outcome import BufferAfter, FromOutside, InRing, Output
+from emu.loops.per_class import PerClass
 from emu.tracing import jaxpr as jx
+
+K = TypeVar("K")
+
+Afters: TypeAlias = list[BufferAfter | None]
+"""A buffer in each class; None where the loop left it as it was."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Turned:
+class RingAfter:
     """A ring after the loop.
 
     Attributes:
-      was: the ring before, or None if it is declared inside.
-      where, loops: its path, and those of the loops inside that it is in.
+      before: the ring before, or None if it is declared inside.
+      path, loops: its path, and those of the loops inside that it is in.
       old: places of its buffers before, in the order of their next use.
       order: places after, or None where classes turned it differently.
-      held: by turn, its buffer per class.
+      afters: by turn, its buffer per class.
     """
 
-    was: Ring | None
-    where: Path
+    before: Ring | None
+    path: Path
     loops: list[Path]
     old: list[int]
     order: list[int] | None
-    held: list[list[Held | None]]
+    afters: list[Afters]
 
     @property
-    def pairs(self) -> list[tuple[int, list[Held | None]]]:
+    def kept(self) -> list[tuple[int, Afters]]:
         """Each buffer that the ring keeps: its place, and what it is per class."""
-        return (
-            [] if self.order is None else list(zip(self.order, self.held, strict=True))
-        )
+        if self.order is None:
+            return []
+        return list(zip(self.order, self.afters, strict=True))
 
 
-class Merge(Spread):
+class Merge(PerClass):
     """Merges engines and counts, then buffers, then outputs."""
 
     # --- engines, ports, counts ---
 
-    def engines(self) -> None:
-        line = self.line
-        for row in dict.fromkeys(row for e in self.effects for row in e.clocks):
-            kind, key = row
-            times = [e.clocks.get(row, KEEP) for e in self.effects]
-            if kind == "port":
-                port = line.port(*key)
-                port.engine = self.label(
-                    [e.engines.get(key, "") for e in self.effects],
-                    times,
-                    port.engine,
-                    lambda _: port.engine,
-                )
-                port.until = self.ticks(times, port.until)
-                port.uses += 1
-            else:
-                clocks = {"last": line.last, "free": line.free, "paced": line.paced}[
-                    kind
-                ]
-                clocks[key] = self.ticks(times, clocks.get(key, 0))
-        for engine in dict.fromkeys(x for e in self.effects for x in e.touched):
-            line.touches[engine] += 1
-            if (
-                type(line.free[engine]) is int
-                and line.free[engine] == line.last[engine]
-            ):
-                line.free[engine] = line.last[engine]
-        for engine in dict.fromkeys(x for e in self.effects for x in e.taken):
-            took = self.spread([e.taken.get(engine, 0) for e in self.effects], 0)
-            line.free[engine] = line.free[engine] + self.folded(took)
-        self.throttle()
+    def clocks(self) -> None:
+        """Gives engines and ports the times, names and charges that they have in each class."""
+        outcomes = self.outcomes
+        for row in _union(outcome.clocks for outcome in outcomes):
+            self._clock(row)
+        for row in _union(outcome.levels for outcome in outcomes):
+            self._level(row)
+        for engine in self.state.engines.values():
+            engine.share_clock()
+        for name in _union(outcome.taken for outcome in outcomes):
+            engine = self.state.engines[name]
+            each = [outcome.taken.get(name, 0) for outcome in outcomes]
+            engine.free = engine.free + self.of_cells(each)
 
-    def throttle(self) -> None:
-        for engine, was in list(self.line.throttle.items()):
-            if any(engine in e.throttle for e in self.effects):
-                moved = self.spread(
-                    [engine in e.throttle for e in self.effects], False, bool
-                )
-                states = [e.throttle.get(engine, State()) for e in self.effects]
-                charge = self.spread([s.charge for s in states], 0)
-                slow = self.spread([s.slow for s in states], False, bool)
-                self.line.throttle[engine] = State(
-                    self.folded(np.where(moved, charge, self.scene.flat(was.charge))),
-                    self.folded(np.where(moved, slow, self.scene.flat(was.slow))),
-                )
+    def _clock(self, row: Row) -> None:
+        resource = self.state.resource(row)
+        clock = CLOCKS[row[0]]
+        times = [outcome.clocks.get(row, KEEP) for outcome in self.outcomes]
+        if clock.label is not None:
+            names = [outcome.labels.get(row, "") for outcome in self.outcomes]
+            keep = getattr(resource, clock.label)
+            name = self.name(names, times, keep, self.entry.label_at)
+            setattr(resource, clock.label, name)
+        keep = getattr(resource, clock.time)
+        setattr(resource, clock.time, self.ticks(times, keep))
+        setattr(resource, clock.mark, getattr(resource, clock.mark) + 1)
+
+    def _level(self, row: Row) -> None:
+        field, _ = row
+        resource = self.state.resource(row)
+        kind = LEVELS[field]
+        moved = [row in outcome.levels for outcome in self.outcomes]
+        each = [outcome.levels.get(row, 0) for outcome in self.outcomes]
+        before = self.entry.per_cell(getattr(resource, field))
+        after = self.spread(each, 0, kind)
+        chosen = np.where(self.spread(moved, False, bool), after, before)
+        setattr(resource, field, self.folded(chosen))
 
     def counts(self) -> None:
-        line = self.line
-        for key in dict.fromkeys(k for e in self.effects for k in e.spent):
-            ticks = self.folded(
-                self.spread([e.spent.get(key, 0) for e in self.effects], 0)
-            )
-            line.spent[key] = line.spent.get(key, 0) + ticks
-        cells = np.bincount(self.ids, minlength=len(self.effects)).tolist()
-        for effect, n in zip(self.effects, cells):
-            for key, each in effect.sums.items():
-                line.tally.sums[key] += n * self.scene.cores * each
-        ends = [KEEP if e.end is None else e.end for e in self.effects]
-        line.end = later(line.end, self.ticks(ends, 0))
+        """Books what was spent and counted."""
+        state = self.state
+        for key in _union(outcome.spent for outcome in self.outcomes):
+            each = [outcome.spent.get(key, 0) for outcome in self.outcomes]
+            state.spent[key] = state.spent.get(key, 0) + self.of_cells(each)
+        cells = np.bincount(self.ids, minlength=len(self.outcomes)).tolist()
+        for outcome, number in zip(self.outcomes, cells):
+            cores = number * self.entry.cores
+            for key, each in outcome.sums.items():
+                state.tally.sums[key] += cores * each
+        ends = [KEEP if o.end is None else o.end for o in self.outcomes]
+        state.end = later(state.end, self.ticks(ends, 0))
 
     # --- buffers ---
 
     def buffers(self) -> None:
         """Those that no ring turns, then rings."""
-        for place in dict.fromkeys(p for e in self.effects for p in e.buffers):
-            held = [e.buffers.get(place) for e in self.effects]
-            self.hold(self.scene.buffers[place], held, aside=place in self.scene.aside)
-        rings = [
-            self.turned(p)
-            for p in dict.fromkeys(p for e in self.effects for p in e.rings)
-        ]
-        self.foresee([pair for ring in rings for pair in ring.pairs])
+        entry = self.entry
+        for place in _union(outcome.buffers for outcome in self.outcomes):
+            afters = [outcome.buffers.get(place) for outcome in self.outcomes]
+            self._put(entry.buffers[place], afters, aside=place in entry.aside)
+        paths = _union(outcome.rings for outcome in self.outcomes)
+        rings = [self._ring_after(path) for path in paths]
+        idles = self._idles([pair for ring in rings for pair in ring.kept])
         for ring in rings:
-            self.ring(ring)
+            self._put_ring(ring, idles)
 
-    def foresee(self, pairs: list[tuple[int, list[Held | None]]]) -> None:
-        """Works out at once when buffers of rings are idle: there are hundreds of them."""
-        pairs = [
-            (place, held) for place, held in pairs if any(h and h.used for h in held)
+    def _idles(self, kept: list[tuple[int, Afters]]) -> dict[int, Ticks]:
+        """When buffers of rings are idle, worked out at once: there are hundreds of them."""
+        used = [
+            (place, afters)
+            for place, afters in kept
+            if any(after and after.used for after in afters)
         ]
-        if self.single or not pairs:
-            return
+        if self.single or not used:
+            return {}
         per_class = [
-            [h.idle if h and h.used else KEEP for h in held] for _, held in pairs
+            [after.idle if after and after.used else KEEP for after in afters]
+            for _, afters in used
         ]
-        rows = [self.scene.rows["idle", place] for place, _ in pairs]
-        idles = self.many(np.array(per_class, np.int64), self.scene.times[rows])
-        for (place, _), idle in zip(pairs, idles, strict=True):
-            if idle is not None:
-                self.idles[place] = idle
+        rows = [self.entry.position["idle", place] for place, _ in used]
+        idles = self.many(np.array(per_class, np.int64), self.entry.times[rows])
+        return {
+            place: idle
+            for (place, _), idle in zip(used, idles, strict=True)
+            if idle is not None
+        }
 
-    def hold(
+    def _put(
         self,
-        b: Buffer,
-        held: list[Held | None],
+        buffer: Buffer,
+        afters: Afters,
         *,
         aside: bool = False,
         moved: bool = False,
+        idle: Ticks | None = None,
     ) -> None:
         """Gives a buffer the state that it has in each class; None leaves it as it is.
 
         Args:
-          b: the buffer.
-          held: per class.
+          buffer: to be changed.
+          afters: per class.
           aside: its times count from nothing, so the later of old and new holds.
           moved: it was another buffer before, so what is not used is not kept either.
+          idle: when it is idle, where that is known.
         """
-        uses = [h is not None and (h.used or moved) for h in held]
+        uses = [after is not None and (after.used or moved) for after in afters]
         if any(uses):
-            times = [h.idle if u and h else KEEP for u, h in zip(uses, held)]
-            keep = (0, "") if aside else (b.idle, b.user)
-            idle = (
-                None
-                if aside or moved
-                else self.idles.pop(self.scene.place.get(id(b)), None)
-            )
-            idle = self.ticks(times, keep[0]) if idle is None else idle
-            names = ["" if h is None else h.user for h in held]
-            user = self.label(
-                names, times, keep[1], self.of_row(self.scene.labels.__getitem__)
-            )
+            times = [
+                after.idle if used and after else KEEP
+                for used, after in zip(uses, afters)
+            ]
+            keep_idle, keep_user = (0, "") if aside else (buffer.idle, buffer.user)
+            if idle is None:
+                idle = self.ticks(times, keep_idle)
+            users = ["" if after is None else after.user for after in afters]
+            user = self.name(users, times, keep_user, self.entry.label_at)
             if aside:
-                b.use(idle, user)
+                buffer.use(idle, user)
             else:
-                b.idle = idle
-                b.user = user
-                b.uses = b.uses + 1
-        writes = [h is not None and h.written for h in held]
-        if any(writes):
-            cores = True if self.single else self.written(tuple(writes))
-            new = self.line.next_version()
-            b.version = new if cores is True else np.where(cores, new, b.version)
-            b.writer = next(h.writer for h in held if h and h.written)
-        if self.traced is not None and (h := held[self.traced]) is not None:
-            b.since = h.since
-            if h.tracked is not None:
-                self.line.tracked[id(b)] = b, *h.tracked[1:]
+                buffer.idle = idle
+                buffer.user = user
+                buffer.uses += 1
+        self._write(buffer, afters)
+        if self.traced is not None and (after := afters[self.traced]) is not None:
+            buffer.since = after.since
+            if after.lifetime is not None:
+                assert self.state.trace is not None
+                own = dataclasses.replace(after.lifetime, buffer=buffer)
+                self.state.trace.tracked[id(buffer)] = own
 
-    def written(self, writes: tuple[bool, ...]) -> Any:
-        """On which cores something is written: many buffers are on the same."""
-        if writes not in self.cores:
-            self.cores[writes] = self.folded(self.spread(writes, False, bool))
-        return self.cores[writes]
+    def _write(self, buffer: Buffer, afters: Afters) -> None:
+        """Gives a buffer a new version on the cores that wrote it."""
+        writers = [after.writer for after in afters if after and after.written]
+        if not writers:
+            return
+        version = self.state.next_version()
+        cores = self.flags([after is not None and after.written for after in afters])
+        if isinstance(cores, np.ndarray):
+            version = np.where(cores, version, buffer.version)
+        buffer.version = version
+        buffer.writer = writers[0]
 
-    def turned(self, path: Path) -> "Turned":
+    # --- rings ---
+
+    def _ring_after(self, path: Path) -> RingAfter:
         """A ring after the loop: classes may have turned it differently."""
-        where = graft(self.line.path, path)
-        each = [e.rings.get(path) for e in self.effects]
-        some, loops = next(r for r in each if r is not None)
-        was = self.line.sites.get(where)
-        old = [] if was is None else [self.scene.place[id(b)] for b in was.buffers]
-        orders = {tuple(h.origin for h in r[0]) if r else tuple(old) for r in each}
+        entry = self.entry
+        start = self.state.path
+        where = seen_whole(start, path)
+        each = [outcome.rings.get(path) for outcome in self.outcomes]
+        some, loops = next(ring for ring in each if ring is not None)
+        before = self.state.rings.by_path.get(where)
+        old: list[int] = []
+        if before is not None:
+            old = [entry.place[id(buffer)] for buffer in before.buffers]
+        orders: set[tuple[int | None, ...]] = set()
+        for ring in each:
+            places = [after.origin for after in ring[0]] if ring else old
+            orders.add(tuple(places))
         if not self.all:
             orders.add(tuple(old))
-        held: list[list[Held | None]] = [
-            [None if r is None else r[0][turn] for r in each]
+        order = None
+        if before is not None and len(orders) == 1:
+            order = [place for place in orders.pop() if place is not None]
+            assert len(order) == len(some)
+        afters = [
+            [None if ring is None else ring[0][turn] for ring in each]
             for turn in range(len(some))
         ]
-        kept = was is not None and len(orders) == 1
-        order: Any = list(orders.pop()) if kept else None
-        return Turned(
-            was, where, [graft(self.line.path, p) for p in loops], old, order, held
-        )
+        inner = [seen_whole(start, loop) for loop in loops]
+        return RingAfter(before, where, inner, old, order, afters)
 
-    def ring(self, ring: "Turned") -> None:
+    def _put_ring(self, ring: RingAfter, idles: dict[int, Ticks]) -> None:
         """Gives a ring's buffers their states, by their turn."""
-        was = ring.was
-        if was is None:
-            was = Ring([], ring.where, [*self.line.loops, *ring.loops])
-            self.declare(was)
-            was.buffers = [self.fresh(h) for h in ring.held]
+        before = ring.before
+        if before is None:
+            new = Ring([], ring.path, [*self.state.loops, *ring.loops])
+            self.state.rings.declare(new)
+            new.buffers = [self._made(afters) for afters in ring.afters]
         elif ring.order is not None:
-            was.buffers = [self.scene.buffers[i] for i in ring.order]
-            for b, h in zip(was.buffers, ring.held, strict=True):
-                self.hold(b, h)
+            before.buffers = [self.entry.buffers[place] for place in ring.order]
+            for place, afters in ring.kept:
+                buffer = self.entry.buffers[place]
+                self._put(buffer, afters, idle=idles.get(place))
         else:
-            self.part(was, ring.old, ring.held)
+            self._part(before, ring)
 
-    def part(self, ring: Ring, old: list[int], held: list[list[Held | None]]) -> None:
+    def _part(self, before: Ring, ring: RingAfter) -> None:
         """The ring of classes that turned it differently: new buffers, what was in the old is lost.
 
         A buffer is then one of several per core; a value that was in it cannot be read any more.
         """
-        was = [self.scene.buffers[i] for i in old]
-        ring.buffers = []
-        for turn, h in enumerate(held):
-            b = self.line.buffer(was[turn].idle, was[turn].user)
-            b.port = was[turn].port
-            self.hold(b, h, moved=True)
-            ring.buffers.append(b)
-        for b in was:
-            b.version = self.line.next_version()
-            b.writer = self.scene.eqn
-            b.since = None
-            self.line.tracked.pop(id(b), None)
+        old = [self.entry.buffers[place] for place in ring.old]
+        before.buffers = []
+        for turn, afters in enumerate(ring.afters):
+            buffer = self.state.buffer(old[turn].idle, old[turn].user)
+            buffer.port = old[turn].port
+            self._put(buffer, afters, moved=True)
+            before.buffers.append(buffer)
+        for buffer in old:
+            buffer.version = self.state.next_version()
+            buffer.writer = self.entry.eqn
+            buffer.since = None
+            if self.state.trace is not None:
+                self.state.trace.tracked.pop(id(buffer), None)
 
-    def fresh(self, held: list[Held | None]) -> Buffer:
+    def _made(self, afters: Afters) -> Buffer:
         """A buffer made inside."""
-        b = self.line.buffer()
-        bank = next((h.bank for h in held if h is not None), None)
-        b.port = None if bank is None else self.line.port(*bank)
-        self.hold(b, held)
-        return b
-
-    def declare(self, ring: Ring) -> None:
-        line = self.line
-        inner = ring.loops[len(self.line.loops) :]
-        line.sites[ring.path] = ring
-        for loop in (*line.loops, *inner):
-            line.within.setdefault(loop, []).append(ring)
+        buffer = self.state.buffer()
+        bank = next((after.bank for after in afters if after is not None), None)
+        if bank is not None:
+            buffer.port = self.state.port(bank)
+        self._put(buffer, afters)
+        return buffer
 
     # --- outputs ---
 
-    def outputs(self, knowns: list[Any]) -> list[Value]:
+    def outputs(self, knowns: list[np.ndarray | None]) -> list[Value]:
         """The loop's outputs; `knowns` are the carry's known integers after it."""
-        made = [
-            self.fresh([e.made[n] if n < len(e.made) else None for e in self.effects])
-            for n in range(max(len(e.made) for e in self.effects))
-        ]
-        slots = zip(*(e.outs for e in self.effects), strict=True)
-        knowns = [*knowns, *(None for _ in self.scene.eqn.outvars[len(knowns) :])]
+        made: list[Buffer] = []
+        for number in range(max(len(outcome.made) for outcome in self.outcomes)):
+            afters = [
+                outcome.made[number] if number < len(outcome.made) else None
+                for outcome in self.outcomes
+            ]
+            made.append(self._made(afters))
+        slots = zip(*(outcome.outputs for outcome in self.outcomes), strict=True)
+        stacks = len(self.entry.eqn.outvars) - len(knowns)
+        known = [*knowns, *([None] * stacks)]
         return [
-            self.output(i, list(s), made, k)
-            for i, (s, k) in enumerate(zip(slots, knowns))
+            self._output(slot, each, made, known[slot])
+            for slot, each in enumerate(slots)
         ]
 
-    def output(self, i: int, outs: list[Out], made: list[Buffer], known: Any) -> Value:
-        aval = self.scene.eqn.outvars[i].aval
-        buffer = self.home(i, outs, made)
-        space = outs[0].space
+    def _output(
+        self,
+        slot: int,
+        each: Sequence[Output],
+        made: list[Buffer],
+        known: np.ndarray | None,
+    ) -> Value:
+        aval = self.entry.eqn.outvars[slot].aval
+        shape, dtype, space = aval.shape, aval.dtype, each[0].space
+        buffer = self._home(slot, each, made)
         if buffer is None:
-            return Value(aval.shape, aval.dtype, space, 0, None, None, known)
-        times = [o.ready for o in outs]
-        source = self.label(
-            [o.source for o in outs], times, "", self.of_row(self.scene.source)
-        )
-        fresh = self.folded(self.spread([o.fresh for o in outs], True, bool))
-        version = (
-            buffer.version if fresh is True else np.where(fresh, buffer.version, -1)
-        )
+            return Value(shape, dtype, space, 0, known=known)
+        times = [output.ready for output in each]
+        sources = [output.source for output in each]
+        fresh = self.flags([output.fresh for output in each], absent=True)
+        version = buffer.version
+        if fresh is not True:
+            version = np.where(fresh, version, -1)
         steps = None
-        if outs[0].steps is not None:
-            each = zip(*(o.steps for o in outs), strict=True)  # type: ignore[misc]
-            steps = [self.ticks(list(t), 0) for t in each]
+        if each[0].steps is not None:
+            per_slice = zip(*(output.steps or () for output in each), strict=True)
+            steps = [self.ticks(list(ready), 0) for ready in per_slice]
         return Value(
-            aval.shape,
-            aval.dtype,
+            shape,
+            dtype,
             space,
             self.ticks(times, 0),
             buffer,
             version,
-            None,
-            steps,
-            source,
+            steps=steps,
+            source=self.name(sources, times, "", self.entry.source_at),
         )
 
-    def home(self, i: int, outs: list[Out], made: list[Buffer]) -> Buffer | None:
+    def _home(
+        self, slot: int, each: Sequence[Output], made: list[Buffer]
+    ) -> Buffer | None:
         """The buffer of an output, which must have the same role in every class."""
-        if any(o.home != outs[0].home for o in outs):
+        home = each[0].home
+        if any(output.home != home for output in each):
             raise BranchBufferMismatch(
-                f"scan: output {i} is a different buffer on cores that take different branches; "
+                f"scan: output {slot} is a different buffer on cores that take different branches; "
                 "write all results into one destination",
-                jx.location(self.scene.eqn),
+                jx.location(self.entry.eqn),
             )
-        if outs[0].home is None:
+        if home is None:
             return None
-        kind, *at = outs[0].home
-        if kind == "ring":
-            return self.line.sites[graft(self.line.path, at[0])].buffers[at[1]]
-        return self.scene.buffers[at[0]] if kind == "in" else made[at[0]]
+        if isinstance(home, InRing):
+            path = seen_whole(self.state.path, home.path)
+            return self.state.rings.by_path[path].buffers[home.position]
+        if isinstance(home, FromOutside):
+            return self.entry.buffers[home.place]
+        return made[home.number]
+
+
+def _union(tables: Iterable[Iterable[K]]) -> list[K]:
+    """All keys of some tables, each once, in the order met."""
+    return list(dict.fromkeys(key for table in tables for key in table))
 
 
 __all__ = ["Merge"]

@@ -1,142 +1,133 @@
-"""One core of a mesh as a timeline of its own: plain numbers, so that its loops are read fast.
+"""One core of a mesh as a state of its own: plain numbers, so that its loops are read fast.
 
-A clock that is past, too early to decide anything, is given as a *mark* instead of a time: a number
-before all times that says which clock it is. Where it comes out again, it stands for that clock.
+A clock that is past, too early to decide anything, is given as a mark (`emu.loops.marks`). Where it
+comes out again, it stands for that clock.
 """
 
-from typing import Any
+import dataclasses
 
 import numpy as np
 
 from emu.clock import names
-from emu.clock.throttle import State
-from emu.clock.tiles import Buffer, Port, Ring, Value
+from emu.clock.resources import LEVELS, Buffer, Path, Ring, Row
+from emu.clock.state import ClockState, Setup, initial_state
+from emu.clock.tiles import Value
 from emu.loops import jump
-from emu.loops.scene import Scene
+from emu.loops.entry import LoopEntry
 
-FOREVER = 1 << 60
-PAST = -(1 << 59)  # below all times, above all marks
-OUTSIDE = ("outside",)  # in place of the path of a loop around the scene
-
-
-def mark(row: int) -> int:
-    """The mark that stands for a clock of the scene."""
-    return -FOREVER - row
+# In place of the path of a loop around the one that is read.
+OUTSIDE: Path = ((), -1)
 
 
-def marked(time: int) -> int | None:
-    """The row that a time stands for, or None if it is a time."""
-    return -FOREVER - time if time < PAST else None
+class OneCore:
+    """A core before a loop: its state, and copies of what the loop can touch.
 
+    Attributes:
+      entry, cell: the loop, and the cell whose core this is.
+      traced: whether its events are recorded.
+      time: every clock of the loop on this core, or its mark.
+      state: the clock of this core alone.
+      copies, versions: of each buffer in its place, and the version it holds.
+      values: the loop's operands.
+    """
 
-def alone(line: Any, core: tuple[int, ...], traced: bool) -> Any:
-    """A timeline of one core with nothing issued yet; `traced` records its events."""
-    one = type(line)(
-        line.device,
-        dict.fromkeys(line.mesh, 1),
-        jump=line.jump,
-        contended=line.contended,
-        as_written=line.as_written,
-        trace_core=(0,) * line.rank if traced else None,
-    )
-    one.core, one.classes = line.core or core, line.classes
-    one.prices, one.literals = line.prices, line.literals
-    return one
-
-
-class Lone:
-    """A core before a loop: its timeline, and copies of what the loop can touch."""
-
-    def __init__(self, scene: Scene, cell: int, past: list[int], traced: bool = False):
-        """Args: a scene, the cell whose core to take, and rows of clocks to mark."""
-        self.scene = scene
+    def __init__(
+        self, entry: LoopEntry, cell: int, past: list[Row], traced: bool = False
+    ):
+        """Args: the loop, the cell whose core to take, and the clocks to mark."""
+        self.entry = entry
         self.cell = cell
         self.traced = traced
-        times: list[int] = scene.times[:, cell].tolist()
+        times: list[int] = entry.times[:, cell].tolist()
+        self.time = dict(zip(entry.clocks, times, strict=True))
         for row in past:
-            times[row] = mark(row)
-        self.time = dict(zip(scene.clocks, times, strict=True))
-        self.line = self._line()
-        self.outside = [*self.line.loops]
-        self.copies = [self._buffer(i, b) for i, b in enumerate(scene.buffers)]
-        self.versions = [b.version for b in self.copies]
-        self.xs = [self._value(i, x) for i, x in enumerate(scene.xs)]
-        self._rings()
+            self.time[row] = entry.marks.mark(row)
+        self.state = self._state()
+        self.copies = [self._copy(i, b) for i, b in enumerate(entry.buffers)]
+        self.versions = [copy.version for copy in self.copies]
+        self.values = [self._value(i, value) for i, value in enumerate(entry.values)]
+        self._declare_rings()
 
-    def _line(self) -> Any:
-        outer, t = self.scene.line, self.time
-        line = alone(outer, self.scene.at(self.cell), self.traced)
-        for engine in line.last:
-            line.last[engine] = line.free[engine] = t["last", engine]
-            if t["free", engine] != t["last", engine]:
-                line.free[engine] = t["free", engine]
-        line.paced = {engine: t["paced", engine] for engine in outer.paced}
-        line.ports = {
-            key: Port(t["port", key], self._label("port", key)) for key in outer.ports
-        }
-        self.port_of = {id(port): line.ports[key] for key, port in outer.ports.items()}
-        for engine, state in outer.throttle.items():
-            charge, slow = (
-                self.scene.flat(x)[self.cell] for x in (state.charge, state.slow)
-            )
-            line.throttle[engine] = State(int(charge), bool(slow))
+    def _state(self) -> ClockState:
+        entry = self.entry
+        outer = entry.state
+        state = initial_state(self._setup())
+        state.prices = outer.prices
+        state.literals = outer.literals
+        for row, _, clock in outer.table():
+            resource = state.resource(row)
+            setattr(resource, clock.time, self.time[row])
+            if clock.label is not None:
+                setattr(resource, clock.label, self._label(row))
+        for engine in state.engines.values():
+            engine.share_clock()
+        for row, level in entry.levels.items():
+            field, _ = row
+            own = entry.per_cell(level)[self.cell]
+            setattr(state.resource(row), field, LEVELS[field](own))
         if outer.loops:
-            line.loops, line.within = [OUTSIDE], {OUTSIDE: []}
-        return line
+            state.loops = [OUTSIDE]
+            state.rings.inside[OUTSIDE] = []
+        return state
 
-    def _label(self, kind: str, key: Any) -> str:
-        name = self.scene.labels[kind, key]
-        return (
-            name
-            if type(name) is str
-            else names.on_core(name, self.scene.frame, self.scene.at(self.cell))
+    def _setup(self) -> Setup:
+        outer = self.entry.state.setup
+        return dataclasses.replace(
+            outer,
+            mesh=dict.fromkeys(outer.mesh, 1),
+            trace_core=(0,) * outer.rank if self.traced else None,
+            core=outer.core or self.entry.core_of(self.cell),
         )
 
-    def _buffer(self, i: int, b: Buffer) -> Buffer:
-        idle = 0 if i in self.scene.aside else self.time["idle", i]
-        port = self.port_of.get(id(b.port))
-        since = b.since if self.traced else None
+    def _label(self, row: Row) -> str:
+        entry = self.entry
+        return names.on_core(entry.labels[row], entry.frame, entry.core_of(self.cell))
+
+    def _copy(self, place: int, buffer: Buffer) -> Buffer:
+        bank = self.entry.banks[place]
         copy = Buffer(
-            idle,
-            self.line.next_version(),
-            b.writer,
-            self._label("idle", i),
-            port,
-            since,
+            0 if place in self.entry.aside else self.time["idle", place],
+            self.state.next_version(),
+            buffer.writer,
+            self._label(("idle", place)),
+            None if bank is None else self.state.ports[bank],
         )
-        if since is not None:
-            _, *rest = self.scene.line.tracked[id(b)]
-            self.line.tracked[id(copy)] = copy, *rest
+        outer = self.entry.state.trace
+        if self.traced and buffer.since is not None:
+            copy.since = buffer.since
+            assert outer is not None and self.state.trace is not None
+            held = outer.tracked[id(buffer)]
+            own = dataclasses.replace(held, buffer=copy)
+            self.state.trace.tracked[id(copy)] = own
         return copy
 
-    def _value(self, i: int, x: Value) -> Value:
-        known = None if x.known is None else self.scene.known_at(x.known, self.cell)
-        if x.buffer is None:
-            return Value(x.shape, x.dtype, x.space, 0, None, None, known)
-        copy = self.copies[self.scene.place[id(x.buffer)]]
-        stale = self.scene.stale[i]
+    def _value(self, place: int, value: Value) -> Value:
+        entry = self.entry
+        shape, dtype, space = value.shape, value.dtype, value.space
+        known = None if value.known is None else entry.known_at(value.known, self.cell)
+        if value.buffer is None:
+            return Value(shape, dtype, space, 0, known=known)
+        copy = self.copies[entry.place[id(value.buffer)]]
+        stale = entry.stale[place]
         if isinstance(stale, np.ndarray):
-            stale = bool(self.scene.flat(stale)[self.cell])
+            stale = bool(entry.per_cell(stale)[self.cell])
         version = -1 if stale else copy.version
-        source = self._label("ready", i)
-        ready = self.time["ready", i]
-        return Value(
-            x.shape, x.dtype, x.space, ready, copy, version, known, source=source
-        )
+        row: Row = ("ready", place)
+        ready, source = self.time[row], self._label(row)
+        return Value(shape, dtype, space, ready, copy, version, known, source=source)
 
-    def _rings(self) -> None:
-        line = self.line
-        line.within[()] = []
-        for path, around, held in self.scene.places:
-            ring = Ring([self.copies[i] for i in held], path, [*line.loops, *around])
-            line.sites[path] = ring
-            for loop in around:
-                line.within.setdefault(loop, []).append(ring)
+    def _declare_rings(self) -> None:
+        state = self.state
+        state.rings.inside[()] = []
+        for path, around, places in self.entry.ring_places:
+            buffers = [self.copies[place] for place in places]
+            ring = Ring(buffers, path, [*state.loops, *around])
+            state.rings.declare(ring)
 
     def walk(self) -> list[Value]:
         """Reads the loop."""
-        self.outs = jump.scan(self.line, self.scene.eqn, self.xs, None)
-        return self.outs
+        entry = self.entry
+        return jump.scan(entry.walk, self.state, entry.eqn, self.values, None)
 
 
-__all__ = ["FOREVER", "Lone", "PAST", "mark", "marked"]
+__all__ = ["OneCore"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emu.loops import decisions
-from emu.loops.scene import Scene
+from emu.loops.entry import LoopEntry
 from emu.tracing import jaxpr as jx
 
 
@@ -31,39 +31,42 @@ class Patterns:
         self.numbers: dict[Any, int] = {}
         self.met: dict[Any, int] = {}
 
-    def of(self, scene: Scene) -> np.ndarray | None:
+    def of(self, entry: LoopEntry) -> np.ndarray | None:
         """The pattern of each cell, or None where it cannot be told ahead."""
-        if not scene.decides:
-            return np.zeros(scene.cells, np.int64)
-        axes = {a: scene.flat(scene.line.core_index(a)) for a in jx.axes(scene.s.body)}
-        keys = self._keys(scene, axes)
-        groups = dict.fromkeys(keys[i] for i in scene.here)
+        if not entry.decides:
+            return np.zeros(entry.cells, np.int64)
+        axes = {
+            a: entry.per_cell(entry.state.setup.core_index(a))
+            for a in jx.axes(entry.scan.body)
+        }
+        keys = self._keys(entry, axes)
+        groups = dict.fromkeys(keys[i] for i in entry.here)
         new = [key for key in groups if key not in self.met]
         if new:
             first = {key: i for i, key in reversed(list(enumerate(keys)))}
-            found = self._evaluate(scene, axes, [first[key] for key in new])
+            found = self._evaluate(entry, axes, [first[key] for key in new])
             if found is None:
                 return None
             self.met.update(zip(new, found, strict=True))
         return np.array([self.met.get(key, -1) for key in keys])
 
-    def _keys(self, scene: Scene, axes: dict[str, np.ndarray]) -> list[Any]:
+    def _keys(self, entry: LoopEntry, axes: dict[str, np.ndarray]) -> list[Any]:
         """What each cell knows, as bytes; what is the same for all cores once."""
-        rank, name = scene.line.rank, id(scene.eqn)
-        split = [k for k in scene.knowns if any(n > 1 for n in k.shape[:rank])]
+        rank, name = entry.state.setup.rank, id(entry.eqn)
+        split = [k for k in entry.knowns if any(n > 1 for n in k.shape[:rank])]
         whole = tuple(
-            k.tobytes() for k in scene.knowns if all(n == 1 for n in k.shape[:rank])
+            k.tobytes() for k in entry.knowns if all(n == 1 for n in k.shape[:rank])
         )
-        columns = [_rows(k, scene) for k in split]
+        columns = [_rows(k, entry) for k in split]
         columns += [[int(i) for i in index] for index in axes.values()]
         if not columns:
-            return [(name, whole)] * scene.cells
+            return [(name, whole)] * entry.cells
         return [(name, whole, row) for row in zip(*columns, strict=True)]
 
     def _evaluate(
-        self, scene: Scene, axes: dict[str, np.ndarray], cells: list[int]
+        self, entry: LoopEntry, axes: dict[str, np.ndarray], cells: list[int]
     ) -> list[int] | None:
-        rank = scene.line.rank
+        rank = entry.state.setup.rank
 
         def side(known: np.ndarray | None) -> np.ndarray | None:
             if known is None:
@@ -71,33 +74,33 @@ class Patterns:
             if all(n == 1 for n in known.shape[:rank]):
                 return known.reshape(1, *known.shape[rank:])
             own = known.shape[rank:]
-            every = np.broadcast_to(known, (*scene.frame, *own)).reshape(
-                scene.cells, *own
+            every = np.broadcast_to(known, (*entry.frame, *own)).reshape(
+                entry.cells, *own
             )
             return every[cells]
 
-        knowns = [side(x.known) for x in scene.xs]
+        knowns = [side(x.known) for x in entry.values]
         found = decisions.found(
-            Side({a: i[cells] for a, i in axes.items()}), scene.s, knowns
+            Side({a: i[cells] for a, i in axes.items()}), entry.scan, knowns
         )
         if found is None:
             return None
         parts = [(path, np.moveaxis(d, -1, 0)) for path, d in found.items()]
-        return [self._number(scene, parts, g) for g in range(len(cells))]
+        return [self._number(entry, parts, g) for g in range(len(cells))]
 
-    def _number(self, scene: Scene, parts: list[Any], group: int) -> int:
+    def _number(self, entry: LoopEntry, parts: list[Any], group: int) -> int:
         """Decisions that are never met are zero, and so are left out."""
         own = ((path, d[group if len(d) > 1 else 0]) for path, d in parts)
-        key = id(scene.eqn), tuple((path, d.tobytes()) for path, d in own if d.any())
+        key = id(entry.eqn), tuple((path, d.tobytes()) for path, d in own if d.any())
         return self.numbers.setdefault(key, len(self.numbers))
 
 
-def _rows(known: np.ndarray, scene: Scene) -> list[bytes]:
+def _rows(known: np.ndarray, entry: LoopEntry) -> list[bytes]:
     """A known integer's bytes in each cell."""
-    rank = scene.line.rank
+    rank = entry.state.setup.rank
     flat = np.ascontiguousarray(known).reshape(-1, *known.shape[rank:])
     rows = np.array([row.tobytes() for row in flat], object).reshape(known.shape[:rank])
-    return list(np.broadcast_to(rows, scene.frame).reshape(-1))
+    return list(np.broadcast_to(rows, entry.frame).reshape(-1))
 
 
 __all__ = ["Patterns"]

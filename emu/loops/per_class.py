@@ -1,88 +1,119 @@
-"""From one entry per class of cores to times and names over the mesh."""
+"""From one entry per class of cores to times and names over the mesh.
+
+Four cells of which the first two are class 0 and the others class 1, `ids = [0, 0, 1, 1]`, with
+bases 100, 200, 300, 400: the entries 7 and 9 are the times 107, 207, 309 and 409. Were the second
+entry a mark, the last two cells would keep their own times of the clock that it stands for.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from emu.clock import names as label
-from emu.clock.names import Label
-from emu.clock.ticks import Ticks
-from emu.loops.effect import Effect
-from emu.loops.one_core import FOREVER, PAST, marked
-from emu.loops.scene import Scene
-
-KEEP = -2 * FOREVER  # in place of a time: what was there stays
+from emu.clock import names
+from emu.clock.names import CauseName
+from emu.clock.ticks import Flags, Ticks
+from emu.loops.entry import LoopEntry
+from emu.loops.marks import KEEP, PAST
+from emu.loops.outcome import Outcome
 
 
-class Spread:
-    """Effects on classes of cores, and who is in which class.
+class PerClass:
+    """Outcomes of classes of cores, and who is in which class.
 
     Attributes:
-      scene: the loop.
-      effects: one per class.
+      entry: the loop.
+      outcomes: one per class.
       ids: class of each cell; those that take no part are in none, the number after the last.
       base: of each cell, what its class' times count from.
       traced: the class that is the traced core.
-      idles: when buffers are idle, by their places, where that is known already.
-      cores: on which cores something is so that is so in certain classes.
+      all: whether all cells take part.
+      single: whether there is one cell, as in a loop inside a core that is read alone: its entries
+        need no arrays.
     """
 
     def __init__(
         self,
-        scene: Scene,
-        effects: list[Effect],
+        entry: LoopEntry,
+        outcomes: list[Outcome],
         ids: np.ndarray,
         base: np.ndarray,
         traced: int | None,
     ):
-        self.scene = scene
-        self.line = scene.line
-        self.traced = traced
-        self.effects = effects
+        self.entry = entry
+        self.state = entry.state
+        self.outcomes = outcomes
         self.ids = ids
         self.base = base
-        self.times: dict[tuple[int, ...], Ticks] = {}
-        self.idles: dict[Any, Ticks] = {}
-        self.cores: dict[tuple[bool, ...], Any] = {}
-        self.all = bool((ids < len(effects)).all())
-        # A loop inside a core that is read alone: no arrays then.
-        self.single = scene.cells == 1 and self.all
-        self.start = int(base[0]) if self.single else 0
+        self.traced = traced
+        self.all = bool((ids < len(outcomes)).all())
+        self.single = entry.cells == 1 and self.all
+        # Many clocks of a loop have equal entries, and many buffers are written on the same cores.
+        self._times: dict[tuple[int, ...], Ticks] = {}
+        self._cores: dict[tuple[bool, ...], Flags] = {}
 
     # --- from one entry per class to all cores ---
 
     def spread(
-        self, per_class: Sequence[Any], absent: Any, dtype: Any = np.int64
+        self, per_class: Sequence[int], absent: int, dtype: type[int] = int
     ) -> np.ndarray:
         """An entry per cell."""
-        return np.array([*per_class, absent], dtype)[self.ids]
+        kind = bool if dtype is bool else np.int64
+        return np.array([*per_class, absent], kind)[self.ids]
 
-    def folded(self, x: np.ndarray) -> Any:
+    def folded(self, per_cell: np.ndarray) -> Ticks:
         """One entry per cell as a time or a state: a plain number if all agree."""
-        return x[0].item() if (x == x[0]).all() else x.reshape(self.scene.frame)
+        if (per_cell == per_cell[0]).all():
+            return per_cell[0].item()
+        return per_cell.reshape(self.entry.frame)
+
+    def of_cells(self, per_class: Sequence[int]) -> Ticks:
+        """An entry per cell, 0 where cores take no part."""
+        if self.single:
+            return per_class[0]
+        return self.folded(self.spread(per_class, 0))
+
+    def flags(self, per_class: Sequence[bool], absent: bool = False) -> Flags:
+        """On which cores something is so that is so in certain classes."""
+        if self.single:
+            return per_class[0]
+        key = (*per_class, absent)
+        if key not in self._cores:
+            cells = self.spread(per_class, absent, bool)
+            alike = bool((cells == cells[0]).all())
+            whole = cells.reshape(self.entry.frame)
+            self._cores[key] = bool(cells[0]) if alike else whole
+        return self._cores[key]
 
     def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
         """Times after the base, or marks, per class; `keep` where they say so or take no part."""
         if self.single:
-            return self.one(per_class[0], keep)
+            return self._of_one(per_class[0], keep)
         if self.all and min(per_class) > PAST:
-            return self.real(tuple(per_class))
+            return self._unmarked(tuple(per_class))
         moved = self.spread(per_class, KEEP)
         out = self.base + moved
-        for mark in {
-            t for t in (*per_class, *(() if self.all else (KEEP,))) if t < PAST
-        }:
-            old = keep if mark == KEEP else self.scene.times[marked(mark)]
-            old = old if type(old) is int or mark != KEEP else self.scene.flat(old)
+        marks = {entry for entry in per_class if entry < PAST}
+        if not self.all:
+            marks.add(KEEP)
+        for mark in marks:
+            old = keep if mark == KEEP else self.entry.times_at(mark)
+            if mark == KEEP and type(old) is not int:
+                old = self.entry.per_cell(old)
             out = np.where(moved == mark, old, out)
         return self.folded(out)
 
-    def one(self, time: int, keep: Ticks) -> Ticks:
+    def _of_one(self, time: int, keep: Ticks) -> Ticks:
         """`ticks` of a single core."""
         if time > PAST:
-            return self.start + time
-        return keep if time == KEEP else int(self.scene.times[marked(time)][0])
+            return int(self.base[0]) + time
+        return keep if time == KEEP else int(self.entry.times_at(time)[0])
+
+    def _unmarked(self, per_class: tuple[int, ...]) -> Ticks:
+        """`ticks` without marks, on all cells."""
+        if per_class not in self._times:
+            entries = np.array(per_class)[self.ids]
+            self._times[per_class] = self.folded(self.base + entries)
+        return self._times[per_class]
 
     def many(self, per_class: np.ndarray, keep: np.ndarray) -> list[Ticks | None]:
         """`ticks` of many clocks at once; None where a mark is among a clock's entries.
@@ -93,72 +124,72 @@ class Spread:
         """
         absent = np.full((len(per_class), 1), KEEP)
         moved = np.concatenate([per_class, absent], axis=1)[:, self.ids]
-        out = np.where(moved == KEEP, keep, self.base + moved)
-        alike = (out == out[:, :1]).all(axis=1).tolist()
-        clear = ((per_class > PAST) | (per_class == KEEP)).all(axis=1).tolist()
-        first = out[:, 0].tolist()
-        rows = zip(clear, alike, first, out, strict=True)
-        return [
-            None if not ok else int(x) if same else row.reshape(self.scene.frame)
-            for ok, same, x, row in rows
-        ]
+        times = np.where(moved == KEEP, keep, self.base + moved)
+        is_time = (per_class > PAST) | (per_class == KEEP)
+        clear = is_time.all(axis=1).tolist()
+        agree = (times == times[:, :1]).all(axis=1).tolist()
+        first = times[:, 0].tolist()
+        found: list[Ticks | None] = []
+        for row, time in enumerate(times):
+            if not clear[row]:
+                found.append(None)
+            elif agree[row]:
+                found.append(first[row])
+            else:
+                found.append(time.reshape(self.entry.frame))
+        return found
 
-    def real(self, per_class: tuple[int, ...]) -> Ticks:
-        """Times after the base; many clocks of a loop are the same."""
-        if per_class not in self.times:
-            self.times[per_class] = self.folded(
-                self.base + np.array(per_class)[self.ids]
-            )
-        return self.times[per_class]
-
-    def label(
+    def name(
         self,
-        names: list[str],
+        per_class: list[str],
         times: list[int],
-        keep: Label,
-        of: Callable[[Any], Label],
-    ) -> Label:
-        """Names per class; where the time is a mark, the name that goes with its clock."""
+        keep: CauseName,
+        at_mark: Callable[[int], CauseName],
+    ) -> CauseName:
+        """Names per class; where the time is a mark, the name that goes with its clock.
+
+        Args:
+          per_class: the names.
+          times: those that they go with, after the base, or marks.
+          keep: the name where times stay.
+          at_mark: gives the name of a marked clock.
+        """
+
+        def found(name: str, time: int) -> CauseName:
+            if time > PAST:
+                return name
+            return keep if time == KEEP else at_mark(time)
+
         if self.single:
-            kept = keep if times[0] == KEEP else None
-            return (
-                names[0]
-                if times[0] > PAST
-                else of(marked(times[0]))
-                if kept is None
-                else kept
-            )
-        if (
-            min(times) > PAST
-            and len(set(names)) == 1
-            and (self.all or self.has(keep, names[0]))
-        ):
-            return names[0] if self.all else keep
-        pairs = [(n if t > PAST else None, min(t, PAST)) for n, t in zip(names, times)]
-        distinct, out = list(dict.fromkeys(pairs)), keep
+            return found(per_class[0], times[0])
+        if min(times) > PAST and len(set(per_class)) == 1:
+            if self.all:
+                return per_class[0]
+            if self._have(keep, per_class[0]):
+                return keep
+        # The name of a marked time does not count, nor does when a time is.
+        pairs = [
+            (name if time > PAST else "", min(time, PAST))
+            for name, time in zip(per_class, times)
+        ]
+        distinct = list(dict.fromkeys(pairs))
+        out = keep
         for name, time in distinct:
-            new = (
-                name if name is not None else keep if time == KEEP else of(marked(time))
-            )
+            new = name if time == PAST else found(name, time)
             if self.all and len(distinct) == 1:
                 return new
-            cores = self.spread([p == (name, time) for p in pairs], False, bool)
-            out = label.choose(cores.reshape(self.scene.frame), new, out)
+            cells = self.spread([pair == (name, time) for pair in pairs], False, bool)
+            out = names.choose(cells.reshape(self.entry.frame), new, out)
         return out
 
-    def has(self, old: Label, name: str) -> bool:
+    def _have(self, old: CauseName, name: str) -> bool:
         """Whether the cores that take part have that name already."""
         if isinstance(old, str):
             return old == name
         if name not in old.names:
             return False
-        return bool(
-            (self.scene.flat(old.which)[self.scene.here] == old.names.index(name)).all()
-        )
-
-    def of_row(self, find: Callable[[Any], Label]) -> Callable[[Any], Label]:
-        rows = list(self.scene.clocks)
-        return lambda row: find(rows[row])
+        which = self.entry.per_cell(old.which)[self.entry.here]
+        return bool((which == old.names.index(name)).all())
 
 
-__all__ = ["KEEP", "Spread"]
+__all__ = ["PerClass"]

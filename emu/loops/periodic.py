@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from emu.clock.resources import Buffer, Row
 from emu.clock.ticks import Ticks, flat, same
-from emu.clock.tiles import Buffer, Value
+from emu.clock.tiles import Value
 
 MAX_RATES = 8
 MAX_GROUPS = 4096
@@ -23,20 +24,24 @@ class Snapshot:
     """A loop's state between two iterations: every clock it can move, and what it had counted.
 
     Attributes:
-      clocks: engines, the loop's end and outputs, the carry's ready times, buffers' idle times.
+      rows: the names of the clocks.
+      clocks: engines, ports, the loop's end and outputs, the carry's ready times, buffers' idle
+        times.
       marks: per clock, something that changes whenever the loop may have moved it, even by nothing.
       buffers: the buffers of those idle times; a buffer's place here is its role.
       versions: the version each buffer held.
       since: when what each buffer holds began to be written, on the traced core.
       form: what must be equal for two states to have the same future: which value is in which
-        role, where it lies, whether it is stale or known, and the clocks' shapes.
+        role, where it lies, whether it is stale or known, whom each clock makes wait for, and the
+        clocks' shapes.
       spent: `(engine, what)` to its ticks.
       sums: the tally.
       events: how many events had been recorded.
     """
 
+    rows: list[Row]
     clocks: list[Ticks]
-    marks: list[Any]
+    marks: list[object]
     buffers: list[Buffer]
     versions: list[Any]
     since: list[int | None]
@@ -88,7 +93,7 @@ def staleness(v: Value) -> bytes | None:
 
 def step(
     first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]
-) -> list[Ticks] | None:
+) -> dict[Row, Ticks] | None:
     """Each clock's step over one period if every further period must repeat it, else None.
 
     Args:
@@ -118,7 +123,10 @@ def step(
         same(before[k], after[k]) for k in after
     ):
         return None
-    return [n - w for w, n in zip(was.clocks, now.clocks, strict=True)]
+    return {
+        row: clock - earlier
+        for row, clock, earlier in zip(now.rows, now.clocks, was.clocks, strict=True)
+    }
 
 
 def _repeats(was: np.ndarray, now: np.ndarray) -> bool:

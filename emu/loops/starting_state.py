@@ -1,26 +1,30 @@
-"""The state in which a loop begins: what it can read, as ticks after the first engine is free."""
+"""The state in which a loop begins: what it can read, as ticks after its first engine is free."""
 
 import dataclasses
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from emu.clock.names import Names
-from emu.loops.scene import Row, Scene
-
-EARLY = -(1 << 58)  # in place of a time that is too early to decide anything
+from emu.clock.names import CauseName, PerCoreNames
+from emu.clock.resources import Row
+from emu.loops.entry import LoopEntry
+from emu.loops.marks import EARLY
 
 
 @dataclasses.dataclass(frozen=True)
-class Reach:
-    """What a loop uses with certain decisions: engines and ports."""
+class Uses:
+    """What a loop uses with certain decisions.
+
+    Attributes:
+      engines: those that it gives instructions.
+      rows: the clocks of engines and ports that those instructions can wait for.
+    """
 
     engines: list[str]
-    ports: list[Any]
+    rows: list[Row]
 
 
-class Start:
+class StartingStates:
     """The states of cells that decide alike.
 
     No instruction starts before the first of its engines is free, so what is earlier, by the
@@ -31,84 +35,87 @@ class Start:
       past: which clocks are too early, `[rows, cells]`.
     """
 
-    def __init__(self, scene: Scene, reach: Reach, cells: np.ndarray):
-        self.scene = scene
-        self.line = scene.line
-        self.reach = reach
+    def __init__(self, entry: LoopEntry, uses: Uses, cells: np.ndarray):
+        self.entry = entry
+        self.uses = uses
         self.cells = cells
-        self.times = scene.times[:, cells][[scene.rows[r] for r in self.rows]]
-        self.last = scene.times[:, cells][
-            [scene.rows["last", e] for e in reach.engines]
-        ]
+        self.times = self._times(self.rows)
+        self.last = self._times([("last", engine) for engine in uses.engines])
         self.base = np.zeros(len(cells), np.int64)
-        if not self.line.contended:
+        if not entry.state.setup.contended:
             self.past = np.zeros(self.times.shape, bool)
-        elif reach.engines:
+        elif uses.engines:
             self.base = self.last.min(axis=0)
-            self.past = self.times - self.base < -self.line.prices.lead
+            lead = entry.state.prices.lead
+            self.past = self.times - self.base < -lead
         else:
             self.past = np.ones(self.times.shape, bool)
 
+    def _times(self, rows: list[Row]) -> np.ndarray:
+        positions = [self.entry.position[row] for row in rows]
+        return self.entry.times[:, self.cells][positions]
+
+    @cached_property
+    def resource_rows(self) -> list[Row]:
+        """The clocks of engines and ports that such a loop can read, of those there are."""
+        return [row for row in self.uses.rows if row in self.entry.clocks]
+
     @cached_property
     def rows(self) -> list[Row]:
-        """The clocks that such a loop can read."""
-        scene = self.scene
-        reach = self.reach
-        excluded = self.line.prices.excluded
-        rows: list[Row] = [
-            (kind, e) for e in reach.engines for kind in ("last", "free", "paced")
-        ]
-        others = {x for e in reach.engines for x in excluded.get(e, ())} - {
-            *reach.engines
-        }
-        rows += [("last", e) for e in sorted(others)]
-        rows += [("idle", i) for i in range(len(scene.buffers)) if i not in scene.aside]
-        rows += [("ready", i) for i, x in enumerate(scene.xs) if x.buffer is not None]
-        return rows + [
-            ("port", key) for key in reach.ports if ("port", key) in scene.clocks
-        ]
+        """All clocks that such a loop can read."""
+        entry = self.entry
+        rows = [*self.resource_rows]
+        for place in range(len(entry.buffers)):
+            if place not in entry.aside:
+                rows.append(("idle", place))
+        for place, value in enumerate(entry.values):
+            if value.buffer is not None:
+                rows.append(("ready", place))
+        return rows
 
-    def states(self, names: dict[str, int]) -> list[bytes]:
-        """Each cell's state; `names` numbers those met so far.
+    def states(self, numbers: dict[str, int]) -> list[bytes]:
+        """Each cell's state; `numbers` numbers the names met so far.
 
         An engine that was never used books its first wait as fill.
         """
-        after = np.where(self.past, EARLY, self.times - self.base)
-        entries = [*after, *(self.last == 0), *self._names(names), *self._others()]
+        times = np.where(self.past, EARLY, self.times - self.base)
+        entries = [*times, *(self.last == 0), *self._names(numbers), *self._others()]
         state = np.array(entries, np.int64).reshape(len(entries), len(self.cells))
         return [row.tobytes() for row in np.ascontiguousarray(state.T)]
 
-    def marks(self, at: int) -> list[int]:
-        """Rows of the scene whose clocks are past in the `at`-th cell."""
-        number = self.scene.rows
-        return [
-            number[r]
-            for r, early in zip(self.rows, self.past[:, at], strict=True)
-            if early
-        ]
+    def past_rows(self, index: int) -> list[Row]:
+        """The clocks that are past in the cell of that index among `cells`."""
+        early = self.past[:, index]
+        return [row for row, is_past in zip(self.rows, early, strict=True) if is_past]
 
     def _names(self, numbers: dict[str, int]) -> np.ndarray:
-        """Whom each clock makes wait for, where it can."""
+        """Whom each clock makes wait for, where it can, by number."""
         out = np.full(self.past.shape, -1)
         for i in np.flatnonzero(~self.past.all(axis=1)):
-            if (name := self.scene.labels.get(self.rows[i])) is not None:
-                out[i] = np.where(self.past[i], -1, self._codes(name, numbers))
+            name = self.entry.labels.get(self.rows[i])
+            if name is not None:
+                out[i] = np.where(self.past[i], -1, self._numbered(name, numbers))
         return out
 
-    def _codes(self, name: Any, numbers: dict[str, int]) -> Any:
-        if not isinstance(name, Names):
+    def _numbered(self, name: CauseName, numbers: dict[str, int]) -> int | np.ndarray:
+        if not isinstance(name, PerCoreNames):
             return numbers.setdefault(name, len(numbers))
-        codes = np.array([numbers.setdefault(n, len(numbers)) for n in name.names])
-        return codes[self.scene.flat(name.which)[self.cells]]
+        each = [numbers.setdefault(part, len(numbers)) for part in name.names]
+        return np.array(each)[self.entry.per_cell(name.which)[self.cells]]
 
     def _others(self) -> list[np.ndarray]:
         """Charges of engines that throttle, and which operands are stale."""
-        states = [
-            self.line.throttle[e] for e in self.reach.engines if e in self.line.throttle
+        engines = self.uses.engines
+        levels = [
+            level
+            for (_, engine), level in self.entry.levels.items()
+            if engine in engines
         ]
-        values = [x for state in states for x in (state.charge, state.slow)]
-        each = [self.scene.flat(x)[self.cells] for x in (*values, *self.scene.stale)]
-        return [x.astype(np.int64) for x in each]
+        each = [
+            self.entry.per_cell(entry)[self.cells]
+            for entry in (*levels, *self.entry.stale)
+        ]
+        return [entry.astype(np.int64) for entry in each]
 
 
-__all__ = ["Reach", "Start"]
+__all__ = ["StartingStates", "Uses"]

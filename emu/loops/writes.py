@@ -4,7 +4,8 @@ import functools
 from collections.abc import Iterable
 from typing import Any
 
-from emu.clock.tiles import Buffer, Value
+from emu.clock.resources import Buffer
+from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.tracing import jaxpr as jx
 

@@ -6,7 +6,7 @@ once by adding one more leading dimension, `lead`, in front of the mesh's.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy as np
 MAX_KNOWN_ELEMENTS = 1 << 22
 
 
-def evaluate(name: str, params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
+def evaluate(
+    name: str, params: Mapping[str, Any], xs: list[np.ndarray], lead: int
+) -> Any:
     """The result of primitive `name` on known operands, or None where there is no rule.
 
     Args:
@@ -29,7 +31,7 @@ def evaluate(name: str, params: dict[str, Any], xs: list[np.ndarray], lead: int)
     return None if rule is None else rule(params, xs, lead)
 
 
-def iota(params: dict[str, Any], lead: int) -> Any:
+def iota(params: Mapping[str, Any], lead: int) -> Any:
     """The known value of an `iota` equation, or None where it is too large to carry."""
     shape, dim = params["shape"], params["dimension"]
     if math.prod(shape) > MAX_KNOWN_ELEMENTS or not np.issubdtype(
@@ -102,7 +104,7 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _convert(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
+def _convert(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> Any:
     if (
         np.issubdtype(params["new_dtype"], np.integer)
         or params["new_dtype"] == np.bool_
@@ -111,15 +113,17 @@ def _convert(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
     return None
 
 
-def _squeeze(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
+def _squeeze(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
     return np.squeeze(xs[0], tuple(d + lead for d in params["dimensions"]))
 
 
-def _reshape(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
+def _reshape(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
     return xs[0].reshape(*xs[0].shape[:lead], *params["new_sizes"])
 
 
-def _broadcast(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
+def _broadcast(
+    params: Mapping[str, Any], xs: list[np.ndarray], lead: int
+) -> np.ndarray:
     shape = params["shape"]
     dims = params["broadcast_dimensions"]
     own = [1] * len(shape)
@@ -129,13 +133,13 @@ def _broadcast(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.nd
     return np.broadcast_to(x, (*x.shape[:lead], *shape))
 
 
-def _slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
+def _slice(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
     strides = params["strides"] or (1,) * len(params["start_indices"])
     own = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     return xs[0][(slice(None),) * lead + tuple(slice(*s) for s in own)]
 
 
-def _dynamic_slice(params: dict[str, Any], xs: list[np.ndarray], lead: int) -> Any:
+def _dynamic_slice(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> Any:
     x, *starts = xs
     sizes = params["slice_sizes"]
     # A view: tables of whole rings are large.

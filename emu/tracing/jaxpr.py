@@ -7,8 +7,8 @@ JAX 0.12 dropped `num_consts` and `num_carry` from `scan` and no longer wraps su
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from jax.extend.core import Var as Var  # re-exported for annotations
 from jax.sharding import NamedSharding, PartitionSpec
 
 from emu.tracing.side_by_side import in_order
+
+T = TypeVar("T")
 
 _CALLS = {
     "jit",
@@ -49,6 +51,42 @@ IDENTITIES = {
 }
 
 
+class Aval(Protocol):
+    """An abstract value: what is known of an array before it is computed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+class Atom(Protocol):
+    """A variable or a literal of a jaxpr."""
+
+    @property
+    def aval(self) -> Aval: ...
+
+
+class Equation(Protocol):
+    """What is read of `jax.extend.core.JaxprEqn`."""
+
+    @property
+    def primitive(self) -> Primitive: ...
+
+    @property
+    def invars(self) -> Sequence[Atom]: ...
+
+    @property
+    def outvars(self) -> Sequence[Atom]: ...
+
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+
+    @property
+    def source_info(self) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
     """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments.
@@ -56,14 +94,14 @@ class Body:
     An atom, variable or literal, is known by its `id`: JAX's literals cannot be hashed.
     """
 
-    invars: list[Any]
-    outvars: list[Any]
-    eqns: list[Any]
-    constvars: list[Any]
+    invars: list[Atom]
+    outvars: list[Atom]
+    eqns: list[Equation]
+    constvars: list[Atom]
     consts: list[Any]
 
     @functools.cached_property
-    def literals(self) -> list[Any]:
+    def literals(self) -> list[Atom]:
         """The literals among its equations' operands and its outputs."""
         atoms = [*(v for eqn in self.eqns for v in eqn.invars), *self.outvars]
         return [v for v in atoms if is_literal(v)]
@@ -74,7 +112,7 @@ class Body:
         return [id(v) for v in self.invars], [id(v) for v in self.outvars]
 
     @functools.cached_property
-    def steps(self) -> list[tuple[Any, list[int], list[int]]]:
+    def steps(self) -> list[tuple[Equation, list[int], list[int]]]:
         """Each equation with the ids of its operands and of its results."""
         return [
             (e, [id(v) for v in e.invars], [id(v) for v in e.outvars])
@@ -91,6 +129,12 @@ class Scan:
     carry: int
     length: int
     reverse: bool
+
+    def parts(self, inputs: list[T]) -> tuple[list[T], list[T], list[T]]:
+        """Consts, carry and stacked slices among the loop's inputs."""
+        first = self.consts
+        end = first + self.carry
+        return inputs[:first], inputs[first:end], inputs[end:]
 
 
 def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
@@ -119,7 +163,7 @@ def body(jaxpr: Any) -> Body:
     )
 
 
-def scan(eqn: Any) -> Scan:
+def scan(eqn: Equation) -> Scan:
     """Reads a `scan` equation."""
     p = eqn.params
     if "num_carry" in p:
@@ -129,12 +173,12 @@ def scan(eqn: Any) -> Scan:
     return Scan(body(p["jaxpr"]), consts, carry, p["length"], p["reverse"])
 
 
-def branches(eqn: Any) -> list[Body]:
+def branches(eqn: Equation) -> list[Body]:
     """The branches of a `cond` equation; operand 0 is the index."""
     return [body(b) for b in eqn.params["branches"]]
 
 
-def call(eqn: Any) -> Body | None:
+def call(eqn: Equation) -> Body | None:
     """The body of an equation that only calls, or None."""
     if eqn.primitive.name not in _CALLS:
         return None
@@ -144,7 +188,7 @@ def call(eqn: Any) -> Body | None:
     return None
 
 
-def inner(eqn: Any) -> list[Body]:
+def inner(eqn: Equation) -> list[Body]:
     """The bodies inside an equation: of a loop, of a call, or a branch's cases."""
     if eqn.primitive.name == "scan":
         return [scan(eqn).body]
@@ -161,11 +205,12 @@ def axes(body: Body) -> frozenset[str]:
     return frozenset(own).union(*(axes(b) for e in body.eqns for b in inner(e)))
 
 
-def is_literal(atom: Any) -> bool:
+def is_literal(atom: Atom) -> bool:
     return isinstance(atom, Literal)
 
 
-def literal_value(atom: Any) -> np.ndarray:
+def literal_value(atom: Atom) -> np.ndarray:
+    assert isinstance(atom, Literal)
     return np.asarray(atom.val)
 
 
@@ -178,7 +223,7 @@ def is_kernel_file(file_name: str) -> bool:
     return not file_name.startswith((_HERE + os.sep, _JAX + os.sep, "<"))
 
 
-def location(eqn: Any) -> str:
+def location(eqn: Equation) -> str:
     """`file.py:line` of the kernel that wrote `eqn`."""
     traceback = eqn.source_info.traceback
     for f in traceback.frames if traceback else ():
@@ -204,7 +249,10 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
 
 
 __all__ = [
+    "Atom",
+    "Aval",
     "Body",
+    "Equation",
     "IDENTITIES",
     "Primitive",
     "Scan",

@@ -1,0 +1,294 @@
+"""The clock's state as data: what engines, ports and rings were left in, and what was booked.
+
+This is the ground floor: instructions (`emu.clock.issue`), branches, loops (`emu.loops`) and the
+walk over a program (`emu.clock.timeline`) change it, and it knows none of them. All times are in
+ticks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from emu.clock.names import CauseName
+from emu.clock.price import Prices
+from emu.clock.reading import Event
+from emu.clock.resources import (
+    CLOCKS,
+    LEVELS,
+    RESOURCES,
+    Buffer,
+    Clock,
+    Engine,
+    Path,
+    Port,
+    PortKey,
+    Resource,
+    Rings,
+    Row,
+)
+from emu.clock.tally import Cores, Tally
+from emu.clock.ticks import Active, Flags, Ticks
+from emu.clock.tiles import Value
+from emu.datasheet import Device
+from emu.tracing import jaxpr as jx
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What is read and how, the same from the first instruction to the last.
+
+    Attributes:
+      device: machine and band.
+      mesh: axis name to size, outermost first.
+      jump: whether loops are jumped; else every iteration is stepped.
+      contended: False gives the critical path alone (engines and buffers without limit).
+      as_written: whether every ring of tiles is treated as one buffer.
+      trace_core: the core whose events are recorded, by its indices, or None.
+      core: the core of a larger mesh that this state is of alone (see `emu.loops.one_core`).
+      grid, rank: the mesh's sizes, and how many they are.
+    """
+
+    device: Device
+    mesh: Mapping[str, int]
+    jump: bool = True
+    contended: bool = True
+    as_written: bool = False
+    trace_core: tuple[int, ...] | None = None
+    core: tuple[int, ...] | None = None
+    grid: tuple[int, ...] = dataclasses.field(init=False)
+    rank: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(self.mesh.values()))
+        object.__setattr__(self, "rank", len(self.mesh))
+
+    @functools.cached_property
+    def all_cores(self) -> Cores:
+        return Cores(self.grid, None)
+
+    def core_index(self, axis: str) -> np.ndarray:
+        """Every core's index along a mesh axis, broadcastable to the mesh."""
+        dimension = list(self.mesh).index(axis)
+        if self.core is not None:
+            return np.full((1,) * self.rank, self.core[dimension], np.int32)
+        shape = [1] * self.rank
+        shape[dimension] = -1
+        return np.arange(self.grid[dimension], dtype=np.int32).reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifetime:
+    """What a buffer holds on the traced core: what its event is called, and its bytes."""
+
+    buffer: Buffer
+    engine: str
+    nbytes: int
+
+
+@dataclasses.dataclass(eq=False)
+class Trace:
+    """What is recorded of one core.
+
+    Attributes:
+      core: its indices.
+      grid: the mesh's sizes.
+      events: its instructions so far, and the lifetimes that have ended.
+      tracked: what each buffer holds, by the buffer's id.
+    """
+
+    core: tuple[int, ...]
+    grid: tuple[int, ...]
+    events: list[Event] = dataclasses.field(default_factory=list)
+    tracked: dict[int, Lifetime] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class ClockState:
+    """Everything that the clock has come to, on every core.
+
+    Attributes:
+      setup: what is read, and how.
+      prices: costs that no count changes, and what they tell of all instructions.
+      engines: by name.
+      trace: what is recorded of the traced core, or None.
+      ports: by memory space and bank, those used so far.
+      rings: the rings of tiles declared so far.
+      spent: `(engine, what)` to ticks so far (see `Reading`).
+      tally: counts, FLOPs and bytes.
+      end: when the last instruction so far is done; inside a loop, the last of that loop.
+      path: where in the program the walk is, by equation and branch numbers, innermost last.
+      loops: paths of the loops around it, outermost first.
+      exchanged: mesh axes along which cores exchanged data in the loop being walked.
+      all_at_once: whether loops are read on all cores at once, not class by class.
+      literals: values of bodies' literals, by the atom's id.
+      stepped: instructions walked.
+      unjumped: loops that had to be stepped to their end.
+      writes: how many writes there were: versions of buffers are numbers of writes.
+      kept_table: see `table`.
+    """
+
+    setup: Setup
+    prices: Prices
+    engines: dict[str, Engine]
+    trace: Trace | None
+    ports: dict[PortKey, Port] = dataclasses.field(default_factory=dict)
+    rings: Rings = dataclasses.field(default_factory=Rings)
+    spent: dict[tuple[str, str], Ticks] = dataclasses.field(default_factory=dict)
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    end: Ticks = 0
+    path: Path = ()
+    loops: list[Path] = dataclasses.field(default_factory=list)
+    exchanged: set[str] = dataclasses.field(default_factory=set)
+    all_at_once: bool = False
+    literals: dict[jx.Body, dict[int, Value]] = dataclasses.field(default_factory=dict)
+    stepped: int = 0
+    unjumped: list[str] = dataclasses.field(default_factory=list)
+    writes: int = 0
+    kept_table: "ClockTable | None" = None
+
+    # --- buffers and values ---
+
+    def buffer(self, idle: Ticks = 0, user: CauseName = "") -> Buffer:
+        """A new buffer."""
+        return Buffer(idle, self.next_version(), user=user)
+
+    def next_version(self) -> int:
+        self.writes += 1
+        return self.writes
+
+    def port(self, key: PortKey) -> Port:
+        """The port of a memory space's bank."""
+        return self.ports.setdefault(key, Port())
+
+    def in_new_buffer(
+        self, aval: jx.Aval, space: str, ready: Ticks = 0, source: CauseName = ""
+    ) -> Value:
+        """A value in a buffer of its own."""
+        buffer = self.buffer(ready, source)
+        version = buffer.version
+        return Value(
+            aval.shape, aval.dtype, space, ready, buffer, version, source=source
+        )
+
+    # --- every clock, by name ---
+
+    def table(self) -> "ClockTable":
+        """Every clock of engines and ports: its row, whose it is, and its fields."""
+        size = sum(len(getattr(self, table)) for table in RESOURCES)
+        if self.kept_table is None or self.kept_table.size != size:
+            self.kept_table = ClockTable(self, size)
+        return self.kept_table
+
+    def clocks(self) -> dict[Row, Ticks]:
+        """The time of every clock of engines and ports."""
+        table = self.table()
+        return dict(zip(table.rows, table.times(), strict=True))
+
+    def labels(self) -> dict[Row, CauseName]:
+        """The name under which a wait for a clock is booked, where that is not fixed."""
+        table = self.table()
+        return dict(zip(table.labelled_rows, table.labels(), strict=True))
+
+    def levels(self) -> dict[Row, Ticks | Flags]:
+        """What else decides the future of engines that throttle."""
+        return {
+            (field, name): getattr(engine, field)
+            for name, engine in self.engines.items()
+            if engine.law is not None
+            for field in LEVELS
+        }
+
+    def resource(self, row: Row) -> Resource:
+        """Whose clock, or level, a row is; what was not used yet is made."""
+        kind, key = row
+        name = CLOCKS[kind].table if kind in CLOCKS else "engines"
+        table: dict[Hashable, Resource] = getattr(self, name)
+        if key not in table:
+            table[key] = RESOURCES[name]()
+        return table[key]
+
+
+class ClockTable:
+    """The rows of `CLOCKS`, one for every engine or port that has such a clock.
+
+    Attributes:
+      rows: their names.
+      resources, clocks: whose they are, and their fields.
+      size: how many engines and ports there are.
+      labelled_rows: those that have a label.
+    """
+
+    def __init__(self, state: ClockState, size: int):
+        self.size = size
+        self.rows: list[Row] = []
+        self.resources: list[Resource] = []
+        self.clocks: list[Clock] = []
+        for clock in CLOCKS.values():
+            resources: Mapping[Hashable, Resource] = getattr(state, clock.table)
+            for key, resource in resources.items():
+                self.rows.append((clock.kind, key))
+                self.resources.append(resource)
+                self.clocks.append(clock)
+        self._time_fields = [clock.time for clock in self.clocks]
+        self._mark_fields = [clock.mark for clock in self.clocks]
+        self.labelled_rows: list[Row] = []
+        self._labelled: list[Resource] = []
+        self._label_fields: list[str] = []
+        for row, resource, clock in self:
+            if clock.label is not None:
+                self.labelled_rows.append(row)
+                self._labelled.append(resource)
+                self._label_fields.append(clock.label)
+
+    def __iter__(self) -> Iterator[tuple[Row, Resource, Clock]]:
+        return zip(self.rows, self.resources, self.clocks, strict=True)
+
+    def times(self) -> list[Ticks]:
+        return list(map(getattr, self.resources, self._time_fields))
+
+    def marks(self) -> list[object]:
+        return list(map(getattr, self.resources, self._mark_fields))
+
+    def labels(self) -> list[CauseName]:
+        return list(map(getattr, self._labelled, self._label_fields))
+
+
+def initial_state(setup: Setup) -> ClockState:
+    """The state before the first instruction."""
+    device = setup.device
+    engines = {
+        name: Engine(
+            name, device.causes.get(name, name), device.throttle_laws.get(name)
+        )
+        for name in device.ticks_per_cycle
+    }
+    trace = None
+    if setup.trace_core is not None:
+        trace = Trace(setup.trace_core, setup.grid)
+    state = ClockState(setup, Prices(device), engines, trace)
+    state.all_at_once = setup.all_cores.count == 1
+    return state
+
+
+class Walk(Protocol):
+    """Reads a jaxpr's equations: what branches and loops ask of the timeline above them."""
+
+    def __call__(
+        self, state: ClockState, body: jx.Body, inputs: list[Value], active: Active, /
+    ) -> list[Value]:
+        """The body's outputs, once its instructions are issued on the active cores."""
+        ...
+
+
+__all__ = [
+    "ClockState",
+    "ClockTable",
+    "Lifetime",
+    "Setup",
+    "Trace",
+    "Walk",
+    "initial_state",
+]

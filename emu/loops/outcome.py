@@ -1,0 +1,330 @@
+"""What reading a loop on one core did, said so that it holds for every core of its class.
+
+A time is kept as ticks after the class' base, or as the mark of the clock that it still is
+(`emu.loops.marks`); a name that goes with a marked time is left to that clock.
+"""
+
+import dataclasses
+from typing import TypeAlias
+
+import numpy as np
+
+from emu.clock.names import CauseName
+from emu.clock.resources import LEVELS, Buffer, Path, PortKey, Ring, Row
+from emu.clock.state import Lifetime
+from emu.clock.tally import Key
+from emu.clock.ticks import Ticks
+from emu.clock.tiles import Value
+from emu.loops.marks import PAST
+from emu.loops.one_core import OneCore
+from emu.tracing import jaxpr as jx
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FromOutside:
+    """One of the buffers that the loop was entered with, by its place."""
+
+    place: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InRing:
+    """A buffer of the ring declared at a path, by its position after the loop."""
+
+    path: Path
+    position: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MadeInside:
+    """A buffer made inside the loop that is in no ring, by its number among those."""
+
+    number: int
+
+
+Home: TypeAlias = FromOutside | InRing | MadeInside
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BufferAfter:
+    """A buffer after the loop.
+
+    Attributes:
+      origin: its place before the loop, or None if it was made inside.
+      idle, user: when it is idle, and the last user.
+      used, written: whether the loop moved its time, and whether it holds another version.
+      writer: equation of that version.
+      bank: memory space and bank, or None.
+      since: see `Buffer`; of the traced core alone.
+      lifetime: what the trace has on it.
+    """
+
+    origin: int | None
+    idle: int
+    user: str
+    used: bool
+    written: bool
+    writer: jx.Equation | None
+    bank: PortKey | None
+    since: int | None
+    lifetime: Lifetime | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Output:
+    """An output: where its buffer is, when it is ready, and what it makes wait for.
+
+    Attributes:
+      home: where its buffer is, or None for a known integer.
+      fresh: whether it holds the buffer's version; else it is stale.
+      steps: of an outermost loop's stacked output.
+    """
+
+    home: Home | None
+    space: str
+    ready: int
+    source: str
+    fresh: bool
+    known: bool
+    steps: list[int] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a loop did to a core.
+
+    Attributes:
+      clocks: those of engines and ports that it set, by row.
+      labels: the names that go with them, where they are not fixed.
+      levels: charges of the engines that it used.
+      taken: engine that issued nothing to the ticks taken from it.
+      issued: whether there was any instruction.
+      buffers: those that no ring turns, by place, where the loop changed them.
+      rings: path to the buffers of each ring, in the order of their next use, and its loops.
+      made: buffers made inside that outputs are in.
+      outputs: carry first.
+      end: when the last instruction is done, or None if there was none.
+      spent, sums: ticks by engine and cause, and the tally, of one core.
+    """
+
+    clocks: dict[Row, int]
+    labels: dict[Row, str]
+    levels: dict[Row, int]
+    taken: dict[str, int]
+    issued: bool
+    buffers: dict[int, BufferAfter]
+    rings: dict[Path, tuple[list[BufferAfter], list[Path]]]
+    made: list[BufferAfter]
+    outputs: list[Output]
+    end: int | None
+    spent: dict[Key, int]
+    sums: dict[Key, int]
+
+
+class Unclear(Exception):
+    """A time that may be any of several past clocks; they have to be marked."""
+
+
+class OutcomeReader:
+    """Takes the outcome off a core that has walked a loop."""
+
+    def __init__(self, core: OneCore, base: int, early: list[Row], before: int):
+        """From a core that has walked, and its class' base.
+
+        Where it has no marks, `early` are the clocks that are past, and `before` is the time
+        before which only those can be; `ALWAYS` where it has.
+        """
+        self.core = core
+        self.state = core.state
+        self.base = base
+        self.before = before
+        self.early = set(early)
+        self.origin = {id(copy): place for place, copy in enumerate(core.copies)}
+        self.homes: dict[int, Home] = {}
+        self.banks = {id(port): key for key, port in core.state.ports.items()}
+        self.made: list[BufferAfter] = []
+
+    def after_base(self, time: int) -> int:
+        if time < self.before:
+            raise Unclear
+        return time if time < PAST else time - self.base
+
+    def mark(self, row: Row) -> int:
+        return self.core.entry.marks.mark(row)
+
+    def outcome(self, outputs: list[Value]) -> Outcome:
+        state = self.state
+        clocks, labels = self._clocks()
+        used = {name for name, engine in state.engines.items() if engine.uses}
+        rings = {path: self._ring(path, r) for path, r in state.rings.by_path.items()}
+        buffers = self._buffers()
+        results = [self._output(value) for value in outputs]
+        return Outcome(
+            clocks=clocks,
+            labels=labels,
+            levels={
+                row: LEVELS[row[0]](level)
+                for row, level in state.levels().items()
+                if row[1] in used
+            },
+            taken=self._taken(used),
+            issued=bool(used),
+            buffers=buffers,
+            rings=rings,
+            made=self.made,
+            outputs=results,
+            end=self.after_base(_plain(state.end)) if used else None,
+            spent={key: _plain(ticks) for key, ticks in state.spent.items()},
+            sums=dict(state.tally.sums),
+        )
+
+    def _clocks(self) -> tuple[dict[Row, int], dict[Row, str]]:
+        """The clocks that the loop set, and their labels."""
+        clocks: dict[Row, int] = {}
+        labels: dict[Row, str] = {}
+        for row, resource, clock in self.state.table():
+            if not getattr(resource, clock.mark):
+                continue
+            clocks[row] = self.after_base(getattr(resource, clock.time))
+            if clock.label is not None:
+                labels[row] = getattr(resource, clock.label)
+        return clocks, labels
+
+    def _taken(self, used: set[str]) -> dict[str, int]:
+        taken: dict[str, int] = {}
+        for name, engine in self.state.engines.items():
+            ticks = _plain(engine.free) - self.core.time["free", name]
+            if name not in used and ticks:
+                taken[name] = ticks
+        return taken
+
+    # --- buffers ---
+
+    def _after(self, buffer: Buffer) -> BufferAfter:
+        core = self.core
+        place = self.origin.get(id(buffer))
+        began = None if place is None else core.versions[place]
+        trace = self.state.trace
+        used = buffer.uses > 0
+        idle = _plain(buffer.idle)
+        if place in core.entry.aside:
+            # Its time counts from 0 here: what is outside the loop is not in it.
+            used = idle > 0
+            idle = self.after_base(idle) if used else 0
+        elif not used and ("idle", place) in self.early:
+            idle = self.mark(("idle", place))
+        else:
+            idle = self.after_base(idle)
+        return BufferAfter(
+            place,
+            idle,
+            _plain_name(buffer.user),
+            used,
+            written=bool(buffer.version != began),
+            writer=buffer.writer,
+            bank=self.banks.get(id(buffer.port)),
+            since=buffer.since,
+            lifetime=None if trace is None else trace.tracked.get(id(buffer)),
+        )
+
+    @property
+    def inside(self) -> dict[int, Lifetime]:
+        """What the trace has on tiles that did not outlive the loop."""
+        if self.state.trace is None:
+            return {}
+        return {
+            buffer: lifetime
+            for buffer, lifetime in self.state.trace.tracked.items()
+            if buffer not in self.origin and buffer not in self.homes
+        }
+
+    def _ring(self, path: Path, ring: Ring) -> tuple[list[BufferAfter], list[Path]]:
+        for position, buffer in enumerate(ring.buffers):
+            self.homes[id(buffer)] = InRing(path, position)
+        outside = len(self.state.loops)
+        return [self._after(b) for b in ring.buffers], ring.loops[outside:]
+
+    def _buffers(self) -> dict[int, BufferAfter]:
+        changed: dict[int, BufferAfter] = {}
+        for place, buffer in enumerate(self.core.copies):
+            if id(buffer) in self.homes:
+                continue
+            after = self._after(buffer)
+            if after.used or after.written:
+                changed[place] = after
+        return changed
+
+    # --- outputs ---
+
+    def _output(self, value: Value) -> Output:
+        buffer = value.buffer
+        home = None if buffer is None else self._home(buffer)
+        steps = None
+        if value.steps is not None:
+            steps = [self.after_base(_plain(time)) for time in value.steps]
+        return Output(
+            home,
+            value.space,
+            ready=0 if home is None else self._ready(value),
+            source=_plain_name(value.source),
+            fresh=buffer is None or bool(value.version == buffer.version),
+            known=value.known is not None,
+            steps=steps,
+        )
+
+    def _ready(self, value: Value) -> int:
+        """An output's time, or the mark of the one past clock of its buffer that it can be."""
+        ready = _plain(value.ready)
+        if ready >= self.before:
+            return self.after_base(ready)
+        entry = self.core.entry
+        origin = self.origin.get(id(value.buffer))
+        rows: list[Row] = [
+            ("ready", place)
+            for place, operand in enumerate(entry.values)
+            if operand.buffer is not None and entry.place[id(operand.buffer)] == origin
+        ]
+        rows.append(("idle", origin))
+        found = [
+            row for row in rows if row in self.early and self.core.time[row] == ready
+        ]
+        if len(found) != 1:
+            raise Unclear
+        return self.mark(found[0])
+
+    def _home(self, buffer: Buffer) -> Home:
+        known = self.homes.get(id(buffer))
+        if known is not None:
+            return known
+        place = self.origin.get(id(buffer))
+        home: Home
+        if place is not None:
+            home = FromOutside(place)
+        else:
+            home = MadeInside(len(self.made))
+            self.made.append(self._after(buffer))
+        self.homes[id(buffer)] = home
+        return home
+
+
+def _plain(time: Ticks) -> int:
+    """A time of one core, which is no array."""
+    assert not isinstance(time, np.ndarray)
+    return time
+
+
+def _plain_name(name: CauseName) -> str:
+    assert isinstance(name, str)
+    return name
+
+
+__all__ = [
+    "BufferAfter",
+    "InRing",
+    "FromOutside",
+    "MadeInside",
+    "Outcome",
+    "OutcomeReader",
+    "Output",
+    "Unclear",
+]
