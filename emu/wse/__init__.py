@@ -1,5 +1,26 @@
-"""The wafer: datasheets, what a PE can do, and how its fabric moves data."""
+"""The wafer: datasheets, what a PE can do, collectives, and programs for its fabric.
 
+A kernel for the timeline is a function of one PE's tiles in SRAM, written in the instructions listed
+here (`vector`, `fmac_map`, `reduce`, ...). A program for the fabric lays routes and says what the
+PEs' tasks do, in `ops`; `programs` has collectives to put together, `trees` whom they add:
+
+```python
+import numpy as np
+from emu.wse import WSE3, FabricProgram, ops, programs, stepper, trees
+
+program = FabricProgram(width=8, height=1)
+x = program.buffer("x", 40)                      # float32[40] in every PE's SRAM
+row = programs.Line(program, "x")
+double = programs.everywhere(program, ops.add(x[:], x[:], x[:]))
+total = programs.reduce(row, x[:], trees.two_phase(8, 3), "sum")
+(double + total).declare(program, "main", start=True)
+run = stepper.run(program, WSE3.at(), {"x": np.ones((1, 8, 40), np.float32)})
+print(run.values["x"][0, 0, :4], f"in {run.cycles} cycles")
+```
+"""
+
+from emu.wse import trees
+from emu.wse.collectives import programs
 from emu.wse.collectives.chain_argmax.meaning import chain_argmax
 from emu.wse.collectives.gather.meaning import gather
 from emu.wse.collectives.multicast.meaning import multicast
@@ -17,6 +38,9 @@ from emu.wse.datasheets.datasheet import (
     at_clock,
     on_silicon,
 )
+from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.views.drawing import drawn
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
 from emu.wse.pe.scalar import (
@@ -31,6 +55,7 @@ from emu.wse.pe.scalar import (
 )
 
 __all__ = [
+    "FabricProgram",
     "WSE2",
     "WSE3",
     "WSE3_SILICON",
@@ -40,6 +65,7 @@ __all__ = [
     "chain_argmax",
     "copy",
     "copy_into",
+    "drawn",
     "exp",
     "fill",
     "fmac_map",
@@ -49,6 +75,8 @@ __all__ = [
     "multicast",
     "multicast_2d",
     "on_silicon",
+    "ops",
+    "programs",
     "reciprocal",
     "reduce",
     "ring_all_reduce",
@@ -60,6 +88,8 @@ __all__ = [
     "silu",
     "square_sum",
     "sram_tile",
+    "stepper",
+    "trees",
     "value_map",
     "vector",
     "vector_scale",

@@ -23,6 +23,11 @@ from emu.wse.fabric.ops import Buffer
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.spaces import Sram
 
+
+def _never_late(device: Device) -> int:
+    return 0
+
+
 AXES = ("row", "col")
 """Of the mesh on which a use's instruction runs; a line of PEs is one row."""
 
@@ -43,6 +48,7 @@ class Use:
       receivers: `bool[rows, columns]`, the PEs that have a result, whose ends are compared; None
         is all.
       late_cycles: how much later than the formula says a PE may end where it neglects something.
+      same_clock: whether the timeline's clock, which knows no turned routes, is the program's.
     """
 
     of: str
@@ -54,7 +60,8 @@ class Use:
     arrival: Callable[[Device, np.ndarray], np.ndarray]
     order: np.ndarray | None = None
     receivers: np.ndarray | None = None
-    late_cycles: int = 0
+    late_cycles: Callable[[Device], int] = _never_late
+    same_clock: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,38 +4,49 @@ Arithmetic is done in float32 and rounded once to the destination's dtype, which
 multiply of 16-bit elements is the correctly rounded result.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import DType, KnownInt, Shape
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, caller, instruction, limit
-from emu.wse.pe.laws import move_cycles, on_datapath, precision, vector_cycles
+from emu.wse.pe.laws import (
+    load_cycles,
+    move_cycles,
+    on_datapath,
+    precision,
+    vector_cycles,
+)
+from emu.wse.spaces import Sram
 
 SPACE = "sram"
-ROPE_LOADS = (
-    11  # descriptor loads of WaferLLM's kernel (arXiv 2502.04563): six operations share
-)
+# Of WaferLLM's kernel (arXiv 2502.04563), whose six vector operations share operands.
+ROPE_LOADS = 11
+ROPE_OPERATIONS = 6
 _OPS = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "max": jnp.maximum}
 
 
-def single(x: Any) -> Any:
+def single(x: Sram) -> Sram:
     """`x` as float32; exact for every float dtype a PE has."""
     return x.astype(jnp.float32)
 
 
-def _free(device: Device, **params: Any) -> Cost:
+def unset(dtype: DType) -> float:
+    """What a tile holds that nobody has written: NaN, or the largest integer."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.nan
+    return jnp.iinfo(dtype).max
+
+
+def _free(device: Device, *, shape: Shape, dtype: DType) -> Cost:
     return on_datapath(0)
 
 
 @instruction("wse.sram_tile", cost=_free, reads=(), writes=SPACE, in_place=False)
-def sram_tile(*, shape: tuple[int, ...], dtype: Any) -> Any:
+def sram_tile(*, shape: Shape, dtype: DType) -> Sram:
     """Room for `dtype[shape]` in SRAM; holds NaN, or the largest integer, until written."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.full(shape, jnp.nan, dtype)
-    return jnp.full(shape, jnp.iinfo(dtype).max, dtype)
+    return jnp.full(shape, unset(dtype), dtype)
 
 
 def _fill_cost(device: Device, dst: Operand, *, value: float) -> Cost:
@@ -43,7 +54,7 @@ def _fill_cost(device: Device, dst: Operand, *, value: float) -> Cost:
 
 
 @instruction("wse.fill", cost=_fill_cost, reads=(), writes=SPACE)
-def fill(dst: Any, *, value: float) -> Any:
+def fill(dst: Sram, *, value: float) -> Sram:
     """Sets every element of `dst`."""
     return jnp.full_like(dst, value)
 
@@ -56,7 +67,7 @@ def _vector_cost(
 
 
 @instruction("wse.vector", cost=_vector_cost, reads=(SPACE, SPACE), writes=SPACE)
-def vector(dst: Any, a: Any, b: Any, *, op: str) -> Any:
+def vector(dst: Sram, a: Sram, b: Sram, *, op: str) -> Sram:
     """`a op b` elementwise, all of `dst`'s shape; `op` is add, sub, mul or max."""
     if not dst.shape == a.shape == b.shape:
         shapes = f"{dst.shape}, {a.shape}, {b.shape}"
@@ -65,12 +76,14 @@ def vector(dst: Any, a: Any, b: Any, *, op: str) -> Any:
 
 
 def _scale_cost(device: Device, dst: Operand, x: Operand, scale: Operand) -> Cost:
-    row = vector_cycles(device, x.size // scale.size, precision(dst.dtype, x.dtype))
-    return on_datapath(scale.size * row, x.size)
+    rows = scale.size
+    kind = precision(dst.dtype, x.dtype)
+    row_cycles = vector_cycles(device, x.size // rows, kind)
+    return on_datapath(rows * row_cycles, x.size)
 
 
 @instruction("wse.vector_scale", cost=_scale_cost, reads=(SPACE, SPACE), writes=SPACE)
-def vector_scale(dst: Any, x: Any, scale: Any) -> Any:
+def vector_scale(dst: Sram, x: Sram, scale: Sram) -> Sram:
     """Row `i` of `x` times scalar `scale[i]`: one vector operation a row.
 
     Args:
@@ -88,7 +101,7 @@ def _copy_cost(device: Device, dst: Operand, x: Operand) -> Cost:
 
 
 @instruction("wse.copy", cost=_copy_cost, reads=(SPACE,), writes=SPACE)
-def copy(dst: Any, x: Any) -> Any:
+def copy(dst: Sram, x: Sram) -> Sram:
     """Copies `x` to `dst` of the same shape, rounding to its dtype."""
     return x.astype(dst.dtype)
 
@@ -108,7 +121,7 @@ def _into_cost(
     writes=SPACE,
     reads_destination=True,
 )
-def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
+def copy_into(dst: Sram, x: Sram, start: KnownInt, *, axis: int) -> Sram:
     """Overwrites the part of `dst` that begins at known index `start` of dimension `axis`.
 
     Args:
@@ -117,9 +130,8 @@ def copy_into(dst: Any, x: Any, start: Any, *, axis: int) -> Any:
       start: known integer; the part must lie inside `dst`.
       axis: dimension in which the part begins at `start`.
     """
-    limit(
-        "wse.copy_into", f"extent of dimension {axis}", x.shape[axis], dst.shape[axis]
-    )
+    extent = f"extent of dimension {axis}"
+    limit("wse.copy_into", extent, x.shape[axis], dst.shape[axis])
     return lax.dynamic_update_slice_in_dim(dst, x.astype(dst.dtype), start, axis)
 
 
@@ -129,12 +141,14 @@ def _rope_cost(
     """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
     kind = precision(dst.dtype, x.dtype)
     pairs = x.shape[0] * cos.size
-    six = 6 * vector_cycles(device, pairs, kind, descriptors=0)
-    return on_datapath(ROPE_LOADS * device.descriptor_load_cycles + six, 6 * pairs)
+    operations = ROPE_OPERATIONS * vector_cycles(device, pairs, kind, descriptors=0)
+    return on_datapath(
+        load_cycles(device, ROPE_LOADS) + operations, ROPE_OPERATIONS * pairs
+    )
 
 
 @instruction("wse.rope", cost=_rope_cost, reads=(SPACE, SPACE, SPACE), writes=SPACE)
-def rope(dst: Any, x: Any, cos: Any, sin: Any) -> Any:
+def rope(dst: Sram, x: Sram, cos: Sram, sin: Sram) -> Sram:
     """Turns pairs `(x[i, j], x[i, m/2 + j])` by the angle with `cos[j]`, `sin[j]`.
 
     Args:
@@ -145,10 +159,11 @@ def rope(dst: Any, x: Any, cos: Any, sin: Any) -> Any:
     """
     half = cos.size
     first, second, rest = jnp.split(single(x), [half, 2 * half], axis=1)
-    cos, sin = single(cos), single(sin)
-    c = jnp.broadcast_to(cos[None], first.shape)
-    s = jnp.broadcast_to(sin[None], first.shape)
-    turned = [first * c - second * s, second * c + first * s, rest]
+    cosines = jnp.broadcast_to(single(cos)[None], first.shape)
+    sines = jnp.broadcast_to(single(sin)[None], first.shape)
+    turned_first = first * cosines - second * sines
+    turned_second = second * cosines + first * sines
+    turned = [turned_first, turned_second, rest]
     return jnp.concatenate(turned, axis=1).astype(dst.dtype)
 
 
@@ -158,7 +173,9 @@ __all__ = [
     "copy_into",
     "fill",
     "rope",
+    "single",
     "sram_tile",
+    "unset",
     "vector",
     "vector_scale",
 ]

@@ -2,37 +2,49 @@
 
 Every law takes element counts as integers or as integer arrays over the mesh, so that work on the
 live slots of a cache costs each PE what that PE holds.
+
+An add of 20 float16 elements on a WSE-3: three descriptor loads of 4 cycles, an issue of 2 + 4, and
+three groups of 8 lanes at 4 elements a cycle: 12 + 6 + 3 x 2 = 24.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
+from emu.annotations import DType
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand
 from emu.wse.datasheets.datasheet import ENGINE
 
 LANES = 8
 
+Count: TypeAlias = int | np.ndarray
+"""Elements, bytes or wavelets: one number for all PEs, or one for each PE of the mesh."""
 
-def precision(dst: Any, *sources: Any) -> str:
-    """How the datapath does arithmetic on these dtypes.
+Cycles: TypeAlias = int | float | np.ndarray
+"""Of a PE's datapath; a datasheet's rates may make them fractions."""
 
-    `half` where all are 16-bit, `mixed` where 16-bit sources are added up in float32, else
-    `single`.
-    """
-    if any(jnp.dtype(t).itemsize != 2 for t in sources):
-        return "single"
-    return "half" if jnp.dtype(dst).itemsize == 2 else "mixed"
+# How the datapath does arithmetic on 16-bit operands, on those added up in float32, on float32.
+HALF = "half"
+MIXED = "mixed"
+SINGLE = "single"
 
 
-def element_cycles(device: Device, n: Any, kind: str) -> Any:
+def precision(dst: DType, *sources: DType) -> str:
+    """How the datapath does arithmetic on these dtypes: `HALF`, `MIXED` or `SINGLE`."""
+    if any(jnp.dtype(source).itemsize != 2 for source in sources):
+        return SINGLE
+    return HALF if jnp.dtype(dst).itemsize == 2 else MIXED
+
+
+def element_cycles(device: Device, n: Count, kind: str) -> Cycles:
     """Datapath cycles of `n` elements of vector arithmetic: `2*ceil(n/8)` for 16-bit ones."""
-    if kind == "half":
-        return np.ceil(np.asarray(n) / LANES) * (LANES / device.half_per_cycle)
-    each = device.mixed_cycles if kind == "mixed" else device.single_cycles
+    if kind == HALF:
+        groups = np.ceil(np.asarray(n) / LANES)
+        return groups * (LANES / device.half_per_cycle)
+    each = device.mixed_cycles if kind == MIXED else device.single_cycles
     return np.asarray(n) * each
 
 
@@ -41,44 +53,51 @@ def issue_cycles(device: Device) -> int:
     return device.vector_setup_cycles + device.vector_drain_cycles
 
 
-def vector_cycles(device: Device, n: Any, kind: str, descriptors: int = 3) -> Any:
+def load_cycles(device: Device, descriptors: int) -> int:
+    """Loading the registers that describe a vector operation's operands."""
+    return descriptors * device.descriptor_load_cycles
+
+
+def vector_cycles(device: Device, n: Count, kind: str, descriptors: int = 3) -> Cycles:
     """One vector operation: descriptor loads, issue, elements."""
-    loads = descriptors * device.descriptor_load_cycles
-    return loads + issue_cycles(device) + element_cycles(device, n, kind)
+    before = load_cycles(device, descriptors) + issue_cycles(device)
+    return before + element_cycles(device, n, kind)
 
 
-def move_cycles(device: Device, nbytes: Any, descriptors: int = 2) -> Any:
+def move_cycles(device: Device, nbytes: Count, descriptors: int = 2) -> Cycles:
     """One copy or fill of `nbytes`."""
-    loads = descriptors * device.descriptor_load_cycles
-    return loads + issue_cycles(device) + np.ceil(nbytes / device.move_bytes_per_cycle)
+    before = load_cycles(device, descriptors) + issue_cycles(device)
+    return before + np.ceil(nbytes / device.move_bytes_per_cycle)
 
 
-def callbacks_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
+def callbacks_cycles(device: Device, callbacks: Count, n: Count, kind: str) -> Cycles:
     """What a hardware loop's `callbacks` multiply-adds of length `n` hold the datapath.
 
     The overhead lies between two of them: the loop's own set-up and drain are the first's and the
     last's, so that `c` callbacks of 16-bit elements take `c * (6 + 2*ceil(n/8))` in all.
     """
-    each = device.callback_cycles if kind != "single" else device.callback_single_cycles
-    return callbacks * element_cycles(device, n, kind) + (callbacks - 1) * each
+    is_single = kind == SINGLE
+    between = device.callback_single_cycles if is_single else device.callback_cycles
+    return callbacks * element_cycles(device, n, kind) + (callbacks - 1) * between
 
 
-def map_cycles(device: Device, callbacks: Any, n: Any, kind: str) -> Any:
+def map_cycles(device: Device, callbacks: Count, n: Count, kind: str) -> Cycles:
     """A hardware loop that issues `callbacks` multiply-adds of length `n`; nothing if empty."""
     body = callbacks_cycles(device, callbacks, n, kind)
-    setup = 3 * device.descriptor_load_cycles + issue_cycles(device)
-    return np.where(np.asarray(callbacks) * np.asarray(n) > 0, setup + body, 0)
+    before = load_cycles(device, 3) + issue_cycles(device)
+    has_elements = np.asarray(callbacks) * np.asarray(n) > 0
+    return np.where(has_elements, before + body, 0)
 
 
-def loop_cycles(device: Device, n: Any, each_cycles: float) -> Any:
-    """A software loop of `n` rounds of scalar code."""
-    return np.asarray(n) * (device.loop_cycles + each_cycles)
+def loop_cycles(device: Device, rounds: Count, each_cycles: float) -> Cycles:
+    """A software loop of so many rounds of scalar code."""
+    return np.asarray(rounds) * (device.loop_cycles + each_cycles)
 
 
-def operation_cycles(device: Device, words: Any, sends: bool = False) -> Any:
+def operation_cycles(device: Device, words: Count, sends: bool = False) -> Cycles:
     """One fabric operation that nothing holds up, from its dispatch to the next one's."""
-    per = int(device.send_words) if sends else 1
-    issues = -(-np.asarray(words) // per)
+    words_an_issue = int(device.send_words) if sends else 1
+    issues = -(-np.asarray(words) // words_an_issue)
     return device.fabric_setup_cycles + issues + device.vector_drain_cycles
 
 
@@ -92,8 +111,37 @@ def known(operand: Operand) -> np.ndarray:
     return np.asarray(operand.known, np.int64)
 
 
-def on_datapath(cycles: Any, flops: Any = 0, **rest: Any) -> Cost:
-    """The cost of an operation that holds the datapath for all its cycles."""
+def on_datapath(cycles: Cycles, flops: Any = 0, **rest: Any) -> Cost:
+    """The cost of an operation that holds the datapath for all its cycles.
+
+    Args:
+      cycles: of the datapath.
+      flops: floating-point operations, a multiply-add counting 2.
+      rest: as `Cost` takes it, such as `moved_bytes` and `counts`.
+    """
     return Cost(
         engine=ENGINE, busy_cycles=cycles, latency_cycles=cycles, flops=flops, **rest
     )
+
+
+__all__ = [
+    "Count",
+    "Cycles",
+    "HALF",
+    "LANES",
+    "MIXED",
+    "SINGLE",
+    "call_cycles",
+    "callbacks_cycles",
+    "element_cycles",
+    "issue_cycles",
+    "known",
+    "load_cycles",
+    "loop_cycles",
+    "map_cycles",
+    "move_cycles",
+    "on_datapath",
+    "operation_cycles",
+    "precision",
+    "vector_cycles",
+]

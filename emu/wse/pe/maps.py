@@ -3,45 +3,50 @@
 Each callback multiplies a vector by one scalar and adds it to the destination. The destination's
 dtype is the accumulator's: float32 for 16-bit weights is the mixed-precision multiply-add
 (`@fmachs`), a 16-bit destination rounds after every scalar. Scalars are taken in their order.
+
+A GEMV of 12 by 20 weights in float16 on a WSE-3 is 12 callbacks of length 20: 12 cycles load three
+descriptors, then each takes 6 + 2 x 3 cycles, 3 being groups of 8 lanes: 12 + 12 x 12 = 156.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
 from emu.wse.pe.isa import SPACE, single
 from emu.wse.pe.laws import known, map_cycles, on_datapath, precision
+from emu.wse.spaces import Sram
 
 UNROLL = 64  # more terms are a loop, so that XLA compiles them in constant time
 
 
-def accumulate(dst: Any, n: int, term: Callable[[Any], Any]) -> Any:
+def accumulate(dst: Sram, n: int, term: Callable[[KnownInt], Sram]) -> Sram:
     """`dst` plus `term(k)`, float32, for each k below `n` in turn, rounding in `dst`'s dtype.
 
     Unrolled, XLA fuses the sum into one loop that streams the weights from where they are; its own
     reduction first copies a layer's slice of them and takes five times as long.
     """
 
-    def add(k: Any, acc: Any) -> Any:
-        return (single(acc) + term(k)).astype(dst.dtype)
+    def add(k: KnownInt, total: Sram) -> Sram:
+        return (single(total) + term(k)).astype(dst.dtype)
 
     if n > UNROLL:
         return lax.fori_loop(0, n, add, dst)
+    total = dst
     for k in range(n):
-        dst = add(k, dst)
-    return dst
+        total = add(k, total)
+    return total
 
 
 def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     kind = precision(dst.dtype, w.dtype, x.dtype)
-    loops = dst.size // dst.shape[-1]
-    return on_datapath(
-        loops * map_cycles(device, x.size, dst.shape[-1], kind), 2 * w.size
-    )
+    length = dst.shape[-1]
+    loops = dst.size // length
+    cycles = loops * map_cycles(device, x.size, length, kind)
+    return on_datapath(cycles, 2 * w.size)
 
 
 @instruction(
@@ -51,24 +56,30 @@ def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     writes=SPACE,
     reads_destination=True,
 )
-def fmac_map(dst: Any, w: Any, x: Any) -> Any:
+def fmac_map(dst: Sram, w: Sram, x: Sram) -> Sram:
     """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n.
 
     With `dst` `[m, n]` and `w` `[m, k, n]`, m such loops one after the other.
     """
-    return accumulate(dst, x.shape[0], lambda k: single(x[k]) * single(w[..., k, :]))
+
+    def term(k: KnownInt) -> Sram:
+        return single(x[k]) * single(w[..., k, :])
+
+    return accumulate(dst, x.shape[0], term)
 
 
 def _score_cost(
     device: Device, dst: Operand, k: Operand, q: Operand, live: Operand
 ) -> Cost:
-    n = known(live)
-    cycles = map_cycles(device, q.size, n, precision(dst.dtype, k.dtype, q.dtype))
+    slots = known(live)
+    rows, m = q.shape
+    kind = precision(dst.dtype, k.dtype, q.dtype)
+    cycles = map_cycles(device, q.size, slots, kind)
     moved = {
-        "sram_read": q.nbytes + n * q.shape[1] * k.dtype.itemsize,
-        "sram_write": n * q.shape[0] * dst.dtype.itemsize,
+        "sram_read": q.nbytes + slots * m * k.dtype.itemsize,
+        "sram_write": slots * rows * dst.dtype.itemsize,
     }
-    return on_datapath(cycles, 2 * n * q.size, moved_bytes=moved)
+    return on_datapath(cycles, 2 * slots * q.size, moved_bytes=moved)
 
 
 @instruction(
@@ -78,7 +89,7 @@ def _score_cost(
     writes=SPACE,
     reads_destination=True,
 )
-def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
+def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
     """Adds `q . k` to the first `live` slots: a callback of length `live` per element of `q`.
 
     Args:
@@ -87,25 +98,27 @@ def score_map(dst: Any, k: Any, q: Any, live: Any) -> Any:
       q: `[rows, m]`, one row a query head.
       live: known number of slots in use on this PE.
     """
-    term = lambda j: single(q)[:, j, None] * single(k)[None, j]  # noqa: E731
+
+    def term(element: KnownInt) -> Sram:
+        return single(q)[:, element, None] * single(k)[None, element]
+
     summed = accumulate(dst, q.shape[1], term)
-    return jnp.where(jnp.arange(k.shape[1])[None] < live, summed, dst)
+    is_live = jnp.arange(k.shape[1])[None] < live
+    return jnp.where(is_live, summed, dst)
 
 
 def _value_cost(
     device: Device, dst: Operand, v: Operand, p: Operand, live: Operand
 ) -> Cost:
-    n = known(live)
-    callbacks = p.shape[0] * n
-    cycles = map_cycles(
-        device, callbacks, v.shape[1], precision(dst.dtype, v.dtype, p.dtype)
-    )
-    moved = {
-        "sram_read": n
-        * (v.shape[1] * v.dtype.itemsize + p.shape[0] * p.dtype.itemsize),
-        "sram_write": dst.nbytes + 0 * n,
-    }
-    return on_datapath(cycles, 2 * callbacks * v.shape[1], moved_bytes=moved)
+    slots = known(live)
+    rows = p.shape[0]
+    m = v.shape[1]
+    callbacks = rows * slots
+    kind = precision(dst.dtype, v.dtype, p.dtype)
+    cycles = map_cycles(device, callbacks, m, kind)
+    slot_nbytes = m * v.dtype.itemsize + rows * p.dtype.itemsize
+    moved = {"sram_read": slots * slot_nbytes, "sram_write": dst.nbytes + 0 * slots}
+    return on_datapath(cycles, 2 * callbacks * m, moved_bytes=moved)
 
 
 @instruction(
@@ -115,7 +128,7 @@ def _value_cost(
     writes=SPACE,
     reads_destination=True,
 )
-def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
+def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
     """`dst[r] += sum over live slots of p[r, slot] * v[slot]`: a callback of length m for each.
 
     Args:
@@ -125,10 +138,9 @@ def value_map(dst: Any, v: Any, p: Any, live: Any) -> Any:
       live: known number of slots in use on this PE; the others do not contribute.
     """
 
-    def term(slot: Any) -> Any:
-        return jnp.where(
-            slot < live, single(p)[:, slot, None] * single(v)[None, slot], 0.0
-        )
+    def term(slot: KnownInt) -> Sram:
+        product = single(p)[:, slot, None] * single(v)[None, slot]
+        return jnp.where(slot < live, product, 0.0)
 
     return accumulate(dst, v.shape[0], term)
 

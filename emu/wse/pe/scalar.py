@@ -1,30 +1,42 @@
 """A PE's scalar code and reductions: sums, maxima, exponentials, table look-up, arg-max."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
 from emu.wse.pe.isa import SPACE, single
-from emu.wse.pe.laws import issue_cycles, known, loop_cycles, move_cycles, on_datapath
+from emu.wse.pe.laws import (
+    issue_cycles,
+    known,
+    load_cycles,
+    loop_cycles,
+    move_cycles,
+    on_datapath,
+)
+from emu.wse.spaces import Sram
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
+PAIR_NBYTES = 8  # of a value and its index
 
 
-def _fold_setup(device: Device) -> Any:
-    return 2 * device.descriptor_load_cycles + issue_cycles(device)
+def _before_a_reduction(device: Device) -> int:
+    return load_cycles(device, 2) + issue_cycles(device)
+
+
+# --- reductions ---
 
 
 def _square_sum_cost(device: Device, dst: Operand, x: Operand) -> Cost:
-    cycles = dst.size * _fold_setup(device) + device.dot_cycles * x.size
+    rows = dst.size
+    cycles = rows * _before_a_reduction(device) + device.dot_cycles * x.size
     return on_datapath(cycles, 2 * x.size)
 
 
 @instruction("wse.square_sum", cost=_square_sum_cost, reads=(SPACE,), writes=SPACE)
-def square_sum(dst: Any, x: Any) -> Any:
+def square_sum(dst: Sram, x: Sram) -> Sram:
     """Sum of squares of each row of `x` (`[n]` to `[1]`, or `[rows, n]` to `[rows]`)."""
     return (single(x) ** 2).sum(-1).reshape(dst.shape).astype(dst.dtype)
 
@@ -32,14 +44,15 @@ def square_sum(dst: Any, x: Any) -> Any:
 def _fold_cost(
     device: Device, dst: Operand, x: Operand, live: Operand, *, op: str
 ) -> Cost:
-    n = dst.size * known(live)
+    rows = dst.size
+    n = rows * known(live)
+    cycles = rows * _before_a_reduction(device) + device.fold_cycles * n
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": dst.nbytes + 0 * n}
-    cycles = dst.size * _fold_setup(device) + device.fold_cycles * n
     return on_datapath(cycles, n, moved_bytes=moved)
 
 
 @instruction("wse.fold", cost=_fold_cost, reads=(SPACE, "count"), writes=SPACE)
-def fold(dst: Any, x: Any, live: Any, *, op: str) -> Any:
+def fold(dst: Sram, x: Sram, live: KnownInt, *, op: str) -> Sram:
     """Sum or max of the first `live` elements of each row.
 
     Args:
@@ -48,9 +61,52 @@ def fold(dst: Any, x: Any, live: Any, *, op: str) -> Any:
       live: known number of elements that count.
       op: `"add"` (0 where nothing is live) or `"max"` (then the lowest float32).
     """
-    empty = 0.0 if op == "add" else LOWEST
-    kept = jnp.where(jnp.arange(x.shape[1])[None] < live, single(x), empty)
-    return (kept.sum(1) if op == "add" else kept.max(1)).astype(dst.dtype)
+    adds = op == "add"
+    is_live = jnp.arange(x.shape[1])[None] < live
+    kept = jnp.where(is_live, single(x), 0.0 if adds else LOWEST)
+    folded = kept.sum(1) if adds else kept.max(1)
+    return folded.astype(dst.dtype)
+
+
+def _argmax_cost(
+    device: Device,
+    top: Operand,
+    at: Operand,
+    x: Operand,
+    valid: Operand,
+    first: Operand,
+) -> Cost:
+    n = known(valid)
+    compare_cycles = device.scalar_cycles + device.branch_cycles
+    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": PAIR_NBYTES + 0 * n}
+    return on_datapath(loop_cycles(device, n, compare_cycles), n, moved_bytes=moved)
+
+
+@instruction(
+    "wse.argmax",
+    cost=_argmax_cost,
+    reads=(SPACE, "count", "register"),
+    writes=(SPACE, SPACE),
+)
+def argmax(
+    top: Sram, at: Sram, x: Sram, valid: KnownInt, first: KnownInt
+) -> tuple[Sram, Sram]:
+    """The largest of the first `valid` elements and where it is; the lowest index wins a tie.
+
+    Args:
+      top: `float32[1]`, the value; minus infinity where nothing is valid.
+      at: `int32[1]`, its index plus `first`.
+      x: `[n]`.
+      valid: known number of elements that count; the rest is padding.
+      first: known index of `x[0]` in the whole vector.
+    """
+    is_valid = jnp.arange(x.shape[0]) < valid
+    kept = jnp.where(is_valid, single(x), -jnp.inf)
+    best = jnp.argmax(kept).astype(jnp.int32)
+    return kept.max().reshape(1), (first + best).reshape(1)
+
+
+# --- functions, element by element ---
 
 
 def _exp_cost(
@@ -62,14 +118,15 @@ def _exp_cost(
     *,
     scale: float,
 ) -> Cost:
+    """A subtract and a multiply before each exponential."""
     n = x.shape[0] * known(live)
-    each = device.exp_cycles + 2 * device.scalar_cycles
+    each_cycles = device.exp_cycles + 2 * device.scalar_cycles
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": n * dst.dtype.itemsize}
-    return on_datapath(loop_cycles(device, n, each), 3 * n, moved_bytes=moved)
+    return on_datapath(loop_cycles(device, n, each_cycles), 3 * n, moved_bytes=moved)
 
 
 @instruction("wse.exp", cost=_exp_cost, reads=(SPACE, SPACE, "count"), writes=SPACE)
-def exp(dst: Any, x: Any, top: Any, live: Any, *, scale: float) -> Any:
+def exp(dst: Sram, x: Sram, top: Sram, live: KnownInt, *, scale: float) -> Sram:
     """`exp(scale * (x[r] - top[r]))` of the first `live` slots, a scalar loop; 0 beyond.
 
     Args:
@@ -78,29 +135,29 @@ def exp(dst: Any, x: Any, top: Any, live: Any, *, scale: float) -> Any:
       live: known number of slots in use.
       scale: factor of the exponent.
     """
-    raised = jnp.exp(
-        (single(x) - jnp.broadcast_to(single(top)[:, None], x.shape)) * scale
-    )
-    used = jnp.arange(x.shape[1])[None] < live
-    return jnp.where(used, raised, 0.0).astype(dst.dtype)
+    below = single(x) - jnp.broadcast_to(single(top)[:, None], x.shape)
+    raised = jnp.exp(below * scale)
+    is_live = jnp.arange(x.shape[1])[None] < live
+    return jnp.where(is_live, raised, 0.0).astype(dst.dtype)
 
 
 def _silu_cost(device: Device, dst: Operand, x: Operand, *, count: int | None) -> Cost:
+    """Negate, exponential, add, divide."""
     n = x.size if count is None else count
-    each = device.exp_cycles + device.divide_cycles + 2 * device.scalar_cycles
+    each_cycles = device.exp_cycles + device.divide_cycles + 2 * device.scalar_cycles
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": n * dst.dtype.itemsize}
-    return on_datapath(loop_cycles(device, n, each), 4 * n, moved_bytes=moved)
+    return on_datapath(loop_cycles(device, n, each_cycles), 4 * n, moved_bytes=moved)
 
 
 @instruction("wse.silu", cost=_silu_cost, reads=(SPACE,), writes=SPACE)
-def _silu(dst: Any, x: Any, *, count: int | None) -> Any:
+def _silu(dst: Sram, x: Sram, *, count: int | None) -> Sram:
     if count is None:
         return jax.nn.silu(single(x)).astype(dst.dtype)
-    here = jnp.arange(x.size) < count
-    return jnp.where(here, jax.nn.silu(single(x)), single(x)).astype(dst.dtype)
+    is_first = jnp.arange(x.size) < count
+    return jnp.where(is_first, jax.nn.silu(single(x)), single(x)).astype(dst.dtype)
 
 
-def silu(dst: Any, x: Any, count: int | None = None) -> Any:
+def silu(dst: Sram, x: Sram, count: int | None = None) -> Sram:
     """`x / (1 + exp(-x))`, a scalar loop: negate, exponential, add, divide.
 
     Args:
@@ -115,12 +172,12 @@ def _rsqrt_cost(
     device: Device, dst: Operand, x: Operand, *, n: int, eps: float
 ) -> Cost:
     """A divide, an add, a square root and a reciprocal."""
-    each = device.sqrt_cycles + 2 * device.divide_cycles + device.scalar_cycles
-    return on_datapath(x.size * each, 4 * x.size)
+    each_cycles = device.sqrt_cycles + 2 * device.divide_cycles + device.scalar_cycles
+    return on_datapath(x.size * each_cycles, 4 * x.size)
 
 
 @instruction("wse.rsqrt_mean", cost=_rsqrt_cost, reads=(SPACE,), writes=SPACE)
-def rsqrt_mean(dst: Any, x: Any, *, n: int, eps: float) -> Any:
+def rsqrt_mean(dst: Sram, x: Sram, *, n: int, eps: float) -> Sram:
     """`1 / sqrt(x / n + eps)` of each scalar of `x`, a sum of `n` squares."""
     return (1.0 / jnp.sqrt(single(x) * (1.0 / n) + eps)).astype(dst.dtype)
 
@@ -130,24 +187,28 @@ def _reciprocal_cost(device: Device, dst: Operand, x: Operand) -> Cost:
 
 
 @instruction("wse.reciprocal", cost=_reciprocal_cost, reads=(SPACE,), writes=SPACE)
-def reciprocal(dst: Any, x: Any) -> Any:
+def reciprocal(dst: Sram, x: Sram) -> Sram:
     """`1 / x` of each scalar of `x`."""
     return (1.0 / single(x)).astype(dst.dtype)
+
+
+# --- look-up ---
 
 
 def _lookup_cost(
     device: Device, dst: Operand, table: Operand, token: Operand, first: Operand
 ) -> Cost:
     """A compare, a branch and one strided vector operation, whether it copies or fills."""
-    check = 2 * device.scalar_cycles + device.branch_cycles
+    check_cycles = 2 * device.scalar_cycles + device.branch_cycles
+    cycles = check_cycles + move_cycles(device, dst.nbytes)
     moved = {"sram_read": token.nbytes + dst.nbytes, "sram_write": dst.nbytes}
-    return on_datapath(check + move_cycles(device, dst.nbytes), moved_bytes=moved)
+    return on_datapath(cycles, moved_bytes=moved)
 
 
 @instruction(
     "wse.lookup", cost=_lookup_cost, reads=(SPACE, SPACE, "register"), writes=SPACE
 )
-def lookup(dst: Any, table: Any, token: Any, first: Any) -> Any:
+def lookup(dst: Sram, table: Sram, token: Sram, first: KnownInt) -> Sram:
     """Column `token - first` of `table`, or zeros where another PE holds it.
 
     Args:
@@ -156,44 +217,10 @@ def lookup(dst: Any, table: Any, token: Any, first: Any) -> Any:
       token: `int32[1]` in SRAM: data, so the cost must not depend on it.
       first: known integer.
     """
-    at = token[0] - first
-    column = lax.dynamic_index_in_dim(table, at, 1, keepdims=False)
-    return jnp.where((at >= 0) & (at < table.shape[1]), column, 0).astype(dst.dtype)
-
-
-def _argmax_cost(
-    device: Device,
-    top: Operand,
-    at: Operand,
-    x: Operand,
-    valid: Operand,
-    first: Operand,
-) -> Cost:
-    n = known(valid)
-    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": 8 + 0 * n}
-    each = device.scalar_cycles + device.branch_cycles
-    return on_datapath(loop_cycles(device, n, each), n, moved_bytes=moved)
-
-
-@instruction(
-    "wse.argmax",
-    cost=_argmax_cost,
-    reads=(SPACE, "count", "register"),
-    writes=(SPACE, SPACE),
-)
-def argmax(top: Any, at: Any, x: Any, valid: Any, first: Any) -> Any:
-    """The largest of the first `valid` elements and where it is; the lowest index wins a tie.
-
-    Args:
-      top: `float32[1]`, the value; minus infinity where nothing is valid.
-      at: `int32[1]`, its index plus `first`.
-      x: `[n]`.
-      valid: known number of elements that count; the rest is padding.
-      first: known index of `x[0]` in the whole vector.
-    """
-    kept = jnp.where(jnp.arange(x.shape[0]) < valid, single(x), -jnp.inf)
-    best = jnp.argmax(kept).astype(jnp.int32)
-    return kept.max().reshape(1), (first + best).reshape(1)
+    column_index = token[0] - first
+    column = lax.dynamic_index_in_dim(table, column_index, 1, keepdims=False)
+    is_here = (column_index >= 0) & (column_index < table.shape[1])
+    return jnp.where(is_here, column, 0).astype(dst.dtype)
 
 
 __all__ = [

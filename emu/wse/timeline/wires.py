@@ -16,11 +16,13 @@ depths, 18, and one wavelet for each cycle on the way, 9, that is 27.
 """
 
 import dataclasses
+from typing import TypeVar, cast
 
 import numpy as np
 
-from emu.clock.ticks import Ticks
 from emu.datasheet import Device
+
+_Count = TypeVar("_Count", int, np.ndarray)
 
 QUEUE = 2  # of a collective's colours; the longer ones of those that system code leaves free
 
@@ -68,32 +70,34 @@ class Wires:
         """What an output queue, the first router and the ways to them hold."""
         return self.out_words + 1 + self.router_words + self.ramp_cycles
 
-    def latency(self, hops: Ticks) -> Ticks:
+    def latency(self, hops: _Count) -> _Count:
         """From an element's execution to the earliest execution `hops` away."""
         return 1 + 2 * self.ramp_cycles + self.hop_cycles * hops
 
-    def room(self, hops: Ticks) -> Ticks:
+    def room(self, hops: _Count) -> _Count:
         """Wavelets sent and not yet consumed that fit between two PEs."""
         return self.outlet_words + self.inlet_words + hops * self.link_words
 
-    def credit(self, hops: Ticks) -> Ticks:
+    def credit(self, hops: _Count) -> _Count:
         """From a consumption until the sender sees the place it freed: a cycle a stage."""
         return hops + 3
 
-    def span(self, words: Ticks) -> Ticks:
+    def span(self, words: _Count) -> _Count:
         """From the first to the last of `words` wavelets of a stream that nothing holds up."""
         if self.stream_cycles == 1:
             return words - 1
-        return np.ceil((words - 1) * self.stream_cycles).astype(np.int64)
+        slowed = np.ceil((words - 1) * self.stream_cycles).astype(np.int64)
+        return cast(_Count, slowed)
 
-    def sending(self, words: Ticks) -> Ticks:
+    def sending(self, words: _Count) -> _Count:
         """The same on the sender's datapath, which may fill its output queue faster."""
         if self.send_words == 1:
             return self.span(words)
         issues = -(-words // self.send_words)
-        return np.maximum(issues - 1, self.span(words) + 1 - self.out_words)
+        until_queued = self.span(words) + 1 - self.out_words
+        return cast(_Count, np.maximum(issues - 1, until_queued))
 
-    def dispatch_after(self, last: Ticks) -> Ticks:
+    def dispatch_after(self, last: _Count) -> _Count:
         """When a PE dispatches its next operation, from this one's last element."""
         return last + 1 + self.drain_cycles
 

@@ -11,11 +11,10 @@ from emu.wse.collectives.chain_argmax.arrival import (
     arrival,
     compare_cycles,
 )
-from emu.wse.pe.isa import SPACE
+from emu.wse.pe.isa import SPACE, unset
 from emu.wse.pe.laws import on_datapath, operation_cycles
 from emu.wse.spaces import Sram
 from emu.wse.timeline.calls import begin, role
-from emu.wse.timeline.tiles import unset
 
 Pair = tuple[Sram, Sram]
 """A value and its index."""

@@ -32,6 +32,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
         instruction=gathered,
         program=on_a_line(lambda line, x, y: program.gather(line, y, x[:], "g")),
         arrival=of_a_line(formula),
+        same_clock=pes == 2,
         receivers=(np.arange(pes) == 0)[None],
     )
 

@@ -11,8 +11,6 @@ from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.multicast import arrival, meaning, program
 from emu.wse.timeline.wires import wires
 
-OUTPUT_QUEUE_WORDS = 8  # the deepest output queue there is
-
 
 def _draw(rng: np.random.Generator, pes: int) -> Use:
     """From either end or from inside.
@@ -27,6 +25,10 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
         length = np.array(words).reshape(1, 1, 1)
         return arrival.multicast(armed, length, root, wires(device))
 
+    def late_cycles(device: Device) -> int:
+        sends_both_ways = 0 < root < pes - 1
+        return wires(device).out_words if sends_both_ways else 0
+
     return Use(
         of=f"from PE {root} of {pes}, {words} words",
         shape=(1, pes),
@@ -35,7 +37,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
         instruction=lambda x: meaning.multicast(x, x, axis="col", root=root),
         program=on_a_line(lambda line, x, y: program.multicast(line, x[:], "m", root)),
         arrival=of_a_line(formula),
-        late_cycles=OUTPUT_QUEUE_WORDS if 0 < root < pes - 1 else 0,
+        late_cycles=late_cycles,
     )
 
 

@@ -32,6 +32,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
         ),
         arrival=of_a_line(formula),
         receivers=(np.arange(pes) == tree.root)[None],
+        same_clock=name == "chain",
     )
 
 

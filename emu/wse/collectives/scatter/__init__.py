@@ -32,6 +32,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
         instruction=scattered,
         program=on_a_line(lambda line, x, y: program.scatter(line, y[:], x, "s")),
         arrival=of_a_line(formula),
+        same_clock=pes == 2,
     )
 
 

@@ -3,6 +3,6 @@
 from emu.wse.collectives.collective import Collective
 from emu.wse.collectives.walk import arrival, meaning
 
-COLLECTIVE = Collective(instruction=meaning.walk, arrival=arrival.arrival)
+COLLECTIVE = Collective(instruction=meaning.walk, arrival=arrival.walk)
 
 __all__ = ["COLLECTIVE"]

@@ -11,6 +11,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.pe.laws import known
 from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
 
@@ -24,12 +25,24 @@ def arrival(
     """The arrival rule of `wse.walk`."""
     _dst, x, index, gap = operands
     here = Call.on(device, mesh, crossing, gap, axis=axis, group=mesh[axis])
-    tile_words = int(words(x.size, x.dtype))
     hops = here.lines.take(known(index) + known(gap) + 1)
-    ready = here.armed + here.wires.setup_cycles
-    first = np.maximum(ready, ready[:, -1:] + here.wires.latency(hops))
-    last = first + here.wires.span(tile_words)
+    tile_words = int(words(x.size, x.dtype))
+    last = walk(here.armed, tile_words, hops, here.wires)
     return here.ends(last + 1 + int(device.task_switch_cycles))
 
 
-__all__ = ["arrival"]
+def walk(armed: np.ndarray, words: int, hops: np.ndarray, wires: Wires) -> np.ndarray:
+    """When each PE has taken the last word, after which its task starts.
+
+    Args:
+      armed: when each PE could dispatch its operation; the last one sends.
+      words: wavelets of the tile.
+      hops: from the sender to each PE of the next region, like `armed`.
+      wires: of the fabric.
+    """
+    ready = armed + wires.setup_cycles
+    first = np.maximum(ready, ready[:, -1:] + wires.latency(hops))
+    return first + wires.span(words)
+
+
+__all__ = ["arrival", "walk"]

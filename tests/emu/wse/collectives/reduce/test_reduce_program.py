@@ -1,4 +1,4 @@
-"""Collectives as fabric programs, stepped cycle by cycle: when they arrive is what formulas say."""
+"""Reduces as programs: when they end, on which colors, their sums bit for bit, their wavelets."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -9,21 +9,22 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, trees
-from emu.wse.collectives.multicast import arrival as of_multicasts
-from emu.wse.collectives.programs import Line, multicast, reduce
+from emu.wse.collectives.programs import Line, reduce
 from emu.wse.collectives.reduce import arrival as of_trees
-from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.layout.streams import fixed, turned
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.trees import Tree, auto
-from tests.emu.wse.side_by_side import Case, fabric, run, starts
+from tests.emu.wse.collectives.side_by_side import Case, fabric, run, starts
 
 SHEETS = pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda s: s.name)
 SKEWS = (0, 20, 300)
-few = pytest.param(24, id="few")
-many = pytest.param(120, id="many", marks=pytest.mark.slow)
+
+
 LENGTHS = (1, 2, 3, 5, 7, 8, 13, 16, 30, 64, 100, 256)
+
+
 PES = (2, 3, 4, 5, 7, 8, 12, 16, 23, 32, 48, 64)
+
 
 NAMED: dict[str, Callable[[int, np.random.Generator], Tree]] = {
     "chain": lambda pes, rng: trees.chain(pes),
@@ -36,6 +37,8 @@ NAMED: dict[str, Callable[[int, np.random.Generator], Tree]] = {
     ),
     "auto": lambda pes, rng: auto(pes, int(rng.choice(LENGTHS)), WSE3.at()),
 }
+
+
 # Words that wait stand on links that others still use.
 MEETING = (
     "binary",
@@ -53,40 +56,6 @@ def drawn(
         pes, words = int(rng.choice(PES)), int(rng.choice(LENGTHS))
         out.append(Case(starts(rng, pes, SKEWS[n % 3]), words, what(pes, rng)))
     return out
-
-
-# --- broadcast ---
-
-
-@pytest.mark.parametrize("count", [few, many])
-@SHEETS
-def test_broadcast_reaches_every_pe_when_the_formula_says(
-    sheet: Any, count: int
-) -> None:
-    """From either end or from inside, first the lower side, then the higher.
-
-    Where late PEs have held up the first side, its words may still be in the output queue, and the
-    second one's take turns with them on the ramp.
-    """
-    device, w = fabric(sheet)
-    cases = drawn(
-        count, lambda pes, rng: int(rng.choice([0, pes // 2, pes - 1])), count
-    )
-    got = run(
-        cases,
-        lambda line, x, root: multicast(line, x, "b", root),
-        device,
-        path="cycles",
-    )
-    for row, case in enumerate(cases):
-        pes, root = len(case.starts), case.what
-        expected = of_multicasts.multicast(case.armed, case.count, root, w)[0, :, 0]
-        late = got.ends[row, :pes] - expected
-        waits = 0 < root < pes - 1 and len(set(case.starts)) > 1
-        assert 0 <= late.min() and late.max() <= (w.out_words if waits else 0), case
-
-
-# --- reduce ---
 
 
 def named(count: int, names: Iterable[str]) -> list[tuple[str, Case]]:
@@ -188,70 +157,3 @@ def test_a_farther_stream_first_needs_fixed_routes() -> None:
     ):
         reduce(line, x, tree, "r")
     assert len(reduce(line, x, tree, "r", routes="fixed").sequences) == 4
-
-
-# --- together ---
-
-
-def all_reduce(line: Line, x: ops.Memory, tree: Tree) -> Any:
-    return reduce(line, x, tree, "r") + multicast(line, x, "b", tree.root)
-
-
-@pytest.mark.parametrize("count", [few, many])
-@SHEETS
-def test_all_reduce_through_the_middle(sheet: Any, count: int) -> None:
-    """Two-tree, then both ways from its root: every PE has the sum when the two formulas say."""
-    device, w = fabric(sheet)
-    made = (NAMED["two-tree"], NAMED["two-tree, stored"])
-    cases = [case for tree in made for case in drawn(count // 2, tree, 7)]
-    got = run(cases, all_reduce, device, path="cycles")
-    for row, case in enumerate(cases):
-        done = of_trees.reduce(case.armed, case.count, case.what, w, turned=True)
-        expected = of_multicasts.multicast(done, case.count, case.what.root, w)[0, :, 0]
-        assert got.ends[row, : len(case.starts)].tolist() == expected.tolist(), case
-
-
-# --- whole lines of a wafer ---
-
-
-@pytest.mark.parametrize(
-    ("along", "words", "name"),
-    [
-        ("x", 7, "two-tree"),
-        pytest.param("y", 40, "two-tree", marks=pytest.mark.slow),
-        pytest.param("x", 256, "two-tree", marks=pytest.mark.slow),
-        pytest.param("y", 256, "chain", marks=pytest.mark.slow),
-        pytest.param("x", 30, "binary", marks=pytest.mark.slow),
-        pytest.param("y", 30, "two-phase", marks=pytest.mark.slow),
-        pytest.param("x", 2, "star", marks=pytest.mark.slow),
-    ],
-)
-def test_a_whole_line_of_the_wafer(along: str, words: int, name: str) -> None:
-    """A row of 755 PEs or a column of 1,170: all-reduce by every kind of tree."""
-    device, w = fabric(WSE3)
-    pes = int(device.grid_width if along == "x" else device.grid_height)
-    tree = {
-        "two-tree": trees.two_tree(pes, 27),
-        "chain": trees.chain(pes),
-        "star": trees.star(pes),
-        "binary": trees.binary(pes),
-        "two-phase": trees.two_phase(pes, 30),
-    }[name]
-    program = FabricProgram(*((pes, 1) if along == "x" else (1, pes)))
-    line = Line(program, along)
-    all_reduce(line, program.buffer("x", words)[:], tree).declare(
-        program, "main", start=True
-    )
-    got = stepper.run(program, device, path="cycles").ends.reshape(-1)
-    done = of_trees.reduce(
-        np.zeros((1, pes, 1), np.int64),
-        np.array(words).reshape(1, 1, 1),
-        tree,
-        w,
-        turned=True,
-    )
-    expected = of_multicasts.multicast(
-        done, np.array(words).reshape(1, 1, 1), tree.root, w
-    )
-    late = got.max() - expected.max()
-    assert 0 <= late <= (tree.depth * w.link_words if name in MEETING else 0)
