@@ -1,8 +1,9 @@
 """The wafer: datasheets, what a PE can do, collectives, and programs for its fabric.
 
-A kernel for the timeline is a function of one PE's tiles in SRAM, written in the instructions listed
-here (`vector`, `fmac_map`, `reduce`, ...). A program for the fabric lays routes and says what the
-PEs' tasks do, in `ops`; `programs` has collectives to put together, `trees` whom they add:
+A kernel for the timeline is a function of one PE's tiles in SRAM, written in the instructions that
+are listed here (`vector`, `fmac_map`, `reduce`, ...). A program for the fabric lays routes and says
+what the PEs' tasks do, in `ops`; `programs` has collectives to put together, `trees` those along
+which a reduce adds:
 
 ```python
 import numpy as np
