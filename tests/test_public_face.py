@@ -35,6 +35,7 @@ FACES = {
         all_gather_both all_reduce_both reduce_scatter_both
     """,
     "emu.wse": """
+        FabricProgram drawn ops programs stepper trees
         WSE2 WSE3 WSE3_SILICON WaferSheet at_clock on_silicon
         argmax chain_argmax copy copy_into exp fill fmac_map fold gather lookup multicast
         multicast_2d reciprocal reduce ring_all_reduce rope rsqrt_mean scatter score_map shift silu
