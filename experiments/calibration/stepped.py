@@ -11,7 +11,7 @@ from emu.wse import trees
 from emu.wse.fabric import stepper
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
-from emu.wse.fabric.cycles.tables import shape_of
+from emu.wse.fabric.cycles.shape import shape_of
 from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.program import FabricProgram
 from experiments.calibration.trainium import Metrics, Unsupported
@@ -44,7 +44,7 @@ def _stamps(device: Device, program: FabricProgram) -> dict[str, np.ndarray]:
     run = cycle_run.run(encoded, shape=wide)
     verdict.check(encoded, run)
     return {
-        name: run.state["stamps"][k].reshape(program.shape)
+        name: run.state.stamps[k].reshape(program.shape)
         for k, name in enumerate(encoded.stamps)
     }
 
@@ -104,7 +104,7 @@ def vector_op(
 
 def vector_op_issue(device: Device, *, op: str, dtype: str, elements: int) -> Metrics:
     """From a vector operation's dispatch to that of the next, which does not depend on it."""
-    first, second = _logged(device, op, dtype, elements).order[:2, 0]
+    first, second = _logged(device, op, dtype, elements).order.cycle[:2]
     return {"cycles": int(second - first)}
 
 
@@ -113,7 +113,7 @@ def vector_op_completion(
 ) -> Metrics:
     """From a vector operation's dispatch until its last element is written."""
     run = _logged(device, op, dtype, elements)
-    first, second = run.order[:2, 0]
+    first, second = run.order.cycle[:2]
     issued = np.flatnonzero(run.issues[:, 0] >= 0)
     return {"cycles": int(issued[issued < second].max() + 1 - first)}
 

@@ -10,9 +10,11 @@ Every array of routes in this package (`Color.receive`, `Color.send` and what is
 such sets, 0 where the color has no route.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from emu.errors import LimitExceeded
@@ -25,6 +27,8 @@ PORTS = (*LINKS, RAMP)
 OPPOSITE = (SOUTH, WEST, NORTH, EAST)
 """On which side of its neighbour in each direction a router lies."""
 Sides = str | Sequence[str]
+Bits: TypeAlias = int | np.ndarray | jax.Array
+"""One set of directions, or an array of them."""
 
 
 def bits_of(sides: Sides, what: str) -> int:
@@ -41,19 +45,20 @@ def bits_of(sides: Sides, what: str) -> int:
     return sum(1 << DIRECTIONS.index(name) for name in set(names))
 
 
-def has(bits: Any, direction: int) -> Any:
+def has(bits: Bits, direction: int) -> Any:
     """Whether sets hold a direction: a bool for an integer, an array of them for an array."""
     return (bits >> direction & 1) == 1
 
 
-def several(bits: Any) -> Any:
+def several(bits: Bits) -> Any:
     """Whether sets hold more than one direction: without its lowest bit something is left."""
     return (bits & (bits - 1)) != 0
 
 
-def in_bits(bits: int) -> list[int]:
+@functools.cache
+def in_bits(bits: int) -> tuple[int, ...]:
     """The directions of one set, in the order of their numbers."""
-    return [direction for direction in PORTS if has(bits, direction)]
+    return tuple(direction for direction in PORTS if has(bits, direction))
 
 
 def flat_steps(width: int) -> tuple[int, int, int, int]:
@@ -64,7 +69,7 @@ def flat_steps(width: int) -> tuple[int, int, int, int]:
     return -width, 1, width, -1
 
 
-def neighbour(grid: np.ndarray, direction: int, beyond: Any = 0) -> np.ndarray:
+def neighbour(grid: np.ndarray, direction: int, beyond: int | bool = 0) -> np.ndarray:
     """`[..., height, width]`: each PE's neighbour's entry; `beyond` where it has no neighbour."""
     found = np.full_like(grid, beyond)
     all_but_last = slice(None, -1)

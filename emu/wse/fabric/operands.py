@@ -44,11 +44,7 @@ class Buffer:
 
     def __getitem__(self, at: "slice | int") -> Memory:
         if isinstance(at, int):
-            at = (
-                slice(at, at + 1)
-                if at != -1
-                else slice(self.elements - 1, self.elements)
-            )
+            at = slice(at, at + 1 if at != -1 else None)
         start, stop, step = at.indices(self.elements)
         count = len(range(start, stop, step))
         if count == 0 or step < 1:
@@ -57,7 +53,12 @@ class Buffer:
             )
         itemsize = jnp.dtype(self.dtype).itemsize
         return Memory(
-            self.name, self.dtype, self.address + start * itemsize, start, count, step
+            buffer=self.name,
+            dtype=self.dtype,
+            address=self.address + start * itemsize,
+            start=start,
+            elements=count,
+            step=step,
         )
 
     @property

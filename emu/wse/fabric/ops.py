@@ -5,7 +5,9 @@ Operands are those of `operands.py`, listed here too: who writes a program needs
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict, Unpack
+
+import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric.operands import (
@@ -51,7 +53,8 @@ class Vector:
             raise LimitExceeded(
                 f"vector: op is {self.op!r}, must be one of {ARITHMETIC}"
             )
-        if not isinstance(self.dst, Memory | Fabric) or _is_inward(self.dst):
+        into_memory = isinstance(self.dst, Memory)
+        if not (into_memory or self.outward is not None):
             raise LimitExceeded(
                 f"vector {self.op}: dst is {self.dst}, must be memory or send()"
             )
@@ -59,21 +62,21 @@ class Vector:
             raise LimitExceeded(
                 f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources"
             )
-        if any(isinstance(x, Fabric) and x.outward for x in self.sources):
+        fabric_sources = [each for each in self.sources if isinstance(each, Fabric)]
+        if any(source.outward for source in fabric_sources):
             raise LimitExceeded(
                 f"vector {self.op}: a source is send(), must be receive()"
             )
-        if self.op == "fmac" and not isinstance(self.dst, Memory):
+        if self.op == "fmac" and not into_memory:
             raise LimitExceeded(
                 "vector fmac: dst is a stream, must be memory: it is added to"
             )
-        if sum(isinstance(x, Fabric) for x in self.sources) > 1:
+        if len(fabric_sources) > 1:
             raise LimitExceeded(
                 f"vector {self.op}: two fabric sources, a PE takes at most one"
             )
-        if self.wide and (
-            self.op != "copy" or self.thread is None or len(self._streams) > 1
-        ):
+        moves_memory = self.op == "copy" and len(self._streams) == 1
+        if self.wide and not (moves_memory and self.thread is not None):
             raise LimitExceeded(
                 f"vector {self.op}: wide streams are for copies between memory and fabric on a "
                 "microthread; leave out wide, or give a thread"
@@ -82,23 +85,24 @@ class Vector:
 
     @property
     def sources(self) -> tuple[Operand, ...]:
-        return tuple(x for x in (self.a, self.b) if x is not None)
+        return (self.a,) if self.b is None else (self.a, self.b)
 
     @property
     def elements(self) -> int:
-        """Elements of the destination."""
-        counts = {}
-        for x in (self.dst, *self.sources):
-            if isinstance(x, Memory) and (x is self.dst or x.elements > 1):
-                counts[x.elements] = x
-            elif isinstance(x, Fabric) and x.elements is not None:
-                counts[x.elements] = x
-        if not counts:  # a stream fed from one element of memory
-            counts = (
-                {1: self.dst}
-                if any(isinstance(x, Memory) for x in self.sources)
-                else {}
-            )
+        """Elements of the destination.
+
+        One element of memory as a source serves all: `x[:8] = x[:8] * y[0]` has 8.
+        """
+        counts: dict[int, Operand] = {}
+        for operand in (self.dst, *self.sources):
+            if isinstance(operand, Memory):
+                if operand is self.dst or operand.elements > 1:
+                    counts[operand.elements] = operand
+            elif isinstance(operand, Fabric) and operand.elements is not None:
+                counts[operand.elements] = operand
+        from_memory = any(isinstance(source, Memory) for source in self.sources)
+        if not counts and from_memory:  # a stream fed from one element of memory
+            counts = {1: self.dst}
         if len(counts) != 1:
             told = ", ".join(map(str, counts)) or "none"
             raise LimitExceeded(
@@ -106,41 +110,45 @@ class Vector:
             )
         return next(iter(counts))
 
-    def dtype_of(self, x: Operand) -> str:
+    def dtype_of(self, operand: Operand) -> str:
         """Dtype of an operand; a stream without its own has that of the first other operand."""
-        if isinstance(x, Memory) or (isinstance(x, Fabric) and x.dtype):
-            return str(x.dtype)
+        if isinstance(operand, Memory | Fabric) and operand.dtype:
+            return operand.dtype
         for other in (self.dst, *self.sources):
             if isinstance(other, Memory | Fabric) and other.dtype:
                 return other.dtype
         return "float32"
 
-    def words(self, x: Operand | None) -> int:
-        """Wavelets of a fabric operand."""
-        return wavelets(self.elements, self.dtype_of(x)) if isinstance(x, Fabric) else 0
+    def wavelets_of(self, operand: Operand | None) -> int:
+        """Wavelets of a fabric operand; 0 of any other."""
+        if not isinstance(operand, Fabric):
+            return 0
+        return wavelets(self.elements, self.dtype_of(operand))
 
     @property
     def _streams(self) -> list[Fabric]:
-        return [x for x in (self.dst, *self.sources) if isinstance(x, Fabric)]
+        operands = (self.dst, *self.sources)
+        return [each for each in operands if isinstance(each, Fabric)]
 
     @property
     def wide(self) -> bool:
         """Whether it moves 64 bits an issue."""
-        return any(x.wide for x in self._streams)
+        return any(stream.wide for stream in self._streams)
 
     @property
     def inward(self) -> Fabric | None:
         """The fabric source."""
-        return next((x for x in self.sources if isinstance(x, Fabric)), None)
+        for source in self.sources:
+            if isinstance(source, Fabric):
+                return source
+        return None
 
     @property
     def outward(self) -> Fabric | None:
         """The fabric destination."""
-        return self.dst if isinstance(self.dst, Fabric) else None
-
-
-def _is_inward(x: Any) -> bool:
-    return isinstance(x, Fabric) and not x.outward
+        if isinstance(self.dst, Fabric) and self.dst.outward:
+            return self.dst
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +165,8 @@ class Map:
     x: Memory
 
     def __post_init__(self) -> None:
-        scalars, long = self.x.elements, self.dst.elements
+        scalars = self.x.elements
+        long = self.dst.elements
         if not self.outer and self.weights.elements != scalars * long:
             raise LimitExceeded(
                 f"map: weights have {self.weights.elements} elements, must have "
@@ -188,7 +197,7 @@ class Code:
     cycles: int
     what: str = "code"
     dst: Memory | None = None
-    function: Callable[..., Any] | None = None
+    function: Callable[..., np.ndarray] | None = None
     sources: tuple[Memory, ...] = ()
 
 
@@ -208,16 +217,22 @@ class Stamp:
 
 @dataclasses.dataclass(frozen=True)
 class Activate:
+    """Makes a task active: it runs when the main thread is free and the task is not blocked."""
+
     task: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
+    """Keeps a task from running, active or not, until it is unblocked."""
+
     task: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Unblock:
+    """Lets a blocked task run again."""
+
     task: str
 
 
@@ -264,27 +279,35 @@ Op = (
 )
 
 
-def copy(dst: Operand, a: Operand, **how: Any) -> Vector:
+class How(TypedDict, total=False):
+    """Of a vector operation: its `thread`, and what its completion does, as `Vector` has them."""
+
+    thread: int | None
+    activate: str | None
+    unblock: str | None
+
+
+def copy(dst: Operand, a: Operand, **how: Unpack[How]) -> Vector:
     """`dst = a`: a move, a fill, a send or a receive."""
     return Vector("copy", dst, a, **how)
 
 
-def add(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+def add(dst: Operand, a: Operand, b: Operand, **how: Unpack[How]) -> Vector:
     """`dst = a + b`."""
     return Vector("add", dst, a, b, **how)
 
 
-def mul(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+def mul(dst: Operand, a: Operand, b: Operand, **how: Unpack[How]) -> Vector:
     """`dst = a * b`."""
     return Vector("mul", dst, a, b, **how)
 
 
-def maximum(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+def maximum(dst: Operand, a: Operand, b: Operand, **how: Unpack[How]) -> Vector:
     """`dst = max(a, b)`."""
     return Vector("max", dst, a, b, **how)
 
 
-def fmac(dst: Operand, a: Operand, b: Operand, **how: Any) -> Vector:
+def fmac(dst: Operand, a: Operand, b: Operand, **how: Unpack[How]) -> Vector:
     """`dst += a * b`."""
     return Vector("fmac", dst, a, b, **how)
 

@@ -7,8 +7,10 @@ import dataclasses
 
 import numpy as np
 
+from emu.wse.fabric.arrays import Counts, CycleArray, Mask, PEs
 from emu.wse.fabric.encoding.encode import Encoded
-from emu.wse.fabric.encoding.instructions import NONE, VECTOR
+from emu.wse.fabric.encoding.instructions import NONE, VECTOR, Instruction
+from emu.wse.fabric.events import Dispatches, Operations
 from emu.wse.fabric.wording import in_words, tasks_of
 
 FAR = np.iinfo(np.int64).max
@@ -39,6 +41,42 @@ class Phase:
     spent_cycles: int
 
 
+@dataclasses.dataclass
+class UnderWay:
+    """The operation that one thread is busy with, on each PE.
+
+    Attributes:
+      code: `int64[PEs]`, the instruction, or NONE.
+      begun: its dispatch.
+      latest: its latest issue, or NONE if it has not issued.
+    """
+
+    code: np.ndarray
+    begun: CycleArray
+    latest: CycleArray
+
+    @classmethod
+    def nothing(cls, pes: int) -> "UnderWay":
+        nothing = np.full(pes, NONE, np.int64)
+        return cls(code=nothing, begun=nothing.copy(), latest=nothing.copy())
+
+
+@dataclasses.dataclass(frozen=True)
+class Issues:
+    """Issues of one thread, in the order of time: when, and on which flat PE."""
+
+    cycle: CycleArray
+    pe: PEs
+
+
+def _cycles_after(instruction: Instruction) -> int:
+    """From the cycle after its last issue, or from its dispatch off the datapath, to its end."""
+    if instruction.kind != VECTOR:
+        return instruction.time.setup_cycles
+    # A microthread's operation is done with its last issue.
+    return instruction.time.drain_cycles if instruction.thread == 0 else 0
+
+
 class Tally:
     """Phases under way.
 
@@ -47,118 +85,135 @@ class Tally:
     """
 
     def __init__(self, encoded: Encoded):
-        made, pes = encoded.instructions, encoded.entry[0].size
+        instructions = encoded.instructions
+        pes = encoded.entry[0].size
+        count = max(1, len(instructions))
         self.encoded = encoded
-        self.vector = np.array([i.kind == VECTOR for i in made] or [False])
-        self.thread = np.array([i.thread for i in made] or [0])
-        after = [
-            i.time.drain_cycles if i.kind == VECTOR else i.time.setup_cycles
-            for i in made
-        ]
-        self.after = np.array(after or [0], np.int64)
-        self.after[self.thread > 0] = (
-            0  # a microthread's operation is done with its last issue
-        )
-        zero = np.zeros(len(self.after), np.int64)
-        self.times = zero
-        self.datapath = zero.copy()
-        self.spent = zero.copy()
-        self.first, self.last = zero + FAR, zero.copy()
-        # Per thread and PE: the operation under way, its dispatch and its latest issue.
-        self.running = {
-            int(u): np.stack([np.full(pes, NONE, np.int64)] * 3)
-            for u in np.unique(self.thread[self.vector])
-        }
+        self.vector = np.zeros(count, bool)
+        self.thread = np.zeros(count, np.int64)
+        self.after = np.zeros(count, np.int64)
+        for number, instruction in enumerate(instructions):
+            self.vector[number] = instruction.kind == VECTOR
+            self.thread[number] = instruction.thread
+            self.after[number] = _cycles_after(instruction)
+        self.times = np.zeros(count, np.int64)
+        self.datapath = np.zeros(count, np.int64)
+        self.spent = np.zeros(count, np.int64)
+        self.first = np.full(count, FAR, np.int64)
+        self.last = np.zeros(count, np.int64)
+        self.running: dict[int, UnderWay] = {}
+        for thread in np.unique(self.thread[self.vector]).tolist():
+            self.running[thread] = UnderWay.nothing(pes)
 
-    def hear(self, begin: int, rows: np.ndarray, issues: np.ndarray) -> None:
-        """Counts a chunk, as `cycle_log.Log` tells it."""
-        rows = rows[rows[:, 2] >= 0]
-        vector = self.vector[rows[:, 2]]
-        cycle, _, code = rows[~vector].T
-        self.complete(code, cycle, cycle + self.after[code])
-        for u in self.running:
-            mine = rows[vector & (self.thread[rows[:, 2]] == u)]
-            self._thread(
-                u, begin, mine[np.lexsort((mine[:, 0], mine[:, 1]))], issues == u
-            )
+    def hear(self, begin: int, events: Dispatches, issues: np.ndarray) -> None:
+        """Counts a chunk, as `cycles.log.Log` tells it."""
+        events = events[events.code >= 0]
+        vector = self.vector[events.code]
+        scalar = events[~vector]
+        ends = scalar.cycle + self.after[scalar.code]
+        self.complete(scalar.code, scalar.cycle, ends)
+        thread_of = self.thread[events.code]
+        for thread, running in self.running.items():
+            own = events[vector & (thread_of == thread)]
+            by_pe = np.lexsort((own.cycle, own.pe))
+            self._thread(running, begin, own[by_pe], issues == thread)
 
-    def _thread(self, u: int, begin: int, rows: np.ndarray, served: np.ndarray) -> None:
-        """One thread's part of a chunk; `rows` are its dispatches by PE and cycle."""
-        new, (cycle, pe, code) = len(rows), rows.T
-        never = np.full(new, NONE, np.int64)
+    def _thread(
+        self, running: UnderWay, begin: int, own: Dispatches, served: Mask
+    ) -> None:
+        """One thread's part of a chunk; `own` are its dispatches by PE and cycle."""
+        new = len(own)
         # Operations: those dispatched in this chunk, then the one under way on each PE.
-        code, begun, latest = np.concatenate(
-            [np.stack([code, cycle, never]), self.running[u]], 1
-        )
-        step, at = np.nonzero(served)
-        span = len(served) + 1
-        before = (
-            np.searchsorted(pe * span + cycle - begin, at * span + step, side="right")
-            - 1
-        )
-        found = (before >= 0) & (np.append(pe, NONE)[before] == at)
-        of = np.where(found, before, new + at)
-        self.datapath += np.bincount(code[of], minlength=len(self.datapath))
-        latest[of] = step + begin  # in ascending order: the last one stays
-        # The PE's last one in this chunk.
-        last = np.append(pe[1:] != pe[:-1], True)[:new]
-        over = np.concatenate([np.flatnonzero(~last), new + pe[last]])
+        code = np.concatenate([own.code, running.code])
+        begun = np.concatenate([own.cycle, running.begun])
+        never = np.full(new, NONE)
+        latest = np.concatenate([never, running.latest])
+        step, pe = np.nonzero(served)
+        issue = Issues(cycle=step + begin, pe=pe)
+        operation = self._issued_for(own, issue, begin + len(served))
+        self.datapath += self._times(code[operation])
+        latest[operation] = issue.cycle  # in ascending order: the last one stays
+        # The last operation of each PE in this chunk goes on; those before it are over.
+        changes = own.pe[1:] != own.pe[:-1]
+        is_last = np.append(changes, True)[:new]
+        last = np.flatnonzero(is_last)
+        last_pe = own.pe[last]
+        over = np.concatenate([np.flatnonzero(~is_last), new + last_pe])
         self._close(code[over], begun[over], latest[over])
-        self.running[u][:, pe[last]] = (
-            code[:new][last],
-            begun[:new][last],
-            latest[:new][last],
-        )
-        others = np.ones(len(code) - new, bool)
-        others[pe] = False
-        self.running[u][2][others] = latest[new:][others]
+        # What was under way before may have issued on; where a PE has begun anew it is replaced.
+        running.latest[:] = latest[new:]
+        running.code[last_pe] = code[last]
+        running.begun[last_pe] = begun[last]
+        running.latest[last_pe] = latest[last]
 
-    def _close(self, code: np.ndarray, begun: np.ndarray, latest: np.ndarray) -> None:
+    def _issued_for(self, own: Dispatches, issue: Issues, end: int) -> np.ndarray:
+        """Which operation each issue is of: a row of `own`, or `len(own) + PE` if it is older.
+
+        PE and cycle are made one number, `PE * end + cycle`, so that one search over all PEs finds
+        the last dispatch before each issue. All cycles are before `end`.
+        """
+        dispatched = own.pe * end + own.cycle
+        issued = issue.pe * end + issue.cycle
+        before = np.searchsorted(dispatched, issued, side="right") - 1
+        of_this_pe = np.append(own.pe, NONE)[before] == issue.pe
+        found = of_this_pe & (before >= 0)
+        return np.where(found, before, len(own) + issue.pe)
+
+    def _times(self, code: np.ndarray) -> Counts:
+        """How often each instruction is among `code`."""
+        return np.bincount(code, minlength=len(self.times))
+
+    def _close(self, code: np.ndarray, begun: CycleArray, latest: CycleArray) -> None:
         done = (code != NONE) & (latest != NONE)
         code = code[done]
-        begun = begun[done]
-        latest = latest[done]
-        self.complete(code, begun, latest + 1 + self.after[code])
+        ends = latest[done] + 1 + self.after[code]
+        self.complete(code, begun[done], ends)
 
-    def complete(self, code: np.ndarray, begun: np.ndarray, end: np.ndarray) -> None:
+    def complete(self, code: np.ndarray, begun: CycleArray, ends: CycleArray) -> None:
         """Counts operations: instructions, cycles of dispatch and of completion."""
-        self.times += np.bincount(code, minlength=len(self.times))
-        np.add.at(self.spent, code, end - begun)
+        self.times += self._times(code)
+        np.add.at(self.spent, code, ends - begun)
         np.minimum.at(self.first, code, begun)
-        np.maximum.at(self.last, code, end)
+        np.maximum.at(self.last, code, ends)
 
     def done(self) -> tuple[Phase, ...]:
         """The phases that happened, in the order of their first dispatches."""
-        for u, (code, begun, latest) in self.running.items():
-            self._close(code, begun, latest)
-            self.running[u][:] = NONE
+        for running in self.running.values():
+            self._close(running.code, running.begun, running.latest)
+            running.code[:] = NONE
         tasks = tasks_of(self.encoded)
-        found = [
-            Phase(
-                tasks[k],
-                in_words(i.op),
-                i.where,
-                i.thread,
-                int(self.times[k]),
-                int(self.first[k]),
-                int(self.last[k]),
-                int(self.datapath[k]),
-                int(self.spent[k]),
+        found: list[Phase] = []
+        for number, instruction in enumerate(self.encoded.instructions):
+            if not self.times[number]:
+                continue
+            phase = Phase(
+                task=tasks[number],
+                what=in_words(instruction.op),
+                where=instruction.where,
+                thread=instruction.thread,
+                times=int(self.times[number]),
+                first_cycle=int(self.first[number]),
+                last_cycle=int(self.last[number]),
+                datapath_cycles=int(self.datapath[number]),
+                spent_cycles=int(self.spent[number]),
             )
-            for k, i in enumerate(self.encoded.instructions)
-            if self.times[k]
-        ]
-        return tuple(sorted(found, key=lambda p: (p.first_cycle, p.last_cycle)))
+            found.append(phase)
+        found.sort(key=lambda phase: (phase.first_cycle, phase.last_cycle))
+        return tuple(found)
 
 
-def by_trains(encoded: Encoded, dispatches: np.ndarray) -> tuple[Phase, ...]:
-    """The phases of a program worked out as trains, of all rows of `flow.Flow.dispatches`."""
+def by_trains(encoded: Encoded, operations: Operations) -> tuple[Phase, ...]:
+    """The phases of a program worked out as trains, of the operations of all PEs."""
     tally = Tally(encoded)
-    _, code, cycle, _, latest = dispatches.T
-    end = np.where(tally.vector[code], latest + 1, cycle) + tally.after[code]
-    tally.complete(code, cycle, end)
-    held = [-(-i.time.issues // i.time.words) for i in encoded.instructions]
-    tally.datapath += tally.times * np.array(held or [0])
+    code = operations.code
+    on_datapath = tally.vector[code]
+    issued = operations.last + 1
+    done = np.where(on_datapath, issued, operations.dispatched)
+    tally.complete(code, operations.dispatched, done + tally.after[code])
+    for number, instruction in enumerate(encoded.instructions):
+        time = instruction.time
+        issues = -(-time.issues // time.words)
+        tally.datapath[number] += tally.times[number] * issues
     return tally.done()
 
 

@@ -156,6 +156,14 @@ class FabricProgram:
     ) -> None:
         """What the routers at `where` do with `color`.
 
+        PEs 1 and 2 of a row send to PE 0 on one color, one after the other: the router of PE 1
+        takes what its own PE sends first, and once a control wavelet has followed that, what comes
+        from the east.
+
+            program.route("up", np.s_[0, 0], receive="east", send="ramp")
+            program.route("up", np.s_[0, 1], receive="ramp", send="west", then=[("east", "west")])
+            program.route("up", np.s_[0, 2], receive="ramp", send="west")
+
         Args:
           color: its name.
           where: which PEs.

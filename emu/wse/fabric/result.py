@@ -22,8 +22,8 @@ class Run:
       ends: `int[height, width]`, when each PE was done.
       links: `int[5, height, width]`, wavelets sent north, east, south, west and into the ramp;
         None where not asked for.
-      profile: cycles of each of `cycle_profile.COUNTERS`, `int[height, width]`; empty where not
-        asked for.
+      profile: cycles of each of `profile.COUNTERS`, `int[height, width]`; empty where not asked
+        for.
       phases: what each instruction took over all PEs; empty where not asked for.
       encoded: the priced program.
       stepped: the log of the cycle path, where it was taken.

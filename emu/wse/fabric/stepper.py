@@ -1,11 +1,13 @@
 """The wafer stepped: runs a fabric program for its values and its cycles.
 
-Two paths reach the same cycles. *Trains*: where every PE runs one sequence of synchronous
-operations on static routes and nobody ever waits for a shared link or a full queue, each stream is
-a vector of times. *Cycles*: every router and PE, one cycle after another, for everything else. The
-trains check that they may be believed, and say why where they may not.
+Two paths reach the same cycles. *Trains* (`trains/README.md`): where every PE runs one sequence of
+synchronous operations on static routes and nobody ever waits for a shared link or a full queue,
+each stream is a vector of times. *Cycles* (`cycles/cycle.py`): every router and PE, one cycle after
+another, for everything else. The trains check that they may be believed, and say why where they may
+not.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,8 +19,8 @@ from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.cycles.profile import COUNTERS
 from emu.wse.fabric.encoding.encode import Encoded, encode
-from emu.wse.fabric.phases import Phase, Tally, by_trains
-from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.phases import Tally, by_trains
+from emu.wse.fabric.program import FabricProgram, Place
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.order import with_ends
@@ -26,19 +28,43 @@ from emu.wse.fabric.trains.order import with_ends
 PATHS = ("auto", "trains", "cycles")
 ASKED = "stepping was asked for"
 LIMIT_CYCLES = 10_000_000
+Data = Mapping[str, Any]
+"""Buffer name to its content: `[height, width, elements]`, or what broadcasts to it."""
 
 
 class NotTrains(LimitExceeded):
     """A program whose cycles only stepping can tell, asked for as trains."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be counted and logged of a run, beyond its values and cycles.
+
+    Attributes:
+      watch: places of which to log what each thread does in every cycle.
+      links: wavelets on every link.
+      profile: what every PE does in each cycle.
+      phases: what each instruction takes over all PEs.
+    """
+
+    watch: Place
+    links: bool
+    profile: bool
+    phases: bool
+
+    @property
+    def needs_cycles(self) -> bool:
+        """Whether only stepping cycle by cycle can tell it."""
+        return self.profile or self.watch is not None
+
+
 def run(
     program: FabricProgram,
     device: Device,
-    data: Mapping[str, Any] | None = None,
+    data: Data | None = None,
     *,
     path: str = "auto",
-    watch: Any = None,
+    watch: Place = None,
     links: bool = False,
     profile: bool = False,
     phases: bool = False,
@@ -69,112 +95,113 @@ def run(
             f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}"
         )
     encoded = encode(program, device)
+    wanted = Wanted(watch=watch, links=links, profile=profile, phases=phases)
     why = ASKED
-    if path == "trains" and (profile or watch is not None):
-        raise LimitExceeded(
-            "stepper: a profile or log needs path='cycles', is 'trains'"
-        )
-    if path == "auto" and (profile or watch is not None):
-        path, why = "cycles", "a profile or log was asked for"
+    if wanted.needs_cycles:
+        if path == "trains":
+            raise LimitExceeded(
+                "stepper: a profile or log needs path='cycles', is 'trains'"
+            )
+        if path == "auto":
+            path = "cycles"
+            why = "a profile or log was asked for"
     if path != "cycles":
-        why = _not_straight(encoded)
-        if not why:
-            traced = np.arange(program.width * program.height) if phases else None
-            flowed = flow.run(encoded, data, timed=True, traced=traced)
-            if flowed.exact:
-                return _from_trains(encoded, flowed, links, phases)
-            why = flowed.why
+        found = _by_trains(encoded, data, wanted)
+        if isinstance(found, Run):
+            return found
+        why = found
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
-    return _stepped(
-        encoded, data, why, watch, (links, profile, phases), progress, limit_cycles
-    )
+    return _by_cycles(encoded, data, why, wanted, progress, limit_cycles)
 
 
-def _not_straight(encoded: Encoded) -> str:
-    if encoded.straight:
-        return ""
-    return "it has switches, merges, microthreads or tasks that start one another"
-
-
-def _from_trains(encoded: Encoded, flowed: flow.Flow, links: bool, phases: bool) -> Run:
-    assert flowed.ends is not None and flowed.stamps is not None
-    found: tuple[Phase, ...] = ()
-    if phases:
-        assert flowed.dispatches is not None
-        found = by_trains(encoded, flowed.dispatches)
+def _by_trains(encoded: Encoded, data: Data | None, wanted: Wanted) -> Run | str:
+    """The run by trains, or why it cannot be had so."""
+    if not encoded.straight:
+        return "it has switches, merges, microthreads or tasks that start one another"
+    pes = np.arange(encoded.entry[0].size)
+    traced = pes if wanted.phases else None
+    flowed = flow.run(encoded, data, timed=True, traced=traced)
+    times = flowed.times
+    if times is None:
+        return flowed.why
     return Run(
-        int(flowed.ends.max()),
-        "trains",
-        "",
-        flowed.values,
-        flowed.stamps,
-        flowed.ends,
-        flowed.links if links else None,
-        {},
-        found,
-        encoded,
-        None,
+        cycles=int(times.ends.max()),
+        path="trains",
+        why="",
+        values=flowed.values,
+        stamps=times.stamps,
+        ends=times.ends,
+        links=times.links if wanted.links else None,
+        profile={},
+        phases=by_trains(encoded, times.operations) if wanted.phases else (),
+        encoded=encoded,
+        stepped=None,
     )
 
 
-def _stepped(
+def _by_cycles(
     encoded: Encoded,
-    data: Mapping[str, Any] | None,
+    data: Data | None,
     why: str,
-    watch: Any,
-    counted: tuple[bool, bool, bool],
+    wanted: Wanted,
     progress: Callable[[int], None] | None,
     limit_cycles: int,
 ) -> Run:
     shape = encoded.program.shape
-    links, profile, phases = counted
     traced = np.zeros(shape, bool)
-    if watch is not None:
-        traced[watch] = True
+    if wanted.watch is not None:
+        traced[wanted.watch] = True
     # The order of tasks and of merged streams is a matter of time.
     ordered = data is not None and not encoded.straight
-    tally = Tally(encoded) if phases else None
+    tally = Tally(encoded) if wanted.phases else None
     stepped = cycle_run.run(
         encoded,
         watch=np.arange(traced.size) if ordered else None,
         traced=np.flatnonzero(traced),
-        profile=links or profile,
+        profiled=wanted.links or wanted.profile,
         listen=tally.hear if tally else None,
         progress=progress,
         limit_cycles=limit_cycles,
     )
     verdict.check(encoded, stepped)
-    values: dict[str, np.ndarray] = {}
-    if data is not None:
-        values = flow.run(encoded, data, timed=False, **_order(encoded, stepped)).values
     state = stepped.state
     stamps = {
-        name: state["stamps"][i].reshape(shape) for i, name in enumerate(encoded.stamps)
+        name: cycles.reshape(shape)
+        for name, cycles in zip(encoded.stamps, state.stamps, strict=True)
     }
-    counters = stepped.counters or {}
-    rows = zip(COUNTERS, counters["pes"], strict=True) if profile else ()
+    links = None
+    profile: dict[str, np.ndarray] = {}
+    if stepped.counters is not None:
+        if wanted.links:
+            links = stepped.counters.links.reshape(-1, *shape)
+        if wanted.profile:
+            of_pes = stepped.counters.pes.reshape(-1, *shape)
+            profile = dict(zip(COUNTERS, of_pes, strict=True))
     return Run(
-        stepped.cycles,
-        "cycles",
-        why,
-        values,
-        stamps,
-        state["end"].reshape(shape),
-        counters["links"].reshape(5, *shape) if links else None,
-        {name: row.reshape(shape) for name, row in rows},
-        tally.done() if tally else (),
-        encoded,
-        stepped,
+        cycles=stepped.cycles,
+        path="cycles",
+        why=why,
+        values={} if data is None else _values(encoded, data, stepped),
+        stamps=stamps,
+        ends=state.end.reshape(shape),
+        links=links,
+        profile=profile,
+        phases=tally.done() if tally else (),
+        encoded=encoded,
+        stepped=stepped,
     )
 
 
-def _order(encoded: Encoded, stepped: cycle_run.Cycles) -> dict[str, np.ndarray]:
-    """What a program's values depend on of its times; nothing if it is straight."""
+def _values(
+    encoded: Encoded, data: Data, stepped: cycle_run.Cycles
+) -> dict[str, np.ndarray]:
+    """What a stepped program computed, from who was first where, if that matters."""
     if encoded.straight:
-        return {}
+        return flow.run(encoded, data, timed=False).values
     order = with_ends(encoded, stepped.order, stepped.issues, stepped.watch)
-    return {"order": order, "merges": stepped.merges}
+    ordered = flow.run(encoded, data, timed=False, order=order, merges=stepped.merges)
+    return ordered.values
 
 
 __all__ = ["ASKED", "NotTrains", "PATHS", "run"]

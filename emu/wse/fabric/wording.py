@@ -11,9 +11,8 @@ def in_words(op: ops.Op) -> str:
     """Such as `add receive 'east', x -> send 'sum'`."""
     match op:
         case ops.Vector():
-            return (
-                f"{op.op} {', '.join(map(_operand, op.sources))} -> {_operand(op.dst)}"
-            )
+            sources = ", ".join(map(_operand, op.sources))
+            return f"{op.op} {sources} -> {_operand(op.dst)}"
         case ops.Map():
             return f"map {op.weights.buffer} * {op.x.buffer} -> {op.dst.buffer}"
         case ops.Code():
@@ -31,24 +30,26 @@ def in_words(op: ops.Op) -> str:
     return type(op).__name__.lower()
 
 
-def _operand(x: ops.Operand) -> str:
-    if isinstance(x, ops.Memory):
-        return x.buffer
-    if isinstance(x, ops.Fabric):
-        return f"{'send' if x.outward else 'receive'} '{x.color}'"
-    return f"{x:g}"
+def _operand(operand: ops.Operand) -> str:
+    if isinstance(operand, ops.Memory):
+        return operand.buffer
+    if isinstance(operand, ops.Fabric):
+        return f"{'send' if operand.outward else 'receive'} '{operand.color}'"
+    return f"{operand:g}"
 
 
 def tasks_of(encoded: Encoded) -> list[str]:
     """The name of the task that each instruction belongs to."""
     starts: dict[int, str] = {}
     for name, entry in zip(encoded.program.tasks, encoded.entry, strict=False):
-        starts |= {int(at): name for at in np.unique(entry) if at != NONE}
-    out, task = [], ""
-    for at in range(len(encoded.instructions)):
-        task = starts.get(at, task)
-        out.append(task)
-    return out
+        for first in np.unique(entry[entry != NONE]).tolist():
+            starts[first] = name
+    names: list[str] = []
+    task = ""
+    for number in range(len(encoded.instructions)):
+        task = starts.get(number, task)
+        names.append(task)
+    return names
 
 
 __all__ = ["in_words", "tasks_of"]

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles.tables import Shape, shape_of
+from emu.wse.fabric.cycles.shape import Shape, shape_of
 from emu.wse.fabric.directions import DIRECTIONS
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import (

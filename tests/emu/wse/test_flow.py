@@ -13,6 +13,8 @@ from emu.wse.fabric.encoding.encode import Encoded, encode
 from emu.wse.fabric.errors import Deadlock, Unread
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import flow
+from emu.wse.fabric.trains.clock import Clock
+from emu.wse.fabric.trains.work import Work
 from emu.wse.pe import maps
 from tests.emu.wse.straight_programs import DEVICES, Made, programs
 from tests.emu.wse.wavelets import simulate
@@ -33,30 +35,24 @@ def check(made: Made, device: Device) -> None:
     flowed = flow.run(e, made.data, timed=True, traced=pes)
     for name, wanted in made.wanted.items():
         np.testing.assert_array_equal(bits(flowed.values[name]), bits(wanted))
-    assert flowed.exact == (not flowed.why)
-    if flowed.exact:
-        check_times(e, flowed, pes)
+    assert (flowed.times is not None) == (not flowed.why)
+    if flowed.times is not None:
+        check_times(e, flowed.times, pes)
 
 
-def check_times(e: Encoded, flowed: flow.Flow, pes: np.ndarray) -> None:
+def check_times(e: Encoded, times: flow.Times, pes: np.ndarray) -> None:
     """Ends, stamps, links and every operation's dispatch and issues."""
     plain = simulate(e)
     assert not (plain.stuck or plain.unread or plain.stranded)
-    assert (
-        flowed.ends is not None
-        and flowed.links is not None
-        and flowed.stamps is not None
-    )
-    assert flowed.ends.reshape(-1).tolist() == [plain.ends.get(n, 0) for n in pes]
-    links = flowed.links.reshape(5, -1)
+    assert times.ends.reshape(-1).tolist() == [plain.ends.get(n, 0) for n in pes]
+    links = times.links.reshape(5, -1)
     assert {(d, n): links[d, n] for d, n in np.argwhere(links)} == dict(plain.links)
-    for name, cycles in flowed.stamps.items():
+    for name, cycles in times.stamps.items():
         assert cycles.reshape(-1).tolist() == [
             plain.stamps.get((name, n), -1) for n in pes
         ]
-    assert flowed.dispatches is not None
-    ours = [tuple(row) for row in flowed.dispatches.tolist() if row[3] >= 0]
-    assert sorted(ours) == sorted(
+    on_datapath = times.operations[times.operations.first >= 0]
+    assert sorted(on_datapath.rows()) == sorted(
         (n, at, *cycles) for at, n, *cycles in plain.operations
     )
 
@@ -87,33 +83,50 @@ def line(pes: int, words: int, late_cycles: int = 1) -> FabricProgram:
     return p
 
 
-def ends(p: FabricProgram, device: Device) -> flow.Flow:
+def worked_out(p: FabricProgram, device: Device) -> flow.Flow:
     return flow.run(encode(p, device), None, timed=True)
+
+
+def times_of(p: FabricProgram, device: Device) -> flow.Times:
+    times = worked_out(p, device).times
+    assert times is not None
+    return times
 
 
 @pytest.mark.parametrize("pes", [2, 9])
 def test_times_by_hand(pes: int) -> None:
     hops = pes - 1
     # Set-up 4, push 1, ramps 2 + 2, 8 words, drain 4.
-    wse3 = ends(line(pes, 8), WSE3.at())
-    assert wse3.exact and wse3.ends is not None
+    wse3 = times_of(line(pes, 8), WSE3.at())
     assert wse3.ends[0, -1] == 4 + 1 + 2 + 2 * hops + 2 + 8 + 4
     assert wse3.ends[0, 0] == 4 + 4 + 4  # two words an issue
-    wse2 = ends(line(pes, 8, 1), WSE2.at())
-    assert wse2.exact and wse2.ends is not None
+    wse2 = times_of(line(pes, 8, 1), WSE2.at())
     # The reader's own set-up, or the wavelet.
     first = max(17 + 1 + 2 + hops + 2, 1 + 17)
     assert wse2.ends[0, -1] == first + 8 + 4
-    assert wse2.links is not None
     assert wse2.links[1].sum() == 8 * hops and wse2.links[4].sum() == 8
+
+
+def test_the_table_of_the_readme() -> None:
+    """`trains/README.md`: three PEs, 8 words from PE 0 to PE 2."""
+    encoded = encode(line(3, 8), WSE3.at())
+    work = Work(encoded, None, True, None, None)
+    clock = Clock(encoded, work.static, None)
+    work.go(clock)
+    red = work.static[0]
+    assert red.pushes is not None and red.leaves is not None and red.reads is not None
+    assert red.pushes.tolist() == [4, 4, 5, 5, 6, 6, 7, 7]
+    assert red.leaves.tolist() == list(range(5, 13))
+    assert red.reads.tolist() == list(range(13, 21))
+    assert clock.ends.tolist() == [12, 0, 25]
 
 
 def test_a_sender_may_run_ahead_by_what_its_route_holds() -> None:
     # WSE-3, one hop: output 8 + 1, router 2 + 2, next router 2 + 2, input 4 + 2 words of room.
     room = 9 + 4 + 4 + 6
-    assert ends(line(2, room, 500), WSE3.at()).exact
-    flowed = ends(line(2, room + 1, 500), WSE3.at())
-    assert not flowed.exact
+    assert worked_out(line(2, room, 500), WSE3.at()).times is not None
+    flowed = worked_out(line(2, room + 1, 500), WSE3.at())
+    assert flowed.times is None
     assert flowed.why == (
         "PE (x=1, y=0) reads color 'red' so late that PE (x=0, y=0) would have to wait for room"
     )
@@ -126,8 +139,8 @@ def test_a_link_that_two_colors_want() -> None:
     y = p.buffer("y", 8)
     p.task("other", [ops.copy(ops.send("blue"), y[:])], np.s_[0, 1], start=True)
     p.task("other", [ops.copy(y[:], ops.receive("blue"))], np.s_[0, 2], start=True)
-    flowed = ends(p, WSE3.at())
-    assert not flowed.exact
+    flowed = worked_out(p, WSE3.at())
+    assert flowed.times is None
     assert (
         "'red' and 'blue' want the link to east of PE (x=1, y=0) at once" in flowed.why
     )
@@ -156,7 +169,8 @@ def test_chain_rounds_at_every_hop() -> None:
     e = encode(p, WSE2.at())
     flowed = flow.run(e, {"x": data}, timed=True)
     np.testing.assert_array_equal(bits(flowed.values["x"][0, 0]), bits(acc))
-    assert flowed.exact and flowed.sent == flowed.consumed == {"a": 3 * 19, "b": 3 * 20}
+    assert flowed.times is not None
+    assert flowed.sent == flowed.consumed == {"a": 3 * 19, "b": 3 * 20}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -186,7 +200,7 @@ def test_what_is_unread_and_who_waits() -> None:
     with pytest.raises(
         Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"
     ):
-        ends(p, WSE3.at())
+        worked_out(p, WSE3.at())
     p = line(3, 8)
     p.task(
         "more",
@@ -195,7 +209,7 @@ def test_what_is_unread_and_who_waits() -> None:
         start=True,
     )
     with pytest.raises(Deadlock, match=r"PE \(x=2, y=0\) waits for 8 .* 'red', 0 came"):
-        ends(p, WSE3.at())
+        worked_out(p, WSE3.at())
 
 
 def test_operations_that_feed_each_other_word_by_word() -> None:
@@ -223,6 +237,6 @@ def test_operations_that_feed_each_other_word_by_word() -> None:
     assert not simulate(e).stuck
     flowed = flow.run(e, None, timed=True)
     assert (
-        not flowed.exact
+        flowed.times is None
         and "PE (x=1, y=0) passes on color 'red' word by word" in flowed.why
     )

@@ -1,137 +1,214 @@
 """A cycle of every datapath: which thread it serves, and what moves in and out of its queues."""
 
-from typing import Any
+import dataclasses
+import itertools
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
-from emu.wse.fabric.cycles.main_thread import PACE, State, Tables
-from emu.wse.fabric.cycles.rows import Rows, once, where
-from emu.wse.fabric.cycles.tables import Shape
-
-TYPE_BITS = 2  # a wavelet's kind, packed into its queue's word
-
-
-def _at_color(x: Any, color: Any, colors: int) -> Any:
-    """`x[color]` for each PE, of arrays `[colors, n]`; 0 where the color is NONE."""
-    out = jnp.zeros_like(x[0])
-    for c in range(colors):
-        out = jnp.where(color == c, x[c], out)
-    return out
+from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles.machine import Live
+from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, materialize, where
+from emu.wse.fabric.cycles.shape import Pairs, Shape
+from emu.wse.fabric.cycles.tables import Tables
 
 
-def issue(
-    shape: Shape, tab: Tables, s: State, t: Any
-) -> tuple[State, Any, Any, dict[str, Any]]:
-    """Each PE's datapath serves one thread.
+@dataclasses.dataclass(frozen=True)
+class Issues:
+    """What the datapaths did in a cycle, a row a thread.
 
-    Returns:
-      the state, `bool[threads, n]` that issued, their wavelets, and why the others that could
-      have did not: no wavelets (`starved`), no room (`full`), another's turn (`lost`).
+    Attributes:
+      issued: `bool`, who was served.
+      wavelets: `int8`, how many it moved; cycles of a local operation count as such.
+      starved, full, lost: `bool`, who could have been but had no wavelets, no room for what it
+        sends, or lost to another thread.
     """
-    ready = []
-    moved = []
-    starved = []
-    full = []
-    for u in range(shape.threads):
-        due = s["thread_on"][u] & (s["thread_wake"][u] <= t)
-        words = s["thread_words"][u].astype(jnp.int32) & ((1 << PACE) - 1)
-        words = jnp.minimum(words, s["thread_left"][u])
-        words = words.astype(jnp.int8)
+
+    issued: Rows
+    wavelets: Rows
+    starved: Rows
+    full: Rows
+    lost: Rows
+
+
+def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
+    """Each PE's datapath serves one thread."""
+    shape = tables.shape
+    threads = state.threads
+    ready: list[PerPE] = []
+    moved: list[PerPE] = []
+    starved: list[PerPE] = []
+    full: list[PerPE] = []
+    free = tables.output_capacity - state.outputs
+    for thread in range(shape.threads):
+        is_set_up = threads.wake[thread] <= now
+        due = threads.on[thread] & is_set_up
+        pace = threads.pace[thread].astype(jnp.int32)
+        wavelets = fields.WAVELETS_PER_ISSUE.get(pace)
+        wavelets = jnp.minimum(wavelets, threads.left[thread])
+        wavelets = wavelets.astype(jnp.int8)
         if shape.colors:
-            inward = s["thread_inward"][u]
-            outward = s["thread_outward"][u]
-            came = _at_color(s["in"], inward, shape.colors)
-            room = _at_color(tab["out_cap"] - s["out"], outward, shape.colors)
-            words = jnp.where(
-                inward >= 0, jnp.minimum(words, jnp.maximum(came, 1)), words
-            )
-            starved.append(due & (inward >= 0) & (came <= 0))
-            full.append(due & ~starved[u] & (outward >= 0) & (room < words))
-            due &= ~starved[u] & ~full[u]
+            inward = threads.inward[thread]
+            outward = threads.outward[thread]
+            takes = inward >= 0
+            sends = outward >= 0
+            came = _at_color(state.inputs.waiting, inward)
+            room = _at_color(free, outward)
+            # A wide receive takes as many as have come: of 4 that it could take, 3 if 3 are there.
+            # With none there it counts as one, so that it is told to be starved, not done.
+            at_least_one = jnp.maximum(came, 1)
+            taken = jnp.minimum(wavelets, at_least_one)
+            wavelets = jnp.where(takes, taken, wavelets)
+            starves = due & takes & (came <= 0)
+            fills = due & ~starves & sends & (room < wavelets)
+            # One that misses wavelets is not also said to miss room.
+            due &= ~starves & ~fills
+            starved.append(starves)
+            full.append(fills)
         ready.append(due)
-        moved.append(words)
-    issues = Rows(longest_ago(ready, s.get("thread_last")))
-    words = where(issues, Rows(moved), jnp.int8(0))
-    issues, words = once(tab["on"], issues, words)
-    left = s["thread_left"] - words.astype(jnp.int32)
-    done = issues & left.same(0)
-    stalls = {"lost": Rows(ready) & ~issues}
-    if shape.colors:
-        stalls |= {"starved": Rows(starved), "full": Rows(full)}
-    s = s | {"thread_left": left, "thread_on": s["thread_on"] & ~done}
+        moved.append(wavelets)
+    last_served = list(threads.served) or None
+    issued = Rows(longest_ago(ready, last_served))
+    wavelets = where(issued, Rows(moved), jnp.int8(0))
+    issued, wavelets = materialize(tables.on, issued, wavelets)
+    left = threads.left - wavelets.astype(jnp.int32)
+    done = issued & left.same(0)
+    on = threads.on & ~done
+    threads = dataclasses.replace(threads, left=left, on=on)
+    # A main thread alone never sits out: wide streams, which do, are for microthreads.
     if shape.threads > 1:
-        s["thread_last"] = where(issues, t, s["thread_last"])
-        again = (s["thread_words"] >> PACE).astype(jnp.int32) + (t + 1)
-        s["thread_wake"] = where(issues, again, s["thread_wake"])
-    return _complete(shape, s, done, t), issues, words, stalls
+        idle = fields.IDLE_CYCLES.get(threads.pace)
+        again = idle.astype(jnp.int32) + (now + 1)
+        threads = dataclasses.replace(
+            threads,
+            served=where(issued, now, threads.served),
+            wake=where(issued, again, threads.wake),
+        )
+    seen = Issues(
+        issued=issued,
+        wavelets=wavelets,
+        starved=Rows(starved),
+        full=Rows(full),
+        lost=Rows(ready) & ~issued,
+    )
+    state = dataclasses.replace(state, threads=threads)
+    return _complete(shape, state, done, now), seen
 
 
-def _complete(shape: Shape, s: State, done: Any, t: Any) -> State:
+def _at_color(rows: Rows, color: PerPE) -> PerPE:
+    """Each PE's entry in the row of its color; 0 where the color is NONE."""
+    found = jnp.zeros_like(rows[0])
+    for number, row in enumerate(rows):
+        found = jnp.where(color == number, row, found)
+    return found
+
+
+def _complete(shape: Shape, state: Live, done: Rows, now: jax.Array) -> Live:
     """The main thread goes on after a synchronous operation; microthreads set task flags."""
-    wake = jnp.where(done[0], t + 1 + s["wake"], s["wake"])  # wake held the drain
-    end = jnp.where(done[0], wake, s["end"])
-    out = {"wake": wake, "end": end}
+    synchronous = done[0]
+    # While it waited, `wake` held the cycles of drain.
+    drained = now + 1 + state.wake
+    wake = jnp.where(synchronous, drained, state.wake)
+    end = jnp.where(synchronous, wake, state.end)
+    active = state.active
+    blocked = state.blocked
     if shape.threads > 1:
-        out["end"] = jnp.where(done[1:].any(), jnp.maximum(end, t + 1), end)
-    if shape.threads > 1 and shape.tasked:
-        active, blocked = s["active"], s["blocked"]
-        for u in range(1, shape.threads):
-            flags = jnp.where(done[u], s["thread_flags"][u], 0)
-            active |= (1 << (flags & 255)) >> 1
-            blocked &= ~((1 << (flags >> 8 & 255)) >> 1)
-        out |= {"active": active, "blocked": blocked}
-    return s | out
+        later = jnp.maximum(end, now + 1)
+        # Nothing is drained: the operation is done with its last issue.
+        end = jnp.where(done[1:].any(), later, end)
+        if shape.tasked:
+            for thread in range(1, shape.threads):
+                completion = state.threads.completion[thread]
+                completion = jnp.where(done[thread], completion, 0)
+                active |= _task_bit(fields.ACTIVATE.held(completion))
+                blocked &= ~_task_bit(fields.UNBLOCK.held(completion))
+    return dataclasses.replace(
+        state, wake=wake, end=end, active=active, blocked=blocked
+    )
+
+
+def _task_bit(held: PerPE) -> PerPE:
+    """The bit of task `held - 1`; of NONE, held as 0, no bit."""
+    return (1 << held) >> 1
 
 
 def longest_ago(
-    wants: list[Any], last: Any, pairs: Any = None, meet: Any = None
-) -> list[Any]:
+    wants: Sequence[PerPE],
+    served: Sequence[PerPE] | None,
+    pairs: Pairs | None = None,
+    meet: Sequence[PerPE] | None = None,
+) -> list[PerPE]:
     """Of those that want the same, the one served longest ago; ties go to the first.
+
+    Three threads that are always ready are served 0, 1, 2, 0, 1, 2, ...
 
     Args:
       wants: per row, who does.
-      last: per row, when it was served last; None if rows never meet.
+      served: per row, when it was served last; None if rows never meet.
       pairs: rows that may want the same; all of them if None.
       meet: per pair, where they do; everywhere if None.
     """
-    if len(wants) == 1 or last is None:
-        return wants
-    pairs = pairs or [
-        (i, j) for i in range(len(wants)) for j in range(i + 1, len(wants))
-    ]
     wins = list(wants)
-    for n, (i, j) in enumerate(pairs):
-        both = wants[i] & wants[j]
+    if len(wants) == 1 or served is None:
+        return wins
+    if not pairs:
+        pairs = tuple(itertools.combinations(range(len(wants)), 2))
+    for number, (first, second) in enumerate(pairs):
+        both = wants[first] & wants[second]
         if meet is not None:
-            both &= meet[n]
-        first = last[i] <= last[j]
-        wins[i] = wins[i] & ~(both & ~first)
-        wins[j] = wins[j] & ~(both & first)
+            both &= meet[number]
+        # Pair by pair is enough: who wins all its pairs was served longest ago of those it meets.
+        first_wins = served[first] <= served[second]
+        first_loses = both & ~first_wins
+        second_loses = both & first_wins
+        wins[first] = wins[first] & ~first_loses
+        wins[second] = wins[second] & ~second_loses
     return wins
 
 
-def exchange(shape: Shape, s: State, words: Any) -> State:
+def exchange(shape: Shape, state: Live, wavelets: Rows) -> Live:
     """Issues take their wavelets from input queues and put theirs into output queues."""
-    taken, put = [], []
-    for c in range(shape.colors):
-        taken.append(where(s["thread_inward"].same(c), words, jnp.int8(0)).sum())
-        put.append(where(s["thread_outward"].same(c), words, jnp.int8(0)).sum())
-    taken = Rows(taken)
-    out = {
-        "in": s["in"] - taken,
-        "in_held": s["in_held"] - taken,
-        "out": s["out"] + Rows(put),
-    }
+    threads = state.threads
+    none = jnp.int8(0)
+    # At most one thread of a PE issued, so these sums have one term that is not zero.
+    taken: list[PerPE] = []
+    put: list[PerPE] = []
+    for color in range(shape.colors):
+        takes = threads.inward.same(color)
+        sends = threads.outward.same(color)
+        taken.append(where(takes, wavelets, none).sum())
+        put.append(where(sends, wavelets, none).sum())
+    inputs = dataclasses.replace(
+        state.inputs,
+        waiting=state.inputs.waiting - Rows(taken),
+        held=state.inputs.held - Rows(taken),
+    )
+    kinds = state.output_kinds
     if shape.control:
-        control = where(words.differs(0), s["thread_control"], jnp.int8(0)).astype(
-            jnp.int32
-        )
-        rows = []
-        for c in range(shape.colors):
-            kind = where(s["thread_outward"].same(c), control, 0).sum()
-            rows.append(kind << (s["out"][c].astype(jnp.int32) * TYPE_BITS))
-        out["out_types"] = s["out_types"] | Rows(rows)
-    return s | out
+        kinds = kinds | _kinds_put(shape, state, wavelets)
+    outputs = state.outputs + Rows(put)
+    return dataclasses.replace(
+        state, inputs=inputs, outputs=outputs, output_kinds=kinds
+    )
 
 
-__all__ = ["TYPE_BITS", "exchange", "issue", "longest_ago"]
+def _kinds_put(shape: Shape, state: Live, wavelets: Rows) -> Rows:
+    """The kinds of what is put into the output queues, behind what is there.
+
+    With 3 wavelets in a queue, a control wavelet of kind 1 adds 1 << 6.
+    """
+    threads = state.threads
+    issued = wavelets.differs(0)
+    control = where(issued, threads.control, jnp.int8(0))
+    control = control.astype(jnp.int32)
+    rows: list[PerPE] = []
+    for color in range(shape.colors):
+        sends = threads.outward.same(color)
+        kind = where(sends, control, 0).sum()
+        before = state.outputs[color].astype(jnp.int32)
+        rows.append(kind << before * fields.KIND_BITS)
+    return Rows(rows) if rows else NO_ROWS
+
+
+__all__ = ["Issues", "exchange", "issue", "longest_ago"]

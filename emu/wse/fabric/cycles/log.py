@@ -3,155 +3,288 @@
 A PE is *watched* for its dispatches and issues, *traced* for what each of its threads does too.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu.wse.fabric.cycles.cycle import HEARD
+from emu.annotations import DType
+from emu.wse.fabric.arrays import PEs
+from emu.wse.fabric.cycles import router
+from emu.wse.fabric.cycles.cycle import Seen
+from emu.wse.fabric.cycles.rows import Rows
+from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.cycles.states import states
-from emu.wse.fabric.cycles.tables import Shape
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
+from emu.wse.fabric.events import HEARD, Dispatches, Turns
 from emu.wse.fabric.program import merging
 
-ROWS = (16, 2048)  # cycles a chunk logs, at least and at most
+FEWEST_ROWS = 16
+MOST_ROWS = 2048
+"""Cycles that a chunk logs, at least and at most."""
 ENTRIES = 1 << 22  # and how many entries about
-Arrays = dict[str, Any]
-Listener = Callable[[int, np.ndarray, np.ndarray], None]
+Listener = Callable[[int, Dispatches, np.ndarray], None]
+Array = TypeVar("Array")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """What is logged: flat PEs, and routers that merge; None logs none.
+
+    Attributes:
+      logged, traced: flat indices of PEs.
+      merging_colors, merging_pes: of the routers.
+    """
+
+    logged: jax.Array | None
+    traced: jax.Array | None
+    merging_colors: jax.Array | None
+    merging_pes: jax.Array | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Chunk(Generic[Array]):
+    """The log of some cycles, one row a cycle; None where `Places` has none.
+
+    Attributes:
+      dispatched: `int32[cycles, logged]`, instructions dispatched, or NONE.
+      heard: `int32[cycles, logged]`, `HEARD - task` of data tasks started, or NONE.
+      issues: `int8[cycles, logged]`, the thread that each datapath served, or NONE.
+      states: `int8[cycles, threads, traced]`.
+      turns: `int8[cycles, merging]`, the direction of the wavelet that was taken, or NONE.
+    """
+
+    dispatched: Array | None
+    heard: Array | None
+    issues: Array | None
+    states: Array | None
+    turns: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """All chunks of a run.
+
+    Attributes:
+      order: every dispatch of the watched PEs, the starts of data tasks before their code.
+      issues: `int8[steps, watched]`: the thread each watched PE's datapath served, or NONE.
+      watch: flat indices of the watched PEs.
+      states: `int8[steps, threads, traced]`, what each thread of the traced PEs did in each cycle,
+        indices of `states.THREAD_STATES`.
+      traced: flat indices of the traced PEs, which are watched too.
+      merges: of routers that merge; empty where no PE is watched.
+    """
+
+    order: Dispatches
+    issues: np.ndarray
+    watch: np.ndarray
+    states: np.ndarray
+    traced: np.ndarray
+    merges: Turns
 
 
 class Log:
     """What is kept of a run.
 
     Args:
-      e: the program.
+      encoded: the program.
       shape: of its machine.
       watch, traced: flat indices of PEs, or None.
       listen: hears all PEs' dispatches and issues, without their being kept: after each chunk it is
-        given the chunk's first cycle, rows (cycle, PE, instruction) and `int8[cycles, PEs]`, the
-        thread that each datapath served, or NONE.
+        given the chunk's first cycle, its dispatches and `int8[cycles, PEs]`, the thread that each
+        datapath served, or NONE.
     """
 
     def __init__(
-        self, e: Encoded, shape: Shape, watch: Any, traced: Any, listen: Listener | None
+        self,
+        encoded: Encoded,
+        shape: Shape,
+        watch: PEs | None,
+        traced: PEs | None,
+        listen: Listener | None,
     ):
         none = np.zeros(0, np.int32)
-        self.traced = (
-            none if traced is None else np.unique(np.asarray(traced, np.int32))
-        )
-        kept = none if watch is None else np.asarray(watch, np.int32)
-        self.watch = np.union1d(kept, self.traced) if len(self.traced) else kept
-        self.listen, self.threads = listen, shape.threads
-        self.logged = (
-            self.watch if listen is None else np.arange(shape.pes, dtype=np.int32)
-        )
-        self.merges_at = _merging(e) if len(self.watch) else np.zeros((0, 2), np.int32)
-        self.rows = int(np.clip(ENTRIES // max(1, len(self.logged)), *ROWS))
-        self.order = [np.zeros((0, 3), np.int64)]
-        self.issues = [np.zeros((0, len(self.watch)), np.int8)]
-        self.merges = [np.zeros((0, 3), np.int64)]
-        self.states = [np.zeros((0, shape.threads, len(self.traced)), np.int8)]
-
-    def places(self) -> Arrays:
-        """Which PEs, and routers that merge, the compiled loop logs."""
-        found = {"pes": self.logged, "traced": self.traced, "merges": self.merges_at}
-        return {k: jnp.asarray(v) for k, v in found.items() if len(v)}
-
-    def blank(self) -> Arrays:
-        """Arrays for one chunk, a row a cycle."""
-        rows, out = self.rows, {}
-        if len(self.logged):
-            out["pc"] = jnp.full((rows, 2, len(self.logged)), NONE, jnp.int32)
-            out["issues"] = jnp.full((rows, len(self.logged)), NONE, jnp.int8)
+        self.shape = shape
+        self.listen = listen
+        self.traced = none
+        if traced is not None:
+            self.traced = np.unique(traced).astype(np.int32)
+        self.watch = none
+        if watch is not None:
+            self.watch = np.asarray(watch, np.int32)
         if len(self.traced):
-            out["states"] = jnp.zeros((rows, self.threads, len(self.traced)), jnp.int8)
-        if len(self.merges_at):
-            out["turns"] = jnp.full((rows, len(self.merges_at)), NONE, jnp.int8)
-        return out
+            self.watch = np.union1d(self.watch, self.traced)
+        all_pes = np.arange(shape.pes, dtype=np.int32)
+        self.logged = self.watch if listen is None else all_pes
+        self.merging_colors = none
+        self.merging_pes = none
+        if len(self.watch):
+            self.merging_colors, self.merging_pes = _merging(encoded)
+        # A wafer's 880,000 PEs get 16 cycles a chunk, a few traced PEs 2048.
+        wanted = ENTRIES // max(1, len(self.logged))
+        self.rows = int(np.clip(wanted, FEWEST_ROWS, MOST_ROWS))
+        watched = len(self.watch)
+        traced_pes = len(self.traced)
+        self.order = [Dispatches.empty()]
+        self.issues = [np.zeros((0, watched), np.int8)]
+        self.merges = [Turns.empty()]
+        self.states = [np.zeros((0, shape.threads, traced_pes), np.int8)]
 
-    def take(self, written: Arrays, begin: int, end: int) -> None:
+    def places(self) -> Places:
+        """Which PEs, and routers that merge, the compiled loop logs."""
+
+        def some(indices: np.ndarray) -> jax.Array | None:
+            return jnp.asarray(indices) if len(indices) else None
+
+        return Places(
+            logged=some(self.logged),
+            traced=some(self.traced),
+            merging_colors=some(self.merging_colors),
+            merging_pes=some(self.merging_pes),
+        )
+
+    def blank(self) -> Chunk[jax.Array]:
+        """Arrays for one chunk, a row a cycle."""
+        logged = len(self.logged)
+        traced = len(self.traced)
+        merging = len(self.merging_pes)
+        rows = self.rows
+
+        def unwritten(columns: int, dtype: DType) -> jax.Array | None:
+            return jnp.full((rows, columns), NONE, dtype) if columns else None
+
+        states = None
+        if traced:
+            states = jnp.zeros((rows, self.shape.threads, traced), jnp.int8)
+        return Chunk(
+            dispatched=unwritten(logged, jnp.int32),
+            heard=unwritten(logged, jnp.int32),
+            issues=unwritten(logged, jnp.int8),
+            states=states,
+            turns=unwritten(merging, jnp.int8),
+        )
+
+    def take(self, written: Chunk[jax.Array], begin: int, end: int) -> None:
         """Keeps a chunk's rows, those of cycles `begin` up to `end`."""
-        chunk = {k: np.asarray(v)[: end - begin] for k, v in written.items()}
-        if "pc" in chunk:
-            rows = _events(chunk["pc"], begin, self.logged)
-            issues = chunk["issues"]
-            if self.listen is not None:
-                self.listen(begin, rows, issues)
-                rows = rows[np.isin(rows[:, 1], self.watch)]
-                issues = issues[:, self.watch]
-            self.order.append(rows)
-            self.issues.append(issues.copy())
-        if "states" in chunk:
-            self.states.append(chunk["states"].copy())
-        if "turns" in chunk:
-            self.merges.append(_turns(chunk["turns"], self.merges_at))
 
-    def kept(self) -> Arrays:
-        """Fields of `cycle_run.Cycles`."""
-        lists = {
-            "order": self.order,
-            "issues": self.issues,
-            "merges": self.merges,
-            "states": self.states,
-        }
-        out = {k: np.concatenate(v) for k, v in lists.items()}
-        return out | {"watch": self.watch, "traced": self.traced}
+        def rows(array: jax.Array) -> np.ndarray:
+            return np.asarray(array)[: end - begin]
+
+        chunk: Chunk[np.ndarray] = jax.tree.map(rows, written)
+        if chunk.issues is not None:
+            events = _events(chunk, begin, self.logged)
+            issues = chunk.issues
+            if self.listen is not None:
+                self.listen(begin, events, issues)
+                events = events[np.isin(events.pe, self.watch)]
+                issues = issues[:, self.watch]
+            self.order.append(events)
+            # A copy: the chunk's own arrays go back to the compiled loop.
+            self.issues.append(issues.copy())
+        if chunk.states is not None:
+            self.states.append(chunk.states.copy())
+        if chunk.turns is not None:
+            self.merges.append(self._turns(chunk.turns))
+
+    def _turns(self, turns: np.ndarray) -> Turns:
+        """A chunk's `[cycles, merging]` as a table."""
+        row, column = np.nonzero(turns != NONE)
+        direction = turns[row, column]
+        return Turns(
+            pe=self.merging_pes[column].astype(np.int64),
+            color=self.merging_colors[column].astype(np.int64),
+            direction=direction.astype(np.int64),
+        )
+
+    def kept(self) -> Kept:
+        """All that was taken."""
+        return Kept(
+            order=Dispatches.joined(self.order),
+            issues=np.concatenate(self.issues),
+            watch=self.watch,
+            states=np.concatenate(self.states),
+            traced=self.traced,
+            merges=Turns.joined(self.merges),
+        )
 
 
 def write(
-    shape: Shape, log: Arrays, places: Arrays, seen: Arrays, t: Any, row: Any
-) -> Arrays:
+    shape: Shape,
+    log: Chunk[jax.Array],
+    places: Places,
+    seen: Seen,
+    now: jax.Array,
+    row: jax.Array,
+) -> Chunk[jax.Array]:
     """The log with one more cycle in its row."""
-    new = {}
-    if "pc" in log:
-        heard = seen["heard"][places["pes"]]
-        pc = jnp.where(seen["due"][places["pes"]], seen["pc"][places["pes"]], NONE)
-        new["pc"] = jnp.stack([pc, jnp.where(heard >= 0, HEARD - heard, NONE)])
-        new["issues"] = _thread(seen["issues"], places["pes"])
-    if "states" in log:
-        new["states"] = states(shape, seen, t, places["traced"])
-    if "turns" in log:
-        color, pe = places["merges"].T
-        new["turns"] = jnp.stack(list(seen["turns"]))[color, pe]
-    at = lambda k: (row, *[0] * (log[k].ndim - 1))  # noqa: E731
-    return {k: lax.dynamic_update_slice(log[k], v[None], at(k)) for k, v in new.items()}
+
+    def written(column: jax.Array | None, entries: jax.Array) -> jax.Array | None:
+        assert column is not None
+        start = (row, *[0] * (column.ndim - 1))
+        return lax.dynamic_update_slice(column, entries[None], start)
+
+    logged = places.logged
+    if logged is not None:
+        heard = seen.heard[logged]
+        code = jnp.where(seen.due[logged], seen.pc[logged], NONE)
+        started = jnp.where(heard >= 0, HEARD - heard, NONE)
+        served = _served(seen.issues.issued, logged)
+        log = dataclasses.replace(
+            log,
+            dispatched=written(log.dispatched, code),
+            heard=written(log.heard, started),
+            issues=written(log.issues, served),
+        )
+    if places.traced is not None:
+        doing = states(shape, seen, now, places.traced)
+        log = dataclasses.replace(log, states=written(log.states, doing))
+    if places.merging_pes is not None:
+        assert seen.heads is not None and seen.moves is not None
+        turns = router.turns(shape, seen.heads, seen.moves.forwarded)
+        turns = jnp.stack(list(turns))
+        taken = turns[places.merging_colors, places.merging_pes]
+        log = dataclasses.replace(log, turns=written(log.turns, taken))
+    return log
 
 
-def _thread(issues: Any, watch: Any) -> Any:
-    """The thread that issued on each watched PE, or NONE."""
-    out = jnp.full(watch.shape, NONE, jnp.int8)
-    for u in range(len(issues)):
-        out = jnp.where(issues[u][watch], jnp.int8(u), out)
-    return out
+def _served(issued: Rows, logged: jax.Array) -> jax.Array:
+    """The thread that issued on each logged PE, or NONE."""
+    served = jnp.full(logged.shape, NONE, jnp.int8)
+    for number, row in enumerate(issued):
+        thread = jnp.int8(number)
+        served = jnp.where(row[logged], thread, served)
+    return served
 
 
-def _events(log: np.ndarray, begin: int, pes: np.ndarray) -> np.ndarray:
-    """A chunk's log as rows (cycle, PE, instruction); a data task's start precedes its code."""
-    log = log[:, ::-1]  # the wavelet is heard before the code is dispatched
-    row, which, at = np.nonzero(log != NONE)
-    return np.stack(
-        [row + begin, pes[at].astype(np.int64), log[row, which, at]], axis=1
+def _events(chunk: Chunk[np.ndarray], begin: int, pes: PEs) -> Dispatches:
+    """A chunk's log as a table; a data task's start precedes its code."""
+    assert chunk.heard is not None and chunk.dispatched is not None
+    both = np.stack([chunk.heard, chunk.dispatched], axis=1)
+    row, which, column = np.nonzero(both != NONE)
+    code = both[row, which, column]
+    return Dispatches(
+        cycle=row + begin,
+        pe=pes[column].astype(np.int64),
+        code=code.astype(np.int64),
     )
 
 
-def _merging(e: Encoded) -> np.ndarray:
-    """`int32[routers, 2]`: color and flat PE of each router that merges streams."""
-    rows = [np.zeros((0, 2), np.int64)]
-    for c in e.program.colors.values():
-        pes = merging(c)
-        rows.append(np.stack([np.full(len(pes), c.index), pes], axis=1))
-    return np.concatenate(rows).astype(np.int32)
+def _merging(encoded: Encoded) -> tuple[np.ndarray, PEs]:
+    """Color and flat PE of each router that merges streams."""
+    colors = [np.zeros(0, np.int32)]
+    pes = [np.zeros(0, np.int32)]
+    for color in encoded.program.colors.values():
+        routers = merging(color).astype(np.int32)
+        colors.append(np.full_like(routers, color.index))
+        pes.append(routers)
+    return np.concatenate(colors), np.concatenate(pes)
 
 
-def _turns(log: np.ndarray, merges_at: np.ndarray) -> np.ndarray:
-    """A chunk's log as rows (PE, color, direction)."""
-    row, at = np.nonzero(log != NONE)
-    return np.stack([merges_at[at, 1], merges_at[at, 0], log[row, at]], axis=1).astype(
-        np.int64
-    )
-
-
-__all__ = ["Listener", "Log", "write"]
+__all__ = ["Chunk", "Kept", "Listener", "Log", "Places", "write"]

@@ -1,11 +1,15 @@
 """A cycle of every main thread: which task runs, and what its next instruction starts."""
 
-from typing import Any
+import dataclasses
 
+import jax
 import jax.numpy as jnp
 
-from emu.wse.fabric.cycles.rows import Rows, once, where
-from emu.wse.fabric.cycles.tables import Shape
+from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles.machine import IDLE, Live, Queues, Threads
+from emu.wse.fabric.cycles.rows import PerPE, Rows, materialize, where
+from emu.wse.fabric.cycles.shape import Shape
+from emu.wse.fabric.cycles.tables import Tables
 from emu.wse.fabric.encoding.instructions import (
     ACTIVATE,
     BLOCK,
@@ -17,139 +21,186 @@ from emu.wse.fabric.encoding.instructions import (
     VECTOR,
 )
 
-State = dict[str, Any]
-Tables = dict[str, Any]
-IDLE = -1
-PACE = 3  # bits of an issue's wavelets, below the cycles that its thread sits out after one
 
+def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
+    """Idle main threads take their lowest task that is ready.
 
-def select(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
-    """Idle main threads take their lowest task that is ready; also the data tasks started."""
-    ready = s["active"] & ~s["blocked"]
+    Returns:
+      the state, and the data task that each PE started in this cycle, or NONE.
+    """
+    shape = tables.shape
+    ready = state.active & ~state.blocked
     for task, color in shape.data_tasks:
-        heard = (s["in"][color] > 0) & (tab["entry"][task] >= 0)
-        ready |= jnp.where(heard & (s["blocked"] >> task & 1 == 0), 1 << task, 0)
-    pick = (s["pc"] == IDLE) & (s["wake"] <= t) & (ready != 0)
-    pick &= ~s["thread_on"][0]
-    lowest = ready & -ready
-    pc = s["pc"]
+        heard = state.inputs.waiting[color] > 0
+        has_code = tables.entry[task] >= 0
+        open_ = state.blocked >> task & 1 == 0
+        starts = heard & has_code & open_
+        ready |= jnp.where(starts, 1 << task, 0)
+    idle = (state.pc == IDLE) & ~state.threads.on[0]
+    pick = idle & (state.wake <= now) & (ready != 0)
+    lowest = ready & -ready  # tasks 2 and 4 ready, 0b10100: its lowest bit, 0b00100
+    pc = state.pc
+    running = state.running
     for task in range(shape.tasks):
-        first = tab["entry"][task]
+        taken = pick & (lowest == 1 << task)
+        first = tables.entry[task]
         if PAUSE in shape.kinds:
-            first = jnp.where(s["resume"][task] > 0, s["resume"][task], first)
-            s = s | {"task": jnp.where(pick & (lowest == 1 << task), task, s["task"])}
-        pc = jnp.where(pick & (lowest == 1 << task), first, pc)
+            resume = state.resume[task]
+            first = jnp.where(resume > 0, resume, first)
+            running = where(taken, task, running)
+        pc = jnp.where(taken, first, pc)
+    # A data task reads the wavelet that starts it before any of its operations can.
     heard_task = jnp.full_like(pc, NONE)
+    inputs = state.inputs
     for task, color in shape.data_tasks:
         started = pick & (lowest == 1 << task)
         heard_task = jnp.where(started, task, heard_task)
-        pops = Rows(
-            started.astype(jnp.int8) * jnp.int8(c == color) for c in range(shape.colors)
-        )
-        s = s | {"in": s["in"] - pops, "in_held": s["in_held"] - pops}
-    active = jnp.where(pick, s["active"] & ~lowest, s["active"])
-    wake = jnp.where(pick, t + shape.task_switch_cycles, s["wake"])
-    return s | {"pc": pc, "active": active, "wake": wake}, heard_task
+        inputs = _take_one(shape, inputs, started, color)
+    others = state.active & ~lowest
+    switched = now + shape.task_switch_cycles
+    state = dataclasses.replace(
+        state,
+        pc=pc,
+        active=jnp.where(pick, others, state.active),
+        wake=jnp.where(pick, switched, state.wake),
+        running=running,
+        inputs=inputs,
+    )
+    return state, heard_task
 
 
-def _decode(tab: Tables, pc: Any) -> dict[str, Any]:
-    """The fields of each PE's instruction, as `layout._instruction_tables` packs them."""
-    a, issues, b, c = (tab[f"word{k}"][jnp.maximum(pc, 0)] for k in range(4))
-    mask = (1 << 20) - 1
-    return {
-        "setup": a & mask,
-        "kind": a >> 20 & 15,
-        "thread": a >> 24 & 15,
-        "last": a >> 28 & 1 == 1,
-        "issues": issues,
-        "drain": b & mask,
-        "words": b >> 20 & 7,
-        "inward": (b >> 23 & 31) - 1,
-        "interval": b >> 28 & 7,
-        "activate": (c & 63) - 1,
-        "unblock": (c >> 6 & 63) - 1,
-        "target": (c >> 12 & 63) - 1,
-        "outward": (c >> 18 & 31) - 1,
-        "control": c >> 23 & 3,
-        "position": c >> 25 & 3,
-        "conflict": c >> 27 & 1,
-    }
+def _take_one(
+    shape: Shape, inputs: Queues[Rows], started: PerPE, color: int
+) -> Queues[Rows]:
+    """The wavelet that starts a data task leaves its queue."""
+    one = started.astype(jnp.int8)
+    taken = Rows(one * jnp.int8(row == color) for row in range(shape.colors))
+    return dataclasses.replace(
+        inputs,
+        waiting=inputs.waiting - taken,
+        held=inputs.held - taken,
+    )
 
 
-def _flags(i: dict[str, Any]) -> Any:
-    """What a completion does to tasks: activate and unblock index, each plus 1; bank conflicts."""
-    return (i["activate"] + 1) | (i["unblock"] + 1) << 8 | i["conflict"] << 16
+def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
+    """Main threads that are due dispatch their next instruction.
 
-
-def dispatch(shape: Shape, tab: Tables, s: State, t: Any) -> tuple[State, Any]:
-    """Main threads that are due dispatch their next instruction."""
-    i = _decode(tab, s["pc"])
-    due = (s["pc"] >= 0) & (s["wake"] <= t) & ~s["thread_on"][0]
-    vector = i["kind"] == VECTOR
-    for u in range(1, shape.threads):  # a busy microthread stalls the main thread
-        due &= ~(vector & (i["thread"] == u) & s["thread_on"][u])
-    due, starts = once(tab["on"], due, due & vector)
-    s = _start(shape, s, i, starts, t)
-    synchronous = starts & (i["thread"] == 0)
-    cycles = jnp.where(starts, shape.async_cycles, i["setup"])
-    wake = jnp.where(due & ~synchronous, t + cycles, s["wake"])
-    # Until it completes: what is added then.
-    wake = jnp.where(synchronous, i["drain"], wake)
-    following = s["pc"] + 1
-    s = s | {
-        "wake": wake,
-        "pc": jnp.where(due, jnp.where(i["last"], IDLE, following), s["pc"]),
-    }
-    s["end"] = jnp.where(due & ~synchronous, wake, s["end"])
+    Returns:
+      the state, and `bool[PEs]`: who did.
+    """
+    shape = tables.shape
+    # Idle threads look up instruction 0, of which nothing is used.
+    at = jnp.maximum(state.pc, 0)
+    following = fields.unpack([word[at] for word in tables.instructions])
+    has_next = (state.pc >= 0) & ~state.threads.on[0]
+    due = has_next & (state.wake <= now)
+    vector = following.kind == VECTOR
+    for thread in range(1, shape.threads):  # a busy microthread stalls the main thread
+        mine = vector & (following.thread == thread)
+        due &= ~(mine & state.threads.on[thread])
+    due, starts = materialize(tables.on, due, due & vector)
+    # A synchronous operation stops its thread until it completes; anything else only takes time.
+    synchronous = starts & (following.thread == 0)
+    others = due & ~synchronous
+    cycles = jnp.where(starts, shape.async_cycles, following.setup_cycles)
+    wake = jnp.where(others, now + cycles, state.wake)
+    # Of a synchronous operation, what is added to the cycle in which it completes.
+    wake = jnp.where(synchronous, following.drain_cycles, wake)
+    ends_task = following.last == 1
+    next_pc = jnp.where(ends_task, IDLE, state.pc + 1)
+    resume = state.resume
     if PAUSE in shape.kinds:
-        s["resume"] = _resume(s, i, due, following)
-    return _scalar(shape, s, i, due, t), due
+        resume = _resume(state, following, due & ends_task)
+    dispatched = dataclasses.replace(
+        state,
+        wake=wake,
+        pc=jnp.where(due, next_pc, state.pc),
+        end=jnp.where(others, wake, state.end),
+        threads=_start(shape, state.threads, following, starts, now),
+        resume=resume,
+    )
+    return _scalar(shape, dispatched, following, due, now), due
 
 
-def _resume(s: State, i: dict[str, Any], due: Any, following: Any) -> Any:
+def _resume(state: Live, following: fields.Instruction, ends: PerPE) -> Rows:
     """Where each task goes on when it runs next; 0 is at its start."""
-    ends = due & i["last"]
-    at = jnp.where(i["kind"] == PAUSE, following, 0)
-    mine = Rows(ends & (s["task"] == k) for k in range(len(s["resume"])))
-    return where(mine, at, s["resume"])
+    at = jnp.where(following.kind == PAUSE, state.pc + 1, 0)
+    running = state.running[0]
+    tasks = range(len(state.resume))
+    mine = Rows(ends & (running == task) for task in tasks)
+    return where(mine, at, state.resume)
 
 
-def _start(shape: Shape, s: State, i: dict[str, Any], starts: Any, t: Any) -> State:
-    """Vector operations enter their threads; their pace shares a byte with their width."""
-    fields = {
-        "wake": t + i["setup"],
-        "left": i["issues"],
-        "inward": i["inward"],
-        "outward": i["outward"],
-        "words": i["words"] | i["interval"] << PACE,
-        "flags": _flags(i),
-        "control": i["control"],
-    }
-    mine = Rows(starts & (i["thread"] == u) for u in range(shape.threads))
-    out = {"thread_on": s["thread_on"] | mine}
-    for name, value in fields.items():
-        old = s[f"thread_{name}"]
-        out[f"thread_{name}"] = where(mine, value.astype(old[0].dtype), old)
-    return s | out
+def _start(
+    shape: Shape,
+    threads: Threads[Rows],
+    following: fields.Instruction,
+    starts: PerPE,
+    now: jax.Array,
+) -> Threads[Rows]:
+    """Vector operations enter their threads."""
+    pace = fields.WAVELETS_PER_ISSUE.put(following.wavelets_per_issue)
+    pace |= fields.IDLE_CYCLES.put(following.idle_cycles)
+    completion = fields.ACTIVATE.put(following.activate)
+    completion |= fields.UNBLOCK.put(following.unblock)
+    completion |= fields.CONFLICT.put(following.conflict)
+    mine = Rows(
+        starts & (following.thread == thread) for thread in range(shape.threads)
+    )
+
+    def entered(value: PerPE, rows: Rows) -> Rows:
+        return where(mine, value.astype(rows[0].dtype), rows)
+
+    return dataclasses.replace(
+        threads,
+        on=threads.on | mine,
+        wake=entered(now + following.setup_cycles, threads.wake),
+        left=entered(following.issues, threads.left),
+        inward=entered(following.inward, threads.inward),
+        outward=entered(following.outward, threads.outward),
+        pace=entered(pace, threads.pace),
+        completion=entered(completion, threads.completion),
+        control=entered(following.control, threads.control),
+    )
 
 
-def _scalar(shape: Shape, s: State, i: dict[str, Any], due: Any, t: Any) -> State:
+def _scalar(
+    shape: Shape,
+    state: Live,
+    following: fields.Instruction,
+    due: PerPE,
+    now: jax.Array,
+) -> Live:
     """Instructions that only set bits: stamps, task flags, switches."""
-    out = {}
     if STAMP in shape.kinds:
-        stamp = due & (i["kind"] == STAMP)
-        hit = Rows(stamp & (i["target"] == k) for k in range(shape.stamps))
-        out["stamps"] = where(hit, t, s["stamps"])
+        reads = due & (following.kind == STAMP)
+        hit = _target(following, reads, shape.stamps)
+        stamps = where(hit, now, state.stamps)
+        state = dataclasses.replace(state, stamps=stamps)
+    # Where no task is ever set on the way, its bits need no work.
     if shape.tasked:
-        bit = jnp.where(due, 1 << jnp.maximum(i["target"], 0), 0)
-        on = lambda kind: jnp.where(i["kind"] == kind, bit, 0)  # noqa: E731
-        out["active"] = s["active"] | on(ACTIVATE)
-        out["blocked"] = (s["blocked"] | on(BLOCK)) & ~on(UNBLOCK)
-    if SWITCH in shape.kinds:
-        turns = due & (i["kind"] == SWITCH)
-        hit = Rows(turns & (i["target"] == c) for c in range(shape.colors))
-        out["position"] = where(hit, i["position"].astype(jnp.int8), s["position"])
-    return s | out
+        target = jnp.maximum(following.target, 0)
+        bit = jnp.where(due, 1 << target, 0)
+        activated = jnp.where(following.kind == ACTIVATE, bit, 0)
+        blocked = jnp.where(following.kind == BLOCK, bit, 0)
+        unblocked = jnp.where(following.kind == UNBLOCK, bit, 0)
+        state = dataclasses.replace(
+            state,
+            active=state.active | activated,
+            blocked=(state.blocked | blocked) & ~unblocked,
+        )
+    if SWITCH in shape.kinds and len(state.position):
+        turns = due & (following.kind == SWITCH)
+        hit = _target(following, turns, shape.colors)
+        to = following.position.astype(jnp.int8)
+        position = where(hit, to, state.position)
+        state = dataclasses.replace(state, position=position)
+    return state
 
 
-__all__ = ["IDLE", "PACE", "State", "Tables", "dispatch", "select"]
+def _target(following: fields.Instruction, does: PerPE, rows: int) -> Rows:
+    """`bool[rows, PEs]`: the row that an instruction is about, where a PE does it."""
+    return Rows(does & (following.target == row) for row in range(rows))
+
+
+__all__ = ["dispatch", "select"]

@@ -1,302 +1,453 @@
 """A cycle of every router: what arrives, what may leave, who gets the link, and where it goes."""
 
+import dataclasses
 import functools
-from typing import Any
+import operator
 
+import jax
 import jax.numpy as jnp
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles.datapath import TYPE_BITS, longest_ago
-from emu.wse.fabric.cycles.main_thread import State, Tables
-from emu.wse.fabric.cycles.rows import Rows, apart, where
-from emu.wse.fabric.cycles.tables import Shape
-from emu.wse.fabric.directions import OPPOSITE, RAMP
+from emu.wse.fabric.cycles.datapath import longest_ago
+from emu.wse.fabric.cycles.fields import KIND_BITS, KIND_MASK
+from emu.wse.fabric.cycles.machine import NEVER, Live, Queues
+from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, unfused, where
+from emu.wse.fabric.cycles.shape import Shape
+from emu.wse.fabric.cycles.tables import ByPosition, Tables
+from emu.wse.fabric.directions import LINKS, OPPOSITE, PORTS, RAMP, flat_steps, has
+from emu.wse.fabric.directions import several as several_in
 from emu.wse.fabric.encoding.instructions import NONE
 
-TYPE_MASK = (1 << TYPE_BITS) - 1
+ByColor = dict[int, PerPE]
+NOT_INTO_RAMP = 0xFF ^ (1 << RAMP)
 
 
-def arrive(shape: Shape, s: State) -> tuple[State, Any, Any]:
-    """Wavelets in flight come a cycle nearer; those that arrive are counted in their queue."""
-    came, in_came = s["pipe"] & 1, s["in_pipe"] & 1
-    flying = (s["pipe"].differs(0).any()) | (s["in_pipe"].differs(0).any())
-    return (
-        s
-        | {
-            "fifo": s["fifo"] + came,
-            "pipe": s["pipe"] >> 1,
-            "in": s["in"] + in_came,
-            "in_pipe": s["in_pipe"] >> 1,
-        },
-        flying,
-        came,
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """What each router could forward in a cycle.
+
+    Attributes:
+      receive, send: `uint8[colors, PEs]`, sets of directions in the switch's position; a control
+        wavelet is not sent into a ramp.
+      free: `bool[channels, PEs]`, whether the channel has room.
+      takes: `bool[channels, PEs]`, the channel that a color's head is taken from; None if every
+        color has one.
+      has: `bool[colors, PEs]`, whether there is a head at all.
+      kind: `int32[colors, PEs]`, what it is; without rows if all wavelets are data.
+    """
+
+    receive: Rows
+    send: Rows
+    free: Rows
+    takes: Rows | None
+    has: Rows
+    kind: Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """Which wavelets move in a cycle, `bool[colors, PEs]`.
+
+    Attributes:
+      forwarded: each router's heads.
+      entered: from the PE's output queue into its router.
+    """
+
+    forwarded: Rows
+    entered: Rows
+
+
+# --- arrivals ---
+
+
+def arrive(state: Live) -> tuple[Live, PerPE, Rows]:
+    """Wavelets in flight come a cycle nearer; those that arrive are counted in their queue.
+
+    Returns:
+      the state, where anything was in flight, and what arrived in each channel.
+    """
+    channels = state.channels
+    inputs = state.inputs
+    flying = channels.flying.differs(0).any() | inputs.flying.differs(0).any()
+    came = channels.flying & 1
+    state = dataclasses.replace(
+        state, channels=_nearer(channels), inputs=_nearer(inputs)
+    )
+    return state, flying, came
+
+
+def _nearer(queues: Queues[Rows]) -> Queues[Rows]:
+    arrived = queues.flying & 1
+    return Queues(
+        waiting=queues.waiting + arrived, flying=queues.flying >> 1, held=queues.held
     )
 
 
-def _from_side(x: Any, side: int, shape: Shape) -> Any:
-    """Each PE's neighbour's entry; what wraps round is never sent, as no route leaves the grid."""
-    return jnp.roll(x, {0: shape.width, 1: -1, 2: -shape.width, 3: 1}[side])
+def first_clash(tables: Tables, state: Live, came: Rows, now: jax.Array) -> jax.Array:
+    """The first cycle in which a merging router had two arrivals on one color, PE and color."""
+    shape = tables.shape
+    found = state.clash
+    if shape.one_channel_each:
+        return found
+    receive = _in_position(state, tables.receive)
+    for color in range(shape.colors):
+        lands: list[PerPE] = []
+        for row in shape.channels_of(color):
+            direction = shape.channels[row][1]
+            if direction != NONE:
+                lands.append((came[row] != 0) & has(receive[color], direction))
+        if len(lands) < 2:
+            continue
+        together = Rows(land.astype(jnp.int8) for land in lands).sum() > 1
+        first = jnp.stack([now, jnp.argmax(together), jnp.int32(color)])
+        new = (found[0] == NEVER) & together.any()
+        found = jnp.where(new, first.astype(jnp.int32), found)
+    return found
 
 
-def _across(
-    on: Any, rows: dict[int, Any], side: int, shape: Shape, bits: int = 1
-) -> dict[int, Any]:
-    """`_from_side` of several arrays of `bits` bits, by color: packed, so that one copy does."""
-    if not rows:
-        return {}
-    packed = functools.reduce(
-        jnp.bitwise_or,
-        (x.astype(jnp.int32) << (bits * n) for n, x in enumerate(rows.values())),
-    )
-    packed = apart(on, lambda x: _from_side(x, side, shape), packed)
-    mask = (1 << bits) - 1
-    return {c: packed >> (bits * n) & mask for n, c in enumerate(rows)}
+# --- decisions, all of the state at the start of the cycle ---
 
 
-def _position(s: State, table: Any) -> Any:
-    """Each color's entry of `table` `[positions, colors, n]` at its router's position."""
-    out = table[0]
-    for p in range(1, len(table)):
-        out = where(s["position"].same(p), table[p], out)
-    return out
-
-
-def heads(shape: Shape, tab: Tables, s: State) -> dict[str, Any]:
+def heads(tables: Tables, state: Live) -> Heads:
     """What each router could forward: per color its head, where from, and where to."""
-    send = _position(s, tab["send"])
-    free = s["held"] < tab["cap"]
-    # Unused, and then not worked out, if takes is None.
-    receive = _position(s, tab["receive"])
-    if all(d == NONE for _, d in shape.channels):
-        takes, has = None, s["fifo"] > 0
-    else:
-        takes = Rows(
-            (s["fifo"][x] > 0) & (True if d == NONE else (receive[c] >> d & 1) == 1)
-            for x, (c, d) in enumerate(shape.channels)
+    shape = tables.shape
+    channels = state.channels
+    receive = _in_position(state, tables.receive)
+    send = _in_position(state, tables.send)
+    # With one channel a color whatever is there may go; else the switch's position decides.
+    takes = None
+    there = channels.waiting > 0
+    if not shape.one_channel_each:
+        # Whose turn it was is logged (`turns`), as values depend on it.
+        takes = _first_of_color(shape, _open_channels(shape, there, receive))
+        there = Rows(
+            functools.reduce(jnp.logical_or, [takes[row] for row in rows])
+            for rows in map(shape.channels_of, range(shape.colors))
         )
-        takes = _first_channel(shape, takes)
-        has = Rows(_any_channel(shape, takes, c) for c in range(shape.colors))
+    kind = NO_ROWS
     if shape.control:
-        head = s["types"] & TYPE_MASK
-        if takes is not None:
-            head = where(takes, head, 0)
-            head = Rows(
-                functools.reduce(jnp.bitwise_or, [head[x] for x in _channels(shape, c)])
-                for c in range(shape.colors)
-            )
-        send = where(head.differs(ops.DATA), send & jnp.uint8(0xFF ^ (1 << RAMP)), send)
-    else:
-        head = None
-    return {
-        "send": send,
-        "free": free,
-        "takes": takes,
-        "has": has,
-        "head": head,
-        "receive": receive,
-    }
+        kind = _kinds_of_heads(shape, state, takes)
+        not_data = kind.differs(ops.DATA)
+        send = where(not_data, send & jnp.uint8(NOT_INTO_RAMP), send)
+    return Heads(
+        receive=receive,
+        send=send,
+        free=channels.held < tables.channel_capacity,
+        takes=takes,
+        has=there,
+        kind=kind,
+    )
 
 
-def turns(shape: Shape, r: dict[str, Any], go: Any) -> Any:
-    """`int8[colors, PEs]`: whose turn it was at routers that merge: a direction, or NONE."""
-    rows, takes = [], r["takes"]
-    for c in range(shape.colors):
-        row = jnp.full(shape.pes, NONE, jnp.int8)
-        for x in _channels(shape, c):
-            if takes is None:
-                break
-            row = jnp.where(takes[x], jnp.int8(shape.channels[x][1]), row)
-        several = (r["receive"][c] & (r["receive"][c] - 1)) != 0
-        rows.append(jnp.where(go[c] & several, row, jnp.int8(NONE)))
+def _in_position(state: Live, table: ByPosition) -> Rows:
+    """Each color's entry of a table at its router's position."""
+    found = table[0]
+    for position in range(1, len(table)):
+        found = where(state.position.same(position), table[position], found)
+    return found
+
+
+def _open_channels(shape: Shape, there: Rows, receive: Rows) -> Rows:
+    """Channels with a head that the router's position takes."""
+    rows: list[PerPE] = []
+    for row, (color, direction) in enumerate(shape.channels):
+        is_open = direction == NONE or has(receive[color], direction)
+        rows.append(there[row] & is_open)
     return Rows(rows)
 
 
-def _channels(shape: Shape, color: int) -> list[int]:
-    return [x for x, (c, _) in enumerate(shape.channels) if c == color]
-
-
-def _any_channel(shape: Shape, takes: Any, color: int) -> Any:
-    return functools.reduce(jnp.logical_or, [takes[x] for x in _channels(shape, color)])
-
-
-def _first_channel(shape: Shape, takes: Any) -> Any:
+def _first_of_color(shape: Shape, takes: Rows) -> Rows:
     """One channel a color: of several heads that a merging router could take, the first."""
     rows = list(takes)
     for color in range(shape.colors):
         taken = jnp.zeros_like(rows[0])
-        for x in _channels(shape, color):
-            rows[x] = rows[x] & ~taken
-            taken = taken | rows[x]
+        for row in shape.channels_of(color):
+            rows[row] = rows[row] & ~taken
+            taken = taken | rows[row]
     return Rows(rows)
 
 
-def _channel_from(shape: Shape, color: int, direction: int) -> int | None:
-    """The channel that hears a color from a direction."""
-    for x, (c, d) in enumerate(shape.channels):
-        if c == color and d in (NONE, direction):
-            return x
-    return None
+def _kinds_of_heads(shape: Shape, state: Live, takes: Rows | None) -> Rows:
+    """`int32[colors, PEs]`: what the heads are."""
+    kinds = state.channel_kinds & KIND_MASK
+    if takes is None:
+        return kinds
+    kinds = where(takes, kinds, 0)
+    return Rows(
+        functools.reduce(jnp.bitwise_or, [kinds[row] for row in rows])
+        for rows in map(shape.channels_of, range(shape.colors))
+    )
 
 
-def forward(shape: Shape, tab: Tables, s: State, r: dict[str, Any]) -> Rows:
-    """Which colors leave each router: room wherever they go, and longest without the links."""
-    room: dict[int, dict[int, Any]] = {}
-    for side in range(RAMP):
-        heard = {
-            c: _channel_from(shape, c, OPPOSITE[side])
-            for c in range(shape.colors)
-            if side in shape.sides[c]
-        }
-        free = {c: r["free"][x] for c, x in heard.items() if x is not None}
-        room[side] = {
-            c: x == 1 for c, x in _across(tab["on"], free, side, shape).items()
-        }
-    room[RAMP] = dict(enumerate(s["in_held"] < tab["in_cap"]))
-    open_ = []
-    for c in range(shape.colors):
-        ok = r["has"][c]
-        for side in shape.sides[c]:
-            if c in room[side]:
-                ok &= ((r["send"][c] >> side & 1) == 0) | room[side][c]
-        open_.append(ok)
+def forward(tables: Tables, state: Live, heads: Heads, inputs_held: Rows) -> Rows:
+    """Which colors leave each router: room wherever they go, and longest without the links.
+
+    Args:
+      inputs_held: of the PEs' input queues, at the start of the cycle.
+    """
+    shape = tables.shape
+    room = _room(tables, heads, inputs_held)
+    wants: list[PerPE] = []
+    for color in range(shape.colors):
+        can = heads.has[color]
+        for side in shape.sides[color]:
+            if color in room[side]:
+                # All ways must be free: a wavelet that goes two ways goes both at once.
+                elsewhere = (heads.send[color] >> side & 1) == 0
+                can &= elsewhere | room[side][color]
+        wants.append(can)
     if not shape.link_pairs:
-        return Rows(open_)
-    meet = [(r["send"][i] & r["send"][j]) != 0 for i, j in shape.link_pairs]
-    return Rows(longest_ago(open_, s["link_last"], shape.link_pairs, meet))
+        return Rows(wants)
+    # Colors compete where their heads have any direction in common, the ramp included.
+    meet = [
+        (heads.send[first] & heads.send[second]) != 0
+        for first, second in shape.link_pairs
+    ]
+    served = list(state.link_served)
+    return Rows(longest_ago(wants, served, shape.link_pairs, meet))
 
 
-def leave_queues(shape: Shape, tab: Tables, s: State) -> Rows:
+def _room(tables: Tables, heads: Heads, inputs_held: Rows) -> dict[int, ByColor]:
+    """By direction and color, whether what lies there has room for one more."""
+    shape = tables.shape
+    # A wavelet sent to the east enters the eastern neighbour's channel that hears the west.
+    room: dict[int, ByColor] = {}
+    for side in LINKS:
+        free: ByColor = {}
+        for color in range(shape.colors):
+            row = shape.channel_from(color, OPPOSITE[side])
+            if side in shape.sides[color] and row is not None:
+                free[color] = heads.free[row]
+        there = _from_neighbours(tables, free, side)
+        room[side] = {color: bit == 1 for color, bit in there.items()}
+    room[RAMP] = dict(enumerate(inputs_held < tables.input_capacity))
+    return room
+
+
+def leave_queues(tables: Tables, state: Live) -> Rows:
     """Which colors' output queues hand a wavelet to their router."""
-    wants = []
-    for c in range(shape.colors):
-        x = _channel_from(shape, c, RAMP)
-        ok = s["out"][c] > 0
-        wants.append(
-            ok & (s["held"][x] < tab["cap"][x]) if x is not None else ok & False
-        )
+    shape = tables.shape
+    wants: list[PerPE] = []
+    free = state.channels.held < tables.channel_capacity
+    for color in range(shape.colors):
+        waits = state.outputs[color] > 0
+        row = shape.channel_from(color, RAMP)
+        room = False if row is None else free[row]
+        wants.append(waits & room)
     if not shape.ramp_pairs:
         return Rows(wants)
-    return Rows(longest_ago(wants, s["ramp_last"], shape.ramp_pairs))
+    return Rows(longest_ago(wants, list(state.ramp_served), shape.ramp_pairs))
+
+
+def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
+    """`int8[colors, PEs]`: whose turn it was at routers that merge: a direction, or NONE."""
+    rows: list[PerPE] = []
+    none = jnp.int8(NONE)
+    for color in range(shape.colors):
+        turn = jnp.full(shape.pes, NONE, jnp.int8)
+        if heads.takes is not None:
+            for row in shape.channels_of(color):
+                direction = jnp.int8(shape.channels[row][1])
+                turn = jnp.where(heads.takes[row], direction, turn)
+        merges = several_in(heads.receive[color])
+        rows.append(jnp.where(forwarded[color] & merges, turn, none))
+    return Rows(rows)
+
+
+# --- moves ---
+
+
+def _from_neighbours(
+    tables: Tables, rows: ByColor, side: int, bits: int = 1
+) -> ByColor:
+    """Each PE's neighbour's entries on a side, of several arrays of `bits` bits by color.
+
+    The arrays are packed into one, so that one copy does. What wraps round the edge is never sent,
+    as no route leaves the grid.
+    """
+    shape = tables.shape
+    if not rows:
+        return {}
+    packed = functools.reduce(
+        operator.or_,
+        (
+            row.astype(jnp.int32) << (bits * place)
+            for place, row in enumerate(rows.values())
+        ),
+    )
+    # The neighbour's entry lies a step further on, so all move a step back.
+    shift = -flat_steps(shape.width)[side]
+    packed = unfused(tables.on, lambda array: jnp.roll(array, shift), packed)
+    mask = (1 << bits) - 1
+    return {color: packed >> (bits * place) & mask for place, color in enumerate(rows)}
 
 
 def move(
-    shape: Shape, tab: Tables, s: State, r: dict[str, Any], go: Any, up: Any, t: Any
-) -> State:
-    """Wavelets leave (`go` routers, `up` output queues) and enter what is next."""
-    i8 = jnp.int8
-    sent, kind = _sent(shape, tab["on"], r, go)
-    leaves = []
-    enters = []
-    kinds = []
-    for x, (c, direction) in enumerate(shape.channels):
-        leaves.append(go[c] if r["takes"] is None else go[c] & r["takes"][x])
-        came = jnp.zeros(shape.pes, bool)
-        what = jnp.zeros(shape.pes, jnp.int32)
-        for side in range(RAMP):
-            if direction in (NONE, side) and c in sent[side]:
-                came |= sent[side][c] == 1
-                if shape.control:
-                    what |= jnp.where(sent[side][c] == 1, kind[side][c], 0)
-        if direction in (NONE, RAMP):
-            came |= up[c]
-            if shape.control:
-                what = jnp.where(up[c], s["out_types"][c] & TYPE_MASK, what)
-        enters.append(came)
-        kinds.append(what)
-    gone, came = Rows(leaves), Rows(enters)
-    into = go & (r["send"] >> RAMP & 1).same(1)
-    out = {
-        "fifo": s["fifo"] - gone.astype(i8),
-        "pipe": s["pipe"] | where(came, tab["enter"], i8(0)),
-        "held": s["held"] - gone.astype(i8) + came.astype(i8),
-        "out": s["out"] - up.astype(i8),
-        "in_pipe": s["in_pipe"] | where(into, i8(1 << (shape.ramp_cycles - 1)), i8(0)),
-        "in_held": s["in_held"] + into.astype(i8),
-    }
+    tables: Tables,
+    state: Live,
+    heads: Heads,
+    moves: Moves,
+    now: jax.Array,
+) -> Live:
+    """Wavelets leave their queues and enter what is next."""
+    shape = tables.shape
+    forwarded = moves.forwarded
+    entered = moves.entered
+    leaves: list[PerPE] = []
+    for row, (color, _) in enumerate(shape.channels):
+        taken = forwarded[color]
+        leaves.append(taken if heads.takes is None else taken & heads.takes[row])
+    gone = Rows(leaves)
+    came, kinds = _what_enters(tables, state, heads, moves)
+    into_pe = forwarded & heads.send.has(RAMP)
+    channels = state.channels
+    inputs = state.inputs
+    left = gone.astype(jnp.int8)
+    none = jnp.int8(0)
+    way_in = where(came, tables.channel_entry, none)
+    way_into_pe = where(into_pe, jnp.int8(_way(shape.ramp_cycles)), none)
+    moved = dataclasses.replace(
+        state,
+        channels=Queues(
+            waiting=channels.waiting - left,
+            flying=channels.flying | way_in,
+            held=channels.held - left + came.astype(jnp.int8),
+        ),
+        inputs=Queues(
+            waiting=inputs.waiting,
+            flying=inputs.flying | way_into_pe,
+            held=inputs.held + into_pe.astype(jnp.int8),
+        ),
+        outputs=state.outputs - entered.astype(jnp.int8),
+    )
     if shape.link_pairs:
-        out["link_last"] = where(go, t, s["link_last"])
+        served = where(forwarded, now, state.link_served)
+        moved = dataclasses.replace(moved, link_served=served)
     if shape.ramp_pairs:
-        out["ramp_last"] = where(up, t, s["ramp_last"])
-    if shape.control:
-        out |= _move_types(shape, tab, s, r, gone, came, Rows(kinds), up)
-    return s | out
+        served = where(entered, now, state.ramp_served)
+        moved = dataclasses.replace(moved, ramp_served=served)
+    if not shape.control:
+        return moved
+    channel_kinds = _kinds_after(state, gone, came, kinds)
+    output_kinds = where(entered, state.output_kinds >> KIND_BITS, state.output_kinds)
+    return dataclasses.replace(
+        moved,
+        channel_kinds=channel_kinds,
+        output_kinds=output_kinds,
+        position=_positions_after(tables, state, gone),
+    )
 
 
-def _sent(shape: Shape, on: Any, r: dict[str, Any], go: Rows) -> tuple[Any, Any]:
+def _way(cycles: int) -> int:
+    """The bit of `Queues.flying` that entering a way of some cycles sets."""
+    return 1 << (cycles - 1)
+
+
+def _what_enters(
+    tables: Tables, state: Live, heads: Heads, moves: Moves
+) -> tuple[Rows, Rows]:
+    """Per channel: whether a wavelet enters its way, and which kind it is."""
+    shape = tables.shape
+    sent, kind_sent = _sent(tables, heads, moves.forwarded)
+    enters: list[PerPE] = []
+    kinds: list[PerPE] = []
+    for color, direction in shape.channels:
+        came = jnp.zeros(shape.pes, bool)
+        kind = jnp.zeros(shape.pes, jnp.int32)
+        for side in LINKS:
+            if direction in (NONE, side) and color in sent[side]:
+                from_there = sent[side][color] == 1
+                came |= from_there
+                if shape.control:
+                    kind |= jnp.where(from_there, kind_sent[side][color], 0)
+        if direction in (NONE, RAMP):
+            from_pe = moves.entered[color]
+            came |= from_pe
+            if shape.control:
+                head = state.output_kinds[color] & KIND_MASK
+                kind = jnp.where(from_pe, head, kind)
+        enters.append(came)
+        kinds.append(kind)
+    return Rows(enters), Rows(kinds)
+
+
+def _sent(
+    tables: Tables, heads: Heads, forwarded: Rows
+) -> tuple[dict[int, ByColor], dict[int, ByColor]]:
     """By side and color, what each router's neighbour there sends it, and the wavelets' kinds."""
-    sent, kind = {}, {}
-    for side in range(RAMP):
-        colors = [c for c in range(shape.colors) if OPPOSITE[side] in shape.sides[c]]
-        leaving = {
-            c: go[c] & ((r["send"][c] >> OPPOSITE[side] & 1) == 1) for c in colors
-        }
-        sent[side] = _across(on, leaving, side, shape)
+    shape = tables.shape
+    sent: dict[int, ByColor] = {}
+    kinds: dict[int, ByColor] = {}
+    for side in LINKS:
+        towards = OPPOSITE[side]
+        leaving: ByColor = {}
+        for color in range(shape.colors):
+            if towards in shape.sides[color]:
+                leaving[color] = forwarded[color] & has(heads.send[color], towards)
+        sent[side] = _from_neighbours(tables, leaving, side)
         if shape.control:
-            heads = {c: r["head"][c] for c in colors}
-            kind[side] = _across(on, heads, side, shape, TYPE_BITS)
-    return sent, kind
+            of_heads = {color: heads.kind[color] for color in leaving}
+            kinds[side] = _from_neighbours(tables, of_heads, side, KIND_BITS)
+    return sent, kinds
 
 
-def _move_types(
-    shape: Shape,
-    tab: Tables,
-    s: State,
-    r: dict[str, Any],
-    gone: Any,
-    came: Any,
-    kinds: Any,
-    up: Any,
-) -> State:
-    """Queues of wavelet kinds, packed two bits each, head lowest; and what control does."""
-    types = where(gone, s["types"] >> TYPE_BITS, s["types"])
-    at = (s["held"] - gone.astype(jnp.int8)).astype(jnp.int32) << (TYPE_BITS - 1)
-    types = types | where(came, kinds << at, 0)
-    out = {
-        "types": types,
-        "out_types": where(up, s["out_types"] >> TYPE_BITS, s["out_types"]),
-    }
-    if "position" not in s:
-        return out
-    rows = []
-    for c in range(shape.colors):
+def _kinds_after(state: Live, gone: Rows, came: Rows, kinds: Rows) -> Rows:
+    """Each channel's list of kinds, the head lowest: what left is shifted out, what came put last.
+
+    Data, control, data is 0b000100. When the head leaves and another control wavelet comes it is
+    0b010001, that is control, data, control.
+    """
+    after = where(gone, state.channel_kinds >> KIND_BITS, state.channel_kinds)
+    place = state.channels.held - gone.astype(jnp.int8)
+    shift = place.astype(jnp.int32) << (KIND_BITS - 1)
+    return after | where(came, kinds << shift, 0)
+
+
+def _positions_after(tables: Tables, state: Live, gone: Rows) -> Rows:
+    """The switches' positions after control wavelets have passed."""
+    shape = tables.shape
+    if not len(state.position):
+        return state.position
+    rows: list[PerPE] = []
+    way_from_ramp = _way(shape.ramp_cycles)
+    for color in range(shape.colors):
         acts = jnp.zeros_like(gone[0])
-        for x in _channels(shape, c):
-            from_ramp = tab["enter"][x] == 1 << (shape.ramp_cycles - 1)
-            if shape.channels[x][1] != NONE:
-                from_ramp = shape.channels[x][1] == RAMP
-            head = s["types"][x] & TYPE_MASK
-            own = (head == ops.OWN) & from_ramp
-            acts |= gone[x] & (own | (head == ops.ALL))
-        moves = acts & tab["heeds"][c] & (s["position"][c] < tab["last"][c])
-        rows.append(s["position"][c] + moves.astype(jnp.int8))
-    return out | {"position": Rows(rows)}
+        for row in shape.channels_of(color):
+            direction = shape.channels[row][1]
+            if direction == NONE:
+                from_ramp = tables.channel_entry[row] == way_from_ramp
+            else:
+                from_ramp = direction == RAMP
+            # The kind is that of the head, which has just left if `gone`.
+            kind = state.channel_kinds[row] & KIND_MASK
+            own = (kind == ops.OWN) & from_ramp
+            acts |= gone[row] & (own | (kind == ops.ALL))
+        position = state.position[color]
+        # At its last position a switch stays.
+        further = position < tables.last[color]
+        moves = acts & tables.heeds[color] & further
+        rows.append(position + moves.astype(jnp.int8))
+    return Rows(rows)
 
 
-def two_arrivals(shape: Shape, s: State, r: dict[str, Any], came: Any, t: Any) -> State:
-    """The first cycle in which a merging router had two arrivals on one color, PE and color."""
-    if all(d == NONE for _, d in shape.channels):
-        return {}
-    found = s["two"]
-    receive = _position(s, r["table"])
-    for c in range(shape.colors):
-        mine = [x for x in _channels(shape, c) if shape.channels[x][1] != NONE]
-        if len(mine) < 2:
-            continue
-        lands = [
-            (came[x] != 0) & (receive[c] >> shape.channels[x][1] & 1 == 1) for x in mine
-        ]
-        bad = Rows(x.astype(jnp.int8) for x in lands).sum() > 1
-        first = jnp.stack([t, jnp.argmax(bad), jnp.int32(c)]).astype(jnp.int32)
-        found = jnp.where((found[0] < 0) & bad.any(), first, found)
-    return {"two": found}
+def crossed(heads: Heads, forwarded: Rows) -> Rows:
+    """`int32[5, PEs]`: wavelets that left each router in each direction."""
+    sums: list[PerPE] = []
+    for direction in PORTS:
+        crosses = forwarded & heads.send.has(direction)
+        sums.append(crosses.astype(jnp.int32).sum())
+    return Rows(sums)
 
 
 __all__ = [
+    "Heads",
+    "Moves",
     "arrive",
+    "crossed",
+    "first_clash",
     "forward",
     "heads",
     "leave_queues",
     "move",
     "turns",
-    "two_arrivals",
 ]

@@ -1,10 +1,12 @@
 """What each thread of some PEs does in a cycle, as a small code: what traces are made of."""
 
-from typing import Any
-
+import jax
 import jax.numpy as jnp
 
-from emu.wse.fabric.cycles.tables import Shape
+from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles.cycle import Seen
+from emu.wse.fabric.cycles.rows import PerPE, Rows
+from emu.wse.fabric.cycles.shape import Shape
 
 THREAD_STATES = (
     "idle",
@@ -31,7 +33,7 @@ THREAD_STATES = (
 WAITING = (NO_WAVELETS, FULL, DATAPATH_BUSY, THREAD_BUSY)
 
 
-def states(shape: Shape, seen: dict[str, Any], t: Any, at: Any) -> Any:
+def states(shape: Shape, seen: Seen, now: jax.Array, traced: jax.Array) -> jax.Array:
     """`int8[threads, traced]`: indices of `THREAD_STATES`.
 
     `bank conflict` is the second of two issues that one element takes because of it.
@@ -39,30 +41,39 @@ def states(shape: Shape, seen: dict[str, Any], t: Any, at: Any) -> Any:
     Args:
       shape: of the machine.
       seen: what `cycle.step` saw.
-      t: the cycle.
-      at: flat indices of the traced PEs.
+      now: the cycle.
+      traced: flat indices of the traced PEs.
     """
-    s = seen["before"]
-    rows = []
-    for u in range(shape.threads):
-        on = s["thread_on"][u][at]
-        again = (s["thread_flags"][u][at] >> 16 & s["thread_left"][u][at] & 1) == 1
-        found = jnp.where(s["thread_wake"][u][at] > t, SET_UP, IDLE)
-        stalls = (("starved", NO_WAVELETS), ("full", FULL)) if shape.colors else ()
-        for why, state in (*stalls, ("lost", DATAPATH_BUSY)):
-            found = jnp.where(seen[why][u][at], state, found)
-        found = jnp.where(
-            seen["issues"][u][at], jnp.where(again, CONFLICT, ISSUING), found
-        )
-        found = jnp.where(on, found, IDLE if u else _main(seen, t, at))
+    threads = seen.before.threads
+    issues = seen.issues
+    rows: list[jax.Array] = []
+    for thread in range(shape.threads):
+
+        def of(field: Rows, thread: int = thread) -> jax.Array:
+            return field[thread][traced]
+
+        conflicts = fields.CONFLICT.held(of(threads.completion))
+        second = (conflicts & of(threads.left) & 1) == 1
+        issuing = jnp.where(second, CONFLICT, ISSUING)
+        found = jnp.where(of(threads.wake) > now, SET_UP, IDLE)
+        if shape.colors:
+            found = jnp.where(of(issues.starved), NO_WAVELETS, found)
+            found = jnp.where(of(issues.full), FULL, found)
+        found = jnp.where(of(issues.lost), DATAPATH_BUSY, found)
+        found = jnp.where(of(issues.issued), issuing, found)
+        without = _off_datapath(seen, now, traced) if thread == 0 else IDLE
+        found = jnp.where(of(threads.on), found, without)
         rows.append(found.astype(jnp.int8))
     return jnp.stack(rows)
 
 
-def _main(seen: dict[str, Any], t: Any, at: Any) -> Any:
+def _off_datapath(seen: Seen, now: jax.Array, traced: jax.Array) -> PerPE:
     """What the main thread does while it has no operation on the datapath."""
-    code = seen["due"][at] | (seen["before"]["wake"][at] > t)
-    return jnp.where(code, CODE, jnp.where(seen["pc"][at] >= 0, THREAD_BUSY, IDLE))
+    waits = seen.before.wake[traced] > now
+    code = seen.due[traced] | waits
+    has_next = seen.pc[traced] >= 0
+    otherwise = jnp.where(has_next, THREAD_BUSY, IDLE)
+    return jnp.where(code, CODE, otherwise)
 
 
 __all__ = [

@@ -1,249 +1,161 @@
-"""An encoded program as the cycle stepper's arrays: static shape of the machine, and tables.
-
-PEs are flattened, `n = y * width + x`. A *channel* is one FIFO of a router: a color that receives
-from a single direction at every PE has one, any other has one per direction it receives from.
-"""
+"""An encoded program as the arrays that the compiled step reads."""
 
 import dataclasses
-from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from emu.errors import LimitExceeded
-from emu.wse.fabric.directions import RAMP
+from emu.wse.fabric import ops
+from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles.rows import NO_ROWS, Rows
+from emu.wse.fabric.cycles.shape import Shape
+from emu.wse.fabric.directions import RAMP, has
 from emu.wse.fabric.encoding.encode import Encoded
-from emu.wse.fabric.encoding.instructions import ACTIVATE, BLOCK, NONE, UNBLOCK
+from emu.wse.fabric.encoding.instructions import NONE, Instruction
 from emu.wse.fabric.program import Color
 
-Pairs = tuple[tuple[int, int], ...]
-MAX_CYCLES = 1 << 20  # of one instruction's setup
+ByPosition = tuple[Rows, ...]
+"""One `[colors, PEs]` for each position of the switches."""
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """What the compiled step depends on; programs of equal shape share one compilation.
+class Tables:
+    """The program, over its instructions and over the PEs.
 
     Attributes:
-      height, width: PEs.
-      channels: (color, receive direction) of each channel; direction NONE if it is any.
-      sides: directions in which some color sends, per color.
-      positions: switch positions of each color.
-      control: whether any control wavelets are sent.
-      link_pairs, ramp_pairs: colors that may want one link, or the ramp out of one PE.
-      threads: microthreads in use, the main one included.
-      data_tasks: (task, color) of each data task.
-      tasked: whether tasks are activated, blocked or unblocked as the program runs.
-      stamps, tasks, instructions: how many; of the last, the next power of two.
-      kinds: kinds of instruction in use.
-      hop_cycles, ramp_cycles, task_switch_cycles, async_cycles: of the device.
+      shape: what the compiled step depends on.
+      on: `bool[]` that is true, which the compiler cannot know (`rows.unfused`).
+      instructions: `fields.WORDS` arrays `int32[instructions]`.
+      entry: `int32[tasks, PEs]`, each task's first instruction, or NONE.
+      receive, send: `uint8`, sets of directions by position, color and PE.
+      last: `int8[colors, PEs]`, the highest position.
+      heeds: `bool[colors, PEs]`, whether control wavelets move the switch.
+      channel_capacity: `int8[channels, PEs]`, wavelets in a queue and on the way into it.
+      channel_entry: `int8[channels, PEs]`, the bit of `Queues.flying` that entering it sets.
+      output_capacity, input_capacity: `int8[colors, 1]`, of the queues at the PEs' ramps.
     """
 
-    height: int
-    width: int
-    channels: tuple[tuple[int, int], ...]
-    sides: tuple[tuple[int, ...], ...]
-    positions: tuple[int, ...]
-    control: bool
-    link_pairs: Pairs
-    ramp_pairs: Pairs
-    threads: int
-    data_tasks: tuple[tuple[int, int], ...]
-    tasked: bool
-    stamps: int
-    tasks: int
-    instructions: int
-    kinds: tuple[int, ...]
-    hop_cycles: int
-    ramp_cycles: int
-    task_switch_cycles: int
-    async_cycles: int
-
-    @property
-    def colors(self) -> int:
-        return len(self.sides)
-
-    @property
-    def pes(self) -> int:
-        return self.height * self.width
+    shape: Shape = dataclasses.field(metadata={"static": True})
+    on: jax.Array
+    instructions: tuple[jax.Array, ...]
+    entry: Rows
+    receive: ByPosition
+    send: ByPosition
+    last: Rows
+    heeds: Rows
+    channel_capacity: Rows
+    channel_entry: Rows
+    output_capacity: Rows
+    input_capacity: Rows
 
 
-def shape_of(e: Encoded) -> Shape:
-    """The static shape of an encoded program."""
-    colors = list(e.program.colors.values())
-    channels = [(c.index, d) for c in colors for d in _directions(c)]
-    threads = 1 + max((i.thread for i in e.instructions), default=0)
-    data = {
-        (task, e.program.colors[t.color].index)
-        for task, declared in enumerate(e.program.tasks.values())
-        for t in declared
-        if t.color is not None
-    }
-    d = e.device
-    return Shape(
-        *e.program.shape,
-        tuple(channels),
-        tuple(_sides(c) for c in colors),
-        tuple(len(c.receive) for c in colors),
-        any(i.control for i in e.instructions),
-        _link_pairs(colors),
-        _ramp_pairs(e, colors),
-        threads,
-        tuple(sorted(data)),
-        _tasked(e),
-        len(e.stamps),
-        len(e.entry),
-        _power_of_two(len(e.instructions)),
-        tuple(sorted({i.kind for i in e.instructions})),
-        int(d.hop_cycles),
-        int(d.ramp_cycles),
-        int(d.task_switch_cycles),
-        int(d.async_cycles),
+def tables(encoded: Encoded, shape: Shape) -> Tables:
+    """An encoded program's tables, on the device."""
+    device = encoded.device
+    colors = list(encoded.program.colors.values())
+    entry = np.full((shape.tasks, shape.pes), NONE, np.int32)
+    entry[: len(encoded.entry)] = encoded.entry.reshape(-1, shape.pes)
+    latency = _latencies(shape, colors)
+    capacity = int(device.router_queue_words) + latency
+    way_in = 1 << (latency - 1)
+    out_depths = [device.output_queue_words[color.output_queue] for color in colors]
+    in_depths = [device.input_queue_words[color.input_queue] for color in colors]
+    # A way holds a wavelet for each cycle that it takes, so that a stream flows at full rate.
+    return Tables(
+        shape=shape,
+        on=jnp.asarray(np.bool_(True)),
+        instructions=_packed(encoded, shape.instructions),
+        entry=Rows.of(entry),
+        receive=_by_position(shape, [color.receive for color in colors]),
+        send=_by_position(shape, [color.send for color in colors]),
+        last=_per_color(shape, [color.last for color in colors]),
+        heeds=_per_color(shape, [color.heeds for color in colors]),
+        channel_capacity=Rows.of(capacity.astype(np.int8)),
+        channel_entry=Rows.of(way_in.astype(np.int8)),
+        output_capacity=_capacities(out_depths, 1),
+        input_capacity=_capacities(in_depths, shape.ramp_cycles),
     )
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+def _per_color(shape: Shape, grids: list[np.ndarray]) -> Rows:
+    if not grids:
+        return NO_ROWS
+    rows = np.stack(grids).reshape(-1, shape.pes)
+    return Rows.of(rows)
 
 
-def _tasked(e: Encoded) -> bool:
-    several = (e.started & (e.started - 1)).any() or e.blocked.any()
-    flagged = any(
-        i.kind in (ACTIVATE, BLOCK, UNBLOCK) or (i.activate, i.unblock) != (NONE, NONE)
-        for i in e.instructions
-    )
-    return bool(several or flagged)
+def _by_position(shape: Shape, routes: list[np.ndarray]) -> ByPosition:
+    """Routes `[positions, height, width]` of each color; one with fewer keeps its last."""
+    if not routes:
+        return ()
+    by_position: list[Rows] = []
+    for position in range(max(shape.positions)):
+        grids: list[np.ndarray] = []
+        for grids_of_color in routes:
+            last = len(grids_of_color) - 1
+            grids.append(grids_of_color[min(position, last)])
+        by_position.append(_per_color(shape, grids))
+    return tuple(by_position)
 
 
-def _directions(c: Color) -> list[int]:
-    """Receive directions that need a channel each; `[NONE]` if one serves."""
-    single = len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
-    if single:
-        return [NONE]
-    return [d for d in range(RAMP + 1) if (c.receive >> d & 1).any()]
+def _capacities(depths: list[int], latency: int) -> Rows:
+    """Of each color's queue, and of the way into it: a wavelet for each cycle that it takes."""
+    capacities = [[depth + latency] for depth in depths]
+    return Rows.of(np.array(capacities, np.int8))
 
 
-def _sides(c: Color) -> tuple[int, ...]:
-    return tuple(d for d in range(RAMP + 1) if (c.send >> d & 1).any())
-
-
-def _link_pairs(colors: list[Color]) -> Pairs:
-    sends = [np.bitwise_or.reduce(c.send, axis=0) for c in colors]
-    return tuple(
-        (i, j)
-        for i in range(len(sends))
-        for j in range(i + 1, len(sends))
-        if (sends[i] & sends[j]).any()
-    )
-
-
-def _ramp_pairs(e: Encoded, colors: list[Color]) -> Pairs:
-    takes = [
-        (np.bitwise_or.reduce(c.receive, axis=0) >> RAMP & 1).astype(bool)
-        for c in colors
-    ]
-    return tuple(
-        (i, j)
-        for i in range(len(takes))
-        for j in range(i + 1, len(takes))
-        if (takes[i] & takes[j]).any()
-    )
-
-
-# --- tables ---
-
-
-def tables(e: Encoded, shape: Shape) -> dict[str, np.ndarray]:
-    """Arrays over the PEs and over the instructions, as the compiled step takes them."""
-    colors = list(e.program.colors.values())
-    n = shape.pes
-    positions = max(shape.positions, default=1)
-
-    def per_position(x: list[np.ndarray]) -> np.ndarray:
-        return np.stack(
-            [
-                np.pad(a, ((0, positions - len(a)), (0, 0), (0, 0)), mode="edge")
-                for a in x
-            ],
-            1,
-        ).reshape(positions, len(x), n)
-
-    flat = lambda x: np.stack(x).reshape(len(x), n)  # noqa: E731
-    entry = e.entry.reshape(len(e.entry), n)
-    entry = np.pad(entry, ((0, shape.tasks - len(entry)), (0, 0)), constant_values=NONE)
-    out = {
-        "on": np.bool_(True),
-        "entry": entry,
-        **_instruction_tables(e, shape.instructions),
-    }
-    if colors:
-        d = e.device
-        depth, latency = _channel_depths(e, shape, colors)
-        out |= {
-            "receive": per_position([c.receive for c in colors]),
-            "send": per_position([c.send for c in colors]),
-            "last": flat([c.last for c in colors]),
-            "heeds": flat([c.heeds for c in colors]),
-            "cap": (depth + latency).astype(np.int8),
-            "enter": (1 << (latency - 1)).astype(np.int8),
-            "out_cap": _queue_caps(colors, d.output_queue_words, "output_queue", 1),
-            "in_cap": _queue_caps(
-                colors, d.input_queue_words, "input_queue", shape.ramp_cycles
-            ),
-        }
-    return out
-
-
-def _queue_caps(
-    colors: list[Color], depths: Any, which: str, latency: int
-) -> np.ndarray:
-    return np.array([[depths[getattr(c, which)] + latency] for c in colors], np.int8)
-
-
-def _channel_depths(
-    e: Encoded, shape: Shape, colors: list[Color]
-) -> tuple[np.ndarray, Any]:
-    """Depth and latency of each channel, `[channels, PEs]`."""
-    latency = np.empty((len(shape.channels), shape.pes), np.int64)
-    for x, (c, direction) in enumerate(shape.channels):
+def _latencies(shape: Shape, colors: list[Color]) -> np.ndarray:
+    """`int64[channels, PEs]`: cycles of the way into each channel, over a link or the ramp."""
+    channels = len(shape.channels)
+    latency = np.full((channels, shape.pes), shape.hop_cycles, np.int64)
+    for row, (color, direction) in enumerate(shape.channels):
         if direction == NONE:
-            ramp = (colors[c].receive[0] >> RAMP & 1).reshape(-1)
-            latency[x] = np.where(ramp, shape.ramp_cycles, shape.hop_cycles)
-        else:
-            latency[x] = shape.ramp_cycles if direction == RAMP else shape.hop_cycles
-    return np.full_like(latency, int(e.device.router_queue_words)), latency
+            receive = colors[color].receive[0].reshape(-1)
+            latency[row, has(receive, RAMP)] = shape.ramp_cycles
+        elif direction == RAMP:
+            latency[row] = shape.ramp_cycles
+    return latency
 
 
-def _instruction_tables(e: Encoded, count: int) -> dict[str, np.ndarray]:
-    """Instructions packed into four words each; `decode` in `cycle.py` takes them apart."""
-    rows = np.zeros((count, 4), np.int64)
-    for at, i in enumerate(e.instructions):
-        t = i.time
-        if max(t.setup_cycles, t.drain_cycles) >= MAX_CYCLES:
-            raise LimitExceeded(
-                f"an instruction takes {t.setup_cycles} cycles before its first "
-                f"issue, at most {MAX_CYCLES - 1}",
-                i.where,
-            )
-        rows[at] = (
-            t.setup_cycles | i.kind << 20 | i.thread << 24 | i.last << 28,
-            t.issues,
-            t.drain_cycles
-            | t.words << 20
-            | (i.inward + 1) << 23
-            | (t.interval_cycles - 1) << 28,
-            (i.activate + 1)
-            | (i.unblock + 1) << 6
-            | (i.target + 1) << 12
-            | (i.outward + 1) << 18
-            | i.control << 23
-            | _switch_position(i) << 25
-            | t.conflict << 27,
+def _packed(encoded: Encoded, count: int) -> tuple[jax.Array, ...]:
+    """The instructions as `fields.py` packs them, and zeros up to `count`."""
+    rows = np.zeros((count, fields.WORDS), np.int64)
+    for number, instruction in enumerate(encoded.instructions):
+        rows[number] = fields.pack(_fields_of(instruction))
+    columns = rows.T.astype(np.int32)
+    return tuple(jnp.asarray(column) for column in columns)
+
+
+def _fields_of(instruction: Instruction) -> fields.Instruction:
+    time = instruction.time
+    if max(time.setup_cycles, time.drain_cycles) >= fields.MAX_CYCLES:
+        raise LimitExceeded(
+            f"an instruction takes {time.setup_cycles} cycles before its first "
+            f"issue, at most {fields.MAX_CYCLES - 1}",
+            instruction.where,
         )
-    return {f"word{k}": rows[:, k].astype(np.int32) for k in range(4)}
+    op = instruction.op
+    return fields.Instruction(
+        setup_cycles=time.setup_cycles,
+        kind=instruction.kind,
+        thread=instruction.thread,
+        last=instruction.last,
+        issues=time.issues,
+        drain_cycles=time.drain_cycles,
+        wavelets_per_issue=time.words,
+        inward=instruction.inward,
+        idle_cycles=time.interval_cycles - 1,
+        activate=instruction.activate,
+        unblock=instruction.unblock,
+        target=instruction.target,
+        outward=instruction.outward,
+        control=instruction.control,
+        position=op.position if isinstance(op, ops.Switch) else 0,
+        conflict=time.conflict,
+    )
 
 
-def _switch_position(i: Any) -> int:
-    return getattr(i.op, "position", 0)
-
-
-__all__ = ["Shape", "shape_of", "tables"]
+__all__ = ["Tables", "tables"]

@@ -1,12 +1,17 @@
 """What may be refused of a fabric program without running it: sizes, memory, tasks and routes."""
 
-from typing import Any
-
 import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded, OutOfMemory
-from emu.wse.fabric.directions import DIRECTIONS, OPPOSITE, RAMP
+from emu.wse.fabric.directions import (
+    DIRECTIONS,
+    LINKS,
+    OPPOSITE,
+    has,
+    neighbour,
+    several,
+)
 from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import Color, FabricProgram
 
@@ -28,10 +33,10 @@ def check_size(program: FabricProgram, device: Device) -> None:
             raise LimitExceeded(
                 f"fabric program: {what} is {actual}, {device.name} has {allowed}"
             )
-    for name, c in program.colors.items():
+    for name, color in program.colors.items():
         for queue, depths in (
-            (c.input_queue, device.input_queue_words),
-            (c.output_queue, device.output_queue_words),
+            (color.input_queue, device.input_queue_words),
+            (color.output_queue, device.output_queue_words),
         ):
             if not 0 <= queue < len(depths):
                 raise LimitExceeded(
@@ -40,6 +45,7 @@ def check_size(program: FabricProgram, device: Device) -> None:
 
 
 def check_memory(program: FabricProgram, device: Device) -> None:
+    """Code and buffers fit the SRAM of every PE."""
     code = device.code_bytes if program.code_bytes is None else program.code_bytes
     used = program.used_bytes() + int(code)
     limit = device.capacity_bytes["sram"]
@@ -50,33 +56,25 @@ def check_memory(program: FabricProgram, device: Device) -> None:
         )
 
 
-def neighbour(x: np.ndarray, side: int, fill: Any = 0) -> np.ndarray:
-    """`[..., height, width]`: each PE's neighbour's entry on a side; `fill` beyond the edge."""
-    out = np.full_like(x, fill)
-    here: list[Any] = [slice(None), slice(None)]
-    there: list[Any] = [slice(None), slice(None)]
-    axis, ahead = (1, side == 1) if side in (1, 3) else (0, side == 2)
-    here[axis], there[axis] = (slice(None, -1), slice(1, None))[:: 1 if ahead else -1]
-    out[(..., *here)] = x[(..., *there)]
-    return out
-
-
-def _check_circle(name: str, color: Color, at: int) -> None:
+def _check_circle(name: str, color: Color, position: int) -> None:
     """Where routers merge streams a wavelet could come round again, and would for ever.
 
     Routers that receive from one direction cannot: nothing enters a circle of them.
     """
-    receive, send = color.receive[at], color.send[at]
-    if not (receive & (receive - 1)).any():
+    receive = color.receive[position]
+    send = color.send[position]
+    if not several(receive).any():
         return
-    hears = [
-        (receive >> side & 1 & neighbour(send, side) >> OPPOSITE[side]).astype(bool)
-        for side in range(RAMP)
-    ]
+    hears = []
+    for side in LINKS:
+        sent_here = has(neighbour(send, side), OPPOSITE[side])
+        hears.append(has(receive, side) & sent_here)
     left = np.logical_or.reduce(hears)
     while True:  # a router that no router in question sends to is not on a circle
-        fed = sum(a & neighbour(left, side, False) for side, a in enumerate(hears))
-        kept = left & (np.asarray(fed) > 0)
+        fed = np.zeros(receive.shape, bool)
+        for side in LINKS:
+            fed |= hears[side] & neighbour(left, side, False)
+        kept = left & fed
         if (kept == left).all():
             break
         left = kept
@@ -89,20 +87,21 @@ def _check_circle(name: str, color: Color, at: int) -> None:
 
 def check_route(name: str, color: Color) -> None:
     """Every wavelet sent to a neighbour must be received there, in some position of its switch."""
-    for at in range(len(color.receive)):
-        _check_circle(name, color, at)
+    for position in range(len(color.receive)):
+        _check_circle(name, color, position)
     listens = np.bitwise_or.reduce(color.receive, axis=0)
-    for side in range(RAMP):
-        sends = (color.send >> side & 1).any(axis=0)
-        off = sends & ~neighbour(np.ones_like(sends), side, False)
-        if off.any():
-            y, x = np.argwhere(off)[0]
+    everywhere = np.ones(listens.shape, bool)
+    for side in LINKS:
+        sends = has(color.send, side).any(axis=0)
+        off_edge = sends & ~neighbour(everywhere, side, False)
+        if off_edge.any():
+            y, x = np.argwhere(off_edge)[0]
             raise FabricError(
                 f"color '{name}': PE (x={x}, y={y}) sends {DIRECTIONS[side]}, off "
                 "the edge of the program's rectangle"
             )
-        heard = neighbour(listens, side) >> OPPOSITE[side] & 1
-        deaf = sends & (heard == 0)
+        heard = has(neighbour(listens, side), OPPOSITE[side])
+        deaf = sends & ~heard
         if deaf.any():
             y, x = np.argwhere(deaf)[0]
             raise FabricError(
@@ -134,5 +133,4 @@ __all__ = [
     "check_route",
     "check_size",
     "check_tasks",
-    "neighbour",
 ]

@@ -12,9 +12,10 @@ from emu.wse.fabric.encoding.instructions import (
     STAMP,
     VECTOR,
     Instruction,
+    Names,
     instructions,
 )
-from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.program import FabricProgram, is_static
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,47 +54,46 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
     checks.check_tasks(program)
     for name, color in program.colors.items():
         checks.check_route(name, color)
-    names = {name: i for i, name in enumerate(program.tasks)}
-    stamps: dict[str, int] = {}
+    numbers = {name: number for number, name in enumerate(program.tasks)}
+    names = Names(program=program, device=device, tasks=numbers, stamps={})
     made: list[Instruction] = []
-    entry = np.full((max(1, len(names)), *program.shape), NONE, np.int32)
+    entry = np.full((max(1, len(numbers)), *program.shape), NONE, np.int32)
     started = np.zeros(program.shape, np.int32)
     blocked = np.zeros(program.shape, np.int32)
     for name, declared in program.tasks.items():
+        number = numbers[name]
         for task in declared:
-            entry[names[name]][task.place] = len(made)
-            started[task.place] |= task.start << names[name]
-            blocked[task.place] |= task.blocked << names[name]
-            made += instructions(program, device, name, task, names, stamps)
+            # Tasks of one name on other PEs have code of their own, at another entry.
+            entry[number][task.place] = len(made)
+            started[task.place] |= task.start << number
+            blocked[task.place] |= task.blocked << number
+            made += instructions(names, name, task)
     return Encoded(
-        program,
-        device,
-        tuple(made),
-        entry,
-        started,
-        blocked,
-        tuple(stamps),
-        _straight(program, made),
+        program=program,
+        device=device,
+        instructions=tuple(made),
+        entry=entry,
+        started=started,
+        blocked=blocked,
+        stamps=tuple(names.stamps),
+        straight=_is_straight(program, made),
     )
 
 
-def _straight(program: FabricProgram, made: list[Instruction]) -> bool:
-    tasks = [t for declared in program.tasks.values() for t in declared]
-    plain = all(t.start and not t.blocked and t.color is None for t in tasks)
-    static = all(
-        len(c.receive) == 1 and not (c.receive & (c.receive - 1)).any()
-        for c in program.colors.values()
-    )
-    kinds = all(
-        i.kind in (VECTOR, CODE, STAMP) and i.thread == 0 and not i.control
-        for i in made
-    )
-    return (
-        plain
-        and static
-        and kinds
-        and all(i.activate == i.unblock == NONE for i in made)
-    )
+def _is_straight(program: FabricProgram, made: list[Instruction]) -> bool:
+    """Whether nothing that a PE does next is a matter of time."""
+    for declared in program.tasks.values():
+        for task in declared:
+            if not task.start or task.blocked or task.color is not None:
+                return False
+    for instruction in made:
+        if instruction.kind not in (VECTOR, CODE, STAMP):
+            return False
+        if instruction.thread != 0 or instruction.control:
+            return False
+        if instruction.activate != NONE or instruction.unblock != NONE:
+            return False
+    return all(is_static(color) for color in program.colors.values())
 
 
 __all__ = ["Encoded", "encode"]

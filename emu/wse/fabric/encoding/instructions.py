@@ -1,7 +1,7 @@
 """The operations of tasks as priced instructions, with names resolved to numbers."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.encoding.timing import Timing, price
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.program import THREADS, Color, FabricProgram, Task
+from emu.wse.fabric.program import THREADS, FabricProgram, Task
 
 VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)
 NONE = -1
@@ -60,117 +60,154 @@ class Instruction:
     where: str
 
 
-def instructions(
-    program: FabricProgram,
-    device: Device,
-    name: str,
-    task: Task,
-    names: dict[str, int],
-    stamps: dict[str, int],
-) -> list[Instruction]:
-    code = task.code
-    made = [_instruction(program, device, op, name, task, names, stamps) for op in code]
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What names of a program stand for.
+
+    Attributes:
+      program, device: whose.
+      tasks, stamps: name to index; stamps are numbered as they are met.
+    """
+
+    program: FabricProgram
+    device: Device
+    tasks: dict[str, int]
+    stamps: dict[str, int]
+
+    def color(self, name: str, task: str, where: str) -> int:
+        """Index of a color that `task` uses."""
+        colors = self.program.colors
+        if name not in colors:
+            raise _unknown(task, "color", name, colors, where)
+        return colors[name].index
+
+    def task(self, name: str | None, task: str, where: str) -> int:
+        """Index of a task that `task` activates, blocks or unblocks; NONE if there is none."""
+        if name is None:
+            return NONE
+        if name not in self.tasks:
+            raise _unknown(task, "task", name, self.tasks, where)
+        return self.tasks[name]
+
+    def is_data_task(self, index: int) -> bool:
+        """Whether wavelets start the task, on any PE."""
+        declared = list(self.program.tasks.values())[index]
+        return any(task.color for task in declared)
+
+
+def _unknown(
+    task: str, what: str, name: str, known: Iterable[str], where: str
+) -> FabricError:
+    has = ", ".join(known) or "none"
+    return FabricError(f"task '{task}': no {what} '{name}', has {has}", where)
+
+
+def instructions(names: Names, name: str, task: Task) -> list[Instruction]:
+    """The operations of a task as instructions, the last of which ends it."""
+    made = [_instruction(names, op, name, task) for op in task.code]
     if PAUSE in (made[0].kind, made[-1].kind):
         raise FabricError(
             f"task '{name}' starts or ends with Pause, must have an operation before and after",
             task.where,
         )
     made[-1] = dataclasses.replace(made[-1], last=True)
-    return [dataclasses.replace(i, last=True) if i.kind == PAUSE else i for i in made]
+    return [
+        dataclasses.replace(each, last=True) if each.kind == PAUSE else each
+        for each in made
+    ]
 
 
-def _instruction(
-    program: FabricProgram,
-    device: Device,
-    op: ops.Op,
-    name: str,
-    task: Task,
-    names: dict[str, int],
-    stamps: dict[str, int],
-) -> Instruction:
-    def index(kept: dict[str, Any], key: str | None, what: str) -> int:
-        if key is None:
-            return NONE
-        if key not in kept:
-            raise FabricError(
-                f"task '{name}': no {what} '{key}', has {', '.join(kept) or 'none'}",
-                task.where,
-            )
-        found = kept[key]
-        return found.index if isinstance(found, Color) else found
-
+def _instruction(names: Names, op: ops.Op, name: str, task: Task) -> Instruction:
+    where = task.where
     inward = outward = target = activate = unblock = NONE
-    thread = control = 0
+    thread = 0
+    control = ops.DATA
     match op:
         case ops.Vector():
-            inward = index(program.colors, op.inward and op.inward.color, "color")
-            outward = index(program.colors, op.outward and op.outward.color, "color")
-            activate = index(names, op.activate, "task")
-            unblock = index(names, op.unblock, "task")
+            if op.inward:
+                inward = names.color(op.inward.color, name, where)
+            if op.outward:
+                outward = names.color(op.outward.color, name, where)
+            activate = names.task(op.activate, name, where)
+            unblock = names.task(op.unblock, name, where)
             thread = op.thread or 0
         case ops.Control():
-            outward = index(program.colors, op.color, "color")
+            outward = names.color(op.color, name, where)
             control = op.routers
         case ops.Activate() | ops.Block() | ops.Unblock():
-            target = index(names, op.task, "task")
+            target = names.task(op.task, name, where)
         case ops.Stamp():
-            target = stamps.setdefault(op.name, len(stamps))
+            target = names.stamps.setdefault(op.name, len(names.stamps))
         case ops.Switch():
-            target = index(program.colors, op.color, "color")
+            target = names.color(op.color, name, where)
+    instruction = Instruction(
+        op=op,
+        kind=KINDS[type(op)],
+        time=price(op, names.device),
+        thread=thread,
+        inward=inward,
+        outward=outward,
+        target=target,
+        activate=activate,
+        unblock=unblock,
+        control=control,
+        last=False,
+        where=where,
+    )
+    _check_tasks(names, instruction, name)
+    _check_buffers(names, instruction, name, task)
+    return instruction
+
+
+def _check_tasks(names: Names, instruction: Instruction, name: str) -> None:
+    """What an instruction does to tasks, and when, must be possible."""
+    thread = instruction.thread
     if not 0 <= thread < THREADS:
         raise LimitExceeded(
-            f"task '{name}': thread {thread}, a PE has 1 to {THREADS - 1}", task.where
+            f"task '{name}': thread {thread}, a PE has 1 to {THREADS - 1}",
+            instruction.where,
         )
-    if thread == 0 and (activate, unblock) != (NONE, NONE):
+    completion = (instruction.activate, instruction.unblock)
+    if thread == 0 and completion != (NONE, NONE):
         raise FabricError(
             f"task '{name}': a synchronous operation activates or unblocks a task; "
             "give it a thread, or use Activate after it",
-            task.where,
+            instruction.where,
         )
-    for started in (activate, target if isinstance(op, ops.Activate) else NONE):
-        if started != NONE and any(
-            t.color for t in list(program.tasks.values())[started]
-        ):
-            raise FabricError(
-                f"task '{name}' activates a data task, which its wavelets alone start",
-                task.where,
-            )
-    for held in _held(op):
-        lacking = task.place & ~program.held[held]
+    activated = [instruction.activate]
+    if instruction.kind == ACTIVATE:
+        activated.append(instruction.target)
+    if any(names.is_data_task(each) for each in activated if each != NONE):
+        raise FabricError(
+            f"task '{name}' activates a data task, which its wavelets alone start",
+            instruction.where,
+        )
+
+
+def _check_buffers(
+    names: Names, instruction: Instruction, name: str, task: Task
+) -> None:
+    """All PEs that run an instruction must hold the buffers that it touches."""
+    for buffer in _held(instruction.op):
+        lacking = task.place & ~names.program.held[buffer]
         if lacking.any():
             y, x = np.argwhere(lacking)[0]
             raise FabricError(
-                f"task '{name}': PE (x={x}, y={y}) does not hold buffer '{held}'",
+                f"task '{name}': PE (x={x}, y={y}) does not hold buffer '{buffer}'",
                 task.where,
             )
-    return Instruction(
-        op,
-        KINDS[type(op)],
-        price(op, device),
-        thread,
-        inward,
-        outward,
-        target,
-        activate,
-        unblock,
-        control,
-        False,
-        task.where,
-    )
 
 
 def _held(op: ops.Op) -> list[str]:
     """Buffers that an operation touches."""
     match op:
-        case ops.Vector():
-            memory = (op.dst, *op.sources)
+        case ops.Vector() | ops.Code():
+            operands = (op.dst, *op.sources)
         case ops.Map():
-            memory = (op.dst, op.weights, op.x)
-        case ops.Code():
-            memory = (op.dst, *op.sources)
+            operands = (op.dst, op.weights, op.x)
         case _:
-            memory = ()
-    return [m.buffer for m in memory if isinstance(m, ops.Memory)]
+            operands = ()
+    return [each.buffer for each in operands if isinstance(each, ops.Memory)]
 
 
 __all__ = [
@@ -179,6 +216,7 @@ __all__ = [
     "CODE",
     "Instruction",
     "NONE",
+    "Names",
     "PAUSE",
     "STAMP",
     "SWITCH",

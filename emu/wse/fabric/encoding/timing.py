@@ -1,15 +1,23 @@
-"""What an operation of a fabric program costs its PE: from dispatch to the next dispatch."""
+"""What an operation of a fabric program costs its PE: from dispatch to the next dispatch.
+
+On a WSE-3 (4 cycles of set-up for the fabric, 4 of drain) a synchronous receive of 10 wavelets that
+is dispatched in cycle 100 may issue from cycle 104 on; if all wavelets are there its last issue is
+in cycle 113, and the next instruction is dispatched in cycle 114 + 4 = 118.
+"""
 
 import dataclasses
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.wse.fabric import operands, ops
+from emu.wse.fabric import ops
+from emu.wse.fabric.program import BANK_BYTES
 from emu.wse.pe import laws
+
+BANKS_READ_APART = 4
+"""Banks with equal numbers modulo this cannot be read in one cycle."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Timing:
     Attributes:
       setup_cycles: from dispatch to the first issue; for scalar code, to the next dispatch.
       issues: times it takes the datapath: wavelets, or datapath cycles if it is local.
-      words: wavelets that one issue moves.
+      words: wavelets that one issue moves at most.
       interval_cycles: from one issue to the next at the earliest.
       drain_cycles: from the cycle after the last issue to the next dispatch.
       conflict: whether its issues are twice as many because of a bank conflict.
@@ -39,9 +47,9 @@ def price(op: ops.Op, device: Device) -> Timing:
         case ops.Vector():
             return _vector(op, device)
         case ops.Map():
-            kind = laws.precision(op.dst.dtype, op.weights.dtype, op.x.dtype)
-            issues = laws.callbacks_cycles(device, op.x.elements, op.length, kind)
-            return _local(device, issues)
+            precision = laws.precision(op.dst.dtype, op.weights.dtype, op.x.dtype)
+            cycles = laws.callbacks_cycles(device, op.x.elements, op.length, precision)
+            return _local(device, cycles)
         case ops.Control():
             return _fabric(device, 1)
         case ops.Code():
@@ -51,66 +59,76 @@ def price(op: ops.Op, device: Device) -> Timing:
                 )
             return Timing(op.cycles)
         case ops.Load():
-            return Timing(
-                max(1, math.ceil(op.descriptors * device.descriptor_load_cycles))
-            )
+            cycles = math.ceil(op.descriptors * device.descriptor_load_cycles)
+            return Timing(max(1, cycles))
         case ops.Stamp():
             return Timing(int(device.timestamp_cycles))
     return Timing(1)  # one instruction that sets a bit
 
 
 def _vector(op: ops.Vector, device: Device) -> Timing:
-    words = max(op.words(op.inward), op.words(op.outward))
-    if words:
-        timing = _fabric(device, words)
+    wavelets = max(op.wavelets_of(op.inward), op.wavelets_of(op.outward))
+    if wavelets:
+        timing = _fabric(device, wavelets)
+        together = int(device.send_words)
         if op.wide:
+            interval = int(device.wide_cycles)
             timing = dataclasses.replace(
-                timing,
-                words=int(device.send_words),
-                interval_cycles=int(device.wide_cycles),
+                timing, words=together, interval_cycles=interval
             )
         elif op.op == "copy" and op.inward is None:
-            timing = dataclasses.replace(timing, words=int(device.send_words))
-    else:
-        timing = _local(device, _local_cycles(op, device))
-        if conflicts(op) and device.bank_conflict_factor > 1:
-            issues = math.ceil(timing.issues * device.bank_conflict_factor)
-            timing = dataclasses.replace(timing, issues=issues, conflict=True)
+            timing = dataclasses.replace(timing, words=together)
+        return timing
+    timing = _local(device, _local_cycles(op, device))
+    if conflicts(op) and device.bank_conflict_factor > 1:
+        issues = math.ceil(timing.issues * device.bank_conflict_factor)
+        timing = dataclasses.replace(timing, issues=issues, conflict=True)
     return timing
 
 
-def _local_cycles(op: ops.Vector, device: Device) -> Any:
-    n = op.elements
+def _local_cycles(op: ops.Vector, device: Device) -> float:
+    dtype = op.dtype_of(op.dst)
     if op.op == "copy":
-        return n * jnp.dtype(op.dtype_of(op.dst)).itemsize / device.move_bytes_per_cycle
-    sources = [op.dtype_of(x) for x in op.sources if isinstance(x, ops.Memory)]
-    return laws.element_cycles(device, n, laws.precision(op.dtype_of(op.dst), *sources))
+        itemsize = jnp.dtype(dtype).itemsize
+        return op.elements * itemsize / device.move_bytes_per_cycle
+    memory = [source for source in op.sources if isinstance(source, ops.Memory)]
+    precision = laws.precision(dtype, *(op.dtype_of(source) for source in memory))
+    return laws.element_cycles(device, op.elements, precision)
 
 
-def _local(device: Device, cycles: Any) -> Timing:
+def _local(device: Device, cycles: float) -> Timing:
     issues = max(1, math.ceil(round(float(cycles), 6)))
     return Timing(
-        int(device.vector_setup_cycles),
-        issues,
+        setup_cycles=int(device.vector_setup_cycles),
+        issues=issues,
         drain_cycles=int(device.vector_drain_cycles),
     )
 
 
-def _fabric(device: Device, words: int) -> Timing:
+def _fabric(device: Device, wavelets: int) -> Timing:
     return Timing(
-        int(device.fabric_setup_cycles),
-        words,
+        setup_cycles=int(device.fabric_setup_cycles),
+        issues=wavelets,
         drain_cycles=int(device.vector_drain_cycles),
     )
 
 
 def conflicts(op: ops.Vector) -> bool:
-    """Whether two memory sources start in banks that cannot be read together (equal mod 4)."""
-    read = [x for x in op.sources if isinstance(x, ops.Memory) and x.elements > 1]
+    """Whether two memory sources start in banks that cannot be read together (equal mod 4).
+
+    Buffers at bytes 0 and 64 start in words 0 and 16, both 0 mod 4: a conflict. At bytes 0 and 68
+    they do not conflict, and a buffer read twice never conflicts with itself.
+    """
+    read = [
+        source
+        for source in op.sources
+        if isinstance(source, ops.Memory) and source.elements > 1
+    ]
     if op.op == "fmac" and isinstance(op.dst, ops.Memory):
         read.append(op.dst)
-    banks = {x.address // operands.WORD_BYTES % 4 for x in read}
-    return len(banks) < len({x.address for x in read})
+    addresses = {memory.address for memory in read}
+    banks = {memory.address // BANK_BYTES % BANKS_READ_APART for memory in read}
+    return len(banks) < len(addresses)
 
 
 __all__ = ["Timing", "conflicts", "price"]

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from emu.wse.fabric.arrays import CycleArray, PEs
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, STAMP, VECTOR, Instruction
+from emu.wse.fabric.events import Operations
 from emu.wse.fabric.trains import contention, queue_room, trains
 from emu.wse.fabric.trains.streams import Stream
 
@@ -18,82 +20,107 @@ class Clock:
     """
 
     def __init__(
-        self, encoded: Encoded, streams: dict[int, Stream], traced: np.ndarray | None
+        self, encoded: Encoded, streams: dict[int, Stream], traced: PEs | None
     ):
-        n = encoded.entry[0].size
-        self.e, self.streams = encoded, streams
-        self.now = np.full(n, int(encoded.device.task_switch_cycles), np.int64)
-        self.ends = np.zeros(n, np.int64)
-        self.stamps = np.full((len(encoded.stamps), n), -1, np.int64)
-        self.traced = np.zeros(n, bool)
+        pes = encoded.entry[0].size
+        self.encoded = encoded
+        self.streams = streams
+        self.task_switch_cycles = int(encoded.device.task_switch_cycles)
+        self.now = np.full(pes, self.task_switch_cycles, np.int64)
+        self.ends = np.zeros(pes, np.int64)
+        unread = (len(encoded.stamps), pes)
+        self.stamps = np.full(unread, -1, np.int64)
+        self.traced = np.zeros(pes, bool)
         if traced is not None:
             self.traced[traced] = True
-        self.log: list[np.ndarray] = []
+        self.log = [Operations.empty()]
 
-    def done(self, at: int, pes: np.ndarray, words: np.ndarray | None) -> None:
-        """PEs do instruction `at`, taking the words at `words`; before these are sent on."""
-        i = self.e.instructions[at]
-        now = self.now[pes]
-        ready = now + i.time.setup_cycles
+    def done(self, number: int, pes: PEs, words: np.ndarray | None) -> None:
+        """PEs do an instruction, taking the words at `words`; before these are sent on."""
+        instruction = self.encoded.instructions[number]
+        dispatched = self.now[pes]
+        ready = dispatched + instruction.time.setup_cycles
         first = last = np.full(len(pes), -1)
-        if i.kind == VECTOR:
-            if i.inward == i.outward == NONE:
-                first, last = ready, ready + i.time.issues - 1
+        # Of a synchronous operation the next dispatch waits for its last issue, and the drain.
+        if instruction.kind == VECTOR:
+            if instruction.inward == instruction.outward == NONE:
+                first = ready
+                last = ready + instruction.time.issues - 1
             else:
-                first, last = self._stream(i, pes, ready, words)
-            self.now[pes] = last + 1 + i.time.drain_cycles
+                first, last = self._stream(instruction, pes, ready, words)
+            self.now[pes] = last + 1 + instruction.time.drain_cycles
         else:
             self.now[pes] = ready
-        if i.kind == STAMP:
-            self.stamps[i.target, pes] = now
-        if i.last:
+        if instruction.kind == STAMP:
+            self.stamps[instruction.target, pes] = dispatched
+        if instruction.last:
             self.ends[pes] = self.now[pes]
-            self.now[pes] += int(self.e.device.task_switch_cycles)
+            # The last task of a PE adds this too, to a time that nobody reads.
+            self.now[pes] += self.task_switch_cycles
         kept = self.traced[pes]
         if kept.any():
-            rows = (pes, np.full(len(pes), at), now, first, last)
-            self.log.append(np.stack(rows, axis=1)[kept].astype(np.int64))
+            operations = Operations(
+                pe=pes,
+                code=np.full(len(pes), number),
+                dispatched=dispatched,
+                first=first,
+                last=last,
+            )
+            self.log.append(operations[kept])
 
     def _stream(
         self,
-        i: Instruction,
-        pes: np.ndarray,
-        ready: np.ndarray,
+        instruction: Instruction,
+        pes: PEs,
+        ready: CycleArray,
         words: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[CycleArray, CycleArray]:
         """First and last issue of an operation on the fabric."""
-        out = self.streams[i.outward] if i.outward != NONE else None
-        if out is not None and i.time.words > 1:
-            when, leaves = trains.several(i, ready, out.before(pes), out.out_capacity)
-            out.pushed(pes, when, leaves)
-            return when[:, 0], when[:, -1]
-        arrivals = None
+        outward = instruction.outward
+        into = self.streams[outward] if outward != NONE else None
+        if into is not None and instruction.time.words > 1:
+            return self._several(instruction, pes, ready, into)
+        source = arrivals = None
         if words is not None:
-            arrivals = self.streams[i.inward].arrivals(pes, words)
-        if out is None:
-            when = trains.issues(i, ready, arrivals, None)
+            source = self.streams[instruction.inward]
+            arrivals = source.arrivals(pes, words)
+        if into is None:
+            when = trains.issues(instruction, ready, arrivals, None)
         else:
-            previous = out.previous(pes)
-            full = (previous >= ready).any()  # the queue may still hold words
-            when = trains.issues(
-                i, ready, arrivals, out.before(pes) + 1 if full else None
-            )
-            out.pushed(pes, when, trains.departures(when, previous))
-        if words is not None:
-            self.streams[i.inward].was_read(pes, when)
+            previous = into.previous(pes)
+            # Otherwise the words before have all left the queue, and it has room at once.
+            may_be_full = (previous >= ready).any()
+            room = into.before(pes) + 1 if may_be_full else None
+            when = trains.issues(instruction, ready, arrivals, room)
+            leaves = trains.departures(when, previous)
+            into.pushed(pes, when, leaves)
+        if source is not None:
+            source.was_read(pes, when)
+        return when[:, 0], when[:, -1]
+
+    def _several(
+        self, instruction: Instruction, pes: PEs, ready: CycleArray, into: Stream
+    ) -> tuple[CycleArray, CycleArray]:
+        """The same of an operation that sends several words an issue."""
+        before = into.before(pes)
+        capacity = into.out_capacity
+        when, leaves = trains.several(instruction, ready, before, capacity)
+        into.pushed(pes, when, leaves)
         return when[:, 0], when[:, -1]
 
     def doubts(self) -> str:
         """Who would wait for room or for a link, in which case the times are not the machine's."""
-        waits = (queue_room.held_up(self.e, s) for s in self.streams.values())
-        return next(filter(None, waits), "") or contention.clash(
-            self.e, list(self.streams.values())
-        )
+        for stream in self.streams.values():
+            if waits := queue_room.held_up(self.encoded, stream):
+                return waits
+        streams = list(self.streams.values())
+        return contention.clash(self.encoded, streams)
 
-    def dispatches(self) -> np.ndarray:
-        """`int64[events, 5]` of the traced PEs: PE, instruction, dispatch, first and last issue."""
-        log = np.concatenate(self.log) if self.log else np.zeros((0, 5), np.int64)
-        return log[np.lexsort((log[:, 0], log[:, 2]))]
+    def operations(self) -> Operations:
+        """Those of the traced PEs, by dispatch."""
+        log = Operations.joined(self.log)
+        by_time = np.lexsort((log.pe, log.dispatched))
+        return log[by_time]
 
 
 __all__ = ["Clock"]

@@ -3,143 +3,210 @@
 On a link that several colors use, each word has a window: from the cycle in which it could cross,
 had it waited for nothing, to the one in which it does. Where no two colors' windows meet, no color
 ever waits for another, and the times stand.
+
+Red sends 3 words over a link and blue 2. Red's reader is slow: its last word may have to wait.
+
+    red     [10, 10]  [11, 11]  [12, 20]
+    blue              [25, 25]  [26, 26]        apart: the times stand
+    blue              [15, 15]  [16, 16]        15 is in [12, 20]: who waits is not known
 """
+
+import itertools
 
 import numpy as np
 
-from emu.wse.fabric.directions import DIRECTIONS, RAMP
+from emu.wse.fabric.arrays import Counts, CycleArray, Mask, PEs
+from emu.wse.fabric.directions import DIRECTIONS, PORTS, RAMP, flat_steps, has, several
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
-from emu.wse.fabric.trains.routing import place, steps
 from emu.wse.fabric.trains.streams import Stream
 
-UP = RAMP + 1  # the link from a PE's queues to its router
+FROM_RAMP = RAMP + 1
+"""The link from a PE's output queues into its router; the others are ports of the router."""
 WORDS = 1 << 20  # compared together
 
 
 def clash(encoded: Encoded, streams: list[Stream]) -> str:
     """Which colors want which link at once, or nothing."""
-    for side in range(UP + 1):
-        uses = [(s, _uses(s, side)) for s in streams]
-        for k, (a, in_a) in enumerate(uses):
-            for b, in_b in uses[k + 1 :]:
-                shared = np.flatnonzero(in_a & in_b)
-                if len(shared) and (found := _meet(encoded, a, b, shared, side)):
-                    return found
+    for link in (*PORTS, FROM_RAMP):
+        uses = [_uses(stream, link) for stream in streams]
+        for first, second in itertools.combinations(range(len(streams)), 2):
+            shared = np.flatnonzero(uses[first] & uses[second])
+            if not len(shared):
+                continue
+            found = _meet(encoded, streams[first], streams[second], shared, link)
+            if found:
+                return found
     return ""
 
 
-def crossings(streams: list[Stream], pes: int) -> np.ndarray:
+def crossings(streams: list[Stream], pes: int) -> Counts:
     """`int64[5, PEs]`: words that each router sends north, east, south, west and into its ramp."""
-    out = np.zeros((RAMP + 1, pes), np.int64)
-    for s in streams:
-        passed = np.where(s.routes.source == NONE, 0, s.total[s.routes.source])
-        for side in range(RAMP + 1):
-            out[side] += np.where(s.routes.send >> side & 1, passed, 0)
-    return out
+    crossed = np.zeros((len(PORTS), pes), np.int64)
+    for stream in streams:
+        routes = stream.routes
+        sent = stream.total[routes.source]
+        passed = np.where(routes.source == NONE, 0, sent)
+        for port in PORTS:
+            sends = has(routes.send, port)
+            crossed[port] += np.where(sends, passed, 0)
+    return crossed
 
 
-def _uses(s: Stream, side: int) -> np.ndarray:
-    """PEs at which a color's words cross the link on one side."""
-    source = s.routes.source
-    live = (source != NONE) & (s.total[source] > 0)
-    if side == UP:
-        return live & (source == np.arange(len(source)))
-    return live & ((s.routes.send >> side & 1) == 1)
+def _uses(stream: Stream, link: int) -> Mask:
+    """Where a color's words cross a link, of all PEs."""
+    source = stream.routes.source
+    sends_any = stream.total[source] > 0
+    live = (source != NONE) & sends_any
+    if link == FROM_RAMP:
+        is_sender = source == np.arange(len(source))
+        return live & is_sender
+    return live & has(stream.routes.send, link)
 
 
-def _meet(encoded: Encoded, a: Stream, b: Stream, at: np.ndarray, side: int) -> str:
-    """Whether words of two colors meet on a link of the PEs `at`."""
-    ends = [_Ends(encoded, s, at, side) for s in (a, b)]
-    zero = np.zeros(len(at), np.int64)
-    (low_a, _), (low_b, _) = (x.window(np.arange(len(at)), zero) for x in ends)
-    (_, high_a), (_, high_b) = (x.window(np.arange(len(at)), x.words - 1) for x in ends)
-    near = np.flatnonzero((low_a <= high_b) & (low_b <= high_a))
-    words = np.cumsum(ends[0].words[near] + ends[1].words[near])
-    for some in (
-        np.split(near, np.flatnonzero(np.diff(words // WORDS)) + 1) if len(near) else []
-    ):
-        found = _word_by_word(ends, some)
-        if found is not None:
-            link = "from its ramp" if side == UP else f"to {DIRECTIONS[side]}"
-            return (
-                f"colors '{a.routes.name}' and '{b.routes.name}' want the link {link} of "
-                f"{place(encoded, at[found[0]])} at once, in cycle {found[1]}"
-            )
+def _meet(encoded: Encoded, first: Stream, second: Stream, pes: PEs, link: int) -> str:
+    """Whether words of two colors meet on a link of some PEs, in words."""
+    own = Windows(encoded, first, pes, link)
+    other = Windows(encoded, second, pes, link)
+    begin, end = own.whole()
+    other_begin, other_end = other.whole()
+    # Most colors share a link at quite different times: the whole streams' windows tell that.
+    near = np.flatnonzero((begin <= other_end) & (other_begin <= end))
+    words = np.cumsum(own.words[near] + other.words[near])
+    block = words // WORDS
+    cuts = np.flatnonzero(np.diff(block)) + 1
+    for some in np.split(near, cuts):
+        found = _word_by_word(own, other, some)
+        if found is None:
+            continue
+        index, cycle = found
+        where = "from its ramp" if link == FROM_RAMP else f"to {DIRECTIONS[link]}"
+        at = encoded.program.coordinates(pes[index])
+        return (
+            f"colors '{first.routes.name}' and '{second.routes.name}' want the link {where} of "
+            f"PE {at} at once, in cycle {cycle}"
+        )
     return ""
 
 
-def _word_by_word(ends: list["_Ends"], some: np.ndarray) -> tuple[int, int] | None:
+def _word_by_word(
+    own: "Windows", other: "Windows", some: np.ndarray
+) -> tuple[int, int] | None:
     """Index of a PE and the cycle in which words of both colors want its link."""
-    rows = []
-    for color, x in enumerate(ends):
-        which = np.repeat(some, x.words[some])
-        begin = np.cumsum(x.words[some]) - x.words[some]
-        j = np.arange(len(which)) - np.repeat(begin, x.words[some])
-        rows.append((which, *x.window(which, j), np.full(len(which), color)))
-    which, low, high, color = (np.concatenate(x) for x in zip(*rows, strict=True))
-    order = np.lexsort((low, which))
-    which = which[order]
-    low = low[order]
-    high = high[order]
-    color = color[order]
+    if not len(some):
+        return None
+    index, begin, end = own.each_word(some)
+    other_index, other_begin, other_end = other.each_word(some)
+    is_other = np.repeat([False, True], [len(index), len(other_index)])
+    index = np.concatenate([index, other_index])
+    begin = np.concatenate([begin, other_begin])
+    end = np.concatenate([end, other_end])
+    order = np.lexsort((begin, index))
+    index = index[order]
+    begin = begin[order]
+    end = end[order]
+    is_other = is_other[order]
     # Windows of one color begin and end in order, so that only neighbours need a look.
-    meet = (
-        (which[1:] == which[:-1]) & (color[1:] != color[:-1]) & (high[:-1] >= low[1:])
-    )
-    found = np.flatnonzero(meet)
-    return (int(which[found[0]]), int(low[found[0] + 1])) if len(found) else None
+    same_link = index[1:] == index[:-1]
+    two_colors = is_other[1:] != is_other[:-1]
+    overlap = end[:-1] >= begin[1:]
+    found = np.flatnonzero(same_link & two_colors & overlap)
+    if not len(found):
+        return None
+    later = int(found[0]) + 1
+    return int(index[later]), int(begin[later])
 
 
-class _Ends:
-    """One color's words on a link of some PEs, and the one reader that could make them wait."""
+class Windows:
+    """When one color's words want a link of some PEs.
 
-    def __init__(self, encoded: Encoded, s: Stream, at: np.ndarray, side: int):
-        r = s.routes
-        self.s, source = s, r.source[at]
-        hops = r.hops[at].astype(np.int64)
-        self.words = s.total[source]
-        self.begin = s.offset[source]
-        self.away = np.zeros(len(at), np.int64) if side == UP else s.ramp + hops * s.hop
-        self.reads = np.full(len(at), NONE, np.int64)  # where the reader's times begin
-        self.room = self.stages = np.zeros(len(at), np.int64)
-        if s.reads is None:
+    A word wants it from the cycle in which it reaches the link. Where the stream goes to one reader
+    alone, that reader's pace is what could make it wait, up to the cycle in which there is room.
+
+    Attributes:
+      words: `int64[PEs]`, words that cross each link.
+
+    Args:
+      encoded: the program.
+      stream: the color's.
+      pes: flat PEs at which it crosses the link.
+      link: which one.
+    """
+
+    def __init__(self, encoded: Encoded, stream: Stream, pes: PEs, link: int):
+        routes = stream.routes
+        source = routes.source[pes]
+        hops = routes.hops[pes].astype(np.int64)
+        self.words = stream.total[source]
+        self._leaves = stream.leaves
+        self._reads = stream.reads
+        self._begin = stream.offset[source]
+        self._away = stream.ramp_cycles + hops * stream.hop_cycles
+        if link == FROM_RAMP:
+            self._away = np.zeros(len(pes), np.int64)
+        if stream.reads is None:
             return
-        reader = _only_reader(encoded, s, at)
-        links = np.where(reader == NONE, 0, r.hops[reader] - hops)
-        self.reads = np.where(reader == NONE, NONE, s.read_at[reader])
-        self.room = s.in_capacity + links * s.link_capacity
-        self.stages = links + 1
-        if side == UP:
-            self.room = self.room + s.ramp_capacity
-            self.stages = self.stages + 1
+        # A stream whose ways part is held back by no reader: `queue_room` saw to that.
+        reader = _only_reader(encoded, stream, pes)
+        has_reader = reader != NONE
+        links = np.where(has_reader, routes.hops[reader] - hops, 0)
+        # Where the reader's times begin, and room and stages between the link and the reader.
+        reads_begin = stream.read_at[reader]
+        self._reads_begin = np.where(has_reader, reads_begin, NONE)
+        self._room = stream.in_capacity + links * stream.link_capacity
+        self._stages = links + 1
+        if link == FROM_RAMP:
+            self._room = self._room + stream.ramp_capacity
+            self._stages = self._stages + 1
 
-    def window(self, which: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and last cycle in which word `j` wants the link of PE `which`."""
-        assert self.s.leaves is not None
-        low = self.s.leaves[self.begin[which] + j] + self.away[which]
-        if self.s.reads is None:
-            return low, low
-        waits = (self.reads[which] != NONE) & (j >= self.room[which])
-        at = np.where(waits, self.reads[which] + j - self.room[which], 0)
-        return low, np.where(
-            waits, np.maximum(low, self.s.reads[at] + self.stages[which]), low
-        )
+    def of(self, index: np.ndarray, word: np.ndarray) -> tuple[CycleArray, CycleArray]:
+        """First and last cycle in which words want the links of PEs, given by index."""
+        assert self._leaves is not None
+        leaves = self._leaves[self._begin[index] + word]
+        begin = leaves + self._away[index]
+        if self._reads is None:
+            return begin, begin
+        makes_room = word - self._room[index]
+        reads_begin = self._reads_begin[index]
+        may_wait = (reads_begin != NONE) & (makes_room >= 0)
+        at = np.where(may_wait, reads_begin + makes_room, 0)
+        has_room = self._reads[at] + self._stages[index]
+        end = np.where(may_wait, np.maximum(begin, has_room), begin)
+        return begin, end
+
+    def each_word(self, some: np.ndarray) -> tuple[np.ndarray, CycleArray, CycleArray]:
+        """The windows of all words of some PEs, given by index: their indices, begins and ends."""
+        count = self.words[some]
+        index = np.repeat(some, count)
+        first = np.cumsum(count) - count
+        word = np.arange(len(index)) - np.repeat(first, count)
+        begin, end = self.of(index, word)
+        return index, begin, end
+
+    def whole(self) -> tuple[CycleArray, CycleArray]:
+        """From the first word's first cycle to the last word's last, of every link."""
+        index = np.arange(len(self.words))
+        first_word = np.zeros_like(index)
+        begin, _ = self.of(index, first_word)
+        _, end = self.of(index, self.words - 1)
+        return begin, end
 
 
-def _only_reader(encoded: Encoded, s: Stream, at: np.ndarray) -> np.ndarray:
+def _only_reader(encoded: Encoded, stream: Stream, pes: PEs) -> PEs:
     """The reader to whom alone each router sends, or NONE if its words part further on."""
-    send = s.routes.send
-    step = np.array([*steps(encoded.program.width), 0])
-    reader = at.astype(np.int64)
-    going = np.arange(len(at))
+    send = stream.routes.send
+    step = np.array([*flat_steps(encoded.program.width), 0])
+    reader = pes.astype(np.int64)
+    going = np.arange(len(pes))
     while len(going):
         sides = send[reader[going]]
-        parts = (sides & (sides - 1)) != 0
-        ends = parts | (sides == 1 << RAMP)
+        parts = several(sides)
+        arrived = sides == 1 << RAMP
         reader[going[parts]] = NONE
-        going, sides = going[~ends], sides[~ends]
-        reader[going] += step[np.log2(sides).astype(np.int64)]
+        further = ~(parts | arrived)
+        going = going[further]
+        direction = np.log2(sides[further])  # of one bit, its number
+        reader[going] += step[direction.astype(np.int64)]
     return reader
 
 

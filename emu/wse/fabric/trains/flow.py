@@ -12,10 +12,28 @@ import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric.encoding.encode import Encoded
+from emu.wse.fabric.events import Dispatches, Operations, Turns
 from emu.wse.fabric.trains import contention
 from emu.wse.fabric.trains.clock import Clock
 from emu.wse.fabric.trains.values import Sram
 from emu.wse.fabric.trains.work import WordByWord, Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """The cycles of a straight program, those of the machine.
+
+    Attributes:
+      ends: `int64[height, width]`, when each PE was done.
+      stamps: stamp name to `int64[height, width]`, -1 where it is never read.
+      links: `int64[5, height, width]`, words sent north, east, south, west and into the ramp.
+      operations: of the PEs asked for, by dispatch.
+    """
+
+    ends: np.ndarray
+    stamps: dict[str, np.ndarray]
+    links: np.ndarray
+    operations: Operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,24 +43,15 @@ class Flow:
     Attributes:
       values: buffer name to `[height, width, elements]`, NaN where nothing was written.
       sent, consumed: words per color, over all senders and over all readers.
-      exact: whether the times below are those of the machine.
-      why: if not, who would wait for what.
-      ends: `int64[height, width]`, when each PE was done.
-      stamps: stamp name to `int64[height, width]`, -1 where it is never read.
-      links: `int64[5, height, width]`, words sent north, east, south, west and into the ramp.
-      dispatches: `int64[events, 5]` of the PEs asked for: flat PE, instruction, cycles of dispatch,
-        first and last issue, both -1 off the datapath.
+      times: None if they were not asked for or may not be believed.
+      why: in the latter case, who would wait for what.
     """
 
     values: dict[str, np.ndarray]
     sent: dict[str, int]
     consumed: dict[str, int]
-    exact: bool = False
+    times: Times | None = None
     why: str = ""
-    ends: np.ndarray | None = None
-    stamps: dict[str, np.ndarray] | None = None
-    links: np.ndarray | None = None
-    dispatches: np.ndarray | None = None
 
 
 def run(
@@ -50,8 +59,8 @@ def run(
     data: Mapping[str, Any] | None,
     *,
     timed: bool,
-    order: np.ndarray | None = None,
-    merges: np.ndarray | None = None,
+    order: Dispatches | None = None,
+    merges: Turns | None = None,
     traced: np.ndarray | None = None,
 ) -> Flow:
     """Works a program out.
@@ -61,11 +70,10 @@ def run(
       data: buffer name to its content, `[height, width, elements]` or what broadcasts to it; None
         works out no values.
       timed: cycles too, which a straight program alone has.
-      order: `int64[events, 3]`, the rows (cycle, flat PE, instruction) of a stepped run, with the
-        ends of microthreads' operations (`order.with_ends`); a straight program needs none.
-      merges: `int64[events, 3]`, (flat PE, color, direction) of each word that a router forwarded
-        in a position with several receive directions, in the order of time.
-      traced: flat PEs whose dispatches are kept.
+      order: of a stepped run, with the ends of microthreads' operations (`order.with_ends`); a
+        straight program needs none.
+      merges: of that run, whose turn it was at routers that merge.
+      traced: flat PEs whose operations are kept.
 
     Raises:
       FabricError: operations and routes do not go together.
@@ -86,29 +94,35 @@ def run(
     work.go(clock)
     try:
         work.check()
-    except WordByWord as why:
+    except WordByWord as unknown:
         if timed:
-            return Flow({}, {}, {}, why=str(why))
+            return Flow(values={}, sent={}, consumed={}, why=str(unknown))
         raise
-    sent, consumed = work.words()
-    out = Flow({} if sram is None else sram.out(), sent, consumed)
-    return out if clock is None else _timed(encoded, out, work, clock)
-
-
-def _timed(encoded: Encoded, out: Flow, work: Work, clock: Clock) -> Flow:
-    shape = encoded.program.shape
-    why = clock.doubts()
-    stamps = clock.stamps.reshape(-1, *shape)
-    links = contention.crossings(list(work.static.values()), clock.ends.size)
-    return dataclasses.replace(
-        out,
-        exact=not why,
+    sent, consumed = work.words_moved()
+    times = None
+    why = ""
+    if clock is not None:
+        why = clock.doubts()
+        times = None if why else _times(encoded, work, clock)
+    return Flow(
+        values={} if sram is None else sram.contents(),
+        sent=sent,
+        consumed=consumed,
+        times=times,
         why=why,
-        ends=clock.ends.reshape(shape),
-        stamps=dict(zip(encoded.stamps, stamps, strict=True)),
-        links=links.reshape(5, *shape),
-        dispatches=clock.dispatches(),
     )
 
 
-__all__ = ["Flow", "run"]
+def _times(encoded: Encoded, work: Work, clock: Clock) -> Times:
+    shape = encoded.program.shape
+    stamps = clock.stamps.reshape(-1, *shape)
+    links = contention.crossings(list(work.static.values()), clock.ends.size)
+    return Times(
+        ends=clock.ends.reshape(shape),
+        stamps=dict(zip(encoded.stamps, stamps, strict=True)),
+        links=links.reshape(-1, *shape),
+        operations=clock.operations(),
+    )
+
+
+__all__ = ["Flow", "Times", "run"]

@@ -7,23 +7,23 @@ would share them out by the cycle, which no kernel means: that is an error.
 
 import numpy as np
 
+from emu.wse.fabric.arrays import PEs
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR
 from emu.wse.fabric.errors import FabricError
-from emu.wse.fabric.trains.routing import place
-from emu.wse.fabric.trains.sequence import DONE
+from emu.wse.fabric.events import DONE, Dispatches, Operations
 
 FAR = np.iinfo(np.int64).max
 
 
 def with_ends(
-    encoded: Encoded, order: np.ndarray, issues: np.ndarray, watch: np.ndarray
-) -> np.ndarray:
+    encoded: Encoded, order: Dispatches, issues: np.ndarray, watch: PEs
+) -> Dispatches:
     """The order of a stepped run with the ends of what microthreads did.
 
     Args:
       encoded: the program.
-      order: `int64[events, 3]`, (cycle, flat PE, instruction) of each dispatch.
+      order: each dispatch.
       issues: `int8[steps, watched]`, the thread that each watched PE's datapath served.
       watch: the flat PEs watched, all that `order` tells of.
 
@@ -33,62 +33,104 @@ def with_ends(
     Raises:
       FabricError: two operations of a PE moved words of one color at once.
     """
-    thread = np.array(
-        [i.thread if i.kind == VECTOR else NONE for i in encoded.instructions]
-    )
-    code = order[:, 2]
-    own = np.where(code >= 0, thread[np.maximum(code, 0)], NONE)
-    if not (own > 0).any():
+    thread = _threads(encoded, order)
+    # Without microthreads dispatches tell it all, and operations never overlap.
+    if not (thread > 0).any():
         return order
-    ends, windows = [], []
-    for u in np.unique(own[own >= 0]).tolist():
-        rows = order[own == u]
-        rows = rows[np.lexsort((rows[:, 0], rows[:, 1]))]
-        first, last = _issued(rows, issues == u, watch)
-        windows.append(np.column_stack([rows, first, last]))
-        if u:
-            ends.append(
-                np.stack([last + 1, rows[:, 1], np.full(len(rows), DONE - u)], axis=1)
-            )
-    _check_apart(encoded, np.concatenate(windows))
+    ends: list[Dispatches] = []
+    operations: list[Operations] = []
+    for number in np.unique(thread).tolist():
+        if number == NONE:
+            continue
+        own = order[thread == number]
+        served = issues == number
+        of_thread = _issued(own, served, watch)
+        operations.append(of_thread)
+        if number:
+            ends.append(_ends(of_thread, number))
+    _check_apart(encoded, Operations.joined(operations))
     # An end is seen before what is dispatched in its cycle.
-    rows = np.concatenate([*ends, order])
-    return rows[np.argsort(rows[:, 0], kind="stable")]
+    both = Dispatches.joined([*ends, order])
+    by_time = np.argsort(both.cycle, kind="stable")
+    return both[by_time]
 
 
-def _issued(
-    rows: np.ndarray, served: np.ndarray, watch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last issue of each operation of one thread, sorted by PE and cycle."""
+def _threads(encoded: Encoded, order: Dispatches) -> np.ndarray:
+    """The thread that each dispatch gives an operation to; NONE of what is not for a datapath."""
+    thread_of = [
+        instruction.thread if instruction.kind == VECTOR else NONE
+        for instruction in encoded.instructions
+    ]
+    # The last entry is that of the starts of data tasks, whose codes are below zero.
+    code = np.maximum(order.code, NONE)
+    return np.array([*thread_of, NONE])[code]
+
+
+def _issued(own: Dispatches, served: np.ndarray, watch: PEs) -> Operations:
+    """First and last issue of each operation of one thread, sorted by PE and cycle.
+
+    PE and cycle are made one number, `PE * cycles + cycle`, so that one search over all PEs finds
+    each operation's issues: those from its own dispatch up to the next one's.
+    """
+    own = own[np.lexsort((own.cycle, own.pe))]
     cycles = len(served) + 1
     step, column = np.nonzero(served)
-    at = np.sort(watch[column].astype(np.int64) * cycles + step)
-    begun = rows[:, 1] * cycles + rows[:, 0]
-    first = at[np.searchsorted(at, begun)]
-    # Before the next one begins.
-    last = at[np.searchsorted(at, np.append(begun[1:], FAR)) - 1]
-    return first % cycles, last % cycles
+    pe = watch[column].astype(np.int64)
+    issue = np.sort(pe * cycles + step)
+    begun = own.pe * cycles + own.cycle
+    next_begun = np.append(begun[1:], FAR)
+    first = issue[np.searchsorted(issue, begun)]
+    last = issue[np.searchsorted(issue, next_begun) - 1]
+    return Operations(
+        pe=own.pe,
+        code=own.code,
+        dispatched=own.cycle,
+        first=first % cycles,
+        last=last % cycles,
+    )
 
 
-def _check_apart(encoded: Encoded, windows: np.ndarray) -> None:
+def _ends(operations: Operations, thread: int) -> Dispatches:
+    """The ends of a microthread's operations, each in the cycle after its last issue."""
+    code = np.full(len(operations), DONE - thread)
+    return Dispatches(cycle=operations.last + 1, pe=operations.pe, code=code)
+
+
+def _check_apart(encoded: Encoded, operations: Operations) -> None:
     """Operations that move one color at a PE must do so one after another, as dispatched."""
-    for side, does in (("inward", "take"), ("outward", "send")):
-        color = np.array([getattr(i, side) for i in encoded.instructions])[
-            windows[:, 2]
-        ]
-        used, of = windows[color != NONE], color[color != NONE]
-        sort = np.lexsort((used[:, 0], used[:, 1], of))
-        used, of = used[sort], of[sort]
-        same = (of[1:] == of[:-1]) & (used[1:, 1] == used[:-1, 1])
-        mixed = np.flatnonzero(same & (used[:-1, 4] >= used[1:, 3]))
-        if len(mixed):
-            row = used[mixed[0] + 1]
-            name = list(encoded.program.colors)[of[mixed[0] + 1]]
-            raise FabricError(
-                f"{place(encoded, row[1])}: two threads {does} words of color '{name}' at once, in "
-                f"cycle {row[3]}; let one wait for the other, or give each a color",
-                encoded.instructions[row[2]].where,
-            )
+    instructions = encoded.instructions
+    inward = np.array([instruction.inward for instruction in instructions])
+    outward = np.array([instruction.outward for instruction in instructions])
+    _check_side(encoded, operations, inward, "take")
+    _check_side(encoded, operations, outward, "send")
+
+
+def _check_side(
+    encoded: Encoded, operations: Operations, color_of: np.ndarray, does: str
+) -> None:
+    """The same of what they take, or of what they send; `color_of` each instruction."""
+    color = color_of[operations.code]
+    moving = operations[color != NONE]
+    color = color[color != NONE]
+    sort = np.lexsort((moving.dispatched, moving.pe, color))
+    moving = moving[sort]
+    color = color[sort]
+    earlier = moving[:-1]
+    later = moving[1:]
+    same_color = color[1:] == color[:-1]
+    same_pe = later.pe == earlier.pe
+    overlap = earlier.last >= later.first
+    mixed = np.flatnonzero(same_color & same_pe & overlap)
+    if not len(mixed):
+        return
+    found = int(mixed[0])
+    name = list(encoded.program.colors)[color[found]]
+    at = encoded.program.coordinates(later.pe[found])
+    raise FabricError(
+        f"PE {at}: two threads {does} words of color '{name}' at once, in "
+        f"cycle {later.first[found]}; let one wait for the other, or give each a color",
+        encoded.instructions[later.code[found]].where,
+    )
 
 
 __all__ = ["with_ends"]

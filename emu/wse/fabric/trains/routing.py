@@ -2,14 +2,34 @@
 
 A color is static if each router takes it from one direction and has one position: then every
 router hears one sender at most, and walking downstream from all senders at once finds them all.
-PEs are flat indices, `n = y * width + x`.
+PEs are flat indices, `y * width + x`.
+
+Five PEs in a row, where PE 0 sends to the east, PE 2 passes the stream on and takes it too, and PE
+4 is its end:
+
+    PE          0     1     2     3     4
+    receives    ramp  west  west  west  west
+    sends       east  east  both  east  ramp
+    source      0     0     0     0     0
+    hops        0     1     2     3     4
+    tail        -     -     0     1     2      links since PE 2, where the ways part
 """
 
 import dataclasses
 
 import numpy as np
 
-from emu.wse.fabric.directions import DIRECTIONS, OPPOSITE, RAMP
+from emu.wse.fabric import ops
+from emu.wse.fabric.directions import (
+    DIRECTIONS,
+    LINKS,
+    OPPOSITE,
+    RAMP,
+    flat_steps,
+    has,
+    in_bits,
+    several,
+)
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 from emu.wse.fabric.errors import FabricError
@@ -44,19 +64,10 @@ class Routes:
         """PEs that receive from any of `senders`."""
         begin = self.first[senders]
         count = self.first[senders + 1] - begin
-        skipped = np.repeat(begin - (np.cumsum(count) - count), count)
+        # Receivers begin, begin + 1, ... of each sender, for all senders at once.
+        written = np.cumsum(count) - count
+        skipped = np.repeat(begin - written, count)
         return self.receivers[np.arange(len(skipped)) + skipped]
-
-
-def steps(width: int) -> tuple[int, int, int, int]:
-    """What each direction adds to a flat index."""
-    return -width, 1, width, -1
-
-
-def place(encoded: Encoded, pe: int) -> str:
-    """`PE (x=3, y=0)` of a flat index."""
-    y, x = divmod(int(pe), encoded.program.width)
-    return f"PE (x={x}, y={y})"
 
 
 def static_routes(encoded: Encoded) -> dict[int, Routes]:
@@ -66,59 +77,62 @@ def static_routes(encoded: Encoded) -> dict[int, Routes]:
       FabricError: a route that turns in a circle.
     """
     colors = encoded.program.colors.items()
-    return {c.index: _routes(encoded, name, c) for name, c in colors if is_static(c)}
+    return {
+        color.index: _routes(encoded, name, color)
+        for name, color in colors
+        if is_static(color)
+    }
 
 
 def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
     receive = color.receive[0].reshape(-1)
     send = color.send[0].reshape(-1)
-    n = len(receive)
-    source = np.full(n, NONE, np.int32)
-    hops = np.zeros(n, np.int16)
-    tail = np.full(n, NONE, np.int16)
-    at = np.flatnonzero(receive >> RAMP & 1).astype(np.int32)
-    source[at] = at
-    tail[at[_branches(send[at])]] = 0
-    while len(at):
-        at = _walk(at, send, steps(encoded.program.width), source, hops, tail)
+    pes = len(receive)
+    source = np.full(pes, NONE, np.int32)
+    hops = np.zeros(pes, np.int16)
+    tail = np.full(pes, NONE, np.int16)
+    # All senders of the color at once; their streams never meet, as each router hears one side.
+    front = np.flatnonzero(has(receive, RAMP)).astype(np.int32)
+    source[front] = front
+    tail[front[several(send[front])]] = 0
+    step = flat_steps(encoded.program.width)
+    while len(front):
+        front = _walk(front, send, step, source, hops, tail)
     _check_circles(encoded, name, receive, send, source)
     passed = source != NONE
-    into = np.flatnonzero((send >> RAMP & 1).astype(bool) & passed).astype(np.int32)
-    into = into[np.argsort(source[into], kind="stable")]
-    first = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(source[into], minlength=n), out=first[1:])
+    receivers = np.flatnonzero(has(send, RAMP) & passed).astype(np.int32)
+    receivers = receivers[np.argsort(source[receivers], kind="stable")]
+    first = np.zeros(pes + 1, np.int64)
+    np.cumsum(np.bincount(source[receivers], minlength=pes), out=first[1:])
     return Routes(
-        name,
-        color,
-        source,
-        hops,
-        tail,
-        np.where(passed, send, 0).astype(np.uint8),
-        into,
-        first,
+        name=name,
+        color=color,
+        source=source,
+        hops=hops,
+        tail=tail,
+        send=np.where(passed, send, 0).astype(np.uint8),
+        receivers=receivers,
+        first=first,
     )
 
 
-def _branches(send: np.ndarray) -> np.ndarray:
-    return (send & (send - 1)) != 0
-
-
 def _walk(
-    at: np.ndarray,
+    front: np.ndarray,
     send: np.ndarray,
     step: tuple[int, ...],
     source: np.ndarray,
     hops: np.ndarray,
     tail: np.ndarray,
 ) -> np.ndarray:
-    """One link downstream from routers `at`; returns the routers reached."""
-    reached = []
-    for side in range(RAMP):
-        here = at[(send[at] >> side & 1).astype(bool)]
+    """One link downstream from routers `front`; returns the routers reached."""
+    reached: list[np.ndarray] = []
+    for side in LINKS:
+        here = front[has(send[front], side)]
         there = here + np.int32(step[side])
-        source[there], hops[there] = source[here], hops[here] + 1
+        source[there] = source[here]
+        hops[there] = hops[here] + 1
         counted = np.where(tail[here] == NONE, NONE, tail[here] + 1)
-        tail[there] = np.where(_branches(send[there]), 0, counted)
+        tail[there] = np.where(several(send[there]), 0, counted)
         reached.append(there)
     return np.concatenate(reached)
 
@@ -130,20 +144,22 @@ def _check_circles(
     send: np.ndarray,
     source: np.ndarray,
 ) -> None:
-    """A router that no sender reaches is fed from nowhere, or from a circle."""
-    step = steps(encoded.program.width)
+    """A router that no sender reaches is fed from nowhere, or from a circle.
+
+    Routers that none of those in question feeds drop out, until all that are left feed each other.
+    """
+    step = flat_steps(encoded.program.width)
     left = np.flatnonzero((source == NONE) & (receive != 0))
     while len(left):
         fed = np.zeros(len(source), bool)
-        for side in range(RAMP):
-            here = left[(send[left] >> side & 1).astype(bool)]
-            there = here + step[side]
-            fed[there[(receive[there] >> OPPOSITE[side] & 1).astype(bool)]] = True
+        for side in LINKS:
+            there = left[has(send[left], side)] + step[side]
+            fed[there[has(receive[there], OPPOSITE[side])]] = True
         kept = left[fed[left]]
         if len(kept) == len(left):
-            at = place(encoded, left[0])
+            at = encoded.program.coordinates(left[0])
             raise FabricError(
-                f"color '{name}': its route turns in a circle through {at}; one of "
+                f"color '{name}': its route turns in a circle through PE {at}; one of "
                 "its routers must receive from ramp"
             )
         left = kept
@@ -158,56 +174,59 @@ def check_operations(encoded: Encoded, routes: dict[int, Routes]) -> None:
     Raises:
       FabricError: with the PE, the color and the task's line.
     """
-    starts = [
-        *np.unique(encoded.entry[encoded.entry != NONE]).tolist(),
-        len(encoded.instructions),
-    ]
-    for first, stop in zip(starts, starts[1:], strict=False):
+    entries = np.unique(encoded.entry[encoded.entry != NONE]).tolist()
+    ends = [*entries, len(encoded.instructions)][1:]
+    for first, end in zip(entries, ends, strict=True):
         pes = np.flatnonzero((encoded.entry == first).any(axis=0))
-        for i in encoded.instructions[first:stop]:
-            _check_widths(i)
-            if i.outward in routes:
-                _check_send(encoded, i, pes, routes[i.outward])
-            if i.inward in routes:
-                _check_receive(encoded, i, pes, routes[i.inward])
+        for instruction in encoded.instructions[first:end]:
+            _check_widths(instruction)
+            if instruction.outward in routes:
+                _check_send(encoded, instruction, pes, routes[instruction.outward])
+            if instruction.inward in routes:
+                _check_receive(encoded, instruction, pes, routes[instruction.inward])
 
 
-def _check_widths(i: Instruction) -> None:
-    if NONE in (i.inward, i.outward):
+def _check_widths(instruction: Instruction) -> None:
+    op = instruction.op
+    if not isinstance(op, ops.Vector) or op.inward is None or op.outward is None:
         return
-    op = i.op
-    taken, put = op.words(op.inward), op.words(op.outward)  # type: ignore[union-attr]
+    taken = op.wavelets_of(op.inward)
+    put = op.wavelets_of(op.outward)
     if taken != put:
         raise FabricError(
             f"an operation takes {taken} wavelets and sends {put}, must be as many; "
             "give both streams one dtype, or go through memory",
-            i.where,
+            instruction.where,
         )
 
 
-def _check_send(encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes) -> None:
-    mute = pes[r.source[pes] != pes]
-    if len(mute):
-        takes = int(r.color.receive[0].reshape(-1)[mute[0]])
-        sides = [d for k, d in enumerate(DIRECTIONS) if takes >> k & 1]
-        raise FabricError(
-            f"color '{r.name}': {place(encoded, mute[0])} sends on it, but its router receives "
-            f"from {sides[0] if sides else 'nowhere'}, must be from ramp",
-            i.where,
-        )
+def _check_send(
+    encoded: Encoded, instruction: Instruction, pes: np.ndarray, routes: Routes
+) -> None:
+    mute = pes[routes.source[pes] != pes]
+    if not len(mute):
+        return
+    receive = int(routes.color.receive[0].reshape(-1)[mute[0]])
+    sides = [DIRECTIONS[side] for side in in_bits(receive)]
+    raise FabricError(
+        f"color '{routes.name}': PE {encoded.program.coordinates(mute[0])} sends on it, but its "
+        f"router receives from {sides[0] if sides else 'nowhere'}, must be from ramp",
+        instruction.where,
+    )
 
 
 def _check_receive(
-    encoded: Encoded, i: Instruction, pes: np.ndarray, r: Routes
+    encoded: Encoded, instruction: Instruction, pes: np.ndarray, routes: Routes
 ) -> None:
-    deaf = pes[(r.send[pes] >> RAMP & 1) == 0]
-    if len(deaf):
-        why = "passes it on" if r.send[deaf[0]] else "hears no sender"
-        raise FabricError(
-            f"color '{r.name}': {place(encoded, deaf[0])} receives on it, but its router {why}; "
-            "it must send what a sender's route brings to ramp",
-            i.where,
-        )
+    deaf = pes[~has(routes.send[pes], RAMP)]
+    if not len(deaf):
+        return
+    why = "passes it on" if routes.send[deaf[0]] else "hears no sender"
+    raise FabricError(
+        f"color '{routes.name}': PE {encoded.program.coordinates(deaf[0])} receives on it, but its "
+        f"router {why}; it must send what a sender's route brings to ramp",
+        instruction.where,
+    )
 
 
-__all__ = ["Routes", "check_operations", "place", "static_routes", "steps"]
+__all__ = ["Routes", "check_operations", "static_routes"]

@@ -1,17 +1,21 @@
 """Which operation is next on each PE: a straight program's own order, or that of a stepped run.
 
-A *lane* is a thread of a PE, `lane * PEs + PE`, so that lane 0 of all PEs comes first. What a lane
-has come to is an instruction, or one of the codes below zero.
+A *lane* is a thread of a PE, `thread * PEs + PE`, so that the main threads of all PEs come first.
+What a lane has come to is an instruction, or one of the codes below zero (`events.py`): the start
+of a data task, or the end of what a microthread does.
 """
+
+from typing import TypeAlias
 
 import numpy as np
 
+from emu.wse.fabric.arrays import Counts, PEs
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
+from emu.wse.fabric.events import DONE, Dispatches
 
-HEARD = -2  # HEARD - task: a data task starts
-# DONE - thread: the main thread waits until that microthread's operation is done.
-DONE = -64
+Lanes: TypeAlias = np.ndarray
+"""Integers: `thread * PEs + PE` of some lanes."""
 
 
 class Straight:
@@ -22,47 +26,51 @@ class Straight:
     """
 
     def __init__(self, encoded: Encoded):
-        self.e = encoded
+        self.encoded = encoded
         self.entry = encoded.entry.reshape(len(encoded.entry), -1)
-        self.pc = np.full(self.entry.shape[1], NONE, np.int32)
-        self.task = np.full(self.entry.shape[1], -1, np.int8)
-        self._next_task(np.arange(len(self.pc)))
+        pes = self.entry.shape[1]
+        self.pc = np.full(pes, NONE, np.int32)
+        self.task = np.full(pes, -1, np.int8)
+        self._next_task(np.arange(pes))
 
-    def words_sent(self) -> dict[int, np.ndarray]:
+    def words_sent(self) -> dict[int, Counts]:
         """`int64[PEs]` by color: words that each PE sends in the whole run."""
-        out = {
-            c.index: np.zeros(len(self.pc), np.int64)
-            for c in self.e.program.colors.values()
-        }
-        sums: dict[int, int] = {}
+        totals = _no_words(self.encoded, len(self.pc))
+        of_task: dict[int, int] = {}
         first = 0
-        for at, i in enumerate(self.e.instructions):
-            if i.outward != NONE:
-                sums[i.outward] = sums.get(i.outward, 0) + i.time.issues
-            if i.last:
-                runs = (self.entry == first).any(axis=0) if sums else None
-                for color, words in sums.items():
-                    out[color][runs] += words
-                sums, first = {}, at + 1
-        return out
+        for number, instruction in enumerate(self.encoded.instructions):
+            color = instruction.outward
+            if color != NONE:
+                of_task.setdefault(color, 0)
+                of_task[color] += instruction.time.issues
+            if instruction.last:
+                if of_task:
+                    runs = (self.entry == first).any(axis=0)
+                    for color, words in of_task.items():
+                        totals[color][runs] += words
+                of_task = {}
+                first = number + 1
+        return totals
 
-    def advance(self, lanes: np.ndarray, i: Instruction | None) -> np.ndarray:
-        """They have done `i`; returns the lanes to look at next."""
-        assert i is not None
-        if not i.last:
+    def advance(self, lanes: Lanes, instruction: Instruction | None) -> Lanes:
+        """They have done an instruction; returns the lanes to look at next."""
+        assert instruction is not None
+        # A task's instructions lie in a row.
+        if not instruction.last:
             self.pc[lanes] += 1
             return lanes
         self._next_task(lanes)
         return lanes[self.pc[lanes] != NONE]
 
-    def _next_task(self, pes: np.ndarray) -> None:
+    def _next_task(self, pes: PEs) -> None:
         self.pc[pes] = NONE
         for task, entry in enumerate(self.entry):
-            takes = (
-                (self.task[pes] < task) & (self.pc[pes] == NONE) & (entry[pes] != NONE)
-            )
-            self.pc[pes[takes]] = entry[pes[takes]]
-            self.task[pes[takes]] = task
+            has_code = entry[pes] != NONE
+            later = self.task[pes] < task
+            undecided = self.pc[pes] == NONE
+            takes = pes[has_code & later & undecided]
+            self.pc[takes] = entry[takes]
+            self.task[takes] = task
 
 
 class Ordered:
@@ -75,54 +83,65 @@ class Ordered:
       pc: as in `Straight`; what a microthread's lane has come to is what it is busy with.
     """
 
-    def __init__(self, encoded: Encoded, order: np.ndarray):
-        self.e, self.pes = encoded, encoded.entry[0].size
-        order = order[np.argsort(order[:, 1], kind="stable")]
-        self.code = order[:, 2].astype(np.int32)
-        self.pe = order[:, 1]
+    def __init__(self, encoded: Encoded, order: Dispatches):
+        self.encoded = encoded
+        self.pes = encoded.entry[0].size
+        # Each PE's part in a row, in the order of time: `next` to `stop` is what is left of it.
+        by_pe = order[np.argsort(order.pe, kind="stable")]
+        self.code = by_pe.code.astype(np.int32)
+        self.pe = by_pe.pe
         count = np.bincount(self.pe, minlength=self.pes)
         self.stop = np.cumsum(count)
         self.next = self.stop - count
-        threads = 1 + max((i.thread for i in encoded.instructions), default=0)
-        self.pc = np.full(threads * self.pes, NONE, np.int32)
+        threads = [instruction.thread for instruction in encoded.instructions]
+        lanes = self.pes * (1 + max(threads, default=0))
+        self.pc = np.full(lanes, NONE, np.int32)
         self._load(np.arange(self.pes))
 
-    def words_sent(self) -> dict[int, np.ndarray]:
+    def words_sent(self) -> dict[int, Counts]:
         """`int64[PEs]` by color: words that each PE sends in the whole run."""
-        out = {
-            c.index: np.zeros(self.pes, np.int64)
-            for c in self.e.program.colors.values()
-        }
-        for at, i in enumerate(self.e.instructions):
-            if i.outward != NONE and not i.control:
-                runs = np.bincount(self.pe[self.code == at], minlength=self.pes)
-                out[i.outward] += runs * i.time.issues
-        return out
+        totals = _no_words(self.encoded, self.pes)
+        for number, instruction in enumerate(self.encoded.instructions):
+            if instruction.outward != NONE and not instruction.control:
+                pes = self.pe[self.code == number]
+                runs = np.bincount(pes, minlength=self.pes)
+                totals[instruction.outward] += runs * instruction.time.issues
+        return totals
 
-    def start_thread(self, lanes: np.ndarray, at: int, thread: int) -> np.ndarray:
-        """Main threads give instruction `at` to a microthread; returns the lanes to look at."""
+    def start_thread(self, lanes: Lanes, number: int, thread: int) -> Lanes:
+        """Main threads give an instruction to a microthread; returns the lanes to look at."""
         there = lanes + thread * self.pes
-        self.pc[there] = at
-        return np.concatenate([there, self.advance(lanes, None)])
+        self.pc[there] = number
+        main = self.advance(lanes, None)
+        return np.concatenate([there, main])
 
-    def ended(self, lanes: np.ndarray, thread: int) -> np.ndarray:
+    def ended(self, lanes: Lanes, thread: int) -> Lanes:
         """Of main threads that wait for a microthread, those whose wait is over."""
-        return lanes[self.pc[lanes + thread * self.pes] == NONE]
+        microthread = lanes + thread * self.pes
+        return lanes[self.pc[microthread] == NONE]
 
-    def advance(self, lanes: np.ndarray, i: Instruction | None) -> np.ndarray:
-        """They have done `i`, or what else they had come to; returns the lanes to look at next."""
-        if not len(lanes) or lanes[0] < self.pes:
+    def advance(self, lanes: Lanes, instruction: Instruction | None) -> Lanes:
+        """They have done what they had come to; returns the lanes to look at next."""
+        main = not len(lanes) or lanes[0] < self.pes
+        if main:
             self.next[lanes] += 1
             self._load(lanes)
             return lanes[self.pc[lanes] != NONE]
+        # A microthread is free again, for which its main thread may be waiting.
         self.pc[lanes] = NONE
-        main = lanes % self.pes
-        return main[self.pc[main] == DONE - lanes // self.pes]
+        thread, pe = np.divmod(lanes, self.pes)
+        return pe[self.pc[pe] == DONE - thread]
 
-    def _load(self, lanes: np.ndarray) -> None:
-        more = self.next[lanes] < self.stop[lanes]
+    def _load(self, lanes: Lanes) -> None:
+        has_more = self.next[lanes] < self.stop[lanes]
+        more = lanes[has_more]
         self.pc[lanes] = NONE
-        self.pc[lanes[more]] = self.code[self.next[lanes[more]]]
+        self.pc[more] = self.code[self.next[more]]
 
 
-__all__ = ["DONE", "HEARD", "Ordered", "Straight"]
+def _no_words(encoded: Encoded, pes: int) -> dict[int, Counts]:
+    colors = encoded.program.colors.values()
+    return {color.index: np.zeros(pes, np.int64) for color in colors}
+
+
+__all__ = ["Ordered", "Straight"]

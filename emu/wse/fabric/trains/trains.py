@@ -1,96 +1,130 @@
 """When the words of a stream move, as vectors of cycles: issues, and departures of a queue.
 
 Arrays are `[PEs, words]`, cycles as int64. A stream moves one word a cycle at most, so a recursion
-`t[k] = max(t[k-1] + 1, x[k])` is a running maximum of `x[k] - k`.
+`time[k] = max(time[k-1] + 1, earliest[k])` is a running maximum of `earliest[k] - k`:
+
+    earliest           7  7  7  12  12
+    less k             7  6  5   9   8
+    running maximum    7  7  7   9   9
+    plus k             7  8  9  12  13
 """
 
 import numpy as np
 
+from emu.wse.fabric.arrays import CycleArray
 from emu.wse.fabric.encoding.instructions import Instruction
 
 NEVER = np.int64(-1) << 40
+"""Long before cycle 0: when a word left that was never sent."""
 
 
-def spaced(x: np.ndarray) -> np.ndarray:
-    """The earliest times not before `x`, each at least one cycle after the one before."""
-    k = np.arange(x.shape[1])
-    return np.maximum.accumulate(x - k, axis=1) + k
+def spaced(earliest: CycleArray) -> CycleArray:
+    """The earliest times not before `earliest`, each at least one cycle after the one before."""
+    words = earliest.shape[1]
+    word = np.arange(words)
+    return np.maximum.accumulate(earliest - word, axis=1) + word
 
 
 def issues(
-    i: Instruction,
-    ready: np.ndarray,
-    arrivals: np.ndarray | None,
-    room: np.ndarray | None,
-) -> np.ndarray:
+    instruction: Instruction,
+    ready: CycleArray,
+    arrivals: CycleArray | None,
+    room: CycleArray | None,
+) -> CycleArray:
     """Cycles in which an operation of one word an issue takes or sends each.
 
     Args:
-      i: the operation.
+      instruction: the operation.
       ready: `int64[PEs]`, from when it may issue.
       arrivals: when each word it takes is in its input queue; None if it takes none.
       room: when the output queue has room for each of its first words; None if that waits for none.
     """
-    words = i.time.issues
+    words = instruction.time.issues
+    ready = ready[:, None]
     if arrivals is None:
-        x = np.repeat(ready[:, None], words, axis=1)
+        earliest = np.repeat(ready, words, axis=1)
     else:
-        x = np.maximum(arrivals, ready[:, None])
+        earliest = np.maximum(arrivals, ready)
     if room is not None:
-        part = x[:, : room.shape[1]]
-        np.maximum(part, room[:, :words], out=part)
-    return spaced(x)
+        limited = min(words, room.shape[1])
+        first_words = earliest[:, :limited]
+        np.maximum(first_words, room[:, :limited], out=first_words)
+    return spaced(earliest)
 
 
-def departures(pushes: np.ndarray, previous: np.ndarray) -> np.ndarray:
+def departures(pushes: CycleArray, previous: CycleArray) -> CycleArray:
     """When each word leaves its output queue for the router, if nothing there is in its way.
 
     Args:
       pushes: when each is put in.
       previous: `int64[PEs]`, when the word before them leaves.
     """
-    x = pushes + 1
-    np.maximum(x[:, 0], previous + 1, out=x[:, 0])
-    return spaced(x)
+    earliest = pushes + 1
+    first_word = earliest[:, 0]
+    np.maximum(first_word, previous + 1, out=first_word)
+    return spaced(earliest)
 
 
 def several(
-    i: Instruction, ready: np.ndarray, before: np.ndarray, capacity: int
-) -> tuple[np.ndarray, np.ndarray]:
+    instruction: Instruction,
+    ready: CycleArray,
+    before: CycleArray,
+    capacity: int,
+) -> tuple[CycleArray, CycleArray]:
     """Pushes and departures of an operation that sends several words an issue.
 
     It issues only when the output queue takes all of an issue's words.
 
     Args:
-      i: the operation.
+      instruction: the operation.
       ready: `int64[PEs]`, from when it may issue.
       before: `int64[PEs, capacity]`, departures of the words sent before, the latest last.
       capacity: words that the output queue and the way into it hold.
     """
-    words, per = i.time.issues, i.time.words
-    out = np.concatenate([before, np.empty((len(ready), words), np.int64)], axis=1)
-    if capacity > per and (before[:, -1] < ready).all():
-        return _into_empty(ready, words, per, capacity), ready[:, None] + 1 + np.arange(
-            words
-        )
-    pushes = np.empty((len(ready), words), np.int64)
-    t = ready - 1
-    for begin in range(0, words, per):
-        end = min(begin + per, words)
-        # A whole queue before its last word: it is gone.
-        t = np.maximum(t + 1, out[:, end - 1] + 1)
-        for j in range(begin, end):
-            pushes[:, j] = t
-            out[:, capacity + j] = np.maximum(t + 1, out[:, capacity + j - 1] + 1)
-    return pushes, out[:, capacity:]
+    pes = len(ready)
+    words = instruction.time.issues
+    per_issue = instruction.time.words
+    latest = before[:, -1]
+    if capacity > per_issue and (latest < ready).all():
+        ready = ready[:, None]
+        pushes = ready + _into_empty(words, per_issue, capacity)
+        leaves = ready + 1 + np.arange(words)
+        return pushes, leaves
+    pushes = np.empty((pes, words), np.int64)
+    # Departures of the words before and, from column `capacity` on, of these words.
+    leaves = np.empty((pes, capacity + words), np.int64)
+    leaves[:, :capacity] = before
+    issue = ready - 1
+    for begin in range(0, words, per_issue):
+        end = min(begin + per_issue, words)
+        # There is room once the word has left that is a whole queue before this issue's last one.
+        freed = leaves[:, end - 1] + 1
+        issue = np.maximum(issue + 1, freed)
+        for word in range(begin, end):
+            pushes[:, word] = issue
+            column = capacity + word
+            previous = leaves[:, column - 1]
+            leaves[:, column] = np.maximum(issue, previous) + 1
+    return pushes, leaves[:, capacity:]
 
 
-def _into_empty(ready: np.ndarray, words: int, per: int, capacity: int) -> np.ndarray:
-    """Pushes into a queue that is empty and then never runs dry: words leave one a cycle."""
-    issue = np.arange(words) // per
-    last = np.minimum((issue + 1) * per, words) - 1
-    offset = np.maximum(issue, np.where(last >= capacity, 2 + last - capacity, 0))
-    return ready[:, None] + offset
+def _into_empty(words: int, per_issue: int, capacity: int) -> CycleArray:
+    """Pushes, after the first, into a queue that is empty and then never runs dry.
+
+    Words leave one a cycle from cycle 1 on, word w in cycle 1 + w, and its place is free in the
+    next. With 2 words an issue and room for 9 (a WSE-3), words are pushed in cycles
+
+        0 0  1 1  2 2  3 3  4 4  5 5  6 6  8 8  10 10  12 12 ...
+
+    Words 14 and 15 wait for cycle 8: a whole queue before word 15 is word 6, which leaves in cycle
+    7.
+    """
+    issue = np.arange(words) // per_issue
+    end = np.minimum((issue + 1) * per_issue, words)
+    last_word = end - 1
+    makes_room = last_word - capacity
+    freed = np.where(makes_room >= 0, 2 + makes_room, 0)
+    return np.maximum(issue, freed)
 
 
 __all__ = ["NEVER", "departures", "issues", "several", "spaced"]

@@ -1,60 +1,75 @@
 """What PEs hold and compute: SRAM as one array a buffer, arithmetic as the datapath rounds it.
 
-Arithmetic is in float32, rounded once to the destination's dtype, as in `isa.py`; a hardware loop
-rounds after every scalar, as in `maps.py`. PEs are rows; a stream is words of 32 bits, 16-bit
-elements packed in pairs, the low half first.
+Arithmetic is in float32, rounded once to the destination's dtype, as in `pe/isa.py`; a hardware
+loop rounds after every scalar, as in `pe/maps.py`. PEs are rows; a stream is words of 32 bits,
+16-bit elements packed in pairs, the low half first.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
+from emu.annotations import DType
 from emu.errors import LimitExceeded
 from emu.wse.fabric import operands, ops
+from emu.wse.fabric.arrays import Mask, PEs, WordArray
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}
-Rows = Any  # a slice of PEs, or their indices
+SomePEs: TypeAlias = slice | PEs
+"""Flat indices of PEs, or a slice of them."""
 
 
-def rows_of(pes: np.ndarray) -> Rows:
+def as_slice(pes: PEs) -> SomePEs:
     """The same PEs as a slice where they are consecutive: views instead of copies."""
-    if len(pes) and pes[-1] - pes[0] == len(pes) - 1 and (np.diff(pes) == 1).all():
-        return slice(int(pes[0]), int(pes[-1]) + 1)
+    if not len(pes):
+        return pes
+    first = int(pes[0])
+    last = int(pes[-1])
+    if last - first == len(pes) - 1 and (np.diff(pes) == 1).all():
+        return slice(first, last + 1)
     return pes
 
 
-def count_of(rows: Rows) -> int:
+def count_of(pes: SomePEs) -> int:
     """How many PEs."""
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+    return pes.stop - pes.start if isinstance(pes, slice) else len(pes)
 
 
-def to_words(x: np.ndarray) -> np.ndarray:
-    """`uint32[PEs, words]` of elements `[PEs, elements]`."""
-    if x.dtype.itemsize == operands.WORD_BYTES:
-        return np.ascontiguousarray(x).view(np.uint32)
-    if x.shape[1] % 2:
-        x = np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
-    return np.ascontiguousarray(x).view(np.uint32)
+def to_words(elements: np.ndarray) -> WordArray:
+    """`uint32[PEs, words]` of elements `[PEs, elements]`; half a word that is left over is 0."""
+    narrow = elements.dtype.itemsize != operands.WORD_BYTES
+    if narrow and elements.shape[1] % 2:
+        filler = np.zeros_like(elements[:, :1])
+        elements = np.concatenate([elements, filler], axis=1)
+    return np.ascontiguousarray(elements).view(np.uint32)
 
 
-def from_words(words: np.ndarray, elements: int, dtype: Any) -> np.ndarray:
+def from_words(words: WordArray, elements: int, dtype: DType) -> np.ndarray:
     """Elements `[PEs, elements]` of `uint32[PEs, words]`."""
-    return np.ascontiguousarray(words).view(jnp.dtype(dtype))[:, :elements]
+    padded = np.ascontiguousarray(words).view(jnp.dtype(dtype))
+    return padded[:, :elements]
 
 
-def single(x: Any) -> Any:
-    """`x` as float32; exact for every float dtype a PE has."""
-    return np.asarray(x).astype(np.float32, copy=False)
+def single(value: np.ndarray | np.float32) -> np.ndarray:
+    """The value as float32; exact for every float dtype a PE has."""
+    return np.asarray(value).astype(np.float32, copy=False)
 
 
 class Sram:
     """Contents of every buffer on every PE.
 
     A buffer that no operation writes is kept as it was given, not copied.
+
+    Attributes:
+      arrays: buffer name to `[PEs, elements]`; NaN where nothing was given or written.
+
+    Args:
+      encoded: the program.
+      data: buffer name to its content, `[height, width, elements]` or what broadcasts to it.
     """
 
     def __init__(self, encoded: Encoded, data: Mapping[str, Any]):
@@ -67,145 +82,164 @@ class Sram:
                 f"data for {', '.join(sorted(unknown))}: no such buffer, has "
                 f"{', '.join(self.buffers) or 'none'}"
             )
-        written = {buffer for i in encoded.instructions for buffer in _written(i.op)}
-        written |= {
-            t.argument.buffer for ts in program.tasks.values() for t in ts if t.argument
-        }
-        self.arrays = {
-            name: self._content(
-                name, data.get(name), program.held[name], name in written
-            )
-            for name in self.buffers
-        }
+        written = _written(encoded)
+        self.arrays: dict[str, np.ndarray] = {}
+        for name in self.buffers:
+            held = program.held[name]
+            given = data.get(name)
+            self.arrays[name] = self._content(name, given, held, name in written)
 
-    def _content(
-        self, name: str, given: Any, held: np.ndarray, written: bool
-    ) -> np.ndarray:
+    def _content(self, name: str, given: Any, held: Mask, written: bool) -> np.ndarray:
         buffer = self.buffers[name]
         dtype = jnp.dtype(buffer.dtype)
         whole = (*self.shape, buffer.elements)
         if given is None:
-            x = np.full(whole, np.nan, dtype)
-        else:
-            try:
-                x = np.broadcast_to(np.asarray(given), whole)
-            except ValueError:
-                raise LimitExceeded(
-                    f"data for buffer '{name}': shape {np.shape(given)}, must broadcast to {whole}"
-                ) from None
-            x = (
-                x.astype(dtype)
-                if written or not held.all()
-                else x.astype(dtype, copy=False)
-            )
-            if not held.all():
-                x[~held] = np.nan
-        return x.reshape(-1, buffer.elements)
+            nothing = np.full(whole, np.nan, dtype)
+            return nothing.reshape(-1, buffer.elements)
+        try:
+            content = np.broadcast_to(np.asarray(given), whole)
+        except ValueError:
+            raise LimitExceeded(
+                f"data for buffer '{name}': shape {np.shape(given)}, must broadcast to {whole}"
+            ) from None
+        changed = written or not held.all()
+        content = content.astype(dtype, copy=changed)
+        if not held.all():
+            content[~held] = np.nan
+        return content.reshape(-1, buffer.elements)
 
-    def read(self, x: ops.Memory, rows: Rows) -> np.ndarray:
+    def read(self, memory: ops.Memory, pes: SomePEs) -> np.ndarray:
         """`[PEs, elements]` of a memory operand."""
-        return self.arrays[x.buffer][
-            rows, x.start : x.start + x.elements * x.step : x.step
-        ]
+        array = self.arrays[memory.buffer]
+        return array[pes, _elements_of(memory)]
 
-    def write(self, x: ops.Memory, rows: Rows, value: np.ndarray) -> None:
+    def write(self, memory: ops.Memory, pes: SomePEs, value: np.ndarray) -> None:
         """Rounds `value` `[PEs, elements]` to the operand's dtype and keeps it."""
-        at = slice(x.start, x.start + x.elements * x.step, x.step)
-        self.arrays[x.buffer][rows, at] = value
+        array = self.arrays[memory.buffer]
+        array[pes, _elements_of(memory)] = value
 
-    def out(self) -> dict[str, np.ndarray]:
+    def contents(self) -> dict[str, np.ndarray]:
         """Buffer name to `[height, width, elements]`."""
-        return {name: x.reshape(*self.shape, -1) for name, x in self.arrays.items()}
+        return {
+            name: array.reshape(*self.shape, -1) for name, array in self.arrays.items()
+        }
 
 
-def _written(op: ops.Op) -> list[str]:
-    dst = getattr(op, "dst", None)
-    return [dst.buffer] if isinstance(dst, ops.Memory) else []
+def _elements_of(memory: ops.Memory) -> slice:
+    stop = memory.start + memory.elements * memory.step
+    return slice(memory.start, stop, memory.step)
+
+
+def _written(encoded: Encoded) -> set[str]:
+    """Buffers that some operation writes, or a wavelet that starts a task."""
+    written: set[str] = set()
+    for instruction in encoded.instructions:
+        destination = getattr(instruction.op, "dst", None)
+        if isinstance(destination, ops.Memory):
+            written.add(destination.buffer)
+    for declared in encoded.program.tasks.values():
+        for task in declared:
+            if task.argument:
+                written.add(task.argument.buffer)
+    return written
 
 
 # --- operations ---
 
 
 def perform(
-    sram: Sram, i: Instruction, rows: Rows, words: np.ndarray | None
+    sram: Sram, instruction: Instruction, pes: SomePEs, words: WordArray | None
 ) -> np.ndarray | None:
-    """Does one operation on PEs `rows`.
+    """Does one operation on some PEs.
 
     Args:
       sram: what they hold; changed.
-      i: the operation.
-      rows: the PEs.
+      instruction: the operation.
+      pes: which PEs.
       words: `uint32[PEs, words]` that its fabric source takes.
 
     Returns:
       `uint32[PEs, words]` that it sends, or None.
     """
+    op = instruction.op
     with np.errstate(all="ignore"):  # a PE's overflow is an infinity, not a warning
-        match i.op:
+        match op:
             case ops.Vector():
-                return _vector(sram, i.op, rows, words, i.outward != NONE)
+                result = _vector(sram, op, pes, words)
+                if instruction.outward != NONE:
+                    shape = (count_of(pes), op.elements)
+                    return to_words(np.broadcast_to(result, shape))
             case ops.Map():
-                _map(sram, i.op, rows)
+                _map(sram, op, pes)
             case ops.Code():
-                if i.op.dst is not None and i.op.function is not None:
-                    sources = [sram.read(x, rows) for x in i.op.sources]
-                    sram.write(i.op.dst, rows, np.asarray(i.op.function(*sources)))
+                _code(sram, op, pes)
     return None
 
 
+def _code(sram: Sram, op: ops.Code, pes: SomePEs) -> None:
+    if op.dst is None or op.function is None:
+        return
+    sources = [sram.read(source, pes) for source in op.sources]
+    result = op.function(*sources)
+    sram.write(op.dst, pes, np.asarray(result))
+
+
 def _vector(
-    sram: Sram, op: ops.Vector, rows: Rows, words: np.ndarray | None, outward: bool
-) -> np.ndarray | None:
-    def operand(x: ops.Operand) -> np.ndarray | np.float32:
-        if isinstance(x, ops.Memory):
-            return sram.read(x, rows)
-        if isinstance(x, ops.Fabric):
+    sram: Sram, op: ops.Vector, pes: SomePEs, words: WordArray | None
+) -> np.ndarray:
+    """The result in the destination's dtype, written if that is memory."""
+
+    def value_of(operand: ops.Operand) -> np.ndarray | np.float32:
+        if isinstance(operand, ops.Memory):
+            return sram.read(operand, pes)
+        if isinstance(operand, ops.Fabric):
             assert words is not None
-            return from_words(words, op.elements, op.dtype_of(x))
-        return np.float32(x)
+            return from_words(words, op.elements, op.dtype_of(operand))
+        return np.float32(operand)
 
     dtype = jnp.dtype(op.dtype_of(op.dst))
-    a = operand(op.a)
-    if op.op == "copy":
-        result = a
+    first = value_of(op.a)
+    if op.b is None:  # a copy
+        result = np.asarray(first)
     elif op.op == "fmac":
-        assert op.b is not None
-        result = single(operand(op.dst)) + single(a) * single(operand(op.b))
+        product = single(first) * single(value_of(op.b))
+        result = single(value_of(op.dst)) + product
     else:
-        assert op.b is not None
-        result = ARITHMETIC[op.op](single(a), single(operand(op.b)))
+        function = ARITHMETIC[op.op]
+        result = function(single(first), single(value_of(op.b)))
+    result = result.astype(dtype, copy=False)
     if isinstance(op.dst, ops.Memory):
-        sram.write(op.dst, rows, np.asarray(result).astype(dtype, copy=False))
-    if not outward:
-        return None
-    shape = (count_of(rows), op.elements)
-    return to_words(
-        np.broadcast_to(np.asarray(result).astype(dtype, copy=False), shape)
-    )
+        sram.write(op.dst, pes, result)
+    return result
 
 
-def _map(sram: Sram, op: ops.Map, rows: Rows) -> None:
-    weights = sram.read(op.weights, rows)
-    x = single(sram.read(op.x, rows))
-    acc = sram.read(op.dst, rows)
+def _map(sram: Sram, op: ops.Map, pes: SomePEs) -> None:
+    weights = sram.read(op.weights, pes)
+    scalars = single(sram.read(op.x, pes))
+    sums = sram.read(op.dst, pes)
+    dtype = sums.dtype
     if op.outer:
-        made = (x[:, :, None] * single(weights)[:, None]).reshape(acc.shape)
-        acc = (single(acc) + made).astype(acc.dtype, copy=False)
+        columns = scalars[:, :, None]
+        products = columns * single(weights)[:, None]
+        sums = single(sums) + products.reshape(sums.shape)
+        sums = sums.astype(dtype, copy=False)
     else:
         weights = weights.reshape(-1, op.x.elements, op.dst.elements)
-        for k in range(op.x.elements):
-            term = x[:, k, None] * single(weights[:, k])
-            acc = (single(acc) + term).astype(acc.dtype, copy=False)
-    sram.write(op.dst, rows, acc)
+        for number in range(op.x.elements):
+            scalar = scalars[:, number, None]
+            products = scalar * single(weights[:, number])
+            sums = single(sums) + products
+            sums = sums.astype(dtype, copy=False)
+    sram.write(op.dst, pes, sums)
 
 
 __all__ = [
-    "Rows",
+    "SomePEs",
     "Sram",
+    "as_slice",
     "count_of",
     "from_words",
     "perform",
-    "rows_of",
     "single",
     "to_words",
 ]

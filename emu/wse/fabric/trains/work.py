@@ -4,7 +4,7 @@ All PEs that have come to the same operation do it at once; those that have not 
 are left until they hear some.
 """
 
-from typing import Any
+import dataclasses
 
 import numpy as np
 
@@ -12,19 +12,17 @@ from emu.wse.fabric import ops
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, SWITCH, Instruction
 from emu.wse.fabric.errors import Deadlock, FabricError, Unread
-from emu.wse.fabric.program import is_static
+from emu.wse.fabric.events import DONE, HEARD, Dispatches, Turns
+from emu.wse.fabric.program import Task, is_static
 from emu.wse.fabric.trains import values
 from emu.wse.fabric.trains.clock import Clock
-from emu.wse.fabric.trains.routing import (
-    check_operations,
-    place,
-    static_routes,
-)
-from emu.wse.fabric.trains.sequence import DONE, HEARD, Ordered, Straight
+from emu.wse.fabric.trains.routing import check_operations, static_routes
+from emu.wse.fabric.trains.sequence import Ordered, Straight
 from emu.wse.fabric.trains.streams import Stream
 from emu.wse.fabric.trains.switching import Switched
 
 ELEMENTS = 1 << 20  # worked on together, so that intermediate arrays stay small
+FEWEST_PES = 256  # worked on together however wide the operation is
 
 
 class WordByWord(FabricError):
@@ -37,6 +35,16 @@ class Work:
     Attributes:
       static, switched: streams by color index.
       streams: both.
+      takes: `int32[instructions + 1]`, the color that each takes words from, or NONE; the last
+        entry is that of NONE itself.
+      hears: by task, its parts that wavelets start.
+      queued: `bool[lanes]`, which are to be looked at anyway.
+
+    Args:
+      encoded: the program.
+      sram: what the PEs hold; None works out no values.
+      timed: whether a clock will follow.
+      order, merges: of a stepped run; None for a straight program.
     """
 
     def __init__(
@@ -44,35 +52,38 @@ class Work:
         encoded: Encoded,
         sram: values.Sram | None,
         timed: bool,
-        order: np.ndarray | None,
-        merges: np.ndarray | None,
+        order: Dispatches | None,
+        merges: Turns | None,
     ):
-        self.e = encoded
+        self.encoded = encoded
         self.sram = sram
-        self.clock = None
+        self.clock: Clock | None = None
         self.pes = encoded.entry[0].size
         self.sequence = Straight(encoded) if order is None else Ordered(encoded, order)
         routes = static_routes(encoded)
         check_operations(encoded, routes)
         totals = self.sequence.words_sent()
-        self.static = {
-            c: Stream(encoded, r, totals[c], values=sram is not None, timed=timed)
-            for c, r in routes.items()
-        }
-        rows = np.zeros((0, 3), np.int64) if merges is None else merges
-        self.switched = {
-            c.index: Switched(encoded, name, c, rows[rows[:, 1] == c.index][:, [0, 2]])
-            for name, c in encoded.program.colors.items()
-            if not is_static(c)
-        }
-        self.streams: dict[int, Any] = {**self.static, **self.switched}
-        self.takes = np.array(
-            [i.inward for i in encoded.instructions] + [NONE], np.int32
-        )
-        self.hears = {
-            task: [t for t in declared if t.color is not None]
-            for task, declared in enumerate(encoded.program.tasks.values())
-        }
+        self.static: dict[int, Stream] = {}
+        for color, of_color in routes.items():
+            self.static[color] = Stream(
+                encoded,
+                of_color,
+                totals[color],
+                values=sram is not None,
+                timed=timed,
+            )
+        turns = Turns.empty() if merges is None else merges
+        self.switched: dict[int, Switched] = {}
+        for name, color in encoded.program.colors.items():
+            if not is_static(color):
+                self.switched[color.index] = Switched(encoded, name, color, turns)
+        self.streams: dict[int, Stream | Switched]
+        self.streams = {**self.static, **self.switched}
+        inward = [instruction.inward for instruction in encoded.instructions]
+        self.takes = np.array([*inward, NONE], np.int32)
+        self.hears: list[list[Task]] = []
+        for declared in encoded.program.tasks.values():
+            self.hears.append([task for task in declared if task.color is not None])
         self.queued = np.zeros(len(self.sequence.pc), bool)
 
     def go(self, clock: Clock | None) -> None:
@@ -80,105 +91,132 @@ class Work:
         self.clock = clock
         todo = [np.flatnonzero(self.sequence.pc != NONE)]
         self.queued[todo[0]] = True
-        while sum(map(len, todo)):
+        while any(map(len, todo)):
             front = np.concatenate(todo)
-            key = self.sequence.pc[front].astype(np.int64) * 2 + (front >= self.pes)
-            order = np.argsort(key, kind="stable")
-            front, key = front[order], key[order]
+            # Lanes that have come to the same, main threads and microthreads apart.
+            is_microthread = front >= self.pes
+            group = self.sequence.pc[front].astype(np.int64) * 2 + is_microthread
+            order = np.argsort(group, kind="stable")
+            front = front[order]
+            cuts = np.flatnonzero(np.diff(group[order])) + 1
+            # What these wake is looked at in the next round, together again.
             todo = []
-            for lanes in np.split(front, np.flatnonzero(np.diff(key)) + 1):
+            for lanes in np.split(front, cuts):
                 todo += self._group(int(self.sequence.pc[lanes[0]]), lanes)
 
-    def _group(self, at: int, lanes: np.ndarray) -> list[np.ndarray]:
-        """Lanes that have come to `at` do it if they can; returns those to look at next."""
+    def _group(self, code: int, lanes: np.ndarray) -> list[np.ndarray]:
+        """Lanes that have come to `code` do it if they can; returns those to look at next."""
         self.queued[lanes] = False
-        main, heard = lanes[0] < self.pes, []
-        if at <= DONE:
-            lanes = self.sequence.ended(lanes, DONE - at)  # type: ignore[union-attr]
-            on = self.sequence.advance(lanes, None)
-        elif at <= HEARD:
-            on = self.sequence.advance(self._hear(HEARD - at, lanes), None)
-        elif main and self.e.instructions[at].thread:
-            thread = self.e.instructions[at].thread
-            on = self.sequence.start_thread(lanes, at, thread)  # type: ignore[union-attr]
+        sequence = self.sequence
+        if code > HEARD:
+            thread = self.encoded.instructions[code].thread
+            on_main = lanes[0] < self.pes
+            if not (on_main and thread):
+                return self._instruction(code, self.encoded.instructions[code], lanes)
+            assert isinstance(sequence, Ordered)
+            on = sequence.start_thread(lanes, code, thread)
+        elif code > DONE:
+            on = sequence.advance(self._hear(HEARD - code, lanes), None)
         else:
-            on, heard = self._instruction(at, self.e.instructions[at], lanes)
+            assert isinstance(sequence, Ordered)
+            on = sequence.advance(sequence.ended(lanes, DONE - code), None)
         self.queued[on] = True
-        return [on, *heard]
+        return [on]
 
     def _instruction(
-        self, at: int, i: Instruction, lanes: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, number: int, instruction: Instruction, lanes: np.ndarray
+    ) -> list[np.ndarray]:
         """Those that have their words do an instruction: who goes on, and who wakes."""
-        if i.inward != NONE:
-            enough = self.streams[i.inward].available(lanes % self.pes) >= i.time.issues
-            lanes = lanes[enough]
-        chunk = max(256, ELEMENTS // _width(i))
-        parts = [lanes[k : k + chunk] % self.pes for k in range(0, len(lanes), chunk)]
-        heard = [self._do(at, i, some) for some in parts]
-        on = self.sequence.advance(lanes, i)
+        if instruction.inward != NONE:
+            # All of its words or none: lanes that lack some are woken when more are sent.
+            available = self.streams[instruction.inward].available(lanes % self.pes)
+            lanes = lanes[available >= instruction.time.issues]
+        chunk = max(FEWEST_PES, ELEMENTS // _width(instruction))
+        heard: list[np.ndarray] = []
+        for begin in range(0, len(lanes), chunk):
+            some = lanes[begin : begin + chunk] % self.pes
+            hearers = self._do(number, instruction, some)
+            if hearers is not None:
+                heard.append(hearers)
+        on = self.sequence.advance(lanes, instruction)
         self.queued[on] = True  # not to be woken as well
-        color = i.outward if i.outward != NONE else i.target
-        return on, [self._woken(color, x) for x in heard if x is not None]
+        color = instruction.outward
+        if color == NONE:
+            color = instruction.target
+        return [on, *(self._woken(color, pes) for pes in heard)]
 
     def _woken(self, color: int, pes: np.ndarray) -> np.ndarray:
         """Of the lanes of PEs that hear new words of a color, those that wait for some."""
-        woken = []
+        woken: list[np.ndarray] = []
         for first in range(0, len(self.sequence.pc), self.pes):
             lanes = pes + first
             lanes = lanes[~self.queued[lanes]]
-            at = self.sequence.pc[lanes]
-            waits = self.takes[np.maximum(at, NONE)] == color  # of NONE: the last entry
-            waits |= (at <= HEARD) & (at > DONE)
+            code = self.sequence.pc[lanes]
+            waits = self.takes[np.maximum(code, NONE)] == color
+            waits |= (code <= HEARD) & (code > DONE)
             woken.append(lanes[waits])
             self.queued[woken[-1]] = True
         return np.concatenate(woken)
 
-    def _do(self, at: int, i: Instruction, pes: np.ndarray) -> np.ndarray | None:
+    def _do(
+        self, number: int, instruction: Instruction, pes: np.ndarray
+    ) -> np.ndarray | None:
         """Does an operation; returns the PEs that hear what it sends."""
+        count = instruction.time.issues
         where = words = None
-        if i.inward != NONE:
-            where = self.streams[i.inward].take(pes, i.time.issues)
+        if instruction.inward != NONE:
+            source = self.streams[instruction.inward]
+            where = source.take(pes, count)
+            if self.sram is not None:
+                words = source.content(where)
+        # The clock needs what was sent before, so it is told ahead of `put`.
         if self.clock is not None:
-            self.clock.done(at, pes, where)
+            self.clock.done(number, pes, where)
         if self.sram is not None:
-            if where is not None:
-                words = self.streams[i.inward].content(where)
-            words = values.perform(self.sram, i, values.rows_of(pes), words)
-        if i.kind == SWITCH:
-            assert isinstance(i.op, ops.Switch)
-            return self.streams[i.target].switch(pes, i.op.position)
-        if i.control:
-            return self.streams[i.outward].control(pes, i.control)
-        if i.outward == NONE:
+            some = values.as_slice(pes)
+            words = values.perform(self.sram, instruction, some, words)
+        if instruction.kind == SWITCH:
+            assert isinstance(instruction.op, ops.Switch)
+            position = instruction.op.position
+            return self.streams[instruction.target].switch(pes, position)
+        if instruction.outward == NONE:
             return None
-        return self.streams[i.outward].put(pes, i.time.issues, words)
+        into = self.streams[instruction.outward]
+        if instruction.control:
+            return into.control(pes, instruction.control)
+        return into.put(pes, count, words)
 
-    def _hear(self, task: int, pes: np.ndarray) -> np.ndarray:
+    def _hear(self, number: int, pes: np.ndarray) -> np.ndarray:
         """Data tasks take the word that starts them; returns the PEs that have one."""
-        done = []
-        for t in self.hears[task]:
-            assert t.color is not None
-            stream = self.streams[self.e.program.colors[t.color].index]
-            mine = pes[t.place.reshape(-1)[pes]]
+        started = [pes[:0]]
+        for task in self.hears[number]:
+            assert task.color is not None
+            color = self.encoded.program.colors[task.color].index
+            stream = self.streams[color]
+            mine = pes[task.place.reshape(-1)[pes]]
             mine = mine[stream.available(mine) > 0]
             if not len(mine):
                 continue
             words = stream.content(stream.take(mine, 1))
-            if t.argument is not None and self.sram is not None:
-                word = values.from_words(words, 1, t.argument.dtype)
-                self.sram.write(t.argument, mine, word)
-            done.append(mine)
-        return np.concatenate(done) if done else pes[:0]
+            if task.argument is not None and self.sram is not None:
+                word = values.from_words(words, 1, task.argument.dtype)
+                self.sram.write(task.argument, mine, word)
+            started.append(mine)
+        return np.concatenate(started)
 
     # --- the end ---
 
-    def words(self) -> tuple[dict[str, int], dict[str, int]]:
+    def words_moved(self) -> tuple[dict[str, int], dict[str, int]]:
         """Words sent and words read, per color."""
-        sent = {s.routes.name: int(s.sent.sum()) for s in self.static.values()}
-        read = {s.routes.name: int(s.taken.sum()) for s in self.static.values()}
-        sent |= {s.name: s.total_sent for s in self.switched.values()}
-        return sent, read | {s.name: s.total_taken for s in self.switched.values()}
+        sent: dict[str, int] = {}
+        read: dict[str, int] = {}
+        for stream in self.static.values():
+            sent[stream.name] = int(stream.sent.sum())
+            read[stream.name] = int(stream.taken.sum())
+        for stream in self.switched.values():
+            sent[stream.name] = stream.total_sent
+            read[stream.name] = stream.total_taken
+        return sent, read
 
     def check(self) -> None:
         """Everybody must be done, and everything read.
@@ -190,61 +228,90 @@ class Work:
         stuck = np.flatnonzero(self.sequence.pc != NONE)
         if len(stuck):
             self._check_whole(stuck)
-            raise Deadlock(*self._stuck(stuck))
-        for s in self.streams.values():
-            count, pe = s.unread()
+            self._deadlock(stuck)
+        for stream in self.streams.values():
+            count, pe = stream.unread()
             if count:
                 raise Unread(
-                    f"{count} wavelets unread on color '{s.name}' at "
-                    f"{place(self.e, pe)} when all tasks are done"
+                    f"{count} wavelets unread on color '{stream.name}' at "
+                    f"{self._name(pe)} when all tasks are done"
                 )
+
+    def _name(self, pe: int) -> str:
+        return f"PE {self.encoded.program.coordinates(pe)}"
 
     def _check_whole(self, stuck: np.ndarray) -> None:
         """Whether those that wait could do nothing with the words that they have."""
-        for at in np.unique(self.sequence.pc[stuck]).tolist():
-            i = self.e.instructions[at] if at >= 0 else None
-            if i is None or NONE in (i.inward, i.outward):
+        codes = self.sequence.pc[stuck]
+        for code in np.unique(codes[codes >= 0]).tolist():
+            instruction = self.encoded.instructions[code]
+            if NONE in (instruction.inward, instruction.outward):
                 continue
-            pes = stuck[self.sequence.pc[stuck] == at] % self.pes
-            some = pes[self.streams[i.inward].available(pes) > 0]
+            stream = self.streams[instruction.inward]
+            pes = stuck[codes == code] % self.pes
+            some = pes[stream.available(pes) > 0]
             if len(some):
                 raise WordByWord(
-                    f"{place(self.e, some[0])} passes on color '{self.streams[i.inward].name}' "
+                    f"{self._name(some[0])} passes on color '{stream.name}' "
                     "word by word to where its own next words come from; cut the operation in "
                     "parts that wait for whole operations",
-                    i.where,
+                    instruction.where,
                 )
 
-    def _stuck(self, stuck: np.ndarray) -> tuple[str, str]:
-        """What to say of PEs that wait for ever; one whose sender is done is nearest the cause."""
-        at = self.sequence.pc[stuck]
-        color = self.takes[np.maximum(at, NONE)]
-        stuck, at, color = (x[color != NONE] for x in (stuck, at, color))
-        if not len(stuck):
+    def _deadlock(self, stuck: np.ndarray) -> None:
+        """Tells of PEs that wait for ever one whose sender is done: it is nearest the cause.
+
+        Raises:
+          Deadlock: always, unless no stuck lane waits for words.
+        """
+        waits = _Waiting.of(self, stuck)
+        waits = waits[waits.color != NONE]
+        if not len(waits.pe):
             raise FabricError(
                 "the order of the stepped run does not fit the program's streams"
             )
-        pes = stuck % self.pes
-        sender = np.array(
-            [self.streams[c].sender(n) for c, n in zip(color, pes, strict=True)]
+        pairs = zip(waits.color.tolist(), waits.pe.tolist(), strict=True)
+        sender = np.array([self.streams[color].sender(pe) for color, pe in pairs])
+        sender_is_done = (sender == NONE) | (self.sequence.pc[sender] == NONE)
+        told = int(sender_is_done.argmax())  # the first; 0 if there is none
+        stream = self.streams[int(waits.color[told])]
+        instruction = self.encoded.instructions[waits.code[told]]
+        came = int(stream.available(waits.pe[told : told + 1])[0])
+        who = "others" if sender[told] == NONE else self._name(sender[told])
+        raise Deadlock(
+            f"deadlock: {self._name(waits.pe[told])} waits for {instruction.time.issues} wavelets "
+            f"on color '{stream.name}', {came} came, {who} cannot send more "
+            f"({len(waits.pe)} operations are stuck)",
+            instruction.where,
         )
-        done = (sender == NONE) | (self.sequence.pc[sender] == NONE)
-        k = int(np.flatnonzero(done)[0]) if done.any() else 0
-        i = self.e.instructions[at[k]]
-        s = self.streams[int(color[k])]
-        has = int(s.available(pes[k : k + 1])[0])
-        who = "others" if sender[k] == NONE else place(self.e, sender[k])
-        return (
-            f"deadlock: {place(self.e, pes[k])} waits for {i.time.issues} wavelets on color "
-            f"'{s.name}', {has} came, {who} cannot send more ({len(stuck)} operations are "
-            "stuck)"
-        ), i.where
 
 
-def _width(i: Instruction) -> int:
+@dataclasses.dataclass(frozen=True)
+class _Waiting:
+    """Stuck lanes: their PEs, what they have come to, and the color they wait for."""
+
+    pe: np.ndarray
+    code: np.ndarray
+    color: np.ndarray
+
+    @classmethod
+    def of(cls, work: Work, lanes: np.ndarray) -> "_Waiting":
+        code = work.sequence.pc[lanes]
+        color = work.takes[np.maximum(code, NONE)]
+        return cls(pe=lanes % work.pes, code=code, color=color)
+
+    def __getitem__(self, which: np.ndarray) -> "_Waiting":
+        return _Waiting(self.pe[which], self.code[which], self.color[which])
+
+
+def _width(instruction: Instruction) -> int:
     """Elements that an operation moves on each PE."""
-    held = [getattr(i.op, name, None) for name in ("dst", "a", "b", "x", "weights")]
-    return max(i.time.issues, *(getattr(x, "elements", None) or 1 for x in held))
+    operands = (
+        getattr(instruction.op, name, None)
+        for name in ("dst", "a", "b", "x", "weights")
+    )
+    elements = (getattr(operand, "elements", None) or 1 for operand in operands)
+    return max(instruction.time.issues, *elements)
 
 
 __all__ = ["WordByWord", "Work"]

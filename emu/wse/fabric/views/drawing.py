@@ -1,25 +1,54 @@
 """A few PEs of a stepped run over time, in text: a row a thread, a character per share of it."""
 
+import dataclasses
+
 import numpy as np
 
-from emu.wse.fabric.cycles import states as cycle_states
+from emu.wse.fabric.cycles import states as thread_states
 from emu.wse.fabric.cycles.run import Cycles
 from emu.wse.fabric.cycles.states import THREAD_STATES
-from emu.wse.fabric.cycles.verdict import place
 from emu.wse.fabric.encoding.encode import Encoded
 
-MARKS = {  # of as many cycles, the earlier wins
-    "▓": ("bank conflict", (cycle_states.CONFLICT,)),
-    "█": ("issuing", (cycle_states.ISSUING,)),
-    "▒": ("set-up, code or drain", (cycle_states.SET_UP, cycle_states.CODE)),
-    "░": ("waiting for wavelets", (cycle_states.NO_WAVELETS,)),
-    "▚": ("queue full", (cycle_states.FULL,)),
-    "·": (
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A character, what it says, and the states of a thread that it is drawn for."""
+
+    character: str
+    meaning: str
+    states: tuple[int, ...]
+    issues: bool = False
+
+
+MARKS = (  # of as many cycles, the earlier wins
+    Mark("▓", "bank conflict", (thread_states.CONFLICT,), issues=True),
+    Mark("█", "issuing", (thread_states.ISSUING,), issues=True),
+    Mark("▒", "set-up, code or drain", (thread_states.SET_UP, thread_states.CODE)),
+    Mark("░", "waiting for wavelets", (thread_states.NO_WAVELETS,)),
+    Mark("▚", "queue full", (thread_states.FULL,)),
+    Mark(
+        "·",
         "another thread's turn",
-        (cycle_states.DATAPATH_BUSY, cycle_states.THREAD_BUSY),
+        (thread_states.DATAPATH_BUSY, thread_states.THREAD_BUSY),
     ),
-    " ": ("idle", (cycle_states.IDLE,)),
-}
+    Mark(" ", "idle", (thread_states.IDLE,)),
+)
+IDLE = len(MARKS) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One thread's row.
+
+    Attributes:
+      name: in front of it.
+      marks: `int[columns]`, indices of `MARKS`.
+      share: of the run, in which the thread issued.
+    """
+
+    name: str
+    marks: np.ndarray
+    share: float
 
 
 def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
@@ -34,42 +63,54 @@ def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
     """
     end = stepped.cycles
     columns = max(1, min(columns, end))
-    mark_of = np.zeros(len(THREAD_STATES), np.int64)
-    for mark, (_, states) in enumerate(MARKS.values()):
-        mark_of[list(states)] = mark
-    rows, seen = [], np.zeros(len(MARKS), bool)
-    for column, pe in enumerate(stepped.traced.tolist()):
-        name = place(encoded, pe)
-        for u in range(stepped.states.shape[1]):
-            marks = mark_of[stepped.states[:end, u, column]]
-            if u and (marks == len(MARKS) - 1).all():
-                continue
-            bar = _most(marks, columns)
-            seen[bar] = True
-            share = np.isin(marks, (0, 1)).mean() if len(marks) else 0.0
-            rows.append((name if not u else f"  thread {u}", bar, share))
-    width = max((len(name) for name, _, _ in rows), default=0)
+    bars = _bars(encoded, stepped, columns)
+    width = max((len(bar.name) for bar in bars), default=0)
+    characters = np.array([mark.character for mark in MARKS])
     lines = [
-        f"{name:<{width}} {''.join(np.array(list(MARKS))[bar])} {share:4.0%}"
-        for name, bar, share in rows
+        f"{bar.name:<{width}} {''.join(characters[bar.marks])} {bar.share:4.0%}"
+        for bar in bars
     ]
     scale = f"0{f'{end:,} cycles':>{columns - 1}}"
+    used = set().union(*(bar.marks.tolist() for bar in bars))
     legend = "  ".join(
-        f"{m} {MARKS[m][0]}"
-        for m, used in zip(MARKS, seen, strict=True)
-        if used and m != " "
+        f"{mark.character} {mark.meaning}"
+        for number, mark in enumerate(MARKS)
+        if number in used and number != IDLE
     )
     return "\n".join([*lines, f"{'':<{width}} {scale}", legend])
 
 
+def _bars(encoded: Encoded, stepped: Cycles, columns: int) -> list[Bar]:
+    """A row for each traced PE's main thread, and each of its microthreads that did anything."""
+    mark_of = np.zeros(len(THREAD_STATES), np.int64)
+    for number, mark in enumerate(MARKS):
+        mark_of[list(mark.states)] = number
+    issues = [number for number, mark in enumerate(MARKS) if mark.issues]
+    bars: list[Bar] = []
+    for column, pe in enumerate(stepped.traced.tolist()):
+        for thread in range(stepped.states.shape[1]):
+            marks = mark_of[stepped.states[: stepped.cycles, thread, column]]
+            if thread and (marks == IDLE).all():
+                continue
+            bar = Bar(
+                name=f"  thread {thread}"
+                if thread
+                else encoded.program.coordinates(pe),
+                marks=_most(marks, columns),
+                share=np.isin(marks, issues).mean() if len(marks) else 0.0,
+            )
+            bars.append(bar)
+    return bars
+
+
 def _most(marks: np.ndarray, columns: int) -> np.ndarray:
     """`int[columns]`: the mark of most cycles of each column, idle only if all of it is."""
-    at = np.arange(len(marks)) * columns // max(1, len(marks))
+    column = np.arange(len(marks)) * columns // max(1, len(marks))
     counts = np.zeros((columns, len(MARKS)), np.int64)
-    np.add.at(counts, (at, marks), 1)
-    counts[:, -1] = 0  # a PE that works a few cycles of a long run is to be seen
-    idle = counts.sum(axis=1) == 0
-    return np.where(idle, len(MARKS) - 1, counts.argmax(axis=1))
+    np.add.at(counts, (column, marks), 1)
+    counts[:, IDLE] = 0  # a PE that works a few cycles of a long run is to be seen
+    all_idle = counts.sum(axis=1) == 0
+    return np.where(all_idle, IDLE, counts.argmax(axis=1))
 
 
 __all__ = ["drawn"]

@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from emu.wse.fabric.cycles import states as cycle_states
+from emu.wse.fabric.cycles import states as thread_states
 from emu.wse.fabric.cycles.run import Cycles
 from emu.wse.fabric.cycles.states import THREAD_STATES
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR
+from emu.wse.fabric.events import Dispatches
 from emu.wse.fabric.wording import in_words
 
 
@@ -19,7 +20,7 @@ class Span:
     Attributes:
       pe: flat index.
       thread: 0 is the main thread.
-      state: index of `cycle_states.THREAD_STATES`, never idle.
+      state: index of `cycles.states.THREAD_STATES`, never idle.
       instruction: the operation it belongs to; NONE before the first.
       start, end: its first cycle, and the one after its last.
     """
@@ -33,49 +34,71 @@ class Span:
 
     def name(self, encoded: Encoded) -> str:
         """The operation if it issues, else what the thread does or waits for."""
+        state = THREAD_STATES[self.state]
         if self.instruction == NONE:
-            return (
-                "task switch"
-                if self.state == cycle_states.CODE
-                else THREAD_STATES[self.state]
-            )
-        made = encoded.instructions[self.instruction]
-        if self.state == cycle_states.ISSUING:
-            return in_words(made.op)
-        if self.state == cycle_states.CODE:
-            if made.kind == VECTOR:
-                return f"start of microthread {made.thread}" if made.thread else "drain"
-            return in_words(made.op)
-        return THREAD_STATES[self.state]
+            return "task switch" if self.state == thread_states.CODE else state
+        instruction = encoded.instructions[self.instruction]
+        if self.state == thread_states.ISSUING:
+            return in_words(instruction.op)
+        if self.state != thread_states.CODE:
+            return state
+        if instruction.kind != VECTOR:
+            return in_words(instruction.op)
+        if instruction.thread:
+            return f"start of microthread {instruction.thread}"
+        return "drain"
 
 
 def spans(encoded: Encoded, stepped: Cycles) -> list[Span]:
     """By PE and thread, in the order of time; those of one thread never overlap."""
-    out = []
-    vector = np.array([i.kind == VECTOR for i in encoded.instructions])
-    thread = np.array([i.thread for i in encoded.instructions])
-    rows = stepped.order[stepped.order[:, 2] >= 0]
-    for column, pe in enumerate(stepped.traced.tolist()):
-        own = rows[rows[:, 1] == pe]
-        code = own[:, 2]
-        for u in range(stepped.states.shape[1]):
-            mine = own[vector[code] & (thread[code] == u)] if u else own
-            out += _thread(pe, u, stepped.states[:, u, column], mine)
-    return out
-
-
-def _thread(pe: int, u: int, states: np.ndarray, dispatches: np.ndarray) -> list[Span]:
-    """Stretches of one state and one operation, without those of no work."""
-    at = np.searchsorted(dispatches[:, 0], np.arange(len(states)), side="right") - 1
-    changes = (np.diff(states) != 0) | (np.diff(at) != 0)
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    ends = np.append(starts[1:], len(states))
-    code = np.append(dispatches[:, 2], NONE)[at[starts]]
-    kept = states[starts] != cycle_states.IDLE
-    found = zip(
-        *(x[kept].tolist() for x in (states[starts], code, starts, ends)), strict=True
+    found: list[Span] = []
+    instructions = encoded.instructions
+    # A microthread's operations alone are its own; the main thread dispatches them all.
+    thread_of = np.array(
+        [each.thread if each.kind == VECTOR else 0 for each in instructions]
     )
-    return [Span(pe, u, *row) for row in found]
+    order = stepped.order
+    events = order[order.code >= 0]
+    threads = stepped.states.shape[1]
+    for column, pe in enumerate(stepped.traced.tolist()):
+        own = events[events.pe == pe]
+        for thread in range(threads):
+            states = stepped.states[:, thread, column]
+            mine = own
+            if thread:
+                mine = own[thread_of[own.code] == thread]
+            found += _of_thread(pe, thread, states, mine)
+    return found
+
+
+def _of_thread(
+    pe: int, thread: int, states: np.ndarray, dispatches: Dispatches
+) -> list[Span]:
+    """Stretches of one state and one operation, without those of no work."""
+    cycles = np.arange(len(states))
+    latest = np.searchsorted(dispatches.cycle, cycles, side="right") - 1
+    new_state = np.diff(states) != 0
+    new_operation = np.diff(latest) != 0
+    changes = np.flatnonzero(new_state | new_operation)
+    starts = np.append(0, changes + 1)
+    ends = np.append(starts[1:], len(states))
+    # Before the first dispatch `latest` is -1: the entry put last.
+    codes = np.append(dispatches.code, NONE)
+    code = codes[latest[starts]]
+    found: list[Span] = []
+    for start, end, instruction in zip(starts, ends, code, strict=True):
+        state = int(states[start])
+        if state != thread_states.IDLE:
+            span = Span(
+                pe=pe,
+                thread=thread,
+                state=state,
+                instruction=int(instruction),
+                start=int(start),
+                end=int(end),
+            )
+            found.append(span)
+    return found
 
 
 __all__ = ["Span", "spans"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from emu.wse.fabric.cycles.profile import OVERLAPPING, STATES, by_color
-from emu.wse.fabric.directions import DIRECTIONS, RAMP
+from emu.wse.fabric.directions import DIRECTIONS, LINKS, RAMP
 from emu.wse.fabric.phases import Phase
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains.routing import static_routes
@@ -33,55 +33,58 @@ class Link:
 
 
 def pe_cycles(run: Run) -> dict[str, int]:
-    """Every cycle of every PE, by `cycle_profile.STATES`; sums to cycles times PEs."""
-    of = {state: int(run.profile[state].sum()) for state in STATES}
+    """Every cycle of every PE, by `profile.STATES`; sums to cycles times PEs."""
+    sums = {state: int(run.profile[state].sum()) for state in STATES}
     # The stepper looks on a little, to see that nothing follows.
     if run.stepped is not None:
-        of["idle"] -= (run.stepped.steps - run.cycles) * run.ends.size
-    return of
+        looked_on = run.stepped.steps - run.cycles
+        sums["idle"] -= looked_on * run.ends.size
+    return sums
 
 
 def stalls(run: Run) -> dict[str, int]:
-    """PE-cycles of what happens within those states, by `cycle_profile.OVERLAPPING`."""
+    """PE-cycles of what happens within those states, by `profile.OVERLAPPING`."""
     return {name: int(run.profile[name].sum()) for name in OVERLAPPING}
 
 
 def links(run: Run) -> tuple[Link, ...]:
     """One for each direction that carried anything."""
-    found = []
+    found: list[Link] = []
     assert run.links is not None
-    for direction, of in zip(DIRECTIONS, run.links, strict=True):
-        if of.any():
-            y, x = np.unravel_index(of.argmax(), of.shape)
-            found.append(
-                Link(
-                    direction,
-                    int(of.sum()),
-                    int((of > 0).sum()),
-                    int(of.max()),
-                    int(x),
-                    int(y),
-                )
-            )
+    for direction, wavelets in zip(DIRECTIONS, run.links, strict=True):
+        if not wavelets.any():
+            continue
+        y, x = np.unravel_index(wavelets.argmax(), wavelets.shape)
+        link = Link(
+            direction=direction,
+            wavelets=int(wavelets.sum()),
+            links=int((wavelets > 0).sum()),
+            most=int(wavelets.max()),
+            x=int(x),
+            y=int(y),
+        )
+        found.append(link)
     return tuple(found)
 
 
 def wavelet_hops(run: Run) -> int:
     """Links between routers that wavelets crossed, summed."""
     assert run.links is not None
-    return int(run.links[:RAMP].sum())
+    return int(run.links[list(LINKS)].sum())
 
 
 def hops_by_color(run: Run) -> dict[str, dict[str, int]]:
     """The same by color and direction, without ramps; of a run that was stepped."""
-    out: dict[str, dict[str, int]] = {}
-    if run.stepped is not None and run.stepped.counters is not None:
-        names = list(run.encoded.program.colors)
-        found = by_color(run.stepped.shape, run.stepped.counters)
-        for (color, side), n in found.items():
-            if n and side != RAMP:
-                out.setdefault(names[color], {})[DIRECTIONS[side]] = n
-    return out
+    hops: dict[str, dict[str, int]] = {}
+    if run.stepped is None or run.stepped.counters is None:
+        return hops
+    names = list(run.encoded.program.colors)
+    found = by_color(run.stepped.shape, run.stepped.counters)
+    for (color, direction), wavelets in found.items():
+        if wavelets and direction != RAMP:
+            of_color = hops.setdefault(names[color], {})
+            of_color[DIRECTIONS[direction]] = wavelets
+    return hops
 
 
 def longest_route(run: Run) -> tuple[int, str] | None:
@@ -89,66 +92,64 @@ def longest_route(run: Run) -> tuple[int, str] | None:
 
     Where routers switch or merge, which way a wavelet goes is a matter of time.
     """
-    found = [
-        (int(r.hops[r.receivers].max()), r.name)
-        for r in static_routes(run.encoded).values()
-        if len(r.receivers)
-    ]
+    found: list[tuple[int, str]] = []
+    for routes in static_routes(run.encoded).values():
+        if len(routes.receivers):
+            found.append((int(routes.hops[routes.receivers].max()), routes.name))
     return max(found, default=None)
 
 
 def stamps(run: Run) -> dict[str, dict[str, int]]:
     """The first and the last cycle, over all PEs, in which each stamp was read."""
-    read = {name: t[t >= 0] for name, t in run.stamps.items()}
-    return {
-        name: {"first": int(t.min()), "last": int(t.max())}
-        for name, t in read.items()
-        if len(t)
-    }
+    found: dict[str, dict[str, int]] = {}
+    for name, cycles in run.stamps.items():
+        read = cycles[cycles >= 0]
+        if len(read):
+            found[name] = {"first": int(read.min()), "last": int(read.max())}
+    return found
 
 
 def merged(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Phases of one task that read alike as one: PEs in other places may have code of their own."""
     alike: dict[tuple[str, str, int], list[Phase]] = {}
-    for p in phases:
-        alike.setdefault((p.task, p.what, p.thread), []).append(p)
-    out = []
-    for many in alike.values():
-        add = lambda name: sum(getattr(p, name) for p in many)  # noqa: E731
-        out.append(
-            dataclasses.replace(
-                many[0],
-                times=add("times"),
-                last_cycle=max(p.last_cycle for p in many),
-                datapath_cycles=add("datapath_cycles"),
-                spent_cycles=add("spent_cycles"),
-            )
+    for phase in phases:
+        key = (phase.task, phase.what, phase.thread)
+        alike.setdefault(key, []).append(phase)
+    return tuple(
+        dataclasses.replace(
+            many[0],
+            times=sum(phase.times for phase in many),
+            last_cycle=max(phase.last_cycle for phase in many),
+            datapath_cycles=sum(phase.datapath_cycles for phase in many),
+            spent_cycles=sum(phase.spent_cycles for phase in many),
         )
-    return tuple(out)
+        for many in alike.values()
+    )
 
 
 def as_json(run: Run) -> dict[str, Any]:
     """All of it, and the phases, as plain data."""
-    out: dict[str, Any] = {
+    height, width = run.ends.shape
+    found: dict[str, Any] = {
         "cycles": run.cycles,
         "path": run.path,
         "why": run.why,
-        "pes": {"width": run.ends.shape[1], "height": run.ends.shape[0]},
-        "phases": [dataclasses.asdict(p) for p in run.phases],
+        "pes": {"width": width, "height": height},
+        "phases": [dataclasses.asdict(phase) for phase in run.phases],
         "stamps": stamps(run),
     }
     if run.profile:
-        out |= {"pe_cycles": pe_cycles(run), "stalls": stalls(run)}
+        found["pe_cycles"] = pe_cycles(run)
+        found["stalls"] = stalls(run)
     if run.links is not None:
-        out |= {
-            "links": [dataclasses.asdict(x) for x in links(run)],
-            "wavelet_hops": wavelet_hops(run),
-            "hops_by_color": hops_by_color(run),
-        }
+        found["links"] = [dataclasses.asdict(link) for link in links(run)]
+        found["wavelet_hops"] = wavelet_hops(run)
+        found["hops_by_color"] = hops_by_color(run)
     longest = longest_route(run)
     if longest is not None:
-        out["longest_static_route"] = {"hops": longest[0], "color": longest[1]}
-    return out
+        hops, color = longest
+        found["longest_static_route"] = {"hops": hops, "color": color}
+    return found
 
 
 __all__ = [
