@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import memset, nc_matmul, tensor_add_at, tensor_copy_at
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.gemm.sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Sizes, over_blocks
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, divide, index, part
 
 # Tiles of a block.
@@ -67,7 +67,7 @@ def _n_blocks(
     room = _room(sizes, n_tiles)
     width = n_tiles * BANK_COLUMNS
 
-    def n_block(out: Hbm, number: KnownInt) -> tuple[Hbm, None]:
+    def n_block(out: Hbm, number: KnownInt) -> Hbm:
         start = (first + number * n_tiles) * BANK_COLUMNS
         columns = part(right, start, width, axis=2)
 
@@ -79,10 +79,10 @@ def _n_blocks(
         sums = sbuf(PARTITIONS, sizes.rows * n_tiles, BANK_COLUMNS, dtype=sizes.dtype)
         sums = memset(sums, value=0.0)
         sums = over_blocks(sizes.depth, K_BLOCK, sums, k_block)
-        return _store(out, sums, number, count, sizes), None
+        return _store(out, sums, number, count, sizes)
 
     out = hbm(sizes.rows * count, PARTITIONS, width, dtype=sizes.dtype)
-    out, _ = lax.scan(n_block, out, jnp.arange(count))
+    out = loop(n_block, out, count)
     return out.reshape(sizes.rows, count, PARTITIONS, width)
 
 
@@ -128,7 +128,7 @@ def _k_block(sums: Sbuf, left: Hbm, right: Hbm, sizes: Sizes, room: Room) -> Sbu
         block = part(left, first * PARTITIONS, m_tiles * PARTITIONS, axis=2)
         lefts = _load(block, room.lhs, LHS_QUEUE)
 
-        def result_tile(sums: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+        def result_tile(sums: Sbuf, number: KnownInt) -> Sbuf:
             n, m = divide(number, m_tiles)
             bank = psum(PARTITIONS, BANK_COLUMNS, buffers=BANKS)
             for k, (stationary, moving) in enumerate(zip(lefts, rights, strict=True)):
@@ -136,10 +136,9 @@ def _k_block(sums: Sbuf, left: Hbm, right: Hbm, sizes: Sizes, room: Room) -> Sbu
                 moving = part(moving, n * BANK_COLUMNS, BANK_COLUMNS, axis=1)
                 bank = nc_matmul(bank, stationary, moving, jnp.int32(k > 0))
             place = (first + m) * n_tiles + n
-            return tensor_add_at(sums, bank, place, jnp.int32(0)), None
+            return tensor_add_at(sums, bank, place, jnp.int32(0))
 
-        numbers = jnp.arange(m_tiles * n_tiles)
-        return lax.scan(result_tile, sums, numbers)[0]
+        return loop(result_tile, sums, m_tiles * n_tiles)
 
     return over_blocks(sizes.rows, room.m_block, sums, m_block)
 
@@ -149,13 +148,13 @@ def _store(out: Hbm, sums: Sbuf, number: KnownInt, count: int, sizes: Sizes) -> 
     n_tiles = sums.shape[1] // sizes.rows
     width = n_tiles * BANK_COLUMNS
 
-    def row(out: Hbm, m: KnownInt) -> tuple[Hbm, None]:
+    def row(out: Hbm, m: KnownInt) -> Hbm:
         pack = sbuf(PARTITIONS, 1, width, dtype=sizes.dtype, buffers=PACKS)
         for n in range(n_tiles):
             tile = index(sums, m * n_tiles + n, 1)
             column = jnp.int32(n * BANK_COLUMNS)
             pack = tensor_copy_at(pack, tile, jnp.int32(0), column)
         packed = pack.reshape(PARTITIONS, width)
-        return dma_store_at(out, packed, m * count + number), None
+        return dma_store_at(out, packed, m * count + number)
 
-    return lax.scan(row, out, jnp.arange(sizes.rows))[0]
+    return loop(row, out, sizes.rows)

@@ -13,6 +13,7 @@ from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import nc_matmul
 from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index, part
 
 Emit: TypeAlias = Callable[[Any, KnownInt, Any], Any]
@@ -142,17 +143,16 @@ def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
       The sums.
     """
 
-    def k_tile(sums: Sums, number: jax.Array) -> tuple[Sums, None]:
+    def k_tile(sums: Sums, number: KnownInt) -> Sums:
         more = (done + number > 0).astype(jnp.int32)
         at_tile = []
         for stationary, moving in pairs:
             at_tile.append((index(stationary, number, 1), index(moving, number, 1)))
-        return _matmuls(sums, tuple(at_tile), more), None
+        return _matmuls(sums, tuple(at_tile), more)
 
     if is_in_order():
         count = pairs[0][0].shape[1]
-        numbers = jnp.arange(count, dtype=done.dtype)
-        return lax.scan(k_tile, sums, numbers)[0]
+        return loop(k_tile, sums, count)
     more = (done > 0).astype(jnp.int32)
     return _matmuls(sums, pairs, more)
 

@@ -1,13 +1,13 @@
 """MX matmul: activations quantised on the way in, weights in MX already; Trainium3."""
 
 import jax.numpy as jnp
-from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul_mx, tensor_copy
 from emu.trainium.spaces import Hbm, Psum
 from kernels.trainium.gemm.mx_blocks import Quantised, load_blocks, quantised
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
 
@@ -51,11 +51,11 @@ def matmul_mx(
     groups = tokens // group_tokens
     count = width // n
 
-    def group(out: Hbm, number: KnownInt) -> tuple[Hbm, None]:
+    def group(out: Hbm, number: KnownInt) -> Hbm:
         loaded = load_blocks(x, number, group_tokens, buffers)
         left = quantised(loaded, w.dtype, buffers)
 
-        def column(out: Hbm, at: KnownInt) -> tuple[Hbm, None]:
+        def column(out: Hbm, at: KnownInt) -> Hbm:
             elements = load_blocks(w, at, n, buffers)
             scale = load_blocks(w_scale, at, n, buffers)
             banks = [psum(m, n, buffers=2) for _ in range(depth)]
@@ -65,12 +65,12 @@ def matmul_mx(
                 result = tensor_copy(result, bank)
                 place = (number * count + at) * depth + tile
                 out = dma_store_at(out, result, place)
-            return out, None
+            return out
 
-        return lax.scan(column, out, jnp.arange(count))[0], None
+        return loop(column, out, count)
 
     out = hbm(groups * count * depth, m, n, dtype=x.dtype)
-    out, _ = lax.scan(group, out, jnp.arange(groups))
+    out = loop(group, out, groups)
     return out.reshape(groups, count, depth, m, n)
 
 
@@ -85,7 +85,7 @@ def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
     m = banks[0].shape[0]
     blocks = right.elements.shape[1]
 
-    def add(banks: list[Psum], block: KnownInt) -> tuple[list[Psum], None]:
+    def add(banks: list[Psum], block: KnownInt) -> list[Psum]:
         x = index(left.elements, block, 1)
         x_scale = index(left.scale, block, 1)
         w = index(right.elements, block, 1)
@@ -97,7 +97,6 @@ def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
             own = part(x, start, m, 1)
             own_scale = part(x_scale, start, m, 1)
             sums.append(nc_matmul_mx(bank, own, w, own_scale, w_scale, more))
-        return sums, None
+        return sums
 
-    banks, _ = lax.scan(add, banks, jnp.arange(blocks))
-    return banks
+    return loop(add, banks, blocks)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 import jax.numpy as jnp
-from jax import lax
 
 from emu.annotations import DType, KnownInt, PyTree
 from emu.tracing.side_by_side import tiles
 from emu.trainium.spaces import Hbm
+from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster
@@ -185,10 +185,10 @@ def over_blocks(
     size = min(size, count)
     whole, rest = divmod(count, size)
 
-    def block(carry: Carry, number: KnownInt) -> tuple[Carry, None]:
-        return body(carry, first + number * size, size), None
+    def block(carry: Carry, number: KnownInt) -> Carry:
+        return body(carry, first + number * size, size)
 
-    carry, _ = lax.scan(block, carry, jnp.arange(whole))
+    carry = loop(block, carry, whole)
     if not rest:
         return carry
     last = jnp.int32(first + whole * size)

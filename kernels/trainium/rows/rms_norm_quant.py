@@ -19,6 +19,7 @@ from emu.trainium.isa import (
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.mx_blocks import load_blocks, quantised
 from kernels.trainium.layer.norm import rms_norm
+from kernels.trainium.loops import loop
 from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import index, largest_divisor
 
@@ -144,15 +145,15 @@ def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
     partitions, blocks, tokens, quad = x.shape
     columns = tokens * quad
 
-    def add(sums: Psum, block: KnownInt) -> tuple[Psum, None]:
+    def add(sums: Psum, block: KnownInt) -> Psum:
         square = sbuf(partitions, columns, dtype=x.dtype, buffers=buffers)
         features = index(x, block, 1).reshape(square.shape)
         square = activation(square, features, op="square")
         more = (block > 0).astype(jnp.int32)
-        return nc_matmul(sums, ones, square, more), None
+        return nc_matmul(sums, ones, square, more)
 
     sums = psum(partitions, columns, buffers=buffers)
-    sums, _ = lax.scan(add, sums, jnp.arange(blocks))
+    sums = loop(add, sums, blocks)
     of_quads = sums.reshape(partitions, tokens, quad)
     totals = sbuf(partitions, tokens, 1, buffers=buffers)
     totals = tensor_reduce(totals, of_quads, op="add")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -28,6 +27,7 @@ from kernels.trainium.flash.online_softmax import (
     add_up,
     begin,
 )
+from kernels.trainium.loops import loop
 from kernels.trainium.streaming import fetch, row_tiles
 from kernels.trainium.tiles import largest_divisor, part
 
@@ -37,12 +37,12 @@ class Pieces(NamedTuple):
 
     Attributes:
       load: `number -> SBUF`, loads a piece.
-      numbers: of all pieces, for a loop to go through.
+      count: of pieces.
       buffers: depth of every ring of tiles.
     """
 
     load: Callable[[KnownInt], Sbuf]
-    numbers: jax.Array
+    count: int
     buffers: int
 
 
@@ -72,21 +72,21 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
         def column() -> Sbuf:
             return sbuf(rows, 1, buffers=buffers)
 
-        def highest(maximum: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+        def highest(maximum: Sbuf, number: KnownInt) -> Sbuf:
             peak = column()
             peak = tensor_reduce(peak, pieces.load(number), op="max")
-            return tensor_tensor(maximum, maximum, peak, op="max"), None
+            return tensor_tensor(maximum, maximum, peak, op="max")
 
-        def summed(total: Sbuf, number: KnownInt) -> tuple[Sbuf, None]:
+        def summed(total: Sbuf, number: KnownInt) -> Sbuf:
             exponentials = _exp(pieces.load(number), bias, buffers)
             added = tensor_reduce(column(), exponentials, op="add")
-            return tensor_tensor(total, total, added, op="add"), None
+            return tensor_tensor(total, total, added, op="add")
 
         maximum = memset(column(), value=LOWEST)
-        maximum, _ = lax.scan(highest, maximum, pieces.numbers)
+        maximum = loop(highest, maximum, pieces.count)
         bias = _negative(maximum, buffers)
         total = memset(column(), value=0.0)
-        total, _ = lax.scan(summed, total, pieces.numbers)
+        total = loop(summed, total, pieces.count)
         return _quotients(pieces, bias, total, x.dtype)
 
     return lax.map(row_tile, row_tiles(x))
@@ -113,18 +113,15 @@ def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
     def row_tile(x: Hbm) -> Hbm:
         pieces = _pieces(x, piece, buffers)
 
-        def seen(
-            state: RunningSoftmax, number: KnownInt
-        ) -> tuple[RunningSoftmax, None]:
+        def seen(state: RunningSoftmax, number: KnownInt) -> RunningSoftmax:
             loaded = pieces.load(number)
             weights = sbuf(*loaded.shape, buffers=buffers)  # only their sum is wanted
             lane = absorb(weights, loaded, state, buffers=buffers)
             (taken_in,) = in_turn([lane])
-            state = add_up(taken_in.added, taken_in.decay, taken_in.state)
-            return state, None
+            return add_up(taken_in.added, taken_in.decay, taken_in.state)
 
         state = begin(x.shape[0], buffers=buffers)
-        state, _ = lax.scan(seen, state, pieces.numbers)
+        state = loop(seen, state, pieces.count)
         bias = _negative(state.maximum, buffers)
         return _quotients(pieces, bias, state.total, x.dtype)
 
@@ -179,7 +176,7 @@ def _pieces(x: Hbm, most: int, buffers: int) -> Pieces:
         source = part(x, number * size, size, axis=1)
         return fetch(source, buffers=buffers)
 
-    return Pieces(load, jnp.arange(row // size), buffers)
+    return Pieces(load, row // size, buffers)
 
 
 def _negative(column: Sbuf, buffers: int) -> Sbuf:
@@ -203,4 +200,4 @@ def _quotients(pieces: Pieces, bias: Sbuf, total: Sbuf, dtype: DType) -> Hbm:
         tile = tensor_scalar(tile, exponentials, inverse, op="multiply")
         return dma_store(tile)
 
-    return lax.map(quotient, pieces.numbers)
+    return lax.map(quotient, jnp.arange(pieces.count))
