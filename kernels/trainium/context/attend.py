@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt, PyTree
+from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
 from emu.trainium.isa import tensor_tensor
@@ -33,7 +34,6 @@ from kernels.trainium.context.state import (
 from kernels.trainium.context.work import SourceWork
 from kernels.trainium.flash.lanes import Lane, abreast
 from kernels.trainium.flash.step import Attended, Masked, empty, step_banks
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index
 
 

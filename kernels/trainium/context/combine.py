@@ -1,6 +1,7 @@
 """Partial attention of one set of queries from several ranks, merged."""
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
     LaneState,
@@ -13,7 +14,6 @@ from kernels.trainium.context.state import (
     unit_tiles,
     views,
 )
-from kernels.trainium.loops import loop
 
 
 def combine(state: State, tiling: ContextTiling, parts: int) -> State:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt, PyTree
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import chip_all_gather, chip_all_to_all
 from emu.trainium.links.neuronlink import send
@@ -23,7 +24,6 @@ from kernels.trainium.context.ring import Ring, attend_ring, like
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import State, empty_state
 from kernels.trainium.context.work import HopWork, RingWork, SourceWork
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index
 
 Tree = TypeVar("Tree")

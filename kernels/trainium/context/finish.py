@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -30,7 +31,6 @@ from kernels.trainium.context.state import (
     unit_tiles,
 )
 from kernels.trainium.flash.step import TileRing
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANKS, divide
 
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_copy
@@ -21,7 +22,6 @@ from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
 
 Expanded: TypeAlias = tuple[Hbm, Hbm]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store_at, hbm
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.flash.lanes import Lane
@@ -24,7 +25,6 @@ from kernels.trainium.flash.step import (
     normalised,
     step_banks,
 )
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index, largest_divisor
 
 Lanes: TypeAlias = list[Attended]

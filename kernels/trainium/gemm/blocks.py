@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import memset, nc_matmul, tensor_add_at, tensor_copy_at
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.gemm.sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Sizes, over_blocks
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, divide, index, part
 
 # Tiles of a block.

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt, PyTree
+from emu.tracing.loop import loop
 from emu.tracing.side_by_side import is_in_order, tiles
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import nc_matmul
 from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index, part
 
 Emit: TypeAlias = Callable[[Any, KnownInt, Any], Any]

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul_mx, tensor_copy
 from emu.trainium.spaces import Hbm, Psum
 from kernels.trainium.gemm.mx_blocks import Quantised, load_blocks, quantised
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
 

@@ -7,9 +7,9 @@ from typing import TypeAlias, TypeVar
 import jax.numpy as jnp
 
 from emu.annotations import DType, KnownInt, PyTree
+from emu.tracing.loop import loop
 from emu.tracing.side_by_side import tiles
 from emu.trainium.spaces import Hbm
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster

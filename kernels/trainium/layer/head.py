@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import (
     dma_gather,
     dma_load,
@@ -27,7 +28,6 @@ from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.layer.tiling import LayerTiling
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import part
 
 LARGEST = 8  # numbers that `nc_max8` finds at once

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_load_at, dma_store, hbm, sbuf
 from emu.trainium.isa import tensor_add_at, tensor_copy_at, tensor_tensor
@@ -27,7 +28,6 @@ from kernels.trainium.layer.qkv import load_block, qkv
 from kernels.trainium.layer.ring import attention_tiling
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import divide, index
 
 Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import (
     activation_bias,
@@ -19,7 +20,6 @@ from emu.trainium.isa import (
 )
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.layer.tiling import LayerTiling
-from kernels.trainium.loops import loop
 from kernels.trainium.tiles import index, part
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import DType, KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load_tiles, dma_store, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -19,7 +20,6 @@ from emu.trainium.isa import (
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.mx_blocks import load_blocks, quantised
 from kernels.trainium.layer.norm import rms_norm
-from kernels.trainium.loops import loop
 from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import index, largest_divisor
 

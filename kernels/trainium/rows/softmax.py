@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import DType, KnownInt
+from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import (
     activation_bias,
@@ -27,7 +28,6 @@ from kernels.trainium.flash.online_softmax import (
     add_up,
     begin,
 )
-from kernels.trainium.loops import loop
 from kernels.trainium.streaming import fetch, row_tiles
 from kernels.trainium.tiles import largest_divisor, part
 

@@ -1,4 +1,8 @@
-"""A loop over a count, whose body knows its index; `lax.map` is the loop that stacks results."""
+"""A loop over a count, whose body knows its index; `lax.map` is the loop that stacks results.
+
+It is the emulator's, though kernels alone use it: a report names a loop by the innermost line that
+is not the emulator's, which so is the kernel's own.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar
