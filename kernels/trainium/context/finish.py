@@ -82,6 +82,7 @@ def finish(
         least = tensor_immediate(_columns(tiling), total, op="max", value=LEAST_SUM)
         inverse = reciprocal(_columns(tiling), least)
         dtype = tiling.turned or tiling.output
+        # Four banks, so that transposes and the copies out of them overlap.
         banks = TileRing(*(psum(*shape, dtype=dtype) for _ in range(BANKS // 2)))
         for lane, place in enumerate(places(unit, tiling)):
             y = _normalised(own, lane, inverse, tiling)

@@ -82,14 +82,15 @@ def expand(
                 own_weights = part(key_weights, head * nope, nope, 2)
                 keys = _product(own_weights, latents, tiling)
                 for piece in range(tiling.span):
-                    target = (key_tile * tiling.span + piece) * tiling.heads
-                    target = target + group * together + head
                     own = _piece(keys, piece, tiling)
+                    place = key_tile * tiling.span + piece
+                    target = place * tiling.heads + group * together + head
                     k = dma_store_at(k, own, target, queue=STORES[piece % 2])
             for piece in range(tiling.span):
                 own = _piece(latents, piece, tiling, axis=2)
                 values = _product(own, value_weights, tiling)
-                target = (key_tile * tiling.span + piece) * all_groups + group
+                place = key_tile * tiling.span + piece
+                target = place * all_groups + group
                 v = dma_store_at(v, values, target, queue=STORES[piece % 2])
             return k, v
 

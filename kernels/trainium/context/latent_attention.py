@@ -131,7 +131,9 @@ class LatentAttention:
         where_q, where_kv = attention.sides.q, attention.sides.kv
         cast = functools.partial(_cast, dtype=attention.element)
         only_core = 0
-        features_first = 0, 1, 3, 4, 2  # [ranks, tiles, rows, heads, n]: rows come last
+        # Features, or a latent's parts and features, go on partitions: rows come last.
+        rank, tile, row, head, feature = range(5)
+        features_first = rank, tile, head, feature, row
         queries = layout.tiled(cast(q), where_q, tiling.rows, tiling.heads)
         queries = queries[:, :, :, only_core].transpose(features_first)
         nope, _ = tiling.parts

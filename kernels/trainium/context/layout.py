@@ -82,11 +82,12 @@ def output(x: jax.Array, where: Placement, ranks: int, cores: int) -> jax.Array:
     """
     *_, heads, tiles, rows, features = x.shape
     dealt, inner = where.ranks, ranks // where.ranks
-    x = x.reshape(dealt, inner, cores, heads, tiles, rows, features)
-    # Slots of a rank that tokens are dealt to are its inner ranks' tiles of rows; its heads are its
-    # cores' heads.
-    x = x.transpose(0, 1, 4, 5, 2, 3, 6)
-    return where.collect(x.reshape(dealt, where.slots, -1, features))
+    by_mesh = x.reshape(dealt, inner, cores, heads, tiles, rows, features)
+    # Tokens are dealt to fewer ranks than there are where some share what one is dealt: its slots
+    # are its inner ranks' tiles of rows. All heads are its cores' heads.
+    rank, inner_rank, core, head, tile, row, feature = range(7)
+    by_slot = by_mesh.transpose(rank, inner_rank, tile, row, core, head, feature)
+    return where.collect(by_slot.reshape(dealt, where.slots, -1, features))
 
 
 def logsumexp(
@@ -101,9 +102,11 @@ def logsumexp(
     """
     *lead, groups, blocks, rows, lanes = x.shape
     heads = lanes // tiles
-    x = x.reshape(-1, groups, blocks, rows, heads, tiles).transpose(0, 1, 4, 2, 5, 3)
-    by_tile = x.reshape(*lead, groups * heads, blocks * tiles, rows, 1)
-    return output(by_tile, where, ranks, cores)[..., 0]
+    by_lane = x.reshape(-1, groups, blocks, rows, heads, tiles)
+    core, group, block, row, head, tile = range(6)
+    by_head = by_lane.transpose(core, group, head, block, tile, row)
+    one_feature = by_head.reshape(*lead, groups * heads, blocks * tiles, rows, 1)
+    return output(one_feature, where, ranks, cores)[..., 0]
 
 
 def abstract(

@@ -147,15 +147,12 @@ def attend_ring(
         first: bool = False,
         last: bool = False,
     ) -> State:
+        # The log-sum-exp wants the row maxima of the very last source too.
+        last = last and not logsumexp
+
         def attend(held: Block, done: State) -> State:
-            return attend_source(
-                operands.meeting(ring.expand(held)),
-                source,
-                done,
-                tiling,
-                first=first,
-                last=last and not logsumexp,
-            )
+            met = operands.meeting(ring.expand(held))
+            return attend_source(met, source, done, tiling, first=first, last=last)
 
         if first or ring.expand is same:
             return attend(held, done)
@@ -174,9 +171,11 @@ def attend_ring(
     ) -> tuple[tuple[Block, Block, State], None]:
         held, spare, done = carry
         if ring.overlap:
+            # Sent before it is used: the transfer runs beside the computation.
             arriving = ring.pass_on(spare, held, now)
             return (arriving, held, use(held, done, now.source)), None
         done = use(held, done, now.source)
+        # Lands in what was just read, so that it waits.
         return (ring.pass_on(held, held, now), spare, done), None
 
     def at(place: int) -> HopWork:
@@ -226,7 +225,7 @@ def _replicated(
     single = dataclasses.replace(tiling, key_tiles=1)
     last_root = len(ring.roots) - 1
     for place, (root, key_tile) in enumerate(ring.roots):
-
+        # A tile of keys is several pieces, and so is its part of every buffer of the block.
         def spread(x: Hbm, root: int = root, key_tile: int = key_tile) -> Hbm:
             pieces = x.shape[0] // tiling.key_tiles
             own = part(x, key_tile * pieces, pieces, 0)

@@ -92,6 +92,7 @@ class Tables:
     def for_all_ranks(self) -> "Tables":
         """The tables of one program that cannot skip by rank: a tile is dead or whole only where it
         is on every rank, and masked else."""
+        # Masked is always right: the mask of a dead tile leaves nothing, that of a whole one all.
         least, most = self.status.min(_RANK), self.status.max(_RANK)
         agreed = np.where(least == most, most, np.int8(PARTIAL))
         status = np.broadcast_to(agreed, self.status.shape)
