@@ -13,7 +13,7 @@ from emu.wse.fabric.encoding.encode import encode
 from kernels.wse.programs import mesh_gemm as mesh
 from kernels.wse.programs import mesh_tiles
 from kernels.wse.programs.mesh_gemm import Sizes
-from tests.emu.wse.wavelets import simulate
+from tests.emu.wse.fabric.wavelets import simulate
 
 DEVICE = WSE3.at()
 

@@ -13,7 +13,7 @@ import numpy as np
 from emu.wse.fabric.encoding import instructions as enc
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR, Instruction
-from tests.emu.wse.wavelet_routers import NEVER, Routers, Simulated
+from tests.emu.wse.fabric.wavelet_routers import NEVER, Routers, Simulated
 
 
 @dataclasses.dataclass

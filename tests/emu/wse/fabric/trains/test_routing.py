@@ -12,7 +12,7 @@ from emu.wse.fabric.encoding.instructions import NONE
 from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import routing
-from tests.emu.wse.straight_programs import Made, programs
+from tests.emu.wse.fabric.straight_programs import Made, programs
 
 
 def routes_of(e: Encoded) -> dict[str, routing.Routes]:

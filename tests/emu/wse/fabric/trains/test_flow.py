@@ -16,8 +16,8 @@ from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.clock import Clock
 from emu.wse.fabric.trains.work import Work
 from emu.wse.pe import maps
-from tests.emu.wse.straight_programs import DEVICES, Made, programs
-from tests.emu.wse.wavelets import simulate
+from tests.emu.wse.fabric.straight_programs import DEVICES, Made, programs
+from tests.emu.wse.fabric.wavelets import simulate
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=SLOW)

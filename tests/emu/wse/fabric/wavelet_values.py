@@ -8,7 +8,7 @@ import numpy as np
 from emu.wse.fabric import operands, ops
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR
-from tests.emu.wse.wavelets import Thread, Wafer
+from tests.emu.wse.fabric.wavelets import Thread, Wafer
 
 JOIN = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}
 Tag = tuple[int, int, int]

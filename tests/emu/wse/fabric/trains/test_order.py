@@ -18,8 +18,8 @@ from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.order import with_ends
-from tests.emu.wse import random_programs
-from tests.emu.wse.wavelet_values import values
+from tests.emu.wse.fabric import random_programs
+from tests.emu.wse.fabric.wavelet_values import values
 
 SHEETS = (WSE2, WSE3)
 FEW = settings(

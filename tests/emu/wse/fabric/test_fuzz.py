@@ -15,9 +15,15 @@ from emu.wse.fabric.encoding.encode import Encoded, encode
 from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import flow
-from tests.emu.wse.random_programs import HEIGHT, WIDTH, data, programs, wide_shape
-from tests.emu.wse.wavelet_routers import Simulated
-from tests.emu.wse.wavelets import simulate
+from tests.emu.wse.fabric.random_programs import (
+    HEIGHT,
+    WIDTH,
+    data,
+    programs,
+    wide_shape,
+)
+from tests.emu.wse.fabric.wavelet_routers import Simulated
+from tests.emu.wse.fabric.wavelets import simulate
 
 PES = HEIGHT * WIDTH
 FEW = settings(
