@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Program
+from emu.annotations import PyTree
 from emu.trainium.datasheets import TRN3
 from experiments.bench.work import (
     GEMM_SIZE,
@@ -20,6 +21,7 @@ from experiments.bench.work import (
     layer_program,
 )
 from kernels.trainium.gemm.ladder import untile
+from models.config import ModelConfig
 from models.plain.rope import rope_tables
 from models.plain.transformer import rms_norm, rotate
 from models.plain.weights import random_weights
@@ -65,16 +67,17 @@ def least(
 
 def compared(
     program: Program,
-    args: Any,
-    shaped: Callable[[Any], Any],
-    plain: Callable[..., Any],
-    plain_args: Any,
+    args: tuple[PyTree, ...],
+    shaped: Callable[..., jax.Array],
+    plain: Callable[..., jax.Array],
+    plain_args: tuple[PyTree, ...],
     repeats: int,
 ) -> Compared:
     """Runs both in turns; `shaped` gives the program's result the shape of the plain one."""
     jitted = jax.jit(plain)
 
-    def clock() -> Any:  # a new program is traced anew
+    def clock() -> int:
+        # A new program is traced anew.
         return dataclasses.replace(program).read(TRN3.at(), *args).end_ticks
 
     taken, results = least(
@@ -85,27 +88,32 @@ def compared(
         },
         repeats,
     )
-    ours, theirs = (
-        np.asarray(result, np.float32)
-        for result in (shaped(results["values"]), results["plain"])
-    )
+    ours = np.asarray(shaped(results["values"]), np.float32)
+    theirs = np.asarray(results["plain"], np.float32)
     error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     return Compared(taken["values"], taken["clock"], taken["plain"], error)
 
 
-def product(a: Any, b: Any) -> Any:
-    """`a · b` with a float32 result: twice as fast as a bfloat16 result on a CPU."""
-    return jnp.matmul(a, b, preferred_element_type=F32)
+def product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Their product with a float32 result: twice as fast as a bfloat16 result on a CPU."""
+    return jnp.matmul(left, right, preferred_element_type=F32)
 
 
 def gemm(repeats: int, size: int = GEMM_SIZE) -> Compared:
     """A square bfloat16 GEMM."""
     keys = jax.random.split(jax.random.key(0))
-    a, b = (jax.random.normal(key, (size, size), F32).astype(BF16) for key in keys)
+    left, right = (
+        jax.random.normal(key, (size, size), F32).astype(BF16) for key in keys
+    )
     program, _ = gemm_program(size)
-    plain = lambda a, b: product(a, b).astype(BF16)  # noqa: E731
-    shaped = lambda parts: untile(tuple(part[0] for part in parts))  # noqa: E731
-    return compared(program, (a.T, b), shaped, plain, (a, b), repeats)
+
+    def plain(left: jax.Array, right: jax.Array) -> jax.Array:
+        return product(left, right).astype(BF16)
+
+    def shaped(blocks: tuple[jax.Array, ...]) -> jax.Array:
+        return untile(tuple(block[0] for block in blocks))
+
+    return compared(program, (left.T, right), shaped, plain, (left, right), repeats)
 
 
 def layer(repeats: int, tokens: int = TOKENS) -> Compared:
@@ -118,44 +126,47 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     layer_weights = {
         name: jnp.asarray(array[0], BF16) for name, array in weights["layers"].items()
     }
-    hidden = jax.random.normal(
-        jax.random.key(1), (slots, config.hidden_size), F32
-    ).astype(BF16)
+    key = jax.random.key(1)
+    hidden = jax.random.normal(key, (slots, config.hidden_size), F32).astype(BF16)
     cos, sin = (jnp.asarray(table) for table in rope_tables(config, np.arange(slots)))
-    args = (
-        hidden.reshape(like.shape),
-        cos.reshape(turns.shape),
-        sin.reshape(turns.shape),
-        packed,
-    )
-    args = *args, *tables
-    shaped = lambda out: out[0].reshape(slots, -1)  # noqa: E731
-    plain = lambda *args: plain_layer(config, *args)  # noqa: E731
-    return compared(
-        program, args, shaped, plain, (layer_weights, hidden, cos, sin), repeats
-    )
+    turned = (cos.reshape(turns.shape), sin.reshape(turns.shape))
+    args = (hidden.reshape(like.shape), *turned, packed, *tables)
+    plain_args = (layer_weights, hidden, cos, sin)
+
+    def plain(*args: Any) -> jax.Array:
+        return plain_layer(config, *args)
+
+    def shaped(results: Sequence[jax.Array]) -> jax.Array:
+        return results[0].reshape(slots, -1)
+
+    return compared(program, args, shaped, plain, plain_args, repeats)
 
 
-def plain_layer(config: Any, weights: Any, x: Any, cos: Any, sin: Any) -> Any:
-    """A decoder layer as a JAX user writes it, in bfloat16; `x` `[tokens, hidden]`."""
+def plain_layer(
+    config: ModelConfig,
+    weights: Mapping[str, jax.Array],
+    hidden: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+) -> jax.Array:
+    """A decoder layer as a JAX user writes it, in bfloat16; `hidden` is `[tokens, hidden]`."""
 
-    def norm(x: Any, name: str) -> Any:
-        return rms_norm(
-            x.astype(F32), weights[name].astype(F32), config.rms_norm_eps
-        ).astype(BF16)
+    def norm(rows: jax.Array, name: str) -> jax.Array:
+        scale = weights[name].astype(F32)
+        return rms_norm(rows.astype(F32), scale, config.rms_norm_eps).astype(BF16)
 
-    normed = norm(x, "attn_norm")
-    shape = (1, len(x), -1, config.head_dim)
+    normed = norm(hidden, "attn_norm")
+    by_head = (1, len(hidden), -1, config.head_dim)
     q, k, v = (
-        product(normed, weights[name]).reshape(shape) for name in ("wq", "wk", "wv")
+        product(normed, weights[name]).reshape(by_head) for name in ("wq", "wk", "wv")
     )
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    mixed = jax.nn.dot_product_attention(
-        *(tensor.astype(BF16) for tensor in (q, k, v)), is_causal=True
-    )
-    attended = (x + product(mixed.reshape(len(x), -1), weights["wo"])).astype(BF16)
+    rounded = [tensor.astype(BF16) for tensor in (q, k, v)]
+    mixed = jax.nn.dot_product_attention(*rounded, is_causal=True)
+    projected = product(mixed.reshape(len(hidden), -1), weights["wo"])
+    attended = (hidden + projected).astype(BF16)
     normed = norm(attended, "mlp_norm")
-    gated = jax.nn.silu(product(normed, weights["w_gate"])) * product(
-        normed, weights["w_up"]
-    )
-    return (attended + product(gated.astype(BF16), weights["w_down"])).astype(BF16)
+    gate = jax.nn.silu(product(normed, weights["w_gate"]))
+    gated = gate * product(normed, weights["w_up"])
+    down = product(gated.astype(BF16), weights["w_down"])
+    return (attended + down).astype(BF16)

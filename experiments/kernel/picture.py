@@ -20,6 +20,11 @@ from experiments.kernel.run import Run  # noqa: E402
 BINS = 800
 ZOOMED = 60  # instructions of one engine in the last panel
 PATH = "critical path"
+WAITS = "waits for"
+HATCHES = "/.\\x-+o*"
+
+Bars = dict[str, dict[int, list[tuple[float, float]]]]
+"""Label, then row, to `(start, length)` in us."""
 
 
 def draw(run: Run, path: pathlib.Path) -> None:
@@ -44,11 +49,10 @@ def draw(run: Run, path: pathlib.Path) -> None:
 
 def _tracks(events: list[Event]) -> list[str]:
     """The engines that did something, then the throttle if it did."""
-    used = dict.fromkeys(event.engine for event in instructions(events))
-    return [
-        *used,
-        *([THROTTLE] if any(event.engine == THROTTLE for event in events) else []),
-    ]
+    used = [*dict.fromkeys(event.engine for event in instructions(events))]
+    if any(event.engine == THROTTLE for event in events):
+        used.append(THROTTLE)
+    return used
 
 
 def _whole(ax: Axes, run: Run) -> None:
@@ -100,8 +104,9 @@ def _middle(events: list[Event], end: int) -> tuple[int, int]:
     if not counts or max(counts.values()) <= ZOOMED:
         return 0, end
     engine = max(counts, key=lambda name: counts[name])
-    of = [event for event in instructions(events) if event.engine == engine]
-    some = of[len(of) // 2 - ZOOMED // 2 :][:ZOOMED]
+    own = [event for event in instructions(events) if event.engine == engine]
+    first = len(own) // 2 - ZOOMED // 2
+    some = own[first : first + ZOOMED]
     return some[0].start, some[-1].end
 
 
@@ -110,42 +115,50 @@ def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
     start, end = window
     tracks = _tracks(run.clock.events)
     palette = [*plt.get_cmap("tab20").colors]  # type: ignore[attr-defined]
-    bars: dict[str, list[tuple[int, float, float]]] = {}
-
-    def bar(label: str, row: int, begin: int, stop: int) -> None:
-        begin, stop = max(begin, start), min(stop, end)
-        if begin < stop:
-            bars.setdefault(label, []).append(
-                (row, run.us(begin - start), run.us(stop - begin))
-            )
-
-    for row, track in enumerate(tracks):
-        free = None
-        for event in (event for event in run.clock.events if event.engine == track):
-            if free is not None and track != THROTTLE:
-                bar(f"waits for {event.cause}", row, free, event.start)
-            bar(event.name, row, event.start, event.end)
-            free = event.end
-    for stretch in run.path:
-        bar(stretch.event.name, len(tracks), stretch.start, stretch.end)
-    for number, (label, spans) in enumerate(
-        sorted(bars.items(), key=lambda b: b[0].startswith("waits"))
-    ):
-        waiting = label.startswith("waits")
-        color = "white" if waiting else palette[number % len(palette)]
-        for j, row in enumerate(sorted({row for row, *_ in spans})):
+    bars = _bars(run, tracks, window)
+    # Instructions come first in the legend, then what was waited for.
+    labels = sorted(bars, key=lambda label: label.startswith(WAITS))
+    for number, label in enumerate(labels):
+        waiting = label.startswith(WAITS)
+        for place, (row, spans) in enumerate(sorted(bars[label].items())):
             ax.broken_barh(
-                [(a, n) for r, a, n in spans if r == row],
+                spans,
                 (row - 0.4, 0.8),
-                facecolor=color,
-                hatch="/.\\x-+o*"[number % 8] * 2 if waiting else None,
+                facecolor="white" if waiting else palette[number % len(palette)],
+                hatch=2 * HATCHES[number % len(HATCHES)] if waiting else None,
                 edgecolor="grey",
                 linewidth=0.2,
-                label=label if j == 0 else None,
+                label=label if place == 0 else None,
             )
-    ax.set_yticks(range(len(tracks) + 1), [*(NAMES.get(t, t) for t in tracks), PATH])
+    names = [NAMES.get(track, track) for track in tracks]
+    ax.set_yticks(range(len(tracks) + 1), [*names, PATH])
     ax.set_xlim(0, run.us(end - start))
     ax.invert_yaxis()
     ax.set_xlabel(f"us after {run.us(start):,.1f} us")
     ax.set_title("instructions, and what engines wait for in between", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7)
+
+
+def _bars(run: Run, tracks: list[str], window: tuple[int, int]) -> Bars:
+    """What is drawn in a window: a row for each engine, then one for the critical path."""
+    start, end = window
+    bars: Bars = {}
+
+    def bar(label: str, row: int, first: int, last: int) -> None:
+        begin, stop = max(first, start), min(last, end)
+        if begin < stop:
+            span = (run.us(begin - start), run.us(stop - begin))
+            bars.setdefault(label, {}).setdefault(row, []).append(span)
+
+    for row, track in enumerate(tracks):
+        free = None
+        for event in run.clock.events:
+            if event.engine != track:
+                continue
+            if free is not None and track != THROTTLE:
+                bar(f"{WAITS} {event.cause}", row, free, event.start)
+            bar(event.name, row, event.start, event.end)
+            free = event.end
+    for stretch in run.path:
+        bar(stretch.event.name, len(tracks), stretch.start, stretch.end)
+    return bars

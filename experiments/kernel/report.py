@@ -1,7 +1,7 @@
 """The tables that `experiments.kernel` prints: of one run, of two, of a search."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -88,49 +88,48 @@ def show_search(
     )
 
 
-def compared(first: Run, second: Run) -> list[tuple[str, float, float, Any]]:
-    """`(figure, of A, of B, its form)`: seconds, shares of a peak, bytes."""
-    percent = lambda x: f"{x:.1%}"  # noqa: E731
-    nbytes = lambda x: count(x, "B")  # noqa: E731
-    out: list[tuple[str, float, float, Any]] = [
-        ("time", first.clock.seconds, second.clock.seconds, duration),
-        ("time as written", first.as_written_s, second.as_written_s, duration),
-    ]
-    pick = lambda name: (getattr(first.bounds, name), getattr(second.bounds, name))  # noqa: E731
-    out += [(name, *pick(name), duration) for name in BOUNDS]
-    gaps = first.bounds.gaps(), second.bounds.gaps()
-    out += [
-        (f"gap: {name}", part, gaps[1][name], duration)
-        for name, part in gaps[0].items()
-    ]
+Compared: TypeAlias = tuple[str, float, float, Callable[[float], str]]
+"""A figure's name, its value in either run, and how it is printed."""
+
+
+def compared(first: Run, second: Run) -> list[Compared]:
+    """Every figure that two runs are compared by: seconds, shares of a peak, bytes."""
+    runs = (first, second)
+    lines: list[Compared] = []
+
+    def line(
+        name: str, form: Callable[[float], str], value: Callable[[Run], float]
+    ) -> None:
+        left, right = map(value, runs)
+        lines.append((name, left, right, form))
+
+    line("time", duration, lambda run: run.clock.seconds)
+    line("time as written", duration, lambda run: run.as_written_s)
+    for name in BOUNDS:
+        line(name, duration, lambda run: getattr(run.bounds, name))
+    for name in first.bounds.gaps():
+        line(f"gap: {name}", duration, lambda run: run.bounds.gaps()[name])
     for name in ("mfu", "hfu", "mbu"):
-        out.append(
-            (
-                name,
-                getattr(first.utilisation, name),
-                getattr(second.utilisation, name),
-                percent,
-            )
-        )
-    moved = first.quantities.hbm_bytes, second.quantities.hbm_bytes
-    out.append(("HBM bytes", *moved, nbytes))
-    out += [
-        (
-            f"peak {part.upper()}",
-            first.peak_bytes.get(part, 0),
-            second.peak_bytes.get(part, 0),
-            nbytes,
-        )
-        for part in ("sbuf", "psum")
-    ]
+        line(name, "{:.1%}".format, lambda run: getattr(run.utilisation, name))
+    line("HBM bytes", _bytes, lambda run: run.quantities.hbm_bytes)
+    for space in ("sbuf", "psum"):
+        peak = f"peak {space.upper()}"
+        line(peak, _bytes, lambda run: run.peak_bytes.get(space, 0))
     for engine in first.spent:
-        left, right = (
-            active_ticks(run.spent.get(engine, {})) / run.clock.device.tick_hz
-            for run in (first, second)
-        )
-        if left or right:
-            out.append((f"{NAMES.get(engine, engine)} active", left, right, duration))
-    return out
+        active_s = [_active_s(run, engine) for run in runs]
+        if any(active_s):
+            name = f"{NAMES.get(engine, engine)} active"
+            lines.append((name, active_s[0], active_s[1], duration))
+    return lines
+
+
+def _bytes(number: float) -> str:
+    return count(number, "B")
+
+
+def _active_s(run: Run, engine: str) -> float:
+    ticks = active_ticks(run.spent.get(engine, {}))
+    return ticks / run.clock.device.tick_hz
 
 
 def _headline(run: Run) -> str:

@@ -1,13 +1,10 @@
 """The command line of `experiments.quickstart`."""
 
 import argparse
-import dataclasses
-import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +12,15 @@ import numpy as np
 from rich.console import Console
 
 from experiments.quickstart import picture, report
+from experiments.quickstart.run import Run
+from experiments.quickstart.stages import Stages
 from experiments.shared import cli
 from experiments.shared.errors import Interrupted, UsageError
 from experiments.shared.output import Output, flat
 from kernels.tokens.placement import PLACEMENTS
-from models.loading.load import Loaded, load
-from models.machines.disaggregated import Clock, Disaggregated, check_context
+from models.loading.load import load
+from models.machines.disaggregated import Disaggregated, check_context
+from models.machines.prefill import PrefillResult
 from models.plain import oracle
 from models.plain.transformer import from_weights
 
@@ -28,96 +28,6 @@ PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclasses.dataclass
-class Run:
-    """Everything one run of the quickstart learned; filled in as it goes.
-
-    Attributes:
-      chips, cores: in the prefill ring, and NeuronCores of each chip.
-      placement: of the prompt's tokens on the chips.
-      tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
-      logits: of each generated id, end-of-sequence included.
-      oracle_tokens, oracle_logits: the plain float32 model's own.
-      steps: decode steps taken on the wafer, the one that gave the end of sequence included.
-      wall_s: seconds of this machine by stage.
-    """
-
-    model: Loaded
-    prompt: str
-    prompt_ids: list[int]
-    chips: int
-    cores: int
-    placement: str
-    dtype: str
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    text: str = ""
-    logits: list[np.ndarray] = dataclasses.field(default_factory=list)
-    oracle_tokens: list[int] = dataclasses.field(default_factory=list)
-    oracle_logits: Any = None
-    wall_s: dict[str, float] = dataclasses.field(default_factory=dict)
-    machine: Disaggregated | None = None
-    clock: Clock | None = None
-
-    @property
-    def peak_rss_bytes(self) -> int:
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-class Stages:
-    """Progress of the run, and how long each stage took.
-
-    A KeyboardInterrupt that strikes inside a callback of the compiler is swallowed there and only
-    printed, so Ctrl-C is also remembered and acted upon when the stage ends.
-    """
-
-    def __init__(self, console: Console, wall_s: dict[str, float]):
-        self.console = console
-        self.wall_s = wall_s
-        self.interrupted = False
-        signal.signal(signal.SIGINT, self.interrupt)
-
-    def interrupt(self, number: int, frame: object) -> None:
-        self.interrupted = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed at any time."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-
-    def __call__(self, stage: str, message: str) -> "Stage":
-        return Stage(self, stage, message)
-
-
-class Stage:
-    """One stage: a spinner where there is a terminal, a line where there is none."""
-
-    def __init__(self, stages: Stages, name: str, message: str):
-        self.stages = stages
-        self.name = name
-        self.message = message
-        self.status = stages.console.status(message)
-
-    def __enter__(self) -> "Stage":
-        self.started = time.perf_counter()
-        if self.stages.console.is_terminal:
-            self.status.start()
-        else:
-            self.stages.console.print(f"{self.message} ...", highlight=False)
-        return self
-
-    def update(self, detail: str) -> None:
-        self.status.update(f"{self.message}: {detail}")
-
-    def __exit__(self, *exc: object) -> None:
-        self.status.stop()
-        took = time.perf_counter() - self.started
-        self.stages.wall_s[self.name] = self.stages.wall_s.get(self.name, 0.0) + took
-        if not any(exc):
-            self.stages.check()
 
 
 def options(parser: cli.Parser) -> None:
@@ -260,7 +170,7 @@ def execute(
 def decode(
     run: Run,
     machine: Disaggregated,
-    first: Any,
+    first: PrefillResult,
     limit: int,
     stops: frozenset[int],
     console: Console,
@@ -283,7 +193,7 @@ def decode(
 
 
 def _tokens(
-    machine: Disaggregated, first: Any, limit: int
+    machine: Disaggregated, first: PrefillResult, limit: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     yield first.token, first.logits
     after = machine.decode(first.token, first.k, first.v)

@@ -1,7 +1,6 @@
 """One token's way through both machines, drawn: which engine was busy when."""
 
 import pathlib
-from typing import Any
 
 import matplotlib
 
@@ -11,16 +10,18 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from emu.clock.reading import IN_USE, THROTTLE, Event
+from emu.clock.reading import IN_USE, THROTTLE, Event, Reading  # noqa: E402
 from emu.report.bands import busy_share
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
+from experiments.quickstart.run import Run  # noqa: E402
+from kernels.wse.decode.token import Trace  # noqa: E402
 
 BINS = 600
 LINK = "EFA, in flight"
 
 
-def draw(run: Any, path: pathlib.Path) -> None:
+def draw(run: Run, path: pathlib.Path) -> None:
     """Writes the picture as a PNG.
 
     Three panels: the whole way of the first two tokens, one layer of the prefill on the last core
@@ -54,11 +55,13 @@ def draw(run: Any, path: pathlib.Path) -> None:
 
 def _engines(events: list[Event]) -> list[str]:
     """Those that execute instructions; a trace also has the use of each memory and the throttle."""
-    named = {e.engine for e in events}
-    return sorted(e for e in named if e != THROTTLE and not e.endswith(IN_USE))
+    named = {event.engine for event in events}
+    return sorted(
+        engine for engine in named if engine != THROTTLE and not engine.endswith(IN_USE)
+    )
 
 
-def _whole(ax: Axes, run: Any, prefill: Any, step: Any) -> None:
+def _whole(ax: Axes, run: Run, prefill: Reading, step: Trace) -> None:
     """Shares of time busy, from the prompt's arrival to the end of the first decode step."""
     tick_s = 1 / TRN3.at().tick_hz
     cycle_s = 1 / WSE3.at().clock_hz

@@ -1,7 +1,7 @@
 """What the quickstart says at the end: the table for people and the JSON for programs."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,14 @@ from emu import BANDS
 from emu.report.bands import banded
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
+from experiments.quickstart.run import Run
+from experiments.shared.output import Figures
 from experiments.shared.units import count, duration
+from kernels.wse.decode.token import StepReading
 from models.machines.disaggregated import Clock
 
 
-def partial(run: Any) -> str:
+def partial(run: Run) -> str:
     """What was finished before an interruption."""
     tokens = len(run.tokens)
     if not run.logits:
@@ -32,12 +35,12 @@ def partial(run: Any) -> str:
 # --- comparison with the oracle ---
 
 
-def tokens_equal(run: Any) -> bool:
+def tokens_equal(run: Run) -> bool:
     """Whether the emulated machines said exactly what the plain float32 model says."""
     return run.tokens == run.oracle_tokens
 
 
-def first_divergence(run: Any) -> int | None:
+def first_divergence(run: Run) -> int | None:
     """Index of the first generated token that differs, the end of sequence counted; or None."""
     ours = [int(np.argmax(logits)) for logits in run.logits]
     theirs = [int(np.argmax(logits)) for logits in run.oracle_logits]
@@ -47,13 +50,13 @@ def first_divergence(run: Any) -> int | None:
     return None
 
 
-def oracle_margin(run: Any, at: int) -> float:
+def oracle_margin(run: Run, at: int) -> float:
     """By how much the oracle's best logit beats its second at a generated position."""
     second, best = np.sort(run.oracle_logits[at])[-2:]
     return float(best - second)
 
 
-def max_abs_logit_diff(run: Any) -> float:
+def max_abs_logit_diff(run: Run) -> float:
     """Largest difference of any logit, over positions where both saw the same tokens so far."""
     at = first_divergence(run)
     count = min(len(run.logits), len(run.oracle_logits)) if at is None else at + 1
@@ -75,7 +78,7 @@ def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
     return {"first": times[0], "median": statistics.median(times), "last": times[-1]}
 
 
-def _prefill(run: Any) -> dict[str, Any]:
+def _prefill(run: Run) -> Figures:
     clock, machine = run.clock, run.machine
     nominal = clock.prefill["nominal"].clock
     moved = nominal.tally.by("bytes")
@@ -106,7 +109,7 @@ def _prefill(run: Any) -> dict[str, Any]:
     }
 
 
-def _handoff(run: Any) -> dict[str, Any]:
+def _handoff(run: Run) -> Figures:
     clock = run.clock
     return {
         "bytes": clock.handoff["nominal"].transfer.nbytes,
@@ -118,7 +121,7 @@ def _handoff(run: Any) -> dict[str, Any]:
     }
 
 
-def _decode(run: Any) -> dict[str, Any]:
+def _decode(run: Run) -> Figures:
     clock, decoder = run.clock, run.machine.decoder
     steps = clock.steps["nominal"]
     cycles = banded(
@@ -140,13 +143,13 @@ def _decode(run: Any) -> dict[str, Any]:
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
         "wafers": 1,
-        "constants": decoder.clock.device.sheet.constants,
+        "constants": decoder.clock.device.constants,
         "peak_bytes_per_pe": decoder.bytes_per_pe,
         "bound": str(clock.decode_bound) if clock.decode_bound else None,
     }
 
 
-def _decode_engines(steps: list[Any]) -> dict[str, dict[str, float]]:
+def _decode_engines(steps: Sequence[StepReading]) -> dict[str, dict[str, float]]:
     """Busy cycles of a median step, mean over PEs, and the mean of busy over span."""
     if not steps:
         return {}
@@ -161,7 +164,7 @@ def _decode_engines(steps: list[Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def as_json(run: Any) -> dict[str, Any]:
+def as_json(run: Run) -> Figures:
     """Every figure of the run."""
     clock, at = run.clock, first_divergence(run)
     return {
@@ -193,7 +196,7 @@ def as_json(run: Any) -> dict[str, Any]:
 # --- table ---
 
 
-def show(run: Any, console: Console) -> None:
+def show(run: Run, console: Console) -> None:
     """Prints the comparison with the oracle, the times in bands and the use of each machine."""
     data = as_json(run)
     _show_oracle(data, console)
@@ -207,7 +210,7 @@ def show(run: Any, console: Console) -> None:
     )
 
 
-def _show_oracle(data: dict[str, Any], console: Console) -> None:
+def _show_oracle(data: Figures, console: Console) -> None:
     console.print(
         f"\ntokens_equal: {str(data['tokens_equal']).lower()} "
         f"({len(data['tokens'])} tokens against the plain float32 model; "
@@ -222,7 +225,7 @@ def _show_oracle(data: dict[str, Any], console: Console) -> None:
         )
 
 
-def _times(data: dict[str, Any]) -> Table:
+def _times(data: Figures) -> Table:
     table = Table(
         title="Time (predicted; low / nominal / high of the datasheets' bands)"
     )
@@ -230,9 +233,7 @@ def _times(data: dict[str, Any]) -> Table:
     for band in BANDS:
         table.add_column(band, justify="right")
 
-    def row(
-        name: str, values: dict[str, Any], form: Callable[[Any], str] = duration
-    ) -> None:
+    def row(name: str, values: Figures, form: Callable[[Any], str] = duration) -> None:
         table.add_row(name, *(form(values[band]) for band in BANDS))
 
     row("TTFT", data["ttft_s"])
@@ -249,7 +250,7 @@ def _times(data: dict[str, Any]) -> Table:
     return table
 
 
-def _machines(data: dict[str, Any]) -> Table:
+def _machines(data: Figures) -> Table:
     prefill = data["prefill"]
     handoff = data["handoff"]
     decode = data["decode"]

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from emu import Program
+from emu.annotations import PyTree
 from experiments.ring_precision import oracle
 from kernels import masks
 from kernels.trainium.context import layout
@@ -18,7 +20,7 @@ from kernels.trainium.context.state import SUM
 from kernels.trainium.context.work import RingWork
 
 MASKS = {"full": masks.full, "causal": masks.causal}
-Arguments = tuple[Any, ...]  # of the kernel's program
+Arguments = tuple[PyTree, ...]  # of the kernel's program
 
 HEADS = 2
 HEAD_DIM = 128  # the least that MX tiles can have
@@ -76,9 +78,8 @@ class Bench:
         self.tokens, self.mask = tokens, mask
         self.operands = oracle.draw(tokens, HEADS, HEAD_DIM)
         self.exact = oracle.attention(self.operands, MASKS[mask])
-        self._last: dict[
-            str, tuple[Any, Any]
-        ] = {}  # what it was made for, and what it is
+        # By name: what it was made for, and what it is.
+        self._last: dict[str, tuple[object, Any]] = {}
 
     def measure(self, dtype: str, recipe: str, ranks: int) -> Row:
         """Runs one ring and holds it against float64."""
@@ -129,7 +130,7 @@ class Bench:
         )
         return oracle.attention(rounded, context.mask)
 
-    def _kept(self, name: str, key: Any, make: Callable[[], Any]) -> Any:
+    def _kept(self, name: str, key: object, make: Callable[[], Any]) -> Any:
         """What was made for the same key last time: recipes share it, and some rings do."""
         if name not in self._last or self._last[name][0] != key:
             self._last[name] = key, make()
@@ -146,17 +147,18 @@ def values(
     """
     sizes = context.sizes
 
-    def kernel(q: Any, k: Any, v: Any, work: RingWork, patterns: Any) -> Any:
+    def kernel(
+        q: PyTree, k: PyTree, v: PyTree, work: RingWork, patterns: PyTree
+    ) -> PyTree:
         operands = RankOperands(q, (k, v), patterns)
         state = attend_ring(operands, work, sizes, context.ring)
         return finish(state, sizes, transposed=False, logsumexp=False), *state
 
-    def in_order(array: Any) -> np.ndarray:
-        return np.asarray(
-            layout.output(array, context.sides.q, context.ranks, 1)
-        ).astype(np.float64)
+    def in_order(array: jax.Array) -> np.ndarray:
+        placed = layout.output(array, context.sides.q, context.ranks, 1)
+        return np.asarray(placed).astype(np.float64)
 
-    def by_tile(array: Any) -> Any:
+    def by_tile(array: jax.Array) -> jax.Array:
         """`[ranks, units, rows, 1, n]` to `[ranks, heads, tiles, rows, n]`."""
         return array.reshape(context.ranks, sizes.heads, sizes.tiles, sizes.rows, -1)
 

@@ -1,40 +1,45 @@
 """Attention in float64 on what a kernel was given: as drawn, and as rounded to its dtype."""
 
 import dataclasses
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from emu import numerics
+from emu.annotations import DType, PyTree
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
 from kernels.masks.catalogue import Mask
 from kernels.tokens.placement import Placement
 from kernels.trainium.context.attention import ContextAttention
 
 SEED = 0
-SIGMA_Q = (
-    3.0  # of queries; keys and values have 1. Softmax over 2,048 keys is peaked then.
-)
+# Of queries; keys and values have 1. Softmax over 2,048 keys is peaked then.
+SIGMA_Q = 3.0
 ROWS = 256  # queries whose scores are in memory at once
+
+
+Array: TypeAlias = np.ndarray | jax.Array
+Quantised: TypeAlias = tuple[jax.Array, jax.Array]
+"""Elements, and the scales of their blocks."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Operands:
     """Queries, keys and values, each `[tokens, heads, head_dim]`."""
 
-    q: Any
-    k: Any
-    v: Any
+    q: Array
+    k: Array
+    v: Array
 
-    def cast(self, dtype: Any) -> "Operands":
+    def cast(self, dtype: DType) -> "Operands":
         """Rounded to `dtype` as the kernel rounds them."""
-        return Operands(
-            *(
-                numerics.cast(jnp.asarray(array), dtype)
-                for array in (self.q, self.k, self.v)
-            )
-        )
+
+        def rounded(array: Array) -> jax.Array:
+            return numerics.cast(jnp.asarray(array), dtype)
+
+        return Operands(rounded(self.q), rounded(self.k), rounded(self.v))
 
 
 def draw(tokens: int, heads: int, head_dim: int) -> Operands:
@@ -47,18 +52,16 @@ def draw(tokens: int, heads: int, head_dim: int) -> Operands:
 
 def attention(operands: Operands, mask: Mask) -> np.ndarray:
     """Attention in float64, `[tokens, heads, head_dim]`; every query attends to some key."""
-    q, k, v = (
-        np.asarray(array).astype(np.float64).swapaxes(0, 1)
-        for array in (operands.q, operands.k, operands.v)
-    )
+    drawn = (operands.q, operands.k, operands.v)
+    wide = [np.asarray(array).astype(np.float64) for array in drawn]
+    q, k, v = (array.swapaxes(0, 1) for array in wide)
     out = np.empty_like(q)
     positions = np.arange(k.shape[1])
     for first in range(0, len(positions), ROWS):
         own = slice(first, first + ROWS)
         scores = q[:, own] @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])
-        allowed = np.asarray(
-            mask(0, 0, *np.broadcast_arrays(positions[own, None], positions))
-        )
+        pairs = np.broadcast_arrays(positions[own, None], positions)
+        allowed = np.asarray(mask(0, 0, *pairs))
         scores[:, ~allowed] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         out[:, own] = weights @ v / weights.sum(-1, keepdims=True)
@@ -68,7 +71,7 @@ def attention(operands: Operands, mask: Mask) -> np.ndarray:
 # --- microscaled operands ---
 
 
-def rounded_mx(context: ContextAttention, arguments: tuple[Any, ...]) -> Operands:
+def rounded_mx(context: ContextAttention, arguments: tuple[PyTree, ...]) -> Operands:
     """The values of microscaled operands, from the kernel's own arguments."""
     q, k, v = arguments[:3]
     return Operands(
@@ -78,7 +81,7 @@ def rounded_mx(context: ContextAttention, arguments: tuple[Any, ...]) -> Operand
     )
 
 
-def _features(quantised: tuple[Any, Any], where: Placement) -> Any:
+def _features(quantised: Quantised, where: Placement) -> Array:
     """Queries or keys, `[ranks, tiles, heads, p, rows · 4]`, as `[tokens, heads, 4 p]`."""
     features = _dequantised(*quantised)  # [ranks, tiles, heads, p, rows, 4]
     features = features.transpose(0, 1, 4, 2, 3, 5)
@@ -87,7 +90,7 @@ def _features(quantised: tuple[Any, Any], where: Placement) -> Any:
     )
 
 
-def _values(quantised: tuple[Any, Any], context: ContextAttention) -> Any:
+def _values(quantised: Quantised, context: ContextAttention) -> Array:
     """Values, `[ranks, key tiles, heads, keys, dim · 4]`, as `[tokens, heads, dim]`."""
     # [ranks, key tiles, 4, keys, heads, dim]
     values = _dequantised(*quantised).transpose(0, 1, 5, 3, 2, 4)
@@ -96,8 +99,8 @@ def _values(quantised: tuple[Any, Any], context: ContextAttention) -> Any:
     )
 
 
-def _dequantised(elements: Any, scale: Any) -> Any:
+def _dequantised(elements: jax.Array, scale: jax.Array) -> jax.Array:
     """`[..., p, n · 4]` and scales `[..., p / 8, n]` as float32 `[..., p, n, 4]`."""
     factor = jnp.repeat(numerics.scale_value(scale), MX_PARTITIONS, axis=-2)
-    elements = elements.reshape(*elements.shape[:-1], -1, MX_QUAD).astype(jnp.float32)
-    return elements * factor[..., None]
+    quads = elements.reshape(*elements.shape[:-1], -1, MX_QUAD)
+    return quads.astype(jnp.float32) * factor[..., None]

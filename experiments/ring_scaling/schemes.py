@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from experiments.ring_scaling.cases import HEAD_DIM, Point
 from experiments.ring_scaling.measure import DTYPE, Row
 
-FLOAT32 = (
-    4  # bytes of partial outputs, maxima, sums and log-sum-exps, which stay float32
-)
+FLOAT32 = 4  # bytes of partial outputs, maxima, sums, log-sum-exps, which stay float32
 
 
 def closed_bytes(point: Point) -> float:
@@ -35,9 +33,8 @@ def closed_bytes(point: Point) -> float:
         each = (inner - 1) / inner * swapped + (point.ranks // inner - 1) * kv_bytes
     else:
         columns = point.inner if point.scheme == "tiles" else point.ranks
-        each = (columns - 1) * (query_bytes + partial) + (
-            point.ranks // columns - 1
-        ) * kv_bytes
+        rows = point.ranks // columns
+        each = (columns - 1) * (query_bytes + partial) + (rows - 1) * kv_bytes
     return each * point.ranks * point.cores
 
 

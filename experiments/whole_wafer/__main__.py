@@ -26,9 +26,8 @@ from kernels.wse.programs.wafer_gemv import WaferGemv
 SIZE = 4096
 PLAIN = 128  # rows and columns of the fabric that is stepped cycle by cycle
 RUNS = 3
-TOLERANCE = (
-    1e-5  # of the largest output: float32 sums of some thousand exact float16 products
-)
+# Of the largest output: float32 sums of some thousand exact float16 products.
+TOLERANCE = 1e-5
 SEED = 0
 
 
@@ -102,13 +101,11 @@ def data(gemv: WaferGemv) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray
     rng = np.random.default_rng(SEED)
     dtype = np.dtype(gemv.dtype)
     vector = rng.standard_normal(gemv.k).astype(dtype)
-    matrix = (
-        rng.standard_normal((gemv.k, gemv.n), np.float32) / np.sqrt(gemv.k)
-    ).astype(dtype)
+    wide = rng.standard_normal((gemv.k, gemv.n), np.float32) / np.sqrt(gemv.k)
+    matrix = wide.astype(dtype)
     xs, ws = gemv.tiles(vector, matrix)
-    first = (
-        np.arange(gemv.cols)[None, :, None] == 0
-    )  # x starts in the first column alone
+    # x starts in the first column alone.
+    first = np.arange(gemv.cols)[None, :, None] == 0
     held = np.where(first, xs[:, None], dtype.type(np.nan))
     return {"x": held, "w": ws.reshape(gemv.rows, gemv.cols, -1)}, vector, matrix
 
@@ -137,13 +134,11 @@ def measure(gemv: WaferGemv, device: Device, path: str, told: Any = None) -> Res
     beyond = max(0, _peak_bytes() - before - sum(x.nbytes for x in run.values.values()))
     answer = x.astype(np.float64) @ matrix.astype(np.float64)
     product = run.values["y"][0].reshape(-1)[: gemv.n]
-    clock = wafer_gemv.kernel_program(gemv, device).read(
-        device, *wafer_gemv.arguments(gemv)
-    )
+    kernel = wafer_gemv.kernel_program(gemv, device)
+    clock = kernel.read(device, *wafer_gemv.arguments(gemv))
     error = float(np.abs(product - answer).max() / np.abs(answer).max())
-    return Result(
-        gemv, run, wall_s, clock.end_ticks, error, beyond / (gemv.rows * gemv.cols)
-    )
+    beyond_a_pe = beyond / (gemv.rows * gemv.cols)
+    return Result(gemv, run, wall_s, clock.end_ticks, error, beyond_a_pe)
 
 
 def plain_rate(program: FabricProgram, device: Device) -> tuple[int, float]:

@@ -1,0 +1,49 @@
+"""What one run of the quickstart learned, for the report and the picture."""
+
+import dataclasses
+import resource
+import sys
+
+import numpy as np
+
+from models.loading.load import Loaded
+from models.machines.disaggregated import Clock, Disaggregated
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything one run of the quickstart learned; filled in as it goes.
+
+    Attributes:
+      chips, cores: in the prefill ring, and NeuronCores of each chip.
+      placement: of the prompt's tokens on the chips.
+      tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
+      logits: of each generated id, end-of-sequence included.
+      oracle_tokens, oracle_logits: the plain float32 model's own.
+      machine, clock: both machines, and their times; only once there are any, as is
+        `oracle_logits`.
+      wall_s: seconds of this machine by stage.
+    """
+
+    model: Loaded
+    prompt: str
+    prompt_ids: list[int]
+    chips: int
+    cores: int
+    placement: str
+    dtype: str
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    text: str = ""
+    logits: list[np.ndarray] = dataclasses.field(default_factory=list)
+    oracle_tokens: list[int] = dataclasses.field(default_factory=list)
+    oracle_logits: np.ndarray = dataclasses.field(init=False)
+    wall_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    machine: Disaggregated = dataclasses.field(init=False)
+    clock: Clock = dataclasses.field(init=False)
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """The most memory that this process has held."""
+        # macOS counts bytes, Linux KiB.
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
