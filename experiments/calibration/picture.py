@@ -24,12 +24,11 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     panels: dict[str, list[Row]] = {name: [] for name in UNITS}
     for row in rows:
         if row.predicted:
-            time = "time" if row.point.unit in MICROSECONDS else "rate"
-            panels["cycles" if row.point.unit == "cycles" else time].append(row)
+            panels[_panel_of(row.point.unit)].append(row)
     used = {name: group for name, group in panels.items() if group}
-    figure, axes = plt.subplots(
-        1, max(1, len(used)), figsize=(7 * max(1, len(used)), 6.4), squeeze=False
-    )
+    columns = max(1, len(used))
+    size = (7 * columns, 6.4)
+    figure, axes = plt.subplots(1, columns, figsize=size, squeeze=False)
     for ax, (name, group) in zip(axes[0], used.items(), strict=False):
         _panel(ax, group, UNITS[name])
     figure.suptitle(
@@ -40,34 +39,38 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+def _panel_of(unit: str) -> str:
+    """Which of `UNITS` a measurement's unit belongs to."""
+    if unit == "cycles":
+        return "cycles"
+    return "time" if unit in MICROSECONDS else "rate"
+
+
 def _panel(ax: Axes, rows: list[Row], unit: str) -> None:
-    values = []
-    for r in rows:
-        scale = MICROSECONDS.get(r.point.unit, 1.0)
-        x = r.point.value * scale
-        low, nominal, high = (
-            scale * f(r.predicted.values())
-            for f in (min, lambda v: r.predicted["nominal"], max)
-        )
-        values += [x, low, high]
-        colour = COLOURS.get(r.point.device, "tab:gray")
-        ax.plot([x, x], [low, high], color=colour, alpha=0.35, linewidth=3)
-        face = "none" if r.fitted else colour
-        label = f"{r.point.device}, {'fitted' if r.fitted else 'predicted'}"
-        ax.plot(x, nominal, "o", color=colour, markerfacecolor=face, label=label)
-        if abs(r.error_percent) > MISS_PERCENT:
-            ax.annotate(
-                r.point.id, (x, nominal), (6, -4), "data", "offset points", fontsize=8
-            )
-    ends = [min(values) / 1.3, max(values) * 1.3]
-    for factor, style in (
-        (1, "-"),
-        (1 + MISS_PERCENT / 100, "--"),
-        (1 - MISS_PERCENT / 100, "--"),
-    ):
+    values: list[float] = []
+    for row in rows:
+        scale = MICROSECONDS.get(row.point.unit, 1.0)
+        measured = row.point.value * scale
+        nominal = row.predicted["nominal"] * scale
+        band = [value * scale for value in row.predicted.values()]
+        low, high = min(band), max(band)
+        values += [measured, low, high]
+        device = row.point.device
+        colour = COLOURS.get(device, "tab:gray")
         ax.plot(
-            ends, [e * factor for e in ends], style, color="0.6", linewidth=1, zorder=0
+            [measured, measured], [low, high], color=colour, alpha=0.35, linewidth=3
         )
+        face = "none" if row.fitted else colour
+        label = f"{device}, {'fitted' if row.fitted else 'predicted'}"
+        ax.plot(measured, nominal, "o", color=colour, markerfacecolor=face, label=label)
+        if abs(row.error_percent) > MISS_PERCENT:
+            at = (measured, nominal)
+            ax.annotate(row.point.id, at, (6, -4), "data", "offset points", fontsize=8)
+    ends = [min(values) / 1.3, max(values) * 1.3]
+    miss = MISS_PERCENT / 100
+    for factor, style in ((1, "-"), (1 + miss, "--"), (1 - miss, "--")):
+        line = [end * factor for end in ends]
+        ax.plot(ends, line, style, color="0.6", linewidth=1, zorder=0)
     ax.set(
         xscale="log",
         yscale="log",

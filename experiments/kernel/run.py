@@ -69,18 +69,18 @@ class Run:
     @functools.cached_property
     def time_s(self) -> dict[str, float]:
         """Seconds by band of the datasheet."""
-        other = {
-            band: self.program.read(self.sheet.at(band), *self.arguments)
-            for band in BANDS
-        }
-        return {band: reading.seconds for band, reading in other.items()}
+        seconds = {}
+        for band in BANDS:
+            reading = self.program.read(self.sheet.at(band), *self.arguments)
+            seconds[band] = reading.seconds
+        return seconds
 
     @functools.cached_property
     def as_written_s(self) -> float:
         """Seconds if every ring of tiles were one buffer."""
-        return self.program.read(
-            self.sheet.at(), *self.arguments, as_written=True
-        ).seconds
+        device = self.sheet.at()
+        reading = self.program.read(device, *self.arguments, as_written=True)
+        return reading.seconds
 
     @functools.cached_property
     def spent(self) -> Spent:
