@@ -14,6 +14,7 @@ SCRIPT = pathlib.Path(__file__).parents[1] / "docs" / "instructions.py"
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("instruction_list", SCRIPT)
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["instruction_list"] = module
     spec.loader.exec_module(module)

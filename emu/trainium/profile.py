@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 
+from emu.annotations import PyTree
 from emu.clock.reading import Event, Reading
 from emu.report.attribution import (
     Peak,
@@ -23,7 +23,7 @@ COMPUTE = ("tensor", "vector", "scalar", "gpsimd")
 
 
 def quantities(
-    reading: Reading, arguments: Any, useful_flops: int | None = None
+    reading: Reading, arguments: PyTree, useful_flops: int | None = None
 ) -> Quantities:
     """The quantities of the core that ends last; FLOPs and bytes are means over the mesh.
 
@@ -37,12 +37,16 @@ def quantities(
     tally = reading.tally
     spent = account(reading)
     moved, other = tally.by("bytes"), tally.by("other")
-    active_s = {e: active_ticks(of) / device.tick_hz for e, of in spent.items()}
+    active_s = {
+        engine: active_ticks(of) / device.tick_hz for engine, of in spent.items()
+    }
     hbm_bytes = (moved.get("hbm_read", 0) + moved.get("hbm_write", 0)) / reading.cores
     hardware = other.get("adjusted_flops", 0) / reading.cores
     transposes = other.get("transpose_flops", 0) / reading.cores
     issued = sum(
-        n for name, n in tally.by("flops").items() if name.startswith("trn.nc_matmul")
+        flops
+        for name, flops in tally.by("flops").items()
+        if name.startswith("trn.nc_matmul")
     )
     share = None if useful_flops is None or not issued else useful_flops / issued
     return Quantities(
@@ -55,7 +59,9 @@ def quantities(
         transpose_flops=transposes,
         model_flops=None if share is None else (hardware - transposes) * share,
         hbm_bytes=hbm_bytes,
-        engine_active_time_s={e: active_s[e] for e in COMPUTE if e in active_s},
+        engine_active_time_s={
+            engine: active_s[engine] for engine in COMPUTE if engine in active_s
+        },
         peak_flops_per_s=device.bf16_flops_per_s,
         peak_dma_bytes_per_s=device.dma_engines * device.dma_engine_peak_bytes_per_s,
         peak_hbm_bytes_per_s=device.hbm_bytes_per_s / device.hbm_stacks,
@@ -82,17 +88,26 @@ def dma_events(events: Iterable[Event]) -> list[Event]:
     return together(events, DMA_QUEUES, DMA)
 
 
-def peaks(q: Quantities, tick_hz: int) -> dict[str, Peak]:
+def peaks(quantities: Quantities, tick_hz: int) -> dict[str, Peak]:
     """What the Tensor Engine's FLOPs and the DMA engines' bytes take at their peaks."""
 
-    def peak(useful: float, whole: float, per_s: float) -> Peak:
-        return Peak(*(math.floor(n / per_s * tick_hz) for n in (useful, whole)))
+    def ticks(amount: float, per_s: float) -> int:
+        return math.floor(amount / per_s * tick_hz)
 
+    flops_per_s = quantities.peak_flops_per_s
+    bytes_per_s = quantities.peak_dma_bytes_per_s
     return {
-        "tensor": peak(q.useful_flops, q.hardware_flops, q.peak_flops_per_s),
-        DMA: peak(q.necessary_bytes, q.dma_transfer_bytes, q.peak_dma_bytes_per_s),
+        "tensor": Peak(
+            ticks(quantities.useful_flops, flops_per_s),
+            ticks(quantities.hardware_flops, flops_per_s),
+        ),
+        DMA: Peak(
+            ticks(quantities.necessary_bytes, bytes_per_s),
+            ticks(quantities.dma_transfer_bytes, bytes_per_s),
+        ),
     }
 
 
-def _nbytes(tree: Any) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+def _nbytes(tree: PyTree) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)

@@ -7,8 +7,9 @@ begins with rank c + 1 and goes up around the ring, rank c last.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -20,11 +21,15 @@ from emu.trainium.links import chip_plans
 from emu.trainium.links.chip_steps import Group, Leg, Steps, arrival, cost, steps
 from emu.trainium.links.collectives import long_dimension
 from emu.trainium.links.neuronlink import over, rank
+from emu.trainium.spaces import Hbm
 
-Plan = Callable[..., list[Leg]]  # (device, group, dst, src, root, **params) -> legs
+# (device, group, dst, src, root, **params) -> legs
+Plan: TypeAlias = Callable[..., list[Leg]]
 
 
-def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruction]:
+def _collective(
+    name: str, plan: Plan
+) -> Callable[[Callable[..., Hbm]], Instruction[..., Hbm]]:
     """Declares a meaning over stacked ranks as an instruction whose legs `plan` gives."""
 
     def legs(
@@ -33,14 +38,16 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
         src: Operand,
         *,
         axis: str,
-        chips: Any,
-        sizes: Any,
+        chips: tuple[str, ...],
+        sizes: tuple[int, ...],
         root: int,
         **params: int,
     ) -> list[Steps]:
         group = Group(sizes, chips.index(axis))
         found = plan(device, group, dst, src, root, **params)
-        return [steps(device, group, leg) for leg in found] if group.number > 1 else []
+        if group.number == 1:
+            return []
+        return [steps(device, group, leg) for leg in found]
 
     def price(
         device: Device, dst: Operand, src: Operand, place: Operand, **params: Any
@@ -50,7 +57,7 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
     def arrive(
         device: Device,
         mesh: Mapping[str, int],
-        c: Crossing,
+        crossing: Crossing,
         dst: Operand,
         src: Operand,
         place: Operand,
@@ -60,7 +67,7 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
         **params: Any,
     ) -> tuple[np.ndarray, np.ndarray]:
         found = legs(device, dst, src, axis=axis, root=root, **params)
-        return arrival(list(mesh).index(axis), c, place.known, found, root)
+        return arrival(list(mesh).index(axis), crossing, place.known, found, root)
 
     reads = ("hbm", "count")
     return instruction(name, cost=price, reads=reads, writes="hbm", arrival=arrive)
@@ -68,32 +75,31 @@ def _collective(name: str, plan: Plan) -> Callable[[Callable[..., Any]], Instruc
 
 def _call(
     inst: Instruction,
-    dst: Any,
-    src: Any,
+    dst: Hbm,
+    src: Hbm,
     axis: str,
     chips: tuple[str, ...] | None,
     root: int = 0,
     **params: int,
-) -> Any:
+) -> Hbm:
     names, sizes = over(axis, chips)
-    return inst(
-        dst, src, rank(names), axis=axis, chips=names, sizes=sizes, root=root, **params
-    )
+    mesh = dict(axis=axis, chips=names, sizes=sizes, root=root)
+    return inst(dst, src, rank(names), **mesh, **params)
 
 
 # --- all-gather ---
 
 
 @_collective("trn.chip_all_gather", chip_plans.gather_legs)
-def _all_gather(dst: Any, src: Any, place: Any, **_: Any) -> Any:
+def _all_gather(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
     whole = jnp.moveaxis(src, 0, dim - 1).reshape(dst.shape[1:])
     return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
 
 
 def chip_all_gather(
-    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
-) -> Any:
+    dst: Hbm, src: Hbm, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Hbm:
     """`dst` on every rank of `axis` is their `src`, one behind the other.
 
     Args:
@@ -112,39 +118,52 @@ def chip_all_gather(
 
 
 @_collective("trn.chip_reduce_scatter", chip_plans.scatter_legs)
-def _reduce_scatter(dst: Any, src: Any, place: Any, **_: Any) -> Any:
-    n, dim = len(src), long_dimension(src.shape, dst.shape)
-    parts = src.reshape(*src.shape[:dim], n, -1, *src.shape[dim + 1 :])
+def _reduce_scatter(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
+    dim = long_dimension(src.shape, dst.shape)
+    parts = src.reshape(*src.shape[:dim], len(src), -1, *src.shape[dim + 1 :])
     return _ring_sum(jnp.moveaxis(parts, dim, 1)).astype(dst.dtype)
 
 
 @_collective("trn.chip_all_reduce", chip_plans.reduce_legs)
-def _all_reduce(dst: Any, src: Any, place: Any, **_: Any) -> Any:
-    n, batch = len(src), place.shape[1:]
-    flat = src.reshape(n, *batch, -1)
+def _all_reduce(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
+    number = len(src)
+    batch = place.shape[1:]
+    flat = src.reshape(number, *batch, -1)
     size = flat.shape[-1]
-    pad = [(0, 0)] * (flat.ndim - 1) + [(0, -size % n)]
-    parts = jnp.pad(flat, pad).reshape(n, *batch, n, -1)
-    total = jnp.moveaxis(_ring_sum(jnp.moveaxis(parts, -2, 1)), 0, -2)
-    total = total.reshape(*batch, -1)[..., :size].reshape(1, *src.shape[1:])
+    # The last chunk may be short: it is padded to the others' length, and cut again after.
+    padding = [(0, 0)] * (flat.ndim - 1) + [(0, -size % number)]
+    chunks = jnp.pad(flat, padding).reshape(number, *batch, number, -1)
+    sums = _ring_sum(jnp.moveaxis(chunks, -2, 1))
+    joined = jnp.moveaxis(sums, 0, -2).reshape(*batch, -1)
+    total = joined[..., :size].reshape(1, *src.shape[1:])
     return jnp.broadcast_to(total, dst.shape).astype(dst.dtype)
 
 
-def _ring_sum(parts: Any) -> Any:
-    """`[ranks, chunks, ...] -> [chunks, ...]`: chunk c from rank c + 1 up around the ring."""
-    n = len(parts)
+def _ring_sum(parts: jax.Array) -> jax.Array:
+    """`[ranks, chunks, ...] -> [chunks, ...]`: chunk c from rank c + 1 up around the ring.
+
+    Example: of three ranks, chunk 0 is `(x1 + x2) + x0`, chunk 1 `(x2 + x0) + x1`.
+    """
+    number = len(parts)
     if jnp.issubdtype(parts.dtype, jnp.floating) and parts.dtype.itemsize < 4:
         parts = f32(parts)
-    source = jnp.asarray(np.add.outer(np.arange(n), np.arange(1, n + 1)) % n)
-    turned = jnp.take_along_axis(
-        parts, source.reshape(n, n, *(1,) * (parts.ndim - 2)), 0
-    )
-    return lax.scan(lambda total, part: (total + part, None), turned[0], turned[1:])[0]
+    ranks = np.arange(number)
+    # Row s: the rank that each chunk's sum takes in at step s.
+    source = np.add.outer(ranks, ranks + 1) % number
+    others = (1,) * (parts.ndim - 2)
+    index = jnp.asarray(source).reshape(number, number, *others)
+    turned = jnp.take_along_axis(parts, index, 0)
+
+    def add(total: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
+        return total + part, None
+
+    total, _ = lax.scan(add, turned[0], turned[1:])
+    return total
 
 
 def chip_reduce_scatter(
-    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
-) -> Any:
+    dst: Hbm, src: Hbm, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Hbm:
     """`dst` on rank i of `axis` is part i of N of the sum of their `src`.
 
     Args:
@@ -159,8 +178,8 @@ def chip_reduce_scatter(
 
 
 def chip_all_reduce(
-    dst: Any, src: Any, *, axis: str, chips: tuple[str, ...] | None = None
-) -> Any:
+    dst: Hbm, src: Hbm, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Hbm:
     """`dst` on every rank of `axis` is the sum of their `src`.
 
     Args:
@@ -180,26 +199,26 @@ def chip_all_reduce(
 
 @_collective("trn.chip_all_to_all", chip_plans.exchange_legs)
 def _all_to_all(
-    dst: Any, src: Any, place: Any, *, split: int, join: int, **_: Any
-) -> Any:
-    n, first = len(src), place.ndim
+    dst: Hbm, src: Hbm, place: jax.Array, *, split: int, join: int, **_: Any
+) -> Hbm:
+    first = place.ndim
     at = first + split
-    parts = src.reshape(*src.shape[:at], n, -1, *src.shape[at + 1 :])
-    parts = jnp.swapaxes(jnp.moveaxis(parts, at, 1), 0, 1)  # [to, from, ...]
-    at = first + join
-    joined = jnp.moveaxis(parts, 1, at)
+    parts = src.reshape(*src.shape[:at], len(src), -1, *src.shape[at + 1 :])
+    by_receiver = jnp.moveaxis(parts, at, 1)  # [from, to, ...]
+    received = jnp.swapaxes(by_receiver, 0, 1)
+    joined = jnp.moveaxis(received, 1, first + join)
     return joined.reshape(dst.shape).astype(dst.dtype)
 
 
 def chip_all_to_all(
-    dst: Any,
-    src: Any,
+    dst: Hbm,
+    src: Hbm,
     *,
     axis: str,
     chips: tuple[str, ...] | None = None,
     split: int = 0,
     join: int = 0,
-) -> Any:
+) -> Hbm:
     """Part j of `dst` on rank i of `axis` is part i of `src` on rank j.
 
     Args:
@@ -215,13 +234,13 @@ def chip_all_to_all(
 
 
 @_collective("trn.chip_broadcast", chip_plans.broadcast_legs)
-def _broadcast(dst: Any, src: Any, place: Any, *, root: int, **_: Any) -> Any:
+def _broadcast(dst: Hbm, src: Hbm, place: jax.Array, *, root: int, **_: Any) -> Hbm:
     return jnp.broadcast_to(src[root][None], dst.shape).astype(dst.dtype)
 
 
 def chip_broadcast(
-    dst: Any, src: Any, root: int, *, axis: str, chips: tuple[str, ...] | None = None
-) -> Any:
+    dst: Hbm, src: Hbm, root: int, *, axis: str, chips: tuple[str, ...] | None = None
+) -> Hbm:
     """`dst` on every rank of `axis` is `src` of rank `root`.
 
     Args:

@@ -12,6 +12,7 @@ Every function gives the legs for one group of `group.number` ranks and raises `
 shapes that do not fit.
 """
 
+import dataclasses
 import math
 
 from emu.datasheet import Device
@@ -21,13 +22,17 @@ from emu.trainium.links.chip_steps import Group, Leg, steps
 from emu.trainium.links.collectives import gather, longer, scatter
 
 
-def _gather_leg(device: Device, n: int, nbytes: float, chunk: float) -> Leg:
+def _mesh_leg(ranks: int, nbytes: float, read: float, written: float) -> Leg:
+    """Everybody's `nbytes` to every peer in one step."""
+    return Leg("once", tuple(range(1, ranks)), nbytes, read, written)
+
+
+def _gather_leg(device: Device, ranks: int, nbytes: float, chunk: float) -> Leg:
     if nbytes < device.mesh_limit_bytes:
-        once = gather(device, n, nbytes)
-        return Leg(
-            "once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk
-        )
-    return Leg("turn", (1,) * (n - 1), chunk, (n - 1) * chunk, (n - 1) * chunk)
+        once = gather(device, ranks, nbytes)
+        return _mesh_leg(ranks, chunk, once.reads * chunk, once.writes * chunk)
+    moved = (ranks - 1) * chunk
+    return Leg("turn", (1,) * (ranks - 1), chunk, moved, moved)
 
 
 def gather_legs(
@@ -44,13 +49,13 @@ def gather_legs(
     return [_gather_leg(device, group.number, dst.nbytes, src.nbytes)]
 
 
-def _scatter_leg(device: Device, n: int, nbytes: float, chunk: float) -> Leg:
+def _scatter_leg(device: Device, ranks: int, nbytes: float, chunk: float) -> Leg:
     if nbytes < device.mesh_limit_bytes:
-        once = scatter(device, n, nbytes)
-        return Leg(
-            "once", tuple(range(1, n)), chunk, once.reads * chunk, once.writes * chunk
-        )
-    return Leg("turn", (1,) * (n - 1), chunk, 2 * (n - 1) * chunk, (n - 1) * chunk)
+        once = scatter(device, ranks, nbytes)
+        return _mesh_leg(ranks, chunk, once.reads * chunk, once.writes * chunk)
+    moved = (ranks - 1) * chunk
+    # To add up, a step reads the chunk that came and its own.
+    return Leg("turn", (1,) * (ranks - 1), chunk, 2 * (ranks - 1) * chunk, moved)
 
 
 def scatter_legs(
@@ -70,21 +75,24 @@ def scatter_legs(
 def reduce_legs(
     device: Device, group: Group, dst: Operand, src: Operand, root: int
 ) -> list[Leg]:
-    n = group.number
-    chunk = math.ceil(src.size / n) * src.dtype.itemsize
-    both = [leg(device, n, src.nbytes, chunk) for leg in (_scatter_leg, _gather_leg)]
-    if n == 1 or src.nbytes >= device.mesh_limit_bytes:
+    ranks = group.number
+    chunk = math.ceil(src.size / ranks) * src.dtype.itemsize
+    both = [
+        _scatter_leg(device, ranks, src.nbytes, chunk),
+        _gather_leg(device, ranks, src.nbytes, chunk),
+    ]
+    if ranks == 1 or src.nbytes >= device.mesh_limit_bytes:
         return both
     # As between cores: whole buffers to every peer, then N of them read and one written.
-    sent = (n - 1) * src.nbytes
-    read = sent + n * src.nbytes
+    sent = (ranks - 1) * src.nbytes
+    read = sent + ranks * src.nbytes
     written = sent + src.nbytes
-    once = [Leg("once", tuple(range(1, n)), src.nbytes, read, written)]
-    return min(
-        both,
-        once,
-        key=lambda way: sum(steps(device, group, x).alone.max() for x in way),
-    )
+    once = [_mesh_leg(ranks, src.nbytes, read, written)]
+
+    def ticks(legs: list[Leg]) -> int:
+        return sum(steps(device, group, leg).alone.max() for leg in legs)
+
+    return min(both, once, key=ticks)
 
 
 def exchange_legs(
@@ -97,55 +105,47 @@ def exchange_legs(
     split: int,
     join: int,
 ) -> list[Leg]:
-    n = group.number
-    if not src.shape or src.shape[split] % n:
+    ranks = group.number
+    if not src.shape or src.shape[split] % ranks:
         raise LimitExceeded(
             f"trn.chip_all_to_all: source is {list(src.shape)}, its dimension {split} must be a "
-            f"multiple of {n}"
+            f"multiple of {ranks}"
         )
     shape = list(src.shape)
-    shape[split] //= n
-    shape[join] *= n
+    shape[split] //= ranks
+    shape[join] *= ranks
     if list(dst.shape) != shape:
         raise LimitExceeded(
             f"trn.chip_all_to_all: destination is {list(dst.shape)}, must be {shape}"
         )
-    sent = (n - 1) * src.nbytes // n
-    return [Leg("turn", tuple(range(1, n)), src.nbytes / n, sent, sent)]
+    sent = (ranks - 1) * src.nbytes // ranks
+    return [Leg("turn", tuple(range(1, ranks)), src.nbytes / ranks, sent, sent)]
 
 
 def broadcast_legs(
     device: Device, group: Group, dst: Operand, src: Operand, root: int
 ) -> list[Leg]:
-    n = group.number
+    ranks = group.number
     _alike("trn.chip_broadcast", dst, src)
-    if not 0 <= root < n:
-        raise LimitExceeded(f"trn.chip_broadcast: root is {root}, must be 0 to {n - 1}")
-    if src.nbytes < device.mesh_limit_bytes:
-        sent = (n - 1) * src.nbytes
-        return [
-            Leg(
-                "once",
-                tuple(range(1, n)),
-                src.nbytes,
-                sent,
-                sent,
-                1,
-                group.index == root,
-            )
-        ]
-    last = (root - 1) % n
-    return [
-        Leg(
-            "chain",
-            (1,),
-            src.nbytes / n,
-            src.nbytes,
-            src.nbytes,
-            n,
-            group.index != last,
+    if not 0 <= root < ranks:
+        raise LimitExceeded(
+            f"trn.chip_broadcast: root is {root}, must be 0 to {ranks - 1}"
         )
-    ]
+    if src.nbytes < device.mesh_limit_bytes:
+        sent = (ranks - 1) * src.nbytes
+        once = _mesh_leg(ranks, src.nbytes, sent, sent)
+        return [dataclasses.replace(once, sends=group.index == root)]
+    last = (root - 1) % ranks
+    chain = Leg(
+        "chain",
+        shifts=(1,),
+        nbytes=src.nbytes / ranks,
+        read_bytes=src.nbytes,
+        written_bytes=src.nbytes,
+        pieces=ranks,
+        sends=group.index != last,
+    )
+    return [chain]
 
 
 def _alike(name: str, dst: Operand, src: Operand) -> None:

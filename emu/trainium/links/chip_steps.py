@@ -19,7 +19,7 @@ from emu.instruction import Cost, Crossing
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.links.collectives import Pass
 from emu.trainium.links.neuronlink import per_core
-from emu.trainium.links.routes import shifted
+from emu.trainium.links.routes import Routed, shifted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Leg:
     pieces: int = 1
     sends: np.ndarray | None = None
 
+    @property
+    def sent_bytes(self) -> float:
+        """Bytes that one rank sends in the whole leg."""
+        return len(self.shifts) * self.pieces * self.nbytes
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Steps:
@@ -100,34 +105,39 @@ class Steps:
 
 
 def steps(device: Device, group: Group, leg: Leg) -> Steps:
-    """The times of a leg when every core of a chip runs the same collective."""
+    """The times of a leg when every core of a chip runs the same collective.
+
+    Example: a ring of 4 chips around one dimension of a Trn2 torus, one core each, 256 KiB a step.
+    All four send to their neighbour at once, each over its own link of 128 B/ns: 2.05 us, and a hop
+    of 1.5 us until it arrives. To the chip two further even ranks go up and odd ones down, so that
+    no link carries two: again 2.05 us, and two hops. With 8 cores running, 8 transfers share every
+    link: 16.4 us, and a hop.
+    """
     sends = np.ones(len(group.index), bool) if leg.sends is None else leg.sends
     load = device.cores_running * sends.astype(np.float64)
     data_s, _ = Pass(0, leg.read_bytes, leg.written_bytes).seconds(device, 1)
-    if leg.kind == "once":
-        way = shifted(device, group.sizes, group.at, leg.shifts, load)
-        hops = way.hops
-        link_s = leg.nbytes * way.seconds_per_byte
-    else:
-        each = {
-            by: shifted(device, group.sizes, group.at, (by,), load)
-            for by in {*leg.shifts}
-        }
-        hops = np.concatenate([each[by].hops for by in leg.shifts])
-        link_s = np.concatenate(
-            [leg.nbytes * each[by].seconds_per_byte for by in leg.shifts]
-        )
-    in_sequence = 1 if leg.kind == "once" else len(leg.shifts) * leg.pieces
+    at_once = leg.kind == "once"
+    ways = _ways(device, group, leg, load)
+    hops = np.concatenate([way.hops for way in ways])
+    link_s = np.concatenate([leg.nbytes * way.seconds_per_byte for way in ways])
+    in_sequence = 1 if at_once else len(leg.shifts) * leg.pieces
     busy_s = np.maximum(link_s, data_s / in_sequence) * sends
-    used_s = link_s.max(0) if leg.kind == "once" else leg.pieces * link_s.sum(0)
+    used_s = link_s.max(0) if at_once else leg.pieces * link_s.sum(0)
     return Steps(
-        leg,
-        sends,
-        _ticks(device, busy_s),
-        _ticks(device, busy_s + hops * device.link_hop_s),
-        used_s,
-        data_s,
+        leg=leg,
+        sends=sends,
+        busy=_ticks(device, busy_s),
+        latency=_ticks(device, busy_s + hops * device.link_hop_s),
+        link_s=used_s,
+        data_s=data_s,
     )
+
+
+def _ways(device: Device, group: Group, leg: Leg, load: np.ndarray) -> list[Routed]:
+    """What the leg's transfers find: all of them together, or those of one shift after another."""
+    if leg.kind == "once":
+        return [shifted(device, group.sizes, group.at, leg.shifts, load)]
+    return [shifted(device, group.sizes, group.at, (by,), load) for by in leg.shifts]
 
 
 def _ticks(device: Device, seconds: np.ndarray) -> np.ndarray:
@@ -149,62 +159,63 @@ def cost(device: Device, here: np.ndarray, legs: Sequence[Steps]) -> Cost:
     if not legs:
         return Cost(engine="collective", moved_bytes={}, counts={"link_bytes": 0})
 
-    def total(rows: list[Any]) -> Any:
-        return per_core(np.sum(rows, 0)[here])
+    def total(of_ranks: list[np.ndarray]) -> Any:
+        return per_core(np.sum(of_ranks, 0)[here])
 
-    read, written, sent = (
-        total([np.ceil(amount(x.leg) * x.sends).astype(np.int64) for x in legs])
-        for amount in (_read_bytes, _written_bytes, _sent_bytes)
-    )
-    data = per_core(_ticks(device, np.sum([x.data_s * x.sends for x in legs], 0))[here])
-    link = per_core(_ticks(device, np.sum([x.link_s for x in legs], 0))[here])
+    def total_bytes(of_legs: list[float]) -> Any:
+        pairs = zip(of_legs, legs, strict=True)
+        return total([np.ceil(n * x.sends).astype(np.int64) for n, x in pairs])
+
+    data_s = np.sum([x.data_s * x.sends for x in legs], 0)
+    link_s = np.sum([x.link_s for x in legs], 0)
+    data = per_core(_ticks(device, data_s)[here])
+    link = per_core(_ticks(device, link_s)[here])
     return Cost(
         engine="collective",
         busy_cycles=total([x.occupied for x in legs]),
         latency_cycles=total([np.maximum(x.alone, x.occupied) for x in legs]),
-        moved_bytes={"hbm_read": read, "hbm_write": written},
-        counts={"link_bytes": sent},
+        moved_bytes={
+            "hbm_read": total_bytes([x.leg.read_bytes for x in legs]),
+            "hbm_write": total_bytes([x.leg.written_bytes for x in legs]),
+        },
+        counts={"link_bytes": total_bytes([x.leg.sent_bytes for x in legs])},
         taken=dict.fromkeys(DMA_QUEUES, data) | {"neuronlink": link},
     )
-
-
-def _read_bytes(leg: Leg) -> float:
-    return leg.read_bytes
-
-
-def _written_bytes(leg: Leg) -> float:
-    return leg.written_bytes
-
-
-def _sent_bytes(leg: Leg) -> float:
-    return len(leg.shifts) * leg.pieces * leg.nbytes
 
 
 # --- arrival ---
 
 
 def arrival(
-    at: int, c: Crossing, here: np.ndarray, legs: Sequence[Steps], root: int = 0
+    at: int,
+    crossing: Crossing,
+    here: np.ndarray,
+    legs: Sequence[Steps],
+    root: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """When every core has its result, and when it is free again: each `int64[*mesh]`.
 
     Args:
       at: the collective's axis among the mesh's.
-      c: when every core could start.
+      crossing: when every core could start.
       here: the rank of every core, broadcastable to the mesh.
       legs: one after the other.
       root: rank along the axis at which a chain begins.
     """
-    free, ready = c.start_ticks, c.start_ticks
+    idle = crossing.destination_idle_ticks
+    free = ready = crossing.start_ticks
     for x in legs:
         if x.leg.kind == "chain":
-            return _chain(at, free, c.destination_idle_ticks, here, x, root)
+            return _chain(at, free, idle, here, x, root)
         through = _in_turn if x.leg.kind == "turn" else _at_once
-        free, ready = through(at, free, c.destination_idle_ticks, here, x)
+        free, ready = through(at, free, idle, here, x)
     return ready, free
 
 
-def _in_turn(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
+def _in_turn(
+    at: int, free: np.ndarray, idle: np.ndarray, here: np.ndarray, x: Steps
+) -> tuple[np.ndarray, np.ndarray]:
+    """When each core is free, and has what the leg brings it: step by step."""
     ready = np.zeros_like(free)
     for by, busy, latency in zip(x.leg.shifts, x.busy, x.latency, strict=True):
         begin = np.maximum(free, np.roll(idle, -by, at))
@@ -214,7 +225,10 @@ def _in_turn(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
     return free, ready
 
 
-def _at_once(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
+def _at_once(
+    at: int, free: np.ndarray, idle: np.ndarray, here: np.ndarray, x: Steps
+) -> tuple[np.ndarray, np.ndarray]:
+    """When each core is free, and has what the leg brings it: all transfers together."""
     left = free
     ready = np.zeros_like(free)
     sends = x.sends[here]
@@ -227,26 +241,49 @@ def _at_once(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps) -> Any:
     return np.maximum(left, ready), ready
 
 
-def _chain(at: int, free: Any, idle: Any, here: np.ndarray, x: Steps, root: int) -> Any:
-    """Rank by rank from the root; a piece leaves once it has come and the one before has left."""
+def _chain(
+    at: int,
+    free: np.ndarray,
+    idle: np.ndarray,
+    here: np.ndarray,
+    x: Steps,
+    root: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """When each core has its result, and is free: rank by rank from the root.
 
-    def from_root(a: np.ndarray) -> np.ndarray:
-        return np.moveaxis(np.roll(np.broadcast_to(a, free.shape), -root, at), at, 0)
+    A piece leaves once it has come and the one before has left. Example: 3 pieces that take 10
+    ticks to leave and 15 to arrive. From a root that starts at 0 they leave at 0, 10 and 20 and
+    come to the second rank at 15, 25 and 35; they leave it at the same times and come to the third
+    at 30, 40 and 50. If the second may start at 30 only, they leave it at 30, 40 and 50.
+    """
 
-    start, idle, busy, latency = map(
-        from_root, (free, idle, x.busy[0][here], x.latency[0][here])
-    )
+    def from_root(values: np.ndarray) -> np.ndarray:
+        """The chain's axis first, the root at its place 0."""
+        whole = np.broadcast_to(values, free.shape)
+        return np.moveaxis(np.roll(whole, -root, at), at, 0)
+
+    def as_placed(values: np.ndarray) -> np.ndarray:
+        """The inverse."""
+        return np.roll(np.moveaxis(values, 0, at), root, at)
+
+    start = from_root(free)
+    idle = from_root(idle)
+    busy = from_root(x.busy[0][here])
+    latency = from_root(x.latency[0][here])
     piece = np.arange(x.leg.pieces).reshape(-1, *(1,) * (start.ndim - 1))
     come = np.zeros((x.leg.pieces, *start.shape[1:]), np.int64)
-    ready, left = np.zeros_like(start), start.copy()
-    for d in range(len(start) - 1):
-        begin = np.maximum(come, np.maximum(start[d], idle[d + 1]))
-        begin = np.maximum.accumulate(begin - piece * busy[d]) + piece * busy[d]
-        left[d] = begin[-1] + busy[d]
-        come = begin + latency[d]
-        ready[d + 1] = come[-1]
-    ready[0], left = left[0], np.maximum(left, ready)
-    return tuple(np.roll(np.moveaxis(a, 0, at), root, at) for a in (ready, left))
+    ready = np.zeros_like(start)
+    left = start.copy()
+    for rank in range(len(start) - 1):
+        before = piece * busy[rank]  # what the pieces before this one take to leave
+        begin = np.maximum(come, np.maximum(start[rank], idle[rank + 1]))
+        begin = np.maximum.accumulate(begin - before) + before
+        left[rank] = begin[-1] + busy[rank]
+        come = begin + latency[rank]
+        ready[rank + 1] = come[-1]
+    ready[0] = left[0]
+    left = np.maximum(left, ready)
+    return as_placed(ready), as_placed(left)
 
 
 __all__ = ["Group", "Leg", "Steps", "arrival", "cost", "steps"]

@@ -16,8 +16,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -27,6 +27,7 @@ from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction, limit
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.engines.memory import f32
+from emu.trainium.spaces import Hbm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +46,18 @@ class Pass:
         )
 
     def seconds(self, device: Device, chunk_bytes: float) -> tuple[float, float]:
-        """Time of the data, and of the steps besides."""
-        rate = device.dma_engines * device.dma_engine_bytes_per_s
-        hbm = (self.reads + self.writes) * device.cores_running / device.hbm_bytes_per_s
-        data_s = chunk_bytes * max(max(self.reads, self.writes) / rate, hbm)
+        """Time of the data, and of the steps besides.
+
+        Example: 8 cores of Trainium2 gather 2 MiB, 256 KiB each: 3 steps by recursive doubling, 7
+        chunks read and 7 written. DMA: 7 / (16 · 23 B/ns) = 0.0190 ns a byte of a chunk; HBM, which
+        8 cores share: 14 · 8 / 2,900 B/ns = 0.0386 ns. So the data takes 256 KiB · 0.0386 = 10.1 us
+        and the steps 3 · 1.5 = 4.5 us besides.
+        """
+        dma_rate = device.dma_engines * device.dma_engine_bytes_per_s
+        moved = self.reads + self.writes
+        hbm_s = moved * device.cores_running / device.hbm_bytes_per_s
+        dma_s = max(self.reads, self.writes) / dma_rate
+        data_s = chunk_bytes * max(dma_s, hbm_s)
         return data_s, self.steps * device.link_hop_s
 
 
@@ -81,7 +90,7 @@ def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
     # Whole buffers to every peer, then N of them read and one written.
     sent = cores * (cores - 1)
     once = Pass(1, sent + cores**2, sent + cores)
-    return min(both, once, key=lambda p: sum(p.seconds(device, nbytes / cores)))
+    return min(both, once, key=lambda way: sum(way.seconds(device, nbytes / cores)))
 
 
 def _cost(
@@ -109,17 +118,17 @@ def _cost(
 def _arrival(
     device: Device,
     mesh: Mapping[str, int],
-    c: Crossing,
+    crossing: Crossing,
     *_: Operand,
     axis: str,
     cores: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """It starts when the last core has come and every destination is idle; all end together."""
     at = list(mesh).index(axis)
-    start = np.maximum(c.start_ticks, c.destination_idle_ticks).max(
-        axis=at, keepdims=True
-    )
-    ready = np.broadcast_to(start + c.latency_ticks, c.start_ticks.shape)
+    could_start = np.maximum(crossing.start_ticks, crossing.destination_idle_ticks)
+    start = could_start.max(axis=at, keepdims=True)
+    ready = start + crossing.latency_ticks
+    ready = np.broadcast_to(ready, crossing.start_ticks.shape)
     return ready, ready
 
 
@@ -137,11 +146,11 @@ def _all_reduce_cost(
     writes="hbm",
     arrival=_arrival,
 )
-def _all_reduce(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
+def _all_reduce(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     return jnp.broadcast_to(_sum(src)[None], src.shape).astype(dst.dtype)
 
 
-def all_reduce(dst: Any, src: Any, *, axis: str) -> Any:
+def all_reduce(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     """`dst` on every core of `axis` is the sum of their `src`.
 
     Args:
@@ -170,13 +179,13 @@ def _all_gather_cost(
     writes="hbm",
     arrival=_arrival,
 )
-def _all_gather(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
+def _all_gather(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
     whole = jnp.concatenate(list(src), axis=dim - 1)
     return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
 
 
-def all_gather(dst: Any, src: Any, *, axis: str) -> Any:
+def all_gather(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     """`dst` on every core of `axis` is their `src`, one behind the other.
 
     Args:
@@ -205,12 +214,13 @@ def _reduce_scatter_cost(
     writes="hbm",
     arrival=_arrival,
 )
-def _reduce_scatter(dst: Any, src: Any, *, axis: str, cores: int) -> Any:
+def _reduce_scatter(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(src.shape, dst.shape)
-    return jnp.stack(jnp.split(_sum(src), cores, axis=dim - 1)).astype(dst.dtype)
+    parts = jnp.split(_sum(src), cores, axis=dim - 1)
+    return jnp.stack(parts).astype(dst.dtype)
 
 
-def reduce_scatter(dst: Any, src: Any, *, axis: str) -> Any:
+def reduce_scatter(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     """`dst` on core i of `axis` is part i of N of the sum of their `src`.
 
     Args:
@@ -225,16 +235,17 @@ def reduce_scatter(dst: Any, src: Any, *, axis: str) -> Any:
     return _reduce_scatter(dst, src, axis=axis, cores=lax.axis_size(axis))
 
 
-def _sum(stacked: Any) -> Any:
+def _sum(stacked: jax.Array) -> jax.Array:
     """Over the leading dimension, first core first: every run rounds alike."""
     return functools.reduce(jnp.add, [f32(x) for x in stacked])
 
 
 def long_dimension(long: tuple[int, ...], short: tuple[int, ...]) -> int:
     """The dimension in which two stacked shapes differ; the first after the cores' if none does."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(long, short, strict=True)) if a != b), 1
-    )
+    for dimension, (ours, theirs) in enumerate(zip(long, short, strict=True)):
+        if ours != theirs:
+            return dimension
+    return 1
 
 
 def longer(
@@ -246,11 +257,11 @@ def longer(
     cores: int,
 ) -> None:
     """Raises `LimitExceeded` unless one dimension is `cores` times as long and the others equal."""
-    fits = [
-        tuple(n * (cores if i == j else 1) for j, n in enumerate(short))
-        for i in range(len(short))
-    ]
-    if long not in fits:
+    fits = False
+    for dimension, size in enumerate(short):
+        grown = (*short[:dimension], size * cores, *short[dimension + 1 :])
+        fits = fits or grown == tuple(long)
+    if not fits:
         raise LimitExceeded(
             f"{name}: {whole} is {list(long)}, must be the {part}'s {list(short)} with one "
             f"dimension {cores} times as long"

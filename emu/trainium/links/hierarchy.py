@@ -5,8 +5,6 @@ chips first and then within them, a reduction the other way round, so that each 
 own part over the links. Ranks count chips first: rank = chip · cores + core.
 """
 
-from typing import Any
-
 from jax import lax
 
 from emu.trainium.engines.memory import hbm
@@ -16,16 +14,17 @@ from emu.trainium.links.chip_collectives import (
     chip_reduce_scatter,
 )
 from emu.trainium.links.collectives import all_gather, reduce_scatter
+from emu.trainium.spaces import Hbm
 
 
 def all_gather_both(
-    dst: Any,
-    src: Any,
+    dst: Hbm,
+    src: Hbm,
     *,
     chip_axis: str,
     core_axis: str,
     chips: tuple[str, ...] | None = None,
-) -> Any:
+) -> Hbm:
     """`dst` on every core of both axes is their `src`, joined in the order of ranks.
 
     Args:
@@ -47,13 +46,13 @@ def all_gather_both(
 
 
 def reduce_scatter_both(
-    dst: Any,
-    src: Any,
+    dst: Hbm,
+    src: Hbm,
     *,
     chip_axis: str,
     core_axis: str,
     chips: tuple[str, ...] | None = None,
-) -> Any:
+) -> Hbm:
     """`dst` on each core of both axes is its rank's part of the sum of all `src`.
 
     Args:
@@ -75,13 +74,13 @@ def reduce_scatter_both(
 
 
 def all_reduce_both(
-    dst: Any,
-    src: Any,
+    dst: Hbm,
+    src: Hbm,
     *,
     chip_axis: str,
     core_axis: str,
     chips: tuple[str, ...] | None = None,
-) -> Any:
+) -> Hbm:
     """`dst` on every core of both axes is the sum of all `src`.
 
     Each core adds up its part of the chip's sum, the chips add theirs, and the cores join them.

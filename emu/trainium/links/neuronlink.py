@@ -10,25 +10,28 @@ chip share its links. Source of the hop: SDK, intra-node collectives guide.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction
 from emu.trainium.links.routes import shifted
+from emu.trainium.spaces import Hbm
 
 
 def send(
-    dst: Any,
-    src: Any,
-    shift: Any,
-    live: Any,
+    dst: Hbm,
+    src: Hbm,
+    shift: KnownInt,
+    live: KnownInt,
     *,
     axis: str,
     chips: tuple[str, ...] | None = None,
-) -> Any:
+) -> Hbm:
     """`dst` of rank i is `src` of rank `i - shift`, cyclically, where that rank is live.
 
     A rank that is not live sends nothing and takes no time; its receiver's `dst` keeps what it
@@ -54,7 +57,7 @@ def send(
     )
 
 
-def send_next(dst: Any, src: Any, *, axis: str) -> Any:
+def send_next(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     """Sends `src` to the next chip around `axis`; `dst` receives the previous chip's."""
     return send(dst, src, 1, 1, axis=axis)
 
@@ -78,7 +81,7 @@ def over(
     return chips, tuple(lax.axis_size(a) for a in chips)
 
 
-def rank(chips: tuple[str, ...]) -> Any:
+def rank(chips: tuple[str, ...]) -> jax.Array:
     """This core's chip among the ranks of the mesh axes over chips, the last counting first.
 
     Handed to instructions as a known integer, so that a cost rule sees which core is where.
@@ -89,9 +92,11 @@ def rank(chips: tuple[str, ...]) -> Any:
     return number
 
 
-def per_core(x: Any) -> Any:
+def per_core(values: np.ndarray) -> Any:
     """A number where all cores agree, else the array over the mesh."""
-    return x.flat[0].item() if x.size == 1 or (x == x.flat[0]).all() else x
+    first = values.flat[0]
+    agree = values.size == 1 or (values == first).all()
+    return first.item() if agree else values
 
 
 # --- the instruction ---
@@ -116,9 +121,16 @@ def _live(known: np.ndarray) -> np.ndarray:
 def _load(
     device: Device, live: np.ndarray, ranks: np.ndarray, number: int
 ) -> np.ndarray:
-    """How many of each chip's running cores send: `float[ranks]`."""
-    cores = tuple(i for i, n in enumerate(ranks.shape) if n == 1)
-    sending = device.cores_running * live.mean(axis=cores, keepdims=True)
+    """How many of each chip's running cores send: `float[ranks]`.
+
+    Args:
+      device: the machine.
+      live: 0 or 1 of each core, broadcastable to the mesh.
+      ranks: the rank of each core; axes over cores of one chip have size 1.
+      number: of ranks.
+    """
+    core_axes = tuple(i for i, size in enumerate(ranks.shape) if size == 1)
+    sending = device.cores_running * live.mean(axis=core_axes, keepdims=True)
     load = np.zeros(number)
     load[ranks] = sending
     return load
@@ -140,25 +152,27 @@ def _send_cost(
         raise LimitExceeded(
             f"trn.send: source is {list(src.shape)}, must be the destination's {list(dst.shape)}"
         )
-    on, here = _live(live.known), place.known
-    load = _load(device, on, here, int(np.prod(sizes)))
+    sends = _live(live.known)
+    here = place.known
+    load = _load(device, sends, here, int(np.prod(sizes)))
     way = shifted(device, sizes, chips.index(axis), (_shift(shift.known),), load)
-    busy_s = src.nbytes * way.seconds_per_byte[0][here] * on
-    latency_s = busy_s + way.hops[0][here] * device.link_hop_s * on
-    moved = per_core(src.nbytes * on)
+    hops = way.hops[0][here]
+    busy_s = src.nbytes * way.seconds_per_byte[0][here] * sends
+    latency_s = busy_s + hops * device.link_hop_s * sends
+    moved = per_core(src.nbytes * sends)
     return Cost(
         engine="neuronlink",
         busy_cycles=per_core(busy_s * device.tick_hz),
         latency_cycles=per_core(latency_s * device.tick_hz),
         moved_bytes={"hbm_read": moved, "hbm_write": moved},
-        counts={"link_bytes": per_core(src.nbytes * on * (way.hops[0][here] > 0))},
+        counts={"link_bytes": per_core(src.nbytes * sends * (hops > 0))},
     )
 
 
 def _send_arrival(
     device: Device,
     mesh: Mapping[str, int],
-    c: Crossing,
+    crossing: Crossing,
     dst: Operand,
     src: Operand,
     shift: Operand,
@@ -176,10 +190,13 @@ def _send_arrival(
     """
     at = list(mesh).index(axis)
     by = _shift(shift.known)
-    on = live.known != 0
-    sent = np.maximum(c.start_ticks, np.roll(c.destination_idle_ticks, -by, at))
-    arrived = np.roll(np.where(on, sent + c.latency_ticks, 0), by, at)
-    return arrived, np.where(on, sent + c.busy_ticks, c.start_ticks)
+    sends = live.known != 0
+    # Rolled back by the shift, the receivers' buffers stand beside their senders.
+    receiver_idle = np.roll(crossing.destination_idle_ticks, -by, at)
+    sent = np.maximum(crossing.start_ticks, receiver_idle)
+    left = np.where(sends, sent + crossing.busy_ticks, crossing.start_ticks)
+    arrived = np.where(sends, sent + crossing.latency_ticks, 0)
+    return np.roll(arrived, by, at), left
 
 
 @instruction(
@@ -191,27 +208,27 @@ def _send_arrival(
     arrival=_send_arrival,
 )
 def _send(
-    dst: Any,
-    src: Any,
-    shift: Any,
-    live: Any,
-    place: Any,
+    dst: Hbm,
+    src: Hbm,
+    shift: jax.Array,
+    live: jax.Array,
+    place: jax.Array,
     *,
     axis: str,
-    chips: Any,
-    sizes: Any,
-) -> Any:
+    chips: tuple[str, ...],
+    sizes: tuple[int, ...],
+) -> Hbm:
+    """The private half of `send`, with every core's rank and the sizes of the mesh."""
+    number = len(src)
     # Leading dimensions: the axis, then other mesh axes, which the known scalars have too.
-    own = (1,) * (src.ndim - shift.ndim)
-    ranks = jnp.arange(len(src), dtype=shift.dtype).reshape(
-        -1, *(1,) * (shift.ndim - 1)
-    )
-    sender = (ranks - shift) % len(src)
+    others = (1,) * (shift.ndim - 1)
+    ranks = jnp.arange(number, dtype=shift.dtype).reshape(-1, *others)
+    sender = (ranks - shift) % number
     arrives = jnp.take_along_axis(live.astype(bool), sender, 0)
+    own = (1,) * (src.ndim - shift.ndim)
     payload = jnp.take_along_axis(src, sender.reshape(*sender.shape, *own), 0)
-    return jnp.where(
-        arrives.reshape(*arrives.shape, *own), payload.astype(dst.dtype), dst
-    )
+    arrives = arrives.reshape(*arrives.shape, *own)
+    return jnp.where(arrives, payload.astype(dst.dtype), dst)
 
 
 __all__ = ["over", "per_core", "rank", "send", "send_next"]

@@ -13,7 +13,6 @@ link that it finds busiest. No routing is published: shortest ways are the assum
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 
@@ -52,57 +51,82 @@ def routed(
     Returns:
       `hops: int[n]`, `seconds_per_byte: float[n]`.
     """
-    which, link, hops = (_switches if system.switched else _torus)(
-        system.dims, source, target
-    )
-    bytes_per_s = np.tile(np.repeat(system.rates(band), 2), system.chips)
-    carried = np.bincount(link, weights=load[which], minlength=len(bytes_per_s))
-    seconds = np.zeros(len(source))
-    np.maximum.at(seconds, which, (carried / bytes_per_s)[link])
-    return Routed(hops, seconds)
+    ways = _switches if system.switched else _torus
+    uses = ways(system.dims, source, target)
+    # Every link, as `_link` counts them: each dimension's twice, for both directions, on each chip.
+    bytes_per_s = np.tile(np.repeat(system.rates(band), DIRECTIONS), system.chips)
+    weights = load[uses.transfer]
+    carried = np.bincount(uses.link, weights=weights, minlength=len(bytes_per_s))
+    seconds_per_byte = carried / bytes_per_s
+    busiest = np.zeros(len(source))
+    np.maximum.at(busiest, uses.transfer, seconds_per_byte[uses.link])
+    return Routed(uses.hops, busiest)
 
 
-# Transfer and link of each use; hops by transfer.
-Links = tuple[np.ndarray, np.ndarray, np.ndarray]
+DIRECTIONS = 2  # a chip has a link down and a link up each dimension
+DOWN, UP = 0, 1
 
 
-def _link(chip: Any, dims: int, dim: int, up: Any) -> np.ndarray:
-    return (chip * dims + dim) * 2 + up
+@dataclasses.dataclass(frozen=True, eq=False)
+class Uses:
+    """Which transfers pass which links.
+
+    Attributes:
+      transfer, link: of each use, `int[uses]`.
+      hops: of each transfer, `int[transfers]`.
+    """
+
+    transfer: np.ndarray
+    link: np.ndarray
+    hops: np.ndarray
 
 
-def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Links:
+def _link(
+    chip: np.ndarray, dims: int, dim: int | np.ndarray, way: int | np.ndarray
+) -> np.ndarray:
+    """The number of the link that leaves `chip` along dimension `dim` of `dims`, `UP` or `DOWN`."""
+    return (chip * dims + dim) * DIRECTIONS + way
+
+
+def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Uses:
+    """Dimension by dimension, the shorter way around each.
+
+    Example: from place 3 to place 0 of a ring of 4 it is 1 up, (0 - 3) mod 4, over the wrap-around;
+    from place 0 to place 3 it is 3 up or 1 down, so 1 down; from 1 to 3 both are 2: place 1 is odd,
+    so down, by 0.
+    """
     at = np.stack(np.unravel_index(source, dims))
     to = np.stack(np.unravel_index(target, dims))
-    which = []
+    transfers = []
     links = []
     hops = np.zeros(len(source), np.int64)
-    for d, size in enumerate(dims):
-        ahead = (to[d] - at[d]) % size
-        up = (2 * ahead < size) | ((2 * ahead == size) & (at[d] % 2 == 0))
-        left = np.where(up, ahead, size - ahead)
-        hops += left
+    for dim, size in enumerate(dims):
+        upwards = (to[dim] - at[dim]) % size
+        tie = 2 * upwards == size
+        up = (2 * upwards < size) | (tie & (at[dim] % 2 == 0))
+        distance = np.where(up, upwards, size - upwards)
+        hops += distance
         for step in range(size // 2):
-            going = np.flatnonzero(left > step)
+            going = np.flatnonzero(distance > step)
             chip = np.ravel_multi_index(tuple(at[:, going]), dims)
-            which.append(going)
-            links.append(_link(chip, len(dims), d, up[going]))
-            at[d, going] = (at[d, going] + np.where(up[going], 1, -1)) % size
-    return np.concatenate(which), np.concatenate(links), hops
+            transfers.append(going)
+            links.append(_link(chip, len(dims), dim, up[going]))
+            at[dim, going] = (at[dim, going] + np.where(up[going], 1, -1)) % size
+    return Uses(np.concatenate(transfers), np.concatenate(links), hops)
 
 
-def _switches(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Links:
-    differs = np.stack(np.unravel_index(source, dims)) != np.stack(
-        np.unravel_index(target, dims)
-    )
-    moves = np.flatnonzero(differs.any(0))
-    dim = differs[:, moves].argmax(0)
-    ups = _link(source[moves], len(dims), 0, 1) + 2 * dim
-    downs = _link(target[moves], len(dims), 0, 0) + 2 * dim
-    return (
-        np.tile(moves, 2),
-        np.concatenate([ups, downs]),
-        differs.any(0).astype(np.int64),
-    )
+def _switches(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Uses:
+    """Up from the sender to the switch and down to the receiver, of one dimension."""
+    at = np.stack(np.unravel_index(source, dims))
+    to = np.stack(np.unravel_index(target, dims))
+    differs = at != to
+    moves = differs.any(0)
+    moving = np.flatnonzero(moves)
+    dim = differs[:, moving].argmax(0)  # the first in which they differ
+    ups = _link(source[moving], len(dims), dim, UP)
+    downs = _link(target[moving], len(dims), dim, DOWN)
+    links = np.concatenate([ups, downs])
+    return Uses(np.tile(moving, 2), links, moves.astype(np.int64))
 
 
 # --- where ranks are ---
@@ -137,18 +161,26 @@ def embedding(system: System, sizes: tuple[int, ...]) -> np.ndarray:
     if parts is None:
         chip = cycle(system.dims, system.switched)[:ranks].reshape(sizes)
     else:
+        # A rank's chip is the sum of what its place on each axis contributes.
         lines = [
-            n * cycle(d, system.switched)[:k]
-            for k, d, n in zip(sizes, *parts, strict=True)
+            stride * cycle(dims, system.switched)[:size]
+            for size, (dims, stride) in zip(sizes, parts, strict=True)
         ]
         chip = functools.reduce(np.add.outer, lines)
     chip.flags.writeable = False
     return chip
 
 
-def _matched(dims: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
-    """The dimensions that each axis takes, and chips between neighbours along the last of them."""
-    taken, strides = [], []
+def _matched(
+    dims: tuple[int, ...], sizes: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], int]] | None:
+    """The dimensions that each axis takes, and chips between neighbours along the last of them.
+
+    Example: axes of 4 and 16 on chips `(4, 4, 4)`: the inner one takes the last two dimensions,
+    whose product is 16, with neighbours 1 chip apart, the outer one the first, 16 chips apart.
+    None where the sizes are no such products.
+    """
+    inner_first = []
     end = len(dims)
     for size in reversed(sizes[1:]):
         begin = end
@@ -156,12 +188,12 @@ def _matched(dims: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
             begin -= 1
         if math.prod(dims[begin:end]) != size:
             return None
-        taken.append(dims[begin:end])
-        strides.append(math.prod(dims[end:]))
+        inner_first.append((dims[begin:end], math.prod(dims[end:])))
         end = begin
     if math.prod(dims[:end]) < sizes[0]:
         return None
-    return [dims[:end], *reversed(taken)], [math.prod(dims[end:]), *reversed(strides)]
+    outermost = dims[:end], math.prod(dims[end:])
+    return [outermost, *reversed(inner_first)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -175,15 +207,18 @@ def cycle(dims: tuple[int, ...], switched: bool = False) -> np.ndarray:
     chips = np.arange(math.prod(dims)).reshape(dims)
     if switched:
         return chips.ravel()
-    first = next((d for d, size in enumerate(dims) if size % 2 == 0), 0)
+    even = [dim for dim, size in enumerate(dims) if size % 2 == 0]
+    first = even[0] if even else 0
     return _to_and_fro(np.moveaxis(chips, first, 0)) if dims else chips.ravel()
 
 
 def _to_and_fro(chips: np.ndarray) -> np.ndarray:
+    """Line after line, every other one backwards: of 3 x 4 chips 0 1 2 3 7 6 5 4 8 9 10 11."""
     if chips.ndim == 1:
         return chips
-    parts = [_to_and_fro(part) for part in chips]
-    return np.concatenate([part[:: -1 if i % 2 else 1] for i, part in enumerate(parts)])
+    lines = [_to_and_fro(line) for line in chips]
+    turned = [line[::-1] if i % 2 else line for i, line in enumerate(lines)]
+    return np.concatenate(turned)
 
 
 # --- transfers along a mesh axis ---
