@@ -40,7 +40,7 @@ class System:
 
     def rates(self, band: str) -> tuple[float, ...]:
         """`link_bytes_per_s` under `band`: low is the shortest time."""
-        return tuple(q.at(band) for q in self.link_bytes_per_s)
+        return tuple(rate.at(band) for rate in self.link_bytes_per_s)
 
     def place(self, chip: int) -> tuple[int, ...]:
         """Where a chip stands along each dimension.
@@ -58,18 +58,20 @@ class System:
             place.append(at)
         return tuple(reversed(place))
 
-    def hops(self, a: int, b: int) -> int:
-        """Links on the shortest way from chip `a` to chip `b`; a way through switches counts 1."""
+    def hops(self, source: int, target: int) -> int:
+        """Links on the shortest way from one chip to another; a way through switches counts 1."""
+        start = self.place(source)
+        end = self.place(target)
         if self.switched:
-            return int(self.place(a) != self.place(b))
-        return sum(
-            min((x - y) % size, (y - x) % size)
-            for x, y, size in zip(self.place(a), self.place(b), self.dims, strict=True)
-        )
+            return int(start != end)
+        hops = 0
+        for here, there, size in zip(start, end, self.dims, strict=True):
+            hops += min((here - there) % size, (there - here) % size)
+        return hops
 
     def neighbours(self, chip: int) -> list[int]:
         """The chips one hop away, lowest first."""
-        return [c for c in range(self.chips) if self.hops(chip, c) == 1]
+        return [other for other in range(self.chips) if self.hops(chip, other) == 1]
 
 
 def each_direction(bytes_per_s: float, source: str) -> Quantity:
