@@ -40,6 +40,11 @@ def compute(
 ) -> Cost:
     """The cost of an instruction whose published interval is `cycles` of `engine`.
 
+    Example: 128 cycles of Trainium2's Vector Engine. The engine takes its next instruction 128
+    cycles after this one; the result is written after 128 + 160 (fixed), and a dependent on
+    whichever engine starts 42 (hand-over) later, 330 cycles after this one. An interval of 20
+    counts as 64, the least.
+
     Args:
       device: the machine.
       name: of the instruction.

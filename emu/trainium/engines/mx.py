@@ -169,7 +169,7 @@ def nc_matmul_mx(
       moving: SBUF, likewise `[k, n, ...]`; its format may differ.
       stationary_scale: SBUF `uint8[k / 8, m]`.
       moving_scale: SBUF `uint8[k / 8, n]`.
-      accumulate: a known integer: 0 overwrites `dst`, 1 adds to it.
+      accumulate: a known integer: 0 overwrites `dst`, else adds to it.
     """
     precision.refuse_exact("trn.nc_matmul_mx", "a tile of MX elements")
     left = _values(stationary, stationary_scale)

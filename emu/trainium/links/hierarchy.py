@@ -3,6 +3,11 @@
 As the runtime does it over several nodes (SDK, inter-node collectives guide): a gather goes between
 chips first and then within them, a reduction the other way round, so that each core sends only its
 own part over the links. Ranks count chips first: rank = chip · cores + core.
+
+Example: a gather over 4 chips of 8 cores, 1 MiB on each core. Chips first: every core passes 3
+chunks of 1 MiB on around its ring, 24 MiB a chip over the link to the next, and no less would do,
+since the 8 MiB of 3 other chips must come in. Were the cores first, each of them would hold 8 MiB
+of its chip and send 3 · 8 MiB: 192 MiB a chip over the same link.
 """
 
 from jax import lax
