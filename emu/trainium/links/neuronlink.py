@@ -19,6 +19,7 @@ from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction
+from emu.program import Known
 from emu.trainium.links.routes import shifted
 from emu.trainium.spaces import Hbm
 
@@ -26,8 +27,8 @@ from emu.trainium.spaces import Hbm
 def send(
     dst: Hbm,
     src: Hbm,
-    shift: KnownInt,
-    live: KnownInt,
+    shift: KnownInt | Known,
+    live: KnownInt | Known,
     *,
     axis: str,
     chips: tuple[str, ...] | None = None,
@@ -210,9 +211,9 @@ def _send_arrival(
 def _send(
     dst: Hbm,
     src: Hbm,
-    shift: jax.Array,
-    live: jax.Array,
-    place: jax.Array,
+    shift: KnownInt | Known,
+    live: KnownInt | Known,
+    place: KnownInt,
     *,
     axis: str,
     chips: tuple[str, ...],
@@ -220,12 +221,13 @@ def _send(
 ) -> Hbm:
     """The private half of `send`, with every core's rank and the sizes of the mesh."""
     number = len(src)
+    by = jnp.asarray(shift)
     # Leading dimensions: the axis, then other mesh axes, which the known scalars have too.
-    others = (1,) * (shift.ndim - 1)
-    ranks = jnp.arange(number, dtype=shift.dtype).reshape(-1, *others)
-    sender = (ranks - shift) % number
-    arrives = jnp.take_along_axis(live.astype(bool), sender, 0)
-    own = (1,) * (src.ndim - shift.ndim)
+    others = (1,) * (by.ndim - 1)
+    ranks = jnp.arange(number, dtype=by.dtype).reshape(-1, *others)
+    sender = (ranks - by) % number
+    arrives = jnp.take_along_axis(jnp.asarray(live).astype(bool), sender, 0)
+    own = (1,) * (src.ndim - by.ndim)
     payload = jnp.take_along_axis(src, sender.reshape(*sender.shape, *own), 0)
     arrives = arrives.reshape(*arrives.shape, *own)
     return jnp.where(arrives, payload.astype(dst.dtype), dst)

@@ -108,7 +108,7 @@ def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Use
         hops += distance
         for step in range(size // 2):
             going = np.flatnonzero(distance > step)
-            chip = np.ravel_multi_index(tuple(at[:, going]), dims)
+            chip = np.asarray(np.ravel_multi_index(tuple(at[:, going]), dims))
             transfers.append(going)
             links.append(_link(chip, len(dims), dim, up[going]))
             at[dim, going] = (at[dim, going] + np.where(up[going], 1, -1)) % size
