@@ -5,7 +5,7 @@ JAX spells both out in half a dozen truncating primitives. Read one by one on se
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,7 @@ def _outline(body: jaxprs.Body) -> tuple[Any, ...]:
     """
     numbers: dict[int, int] = {}
 
-    def bind(variables: list[Any]) -> None:
+    def bind(variables: Sequence[Any]) -> None:
         for variable in variables:
             numbers[id(variable)] = len(numbers)
 

@@ -91,9 +91,9 @@ def part(tile: Tile | Hbm, start: KnownInt, size: int, axis: int) -> jax.Array:
     )
 
 
-def divide(number: jax.Array, by: int) -> tuple[KnownInt, KnownInt]:
+def divide(number: KnownInt, by: int) -> tuple[KnownInt, KnownInt]:
     """Quotient and remainder of a loop index, which is never negative."""
-    divisor = jnp.asarray(by, number.dtype)
+    divisor = jnp.asarray(by, jnp.result_type(number))
     quotient = lax.div(number, divisor)
     rest = lax.rem(number, divisor)
     return quotient, rest

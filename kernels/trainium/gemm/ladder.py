@@ -124,7 +124,9 @@ def _blocks(variant: str) -> Blocks:
     return Blocks(m_tiles, n_tiles, found["row_loads"] is not None)
 
 
-def untile(parts: tuple[jax.Array, ...] | tuple[np.ndarray, ...]) -> jax.Array:
+def untile(
+    parts: tuple[jax.Array, ...] | tuple[np.ndarray, ...],
+) -> jax.Array | np.ndarray:
     """The matrix `[m, n]` of what `gemm` returns; on the host, the layout costs no time.
 
     Args:

@@ -90,7 +90,7 @@ def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
         x_scale = index(left.scale, block, 1)
         w = index(right.elements, block, 1)
         w_scale = index(right.scale, block, 1)
-        more = (block > 0).astype(jnp.int32)
+        more = jnp.int32(block > 0)
         sums = []
         for tile, bank in enumerate(banks):
             start = tile * m

@@ -149,7 +149,7 @@ def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
         square = sbuf(partitions, columns, dtype=x.dtype, buffers=buffers)
         features = index(x, block, 1).reshape(square.shape)
         square = activation(square, features, op="square")
-        more = (block > 0).astype(jnp.int32)
+        more = jnp.int32(block > 0)
         return nc_matmul(sums, ones, square, more)
 
     sums = psum(partitions, columns, buffers=buffers)
