@@ -1,17 +1,22 @@
 """Queues and routers of a wafer in plain Python: one wavelet a cycle over each link.
 
-Queues hold (cycle from which it is there, kind, tag); what is under way is in the queue that it
-goes to, and counts there. A PE is its flat index `y * width + x`.
+What is under way is in the queue that it goes to, and counts there. A PE is its flat index
+`y * width + x`.
 """
 
 import collections
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.directions import OPPOSITE, RAMP
+from emu.wse.fabric.directions import OPPOSITE, PORTS, RAMP
 from emu.wse.fabric.encoding.encode import Encoded
 
+Tag = tuple[int, int, int]
+Queue = collections.deque["Wavelet"]
+Queues = collections.defaultdict[tuple[int, ...], Queue]
+Latest = collections.defaultdict[tuple[int, ...], int]
 NEVER = -1
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # (dy, dx) of each direction
 
@@ -47,115 +52,167 @@ class Simulated:
     mixed: list = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass
+class Wavelet:
+    """One wavelet in a queue, or on its way into it.
+
+    Attributes:
+      there: the cycle from which it is in the queue.
+      kind: `ops.DATA`, or whose routers it turns.
+      tag: (sender, color, number) of the word that it carries.
+    """
+
+    there: int
+    kind: int
+    tag: Tag
+
+
 class Routers:
-    """The fabric's state in cycle `t`.
+    """The fabric's state in cycle `now`.
 
     Every decision of a cycle sees the state at its start, arrivals included; what is put in `later`
     is done as the next cycle starts.
+
+    Attributes:
+      outputs, inputs: by (color, PE), the queues at a PE's ramp.
+      channels: by (color, PE, direction), the queues of its router.
+      position: by (color, PE), of its switch.
+      last_entered, last_forwarded: by (color, PE), when one last left the output queue, the router.
+      held: how many each queue held as the cycle started, by `key`.
     """
 
-    def __init__(self, e: Encoded):
-        self.e, self.d, self.t = e, e.device, 0
-        self.height, self.width = e.program.shape
+    def __init__(self, encoded: Encoded):
+        self.encoded = encoded
+        self.device = encoded.device
+        self.now = 0
+        self.height, self.width = encoded.program.shape
         self.pes = range(self.height * self.width)
-        self.colors = list(e.program.colors.values())
-        self.out: dict = collections.defaultdict(collections.deque)  # (color, PE)
-        # (color, PE, direction).
-        self.fifo: dict = collections.defaultdict(collections.deque)
-        self.into: dict = collections.defaultdict(collections.deque)  # (color, PE)
-        self.position: dict = collections.defaultdict(int)  # (color, PE)
-        self.last_up: dict = collections.defaultdict(lambda: NEVER)  # (color, PE)
-        self.last_go: dict = collections.defaultdict(lambda: NEVER)  # (color, PE)
+        self.colors = list(encoded.program.colors.values())
+        self.outputs: Queues = collections.defaultdict(collections.deque)
+        self.channels: Queues = collections.defaultdict(collections.deque)
+        self.inputs: Queues = collections.defaultdict(collections.deque)
+        self.position: Latest = collections.defaultdict(int)
+        self.last_entered: Latest = collections.defaultdict(lambda: NEVER)
+        self.last_forwarded: Latest = collections.defaultdict(lambda: NEVER)
         self.did = Simulated()
-        self.later: list = []
+        self.later: list[Callable[[], object]] = []
         self.busy = False
 
-    def there(self, queue: Any) -> bool:
+    def there(self, queue: Queue) -> bool:
         """Whether a queue's head is in it."""
-        return bool(queue) and queue[0][0] <= self.t
+        return bool(queue) and queue[0].there <= self.now
 
-    def key(self, queues: dict, *at: int) -> tuple:
+    def key(self, queues: Queues, *at: int) -> tuple[int, ...]:
         return (id(queues), *at)
 
     def see(self) -> None:
         """Counts what is in every queue, or on its way there, as this cycle starts."""
         self.held = collections.Counter()
-        for queues in (self.out, self.fifo, self.into):
+        for queues in (self.outputs, self.channels, self.inputs):
             for at, queue in queues.items():
                 self.held[self.key(queues, *at)] = len(queue)
 
-    def up(self, n: int) -> None:
+    def enter(self, pe: int) -> None:
         """One output queue hands a wavelet to the router."""
-        room = int(self.d.router_queue_words + self.d.ramp_cycles)
-        wants = [
-            c
-            for c in range(len(self.colors))
-            if self.there(self.out[c, n])
-            and self.held[self.key(self.fifo, c, n, RAMP)] < room
-        ]
-        if wants:
-            c = min(wants, key=lambda c: (self.last_up[c, n], c))
-            _, kind, tag = self.out[c, n].popleft()
-            self.fifo[c, n, RAMP].append((self.t + int(self.d.ramp_cycles), kind, tag))
-            self.last_up[c, n] = self.t
-            self.busy = True
+        ramp_cycles = int(self.device.ramp_cycles)
+        room = int(self.device.router_queue_words) + ramp_cycles
+        wants: list[int] = []
+        for color in range(len(self.colors)):
+            held = self.held[self.key(self.channels, color, pe, RAMP)]
+            if self.there(self.outputs[color, pe]) and held < room:
+                wants.append(color)
+        if not wants:
+            return
+        color = min(wants, key=lambda color: (self.last_entered[color, pe], color))
+        wavelet = self.outputs[color, pe].popleft()
+        wavelet.there = self.now + ramp_cycles
+        self.channels[color, pe, RAMP].append(wavelet)
+        self.last_entered[color, pe] = self.now
+        self.busy = True
 
-    def go(self, n: int) -> None:
+    def forward(self, pe: int) -> None:
         """The router forwards the head of each color that wins all the links it wants."""
-        heads = {
-            c: found for c in range(len(self.colors)) if (found := self.head(c, n))
-        }
-        for c, (side, sends) in heads.items():
+        heads: dict[int, tuple[int, set[int]]] = {}
+        for color in range(len(self.colors)):
+            head = self.head(color, pe)
+            if head is not None:
+                heads[color] = head
+
+        def longest_without(color: int) -> tuple[int, int]:
+            return self.last_forwarded[color, pe], color
+
+        for color, (side, sends) in heads.items():
             rivals = [
-                o for o, (_, wanted) in heads.items() if o != c and wanted & sends
+                other
+                for other, (_, wanted) in heads.items()
+                if other != color and wanted & sends
             ]
-            if all((self.last_go[c, n], c) < (self.last_go[o, n], o) for o in rivals):
-                self.later.append(
-                    lambda c=c, side=side, sends=sends: self.sent(c, n, side, sends)
-                )
+            if all(longest_without(color) < longest_without(rival) for rival in rivals):
+                move = functools.partial(self.sent, color, pe, side, sends)
+                self.later.append(move)
                 self.busy = True
 
-    def head(self, c: int, n: int) -> tuple[int, set[int]] | None:
+    def head(self, color: int, pe: int) -> tuple[int, set[int]] | None:
         """Direction of the wavelet that the router could forward and where it goes, if it may."""
-        color, at = self.colors[c], self.position[c, n]
-        receive = int(color.receive[at].reshape(-1)[n])
-        sends = int(color.send[at].reshape(-1)[n])
+        routes = self.colors[color]
+        position = self.position[color, pe]
+        receive = int(routes.receive[position].reshape(-1)[pe])
+        send = int(routes.send[position].reshape(-1)[pe])
         sides = [
-            s for s in range(5) if receive >> s & 1 and self.there(self.fifo[c, n, s])
+            side
+            for side in PORTS
+            if receive >> side & 1 and self.there(self.channels[color, pe, side])
         ]
-        if sum(any(x[0] == self.t for x in self.fifo[c, n, s]) for s in sides) > 1:
-            self.did.mixed.append((self.t, n, c))
+        arrived = [
+            side
+            for side in sides
+            if any(
+                wavelet.there == self.now for wavelet in self.channels[color, pe, side]
+            )
+        ]
+        if len(arrived) > 1:
+            self.did.mixed.append((self.now, pe, color))
         if not sides:
             return None
-        control = self.fifo[c, n, sides[0]][0][1] != ops.DATA
-        wanted = {s for s in range(5) if sends >> s & 1 and not (control and s == RAMP)}
-        return (sides[0], wanted) if all(self.room(c, n, s) for s in wanted) else None
+        side = sides[0]
+        sends = {to for to in PORTS if send >> to & 1}
+        if self.channels[color, pe, side][0].kind != ops.DATA:
+            sends.discard(RAMP)
+        if not all(self.room(color, pe, to) for to in sends):
+            return None
+        return side, sends
 
-    def beside(self, n: int, side: int) -> int:
-        return n + STEPS[side][0] * self.width + STEPS[side][1]
+    def beside(self, pe: int, side: int) -> int:
+        down, right = STEPS[side]
+        return pe + down * self.width + right
 
-    def room(self, c: int, n: int, side: int) -> bool:
+    def room(self, color: int, pe: int, side: int) -> bool:
+        """Whether there is room for one more wavelet in that direction."""
+        device = self.device
         if side == RAMP:
-            depth = self.d.input_queue_words[self.colors[c].input_queue]
-            return self.held[self.key(self.into, c, n)] < depth + self.d.ramp_cycles
-        held = self.held[self.key(self.fifo, c, self.beside(n, side), OPPOSITE[side])]
-        return held < self.d.router_queue_words + self.d.hop_cycles
+            held = self.held[self.key(self.inputs, color, pe)]
+            depth = device.input_queue_words[self.colors[color].input_queue]
+            return held < depth + device.ramp_cycles
+        there = self.beside(pe, side)
+        held = self.held[self.key(self.channels, color, there, OPPOSITE[side])]
+        return held < device.router_queue_words + device.hop_cycles
 
-    def sent(self, c: int, n: int, side: int, sends: set[int]) -> None:
+    def sent(self, color: int, pe: int, side: int, sends: set[int]) -> None:
         """A wavelet that left in the cycle before is on its way; a control wavelet acts."""
-        left = self.t - 1
-        _, kind, tag = self.fifo[c, n, side].popleft()
-        for s in sends:
-            if s == RAMP:
-                self.into[c, n].append((left + int(self.d.ramp_cycles), kind, tag))
+        left = self.now - 1
+        wavelet = self.channels[color, pe, side].popleft()
+        for to in sends:
+            if to == RAMP:
+                queue = self.inputs[color, pe]
+                there = left + int(self.device.ramp_cycles)
             else:
-                there = self.fifo[c, self.beside(n, s), OPPOSITE[s]]
-                there.append((left + int(self.d.hop_cycles), kind, tag))
-            self.did.links[s, n] += 1
-        self.last_go[c, n] = left
-        acts = kind == ops.ALL or (kind == ops.OWN and side == RAMP)
-        color = self.colors[c]
-        if acts and color.heeds.reshape(-1)[n]:
-            self.position[c, n] = min(
-                self.position[c, n] + 1, int(color.last.reshape(-1)[n])
-            )
+                queue = self.channels[color, self.beside(pe, to), OPPOSITE[to]]
+                there = left + int(self.device.hop_cycles)
+            queue.append(dataclasses.replace(wavelet, there=there))
+            self.did.links[to, pe] += 1
+        self.last_forwarded[color, pe] = left
+        own = wavelet.kind == ops.OWN and side == RAMP
+        routes = self.colors[color]
+        if (own or wavelet.kind == ops.ALL) and routes.heeds.reshape(-1)[pe]:
+            last = int(routes.last.reshape(-1)[pe])
+            self.position[color, pe] = min(self.position[color, pe] + 1, last)

@@ -22,8 +22,8 @@ class Valued(Wafer):
       carries: what each data wavelet, by its tag, carries.
     """
 
-    def __init__(self, e: Encoded, data: dict[str, np.ndarray]):
-        super().__init__(e)
+    def __init__(self, encoded: Encoded, data: dict[str, np.ndarray]):
+        super().__init__(encoded)
         self.held_values = {
             name: data[name]
             .astype(jnp.dtype(b.dtype))
@@ -31,83 +31,94 @@ class Valued(Wafer):
             .copy()
             if name in data
             else np.full((len(self.pes), b.elements), np.nan, jnp.dtype(b.dtype))
-            for name, b in e.program.buffers.items()
+            for name, b in encoded.program.buffers.items()
         }
         self.carries: dict[Tag, int] = {}
 
-    def issue(self, n: int) -> None:
-        left = {u: x.left for u, x in self.threads[n].items()}
-        super().issue(n)
-        for u, x in self.threads[n].items():
-            if x.left != left[u]:
-                self.moved(n, x, x.instruction.time.issues - left[u], left[u] - x.left)
+    def issue(self, pe: int) -> None:
+        left = {thread: x.left for thread, x in self.threads[pe].items()}
+        super().issue(pe)
+        for thread, x in self.threads[pe].items():
+            if x.left != left[thread]:
+                self.moved(
+                    pe,
+                    x,
+                    x.instruction.time.issues - left[thread],
+                    left[thread] - x.left,
+                )
 
-    def pick(self, n: int) -> bool:
+    def pick(self, pe: int) -> bool:
         seen = len(self.did.order)
-        picked = super().pick(n)
+        picked = super().pick(pe)
         if len(self.did.order) > seen:  # only a data task logs that it is picked
             k = -2 - self.did.order[-1][2]
             task = next(
-                t for t in list(self.e.program.tasks.values())[k] if t.place.flat[n]
+                each
+                for each in list(self.encoded.program.tasks.values())[k]
+                if each.place.flat[pe]
             )
             if task.argument is not None:
-                color = self.data_task[k, n]
-                word = np.array([self.carries[self.did.read[color, n][-1]]], np.uint32)
-                self.memory(n, task.argument)[:] = word.view(
+                color = self.data_task[k, pe]
+                word = np.array([self.carries[self.did.read[color, pe][-1]]], np.uint32)
+                self.memory(pe, task.argument)[:] = word.view(
                     jnp.dtype(task.argument.dtype)
                 )[:1]
         return picked
 
-    def memory(self, n: int, x: ops.Memory) -> np.ndarray:
-        return self.held_values[x.buffer][n][
+    def memory(self, pe: int, x: ops.Memory) -> np.ndarray:
+        return self.held_values[x.buffer][pe][
             x.start : x.start + x.elements * x.step : x.step
         ]
 
-    def moved(self, n: int, x: Thread, begin: int, words: int) -> None:
+    def moved(self, pe: int, x: Thread, begin: int, words: int) -> None:
         """An issue has moved the words from `begin` on, or begun a local operation."""
-        i, op = x.instruction, x.instruction.op
-        if i.control or i.kind != VECTOR:
+        instruction, op = x.instruction, x.instruction.op
+        if instruction.control or instruction.kind != VECTOR:
             return
         if isinstance(op, ops.Map):
             if begin == 0:
-                self.loop(n, op)
+                self.loop(pe, op)
             return
         assert isinstance(op, ops.Vector)
         per = (
             operands.WORD_BYTES // jnp.dtype(op.dtype_of(op.inward or op.dst)).itemsize
         )
         fabric = (
-            NONE not in (i.inward, i.outward) or i.inward != NONE or i.outward != NONE
+            NONE not in (instruction.inward, instruction.outward)
+            or instruction.inward != NONE
+            or instruction.outward != NONE
         )
         if not fabric and begin:
             return
         part = slice(begin * per, min((begin + words) * per, op.elements))
         part = part if fabric else slice(0, op.elements)
-        result = self.compute(n, op, part, self.came(i, n, op, words, part))
+        result = self.compute(pe, op, part, self.came(instruction, pe, op, words, part))
         if isinstance(op.dst, ops.Memory):
-            self.memory(n, op.dst)[part] = result
-        if i.outward != NONE:
+            self.memory(pe, op.dst)[part] = result
+        if instruction.outward != NONE:
             padded = np.zeros(words * per, result.dtype)
             padded[: len(result)] = result
-            first = self.pushed[i.outward, n] - words
+            first = self.pushed[instruction.outward, pe] - words
             for k, word in enumerate(padded.view(np.uint32).tolist()):
-                self.carries[n, i.outward, first + k] = word
+                self.carries[pe, instruction.outward, first + k] = word
 
-    def came(self, i: Any, n: int, op: ops.Vector, words: int, part: slice) -> Any:
+    def came(
+        self, instruction: Any, pe: int, op: ops.Vector, words: int, part: slice
+    ) -> Any:
         """Elements that the last `words` wavelets read carry."""
-        if i.inward == NONE:
+        if instruction.inward == NONE:
             return None
-        tags = self.did.read[i.inward, n][-words:]
+        tags = self.did.read[instruction.inward, pe][-words:]
         assert op.inward is not None
         raw = np.array([self.carries[tag] for tag in tags], np.uint32)
         return raw.view(jnp.dtype(op.dtype_of(op.inward)))[: part.stop - part.start]
 
-    def compute(self, n: int, op: ops.Vector, part: slice, came: Any) -> np.ndarray:
+    def compute(self, pe: int, op: ops.Vector, part: slice, came: Any) -> np.ndarray:
         count = part.stop - part.start
 
         def operand(x: Any) -> np.ndarray:
             if isinstance(x, ops.Memory):
-                own = self.memory(n, x)
+                own = self.memory(pe, x)
                 return (
                     np.repeat(own, count)
                     if x.elements == 1 < op.elements
@@ -128,11 +139,11 @@ class Valued(Wafer):
             )
         return JOIN[op.op](a, b).astype(np.float32).astype(dtype)
 
-    def loop(self, n: int, op: ops.Map) -> None:
+    def loop(self, pe: int, op: ops.Map) -> None:
         x, w, dst = (
-            self.memory(n, op.x),
-            self.memory(n, op.weights),
-            self.memory(n, op.dst),
+            self.memory(pe, op.x),
+            self.memory(pe, op.weights),
+            self.memory(pe, op.dst),
         )
         rows = dst.reshape(len(x), -1) if op.outer else [dst] * len(x)
         for k, scalar in enumerate(x.astype(np.float32)):
@@ -142,10 +153,10 @@ class Valued(Wafer):
 
 
 def values(
-    e: Encoded, data: dict[str, np.ndarray], limit_cycles: int = 100_000
+    encoded: Encoded, data: dict[str, np.ndarray], limit_cycles: int = 100_000
 ) -> Valued:
     """Runs a program with numbers to its end."""
-    wafer = Valued(e, data)
-    while wafer.step() and wafer.t <= limit_cycles:
+    wafer = Valued(encoded, data)
+    while wafer.step() and wafer.now <= limit_cycles:
         pass
     return wafer

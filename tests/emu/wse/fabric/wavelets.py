@@ -13,7 +13,7 @@ import numpy as np
 from emu.wse.fabric.encoding import instructions as enc
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR, Instruction
-from tests.emu.wse.fabric.wavelet_routers import NEVER, Routers, Simulated
+from tests.emu.wse.fabric.wavelet_routers import NEVER, Routers, Simulated, Wavelet
 
 
 @dataclasses.dataclass
@@ -46,171 +46,190 @@ class Main:
 class Wafer(Routers):
     """Fabric and PEs; `simulate` runs it."""
 
-    def __init__(self, e: Encoded):
-        super().__init__(e)
+    def __init__(self, encoded: Encoded):
+        super().__init__(encoded)
         self.main = [Main() for _ in self.pes]
         self.threads: list[dict[int, Thread]] = [{} for _ in self.pes]
         self.last_issue: dict = collections.defaultdict(lambda: NEVER)  # (PE, thread)
-        self.active = [self._bits(e.started, n) for n in self.pes]
-        self.blocked = [self._bits(e.blocked, n) for n in self.pes]
+        self.active = [self._bits(encoded.started, pe) for pe in self.pes]
+        self.blocked = [self._bits(encoded.blocked, pe) for pe in self.pes]
         self.pushed: collections.Counter = collections.Counter()  # (color, PE)
         self.data_task = self._data_tasks()
         self.task = [0] * len(self.pes)  # that each PE runs, or ran last
         self.resume: dict = {}  # (task, PE): where it goes on
 
-    def _bits(self, mask: np.ndarray, n: int) -> set[int]:
-        bits = int(mask.reshape(-1)[n])
+    def _bits(self, mask: np.ndarray, pe: int) -> set[int]:
+        bits = int(mask.reshape(-1)[pe])
         return {k for k in range(32) if bits >> k & 1}
 
     def _data_tasks(self) -> dict[tuple[int, int], int]:
         """Color of each (task, PE) that a wavelet starts."""
-        program = self.e.program
+        program = self.encoded.program
         return {
-            (k, int(n)): program.colors[task.color].index
+            (k, int(pe)): program.colors[task.color].index
             for k, declared in enumerate(program.tasks.values())
             for task in declared
             if task.color is not None
-            for n in np.flatnonzero(task.place)
+            for pe in np.flatnonzero(task.place)
         }
 
     # --- main thread ---
 
-    def run_main(self, n: int) -> None:
+    def run_main(self, pe: int) -> None:
         """Dispatches what is due; with no cycles between, more than one instruction."""
-        m = self.main[n]
-        while not m.waits and m.due <= self.t:
-            if m.pc == NONE and not self.pick(n):
+        main = self.main[pe]
+        while not main.waits and main.due <= self.now:
+            if main.pc == NONE and not self.pick(pe):
                 return
-            if m.due > self.t or not self.dispatch(n):
+            if main.due > self.now or not self.dispatch(pe):
                 return
 
-    def pick(self, n: int) -> bool:
+    def pick(self, pe: int) -> bool:
         """Takes the lowest task that is ready."""
-        for task in range(len(self.e.entry)):
-            color = self.data_task.get((task, n))
+        for task in range(len(self.encoded.entry)):
+            color = self.data_task.get((task, pe))
             ready = (
-                task in self.active[n]
+                task in self.active[pe]
                 if color is None
-                else self.there(self.into[color, n])
+                else self.there(self.inputs[color, pe])
             )
-            if not ready or task in self.blocked[n]:
+            if not ready or task in self.blocked[pe]:
                 continue
             if color is None:
-                self.active[n].discard(task)
+                self.active[pe].discard(task)
             else:
-                self.take(color, n)
-                self.did.order.append((self.t, n, -2 - task))
-            self.task[n] = task
-            first = int(self.e.entry[task].reshape(-1)[n])
-            self.main[n].pc = self.resume.pop((task, n), first)
-            self.main[n].due = self.t + int(self.d.task_switch_cycles)
+                self.take(color, pe)
+                self.did.order.append((self.now, pe, -2 - task))
+            self.task[pe] = task
+            first = int(self.encoded.entry[task].reshape(-1)[pe])
+            self.main[pe].pc = self.resume.pop((task, pe), first)
+            self.main[pe].due = self.now + int(self.device.task_switch_cycles)
             self.busy = True
             return True
         return False
 
-    def dispatch(self, n: int) -> bool:
+    def dispatch(self, pe: int) -> bool:
         """Dispatches the main thread's next instruction, unless its microthread is busy."""
-        m = self.main[n]
-        at, i = m.pc, self.e.instructions[m.pc]
-        if i.kind == VECTOR and i.thread in self.threads[n]:
+        main = self.main[pe]
+        at, instruction = main.pc, self.encoded.instructions[main.pc]
+        if instruction.kind == VECTOR and instruction.thread in self.threads[pe]:
             return False
-        self.did.order.append((self.t, n, at))
+        self.did.order.append((self.now, pe, at))
         self.busy = True
-        m.pc = NONE if i.last else at + 1
-        if i.kind == enc.PAUSE:
-            self.resume[self.task[n], n] = at + 1
-        if i.kind == VECTOR:
-            self.did.operations.append([at, n, self.t, NEVER, NEVER])
-            ready, record = self.t + i.time.setup_cycles, len(self.did.operations) - 1
-            self.threads[n][i.thread] = Thread(at, i, record, ready, i.time.issues)
-            m.waits = i.thread == 0
-            m.due = self.t + int(self.d.async_cycles)
+        main.pc = NONE if instruction.last else at + 1
+        if instruction.kind == enc.PAUSE:
+            self.resume[self.task[pe], pe] = at + 1
+        if instruction.kind == VECTOR:
+            self.did.operations.append([at, pe, self.now, NEVER, NEVER])
+            ready, record = (
+                self.now + instruction.time.setup_cycles,
+                len(self.did.operations) - 1,
+            )
+            self.threads[pe][instruction.thread] = Thread(
+                at, instruction, record, ready, instruction.time.issues
+            )
+            main.waits = instruction.thread == 0
+            main.due = self.now + int(self.device.async_cycles)
         else:
-            m.due = self.t + i.time.setup_cycles
-            self.scalar(i, n)
-        if not m.waits:
-            self.did.ends[n] = max(self.did.ends.get(n, 0), m.due)
+            main.due = self.now + instruction.time.setup_cycles
+            self.scalar(instruction, pe)
+        if not main.waits:
+            self.did.ends[pe] = max(self.did.ends.get(pe, 0), main.due)
         return True
 
-    def scalar(self, i: Instruction, n: int) -> None:
+    def scalar(self, instruction: Instruction, pe: int) -> None:
         flags = {
             enc.ACTIVATE: (self.active, set.add),
             enc.BLOCK: (self.blocked, set.add),
             enc.UNBLOCK: (self.blocked, set.discard),
         }
-        if i.kind == enc.STAMP:
-            self.did.stamps[self.e.stamps[i.target], n] = self.t
-        elif i.kind == enc.SWITCH:
-            to: Any = i.op
+        if instruction.kind == enc.STAMP:
+            self.did.stamps[self.encoded.stamps[instruction.target], pe] = self.now
+        elif instruction.kind == enc.SWITCH:
+            to: Any = instruction.op
             self.later.append(
-                lambda: self.position.update({(i.target, n): to.position})
+                lambda: self.position.update({(instruction.target, pe): to.position})
             )
-        elif i.kind in flags:
-            bits, change = flags[i.kind]
-            self.later.append(lambda: change(bits[n], i.target))
+        elif instruction.kind in flags:
+            bits, change = flags[instruction.kind]
+            self.later.append(lambda: change(bits[pe], instruction.target))
         else:
-            assert i.kind in (enc.CODE, enc.PAUSE)
+            assert instruction.kind in (enc.CODE, enc.PAUSE)
 
     # --- datapath ---
 
-    def take(self, color: int, n: int) -> None:
+    def take(self, color: int, pe: int) -> None:
         """A wavelet is read from an input queue."""
-        self.did.read[color, n].append(self.into[color, n].popleft()[2])
+        self.did.read[color, pe].append(self.inputs[color, pe].popleft().tag)
 
-    def issue(self, n: int) -> None:
+    def issue(self, pe: int) -> None:
         """The datapath serves the thread that is ready and was served longest ago."""
         ready = [
-            u
-            for u, x in self.threads[n].items()
-            if x.first <= self.t and self.can(n, x)
+            thread
+            for thread, operation in self.threads[pe].items()
+            if operation.first <= self.now and self.can(pe, operation)
         ]
         if not ready:
             return
-        u = min(ready, key=lambda u: (self.last_issue[n, u], u))
-        x = self.threads[n][u]
-        i, words = x.instruction, min(x.instruction.time.words, x.left)
-        if i.inward != NONE:
-            words = min(words, sum(at <= self.t for at, *_ in self.into[i.inward, n]))
-            for _ in range(words):
-                self.take(i.inward, n)
-        for _ in range(words if i.outward != NONE else 0):
-            tag = (n, i.outward, NEVER if i.control else self.pushed[i.outward, n])
-            self.pushed[i.outward, n] += not i.control
-            self.out[i.outward, n].append((self.t + 1, i.control, tag))
-        record = self.did.operations[x.record]
-        record[3] = self.t if record[3] == NEVER else record[3]
-        record[4] = self.last_issue[n, u] = self.t
-        x.left -= words
-        x.first = self.t + i.time.interval_cycles
+        thread = min(ready, key=lambda thread: (self.last_issue[pe, thread], thread))
+        operation = self.threads[pe][thread]
+        instruction = operation.instruction
+        inward = instruction.inward
+        wavelets = min(instruction.time.words, operation.left)
+        if inward != NONE:
+            there = [each.there <= self.now for each in self.inputs[inward, pe]]
+            wavelets = min(wavelets, sum(there))
+            for _ in range(wavelets):
+                self.take(inward, pe)
+        if instruction.outward != NONE:
+            for _ in range(wavelets):
+                self.push(instruction, pe)
+        record = self.did.operations[operation.record]
+        record[3] = self.now if record[3] == NEVER else record[3]
+        record[4] = self.last_issue[pe, thread] = self.now
+        operation.left -= wavelets
+        operation.first = self.now + instruction.time.interval_cycles
         self.busy = True
-        if x.left == 0:
-            self.later.append(lambda: self.complete(n, u, x))
+        if operation.left == 0:
+            self.later.append(lambda: self.complete(pe, thread, operation))
 
-    def can(self, n: int, x: Thread) -> bool:
+    def push(self, instruction: Instruction, pe: int) -> None:
+        """A wavelet goes into an output queue; control wavelets are not numbered."""
+        color = instruction.outward
+        number = NEVER
+        if not instruction.control:
+            number = self.pushed[color, pe]
+            self.pushed[color, pe] += 1
+        tag = (pe, color, number)
+        wavelet = Wavelet(there=self.now + 1, kind=instruction.control, tag=tag)
+        self.outputs[color, pe].append(wavelet)
+
+    def can(self, pe: int, operation: Thread) -> bool:
         """Whether an operation has its wavelet and room for what it sends."""
-        i = x.instruction
-        if i.inward != NONE and not self.there(self.into[i.inward, n]):
+        instruction = operation.instruction
+        inward = instruction.inward
+        outward = instruction.outward
+        if inward != NONE and not self.there(self.inputs[inward, pe]):
             return False
-        if i.outward == NONE:
+        if outward == NONE:
             return True
-        depth = self.d.output_queue_words[self.colors[i.outward].output_queue]
-        return (
-            self.held[self.key(self.out, i.outward, n)] + min(i.time.words, x.left)
-            <= depth + 1
-        )
+        queue = self.colors[outward].output_queue
+        room = self.device.output_queue_words[queue] + 1
+        held = self.held[self.key(self.outputs, outward, pe)]
+        return held + min(instruction.time.words, operation.left) <= room
 
-    def complete(self, n: int, u: int, x: Thread) -> None:
+    def complete(self, pe: int, thread: int, operation: Thread) -> None:
         """At the start of the cycle after an operation's last issue."""
-        i, m = x.instruction, self.main[n]
-        del self.threads[n][u]
-        if u == 0:
-            m.waits, m.due = False, self.t + i.time.drain_cycles
-        end = m.due if u == 0 else self.t
-        self.did.ends[n] = max(self.did.ends.get(n, 0), end)
-        if i.activate != NONE:
-            self.active[n].add(i.activate)
-        if i.unblock != NONE:
-            self.blocked[n].discard(i.unblock)
+        instruction, main = operation.instruction, self.main[pe]
+        del self.threads[pe][thread]
+        if thread == 0:
+            main.waits, main.due = False, self.now + instruction.time.drain_cycles
+        end = main.due if thread == 0 else self.now
+        self.did.ends[pe] = max(self.did.ends.get(pe, 0), end)
+        if instruction.activate != NONE:
+            self.active[pe].add(instruction.activate)
+        if instruction.unblock != NONE:
+            self.blocked[pe].discard(instruction.unblock)
 
     # --- a cycle ---
 
@@ -220,35 +239,50 @@ class Wafer(Routers):
         for change in changes:
             change()
         self.see()
-        for n in self.pes:
-            self.run_main(n)
-            self.issue(n)
-            self.up(n)
-            self.go(n)
-        queues = (q for qs in (self.out, self.fifo, self.into) for q in qs.values())
-        coming = any(x[0] > self.t for q in queues for x in q)
-        coming |= any(m.due > self.t for m in self.main)
-        coming |= any(x.first > self.t for xs in self.threads for x in xs.values())
-        self.t += 1
+        for pe in self.pes:
+            self.run_main(pe)
+            self.issue(pe)
+            self.enter(pe)
+            self.forward(pe)
+        under_way = [
+            wavelet.there > self.now
+            for queues in (self.outputs, self.channels, self.inputs)
+            for queue in queues.values()
+            for wavelet in queue
+        ]
+        main = [main.due > self.now for main in self.main]
+        set_up = [
+            operation.first > self.now
+            for threads in self.threads
+            for operation in threads.values()
+        ]
+        self.now += 1
+        coming = any(under_way) or any(main) or any(set_up)
         return self.busy or bool(changes) or coming
 
 
-def simulate(e: Encoded, limit_cycles: int = 100_000) -> Simulated:
+def simulate(encoded: Encoded, limit_cycles: int = 100_000) -> Simulated:
     """Runs a program until nothing can happen any more.
 
     Raises:
       RuntimeError: it goes on for longer than `limit_cycles`.
     """
-    wafer = Wafer(e)
+    wafer = Wafer(encoded)
     while wafer.step():
-        if wafer.t > limit_cycles:
+        if wafer.now > limit_cycles:
             raise RuntimeError(f"still running after {limit_cycles} cycles")
     did = wafer.did
-    did.unread = {at: len(q) for at, q in wafer.into.items() if q}
-    did.stranded = sum(len(q) for qs in (wafer.out, wafer.fifo) for q in qs.values())
-    for n in wafer.pes:
-        for u, x in wafer.threads[n].items():
-            did.stuck[n] = f"thread {u}: instruction {x.at}, {x.left} left"
-        if n not in did.stuck and (wafer.main[n].pc != NONE or wafer.active[n]):
-            did.stuck[n] = "a task that never ran"
+    for at, queue in wafer.inputs.items():
+        if queue:
+            did.unread[at] = len(queue)
+    for queues in (wafer.outputs, wafer.channels):
+        did.stranded += sum(len(queue) for queue in queues.values())
+    for pe in wafer.pes:
+        for thread, operation in wafer.threads[pe].items():
+            did.stuck[pe] = (
+                f"thread {thread}: instruction {operation.at}, {operation.left} left"
+            )
+        waits = wafer.main[pe].pc != NONE or wafer.active[pe]
+        if pe not in did.stuck and waits:
+            did.stuck[pe] = "a task that never ran"
     return did
