@@ -1,4 +1,12 @@
-"""Where regions of PEs lie on a wafer: equal rectangles in snake order, and hops between them."""
+"""Where regions of PEs lie on a wafer: equal rectangles in snake order, and hops between them.
+
+On a wafer 17 PEs wide, regions of 6 rows and 5 columns stand three to a band. Bands run east and
+west by turns, so that each region touches the one before, and the wafer has 2 columns left over:
+
+    band 0   0 -> 1 -> 2
+    band 1   5 <- 4 <- 3
+    band 2   6 -> 7 -> 8
+"""
 
 import dataclasses
 
@@ -17,7 +25,8 @@ class DoesNotFit(EmulationError):
         self, what: str, *, wafers: int | None = None, context: int | None = None
     ):
         super().__init__(what)
-        self.wafers, self.context = wafers, context
+        self.wafers = wafers
+        self.context = context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +42,16 @@ class Rect:
     def pes(self) -> int:
         return self.width * self.height
 
+    @property
+    def end(self) -> int:
+        """The first column to the east of it."""
+        return self.x + self.width
 
-def gap_hops(a: Rect, b: Rect) -> int:
-    """Hops from row i of `a` to row i of `b`, besides the one across the boundary between them."""
-    sideways = max(0, b.x - (a.x + a.width), a.x - (b.x + b.width))
-    return abs(a.y - b.y) + sideways
+
+def gap_hops(behind: Rect, ahead: Rect) -> int:
+    """Hops from row i of one region to row i of the other, besides the one across the boundary."""
+    sideways = max(0, ahead.x - behind.end, behind.x - ahead.end)
+    return abs(behind.y - ahead.y) + sideways
 
 
 def bands(width: int, height: int, rows: int, cols: int) -> tuple[int, int]:
@@ -48,12 +62,16 @@ def bands(width: int, height: int, rows: int, cols: int) -> tuple[int, int]:
 def snake(width: int, rows: int, cols: int, count: int) -> list[Rect]:
     """`count` regions in bands of `rows`, each band in the other direction than the one above."""
     per_band = width // cols
-    out = []
-    for i in range(count):
-        band, at = divmod(i, per_band)
-        across = at if band % 2 == 0 else per_band - 1 - at
-        out.append(Rect(across * cols, band * rows, cols, rows))
-    return out
+    regions = []
+    for number in range(count):
+        band, nth = divmod(number, per_band)
+        column = nth if _runs_east(band) else per_band - 1 - nth
+        regions.append(Rect(column * cols, band * rows, cols, rows))
+    return regions
+
+
+def _runs_east(band: int) -> bool:
+    return band % 2 == 0
 
 
 def lay_out(
@@ -63,19 +81,27 @@ def lay_out(
 
     The head is as high as a layer's region, so that row i hands over to row i. It shares the last
     band where there is room, else it takes the next one.
+
+    Args:
+      width, height: of the wafer, in PEs.
+      rows, cols: of a layer's region.
+      count: of layers.
+      head_cols: columns of the head's region.
     """
-    per_band, rows_of = bands(width, height, rows, cols)
+    per_band, bands_that_fit = bands(width, height, rows, cols)
     if not per_band or head_cols > width:
         return None
     regions = snake(width, rows, cols, count)
-    last, band = regions[-1], (count - 1) // per_band
-    east = band % 2 == 0
-    room = width - (last.x + cols) if east else last.x
+    last = regions[-1]
+    band = (count - 1) // per_band
+    east = _runs_east(band)
+    room = width - last.end if east else last.x
     if room >= head_cols:
-        x = last.x + cols if east else last.x - head_cols
+        x = last.end if east else last.x - head_cols
     else:
-        band, x = band + 1, width - head_cols if east else 0
-    if band >= rows_of:
+        band += 1
+        x = width - head_cols if east else 0
+    if band >= bands_that_fit:
         return None
     return regions, Rect(x, band * rows, head_cols, rows)
 

@@ -7,17 +7,11 @@ lingzhi227/MIMD_dataflow (vendor simulator); *Hot Chips 34* the vendor's 2022 ta
 """
 
 import dataclasses
-from typing import Any
 
 from emu.datasheet import Quantity
 from emu.wse.datasheets.sheet import ENGINE, SILICON, SIMULATOR, WaferSheet, at_clock
 
-
-def _wafer(**fields: Any) -> WaferSheet:
-    return WaferSheet(**fields)
-
-
-WSE3 = _wafer(
+WSE3 = WaferSheet(
     name="WSE-3",
     clock_hz=Quantity(
         1_100_000_000,
@@ -84,7 +78,7 @@ WSE3 = _wafer(
     ),
 )
 
-WSE2 = _wafer(
+WSE2 = WaferSheet(
     name="WSE-2",
     clock_hz=Quantity(
         850_000_000,

@@ -64,7 +64,8 @@ class Ring:
         self.hops = hops
         self.words = words
         self.wires = wires
-        self.held = -(-(wires.room(hops) + 1) // words) - 1
+        # The last word takes the place of the one `room` before it.
+        self.held = wires.room(hops) // words
         self.taken: list[np.ndarray] = []
 
     @property
@@ -102,10 +103,12 @@ class Ring:
                 continue  # the first chunks wait for nobody
             # Of that chunk, counted from 1.
             word = (back + 1) * self.words - wires.room(hops)
-            word_taken = self.taken[back][:, senders] + wires.span(word)
-            waits_until = word_taken + wires.credit(hops)
+            first_taken = self.taken[back][:, senders]
+            word_taken = first_taken + wires.span(word)
+            held_until = word_taken + wires.credit(hops)
+            held_last = np.maximum(last, held_until)
             these = (self.held[senders] == back)[:, None]
-            last = np.where(these, np.maximum(last, waits_until), last)
+            last = np.where(these, held_last, last)
         received = taken + wires.span(self.words)
         self.dispatch[:, receivers] = wires.dispatch_after(received)
         self.dispatch[:, senders] = wires.dispatch_after(last)

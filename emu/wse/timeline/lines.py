@@ -27,19 +27,23 @@ class Lines:
         self.grid = tuple(mesh.values())
         self.along = list(mesh).index(axis)
         self.group = group
-        full = [np.broadcast_to(np.asarray(array), self.grid) for array in arrays]
-        # What is repeated along a dimension has stride 0 there.
-        self.kept = tuple(
-            size if i == self.along or any(array.strides[i] for array in full) else 1
-            for i, size in enumerate(self.grid)
-        )
+        kept = [1] * len(self.grid)
+        kept[self.along] = self.grid[self.along]
+        for array in arrays:
+            full = np.broadcast_to(np.asarray(array), self.grid)
+            for dimension, stride in enumerate(full.strides):
+                is_repeated = stride == 0
+                if not is_repeated:
+                    kept[dimension] = self.grid[dimension]
+        self.kept = tuple(kept)
 
     def take(self, over_mesh: Ticks) -> np.ndarray:
         """`int64[groups, group, lines]` of an array broadcastable to the mesh."""
         full = np.broadcast_to(np.asarray(over_mesh, np.int64), self.grid)
-        kept = full[tuple(slice(size) for size in self.kept)]
-        axis_first = np.moveaxis(kept, self.along, 0)
-        return axis_first.reshape(-1, self.group, axis_first[0].size)
+        different = tuple(slice(size) for size in self.kept)
+        axis_first = np.moveaxis(full[different], self.along, 0)
+        lines = axis_first[0].size
+        return axis_first.reshape(-1, self.group, lines)
 
     def put(self, members: np.ndarray) -> np.ndarray:
         """The inverse of `take`, with dimensions of size 1 for lines that are one."""

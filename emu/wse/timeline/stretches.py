@@ -18,22 +18,30 @@ def latest(times: np.ndarray, start: np.ndarray) -> np.ndarray:
       times: `[..., n, lines]`.
       start: `[..., n]`, the same leading sizes or 1; `0 <= start[i] <= i`.
     """
-    n = times.shape[-2]
-    end = np.arange(n)
-    level = np.log2(end - start + 1).astype(int)
+    places = times.shape[-2]
+    entries = np.arange(places) - start + 1
+    level = np.log2(entries).astype(int)
     found = np.empty_like(times)
     doubled = times
     for k in range(int(level.max(initial=0)) + 1):
         if k:
             half = 1 << (k - 1)
-            both = np.maximum(doubled[..., half:, :], doubled[..., :-half, :])
-            doubled = np.concatenate([doubled[..., :half, :], both], axis=-2)
-        here = np.broadcast_to((level == k)[..., None], times.shape)
-        end_of_first = np.broadcast_to((start + (1 << k) - 1)[..., None], times.shape)
-        end_of_first = np.minimum(end_of_first, n - 1)
-        first = np.take_along_axis(doubled, end_of_first, axis=-2)
-        np.copyto(found, np.maximum(doubled, first), where=here)
+            doubled = _doubled(doubled, half)
+        this_long = np.broadcast_to((level == k)[..., None], times.shape)
+        first_end = np.minimum(start + (1 << k) - 1, places - 1)
+        first_end = np.broadcast_to(first_end[..., None], times.shape)
+        first_half = np.take_along_axis(doubled, first_end, axis=-2)
+        both_halves = np.maximum(doubled, first_half)
+        np.copyto(found, both_halves, where=this_long)
     return found
+
+
+def _doubled(maxima: np.ndarray, half: int) -> np.ndarray:
+    """Maxima of twice as many entries, from those of the `half` that end at each place."""
+    ends_here = maxima[..., half:, :]
+    ends_before = maxima[..., :-half, :]
+    both = np.maximum(ends_here, ends_before)
+    return np.concatenate([maxima[..., :half, :], both], axis=-2)
 
 
 __all__ = ["NEVER", "latest"]

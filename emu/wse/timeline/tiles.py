@@ -9,9 +9,10 @@ from emu.wse.spaces import Sram
 _JOIN = {"add": jnp.add, "max": jnp.maximum}
 
 
-def join(op: str, a: Sram, b: Sram) -> Sram:
+def join(op: str, own: Sram, came: Sram) -> Sram:
     """One step of a reduce, `"add"` or `"max"`, rounded to the tiles' dtype."""
-    return _JOIN[op](single(a), single(b)).astype(a.dtype)
+    joined = _JOIN[op](single(own), single(came))
+    return joined.astype(own.dtype)
 
 
 def at_place(tiles: Sram, group: int, place: int) -> Sram:
@@ -24,7 +25,8 @@ def at_place(tiles: Sram, group: int, place: int) -> Sram:
     widths = [(0, 0, 0)] * padded.ndim
     widths[2] = (place, group - 1 - place, 0)
     nothing = jnp.array(unset(tiles.dtype), tiles.dtype)
-    return lax.pad(padded, nothing, widths).reshape(-1, *tiles.shape[1:])
+    everywhere = lax.pad(padded, nothing, widths)
+    return everywhere.reshape(-1, *tiles.shape[1:])
 
 
 __all__ = ["at_place", "join"]

@@ -50,10 +50,13 @@ def auto(pes: int, words: int, device: Device) -> Tree:
 
 def _grouped(pes: int, group: int, leaders: Tree) -> Tree:
     """A chain in each group, and `leaders` over the groups' first PEs."""
-    chained = [pe + 1 < pes and (pe + 1) % group != 0 for pe in range(pes)]
-    children = [[pe + 1] if chained[pe] else [] for pe in range(pes)]
+    children: list[list[int]] = []
+    for next_pe in range(1, pes + 1):
+        in_group = next_pe < pes and next_pe % group != 0
+        children.append([next_pe] if in_group else [])
     for leader, added in enumerate(leaders.children):
-        children[leader * group] += [child * group for child in added]
+        pe = leader * group
+        children[pe] += [child * group for child in added]
     return Tree(tuple(map(tuple, children)))
 
 
@@ -71,9 +74,11 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
     while most_children <= links and words * most_children < best:
         deepest = min(links, int((best - words - distance) // stage))
         least = _least_energy(pes, most_children, deepest)
+        contention = words * most_children
         for depth in range(1, deepest + 1):
-            flow = words * least[depth, most_children, pes] / links + distance
-            cycles = max(words * most_children, flow) + stage * depth
+            energy = least[depth, most_children, pes]
+            flow = words * energy / links + distance
+            cycles = max(contention, flow) + stage * depth
             if cycles < best:
                 best = cycles
                 chosen = _built(least, pes, most_children, depth)

@@ -2,7 +2,7 @@
 
 from emu.wse import trees
 from emu.wse.fabric import ops
-from emu.wse.fabric.layout.blocks import check_blocks
+from emu.wse.fabric.layout.blocks import block_of, check_blocks
 from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.layout.streams import turned
@@ -23,14 +23,19 @@ def gather(line: Line, dst: Buffer, x: Memory, prefix: str) -> Code:
     laid.lay(line)
     size = x.elements
     color = laid.color[-1]
-    first: list[ops.Op] = [copy(dst[:size], x)]
+    outward = send(color, size)
+    stream = receive(color, size)
+    own = block_of(dst, 0, size)
+    first: list[ops.Op] = [copy(own, x)]
     operations: dict[int, list[ops.Op]] = {0: first}
     for place in range(1, line.pes):
-        block = dst[place * size : (place + 1) * size]
-        first.append(copy(block, receive(color, size)))
-        operations[place] = [copy(send(color, size), x)]
-        if place + 1 < line.pes:
-            operations[place].append(Control(color, ops.OWN))
+        block = block_of(dst, place, size)
+        first.append(copy(block, stream))
+        operations[place] = [copy(outward, x)]
+        is_last = place + 1 == line.pes
+        if not is_last:
+            turn = Control(color, ops.OWN)
+            operations[place].append(turn)
     return on_line(line, operations)
 
 

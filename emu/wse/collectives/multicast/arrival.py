@@ -79,15 +79,18 @@ def _one_way(
     first = root + wires.setup_cycles
     ready = armed + wires.setup_cycles
     span = wires.span(words)
-    received = np.maximum(ready, first + wires.latency(hops)) + span
+    came = first + wires.latency(hops)
+    received = np.maximum(ready, came) + span
     sent = first + wires.sending(words)
     for count in np.unique(words):
         if count <= wires.inlet_words:
             continue
         held, root_held = _held_up(ready, hops, int(count), wires)
+        received_later = np.maximum(received, held + span)
+        sent_later = np.maximum(sent, root_held + span)
         this_long = words == count
-        received = np.where(this_long, np.maximum(received, held + span), received)
-        sent = np.where(this_long, np.maximum(sent, root_held + span), sent)
+        received = np.where(this_long, received_later, received)
+        sent = np.where(this_long, sent_later, sent)
     return received, sent
 
 
@@ -102,20 +105,25 @@ def _held_up(
     """
     # When a router passes on what it passes first, if it waits.
     passes_on = ready - wires.inlet_words + 1
+    # Those behind a late one.
     hop_cycles = wires.hop_cycles * hops
-    behind = np.maximum.accumulate(passes_on - hop_cycles, axis=1) + hop_cycles
-    # A link's words less the cycle in which its credit returns.
+    at_first_hop = passes_on - hop_cycles
+    behind = np.maximum.accumulate(at_first_hop, axis=1) + hop_cycles
+    # Those before it: a link's words less the cycle in which its credit returns.
     lead = (wires.link_words - 1) * hops
     at_root = passes_on - lead
     reach = (words - 1 - wires.inlet_words) // wires.link_words
-    pes = ready.shape[1]
-    start = np.maximum(np.arange(pes) - reach, 0)[None]
+    places = np.arange(ready.shape[1])
+    start = np.maximum(places - reach, 0)[None]
     farthest_first = at_root[:, ::-1]
-    before = latest(farthest_first, start)[:, ::-1] + lead
-    filled = hops * wires.link_words + wires.inlet_words + wires.outlet_words
-    fills_up_to_root = filled <= words - 1
-    root_held = np.where(fills_up_to_root, at_root - wires.outlet_words + 2, NEVER)
+    latest_beyond = latest(farthest_first, start)[:, ::-1]
+    before = latest_beyond + lead
     receivers_held = np.maximum(behind, before) + wires.ramp_cycles
+    # The root, if all that lies between is full.
+    filled = hops * wires.link_words + wires.inlet_words + wires.outlet_words
+    fills_up = filled <= words - 1
+    first_of_root = at_root - wires.outlet_words + 2
+    root_held = np.where(fills_up, first_of_root, NEVER)
     return receivers_held, root_held.max(axis=1, keepdims=True)
 
 

@@ -21,21 +21,30 @@ def multicast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
     nearer = range(root - 1, -1, -1)
     farther = range(root + 1, line.pes)
     operations: dict[int, list[ops.Op]] = {root: []}
-    for places, name, away, back in (
+    for receivers, name, away, back in (
         (nearer, f"{color}-", line.near, line.far),
         (farther, color, line.far, line.near),
     ):
-        if not len(places):
+        if not receivers:
             continue
-        *passing, last = places
-        route = line.program.route
-        route(name, line.at(root), receive="ramp", send=away)
-        route(name, line.at(passing), receive=back, send=(away, "ramp"))
-        route(name, line.at(last), receive=back, send="ramp")
-        operations[root].append(copy(send(name, x.elements), x))
-        for place in places:
-            operations[place] = [copy(x, receive(name, x.elements))]
+        _lay(line, name, root, receivers, away, back)
+        outward = send(name, x.elements)
+        operations[root].append(copy(outward, x))
+        stream = receive(name, x.elements)
+        for place in receivers:
+            operations[place] = [copy(x, stream)]
     return on_line(line, operations)
+
+
+def _lay(
+    line: Line, color: str, root: int, receivers: range, away: str, back: str
+) -> None:
+    """Routes one way: away from the root, forking into each PE, and ending in the last."""
+    *passing, last = receivers
+    route = line.program.route
+    route(color, line.at(root), receive="ramp", send=away)
+    route(color, line.at(passing), receive=back, send=(away, "ramp"))
+    route(color, line.at(last), receive=back, send="ramp")
 
 
 __all__ = ["multicast"]

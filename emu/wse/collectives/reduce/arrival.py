@@ -99,11 +99,13 @@ def _starts(
     hops = np.array(tree.hops)
     for chains in chains_of(tree):
         dispatch = armed[:, chains.members]
-        for nth in range(chains.into_memory.shape[2]):
+        most = chains.into_memory.shape[2]
+        for nth in range(most):
             child = chains.into_memory[:, :, nth]
             adders = np.nonzero(child != NOBODY)
             children = child[adders]
-            came = first[:, children] + wires.latency(hops[children])[:, None]
+            way = wires.latency(hops[children])
+            came = first[:, children] + way[:, None]
             ready = dispatch[:, *adders] + wires.setup_cycles
             starts = np.maximum(ready, came)
             taken[:, children] = starts
@@ -145,14 +147,18 @@ def _turned(
     A PE that stores sends next after its last receive, and no router turns to that.
     """
     before_a_send = {tree.children[pe][-1] for pe in tree.stores}
-    before_a_receive = [pe not in before_a_send for pe in senders.tolist()]
-    from_memory = [not tree.streamed[pe] for pe in senders.tolist()]
-    sent = np.where(
-        np.array(from_memory)[:, None], wires.sending(words), wires.span(words)
+    pes = senders.tolist()
+    before_a_receive = np.array([pe not in before_a_send for pe in pes])
+    from_memory = np.array([not tree.streamed[pe] for pe in pes])
+    from_first_to_last = np.where(
+        from_memory[:, None],
+        wires.sending(words),
+        wires.span(words),
     )
+    last = came + from_first_to_last
     # Behind the last word, a set-up for the control wavelet and one for ours.
-    turn = came + sent + 2 + wires.drain_cycles
-    return np.where(np.array(before_a_receive)[:, None], turn, NEVER)
+    turn = last + 2 + wires.drain_cycles
+    return np.where(before_a_receive[:, None], turn, NEVER)
 
 
 def _ends(
@@ -168,16 +174,19 @@ def _ends(
     those that do not fit between that one and its own receiver for it in turn.
     """
     own = first[:, chains.members]
-    taker = taken[:, chains.members[:, :1]]
+    heads = chains.members[:, :1]
+    taker = taken[:, heads]
     span = wires.span(words)[:, None]
     last = own + span
+    # The last member sends from memory.
     last[:, :, -1] = own[:, :, -1] + wires.sending(words)
     for count in np.unique(words):
         if count - 1 < wires.room(1):
             continue
         stalled = _stalled(own, taker, int(count), chains, wires) + span
+        later = np.maximum(last, stalled)
         this_long = (words == count)[:, None]
-        last = np.where(this_long, np.maximum(last, stalled), last)
+        last = np.where(this_long, later, last)
     return last
 
 
@@ -198,15 +207,15 @@ def _stalled(
     room = wires.room(chains.hops)
     room_to = _from_taker(room)
     lead_to = _from_taker(room - wires.credit(chains.hops))
-    first_that_counts = np.array(
-        [np.searchsorted(to, to - (words - 1)) for to in room_to]
-    )[:, 1:]
+    of_chains = [np.searchsorted(to, to - (words - 1)) for to in room_to]
+    first_that_counts = np.array(of_chains)[:, 1:]
     # The receiver, in an array that begins with the taker.
     receiver = np.arange(first_that_counts.shape[1])
     receives = np.concatenate([taker, own[:, :, :-1]], axis=2)
-    ahead = receives + lead_to[:, :-1, None]
+    at_taker = receives + lead_to[:, :-1, None]
     start = np.minimum(first_that_counts, receiver)
-    reached = latest(ahead, start[None]) - lead_to[:, 1:, None]
+    latest_ahead = latest(at_taker, start[None])
+    reached = latest_ahead - lead_to[:, 1:, None]
     waits = (first_that_counts <= receiver)[..., None]
     return np.where(waits, reached, NEVER)
 

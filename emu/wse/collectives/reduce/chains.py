@@ -36,20 +36,31 @@ def chains_of(tree: Tree) -> tuple[Chains, ...]:
     """
     level: dict[int, int] = {}
     by_level_and_length: dict[tuple[int, int], list[list[int]]] = {}
-    added = [child for children in tree.into_memory for child in children]
-    from_root = {pe: n for n, pe in enumerate(tree.order)}
+    heads = {tree.root}
+    for children in tree.into_memory:
+        heads.update(children)
     # A head comes after its parent in `order`, so backwards all that a chain adds has its level.
-    for head in sorted([tree.root, *added], key=lambda pe: -from_root[pe]):
-        chain = [head]
-        while tree.streamed[chain[-1]]:
-            chain += tree.streamed[chain[-1]]
+    for head in reversed(tree.order):
+        if head not in heads:
+            continue
+        chain = _chain(tree, head)
         below = [level[child] for pe in chain for child in tree.into_memory[pe]]
         level[head] = 1 + max(below, default=0)
-        by_level_and_length.setdefault((level[head], len(chain)), []).append(chain)
-    return tuple(
-        _stacked(tree, sorted(by_level_and_length[key]))
-        for key in sorted(by_level_and_length)
-    )
+        key = (level[head], len(chain))
+        by_level_and_length.setdefault(key, []).append(chain)
+    found = []
+    for key in sorted(by_level_and_length):
+        west_to_east = sorted(by_level_and_length[key])
+        found.append(_stacked(tree, west_to_east))
+    return tuple(found)
+
+
+def _chain(tree: Tree, head: int) -> list[int]:
+    """A head, the child that it streams through, that one's, and so on."""
+    chain = [head]
+    while streamed := tree.streamed[chain[-1]]:
+        chain.extend(streamed)
+    return chain
 
 
 def _stacked(tree: Tree, chains: list[list[int]]) -> Chains:

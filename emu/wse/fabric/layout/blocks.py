@@ -15,4 +15,10 @@ def check_blocks(name: str, line: Line, blocks: Buffer, block: Memory) -> None:
         )
 
 
-__all__ = ["check_blocks"]
+def block_of(blocks: Buffer, place: int, elements: int) -> Memory:
+    """The block of the PE at a place."""
+    first = place * elements
+    return blocks[first : first + elements]
+
+
+__all__ = ["block_of", "check_blocks"]

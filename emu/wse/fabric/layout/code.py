@@ -37,8 +37,10 @@ class Code:
         """This code and then the other's."""
         # A pair of sequences as one number, `first * others + second`.
         others = len(other.sequences)
-        pair_of_pe = self.which.astype(np.int64) * others + other.which
-        number_of_pair = np.zeros(len(self.sequences) * others, np.int32)
+        first_of_pe = self.which.astype(np.int64)
+        pair_of_pe = first_of_pe * others + other.which
+        pairs = len(self.sequences) * others
+        number_of_pair = np.zeros(pairs, np.int32)
         numbers: dict[tuple[ops.Op, ...], int] = {(): NOTHING}
         for pair in np.unique(pair_of_pe).tolist():
             first, second = divmod(pair, others)
@@ -96,10 +98,10 @@ def everywhere(program: FabricProgram, *sequence: ops.Op, where: Place = ALL) ->
 def on_line(line: Line, by_place: Mapping[int, Sequence[ops.Op]]) -> Code:
     """Code from what the PE at each place of a line does; places that are left out do nothing."""
     sequences = {place: tuple(sequence) for place, sequence in by_place.items()}
-    return code(
-        line.program,
-        [(line.at(places), sequence) for sequence, places in alike(sequences).items()],
-    )
+    pairs = []
+    for sequence, places in alike(sequences).items():
+        pairs.append((line.at(places), sequence))
+    return code(line.program, pairs)
 
 
 def alike(by_place: Mapping[int, _Same]) -> dict[_Same, list[int]]:

@@ -61,10 +61,10 @@ class Streams:
         for (color, place), ways in self.routes.items():
             places_of.setdefault((color, ways), []).append(place)
         for (color, ways), places in sorted(places_of.items()):
-            first, *then = [(side[receive], side[send]) for receive, send in ways]
-            line.program.route(
-                color, line.at(places), receive=first[0], send=first[1], then=then
-            )
+            sides = [(side[receive], side[send]) for receive, send in ways]
+            (receive, send), *then = sides
+            where = line.at(places)
+            line.program.route(color, where, receive=receive, send=send, then=then)
 
 
 def _through(sender: int, receiver: int) -> Way:
@@ -100,8 +100,12 @@ def fixed(receivers: Sequence[int], prefix: str) -> Streams:
             extents.append((*sorted((sender, receiver)), sender))
     for begin, end, sender in sorted(extents):
         free = [number for number, last in enumerate(ends) if last < begin]
-        number = free[0] if free else len(ends)
-        ends[number : number + 1] = [end]
+        if free:
+            number = free[0]
+            ends[number] = end
+        else:
+            number = len(ends)
+            ends.append(end)
         name = f"{prefix}{number}"
         color[sender] = name
         receiver = receivers[sender]
