@@ -103,7 +103,8 @@ def argmax(
     is_valid = jnp.arange(x.shape[0]) < valid
     kept = jnp.where(is_valid, single(x), -jnp.inf)
     best = jnp.argmax(kept).astype(jnp.int32)
-    return kept.max().reshape(1), (first + best).reshape(1)
+    index = jnp.add(first, best)
+    return kept.max().reshape(1), index.reshape(1)
 
 
 # --- functions, element by element ---

@@ -12,7 +12,7 @@ from emu.wse.timeline.calls import begin, role
 
 def own_block_cycles(device: Device, block: Operand) -> float:
     """What the first PE's copy of its own block takes; its addresses are loaded already."""
-    return move_cycles(device, block.nbytes, descriptors=0)
+    return float(move_cycles(device, block.nbytes, descriptors=0))
 
 
 def blocks_cost(
