@@ -3,6 +3,7 @@
 Cores that decide alike and differ by a shift in time are one class; one of them is read alone
 (`emu.loops.one_core`) and what the loop did to it holds for all (`emu.loops.outcome`,
 `emu.loops.merge`). It holds as well whenever the same loop is met again in the same state.
+`README.md` beside this file works an example through with numbers.
 """
 
 import functools
