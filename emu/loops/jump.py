@@ -197,7 +197,7 @@ class Loop:
             times = self.alike(period)
             if not times or not self.known_after_jump():
                 continue
-            steps = periodic.step(first, was, now, apart)
+            steps = periodic.step(first, was, now, apart, setup.contended)
             if steps is None or not self.slices_repeat(period, steps):
                 continue
             if self.events_repeat(first, was, now, steps):

@@ -92,7 +92,11 @@ def staleness(v: Value) -> bytes | None:
 
 
 def step(
-    first: Snapshot, was: Snapshot, now: Snapshot, apart: list[int]
+    first: Snapshot,
+    was: Snapshot,
+    now: Snapshot,
+    apart: list[int],
+    contended: bool = True,
 ) -> dict[Row, Ticks] | None:
     """Each clock's step over one period if every further period must repeat it, else None.
 
@@ -101,6 +105,8 @@ def step(
       was: the state one period ago; the periods before and after it took equal decisions.
       now: the state now.
       apart: mesh dimensions along which cores exchange nothing inside the loop.
+      contended: False where instructions wait for their operands alone, so that nothing depends on
+        when an engine or a buffer was last used.
     """
     if not first.form == was.form == now.form:
         return None
@@ -114,9 +120,10 @@ def step(
     if moved:
         before = [was.clocks[i] for i in moved]
         after = [now.clocks[i] for i in moved]
-        if not _repeats(flat(before), flat(after)) and not _by_group(
-            before, after, apart
-        ):
+        decides = [contended or now.rows[i][0] == "ready" for i in moved]
+        if not _repeats(
+            flat(before), flat(after), _flat_flags(decides, after)
+        ) and not _by_group(before, after, decides, apart):
             return None
     before, after = was.grown(first), now.grown(was)
     if before.keys() != after.keys() or not all(
@@ -129,7 +136,12 @@ def step(
     }
 
 
-def _repeats(was: np.ndarray, now: np.ndarray) -> bool:
+def _flat_flags(flags: list[bool], clocks: list[Ticks]) -> np.ndarray:
+    """A flag of each clock, repeated for each of its cores as `flat` lays them out."""
+    return np.repeat(flags, [np.size(clock) for clock in clocks])
+
+
+def _repeats(was: np.ndarray, now: np.ndarray, decides: np.ndarray) -> bool:
     """Whether clocks that moved equally over two periods must do so over every further one.
 
     Let clock `i` have moved by `r[i]` over each of the two periods, and let `now[i]` be
@@ -141,17 +153,28 @@ def _repeats(was: np.ndarray, now: np.ndarray) -> bool:
 
     Two equal periods are needed: over one alone, a clock may still be following another that ran
     faster before. Clocks that nothing in the loop moves are constants and depend on nothing.
+
+    Clock `j` need only be asked for where it `decides`, that is, where another can depend on it.
+    Say four chips pass keys on, and chip `c` has a chain of 100 + 10·c ticks an iteration, because
+    it attends to what chips before it sent. Chip 0 follows nobody. That chip 1 has the faster rate
+    does no harm once what it hands on, 110·n, is later than all that chip 0 has, 100·(n + 1). A
+    buffer of chip 1 that was last used long ago has the faster rate too, but if nobody waits for
+    it, it need not be later.
     """
     steps = now - was
     rates = np.unique(steps)
     if len(rates) > MAX_RATES:
         return False
-    return all(
-        now[steps <= slow].max() < was[steps > slow].min() for slow in rates[:-1]
-    )
+    for slow in rates[:-1]:
+        faster = was[(steps > slow) & decides]
+        if faster.size and now[steps <= slow].max() >= faster.min():
+            return False
+    return True
 
 
-def _by_group(was: list[Ticks], now: list[Ticks], apart: list[int]) -> bool:
+def _by_group(
+    was: list[Ticks], now: list[Ticks], decides: list[bool], apart: list[int]
+) -> bool:
     """The same, asked of each group of cores that exchange data in the loop."""
     frame = np.broadcast_shapes(*(np.shape(x) for x in now))
     apart = [i for i in apart if frame and frame[i] > 1]
@@ -169,7 +192,8 @@ def _by_group(was: list[Ticks], now: list[Ticks], apart: list[int]) -> bool:
     alike = np.unique(np.concatenate([w, n], axis=1), axis=0)
     if len(alike) > MAX_GROUPS:
         return False
-    return all(_repeats(*np.split(pair, 2)) for pair in alike)
+    flags = np.repeat(decides, w.shape[1] // len(was))
+    return all(_repeats(*np.split(pair, 2), flags) for pair in alike)
 
 
 def rotated(was: Snapshot, now: Snapshot, times: int) -> tuple[list[Buffer], list[Any]]:
