@@ -5,7 +5,7 @@ Engines issue in program order, so `start = max(engine free, operands ready, des
 
 import numpy as np
 
-from emu.clock import names, recording, throttle
+from emu.clock import bands, names, recording, throttle
 from emu.clock.issued import Issue, Timing
 from emu.clock.resources import Path, Ring
 from emu.clock.state import ClockState
@@ -258,6 +258,10 @@ def _cross(
         busy_ticks=np.broadcast_to(price.busy, setup.grid),
         latency_ticks=np.broadcast_to(price.latency, setup.grid),
     )
+    if setup.bands:
+        return bands.arrive(
+            inst, eqn, setup.bands, setup.mesh, crossing, price.operands
+        )
     assert inst.arrival is not None
     return inst.arrival(
         setup.device, setup.mesh, crossing, *price.operands, **eqn.params

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from emu.datasheet import Device
 from emu.errors import DataDependentBranch, EmulationError, WrongSpace
 from emu.instruction import Cost, Instruction, Operand, Spaces
 from emu.tracing import jaxpr as jx
+
+K = TypeVar("K")
 
 
 @dataclasses.dataclass
@@ -95,6 +99,99 @@ class Prices:
             self.excluded.setdefault(engine, set()).update(priced.cost.excludes)
 
 
+class BandPrices:
+    """Prices of one machine under several bands, side by side in the mesh's first dimension.
+
+    Say a load takes 900 ticks under `low` and 1,000 under `nominal` and `high`. On a mesh of 3 bands
+    and 4 chips its busy time is then `[[900], [1000], [1000]]`, and what costs the same under all
+    three is a plain number.
+
+    Attributes:
+      each: the prices under each band.
+      kept: those that no count changes, by equation and memory spaces.
+    """
+
+    def __init__(self, devices: tuple[Device, ...], rank: int) -> None:
+        """Args: the machine under each band, and the dimensions of the mesh, bands included."""
+        self.rank = rank
+        self.each = [Prices(device) for device in devices]
+        self.kept: dict[tuple[int | str, ...], Price] = {}
+
+    @property
+    def lead(self) -> int:
+        """The longest lead of any operand under any band, in ticks."""
+        return max(prices.lead for prices in self.each)
+
+    @property
+    def excluded(self) -> dict[str, set[str]]:
+        """Engine to those that cannot run at the same time, under any band."""
+        union: dict[str, set[str]] = {}
+        for prices in self.each:
+            for engine, others in prices.excluded.items():
+                union.setdefault(engine, set()).update(others)
+        return union
+
+    def price(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+        """The price of an equation under every band.
+
+        Raises:
+          EmulationError: an operand in the wrong memory, too large, or unknown.
+        """
+        if "count" in inst.reads:
+            values = [_without_bands(value) for value in values]
+        own = [prices.price(inst, eqn, values) for prices in self.each]
+        key = (id(eqn), *[value.space for value in values])
+        joined = self.kept.get(key)
+        if joined is None:
+            joined = _side_by_side(own, self.rank)
+            if "count" not in inst.reads:
+                self.kept[key] = joined
+        return joined
+
+
+def _side_by_side(each: list[Price], rank: int) -> Price:
+    """One price of several: all count the same, and use the same engine."""
+    first = each[0]
+    assert all(price.cost.engine == first.cost.engine for price in each)
+    assert all(price.cost.duty == first.cost.duty for price in each)
+
+    def stacked(ticks: Sequence[Ticks]) -> Ticks:
+        """Ticks under each band, along the first dimension unless all agree."""
+        if all(type(one) is int and one == ticks[0] for one in ticks):
+            return ticks[0]
+        arrays = [np.reshape(one, _with_dimensions(one, rank)) for one in ticks]
+        return np.concatenate(np.broadcast_arrays(*arrays)).astype(np.int64)
+
+    def stacked_by_key(ticks: Sequence[Mapping[K, Ticks]]) -> dict[K, Ticks]:
+        keys = dict.fromkeys(key for one in ticks for key in one)
+        return {key: stacked([one.get(key, 0) for one in ticks]) for key in keys}
+
+    return Price(
+        first.operands,
+        first.cost,
+        busy=stacked([price.busy for price in each]),
+        latency=stacked([price.latency for price in each]),
+        interval=stacked([price.interval for price in each]),
+        handover=stacked([price.handover for price in each]),
+        lead=stacked_by_key([price.lead for price in each]),
+        lost=stacked_by_key([price.lost for price in each]),
+        taken=stacked_by_key([price.taken for price in each]),
+    )
+
+
+def _without_bands(value: Value) -> Value:
+    """A value whose known integer is that of one band: it is the same under all."""
+    if value.known is None:
+        return value
+    return dataclasses.replace(value, known=value.known[0])
+
+
+def _with_dimensions(ticks: Ticks, rank: int) -> tuple[int, ...]:
+    """The shape of ticks once leading dimensions of size 1 make up the mesh's."""
+    shape = np.shape(ticks)
+    return (1,) * (rank - len(shape)) + shape
+
+
 def _in_ticks(
     ticks_per_cycle: dict[str, int], operands: list[Operand], cost: Cost
 ) -> Price:
@@ -149,4 +246,4 @@ def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
     return math.ceil(round(cycles * ticks_per_cycle, 6))
 
 
-__all__ = ["Price", "Prices"]
+__all__ = ["BandPrices", "Price", "Prices"]

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from emu.clock.names import CauseName
-from emu.clock.price import Prices
+from emu.clock.price import BandPrices, Prices
 from emu.clock.reading import Event
 from emu.clock.resources import (
     CLOCKS,
@@ -48,6 +48,8 @@ class Setup:
       as_written: whether every ring of tiles is treated as one buffer.
       trace_core: the core whose events are recorded, by its indices, or None.
       core: the core of a larger mesh that this state is of alone (see `emu.loops.one_core`).
+      bands: the machine under each band that the mesh's first dimension stands for, `device` among
+        them; empty where only `device` is read (see `emu.clock.bands`).
       grid, rank: the mesh's sizes, and how many they are.
     """
 
@@ -58,6 +60,7 @@ class Setup:
     as_written: bool = False
     trace_core: tuple[int, ...] | None = None
     core: tuple[int, ...] | None = None
+    bands: tuple[Device, ...] = ()
     grid: tuple[int, ...] = dataclasses.field(init=False)
     rank: int = dataclasses.field(init=False)
 
@@ -131,7 +134,7 @@ class ClockState:
     """
 
     setup: Setup
-    prices: Prices
+    prices: Prices | BandPrices
     engines: dict[str, Engine]
     trace: Trace | None
     ports: dict[PortKey, Port] = dataclasses.field(default_factory=dict)
@@ -268,7 +271,8 @@ def initial_state(setup: Setup) -> ClockState:
     trace = None
     if setup.trace_core is not None:
         trace = Trace(setup.trace_core, setup.grid)
-    state = ClockState(setup, Prices(device), engines, trace)
+    prices = BandPrices(setup.bands, setup.rank) if setup.bands else Prices(device)
+    state = ClockState(setup, prices, engines, trace)
     # Without contention the time since the start matters, not that since an engine was free, so
     # that a loop is never met twice in one state: nothing is gained by reading it class by class.
     state.all_at_once = setup.all_cores.count == 1 or not setup.contended

@@ -5,12 +5,12 @@ order (`emu.clock.issue`), so no event queue is needed. Branches are timed per c
 (`emu.clock.branches`) and loops are stepped until they repeat, then jumped (`emu.loops`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from emu.checks import liveness
-from emu.clock import recording
+from emu.clock import bands, recording
 from emu.clock.branches import branch
 from emu.clock.issue import issue
 from emu.clock.reading import Reading
@@ -177,6 +177,28 @@ def read(
       EmulationError: an instruction, branch or operand the machine cannot run as written.
     """
     setup = Setup(device, dict(mesh), jump, contended, as_written, trace_core)
+    return _read(traced, arguments, setup)
+
+
+def read_bands(
+    traced: jx.Body,
+    arguments: list[np.ndarray | None],
+    mesh: Mapping[str, int],
+    devices: Sequence[Device],
+) -> list[Reading]:
+    """`read` under several bands of one machine, in one pass where that is possible.
+
+    `stepped` and `unjumped` of each reading are those of the pass.
+    """
+    machine = tuple(devices)
+    if not bands.can_be_read_together(machine):
+        return [read(traced, arguments, mesh, device) for device in machine]
+    setup = Setup(machine[0], {bands.AXIS: len(machine), **mesh}, bands=machine)
+    known = [None if value is None else value[None] for value in arguments]
+    return bands.apart(_read(traced, known, setup), machine)
+
+
+def _read(traced: jx.Body, arguments: list[np.ndarray | None], setup: Setup) -> Reading:
     clock = initial_state(setup)
     liveness.check_all_read(traced)
     inputs = [
@@ -187,7 +209,7 @@ def read(
     if clock.trace is not None:
         recording.finish(clock.trace)
     return Reading(
-        device,
+        setup.device,
         setup.grid,
         clock.end,
         {name: engine.last for name, engine in clock.engines.items()},
@@ -201,4 +223,4 @@ def read(
     )
 
 
-__all__ = ["Timeline", "read"]
+__all__ = ["Timeline", "read", "read_bands"]

@@ -127,8 +127,12 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     carry = decisions.after(setup, entry.scan, [value.known for value in entry.values])
     if patterns is None or carry is None:
         return None
+    alike = entry.active is None and len(np.unique(patterns[entry.here])) == 1
+    if setup.bands:
+        # What a loop does differs between bands: to the classes each is a pattern of its own.
+        band = [entry.band_of(cell) for cell in range(entry.cells)]
+        patterns = patterns * len(setup.bands) + band
     classes = Classes(store, entry, patterns)
-    alike = entry.active is None and len(classes.cells) == 1
     if not classes.divide(FEW if alike else MAX_CLASSES):
         if alike:
             store.together.add(id(entry.eqn))

@@ -103,6 +103,9 @@ class LoopEntry:
         shapes = _shapes(self.clocks.values()) | _shapes(self.levels.values())
         shapes |= _shapes(self.stale) | _shapes([self.active]) | _shapes(which)
         shapes |= {known.shape[: setup.rank] for known in self.knowns}
+        if setup.bands:
+            # Prices differ between bands.
+            shapes.add((len(setup.bands), *(1,) * (setup.rank - 1)))
         if self.decides:
             for axis in jx.axes(self.scan.body):
                 shapes.add(setup.core_index(axis).shape)
@@ -132,6 +135,10 @@ class LoopEntry:
     def core_of(self, cell: int) -> tuple[int, ...]:
         """A core of a cell."""
         return tuple(int(i) for i in np.unravel_index(cell, self.frame))
+
+    def band_of(self, cell: int) -> int:
+        """The band that a cell is read under: its place in the mesh's first dimension."""
+        return self.core_of(cell)[0]
 
     def known_at(self, known: np.ndarray, cell: int) -> np.ndarray:
         """A known integer on one core, mesh dimensions of size 1."""

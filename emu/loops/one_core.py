@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from emu.clock import names
+from emu.clock.price import BandPrices
 from emu.clock.resources import LEVELS, Buffer, Path, Ring, Row
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.tiles import Value
@@ -53,6 +54,8 @@ class OneCore:
         outer = entry.state
         state = initial_state(self._setup())
         state.prices = outer.prices
+        if isinstance(outer.prices, BandPrices):
+            state.prices = outer.prices.each[entry.band_of(self.cell)]
         state.literals = outer.literals
         for row, _, clock in outer.table():
             resource = state.resource(row)
@@ -72,8 +75,13 @@ class OneCore:
 
     def _setup(self) -> Setup:
         outer = self.entry.state.setup
+        device = outer.device
+        if outer.bands:
+            device = outer.bands[self.entry.band_of(self.cell)]
         return dataclasses.replace(
             outer,
+            device=device,
+            bands=(),
             mesh=dict.fromkeys(outer.mesh, 1),
             trace_core=(0,) * outer.rank if self.traced else None,
             core=outer.core or self.entry.core_of(self.cell),

@@ -1,0 +1,113 @@
+"""Several bands of one machine in one pass: they are one more dimension of the mesh, the first.
+
+A program does the same under every band and only its times differ, so most of the walk (branches,
+known integers, rings, checks) is shared. What costs a band's own time is asked for band by band:
+prices (`emu.clock.price.BandPrices`), arrivals of collectives, and loops on one core.
+
+Say a ring of 4 chips is read under low, nominal and high. The mesh is then 3 x 4, a clock is a number
+where all twelve agree, `[[7], [8], [9]]` where only the bands differ, and `int64[3, 4]` in general. No
+instruction crosses bands, so each is to the tick what a reading of it alone would be.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from emu.clock.reading import Reading
+from emu.clock.tally import Tally
+from emu.clock.ticks import Ticks
+from emu.clock.tiles import Value
+from emu.datasheet import Device
+from emu.instruction import Crossing, Instruction, Operand
+from emu.tracing import jaxpr as jx
+
+AXIS = "emu.clock.bands"
+"""Name of the bands' dimension in the mesh; no kernel can name it by chance."""
+
+
+def can_be_read_together(devices: tuple[Device, ...]) -> bool:
+    """Whether engines throttle alike under all bands; a charge cannot follow several laws."""
+    return all(one.throttle_laws == devices[0].throttle_laws for one in devices)
+
+
+def arrive(
+    inst: Instruction,
+    eqn: jx.Equation,
+    devices: tuple[Device, ...],
+    mesh: Mapping[str, int],
+    crossing: Crossing,
+    operands: list[Operand],
+) -> tuple[np.ndarray, np.ndarray]:
+    """When a collective's results arrive and its engines are free, under each band.
+
+    Args:
+      inst, eqn: the collective.
+      devices: the machine under each band.
+      mesh: with the bands' dimension.
+      crossing: `int64[bands, *mesh]`.
+      operands: their known integers without the bands' dimension.
+    """
+    assert inst.arrival is not None
+    inner = {axis: size for axis, size in mesh.items() if axis != AXIS}
+    fields = [field.name for field in dataclasses.fields(Crossing)]
+    ready: list[np.ndarray] = []
+    free: list[np.ndarray] = []
+    for band, device in enumerate(devices):
+        own = Crossing(**{name: getattr(crossing, name)[band] for name in fields})
+        times = inst.arrival(device, inner, own, *operands, **eqn.params)
+        ready.append(times[0])
+        free.append(times[1])
+    return np.stack(ready), np.stack(free)
+
+
+def apart(reading: Reading, devices: tuple[Device, ...]) -> list[Reading]:
+    """A reading under several bands as one reading of each."""
+    return [
+        _of_band(reading, device, band, len(devices))
+        for band, device in enumerate(devices)
+    ]
+
+
+def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading:
+    def ticks(time: Ticks) -> Ticks:
+        return _ticks(time, band)
+
+    spent = {key: ticks(time) for key, time in reading.spent.items()}
+    sums = {key: total // bands for key, total in reading.tally.sums.items()}
+    return dataclasses.replace(
+        reading,
+        device=device,
+        grid=reading.grid[1:],
+        end=ticks(reading.end),
+        last={engine: ticks(time) for engine, time in reading.last.items()},
+        # What nobody waited for under this band is not named in a reading of it alone.
+        spent={
+            (engine, what): time
+            for (engine, what), time in spent.items()
+            if not what.startswith("wait:") or np.any(time)
+        },
+        tally=Tally(sums),
+        outputs=[_value(value, band) for value in reading.outputs],
+        issued=reading.issued // bands,
+    )
+
+
+def _ticks(time: Ticks, band: int) -> Ticks:
+    if type(time) is int:
+        return time
+    own = time[min(band, len(time) - 1)]
+    return int(own.item()) if own.size == 1 else own
+
+
+def _value(value: Value, band: int) -> Value:
+    changed: dict[str, Any] = {"ready": _ticks(value.ready, band)}
+    if value.steps is not None:
+        changed["steps"] = [_ticks(time, band) for time in value.steps]
+    if value.known is not None:
+        changed["known"] = value.known[0]
+    return dataclasses.replace(value, **changed)
+
+
+__all__ = ["AXIS", "apart", "arrive", "can_be_read_together"]
