@@ -18,10 +18,12 @@ def check_all_read(body: jx.Body) -> None:
 
     Exempt: allocations, and instructions declared `effect=True`.
     """
-    _visit(body, [True] * len(body.outvars), report=True)
+    _visit(body, (True,) * len(body.outvars), report=True)
 
 
-def _visit(body: jx.Body, outs_read: list[bool], report: bool) -> list[bool]:
+# A loop's body is asked until its carry settles, and so are those inside it for each time.
+@functools.lru_cache(maxsize=4096)
+def _visit(body: jx.Body, outs_read: tuple[bool, ...], report: bool) -> list[bool]:
     """Which inputs of a body are read, given which outputs are; raises if `report`."""
     read = {
         v
@@ -56,7 +58,7 @@ def _reads(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
     if name == "cond":
         return _cond(eqn, wanted, report)
     if (body := jx.call(eqn)) is not None:
-        return _visit(body, wanted, report)
+        return _visit(body, tuple(wanted), report)
     return [any(wanted)] * len(eqn.invars)
 
 
@@ -65,7 +67,7 @@ def _scan(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
     s = jx.scan(eqn)
     carry, ys = wanted[: s.carry], wanted[s.carry :]
     while True:
-        ins = _visit(s.body, [*carry, *ys], report=False)
+        ins = _visit(s.body, (*carry, *ys), report=False)
         grown = [
             a or b
             for a, b in zip(carry, ins[s.consts : s.consts + s.carry], strict=True)
@@ -73,9 +75,9 @@ def _scan(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
         if grown == carry:
             break
         carry = grown
-    return _visit(s.body, [*carry, *ys], report)
+    return _visit(s.body, (*carry, *ys), report)
 
 
 def _cond(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
-    per_branch = [_visit(b, wanted, report) for b in jx.branches(eqn)]
+    per_branch = [_visit(b, tuple(wanted), report) for b in jx.branches(eqn)]
     return [True, *(any(r) for r in zip(*per_branch, strict=True))]

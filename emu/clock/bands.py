@@ -4,9 +4,9 @@ A program does the same under every band and only its times differ, so most of t
 known integers, rings, checks) is shared. What costs a band's own time is asked for band by band:
 prices (`emu.clock.price.BandPrices`), arrivals of collectives, and loops on one core.
 
-Say a ring of 4 chips is read under low, nominal and high. The mesh is then 3 x 4, a clock is a number
-where all twelve agree, `[[7], [8], [9]]` where only the bands differ, and `int64[3, 4]` in general. No
-instruction crosses bands, so each is to the tick what a reading of it alone would be.
+Say a ring of 4 chips is read under low, nominal and high. The mesh is then 3 x 4, and a clock is a
+number where all twelve agree, `[[7], [8], [9]]` where only the bands differ, and `int64[3, 4]` in
+general. No instruction crosses bands, so each is to the tick what a reading of it alone would be.
 """
 
 import dataclasses

@@ -102,9 +102,9 @@ class Prices:
 class BandPrices:
     """Prices of one machine under several bands, side by side in the mesh's first dimension.
 
-    Say a load takes 900 ticks under `low` and 1,000 under `nominal` and `high`. On a mesh of 3 bands
-    and 4 chips its busy time is then `[[900], [1000], [1000]]`, and what costs the same under all
-    three is a plain number.
+    Say a load takes 900 ticks under `low` and 1,000 under `nominal` and `high`. On a mesh of 3
+    bands and 4 chips its busy time is then `[[900], [1000], [1000]]`, and what costs the same under
+    all three is a plain number.
 
     Attributes:
       each: the prices under each band.

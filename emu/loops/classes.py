@@ -121,7 +121,9 @@ def exchanges(body: jx.Body) -> bool:
 def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     """Reads a loop class by class; None where it has to be read on all cores at once."""
     setup = entry.state.setup
-    if entry.cells > MAX_CELLS or (entry.cells == 1 and setup.core is None):
+    # Bands stand side by side in the mesh; each may have as many cells and classes as if alone.
+    bands = max(1, len(setup.bands))
+    if entry.cells > bands * MAX_CELLS or (entry.cells == 1 and setup.core is None):
         return None
     patterns = store.patterns.of(entry)
     carry = decisions.after(setup, entry.scan, [value.known for value in entry.values])
@@ -131,9 +133,9 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     if setup.bands:
         # What a loop does differs between bands: to the classes each is a pattern of its own.
         band = [entry.band_of(cell) for cell in range(entry.cells)]
-        patterns = patterns * len(setup.bands) + band
+        patterns = patterns * bands + band
     classes = Classes(store, entry, patterns)
-    if not classes.divide(FEW if alike else MAX_CLASSES):
+    if not classes.divide(bands * (FEW if alike else MAX_CLASSES)):
         if alike:
             store.together.add(id(entry.eqn))
         return None

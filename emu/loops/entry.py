@@ -6,6 +6,7 @@ clocks differ between columns only, the frame is `(1, 16)`, and each of its 16 c
 cores.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -130,11 +131,17 @@ class LoopEntry:
 
     def per_cell(self, entry: Ticks | Flags) -> np.ndarray:
         """One entry per cell."""
+        if isinstance(entry, np.ndarray) and entry.shape == self.frame:
+            return entry.reshape(-1)
         return np.broadcast_to(entry, self.frame).reshape(-1)
 
     def core_of(self, cell: int) -> tuple[int, ...]:
         """A core of a cell."""
-        return tuple(int(i) for i in np.unravel_index(cell, self.frame))
+        return self._core_of_each_cell[cell]
+
+    @cached_property
+    def _core_of_each_cell(self) -> list[tuple[int, ...]]:
+        return list(itertools.product(*map(range, self.frame)))
 
     def band_of(self, cell: int) -> int:
         """The band that a cell is read under: its place in the mesh's first dimension."""

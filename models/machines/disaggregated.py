@@ -145,7 +145,7 @@ class Disaggregated:
     ) -> Clock:
         """Reads the clock of a request that generated so many tokens, under every band."""
         progress("prefill")
-        prefill = banded(lambda band: self.prefill.read(self.chip.at(band)))
+        prefill = self.prefill.read_bands(self.chip)
         critical = self.prefill.read(self.chip.at(), contended=False)
         progress("hand-off")
         layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))

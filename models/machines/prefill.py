@@ -67,6 +67,13 @@ class PrefillReading:
     layer_done_s: list[float]
 
 
+def _prefill_reading(clock: Reading) -> PrefillReading:
+    keys = clock.outputs[-2]  # stacked over layers, each ready at its own time
+    tick_hz = clock.device.tick_hz
+    done_s = [int(np.max(ticks)) / tick_hz for ticks in keys.steps or []]
+    return PrefillReading(clock, done_s)
+
+
 class Prefill:
     """One model's prefill of prompts of one length on a ring of chips.
 
@@ -262,10 +269,12 @@ class Prefill:
         Raises:
           EmulationError: the program does not fit the machine.
         """
-        clock = self.program.read(device, *self.abstract(), **options)
-        keys = clock.outputs[-2]  # stacked over layers, each ready at its own time
-        done_s = [int(np.max(ticks)) / device.tick_hz for ticks in keys.steps or []]
-        return PrefillReading(clock, done_s)
+        return _prefill_reading(self.program.read(device, *self.abstract(), **options))
+
+    def read_bands(self, chip: NeuronCoreSheet) -> dict[str, PrefillReading]:
+        """Reads the clock under every band of a datasheet in one pass; needs no data."""
+        clocks = self.program.read_bands(chip, *self.abstract())
+        return {band: _prefill_reading(clock) for band, clock in clocks.items()}
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core.
