@@ -91,17 +91,22 @@ def clock_table(work: str, ours: Timed) -> Table:
         f"{ours.peak_mb:.0f}",
     )
     for peer in PEERS:
-        if peer.work == work:
-            peak = "" if peer.peak_mb is None else f"{peer.peak_mb:.0f}"
-            table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
+        if peer.work != work:
+            continue
+        peak = ""
+        if peer.peak_mb is not None:
+            peak = f"{peer.peak_mb:.0f}"
+        table.add_row(peer.tool, peer.predicts, f"{peer.cpu_s:g}", peak)
     return table
 
 
 def predicted(work: str, ours: Timed) -> str:
     """Time and cycles, the latter against an array that always multiplies."""
-    ms, m_cycles = ours.seconds * 1e3, ours.cycles / 1e6
+    ms = ours.seconds * 1e3
     time = f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
-    cycles = f"{m_cycles:,.2f} M" if m_cycles >= 1 else f"{ours.cycles:,.0f}"
+    cycles = f"{ours.cycles:,.0f}"
+    if ours.cycles >= 1e6:
+        cycles = f"{ours.cycles / 1e6:,.2f} M"
     over = ""
     if work in IDEAL_CYCLES:
         percent = f"{ours.cycles / IDEAL_CYCLES[work] - 1:+.1%}".replace("%", " %")

@@ -57,7 +57,9 @@ def main(args: argparse.Namespace, output: Output) -> None:
         answer(request(args.words), args, output)
         return
     show_catalogue(output.console())
-    known = {name: parameters(function) for name, function in FABRIC_PROGRAMS.items()}
+    known = {}
+    for name, function in FABRIC_PROGRAMS.items():
+        known[name] = parameters(function)
     output.figures("programs", known)
 
 
@@ -91,14 +93,14 @@ def places(words: list[str] | None, program: FabricProgram) -> Places | None:
         return None
     out = []
     for word in words:
-        x, comma, y = word.partition(",")
-        if not (comma and x.isdecimal() and y.isdecimal()):
+        parts = word.split(",")
+        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
             raise UsageError(f"--watch {word!r}: must be x,y such as 3,0")
-        if int(x) >= program.width or int(y) >= program.height:
-            raise UsageError(
-                f"--watch {word}: the program has {program.width} x {program.height} PEs"
-            )
-        out.append((int(x), int(y)))
+        column, row = map(int, parts)
+        if column >= program.width or row >= program.height:
+            size = f"{program.width} x {program.height}"
+            raise UsageError(f"--watch {word}: the program has {size} PEs")
+        out.append((column, row))
     return out
 
 

@@ -42,10 +42,9 @@ def tokens_equal(run: Run) -> bool:
 
 def first_divergence(run: Run) -> int | None:
     """Index of the first generated token that differs, the end of sequence counted; or None."""
-    ours = [int(np.argmax(logits)) for logits in run.logits]
-    theirs = [int(np.argmax(logits)) for logits in run.oracle_logits]
-    for index, (our, their) in enumerate(zip(ours, theirs, strict=False)):
-        if our != their:
+    pairs = zip(run.logits, run.oracle_logits, strict=False)
+    for index, (ours, theirs) in enumerate(pairs):
+        if np.argmax(ours) != np.argmax(theirs):
             return index
     return None
 
@@ -59,8 +58,10 @@ def oracle_margin(run: Run, at: int) -> float:
 def max_abs_logit_diff(run: Run) -> float:
     """Largest difference of any logit, over positions where both saw the same tokens so far."""
     at = first_divergence(run)
-    count = min(len(run.logits), len(run.oracle_logits)) if at is None else at + 1
-    pairs = zip(run.logits[:count], run.oracle_logits[:count], strict=True)
+    compared = min(len(run.logits), len(run.oracle_logits))
+    if at is not None:
+        compared = at + 1
+    pairs = zip(run.logits[:compared], run.oracle_logits[:compared], strict=True)
     return float(max(np.abs(np.float32(ours) - theirs).max() for ours, theirs in pairs))
 
 
@@ -81,16 +82,20 @@ def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
 def _prefill(run: Run) -> Figures:
     clock, machine = run.clock, run.machine
     nominal = clock.prefill["nominal"].clock
+    device = nominal.device
     moved = nominal.tally.by("bytes")
-    engines = {
-        engine: {
+    other = nominal.tally.by("other")
+
+    def read_and_written(space: str) -> int:
+        return moved.get(f"{space}_read", 0) + moved.get(f"{space}_write", 0)
+
+    engines = {}
+    for engine in nominal.busy_ticks:
+        engines[engine] = {
             "busy_cycles": nominal.cycles(engine),
-            "clock_hz": nominal.device.tick_hz
-            // nominal.device.ticks_per_cycle[engine],
+            "clock_hz": device.tick_hz // device.ticks_per_cycle[engine],
             "utilisation": nominal.utilisation(engine),
         }
-        for engine in nominal.busy_ticks
-    }
     return {
         "chips": run.chips,
         "cores_per_chip": run.cores,
@@ -99,11 +104,11 @@ def _prefill(run: Run) -> Figures:
         "flops": nominal.tally.flops,
         "useful_flops": machine.prefill.useful_flops,
         "engines": engines,
-        "hbm_bytes": moved.get("hbm_read", 0) + moved.get("hbm_write", 0),
-        "sbuf_bytes": moved.get("sbuf_read", 0) + moved.get("sbuf_write", 0),
-        "psum_bytes": moved.get("psum_read", 0) + moved.get("psum_write", 0),
-        "link_bytes": nominal.tally.by("other").get("link_bytes", 0),
-        "collective_bytes": nominal.tally.by("other").get("collective_bytes", 0),
+        "hbm_bytes": read_and_written("hbm"),
+        "sbuf_bytes": read_and_written("sbuf"),
+        "psum_bytes": read_and_written("psum"),
+        "link_bytes": other.get("link_bytes", 0),
+        "collective_bytes": other.get("collective_bytes", 0),
         "peak_bytes_per_core": machine.prefill_peaks,
         "bound": str(clock.prefill_bound),
     }
@@ -124,17 +129,16 @@ def _handoff(run: Run) -> Figures:
 def _decode(run: Run) -> Figures:
     clock, decoder = run.clock, run.machine.decoder
     steps = clock.steps["nominal"]
-    cycles = banded(
-        lambda band: (
-            statistics.median(step.cycles for step in clock.steps[band])
-            if steps
-            else None
-        )
-    )
+
+    def median_cycles(band: str) -> float | None:
+        if not steps:
+            return None
+        return statistics.median(step.cycles for step in clock.steps[band])
+
     return {
         "steps": clock.decoded,
         "steps_read": len(steps),
-        "cycles_per_token": cycles,
+        "cycles_per_token": banded(median_cycles),
         "flops": clock.decode_total(lambda step: step.flops),
         "sram_bytes": clock.decode_total(
             lambda step: step.sram_read_bytes + step.sram_write_bytes
@@ -264,9 +268,8 @@ def _machines(data: Figures) -> Table:
     table.add_row("cycles from", "published and fitted", decode["constants"])
     share = prefill["useful_flops"] / prefill["flops"]
     useful = f"{count(prefill['flops'], 'FLOP')}, useful {share:.0%}"
-    table.add_row(
-        "issued", useful, f"{count(decode['flops'], 'FLOP')} in {decode['steps']} steps"
-    )
+    decoded = f"{count(decode['flops'], 'FLOP')} in {decode['steps']} steps"
+    table.add_row("issued", useful, decoded)
     hbm = f"HBM {count(prefill['hbm_bytes'], 'B')}, SBUF {count(prefill['sbuf_bytes'], 'B')}, "
     hbm += f"PSUM {count(prefill['psum_bytes'], 'B')}"
     table.add_row("bytes moved", hbm, f"SRAM {count(decode['sram_bytes'], 'B')}")

@@ -55,6 +55,8 @@ class Stage:
     def __exit__(self, *exc: object) -> None:
         self.status.stop()
         took = time.perf_counter() - self.started
-        self.stages.wall_s[self.name] = self.stages.wall_s.get(self.name, 0.0) + took
+        wall_s = self.stages.wall_s
+        before = wall_s.get(self.name, 0.0)  # a stage may be entered again
+        wall_s[self.name] = before + took
         if not any(exc):
             self.stages.check()

@@ -52,15 +52,17 @@ def draw(rows: Sequence[Row], tokens: int, mask: str, path: pathlib.Path) -> Non
 
 
 def _panel(ax: Axes, rows: Sequence[Row], gap: str, figure: str) -> None:
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=_ranks):
+        lines.setdefault((row.dtype, row.recipe), []).append(row)
     for dtype, recipe in dict.fromkeys((row.dtype, row.recipe) for row in rows):
-        own = sorted(
-            (row for row in rows if (row.dtype, row.recipe) == (dtype, recipe)),
-            key=_ranks,
-        )
+        own = lines[dtype, recipe]
+        ranks = [row.ranks for row in own]
+        errors = [getattr(getattr(row, gap), figure) for row in own]
         colour = COLOURS[dtype]
         ax.plot(
-            [row.ranks for row in own],
-            [getattr(getattr(row, gap), figure) for row in own],
+            ranks,
+            errors,
             STYLES[recipe],
             marker=MARKERS[dtype],
             markersize=5,

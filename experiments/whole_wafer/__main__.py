@@ -126,17 +126,19 @@ def _resident_bytes() -> int:
 def measure(gemv: WaferGemv, device: Device, path: str, told: Any = None) -> Result:
     """Steps the GEMV and compares it with float64 and with the timeline."""
     program = wafer_gemv.fabric_program(gemv, device)
-    held, x, matrix = data(gemv)
+    held, vector, matrix = data(gemv)
     before = _resident_bytes()
     begin = time.perf_counter()
     run = stepper.run(program, device, held, path=path, progress=told)
     wall_s = time.perf_counter() - begin
-    beyond = max(0, _peak_bytes() - before - sum(x.nbytes for x in run.values.values()))
-    answer = x.astype(np.float64) @ matrix.astype(np.float64)
+    values_bytes = sum(array.nbytes for array in run.values.values())
+    beyond = max(0, _peak_bytes() - before - values_bytes)
+    answer = vector.astype(np.float64) @ matrix.astype(np.float64)
     product = run.values["y"][0].reshape(-1)[: gemv.n]
     kernel = wafer_gemv.kernel_program(gemv, device)
     clock = kernel.read(device, *wafer_gemv.arguments(gemv))
-    error = float(np.abs(product - answer).max() / np.abs(answer).max())
+    largest_error = np.abs(product - answer).max()
+    error = float(largest_error / np.abs(answer).max())
     beyond_a_pe = beyond / (gemv.rows * gemv.cols)
     return Result(gemv, run, wall_s, clock.end_ticks, error, beyond_a_pe)
 
@@ -158,22 +160,25 @@ def plain_rate(program: FabricProgram, device: Device) -> tuple[int, float]:
 
 def show(result: Result, device: Device, console: Console) -> None:
     """Prints what the whole rectangle gave."""
-    gemv, run = result.gemv, result.run
+    gemv = result.gemv
+    run = result.run
+    pes = gemv.cols * gemv.rows
+    microseconds = run.cycles / device.clock_hz * 1e6
     console.print(
-        f"{gemv.k}x{gemv.n} {gemv.dtype} GEMV on {gemv.cols}x{gemv.rows} = "
-        f"{gemv.cols * gemv.rows} PEs of {device.name} "
-        f"({device.constants}): {run.cycles} cycles, "
-        f"{run.cycles / device.clock_hz * 1e6:.2f} us at {device.clock_hz / 1e9:.2f} GHz"
+        f"{gemv.k}x{gemv.n} {gemv.dtype} GEMV on {gemv.cols}x{gemv.rows} = {pes} PEs "
+        f"of {device.name} ({device.constants}): {run.cycles} cycles, "
+        f"{microseconds:.2f} us at {device.clock_hz / 1e9:.2f} GHz"
     )
-    console.print(
-        f"timeline: {result.timeline_cycles} cycles, "
-        f"{'equal' if result.timeline_cycles == run.cycles else 'DIFFERENT'}"
-    )
+    same = result.timeline_cycles == run.cycles
+    told = "equal" if same else "DIFFERENT"
+    console.print(f"timeline: {result.timeline_cycles} cycles, {told}")
     console.print(
         f"largest error against float64: {result.error:.1e} of the largest output "
         f"(tolerance {TOLERANCE:.0e})"
     )
-    way = f" ({run.why})" if run.why and run.why != stepper.ASKED else ""
+    way = ""
+    if run.why and run.why != stepper.ASKED:
+        way = f" ({run.why})"
     console.print(
         f"{result.rate:.1e} PE-cycles/s by {run.path}{way}, {result.wall_s:.1f} s; "
         f"{result.beyond_sram_bytes:.0f} bytes of host memory a PE beyond its SRAM's "
