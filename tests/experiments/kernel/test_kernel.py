@@ -20,9 +20,7 @@ from experiments.kernel import __main__ as kernel
 from experiments.kernel import figures, report, request
 from experiments.kernel.run import Run, built
 from experiments.shared import cli
-from experiments.shared import cli
 from experiments.shared.errors import UsageError
-from experiments.shared.output import Output
 from experiments.shared.output import Output
 from kernels.trainium import catalogue
 
