@@ -6,6 +6,7 @@ computes: it is the arithmetic every kernel and every weight layout shares.
 
 import math
 from types import ModuleType
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from emu.annotations import KnownInt, Tile
+from emu.program import Known
 from emu.trainium.spaces import Hbm
 
 PARTITIONS = 128  # rows of the systolic array, partitions of SBUF and PSUM
@@ -20,7 +22,10 @@ BANKS = 8  # of PSUM
 BANK_COLUMNS = 512  # float32 columns of one 2 KiB PSUM bank
 CHUNK_BYTES = 8 * 1024  # bytes a partition of one weight load
 
-Array = jax.Array | np.ndarray
+Array: TypeAlias = jax.Array | np.ndarray
+
+KnownTable: TypeAlias = Known | KnownInt
+"""Integers that the clock follows, of any shape."""
 
 
 def split(size: int, limit: int) -> tuple[int, int]:
@@ -77,10 +82,12 @@ def pack(weight: Array, rows: int, columns: int, xp: ModuleType = np) -> Array:
     )
 
 
-def index(tile: Tile | Hbm, at: KnownInt, axis: int = 0) -> jax.Array:
-    """One slice of a tile or HBM buffer along `axis`, a view; `at` may be a loop index."""
+def index(tile: Tile | Hbm | KnownTable, at: KnownInt, axis: int = 0) -> jax.Array:
+    """One slice of a tile, HBM buffer or known table, a view; `at` may be a loop index."""
+    # A `Known` is an array by the time that a kernel is traced.
+    array = cast(jax.Array, tile)
     return lax.dynamic_index_in_dim(
-        tile, jnp.int32(at), axis, keepdims=False, allow_negative_indices=False
+        array, jnp.int32(at), axis, keepdims=False, allow_negative_indices=False
     )
 
 
