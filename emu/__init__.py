@@ -1,6 +1,6 @@
 """Emulators of NeuronCores and wafers: one kernel, run for its numbers and read for its clock."""
 
-from emu.clock.reading import Reading
+from emu.clock.reading import Event, Reading
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
 from emu.instruction import (
@@ -13,13 +13,16 @@ from emu.instruction import (
     release,
 )
 from emu.program import Known, Program, strict_jit
+from emu.report.bands import Bound, banded, bound, drawn
 
 __all__ = [
     "BANDS",
+    "Bound",
     "Cost",
     "Crossing",
     "Device",
     "EmulationError",
+    "Event",
     "Instruction",
     "Known",
     "Operand",
@@ -27,6 +30,9 @@ __all__ = [
     "Quantity",
     "Reading",
     "Sheet",
+    "banded",
+    "bound",
+    "drawn",
     "instruction",
     "limit",
     "release",

@@ -9,36 +9,40 @@ Source: OCP Microscaling Formats (MX) Specification 1.0.
 
 import dataclasses
 import math
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from emu.annotations import DType
 
 GROUP = 32  # elements that share a scale
 SCALE_NAN = 255
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; bit 3 is the sign
 
 
-def cast(x: Any, dtype: Any) -> Any:
+def cast(x: jax.Array, dtype: DType) -> jax.Array:
     """`x` in `dtype`: as `astype`, but formats narrower than 16 bits saturate instead of NaN."""
     dtype = jnp.dtype(dtype)
-    if (
-        dtype == x.dtype
-        or not jnp.issubdtype(dtype, jnp.floating)
-        or dtype.itemsize > 1
-    ):
+    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 1
+    if dtype == x.dtype or not narrow:
         return x.astype(dtype)
     largest = jnp.float32(jnp.finfo(dtype).max)
     return jnp.clip(x.astype(jnp.float32), -largest, largest).astype(dtype)
 
 
-def mx_quantize(x: Any, dtype: Any, *, headroom: int = 0) -> tuple[Any, Any]:
+def mx_quantize(
+    x: jax.Array, dtype: DType, *, headroom: int = 0
+) -> tuple[jax.Array, jax.Array]:
     """Rounds groups to MX: elements in `dtype` and one scale a group.
 
     The scale is two to the exponent of the largest magnitude, less that of the format's largest
     value, plus `headroom`. Groups with an infinity or a NaN get the scale NaN; one of zeros gets
     the least.
+
+    In a group whose largest magnitude is 5.0, of exponent 2, E4M3 (largest 448, exponent 8) gets
+    the scale `2**(2 - 8)`, stored as 121: 5.0 is kept as 320, and 0.1 as 6.4, which rounds to 6.5.
 
     Args:
       x: `[..., group, 32]`, any float dtype that float32 holds.
@@ -53,19 +57,19 @@ def mx_quantize(x: Any, dtype: Any, *, headroom: int = 0) -> tuple[Any, Any]:
     highest = jnp.max(jnp.abs(wide), axis=-1)
     # Biased by 127, like the scale.
     exponent = lax.bitcast_convert_type(highest, jnp.int32) >> 23
-    scale = jnp.clip(
-        exponent - _exponent_of_largest(dtype) + headroom, 0, SCALE_NAN - 1
-    )
+    unclipped = exponent - _exponent_of_largest(dtype) + headroom
+    scale = jnp.clip(unclipped, 0, SCALE_NAN - 1)
     finite = exponent < 255
     # The inverse scale is a normal float32 for every finite group, so the product is exact.
-    inverse = lax.bitcast_convert_type(
-        (254 - jnp.minimum(scale, 253)) << 23, jnp.float32
-    )
-    elements = cast(jnp.where(finite[..., None], wide, 0) * inverse[..., None], dtype)
-    return elements, jnp.where(finite, scale, SCALE_NAN).astype(jnp.uint8)
+    biased = 254 - jnp.minimum(scale, 253)
+    inverse = lax.bitcast_convert_type(biased << 23, jnp.float32)
+    kept = jnp.where(finite[..., None], wide, 0)
+    elements = cast(kept * inverse[..., None], dtype)
+    scales = jnp.where(finite, scale, SCALE_NAN)
+    return elements, scales.astype(jnp.uint8)
 
 
-def mx_dequantize(elements: Any, scale: Any) -> Any:
+def mx_dequantize(elements: jax.Array, scale: jax.Array) -> jax.Array:
     """`elements · 2**(scale - 127)` in float32; results under 2**-126 flush to zero.
 
     Args:
@@ -75,29 +79,34 @@ def mx_dequantize(elements: Any, scale: Any) -> Any:
     return elements.astype(jnp.float32) * scale_value(scale)[..., None]
 
 
-def scale_value(scale: Any) -> Any:
+def scale_value(scale: jax.Array) -> jax.Array:
     """The float32 value of E8M0 scales: `uint8` to `2**(scale - 127)`, NaN for 255."""
-    return lax.bitcast_convert_type(scale, jnp.float8_e8m0fnu).astype(jnp.float32)
+    powers = lax.bitcast_convert_type(scale, jnp.float8_e8m0fnu)
+    return powers.astype(jnp.float32)
 
 
-def _exponent_of_largest(dtype: Any) -> int:
-    return math.frexp(float(jnp.finfo(dtype).max))[1] - 1
+def _exponent_of_largest(dtype: DType) -> int:
+    largest = float(jnp.finfo(dtype).max)
+    return math.frexp(largest)[1] - 1
 
 
-def fp4_pack(elements: Any) -> Any:
+def fp4_pack(elements: jax.Array) -> jax.Array:
     """MXFP4 elements, two to a byte, the first in the low half: `[..., 2n]` to `uint8[..., n]`."""
     values = elements.astype(jnp.float32)
     table = jnp.asarray(FP4_VALUES, jnp.float32)
-    code = jnp.searchsorted(table, jnp.abs(values)).astype(jnp.uint8)
-    code = code | (jnp.signbit(values).astype(jnp.uint8) << 3)
+    magnitude = jnp.searchsorted(table, jnp.abs(values)).astype(jnp.uint8)
+    sign = jnp.signbit(values).astype(jnp.uint8)
+    code = magnitude | (sign << 3)
     pairs = code.reshape(*code.shape[:-1], -1, 2)
-    return pairs[..., 0] | (pairs[..., 1] << 4)
+    first, second = pairs[..., 0], pairs[..., 1]
+    return first | (second << 4)
 
 
-def fp4_unpack(packed: Any) -> Any:
+def fp4_unpack(packed: jax.Array) -> jax.Array:
     """The values of packed MXFP4 elements: `uint8[..., n]` to `float32[..., 2n]`."""
     codes = jnp.stack([packed & 15, packed >> 4], axis=-1)
-    table = jnp.asarray([*FP4_VALUES, *(-v for v in FP4_VALUES)], jnp.float32)
+    negative = [-value for value in FP4_VALUES]
+    table = jnp.asarray([*FP4_VALUES, *negative], jnp.float32)
     return table[codes].reshape(*packed.shape[:-1], -1)
 
 
@@ -121,16 +130,21 @@ class Errors:
     ulp: float
 
 
-def ulp(x: Any, dtype: Any) -> np.ndarray:
+def ulp(x: np.ndarray | float, dtype: DType) -> np.ndarray:
     """The distance between neighbouring values of `dtype` at `x`, in float64."""
     info = jnp.finfo(dtype)
     size = np.abs(np.asarray(x, np.float64))
     least = math.frexp(float(info.smallest_normal))[1]
-    exponent = np.maximum(np.where(size > 0, np.frexp(size)[1], least), least)
-    return np.ldexp(1.0, exponent - 1 - info.nmant)
+    _, exponent = np.frexp(size)
+    normal = np.maximum(np.where(size > 0, exponent, least), least)
+    return np.ldexp(1.0, normal - 1 - info.nmant)
 
 
-def errors(actual: Any, expected: Any, dtype: Any = None) -> Errors:
+def errors(
+    actual: jax.Array | np.ndarray,
+    expected: jax.Array | np.ndarray,
+    dtype: DType = None,
+) -> Errors:
     """Compares two arrays of one shape in float64.
 
     Args:
@@ -138,16 +152,21 @@ def errors(actual: Any, expected: Any, dtype: Any = None) -> Errors:
       expected: what it should be.
       dtype: format whose units in the last place count; that of `actual` by default.
     """
-    a, e = (np.asarray(x).astype(np.float64) for x in (actual, expected))
-    same = (a == e) | (np.isnan(a) & np.isnan(e))
-    size = np.where(np.isfinite(e), np.abs(e), 0.0)
+    found = np.asarray(actual).astype(np.float64)
+    wanted = np.asarray(expected).astype(np.float64)
+    same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+    size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
     with np.errstate(invalid="ignore"):
-        gap = np.where(same, 0.0, np.where(np.isnan(a - e), np.inf, np.abs(a - e)))
+        difference = np.abs(found - wanted)
+    apart = np.where(np.isnan(difference), np.inf, difference)
+    gap = np.where(same, 0.0, apart)
     relative = np.divide(gap, size, out=np.zeros_like(gap), where=size > 0)
+    in_ulp = gap / ulp(size, dtype or actual.dtype)
     norm = np.linalg.norm(size)
+    largest = gap.max(initial=0.0)
     return Errors(
-        absolute=float(gap.max(initial=0.0)),
+        absolute=float(largest),
         relative=float(relative.max(initial=0.0)),
-        norm=float(np.linalg.norm(gap) / norm if norm else gap.max(initial=0.0)),
-        ulp=float((gap / ulp(size, dtype or actual.dtype)).max(initial=0.0)),
+        norm=float(np.linalg.norm(gap) / norm if norm else largest),
+        ulp=float(in_ulp.max(initial=0.0)),
     )

@@ -5,7 +5,6 @@ destination, of an instruction that is read. XLA would delete it while the clock
 """
 
 import functools
-from typing import Any
 
 from emu.errors import UnreadInstruction
 from emu.instruction import lookup
@@ -25,20 +24,19 @@ def check_all_read(body: jx.Body) -> None:
 @functools.lru_cache(maxsize=4096)
 def _visit(body: jx.Body, outs_read: tuple[bool, ...], report: bool) -> list[bool]:
     """Which inputs of a body are read, given which outputs are; raises if `report`."""
-    read = {
-        v
-        for v, r in zip(body.outvars, outs_read, strict=True)
-        if r and not jx.is_literal(v)
-    }
-    for eqn in reversed(body.eqns):
-        wanted = [v in read for v in eqn.outvars]
-        for atom, used in zip(eqn.invars, _reads(eqn, wanted, report), strict=True):
-            if used and not jx.is_literal(atom):
+    input_ids, output_ids = body.ids
+    outputs = zip(output_ids, outs_read, strict=True)
+    read = {atom for atom, is_read in outputs if is_read}
+    for eqn, operand_ids, result_ids in reversed(body.steps):
+        wanted = [atom in read for atom in result_ids]
+        reads = _reads(eqn, wanted, report)
+        for atom, is_read in zip(operand_ids, reads, strict=True):
+            if is_read:
                 read.add(atom)
-    return [v in read for v in body.invars]
+    return [atom in read for atom in input_ids]
 
 
-def _reads(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
+def _reads(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     """Which operands of an equation are read, given which of its results are."""
     name = eqn.primitive.name
     if inst := lookup(eqn.primitive):
@@ -51,8 +49,9 @@ def _reads(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
                     jx.location(eqn),
                 )
             return [False] * len(eqn.invars)
-        n = inst.destinations
-        return [inst.reads_destination] * n + [True] * (len(eqn.invars) - n)
+        destinations = [inst.reads_destination] * inst.destinations
+        sources = [True] * (len(eqn.invars) - inst.destinations)
+        return destinations + sources
     if name == "scan":
         return _scan(eqn, wanted, report)
     if name == "cond":
@@ -62,22 +61,21 @@ def _reads(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
     return [any(wanted)] * len(eqn.invars)
 
 
-def _scan(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
+def _scan(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     """A carry slot is read if its final value is, or if the body reads it next iteration."""
-    s = jx.scan(eqn)
-    carry, ys = wanted[: s.carry], wanted[s.carry :]
+    loop = jx.scan(eqn)
+    carry, stacks = wanted[: loop.carry], wanted[loop.carry :]
     while True:
-        ins = _visit(s.body, (*carry, *ys), report=False)
-        grown = [
-            a or b
-            for a, b in zip(carry, ins[s.consts : s.consts + s.carry], strict=True)
-        ]
+        inputs = _visit(loop.body, (*carry, *stacks), report=False)
+        _, read_next, _ = loop.parts(inputs)
+        grown = [old or new for old, new in zip(carry, read_next, strict=True)]
         if grown == carry:
             break
         carry = grown
-    return _visit(s.body, (*carry, *ys), report)
+    return _visit(loop.body, (*carry, *stacks), report)
 
 
-def _cond(eqn: Any, wanted: list[bool], report: bool) -> list[bool]:
-    per_branch = [_visit(b, tuple(wanted), report) for b in jx.branches(eqn)]
-    return [True, *(any(r) for r in zip(*per_branch, strict=True))]
+def _cond(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
+    per_branch = [_visit(body, tuple(wanted), report) for body in jx.branches(eqn)]
+    operands = [any(reads) for reads in zip(*per_branch, strict=True)]
+    return [True, *operands]

@@ -6,19 +6,19 @@ it repeats; `emu.loops.foresight` evaluates every decision of every iteration at
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from emu.clock.tiles import Value
 from emu.loops.foresight import (
     MAX_DECISIONS,
-    Found,
+    Decisions,
+    Known,
     Mesh,
     Opaque,
     carried,
     decides,
-    inside,
+    in_every_iteration,
     iterations,
     sites,
 )
@@ -36,77 +36,87 @@ class Plan:
     """
 
     ids: np.ndarray | None
-    carry: list[np.ndarray | None]
+    carry: list[Known]
 
 
 def plan(
     mesh: Mesh,
-    s: jx.Scan,
+    loop: jx.Scan,
     consts: list[Value],
     carry: list[Value],
     stacked: list[Value],
 ) -> Plan | None:
     """Evaluates every iteration's decisions ahead; None if the loop must be stepped."""
-    knowns = [x.known for x in (*consts, *carry, *stacked)]
-    decided = decides(s.body)
-    if decided and s.length * sites(s.body) * _cells(knowns, mesh.rank) > MAX_DECISIONS:
+    knowns = [value.known for value in (*consts, *carry, *stacked)]
+    if decides(loop.body) and _too_many(mesh, loop, knowns):
         return None
     try:
-        rows, found = _ahead(mesh, s, knowns)
+        rows, decisions = _evaluated(mesh, loop, knowns)
     except Opaque:
         return None
-    each = [d.reshape(s.length, -1) for d in found.values() if d.shape[0] == s.length]
+    # A decision that is the same in all iterations has a leading dimension of 1.
+    each = [
+        decision.reshape(loop.length, -1).astype(np.int64)
+        for decision in decisions.values()
+        if decision.shape[0] == loop.length
+    ]
     if not each:
         return Plan(None, rows)
-    table = np.concatenate([d.astype(np.int64) for d in each], axis=1)
-    return Plan(np.unique(table, axis=0, return_inverse=True)[1].reshape(-1), rows)
+    table = np.concatenate(each, axis=1)
+    _, ids = np.unique(table, axis=0, return_inverse=True)
+    return Plan(ids.reshape(-1), rows)
 
 
-def found(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> Found | None:
+def of_loop(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> Decisions | None:
     """Every decision of every iteration, or None if they cannot be evaluated ahead.
 
     Args:
-      mesh: has the `rank` of the mesh and `core_index` along an axis.
-      s: the loop.
+      mesh: of the cores that decide.
+      loop: the `scan`.
       knowns: known values of its inputs, or None.
     """
-    if s.length * sites(s.body) * _cells(knowns, mesh.rank) > MAX_DECISIONS:
+    if _too_many(mesh, loop, knowns):
         return None
     try:
-        return _ahead(mesh, s, knowns)[1]
+        return _evaluated(mesh, loop, knowns)[1]
     except Opaque:
         return None
 
 
-def after(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> list[Any] | None:
+def after(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> list[Known] | None:
     """Known values of the carry after the loop, or None if they cannot be evaluated ahead."""
-    fixed = knowns[: s.consts]
-    start = knowns[s.consts : s.consts + s.carry]
-    if all(x is None for x in start):
-        return start
-    slices = [iterations(s, x, mesh.rank, 0) for x in knowns[s.consts + s.carry :]]
+    consts, carry, stacked = loop.parts(knowns)
+    if all(known is None for known in carry):
+        return carry
+    slices = [iterations(loop, known, mesh.rank, 0) for known in stacked]
     try:
-        rows = carried(mesh, s, fixed, start, slices, 0)
+        rows = carried(mesh, loop, consts, carry, slices, 0)
     except Opaque:
         return None
     return [None if row is None else row[-1] for row in rows]
 
 
-def _ahead(mesh: Mesh, s: jx.Scan, knowns: list[Any]) -> tuple[list[Any], Found]:
+def _evaluated(
+    mesh: Mesh, loop: jx.Scan, knowns: list[Known]
+) -> tuple[list[Known], Decisions]:
     """The carry at every iteration (see `Plan`), and every decision."""
-    fixed = knowns[: s.consts]
-    start = knowns[s.consts : s.consts + s.carry]
-    slices = [iterations(s, x, mesh.rank, 0) for x in knowns[s.consts + s.carry :]]
-    rows = carried(mesh, s, fixed, start, slices, 0)
-    found = Found()
-    if decides(s.body):
-        inside(mesh, s, fixed, rows, slices, 0, found)
-    return rows, found
+    consts, carry, stacked = loop.parts(knowns)
+    slices = [iterations(loop, known, mesh.rank, 0) for known in stacked]
+    rows = carried(mesh, loop, consts, carry, slices, 0)
+    decisions = Decisions()
+    if decides(loop.body):
+        in_every_iteration(mesh, loop, consts, rows, slices, 0, decisions)
+    return rows, decisions
 
 
-def _cells(knowns: list[Any], rank: int) -> int:
-    """Cores, or groups of them, that what is known tells apart at least."""
-    return max((math.prod(k.shape[:rank]) for k in knowns if k is not None), default=1)
+def _too_many(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> bool:
+    """Whether there are more decisions than are worth working out."""
+    # Cores, or groups of them, that what is known tells apart at least.
+    cores = [
+        math.prod(known.shape[: mesh.rank]) for known in knowns if known is not None
+    ]
+    decisions = loop.length * sites(loop.body) * max(cores, default=1)
+    return decisions > MAX_DECISIONS
 
 
-__all__ = ["Plan", "after", "decides", "found", "plan"]
+__all__ = ["Plan", "after", "of_loop", "plan"]

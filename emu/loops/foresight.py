@@ -1,20 +1,29 @@
 """Known integers of all iterations of a loop at once, and every decision that depends on them.
 
 A known integer gets one more leading dimension for each loop it is in, `[*iterations, *mesh,
-*shape]`, outermost first.
+*shape]`, outermost first. In a loop of 4 iterations on a mesh of 2 cores the loop's index is
+`[[0], [1], [2], [3]]`, alike on both cores, and `index < 2 + core` is
+
+    [[True, True], [True, True], [False, True], [False, False]]
+
+so the first two iterations decide alike, and the others each in their own way.
 """
 
 import functools
 import math
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from emu.clock.resources import Path
 from emu.instruction import lookup
 from emu.tracing import integers
 from emu.tracing import jaxpr as jx
 
 MAX_DECISIONS = 1 << 22
+
+Known: TypeAlias = np.ndarray | None
+"""An integer in all iterations, or None where it depends on data."""
 
 
 class Mesh(Protocol):
@@ -32,10 +41,14 @@ class Opaque(Exception):
     """A decision that cannot be evaluated ahead; the loop is stepped."""
 
 
-class Found(dict[Any, np.ndarray]):
-    """Decisions, `[*iterations, *mesh]` each, by the path of equations to them and a number."""
+class Decisions(dict[tuple[Path, int], np.ndarray]):
+    """Decisions, `[*iterations, *mesh]` each, by the path of equations to them and a number.
 
-    path: Any = ()
+    Attributes:
+      path: of the equation that is being evaluated.
+    """
+
+    path: Path = ()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -43,13 +56,11 @@ def sites(body: jx.Body) -> int:
     """How many branches and counts one pass through a body meets at most, all branches taken."""
     total = 0
     for eqn in body.eqns:
-        inst, times = lookup(eqn.primitive), 1
-        total += eqn.primitive.name == "cond" or (
-            inst is not None and "count" in inst.reads
-        )
-        if eqn.primitive.name == "scan":
-            times = jx.scan(eqn).length
-        total += times * sum(sites(b) for b in jx.inner(eqn))
+        inst = lookup(eqn.primitive)
+        counts = inst is not None and "count" in inst.reads
+        total += counts or eqn.primitive.name == "cond"
+        times = jx.scan(eqn).length if eqn.primitive.name == "scan" else 1
+        total += times * sum(sites(inner) for inner in jx.inner(eqn))
     return total
 
 
@@ -62,207 +73,242 @@ def decides(body: jx.Body) -> bool:
 # --- one loop ---
 
 
-def iterations(s: jx.Scan, x: Any, rank: int, depth: int) -> Any:
+def iterations(loop: jx.Scan, known: Known, rank: int, depth: int) -> Known:
     """A stacked input with its leading own dimension as iterations, in the order they run."""
-    if x is None:
+    if known is None:
         return None
-    x = np.moveaxis(x, depth + rank, depth)
-    return np.flip(x, depth) if s.reverse else x
+    moved = np.moveaxis(known, depth + rank, depth)
+    return np.flip(moved, depth) if loop.reverse else moved
 
 
 def carried(
     mesh: Mesh,
-    s: jx.Scan,
-    consts: list[Any],
-    start: list[Any],
-    slices: list[Any],
+    loop: jx.Scan,
+    consts: list[Known],
+    carry: list[Known],
+    slices: list[Known],
     depth: int,
-) -> list[Any]:
-    """Each carry slot at every iteration and after the last, or None; one dimension more."""
-    out = []
-    for slot, x in enumerate(start):
-        var = s.body.invars[s.consts + slot]
-        end = s.body.outvars[slot]
-        if x is None:
-            out.append(None)
-        elif end is var:
-            out.append(np.expand_dims(x, depth))
-        elif (step := _increment(s.body, var, end)) is not None:
-            ramp = np.arange(s.length + 1).astype(x.dtype) * step.astype(x.dtype)
-            ramp = ramp.reshape((1,) * depth + (-1,) + (1,) * (x.ndim - depth))
-            out.append(np.expand_dims(x, depth) + ramp)
+) -> list[Known]:
+    """Each carry slot at every iteration and after the last; one dimension more.
+
+    Args:
+      mesh: of the cores.
+      loop: the `scan`.
+      consts, carry, slices: its inputs, those that are stacked as `iterations` gives them.
+      depth: of loops around it.
+    """
+    rows: list[Known] = []
+    _, slots, _ = loop.parts(loop.body.invars)
+    for slot, known in enumerate(carry):
+        before, after = slots[slot], loop.body.outvars[slot]
+        if known is None:
+            rows.append(None)
+        elif after is before:
+            rows.append(np.expand_dims(known, depth))
+        elif (step := _increment(loop.body, before, after)) is not None:
+            count = np.arange(loop.length + 1).astype(known.dtype)
+            ramp = count * step.astype(known.dtype)
+            shape = (1,) * depth + (-1,) + (1,) * (known.ndim - depth)
+            rows.append(np.expand_dims(known, depth) + ramp.reshape(shape))
         else:
-            return _stepped(mesh, s, consts, start, slices, depth)
-    return out
+            return _stepped(mesh, loop, consts, carry, slices, depth)
+    return rows
 
 
-def _increment(body: jx.Body, var: Any, end: Any) -> Any:
+def _increment(body: jx.Body, before: jx.Atom, after: jx.Atom) -> Known:
     """The constant by which a carry grows each iteration, or None where that is not its form."""
     for eqn in body.eqns:
-        if eqn.primitive.name == "add" and eqn.outvars[0] is end:
-            a, b = eqn.invars
-            for x, y in ((a, b), (b, a)):
-                if x is var and jx.is_literal(y):
-                    return jx.literal_value(y)
+        if eqn.primitive.name != "add" or eqn.outvars[0] is not after:
+            continue
+        left, right = eqn.invars
+        if left is before and jx.is_literal(right):
+            return jx.literal_value(right)
+        if right is before and jx.is_literal(left):
+            return jx.literal_value(left)
     return None
 
 
 def _stepped(
     mesh: Mesh,
-    s: jx.Scan,
-    consts: list[Any],
-    state: list[Any],
-    slices: list[Any],
+    loop: jx.Scan,
+    consts: list[Known],
+    carry: list[Known],
+    slices: list[Known],
     depth: int,
-) -> list[Any]:
+) -> list[Known]:
     """Carries that follow no simple rule, evaluated one iteration after another."""
-    rows: list[list[Any]] = [[x] for x in state]
-    for t in range(s.length):
-        now = [None if x is None else np.take(x, t, depth) for x in slices]
-        state = _evaluate(mesh, s.body, [*consts, *state, *now], Found(), depth)[
-            : s.carry
-        ]
-        for row, x in zip(rows, state, strict=True):
-            row.append(x)
-    return [
-        None
-        if any(x is None for x in row)
-        else np.stack(np.broadcast_arrays(*row), depth)
-        for row in rows
-    ]
+    history = [carry]
+    for iteration in range(loop.length):
+        now = [None if x is None else np.take(x, iteration, depth) for x in slices]
+        inputs = [*consts, *history[-1], *now]
+        results = _evaluate(mesh, loop.body, inputs, Decisions(), depth)
+        history.append(results[: loop.carry])
+    rows: list[Known] = []
+    for each in zip(*history, strict=True):
+        known = [x for x in each if x is not None]
+        if len(known) < len(each):
+            rows.append(None)
+        else:
+            rows.append(np.stack(np.broadcast_arrays(*known), depth))
+    return rows
 
 
-def inside(
+def in_every_iteration(
     mesh: Mesh,
-    s: jx.Scan,
-    consts: list[Any],
-    rows: list[Any],
-    slices: list[Any],
+    loop: jx.Scan,
+    consts: list[Known],
+    rows: list[Known],
+    slices: list[Known],
     depth: int,
-    found: Found,
+    decisions: Decisions,
 ) -> None:
-    """Adds the decisions of all iterations, side by side, to `found`."""
-    begin = (slice(None),) * depth + (slice(s.length),)
-    ins = [None if x is None else np.expand_dims(x, depth) for x in consts]
-    ins += [None if x is None else x[begin] for x in rows]
-    _evaluate(mesh, s.body, [*ins, *slices], found, depth + 1)
+    """Adds the decisions of all iterations, side by side; `rows` are from `carried`."""
+    as_they_begin = (slice(None),) * depth + (slice(loop.length),)
+    inputs = [None if x is None else np.expand_dims(x, depth) for x in consts]
+    inputs += [None if x is None else x[as_they_begin] for x in rows]
+    _evaluate(mesh, loop.body, [*inputs, *slices], decisions, depth + 1)
 
 
 # --- one jaxpr ---
 
 
 def _evaluate(
-    mesh: Mesh, body: jx.Body, ins: list[Any], found: Found, depth: int
-) -> list[Any]:
-    """Known outputs of a jaxpr inside `depth` loops; adds every decision to `found`."""
-    lead, outer = depth + mesh.rank, found.path
-    env: dict[Any, Any] = dict(zip(body.invars, ins, strict=True))
+    mesh: Mesh, body: jx.Body, inputs: list[Known], decisions: Decisions, depth: int
+) -> list[Known]:
+    """Known outputs of a jaxpr inside `depth` loops; adds every decision."""
+    lead = depth + mesh.rank
 
-    def constant(value: np.ndarray) -> Any:
+    def constant(value: np.ndarray) -> Known:
         return value[(None,) * lead] if value.dtype.kind in "iub" else None
 
-    def get(atom: Any) -> Any:
-        return constant(jx.literal_value(atom)) if jx.is_literal(atom) else env[atom]
-
-    env |= {
-        v: constant(np.asarray(c))
-        for v, c in zip(body.constvars, body.consts, strict=True)
-    }
-    for i, eqn in enumerate(body.eqns):
-        found.path = outer, i
-        outs = _equation(mesh, eqn, [get(v) for v in eqn.invars], found, depth)
-        if any(x is not None and x.size > MAX_DECISIONS for x in outs):
+    values: dict[int, Known] = {}
+    for atom in body.literals:
+        values[id(atom)] = constant(jx.literal_value(atom))
+    for atom, const in zip(body.constvars, body.consts, strict=True):
+        values[id(atom)] = constant(np.asarray(const))
+    input_ids, output_ids = body.ids
+    values.update(zip(input_ids, inputs, strict=True))
+    outer = decisions.path
+    for number, (eqn, operand_ids, result_ids) in enumerate(body.steps):
+        decisions.path = outer, number
+        operands = [values[atom] for atom in operand_ids]
+        results = _equation(mesh, eqn, operands, decisions, depth)
+        if any(x is not None and x.size > MAX_DECISIONS for x in results):
             raise Opaque
-        env.update(zip(eqn.outvars, outs, strict=True))
-    found.path = outer
-    return [get(v) for v in body.outvars]
+        values.update(zip(result_ids, results, strict=True))
+    decisions.path = outer
+    return [values[atom] for atom in output_ids]
 
 
 def _equation(
-    mesh: Mesh, eqn: Any, xs: list[Any], found: Found, depth: int
-) -> list[Any]:
-    name, lead = eqn.primitive.name, depth + mesh.rank
+    mesh: Mesh,
+    eqn: jx.Equation,
+    operands: list[Known],
+    decisions: Decisions,
+    depth: int,
+) -> list[Known]:
+    name = eqn.primitive.name
+    lead = depth + mesh.rank
+    unknown: list[Known] = [None] * len(eqn.outvars)
     if inst := lookup(eqn.primitive):
-        for x, space in zip(xs[inst.destinations :], inst.reads, strict=True):
+        sources = operands[inst.destinations :]
+        for operand, space in zip(sources, inst.reads, strict=True):
             if space == "count":
-                _decide(x, found, lead)
-    elif name == "cond":
-        return _branch(mesh, eqn, xs, found, depth)
-    elif name == "scan":
-        return _loop(mesh, jx.scan(eqn), xs, found, depth)
-    elif (body := jx.call(eqn)) is not None:
-        return _evaluate(mesh, body, xs, found, depth)
-    elif name == "axis_index":
+                _decide(operand, decisions, lead)
+        return unknown
+    if name == "cond":
+        return _branch(mesh, eqn, operands, decisions, depth)
+    if name == "scan":
+        return _loop(mesh, jx.scan(eqn), operands, decisions, depth)
+    if (body := jx.call(eqn)) is not None:
+        return _evaluate(mesh, body, operands, decisions, depth)
+    if name == "axis_index":
         return [mesh.core_index(eqn.params["axis_name"])[(None,) * depth]]
-    elif name == "iota":
+    if name == "iota":
         return [integers.iota(eqn.params, lead)]
-    elif xs and all(x is not None for x in xs):
-        frame = np.broadcast_shapes(*(x.shape[:lead] for x in xs))
-        if (
-            math.prod(frame) * max(math.prod(x.shape[lead:]) for x in xs)
-            > MAX_DECISIONS
-        ):
-            raise Opaque
-        return [integers.evaluate(name, eqn.params, xs, lead)]
-    return [None] * len(eqn.outvars)
-
-
-def _decide(x: Any, found: Found, lead: int) -> None:
-    if x is None:
+    known = [operand for operand in operands if operand is not None]
+    if not operands or len(known) < len(operands):
+        return unknown
+    frame = np.broadcast_shapes(*(operand.shape[:lead] for operand in known))
+    largest = max(math.prod(operand.shape[lead:]) for operand in known)
+    if math.prod(frame) * largest > MAX_DECISIONS:
         raise Opaque
-    own = x.reshape(*x.shape[:lead], -1)
-    for i in range(own.shape[-1]):
-        found[found.path, i] = own[..., i]
+    return [integers.evaluate(name, eqn.params, known, lead)]
 
 
-def _branch(mesh: Mesh, eqn: Any, xs: list[Any], found: Found, depth: int) -> list[Any]:
+def _decide(operand: Known, decisions: Decisions, lead: int) -> np.ndarray:
+    """Adds each element of a known integer as a decision."""
+    if operand is None:
+        raise Opaque
+    elements = operand.reshape(*operand.shape[:lead], -1)
+    for number in range(elements.shape[-1]):
+        decisions[decisions.path, number] = elements[..., number]
+    return operand
+
+
+def _branch(
+    mesh: Mesh,
+    eqn: jx.Equation,
+    operands: list[Known],
+    decisions: Decisions,
+    depth: int,
+) -> list[Known]:
     """Decisions inside a branch count where it is taken."""
-    pick, *xs = xs
-    _decide(pick, found, depth + mesh.rank)
+    pick = _decide(operands[0], decisions, depth + mesh.rank)
     bodies = jx.branches(eqn)
-    which = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
-    results: dict[int, list[Any]] = {}
-    for b in range(len(bodies)):
-        here = which == b
+    choice = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
+    results: dict[int, list[Known]] = {}
+    for number, body in enumerate(bodies):
+        here = choice == number
         if not here.any():
             continue
-        inside = Found()
-        inside.path = found.path, b
-        results[b] = _evaluate(mesh, bodies[b], xs, inside, depth)
-        for path, d in inside.items():  # it may be in further loops
-            taken = np.expand_dims(
-                here, tuple(range(depth, depth + d.ndim - which.ndim))
-            )
-            found[path] = np.where(taken, d, np.zeros_like(d))
-    rank = np.searchsorted(sorted(results), which)
-    return [
-        None if any(c is None for c in cases) else integers.choose(rank, cases)
-        for cases in zip(*(results[b] for b in sorted(results)), strict=True)
-    ]
+        inside = Decisions()
+        inside.path = decisions.path, number
+        results[number] = _evaluate(mesh, body, operands[1:], inside, depth)
+        for path, decision in inside.items():
+            # It may be in further loops, which have dimensions of their own.
+            loops = decision.ndim - choice.ndim
+            taken = np.expand_dims(here, tuple(range(depth, depth + loops)))
+            decisions[path] = np.where(taken, decision, np.zeros_like(decision))
+    order = sorted(results)
+    case = np.searchsorted(order, choice)
+    merged: list[Known] = []
+    for cases in zip(*(results[number] for number in order), strict=True):
+        known = [x for x in cases if x is not None]
+        complete = len(known) == len(cases)
+        merged.append(integers.choose(case, known) if complete else None)
+    return merged
 
 
-def _loop(mesh: Mesh, s: jx.Scan, xs: list[Any], found: Found, depth: int) -> list[Any]:
+def _loop(
+    mesh: Mesh,
+    loop: jx.Scan,
+    operands: list[Known],
+    decisions: Decisions,
+    depth: int,
+) -> list[Known]:
     """An inner loop, for all iterations of the outer ones at once."""
-    consts = xs[: s.consts]
-    state = xs[s.consts : s.consts + s.carry]
-    ys = [None] * (len(s.body.outvars) - s.carry)
-    if not decides(s.body) and all(x is None for x in state):
-        return [*state, *ys]
-    slices = [iterations(s, x, mesh.rank, depth) for x in xs[s.consts + s.carry :]]
-    rows = carried(mesh, s, consts, state, slices, depth)
-    if decides(s.body):
-        inside(mesh, s, consts, rows, slices, depth, found)
-    last = [None if x is None else np.take(x, -1, depth) for x in rows]
-    return [*last, *ys]
+    consts, carry, stacked = loop.parts(operands)
+    stacks: list[Known] = [None] * (len(loop.body.outvars) - loop.carry)
+    if not decides(loop.body) and all(known is None for known in carry):
+        return [*carry, *stacks]
+    slices = [iterations(loop, known, mesh.rank, depth) for known in stacked]
+    rows = carried(mesh, loop, consts, carry, slices, depth)
+    if decides(loop.body):
+        in_every_iteration(mesh, loop, consts, rows, slices, depth, decisions)
+    last = [None if row is None else np.take(row, -1, depth) for row in rows]
+    return [*last, *stacks]
 
 
 __all__ = [
-    "Found",
+    "Decisions",
+    "Known",
     "MAX_DECISIONS",
+    "Mesh",
     "Opaque",
     "carried",
     "decides",
-    "inside",
+    "in_every_iteration",
     "iterations",
     "sites",
 ]

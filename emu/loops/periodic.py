@@ -5,14 +5,14 @@ plus a constant that is not negative.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from emu.clock.resources import Buffer, Row
-from emu.clock.ticks import Ticks, flat, same
+from emu.clock.ticks import Flags, Ticks, flat, same
 from emu.clock.tiles import Value
 
 MAX_RATES = 8
@@ -43,9 +43,9 @@ class Snapshot:
     clocks: list[Ticks]
     marks: list[object]
     buffers: list[Buffer]
-    versions: list[Any]
+    versions: list[Ticks]
     since: list[int | None]
-    form: Any
+    form: tuple[object, ...]
     spent: dict[tuple[str, str], Ticks]
     sums: dict[tuple[str, str], int]
     events: int
@@ -62,32 +62,38 @@ class Snapshot:
 
 
 def roles(
-    carry: list[Value], fixed: Sequence[Value], sites: list[Buffer]
-) -> tuple[Any, Any]:
-    """Every buffer that a loop can touch, each once, and the form (see `Snapshot`)."""
-    place: dict[int, int] = {}
-    found: list[Buffer] = []
+    carry: list[Value], fixed: Sequence[Value], turned: list[Buffer]
+) -> tuple[list[Buffer], tuple[object, ...]]:
+    """Every buffer that a loop can touch, each once, and the form (see `Snapshot`).
+
+    Args:
+      carry: of the next iteration.
+      fixed: the loop's other operands.
+      turned: buffers of rings declared inside.
+    """
+    numbers: dict[int, int] = {}
+    buffers: list[Buffer] = []
 
     def role(buffer: Buffer | None) -> int:
         if buffer is None:
             return -1
-        if id(buffer) not in place:
-            place[id(buffer)] = len(found)
-            found.append(buffer)
-        return place[id(buffer)]
+        if id(buffer) not in numbers:
+            numbers[id(buffer)] = len(buffers)
+            buffers.append(buffer)
+        return numbers[id(buffer)]
 
     slots = tuple(
-        (role(v.buffer), v.space, v.known is None, staleness(v)) for v in carry
+        (role(value.buffer), value.space, value.known is None, staleness(value))
+        for value in carry
     )
-    rest = tuple([*(role(v.buffer) for v in fixed), *map(role, sites)])
-    return found, (slots, rest)
+    rest = [role(value.buffer) for value in fixed]
+    rest += [role(buffer) for buffer in turned]
+    return buffers, (slots, tuple(rest))
 
 
-def staleness(v: Value) -> bytes | None:
+def staleness(value: Value) -> bytes | None:
     """On which cores a value was overwritten, or None if on none."""
-    if v.buffer is None or v.version is v.buffer.version:
-        return None
-    stale = v.version != v.buffer.version
+    stale = value.stale
     return np.asarray(stale).tobytes() if np.any(stale) else None
 
 
@@ -114,21 +120,19 @@ def step(
     if not np.array_equal(steps, was.flat - first.flat):
         return None
     # What nothing in the loop touches is a constant; a clock may be touched and yet stand still.
-    moved = [
-        i for i, (a, b) in enumerate(zip(first.marks, now.marks, strict=True)) if a != b
-    ]
-    if moved:
-        before = [was.clocks[i] for i in moved]
-        after = [now.clocks[i] for i in moved]
-        decides = [contended or now.rows[i][0] == "ready" for i in moved]
-        if not _repeats(
-            flat(before), flat(after), _flat_flags(decides, after)
-        ) and not _by_group(before, after, decides, apart):
-            return None
-    before, after = was.grown(first), now.grown(was)
-    if before.keys() != after.keys() or not all(
-        same(before[k], after[k]) for k in after
+    marks = zip(first.marks, now.marks, strict=True)
+    moved = [number for number, (old, new) in enumerate(marks) if old != new]
+    if moved and not _moved_repeat(
+        [was.clocks[number] for number in moved],
+        [now.clocks[number] for number in moved],
+        [contended or now.rows[number][0] == "ready" for number in moved],
+        apart,
     ):
+        return None
+    before, after = was.grown(first), now.grown(was)
+    if before.keys() != after.keys():
+        return None
+    if not all(same(before[key], after[key]) for key in after):
         return None
     return {
         row: clock - earlier
@@ -136,9 +140,15 @@ def step(
     }
 
 
-def _flat_flags(flags: list[bool], clocks: list[Ticks]) -> np.ndarray:
-    """A flag of each clock, repeated for each of its cores as `flat` lays them out."""
-    return np.repeat(flags, [np.size(clock) for clock in clocks])
+def _moved_repeat(
+    was: list[Ticks], now: list[Ticks], decides: list[bool], apart: list[int]
+) -> bool:
+    """Whether clocks that the loop moved repeat; `decides` has a flag for each of them."""
+    # Of each core of each clock, as `flat` lays them out.
+    flags = np.repeat(decides, [np.size(clock) for clock in now])
+    if _repeats(flat(was), flat(now), flags):
+        return True
+    return _by_group(was, now, decides, apart)
 
 
 def _repeats(was: np.ndarray, now: np.ndarray, decides: np.ndarray) -> bool:
@@ -176,50 +186,63 @@ def _by_group(
     was: list[Ticks], now: list[Ticks], decides: list[bool], apart: list[int]
 ) -> bool:
     """The same, asked of each group of cores that exchange data in the loop."""
-    frame = np.broadcast_shapes(*(np.shape(x) for x in now))
-    apart = [i for i in apart if frame and frame[i] > 1]
-    if not apart:
+    frame = np.broadcast_shapes(*(np.shape(clock) for clock in now))
+    split = [axis for axis in apart if frame and frame[axis] > 1]
+    if not split:
         return False
-    groups = int(np.prod([frame[i] for i in apart]))
+    groups = math.prod(frame[axis] for axis in split)
 
     def grouped(clocks: list[Ticks]) -> np.ndarray:
-        x = np.stack([np.broadcast_to(c, frame) for c in clocks])
-        return np.moveaxis(x, [1 + i for i in apart], range(len(apart))).reshape(
-            groups, -1
-        )
+        """`[groups, clocks and cores of a group]`."""
+        every = np.stack([np.broadcast_to(clock, frame) for clock in clocks])
+        mine = [1 + axis for axis in split]
+        return np.moveaxis(every, mine, range(len(split))).reshape(groups, -1)
 
-    w, n = grouped(was), grouped(now)
-    alike = np.unique(np.concatenate([w, n], axis=1), axis=0)
-    if len(alike) > MAX_GROUPS:
+    before, after = grouped(was), grouped(now)
+    distinct = np.unique(np.concatenate([before, after], axis=1), axis=0)
+    if len(distinct) > MAX_GROUPS:
         return False
-    flags = np.repeat(decides, w.shape[1] // len(was))
-    return all(_repeats(*np.split(pair, 2), flags) for pair in alike)
+    flags = np.repeat(decides, before.shape[1] // len(was))
+    return all(_repeats(*np.split(pair, 2), flags) for pair in distinct)
 
 
-def rotated(was: Snapshot, now: Snapshot, times: int) -> tuple[list[Buffer], list[Any]]:
+def rotated(
+    was: Snapshot, now: Snapshot, times: int
+) -> tuple[list[Buffer], list[Flags]]:
     """Which buffer is in each role after `times` more periods, and on which cores it was written.
 
     The tiles of a ring change roles every iteration. A role that the loop keeps filling with new
     buffers is given one more.
+
+    Three buffers A B C of which each moves up one role in a period are B C A one period later: role
+    0 has what was in role 1, that what was in 2, that what was in 0, an orbit of three. After 5
+    more periods role 0 holds what is now in role 2, as 5 mod 3 is 2.
     """
-    earlier = {id(b): r for r, b in enumerate(was.buffers)}
-    source = [earlier.get(id(b)) for b in now.buffers]  # its role one period ago
-    held, written = [], []
-    for r, buffer in enumerate(now.buffers):
-        orbit, q = [r], source[r]
-        while q is not None and q != r:
-            orbit.append(q)
-            q = source[q]
-        if q is not None:
-            buffer = now.buffers[orbit[times % len(orbit)]]
+    earlier = {id(buffer): role for role, buffer in enumerate(was.buffers)}
+    source = [earlier.get(id(buffer)) for buffer in now.buffers]  # role a period ago
+    held: list[Buffer] = []
+    written: list[Flags] = []
+    for role, buffer in enumerate(now.buffers):
+        orbit = [role]
+        before = source[role]
+        while before is not None and before != role:
+            orbit.append(before)
+            before = source[before]
+        closed = before is not None
+        if closed:
+            held.append(now.buffers[orbit[times % len(orbit)]])
         elif times < len(orbit):
-            buffer = now.buffers[orbit[times]]
+            held.append(now.buffers[orbit[times]])
         else:
-            buffer = dataclasses.replace(buffer)
-        changed: Any = False
-        if q is not None and len(orbit) > 1:
-            for q in orbit:
-                changed = changed | (now.versions[q] != was.versions[source[q]])  # type: ignore
-        held.append(buffer)
+            held.append(dataclasses.replace(buffer))
+        changed: Flags = False
+        if closed and len(orbit) > 1:
+            for member in orbit:
+                origin = source[member]
+                assert origin is not None
+                changed = changed | (now.versions[member] != was.versions[origin])
         written.append(changed)
     return held, written
+
+
+__all__ = ["Snapshot", "roles", "rotated", "staleness", "step"]

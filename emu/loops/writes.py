@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeAlias
 
 from emu.clock.resources import Buffer
 from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.tracing import jaxpr as jx
 
-Roots = frozenset[int]
+Roots: TypeAlias = frozenset[int]
+"""Indices of a body's inputs: those whose buffers a variable may be in."""
+
 NONE: Roots = frozenset()
 
 
@@ -21,55 +23,62 @@ def written(body: jx.Body) -> Roots:
 @functools.lru_cache(maxsize=4096)
 def _flow(body: jx.Body) -> tuple[Roots, tuple[Roots, ...]]:
     """The inputs that may be written, and for each output the inputs whose buffer it may be."""
-    roots: dict[int, Roots] = {id(v): frozenset([i]) for i, v in enumerate(body.invars)}
-    found = NONE
-    for eqn, operands, results in body.steps:
-        xs = [roots.get(v, NONE) for v in operands]
-        hit, outs = _through(eqn, xs)
-        found |= hit
-        roots.update(zip(results, outs, strict=True))
-    return found, tuple(roots.get(v, NONE) for v in body.ids[1])
+    input_ids, output_ids = body.ids
+    roots: dict[int, Roots] = {
+        atom: frozenset([number]) for number, atom in enumerate(input_ids)
+    }
+    writes = NONE
+    for eqn, operand_ids, result_ids in body.steps:
+        operands = [roots.get(atom, NONE) for atom in operand_ids]
+        hit, results = _through(eqn, operands)
+        writes |= hit
+        roots.update(zip(result_ids, results, strict=True))
+    return writes, tuple(roots.get(atom, NONE) for atom in output_ids)
 
 
-def _through(eqn: Any, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
+def _through(eqn: jx.Equation, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
     """What one equation may write, and what its results may be."""
     if inst := lookup(eqn.primitive):
-        dsts = xs[: inst.destinations]
-        return NONE.union(*dsts), dsts or [NONE] * len(eqn.outvars)
+        destinations = operands[: inst.destinations]
+        results = destinations or [NONE] * len(eqn.outvars)
+        return NONE.union(*destinations), results
     if eqn.primitive.name == "scan":
-        return _loop(jx.scan(eqn), xs)
+        return _loop(jx.scan(eqn), operands)
     if eqn.primitive.name == "cond":
-        each = [_inside(b, xs[1:]) for b in jx.branches(eqn)]
-        outs = [NONE.union(*cases) for cases in zip(*(o for _, o in each), strict=True)]
-        return NONE.union(*(hit for hit, _ in each)), outs
+        cases = [_inside(body, operands[1:]) for body in jx.branches(eqn)]
+        writes = NONE.union(*(hit for hit, _ in cases))
+        by_output = zip(*(results for _, results in cases), strict=True)
+        return writes, [NONE.union(*each) for each in by_output]
     if (body := jx.call(eqn)) is not None:
-        return _inside(body, xs)
-    return NONE, [NONE.union(*xs)] * len(eqn.outvars)  # a view, or no buffer at all
+        return _inside(body, operands)
+    # A view, or no buffer at all.
+    return NONE, [NONE.union(*operands)] * len(eqn.outvars)
 
 
-def _inside(body: jx.Body, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
-    hit, outs = _flow(body)
-    return NONE.union(*(xs[i] for i in hit)), [
-        NONE.union(*(xs[i] for i in o)) for o in outs
-    ]
+def _inside(body: jx.Body, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
+    writes, outputs = _flow(body)
+
+    def outside(roots: Roots) -> Roots:
+        return NONE.union(*(operands[number] for number in roots))
+
+    return outside(writes), [outside(output) for output in outputs]
 
 
-def _loop(s: jx.Scan, xs: list[Roots]) -> tuple[Roots, list[Roots]]:
+def _loop(loop: jx.Scan, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
     """A carry may be, in any iteration, what any earlier iteration made of it."""
-    state = list(xs)
-    first, end = s.consts, s.consts + s.carry
+    consts, carry, stacked = loop.parts(operands)
     while True:
-        hit, outs = _inside(s.body, state)
-        grown = [a | b for a, b in zip(state[first:end], outs[: s.carry], strict=True)]
-        if grown == state[first:end]:
+        writes, outputs = _inside(loop.body, [*consts, *carry, *stacked])
+        grown = [old | new for old, new in zip(carry, outputs)]
+        if grown == carry:
             break
-        state[first:end] = grown
-    stacks = [NONE] * (len(outs) - s.carry)
-    return hit, [*grown, *stacks]
+        carry = grown
+    stacks = [NONE] * (len(outputs) - loop.carry)
+    return writes, [*grown, *stacks]
 
 
 def read_only(
-    s: jx.Scan,
+    loop: jx.Scan,
     consts: list[Value],
     carry: list[Value],
     stacked: list[Value],
@@ -80,8 +89,16 @@ def read_only(
     A reader outside that is done later would hide that the schedule repeats. `turned` are the
     buffers of rings declared inside.
     """
-    ins = [*consts, *carry, *stacked]
-    own = {id(ins[i].buffer) for i in written(s.body)} | {id(v.buffer) for v in carry}
-    own |= {id(b) for b in turned}
-    fixed = {id(v.buffer): v.buffer for v in (*consts, *stacked)}
-    return [b for i, b in fixed.items() if b is not None and i not in own]
+    inputs = [*consts, *carry, *stacked]
+    own = {id(inputs[number].buffer) for number in written(loop.body)}
+    own |= {id(value.buffer) for value in carry}
+    own |= {id(buffer) for buffer in turned}
+    fixed = {id(value.buffer): value.buffer for value in (*consts, *stacked)}
+    return [
+        buffer
+        for number, buffer in fixed.items()
+        if buffer is not None and number not in own
+    ]
+
+
+__all__ = ["read_only", "written"]

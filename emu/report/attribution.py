@@ -49,13 +49,17 @@ class Split:
 
     def by_kind(self) -> dict[str, int]:
         """Ticks of every kind; sums to `end_ticks`."""
-        return {k: sum(p.ticks for p in self.parts if p.kind == k) for k in KINDS}
+        ticks = dict.fromkeys(KINDS, 0)
+        for part in self.parts:
+            ticks[part.kind] += part.ticks
+        return ticks
 
 
 def last_core(reading: Reading) -> tuple[int, ...]:
     """The core that ends last, the first of several."""
     end = np.broadcast_to(reading.end, reading.grid)
-    return tuple(int(i) for i in np.unravel_index(np.argmax(end), reading.grid))
+    core = np.unravel_index(np.argmax(end), reading.grid)
+    return tuple(int(index) for index in core)
 
 
 def spent_by(reading: Reading, core: tuple[int, ...]) -> Spent:
@@ -63,12 +67,14 @@ def spent_by(reading: Reading, core: tuple[int, ...]) -> Spent:
 
     Beside what `Reading.spent` names, `drain` is the time after an engine's last instruction.
     """
-    end = on_core(reading.end, reading.grid, core)
+    grid = reading.grid
+    end = on_core(reading.end, grid, core)
     out: Spent = {}
     for (engine, what), ticks in reading.spent.items():
-        out.setdefault(engine, {})[what] = on_core(ticks, reading.grid, core)
+        out.setdefault(engine, {})[what] = on_core(ticks, grid, core)
     for engine, spent in out.items():
-        spent["drain"] = end - on_core(reading.last[engine], reading.grid, core)
+        last = on_core(reading.last[engine], grid, core)
+        spent["drain"] = end - last
     return out
 
 
@@ -83,14 +89,16 @@ def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list
     Returns:
       A busy time of the group per event; its cause, line and name are those of its first.
     """
-    group, out = set(engines), []
-    for e in sorted(
-        (e for e in events if e.engine in group), key=lambda e: (e.start, e.end)
-    ):
-        if out and e.start <= out[-1].end:
-            out[-1] = dataclasses.replace(out[-1], end=max(out[-1].end, e.end))
+    group = set(engines)
+    own = [event for event in events if event.engine in group]
+    own.sort(key=lambda event: (event.start, event.end))
+    out: list[Event] = []
+    for event in own:
+        if out and event.start <= out[-1].end:
+            end = max(out[-1].end, event.end)
+            out[-1] = dataclasses.replace(out[-1], end=end)
         else:
-            out.append(dataclasses.replace(e, engine=name))
+            out.append(dataclasses.replace(event, engine=name))
     return out
 
 
@@ -103,15 +111,17 @@ def spent_together(
     as long at another time: of such waits, as much is work as was done at the same time.
     """
     group = set(engines)
-    events = [e for e in events if e.engine in group]
+    events = [event for event in events if event.engine in group]
     out: collections.Counter[str] = collections.Counter()
     free = 0
-    for e in together(events, group, ""):
-        out[WAIT + e.cause if free else "fill"] += e.start - free
-        out["work"] += e.end - e.start
-        free = e.end
+    for event in together(events, group, ""):
+        wait = WAIT + event.cause if free else "fill"
+        out[wait] += event.start - free
+        out["work"] += event.end - event.start
+        free = event.end
     out["drain"] = end - free
-    at_once = sum(e.end - e.start for e in events) - out["work"]
+    busy = sum(event.end - event.start for event in events)
+    at_once = busy - out["work"]
     moved = min(at_once, out[WAIT + "shared"])
     out.update({"work": moved, WAIT + "shared": -moved})
     return dict(+out)
@@ -119,15 +129,16 @@ def spent_together(
 
 def active_ticks(spent: Mapping[str, int]) -> int:
     """What one engine spent neither waiting nor before or after its work: AWS's active time."""
-    idle = ("fill", "drain")
-    return sum(
-        t for what, t in spent.items() if what not in idle and not what.startswith(WAIT)
-    )
+    total = 0
+    for what, ticks in spent.items():
+        if what not in ("fill", "drain") and not what.startswith(WAIT):
+            total += ticks
+    return total
 
 
 def busiest(spent: Spent) -> str:
     """The engine that is active longest."""
-    return max(spent, key=lambda e: active_ticks(spent[e]))
+    return max(spent, key=lambda engine: active_ticks(spent[engine]))
 
 
 def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> Split:
@@ -140,8 +151,8 @@ def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> 
         takes all of it to be useful and at peak.
     """
     engine = engine or busiest(spent)
-    of = dict(spent[engine])
-    work = of.pop("work", 0)
+    ticks_by_what = dict(spent[engine])
+    work = ticks_by_what.pop("work", 0)
     whole = work if peak is None else min(work, peak.work_ticks)
     useful = whole if peak is None else min(whole, peak.useful_ticks)
     parts = [
@@ -149,10 +160,12 @@ def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> 
         Part(EXCESS, "excess work", whole - useful),
         Part(BELOW, "work below peak", work - whole),
     ]
-    parts += [Part(_kind(what), what, ticks) for what, ticks in of.items()]
-    parts = [p for p in parts if p.ticks or p.kind == BOUND]
-    parts.sort(key=lambda p: (KINDS.index(p.kind), -p.ticks, p.what))
-    return Split(engine, sum(p.ticks for p in parts), tuple(parts))
+    for what, ticks in ticks_by_what.items():
+        parts.append(Part(_kind(what), what, ticks))
+    parts = [part for part in parts if part.ticks or part.kind == BOUND]
+    parts.sort(key=lambda part: (KINDS.index(part.kind), -part.ticks, part.what))
+    total = sum(part.ticks for part in parts)
+    return Split(engine, total, tuple(parts))
 
 
 def _kind(what: str) -> str:

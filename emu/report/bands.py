@@ -3,17 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from emu.clock.reading import IN_USE, THROTTLE, Event, Reading
 from emu.datasheet import BANDS
 
+T = TypeVar("T")
+
 SHADES = " ░▒▓█"  # busy for none, some, half, most and all of a column
 
 
-def banded(value: Callable[[str], Any]) -> dict[str, Any]:
+def banded(value: Callable[[str], T]) -> dict[str, T]:
     """`{"low": ..., "nominal": ..., "high": ...}` of a function of the band."""
     return {band: value(band) for band in BANDS}
 
@@ -47,11 +49,13 @@ def bound(clock: Reading, critical: Reading) -> Bound:
       critical: the same program read with `contended=False`.
     """
     span = max(1, clock.end_ticks)
-    engine = max(clock.most_busy_ticks, key=lambda e: clock.most_busy_ticks[e])
-    busy = clock.most_busy_ticks[engine] / span
+    busy_ticks = clock.most_busy_ticks
+    engine = max(busy_ticks, key=lambda name: busy_ticks[name])
+    busy = busy_ticks[engine] / span
     chain = critical.end_ticks / span
-    what, share = ("dependency chain", chain) if chain > busy else (engine, busy)
-    return Bound(what, share, engine, busy, chain)
+    if chain > busy:
+        return Bound("dependency chain", chain, engine, busy, chain)
+    return Bound(engine, busy, engine, busy, chain)
 
 
 def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarray:
@@ -65,18 +69,19 @@ def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarra
     Returns:
       float64 `[bins]`, 0 to 1.
     """
-    starts = np.array([e.start for e in events if e.engine == engine], np.float64)
-    ends = np.array([e.end for e in events if e.engine == engine], np.float64)
+    own = [event for event in events if event.engine == engine]
+    if not own:
+        return np.zeros(len(edges) - 1)
+    starts = np.array([event.start for event in own], np.float64)
+    ends = np.array([event.end for event in own], np.float64)
     # Busy time up to each edge: every event adds the part of it that lies before the edge.
     order = np.argsort(starts)
     starts, ends = starts[order], ends[order]
     total = np.concatenate([[0.0], np.cumsum(ends - starts)])
     done = np.searchsorted(starts, edges, side="right")
-    last = (
-        np.where(done > 0, np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges), 0.0)
-        if len(ends)
-        else np.zeros(len(edges))
-    )
+    # An event that goes on past the edge has not given all of its time yet.
+    beyond = np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges)
+    last = np.where(done > 0, beyond, 0.0)
     return np.diff(total[done] - last) / np.diff(edges)
 
 
@@ -89,13 +94,15 @@ def drawn(clock: Reading, columns: int = 64) -> str:
     """
     end = clock.end_ticks
     edges = np.linspace(0, end, columns + 1)
-    names = dict.fromkeys(e.engine for e in clock.events)
-    engines = [e for e in names if e != THROTTLE and not e.endswith(IN_USE)]
+    names = dict.fromkeys(event.engine for event in clock.events)
+    engines = [name for name in names if name != THROTTLE and not name.endswith(IN_USE)]
     width = max(map(len, engines))
-    lines = []
+    lines: list[str] = []
     for engine in engines:
         shares = busy_share(clock.events, engine, edges)
-        bar = "".join(SHADES[math.ceil(round(s * 4, 6))] for s in shares)
+        shades = [math.ceil(round(share * 4, 6)) for share in shares]
+        bar = "".join(SHADES[shade] for shade in shades)
         lines.append(f"{engine:<{width}} {bar} {np.mean(shares):4.0%}")
-    scale = f"{'0':<{columns - 12}}{end / clock.device.tick_hz * 1e6:>9,.2f} us"
+    microseconds = end / clock.device.tick_hz * 1e6
+    scale = f"{'0':<{columns - 12}}{microseconds:>9,.2f} us"
     return "\n".join([*lines, " " * width + " " + scale])

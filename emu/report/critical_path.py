@@ -15,14 +15,14 @@ from emu.clock.reading import IN_USE, THROTTLE, Event
 Times = dict[str, list[tuple[int, int]]]  # cause to `(tick, instruction)`
 
 
-def is_instruction(e: Event) -> bool:
+def is_instruction(event: Event) -> bool:
     """Whether an event is an instruction on an engine, not a state or a tile's lifetime."""
-    return e.engine != THROTTLE and not e.engine.endswith(IN_USE)
+    return event.engine != THROTTLE and not event.engine.endswith(IN_USE)
 
 
 def instructions(events: Iterable[Event]) -> list[Event]:
     """The events that are instructions, in program order."""
-    return [e for e in events if is_instruction(e)]
+    return [event for event in events if is_instruction(event)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,27 +71,31 @@ def critical_path(
     at: int | None = issued.last()
     path: list[Stretch] = []
     while at is not None and end > 0:
-        e = issued.events[at]
+        event = issued.events[at]
         at = issued.before(at)
-        start = 0 if at is None else min(e.start, end)
+        start = 0 if at is None else min(event.start, end)
         if start < end:
-            path.append(Stretch(e, start, end))
+            path.append(Stretch(event, start, end))
             end = start
     return path[::-1]
 
 
 def by_line(path: Iterable[Stretch]) -> list[Line]:
     """The path's time by source line and instruction, longest first; sums to the path's end."""
-    found: dict[tuple[str, str, str], list[int]] = collections.defaultdict(
-        lambda: [0, 0, 0]
-    )
-    for s in path:
-        entry = found[s.event.where, s.event.engine, s.event.name]
-        busy = max(0, min(s.end, s.event.end) - max(s.start, s.event.start))
-        for i, n in enumerate((1, s.ticks, busy)):
-            entry[i] += n
-    lines = [Line(*key, *numbers) for key, numbers in found.items()]
-    return sorted(lines, key=lambda x: (-x.ticks, x.where, x.name))
+    found: dict[tuple[str, str, str], Line] = {}
+    for stretch in path:
+        event = stretch.event
+        key = event.where, event.engine, event.name
+        line = found.get(key, Line(*key, count=0, ticks=0, busy=0))
+        begin = max(stretch.start, event.start)
+        until = min(stretch.end, event.end)
+        found[key] = dataclasses.replace(
+            line,
+            count=line.count + 1,
+            ticks=line.ticks + stretch.ticks,
+            busy=line.busy + max(0, until - begin),
+        )
+    return sorted(found.values(), key=lambda line: (-line.ticks, line.where, line.name))
 
 
 class _Issued:
@@ -102,52 +106,58 @@ class _Issued:
         self.previous: list[int | None] = []
         self.results: Times = collections.defaultdict(list)
         self.releases: Times = collections.defaultdict(list)
-        self.sharing = {
-            causes.get(e.engine, e.engine) for e in events if e.cause == "shared"
-        }
+        self.sharing: set[str] = set()
         latest: dict[str, int] = {}
-        for i, e in enumerate(events):
-            self.previous.append(latest.get(e.engine))
-            latest[e.engine] = i
-            user = causes.get(e.engine, e.engine)
-            self.results[user].append((e.ready, i))
-            self.releases[user] += [(tick, i) for tick in {e.end, e.done}]
+        for number, event in enumerate(events):
+            user = causes.get(event.engine, event.engine)
+            if event.cause == "shared":
+                self.sharing.add(user)
+            self.previous.append(latest.get(event.engine))
+            latest[event.engine] = number
+            self.results[user].append((event.ready, number))
+            for tick in {event.end, event.done}:
+                self.releases[user].append((tick, number))
         for ticks in (*self.results.values(), *self.releases.values()):
             ticks.sort()
 
     def last(self) -> int | None:
         """The instruction that is done last."""
-        done = [(max(e.done, e.end), i) for i, e in enumerate(self.events)]
+        done = [
+            (max(event.done, event.end), number)
+            for number, event in enumerate(self.events)
+        ]
         return max(done)[1] if done else None
 
     def before(self, at: int) -> int | None:
         """What instruction `at` waited for; None for one that waited for nothing."""
-        e = self.events[at]
-        if e.cause in ("", "engine") or e.start == 0:
+        event = self.events[at]
+        cause = event.cause
+        if cause in ("", "engine") or event.start == 0:
             return self.previous[at]
-        if e.cause == "lead":  # an operand of another engine, ready some time before
-            own = self.causes.get(e.engine, e.engine)
-            of = [ticks for user, ticks in self.results.items() if user != own]
-            found = _latest(of, e.start, at)
-        elif e.cause in self.results:
-            found = _latest([self.results[e.cause]], e.start, at)
+        if cause == "lead":  # an operand of another engine, ready some time before
+            own = self.causes.get(event.engine, event.engine)
+            others = [ticks for user, ticks in self.results.items() if user != own]
+            found = _latest(others, event.start, at)
+        elif cause in self.results:
+            found = _latest([self.results[cause]], event.start, at)
         else:  # a buffer's last user, or whoever has the resource
-            users = (
-                self.sharing
-                if e.cause == "shared"
-                else {e.cause.removeprefix("buffer:")}
-            )
-            of = [ticks for user, ticks in self.releases.items() if user in users]
-            found = _latest(of or self.releases.values(), e.start, at)
+            users = {cause.removeprefix("buffer:")}
+            if cause == "shared":
+                users = self.sharing
+            ends = [ticks for user, ticks in self.releases.items() if user in users]
+            found = _latest(ends or self.releases.values(), event.start, at)
         return self.previous[at] if found is None else found
 
 
-def _latest(of: Iterable[list[tuple[int, int]]], start: int, before: int) -> int | None:
+def _latest(
+    candidates: Iterable[list[tuple[int, int]]], start: int, before: int
+) -> int | None:
     """The instruction earlier in the program that made something possible last before a start."""
-    found = []
-    for ticks in of:
+    found: list[tuple[int, int]] = []
+    for ticks in candidates:
         place = bisect.bisect_right(ticks, (start, before))
         while place and ticks[place - 1][1] >= before:
             place -= 1
-        found += ticks[place - 1 : place] if place else []
+        if place:
+            found.append(ticks[place - 1])
     return max(found)[1] if found else None

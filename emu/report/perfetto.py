@@ -5,6 +5,7 @@ critical path, and a counter per memory space with the bytes in use. `complete`,
 and `document` make traces of other things.
 """
 
+import collections
 import json
 import math
 import pathlib
@@ -41,17 +42,17 @@ def trace(
       engines: the order of the tracks; engines not named follow as they appear.
     """
     events = list(events)
-    spans = [e for e in events if not e.engine.endswith(IN_USE)]
-    tiles = [e for e in events if e.engine.endswith(IN_USE)]
-    track = _tracks(
-        [*engines, *(e.engine for e in spans if is_instruction(e)), THROTTLE, PATH]
-    )
-    body = [_span(e, track[e.engine], tick_hz) for e in spans]
-    body += [_stretch(s, track[PATH], tick_hz) for s in path]
+    spans = [event for event in events if not event.engine.endswith(IN_USE)]
+    tiles = [event for event in events if event.engine.endswith(IN_USE)]
+    working = [event.engine for event in spans if is_instruction(event)]
+    track = _tracks([*engines, *working, THROTTLE, PATH])
+    body = [_span(event, track[event.engine], tick_hz) for event in spans]
+    body += [_stretch(stretch, track[PATH], tick_hz) for stretch in path]
     body += _counters(tiles, tick_hz)
-    body.sort(key=lambda b: (b["ts"], b["tid"]))
-    used = {b["tid"] for b in body if b["ph"] == "X"}
-    head = names(process, {t: i for t, i in track.items() if i in used})
+    body.sort(key=lambda entry: (entry["ts"], entry["tid"]))
+    used = {entry["tid"] for entry in body if entry["ph"] == "X"}
+    shown = {name: number for name, number in track.items() if number in used}
+    head = names(process, shown)
     return document(process, tick_hz, [*head, *body])
 
 
@@ -68,16 +69,16 @@ def document(
 
 def write(path: pathlib.Path, data: dict[str, Any]) -> None:
     """Writes a trace, one event a line."""
-    lines = ",\n".join(json.dumps(e, ensure_ascii=False) for e in data["traceEvents"])
-    head = {k: v for k, v in data.items() if k != "traceEvents"}
-    path.write_text(
-        json.dumps(head)[:-1] + f', "traceEvents": [\n{lines}\n]}}\n', "utf-8"
-    )
+    head = dict(data)
+    events = head.pop("traceEvents")
+    lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)
+    begin = json.dumps(head)[:-1]  # without the closing brace
+    path.write_text(f'{begin}, "traceEvents": [\n{lines}\n]}}\n', "utf-8")
 
 
 def _tracks(names: Iterable[str]) -> dict[str, int]:
     """Track ids from 1, in order of first mention."""
-    return {name: i for i, name in enumerate(dict.fromkeys(names), 1)}
+    return {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
 
 
 def _ns(ticks: int, tick_hz: int) -> int:
@@ -115,36 +116,39 @@ def instant(
     return _event("i", name, tid, _ns(at, tick_hz), pid, s="t", args=args)
 
 
-def _span(e: Event, tid: int, tick_hz: int) -> dict[str, Any]:
-    args = {"start_ticks": e.start, "end_ticks": e.end}
-    if is_instruction(e):
-        args |= {"done_ticks": e.done, "ready_ticks": e.ready, "where": e.where}
-        args |= {"waited_for": e.cause}
-    return complete(e.name, tid, tick_hz, e.start, e.end, args)
+def _span(event: Event, tid: int, tick_hz: int) -> dict[str, Any]:
+    args: dict[str, Any] = {"start_ticks": event.start, "end_ticks": event.end}
+    if is_instruction(event):
+        args["done_ticks"] = event.done
+        args["ready_ticks"] = event.ready
+        args["where"] = event.where
+        args["waited_for"] = event.cause
+    return complete(event.name, tid, tick_hz, event.start, event.end, args)
 
 
-def _stretch(s: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
+def _stretch(stretch: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
+    event = stretch.event
     args = {
-        "engine": s.event.engine,
-        "where": s.event.where,
-        "waited_for": s.event.cause,
+        "engine": event.engine,
+        "where": event.where,
+        "waited_for": event.cause,
     }
-    return complete(s.event.name, tid, tick_hz, s.start, s.end, args)
+    return complete(event.name, tid, tick_hz, stretch.start, stretch.end, args)
 
 
 def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
     """Bytes in use at every instant at which they change."""
-    change: dict[str, dict[int, int]] = {}
-    for e in tiles:
-        of = change.setdefault(e.engine, {})
-        for ticks, nbytes in ((e.start, int(e.name)), (e.end, -int(e.name))):
-            ns = _ns(ticks, tick_hz)
-            of[ns] = of.get(ns, 0) + nbytes
-    out = []
-    for name, of in change.items():
+    changes: dict[str, collections.Counter[int]] = {}
+    for tile in tiles:
+        change = changes.setdefault(tile.engine, collections.Counter())
+        nbytes = int(tile.name)
+        change[_ns(tile.start, tick_hz)] += nbytes
+        change[_ns(tile.end, tick_hz)] -= nbytes
+    out: list[dict[str, Any]] = []
+    for name, change in changes.items():
         used = 0
-        for ns in sorted(of):
-            used += of[ns]
+        for ns in sorted(change):
+            used += change[ns]
             out.append(_event("C", name, _PID, ns, args={"bytes": used}))
     return out
 
