@@ -95,7 +95,7 @@ def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading
 
 
 def _ticks(time: Ticks, band: int) -> Ticks:
-    if type(time) is int:
+    if isinstance(time, int):
         return time
     own = time[min(band, len(time) - 1)]
     return int(own.item()) if own.size == 1 else own

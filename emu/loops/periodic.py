@@ -203,7 +203,11 @@ def _by_group(
     if len(distinct) > MAX_GROUPS:
         return False
     flags = np.repeat(decides, before.shape[1] // len(was))
-    return all(_repeats(*np.split(pair, 2), flags) for pair in distinct)
+    for pair in distinct:
+        group_before, group_after = np.split(pair, 2)
+        if not _repeats(group_before, group_after, flags):
+            return False
+    return True
 
 
 def rotated(
