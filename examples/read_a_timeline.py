@@ -1,0 +1,75 @@
+"""Reading a timeline: what each engine did and waited for, and what a deeper ring is worth."""
+
+# --8<-- [start:kernel]
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from emu import Program
+from emu.report.attribution import split, spent_by
+from emu.report.bands import banded, drawn
+from emu.report.critical_path import by_line, critical_path
+from emu.report.explain import explain
+from emu.trainium import TRN2, dma_load, dma_store, isa, psum, sbuf
+
+
+def gate(x, w, *, buffers):
+    """silu(x·w) of HBM `x [128, 128]` and `w [blocks, 128, 512]`; rings `buffers` tiles deep."""
+    x_tile = dma_load(sbuf(128, 128, dtype=x.dtype), x)
+
+    def block(_, w_block):
+        w_tile = dma_load(sbuf(128, 512, dtype=w.dtype, buffers=buffers), w_block)
+        sums = isa.nc_matmul(psum(128, 512, buffers=buffers), x_tile, w_tile, 0)
+        out = sbuf(128, 512, dtype=x.dtype, buffers=buffers)
+        return None, dma_store(isa.activation(out, sums, op="silu"))
+
+    return lax.scan(block, None, w)[1]
+
+
+x = jax.ShapeDtypeStruct((128, 128), jnp.bfloat16)
+w = jax.ShapeDtypeStruct((12, 128, 512), jnp.bfloat16)
+
+
+def read(buffers, band="nominal"):
+    program = Program(functools.partial(gate, buffers=buffers), {"core": 1}, ((), ()))
+    return program.read(TRN2.at(band), x, w, trace_core=(0,))
+
+
+# --8<-- [end:kernel]
+# --8<-- [start:one]
+one = read(buffers=1)
+print(drawn(one))
+# --8<-- [end:one]
+
+# --8<-- [start:depths]
+for buffers in (1, 2, 3, 4):
+    times = banded(lambda band: read(buffers, band).seconds * 1e6)
+    shown = " / ".join(f"{times[band]:.2f}" for band in ("low", "nominal", "high"))
+    print(f"buffers={buffers}: {shown} us")
+# --8<-- [end:depths]
+
+# --8<-- [start:two]
+two = read(buffers=2)
+print(drawn(two))
+# --8<-- [end:two]
+
+# --8<-- [start:split]
+ticks_a_us = two.device.tick_hz / 1e6
+for engine in ("load_queue", "tensor", "scalar"):
+    print(engine)
+    for part in split(spent_by(two, (0,)), engine).parts:
+        share = part.ticks / two.end_ticks
+        print(f"  {part.kind:15}{part.what:15}{part.ticks / ticks_a_us:6.2f} us {share:6.1%}")
+# --8<-- [end:split]
+
+# --8<-- [start:path]
+for line in by_line(critical_path(two.events, two.end_ticks))[:4]:
+    print(line)
+# --8<-- [end:path]
+
+# --8<-- [start:why]
+for reason in explain(split(spent_by(two, (0,))), two.device.tick_hz, two.events):
+    print(reason.sentence)
+# --8<-- [end:why]
