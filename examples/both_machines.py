@@ -1,6 +1,6 @@
 """A model through both machines: prefill on chips, hand-off, decode on a wafer, and the clock."""
 
-# --8<-- [start:load]
+# %% load
 import jax.numpy as jnp
 
 import models
@@ -8,9 +8,8 @@ import models
 loaded = models.load("tiny")
 prompt = loaded.tokenizer.encode("Return the number of elements in the")
 print(loaded.config.num_hidden_layers, "layers,", len(prompt), "prompt tokens")
-# --8<-- [end:load]
 
-# --8<-- [start:run]
+# %% run
 new_tokens = 6
 machines = models.Disaggregated(
     loaded.config,
@@ -27,22 +26,25 @@ for token, _ in machines.decode(first.token, first.k, first.v):
     if len(tokens) == new_tokens:
         break
 print(repr(loaded.tokenizer.decode(tokens)))
-# --8<-- [end:run]
 
-# --8<-- [start:oracle]
+# %% oracle
 plain = models.from_weights(loaded.config, loaded.weights)
 expected, _ = models.generate(plain, prompt, new_tokens)
-print("what plain float32 JAX says:", "the same tokens" if tokens == expected else expected)
-# --8<-- [end:oracle]
+print(
+    "what plain float32 JAX says:",
+    "the same tokens" if tokens == expected else expected,
+)
 
-# --8<-- [start:clock]
+# %% clock
 clock = machines.read(new_tokens)
 for band in ("low", "nominal", "high"):
     prefill = clock.prefill[band].clock.seconds * 1e6
     handoff = clock.handoff[band].exposed_s * 1e6
     step = clock.steps[band][0].seconds * 1e6
-    print(f"{band:8} prefill {prefill:6.0f} us, hand-off exposed {handoff:4.0f} us, ", end="")
+    print(
+        f"{band:8} prefill {prefill:6.0f} us, hand-off exposed {handoff:4.0f} us, ",
+        end="",
+    )
     print(f"a token {step:4.0f} us")
 print("prefill is bound by:", clock.prefill_bound)
 print("decode is bound by:", clock.decode_bound)
-# --8<-- [end:clock]

@@ -1,6 +1,6 @@
 """A fabric program: a row of PEs adds up x, and the last sum is sent back to all of them."""
 
-# --8<-- [start:program]
+# %% program
 import numpy as np
 
 from emu.wse import WSE3
@@ -39,8 +39,7 @@ def all_reduce(pes, n):
     return program
 
 
-# --8<-- [end:program]
-# --8<-- [start:run]
+# %% run
 pes, n = 6, 40
 x = np.arange(pes * n, dtype=np.float32).reshape(1, pes, n)
 run = stepper.run(all_reduce(pes, n), WSE3.at(), {"x": x}, watch=np.s_[0, :])
@@ -48,11 +47,9 @@ totals = run.values["total"][0]
 print("every PE has the sum:", bool((totals == x[0].sum(axis=0)).all()))
 print(f"{run.cycles} cycles, {run.cycles / run.encoded.device.tick_hz * 1e9:.0f} ns")
 print(drawn(run.encoded, run.stepped))
-# --8<-- [end:run]
 
-# --8<-- [start:scale]
+# %% scale
 for pes in (2, 4, 8, 16):
     x = np.ones((1, pes, n), np.float32)
     cycles = stepper.run(all_reduce(pes, n), WSE3.at(), {"x": x}).cycles
     print(f"{pes:3} PEs: {cycles} cycles")
-# --8<-- [end:scale]

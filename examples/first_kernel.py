@@ -1,6 +1,6 @@
 """A first kernel: relu(x·w) by blocks of columns, run for its numbers and read for its clock."""
 
-# --8<-- [start:kernel]
+# %% kernel
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,12 +25,10 @@ def relu_product(x, w):
     return lax.scan(block, None, w)[1]
 
 
-# --8<-- [end:kernel]
-# --8<-- [start:program]
+# %% program
 program = Program(relu_product, mesh={"core": 1}, in_specs=((), ()))
-# --8<-- [end:program]
 
-# --8<-- [start:values]
+# %% values
 random = np.random.default_rng(0)
 x = jnp.asarray(random.standard_normal((128, 128)), jnp.bfloat16)
 w = jnp.asarray(random.standard_normal((8, 128, COLUMNS)), jnp.bfloat16)
@@ -39,14 +37,12 @@ out = program.run(x, w)[0]  # one core's result
 exact = np.maximum(0, np.einsum("kr,bkc->brc", np.float64(x), np.float64(w)))
 print("shape:", out.shape)
 print(f"largest error: {np.abs(out - exact).max():.1e} of {exact.max():.1f}")
-# --8<-- [end:values]
 
-# --8<-- [start:clock]
+# %% clock
 clock = program.read(TRN2.at(), x, w)
 print(clock)
-# --8<-- [end:clock]
 
-# --8<-- [start:abstract]
+# %% abstract
 shapes = (
     jax.ShapeDtypeStruct((128, 128), jnp.bfloat16),
     jax.ShapeDtypeStruct((4096, 128, COLUMNS), jnp.bfloat16),
@@ -54,4 +50,3 @@ shapes = (
 large = program.read(TRN2.at(), *shapes)
 print(f"4,096 blocks: {large.seconds * 1e6:,.0f} us, {large.stepped} of ", end="")
 print(f"{large.issued:,} instructions walked one by one")
-# --8<-- [end:abstract]

@@ -1,6 +1,6 @@
 """Reading a timeline: what each engine did and waited for, and what a deeper ring is worth."""
 
-# --8<-- [start:kernel]
+# %% kernel
 import functools
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu import Program
-from emu.report.attribution import split, spent_by
+from emu.report.attribution import spent_by, split
 from emu.report.bands import banded, drawn
 from emu.report.critical_path import by_line, critical_path
 from emu.report.explain import explain
@@ -37,39 +37,34 @@ def read(buffers, band="nominal"):
     return program.read(TRN2.at(band), x, w, trace_core=(0,))
 
 
-# --8<-- [end:kernel]
-# --8<-- [start:one]
+# %% one
 one = read(buffers=1)
 print(drawn(one))
-# --8<-- [end:one]
 
-# --8<-- [start:depths]
+# %% depths
 for buffers in (1, 2, 3, 4):
     times = banded(lambda band: read(buffers, band).seconds * 1e6)
     shown = " / ".join(f"{times[band]:.2f}" for band in ("low", "nominal", "high"))
     print(f"buffers={buffers}: {shown} us")
-# --8<-- [end:depths]
 
-# --8<-- [start:two]
+# %% two
 two = read(buffers=2)
 print(drawn(two))
-# --8<-- [end:two]
 
-# --8<-- [start:split]
+# %% split
 ticks_a_us = two.device.tick_hz / 1e6
 for engine in ("load_queue", "tensor", "scalar"):
     print(engine)
     for part in split(spent_by(two, (0,)), engine).parts:
         share = part.ticks / two.end_ticks
-        print(f"  {part.kind:15}{part.what:15}{part.ticks / ticks_a_us:6.2f} us {share:6.1%}")
-# --8<-- [end:split]
+        print(
+            f"  {part.kind:15}{part.what:15}{part.ticks / ticks_a_us:6.2f} us {share:6.1%}"
+        )
 
-# --8<-- [start:path]
+# %% path
 for line in by_line(critical_path(two.events, two.end_ticks))[:4]:
     print(line)
-# --8<-- [end:path]
 
-# --8<-- [start:why]
+# %% why
 for reason in explain(split(spent_by(two, (0,))), two.device.tick_hz, two.events):
     print(reason.sentence)
-# --8<-- [end:why]

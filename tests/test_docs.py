@@ -1,0 +1,53 @@
+"""The documentation site leaves out no page, no cell of an example and no public name."""
+
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from tests.test_public_face import FACES
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SHOWN = re.compile(r'^print\(show\("(\w+)", "(\w+)"\)\)$', re.MULTILINE)
+CELL = re.compile(r"^# %% (\w+)$", re.MULTILINE)
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def navigation():
+    """Every page that the site's navigation names."""
+    return set(
+        re.findall(r"[\w/]+\.md", read(ROOT / "mkdocs.yml").split("\nnav:\n")[1])
+    )
+
+
+def test_every_page_is_in_the_navigation():
+    written = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert len(written) == 7  # the tutorials and their list
+    assert written < navigation()
+
+
+@pytest.mark.parametrize("page", DOCS.glob("tutorials/*_*.md"), ids=lambda p: p.stem)
+def test_a_tutorial_shows_its_whole_example_in_order(page):
+    cells = CELL.findall(read(ROOT / "examples" / f"{page.stem}.py"))
+    assert cells
+    assert SHOWN.findall(read(page)) == [(page.stem, cell) for cell in cells]
+
+
+def test_every_example_has_a_tutorial():
+    examples = {path.stem for path in ROOT.glob("examples/*.py")}
+    assert examples == {path.stem for path in DOCS.glob("tutorials/*_*.md")}
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_every_public_name_has_a_docstring(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if callable(value) or inspect.ismodule(value):
+            assert inspect.getdoc(value), f"{package}.{name}"
