@@ -3,7 +3,7 @@
 A cell of `examples/NAME.py` begins with a line `# %% CELL`, as editors that run cells have it. A
 tutorial shows it by a block of code that is run when the page is built:
 
-    ```python exec="1"
+    ```python exec="1" session="first_kernel"
     from cells import show
     print(show("first_kernel", "kernel"))
     ```
