@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # for `cells` in the tutorials, 
 import instructions
 
 from emu.datasheet import Quantity, Sheet
-from emu.trainium import GENERATIONS
+from emu.trainium import TRN1, TRN2, TRN3
 from emu.wse import WSE2, WSE3, WSE3_SILICON
 from experiments.__main__ import command_of, experiments
 from experiments.shared import cli
@@ -40,7 +40,14 @@ TEXTS = {
     "emu/loops/README.md": "loops.md",
 }
 PACKAGES = ("emu", "emu.trainium", "emu.wse", "kernels", "models")
-SHEETS = (*GENERATIONS.values(), WSE2, WSE3, WSE3_SILICON)
+SHEETS = {
+    "TRN1": TRN1,
+    "TRN2": TRN2,
+    "TRN3": TRN3,
+    "WSE2": WSE2,
+    "WSE3": WSE3,
+    "WSE3_SILICON": WSE3_SILICON,
+}
 
 
 def write(page: str, text: str) -> None:
@@ -92,7 +99,7 @@ def entry(package: str, name: str, value: Any) -> str:
     if isinstance(value, types.ModuleType):
         return f"## `{name}`\n\n{module_of(value)}"
     if isinstance(value, Sheet):
-        link = f"[its numbers](datasheets.md#{heading_anchor(value.name)})"
+        link = f"[its numbers](datasheets.md#{name.lower()})"
         return f"## `{name}`\n\nThe datasheet of {value.name}: {link}."
     if isinstance(value, Mapping):
         rows = [f"| `{key}` | {first_line(item)} |" for key, item in value.items()]
@@ -128,10 +135,6 @@ def first_line(value: Any) -> str:
     return str(text).strip().splitlines()[0].replace("|", "\\|")
 
 
-def heading_anchor(title: str) -> str:
-    return re.sub(r"[^\w]+", "-", title.lower()).strip("-")
-
-
 # --- machines ---
 
 
@@ -145,9 +148,9 @@ def datasheets() -> str:
         "*high* are the ends that make programs shortest and longest; where there are none, the "
         "number is not in doubt.",
     ]
-    for sheet in SHEETS:
+    for variable, sheet in SHEETS.items():
         rows = [row(name, number) for name, number in sheet.quantities().items()]
-        parts.append(f"## {sheet.name} {{ #{heading_anchor(sheet.name)} }}")
+        parts.append(f"## `{variable}`, {sheet.name} {{ #{variable.lower()} }}")
         head = "| number | low / nominal / high | kind | source |\n|---|---|---|---|"
         parts.append("\n".join([head, *rows]))
     return "\n\n".join(parts)
@@ -157,7 +160,7 @@ def row(name: str, number: Quantity) -> str:
     values = [shown(number.value)]
     if number.low is not None:
         values = [shown(number.low), *values, shown(number.high)]
-    source = number.source.replace("|", "\\|").replace("<", "&lt;")
+    source = re.sub(r"([|<_*])", r"\\\1", number.source)
     return f"| `{name}` | {' / '.join(values)} | {number.kind} | {source} |"
 
 

@@ -46,6 +46,7 @@ run = stepper.run(all_reduce(pes, n), WSE3.at(), {"x": x}, watch=np.s_[0, :])
 totals = run.values["total"][0]
 print("every PE has the sum:", bool((totals == x[0].sum(axis=0)).all()))
 print(f"{run.cycles} cycles, {run.cycles / run.encoded.device.tick_hz * 1e9:.0f} ns")
+assert run.stepped is not None  # PEs that are watched are stepped cycle by cycle
 print(drawn(run.encoded, run.stepped))
 
 # %% scale

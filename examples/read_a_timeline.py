@@ -56,10 +56,9 @@ ticks_a_us = two.device.tick_hz / 1e6
 for engine in ("load_queue", "tensor", "scalar"):
     print(engine)
     for part in split(spent_by(two, (0,)), engine).parts:
+        us = part.ticks / ticks_a_us
         share = part.ticks / two.end_ticks
-        print(
-            f"  {part.kind:15}{part.what:15}{part.ticks / ticks_a_us:6.2f} us {share:6.1%}"
-        )
+        print(f"  {part.kind:16}{part.what:21}{us:6.2f} us {share:6.1%}")
 
 # %% path
 for line in by_line(critical_path(two.events, two.end_ticks))[:4]:

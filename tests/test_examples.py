@@ -36,10 +36,8 @@ def mask_over_chips(printed):
     error = re.search(r"largest error: (\S+) of the largest value", printed)
     assert error is not None
     assert float(error[1]) < 2e-6
-    low, nominal, high = (
-        float(re.search(rf"^{band} +(\d+) us", printed, re.MULTILINE)[1])
-        for band in ("low", "nominal", "high")
-    )
+    band = re.findall(r"^(?:low|nominal|high) +(\d+) us$", printed, re.MULTILINE)
+    low, nominal, high = map(int, band)
     assert low <= nominal <= high
     assert re.search(
         r"contiguous .* hops \(0, 1\)", printed
