@@ -49,7 +49,7 @@ class Split:
 
     def by_kind(self) -> dict[str, int]:
         """Ticks of every kind; sums to `end_ticks`."""
-        ticks: dict[str, int] = dict.fromkeys(KINDS, 0)
+        ticks: dict[str, int] = {kind: 0 for kind in KINDS}
         for part in self.parts:
             ticks[part.kind] += part.ticks
         return ticks

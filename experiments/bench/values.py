@@ -68,7 +68,7 @@ def least(
 def compared(
     program: Program,
     args: tuple[PyTree, ...],
-    shaped: Callable[..., jax.Array],
+    shaped: Callable[..., jax.Array | np.ndarray],
     plain: Callable[..., jax.Array],
     plain_args: tuple[PyTree, ...],
     repeats: int,
@@ -110,7 +110,7 @@ def gemm(repeats: int, size: int = GEMM_SIZE) -> Compared:
     def plain(left: jax.Array, right: jax.Array) -> jax.Array:
         return product(left, right).astype(BF16)
 
-    def shaped(blocks: tuple[jax.Array, ...]) -> jax.Array:
+    def shaped(blocks: tuple[jax.Array, ...]) -> jax.Array | np.ndarray:
         return untile(tuple(block[0] for block in blocks))
 
     return compared(program, (left.T, right), shaped, plain, (left, right), repeats)

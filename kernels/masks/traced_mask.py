@@ -145,10 +145,10 @@ class TracedMask:
                 return False
         return True
 
-    def points(self, q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    def points(self, q: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
         """Whether q attends to k, bool; integer arrays that broadcast against each other."""
         shape = np.broadcast_shapes(np.shape(q), np.shape(k))
-        inputs = [_of_rank(positions, len(shape)) for positions in (q, k)]
+        inputs = [_of_rank(np.asarray(positions), len(shape)) for positions in (q, k)]
         answer = self._evaluate(_ON_POINTS, inputs)
         return np.broadcast_to(answer, shape)
 

@@ -75,8 +75,9 @@ def test_random_programs_on_one_core(program):
 )
 def test_a_ring_of_chips(sheet):
     """With prices from a datasheet, loops read class by class, and links that are shared."""
-    sizes = dict(heads=2, kv_heads=1, head_dim=64)
-    ring = ContextAttention(mask=masks.causal, tokens=2048, ranks=4, **sizes)
+    ring = ContextAttention(
+        mask=masks.causal, tokens=2048, ranks=4, heads=2, kv_heads=1, head_dim=64
+    )
     check(ring.program, [sheet.at(band) for band in BANDS], *ring.abstract())
 
 

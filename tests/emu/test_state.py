@@ -12,6 +12,7 @@ from jax import lax
 
 from emu.clock import resources
 from emu.clock.names import CauseName
+from emu.clock.price import Prices
 from emu.clock.resources import CLOCKS, LEVELS, RESOURCES, Buffer, Engine, Port
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Flags, Ticks
@@ -143,6 +144,7 @@ def test_a_starting_state_depends_on_every_clock_and_level():
     rows = list(a_state().clocks())
     for changed in everything(a_state()):
         state = a_state()
+        assert isinstance(state.prices, Prices)
         state.prices.lead = 1 << 20  # nothing is too early to decide anything
         for row in everything(state):
             field = CLOCKS[row[0]].time if row[0] in CLOCKS else row[0]

@@ -124,12 +124,13 @@ def test_bf16_products_of_several_cores_that_share_an_operand(shared, tiles, row
 
 def test_products_add_to_what_a_bank_holds():
     x, y, old = draw(0, 6, 3, 4), draw(1, 6, 3, 5), draw(2, 4, 5)
+    pairs = ((jnp.asarray(x), jnp.asarray(y)),)
     for done, start in ((0, 0 * old), (2, old)):
         expected = ref.wide(start) + np.einsum("ktm,ktn->mn", ref.wide(x), ref.wide(y))
-        (out,) = add_products((jnp.asarray(old),), ((x, y),), jnp.int32(done))
+        (out,) = add_products((jnp.asarray(old),), pairs, jnp.int32(done))
         ref.assert_near(out, expected, WITHIN["float32"])
         with in_order():
-            (out,) = add_products((jnp.asarray(old),), ((x, y),), jnp.int32(done))
+            (out,) = add_products((jnp.asarray(old),), pairs, jnp.int32(done))
         ref.assert_near(out, expected, WITHIN["float32"])
 
 

@@ -86,7 +86,7 @@ def _vector(op: ops.Vector, device: Device) -> Timing:
     return timing
 
 
-def _local_cycles(op: ops.Vector, device: Device) -> float:
+def _local_cycles(op: ops.Vector, device: Device) -> laws.Cycles:
     dtype = op.dtype_of(op.dst)
     if op.op == "copy":
         itemsize = jnp.dtype(dtype).itemsize
@@ -96,7 +96,7 @@ def _local_cycles(op: ops.Vector, device: Device) -> float:
     return laws.element_cycles(device, op.elements, precision)
 
 
-def _local(device: Device, cycles: float) -> Timing:
+def _local(device: Device, cycles: laws.Cycles) -> Timing:
     issues = max(1, math.ceil(round(float(cycles), 6)))
     return Timing(
         setup_cycles=int(device.vector_setup_cycles),
