@@ -3,11 +3,8 @@
 # %% program
 import numpy as np
 
-from emu.wse import WSE3
-from emu.wse.fabric import stepper
+from emu.wse import WSE3, FabricProgram, drawn, stepper
 from emu.wse.fabric.ops import add, copy, receive, send
-from emu.wse.fabric.program import FabricProgram
-from emu.wse.fabric.views.drawing import drawn
 
 
 def all_reduce(pes, n):

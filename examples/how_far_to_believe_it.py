@@ -3,7 +3,7 @@
 # %% points
 from collections import Counter
 
-from emu.datasheet import BANDS
+from emu import BANDS
 from emu.trainium import TRN2, TRN3
 from experiments.calibration.__main__ import DEVICES
 from experiments.calibration.points import POINTS, fitted_ids, read_points

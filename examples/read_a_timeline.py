@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu import Program
+from emu import Program, banded, drawn
 from emu.report.attribution import spent_by, split
-from emu.report.bands import banded, drawn
 from emu.report.critical_path import by_line, critical_path
 from emu.report.explain import explain
 from emu.trainium import TRN2, dma_load, dma_store, isa, psum, sbuf

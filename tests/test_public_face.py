@@ -21,8 +21,8 @@ FACES = {
         dma_load dma_store drawn instruction isa masks on_system psum sbuf stepper
     """,
     "emu": """
-        BANDS Cost Crossing Device EmulationError Instruction Known Operand Program Quantity Reading
-        Sheet instruction limit release strict_jit
+        BANDS Bound Cost Crossing Device EmulationError Event Instruction Known Operand Program
+        Quantity Reading Sheet banded bound drawn instruction limit release strict_jit
     """,
     "emu.trainium": """
         GENERATIONS NeuronCoreSheet SYSTEMS System TRN1 TRN1N_32XLARGE TRN1_32XLARGE TRN2
@@ -80,6 +80,22 @@ def test_the_example_in_its_docstring_runs(package):
     doc = importlib.import_module(package).__doc__ or ""
     for block in re.findall(r"```python\n(.*?)```", doc, flags=re.DOTALL):
         exec(block, {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "DESIGN.md"])
+def test_pages_import_from_public_faces_only(page):
+    """A name of a face, or a module that a face lists, such as `emu.trainium.isa`."""
+    text = (ROOT / page).read_text()
+    imports = re.findall(
+        r"^from ((?:emu|kernels|models)\S*) import (.+)$", text, re.MULTILINE
+    )
+    assert imports
+    for module, names in imports:
+        package, _, last = module.rpartition(".")
+        if module in FACES:
+            assert set(names.split(", ")) <= set(FACES[module].split()), (page, module)
+        else:
+            assert last in FACES[package].split(), (page, module)
 
 
 def test_it_has_a_version():
