@@ -32,9 +32,8 @@ for placement in ("contiguous", "zigzag", "striped"):
     print(f"{sent:.1f} MB over links, hops {ring.hops.distances}")
 
 # %% band
-for band in ("low", "nominal", "high"):
-    seconds = rings["contiguous"].read(machine.at(band)).seconds
-    print(f"{band:8}{seconds * 1e6:6.0f} us")
+for band, clock in rings["contiguous"].read_bands(machine).items():
+    print(f"{band:8}{clock.seconds * 1e6:6.0f} us")
 
 # %% values
 small = attention(tokens=700, placement="zigzag")

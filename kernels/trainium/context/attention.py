@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from emu import Device, Program, Reading
+from emu import Device, Program, Reading, Sheet
 from emu.annotations import DType, PyTree
 from kernels.masks.catalogue import Mask
 from kernels.tokens.choose import Choice, Slots, choose
@@ -324,6 +324,10 @@ class ContextAttention:
           EmulationError: what `Program.read` raises.
         """
         return self.program.read(device, *self.abstract(), **options)
+
+    def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
+        """Reads the clock under every band of a datasheet, in one pass."""
+        return self.program.read_bands(sheet, *self.abstract())
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core; masks count as one.

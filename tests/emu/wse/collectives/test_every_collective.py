@@ -102,26 +102,26 @@ def test_the_formula_is_the_stepper(name: str, sheet: Any, count: int) -> None:
 
 @EVERY
 @SHEETS
-def test_the_instruction_is_the_program(name: str, sheet: Any) -> None:
+@pytest.mark.parametrize("pes", [2, 5, pytest.param(12, marks=pytest.mark.slow)])
+def test_the_instruction_is_the_program(name: str, sheet: Any, pes: int) -> None:
     """Bit by bit, and to the cycle, the call's address, register load and branches included."""
     made = COLLECTIVES[name]
     rng = np.random.default_rng(1)
     device = sheet.at()
-    for pes in (2, 5, 12):
-        use = drawn(made, rng, pes)
-        rows, columns = use.shape
-        tiles = rng.standard_normal((rows, columns, use.elements)).astype(np.float32)
-        order = np.arange(columns) if use.order is None else use.order
-        timeline = Program(use.instruction, dict(zip(AXES, use.shape)), (AXES,))
-        run = alone(use, tiles, order, device)
-        buffer, elements = use.result
-        got = run.values[buffer][:, order, :elements]
-        expected = np.asarray(timeline.run(tiles)).reshape(rows, columns, elements)
-        has_result = receivers(use)[:, order]
-        np.testing.assert_array_equal(got[has_result], expected[has_result], use.of)
-        if use.same_clock:
-            shapes = jax.ShapeDtypeStruct(tiles.shape, tiles.dtype)
-            assert timeline.read(device, shapes).end_ticks == run.cycles, use.of
+    use = drawn(made, rng, pes)
+    rows, columns = use.shape
+    tiles = rng.standard_normal((rows, columns, use.elements)).astype(np.float32)
+    order = np.arange(columns) if use.order is None else use.order
+    timeline = Program(use.instruction, dict(zip(AXES, use.shape)), (AXES,))
+    run = alone(use, tiles, order, device)
+    buffer, elements = use.result
+    got = run.values[buffer][:, order, :elements]
+    expected = np.asarray(timeline.run(tiles)).reshape(rows, columns, elements)
+    has_result = receivers(use)[:, order]
+    np.testing.assert_array_equal(got[has_result], expected[has_result], use.of)
+    if use.same_clock:
+        shapes = jax.ShapeDtypeStruct(tiles.shape, tiles.dtype)
+        assert timeline.read(device, shapes).end_ticks == run.cycles, use.of
 
 
 def alone(use: Use, tiles: np.ndarray, order: np.ndarray, device: Device) -> Run:
