@@ -112,7 +112,7 @@ def over_chunks(
         x = part(x_t, done, depth, axis=1)
         return add_products(sums, pairs(x, *loaded), done), None
 
-    sums, _ = lax.scan(chunk, sums, (jnp.arange(chunks), *weights))
+    sums, _ = lax.scan(chunk, sums, (jnp.arange(chunks, dtype=jnp.int32), *weights))
     return sums
 
 

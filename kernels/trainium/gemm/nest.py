@@ -281,6 +281,6 @@ def _add_made(bank: Psum, left: Tiles, right: Tiles, done: int) -> Psum:
         moving = right.tile(number, right_slice)
         return nc_matmul(bank, stationary, moving, more), None
 
-    numbers = jnp.arange(left.count)
+    numbers = jnp.arange(left.count, dtype=jnp.int32)
     bank, _ = lax.scan(step, bank, (numbers, left.slices, right.slices))
     return bank

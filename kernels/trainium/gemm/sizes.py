@@ -224,5 +224,5 @@ def fill_blocks(
     def block(into: Hbm, at: KnownInt, number: KnownInt) -> Hbm:
         return body(into, at * size, number * size, size)
 
-    numbers = jnp.arange(count // size)
+    numbers = jnp.arange(count // size, dtype=jnp.int32)
     return tiles(number_of, numbers, into=into, emit=block, axis=axis)

@@ -96,7 +96,7 @@ def after_attention(
         y = _product(tensor_add_at, y, h, weights["w_down"])
         return _store_block(y)
 
-    blocks = jnp.arange(tiling.blocks)
+    blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
     return lax.map(of_block, (blocks, x))
 
 
@@ -141,7 +141,7 @@ def after_shared_attention(
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         return _store_block(plus(*given))
 
-    sums = lax.map(attention, jnp.arange(tiling.blocks))
+    sums = lax.map(attention, jnp.arange(tiling.blocks, dtype=jnp.int32))
     x, sums = lax.map(mlp, (x, sums))
     return lax.map(residual, (x, sums))
 
@@ -164,7 +164,7 @@ def _store_block(y: Sbuf) -> Hbm:
     def store(token_tile: KnownInt) -> Hbm:
         return dma_store(index(y, token_tile, 1))
 
-    return lax.map(store, jnp.arange(y.shape[1]))
+    return lax.map(store, jnp.arange(y.shape[1], dtype=jnp.int32))
 
 
 def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:

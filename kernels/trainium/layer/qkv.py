@@ -78,7 +78,7 @@ def store_transposed(x: Sbuf) -> Hbm:
         copy = sbuf(*bank.shape, dtype=x.dtype, buffers=2)
         return dma_store(tensor_copy(copy, bank))
 
-    out = lax.map(store_group, jnp.arange(groups))
+    out = lax.map(store_group, jnp.arange(groups, dtype=jnp.int32))
     return out.reshape(heads, size, rows)
 
 
@@ -119,7 +119,7 @@ def qkv(
             own = index(fused, token_tile, 1)
             return _split(own, cos, sin, weights, tiling)
 
-        return lax.map(of_tile, (jnp.arange(tiling.tiles), cos, sin))
+        return lax.map(of_tile, (jnp.arange(tiling.tiles, dtype=jnp.int32), cos, sin))
 
     q, k, v = lax.map(of_block, (x, cos, sin))
     token_tiles = tiling.blocks * tiling.tiles

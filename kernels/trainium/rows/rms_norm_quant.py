@@ -130,7 +130,7 @@ def rms_norm_mx(
         elements, scale = quantised(normed, dtype, buffers)
         return dma_store(elements), dma_store(scale)
 
-    return lax.map(tile, jnp.arange(total // tile_tokens))
+    return lax.map(tile, jnp.arange(total // tile_tokens, dtype=jnp.int32))
 
 
 def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:

@@ -200,4 +200,4 @@ def _quotients(pieces: Pieces, bias: Sbuf, total: Sbuf, dtype: DType) -> Hbm:
         tile = tensor_scalar(tile, exponentials, inverse, op="multiply")
         return dma_store(tile)
 
-    return lax.map(quotient, jnp.arange(pieces.count))
+    return lax.map(quotient, jnp.arange(pieces.count, dtype=jnp.int32))

@@ -249,7 +249,7 @@ def test_matmul_mx(tiles):
 
 def test_mx_is_for_trainium3():
     *_, args = mx_case(32, 8, 128, 4)
-    with pytest.raises(EmulationError, match="NeuronCore-v4"):
+    with pytest.raises(EmulationError, match="must be Trainium3"):
         single(matmul_mx, 3).read(DEVICES["Trainium2"], *args)
 
 
