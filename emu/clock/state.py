@@ -273,9 +273,7 @@ def initial_state(setup: Setup) -> ClockState:
         trace = Trace(setup.trace_core, setup.grid)
     prices = BandPrices(setup.bands, setup.rank) if setup.bands else Prices(device)
     state = ClockState(setup, prices, engines, trace)
-    # Without contention the time since the start matters, not that since an engine was free, so
-    # that a loop is never met twice in one state: nothing is gained by reading it class by class.
-    state.all_at_once = setup.all_cores.count == 1 or not setup.contended
+    state.all_at_once = setup.all_cores.count == 1
     return state
 
 
