@@ -22,7 +22,11 @@ class DoesNotFit(EmulationError):
     """
 
     def __init__(
-        self, what: str, *, wafers: int | None = None, context: int | None = None
+        self,
+        what: str,
+        *,
+        wafers: int | None = None,
+        context: int | None = None,
     ):
         super().__init__(what)
         self.wafers = wafers
@@ -75,7 +79,12 @@ def _runs_east(band: int) -> bool:
 
 
 def lay_out(
-    width: int, height: int, rows: int, cols: int, count: int, head_cols: int
+    width: int,
+    height: int,
+    rows: int,
+    cols: int,
+    count: int,
+    head_cols: int,
 ) -> tuple[list[Rect], Rect] | None:
     """The layers' regions in snake order and the head's, after them; None if they do not fit.
 

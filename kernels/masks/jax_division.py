@@ -39,7 +39,9 @@ def _outlines() -> dict[tuple, str]:
 
 
 def _divided(
-    function: Callable[..., jax.Array], divisor: int | jax.Array, dividend: jax.Array
+    function: Callable[..., jax.Array],
+    divisor: int | jax.Array,
+    dividend: jax.Array,
 ) -> jax.Array:
     return function(dividend, divisor)
 

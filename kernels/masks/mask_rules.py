@@ -279,7 +279,10 @@ def _shift_right_boxes(site: Site, number: Strided, distance: Strided) -> Stride
 
 
 def _if_distance_is_known(
-    site: Site, moved: Strided, number: Strided, distance: Strided
+    site: Site,
+    moved: Strided,
+    number: Strided,
+    distance: Strided,
 ) -> Strided:
     fitted = strided.fit(moved, site.dtype)
     whole_shape = strided.add(number, distance)

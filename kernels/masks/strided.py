@@ -288,7 +288,10 @@ def remainder(dividend: Strided, divisor: Strided) -> Strided:
 
 
 def _by_sign(
-    operand: Strided, positive: Strided, negative: Strided, mixed: Strided
+    operand: Strided,
+    positive: Strided,
+    negative: Strided,
+    mixed: Strided,
 ) -> Strided:
     """A result by whether the operand's set is all at least 0, all at most 0, or neither."""
     otherwise = choose(operand.hi <= 0, negative, mixed)

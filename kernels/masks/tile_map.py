@@ -166,7 +166,10 @@ def _are_shifts(columns: Columns) -> bool:
 
 
 def _finish_by_distance(
-    mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns
+    mask: MaskOfTokens,
+    status: Statuses,
+    q: Columns,
+    k: Columns,
 ) -> None:
     """Closes pairs of real tokens under a mask of `q - k`: one of each distance is bisected.
 
@@ -199,7 +202,10 @@ def _finish_by_distance(
 
 
 def patterns(
-    mask: Mask, tokens: int, q_positions: Ints, k_positions: Ints
+    mask: Mask,
+    tokens: int,
+    q_positions: Ints,
+    k_positions: Ints,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The different tiles among many pairs, in order of first use.
 
@@ -232,7 +238,9 @@ def patterns(
 
 
 def _patterns(
-    mask: MaskOfTokens, q_positions: Ints, k_positions: Ints
+    mask: MaskOfTokens,
+    q_positions: Ints,
+    k_positions: Ints,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of the pairs, and the mask on each of their tiles, bool `[n, rows, columns]`."""
     q = np.asarray(q_positions, np.int32)

@@ -46,19 +46,39 @@ WSE3 = WaferSheet(
         120,
     ),
     timestamp_cycles=Quantity(
-        17, "assumed", "as on WSE-2, whose reduces show it; not published", 3, 30
+        17,
+        "assumed",
+        "as on WSE-2, whose reduces show it; not published",
+        3,
+        30,
     ),
     descriptor_load_cycles=Quantity(
-        4, "measured", "FABRICA: descriptor register load to use 4", 1, 10
+        4,
+        "measured",
+        "FABRICA: descriptor register load to use 4",
+        1,
+        10,
     ),
     half_per_cycle=Quantity(
-        4, "measured", "FABRICA: simulator 4, silicon 2.92", 4, 2.92
+        4,
+        "measured",
+        "FABRICA: simulator 4, silicon 2.92",
+        4,
+        2.92,
     ),
     single_cycles=Quantity(
-        1, "derived", "one float32 FMAC a cycle; simulator 2 with a bank conflict", 1, 2
+        1,
+        "derived",
+        "one float32 FMAC a cycle; simulator 2 with a bank conflict",
+        1,
+        2,
     ),
     move_bytes_per_cycle=Quantity(
-        16, "measured", "FABRICA: move N/8 fp16, N/4 fp32; silicon N/4.82", 16, 9.64
+        16,
+        "measured",
+        "FABRICA: move N/8 fp16, N/4 fp32; silicon N/4.82",
+        16,
+        9.64,
     ),
     bank_conflict_factor=Quantity(
         1, "measured", "FABRICA: the simulator has no bank conflicts"
@@ -74,7 +94,11 @@ WSE3 = WaferSheet(
         6, "measured", "FABRICA and MeshGEMM sweeps: 6 + 2*ceil(n/8) a callback"
     ),
     callback_single_cycles=Quantity(
-        6, "assumed", "as 16-bit; WSE-2 shows about 1", 1, 6
+        6,
+        "assumed",
+        "as 16-bit; WSE-2 shows about 1",
+        1,
+        6,
     ),
 )
 
@@ -122,7 +146,11 @@ WSE2 = WaferSheet(
         24,
     ),
     descriptor_load_cycles=Quantity(
-        9, "derived", "MIMD_dataflow: 34 + n with three loads, 6 + n without", 4, 10
+        9,
+        "derived",
+        "MIMD_dataflow: 34 + n with three loads, 6 + n without",
+        4,
+        10,
     ),
     half_per_cycle=Quantity(
         4, "published", "two 64-bit reads and one write a cycle, 4 lanes"
@@ -131,7 +159,11 @@ WSE2 = WaferSheet(
         0, "measured", "wse-0058: 6 + n to the timestamp after it"
     ),
     single_cycles=Quantity(
-        1, "measured", "MIMD_dataflow: 6 + n; 6 + 2n with a bank conflict", 1, 2
+        1,
+        "measured",
+        "MIMD_dataflow: 6 + n; 6 + 2n with a bank conflict",
+        1,
+        2,
     ),
     move_bytes_per_cycle=Quantity(8, "assumed", "one 64-bit write a cycle", 16, 8),
     bank_conflict_factor=Quantity(
@@ -141,7 +173,11 @@ WSE2 = WaferSheet(
         6, "derived", "WaferLLM's MeshGEMM sweeps: 6 + 2*ceil(n/8)"
     ),
     callback_single_cycles=Quantity(
-        1, "fitted", "wse-0045, wse-0047: rows + 1.15 a callback and 35 of set-up", 1, 2
+        1,
+        "fitted",
+        "wse-0045, wse-0047: rows + 1.15 a callback and 35 of set-up",
+        1,
+        2,
     ),
 )
 

@@ -114,11 +114,19 @@ class WaferSheet(Sheet):
         1, "measured", "FABRICA: issue 1, dependent 2"
     )
     router_queue_words: Quantity = Quantity(
-        2, "assumed", "one wavelet going, one coming; not published", 4, 1
+        2,
+        "assumed",
+        "one wavelet going, one coming; not published",
+        4,
+        1,
     )
     colors: Quantity = Quantity(24, "published", "csl-examples: routable colours 0-23")
     async_cycles: Quantity = Quantity(
-        2, "assumed", "as the set-up of a synchronous operation; not published", 1, 6
+        2,
+        "assumed",
+        "as the set-up of a synchronous operation; not published",
+        1,
+        6,
     )
     task_switch_cycles: Quantity = Quantity(
         0,
@@ -151,7 +159,11 @@ class WaferSheet(Sheet):
         2, "measured", "FABRICA: reduce to a scalar, simulator"
     )
     loop_cycles: Quantity = Quantity(
-        10, "measured", "FABRICA: loop back-edge 9-10", 9, 10
+        10,
+        "measured",
+        "FABRICA: loop back-edge 9-10",
+        9,
+        10,
     )
     branch_cycles: Quantity = Quantity(
         6, "measured", "FABRICA: taken branch 6, no predictor"
@@ -166,7 +178,11 @@ class WaferSheet(Sheet):
         50, "published", "csl-examples: scalar f32 divide about 50"
     )
     sqrt_cycles: Quantity = Quantity(
-        50, "assumed", "as a divide; the vendor's library is not published", 25, 100
+        50,
+        "assumed",
+        "as a divide; the vendor's library is not published",
+        25,
+        100,
     )
     exp_cycles: Quantity = Quantity(
         60,

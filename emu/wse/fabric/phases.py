@@ -119,7 +119,11 @@ class Tally:
             self._thread(running, begin, own[by_pe], issues == thread)
 
     def _thread(
-        self, running: UnderWay, begin: int, own: Dispatches, served: Mask
+        self,
+        running: UnderWay,
+        begin: int,
+        own: Dispatches,
+        served: Mask,
     ) -> None:
         """One thread's part of a chunk; `own` are its dispatches by PE and cycle."""
         new = len(own)

@@ -194,7 +194,9 @@ def _by_cycles(
 
 
 def _values(
-    encoded: Encoded, data: Data, stepped: cycle_run.Cycles
+    encoded: Encoded,
+    data: Data,
+    stepped: cycle_run.Cycles,
 ) -> dict[str, np.ndarray]:
     """What a stepped program computed, from who was first where, if that matters."""
     if encoded.straight:

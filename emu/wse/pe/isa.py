@@ -60,7 +60,12 @@ def fill(dst: Sram, *, value: float) -> Sram:
 
 
 def _vector_cost(
-    device: Device, dst: Operand, a: Operand, b: Operand, *, op: str
+    device: Device,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    *,
+    op: str,
 ) -> Cost:
     kind = precision(dst.dtype, a.dtype, b.dtype)
     return on_datapath(vector_cycles(device, dst.size, kind), dst.size)
@@ -107,7 +112,12 @@ def copy(dst: Sram, x: Sram) -> Sram:
 
 
 def _into_cost(
-    device: Device, dst: Operand, x: Operand, start: Operand, *, axis: int
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    start: Operand,
+    *,
+    axis: int,
 ) -> Cost:
     nbytes = x.size * dst.dtype.itemsize
     moved = {"sram_read": x.nbytes, "sram_write": nbytes}
@@ -136,7 +146,11 @@ def copy_into(dst: Sram, x: Sram, start: KnownInt, *, axis: int) -> Sram:
 
 
 def _rope_cost(
-    device: Device, dst: Operand, x: Operand, cos: Operand, sin: Operand
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    cos: Operand,
+    sin: Operand,
 ) -> Cost:
     """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
     kind = precision(dst.dtype, x.dtype)

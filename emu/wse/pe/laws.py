@@ -120,7 +120,11 @@ def on_datapath(cycles: Cycles, flops: Any = 0, **rest: Any) -> Cost:
       rest: as `Cost` takes it, such as `moved_bytes` and `counts`.
     """
     return Cost(
-        engine=ENGINE, busy_cycles=cycles, latency_cycles=cycles, flops=flops, **rest
+        engine=ENGINE,
+        busy_cycles=cycles,
+        latency_cycles=cycles,
+        flops=flops,
+        **rest,
     )
 
 

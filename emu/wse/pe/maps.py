@@ -69,7 +69,11 @@ def fmac_map(dst: Sram, w: Sram, x: Sram) -> Sram:
 
 
 def _score_cost(
-    device: Device, dst: Operand, k: Operand, q: Operand, live: Operand
+    device: Device,
+    dst: Operand,
+    k: Operand,
+    q: Operand,
+    live: Operand,
 ) -> Cost:
     slots = known(live)
     rows, m = q.shape
@@ -108,7 +112,11 @@ def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
 
 
 def _value_cost(
-    device: Device, dst: Operand, v: Operand, p: Operand, live: Operand
+    device: Device,
+    dst: Operand,
+    v: Operand,
+    p: Operand,
+    live: Operand,
 ) -> Cost:
     slots = known(live)
     rows = p.shape[0]

@@ -42,7 +42,12 @@ def square_sum(dst: Sram, x: Sram) -> Sram:
 
 
 def _fold_cost(
-    device: Device, dst: Operand, x: Operand, live: Operand, *, op: str
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    live: Operand,
+    *,
+    op: str,
 ) -> Cost:
     rows = dst.size
     n = rows * known(live)
@@ -89,7 +94,11 @@ def _argmax_cost(
     writes=(SPACE, SPACE),
 )
 def argmax(
-    top: Sram, at: Sram, x: Sram, valid: KnownInt, first: KnownInt
+    top: Sram,
+    at: Sram,
+    x: Sram,
+    valid: KnownInt,
+    first: KnownInt,
 ) -> tuple[Sram, Sram]:
     """The largest of the first `valid` elements and where it is; the lowest index wins a tie.
 
@@ -170,7 +179,12 @@ def silu(dst: Sram, x: Sram, count: int | None = None) -> Sram:
 
 
 def _rsqrt_cost(
-    device: Device, dst: Operand, x: Operand, *, n: int, eps: float
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    *,
+    n: int,
+    eps: float,
 ) -> Cost:
     """A divide, an add, a square root and a reciprocal."""
     each_cycles = device.sqrt_cycles + 2 * device.divide_cycles + device.scalar_cycles
@@ -197,7 +211,11 @@ def reciprocal(dst: Sram, x: Sram) -> Sram:
 
 
 def _lookup_cost(
-    device: Device, dst: Operand, table: Operand, token: Operand, first: Operand
+    device: Device,
+    dst: Operand,
+    table: Operand,
+    token: Operand,
+    first: Operand,
 ) -> Cost:
     """A compare, a branch and one strided vector operation, whether it copies or fills."""
     check_cycles = 2 * device.scalar_cycles + device.branch_cycles
@@ -207,7 +225,10 @@ def _lookup_cost(
 
 
 @instruction(
-    "wse.lookup", cost=_lookup_cost, reads=(SPACE, SPACE, "register"), writes=SPACE
+    "wse.lookup",
+    cost=_lookup_cost,
+    reads=(SPACE, SPACE, "register"),
+    writes=SPACE,
 )
 def lookup(dst: Sram, table: Sram, token: Sram, first: KnownInt) -> Sram:
     """Column `token - first` of `table`, or zeros where another PE holds it.

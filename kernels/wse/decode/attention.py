@@ -113,7 +113,11 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
     start = column * jnp.int32(share)
 
     def exponentials(
-        out: Sram, scores: Sram, top: Sram, live: KnownInt, start: KnownInt
+        out: Sram,
+        scores: Sram,
+        top: Sram,
+        live: KnownInt,
+        start: KnownInt,
     ) -> Sram:
         count = lax.clamp(jnp.int32(0), live - start, jnp.int32(share))
         mine = lax.dynamic_slice_in_dim(scores, start, share, axis=1)

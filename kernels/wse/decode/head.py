@@ -40,7 +40,11 @@ def embed(head: HeadMap, table: Sram, token: Sram) -> Sram:
 
 
 def predict(
-    head: HeadMap, residual: Sram, norm: Sram, table: Sram, gap: KnownInt
+    head: HeadMap,
+    residual: Sram,
+    norm: Sram,
+    table: Sram,
+    gap: KnownInt,
 ) -> tuple[Sram, Sram]:
     """Logits, float32 `[tokens]` on the first row, and the next token, int32 `[1]` on its first PE.
 
@@ -56,12 +60,20 @@ def predict(
     valid = lax.max(lax.min(left, jnp.int32(head.tokens)), jnp.int32(0))
 
     def best_of_mine(
-        top: Sram, token: Sram, logits: Sram, valid: KnownInt, first: KnownInt
+        top: Sram,
+        token: Sram,
+        logits: Sram,
+        valid: KnownInt,
+        first: KnownInt,
     ) -> tuple[Sram, Sram]:
         return argmax(top, token, logits, valid, first)
 
     def nothing(
-        top: Sram, token: Sram, logits: Sram, valid: KnownInt, first: KnownInt
+        top: Sram,
+        token: Sram,
+        logits: Sram,
+        valid: KnownInt,
+        first: KnownInt,
     ) -> tuple[Sram, Sram]:
         return top, token
 
@@ -87,7 +99,10 @@ def head_program(head: HeadMap) -> Program:
     """`predict` on its mesh: arguments `residual` `[rows, depth]`, `norm` alike, `table`, `gap`."""
 
     def kernel(
-        residual: Sram, norm: Sram, table: Sram, gap: KnownInt
+        residual: Sram,
+        norm: Sram,
+        table: Sram,
+        gap: KnownInt,
     ) -> tuple[Sram, Sram]:
         return predict(head, residual, norm, table, gap)
 

@@ -69,7 +69,9 @@ def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
     """Shapes in place of data for `layer_program(layer).read` and `.memory`."""
 
     def struct(
-        spec: tuple[str, ...], shape: Shape, dtype: DType
+        spec: tuple[str, ...],
+        shape: Shape,
+        dtype: DType,
     ) -> jax.ShapeDtypeStruct:
         lead = tuple(layer.mesh[axis] for axis in spec)
         return jax.ShapeDtypeStruct(lead + shape, jnp.dtype(dtype))

@@ -64,7 +64,10 @@ class WaferPlan:
 
 
 def plan_wafer(
-    config: ModelSizes, context: int, dtype: str, device: Device
+    config: ModelSizes,
+    context: int,
+    dtype: str,
+    device: Device,
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
@@ -110,7 +113,13 @@ def place(pair: Pair, demand: Demand) -> WaferPlan | None:
     regions, head_region = places
     tied = bool(demand.model.tie_word_embeddings)
     return WaferPlan(
-        layer, head, tuple(regions), head_region, tied, layer_bytes, head_bytes
+        layer,
+        head,
+        tuple(regions),
+        head_region,
+        tied,
+        layer_bytes,
+        head_bytes,
     )
 
 
@@ -195,7 +204,10 @@ def wafers(demand: Demand) -> int | None:
     for layer in layer_candidates(demand):
         head = heads[layer.rows]
         across, down = bands(
-            device.grid_width, device.grid_height, layer.rows, layer.cols
+            device.grid_width,
+            device.grid_height,
+            layer.rows,
+            layer.cols,
         )
         a_wafer = across * down
         if head is None or not a_wafer:

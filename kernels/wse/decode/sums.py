@@ -75,7 +75,13 @@ def all_reduce(
         tree = trees.two_phase(size, _group_size(size))
     x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
     return multicast(
-        x, x, axis=axis, group=size, root=tree.root, elements=elements, call=False
+        x,
+        x,
+        axis=axis,
+        group=size,
+        root=tree.root,
+        elements=elements,
+        call=False,
     )
 
 

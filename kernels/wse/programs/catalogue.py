@@ -33,7 +33,9 @@ def _tree(name: str, pes: int, words: int, device: Device) -> trees.Tree:
 
 
 def _on_a_line(
-    pes: int, words: int, code_of: Callable[[Line, Memory], Code]
+    pes: int,
+    words: int,
+    code_of: Callable[[Line, Memory], Code],
 ) -> FabricProgram:
     """Every PE of a line holds `x` of `words` float32 and starts in cycle 0."""
     program = FabricProgram(pes)
@@ -44,14 +46,20 @@ def _on_a_line(
 
 
 def reduce(
-    device: Device, pes: int = 64, words: int = 256, tree: str = "two_phase"
+    device: Device,
+    pes: int = 64,
+    words: int = 256,
+    tree: str = "two_phase",
 ) -> FabricProgram:
     """The sum over a line of PEs, at the tree's root; tree: see `TREES`."""
     return line_reduce(_tree(tree, pes, words, device), words)
 
 
 def all_reduce(
-    device: Device, pes: int = 64, words: int = 256, tree: str = "two_tree"
+    device: Device,
+    pes: int = 64,
+    words: int = 256,
+    tree: str = "two_tree",
 ) -> FabricProgram:
     """A reduce to the tree's root, and a broadcast from there."""
     made = _tree(tree, pes, words, device)
@@ -118,7 +126,11 @@ def gather(pes: int = 16, words: int = 16) -> FabricProgram:
 
 
 def gemv(
-    device: Device, k: int = 1024, n: int = 1024, rows: int = 32, cols: int = 32
+    device: Device,
+    k: int = 1024,
+    n: int = 1024,
+    rows: int = 32,
+    cols: int = 32,
 ) -> FabricProgram:
     """`y = x @ w` over a rectangle: broadcast along rows, multiply, reduce along columns."""
     sizes = WaferGemv(k, n, rows, cols)

@@ -159,7 +159,10 @@ def _streams(program: FabricProgram, p: int) -> dict[tuple[int, int], Streams]:
         count, _ = shifts(row)
         for column in range(p):
             streams[row, column] = Streams(
-                count, aligning[row][column], along_row[column], along_column[row]
+                count,
+                aligning[row][column],
+                along_row[column],
+                along_column[row],
             )
     return streams
 

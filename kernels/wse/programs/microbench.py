@@ -23,7 +23,12 @@ LINE_BYTES = 16  # to which a mat-vec's columns are padded
 
 
 def vector_op(
-    device: Device, op: str, dtype: str, elements: int, *, bank_conflict: bool = False
+    device: Device,
+    op: str,
+    dtype: str,
+    elements: int,
+    *,
+    bank_conflict: bool = False,
 ) -> FabricProgram:
     """One synchronous `y = y op x` (`y += x * scalar` for `fmac`) on one PE, between two stamps.
 
@@ -52,7 +57,11 @@ def vector_ops(op: str, dtype: str, elements: int) -> FabricProgram:
 
 
 def _vector(
-    program: FabricProgram, op: str, dtype: str, elements: int, bank_conflict: bool
+    program: FabricProgram,
+    op: str,
+    dtype: str,
+    elements: int,
+    bank_conflict: bool,
 ) -> Vector:
     x_bank = 0 if bank_conflict else 1
     y = program.buffer("y", elements, dtype, bank=0)
@@ -63,7 +72,11 @@ def _vector(
 
 
 def matvec(
-    device: Device, n: int, padded_rows: int, dtype: str = "float32", iters: int = 1
+    device: Device,
+    n: int,
+    padded_rows: int,
+    dtype: str = "float32",
+    iters: int = 1,
 ) -> FabricProgram:
     """`y += A x` on one PE, `iters` times between two stamps, by a hardware loop over `x`.
 

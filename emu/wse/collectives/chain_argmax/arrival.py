@@ -41,7 +41,10 @@ def arrival(
 
 
 def relay(
-    armed: np.ndarray, words: int, between_cycles: int, wires: Wires
+    armed: np.ndarray,
+    words: int,
+    between_cycles: int,
+    wires: Wires,
 ) -> np.ndarray:
     """When each PE can dispatch what follows, where each takes everything in, works and sends.
 

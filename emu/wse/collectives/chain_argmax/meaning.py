@@ -79,7 +79,12 @@ def _better(own: Pair, best: Pair) -> Pair:
 
 
 def chain_argmax(
-    top_dst: Sram, at_dst: Sram, top: Sram, at: Sram, *, axis: str
+    top_dst: Sram,
+    at_dst: Sram,
+    top: Sram,
+    at: Sram,
+    *,
+    axis: str,
 ) -> Pair:
     """The largest value along `axis` and its index, on the first PE; the lowest index wins a tie.
 

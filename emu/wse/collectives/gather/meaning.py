@@ -37,7 +37,13 @@ def _cost(
     arrival=arrival,
 )
 def _gather(
-    dst: Sram, x: Sram, index: KnownInt, *, axis: str, group: int, ndim: int
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    *,
+    axis: str,
+    group: int,
+    ndim: int,
 ) -> Sram:
     tiles = x.reshape(-1, group, *x.shape[1:])
     # The group's dimension goes behind what other axes of the mesh carry along.

@@ -45,7 +45,10 @@ def arrival(
 
 
 def multicast(
-    armed: np.ndarray, words: np.ndarray, root: int, wires: Wires
+    armed: np.ndarray,
+    words: np.ndarray,
+    root: int,
+    wires: Wires,
 ) -> np.ndarray:
     """When each PE can dispatch what follows a multicast from PE `root`.
 
@@ -72,7 +75,10 @@ def multicast(
 
 
 def _one_way(
-    root: np.ndarray, armed: np.ndarray, words: np.ndarray, wires: Wires
+    root: np.ndarray,
+    armed: np.ndarray,
+    words: np.ndarray,
+    wires: Wires,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Last elements of the receivers, nearest first, and of the root, `[groups, 1, lines]`."""
     hops = np.arange(1, armed.shape[1] + 1)[:, None]
@@ -95,7 +101,10 @@ def _one_way(
 
 
 def _held_up(
-    ready: np.ndarray, hops: np.ndarray, words: int, wires: Wires
+    ready: np.ndarray,
+    hops: np.ndarray,
+    words: int,
+    wires: Wires,
 ) -> tuple[np.ndarray, np.ndarray]:
     """When each receiver's and the root's first element would be if the last waited for others.
 

@@ -37,7 +37,12 @@ def multicast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
 
 
 def _lay(
-    line: Line, color: str, root: int, receivers: range, away: str, back: str
+    line: Line,
+    color: str,
+    root: int,
+    receivers: range,
+    away: str,
+    back: str,
 ) -> None:
     """Routes one way: away from the root, forking into each PE, and ending in the last."""
     *passing, last = receivers

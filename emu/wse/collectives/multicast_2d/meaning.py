@@ -45,7 +45,13 @@ def _cost(
     arrival=arrival,
 )
 def _down(
-    dst: Sram, x: Sram, row: KnownInt, col: KnownInt, *, axis: str, across: str
+    dst: Sram,
+    x: Sram,
+    row: KnownInt,
+    col: KnownInt,
+    *,
+    axis: str,
+    across: str,
 ) -> Sram:
     return jnp.broadcast_to(x[:1], x.shape)
 
@@ -55,7 +61,11 @@ def _no_cost(device: Device, dst: Operand, x: Operand, *, axis: str) -> Cost:
 
 
 def _at_once(
-    device: Device, mesh: Mesh, crossing: Crossing, *operands: Operand, axis: str
+    device: Device,
+    mesh: Mesh,
+    crossing: Crossing,
+    *operands: Operand,
+    axis: str,
 ) -> Ends:
     return crossing.start_ticks, crossing.start_ticks
 

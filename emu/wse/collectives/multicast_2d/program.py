@@ -12,7 +12,10 @@ NORTH, EAST, SOUTH, WEST, RAMP = "north", "east", "south", "west", "ramp"
 
 
 def multicast_2d(
-    program: FabricProgram, x: Memory, color: str, within: Within = ALL
+    program: FabricProgram,
+    x: Memory,
+    color: str,
+    within: Within = ALL,
 ) -> Code:
     """Every PE's `x` becomes that of the north-western one.
 

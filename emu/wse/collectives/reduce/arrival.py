@@ -52,7 +52,13 @@ def arrival(
     """The arrival rule of `wse.reduce`."""
     _dst, x, _index, elements = operands
     here = Call.on(
-        device, mesh, crossing, elements, axis=axis, group=tree.pes, call=call
+        device,
+        mesh,
+        crossing,
+        elements,
+        axis=axis,
+        group=tree.pes,
+        call=call,
     )
     words = here.words(elements, x.dtype)
     return here.ends(reduce(here.armed, words, tree, here.wires))

@@ -140,7 +140,9 @@ class _Sums:
         return sent
 
     def _add_children(
-        self, totals: Sram, step: tuple[jnp.ndarray, jnp.ndarray]
+        self,
+        totals: Sram,
+        step: tuple[jnp.ndarray, jnp.ndarray],
     ) -> tuple[Sram, None]:
         """One child of each member, where it has so many: `[length, chains]` places."""
         places, present = step

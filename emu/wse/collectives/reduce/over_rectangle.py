@@ -41,7 +41,12 @@ def reduce_2d(
     roots = (within[0], slice(root_column, root_column + 1))
     along_rows = reduce(row, x, rows, f"{prefix}x", routes=routes, op=op)
     along_roots = reduce(
-        Line(program, "y", roots), x, column, f"{prefix}y", routes=routes, op=op
+        Line(program, "y", roots),
+        x,
+        column,
+        f"{prefix}y",
+        routes=routes,
+        op=op,
     )
     return along_rows + along_roots
 

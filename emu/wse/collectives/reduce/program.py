@@ -62,7 +62,11 @@ def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
 
 
 def _operations(
-    place: int, x: Memory, tree: Tree, laid: Streams, op: str
+    place: int,
+    x: Memory,
+    tree: Tree,
+    laid: Streams,
+    op: str,
 ) -> list[ops.Op]:
     """What the PE at a place does."""
     is_root = place == tree.root

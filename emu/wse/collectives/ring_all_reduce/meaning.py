@@ -70,7 +70,13 @@ def _cost(
     arrival=arrival,
 )
 def _ring_all_reduce(
-    dst: Sram, x: Sram, index: KnownInt, *, axis: str, op: str, group: int
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    *,
+    axis: str,
+    op: str,
+    group: int,
 ) -> Sram:
     chunk = x.shape[-1] // group
     tiles = x.reshape(-1, group, *x.shape[1:-1], group, chunk)
@@ -93,7 +99,12 @@ def _ring_all_reduce(
 
 
 def ring_all_reduce(
-    dst: Sram, x: Sram, *, axis: str, op: str = "add", group: int | None = None
+    dst: Sram,
+    x: Sram,
+    *,
+    axis: str,
+    op: str = "add",
+    group: int | None = None,
 ) -> Sram:
     """Sum or max of `x` along `axis` on every PE of each group, chunk by chunk around a ring.
 

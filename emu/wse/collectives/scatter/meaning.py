@@ -36,7 +36,13 @@ def _cost(
     arrival=arrival,
 )
 def _scatter(
-    dst: Sram, x: Sram, index: KnownInt, *, axis: str, group: int, ndim: int
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    *,
+    axis: str,
+    group: int,
+    ndim: int,
 ) -> Sram:
     blocks = x[::group]  # the first PE's, [groups, ..., group, *block]
     tiles = jnp.moveaxis(blocks, blocks.ndim - 1 - ndim, 1)

@@ -42,7 +42,13 @@ def _cost(
     arrival=arrival,
 )
 def _shift(
-    dst: Sram, x: Sram, index: KnownInt, *, axis: str, by: int, size: int
+    dst: Sram,
+    x: Sram,
+    index: KnownInt,
+    *,
+    axis: str,
+    by: int,
+    size: int,
 ) -> Sram:
     return jnp.roll(x, by, 0)
 

@@ -15,7 +15,13 @@ from emu.wse.wavelets import words
 
 
 def _cost(
-    device: Device, dst: Operand, x: Operand, index: Operand, gap: Operand, *, axis: str
+    device: Device,
+    dst: Operand,
+    x: Operand,
+    index: Operand,
+    gap: Operand,
+    *,
+    axis: str,
 ) -> Cost:
     tile_words = words(x.size, x.dtype)
     # The stream's hops: each PE its own, the first one the gap's too.

@@ -124,7 +124,11 @@ def _complete(shape: Shape, state: Live, done: Rows, now: jax.Array) -> Live:
                 active |= _task_bit(fields.ACTIVATE.held(completion))
                 blocked &= ~_task_bit(fields.UNBLOCK.held(completion))
     return dataclasses.replace(
-        state, wake=wake, end=end, active=active, blocked=blocked
+        state,
+        wake=wake,
+        end=end,
+        active=active,
+        blocked=blocked,
     )
 
 
@@ -189,7 +193,10 @@ def exchange(shape: Shape, state: Live, wavelets: Rows) -> Live:
         kinds = kinds | _kinds_put(shape, state, wavelets)
     outputs = state.outputs + Rows(put)
     return dataclasses.replace(
-        state, inputs=inputs, outputs=outputs, output_kinds=kinds
+        state,
+        inputs=inputs,
+        outputs=outputs,
+        output_kinds=kinds,
     )
 
 

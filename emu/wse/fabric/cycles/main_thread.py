@@ -70,7 +70,10 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
 
 
 def _take_one(
-    shape: Shape, inputs: Queues[Rows], started: PerPE, color: int
+    shape: Shape,
+    inputs: Queues[Rows],
+    started: PerPE,
+    color: int,
 ) -> Queues[Rows]:
     """The wavelet that starts a data task leaves its queue."""
     one = started.astype(jnp.int8)

@@ -54,7 +54,10 @@ def no_counts(shape: Shape) -> Counters[PerPE, Rows]:
 
 
 def count(
-    shape: Shape, counters: Counters[PerPE, Rows], seen: Seen, now: jax.Array
+    shape: Shape,
+    counters: Counters[PerPE, Rows],
+    seen: Seen,
+    now: jax.Array,
 ) -> Counters[PerPE, Rows]:
     """The counters after one more cycle."""
     happened = _of_pes(shape, seen, now)

@@ -258,7 +258,10 @@ def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
 
 
 def _from_neighbours(
-    tables: Tables, rows: ByColor, side: int, bits: int = 1
+    tables: Tables,
+    rows: ByColor,
+    side: int,
+    bits: int = 1,
 ) -> ByColor:
     """Each PE's neighbour's entries on a side, of several arrays of `bits` bits by color.
 
@@ -344,7 +347,10 @@ def _way(cycles: int) -> int:
 
 
 def _what_enters(
-    tables: Tables, state: Live, heads: Heads, moves: Moves
+    tables: Tables,
+    state: Live,
+    heads: Heads,
+    moves: Moves,
 ) -> tuple[Rows, Rows]:
     """Per channel: whether a wavelet enters its way, and which kind it is."""
     shape = tables.shape
@@ -372,7 +378,9 @@ def _what_enters(
 
 
 def _sent(
-    tables: Tables, heads: Heads, forwarded: Rows
+    tables: Tables,
+    heads: Heads,
+    forwarded: Rows,
 ) -> tuple[dict[int, ByColor], dict[int, ByColor]]:
     """By side and color, what each router's neighbour there sends it, and the wavelets' kinds."""
     shape = tables.shape

@@ -127,7 +127,11 @@ def _check_inputs(encoded: Encoded, run: Cycles, names: list[str]) -> None:
 
 
 def _check_stranded(
-    encoded: Encoded, run: Cycles, where: str, waiting: np.ndarray, names: list[str]
+    encoded: Encoded,
+    run: Cycles,
+    where: str,
+    waiting: np.ndarray,
+    names: list[str],
 ) -> None:
     """No wavelets are left in the queues `waiting` `[rows, PEs]`, whose colors are `names`."""
     row, pe = np.nonzero(waiting)

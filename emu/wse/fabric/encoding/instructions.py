@@ -96,7 +96,11 @@ class Names:
 
 
 def _unknown(
-    task: str, what: str, name: str, known: Iterable[str], where: str
+    task: str,
+    what: str,
+    name: str,
+    known: Iterable[str],
+    where: str,
 ) -> FabricError:
     has = ", ".join(known) or "none"
     return FabricError(f"task '{task}': no {what} '{name}', has {has}", where)
@@ -185,7 +189,10 @@ def _check_tasks(names: Names, instruction: Instruction, name: str) -> None:
 
 
 def _check_buffers(
-    names: Names, instruction: Instruction, name: str, task: Task
+    names: Names,
+    instruction: Instruction,
+    name: str,
+    task: Task,
 ) -> None:
     """All PEs that run an instruction must hold the buffers that it touches."""
     for buffer in _held(instruction.op):

@@ -20,7 +20,10 @@ class Clock:
     """
 
     def __init__(
-        self, encoded: Encoded, streams: dict[int, Stream], traced: PEs | None
+        self,
+        encoded: Encoded,
+        streams: dict[int, Stream],
+        traced: PEs | None,
     ):
         pes = encoded.entry[0].size
         self.encoded = encoded
@@ -99,7 +102,11 @@ class Clock:
         return when[:, 0], when[:, -1]
 
     def _several(
-        self, instruction: Instruction, pes: PEs, ready: CycleArray, into: Stream
+        self,
+        instruction: Instruction,
+        pes: PEs,
+        ready: CycleArray,
+        into: Stream,
     ) -> tuple[CycleArray, CycleArray]:
         """The same of an operation that sends several words an issue."""
         before = into.before(pes)

@@ -90,7 +90,9 @@ def _meet(encoded: Encoded, first: Stream, second: Stream, pes: PEs, link: int) 
 
 
 def _word_by_word(
-    own: "Windows", other: "Windows", some: np.ndarray
+    own: "Windows",
+    other: "Windows",
+    some: np.ndarray,
 ) -> tuple[int, int] | None:
     """Index of a PE and the cycle in which words of both colors want its link."""
     if not len(some):

@@ -17,7 +17,10 @@ FAR = np.iinfo(np.int64).max
 
 
 def with_ends(
-    encoded: Encoded, order: Dispatches, issues: np.ndarray, watch: PEs
+    encoded: Encoded,
+    order: Dispatches,
+    issues: np.ndarray,
+    watch: PEs,
 ) -> Dispatches:
     """The order of a stepped run with the ends of what microthreads did.
 
@@ -106,7 +109,10 @@ def _check_apart(encoded: Encoded, operations: Operations) -> None:
 
 
 def _check_side(
-    encoded: Encoded, operations: Operations, color_of: np.ndarray, does: str
+    encoded: Encoded,
+    operations: Operations,
+    color_of: np.ndarray,
+    does: str,
 ) -> None:
     """The same of what they take, or of what they send; `color_of` each instruction."""
     color = color_of[operations.code]

@@ -201,7 +201,10 @@ def _check_widths(instruction: Instruction) -> None:
 
 
 def _check_send(
-    encoded: Encoded, instruction: Instruction, pes: np.ndarray, routes: Routes
+    encoded: Encoded,
+    instruction: Instruction,
+    pes: np.ndarray,
+    routes: Routes,
 ) -> None:
     mute = pes[routes.source[pes] != pes]
     if not len(mute):
@@ -216,7 +219,10 @@ def _check_send(
 
 
 def _check_receive(
-    encoded: Encoded, instruction: Instruction, pes: np.ndarray, routes: Routes
+    encoded: Encoded,
+    instruction: Instruction,
+    pes: np.ndarray,
+    routes: Routes,
 ) -> None:
     deaf = pes[~has(routes.send[pes], RAMP)]
     if not len(deaf):

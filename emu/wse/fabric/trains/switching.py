@@ -220,7 +220,11 @@ class Switched:
         return side, segment
 
     def _forward(
-        self, pe: int, side: int, segment: Segment, heard: list[int]
+        self,
+        pe: int,
+        side: int,
+        segment: Segment,
+        heard: list[int],
     ) -> list[int]:
         """Sends a segment that came from `side` on; returns the routers that it reaches."""
         reached: list[int] = []

@@ -148,7 +148,10 @@ def _written(encoded: Encoded) -> set[str]:
 
 
 def perform(
-    sram: Sram, instruction: Instruction, pes: SomePEs, words: WordArray | None
+    sram: Sram,
+    instruction: Instruction,
+    pes: SomePEs,
+    words: WordArray | None,
 ) -> np.ndarray | None:
     """Does one operation on some PEs.
 
@@ -185,7 +188,10 @@ def _code(sram: Sram, op: ops.Code, pes: SomePEs) -> None:
 
 
 def _vector(
-    sram: Sram, op: ops.Vector, pes: SomePEs, words: WordArray | None
+    sram: Sram,
+    op: ops.Vector,
+    pes: SomePEs,
+    words: WordArray | None,
 ) -> np.ndarray:
     """The result in the destination's dtype, written if that is memory."""
 

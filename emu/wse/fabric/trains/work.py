@@ -124,7 +124,10 @@ class Work:
         return [on]
 
     def _instruction(
-        self, number: int, instruction: Instruction, lanes: np.ndarray
+        self,
+        number: int,
+        instruction: Instruction,
+        lanes: np.ndarray,
     ) -> list[np.ndarray]:
         """Those that have their words do an instruction: who goes on, and who wakes."""
         if instruction.inward != NONE:
@@ -159,7 +162,10 @@ class Work:
         return np.concatenate(woken)
 
     def _do(
-        self, number: int, instruction: Instruction, pes: np.ndarray
+        self,
+        number: int,
+        instruction: Instruction,
+        pes: np.ndarray,
     ) -> np.ndarray | None:
         """Does an operation; returns the PEs that hear what it sends."""
         count = instruction.time.issues

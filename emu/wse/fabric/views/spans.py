@@ -72,7 +72,10 @@ def spans(encoded: Encoded, stepped: Cycles) -> list[Span]:
 
 
 def _of_thread(
-    pe: int, thread: int, states: np.ndarray, dispatches: Dispatches
+    pe: int,
+    thread: int,
+    states: np.ndarray,
+    dispatches: Dispatches,
 ) -> list[Span]:
     """Stretches of one state and one operation, without those of no work."""
     cycles = np.arange(len(states))

@@ -80,7 +80,10 @@ def _slice(encoded: Encoded, tasks: list[str], span: Span, process: int) -> Even
 
 
 def _instants(
-    encoded: Encoded, tasks: list[str], stepped: Cycles, processes: dict[int, int]
+    encoded: Encoded,
+    tasks: list[str],
+    stepped: Cycles,
+    processes: dict[int, int],
 ) -> list[Event]:
     events: list[Event] = []
     for cycle, pe, code in stepped.order.rows():
@@ -88,7 +91,12 @@ def _instants(
             continue
         for told in _told(encoded, tasks, pe, code):
             event = perfetto.instant(
-                told, 1, SHOWN_HZ, cycle, {"cycle": cycle}, processes[pe]
+                told,
+                1,
+                SHOWN_HZ,
+                cycle,
+                {"cycle": cycle},
+                processes[pe],
             )
             events.append(event)
     return events
