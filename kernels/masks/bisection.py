@@ -51,7 +51,9 @@ class MaskOfTokens:
         lo, hi, step = positions
         room = self.tokens - 1 - lo
         stride = np.maximum(step, 1)
-        last_real = lo + room // stride * stride
+        # Of 100 tokens {90, 94, ..., 106} keeps {90, 94, 98}: 2 steps fit in the room of 9.
+        steps = room // stride
+        last_real = lo + steps * stride
         real_hi = np.minimum(hi, last_real)
         any_real = lo < self.tokens
         return Strided(lo, np.where(any_real, real_hi, hi), step)
@@ -63,10 +65,10 @@ def hull(columns: Columns) -> Strided:
     outer_extent = outer_step * (outer_count - 1)
     inner_extent = inner_step * (inner_count - 1)
     last = start + outer_extent + inner_extent
-    step = np.gcd(
-        np.where(outer_count > 1, outer_step, 0),
-        np.where(inner_count > 1, inner_step, 0),
-    )
+    # A level of one position takes no step; 0 leaves the other level's as it is.
+    outer = np.where(outer_count > 1, outer_step, 0)
+    inner = np.where(inner_count > 1, inner_step, 0)
+    step = np.gcd(outer, inner)
     return Strided(start, last, one_if_alike(step))
 
 
@@ -156,9 +158,11 @@ def _split(mask: MaskOfTokens, boxes: _Boxes) -> tuple[_Boxes, Bools, Bools]:
     cut_k = _Boxes(np.tile(q, 2), k_halves, owners)
     across_q = _Halves.of(mask, cut_q, q_size > 1)
     across_k = _Halves.of(mask, cut_k, k_size > 1)
-    ahead = across_q.decided - across_k.decided
-    longer = (ahead == 0) & (q_size >= k_size)
-    pick_q = np.tile((ahead > 0) | longer, 2)
+    q_says_more = across_q.decided > across_k.decided
+    say_as_much = across_q.decided == across_k.decided
+    q_is_longer = q_size >= k_size
+    pick_q = q_says_more | (say_as_much & q_is_longer)
+    pick_q = np.tile(pick_q, 2)
     picked = _Boxes(
         np.where(pick_q, cut_q.q, cut_k.q),
         np.where(pick_q, cut_q.k, cut_k.k),
@@ -205,15 +209,16 @@ def _halves(columns: Columns, cut: Bools) -> Columns:
     """
     first = columns.copy()
     second = columns.copy()
-    several_outer = columns[OUTER_COUNT] > 1
-    for step, count, where in (
-        (OUTER_STEP, OUTER_COUNT, cut & several_outer),
-        (INNER_STEP, INNER_COUNT, cut & (columns[OUTER_COUNT] == 1)),
-    ):
+
+    def cut_level(step: int, count: int, where: Bools) -> None:
         half = columns[count] // 2
         rest = columns[count] - half
         moved = columns[step] * half
         first[count] = np.where(where, half, first[count])
         second[count] = np.where(where, rest, second[count])
         second[START] += np.where(where, moved, 0)
+
+    one_outer = columns[OUTER_COUNT] == 1
+    cut_level(OUTER_STEP, OUTER_COUNT, cut & ~one_outer)
+    cut_level(INNER_STEP, INNER_COUNT, cut & one_outer)
     return np.concatenate([first, second], axis=1)

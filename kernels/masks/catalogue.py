@@ -108,7 +108,8 @@ def documents(lengths: Sequence[int]) -> Mask:
     count = len(lengths)
     total = sum(_positive("documents: a length", length) for length in lengths)
     numbers = np.repeat(np.arange(count), lengths)
-    # One more entry, of the number that no document has, stands for all tokens beyond.
+    # One more entry, of the number that no document has, stands for all tokens beyond: lengths
+    # 3 and 2 make 0 0 0 1 1 2, of which every position from 5 on reads the 2.
     table = np.append(numbers, count).astype(np.int32)
 
     def document(position: Positions) -> jax.Array:

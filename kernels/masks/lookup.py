@@ -65,27 +65,47 @@ class Table:
             lo = lo.astype(np.int64)
             hi = hi.astype(np.int64)
         if self.fill is not None:
+            # Of a table of four, indices 2..5 read entries 2 and 3 and the fill, 5..7 the fill
+            # alone; `lo` and `hi` are those of the clamped indices, 2..3 and 3..3.
             fill = lo.dtype.type(self.fill)
             some_outside = below | beyond
             all_outside = self._all_outside(lows, highs)
-            least = np.where(all_outside, fill, np.minimum(lo, fill))
-            greatest = np.where(all_outside, fill, np.maximum(hi, fill))
+            least = np.minimum(lo, fill)
+            least = np.where(all_outside, fill, least)
+            greatest = np.maximum(hi, fill)
+            greatest = np.where(all_outside, fill, greatest)
             lo = np.where(some_outside, least, lo)
             hi = np.where(some_outside, greatest, hi)
         rank = len(site.shape)
-        return Strided(_with_axes(lo, rank), _with_axes(hi, rank), ONE)
+        least = _with_axes(lo, rank)
+        greatest = _with_axes(hi, rank)
+        return Strided(least, greatest, ONE)
 
     def _bounds(self, first: Ints, last: Ints) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest of the entries from `first` to `last`, flat indices."""
-        first_run = np.searchsorted(self._run_starts, first, "right") - 1
-        last_run = np.searchsorted(self._run_starts, last, "right") - 1
+        first_run = self._run_of(first)
+        last_run = self._run_of(last)
+        runs = last_run - first_run + 1
         # Windows of 2**level runs, one from the first run on and one up to the last, overlap.
-        _, bits = np.frexp(last_run - first_run + 1)
+        # Of 1, 2, 3 and 4 runs `frexp` gives 1, 2, 2 and 3 bits: windows of 1, 2, 2 and 4.
+        _, bits = np.frexp(runs)
         level = bits - 1
-        second = last_run - (1 << level) + 1
-        least = self._least[level, first_run], self._least[level, second]
-        greatest = self._greatest[level, first_run], self._greatest[level, second]
-        return np.minimum(*least), np.maximum(*greatest)
+        width = 1 << level
+        second = last_run - width + 1
+        least = np.minimum(
+            self._least[level, first_run],
+            self._least[level, second],
+        )
+        greatest = np.maximum(
+            self._greatest[level, first_run],
+            self._greatest[level, second],
+        )
+        return least, greatest
+
+    def _run_of(self, entry: Ints) -> np.ndarray:
+        """The run in which a flat index lies."""
+        starts_up_to_it = np.searchsorted(self._run_starts, entry, "right")
+        return starts_up_to_it - 1
 
     def _by_axis(self, indices: Sequence[Ints]) -> list[Ints]:
         """One array of indices per axis of the table."""
@@ -100,8 +120,9 @@ class Table:
         outside = np.asarray(False)
         for index, size in zip(indices, self.values.shape, strict=True):
             wide = np.asarray(index, np.int64)
-            flat = flat * size + np.clip(wide, 0, size - 1)
-            outside = outside | (wide < 0) | (wide >= size)
+            clamped = np.clip(wide, 0, size - 1)
+            flat = flat * size + clamped
+            outside = outside | (wide != clamped)
         return flat, outside
 
     def _all_outside(self, lows: list[Ints], highs: list[Ints]) -> Bools:

@@ -102,10 +102,8 @@ def reduction(of_arrays: np.ufunc, of_lows: np.ufunc, of_highs: np.ufunc) -> Rul
         return of_arrays.reduce(whole, axis=_axes(site), dtype=site.dtype)
 
     def boxes(site: Site, operand: Strided) -> Strided:
-        lo, hi, step = (
-            _broadcast_to(field, site.shapes[0])
-            for field in np.broadcast_arrays(*operand)
-        )
+        fields = np.broadcast_arrays(*operand)
+        lo, hi, step = [_broadcast_to(field, site.shapes[0]) for field in fields]
         axes = _axes(site)
         least = of_lows.reduce(lo, axis=axes)
         greatest = of_highs.reduce(hi, axis=axes)
@@ -113,17 +111,21 @@ def reduction(of_arrays: np.ufunc, of_lows: np.ufunc, of_highs: np.ufunc) -> Rul
             return Strided(least, greatest, strided.ONE)
         common = np.gcd.reduce(step, axis=axes)
         if of_lows is not np.add:
-            # The result is one of several sets' values: it also steps over their distances.
+            # The result is one of several sets' values: it also steps over their distances. The
+            # greater of {0, 6} and {3, 9} may be 3, 6 or 9: sets of step 6 that are 3 apart.
             apart = lo - np.min(lo, axis=axes, keepdims=True)
-            common = np.gcd(common, np.gcd.reduce(apart, axis=axes))
-        return strided.fit(Strided(least, greatest, common), site.dtype)
+            distances = np.gcd.reduce(apart, axis=axes)
+            common = np.gcd(common, distances)
+        result = Strided(least, greatest, common)
+        return strided.fit(result, site.dtype)
 
     return Rule(points, boxes)
 
 
 def _broadcast_to(operand: Array, shape: Shape) -> Array:
     """`operand` as it is in the jaxpr, `[*batch, *shape]`."""
-    return np.broadcast_to(operand, np.broadcast_shapes(operand.shape, shape))
+    with_batch = np.broadcast_shapes(operand.shape, shape)
+    return np.broadcast_to(operand, with_batch)
 
 
 def _axes(site: Site) -> tuple[int, ...]:
@@ -139,20 +141,24 @@ def _same(site: Site, operand: Array) -> Array:
     return operand
 
 
-def _reshape(site: Site, operand: Array) -> Array:
+def _whole(site: Site, operand: Array) -> tuple[Array, Shape]:
+    """The operand as it is in the jaxpr, and the shape of its batch."""
     shape = site.shapes[0]
     whole = _broadcast_to(operand, shape)
-    batch = whole.shape[: whole.ndim - len(shape)]
+    batch_rank = whole.ndim - len(shape)
+    return whole, whole.shape[:batch_rank]
+
+
+def _reshape(site: Site, operand: Array) -> Array:
+    whole, batch = _whole(site, operand)
     return whole.reshape((*batch, *site.shape))
 
 
 def _broadcast(site: Site, operand: Array) -> Array:
-    shape = site.shapes[0]
-    whole = _broadcast_to(operand, shape)
-    batch = whole.shape[: whole.ndim - len(shape)]
+    whole, batch = _whole(site, operand)
     with_ones = [1] * len(site.shape)
     axes = site.params["broadcast_dimensions"]
-    for axis, size in zip(axes, shape, strict=True):
+    for axis, size in zip(axes, site.shapes[0], strict=True):
         with_ones[axis] = size
     spread = whole.reshape((*batch, *with_ones))
     return np.broadcast_to(spread, (*batch, *site.shape))
@@ -162,6 +168,7 @@ def _broadcast(site: Site, operand: Array) -> Array:
 
 
 def _truncated(dividend: Array, divisor: Array) -> Array:
+    # XLA rounds towards zero, NumPy down: of −7 by 2 NumPy makes −4, which is one too low.
     one = divisor.dtype.type(1)
     by = np.where(divisor == 0, one, divisor)
     floor = dividend // by
@@ -253,19 +260,23 @@ def _is_outside(distance: Array) -> Array:
 
 def _shift_left(site: Site, number: Array, distance: Array) -> Array:
     outside = _is_outside(distance)
-    inside_distance = np.where(outside, 0, distance).astype(number.dtype)
+    inside_distance = np.where(outside, 0, distance)
+    moved = number << inside_distance.astype(number.dtype)
     zero = number.dtype.type(0)
-    return np.where(outside, zero, number << inside_distance)
+    return np.where(outside, zero, moved)
 
 
 def _shift_right(site: Site, number: Array, distance: Array) -> Array:
     outside = _is_outside(distance)
-    return number >> np.where(outside, _MOST_SHIFT, distance).astype(number.dtype)
+    inside_distance = np.where(outside, _MOST_SHIFT, distance)
+    return number >> inside_distance.astype(number.dtype)
 
 
 def _shift_left_boxes(site: Site, number: Strided, distance: Strided) -> Strided:
+    # To the left is times a power of two, to the right divided by one, rounded down.
     outside = _is_outside(distance.lo)
-    factor = np.int64(1) << np.where(outside, 0, distance.lo)
+    inside_distance = np.where(outside, 0, distance.lo)
+    factor = np.int64(1) << inside_distance
     factor = np.where(outside, 0, factor)
     moved = strided.mul(number, strided.exactly(factor))
     return _if_distance_is_known(site, moved, number, distance)
@@ -273,7 +284,8 @@ def _shift_left_boxes(site: Site, number: Strided, distance: Strided) -> Strided
 
 def _shift_right_boxes(site: Site, number: Strided, distance: Strided) -> Strided:
     outside = _is_outside(distance.lo)
-    divisor = np.int64(1) << np.where(outside, _MOST_SHIFT, distance.lo)
+    inside_distance = np.where(outside, _MOST_SHIFT, distance.lo)
+    divisor = np.int64(1) << inside_distance
     moved = strided.floor_divide(number, divisor)
     return _if_distance_is_known(site, moved, number, distance)
 

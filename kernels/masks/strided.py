@@ -168,6 +168,8 @@ def _greatest(steps: Ints) -> int:
 
 
 def power(operand: Strided, exponent: int, dtype: DType) -> Strided:
+    # `mul` does not know that both factors are one value: {−3, ..., 2} times itself would be
+    # −6..9. Without the sign it is 0..9.
     even = exponent % 2 == 0
     base = absolute(operand) if even else operand
     result = exactly(np.ones_like(operand.lo))
@@ -225,6 +227,7 @@ def sign(operand: Strided) -> Strided:
 def floor_divide(operand: Strided, by: Ints) -> Strided:
     """Quotient rounded down, by known numbers of at least 1."""
     lo, hi, step = operand
+    # {5, 69, 133} by 32 is {0, 2, 4}; {5, 11, 17} by 4, of steps that 4 does not divide, {1, 2, 4}.
     whole = step % by == 0
     quotients_step = np.where(whole, step // by, 1)
     return Strided(lo // by, hi // by, quotients_step)
@@ -258,6 +261,7 @@ def divide(dividend: Strided, divisor: Strided) -> Strided:
     """Quotient rounded towards zero; by zero it is −1, as in XLA."""
     lo, hi, _ = dividend
     by = np.where(divisor.lo == 0, 1, np.abs(divisor.lo))
+    # Towards zero is down above it and up below it: −7 by 2 is −(7 // 2).
     down = floor_divide(dividend, by)
     up = neg(floor_divide(neg(dividend), by))
     around_zero = Strided(-(-lo // by), hi // by, ONE)
@@ -337,7 +341,9 @@ def differ(left: Strided, right: Strided) -> Strided:
         return negation(equal(left, right))
     known = is_single(left) & is_single(right)
     odd = left.lo ^ right.lo
-    return Strided(known & odd, ~known | odd, ONE)
+    always = known & odd
+    sometimes = ~known | odd
+    return Strided(always, sometimes, ONE)
 
 
 def select(which: Strided, on_false: Strided, on_true: Strided) -> Strided:

@@ -32,15 +32,19 @@ def bit_xor(left: Strided, right: Strided) -> Strided:
 def _are_low_bits(values: Strided) -> bool:
     """Whether all are single values `2**n − 1`."""
     lo = values.lo
+    # 0b0111 and 0b1000 have no bit in common; 0b0101 and 0b0110 have one.
     without_gaps = lo & (lo + 1) == 0
-    return bool((is_single(values) & (lo >= 0) & without_gaps).all())
+    low_bits = is_single(values) & (lo >= 0) & without_gaps
+    return bool(low_bits.all())
 
 
 def _all_ones(left: Strided, right: Strided) -> Ints:
     """The least `2**n − 1` that neither set exceeds."""
     greatest = np.maximum(left.hi, right.hi)
-    _, bits = np.frexp(np.maximum(greatest, 0))
-    return (np.int64(1) << bits) - 1
+    greatest = np.maximum(greatest, 0)  # the bound is not for sets that may be negative
+    _, bits = np.frexp(greatest)
+    beyond = np.int64(1) << bits
+    return beyond - 1
 
 
 def _bounded(

@@ -66,9 +66,8 @@ class _Side:
 
     def parents(self, height: int) -> Ints:
         """Of each set of a level, the one of the next level up that holds it."""
-        here = np.arange(len(self.level(height).lo))
-        is_last = height + 1 >= len(self.levels)
-        return here * 0 if is_last else here // _GROUP
+        sets = len(self.level(height).lo)
+        return np.arange(sets) // _GROUP
 
 
 def _grouped(sets: Strided) -> Strided:
@@ -80,8 +79,10 @@ def _grouped(sets: Strided) -> Strided:
     # Members may be any multiple of the step apart, and of the distances between the sets.
     group_lo = np.repeat(lo, _GROUP)[:count]
     apart = sets.lo - group_lo
+    distances = np.gcd.reduceat(apart, first)
     steps = np.broadcast_to(sets.step, sets.lo.shape)
-    step = np.gcd(np.gcd.reduceat(steps, first), np.gcd.reduceat(apart, first))
+    steps = np.gcd.reduceat(steps, first)
+    step = np.gcd(steps, distances)
     return Strided(lo, hi, one_if_alike(step))
 
 
@@ -125,9 +126,7 @@ def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
     return result.reshape(*q.shape, *k.shape)
 
 
-def _open_pairs(
-    status: Statuses,
-) -> Iterator[tuple[Ints, Ints, Ints]]:
+def _open_pairs(status: Statuses) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Flat indices of open pairs with their rows and columns, a chunk at a time."""
     pairs = np.flatnonzero(status == _OPEN)
     columns = status.shape[1]
@@ -146,8 +145,8 @@ def _decide(mask: MaskOfTokens, status: Statuses, q: Strided, k: Strided) -> Non
     flat = status.reshape(-1)
     for pairs, row, column in _open_pairs(status):
         every, some = mask.boxes(_take(q, row), _take(k, column))
-        undecided = np.where(some, _OPEN, DEAD)
-        flat[pairs] = np.where(every, FULL, undecided)
+        if_not_full = np.where(some, _OPEN, DEAD)
+        flat[pairs] = np.where(every, FULL, if_not_full)
 
 
 def _finish(mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns) -> None:
@@ -182,11 +181,16 @@ def _finish_by_distance(
     furthest = int(k[START].max())  # the most negative distance; it gets index 0
     distances = int(q[START].max()) + furthest + 1
 
+    def open_pairs_of_real_tokens() -> Iterator[tuple[Ints, Ints]]:
+        """Flat indices, and the distance of each."""
+        for pairs, row, column in _open_pairs(status):
+            inside = q_real[row] & k_real[column]
+            distance = q[START, row] - k[START, column] + furthest
+            yield pairs[inside], distance[inside]
+
     example = np.full(distances, -1)  # one pair of each distance
-    for pairs, row, column in _open_pairs(status):
-        inside = q_real[row] & k_real[column]
-        distance = q[START, row] - k[START, column]
-        example[distance[inside] + furthest] = pairs[inside]
+    for pairs, distance in open_pairs_of_real_tokens():
+        example[distance] = pairs
 
     found = np.flatnonzero(example >= 0)
     answers = np.full(distances, _OPEN, np.int8)
@@ -195,10 +199,8 @@ def _finish_by_distance(
         row, column = np.divmod(example[part], columns)
         answers[part] = bisected(mask, q[:, row], k[:, column])
 
-    for pairs, row, column in _open_pairs(status):
-        inside = q_real[row] & k_real[column]
-        distance = q[START, row] - k[START, column]
-        flat[pairs[inside]] = answers[distance[inside] + furthest]
+    for pairs, distance in open_pairs_of_real_tokens():
+        flat[pairs] = answers[distance]
 
 
 def patterns(
@@ -245,11 +247,13 @@ def _patterns(
     """Slices of the pairs, and the mask on each of their tiles, bool `[n, rows, columns]`."""
     q = np.asarray(q_positions, np.int32)
     k = np.asarray(k_positions, np.int32)
-    tokens_a_pair = q.shape[1] * k.shape[1]
-    chunk = max(1, _PATTERN_TOKENS // max(1, tokens_a_pair))
+    tokens_a_pair = max(1, q.shape[1] * k.shape[1])
+    chunk = max(1, _PATTERN_TOKENS // tokens_a_pair)
     for start in range(0, len(q), chunk):
         part = slice(start, start + chunk)
-        yield part, mask.points(q[part, :, None], k[part, None, :])
+        rows = q[part, :, None]
+        columns = k[part, None, :]
+        yield part, mask.points(rows, columns)
 
 
 def _digest(tile: np.ndarray) -> bytes:

@@ -76,9 +76,10 @@ class _Step:
 
     def axes_to_append(self, operand: _Operand) -> int:
         """How many, so that a scalar meets operands of the result's rank."""
-        if not isinstance(operand, _Slot) or operand.shape:
+        is_scalar = isinstance(operand, _Slot) and not operand.shape
+        if not (is_scalar and self.rule.aligned):
             return 0
-        return len(self.site.shape) if self.rule.aligned else 0
+        return len(self.site.shape)
 
     def reads(self) -> list[int]:
         """Indices of the slots that it reads."""
@@ -164,7 +165,8 @@ class TracedMask:
         """
         shape = np.broadcast_shapes(np.shape(q.lo), np.shape(k.lo))
         answer = self._evaluate(_ON_BOXES, [q, k])
-        return Strided(*(np.broadcast_to(field, shape) for field in answer))
+        fields = [np.broadcast_to(field, shape) for field in answer]
+        return Strided(*fields)
 
     def _evaluate(self, reading: _Reading, inputs: Sequence[_Read]) -> _Read:
         """Runs the steps in one of the two readings."""
@@ -190,9 +192,12 @@ class TracedMask:
     # --- from the jaxpr to the steps ---
 
     def _check_result(self, body: jaxprs.Body) -> None:
-        results = [variable.aval for variable in body.outvars]
-        if len(results) != 1 or results[0].shape or results[0].dtype != bool:
-            what = ", ".join(f"{a.dtype}{list(a.shape)}" for a in results)
+        kinds = []
+        for variable in body.outvars:
+            result = variable.aval
+            kinds.append(f"{result.dtype}{list(result.shape)}")
+        if kinds != ["bool[]"]:
+            what = ", ".join(kinds)
             raise UnreadableMask(f"mask {self._name}: returns {what}, not one bool")
 
     def _inline(self, body: jaxprs.Body, arguments: list[_Value]) -> list[_Value]:
@@ -250,7 +255,8 @@ class TracedMask:
         shapes = tuple(tuple(atom.aval.shape) for atom in eqn.invars)
         site = Site(eqn.params, np.dtype(result.dtype), shape, shapes)
         index = len(self._steps) + 2  # behind q and k
-        self._steps.append(_Step(rule, site, tuple(operands), index))
+        step = _Step(rule, site, tuple(operands), index)
+        self._steps.append(step)
         return _Slot(index, shape)
 
     def _with_table(self, eqn: Any, operands: list[_Operand]) -> list[_Operand]:
@@ -290,6 +296,7 @@ class TracedMask:
         raise UnreadableMask(f"mask {self._name}: {what}", line)
 
     def _drop_unread(self) -> None:
+        """Leaves out what the mask computes and does not use; tracing keeps it."""
         read = {self._result.index} if isinstance(self._result, _Slot) else set()
         kept = []
         for step in reversed(self._steps):
