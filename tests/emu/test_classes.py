@@ -76,6 +76,32 @@ def test_loops_inside_loops_met_again(device, program):
     helpers.same_clock(found, p.read(device, F32, jump=False))
 
 
+@pytest.mark.parametrize("contended", [True, False])
+def test_cores_may_hold_different_buffers_inside_a_loop(contended):
+    """Core 0 swaps two tiles in each of two iterations: in between it holds them the other way."""
+
+    def kernel(x, core):
+        def step(carry, _):
+            first, second = lax.cond(
+                core == 0, lambda a, b: (b, a), lambda a, b: (a, b), *carry
+            )
+            return (op(first, second, engine="mul", busy=4, latency=9), second), None
+
+        tiles = [fetch(tile(), x, engine="io", busy=1, latency=n) for n in (5, 50)]
+        return lax.scan(step, tuple(tiles), length=2)[0]
+
+    def of_all(x):
+        return kernel(x, lax.axis_index("r"))
+
+    clock = Program(of_all, {"r": 3}, ((),)).read(TOY, F32, contended=contended)
+    single = Program(kernel, {"one": 1}, ((), ()))
+    for core in range(3):
+        own = single.read(TOY, F32, Known(np.int32(core)), contended=contended)
+        assert np.broadcast_to(clock.end, 3)[core] == own.end
+        for ours, alone_ in zip(clock.outputs, own.outputs, strict=True):
+            assert np.broadcast_to(ours.ready, 3)[core] == alone_.ready
+
+
 # --- a ring of cores: some work, others pass on ---
 
 RING, BLOCKS, TILES = 16, 5, 6
