@@ -74,8 +74,14 @@ def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
 
     scores = zeros((queries, layer.slots))
     scores = score_map(scores, cache["k"], q, live)
-    scores = all_reduce(scores, "col", group=layer.parts, elements=live * queries)
+    scores = all_reduce(
+        scores,
+        "col",
+        group=layer.parts,
+        elements=live * queries,
+    )
 
+    # One top for all rows, so that their exponentials add up without being scaled again.
     top = sram_tile(shape=(queries,), dtype="float32")
     top = fold(top, scores, live, op="max")
     top = all_reduce(top, "row", op="max")
@@ -127,8 +133,14 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
 
     p = zeros((queries, layer.slots), layer.dtype)
     has_slots = start < layer.slots
-    p = lax.cond(has_slots, exponentials, unchanged, p, scores, top, live, start)
-    return all_reduce(p, "col", group=layer.parts, elements=live * queries)
+    operands = (p, scores, top, live, start)
+    p = lax.cond(has_slots, exponentials, unchanged, *operands)
+    return all_reduce(
+        p,
+        "col",
+        group=layer.parts,
+        elements=live * queries,
+    )
 
 
 def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:
@@ -168,7 +180,8 @@ def attention(
         eps=layer.eps,
         dtype=layer.dtype,
     )
-    qkv = all_reduce(gemv(weights["qkv"], normed), "row")
+    part = gemv(weights["qkv"], normed)
+    qkv = all_reduce(part, "row")
     qkv = qkv.reshape(queries + 2, dims)  # the queries, then the key, then the value
     qk = lax.slice_in_dim(qkv, 0, queries + 1)
     if layer.qk_norm:
@@ -176,17 +189,22 @@ def attention(
     turned = sram_tile(shape=(queries + 1, dims), dtype="float32")
     qk = rope(turned, qk, *turn)
 
-    k = lax.slice_in_dim(qk, queries, queries + 1).reshape(dims)
-    v = lax.slice_in_dim(qkv, queries + 1, queries + 2).reshape(dims)
+    k = lax.slice_in_dim(qk, queries, queries + 1)
+    k = k.reshape(dims)
+    v = lax.slice_in_dim(qkv, queries + 1, queries + 2)
+    v = v.reshape(dims)
     cache = append(cache, k, v, pos, layer.rows)
 
+    # As a multiply-add takes it; the cache has rounded the key.
     q = lax.slice_in_dim(qk, 0, queries)
     if layer.dtype != "float32":
         rounded = sram_tile(shape=(queries, dims), dtype=layer.dtype)
         q = copy(rounded, q)
     heads = attend(layer, q, cache, pos)
-    out = all_reduce(gemv(weights["out"], heads), "col")
-    return vector(residual, residual, out, op="add"), cache
+    part = gemv(weights["out"], heads)
+    out = all_reduce(part, "col")
+    residual = vector(residual, residual, out, op="add")
+    return residual, cache
 
 
 __all__ = ["append", "attend", "attention", "normalise_heads"]

@@ -29,7 +29,8 @@ def gemv(weight: Sram, x: Sram) -> Sram:
     Dimensions: `weight` `[k, n]` resident in SRAM, `x` `[k]`.
     """
     outputs = weight.shape[1]
-    return fmac_map(zeros((outputs,)), weight, x)
+    sums = zeros((outputs,))
+    return fmac_map(sums, weight, x)
 
 
 def rms_norm(x: Sram, weight: Sram, *, n: int, eps: float, dtype: DType) -> Sram:
@@ -67,12 +68,14 @@ def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
 
     def activated(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
         gate = lax.dynamic_slice_in_dim(gate_up, start, share)
-        up = lax.dynamic_slice_in_dim(gate_up, start + jnp.int32(width), share)
+        start_of_up = start + jnp.int32(width)
+        up = lax.dynamic_slice_in_dim(gate_up, start_of_up, share)
         mine = sram_tile(shape=(share,), dtype="float32")
         mine = silu(mine, gate)
         mine = vector(mine, mine, up, op="mul")
         return copy_into(out, mine, start, axis=0)
 
+    # A width of 6 in shares of 2 takes rows 0 to 2; a fourth row would start at 6 and do nothing.
     start = lax.axis_index("row") * jnp.int32(share)
     has_elements = start < width
     out = zeros((width,))
@@ -96,9 +99,11 @@ def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
         eps=layer.eps,
         dtype=layer.dtype,
     )
-    gate_up = all_reduce(gemv(weights["gate_up"], normed), "row")
+    part = gemv(weights["gate_up"], normed)
+    gate_up = all_reduce(part, "row")
     activated = swiglu(gate_up, layer.width_share, layer.dtype)
-    out = all_reduce(gemv(weights["down"], activated), "col")
+    part = gemv(weights["down"], activated)
+    out = all_reduce(part, "col")
     return vector(residual, residual, out, op="add")
 
 

@@ -43,7 +43,9 @@ def reduce_cycles(device: Device, pes: int, elements: int) -> int:
     fabric = wires(device)
     groups = line_groups(pes)
     size = -(-pes // groups)
-    hops = (size - 1) * fabric.latency(1) + (groups - 1) * fabric.latency(size)
+    in_groups = (size - 1) * fabric.latency(1)
+    over_leaders = (groups - 1) * fabric.latency(size)
+    hops = in_groups + over_leaders
     operations = 2 if groups > 1 else 1
     streams = operations * (wavelets + fabric.gap_cycles)
     return call_cycles(device) + streams + int(hops)
@@ -84,14 +86,15 @@ def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
     along_group = [scores, scores]  # scores, then their exponentials
     if layer.qk_norm:
         along_group.append(queries + 1)
-    total = 0
-    for pes, sizes in (
-        (layer.rows, along_rows),
-        (layer.cols, along_columns),
-        (layer.parts, along_group),
-    ):
-        total += sum(all_reduce_cycles(device, pes, size) for size in sizes)
-    return total
+
+    def cycles(pes: int, sizes: list[int]) -> int:
+        return sum(all_reduce_cycles(device, pes, size) for size in sizes)
+
+    return (
+        cycles(layer.rows, along_rows)
+        + cycles(layer.cols, along_columns)
+        + cycles(layer.parts, along_group)
+    )
 
 
 def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
@@ -108,9 +111,11 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
         (layer.depth, 2 * layer.width),  # gate and up
         (layer.width, layer.depth),  # down
     ]
-    return sum(
-        float(map_cycles(device, inputs, outputs, kind)) for inputs, outputs in maps
-    )
+    cycles: list[float] = []
+    for inputs, outputs in maps:
+        each = map_cycles(device, inputs, outputs, kind)
+        cycles.append(float(each))
+    return sum(cycles)
 
 
 def head_cycles(head: HeadMap, device: Device) -> float:

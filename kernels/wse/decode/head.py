@@ -35,7 +35,8 @@ def embed(head: HeadMap, table: Sram, token: Sram) -> Sram:
     token = copy(own, token)
     token = multicast_2d(token, token, axes=PE)
     residual = sram_tile(shape=(head.depth,), dtype="float32")
-    residual = lookup(residual, table, token, first_token(head))
+    first = first_token(head)
+    residual = lookup(residual, table, token, first)
     return reduce_to_first(residual, "col")
 
 
@@ -52,12 +53,21 @@ def predict(
     `[depth, tokens]`, `gap` known hops. The lowest token id wins a tie; padding never does.
     """
     residual = walk(residual, residual, gap, axis="col")
-    normed = rms_norm(residual, norm, n=head.hidden, eps=head.eps, dtype=head.dtype)
-    logits = reduce_to_first(gemv(table, normed), "row")
+    normed = rms_norm(
+        residual,
+        norm,
+        n=head.hidden,
+        eps=head.eps,
+        dtype=head.dtype,
+    )
+    part = gemv(table, normed)
+    logits = reduce_to_first(part, "row")
 
+    # Columns of 4 tokens of a vocabulary of 10 count 4, 4, 2 and, should there be a fourth, 0.
     first = first_token(head)
-    left = jnp.int32(head.vocab) - first  # fewer than `tokens` on the last column
-    valid = lax.max(lax.min(left, jnp.int32(head.tokens)), jnp.int32(0))
+    left = jnp.int32(head.vocab) - first
+    valid = lax.min(left, jnp.int32(head.tokens))
+    valid = lax.max(valid, jnp.int32(0))
 
     def best_of_mine(
         top: Sram,
@@ -79,7 +89,7 @@ def predict(
 
     top = sram_tile(shape=(1,), dtype="float32")
     token = sram_tile(shape=(1,), dtype="int32")
-    on_first_row = lax.axis_index("row") == 0
+    on_first_row = lax.axis_index("row") == 0  # the only one whose logits are whole
     operands = (top, token, logits, valid, first)
     top, token = lax.cond(on_first_row, best_of_mine, nothing, *operands)
     _, token = chain_argmax(top, token, top, token, axis="col")

@@ -28,7 +28,7 @@ def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
     before = array.shape[:axis]
     behind = array.shape[axis + 1 :]
     missing = parts * each - array.shape[axis]
-    if missing:
+    if missing:  # `np.pad` copies, and weights are gigabytes
         padding = [(0, 0)] * array.ndim
         padding[axis] = (0, missing)
         array = np.pad(array, padding)
@@ -67,8 +67,14 @@ def from_rows(weight: Array, layer: LayerMap) -> np.ndarray:
     by_pe = deal(by_head, 1, layer.rows, layer.depth)
     # layers, rows, kv_heads, parts, depth, queries, 2, dims / 2
     by_pe = np.transpose(by_pe, (0, 1, 3, 6, 2, 4, 5, 7))
-    layers = by_pe.shape[0]
-    return by_pe.reshape(layers, layer.rows, layer.cols, layer.depth, -1)
+    layers = len(by_pe)
+    return by_pe.reshape(
+        layers,
+        layer.rows,
+        layer.cols,
+        layer.depth,
+        -1,
+    )
 
 
 def to_rows(weight: Array, layer: LayerMap) -> np.ndarray:
@@ -78,8 +84,14 @@ def to_rows(weight: Array, layer: LayerMap) -> np.ndarray:
     by_pe = pairs(by_row, layer, 1)
     # layers, rows, kv_heads, parts, queries, 2, dims / 2, depth
     by_pe = np.transpose(by_pe, (0, 6, 1, 4, 2, 3, 5, 7))
-    layers = by_pe.shape[0]
-    return by_pe.reshape(layers, layer.rows, layer.cols, -1, layer.depth)
+    layers = len(by_pe)
+    return by_pe.reshape(
+        layers,
+        layer.rows,
+        layer.cols,
+        -1,
+        layer.depth,
+    )
 
 
 def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> np.ndarray:
@@ -87,10 +99,18 @@ def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> np.ndarray:
     heads = layer.queries + 1
     norms = [q_norm] * layer.queries + [k_norm]
     together = np.stack(norms, axis=1)  # layers, heads, head_dim
-    layers = together.shape[0]
-    by_part = together.reshape(layers, heads, 2, layer.parts, layer.dims // 2)
+    layers = len(together)
+    by_part = together.reshape(
+        layers,
+        heads,
+        2,  # elements of a rotation pair
+        layer.parts,
+        layer.dims // 2,
+    )
+    # layers, parts, heads, 2, dims / 2
     by_part = np.transpose(by_part, (0, 3, 1, 2, 4))
     of_group = by_part.reshape(layers, layer.parts, heads, layer.dims)
+    # All heads share one weight, so every group's columns hold the same.
     return np.tile(of_group, (1, layer.kv_heads, 1, 1))
 
 
@@ -153,7 +173,14 @@ def _positions_on_rows(x: Array, layer: LayerMap) -> np.ndarray:
     """`[layers, n, kv_heads, head_dim]` as `[layers, rows, cols, slots, dims]`."""
     array = np.asarray(x)
     layers, tokens, kv_heads, _ = array.shape
-    by_part = array.reshape(layers, tokens, kv_heads, 2, layer.parts, layer.dims // 2)
+    by_part = array.reshape(
+        layers,
+        tokens,
+        kv_heads,
+        2,  # elements of a rotation pair
+        layer.parts,
+        layer.dims // 2,
+    )
     # Position p is in slot p // rows of row p % rows, so slots come first:
     # layers, slots, rows, kv_heads, 2, parts, dims / 2
     by_row = deal(by_part, 1, layer.slots, layer.rows)

@@ -146,9 +146,10 @@ class TokenClock:
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
         band = self.device.band
-        gap = self.plan.gaps[-2]
+        gap = self.plan.gaps[-2]  # into the last layer; the last one leads to the head
         uncontended = self.one("layer", band, pos, gap, contended=False)
-        return bound(self.one("layer", band, pos, gap), uncontended)
+        contended = self.one("layer", band, pos, gap)
+        return bound(contended, uncontended)
 
     def trace(self, pos: int, band: str = "nominal") -> Trace:
         """Every instruction of the PE at each region's origin, phase after phase."""
@@ -158,9 +159,12 @@ class TokenClock:
         for reading in self.stops(pos, band, trace_core=(0, 0)):
             starts.append(now)
             for event in reading.events:
-                start = event.start + now
-                end = event.end + now
-                events.append(dataclasses.replace(event, start=start, end=end))
+                moved = dataclasses.replace(
+                    event,
+                    start=event.start + now,
+                    end=event.end + now,
+                )
+                events.append(moved)
             now += reading.end_ticks
         return Trace(events, starts, now)
 

@@ -28,7 +28,8 @@ def _tree(name: str, pes: int, words: int, device: Device) -> trees.Tree:
         "auto": lambda: auto(pes, words, device),
     }
     if name not in made:
-        raise LimitExceeded(f"tree is {name!r}, must be one of {', '.join(TREES)}")
+        known = ", ".join(TREES)
+        raise LimitExceeded(f"tree is {name!r}, must be one of {known}")
     return made[name]()
 
 

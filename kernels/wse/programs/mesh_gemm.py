@@ -101,10 +101,14 @@ def _ring(line: Line, prefix: str, by: int = 1) -> list[Ends]:
     ring = ring_places(line.pes)
     streams = ring_streams(line.pes, prefix, by)
     streams.lay(line)
-    source = dict(zip(np.roll(ring, -by).tolist(), ring, strict=True))
+    # Where each place's tiles come from: on the ring 0, 2, 3, 1 place 2 takes those of place 0.
+    receivers = np.roll(ring, -by).tolist()
+    source = dict(zip(receivers, ring, strict=True))
     ends = []
     for place in range(line.pes):
-        ends.append(Ends(streams.color[place], streams.color[source[place]]))
+        out = streams.color[place]
+        into = streams.color[source[place]]
+        ends.append(Ends(out, into))
     return ends
 
 
@@ -138,9 +142,13 @@ def mesh_gemm(device: Device, sizes: Sizes) -> FabricProgram:
         ("y done", Activate("joint")),
     ):
         program.task(name, pe.task(Block(name), operation), blocked=True)
-    of_steps = {at: (s.shifts % 2, s.x, s.w) for at, s in streams.items()}
+    of_steps = {}
+    of_repeats = {}
+    for at, own in streams.items():
+        shifted = own.shifts % 2
+        of_steps[at] = (shifted, own.x, own.w)
+        of_repeats[at] = (own.shifts, own.align)
     _everywhere(program, "next", pe.steps, of_steps)
-    of_repeats = {at: (s.shifts, s.align) for at, s in streams.items()}
     _everywhere(program, "repeat", pe.repeats, of_repeats, start=True)
     return program
 
@@ -152,8 +160,9 @@ def _streams(program: FabricProgram, p: int) -> dict[tuple[int, int], Streams]:
     aligning = []
     for row in range(p):
         _, backwards = shifts(row)
+        by = -1 if backwards else 1
         line = Line(program, "x", np.s_[row : row + 1, :])
-        aligning.append(_ring(line, "shift", -1 if backwards else 1))
+        aligning.append(_ring(line, "shift", by))
     streams = {}
     for row in range(p):
         count, _ = shifts(row)
@@ -171,11 +180,19 @@ def _buffers(
     program: FabricProgram, sizes: Sizes
 ) -> tuple[list[Buffer], list[Buffer], Buffer]:
     """Two of X and two of W, of which one is computed on and one received into, and C."""
-    x_words = sizes.mt * sizes.kt
-    w_words = sizes.kt * sizes.nt
-    x = [program.buffer(f"X{i}", x_words, "float16") for i in (0, 1)]
-    w = [program.buffer(f"W{i}", w_words, "float16") for i in (0, 1)]
-    return x, w, program.buffer("C", sizes.mt * sizes.nt, "float16")
+
+    def buffer(name: str, rows: int, columns: int) -> Buffer:
+        return program.buffer(name, rows * columns, "float16")
+
+    x = [
+        buffer("X0", sizes.mt, sizes.kt),
+        buffer("X1", sizes.mt, sizes.kt),
+    ]
+    w = [
+        buffer("W0", sizes.kt, sizes.nt),
+        buffer("W1", sizes.kt, sizes.nt),
+    ]
+    return x, w, buffer("C", sizes.mt, sizes.nt)
 
 
 def _everywhere(
@@ -189,10 +206,12 @@ def _everywhere(
     """Declares a task, blocked unless it starts; PEs whose code would be the same share it."""
     masks: dict[tuple[Any, ...], np.ndarray] = {}
     for place, given in arguments.items():
-        mask = masks.setdefault(given, np.zeros(program.shape, bool))
+        nowhere = np.zeros(program.shape, bool)
+        mask = masks.setdefault(given, nowhere)
         mask[place] = True
     for given, where in masks.items():
-        program.task(name, code(*given), where, start=start, blocked=not start)
+        operations = code(*given)
+        program.task(name, operations, where, start=start, blocked=not start)
 
 
 class _Scalars:

@@ -17,12 +17,16 @@ def place_w(w: np.ndarray, p: int) -> np.ndarray:
     tiles = _tiles(w, p)
     ring = ring_places(p)
     step_of = {place: step for step, place in enumerate(ring)}  # round the ring
-    rows = []
+    placed = []
     for row in range(p):
         for column in range(p):
-            step = (step_of[column] + step_of[row]) % p
-            rows.append(tiles[ring[step], column])
-    return np.array(rows).reshape(p, p, -1)
+            # Aligned, the PE holds this block of X's columns and needs the same of W's rows. On
+            # the ring 0, 2, 3, 1 row 1 is at step 3: its X moved on by one place, so that
+            # column 2, at step 1, holds the block of step 0, which is 1 + 3 modulo 4.
+            step = step_of[column] + step_of[row]
+            block = ring[step % p]
+            placed.append(tiles[block, column])
+    return np.array(placed).reshape(p, p, -1)
 
 
 def read_c(c: np.ndarray, mt: int) -> np.ndarray:

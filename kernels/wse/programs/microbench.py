@@ -96,10 +96,11 @@ def matvec(
     matrix_bank = LINE_BYTES // BANK_BYTES + 1
     matrix = program.buffer("A", n * padded_rows, dtype, bank=matrix_bank)
     entry_cycles = int(device.scalar_cycles + device.branch_cycles)
+    back_edge_cycles = int(device.branch_cycles)
     body: list[Op] = [
         Load(3),
         Map(y[:], matrix[:], x[:]),
-        Code(int(device.branch_cycles), "loop back-edge"),
+        Code(back_edge_cycles, "loop back-edge"),
     ]
     code: list[Op] = [
         Stamp(START),

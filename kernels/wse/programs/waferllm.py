@@ -73,12 +73,14 @@ class Mesh:
     def product(self, weight: Sram, x: Sram) -> Sram:
         """This PE's part of `x @ weight`, a hardware loop for each of the leading dimension."""
         *leading, _, outputs = weight.shape
-        sums = zeros((*leading, outputs), self.dtype)
+        shape = (*leading, outputs)
+        sums = zeros(shape, self.dtype)
         return fmac_map(sums, weight, x)
 
     def summed_product(self, weight: Sram, x: Sram, axis: str) -> Sram:
         """`x @ weight`, summed along the axis that `x` is split over."""
-        return self.all_reduce(self.product(weight, x), axis)
+        part = self.product(weight, x)
+        return self.all_reduce(part, axis)
 
 
 def gemv_program(mesh: Mesh) -> Program:
@@ -151,7 +153,8 @@ def rms_norm(layer: Layer, x: Sram, weight: Sram) -> Sram:
     squares = mesh.tile(*x.shape)
     squares = vector(squares, x, x, op="mul")
     total = mesh.tile(1)
-    total = fold(total, squares.reshape(1, -1), x.size, op="add")
+    as_one_row = squares.reshape(1, -1)
+    total = fold(total, as_one_row, x.size, op="add")
     total = mesh.all_reduce(total, "row")
     weighted = mesh.tile(*x.shape)
     weighted = vector(weighted, x, weight, op="mul")
@@ -161,7 +164,7 @@ def rms_norm(layer: Layer, x: Sram, weight: Sram) -> Sram:
 
 def softmax(mesh: Mesh, scores: Sram) -> Sram:
     """Softmax over a column of scores `[1, slots]`: maximum, exponentials in scalar code, sum."""
-    slots = scores.shape[1]
+    _, slots = scores.shape
     top = mesh.tile(1)
     top = fold(top, scores, slots, op="max")
     top = mesh.all_reduce(top, "row", op="max")
