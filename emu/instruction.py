@@ -141,9 +141,7 @@ class Instruction(Generic[P, R]):
     primitive: Primitive
 
     def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
-        arrays = [
-            jnp.asarray(x) if isinstance(x, int | float | bool) else x for x in operands
-        ]
+        arrays = [_as_array(x) for x in operands]
         if len(arrays) != len(self.reads) + self.destinations:
             raise TypeError(
                 f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
@@ -152,7 +150,8 @@ class Instruction(Generic[P, R]):
         results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
-        result: Any = results[0] if len(self.writes) == 1 else tuple(results)
+        single = len(self.writes) == 1
+        result: Any = results[0] if single else tuple(results)
         return result
 
     def __repr__(self) -> str:
@@ -164,15 +163,15 @@ class Instruction(Generic[P, R]):
         return len(self.writes) if self.in_place else 0
 
 
-_BY_PRIMITIVE: dict[Primitive, Instruction] = {}
+_BY_PRIMITIVE: dict[Primitive, Instruction[..., Any]] = {}
 
 
-def lookup(primitive: Primitive) -> Instruction | None:
+def lookup(primitive: Primitive) -> Instruction[..., Any] | None:
     """The instruction behind a primitive, or None."""
     return _BY_PRIMITIVE.get(primitive)
 
 
-def registered() -> list[Instruction]:
+def registered() -> list[Instruction[..., Any]]:
     """Every instruction that an imported module has declared, in the order of declaration."""
     return list(_BY_PRIMITIVE.values())
 
@@ -250,6 +249,10 @@ def _register(inst: Instruction) -> None:
     ad.primitive_jvps[primitive] = functools.partial(_jvp, apply)
 
 
+def _as_array(x: Any) -> Any:
+    return jnp.asarray(x) if isinstance(x, int | float) else x
+
+
 def _as_list(results: Any) -> list[Any]:
     return list(results) if isinstance(results, tuple | list) else [results]
 
@@ -315,10 +318,12 @@ def _wrong_shape(
     """Names the kernel's own tiles, where JAX names shapes inside the instruction's meaning."""
     tiles = [_described((aval.shape, aval.dtype)) for aval in avals]
     destinations, sources = tiles[: inst.destinations], tiles[inst.destinations :]
-    taken = f"cannot take {', '.join(sources)}: " if sources else ""
-    if sources and destinations:
-        taken = f"cannot take {', '.join(sources)} into {', '.join(destinations)}: "
-    reason = str(why).splitlines()[0].rstrip(".")
+    taken = ""
+    if sources:
+        into = f" into {', '.join(destinations)}" if destinations else ""
+        taken = f"cannot take {', '.join(sources)}{into}: "
+    first_line, *_ = str(why).splitlines()
+    reason = first_line.rstrip(".")
     return WrongShape(f"{inst.name}: {taken}{reason}", caller())
 
 
@@ -358,7 +363,8 @@ def _batch(
         mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
         results = mapped(*operands)
         return results, [0] * len(results)
-    stacked = [_to_front(x, d, size) for x, d in zip(operands, dims, strict=True)]
+    pairs = zip(operands, dims, strict=True)
+    stacked = [_to_front(x, dim, size) for x, dim in pairs]
     if axis_data.name == params["axis"]:
         results = _as_list(inst.meaning(*stacked, **params))
     else:  # another axis of the mesh: carry it along in front of the payload
@@ -379,17 +385,19 @@ def _jvp(
     tangents: Sequence[Any],
     **params: Any,
 ) -> tuple[Any, Any]:
-    tangents = [ad.instantiate_zeros(t) for t in tangents]
-    return jax.jvp(functools.partial(apply, **params), tuple(primals), tuple(tangents))
+    dense = [ad.instantiate_zeros(tangent) for tangent in tangents]
+    applied = functools.partial(apply, **params)
+    return jax.jvp(applied, tuple(primals), tuple(dense))
 
 
 def _vary_with_mesh(x: Any) -> Any:
     """Under `shard_map`, makes a value vary over the whole mesh, as every tile of a core does."""
     axes = frozenset(jax.sharding.get_abstract_mesh().manual_axes)
-    if not axes or not hasattr(jax.typeof(x), "manual_axis_type"):
+    aval = jax.typeof(x)
+    if not axes or not hasattr(aval, "manual_axis_type"):
         return x
-    missing = tuple(sorted(axes - jax.typeof(x).manual_axis_type.varying))
-    return lax.pcast(x, missing, to="varying") if missing else x
+    missing = sorted(axes - aval.manual_axis_type.varying)
+    return lax.pcast(x, tuple(missing), to="varying") if missing else x
 
 
 # --- errors ---

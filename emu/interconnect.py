@@ -25,8 +25,12 @@ class LinkSheet(Sheet):
     core: str = "link"
     home: str = "hbm"
     tick_hz: int | None = None
-    engines: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-    capacity: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    engines: Mapping[str, str | None] = dataclasses.field(
+        default_factory=dict[str, str | None]
+    )
+    capacity: Mapping[str, str | None] = dataclasses.field(
+        default_factory=dict[str, str | None]
+    )
 
     latency_s: Quantity
     nic_bytes_per_s: Quantity
@@ -105,35 +109,49 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
     A NIC is busy `max(bytes / rate, operations / operation rate)`: the operation-rate law measured
     on EFA.
 
+    Example: of the nominal `EFA`, 1 MiB in one operation from one chip takes 46.0 us to leave at
+    22.8 GB/s, and is complete 15 us later. From each of eight chips at once, 182.4 GB/s want to
+    come in and 150 GB/s can: the last is complete after 55.9 us and the same 15 us.
+
     Raises:
       ValueError: no messages, or one without bytes.
     """
     if not messages:
         raise ValueError("no messages to send")
-    for m in messages:
-        if m.nbytes < 1:
+    for message in messages:
+        if message.nbytes < 1:
             raise ValueError(
-                f"a message of {m.nbytes} bytes from chip {m.chip}, at least 1"
+                f"a message of {message.nbytes} bytes from chip {message.chip}, at least 1"
             )
+    nic_rate = Fraction(link.nic_bytes_per_s)
+    operation_rate = Fraction(link.nic_operations_per_s)
+    ingress_rate = Fraction(link.ingress_bytes_per_s)
+    latency_s = Fraction(link.latency_s)
+
+    def turn(number: int) -> tuple[Fraction, int]:
+        return messages[number].ready_s, messages[number].chip
+
+    never_used = Fraction(0)
     nic_free: dict[int, Fraction] = {}
-    ingress_free, operations = Fraction(0), 0
+    ingress_free = never_used
     started: list[Fraction] = []
     arrived = [Fraction(0)] * len(messages)
-    rate = Fraction(link.nic_bytes_per_s)
-    ingress = Fraction(link.ingress_bytes_per_s)
-    for i in sorted(
-        range(len(messages)), key=lambda i: (messages[i].ready_s, messages[i].chip)
-    ):
-        m = messages[i]
-        count = math.ceil(m.nbytes / link.operation_bytes)
-        start = max(m.ready_s, nic_free.get(m.chip, Fraction(0)))
-        busy = max(
-            m.nbytes / rate, Fraction(count) / Fraction(link.nic_operations_per_s)
-        )
-        nic_free[m.chip] = start + busy
-        ingress_free = max(start, ingress_free) + m.nbytes / ingress
-        arrived[i] = max(start + busy, ingress_free) + Fraction(link.latency_s)
+    operations = 0
+    for number in sorted(range(len(messages)), key=turn):
+        message = messages[number]
+        count = math.ceil(message.nbytes / link.operation_bytes)
+        start = max(message.ready_s, nic_free.get(message.chip, never_used))
+        sent = start + max(message.nbytes / nic_rate, count / operation_rate)
+        nic_free[message.chip] = sent
+        # Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
+        ingress_free = max(start, ingress_free) + message.nbytes / ingress_rate
+        arrived[number] = max(sent, ingress_free) + latency_s
         started.append(start)
         operations += count
-    nbytes = sum(m.nbytes for m in messages)
-    return Transfer(nbytes, operations, min(started), max(arrived), arrived)
+    return Transfer(
+        nbytes=sum(message.nbytes for message in messages),
+        operations=operations,
+        started_s=min(started),
+        finished_s=max(arrived),
+        arrived_s=arrived,
+    )

@@ -29,7 +29,8 @@ def cast(x: jax.Array, dtype: DType) -> jax.Array:
     if dtype == x.dtype or not narrow:
         return x.astype(dtype)
     largest = jnp.float32(jnp.finfo(dtype).max)
-    return jnp.clip(x.astype(jnp.float32), -largest, largest).astype(dtype)
+    wide = x.astype(jnp.float32)
+    return jnp.clip(wide, -largest, largest).astype(dtype)
 
 
 def mx_quantize(
@@ -55,14 +56,15 @@ def mx_quantize(
     """
     wide = x.astype(jnp.float32)
     highest = jnp.max(jnp.abs(wide), axis=-1)
-    # Biased by 127, like the scale.
-    exponent = lax.bitcast_convert_type(highest, jnp.int32) >> 23
+    # The float's own exponent bits, without a sign: biased by 127, like the scale.
+    bits = lax.bitcast_convert_type(highest, jnp.int32)
+    exponent = bits >> 23
     unclipped = exponent - _exponent_of_largest(dtype) + headroom
     scale = jnp.clip(unclipped, 0, SCALE_NAN - 1)
     finite = exponent < 255
     # The inverse scale is a normal float32 for every finite group, so the product is exact.
-    biased = 254 - jnp.minimum(scale, 253)
-    inverse = lax.bitcast_convert_type(biased << 23, jnp.float32)
+    inverse_exponent = 254 - jnp.minimum(scale, 253)
+    inverse = lax.bitcast_convert_type(inverse_exponent << 23, jnp.float32)
     kept = jnp.where(finite[..., None], wide, 0)
     elements = cast(kept * inverse[..., None], dtype)
     scales = jnp.where(finite, scale, SCALE_NAN)
@@ -86,8 +88,10 @@ def scale_value(scale: jax.Array) -> jax.Array:
 
 
 def _exponent_of_largest(dtype: DType) -> int:
+    """Of E4M3, whose largest value is 448 = 1.75 * 2**8, it is 8."""
     largest = float(jnp.finfo(dtype).max)
-    return math.frexp(largest)[1] - 1
+    _, exponent = math.frexp(largest)
+    return exponent - 1  # `frexp` has 0.875 * 2**9
 
 
 def fp4_pack(elements: jax.Array) -> jax.Array:
@@ -131,13 +135,19 @@ class Errors:
 
 
 def ulp(x: np.ndarray | float, dtype: DType) -> np.ndarray:
-    """The distance between neighbouring values of `dtype` at `x`, in float64."""
+    """The distance between neighbouring values of `dtype` at `x`, in float64.
+
+    Example: bfloat16 has 7 bits of fraction, so from 1.0 to 2.0 its values are 2**-7 apart.
+    """
     info = jnp.finfo(dtype)
-    size = np.abs(np.asarray(x, np.float64))
-    least = math.frexp(float(info.smallest_normal))[1]
-    _, exponent = np.frexp(size)
-    normal = np.maximum(np.where(size > 0, exponent, least), least)
-    return np.ldexp(1.0, normal - 1 - info.nmant)
+    magnitude = np.abs(np.asarray(x, np.float64))
+    # `frexp` has 1.0 as 0.5 * 2**1, so what it calls the exponent is one more than ours.
+    _, exponent = np.frexp(magnitude)
+    _, least = math.frexp(float(info.smallest_normal))
+    # Zero (exponent 0 to `frexp`) and subnormals lie as far apart as the least normal values.
+    exponent = np.where(magnitude > 0, exponent, least)
+    exponent = np.maximum(exponent, least)
+    return np.ldexp(1.0, exponent - 1 - info.nmant)
 
 
 def errors(
@@ -154,19 +164,22 @@ def errors(
     """
     found = np.asarray(actual).astype(np.float64)
     wanted = np.asarray(expected).astype(np.float64)
-    same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
-    size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
+    both_nan = np.isnan(found) & np.isnan(wanted)
+    same = both_nan | (found == wanted)
+    # Two infinities of one sign are the same, yet their difference is NaN.
     with np.errstate(invalid="ignore"):
         difference = np.abs(found - wanted)
     apart = np.where(np.isnan(difference), np.inf, difference)
     gap = np.where(same, 0.0, apart)
+    size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
     relative = np.divide(gap, size, out=np.zeros_like(gap), where=size > 0)
     in_ulp = gap / ulp(size, dtype or actual.dtype)
-    norm = np.linalg.norm(size)
     largest = gap.max(initial=0.0)
+    gap_norm = np.linalg.norm(gap)
+    size_norm = np.linalg.norm(size)
     return Errors(
         absolute=float(largest),
         relative=float(relative.max(initial=0.0)),
-        norm=float(np.linalg.norm(gap) / norm if norm else largest),
+        norm=float(gap_norm / size_norm if size_norm else largest),
         ulp=float(in_ulp.max(initial=0.0)),
     )

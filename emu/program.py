@@ -4,7 +4,6 @@
 precision, and reads its clock, so values and time are always of the same kernel.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
+from emu.annotations import PyTree
 from emu.checks import memory, precision
 from emu.clock import timeline
 from emu.clock.reading import Reading
@@ -68,8 +68,11 @@ class Program:
             times, instead of side by side (`emu.tracing.side_by_side`). It takes longer; results
             agree to rounding, as sums over tiles are then added in another order.
         """
-        with side_by_side.in_order() if in_order else contextlib.nullcontext():
-            return self.compiled(*map(_unwrap, args))
+        arrays = _unwrap(args)
+        if not in_order:
+            return self.compiled(*arrays)
+        with side_by_side.in_order():
+            return self.compiled(*arrays)
 
     def exact(self, *args: Any) -> Any:
         """Runs the kernel in float64: its floating arguments, tiles and arithmetic.
@@ -82,10 +85,12 @@ class Program:
         Raises:
           NotExact: an instruction without a float64 counterpart, or a tile that stays narrower.
         """
-        wide = jax.tree.map(precision.widen, tuple(map(_unwrap, args)))
+        wide = jax.tree.map(precision.widen, _unwrap(args))
         with precision.exact():
-            precision.check(self.trace(wide)[0])
-            return jax.tree.map(np.asarray, self.compiled(*wide))
+            body, _ = self.trace(wide)
+            precision.check(body)
+            results = self.compiled(*wide)
+            return jax.tree.map(np.asarray, results)
 
     @functools.cached_property
     def compiled(self) -> Callable[..., Any]:
@@ -95,43 +100,50 @@ class Program:
     @functools.cached_property
     def batched(self) -> Callable[..., Any]:
         """The kernel as nested `vmap`, one level per mesh axis."""
-        fn, remaining = self.kernel, list(self.mesh)
-        out = self.out_specs if self.out_specs is not None else tuple(self.mesh)
-        while remaining:  # innermost axis first
-            axis = remaining.pop()
-            ins = tuple(_axis_of(s, axis, remaining) for s in self.in_specs)
-            outs = _axis_of(out, axis, remaining)
-            fn = jax.vmap(
-                fn,
-                in_axes=ins,
-                out_axes=outs,
+        mapped = self.kernel
+        outer = list(self.mesh)
+        while outer:
+            # Innermost first: the last `vmap` around the kernel is that of the outermost axis.
+            axis = outer.pop()
+            mapped = jax.vmap(
+                mapped,
+                in_axes=tuple(_axis_of(spec, axis, outer) for spec in self.in_specs),
+                out_axes=_axis_of(self._out_specs, axis, outer),
                 axis_name=axis,
                 axis_size=self.mesh[axis],
             )
-        return fn
+        return mapped
+
+    @property
+    def _out_specs(self) -> Any:
+        every_axis = tuple(self.mesh)
+        return every_axis if self.out_specs is None else self.out_specs
 
     def sharded(self, check_vma: bool = True) -> Callable[..., Any]:
         """The same kernel under `shard_map` on as many real devices as the mesh has cores."""
         sizes = tuple(self.mesh.values())
         names = tuple(self.mesh)
         mesh = jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names))
-        out = self.out_specs if self.out_specs is not None else names
 
+        # `shard_map` leaves a split dimension in place, of size 1; a core's kernel has none.
         def local(*args: Any) -> Any:
-            squeezed = [_on_leaves(_squeeze, s, a) for s, a in zip(self.in_specs, args)]
-            return _on_leaves(_unsqueeze, out, self.kernel(*squeezed))
+            pairs = zip(self.in_specs, args, strict=True)
+            squeezed = [_on_leaves(_squeeze, spec, arg) for spec, arg in pairs]
+            results = self.kernel(*squeezed)
+            return _on_leaves(_unsqueeze, self._out_specs, results)
 
-        to_spec = functools.partial(
-            jax.tree.map, lambda s: PartitionSpec(*s), is_leaf=_is_spec
-        )
-        fn = jax.shard_map(
+        def partition_specs(specs: Any) -> Any:
+            to_spec = lambda spec: PartitionSpec(*spec)  # noqa: E731
+            return jax.tree.map(to_spec, specs, is_leaf=_is_spec)
+
+        mapped = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=to_spec(self.in_specs),
-            out_specs=to_spec(out),
+            in_specs=partition_specs(self.in_specs),
+            out_specs=partition_specs(self._out_specs),
             check_vma=check_vma,
         )
-        return strict_jit(fn)
+        return strict_jit(mapped)
 
     def read(self, device: Device, *args: Any, **options: Any) -> Reading:
         """Reads the clock for arguments given as arrays, `ShapeDtypeStruct` or `Known`.
@@ -161,16 +173,20 @@ class Program:
         Raises:
           OutOfMemory: a space's peak exceeds the device's capacity.
         """
-        return memory.peaks(self.trace(args)[0], device)
+        body, _ = self.trace(args)
+        return memory.peaks(body, device)
 
     def trace(self, args: tuple[Any, ...]) -> tuple[jx.Body, list[Any]]:
         """The kernel's jaxpr on one core, kept for the next reading, and the known arguments."""
         avals, arguments, tree = self._per_core(args)
-        key = (precision.is_exact(), tree, *((a.shape, a.dtype) for a in avals))
+        shapes = tuple((aval.shape, aval.dtype) for aval in avals)
+        key = precision.is_exact(), tree, shapes
         if key not in self._traced:
-            kernel = self.kernel
-            fn = lambda *xs: kernel(*jax.tree.unflatten(tree, xs))  # noqa: E731
-            self._traced[key] = jx.trace(fn, avals, self.mesh)
+
+            def of_leaves(*leaves: Any) -> Any:
+                return self.kernel(*jax.tree.unflatten(tree, leaves))
+
+            self._traced[key] = jx.trace(of_leaves, avals, self.mesh)
         return self._traced[key], arguments
 
     @functools.cached_property
@@ -181,90 +197,112 @@ class Program:
         """Abstract value and known value of every argument on one core, and their tree."""
         if len(args) != len(self.in_specs):
             raise TypeError(f"{len(args)} arguments for {len(self.in_specs)} in_specs")
-        leaves, tree = jax.tree.flatten(args, is_leaf=lambda x: isinstance(x, Known))
-        specs = [
-            s
-            for spec, arg in zip(self.in_specs, args, strict=True)
-            for s in _broadcast_spec(spec, arg)
-        ]
-        avals, arguments = [], []
+        leaves, tree = jax.tree.flatten(args, is_leaf=_is_known)
+        specs: list[Spec] = []
+        for spec, arg in zip(self.in_specs, args, strict=True):
+            specs += _broadcast_spec(spec, arg)
+        avals: list[jax.ShapeDtypeStruct] = []
+        arguments: list[np.ndarray | None] = []
         for leaf, spec in zip(leaves, specs, strict=True):
             value = _unwrap(leaf)
             if not hasattr(value, "shape"):
                 value = np.asarray(value)
-            shape = tuple(n for i, n in enumerate(value.shape) if not _split(spec, i))
-            avals.append(
-                jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(value.dtype))
-            )
-            arguments.append(
-                self._known(value, spec) if isinstance(leaf, Known) else None
-            )
+            shape = [value.shape[dim] for dim in _own_dims(spec, len(value.shape))]
+            dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+            avals.append(jax.ShapeDtypeStruct(tuple(shape), dtype))
+            arguments.append(self._known(value, spec) if _is_known(leaf) else None)
         return avals, arguments, tree
 
     def _known(self, value: Any, spec: Spec) -> np.ndarray:
-        """A known argument as `[*mesh, *shape]`, mesh dimensions of full size or 1."""
-        value = np.asarray(
-            value, jax.dtypes.canonicalize_dtype(np.asarray(value).dtype)
-        )
-        split = [spec.index(a) if a in spec else None for a in self.mesh]
-        own = [i for i in range(value.ndim) if not _split(spec, i)]
-        moved = np.transpose(value, [i for i in split if i is not None] + own)
-        sizes = [1 if i is None else value.shape[i] for i in split]
-        return moved.reshape(*sizes, *(value.shape[i] for i in own))
+        """A known argument as `[*mesh, *shape]`, mesh dimensions of full size or 1.
+
+        Example: on a mesh of `y` 3 and `x` 4, a table `[8, 4]` of spec `(None, "x")` becomes
+        `[1, 4, 8]`: every row of the mesh has the same, every column its own 8 numbers.
+        """
+        value = np.asarray(value)
+        dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+        split = [spec.index(axis) for axis in self.mesh if axis in spec]
+        own = _own_dims(spec, value.ndim)
+        moved = np.transpose(value.astype(dtype, copy=False), [*split, *own])
+        sizes = list(moved.shape)
+        for place, axis in enumerate(self.mesh):
+            if axis not in spec:
+                sizes.insert(place, 1)
+        return moved.reshape(sizes)
 
 
-def _unwrap(x: Any) -> Any:
-    is_known = lambda leaf: isinstance(leaf, Known)  # noqa: E731
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf.value) if is_known(leaf) else leaf,
-        x,
-        is_leaf=is_known,
-    )
+def _is_known(leaf: Any) -> bool:
+    return isinstance(leaf, Known)
+
+
+def _unwrap(tree: PyTree) -> PyTree:
+    """The arrays inside `Known`, and what else there is."""
+
+    def value(leaf: Any) -> Any:
+        return jnp.asarray(leaf.value) if isinstance(leaf, Known) else leaf
+
+    return jax.tree.map(value, tree, is_leaf=_is_known)
+
+
+# --- specs ---
 
 
 def _is_spec(x: Any) -> bool:
-    return isinstance(x, tuple) and all(a is None or isinstance(a, str) for a in x)
+    if not isinstance(x, tuple):
+        return False
+    return all(axis is None or isinstance(axis, str) for axis in x)
 
 
-def _split(spec: Spec, dim: int) -> bool:
-    return dim < len(spec) and spec[dim] is not None
+def _split_dims(spec: Spec) -> tuple[int, ...]:
+    """The dimensions that are split over an axis of the mesh."""
+    return tuple(dim for dim, axis in enumerate(spec) if axis is not None)
+
+
+def _own_dims(spec: Spec, rank: int) -> list[int]:
+    """The dimensions that every core has whole; a spec may be shorter than the rank."""
+    split = _split_dims(spec)
+    return [dim for dim in range(rank) if dim not in split]
 
 
 def _axis_of(spec: Any, axis: str, outer: list[str]) -> Any:
-    """The dimension that holds `axis` once the dimensions of the outer axes are gone."""
+    """The dimension that holds `axis` once the dimensions of the outer axes are gone.
 
-    def one(s: Spec) -> int | None:
-        if axis not in s:
+    Example: of spec `("y", None, "x")` the outer axis `y` maps dimension 0, so what is left has
+    `x` at dimension 1.
+    """
+
+    def one(spec: Spec) -> int | None:
+        if axis not in spec:
             return None
-        at = s.index(axis)
-        return at - sum(a in outer for a in s[:at] if a is not None)
+        dim = spec.index(axis)
+        gone = sum(before in outer for before in spec[:dim])
+        return dim - gone
 
     return jax.tree.map(one, spec, is_leaf=_is_spec)
 
 
-def _broadcast_spec(spec: Any, arg: Any) -> list[Spec]:
-    is_known = lambda leaf: isinstance(leaf, Known)  # noqa: E731
+def _broadcast_spec(spec: Any, arg: PyTree) -> list[Spec]:
+    """The spec of every leaf of an argument; that of a subtree holds for all its leaves."""
     if _is_spec(spec):
-        return [spec] * len(jax.tree.leaves(arg, is_leaf=is_known))
-    specs, tree = jax.tree.flatten(spec, is_leaf=_is_spec)
-    parts = tree.flatten_up_to(arg)
-    return [
-        s
-        for s, part in zip(specs, parts, strict=True)
-        for s in _broadcast_spec(s, part)
-    ]
+        leaves = jax.tree.leaves(arg, is_leaf=_is_known)
+        return [spec] * len(leaves)
+    parts, tree = jax.tree.flatten(spec, is_leaf=_is_spec)
+    subtrees = tree.flatten_up_to(arg)
+    specs: list[Spec] = []
+    for part, subtree in zip(parts, subtrees, strict=True):
+        specs += _broadcast_spec(part, subtree)
+    return specs
 
 
-def _on_leaves(fn: Callable[[Any, Spec], Any], spec: Any, arg: Any) -> Any:
+def _on_leaves(fn: Callable[[Any, Spec], Any], spec: Any, arg: PyTree) -> PyTree:
     leaves, tree = jax.tree.flatten(arg)
-    return tree.unflatten(
-        [fn(x, s) for x, s in zip(leaves, _broadcast_spec(spec, arg))]
-    )
+    pairs = zip(leaves, _broadcast_spec(spec, arg), strict=True)
+    return tree.unflatten([fn(leaf, own) for leaf, own in pairs])
 
 
-def _squeeze(x: Any, spec: Spec) -> Any:
-    return jnp.squeeze(x, tuple(i for i in range(x.ndim) if _split(spec, i)))
+def _squeeze(x: jax.Array, spec: Spec) -> jax.Array:
+    return jnp.squeeze(x, _split_dims(spec))
 
 
-def _unsqueeze(x: Any, spec: Spec) -> Any:
-    return jnp.expand_dims(x, tuple(i for i, a in enumerate(spec) if a is not None))
+def _unsqueeze(x: jax.Array, spec: Spec) -> jax.Array:
+    return jnp.expand_dims(x, _split_dims(spec))

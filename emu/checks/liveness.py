@@ -5,9 +5,11 @@ destination, of an instruction that is read. XLA would delete it while the clock
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 from emu.errors import UnreadInstruction
-from emu.instruction import lookup
+from emu.instruction import Instruction, lookup
 from emu.tracing import jaxpr as jx
 
 
@@ -25,33 +27,24 @@ def check_all_read(body: jx.Body) -> None:
 def _visit(body: jx.Body, outs_read: tuple[bool, ...], report: bool) -> list[bool]:
     """Which inputs of a body are read, given which outputs are; raises if `report`."""
     input_ids, output_ids = body.ids
-    outputs = zip(output_ids, outs_read, strict=True)
-    read = {atom for atom, is_read in outputs if is_read}
+    read = _those(output_ids, outs_read)
+    # Backwards: whether a result is read is known once all that come after it are visited.
     for eqn, operand_ids, result_ids in reversed(body.steps):
         wanted = [atom in read for atom in result_ids]
         reads = _reads(eqn, wanted, report)
-        for atom, is_read in zip(operand_ids, reads, strict=True):
-            if is_read:
-                read.add(atom)
+        read |= _those(operand_ids, reads)
     return [atom in read for atom in input_ids]
+
+
+def _those(ids: Sequence[int], flags: Sequence[bool]) -> set[int]:
+    return {atom for atom, flag in zip(ids, flags, strict=True) if flag}
 
 
 def _reads(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     """Which operands of an equation are read, given which of its results are."""
     name = eqn.primitive.name
     if inst := lookup(eqn.primitive):
-        allocation = not eqn.invars
-        if not any(wanted) and not inst.effect:
-            if report and not allocation:
-                raise UnreadInstruction(
-                    f"{inst.name}: nothing reads its result, so XLA would delete it; use the "
-                    "result, or remove the instruction",
-                    jx.location(eqn),
-                )
-            return [False] * len(eqn.invars)
-        destinations = [inst.reads_destination] * inst.destinations
-        sources = [True] * (len(eqn.invars) - inst.destinations)
-        return destinations + sources
+        return _instruction(inst, eqn, any(wanted), report)
     if name == "scan":
         return _scan(eqn, wanted, report)
     if name == "cond":
@@ -61,14 +54,37 @@ def _reads(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     return [any(wanted)] * len(eqn.invars)
 
 
+def _instruction(
+    inst: Instruction[..., Any], eqn: jx.Equation, wanted: bool, report: bool
+) -> list[bool]:
+    """All sources, and destinations whose old content matters, of an instruction that is read."""
+    if wanted or inst.effect:
+        destinations = [inst.reads_destination] * inst.destinations
+        sources = [True] * (len(eqn.invars) - inst.destinations)
+        return destinations + sources
+    is_allocation = not eqn.invars
+    if report and not is_allocation:
+        raise UnreadInstruction(
+            f"{inst.name}: nothing reads its result, so XLA would delete it; use the "
+            "result, or remove the instruction",
+            jx.location(eqn),
+        )
+    return [False] * len(eqn.invars)
+
+
 def _scan(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
-    """A carry slot is read if its final value is, or if the body reads it next iteration."""
+    """A carry slot is read if its final value is, or if the body reads it next iteration.
+
+    Example: in a loop `a, b = 2 * a, a + b` of which only the last `b` is read, the first visit
+    finds that `b` needs the `a` of the iteration before, the second finds no more.
+    """
     loop = jx.scan(eqn)
     carry, stacks = wanted[: loop.carry], wanted[loop.carry :]
     while True:
         inputs = _visit(loop.body, (*carry, *stacks), report=False)
         _, read_next, _ = loop.parts(inputs)
-        grown = [old or new for old, new in zip(carry, read_next, strict=True)]
+        both = zip(carry, read_next, strict=True)
+        grown = [is_read or is_read_next for is_read, is_read_next in both]
         if grown == carry:
             break
         carry = grown
@@ -76,6 +92,8 @@ def _scan(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
 
 
 def _cond(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
-    per_branch = [_visit(body, tuple(wanted), report) for body in jx.branches(eqn)]
+    outs_read = tuple(wanted)
+    per_branch = [_visit(body, outs_read, report) for body in jx.branches(eqn)]
     operands = [any(reads) for reads in zip(*per_branch, strict=True)]
-    return [True, *operands]
+    index_is_read = True
+    return [index_is_read, *operands]

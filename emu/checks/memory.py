@@ -6,25 +6,46 @@ asks for, which live as long as the loop whose body declares it: its iterations 
 In a partitioned space a tile takes its bytes per partition, in whole grains, on every partition.
 """
 
+import collections
 import dataclasses
-from collections import Counter
-from typing import Any
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
-from emu.instruction import lookup
+from emu.instruction import Instruction, lookup
 from emu.tracing import jaxpr as jx
 
-Peaks = dict[str, int]
-Inside = dict[str, tuple[int, str]]  # space to its peak bytes and the line of that peak
+Peaks: TypeAlias = dict[str, int]
+"""Memory space to its peak bytes."""
 
 
 @dataclasses.dataclass(eq=False)
 class Storage:
-    """A buffer: where it is and how large."""
+    """A buffer: where it is and how large. Each equals itself only: two may be of the same size."""
 
     space: str
     nbytes: int
+
+
+Storages: TypeAlias = Sequence[Storage | None]
+"""The buffer of each of several values; None for those in no memory, such as loop indices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """The most bytes of a space in use at once, and the kernel's line at which that is reached."""
+
+    nbytes: int = 0
+    line: str = ""
+
+
+Inside: TypeAlias = dict[str, Peak]
+"""Memory space to the peak of the buffers that live only inside a body or an equation."""
+
+Results: TypeAlias = tuple[Storages, Inside]
+"""Of a body or an equation: the buffers of its results, and its inside."""
 
 
 def peaks(body: jx.Body, device: Device) -> Peaks:
@@ -38,163 +59,184 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
       OutOfMemory: a peak exceeds the device's capacity; names the space, the figures and the line
         at which the peak is reached.
     """
-    arguments: list[Storage | None] = [
-        Storage(device.home, _nbytes(v.aval)) for v in body.invars
-    ]
-    peak, where = Counter(), {}
+    arguments = [Storage(device.home, _nbytes(atom.aval)) for atom in body.invars]
     _, inside = _body(device, body, arguments)
-    for space, (used, line) in inside.items():
-        peak[space], where[space] = used, line
-    peak[device.home] += sum(_nbytes(v.aval) for v in (*body.invars, *body.constvars))
-    for space, used in peak.items():
+    needed = {space: peak.nbytes for space, peak in inside.items()}
+    # Arguments and constants stay in the home space from the first instruction to the last.
+    held = sum(_nbytes(atom.aval) for atom in (*body.invars, *body.constvars))
+    needed[device.home] = needed.get(device.home, 0) + held
+    for space, nbytes in needed.items():
         allowed = device.capacity_bytes.get(space)
-        if allowed is not None and used > allowed:
+        if allowed is not None and nbytes > allowed:
             raise OutOfMemory(
-                f"{device.core}: the kernel needs {used:,} bytes of {space}, has {allowed:,}; "
+                f"{device.core}: the kernel needs {nbytes:,} bytes of {space}, has {allowed:,}; "
                 "use smaller or fewer tiles",
-                where.get(space, "arguments"),
+                inside[space].line if space in inside else "arguments",
             )
-    return dict(peak)
+    return needed
 
 
 def _nbytes(aval: Any) -> int:
     return aval.size * aval.dtype.itemsize
 
 
-def _footprint(device: Device, space: str, aval: Any, params: Any) -> int:
-    """Bytes that a tile, or all buffers of its ring, takes of its memory space."""
-    whole = params.get("bank") is None  # else it shares its bank
-    return params.get("buffers", 1) * device.footprint_bytes(space, aval, whole)
+# --- bodies ---
 
 
 def _body(
     device: Device,
     body: jx.Body,
-    ins: list[Storage | None],
-    elsewhere: int | None = None,
-) -> tuple[list[Storage | None], Inside]:
+    inputs: Storages,
+    stacked_from: int | None = None,
+) -> Results:
     """Outputs of a body, and the peak of the buffers made inside it.
 
     Args:
       device: gives each memory space's form.
       body: the jaxpr.
-      ins: its inputs' buffers.
-      elsewhere: of a loop's body: outputs from this one on are slices of a stack that lies outside.
+      inputs: its inputs' buffers.
+      stacked_from: of a loop's body: outputs from this one on are slices of a stack that lies
+        outside.
     """
-    env: dict[Any, Storage | None] = dict(zip(body.invars, ins, strict=True))
-    made: dict[int, list[Storage]] = {}
-    last_use: dict[int, int] = {}
+    buffers: dict[jx.Atom, Storage | None] = {}
+    buffers.update(zip(body.invars, inputs, strict=True))
+    made: list[list[Storage]] = []
+    last_use: dict[Storage, int] = {}
     inner: list[Inside] = []
+    end = len(body.eqns)
 
-    def get(atom: Any) -> Storage | None:
-        return None if jx.is_literal(atom) else env.get(atom)
+    def buffer(atom: jx.Atom) -> Storage | None:
+        return None if jx.is_literal(atom) else buffers.get(atom)
 
-    for i, eqn in enumerate(body.eqns):
-        xs = [get(v) for v in eqn.invars]
-        outs, inside = _equation(device, eqn, xs)
-        env.update(zip(eqn.outvars, outs, strict=True))
+    for number, eqn in enumerate(body.eqns):
+        operands = [buffer(atom) for atom in eqn.invars]
+        results, inside = _equation(device, eqn, operands)
+        buffers.update(zip(eqn.outvars, results, strict=True))
         inner.append(inside)
-        held = {id(x) for x in xs}
-        made[i] = [o for o in _distinct(outs) if id(o) not in held]
-        last_use.update((id(x), i) for x in (*xs, *outs))
-    results = [get(v) for v in body.outvars]
-    last_use.update((id(x), len(body.eqns)) for x in results)
-    stacks = {id(x) for x in results[elsewhere:]} if elsewhere is not None else set()
-    own = {i: [s for s in group if id(s) not in stacks] for i, group in made.items()}
-    if elsewhere is not None:  # what is free in one iteration is in use in another
-        last_use |= {id(s): len(body.eqns) for group in own.values() for s in group}
-    return results, _sweep(body, own, last_use, inner)
+        made.append([each for each in _distinct(results) if each not in operands])
+        for each in _distinct([*operands, *results]):
+            last_use[each] = number
+    outputs = [buffer(atom) for atom in body.outvars]
+    for each in _distinct(outputs):
+        last_use[each] = end
+    if stacked_from is not None:
+        outside = set(_distinct(outputs[stacked_from:]))
+        made = [[each for each in group if each not in outside] for group in made]
+        # What is free in one iteration is in use in another.
+        for group in made:
+            last_use.update(dict.fromkeys(group, end))
+    return outputs, _sweep(body, made, last_use, inner)
 
 
-def _distinct(storages: list[Storage | None]) -> list[Storage]:
-    return list({id(s): s for s in storages if s is not None}.values())
-
-
-def _equation(
-    device: Device, eqn: Any, xs: list[Storage | None]
-) -> tuple[list[Storage | None], Inside]:
-    """Buffers of an equation's results, and the peak of what lives only inside it."""
-    name = eqn.primitive.name
-    if inst := lookup(eqn.primitive):
-        if inst.in_place:
-            return xs[: inst.destinations], {}
-        pairs = zip(eqn.outvars, inst.writes, strict=True)
-        return [
-            Storage(s, _footprint(device, s, v.aval, eqn.params)) for v, s in pairs
-        ], {}
-    if name == "scan":
-        return _scan(device, eqn, xs)
-    if name == "cond":
-        return _cond(device, eqn, xs)
-    if (body := jx.call(eqn)) is not None:
-        outs, inside = _body(device, body, xs)
-        return [_adopt(o, xs) for o in outs], inside
-    if name in jx.IDENTITIES:
-        return xs, {}
-    if name in jx.VIEWS:
-        return [xs[0]], {}
-    return [None] * len(eqn.outvars), {}
-
-
-def _scan(
-    device: Device, eqn: Any, xs: list[Storage | None]
-) -> tuple[list[Storage | None], Inside]:
-    """The stacks that a loop fills live from its first iteration on."""
-    s = jx.scan(eqn)
-    outs, inside = _body(device, s.body, xs, elsewhere=s.carry)
-    stacks = [
-        None if o is None else Storage(o.space, _nbytes(v.aval))
-        for o, v in zip(outs[s.carry :], eqn.outvars[s.carry :], strict=True)
-    ]
-    here = jx.location(eqn)
-    for stack in _distinct(stacks):
-        used, line = inside.get(stack.space, (0, here))
-        inside[stack.space] = used + stack.nbytes, line
-    return [*(_adopt(o, xs) for o in outs[: s.carry]), *stacks], inside
-
-
-def _cond(
-    device: Device, eqn: Any, xs: list[Storage | None]
-) -> tuple[list[Storage | None], Inside]:
-    peak: Inside = {}
-    outs: list[Storage | None] = []
-    for branch in jx.branches(eqn):
-        outs, inside = _body(device, branch, xs[1:])
-        for space, found in inside.items():
-            peak[space] = max(peak.get(space, (0, "")), found, key=lambda p: p[0])
-    return [_adopt(o, xs) for o in outs], peak
-
-
-def _adopt(storage: Storage | None, ins: list[Storage | None]) -> Storage | None:
-    """An inner body's output, seen from outside: an input's buffer, or one of its own."""
-    if storage is None or storage in ins:
-        return storage
-    return Storage(storage.space, storage.nbytes)
+def _distinct(storages: Storages) -> list[Storage]:
+    return list(dict.fromkeys(each for each in storages if each is not None))
 
 
 def _sweep(
     body: jx.Body,
-    made: dict[int, list[Storage]],
-    last_use: dict[int, int],
+    made: list[list[Storage]],
+    last_use: dict[Storage, int],
     inner: list[Inside],
 ) -> Inside:
-    """The peak over the body's equations of what is live between them and inside them."""
-    ends: dict[int, list[Storage]] = {}
-    for s in (s for group in made.values() for s in group):
-        ends.setdefault(last_use[id(s)], []).append(s)
-    live: Counter[str] = Counter()
+    """The peak over the body's equations of what is live between them and inside them.
+
+    Args:
+      body: the jaxpr.
+      made: of each equation, the buffers that it makes.
+      last_use: of each buffer, the number of the equation after which it is free.
+      inner: of each equation, the peak of what lives only inside it.
+    """
+    freed: dict[int, list[Storage]] = collections.defaultdict(list)
+    for each in itertools.chain.from_iterable(made):
+        freed[last_use[each]].append(each)
+    live: collections.Counter[str] = collections.Counter()
     peak: Inside = {}
-
-    def reach(space: str, used: int, line: str) -> None:
-        if used > peak.get(space, (0, ""))[0]:
-            peak[space] = used, line
-
-    for i, eqn in enumerate(body.eqns):
-        for space, (used, line) in inner[i].items():
-            reach(space, live[space] + used, line)
-        for s in made[i]:
-            live[s.space] += s.nbytes
-            reach(s.space, live[s.space], jx.location(eqn))
-        for s in ends.get(i, ()):
-            live[s.space] -= s.nbytes
+    for number, eqn in enumerate(body.eqns):
+        for space, found in inner[number].items():
+            _raise_to(peak, space, Peak(live[space] + found.nbytes, found.line))
+        for each in made[number]:
+            live[each.space] += each.nbytes
+            _raise_to(peak, each.space, Peak(live[each.space], jx.location(eqn)))
+        for each in freed[number]:
+            live[each.space] -= each.nbytes
     return peak
+
+
+def _raise_to(peak: Inside, space: str, found: Peak) -> None:
+    if found.nbytes > peak.get(space, Peak()).nbytes:
+        peak[space] = found
+
+
+# --- equations ---
+
+
+def _equation(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
+    """Buffers of an equation's results, and the peak of what lives only inside it."""
+    name = eqn.primitive.name
+    if inst := lookup(eqn.primitive):
+        return _instruction(device, inst, eqn, operands), {}
+    if name == "scan":
+        return _scan(device, eqn, operands)
+    if name == "cond":
+        return _cond(device, eqn, operands)
+    if (body := jx.call(eqn)) is not None:
+        outputs, inside = _body(device, body, operands)
+        return _adopt(outputs, operands), inside
+    if name in jx.IDENTITIES:
+        return operands, {}
+    if name in jx.VIEWS:
+        return operands[:1], {}
+    return [None] * len(eqn.outvars), {}
+
+
+def _instruction(
+    device: Device, inst: Instruction[..., Any], eqn: jx.Equation, operands: Storages
+) -> Storages:
+    if inst.in_place:
+        return operands[: inst.destinations]
+    shares_bank = eqn.params.get("bank") is not None
+    count = eqn.params.get("buffers", 1)  # of the ring
+    made: list[Storage] = []
+    for atom, space in zip(eqn.outvars, inst.writes, strict=True):
+        nbytes = device.footprint_bytes(space, atom.aval, whole=not shares_bank)
+        made.append(Storage(space, count * nbytes))
+    return made
+
+
+def _scan(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
+    """The stacks that a loop fills live from its first iteration on."""
+    loop = jx.scan(eqn)
+    outputs, inside = _body(device, loop.body, operands, stacked_from=loop.carry)
+    carry, slices = outputs[: loop.carry], outputs[loop.carry :]
+    here = jx.location(eqn)
+    stacks: list[Storage | None] = []
+    for slice_, whole in zip(slices, eqn.outvars[loop.carry :], strict=True):
+        if slice_ is None:
+            stacks.append(None)
+            continue
+        stack = Storage(slice_.space, _nbytes(whole.aval))
+        stacks.append(stack)
+        loop_peak = inside.get(stack.space, Peak(0, here))
+        inside[stack.space] = Peak(loop_peak.nbytes + stack.nbytes, loop_peak.line)
+    return [*_adopt(carry, operands), *stacks], inside
+
+
+def _cond(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
+    peak: Inside = {}
+    outputs: Storages = []
+    for branch in jx.branches(eqn):
+        outputs, inside = _body(device, branch, operands[1:])
+        for space, found in inside.items():
+            _raise_to(peak, space, found)
+    return _adopt(outputs, operands), peak
+
+
+def _adopt(outputs: Storages, inputs: Iterable[Storage | None]) -> Storages:
+    """An inner body's outputs, seen from outside: buffers of inputs, or ones of their own."""
+    adopted: list[Storage | None] = []
+    for output in outputs:
+        if output is None or output in inputs:
+            adopted.append(output)
+        else:
+            adopted.append(Storage(output.space, output.nbytes))
+    return adopted

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emu.annotations import DType
 from emu.errors import EmulationError
 from emu.instruction import caller
 from emu.tracing import jaxpr as jx
@@ -44,10 +45,12 @@ def is_exact() -> bool:
     return _EXACT.value
 
 
-def tile_dtype(dtype: Any) -> np.dtype:
+def tile_dtype(dtype: DType) -> np.dtype:
     """The dtype of a fresh tile for which the kernel names `dtype`; allocations ask for it."""
-    dtype = jnp.dtype(dtype)
-    return FLOAT64 if is_exact() and jnp.issubdtype(dtype, jnp.floating) else dtype
+    named = jnp.dtype(dtype)
+    if is_exact() and jnp.issubdtype(named, jnp.floating):
+        return FLOAT64
+    return named
 
 
 def arithmetic_dtype() -> np.dtype:
@@ -57,11 +60,13 @@ def arithmetic_dtype() -> np.dtype:
 
 def widen(x: Any) -> Any:
     """An argument of the exact reading: floats as float64, integers in their ordinary dtype."""
-    kind = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    if jnp.issubdtype(kind, jnp.floating):
-        with jax.enable_x64(True):
-            return jnp.asarray(np.asarray(x).astype(FLOAT64))
-    return jnp.asarray(x)
+    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(x)
+    wide = np.asarray(x).astype(FLOAT64)
+    # Outside this context JAX would round it to float32 again.
+    with jax.enable_x64(True):
+        return jnp.asarray(wide)
 
 
 def refuse_exact(name: str, what: str) -> None:
@@ -76,26 +81,17 @@ def refuse_exact(name: str, what: str) -> None:
 def check(body: jx.Body) -> None:
     """Raises `NotExact` where a kernel's own jaxpr holds a float narrower than float64."""
     for eqn in body.eqns:
-        for inner in _inside(eqn):
+        for inner in jx.inner(eqn):
             check(inner)
-        for x in eqn.outvars:
-            dtype = x.aval.dtype
+        for result in eqn.outvars:
+            shape = list(result.aval.shape)
+            dtype = result.aval.dtype
             if jnp.issubdtype(dtype, jnp.floating) and dtype != FLOAT64:
                 raise NotExact(
-                    f"{eqn.primitive.name}: result is {dtype}{list(x.aval.shape)}, must be float64 "
+                    f"{eqn.primitive.name}: result is {dtype}{shape}, must be float64 "
                     "in the exact reading: an allocation asks `precision.tile_dtype`",
                     jx.location(eqn),
                 )
-
-
-def _inside(eqn: Any) -> list[jx.Body]:
-    """The jaxprs of a loop, a branch or a call."""
-    if eqn.primitive.name == "scan":
-        return [jx.scan(eqn).body]
-    if eqn.primitive.name == "cond":
-        return jx.branches(eqn)
-    called = jx.call(eqn)
-    return [called] if called else []
 
 
 __all__ = [

@@ -3,20 +3,29 @@
 A known value is an integer array whose leading dimensions are the mesh's (each of full size or 1)
 and whose trailing ones are the variable's own. Whole ranges of loop iterations are evaluated at
 once by adding one more leading dimension, `lead`, in front of the mesh's.
+
+Example: on a mesh of 3 x 4 cores the index along the first axis is `[[0], [1], [2]]`, of shape
+`[3, 1]`; a table of 8 numbers that all cores hold has shape `[1, 1, 8]`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 MAX_KNOWN_ELEMENTS = 1 << 22
 
+Integers: TypeAlias = np.ndarray
+"""A known value, or booleans that were compared from some."""
+
+Params: TypeAlias = Mapping[str, Any]
+"""An equation's parameters, as JAX names them."""
+
 
 def evaluate(
-    name: str, params: Mapping[str, Any], xs: list[np.ndarray], lead: int
-) -> Any:
+    name: str, params: Params, xs: list[Integers], lead: int
+) -> Integers | None:
     """The result of primitive `name` on known operands, or None where there is no rule.
 
     Args:
@@ -25,57 +34,84 @@ def evaluate(
       xs: known operands, each with `lead` leading dimensions.
       lead: how many leading dimensions precede the variable's own.
     """
-    if name in _ELEMENTWISE:
-        return _ELEMENTWISE[name](*_same_rank(xs, lead))
-    rule = _SHAPED.get(name)
-    return None if rule is None else rule(params, xs, lead)
+    if elementwise := _ELEMENTWISE.get(name):
+        rank = max(x.ndim for x in xs)
+        return elementwise(*[_of_rank(rank, x) for x in xs])
+    if shaped := _SHAPED.get(name):
+        return shaped(lead, *xs, **params)
+    return None
 
 
-def iota(params: Mapping[str, Any], lead: int) -> Any:
+def iota(params: Params, lead: int) -> Integers | None:
     """The known value of an `iota` equation, or None where it is too large to carry."""
-    shape, dim = params["shape"], params["dimension"]
-    if math.prod(shape) > MAX_KNOWN_ELEMENTS or not np.issubdtype(
-        params["dtype"], np.integer
-    ):
+    shape = params["shape"]
+    dimension = params["dimension"]
+    dtype = params["dtype"]
+    if not np.issubdtype(dtype, np.integer):
         return None
-    line = np.arange(shape[dim], dtype=params["dtype"])
-    line = line.reshape([-1 if i == dim else 1 for i in range(len(shape))])
-    return np.broadcast_to(line, shape)[(None,) * lead]
+    if math.prod(shape) > MAX_KNOWN_ELEMENTS:
+        return None
+    places = np.arange(shape[dimension], dtype=dtype)
+    column = _of_rank(len(shape) - dimension, places)
+    own = np.broadcast_to(column, shape)
+    return np.expand_dims(own, tuple(range(lead)))
 
 
-def _same_rank(xs: list[np.ndarray], lead: int) -> list[np.ndarray]:
-    """Scalars among the operands line up with the others' own dimensions."""
-    own = max(x.ndim - lead for x in xs)
-    return [x.reshape(*x.shape, *(1,) * (own - (x.ndim - lead))) for x in xs]
+def _of_rank(rank: int, x: Integers) -> Integers:
+    """`x` with dimensions of 1 behind its own.
+
+    NumPy lines shapes up at the end, but known values share their leading dimensions: a core's
+    index, `[3, 1]`, must be `[3, 1, 1]` to be added to a table of `[1, 1, 8]`.
+    """
+    missing = rank - x.ndim
+    return x.reshape(*x.shape, *(1,) * missing)
 
 
-def choose(which: np.ndarray, cases: Sequence[np.ndarray]) -> np.ndarray:
+# --- elementwise rules ---
+
+
+def choose(which: Integers, cases: Sequence[Integers]) -> Integers:
     """`cases[which]`; `which` may lack the cases' trailing dimensions."""
-    which = which.reshape(*which.shape, *(1,) * (cases[0].ndim - which.ndim))
-    out = cases[0]
-    for i, case in enumerate(cases[1:], 1):
-        out = np.where(which == i, case, out)
-    return out
+    which = _of_rank(cases[0].ndim, which)
+    chosen = cases[0]
+    for number, case in enumerate(cases[1:], 1):
+        chosen = np.where(which == number, case, chosen)
+    return chosen
 
 
-def _div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Integer division towards zero, as XLA divides; by zero all bits are set."""
-    by = np.where(b == 0, np.ones_like(b), b)
-    quotient = np.sign(a) * np.sign(by) * (np.abs(a) // np.abs(by))
-    return np.where(b == 0, ~np.zeros_like(a), quotient).astype(a.dtype)
+def _select(which: Integers, *cases: Integers) -> Integers:
+    return choose(which, cases)
 
 
-def _rem(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _div(a: Integers, b: Integers) -> Integers:
+    """Integer division towards zero, as XLA divides; by zero all bits are set.
+
+    NumPy's `//` rounds down: -7 // 2 is -4, where XLA gives -3.
+    """
+    by_zero = b == 0
+    divisor = np.where(by_zero, 1, b)
+    sign = np.sign(a) * np.sign(divisor)
+    quotient = sign * (np.abs(a) // np.abs(divisor))
+    all_bits = ~np.zeros_like(a)
+    return np.where(by_zero, all_bits, quotient).astype(a.dtype)
+
+
+def _rem(a: Integers, b: Integers) -> Integers:
     """The remainder with the dividend's sign; by zero the dividend, as in XLA."""
-    by = np.where(b == 0, np.ones_like(b), b)
-    return np.where(b == 0, a, np.fmod(a, by)).astype(a.dtype)
+    by_zero = b == 0
+    divisor = np.where(by_zero, 1, b)
+    return np.where(by_zero, a, np.fmod(a, divisor)).astype(a.dtype)
 
 
-def _clamp(low: np.ndarray, x: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _clamp(low: Integers, x: Integers, high: Integers) -> Integers:
     return np.minimum(np.maximum(x, low), high)
 
 
-_ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
+def _unchanged(x: Integers) -> Integers:
+    return x
+
+
+_ELEMENTWISE: dict[str, Callable[..., Integers]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
@@ -93,78 +129,117 @@ _ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "eq": np.equal,
     "ne": np.not_equal,
     "clamp": _clamp,
-    "stop_gradient": lambda x: x,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "not": lambda a: ~a,
-    "select_n": lambda which, *cases: choose(which.astype(np.int64), cases),
+    "stop_gradient": _unchanged,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "not": np.invert,
+    "select_n": _select,
     "shift_left": np.left_shift,
     "shift_right_arithmetic": np.right_shift,
 }
 
 
-def _convert(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> Any:
-    if (
-        np.issubdtype(params["new_dtype"], np.integer)
-        or params["new_dtype"] == np.bool_
-    ):
-        return xs[0].astype(params["new_dtype"])
+# --- rules that need the shape: `(lead, *operands, **parameters of the equation)` ---
+
+
+def _convert(lead: int, x: Integers, *, new_dtype: Any, **_: Any) -> Integers | None:
+    if new_dtype == np.bool_ or np.issubdtype(new_dtype, np.integer):
+        return x.astype(new_dtype)
     return None
 
 
-def _squeeze(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
-    return np.squeeze(xs[0], tuple(d + lead for d in params["dimensions"]))
+def _squeeze(
+    lead: int, x: Integers, *, dimensions: Sequence[int], **_: Any
+) -> Integers:
+    axes = [lead + dimension for dimension in dimensions]
+    return np.squeeze(x, tuple(axes))
 
 
-def _reshape(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
-    return xs[0].reshape(*xs[0].shape[:lead], *params["new_sizes"])
+def _reshape(lead: int, x: Integers, *, new_sizes: Sequence[int], **_: Any) -> Integers:
+    return x.reshape(*x.shape[:lead], *new_sizes)
 
 
 def _broadcast(
-    params: Mapping[str, Any], xs: list[np.ndarray], lead: int
-) -> np.ndarray:
-    shape = params["shape"]
-    dims = params["broadcast_dimensions"]
+    lead: int,
+    x: Integers,
+    *,
+    shape: Sequence[int],
+    broadcast_dimensions: Sequence[int],
+    **_: Any,
+) -> Integers:
+    """The operand's dimension i becomes the result's `broadcast_dimensions[i]`.
+
+    Example: 8 numbers to shape `[4, 8, 2]` along dimension 1: reshaped to `[1, 8, 1]`, repeated.
+    """
+    leading = x.shape[:lead]
     own = [1] * len(shape)
-    for i, d in enumerate(dims):
-        own[d] = xs[0].shape[lead + i]
-    x = xs[0].reshape(*xs[0].shape[:lead], *own)
-    return np.broadcast_to(x, (*x.shape[:lead], *shape))
+    for size, target in zip(x.shape[lead:], broadcast_dimensions, strict=True):
+        own[target] = size
+    spread = x.reshape(*leading, *own)
+    return np.broadcast_to(spread, (*leading, *shape))
 
 
-def _slice(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> np.ndarray:
-    strides = params["strides"] or (1,) * len(params["start_indices"])
-    own = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return xs[0][(slice(None),) * lead + tuple(slice(*s) for s in own)]
+def _slice(
+    lead: int,
+    x: Integers,
+    *,
+    start_indices: Sequence[int],
+    limit_indices: Sequence[int],
+    strides: Sequence[int] | None,
+    **_: Any,
+) -> Integers:
+    steps = strides or (1,) * len(start_indices)
+    ranges = zip(start_indices, limit_indices, steps, strict=True)
+    own = [slice(start, limit, step) for start, limit, step in ranges]
+    return x[(..., *own)]
 
 
-def _dynamic_slice(params: Mapping[str, Any], xs: list[np.ndarray], lead: int) -> Any:
-    x, *starts = xs
-    sizes = params["slice_sizes"]
-    # A view: tables of whole rings are large.
+def _dynamic_slice(
+    lead: int, x: Integers, *starts: Integers, slice_sizes: Sequence[int], **_: Any
+) -> Integers:
     if all(start.size == 1 for start in starts):
-        at = [
-            int(np.clip(s.item(), 0, n - size))
-            for s, n, size in zip(starts, x.shape[lead:], sizes, strict=True)
-        ]
-        own = tuple(slice(a, a + size) for a, size in zip(at, sizes, strict=True))
-        return x[(slice(None),) * lead + own]
-    for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-        axis = lead + i
-        start = np.clip(start, 0, x.shape[axis] - size)
-        span = start[..., None] + np.arange(size)  # [*lead, size]
-        index = span.reshape(
-            *start.shape, *(1,) * i, size, *(1,) * (len(sizes) - i - 1)
-        )
-        frame = np.broadcast_shapes(x.shape[:lead], start.shape)
-        x = np.broadcast_to(x, (*frame, *x.shape[lead:]))
-        full = (*frame, *x.shape[lead:axis], size, *x.shape[axis + 1 :])
-        x = np.take_along_axis(x, np.broadcast_to(index, full), axis)
+        return _one_slice(lead, x, starts, slice_sizes)
+    for axis, (start, size) in enumerate(zip(starts, slice_sizes, strict=True), lead):
+        x = _slice_per_core(lead, x, start, size, axis)
     return x
 
 
-_SHAPED: dict[str, Callable[..., Any]] = {
+def _one_slice(
+    lead: int, x: Integers, starts: Sequence[Integers], sizes: Sequence[int]
+) -> Integers:
+    """The slice that all cores take alike: a view, because tables of whole rings are large."""
+    own: list[slice] = []
+    for start, size, length in zip(starts, sizes, x.shape[lead:], strict=True):
+        first = _inside(start, size, length).item()
+        own.append(slice(first, first + size))
+    return x[(..., *own)]
+
+
+def _slice_per_core(
+    lead: int, x: Integers, start: Integers, size: int, axis: int
+) -> Integers:
+    """`size` elements along `axis` from each core's own `start`.
+
+    Example: of `[10, 20, 30, 40]`, held by all, 2 elements from `[1, 3]`: the first of two cores
+    has `[20, 30]`, and the second `[30, 40]`, as 3 is moved to 2.
+    """
+    first = _inside(start, size, x.shape[axis])
+    leading = np.broadcast_shapes(x.shape[:lead], first.shape)
+    x = np.broadcast_to(x, (*leading, *x.shape[lead:]))
+    places = _of_rank(axis + 1, first) + np.arange(size)
+    # NumPy wants an index for every element of the result.
+    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+    index = np.broadcast_to(_of_rank(x.ndim, places), shape)
+    return np.take_along_axis(x, index, axis)
+
+
+def _inside(start: Integers, size: int, length: int) -> Integers:
+    """XLA moves a slice that would leave its operand to where it just fits."""
+    return np.clip(start, 0, length - size)
+
+
+_SHAPED: dict[str, Callable[..., Integers | None]] = {
     "convert_element_type": _convert,
     "squeeze": _squeeze,
     "reshape": _reshape,

@@ -103,21 +103,25 @@ class Body:
     @functools.cached_property
     def literals(self) -> list[Atom]:
         """The literals among its equations' operands and its outputs."""
-        atoms = [*(v for eqn in self.eqns for v in eqn.invars), *self.outvars]
-        return [v for v in atoms if is_literal(v)]
+        atoms: list[Atom] = []
+        for eqn in self.eqns:
+            atoms += eqn.invars
+        atoms += self.outvars
+        return [atom for atom in atoms if is_literal(atom)]
 
     @functools.cached_property
     def ids(self) -> tuple[list[int], list[int]]:
         """The ids of its inputs and of its outputs."""
-        return [id(v) for v in self.invars], [id(v) for v in self.outvars]
+        return _ids(self.invars), _ids(self.outvars)
 
     @functools.cached_property
     def steps(self) -> list[tuple[Equation, list[int], list[int]]]:
         """Each equation with the ids of its operands and of its results."""
-        return [
-            (e, [id(v) for v in e.invars], [id(v) for v in e.outvars])
-            for e in self.eqns
-        ]
+        return [(eqn, _ids(eqn.invars), _ids(eqn.outvars)) for eqn in self.eqns]
+
+
+def _ids(atoms: Sequence[Atom]) -> list[int]:
+    return [id(atom) for atom in atoms]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Scan:
         return inputs[:first], inputs[first:end], inputs[end:]
 
 
-def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
+def trace(fn: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int]) -> Body:
     """Traces `fn`, written for one core, in program order and with the mesh's axis names bound.
 
     Args:
@@ -146,36 +150,46 @@ def trace(fn: Callable, avals: list[Any], mesh: Mapping[str, int]) -> Body:
       mesh: axis name to size.
     """
     with in_order():
-        return body(jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals))
+        jaxpr = jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals)
+    return body(jaxpr)
 
 
 @functools.lru_cache(maxsize=4096)
 def body(jaxpr: Any) -> Body:
     """The `Body` of a `Jaxpr` or `ClosedJaxpr`."""
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
-    consts = list(getattr(jaxpr, "consts", ()) or ())
+    consts = getattr(jaxpr, "consts", None) or ()
     return Body(
-        list(inner.invars),
-        list(inner.outvars),
-        list(inner.eqns),
-        list(inner.constvars),
-        consts,
+        invars=list(inner.invars),
+        outvars=list(inner.outvars),
+        eqns=list(inner.eqns),
+        constvars=list(inner.constvars),
+        consts=list(consts),
     )
 
 
 def scan(eqn: Equation) -> Scan:
     """Reads a `scan` equation."""
-    p = eqn.params
-    if "num_carry" in p:
-        consts, carry = p["num_consts"], p["num_carry"]
+    params = eqn.params
+    if "num_carry" in params:
+        consts = params["num_consts"]
+        carry = params["num_carry"]
     else:
-        consts, carry = (len(part) for part in p["ft_in"].unpack()[:2])
-    return Scan(body(p["jaxpr"]), consts, carry, p["length"], p["reverse"])
+        of_consts, of_carry, *_ = params["ft_in"].unpack()
+        consts = len(of_consts)
+        carry = len(of_carry)
+    return Scan(
+        body=body(params["jaxpr"]),
+        consts=consts,
+        carry=carry,
+        length=params["length"],
+        reverse=params["reverse"],
+    )
 
 
 def branches(eqn: Equation) -> list[Body]:
     """The branches of a `cond` equation; operand 0 is the index."""
-    return [body(b) for b in eqn.params["branches"]]
+    return [body(branch) for branch in eqn.params["branches"]]
 
 
 def call(eqn: Equation) -> Body | None:
@@ -201,11 +215,16 @@ def inner(eqn: Equation) -> list[Body]:
 @functools.lru_cache(maxsize=4096)
 def axes(body: Body) -> frozenset[str]:
     """Mesh axes along which a body asks for its core's index."""
-    own = {e.params["axis_name"] for e in body.eqns if e.primitive.name == "axis_index"}
-    return frozenset(own).union(*(axes(b) for e in body.eqns for b in inner(e)))
+    asked: set[str] = set()
+    for eqn in body.eqns:
+        if eqn.primitive.name == "axis_index":
+            asked.add(eqn.params["axis_name"])
+        for inside in inner(eqn):
+            asked |= axes(inside)
+    return frozenset(asked)
 
 
-def is_literal(atom: Atom) -> bool:
+def is_literal(atom: object) -> bool:
     return isinstance(atom, Literal)
 
 
@@ -226,9 +245,10 @@ def is_kernel_file(file_name: str) -> bool:
 def location(eqn: Equation) -> str:
     """`file.py:line` of the kernel that wrote `eqn`."""
     traceback = eqn.source_info.traceback
-    for f in traceback.frames if traceback else ():
-        if is_kernel_file(f.file_name):
-            return f"{os.path.basename(f.file_name)}:{f.line_num}"
+    frames = traceback.frames if traceback else ()
+    for frame in frames:  # innermost first
+        if is_kernel_file(frame.file_name):
+            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
     return "unknown line"
 
 
@@ -238,14 +258,26 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
     A result that copied one operand's varying axes only would let `out_specs=P()` return one
     rank's data without a word.
     """
-    marked = [a for a in operands if hasattr(a, "manual_axis_type")]
-    varying = frozenset().union(*(a.manual_axis_type.varying for a in marked))
-    if not varying:
+    varying: frozenset[str] = frozenset()
+    like = None
+    for aval in operands:
+        if not hasattr(aval, "manual_axis_type"):
+            continue
+        own = aval.manual_axis_type.varying
+        if own and like is None:
+            like = aval
+        varying |= own
+    if like is None:
         return ShapedArray(shape, dtype)
-    like = next(a for a in marked if a.manual_axis_type.varying)
-    whole = NamedSharding(like.sharding.mesh, PartitionSpec(*[None] * len(shape)))
-    kind = type(like.manual_axis_type)(varying=varying)
-    return ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)  # type: ignore
+    unsplit = PartitionSpec(*[None] * len(shape))
+    sharding = NamedSharding(like.sharding.mesh, unsplit)
+    axis_type = type(like.manual_axis_type)(varying=varying)
+    return ShapedArray(
+        shape,
+        dtype,
+        sharding=sharding,
+        manual_axis_type=axis_type,  # type: ignore
+    )
 
 
 __all__ = [

@@ -69,11 +69,17 @@ def tiles(
 
     def one(into: Any, at: Any, x: Any) -> tuple[Any, Any]:
         y = body(x)
-        return (into, y) if emit is None else (emit(into, at, y), ())
+        if emit is None:
+            return into, y
+        return emit(into, at, y), ()
+
+    def step(into: Any, at_and_x: tuple[Any, Any]) -> tuple[Any, Any]:
+        at, x = at_and_x
+        return one(into, at, x)
 
     if is_in_order():
-        at = jnp.arange(count, dtype=jnp.int32)
-        into, ys = lax.scan(lambda into, x: one(into, *x), into, (at, xs))
+        places = jnp.arange(count, dtype=jnp.int32)
+        into, ys = lax.scan(step, into, (places, xs))
     else:
         into, ys = _side_by_side(one, into, xs, count, axis, at_once)
     return ys if emit is None else into
@@ -89,24 +95,26 @@ def _side_by_side(
 ) -> tuple[Any, Any]:
     """Maps `one` over the slices of `xs` and the parts of `into` along `axis`."""
 
-    def parts(x: Any) -> Any:
+    def parts(x: jax.Array) -> jax.Array:
+        """4 parts of `[2, 12, 5]` along axis 1 are `[4, 2, 3, 5]`."""
         size = x.shape[axis] // count
         split = x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
         return jnp.moveaxis(split, axis, 0)
+
+    def joined(x: jax.Array, old: jax.Array) -> jax.Array:
+        """The inverse, of the shape that `old` has."""
+        return jnp.moveaxis(x, 0, axis).reshape(old.shape)
 
     def each(args: Any) -> Any:
         part, x = args
         return one(part, jnp.int32(0), x)
 
     args = jax.tree.map(parts, into), xs
-    out, ys = (
-        jax.vmap(each)(args)
-        if at_once is None
-        else lax.map(each, args, batch_size=at_once)
-    )
-    return jax.tree.map(
-        lambda x, old: jnp.moveaxis(x, 0, axis).reshape(old.shape), out, into
-    ), ys
+    if at_once is None:
+        written, ys = jax.vmap(each)(args)
+    else:
+        written, ys = lax.map(each, args, batch_size=at_once)
+    return jax.tree.map(joined, written, into), ys
 
 
 __all__ = ["in_order", "is_in_order", "tiles"]
