@@ -16,7 +16,7 @@ from emu.trainium.isa import (
     tensor_copy,
     tensor_tensor,
 )
-from emu.trainium.spaces import Hbm, Psum, Sbuf
+from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
 
 SPACES = {"sbuf": sbuf, "psum": psum}
 
@@ -30,7 +30,11 @@ class Shape(NamedTuple):
 
 
 def matmul_runs(
-    stationary: Hbm, moving: Hbm, *, shapes: Sequence[Sequence[int]], count: int
+    stationary: Hbm,
+    moving: Hbm,
+    *,
+    shapes: Sequence[Sequence[int]],
+    count: int,
 ) -> tuple[Hbm, ...]:
     """Runs of matmuls on parts of one stationary and one moving tile, nothing between them.
 
@@ -45,40 +49,59 @@ def matmul_runs(
     """
     left = _load(stationary)
     right = _load(moving)
-    sums = [_matmul_run(left, right, Shape(*shape), count) for shape in shapes]
+    sums = []
+    for shape in shapes:
+        sums.append(_matmul_run(left, right, Shape(*shape), count))
+    # Copied and stored after the last run, so that nothing stands between two matmuls.
     stored = []
     for bank in sums:
-        result = tensor_copy(sbuf(*bank.shape), bank)
+        result = sbuf(*bank.shape)
+        result = tensor_copy(result, bank)
         stored.append(dma_store(result))
     return tuple(stored)
 
 
-def _matmul_run(left: Sbuf, right: Sbuf, shape: Shape, count: int) -> Psum:
+def _matmul_run(
+    left: Sbuf,
+    right: Sbuf,
+    shape: Shape,
+    count: int,
+) -> Psum:
     stationary = left[: shape.k, : shape.m]
     moving = right[: shape.k, : shape.n]
 
     def again(bank: Psum, _: None) -> tuple[Psum, None]:
-        return nc_matmul(bank, stationary, moving, jnp.int32(0)), None
+        overwrite = jnp.int32(0)
+        written = nc_matmul(bank, stationary, moving, overwrite)
+        return written, None
 
     bank = psum(shape.m, shape.n)
-    return lax.scan(again, bank, None, length=count)[0]
+    last, _ = lax.scan(again, bank, None, length=count)
+    return last
 
 
 def activations(x: Hbm, *, op: str, count: int) -> tuple[Hbm, ...]:
     """`count` independent activations of one SBUF tile; `x` HBM `[partitions, free]`."""
     tile = _load(x)
-    done = [activation(_like(x), tile, op=op) for _ in range(count)]
-    return tuple(map(dma_store, done))
+    done = []
+    for _ in range(count):
+        room = _like(x)
+        done.append(activation(room, tile, op=op))
+    return _all_stored(done)
 
 
 def activation_chain(x: Hbm, *, op: str, count: int) -> Hbm:
     """`count` activations in place, with scale and bias, each of the one before; `x` as above."""
-    bias = memset(sbuf(x.shape[0], 1), value=1.0)
+    partitions = x.shape[0]
+    bias = sbuf(partitions, 1)
+    bias = memset(bias, value=1.0)
 
     def again(tile: Sbuf, _: None) -> tuple[Sbuf, None]:
-        return activation_bias(tile, tile, bias, op=op, scale=0.5), None
+        written = activation_bias(tile, tile, bias, op=op, scale=0.5)
+        return written, None
 
-    last, _ = lax.scan(again, _load(x), None, length=count)
+    tile = _load(x)
+    last, _ = lax.scan(again, tile, None, length=count)
     return dma_store(last)
 
 
@@ -86,12 +109,20 @@ def tensor_tensors(x: Hbm, y: Hbm, *, op: str, count: int) -> tuple[Hbm, ...]:
     """`count` independent `x op y` in SBUF; `x`, `y` HBM `[partitions, free]`."""
     left = _load(x)
     right = _load(y)
-    done = [tensor_tensor(_like(x), left, right, op=op) for _ in range(count)]
-    return tuple(map(dma_store, done))
+    done = []
+    for _ in range(count):
+        room = _like(x)
+        done.append(tensor_tensor(room, left, right, op=op))
+    return _all_stored(done)
 
 
 def tensor_copies(
-    x: Hbm, unit: Hbm, *, src: str, dst: str, count: int
+    x: Hbm,
+    unit: Hbm,
+    *,
+    src: str,
+    dst: str,
+    count: int,
 ) -> tuple[Hbm, ...]:
     """`count` independent copies of one tile between the named memories.
 
@@ -103,13 +134,17 @@ def tensor_copies(
     """
     tile = _load(x)
     if src == "psum":
+        # A DMA cannot write PSUM: a product with the unit matrix gets the tile there.
         bank = psum(*x.shape, dtype=x.dtype)
-        tile = nc_matmul(bank, _load(unit), tile, jnp.int32(0))
+        stationary = _load(unit)
+        overwrite = jnp.int32(0)
+        tile = nc_matmul(bank, stationary, tile, overwrite)
+    fresh = SPACES[dst]
     done = []
     for _ in range(count):
-        room = SPACES[dst](*x.shape, dtype=x.dtype)
+        room = fresh(*x.shape, dtype=x.dtype)
         done.append(tensor_copy(room, tile))
-    return tuple(map(dma_store, done))
+    return _all_stored(done)
 
 
 def dma_copies(x: Hbm, *, queues: Sequence[str], buffers: int) -> tuple[Hbm, ...]:
@@ -118,7 +153,9 @@ def dma_copies(x: Hbm, *, queues: Sequence[str], buffers: int) -> tuple[Hbm, ...
     `buffers` tiles at a time: all loads, then all stores, each in turn on another of `queues`.
     """
     tiles, *shape = x.shape
-    ring = [sbuf(*shape, dtype=x.dtype) for _ in range(buffers)]
+    ring = []
+    for _ in range(buffers):
+        ring.append(sbuf(*shape, dtype=x.dtype))
     turn = itertools.cycle(queues)
     stored = []
     for first in range(0, tiles, buffers):
@@ -131,9 +168,14 @@ def dma_copies(x: Hbm, *, queues: Sequence[str], buffers: int) -> tuple[Hbm, ...
     return tuple(stored)
 
 
-def _load(source: Hbm, queue: str = "load_queue") -> Sbuf:
+def _all_stored(tiles: Sequence[OnChip]) -> tuple[Hbm, ...]:
+    return tuple(map(dma_store, tiles))
+
+
+def _load(source: Hbm) -> Sbuf:
     """A whole HBM array in SBUF."""
-    return dma_load(_like(source), source, queue=queue)
+    tile = _like(source)
+    return dma_load(tile, source, queue="load_queue")
 
 
 def _like(source: Hbm) -> Sbuf:

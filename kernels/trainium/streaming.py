@@ -18,8 +18,9 @@ def row_count(x: Hbm) -> int:
 
 def row_tiles(x: Hbm) -> Hbm:
     """`[R, ...]` as `[R/r, r, ...]`, r rows a tile."""
+    rows = row_count(x)
     _, *rest = x.shape
-    return x.reshape(-1, row_count(x), *rest)
+    return x.reshape(-1, rows, *rest)
 
 
 def fetch(x: Hbm, *, buffers: int = 1) -> Sbuf:
@@ -28,7 +29,11 @@ def fetch(x: Hbm, *, buffers: int = 1) -> Sbuf:
     return dma_load(tile, x)
 
 
-def over_rows(compute: Callable[..., PyTree], *arrays: Hbm, buffers: int) -> PyTree:
+def over_rows(
+    compute: Callable[..., PyTree],
+    *arrays: Hbm,
+    buffers: int,
+) -> PyTree:
     """Streams the row tiles of several arrays through a computation.
 
     Args:
@@ -41,14 +46,17 @@ def over_rows(compute: Callable[..., PyTree], *arrays: Hbm, buffers: int) -> PyT
     """
 
     def row_tile(parts: tuple[Hbm, ...]) -> PyTree:
-        loaded = [fetch(part, buffers=buffers) for part in parts]
-        return jax.tree.map(dma_store, compute(*loaded))
+        loaded = []
+        for part in parts:
+            loaded.append(fetch(part, buffers=buffers))
+        results = compute(*loaded)
+        return jax.tree.map(dma_store, results)
 
     def joined(tiles: Hbm) -> Hbm:
         _, _, *rest = tiles.shape
         return tiles.reshape(-1, *rest)
 
-    by_tile = tuple(row_tiles(x) for x in arrays)
+    by_tile = tuple(map(row_tiles, arrays))
     stored = lax.map(row_tile, by_tile)
     return jax.tree.map(joined, stored)
 

@@ -47,15 +47,16 @@ def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
     Returns:
       HBM `[blocks, tiles, rows, hidden padded]`.
     """
-    blocks, tiles, rows = tiling.blocks, tiling.tiles, tiling.rows
+    width = tiling.hidden_padded
 
     def token_tile(ids: Hbm) -> Hbm:
-        tile = sbuf(rows, tiling.hidden_padded, dtype=tiling.dtype)
-        return dma_store(dma_gather(tile, table, ids))
+        tile = sbuf(tiling.rows, width, dtype=tiling.dtype)
+        gathered = dma_gather(tile, table, ids)
+        return dma_store(gathered)
 
-    by_tile = ids.reshape(blocks * tiles, rows)
+    by_tile = ids.reshape(-1, tiling.rows)
     x = lax.map(token_tile, by_tile)
-    return x.reshape(blocks, tiles, rows, tiling.hidden_padded)
+    return x.reshape(*ids.shape, width)
 
 
 def lm_head(
@@ -86,30 +87,40 @@ def lm_head(
     def unknown(weights: Hbm) -> Logits:
         blocks, _, _, _, columns = weights.shape
         logits = hbm(blocks, 1, columns)
-        return logits, hbm(blocks, 1, LARGEST, dtype=jnp.int32)
+        places = hbm(blocks, 1, LARGEST, dtype=jnp.int32)
+        return logits, places
 
     def use(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
         tile = sbuf(1, tiling.hidden_padded, dtype=tiling.dtype)
         own = lax.slice_in_dim(flat, row, row + 1, axis=0)
         token = dma_load(tile, own)
         h = _normalised_column(token, norm, tiling)
-        pairs = zip(heads, outs, strict=True)
-        return tuple(_logits(h, weights, out) for weights, out in pairs)
+        filled = []
+        for weights, out in zip(heads, outs, strict=True):
+            filled.append(_logits(h, weights, out))
+        return tuple(filled)
+
+    def pass_by(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
+        return outs
 
     outs = tuple(unknown(weights) for weights in heads)
-    return lax.cond(mine, use, lambda outs: outs, outs)
+    return lax.cond(mine, use, pass_by, outs)
 
 
 def _normalised_column(token: Sbuf, norm: Hbm, tiling: LayerTiling) -> Sbuf:
     """RMSNorm of one token, features on partitions: SBUF `[hidden tile, hidden tiles, 1]`."""
     count, size = tiling.hidden_tiles
-    weight = dma_load(sbuf(1, tiling.hidden_padded, dtype=norm.dtype), norm)
+    weight = sbuf(1, tiling.hidden_padded, dtype=norm.dtype)
+    weight = dma_load(weight, norm)
     normed = rms_norm(token, weight, size=tiling.hidden, eps=tiling.eps)
 
     def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
-        features = part(normed, hidden_tile * size, size, axis=1)
-        bank = nc_transpose(psum(size, 1, dtype=tiling.dtype), features)
-        return tensor_copy_at(out, bank, hidden_tile, jnp.int32(0))
+        first_feature = hidden_tile * size
+        features = part(normed, first_feature, size, axis=1)
+        bank = psum(size, 1, dtype=tiling.dtype)
+        bank = nc_transpose(bank, features)
+        only_token = jnp.int32(0)
+        return tensor_copy_at(out, bank, hidden_tile, only_token)
 
     out = sbuf(size, count, 1, dtype=tiling.dtype)
     return loop(turn, out, count)
@@ -121,13 +132,16 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
     def emit(outs: Logits, block: KnownInt, sums: Sequence[Psum]) -> Logits:
         all_logits, all_places = outs
         (only_token,) = sums
-        logits = tensor_copy(sbuf(1, columns), only_token)
+        logits = sbuf(1, columns)
+        logits = tensor_copy(logits, only_token)
         # Of each block the largest and its place: the host compares the blocks'.
-        largest = nc_max8(sbuf(1, LARGEST), logits)
+        largest = sbuf(1, LARGEST)
+        largest = nc_max8(largest, logits)
         places = sbuf(1, LARGEST, dtype=jnp.int32)
         places = nc_find_index8(places, logits, largest)
         all_logits = dma_store_at(all_logits, logits, block)
-        return all_logits, dma_store_at(all_places, places, block)
+        all_places = dma_store_at(all_places, places, block)
+        return all_logits, all_places
 
     return project(h, weights, outs, emit, rows=1, axis=0)
 

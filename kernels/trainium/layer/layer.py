@@ -72,7 +72,10 @@ def layer(
 
 
 def after_attention(
-    x: Hbm, attended: Hbm, weights: LayerWeights, tiling: LayerTiling
+    x: Hbm,
+    attended: Hbm,
+    weights: LayerWeights,
+    tiling: LayerTiling,
 ) -> Hbm:
     """Output projection, residual, RMSNorm, SwiGLU, residual.
 
@@ -90,6 +93,7 @@ def after_attention(
         block, x = given
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
+        # Products are added to the hidden states where they stand: that is the residual.
         y = _product(tensor_add_at, y, own, weights["wo"])
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
@@ -101,7 +105,12 @@ def after_attention(
 
 
 def after_shared_attention(
-    x: Hbm, attended: Hbm, weights: LayerWeights, tiling: LayerTiling, *, axis: str
+    x: Hbm,
+    attended: Hbm,
+    weights: LayerWeights,
+    tiling: LayerTiling,
+    *,
+    axis: str,
 ) -> Hbm:
     """`after_attention` on each of the cores along `axis`, from its heads and FFN columns.
 
@@ -113,58 +122,80 @@ def after_shared_attention(
       for block: y = x + sum[block]; x[block] = y; sum[block] = all_reduce(swiglu(norm(y)) · w_down)
       for block: x[block] += sum[block]
     """
-    shape = tiling.rows, tiling.tiles, tiling.hidden_padded
 
     def total(h: Sbuf, matrix: Hbm) -> Hbm:
-        part = sbuf(*shape, dtype=tiling.dtype)
-        part = _product(tensor_copy_at, part, h, matrix)
+        own_part = sbuf(
+            tiling.rows,
+            tiling.tiles,
+            tiling.hidden_padded,
+            dtype=tiling.dtype,
+        )
+        own_part = _product(tensor_copy_at, own_part, h, matrix)
         # Collectives move HBM: every core's part goes there and the sum comes back.
-        stored = dma_store(part)
+        stored = dma_store(own_part)
         received = hbm(*stored.shape, dtype=tiling.dtype)
         return all_reduce(received, stored, axis=axis)
 
     def plus(x: Hbm, total: Hbm) -> Sbuf:
         y = load_block(x, tiling)
-        added = dma_load(sbuf(*y.shape, dtype=tiling.dtype), total)
+        added = sbuf(*y.shape, dtype=tiling.dtype)
+        added = dma_load(added, total)
         return tensor_tensor(y, y, added, op="add")
 
     def attention(block: KnownInt) -> Hbm:
-        return total(_load_attended(attended, block, tiling), weights["wo"])
+        own = _load_attended(attended, block, tiling)
+        return total(own, weights["wo"])
 
     def mlp(given: tuple[Hbm, Hbm]) -> tuple[Hbm, Hbm]:
-        y = plus(*given)
+        x, attention_sum = given
+        y = plus(x, attention_sum)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         stored = _store_block(y)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
-        return stored, total(h, weights["w_down"])
+        mlp_sum = total(h, weights["w_down"])
+        return stored, mlp_sum
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
-        return _store_block(plus(*given))
+        x, mlp_sum = given
+        y = plus(x, mlp_sum)
+        return _store_block(y)
 
-    sums = lax.map(attention, jnp.arange(tiling.blocks, dtype=jnp.int32))
-    x, sums = lax.map(mlp, (x, sums))
-    return lax.map(residual, (x, sums))
+    # Three loops over blocks, not one: a block's sum is wanted only in the next loop, so it crosses
+    # between the cores while other blocks are computed.
+    blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
+    attention_sums = lax.map(attention, blocks)
+    x, mlp_sums = lax.map(mlp, (x, attention_sums))
+    return lax.map(residual, (x, mlp_sums))
 
 
 def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
     """`h · matrix` copied to or added to SBUF `[rows, tiles, hidden padded]`; h as `project`'s."""
+    rows = out.shape[0]
 
-    def emit(out: Sbuf, column_block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
-        for token_tile, bank in enumerate(sums):
+    def emit(
+        out: Sbuf,
+        column_block: KnownInt,
+        sums: Sequence[Psum],
+    ) -> Sbuf:
+        for number, bank in enumerate(sums):
+            token_tile = jnp.int32(number)
             column = column_block * bank.shape[1]
-            out = write(out, bank, jnp.int32(token_tile), column)
+            out = write(out, bank, token_tile, column)
         return out
 
-    return project(h, matrix, out, emit, rows=out.shape[0])
+    return project(h, matrix, out, emit, rows=rows)
 
 
 def _store_block(y: Sbuf) -> Hbm:
     """A block of hidden states: SBUF `[rows, tiles, ...]` to HBM `[tiles, rows, ...]`."""
+    count = y.shape[1]
 
     def store(token_tile: KnownInt) -> Hbm:
-        return dma_store(index(y, token_tile, 1))
+        own = index(y, token_tile, 1)
+        return dma_store(own)
 
-    return lax.map(store, jnp.arange(y.shape[1], dtype=jnp.int32))
+    token_tiles = jnp.arange(count, dtype=jnp.int32)
+    return lax.map(store, token_tiles)
 
 
 def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
@@ -173,12 +204,21 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
         head, token_tile = divide(place, tiling.tiles)
         # Rows of `wo` are in the order of heads, so a head's features are its contraction tile.
-        own = index(index(attended, head), block * tiling.tiles + token_tile)
+        of_head = index(attended, head)
+        number = block * tiling.tiles + token_tile
+        own = index(of_head, number)
         column = token_tile * tiling.rows
-        return dma_load_at(out, own, head, column, queue=LOAD_QUEUES[1])
+        return dma_load_at(out, own, head, column, queue=second_queue)
 
-    out = sbuf(tiling.head_dim, tiling.heads, tiling.block_tokens, dtype=tiling.dtype)
-    return loop(load, out, tiling.heads * tiling.tiles)
+    _, second_queue = LOAD_QUEUES
+    out = sbuf(
+        tiling.head_dim,
+        tiling.heads,
+        tiling.block_tokens,
+        dtype=tiling.dtype,
+    )
+    places = tiling.heads * tiling.tiles
+    return loop(load, out, places)
 
 
 __all__ = ["after_attention", "after_shared_attention", "layer"]

@@ -32,19 +32,45 @@ def swiglu(
     tokens = h.shape[2]
 
     def pairs(h: Sbuf, gate: Sbuf, up: Sbuf) -> Pairs:
-        return (gate, h), (up, h)
+        # The stationary operand first: its columns become the product's partitions.
+        gate_pair = gate, h
+        up_pair = up, h
+        return gate_pair, up_pair
 
     def ffn_tile(weights: tuple[Hbm, Hbm]) -> tuple[Sbuf, Psum]:
-        banks = psum(size, tokens, buffers=2), psum(size, tokens, buffers=2)
-        gate, up = over_chunks(banks, h, weights, pairs, buffers=buffers)
-        return activation(sbuf(size, tokens), gate, op="silu"), up
+        # Two banks each: the next tile's sums begin while these are still read.
+        gate_bank = psum(size, tokens, buffers=2)
+        up_bank = psum(size, tokens, buffers=2)
+        gate, up = over_chunks(
+            (gate_bank, up_bank),
+            h,
+            weights,
+            pairs,
+            buffers=buffers,
+        )
+        activated = sbuf(size, tokens)
+        activated = activation(activated, gate, op="silu")
+        return activated, up
 
-    def emit(out: Sbuf, place: KnownInt, halves: tuple[Sbuf, Psum]) -> Sbuf:
-        gate, up = halves
-        return tensor_tensor_at(out, gate, up, place, jnp.int32(0), op="multiply")
+    def emit(
+        out: Sbuf,
+        place: KnownInt,
+        halves: tuple[Sbuf, Psum],
+    ) -> Sbuf:
+        activated, up = halves
+        first_token = jnp.int32(0)
+        return tensor_tensor_at(
+            out,
+            activated,
+            up,
+            place,
+            first_token,
+            op="multiply",
+        )
 
     out = sbuf(size, count, tokens, dtype=tiling.dtype)
-    return tiles(ffn_tile, (w_gate, w_up), into=out, emit=emit, axis=1)
+    weights = w_gate, w_up
+    return tiles(ffn_tile, weights, into=out, emit=emit, axis=1)
 
 
 __all__ = ["swiglu"]

@@ -1,7 +1,5 @@
 """RMSNorm of token tiles, and the transpose that puts their features on partitions."""
 
-import functools
-
 import jax.numpy as jnp
 from jax import lax
 
@@ -36,16 +34,35 @@ def rms_norm(x: Sbuf, weight: Sbuf, *, size: int, eps: float, buffers: int = 1) 
     Returns:
       SBUF, shape and dtype of `x`; sums in float32.
     """
-    tile = functools.partial(sbuf, buffers=buffers)
-    column = x.shape[0], 1
+    rows = x.shape[0]
+
+    def column() -> Sbuf:
+        return sbuf(rows, 1, buffers=buffers)
+
     # By GpSimd: on the Vector Engine they would wait for the tile before.
-    zero = memset(tile(*column), value=0.0, engine="gpsimd")
-    epsilon = memset(tile(*column), value=eps, engine="gpsimd")
+    zero = memset(column(), value=0.0, engine="gpsimd")
+    epsilon = memset(column(), value=eps, engine="gpsimd")
     # The squares are not needed: the tile that will take the result takes them.
-    out = tile(*x.shape, dtype=x.dtype)
-    out, total = activation_reduce(out, tile(*column), x, zero, op="square")
-    scale = activation_bias(tile(*column), total, epsilon, op="rsqrt", scale=1.0 / size)
-    return scalar_tensor_tensor(out, x, scale, weight, op0="multiply", op1="multiply")
+    out = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
+    total = column()
+    out, total = activation_reduce(out, total, x, zero, op="square")
+    # `rsqrt(scale · total + epsilon)`: the mean costs no instruction of its own.
+    inverse_root = column()
+    inverse_root = activation_bias(
+        inverse_root,
+        total,
+        epsilon,
+        op="rsqrt",
+        scale=1.0 / size,
+    )
+    return scalar_tensor_tensor(
+        out,
+        x,
+        inverse_root,
+        weight,
+        op0="multiply",
+        op1="multiply",
+    )
 
 
 def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
@@ -65,11 +82,18 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
 
     def norm_tile(out: Sbuf, token_tile: KnownInt) -> Sbuf:
         rows = index(x, token_tile, 1)
-        normed = rms_norm(rows, own_weight, size=tiling.hidden, eps=tiling.eps)
+        normed = rms_norm(
+            rows,
+            own_weight,
+            size=tiling.hidden,
+            eps=tiling.eps,
+        )
 
         def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
+            # A transpose keeps the dtype (from NeuronCore-v3 on), so the bank is not float32.
             bank = psum(size, tiling.rows, dtype=tiling.dtype, buffers=2)
-            features = part(normed, hidden_tile * size, size, axis=1)
+            first_feature = hidden_tile * size
+            features = part(normed, first_feature, size, axis=1)
             bank = nc_transpose(bank, features)
             first_token = token_tile * tiling.rows
             return tensor_copy_at(out, bank, hidden_tile, first_token)
@@ -92,24 +116,36 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     """
     rows, heads, size = x.shape
     own_weight = _in_every_row(weight, rows)
-    square = tensor_tensor(sbuf(*x.shape), x, x, op="multiply")
-    total = tensor_reduce(sbuf(rows, heads, 1), square, op="add")
+    square = sbuf(*x.shape)
+    square = tensor_tensor(square, x, x, op="multiply")
+    total = sbuf(rows, heads, 1)
+    total = tensor_reduce(total, square, op="add")
     epsilon = memset(sbuf(rows, 1), value=eps)
     flat = total.reshape(rows, heads)
-    scale = sbuf(rows, heads)
-    scale = activation_bias(scale, flat, epsilon, op="rsqrt", scale=1.0 / size)
-    by_feature = lax.broadcast_in_dim(scale, x.shape, (0, 1))
+    inverse_root = sbuf(rows, heads)
+    inverse_root = activation_bias(
+        inverse_root,
+        flat,
+        epsilon,
+        op="rsqrt",
+        scale=1.0 / size,
+    )
+    # Views, which cost nothing: a head's factor for all its features, then a feature's weight for
+    # all heads.
+    row, head, feature = range(3)
+    by_head = lax.broadcast_in_dim(inverse_root, x.shape, (row, head))
     y = sbuf(*x.shape, dtype=x.dtype)
-    y = tensor_tensor(y, x, by_feature, op="multiply")
-    by_head = lax.broadcast_in_dim(own_weight, x.shape, (0, 2))
-    return tensor_tensor(y, y, by_head, op="multiply")
+    y = tensor_tensor(y, x, by_head, op="multiply")
+    by_feature = lax.broadcast_in_dim(own_weight, x.shape, (row, feature))
+    return tensor_tensor(y, y, by_feature, op="multiply")
 
 
 def _in_every_row(weight: Hbm, rows: int) -> Sbuf:
     """HBM `[1, n]` to SBUF `[rows, n]`: an engine reads its own partition only."""
-    shape = rows, weight.shape[1]
-    tile = sbuf(*shape, dtype=weight.dtype)
-    return dma_load(tile, jnp.broadcast_to(weight, shape))
+    columns = weight.shape[1]
+    tile = sbuf(rows, columns, dtype=weight.dtype)
+    repeated = jnp.broadcast_to(weight, (rows, columns))
+    return dma_load(tile, repeated)
 
 
 __all__ = ["head_norm", "normalised_transposed", "rms_norm"]

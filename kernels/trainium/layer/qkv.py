@@ -1,6 +1,5 @@
 """From hidden states to rotated queries, keys and values in HBM: norm, projection, RoPE."""
 
-import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -26,8 +25,13 @@ from kernels.trainium.tiles import PARTITIONS, index, largest_divisor
 
 def load_block(x: Hbm, tiling: LayerTiling) -> Sbuf:
     """A block of hidden states, HBM `[tiles, rows, hidden padded]` to SBUF `[rows, tiles, ...]`."""
-    shape = tiling.rows, tiling.tiles, tiling.hidden_padded
-    return dma_load_tiles(sbuf(*shape, dtype=tiling.dtype), x)
+    tile = sbuf(
+        tiling.rows,
+        tiling.tiles,
+        tiling.hidden_padded,
+        dtype=tiling.dtype,
+    )
+    return dma_load_tiles(tile, x)
 
 
 def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
@@ -46,44 +50,75 @@ def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
     """
     rows, heads, size = x.shape
     middle = size // 2
-    half = rows, heads, middle
     first = lax.slice_in_dim(x, 0, middle, axis=2)
     second = lax.slice_in_dim(x, middle, size, axis=2)
-    wide_cos = lax.broadcast_in_dim(cos, half, (0, 2))
-    wide_sin = lax.broadcast_in_dim(sin, half, (0, 2))
-    tile = functools.partial(sbuf, buffers=buffers)
-    zero = jnp.int32(0)
+    # Views: every head turns by its token's angles.
+    row, _, feature = range(3)
+    wide_cos = lax.broadcast_in_dim(cos, first.shape, (row, feature))
+    wide_sin = lax.broadcast_in_dim(sin, first.shape, (row, feature))
 
-    kept = tensor_tensor(tile(*half), first, wide_cos, op="multiply")
-    turned = tensor_tensor(tile(*half), second, wide_sin, op="multiply")
-    out = tile(*x.shape, dtype=x.dtype)
-    out = tensor_tensor_at(out, kept, turned, zero, zero, op="subtract")
+    def half() -> Sbuf:
+        return sbuf(rows, heads, middle, buffers=buffers)
 
-    kept = tensor_tensor(tile(*half), second, wide_cos, op="multiply")
-    turned = tensor_tensor(tile(*half), first, wide_sin, op="multiply")
-    return tensor_tensor_at(out, kept, turned, zero, jnp.int32(middle), op="add")
+    first_head = jnp.int32(0)
+    first_half = jnp.int32(0)
+    second_half = jnp.int32(middle)
+
+    kept = tensor_tensor(half(), first, wide_cos, op="multiply")
+    turned = tensor_tensor(half(), second, wide_sin, op="multiply")
+    out = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
+    out = tensor_tensor_at(
+        out,
+        kept,
+        turned,
+        first_head,
+        first_half,
+        op="subtract",
+    )
+
+    kept = tensor_tensor(half(), second, wide_cos, op="multiply")
+    turned = tensor_tensor(half(), first, wide_sin, op="multiply")
+    return tensor_tensor_at(
+        out,
+        kept,
+        turned,
+        first_head,
+        second_half,
+        op="add",
+    )
 
 
 def store_transposed(x: Sbuf) -> Hbm:
     """Puts each head's features on partitions and stores it: SBUF `[rows, heads, head_dim]` to HBM
-    `[heads, head_dim, rows]`, as many heads a transpose as fill 128 partitions."""
+    `[heads, head_dim, rows]`, as many heads a transpose as fill 128 partitions.
+
+    32 heads of 64 features are 16 transposes of two heads; of 128 features, 32 of one.
+    """
     rows, heads, size = x.shape
-    together = largest_divisor(heads, PARTITIONS // size)
-    groups = heads // together
-    grouped = x.reshape(rows, groups, together * size)
+    heads_together = largest_divisor(heads, PARTITIONS // size)
+    features = heads_together * size
+    groups = heads // heads_together
+    grouped = x.reshape(rows, groups, features)
 
     def store_group(group: KnownInt) -> Hbm:
-        bank = psum(together * size, rows, dtype=x.dtype)
-        bank = nc_transpose(bank, index(grouped, group, 1))
+        bank = psum(features, rows, dtype=x.dtype)
+        own = index(grouped, group, 1)
+        bank = nc_transpose(bank, own)
         copy = sbuf(*bank.shape, dtype=x.dtype, buffers=2)
-        return dma_store(tensor_copy(copy, bank))
+        copy = tensor_copy(copy, bank)
+        return dma_store(copy)
 
-    out = lax.map(store_group, jnp.arange(groups, dtype=jnp.int32))
+    numbers = jnp.arange(groups, dtype=jnp.int32)
+    out = lax.map(store_group, numbers)
     return out.reshape(heads, size, rows)
 
 
 def qkv(
-    x: Hbm, cos: Hbm, sin: Hbm, weights: LayerWeights, tiling: LayerTiling
+    x: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LayerWeights,
+    tiling: LayerTiling,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """Queries, keys and values of this core's tokens.
 
@@ -98,12 +133,18 @@ def qkv(
       rotated, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
     """
     columns = tiling.qkv_columns
-    width = (tiling.heads + 2 * tiling.kv_heads) * tiling.head_dim
+    all_heads = tiling.heads + 2 * tiling.kv_heads
+    width = all_heads * tiling.head_dim
 
-    def emit(out: Sbuf, column_block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
-        for token_tile, bank in enumerate(sums):
-            place = jnp.int32(token_tile), column_block * columns
-            out = tensor_copy_at(out, bank, *place)
+    def emit(
+        out: Sbuf,
+        column_block: KnownInt,
+        sums: Sequence[Psum],
+    ) -> Sbuf:
+        for number, bank in enumerate(sums):
+            token_tile = jnp.int32(number)
+            column = column_block * columns
+            out = tensor_copy_at(out, bank, token_tile, column)
         return out
 
     # Each iteration stores what it computed, so the results of all are stacked in HBM.
@@ -119,27 +160,39 @@ def qkv(
             own = index(fused, token_tile, 1)
             return _split(own, cos, sin, weights, tiling)
 
-        return lax.map(of_tile, (jnp.arange(tiling.tiles, dtype=jnp.int32), cos, sin))
+        numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
+        return lax.map(of_tile, (numbers, cos, sin))
 
     q, k, v = lax.map(of_block, (x, cos, sin))
     token_tiles = tiling.blocks * tiling.tiles
 
     def joined(stored: Hbm) -> Hbm:
-        _, _, *shape = stored.shape
-        return stored.reshape(token_tiles, *shape)
+        _, _, *rest = stored.shape
+        return stored.reshape(token_tiles, *rest)
 
     return joined(q), joined(k), joined(v)
 
 
 def _split(
-    fused: Sbuf, cos: Hbm, sin: Hbm, weights: LayerWeights, tiling: LayerTiling
+    fused: Sbuf,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LayerWeights,
+    tiling: LayerTiling,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
-    rows, head_dim = tiling.rows, tiling.head_dim
-    own_cos, own_sin = (
-        dma_load(sbuf(rows, head_dim // 2), table, queue=queue)
-        for table, queue in zip((cos, sin), LOAD_QUEUES, strict=True)
-    )
+    rows = tiling.rows
+    head_dim = tiling.head_dim
+
+    def angles(table: Hbm, queue: str) -> Sbuf:
+        tile = sbuf(rows, head_dim // 2)
+        return dma_load(tile, table, queue=queue)
+
+    # By two queues, so that neither table waits for the other.
+    cos_queue, sin_queue = LOAD_QUEUES
+    own_cos = angles(cos, cos_queue)
+    own_sin = angles(sin, sin_queue)
+    # With 4 query heads over 2 KV heads of 16 features the columns are q 0-63, k 64-95, v 96-127.
     q_end = tiling.heads * head_dim
     k_end = q_end + tiling.kv_heads * head_dim
     v_end = k_end + tiling.kv_heads * head_dim
@@ -151,9 +204,12 @@ def _split(
     if tiling.qk_norm:
         q = head_norm(q, weights["q_norm"], eps=tiling.eps)
         k = head_norm(k, weights["k_norm"], eps=tiling.eps)
-    stored_q = store_transposed(rope(q, own_cos, own_sin))
-    stored_k = store_transposed(rope(k, own_cos, own_sin))
-    return stored_q, stored_k, dma_store(v)
+    rotated_q = rope(q, own_cos, own_sin)
+    stored_q = store_transposed(rotated_q)
+    rotated_k = rope(k, own_cos, own_sin)
+    stored_k = store_transposed(rotated_k)
+    stored_v = dma_store(v)
+    return stored_q, stored_k, stored_v
 
 
 __all__ = ["load_block", "qkv", "rope", "store_transposed"]

@@ -1,7 +1,5 @@
 """RMSNorm, RoPE and SwiGLU from HBM to HBM: row tiles streamed through Vector and Scalar Engine."""
 
-import functools
-
 import jax.numpy as jnp
 
 from emu.trainium.engines.memory import sbuf
@@ -13,7 +11,13 @@ from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import largest_divisor
 
 
-def rms_norm_rows(x: Hbm, weight: Hbm, *, eps: float = 1e-6, buffers: int = 2) -> Hbm:
+def rms_norm_rows(
+    x: Hbm,
+    weight: Hbm,
+    *,
+    eps: float = 1e-6,
+    buffers: int = 2,
+) -> Hbm:
     """RMSNorm of every row: `x · rsqrt(mean(x²) + eps) · weight`.
 
     Dimensions:
@@ -33,14 +37,28 @@ def rms_norm_rows(x: Hbm, weight: Hbm, *, eps: float = 1e-6, buffers: int = 2) -
     """
     rows = row_count(x)
     size = x.shape[1]
-    on_all_rows = jnp.broadcast_to(weight, (rows, size))
-    norm = functools.partial(
-        rms_norm, weight=fetch(on_all_rows), size=size, eps=eps, buffers=buffers
-    )
-    return over_rows(norm, x, buffers=buffers)
+    repeated = jnp.broadcast_to(weight, (rows, size))
+    in_every_row = fetch(repeated)
+
+    def normalised(x: Sbuf) -> Sbuf:
+        return rms_norm(
+            x,
+            in_every_row,
+            size=size,
+            eps=eps,
+            buffers=buffers,
+        )
+
+    return over_rows(normalised, x, buffers=buffers)
 
 
-def rope_rows(x: Hbm, cos: Hbm, sin: Hbm, *, buffers: int = 2) -> Hbm:
+def rope_rows(
+    x: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    *,
+    buffers: int = 2,
+) -> Hbm:
     """Rotary embedding: turns the pairs `(i, i + D/2)` of every head by their token's angles.
 
     Dimensions:
@@ -57,11 +75,20 @@ def rope_rows(x: Hbm, cos: Hbm, sin: Hbm, *, buffers: int = 2) -> Hbm:
     Pseudocode:
       for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
     """
-    turned = functools.partial(rope, buffers=buffers)
+
+    def turned(x: Sbuf, cos: Sbuf, sin: Sbuf) -> Sbuf:
+        return rope(x, cos, sin, buffers=buffers)
+
     return over_rows(turned, x, cos, sin, buffers=buffers)
 
 
-def swiglu_rows(gate: Hbm, up: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
+def swiglu_rows(
+    gate: Hbm,
+    up: Hbm,
+    *,
+    piece: int = 2048,
+    buffers: int = 2,
+) -> Hbm:
     """The gate of an MLP: `silu(gate) · up`, elementwise.
 
     Dimensions:
@@ -79,9 +106,10 @@ def swiglu_rows(gate: Hbm, up: Hbm, *, piece: int = 2048, buffers: int = 2) -> H
     Pseudocode:
       for tiles: load gate, up; store silu(gate) · up
     """
+    # 4096 rows of 14336 elements in pieces of at most 2048 are 28672 rows of 2048.
     columns = largest_divisor(gate.shape[1], piece)
 
-    def tile(gate: Sbuf, up: Sbuf) -> Sbuf:
+    def gated(gate: Sbuf, up: Sbuf) -> Sbuf:
         activated = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
         activated = activation(activated, gate, op="silu")
         product = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
@@ -89,5 +117,10 @@ def swiglu_rows(gate: Hbm, up: Hbm, *, piece: int = 2048, buffers: int = 2) -> H
 
     gate_pieces = gate.reshape(-1, columns)
     up_pieces = up.reshape(-1, columns)
-    products = over_rows(tile, gate_pieces, up_pieces, buffers=buffers)
+    products = over_rows(
+        gated,
+        gate_pieces,
+        up_pieces,
+        buffers=buffers,
+    )
     return products.reshape(gate.shape)

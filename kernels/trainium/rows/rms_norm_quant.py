@@ -57,23 +57,38 @@ def rms_norm_fp8(
     largest = float(jnp.finfo(dtype).max)
     rows = row_count(x)
     size = x.shape[1]
-    on_all_rows = fetch(jnp.broadcast_to(weight, (rows, size)))
+    repeated = jnp.broadcast_to(weight, (rows, size))
+    in_every_row = fetch(repeated)
 
     def column() -> Sbuf:
         return sbuf(rows, 1, buffers=buffers)
 
-    def tile(x: Sbuf) -> tuple[Sbuf, Sbuf]:
-        normed = rms_norm(x, on_all_rows, size=size, eps=eps, buffers=buffers)
-        peak = tensor_reduce(column(), normed, op="absmax")
-        scale = tensor_immediate(
-            column(), peak, op="max", value=TINY, op1="multiply", value1=1 / largest
+    def quantised_rows(x: Sbuf) -> tuple[Sbuf, Sbuf]:
+        normed = rms_norm(
+            x,
+            in_every_row,
+            size=size,
+            eps=eps,
+            buffers=buffers,
         )
-        inverse = reciprocal(column(), scale)
+        peak = column()
+        peak = tensor_reduce(peak, normed, op="absmax")
+        scale = column()
+        scale = tensor_immediate(
+            scale,
+            peak,
+            op="max",
+            value=TINY,
+            op1="multiply",
+            value1=1 / largest,
+        )
+        inverse = column()
+        inverse = reciprocal(inverse, scale)
         elements = sbuf(rows, size, dtype=dtype, buffers=buffers)
         elements = tensor_scalar(elements, normed, inverse, op="multiply")
         return elements, scale
 
-    return over_rows(tile, x, buffers=buffers)
+    return over_rows(quantised_rows, x, buffers=buffers)
 
 
 def rms_norm_mx(
@@ -114,23 +129,31 @@ def rms_norm_mx(
     tile_tokens = largest_divisor(total, tokens)
     weights = sbuf(partitions, blocks, quad, dtype=x.dtype)
     weights = dma_load_tiles(weights, weight)
-    ones = memset(sbuf(partitions, partitions, dtype=x.dtype), value=1.0)
-    epsilon = memset(sbuf(partitions, 1), value=eps)
+    ones = sbuf(partitions, partitions, dtype=x.dtype)
+    ones = memset(ones, value=1.0)
+    epsilon = sbuf(partitions, 1)
+    epsilon = memset(epsilon, value=eps)
 
-    def tile(number: KnownInt) -> tuple[Hbm, Hbm]:
+    def quantised_tokens(number: KnownInt) -> tuple[Hbm, Hbm]:
         loaded = load_blocks(x, number, tile_tokens, buffers)
         shape = loaded.shape
         inverse = _inverse_root(loaded, ones, epsilon, buffers)
         normed = sbuf(*shape, dtype=x.dtype, buffers=buffers)
         # Views: a token's factor for all its features, a feature's weight for all tokens.
-        by_token = lax.broadcast_in_dim(inverse, shape, (0, 2))
+        partition, block, token, place = range(4)
+        by_token = lax.broadcast_in_dim(inverse, shape, (partition, token))
         normed = tensor_tensor(normed, loaded, by_token, op="multiply")
-        by_feature = lax.broadcast_in_dim(weights, shape, (0, 1, 3))
+        feature = partition, block, place
+        by_feature = lax.broadcast_in_dim(weights, shape, feature)
         normed = tensor_tensor(normed, normed, by_feature, op="multiply")
         elements, scale = quantised(normed, dtype, buffers)
-        return dma_store(elements), dma_store(scale)
+        stored_elements = dma_store(elements)
+        stored_scale = dma_store(scale)
+        return stored_elements, stored_scale
 
-    return lax.map(tile, jnp.arange(total // tile_tokens, dtype=jnp.int32))
+    count = total // tile_tokens
+    numbers = jnp.arange(count, dtype=jnp.int32)
+    return lax.map(quantised_tokens, numbers)
 
 
 def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
@@ -147,17 +170,25 @@ def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
 
     def add(sums: Psum, block: KnownInt) -> Psum:
         square = sbuf(partitions, columns, dtype=x.dtype, buffers=buffers)
-        features = index(x, block, 1).reshape(square.shape)
-        square = activation(square, features, op="square")
-        more = jnp.int32(block > 0)
-        return nc_matmul(sums, ones, square, more)
+        features = index(x, block, 1)
+        flat = features.reshape(square.shape)
+        square = activation(square, flat, op="square")
+        accumulate = jnp.int32(block > 0)
+        return nc_matmul(sums, ones, square, accumulate)
 
     sums = psum(partitions, columns, buffers=buffers)
     sums = loop(add, sums, blocks)
-    of_quads = sums.reshape(partitions, tokens, quad)
+    # The matmul summed over partitions and blocks; a token's four places are still apart.
+    by_place = sums.reshape(partitions, tokens, quad)
     totals = sbuf(partitions, tokens, 1, buffers=buffers)
-    totals = tensor_reduce(totals, of_quads, op="add")
+    totals = tensor_reduce(totals, by_place, op="add")
     totals = totals.reshape(partitions, tokens)
     inverse = sbuf(partitions, tokens, dtype=x.dtype, buffers=buffers)
-    size = partitions * blocks * quad
-    return activation_bias(inverse, totals, epsilon, op="rsqrt", scale=1 / size)
+    features_a_token = partitions * blocks * quad
+    return activation_bias(
+        inverse,
+        totals,
+        epsilon,
+        op="rsqrt",
+        scale=1 / features_a_token,
+    )

@@ -74,12 +74,15 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
 
         def highest(maximum: Sbuf, number: KnownInt) -> Sbuf:
             peak = column()
-            peak = tensor_reduce(peak, pieces.load(number), op="max")
+            loaded = pieces.load(number)
+            peak = tensor_reduce(peak, loaded, op="max")
             return tensor_tensor(maximum, maximum, peak, op="max")
 
         def summed(total: Sbuf, number: KnownInt) -> Sbuf:
-            exponentials = _exp(pieces.load(number), bias, buffers)
-            added = tensor_reduce(column(), exponentials, op="add")
+            loaded = pieces.load(number)
+            exponentials = _exp(loaded, bias, buffers)
+            added = column()
+            added = tensor_reduce(added, exponentials, op="add")
             return tensor_tensor(total, total, added, op="add")
 
         maximum = memset(column(), value=LOWEST)
@@ -89,7 +92,8 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
         total = loop(summed, total, pieces.count)
         return _quotients(pieces, bias, total, x.dtype)
 
-    return lax.map(row_tile, row_tiles(x))
+    by_tile = row_tiles(x)
+    return lax.map(row_tile, by_tile)
 
 
 def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
@@ -118,14 +122,20 @@ def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
             weights = sbuf(*loaded.shape, buffers=buffers)  # only their sum is wanted
             lane = absorb(weights, loaded, state, buffers=buffers)
             (taken_in,) = in_turn([lane])
-            return add_up(taken_in.added, taken_in.decay, taken_in.state)
+            return add_up(
+                taken_in.added,
+                taken_in.decay,
+                taken_in.state,
+            )
 
-        state = begin(x.shape[0], buffers=buffers)
+        rows = x.shape[0]
+        state = begin(rows, buffers=buffers)
         state = loop(seen, state, pieces.count)
         bias = _negative(state.maximum, buffers)
         return _quotients(pieces, bias, state.total, x.dtype)
 
-    return lax.map(row_tile, row_tiles(x))
+    by_tile = row_tiles(x)
+    return lax.map(row_tile, by_tile)
 
 
 def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
@@ -146,42 +156,63 @@ def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
     """
 
     def row_tile(x: Hbm) -> Hbm:
+        rows = x.shape[0]
         loaded = fetch(x, buffers=buffers)
 
         def column() -> Sbuf:
-            return sbuf(x.shape[0], 1, buffers=buffers)
+            return sbuf(rows, 1, buffers=buffers)
 
-        maximum = tensor_reduce(column(), loaded, op="max")
+        maximum = column()
+        maximum = tensor_reduce(maximum, loaded, op="max")
         bias = _negative(maximum, buffers)
         exponentials = sbuf(*x.shape, buffers=buffers)
         total = column()
         exponentials, total = activation_reduce(
-            exponentials, total, loaded, bias, op="exp"
+            exponentials,
+            total,
+            loaded,
+            bias,
+            op="exp",
         )
-        inverse = reciprocal(column(), total)
+        inverse = column()
+        inverse = reciprocal(inverse, total)
         quotient = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
-        quotient = tensor_scalar(quotient, exponentials, inverse, op="multiply")
+        quotient = tensor_scalar(
+            quotient,
+            exponentials,
+            inverse,
+            op="multiply",
+        )
         return dma_store(quotient)
 
-    tiles = lax.map(row_tile, row_tiles(x))
-    return tiles.reshape(x.shape)
+    by_tile = row_tiles(x)
+    quotients = lax.map(row_tile, by_tile)
+    return quotients.reshape(x.shape)
 
 
 def _pieces(x: Hbm, most: int, buffers: int) -> Pieces:
     """The pieces of a row tile, of at most some elements of a row."""
     row = x.shape[1]
     size = largest_divisor(row, most)
+    count = row // size
 
     def load(number: KnownInt) -> Sbuf:
-        source = part(x, number * size, size, axis=1)
+        start = number * size
+        source = part(x, start, size, axis=1)
         return fetch(source, buffers=buffers)
 
-    return Pieces(load, row // size, buffers)
+    return Pieces(load, count, buffers)
 
 
 def _negative(column: Sbuf, buffers: int) -> Sbuf:
+    """`exp(x - m)` is an activation with the bias `-m`: the Scalar Engine adds it on its way."""
     negative = sbuf(*column.shape, buffers=buffers)
-    return tensor_immediate(negative, column, op="multiply", value=-1.0)
+    return tensor_immediate(
+        negative,
+        column,
+        op="multiply",
+        value=-1.0,
+    )
 
 
 def _exp(piece: Sbuf, bias: Sbuf, buffers: int) -> Sbuf:
@@ -189,15 +220,24 @@ def _exp(piece: Sbuf, bias: Sbuf, buffers: int) -> Sbuf:
     return activation_bias(exponentials, piece, bias, op="exp")
 
 
-def _quotients(pieces: Pieces, bias: Sbuf, total: Sbuf, dtype: DType) -> Hbm:
+def _quotients(
+    pieces: Pieces,
+    bias: Sbuf,
+    total: Sbuf,
+    dtype: DType,
+) -> Hbm:
     """The last pass: `exp(x + bias) / total`, stored piece by piece."""
-    inverse = sbuf(*total.shape, buffers=pieces.buffers)
+    buffers = pieces.buffers
+    # One reciprocal a row, then a product an element.
+    inverse = sbuf(*total.shape, buffers=buffers)
     inverse = reciprocal(inverse, total)
 
     def quotient(number: KnownInt) -> Hbm:
-        exponentials = _exp(pieces.load(number), bias, pieces.buffers)
-        tile = sbuf(*exponentials.shape, dtype=dtype, buffers=pieces.buffers)
+        loaded = pieces.load(number)
+        exponentials = _exp(loaded, bias, buffers)
+        tile = sbuf(*exponentials.shape, dtype=dtype, buffers=buffers)
         tile = tensor_scalar(tile, exponentials, inverse, op="multiply")
         return dma_store(tile)
 
-    return lax.map(quotient, jnp.arange(pieces.count, dtype=jnp.int32))
+    numbers = jnp.arange(pieces.count, dtype=jnp.int32)
+    return lax.map(quotient, numbers)
