@@ -77,7 +77,8 @@ def vector(dst: Sram, a: Sram, b: Sram, *, op: str) -> Sram:
     if not dst.shape == a.shape == b.shape:
         shapes = f"{dst.shape}, {a.shape}, {b.shape}"
         raise LimitExceeded(f"wse.vector: shapes must be equal, are {shapes}", caller())
-    return _OPS[op](single(a), single(b)).astype(dst.dtype)
+    result = _OPS[op](single(a), single(b))
+    return result.astype(dst.dtype)
 
 
 def _scale_cost(device: Device, dst: Operand, x: Operand, scale: Operand) -> Cost:
@@ -98,7 +99,8 @@ def vector_scale(dst: Sram, x: Sram, scale: Sram) -> Sram:
     """
     factor = scale if x.ndim == 1 else scale[:, None]
     factor = jnp.broadcast_to(single(factor), x.shape)
-    return (single(x) * factor).astype(dst.dtype)
+    scaled = single(x) * factor
+    return scaled.astype(dst.dtype)
 
 
 def _copy_cost(device: Device, dst: Operand, x: Operand) -> Cost:
@@ -142,7 +144,8 @@ def copy_into(dst: Sram, x: Sram, start: KnownInt, *, axis: int) -> Sram:
     """
     extent = f"extent of dimension {axis}"
     limit("wse.copy_into", extent, x.shape[axis], dst.shape[axis])
-    return lax.dynamic_update_slice_in_dim(dst, x.astype(dst.dtype), start, axis)
+    rounded = x.astype(dst.dtype)
+    return lax.dynamic_update_slice_in_dim(dst, rounded, start, axis)
 
 
 def _rope_cost(
@@ -155,10 +158,10 @@ def _rope_cost(
     """Four multiplies, a subtract and an add over half of the elements, operands kept loaded."""
     kind = precision(dst.dtype, x.dtype)
     pairs = x.shape[0] * cos.size
-    operations = ROPE_OPERATIONS * vector_cycles(device, pairs, kind, descriptors=0)
-    return on_datapath(
-        load_cycles(device, ROPE_LOADS) + operations, ROPE_OPERATIONS * pairs
-    )
+    one = vector_cycles(device, pairs, kind, descriptors=0)
+    loads = load_cycles(device, ROPE_LOADS)
+    cycles = loads + ROPE_OPERATIONS * one
+    return on_datapath(cycles, ROPE_OPERATIONS * pairs)
 
 
 @instruction("wse.rope", cost=_rope_cost, reads=(SPACE, SPACE, SPACE), writes=SPACE)

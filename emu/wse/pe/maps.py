@@ -79,9 +79,11 @@ def _score_cost(
     rows, m = q.shape
     kind = precision(dst.dtype, k.dtype, q.dtype)
     cycles = map_cycles(device, q.size, slots, kind)
+    key_nbytes = m * k.dtype.itemsize
+    scores_nbytes = rows * dst.dtype.itemsize
     moved = {
-        "sram_read": q.nbytes + slots * m * k.dtype.itemsize,
-        "sram_write": slots * rows * dst.dtype.itemsize,
+        "sram_read": q.nbytes + slots * key_nbytes,
+        "sram_write": slots * scores_nbytes,
     }
     return on_datapath(cycles, 2 * slots * q.size, moved_bytes=moved)
 
@@ -124,8 +126,10 @@ def _value_cost(
     callbacks = rows * slots
     kind = precision(dst.dtype, v.dtype, p.dtype)
     cycles = map_cycles(device, callbacks, m, kind)
-    slot_nbytes = m * v.dtype.itemsize + rows * p.dtype.itemsize
-    moved = {"sram_read": slots * slot_nbytes, "sram_write": dst.nbytes + 0 * slots}
+    value_nbytes = m * v.dtype.itemsize
+    weights_nbytes = rows * p.dtype.itemsize
+    slot_nbytes = value_nbytes + weights_nbytes
+    moved = {"sram_read": slots * slot_nbytes, "sram_write": dst.nbytes}
     return on_datapath(cycles, 2 * callbacks * m, moved_bytes=moved)
 
 

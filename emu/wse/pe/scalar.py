@@ -9,6 +9,7 @@ from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
 from emu.wse.pe.isa import SPACE, single
 from emu.wse.pe.laws import (
+    Count,
     issue_cycles,
     known,
     load_cycles,
@@ -38,7 +39,9 @@ def _square_sum_cost(device: Device, dst: Operand, x: Operand) -> Cost:
 @instruction("wse.square_sum", cost=_square_sum_cost, reads=(SPACE,), writes=SPACE)
 def square_sum(dst: Sram, x: Sram) -> Sram:
     """Sum of squares of each row of `x` (`[n]` to `[1]`, or `[rows, n]` to `[rows]`)."""
-    return (single(x) ** 2).sum(-1).reshape(dst.shape).astype(dst.dtype)
+    squares = single(x) ** 2
+    sums = squares.sum(-1)
+    return sums.reshape(dst.shape).astype(dst.dtype)
 
 
 def _fold_cost(
@@ -52,7 +55,7 @@ def _fold_cost(
     rows = dst.size
     n = rows * known(live)
     cycles = rows * _before_a_reduction(device) + device.fold_cycles * n
-    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": dst.nbytes + 0 * n}
+    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": dst.nbytes}
     return on_datapath(cycles, n, moved_bytes=moved)
 
 
@@ -68,7 +71,8 @@ def fold(dst: Sram, x: Sram, live: KnownInt, *, op: str) -> Sram:
     """
     adds = op == "add"
     is_live = jnp.arange(x.shape[1])[None] < live
-    kept = jnp.where(is_live, single(x), 0.0 if adds else LOWEST)
+    neutral = 0.0 if adds else LOWEST
+    kept = jnp.where(is_live, single(x), neutral)
     folded = kept.sum(1) if adds else kept.max(1)
     return folded.astype(dst.dtype)
 
@@ -83,8 +87,9 @@ def _argmax_cost(
 ) -> Cost:
     n = known(valid)
     compare_cycles = device.scalar_cycles + device.branch_cycles
-    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": PAIR_NBYTES + 0 * n}
-    return on_datapath(loop_cycles(device, n, compare_cycles), n, moved_bytes=moved)
+    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": PAIR_NBYTES}
+    cycles = loop_cycles(device, n, compare_cycles)
+    return on_datapath(cycles, n, moved_bytes=moved)
 
 
 @instruction(
@@ -119,6 +124,14 @@ def argmax(
 # --- functions, element by element ---
 
 
+def _moved(n: Count, dst: Operand, x: Operand) -> dict[str, Count]:
+    """Bytes of `n` elements taken from `x` and written to `dst`."""
+    return {
+        "sram_read": n * x.dtype.itemsize,
+        "sram_write": n * dst.dtype.itemsize,
+    }
+
+
 def _exp_cost(
     device: Device,
     dst: Operand,
@@ -131,8 +144,8 @@ def _exp_cost(
     """A subtract and a multiply before each exponential."""
     n = x.shape[0] * known(live)
     each_cycles = device.exp_cycles + 2 * device.scalar_cycles
-    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": n * dst.dtype.itemsize}
-    return on_datapath(loop_cycles(device, n, each_cycles), 3 * n, moved_bytes=moved)
+    cycles = loop_cycles(device, n, each_cycles)
+    return on_datapath(cycles, 3 * n, moved_bytes=_moved(n, dst, x))
 
 
 @instruction("wse.exp", cost=_exp_cost, reads=(SPACE, SPACE, "count"), writes=SPACE)
@@ -145,7 +158,9 @@ def exp(dst: Sram, x: Sram, top: Sram, live: KnownInt, *, scale: float) -> Sram:
       live: known number of slots in use.
       scale: factor of the exponent.
     """
-    below = single(x) - jnp.broadcast_to(single(top)[:, None], x.shape)
+    values = single(x)
+    tops = jnp.broadcast_to(single(top)[:, None], x.shape)
+    below = values - tops
     raised = jnp.exp(below * scale)
     is_live = jnp.arange(x.shape[1])[None] < live
     return jnp.where(is_live, raised, 0.0).astype(dst.dtype)
@@ -155,8 +170,8 @@ def _silu_cost(device: Device, dst: Operand, x: Operand, *, count: int | None) -
     """Negate, exponential, add, divide."""
     n = x.size if count is None else count
     each_cycles = device.exp_cycles + device.divide_cycles + 2 * device.scalar_cycles
-    moved = {"sram_read": n * x.dtype.itemsize, "sram_write": n * dst.dtype.itemsize}
-    return on_datapath(loop_cycles(device, n, each_cycles), 4 * n, moved_bytes=moved)
+    cycles = loop_cycles(device, n, each_cycles)
+    return on_datapath(cycles, 4 * n, moved_bytes=_moved(n, dst, x))
 
 
 @instruction("wse.silu", cost=_silu_cost, reads=(SPACE,), writes=SPACE)
@@ -164,7 +179,9 @@ def _silu(dst: Sram, x: Sram, *, count: int | None) -> Sram:
     if count is None:
         return jax.nn.silu(single(x)).astype(dst.dtype)
     is_first = jnp.arange(x.size) < count
-    return jnp.where(is_first, jax.nn.silu(single(x)), single(x)).astype(dst.dtype)
+    activated = jax.nn.silu(single(x))
+    result = jnp.where(is_first, activated, single(x))
+    return result.astype(dst.dtype)
 
 
 def silu(dst: Sram, x: Sram, count: int | None = None) -> Sram:
@@ -194,7 +211,9 @@ def _rsqrt_cost(
 @instruction("wse.rsqrt_mean", cost=_rsqrt_cost, reads=(SPACE,), writes=SPACE)
 def rsqrt_mean(dst: Sram, x: Sram, *, n: int, eps: float) -> Sram:
     """`1 / sqrt(x / n + eps)` of each scalar of `x`, a sum of `n` squares."""
-    return (1.0 / jnp.sqrt(single(x) * (1.0 / n) + eps)).astype(dst.dtype)
+    mean = single(x) * (1.0 / n)
+    root = jnp.sqrt(mean + eps)
+    return (1.0 / root).astype(dst.dtype)
 
 
 def _reciprocal_cost(device: Device, dst: Operand, x: Operand) -> Cost:

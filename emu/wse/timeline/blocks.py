@@ -38,11 +38,12 @@ def blocks_cost(
     one_of_firsts = operation_cycles(device, words, sends=first_sends)
     one_of_others = operation_cycles(device, words, sends=not first_sends)
     own = own_block_cycles(device, block)
-    cycles = np.where(first, own + (group - 1) * one_of_firsts, one_of_others)
+    all_of_firsts = own + (group - 1) * one_of_firsts
+    cycles = np.where(first, all_of_firsts, one_of_others)
     all_blocks_nbytes = np.where(first, group * block.nbytes, 0)
-    many, one = (
-        ("sram_read", "sram_write") if first_sends else ("sram_write", "sram_read")
-    )
+    # A scatter's first PE reads all blocks, and every PE writes one; a gather's the other way.
+    many = "sram_read" if first_sends else "sram_write"
+    one = "sram_write" if first_sends else "sram_read"
     return on_datapath(
         begin(device, True) + cycles,
         moved_bytes={many: all_blocks_nbytes, one: block.nbytes},

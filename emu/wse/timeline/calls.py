@@ -30,12 +30,13 @@ Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 def group_size(axis: str, group: int | None) -> int:
     """The PEs of a group, by default the whole axis, of which it must be a divisor."""
-    size = lax.axis_size(axis)
-    if size % (group or size):
+    pes = lax.axis_size(axis)
+    size = group or pes
+    if pes % size:
         raise LimitExceeded(
-            f"wse.fabric: axis '{axis}' has {size} PEs, a group of {group} must divide it"
+            f"wse.fabric: axis '{axis}' has {pes} PEs, a group of {group} must divide it"
         )
-    return group or size
+    return size
 
 
 def role(index: Operand, table: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -74,8 +74,10 @@ class Ring:
 
     def step(self) -> None:
         """One send and one receive of every place."""
-        earlier = self.taken[: int(self.held.max())]
-        self.taken = [np.full_like(self.dispatch, NEVER), *earlier]
+        back = int(self.held.max())
+        earlier = self.taken[:back]
+        nobody_yet = np.full_like(self.dispatch, NEVER)
+        self.taken = [nobody_yet, *earlier]
         even = np.arange(0, self.pes, 2)
         odd = np.arange(1, self.pes, 2)
         first = self.dispatch + self.wires.setup_cycles
@@ -93,11 +95,12 @@ class Ring:
         wires = self.wires
         hops = self.hops[senders][:, None]
         receivers = (senders + 1) % self.pes
-        came = first[:, senders] + wires.latency(hops)
+        sent = first[:, senders]
+        came = sent + wires.latency(hops)
         ready = self.dispatch[:, receivers] + wires.setup_cycles
         taken = np.maximum(ready, came)
         self.taken[0][:, senders] = taken
-        last = first[:, senders] + wires.sending(self.words)
+        last = sent + wires.sending(self.words)
         for back in np.unique(self.held[senders]):
             if back >= len(self.taken):
                 continue  # the first chunks wait for nobody

@@ -32,7 +32,7 @@ class Lines:
         for array in arrays:
             full = np.broadcast_to(np.asarray(array), self.grid)
             for dimension, stride in enumerate(full.strides):
-                is_repeated = stride == 0
+                is_repeated = stride == 0  # as `broadcast_to` repeats: in no memory
                 if not is_repeated:
                     kept[dimension] = self.grid[dimension]
         self.kept = tuple(kept)

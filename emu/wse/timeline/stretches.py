@@ -23,16 +23,18 @@ def latest(times: np.ndarray, start: np.ndarray) -> np.ndarray:
     level = np.log2(entries).astype(int)
     found = np.empty_like(times)
     doubled = times
-    for k in range(int(level.max(initial=0)) + 1):
+    highest = int(level.max(initial=0))
+    for k in range(highest + 1):
+        length = 1 << k
         if k:
-            half = 1 << (k - 1)
-            doubled = _doubled(doubled, half)
-        this_long = np.broadcast_to((level == k)[..., None], times.shape)
-        first_end = np.minimum(start + (1 << k) - 1, places - 1)
+            doubled = _doubled(doubled, length // 2)
+        this_long = level == k
+        # Of stretches of another level it is no end, and may lie beyond the last place.
+        first_end = np.minimum(start + length - 1, places - 1)
         first_end = np.broadcast_to(first_end[..., None], times.shape)
         first_half = np.take_along_axis(doubled, first_end, axis=-2)
         both_halves = np.maximum(doubled, first_half)
-        np.copyto(found, both_halves, where=this_long)
+        np.copyto(found, both_halves, where=this_long[..., None])
     return found
 
 

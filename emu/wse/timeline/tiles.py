@@ -21,11 +21,13 @@ def at_place(tiles: Sram, group: int, place: int) -> Sram:
     Padded in a shape that a multicast slices, so XLA drops what nobody reads and works out each
     sum once instead of once per PE.
     """
-    padded = tiles[None, :, None]
-    widths = [(0, 0, 0)] * padded.ndim
-    widths[2] = (place, group - 1 - place, 0)
+    one_pe = tiles[None, :, None]  # 1, groups, PEs, ...
+    before = place
+    behind = group - 1 - place
+    widths = [(0, 0, 0)] * one_pe.ndim
+    widths[2] = (before, behind, 0)
     nothing = jnp.array(unset(tiles.dtype), tiles.dtype)
-    everywhere = lax.pad(padded, nothing, widths)
+    everywhere = lax.pad(one_pe, nothing, widths)
     return everywhere.reshape(-1, *tiles.shape[1:])
 
 

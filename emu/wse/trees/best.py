@@ -41,23 +41,22 @@ def auto(pes: int, words: int, device: Device) -> Tree:
         return _exact(pes, words, hop, stage)
     found = [families.chain(pes), families.star(pes), families.binary(pes)]
     found += [families.two_phase(pes, group) for group in range(2, pes)]
+    # Of 800,000 PEs, groups of 3,125 to 6,249: their first PEs are few enough for an optimum.
     smallest = -(-pes // EXACT_PES)
     for group in range(smallest, 2 * smallest):
-        leaders = _exact(-(-pes // group), words, hop, stage)
+        groups = -(-pes // group)
+        leaders = _exact(groups, words, hop, stage)
         found.append(_grouped(pes, group, leaders))
     return min(found, key=lambda tree: model_cycles(tree, words, device))
 
 
 def _grouped(pes: int, group: int, leaders: Tree) -> Tree:
     """A chain in each group, and `leaders` over the groups' first PEs."""
-    children: list[list[int]] = []
-    for next_pe in range(1, pes + 1):
-        in_group = next_pe < pes and next_pe % group != 0
-        children.append([next_pe] if in_group else [])
+    children = families.grouped_chains(pes, group)
     for leader, added in enumerate(leaders.children):
         pe = leader * group
         children[pe] += [child * group for child in added]
-    return Tree(tuple(map(tuple, children)))
+    return families.tree_of(children)
 
 
 @functools.lru_cache(maxsize=256)
@@ -72,7 +71,10 @@ def _exact(pes: int, words: int, hop: int, stage: int) -> Tree:
     # Fewer children than this never cost more than the distance, which every tree pays.
     most_children = max(1, min(links, distance // words))
     while most_children <= links and words * most_children < best:
-        deepest = min(links, int((best - words - distance) // stage))
+        # Any tree's flow is a word each over every link, and the distance: what is left of the
+        # best so far is for stages.
+        left = best - words - distance
+        deepest = min(links, int(left // stage))
         least = _least_energy(pes, most_children, deepest)
         contention = words * most_children
         for depth in range(1, deepest + 1):
@@ -102,7 +104,9 @@ def _least_energy(pes: int, most_children: int, deepest: int) -> np.ndarray:
             western_energy = least[depth, count - 1][west]
             energy = (western_energy + eastern_energy).min(1)
             least[depth, count, 2:] = np.minimum(energy, NO_TREE)
-            if (least[depth, count] == least[depth, count - 1]).all():
+            same = least[depth, count] == least[depth, count - 1]
+            if same.all():
+                # The next count follows from equal numbers and gains nothing either.
                 least[depth, count:] = least[depth, count]
                 break
     return least
@@ -110,7 +114,7 @@ def _least_energy(pes: int, most_children: int, deepest: int) -> np.ndarray:
 
 def _built(least: np.ndarray, pes: int, most_children: int, deepest: int) -> Tree:
     """A tree of the least energy, read back from the table."""
-    children: list[list[int]] = [[] for _ in range(pes)]
+    children = families.no_children(pes)
     unsplit = [(0, pes, deepest, most_children)]
     while unsplit:
         root, size, depth, count = unsplit.pop()
@@ -125,7 +129,7 @@ def _built(least: np.ndarray, pes: int, most_children: int, deepest: int) -> Tre
             unsplit.append((child, size - west, depth - 1, most_children))
             size = west
             count -= 1
-    return Tree(tuple(map(tuple, children)))
+    return families.tree_of(children)
 
 
 __all__ = ["EXACT_PES", "auto"]

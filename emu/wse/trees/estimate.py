@@ -13,11 +13,16 @@ def model_cycles(tree: Tree, words: int, device: Device) -> float:
     words, which is more than 496 hops of 100 words over 31 links and 31 hops of distance; with one
     stage of 5 cycles 3,105.
     """
-    links = max(1, tree.pes - 1)
-    contention = words * max(len(added) for added in tree.children)
-    farthest = max(tree.root, tree.pes - 1 - tree.root)
-    flow = words * sum(tree.hops) / links + device.hop_cycles * farthest
-    return max(contention, flow) + (2 * device.ramp_cycles + 1) * tree.depth
+    last = tree.pes - 1
+    links = max(1, last)
+    most_children = max(len(added) for added in tree.children)
+    contention = words * most_children
+    energy = words * sum(tree.hops)
+    farthest = max(tree.root, last - tree.root)
+    distance = device.hop_cycles * farthest
+    flow = energy / links + distance
+    stage_cycles = 2 * device.ramp_cycles + 1
+    return max(contention, flow) + stage_cycles * tree.depth
 
 
 __all__ = ["model_cycles"]

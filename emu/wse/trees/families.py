@@ -4,30 +4,49 @@ WaferLLM is arXiv 2502.04563.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 from emu.errors import LimitExceeded
 from emu.wse.trees.tree import Tree
 
+Children = list[list[int]]
+"""For each PE those whose streams it adds, while a tree is being made."""
 
-def _tree(children: Sequence[Sequence[int]], stores: Iterable[int] = ()) -> Tree:
-    return Tree(tuple(tuple(added) for added in children), tuple(stores))
 
-
-def _no_children(pes: int) -> list[list[int]]:
+def no_children(pes: int) -> Children:
+    """PEs none of which sends to another yet."""
     return [[] for _ in range(pes)]
+
+
+def grouped_chains(pes: int, group: int) -> Children:
+    """A chain to the first PE of each group; the last group may be shorter."""
+    children = no_children(pes)
+    for sender in range(1, pes):
+        leads = sender % group == 0
+        if not leads:
+            children[sender - 1].append(sender)
+    return children
+
+
+def tree_of(children: Children, stores: Iterable[int] = ()) -> Tree:
+    """The tree that was made."""
+    return Tree(tuple(map(tuple, children)), tuple(stores))
 
 
 @functools.lru_cache(maxsize=512)
 def chain(pes: int) -> Tree:
     """Every PE sends to its western neighbour: `pes - 1` stages of one hop."""
-    return _tree([[pe + 1] if pe + 1 < pes else [] for pe in range(pes)])
+    children = grouped_chains(pes, group=pes)
+    return tree_of(children)
 
 
 @functools.lru_cache(maxsize=512)
 def star(pes: int) -> Tree:
     """Every PE sends to the first one, which adds the nearest stream first: one stage."""
-    return _tree([range(1, pes), *[[]] * (pes - 1)])
+    children = no_children(pes)
+    children[0].extend(range(1, pes))
+    return tree_of(children)
 
 
 @functools.lru_cache(maxsize=512)
@@ -37,13 +56,13 @@ def binary(pes: int) -> Tree:
     Of seven PEs, 1, 3 and 5 send one hop, then 2 and 6 send two, then 4 sends four; the last
     PE of an odd count sits out the first round.
     """
-    children = _no_children(pes)
-    rounds = max(0, (pes - 1).bit_length())
-    for k in range(rounds):
-        distance = 1 << k
+    children = no_children(pes)
+    distance = 1
+    while distance < pes:
         for sender in range(distance, pes, 2 * distance):
             children[sender - distance].append(sender)
-    return _tree(children)
+        distance *= 2
+    return tree_of(children)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -54,14 +73,10 @@ def two_phase(pes: int, group: int) -> Tree:
     """
     if group < 1:
         raise LimitExceeded(f"two_phase: group is {group}, must be 1 or more PEs")
-    children: list[list[int]] = []
-    for pe in range(pes):
-        next_pe = pe + 1
-        next_leader = pe + group
-        chained = [next_pe] if next_pe < pes and next_pe % group else []
-        leads = pe % group == 0 and next_leader < pes
-        children.append(chained + ([next_leader] if leads else []))
-    return _tree(children)
+    children = grouped_chains(pes, group)
+    for leader in range(group, pes, group):
+        children[leader - group].append(leader)
+    return tree_of(children)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -85,12 +100,12 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
         raise LimitExceeded(
             f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line"
         )
-    children = _no_children(pes)
+    children = no_children(pes)
 
     def inward(members: Sequence[int]) -> int:
         """Chains from both ends to the middle member, which is returned."""
         middle = members[len(members) // 2]
-        for western, eastern in zip(members, members[1:], strict=False):
+        for western, eastern in itertools.pairwise(members):
             if eastern <= middle:
                 children[eastern].append(western)
             else:
@@ -100,9 +115,24 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
     size = -(-pes // groups)
     roots = []
     for first in range(0, pes, size):
-        roots.append(inward(range(first, min(first + size, pes))))
-    outermost = {roots[0], roots[-1]} - {inward(roots)}
-    return _tree(children, sorted(pe for pe in outermost if stores and children[pe]))
+        end = min(first + size, pes)
+        roots.append(inward(range(first, end)))
+    whole_root = inward(roots)
+    if not stores:
+        return tree_of(children)
+    # The root does not send, and a group of one PE has no stream to store.
+    outermost = {roots[0], roots[-1]} - {whole_root}
+    storing = [pe for pe in outermost if children[pe]]
+    return tree_of(children, sorted(storing))
 
 
-__all__ = ["binary", "chain", "star", "two_phase", "two_tree"]
+__all__ = [
+    "binary",
+    "chain",
+    "grouped_chains",
+    "no_children",
+    "star",
+    "tree_of",
+    "two_phase",
+    "two_tree",
+]

@@ -86,18 +86,18 @@ class Tree:
         That is to stream its last child through, or to send from memory where none is left.
         """
         stores = set(self.stores)
-        return tuple(
-            added if pe in stores else added[:-1]
-            for pe, added in enumerate(self.children)
-        )
+        before = []
+        for pe, added in enumerate(self.children):
+            before.append(added if pe in stores else added[:-1])
+        return tuple(before)
 
     @functools.cached_property
     def streamed(self) -> tuple[tuple[int, ...], ...]:
         """For each PE the last child, unless it has none or sends from memory."""
-        return tuple(
-            added[len(before) :]
-            for added, before in zip(self.children, self.into_memory, strict=True)
-        )
+        streamed = []
+        for added, before in zip(self.children, self.into_memory, strict=True):
+            streamed.append(added[len(before) :])
+        return tuple(streamed)
 
     @functools.cached_property
     def root(self) -> int:
@@ -124,10 +124,10 @@ class Tree:
     @functools.cached_property
     def hops(self) -> tuple[int, ...]:
         """For each PE the routers its stream crosses on its way; 0 for the root."""
-        return tuple(
-            0 if parent == NO_PARENT else abs(pe - parent)
-            for pe, parent in enumerate(self.parent)
-        )
+        crossed = []
+        for pe, parent in enumerate(self.parent):
+            crossed.append(0 if parent == NO_PARENT else abs(pe - parent))
+        return tuple(crossed)
 
 
 __all__ = ["NO_PARENT", "Tree"]

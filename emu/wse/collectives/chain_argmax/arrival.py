@@ -58,17 +58,18 @@ def relay(
     if pes == 1:
         return armed
     done = np.empty_like(armed)
-    sends = armed[:, -1:] + wires.setup_cycles  # the last PE's first element
-    done[:, -1:] = wires.dispatch_after(sends + wires.sending(words))
+    sending = wires.sending(words)
+    sent = armed[:, -1] + wires.setup_cycles  # the last PE's first element
+    done[:, -1] = wires.dispatch_after(sent + sending)
     for pe in range(pes - 2, -1, -1):
-        ready = armed[:, pe : pe + 1] + wires.setup_cycles
-        taken = np.maximum(ready, sends + wires.latency(1))
-        free = wires.dispatch_after(taken + wires.span(words)) + between_cycles
-        sends = free + wires.setup_cycles
+        ready = armed[:, pe] + wires.setup_cycles
+        came = sent + wires.latency(1)
+        taken = np.maximum(ready, came)
+        received = wires.dispatch_after(taken + wires.span(words))
+        compared = received + between_cycles
+        sent = compared + wires.setup_cycles
         is_root = pe == 0
-        done[:, pe : pe + 1] = (
-            free if is_root else wires.dispatch_after(sends + wires.sending(words))
-        )
+        done[:, pe] = compared if is_root else wires.dispatch_after(sent + sending)
     return done
 
 

@@ -18,21 +18,22 @@ def multicast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
       color: name of the color, for this multicast alone.
       root: place of the PE that sends.
     """
-    nearer = range(root - 1, -1, -1)
-    farther = range(root + 1, line.pes)
     operations: dict[int, list[ops.Op]] = {root: []}
-    for receivers, name, away, back in (
-        (nearer, f"{color}-", line.near, line.far),
-        (farther, color, line.far, line.near),
-    ):
+
+    def one_way(receivers: range, name: str, away: str, back: str) -> None:
         if not receivers:
-            continue
+            return
         _lay(line, name, root, receivers, away, back)
         outward = send(name, x.elements)
         operations[root].append(copy(outward, x))
         stream = receive(name, x.elements)
         for place in receivers:
             operations[place] = [copy(x, stream)]
+
+    lower = range(root - 1, -1, -1)
+    higher = range(root + 1, line.pes)
+    one_way(lower, f"{color}-", line.near, line.far)
+    one_way(higher, color, line.far, line.near)
     return on_line(line, operations)
 
 

@@ -3,6 +3,11 @@
 One stream: routers of row 0 forward it to the east, to the south and to their PE at once, so a PE
 is as many hops away as its row and its column say together.
 
+Three rows and four columns of a WSE-3 that start together, five words: the far corner is five hops
+away, 1 + 2 ramps of 2 + 5 hops of 2 = 15 cycles. A set-up of 4 leads to the first push in cycle 4;
+there the first word comes in cycle 19, the last in 23, and the next dispatch is a cycle and a drain
+of 4 later, in 28.
+
 Exact where nobody is late. Neglected: that a late receiver holds up others.
 """
 
@@ -34,7 +39,8 @@ def arrival(
     # The formula takes `[axis, across]`.
     transposed = list(mesh) == [across, axis]
     armed = armed.T if transposed else armed
-    done = multicast_2d(armed, int(words(x.size, x.dtype)), wires(device))
+    tile_words = int(words(x.size, x.dtype))
+    done = multicast_2d(armed, tile_words, wires(device))
     done = done.T if transposed else done
     return done, done
 
@@ -51,7 +57,8 @@ def multicast_2d(armed: np.ndarray, words: int, wires: Wires) -> np.ndarray:
     hops = np.arange(rows)[:, None] + np.arange(cols)
     first = armed[0, 0] + wires.setup_cycles
     ready = armed + wires.setup_cycles
-    last = np.maximum(ready, first + wires.latency(hops)) + wires.span(words)
+    came = first + wires.latency(hops)
+    last = np.maximum(ready, came) + wires.span(words)
     last[0, 0] = first + wires.sending(words)
     return wires.dispatch_after(last)
 

@@ -13,9 +13,8 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
     """Along a tree whose streams never meet on a link."""
     words = int(rng.choice([1, 2, 3, 5, 8, 16, 30, 64]))
     op = str(rng.choice(["add", "max"]))
-    name, tree = [("chain", trees.chain(pes)), ("star", trees.star(pes))][
-        int(rng.integers(2))
-    ]
+    kinds = [("chain", trees.chain(pes)), ("star", trees.star(pes))]
+    name, tree = kinds[int(rng.integers(2))]
 
     def formula(armed: np.ndarray, device: Device) -> np.ndarray:
         length = np.array(words).reshape(1, 1, 1)

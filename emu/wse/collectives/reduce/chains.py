@@ -66,13 +66,14 @@ def _chain(tree: Tree, head: int) -> list[int]:
 def _stacked(tree: Tree, chains: list[list[int]]) -> Chains:
     """Chains of one length as arrays."""
     members = np.array(chains)
-    most = max(len(tree.into_memory[pe]) for chain in chains for pe in chain)
+    most = max(len(tree.into_memory[pe]) for pe in members.flat)
     into_memory = np.full((*members.shape, most), NOBODY)
     for row, chain in enumerate(chains):
         for place, pe in enumerate(chain):
             children = tree.into_memory[pe]
             into_memory[row, place, : len(children)] = children
-    return Chains(members, np.array(tree.hops)[members], into_memory)
+    hops = np.array(tree.hops)[members]
+    return Chains(members, hops, into_memory)
 
 
 __all__ = ["NOBODY", "Chains", "chains_of"]

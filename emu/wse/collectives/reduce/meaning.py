@@ -39,7 +39,8 @@ def _cost(
     nbytes = x.dtype.itemsize * n
     adds = role(index, [len(children) for children in tree.children])
     # Who streams its last child through sends as it adds.
-    sends = role(index, [not streamed for streamed in tree.streamed]) & (tree.pes > 1)
+    from_memory = role(index, [not streamed for streamed in tree.streamed])
+    sends = from_memory & (tree.pes > 1)
     into_memory = [len(children) for children in tree.into_memory]
     into_memory[tree.root] = len(tree.children[tree.root])
     add_cycles = operation_cycles(device, sent_words)
@@ -77,7 +78,8 @@ def _reduce(
     sums = _Sums(op, tiles)
     for chains in chains_of(tree):
         sums.add(chains)
-    return at_place(sums.of(tree.root), tree.pes, tree.root).astype(dst.dtype)
+    whole = at_place(sums.of(tree.root), tree.pes, tree.root)
+    return whole.astype(dst.dtype)
 
 
 class _Sums:
@@ -149,18 +151,21 @@ class _Sums:
         stream = jnp.moveaxis(self.streams[:, places], 1, 0)
         over_tiles = [1] * (totals.ndim - 3)
         mask = present.reshape(len(present), 1, -1, *over_tiles)
-        return jnp.where(mask, join(self.op, totals, stream), totals), None
+        joined = join(self.op, totals, stream)
+        return jnp.where(mask, joined, totals), None
 
     def _with_children(self, total: Sram, children: np.ndarray) -> Sram:
         """`total` and the streams of these children of it, where there are any."""
         present = children != NOBODY
         if not present.any():
             return total
-        joined = join(self.op, total, _pick(self.streams, self._places(children)))
+        streams = _pick(self.streams, self._places(children))
+        joined = join(self.op, total, streams)
         if present.all():
             return joined
         over_tiles = [1] * (total.ndim - 2)
-        return jnp.where(present.reshape(1, -1, *over_tiles), joined, total)
+        mask = present.reshape(1, -1, *over_tiles)
+        return jnp.where(mask, joined, total)
 
     def _places(self, heads: np.ndarray) -> np.ndarray:
         """Where their streams are; 0 for `NOBODY`."""
@@ -170,12 +175,15 @@ class _Sums:
 
 def _pick(tiles: Sram, index: np.ndarray) -> Sram:
     """`tiles[:, index]`, as a slice where it is one: XLA fuses slices but copies gathers."""
-    steps = np.diff(index)
-    if index.size > 1 and not (steps[0] > 0 and (steps == steps[0]).all()):
-        return tiles[:, index]
-    step = int(steps[0]) if index.size > 1 else 1
     first = int(index[0])
     last = int(index[-1])
+    step = 1
+    if index.size > 1:
+        steps = np.diff(index)
+        step = int(steps[0])
+        is_slice = step > 0 and (steps == step).all()
+        if not is_slice:
+            return tiles[:, index]
     return lax.slice_in_dim(tiles, first, last + 1, step, axis=1)
 
 

@@ -37,17 +37,13 @@ def reduce_2d(
       routes, op: as `reduce` takes them.
     """
     row = Line(program, "x", within)
-    root_column = int(np.flatnonzero(row.at(rows.root).any(0))[0])
-    roots = (within[0], slice(root_column, root_column + 1))
     along_rows = reduce(row, x, rows, f"{prefix}x", routes=routes, op=op)
-    along_roots = reduce(
-        Line(program, "y", roots),
-        x,
-        column,
-        f"{prefix}y",
-        routes=routes,
-        op=op,
-    )
+    rows_of_roots, _ = within
+    has_root = row.at(rows.root).any(axis=0)
+    (root_column,) = np.flatnonzero(has_root).tolist()
+    column_of_roots = slice(root_column, root_column + 1)
+    roots = Line(program, "y", (rows_of_roots, column_of_roots))
+    along_roots = reduce(roots, x, column, f"{prefix}y", routes=routes, op=op)
     return along_rows + along_roots
 
 
@@ -67,9 +63,10 @@ def reduce_snake(
     row, column = coordinates(program, within)
     place = snake(program, within)
     last = place.max()
-    first_of_row = np.where(row % 2 == 0, 0, column.max())
+    is_even = row % 2 == 0
+    first_of_row = np.where(is_even, 0, column.max())
     goes_north = (row > 0) & (column == first_of_row)
-    side = np.select([goes_north, row % 2 == 0], [NORTH, WEST], EAST)
+    side = np.select([goes_north, is_even], [NORTH, WEST], EAST)
     sends = place > 0
     pairs: list[tuple[Place, list[ops.Op]]] = []
     for parity in (0, 1):
@@ -78,15 +75,18 @@ def reduce_snake(
         for goes, comes_from in OPPOSITE.items():
             senders = mine & (side == goes)
             program.route(color, senders, receive="ramp", send=goes)
-            receivers = np.isin(place, place[senders] - 1) & (place >= 0)
+            before = place[senders] - 1
+            receivers = np.isin(place, before) & (place >= 0)
             program.route(color, receivers, receive=comes_from, send="ramp")
         stream = receive(f"{prefix}{1 - parity}", x.elements)
         outward = send(color, x.elements)
-        pairs.append((mine & (place < last), [Vector(op, outward, stream, x)]))
+        add_and_send = Vector(op, outward, stream, x)
+        pairs.append((mine & (place < last), [add_and_send]))
         pairs.append((mine & (place == last), [copy(outward, x)]))
     if last > 0:
         stream = receive(f"{prefix}1", x.elements)
-        pairs.append((place == 0, [Vector(op, x, stream, x)]))
+        add = Vector(op, x, stream, x)
+        pairs.append((place == 0, [add]))
     return code(program, pairs)
 
 
@@ -94,8 +94,10 @@ def snake(program: FabricProgram, within: Within = ALL) -> np.ndarray:
     """`int[height, width]`: each PE's place along the snake, -1 outside."""
     row, column = coordinates(program, within)
     width = column.max() + 1
-    along = np.where(row % 2 == 0, column, width - 1 - column)
-    return np.where(row == OUTSIDE, OUTSIDE, row * width + along)
+    is_even = row % 2 == 0
+    along = np.where(is_even, column, width - 1 - column)
+    place = row * width + along
+    return np.where(row == OUTSIDE, OUTSIDE, place)
 
 
 __all__ = ["reduce_2d", "reduce_snake", "snake"]

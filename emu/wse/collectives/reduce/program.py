@@ -6,7 +6,16 @@ from emu.wse.fabric.layout import streams
 from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.layout.streams import Streams
-from emu.wse.fabric.ops import Control, Memory, Switch, Vector, copy, receive, send
+from emu.wse.fabric.ops import (
+    Control,
+    Fabric,
+    Memory,
+    Switch,
+    Vector,
+    copy,
+    receive,
+    send,
+)
 from emu.wse.trees.tree import Tree
 
 TURNED = "turned"
@@ -43,19 +52,18 @@ def reduce(
     """
     laid = _streams(line, tree, prefix, routes)
     laid.lay(line)
-    return on_line(
-        line,
-        {place: _operations(place, x, tree, laid, op) for place in range(line.pes)},
-    )
+    operations = {}
+    for place in range(line.pes):
+        operations[place] = _operations(place, x, tree, laid, op)
+    return on_line(line, operations)
 
 
 def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
     if tree.pes != line.pes:
         raise LimitExceeded(f"reduce: a tree of {tree.pes} PEs on a line of {line.pes}")
     if routes not in ROUTES:
-        raise LimitExceeded(
-            f"reduce: routes is {routes!r}, must be one of {', '.join(ROUTES)}"
-        )
+        known = ", ".join(ROUTES)
+        raise LimitExceeded(f"reduce: routes is {routes!r}, must be one of {known}")
     if routes == FIXED:
         return streams.fixed(tree.parent, prefix)
     return streams.turned(tree, prefix)
@@ -72,17 +80,21 @@ def _operations(
     is_root = place == tree.root
     outward = x if is_root else send(laid.color[place], x.elements)
     operations: list[ops.Op] = []
-    for children, dst in (
-        (tree.into_memory[place], x),
-        (tree.streamed[place], outward),
-    ):
-        for child in children:
-            stream = receive(laid.color[child], x.elements)
-            operations.append(Vector(op, dst, stream, x))
-    if not tree.streamed[place] and not is_root:
+
+    def add_stream(child: int, dst: Memory | Fabric) -> None:
+        stream = receive(laid.color[child], x.elements)
+        operations.append(Vector(op, dst, stream, x))
+
+    for child in tree.into_memory[place]:
+        add_stream(child, x)
+    for child in tree.streamed[place]:
+        add_stream(child, outward)
+    sends_from_memory = not tree.streamed[place] and not is_root
+    if sends_from_memory:
         operations.append(copy(outward, x))
-    if laid.turn[place] != ops.DATA:
-        operations.append(Control(laid.color[place], laid.turn[place]))
+    turn = laid.turn[place]
+    if turn != ops.DATA:
+        operations.append(Control(laid.color[place], turn))
     return operations
 
 

@@ -1,5 +1,18 @@
 """When a scatter is done: the first PE sends the nearest one's block first.
 
+Three PEs of a WSE-3 that start together, blocks of five words. PE 0 takes 8 cycles to copy its own;
+a set-up takes 4, so does a drain, a way over one hop 7 and over two 9:
+
+    PE                     0               1               2
+    block of PE 1
+      first element        8 + 4 = 12      12 + 7 = 19
+      last element         14              23
+      next dispatch        14 + 5 = 19     23 + 5 = 28
+    block of PE 2
+      first element        19 + 4 = 23                     23 + 9 = 32
+      last element         25                              36
+      next dispatch        25 + 5 = 30                     36 + 5 = 41
+
 Exact where nobody is late. Neglected: that a late receiver holds up blocks behind its own.
 
 Arrays are `int64[groups, pes, lines]` ticks.
@@ -52,24 +65,29 @@ def scatter(
         its receiver's router to pass on the next one.
     """
     done = armed.copy()
-    dispatch = armed[:, :1] + copy_cycles
-    control_cycles = wires.setup_cycles + 1 + wires.drain_cycles if turned else 0
+    dispatch = armed[:, 0] + copy_cycles
+    control_cycles = wires.gap_cycles + 1  # of its one wavelet
     pes = armed.shape[1]
     span = wires.span(words)
-    for hops in range(1, pes):
+    for pe in range(1, pes):
+        hops = pe
         first = dispatch + wires.setup_cycles
-        ready = armed[:, hops : hops + 1] + wires.setup_cycles
-        taken = np.maximum(ready, first + wires.latency(hops))
-        done[:, hops : hops + 1] = wires.dispatch_after(taken + span)
+        came = first + wires.latency(hops)
+        ready = armed[:, pe] + wires.setup_cycles
+        taken = np.maximum(ready, came)
+        last_taken = taken + span
+        done[:, pe] = wires.dispatch_after(last_taken)
         sent = first + wires.sending(words)
-        if words > wires.room(hops):
+        room = wires.room(hops)
+        if words > room:
             # Its last word waits until the receiver has taken those that do not fit before.
-            waits_until = taken + span - wires.room(hops) + wires.credit(hops)
+            waits_until = last_taken - room + wires.credit(hops)
             sent = np.maximum(sent, waits_until)
         dispatch = wires.dispatch_after(sent)
-        if hops + 1 < pes:
+        is_last = pe + 1 == pes
+        if turned and not is_last:
             dispatch = dispatch + control_cycles
-    done[:, :1] = dispatch
+    done[:, 0] = dispatch
     return done
 
 

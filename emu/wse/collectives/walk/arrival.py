@@ -25,7 +25,8 @@ def arrival(
     """The arrival rule of `wse.walk`."""
     _dst, x, index, gap = operands
     here = Call.on(device, mesh, crossing, gap, axis=axis, group=mesh[axis])
-    hops = here.lines.take(known(index) + known(gap) + 1)
+    hops_over_mesh = known(index) + known(gap) + 1
+    hops = here.lines.take(hops_over_mesh)
     tile_words = int(words(x.size, x.dtype))
     last = walk(here.armed, tile_words, hops, here.wires)
     return here.ends(last + 1 + int(device.task_switch_cycles))
@@ -41,8 +42,9 @@ def walk(armed: np.ndarray, words: int, hops: np.ndarray, wires: Wires) -> np.nd
       wires: of the fabric.
     """
     ready = armed + wires.setup_cycles
-    first = np.maximum(ready, ready[:, -1:] + wires.latency(hops))
-    return first + wires.span(words)
+    sent = ready[:, -1:]
+    came = sent + wires.latency(hops)
+    return np.maximum(ready, came) + wires.span(words)
 
 
 __all__ = ["arrival", "walk"]
