@@ -142,9 +142,11 @@ class Tally:
         is_last = np.append(changes, True)[:new]
         last = np.flatnonzero(is_last)
         last_pe = own.pe[last]
-        over = np.concatenate([np.flatnonzero(~is_last), new + last_pe])
+        followed = np.flatnonzero(~is_last)
+        replaced = new + last_pe  # what was under way where a PE has begun anew
+        over = np.concatenate([followed, replaced])
         self._close(code[over], begun[over], latest[over])
-        # What was under way before may have issued on; where a PE has begun anew it is replaced.
+        # What was under way before may have issued on.
         running.latest[:] = latest[new:]
         running.code[last_pe] = code[last]
         running.begun[last_pe] = begun[last]
@@ -154,14 +156,17 @@ class Tally:
         """Which operation each issue is of: a row of `own`, or `len(own) + PE` if it is older.
 
         PE and cycle are made one number, `PE * end + cycle`, so that one search over all PEs finds
-        the last dispatch before each issue. All cycles are before `end`.
+        the last dispatch before each issue. All cycles are before `end`. With an end of 100, PE 3's
+        dispatches in cycles 10 and 20 are 310 and 320, and its issue in cycle 15, 315, is of the
+        first; one in cycle 5, 305, comes after a dispatch of another PE: it is older.
         """
         dispatched = own.pe * end + own.cycle
         issued = issue.pe * end + issue.cycle
         before = np.searchsorted(dispatched, issued, side="right") - 1
-        of_this_pe = np.append(own.pe, NONE)[before] == issue.pe
-        found = of_this_pe & (before >= 0)
-        return np.where(found, before, len(own) + issue.pe)
+        # Where all dispatches are later, `before` is -1 and reads the NONE that is appended.
+        pe_before = np.append(own.pe, NONE)[before]
+        older = len(own) + issue.pe
+        return np.where(pe_before == issue.pe, before, older)
 
     def _times(self, code: np.ndarray) -> Counts:
         """How often each instruction is among `code`."""

@@ -35,8 +35,6 @@ from emu.wse.fabric.cycles.router import Heads, Moves
 from emu.wse.fabric.cycles.rows import PerPE, materialize
 from emu.wse.fabric.cycles.tables import Tables
 
-HEARD = -2  # a logged start of data task k is HEARD - k
-
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
@@ -111,4 +109,4 @@ def _decide(tables: Tables, before: Live, heads: Heads, start: Live) -> Moves:
     return Moves(forwarded=forwarded, entered=entered)
 
 
-__all__ = ["HEARD", "Seen", "step"]
+__all__ = ["Seen", "step"]

@@ -119,7 +119,7 @@ class Log:
         self.watch = none
         if watch is not None:
             self.watch = np.asarray(watch, np.int32)
-        if len(self.traced):
+        if len(self.traced):  # traced PEs are watched too
             self.watch = np.union1d(self.watch, self.traced)
         all_pes = np.arange(shape.pes, dtype=np.int32)
         self.logged = self.watch if listen is None else all_pes

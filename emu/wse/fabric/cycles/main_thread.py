@@ -33,8 +33,8 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     for task, color in shape.data_tasks:
         heard = state.inputs.waiting[color] > 0
         has_code = tables.entry[task] >= 0
-        open_ = state.blocked >> task & 1 == 0
-        starts = heard & has_code & open_
+        may_run = state.blocked >> task & 1 == 0
+        starts = heard & has_code & may_run
         ready |= jnp.where(starts, 1 << task, 0)
     idle = (state.pc == IDLE) & ~state.threads.on[0]
     pick = idle & (state.wake <= now) & (ready != 0)

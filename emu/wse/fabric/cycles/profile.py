@@ -124,7 +124,10 @@ def _crossed(shape: Shape, seen: Seen) -> list[PerPE]:
 
 def _ways(shape: Shape) -> list[tuple[int, int]]:
     """Colors and directions in which they are sent, in the order of `Counters.low`."""
-    return [(color, side) for color, sides in enumerate(shape.sides) for side in sides]
+    ways = []
+    for color, sides in enumerate(shape.sides):
+        ways += [(color, side) for side in sides]
+    return ways
 
 
 def by_color(

@@ -93,12 +93,13 @@ def first_clash(tables: Tables, state: Live, came: Rows, now: jax.Array) -> jax.
     for color in range(shape.colors):
         lands: list[PerPE] = []
         for row in shape.channels_of(color):
-            direction = shape.channels[row][1]
+            _, direction = shape.channels[row]
             if direction != NONE:
                 lands.append((came[row] != 0) & has(receive[color], direction))
         if len(lands) < 2:
             continue
-        together = Rows(land.astype(jnp.int8) for land in lands).sum() > 1
+        arrivals = Rows(land.astype(jnp.int8) for land in lands).sum()
+        together = arrivals > 1
         first = jnp.stack([now, jnp.argmax(together), jnp.int32(color)])
         new = (found[0] == NEVER) & together.any()
         found = jnp.where(new, first.astype(jnp.int32), found)
@@ -247,8 +248,8 @@ def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
         turn = jnp.full(shape.pes, NONE, jnp.int8)
         if heads.takes is not None:
             for row in shape.channels_of(color):
-                direction = jnp.int8(shape.channels[row][1])
-                turn = jnp.where(heads.takes[row], direction, turn)
+                _, direction = shape.channels[row]
+                turn = jnp.where(heads.takes[row], jnp.int8(direction), turn)
         merges = several_in(heads.receive[color])
         rows.append(jnp.where(forwarded[color] & merges, turn, none))
     return Rows(rows)
@@ -271,18 +272,18 @@ def _from_neighbours(
     shape = tables.shape
     if not rows:
         return {}
-    packed = functools.reduce(
-        operator.or_,
-        (
-            row.astype(jnp.int32) << (bits * place)
-            for place, row in enumerate(rows.values())
-        ),
-    )
+    shifted = []
+    for place, row in enumerate(rows.values()):
+        shifted.append(row.astype(jnp.int32) << (bits * place))
+    packed = functools.reduce(operator.or_, shifted)
     # The neighbour's entry lies a step further on, so all move a step back.
     shift = -flat_steps(shape.width)[side]
     packed = unfused(tables.on, lambda array: jnp.roll(array, shift), packed)
     mask = (1 << bits) - 1
-    return {color: packed >> (bits * place) & mask for place, color in enumerate(rows)}
+    there: ByColor = {}
+    for place, color in enumerate(rows):
+        there[color] = packed >> (bits * place) & mask
+    return there
 
 
 def move(
@@ -421,7 +422,7 @@ def _positions_after(tables: Tables, state: Live, gone: Rows) -> Rows:
     for color in range(shape.colors):
         acts = jnp.zeros_like(gone[0])
         for row in shape.channels_of(color):
-            direction = shape.channels[row][1]
+            _, direction = shape.channels[row]
             if direction == NONE:
                 from_ramp = tables.channel_entry[row] == way_from_ramp
             else:

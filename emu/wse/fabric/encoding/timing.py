@@ -91,13 +91,18 @@ def _local_cycles(op: ops.Vector, device: Device) -> laws.Cycles:
     if op.op == "copy":
         itemsize = jnp.dtype(dtype).itemsize
         return op.elements * itemsize / device.move_bytes_per_cycle
-    memory = [source for source in op.sources if isinstance(source, ops.Memory)]
-    precision = laws.precision(dtype, *(op.dtype_of(source) for source in memory))
+    dtypes = []
+    for source in op.sources:
+        if isinstance(source, ops.Memory):
+            dtypes.append(op.dtype_of(source))
+    precision = laws.precision(dtype, *dtypes)
     return laws.element_cycles(device, op.elements, precision)
 
 
 def _local(device: Device, cycles: laws.Cycles) -> Timing:
-    issues = max(1, math.ceil(round(float(cycles), 6)))
+    # What a float is off by, in its last bit, is no cycle more.
+    whole = math.ceil(round(float(cycles), 6))
+    issues = max(1, whole)
     return Timing(
         setup_cycles=int(device.vector_setup_cycles),
         issues=issues,
@@ -119,15 +124,13 @@ def conflicts(op: ops.Vector) -> bool:
     Buffers at bytes 0 and 64 start in words 0 and 16, both 0 mod 4: a conflict. At bytes 0 and 68
     they do not conflict, and a buffer read twice never conflicts with itself.
     """
-    read = [
-        source
-        for source in op.sources
-        if isinstance(source, ops.Memory) and source.elements > 1
-    ]
+    addresses = set()
+    for source in op.sources:
+        if isinstance(source, ops.Memory) and source.elements > 1:
+            addresses.add(source.address)
     if op.op == "fmac" and isinstance(op.dst, ops.Memory):
-        read.append(op.dst)
-    addresses = {memory.address for memory in read}
-    banks = {memory.address // BANK_BYTES % BANKS_READ_APART for memory in read}
+        addresses.add(op.dst.address)
+    banks = {address // BANK_BYTES % BANKS_READ_APART for address in addresses}
     return len(banks) < len(addresses)
 
 

@@ -35,7 +35,8 @@ class Code:
 
     def __add__(self, other: "Code") -> "Code":
         """This code and then the other's."""
-        # A pair of sequences as one number, `first * others + second`.
+        # A pair of sequences as one number, `first * others + second`: of 10 and 4 sequences the
+        # pair (2, 3) is 11, and only pairs that some PE runs become sequences.
         others = len(other.sequences)
         first_of_pe = self.which.astype(np.int64)
         pair_of_pe = first_of_pe * others + other.which
@@ -81,7 +82,8 @@ def code(
         if not place.any():
             continue
         if which[place].any():
-            y, x = np.argwhere(place & (which != NOTHING))[0]
+            taken = place & (which != NOTHING)
+            y, x = np.argwhere(taken)[0]
             raise LimitExceeded(
                 f"code: PE (x={x}, y={y}) is in two places, must be in one; add "
                 "the two codes with +"

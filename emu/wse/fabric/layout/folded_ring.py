@@ -84,10 +84,12 @@ def round_the_ring(
     streams.lay(line)
     by_pe: dict[int, list[ops.Op]] = {}
     for place, pe in enumerate(ring):
+        sender = ring[(place - by) % pes]
         out = streams.color[pe]
-        into = streams.color[ring[(place - by) % pes]]
+        into = streams.color[sender]
         # Backwards, places count from 0 the other way: 0, pes - 1, ..., 1.
-        sends_first = (place * by) % pes % 2 == 0
+        counted = (place * by) % pes
+        sends_first = counted % 2 == 0
         by_pe[pe] = []
         for sent, take in steps(place):
             both: list[ops.Op] = [

@@ -79,7 +79,8 @@ class Line:
     def at(self, places: int | Iterable[int]) -> np.ndarray:
         """`bool[height, width]`: the PEs at some places of the line."""
         chosen = np.zeros(self.pes, bool)
-        chosen[[places] if isinstance(places, int) else list(places)] = True
+        several = [places] if isinstance(places, int) else list(places)
+        chosen[several] = True
         along = np.tile(chosen, self.extent // self.pes)
         if self.backwards:
             along = along[::-1]

@@ -17,6 +17,7 @@ on the way, and take three:
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from emu.errors import LimitExceeded
@@ -94,10 +95,11 @@ def fixed(receivers: Sequence[int], prefix: str) -> Streams:
     color = [""] * len(receivers)
     routes: dict[tuple[str, int], Ways] = {}
     ends: list[int] = []  # per color, the last place that its streams have reached
-    extents = []
+    extents: list[tuple[int, int, int]] = []
     for sender, receiver in enumerate(receivers):
         if receiver != NO_PARENT:
-            extents.append((*sorted((sender, receiver)), sender))
+            begin, end = sorted((sender, receiver))
+            extents.append((begin, end, sender))
     for begin, end, sender in sorted(extents):
         free = [number for number, last in enumerate(ends) if last < begin]
         if free:
@@ -128,40 +130,45 @@ def turned(tree: Tree, prefix: str) -> Streams:
         would have to turn more often than a switch can.
     """
     _check_order(tree)
-    number = _color_of_adder(tree)
-    passed = _passed(tree, number)
-    color = tuple(
-        "" if parent == NO_PARENT else f"{prefix}{number[parent]}"
-        for parent in tree.parent
-    )
+    name_of_adder = [f"{prefix}{number}" for number in _color_of_adder(tree)]
+    passed = _passed(tree, name_of_adder)
+    color = [""] * tree.pes
     routes: dict[tuple[str, int], Ways] = {}
     turn = [ops.DATA] * tree.pes
     for adder, children in enumerate(tree.children):
         if not children:
             continue
-        name = f"{prefix}{number[adder]}"
-        takes = [(_through(child, adder)[0], RAMP) for child in children]
-        passes_on = passed.get((number[adder], adder), ())
+        name = name_of_adder[adder]
+        takes: list[Way] = []
+        for child in children:
+            receive, _ = _through(child, adder)
+            takes.append((receive, RAMP))
+        passes_on = passed.get((name, adder), ())
         routes[name, adder] = (*_without_repeats(takes), *passes_on)
         for nth, child in enumerate(children):
-            child_passes_on = passed.get((number[adder], child), ())
+            color[child] = name
+            child_passes_on = passed.get((name, child), ())
             _, send = _through(child, adder)
             routes[name, child] = ((RAMP, send), *child_passes_on)
+            # Behind its last stream the adder's router turns to what it passes on, if anything;
+            # before that, to the next stream if that comes from its other side.
             is_last = nth + 1 == len(children)
             adder_turns = bool(passes_on) if is_last else takes[nth + 1] != takes[nth]
             if adder_turns:
                 turn[child] = ops.ALL
             elif child_passes_on:
                 turn[child] = ops.OWN
-    for (adder_number, place), ways in passed.items():
-        routes.setdefault((f"{prefix}{adder_number}", place), ways)
+    for at, ways in passed.items():
+        routes.setdefault(
+            at, ways
+        )  # of routers whose PEs neither send nor add on the color
     _check_switches(routes)
-    return Streams(color, tuple(turn), routes)
+    return Streams(tuple(color), tuple(turn), routes)
 
 
 def _without_repeats(ways: Sequence[Way]) -> list[Way]:
     """A switch turns only where the next stream comes from another side."""
-    return [way for n, way in enumerate(ways) if n == 0 or ways[n - 1] != way]
+    return [way for way, _ in itertools.groupby(ways)]
 
 
 def _color_of_adder(tree: Tree) -> list[int]:
@@ -174,18 +181,26 @@ def _color_of_adder(tree: Tree) -> list[int]:
     number, size = _numbered(tree)
     for pe in tree.order[1:]:
         parent = tree.parent[pe]
-        waits_for = []
+        differs_from = {pe}
         for passed in _between(pe, parent):
-            if 0 < number[passed] - number[pe] < size[pe]:
-                waits_for.append(passed)
-        for other in {pe, *waits_for, *(tree.parent[child] for child in waits_for)}:
+            waits_for = 0 < number[passed] - number[pe] < size[pe]
+            if waits_for:
+                differs_from |= {passed, tree.parent[passed]}
+        for other in differs_from:
             apart[parent].add(other)
             apart[other].add(parent)
     color = [-1] * tree.pes
     for pe in tree.order:
         taken = {color[other] for other in apart[pe]}
-        color[pe] = next(free for free in range(tree.pes) if free not in taken)
+        color[pe] = _first_free(taken)
     return color
+
+
+def _first_free(taken: set[int]) -> int:
+    number = 0
+    while number in taken:
+        number += 1
+    return number
 
 
 def _numbered(tree: Tree) -> tuple[list[int], list[int]]:
@@ -205,15 +220,18 @@ def _numbered(tree: Tree) -> tuple[list[int], list[int]]:
     return number, size
 
 
-def _passed(tree: Tree, color: Sequence[int]) -> dict[tuple[int, int], Ways]:
-    """(color, place) to the ways in which streams pass a router."""
-    ways: dict[tuple[int, int], set[Way]] = {}
+def _passed(tree: Tree, color: Sequence[str]) -> dict[tuple[str, int], Ways]:
+    """(color, place) to the ways in which streams pass a router.
+
+    `color` of what each PE adds.
+    """
+    ways: dict[tuple[str, int], set[Way]] = {}
     for sender in tree.order[1:]:
         adder = tree.parent[sender]
+        through = _through(sender, adder)
         for place in _between(sender, adder):
-            through = _through(sender, adder)
             ways.setdefault((color[adder], place), set()).add(through)
-    return {key: tuple(sorted(some)) for key, some in ways.items()}
+    return {at: tuple(sorted(some)) for at, some in ways.items()}
 
 
 def _check_order(tree: Tree) -> None:

@@ -46,7 +46,8 @@ class Clock:
         first = last = np.full(len(pes), -1)
         # Of a synchronous operation the next dispatch waits for its last issue, and the drain.
         if instruction.kind == VECTOR:
-            if instruction.inward == instruction.outward == NONE:
+            is_local = instruction.inward == instruction.outward == NONE
+            if is_local:
                 first = ready
                 last = ready + instruction.time.issues - 1
             else:

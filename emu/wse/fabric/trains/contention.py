@@ -30,11 +30,14 @@ def clash(encoded: Encoded, streams: list[Stream]) -> str:
     """Which colors want which link at once, or nothing."""
     for link in (*PORTS, FROM_RAMP):
         uses = [_uses(stream, link) for stream in streams]
-        for first, second in itertools.combinations(range(len(streams)), 2):
-            shared = np.flatnonzero(uses[first] & uses[second])
+        both = zip(streams, uses, strict=True)
+        for (first, first_uses), (second, second_uses) in itertools.combinations(
+            both, 2
+        ):
+            shared = np.flatnonzero(first_uses & second_uses)
             if not len(shared):
                 continue
-            found = _meet(encoded, streams[first], streams[second], shared, link)
+            found = _meet(encoded, first, second, shared, link)
             if found:
                 return found
     return ""
@@ -71,9 +74,10 @@ def _meet(encoded: Encoded, first: Stream, second: Stream, pes: PEs, link: int) 
     begin, end = own.whole()
     other_begin, other_end = other.whole()
     # Most colors share a link at quite different times: the whole streams' windows tell that.
-    near = np.flatnonzero((begin <= other_end) & (other_begin <= end))
-    words = np.cumsum(own.words[near] + other.words[near])
-    block = words // WORDS
+    overlap = (begin <= other_end) & (other_begin <= end)
+    near = np.flatnonzero(overlap)
+    words = own.words[near] + other.words[near]
+    block = np.cumsum(words) // WORDS
     cuts = np.flatnonzero(np.diff(block)) + 1
     for some in np.split(near, cuts):
         found = _word_by_word(own, other, some)
@@ -178,6 +182,7 @@ class Windows:
 
     def each_word(self, some: np.ndarray) -> tuple[np.ndarray, CycleArray, CycleArray]:
         """The windows of all words of some PEs, given by index: their indices, begins and ends."""
+        # PEs 7 and 9 of 3 and 2 words: indices 7 7 7 9 9 and words 0 1 2 0 1.
         count = self.words[some]
         index = np.repeat(some, count)
         first = np.cumsum(count) - count

@@ -60,13 +60,14 @@ def with_ends(
 
 def _threads(encoded: Encoded, order: Dispatches) -> np.ndarray:
     """The thread that each dispatch gives an operation to; NONE of what is not for a datapath."""
-    thread_of = [
-        instruction.thread if instruction.kind == VECTOR else NONE
-        for instruction in encoded.instructions
-    ]
+    thread_of = []
+    for instruction in encoded.instructions:
+        on_datapath = instruction.kind == VECTOR
+        thread_of.append(instruction.thread if on_datapath else NONE)
     # The last entry is that of the starts of data tasks, whose codes are below zero.
+    thread_of.append(NONE)
     code = np.maximum(order.code, NONE)
-    return np.array([*thread_of, NONE])[code]
+    return np.array(thread_of)[code]
 
 
 def _issued(own: Dispatches, served: np.ndarray, watch: PEs) -> Operations:

@@ -64,8 +64,9 @@ def held_up(encoded: Encoded, stream: Stream) -> str:
     routes = stream.routes
     is_slow = stream.read_at[routes.receivers] != NONE
     slow = routes.receivers[is_slow]
-    alone = routes.tail[slow] == NONE
-    for pes, ways_part in ((slow[alone], False), (slow[~alone], True)):
+    behind_a_fork = routes.tail[slow] != NONE
+    for ways_part in (False, True):
+        pes = slow[behind_a_fork == ways_part]
         readers = _readers(stream, pes, ways_part)
         for block in _blocks(readers.checked):
             late = _first_late(readers.some(block))
@@ -113,10 +114,13 @@ def _first_late(readers: Readers) -> int | None:
     which = np.repeat(np.arange(len(count)), count)
     first = np.cumsum(count) - count
     word = np.arange(len(which)) - first[which]
-    late = _makes_room(readers, which, word) > _wants_room(readers, which, word)
-    if not late.any():
+    made = _makes_room(readers, which, word)
+    wanted = _wants_room(readers, which, word)
+    late = np.flatnonzero(made > wanted)
+    if not len(late):
         return None
-    return int(readers.pes[which[late][0]])
+    reader = which[late[0]]
+    return int(readers.pes[reader])
 
 
 def _makes_room(readers: Readers, which: np.ndarray, word: np.ndarray) -> CycleArray:

@@ -76,12 +76,11 @@ def static_routes(encoded: Encoded) -> dict[int, Routes]:
     Raises:
       FabricError: a route that turns in a circle.
     """
-    colors = encoded.program.colors.items()
-    return {
-        color.index: _routes(encoded, name, color)
-        for name, color in colors
-        if is_static(color)
-    }
+    routes = {}
+    for name, color in encoded.program.colors.items():
+        if is_static(color):
+            routes[color.index] = _routes(encoded, name, color)
+    return routes
 
 
 def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
@@ -103,7 +102,8 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
     receivers = np.flatnonzero(has(send, RAMP) & passed).astype(np.int32)
     receivers = receivers[np.argsort(source[receivers], kind="stable")]
     first = np.zeros(pes + 1, np.int64)
-    np.cumsum(np.bincount(source[receivers], minlength=pes), out=first[1:])
+    receivers_of = np.bincount(source[receivers], minlength=pes)
+    np.cumsum(receivers_of, out=first[1:])
     return Routes(
         name=name,
         color=color,
@@ -153,8 +153,10 @@ def _check_circles(
     while len(left):
         fed = np.zeros(len(source), bool)
         for side in LINKS:
-            there = left[has(send[left], side)] + step[side]
-            fed[there[has(receive[there], OPPOSITE[side])]] = True
+            sends = has(send[left], side)
+            there = left[sends] + step[side]
+            hears = has(receive[there], OPPOSITE[side])
+            fed[there[hears]] = True
         kept = left[fed[left]]
         if len(kept) == len(left):
             at = encoded.program.coordinates(left[0])
@@ -209,11 +211,13 @@ def _check_send(
     mute = pes[routes.source[pes] != pes]
     if not len(mute):
         return
-    receive = int(routes.color.receive[0].reshape(-1)[mute[0]])
-    sides = [DIRECTIONS[side] for side in in_bits(receive)]
+    pe = mute[0]
+    receive = routes.color.receive[0].reshape(-1)
+    sides = [DIRECTIONS[side] for side in in_bits(int(receive[pe]))]
+    heard = sides[0] if sides else "nowhere"
     raise FabricError(
-        f"color '{routes.name}': PE {encoded.program.coordinates(mute[0])} sends on it, but its "
-        f"router receives from {sides[0] if sides else 'nowhere'}, must be from ramp",
+        f"color '{routes.name}': PE {encoded.program.coordinates(pe)} sends on it, but its "
+        f"router receives from {heard}, must be from ramp",
         instruction.where,
     )
 
@@ -227,9 +231,10 @@ def _check_receive(
     deaf = pes[~has(routes.send[pes], RAMP)]
     if not len(deaf):
         return
-    why = "passes it on" if routes.send[deaf[0]] else "hears no sender"
+    pe = deaf[0]
+    why = "passes it on" if routes.send[pe] else "hears no sender"
     raise FabricError(
-        f"color '{routes.name}': PE {encoded.program.coordinates(deaf[0])} receives on it, but its "
+        f"color '{routes.name}': PE {encoded.program.coordinates(pe)} receives on it, but its "
         f"router {why}; it must send what a sender's route brings to ramp",
         instruction.where,
     )

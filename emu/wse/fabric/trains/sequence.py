@@ -5,6 +5,7 @@ What a lane has come to is an instruction, or one of the codes below zero (`even
 of a data task, or the end of what a microthread does.
 """
 
+import collections
 from typing import TypeAlias
 
 import numpy as np
@@ -36,20 +37,21 @@ class Straight:
     def words_sent(self) -> dict[int, Counts]:
         """`int64[PEs]` by color: words that each PE sends in the whole run."""
         totals = _no_words(self.encoded, len(self.pc))
-        of_task: dict[int, int] = {}
+        of_task: collections.Counter[int] = collections.Counter()
         first = 0
         for number, instruction in enumerate(self.encoded.instructions):
             color = instruction.outward
             if color != NONE:
-                of_task.setdefault(color, 0)
                 of_task[color] += instruction.time.issues
-            if instruction.last:
-                if of_task:
-                    runs = (self.entry == first).any(axis=0)
-                    for color, words in of_task.items():
-                        totals[color][runs] += words
-                of_task = {}
-                first = number + 1
+            if not instruction.last:
+                continue
+            # Added task by task: one look at a wafer's entries, not one for each operation.
+            if of_task:
+                runs = (self.entry == first).any(axis=0)
+                for color, words in of_task.items():
+                    totals[color][runs] += words
+            of_task.clear()
+            first = number + 1
         return totals
 
     def advance(self, lanes: Lanes, instruction: Instruction | None) -> Lanes:

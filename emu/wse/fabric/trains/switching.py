@@ -148,11 +148,11 @@ class Switched:
         """Their routers take a position; returns the PEs that hear words this set free."""
         beyond = pes[position > self.last[pes]]
         if len(beyond):
-            at = self.encoded.program.coordinates(beyond[0])
+            pe = beyond[0]
+            at = self.encoded.program.coordinates(pe)
             raise FabricError(
                 f"color '{self.name}': PE {at} switches to "
-                f"position {position}, its router's last is "
-                f"{self.last[beyond[0]]}"
+                f"position {position}, its router's last is {self.last[pe]}"
             )
         self.position[pes] = position
         return self._flow(pes.tolist())
@@ -210,6 +210,8 @@ class Switched:
         if not segments:
             return None
         segment = segments.popleft()
+        # Turns `west west east` let two words of a segment of five from the west pass, and the
+        # others wait until the east's have passed.
         count = 0
         while turns and turns[0] == side and count < segment.wavelets:
             turns.popleft()
@@ -241,7 +243,8 @@ class Switched:
         own = segment.kind == ops.OWN and side == RAMP
         turns = own or segment.kind == ops.ALL
         if turns and self.heeds[pe]:
-            self.position[pe] = min(position + 1, self.last[pe])
+            following = position + 1
+            self.position[pe] = min(following, self.last[pe])
         return reached
 
 

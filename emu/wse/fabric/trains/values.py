@@ -78,10 +78,9 @@ class Sram:
         self.buffers = program.buffers
         unknown = set(data) - set(self.buffers)
         if unknown:
-            raise LimitExceeded(
-                f"data for {', '.join(sorted(unknown))}: no such buffer, has "
-                f"{', '.join(self.buffers) or 'none'}"
-            )
+            given = ", ".join(sorted(unknown))
+            known = ", ".join(self.buffers) or "none"
+            raise LimitExceeded(f"data for {given}: no such buffer, has {known}")
         written = _written(encoded)
         self.arrays: dict[str, np.ndarray] = {}
         for name in self.buffers:
@@ -120,9 +119,10 @@ class Sram:
 
     def contents(self) -> dict[str, np.ndarray]:
         """Buffer name to `[height, width, elements]`."""
-        return {
-            name: array.reshape(*self.shape, -1) for name, array in self.arrays.items()
-        }
+        found = {}
+        for name, array in self.arrays.items():
+            found[name] = array.reshape(*self.shape, -1)
+        return found
 
 
 def _elements_of(memory: ops.Memory) -> slice:
@@ -207,12 +207,14 @@ def _vector(
     first = value_of(op.a)
     if op.b is None:  # a copy
         result = np.asarray(first)
-    elif op.op == "fmac":
-        product = single(first) * single(value_of(op.b))
-        result = single(value_of(op.dst)) + product
     else:
-        function = ARITHMETIC[op.op]
-        result = function(single(first), single(value_of(op.b)))
+        first = single(first)
+        second = single(value_of(op.b))
+        if op.op == "fmac":
+            product = first * second
+            result = single(value_of(op.dst)) + product
+        else:
+            result = ARITHMETIC[op.op](first, second)
     result = result.astype(dtype, copy=False)
     if isinstance(op.dst, ops.Memory):
         sram.write(op.dst, pes, result)

@@ -145,8 +145,11 @@ class Work:
         self.queued[on] = True  # not to be woken as well
         color = instruction.outward
         if color == NONE:
-            color = instruction.target
-        return [on, *(self._woken(color, pes) for pes in heard)]
+            color = instruction.target  # of a switch, which sets parked words free
+        next_lanes = [on]
+        for pes in heard:
+            next_lanes.append(self._woken(color, pes))
+        return next_lanes
 
     def _woken(self, color: int, pes: np.ndarray) -> np.ndarray:
         """Of the lanes of PEs that hear new words of a color, those that wait for some."""
@@ -155,10 +158,11 @@ class Work:
             lanes = pes + first
             lanes = lanes[~self.queued[lanes]]
             code = self.sequence.pc[lanes]
-            waits = self.takes[np.maximum(code, NONE)] == color
-            waits |= (code <= HEARD) & (code > DONE)
-            woken.append(lanes[waits])
-            self.queued[woken[-1]] = True
+            waits_for_words = self.takes[np.maximum(code, NONE)] == color
+            waits_for_start = (code <= HEARD) & (code > DONE)
+            lanes = lanes[waits_for_words | waits_for_start]
+            self.queued[lanes] = True
+            woken.append(lanes)
         return np.concatenate(woken)
 
     def _do(
@@ -199,8 +203,10 @@ class Work:
             assert task.color is not None
             color = self.encoded.program.colors[task.color].index
             stream = self.streams[color]
-            mine = pes[task.place.reshape(-1)[pes]]
-            mine = mine[stream.available(mine) > 0]
+            has_task = task.place.reshape(-1)[pes]
+            mine = pes[has_task]
+            has_word = stream.available(mine) > 0
+            mine = mine[has_word]
             if not len(mine):
                 continue
             words = stream.content(stream.take(mine, 1))
@@ -276,16 +282,20 @@ class Work:
             raise FabricError(
                 "the order of the stepped run does not fit the program's streams"
             )
-        pairs = zip(waits.color.tolist(), waits.pe.tolist(), strict=True)
-        sender = np.array([self.streams[color].sender(pe) for color, pe in pairs])
-        sender_is_done = (sender == NONE) | (self.sequence.pc[sender] == NONE)
+        senders = []
+        for color, pe in zip(waits.color.tolist(), waits.pe.tolist(), strict=True):
+            senders.append(self.streams[color].sender(pe))
+        sender_of = np.array(senders)
+        sender_is_done = (sender_of == NONE) | (self.sequence.pc[sender_of] == NONE)
         told = int(sender_is_done.argmax())  # the first; 0 if there is none
+        pe = waits.pe[told]
+        sender = senders[told]
         stream = self.streams[int(waits.color[told])]
         instruction = self.encoded.instructions[waits.code[told]]
-        came = int(stream.available(waits.pe[told : told + 1])[0])
-        who = "others" if sender[told] == NONE else self._name(sender[told])
+        (came,) = stream.available(np.array([pe])).tolist()
+        who = "others" if sender == NONE else self._name(sender)
         raise Deadlock(
-            f"deadlock: {self._name(waits.pe[told])} waits for {instruction.time.issues} wavelets "
+            f"deadlock: {self._name(pe)} waits for {instruction.time.issues} wavelets "
             f"on color '{stream.name}', {came} came, {who} cannot send more "
             f"({len(waits.pe)} operations are stuck)",
             instruction.where,
@@ -312,12 +322,12 @@ class _Waiting:
 
 def _width(instruction: Instruction) -> int:
     """Elements that an operation moves on each PE."""
-    operands = (
-        getattr(instruction.op, name, None)
-        for name in ("dst", "a", "b", "x", "weights")
-    )
-    elements = (getattr(operand, "elements", None) or 1 for operand in operands)
-    return max(instruction.time.issues, *elements)
+    widest = instruction.time.issues
+    for name in ("dst", "a", "b", "x", "weights"):
+        operand = getattr(instruction.op, name, None)
+        elements = getattr(operand, "elements", None) or 1  # a number has none
+        widest = max(widest, elements)
+    return widest
 
 
 __all__ = ["WordByWord", "Work"]

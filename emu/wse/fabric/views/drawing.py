@@ -66,18 +66,21 @@ def drawn(encoded: Encoded, stepped: Cycles, columns: int = 64) -> str:
     bars = _bars(encoded, stepped, columns)
     width = max((len(bar.name) for bar in bars), default=0)
     characters = np.array([mark.character for mark in MARKS])
-    lines = [
-        f"{bar.name:<{width}} {''.join(characters[bar.marks])} {bar.share:4.0%}"
-        for bar in bars
-    ]
-    scale = f"0{f'{end:,} cycles':>{columns - 1}}"
-    used = set().union(*(bar.marks.tolist() for bar in bars))
-    legend = "  ".join(
-        f"{mark.character} {mark.meaning}"
-        for number, mark in enumerate(MARKS)
-        if number in used and number != IDLE
-    )
-    return "\n".join([*lines, f"{'':<{width}} {scale}", legend])
+    lines: list[str] = []
+    used: set[int] = set()
+    for bar in bars:
+        drawing = "".join(characters[bar.marks])
+        lines.append(f"{bar.name:<{width}} {drawing} {bar.share:4.0%}")
+        used |= set(bar.marks.tolist())
+    told_end = f"{end:,} cycles"
+    scale = f"0{told_end:>{columns - 1}}"
+    lines.append(f"{'':<{width}} {scale}")
+    legend: list[str] = []
+    for number, mark in enumerate(MARKS):
+        if number in used and number != IDLE:
+            legend.append(f"{mark.character} {mark.meaning}")
+    lines.append("  ".join(legend))
+    return "\n".join(lines)
 
 
 def _bars(encoded: Encoded, stepped: Cycles, columns: int) -> list[Bar]:
@@ -92,14 +95,10 @@ def _bars(encoded: Encoded, stepped: Cycles, columns: int) -> list[Bar]:
             marks = mark_of[stepped.states[: stepped.cycles, thread, column]]
             if thread and (marks == IDLE).all():
                 continue
-            bar = Bar(
-                name=f"  thread {thread}"
-                if thread
-                else encoded.program.coordinates(pe),
-                marks=_most(marks, columns),
-                share=np.isin(marks, issues).mean() if len(marks) else 0.0,
-            )
-            bars.append(bar)
+            at = encoded.program.coordinates(pe)
+            name = f"  thread {thread}" if thread else at
+            share = np.isin(marks, issues).mean() if len(marks) else 0.0
+            bars.append(Bar(name, _most(marks, columns), share))
     return bars
 
 

@@ -95,7 +95,8 @@ def longest_route(run: Run) -> tuple[int, str] | None:
     found: list[tuple[int, str]] = []
     for routes in static_routes(run.encoded).values():
         if len(routes.receivers):
-            found.append((int(routes.hops[routes.receivers].max()), routes.name))
+            hops = routes.hops[routes.receivers]
+            found.append((int(hops.max()), routes.name))
     return max(found, default=None)
 
 
@@ -115,15 +116,17 @@ def merged(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     for phase in phases:
         key = (phase.task, phase.what, phase.thread)
         alike.setdefault(key, []).append(phase)
-    return tuple(
-        dataclasses.replace(
-            many[0],
-            times=sum(phase.times for phase in many),
-            last_cycle=max(phase.last_cycle for phase in many),
-            datapath_cycles=sum(phase.datapath_cycles for phase in many),
-            spent_cycles=sum(phase.spent_cycles for phase in many),
-        )
-        for many in alike.values()
+    return tuple(map(_as_one, alike.values()))
+
+
+def _as_one(phases: list[Phase]) -> Phase:
+    """Phases in the order of their first dispatches, as one."""
+    return dataclasses.replace(
+        phases[0],
+        times=sum(phase.times for phase in phases),
+        last_cycle=max(phase.last_cycle for phase in phases),
+        datapath_cycles=sum(phase.datapath_cycles for phase in phases),
+        spent_cycles=sum(phase.spent_cycles for phase in phases),
     )
 
 

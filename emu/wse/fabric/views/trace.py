@@ -87,17 +87,12 @@ def _instants(
 ) -> list[Event]:
     events: list[Event] = []
     for cycle, pe, code in stepped.order.rows():
-        if pe not in processes:
+        if pe not in processes:  # watched, but not traced
             continue
+        process = processes[pe]
+        args = {"cycle": cycle}
         for told in _told(encoded, tasks, pe, code):
-            event = perfetto.instant(
-                told,
-                1,
-                SHOWN_HZ,
-                cycle,
-                {"cycle": cycle},
-                processes[pe],
-            )
+            event = perfetto.instant(told, 1, SHOWN_HZ, cycle, args, process)
             events.append(event)
     return events
 
