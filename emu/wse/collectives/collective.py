@@ -12,7 +12,7 @@ One test goes through all folders and holds the three equal over drawn uses.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,13 @@ from emu.wse.fabric.layout.line import Line, Within
 from emu.wse.fabric.ops import Buffer
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.spaces import Sram
+from emu.wse.timeline.times import Times
+
+ProgramOfUse: TypeAlias = Callable[[FabricProgram, Within, Buffer, Buffer], Code]
+"""Lays a use on PEs of a fabric program, given its buffers `x` and `y`."""
+
+ArrivalOfUse: TypeAlias = Callable[[Device, np.ndarray], np.ndarray]
+"""`int64[rows, columns]`, when each PE can go on, given when each could start."""
 
 
 def _never_late(device: Device) -> int:
@@ -42,8 +49,8 @@ class Use:
       elements: of buffer `x`, which every PE holds.
       result: of which buffer the result lies in, `"x"` or `"y"`, and how many elements it has.
       instruction: `x` of a PE to its result, on a mesh with axes `AXES`.
-      program: lays it on PEs of a fabric program, given the buffers.
-      arrival: `int64[rows, columns]`, when each PE can go on, given when each could start.
+      program: the same as a fabric program.
+      arrival: its closed form.
       order: for each PE of the mesh's row its place on the line; None where that is its number.
       receivers: `bool[rows, columns]`, the PEs that have a result, whose ends are compared; None
         is all.
@@ -56,8 +63,8 @@ class Use:
     elements: int
     result: tuple[str, int]
     instruction: Callable[[Sram], Sram]
-    program: Callable[[FabricProgram, Within, Buffer, Buffer], Code]
-    arrival: Callable[[Device, np.ndarray], np.ndarray]
+    program: ProgramOfUse
+    arrival: ArrivalOfUse
     order: np.ndarray | None = None
     receivers: np.ndarray | None = None
     late_cycles: Callable[[Device], int] = _never_late
@@ -70,37 +77,36 @@ class Collective:
 
     Attributes:
       instruction: what kernels call, on tiles in SRAM.
-      arrival: the closed form over `int64[groups, pes, lines]` ticks.
+      arrival: the closed form.
       program: what fabric programs call; None where none has been written.
       draw: a use of `program`, given random numbers and the PEs of a line, 2 or more.
       starts_apart: whether the formula holds for PEs that start at different times.
     """
 
     instruction: Callable[..., Any]
-    arrival: Callable[..., np.ndarray]
+    arrival: Callable[..., Times]
     program: Callable[..., Code] | None = None
     draw: Callable[[np.random.Generator, int], Use] | None = None
     starts_apart: bool = True
 
 
-def on_a_line(
-    lay: Callable[[Line, Buffer, Buffer], Code],
-) -> Callable[[FabricProgram, Within, Buffer, Buffer], Code]:
+def on_a_line(lay: Callable[[Line, Buffer, Buffer], Code]) -> ProgramOfUse:
     """The program of a use on the line that is the rectangle's one row."""
 
     def program(program: FabricProgram, within: Within, x: Buffer, y: Buffer) -> Code:
-        return lay(Line(program, "x", within), x, y)
+        line = Line(program, "x", within)
+        return lay(line, x, y)
 
     return program
 
 
-def of_a_line(
-    formula: Callable[[np.ndarray, Device], np.ndarray],
-) -> Callable[[Device, np.ndarray], np.ndarray]:
+def of_a_line(formula: Callable[[Times, Device], Times]) -> ArrivalOfUse:
     """The arrival of a use on a line, from a formula of `int64[1, pes, 1]` starts."""
 
     def arrival(device: Device, starts: np.ndarray) -> np.ndarray:
-        return formula(starts[:, :, None], device)[:, :, 0]
+        one_line = starts[:, :, None]
+        done = formula(one_line, device)
+        return done[:, :, 0]
 
     return arrival
 

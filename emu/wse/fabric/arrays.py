@@ -25,7 +25,27 @@ CycleArray: TypeAlias = np.ndarray
 WordArray: TypeAlias = np.ndarray
 """`uint32[PEs, words]`: what wavelets carry."""
 
+WordPlaces: TypeAlias = np.ndarray
+"""`int64[PEs, words]`: where words lie in the arrays of a stream."""
+
+Elements: TypeAlias = np.ndarray
+"""`[PEs, elements]`: what a buffer holds, or a part of it."""
+
+Codes: TypeAlias = np.ndarray
+"""Integers: numbers of instructions, or the codes below zero of `events.py`."""
+
 Counts: TypeAlias = np.ndarray
 """Integers: how many of something, for each of some PEs."""
 
-__all__ = ["Counts", "CycleArray", "Grid", "Mask", "PEs", "PerPE", "WordArray"]
+__all__ = [
+    "Codes",
+    "Counts",
+    "CycleArray",
+    "Elements",
+    "Grid",
+    "Mask",
+    "PEs",
+    "PerPE",
+    "WordArray",
+    "WordPlaces",
+]

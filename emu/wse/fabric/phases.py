@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from emu.wse.fabric.arrays import Counts, CycleArray, Mask, PEs
+from emu.wse.fabric.arrays import Codes, Counts, CycleArray, Mask, PEs
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, VECTOR, Instruction
 from emu.wse.fabric.events import Dispatches, Operations
@@ -51,7 +51,7 @@ class UnderWay:
       latest: its latest issue, or NONE if it has not issued.
     """
 
-    code: np.ndarray
+    code: Codes
     begun: CycleArray
     latest: CycleArray
 
@@ -168,17 +168,17 @@ class Tally:
         older = len(own) + issue.pe
         return np.where(pe_before == issue.pe, before, older)
 
-    def _times(self, code: np.ndarray) -> Counts:
+    def _times(self, code: Codes) -> Counts:
         """How often each instruction is among `code`."""
         return np.bincount(code, minlength=len(self.times))
 
-    def _close(self, code: np.ndarray, begun: CycleArray, latest: CycleArray) -> None:
+    def _close(self, code: Codes, begun: CycleArray, latest: CycleArray) -> None:
         done = (code != NONE) & (latest != NONE)
         code = code[done]
         ends = latest[done] + 1 + self.after[code]
         self.complete(code, begun[done], ends)
 
-    def complete(self, code: np.ndarray, begun: CycleArray, ends: CycleArray) -> None:
+    def complete(self, code: Codes, begun: CycleArray, ends: CycleArray) -> None:
         """Counts operations: instructions, cycles of dispatch and of completion."""
         self.times += self._times(code)
         np.add.at(self.spent, code, ends - begun)

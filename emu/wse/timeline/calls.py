@@ -18,6 +18,7 @@ from emu.errors import LimitExceeded
 from emu.instruction import Crossing, Operand
 from emu.wse.pe.laws import call_cycles, known
 from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.times import Lengths, Times
 from emu.wse.timeline.wires import Wires, wires
 from emu.wse.wavelets import words
 
@@ -61,13 +62,12 @@ class Call:
 
     Attributes:
       lines: the mesh's, as far as starts and lengths tell them apart.
-      armed: `int64[groups, pes, lines]`, when each PE could dispatch its first operation. A tick
-        is a cycle.
+      armed: when each PE could dispatch its first operation.
       wires: between the PEs.
     """
 
     lines: Lines
-    armed: np.ndarray
+    armed: Times
     wires: Wires
 
     @classmethod
@@ -97,12 +97,13 @@ class Call:
         armed = lines.take(crossing.start_ticks) + begin(device, call)
         return cls(lines, armed, wires(device))
 
-    def words(self, elements: Operand, dtype: DType) -> np.ndarray:
-        """Wavelets of each line's streams, `[groups, 1, lines]`."""
-        each = self.lines.take(words(known(elements), dtype))
+    def words(self, elements: Operand, dtype: DType) -> Lengths:
+        """Wavelets of each line's streams."""
+        of_pes = words(known(elements), dtype)
+        each = self.lines.take(of_pes)
         return each.max(axis=1, keepdims=True)
 
-    def ends(self, done: np.ndarray) -> Ends:
+    def ends(self, done: Times) -> Ends:
         """The answer over the mesh, from when each PE can dispatch what follows."""
         ready = self.lines.put(done)
         return ready, ready

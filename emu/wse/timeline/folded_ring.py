@@ -28,6 +28,7 @@ import functools
 import numpy as np
 
 from emu.wse.timeline.stretches import NEVER
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 
 
@@ -59,14 +60,14 @@ class Ring:
       wires: of the fabric.
     """
 
-    def __init__(self, armed: np.ndarray, hops: np.ndarray, words: int, wires: Wires):
+    def __init__(self, armed: Times, hops: np.ndarray, words: int, wires: Wires):
         self.dispatch = armed
         self.hops = hops
         self.words = words
         self.wires = wires
         # The last word takes the place of the one `room` before it.
         self.held = wires.room(hops) // words
-        self.taken: list[np.ndarray] = []
+        self.taken: list[Times] = []
 
     @property
     def pes(self) -> int:
@@ -90,7 +91,7 @@ class Ring:
             self._pass_on(even, first)
         self._pass_on(odd, self.dispatch + self.wires.setup_cycles)
 
-    def _pass_on(self, senders: np.ndarray, first: np.ndarray) -> None:
+    def _pass_on(self, senders: np.ndarray, first: Times) -> None:
         """A chunk of each sender, whose first element is known, to the next place."""
         wires = self.wires
         hops = self.hops[senders][:, None]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from emu.clock.ticks import Ticks
+from emu.wse.timeline.times import Times
 
 
 class Lines:
@@ -37,18 +38,19 @@ class Lines:
                     kept[dimension] = self.grid[dimension]
         self.kept = tuple(kept)
 
-    def take(self, over_mesh: Ticks) -> np.ndarray:
-        """`int64[groups, group, lines]` of an array broadcastable to the mesh."""
+    def take(self, over_mesh: Ticks) -> Times:
+        """Of an array broadcastable to the mesh."""
         full = np.broadcast_to(np.asarray(over_mesh, np.int64), self.grid)
         different = tuple(slice(size) for size in self.kept)
         axis_first = np.moveaxis(full[different], self.along, 0)
         lines = axis_first[0].size
         return axis_first.reshape(-1, self.group, lines)
 
-    def put(self, members: np.ndarray) -> np.ndarray:
+    def put(self, members: Times) -> np.ndarray:
         """The inverse of `take`, with dimensions of size 1 for lines that are one."""
-        others = [size for i, size in enumerate(self.kept) if i != self.along]
-        axis_first = members.reshape(self.kept[self.along], *others)
+        others = list(self.kept)
+        pes = others.pop(self.along)
+        axis_first = members.reshape(pes, *others)
         return np.moveaxis(axis_first, 0, self.along)
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from emu.wse.timeline.times import Times
+
 NEVER = np.int64(-(1 << 60))
 """Earlier than any time: what a PE that waits for nobody waits for."""
 
 
-def latest(times: np.ndarray, start: np.ndarray) -> np.ndarray:
+def latest(times: Times, start: np.ndarray) -> Times:
     """`max(times[..., start[i] : i + 1, :])` for each i: maxima over stretches that end at i.
 
     A stretch is covered by two of the largest power of two that fits, which may overlap. `doubled`
@@ -38,7 +40,7 @@ def latest(times: np.ndarray, start: np.ndarray) -> np.ndarray:
     return found
 
 
-def _doubled(maxima: np.ndarray, half: int) -> np.ndarray:
+def _doubled(maxima: Times, half: int) -> Times:
     """Maxima of twice as many entries, from those of the `half` that end at each place."""
     ends_here = maxima[..., half:, :]
     ends_before = maxima[..., :-half, :]

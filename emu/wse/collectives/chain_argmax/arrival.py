@@ -4,8 +4,6 @@ Unlike a reduce's chain no word goes on before the whole pair has come and code 
 a WSE-3: the first word comes 7 cycles after its send, the second a cycle later; a cycle and a drain
 of 4 end the receive, compares and branch take 10, a set-up of 4 leads to the next send. In all they
 are 7 + 1 + 1 + 4 + 10 + 4 = 27 cycles.
-
-Arrays are `int64[groups, pes, lines]` ticks.
 """
 
 import math
@@ -15,6 +13,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 
 PAIR_WORDS = 2  # wavelets of a value and its index
@@ -41,11 +40,11 @@ def arrival(
 
 
 def relay(
-    armed: np.ndarray,
+    armed: Times,
     words: int,
     between_cycles: int,
     wires: Wires,
-) -> np.ndarray:
+) -> Times:
     """When each PE can dispatch what follows, where each takes everything in, works and sends.
 
     Args:

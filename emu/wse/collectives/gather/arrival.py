@@ -2,8 +2,6 @@
 
 The first PE takes the others' streams one after the other, the nearest first, as the root of a star
 adds them; so the formula is the reduce's along `trees.star`.
-
-Arrays are `int64[groups, pes, lines]` ticks.
 """
 
 import math
@@ -16,6 +14,7 @@ from emu.wse import trees
 from emu.wse.collectives.reduce.arrival import reduce
 from emu.wse.timeline.blocks import own_block_cycles
 from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
@@ -38,12 +37,12 @@ def arrival(
 
 
 def gather(
-    armed: np.ndarray,
+    armed: Times,
     words: int,
     copy_cycles: int,
     wires: Wires,
     turned: bool = False,
-) -> np.ndarray:
+) -> Times:
     """When each PE can dispatch what follows.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.multicast import arrival, meaning, program
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import wires
 
 
@@ -21,7 +22,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
     words = int(rng.choice([1, 2, 3, 5, 8, 16, 30, 64, 256]))
     root = int(rng.choice([0, pes // 2, pes - 1]))
 
-    def formula(armed: np.ndarray, device: Device) -> np.ndarray:
+    def formula(armed: Times, device: Device) -> Times:
         length = np.array(words).reshape(1, 1, 1)
         return arrival.multicast(armed, length, root, wires(device))
 

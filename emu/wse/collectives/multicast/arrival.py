@@ -14,8 +14,6 @@ cycle: the third push is 2 cycles after the first. The drain takes 4.
 
 Exact: every time of a multicast along a line whose links carry nothing else. Neglected: words of
 the first direction still in the output queue when the second one starts.
-
-Arrays are `int64[groups, pes, lines]` ticks, as in `emu.wse.collectives.reduce.arrival`.
 """
 
 import numpy as np
@@ -24,6 +22,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.timeline.calls import Call, Ends, Mesh
 from emu.wse.timeline.stretches import NEVER, latest
+from emu.wse.timeline.times import Lengths, Times
 from emu.wse.timeline.wires import Wires
 
 
@@ -45,11 +44,11 @@ def arrival(
 
 
 def multicast(
-    armed: np.ndarray,
-    words: np.ndarray,
+    armed: Times,
+    words: Lengths,
     root: int,
     wires: Wires,
-) -> np.ndarray:
+) -> Times:
     """When each PE can dispatch what follows a multicast from PE `root`.
 
     A root inside the line sends to the west first, then to the east.
@@ -75,11 +74,11 @@ def multicast(
 
 
 def _one_way(
-    root: np.ndarray,
-    armed: np.ndarray,
-    words: np.ndarray,
+    root: Times,
+    armed: Times,
+    words: Lengths,
     wires: Wires,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Times, Times]:
     """Last elements of the receivers, nearest first, and of the root, `[groups, 1, lines]`."""
     hops = np.arange(1, armed.shape[1] + 1)[:, None]
     first = root + wires.setup_cycles
@@ -101,11 +100,11 @@ def _one_way(
 
 
 def _held_up(
-    ready: np.ndarray,
+    ready: Times,
     hops: np.ndarray,
     words: int,
     wires: Wires,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Times, Times]:
     """When each receiver's and the root's first element would be if the last waited for others.
 
     A receiver's inlet takes `inlet_words` before it is ready; the word after those waits at its

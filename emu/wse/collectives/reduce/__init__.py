@@ -6,6 +6,7 @@ from emu.datasheet import Device
 from emu.wse import trees
 from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.reduce import arrival, meaning, program
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import wires
 
 
@@ -16,7 +17,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
     kinds = [("chain", trees.chain(pes)), ("star", trees.star(pes))]
     name, tree = kinds[int(rng.integers(2))]
 
-    def formula(armed: np.ndarray, device: Device) -> np.ndarray:
+    def formula(armed: Times, device: Device) -> Times:
         length = np.array(words).reshape(1, 1, 1)
         return arrival.reduce(armed, length, tree, wires(device), turned=True)
 

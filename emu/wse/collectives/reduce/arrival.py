@@ -23,9 +23,6 @@ every stage of the fabric holds enough to go on at full rate after a stall. A se
 full queues is exact as long as its words wait for nothing but the receiver. Neglected: streams of
 different colours that meet on a link. With `stream_cycles` other than 1, queues are counted as if
 words came one a cycle.
-
-Arrays are `int64[groups, pes, lines]` ticks (a tick is a cycle): groups and lines of the mesh do
-the same at once.
 """
 
 import numpy as np
@@ -35,6 +32,7 @@ from emu.instruction import Crossing, Operand
 from emu.wse.collectives.reduce.chains import NOBODY, Chains, chains_of
 from emu.wse.timeline.calls import Call, Ends, Mesh
 from emu.wse.timeline.stretches import NEVER, latest
+from emu.wse.timeline.times import Lengths, Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.trees.tree import Tree
 
@@ -65,12 +63,12 @@ def arrival(
 
 
 def reduce(
-    armed: np.ndarray,
-    words: np.ndarray,
+    armed: Times,
+    words: Lengths,
     tree: Tree,
     wires: Wires,
     turned: bool = False,
-) -> np.ndarray:
+) -> Times:
     """When each PE can dispatch what follows the reduce.
 
     Args:
@@ -93,12 +91,12 @@ def reduce(
 
 
 def _starts(
-    armed: np.ndarray,
-    words: np.ndarray,
+    armed: Times,
+    words: Lengths,
     tree: Tree,
     wires: Wires,
     turned: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Times, Times]:
     """First elements of each PE's last operation, and of the operation that takes its stream."""
     first = np.empty_like(armed)
     taken = np.full_like(armed, NEVER)
@@ -126,7 +124,7 @@ def _starts(
     return first, taken
 
 
-def _along_chains(ready: np.ndarray, chains: Chains, wires: Wires) -> np.ndarray:
+def _along_chains(ready: Times, chains: Chains, wires: Wires) -> Times:
     """First elements of the members' last operations, from when each is ready for its own.
 
     A member starts once it is ready and the first word of every one behind it has had time to come:
@@ -142,12 +140,12 @@ def _along_chains(ready: np.ndarray, chains: Chains, wires: Wires) -> np.ndarray
 
 
 def _turned(
-    came: np.ndarray,
-    words: np.ndarray,
+    came: Times,
+    words: Lengths,
     tree: Tree,
     senders: np.ndarray,
     wires: Wires,
-) -> np.ndarray:
+) -> Times:
     """When to dispatch the next receive after those of some PEs' streams, as routers turn to it.
 
     A PE that stores sends next after its last receive, and no router turns to that.
@@ -168,12 +166,12 @@ def _turned(
 
 
 def _ends(
-    first: np.ndarray,
-    taken: np.ndarray,
-    words: np.ndarray,
+    first: Times,
+    taken: Times,
+    words: Lengths,
     chains: Chains,
     wires: Wires,
-) -> np.ndarray:
+) -> Times:
     """Last elements of the members' last operations, `[groups, chains, length, lines]`.
 
     Words that do not fit between a member and its receiver wait for the receiver to take them, and
@@ -197,12 +195,12 @@ def _ends(
 
 
 def _stalled(
-    own: np.ndarray,
-    taker: np.ndarray,
+    own: Times,
+    taker: Times,
     words: int,
     chains: Chains,
     wires: Wires,
-) -> np.ndarray:
+) -> Times:
     """When each member's first element would be if its last one waited for a receiver.
 
     Word n of a stream leaves once the receiver has taken word n - room and the place it freed has

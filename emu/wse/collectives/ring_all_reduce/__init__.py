@@ -5,6 +5,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.ring_all_reduce import arrival, meaning, program
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import wires
 
 
@@ -13,7 +14,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
     chunk = int(rng.choice([1, 2, 5, 13, 30]))
     op = str(rng.choice(["add", "max"]))
 
-    def formula(armed: np.ndarray, device: Device) -> np.ndarray:
+    def formula(armed: Times, device: Device) -> Times:
         return arrival.ring_all_reduce(armed, chunk, wires(device))
 
     return Use(

@@ -3,8 +3,7 @@
 It is `2 (P - 1)` steps of the ring, in each of which a PE sends one chunk and receives one; see
 `emu.wse.timeline.folded_ring` for one step with numbers.
 
-Exact for any skew, as long as nothing else uses the links. Arrays are `int64[groups, pes, lines]`
-ticks.
+Exact for any skew, as long as nothing else uses the links.
 """
 
 import numpy as np
@@ -13,6 +12,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.timeline.calls import Call, Ends, Mesh
 from emu.wse.timeline.folded_ring import Ring, places, ring_hops
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
@@ -33,7 +33,7 @@ def arrival(
     return here.ends(ring_all_reduce(here.armed, chunk_words, here.wires))
 
 
-def ring_all_reduce(armed: np.ndarray, words: int, wires: Wires) -> np.ndarray:
+def ring_all_reduce(armed: Times, words: int, wires: Wires) -> Times:
     """When each PE can dispatch what follows.
 
     Args:

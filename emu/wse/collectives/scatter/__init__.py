@@ -10,13 +10,14 @@ from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.scatter import arrival, meaning, program
 from emu.wse.pe.isa import sram_tile
 from emu.wse.pe.laws import move_cycles
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import wires
 
 
 def _draw(rng: np.random.Generator, pes: int) -> Use:
     words = int(rng.choice([1, 2, 5, 13, 30]))
 
-    def formula(armed: np.ndarray, device: Device) -> np.ndarray:
+    def formula(armed: Times, device: Device) -> Times:
         copy_cycles = math.ceil(move_cycles(device, 4 * words, descriptors=0))
         return arrival.scatter(armed, words, copy_cycles, wires(device), turned=True)
 

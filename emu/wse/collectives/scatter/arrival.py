@@ -14,8 +14,6 @@ a set-up takes 4, so does a drain, a way over one hop 7 and over two 9:
       next dispatch        25 + 5 = 30                     36 + 5 = 41
 
 Exact where nobody is late. Neglected: that a late receiver holds up blocks behind its own.
-
-Arrays are `int64[groups, pes, lines]` ticks.
 """
 
 import math
@@ -26,6 +24,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.timeline.blocks import own_block_cycles
 from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
@@ -48,12 +47,12 @@ def arrival(
 
 
 def scatter(
-    armed: np.ndarray,
+    armed: Times,
     words: int,
     copy_cycles: int,
     wires: Wires,
     turned: bool = False,
-) -> np.ndarray:
+) -> Times:
     """When each PE has its own block from PE 0, which sends the nearest one's first.
 
     Args:

@@ -8,6 +8,7 @@ from emu.wse.collectives.collective import Collective, Use, of_a_line, on_a_line
 from emu.wse.collectives.shift import arrival, meaning, program
 from emu.wse.pe.isa import sram_tile
 from emu.wse.timeline.folded_ring import places
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import wires
 
 
@@ -16,7 +17,7 @@ def _draw(rng: np.random.Generator, pes: int) -> Use:
     by = int(rng.choice([1, -1]))
     ring = places(pes)
 
-    def formula(armed: np.ndarray, device: Device) -> np.ndarray:
+    def formula(armed: Times, device: Device) -> Times:
         done = np.empty_like(armed)
         done[:, ring] = arrival.shift(armed[:, ring], words, by, wires(device))
         return done

@@ -10,6 +10,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.timeline.calls import Call, Ends, Mesh
 from emu.wse.timeline.folded_ring import Ring, ring_hops
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
@@ -30,7 +31,7 @@ def arrival(
     return here.ends(shift(here.armed, tile_words, by, here.wires))
 
 
-def shift(armed: np.ndarray, words: int, by: int, wires: Wires) -> np.ndarray:
+def shift(armed: Times, words: int, by: int, wires: Wires) -> Times:
     """When each place can dispatch what follows.
 
     Args:

@@ -11,6 +11,7 @@ from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.pe.laws import known
 from emu.wse.timeline.calls import Call, Ends, Mesh
+from emu.wse.timeline.times import Times
 from emu.wse.timeline.wires import Wires
 from emu.wse.wavelets import words
 
@@ -32,7 +33,7 @@ def arrival(
     return here.ends(last + 1 + int(device.task_switch_cycles))
 
 
-def walk(armed: np.ndarray, words: int, hops: np.ndarray, wires: Wires) -> np.ndarray:
+def walk(armed: Times, words: int, hops: np.ndarray, wires: Wires) -> Times:
     """When each PE has taken the last word, after which its task starts.
 
     Args:

@@ -6,16 +6,19 @@ it. On a wafer of 883,350 PEs most do the same: a two-phase reduce has about ten
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
+from emu.wse.fabric.arrays import Grid
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.program import ALL, FabricProgram, Place
 
-Sequences = tuple[tuple[ops.Op, ...], ...]
+Operations: TypeAlias = tuple[ops.Op, ...]
+"""What a PE does, one after the other."""
+
 _Same = TypeVar("_Same", bound=Hashable)
 
 NOTHING = 0  # the first sequence is empty
@@ -30,8 +33,8 @@ class Code:
       sequences: the different ones; the first is empty.
     """
 
-    which: np.ndarray
-    sequences: Sequences
+    which: Grid
+    sequences: tuple[Operations, ...]
 
     def __add__(self, other: "Code") -> "Code":
         """This code and then the other's."""
@@ -42,14 +45,14 @@ class Code:
         pair_of_pe = first_of_pe * others + other.which
         pairs = len(self.sequences) * others
         number_of_pair = np.zeros(pairs, np.int32)
-        numbers: dict[tuple[ops.Op, ...], int] = {(): NOTHING}
+        numbers: dict[Operations, int] = {(): NOTHING}
         for pair in np.unique(pair_of_pe).tolist():
             first, second = divmod(pair, others)
             sequence = self.sequences[first] + other.sequences[second]
             number_of_pair[pair] = numbers.setdefault(sequence, len(numbers))
         return Code(number_of_pair[pair_of_pe], tuple(numbers))
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, tuple[ops.Op, ...]]]:
+    def __iter__(self) -> Iterator[tuple[Grid, Operations]]:
         """Pairs of a mask of PEs and what they run; PEs that do nothing are left out."""
         for number, sequence in enumerate(self.sequences):
             if number != NOTHING:
@@ -76,7 +79,7 @@ def code(
       LimitExceeded: two places share a PE.
     """
     which = np.zeros(program.shape, np.int32)
-    numbers: dict[tuple[ops.Op, ...], int] = {(): NOTHING}
+    numbers: dict[Operations, int] = {(): NOTHING}
     for where, sequence in pairs:
         place = program.place(where)
         if not place.any():

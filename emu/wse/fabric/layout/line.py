@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from emu.errors import LimitExceeded
+from emu.wse.fabric.arrays import Grid
 from emu.wse.fabric.program import ALL, FabricProgram
 
 Within: TypeAlias = tuple[slice, slice]
@@ -72,11 +73,11 @@ class Line:
         return low if self.backwards else high
 
     @property
-    def place(self) -> np.ndarray:
+    def place(self) -> Grid:
         """`bool[height, width]`: all its PEs."""
         return self.at(range(self.pes))
 
-    def at(self, places: int | Iterable[int]) -> np.ndarray:
+    def at(self, places: int | Iterable[int]) -> Grid:
         """`bool[height, width]`: the PEs at some places of the line."""
         chosen = np.zeros(self.pes, bool)
         several = [places] if isinstance(places, int) else list(places)

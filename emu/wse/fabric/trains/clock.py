@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.wse.fabric.arrays import CycleArray, PEs
+from emu.wse.fabric.arrays import CycleArray, PEs, WordPlaces
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, STAMP, VECTOR, Instruction
 from emu.wse.fabric.events import Operations
@@ -38,7 +38,7 @@ class Clock:
             self.traced[traced] = True
         self.log = [Operations.empty()]
 
-    def done(self, number: int, pes: PEs, words: np.ndarray | None) -> None:
+    def done(self, number: int, pes: PEs, words: WordPlaces | None) -> None:
         """PEs do an instruction, taking the words at `words`; before these are sent on."""
         instruction = self.encoded.instructions[number]
         dispatched = self.now[pes]
@@ -77,7 +77,7 @@ class Clock:
         instruction: Instruction,
         pes: PEs,
         ready: CycleArray,
-        words: np.ndarray | None,
+        words: WordPlaces | None,
     ) -> tuple[CycleArray, CycleArray]:
         """First and last issue of an operation on the fabric."""
         outward = instruction.outward

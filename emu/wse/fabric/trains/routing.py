@@ -20,6 +20,7 @@ import dataclasses
 import numpy as np
 
 from emu.wse.fabric import ops
+from emu.wse.fabric.arrays import PerPE, PEs
 from emu.wse.fabric.directions import (
     DIRECTIONS,
     LINKS,
@@ -53,14 +54,14 @@ class Routes:
 
     name: str
     color: Color
-    source: np.ndarray
-    hops: np.ndarray
-    tail: np.ndarray
-    send: np.ndarray
-    receivers: np.ndarray
+    source: PerPE
+    hops: PerPE
+    tail: PerPE
+    send: PerPE
+    receivers: PEs
     first: np.ndarray
 
-    def heard_by(self, senders: np.ndarray) -> np.ndarray:
+    def heard_by(self, senders: PEs) -> PEs:
         """PEs that receive from any of `senders`."""
         begin = self.first[senders]
         count = self.first[senders + 1] - begin
@@ -117,15 +118,15 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
 
 
 def _walk(
-    front: np.ndarray,
-    send: np.ndarray,
+    front: PEs,
+    send: PerPE,
     step: tuple[int, ...],
-    source: np.ndarray,
-    hops: np.ndarray,
-    tail: np.ndarray,
-) -> np.ndarray:
+    source: PerPE,
+    hops: PerPE,
+    tail: PerPE,
+) -> PEs:
     """One link downstream from routers `front`; returns the routers reached."""
-    reached: list[np.ndarray] = []
+    reached: list[PEs] = []
     for side in LINKS:
         here = front[has(send[front], side)]
         there = here + np.int32(step[side])
@@ -140,9 +141,9 @@ def _walk(
 def _check_circles(
     encoded: Encoded,
     name: str,
-    receive: np.ndarray,
-    send: np.ndarray,
-    source: np.ndarray,
+    receive: PerPE,
+    send: PerPE,
+    source: PerPE,
 ) -> None:
     """A router that no sender reaches is fed from nowhere, or from a circle.
 
@@ -205,7 +206,7 @@ def _check_widths(instruction: Instruction) -> None:
 def _check_send(
     encoded: Encoded,
     instruction: Instruction,
-    pes: np.ndarray,
+    pes: PEs,
     routes: Routes,
 ) -> None:
     mute = pes[routes.source[pes] != pes]
@@ -225,7 +226,7 @@ def _check_send(
 def _check_receive(
     encoded: Encoded,
     instruction: Instruction,
-    pes: np.ndarray,
+    pes: PEs,
     routes: Routes,
 ) -> None:
     deaf = pes[~has(routes.send[pes], RAMP)]

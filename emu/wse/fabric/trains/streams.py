@@ -10,7 +10,7 @@ their own pace. Words of all streams lie in one array, each stream's in a row:
 
 import numpy as np
 
-from emu.wse.fabric.arrays import Counts, CycleArray, PEs, WordArray
+from emu.wse.fabric.arrays import Counts, CycleArray, PEs, WordArray, WordPlaces
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
 from emu.wse.fabric.errors import FabricError
@@ -97,19 +97,19 @@ class Stream:
         source = self.routes.source[pes]
         return self.sent[source] - self.taken[pes]
 
-    def take(self, pes: PEs, count: int) -> np.ndarray:
+    def take(self, pes: PEs, count: int) -> WordPlaces:
         """Where in the arrays their next `count` words are, `[PEs, count]`; they are read."""
         source = self.routes.source[pes]
         begin = self.offset[source] + self.taken[pes]
         self.taken[pes] += count
         return _following(begin, count)
 
-    def content(self, at: np.ndarray) -> WordArray:
+    def content(self, at: WordPlaces) -> WordArray:
         """The words at `at`."""
         assert self.words is not None
         return self.words[at]
 
-    def arrivals(self, pes: PEs, at: np.ndarray) -> CycleArray:
+    def arrivals(self, pes: PEs, at: WordPlaces) -> CycleArray:
         """When the words at `at` can be in the input queues of their readers `pes`.
 
         Over the sender's ramp, all links and the reader's ramp: 3 hops from its sender on a WSE-3,
@@ -139,7 +139,7 @@ class Stream:
         self.sent[pes] += count
         return self.routes.heard_by(pes)
 
-    def _next_words(self, pes: PEs, count: int) -> np.ndarray:
+    def _next_words(self, pes: PEs, count: int) -> WordPlaces:
         """Where in the arrays the words belong that they send next, `[PEs, count]`."""
         begin = self.offset[pes] + self.sent[pes]
         return _following(begin, count)
@@ -198,7 +198,7 @@ class Stream:
             self.pushes[at] = pushes
 
 
-def _following(begin: np.ndarray, count: int) -> np.ndarray:
+def _following(begin: np.ndarray, count: int) -> WordPlaces:
     """`[PEs, count]`: each index of `begin` and those after it."""
     return begin[:, None] + np.arange(count)
 

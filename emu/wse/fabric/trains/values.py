@@ -14,7 +14,7 @@ import numpy as np
 from emu.annotations import DType
 from emu.errors import LimitExceeded
 from emu.wse.fabric import operands, ops
-from emu.wse.fabric.arrays import Mask, PEs, WordArray
+from emu.wse.fabric.arrays import Elements, Mask, PEs, WordArray
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 
@@ -39,7 +39,7 @@ def count_of(pes: SomePEs) -> int:
     return pes.stop - pes.start if isinstance(pes, slice) else len(pes)
 
 
-def to_words(elements: np.ndarray) -> WordArray:
+def to_words(elements: Elements) -> WordArray:
     """`uint32[PEs, words]` of elements `[PEs, elements]`; half a word that is left over is 0."""
     narrow = elements.dtype.itemsize != operands.WORD_BYTES
     if narrow and elements.shape[1] % 2:
@@ -48,13 +48,13 @@ def to_words(elements: np.ndarray) -> WordArray:
     return np.ascontiguousarray(elements).view(np.uint32)
 
 
-def from_words(words: WordArray, elements: int, dtype: DType) -> np.ndarray:
+def from_words(words: WordArray, elements: int, dtype: DType) -> Elements:
     """Elements `[PEs, elements]` of `uint32[PEs, words]`."""
     padded = np.ascontiguousarray(words).view(jnp.dtype(dtype))
     return padded[:, :elements]
 
 
-def single(value: np.ndarray | np.float32) -> np.ndarray:
+def single(value: Elements | np.float32) -> Elements:
     """The value as float32; exact for every float dtype a PE has."""
     return np.asarray(value).astype(np.float32, copy=False)
 
@@ -82,13 +82,13 @@ class Sram:
             known = ", ".join(self.buffers) or "none"
             raise LimitExceeded(f"data for {given}: no such buffer, has {known}")
         written = _written(encoded)
-        self.arrays: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, Elements] = {}
         for name in self.buffers:
             held = program.held[name]
             given = data.get(name)
             self.arrays[name] = self._content(name, given, held, name in written)
 
-    def _content(self, name: str, given: Any, held: Mask, written: bool) -> np.ndarray:
+    def _content(self, name: str, given: Any, held: Mask, written: bool) -> Elements:
         buffer = self.buffers[name]
         dtype = jnp.dtype(buffer.dtype)
         whole = (*self.shape, buffer.elements)
@@ -107,12 +107,12 @@ class Sram:
             content[~held] = np.nan
         return content.reshape(-1, buffer.elements)
 
-    def read(self, memory: ops.Memory, pes: SomePEs) -> np.ndarray:
+    def read(self, memory: ops.Memory, pes: SomePEs) -> Elements:
         """`[PEs, elements]` of a memory operand."""
         array = self.arrays[memory.buffer]
         return array[pes, _elements_of(memory)]
 
-    def write(self, memory: ops.Memory, pes: SomePEs, value: np.ndarray) -> None:
+    def write(self, memory: ops.Memory, pes: SomePEs, value: Elements) -> None:
         """Rounds `value` `[PEs, elements]` to the operand's dtype and keeps it."""
         array = self.arrays[memory.buffer]
         array[pes, _elements_of(memory)] = value
@@ -152,7 +152,7 @@ def perform(
     instruction: Instruction,
     pes: SomePEs,
     words: WordArray | None,
-) -> np.ndarray | None:
+) -> WordArray | None:
     """Does one operation on some PEs.
 
     Args:
@@ -192,10 +192,10 @@ def _vector(
     op: ops.Vector,
     pes: SomePEs,
     words: WordArray | None,
-) -> np.ndarray:
+) -> Elements:
     """The result in the destination's dtype, written if that is memory."""
 
-    def value_of(operand: ops.Operand) -> np.ndarray | np.float32:
+    def value_of(operand: ops.Operand) -> Elements | np.float32:
         if isinstance(operand, ops.Memory):
             return sram.read(operand, pes)
         if isinstance(operand, ops.Fabric):

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from emu.wse.fabric import ops
+from emu.wse.fabric.arrays import Codes, Mask, PEs
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, SWITCH, Instruction
 from emu.wse.fabric.errors import Deadlock, FabricError, Unread
@@ -17,7 +18,7 @@ from emu.wse.fabric.program import Task, is_static
 from emu.wse.fabric.trains import values
 from emu.wse.fabric.trains.clock import Clock
 from emu.wse.fabric.trains.routing import check_operations, static_routes
-from emu.wse.fabric.trains.sequence import Ordered, Straight
+from emu.wse.fabric.trains.sequence import Lanes, Ordered, Straight
 from emu.wse.fabric.trains.streams import Stream
 from emu.wse.fabric.trains.switching import Switched
 
@@ -104,7 +105,7 @@ class Work:
             for lanes in np.split(front, cuts):
                 todo += self._group(int(self.sequence.pc[lanes[0]]), lanes)
 
-    def _group(self, code: int, lanes: np.ndarray) -> list[np.ndarray]:
+    def _group(self, code: int, lanes: Lanes) -> list[Lanes]:
         """Lanes that have come to `code` do it if they can; returns those to look at next."""
         self.queued[lanes] = False
         sequence = self.sequence
@@ -127,15 +128,15 @@ class Work:
         self,
         number: int,
         instruction: Instruction,
-        lanes: np.ndarray,
-    ) -> list[np.ndarray]:
+        lanes: Lanes,
+    ) -> list[Lanes]:
         """Those that have their words do an instruction: who goes on, and who wakes."""
         if instruction.inward != NONE:
             # All of its words or none: lanes that lack some are woken when more are sent.
             available = self.streams[instruction.inward].available(lanes % self.pes)
             lanes = lanes[available >= instruction.time.issues]
         chunk = max(FEWEST_PES, ELEMENTS // _width(instruction))
-        heard: list[np.ndarray] = []
+        heard: list[PEs] = []
         for begin in range(0, len(lanes), chunk):
             some = lanes[begin : begin + chunk] % self.pes
             hearers = self._do(number, instruction, some)
@@ -151,9 +152,9 @@ class Work:
             next_lanes.append(self._woken(color, pes))
         return next_lanes
 
-    def _woken(self, color: int, pes: np.ndarray) -> np.ndarray:
+    def _woken(self, color: int, pes: PEs) -> Lanes:
         """Of the lanes of PEs that hear new words of a color, those that wait for some."""
-        woken: list[np.ndarray] = []
+        woken: list[Lanes] = []
         for first in range(0, len(self.sequence.pc), self.pes):
             lanes = pes + first
             lanes = lanes[~self.queued[lanes]]
@@ -169,8 +170,8 @@ class Work:
         self,
         number: int,
         instruction: Instruction,
-        pes: np.ndarray,
-    ) -> np.ndarray | None:
+        pes: PEs,
+    ) -> PEs | None:
         """Does an operation; returns the PEs that hear what it sends."""
         count = instruction.time.issues
         where = words = None
@@ -196,7 +197,7 @@ class Work:
             return into.control(pes, instruction.control)
         return into.put(pes, count, words)
 
-    def _hear(self, number: int, pes: np.ndarray) -> np.ndarray:
+    def _hear(self, number: int, pes: PEs) -> PEs:
         """Data tasks take the word that starts them; returns the PEs that have one."""
         started = [pes[:0]]
         for task in self.hears[number]:
@@ -252,7 +253,7 @@ class Work:
     def _name(self, pe: int) -> str:
         return f"PE {self.encoded.program.coordinates(pe)}"
 
-    def _check_whole(self, stuck: np.ndarray) -> None:
+    def _check_whole(self, stuck: Lanes) -> None:
         """Whether those that wait could do nothing with the words that they have."""
         codes = self.sequence.pc[stuck]
         for code in np.unique(codes[codes >= 0]).tolist():
@@ -270,7 +271,7 @@ class Work:
                     instruction.where,
                 )
 
-    def _deadlock(self, stuck: np.ndarray) -> None:
+    def _deadlock(self, stuck: Lanes) -> None:
         """Tells of PEs that wait for ever one whose sender is done: it is nearest the cause.
 
         Raises:
@@ -306,17 +307,17 @@ class Work:
 class _Waiting:
     """Stuck lanes: their PEs, what they have come to, and the color they wait for."""
 
-    pe: np.ndarray
-    code: np.ndarray
+    pe: PEs
+    code: Codes
     color: np.ndarray
 
     @classmethod
-    def of(cls, work: Work, lanes: np.ndarray) -> "_Waiting":
+    def of(cls, work: Work, lanes: Lanes) -> "_Waiting":
         code = work.sequence.pc[lanes]
         color = work.takes[np.maximum(code, NONE)]
         return cls(pe=lanes % work.pes, code=code, color=color)
 
-    def __getitem__(self, which: np.ndarray) -> "_Waiting":
+    def __getitem__(self, which: Mask) -> "_Waiting":
         return _Waiting(self.pe[which], self.code[which], self.color[which])
 
 
