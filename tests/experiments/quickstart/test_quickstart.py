@@ -267,7 +267,7 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
 @pytest.mark.parametrize(
     "chips, cores",
     [
-        ("1", "1"),
+        pytest.param("1", "1", marks=pytest.mark.slow),
         ("4", "1"),
         ("4", "8"),
         pytest.param("7", "1", marks=pytest.mark.slow),
