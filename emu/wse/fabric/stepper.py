@@ -91,9 +91,8 @@ def run(
       NotTrains: `path="trains"` for a program that has to be stepped.
     """
     if path not in PATHS:
-        raise LimitExceeded(
-            f"stepper: path is {path!r}, must be one of {', '.join(PATHS)}"
-        )
+        known = ", ".join(PATHS)
+        raise LimitExceeded(f"stepper: path is {path!r}, must be one of {known}")
     encoded = encode(program, device)
     wanted = Wanted(watch=watch, links=links, profile=profile, phases=phases)
     why = ASKED
@@ -166,10 +165,7 @@ def _by_cycles(
     )
     verdict.check(encoded, stepped)
     state = stepped.state
-    stamps = {
-        name: cycles.reshape(shape)
-        for name, cycles in zip(encoded.stamps, state.stamps, strict=True)
-    }
+    stamps = state.stamps.reshape(-1, *shape)
     links = None
     profile: dict[str, np.ndarray] = {}
     if stepped.counters is not None:
@@ -183,7 +179,7 @@ def _by_cycles(
         path="cycles",
         why=why,
         values={} if data is None else _values(encoded, data, stepped),
-        stamps=stamps,
+        stamps=dict(zip(encoded.stamps, stamps, strict=True)),
         ends=state.end.reshape(shape),
         links=links,
         profile=profile,

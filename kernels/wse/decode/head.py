@@ -1,8 +1,7 @@
 """Both ends of the model on one region: token to embedding, and residual stream to next token."""
 
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import ShapeDtypeStruct, lax
 
 from emu.annotations import KnownInt
 from emu.program import Known, Program
@@ -12,10 +11,8 @@ from kernels.wse.decode.blocks import gemv, rms_norm
 from kernels.wse.decode.mapping import PE, HeadMap
 from kernels.wse.decode.sums import reduce_to_first
 
-EmbedArguments = tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
-HeadArguments = tuple[
-    jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, Known
-]
+EmbedArguments = tuple[ShapeDtypeStruct, ShapeDtypeStruct]
+HeadArguments = tuple[ShapeDtypeStruct, ShapeDtypeStruct, ShapeDtypeStruct, Known]
 
 
 def first_token(head: HeadMap) -> KnownInt:
@@ -123,16 +120,16 @@ def head_arguments(head: HeadMap, gap: int) -> HeadArguments:
     """Shapes in place of data for `head_program(head).read` and `.memory`."""
     table, _ = embed_arguments(head)
     shape = (head.rows, head.depth)
-    norm = jax.ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
-    residual = jax.ShapeDtypeStruct(shape, jnp.dtype("float32"))
+    norm = ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
+    residual = ShapeDtypeStruct(shape, jnp.dtype("float32"))
     return residual, norm, table, Known(jnp.int32(gap))
 
 
 def embed_arguments(head: HeadMap) -> EmbedArguments:
     """Shapes in place of data for `embed_program(head).read` and `.memory`."""
     shape = (head.rows, head.cols, head.depth, head.tokens)
-    table = jax.ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
-    token = jax.ShapeDtypeStruct((1,), jnp.dtype("int32"))
+    table = ShapeDtypeStruct(shape, jnp.dtype(head.dtype))
+    token = ShapeDtypeStruct((1,), jnp.dtype("int32"))
     return table, token
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct
 
 from emu.annotations import DType, KnownInt, Shape
 from emu.program import Known, Program
@@ -72,9 +72,9 @@ def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
         spec: tuple[str, ...],
         shape: Shape,
         dtype: DType,
-    ) -> jax.ShapeDtypeStruct:
+    ) -> ShapeDtypeStruct:
         lead = tuple(layer.mesh[axis] for axis in spec)
-        return jax.ShapeDtypeStruct(lead + shape, jnp.dtype(dtype))
+        return ShapeDtypeStruct(lead + shape, jnp.dtype(dtype))
 
     specs = layer.weight_specs()
     weights = {}

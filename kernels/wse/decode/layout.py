@@ -20,6 +20,9 @@ from kernels.wse.decode.mapping import HeadMap, LayerMap
 
 Array = jax.Array | np.ndarray
 
+Tiles = np.ndarray
+"""What every PE holds: the dimensions that count PEs, then those of a PE's tile."""
+
 
 def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
     """Dimension `axis` as two, `[parts, each]`, padded with zeros at its end."""
@@ -35,7 +38,7 @@ def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
     return array.reshape(*before, parts, each, *behind)
 
 
-def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> np.ndarray:
+def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tiles:
     """`[layers, rows * depth, cols * width]` to `[layers, rows, cols, depth, width]`, padded."""
     by_col = deal(x, 2, cols, width)
     by_pe = deal(by_col, 1, rows, depth)  # layers, rows, depth, cols, width
@@ -60,7 +63,7 @@ def pairs(x: Array, layer: LayerMap, axis: int) -> np.ndarray:
     )
 
 
-def from_rows(weight: Array, layer: LayerMap) -> np.ndarray:
+def from_rows(weight: Array, layer: LayerMap) -> Tiles:
     """A projection to heads `[layers, hidden, n]` as `[layers, rows, cols, depth, n / cols]`."""
     by_head = pairs(weight, layer, 2)
     # layers, rows, depth, kv_heads, queries, 2, parts, dims / 2
@@ -77,7 +80,7 @@ def from_rows(weight: Array, layer: LayerMap) -> np.ndarray:
     )
 
 
-def to_rows(weight: Array, layer: LayerMap) -> np.ndarray:
+def to_rows(weight: Array, layer: LayerMap) -> Tiles:
     """The output projection `[layers, n, hidden]` as `[layers, rows, cols, n / cols, depth]`."""
     by_row = deal(weight, 2, layer.rows, layer.depth)
     # layers, kv_heads, queries, 2, parts, dims / 2, rows, depth
@@ -94,7 +97,7 @@ def to_rows(weight: Array, layer: LayerMap) -> np.ndarray:
     )
 
 
-def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> np.ndarray:
+def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> Tiles:
     """Norm weights `[layers, head_dim]` of q and k as `[layers, cols, queries + 1, dims]`."""
     heads = layer.queries + 1
     norms = [q_norm] * layer.queries + [k_norm]
@@ -114,9 +117,7 @@ def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> np.ndarray:
     return np.tile(of_group, (1, layer.kv_heads, 1, 1))
 
 
-def layer_weights(
-    layers: Mapping[str, Array], layer: LayerMap
-) -> dict[str, np.ndarray]:
+def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
     """All layers' weights as `[layers, rows, cols, ...]` (norms without the axis they repeat on).
 
     Args:
@@ -143,19 +144,19 @@ def layer_weights(
     return tiles
 
 
-def head_table(table: Array, head: HeadMap) -> np.ndarray:
+def head_table(table: Array, head: HeadMap) -> Tiles:
     """A table `[hidden, vocab]` as `[rows, cols, depth, tokens]`, padded with zeros."""
     one_layer = np.asarray(table)[None]
     (tiles,) = rows_to_cols(one_layer, head.rows, head.depth, head.cols, head.tokens)
     return tiles
 
 
-def head_norm(norm: Array, head: HeadMap) -> np.ndarray:
+def head_norm(norm: Array, head: HeadMap) -> Tiles:
     """The final norm `[hidden]` as `[rows, depth]`."""
     return deal(norm, 0, head.rows, head.depth)
 
 
-def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, np.ndarray]:
+def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:
     """Prefilled keys (after RoPE) and values `[layers, n, kv_heads, head_dim]` on their PEs.
 
     Returns:
@@ -169,7 +170,7 @@ def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, np.ndarray]:
     }
 
 
-def _positions_on_rows(x: Array, layer: LayerMap) -> np.ndarray:
+def _positions_on_rows(x: Array, layer: LayerMap) -> Tiles:
     """`[layers, n, kv_heads, head_dim]` as `[layers, rows, cols, slots, dims]`."""
     array = np.asarray(x)
     layers, tokens, kv_heads, _ = array.shape
@@ -189,7 +190,7 @@ def _positions_on_rows(x: Array, layer: LayerMap) -> np.ndarray:
     return by_pe.reshape(layers, layer.rows, layer.cols, layer.slots, layer.dims)
 
 
-def turn_tiles(table: Array, layer: LayerMap) -> np.ndarray:
+def turn_tiles(table: Array, layer: LayerMap) -> Tiles:
     """Cosines or sines `[positions, head_dim / 2]` as `[positions, cols, dims / 2]`."""
     angles = np.asarray(table, np.float32)
     by_part = angles.reshape(-1, layer.parts, layer.dims // 2)

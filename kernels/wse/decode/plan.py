@@ -59,8 +59,12 @@ class WaferPlan:
     @property
     def gaps(self) -> tuple[int, ...]:
         """Hops into each layer's region, then into the head's."""
+        # A token begins and ends at the head's region, which holds the embedding too.
         stops = (self.head_region, *self.regions, self.head_region)
-        return tuple(gap_hops(*both) for both in itertools.pairwise(stops))
+        hops = []
+        for behind, ahead in itertools.pairwise(stops):
+            hops.append(gap_hops(behind, ahead))
+        return tuple(hops)
 
 
 def plan_wafer(

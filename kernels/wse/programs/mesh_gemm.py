@@ -7,7 +7,7 @@ the tiles at hand are multiplied. Scalar code is counted instruction by instruct
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -64,6 +64,10 @@ class Ends(NamedTuple):
 
     out: str
     into: str
+
+
+Place: TypeAlias = tuple[int, int]
+"""A PE's row and column."""
 
 
 class Streams(NamedTuple):
@@ -153,8 +157,8 @@ def mesh_gemm(device: Device, sizes: Sizes) -> FabricProgram:
     return program
 
 
-def _streams(program: FabricProgram, p: int) -> dict[tuple[int, int], Streams]:
-    """Lays all rings; every PE's streams, by its row and column."""
+def _streams(program: FabricProgram, p: int) -> dict[Place, Streams]:
+    """Lays all rings; every PE's streams."""
     along_row = _ring(Line(program, "x"), "X")
     along_column = _ring(Line(program, "y"), "W")
     aligning = []
@@ -199,7 +203,7 @@ def _everywhere(
     program: FabricProgram,
     name: str,
     code: Callable[..., list[Op]],
-    arguments: Mapping[tuple[int, int], tuple[Any, ...]],
+    arguments: Mapping[Place, tuple[Any, ...]],
     *,
     start: bool = False,
 ) -> None:

@@ -7,9 +7,9 @@ x goes along its row, every PE multiplies, and the 32 parts of each output are a
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import ShapeDtypeStruct
 
 from emu.datasheet import Device
 from emu.program import Program
@@ -109,13 +109,13 @@ def kernel_program(gemv: WaferGemv, device: Device) -> Program:
     return Program(part, mesh, (("row",), PE), PE)
 
 
-def arguments(gemv: WaferGemv) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+def arguments(gemv: WaferGemv) -> tuple[ShapeDtypeStruct, ShapeDtypeStruct]:
     """Shapes in place of data for `kernel_program(gemv).read`."""
     dtype = jnp.dtype(gemv.dtype)
     x_shape = (gemv.rows, gemv.depth)
-    x = jax.ShapeDtypeStruct(x_shape, dtype)
+    x = ShapeDtypeStruct(x_shape, dtype)
     w_shape = (gemv.rows, gemv.cols, gemv.depth, gemv.width)
-    w = jax.ShapeDtypeStruct(w_shape, dtype)
+    w = ShapeDtypeStruct(w_shape, dtype)
     return x, w
 
 

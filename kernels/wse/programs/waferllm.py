@@ -9,8 +9,8 @@ float16 as published, and all vector operations are synchronous.
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct
 
 from emu import Program, release
 from emu.annotations import Shape
@@ -96,8 +96,8 @@ def gemv_arguments(mesh: Mesh, n: int) -> tuple[Any, ...]:
     """Shapes of `[1, n] @ [n, n]` for `gemv_program`."""
     share = mesh.share(n)
     dtype = jnp.dtype(mesh.dtype)
-    w = jax.ShapeDtypeStruct((mesh.pes, mesh.pes, share, share), dtype)
-    x = jax.ShapeDtypeStruct((mesh.pes, share), dtype)
+    w = ShapeDtypeStruct((mesh.pes, mesh.pes, share, share), dtype)
+    x = ShapeDtypeStruct((mesh.pes, share), dtype)
     return w, x
 
 
@@ -233,9 +233,9 @@ def layer_arguments(layer: Layer) -> tuple[Any, ...]:
     """Shapes in place of data for `layer_program(layer).read` and `.memory`."""
     mesh = layer.mesh
 
-    def struct(axes: tuple[str, ...], shape: Shape) -> jax.ShapeDtypeStruct:
+    def struct(axes: tuple[str, ...], shape: Shape) -> ShapeDtypeStruct:
         lead = (mesh.pes,) * len(axes)
-        return jax.ShapeDtypeStruct(lead + shape, jnp.dtype(mesh.dtype))
+        return ShapeDtypeStruct(lead + shape, jnp.dtype(mesh.dtype))
 
     weights = {}
     for name, (axes, shape) in layer.shapes().items():

@@ -32,13 +32,15 @@ def multicast_2d(
     corner = (row == 0) & (column == 0)
     if inside.sum() == 1:
         return code(program, [])
-    forwards_east = (row == 0) & (column < column.max())
+    in_first_row = row == 0
+    forwards_east = in_first_row & (column < column.max())
     forwards_south = inside & (row < row.max())
     comes_from = {
         RAMP: corner,
-        WEST: (row == 0) & ~corner,
+        WEST: in_first_row & ~corner,
         NORTH: row > 0,
     }
+    # One declaration for all routers that take it from one side and send it the same ways on.
     for east, south in itertools.product((False, True), repeat=2):
         forks_alike = inside & (forwards_east == east) & (forwards_south == south)
         onward = [EAST] * east + [SOUTH] * south
@@ -47,13 +49,9 @@ def multicast_2d(
             place = forks_alike & receivers
             if place.any() and sends:
                 program.route(color, place, receive=side, send=sends)
-    return code(
-        program,
-        [
-            (corner, [copy(send(color, x.elements), x)]),
-            (inside & ~corner, [copy(x, receive(color, x.elements))]),
-        ],
-    )
+    put = copy(send(color, x.elements), x)
+    take = copy(x, receive(color, x.elements))
+    return code(program, [(corner, [put]), (inside & ~corner, [take])])
 
 
 __all__ = ["multicast_2d"]

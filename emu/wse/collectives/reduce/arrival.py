@@ -105,6 +105,7 @@ def _starts(
         dispatch = armed[:, chains.members]
         most = chains.into_memory.shape[2]
         for nth in range(most):
+            # Who adds an nth child, as (chain, place in it), and which child each adds.
             child = chains.into_memory[:, :, nth]
             adders = np.nonzero(child != NOBODY)
             children = child[adders]
@@ -113,12 +114,14 @@ def _starts(
             ready = dispatch[:, *adders] + wires.setup_cycles
             starts = np.maximum(ready, came)
             taken[:, children] = starts
-            free = wires.dispatch_after(starts + wires.span(words))
+            ends = starts + wires.span(words)
+            free = wires.dispatch_after(ends)
             if turned:
                 turn = _turned(came, words, tree, children, wires)
                 free = np.maximum(free, turn)
             dispatch[:, *adders] = free
-        own = _along_chains(dispatch + wires.setup_cycles, chains, wires)
+        ready = dispatch + wires.setup_cycles
+        own = _along_chains(ready, chains, wires)
         first[:, chains.members] = own
         taken[:, chains.members[:, 1:]] = own[:, :, :-1]
     return first, taken

@@ -44,8 +44,11 @@ def chains_of(tree: Tree) -> tuple[Chains, ...]:
         if head not in heads:
             continue
         chain = _chain(tree, head)
-        below = [level[child] for pe in chain for child in tree.into_memory[pe]]
-        level[head] = 1 + max(below, default=0)
+        highest = 0
+        for pe in chain:
+            for child in tree.into_memory[pe]:
+                highest = max(highest, level[child])
+        level[head] = 1 + highest
         key = (level[head], len(chain))
         by_level_and_length.setdefault(key, []).append(chain)
     found = []

@@ -237,7 +237,8 @@ def leave_queues(tables: Tables, state: Live) -> Rows:
         wants.append(waits & room)
     if not shape.ramp_pairs:
         return Rows(wants)
-    return Rows(longest_ago(wants, list(state.ramp_served), shape.ramp_pairs))
+    served = list(state.ramp_served)
+    return Rows(longest_ago(wants, served, shape.ramp_pairs))
 
 
 def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:

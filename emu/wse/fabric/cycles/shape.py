@@ -71,8 +71,11 @@ class Shape:
 
     def channels_of(self, color: int) -> list[int]:
         """Rows of a color's channels."""
-        colors = [of for of, _ in self.channels]
-        return [row for row, of in enumerate(colors) if of == color]
+        rows = []
+        for row, (of_color, _) in enumerate(self.channels):
+            if of_color == color:
+                rows.append(row)
+        return rows
 
     def channel_from(self, color: int, direction: int) -> int | None:
         """Row of the channel that hears a color from a direction."""

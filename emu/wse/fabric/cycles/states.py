@@ -30,7 +30,6 @@ THREAD_STATES = (
     DATAPATH_BUSY,
     THREAD_BUSY,
 ) = range(len(THREAD_STATES))
-WAITING = (NO_WAVELETS, FULL, DATAPATH_BUSY, THREAD_BUSY)
 
 
 def states(shape: Shape, seen: Seen, now: jax.Array, traced: jax.Array) -> jax.Array:
@@ -87,6 +86,5 @@ __all__ = [
     "SET_UP",
     "THREAD_BUSY",
     "THREAD_STATES",
-    "WAITING",
     "states",
 ]

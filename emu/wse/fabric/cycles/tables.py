@@ -59,11 +59,12 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
     entry = np.full((shape.tasks, shape.pes), NONE, np.int32)
     entry[: len(encoded.entry)] = encoded.entry.reshape(-1, shape.pes)
     latency = _latencies(shape, colors)
+    # A way holds a wavelet for each cycle that it takes, so that a stream flows at full rate. Each
+    # is a bit of `flying`, which is shifted right every cycle: over 3 cycles it enters as 0b100.
     capacity = int(device.router_queue_words) + latency
     way_in = 1 << (latency - 1)
     out_depths = [device.output_queue_words[color.output_queue] for color in colors]
     in_depths = [device.input_queue_words[color.input_queue] for color in colors]
-    # A way holds a wavelet for each cycle that it takes, so that a stream flows at full rate.
     return Tables(
         shape=shape,
         on=jnp.asarray(np.bool_(True)),

@@ -55,9 +55,11 @@ def _check_threads(encoded: Encoded, run: Cycles, names: list[str]) -> None:
     if not len(pe):
         return
     # A thread that waits for wavelets is nearer to the cause than one that waits for room.
-    order = np.lexsort((pe, ~_starves(threads, waiting, thread, pe)))
-    thread = int(thread[order[0]])
-    pe = int(pe[order[0]])
+    starves = _starves(threads, waiting, thread, pe)
+    nearest = np.lexsort((pe, ~starves))[0]
+    stuck = len(pe)
+    thread = int(thread[nearest])
+    pe = int(pe[nearest])
     inward = int(threads.inward[thread, pe])
     outward = int(threads.outward[thread, pe])
     left = int(threads.left[thread, pe])
@@ -70,7 +72,7 @@ def _check_threads(encoded: Encoded, run: Cycles, names: list[str]) -> None:
         why = "waits for its datapath"
     raise Deadlock(
         f"deadlock in cycle {run.last}: {on}{_name(encoded, pe)} {why} "
-        f"({len(order)} operations are stuck)"
+        f"({stuck} operations are stuck)"
     )
 
 
@@ -84,7 +86,8 @@ def _starves(
     inward = threads.inward[thread, pe]
     if not len(waiting):
         return np.zeros(len(pe), bool)
-    return (inward != NONE) & (waiting[np.maximum(inward, 0), pe] == 0)
+    came = waiting[np.maximum(inward, 0), pe]
+    return (inward != NONE) & (came == 0)
 
 
 def _check_main_threads(encoded: Encoded, run: Cycles) -> None:
@@ -106,7 +109,8 @@ def _check_tasks(encoded: Encoded, run: Cycles) -> None:
         return
     pe = int(waiting[0])
     bits = int(run.state.active[pe])
-    task = (bits & -bits).bit_length() - 1
+    lowest = bits & -bits  # tasks 2 and 4 active, 0b10100: its lowest bit, 0b00100
+    task = lowest.bit_length() - 1
     name = list(encoded.program.tasks)[task]
     has_code = encoded.entry[task].reshape(-1)[pe] != NONE
     why = "is blocked and nobody unblocks it" if has_code else "has no code there"
@@ -117,11 +121,12 @@ def _check_tasks(encoded: Encoded, run: Cycles) -> None:
 
 def _check_inputs(encoded: Encoded, run: Cycles, names: list[str]) -> None:
     waiting = run.state.inputs.waiting
-    color, pe = np.nonzero(waiting)
-    if len(pe):
+    left = np.argwhere(waiting)
+    if len(left):
+        color, pe = left[0].tolist()
         raise Unread(
-            f"{int(waiting[color[0], pe[0]])} wavelets on color '{names[color[0]]}' are unread in "
-            f"the input queue of {_name(encoded, pe[0])} when all is done, in cycle "
+            f"{waiting[color, pe]} wavelets on color '{names[color]}' are unread in "
+            f"the input queue of {_name(encoded, pe)} when all is done, in cycle "
             f"{run.last}"
         )
 
@@ -134,11 +139,12 @@ def _check_stranded(
     names: list[str],
 ) -> None:
     """No wavelets are left in the queues `waiting` `[rows, PEs]`, whose colors are `names`."""
-    row, pe = np.nonzero(waiting)
-    if len(pe):
+    left = np.argwhere(waiting)
+    if len(left):
+        row, pe = left[0].tolist()
         raise Unread(
-            f"{int(waiting[row[0], pe[0]])} wavelets on color '{names[row[0]]}' are stuck in "
-            f"the {where} of {_name(encoded, pe[0])} when all tasks are done, in cycle "
+            f"{waiting[row, pe]} wavelets on color '{names[row]}' are stuck in "
+            f"the {where} of {_name(encoded, pe)} when all tasks are done, in cycle "
             f"{run.last}: no switch position takes them on"
         )
 

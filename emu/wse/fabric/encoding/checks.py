@@ -12,7 +12,7 @@ from emu.wse.fabric.directions import (
     neighbour,
     several,
 )
-from emu.wse.fabric.errors import FabricError
+from emu.wse.fabric.errors import FabricError, first_of
 from emu.wse.fabric.program import Color, FabricProgram
 
 
@@ -50,9 +50,9 @@ def check_memory(program: FabricProgram, device: Device) -> None:
     used = program.used_bytes() + int(code)
     limit = device.capacity_bytes["sram"]
     if limit is not None and used.max() > limit:
-        y, x = np.unravel_index(used.argmax(), used.shape)
+        fullest = program.coordinates(int(used.argmax()))
         raise OutOfMemory(
-            f"PE (x={x}, y={y}): {used.max()} bytes of code and buffers, its SRAM has {limit}"
+            f"PE {fullest}: {used.max()} bytes of code and buffers, its SRAM has {limit}"
         )
 
 
@@ -75,13 +75,14 @@ def _check_circle(name: str, color: Color, position: int) -> None:
         for side in LINKS:
             fed |= hears[side] & neighbour(left, side, False)
         kept = left & fed
-        if (kept == left).all():
+        none_dropped = (kept == left).all()
+        if none_dropped:
             break
         left = kept
     if left.any():
-        y, x = np.argwhere(left)[0]
+        at = first_of(left)
         raise FabricError(
-            f"color '{name}': its route turns in a circle, which feeds PE (x={x}, y={y})"
+            f"color '{name}': its route turns in a circle, which feeds PE {at}"
         )
 
 
@@ -95,25 +96,23 @@ def check_route(name: str, color: Color) -> None:
         sends = has(color.send, side).any(axis=0)
         off_edge = sends & ~neighbour(everywhere, side, False)
         if off_edge.any():
-            y, x = np.argwhere(off_edge)[0]
+            at = first_of(off_edge)
             raise FabricError(
-                f"color '{name}': PE (x={x}, y={y}) sends {DIRECTIONS[side]}, off "
+                f"color '{name}': PE {at} sends {DIRECTIONS[side]}, off "
                 "the edge of the program's rectangle"
             )
         heard = has(neighbour(listens, side), OPPOSITE[side])
         deaf = sends & ~heard
         if deaf.any():
-            y, x = np.argwhere(deaf)[0]
+            at = first_of(deaf)
             raise FabricError(
-                f"color '{name}': PE (x={x}, y={y}) sends {DIRECTIONS[side]}, where the router "
+                f"color '{name}': PE {at} sends {DIRECTIONS[side]}, where the router "
                 f"does not receive from {DIRECTIONS[OPPOSITE[side]]}"
             )
-    silent = (color.receive != 0) & (color.send == 0)
-    if silent.any():
-        _, y, x = np.argwhere(silent)[0]
-        raise FabricError(
-            f"color '{name}': PE (x={x}, y={y}) receives and sends nowhere"
-        )
+    for silent in (color.receive != 0) & (color.send == 0):  # in each position
+        if silent.any():
+            at = first_of(silent)
+            raise FabricError(f"color '{name}': PE {at} receives and sends nowhere")
 
 
 def check_tasks(program: FabricProgram) -> None:

@@ -3,13 +3,11 @@
 import dataclasses
 from collections.abc import Iterable
 
-import numpy as np
-
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.encoding.timing import Timing, price
-from emu.wse.fabric.errors import FabricError
+from emu.wse.fabric.errors import FabricError, first_of
 from emu.wse.fabric.program import THREADS, FabricProgram, Task
 
 VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)
@@ -115,10 +113,11 @@ def instructions(names: Names, name: str, task: Task) -> list[Instruction]:
             task.where,
         )
     made[-1] = dataclasses.replace(made[-1], last=True)
-    return [
-        dataclasses.replace(each, last=True) if each.kind == PAUSE else each
-        for each in made
-    ]
+    # A pause ends a run of its task, and the next one goes on behind it.
+    for number, instruction in enumerate(made):
+        if instruction.kind == PAUSE:
+            made[number] = dataclasses.replace(instruction, last=True)
+    return made
 
 
 def _instruction(names: Names, op: ops.Op, name: str, task: Task) -> Instruction:
@@ -178,10 +177,10 @@ def _check_tasks(names: Names, instruction: Instruction, name: str) -> None:
             "give it a thread, or use Activate after it",
             instruction.where,
         )
-    activated = [instruction.activate]
+    activated = instruction.activate
     if instruction.kind == ACTIVATE:
-        activated.append(instruction.target)
-    if any(names.is_data_task(each) for each in activated if each != NONE):
+        activated = instruction.target
+    if activated != NONE and names.is_data_task(activated):
         raise FabricError(
             f"task '{name}' activates a data task, which its wavelets alone start",
             instruction.where,
@@ -198,9 +197,9 @@ def _check_buffers(
     for buffer in _held(instruction.op):
         lacking = task.place & ~names.program.held[buffer]
         if lacking.any():
-            y, x = np.argwhere(lacking)[0]
+            at = first_of(lacking)
             raise FabricError(
-                f"task '{name}': PE (x={x}, y={y}) does not hold buffer '{buffer}'",
+                f"task '{name}': PE {at} does not hold buffer '{buffer}'",
                 task.where,
             )
 

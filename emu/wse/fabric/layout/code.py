@@ -13,6 +13,7 @@ import numpy as np
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.arrays import Grid
+from emu.wse.fabric.errors import first_of
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.program import ALL, FabricProgram, Place
 
@@ -86,9 +87,9 @@ def code(
             continue
         if which[place].any():
             taken = place & (which != NOTHING)
-            y, x = np.argwhere(taken)[0]
+            at = first_of(taken)
             raise LimitExceeded(
-                f"code: PE (x={x}, y={y}) is in two places, must be in one; add "
+                f"code: PE {at} is in two places, must be in one; add "
                 "the two codes with +"
             )
         which[place] = numbers.setdefault(tuple(sequence), len(numbers))

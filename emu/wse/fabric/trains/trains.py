@@ -22,7 +22,8 @@ def spaced(earliest: CycleArray) -> CycleArray:
     """The earliest times not before `earliest`, each at least one cycle after the one before."""
     words = earliest.shape[1]
     word = np.arange(words)
-    return np.maximum.accumulate(earliest - word, axis=1) + word
+    latest_so_far = np.maximum.accumulate(earliest - word, axis=1)
+    return latest_so_far + word
 
 
 def issues(

@@ -54,9 +54,10 @@ def spans(encoded: Encoded, stepped: Cycles) -> list[Span]:
     found: list[Span] = []
     instructions = encoded.instructions
     # A microthread's operations alone are its own; the main thread dispatches them all.
-    thread_of = np.array(
-        [each.thread if each.kind == VECTOR else 0 for each in instructions]
-    )
+    threads_of_codes = []
+    for each in instructions:
+        threads_of_codes.append(each.thread if each.kind == VECTOR else 0)
+    thread_of = np.array(threads_of_codes)
     order = stepped.order
     events = order[order.code >= 0]
     threads = stepped.states.shape[1]
