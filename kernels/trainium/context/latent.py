@@ -29,12 +29,15 @@ Expanded: TypeAlias = tuple[Hbm, Hbm]
 
 
 def heads_at_once(tiling: ContextTiling) -> int:
-    """Heads whose values fill one PSUM bank."""
-    return largest_divisor(tiling.heads, max(1, BANK_COLUMNS // tiling.value_dim))
+    """Heads whose values fill one PSUM bank: 4 of 128 features fill its 512 columns."""
+    most = max(1, BANK_COLUMNS // tiling.value_dim)
+    return largest_divisor(tiling.heads, most)
 
 
 def expand(
-    block: tuple[Hbm, Hbm], weights: tuple[Hbm, Hbm], tiling: ContextTiling
+    block: tuple[Hbm, Hbm],
+    weights: tuple[Hbm, Hbm],
+    tiling: ContextTiling,
 ) -> Block:
     """Keys and values of every head from the latents of a source.
 
@@ -56,31 +59,42 @@ def expand(
         for head: k = Σ_L wᵀ latent; for piece: v = Σ_L latentᵀ w
     """
     latent, rotary = block
-    key_tiles, together = len(latent), heads_at_once(tiling)
+    key_tiles = len(latent)
+    together = heads_at_once(tiling)
     all_groups = tiling.heads // together
     pieces = key_tiles * tiling.span
-    nope, *_ = tiling.parts
-    k = hbm(pieces * tiling.heads, nope, tiling.keys, dtype=tiling.dtype)
-    v = hbm(
-        pieces * tiling.heads // together,
+    nope, _ = tiling.parts
+    group_values = together * tiling.value_dim
+    k = hbm(
+        pieces * tiling.heads,
+        nope,
         tiling.keys,
-        together * tiling.value_dim,
         dtype=tiling.dtype,
     )
+    v = hbm(
+        pieces * all_groups,
+        tiling.keys,
+        group_values,
+        dtype=tiling.dtype,
+    )
+    all_key_weights, all_value_weights = weights
+    first_queue, second_queue = LOAD_QUEUES
 
     def expand_group(expanded: Expanded, group: KnownInt) -> Expanded:
-        key_weights, value_weights = (
-            _load(index(each, group), queue, tiling)
-            for each, queue in zip(weights, LOAD_QUEUES, strict=True)
-        )
+        own_key_weights = index(all_key_weights, group)
+        key_weights = _load(own_key_weights, first_queue, tiling)
+        own_value_weights = index(all_value_weights, group)
+        value_weights = _load(own_value_weights, second_queue, tiling)
 
         def expand_tile(expanded: Expanded, key_tile: KnownInt) -> Expanded:
             k, v = expanded
             # Again for each group of heads, because the weights of all need not fit SBUF.
-            latents = _load(index(latent, key_tile), LOAD_QUEUES[0], tiling)
+            source = index(latent, key_tile)
+            latents = _load(source, first_queue, tiling)
             for head in range(together):
-                own_weights = part(key_weights, head * nope, nope, 2)
-                keys = _product(own_weights, latents, tiling)
+                first_feature = head * nope
+                head_weights = part(key_weights, first_feature, nope, 2)
+                keys = _product(head_weights, latents, tiling)
                 for piece in range(tiling.span):
                     own = _piece(keys, piece, tiling)
                     place = key_tile * tiling.span + piece
@@ -97,28 +111,45 @@ def expand(
         return loop(expand_tile, expanded, key_tiles)
 
     k, v = loop(expand_group, (k, v), all_groups)
-    k = k.reshape(pieces, tiling.heads, *k.shape[1:])
-    return (k, rotary), v.reshape(pieces, -1, *v.shape[1:])
+    k_by_head = k.reshape(pieces, tiling.heads, nope, tiling.keys)
+    v_by_group = v.reshape(pieces, all_groups, tiling.keys, group_values)
+    return (k_by_head, rotary), v_by_group
 
 
 def _load(x: Hbm, queue: str, tiling: ContextTiling) -> Sbuf:
     """HBM `[L, r, n]` to SBUF `[r, L, n]`."""
     parts, features, columns = x.shape
-    tile = sbuf(features, parts, columns, dtype=x.dtype, buffers=tiling.buffers)
+    tile = sbuf(
+        features,
+        parts,
+        columns,
+        dtype=x.dtype,
+        buffers=tiling.buffers,
+    )
     return dma_load_tiles(tile, x, queue=queue)
 
 
-def _piece(x: Sbuf, place: int, tiling: ContextTiling, axis: int = 1) -> Sbuf:
-    return part(x, place * tiling.keys, tiling.keys, axis)
+def _piece(
+    x: Sbuf,
+    place: int,
+    tiling: ContextTiling,
+    axis: int = 1,
+) -> Sbuf:
+    first_key = place * tiling.keys
+    return part(x, first_key, tiling.keys, axis)
 
 
 def _product(left: Sbuf, right: Sbuf, tiling: ContextTiling) -> Sbuf:
     """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`."""
-    bank = psum(left.shape[2], right.shape[2], buffers=2)
-    for place in range(left.shape[1]):
+    _, parts, rows = left.shape
+    _, _, columns = right.shape
+    bank = psum(rows, columns, buffers=2)
+    for place in range(parts):
         accumulate = jnp.int32(place > 0)
-        bank = nc_matmul(bank, left[:, place], right[:, place], accumulate)
-    tile = sbuf(*bank.shape, dtype=tiling.dtype, buffers=tiling.buffers)
+        stationary = left[:, place]
+        moving = right[:, place]
+        bank = nc_matmul(bank, stationary, moving, accumulate)
+    tile = sbuf(rows, columns, dtype=tiling.dtype, buffers=tiling.buffers)
     return tensor_copy(tile, bank)
 
 

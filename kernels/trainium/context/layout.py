@@ -39,17 +39,24 @@ def laid_out(
       zeros.
     """
     tiling = sides.tiling
-    queries, keys, values = (numerics.cast(jnp.asarray(x), dtype) for x in (q, k, v))
-    queries = tiled(queries, sides.q, tiling.rows, tiling.heads)
-    keys = tiled(keys, sides.kv, tiling.keys, tiling.kv_heads)
-    values = tiled(values, sides.kv, tiling.keys, tiling.kv_heads)
+
+    def rounded(x: ArrayLike) -> jax.Array:
+        return numerics.cast(jnp.asarray(x), dtype)
+
+    queries = tiled(rounded(q), sides.q, tiling.rows, tiling.heads)
+    keys = tiled(rounded(k), sides.kv, tiling.keys, tiling.kv_heads)
+    values = tiled(rounded(v), sides.kv, tiling.keys, tiling.kv_heads)
     # Features go on partitions, so a query or key tile is turned: rows come last.
     features_first = RANK, CORE, TILE, HEAD, FEATURE, ROW
-    query_parts = _by_part(queries.transpose(features_first), tiling.parts)
-    key_parts = _by_part(keys.transpose(features_first), tiling.parts)
+    turned_queries = queries.transpose(features_first)
+    turned_keys = keys.transpose(features_first)
+    query_parts = _by_part(turned_queries, tiling.parts)
+    key_parts = _by_part(turned_keys, tiling.parts)
     # A value tile is not turned, and all its heads stand side by side.
-    values = values.transpose(RANK, CORE, TILE, ROW, HEAD, FEATURE)
-    return query_parts, key_parts, values.reshape(*values.shape[:4], -1)
+    by_row = values.transpose(RANK, CORE, TILE, ROW, HEAD, FEATURE)
+    *rows, _, _ = by_row.shape
+    heads_together = by_row.reshape(*rows, -1)
+    return query_parts, key_parts, heads_together
 
 
 def tiled(x: jax.Array, where: Placement, rows: int, heads: int) -> jax.Array:
@@ -62,14 +69,21 @@ def tiled(x: jax.Array, where: Placement, rows: int, heads: int) -> jax.Array:
 
 def _by_part(x: jax.Array, parts: tuple[int, ...]) -> ByPart:
     """The features of `[..., features, rows]` cut into parts, as they are contracted."""
-    cut, start = [], 0
+    cut = []
+    start = 0
     for features in parts:
-        cut.append(x[..., start : start + features, :])
-        start += features
+        end = start + features
+        cut.append(x[..., start:end, :])
+        start = end
     return tuple(cut)
 
 
-def output(x: jax.Array, where: Placement, ranks: int, cores: int) -> jax.Array:
+def output(
+    x: jax.Array,
+    where: Placement,
+    ranks: int,
+    cores: int,
+) -> jax.Array:
     """Attention's output in the order of the sequence.
 
     Args:
@@ -81,17 +95,33 @@ def output(x: jax.Array, where: Placement, ranks: int, cores: int) -> jax.Array:
       `[queries, all heads, value_dim]`.
     """
     *_, heads, tiles, rows, features = x.shape
-    dealt, inner = where.ranks, ranks // where.ranks
-    by_mesh = x.reshape(dealt, inner, cores, heads, tiles, rows, features)
+    dealt = where.ranks
+    inner = ranks // dealt
+    by_mesh = x.reshape(
+        dealt,
+        inner,
+        cores,
+        heads,
+        tiles,
+        rows,
+        features,
+    )
     # Tokens are dealt to fewer ranks than there are where some share what one is dealt: its slots
     # are its inner ranks' tiles of rows. All heads are its cores' heads.
     rank, inner_rank, core, head, tile, row, feature = range(7)
-    by_slot = by_mesh.transpose(rank, inner_rank, tile, row, core, head, feature)
-    return where.collect(by_slot.reshape(dealt, where.slots, -1, features))
+    slot = inner_rank, tile, row
+    any_head = core, head
+    by_slot = by_mesh.transpose(rank, *slot, *any_head, feature)
+    slots = by_slot.reshape(dealt, where.slots, -1, features)
+    return where.collect(slots)
 
 
 def logsumexp(
-    x: jax.Array, where: Placement, ranks: int, cores: int, tiles: int
+    x: jax.Array,
+    where: Placement,
+    ranks: int,
+    cores: int,
+    tiles: int,
 ) -> jax.Array:
     """Log-sum-exp `[*mesh, groups, blocks, rows, lanes]` to `[queries, all heads]`.
 
@@ -102,15 +132,31 @@ def logsumexp(
     """
     *lead, groups, blocks, rows, lanes = x.shape
     heads = lanes // tiles
-    by_lane = x.reshape(-1, groups, blocks, rows, heads, tiles)
+    by_lane = x.reshape(
+        -1,
+        groups,
+        blocks,
+        rows,
+        heads,
+        tiles,
+    )
     core, group, block, row, head, tile = range(6)
     by_head = by_lane.transpose(core, group, head, block, tile, row)
-    one_feature = by_head.reshape(*lead, groups * heads, blocks * tiles, rows, 1)
-    return output(one_feature, where, ranks, cores)[..., 0]
+    # As an output of one feature, which `output` knows how to put in order.
+    one_feature = by_head.reshape(
+        *lead,
+        groups * heads,
+        blocks * tiles,
+        rows,
+        1,
+    )
+    in_order = output(one_feature, where, ranks, cores)
+    return in_order[..., 0]
 
 
 def abstract(
-    lead: tuple[int, ...], tiling: ContextTiling
+    lead: tuple[int, ...],
+    tiling: ContextTiling,
 ) -> tuple[Shapes, Shapes, jax.ShapeDtypeStruct]:
     """Shapes of queries and keys, by part, and values.
 
@@ -123,13 +169,13 @@ def abstract(
     def struct(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*lead, *shape), tiling.dtype)
 
-    queries = [
-        struct(tiling.tiles, tiling.heads, features, tiling.rows)
-        for features in tiling.parts
-    ]
-    keys = [
-        struct(pieces, tiling.kv_heads, features, tiling.keys)
-        for features in tiling.parts
-    ]
-    values = struct(pieces, tiling.keys, tiling.kv_heads * tiling.value_dim)
+    queries = []
+    keys = []
+    for features in tiling.parts:
+        query_part = struct(tiling.tiles, tiling.heads, features, tiling.rows)
+        queries.append(query_part)
+        key_part = struct(pieces, tiling.kv_heads, features, tiling.keys)
+        keys.append(key_part)
+    heads_together = tiling.kv_heads * tiling.value_dim
+    values = struct(pieces, tiling.keys, heads_together)
     return tuple(queries), tuple(keys), values

@@ -53,12 +53,17 @@ def _quantised(x: jax.Array, dtype: DType) -> Scaled:
       Elements `[..., p, n, 4]` and scales `uint8[..., p / 8, n]`.
     """
     *lead, rows, columns, quad = x.shape
-    groups = x.reshape(*lead, rows // MX_PARTITIONS, MX_PARTITIONS, columns, quad)
-    groups = groups.swapaxes(-3, -2)
-    groups = groups.reshape(*groups.shape[:-2], MX_PARTITIONS * quad)
+    bands = rows // MX_PARTITIONS
+    by_band = x.reshape(*lead, bands, MX_PARTITIONS, columns, quad)
+    # 8 partitions of a band by 4 places become the last axis, along which a scale is shared.
+    partition, column = -3, -2
+    by_column = by_band.swapaxes(partition, column)
+    groups = by_column.reshape(*lead, bands, columns, MX_PARTITIONS * quad)
     elements, scale = numerics.mx_quantize(groups, dtype, headroom=HEADROOM)
-    elements = elements.reshape(*scale.shape, MX_PARTITIONS, quad).swapaxes(-3, -2)
-    return elements.reshape(x.shape), scale
+    # And back to where they stood.
+    by_column = elements.reshape(by_column.shape)
+    by_band = by_column.swapaxes(partition, column)
+    return by_band.reshape(x.shape), scale
 
 
 def laid_out(
@@ -83,50 +88,87 @@ def laid_out(
     """
     tiling = sides.tiling
     check(tiling)
-    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in (q, k, v))
-    queries = tiled(q, sides.q, tiling.rows, tiling.heads)
-    keys = tiled(k, sides.kv, tiling.keys, tiling.kv_heads)
-    scaled_queries = _features_first(queries, dtype, tiling)
-    scaled_keys = _features_first(keys, dtype, tiling)
-    values = tiled(v, sides.kv, tiling.keys, tiling.kv_heads)
-    # The four pieces of a key tile become the four places of a partition, and come last.
-    values = values.reshape(values.shape[0], -1, MX_QUAD, *values.shape[2:])
-    rank, key_tile, place, key, core, head, feature = range(7)
-    values = values.transpose(rank, core, key_tile, head, key, feature, place)
-    return scaled_queries, scaled_keys, _quads_together(_quantised(values, dtype))
+
+    def rounded(x: ArrayLike) -> jax.Array:
+        return jnp.asarray(x, jnp.bfloat16)
+
+    queries = tiled(rounded(q), sides.q, tiling.rows, tiling.heads)
+    keys = tiled(rounded(k), sides.kv, tiling.keys, tiling.kv_heads)
+    values = tiled(rounded(v), sides.kv, tiling.keys, tiling.kv_heads)
+    return (
+        _features_first(queries, dtype, tiling),
+        _features_first(keys, dtype, tiling),
+        _keys_first(values, dtype),
+    )
 
 
 def _features_first(x: jax.Array, dtype: DType, tiling: ContextTiling) -> Scaled:
-    x = x.reshape(*x.shape[:-1], partitions(tiling), MX_QUAD)
+    """Queries or keys `[ranks, tiles, rows, cores, heads, dim]`, features on partitions."""
+    *lead, _ = x.shape
+    by_place = x.reshape(*lead, partitions(tiling), MX_QUAD)
     rank, tile, row, core, head, partition, place = range(7)
-    x = x.transpose(rank, core, tile, head, partition, row, place)
-    return _quads_together(_quantised(x, dtype))
+    turned = by_place.transpose(rank, core, tile, head, partition, row, place)
+    scaled = _quantised(turned, dtype)
+    return _quads_together(scaled)
+
+
+def _keys_first(values: jax.Array, dtype: DType) -> Scaled:
+    """Values `[ranks, pieces, keys, cores, heads, dim]`, keys on partitions."""
+    ranks, _, *rest = values.shape
+    # The four pieces of a key tile become the four places of a partition, and come last.
+    by_tile = values.reshape(ranks, -1, MX_QUAD, *rest)
+    rank, key_tile, place, key, core, head, feature = range(7)
+    turned = by_tile.transpose(rank, core, key_tile, head, key, feature, place)
+    scaled = _quantised(turned, dtype)
+    return _quads_together(scaled)
 
 
 def _quads_together(scaled: Scaled) -> Scaled:
     """Elements `[..., n, 4]` as `[..., n · 4]`."""
     elements, scale = scaled
-    return elements.reshape(*elements.shape[:-2], -1), scale
+    *lead, _, _ = elements.shape
+    return elements.reshape(*lead, -1), scale
 
 
 def abstract(
-    lead: tuple[int, ...], tiling: ContextTiling
+    lead: tuple[int, ...],
+    tiling: ContextTiling,
 ) -> tuple[ScaledShape, ScaledShape, ScaledShape]:
     """Shapes of queries, keys and values; `lead` are the dimensions of the mesh."""
     check(tiling)
     pieces = tiling.key_tiles * tiling.span
     rows_of_features = partitions(tiling)
 
-    def scaled(tiles: int, heads: int, rows: int, columns: int) -> ScaledShape:
-        elements = *lead, tiles, heads, rows, columns * MX_QUAD
-        scales = *lead, tiles, heads, rows // MX_PARTITIONS, columns
+    def scaled(
+        tiles: int,
+        heads: int,
+        rows: int,
+        columns: int,
+    ) -> ScaledShape:
+        of_head = *lead, tiles, heads
+        elements = *of_head, rows, columns * MX_QUAD
+        scales = *of_head, rows // MX_PARTITIONS, columns
         return (
             jax.ShapeDtypeStruct(elements, tiling.dtype),
             jax.ShapeDtypeStruct(scales, jnp.uint8),
         )
 
-    return (
-        scaled(tiling.tiles, tiling.heads, rows_of_features, tiling.rows),
-        scaled(pieces, tiling.kv_heads, rows_of_features, tiling.keys),
-        scaled(tiling.key_tiles, tiling.kv_heads, tiling.keys, tiling.value_dim),
+    queries = scaled(
+        tiling.tiles,
+        tiling.heads,
+        rows_of_features,
+        tiling.rows,
     )
+    keys = scaled(
+        pieces,
+        tiling.kv_heads,
+        rows_of_features,
+        tiling.keys,
+    )
+    values = scaled(
+        tiling.key_tiles,
+        tiling.kv_heads,
+        tiling.keys,
+        tiling.value_dim,
+    )
+    return queries, keys, values

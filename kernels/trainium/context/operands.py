@@ -26,10 +26,16 @@ KeyTile: TypeAlias = tuple[ByPart, Sbuf]
 
 def query_tiles(tiling: ContextTiling) -> list[Sbuf]:
     """SBUF for a head's query tiles of a block: by part `[part, block tiles, rows]`."""
-    return [
-        sbuf(features, tiling.block_tiles, tiling.rows, dtype=tiling.dtype)
-        for features in tiling.parts
-    ]
+    tiles = []
+    for features in tiling.parts:
+        tile = sbuf(
+            features,
+            tiling.block_tiles,
+            tiling.rows,
+            dtype=tiling.dtype,
+        )
+        tiles.append(tile)
+    return tiles
 
 
 def load_queries(
@@ -45,18 +51,27 @@ def load_queries(
     """
     loaded = []
     for tile, whole in zip(tiles, q, strict=True):
-        mine = index(part(whole, first, tile.shape[1], 0), head, 1)
-        loaded.append(dma_load_tiles(tile, mine, queue=queue))
+        count = tile.shape[1]
+        of_block = part(whole, first, count, 0)
+        of_head = index(of_block, head, 1)
+        loaded.append(dma_load_tiles(tile, of_head, queue=queue))
     return loaded
 
 
-def query_of(tiles: Sequence[Sbuf], place: int, tiling: ContextTiling) -> ByPart:
+def query_of(
+    tiles: Sequence[Sbuf],
+    place: int,
+    tiling: ContextTiling,
+) -> ByPart:
     """One of a head's query tiles."""
     return [tile[:, place] for tile in tiles]
 
 
 def load_kv(
-    block: Block, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+    block: Block,
+    head: KnownInt,
+    key_tile: KnownInt,
+    tiling: ContextTiling,
 ) -> KeyTile:
     """A key tile of one KV head.
 
@@ -71,24 +86,50 @@ def load_kv(
     first = key_tile * tiling.span
     keys = []
     for features in k:
-        own = part(features, first, tiling.span, 0)
-        own = index(own, head if own.shape[1] > 1 else 0, 1)
-        keys.append(_load_keys(own, tiling))
-    own = part(v, first, tiling.span, 0)
-    if v.ndim == 4:
-        group, head = divide(head, v.shape[3] // tiling.value_dim)
-        own = index(own, group, 1)
-    own = part(own, head * tiling.value_dim, tiling.value_dim, 2)
-    shape = tiling.keys, tiling.span, tiling.value_dim
-    values = sbuf(*shape, dtype=tiling.dtype, buffers=tiling.buffers)
-    return keys, dma_load_tiles(values, own, queue=VALUES)
+        pieces = part(features, first, tiling.span, 0)
+        serves_all = pieces.shape[1] == 1
+        own_head = 0 if serves_all else head
+        of_head = index(pieces, own_head, 1)
+        keys.append(_load_keys(of_head, tiling))
+    pieces = part(v, first, tiling.span, 0)
+    values = _load_values(pieces, head, tiling)
+    return keys, values
 
 
 def _load_keys(pieces: Hbm, tiling: ContextTiling) -> Sbuf:
     """HBM `[span, part, keys]` to SBUF `[part, columns]`."""
-    shape = pieces.shape[1], tiling.span, tiling.keys
-    tile = sbuf(*shape, dtype=tiling.dtype, buffers=tiling.buffers)
-    return dma_load_tiles(tile, pieces, queue=KEYS).reshape(-1, tiling.columns)
+    features = pieces.shape[1]
+    tile = sbuf(
+        features,
+        tiling.span,
+        tiling.keys,
+        dtype=tiling.dtype,
+        buffers=tiling.buffers,
+    )
+    tile = dma_load_tiles(tile, pieces, queue=KEYS)
+    return tile.reshape(features, tiling.columns)
+
+
+def _load_values(pieces: Hbm, head: KnownInt, tiling: ContextTiling) -> Sbuf:
+    """A head of HBM `[span, keys, kv_heads · value_dim]`, or `[span, groups, ...]` of fewer heads,
+    to SBUF `[keys, span, value_dim]`."""
+    of_group = pieces
+    place = head
+    if pieces.ndim == 4:
+        # With groups of 4 heads, head 6 is the third of group 1.
+        heads_a_group = pieces.shape[3] // tiling.value_dim
+        group, place = divide(head, heads_a_group)
+        of_group = index(pieces, group, 1)
+    first_feature = place * tiling.value_dim
+    of_head = part(of_group, first_feature, tiling.value_dim, 2)
+    tile = sbuf(
+        tiling.keys,
+        tiling.span,
+        tiling.value_dim,
+        dtype=tiling.dtype,
+        buffers=tiling.buffers,
+    )
+    return dma_load_tiles(tile, of_head, queue=VALUES)
 
 
 def step(

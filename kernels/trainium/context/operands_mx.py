@@ -17,7 +17,6 @@ from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
 from emu.trainium.engines.memory import dma_load, dma_load_tiles, sbuf
 from emu.trainium.isa import (
     nc_matmul_mx,
-    nc_transpose,
     quantize_mx,
     scalar_tensor_tensor,
     tensor_copy_every,
@@ -48,22 +47,38 @@ def partitions(tiling: ContextTiling) -> int:
 def query_tiles(tiling: ContextTiling) -> list[Sbuf]:
     """SBUF for a head's query tiles of a block: `[p, block tiles, rows · 4]` and scales."""
     rows = partitions(tiling)
-    elements = sbuf(rows, tiling.block_tiles, tiling.rows * MX_QUAD, dtype=tiling.dtype)
+    elements = sbuf(
+        rows,
+        tiling.block_tiles,
+        tiling.rows * MX_QUAD,
+        dtype=tiling.dtype,
+    )
     scales = sbuf(
-        rows // MX_PARTITIONS, tiling.block_tiles, tiling.rows, dtype=jnp.uint8
+        rows // MX_PARTITIONS,
+        tiling.block_tiles,
+        tiling.rows,
+        dtype=jnp.uint8,
     )
     return [elements, scales]
 
 
-def query_of(tiles: Sequence[Sbuf], place: int, tiling: ContextTiling) -> Mx:
+def query_of(
+    tiles: Sequence[Sbuf],
+    place: int,
+    tiling: ContextTiling,
+) -> Mx:
     """One of a head's query tiles."""
     elements, scale = tiles
-    quads = elements[:, place].reshape(-1, tiling.rows, MX_QUAD)
+    own = elements[:, place]
+    quads = own.reshape(-1, tiling.rows, MX_QUAD)
     return quads, scale[:, place]
 
 
 def load_kv(
-    block: Block, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+    block: Block,
+    head: KnownInt,
+    key_tile: KnownInt,
+    tiling: ContextTiling,
 ) -> KeyTile:
     """A key tile of one KV head.
 
@@ -81,27 +96,46 @@ def load_kv(
     """
     k, v = block
     elements, scale = (_load_keys(x, head, key_tile, tiling) for x in k)
-    keys = (
-        elements.reshape(-1, tiling.columns, MX_QUAD),
-        scale.reshape(-1, tiling.columns),
-    )
-    own = [index(index(x, key_tile), head) for x in v]
-    tiles = [sbuf(*x.shape, dtype=x.dtype, buffers=tiling.buffers) for x in own]
-    elements, scale = (
-        dma_load(tile, x, queue=VALUES) for tile, x in zip(tiles, own, strict=True)
-    )
-    quads = elements.reshape(tiling.keys, tiling.value_dim, MX_QUAD)
-    return keys, (quads, scale)
+    key_quads = elements.reshape(-1, tiling.columns, MX_QUAD)
+    key_scale = scale.reshape(-1, tiling.columns)
+    own = [_of_head(x, head, key_tile) for x in v]
+    tiles = [_like(x, tiling) for x in own]
+    loaded = []
+    for tile, x in zip(tiles, own, strict=True):
+        loaded.append(dma_load(tile, x, queue=VALUES))
+    elements, value_scale = loaded
+    value_quads = elements.reshape(tiling.keys, tiling.value_dim, MX_QUAD)
+    return (key_quads, key_scale), (value_quads, value_scale)
 
 
 def _load_keys(
-    x: Hbm, head: KnownInt, key_tile: KnownInt, tiling: ContextTiling
+    x: Hbm,
+    head: KnownInt,
+    key_tile: KnownInt,
+    tiling: ContextTiling,
 ) -> Sbuf:
-    pieces = part(x, key_tile * tiling.span, tiling.span, 0)
+    """A key tile's elements or scales: HBM `[pieces, kv_heads, p, n]` to SBUF `[p, span, n]`."""
+    first_piece = key_tile * tiling.span
+    pieces = part(x, first_piece, tiling.span, 0)
     own = index(pieces, head, 1)
-    shape = own.shape[1], tiling.span, own.shape[2]
-    tile = sbuf(*shape, dtype=x.dtype, buffers=tiling.buffers)
+    span, rows, columns = own.shape
+    tile = sbuf(
+        rows,
+        span,
+        columns,
+        dtype=x.dtype,
+        buffers=tiling.buffers,
+    )
     return dma_load_tiles(tile, own, queue=KEYS)
+
+
+def _of_head(x: Hbm, head: KnownInt, key_tile: KnownInt) -> Hbm:
+    all_heads = index(x, key_tile)
+    return index(all_heads, head)
+
+
+def _like(x: Hbm, tiling: ContextTiling) -> Sbuf:
+    return sbuf(*x.shape, dtype=x.dtype, buffers=tiling.buffers)
 
 
 def step(
@@ -117,41 +151,64 @@ def step(
     Pseudocode:
       x = q k; p = online softmax of x; pᵀ by pieces into every fourth place; quantise; out += p v
     """
-    (queries, query_scale), (keys, key_scale), (values, value_scale) = q, *kv
-    buffers, dtype = tiling.buffers, tiling.step.dtype
+    queries, query_scale = q
+    key_tile, value_tile = kv
+    keys, key_scale = key_tile
+    values, value_scale = value_tile
     overwrite = jnp.int32(0)
-    scores: OnChip = banks.scores.give(
-        nc_matmul_mx(
-            banks.scores.take(), queries, keys, query_scale, key_scale, overwrite
-        )
+    bank = banks.scores.take()
+    bank = nc_matmul_mx(
+        bank,
+        queries,
+        keys,
+        query_scale,
+        key_scale,
+        overwrite,
     )
+    scores: OnChip = banks.scores.give(bank)
     yield
     if masked is not None:
         scores = yield from masked(scores)
-    weights = sbuf(*scores.shape, dtype=dtype, buffers=buffers)
+    weights = sbuf(
+        *scores.shape,
+        dtype=tiling.step.dtype,
+        buffers=tiling.buffers,
+    )
     weights, added, decay, softmax = yield from absorb(
-        weights, scores, done.softmax, scale=tiling.step.scale, buffers=buffers
+        weights,
+        scores,
+        done.softmax,
+        scale=tiling.step.scale,
+        buffers=tiling.buffers,
     )
     yield
-    pieces = [
-        weights[:, start : start + tiling.keys]
-        for start in range(0, tiling.columns, tiling.keys)
-    ]
-    turned = [
-        banks.turned.give(nc_transpose(banks.turned.take(), piece)) for piece in pieces
-    ]
+    pieces = []
+    for start in range(0, tiling.columns, tiling.keys):
+        end = start + tiling.keys
+        pieces.append(weights[:, start:end])
+    turned = [banks.transposed(piece) for piece in pieces]
     yield
     elements, scale = _quantised(turned, tiling)
     yield
-    products = banks.products.give(
-        nc_matmul_mx(
-            banks.products.take(), elements, values, scale, value_scale, overwrite
-        )
+    bank = banks.products.take()
+    bank = nc_matmul_mx(
+        bank,
+        elements,
+        values,
+        scale,
+        value_scale,
+        overwrite,
     )
+    products = banks.products.give(bank)
     yield
     softmax = add_up(added, decay, softmax)
     output = scalar_tensor_tensor(
-        done.output, done.output, decay, products, op0="multiply", op1="add"
+        done.output,
+        done.output,
+        decay,
+        products,
+        op0="multiply",
+        op1="add",
     )
     return Attended(output, softmax)
 
@@ -161,12 +218,15 @@ def _quantised(turned: Sequence[Psum], tiling: ContextTiling) -> Mx:
     buffers = tiling.buffers
     quads = tiling.keys, tiling.rows, MX_QUAD
     together = sbuf(*quads, dtype=tiling.step.dtype, buffers=buffers)
-    for place, piece in enumerate(turned):
-        engine = "scalar" if place < tiling.step.scalar_copies else "vector"
-        together = tensor_copy_every(together, piece, jnp.int32(place), engine=engine)
+    for number, piece in enumerate(turned):
+        # Some by the Scalar Engine, since the Vector Engine has most to do.
+        by_scalar = number < tiling.step.scalar_copies
+        engine = "scalar" if by_scalar else "vector"
+        place = jnp.int32(number)
+        together = tensor_copy_every(together, piece, place, engine=engine)
     elements = sbuf(*quads, dtype=tiling.dtype, buffers=buffers)
-    scales = tiling.keys // MX_PARTITIONS, tiling.rows
-    scale = sbuf(*scales, dtype=jnp.uint8, buffers=buffers)
+    groups = tiling.keys // MX_PARTITIONS
+    scale = sbuf(groups, tiling.rows, dtype=jnp.uint8, buffers=buffers)
     return quantize_mx(elements, scale, together)
 
 

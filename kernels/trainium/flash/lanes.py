@@ -33,23 +33,29 @@ def abreast(lanes: Iterable[Lane[Result]]) -> list[Result]:
       What each lane returned, in order.
     """
     waiting = list(enumerate(lanes))
-    running: list[tuple[int, Lane[Result]]] = []
+    running: dict[int, Lane[Result]] = {}
     results: dict[int, Result] = {}
     while waiting or running:
-        running += waiting[:1]
-        del waiting[:1]
-        for place, lane in list(running):
+        if waiting:
+            place, lane = waiting.pop(0)
+            running[place] = lane
+        # A dictionary keeps the order in which lanes came: the oldest is first.
+        for place, lane in list(running.items()):
             try:
                 next(lane)
             except StopIteration as done:
                 results[place] = done.value
-                running.remove((place, lane))
+                del running[place]
     return [results[place] for place in sorted(results)]
 
 
 def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
     """Runs lanes to their ends, one after the other; returns what each returned."""
-    return [result for lane in lanes for result in abreast([lane])]
+    results = []
+    for lane in lanes:
+        (result,) = abreast([lane])
+        results.append(result)
+    return results
 
 
 __all__ = ["Lane", "abreast", "in_turn"]

@@ -88,6 +88,12 @@ class Banks:
     turned: TileRing
     products: TileRing
 
+    def transposed(self, piece: Sbuf) -> OnChip:
+        """A piece of the weights, `[rows, keys]`, turned into the next of the banks for that."""
+        bank = self.turned.take()
+        bank = nc_transpose(bank, piece)
+        return self.turned.give(bank)
+
 
 @dataclasses.dataclass(frozen=True)
 class FlashTiling:
@@ -123,7 +129,7 @@ class FlashTiling:
         cls, q: Hbm, rows: int, columns: int, buffers: int, scalar_copies: int = 0
     ) -> "FlashTiling":
         """The largest tiles within `rows` and `columns` that divide the T of `q [.., D, T]`."""
-        head_dim, tokens = q.shape[-2:]
+        *_, head_dim, tokens = q.shape
         columns = largest_divisor(tokens, columns)
         return cls(
             value_dim=head_dim,
@@ -147,15 +153,24 @@ class FlashTiling:
 
 def load_tokens(x: Hbm, place: KnownInt, count: int, tiling: FlashTiling) -> Sbuf:
     """The `place`-th `count` tokens of HBM `[D, T]`, queries or keys: SBUF `[D, count]`."""
-    return fetch(part(x, place * count, count, axis=1), buffers=tiling.buffers)
+    first = place * count
+    own = part(x, first, count, axis=1)
+    return fetch(own, buffers=tiling.buffers)
 
 
 def load_values(v: Hbm, key_tile: KnownInt, tiling: FlashTiling) -> Sbuf:
     """A value tile of HBM `[T, D]` with keys on partitions: SBUF `[keys, columns / keys, D]`."""
-    own = part(v, key_tile * tiling.columns, tiling.columns, axis=0)
+    first = key_tile * tiling.columns
+    own = part(v, first, tiling.columns, axis=0)
     pieces = own.reshape(-1, tiling.keys, tiling.value_dim)
-    shape = tiling.keys, len(pieces), tiling.value_dim
-    return dma_load_tiles(sbuf(*shape, dtype=v.dtype, buffers=tiling.buffers), pieces)
+    tile = sbuf(
+        tiling.keys,
+        len(pieces),
+        tiling.value_dim,
+        dtype=v.dtype,
+        buffers=tiling.buffers,
+    )
+    return dma_load_tiles(tile, pieces)
 
 
 # --- attend ---
@@ -165,13 +180,17 @@ def step_banks(tiling: FlashTiling) -> Banks:
     """PSUM's eight banks: scores, transposed weights (one bank for those of a tile), products."""
     dtype = tiling.turned or tiling.dtype
     scores = [psum(tiling.rows, tiling.columns) for _ in range(SCORE_BANKS)]
-    turned = [
-        psum(tiling.keys, tiling.rows, dtype=dtype, bank=bank)
-        for bank in range(TURN_BANKS)
-        for _ in tiling.pieces
-    ]
+    turned = []
+    for bank in range(TURN_BANKS):
+        for _ in tiling.pieces:
+            tile = psum(tiling.keys, tiling.rows, dtype=dtype, bank=bank)
+            turned.append(tile)
     products = [psum(tiling.rows, tiling.value_dim) for _ in range(PRODUCT_BANKS)]
-    return Banks(TileRing(*scores), TileRing(*turned), TileRing(*products))
+    return Banks(
+        scores=TileRing(*scores),
+        turned=TileRing(*turned),
+        products=TileRing(*products),
+    )
 
 
 def empty(tiling: FlashTiling) -> Attended:
@@ -209,30 +228,48 @@ def attend(
     Pseudocode:
       x = q k; p = online softmax of x; pᵀ by 128 keys; out = out · decay + p v
     """
-    scores: OnChip = banks.scores.give(_scores(banks.scores.take(), q, k))
+    bank = banks.scores.take()
+    bank = _scores(bank, q, k)
+    scores: OnChip = banks.scores.give(bank)
     yield
     if masked is not None:
         scores = yield from masked(scores)
-    weights = sbuf(*scores.shape, dtype=tiling.dtype, buffers=tiling.buffers)
+    weights = sbuf(
+        *scores.shape,
+        dtype=tiling.dtype,
+        buffers=tiling.buffers,
+    )
     weights, added, decay, softmax = yield from absorb(
-        weights, scores, done.softmax, scale=tiling.scale, buffers=tiling.buffers
+        weights,
+        scores,
+        done.softmax,
+        scale=tiling.scale,
+        buffers=tiling.buffers,
     )
     yield
     # Weights become stationary in `p v`: keys, which are contracted, must stand on partitions.
-    pieces = [
-        lax.slice_in_dim(weights, start, start + tiling.keys, axis=1)
-        for start in tiling.pieces
-    ]
-    turned = [
-        banks.turned.give(nc_transpose(banks.turned.take(), piece)) for piece in pieces
-    ]
+    pieces = []
+    for start in tiling.pieces:
+        end = start + tiling.keys
+        piece = lax.slice_in_dim(weights, start, end, axis=1)
+        pieces.append(piece)
+    turned = [banks.transposed(piece) for piece in pieces]
     yield
-    copies = [_copied(place, bank, tiling) for place, bank in enumerate(turned)]
-    products = banks.products.give(_products(banks.products.take(), copies, v))
+    copies = []
+    for place, bank in enumerate(turned):
+        copies.append(_copied(place, bank, tiling))
+    bank = banks.products.take()
+    bank = _products(bank, copies, v)
+    products = banks.products.give(bank)
     yield
     softmax = add_up(added, decay, softmax)
     output = scalar_tensor_tensor(
-        done.output, done.output, decay, products, op0="multiply", op1="add"
+        done.output,
+        done.output,
+        decay,
+        products,
+        op0="multiply",
+        op1="add",
     )
     return Attended(output, softmax)
 
@@ -253,7 +290,8 @@ def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[
       offset: first query's position minus first key's, a known integer.
       tiling: sizes.
     """
-    copied = activation(sbuf(*scores.shape, buffers=tiling.buffers), scores, op="copy")
+    copied = sbuf(*scores.shape, buffers=tiling.buffers)
+    copied = activation(copied, scores, op="copy")
     yield
     copied = affine_select(copied, copied, offset, fill=LOWEST)
     yield
@@ -262,7 +300,8 @@ def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[
 
 def _copied(place: int, bank: Psum, tiling: FlashTiling) -> Sbuf:
     """A piece of the transposed weights, out of PSUM; the first ones by the Scalar Engine."""
-    engine = "scalar" if place < tiling.scalar_copies else "vector"
+    by_scalar = place < tiling.scalar_copies
+    engine = "scalar" if by_scalar else "vector"
     copy = sbuf(*bank.shape, dtype=tiling.dtype, buffers=tiling.buffers)
     return tensor_copy(copy, bank, engine=engine)
 
@@ -271,7 +310,8 @@ def _products(bank: Psum, weights: Sequence[Sbuf], v: Sbuf) -> Psum:
     """`p v` in PSUM, accumulated over the pieces of p."""
     for place, piece in enumerate(weights):
         accumulate = jnp.int32(place > 0)
-        bank = nc_matmul(bank, piece, index(v, place, 1), accumulate)
+        values = index(v, place, 1)
+        bank = nc_matmul(bank, piece, values, accumulate)
     return bank
 
 
@@ -281,12 +321,18 @@ def normalised(lanes: Sequence[Attended], tiling: FlashTiling) -> list[Sbuf]:
     inverses = []
     for lane in lanes:
         column = sbuf(tiling.rows, 1, buffers=tiling.buffers)
-        inverses.append(reciprocal(column, lane.softmax.total))
+        column = reciprocal(column, lane.softmax.total)
+        inverses.append(column)
     outputs = []
     for lane, inverse in zip(lanes, inverses, strict=True):
-        shape = tiling.rows, tiling.value_dim
-        tile = sbuf(*shape, dtype=tiling.dtype, buffers=tiling.buffers)
-        outputs.append(tensor_scalar(tile, lane.output, inverse, op="multiply"))
+        tile = sbuf(
+            tiling.rows,
+            tiling.value_dim,
+            dtype=tiling.dtype,
+            buffers=tiling.buffers,
+        )
+        tile = tensor_scalar(tile, lane.output, inverse, op="multiply")
+        outputs.append(tile)
     return outputs
 
 

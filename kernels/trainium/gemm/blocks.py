@@ -32,6 +32,20 @@ class Room(NamedTuple):
     rhs: int
 
 
+class NBlocks(NamedTuple):
+    """Some n-blocks of one size.
+
+    Attributes:
+      first: tile of columns with which they begin.
+      count: how many.
+      n_tiles: tiles of each.
+    """
+
+    first: int
+    count: int
+    n_tiles: int
+
+
 def all_dims(lhs: Hbm, rhs: Hbm, sizes: Sizes) -> tuple[Hbm, ...]:
     """The variant `block_all_dims`; see `gemm`.
 
@@ -54,21 +68,23 @@ def all_dims(lhs: Hbm, rhs: Hbm, sizes: Sizes) -> tuple[Hbm, ...]:
     whole, rest = divmod(sizes.columns, N_BLOCK)
     results = []
     if whole:
-        results.append(_n_blocks(left, right, sizes, 0, whole, N_BLOCK))
+        alike = NBlocks(first=0, count=whole, n_tiles=N_BLOCK)
+        results.append(_n_blocks(left, right, sizes, alike))
     if rest:
-        results.append(_n_blocks(left, right, sizes, whole * N_BLOCK, 1, rest))
+        smaller = NBlocks(first=whole * N_BLOCK, count=1, n_tiles=rest)
+        results.append(_n_blocks(left, right, sizes, smaller))
     return tuple(results)
 
 
-def _n_blocks(
-    left: Hbm, right: Hbm, sizes: Sizes, first: int, count: int, n_tiles: int
-) -> Hbm:
-    """`count` n-blocks of `n_tiles` each from tile `first` on."""
+def _n_blocks(left: Hbm, right: Hbm, sizes: Sizes, blocks: NBlocks) -> Hbm:
+    """The result's columns in some n-blocks: HBM `[m/128, n-blocks, 128, columns of one]`."""
+    n_tiles = blocks.n_tiles
     room = _room(sizes, n_tiles)
     width = n_tiles * BANK_COLUMNS
 
     def n_block(out: Hbm, number: KnownInt) -> Hbm:
-        start = (first + number * n_tiles) * BANK_COLUMNS
+        first_tile = blocks.first + number * n_tiles
+        start = first_tile * BANK_COLUMNS
         columns = part(right, start, width, axis=2)
 
         def k_block(sums: Sbuf, k_tile: KnownInt, k_tiles: int) -> Sbuf:
@@ -76,14 +92,20 @@ def _n_blocks(
             rights = part(columns, k_tile, k_tiles, axis=0)
             return _k_block(sums, lefts, rights, sizes, room)
 
-        sums = sbuf(PARTITIONS, sizes.rows * n_tiles, BANK_COLUMNS, dtype=sizes.dtype)
+        sums = sbuf(
+            PARTITIONS,
+            sizes.rows * n_tiles,
+            BANK_COLUMNS,
+            dtype=sizes.dtype,
+        )
         sums = memset(sums, value=0.0)
         sums = over_blocks(sizes.depth, K_BLOCK, sums, k_block)
-        return _store(out, sums, number, count, sizes)
+        return _store(out, sums, number, blocks.count, sizes)
 
-    out = hbm(sizes.rows * count, PARTITIONS, width, dtype=sizes.dtype)
-    out = loop(n_block, out, count)
-    return out.reshape(sizes.rows, count, PARTITIONS, width)
+    result_tiles = sizes.rows * blocks.count
+    out = hbm(result_tiles, PARTITIONS, width, dtype=sizes.dtype)
+    out = loop(n_block, out, blocks.count)
+    return out.reshape(sizes.rows, blocks.count, PARTITIONS, width)
 
 
 def _room(sizes: Sizes, n_tiles: int) -> Room:
@@ -95,12 +117,15 @@ def _room(sizes: Sizes, n_tiles: int) -> Room:
     """
     k_tiles = min(K_BLOCK, sizes.depth)
     m_tiles = min(M_BLOCK, sizes.rows)
-    sums_bytes = sizes.nbytes(sizes.rows * n_tiles * BANK_COLUMNS)
-    rhs_bytes = sizes.nbytes(n_tiles * BANK_COLUMNS)  # of one k tile
+    # `lhs_bytes` and `rhs_bytes` are of one k tile.
+    rhs_bytes = sizes.nbytes(n_tiles * BANK_COLUMNS)
+    sums_bytes = sizes.rows * rhs_bytes
     free = sizes.room - sums_bytes - k_tiles * rhs_bytes
-    while m_tiles > 1 and 2 * k_tiles * sizes.nbytes(m_tiles * PARTITIONS) > free:
+    lhs_bytes = sizes.nbytes(m_tiles * PARTITIONS)
+    # Halved until two m-blocks fit, one in use and one on its way.
+    while m_tiles > 1 and 2 * k_tiles * lhs_bytes > free:
         m_tiles //= 2
-    lhs_bytes = sizes.nbytes(m_tiles * PARTITIONS)  # of one k tile
+        lhs_bytes = sizes.nbytes(m_tiles * PARTITIONS)
     free = max(0, free - k_tiles * lhs_bytes)
     lhs_doubled = min(k_tiles, free // lhs_bytes)
     free -= lhs_doubled * lhs_bytes
@@ -119,42 +144,70 @@ def _load(block: Hbm, doubled: int, queue: str) -> list[Sbuf]:
     return loaded
 
 
-def _k_block(sums: Sbuf, left: Hbm, right: Hbm, sizes: Sizes, room: Room) -> Sbuf:
+def _k_block(
+    sums: Sbuf,
+    left: Hbm,
+    right: Hbm,
+    sizes: Sizes,
+    room: Room,
+) -> Sbuf:
     """Adds one k-block, HBM `[tiles, 128, m]` and `[tiles, 128, columns]`, to all sums."""
     n_tiles = right.shape[2] // BANK_COLUMNS
     rights = _load(right, room.rhs, RHS_QUEUE)
 
     def m_block(sums: Sbuf, first: KnownInt, m_tiles: int) -> Sbuf:
-        block = part(left, first * PARTITIONS, m_tiles * PARTITIONS, axis=2)
+        start = first * PARTITIONS
+        block = part(left, start, m_tiles * PARTITIONS, axis=2)
         lefts = _load(block, room.lhs, LHS_QUEUE)
 
         def result_tile(sums: Sbuf, number: KnownInt) -> Sbuf:
             n, m = divide(number, m_tiles)
             bank = psum(PARTITIONS, BANK_COLUMNS, buffers=BANKS)
-            for k, (stationary, moving) in enumerate(zip(lefts, rights, strict=True)):
-                stationary = part(stationary, m * PARTITIONS, PARTITIONS, axis=1)
-                moving = part(moving, n * BANK_COLUMNS, BANK_COLUMNS, axis=1)
-                bank = nc_matmul(bank, stationary, moving, jnp.int32(k > 0))
+            k_tiles = zip(lefts, rights, strict=True)
+            for k, (left_tile, right_tile) in enumerate(k_tiles):
+                row = m * PARTITIONS
+                stationary = part(left_tile, row, PARTITIONS, axis=1)
+                column = n * BANK_COLUMNS
+                moving = part(right_tile, column, BANK_COLUMNS, axis=1)
+                accumulate = jnp.int32(k > 0)
+                bank = nc_matmul(bank, stationary, moving, accumulate)
             place = (first + m) * n_tiles + n
-            return tensor_add_at(sums, bank, place, jnp.int32(0))
+            whole_tile = jnp.int32(0)
+            return tensor_add_at(sums, bank, place, whole_tile)
 
-        return loop(result_tile, sums, m_tiles * n_tiles)
+        result_tiles = m_tiles * n_tiles
+        return loop(result_tile, sums, result_tiles)
 
     return over_blocks(sizes.rows, room.m_block, sums, m_block)
 
 
-def _store(out: Hbm, sums: Sbuf, number: KnownInt, count: int, sizes: Sizes) -> Hbm:
+def _store(
+    out: Hbm,
+    sums: Sbuf,
+    number: KnownInt,
+    count: int,
+    sizes: Sizes,
+) -> Hbm:
     """Packs each row of an n-block, SBUF `[128, rows · tiles, 512]`, into one store."""
     n_tiles = sums.shape[1] // sizes.rows
     width = n_tiles * BANK_COLUMNS
 
     def row(out: Hbm, m: KnownInt) -> Hbm:
-        pack = sbuf(PARTITIONS, 1, width, dtype=sizes.dtype, buffers=PACKS)
+        pack = sbuf(
+            PARTITIONS,
+            1,
+            width,
+            dtype=sizes.dtype,
+            buffers=PACKS,
+        )
         for n in range(n_tiles):
-            tile = index(sums, m * n_tiles + n, 1)
+            place = m * n_tiles + n
+            tile = index(sums, place, 1)
+            only_row = jnp.int32(0)
             column = jnp.int32(n * BANK_COLUMNS)
-            pack = tensor_copy_at(pack, tile, jnp.int32(0), column)
+            pack = tensor_copy_at(pack, tile, only_row, column)
         packed = pack.reshape(PARTITIONS, width)
-        return dma_store_at(out, packed, m * count + number)
+        target = m * count + number
+        return dma_store_at(out, packed, target)
 
     return loop(row, out, sizes.rows)

@@ -71,8 +71,17 @@ def project(
         return tuple(made)
 
     def block(weight: Hbm) -> Sums:
-        sums = tuple(psum(rows, columns, buffers=2) for _ in range(count))
-        return over_chunks(sums, x_t, (weight,), pairs, buffers=buffers)
+        # Two sets of banks: the next block's sums begin while these are taken out.
+        banks = []
+        for _ in range(count):
+            banks.append(psum(rows, columns, buffers=2))
+        return over_chunks(
+            tuple(banks),
+            x_t,
+            (weight,),
+            pairs,
+            buffers=buffers,
+        )
 
     return tiles(block, weight, into=into, emit=emit, axis=axis)
 
@@ -110,22 +119,26 @@ def over_chunks(
             loaded.append(dma_load(tile, source, queue=queue))
         done = number * depth
         x = part(x_t, done, depth, axis=1)
-        return add_products(sums, pairs(x, *loaded), done), None
+        of_chunk = pairs(x, *loaded)
+        sums = add_products(sums, of_chunk, done)
+        return sums, None
 
-    sums, _ = lax.scan(chunk, sums, (jnp.arange(chunks, dtype=jnp.int32), *weights))
+    numbers = jnp.arange(chunks, dtype=jnp.int32)
+    sums, _ = lax.scan(chunk, sums, (numbers, *weights))
     return sums
 
 
 def _one_chunk(x_t: Sbuf, weights: tuple[Hbm, ...]) -> tuple[Sbuf, tuple[Hbm, ...]]:
     """The same operands as one chunk, whose tiles have as many rows as those of all chunks."""
     chunks, k, depth, columns = weights[0].shape
+    rows = chunks * k
     by_chunk = x_t.reshape(k, chunks, depth, -1)
     rows_together = jnp.swapaxes(by_chunk, 0, 1)
-    rows = chunks * k
+    one_chunk = rows_together.reshape(rows, depth, -1)
     merged = []
     for weight in weights:
         merged.append(weight.reshape(1, rows, depth, columns))
-    return rows_together.reshape(rows, depth, -1), tuple(merged)
+    return one_chunk, tuple(merged)
 
 
 def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
@@ -144,22 +157,26 @@ def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
     """
 
     def k_tile(sums: Sums, number: KnownInt) -> Sums:
-        more = (done + number > 0).astype(jnp.int32)
+        has_sum = done + number > 0
+        accumulate = has_sum.astype(jnp.int32)
         at_tile = []
         for stationary, moving in pairs:
-            at_tile.append((index(stationary, number, 1), index(moving, number, 1)))
-        return _matmuls(sums, tuple(at_tile), more)
+            own_stationary = index(stationary, number, 1)
+            own_moving = index(moving, number, 1)
+            at_tile.append((own_stationary, own_moving))
+        return _matmuls(sums, tuple(at_tile), accumulate)
 
     if is_in_order():
-        count = pairs[0][0].shape[1]
+        first_stationary, _ = pairs[0]
+        count = first_stationary.shape[1]
         return loop(k_tile, sums, count)
-    more = (done > 0).astype(jnp.int32)
-    return _matmuls(sums, pairs, more)
+    accumulate = (done > 0).astype(jnp.int32)
+    return _matmuls(sums, pairs, accumulate)
 
 
-def _matmuls(sums: Sums, pairs: Pairs, more: KnownInt) -> Sums:
-    """One matmul for each sum; at `more` = 0 it overwrites."""
+def _matmuls(sums: Sums, pairs: Pairs, accumulate: KnownInt) -> Sums:
+    """One matmul for each sum; at `accumulate` = 0 it overwrites."""
     results = []
     for bank, (stationary, moving) in zip(sums, pairs, strict=True):
-        results.append(nc_matmul(bank, stationary, moving, more))
+        results.append(nc_matmul(bank, stationary, moving, accumulate))
     return tuple(results)

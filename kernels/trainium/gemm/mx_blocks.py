@@ -25,7 +25,12 @@ class Quantised(NamedTuple):
     scale: Sbuf
 
 
-def load_blocks(features: Hbm, number: KnownInt, count: int, buffers: int) -> Sbuf:
+def load_blocks(
+    features: Hbm,
+    number: KnownInt,
+    count: int,
+    buffers: int,
+) -> Sbuf:
     """The `number`-th `count` columns of every block of features.
 
     Args:
@@ -38,10 +43,18 @@ def load_blocks(features: Hbm, number: KnownInt, count: int, buffers: int) -> Sb
       SBUF `[p, blocks, count, 4]`, or `[p / 8, blocks, count]`.
     """
     blocks, partitions, _, *quad = features.shape
-    size = math.prod((count, *quad))  # of a partition, in each block
+    size = count * math.prod(quad)  # of a partition, in each block
+    # A column's places stand together, so one DMA brings them in runs of `size` elements.
     flat = features.reshape(blocks, partitions, -1)
-    source = part(flat, number * size, size, axis=2)
-    tile = sbuf(partitions, blocks, size, dtype=features.dtype, buffers=buffers)
+    start = number * size
+    source = part(flat, start, size, axis=2)
+    tile = sbuf(
+        partitions,
+        blocks,
+        size,
+        dtype=features.dtype,
+        buffers=buffers,
+    )
     tile = dma_load_tiles(tile, source)
     return tile.reshape(partitions, blocks, count, *quad)
 
@@ -57,7 +70,18 @@ def quantised(tile: Sbuf, dtype: DType, buffers: int) -> Quantised:
     partitions, blocks, tokens, quad = tile.shape
     columns = blocks * tokens
     scales = partitions // MX_PARTITIONS
-    elements = sbuf(partitions, columns, quad, dtype=dtype, buffers=buffers)
+    elements = sbuf(
+        partitions,
+        columns,
+        quad,
+        dtype=dtype,
+        buffers=buffers,
+    )
     scale = sbuf(scales, columns, dtype=jnp.uint8, buffers=buffers)
-    elements, scale = quantize_mx(elements, scale, tile.reshape(elements.shape))
-    return Quantised(elements.reshape(tile.shape), scale.reshape(-1, blocks, tokens))
+    # All blocks side by side are one tile of many columns, and so one instruction.
+    side_by_side = tile.reshape(elements.shape)
+    elements, scale = quantize_mx(elements, scale, side_by_side)
+    return Quantised(
+        elements=elements.reshape(tile.shape),
+        scale=scale.reshape(scales, blocks, tokens),
+    )

@@ -58,8 +58,12 @@ def matmul_mx(
         def column(out: Hbm, at: KnownInt) -> Hbm:
             elements = load_blocks(w, at, n, buffers)
             scale = load_blocks(w_scale, at, n, buffers)
-            banks = [psum(m, n, buffers=2) for _ in range(depth)]
-            sums = _sums(banks, left, Quantised(elements, scale))
+            right = Quantised(elements, scale)
+            # Two sets of banks: the next column's sums begin while these are copied out.
+            banks = []
+            for _ in range(depth):
+                banks.append(psum(m, n, buffers=2))
+            sums = _sums(banks, left, right)
             for tile, bank in enumerate(sums):
                 result = sbuf(m, n, dtype=x.dtype, buffers=buffers)
                 result = tensor_copy(result, bank)
@@ -69,7 +73,8 @@ def matmul_mx(
 
         return loop(column, out, count)
 
-    out = hbm(groups * count * depth, m, n, dtype=x.dtype)
+    result_tiles = groups * count * depth
+    out = hbm(result_tiles, m, n, dtype=x.dtype)
     out = loop(group, out, groups)
     return out.reshape(groups, count, depth, m, n)
 
@@ -90,13 +95,21 @@ def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
         x_scale = index(left.scale, block, 1)
         w = index(right.elements, block, 1)
         w_scale = index(right.scale, block, 1)
-        more = jnp.int32(block > 0)
+        accumulate = jnp.int32(block > 0)
         sums = []
         for tile, bank in enumerate(banks):
             start = tile * m
             own = part(x, start, m, 1)
             own_scale = part(x_scale, start, m, 1)
-            sums.append(nc_matmul_mx(bank, own, w, own_scale, w_scale, more))
+            bank = nc_matmul_mx(
+                bank,
+                own,
+                w,
+                own_scale,
+                w_scale,
+                accumulate,
+            )
+            sums.append(bank)
         return sums
 
     return loop(add, banks, blocks)

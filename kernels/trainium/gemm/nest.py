@@ -1,6 +1,5 @@
 """The nest m-block, n-block, m, n, k: each operand is streamed past the matmuls or held in SBUF."""
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -87,32 +86,58 @@ def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
             lefts = _left_columns(lhs, m_tile, m_tiles, sizes, blocking)
 
             def n_block(
-                out: Hbm, column: KnownInt, n_tile: KnownInt, n_tiles: int
+                out: Hbm,
+                column: KnownInt,
+                n_tile: KnownInt,
+                n_tiles: int,
             ) -> Hbm:
                 start = n_tile * BANK_COLUMNS
-                block = part(right, start, n_tiles * BANK_COLUMNS, axis=2)
+                width = n_tiles * BANK_COLUMNS
+                block = part(right, start, width, axis=2)
                 rights = _right_columns(block, sizes, blocking)
                 products = []
-                for m, n in itertools.product(range(len(lefts)), range(n_tiles)):
-                    products.append(Product(row + m, column + n, lefts[m], rights[n]))
+                for m, left_column in enumerate(lefts):
+                    for n, right_column in enumerate(rights):
+                        product = Product(
+                            row=row + m,
+                            column=column + n,
+                            left=left_column,
+                            right=right_column,
+                        )
+                        products.append(product)
                 return _store_products(out, products, sizes, blocking)
 
             columns = min(columns_a_load, sizes.columns - first)
             out = fill_blocks(
-                columns, blocking.n_tiles, out, n_block, axis=1, first=first
+                columns,
+                blocking.n_tiles,
+                out,
+                n_block,
+                axis=1,
+                first=first,
             )
         return out
 
-    shape = (sizes.rows, sizes.columns, PARTITIONS, BANK_COLUMNS)
-    out = hbm(*shape, dtype=sizes.dtype)
-    return (fill_blocks(sizes.rows, blocking.m_tiles, out, m_block, axis=0),)
+    out = hbm(
+        sizes.rows,
+        sizes.columns,
+        PARTITIONS,
+        BANK_COLUMNS,
+        dtype=sizes.dtype,
+    )
+    out = fill_blocks(sizes.rows, blocking.m_tiles, out, m_block, axis=0)
+    return (out,)
 
 
 # --- operands ---
 
 
 def _left_columns(
-    lhs: Hbm, m_tile: KnownInt, m_tiles: int, sizes: Sizes, blocking: Blocking
+    lhs: Hbm,
+    m_tile: KnownInt,
+    m_tiles: int,
+    sizes: Sizes,
+    blocking: Blocking,
 ) -> list[Column]:
     """The columns of `lhsᵀ` from a tile on."""
     start = m_tile * PARTITIONS
@@ -120,7 +145,8 @@ def _left_columns(
         rows = part(lhs, start, PARTITIONS, axis=0)
         return [_turned(rows, sizes)]
     left = lhs.reshape(sizes.depth, PARTITIONS, -1)
-    block = part(left, start, m_tiles * PARTITIONS, axis=2)
+    width = m_tiles * PARTITIONS
+    block = part(left, start, width, axis=2)
     if not blocking.hold_lhs:
         return _streamed(block, PARTITIONS, sizes.buffers, LHS_QUEUE)
     return _held(block, PARTITIONS, blocking, blocking.lhs_doubled, LHS_QUEUE)
@@ -144,12 +170,17 @@ def _streamed(block: Hbm, width: int, buffers: int, queue: str) -> list[Column]:
     columns = []
     for start in range(0, wide, width):
         slices = lax.slice_in_dim(block, start, start + width, axis=2)
-        columns.append([Tiles(depth, None, slices, tile)])
+        made = Tiles(depth, held=None, slices=slices, tile=tile)
+        columns.append([made])
     return columns
 
 
 def _held(
-    block: Hbm, width: int, blocking: Blocking, doubled: int, queue: str
+    block: Hbm,
+    width: int,
+    blocking: Blocking,
+    doubled: int,
+    queue: str,
 ) -> list[Column]:
     """Loads a block, HBM `[depth, 128, columns · width]`, in pieces of some k tiles.
 
@@ -170,12 +201,15 @@ def _held(
     for start in range(0, wide, step):
         pieces = []
         for first in range(0, depth, blocking.piece):
-            slices = block[first : first + blocking.piece, :, start : start + step]
+            k_tiles = slice(first, first + blocking.piece)
+            loaded_columns = slice(start, start + step)
+            slices = block[k_tiles, :, loaded_columns]
             buffers = 2 if loaded < doubled else 1
             pieces.append(_load(slices, buffers, queue))
             loaded += 1
         for inside in range(0, step, width):
-            columns.append([_column_of(piece, inside, width) for piece in pieces])
+            column = [_column_of(piece, inside, width) for piece in pieces]
+            columns.append(column)
     return columns
 
 
@@ -187,9 +221,16 @@ def _load(slices: Hbm, buffers: int, queue: str) -> Sbuf:
         return k_tile
 
     def load(piece: Sbuf, number: KnownInt, k_tile: Hbm) -> Sbuf:
-        return dma_load_at(piece, k_tile, number, jnp.int32(0), queue=queue)
+        first_column = jnp.int32(0)
+        return dma_load_at(piece, k_tile, number, first_column, queue=queue)
 
-    piece = sbuf(rows, count, columns, dtype=slices.dtype, buffers=buffers)
+    piece = sbuf(
+        rows,
+        count,
+        columns,
+        dtype=slices.dtype,
+        buffers=buffers,
+    )
     return tiles(source, slices, into=piece, emit=load, axis=1)
 
 
@@ -200,7 +241,8 @@ def _column_of(piece: Sbuf, start: int, width: int) -> Tiles:
     def tile(number: KnownInt, _: None) -> Sbuf:
         return index(column, number, 1)
 
-    return Tiles(piece.shape[1], column, None, tile)
+    count = piece.shape[1]
+    return Tiles(count, held=column, slices=None, tile=tile)
 
 
 def _turned(rows: Hbm, sizes: Sizes) -> Column:
@@ -210,42 +252,58 @@ def _turned(rows: Hbm, sizes: Sizes) -> Column:
         return sbuf(PARTITIONS, PARTITIONS, dtype=sizes.dtype, buffers=sizes.buffers)
 
     def tile(number: KnownInt, _: None) -> Sbuf:
-        source = part(rows, number * PARTITIONS, PARTITIONS, axis=1)
-        loaded = dma_load(room(), source, queue=LHS_QUEUE)
+        start = number * PARTITIONS
+        source = part(rows, start, PARTITIONS, axis=1)
+        loaded = room()
+        loaded = dma_load(loaded, source, queue=LHS_QUEUE)
         bank = psum(
-            PARTITIONS, PARTITIONS, dtype=sizes.turned_dtype, buffers=TRANSPOSES
+            PARTITIONS,
+            PARTITIONS,
+            dtype=sizes.turned_dtype,
+            buffers=TRANSPOSES,
         )
+        # Out of PSUM again: a matmul takes its operands from SBUF.
         turned = room()
-        return tensor_copy(turned, nc_transpose(bank, loaded))
+        bank = nc_transpose(bank, loaded)
+        return tensor_copy(turned, bank)
 
-    return [Tiles(sizes.depth, None, None, tile)]
+    made = Tiles(sizes.depth, held=None, slices=None, tile=tile)
+    return [made]
 
 
 # --- results ---
 
 
 def _store_products(
-    out: Hbm, products: list[Product], sizes: Sizes, blocking: Blocking
+    out: Hbm,
+    products: list[Product],
+    sizes: Sizes,
+    blocking: Blocking,
 ) -> Hbm:
     """Sums each product over k in a PSUM bank of its own, and stores the results."""
     count = len(products)
     banks = BANKS - TRANSPOSES if blocking.turned else BANKS
     sums = _ring(psum, count, banks, jnp.float32)
     results = _ring(sbuf, count, blocking.results, sizes.dtype)
+    _, columns, *tile_shape = out.shape
     for number, product in enumerate(products):
+        # What an instruction wrote takes the tile's place in its list.
         bank = number % len(sums)
-        result = number % len(results)
         sums[bank] = _over_depth(sums[bank], product.left, product.right)
+        result = number % len(results)
         results[result] = tensor_copy(results[result], sums[bank])
-        place = product.row * out.shape[1] + product.column
-        flat = out.reshape(-1, *out.shape[2:])
+        place = product.row * columns + product.column
+        flat = out.reshape(-1, *tile_shape)
         flat = dma_store_at(flat, results[result], place)
         out = flat.reshape(out.shape)
     return out
 
 
 def _ring(
-    space: Callable[..., OnChip], uses: int, depth: int, dtype: DType
+    space: Callable[..., OnChip],
+    uses: int,
+    depth: int,
+    dtype: DType,
 ) -> list[OnChip]:
     """Output tiles for `uses` in a row, `depth` of them in all.
 
@@ -254,7 +312,13 @@ def _ring(
     buffers = max(1, depth // uses)
     ring = []
     for _ in range(min(uses, depth)):
-        ring.append(space(PARTITIONS, BANK_COLUMNS, dtype=dtype, buffers=buffers))
+        tile = space(
+            PARTITIONS,
+            BANK_COLUMNS,
+            dtype=dtype,
+            buffers=buffers,
+        )
+        ring.append(tile)
     return ring
 
 
@@ -262,8 +326,10 @@ def _over_depth(bank: Psum, left: Column, right: Column) -> Psum:
     """`bank = Σ left tileᵀ · right tile` over k."""
     done = 0
     for left_tiles, right_tiles in zip(left, right, strict=True):
-        if left_tiles.held is not None and right_tiles.held is not None:
-            pair = (left_tiles.held, right_tiles.held)
+        stationary = left_tiles.held
+        moving = right_tiles.held
+        if stationary is not None and moving is not None:
+            pair = stationary, moving
             (bank,) = add_products((bank,), (pair,), jnp.int32(done))
         else:
             bank = _add_made(bank, left_tiles, right_tiles, done)
@@ -276,11 +342,14 @@ def _add_made(bank: Psum, left: Tiles, right: Tiles, done: int) -> Psum:
 
     def step(bank: Psum, at: Any) -> tuple[Psum, None]:
         number, left_slice, right_slice = at
-        more = (number + done > 0).astype(jnp.int32)
+        accumulate = (number + done > 0).astype(jnp.int32)
         stationary = left.tile(number, left_slice)
         moving = right.tile(number, right_slice)
-        return nc_matmul(bank, stationary, moving, more), None
+        bank = nc_matmul(bank, stationary, moving, accumulate)
+        return bank, None
 
     numbers = jnp.arange(left.count, dtype=jnp.int32)
-    bank, _ = lax.scan(step, bank, (numbers, left.slices, right.slices))
+    # An operand without slices has None here, which a scan passes on as it is.
+    along = numbers, left.slices, right.slices
+    bank, _ = lax.scan(step, bank, along)
     return bank
