@@ -52,11 +52,11 @@ class System:
             raise ValueError(
                 f"{self.name}: chip is {chip}, must be 0 to {self.chips - 1}"
             )
-        place = []
+        last_first: list[int] = []
         for size in reversed(self.dims):
             chip, at = divmod(chip, size)
-            place.append(at)
-        return tuple(reversed(place))
+            last_first.append(at)
+        return tuple(reversed(last_first))
 
     def hops(self, source: int, target: int) -> int:
         """Links on the shortest way from one chip to another; a way through switches counts 1."""
@@ -66,7 +66,9 @@ class System:
             return int(start != end)
         hops = 0
         for here, there, size in zip(start, end, self.dims, strict=True):
-            hops += min((here - there) % size, (there - here) % size)
+            up = (there - here) % size
+            down = (here - there) % size
+            hops += min(up, down)
         return hops
 
     def neighbours(self, chip: int) -> list[int]:
@@ -76,5 +78,6 @@ class System:
 
 def each_direction(bytes_per_s: float, source: str) -> Quantity:
     """A published rate that may count both directions; half of it is nominal."""
+    half = bytes_per_s / 2
     source = f"{source}; both directions or each: half of it is nominal, as nobody says"
-    return Quantity(bytes_per_s / 2, "derived", source, bytes_per_s, bytes_per_s / 2)
+    return Quantity(half, "derived", source, low=bytes_per_s, high=half)

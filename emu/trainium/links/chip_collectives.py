@@ -119,9 +119,14 @@ def chip_all_gather(
 
 @_collective("trn.chip_reduce_scatter", chip_plans.scatter_legs)
 def _reduce_scatter(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
-    dim = long_dimension(src.shape, dst.shape)
+    by_chunk = _cut(src, long_dimension(src.shape, dst.shape))
+    return _ring_sum(by_chunk).astype(dst.dtype)
+
+
+def _cut(src: jax.Array, dim: int) -> jax.Array:
+    """`[ranks, ...]` with `dim` in as many parts as there are ranks: `[ranks, part, ...]`."""
     parts = src.reshape(*src.shape[:dim], len(src), -1, *src.shape[dim + 1 :])
-    return _ring_sum(jnp.moveaxis(parts, dim, 1)).astype(dst.dtype)
+    return jnp.moveaxis(parts, dim, 1)
 
 
 @_collective("trn.chip_all_reduce", chip_plans.reduce_legs)
@@ -131,8 +136,10 @@ def _all_reduce(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     flat = src.reshape(number, *batch, -1)
     size = flat.shape[-1]
     # The last chunk may be short: it is padded to the others' length, and cut again after.
-    padding = [(0, 0)] * (flat.ndim - 1) + [(0, -size % number)]
-    chunks = jnp.pad(flat, padding).reshape(number, *batch, number, -1)
+    missing = -size % number
+    padding = [(0, 0)] * (flat.ndim - 1) + [(0, missing)]
+    padded = jnp.pad(flat, padding)
+    chunks = padded.reshape(number, *batch, number, -1)
     sums = _ring_sum(jnp.moveaxis(chunks, -2, 1))
     joined = jnp.moveaxis(sums, 0, -2).reshape(*batch, -1)
     total = joined[..., :size].reshape(1, *src.shape[1:])
@@ -201,10 +208,8 @@ def chip_all_reduce(
 def _all_to_all(
     dst: Hbm, src: Hbm, place: jax.Array, *, split: int, join: int, **_: Any
 ) -> Hbm:
-    first = place.ndim
-    at = first + split
-    parts = src.reshape(*src.shape[:at], len(src), -1, *src.shape[at + 1 :])
-    by_receiver = jnp.moveaxis(parts, at, 1)  # [from, to, ...]
+    first = place.ndim  # of the payload's dimensions
+    by_receiver = _cut(src, first + split)  # [from, to, ...]
     received = jnp.swapaxes(by_receiver, 0, 1)
     joined = jnp.moveaxis(received, 1, first + join)
     return joined.reshape(dst.shape).astype(dst.dtype)

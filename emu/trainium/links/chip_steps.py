@@ -113,16 +113,23 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
     no link carries two: again 2.05 us, and two hops. With 8 cores running, 8 transfers share every
     link: 16.4 us, and a hop.
     """
-    sends = np.ones(len(group.index), bool) if leg.sends is None else leg.sends
+    everybody = np.ones(len(group.index), bool)
+    sends = everybody if leg.sends is None else leg.sends
     load = device.cores_running * sends.astype(np.float64)
-    data_s, _ = Pass(0, leg.read_bytes, leg.written_bytes).seconds(device, 1)
-    at_once = leg.kind == "once"
+    traffic = Pass(steps=0, reads=leg.read_bytes, writes=leg.written_bytes)
+    data_s, _ = traffic.seconds(device, chunk_bytes=1)
     ways = _ways(device, group, leg, load)
     hops = np.concatenate([way.hops for way in ways])
-    link_s = np.concatenate([leg.nbytes * way.seconds_per_byte for way in ways])
-    in_sequence = 1 if at_once else len(leg.shifts) * leg.pieces
+    seconds_per_byte = np.concatenate([way.seconds_per_byte for way in ways])
+    link_s = leg.nbytes * seconds_per_byte
+    if leg.kind == "once":
+        in_sequence = 1
+        used_s = link_s.max(0)
+    else:
+        in_sequence = len(leg.shifts) * leg.pieces
+        used_s = leg.pieces * link_s.sum(0)
+    # DMA engines and HBM work evenly through the leg: each transfer has an equal share of it.
     busy_s = np.maximum(link_s, data_s / in_sequence) * sends
-    used_s = link_s.max(0) if at_once else leg.pieces * link_s.sum(0)
     return Steps(
         leg=leg,
         sends=sends,
@@ -159,27 +166,30 @@ def cost(device: Device, here: np.ndarray, legs: Sequence[Steps]) -> Cost:
     if not legs:
         return Cost(engine="collective", moved_bytes={}, counts={"link_bytes": 0})
 
-    def total(of_ranks: list[np.ndarray]) -> Any:
-        return per_core(np.sum(of_ranks, 0)[here])
+    def whole(nbytes: float, times: Steps) -> np.ndarray:
+        return np.ceil(nbytes * times.sends).astype(np.int64)
 
-    def total_bytes(of_legs: list[float]) -> Any:
-        pairs = zip(of_legs, legs, strict=True)
-        return total([np.ceil(n * x.sends).astype(np.int64) for n, x in pairs])
+    def total(of_legs: list[np.ndarray]) -> Any:
+        of_ranks = np.sum(of_legs, 0)
+        return per_core(of_ranks[here])
 
-    data_s = np.sum([x.data_s * x.sends for x in legs], 0)
-    link_s = np.sum([x.link_s for x in legs], 0)
+    busy = [times.occupied for times in legs]
+    latency = [np.maximum(times.alone, times.occupied) for times in legs]
+    read = [whole(times.leg.read_bytes, times) for times in legs]
+    written = [whole(times.leg.written_bytes, times) for times in legs]
+    sent = [whole(times.leg.sent_bytes, times) for times in legs]
+    data_s = np.sum([times.data_s * times.sends for times in legs], 0)
+    link_s = np.sum([times.link_s for times in legs], 0)
     data = per_core(_ticks(device, data_s)[here])
     link = per_core(_ticks(device, link_s)[here])
     return Cost(
         engine="collective",
-        busy_cycles=total([x.occupied for x in legs]),
-        latency_cycles=total([np.maximum(x.alone, x.occupied) for x in legs]),
-        moved_bytes={
-            "hbm_read": total_bytes([x.leg.read_bytes for x in legs]),
-            "hbm_write": total_bytes([x.leg.written_bytes for x in legs]),
-        },
-        counts={"link_bytes": total_bytes([x.leg.sent_bytes for x in legs])},
-        taken=dict.fromkeys(DMA_QUEUES, data) | {"neuronlink": link},
+        busy_cycles=total(busy),
+        latency_cycles=total(latency),
+        moved_bytes={"hbm_read": total(read), "hbm_write": total(written)},
+        counts={"link_bytes": total(sent)},
+        # Transfers of the core's own that run beside it share its DMA engines and links.
+        taken={**dict.fromkeys(DMA_QUEUES, data), "neuronlink": link},
     )
 
 
@@ -203,52 +213,73 @@ def arrival(
       root: rank along the axis at which a chain begins.
     """
     idle = crossing.destination_idle_ticks
-    free = ready = crossing.start_ticks
-    for x in legs:
-        if x.leg.kind == "chain":
-            return _chain(at, free, idle, here, x, root)
-        through = _in_turn if x.leg.kind == "turn" else _at_once
-        free, ready = through(at, free, idle, here, x)
+    free = crossing.start_ticks
+    ready = free
+    for times in legs:
+        begins = Begins(at, here, free, idle)
+        if times.leg.kind == "chain":
+            ready, free = _chain(begins, times, root)
+        elif times.leg.kind == "turn":
+            ready, free = _in_turn(begins, times)
+        else:
+            ready, free = _at_once(begins, times)
     return ready, free
 
 
-def _in_turn(
-    at: int, free: np.ndarray, idle: np.ndarray, here: np.ndarray, x: Steps
-) -> tuple[np.ndarray, np.ndarray]:
-    """When each core is free, and has what the leg brings it: step by step."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Begins:
+    """When a leg may begin on every core.
+
+    Attributes:
+      at: the collective's axis among the mesh's.
+      here: the rank of every core, broadcastable to the mesh.
+      free: when the core itself is, in ticks, `int64[*mesh]`.
+      idle: when its destination is.
+    """
+
+    at: int
+    here: np.ndarray
+    free: np.ndarray
+    idle: np.ndarray
+
+    def receiver_idle(self, shift: int) -> np.ndarray:
+        """When the destination is idle of the rank `shift` further along, to which a core sends."""
+        return np.roll(self.idle, -shift, self.at)
+
+    def at_receiver(self, ticks: np.ndarray, shift: int) -> np.ndarray:
+        """Senders' times, each at the place of its receiver."""
+        return np.roll(ticks, shift, self.at)
+
+
+def _in_turn(begins: Begins, times: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """When each core has what the leg brings it, and is free: step by step."""
+    free = begins.free
     ready = np.zeros_like(free)
-    for by, busy, latency in zip(x.leg.shifts, x.busy, x.latency, strict=True):
-        begin = np.maximum(free, np.roll(idle, -by, at))
-        arrived = np.roll(begin + latency[here], by, at)
+    transfers = zip(times.leg.shifts, times.busy, times.latency, strict=True)
+    for shift, busy, latency in transfers:
+        begin = np.maximum(free, begins.receiver_idle(shift))
+        arrived = begins.at_receiver(begin + latency[begins.here], shift)
         ready = np.maximum(ready, arrived)
-        free = np.maximum(begin + busy[here], arrived)
-    return free, ready
+        free = np.maximum(begin + busy[begins.here], arrived)
+    return ready, free
 
 
-def _at_once(
-    at: int, free: np.ndarray, idle: np.ndarray, here: np.ndarray, x: Steps
-) -> tuple[np.ndarray, np.ndarray]:
-    """When each core is free, and has what the leg brings it: all transfers together."""
-    left = free
-    ready = np.zeros_like(free)
-    sends = x.sends[here]
-    for by, busy, latency in zip(x.leg.shifts, x.busy, x.latency, strict=True):
-        begin = np.maximum(free, np.roll(idle, -by, at))
-        arrived = np.where(sends, begin + latency[here], 0)
-        ready = np.maximum(ready, np.roll(arrived, by, at))
-        left = np.maximum(left, np.where(sends, begin + busy[here], 0))
+def _at_once(begins: Begins, times: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """When each core has what the leg brings it, and is free: all transfers together."""
+    left = begins.free
+    ready = np.zeros_like(left)
+    sends = times.sends[begins.here]
+    transfers = zip(times.leg.shifts, times.busy, times.latency, strict=True)
+    for shift, busy, latency in transfers:
+        begin = np.maximum(begins.free, begins.receiver_idle(shift))
+        arrived = np.where(sends, begin + latency[begins.here], 0)
+        ready = np.maximum(ready, begins.at_receiver(arrived, shift))
+        left = np.maximum(left, np.where(sends, begin + busy[begins.here], 0))
     ready = np.where(ready > 0, ready, left)  # nobody sends to the only one that does
-    return np.maximum(left, ready), ready
+    return ready, np.maximum(left, ready)
 
 
-def _chain(
-    at: int,
-    free: np.ndarray,
-    idle: np.ndarray,
-    here: np.ndarray,
-    x: Steps,
-    root: int,
-) -> tuple[np.ndarray, np.ndarray]:
+def _chain(begins: Begins, times: Steps, root: int) -> tuple[np.ndarray, np.ndarray]:
     """When each core has its result, and is free: rank by rank from the root.
 
     A piece leaves once it has come and the one before has left. Example: 3 pieces that take 10
@@ -257,27 +288,33 @@ def _chain(
     at 30, 40 and 50. If the second may start at 30 only, they leave it at 30, 40 and 50.
     """
 
+    at = begins.at
+    pieces = times.leg.pieces
+
     def from_root(values: np.ndarray) -> np.ndarray:
         """The chain's axis first, the root at its place 0."""
-        whole = np.broadcast_to(values, free.shape)
+        whole = np.broadcast_to(values, begins.free.shape)
         return np.moveaxis(np.roll(whole, -root, at), at, 0)
 
     def as_placed(values: np.ndarray) -> np.ndarray:
         """The inverse."""
         return np.roll(np.moveaxis(values, 0, at), root, at)
 
-    start = from_root(free)
-    idle = from_root(idle)
-    busy = from_root(x.busy[0][here])
-    latency = from_root(x.latency[0][here])
-    piece = np.arange(x.leg.pieces).reshape(-1, *(1,) * (start.ndim - 1))
-    come = np.zeros((x.leg.pieces, *start.shape[1:]), np.int64)
+    start = from_root(begins.free)
+    idle = from_root(begins.idle)
+    busy = from_root(times.busy[0][begins.here])
+    latency = from_root(times.latency[0][begins.here])
+    others = start.shape[1:]
+    number = np.arange(pieces).reshape(-1, *(1,) * len(others))
+    come = np.zeros((pieces, *others), np.int64)
     ready = np.zeros_like(start)
     left = start.copy()
     for rank in range(len(start) - 1):
-        before = piece * busy[rank]  # what the pieces before this one take to leave
-        begin = np.maximum(come, np.maximum(start[rank], idle[rank + 1]))
-        begin = np.maximum.accumulate(begin - before) + before
+        possible = np.maximum(come, np.maximum(start[rank], idle[rank + 1]))
+        # Piece p begins at the largest, over the pieces q to p, of possible[q] + (p - q) · busy:
+        # without p · busy that is a running maximum.
+        before = number * busy[rank]
+        begin = np.maximum.accumulate(possible - before) + before
         left[rank] = begin[-1] + busy[rank]
         come = begin + latency[rank]
         ready[rank + 1] = come[-1]

@@ -65,21 +65,28 @@ def gather(device: Device, cores: int, nbytes: float) -> Pass:
     """Every core's chunk to every core; `nbytes` are those of the result."""
     sent = cores - 1
     if nbytes < device.mesh_limit_bytes:
-        return Pass(min(1, sent), sent, sent)
+        return Pass(steps=min(1, sent), reads=sent, writes=sent)
     if nbytes <= device.rdh_limit_bytes:
-        return Pass(math.ceil(math.log2(cores)), sent, sent)
-    return Pass(cores // 2, sent / 2, sent)  # 1 read and 2 writes for every two cores
+        return Pass(steps=_doublings(cores), reads=sent, writes=sent)
+    # 1 read and 2 writes for every two cores.
+    return Pass(steps=cores // 2, reads=sent / 2, writes=sent)
 
 
 def scatter(device: Device, cores: int, nbytes: float) -> Pass:
     """Every core's sum of one chunk; `nbytes` are those of the source."""
     sent = cores - 1
     if nbytes < device.mesh_limit_bytes:
-        return Pass(min(1, sent), cores if sent else 0, min(1, sent))
+        # Every core reads its chunk of all buffers, and writes one sum.
+        once = min(1, sent)
+        return Pass(steps=once, reads=once * cores, writes=once)
     if nbytes <= device.rdh_limit_bytes:
-        return Pass(math.ceil(math.log2(cores)), 2 * sent, sent)
+        return Pass(steps=_doublings(cores), reads=2 * sent, writes=sent)
     # 3 reads and 1 write for every two cores.
-    return Pass(cores // 2, 3 * sent / 2, sent / 2)
+    return Pass(steps=cores // 2, reads=3 * sent / 2, writes=sent / 2)
+
+
+def _doublings(cores: int) -> int:
+    return math.ceil(math.log2(cores))
 
 
 def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
@@ -87,10 +94,15 @@ def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
     both = scatter(device, cores, nbytes) + gather(device, cores, nbytes)
     if cores == 1 or nbytes >= device.mesh_limit_bytes:
         return both
-    # Whole buffers to every peer, then N of them read and one written.
+    # Whole buffers, of N chunks, to every peer; then N of them read and one written.
     sent = cores * (cores - 1)
-    once = Pass(1, sent + cores**2, sent + cores)
-    return min(both, once, key=lambda way: sum(way.seconds(device, nbytes / cores)))
+    once = Pass(steps=1, reads=sent + cores**2, writes=sent + cores)
+
+    def seconds(way: Pass) -> float:
+        data_s, steps_s = way.seconds(device, chunk_bytes=nbytes / cores)
+        return data_s + steps_s
+
+    return min(both, once, key=seconds)
 
 
 def _cost(
@@ -104,7 +116,8 @@ def _cost(
         )
     data_s, steps_s = share.seconds(device, chunk_bytes)
     whole = device.ticks(data_s + steps_s)
-    read, written = (math.ceil(n * chunk_bytes) for n in (share.reads, share.writes))
+    read = math.ceil(share.reads * chunk_bytes)
+    written = math.ceil(share.writes * chunk_bytes)
     return Cost(
         engine="collective",
         busy_cycles=whole,
@@ -257,11 +270,10 @@ def longer(
     cores: int,
 ) -> None:
     """Raises `LimitExceeded` unless one dimension is `cores` times as long and the others equal."""
-    fits = False
+    allowed: list[tuple[int, ...]] = []
     for dimension, size in enumerate(short):
-        grown = (*short[:dimension], size * cores, *short[dimension + 1 :])
-        fits = fits or grown == tuple(long)
-    if not fits:
+        allowed.append((*short[:dimension], size * cores, *short[dimension + 1 :]))
+    if tuple(long) not in allowed:
         raise LimitExceeded(
             f"{name}: {whole} is {list(long)}, must be the {part}'s {list(short)} with one "
             f"dimension {cores} times as long"

@@ -50,11 +50,16 @@ def routed(
 
     Returns:
       `hops: int[n]`, `seconds_per_byte: float[n]`.
+
+    Example: around a ring of 4 chips whose links carry 128 B/ns, chip 0 sends to chip 2 and chip 1
+    to chip 2. The first goes up over two links, the second up over the latter of them, so both
+    take `2 / 128` ns a byte.
     """
     ways = _switches if system.switched else _torus
     uses = ways(system.dims, source, target)
     # Every link, as `_link` counts them: each dimension's twice, for both directions, on each chip.
-    bytes_per_s = np.tile(np.repeat(system.rates(band), DIRECTIONS), system.chips)
+    of_a_chip = np.repeat(system.rates(band), DIRECTIONS)
+    bytes_per_s = np.tile(of_a_chip, system.chips)
     weights = load[uses.transfer]
     carried = np.bincount(uses.link, weights=weights, minlength=len(bytes_per_s))
     seconds_per_byte = carried / bytes_per_s
@@ -102,16 +107,21 @@ def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Use
     hops = np.zeros(len(source), np.int64)
     for dim, size in enumerate(dims):
         upwards = (to[dim] - at[dim]) % size
+        shorter = 2 * upwards < size
         tie = 2 * upwards == size
-        up = (2 * upwards < size) | (tie & (at[dim] % 2 == 0))
+        even = at[dim] % 2 == 0
+        up = shorter | (tie & even)
+        way = np.where(up, UP, DOWN)
+        onward = np.where(up, 1, -1)
         distance = np.where(up, upwards, size - upwards)
         hops += distance
+        # Link by link, those of the transfers that are not there yet.
         for step in range(size // 2):
             going = np.flatnonzero(distance > step)
             chip = np.asarray(np.ravel_multi_index(tuple(at[:, going]), dims))
             transfers.append(going)
-            links.append(_link(chip, len(dims), dim, up[going]))
-            at[dim, going] = (at[dim, going] + np.where(up[going], 1, -1)) % size
+            links.append(_link(chip, len(dims), dim, way[going]))
+            at[dim, going] = (at[dim, going] + onward[going]) % size
     return Uses(np.concatenate(transfers), np.concatenate(links), hops)
 
 
@@ -154,46 +164,56 @@ def embedding(system: System, sizes: tuple[int, ...]) -> np.ndarray:
     """
     ranks = math.prod(sizes)
     if ranks > system.chips:
+        mesh = " x ".join(map(str, sizes))
         raise LimitExceeded(
-            f"{system.name}: {' x '.join(map(str, sizes))} is {ranks} chips, at most {system.chips}"
+            f"{system.name}: {mesh} is {ranks} chips, at most {system.chips}"
         )
-    parts = _matched(system.dims, sizes)
-    if parts is None:
+    takes = _matched(system.dims, sizes)
+    if takes is None:
         chip = cycle(system.dims, system.switched)[:ranks].reshape(sizes)
     else:
         # A rank's chip is the sum of what its place on each axis contributes.
-        lines = [
-            stride * cycle(dims, system.switched)[:size]
-            for size, (dims, stride) in zip(sizes, parts, strict=True)
-        ]
+        lines: list[np.ndarray] = []
+        for size, taken in zip(sizes, takes, strict=True):
+            order = cycle(taken.dims, system.switched)
+            lines.append(taken.stride * order[:size])
         chip = functools.reduce(np.add.outer, lines)
     chip.flags.writeable = False
     return chip
 
 
-def _matched(
-    dims: tuple[int, ...], sizes: tuple[int, ...]
-) -> list[tuple[tuple[int, ...], int]] | None:
-    """The dimensions that each axis takes, and chips between neighbours along the last of them.
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Dimensions that a mesh axis takes, and chips between neighbours along the last of them."""
+
+    dims: tuple[int, ...]
+    stride: int
+
+
+def _matched(dims: tuple[int, ...], sizes: tuple[int, ...]) -> list[Taken] | None:
+    """What each axis takes; None where the sizes are no products of neighbouring dimensions.
 
     Example: axes of 4 and 16 on chips `(4, 4, 4)`: the inner one takes the last two dimensions,
     whose product is 16, with neighbours 1 chip apart, the outer one the first, 16 chips apart.
-    None where the sizes are no such products.
     """
-    inner_first = []
+
+    def taken(begin: int, end: int) -> Taken:
+        return Taken(dims[begin:end], stride=math.prod(dims[end:]))
+
+    outermost, *inner = sizes
+    inner_first: list[Taken] = []
     end = len(dims)
-    for size in reversed(sizes[1:]):
+    for size in reversed(inner):
         begin = end
         while begin and math.prod(dims[begin:end]) < size:
             begin -= 1
         if math.prod(dims[begin:end]) != size:
             return None
-        inner_first.append((dims[begin:end], math.prod(dims[end:])))
+        inner_first.append(taken(begin, end))
         end = begin
-    if math.prod(dims[:end]) < sizes[0]:
+    if math.prod(dims[:end]) < outermost:
         return None
-    outermost = dims[:end], math.prod(dims[end:])
-    return [outermost, *reversed(inner_first)]
+    return [taken(0, end), *reversed(inner_first)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -205,11 +225,11 @@ def cycle(dims: tuple[int, ...], switched: bool = False) -> np.ndarray:
     system has, over one for each. Through switches all are neighbours, so chips count upwards.
     """
     chips = np.arange(math.prod(dims)).reshape(dims)
-    if switched:
+    if switched or not dims:
         return chips.ravel()
     even = [dim for dim, size in enumerate(dims) if size % 2 == 0]
     first = even[0] if even else 0
-    return _to_and_fro(np.moveaxis(chips, first, 0)) if dims else chips.ravel()
+    return _to_and_fro(np.moveaxis(chips, first, 0))
 
 
 def _to_and_fro(chips: np.ndarray) -> np.ndarray:
@@ -217,8 +237,9 @@ def _to_and_fro(chips: np.ndarray) -> np.ndarray:
     if chips.ndim == 1:
         return chips
     lines = [_to_and_fro(line) for line in chips]
-    turned = [line[::-1] if i % 2 else line for i, line in enumerate(lines)]
-    return np.concatenate(turned)
+    for number in range(1, len(lines), 2):
+        lines[number] = lines[number][::-1]
+    return np.concatenate(lines)
 
 
 # --- transfers along a mesh axis ---
@@ -250,8 +271,11 @@ def shifted(
     """
     if device.system is None:
         shape = len(shifts), len(load)
-        each = len(shifts) * load / device.link_bytes_per_s
-        return Routed(np.ones(shape, np.int64), np.broadcast_to(each, shape))
+        hops = np.ones(shape, np.int64)
+        # All transfers of a rank share its one link.
+        seconds_per_byte = len(shifts) * load / device.link_bytes_per_s
+        return Routed(hops, np.broadcast_to(seconds_per_byte, shape))
+    # As bytes, since arrays cannot be keys of a cache.
     return _shifted(device.system, device.band, sizes, at, shifts, load.tobytes())
 
 
@@ -265,16 +289,18 @@ def _shifted(
     load: bytes,
 ) -> Routed:
     chip = embedding(system, sizes)
+    receivers = [np.roll(chip, -shift, at).ravel() for shift in shifts]
     source = np.tile(chip.ravel(), len(shifts))
-    target = np.concatenate([np.roll(chip, -by, at).ravel() for by in shifts])
+    target = np.concatenate(receivers)
     loads = np.tile(np.frombuffer(load), len(shifts))
     going = np.flatnonzero(loads)
     found = routed(system, band, source[going], target[going], loads[going])
     hops = np.zeros(len(source), np.int64)
-    seconds = np.zeros(len(source))
-    hops[going], seconds[going] = found.hops, found.seconds_per_byte
+    hops[going] = found.hops
+    seconds_per_byte = np.zeros(len(source))
+    seconds_per_byte[going] = found.seconds_per_byte
     shape = len(shifts), chip.size
-    return Routed(hops.reshape(shape), seconds.reshape(shape))
+    return Routed(hops.reshape(shape), seconds_per_byte.reshape(shape))
 
 
 __all__ = ["Routed", "cycle", "embedding", "routed", "shifted"]
