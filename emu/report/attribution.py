@@ -12,6 +12,7 @@ from emu.clock.ticks import on_core
 KINDS = ("bound", "excess", "below peak", "loads", "waits", "stalls", "fill and drain")
 BOUND, EXCESS, BELOW, LOADS, WAITS, STALLS, ENDS = KINDS
 WAIT, BUFFER = "wait:", "buffer:"
+STALL_CAUSES = ("shared", "bank", "port", "lead")
 
 Spent = dict[str, dict[str, int]]  # engine to what its time went to, in ticks
 
@@ -69,13 +70,14 @@ def spent_by(reading: Reading, core: tuple[int, ...]) -> Spent:
     """
     grid = reading.grid
     end = on_core(reading.end, grid, core)
-    out: Spent = {}
+    spent: Spent = {}
     for (engine, what), ticks in reading.spent.items():
-        out.setdefault(engine, {})[what] = on_core(ticks, grid, core)
-    for engine, spent in out.items():
+        of_engine = spent.setdefault(engine, {})
+        of_engine[what] = on_core(ticks, grid, core)
+    for engine, of_engine in spent.items():
         last = on_core(reading.last[engine], grid, core)
-        spent["drain"] = end - last
-    return out
+        of_engine["drain"] = end - last
+    return spent
 
 
 def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list[Event]:
@@ -92,14 +94,15 @@ def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list
     group = set(engines)
     own = [event for event in events if event.engine in group]
     own.sort(key=lambda event: (event.start, event.end))
-    out: list[Event] = []
+    times: list[Event] = []
     for event in own:
-        if out and event.start <= out[-1].end:
-            end = max(out[-1].end, event.end)
-            out[-1] = dataclasses.replace(out[-1], end=end)
+        if times and event.start <= times[-1].end:
+            last = times.pop()
+            end = max(last.end, event.end)
+            times.append(dataclasses.replace(last, end=end))
         else:
-            out.append(dataclasses.replace(event, engine=name))
-    return out
+            times.append(dataclasses.replace(event, engine=name))
+    return times
 
 
 def spent_together(
@@ -109,22 +112,28 @@ def spent_together(
 
     Where two of them work at a time, the clock lets both and makes one of them wait (`shared`) for
     as long at another time: of such waits, as much is work as was done at the same time.
+
+    Example: two queues move from 0 to 10 and from 4 to 10, and one again from 16 to 20, which was
+    `shared` until then. Work is 10 + 4 ticks and 6 are a wait; the 6 ticks of double work go there,
+    so that the account has 20 of work.
     """
     group = set(engines)
     events = [event for event in events if event.engine in group]
-    out: collections.Counter[str] = collections.Counter()
+    spent: collections.Counter[str] = collections.Counter()
     free = 0
-    for event in together(events, group, ""):
-        wait = WAIT + event.cause if free else "fill"
-        out[wait] += event.start - free
-        out["work"] += event.end - event.start
-        free = event.end
-    out["drain"] = end - free
+    for time in together(events, group, ""):
+        wait = WAIT + time.cause if free else "fill"
+        spent[wait] += time.start - free
+        spent["work"] += time.end - time.start
+        free = time.end
+    spent["drain"] = end - free
     busy = sum(event.end - event.start for event in events)
-    at_once = busy - out["work"]
-    moved = min(at_once, out[WAIT + "shared"])
-    out.update({"work": moved, WAIT + "shared": -moved})
-    return dict(+out)
+    at_once = busy - spent["work"]
+    shared = WAIT + "shared"
+    moved = min(at_once, spent[shared])
+    spent["work"] += moved
+    spent[shared] -= moved
+    return {what: ticks for what, ticks in spent.items() if ticks > 0}
 
 
 def active_ticks(spent: Mapping[str, int]) -> int:
@@ -163,18 +172,24 @@ def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> 
     for what, ticks in ticks_by_what.items():
         parts.append(Part(_kind(what), what, ticks))
     parts = [part for part in parts if part.ticks or part.kind == BOUND]
-    parts.sort(key=lambda part: (KINDS.index(part.kind), -part.ticks, part.what))
+    parts.sort(key=_by_kind)
     total = sum(part.ticks for part in parts)
     return Split(engine, total, tuple(parts))
+
+
+def _by_kind(part: Part) -> tuple[int, int, str]:
+    """Within a kind, the longest first."""
+    return KINDS.index(part.kind), -part.ticks, part.what
 
 
 def _kind(what: str) -> str:
     if what in ("fill", "drain"):
         return ENDS
     if not what.startswith(WAIT):
-        return STALLS  # a part of an instruction in which no work is done, or throttled
+        # A part of an instruction in which no work is done, or throttled.
+        return STALLS
     cause = what.removeprefix(WAIT)
     if cause == "load":
         return LOADS
-    stalls = cause.startswith(BUFFER) or cause in ("shared", "bank", "port", "lead")
-    return STALLS if stalls else WAITS
+    is_stall = cause in STALL_CAUSES or cause.startswith(BUFFER)
+    return STALLS if is_stall else WAITS

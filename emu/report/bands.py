@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from emu.clock.reading import IN_USE, THROTTLE, Event, Reading
+from emu.clock.reading import Event, Reading
 from emu.datasheet import BANDS
+from emu.report.critical_path import instructions
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def bound(clock: Reading, critical: Reading) -> Bound:
       clock: the reading.
       critical: the same program read with `contended=False`.
     """
-    span = max(1, clock.end_ticks)
+    span = max(1, clock.end_ticks)  # of an empty program every share is 0
     busy_ticks = clock.most_busy_ticks
     engine = max(busy_ticks, key=lambda name: busy_ticks[name])
     busy = busy_ticks[engine] / span
@@ -74,15 +75,23 @@ def busy_share(events: list[Event], engine: str, edges: np.ndarray) -> np.ndarra
         return np.zeros(len(edges) - 1)
     starts = np.array([event.start for event in own], np.float64)
     ends = np.array([event.end for event in own], np.float64)
-    # Busy time up to each edge: every event adds the part of it that lies before the edge.
     order = np.argsort(starts)
-    starts, ends = starts[order], ends[order]
-    total = np.concatenate([[0.0], np.cumsum(ends - starts)])
-    done = np.searchsorted(starts, edges, side="right")
-    # An event that goes on past the edge has not given all of its time yet.
-    beyond = np.maximum(0.0, ends[np.maximum(done - 1, 0)] - edges)
-    last = np.where(done > 0, beyond, 0.0)
-    return np.diff(total[done] - last) / np.diff(edges)
+    starts = starts[order]
+    ends = ends[order]
+    # Busy time up to each edge is that of all events which began before it, less what the last of
+    # them has still to give. Example: of events 0 to 4 and 6 to 10, at edge 8 two have begun, 8
+    # ticks in all, of which 2 lie beyond: 6.
+    begun = np.searchsorted(starts, edges, side="right")
+    of_first = np.concatenate([[0.0], np.cumsum(ends - starts)])
+    end_of_last = ends[np.maximum(begun - 1, 0)]
+    beyond = np.where(begun > 0, np.maximum(0.0, end_of_last - edges), 0.0)
+    busy_until = of_first[begun] - beyond
+    return np.diff(busy_until) / np.diff(edges)
+
+
+def _shade(share: float) -> str:
+    # Rounded up, so that whatever works at all is seen; but not for a float's last bit.
+    return SHADES[math.ceil(round(share * 4, 6))]
 
 
 def drawn(clock: Reading, columns: int = 64) -> str:
@@ -94,14 +103,13 @@ def drawn(clock: Reading, columns: int = 64) -> str:
     """
     end = clock.end_ticks
     edges = np.linspace(0, end, columns + 1)
-    names = dict.fromkeys(event.engine for event in clock.events)
-    engines = [name for name in names if name != THROTTLE and not name.endswith(IN_USE)]
+    # Each once, in the order in which they first work.
+    engines = dict.fromkeys(event.engine for event in instructions(clock.events))
     width = max(map(len, engines))
     lines: list[str] = []
     for engine in engines:
         shares = busy_share(clock.events, engine, edges)
-        shades = [math.ceil(round(share * 4, 6)) for share in shares]
-        bar = "".join(SHADES[shade] for shade in shades)
+        bar = "".join(_shade(share) for share in shares)
         lines.append(f"{engine:<{width}} {bar} {np.mean(shares):4.0%}")
     microseconds = end / clock.device.tick_hz * 1e6
     scale = f"{'0':<{columns - 12}}{microseconds:>9,.2f} us"

@@ -7,6 +7,7 @@ profiling metrics reference (MFU, HFU, MBU, arithmetic intensity); aws-neuron-sd
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 
@@ -106,7 +107,9 @@ def bounds(q: Quantities) -> Bounds:
     is)`: a memory bound improves DMA alone and a compute bound the Tensor Engine alone.
     """
     active = {**q.engine_active_time_s, DMA: q.dma_active_time_s}
-    slowest = max(active, key=lambda e: active[e])
+    slowest = max(active, key=lambda engine: active[engine])
+    but_dma = {engine: time for engine, time in active.items() if engine != DMA}
+    but_tensor = {engine: time for engine, time in active.items() if engine != "tensor"}
     memory = {
         "memory_bound": q.dma_active_time_s,
         "memory_bound_ideal": q.dma_transfer_bytes / q.peak_dma_bytes_per_s,
@@ -117,16 +120,17 @@ def bounds(q: Quantities) -> Bounds:
         "compute_bound_ideal": q.hardware_flops / q.peak_flops_per_s,
         "compute_bound_useful": q.executed_flops / q.peak_flops_per_s,
     }
-    caps = _caps(q.total_time_s, memory, {e: t for e, t in active.items() if e != DMA})
-    caps |= _caps(
-        q.total_time_s, compute, {e: t for e, t in active.items() if e != "tensor"}
-    )
-    caps |= _caps(q.total_time_s, {"perfect_pipeline": active[slowest]}, {})
+    pipeline = {"perfect_pipeline": active[slowest]}
+    caps = {
+        **_caps(q.total_time_s, memory, unchanged=but_dma),
+        **_caps(q.total_time_s, compute, unchanged=but_tensor),
+        **_caps(q.total_time_s, pipeline, unchanged={}),
+    }
     return Bounds(
         total_time=q.total_time_s,
         **memory,
         **compute,
-        perfect_pipeline=active[slowest],
+        **pipeline,
         bottleneck_engine=slowest,
         speedup_cap=caps,
     )
@@ -140,7 +144,9 @@ def _caps(
 
 
 def _ratio(over: float, under: float) -> float:
-    return over / under if under else float("inf") if over else 0.0
+    if under:
+        return over / under
+    return math.inf if over else 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,12 @@ import bisect
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from emu.clock.reading import IN_USE, THROTTLE, Event
 
-Times = dict[str, list[tuple[int, int]]]  # cause to `(tick, instruction)`
+Moments: TypeAlias = list[tuple[int, int]]
+"""`(tick, number of the instruction)`, sorted."""
 
 
 def is_instruction(event: Event) -> bool:
@@ -68,16 +70,16 @@ def critical_path(
       `end`. What precedes the chain's first start belongs to its first instruction.
     """
     issued = _Issued(instructions(events), causes or {})
-    at: int | None = issued.last()
-    path: list[Stretch] = []
-    while at is not None and end > 0:
-        event = issued.events[at]
-        at = issued.before(at)
-        start = 0 if at is None else min(event.start, end)
+    number = issued.last()
+    last_first: list[Stretch] = []
+    while number is not None and end > 0:
+        event = issued.events[number]
+        number = issued.before(number)
+        start = 0 if number is None else min(event.start, end)
         if start < end:
-            path.append(Stretch(event, start, end))
+            last_first.append(Stretch(event, start, end))
             end = start
-    return path[::-1]
+    return last_first[::-1]
 
 
 def by_line(path: Iterable[Stretch]) -> list[Line]:
@@ -99,13 +101,22 @@ def by_line(path: Iterable[Stretch]) -> list[Line]:
 
 
 class _Issued:
-    """Instructions of one core by what they made possible, and when."""
+    """Instructions of one core by what they made possible, and when.
+
+    Attributes:
+      events: the instructions, which are named by their numbers in this list.
+      causes: engine to what waiting for it is called.
+      previous: the instruction before on the same engine, of each.
+      results: what waiting for an engine is called, to when its results could be read.
+      releases: likewise, to when its instructions ended and were done: what they held was free.
+      sharing: those that have waited for a resource which they share.
+    """
 
     def __init__(self, events: list[Event], causes: Mapping[str, str]):
         self.events, self.causes = events, causes
         self.previous: list[int | None] = []
-        self.results: Times = collections.defaultdict(list)
-        self.releases: Times = collections.defaultdict(list)
+        self.results: dict[str, Moments] = collections.defaultdict(list)
+        self.releases: dict[str, Moments] = collections.defaultdict(list)
         self.sharing: set[str] = set()
         latest: dict[str, int] = {}
         for number, event in enumerate(events):
@@ -117,47 +128,55 @@ class _Issued:
             self.results[user].append((event.ready, number))
             for tick in {event.end, event.done}:
                 self.releases[user].append((tick, number))
-        for ticks in (*self.results.values(), *self.releases.values()):
-            ticks.sort()
+        for moments in (*self.results.values(), *self.releases.values()):
+            moments.sort()
 
     def last(self) -> int | None:
         """The instruction that is done last."""
-        done = [
-            (max(event.done, event.end), number)
-            for number, event in enumerate(self.events)
-        ]
-        return max(done)[1] if done else None
+        done: Moments = []
+        for number, event in enumerate(self.events):
+            done.append((max(event.done, event.end), number))
+        return _last_of(done)
 
-    def before(self, at: int) -> int | None:
-        """What instruction `at` waited for; None for one that waited for nothing."""
-        event = self.events[at]
+    def before(self, number: int) -> int | None:
+        """What an instruction waited for; None for one that waited for nothing."""
+        event = self.events[number]
+        if event.cause in ("", "engine") or event.start == 0:
+            return self.previous[number]
+        found = _latest(self._what_freed(event), event.start, number)
+        return self.previous[number] if found is None else found
+
+    def _what_freed(self, event: Event) -> list[Moments]:
+        """Moments of the instructions among which is the one that an event waited for."""
         cause = event.cause
-        if cause in ("", "engine") or event.start == 0:
-            return self.previous[at]
         if cause == "lead":  # an operand of another engine, ready some time before
             own = self.causes.get(event.engine, event.engine)
-            others = [ticks for user, ticks in self.results.items() if user != own]
-            found = _latest(others, event.start, at)
-        elif cause in self.results:
-            found = _latest([self.results[cause]], event.start, at)
-        else:  # a buffer's last user, or whoever has the resource
-            users = {cause.removeprefix("buffer:")}
-            if cause == "shared":
-                users = self.sharing
-            ends = [ticks for user, ticks in self.releases.items() if user in users]
-            found = _latest(ends or self.releases.values(), event.start, at)
-        return self.previous[at] if found is None else found
+            return [found for user, found in self.results.items() if user != own]
+        if cause in self.results:
+            return [self.results[cause]]
+        # A buffer's last user, or whoever has the resource.
+        users = {cause.removeprefix("buffer:")}
+        if cause == "shared":
+            users = self.sharing
+        ends = [found for user, found in self.releases.items() if user in users]
+        return ends or list(self.releases.values())
 
 
-def _latest(
-    candidates: Iterable[list[tuple[int, int]]], start: int, before: int
-) -> int | None:
+def _latest(candidates: list[Moments], start: int, before: int) -> int | None:
     """The instruction earlier in the program that made something possible last before a start."""
-    found: list[tuple[int, int]] = []
-    for ticks in candidates:
-        place = bisect.bisect_right(ticks, (start, before))
-        while place and ticks[place - 1][1] >= before:
+    found: Moments = []
+    for moments in candidates:
+        place = bisect.bisect_right(moments, (start, before))
+        # At an earlier tick, but later in the program: that cannot have been waited for.
+        while place and moments[place - 1][1] >= before:
             place -= 1
         if place:
-            found.append(ticks[place - 1])
-    return max(found)[1] if found else None
+            found.append(moments[place - 1])
+    return _last_of(found)
+
+
+def _last_of(moments: Moments) -> int | None:
+    if not moments:
+        return None
+    _, number = max(moments)
+    return number

@@ -115,53 +115,58 @@ def explain(
       count: how many.
     """
     lines = waits_by_line(events, found.engine)
-    rest = sorted((p for p in found.parts if p.kind != BOUND), key=lambda p: -p.ticks)
-    return [_reason(found, p, tick_hz, lines.get(p.what, {})) for p in rest[:count]]
+    rest = [part for part in found.parts if part.kind != BOUND]
+    rest.sort(key=lambda part: -part.ticks)
+    reasons: list[Reason] = []
+    for part in rest[:count]:
+        reasons.append(_reason(found, part, tick_hz, lines.get(part.what, {})))
+    return reasons
 
 
 def _reason(found: Split, part: Part, tick_hz: int, lines: Mapping[str, int]) -> Reason:
-    where = max(lines, key=lambda w: lines[w], default="")
+    where = max(lines, key=lambda line: lines[line], default="")
     share = found.share(part)
-    us = part.ticks / tick_hz * 1e6
+    microseconds = part.ticks / tick_hz * 1e6
     most = f", most of it at {where}" if where else ""
     did, remedy = in_words(found.engine, part)
     what = f"{NAMES.get(found.engine, found.engine)}: {did}"
-    return Reason(
-        part, share, where, f"{what}, {share:.1%} ({us:,.1f} us){most}; {remedy}."
-    )
+    lost = f"{share:.1%} ({microseconds:,.1f} us)"
+    return Reason(part, share, where, f"{what}, {lost}{most}; {remedy}.")
 
 
 def in_words(engine: str, part: Part) -> tuple[str, str]:
     """What an engine did, such as `waiting for loads`, and what helps."""
-    cause = part.what.removeprefix(WAIT)
-    if engine == "dma" and cause in DMA_LOST:
-        return DMA_LOST[cause]
-    if cause == part.what:
-        return LOST.get(
-            cause, (f"losing time to {cause.replace('_', ' ')}", OTHER_REMEDY)
-        )
-    user = cause.removeprefix(BUFFER)
-    if user != cause:
-        return (
-            f"waiting for a buffer that {NAMES.get(user, user)} still uses",
-            BUFFER_REMEDY,
-        )
+    what = part.what
+    if engine == "dma" and what in DMA_LOST:
+        return DMA_LOST[what]
+    if what in LOST:
+        return LOST[what]
+    if not what.startswith(WAIT):
+        return f"losing time to {what.replace('_', ' ')}", OTHER_REMEDY
+    cause = what.removeprefix(WAIT)
+    if cause.startswith(BUFFER):
+        user = cause.removeprefix(BUFFER)
+        name = NAMES.get(user, user)
+        return f"waiting for a buffer that {name} still uses", BUFFER_REMEDY
     if cause == engine:
         return "waiting for a result of its own", OWN_REMEDY
-    words, remedy = WAITED_FOR.get(cause, (NAMES.get(cause, cause), ENGINE_REMEDY))
-    return f"waiting for {words}", remedy
+    if cause in WAITED_FOR:
+        words, remedy = WAITED_FOR[cause]
+        return f"waiting for {words}", remedy
+    return f"waiting for {NAMES.get(cause, cause)}", ENGINE_REMEDY
 
 
 def waits_by_line(events: Iterable[Event], engine: str) -> dict[str, dict[str, int]]:
     """`wait:cause` to source line to the ticks that instructions there waited for it."""
-    out: dict[str, dict[str, int]] = {}
+    waits: dict[str, dict[str, int]] = {}
     free = 0
-    for e in instructions(events):
-        if e.engine != engine:
+    for event in instructions(events):
+        if event.engine != engine:
             continue
+        waited = event.start - free
         # What comes before the engine's first work is its fill.
-        if free and e.start > free:
-            lines = out.setdefault(WAIT + e.cause, {})
-            lines[e.where] = lines.get(e.where, 0) + e.start - free
-        free = e.end
-    return out
+        if free and waited > 0:
+            lines = waits.setdefault(WAIT + event.cause, {})
+            lines[event.where] = lines.get(event.where, 0) + waited
+        free = event.end
+    return waits

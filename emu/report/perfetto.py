@@ -10,12 +10,15 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from emu.clock.reading import IN_USE, THROTTLE, Event
 from emu.report.critical_path import Stretch, is_instruction
 
 PATH = "critical path"
+
+Entry: TypeAlias = dict[str, Any]
+"""One object of a trace: an event, a counter's value or a name."""
 
 _NS = 1_000_000_000
 _PID = 1
@@ -28,7 +31,7 @@ def trace(
     process: str,
     path: Iterable[Stretch] = (),
     engines: Iterable[str] = (),
-) -> dict[str, Any]:
+) -> Entry:
     """Trace Event JSON of one core: complete events, counters and the names of their tracks.
 
     Times are microseconds with three decimals: ticks rounded down to whole nanoseconds, start and
@@ -41,24 +44,28 @@ def trace(
       path: the critical path, drawn on a track of its own.
       engines: the order of the tracks; engines not named follow as they appear.
     """
-    events = list(events)
-    spans = [event for event in events if not event.engine.endswith(IN_USE)]
-    tiles = [event for event in events if event.engine.endswith(IN_USE)]
+    spans: list[Event] = []
+    tiles: list[Event] = []
+    for event in events:
+        in_use = event.engine.endswith(IN_USE)
+        (tiles if in_use else spans).append(event)
     working = [event.engine for event in spans if is_instruction(event)]
     track = _tracks([*engines, *working, THROTTLE, PATH])
     body = [_span(event, track[event.engine], tick_hz) for event in spans]
     body += [_stretch(stretch, track[PATH], tick_hz) for stretch in path]
     body += _counters(tiles, tick_hz)
-    body.sort(key=lambda entry: (entry["ts"], entry["tid"]))
+    body.sort(key=_by_time)
     used = {entry["tid"] for entry in body if entry["ph"] == "X"}
     shown = {name: number for name, number in track.items() if number in used}
     head = names(process, shown)
     return document(process, tick_hz, [*head, *body])
 
 
-def document(
-    process: str, tick_hz: int, events: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _by_time(entry: Entry) -> tuple[float, int]:
+    return entry["ts"], entry["tid"]
+
+
+def document(process: str, tick_hz: int, events: list[Entry]) -> Entry:
     """A trace of events in the order given."""
     return {
         "displayTimeUnit": "ns",
@@ -67,7 +74,7 @@ def document(
     }
 
 
-def write(path: pathlib.Path, data: dict[str, Any]) -> None:
+def write(path: pathlib.Path, data: Entry) -> None:
     """Writes a trace, one event a line."""
     head = dict(data)
     events = head.pop("traceEvents")
@@ -87,8 +94,16 @@ def _ns(ticks: int, tick_hz: int) -> int:
 
 def _event(
     phase: str, name: str, tid: int, ns: int, pid: int = _PID, **more: Any
-) -> dict[str, Any]:
-    return {"ph": phase, "pid": pid, "tid": tid, "name": name, "ts": ns / 1000, **more}
+) -> Entry:
+    microseconds = ns / 1000
+    return {
+        "ph": phase,
+        "pid": pid,
+        "tid": tid,
+        "name": name,
+        "ts": microseconds,
+        **more,
+    }
 
 
 def complete(
@@ -99,24 +114,25 @@ def complete(
     end: int,
     args: dict[str, Any],
     pid: int = _PID,
-) -> dict[str, Any]:
+) -> Entry:
     """A slice from tick `start` to tick `end` of a track."""
-    begin, stop = _ns(start, tick_hz), _ns(end, tick_hz)
-    dur = (stop - begin) / 1000
-    # Readers add the two; no sum may pass the next start.
-    while begin / 1000 + dur > stop / 1000:
-        dur = math.nextafter(dur, 0)
-    return _event("X", name, tid, begin, pid, dur=dur, args=args)
+    begin = _ns(start, tick_hz)
+    stop = _ns(end, tick_hz)
+    duration = (stop - begin) / 1000
+    # Readers add the two, and no sum may pass the next start: in floats 0.001 + 0.008 > 0.009.
+    while begin / 1000 + duration > stop / 1000:
+        duration = math.nextafter(duration, 0)
+    return _event("X", name, tid, begin, pid, dur=duration, args=args)
 
 
 def instant(
     name: str, tid: int, tick_hz: int, at: int, args: dict[str, Any], pid: int = _PID
-) -> dict[str, Any]:
+) -> Entry:
     """A mark on a track."""
     return _event("i", name, tid, _ns(at, tick_hz), pid, s="t", args=args)
 
 
-def _span(event: Event, tid: int, tick_hz: int) -> dict[str, Any]:
+def _span(event: Event, tid: int, tick_hz: int) -> Entry:
     args: dict[str, Any] = {"start_ticks": event.start, "end_ticks": event.end}
     if is_instruction(event):
         args["done_ticks"] = event.done
@@ -126,7 +142,7 @@ def _span(event: Event, tid: int, tick_hz: int) -> dict[str, Any]:
     return complete(event.name, tid, tick_hz, event.start, event.end, args)
 
 
-def _stretch(stretch: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
+def _stretch(stretch: Stretch, tid: int, tick_hz: int) -> Entry:
     event = stretch.event
     args = {
         "engine": event.engine,
@@ -136,7 +152,7 @@ def _stretch(stretch: Stretch, tid: int, tick_hz: int) -> dict[str, Any]:
     return complete(event.name, tid, tick_hz, stretch.start, stretch.end, args)
 
 
-def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
+def _counters(tiles: list[Event], tick_hz: int) -> list[Entry]:
     """Bytes in use at every instant at which they change."""
     changes: dict[str, collections.Counter[int]] = {}
     for tile in tiles:
@@ -144,7 +160,7 @@ def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
         nbytes = int(tile.name)
         change[_ns(tile.start, tick_hz)] += nbytes
         change[_ns(tile.end, tick_hz)] -= nbytes
-    out: list[dict[str, Any]] = []
+    out: list[Entry] = []
     for name, change in changes.items():
         used = 0
         for ns in sorted(change):
@@ -153,18 +169,16 @@ def _counters(tiles: list[Event], tick_hz: int) -> list[dict[str, Any]]:
     return out
 
 
-def names(process: str, track: dict[str, int], pid: int = _PID) -> list[dict[str, Any]]:
+def names(process: str, track: dict[str, int], pid: int = _PID) -> list[Entry]:
     """What a process and its tracks, `{name: id}`, are called and the order they are shown in."""
 
-    def meta(what: str, tid: int, **args: Any) -> dict[str, Any]:
+    def meta(what: str, tid: int, **args: Any) -> Entry:
         return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": args}
 
     out = [meta("process_name", _PID, name=process)]
     if pid != _PID:
         out.append(meta("process_sort_index", _PID, sort_index=pid))
     for name, tid in track.items():
-        out += [
-            meta("thread_name", tid, name=name),
-            meta("thread_sort_index", tid, sort_index=tid),
-        ]
+        out.append(meta("thread_name", tid, name=name))
+        out.append(meta("thread_sort_index", tid, sort_index=tid))
     return out

@@ -35,20 +35,24 @@ def quantities(
     """
     device = reading.device
     tally = reading.tally
-    spent = account(reading)
-    moved, other = tally.by("bytes"), tally.by("other")
-    active_s = {
-        engine: active_ticks(of) / device.tick_hz for engine, of in spent.items()
-    }
+    moved = tally.by("bytes")
+    other = tally.by("other")
+    active_s: dict[str, float] = {}
+    for engine, spent in account(reading).items():
+        active_s[engine] = active_ticks(spent) / device.tick_hz
     hbm_bytes = (moved.get("hbm_read", 0) + moved.get("hbm_write", 0)) / reading.cores
     hardware = other.get("adjusted_flops", 0) / reading.cores
     transposes = other.get("transpose_flops", 0) / reading.cores
-    issued = sum(
-        flops
-        for name, flops in tally.by("flops").items()
-        if name.startswith("trn.nc_matmul")
-    )
-    share = None if useful_flops is None or not issued else useful_flops / issued
+    issued = 0
+    for name, flops in tally.by("flops").items():
+        if name.startswith("trn.nc_matmul"):
+            issued += flops
+    model_flops = None
+    if useful_flops is not None and issued:
+        # As adjusted as the hardware's: a kernel in fp32 that needs half of what it issues needs
+        # half of its adjusted FLOPs.
+        useful_share = useful_flops / issued
+        model_flops = (hardware - transposes) * useful_share
     return Quantities(
         total_time_s=reading.seconds,
         dma_active_time_s=active_s.get(DMA, 0.0),
@@ -57,7 +61,7 @@ def quantities(
         te_active_time_s=active_s.get("tensor", 0.0),
         hardware_flops=hardware,
         transpose_flops=transposes,
-        model_flops=None if share is None else (hardware - transposes) * share,
+        model_flops=model_flops,
         hbm_bytes=hbm_bytes,
         engine_active_time_s={
             engine: active_s[engine] for engine in COMPUTE if engine in active_s
