@@ -117,9 +117,11 @@ def bisected(mask: MaskOfTokens, q: Columns, k: Columns) -> np.ndarray:
         allowed[boxes.owner[any_corner]] = True
         forbidden[boxes.owner[~all_corners]] = True
 
-        unsettled = ~(allowed & forbidden)[boxes.owner]
+        # Of a single pair of tokens the corners said all.
+        settled = (allowed & forbidden)[boxes.owner]
         several = _size(boxes.q) * _size(boxes.k) > 1
-        halves, every, some = _split(mask, boxes.where(unsettled & several))
+        undecided = boxes.where(several & ~settled)
+        halves, every, some = _split(mask, undecided)
         allowed[halves.owner[every]] = True
         forbidden[halves.owner[~some]] = True
         stack += halves.where(some & ~every).chunks()
@@ -154,6 +156,8 @@ def _split(mask: MaskOfTokens, boxes: _Boxes) -> tuple[_Boxes, Bools, Bools]:
     k_size = _size(k)
     q_halves = _halves(q, q_size > 1)
     k_halves = _halves(k, k_size > 1)
+    # Both ways are asked: of queries 0..7 and keys 3..4, causal, the later half of the queries is
+    # decided, every pair allowed, but neither key is.
     cut_q = _Boxes(q_halves, np.tile(k, 2), owners)
     cut_k = _Boxes(np.tile(q, 2), k_halves, owners)
     across_q = _Halves.of(mask, cut_q, q_size > 1)

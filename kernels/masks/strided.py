@@ -98,7 +98,7 @@ def choose(where: Bools, yes: Strided, no: Strided) -> Strided:
         return no
     lo = np.where(where, yes.lo, no.lo)
     hi = np.where(where, yes.hi, no.hi)
-    if yes.step is no.step:
+    if yes.step is no.step:  # such as `ONE`, which stays a scalar
         return Strided(lo, hi, yes.step)
     return Strided(lo, hi, np.where(where, yes.step, no.step))
 

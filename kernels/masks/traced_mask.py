@@ -241,6 +241,8 @@ class TracedMask:
         if not any(isinstance(operand, _Slot) for operand in depending):
             return _folded(eqn, depending)
 
+        # Behind what is folded: constants may be of any dtype, positions and what is made of them
+        # may not.
         self._check_dtypes(eqn, name)
         rule = RULES.get(name)
         if rule is None or len(eqn.outvars) != 1:
@@ -269,6 +271,8 @@ class TracedMask:
             self._refuse(eqn, f"{name} of more than one entry; {_REMEDY}")
         if name == "dynamic_slice":
             return [Table(table, None, apart=True), *indices]
+        # `table[q, k]` is a gather of slices of one element, whose indices are stacked in one
+        # operand, one for each axis and in the axes' order.
         numbers = eqn.params["dimension_numbers"]
         rank = len(sizes)
         every_axis = tuple(range(rank))
@@ -291,6 +295,7 @@ class TracedMask:
 
     def _refuse(self, eqn: Any, what: str) -> NoReturn:
         lines = [jaxprs.location(call) for call in (eqn, *reversed(self._calls))]
+        # JAX's own functions have no line of the user's; the call that led to them has.
         known = [line for line in lines if line != "unknown line"]
         line = known[0] if known else lines[0]
         raise UnreadableMask(f"mask {self._name}: {what}", line)

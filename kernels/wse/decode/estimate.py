@@ -11,8 +11,10 @@ from emu.wse.wavelets import words
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,
+    group_size,
     line_groups,
     meet_in_the_middle,
+    share_of,
 )
 
 
@@ -24,7 +26,7 @@ def all_reduce_cycles(device: Device, pes: int, elements: int) -> int:
         back = wavelets + fabric.gap_cycles + int(fabric.latency(pes - 1))
         return reduce_cycles(device, pes, elements) + back
     groups = line_groups(pes)
-    size = -(-pes // groups)
+    size = group_size(pes)
     # Stages of each level, and hops between two PEs that follow each other in it.
     levels = [(size // 2, 1)]
     if groups > 1:
@@ -42,7 +44,7 @@ def reduce_cycles(device: Device, pes: int, elements: int) -> int:
     wavelets = int(words(elements, "float32"))
     fabric = wires(device)
     groups = line_groups(pes)
-    size = -(-pes // groups)
+    size = group_size(pes)
     in_groups = (size - 1) * fabric.latency(1)
     over_leaders = (groups - 1) * fabric.latency(size)
     hops = in_groups + over_leaders
@@ -66,7 +68,7 @@ def layer_cycles(layer: LayerMap, device: Device) -> float:
 
 def _live(layer: LayerMap) -> int:
     """Slots in use on each PE when the cache is full."""
-    return -(-layer.context // layer.rows)
+    return share_of(layer.context, layer.rows)
 
 
 def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:

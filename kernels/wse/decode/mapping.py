@@ -24,6 +24,11 @@ FLOAT32_BYTES = 4
 SHORTEST_TWO_PHASE = 12
 
 
+def share_of(elements: int, pes: int) -> int:
+    """Elements of each PE, of as few as hold them all: 10 on 4 PEs are 3 each, the last one 1."""
+    return -(-elements // pes)
+
+
 def line_groups(pes: int) -> int:
     """Groups in which a line of PEs is summed first: about its square root, one if it is short.
 
@@ -31,6 +36,11 @@ def line_groups(pes: int) -> int:
     take 20 stages in groups of 10, 29 in groups of 4 or of 25.
     """
     return 1 if pes < SHORTEST_TWO_PHASE else math.isqrt(pes)
+
+
+def group_size(pes: int) -> int:
+    """PEs of such a group; the last one may be shorter. Twelve PEs are three groups of four."""
+    return share_of(pes, line_groups(pes))
 
 
 def meet_in_the_middle(pes: int, words: int) -> bool:
@@ -93,7 +103,7 @@ class LayerMap:
     @property
     def depth(self) -> int:
         """Elements of the residual stream in one PE."""
-        return _shares(self.hidden, self.rows)
+        return share_of(self.hidden, self.rows)
 
     @property
     def dims(self) -> int:
@@ -103,22 +113,22 @@ class LayerMap:
     @property
     def width(self) -> int:
         """Elements of the MLP's hidden vector in one PE, a whole number of shares."""
-        return _whole(_shares(self.ffn, self.cols), self.width_share)
+        return _whole(share_of(self.ffn, self.cols), self.width_share)
 
     @property
     def width_share(self) -> int:
         """Elements of that vector whose activation one row works out for its column."""
-        return _shares(self.ffn, self.cols * self.rows)
+        return share_of(self.ffn, self.cols * self.rows)
 
     @property
     def slots(self) -> int:
         """Cached tokens in one PE: position p is in row `p % rows`, slot `p // rows`."""
-        return _whole(_shares(self.context, self.rows), self.slot_share)
+        return _whole(share_of(self.context, self.rows), self.slot_share)
 
     @property
     def slot_share(self) -> int:
         """Slots whose exponentials one column works out for its group."""
-        return _shares(self.context, self.rows * self.parts)
+        return share_of(self.context, self.rows * self.parts)
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Shapes of a layer's weights in one PE."""
@@ -202,12 +212,12 @@ class HeadMap:
     @property
     def depth(self) -> int:
         """Elements of the residual stream in one PE."""
-        return _shares(self.hidden, self.rows)
+        return share_of(self.hidden, self.rows)
 
     @property
     def tokens(self) -> int:
         """Columns of the vocabulary in one PE."""
-        return _shares(self.vocab, self.cols)
+        return share_of(self.vocab, self.cols)
 
     def table_bytes(self) -> int:
         """Bytes of one table in one PE."""
@@ -218,14 +228,9 @@ class HeadMap:
         return jnp.dtype(self.dtype).itemsize
 
 
-def _shares(elements: int, pes: int) -> int:
-    """Elements of each PE, of as few as hold them all."""
-    return -(-elements // pes)
-
-
 def _whole(elements: int, share: int) -> int:
     """The next multiple of a share."""
-    return _shares(elements, share) * share
+    return share_of(elements, share) * share
 
 
 __all__ = ["PE", "HeadMap", "LayerMap", "line_groups", "meet_in_the_middle"]

@@ -6,7 +6,7 @@ from emu.annotations import DType, KnownInt, PyTree, Shape
 from emu.wse import fill, multicast, reduce, sram_tile, trees
 from emu.wse.spaces import Sram
 from emu.wse.wavelets import words
-from kernels.wse.decode.mapping import line_groups, meet_in_the_middle
+from kernels.wse.decode.mapping import group_size, line_groups, meet_in_the_middle
 
 
 def zeros(shape: Shape, dtype: DType = "float32") -> Sram:
@@ -43,7 +43,7 @@ def reduce_to_first(
     size = group or lax.axis_size(axis)
     if size == 1:
         return x
-    tree = trees.two_phase(size, _group_size(size))
+    tree = trees.two_phase(size, group_size(size))
     return reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
 
 
@@ -72,7 +72,7 @@ def all_reduce(
     if meet_in_the_middle(size, wavelets):
         tree = trees.two_tree(size, line_groups(size))
     else:
-        tree = trees.two_phase(size, _group_size(size))
+        tree = trees.two_phase(size, group_size(size))
     x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
     return multicast(
         x,
@@ -83,11 +83,6 @@ def all_reduce(
         elements=elements,
         call=False,
     )
-
-
-def _group_size(pes: int) -> int:
-    """PEs of a group of the first phase."""
-    return -(-pes // line_groups(pes))
 
 
 __all__ = ["all_reduce", "reduce_to_first", "unchanged", "zeros"]

@@ -19,7 +19,7 @@ from emu.wse.fabric import ops
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.pe.laws import call_cycles
 from emu.wse.spaces import Sram
-from kernels.wse.decode.mapping import PE
+from kernels.wse.decode.mapping import PE, share_of
 from kernels.wse.decode.sums import zeros
 
 
@@ -42,12 +42,12 @@ class WaferGemv:
     @property
     def depth(self) -> int:
         """Elements of x in a row of PEs."""
-        return -(-self.k // self.rows)
+        return share_of(self.k, self.rows)
 
     @property
     def width(self) -> int:
         """Elements of y in a column of PEs."""
-        return -(-self.n // self.cols)
+        return share_of(self.n, self.cols)
 
     @property
     def group(self) -> int:

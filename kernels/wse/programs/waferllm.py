@@ -30,7 +30,7 @@ from emu.wse import (
     vector_scale,
 )
 from emu.wse.spaces import Sram
-from kernels.wse.decode.mapping import PE
+from kernels.wse.decode.mapping import PE, share_of
 from kernels.wse.decode.sums import zeros
 
 Weights = dict[str, Sram]
@@ -55,7 +55,7 @@ class Mesh:
 
     def share(self, elements: int) -> int:
         """Elements of a vector on one PE, of the vector padded to a multiple of P."""
-        return -(-elements // self.pes)
+        return share_of(elements, self.pes)
 
     def tile(self, *shape: int) -> Sram:
         return sram_tile(shape=shape, dtype=self.dtype)
