@@ -2,18 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from models.errors import ModelError
+from models.errors import ModelError, shown
 from models.family import Family, Tensor, by_model_type
+from models.rope_scaling import check_positive, check_rope_scaling
 
-LLAMA3_FIELDS = (
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-)
 SIZE_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -44,8 +38,9 @@ class ModelConfig:
         vocab_size: Number of token ids.
         max_position_embeddings: Longest context, in tokens.
         rope_theta: Base of the RoPE frequencies.
-        rope_scaling: None, or Llama 3's scaling: `rope_type` `"llama3"`, `factor`,
-            `low_freq_factor`, `high_freq_factor`, `original_max_position_embeddings`.
+        rope_scaling: None, or one of `models.rope_scaling.SCALING_FORMS`. Llama 3's has `rope_type`
+            `"llama3"`, `factor`, `low_freq_factor`, `high_freq_factor` and
+            `original_max_position_embeddings`.
         rms_norm_eps: Added to the mean square in every RMSNorm.
         tie_word_embeddings: Whether the embedding is also the output head.
         source: Where these numbers come from.
@@ -84,8 +79,13 @@ class ModelConfig:
             )
         check_positive(self.name, "rope_theta", self.rope_theta)
         check_positive(self.name, "rms_norm_eps", self.rms_norm_eps)
+        if self.rope_theta == 1:
+            raise ModelError(
+                f"{self.name}: rope_theta must not be 1, by which every pair would turn alike; "
+                "correct the config"
+            )
         if self.rope_scaling is not None:
-            check_rope_scaling(self.name, self.rope_scaling)
+            check_rope_scaling(self.name, self.rope_scaling, self.head_dim)
 
     @property
     def family(self) -> Family:
@@ -133,31 +133,6 @@ def check_size(name: str, field: str, value: Any) -> None:
         or not 1 <= value <= LARGEST_SIZE
     ):
         raise ModelError(
-            f"{name}: {field} must be a whole number from 1 to {LARGEST_SIZE}, got {value!r}; "
-            "correct the config"
-        )
-
-
-def check_positive(name: str, field: str, value: Any) -> None:
-    """Raises ModelError unless `value` is a finite positive number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise ModelError(
-            f"{name}: {field} must be a positive number, got {value!r}; correct the config"
-        )
-
-
-def check_rope_scaling(name: str, scaling: Mapping[str, Any]) -> None:
-    """Raises ModelError unless `scaling` is a complete Llama 3 scaling."""
-    if scaling.get("rope_type") != "llama3":
-        raise ModelError(
-            f"{name}: rope_scaling must be None or rope_type 'llama3', "
-            f"got {scaling.get('rope_type')!r}; other scalings are not supported"
-        )
-    for field in LLAMA3_FIELDS:
-        check_positive(name, f"rope_scaling.{field}", scaling.get(field))
-    if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
-        raise ModelError(
-            f"{name}: rope_scaling.high_freq_factor must exceed low_freq_factor, got "
-            f"{scaling['high_freq_factor']} and {scaling['low_freq_factor']}; correct the config"
+            f"{name}: {field} must be a whole number from 1 to {LARGEST_SIZE}, got "
+            f"{shown(value)}; correct the config"
         )

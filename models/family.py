@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from models.errors import ModelError
+from models.errors import ModelError, shown
 
 Dimension: TypeAlias = Literal[
     "hidden_size",
@@ -154,6 +154,31 @@ NO_BIAS_NO_WINDOW: dict[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1, None),
     "quantization_config": (None,),
     "is_encoder_decoder": (False, None),
+    # What other families' configs say. Under the names of these families transformers would pass
+    # over it, and the model that the file describes would not be the one that runs.
+    "add_cross_attention": (False, None),
+    "attention_chunk_size": (None,),
+    "attention_multiplier": (None,),
+    "attn_logit_softcapping": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (1, None),
+    "final_logit_softcapping": (None,),
+    "is_causal": (True, None),
+    "logit_scale": (1, None),
+    "logits_scaling": (1, None),
+    "n_routed_experts": (0, None),
+    "no_rope_layers": (None,),
+    "num_experts": (0, None),
+    "num_local_experts": (0, None),
+    "per_layer_config": (None,),
+    "query_pre_attn_scalar": (None,),
+    "residual_multiplier": (1, None),
+    "rope_interleaved": (False, None),
+    "use_bidirectional_attention": (False, None),
+    # A model inside another's config: which of the two is meant cannot be told.
+    "audio_config": (None,),
+    "text_config": (None,),
+    "vision_config": (None,),
 }
 
 
@@ -220,7 +245,7 @@ TRANSFORMERS = (
     "https://github.com/huggingface/transformers/tree/main/src/transformers/models"
 )
 LLAMA_CPP = "https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py"
-ASSUMED = {"rope_theta": 10000.0, "tie_word_embeddings": False}
+ASSUMED = {"tie_word_embeddings": False}
 
 LLAMA = Family(
     model_type="llama",
@@ -268,7 +293,7 @@ def by_model_type(model_type: Any, where: str) -> Family:
     """
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ModelError(
-            f"{where}: model_type {model_type!r} is not supported; "
+            f"{where}: model_type {shown(model_type)} is not supported; "
             f"supported are {sorted(FAMILIES)}"
         )
     return FAMILIES[model_type]
@@ -283,7 +308,7 @@ def by_gguf_architecture(architecture: str, where: str) -> Family:
     }
     if architecture not in known:
         raise ModelError(
-            f"{where}: architecture {architecture!r} is not supported; "
+            f"{where}: architecture {shown(architecture)} is not supported; "
             f"supported are {sorted(known)}"
         )
     return known[architecture]

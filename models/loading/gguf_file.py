@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ModelError
+from models.loading.untrusted import check_regular, unreadable
 from models.plain.weights import check_finite
 
 MAGIC = b"GGUF"
@@ -47,6 +48,7 @@ class GgufTensor:
     """Where one tensor lies.
 
     Attributes:
+        path: The file, of which a model may have several.
         name: Its name in the file.
         shape: Outermost dimension first (GGUF stores the reverse).
         kind: How its values are quantised.
@@ -54,6 +56,7 @@ class GgufTensor:
         size_bytes: Length in the file.
     """
 
+    path: pathlib.Path
     name: str
     shape: tuple[int, ...]
     kind: gguf.GGMLQuantizationType
@@ -72,20 +75,19 @@ class GgufFile:
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor, dequantised to float32 in its outermost-first shape."""
         tensor = self.tensors[name]
-        with self.path.open("rb") as file:
+        with tensor.path.open("rb") as file:
             file.seek(tensor.start)
             raw = file.read(tensor.size_bytes)
         if len(raw) != tensor.size_bytes:
             raise ModelError(
-                f"{self.path}: changed while tensor {name} was read; load it again"
+                f"{tensor.path}: changed while tensor {name} was read; load it again"
             )
-        return dequantise(raw, tensor, self.path)
+        return dequantise(raw, tensor)
 
 
-def dequantise(
-    raw: bytes, tensor: GgufTensor, path: pathlib.Path
-) -> NDArray[np.float32]:
+def dequantise(raw: bytes, tensor: GgufTensor) -> NDArray[np.float32]:
     """The float32 values of a tensor's bytes."""
+    where = f"{tensor.path}: tensor {tensor.name}"
     if tensor.kind in UNQUANTISED:
         values = np.frombuffer(raw, UNQUANTISED[tensor.kind]).astype(np.float32)
     else:
@@ -97,10 +99,10 @@ def dequantise(
                 )
         except NotImplementedError:
             raise ModelError(
-                f"{path}: tensor {tensor.name} is quantised as {tensor.kind.name}, which the gguf "
+                f"{where} is quantised as {tensor.kind.name}, which the gguf "
                 "package cannot dequantise; use a Q4, Q5, Q6, Q8, F16 or BF16 file"
             ) from None
-    return check_finite(values.reshape(tensor.shape), f"{path}: tensor {tensor.name}")
+    return check_finite(values.reshape(tensor.shape), where)
 
 
 class Cursor:
@@ -151,13 +153,12 @@ def read_header(path: pathlib.Path) -> GgufFile:
     Raises:
         ModelError: The file is missing, truncated, corrupt, or of another format or version.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return parse(Cursor(file, path))
     except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); check the path"
-        ) from None
+        raise unreadable(path, error) from None
 
 
 def parse(cursor: Cursor) -> GgufFile:
@@ -245,7 +246,8 @@ def tensor_info(cursor: Cursor, index: int) -> GgufTensor:
         )
     size_bytes = math.prod(reverse) // block * block_bytes
     start = cursor.number("Q", f"the place of {name}")
-    return GgufTensor(name, tuple(reverse[::-1]), kind, start, size_bytes)
+    shape = tuple(reverse[::-1])
+    return GgufTensor(cursor.path, name, shape, kind, start, size_bytes)
 
 
 def check_places(cursor: Cursor, tensors: list[GgufTensor], alignment: int) -> None:

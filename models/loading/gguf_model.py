@@ -1,26 +1,27 @@
 """Turns a GGUF file's metadata and tensors into the canonical config, weights and tokenizer."""
 
 import pathlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import LARGEST_SIZE, ModelConfig
+from models.config import ModelConfig
 from models.errors import ModelError
 from models.family import Tensor, by_gguf_architecture
-from models.loading.gguf_file import GgufFile, read_header
-from models.loading.tokenizer import TextTokenizer, byte_level_bpe
+from models.loading.gguf_file import GgufFile
+from models.loading.gguf_keys import check_keys, field
+from models.loading.gguf_rope import ROPE_TENSORS, rope_scaling
+from models.loading.gguf_split import read_parts
+from models.loading.gguf_tokenizer import read_tokenizer
+from models.loading.tokenizer import TextTokenizer
 from models.plain.weights import Weights, check_weights
-
-CONTROL, USER_DEFINED = 3, 4  # token types of the format; both are matched whole
 
 
 def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
     """Reads a GGUF model of an architecture that `models.family` knows.
 
     Args:
-        path: The file; untrusted.
+        path: The file, or the first of several; untrusted.
 
     Returns:
         The config, float32 NumPy weights (the canonical pytree), and the tokenizer.
@@ -28,15 +29,17 @@ def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
     Raises:
         ModelError: The file is corrupt, or holds something the transformer does not do.
     """
-    file = read_header(path)
+    file = read_parts(path)
     config = read_config(file)
-    return config, read_weights(file, config), read_tokenizer(file, config)
+    tokenizer = read_tokenizer(file, config.vocab_size)
+    return config, read_weights(file, config), tokenizer
 
 
 def read_config(file: GgufFile) -> ModelConfig:
     """The sizes, from the metadata."""
     architecture = field(file, "general.architecture", str)
     family = by_gguf_architecture(architecture, str(file.path))
+    check_keys(file, architecture)
 
     def size(key: str, default: int | None = None) -> int:
         return field(file, f"{architecture}.{key}", int, default)
@@ -54,15 +57,22 @@ def read_config(file: GgufFile) -> ModelConfig:
                 f"{file.path}: {architecture}.{key} must equal head_dim {head_dim}, "
                 f"got {size(key)}; partial RoPE and unequal heads are not supported"
             )
-    scaling = field(file, f"{architecture}.rope.scaling.type", str, "none")
-    if scaling != "none" or "rope_freqs.weight" in file.tensors:
+    # llama.cpp takes 0 for the usual scale, 1 / sqrt(head_dim).
+    scale = field(file, f"{architecture}.attention.scale", float, 0.0)
+    if scale != 0 and decimal(scale) != decimal(head_dim**-0.5):
         raise ModelError(
-            f"{file.path}: RoPE scaling ({scaling}, rope_freqs.weight) is not supported in GGUF; "
-            "load the Hugging Face folder of this model instead"
+            f"{file.path}: {architecture}.attention.scale={scale} is not supported; "
+            f"supported is 1 / sqrt(head_dim), {decimal(head_dim**-0.5)}"
         )
     if "token_embd.weight" not in file.tensors:
         raise ModelError(
             f"{file.path}: has no tensor token_embd.weight; not a whole model"
+        )
+    vocab_size = file.tensors["token_embd.weight"].shape[0]
+    if size("vocab_size", vocab_size) != vocab_size:
+        raise ModelError(
+            f"{file.path}: {architecture}.vocab_size={size('vocab_size')}, but token_embd.weight "
+            f"has {vocab_size} rows; the file is corrupt"
         )
     return ModelConfig(
         name=str(file.metadata.get("general.name", file.path.stem)),
@@ -73,12 +83,12 @@ def read_config(file: GgufFile) -> ModelConfig:
         num_attention_heads=heads,
         num_key_value_heads=size("attention.head_count_kv", heads),
         head_dim=head_dim,
-        vocab_size=file.tensors["token_embd.weight"].shape[0],
+        vocab_size=vocab_size,
         max_position_embeddings=size("context_length"),
         rope_theta=decimal(
             field(file, f"{architecture}.rope.freq_base", float, 10000.0)
         ),
-        rope_scaling=None,
+        rope_scaling=rope_scaling(file, architecture, size("context_length")),
         rms_norm_eps=decimal(
             field(file, f"{architecture}.attention.layer_norm_rms_epsilon", float)
         ),
@@ -95,21 +105,6 @@ def decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def field(file: GgufFile, key: str, kind: type, default: Any = None) -> Any:
-    """One metadata value of the expected type; ModelError where it is absent or another."""
-    value = file.metadata.get(key, default)
-    if value is None:
-        raise ModelError(
-            f"{file.path}: metadata lacks {key}; the file is not a whole model"
-        )
-    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-        raise ModelError(
-            f"{file.path}: {key} must be one {kind.__name__}, got {type(value).__name__}; "
-            "per-layer values are not supported"
-        )
-    return value
-
-
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """All tensors, dequantised, transposed to `y = x @ W`, and stacked by layer."""
     if config.num_hidden_layers > len(file.tensors):
@@ -121,7 +116,7 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
         "gguf", config.num_hidden_layers, config.tie_word_embeddings
     )
     lacking = sorted(set(names.values()) - file.tensors.keys())
-    unknown = sorted(file.tensors.keys() - set(names.values()))
+    unknown = sorted(file.tensors.keys() - set(names.values()) - ROPE_TENSORS)
     if lacking or unknown:
         raise ModelError(
             f"{file.path}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
@@ -180,49 +175,3 @@ def unpermute(values: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]
     """
     pairs = values.reshape(-1, head_dim // 2, 2, *values.shape[1:])
     return pairs.swapaxes(1, 2).reshape(values.shape)
-
-
-def read_tokenizer(file: GgufFile, config: ModelConfig) -> TextTokenizer:
-    """The byte-level BPE that the metadata describes."""
-    prefix = "tokenizer.ggml"
-    model = field(file, f"{prefix}.model", str)
-    if model != "gpt2":
-        raise ModelError(
-            f"{file.path}: tokenizer {model!r} is not supported; supported is 'gpt2' "
-            "(byte-level BPE)"
-        )
-    tokens = string_list(file, f"{prefix}.tokens")
-    kinds = field(file, f"{prefix}.token_type", list, [1] * len(tokens))
-    if not len(tokens) == len(kinds) == config.vocab_size <= LARGEST_SIZE:
-        raise ModelError(
-            f"{file.path}: tokens, token types and embedding rows must agree, got {len(tokens)}, "
-            f"{len(kinds)} and {config.vocab_size}; the file is corrupt"
-        )
-    tokenizer = byte_level_bpe(
-        tokens=tokens,
-        merges=string_list(file, f"{prefix}.merges"),
-        pre=field(file, f"{prefix}.pre", str, "gpt-2"),
-        special=[t for t, kind in zip(tokens, kinds, strict=True) if kind == CONTROL],
-        whole=[
-            t for t, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED
-        ],
-        name=str(file.path),
-    )
-    adds_bos = field(file, f"{prefix}.add_bos_token", bool, False)
-    bos = [field(file, f"{prefix}.bos_token_id", int)] if adds_bos else []
-    return TextTokenizer(
-        tokenizer,
-        eos_ids=[field(file, f"{prefix}.eos_token_id", int)],
-        bos_ids=bos,
-        chat_template=field(file, "tokenizer.chat_template", str, ""),
-    )
-
-
-def string_list(file: GgufFile, key: str) -> list[str]:
-    """A metadata array of strings."""
-    values = field(file, key, list)
-    if not all(isinstance(value, str) for value in values):
-        raise ModelError(
-            f"{file.path}: {key} must be an array of strings; the file is corrupt"
-        )
-    return values

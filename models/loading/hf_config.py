@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import LLAMA3_FIELDS, ModelConfig
-from models.errors import ModelError
+from models.config import ModelConfig
+from models.errors import ModelError, shown
 from models.family import Family, by_model_type
+from models.loading.hf_rope import rope_fields
 
 REQUIRED_FIELDS = (
     "hidden_size",
@@ -59,7 +60,7 @@ def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         rms_norm_eps=values["rms_norm_eps"],
-        tie_word_embeddings=bool(values["tie_word_embeddings"]),
+        tie_word_embeddings=values["tie_word_embeddings"],
         source=source,
     )
 
@@ -69,7 +70,7 @@ def check_supported(values: Mapping[str, Any], family: Family, name: str) -> Non
     architectures = values.get("architectures") or [family.architecture]
     if architectures != [family.architecture]:
         raise ModelError(
-            f"{name}: architectures {architectures!r} do not fit model_type "
+            f"{name}: architectures {shown(architectures)} do not fit model_type "
             f"{family.model_type!r}; supported is {family.architecture}"
         )
     stated = {**family.assumed_values, **values}
@@ -77,15 +78,32 @@ def check_supported(values: Mapping[str, Any], family: Family, name: str) -> Non
     for field, accepted in {**activation, **family.accepted_values}.items():
         if stated.get(field) not in accepted:
             raise ModelError(
-                f"{name}: {field}={stated[field]!r} is not supported; "
+                f"{name}: {field}={shown(stated[field])} is not supported; "
                 f"supported is {accepted[0]!r}"
             )
-    layer_types = values.get("layer_types") or []
+    if not isinstance(stated["tie_word_embeddings"], bool):
+        raise ModelError(
+            f"{name}: tie_word_embeddings must be true or false, got "
+            f"{shown(stated['tie_word_embeddings'])}; correct the config"
+        )
+    check_layer_types(values, family, name)
+
+
+def check_layer_types(values: Mapping[str, Any], family: Family, name: str) -> None:
+    """Raises ModelError where `layer_types` names other layers than the family has, or too few."""
+    layer_types = values.get("layer_types")
+    if layer_types is None:
+        return
     kinds = set(map(str, layer_types)) if isinstance(layer_types, list) else None
     if kinds is None or not kinds <= family.layer_kinds:
         raise ModelError(
-            f"{name}: layer_types {layer_types!r} are not supported; "
+            f"{name}: layer_types {shown(layer_types)} are not supported; "
             f"supported are {sorted(family.layer_kinds)}"
+        )
+    if len(layer_types) != values.get("num_hidden_layers"):
+        raise ModelError(
+            f"{name}: layer_types names {len(layer_types)} layers and num_hidden_layers is "
+            f"{shown(values.get('num_hidden_layers'))}; they must agree"
         )
 
 
@@ -103,27 +121,6 @@ def head_dim_or_default(values: Mapping[str, Any], family: Family, name: str) ->
     if not whole or hidden % heads:
         raise ModelError(
             f"{name}: hidden_size must be a multiple of num_attention_heads where head_dim is not "
-            f"given, got {hidden!r} and {heads!r}; add head_dim"
+            f"given, got {shown(hidden)} and {shown(heads)}; add head_dim"
         )
     return hidden // heads
-
-
-def rope_fields(
-    values: Mapping[str, Any], name: str
-) -> tuple[float, dict[str, Any] | None]:
-    """RoPE's base and scaling, from either spelling of the file."""
-    parameters = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise ModelError(f"{name}: rope_scaling must be an object, got {parameters!r}")
-    if parameters.get("partial_rotary_factor", 1) != 1:
-        raise ModelError(
-            f"{name}: partial_rotary_factor is not supported; use full RoPE"
-        )
-    theta = parameters.get("rope_theta", values["rope_theta"])
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    stated = {
-        field: parameters[field] for field in LLAMA3_FIELDS if field in parameters
-    }
-    return theta, {"rope_type": kind, **stated}

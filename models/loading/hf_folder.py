@@ -1,23 +1,22 @@
 """Reads a Hugging Face folder: config.json, safetensors weights, tokenizer.json."""
 
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from models.config import ModelConfig
-from models.errors import ModelError
-from models.family import OUTPUT_HEAD
+from models.errors import ModelError, shown
+from models.family import EMBEDDING, OUTPUT_HEAD
 from models.loading.hf_config import from_hf
-from models.loading.tokenizer import TextTokenizer, read_tokenizer_file
+from models.loading.hf_tokenizer import read_tokenizer
+from models.loading.tokenizer import TextTokenizer
+from models.loading.untrusted import check_regular, present, read_json
 from models.plain.weights import Weights, check_finite, check_weights
 
 DTYPES = ("F32", "F16", "BF16")
-LARGEST_JSON_BYTES = 1 << 28  # tokenizer files reach tens of MB
 
 
 def load_hf_folder(
@@ -37,34 +36,20 @@ def load_hf_folder(
         ModelError: A file is missing or corrupt, or asks for what the transformer does not do.
     """
     config = from_hf(read_json(folder / "config.json"), folder.name, str(folder.name))
-    tokenizer = read_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
+    tokenizer = None
+    if present(folder / "tokenizer.json"):
+        tokenizer = read_tokenizer(folder)
     return config, read_weights(folder, config), tokenizer
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """The parsed contents of a JSON file; ModelError where it is missing or malformed."""
-    try:
-        if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise ModelError(
-                f"{path}: {path.stat().st_size} bytes is too long for a JSON file"
-            )
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); check the path"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); fetch it again") from None
 
 
 def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Which file holds each tensor, from the index or the single file."""
     single = folder / "model.safetensors"
     index = folder / "model.safetensors.index.json"
-    if single.exists():
+    if present(single):
         with open_shard(single) as shard:
             return dict.fromkeys(shard.keys(), single)
-    if not index.exists():
+    if not present(index):
         pickled = sorted(
             p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth")
         )
@@ -79,19 +64,37 @@ def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     for name in shards.values():
         # A name that climbs out of the folder would read somebody else's file.
         if not isinstance(name, str) or pathlib.PurePath(name).name != name:
-            raise ModelError(f"{index}: shards must be plain file names, got {name!r}")
+            raise ModelError(
+                f"{index}: shards must be plain file names, got {shown(name)}"
+            )
     return {tensor: folder / name for tensor, name in shards.items()}
+
+
+def check_index(
+    shards: dict[pathlib.Path, Any], places: dict[str, pathlib.Path]
+) -> None:
+    """Raises ModelError unless each shard holds just the tensors that the index places there.
+
+    A tensor that two shards hold could otherwise be taken from either.
+    """
+    for path, shard in shards.items():
+        held = set(shard.keys())
+        named = {tensor for tensor, place in places.items() if place == path}
+        if held != named:
+            raise ModelError(
+                f"{path}: holds tensors {sorted(held - named)[:3]} that the index places elsewhere "
+                f"and lacks {sorted(named - held)[:3]}; index and shards must belong together"
+            )
 
 
 def open_shard(path: pathlib.Path) -> Any:
     """An open safetensors file; ModelError where it is missing, truncated or corrupt."""
+    size_bytes = check_regular(path)
     try:
         return safetensors.safe_open(path, framework="np")
-    except FileNotFoundError:
-        raise ModelError(f"{path}: not found; the index names it, fetch it") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path}: not a whole safetensors file of {path.stat().st_size} bytes ({error}); "
+            f"{path}: not a whole safetensors file of {size_bytes} bytes ({error}); "
             "fetch it again"
         ) from None
 
@@ -107,7 +110,8 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
     tied = config.tie_word_embeddings
     names = config.family.names_in("hugging_face", config.num_hidden_layers, tied)
     lacking = sorted(set(names.values()) - places.keys())
-    # A tied head and old RoPE buffers are copies of what is already known.
+    # A tied head is a copy of the embedding (checked below); old RoPE buffers are made anew, as in
+    # transformers.
     unknown = sorted(
         name
         for name in places.keys() - set(names.values())
@@ -119,14 +123,30 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{folder}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
             "config.json and weights must belong together"
         )
-    shards = {path: open_shard(path) for path in set(places.values())}
+    shards = {path: open_shard(path) for path in sorted(set(places.values()))}
+    check_index(shards, places)
     stored = {
         ours: read_tensor(shards[places[hf]], hf, places[hf])
         for ours, hf in names.items()
     }
+    head = OUTPUT_HEAD.hugging_face
+    if tied and head in places:
+        stored_head = read_tensor(shards[places[head]], head, places[head])
+        check_tied(stored[EMBEDDING.name], stored_head, folder)
     weights = stack_layers(stored, config, folder)
     check_weights(config, weights)
     return weights
+
+
+def check_tied(
+    embedding: NDArray[np.float32], head: NDArray[np.float32], folder: pathlib.Path
+) -> None:
+    """Raises ModelError where a stored head is another matrix than the embedding it is tied to."""
+    if not np.array_equal(embedding, head):
+        raise ModelError(
+            f"{folder}: tie_word_embeddings is true, but {OUTPUT_HEAD.hugging_face} differs from "
+            f"{EMBEDDING.hugging_face}; set it to false to use the stored head, or remove the head"
+        )
 
 
 def read_tensor(shard: Any, name: str, path: pathlib.Path) -> NDArray[np.float32]:
@@ -168,41 +188,3 @@ def stack_layers(
         ours = [values.T if tensor.transposed else values for values in each]
         weights["layers"][tensor.name] = np.stack(ours)
     return weights
-
-
-def read_tokenizer(folder: pathlib.Path) -> TextTokenizer:
-    """The tokenizer with its end tokens and chat template, from the folder's JSON files."""
-    tokenizer = read_tokenizer_file(folder / "tokenizer.json")
-    settings: dict[str, Any] = {}
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            settings[name] = read_json(folder / name)
-            if not isinstance(settings[name], dict):
-                raise ModelError(
-                    f"{folder / name}: must hold an object; fetch it again"
-                )
-    chosen = settings.get("tokenizer_config.json", {})
-    eos: list[int] = []
-    for name in ("config.json", "generation_config.json"):
-        value = settings.get(name, {}).get("eos_token_id")
-        if isinstance(value, list):
-            eos += value
-        elif value is not None:
-            eos.append(value)
-    eos += token_ids(tokenizer, chosen.get("eos_token"))
-    # Llama's tokenizer.json adds the start token itself; ours is asked not to, so it is put first.
-    added = tokenizer.encode("", add_special_tokens=True).ids
-    template = chosen.get("chat_template", "")
-    if (folder / "chat_template.jinja").exists():
-        template = (folder / "chat_template.jinja").read_text(
-            encoding="utf-8", errors="replace"
-        )
-    text = template if isinstance(template, str) else json.dumps(template)
-    return TextTokenizer(tokenizer, eos_ids=eos, bos_ids=added, chat_template=text)
-
-
-def token_ids(tokenizer: Tokenizer, token: Any) -> list[int]:
-    """The id of a token that tokenizer_config.json names, as a string or as an object."""
-    text = token.get("content") if isinstance(token, dict) else token
-    found = tokenizer.token_to_id(text) if isinstance(text, str) else None
-    return [] if found is None else [found]

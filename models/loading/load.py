@@ -11,12 +11,13 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 
 from models.config import ModelConfig
-from models.errors import ModelError
+from models.errors import ModelError, shown
 from models.loading import smollm2
 from models.loading.gguf_model import load_gguf
 from models.loading.hf_config import from_hf
 from models.loading.hf_folder import load_hf_folder
 from models.loading.tokenizer import TextTokenizer
+from models.loading.untrusted import unreadable
 from models.plain.weights import Weights, check_weights, nest
 
 NAMES = ("tiny", "smollm2")
@@ -70,17 +71,24 @@ def load(
         )
         return Loaded(config, weights, tokenizer, smollm2.SOURCE)
     path = pathlib.Path(name_or_path)
-    if path.is_dir():
-        return Loaded(*load_hf_folder(path), source=str(path))
-    if path.suffix == ".gguf":
-        return Loaded(*load_gguf(path), source=str(path))
+    try:
+        if path.is_dir():
+            return Loaded(*load_hf_folder(path), source=str(path))
+        if path.suffix == ".gguf":
+            return Loaded(*load_gguf(path), source=str(path))
+        exists = path.exists()
+    except (
+        OSError
+    ) as error:  # a folder that may not be listed, a name too long for a file
+        raise unreadable(path, error) from None
     found = (
         "other files, pickled ones above all, are not opened"
-        if path.exists()
+        if exists
         else "no such file"
     )
     raise ModelError(
-        f"{name_or_path}: must be one of {NAMES}, a .gguf file or a Hugging Face folder; {found}"
+        f"{shown(str(path))}: must be one of {NAMES}, a .gguf file or a Hugging Face folder; "
+        f"{found}"
     )
 
 

@@ -2,32 +2,14 @@
 
 import codecs
 import json
-import pathlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-)
+from tokenizers import Tokenizer
 
-from models.errors import ModelError
-
-# How text is cut before merging, by GGUF's name; each as in the family's tokenizer.json.
-CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {
-    "llama-bpe": rf"{CONTRACTIONS}|\p{{N}}{{1,3}}|{REST}",
-    "qwen2": rf"{CONTRACTIONS}|\p{{N}}|{REST}",
-}
-CHATML = "<|im_start|>"
-# The system message that a template adds itself is plain text between these two markers.
-DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\n|\\n)([^'\"{}<>]+)<\|im_end\|>")
+from models.errors import ModelError, shown
+from models.loading import chat_template
+from models.loading.panics import refused
 
 
 def byte_of_character() -> dict[str, int]:
@@ -64,53 +46,76 @@ class TextTokenizer:
         tokenizer: The `tokenizers` object; its decoder must be byte-level.
         eos_ids: Ids that end a text.
         bos_ids: Ids that `encode` puts first.
-        chat_template: The model's own template, or empty. Templates are programs (Jinja), which
-            are not run: where one holds `<|im_start|>` the ChatML form is used with the system
-            message it spells out, else `chat` encodes the prompt as it is.
+        suffix_ids: Ids that `encode` puts last.
+        silent_ids: Ids that decode to nothing besides the special ones and the unknown ones.
+        vocab_size: How many ids the model can produce. Embeddings are often padded to a round
+            number: ids that the tokenizer does not know are the model's all the same. By default
+            the tokenizer's highest id and 1.
+        chat_template: The model's own Jinja template, or empty: `chat` then encodes the prompt as
+            it is, which is what a base model continues.
+        special_tokens: Texts that templates know by name: `bos_token`, `eos_token`, ….
+        wraps_chat: Whether `chat` puts `bos_ids` and `suffix_ids` around what the template gives,
+            unless they are there. llama.cpp does; transformers leaves them to the template.
 
     Raises:
-        ModelError: The tokenizer is of another kind, or an id is outside its vocabulary.
+        ModelError: The tokenizer is of another kind, or an id is outside the vocabulary.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
-        eos_ids: Iterable[int] = (),
-        bos_ids: Iterable[int] = (),
+        eos_ids: Iterable[Any] = (),
+        bos_ids: Iterable[Any] = (),
+        suffix_ids: Iterable[Any] = (),
+        silent_ids: Iterable[int] = (),
+        vocab_size: int | None = None,
         chat_template: str = "",
+        special_tokens: Mapping[str, str] | None = None,
+        wraps_chat: bool = False,
     ) -> None:
-        description = json.loads(tokenizer.to_str())
+        with refused("tokenizer: cannot be described", "fetch it again"):
+            description = json.loads(tokenizer.to_str())
+            known = tokenizer.get_vocab(with_added_tokens=True)
         if "ByteLevel" not in json.dumps(description["decoder"]):
             raise ModelError(
                 "tokenizer must be byte-level BPE, got another decoder; not supported"
             )
         self.tokenizer = tokenizer
-        self.eos_ids = frozenset(eos_ids)
-        self.bos_ids = tuple(bos_ids)
+        self.vocab_size = vocab_size or max(known.values(), default=-1) + 1
+        """Number of token ids, those included that the tokenizer does not know."""
         self.chat_template = chat_template
-        self.special_ids = {
-            t["id"] for t in description["added_tokens"] if t["special"]
-        }
-        self.added_ids = {t["id"] for t in description["added_tokens"]}
-        for token in (*self.eos_ids, *self.bos_ids):
-            if not isinstance(token, int) or not 0 <= token < self.vocab_size:
-                raise ModelError(
-                    f"tokenizer has no token {token!r}, which the model names as start or end of "
-                    "text; model and tokenizer must belong together"
-                )
+        self.special_tokens = dict(special_tokens or {})
+        self.wraps_chat = wraps_chat
+        added = description["added_tokens"]
+        self.added_ids = {token["id"] for token in added}
+        self.special_ids = {token["id"] for token in added if token["special"]}
+        self.silent_ids = self.special_ids | set(silent_ids)
+        self.bos_ids = tuple(self._checked(bos_ids))
+        self.suffix_ids = tuple(self._checked(suffix_ids))
+        self.eos_ids = frozenset(self._checked(eos_ids))
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids, added tokens included."""
-        return self.tokenizer.get_vocab_size()
+    def _checked(self, ids: Iterable[Any]) -> list[int]:
+        """The ids, each a whole number of the vocabulary."""
+        checked = list(ids)
+        for token in checked:
+            whole = isinstance(token, int) and not isinstance(token, bool)
+            if not whole or not 0 <= token < self.vocab_size:
+                raise ModelError(
+                    f"tokenizer has no token {shown(token)}, which the model names as start or end "
+                    f"of text; ids go from 0 to {self.vocab_size - 1}; model and tokenizer must "
+                    "belong together"
+                )
+        return checked
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; a special token written out becomes its one id."""
-        return [
-            *self.bos_ids,
-            *self.tokenizer.encode(text, add_special_tokens=False).ids,
-        ]
+        return [*self.bos_ids, *self._ids_of(text), *self.suffix_ids]
+
+    def _ids_of(self, text: str) -> list[int]:
+        """The ids of a text alone."""
+        with refused("tokenizer: cannot encode this text", "change the text"):
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are left out, broken UTF-8 is replaced."""
@@ -121,123 +126,50 @@ class TextTokenizer:
         return TextStream(self)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that one id stands for; none for a special token."""
-        text = (
-            self.tokenizer.id_to_token(token) if 0 <= token < self.vocab_size else None
-        )
-        if text is None:
+        """The bytes that one id stands for; none for a special token, or one not known here."""
+        if not 0 <= token < self.vocab_size:
             raise ModelError(
                 f"token id {token} is outside the vocabulary of {self.vocab_size}; decode with the "
                 "tokenizer of the model that made it"
             )
-        if token in self.special_ids:
+        text = self.tokenizer.id_to_token(token)
+        if text is None or token in self.silent_ids:
             return b""
         if token in self.added_ids or not all(c in BYTES for c in text):
             return text.encode()
         return bytes(BYTES[c] for c in text)
 
-    def chat(self, prompt: str) -> list[int]:
+    def rendered(self, prompt: str, thinking: bool | None = None) -> str:
+        """One user message in the form that the model was trained on, as text.
+
+        Args:
+            prompt: What the user says.
+            thinking: Switches Qwen3's thinking on or off; None leaves it to the template.
+
+        Returns:
+            What the model's chat template gives; the prompt itself where it has none.
+        """
+        if not self.chat_template and thinking is None:
+            return prompt
+        return chat_template.render(
+            self.chat_template, prompt, self.special_tokens, thinking
+        )
+
+    def chat(self, prompt: str, thinking: bool | None = None) -> list[int]:
         """The ids of one user message, ready for the model's answer.
 
-        ChatML where the model's template uses it (`<|im_start|>role … <|im_end|>`), with the
-        system message that the template spells out; otherwise the prompt as it is.
+        Those of `rendered`; of a base model, which has no template, those of `encode`.
         """
-        if CHATML not in self.chat_template:
-            return self.encode(prompt)
-        turns = [("user", prompt)]
-        default = DEFAULT_SYSTEM.search(self.chat_template)
-        if default:
-            turns.insert(0, ("system", default.group(1)))
-        text = "".join(
-            f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns
-        )
-        return self.tokenizer.encode(
-            text + "<|im_start|>assistant\n", add_special_tokens=False
-        ).ids
-
-
-def byte_level_bpe(
-    *,
-    tokens: Sequence[str],
-    merges: Sequence[str],
-    pre: str,
-    special: Sequence[str],
-    whole: Sequence[str],
-    name: str,
-) -> Tokenizer:
-    """Builds a byte-level BPE tokenizer from its tables.
-
-    Args:
-        tokens: The text of each id, in GPT-2's byte alphabet; index is id.
-        merges: Pairs joined by one space, most frequent first.
-        pre: How text is cut first: `smollm`, `gpt-2`, `llama-bpe` or `qwen2`.
-        special: Tokens matched whole and left out when decoding.
-        whole: Tokens matched whole and kept when decoding.
-        name: What errors call the file.
-
-    Raises:
-        ModelError: The tables contradict each other, or `pre` is another.
-    """
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    wrong = [
-        pair
-        for pair in pairs
-        if len(pair) != 2
-        or "".join(pair) not in vocabulary
-        or pair[0] not in vocabulary
-        or pair[1] not in vocabulary
-    ]
-    if wrong or len(vocabulary) != len(tokens):
-        raise ModelError(
-            f"{name}: tokens must be distinct and merges must join two of them, got "
-            f"{len(tokens) - len(vocabulary)} duplicates and {len(wrong)} wrong merges; "
-            "the file is corrupt"
-        )
-    cut = pre_tokenizer(pre, name)
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocabulary, [(p[0], p[1]) for p in pairs], ignore_merges=pre == "llama-bpe"
-        )
-    )
-    tokenizer.pre_tokenizer = cut  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    if pre == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in special]
-    )
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in whole])
-    return tokenizer
-
-
-def pre_tokenizer(pre: str, name: str) -> pre_tokenizers.PreTokenizer:
-    """How `pre` cuts text before merging."""
-    if pre == "gpt-2":
-        return pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if pre == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return pre_tokenizers.Sequence([digits, byte_level])  # pyright: ignore[reportArgumentType]
-    if pre in PATTERNS:
-        split = pre_tokenizers.Split(Regex(PATTERNS[pre]), "isolated")
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([split, byte_level])  # pyright: ignore[reportArgumentType]
-    raise ModelError(
-        f"{name}: pre-tokenizer {pre!r} is not supported; supported are "
-        f"{['gpt-2', 'smollm', *PATTERNS]}"
-    )
-
-
-def read_tokenizer_file(path: pathlib.Path) -> Tokenizer:
-    """Reads a `tokenizer.json`; ModelError where it is missing or malformed."""
-    if not path.is_file():
-        raise ModelError(
-            f"{path}: not found; the folder must hold the model's tokenizer.json"
-        )
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers package raises nothing more specific
-        raise ModelError(
-            f"{path}: not a tokenizer.json ({error}); fetch it again"
-        ) from None
+        text = self.rendered(prompt, thinking)
+        if not self.chat_template:
+            return self.encode(text)
+        ids = self._ids_of(text)
+        if not self.wraps_chat:
+            return ids
+        starts = tuple(ids[: len(self.bos_ids)]) == self.bos_ids
+        ends = tuple(ids[len(ids) - len(self.suffix_ids) :]) == self.suffix_ids
+        return [
+            *([] if starts else self.bos_ids),
+            *ids,
+            *([] if ends else self.suffix_ids),
+        ]

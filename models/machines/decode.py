@@ -67,7 +67,8 @@ class Decoder:
         self.plan = placed or plan_wafer(config, context, self.dtype.name, device)
         self.clock = TokenClock(self.plan, device)
         self._weights = self._lay_out(weights)
-        cos, sin = rope_tables(config, np.arange(context))
+        # A step computes the last token of a sequence that is just as long.
+        cos, sin = rope_tables(config, np.arange(context), np.arange(context) + 1)
         self._cos = layout.turn_tiles(cos, self.plan.layer)
         self._sin = layout.turn_tiles(sin, self.plan.layer)
         # The cache is updated in place: its buffer is donated.

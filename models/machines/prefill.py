@@ -172,7 +172,7 @@ class Prefill:
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
         positions = self.ring.where.positions().ravel()
-        cos, sin = rope_tables(self.config, positions)
+        cos, sin = rope_tables(self.config, positions, self.tokens)
         shape = (*self._token_shape, self.tiling.head_dim // 2)
         return cos.reshape(shape), sin.reshape(shape)
 

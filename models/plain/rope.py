@@ -1,44 +1,192 @@
-"""The cosines and sines by which RoPE turns each pair of a head, at each position."""
+"""The cosines and sines by which RoPE turns each pair of a head, at each position.
+
+Every form of scaling is computed as transformers' `modeling_rope_utils.py` does, in float64. Two of
+them depend on how long the sequence is: a token at position 5 is turned by other angles in a long
+sequence than in a short one. A cached key keeps the angles of the sequence it was computed in.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.config import ModelConfig
+from models.rope_scaling import ORIGINAL
 
 
 def rope_tables(
-    config: ModelConfig, positions: ArrayLike
+    config: ModelConfig, positions: ArrayLike, lengths: ArrayLike | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines for Hugging Face's rotate-half convention.
 
     Pair `i` of a head is its elements `i` and `i + head_dim / 2`. Angles are float64 and cast at
-    the end: float32 angles lose about a hundredth of a radian at position 100,000.
+    the end: float32 angles lose about a hundredth of a radian at position 100,000. YaRN and
+    LongRoPE scale attention by scaling both.
 
     Args:
         config: Gives head_dim, rope_theta and rope_scaling.
         positions: Known integer positions `[n]`, not traced.
+        lengths: How many tokens the sequence has when a position is computed, of all positions or
+            of each, `[n]`: a prompt's length in prefill, `position + 1` in decode. By default the
+            last position plus 1.
 
     Returns:
         `(cos, sin)`, each float32 `[n, head_dim / 2]`.
     """
-    angles = np.outer(np.asarray(positions, np.float64), frequencies(config))
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    places = np.asarray(positions, np.int64)
+    reached = places.max(initial=-1) + 1
+    counting = length_that_counts(config, reached if lengths is None else lengths)
+    # A few lengths give different frequencies, of which LongRoPE has two.
+    distinct, which = np.unique(counting, return_inverse=True)
+    by_length = np.stack([frequencies(config, int(length)) for length in distinct])
+    angles = places[:, None] * by_length[np.broadcast_to(which, places.shape)]
+    scale = attention_scale(config)
+    cos, sin = scale * np.cos(angles), scale * np.sin(angles)
+    return cos.astype(np.float32), sin.astype(np.float32)
 
 
-def frequencies(config: ModelConfig) -> NDArray[np.float64]:
-    """Radians per position of each pair, float64 `[head_dim / 2]`, Llama 3 scaling applied."""
-    even = np.arange(0, config.head_dim, 2, dtype=np.float64)
-    plain = config.rope_theta ** (-even / config.head_dim)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return plain
-    # Long wavelengths are slowed by the factor, short ones kept, those between interpolated.
-    # Llama 3.1's pair 0 turns 8192 / 2 pi = 1304 times in its original context, over `high`, 4,
-    # and is kept; a pair that turns less than `low`, once, is slowed 8 times.
-    original = scaling["original_max_position_embeddings"]
-    turns = original * plain / (2 * np.pi)
-    low = scaling["low_freq_factor"]
-    high = scaling["high_freq_factor"]
-    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    slowed = (1.0 - kept) * plain / scaling["factor"]
-    return kept * plain + slowed
+def length_that_counts(config: ModelConfig, lengths: ArrayLike) -> NDArray[np.int64]:
+    """The least length with the same frequencies, of each length.
+
+    Dynamic scaling sets in behind `max_position_embeddings`, LongRoPE's long factors one token
+    behind the original context; the frequencies of all other forms are those of length 0.
+    """
+    given = np.asarray(lengths, np.int64)
+    kind = scaling_of(config).get("rope_type")
+    if kind == "dynamic":
+        return np.maximum(given, config.max_position_embeddings)
+    if kind == "longrope":
+        original = scaling_of(config)[ORIGINAL]
+        return np.where(given > original, math.floor(original) + 1, 0)
+    return np.zeros_like(given)
+
+
+def length_limits(config: ModelConfig) -> tuple[int | None, int | None]:
+    """Up to which length the frequencies are those of a short sequence, and up to which of any.
+
+    The first is LongRoPE's original context, behind which one other set of frequencies holds. The
+    second is where dynamic scaling sets in, which needs a set of its own for every length.
+    """
+    kind = scaling_of(config).get("rope_type")
+    if kind == "longrope":
+        return math.floor(scaling_of(config)[ORIGINAL]), None
+    if kind == "dynamic":
+        return None, config.max_position_embeddings
+    return None, None
+
+
+def scaling_of(config: ModelConfig) -> Mapping[str, Any]:
+    """The config's scaling; empty where it has none."""
+    return config.rope_scaling or {}
+
+
+def frequencies(config: ModelConfig, length: int = 0) -> NDArray[np.float64]:
+    """Radians per position of each pair in a sequence of `length`, float64 `[head_dim / 2]`."""
+    plain = plain_frequencies(config.rope_theta, config.head_dim)
+    scaling = scaling_of(config)
+    match scaling.get("rope_type"):
+        case None:
+            return plain
+        case "linear":
+            return plain / scaling["factor"]
+        case "divisors":
+            return plain / np.asarray(scaling["divisors"], np.float64)
+        case "dynamic":
+            base = dynamic_base(config, length)
+            return plain_frequencies(base, config.head_dim)
+        case "longrope":
+            long = length > scaling[ORIGINAL]
+            divisors = scaling["long_factor" if long else "short_factor"]
+            return plain / np.asarray(divisors, np.float64)
+        case "yarn":
+            kept = yarn_kept_share(config)
+        case _:
+            kept = llama3_kept_share(config)
+    return kept * plain + (1.0 - kept) * plain / scaling["factor"]
+
+
+def plain_frequencies(base: float, head_dim: int) -> NDArray[np.float64]:
+    """RoPE's own: pair `i` turns by `base ** (-2 i / head_dim)` radians per position."""
+    even = np.arange(0, head_dim, 2, dtype=np.float64)
+    return base ** (-even / head_dim)
+
+
+def dynamic_base(config: ModelConfig, length: int) -> float:
+    """Dynamic NTK's base: larger with every token behind the context the model was trained on.
+
+    A factor of 2 at twice the context multiplies the base by `2 * 2 - 1 = 3` to the power of
+    `d / (d - 2)`, which is just over 1; up to the context itself by 1.
+    """
+    factor = scaling_of(config)["factor"]
+    context = config.max_position_embeddings
+    stretch = factor * max(length, context) / context - (factor - 1)
+    head_dim = config.head_dim
+    return config.rope_theta * stretch ** (head_dim / (head_dim - 2))
+
+
+def llama3_kept_share(config: ModelConfig) -> NDArray[np.float64]:
+    """How much of each pair's frequency Llama 3 keeps; the rest is slowed by the factor.
+
+    Long wavelengths are slowed, short ones kept, those between interpolated. Llama 3.1's pair 0
+    turns 8192 / 2 pi = 1304 times in its original context, over `high`, 4, and is kept; a pair
+    that turns less than `low`, once, is slowed 8 times.
+    """
+    scaling = scaling_of(config)
+    plain = plain_frequencies(config.rope_theta, config.head_dim)
+    turns = scaling[ORIGINAL] * plain / (2 * np.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    return np.clip((turns - low) / (high - low), 0.0, 1.0)
+
+
+def yarn_kept_share(config: ModelConfig) -> NDArray[np.float64]:
+    """How much of each pair's frequency YaRN keeps; the rest is slowed by the factor.
+
+    As Llama 3's, but the ramp is linear in the pair's number instead of its turns: it falls from
+    the pair that turns `beta_fast` times (32) in the original context to the one that turns
+    `beta_slow` times (once), both rounded outwards.
+    """
+    scaling = scaling_of(config)
+    head_dim = config.head_dim
+
+    def pair_that_turns(times: float) -> float:
+        radians = scaling[ORIGINAL] / (times * 2 * math.pi)
+        return head_dim * math.log(radians) / (2 * math.log(config.rope_theta))
+
+    first = pair_that_turns(scaling.get("beta_fast", 32))
+    last = pair_that_turns(scaling.get("beta_slow", 1))
+    if scaling.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, head_dim - 1)
+    width = last - first or 0.001  # a step where both are one pair
+    slowed = (np.arange(head_dim // 2, dtype=np.float64) - first) / width
+    return 1.0 - np.clip(slowed, 0.0, 1.0)
+
+
+def attention_scale(config: ModelConfig) -> float:
+    """What cosines and sines are multiplied by; scores are scaled by its square."""
+    scaling = scaling_of(config)
+    kind = scaling.get("rope_type")
+    if kind not in ("yarn", "longrope"):
+        return 1.0
+    if "attention_factor" in scaling:
+        return scaling["attention_factor"]
+    if kind == "yarn":
+        factor = scaling["factor"]
+        both = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        if both[0] and both[1]:
+            return yarn_scale(factor, both[0]) / yarn_scale(factor, both[1])
+        return yarn_scale(factor)
+    original = scaling[ORIGINAL]
+    factor = scaling.get("factor", config.max_position_embeddings / original)
+    if factor <= 1:
+        return 1.0
+    return math.sqrt(1 + math.log(factor) / math.log(original))
+
+
+def yarn_scale(factor: float, multiplier: float = 1.0) -> float:
+    """YaRN's `0.1 ln(factor) + 1`: 1.139 for a context four times as long."""
+    if factor <= 1:
+        return 1.0
+    return 0.1 * multiplier * math.log(factor) + 1.0

@@ -12,7 +12,7 @@ from flax import nnx
 from models.config import ModelConfig
 from models.family import Activation
 from models.plain.kv_cache import KVCache
-from models.plain.rope import rope_tables
+from models.plain.rope import length_limits, rope_tables
 from models.plain.weights import Weights, check_weights, random_weights
 
 LayerWeights: TypeAlias = dict[str, jax.Array]
@@ -156,7 +156,7 @@ def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Arr
         float32 `[batch, seq, vocab]`.
     """
     seq = tokens.shape[1]
-    cos, sin = rope_tables(config, np.arange(seq))
+    cos, sin = rope_tables(config, np.arange(seq), seq)
     causal = jnp.tril(jnp.ones((seq, seq), bool))
     positions = Positions(jnp.asarray(cos), jnp.asarray(sin), causal)
 
@@ -169,13 +169,32 @@ def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Arr
     return unembed(config, weights, x)
 
 
+def tables_of_capacity(
+    config: ModelConfig, capacity: int, length: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """RoPE's tables of a whole cache for a sequence of a traced length, each `[capacity, pairs]`.
+
+    Of the whole capacity, because the start may be traced and RoPE's angles may not; LongRoPE's
+    for both of its sets of frequencies.
+    """
+    positions = np.arange(capacity)
+    cos, sin = map(jnp.asarray, rope_tables(config, positions, 0))
+    short_length, _ = length_limits(config)
+    if short_length is not None:
+        long_cos, long_sin = rope_tables(config, positions, short_length + 1)
+        long = length > short_length
+        cos, sin = jnp.where(long, long_cos, cos), jnp.where(long, long_sin, sin)
+    return cos, sin
+
+
 def extend(
     config: ModelConfig, weights: Weights, tokens: jax.Array, cache: KVCache
 ) -> tuple[jax.Array, KVCache]:
     """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.
 
-    Where the cache has no room for them, every logit is NaN: the length may be traced, so that
-    an exception cannot be raised here.
+    Where the cache has no room for them, every logit is NaN: the length may be traced, so that an
+    exception cannot be raised here. So it is behind `max_position_embeddings` where RoPE's scaling
+    is dynamic, whose frequencies then depend on the length.
 
     Args:
         config: The model's sizes; static under `jit`.
@@ -189,11 +208,10 @@ def extend(
     seq, start = tokens.shape[1], cache.length
     slots = jnp.arange(cache.capacity, dtype=jnp.int32)
     own = start + jnp.arange(seq, dtype=jnp.int32)
-    # Tables of the whole capacity, because the start may be traced and RoPE's angles may not.
-    cos, sin = rope_tables(config, np.arange(cache.capacity))
+    cos, sin = tables_of_capacity(config, cache.capacity, start + seq)
     positions = Positions(
-        jax.lax.dynamic_slice_in_dim(jnp.asarray(cos), start, seq),
-        jax.lax.dynamic_slice_in_dim(jnp.asarray(sin), start, seq),
+        jax.lax.dynamic_slice_in_dim(cos, start, seq),
+        jax.lax.dynamic_slice_in_dim(sin, start, seq),
         live=slots[None, :] <= own[:, None],
     )
 
@@ -211,7 +229,8 @@ def extend(
 
     stacked = (weights["layers"], cache.k, cache.v)
     x, (k, v) = jax.lax.scan(layer, embed(weights, tokens), stacked)
-    fits = start + seq <= cache.capacity
+    _, last_length = length_limits(config)
+    fits = start + seq <= min(cache.capacity, last_length or cache.capacity)
     logits = jnp.where(fits, unembed(config, weights, x), jnp.nan)
     return logits, KVCache(k=k, v=v, length=start + seq)
 

@@ -11,6 +11,12 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.plain.weights import flatten, weight_shapes
 
+YARN = {
+    "rope_type": "yarn",
+    "factor": 2.0,
+    "original_max_position_embeddings": 512,
+}
+
 
 @pytest.mark.parametrize("config", CATALOGUE.values(), ids=lambda config: config.name)
 def test_parameters_count_every_weight(config: ModelConfig) -> None:
@@ -43,7 +49,37 @@ def test_config_is_hashable() -> None:
         ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
         ({"rope_theta": float("nan")}, "rope_theta must be a positive number"),
         ({"model_type": "gemma"}, "model_type 'gemma' is not supported"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "got 'yarn'"),
+        ({"rope_theta": 1.0}, "rope_theta must not be 1"),
+        ({"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "got 'su'"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            "rope_scaling.original_max_position_embeddings must be a positive number",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}},
+            "rope_scaling.beta_fast=3 is nothing that rope_type 'linear' uses",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": float("nan")}},
+            "rope_scaling.factor must be a positive number",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "divisors", "divisors": [1.0] * 11}},
+            "rope_scaling.divisors must be a list of 12 numbers",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "divisors", "divisors": [0.0] * 12}},
+            "each number of rope_scaling.divisors must be a positive number",
+        ),
+        (
+            {"rope_scaling": YARN | {"beta_fast": 1, "beta_slow": 2}},
+            "beta_fast must exceed beta_slow",
+        ),
+        ({"rope_scaling": YARN | {"truncate": "no"}}, "truncate must be true or false"),
+        (
+            {"head_dim": 2, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "'dynamic' needs head_dim over 2",
+        ),
         (
             {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}},
             "rope_scaling.low_freq_factor",

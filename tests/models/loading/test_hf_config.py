@@ -36,7 +36,7 @@ LLAMA: dict[str, Any] = {
         ({"sliding_window": 4096}, "sliding_window=4096 is not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "got 'linear'"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type='su' is not"),
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "use full RoPE"),
         ({"num_attention_heads": 5}, "add head_dim"),
@@ -78,7 +78,9 @@ def test_both_spellings_of_rope_agree() -> None:
         "original_max_position_embeddings": 32,
     }
     old = from_hf(LLAMA | {"rope_theta": 5e5, "rope_scaling": scaling}, "m", "s")
-    new = from_hf(LLAMA | {"rope_parameters": scaling | {"rope_theta": 5e5}}, "m", "s")
+    without = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    parameters = {"rope_parameters": scaling | {"rope_theta": 5e5}}
+    new = from_hf(without | parameters, "m", "s")
     assert old == new
     assert old.rope_theta == 5e5
     assert old.rope_scaling == scaling

@@ -10,7 +10,7 @@ import safetensors.numpy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from models.errors import ModelError
-from models.loading.hf_folder import read_tokenizer
+from models.loading.hf_tokenizer import read_tokenizer
 from models.loading.load import load
 from models.loading.tokenizer import BYTES
 from tests.models.loading.files import LLAMA, assert_same, copy_of, edit_config, refused
@@ -36,7 +36,7 @@ def test_shards_are_one_model(tmp_path: pathlib.Path) -> None:
     index.write_text(
         json.dumps({"weight_map": dict.fromkeys(places, "gone.safetensors")})
     )
-    refused(folder, "gone.safetensors: not found")
+    refused(folder, "gone.safetensors: cannot be read .No such file")
 
 
 def test_bfloat16_is_widened(tmp_path: pathlib.Path) -> None:

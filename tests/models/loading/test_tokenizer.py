@@ -1,22 +1,24 @@
 """Text: ids and back, character by character, and the chat form."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 
 from models.errors import ModelError
 from models.loading import smollm2
+from models.loading.byte_level_bpe import byte_level_bpe, pre_tokenizer
 from models.loading.load import load
-from models.loading.tokenizer import BYTES, TextTokenizer, byte_level_bpe, pre_tokenizer
+from models.loading.tokenizer import BYTES, TextTokenizer
 from models.plain.oracle import generate
 from models.plain.transformer import from_weights
 
-TEMPLATE = "{{'<|im_start|>system\nBe brief.<|im_end|>\n'}}"
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
 
-def bytes_only(template: str = "", **ids: list[int]) -> TextTokenizer:
+def bytes_only(template: str = "", **settings: Any) -> TextTokenizer:
     """A tokenizer of two special tokens, the 256 bytes, and the pair `he`."""
     built = byte_level_bpe(
         tokens=[*SPECIAL, *BYTES, "he"],
@@ -26,7 +28,7 @@ def bytes_only(template: str = "", **ids: list[int]) -> TextTokenizer:
         whole=[],
         name="a test",
     )
-    return TextTokenizer(built, chat_template=template, **ids)
+    return TextTokenizer(built, chat_template=template, **settings)
 
 
 PLAIN = bytes_only()
@@ -70,23 +72,29 @@ def test_start_tokens_come_first() -> None:
     assert bytes_only(bos_ids=[0]).encode("he") == [0, 258]
 
 
-def test_chat_is_chatml_with_the_templates_system_message() -> None:
-    tokenizer = bytes_only(TEMPLATE)
-    ids = tokenizer.chat("he")
-    assert ids.count(0) == 3 and ids.count(1) == 2
-    assert tokenizer.tokenizer.decode(ids, skip_special_tokens=False) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhe<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
+def test_suffix_tokens_come_last() -> None:
+    assert bytes_only(bos_ids=[0], suffix_ids=[1]).encode("he") == [0, 258, 1]
 
 
-def test_chat_without_a_system_message_has_none() -> None:
-    ids = bytes_only("{{ '<|im_start|>' + role }}").chat("he")
-    assert PLAIN.decode(ids) == "user\nhe\nassistant\n"
+def test_ids_that_the_tokenizer_does_not_know_decode_to_nothing() -> None:
+    # The embedding is padded from 259 rows to 272.
+    padded = bytes_only(vocab_size=272)
+    assert padded.vocab_size == 272
+    assert padded.decode([258, 270, 258]) == "hehe"
+    stream = padded.stream()
+    assert [stream.push(token) for token in (258, 270, 258)] == ["he", "", "he"]
+    with pytest.raises(ModelError, match="token id 272 is outside the vocabulary"):
+        padded.decode([272])
 
 
-def test_chat_without_chatml_is_the_prompt() -> None:
-    assert bytes_only("[INST]").chat("he") == [258]
+def test_a_vocabulary_with_holes_reaches_to_its_highest_id() -> None:
+    words = {"h": 0, "e": 1, "he": 7}
+    tokenizer = Tokenizer(models.BPE(words, [("h", "e")]))
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    read = TextTokenizer(tokenizer)
+    assert read.vocab_size == 8
+    assert read.decode(read.encode("he")) == "he"
+    assert read.decode([0, 5, 7]) == "hhe"
 
 
 # Each as the family's own tokenizer cuts it: digits singly, singly, in threes.
@@ -132,6 +140,15 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
         PLAIN.decode([259])
     with pytest.raises(ModelError, match="tokenizer has no token 999"):
         bytes_only(eos_ids=[999])
+    for wrong in ([1], {}, -1, True, "1"):
+        with pytest.raises(ModelError, match="tokenizer has no token"):
+            bytes_only(eos_ids=[wrong])
+
+
+def test_text_that_cannot_be_encoded_is_refused() -> None:
+    with pytest.raises(ModelError, match="cannot encode this text") as raised:
+        PLAIN.encode("\ud800")
+    assert str(raised.value).isprintable()
 
 
 def test_tiny_writes_docstrings() -> None:
@@ -151,9 +168,8 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     tokenizer = loaded.tokenizer
     ids = tokenizer.chat("What is the capital of France?")
     assert ids[0] == 1 and ids.count(1) == 3 and ids.count(2) == 2
-    assert [tokenizer.tokenizer.id_to_token(token) for token in tokenizer.eos_ids] == [
-        "<|im_end|>"
-    ]
+    ends = {tokenizer.tokenizer.id_to_token(token) for token in tokenizer.eos_ids}
+    assert {"<|im_end|>", "<|endoftext|>"} <= ends
     model = from_weights(loaded.config, loaded.weights)
     tokens, logits = generate(model, ids, 16, tokenizer.eos_ids)
     assert tokenizer.decode(tokens) == "The capital of France is Paris."

@@ -1,0 +1,96 @@
+"""Byte-level BPE tokenizers built from their tables, as GGUF files hold them."""
+
+from collections.abc import Sequence
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
+
+from models.errors import ModelError, shown
+
+# How text is cut before merging, by GGUF's name; each as in the family's tokenizer.json.
+CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "llama-bpe": rf"{CONTRACTIONS}|\p{{N}}{{1,3}}|{REST}",
+    "qwen2": rf"{CONTRACTIONS}|\p{{N}}|{REST}",
+}
+
+
+def byte_level_bpe(
+    *,
+    tokens: Sequence[str],
+    merges: Sequence[str],
+    pre: str,
+    special: Sequence[str],
+    whole: Sequence[str],
+    name: str,
+) -> Tokenizer:
+    """Builds a byte-level BPE tokenizer from its tables.
+
+    Args:
+        tokens: The text of each id, in GPT-2's byte alphabet; index is id.
+        merges: Pairs joined by one space, most frequent first.
+        pre: How text is cut first: `smollm`, `gpt-2`, `llama-bpe` or `qwen2`.
+        special: Tokens matched whole and left out when decoding.
+        whole: Tokens matched whole and kept when decoding.
+        name: What errors call the file.
+
+    Raises:
+        ModelError: The tables contradict each other, or `pre` is another.
+    """
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    wrong = [
+        pair
+        for pair in pairs
+        if len(pair) != 2
+        or "".join(pair) not in vocabulary
+        or pair[0] not in vocabulary
+        or pair[1] not in vocabulary
+    ]
+    if wrong or len(vocabulary) != len(tokens):
+        raise ModelError(
+            f"{name}: tokens must be distinct and merges must join two of them, got "
+            f"{len(tokens) - len(vocabulary)} duplicates and {len(wrong)} wrong merges; "
+            "the file is corrupt"
+        )
+    cut = pre_tokenizer(pre, name)
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocabulary, [(p[0], p[1]) for p in pairs], ignore_merges=pre == "llama-bpe"
+        )
+    )
+    tokenizer.pre_tokenizer = cut  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    if pre == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in special]
+    )
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in whole])
+    return tokenizer
+
+
+def pre_tokenizer(pre: str, name: str) -> pre_tokenizers.PreTokenizer:
+    """How `pre` cuts text before merging."""
+    if pre == "gpt-2":
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if pre == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return pre_tokenizers.Sequence([digits, byte_level])  # pyright: ignore[reportArgumentType]
+    if pre in PATTERNS:
+        split = pre_tokenizers.Split(Regex(PATTERNS[pre]), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([split, byte_level])  # pyright: ignore[reportArgumentType]
+    raise ModelError(
+        f"{name}: pre-tokenizer {shown(pre)} is not supported; supported are "
+        f"{['gpt-2', 'smollm', *PATTERNS]}"
+    )

@@ -1,0 +1,150 @@
+"""The tokenizer that a GGUF file's metadata describes, by llama.cpp's rules.
+
+`src/llama-vocab.cpp`, llama_vocab::impl::load, has what each kind of tokenizer puts before a text
+unless the file says otherwise, and which tokens end an answer.
+"""
+
+from models.errors import ModelError, shown
+from models.loading.byte_level_bpe import byte_level_bpe
+from models.loading.gguf_file import GgufFile
+from models.loading.gguf_keys import field, string_list
+from models.loading.tokenizer import TextTokenizer
+
+PREFIX = "tokenizer.ggml"
+# Token types of the format. The first two are matched whole, the last decodes to nothing.
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
+TOKEN_TYPES = range(1, 7)
+# Pre-tokenizers that put the start token first where the file does not say.
+STARTS_BY_DEFAULT = frozenset({"llama-bpe"})
+END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+# Tokens that end an answer wherever a vocabulary has them, as control tokens whatever their type.
+END_TOKENS = frozenset(
+    {
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<｜end▁of▁sentence｜>",
+        "[e~[",
+        # Of fill-in-the-middle, where the file has no ids for them: padding, repository, file.
+        "<|fim_pad|>",
+        "<fim-pad>",
+        "<fim_pad>",
+        "<PAD>",
+        "[PAD]",
+        "<|fim_repo|>",
+        "<|repo_name|>",
+        "<fim-repo>",
+        "<REPO>",
+        "<reponame>",
+        "<|file_sep|>",
+    }
+)
+
+
+def read_tokenizer(file: GgufFile, vocab_size: int) -> TextTokenizer:
+    """The byte-level BPE that the metadata describes.
+
+    Args:
+        file: The header.
+        vocab_size: How many ids the model can produce; the file may name fewer.
+
+    Raises:
+        ModelError: The tokenizer is of another kind, or its tables contradict each other.
+    """
+    model = field(file, f"{PREFIX}.model", str)
+    if model != "gpt2":
+        raise ModelError(
+            f"{file.path}: {PREFIX}.model={shown(model)} is not supported; supported is 'gpt2' "
+            "(byte-level BPE)"
+        )
+    tokens = named_tokens(file, vocab_size)
+    kinds = token_types(file, len(tokens))
+    pre = field(file, f"{PREFIX}.pre", str)
+    by_kind = list(zip(tokens, kinds, strict=True))
+    special = [t for t, kind in by_kind if kind == CONTROL or t in END_TOKENS]
+    whole = [t for t, kind in by_kind if kind == USER_DEFINED and t not in special]
+    tokenizer = byte_level_bpe(
+        tokens=tokens,
+        merges=string_list(file, f"{PREFIX}.merges"),
+        pre=pre,
+        special=special,
+        whole=whole,
+        name=str(file.path),
+    )
+    bos = wrapping_token(file, "bos", default=pre in STARTS_BY_DEFAULT)
+    names = {
+        f"{name}_token": tokens[file.metadata[f"{PREFIX}.{name}_token_id"]]
+        for name in ("bos", "eos")
+        if is_index(file.metadata.get(f"{PREFIX}.{name}_token_id"), len(tokens))
+    }
+    return TextTokenizer(
+        tokenizer,
+        eos_ids=end_ids(file, tokens),
+        bos_ids=bos,
+        suffix_ids=wrapping_token(file, "eos", default=False),
+        silent_ids=[token for token, kind in enumerate(kinds) if kind == UNUSED],
+        vocab_size=vocab_size,
+        chat_template=field(file, "tokenizer.chat_template", str, ""),
+        special_tokens=names,
+        wraps_chat=True,
+    )
+
+
+def named_tokens(file: GgufFile, vocab_size: int) -> list[str]:
+    """The text of each id; one without any is given a name, as llama.cpp does."""
+    tokens = string_list(file, f"{PREFIX}.tokens")
+    if len(tokens) > vocab_size:
+        raise ModelError(
+            f"{file.path}: tokens must not outnumber the embedding's rows, got {len(tokens)} and "
+            f"{vocab_size}; the file is corrupt"
+        )
+    return [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
+
+
+def token_types(file: GgufFile, count: int) -> list[int]:
+    """The type of each token; ordinary ones where the file does not say."""
+    kinds = field(file, f"{PREFIX}.token_type", list, [1] * count)
+    if len(kinds) != count or not all(kind in TOKEN_TYPES for kind in kinds):
+        raise ModelError(
+            f"{file.path}: {PREFIX}.token_type must have {count} types from 1 to 6, one a token, "
+            f"got {len(kinds)}; the file is corrupt"
+        )
+    return kinds
+
+
+def is_index(value: object, count: int) -> bool:
+    """Whether a metadata value is a whole number from 0 to `count - 1`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+
+
+def wrapping_token(file: GgufFile, name: str, default: bool) -> list[int]:
+    """The id that `add_bos_token` or `add_eos_token` puts around a text; none where it is false."""
+    if not field(file, f"{PREFIX}.add_{name}_token", bool, default):
+        return []
+    return [field(file, f"{PREFIX}.{name}_token_id", int)]
+
+
+def end_ids(file: GgufFile, tokens: list[str]) -> list[int]:
+    """The ids that end an answer: those the file names, and those known by their text."""
+    field(file, f"{PREFIX}.eos_token_id", int)  # a whole model names its end
+    keys = [f"{PREFIX}.{name}_token_id" for name in END_KEYS]
+    stated = [field(file, key, int) for key in keys if key in file.metadata]
+    known = [index for index, token in enumerate(tokens) if token in END_TOKENS]
+    return stated + known
