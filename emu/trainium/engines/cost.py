@@ -121,11 +121,10 @@ def needs(name: str, device: Device) -> None:
     """
     if name in device.extra_instructions:
         return
-    able = [
-        sheet.name
-        for sheet in GENERATIONS.values()
-        if name in sheet.extra_instructions.value
-    ]
+    able: list[str] = []
+    for sheet in GENERATIONS.values():
+        if name in sheet.extra_instructions.value:
+            able.append(sheet.name)
     raise LimitExceeded(f"{name}: device is {device.name}, must be {' or '.join(able)}")
 
 
@@ -161,10 +160,9 @@ def one_in_psum(name: str, *operands: Operand) -> bool:
 
 def is_fast(device: Device, *operands: Operand) -> bool:
     """Whether every dtype is a float of the size of the Vector Engine's fast modes."""
-    return all(
-        jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize in device.fast_bytes
-        for x in operands
-    )
+    dtypes = [x.dtype for x in operands]
+    are_floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
+    return are_floats and all(dtype.itemsize in device.fast_bytes for dtype in dtypes)
 
 
 def is_bfloat16(*operands: Operand) -> bool:

@@ -143,10 +143,10 @@ def dma_load_tiles(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
 def _load_at_cost(
     device: Device, dst: Operand, src: Operand, *_: Operand, queue: str = "load_queue"
 ) -> Cost:
-    # Rows that do not fill the tile's last dimension land apart from each other.
-    apart = src.shape[1] if len(src.shape) == 3 and src.shape[2] < dst.shape[2] else 1
-    partitions = src.shape[0]
-    number = partitions * apart
+    partitions, *free = src.shape
+    # Several rows that do not fill the tile's last dimension land apart from each other.
+    are_apart = len(free) == 2 and free[1] < dst.shape[2]
+    number = partitions * free[0] if are_apart else partitions
     what = Descriptors(
         number=number,
         nbytes=src.nbytes / number,

@@ -8,7 +8,7 @@ Source of the lists and of the ranges: nki/api/nki.api.shared.rst of aws-neuron-
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +45,23 @@ BITWISE: Mapping[str, Operator] = {
     "left_shift": jnp.left_shift,
     "right_shift": jax.lax.shift_right_logical,
 }
+
+
+def _absmax(x: jax.Array, **where: Any) -> jax.Array:
+    return jnp.max(jnp.abs(x), **where)
+
+
+def _absmin(x: jax.Array, **where: Any) -> jax.Array:
+    return jnp.min(jnp.abs(x), **where)
+
+
 REDUCE: Mapping[str, Operator] = {
     "add": jnp.sum,
     "multiply": jnp.prod,
     "max": jnp.max,
     "min": jnp.min,
-    "absmax": lambda x, **where: jnp.max(jnp.abs(x), **where),
-    "absmin": lambda x, **where: jnp.min(jnp.abs(x), **where),
+    "absmax": _absmax,
+    "absmin": _absmin,
 }
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
@@ -131,8 +141,11 @@ def combine(
     if reverse:
         left, right = right, left
     apply = named({**BINARY, **BITWISE}, name, "op", op)
-    integers = exact and jnp.issubdtype(jnp.result_type(left, right), jnp.integer)
-    if op in BITWISE or integers:
+    keeps_integers = op in BITWISE
+    if exact:
+        dtype = jnp.result_type(left, right)
+        keeps_integers = keeps_integers or jnp.issubdtype(dtype, jnp.integer)
+    if keeps_integers:
         return apply(left, right).astype(left.dtype)
     return f32(apply(f32(left), f32(right)))
 
@@ -151,7 +164,8 @@ def column(values: Tile, like: Tile) -> Tile:
 def reduce_free(name: str, op: str, x: Tile) -> Tile:
     """`op` over every free element of `x[p, ...]`, in float32: `[p, 1]`."""
     flat = f32(x).reshape(x.shape[0], -1)
-    return named(REDUCE, name, "reduce", op)(flat, axis=1, keepdims=True)
+    reduce = named(REDUCE, name, "reduce", op)
+    return reduce(flat, axis=1, keepdims=True)
 
 
 def activate(name: str, op: str, x: Tile) -> Tile:
@@ -161,4 +175,5 @@ def activate(name: str, op: str, x: Tile) -> Tile:
         return result
     low, high = VALID_RANGE[op]
     ranged = jnp.abs(x) if op == "reciprocal" else x
-    return jnp.where((ranged >= low) & (ranged <= high), result, math.nan)
+    valid = (ranged >= low) & (ranged <= high)
+    return jnp.where(valid, result, math.nan)

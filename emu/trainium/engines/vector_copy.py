@@ -240,15 +240,18 @@ def _shuffle_cost(
 ) -> Cost:
     name = "trn.nc_stream_shuffle"
     allowed = {*range(QUADRANT), SHUFFLE_KEEP}
-    if len(mask) != QUADRANT or not set(mask) <= allowed or src.shape[0] % QUADRANT:
+    partitions = src.shape[0]
+    valid = len(mask) == QUADRANT and set(mask) <= allowed
+    if not valid or partitions % QUADRANT:
         raise LimitExceeded(
-            f"{name}: mask is {list(mask)} for {src.shape[0]} partitions, must be {QUADRANT} "
+            f"{name}: mask is {list(mask)} for {partitions} partitions, must be {QUADRANT} "
             f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions"
         )
     moved = sum(source != SHUFFLE_KEEP for source in mask)
-    rows = src.shape[0] // QUADRANT * moved
-    touched = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
-    return compute(device, name, "vector", src.free, (part(dst, touched),), (touched,))
+    rows = partitions // QUADRANT * moved
+    read = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
+    written = part(dst, read)
+    return compute(device, name, "vector", src.free, (written,), (read,))
 
 
 @instruction(

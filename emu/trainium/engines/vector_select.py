@@ -75,12 +75,14 @@ def range_select(
       start: place of the first element.
     """
     name = "trn.range_select"
-    tests = {c: BINARY[c] for c in COMPARE}
+    tests = {comparison: BINARY[comparison] for comparison in COMPARE}
     flat = f32(src).reshape(src.shape[0], -1)
     place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
     test0 = named(tests, name, "compare0", compare0)
     test1 = named(tests, name, "compare1", compare1)
-    keep = test0(place, f32(bound0)) & test1(place, f32(bound1))
+    passes0 = test0(place, f32(bound0))
+    passes1 = test1(place, f32(bound1))
+    keep = passes0 & passes1
     selected = jnp.where(keep, flat, LOWEST).reshape(src.shape)
     largest = reduce_free(name, "max", selected)
     return numerics.cast(selected, dst.dtype), numerics.cast(largest, highest.dtype)
@@ -181,8 +183,9 @@ def dropout(dst: OnChip, src: OnChip, probability: OnChip, seed: KnownInt) -> On
     `seed` is a known integer. The hardware's generator is not published: these draws are JAX's.
     """
     drawn = _drawn(seed, src.shape)
-    kept = drawn >= column(f32(probability), src)
-    return numerics.cast(jnp.where(kept, src, jnp.zeros_like(src)), dst.dtype)
+    is_kept = drawn >= column(f32(probability), src)
+    kept = jnp.where(is_kept, src, jnp.zeros_like(src))
+    return numerics.cast(kept, dst.dtype)
 
 
 def _rand_cost(
