@@ -73,33 +73,45 @@ def entry(
       useful_flops: see `Entry`; None where the Tensor Engine has no part in it.
     """
     name = getattr(kernel, "__name__")
-    (summary, *_) = (kernel.__doc__ or "").splitlines()
+    docstring = kernel.__doc__ or ""
+    summary, *_ = docstring.splitlines()
 
     def check(given: Mapping[str, Any]) -> None:
-        unknown = set(given) - set(sizes) - set(tunable)
+        known = [*sizes, *tunable]
+        unknown = set(given) - set(known)
         if unknown:
             what = ", ".join(sorted(unknown))
-            allowed = ", ".join([*sizes, *tunable])
+            allowed = ", ".join(known)
             raise ValueError(f"{name}: no parameter {what}; has {allowed}")
 
     def build(**given: Any) -> tuple[Program, Arguments]:
         check(given)
-        settings = {key: given[key] for key in tunable if key in given}
-        chosen = {key: given.get(key, default) for key, default in sizes.items()}
+        chosen = dict(sizes)
+        settings = {}
+        for key, value in given.items():
+            where = settings if key in tunable else chosen
+            where[key] = value
         abstract = tuple(arguments(**chosen))
         bound = functools.partial(kernel, **settings)
-        specs = ((),) * len(abstract)  # whole arrays: there is one core
-        return Program(bound, {"core": 1}, specs), abstract
+        whole = ()  # an array is not split: there is one core
+        specs = (whole,) * len(abstract)
+        program = Program(bound, {"core": 1}, specs)
+        return program, abstract
 
     def flops(**given: Any) -> int:
-        return useful_flops(**sizes | given) if useful_flops else 0
+        if useful_flops is None:
+            return 0
+        chosen = sizes | given
+        return useful_flops(**chosen)
 
     def useful_bytes(**given: Any) -> int:
-        abstract = tuple(arguments(**sizes | given))
+        chosen = sizes | given
+        abstract = tuple(arguments(**chosen))
         results = jax.eval_shape(kernel, *abstract)
         total = 0
         for moved in jax.tree.leaves((abstract, results)):
-            total += math.prod(moved.shape) * moved.dtype.itemsize
+            elements = math.prod(moved.shape)
+            total += elements * moved.dtype.itemsize
         return total
 
     return Entry(
@@ -139,15 +151,17 @@ def _gemm_transposing(m: int, k: int, n: int, dtype: str) -> Arguments:
 def _mx(m: int, k: int, n: int, dtype: str) -> Arguments:
     blocks, partitions = _features(k)
     scales = partitions // MX_PARTITIONS
-    return (
-        array(blocks, partitions, m, MX_QUAD, dtype=dtype),
-        array(blocks, partitions, n, MX_QUAD, dtype="float8_e4m3fn"),
-        array(blocks, scales, n, dtype="uint8"),
-    )
+    x = array(blocks, partitions, m, MX_QUAD, dtype=dtype)
+    w = array(blocks, partitions, n, MX_QUAD, dtype="float8_e4m3fn")
+    w_scale = array(blocks, scales, n, dtype="uint8")
+    return x, w, w_scale
 
 
 def _features(k: int) -> tuple[int, int]:
-    """Blocks of K features in MX layout, and their partitions, all 128 of them."""
+    """Blocks of K features in MX layout, and their partitions, all 128 of them.
+
+    2048 features are 4 blocks of 128 partitions with 4 features on each.
+    """
     a_block = PARTITIONS * MX_QUAD
     blocks, rest = divmod(k, a_block)
     if rest:
@@ -164,7 +178,12 @@ def gemm_transposing(lhs: Hbm, rhs: Hbm, *, buffers: int = 8) -> tuple[Hbm, ...]
     return gemm(lhs, rhs, variant="tiled_transposing_lhs", buffers=buffers)
 
 
-_SQUARE = {"m": 2048, "k": 2048, "n": 2048, "dtype": "bfloat16"}
+_SQUARE = {
+    "m": 2048,
+    "k": 2048,
+    "n": 2048,
+    "dtype": "bfloat16",
+}
 _VARIANTS = (
     "tiled",
     "hoist_loads",
@@ -188,13 +207,16 @@ _MATMULS = [
 
 
 def _heads(
-    heads: int, kv_heads: int, tokens: int, head_dim: int, dtype: str
+    heads: int,
+    kv_heads: int,
+    tokens: int,
+    head_dim: int,
+    dtype: str,
 ) -> Arguments:
-    return (
-        array(heads, head_dim, tokens, dtype=dtype),
-        array(kv_heads, head_dim, tokens, dtype=dtype),
-        array(kv_heads, tokens, head_dim, dtype=dtype),
-    )
+    q = array(heads, head_dim, tokens, dtype=dtype)
+    k = array(kv_heads, head_dim, tokens, dtype=dtype)
+    v = array(kv_heads, tokens, head_dim, dtype=dtype)
+    return q, k, v
 
 
 # Two products, of queries and keys and of weights and values, each 2 FLOPs a multiply-add.
@@ -260,9 +282,22 @@ def _gated(rows: int, n: int, dtype: str) -> Arguments:
     return gate, gate
 
 
-_WIDE = {"rows": 4096, "n": 8192, "dtype": "float32"}
-_HIDDEN = {"rows": 4096, "n": 4096, "dtype": "bfloat16"}
-_ROTATED = {"rows": 4096, "heads": 32, "head_dim": 128, "dtype": "bfloat16"}
+_WIDE = {
+    "rows": 4096,
+    "n": 8192,
+    "dtype": "float32",
+}
+_HIDDEN = {
+    "rows": 4096,
+    "n": 4096,
+    "dtype": "bfloat16",
+}
+_ROTATED = {
+    "rows": 4096,
+    "heads": 32,
+    "head_dim": 128,
+    "dtype": "bfloat16",
+}
 _FFN = {**_HIDDEN, "n": 14336}
 _PIECES = {"piece": (512, 1024, 2048, 4096), **_BUFFERS}
 _TOKENS = {"tokens": (32, 64, 128), **_BUFFERS}

@@ -65,6 +65,7 @@ class _Place(NamedTuple):
 
 Queries: TypeAlias = list[list[Sbuf]]  # tiles of each head of a block
 Held: TypeAlias = tuple[Queries, Unit]  # a block in SBUF: its queries and their state
+Carry: TypeAlias = tuple[State, Held, Held]  # state, the block fetched, free tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,36 +133,43 @@ def attend_source(
 def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
     """Attends the blocks of a group of heads, each fetched while the one before is worked on.
 
-    Two sets of tiles take turns, so the carry is: state, the block that was fetched, free tiles.
+    Two sets of tiles take turns: one holds the block at hand, the other takes the next.
     """
     work, tiling, first = source.work, source.tiling, source.first
     last_block = tiling.blocks - 1
+    # What is dead at first must hold nothing when it comes to life, and its state in HBM is written
+    # too, or nobody ever would.
+    if_dead = functools.partial(nothing, tiling=tiling) if first else _as_it_is
 
-    def attend_block(
-        carry: tuple[State, Held, Held], block: KnownInt
-    ) -> tuple[State, Held, Held]:
-        state, (queries, own), spare = carry
+    def attend_block(carry: Carry, block: KnownInt) -> Carry:
+        state, held, spare = carry
+        queries, own = held
         place = _Place(group, block)
         alive = index(work.block_needed, block) != 0
         over_keys = functools.partial(_over_keys, source, place, queries)
-        # What is dead at first must hold nothing when it comes to life.
-        otherwise = functools.partial(nothing, tiling=tiling) if first else _as_it_is
-        own = lax.cond(alive, over_keys, otherwise, own)
+        own = lax.cond(alive, over_keys, if_dead, own)
         # Fetched before this block is stored: its state does not wait for that.
         after = jnp.minimum(block + 1, last_block)
-        wanted = (index(work.block_needed, after) != 0) & (block < last_block)
-        ahead = _fetch(source, _Place(group, after), spare, state, wanted)
+        alive_after = index(work.block_needed, after) != 0
+        wanted = alive_after & (block < last_block)
+        next_place = _Place(group, after)
+        ahead = _fetch(source, next_place, spare, state, wanted)
         put = functools.partial(store, unit=source.unit(place))
-        # A dead block's state in HBM is written at first too, or nobody ever would.
-        otherwise = put if first else lambda state, own: state
-        state = lax.cond(alive, put, otherwise, state, own)
+
+        def leave(state: State, own: Unit) -> State:
+            return state
+
+        put_if_dead = put if first else leave
+        state = lax.cond(alive, put, put_if_dead, state, own)
         return state, ahead, (queries, own)
 
     begin = jnp.int32(0)
     tiles = _block_tiles(source)
     wanted = index(work.block_needed, begin) != 0
-    held = _fetch(source, _Place(group, begin), tiles, state, wanted)
-    carry = state, held, _block_tiles(source)
+    first_place = _Place(group, begin)
+    held = _fetch(source, first_place, tiles, state, wanted)
+    spare = _block_tiles(source)
+    carry = state, held, spare
     state, _, _ = loop(attend_block, carry, tiling.blocks)
     return state
 
@@ -173,12 +181,19 @@ def _as_it_is(own: Unit) -> Unit:
 def _block_tiles(source: _Source) -> Held:
     """SBUF for a block: each head's queries, and the state of its lanes."""
     tiling = source.tiling
-    queries = [source.form.query_tiles(tiling) for _ in range(tiling.block_heads)]
-    return queries, unit_tiles(tiling)
+    queries = []
+    for _ in range(tiling.block_heads):
+        queries.append(source.form.query_tiles(tiling))
+    own = unit_tiles(tiling)
+    return queries, own
 
 
 def _fetch(
-    source: _Source, place: _Place, tiles: Held, state: State, wanted: KnownInt
+    source: _Source,
+    place: _Place,
+    tiles: Held,
+    state: State,
+    wanted: KnownInt,
 ) -> Held:
     """Brings the queries and state of a block into SBUF, if they are `wanted`."""
     tiling = source.tiling
@@ -187,18 +202,23 @@ def _fetch(
         first_tile = place.block * tiling.block_tiles
         loaded = []
         for offset, head_tiles in enumerate(queries):
-            head = place.group * tiling.block_heads + offset
-            queue = LOAD_QUEUES[offset % 2]
-            loaded.append(
-                source.form.load_queries(
-                    head_tiles, source.operands.q, first_tile, head, queue
-                )
+            of_head = source.form.load_queries(
+                head_tiles,
+                source.operands.q,
+                first=first_tile,
+                head=place.group * tiling.block_heads + offset,
+                queue=LOAD_QUEUES[offset % 2],
             )
+            loaded.append(of_head)
         if source.first:
             return loaded, own
-        return loaded, load(own, state, source.unit(place))
+        own = load(own, state, source.unit(place))
+        return loaded, own
 
-    return lax.cond(wanted, fetch, lambda queries, own: (queries, own), *tiles)
+    def leave(queries: Queries, own: Unit) -> Held:
+        return queries, own
+
+    return lax.cond(wanted, fetch, leave, *tiles)
 
 
 # --- a block's key tiles ---
@@ -218,31 +238,37 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     """
     tiling, form = source.tiling, source.form
     # Lanes stand head by head: of 2 heads with 4 tiles each, lane 5 is tile 1 of the second.
-    query_tiles = [
-        form.query_of(head_tiles, tile, tiling)
-        for head_tiles in queries
-        for tile in range(tiling.block_tiles)
-    ]
+    query_tiles = []
+    for head_tiles in queries:
+        for tile in range(tiling.block_tiles):
+            query_tiles.append(form.query_of(head_tiles, tile, tiling))
     lanes_a_kv_head = len(query_tiles) // tiling.block_kv_heads
-    kv_head, _ = divide(place.group * tiling.block_heads, tiling.group)
+    first_head = place.group * tiling.block_heads
+    first_kv_head, _ = divide(first_head, tiling.group)
     status = index(source.work.status, place.block)
 
     def attend_key_tile(lanes: list[Attended], key_tile: KnownInt) -> list[Attended]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
-            kv = [
-                form.load_kv(source.operands.block, kv_head + offset, key_tile, tiling)
-                for offset in range(tiling.block_kv_heads)
-            ]
+            block = source.operands.block
+            kv = []
+            for offset in range(tiling.block_kv_heads):
+                kv_head = first_kv_head + offset
+                kv.append(form.load_kv(block, kv_head, key_tile, tiling))
             masks: list[Masked | None] = [None] * tiling.block_tiles
             if masked:
                 masks = _masks(source, place, key_tile)
             banks = step_banks(tiling.step)
             steps = []
             for lane, done in enumerate(lanes):
-                mask = masks[lane % tiling.block_tiles]
-                keys_values = kv[lane // lanes_a_kv_head]
-                q = query_tiles[lane]
-                steps.append(form.step(q, keys_values, done, mask, banks, tiling))
+                step = form.step(
+                    q=query_tiles[lane],
+                    kv=kv[lane // lanes_a_kv_head],
+                    done=done,
+                    masked=masks[lane % tiling.block_tiles],
+                    banks=banks,
+                    tiling=tiling,
+                )
+                steps.append(step)
             return abreast(steps)
 
         # In the order of `DEAD`, `PARTIAL`, `FULL`.
@@ -256,7 +282,8 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
 
     begun = _begun(source, own)
     done = loop(attend_key_tile, begun, tiling.key_tiles)
-    return closed(own, _joined(source, own, done), last=source.last)
+    lanes = _joined(source, own, done)
+    return closed(own, lanes, last=source.last)
 
 
 def _begun(source: _Source, own: Unit) -> list[Attended]:
@@ -265,7 +292,11 @@ def _begun(source: _Source, own: Unit) -> list[Attended]:
     lanes = range(tiling.block_lanes)
     if source.starts_anew:
         return [empty(tiling.step) for _ in lanes]
-    return [stepping(opened(own, lane, tiling), tiling) for lane in lanes]
+    begun = []
+    for lane in lanes:
+        before = opened(own, lane, tiling)
+        begun.append(stepping(before, tiling))
+    return begun
 
 
 def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneState]:
@@ -284,13 +315,17 @@ def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneSt
 def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | None]:
     """How each query tile of the block masks a key tile; its heads share their masks."""
     tiling, patterns = source.tiling, source.operands.patterns
+    _, *shape = patterns.shape
     masks: list[Masked | None] = []
     for offset in range(tiling.block_tiles):
         query_tile = place.block * tiling.block_tiles + offset
-        which = index(index(source.work.pattern, query_tile), key_tile)
-        tile = sbuf(*patterns.shape[1:], dtype=patterns.dtype, buffers=tiling.buffers)
-        bias = dma_load(tile, index(patterns, which), queue=KEYS)
-        masks.append(functools.partial(_biased, bias=bias, tiling=tiling))
+        by_key_tile = index(source.work.pattern, query_tile)
+        which = index(by_key_tile, key_tile)
+        tile = sbuf(*shape, dtype=patterns.dtype, buffers=tiling.buffers)
+        own = index(patterns, which)
+        bias = dma_load(tile, own, queue=KEYS)
+        biased = functools.partial(_biased, bias=bias, tiling=tiling)
+        masks.append(biased)
     return masks
 
 

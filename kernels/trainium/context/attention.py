@@ -96,19 +96,17 @@ class ContextAttention:
             raise ValueError(
                 f"scheme is {self.scheme!r}, must be one of {', '.join(SCHEMES)}"
             )
-        for what, whole, part in (
-            ("ranks by inner ranks", self.ranks, self.inner),
-            ("query heads by KV heads", self.heads, self.kv_heads),
-            ("KV heads by cores of a chip", self.kv_heads, self.cores),
-        ):
-            if part < 1 or whole < 1 or whole % part:
-                raise ValueError(
-                    f"{what}: {whole} by {part}, must divide without a rest"
-                )
-        if not 1 <= (self.queries or 1) <= self.tokens:
+        _check_divides("ranks by inner ranks", self.ranks, self.inner)
+        _check_divides("query heads by KV heads", self.heads, self.kv_heads)
+        _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
+        if not 1 <= self._query_count <= self.tokens:
             raise ValueError(
                 f"{self.queries} queries of {self.tokens} tokens, must be 1 to all"
             )
+
+    @property
+    def _query_count(self) -> int:
+        return self.queries or self.tokens
 
     # --- where tokens stand ---
 
@@ -127,8 +125,12 @@ class ContextAttention:
                 q_tile = tiling.block_tiles * tiling.rows
             else:
                 q_tile = tiling.columns
-            key_slots = self.ranks // self.dealt * tiling.key_slots
+            share = self.ranks // self.dealt
+            key_slots = share * tiling.key_slots
             return Slots(key_slots, tiling.keys, q_tile, tiling.columns)
+
+        def cost(placement: str) -> float:
+            return self._sizes(placement).block_cost
 
         return choose(
             self.mask,
@@ -136,7 +138,7 @@ class ContextAttention:
             self.dealt,
             slots_of=slots,
             hop_tiles=self.hop_tiles,
-            cost=lambda placement: self._sizes(placement).block_cost,
+            cost=cost,
         )
 
     @property
@@ -159,7 +161,7 @@ class ContextAttention:
             mx=self.mx,
         )
         key_tiles, span, keys = cut(self.tokens)
-        runs, run, rows = cut(self.queries or self.tokens)
+        runs, run, rows = cut(self._query_count)
         return ContextTiling(
             heads=self.heads // self.cores,
             kv_heads=self.kv_heads // self.cores,
@@ -182,7 +184,10 @@ class ContextAttention:
     def _fewest_parts(self) -> tuple[int, ...]:
         """Features of a key as they are contracted: 160 are 128 and 32."""
         full, rest = divmod(self.head_dim, PARTITIONS)
-        return (PARTITIONS,) * full + ((rest,) if rest else ())
+        parts = [PARTITIONS] * full
+        if rest:
+            parts.append(rest)
+        return tuple(parts)
 
     @property
     def mx(self) -> bool:
@@ -192,7 +197,9 @@ class ContextAttention:
     @property
     def element(self) -> DType:
         """Dtype of the operands' elements."""
-        return jnp.dtype(jnp.float8_e4m3fn if self.mx else self.dtype)
+        if self.mx:
+            return jnp.dtype(jnp.float8_e4m3fn)
+        return jnp.dtype(self.dtype)
 
     @functools.cached_property
     def sides(self) -> Sides:
@@ -201,9 +208,10 @@ class ContextAttention:
         share = self.ranks // self.dealt  # ranks that share what is dealt to one
 
         def where(tokens: int, slots: int, unit: int) -> Placement:
-            return place(self.placed, tokens, self.dealt, share * slots, unit)
+            all_slots = share * slots
+            return place(self.placed, tokens, self.dealt, all_slots, unit)
 
-        queries = where(self.queries or self.tokens, tiling.slots, tiling.rows)
+        queries = where(self._query_count, tiling.slots, tiling.rows)
         keys = where(self.tokens, tiling.key_slots, tiling.keys)
         return Sides(queries, keys, tiling)
 
@@ -253,9 +261,15 @@ class ContextAttention:
         mesh = dict(self.built.mesh)
         if self.cores > 1:
             mesh[CORE] = self.cores
-        q = k = v = tuple(mesh)
-        work, patterns = self.built.table_axes, ()
-        return Program(self.built.kernel, mesh, (q, k, v, work, patterns))
+        all_axes = tuple(mesh)
+        specs = (
+            all_axes,  # q
+            all_axes,  # k
+            all_axes,  # v
+            self.built.table_axes,  # work
+            (),  # patterns, the same everywhere
+        )
+        return Program(self.built.kernel, mesh, specs)
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -275,11 +289,15 @@ class ContextAttention:
         Returns:
           `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`.
         """
-        return self.results(self.program.run(*self.arguments(q, k, v)))
+        given = self.arguments(q, k, v)
+        results = self.program.run(*given)
+        return self.results(results)
 
     def exact(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> Results:
         """`run` with every tile in float64."""
-        return self.results(self.program.exact(*self.arguments(q, k, v)))
+        given = self.arguments(q, k, v)
+        results = self.program.exact(*given)
+        return self.results(results)
 
     def arguments(
         self, q: ArrayLike, k: ArrayLike, v: ArrayLike
@@ -295,16 +313,21 @@ class ContextAttention:
     def _on_mesh(self, x: jax.Array) -> jax.Array:
         """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
         dealt, cores, _, *rest = x.shape
-        x = x.reshape(dealt, cores, self.ranks // dealt, -1, *rest)
-        return jnp.moveaxis(x, 1, 2).reshape(*self.lead, *x.shape[3:])
+        share = self.ranks // dealt
+        # The tiles of one that tokens are dealt to are those of the ranks that share them.
+        shared = x.reshape(dealt, cores, share, -1, *rest)
+        core_axis, share_axis = 1, 2
+        cores_last = shared.swapaxes(core_axis, share_axis)
+        return cores_last.reshape(*self.lead, -1, *rest)
 
     def results(self, results: Results) -> Results:
         """The program's results in the order of the sequence."""
-        out, lse = results
+        raw_out, raw_lse = results
         where, ranks, cores = self.sides.q, self.ranks, self.cores
-        out = layout.output(out, where, ranks, cores)
+        out = layout.output(raw_out, where, ranks, cores)
         tiles = self.sizes.block_tiles
-        return out, layout.logsumexp(lse, where, ranks, cores, tiles)
+        lse = layout.logsumexp(raw_lse, where, ranks, cores, tiles)
+        return out, lse
 
     # --- time ---
 
@@ -314,8 +337,10 @@ class ContextAttention:
         form = layout_mx if self.mx else layout
         operands = form.abstract(self.lead, tiling)
         work = self.built.known(False)
-        shape = self.masks or 1, tiling.rows, tiling.columns
-        return *operands, work, jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        masks = self.masks or 1  # the clock does not look which one a tile has
+        shape = masks, tiling.rows, tiling.columns
+        patterns = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        return *operands, work, patterns
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.
@@ -323,11 +348,13 @@ class ContextAttention:
         Raises:
           EmulationError: what `Program.read` raises.
         """
-        return self.program.read(device, *self.abstract(), **options)
+        given = self.abstract()
+        return self.program.read(device, *given, **options)
 
     def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
         """Reads the clock under every band of a datasheet, in one pass."""
-        return self.program.read_bands(sheet, *self.abstract())
+        given = self.abstract()
+        return self.program.read_bands(sheet, *given)
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core; masks count as one.
@@ -335,7 +362,13 @@ class ContextAttention:
         Raises:
           OutOfMemory: a space is too small.
         """
-        return self.program.memory(device, *self.abstract())
+        given = self.abstract()
+        return self.program.memory(device, *given)
+
+
+def _check_divides(what: str, whole: int, part: int) -> None:
+    if part < 1 or whole < 1 or whole % part:
+        raise ValueError(f"{what}: {whole} by {part}, must divide without a rest")
 
 
 __all__ = ["AUTO", "CORE", "MXFP8", "ContextAttention"]

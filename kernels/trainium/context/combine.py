@@ -35,17 +35,21 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
     def combine_unit(state: State, unit: KnownInt) -> State:
         def add(lanes: list[LaneState], part: KnownInt) -> list[LaneState]:
             tiles = unit_tiles(tiling, buffers=buffers)
-            other = load(tiles, state, unit + part * tiling.units)
+            # Parts stand one after another, each of all units.
+            place = unit + part * tiling.units
+            other = load(tiles, state, place)
             merged = []
             for lane, own in enumerate(lanes):
                 theirs = views(other, lane)
                 merged.append(merge(own, theirs, tiling))
             return merged
 
-        own = load(unit_tiles(tiling, buffers=buffers), state, unit)
+        tiles = unit_tiles(tiling, buffers=buffers)
+        own = load(tiles, state, unit)
         lanes = [opened(own, lane, tiling) for lane in range(tiling.block_lanes)]
         lanes = loop(add, lanes, parts, first=1)
-        return store(state, closed(own, lanes, last=False), unit)
+        merged = closed(own, lanes, last=False)
+        return store(state, merged, unit)
 
     return loop(combine_unit, state, tiling.units)
 

@@ -5,7 +5,7 @@ operands of a rank with its own keys and values as the block, `(k, v)`.
 """
 
 import dataclasses
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from kernels.trainium.context.work import HopWork, RingWork, SourceWork
 from kernels.trainium.tiles import index
 
 Tree = TypeVar("Tree")
+
+Carry: TypeAlias = tuple[PyTree, PyTree, State]
+"""What a rank holds, a spare buffer for what arrives, and what queries attended to so far."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Exchange:
             shape = list(own.shape)
             shape[split] //= self.ranks
             shape[0] *= self.ranks
+            received = hbm(*shape, dtype=own.dtype)
             return chip_all_to_all(
-                hbm(*shape, dtype=own.dtype),
+                received,
                 own,
                 axis=self.axis,
                 chips=self.chips,
@@ -77,11 +81,16 @@ class Exchange:
 
 
 def _at(tree: Tree, place: KnownInt) -> Tree:
+    """Every leaf at a place of its first dimension, a view."""
     return jax.tree.map(lambda x: index(x, place), tree)
 
 
 def all_gather(
-    operands: RankOperands, work: SourceWork, *, tiling: ContextTiling, across: Exchange
+    operands: RankOperands,
+    work: SourceWork,
+    *,
+    tiling: ContextTiling,
+    across: Exchange,
 ) -> Finished:
     """Every rank has all keys and values before it begins; sequence-long buffers in HBM.
 
@@ -94,10 +103,13 @@ def all_gather(
     Returns:
       Output and log-sum-exp, see `finish`.
     """
-    everything = operands.meeting(across.gathered(operands.block))
-    whole = dataclasses.replace(tiling, key_tiles=tiling.key_tiles * across.ranks)
+    gathered = across.gathered(operands.block)
+    everything = operands.meeting(gathered)
+    key_tiles = tiling.key_tiles * across.ranks
+    whole = dataclasses.replace(tiling, key_tiles=key_tiles)
     state = empty_state(tiling)
-    done = attend_source(everything, _at(work, 0), state, whole, first=True)
+    only_source = _at(work, 0)
+    done = attend_source(everything, only_source, state, whole, first=True)
     return finish(done, tiling, transposed=False, logsumexp=True)
 
 
@@ -142,15 +154,19 @@ def ulysses(
       Output and log-sum-exp, see `finish`.
     """
     # All stand as [tiles, heads, ...], but values in one dtype: [pieces, keys, heads · value_dim].
-    heads, heads_of_values = 1, 1 if tiling.mx else 2
-    k, v = operands.block
+    heads = 1
+    heads_of_values = 1 if tiling.mx else 2
+    own_k, own_v = operands.block
     q = among.swapped(operands.q, heads)
-    block = among.swapped(k, heads), among.swapped(v, heads_of_values)
-    mine = dataclasses.replace(operands, q=q, block=block)
+    k = among.swapped(own_k, heads)
+    v = among.swapped(own_v, heads_of_values)
+    mine = dataclasses.replace(operands, q=q, block=(k, v))
     sizes = headwise(tiling, among.ranks)
     state = attend_ring(mine, work, sizes, ring)
     results = finish(state, sizes, transposed=False, logsumexp=True)
-    return among.swapped(results, 1)
+    # Back from some heads of all tokens, `[heads, tiles, ...]`, to all heads of own tokens.
+    of_tokens = 1
+    return among.swapped(results, of_tokens)
 
 
 def tiles(
@@ -175,26 +191,37 @@ def tiles(
       Output and log-sum-exp, see `finish`.
     """
     columns = along.ranks
+
+    def split_by_column(x: Hbm) -> Hbm:
+        _, *rest = x.shape
+        return x.reshape(columns, -1, *rest)
+
     row_of_queries = along.gathered(operands.q)
-    by_column = jax.tree.map(
-        lambda x: x.reshape(columns, -1, *x.shape[1:]), row_of_queries
-    )
-    everything = operands.meeting(down.gathered(operands.block))
-    whole = dataclasses.replace(tiling, key_tiles=tiling.key_tiles * down.ranks)
+    by_column = jax.tree.map(split_by_column, row_of_queries)
+    column_of_keys = down.gathered(operands.block)
+    everything = operands.meeting(column_of_keys)
+    key_tiles = tiling.key_tiles * down.ranks
+    whole = dataclasses.replace(tiling, key_tiles=key_tiles)
 
     def attend(done: State, column: KnownInt) -> State:
-        theirs = dataclasses.replace(everything, q=_at(by_column, column))
+        queries = _at(by_column, column)
+        theirs = dataclasses.replace(everything, q=queries)
         now = _at(work, column)
         # Every column's queries have a part of the state of their own, which holds nothing yet.
         base = column * tiling.units
         return attend_source(theirs, now, done, whole, first=True, base=base)
 
-    done = loop(attend, empty_state(tiling, columns), columns)
+    state = empty_state(tiling, columns)
+    done = loop(attend, state, columns)
     return _returned(done, tiling, along)
 
 
 def pass_q(
-    operands: RankOperands, work: RingWork, *, tiling: ContextTiling, across: Exchange
+    operands: RankOperands,
+    work: RingWork,
+    *,
+    tiling: ContextTiling,
+    across: Exchange,
 ) -> Finished:
     """Queries travel the ring; keys stay, and what a rank found for others is sent back at the end.
 
@@ -208,7 +235,7 @@ def pass_q(
       Output and log-sum-exp, see `finish`.
     """
     me = lax.axis_index(across.axis)
-    hops, ranks = work.hops, across.ranks
+    ranks = across.ranks
     size = jnp.int32(ranks)
     last = ranks - 1
 
@@ -218,11 +245,18 @@ def pass_q(
 
         return jax.tree.map(move, landing, held)
 
-    def use(held: PyTree, done: State, place: KnownInt, now: HopWork) -> State:
-        # Whose queries these are says where in the state their results go.
+    def use(
+        held: PyTree,
+        done: State,
+        place: KnownInt,
+        now: HopWork,
+    ) -> State:
+        # Whose queries these are says where in the state their results go: of 4 ranks, rank 1 has
+        # those of rank 3 at hop 2. A remainder of -1 would be -1, so `size` is added first.
         owner = lax.rem(me - place + size, size)
+        theirs = dataclasses.replace(operands, q=held)
         return attend_source(
-            dataclasses.replace(operands, q=held),
+            theirs,
             now.source,
             done,
             tiling,
@@ -230,34 +264,43 @@ def pass_q(
             base=owner * tiling.units,
         )
 
-    def hop(
-        carry: tuple[PyTree, PyTree, State], at: tuple[KnownInt, HopWork]
-    ) -> tuple[tuple[PyTree, PyTree, State], None]:
+    def hop(carry: Carry, at: tuple[KnownInt, HopWork]) -> tuple[Carry, None]:
         held, spare, done = carry
         place, now = at
+        # Sent before it is used: the transfer runs beside the computation.
         arriving = pass_on(spare, held, now)
-        return (arriving, held, use(held, done, place, now)), None
+        done = use(held, done, place, now)
+        return (arriving, held, done), None
 
     own = operands.q
     done = empty_state(tiling, ranks)
-    steps = jnp.arange(ranks, dtype=jnp.int32)
-    last_hop = steps[last], _at(hops, last)
+    places = jnp.arange(ranks, dtype=jnp.int32)
+    last_place = places[last]
+    last_hop = _at(work.hops, last)
     if ranks == 1:
-        return _returned(use(own, done, *last_hop), tiling, across)
-    landing, spare = like(own), like(own)
-    first_hop = _at(hops, 0)
+        done = use(own, done, last_place, last_hop)
+        return _returned(done, tiling, across)
+    landing = like(own)
+    spare = like(own)
+    first_hop = _at(work.hops, 0)
     held = pass_on(landing, own, first_hop)
-    done = use(own, done, steps[0], first_hop)
+    done = use(own, done, places[0], first_hop)
     # The first hop was written out, and after the last nothing is sent.
-    middle = steps[1:-1], jax.tree.map(lambda table: table[1:last], hops)
-    (held, _, done), _ = lax.scan(hop, (held, spare, done), middle)
-    return _returned(use(held, done, *last_hop), tiling, across)
+    middle_places = places[1:-1]
+    middle_hops = jax.tree.map(lambda table: table[1:last], work.hops)
+    carry = held, spare, done
+    carry, _ = lax.scan(hop, carry, (middle_places, middle_hops))
+    held, _, done = carry
+    done = use(held, done, last_place, last_hop)
+    return _returned(done, tiling, across)
 
 
 def _returned(state: State, tiling: ContextTiling, among: Exchange) -> Finished:
     """Partial results of all ranks' queries to their owners, which merge them."""
     # Parts stand by owner; dealt out by owner and joined by sender, they are one queries' parts.
-    own = combine(among.swapped(state, 0), tiling, among.ranks)
+    by_owner = 0
+    parts = among.swapped(state, by_owner)
+    own = combine(parts, tiling, among.ranks)
     return finish(own, tiling, transposed=False, logsumexp=True)
 
 

@@ -37,6 +37,7 @@ from kernels.trainium.tiles import BANKS, divide
 LEAST_SUM = 2.0**-40
 
 Finished = tuple[Hbm, Hbm]  # output and log-sum-exp
+Finishing = tuple[Hbm, Hbm | None]  # the same, where the second may not be wanted
 
 
 @overload
@@ -67,40 +68,50 @@ def finish(
       the queries (16 bits for 8-bit floats); and, if wanted, the log-sum-exp of the scores, float32
       `[groups, blocks, rows, lanes]`, -inf where a row attended to nothing.
     """
-    rows, features = tiling.rows, tiling.value_dim
+    rows = tiling.rows
+    features = tiling.value_dim
     shape = (features, rows) if transposed else (rows, features)
+    turned = tiling.turned or tiling.output
     out = hbm(tiling.items, *shape, dtype=tiling.output)
-    lse = [hbm(tiling.units, rows, tiling.block_lanes)] if logsumexp else []
+    lse = None
+    if logsumexp:
+        lse = hbm(tiling.units, rows, tiling.block_lanes)
 
-    def finish_unit(
-        carry: tuple[Hbm, list[Hbm]], unit: KnownInt
-    ) -> tuple[Hbm, list[Hbm]]:
+    def finish_unit(carry: Finishing, unit: KnownInt) -> Finishing:
         out, lse = carry
-        own = load(unit_tiles(tiling, buffers=tiling.buffers), state, unit)
+        tiles = unit_tiles(tiling, buffers=tiling.buffers)
+        own = load(tiles, state, unit)
         total = own.statistics[:, :, SUM]
         # A row that attended to nothing has sum 0 and output 0, which any divisor leaves.
-        least = tensor_immediate(_columns(tiling), total, op="max", value=LEAST_SUM)
-        inverse = reciprocal(_columns(tiling), least)
-        dtype = tiling.turned or tiling.output
+        least = _columns(tiling)
+        least = tensor_immediate(least, total, op="max", value=LEAST_SUM)
+        inverse = _columns(tiling)
+        inverse = reciprocal(inverse, least)
         # Four banks, so that transposes and the copies out of them overlap.
-        banks = TileRing(*(psum(*shape, dtype=dtype) for _ in range(BANKS // 2)))
+        fresh = [psum(*shape, dtype=turned) for _ in range(BANKS // 2)]
+        banks = TileRing(*fresh)
         for lane, place in enumerate(places(unit, tiling)):
             y = _normalised(own, lane, inverse, tiling)
             if transposed:
                 y = _transposed(y, banks, tiling)
             out = dma_store_at(out, y, place, queue=STORES[lane % 2])
-        if lse:
+        if lse is not None:
             maximum = own.statistics[:, :, MAXIMUM]
             y = _logsumexp(maximum, total, least, tiling)
-            lse = [dma_store_at(lse[0], y, unit, queue=STORES[1])]
+            lse = dma_store_at(lse, y, unit, queue=STORES[1])
         return out, lse
 
     out, lse = loop(finish_unit, (out, lse), tiling.units)
     out = out.reshape(tiling.heads, tiling.tiles, *shape)
-    if not lse:
+    if lse is None:
         return out
-    by_group = tiling.groups, tiling.blocks, rows, tiling.block_lanes
-    return out, lse[0].reshape(by_group)
+    by_group = lse.reshape(
+        tiling.groups,
+        tiling.blocks,
+        rows,
+        tiling.block_lanes,
+    )
+    return out, by_group
 
 
 def places(unit: KnownInt, tiling: ContextTiling) -> list[KnownInt]:
@@ -111,11 +122,12 @@ def places(unit: KnownInt, tiling: ContextTiling) -> list[KnownInt]:
     """
     group, block = divide(unit, tiling.blocks)
     heads = [group * tiling.block_heads + head for head in range(tiling.block_heads)]
-    return [
-        head * tiling.tiles + block * tiling.block_tiles + tile
-        for head in heads
-        for tile in range(tiling.block_tiles)
-    ]
+    found = []
+    for head in heads:
+        for tile in range(tiling.block_tiles):
+            place = head * tiling.tiles + block * tiling.block_tiles + tile
+            found.append(place)
+    return found
 
 
 def _columns(tiling: ContextTiling) -> Sbuf:
@@ -124,30 +136,63 @@ def _columns(tiling: ContextTiling) -> Sbuf:
 
 def _normalised(own: Unit, lane: int, inverse: Sbuf, tiling: ContextTiling) -> Sbuf:
     """A lane's output over the sum of its weights, `[rows, value_dim]`."""
-    shape = tiling.rows, tiling.value_dim
-    y = sbuf(*shape, dtype=tiling.output, buffers=tiling.buffers)
+    y = sbuf(
+        tiling.rows,
+        tiling.value_dim,
+        dtype=tiling.output,
+        buffers=tiling.buffers,
+    )
     output = own.output[:, lane]
     factor = inverse[:, lane : lane + 1]
     return tensor_scalar(y, output, factor, op="multiply")
 
 
 def _transposed(y: Sbuf, banks: TileRing, tiling: ContextTiling) -> Sbuf:
-    turned = banks.give(nc_transpose(banks.take(), y))
-    shape = tiling.value_dim, tiling.rows
-    tile = sbuf(*shape, dtype=tiling.output, buffers=tiling.buffers)
+    bank = banks.take()
+    bank = nc_transpose(bank, y)
+    turned = banks.give(bank)
+    tile = sbuf(
+        tiling.value_dim,
+        tiling.rows,
+        dtype=tiling.output,
+        buffers=tiling.buffers,
+    )
     return tensor_copy(tile, turned)
 
 
-def _logsumexp(maximum: Sbuf, total: Sbuf, least: Sbuf, tiling: ContextTiling) -> Sbuf:
-    """`scale · maximum + log(sum)`, and -inf by a predicated copy where the sum is 0."""
-    scale = tiling.step.scale
-    log = activation(_columns(tiling), least, op="log")
-    high = tensor_immediate(_columns(tiling), maximum, op="multiply", value=scale)
-    lse = tensor_tensor(_columns(tiling), high, log, op="add")
-    lanes = tiling.rows, tiling.block_lanes
-    empty = sbuf(*lanes, dtype=jnp.uint8, buffers=tiling.buffers)
+def _logsumexp(
+    maximum: Sbuf,
+    total: Sbuf,
+    least: Sbuf,
+    tiling: ContextTiling,
+) -> Sbuf:
+    """`scale · maximum + log(sum)`, and -inf by a predicated copy where the sum is 0.
+
+    Args:
+      maximum, total: of each row, before scaling.
+      least: the sums, or `LEAST_SUM` where they are 0: a logarithm of 0 is not asked for.
+      tiling: sizes.
+    """
+    log = _columns(tiling)
+    log = activation(log, least, op="log")
+    scaled = _columns(tiling)
+    scaled = tensor_immediate(
+        scaled,
+        maximum,
+        op="multiply",
+        value=tiling.step.scale,
+    )
+    lse = _columns(tiling)
+    lse = tensor_tensor(lse, scaled, log, op="add")
+    empty = sbuf(
+        tiling.rows,
+        tiling.block_lanes,
+        dtype=jnp.uint8,
+        buffers=tiling.buffers,
+    )
     empty = tensor_immediate(empty, total, op="equal", value=0.0)
-    lowest = memset(_columns(tiling), value=-np.inf, engine="gpsimd")
+    lowest = _columns(tiling)
+    lowest = memset(lowest, value=-np.inf, engine="gpsimd")
     return tensor_copy_predicated(lse, lowest, empty)
 
 

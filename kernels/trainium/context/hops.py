@@ -18,7 +18,6 @@ ranks between them. `sends` after hop 0 is [1, 1, 0, 0]: what ranks 2 and 3 hold
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -61,51 +60,62 @@ class Hops:
     @property
     def shifts(self) -> np.ndarray:
         """How far blocks go on after each hop, int32 `[hops]`; 0 after the last."""
-        return np.diff(self.distances, append=self.distances[-1]).astype(np.int32)
+        last = self.distances[-1]
+        return np.diff(self.distances, append=last).astype(np.int32)
 
     @property
     def sends(self) -> np.ndarray:
         """Whether the block that a rank holds is used at a later hop, bool `[ranks, hops]`."""
-        last = np.arange(len(self)) == len(self) - 1
+        hops = len(self)
+        is_last = np.arange(hops) == hops - 1
         if self.static:
-            return np.broadcast_to(~last, (self.ranks, len(self)))
+            return np.broadcast_to(~is_last, (self.ranks, hops))
         rank = np.arange(self.ranks)
         needed = self.tables.needed
         # By origin of a block: whether the rank that it is with at each hop attends to it. On three
         # contiguous causal ranks the block of rank 0 is used at hops 0, 1 and 2, that of rank 1 at
         # 0 and 1, and that of rank 2 at 0 only: [[1, 1, 1], [1, 1, 0], [1, 0, 0]].
-        used = np.stack(
-            [
-                needed[(rank + distance) % self.ranks, hop]
-                for hop, distance in enumerate(self.distances)
-            ]
-        )
+        used = []
+        for hop, distance in enumerate(self.distances):
+            holder = (rank + distance) % self.ranks
+            used.append(needed[holder, hop])
+        used = np.stack(used)
         # [[3, 2, 1], [2, 1, 0], [1, 0, 0]]: more than is used now, where it is used later.
         used_from_here_on = np.cumsum(used[::-1], axis=0)[::-1]
         used_later = used_from_here_on > used  # [hops, origin]
         # Back to who holds the block then: at hop 1 that of rank 0 is with rank 1.
-        by_holder = [
-            used_later[hop, (rank - distance) % self.ranks]
-            for hop, distance in enumerate(self.distances)
-        ]
-        return np.stack(by_holder, axis=1) & ~last
+        by_holder = []
+        for hop, distance in enumerate(self.distances):
+            origin = (rank - distance) % self.ranks
+            by_holder.append(used_later[hop, origin])
+        return np.stack(by_holder, axis=1) & ~is_last
 
     def known(self, *, with_masks: bool, lead: tuple[int, ...]) -> RingWork:
         """The kernel's known integers, of every rank; see `Tables.known`."""
         shifts = np.broadcast_to(self.shifts, (self.ranks, len(self)))
-        # The masks of replicated tiles stand behind those of hops.
-        first = len(self.tables.masks[0]) if with_masks else 0
-        known = functools.partial(Tables.known, with_masks=with_masks, lead=lead)
+        sends = self.sends.astype(np.int32)
         hops = HopWork(
-            source=known(self.tables),
+            source=self.tables.known(with_masks=with_masks, lead=lead),
             shift=by_rank(shifts, lead),
-            sends=by_rank(self.sends.astype(np.int32), lead),
+            sends=by_rank(sends, lead),
         )
-        return RingWork(hops, known(self.replicated, first=first))
+        # The masks of replicated tiles stand behind those of hops.
+        first = 0
+        if with_masks:
+            of_hops, _ = self.tables.masks
+            first = len(of_hops)
+        replicated = self.replicated.known(
+            with_masks=with_masks,
+            lead=lead,
+            first=first,
+        )
+        return RingWork(hops, replicated)
 
     def biases(self, dtype: DType, count: int | None = None) -> np.ndarray:
         """The masks of hops and of replicated tiles; see `Tables.biases`."""
-        found = np.concatenate([self.tables.masks[0], self.replicated.masks[0]])
+        of_hops, _ = self.tables.masks
+        of_replicated, _ = self.replicated.masks
+        found = np.concatenate([of_hops, of_replicated])
         return biases(found, dtype, count)
 
 
@@ -130,23 +140,38 @@ def ring_hops(
       most_replicated: key tiles that may be replicated.
     """
     whole = by_source(mask, sides)
-    most = 0 if every_hop or queries_travel else most_replicated
+    replicates = not every_hop and not queries_travel
+    most = most_replicated if replicates else 0
     roots = _worth_replicating(whole, most)
     replicated, whole = _taken_out(whole, roots)
     ranks = sides.kv.ranks
-    here, distance = np.indices((ranks, ranks))
-    there = (here - distance) % ranks
+    # What a rank meets at a distance set out that many ranks before; what stays is its own.
+    here, ranks_before = np.indices((ranks, ranks))
+    there = (here - ranks_before) % ranks
     q_of, k_of = (there, here) if queries_travel else (here, there)
     tables = dataclasses.replace(
-        whole, status=whole.status[q_of, k_of], q_of=q_of, k_of=k_of
+        whole,
+        status=whole.status[q_of, k_of],
+        q_of=q_of,
+        k_of=k_of,
     )
     live = np.asarray(tables.needed.any(axis=0))
-    distances = tuple(d for d in range(ranks) if every_hop or d == 0 or live[d])
+    # A rank's own block is always a hop, so that there is one.
+    distances = [0]
+    for distance in range(1, ranks):
+        if every_hop or live[distance]:
+            distances.append(distance)
     tables = tables.kept(distances)
     if static:
         tables = tables.for_all_ranks()
         replicated = replicated.for_all_ranks()
-    return Hops(tables, distances, static, roots, replicated)
+    return Hops(
+        tables=tables,
+        distances=tuple(distances),
+        static=static,
+        roots=roots,
+        replicated=replicated,
+    )
 
 
 def _worth_replicating(whole: Tables, most: int) -> Roots:
@@ -159,40 +184,48 @@ def _worth_replicating(whole: Tables, most: int) -> Roots:
     attends to the first key tile of rank 0. Without that tile 1 hop is left; with the tile's eighth
     of a block, 1.125 blocks cross the ring instead of 15.
     """
-    wanted = (whole.status != DEAD).any(axis=2)  # [rank, source, key tile]
+    live = whole.status != DEAD
+    wanted = live.any(axis=2)  # [rank, source, key tile]
     _, _, key_tiles = wanted.shape
-    by_demand = np.argsort(-wanted.sum(0).ravel(), kind="stable")[:most]
+    ranks_wanting = wanted.sum(axis=0).ravel()
+    # Stable: of tiles that as many ranks want, those of the first ranks go first.
+    by_demand = np.argsort(-ranks_wanting, kind="stable")
+    places = [divmod(tile, key_tiles) for tile in by_demand[:most].tolist()]
     left = wanted.copy()
     least_blocks = _hops(wanted)
     worth = 0
-    for count, tile in enumerate(by_demand, 1):
-        left[:, tile // key_tiles, tile % key_tiles] = False
+    for count, (source, key_tile) in enumerate(places, 1):
+        left[:, source, key_tile] = False
         blocks = _hops(left) + count / key_tiles
         if blocks <= least_blocks - 1:
-            least_blocks, worth = blocks, count
-    return tuple(
-        (int(tile) // key_tiles, int(tile) % key_tiles) for tile in by_demand[:worth]
-    )
+            least_blocks = blocks
+            worth = count
+    return tuple(places[:worth])
 
 
-def _hops(wanted: np.ndarray) -> float:
+def _hops(wanted: np.ndarray) -> int:
     """Hops after the first; `wanted` is bool `[rank, source, key tile]`."""
     ranks = len(wanted)
-    rank, source = np.nonzero(wanted.any(axis=2))
-    distances = set(((rank - source) % ranks).tolist())
-    return len(distances - {0})
+    meets = wanted.any(axis=2)
+    rank, source = np.nonzero(meets)
+    distances = np.unique((rank - source) % ranks)
+    return int(np.count_nonzero(distances))
 
 
 def _taken_out(whole: Tables, roots: Roots) -> tuple[Tables, Tables]:
     """The tables of single key tiles, and those of all sources without them."""
     ranks = whole.status.shape[0]
     sources, key_tiles = np.array(roots, int).reshape(-1, 2).T
-    by_root = whole.status[:, sources, :, key_tiles]  # [roots, ranks, blocks]
+    # NumPy puts the dimension of two index arrays that a slice parts first.
+    by_root = whole.status[:, sources, :, key_tiles]
+    root, rank, block = range(3)
+    status = by_root.transpose(rank, root, block)
+    k_positions = whole.k_positions[sources, key_tiles]
     q_of, k_of = np.indices((ranks, len(roots)))
     single = dataclasses.replace(
         whole,
-        status=by_root.transpose(1, 0, 2)[..., None],
-        k_positions=whole.k_positions[sources, key_tiles][:, None],
+        status=status[..., np.newaxis],
+        k_positions=k_positions[:, np.newaxis],
         q_of=q_of,
         k_of=k_of,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, numerics
-from emu.annotations import DType, PyTree
+from emu.annotations import PyTree
 from emu.trainium.spaces import Hbm
 from kernels.trainium.context import layout
 from kernels.trainium.context.attend import RankOperands
@@ -21,6 +21,12 @@ from kernels.trainium.context.ring import ring_attention
 from kernels.trainium.context.schemes import RING
 from kernels.trainium.context.work import RingWork, SourceWork
 from kernels.trainium.tiles import PARTITIONS, split
+
+# Features go on partitions, so rows come last: of `[ranks, tiles, rows, heads, features]`, or of a
+# latent's `[ranks, tiles, rows, parts, features]`.
+RANK, TILE, ROW, HEAD, FEATURE = range(5)
+FEATURES_FIRST = RANK, TILE, HEAD, FEATURE, ROW
+ONLY_CORE = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,16 +45,20 @@ class LatentAttention:
 
     def __post_init__(self) -> None:
         a = self.attention
-        if a.scheme != "ring" or a.cores != 1 or a.heads != a.kv_heads or a.mx:
+        on_a_ring = a.scheme == "ring" and a.cores == 1
+        head_for_head = a.heads == a.kv_heads
+        if not on_a_ring or not head_for_head or a.mx:
             raise ValueError(
                 "LatentAttention: wants the ring scheme on one core a chip, as many KV heads as "
                 f"query heads and plain floats; has {a.scheme}, {a.cores} cores, {a.heads} and "
                 f"{a.kv_heads} heads, {a.dtype}"
             )
-        if len(a.parts or ()) != 2 or self.latent % self._parts[0]:
+        count, _ = self._parts
+        parts_of_a_key = a.parts or ()
+        if len(parts_of_a_key) != 2 or self.latent % count:
             raise ValueError(
                 f"LatentAttention: parts are {a.parts} and the latent {self.latent}, must be two "
-                f"and a multiple of {self._parts[0]}"
+                f"and a multiple of {count}"
             )
 
     @property
@@ -70,16 +80,29 @@ class LatentAttention:
             work: RingWork,
             patterns: Hbm,
         ) -> Hbm | Finished:
-            expanding = dataclasses.replace(
-                ring, expand=functools.partial(expand, weights=weights, tiling=tiling)
-            )
+            expands = functools.partial(expand, weights=weights, tiling=tiling)
+            expanding = dataclasses.replace(ring, expand=expands)
             operands = RankOperands(q, (latent, rotary), patterns)
-            return ring_attention(operands, work, tiling, expanding, logsumexp=True)
+            return ring_attention(
+                operands,
+                work,
+                tiling,
+                expanding,
+                logsumexp=True,
+            )
 
-        q = latent = rotary = work = (RING,)
-        weights = patterns = ()
-        specs = q, latent, rotary, weights, work, patterns
-        return Program(kernel, {RING: self.attention.ranks}, specs)
+        by_rank = (RING,)
+        everywhere = ()
+        specs = (
+            by_rank,  # q
+            by_rank,  # latent
+            by_rank,  # rotary
+            everywhere,  # weights
+            by_rank,  # work
+            everywhere,  # patterns
+        )
+        mesh = {RING: self.attention.ranks}
+        return Program(kernel, mesh, specs)
 
     # --- values ---
 
@@ -104,7 +127,8 @@ class LatentAttention:
           `[tokens, heads, value_dim]`, and the log-sum-exp of the scores, `[tokens, heads]`.
         """
         given = self.arguments(q, latent, rotary, w_k, w_v)
-        return self.attention.results(self.program.run(*given))
+        results = self.program.run(*given)
+        return self.attention.results(results)
 
     def exact(
         self,
@@ -116,7 +140,8 @@ class LatentAttention:
     ) -> Results:
         """`run` with every tile in float64."""
         given = self.arguments(q, latent, rotary, w_k, w_v)
-        return self.attention.results(self.program.exact(*given))
+        results = self.program.exact(*given)
+        return self.attention.results(results)
 
     def arguments(
         self,
@@ -127,43 +152,64 @@ class LatentAttention:
         w_v: ArrayLike,
     ) -> tuple[PyTree, jax.Array, jax.Array, PyTree, RingWork | SourceWork, np.ndarray]:
         """The program's arguments, operands cast to their dtype."""
-        attention, tiling = self.attention, self.attention.sizes
-        where_q, where_kv = attention.sides.q, attention.sides.kv
-        cast = functools.partial(_cast, dtype=attention.element)
-        only_core = 0
-        # Features, or a latent's parts and features, go on partitions: rows come last.
-        rank, tile, row, head, feature = range(5)
-        features_first = rank, tile, head, feature, row
-        queries = layout.tiled(cast(q), where_q, tiling.rows, tiling.heads)
-        queries = queries[:, :, :, only_core].transpose(features_first)
-        nope, _ = tiling.parts
-        by_part = queries[:, :, :, :nope], queries[:, :, :, nope:]
-        tiles = where_kv.spread(cast(latent)).reshape(
-            attention.ranks, tiling.key_tiles, tiling.columns, *self._parts
-        )
-        keys = layout.tiled(cast(rotary)[:, None], where_kv, tiling.keys, heads=1)
-        keys = keys[:, :, :, only_core].transpose(features_first)
+        attention = self.attention
+        key_weights = self._by_group(self._cast(w_k))
+        value_weights = self._by_group(self._cast(w_v))
         return (
-            by_part,
-            tiles.transpose(features_first),
-            keys,
-            (self._by_group(cast(w_k)), self._by_group(cast(w_v))),
+            self._queries(self._cast(q)),
+            self._latents(self._cast(latent)),
+            self._rotary_keys(self._cast(rotary)),
+            (key_weights, value_weights),
             attention.built.known(True),
             attention.built.biases(jnp.bfloat16, attention.masks),
         )
+
+    def _cast(self, x: ArrayLike) -> jax.Array:
+        return numerics.cast(jnp.asarray(x), self.attention.element)
+
+    def _queries(self, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[tokens, heads, nope + rope]` to `[ranks, tiles, heads, part, rows]` of both parts."""
+        tiling = self.attention.sizes
+        where = self.attention.sides.q
+        queries = layout.tiled(q, where, tiling.rows, tiling.heads)
+        turned = queries[:, :, :, ONLY_CORE].transpose(FEATURES_FIRST)
+        nope, _ = tiling.parts
+        return turned[:, :, :, :nope], turned[:, :, :, nope:]
+
+    def _latents(self, latent: jax.Array) -> jax.Array:
+        """`[tokens, latent]` to `[ranks, key tiles, L, r, columns]`."""
+        tiling = self.attention.sizes
+        spread = self.attention.sides.kv.spread(latent)
+        by_tile = spread.reshape(
+            self.attention.ranks,
+            tiling.key_tiles,
+            tiling.columns,
+            *self._parts,
+        )
+        return by_tile.transpose(FEATURES_FIRST)
+
+    def _rotary_keys(self, rotary: jax.Array) -> jax.Array:
+        """`[tokens, rope]` to `[ranks, pieces, 1, rope, keys]`."""
+        tiling = self.attention.sizes
+        where = self.attention.sides.kv
+        one_head = rotary[:, np.newaxis]
+        keys = layout.tiled(one_head, where, tiling.keys, heads=1)
+        return keys[:, :, :, ONLY_CORE].transpose(FEATURES_FIRST)
 
     def _by_group(self, weights: jax.Array) -> jax.Array:
         """`[latent, heads, n]` to `[heads / G, L, r, G · n]`."""
         _, heads, _ = weights.shape
         groups = heads // heads_at_once(self.attention.sizes)
         by_part = weights.reshape(*self._parts, groups, -1)
-        return by_part.transpose(2, 0, 1, 3)
+        part, row, group, column = range(4)
+        return by_part.transpose(group, part, row, column)
 
     # --- time ---
 
     def abstract(self) -> tuple[PyTree, ...]:
         """Shapes of the arguments, and the integers that the clock looks at."""
-        tiling, ranks = self.attention.sizes, self.attention.ranks
+        tiling = self.attention.sizes
+        ranks = self.attention.ranks
         nope, rope = tiling.parts
         together = heads_at_once(tiling)
         pieces = tiling.key_tiles * tiling.span
@@ -173,14 +219,20 @@ class LatentAttention:
 
         def weights(features: int) -> jax.ShapeDtypeStruct:
             groups = tiling.heads // together
-            return struct(groups, *self._parts, together * features)
+            columns = together * features
+            return struct(groups, *self._parts, columns)
 
-        queries, *_ = layout.abstract((ranks,), tiling)
-        tiles = struct(ranks, tiling.key_tiles, *self._parts, tiling.columns)
-        keys = struct(ranks, pieces, 1, rope, tiling.keys)
-        *_, work, patterns = self.attention.abstract()
+        queries, _, _ = layout.abstract((ranks,), tiling)
+        latents = struct(
+            ranks,
+            tiling.key_tiles,
+            *self._parts,
+            tiling.columns,
+        )
+        rotary = struct(ranks, pieces, 1, rope, tiling.keys)
         both = weights(nope), weights(tiling.value_dim)
-        return queries, tiles, keys, both, work, patterns
+        *_, work, patterns = self.attention.abstract()
+        return queries, latents, rotary, both, work, patterns
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.
@@ -189,10 +241,6 @@ class LatentAttention:
           EmulationError: what `Program.read` raises.
         """
         return self.program.read(device, *self.abstract(), **options)
-
-
-def _cast(x: ArrayLike, dtype: DType) -> jax.Array:
-    return numerics.cast(jnp.asarray(x), dtype)
 
 
 __all__ = ["LatentAttention"]

@@ -36,6 +36,9 @@ from kernels.trainium.tiles import part
 Block: TypeAlias = PyTree
 """HBM buffers that travel."""
 
+Carry: TypeAlias = tuple[Block, Block, State]
+"""What a rank holds, a spare buffer for what arrives, and what queries attended to so far."""
+
 
 def same(block: Block) -> Block:
     """A block that is keys and values already."""
@@ -70,7 +73,12 @@ class Ring:
 
         def move(dst: Hbm, src: Hbm) -> Hbm:
             return send(
-                dst, src, work.shift, work.sends, axis=self.axis, chips=self.chips
+                dst,
+                src,
+                work.shift,
+                work.sends,
+                axis=self.axis,
+                chips=self.chips,
             )
 
         return jax.tree.map(move, landing, held)
@@ -151,45 +159,58 @@ def attend_ring(
         last = last and not logsumexp
 
         def attend(held: Block, done: State) -> State:
-            met = operands.meeting(ring.expand(held))
+            expanded = ring.expand(held)
+            met = operands.meeting(expanded)
             return attend_source(met, source, done, tiling, first=first, last=last)
+
+        def pass_by(held: Block, done: State) -> State:
+            return done
 
         if first or ring.expand is same:
             return attend(held, done)
         # A rank that attends to nothing of a block does not expand it either.
-        return lax.cond(source.needed != 0, attend, lambda held, done: done, held, done)
+        needed = source.needed != 0
+        return lax.cond(needed, attend, pass_by, held, done)
 
     def use_own() -> State:
-        alone = ring.hops == 1 and not ring.roots
-        own = operands.block
-        done = use(own, empty_state(tiling), at(0).source, first=True, last=alone)
-        last = ring.hops == 1 and not logsumexp
+        only_hop = ring.hops == 1
+        done = use(
+            operands.block,
+            empty_state(tiling),
+            at(0).source,
+            first=True,
+            last=only_hop and not ring.roots,
+        )
+        last = only_hop and not logsumexp
         return _replicated(operands, work.replicated, tiling, ring, done, last)
 
-    def hop(
-        carry: tuple[Block, Block, State], now: HopWork
-    ) -> tuple[tuple[Block, Block, State], None]:
+    def hop(carry: Carry, now: HopWork) -> tuple[Carry, None]:
         held, spare, done = carry
         if ring.overlap:
             # Sent before it is used: the transfer runs beside the computation.
             arriving = ring.pass_on(spare, held, now)
-            return (arriving, held, use(held, done, now.source)), None
+            done = use(held, done, now.source)
+            return (arriving, held, done), None
         done = use(held, done, now.source)
         # Lands in what was just read, so that it waits.
-        return (ring.pass_on(held, held, now), spare, done), None
+        arriving = ring.pass_on(held, held, now)
+        return (arriving, spare, done), None
 
     def at(place: int) -> HopWork:
         return _at(work.hops, place)
 
     if ring.hops == 1:
         return use_own()
-    landing, spare = like(operands.block), like(operands.block)
+    # The first hop apart: a rank's own block stays, so it goes to a third buffer.
+    own = operands.block
+    landing = like(own)
+    spare = like(own)
     if ring.overlap:
-        held = ring.pass_on(landing, operands.block, at(0))
+        held = ring.pass_on(landing, own, at(0))
         done = use_own()
     else:
         done = use_own()
-        held = ring.pass_on(landing, operands.block, at(0))
+        held = ring.pass_on(landing, own, at(0))
     carry = held, spare, done
     last = ring.hops - 1
     if ring.unroll:
@@ -228,14 +249,22 @@ def _replicated(
         # A tile of keys is several pieces, and so is its part of every buffer of the block.
         def spread(x: Hbm, root: int = root, key_tile: int = key_tile) -> Hbm:
             pieces = x.shape[0] // tiling.key_tiles
-            own = part(x, key_tile * pieces, pieces, 0)
+            first = key_tile * pieces
+            own = part(x, first, pieces, 0)
             received = hbm(*own.shape, dtype=x.dtype)
-            return chip_broadcast(received, own, root, axis=ring.axis, chips=ring.chips)
+            return chip_broadcast(
+                received,
+                own,
+                root,
+                axis=ring.axis,
+                chips=ring.chips,
+            )
 
         now = _at(work, place)
         held = jax.tree.map(spread, operands.block)
+        expanded = ring.expand(held)
         done = attend_source(
-            operands.meeting(ring.expand(held)),
+            operands.meeting(expanded),
             now,
             done,
             single,

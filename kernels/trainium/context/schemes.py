@@ -83,7 +83,8 @@ class Scheme:
         patterns: Hbm,
     ) -> Finished:
         """The kernel with its operands one by one, as a `Program` gives them."""
-        return self.attend(RankOperands(q, (k, v), patterns), work)
+        operands = RankOperands(q, (k, v), patterns)
+        return self.attend(operands, work)
 
     def known(self, with_masks: bool) -> RingWork | SourceWork:
         """The kernel's known integers, in the form of the mesh; see `Tables.known`."""
@@ -131,27 +132,50 @@ def _ring(asked: Asked) -> Scheme:
     ring = ring_of(asked, hops)
 
     def attend(operands: RankOperands, work: RingWork) -> Finished:
-        return ring_attention(operands, work, asked.sizes, ring, logsumexp=True)
+        return ring_attention(
+            operands,
+            work,
+            asked.sizes,
+            ring,
+            logsumexp=True,
+        )
 
-    return Scheme({RING: asked.ranks}, (RING,), attend, hops)
+    return Scheme(
+        mesh={RING: asked.ranks},
+        table_axes=(RING,),
+        attend=attend,
+        tables=hops,
+    )
 
 
 def _all_gather(asked: Asked) -> Scheme:
-    tables = by_source(asked.mask, asked.sides).joined()
+    by_rank = by_source(asked.mask, asked.sides)
+    tables = by_rank.joined()
     across = Exchange(RING, asked.ranks, (RING,))
 
     def attend(operands: RankOperands, work: SourceWork) -> Finished:
-        return exchange.all_gather(operands, work, tiling=asked.sizes, across=across)
+        return exchange.all_gather(
+            operands,
+            work,
+            tiling=asked.sizes,
+            across=across,
+        )
 
-    mesh = {RING: asked.ranks}
-    return Scheme(mesh, (RING,), attend, _static(asked, tables))
+    return Scheme(
+        mesh={RING: asked.ranks},
+        table_axes=(RING,),
+        attend=attend,
+        tables=_static(asked, tables),
+    )
 
 
 def _ulysses(asked: Asked, inner: int) -> Scheme:
     by_heads = exchange.headwise(asked.sizes, inner)
+    # While attention runs an outer rank has its inner ranks' tokens, and few of the heads.
+    sides = dataclasses.replace(asked.sides, tiling=by_heads)
     hops = ring_hops(
         asked.mask,
-        dataclasses.replace(asked.sides, tiling=by_heads),
+        sides,
         static=asked.static_program,
         every_hop=asked.every_hop,
     )
@@ -161,26 +185,45 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
 
     def attend(operands: RankOperands, work: RingWork) -> Finished:
         return exchange.ulysses(
-            operands, work, tiling=asked.sizes, among=among, ring=ring
+            operands,
+            work,
+            tiling=asked.sizes,
+            among=among,
+            ring=ring,
         )
 
-    mesh = {RING: asked.ranks // inner, INNER: inner}
-    return Scheme(mesh, (RING,), attend, hops)
+    return Scheme(
+        mesh={RING: asked.ranks // inner, INNER: inner},
+        table_axes=(RING,),
+        attend=attend,
+        tables=hops,
+    )
 
 
 def _tiles(asked: Asked) -> Scheme:
-    rows, columns = asked.ranks // asked.inner, asked.inner
-    tables = by_source(asked.mask, asked.sides).tiled(rows, columns)
+    columns = asked.inner
+    rows = asked.ranks // columns
+    by_rank = by_source(asked.mask, asked.sides)
+    tables = by_rank.tiled(rows, columns)
     chips = RING, INNER
-    down, along = Exchange(RING, rows, chips), Exchange(INNER, columns, chips)
+    down = Exchange(RING, rows, chips)
+    along = Exchange(INNER, columns, chips)
 
     def attend(operands: RankOperands, work: SourceWork) -> Finished:
         return exchange.tiles(
-            operands, work, tiling=asked.sizes, down=down, along=along
+            operands,
+            work,
+            tiling=asked.sizes,
+            down=down,
+            along=along,
         )
 
-    mesh = {RING: rows, INNER: columns}
-    return Scheme(mesh, chips, attend, _static(asked, tables))
+    return Scheme(
+        mesh={RING: rows, INNER: columns},
+        table_axes=chips,
+        attend=attend,
+        tables=_static(asked, tables),
+    )
 
 
 def _pass_q(asked: Asked) -> Scheme:
@@ -194,9 +237,19 @@ def _pass_q(asked: Asked) -> Scheme:
     across = Exchange(RING, asked.ranks, (RING,))
 
     def attend(operands: RankOperands, work: RingWork) -> Finished:
-        return exchange.pass_q(operands, work, tiling=asked.sizes, across=across)
+        return exchange.pass_q(
+            operands,
+            work,
+            tiling=asked.sizes,
+            across=across,
+        )
 
-    return Scheme({RING: asked.ranks}, (RING,), attend, hops)
+    return Scheme(
+        mesh={RING: asked.ranks},
+        table_axes=(RING,),
+        attend=attend,
+        tables=hops,
+    )
 
 
 def _static(asked: Asked, tables: Tables) -> Tables:

@@ -88,31 +88,37 @@ def empty_state(tiling: ContextTiling, parts: int = 1) -> State:
     """
     lanes = parts * tiling.units, tiling.rows, tiling.block_lanes
     output = hbm(*lanes, tiling.value_dim, dtype=tiling.carried)
-    return State(output, hbm(*lanes, STATISTICS))
+    statistics = hbm(*lanes, STATISTICS)
+    return State(output, statistics)
 
 
 def unit_tiles(tiling: ContextTiling, *, buffers: int = 1) -> Unit:
     """SBUF for one unit's state."""
     lanes = tiling.rows, tiling.block_lanes
-    output = sbuf(*lanes, tiling.value_dim, dtype=tiling.carried, buffers=buffers)
-    return Unit(output, sbuf(*lanes, STATISTICS, buffers=buffers))
+    output = sbuf(
+        *lanes,
+        tiling.value_dim,
+        dtype=tiling.carried,
+        buffers=buffers,
+    )
+    statistics = sbuf(*lanes, STATISTICS, buffers=buffers)
+    return Unit(output, statistics)
 
 
 def load(tiles: Unit, state: State, unit: KnownInt) -> Unit:
     """One unit's state, from HBM."""
-    loaded = [
-        dma_load(tile, index(whole, unit), queue=queue)
-        for tile, whole, queue in zip(tiles, state, LOAD_QUEUES, strict=True)
-    ]
+    loaded = []
+    for tile, whole, queue in zip(tiles, state, LOAD_QUEUES, strict=True):
+        own = index(whole, unit)
+        loaded.append(dma_load(tile, own, queue=queue))
     return Unit(*loaded)
 
 
 def store(state: State, tiles: Unit, unit: KnownInt) -> State:
     """One unit's state, to HBM."""
-    stored = [
-        dma_store_at(whole, tile, unit, queue=queue)
-        for whole, tile, queue in zip(state, tiles, STORES, strict=True)
-    ]
+    stored = []
+    for whole, tile, queue in zip(state, tiles, STORES, strict=True):
+        stored.append(dma_store_at(whole, tile, unit, queue=queue))
     return State(*stored)
 
 
@@ -120,8 +126,10 @@ def nothing(tiles: Unit, tiling: ContextTiling) -> Unit:
     """A unit whose queries have attended to nothing yet."""
     output = memset(tiles.output, value=0.0, engine="gpsimd")
     statistics = tiles.statistics
-    for place, value in ((MAXIMUM, LOWEST), (SUM, 0.0)):
-        column = memset(sbuf(tiling.rows, 1), value=value, engine="gpsimd")
+    at_first = {MAXIMUM: LOWEST, SUM: 0.0}
+    for place, value in at_first.items():
+        column = sbuf(tiling.rows, 1)
+        column = memset(column, value=value, engine="gpsimd")
         for lane in range(tiling.block_lanes):
             statistics = _put(statistics, column, lane, place)
     return Unit(output, statistics)
@@ -129,10 +137,12 @@ def nothing(tiles: Unit, tiling: ContextTiling) -> Unit:
 
 def views(tiles: Unit, lane: int) -> LaneState:
     """A lane of a unit, as part of its tiles."""
-    output, statistics = tiles
+    statistics = tiles.statistics
+    # Slices of one place, not the place itself: a column keeps its dimension, `[rows, 1]`.
     maximum = statistics[:, lane, MAXIMUM : MAXIMUM + 1]
     total = statistics[:, lane, SUM : SUM + 1]
-    return LaneState(output[:, lane], maximum, total)
+    output = tiles.output[:, lane]
+    return LaneState(output, maximum, total)
 
 
 def opened(tiles: Unit, lane: int, tiling: ContextTiling) -> LaneState:
@@ -147,27 +157,37 @@ def opened(tiles: Unit, lane: int, tiling: ContextTiling) -> LaneState:
 def closed(tiles: Unit, lanes: Sequence[LaneState], *, last: bool) -> Unit:
     """The lanes of a unit back in its tiles; of the `last` nobody needs the maxima any more."""
     output, statistics = tiles
+    first_feature = 0
     for lane, own in enumerate(lanes):
-        output = _put(output, own.output, lane, 0)
+        output = _put(output, own.output, lane, first_feature)
         if not last:
             statistics = _put(statistics, own.maximum, lane, MAXIMUM)
         statistics = _put(statistics, own.total, lane, SUM)
     return Unit(output, statistics)
 
 
-def _put(dst: Sbuf, src: Sbuf, lane: int, place: int) -> Sbuf:
-    return tensor_copy_at(dst, src, jnp.int32(lane), jnp.int32(place), engine="gpsimd")
+def _put(dst: Sbuf, src: Sbuf, lane: int, first: int) -> Sbuf:
+    """Copies `[rows, n]` to a lane of `[rows, lanes, ...]`, from place `first` on."""
+    return tensor_copy_at(
+        dst,
+        src,
+        jnp.int32(lane),
+        jnp.int32(first),
+        engine="gpsimd",
+    )
 
 
 def stepping(lane: LaneState, tiling: ContextTiling) -> Attended:
     """A lane as a step takes it: with a spare tile for the next maximum."""
     spare = sbuf(tiling.rows, 1, buffers=tiling.buffers)
-    return Attended(lane.output, RunningSoftmax(lane.maximum, lane.total, spare))
+    softmax = RunningSoftmax(lane.maximum, lane.total, spare)
+    return Attended(lane.output, softmax)
 
 
 def stepped(done: Attended) -> LaneState:
     """A lane after its steps."""
-    return LaneState(done.output, done.softmax.maximum, done.softmax.total)
+    softmax = done.softmax
+    return LaneState(done.output, softmax.maximum, softmax.total)
 
 
 def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
@@ -184,25 +204,54 @@ def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
         return sbuf(tiling.rows, 1, buffers=tiling.buffers)
 
     def decay(maximum: Sbuf) -> Sbuf:
+        fallen = column()
         fallen = tensor_tensor(
-            column(), maximum, raised, op="subtract", engine="gpsimd"
+            fallen,
+            maximum,
+            raised,
+            op="subtract",
+            engine="gpsimd",
         )
-        return activation(column(), fallen, op="exp", scale=tiling.step.scale)
+        return activation(
+            column(),
+            fallen,
+            op="exp",
+            scale=tiling.step.scale,
+        )
 
-    raised = tensor_tensor(column(), old.maximum, new.maximum, op="max")
-    old_decay, new_decay = decay(old.maximum), decay(new.maximum)
-    total = tensor_tensor(old.total, old.total, old_decay, op="multiply")
+    raised = column()
+    raised = tensor_tensor(raised, old.maximum, new.maximum, op="max")
+    old_decay = decay(old.maximum)
+    new_decay = decay(new.maximum)
+    kept_total = tensor_tensor(
+        old.total,
+        old.total,
+        old_decay,
+        op="multiply",
+    )
     total = scalar_tensor_tensor(
-        total, new.total, new_decay, total, op0="multiply", op1="add"
+        kept_total,
+        new.total,
+        new_decay,
+        kept_total,
+        op0="multiply",
+        op1="add",
     )
     added = new.output
-    if added.dtype != old.output.dtype:
-        rounded = sbuf(*added.shape, dtype=old.output.dtype, buffers=tiling.buffers)
+    carried = old.output.dtype
+    if added.dtype != carried:
+        rounded = sbuf(*added.shape, dtype=carried, buffers=tiling.buffers)
         added = tensor_copy(rounded, added)
+    # In float32: only the sum of both parts is rounded.
     kept = sbuf(*old.output.shape, buffers=tiling.buffers)
     kept = tensor_scalar(kept, old.output, old_decay, op="multiply")
     output = scalar_tensor_tensor(
-        old.output, added, new_decay, kept, op0="multiply", op1="add"
+        old.output,
+        added,
+        new_decay,
+        kept,
+        op0="multiply",
+        op1="add",
     )
     # A lane stays in its own tiles, through a loop over parts as well.
     maximum = tensor_copy(old.maximum, raised, engine="gpsimd")

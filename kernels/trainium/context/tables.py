@@ -50,15 +50,16 @@ class Sides:
     @property
     def k_positions(self) -> np.ndarray:
         """int32 `[ranks, key tiles, columns]`."""
-        return self.kv.positions().reshape(self.kv.ranks, -1, self.tiling.columns)
+        positions = self.kv.positions()
+        return positions.reshape(self.kv.ranks, -1, self.tiling.columns)
 
     def map(self, mask: Mask) -> np.ndarray:
         """`tile_map` of every block of queries and every key tile, int8 `[ranks, blocks, ranks,
         key tiles]`."""
-        among_queries = self.q.grids(self.tiling.block_tiles * self.tiling.rows)
-        queries = dataclasses.replace(
-            among_queries, start=among_queries.start + self.first
-        )
+        block_rows = self.tiling.block_tiles * self.tiling.rows
+        among_queries = self.q.grids(block_rows)
+        start = among_queries.start + self.first
+        queries = dataclasses.replace(among_queries, start=start)
         keys = self.kv.grids(self.tiling.columns)
         return tile_map(mask, self.kv.tokens, queries, keys)
 
@@ -93,7 +94,8 @@ class Tables:
         """The tables of one program that cannot skip by rank: a tile is dead or whole only where it
         is on every rank, and masked else."""
         # Masked is always right: the mask of a dead tile leaves nothing, that of a whole one all.
-        least, most = self.status.min(_RANK), self.status.max(_RANK)
+        least = self.status.min(_RANK)
+        most = self.status.max(_RANK)
         agreed = np.where(least == most, most, np.int8(PARTIAL))
         status = np.broadcast_to(agreed, self.status.shape)
         return dataclasses.replace(self, status=status)
@@ -111,7 +113,8 @@ class Tables:
     @functools.cached_property
     def needed(self) -> np.ndarray:
         """Whether a rank attends to anything of a source, bool `[ranks, sources]`."""
-        return (self.status != DEAD).any((_BLOCK, _KEY_TILE))
+        live = self.status != DEAD
+        return live.any((_BLOCK, _KEY_TILE))
 
     @functools.cached_property
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -123,17 +126,24 @@ class Tables:
         """
         blocks = self.status.shape[_BLOCK]
         # A block is masked as a whole, and each of its query tiles has a mask of its own.
-        partial = np.repeat(
-            self.status == PARTIAL, self.query_tiles // blocks, axis=_BLOCK
-        )
+        block_tiles = self.query_tiles // blocks
+        partial_blocks = self.status == PARTIAL
+        partial = np.repeat(partial_blocks, block_tiles, axis=_BLOCK)
         which = np.zeros(partial.shape, np.int32)
         rank, source, tile, key_tile = np.nonzero(partial)
         if not len(rank):
-            shape = self.q_positions.shape[2], self.k_positions.shape[2]
-            return np.ones((1, *shape), bool), which
-        rows = self.q_positions[self.q_of[rank, source], tile]
-        columns = self.k_positions[self.k_of[rank, source], key_tile]
-        found, index = patterns(self.mask, self.tokens, rows, columns)
+            # One mask that masks nothing: the kernel's operand cannot be empty.
+            _, _, rows = self.q_positions.shape
+            _, _, columns = self.k_positions.shape
+            return np.ones((1, rows, columns), bool), which
+        q_group = self.q_of[rank, source]
+        k_group = self.k_of[rank, source]
+        found, index = patterns(
+            self.mask,
+            self.tokens,
+            self.q_positions[q_group, tile],
+            self.k_positions[k_group, key_tile],
+        )
         which[rank, source, tile, key_tile] = index
         return found, which
 
@@ -142,10 +152,12 @@ class Tables:
         ranks, sources, blocks, key_tiles = self.status.shape
         all_key_tiles = sources * key_tiles
         by_block = self.status.transpose(_RANK, _BLOCK, _SOURCE, _KEY_TILE)
+        status = by_block.reshape(ranks, 1, blocks, all_key_tiles)
+        k_positions = self.k_positions.reshape(1, all_key_tiles, -1)
         return dataclasses.replace(
             self,
-            status=by_block.reshape(ranks, 1, blocks, all_key_tiles),
-            k_positions=self.k_positions.reshape(1, all_key_tiles, -1),
+            status=status,
+            k_positions=k_positions,
             q_of=self.q_of[:, :1],
             k_of=np.zeros((ranks, 1), int),
         )
@@ -153,25 +165,45 @@ class Tables:
     def tiled(self, rows: int, columns: int) -> "Tables":
         """For ranks in a mesh of rows and columns: source n of a rank is the queries of column n of
         its row, against the keys of its own column, row after row. `self` is from `by_source`."""
-        blocks, key_tiles = self.status.shape[_BLOCK:]
-        ranks, all_key_tiles = rows * columns, rows * key_tiles
-        by_mesh = self.status.reshape(rows, columns, rows, columns, blocks, key_tiles)
+        _, _, blocks, key_tiles = self.status.shape
+        ranks = rows * columns
+        all_key_tiles = rows * key_tiles
         # Both ranks of a status are split: whose queries, and whose keys.
+        by_mesh = self.status.reshape(
+            rows,
+            columns,
+            rows,
+            columns,
+            blocks,
+            key_tiles,
+        )
         q_row, q_column, k_row, k_column, block, key_tile = range(6)
         # A rank is at the row of the queries and the column of the keys that it meets.
-        status = by_mesh.transpose(q_row, k_column, q_column, block, k_row, key_tile)
-        k_positions = self.k_positions.reshape(rows, columns, key_tiles, -1)
+        rank_axes = q_row, k_column
+        key_axes = k_row, key_tile
+        by_rank = by_mesh.transpose(*rank_axes, q_column, block, *key_axes)
+        status = by_rank.reshape(ranks, columns, blocks, all_key_tiles)
+        by_row = self.k_positions.reshape(rows, columns, key_tiles, -1)
+        by_column = by_row.swapaxes(0, 1)
+        k_positions = by_column.reshape(columns, all_key_tiles, -1)
+        # On a mesh of 2 by 3, rank 4 is at row 1 and column 1: it meets the queries of ranks 3, 4
+        # and 5 with the keys of column 1.
         rank, source = np.indices((ranks, columns))
+        first_of_row = rank // columns * columns
         return dataclasses.replace(
             self,
-            status=status.reshape(ranks, columns, blocks, all_key_tiles),
-            k_positions=k_positions.swapaxes(0, 1).reshape(columns, all_key_tiles, -1),
-            q_of=rank // columns * columns + source,
+            status=status,
+            k_positions=k_positions,
+            q_of=first_of_row + source,
             k_of=rank % columns,
         )
 
     def known(
-        self, *, with_masks: bool, lead: tuple[int, ...], first: int = 0
+        self,
+        *,
+        with_masks: bool,
+        lead: tuple[int, ...],
+        first: int = 0,
     ) -> SourceWork:
         """The kernel's known integers, of every rank and source.
 
@@ -180,28 +212,34 @@ class Tables:
           lead: dimensions of the mesh that ranks fill.
           first: place of the first mask among those that the kernel is given.
         """
-        ranks, sources, _, key_tiles = self.status.shape
         if with_masks:
-            pattern = self.masks[1] + np.int32(first)
+            _, which = self.masks
+            pattern = which + np.int32(first)
         else:
+            ranks, sources, _, key_tiles = self.status.shape
             shape = ranks, sources, self.query_tiles, key_tiles
+            # One zero seen everywhere: of 64 ranks with 128 by 32 tiles the table would be 67 MB.
             pattern = np.broadcast_to(_ZERO, shape)
-        block_needed = (self.status != DEAD).any(_KEY_TILE)
+        needed = self.needed.astype(np.int8)
+        live = self.status != DEAD
+        block_needed = live.any(_KEY_TILE).astype(np.int8)
         return SourceWork(
-            needed=by_rank(self.needed.astype(np.int8), lead),
+            needed=by_rank(needed, lead),
             pattern=by_rank(pattern, lead),
-            block_needed=by_rank(block_needed.astype(np.int8), lead),
+            block_needed=by_rank(block_needed, lead),
             status=by_rank(self.status, lead),
         )
 
     def biases(self, dtype: DType, count: int | None = None) -> np.ndarray:
         """The masks as the kernel adds them to scores; see `biases`."""
-        return biases(self.masks[0], dtype, count)
+        found, _ = self.masks
+        return biases(found, dtype, count)
 
 
 def by_rank(table: np.ndarray, lead: tuple[int, ...]) -> Known:
     """`[ranks, ...]` as a known argument in the form of the mesh, `[*lead, ...]`."""
-    return Known(table.reshape(*lead, *table.shape[1:]))
+    _, *rest = table.shape
+    return Known(table.reshape(*lead, *rest))
 
 
 def biases(masks: np.ndarray, dtype: DType, count: int | None = None) -> np.ndarray:
@@ -213,8 +251,11 @@ def biases(masks: np.ndarray, dtype: DType, count: int | None = None) -> np.ndar
       count: how many masks to make of them, by further ones that nobody uses.
     """
     if count is not None:
-        masks = np.pad(masks, ((0, count - len(masks)), (0, 0), (0, 0)))
-    return np.where(masks, 0.0, MASKED).astype(dtype)
+        more = (0, count - len(masks))
+        as_they_are = (0, 0)
+        masks = np.pad(masks, (more, as_they_are, as_they_are))
+    added = np.where(masks, 0.0, MASKED)
+    return added.astype(dtype)
 
 
 def by_source(mask: Mask, sides: Sides) -> Tables:
@@ -224,13 +265,13 @@ def by_source(mask: Mask, sides: Sides) -> Tables:
     ranks, sources, *_ = status.shape
     q_of, k_of = np.indices((ranks, sources))
     return Tables(
-        mask,
-        sides.kv.tokens,
-        status,
-        sides.q_positions,
-        sides.k_positions,
-        q_of,
-        k_of,
+        mask=mask,
+        tokens=sides.kv.tokens,
+        status=status,
+        q_positions=sides.q_positions,
+        k_positions=sides.k_positions,
+        q_of=q_of,
+        k_of=k_of,
     )
 
 

@@ -12,7 +12,13 @@ from kernels.trainium.flash.step import FlashTiling
 
 
 def flash_full(
-    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
+    *,
+    rows: int = 128,
+    columns: int = 512,
+    buffers: int = 1,
 ) -> Hbm:
     """Attention without a mask: every query tile meets every key tile, loaded anew each time.
 
@@ -38,7 +44,13 @@ def flash_full(
 
 
 def flash_masked(
-    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
+    *,
+    rows: int = 128,
+    columns: int = 512,
+    buffers: int = 1,
 ) -> Hbm:
     """Causal attention by masks alone: half of the scores are computed to be thrown away.
 
@@ -52,7 +64,13 @@ def flash_masked(
 
 
 def flash_causal(
-    q: Hbm, k: Hbm, v: Hbm, *, rows: int = 128, columns: int = 512, buffers: int = 1
+    q: Hbm,
+    k: Hbm,
+    v: Hbm,
+    *,
+    rows: int = 128,
+    columns: int = 512,
+    buffers: int = 1,
 ) -> Hbm:
     """Causal attention with tiles above the diagonal skipped and only those on it masked.
 
@@ -84,7 +102,15 @@ def flash_grouped(
       for block: load q; for key tile up to the diagonal: load k, v; for lane: as `flash_causal`
     """
     tiling = FlashTiling.of(q, rows, columns, buffers)
-    return attention(q, k, v, tiling, visit=up_to_diagonal, run=in_turn, lanes=lanes)
+    return attention(
+        q,
+        k,
+        v,
+        tiling,
+        visit=up_to_diagonal,
+        run=in_turn,
+        lanes=lanes,
+    )
 
 
 def flash_pipelined(
@@ -110,4 +136,12 @@ def flash_pipelined(
       as `flash_grouped`, with the steps of the lanes interleaved
     """
     tiling = FlashTiling.of(q, rows, columns, buffers, scalar_copies)
-    return attention(q, k, v, tiling, visit=up_to_diagonal, run=abreast, lanes=lanes)
+    return attention(
+        q,
+        k,
+        v,
+        tiling,
+        visit=up_to_diagonal,
+        run=abreast,
+        lanes=lanes,
+    )
