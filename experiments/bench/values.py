@@ -61,7 +61,8 @@ def least(
         for name, fn in fns.items():
             start = time.process_time()
             jax.block_until_ready(fn())
-            taken[name] = min(taken[name], time.process_time() - start)
+            seconds = time.process_time() - start
+            taken[name] = min(taken[name], seconds)
     return taken, results
 
 
@@ -80,18 +81,21 @@ def compared(
         # A new program is traced anew.
         return dataclasses.replace(program).read(TRN3.at(), *args).end_ticks
 
-    taken, results = least(
-        {
-            "values": lambda: program.run(*args),
-            "clock": clock,
-            "plain": lambda: jitted(*plain_args),
-        },
-        repeats,
-    )
+    calls = {
+        "values": lambda: program.run(*args),
+        "clock": clock,
+        "plain": lambda: jitted(*plain_args),
+    }
+    taken, results = least(calls, repeats)
     ours = np.asarray(shaped(results["values"]), np.float32)
     theirs = np.asarray(results["plain"], np.float32)
-    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    return Compared(taken["values"], taken["clock"], taken["plain"], error)
+    difference = np.abs(ours - theirs).max()
+    return Compared(
+        values_s=taken["values"],
+        clock_s=taken["clock"],
+        plain_s=taken["plain"],
+        error=float(difference / np.abs(theirs).max()),
+    )
 
 
 def product(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -101,10 +105,9 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
 
 def gemm(repeats: int, size: int = GEMM_SIZE) -> Compared:
     """A square bfloat16 GEMM."""
-    keys = jax.random.split(jax.random.key(0))
-    left, right = (
-        jax.random.normal(key, (size, size), F32).astype(BF16) for key in keys
-    )
+    left_key, right_key = jax.random.split(jax.random.key(0))
+    left = jax.random.normal(left_key, (size, size), F32).astype(BF16)
+    right = jax.random.normal(right_key, (size, size), F32).astype(BF16)
     program, _ = gemm_program(size)
 
     def plain(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -123,9 +126,9 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     program, (like, turns, _, packed, *_), ring = layer_program(weights, tokens)
     slots = ring.where.slots
     tables = (ring.known(with_masks=True), ring.hops.biases(BF16))
-    layer_weights = {
-        name: jnp.asarray(array[0], BF16) for name, array in weights["layers"].items()
-    }
+    layer_weights: dict[str, jax.Array] = {}
+    for name, of_layers in weights["layers"].items():
+        layer_weights[name] = jnp.asarray(of_layers[0], BF16)
     key = jax.random.key(1)
     hidden = jax.random.normal(key, (slots, config.hidden_size), F32).astype(BF16)
     cos, sin = (jnp.asarray(table) for table in rope_tables(config, np.arange(slots)))
@@ -157,10 +160,11 @@ def plain_layer(
 
     normed = norm(hidden, "attn_norm")
     by_head = (1, len(hidden), -1, config.head_dim)
-    q, k, v = (
-        product(normed, weights[name]).reshape(by_head) for name in ("wq", "wk", "wv")
-    )
-    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    q = product(normed, weights["wq"]).reshape(by_head)
+    k = product(normed, weights["wk"]).reshape(by_head)
+    v = product(normed, weights["wv"]).reshape(by_head)
+    q = rotate(q, cos, sin)
+    k = rotate(k, cos, sin)
     rounded = [tensor.astype(BF16) for tensor in (q, k, v)]
     mixed = jax.nn.dot_product_attention(*rounded, is_causal=True)
     projected = product(mixed.reshape(len(hidden), -1), weights["wo"])

@@ -1,6 +1,7 @@
 """A stepped fabric program over the wafer, drawn: what PEs did, and how much links carried."""
 
 import functools
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -19,6 +20,10 @@ from emu.wse.fabric.result import Run
 
 LINES = 4  # rows or columns, up to which curves say more than colors
 PIXELS = 400  # along a map, at most
+WIDE, TALL = (
+    3,
+    0.4,
+)  # width over height, beyond which maps stand below, or beside, one another
 STATES = ("datapath", "waiting for wavelets", "queue full")
 # Title to map, unit, top of its scale (0: own).
 Panels = dict[str, tuple[np.ndarray, str, float]]
@@ -92,21 +97,22 @@ def _curves(panels: Panels) -> Figure:
     return figure
 
 
+def _columns(count: int, ratio: float) -> int:
+    """How many of `count` maps, each `ratio` times as wide as high, stand side by side."""
+    if ratio > WIDE:
+        return 1
+    if ratio < TALL:
+        return count
+    return 2 if count in (2, 4) else min(count, 3)
+
+
 def _maps(panels: Panels, height: int, width: int) -> Figure:
     """Maps with north up: below one another if they are wide, side by side if tall, else a grid."""
     count = len(panels)
     ratio = width / height
-    columns = (
-        1
-        if ratio > 3
-        else count
-        if ratio < 0.4
-        else 2
-        if count in (2, 4)
-        else min(count, 3)
-    )
-    rows = -(-count // columns)
-    most = 9.5 if ratio > 3 else 3.4
+    columns = _columns(count, ratio)
+    rows = math.ceil(count / columns)
+    most = 9.5 if ratio > WIDE else 3.4
     tall = float(np.clip(most / ratio, 1.3, 5.0))
     wide = float(np.clip(tall * ratio, 1.2, most))
     size = (max(7, columns * (wide + 2.0)), 0.8 + rows * (tall + 0.9))
@@ -125,7 +131,7 @@ def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None
     even = 1 / 8 < width / height < 8
     # Where nothing happened.
     colors = plt.get_cmap("viridis").with_extremes(bad="#e8e8e8")
-    block = -(-max(height, width) // PIXELS)
+    block = math.ceil(max(height, width) / PIXELS)
     shown = ax.imshow(
         np.ma.masked_equal(_coarse(values, block), 0),
         cmap=colors,
@@ -142,7 +148,8 @@ def _map(ax: Axes, name: str, values: np.ndarray, unit: str, top: float) -> None
     ax.set_ylabel("y (0 is north)")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
-    bar = ax.inset_axes((1.03, 0, float(np.clip(0.04 * height / width, 0.02, 0.2)), 1))
+    thickness = float(np.clip(0.04 * height / width, 0.02, 0.2))
+    bar = ax.inset_axes((1.03, 0, thickness, 1))
     ax.figure.colorbar(shown, cax=bar, label=unit)
 
 
@@ -150,5 +157,6 @@ def _coarse(values: np.ndarray, block: int) -> np.ndarray:
     """The largest of each block, so that a single row of PEs does not vanish between pixels."""
     height, width = values.shape
     padded = np.pad(values, ((0, -height % block), (0, -width % block)), mode="edge")
-    rows, columns = (size // block for size in padded.shape)
+    rows = padded.shape[0] // block
+    columns = padded.shape[1] // block
     return padded.reshape(rows, block, columns, block).max(axis=(1, 3))

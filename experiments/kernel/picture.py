@@ -29,7 +29,8 @@ Bars = dict[str, dict[int, list[tuple[float, float]]]]
 
 def draw(run: Run, path: pathlib.Path) -> None:
     """Writes the picture as a PNG: the whole run, then a stretch of its middle."""
-    events, end = run.clock.events, run.clock.end_ticks
+    events = run.clock.events
+    end = run.clock.end_ticks
     figure, axes = plt.subplots(
         3, 1, figsize=(13, 10), constrained_layout=True, height_ratios=[5, 2, 5]
     )
@@ -37,8 +38,9 @@ def draw(run: Run, path: pathlib.Path) -> None:
     _memory(axes[1], run)
     window = _middle(events, end)
     if window != (0, end):
+        begin_us, end_us = map(run.us, window)
         for ax in axes[:2]:
-            ax.axvspan(*map(run.us, window), color="tab:cyan", alpha=0.3, linewidth=0)
+            ax.axvspan(begin_us, end_us, color="tab:cyan", alpha=0.3, linewidth=0)
     _zoom(axes[2], run, window)
     figure.suptitle(
         f"{run.title} on {run.sheet.name}: {run.us(end):,.1f} us (nominal; predicted, not measured)"
@@ -56,7 +58,8 @@ def _tracks(events: list[Event]) -> list[str]:
 
 
 def _whole(ax: Axes, run: Run) -> None:
-    events, end = run.clock.events, run.clock.end_ticks
+    events = run.clock.events
+    end = run.clock.end_ticks
     edges = np.linspace(0, max(1, end), BINS + 1)
     tracks = _tracks(events)
     image = np.stack([busy_share(events, track, edges) for track in tracks])
@@ -77,20 +80,17 @@ def _whole(ax: Axes, run: Run) -> None:
 def _memory(ax: Axes, run: Run) -> None:
     """Bytes in use over time, as a share of each memory."""
     for space in ("sbuf", "psum"):
-        tiles = [event for event in run.clock.events if event.engine == space + IN_USE]
-        steps: dict[int, int] = {0: 0, run.clock.end_ticks: 0}
-        for event in tiles:
-            steps[event.start] = steps.get(event.start, 0) + int(event.name)
-            steps[event.end] = steps.get(event.end, 0) - int(event.name)
-        ticks = sorted(steps)
-        used = np.cumsum([steps[tick] for tick in ticks])
-        capacity = run.clock.device.capacity_bytes[space]
-        ax.step(
-            [run.us(tick) for tick in ticks],
-            used / (capacity or 1),
-            where="post",
-            label=space.upper(),
-        )
+        changes = collections.Counter({0: 0, run.clock.end_ticks: 0})
+        for event in run.clock.events:
+            if event.engine == space + IN_USE:
+                nbytes = int(event.name)
+                changes[event.start] += nbytes
+                changes[event.end] -= nbytes
+        ticks = sorted(changes)
+        used = np.cumsum([changes[tick] for tick in ticks])
+        capacity = run.clock.device.capacity_bytes[space] or 1
+        times = [run.us(tick) for tick in ticks]
+        ax.step(times, used / capacity, where="post", label=space.upper())
     ax.set_xlim(0, run.us(run.clock.end_ticks))
     ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
     ax.set_ylabel("share in use")
@@ -145,10 +145,12 @@ def _bars(run: Run, tracks: list[str], window: tuple[int, int]) -> Bars:
     bars: Bars = {}
 
     def bar(label: str, row: int, first: int, last: int) -> None:
-        begin, stop = max(first, start), min(last, end)
+        begin = max(first, start)
+        stop = min(last, end)
         if begin < stop:
             span = (run.us(begin - start), run.us(stop - begin))
-            bars.setdefault(label, {}).setdefault(row, []).append(span)
+            of_label = bars.setdefault(label, {})
+            of_label.setdefault(row, []).append(span)
 
     for row, track in enumerate(tracks):
         free = None

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from emu.clock.reading import IN_USE, THROTTLE, Event, Reading  # noqa: E402
+from emu.clock.reading import Event, Reading  # noqa: E402
 from emu.report.bands import busy_share
+from emu.report.critical_path import instructions
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
 from experiments.quickstart.run import Run  # noqa: E402
@@ -55,10 +56,7 @@ def draw(run: Run, path: pathlib.Path) -> None:
 
 def _engines(events: list[Event]) -> list[str]:
     """Those that execute instructions; a trace also has the use of each memory and the throttle."""
-    named = {event.engine for event in events}
-    return sorted(
-        engine for engine in named if engine != THROTTLE and not engine.endswith(IN_USE)
-    )
+    return sorted({event.engine for event in instructions(events)})
 
 
 def _whole(ax: Axes, run: Run, prefill: Reading, step: Trace) -> None:
@@ -69,19 +67,17 @@ def _whole(ax: Axes, run: Run, prefill: Reading, step: Trace) -> None:
     handed = run.clock.handoff["nominal"].transfer
     end = begin + step.cycles * cycle_s
     edges = np.linspace(0, end, BINS + 1)
-    rows = [
-        (f"trn {engine}", busy_share(prefill.events, engine, edges / tick_s))
-        for engine in _engines(prefill.events)
-    ]
-    inside = (edges[1:] > float(handed.started_s)) & (
-        edges[:-1] < float(handed.finished_s)
-    )
-    rows.append((LINK, inside.astype(float)))
-    rows += [
-        (f"wse {engine}", busy_share(step.events, engine, (edges - begin) / cycle_s))
-        for engine in _engines(step.events)
-    ]
-    image = np.stack([share for _, share in rows])
+    shares: dict[str, np.ndarray] = {}
+    ticks = edges / tick_s
+    for engine in _engines(prefill.events):
+        shares[f"trn {engine}"] = busy_share(prefill.events, engine, ticks)
+    ends_after = edges[1:] > float(handed.started_s)
+    begins_before = edges[:-1] < float(handed.finished_s)
+    shares[LINK] = (ends_after & begins_before).astype(float)
+    cycles = (edges - begin) / cycle_s
+    for engine in _engines(step.events):
+        shares[f"wse {engine}"] = busy_share(step.events, engine, cycles)
+    image = np.stack(list(shares.values()))
     shown = ax.imshow(
         image,
         aspect="auto",
@@ -89,9 +85,9 @@ def _whole(ax: Axes, run: Run, prefill: Reading, step: Trace) -> None:
         vmin=0,
         vmax=1,
         interpolation="nearest",
-        extent=(0, end * 1e3, len(rows) - 0.5, -0.5),
+        extent=(0, end * 1e3, len(shares) - 0.5, -0.5),
     )
-    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    ax.set_yticks(range(len(shares)), list(shares))
     ax.set_xlabel("ms since the prompt arrived")
     ax.axvline(begin * 1e3, color="tab:blue", linewidth=1)
     ax.text(
@@ -110,16 +106,15 @@ def _zoom(
     engines = _engines(inside)
     names = sorted({event.name for event in inside if event.engine in engines})
     palette = [*plt.get_cmap("tab20").colors, *plt.get_cmap("tab20b").colors]  # type: ignore
+    least = (end - start) / 4000  # so that even the shortest is seen
     for number, name in enumerate(names):
         for row, engine in enumerate(engines):
-            bars = [
-                (
-                    (event.start - start) * scale,
-                    max(event.end - event.start, (end - start) / 4000) * scale,
-                )
-                for event in inside
-                if event.name == name and event.engine == engine
-            ]
+            bars: list[tuple[float, float]] = []
+            for event in inside:
+                if event.name == name and event.engine == engine:
+                    begin = (event.start - start) * scale
+                    length = max(event.end - event.start, least) * scale
+                    bars.append((begin, length))
             if bars:
                 ax.broken_barh(
                     bars,
@@ -131,10 +126,11 @@ def _zoom(
     ax.set_xlim(0, (end - start) * scale)
     ax.set_xlabel(unit)
     ax.invert_yaxis()
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    handles, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
     ax.legend(
-        handles.values(),
-        handles.keys(),
+        once.values(),
+        once.keys(),
         loc="upper left",
         bbox_to_anchor=(1.0, 1.02),
         fontsize=7,

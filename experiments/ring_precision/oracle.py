@@ -46,15 +46,21 @@ def draw(tokens: int, heads: int, head_dim: int) -> Operands:
     """Normal operands in float32, the same ones every time."""
     rng = np.random.default_rng(SEED)
     shape = (tokens, heads, head_dim)
-    q, k, v = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
+
+    def normal() -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    q = normal()
+    k = normal()
+    v = normal()
     return Operands(np.float32(SIGMA_Q) * q, k, v)
 
 
 def attention(operands: Operands, mask: Mask) -> np.ndarray:
     """Attention in float64, `[tokens, heads, head_dim]`; every query attends to some key."""
-    drawn = (operands.q, operands.k, operands.v)
-    wide = [np.asarray(array).astype(np.float64) for array in drawn]
-    q, k, v = (array.swapaxes(0, 1) for array in wide)
+    q = _wide(operands.q)
+    k = _wide(operands.k)
+    v = _wide(operands.v)
     out = np.empty_like(q)
     positions = np.arange(k.shape[1])
     for first in range(0, len(positions), ROWS):
@@ -64,8 +70,14 @@ def attention(operands: Operands, mask: Mask) -> np.ndarray:
         allowed = np.asarray(mask(0, 0, *pairs))
         scores[:, ~allowed] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
-        out[:, own] = weights @ v / weights.sum(-1, keepdims=True)
+        total = weights.sum(-1, keepdims=True)
+        out[:, own] = weights @ v / total
     return out.swapaxes(0, 1)
+
+
+def _wide(array: Array) -> np.ndarray:
+    """In float64, heads first."""
+    return np.asarray(array).astype(np.float64).swapaxes(0, 1)
 
 
 # --- microscaled operands ---
@@ -84,19 +96,18 @@ def rounded_mx(context: ContextAttention, arguments: tuple[PyTree, ...]) -> Oper
 def _features(quantised: Quantised, where: Placement) -> Array:
     """Queries or keys, `[ranks, tiles, heads, p, rows · 4]`, as `[tokens, heads, 4 p]`."""
     features = _dequantised(*quantised)  # [ranks, tiles, heads, p, rows, 4]
-    features = features.transpose(0, 1, 4, 2, 3, 5)
-    return where.collect(
-        features.reshape(where.ranks, where.slots, features.shape[3], -1)
-    )
+    by_token = features.transpose(0, 1, 4, 2, 3, 5)
+    heads = features.shape[2]
+    return where.collect(by_token.reshape(where.ranks, where.slots, heads, -1))
 
 
 def _values(quantised: Quantised, context: ContextAttention) -> Array:
     """Values, `[ranks, key tiles, heads, keys, dim · 4]`, as `[tokens, heads, dim]`."""
-    # [ranks, key tiles, 4, keys, heads, dim]
-    values = _dequantised(*quantised).transpose(0, 1, 5, 3, 2, 4)
-    return context.sides.kv.collect(
-        values.reshape(context.ranks, context.sides.kv.slots, *values.shape[4:])
-    )
+    where = context.sides.kv
+    values = _dequantised(*quantised)  # [ranks, key tiles, heads, keys, dim, 4]
+    by_token = values.transpose(0, 1, 5, 3, 2, 4)
+    heads_and_dim = by_token.shape[4:]
+    return where.collect(by_token.reshape(context.ranks, where.slots, *heads_and_dim))
 
 
 def _dequantised(elements: jax.Array, scale: jax.Array) -> jax.Array:

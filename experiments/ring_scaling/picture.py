@@ -59,36 +59,41 @@ def _bar(
 
 def _placements(ax: Axes, sweep: Sequence[Row]) -> None:
     """Every mask of the commonest ring, a bar for each placement."""
-    rows = [
-        row for row in sweep if row.point.machine == MACHINE and row.point.cores == 1
-    ]
+    rows = _one_core_a_chip(sweep)
     rings = [row.point.ranks for row in rows]
     ranks = max(set(rings), key=rings.count, default=0)
-    rows = [
-        row
-        for row in rows
-        if row.point.ranks == ranks and row.point.share == rows[0].point.share
-    ]
+    rows = [row for row in _of_first_share(rows) if row.point.ranks == ranks]
     names = [*dict.fromkeys(_mask(row) for row in rows)]
     seen: set[str] = set()
     for place, name in enumerate(names):
         own = [row for row in rows if _mask(row) == name]
         for number, row in enumerate(own):
-            at = place + 0.22 * (number - (len(own) - 1) / 2)
-            _bar(
-                ax,
-                at,
-                row,
-                0.2,
-                1e3,
-                COLOURS[row.placed],
-                None if row.placed in seen else row.placed,
-            )
+            from_middle = number - (len(own) - 1) / 2
+            at = place + 0.22 * from_middle
+            label = None if row.placed in seen else row.placed
+            _bar(ax, at, row, 0.2, 1e3, COLOURS[row.placed], label)
             seen.add(row.placed)
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
     ax.set(ylabel="ms", title=f"{MACHINE}, {ranks} chips: placements by mask")
     ax.margins(y=0.2)
     _legend(ax, columns=4)
+
+
+def _one_core_a_chip(sweep: Sequence[Row]) -> list[Row]:
+    """The rings of `MACHINE` whose ranks are whole chips."""
+    of_machine = [row for row in sweep if row.point.machine == MACHINE]
+    return [row for row in of_machine if row.point.cores == 1]
+
+
+def _of_first_share(rows: list[Row]) -> list[Row]:
+    """Those with as many tokens a rank as the first has."""
+    return [row for row in rows if row.point.share == rows[0].point.share]
+
+
+def _as_chosen(rows: Sequence[Row]) -> list[Row]:
+    """Those with the placement that is chosen where none is named."""
+    dynamic = [row for row in rows if not row.point.static]
+    return [row for row in dynamic if row.placed == row.auto]
 
 
 def _mask(row: Row) -> str:
@@ -97,28 +102,17 @@ def _mask(row: Row) -> str:
 
 def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
     """Time against ranks at the same tokens of each, as chosen; dashed: over free links."""
-    rows = [
-        row for row in sweep if row.point.machine == MACHINE and not row.point.static
-    ]
-    rows = [row for row in rows if row.point.cores == 1 and row.placed == row.auto]
-    rows = [row for row in rows if row.point.share == rows[0].point.share]
+    rows = _of_first_share(_as_chosen(_one_core_a_chip(sweep)))
     for number, mask in enumerate(PATTERNS):
-        own = sorted(
-            (row for row in rows if row.point.mask == mask),
-            key=lambda row: row.point.ranks,
-        )
-        if len({row.point.ranks for row in own}) > 1:
-            chips, colour = [row.point.ranks for row in own], f"C{number}"
-            ax.plot(
-                chips, [row.time_s * 1e3 for row in own], "o-", color=colour, label=mask
-            )
-            ax.plot(
-                chips,
-                [row.free_s * 1e3 for row in own],
-                "--",
-                color=colour,
-                linewidth=1,
-            )
+        own = [row for row in rows if row.point.mask == mask]
+        own.sort(key=lambda row: row.point.ranks)
+        chips = [row.point.ranks for row in own]
+        if len(set(chips)) > 1:
+            colour = f"C{number}"
+            time_ms = [row.time_s * 1e3 for row in own]
+            free_ms = [row.free_s * 1e3 for row in own]
+            ax.plot(chips, time_ms, "o-", color=colour, label=mask)
+            ax.plot(chips, free_ms, "--", color=colour, linewidth=1)
     rings = sorted({row.point.ranks for row in rows})
     ax.set(xscale="log", yscale="log", xlabel="chips", ylabel="ms")
     ax.set_xticks(rings, [str(number) for number in rings])
@@ -133,11 +127,10 @@ def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
 
 def _machines(ax: Axes, sweep: Sequence[Row]) -> None:
     """Parts of the peak that causal rings reach on each machine."""
-    rows = [row for row in sweep if row.point.mask == "causal" and not row.point.static]
-    rows = [row for row in rows if row.point.cores == 1 and row.placed == row.auto]
-    names = [
-        f"{row.point.machine}\n{row.point.ranks} x {row.point.share:,}" for row in rows
-    ]
+    causal = [row for row in sweep if row.point.mask == "causal"]
+    rows = [row for row in _as_chosen(causal) if row.point.cores == 1]
+    points = [row.point for row in rows]
+    names = [f"{point.machine}\n{point.ranks} x {point.share:,}" for point in points]
     ax.bar(range(len(rows)), [row.mfu * 100 for row in rows], 0.6, color="tab:purple")
     for place, row in enumerate(rows):
         told = f"{row.mfu:.0%}\n{row.exposed_s / row.time_s:.0%} exposed"
@@ -149,26 +142,28 @@ def _machines(ax: Axes, sweep: Sequence[Row]) -> None:
 
 def _schemes(ax: Axes, groups: Sequence[list[Row]]) -> None:
     """Every group of schemes, relative to its fastest."""
-    at, ticks = 0.0, []
+    at = 0.0
+    places: list[float] = []
+    names: list[str] = []
     schemes = [*dict.fromkeys(row.point.scheme for group in groups for row in group)]
     seen: set[str] = set()
     for group in groups:
-        best, begin = winner(group).time_s, at
+        best = winner(group).time_s
+        begin = at
         for row in group:
-            colour = f"C{schemes.index(row.point.scheme)}"
-            name = row.point.scheme
-            _bar(ax, at, row, 0.9, 1 / best, colour, None if name in seen else name)
-            seen.add(name)
+            scheme = row.point.scheme
+            colour = f"C{schemes.index(scheme)}"
+            label = None if scheme in seen else scheme
+            _bar(ax, at, row, 0.9, 1 / best, colour, label)
+            seen.add(scheme)
             at += 1
         point = group[0].point
         asked = f"{point.queries:,} queries" if point.queries else point.mask
         heads = f"{point.heads} over {point.kv_heads} heads"
-        told = f"{point.ranks} x {point.share:,}\n{asked}\n{heads}"
-        ticks.append(((begin + at - 1) / 2, told))
+        names.append(f"{point.ranks} x {point.share:,}\n{asked}\n{heads}")
+        places.append((begin + at - 1) / 2)
         at += 1
-    ax.set_xticks(
-        [place for place, _ in ticks], [name for _, name in ticks], fontsize=8
-    )
+    ax.set_xticks(places, names, fontsize=8)
     ax.set(ylabel="time over the fastest", title=f"schemes, {MACHINE}")
     ax.margins(y=0.16)
     _legend(ax, columns=6)

@@ -20,22 +20,29 @@ def closed_bytes(point: Point) -> float:
       (b - 1)·n·h_q·(d + 2) partial outputs, maxima and sums in float32;
     - pass-q: as tiles of one row.
     """
+    ranks = point.ranks
     itemsize = jnp.dtype(DTYPE).itemsize
-    queries = (point.queries or point.tokens) / point.ranks
+    queries = (point.queries or point.tokens) / ranks
     kv_bytes = 2 * point.share * point.kv_heads * HEAD_DIM * itemsize
     query_bytes = queries * point.heads * HEAD_DIM * itemsize
-    partial = queries * point.heads * (HEAD_DIM + 2) * FLOAT32
+    log_sum_bytes = queries * point.heads * FLOAT32
+    partial_bytes = queries * point.heads * (HEAD_DIM + 2) * FLOAT32
     if point.scheme in ("ring", "all-gather"):
-        each = (point.ranks - 1) * kv_bytes
+        each = (ranks - 1) * kv_bytes
     elif point.scheme in ("ulysses", "ulysses-ring"):
-        inner = point.ranks if point.scheme == "ulysses" else point.inner
-        swapped = 2 * query_bytes + kv_bytes + queries * point.heads * FLOAT32
-        each = (inner - 1) / inner * swapped + (point.ranks // inner - 1) * kv_bytes
+        inner = ranks if point.scheme == "ulysses" else point.inner
+        # Queries go out to their heads' ranks, and outputs of their size come back.
+        swapped = 2 * query_bytes + kv_bytes + log_sum_bytes
+        exchanged = (inner - 1) / inner * swapped
+        around = (ranks // inner - 1) * kv_bytes
+        each = exchanged + around
     else:
-        columns = point.inner if point.scheme == "tiles" else point.ranks
-        rows = point.ranks // columns
-        each = (columns - 1) * (query_bytes + partial) + (rows - 1) * kv_bytes
-    return each * point.ranks * point.cores
+        columns = point.inner if point.scheme == "tiles" else ranks
+        rows = ranks // columns
+        along_rows = (columns - 1) * (query_bytes + partial_bytes)
+        along_columns = (rows - 1) * kv_bytes
+        each = along_rows + along_columns
+    return each * ranks * point.cores
 
 
 def winner(group: list[Row]) -> Row:
