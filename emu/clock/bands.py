@@ -29,11 +29,12 @@ AXIS = "emu.clock.bands"
 
 def can_be_read_together(devices: tuple[Device, ...]) -> bool:
     """Whether engines throttle alike under all bands; a charge cannot follow several laws."""
-    return all(one.throttle_laws == devices[0].throttle_laws for one in devices)
+    laws = devices[0].throttle_laws
+    return all(device.throttle_laws == laws for device in devices)
 
 
 def arrive(
-    inst: Instruction,
+    inst: Instruction[..., Any],
     eqn: jx.Equation,
     devices: tuple[Device, ...],
     mesh: Mapping[str, int],
@@ -51,43 +52,53 @@ def arrive(
     """
     assert inst.arrival is not None
     inner = {axis: size for axis, size in mesh.items() if axis != AXIS}
-    fields = [field.name for field in dataclasses.fields(Crossing)]
     ready: list[np.ndarray] = []
     free: list[np.ndarray] = []
     for band, device in enumerate(devices):
-        own = Crossing(**{name: getattr(crossing, name)[band] for name in fields})
-        times = inst.arrival(device, inner, own, *operands, **eqn.params)
-        ready.append(times[0])
-        free.append(times[1])
+        own = _crossing_of_band(crossing, band)
+        arrival, freed = inst.arrival(device, inner, own, *operands, **eqn.params)
+        ready.append(arrival)
+        free.append(freed)
     return np.stack(ready), np.stack(free)
+
+
+def _crossing_of_band(crossing: Crossing, band: int) -> Crossing:
+    own: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(Crossing):
+        times = getattr(crossing, field.name)
+        own[field.name] = times[band]
+    return Crossing(**own)
 
 
 def apart(reading: Reading, devices: tuple[Device, ...]) -> list[Reading]:
     """A reading under several bands as one reading of each."""
-    return [
-        _of_band(reading, device, band, len(devices))
-        for band, device in enumerate(devices)
-    ]
+    bands = len(devices)
+    each: list[Reading] = []
+    for band, device in enumerate(devices):
+        each.append(_of_band(reading, device, band, bands))
+    return each
 
 
 def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading:
-    def ticks(time: Ticks) -> Ticks:
-        return _ticks(time, band)
-
-    spent = {key: ticks(time) for key, time in reading.spent.items()}
+    last: dict[str, Ticks] = {}
+    for engine, time in reading.last.items():
+        last[engine] = _ticks(time, band)
+    spent: dict[tuple[str, str], Ticks] = {}
+    for (engine, what), time in reading.spent.items():
+        own = _ticks(time, band)
+        # What nobody waited for under this band is not named in a reading of it alone.
+        if what.startswith("wait:") and not np.any(own):
+            continue
+        spent[engine, what] = own
+    # Cores of all bands were counted, and every band issues the same.
     sums = {key: total // bands for key, total in reading.tally.sums.items()}
     return dataclasses.replace(
         reading,
         device=device,
         grid=reading.grid[1:],
-        end=ticks(reading.end),
-        last={engine: ticks(time) for engine, time in reading.last.items()},
-        # What nobody waited for under this band is not named in a reading of it alone.
-        spent={
-            (engine, what): time
-            for (engine, what), time in spent.items()
-            if not what.startswith("wait:") or np.any(time)
-        },
+        end=_ticks(reading.end, band),
+        last=last,
+        spent=spent,
         tally=Tally(sums),
         outputs=[_value(value, band) for value in reading.outputs],
         issued=reading.issued // bands,
@@ -95,19 +106,23 @@ def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading
 
 
 def _ticks(time: Ticks, band: int) -> Ticks:
+    """A time under one band: of `[[7], [8], [9]]` the second band's is 8."""
     if isinstance(time, int):
         return time
-    own = time[min(band, len(time) - 1)]
+    bands_agree = len(time) == 1
+    own = time[0 if bands_agree else band]
     return int(own.item()) if own.size == 1 else own
 
 
 def _value(value: Value, band: int) -> Value:
-    changed: dict[str, Any] = {"ready": _ticks(value.ready, band)}
-    if value.steps is not None:
-        changed["steps"] = [_ticks(time, band) for time in value.steps]
-    if value.known is not None:
-        changed["known"] = value.known[0]
-    return dataclasses.replace(value, **changed)
+    ready = _ticks(value.ready, band)
+    steps = value.steps
+    if steps is not None:
+        steps = [_ticks(time, band) for time in steps]
+    known = value.known
+    if known is not None:
+        known = known[0]
+    return dataclasses.replace(value, ready=ready, steps=steps, known=known)
 
 
 __all__ = ["AXIS", "apart", "arrive", "can_be_read_together"]

@@ -32,7 +32,9 @@ def branch(
     for number in taken:
         mask = active
         if len(taken) > 1:
-            mask = choice == number if active is None else (choice == number) & active
+            mask = choice == number
+            if active is not None:
+                mask = mask & active
         state.path = outer, number
         outs = walk(state, bodies[number], values, mask)
         merged = outs if merged is None else _merge(eqn, mask, outs, merged)

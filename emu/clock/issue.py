@@ -3,6 +3,8 @@
 Engines issue in program order, so `start = max(engine free, operands ready, destination idle)`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from emu.clock import bands, names, recording, throttle
@@ -21,7 +23,7 @@ from emu.tracing import jaxpr as jx
 
 def issue(
     state: ClockState,
-    inst: Instruction,
+    inst: Instruction[..., Any],
     eqn: jx.Equation,
     values: list[Value],
     active: Active,
@@ -61,7 +63,8 @@ def _times(state: ClockState, issued: Issue) -> Timing:
 
 def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
     """By how much longer a throttled engine is busy; keeps its charge."""
-    engine, price = issued.engine, issued.price
+    engine = issued.engine
+    price = issued.price
     law = engine.law
     if law is None or not state.setup.contended:
         return 0
@@ -69,20 +72,21 @@ def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
     idle = begin - engine.last
     at_start, extra = throttle.extra_ticks(law, before, idle, price.busy)
     busy = price.busy + extra
-    engine.charge, engine.slow = throttle.after(
-        law, at_start, busy, price.cost.duty, issued.active, before
-    )
+    duty = price.cost.duty
+    after = throttle.after(law, at_start, busy, duty, issued.active, before)
+    engine.charge, engine.slow = after
     return extra
 
 
 def _book(state: ClockState, issued: Issue, timing: Timing) -> None:
     """Books the engine's wait and its time from the start."""
-    engine, active = issued.engine, issued.active
+    engine = issued.engine
     if state.setup.contended:
-        account(state, engine, timing.begin, timing.cause, active)
+        account(state, engine, timing.begin, timing.cause, issued.active)
     more: dict[str, Ticks] = {}
     if issued.inst.arrival is not None:
-        more = {"wait:peers": timing.freed - timing.begin - issued.price.busy}
+        held = timing.freed - timing.begin
+        more = {"wait:peers": held - issued.price.busy}
     elif engine.law is not None:
         more = {"throttle": timing.throttled}
     spend(state, issued, more)
@@ -90,12 +94,16 @@ def _book(state: ClockState, issued: Issue, timing: Timing) -> None:
 
 def _occupy(state: ClockState, issued: Issue, timing: Timing) -> None:
     """Keeps the engine busy, and takes from those that it shares a resource with."""
-    engine, price, active = issued.engine, issued.price, issued.active
+    engine = issued.engine
+    price = issued.price
+    active = issued.active
     freed = timing.freed
-    if type(price.interval) is not int or price.interval:
-        until = timing.begin + price.interval
+    interval = price.interval
+    if type(interval) is not int or interval:
+        until = timing.begin + interval
         engine.paced = select(active, until, engine.paced)
         engine.paces += 1
+    # One object in both: nothing has been taken from it since (`Engine.share_clock`).
     engine.free = engine.last = select(active, freed, engine.last)
     engine.uses += 1
     if state.setup.contended:
@@ -103,11 +111,14 @@ def _occupy(state: ClockState, issued: Issue, timing: Timing) -> None:
         for name, ticks in price.taken.items():
             other = state.engines[name]
             other.free = other.free + select(active, ticks, 0)
-    state.end = later(state.end, select(active, later(timing.done, freed), 0))
+    end = later(timing.done, freed)
+    state.end = later(state.end, select(active, end, 0))
 
 
 def _count(state: ClockState, issued: Issue) -> None:
-    price, setup, active = issued.price, state.setup, issued.active
+    price = issued.price
+    setup = state.setup
+    active = issued.active
     if price.counts is None:
         results = [atom.aval for atom in issued.eqn.outvars]
         price.counts = counts(issued.inst, price.cost, price.operands, results)
@@ -117,19 +128,25 @@ def _count(state: ClockState, issued: Issue) -> None:
 
 def _hold(issued: Issue, timing: Timing) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
-    inst, engine, active = issued.inst, issued.engine, issued.active
+    inst = issued.inst
+    engine = issued.engine
+    active = issued.active
+    # 0 is no later than any time, so cores that take no part keep theirs.
     done = select(active, timing.done, 0)
     freed = select(active, timing.freed, 0)
     # What a collective sends is idle once it has left; only its destination waits for the arrival.
     read = done if inst.arrival is None else freed
+    destinations = inst.destinations
     for place, value in enumerate(issued.values):
         buffer = value.buffer
         if buffer is None:
             continue
-        is_destination = place < inst.destinations
-        if not (inst.partial and is_destination):
-            buffer.use(done if is_destination else read, engine.cause)
-        if (port := buffer.port) is not None:
+        if place >= destinations:
+            buffer.use(read, engine.cause)
+        elif not inst.partial:
+            buffer.use(done, engine.cause)
+        port = buffer.port
+        if port is not None:
             port.until = later(port.until, freed)
             port.engine = names.choose(active, engine.name, port.engine)
             port.uses += 1
@@ -139,33 +156,36 @@ def _hold(issued: Issue, timing: Timing) -> None:
 
 
 def _check_fresh(
-    inst: Instruction, eqn: jx.Equation, values: list[Value], active: Active
+    inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value], active: Active
 ) -> None:
     for place, value in enumerate(values):
         if not value.stale_on(active):
             continue
         assert value.buffer is not None
-        by = value.buffer.writer
-        writer = lookup(by.primitive) if by is not None else None
-        what = "a later write"
-        if writer is not None and by is not None:
-            what = f"{writer.name} at {jx.location(by)}"
+        what = _named(value.buffer.writer)
         raise StaleTile(
             f"{inst.name}: operand {place} was overwritten by {what}",
             jx.location(eqn),
         )
 
 
+def _named(write: jx.Equation | None) -> str:
+    """What a write is called in a message; a loop may have written, or classes of cores."""
+    inst = None if write is None else lookup(write.primitive)
+    if inst is None or write is None:
+        return "a later write"
+    return f"{inst.name} at {jx.location(write)}"
+
+
 # --- results ---
 
 
 def _allocate(
-    state: ClockState, inst: Instruction, eqn: jx.Equation, active: Active
+    state: ClockState, inst: Instruction[..., Any], eqn: jx.Equation, active: Active
 ) -> Value:
     """The tile's next buffer: a declaration in a loop is a ring as deep as it asks for."""
-    aval = eqn.outvars[0].aval
-    space = inst.writes[0]
     ring = state.rings.by_path.get(state.path)
+    space = inst.writes[0]
     if ring is None:
         ring = _declare(state, space, eqn, state.path)
     buffer = ring.turn()
@@ -173,45 +193,57 @@ def _allocate(
         recording.declared(state.trace, buffer, active)
     buffer.version = select(active, state.next_version(), buffer.version)
     buffer.writer = eqn
-    ready = buffer.idle if state.setup.contended else 0
-    source = names.prefixed("buffer:", buffer.user)
-    version = buffer.version
-    return Value(aval.shape, aval.dtype, space, ready, buffer, version, source=source)
+    aval = eqn.outvars[0].aval
+    return Value(
+        aval.shape,
+        aval.dtype,
+        space,
+        buffer.idle if state.setup.contended else 0,
+        buffer,
+        buffer.version,
+        source=names.prefixed("buffer:", buffer.user),
+    )
 
 
 def _declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
-    depth = 1 if state.setup.as_written else eqn.params.get("buffers", 1)
-    ring = Ring([state.buffer() for _ in range(depth)], path, [*state.loops])
+    depth = 1
+    if not state.setup.as_written:
+        depth = eqn.params.get("buffers", 1)
+    buffers = [state.buffer() for _ in range(depth)]
     bank = eqn.params.get("bank")
     if bank is not None:
-        for buffer in ring.buffers:
-            buffer.port = state.port((space, bank))
+        # Tiles of one bank share it, whatever ring they are in.
+        port = state.port((space, bank))
+        for buffer in buffers:
+            buffer.port = port
+    ring = Ring(buffers, path, [*state.loops])
     state.rings.declare(ring)
     return ring
 
 
 def _results(state: ClockState, issued: Issue, timing: Timing) -> list[Value]:
     """Results in their destinations' buffers, or in buffers of their own."""
-    inst, active = issued.inst, issued.active
     ready = timing.done + issued.price.handover
+    results: list[Value] = []
+    if issued.inst.in_place:
+        for destination in issued.destinations:
+            result = _written(state, issued, destination, timing.begin, ready)
+            results.append(result)
+        return results
+    ready = select(issued.active, ready, 0)
     source = issued.engine.cause
-    if not inst.in_place:
-        ready = select(active, ready, 0)
-        return [
-            state.in_new_buffer(atom.aval, space, ready, source)
-            for atom, space in zip(issued.eqn.outvars, inst.writes, strict=True)
-        ]
-    return [
-        _written(state, issued, destination, timing.begin, ready)
-        for destination in issued.destinations
-    ]
+    for atom, space in zip(issued.eqn.outvars, issued.inst.writes, strict=True):
+        result = state.in_new_buffer(atom.aval, space, ready, source)
+        results.append(result)
+    return results
 
 
 def _written(
     state: ClockState, issued: Issue, destination: Value, begin: Ticks, ready: Ticks
 ) -> Value:
     """The result in its destination's buffer, as a new version; parts are ready with the last."""
-    inst, active = issued.inst, issued.active
+    inst = issued.inst
+    active = issued.active
     if inst.partial:
         ready = later(ready, destination.ready)
     buffer = destination.buffer
@@ -239,7 +271,10 @@ def _cross(
     state: ClockState, issued: Issue, begin: Ticks
 ) -> tuple[np.ndarray, np.ndarray]:
     """When a collective's results arrive, and when each core's engine is free again."""
-    inst, eqn, price, active = issued.inst, issued.eqn, issued.price, issued.active
+    inst = issued.inst
+    eqn = issued.eqn
+    price = issued.price
+    active = issued.active
     setup = state.setup
     if active is not None and not active.all():
         raise PartialCollective(

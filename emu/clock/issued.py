@@ -1,7 +1,7 @@
 """One instruction being issued: what is known before it starts, and when it does what."""
 
 import dataclasses
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from emu.clock.names import CauseName
 from emu.clock.price import Price
@@ -31,7 +31,7 @@ class Issue:
       engine: that executes it.
     """
 
-    inst: Instruction
+    inst: Instruction[..., Any]
     eqn: jx.Equation
     price: Price
     values: list[Value]

@@ -40,10 +40,15 @@ CauseName: TypeAlias = str | PerCoreNames
 
 def choose(active: Active, new: CauseName, old: CauseName) -> CauseName:
     """`new` on the active cores, `old` elsewhere."""
-    if active is None or new is old or (type(new) is str and new == old):
+    if active is None or new is old:
         return new
-    names = tuple(sorted({*_names(new), *_names(old)}))
-    which = np.where(active, _index(new, names), _index(old, names)).astype(np.int8)
+    if type(new) is str and new == old:
+        return new
+    either = {*_names(new), *_names(old)}
+    names = tuple(sorted(either))
+    which = np.where(active, _index(new, names), _index(old, names))
+    which = which.astype(np.int8)
+    # As soon as all cores agree again it is a plain name again.
     first = which.flat[0]
     if (which == first).all():
         return names[int(first)]
@@ -54,7 +59,8 @@ def prefixed(prefix: str, name: CauseName) -> CauseName:
     """The name, or each of the names, with something in front."""
     if isinstance(name, str):
         return prefix + name
-    return PerCoreNames(name.which, tuple(prefix + each for each in name.names))
+    longer = tuple([prefix + each for each in name.names])
+    return PerCoreNames(name.which, longer)
 
 
 def parts(name: CauseName) -> Iterator[tuple[Flags, str]]:
@@ -72,24 +78,29 @@ def differs(name: CauseName, other: str) -> Flags:
         return name != other
     if other not in name.names:
         return True
-    return name.which != name.names.index(other)
+    index = name.names.index(other)
+    return name.which != index
 
 
 def on_core(name: CauseName, grid: tuple[int, ...], core: tuple[int, ...]) -> str:
     """One core's name."""
     if isinstance(name, str):
         return name
-    return name.names[int(np.broadcast_to(name.which, grid)[core])]
+    every = np.broadcast_to(name.which, grid)
+    index = int(every[core])
+    return name.names[index]
 
 
 def _names(name: CauseName) -> tuple[str, ...]:
     return name.names if isinstance(name, PerCoreNames) else (name,)
 
 
-def _index(name: CauseName, names: tuple[str, ...]) -> np.ndarray:
+def _index(name: CauseName, names: tuple[str, ...]) -> np.ndarray | np.int8:
     """The name as an index, or indices per core, into `names`."""
-    indices = np.array([names.index(each) for each in _names(name)], np.int8)
-    return indices[name.which] if isinstance(name, PerCoreNames) else indices[0]
+    if isinstance(name, str):
+        return np.int8(names.index(name))
+    indices = [names.index(each) for each in name.names]
+    return np.array(indices, np.int8)[name.which]
 
 
 __all__ = [

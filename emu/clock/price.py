@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from emu.instruction import Cost, Instruction, Operand, Spaces
 from emu.tracing import jaxpr as jx
 
 K = TypeVar("K")
+
+PriceKey: TypeAlias = tuple[int | str, ...]
+"""An equation by its id, and the memory spaces of its operands."""
 
 
 @dataclasses.dataclass
@@ -55,48 +58,53 @@ class Prices:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.kept: dict[tuple[int | str, ...], Price] = {}
+        self.kept: dict[PriceKey, Price] = {}
         self.lead = 0
         self.excluded: dict[str, set[str]] = {}
 
-    def price(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+    def price(
+        self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
+    ) -> Price:
         """The price of an equation, asked for once unless it depends on a count.
 
         Raises:
           EmulationError: an operand in the wrong memory, too large, or unknown.
         """
-        key = (id(eqn), *[value.space for value in values])
-        if (cached := self.kept.get(key)) is not None:
+        key = _key(eqn, values)
+        kept = self.kept.get(key)
+        if kept is not None:
+            # Memory spaces are in the key, but not whether an operand is known.
             if "register" in inst.reads:
-                sources = values[inst.destinations :]
-                for value, allowed in zip(sources, inst.reads, strict=True):
-                    if allowed == "register":
-                        _check_known(inst, eqn, value)
-            return cached
-        priced = self._asked(inst, eqn, values)
-        self._note(priced)
+                _check_registers(inst, eqn, values)
+            return kept
+        price = self._asked(inst, eqn, values)
+        self._note(price)
         if "count" not in inst.reads:
-            self.kept[key] = priced
-        return priced
+            self.kept[key] = price
+        return price
 
-    def _asked(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+    def _asked(
+        self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
+    ) -> Price:
         allowed = (*inst.writes[: inst.destinations], *inst.reads)
-        operands = [
-            _operand(inst, eqn, place, value, spaces)
-            for place, (value, spaces) in enumerate(zip(values, allowed))
-        ]
+        operands: list[Operand] = []
+        for place, value in enumerate(values):
+            operand = _operand(inst, eqn, place, value, allowed[place])
+            operands.append(operand)
         try:
             cost = inst.cost(self.device, *operands, **eqn.params)
         except EmulationError as error:
             raise type(error)(str(error), jx.location(eqn)) from None
         return _in_ticks(self.device.ticks_per_cycle, operands, cost)
 
-    def _note(self, priced: Price) -> None:
-        leads = [int(np.max(ticks)) for ticks in priced.lead.values()]
-        self.lead = max(self.lead, *leads, 0)
-        engine = priced.cost.engine
+    def _note(self, price: Price) -> None:
+        for ticks in price.lead.values():
+            longest = int(np.max(ticks))
+            self.lead = max(self.lead, longest)
+        engine = price.cost.engine
         if engine is not None:
-            self.excluded.setdefault(engine, set()).update(priced.cost.excludes)
+            excluded = self.excluded.setdefault(engine, set())
+            excluded.update(price.cost.excludes)
 
 
 class BandPrices:
@@ -115,7 +123,7 @@ class BandPrices:
         """Args: the machine under each band, and the dimensions of the mesh, bands included."""
         self.rank = rank
         self.each = [Prices(device) for device in devices]
-        self.kept: dict[tuple[int | str, ...], Price] = {}
+        self.kept: dict[PriceKey, Price] = {}
 
     @property
     def lead(self) -> int:
@@ -128,10 +136,13 @@ class BandPrices:
         union: dict[str, set[str]] = {}
         for prices in self.each:
             for engine, others in prices.excluded.items():
-                union.setdefault(engine, set()).update(others)
+                excluded = union.setdefault(engine, set())
+                excluded.update(others)
         return union
 
-    def price(self, inst: Instruction, eqn: jx.Equation, values: list[Value]) -> Price:
+    def price(
+        self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
+    ) -> Price:
         """The price of an equation under every band.
 
         Raises:
@@ -140,7 +151,7 @@ class BandPrices:
         if "count" in inst.reads:
             values = [_without_bands(value) for value in values]
         own = [prices.price(inst, eqn, values) for prices in self.each]
-        key = (id(eqn), *[value.space for value in values])
+        key = _key(eqn, values)
         joined = self.kept.get(key)
         if joined is None:
             joined = _side_by_side(own, self.rank)
@@ -149,22 +160,29 @@ class BandPrices:
         return joined
 
 
+def _key(eqn: jx.Equation, values: list[Value]) -> PriceKey:
+    return (id(eqn), *[value.space for value in values])
+
+
 def _side_by_side(each: list[Price], rank: int) -> Price:
     """One price of several: all count the same, and use the same engine."""
     first = each[0]
-    assert all(price.cost.engine == first.cost.engine for price in each)
-    assert all(price.cost.duty == first.cost.duty for price in each)
+    for price in each:
+        assert price.cost.engine == first.cost.engine
+        assert price.cost.duty == first.cost.duty
 
-    def stacked(ticks: Sequence[Ticks]) -> Ticks:
-        """Ticks under each band, along the first dimension unless all agree."""
-        if all(type(one) is int and one == ticks[0] for one in ticks):
-            return ticks[0]
-        arrays = [np.reshape(one, _with_dimensions(one, rank)) for one in ticks]
-        return np.concatenate(np.broadcast_arrays(*arrays)).astype(np.int64)
+    def stacked(ticks: list[Ticks]) -> Ticks:
+        return _stacked(ticks, rank)
 
-    def stacked_by_key(ticks: Sequence[Mapping[K, Ticks]]) -> dict[K, Ticks]:
-        keys = dict.fromkeys(key for one in ticks for key in one)
-        return {key: stacked([one.get(key, 0) for one in ticks]) for key in keys}
+    def stacked_by_key(tables: Sequence[Mapping[K, Ticks]]) -> dict[K, Ticks]:
+        keys: dict[K, None] = {}
+        for table in tables:
+            keys.update(dict.fromkeys(table))
+        # What costs nothing under a band may be missing there.
+        joined: dict[K, Ticks] = {}
+        for key in keys:
+            joined[key] = stacked([table.get(key, 0) for table in tables])
+        return joined
 
     return Price(
         first.operands,
@@ -186,16 +204,31 @@ def _without_bands(value: Value) -> Value:
     return dataclasses.replace(value, known=value.known[0])
 
 
-def _with_dimensions(ticks: Ticks, rank: int) -> tuple[int, ...]:
-    """The shape of ticks once leading dimensions of size 1 make up the mesh's."""
+def _stacked(ticks: list[Ticks], rank: int) -> Ticks:
+    """Ticks under each band, along the first dimension unless all agree."""
+    first = ticks[0]
+    if all(type(one) is int and one == first for one in ticks):
+        return first
+    arrays = [_with_dimensions(one, rank) for one in ticks]
+    alike = np.broadcast_arrays(*arrays)
+    return np.concatenate(alike).astype(np.int64)
+
+
+def _with_dimensions(ticks: Ticks, rank: int) -> np.ndarray:
+    """Ticks with as many dimensions as the mesh: those that lead are of size 1."""
     shape = np.shape(ticks)
-    return (1,) * (rank - len(shape)) + shape
+    leading = (1,) * (rank - len(shape))
+    return np.reshape(ticks, leading + shape)
 
 
 def _in_ticks(
     ticks_per_cycle: dict[str, int], operands: list[Operand], cost: Cost
 ) -> Price:
     own = 1 if cost.engine is None else ticks_per_cycle[cost.engine]
+    taken: dict[str, Ticks] = {}
+    for engine, cycles in cost.taken.items():
+        # Cycles of the engine that they are taken from.
+        taken[engine] = _ticks(cycles, ticks_per_cycle[engine])
     return Price(
         operands,
         cost,
@@ -203,15 +236,24 @@ def _in_ticks(
         latency=_ticks(cost.latency_cycles, own),
         interval=_ticks(cost.interval_cycles, own),
         handover=_ticks(cost.handover_cycles, own),
-        lead={place: _ticks(n, own) for place, n in cost.lead_cycles.items()},
-        lost={what: _ticks(n, own) for what, n in cost.lost.items()},
-        # Cycles of the engine that they are taken from.
-        taken={e: _ticks(n, ticks_per_cycle[e]) for e, n in cost.taken.items()},
+        lead=_each_in_ticks(cost.lead_cycles, own),
+        lost=_each_in_ticks(cost.lost, own),
+        taken=taken,
     )
 
 
+def _each_in_ticks(
+    table: Mapping[K, float | np.ndarray], ticks_per_cycle: int
+) -> dict[K, Ticks]:
+    return {key: _ticks(cycles, ticks_per_cycle) for key, cycles in table.items()}
+
+
 def _operand(
-    inst: Instruction, eqn: jx.Equation, place: int, value: Value, allowed: Spaces
+    inst: Instruction[..., Any],
+    eqn: jx.Equation,
+    place: int,
+    value: Value,
+    allowed: Spaces,
 ) -> Operand:
     """What the cost rule may see of an operand, once its memory space is checked."""
     if allowed in ("register", "count"):
@@ -228,7 +270,16 @@ def _operand(
     return Operand(value.shape, value.dtype, value.space)
 
 
-def _check_known(inst: Instruction, eqn: jx.Equation, value: Value) -> None:
+def _check_registers(
+    inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
+) -> None:
+    sources = values[inst.destinations :]
+    for value, allowed in zip(sources, inst.reads, strict=True):
+        if allowed == "register":
+            _check_known(inst, eqn, value)
+
+
+def _check_known(inst: Instruction[..., Any], eqn: jx.Equation, value: Value) -> None:
     if value.known is None:
         raise DataDependentBranch(
             f"{inst.name}: an operand that must be a known integer depends on data",
@@ -237,12 +288,16 @@ def _check_known(inst: Instruction, eqn: jx.Equation, value: Value) -> None:
 
 
 def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
-    """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error."""
+    """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error.
+
+    At 100 ticks a cycle 1.1 cycles are 110 ticks, although the product is 110.00000000000001.
+    """
     if isinstance(cycles, np.ndarray) and cycles.size == 1:
         cycles = cycles.item()
     if isinstance(cycles, np.ndarray):
         exact = cycles.astype(np.float64) * ticks_per_cycle
-        return np.ceil(np.round(exact, 6)).astype(np.int64)
+        whole = np.ceil(np.round(exact, 6))
+        return whole.astype(np.int64)
     return math.ceil(round(cycles * ticks_per_cycle, 6))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,10 +12,13 @@ from emu.clock.ticks import Ticks
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 
-IN_USE = (
-    " in use"  # engine of an event that is a tile's lifetime: the memory space and this
-)
-THROTTLE = "throttle"  # engine of an event during which a throttled engine runs slow
+# Engine of an event that is a tile's lifetime: the memory space and this.
+IN_USE = " in use"
+# Engine of an event during which a throttled engine runs slow.
+THROTTLE = "throttle"
+
+Spent: TypeAlias = dict[tuple[str, str], Ticks]
+"""Ticks of an engine by what they went to: `(engine, what)` (see `Reading.spent`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Reading:
     grid: tuple[int, ...]
     end: Ticks
     last: dict[str, Ticks]
-    spent: dict[tuple[str, str], Ticks]
+    spent: Spent
     tally: Tally
     outputs: list[Value]
     events: list[Event]
@@ -77,24 +81,25 @@ class Reading:
 
     def __str__(self) -> str:
         """Five lines: time, engines, FLOPs, bytes, and how it was read."""
-        busy = sorted(self.busy_ticks, key=lambda e: -self.busy_ticks[e])
-        used = [f"{e} {self.utilisation(e):.0%}" for e in busy if self.busy_ticks[e]]
-        flops = {k: n for k, n in self.tally.by("flops").items() if n}
-        moved = {k: n for k, n in self.tally.by("bytes").items() if n}
+        device = self.device
+        shape = " x ".join(map(str, self.grid))
+        busy = self.busy_ticks
+        used: list[str] = []
+        for engine in sorted(busy, key=lambda engine: -busy[engine]):
+            if busy[engine]:
+                used.append(f"{engine} {self.utilisation(engine):.0%}")
         walked = f"{self.stepped:,} walked one by one"
         if self.unjumped:
             walked += f", loops stepped to their end at {', '.join(self.unjumped)}"
-        shape = " x ".join(map(str, self.grid))
-        return "\n".join(
-            [
-                f"{self.device.name} ({self.device.band}), {shape} {self.device.core}: "
-                f"{self.seconds * 1e6:,.2f} us, {self.end_ticks:,} ticks",
-                f"busy: {', '.join(used) or 'nothing'}",
-                f"FLOPs: {_figures(flops)}",
-                f"bytes: {_figures(moved)}",
-                f"instructions: {self.issued:,} on all cores, {walked}",
-            ]
-        )
+        lines = [
+            f"{device.name} ({device.band}), {shape} {device.core}: "
+            f"{self.seconds * 1e6:,.2f} us, {self.end_ticks:,} ticks",
+            f"busy: {', '.join(used) or 'nothing'}",
+            f"FLOPs: {_figures(self.tally.by('flops'))}",
+            f"bytes: {_figures(self.tally.by('bytes'))}",
+            f"instructions: {self.issued:,} on all cores, {walked}",
+        ]
+        return "\n".join(lines)
 
     @property
     def cores(self) -> int:
@@ -117,15 +122,16 @@ class Reading:
     @property
     def busy_ticks(self) -> dict[str, float]:
         """Engine to its mean busy ticks over cores."""
-        return {
-            e: float(np.broadcast_to(b, self.grid).mean())
-            for e, b in self._busy.items()
-        }
+        mean: dict[str, float] = {}
+        for engine, ticks in self._busy.items():
+            per_core = np.broadcast_to(ticks, self.grid)
+            mean[engine] = float(per_core.mean())
+        return mean
 
     @property
     def most_busy_ticks(self) -> dict[str, int]:
         """Engine to the largest busy ticks of any core."""
-        return {e: int(np.max(b)) for e, b in self._busy.items()}
+        return {engine: int(np.max(ticks)) for engine, ticks in self._busy.items()}
 
     @property
     def seconds(self) -> float:
@@ -137,10 +143,13 @@ class Reading:
 
     def utilisation(self, engine: str) -> float:
         """Mean over cores of busy over span."""
-        return self.busy_ticks[engine] / self.end_ticks if self.end_ticks else 0.0
+        if not self.end_ticks:
+            return 0.0
+        return self.busy_ticks[engine] / self.end_ticks
 
 
 def _figures(sums: dict[str, int]) -> str:
-    """Sums by name, the largest first."""
-    names = sorted(sums, key=lambda name: -sums[name])
-    return ", ".join(f"{name} {sums[name]:,}" for name in names) or "none"
+    """Sums by name, the largest first; those that are 0 are left out."""
+    counted = [name for name in sums if sums[name]]
+    largest_first = sorted(counted, key=lambda name: -sums[name])
+    return ", ".join(f"{name} {sums[name]:,}" for name in largest_first) or "none"

@@ -61,7 +61,9 @@ def written(
     """A whole write into a tile ends the lifetime of what it held, and begins the next."""
     buffer = destination.buffer
     assert buffer is not None
-    if not _takes_part(trace, active) or (buffer.since is not None and not whole):
+    # A part of a tile written later is in the lifetime that the first write began.
+    goes_on = buffer.since is not None and not whole
+    if goes_on or not _takes_part(trace, active):
         return
     end_lifetime(trace, buffer)
     buffer.since = on_core(begin, trace.grid, trace.core)
@@ -89,7 +91,10 @@ def finish(trace: Trace) -> None:
 
 
 def _takes_part(trace: Trace, active: Active) -> bool:
-    return active is None or bool(np.broadcast_to(active, trace.grid)[trace.core])
+    if active is None:
+        return True
+    every = np.broadcast_to(active, trace.grid)
+    return bool(every[trace.core])
 
 
 __all__ = ["declared", "end_lifetime", "finish", "instruction", "written"]

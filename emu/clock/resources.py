@@ -166,7 +166,7 @@ class Ring:
 
     buffers: list[Buffer]
     path: Path = ()
-    loops: list[Path] = dataclasses.field(default_factory=list)
+    loops: list[Path] = dataclasses.field(default_factory=list[Path])
 
     def turn(self) -> Buffer:
         """The next buffer, which goes to the end of the line."""

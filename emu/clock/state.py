@@ -8,13 +8,13 @@ ticks.
 import dataclasses
 import functools
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from emu.clock.names import CauseName
 from emu.clock.price import BandPrices, Prices
-from emu.clock.reading import Event
+from emu.clock.reading import Event, Spent
 from emu.clock.resources import (
     CLOCKS,
     LEVELS,
@@ -34,6 +34,9 @@ from emu.clock.ticks import Active, Flags, Ticks
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
+
+Literals: TypeAlias = dict[jx.Body, dict[int, Value]]
+"""Values of bodies' literals, by the atom's id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Lifetime:
     nbytes: int
 
 
+Tracked: TypeAlias = dict[int, Lifetime]
+"""What each buffer holds, by the buffer's id."""
+
+
 @dataclasses.dataclass(eq=False)
 class Trace:
     """What is recorded of one core.
@@ -104,8 +111,8 @@ class Trace:
 
     core: tuple[int, ...]
     grid: tuple[int, ...]
-    events: list[Event] = dataclasses.field(default_factory=list)
-    tracked: dict[int, Lifetime] = dataclasses.field(default_factory=dict)
+    events: list[Event] = dataclasses.field(default_factory=list[Event])
+    tracked: Tracked = dataclasses.field(default_factory=Tracked)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -137,18 +144,18 @@ class ClockState:
     prices: Prices | BandPrices
     engines: dict[str, Engine]
     trace: Trace | None
-    ports: dict[PortKey, Port] = dataclasses.field(default_factory=dict)
+    ports: dict[PortKey, Port] = dataclasses.field(default_factory=dict[PortKey, Port])
     rings: Rings = dataclasses.field(default_factory=Rings)
-    spent: dict[tuple[str, str], Ticks] = dataclasses.field(default_factory=dict)
+    spent: Spent = dataclasses.field(default_factory=Spent)
     tally: Tally = dataclasses.field(default_factory=Tally)
     end: Ticks = 0
     path: Path = ()
-    loops: list[Path] = dataclasses.field(default_factory=list)
-    exchanged: set[str] = dataclasses.field(default_factory=set)
+    loops: list[Path] = dataclasses.field(default_factory=list[Path])
+    exchanged: set[str] = dataclasses.field(default_factory=set[str])
     all_at_once: bool = False
-    literals: dict[jx.Body, dict[int, Value]] = dataclasses.field(default_factory=dict)
+    literals: Literals = dataclasses.field(default_factory=Literals)
     stepped: int = 0
-    unjumped: list[str] = dataclasses.field(default_factory=list)
+    unjumped: list[str] = dataclasses.field(default_factory=list[str])
     writes: int = 0
     kept_table: "ClockTable | None" = None
 
@@ -180,6 +187,7 @@ class ClockState:
 
     def table(self) -> "ClockTable":
         """Every clock of engines and ports: its row, whose it is, and its fields."""
+        # Made anew only if an engine or port came to be: every iteration of every loop asks.
         size = sum(len(getattr(self, table)) for table in RESOURCES)
         if self.kept_table is None or self.kept_table.size != size:
             self.kept_table = ClockTable(self, size)
@@ -197,17 +205,19 @@ class ClockState:
 
     def levels(self) -> dict[Row, Ticks | Flags]:
         """What else decides the future of engines that throttle."""
-        return {
-            (field, name): getattr(engine, field)
-            for name, engine in self.engines.items()
-            if engine.law is not None
-            for field in LEVELS
-        }
+        found: dict[Row, Ticks | Flags] = {}
+        for name, engine in self.engines.items():
+            if engine.law is None:
+                continue
+            for field in LEVELS:
+                found[field, name] = getattr(engine, field)
+        return found
 
     def resource(self, row: Row) -> Resource:
         """Whose clock, or level, a row is; what was not used yet is made."""
         kind, key = row
-        name = CLOCKS[kind].table if kind in CLOCKS else "engines"
+        is_level = kind in LEVELS
+        name = "engines" if is_level else CLOCKS[kind].table
         table: dict[Hashable, Resource] = getattr(self, name)
         if key not in table:
             table[key] = RESOURCES[name]()
@@ -262,12 +272,11 @@ class ClockTable:
 def initial_state(setup: Setup) -> ClockState:
     """The state before the first instruction."""
     device = setup.device
-    engines = {
-        name: Engine(
-            name, device.causes.get(name, name), device.throttle_laws.get(name)
-        )
-        for name in device.ticks_per_cycle
-    }
+    engines: dict[str, Engine] = {}
+    for name in device.ticks_per_cycle:
+        cause = device.causes.get(name, name)
+        law = device.throttle_laws.get(name)
+        engines[name] = Engine(name, cause, law)
     trace = None
     if setup.trace_core is not None:
         trace = Trace(setup.trace_core, setup.grid)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,53 +34,75 @@ class Tally:
 
     def add(self, counted: Counts, cores: "Cores") -> None:
         """Adds what `counts` gives for one instruction, issued on `cores`."""
+        sums = self.sums
         number = cores.count
         for key, each in counted:
             if isinstance(each, np.ndarray):
-                self.sums[key] += cores.total(each)
+                sums[key] += cores.total(each)
             else:
-                self.sums[key] += each * number
+                sums[key] += each * number
 
     def grown_since(self, before: dict[Key, int], times: int) -> None:
-        """Adds what was issued since `before`, `times` over: the jump of a loop."""
+        """Adds what was issued since `before`, `times` over: the jump of a loop.
+
+        Where 20 was 12 a period ago, 5 more periods make it 20 + 5 * 8 = 60.
+        """
         for key, now in list(self.sums.items()):
-            self.sums[key] = now + times * (now - before.get(key, 0))
+            period = now - before.get(key, 0)
+            self.sums[key] = now + times * period
 
     def by(self, kind: str) -> dict[str, int]:
         """The sums of one kind, by name."""
-        return {name: n for (k, name), n in self.sums.items() if k == kind}
+        found: dict[str, int] = {}
+        for (of_kind, name), total in self.sums.items():
+            if of_kind == kind:
+                found[name] = total
+        return found
 
     @property
     def flops(self) -> int:
         """All floating-point operations issued, over all cores."""
-        return sum(self.by("flops").values())
+        each = self.by("flops")
+        return sum(each.values())
 
 
 def counts(
-    inst: Instruction, cost: Cost, operands: list[Operand], results: list[jx.Aval]
+    inst: Instruction[..., Any],
+    cost: Cost,
+    operands: list[Operand],
+    results: list[jx.Aval],
 ) -> Counts:
     """What one instruction adds to a tally on each core, by key; an array where cores differ."""
-    out: Counts = [(("count", inst.name), 1)]
+    name = inst.name
+    each: dict[Key, Ticks] = {("count", name): 1}
     if isinstance(cost.flops, np.ndarray) or cost.flops:
-        out.append((("flops", inst.name), cost.flops))
+        each["flops", name] = cost.flops
     moved = _moved_bytes(inst, cost, operands, results)
-    out += [(("bytes", key), nbytes) for key, nbytes in moved.items()]
-    out += [(("other", key), number) for key, number in cost.counts.items()]
-    return out
+    for what, nbytes in moved.items():
+        each["bytes", what] = nbytes
+    for what, number in cost.counts.items():
+        each["other", what] = number
+    # A list, not a dictionary: it is gone through once per instruction walked.
+    return list(each.items())
 
 
 def _moved_bytes(
-    inst: Instruction, cost: Cost, operands: list[Operand], results: list[jx.Aval]
+    inst: Instruction[..., Any],
+    cost: Cost,
+    operands: list[Operand],
+    results: list[jx.Aval],
 ) -> Mapping[str, int]:
     if cost.moved_bytes is not None:
         return cost.moved_bytes
     moved: dict[str, int] = collections.defaultdict(int)
+    # What is accumulated into is read as well.
     first = 0 if inst.reads_destination else inst.destinations
     for operand in operands[first:]:
         if operand.known is None and operand.space != "register":
             moved[f"{operand.space}_read"] += operand.nbytes
     for space, result in zip(inst.writes, results, strict=True):
-        nbytes = math.prod(result.shape) * result.dtype.itemsize
+        elements = math.prod(result.shape)
+        nbytes = elements * result.dtype.itemsize
         moved[f"{space}_write"] += nbytes
     return moved
 
@@ -99,12 +121,16 @@ class Cores:
         if self.active is None:
             return size
         # Where a dimension of `active` is 1, an entry stands for all cores along it.
-        return int(self.active.sum()) * (size // self.active.size)
+        # On a mesh of 4 x 16 `bool[1, 16]` with 3 set are 3 x 4 = 12 cores.
+        along = size // self.active.size
+        return int(self.active.sum()) * along
 
     def total(self, each: Ticks) -> int:
         """The sum over these cores of a number that is one for all, or an array over the mesh."""
         if not isinstance(each, np.ndarray) or each.size == 1:
-            return int(np.asarray(each).item()) * self.count
+            one = int(np.asarray(each).item())
+            return one * self.count
         if self.active is not None:
             each = each * self.active
-        return int(np.broadcast_to(each, self.grid).sum())
+        everywhere = np.broadcast_to(each, self.grid)
+        return int(everywhere.sum())

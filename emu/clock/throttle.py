@@ -61,16 +61,21 @@ def extra_ticks(
     """
     charge = _clip(law, state.charge - law.share * idle)
     slow = _either(state.slow, charge == 0)
-    return Charge(charge, slow), busy * (law.slowdown - 1) * _number(slow)
+    longer = busy * (law.slowdown - 1)
+    return Charge(charge, slow), longer * _number(slow)
 
 
 def after(
     law: Law, state: Charge, busy: Ticks, duty: float, active: Active, before: Charge
 ) -> Charge:
-    """State once an instruction has kept the engine in use by `duty` for `busy` ticks."""
+    """State once an instruction has kept the engine in use by `duty` for `busy` ticks.
+
+    `state` is that at its start; `before` stays on cores that are not active.
+    """
     gain = round(duty * UNITS) - law.share
     charge = _clip(law, state.charge + gain * busy)
-    still_slow = _number(state.slow) * _number(charge < law.full)
+    is_below = charge < law.full
+    still_slow = _number(state.slow) * _number(is_below)
     slow = _either(still_slow > 0, charge == 0)
     if active is None:
         return Charge(charge, slow)
@@ -93,7 +98,9 @@ def _either(first: Flags, second: Flags) -> Flags:
 
 
 def _number(flags: Flags) -> Ticks:
-    return int(flags) if isinstance(flags, bool) else flags.astype(np.int64)
+    if isinstance(flags, bool):
+        return int(flags)
+    return flags.astype(np.int64)
 
 
 __all__ = ["Charge", "Law", "UNITS", "after", "extra_ticks"]

@@ -49,20 +49,25 @@ def same(first: Ticks, second: Ticks) -> bool:
 
 def anywhere(condition: Flags) -> bool:
     """Whether a comparison of times holds on some core."""
-    return condition if type(condition) is bool else bool(np.any(condition))
+    if type(condition) is bool:
+        return condition
+    return bool(np.any(condition))
 
 
 def on_core(time: Ticks, grid: tuple[int, ...], core: tuple[int, ...]) -> int:
     """One core's time."""
-    return time if type(time) is int else int(np.broadcast_to(time, grid)[core])
+    if type(time) is int:
+        return time
+    everywhere = np.broadcast_to(time, grid)
+    return int(everywhere[core])
 
 
 def flat(times: Sequence[Ticks]) -> np.ndarray:
     """Times one after another in one array."""
     if all(type(time) is int for time in times):
         return np.array(times, np.int64)
-    arrays = [np.atleast_1d(np.asarray(time, np.int64)) for time in times]
-    return np.concatenate([array.ravel() for array in arrays])
+    each = [np.asarray(time, np.int64).ravel() for time in times]
+    return np.concatenate(each)
 
 
 __all__ = [

@@ -69,7 +69,8 @@ class Value:
         """Leading slice `index` of a stacked value; `rank` is the mesh's."""
         part = self.viewed(aval)
         if self.known is not None:
-            part.known = self.known[(slice(None),) * rank + (index,)]
+            whole_mesh = (slice(None),) * rank
+            part.known = self.known[(*whole_mesh, index)]
         return part
 
 
@@ -78,7 +79,8 @@ def choose_value(mask: np.ndarray, new: Value, old: Value) -> Value:
     assert new.buffer is old.buffer
     known = None
     if new.known is not None and old.known is not None:
-        on_shape = mask.reshape(*mask.shape, *(1,) * len(new.shape))
+        alike = (1,) * len(new.shape)
+        on_shape = mask.reshape(*mask.shape, *alike)
         known = np.where(on_shape, new.known, old.known)
     ready = new.ready
     if not same(new.ready, old.ready):

@@ -14,7 +14,7 @@ from emu.checks import liveness
 from emu.clock import bands, recording
 from emu.clock.branches import branch
 from emu.clock.issue import issue
-from emu.clock.reading import Reading
+from emu.clock.reading import Event, Reading
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Active
 from emu.clock.tiles import Value
@@ -126,11 +126,11 @@ def _fixed(state: ClockState, body: jx.Body) -> dict[int, Value]:
         state.literals[body] = literals
     if not body.consts:
         return literals
-    constants = {
-        id(atom): _argument(state, atom.aval, np.asarray(const)[(None,) * rank])
-        for atom, const in zip(body.constvars, body.consts, strict=True)
-    }
-    return literals | constants
+    values = literals.copy()
+    for atom, const in zip(body.constvars, body.consts, strict=True):
+        on_mesh = np.asarray(const)[(None,) * rank]
+        values[id(atom)] = _argument(state, atom.aval, on_mesh)
+    return values
 
 
 def _constant(aval: jx.Aval, known: np.ndarray | None) -> Value:
@@ -140,8 +140,10 @@ def _constant(aval: jx.Aval, known: np.ndarray | None) -> Value:
 
 def _literal(atom: jx.Atom, rank: int) -> Value:
     value = jx.literal_value(atom)
-    is_integer = value.dtype.kind in "iub"
-    return _constant(atom.aval, value[(None,) * rank] if is_integer else None)
+    known = None
+    if value.dtype.kind in "iub":
+        known = value[(None,) * rank]
+    return _constant(atom.aval, known)
 
 
 def _argument(state: ClockState, aval: jx.Aval, value: np.ndarray | None) -> Value:
@@ -217,27 +219,30 @@ def _read(
     all_at_once: bool = False,
 ) -> Reading:
     clock = initial_state(setup)
-    clock.all_at_once = clock.all_at_once or all_at_once
+    if all_at_once:
+        clock.all_at_once = True
     liveness.check_all_read(traced)
-    inputs = [
-        _argument(clock, atom.aval, known)
-        for atom, known in zip(traced.invars, arguments, strict=True)
-    ]
+    inputs: list[Value] = []
+    for atom, known in zip(traced.invars, arguments, strict=True):
+        inputs.append(_argument(clock, atom.aval, known))
     outputs = Timeline().walk(clock, traced, inputs, None)
+    events: list[Event] = []
     if clock.trace is not None:
         recording.finish(clock.trace)
+        events = clock.trace.events
+    issued = clock.tally.by("count")
     return Reading(
         setup.device,
         setup.grid,
-        clock.end,
-        {name: engine.last for name, engine in clock.engines.items()},
-        clock.spent,
-        clock.tally,
-        outputs,
-        [] if clock.trace is None else clock.trace.events,
-        clock.stepped,
-        sum(clock.tally.by("count").values()),
-        clock.unjumped,
+        end=clock.end,
+        last={name: engine.last for name, engine in clock.engines.items()},
+        spent=clock.spent,
+        tally=clock.tally,
+        outputs=outputs,
+        events=events,
+        stepped=clock.stepped,
+        issued=sum(issued.values()),
+        unjumped=clock.unjumped,
     )
 
 

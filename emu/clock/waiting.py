@@ -12,7 +12,7 @@ import numpy as np
 
 from emu.clock import names
 from emu.clock.issued import Candidate, Cause, Issue
-from emu.clock.resources import Engine
+from emu.clock.resources import Engine, Port
 from emu.clock.state import ClockState, Trace
 from emu.clock.ticks import Active, Ticks, later, on_core, select
 
@@ -24,34 +24,46 @@ def earliest_start(state: ClockState, issue: Issue) -> tuple[Ticks, Cause]:
     """
     if not state.setup.contended:
         return _chain(issue), None
-    inst, values, engine = issue.inst, issue.values, issue.engine
-    free, last, paced = engine.free, engine.last, engine.paced
+    inst = issue.inst
+    values = issue.values
+    engine = issue.engine
+    last = engine.last
     found: list[Candidate] = [(last, "engine")]
-    if free is not last:
-        found.append((free, "shared"))
+    if engine.free is not last:
+        found.append((engine.free, "shared"))
+    paced = engine.paced
     if type(paced) is not int or paced:
         found.append((paced, "interval"))
-    for value in values[inst.destinations :] if inst.partial else values:
+    awaited = values[inst.destinations :] if inst.partial else values
+    for value in awaited:
+        ready = value.ready
         # Arguments and known integers are ready at 0.
-        if type(value.ready) is not int or value.ready:
-            found.append((value.ready, value.source))
+        if type(ready) is not int or ready:
+            found.append((ready, value.source))
     for value in values[: inst.destinations]:
         buffer = value.buffer
         assert buffer is not None
-        found.append((buffer.idle, names.prefixed("buffer:", buffer.user)))
+        cause = names.prefixed("buffer:", buffer.user)
+        found.append((buffer.idle, cause))
     for value in values:
-        if value.buffer is None or (port := value.buffer.port) is None:
-            continue
-        others = names.differs(port.engine, engine.name)
-        if isinstance(others, np.ndarray):
-            found.append((select(others, port.until, 0), "bank"))
-        elif others:
-            found.append((port.until, "bank"))
+        buffer = value.buffer
+        if buffer is not None and buffer.port is not None:
+            _wait_for_port(buffer.port, engine, found)
     for other in issue.price.cost.excludes:
         found.append((state.engines[other].last, "port"))
     for place, ticks in issue.price.lead.items():
         found.append((values[place].ready + ticks, "lead"))
     return _latest(found)
+
+
+def _wait_for_port(port: Port, engine: Engine, found: list[Candidate]) -> None:
+    """A bank makes an engine wait on the cores where another engine was its last user."""
+    others = names.differs(port.engine, engine.name)
+    if isinstance(others, np.ndarray):
+        until = select(others, port.until, 0)
+        found.append((until, "bank"))
+    elif others:
+        found.append((port.until, "bank"))
 
 
 def _chain(issue: Issue) -> Ticks:
@@ -61,25 +73,30 @@ def _chain(issue: Issue) -> Ticks:
     first = 0 if reads_all else inst.destinations
     begin: Ticks = 0
     for place in range(first, len(issue.values)):
+        ready = issue.values[place].ready
         lead = issue.price.lead.get(place, 0)
-        begin = later(begin, issue.values[place].ready + lead)
+        begin = later(begin, ready + lead)
     return begin
 
 
 def _latest(found: list[Candidate]) -> tuple[Ticks, Cause]:
     """The latest of some times; the cause is that of the first that is latest, or all of them."""
     begin, cause = found[0]
-    if type(begin) is int:
-        for time, name in found:
-            if type(time) is not int:
-                break
-            if time > begin:
-                begin, cause = time, name
-        else:
-            return begin, cause
+    for time, name in found:
+        if type(time) is not int:
+            return _latest_of_each(found), found
+        if time > begin:
+            begin = time
+            cause = name
+    return begin, cause
+
+
+def _latest_of_each(found: list[Candidate]) -> Ticks:
+    """The latest times where cores differ: which cause is the first differs too."""
+    begin, _ = found[0]
     for time, _ in found:
         begin = later(begin, time)
-    return begin, found
+    return begin
 
 
 def account(
@@ -92,28 +109,50 @@ def account(
             what = "wait:" + cause if last else "fill"
             _book(state, engine, what, begin - last, active)
         return
+    assert cause is not None
+    candidates = cause if isinstance(cause, list) else [(begin, cause)]
+    _account_by_core(state, engine, begin, candidates, active)
+
+
+def _account_by_core(
+    state: ClockState,
+    engine: Engine,
+    begin: Ticks,
+    candidates: list[Candidate],
+    active: Active,
+) -> None:
+    """`account` where cores differ: each books under the first candidate as late as its start.
+
+    Two cores, last free at 100, start at 130 and 150. The operand was ready at 130 on both, the
+    destination idle at 120 and 150: 30 ticks are the operand's on the first core, 50 the
+    destination's on the second, so `wait:` has `[30, 0]` and `[0, 50]`.
+    """
+    last = engine.last
     gap = np.asarray(begin - last)
-    left = gap > 0 if active is None else (gap > 0) & active
-    first = left & (np.asarray(last) == 0)
+    left = gap > 0
+    if active is not None:
+        left = left & active
+    never_used = np.asarray(last) == 0
+    first = left & never_used
     if first.any():
         _book(state, engine, "fill", np.where(first, gap, 0), None)
         left = left & ~first
-    assert cause is not None
-    for time, name in cause if isinstance(cause, list) else [(begin, cause)]:
+    for time, name in candidates:
         if not left.any():
             break
-        # Where cores differ, each books under the first candidate that is as late as its start.
         here = left & (begin == time)
         for cores, each in names.parts(name):
-            if (here & cores).any():
-                ticks = np.where(here & cores, gap, 0)
+            booked = here & cores
+            if booked.any():
+                ticks = np.where(booked, gap, 0)
                 _book(state, engine, "wait:" + each, ticks, None)
         left = left & ~here
 
 
 def spend(state: ClockState, issue: Issue, more: dict[str, Ticks]) -> None:
     """Books the engine's time from its start: lost, `more` that the price did not foresee, work."""
-    engine, active = issue.engine, issue.active
+    engine = issue.engine
+    active = issue.active
     work = issue.price.busy
     for what, ticks in issue.price.lost.items():
         _book(state, engine, what, ticks, active)
@@ -126,17 +165,22 @@ def spend(state: ClockState, issue: Issue, more: dict[str, Ticks]) -> None:
 def _book(
     state: ClockState, engine: Engine, what: str, ticks: Ticks, active: Active
 ) -> None:
-    key = (engine.name, what)
-    state.spent[key] = state.spent.get(key, 0) + select(active, ticks, 0)
+    key = engine.name, what
+    spent = state.spent.get(key, 0)
+    state.spent[key] = spent + select(active, ticks, 0)
 
 
 def cause_on(trace: Trace, begin: Ticks, cause: Cause) -> str:
     """The cause of a wait on the traced core."""
-    grid, core = trace.grid, trace.core
-    if isinstance(cause, list):
-        start = on_core(begin, grid, core)
-        cause = next(name for time, name in cause if on_core(time, grid, core) == start)
-    return names.on_core(cause or "", grid, core)
+    grid = trace.grid
+    core = trace.core
+    if not isinstance(cause, list):
+        return names.on_core(cause or "", grid, core)
+    start = on_core(begin, grid, core)
+    for time, name in cause:
+        if on_core(time, grid, core) == start:
+            return names.on_core(name, grid, core)
+    raise AssertionError("no candidate is as late as the start")
 
 
 __all__ = ["account", "cause_on", "earliest_start", "spend"]
