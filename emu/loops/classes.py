@@ -6,6 +6,7 @@ Cores that decide alike and differ by a shift in time are one class; one of them
 `README.md` beside this file works an example through with numbers.
 """
 
+import dataclasses
 import functools
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.loops import decisions, jump
 from emu.loops.entry import LoopEntry
+from emu.loops.foresight import Known
 from emu.loops.marks import ALWAYS, Marks
 from emu.loops.merge import Merge
 from emu.loops.one_core import OneCore
@@ -32,6 +34,8 @@ MAX_CELLS = 4096
 MAX_CLASSES, FEW = 256, 16
 # A loop is stepped about so often before it is jumped, and is met again for about so many steps.
 SETTLED, SMALL = 4, 400
+# In place of the starting state of the traced core: no other core is like it.
+TRACED = b"traced"
 
 UsesKey: TypeAlias = tuple[int, int, tuple[tuple[str, bool], ...]]
 """A loop, what it decides, and the memory spaces of its operands."""
@@ -77,10 +81,8 @@ def scan(
 ) -> list[Value]:
     """Reads a `scan`, once per class of cores where they exchange nothing inside."""
     loop = jx.scan(eqn)
-    setup = state.setup
-    is_one_core = setup.core is not None
-    may_meet_again = is_one_core and setup.jump and state.trace is None and large(loop)
-    if (state.all_at_once and not may_meet_again) or exchanges(loop.body):
+    at_once = state.all_at_once and not _may_meet_again(state, loop)
+    if at_once or exchanges(loop.body):
         return jump.scan(walk, state, eqn, operands, active)
     if id(eqn) not in store.together:
         entry = LoopEntry(walk, state, store.marks, eqn, operands, active)
@@ -94,16 +96,30 @@ def scan(
     return outputs
 
 
+def _may_meet_again(state: ClockState, loop: jx.Scan) -> bool:
+    """Whether it pays to look a loop up that is met inside a core that is read alone."""
+    setup = state.setup
+    if setup.core is None or state.trace is not None:
+        return False
+    return setup.jump and large(loop)
+
+
 def large(loop: jx.Scan) -> bool:
     """Whether a loop takes longer to read than to find that it was met before."""
-    return min(loop.length, SETTLED) * size(loop.body) > SMALL
+    iterations = min(loop.length, SETTLED)
+    return iterations * size(loop.body) > SMALL
 
 
 @functools.lru_cache(maxsize=4096)
 def size(body: jx.Body) -> int:
     """Instructions of a body, all branches and one iteration of each loop counted."""
-    own = sum(lookup(eqn.primitive) is not None for eqn in body.eqns)
-    return own + sum(size(inner) for eqn in body.eqns for inner in jx.inner(eqn))
+    total = 0
+    for eqn in body.eqns:
+        if lookup(eqn.primitive) is not None:
+            total += 1
+        for inner in jx.inner(eqn):
+            total += size(inner)
+    return total
 
 
 @functools.lru_cache(maxsize=4096)
@@ -123,19 +139,24 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     setup = entry.state.setup
     # Bands stand side by side in the mesh; each may have as many cells and classes as if alone.
     bands = max(1, len(setup.bands))
-    if entry.cells > bands * MAX_CELLS or (entry.cells == 1 and setup.core is None):
+    all_agree = entry.cells == 1 and setup.core is None
+    if all_agree or entry.cells > bands * MAX_CELLS:
         return None
     patterns = store.patterns.of(entry)
-    carry = decisions.after(setup, entry.scan, [value.known for value in entry.values])
+    knowns = [value.known for value in entry.values]
+    carry = decisions.after(setup, entry.scan, knowns)
     if patterns is None or carry is None:
         return None
-    alike = entry.active is None and len(np.unique(patterns[entry.here])) == 1
+    met = np.unique(patterns[entry.here])
+    alike = entry.active is None and len(met) == 1
     if setup.bands:
         # What a loop does differs between bands: to the classes each is a pattern of its own.
+        # Of 3 bands, pattern 2 is 6 under the first, 7 under the second and 8 under the third.
         band = [entry.band_of(cell) for cell in range(entry.cells)]
         patterns = patterns * bands + band
     classes = Classes(store, entry, patterns)
-    if not classes.divide(bands * (FEW if alike else MAX_CLASSES)):
+    limit = FEW if alike else MAX_CLASSES
+    if not classes.divide(bands * limit):
         if alike:
             store.together.add(id(entry.eqn))
         return None
@@ -145,13 +166,22 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     return classes.merge(outcomes, carry)
 
 
-def _is_complete(outcome: Outcome, carry: list[np.ndarray | None]) -> bool:
+def _is_complete(outcome: Outcome, carry: list[Known]) -> bool:
     """Whether an outcome says all: no known integer appears, no stack is of mere inputs."""
     slots = outcome.outputs[: len(carry)]
+    for slot, known in zip(slots, carry):
+        if slot.known and known is None:
+            return False
     stacks = outcome.outputs[len(carry) :]
-    if any(slot.known and known is None for slot, known in zip(slots, carry)):
-        return False
     return all(outcome.issued and stack.ready >= 0 for stack in stacks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Walked:
+    """A core that has walked the loop, and the loop's outputs on it."""
+
+    core: OneCore
+    outputs: list[Value]
 
 
 class Classes:
@@ -163,7 +193,7 @@ class Classes:
       base: what its times count from.
       keys, first, past: of each class its key, a cell, and that cell's clocks that are past.
       traced: the class of the traced core, which is alone in it.
-      walked: cores that were read to tell what the loop uses, and their outputs, by class.
+      walked: cores that were read to tell what the loop uses, by class.
       read: what was taken off each core that was read.
     """
 
@@ -173,14 +203,15 @@ class Classes:
         self.state = entry.state
         self.cells: dict[int, list[int]] = {}
         for cell in entry.here.tolist():
-            self.cells.setdefault(int(patterns[cell]), []).append(cell)
+            pattern = int(patterns[cell])
+            self.cells.setdefault(pattern, []).append(cell)
         self.ids = np.full(entry.cells, -1)
         self.base = np.zeros(entry.cells, np.int64)
         self.keys: list[ClassKey] = []
         self.first: list[int] = []
         self.past: list[list[Row]] = []
         self.traced: int | None = None
-        self.walked: dict[int, tuple[OneCore, list[Value]]] = {}
+        self.walked: dict[int, Walked] = {}
         self.read: list[OutcomeReader] = []
         self.form = store.number(entry.form)
         self.known = store.outcomes if self.state.setup.jump else {}
@@ -192,13 +223,16 @@ class Classes:
         for pattern, cells in self.cells.items():
             if max(len(self.keys), len(self.cells)) > limit:
                 return False
-            uses, walked = self._uses(pattern, cells[0])
+            first = cells[0]
+            uses, walked = self._uses(pattern, first)
             start = StartingStates(self.entry, uses, np.array(cells))
             self.base[cells] = start.base
             self._number(pattern, cells, start)
-            if walked is not None and uses.engines and cells[0] != self.traced_cell:
-                self.walked[int(self.ids[cells[0]])] = walked
-        self.ids[self.ids < 0] = len(self.keys)
+            if walked is not None and uses.engines and first != self.traced_cell:
+                number = int(self.ids[first])
+                self.walked[number] = walked
+        takes_no_part = self.ids < 0
+        self.ids[takes_no_part] = len(self.keys)
         return len(self.keys) <= limit
 
     def _number(self, pattern: int, cells: list[int], start: StartingStates) -> None:
@@ -208,16 +242,18 @@ class Classes:
         lead = self.state.prices.lead
         numbers: dict[bytes, int] = {}
         states = start.states(self.store.name_numbers)
-        for index, (cell, state) in enumerate(zip(cells, states)):
-            traced = cell == self.traced_cell
-            state = b"traced" if traced else state
+        for index, cell in enumerate(cells):
+            is_traced = cell == self.traced_cell
+            state = TRACED if is_traced else states[index]
             if state not in numbers:
                 numbers[state] = len(self.keys)
                 self.keys.append((loop, pattern, self.form, rows, lead, state))
                 self.first.append(cell)
-                self.past.append([] if traced else start.past_rows(index))
-                self.traced = numbers[state] if traced else self.traced
+                # A recorded lifetime ends when its buffer is idle: no clock is marked there.
+                past = [] if is_traced else start.past_rows(index)
+                self.past.append(past)
             self.ids[cell] = numbers[state]
+        self.traced = numbers.get(TRACED, self.traced)
 
     @functools.cached_property
     def traced_cell(self) -> int | None:
@@ -227,32 +263,34 @@ class Classes:
         frame = self.entry.frame
         if not frame:
             return 0
-        own = [c if n > 1 else 0 for c, n in zip(trace.core, frame, strict=True)]
+        own: list[int] = []
+        for coordinate, size in zip(trace.core, frame, strict=True):
+            own.append(coordinate if size > 1 else 0)
         return int(np.ravel_multi_index(own, frame))
 
-    def _uses(
-        self, pattern: int, cell: int
-    ) -> tuple[Uses, tuple[OneCore, list[Value]] | None]:
+    def _uses(self, pattern: int, cell: int) -> tuple[Uses, Walked | None]:
         """What the loop uses: all cores that decide alike issue the same, so one is read."""
-        key = (id(self.entry.eqn), pattern, self.entry.spaces)
+        key = id(self.entry.eqn), pattern, self.entry.spaces
         known = self.store.uses.get(key)
         if known is not None:
             return known, None
         core = OneCore(self.entry, cell, [])
-        outputs = core.walk()
-        uses = self.store.uses[key] = _used_by(core.state)
-        return uses, (core, outputs)
+        walked = Walked(core, core.walk())
+        uses = _used_by(core.state)
+        self.store.uses[key] = uses
+        return uses, walked
 
     # --- what the loop does to each ---
 
     def outcomes(self) -> list[Outcome]:
         """One outcome per class: known from before, or read on one core."""
-        return [self._outcome(number) for number in range(len(self.keys))]
+        numbers = range(len(self.keys))
+        return [self._outcome(number) for number in numbers]
 
     def _outcome(self, number: int) -> Outcome:
-        key = self.keys[number]
         if number == self.traced:
             return self._read(number, traced=True)
+        key = self.keys[number]
         outcome = self.known.get(key)
         if outcome is None:
             outcome = self._of_walked(number) or self._read(number)
@@ -261,16 +299,17 @@ class Classes:
 
     def _of_walked(self, number: int) -> Outcome | None:
         """The outcome on the core that was read to tell what the loop uses, if it is clear."""
-        if number not in self.walked:
+        walked = self.walked.get(number)
+        if walked is None:
             return None
-        core, outputs = self.walked[number]
-        base = int(self.base[self.first[number]])
+        cell = self.first[number]
+        base = int(self.base[cell])
         before = ALWAYS
         if self.state.setup.contended:
             before = base - self.state.prices.lead
-        reader = OutcomeReader(core, base, self.past[number], before)
+        reader = OutcomeReader(walked.core, base, self.past[number], before)
         try:
-            outcome = reader.outcome(outputs)
+            outcome = reader.outcome(walked.outputs)
         except Unclear:
             return None
         self.read.append(reader)
@@ -280,20 +319,20 @@ class Classes:
         cell = self.first[number]
         core = OneCore(self.entry, cell, self.past[number], traced)
         outputs = core.walk()
-        reader = OutcomeReader(core, int(self.base[cell]), [], ALWAYS)
+        base = int(self.base[cell])
+        reader = OutcomeReader(core, base, [], ALWAYS)
         self.read.append(reader)
         return reader.outcome(outputs)
 
-    def merge(
-        self, outcomes: list[Outcome], carry: list[np.ndarray | None]
-    ) -> list[Value]:
+    def merge(self, outcomes: list[Outcome], carry: list[Known]) -> list[Value]:
         """The loop's outputs on the mesh, once all that it did is there."""
         state = self.state
         for reader in self.read:
-            state.stepped += reader.state.stepped
-            state.unjumped += reader.state.unjumped
-            if state.trace is not None and reader.state.trace is not None:
-                state.trace.events += reader.state.trace.events
+            alone = reader.state
+            state.stepped += alone.stepped
+            state.unjumped += alone.unjumped
+            if state.trace is not None and alone.trace is not None:
+                state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
         merge = Merge(self.entry, outcomes, self.ids, self.base, self.traced)
         merge.clocks()
@@ -306,9 +345,12 @@ def _used_by(state: ClockState) -> Uses:
     """What was used in a state that began with nothing used."""
     engines = [name for name, engine in state.engines.items() if engine.uses]
     rows = [row for row, resource, _ in state.table() if resource.uses]
-    excluded = state.prices.excluded
-    others = {other for name in engines for other in excluded.get(name, ())}
-    rows += [("last", other) for other in sorted(others.difference(engines))]
+    # An engine that cannot run at the same time is waited for, though nothing is issued to it.
+    excluded: set[str] = set()
+    for name in engines:
+        excluded.update(state.prices.excluded.get(name, ()))
+    excluded.difference_update(engines)
+    rows += [("last", other) for other in sorted(excluded)]
     return Uses(engines, rows)
 
 

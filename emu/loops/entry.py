@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from emu.clock.names import CauseName, PerCoreNames, prefixed
-from emu.clock.resources import Path, PortKey, Row
+from emu.clock.resources import Buffer, Path, PortKey, Row
 from emu.clock.state import ClockState, Walk
 from emu.clock.ticks import Active, Flags, Ticks
 from emu.clock.tiles import Value
@@ -23,6 +23,11 @@ from emu.loops.foresight import decides
 from emu.loops.marks import Marks
 from emu.loops.writes import read_only
 from emu.tracing import jaxpr as jx
+
+PerCell: TypeAlias = np.ndarray
+"""An entry per cell."""
+
+Shapes: TypeAlias = set[tuple[int, ...]]
 
 RingPlace: TypeAlias = tuple[Path, list[Path], list[int]]
 """A ring: its path, those of the loops around it, and the places of its buffers."""
@@ -62,36 +67,44 @@ class LoopEntry:
         self.eqn = eqn
         self.values = values
         self.active = active
-        self.scan = scan = jx.scan(eqn)
+        self.scan = jx.scan(eqn)
         self.rings = state.rings.inside.get(state.path, [])
-        turned = [buffer for ring in self.rings for buffer in ring.buffers]
-        held = [value.buffer for value in values if value.buffer is not None]
-        self.buffers = list({id(b): b for b in (*held, *turned)}.values())
-        self.place = {id(buffer): i for i, buffer in enumerate(self.buffers)}
-        aside = read_only(scan, *scan.parts(values), turned)
-        self.aside = {self.place[id(buffer)] for buffer in aside}
-        self.clocks = state.clocks() | self._buffer_and_value_clocks()
-        self.labels = state.labels() | self._buffer_and_value_labels()
+        self.buffers: list[Buffer] = []
+        self.place: dict[int, int] = {}
+        self.aside: set[int] = set()
+        self._place_buffers()
+        self.clocks = state.clocks()
+        self.labels = state.labels()
+        self._add_own_rows()
         self.levels = state.levels()
-        self.decides = decides(scan.body)
-        known = [value.known for value in values if value.known is not None]
-        self.knowns: list[np.ndarray] = known if self.decides else []
+        self.decides = decides(self.scan.body)
+        self.knowns: list[np.ndarray] = []
+        if self.decides:
+            knowns = [value.known for value in values]
+            self.knowns = [known for known in knowns if known is not None]
 
-    def _buffer_and_value_clocks(self) -> dict[Row, Ticks]:
-        rows: dict[Row, Ticks] = {}
-        for place, buffer in enumerate(self.buffers):
-            rows["idle", place] = buffer.idle
-        for place, value in enumerate(self.values):
-            rows["ready", place] = value.ready
-        return rows
+    def _place_buffers(self) -> None:
+        """Gives each buffer its place: first those of operands, then those of rings."""
+        turned = [buffer for ring in self.rings for buffer in ring.buffers]
+        held = [value.buffer for value in self.values]
+        for buffer in (*held, *turned):
+            if buffer is not None and id(buffer) not in self.place:
+                self.place[id(buffer)] = len(self.buffers)
+                self.buffers.append(buffer)
+        consts, carry, stacked = self.scan.parts(self.values)
+        for buffer in read_only(self.scan, consts, carry, stacked, turned):
+            self.aside.add(self.place[id(buffer)])
 
-    def _buffer_and_value_labels(self) -> dict[Row, CauseName]:
-        rows: dict[Row, CauseName] = {}
+    def _add_own_rows(self) -> None:
+        """Adds the clocks of buffers and values to those of engines and ports."""
         for place, buffer in enumerate(self.buffers):
-            rows["idle", place] = buffer.user
+            row = "idle", place
+            self.clocks[row] = buffer.idle
+            self.labels[row] = buffer.user
         for place, value in enumerate(self.values):
-            rows["ready", place] = value.source
-        return rows
+            row = "ready", place
+            self.clocks[row] = value.ready
+            self.labels[row] = value.source
 
     # --- cells ---
 
@@ -99,18 +112,26 @@ class LoopEntry:
     def frame(self) -> tuple[int, ...]:
         """Mesh dimensions, of full size where cores may differ, else 1."""
         setup = self.state.setup
-        labels = self.labels.values()
-        which = [name.which for name in labels if isinstance(name, PerCoreNames)]
-        shapes = _shapes(self.clocks.values()) | _shapes(self.levels.values())
-        shapes |= _shapes(self.stale) | _shapes([self.active]) | _shapes(which)
+        which: list[np.ndarray] = []
+        for name in self.labels.values():
+            if isinstance(name, PerCoreNames):
+                which.append(name.which)
+        shapes = _shapes(self.clocks.values())
+        shapes |= _shapes(self.levels.values())
+        shapes |= _shapes(self.stale)
+        shapes |= _shapes([self.active])
+        shapes |= _shapes(which)
         shapes |= {known.shape[: setup.rank] for known in self.knowns}
         if setup.bands:
             # Prices differ between bands.
-            shapes.add((len(setup.bands), *(1,) * (setup.rank - 1)))
+            others = (1,) * (setup.rank - 1)
+            shapes.add((len(setup.bands), *others))
         if self.decides:
             for axis in jx.axes(self.scan.body):
-                shapes.add(setup.core_index(axis).shape)
-        return np.broadcast_shapes((1,) * setup.rank, *shapes)
+                index = setup.core_index(axis)
+                shapes.add(index.shape)
+        all_alike = (1,) * setup.rank
+        return np.broadcast_shapes(all_alike, *shapes)
 
     @cached_property
     def cells(self) -> int:
@@ -127,9 +148,10 @@ class LoopEntry:
         """The cells that take part."""
         if self.active is None:
             return np.arange(self.cells)
-        return np.flatnonzero(self.per_cell(self.active))
+        takes_part = self.per_cell(self.active)
+        return np.flatnonzero(takes_part)
 
-    def per_cell(self, entry: Ticks | Flags) -> np.ndarray:
+    def per_cell(self, entry: Ticks | Flags) -> PerCell:
         """One entry per cell."""
         if isinstance(entry, np.ndarray) and entry.shape == self.frame:
             return entry.reshape(-1)
@@ -141,7 +163,8 @@ class LoopEntry:
 
     @cached_property
     def _core_of_each_cell(self) -> list[tuple[int, ...]]:
-        return list(itertools.product(*map(range, self.frame)))
+        each_dimension = [range(size) for size in self.frame]
+        return list(itertools.product(*each_dimension))
 
     def band_of(self, cell: int) -> int:
         """The band that a cell is read under: its place in the mesh's first dimension."""
@@ -151,8 +174,8 @@ class LoopEntry:
         """A known integer on one core, mesh dimensions of size 1."""
         index: list[slice] = []
         for coordinate, size in zip(self.core_of(cell), known.shape):
-            whole = slice(None)
-            index.append(slice(coordinate, coordinate + 1) if size > 1 else whole)
+            first = coordinate if size > 1 else 0
+            index.append(slice(first, first + 1))
         return known[tuple(index)]
 
     # --- clocks ---
@@ -170,18 +193,21 @@ class LoopEntry:
     @cached_property
     def times(self) -> np.ndarray:
         """Every clock in every cell, `[clocks, cells]`."""
-        out = np.empty((len(self.clocks), self.cells), np.int64)
-        for row, time in zip(out, self.clocks.values(), strict=True):
-            row[:] = time if type(time) is int else self.per_cell(time)
+        shape = len(self.clocks), self.cells
+        out = np.empty(shape, np.int64)
+        for number, time in enumerate(self.clocks.values()):
+            out[number] = time if type(time) is int else self.per_cell(time)
         return out
 
-    def times_at(self, mark: int) -> np.ndarray:
+    def times_at(self, mark: int) -> PerCell:
         """The clock that a mark stands for, in every cell."""
-        return self.times[self.position[self.marks.row(mark)]]
+        row = self.marks.row(mark)
+        return self.times[self.position[row]]
 
     def label_at(self, mark: int) -> CauseName:
         """The name that goes with the clock that a mark stands for."""
-        return self.labels[self.marks.row(mark)]
+        row = self.marks.row(mark)
+        return self.labels[row]
 
     def source_at(self, mark: int) -> CauseName:
         """What a value that is ready by that clock makes wait for."""
@@ -194,42 +220,49 @@ class LoopEntry:
     @cached_property
     def ring_places(self) -> list[RingPlace]:
         """Every ring, its paths as seen from here."""
-        state = self.state
-        above = len(state.loops)
-        return [
-            (
-                seen_from(state.path, ring.path),
-                [seen_from(state.path, loop) for loop in ring.loops[above:]],
-                [self.place[id(buffer)] for buffer in ring.buffers],
-            )
-            for ring in self.rings
-        ]
+        start = self.state.path
+        above = len(self.state.loops)
+        found: list[RingPlace] = []
+        for ring in self.rings:
+            path = seen_from(start, ring.path)
+            inner = [seen_from(start, loop) for loop in ring.loops[above:]]
+            places = [self.place[id(buffer)] for buffer in ring.buffers]
+            found.append((path, inner, places))
+        return found
 
     @property
     def spaces(self) -> tuple[tuple[str, bool], ...]:
         """What prices depend on besides decisions."""
-        return tuple((value.space, value.known is None) for value in self.values)
+        kinds = [(value.space, value.known is None) for value in self.values]
+        return tuple(kinds)
 
     @cached_property
     def form(self) -> tuple[object, ...]:
         """What a core's future depends on besides times and decisions; one for all cores."""
-        places = tuple(self.place.get(id(value.buffer)) for value in self.values)
-        rings = tuple((path, tuple(held)) for path, _, held in self.ring_places)
-        return places, self.spaces, self.banks, rings, bool(self.state.loops)
+        places = [self.place.get(id(value.buffer)) for value in self.values]
+        rings = [(path, tuple(held)) for path, _, held in self.ring_places]
+        is_inner = bool(self.state.loops)
+        return tuple(places), self.spaces, self.banks, tuple(rings), is_inner
 
     @cached_property
     def banks(self) -> tuple[PortKey | None, ...]:
         """The port that each buffer shares with others."""
-        keys = {id(port): key for key, port in self.state.ports.items()}
-        return tuple(keys.get(id(buffer.port)) for buffer in self.buffers)
+        ports = self.state.ports
+        keys = {id(port): key for key, port in ports.items()}
+        banks = [keys.get(id(buffer.port)) for buffer in self.buffers]
+        return tuple(banks)
 
 
-def _shapes(entries: Iterable[Ticks | Flags | None]) -> set[tuple[int, ...]]:
+def _shapes(entries: Iterable[Ticks | Flags | None]) -> Shapes:
     return {entry.shape for entry in entries if isinstance(entry, np.ndarray)}
 
 
 def seen_from(start: Path, path: Path) -> Path:
-    """A path as seen from one that it begins with."""
+    """A path as seen from one that it begins with.
+
+    Paths are nested, innermost last: from `((), 4)`, the fifth equation of a program,
+    `((((), 4), 0), 2)` is seen as `(((), 0), 2)`.
+    """
     if path == start:
         return ()
     assert path
@@ -245,4 +278,4 @@ def seen_whole(start: Path, path: Path) -> Path:
     return seen_whole(start, outer), number
 
 
-__all__ = ["LoopEntry", "RingPlace", "seen_from", "seen_whole"]
+__all__ = ["LoopEntry", "PerCell", "RingPlace", "seen_from", "seen_whole"]

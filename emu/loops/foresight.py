@@ -20,6 +20,7 @@ from emu.instruction import lookup
 from emu.tracing import integers
 from emu.tracing import jaxpr as jx
 
+# Of 8 bytes each these are 34 MB.
 MAX_DECISIONS = 1 << 22
 
 Known: TypeAlias = np.ndarray | None
@@ -56,11 +57,14 @@ def sites(body: jx.Body) -> int:
     """How many branches and counts one pass through a body meets at most, all branches taken."""
     total = 0
     for eqn in body.eqns:
+        name = eqn.primitive.name
         inst = lookup(eqn.primitive)
         counts = inst is not None and "count" in inst.reads
-        total += counts or eqn.primitive.name == "cond"
-        times = jx.scan(eqn).length if eqn.primitive.name == "scan" else 1
-        total += times * sum(sites(inner) for inner in jx.inner(eqn))
+        if counts or name == "cond":
+            total += 1
+        times = jx.scan(eqn).length if name == "scan" else 1
+        for inner in jx.inner(eqn):
+            total += times * sites(inner)
     return total
 
 
@@ -77,7 +81,9 @@ def iterations(loop: jx.Scan, known: Known, rank: int, depth: int) -> Known:
     """A stacked input with its leading own dimension as iterations, in the order they run."""
     if known is None:
         return None
-    moved = np.moveaxis(known, depth + rank, depth)
+    # The mesh's dimensions stand between: `[*outer, *mesh, length, ...]`.
+    own = depth + rank
+    moved = np.moveaxis(known, own, depth)
     return np.flip(moved, depth) if loop.reverse else moved
 
 
@@ -91,6 +97,9 @@ def carried(
 ) -> list[Known]:
     """Each carry slot at every iteration and after the last; one dimension more.
 
+    A carry of 5 that grows by 2 in each of 3 iterations is `[5, 7, 9, 11]`, worked out without
+    walking them; one that never changes is `[5]`, alike in all.
+
     Args:
       mesh: of the cores.
       loop: the `scan`.
@@ -100,19 +109,30 @@ def carried(
     rows: list[Known] = []
     _, slots, _ = loop.parts(loop.body.invars)
     for slot, known in enumerate(carry):
-        before, after = slots[slot], loop.body.outvars[slot]
         if known is None:
             rows.append(None)
-        elif after is before:
-            rows.append(np.expand_dims(known, depth))
-        elif (step := _increment(loop.body, before, after)) is not None:
-            count = np.arange(loop.length + 1).astype(known.dtype)
-            ramp = count * step.astype(known.dtype)
-            shape = (1,) * depth + (-1,) + (1,) * (known.ndim - depth)
-            rows.append(np.expand_dims(known, depth) + ramp.reshape(shape))
-        else:
+            continue
+        before = slots[slot]
+        after = loop.body.outvars[slot]
+        first = np.expand_dims(known, depth)
+        if after is before:
+            rows.append(first)
+            continue
+        step = _increment(loop.body, before, after)
+        if step is None:
+            # It may depend on any other carry, so all are stepped.
             return _stepped(mesh, loop, consts, carry, slices, depth)
+        rows.append(first + _ramp(loop, step, known, depth))
     return rows
+
+
+def _ramp(loop: jx.Scan, step: np.ndarray, known: np.ndarray, depth: int) -> np.ndarray:
+    """0, 1, 2, ... times a step, along the dimension of iterations; in the carry's own dtype."""
+    count = np.arange(loop.length + 1).astype(known.dtype)
+    ramp = count * step.astype(known.dtype)
+    inner = known.ndim - depth
+    shape = (1,) * depth + (-1,) + (1,) * inner
+    return ramp.reshape(shape)
 
 
 def _increment(body: jx.Body, before: jx.Atom, after: jx.Atom) -> Known:
@@ -139,17 +159,21 @@ def _stepped(
     """Carries that follow no simple rule, evaluated one iteration after another."""
     history = [carry]
     for iteration in range(loop.length):
-        now = [None if x is None else np.take(x, iteration, depth) for x in slices]
+        now: list[Known] = []
+        for known in slices:
+            own = None if known is None else np.take(known, iteration, depth)
+            now.append(own)
         inputs = [*consts, *history[-1], *now]
         results = _evaluate(mesh, loop.body, inputs, Decisions(), depth)
         history.append(results[: loop.carry])
     rows: list[Known] = []
     for each in zip(*history, strict=True):
-        known = [x for x in each if x is not None]
+        known = [carried for carried in each if carried is not None]
         if len(known) < len(each):
             rows.append(None)
-        else:
-            rows.append(np.stack(np.broadcast_arrays(*known), depth))
+            continue
+        alike = np.broadcast_arrays(*known)
+        rows.append(np.stack(alike, depth))
     return rows
 
 
@@ -163,9 +187,15 @@ def in_every_iteration(
     decisions: Decisions,
 ) -> None:
     """Adds the decisions of all iterations, side by side; `rows` are from `carried`."""
-    as_they_begin = (slice(None),) * depth + (slice(loop.length),)
-    inputs = [None if x is None else np.expand_dims(x, depth) for x in consts]
-    inputs += [None if x is None else x[as_they_begin] for x in rows]
+    outer = (slice(None),) * depth
+    # The last entry of a carry is what it is after the loop.
+    as_they_begin = (*outer, slice(loop.length))
+    inputs: list[Known] = []
+    for known in consts:
+        same_in_all = None if known is None else np.expand_dims(known, depth)
+        inputs.append(same_in_all)
+    for known in rows:
+        inputs.append(None if known is None else known[as_they_begin])
     _evaluate(mesh, loop.body, [*inputs, *slices], decisions, depth + 1)
 
 
@@ -193,8 +223,9 @@ def _evaluate(
         decisions.path = outer, number
         operands = [values[atom] for atom in operand_ids]
         results = _equation(mesh, eqn, operands, decisions, depth)
-        if any(x is not None and x.size > MAX_DECISIONS for x in results):
-            raise Opaque
+        for known in results:
+            if known is not None and known.size > MAX_DECISIONS:
+                raise Opaque
         values.update(zip(result_ids, results, strict=True))
     decisions.path = outer
     return [values[atom] for atom in output_ids]
@@ -223,15 +254,18 @@ def _equation(
     if (body := jx.call(eqn)) is not None:
         return _evaluate(mesh, body, operands, decisions, depth)
     if name == "axis_index":
-        return [mesh.core_index(eqn.params["axis_name"])[(None,) * depth]]
+        index = mesh.core_index(eqn.params["axis_name"])
+        return [index[(None,) * depth]]
     if name == "iota":
         return [integers.iota(eqn.params, lead)]
     known = [operand for operand in operands if operand is not None]
     if not operands or len(known) < len(operands):
         return unknown
-    frame = np.broadcast_shapes(*(operand.shape[:lead] for operand in known))
-    largest = max(math.prod(operand.shape[lead:]) for operand in known)
-    if math.prod(frame) * largest > MAX_DECISIONS:
+    # Checked before it is worked out: iterations times cores times elements may fill the memory.
+    frames = [operand.shape[:lead] for operand in known]
+    elements = [math.prod(operand.shape[lead:]) for operand in known]
+    frame = np.broadcast_shapes(*frames)
+    if math.prod(frame) * max(elements) > MAX_DECISIONS:
         raise Opaque
     return [integers.evaluate(name, eqn.params, known, lead)]
 
@@ -257,6 +291,7 @@ def _branch(
     pick = _decide(operands[0], decisions, depth + mesh.rank)
     bodies = jx.branches(eqn)
     choice = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
+    _, *values = operands
     results: dict[int, list[Known]] = {}
     for number, body in enumerate(bodies):
         here = choice == number
@@ -264,17 +299,19 @@ def _branch(
             continue
         inside = Decisions()
         inside.path = decisions.path, number
-        results[number] = _evaluate(mesh, body, operands[1:], inside, depth)
+        results[number] = _evaluate(mesh, body, values, inside, depth)
         for path, decision in inside.items():
             # It may be in further loops, which have dimensions of their own.
             loops = decision.ndim - choice.ndim
-            taken = np.expand_dims(here, tuple(range(depth, depth + loops)))
-            decisions[path] = np.where(taken, decision, np.zeros_like(decision))
-    order = sorted(results)
-    case = np.searchsorted(order, choice)
+            own = range(depth, depth + loops)
+            taken = np.expand_dims(here, tuple(own))
+            never = np.zeros_like(decision)
+            decisions[path] = np.where(taken, decision, never)
+    # Of branches 0 to 3 only 1 and 3 may be taken: then 1 is the first case, 3 the second.
+    case = np.searchsorted(list(results), choice)
     merged: list[Known] = []
-    for cases in zip(*(results[number] for number in order), strict=True):
-        known = [x for x in cases if x is not None]
+    for cases in zip(*results.values(), strict=True):
+        known = [result for result in cases if result is not None]
         complete = len(known) == len(cases)
         merged.append(integers.choose(case, known) if complete else None)
     return merged
@@ -296,7 +333,9 @@ def _loop(
     rows = carried(mesh, loop, consts, carry, slices, depth)
     if decides(loop.body):
         in_every_iteration(mesh, loop, consts, rows, slices, depth, decisions)
-    last = [None if row is None else np.take(row, -1, depth) for row in rows]
+    last: list[Known] = []
+    for row in rows:
+        last.append(None if row is None else np.take(row, -1, depth))
     return [*last, *stacks]
 
 

@@ -21,7 +21,8 @@ from emu.loops.writes import read_only
 from emu.tracing import jaxpr as jx
 
 MAX_PERIOD = 12
-# A loop that has not settled after PATIENCE tries is tried again for one window in each stretch.
+# A loop that has not settled after PATIENCE tries is tried again for one window in each stretch:
+# after 128 to 164 iterations, after 256 to 292, and so on.
 PATIENCE, STRETCH = 48, 128
 
 END: Row = ("end", None)
@@ -78,24 +79,21 @@ class Loop:
     def step(self) -> None:
         """Walks one iteration."""
         scan = self.scan
+        rank = self.state.setup.rank
         index = scan.length - 1 - self.done if scan.reverse else self.done
         _, _, atoms = scan.parts(scan.body.invars)
-        slices = [
-            value.at_slice(index, atom.aval, self.state.setup.rank)
-            for value, atom in zip(self.stacked, atoms, strict=True)
-        ]
+        slices: list[Value] = []
+        for value, atom in zip(self.stacked, atoms, strict=True):
+            slices.append(value.at_slice(index, atom.aval, rank))
         inputs = [*self.consts, *self.carry, *slices]
         results = self.walk(self.state, scan.body, inputs, self.active)
-        self.carry, outputs = results[: scan.carry], results[scan.carry :]
-        self.ready = [
-            later(ready, output.ready)
-            for ready, output in zip(self.ready, outputs, strict=True)
-        ]
-        self.spaces = [output.space for output in outputs]
-        self.sources = [output.source for output in outputs]
-        if self.is_outermost:
-            for steps, output in zip(self.steps, outputs, strict=True):
-                steps.append(output.ready)
+        self.carry = results[: scan.carry]
+        for number, output in enumerate(results[scan.carry :]):
+            self.ready[number] = later(self.ready[number], output.ready)
+            self.spaces[number] = output.space
+            self.sources[number] = output.source
+            if self.is_outermost:
+                self.steps[number].append(output.ready)
         self.done += 1
 
     @property
@@ -127,9 +125,8 @@ class Loop:
         `("stack", number)` of stacked outputs, `("idle", role)` of buffers, and its end.
         """
         state = self.state
-        turned = [b for ring in state.rings.inside[self.path] for b in ring.buffers]
         fixed = [*self.consts, *self.stacked]
-        buffers, form = periodic.roles(self.carry, fixed, turned)
+        buffers, form = periodic.roles(self.carry, fixed, self.turned())
         table = state.table()
         shape = len(table.rows), len(self.carry), len(buffers)
         if shape not in self._rows:
@@ -154,9 +151,9 @@ class Loop:
             *(value.source for value in self.carry),
             *(buffer.user for buffer in buffers),
         ]
-        shapes = [
-            time.shape if isinstance(time, np.ndarray) else None for time in clocks
-        ]
+        shapes: list[tuple[int, ...] | None] = []
+        for time in clocks:
+            shapes.append(time.shape if isinstance(time, np.ndarray) else None)
         levels = [np.asarray(level).tobytes() for level in state.levels().values()]
         return Snapshot(
             rows=rows,
@@ -171,6 +168,11 @@ class Loop:
             events=0 if state.trace is None else len(state.trace.events),
         )
 
+    def turned(self) -> list[Buffer]:
+        """Buffers of the rings declared inside."""
+        rings = self.state.rings.inside.get(self.path, [])
+        return [buffer for ring in rings for buffer in ring.buffers]
+
     def own_rows(self, buffers: int) -> list[Row]:
         """The rows of a snapshot that follow those of engines and ports."""
         rows = [END]
@@ -184,14 +186,18 @@ class Loop:
     def try_jump(self) -> bool:
         """Looks for a period that the schedule repeats; jumps as far as it holds."""
         self.tries += 1
-        if self.tries > PATIENCE and self.done % STRETCH > 3 * MAX_PERIOD:
+        outside_window = self.done % STRETCH > 3 * MAX_PERIOD
+        if self.tries > PATIENCE and outside_window:
             self.history = []
             return False
-        self.history = [*self.history[-2 * MAX_PERIOD :], self.snapshot()]
-        now = self.history[-1]
-        setup, exchanged = self.state.setup, self.state.exchanged
+        now = self.snapshot()
+        self.history = [*self.history[-2 * MAX_PERIOD :], now]
+        setup = self.state.setup
+        exchanged = self.state.exchanged
         apart = [i for i, axis in enumerate(setup.mesh) if axis not in exchanged]
-        for period in range(1, (len(self.history) - 1) // 2 + 1):
+        # With 7 snapshots periods of 1, 2 and 3 can be seen twice.
+        longest = (len(self.history) - 1) // 2
+        for period in range(1, longest + 1):
             first = self.history[-1 - 2 * period]
             was = self.history[-1 - period]
             times = self.alike(period)
@@ -206,27 +212,34 @@ class Loop:
         return False
 
     def alike(self, period: int) -> int:
-        """How many further whole periods decide as each of the last two did."""
+        """How many further whole periods decide as each of the last two did.
+
+        With `ids` 0 1 0 1 0 1 0 0 and a period of 2, iteration 7 is the first that decides unlike
+        the one a period before. After 4 iterations that leaves 4, 5 and 6: one whole period.
+        """
         assert self.plan is not None
         ids = self.plan.ids
-        length = self.scan.length
+        end = self.scan.length
         if ids is None:
-            return (length - self.done) // period
+            return (end - self.done) // period
         if period not in self._mismatches:
-            differs = np.flatnonzero(ids[period:] != ids[:-period])
-            self._mismatches[period] = differs + period
+            differs = ids[period:] != ids[:-period]
+            self._mismatches[period] = np.flatnonzero(differs) + period
         mismatches = self._mismatches[period]
+        # The last period must itself be like the one before it.
         following = int(np.searchsorted(mismatches, self.done - period))
-        end = length
         if following < len(mismatches):
             end = int(mismatches[following])
-        return max(0, end - self.done) // period
+        further = max(0, end - self.done)
+        return further // period
 
     def known_after_jump(self) -> bool:
         """Whether every carried integer known now is known ahead."""
         assert self.plan is not None
-        rows = zip(self.carry, self.plan.carry, strict=True)
-        return all(value.known is None or row is not None for value, row in rows)
+        for value, ahead in zip(self.carry, self.plan.carry, strict=True):
+            if value.known is not None and ahead is None:
+                return False
+        return True
 
     def slices_repeat(self, period: int, steps: dict[Row, Ticks]) -> bool:
         """Whether the last period's slices already move as the last of all slices does.
@@ -236,7 +249,8 @@ class Loop:
         for number, slices in enumerate(self.steps):
             rate = steps["stack", number]
             before = slices[-2 * period : -period]
-            for was, now in zip(before, slices[-period:]):
+            last = slices[-period:]
+            for was, now in zip(before, last):
                 if not same(now - was, rate):
                     return False
         return True
@@ -253,24 +267,25 @@ class Loop:
     ) -> None:
         """Moves every clock and count `times` periods on."""
         state = self.state
-        end = self.done + times * period
-        moved = {
-            row: clock + times * steps[row]
-            for row, clock in zip(now.rows, now.clocks, strict=True)
-        }
+        jumped = times * period
+        end = self.done + jumped
+        moved: dict[Row, Ticks] = {}
+        for row, clock in zip(now.rows, now.clocks, strict=True):
+            moved[row] = clock + times * steps[row]
         for row, resource, clock in state.table():
             setattr(resource, clock.time, moved[row])
         state.end = moved[END]
-        self.ready = [moved["stack", number] for number in range(len(self.ready))]
+        for number, slices in enumerate(self.steps):
+            self.ready[number] = moved["stack", number]
+            if slices:
+                self.steps[number] = repeated(slices, jumped, times)
         for key, ticks in now.grown(was).items():
             state.spent[key] = state.spent[key] + times * ticks
         state.tally.grown_since(was.sums, times)
         self.repeat_events(was, now, times)
-        self.steps = [
-            repeated(slices, end - self.done, times) for slices in self.steps if slices
-        ]
         self.move_buffers(was, now, moved, times, end)
-        self.done, self.history = end, []
+        self.done = end
+        self.history = []
 
     def move_buffers(
         self,
@@ -287,20 +302,27 @@ class Loop:
             self.write(buffer, cores)
         for role, buffer in enumerate(held):
             buffer.idle = moved["idle", role]
-            since, before = now.since[role], was.since[role]
+            since = now.since[role]
+            before = was.since[role]
             if since is not None and before is not None:
-                buffer.since = since + times * (since - before)
+                step = since - before
+                buffer.since = since + times * step
         after = {id(buffer): held[role] for role, buffer in enumerate(now.buffers)}
         for ring in self.state.rings.inside[self.path]:
             ring.buffers = [after[id(buffer)] for buffer in ring.buffers]
         for slot, value in enumerate(self.carry):
-            buffer = None if value.buffer is None else after[id(value.buffer)]
+            buffer = value.buffer
+            if buffer is not None:
+                buffer = after[id(buffer)]
+            known = value.known
+            if known is not None:
+                known = self.known_at(slot, end)
             self.carry[slot] = dataclasses.replace(
                 value,
                 ready=moved["ready", slot],
                 buffer=buffer,
                 version=_version(buffer, stale[slot]),
-                known=None if value.known is None else self.known_at(slot, end),
+                known=known,
             )
 
     def write(self, buffer: Buffer, cores: Flags) -> None:
@@ -316,7 +338,10 @@ class Loop:
         """A carried integer as an iteration begins."""
         assert self.plan is not None
         rows = self.plan.carry[slot]
-        return None if rows is None else rows[min(iteration, len(rows) - 1)]
+        if rows is None:
+            return None
+        same_in_all = len(rows) == 1
+        return rows[0 if same_in_all else iteration]
 
     # --- the trace ---
 
@@ -329,15 +354,20 @@ class Loop:
             return True
         before = trace.events[first.events : was.events]
         after = trace.events[was.events : now.events]
-        if len(before) != len(after) or _ages(first, was) != _ages(was, now):
+        if len(before) != len(after):
             return False
-        shifts = [new.start - old.start for old, new in zip(before, after)]
-        for old, new, shift in zip(before, after, shifts):
+        if _ages(first, was) != _ages(was, now):
+            return False
+        shifts: list[int] = []
+        for old, new in zip(before, after):
+            shift = new.start - old.start
             if later_event(old, shift) != new:
                 return False
+            # An event of no engine, such as a tile's lifetime, has no clock to move with.
             step = steps.get(("last", old.engine), shift)
             if on_core(step, trace.grid, trace.core) != shift:
                 return False
+            shifts.append(shift)
         self._shifts = shifts
         return True
 
@@ -371,16 +401,21 @@ def repeated(slices: list[Ticks], further: int, times: int) -> list[Ticks]:
     period = further // times
     block = slices[-period:]
     shift = slices[-1] - slices[-1 - period]
-    more = [ready + n * shift for n in range(1, times + 1) for ready in block]
+    more: list[Ticks] = []
+    for number in range(1, times + 1):
+        more += [ready + number * shift for ready in block]
     return slices + more
 
 
 def _ages(was: Snapshot, now: Snapshot) -> list[int | None]:
     """By how much what each buffer holds is younger than what was in its place before."""
-    return [
-        None if before is None or since is None else since - before
-        for before, since in zip(was.since, now.since, strict=True)
-    ]
+    ages: list[int | None] = []
+    for before, since in zip(was.since, now.since, strict=True):
+        if before is None or since is None:
+            ages.append(None)
+        else:
+            ages.append(since - before)
+    return ages
 
 
 def later_event(event: Event, ticks: int) -> Event:
@@ -406,12 +441,15 @@ def scan(
 ) -> list[Value]:
     """Reads a `scan`, jumping where its schedule repeats."""
     loop = Loop(walk, state, eqn, operands, active)
-    long = loop.scan.length > 2
-    may_jump = state.setup.jump and long
-    exchanged, state.exchanged = state.exchanged, set()
-    ended, state.end = state.end, 0
-    set_aside = _set_aside(loop) if long else []
-    if may_jump:
+    length = loop.scan.length
+    may_repeat = length > 2
+    # Inside count only this loop's exchanges, and its end.
+    exchanged = state.exchanged
+    state.exchanged = set()
+    ended = state.end
+    state.end = 0
+    set_aside = _set_aside(loop) if may_repeat else []
+    if state.setup.jump and may_repeat:
         loop.plan = decisions.plan(
             state.setup, loop.scan, loop.consts, loop.carry, loop.stacked
         )
@@ -420,12 +458,12 @@ def scan(
     if loop.plan is not None:
         loop.history = [loop.snapshot()]
     stepped_all = True
-    while loop.done < loop.scan.length:
+    while loop.done < length:
         loop.step()
-        more = loop.done < loop.scan.length
+        more = loop.done < length
         if loop.plan is not None and more and loop.try_jump():
             stepped_all = False
-    if stepped_all and loop.scan.length > MAX_PERIOD and state.setup.jump:
+    if stepped_all and length > MAX_PERIOD and state.setup.jump:
         state.unjumped.append(jx.location(eqn))
     state.exchanged |= exchanged
     state.end = later(state.end, ended)
@@ -438,11 +476,11 @@ def scan(
 
 def _set_aside(loop: Loop) -> list[tuple[Buffer, Ticks, CauseName]]:
     """Makes buffers idle that the loop only reads; with what they were."""
-    rings = loop.state.rings.inside.get(loop.path, ())
-    turned = [buffer for ring in rings for buffer in ring.buffers]
+    turned = loop.turned()
     buffers = read_only(loop.scan, loop.consts, loop.carry, loop.stacked, turned)
-    before = [(buffer, buffer.idle, buffer.user) for buffer in buffers]
+    before: list[tuple[Buffer, Ticks, CauseName]] = []
     for buffer in buffers:
+        before.append((buffer, buffer.idle, buffer.user))
         buffer.idle = 0
     return before
 

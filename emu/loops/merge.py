@@ -1,6 +1,7 @@
 """Puts what a loop did on each class of cores back on the mesh's clock."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -23,8 +24,8 @@ Afters: TypeAlias = list[BufferAfter | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RingAfter:
-    """A ring after the loop.
+class MergedRing:
+    """A ring after the loop, in all classes.
 
     Attributes:
       before: the ring before, or None if it is declared inside.
@@ -63,9 +64,10 @@ class Merge(PerClass):
             self._level(row)
         for engine in self.state.engines.values():
             engine.share_clock()
-        for name in _union(outcome.taken for outcome in outcomes):
+        taken = [outcome.taken for outcome in outcomes]
+        for name in _union(taken):
             engine = self.state.engines[name]
-            each = [outcome.taken.get(name, 0) for outcome in outcomes]
+            each = [table.get(name, 0) for table in taken]
             engine.free = engine.free + self.of_cells(each)
 
     def _clock(self, row: Row) -> None:
@@ -77,33 +79,40 @@ class Merge(PerClass):
             keep = getattr(resource, clock.label)
             name = self.name(names, times, keep, self.entry.label_at)
             setattr(resource, clock.label, name)
-        keep = getattr(resource, clock.time)
-        setattr(resource, clock.time, self.ticks(times, keep))
-        setattr(resource, clock.mark, getattr(resource, clock.mark) + 1)
+        before = getattr(resource, clock.time)
+        setattr(resource, clock.time, self.ticks(times, before))
+        changes = getattr(resource, clock.mark)
+        setattr(resource, clock.mark, changes + 1)
 
     def _level(self, row: Row) -> None:
         field, _ = row
         resource = self.state.resource(row)
         kind = LEVELS[field]
-        moved = [row in outcome.levels for outcome in self.outcomes]
         each = [outcome.levels.get(row, 0) for outcome in self.outcomes]
         before = self.entry.per_cell(getattr(resource, field))
         after = self.spread(each, 0, kind)
-        chosen = np.where(self.spread(moved, False, bool), after, before)
+        moved = [row in outcome.levels for outcome in self.outcomes]
+        has_moved = self.spread(moved, False, bool)
+        chosen = np.where(has_moved, after, before)
         setattr(resource, field, self.folded(chosen))
 
     def counts(self) -> None:
         """Books what was spent and counted."""
         state = self.state
-        for key in _union(outcome.spent for outcome in self.outcomes):
-            each = [outcome.spent.get(key, 0) for outcome in self.outcomes]
-            state.spent[key] = state.spent.get(key, 0) + self.of_cells(each)
-        cells = np.bincount(self.ids, minlength=len(self.outcomes)).tolist()
-        for outcome, number in zip(self.outcomes, cells):
-            cores = number * self.entry.cores
+        outcomes = self.outcomes
+        spent = [outcome.spent for outcome in outcomes]
+        for key in _union(spent):
+            each = [table.get(key, 0) for table in spent]
+            before = state.spent.get(key, 0)
+            state.spent[key] = before + self.of_cells(each)
+        cells = np.bincount(self.ids, minlength=len(outcomes))
+        sums = state.tally.sums
+        for number, outcome in enumerate(outcomes):
+            # A Python integer, which does not overflow as NumPy's would.
+            cores = int(cells[number]) * self.entry.cores
             for key, each in outcome.sums.items():
-                state.tally.sums[key] += cores * each
-        ends = [KEEP if o.end is None else o.end for o in self.outcomes]
+                sums[key] += cores * each
+        ends = [KEEP if outcome.end is None else outcome.end for outcome in outcomes]
         state.end = later(state.end, self.ticks(ends, 0))
 
     # --- buffers ---
@@ -111,35 +120,41 @@ class Merge(PerClass):
     def buffers(self) -> None:
         """Those that no ring turns, then rings."""
         entry = self.entry
-        for place in _union(outcome.buffers for outcome in self.outcomes):
-            afters = [outcome.buffers.get(place) for outcome in self.outcomes]
-            self._put(entry.buffers[place], afters, aside=place in entry.aside)
+        changed = [outcome.buffers for outcome in self.outcomes]
+        for place in _union(changed):
+            afters = [table.get(place) for table in changed]
+            is_aside = place in entry.aside
+            self._put(entry.buffers[place], afters, aside=is_aside)
         paths = _union(outcome.rings for outcome in self.outcomes)
-        rings = [self._ring_after(path) for path in paths]
-        idles = self._idles([pair for ring in rings for pair in ring.kept])
+        rings = [self._merged_ring(path) for path in paths]
+        kept: list[tuple[int, Afters]] = []
+        for ring in rings:
+            kept += ring.kept
+        idles = self._idles(kept)
         for ring in rings:
             self._put_ring(ring, idles)
 
     def _idles(self, kept: list[tuple[int, Afters]]) -> dict[int, Ticks]:
         """When buffers of rings are idle, worked out at once: there are hundreds of them."""
-        used = [
-            (place, afters)
-            for place, afters in kept
-            if any(after and after.used for after in afters)
-        ]
-        if self.single or not used:
+        if self.single:
             return {}
-        per_class = [
-            [after.idle if after and after.used else KEEP for after in afters]
-            for _, afters in used
-        ]
-        rows = [self.entry.position["idle", place] for place, _ in used]
-        idles = self.many(np.array(per_class, np.int64), self.entry.times[rows])
-        return {
-            place: idle
-            for (place, _), idle in zip(used, idles, strict=True)
-            if idle is not None
-        }
+        entry = self.entry
+        places: list[int] = []
+        per_class: list[list[int]] = []
+        for place, afters in kept:
+            uses = [after is not None and after.used for after in afters]
+            if any(uses):
+                places.append(place)
+                per_class.append(_idle_where(uses, afters))
+        if not places:
+            return {}
+        rows = [entry.position["idle", place] for place in places]
+        idles = self.many(np.array(per_class, np.int64), entry.times[rows])
+        found: dict[int, Ticks] = {}
+        for place, idle in zip(places, idles, strict=True):
+            if idle is not None:
+                found[place] = idle
+        return found
 
     def _put(
         self,
@@ -161,15 +176,13 @@ class Merge(PerClass):
         """
         uses = [after is not None and (after.used or moved) for after in afters]
         if any(uses):
-            times = [
-                after.idle if used and after else KEEP
-                for used, after in zip(uses, afters)
-            ]
-            keep_idle, keep_user = (0, "") if aside else (buffer.idle, buffer.user)
+            times = _idle_where(uses, afters)
+            old_idle = 0 if aside else buffer.idle
+            old_user = "" if aside else buffer.user
             if idle is None:
-                idle = self.ticks(times, keep_idle)
+                idle = self.ticks(times, old_idle)
             users = ["" if after is None else after.user for after in afters]
-            user = self.name(users, times, keep_user, self.entry.label_at)
+            user = self.name(users, times, old_user, self.entry.label_at)
             if aside:
                 buffer.use(idle, user)
             else:
@@ -177,60 +190,73 @@ class Merge(PerClass):
                 buffer.user = user
                 buffer.uses += 1
         self._write(buffer, afters)
-        if self.traced is not None and (after := afters[self.traced]) is not None:
-            buffer.since = after.since
-            if after.lifetime is not None:
-                assert self.state.trace is not None
-                own = dataclasses.replace(after.lifetime, buffer=buffer)
-                self.state.trace.tracked[id(buffer)] = own
+        if self.traced is not None:
+            self._trace(buffer, afters[self.traced])
+
+    def _trace(self, buffer: Buffer, after: BufferAfter | None) -> None:
+        """Takes over when what a buffer holds on the traced core began to be written."""
+        if after is None:
+            return
+        buffer.since = after.since
+        if after.lifetime is not None:
+            assert self.state.trace is not None
+            own = dataclasses.replace(after.lifetime, buffer=buffer)
+            self.state.trace.tracked[id(buffer)] = own
 
     def _write(self, buffer: Buffer, afters: Afters) -> None:
         """Gives a buffer a new version on the cores that wrote it."""
-        writers = [after.writer for after in afters if after and after.written]
-        if not writers:
+        wrote = [after is not None and after.written for after in afters]
+        if not any(wrote):
             return
         version = self.state.next_version()
-        cores = self.flags([after is not None and after.written for after in afters])
+        cores = self.flags(wrote)
         if isinstance(cores, np.ndarray):
             version = np.where(cores, version, buffer.version)
         buffer.version = version
-        buffer.writer = writers[0]
+        first = afters[wrote.index(True)]
+        assert first is not None
+        buffer.writer = first.writer
 
     # --- rings ---
 
-    def _ring_after(self, path: Path) -> RingAfter:
+    def _merged_ring(self, path: Path) -> MergedRing:
         """A ring after the loop: classes may have turned it differently."""
         entry = self.entry
         start = self.state.path
         where = seen_whole(start, path)
         each = [outcome.rings.get(path) for outcome in self.outcomes]
-        some, loops = next(ring for ring in each if ring is not None)
         before = self.state.rings.by_path.get(where)
         old: list[int] = []
         if before is not None:
             old = [entry.place[id(buffer)] for buffer in before.buffers]
+        # Of a ring of two, an even number of turns gives (0, 1) and an odd number (1, 0).
         orders: set[tuple[int | None, ...]] = set()
-        for ring in each:
-            places = [after.origin for after in ring[0]] if ring else old
-            orders.add(tuple(places))
         if not self.all:
             orders.add(tuple(old))
+        for ring in each:
+            if ring is None:
+                orders.add(tuple(old))
+            else:
+                orders.add(tuple([after.origin for after in ring.buffers]))
+        declared = next(ring for ring in each if ring is not None)
+        depth = len(declared.buffers)
         order = None
         if before is not None and len(orders) == 1:
             order = [place for place in orders.pop() if place is not None]
-            assert len(order) == len(some)
-        afters = [
-            [None if ring is None else ring[0][turn] for ring in each]
-            for turn in range(len(some))
-        ]
-        inner = [seen_whole(start, loop) for loop in loops]
-        return RingAfter(before, where, inner, old, order, afters)
+            assert len(order) == depth
+        afters: list[Afters] = []
+        for turn in range(depth):
+            of_turn = [None if ring is None else ring.buffers[turn] for ring in each]
+            afters.append(of_turn)
+        inner = [seen_whole(start, loop) for loop in declared.loops]
+        return MergedRing(before, where, inner, old, order, afters)
 
-    def _put_ring(self, ring: RingAfter, idles: dict[int, Ticks]) -> None:
+    def _put_ring(self, ring: MergedRing, idles: dict[int, Ticks]) -> None:
         """Gives a ring's buffers their states, by their turn."""
         before = ring.before
         if before is None:
-            new = Ring([], ring.path, [*self.state.loops, *ring.loops])
+            loops = [*self.state.loops, *ring.loops]
+            new = Ring([], ring.path, loops)
             self.state.rings.declare(new)
             new.buffers = [self._made(afters) for afters in ring.afters]
         elif ring.order is not None:
@@ -241,29 +267,33 @@ class Merge(PerClass):
         else:
             self._part(before, ring)
 
-    def _part(self, before: Ring, ring: RingAfter) -> None:
+    def _part(self, before: Ring, ring: MergedRing) -> None:
         """The ring of classes that turned it differently: new buffers, what was in the old is lost.
 
         A buffer is then one of several per core; a value that was in it cannot be read any more.
         """
         old = [self.entry.buffers[place] for place in ring.old]
         before.buffers = []
+        state = self.state
         for turn, afters in enumerate(ring.afters):
-            buffer = self.state.buffer(old[turn].idle, old[turn].user)
-            buffer.port = old[turn].port
+            same_turn = old[turn]
+            buffer = state.buffer(same_turn.idle, same_turn.user)
+            buffer.port = same_turn.port
             self._put(buffer, afters, moved=True)
             before.buffers.append(buffer)
         for buffer in old:
-            buffer.version = self.state.next_version()
+            # So that whoever reads it is told that it was overwritten.
+            buffer.version = state.next_version()
             buffer.writer = self.entry.eqn
             buffer.since = None
-            if self.state.trace is not None:
-                self.state.trace.tracked.pop(id(buffer), None)
+            if state.trace is not None:
+                state.trace.tracked.pop(id(buffer), None)
 
     def _made(self, afters: Afters) -> Buffer:
         """A buffer made inside."""
         buffer = self.state.buffer()
-        bank = next((after.bank for after in afters if after is not None), None)
+        made = next(after for after in afters if after is not None)
+        bank = made.bank
         if bank is not None:
             buffer.port = self.state.port(bank)
         self._put(buffer, afters)
@@ -273,20 +303,17 @@ class Merge(PerClass):
 
     def outputs(self, knowns: list[np.ndarray | None]) -> list[Value]:
         """The loop's outputs; `knowns` are the carry's known integers after it."""
+        made_per_class = [outcome.made for outcome in self.outcomes]
         made: list[Buffer] = []
-        for number in range(max(len(outcome.made) for outcome in self.outcomes)):
-            afters = [
-                outcome.made[number] if number < len(outcome.made) else None
-                for outcome in self.outcomes
-            ]
-            made.append(self._made(afters))
-        slots = zip(*(outcome.outputs for outcome in self.outcomes), strict=True)
-        stacks = len(self.entry.eqn.outvars) - len(knowns)
-        known = [*knowns, *([None] * stacks)]
-        return [
-            self._output(slot, each, made, known[slot])
-            for slot, each in enumerate(slots)
-        ]
+        for afters in itertools.zip_longest(*made_per_class):
+            made.append(self._made(list(afters)))
+        outputs_per_class = [outcome.outputs for outcome in self.outcomes]
+        results: list[Value] = []
+        for slot, each in enumerate(zip(*outputs_per_class, strict=True)):
+            is_carry = slot < len(knowns)
+            known = knowns[slot] if is_carry else None
+            results.append(self._output(slot, each, made, known))
+        return results
 
     def _output(
         self,
@@ -296,30 +323,34 @@ class Merge(PerClass):
         known: np.ndarray | None,
     ) -> Value:
         aval = self.entry.eqn.outvars[slot].aval
-        shape, dtype, space = aval.shape, aval.dtype, each[0].space
+        space = each[0].space
         buffer = self._home(slot, each, made)
         if buffer is None:
-            return Value(shape, dtype, space, 0, known=known)
+            return Value(aval.shape, aval.dtype, space, 0, known=known)
         times = [output.ready for output in each]
         sources = [output.source for output in each]
         fresh = self.flags([output.fresh for output in each], absent=True)
         version = buffer.version
         if fresh is not True:
             version = np.where(fresh, version, -1)
-        steps = None
-        if each[0].steps is not None:
-            per_slice = zip(*(output.steps or () for output in each), strict=True)
-            steps = [self.ticks(list(ready), 0) for ready in per_slice]
         return Value(
-            shape,
-            dtype,
+            aval.shape,
+            aval.dtype,
             space,
             self.ticks(times, 0),
             buffer,
             version,
-            steps=steps,
+            steps=self._steps(each),
             source=self.name(sources, times, "", self.entry.source_at),
         )
+
+    def _steps(self, each: Sequence[Output]) -> list[Ticks] | None:
+        """When each slice of a stacked output is ready, where that is kept."""
+        if each[0].steps is None:
+            return None
+        steps_per_class = [output.steps or [] for output in each]
+        by_slice = zip(*steps_per_class, strict=True)
+        return [self.ticks(list(ready), 0) for ready in by_slice]
 
     def _home(
         self, slot: int, each: Sequence[Output], made: list[Buffer]
@@ -342,9 +373,20 @@ class Merge(PerClass):
         return made[home.number]
 
 
+def _idle_where(uses: list[bool], afters: Afters) -> list[int]:
+    """When a buffer is idle in each class that used it; the others keep their time."""
+    idles: list[int] = []
+    for used, after in zip(uses, afters):
+        idles.append(after.idle if used and after is not None else KEEP)
+    return idles
+
+
 def _union(tables: Iterable[Iterable[K]]) -> list[K]:
     """All keys of some tables, each once, in the order met."""
-    return list(dict.fromkeys(key for table in tables for key in table))
+    keys: dict[K, None] = {}
+    for table in tables:
+        keys.update(dict.fromkeys(table))
+    return list(keys)
 
 
 __all__ = ["Merge"]

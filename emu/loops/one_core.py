@@ -11,7 +11,7 @@ import numpy as np
 from emu.clock import names
 from emu.clock.price import BandPrices
 from emu.clock.resources import LEVELS, Buffer, Path, Ring, Row
-from emu.clock.state import ClockState, Setup, initial_state
+from emu.clock.state import Setup, initial_state
 from emu.clock.tiles import Value
 from emu.loops import jump
 from emu.loops.entry import LoopEntry
@@ -43,19 +43,41 @@ class OneCore:
         self.time = dict(zip(entry.clocks, times, strict=True))
         for row in past:
             self.time[row] = entry.marks.mark(row)
-        self.state = self._state()
-        self.copies = [self._copy(i, b) for i, b in enumerate(entry.buffers)]
+        self.state = initial_state(self._setup())
+        self._take_clocks()
+        self.copies: list[Buffer] = []
+        for place, buffer in enumerate(entry.buffers):
+            self.copies.append(self._copy(place, buffer))
         self.versions = [copy.version for copy in self.copies]
-        self.values = [self._value(i, value) for i, value in enumerate(entry.values)]
+        self.values: list[Value] = []
+        for place, value in enumerate(entry.values):
+            self.values.append(self._value(place, value))
         self._declare_rings()
 
-    def _state(self) -> ClockState:
+    def _setup(self) -> Setup:
+        entry = self.entry
+        outer = entry.state.setup
+        device = outer.device
+        if outer.bands:
+            device = outer.bands[entry.band_of(self.cell)]
+        return dataclasses.replace(
+            outer,
+            device=device,
+            bands=(),
+            mesh=dict.fromkeys(outer.mesh, 1),
+            trace_core=(0,) * outer.rank if self.traced else None,
+            core=outer.core or entry.core_of(self.cell),
+        )
+
+    def _take_clocks(self) -> None:
+        """Gives engines and ports the times, names and charges that they have on this core."""
         entry = self.entry
         outer = entry.state
-        state = initial_state(self._setup())
+        state = self.state
         state.prices = outer.prices
         if isinstance(outer.prices, BandPrices):
-            state.prices = outer.prices.each[entry.band_of(self.cell)]
+            band = entry.band_of(self.cell)
+            state.prices = outer.prices.each[band]
         state.literals = outer.literals
         for row, _, clock in outer.table():
             resource = state.resource(row)
@@ -66,39 +88,29 @@ class OneCore:
             engine.share_clock()
         for row, level in entry.levels.items():
             field, _ = row
+            kind = LEVELS[field]
             own = entry.per_cell(level)[self.cell]
-            setattr(state.resource(row), field, LEVELS[field](own))
+            setattr(state.resource(row), field, kind(own))
         if outer.loops:
+            # Else this loop were taken for an outermost one, which keeps every slice's time.
             state.loops = [OUTSIDE]
             state.rings.inside[OUTSIDE] = []
-        return state
-
-    def _setup(self) -> Setup:
-        outer = self.entry.state.setup
-        device = outer.device
-        if outer.bands:
-            device = outer.bands[self.entry.band_of(self.cell)]
-        return dataclasses.replace(
-            outer,
-            device=device,
-            bands=(),
-            mesh=dict.fromkeys(outer.mesh, 1),
-            trace_core=(0,) * outer.rank if self.traced else None,
-            core=outer.core or self.entry.core_of(self.cell),
-        )
 
     def _label(self, row: Row) -> str:
         entry = self.entry
-        return names.on_core(entry.labels[row], entry.frame, entry.core_of(self.cell))
+        core = entry.core_of(self.cell)
+        return names.on_core(entry.labels[row], entry.frame, core)
 
     def _copy(self, place: int, buffer: Buffer) -> Buffer:
+        row: Row = ("idle", place)
+        is_aside = place in self.entry.aside
         bank = self.entry.banks[place]
         copy = Buffer(
-            0 if place in self.entry.aside else self.time["idle", place],
-            self.state.next_version(),
-            buffer.writer,
-            self._label(("idle", place)),
-            None if bank is None else self.state.ports[bank],
+            idle=0 if is_aside else self.time[row],
+            version=self.state.next_version(),
+            writer=buffer.writer,
+            user=self._label(row),
+            port=None if bank is None else self.state.ports[bank],
         )
         outer = self.entry.state.trace
         if self.traced and buffer.since is not None:
@@ -111,26 +123,34 @@ class OneCore:
 
     def _value(self, place: int, value: Value) -> Value:
         entry = self.entry
-        shape, dtype, space = value.shape, value.dtype, value.space
-        known = None if value.known is None else entry.known_at(value.known, self.cell)
+        known = value.known
+        if known is not None:
+            known = entry.known_at(known, self.cell)
         if value.buffer is None:
-            return Value(shape, dtype, space, 0, known=known)
+            return Value(value.shape, value.dtype, value.space, 0, known=known)
         copy = self.copies[entry.place[id(value.buffer)]]
         stale = entry.stale[place]
         if isinstance(stale, np.ndarray):
             stale = bool(entry.per_cell(stale)[self.cell])
-        version = -1 if stale else copy.version
         row: Row = ("ready", place)
-        ready, source = self.time[row], self._label(row)
-        return Value(shape, dtype, space, ready, copy, version, known, source=source)
+        return Value(
+            value.shape,
+            value.dtype,
+            value.space,
+            self.time[row],
+            copy,
+            version=-1 if stale else copy.version,
+            known=known,
+            source=self._label(row),
+        )
 
     def _declare_rings(self) -> None:
         state = self.state
         state.rings.inside[()] = []
         for path, around, places in self.entry.ring_places:
             buffers = [self.copies[place] for place in places]
-            ring = Ring(buffers, path, [*state.loops, *around])
-            state.rings.declare(ring)
+            loops = [*state.loops, *around]
+            state.rings.declare(Ring(buffers, path, loops))
 
     def walk(self) -> list[Value]:
         """Reads the loop."""

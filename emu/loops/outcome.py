@@ -71,6 +71,14 @@ class BufferAfter:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class RingAfter:
+    """A ring after the loop: its buffers, the next to be used first, and the loops it is in."""
+
+    buffers: list[BufferAfter]
+    loops: list[Path]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Output:
     """An output: where its buffer is, when it is ready, and what it makes wait for.
 
@@ -100,7 +108,7 @@ class Outcome:
       taken: engine that issued nothing to the ticks taken from it.
       issued: whether there was any instruction.
       buffers: those that no ring turns, by place, where the loop changed them.
-      rings: path to the buffers of each ring, in the order of their next use, and its loops.
+      rings: those that the loop turned or declared, by path.
       made: buffers made inside that outputs are in.
       outputs: carry first.
       end: when the last instruction is done, or None if there was none.
@@ -113,7 +121,7 @@ class Outcome:
     taken: dict[str, int]
     issued: bool
     buffers: dict[int, BufferAfter]
-    rings: dict[Path, tuple[list[BufferAfter], list[Path]]]
+    rings: dict[Path, RingAfter]
     made: list[BufferAfter]
     outputs: list[Output]
     end: int | None
@@ -145,9 +153,11 @@ class OutcomeReader:
         self.made: list[BufferAfter] = []
 
     def after_base(self, time: int) -> int:
+        """A time as ticks after the base; a mark stays a mark."""
         if time < self.before:
             raise Unclear
-        return time if time < PAST else time - self.base
+        is_mark = time < PAST
+        return time if is_mark else time - self.base
 
     def mark(self, row: Row) -> int:
         return self.core.entry.marks.mark(row)
@@ -156,17 +166,16 @@ class OutcomeReader:
         state = self.state
         clocks, labels = self._clocks()
         used = {name for name, engine in state.engines.items() if engine.uses}
-        rings = {path: self._ring(path, r) for path, r in state.rings.by_path.items()}
+        # Rings first: a buffer that is in one is known by it from then on.
+        rings: dict[Path, RingAfter] = {}
+        for path, ring in state.rings.by_path.items():
+            rings[path] = self._ring(path, ring)
         buffers = self._buffers()
         results = [self._output(value) for value in outputs]
         return Outcome(
             clocks=clocks,
             labels=labels,
-            levels={
-                row: LEVELS[row[0]](level)
-                for row, level in state.levels().items()
-                if row[1] in used
-            },
+            levels=self._levels(used),
             taken=self._taken(used),
             issued=bool(used),
             buffers=buffers,
@@ -190,10 +199,20 @@ class OutcomeReader:
                 labels[row] = getattr(resource, clock.label)
         return clocks, labels
 
+    def _levels(self, used: set[str]) -> dict[Row, int]:
+        levels: dict[Row, int] = {}
+        for row, level in self.state.levels().items():
+            field, engine = row
+            if engine in used:
+                kind = LEVELS[field]
+                levels[row] = kind(level)
+        return levels
+
     def _taken(self, used: set[str]) -> dict[str, int]:
         taken: dict[str, int] = {}
         for name, engine in self.state.engines.items():
-            ticks = _plain(engine.free) - self.core.time["free", name]
+            before = self.core.time["free", name]
+            ticks = _plain(engine.free) - before
             if name not in used and ticks:
                 taken[name] = ticks
         return taken
@@ -232,17 +251,18 @@ class OutcomeReader:
         """What the trace has on tiles that did not outlive the loop."""
         if self.state.trace is None:
             return {}
-        return {
-            buffer: lifetime
-            for buffer, lifetime in self.state.trace.tracked.items()
-            if buffer not in self.origin and buffer not in self.homes
-        }
+        ended: dict[int, Lifetime] = {}
+        for buffer, lifetime in self.state.trace.tracked.items():
+            if buffer not in self.origin and buffer not in self.homes:
+                ended[buffer] = lifetime
+        return ended
 
-    def _ring(self, path: Path, ring: Ring) -> tuple[list[BufferAfter], list[Path]]:
+    def _ring(self, path: Path, ring: Ring) -> RingAfter:
         for position, buffer in enumerate(ring.buffers):
             self.homes[id(buffer)] = InRing(path, position)
+        buffers = [self._after(buffer) for buffer in ring.buffers]
         outside = len(self.state.loops)
-        return [self._after(b) for b in ring.buffers], ring.loops[outside:]
+        return RingAfter(buffers, ring.loops[outside:])
 
     def _buffers(self) -> dict[int, BufferAfter]:
         changed: dict[int, BufferAfter] = {}
@@ -279,15 +299,14 @@ class OutcomeReader:
             return self.after_base(ready)
         entry = self.core.entry
         origin = self.origin.get(id(value.buffer))
-        rows: list[Row] = [
-            ("ready", place)
-            for place, operand in enumerate(entry.values)
-            if operand.buffer is not None and entry.place[id(operand.buffer)] == origin
-        ]
+        rows: list[Row] = []
+        for place, operand in enumerate(entry.values):
+            buffer = operand.buffer
+            if buffer is not None and entry.place[id(buffer)] == origin:
+                rows.append(("ready", place))
         rows.append(("idle", origin))
-        found = [
-            row for row in rows if row in self.early and self.core.time[row] == ready
-        ]
+        past = [row for row in rows if row in self.early]
+        found = [row for row in past if self.core.time[row] == ready]
         if len(found) != 1:
             raise Unclear
         return self.mark(found[0])
@@ -326,5 +345,6 @@ __all__ = [
     "Outcome",
     "OutcomeReader",
     "Output",
+    "RingAfter",
     "Unclear",
 ]

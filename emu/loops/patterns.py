@@ -1,9 +1,15 @@
 """Which cores decide alike inside a loop: every branch and count of every iteration.
 
 Cores with equal known integers decide alike, so only one of each such group is evaluated.
+
+Say a loop of 4 iterations on 4 cores takes a branch where its index is below `core // 2`, which it
+works out inside. No two cores have the same index, so all four are evaluated: cores 0 and 1 never
+take the branch, cores 2 and 3 do in the first iteration, which makes two patterns. Had the halves
+been worked out before the loop, `[0, 0, 1, 1]`, only cores 0 and 2 would be evaluated.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,13 +18,16 @@ from emu.loops.entry import LoopEntry
 from emu.loops.foresight import Known
 from emu.tracing import jaxpr as jx
 
+Indices: TypeAlias = dict[str, np.ndarray]
+"""The index that each core, or group of cores, has along a mesh axis."""
+
 
 class Groups:
     """Groups of cores side by side: a mesh of one dimension, as `emu.loops.decisions` sees it."""
 
     rank = 1
 
-    def __init__(self, index: dict[str, np.ndarray]):
+    def __init__(self, index: Indices):
         self.index = index
 
     def core_index(self, axis: str) -> np.ndarray:
@@ -36,84 +45,113 @@ class Patterns:
         """The pattern of each cell, or None where it cannot be told ahead."""
         if not entry.decides:
             return np.zeros(entry.cells, np.int64)
-        setup = entry.state.setup
-        index = {
-            axis: entry.per_cell(setup.core_index(axis))
-            for axis in jx.axes(entry.scan.body)
-        }
-        keys = self._keys(entry, index)
-        groups = dict.fromkeys(keys[cell] for cell in entry.here)
-        new = [key for key in groups if key not in self.met]
+        knowledge = Knowledge(entry)
+        keys = knowledge.keys()
+        new: dict[Hashable, int] = {}
+        here: list[int] = entry.here.tolist()
+        for cell in here:
+            key = keys[cell]
+            if key not in self.met:
+                new.setdefault(key, cell)
         if new:
-            first = {key: cell for cell, key in reversed(list(enumerate(keys)))}
-            numbers = self._evaluate(entry, index, [first[key] for key in new])
+            cells = list(new.values())
+            numbers = self._evaluate(knowledge, cells)
             if numbers is None:
                 return None
             self.met.update(zip(new, numbers, strict=True))
-        return np.array([self.met.get(key, -1) for key in keys])
+        # Cells that take no part may never have been evaluated.
+        patterns = [self.met.get(key, -1) for key in keys]
+        return np.array(patterns)
 
-    def _keys(
-        self, entry: LoopEntry, index: dict[str, np.ndarray]
-    ) -> list[tuple[Hashable, ...]]:
-        """What each cell knows, as bytes; what is the same for all cores once."""
-        rank = entry.state.setup.rank
-        loop = id(entry.eqn)
-        whole: list[bytes] = []
-        columns: list[list[bytes] | list[int]] = []
-        for known in entry.knowns:
-            if all(size == 1 for size in known.shape[:rank]):
-                whole.append(known.tobytes())
-            else:
-                columns.append(_per_cell(known, entry))
-        columns += [column.tolist() for column in index.values()]
-        if not columns:
-            return [(loop, tuple(whole))] * entry.cells
-        return [(loop, tuple(whole), row) for row in zip(*columns, strict=True)]
-
-    def _evaluate(
-        self, entry: LoopEntry, index: dict[str, np.ndarray], cells: list[int]
-    ) -> list[int] | None:
+    def _evaluate(self, knowledge: "Knowledge", cells: list[int]) -> list[int] | None:
         """The pattern of each of some cells."""
-        rank = entry.state.setup.rank
-
-        def grouped(known: Known) -> Known:
-            if known is None:
-                return None
-            shape = known.shape[rank:]
-            if all(size == 1 for size in known.shape[:rank]):
-                return known.reshape(1, *shape)
-            every = np.broadcast_to(known, (*entry.frame, *shape))
-            return every.reshape(entry.cells, *shape)[cells]
-
-        groups = Groups({axis: column[cells] for axis, column in index.items()})
-        knowns = [grouped(value.known) for value in entry.values]
-        found = decisions.of_loop(groups, entry.scan, knowns)
-        if found is None:
+        entry = knowledge.entry
+        groups = knowledge.groups(cells)
+        knowns = [knowledge.of_cells(value.known, cells) for value in entry.values]
+        decided = decisions.of_loop(groups, entry.scan, knowns)
+        if decided is None:
             return None
-        by_group = [(path, np.moveaxis(d, -1, 0)) for path, d in found.items()]
-        return [self._number(entry, by_group, group) for group in range(len(cells))]
-
-    def _number(
-        self, entry: LoopEntry, found: Sequence[tuple[Hashable, np.ndarray]], group: int
-    ) -> int:
-        """The number of what a group decides."""
-        taken: list[tuple[Hashable, bytes]] = []
-        for path, decision in found:
-            own = decision[group if len(decision) > 1 else 0]
-            # Decisions that are never met are zero, and so are left out.
-            if own.any():
-                taken.append((path, own.tobytes()))
-        key = id(entry.eqn), tuple(taken)
-        return self.numbers.setdefault(key, len(self.numbers))
+        numbers: list[int] = []
+        for group in range(len(cells)):
+            taken: list[tuple[Hashable, bytes]] = []
+            for path, decision in decided.items():
+                all_alike = decision.shape[-1] == 1
+                own = decision[..., 0 if all_alike else group]
+                # Decisions that are never met are zero, and so are left out.
+                if own.any():
+                    taken.append((path, own.tobytes()))
+            pattern = knowledge.loop, *taken
+            number = self.numbers.setdefault(pattern, len(self.numbers))
+            numbers.append(number)
+        return numbers
 
 
-def _per_cell(known: np.ndarray, entry: LoopEntry) -> list[bytes]:
-    """A known integer's bytes in each cell."""
-    rank = entry.state.setup.rank
-    cores = np.ascontiguousarray(known).reshape(-1, *known.shape[rank:])
-    rows = np.array([core.tobytes() for core in cores], object)
-    rows = rows.reshape(known.shape[:rank])
-    return list(np.broadcast_to(rows, entry.frame).reshape(-1))
+class Knowledge:
+    """What the cells of a loop know: its operands, and their own indices where it asks for them.
+
+    Attributes:
+      entry, loop: the loop, and what it is known by.
+      rank: dimensions of the mesh.
+      index: of each cell, along every axis that the loop asks for.
+    """
+
+    def __init__(self, entry: LoopEntry):
+        setup = entry.state.setup
+        self.entry = entry
+        self.loop = id(entry.eqn)
+        self.rank = setup.rank
+        self.index: Indices = {}
+        for axis in jx.axes(entry.scan.body):
+            index = setup.core_index(axis)
+            self.index[axis] = entry.per_cell(index)
+
+    def keys(self) -> list[Hashable]:
+        """What each cell knows, as bytes; what is the same for all cores once."""
+        shared: list[bytes] = []
+        columns: list[list[bytes] | list[int]] = []
+        for known in self.entry.knowns:
+            if self._is_shared(known):
+                shared.append(known.tobytes())
+            else:
+                columns.append(self._bytes_per_cell(known))
+        for column in self.index.values():
+            columns.append(column.tolist())
+        common = self.loop, tuple(shared)
+        if not columns:
+            return [common] * self.entry.cells
+        rows = zip(*columns, strict=True)
+        return [(common, own) for own in rows]
+
+    def groups(self, cells: list[int]) -> Groups:
+        """Some cells as a mesh of their own."""
+        own: Indices = {}
+        for axis, column in self.index.items():
+            own[axis] = column[cells]
+        return Groups(own)
+
+    def of_cells(self, known: Known, cells: list[int]) -> Known:
+        """A known integer on that mesh."""
+        if known is None:
+            return None
+        shape = known.shape[self.rank :]
+        if self._is_shared(known):
+            return known.reshape(1, *shape)
+        frame = self.entry.frame
+        everywhere = np.broadcast_to(known, (*frame, *shape))
+        return everywhere.reshape(-1, *shape)[cells]
+
+    def _is_shared(self, known: np.ndarray) -> bool:
+        """Whether a known integer has one entry for all cores."""
+        mesh = known.shape[: self.rank]
+        return all(size == 1 for size in mesh)
+
+    def _bytes_per_cell(self, known: np.ndarray) -> list[bytes]:
+        mesh = known.shape[: self.rank]
+        shape = known.shape[self.rank :]
+        cores = np.ascontiguousarray(known).reshape(-1, *shape)
+        each = np.array([core.tobytes() for core in cores], object)
+        cells = np.broadcast_to(each.reshape(mesh), self.entry.frame)
+        return cells.reshape(-1).tolist()
 
 
 __all__ = ["Groups", "Patterns"]

@@ -92,13 +92,14 @@ class PerClass:
             return self._unmarked(tuple(per_class))
         moved = self.spread(per_class, KEEP)
         out = self.base + moved
-        marks = {entry for entry in per_class if entry < PAST}
+        marks = {time for time in per_class if time < PAST}
         if not self.all:
             marks.add(KEEP)
         for mark in marks:
-            old = keep if mark == KEEP else self.entry.times_at(mark)
-            if mark == KEEP and type(old) is not int:
-                old = self.entry.per_cell(old)
+            if mark == KEEP:
+                old = keep if type(keep) is int else self.entry.per_cell(keep)
+            else:
+                old = self.entry.times_at(mark)
             out = np.where(moved == mark, old, out)
         return self.folded(out)
 
@@ -106,7 +107,10 @@ class PerClass:
         """`ticks` of a single core."""
         if time > PAST:
             return int(self.base[0]) + time
-        return keep if time == KEEP else int(self.entry.times_at(time)[0])
+        if time == KEEP:
+            return keep
+        marked = self.entry.times_at(time)
+        return int(marked[0])
 
     def _unmarked(self, per_class: tuple[int, ...]) -> Ticks:
         """`ticks` without marks, on all cells."""
@@ -122,13 +126,16 @@ class PerClass:
           per_class: int64 `[clocks, classes]`.
           keep: int64 `[clocks, cells]`.
         """
+        # Cells that take part in no class have the number after the last.
         absent = np.full((len(per_class), 1), KEEP)
-        moved = np.concatenate([per_class, absent], axis=1)[:, self.ids]
+        per_number = np.concatenate([per_class, absent], axis=1)
+        moved = per_number[:, self.ids]
         times = np.where(moved == KEEP, keep, self.base + moved)
         is_time = (per_class > PAST) | (per_class == KEEP)
-        clear = is_time.all(axis=1).tolist()
-        agree = (times == times[:, :1]).all(axis=1).tolist()
-        first = times[:, 0].tolist()
+        clear: list[bool] = is_time.all(axis=1).tolist()
+        as_first = times == times[:, :1]
+        agree: list[bool] = as_first.all(axis=1).tolist()
+        first: list[int] = times[:, 0].tolist()
         found: list[Ticks | None] = []
         for row, time in enumerate(times):
             if not clear[row]:
@@ -162,23 +169,25 @@ class PerClass:
 
         if self.single:
             return found(per_class[0], times[0])
-        if min(times) > PAST and len(set(per_class)) == 1:
+        one_name = len(set(per_class)) == 1
+        if one_name and min(times) > PAST:
             if self.all:
                 return per_class[0]
             if self._have(keep, per_class[0]):
                 return keep
-        # The name of a marked time does not count, nor does when a time is.
-        pairs = [
-            (name if time > PAST else "", min(time, PAST))
-            for name, time in zip(per_class, times)
-        ]
+        # The name of a marked time does not count, nor does when a time is: only whether it is one.
+        pairs: list[tuple[str, int]] = []
+        for name, time in zip(per_class, times):
+            is_marked = time <= PAST
+            pairs.append(("", time) if is_marked else (name, PAST))
         distinct = list(dict.fromkeys(pairs))
         out = keep
-        for name, time in distinct:
+        for pair in distinct:
+            name, time = pair
             new = name if time == PAST else found(name, time)
             if self.all and len(distinct) == 1:
                 return new
-            cells = self.spread([pair == (name, time) for pair in pairs], False, bool)
+            cells = self.spread([own == pair for own in pairs], False, bool)
             out = names.choose(cells.reshape(self.entry.frame), new, out)
         return out
 
@@ -188,8 +197,10 @@ class PerClass:
             return old == name
         if name not in old.names:
             return False
-        which = self.entry.per_cell(old.which)[self.entry.here]
-        return bool((which == old.names.index(name)).all())
+        entry = self.entry
+        which = entry.per_cell(old.which)[entry.here]
+        index = old.names.index(name)
+        return bool((which == index).all())
 
 
 __all__ = ["PerClass"]

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from emu.clock.reading import Spent
 from emu.clock.resources import Buffer, Row
 from emu.clock.ticks import Flags, Ticks, flat, same
 from emu.clock.tiles import Value
@@ -46,7 +47,7 @@ class Snapshot:
     versions: list[Ticks]
     since: list[int | None]
     form: tuple[object, ...]
-    spent: dict[tuple[str, str], Ticks]
+    spent: Spent
     sums: dict[tuple[str, str], int]
     events: int
 
@@ -54,11 +55,12 @@ class Snapshot:
     def flat(self) -> np.ndarray:
         return flat(self.clocks)
 
-    def grown(self, since: "Snapshot") -> dict[tuple[str, str], Ticks]:
+    def grown(self, since: "Snapshot") -> Spent:
         """What was spent between another state and this one."""
-        return {
-            key: ticks - since.spent.get(key, 0) for key, ticks in self.spent.items()
-        }
+        more: Spent = {}
+        for key, ticks in self.spent.items():
+            more[key] = ticks - since.spent.get(key, 0)
+        return more
 
 
 def roles(
@@ -77,24 +79,26 @@ def roles(
     def role(buffer: Buffer | None) -> int:
         if buffer is None:
             return -1
-        if id(buffer) not in numbers:
-            numbers[id(buffer)] = len(buffers)
+        number = numbers.setdefault(id(buffer), len(buffers))
+        if number == len(buffers):
             buffers.append(buffer)
-        return numbers[id(buffer)]
+        return number
 
-    slots = tuple(
-        (role(value.buffer), value.space, value.known is None, staleness(value))
-        for value in carry
-    )
+    slots: list[object] = []
+    for value in carry:
+        is_data = value.known is None
+        slots.append((role(value.buffer), value.space, is_data, staleness(value)))
     rest = [role(value.buffer) for value in fixed]
     rest += [role(buffer) for buffer in turned]
-    return buffers, (slots, tuple(rest))
+    return buffers, (slots, rest)
 
 
 def staleness(value: Value) -> bytes | None:
     """On which cores a value was overwritten, or None if on none."""
     stale = value.stale
-    return np.asarray(stale).tobytes() if np.any(stale) else None
+    if not np.any(stale):
+        return None
+    return np.asarray(stale).tobytes()
 
 
 def step(
@@ -120,24 +124,28 @@ def step(
     if not np.array_equal(steps, was.flat - first.flat):
         return None
     # What nothing in the loop touches is a constant; a clock may be touched and yet stand still.
-    marks = zip(first.marks, now.marks, strict=True)
-    moved = [number for number, (old, new) in enumerate(marks) if old != new]
-    if moved and not _moved_repeat(
-        [was.clocks[number] for number in moved],
-        [now.clocks[number] for number in moved],
-        [contended or now.rows[number][0] == "ready" for number in moved],
-        apart,
-    ):
+    earlier: list[Ticks] = []
+    later: list[Ticks] = []
+    decides: list[bool] = []
+    for number, mark in enumerate(now.marks):
+        if mark == first.marks[number]:
+            continue
+        kind, _ = now.rows[number]
+        earlier.append(was.clocks[number])
+        later.append(now.clocks[number])
+        decides.append(contended or kind == "ready")
+    if decides and not _moved_repeat(earlier, later, decides, apart):
         return None
-    before, after = was.grown(first), now.grown(was)
+    before = was.grown(first)
+    after = now.grown(was)
     if before.keys() != after.keys():
         return None
     if not all(same(before[key], after[key]) for key in after):
         return None
-    return {
-        row: clock - earlier
-        for row, clock, earlier in zip(now.rows, now.clocks, was.clocks, strict=True)
-    }
+    found: dict[Row, Ticks] = {}
+    for number, row in enumerate(now.rows):
+        found[row] = now.clocks[number] - was.clocks[number]
+    return found
 
 
 def _moved_repeat(
@@ -145,7 +153,8 @@ def _moved_repeat(
 ) -> bool:
     """Whether clocks that the loop moved repeat; `decides` has a flag for each of them."""
     # Of each core of each clock, as `flat` lays them out.
-    flags = np.repeat(decides, [np.size(clock) for clock in now])
+    cores = [np.size(clock) for clock in now]
+    flags = np.repeat(decides, cores)
     if _repeats(flat(was), flat(now), flags):
         return True
     return _by_group(was, now, decides, apart)
@@ -186,7 +195,7 @@ def _by_group(
     was: list[Ticks], now: list[Ticks], decides: list[bool], apart: list[int]
 ) -> bool:
     """The same, asked of each group of cores that exchange data in the loop."""
-    frame = np.broadcast_shapes(*(np.shape(clock) for clock in now))
+    frame = np.broadcast_shapes(*[np.shape(clock) for clock in now])
     split = [axis for axis in apart if frame and frame[axis] > 1]
     if not split:
         return False
@@ -195,14 +204,20 @@ def _by_group(
     def grouped(clocks: list[Ticks]) -> np.ndarray:
         """`[groups, clocks and cores of a group]`."""
         every = np.stack([np.broadcast_to(clock, frame) for clock in clocks])
+        # Clocks are the first dimension, so a mesh axis is one further on.
         mine = [1 + axis for axis in split]
-        return np.moveaxis(every, mine, range(len(split))).reshape(groups, -1)
+        leading = range(len(split))
+        return np.moveaxis(every, mine, leading).reshape(groups, -1)
 
-    before, after = grouped(was), grouped(now)
-    distinct = np.unique(np.concatenate([before, after], axis=1), axis=0)
+    before = grouped(was)
+    after = grouped(now)
+    # Groups in the same state are asked once.
+    pairs = np.concatenate([before, after], axis=1)
+    distinct = np.unique(pairs, axis=0)
     if len(distinct) > MAX_GROUPS:
         return False
-    flags = np.repeat(decides, before.shape[1] // len(was))
+    cores = before.shape[1] // len(was)
+    flags = np.repeat(decides, cores)
     for pair in distinct:
         group_before, group_after = np.split(pair, 2)
         if not _repeats(group_before, group_after, flags):
@@ -244,7 +259,8 @@ def rotated(
             for member in orbit:
                 origin = source[member]
                 assert origin is not None
-                changed = changed | (now.versions[member] != was.versions[origin])
+                old = was.versions[origin]
+                changed = changed | (now.versions[member] != old)
         written.append(changed)
     return held, written
 

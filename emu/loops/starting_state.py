@@ -2,13 +2,18 @@
 
 import dataclasses
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
-from emu.clock.names import CauseName, PerCoreNames
+from emu.clock.names import CauseName
 from emu.clock.resources import Row
+from emu.clock.ticks import Flags, Ticks
 from emu.loops.entry import LoopEntry
 from emu.loops.marks import EARLY
+
+Numbers: TypeAlias = dict[str, int]
+"""A number for each name met so far."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,32 +44,37 @@ class StartingStates:
         self.entry = entry
         self.uses = uses
         self.cells = cells
+        last_rows: list[Row] = [("last", engine) for engine in uses.engines]
         self.times = self._times(self.rows)
-        self.last = self._times([("last", engine) for engine in uses.engines])
+        self.last = self._times(last_rows)
         self.base = np.zeros(len(cells), np.int64)
         if not entry.state.setup.contended:
             self.past = np.zeros(self.times.shape, bool)
         elif uses.engines:
             self.base = self.last.min(axis=0)
             lead = entry.state.prices.lead
+            # With a base of 100 and a lead of 20, an operand that was ready at 79 allows a start at
+            # 99, before the engine does; one ready at 80 may be what is waited for.
             self.past = self.times - self.base < -lead
         else:
             self.past = np.ones(self.times.shape, bool)
 
     def _times(self, rows: list[Row]) -> np.ndarray:
-        positions = [self.entry.position[row] for row in rows]
-        return self.entry.times[:, self.cells][positions]
+        entry = self.entry
+        positions = [entry.position[row] for row in rows]
+        return entry.times[:, self.cells][positions]
 
     @cached_property
     def resource_rows(self) -> list[Row]:
         """The clocks of engines and ports that such a loop can read, of those there are."""
-        return [row for row in self.uses.rows if row in self.entry.clocks]
+        clocks = self.entry.clocks
+        return [row for row in self.uses.rows if row in clocks]
 
     @cached_property
     def rows(self) -> list[Row]:
         """All clocks that such a loop can read."""
         entry = self.entry
-        rows = [*self.resource_rows]
+        rows = list(self.resource_rows)
         for place in range(len(entry.buffers)):
             if place not in entry.aside:
                 rows.append(("idle", place))
@@ -73,49 +83,62 @@ class StartingStates:
                 rows.append(("ready", place))
         return rows
 
-    def states(self, numbers: dict[str, int]) -> list[bytes]:
-        """Each cell's state; `numbers` numbers the names met so far.
+    def states(self, numbers: Numbers) -> list[bytes]:
+        """Each cell's state.
 
         An engine that was never used books its first wait as fill.
         """
-        times = np.where(self.past, EARLY, self.times - self.base)
-        entries = [*times, *(self.last == 0), *self._names(numbers), *self._others()]
-        state = np.array(entries, np.int64).reshape(len(entries), len(self.cells))
-        return [row.tobytes() for row in np.ascontiguousarray(state.T)]
+        since_base = self.times - self.base
+        times = np.where(self.past, EARLY, since_base)
+        never_used = self.last == 0
+        names = self._names(numbers)
+        entries = [*times, *never_used, *names, *self._others()]
+        shape = len(entries), len(self.cells)
+        state = np.array(entries, np.int64).reshape(shape)
+        by_cell = np.ascontiguousarray(state.T)
+        return [own.tobytes() for own in by_cell]
 
     def past_rows(self, index: int) -> list[Row]:
         """The clocks that are past in the cell of that index among `cells`."""
-        early = self.past[:, index]
-        return [row for row, is_past in zip(self.rows, early, strict=True) if is_past]
+        early = np.flatnonzero(self.past[:, index])
+        return [self.rows[number] for number in early]
 
-    def _names(self, numbers: dict[str, int]) -> np.ndarray:
+    def _names(self, numbers: Numbers) -> np.ndarray:
         """Whom each clock makes wait for, where it can, by number."""
         out = np.full(self.past.shape, -1)
-        for i in np.flatnonzero(~self.past.all(axis=1)):
-            name = self.entry.labels.get(self.rows[i])
-            if name is not None:
-                out[i] = np.where(self.past[i], -1, self._numbered(name, numbers))
+        somewhere = ~self.past.all(axis=1)
+        labels = self.entry.labels
+        for place in np.flatnonzero(somewhere):
+            name = labels.get(self.rows[place])
+            if name is None:
+                continue
+            number = self._numbered(name, numbers)
+            out[place] = np.where(self.past[place], -1, number)
         return out
 
-    def _numbered(self, name: CauseName, numbers: dict[str, int]) -> int | np.ndarray:
-        if not isinstance(name, PerCoreNames):
+    def _numbered(self, name: CauseName, numbers: Numbers) -> Ticks:
+        """A name's number: on all of the cells, or on each."""
+        if isinstance(name, str):
             return numbers.setdefault(name, len(numbers))
-        each = [numbers.setdefault(part, len(numbers)) for part in name.names]
-        return np.array(each)[self.entry.per_cell(name.which)[self.cells]]
+        each: list[int] = []
+        for part in name.names:
+            number = numbers.setdefault(part, len(numbers))
+            each.append(number)
+        which = self._of_cells(name.which)
+        return np.array(each)[which]
+
+    def _of_cells(self, entry: Ticks | Flags) -> np.ndarray:
+        return self.entry.per_cell(entry)[self.cells]
 
     def _others(self) -> list[np.ndarray]:
         """Charges of engines that throttle, and which operands are stale."""
-        engines = self.uses.engines
-        levels = [
-            level
-            for (_, engine), level in self.entry.levels.items()
-            if engine in engines
-        ]
-        each = [
-            self.entry.per_cell(entry)[self.cells]
-            for entry in (*levels, *self.entry.stale)
-        ]
-        return [entry.astype(np.int64) for entry in each]
+        others: list[Ticks | Flags] = []
+        for (_, engine), level in self.entry.levels.items():
+            if engine in self.uses.engines:
+                others.append(level)
+        others += self.entry.stale
+        each = map(self._of_cells, others)
+        return [cells.astype(np.int64) for cells in each]
 
 
 __all__ = ["StartingStates", "Uses"]

@@ -1,7 +1,8 @@
 """Which of a body's inputs are written in place: only the others can be set aside as read only."""
 
+import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from emu.clock.resources import Buffer
@@ -15,66 +16,93 @@ Roots: TypeAlias = frozenset[int]
 NONE: Roots = frozenset()
 
 
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """What a body or an equation does with the buffers of a body's inputs.
+
+    Attributes:
+      written: the inputs whose buffers it may write.
+      results: for each of its results the inputs whose buffer that may be in.
+    """
+
+    written: Roots
+    results: Sequence[Roots]
+
+
 def written(body: jx.Body) -> Roots:
     """Indices of the inputs whose buffers an instruction in this body may write."""
-    return _flow(body)[0]
+    return _flow(body).written
 
 
 @functools.lru_cache(maxsize=4096)
-def _flow(body: jx.Body) -> tuple[Roots, tuple[Roots, ...]]:
-    """The inputs that may be written, and for each output the inputs whose buffer it may be."""
+def _flow(body: jx.Body) -> Flow:
     input_ids, output_ids = body.ids
-    roots: dict[int, Roots] = {
-        atom: frozenset([number]) for number, atom in enumerate(input_ids)
-    }
-    writes = NONE
+    roots: dict[int, Roots] = {}
+    for number, atom in enumerate(input_ids):
+        roots[atom] = frozenset([number])
+    hit = NONE
     for eqn, operand_ids, result_ids in body.steps:
         operands = [roots.get(atom, NONE) for atom in operand_ids]
-        hit, results = _through(eqn, operands)
-        writes |= hit
-        roots.update(zip(result_ids, results, strict=True))
-    return writes, tuple(roots.get(atom, NONE) for atom in output_ids)
+        through = _through(eqn, operands)
+        hit |= through.written
+        roots.update(zip(result_ids, through.results, strict=True))
+    outputs = [roots.get(atom, NONE) for atom in output_ids]
+    return Flow(hit, outputs)
 
 
-def _through(eqn: jx.Equation, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
-    """What one equation may write, and what its results may be."""
+def _through(eqn: jx.Equation, operands: list[Roots]) -> Flow:
+    """One equation, by the inputs that its operands may be."""
+    results = len(eqn.outvars)
     if inst := lookup(eqn.primitive):
         destinations = operands[: inst.destinations]
-        results = destinations or [NONE] * len(eqn.outvars)
-        return NONE.union(*destinations), results
+        hit = NONE.union(*destinations)
+        return Flow(hit, destinations or [NONE] * results)
     if eqn.primitive.name == "scan":
         return _loop(jx.scan(eqn), operands)
     if eqn.primitive.name == "cond":
-        cases = [_inside(body, operands[1:]) for body in jx.branches(eqn)]
-        writes = NONE.union(*(hit for hit, _ in cases))
-        by_output = zip(*(results for _, results in cases), strict=True)
-        return writes, [NONE.union(*each) for each in by_output]
+        _, *values = operands
+        cases = [_inside(body, values) for body in jx.branches(eqn)]
+        return _any_of(cases)
     if (body := jx.call(eqn)) is not None:
         return _inside(body, operands)
     # A view, or no buffer at all.
-    return NONE, [NONE.union(*operands)] * len(eqn.outvars)
+    viewed = NONE.union(*operands)
+    return Flow(NONE, [viewed] * results)
 
 
-def _inside(body: jx.Body, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
-    writes, outputs = _flow(body)
+def _inside(body: jx.Body, operands: list[Roots]) -> Flow:
+    """A body inside, whose inputs are these operands."""
+    flow = _flow(body)
 
     def outside(roots: Roots) -> Roots:
-        return NONE.union(*(operands[number] for number in roots))
+        return NONE.union(*[operands[number] for number in roots])
 
-    return outside(writes), [outside(output) for output in outputs]
+    results = [outside(output) for output in flow.results]
+    return Flow(outside(flow.written), results)
 
 
-def _loop(loop: jx.Scan, operands: list[Roots]) -> tuple[Roots, list[Roots]]:
-    """A carry may be, in any iteration, what any earlier iteration made of it."""
+def _any_of(cases: list[Flow]) -> Flow:
+    """Whichever of some branches is taken."""
+    hit = NONE.union(*[case.written for case in cases])
+    by_result = zip(*[case.results for case in cases], strict=True)
+    return Flow(hit, [NONE.union(*each) for each in by_result])
+
+
+def _loop(loop: jx.Scan, operands: list[Roots]) -> Flow:
+    """A carry may be, in any iteration, what any earlier iteration made of it.
+
+    A loop that swaps tiles `a` and `b` and writes the first writes both: after one iteration each
+    carry may be either, `[{a, b}, {a, b}]`, and after two nothing more is found.
+    """
     consts, carry, stacked = loop.parts(operands)
     while True:
-        writes, outputs = _inside(loop.body, [*consts, *carry, *stacked])
-        grown = [old | new for old, new in zip(carry, outputs)]
+        flow = _inside(loop.body, [*consts, *carry, *stacked])
+        grown = [old | new for old, new in zip(carry, flow.results)]
         if grown == carry:
             break
         carry = grown
-    stacks = [NONE] * (len(outputs) - loop.carry)
-    return writes, [*grown, *stacks]
+    stacks = [NONE] * (len(flow.results) - loop.carry)
+    return Flow(flow.written, [*grown, *stacks])
 
 
 def read_only(
@@ -90,15 +118,18 @@ def read_only(
     buffers of rings declared inside.
     """
     inputs = [*consts, *carry, *stacked]
-    own = {id(inputs[number].buffer) for number in written(loop.body)}
-    own |= {id(value.buffer) for value in carry}
-    own |= {id(buffer) for buffer in turned}
-    fixed = {id(value.buffer): value.buffer for value in (*consts, *stacked)}
-    return [
-        buffer
-        for number, buffer in fixed.items()
-        if buffer is not None and number not in own
-    ]
+    changed = [inputs[number].buffer for number in written(loop.body)]
+    changed += [value.buffer for value in carry]
+    changed += turned
+    excluded = {id(buffer) for buffer in changed}
+    fixed: list[Buffer] = []
+    for value in (*consts, *stacked):
+        buffer = value.buffer
+        if buffer is None or id(buffer) in excluded:
+            continue
+        excluded.add(id(buffer))
+        fixed.append(buffer)
+    return fixed
 
 
 __all__ = ["read_only", "written"]
