@@ -6,7 +6,7 @@ west: `np.s_[0, 1:]`, a mask, or nothing for all PEs.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +23,9 @@ BANKS = 8
 BANK_BYTES = 4
 FIRST_QUEUE = 2
 """Colors take this queue and the next by turns, unless told otherwise."""
+FREE: Literal["free"] = "free"
+"""In place of a queue's number: at each PE, the first queue that no other color there has."""
+Queue = int | Literal["free"] | None
 ALL = np.s_[:, :]
 Place = Any
 
@@ -37,7 +40,8 @@ class Color:
         where it has no route.
       last: `int8[height, width]`, the highest switch position.
       heeds: `bool[height, width]`, whether control wavelets advance the switch.
-      input_queue, output_queue: numbers of the queues at the PE's ramp, which set their depths.
+      input_queue, output_queue: numbers of the queues at the PEs' ramps, which set their depths, or
+        FREE: then they are given out PE by PE (`encoding/queues.py`).
 
     `receive[1, 0, 3]` is what the router of PE (x=3, y=0) takes the color from in position 1. A
     color with fewer positions on some PEs holds 0 in the others there.
@@ -48,8 +52,8 @@ class Color:
     send: np.ndarray
     last: np.ndarray
     heeds: np.ndarray
-    input_queue: int
-    output_queue: int
+    input_queue: int | Literal["free"]
+    output_queue: int | Literal["free"]
 
 
 def merging(color: Color) -> np.ndarray:
@@ -124,11 +128,20 @@ class FabricProgram:
     def color(
         self,
         name: str,
-        input_queue: int | None = None,
-        output_queue: int | None = None,
+        input_queue: Queue = None,
+        output_queue: Queue = None,
         positions: int = 1,
     ) -> Color:
-        """Declares a color; `route` does so too. Queues are 2, 3, ... unless given."""
+        """Declares a color; `route` does so too.
+
+        A queue serves one color of a PE. Where a PE takes words of three colors or more, or sends
+        on as many, say which queues serve them, by number or by FREE.
+
+        Args:
+          name: under which operations know it.
+          input_queue, output_queue: at the PEs' ramps; 2 and 3 by turns unless given.
+          positions: of its routers' switches, where they are known.
+        """
         if name not in self.colors:
             index = len(self.colors)
             queue = FIRST_QUEUE + index % 2
@@ -282,4 +295,4 @@ class FabricProgram:
         return used
 
 
-__all__ = ["ALL", "Color", "FabricProgram", "Task", "is_static", "merging"]
+__all__ = ["ALL", "FREE", "Color", "FabricProgram", "Task", "is_static", "merging"]

@@ -4,6 +4,7 @@ from emu.wse.fabric import ops
 from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Memory, copy, receive, send
+from emu.wse.fabric.program import FREE
 
 
 def multicast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
@@ -47,6 +48,7 @@ def _lay(
 ) -> None:
     """Routes one way: away from the root, forking into each PE, and ending in the last."""
     *passing, last = receivers
+    line.program.color(color, FREE, FREE)
     route = line.program.route
     route(color, line.at(root), receive="ramp", send=away)
     route(color, line.at(passing), receive=back, send=(away, "ramp"))

@@ -6,7 +6,7 @@ from emu.wse.fabric.layout.code import Code, code
 from emu.wse.fabric.layout.line import Within
 from emu.wse.fabric.layout.rectangle import OUTSIDE, coordinates
 from emu.wse.fabric.ops import Memory, copy, receive, send
-from emu.wse.fabric.program import ALL, FabricProgram
+from emu.wse.fabric.program import ALL, FREE, FabricProgram
 
 NORTH, EAST, SOUTH, WEST, RAMP = "north", "east", "south", "west", "ramp"
 
@@ -32,6 +32,7 @@ def multicast_2d(
     corner = (row == 0) & (column == 0)
     if inside.sum() == 1:
         return code(program, [])
+    program.color(color, FREE, FREE)
     in_first_row = row == 0
     forwards_east = in_first_row & (column < column.max())
     forwards_south = inside & (row < row.max())

@@ -8,7 +8,7 @@ from emu.wse.fabric.layout.code import Code, code
 from emu.wse.fabric.layout.line import Line, Within
 from emu.wse.fabric.layout.rectangle import OUTSIDE, coordinates
 from emu.wse.fabric.ops import Memory, Vector, copy, receive, send
-from emu.wse.fabric.program import ALL, FabricProgram, Place
+from emu.wse.fabric.program import ALL, FREE, FabricProgram, Place
 from emu.wse.trees.tree import Tree
 
 NORTH, EAST, SOUTH, WEST = "north", "east", "south", "west"
@@ -71,6 +71,7 @@ def reduce_snake(
     pairs: list[tuple[Place, list[ops.Op]]] = []
     for parity in (0, 1):
         color = f"{prefix}{parity}"
+        program.color(color, FREE, FREE)
         mine = sends & (place % 2 == parity)
         for goes, comes_from in OPPOSITE.items():
             senders = mine & (side == goes)

@@ -5,6 +5,7 @@ from emu.wse.fabric.layout.blocks import block_of, check_blocks
 from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Buffer, Control, Memory, copy, receive, send
+from emu.wse.fabric.program import FREE
 
 
 def scatter(line: Line, dst: Memory, x: Buffer, color: str) -> Code:
@@ -43,6 +44,7 @@ def _lay(line: Line, color: str) -> None:
     far = line.far
     last = line.pes - 1
     between = range(1, last)
+    line.program.color(color, FREE, FREE)
     route = line.program.route
     route(color, line.at(0), receive="ramp", send=far)
     if between:

@@ -134,7 +134,8 @@ def _complete(shape: Shape, state: Live, done: Rows, now: jax.Array) -> Live:
 
 def _task_bit(held: PerPE) -> PerPE:
     """The bit of task `held - 1`; of NONE, held as 0, no bit."""
-    return (1 << held) >> 1
+    task = jnp.maximum(held - 1, 0)
+    return jnp.where(held > 0, 1 << task, 0)
 
 
 def longest_ago(

@@ -22,7 +22,7 @@ class Field:
     """`bits` bits of an integer from bit `shift` on, which hold a value plus `bias`.
 
     An index that may be NONE (-1) has a bias of 1, so that what is held is never negative: color 4
-    in `Field(shift=18, bits=5, bias=1)` is 5 << 18, and no color at all is 0.
+    in `Field(shift=21, bits=5, bias=1)` is 5 << 21, and no color at all is 0.
 
     Attributes:
       word: which of an instruction's integers.
@@ -98,11 +98,11 @@ INSTRUCTION = Instruction(
     idle_cycles=Field(word=2, shift=28, bits=3),
     activate=Field(word=3, shift=0, bits=6, bias=1),
     unblock=Field(word=3, shift=6, bits=6, bias=1),
-    target=Field(word=3, shift=12, bits=6, bias=1),
-    outward=Field(word=3, shift=18, bits=5, bias=1),
-    control=Field(word=3, shift=23, bits=2),
-    position=Field(word=3, shift=25, bits=2),
-    conflict=Field(word=3, shift=27, bits=1),
+    target=Field(word=3, shift=12, bits=9, bias=1),
+    outward=Field(word=3, shift=21, bits=5, bias=1),
+    control=Field(word=3, shift=26, bits=2),
+    position=Field(word=3, shift=28, bits=2),
+    conflict=Field(word=3, shift=30, bits=1),
 )
 MAX_CYCLES = 1 << INSTRUCTION.setup_cycles.bits
 """One more than an instruction may take before its first issue, or after its last."""

@@ -30,11 +30,12 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     """
     shape = tables.shape
     ready = state.active & ~state.blocked
-    for task, color in shape.data_tasks:
-        heard = state.inputs.waiting[color] > 0
-        has_code = tables.entry[task] >= 0
+    starts_data_task: list[PerPE] = []
+    for number, (task, color) in enumerate(shape.data_tasks):
+        came = state.inputs.waiting[color] > 0
         may_run = state.blocked >> task & 1 == 0
-        starts = heard & has_code & may_run
+        starts = came & tables.hears[number] & may_run
+        starts_data_task.append(starts)
         ready |= jnp.where(starts, 1 << task, 0)
     idle = (state.pc == IDLE) & ~state.threads.on[0]
     pick = idle & (state.wake <= now) & (ready != 0)
@@ -52,8 +53,8 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     # A data task reads the wavelet that starts it before any of its operations can.
     heard_task = jnp.full_like(pc, NONE)
     inputs = state.inputs
-    for task, color in shape.data_tasks:
-        started = pick & (lowest == 1 << task)
+    for number, (task, color) in enumerate(shape.data_tasks):
+        started = pick & (lowest == 1 << task) & starts_data_task[number]
         heard_task = jnp.where(started, task, heard_task)
         inputs = _take_one(shape, inputs, started, color)
     others = state.active & ~lowest

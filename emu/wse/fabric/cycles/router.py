@@ -20,6 +20,8 @@ from emu.wse.fabric.encoding.instructions import NONE
 
 ByColor = dict[int, PerPE]
 NOT_INTO_RAMP = 0xFF ^ (1 << RAMP)
+PACKED_BITS = 31
+"""Of an int32, whose sign is left alone: what is shifted right must bring in zeros."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,23 +269,25 @@ def _from_neighbours(
 ) -> ByColor:
     """Each PE's neighbour's entries on a side, of several arrays of `bits` bits by color.
 
-    The arrays are packed into one, so that one copy does. What wraps round the edge is never sent,
-    as no route leaves the grid.
+    As many as an integer holds are packed into one, so that one copy does: 31 single bits, or the
+    kinds of 15 colors. What wraps round the edge is never sent, as no route leaves the grid.
     """
     shape = tables.shape
-    if not rows:
-        return {}
-    shifted = []
-    for place, row in enumerate(rows.values()):
-        shifted.append(row.astype(jnp.int32) << (bits * place))
-    packed = functools.reduce(operator.or_, shifted)
     # The neighbour's entry lies a step further on, so all move a step back.
     shift = -flat_steps(shape.width)[side]
-    packed = unfused(tables.on, lambda array: jnp.roll(array, shift), packed)
     mask = (1 << bits) - 1
     there: ByColor = {}
-    for place, color in enumerate(rows):
-        there[color] = packed >> (bits * place) & mask
+    colors = list(rows)
+    together = PACKED_BITS // bits
+    for begin in range(0, len(colors), together):
+        some = colors[begin : begin + together]
+        shifted = []
+        for place, color in enumerate(some):
+            shifted.append(rows[color].astype(jnp.int32) << (bits * place))
+        packed = functools.reduce(operator.or_, shifted)
+        packed = unfused(tables.on, lambda array: jnp.roll(array, shift), packed)
+        for place, color in enumerate(some):
+            there[color] = packed >> (bits * place) & mask
     return there
 
 

@@ -14,6 +14,7 @@ from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.directions import RAMP, has
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
+from emu.wse.fabric.encoding.queues import Side
 from emu.wse.fabric.program import Color
 
 ByPosition = tuple[Rows, ...]
@@ -30,18 +31,20 @@ class Tables:
       on: `bool[]` that is true, which the compiler cannot know (`rows.unfused`).
       instructions: `fields.WORDS` arrays `int32[instructions]`.
       entry: `int32[tasks, PEs]`, each task's first instruction, or NONE.
+      hears: `bool[data tasks, PEs]`, where its color starts each of `Shape.data_tasks`.
       receive, send: `uint8`, sets of directions by position, color and PE.
       last: `int8[colors, PEs]`, the highest position.
       heeds: `bool[colors, PEs]`, whether control wavelets move the switch.
       channel_capacity: `int8[channels, PEs]`, wavelets in a queue and on the way into it.
       channel_entry: `int8[channels, PEs]`, the bit of `Queues.flying` that entering it sets.
-      output_capacity, input_capacity: `int8[colors, 1]`, of the queues at the PEs' ramps.
+      output_capacity, input_capacity: `int8[colors, PEs]`, of the queues at the PEs' ramps.
     """
 
     shape: Shape = dataclasses.field(metadata={"static": True})
     on: jax.Array
     instructions: tuple[jax.Array, ...]
     entry: Rows
+    hears: Rows
     receive: ByPosition
     send: ByPosition
     last: Rows
@@ -63,22 +66,41 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
     # is a bit of `flying`, which is shifted right every cycle: over 3 cycles it enters as 0b100.
     capacity = int(device.router_queue_words) + latency
     way_in = 1 << (latency - 1)
-    out_depths = [device.output_queue_words[color.output_queue] for color in colors]
-    in_depths = [device.input_queue_words[color.input_queue] for color in colors]
     return Tables(
         shape=shape,
         on=jnp.asarray(np.bool_(True)),
         instructions=_packed(encoded, shape.instructions),
         entry=Rows.of(entry),
+        hears=_hears(encoded, shape),
         receive=_by_position(shape, [color.receive for color in colors]),
         send=_by_position(shape, [color.send for color in colors]),
         last=_per_color(shape, [color.last for color in colors]),
         heeds=_per_color(shape, [color.heeds for color in colors]),
         channel_capacity=Rows.of(capacity.astype(np.int8)),
         channel_entry=Rows.of(way_in.astype(np.int8)),
-        output_capacity=_capacities(out_depths, 1),
-        input_capacity=_capacities(in_depths, shape.ramp_cycles),
+        output_capacity=_capacities(encoded.outputs, 1),
+        input_capacity=_capacities(encoded.inputs, shape.ramp_cycles),
     )
+
+
+def _hears(encoded: Encoded, shape: Shape) -> Rows:
+    """Where each data task is started by its color.
+
+    Tasks of one name on other PEs may hear another color: which one is a matter of the PE.
+    """
+    heard: dict[tuple[int, int], np.ndarray] = {}
+    program = encoded.program
+    for number, declared in enumerate(program.tasks.values()):
+        for task in declared:
+            if task.color is not None:
+                key = (number, program.colors[task.color].index)
+                nowhere = np.zeros(program.shape, bool)
+                heard[key] = heard.get(key, nowhere) | task.place
+    if not shape.data_tasks:
+        return NO_ROWS
+    nowhere = np.zeros(program.shape, bool)
+    places = [heard.get(key, nowhere).reshape(-1) for key in shape.data_tasks]
+    return Rows.of(np.stack(places))
 
 
 def _per_color(shape: Shape, grids: list[np.ndarray]) -> Rows:
@@ -102,10 +124,12 @@ def _by_position(shape: Shape, routes: list[np.ndarray]) -> ByPosition:
     return tuple(by_position)
 
 
-def _capacities(depths: list[int], latency: int) -> Rows:
+def _capacities(side: Side, latency: int) -> Rows:
     """Of each color's queue, and of the way into it: a wavelet for each cycle that it takes."""
-    capacities = [[depth + latency] for depth in depths]
-    return Rows.of(np.array(capacities, np.int8))
+    if not len(side.words):
+        return NO_ROWS
+    capacities = side.flat_words + latency
+    return Rows.of(capacities.astype(np.int8))
 
 
 def _latencies(shape: Shape, colors: list[Color]) -> np.ndarray:

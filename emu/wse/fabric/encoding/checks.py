@@ -13,7 +13,7 @@ from emu.wse.fabric.directions import (
     several,
 )
 from emu.wse.fabric.errors import FabricError, first_of
-from emu.wse.fabric.program import Color, FabricProgram
+from emu.wse.fabric.program import FREE, Color, FabricProgram
 
 
 def check_size(program: FabricProgram, device: Device) -> None:
@@ -34,13 +34,14 @@ def check_size(program: FabricProgram, device: Device) -> None:
                 f"fabric program: {what} is {actual}, {device.name} has {allowed}"
             )
     for name, color in program.colors.items():
-        for queue, depths in (
-            (color.input_queue, device.input_queue_words),
-            (color.output_queue, device.output_queue_words),
+        for side, queue, depths in (
+            ("input", color.input_queue, device.input_queue_words),
+            ("output", color.output_queue, device.output_queue_words),
         ):
-            if not 0 <= queue < len(depths):
+            if queue != FREE and not 0 <= queue < len(depths):
                 raise LimitExceeded(
-                    f"color '{name}': queue {queue}, {device.name} has 0 to {len(depths) - 1}"
+                    f"color '{name}': {side} queue {queue}, {device.name} has 0 to "
+                    f"{len(depths) - 1}"
                 )
 
 

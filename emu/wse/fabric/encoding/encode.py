@@ -15,7 +15,8 @@ from emu.wse.fabric.encoding.instructions import (
     Names,
     instructions,
 )
-from emu.wse.fabric.program import FabricProgram, is_static
+from emu.wse.fabric.encoding.queues import Side, sides
+from emu.wse.fabric.program import FabricProgram, Task, is_static
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Encoded:
       instructions: of all tasks, each task's in a row.
       entry: `int32[tasks, height, width]`, a task's first instruction on each PE, or NONE.
       started, blocked: `int32[height, width]`, tasks as bits at the first cycle.
+      inputs, outputs: the queues at the PEs' ramps.
       stamps: names of the stamps, in the order of their indices.
       straight: every PE runs one fixed sequence of synchronous operations on static routes.
     """
@@ -37,6 +39,8 @@ class Encoded:
     entry: np.ndarray
     started: np.ndarray
     blocked: np.ndarray
+    inputs: Side
+    outputs: Side
     stamps: tuple[str, ...]
     straight: bool
 
@@ -57,6 +61,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
     numbers = {name: number for number, name in enumerate(program.tasks)}
     names = Names(program=program, device=device, tasks=numbers, stamps={})
     made: list[Instruction] = []
+    of_tasks: list[tuple[Task, list[Instruction]]] = []
     entry = np.full((max(1, len(numbers)), *program.shape), NONE, np.int32)
     started = np.zeros(program.shape, np.int32)
     blocked = np.zeros(program.shape, np.int32)
@@ -67,7 +72,10 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
             entry[number][task.place] = len(made)
             started[task.place] |= task.start << number
             blocked[task.place] |= task.blocked << number
-            made += instructions(names, name, task)
+            of_task = instructions(names, name, task)
+            of_tasks.append((task, of_task))
+            made += of_task
+    inputs, outputs = sides(program, device, of_tasks)
     return Encoded(
         program=program,
         device=device,
@@ -75,6 +83,8 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
         entry=entry,
         started=started,
         blocked=blocked,
+        inputs=inputs,
+        outputs=outputs,
         stamps=tuple(names.stamps),
         straight=_is_straight(program, made),
     )

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.layout.line import Line
-from emu.wse.fabric.program import POSITIONS
+from emu.wse.fabric.program import FREE, POSITIONS
 from emu.wse.trees.tree import NO_PARENT, Tree
 
 NEAR = "near"  # the side of a router on which the lower places of the line are
@@ -62,6 +62,7 @@ class Streams:
         for (color, place), ways in self.routes.items():
             places_of.setdefault((color, ways), []).append(place)
         for (color, ways), places in sorted(places_of.items()):
+            line.program.color(color, FREE, FREE)
             sides = [(side[receive], side[send]) for receive, send in ways]
             (receive, send), *then = sides
             where = line.at(places)

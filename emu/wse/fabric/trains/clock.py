@@ -82,6 +82,10 @@ class Clock:
         """First and last issue of an operation on the fabric."""
         outward = instruction.outward
         into = self.streams[outward] if outward != NONE else None
+        if into is not None:
+            depth = into.out_capacity[pes]
+            if (depth != depth[0]).any():
+                return self._by_depth(instruction, pes, ready, words, depth)
         if into is not None and instruction.time.words > 1:
             return self._several(instruction, pes, ready, into)
         source = arrivals = None
@@ -102,6 +106,24 @@ class Clock:
             source.was_read(pes, when)
         return when[:, 0], when[:, -1]
 
+    def _by_depth(
+        self,
+        instruction: Instruction,
+        pes: PEs,
+        ready: CycleArray,
+        words: WordPlaces | None,
+        depth: np.ndarray,
+    ) -> tuple[CycleArray, CycleArray]:
+        """The same where PEs give the color output queues of different depths."""
+        first = np.empty_like(ready)
+        last = np.empty_like(ready)
+        for each in np.unique(depth):
+            some = depth == each
+            own_words = None if words is None else words[some]
+            own = self._stream(instruction, pes[some], ready[some], own_words)
+            first[some], last[some] = own
+        return first, last
+
     def _several(
         self,
         instruction: Instruction,
@@ -111,7 +133,7 @@ class Clock:
     ) -> tuple[CycleArray, CycleArray]:
         """The same of an operation that sends several words an issue."""
         before = into.before(pes)
-        capacity = into.out_capacity
+        capacity = int(into.out_capacity[pes[0]])
         when, leaves = trains.several(instruction, ready, before, capacity)
         into.pushed(pes, when, leaves)
         return when[:, 0], when[:, -1]

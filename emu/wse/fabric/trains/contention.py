@@ -159,7 +159,7 @@ class Windows:
         # Where the reader's times begin, and room and stages between the link and the reader.
         reads_begin = stream.read_at[reader]
         self._reads_begin = np.where(has_reader, reads_begin, NONE)
-        self._room = stream.in_capacity + links * stream.link_capacity
+        self._room = stream.in_capacity[reader] + links * stream.link_capacity
         self._stages = links + 1
         if link == FROM_RAMP:
             self._room = self._room + stream.ramp_capacity

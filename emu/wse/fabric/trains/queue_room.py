@@ -80,12 +80,13 @@ def _readers(stream: Stream, pes: PEs, ways_part: bool) -> Readers:
     # With ways that part, what is before the last fork holds words for other readers too.
     if ways_part:
         links = routes.tail[pes].astype(np.int64)
-        room = stream.in_capacity + links * stream.link_capacity
+        room = stream.in_capacity[pes] + links * stream.link_capacity
         stages = links + 1
     else:
         links = routes.hops[pes].astype(np.int64)
-        way = stream.in_capacity + links * stream.link_capacity
-        room = way + stream.ramp_capacity + stream.out_capacity
+        way = stream.in_capacity[pes] + links * stream.link_capacity
+        out_capacity = stream.out_capacity[routes.source[pes]]
+        room = way + stream.ramp_capacity + out_capacity
         stages = links + 3
     words = stream.total[routes.source[pes]]
     return Readers(

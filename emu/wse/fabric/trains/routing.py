@@ -44,8 +44,8 @@ class Routes:
     Attributes:
       name, color: whose routes.
       source: `int32[PEs]`, the PE whose wavelets pass this router, or NONE.
-      hops: `int16[PEs]`, links from that PE's router to this one.
-      tail: `int16[PEs]`, links since the last router that sends them more than one way, this one
+      hops: `int32[PEs]`, links from that PE's router to this one.
+      tail: `int32[PEs]`, links since the last router that sends them more than one way, this one
         included; NONE if there is none.
       send: `uint8[PEs]`, directions in which the router sends, as bits; 0 where nothing passes.
       receivers: `int32[receivers]`, PEs into whose ramps it delivers, by source.
@@ -89,8 +89,9 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
     send = color.send[0].reshape(-1)
     pes = len(receive)
     source = np.full(pes, NONE, np.int32)
-    hops = np.zeros(pes, np.int16)
-    tail = np.full(pes, NONE, np.int16)
+    # A route may pass every PE of a wafer, 883,350 of them.
+    hops = np.zeros(pes, np.int32)
+    tail = np.full(pes, NONE, np.int32)
     # All senders of the color at once; their streams never meet, as each router hears one side.
     front = np.flatnonzero(has(receive, RAMP)).astype(np.int32)
     source[front] = front

@@ -33,7 +33,8 @@ class Stream:
       read_at: `int64[PEs]`, where a receiver's part of `reads` begins, or NONE if its words all fit
         the smallest queue and can hold up nobody.
       ramp_cycles, hop_cycles: of the device.
-      out_capacity, in_capacity: words in the queues at a PE's ramp and on the way into them.
+      out_capacity, in_capacity: `int64[PEs]`, words in the queues at each PE's ramp and on the way
+        into them.
       link_capacity, ramp_capacity: the same of a router, for what comes from another or from its
         PE.
     """
@@ -59,8 +60,8 @@ class Stream:
         self.taken = np.zeros(pes, np.int32)
         self.ramp_cycles = int(device.ramp_cycles)
         self.hop_cycles = int(device.hop_cycles)
-        in_words = int(device.input_queue_words[color.input_queue])
-        out_words = int(device.output_queue_words[color.output_queue])
+        in_words = encoded.inputs.flat_words[color.index]
+        out_words = encoded.outputs.flat_words[color.index]
         router_words = int(device.router_queue_words)
         # A queue and its way hold a word for each cycle of the way: a stream flows at full rate.
         self.out_capacity = out_words + 1
@@ -82,7 +83,7 @@ class Stream:
         source = self.routes.source[receivers]
         heard = self.total[source]
         # Fewer words wait in the input queue however late they are read.
-        fills_queue = heard > self.in_capacity
+        fills_queue = heard > self.in_capacity[receivers]
         if not fills_queue.any():
             return
         slow = receivers[fills_queue]
@@ -180,9 +181,13 @@ class Stream:
         return np.where(sent > 0, last, trains.NEVER)
 
     def before(self, pes: PEs) -> CycleArray:
-        """Departures of the last words sent, as many as the output queue holds, the latest last."""
+        """Departures of the last words sent, as many as the output queue holds, the latest last.
+
+        All of `pes` have output queues of one depth.
+        """
         assert self.leaves is not None
-        back = np.arange(-self.out_capacity, 0)
+        capacity = int(self.out_capacity[pes[0]])
+        back = np.arange(-capacity, 0)
         word = self.sent[pes][:, None] + back
         exists = word >= 0
         at = self.offset[pes][:, None] + word

@@ -19,7 +19,7 @@ from emu.wse.fabric.encoding.instructions import (
     UNBLOCK,
     VECTOR,
 )
-from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.program import FREE, FabricProgram
 
 HEIGHT, WIDTH = 3, 4
 COLORS = ("red", "green", "blue")
@@ -116,7 +116,7 @@ def programs(draw: Any, straight: bool = False) -> FabricProgram:
     for name in TASKS:
         p.tasks[name] = []  # so that a task's number is the same in all programs
     for c in COLORS:
-        p.color(c)
+        p.color(c, FREE, FREE)
     work: dict[Place, list[ops.Op]] = {}
     for color in COLORS[: draw(st.integers(1, 3))]:
         how = (

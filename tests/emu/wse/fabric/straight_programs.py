@@ -15,7 +15,7 @@ from emu.datasheet import Quantity
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from emu.wse.fabric import ops
 from emu.wse.fabric.directions import DIRECTIONS
-from emu.wse.fabric.program import FabricProgram
+from emu.wse.fabric.program import FREE, FabricProgram
 
 ELEMENTS = 24
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
@@ -58,6 +58,7 @@ class Tree:
 @st.composite
 def forests(draw: Any, p: FabricProgram, color: str) -> list[Tree]:
     """Trees of one color that share no router."""
+    p.color(color, FREE, FREE)
     taken: set[Place] = set()
     trees = []
     for _ in range(draw(st.integers(1, 3))):

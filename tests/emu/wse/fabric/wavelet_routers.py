@@ -191,7 +191,7 @@ class Routers:
         device = self.device
         if side == RAMP:
             held = self.held[self.key(self.inputs, color, pe)]
-            depth = device.input_queue_words[self.colors[color].input_queue]
+            depth = int(self.encoded.inputs.flat_words[color, pe])
             return held < depth + device.ramp_cycles
         there = self.beside(pe, side)
         held = self.held[self.key(self.channels, color, there, OPPOSITE[side])]

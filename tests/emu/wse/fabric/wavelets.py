@@ -213,8 +213,7 @@ class Wafer(Routers):
             return False
         if outward == NONE:
             return True
-        queue = self.colors[outward].output_queue
-        room = self.device.output_queue_words[queue] + 1
+        room = int(self.encoded.outputs.flat_words[outward, pe]) + 1
         held = self.held[self.key(self.outputs, outward, pe)]
         return held + min(instruction.time.words, operation.left) <= room
 
