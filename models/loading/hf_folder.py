@@ -63,7 +63,8 @@ def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         raise ModelError(f"{index}: must hold a weight_map object; fetch it again")
     for name in shards.values():
         # A name that climbs out of the folder would read somebody else's file.
-        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+        plain = isinstance(name, str) and pathlib.PurePath(name).name == name
+        if not plain or name in ("", ".."):
             raise ModelError(
                 f"{index}: shards must be plain file names, got {shown(name)}"
             )
