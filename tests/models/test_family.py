@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.catalogue import TINY
+from models.config import ModelConfig
 from models.errors import ModelError
 from models.family import FAMILIES, Family, by_gguf_architecture, by_model_type
 from models.machines.disaggregated import Disaggregated
@@ -68,7 +69,30 @@ TOLERANCE = 5e-5
 
 @EACH
 def test_oracle_prefill_and_decode_compute_the_same(family: Family) -> None:
-    config = dataclasses.replace(SMALL, model_type=family.model_type)
+    check_all_machines(dataclasses.replace(SMALL, model_type=family.model_type))
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6},
+        # The answer passes the original context: keys of the prompt stay short, later ones are
+        # long.
+        {
+            "rope_type": "longrope",
+            "short_factor": [1.0, 1.5, 2.0, 2.5],
+            "long_factor": [1.0, 4.0, 9.0, 16.0],
+            "original_max_position_embeddings": 6,
+        },
+    ],
+    ids=lambda scaling: scaling["rope_type"],
+)
+def test_scaled_rope_reaches_both_machines(scaling: dict[str, Any]) -> None:
+    check_all_machines(dataclasses.replace(SMALL, rope_scaling=scaling))
+
+
+def check_all_machines(config: ModelConfig) -> None:
+    """The oracle, prefill and decode choose the same tokens from the same logits."""
     generator = np.random.default_rng(0)
     flat = flatten(random_weights(config, 0))
     # Away from their first value, 1, so that a weight left out shows.

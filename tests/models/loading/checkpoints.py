@@ -514,10 +514,11 @@ def write_gguf(
         The file, or the first of its parts.
     """
     architecture = "qwen3" if case.family == "qwen3" else "llama"
-    split = {}
-    if parts > 1:
-        split = {"split_max_tensors": math.ceil(len(tensors_of(case)) / parts)}
-    writer: Any = gguf.GGUFWriter(folder / "model.gguf", architecture, **split)
+    # 0 is one file for all of them.
+    most = 0 if parts == 1 else math.ceil(len(tensors_of(case)) / parts)
+    writer: Any = gguf.GGUFWriter(
+        folder / "model.gguf", architecture, split_max_tensors=most
+    )
     writer.add_vocab_size(VOCABULARY)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(HIDDEN)

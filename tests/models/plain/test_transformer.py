@@ -1,5 +1,6 @@
 """The oracle: Hugging Face's logits, and the same logits token by token."""
 
+import dataclasses
 import importlib.util
 import pathlib
 from typing import Any
@@ -61,6 +62,44 @@ def test_token_by_token_equals_all_at_once(reference: pathlib.Path) -> None:
     np.testing.assert_allclose(
         np.concatenate(rows, 1), logits, rtol=0, atol=HF_TOLERANCE
     )
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 12,
+    "long_factor": [1.0 + pair for pair in range(12)],
+    "original_max_position_embeddings": 8,
+}
+
+
+def test_cached_keys_keep_the_frequencies_of_their_sequence() -> None:
+    """LongRoPE's long factors hold from the ninth token on, for what is computed from there on."""
+    config = dataclasses.replace(TINY, rope_scaling=LONGROPE)
+    model = from_weights(config, random_weights(config, 3))
+    tokens = jnp.arange(12, dtype=jnp.int32)[None]
+    at_once, _ = jitted_extend(
+        config, weights(model), tokens, empty_cache(config, 1, 16)
+    )
+    np.testing.assert_allclose(at_once, model(tokens), rtol=0, atol=1e-5)
+    short, cache = jitted_extend(
+        config, weights(model), tokens[:, :8], empty_cache(config, 1, 16)
+    )
+    np.testing.assert_allclose(short, model(tokens[:, :8]), rtol=0, atol=1e-5)
+    later, _ = jitted_extend(config, weights(model), tokens[:, 8:], cache)
+    assert np.abs(np.asarray(later - at_once[:, 8:])).max() > 1e-3
+
+
+def test_dynamic_rope_behind_its_context_is_refused_in_a_cache() -> None:
+    scaling = {"rope_type": "dynamic", "factor": 2.0}
+    config = dataclasses.replace(TINY, rope_scaling=scaling, max_position_embeddings=8)
+    model = from_weights(config, random_weights(config, 3))
+    tokens = jnp.arange(9, dtype=jnp.int32)[None]
+    empty = empty_cache(config, 1, 16)
+    fits, cache = jitted_extend(config, weights(model), tokens[:, :8], empty)
+    np.testing.assert_allclose(fits, model(tokens[:, :8]), rtol=0, atol=1e-5)
+    over, _ = jitted_extend(config, weights(model), tokens[:, 8:], cache)
+    assert np.isnan(np.asarray(over)).all()
+    assert np.isfinite(np.asarray(model(tokens))).all()
 
 
 def test_full_cache_is_used_and_an_overfull_one_gives_nan() -> None:
