@@ -14,6 +14,12 @@ PREFIX = "tokenizer.ggml"
 # Token types of the format. The first two are matched whole, the last decodes to nothing.
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
 TOKEN_TYPES = range(1, 7)
+# Other names of one pre-tokenizer, as llama.cpp groups them.
+SAME_PRE_TOKENIZER = {
+    "deepseek-r1-qwen": "qwen2",
+    "llama-v3": "llama-bpe",
+    "llama3": "llama-bpe",
+}
 # Pre-tokenizers that put the start token first where the file does not say.
 STARTS_BY_DEFAULT = frozenset({"llama-bpe"})
 END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
@@ -76,7 +82,8 @@ def read_tokenizer(file: GgufFile, vocab_size: int) -> TextTokenizer:
         )
     tokens = named_tokens(file, vocab_size)
     kinds = token_types(file, len(tokens))
-    pre = field(file, f"{PREFIX}.pre", str)
+    stated_pre: str = field(file, f"{PREFIX}.pre", str)
+    pre = SAME_PRE_TOKENIZER.get(stated_pre, stated_pre)
     by_kind = list(zip(tokens, kinds, strict=True))
     special = [t for t, kind in by_kind if kind == CONTROL or t in END_TOKENS]
     whole = [t for t, kind in by_kind if kind == USER_DEFINED and t not in special]

@@ -525,3 +525,22 @@ def test_wrong_names(
     name: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert_refused(name, message, capfd)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "model.gguf: cannot be read .*got a named pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "got a device"),
+        (pathlib.Path.mkdir, "config.json: cannot be read .No such file"),
+    ],
+    ids=["pipe", "device", "directory"],
+)
+def test_gguf_files_that_are_none(
+    make: Damage,
+    message: str,
+    tmp_path: pathlib.Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    make(tmp_path / "model.gguf")
+    assert_refused(tmp_path / "model.gguf", message, capfd)

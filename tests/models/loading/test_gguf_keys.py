@@ -218,6 +218,7 @@ HELLO = 259
         ("llama-bpe", None, [260]),  # llama.cpp: `add_bos = true` for this kind
         ("llama-bpe", True, [260]),
         ("llama-bpe", False, []),
+        ("llama-v3", None, [260]),
         ("qwen2", None, []),
         ("gpt-2", None, []),
         ("smollm", True, [260]),
