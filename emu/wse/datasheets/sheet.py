@@ -24,7 +24,9 @@ class WaferSheet(Sheet):
     Attributes:
       clock_hz: core clock; a band because it is a power setting, not a constant.
       sram_bytes: memory of one PE, which holds code, weights, cache and buffers.
-      code_bytes: what the program itself takes of it.
+      code_bytes: what a kernel of unknown length takes of it, for kernels of the timeline.
+      runtime_bytes: what every program takes of it, for the host's copies and the runtime.
+      operation_bytes: what each operation of a fabric program takes besides.
       grid_width, grid_height: largest rectangle of PEs that a program may use.
       hop_cycles: a wavelet's time from router to router.
       ramp_cycles: between a PE and its router, each way.
@@ -151,6 +153,16 @@ class WaferSheet(Sheet):
         "smallest memcpy program in the vendor simulator",
         4_176,
         10_240,
+    )
+    runtime_bytes: Quantity = Quantity(
+        4_176, "measured", "smallest memcpy program in the vendor simulator"
+    )
+    operation_bytes: Quantity = Quantity(
+        40,
+        "assumed",
+        "three descriptors of 12 bytes and the instruction; not published",
+        16,
+        80,
     )
     dot_cycles: Quantity = Quantity(
         2.25, "measured", "FABRICA: multiply and reduce, simulator"

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from emu.errors import LimitExceeded
+from emu import given
 
 DIRECTIONS = ("north", "east", "south", "west", "ramp")
 NORTH, EAST, SOUTH, WEST, RAMP = range(5)
@@ -37,11 +37,12 @@ def bits_of(sides: Sides, what: str) -> int:
     Raises:
       LimitExceeded: a name that is none.
     """
-    names = (sides,) if isinstance(sides, str) else tuple(sides)
+    several_given = isinstance(sides, list | tuple | set | frozenset)
+    names = tuple(sides) if several_given else (sides,)
+    if not names:
+        given.refuse(f"{what} names no direction, must name one or more")
     for name in names:
-        if name not in DIRECTIONS:
-            allowed = ", ".join(DIRECTIONS)
-            raise LimitExceeded(f"{what} is {name!r}, must be one of {allowed}")
+        given.one_of(what, name, DIRECTIONS)
     return sum(1 << DIRECTIONS.index(name) for name in set(names))
 
 

@@ -5,11 +5,26 @@ a plain number is an immediate. A wavelet carries 32 bits: one float32 or two 16
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.wavelets import WORD_BYTES, words
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""Of what a PE's datapath computes with."""
+
+
+def dtype_of_pe(what: str, value: Any) -> str:
+    """The name of a dtype that a PE computes with; `what` names what has it in the error."""
+    try:
+        found = str(jnp.dtype(value))
+    except TypeError:
+        found = ""
+    if found not in DTYPES:
+        given.refuse(f"{what}: dtype is {value!r}, must be one of {', '.join(DTYPES)}")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +58,17 @@ class Buffer:
     address: int
 
     def __getitem__(self, at: "slice | int") -> Memory:
-        if isinstance(at, int):
-            at = slice(at, at + 1 if at != -1 else None)
-        start, stop, step = at.indices(self.elements)
+        if not isinstance(at, slice):
+            what = f"buffer '{self.name}': index"
+            index = given.whole(what, at, -self.elements, self.elements - 1)
+            at = slice(index, index + 1 if index != -1 else None)
+        try:
+            start, stop, step = at.indices(self.elements)
+        except (TypeError, ValueError) as error:
+            given.refuse(f"buffer '{self.name}': slice {at} is none: {error}")
         count = len(range(start, stop, step))
         if count == 0 or step < 1:
-            raise LimitExceeded(
+            given.refuse(
                 f"buffer '{self.name}' of {self.elements}: slice {at} is empty or runs backwards"
             )
         itemsize = jnp.dtype(self.dtype).itemsize
@@ -80,6 +100,14 @@ class Fabric:
     elements: int | None = None
     dtype: str | None = None
     wide: bool = False
+
+    def __post_init__(self) -> None:
+        what = "send" if self.outward else "receive"
+        given.name(f"{what}: its color", self.color)
+        if self.elements is not None:
+            given.whole(f"{what}('{self.color}'): elements", self.elements, 1)
+        if self.dtype is not None:
+            dtype_of_pe(f"{what}('{self.color}')", self.dtype)
 
 
 def receive(

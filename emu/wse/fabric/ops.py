@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric.operands import (
     Buffer,
     Fabric,
@@ -25,6 +25,10 @@ ARITHMETIC = ("copy", "add", "sub", "mul", "max", "fmac")
 DATA = 0
 OWN = 1
 ALL = 2
+THREADS = 8
+"""Of a PE, the main one included."""
+POSITIONS = 4
+"""Of a router's switch, for each color."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,39 +53,56 @@ class Vector:
     unblock: str | None = None
 
     def __post_init__(self) -> None:
-        if self.op not in ARITHMETIC:
-            raise LimitExceeded(
-                f"vector: op is {self.op!r}, must be one of {ARITHMETIC}"
-            )
+        given.one_of("vector: op", self.op, ARITHMETIC)
+        self._check_operands()
+        self._check_thread()
         into_memory = isinstance(self.dst, Memory)
         if not (into_memory or self.outward is not None):
-            raise LimitExceeded(
+            given.refuse(
                 f"vector {self.op}: dst is {self.dst}, must be memory or send()"
             )
         if (self.b is None) != (self.op == "copy"):
-            raise LimitExceeded(
+            given.refuse(
                 f"vector {self.op}: takes {1 if self.op == 'copy' else 2} sources"
             )
         fabric_sources = [each for each in self.sources if isinstance(each, Fabric)]
         if any(source.outward for source in fabric_sources):
-            raise LimitExceeded(
-                f"vector {self.op}: a source is send(), must be receive()"
-            )
+            given.refuse(f"vector {self.op}: a source is send(), must be receive()")
         if self.op == "fmac" and not into_memory:
-            raise LimitExceeded(
-                "vector fmac: dst is a stream, must be memory: it is added to"
-            )
+            given.refuse("vector fmac: dst is a stream, must be memory: it is added to")
         if len(fabric_sources) > 1:
-            raise LimitExceeded(
+            given.refuse(
                 f"vector {self.op}: two fabric sources, a PE takes at most one"
             )
         moves_memory = self.op == "copy" and len(self._streams) == 1
         if self.wide and not (moves_memory and self.thread is not None):
-            raise LimitExceeded(
+            given.refuse(
                 f"vector {self.op}: wide streams are for copies between memory and fabric on a "
                 "microthread; leave out wide, or give a thread"
             )
         _ = self.elements  # checked here, where the user's line is on the stack
+
+    def _check_operands(self) -> None:
+        """Memory, streams, or numbers that float32 has."""
+        for place, operand in (("dst", self.dst), ("a", self.a), ("b", self.b)):
+            left_out = operand is None and place == "b"
+            if left_out or isinstance(operand, Memory | Fabric):
+                continue
+            is_number = isinstance(operand, int | float | np.integer | np.floating)
+            if place == "dst" or isinstance(operand, bool) or not is_number:
+                allowed = "memory or send()"
+                if place != "dst":
+                    allowed = "memory, receive() or a real number"
+                given.refuse(
+                    f"vector {self.op}: {place} is {operand!r}, must be {allowed}"
+                )
+
+    def _check_thread(self) -> None:
+        if self.thread is not None:
+            given.whole(f"vector {self.op}: thread", self.thread, 0, THREADS - 1)
+        for does in ("activate", "unblock"):
+            if getattr(self, does) is not None:
+                given.name(f"vector {self.op}: {does}", getattr(self, does))
 
     @property
     def sources(self) -> tuple[Operand, ...]:
@@ -105,7 +126,7 @@ class Vector:
             counts = {1: self.dst}
         if len(counts) != 1:
             told = ", ".join(map(str, counts)) or "none"
-            raise LimitExceeded(
+            given.refuse(
                 f"vector {self.op}: operands have {told} elements, must have one count"
             )
         return next(iter(counts))
@@ -165,10 +186,15 @@ class Map:
     x: Memory
 
     def __post_init__(self) -> None:
+        for place in ("dst", "weights", "x"):
+            if not isinstance(getattr(self, place), Memory):
+                given.refuse(
+                    f"map: {place} is {getattr(self, place)!r}, must be memory, such as y[:]"
+                )
         scalars = self.x.elements
         long = self.dst.elements
         if not self.outer and self.weights.elements != scalars * long:
-            raise LimitExceeded(
+            given.refuse(
                 f"map: weights have {self.weights.elements} elements, must have "
                 f"{scalars} x {long} = {scalars * long}, or {long} / {scalars} in an outer product"
             )
@@ -200,12 +226,34 @@ class Code:
     function: Callable[..., np.ndarray] | None = None
     sources: tuple[Memory, ...] = ()
 
+    def __post_init__(self) -> None:
+        given.name("code: what", self.what)
+        given.whole(f"code '{self.what}': cycles", self.cycles, 1)
+        if (self.dst is None) != (self.function is None):
+            given.refuse(
+                f"code '{self.what}' has {'no ' * (self.dst is None)}dst and "
+                f"{'no ' * (self.function is None)}function, must have both or neither"
+            )
+        if self.function is not None and not callable(self.function):
+            given.refuse(
+                f"code '{self.what}': function is {self.function!r}, must be one"
+            )
+        written = () if self.dst is None else (self.dst,)
+        for operand in (*written, *self.sources):
+            if not isinstance(operand, Memory):
+                given.refuse(
+                    f"code '{self.what}': {operand!r} is no memory, such as x[:]"
+                )
+
 
 @dataclasses.dataclass(frozen=True)
 class Load:
     """Loads data-structure registers."""
 
     descriptors: int
+
+    def __post_init__(self) -> None:
+        given.whole("load: descriptors", self.descriptors, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,12 +262,18 @@ class Stamp:
 
     name: str
 
+    def __post_init__(self) -> None:
+        given.name("stamp: its name", self.name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Activate:
     """Makes a task active: it runs when the main thread is free and the task is not blocked."""
 
     task: str
+
+    def __post_init__(self) -> None:
+        given.name("activate: its task", self.task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,12 +282,18 @@ class Block:
 
     task: str
 
+    def __post_init__(self) -> None:
+        given.name("block: its task", self.task)
+
 
 @dataclasses.dataclass(frozen=True)
 class Unblock:
     """Lets a blocked task run again."""
 
     task: str
+
+    def __post_init__(self) -> None:
+        given.name("unblock: its task", self.task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +307,14 @@ class Control:
     color: str
     routers: int = OWN
 
+    def __post_init__(self) -> None:
+        given.name("control: its color", self.color)
+        if self.routers not in (OWN, ALL) or isinstance(self.routers, bool):
+            given.refuse(
+                f"control on '{self.color}': routers is {self.routers!r}, must be ops.OWN ({OWN}) "
+                f"or ops.ALL ({ALL})"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Switch:
@@ -254,6 +322,10 @@ class Switch:
 
     color: str
     position: int
+
+    def __post_init__(self) -> None:
+        given.name("switch: its color", self.color)
+        given.whole(f"switch '{self.color}': position", self.position, 0, POSITIONS - 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,26 +6,26 @@ west: `np.s_[0, 1:]`, a mask, or nothing for all PEs.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.instruction import caller
 from emu.wse.fabric import ops
 from emu.wse.fabric.directions import Sides, bits_of, several
+from emu.wse.fabric.errors import first_of
+from emu.wse.fabric.operands import dtype_of_pe
 
-POSITIONS = 4
+POSITIONS = ops.POSITIONS
 TASKS = 31
-THREADS = 8
 BANKS = 8
 BANK_BYTES = 4
 FIRST_QUEUE = 2
 """Colors take this queue and the next by turns, unless told otherwise."""
 FREE: Literal["free"] = "free"
 """In place of a queue's number: at each PE, the first queue that no other color there has."""
-Queue = int | Literal["free"] | None
+QueueNumber: TypeAlias = int | Literal["free"]
 ALL = np.s_[:, :]
 Place = Any
 
@@ -52,8 +52,8 @@ class Color:
     send: np.ndarray
     last: np.ndarray
     heeds: np.ndarray
-    input_queue: int | Literal["free"]
-    output_queue: int | Literal["free"]
+    input_queue: QueueNumber
+    output_queue: QueueNumber
 
 
 def merging(color: Color) -> np.ndarray:
@@ -97,13 +97,11 @@ class FabricProgram:
     """
 
     def __init__(self, width: int, height: int = 1, code_bytes: int | None = None):
-        if width < 1 or height < 1:
-            raise LimitExceeded(
-                f"fabric program: {width} x {height} PEs, must be at least 1 x 1"
-            )
-        self.width = width
-        self.height = height
+        self.width = given.whole("fabric program: width", width, 1)
+        self.height = given.whole("fabric program: height", height, 1)
         self.code_bytes = code_bytes
+        if code_bytes is not None:
+            self.code_bytes = given.whole("fabric program: code_bytes", code_bytes, 0)
         self.colors: dict[str, Color] = {}
         self.buffers: dict[str, ops.Buffer] = {}
         self.held: dict[str, np.ndarray] = {}
@@ -122,14 +120,20 @@ class FabricProgram:
     def place(self, where: Place = ALL) -> np.ndarray:
         """`bool[height, width]`, true at the PEs that `where` names."""
         chosen = np.zeros(self.shape, bool)
-        chosen[where] = True
+        try:
+            chosen[where] = True
+        except (IndexError, TypeError, ValueError) as error:
+            given.refuse(
+                f"place {where!r} is none of the program's {self.height} x {self.width} PEs, "
+                f"[y, x] from [0, 0] to [{self.height - 1}, {self.width - 1}]: {error}"
+            )
         return chosen
 
     def color(
         self,
         name: str,
-        input_queue: Queue = None,
-        output_queue: Queue = None,
+        input_queue: QueueNumber | None = None,
+        output_queue: QueueNumber | None = None,
         positions: int = 1,
     ) -> Color:
         """Declares a color; `route` does so too.
@@ -142,7 +146,19 @@ class FabricProgram:
           input_queue, output_queue: at the PEs' ramps; 2 and 3 by turns unless given.
           positions: of its routers' switches, where they are known.
         """
-        if name not in self.colors:
+        positions = given.whole(f"color '{name}': positions", positions, 1, POSITIONS)
+        known = self.colors.get(given.name("color: its name", name))
+        for side, queue in (("input", input_queue), ("output", output_queue)):
+            what = f"color '{name}': {side}_queue"
+            if queue is None or queue == FREE:
+                continue
+            given.whole(f"{what}, unless it is FREE,", queue, 0)
+            if known is not None and queue != getattr(known, f"{side}_queue"):
+                given.refuse(
+                    f"{what} is {queue}, but the color was declared before with "
+                    f"{getattr(known, f'{side}_queue')}; declare its queues before its routes"
+                )
+        if known is None:
             index = len(self.colors)
             queue = FIRST_QUEUE + index % 2
             no_routes = np.zeros((positions, *self.shape), np.uint8)
@@ -186,24 +202,17 @@ class FabricProgram:
           then: up to three further (receive, send), the switch's other positions.
           on_control: `"advance"` to the next position at a control wavelet, or `"ignore"`.
         """
-        if len(then) >= POSITIONS:
-            raise LimitExceeded(
-                f"route '{color}': {1 + len(then)} positions, a switch has 4"
-            )
-        if on_control not in ("advance", "ignore"):
-            raise LimitExceeded(
-                f"route '{color}': on_control is {on_control!r}, must be advance or ignore"
-            )
-        routes = self.color(color)
+        what = f"route '{color}'"
+        given.one_of(f"{what}: on_control", on_control, ("advance", "ignore"))
+        ways = _positions(what, receive, send, then)
         place = self.place(where)
+        routes = self.color(color)
         missing = 1 + len(then) - len(routes.receive)
         if missing > 0:
             more = np.zeros((missing, *self.shape), np.uint8)
             routes.receive = np.concatenate([routes.receive, more])
             routes.send = np.concatenate([routes.send, more])
-        for position, (taken, sent) in enumerate([(receive, send), *then]):
-            taken_bits = bits_of(taken, f"route '{color}': receive")
-            sent_bits = bits_of(sent, f"route '{color}': send")
+        for position, (taken_bits, sent_bits) in enumerate(ways):
             routes.receive[position][place] = taken_bits
             routes.send[position][place] = sent_bits
         routes.last[place] = len(then)
@@ -226,20 +235,23 @@ class FabricProgram:
           where: which PEs hold it.
           bank: which of the eight 32-bit banks it starts in; the next free word if None.
         """
+        what = f"buffer '{given.name('buffer: its name', name)}'"
         if name in self.buffers:
-            raise LimitExceeded(f"buffer '{name}' is declared twice")
-        if elements < 1:
-            raise LimitExceeded(
-                f"buffer '{name}': {elements} elements, must be 1 or more"
+            given.refuse(
+                f"{what} is declared twice; give each buffer a name of its own"
             )
+        elements = given.whole(f"{what}: elements", elements, 1)
+        dtype = dtype_of_pe(what, dtype)
+        held = self.place(where)
         first_word = -(-self._top // BANK_BYTES)
         if bank is not None:
             # Words go round the banks: with word 13 free (bank 5), bank 2 is next met at word 18.
+            bank = given.whole(f"{what}: bank", bank, 0, BANKS - 1)
             first_word += (bank - first_word) % BANKS
         address = first_word * BANK_BYTES
-        made = ops.Buffer(name, elements, str(jnp.dtype(dtype)), address)
+        made = ops.Buffer(name, elements, dtype, address)
         self.buffers[name] = made
-        self.held[name] = self.place(where)
+        self.held[name] = held
         self._top = address + made.nbytes
         return made
 
@@ -265,19 +277,27 @@ class FabricProgram:
           on_wavelet: a data task: each wavelet on this color starts it once.
           argument: one element of memory that takes the wavelet that started it.
         """
-        if not code:
-            raise LimitExceeded(f"task '{name}' has no operations")
-        declared = self.tasks.setdefault(name, [])
-        if len(self.tasks) > TASKS:
-            raise LimitExceeded(
-                f"task '{name}': {len(self.tasks)} tasks, a PE has {TASKS}"
-            )
+        what = f"task '{given.name('task: its name', name)}'"
+        operations = _operations(what, code)
+        _check_wavelet(what, on_wavelet, argument)
         place = self.place(where)
-        if any((place & other.place).any() for other in declared):
-            raise LimitExceeded(f"task '{name}' is declared twice on some PE")
+        declared = self.tasks.get(name, [])
+        for other in declared:
+            twice = place & other.place
+            if twice.any():
+                given.refuse(
+                    f"{what} is declared twice on PE {first_of(twice)}, the first time in "
+                    f"{other.where}; give one of them another name, or other PEs"
+                )
+        if name not in self.tasks and len(self.tasks) == TASKS:
+            given.refuse(
+                f"{what} is the {TASKS + 1}th, a PE has {TASKS} tasks; let PEs share names, or "
+                "put operations of several tasks into one"
+            )
+        self.tasks[name] = declared
         task = Task(
             place=place,
-            code=tuple(code),
+            code=operations,
             start=start,
             blocked=blocked,
             color=on_wavelet,
@@ -295,4 +315,67 @@ class FabricProgram:
         return used
 
 
-__all__ = ["ALL", "FREE", "Color", "FabricProgram", "Task", "is_static", "merging"]
+def _positions(
+    what: str,
+    receive: Sides,
+    send: Sides,
+    then: Sequence[tuple[Sides, Sides]],
+) -> list[tuple[int, int]]:
+    """Of each position of a switch, the sets of directions that it receives from and sends to."""
+    positions: list[tuple[int, int]] = []
+    for way in [(receive, send), *then]:
+        if isinstance(way, str) or len(way) != 2:
+            given.refuse(f"{what}: then has {way!r}, must have pairs (receive, send)")
+        taken, sent = way
+        taken_bits = bits_of(taken, f"{what}: receive")
+        sent_bits = bits_of(sent, f"{what}: send")
+        positions.append((taken_bits, sent_bits))
+    if len(positions) > POSITIONS:
+        given.refuse(
+            f"{what}: {len(positions)} positions, a switch has {POSITIONS}; take another color "
+            "for what comes after"
+        )
+    return positions
+
+
+def _operations(what: str, code: Sequence[ops.Op]) -> tuple[ops.Op, ...]:
+    if isinstance(code, ops.Op):
+        given.refuse(f"{what}: code is one operation, must be a list of operations")
+    try:
+        operations = tuple(code)
+    except TypeError:
+        given.refuse(f"{what}: code is {code!r}, must be a list of operations")
+    if not operations:
+        given.refuse(f"{what} has no operations; give it some, or leave it out")
+    for number, op in enumerate(operations):
+        if not isinstance(op, ops.Op):
+            given.refuse(
+                f"{what}: its code[{number}] is {op!r}, must be an operation of ops"
+            )
+    return operations
+
+
+def _check_wavelet(what: str, color: str | None, argument: ops.Memory | None) -> None:
+    """A data task's color and the element that takes its wavelet."""
+    if color is not None:
+        given.name(f"{what}: on_wavelet", color)
+    if argument is None:
+        return
+    if not isinstance(argument, ops.Memory) or argument.elements != 1:
+        given.refuse(
+            f"{what}: argument is {argument!r}, must be one element, such as x[0]"
+        )
+    if color is None:
+        given.refuse(f"{what} has an argument but no on_wavelet: no wavelet starts it")
+
+
+__all__ = [
+    "ALL",
+    "FREE",
+    "Color",
+    "FabricProgram",
+    "QueueNumber",
+    "Task",
+    "is_static",
+    "merging",
+]

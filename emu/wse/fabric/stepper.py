@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from emu import given
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
+from emu.wse.datasheets.sheet import WaferSheet
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.cycles.profile import COUNTERS
@@ -24,10 +26,13 @@ from emu.wse.fabric.program import FabricProgram, Place
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
 from emu.wse.fabric.trains.order import with_ends
+from emu.wse.fabric.trains.routing import check_operations, static_routes
 
 PATHS = ("auto", "trains", "cycles")
 ASKED = "stepping was asked for"
 LIMIT_CYCLES = 10_000_000
+MOST_CYCLES = 1 << 30
+"""What a run may be limited to: cycles are counted in 32 bits."""
 Data = Mapping[str, Any]
 """Buffer name to its content: `[height, width, elements]`, or what broadcasts to it."""
 
@@ -90,9 +95,11 @@ def run(
       FabricError: the program is wrong, deadlocks or leaves wavelets unread.
       NotTrains: `path="trains"` for a program that has to be stepped.
     """
-    if path not in PATHS:
-        known = ", ".join(PATHS)
-        raise LimitExceeded(f"stepper: path is {path!r}, must be one of {known}")
+    _check(program, device, data)
+    given.one_of("stepper: path", path, PATHS)
+    given.whole("stepper: limit_cycles", limit_cycles, 1, MOST_CYCLES)
+    if watch is not None:
+        watch = program.place(watch)
     encoded = encode(program, device)
     wanted = Wanted(watch=watch, links=links, profile=profile, phases=phases)
     why = ASKED
@@ -112,6 +119,23 @@ def run(
         if path == "trains":
             raise NotTrains(f"stepper: not by trains: {why}; use path='auto'")
     return _by_cycles(encoded, data, why, wanted, progress, limit_cycles)
+
+
+def _check(program: FabricProgram, device: Device, data: Data | None) -> None:
+    """What `run` is given must be of the kinds that it takes."""
+    if not isinstance(program, FabricProgram):
+        given.refuse(f"stepper: program is {program!r}, must be a FabricProgram")
+    sheet = getattr(device, "sheet", None)
+    if not isinstance(device, Device) or not isinstance(sheet, WaferSheet):
+        given.refuse(
+            f"stepper: device is {getattr(device, 'name', device)!r}, must be a wafer's, such as "
+            "WSE3.at()"
+        )
+    if data is not None and not isinstance(data, Mapping):
+        given.refuse(
+            f"stepper: data is {type(data).__name__}, must be a dictionary from buffer names to "
+            "arrays"
+        )
 
 
 def _by_trains(encoded: Encoded, data: Data | None, wanted: Wanted) -> Run | str:
@@ -148,6 +172,8 @@ def _by_cycles(
     limit_cycles: int,
 ) -> Run:
     shape = encoded.program.shape
+    # Values would find this out as they are worked out; the clock alone must not answer either.
+    check_operations(encoded, static_routes(encoded))
     traced = np.zeros(shape, bool)
     if wanted.watch is not None:
         traced[wanted.watch] = True

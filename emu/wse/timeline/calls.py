@@ -12,9 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from jax import lax
 
+from emu import given
 from emu.annotations import DType
 from emu.datasheet import Device
-from emu.errors import LimitExceeded
 from emu.instruction import Crossing, Operand
 from emu.wse.pe.laws import call_cycles, known
 from emu.wse.timeline.lines import Lines
@@ -32,9 +32,11 @@ Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
 def group_size(axis: str, group: int | None) -> int:
     """The PEs of a group, by default the whole axis, of which it must be a divisor."""
     pes = lax.axis_size(axis)
-    size = group or pes
+    if group is None:
+        return pes
+    size = given.whole("wse.fabric: group", group, 1)
     if pes % size:
-        raise LimitExceeded(
+        given.refuse(
             f"wse.fabric: axis '{axis}' has {pes} PEs, a group of {group} must divide it"
         )
     return size

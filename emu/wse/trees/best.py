@@ -19,6 +19,7 @@ import functools
 
 import numpy as np
 
+from emu import given
 from emu.datasheet import Device
 from emu.wse.trees import families
 from emu.wse.trees.estimate import model_cycles
@@ -35,6 +36,8 @@ def auto(pes: int, words: int, device: Device) -> Tree:
     chain, star, binary, every two-phase tree, and optimal trees over the first PEs of equal groups
     that are chained as in the two-phase tree.
     """
+    given.whole("auto: PEs", pes, 1)
+    given.whole("auto: words", words, 1)
     hop = int(device.hop_cycles)
     stage = int(2 * device.ramp_cycles + 1)
     if pes <= EXACT_PES:

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Sequence
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.trees.tree import Tree
 
 Children = list[list[int]]
@@ -16,7 +16,7 @@ Children = list[list[int]]
 
 def no_children(pes: int) -> Children:
     """PEs none of which sends to another yet."""
-    return [[] for _ in range(pes)]
+    return [[] for _ in range(given.whole("tree: PEs", pes, 1))]
 
 
 def grouped_chains(pes: int, group: int) -> Children:
@@ -71,8 +71,7 @@ def two_phase(pes: int, group: int) -> Tree:
 
     The last group may be shorter. The eastern-most leader forwards its group's stream at once.
     """
-    if group < 1:
-        raise LimitExceeded(f"two_phase: group is {group}, must be 1 or more PEs")
+    given.whole("two_phase: group", group, 1)
     children = grouped_chains(pes, group)
     for leader in range(group, pes, group):
         children[leader - group].append(leader)
@@ -96,10 +95,7 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
       stores: the outermost groups' roots, which no other root sends to, store as WaferLLM's do;
         else they stream their own group's last stream through, a gap and its length sooner.
     """
-    if not 1 <= groups <= pes:
-        raise LimitExceeded(
-            f"two_tree: {groups} groups, must be 1 to the {pes} PEs of the line"
-        )
+    given.whole("two_tree: groups", groups, 1, given.whole("two_tree: PEs", pes, 1))
     children = no_children(pes)
 
     def inward(members: Sequence[int]) -> int:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from emu import given
 from emu.datasheet import Device
-from emu.errors import LimitExceeded
 from emu.wse import trees
 from emu.wse.collectives import programs
 from emu.wse.collectives.programs import Code, Line
@@ -18,6 +18,8 @@ TREES = ("chain", "star", "binary", "two_phase", "two_tree", "auto")
 
 
 def _tree(name: str, pes: int, words: int, device: Device) -> trees.Tree:
+    _check_sizes(pes=pes, words=words)
+    given.one_of("tree", name, TREES)
     square_root = max(1, round(pes**0.5))
     made: dict[str, Callable[[], trees.Tree]] = {
         "chain": lambda: trees.chain(pes),
@@ -27,10 +29,13 @@ def _tree(name: str, pes: int, words: int, device: Device) -> trees.Tree:
         "two_tree": lambda: trees.two_tree(pes, square_root),
         "auto": lambda: auto(pes, words, device),
     }
-    if name not in made:
-        known = ", ".join(TREES)
-        raise LimitExceeded(f"tree is {name!r}, must be one of {known}")
     return made[name]()
+
+
+def _check_sizes(**sizes: int) -> None:
+    """Counts of PEs, words and the like, each under its own name."""
+    for name, size in sizes.items():
+        given.whole(name, size, 1)
 
 
 def _on_a_line(
@@ -39,6 +44,7 @@ def _on_a_line(
     code_of: Callable[[Line, Memory], Code],
 ) -> FabricProgram:
     """Every PE of a line holds `x` of `words` float32 and starts in cycle 0."""
+    _check_sizes(pes=pes, words=words)
     program = FabricProgram(pes)
     x = program.buffer("x", words)
     code = code_of(Line(program), x[:])
@@ -74,6 +80,7 @@ def all_reduce(
 
 def ring_all_reduce(pes: int = 16, words: int = 256) -> FabricProgram:
     """All-reduce round a ring folded onto a line, chunk by chunk."""
+    _check_sizes(pes=pes, words=words)
     program = FabricProgram(pes)
     x = program.buffer("x", words)
     code = programs.ring_all_reduce(Line(program), x, "ring")
@@ -92,6 +99,7 @@ def broadcast(pes: int = 64, words: int = 256, root: int = 0) -> FabricProgram:
 
 def broadcast_2d(width: int = 40, height: int = 60, words: int = 64) -> FabricProgram:
     """One PE's words to a whole rectangle, as one stream."""
+    _check_sizes(width=width, height=height, words=words)
     program = FabricProgram(width, height)
     x = program.buffer("x", words)
     code = programs.multicast_2d(program, x[:], "out")
@@ -107,6 +115,7 @@ def reduce_2d(
     tree: str = "two_phase",
 ) -> FabricProgram:
     """The sum over a rectangle: along the rows, then along the column of their roots."""
+    _check_sizes(width=width, height=height, words=words)
     program = FabricProgram(width, height)
     x = program.buffer("x", words)
     along_rows = _tree(tree, width, words, device)
@@ -118,6 +127,7 @@ def reduce_2d(
 
 def gather(pes: int = 16, words: int = 16) -> FabricProgram:
     """Every PE's block to the first one of its line."""
+    _check_sizes(pes=pes, words=words)
     program = FabricProgram(pes)
     x = program.buffer("x", words)
     blocks = program.buffer("all", pes * words)
@@ -134,18 +144,21 @@ def gemv(
     cols: int = 32,
 ) -> FabricProgram:
     """`y = x @ w` over a rectangle: broadcast along rows, multiply, reduce along columns."""
+    _check_sizes(k=k, n=n, rows=rows, cols=cols)
     sizes = WaferGemv(k, n, rows, cols)
     return fabric_program(sizes, device)
 
 
 def gemm(device: Device, p: int = 4, tile: int = 8) -> FabricProgram:
     """MeshGEMM on `p` x `p` PEs with square tiles: microthreads move, tasks start one another."""
+    _check_sizes(p=p, tile=tile)
     sizes = mesh_gemm.Sizes(p, tile, tile, tile)
     return mesh_gemm.mesh_gemm(device, sizes)
 
 
 def send(words: int = 8, hops: int = 4) -> FabricProgram:
     """A microthread's send, whose arrival starts a task some hops away."""
+    _check_sizes(words=words, hops=hops)
     return microbench.one_way(words, hops)
 
 

@@ -1,5 +1,6 @@
 """A multicast along a line: each router passes the words on and into its PE at once."""
 
+from emu import given
 from emu.wse.fabric import ops
 from emu.wse.fabric.layout.code import Code, on_line
 from emu.wse.fabric.layout.line import Line
@@ -19,6 +20,7 @@ def multicast(line: Line, x: Memory, color: str, root: int = 0) -> Code:
       color: name of the color, for this multicast alone.
       root: place of the PE that sends.
     """
+    given.whole("multicast: root", root, 0, line.pes - 1)
     operations: dict[int, list[ops.Op]] = {root: []}
 
     def one_way(receivers: range, name: str, away: str, back: str) -> None:

@@ -1,6 +1,6 @@
 """Sums along a line of PEs by any tree: what each PE adds, in which order, where it sends it."""
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric import ops
 from emu.wse.fabric.layout import streams
 from emu.wse.fabric.layout.code import Code, on_line
@@ -59,11 +59,13 @@ def reduce(
 
 
 def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
+    if not isinstance(tree, Tree):
+        given.refuse(f"reduce: tree is {tree!r}, must be one of trees, such as chain")
     if tree.pes != line.pes:
-        raise LimitExceeded(f"reduce: a tree of {tree.pes} PEs on a line of {line.pes}")
-    if routes not in ROUTES:
-        known = ", ".join(ROUTES)
-        raise LimitExceeded(f"reduce: routes is {routes!r}, must be one of {known}")
+        given.refuse(
+            f"reduce: a tree of {tree.pes} PEs on a line of {line.pes}; build it for {line.pes}"
+        )
+    given.one_of("reduce: routes", routes, ROUTES)
     if routes == FIXED:
         return streams.fixed(tree.parent, prefix)
     return streams.turned(tree, prefix)

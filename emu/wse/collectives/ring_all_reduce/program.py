@@ -10,7 +10,7 @@ added (steps 0 and 1) or which it replaces (steps 2 and 3):
     3      2, = 1     0, = 2     1, = 0
 """
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric.layout.code import Code
 from emu.wse.fabric.layout.folded_ring import Step, round_the_ring
 from emu.wse.fabric.layout.line import Line
@@ -31,7 +31,7 @@ def ring_all_reduce(line: Line, x: Buffer, prefix: str, op: str = "add") -> Code
     """
     pes = line.pes
     if x.elements % pes:
-        raise LimitExceeded(
+        given.refuse(
             f"ring_all_reduce: '{x.name}' has {x.elements} elements, must be a multiple of the "
             f"ring's {pes} PEs; pad it"
         )

@@ -1,6 +1,6 @@
 """A cyclic shift on a ring folded onto a line: every PE sends, and takes what comes."""
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric.layout.code import Code
 from emu.wse.fabric.layout.folded_ring import Step, round_the_ring
 from emu.wse.fabric.layout.line import Line
@@ -29,9 +29,13 @@ def shift(
       activate: with threads, the task that the receive's end activates.
     """
     if by not in (1, -1):
-        raise LimitExceeded(f"shift: by is {by}, must be 1 or -1; shift again for more")
+        given.refuse(f"shift: by is {by!r}, must be 1 or -1; shift again for more")
+    if threads is not None and not (isinstance(threads, tuple) and len(threads) == 2):
+        given.refuse(
+            f"shift: threads is {threads!r}, must be two, of the send and of the receive"
+        )
     if activate is not None and threads is None:
-        raise LimitExceeded(
+        given.refuse(
             f"shift: activates '{activate}' but runs on the main thread; give it "
             "threads, or go on behind it"
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from emu.wse.fabric.cycles import fields
-from emu.wse.fabric.cycles.machine import Live
+from emu.wse.fabric.cycles.machine import NEVER, SENDS, TAKES, Live
 from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, materialize, where
 from emu.wse.fabric.cycles.shape import Pairs, Shape
 from emu.wse.fabric.cycles.tables import Tables
@@ -92,8 +92,34 @@ def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
         full=Rows(full),
         lost=Rows(ready) & ~issued,
     )
-    state = dataclasses.replace(state, threads=threads)
+    mixed = _first_mixed(shape, state, issued, now)
+    state = dataclasses.replace(state, threads=threads, mixed=mixed)
     return _complete(shape, state, done, now), seen
+
+
+def _first_mixed(shape: Shape, state: Live, issued: Rows, now: jax.Array) -> jax.Array:
+    """The first time that an operation moves words of a color on which an earlier one is not done.
+
+    Two operations of a PE would share the color's words out by the cycle, which no program means.
+    """
+    threads = state.threads
+    found = state.mixed
+    for side, colors, pairs in (
+        (TAKES, threads.inward, shape.taking_pairs),
+        (SENDS, threads.outward, shape.sending_pairs),
+    ):
+        for first, second in pairs:
+            both = threads.on[first] & threads.on[second]
+            both &= (colors[first] == colors[second]) & (colors[first] >= 0)
+            first_is_later = threads.begun[first] > threads.begun[second]
+            for later, is_later in ((first, first_is_later), (second, ~first_is_later)):
+                mixes = both & is_later & issued[later]
+                pe = jnp.argmax(mixes)
+                seen = [now, pe, colors[later][pe], jnp.int32(side), jnp.int32(later)]
+                told = jnp.stack([each.astype(jnp.int32) for each in seen])
+                new = (found[0] == NEVER) & mixes.any()
+                found = jnp.where(new, told, found)
+    return found
 
 
 def _at_color(rows: Rows, color: PerPE) -> PerPE:

@@ -24,6 +24,7 @@ IDLE = -1
 """`State.pc` of a main thread between two tasks."""
 NEVER = -1
 """A cycle that has not come."""
+TAKES, SENDS = range(2)
 Vector = TypeVar("Vector")
 Matrix = TypeVar("Matrix")
 
@@ -67,6 +68,7 @@ class Threads(Generic[Matrix]):
       completion: `int32`, what is done to tasks when it completes (`fields.py`).
       control: `int8`, the kind of the wavelets that it sends.
       served: `int32`, when it last issued; of microthreads only.
+      begun: `int32`, when its operation was dispatched; only if threads may share a color.
     """
 
     on: Matrix
@@ -78,6 +80,7 @@ class Threads(Generic[Matrix]):
     completion: Matrix
     control: Matrix
     served: Matrix
+    begun: Matrix
 
 
 @jax.tree_util.register_dataclass
@@ -104,6 +107,8 @@ class State(Generic[Vector, Matrix]):
       link_served, ramp_served: `int32`, when a color last left the router, or the output queue;
         only if colors share links, or ramps.
       clash: `int32[3]`, the first cycle, PE and color of two arrivals at once, or NEVER.
+      mixed: `int32[5]`, the first cycle, PE, color, side (TAKES or SENDS) and thread of words of
+        one color that two operations of a PE move at once, or NEVER.
     """
 
     pc: Vector
@@ -124,6 +129,7 @@ class State(Generic[Vector, Matrix]):
     link_served: Matrix
     ramp_served: Matrix
     clash: Vector
+    mixed: Vector
 
 
 Live = State[PerPE, Rows]
@@ -164,6 +170,7 @@ def initial(shape: Shape, started: np.ndarray, blocked: np.ndarray) -> Live:
         link_served=if_used(shares_links, colors, NEVER, jnp.int32),
         ramp_served=if_used(shares_ramps, colors, NEVER, jnp.int32),
         clash=jnp.full(3, NEVER, jnp.int32),
+        mixed=jnp.full(5, NEVER, jnp.int32),
     )
 
 
@@ -172,6 +179,8 @@ def _no_operations(shape: Shape) -> Threads[Rows]:
         return zeros(shape.threads, shape.pes, dtype)
 
     taking_turns = shape.threads if shape.threads > 1 else 0
+    may_share = bool(shape.taking_pairs or shape.sending_pairs)
+    sharing = shape.threads if may_share else 0
     return Threads(
         on=empty(bool),
         wake=empty(jnp.int32),
@@ -182,6 +191,7 @@ def _no_operations(shape: Shape) -> Threads[Rows]:
         completion=empty(jnp.int32),
         control=empty(jnp.int8),
         served=full(taking_turns, shape.pes, NEVER, jnp.int32),
+        begun=full(sharing, shape.pes, NEVER, jnp.int32),
     )
 
 
@@ -214,6 +224,8 @@ __all__ = [
     "IDLE",
     "Live",
     "NEVER",
+    "SENDS",
+    "TAKES",
     "Queues",
     "State",
     "Threads",

@@ -165,6 +165,7 @@ def _start(
         pace=entered(pace, threads.pace),
         completion=entered(completion, threads.completion),
         control=entered(following.control, threads.control),
+        begun=entered(now, threads.begun) if len(threads.begun) else threads.begun,
     )
 
 

@@ -29,6 +29,7 @@ class Shape:
       control: whether any control wavelets are sent.
       link_pairs, ramp_pairs: colors that may want one link, or the ramp out of one PE.
       threads: microthreads in use, the main one included.
+      taking_pairs, sending_pairs: threads that may take words of one color, or send on one.
       data_tasks: (task, color) of each data task.
       tasked: whether tasks are activated, blocked or unblocked as the program runs.
       stamps, tasks, instructions: how many; of the last, the next power of two.
@@ -45,6 +46,8 @@ class Shape:
     link_pairs: Pairs
     ramp_pairs: Pairs
     threads: int
+    taking_pairs: Pairs
+    sending_pairs: Pairs
     data_tasks: tuple[tuple[int, int], ...]
     tasked: bool
     stamps: int
@@ -111,6 +114,12 @@ def shape_of(encoded: Encoded) -> Shape:
         link_pairs=_pairs(sent),
         ramp_pairs=_pairs(from_ramp),
         threads=1 + max(threads, default=0),
+        taking_pairs=_thread_pairs(
+            [(instruction.inward, instruction.thread) for instruction in instructions]
+        ),
+        sending_pairs=_thread_pairs(
+            [(instruction.outward, instruction.thread) for instruction in instructions]
+        ),
         data_tasks=_data_tasks(encoded),
         tasked=_tasked(encoded),
         stamps=len(encoded.stamps),
@@ -153,6 +162,18 @@ def _pairs(wants: list[np.ndarray]) -> Pairs:
         if common.any():
             found.append((first, second))
     return tuple(found)
+
+
+def _thread_pairs(uses: list[tuple[int, int]]) -> Pairs:
+    """Threads of which operations use one color, from (color, thread) of each instruction."""
+    threads_of: dict[int, set[int]] = {}
+    for color, thread in uses:
+        if color != NONE:
+            threads_of.setdefault(color, set()).add(thread)
+    pairs: set[tuple[int, int]] = set()
+    for threads in threads_of.values():
+        pairs.update(itertools.combinations(sorted(threads), 2))
+    return tuple(sorted(pairs))
 
 
 def _data_tasks(encoded: Encoded) -> tuple[tuple[int, int], ...]:

@@ -2,11 +2,17 @@
 
 import numpy as np
 
-from emu.wse.fabric.cycles.machine import IDLE, NEVER, Threads
+from emu.wse.fabric.cycles.machine import IDLE, NEVER, TAKES, Threads
 from emu.wse.fabric.cycles.run import QUIET, Cycles
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
-from emu.wse.fabric.errors import Deadlock, Endless, TwoArrivals, Unread
+from emu.wse.fabric.errors import (
+    Deadlock,
+    Endless,
+    FabricError,
+    TwoArrivals,
+    Unread,
+)
 
 
 def check(encoded: Encoded, run: Cycles) -> None:
@@ -33,6 +39,7 @@ def check(encoded: Encoded, run: Cycles) -> None:
         queued = run.state.channels.waiting
         _check_stranded(encoded, run, "router", queued, of_channels)
         _check_stranded(encoded, run, "output queue", run.state.outputs, names)
+        _check_apart(encoded, run, names)
 
 
 def _name(encoded: Encoded, pe: int) -> str:
@@ -147,6 +154,25 @@ def _check_stranded(
             f"the {where} of {_name(encoded, pe)} when all tasks are done, in cycle "
             f"{run.last}: no switch position takes them on"
         )
+
+
+def _check_apart(encoded: Encoded, run: Cycles, names: list[str]) -> None:
+    """Operations of a PE moved the words of a color one after another, never two at once."""
+    cycle, pe, color, side, thread = run.state.mixed.tolist()
+    if cycle == NEVER:
+        return
+    where = ""
+    for instruction in encoded.instructions:
+        used = instruction.inward if side == TAKES else instruction.outward
+        if used == color and instruction.thread == thread:
+            where = instruction.where
+            break
+    raise FabricError(
+        f"{_name(encoded, pe)}: two threads {'take' if side == TAKES else 'send'} words of color "
+        f"'{names[color]}' at once, in cycle {cycle}; let one wait for the other, or give each a "
+        "color",
+        where,
+    )
 
 
 __all__ = ["check"]

@@ -12,8 +12,12 @@ from emu.wse.fabric.directions import (
     neighbour,
     several,
 )
+from emu.wse.fabric.encoding.code_size import code_bytes
 from emu.wse.fabric.errors import FabricError, first_of
-from emu.wse.fabric.program import FREE, Color, FabricProgram
+from emu.wse.fabric.program import Color, FabricProgram, Task
+
+STAMPS = 510
+"""Names of stamps that an instruction's bits tell apart (`cycles/fields.py`)."""
 
 
 def check_size(program: FabricProgram, device: Device) -> None:
@@ -38,7 +42,7 @@ def check_size(program: FabricProgram, device: Device) -> None:
             ("input", color.input_queue, device.input_queue_words),
             ("output", color.output_queue, device.output_queue_words),
         ):
-            if queue != FREE and not 0 <= queue < len(depths):
+            if isinstance(queue, int) and not 0 <= queue < len(depths):
                 raise LimitExceeded(
                     f"color '{name}': {side} queue {queue}, {device.name} has 0 to "
                     f"{len(depths) - 1}"
@@ -47,13 +51,16 @@ def check_size(program: FabricProgram, device: Device) -> None:
 
 def check_memory(program: FabricProgram, device: Device) -> None:
     """Code and buffers fit the SRAM of every PE."""
-    code = device.code_bytes if program.code_bytes is None else program.code_bytes
-    used = program.used_bytes() + int(code)
+    code = code_bytes(program, device)
+    buffers = program.used_bytes()
+    used = code + buffers
     limit = device.capacity_bytes["sram"]
     if limit is not None and used.max() > limit:
-        fullest = program.coordinates(int(used.argmax()))
+        fullest = int(used.argmax())
         raise OutOfMemory(
-            f"PE {fullest}: {used.max()} bytes of code and buffers, its SRAM has {limit}"
+            f"PE {program.coordinates(fullest)}: {used.max()} bytes of code and buffers, its SRAM "
+            f"has {limit}; {code.flat[fullest]} are code, so make its buffers "
+            f"{used.max() - limit} bytes smaller, or use more PEs"
         )
 
 
@@ -117,20 +124,49 @@ def check_route(name: str, color: Color) -> None:
 
 
 def check_tasks(program: FabricProgram) -> None:
-    """A data task starts by its wavelets alone."""
+    """A data task starts by its wavelets alone, and those of a color start one task of a PE."""
+    hears: dict[str, list[tuple[str, Task]]] = {}
     for name, declared in program.tasks.items():
         for task in declared:
-            if task.color is not None and task.start:
+            if task.color is None:
+                continue
+            if task.color not in program.colors:
+                known = ", ".join(program.colors) or "none"
+                raise FabricError(
+                    f"task '{name}' starts on wavelets of '{task.color}': no such color, has "
+                    f"{known}",
+                    task.where,
+                )
+            if task.start:
                 raise FabricError(
                     f"task '{name}' starts with the program and on wavelets of "
                     f"'{task.color}'; a data task must not have start=True",
                     task.where,
                 )
+            for other_name, other in hears.setdefault(task.color, []):
+                both = task.place & other.place
+                if both.any():
+                    raise FabricError(
+                        f"PE {first_of(both)}: wavelets of '{task.color}' start task "
+                        f"'{other_name}' and task '{name}', must start one; give one of them "
+                        "another color",
+                        task.where,
+                    )
+            hears[task.color].append((name, task))
+
+
+def check_stamps(stamps: int) -> None:
+    """As many as the stepper numbers."""
+    if stamps > STAMPS:
+        raise LimitExceeded(
+            f"fabric program: {stamps} stamps, at most {STAMPS}; read fewer of the times"
+        )
 
 
 __all__ = [
     "check_memory",
     "check_route",
     "check_size",
+    "check_stamps",
     "check_tasks",
 ]

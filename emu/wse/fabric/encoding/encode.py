@@ -59,7 +59,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
     for name, color in program.colors.items():
         checks.check_route(name, color)
     numbers = {name: number for number, name in enumerate(program.tasks)}
-    names = Names(program=program, device=device, tasks=numbers, stamps={})
+    names = Names(program=program, device=device, tasks=numbers, stamps={}, found={})
     made: list[Instruction] = []
     of_tasks: list[tuple[Task, list[Instruction]]] = []
     entry = np.full((max(1, len(numbers)), *program.shape), NONE, np.int32)
@@ -76,6 +76,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
             of_tasks.append((task, of_task))
             made += of_task
     inputs, outputs = sides(program, device, of_tasks)
+    checks.check_stamps(len(names.stamps))
     return Encoded(
         program=program,
         device=device,

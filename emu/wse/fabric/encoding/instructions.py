@@ -3,15 +3,19 @@
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
+
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
 from emu.wse.fabric.encoding.timing import Timing, price
 from emu.wse.fabric.errors import FabricError, first_of
-from emu.wse.fabric.program import THREADS, FabricProgram, Task
+from emu.wse.fabric.program import FabricProgram, Task
 
 VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH, PAUSE = range(8)
 NONE = -1
+MOST_ISSUES = 2**31 - 1
+DOES = {ACTIVATE: "activates", BLOCK: "blocks", UNBLOCK: "unblocks"}
 KINDS = {
     ops.Vector: VECTOR,
     ops.Map: VECTOR,
@@ -65,12 +69,14 @@ class Names:
     Attributes:
       program, device: whose.
       tasks, stamps: name to index; stamps are numbered as they are met.
+      found: what `places` has worked out, by task.
     """
 
     program: FabricProgram
     device: Device
     tasks: dict[str, int]
     stamps: dict[str, int]
+    found: dict[int, tuple[np.ndarray, np.ndarray]]
 
     def color(self, name: str, task: str, where: str) -> int:
         """Index of a color that `task` uses."""
@@ -87,10 +93,18 @@ class Names:
             raise _unknown(task, "task", name, self.tasks, where)
         return self.tasks[name]
 
-    def is_data_task(self, index: int) -> bool:
-        """Whether wavelets start the task, on any PE."""
-        declared = list(self.program.tasks.values())[index]
-        return any(task.color for task in declared)
+    def places(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """`bool[height, width]`: where a task has code, and where wavelets start it."""
+        if index in self.found:
+            return self.found[index]
+        has_code = np.zeros(self.program.shape, bool)
+        hears = np.zeros(self.program.shape, bool)
+        for task in list(self.program.tasks.values())[index]:
+            has_code |= task.place
+            if task.color is not None:
+                hears |= task.place
+        self.found[index] = has_code, hears
+        return has_code, hears
 
 
 def _unknown(
@@ -107,6 +121,8 @@ def _unknown(
 def instructions(names: Names, name: str, task: Task) -> list[Instruction]:
     """The operations of a task as instructions, the last of which ends it."""
     made = [_instruction(names, op, name, task) for op in task.code]
+    _check_other_tasks(names, made, name, task)
+    _check_held(names, name, task)
     if PAUSE in (made[0].kind, made[-1].kind):
         raise FabricError(
             f"task '{name}' starts or ends with Pause, must have an operation before and after",
@@ -157,44 +173,98 @@ def _instruction(names: Names, op: ops.Op, name: str, task: Task) -> Instruction
         last=False,
         where=where,
     )
-    _check_tasks(names, instruction, name)
-    _check_buffers(names, instruction, name, task)
+    _check_length(instruction, name)
+    _check_completion(instruction, name)
+    _check_switch(names, instruction, name, task)
     return instruction
 
 
-def _check_tasks(names: Names, instruction: Instruction, name: str) -> None:
-    """What an instruction does to tasks, and when, must be possible."""
-    thread = instruction.thread
-    if not 0 <= thread < THREADS:
+def _check_length(instruction: Instruction, name: str) -> None:
+    """The stepper counts an operation's issues in 32 bits."""
+    issues = instruction.time.issues
+    if issues > MOST_ISSUES:
         raise LimitExceeded(
-            f"task '{name}': thread {thread}, a PE has 1 to {THREADS - 1}",
+            f"task '{name}': an operation of {issues} issues, at most {MOST_ISSUES}; cut it in "
+            "parts",
             instruction.where,
         )
+
+
+def _check_completion(instruction: Instruction, name: str) -> None:
+    """Only what runs beside the main thread has an end of its own."""
     completion = (instruction.activate, instruction.unblock)
-    if thread == 0 and completion != (NONE, NONE):
+    if instruction.thread == 0 and completion != (NONE, NONE):
         raise FabricError(
             f"task '{name}': a synchronous operation activates or unblocks a task; "
             "give it a thread, or use Activate after it",
             instruction.where,
         )
-    activated = instruction.activate
-    if instruction.kind == ACTIVATE:
-        activated = instruction.target
-    if activated != NONE and names.is_data_task(activated):
-        raise FabricError(
-            f"task '{name}' activates a data task, which its wavelets alone start",
-            instruction.where,
-        )
 
 
-def _check_buffers(
+def _check_other_tasks(
+    names: Names,
+    made: list[Instruction],
+    name: str,
+    task: Task,
+) -> None:
+    """Tasks that a task activates, blocks or unblocks must be there, on every PE that does so."""
+    done: set[tuple[str, int]] = set()
+    for instruction in made:
+        done.add(("activates", instruction.activate))
+        done.add(("unblocks", instruction.unblock))
+        if instruction.kind in DOES:
+            done.add((DOES[instruction.kind], instruction.target))
+    for does, other in sorted(done):
+        if other == NONE:
+            continue
+        has_code, hears = names.places(other)
+        other_name = list(names.tasks)[other]
+        lacking = task.place & ~has_code
+        if lacking.any():
+            raise FabricError(
+                f"task '{name}' {does} task '{other_name}' on PE {first_of(lacking)}, where it has "
+                "no code; declare it there, or leave this PE out",
+                task.where,
+            )
+        if does == "activates" and (task.place & hears).any():
+            raise FabricError(
+                f"task '{name}' activates a data task, '{other_name}', which its wavelets alone "
+                "start",
+                task.where,
+            )
+
+
+def _check_switch(
     names: Names,
     instruction: Instruction,
     name: str,
     task: Task,
 ) -> None:
-    """All PEs that run an instruction must hold the buffers that it touches."""
-    for buffer in _held(instruction.op):
+    """A switch must have the position that it is set to."""
+    op = instruction.op
+    if not isinstance(op, ops.Switch):
+        return
+    color = names.program.colors[op.color]
+    beyond = task.place & (color.last < op.position)
+    if beyond.any():
+        y, x = np.argwhere(beyond)[0]
+        last = color.last[y, x]
+        raise FabricError(
+            f"task '{name}': color '{op.color}' switches to position {op.position} on PE "
+            f"{first_of(beyond)}, whose route has positions 0 to {last}; give the route another "
+            "(receive, send) in then",
+            instruction.where,
+        )
+
+
+def _check_held(names: Names, name: str, task: Task) -> None:
+    """All PEs that run a task must hold the buffers that it touches."""
+    operands = [operand for op in task.code for operand in _memory(op)]
+    if task.argument is not None:
+        operands.append(task.argument)
+    for operand in dict.fromkeys(operands):
+        _check_operand(names, operand, name, task)
+    for buffer in dict.fromkeys(operand.buffer for operand in operands):
         lacking = task.place & ~names.program.held[buffer]
         if lacking.any():
             at = first_of(lacking)
@@ -204,8 +274,28 @@ def _check_buffers(
             )
 
 
-def _held(op: ops.Op) -> list[str]:
-    """Buffers that an operation touches."""
+def _check_operand(names: Names, operand: ops.Memory, name: str, task: Task) -> None:
+    """An operand must be a part of a buffer of this program."""
+    buffers = names.program.buffers
+    if operand.buffer not in buffers:
+        raise _unknown(name, "buffer", operand.buffer, buffers, task.where)
+    buffer = buffers[operand.buffer]
+    last = operand.start + (operand.elements - 1) * operand.step
+    begin = buffer[:1]
+    itemsize = buffer.nbytes // buffer.elements
+    address = begin.address + operand.start * itemsize
+    is_part = 0 <= operand.start <= last < buffer.elements
+    if not is_part or (operand.dtype, operand.address) != (buffer.dtype, address):
+        raise FabricError(
+            f"task '{name}': {operand.elements} {operand.dtype} of buffer '{buffer.name}' from "
+            f"{operand.start} on are no part of this program's, {buffer.elements} {buffer.dtype}; "
+            "take slices of the buffer that this program declared",
+            task.where,
+        )
+
+
+def _memory(op: ops.Op) -> list[ops.Memory]:
+    """What an operation touches in memory."""
     match op:
         case ops.Vector() | ops.Code():
             operands = (op.dst, *op.sources)
@@ -213,7 +303,7 @@ def _held(op: ops.Op) -> list[str]:
             operands = (op.dst, op.weights, op.x)
         case _:
             operands = ()
-    return [each.buffer for each in operands if isinstance(each, ops.Memory)]
+    return [each for each in operands if isinstance(each, ops.Memory)]
 
 
 __all__ = [

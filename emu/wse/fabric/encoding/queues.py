@@ -10,7 +10,6 @@ whose queue is FREE get the next one that is, from `FIRST_QUEUE` on:
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -18,7 +17,13 @@ from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 from emu.wse.fabric.errors import FabricError, first_of
-from emu.wse.fabric.program import FIRST_QUEUE, FREE, FabricProgram, Task
+from emu.wse.fabric.program import (
+    FIRST_QUEUE,
+    FREE,
+    FabricProgram,
+    QueueNumber,
+    Task,
+)
 
 INPUT, OUTPUT = "input", "output"
 
@@ -85,8 +90,8 @@ def sides(
         for color in sorted(outward - {NONE}):
             sent.append(Use(color, task.place, task.where))
     colors = list(program.colors.values())
-    inputs = [color.input_queue for color in colors]
-    outputs = [color.output_queue for color in colors]
+    inputs: list[QueueNumber] = [color.input_queue for color in colors]
+    outputs: list[QueueNumber] = [color.output_queue for color in colors]
     return (
         _side(program, device, INPUT, inputs, device.input_queue_words, taken),
         _side(program, device, OUTPUT, outputs, device.output_queue_words, sent),
@@ -97,7 +102,7 @@ def _side(
     program: FabricProgram,
     device: Device,
     side: str,
-    given: Sequence[int | Literal["free"]],
+    given: Sequence[QueueNumber],
     depths: Sequence[int],
     uses: list[Use],
 ) -> Side:

@@ -1,15 +1,19 @@
 """What the programs of gather and scatter share: one PE holds a block for each of its line."""
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Buffer, Memory
 
 
 def check_blocks(name: str, line: Line, blocks: Buffer, block: Memory) -> None:
     """Raises `LimitExceeded` unless `blocks` is a block for each of two or more PEs."""
+    if not isinstance(blocks, Buffer) or not isinstance(block, Memory):
+        given.refuse(
+            f"{name}: blocks are {blocks!r}, must be a buffer, and a PE's {block!r}, must be memory"
+        )
     needed = line.pes * block.elements
     if blocks.elements != needed or line.pes < 2:
-        raise LimitExceeded(
+        given.refuse(
             f"{name}: blocks of {block.elements} elements on {line.pes} PEs and '{blocks.name}' of "
             f"{blocks.elements}, must be {needed}, and 2 PEs or more"
         )

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from emu.errors import LimitExceeded
+from emu import given
 from emu.wse.fabric.arrays import Grid
 from emu.wse.fabric.program import ALL, FabricProgram
 
@@ -39,10 +39,17 @@ class Line:
     backwards: bool = False
 
     def __post_init__(self) -> None:
-        if self.along not in SIDES:
-            raise LimitExceeded(f"line: along is {self.along!r}, must be 'x' or 'y'")
+        given.one_of("line: along", self.along, SIDES)
+        rectangle = self.within
+        is_pair = isinstance(rectangle, tuple) and len(rectangle) == 2
+        if not is_pair or not all(isinstance(each, slice) for each in rectangle):
+            given.refuse(
+                f"line: within is {rectangle!r}, must be two slices, such as np.s_[:, 2:5]"
+            )
+        if self.group is not None:
+            given.whole("line: group", self.group, 1)
         if self.extent < 1 or self.extent % self.pes:
-            raise LimitExceeded(
+            given.refuse(
                 f"line: groups of {self.group} must divide {self.extent} PEs along "
                 f"{self.along}; choose another group or rectangle"
             )
@@ -80,8 +87,9 @@ class Line:
     def at(self, places: int | Iterable[int]) -> Grid:
         """`bool[height, width]`: the PEs at some places of the line."""
         chosen = np.zeros(self.pes, bool)
-        several = [places] if isinstance(places, int) else list(places)
-        chosen[several] = True
+        several = list(places) if isinstance(places, Iterable) else [places]
+        for place in several:
+            chosen[given.whole("line: place", place, 0, self.pes - 1)] = True
         along = np.tile(chosen, self.extent // self.pes)
         if self.backwards:
             along = along[::-1]

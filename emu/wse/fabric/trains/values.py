@@ -17,6 +17,7 @@ from emu.wse.fabric import operands, ops
 from emu.wse.fabric.arrays import Elements, Mask, PEs, WordArray
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
+from emu.wse.fabric.errors import FabricError
 
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum}
 SomePEs: TypeAlias = slice | PEs
@@ -95,11 +96,12 @@ class Sram:
         if given is None:
             nothing = np.full(whole, np.nan, dtype)
             return nothing.reshape(-1, buffer.elements)
+        content = _real(name, given)
         try:
-            content = np.broadcast_to(np.asarray(given), whole)
+            content = np.broadcast_to(content, whole)
         except ValueError:
             raise LimitExceeded(
-                f"data for buffer '{name}': shape {np.shape(given)}, must broadcast to {whole}"
+                f"data for buffer '{name}': shape {content.shape}, must broadcast to {whole}"
             ) from None
         changed = written or not held.all()
         content = content.astype(dtype, copy=changed)
@@ -123,6 +125,20 @@ class Sram:
         for name, array in self.arrays.items():
             found[name] = array.reshape(*self.shape, -1)
         return found
+
+
+def _real(name: str, given: Any) -> np.ndarray:
+    """What is given for a buffer, if it is real numbers."""
+    try:
+        content = np.asarray(given)
+    except ValueError as error:
+        raise LimitExceeded(f"data for buffer '{name}' is no array: {error}") from None
+    kind = jnp.dtype(content.dtype)
+    if not (jnp.issubdtype(kind, np.floating) or jnp.issubdtype(kind, np.integer)):
+        raise LimitExceeded(
+            f"data for buffer '{name}' is of dtype {kind}, must be real numbers"
+        )
+    return content
 
 
 def _elements_of(memory: ops.Memory) -> slice:
@@ -175,16 +191,25 @@ def perform(
             case ops.Map():
                 _map(sram, op, pes)
             case ops.Code():
-                _code(sram, op, pes)
+                _code(sram, op, pes, instruction.where)
     return None
 
 
-def _code(sram: Sram, op: ops.Code, pes: SomePEs) -> None:
+def _code(sram: Sram, op: ops.Code, pes: SomePEs, where: str) -> None:
     if op.dst is None or op.function is None:
         return
     sources = [sram.read(source, pes) for source in op.sources]
-    result = op.function(*sources)
-    sram.write(op.dst, pes, np.asarray(result))
+    result = np.asarray(op.function(*sources))
+    wanted = (count_of(pes), op.dst.elements)
+    try:
+        result = np.broadcast_to(result, wanted)
+    except ValueError:
+        raise FabricError(
+            f"code '{op.what}': its function gave an array {list(result.shape)}, must give "
+            f"{list(wanted)}, PEs and the elements of '{op.dst.buffer}'",
+            where,
+        ) from None
+    sram.write(op.dst, pes, result)
 
 
 def _vector(

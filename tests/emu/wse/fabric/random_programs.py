@@ -1,6 +1,7 @@
 """Random small fabric programs, right and wrong ones, for hypothesis."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,7 @@ def wide_shape(e: Encoded) -> Shape:
     """A shape that allows for whatever these programs do, so that all share one compilation."""
     sides = tuple(range(5))
     pairs = tuple((i, j) for i in range(len(COLORS)) for j in range(i + 1, len(COLORS)))
+    thread_pairs = tuple(itertools.combinations(range(THREADS), 2))
     return dataclasses.replace(
         shape_of(e),
         channels=tuple((c, d) for c in range(len(COLORS)) for d in sides),
@@ -224,6 +226,8 @@ def wide_shape(e: Encoded) -> Shape:
         link_pairs=pairs,
         ramp_pairs=pairs,
         threads=THREADS,
+        taking_pairs=thread_pairs,
+        sending_pairs=thread_pairs,
         tasked=True,
         stamps=1,
         data_tasks=tuple((len(MAIN) + c, c) for c in range(len(COLORS))),

@@ -50,7 +50,9 @@ def verdict_of(plain: Simulated) -> str:
         return "TwoArrivals"
     if plain.stuck:
         return "Deadlock"
-    return "Unread" if plain.unread or plain.stranded else "ok"
+    if plain.unread or plain.stranded:
+        return "Unread"
+    return "FabricError" if plain.shared else "ok"
 
 
 def check_stepped(program: FabricProgram, device: Device) -> None:

@@ -36,6 +36,7 @@ class Simulated:
       stuck: PEs that had not finished, each with what it waits for.
       stranded: wavelets left in output queues and routers.
       mixed: (cycle, PE, color) where a router had two arrivals that it might forward.
+      shared: (cycle, PE) where two operations of a PE moved words of one color at once.
     """
 
     order: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
@@ -50,6 +51,7 @@ class Simulated:
     stuck: dict = dataclasses.field(default_factory=dict)
     stranded: int = 0
     mixed: list = dataclasses.field(default_factory=list)
+    shared: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

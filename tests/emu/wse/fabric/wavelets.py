@@ -173,6 +173,7 @@ class Wafer(Routers):
             return
         thread = min(ready, key=lambda thread: (self.last_issue[pe, thread], thread))
         operation = self.threads[pe][thread]
+        self.see_shared(pe, thread)
         instruction = operation.instruction
         inward = instruction.inward
         wavelets = min(instruction.time.words, operation.left)
@@ -192,6 +193,17 @@ class Wafer(Routers):
         self.busy = True
         if operation.left == 0:
             self.later.append(lambda: self.complete(pe, thread, operation))
+
+    def see_shared(self, pe: int, thread: int) -> None:
+        """Whether an operation dispatched earlier still moves words of what this one moves."""
+        own = self.threads[pe][thread]
+        for other in self.threads[pe].values():
+            earlier = other.record < own.record
+            ins, outs = other.instruction.inward, other.instruction.outward
+            takes = ins != NONE and ins == own.instruction.inward
+            sends = outs != NONE and outs == own.instruction.outward
+            if earlier and (takes or sends):
+                self.did.shared.append((self.now, pe))
 
     def push(self, instruction: Instruction, pe: int) -> None:
         """A wavelet goes into an output queue; control wavelets are not numbered."""

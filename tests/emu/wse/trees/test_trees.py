@@ -82,7 +82,9 @@ def test_only_pes_that_add_and_send_store(stores: tuple[int, ...]) -> None:
 def test_sizes_are_checked() -> None:
     with pytest.raises(EmulationError, match="group is 0"):
         trees.two_phase(4, 0)
-    with pytest.raises(EmulationError, match="9 groups, must be 1 to the 4 PEs"):
+    with pytest.raises(
+        EmulationError, match="groups is 9, must be a whole number from 1 to 4"
+    ):
         trees.two_tree(4, 9)
 
 

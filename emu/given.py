@@ -1,0 +1,50 @@
+"""What users give, checked where they give it: whole numbers, names, one of a few words.
+
+Each check returns what it was given, or raises with the line of the user's file that gave it.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from emu.errors import LimitExceeded
+from emu.instruction import caller
+
+
+def refuse(what: str) -> NoReturn:
+    """Raises `LimitExceeded` with the user's line."""
+    raise LimitExceeded(what, caller())
+
+
+def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number from `least` to `most`; `what` names it in the error."""
+    if not isinstance(value, bool | np.bool_):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if number >= least and (most is None or number <= most):
+                return number
+    allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
+    refuse(f"{what} is {value!r}, must be a whole number {allowed}")
+
+
+def name(what: str, value: Any) -> str:
+    """A name: a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        refuse(f"{what} is {value!r}, must be a name in quotes")
+    return value
+
+
+def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of some words."""
+    known = tuple(allowed)
+    if not isinstance(value, str) or value not in known:
+        refuse(f"{what} is {value!r}, must be one of {', '.join(known)}")
+    return value
+
+
+__all__ = ["name", "one_of", "refuse", "whole"]
