@@ -12,10 +12,19 @@ import numpy as np
 from emu.errors import LimitExceeded
 from emu.instruction import caller
 
+LONGEST = 100
+"""Characters of a value in an error."""
+
 
 def refuse(what: str) -> NoReturn:
     """Raises `LimitExceeded` with the user's line."""
     raise LimitExceeded(what, caller())
+
+
+def told(value: Any) -> str:
+    """A value in an error: one line, cut if it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
@@ -29,13 +38,13 @@ def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
             if number >= least and (most is None or number <= most):
                 return number
     allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
-    refuse(f"{what} is {value!r}, must be a whole number {allowed}")
+    refuse(f"{what} is {told(value)}, must be a whole number {allowed}")
 
 
 def name(what: str, value: Any) -> str:
     """A name: a string that is not empty."""
     if not isinstance(value, str) or not value:
-        refuse(f"{what} is {value!r}, must be a name in quotes")
+        refuse(f"{what} is {told(value)}, must be a name in quotes")
     return value
 
 
@@ -43,8 +52,8 @@ def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
     """One of some words."""
     known = tuple(allowed)
     if not isinstance(value, str) or value not in known:
-        refuse(f"{what} is {value!r}, must be one of {', '.join(known)}")
+        refuse(f"{what} is {told(value)}, must be one of {', '.join(known)}")
     return value
 
 
-__all__ = ["name", "one_of", "refuse", "whole"]
+__all__ = ["name", "one_of", "refuse", "told", "whole"]

@@ -23,7 +23,9 @@ def dtype_of_pe(what: str, value: Any) -> str:
     except TypeError:
         found = ""
     if found not in DTYPES:
-        given.refuse(f"{what}: dtype is {value!r}, must be one of {', '.join(DTYPES)}")
+        given.refuse(
+            f"{what}: dtype is {given.told(value)}, must be one of {', '.join(DTYPES)}"
+        )
     return found
 
 

@@ -94,7 +94,7 @@ class Vector:
                 if place != "dst":
                     allowed = "memory, receive() or a real number"
                 given.refuse(
-                    f"vector {self.op}: {place} is {operand!r}, must be {allowed}"
+                    f"vector {self.op}: {place} is {given.told(operand)}, must be {allowed}"
                 )
 
     def _check_thread(self) -> None:
@@ -189,7 +189,8 @@ class Map:
         for place in ("dst", "weights", "x"):
             if not isinstance(getattr(self, place), Memory):
                 given.refuse(
-                    f"map: {place} is {getattr(self, place)!r}, must be memory, such as y[:]"
+                    f"map: {place} is {given.told(getattr(self, place))}, must be memory, such as "
+                    "y[:]"
                 )
         scalars = self.x.elements
         long = self.dst.elements
@@ -236,13 +237,13 @@ class Code:
             )
         if self.function is not None and not callable(self.function):
             given.refuse(
-                f"code '{self.what}': function is {self.function!r}, must be one"
+                f"code '{self.what}': function is {given.told(self.function)}, must be one"
             )
         written = () if self.dst is None else (self.dst,)
         for operand in (*written, *self.sources):
             if not isinstance(operand, Memory):
                 given.refuse(
-                    f"code '{self.what}': {operand!r} is no memory, such as x[:]"
+                    f"code '{self.what}': {given.told(operand)} is no memory, such as x[:]"
                 )
 
 
@@ -311,8 +312,8 @@ class Control:
         given.name("control: its color", self.color)
         if self.routers not in (OWN, ALL) or isinstance(self.routers, bool):
             given.refuse(
-                f"control on '{self.color}': routers is {self.routers!r}, must be ops.OWN ({OWN}) "
-                f"or ops.ALL ({ALL})"
+                f"control on '{self.color}': routers is {given.told(self.routers)}, must be "
+                f"ops.OWN ({OWN}) or ops.ALL ({ALL})"
             )
 
 

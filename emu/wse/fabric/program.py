@@ -124,8 +124,8 @@ class FabricProgram:
             chosen[where] = True
         except (IndexError, TypeError, ValueError) as error:
             given.refuse(
-                f"place {where!r} is none of the program's {self.height} x {self.width} PEs, "
-                f"[y, x] from [0, 0] to [{self.height - 1}, {self.width - 1}]: {error}"
+                f"place {given.told(where)} is none of the program's {self.height} x "
+                f"{self.width} PEs, [y, x] from [0, 0] to [{self.height - 1}, {self.width - 1}]: {error}"
             )
         return chosen
 
@@ -325,7 +325,9 @@ def _positions(
     positions: list[tuple[int, int]] = []
     for way in [(receive, send), *then]:
         if isinstance(way, str) or len(way) != 2:
-            given.refuse(f"{what}: then has {way!r}, must have pairs (receive, send)")
+            given.refuse(
+                f"{what}: then has {given.told(way)}, must have pairs (receive, send)"
+            )
         taken, sent = way
         taken_bits = bits_of(taken, f"{what}: receive")
         sent_bits = bits_of(sent, f"{what}: send")
@@ -344,13 +346,15 @@ def _operations(what: str, code: Sequence[ops.Op]) -> tuple[ops.Op, ...]:
     try:
         operations = tuple(code)
     except TypeError:
-        given.refuse(f"{what}: code is {code!r}, must be a list of operations")
+        given.refuse(
+            f"{what}: code is {given.told(code)}, must be a list of operations"
+        )
     if not operations:
         given.refuse(f"{what} has no operations; give it some, or leave it out")
     for number, op in enumerate(operations):
         if not isinstance(op, ops.Op):
             given.refuse(
-                f"{what}: its code[{number}] is {op!r}, must be an operation of ops"
+                f"{what}: its code[{number}] is {given.told(op)}, must be an operation of ops"
             )
     return operations
 
@@ -363,7 +367,7 @@ def _check_wavelet(what: str, color: str | None, argument: ops.Memory | None) ->
         return
     if not isinstance(argument, ops.Memory) or argument.elements != 1:
         given.refuse(
-            f"{what}: argument is {argument!r}, must be one element, such as x[0]"
+            f"{what}: argument is {given.told(argument)}, must be one element, such as x[0]"
         )
     if color is None:
         given.refuse(f"{what} has an argument but no on_wavelet: no wavelet starts it")

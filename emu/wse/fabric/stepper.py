@@ -124,7 +124,9 @@ def run(
 def _check(program: FabricProgram, device: Device, data: Data | None) -> None:
     """What `run` is given must be of the kinds that it takes."""
     if not isinstance(program, FabricProgram):
-        given.refuse(f"stepper: program is {program!r}, must be a FabricProgram")
+        given.refuse(
+            f"stepper: program is {given.told(program)}, must be a FabricProgram"
+        )
     sheet = getattr(device, "sheet", None)
     if not isinstance(device, Device) or not isinstance(sheet, WaferSheet):
         given.refuse(

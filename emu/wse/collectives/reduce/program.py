@@ -60,7 +60,9 @@ def reduce(
 
 def _streams(line: Line, tree: Tree, prefix: str, routes: str) -> Streams:
     if not isinstance(tree, Tree):
-        given.refuse(f"reduce: tree is {tree!r}, must be one of trees, such as chain")
+        given.refuse(
+            f"reduce: tree is {given.told(tree)}, must be one of trees, such as chain"
+        )
     if tree.pes != line.pes:
         given.refuse(
             f"reduce: a tree of {tree.pes} PEs on a line of {line.pes}; build it for {line.pes}"

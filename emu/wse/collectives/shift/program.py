@@ -32,7 +32,7 @@ def shift(
         given.refuse(f"shift: by is {by!r}, must be 1 or -1; shift again for more")
     if threads is not None and not (isinstance(threads, tuple) and len(threads) == 2):
         given.refuse(
-            f"shift: threads is {threads!r}, must be two, of the send and of the receive"
+            f"shift: threads is {given.told(threads)}, must be two, of the send and of the receive"
         )
     if activate is not None and threads is None:
         given.refuse(

@@ -9,7 +9,8 @@ def check_blocks(name: str, line: Line, blocks: Buffer, block: Memory) -> None:
     """Raises `LimitExceeded` unless `blocks` is a block for each of two or more PEs."""
     if not isinstance(blocks, Buffer) or not isinstance(block, Memory):
         given.refuse(
-            f"{name}: blocks are {blocks!r}, must be a buffer, and a PE's {block!r}, must be memory"
+            f"{name}: blocks are {given.told(blocks)}, must be a buffer, and a PE's "
+            f"{given.told(block)}, must be memory"
         )
     needed = line.pes * block.elements
     if blocks.elements != needed or line.pes < 2:

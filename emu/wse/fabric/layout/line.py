@@ -44,7 +44,8 @@ class Line:
         is_pair = isinstance(rectangle, tuple) and len(rectangle) == 2
         if not is_pair or not all(isinstance(each, slice) for each in rectangle):
             given.refuse(
-                f"line: within is {rectangle!r}, must be two slices, such as np.s_[:, 2:5]"
+                f"line: within is {given.told(rectangle)}, must be two slices, such as "
+                "np.s_[:, 2:5]"
             )
         if self.group is not None:
             given.whole("line: group", self.group, 1)
