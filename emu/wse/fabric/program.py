@@ -125,7 +125,8 @@ class FabricProgram:
         except (IndexError, TypeError, ValueError) as error:
             given.refuse(
                 f"place {given.told(where)} is none of the program's {self.height} x "
-                f"{self.width} PEs, [y, x] from [0, 0] to [{self.height - 1}, {self.width - 1}]: {error}"
+                f"{self.width} PEs, [y, x] from [0, 0] to [{self.height - 1}, {self.width - 1}]: "
+                f"{error}"
             )
         return chosen
 
