@@ -1,11 +1,18 @@
 """Programs around one operation: values against NumPy, and cycles worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from emu import BANDS
+from emu.errors import OutOfMemory
 from emu.wse import trees
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from emu.wse.fabric import stepper
+from emu.wse.fabric.encoding.code_size import code_bytes
+from emu.wse.fabric.ops import Code, copy
+from emu.wse.fabric.program import FabricProgram
 from kernels.wse.programs import microbench
 from kernels.wse.programs.line_reduce import END, line_reduce
 
@@ -61,6 +68,42 @@ def test_matvec() -> None:
     taken = run.stamps["end"] - run.stamps["start"] - 17
     # Entry, loads, operation, callbacks, branch.
     assert taken == 8 + 3 * 9 + 6 + 10 * 12 + 9 + 6
+
+
+@pytest.mark.parametrize("band", BANDS)
+@pytest.mark.parametrize("sheet", [WSE2, WSE3], ids=lambda sheet: sheet.name)
+def test_a_matvec_that_is_known_to_fit_a_pe(sheet: Any, band: str) -> None:
+    """100 x 100 float32 with both vectors are 40,800 bytes; 4,176 are the runtime's at least."""
+    device = sheet.at(band)
+    program = microbench.matvec(device, 100, microbench.padded(100))
+    stepper.run(program, device)
+    # Its six operations; what they do again 20 times is the same code.
+    (code,) = np.unique(code_bytes(program, device))
+    assert code == 4_176 + 6 * device.operation_bytes
+    again = microbench.matvec(device, 100, microbench.padded(100), iters=20)
+    assert (code_bytes(again, device) == code).all()
+
+
+def test_code_is_counted_by_pe() -> None:
+    """Different operations of each task; the elements they work on make no difference."""
+    device = WSE3.at()
+    p = FabricProgram(3)
+    x = p.buffer("x", 64)
+    halves = [copy(x[:4], 0.0), copy(x[8:12], 1.0), copy(x[::2], 0.0)]
+    p.task("a", halves, np.s_[0, 0], start=True)
+    p.task("b", [Code(3), Code(3), Code(4)], np.s_[0, :2])
+    each = device.operation_bytes
+    # A stride of 2 is another descriptor, and 4 cycles are other code than 3.
+    expected = 4_176 + each * np.array([[2 + 2, 2, 0]])
+    assert (code_bytes(p, device) == expected).all()
+    room = 49_152 - 4_176 - 4 * each - 256
+    p.buffer("rest", room // 4)
+    stepper.run(p, device)
+    p.buffer("more", 1)
+    with pytest.raises(
+        OutOfMemory, match=f"{4_176 + 4 * each} are code, .* 4 bytes sm"
+    ):
+        stepper.run(p, device)
 
 
 @pytest.mark.parametrize(

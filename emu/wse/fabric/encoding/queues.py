@@ -6,6 +6,10 @@ whose queue is FREE get the next one that is, from `FIRST_QUEUE` on:
 
     a PE that takes words of     red (FREE)    green (3)    blue (FREE)
     their input queues are       2             3            4
+
+A WSE-3 can also give a queue that has run empty to another color as a program runs, which a WSE-2
+cannot. What that costs has not been published, so there is no such operation here, and a PE that
+uses more colors than it has queues is refused on both.
 """
 
 import dataclasses

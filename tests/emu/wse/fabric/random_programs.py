@@ -24,8 +24,17 @@ from emu.wse.fabric.program import FREE, FabricProgram
 
 HEIGHT, WIDTH = 3, 4
 COLORS = ("red", "green", "blue")
+MANY_COLORS = tuple(f"c{number}" for number in range(18))
 MAIN = ("main", "then", "last")
-TASKS = MAIN + tuple(f"on {c}" for c in COLORS)
+HEARERS = (
+    "hears",
+    "listens",
+    "wakes",
+)  # of data tasks, whatever color a PE's one hears
+TASKS = MAIN + HEARERS
+QUEUES = (
+    6  # numbers that a WSE-2 and a WSE-3 have for what goes in and for what goes out
+)
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 THREADS = 3
 WORDS = 16  # of the buffer
@@ -58,10 +67,14 @@ def direction(a: Place, b: Place) -> str:
 
 @st.composite
 def streams(draw: Any, color: str) -> Stream:
-    """A walk over the grid that never meets itself; its end delivers, others may."""
+    """A walk over the grid that never meets itself; its end delivers, others may.
+
+    Some go round most of the grid.
+    """
     at = draw(st.integers(0, HEIGHT - 1)), draw(st.integers(0, WIDTH - 1))
     path = [at]
-    for _ in range(draw(st.integers(1, 5))):
+    longest = draw(st.sampled_from((5, 5, 5, HEIGHT * WIDTH - 1)))
+    for _ in range(draw(st.integers(1, longest))):
         free = [
             p
             for dy, dx in STEPS
@@ -105,25 +118,34 @@ def route(p: FabricProgram, first: Stream, second: Stream | None, how: str) -> N
 
 
 @st.composite
-def programs(draw: Any, straight: bool = False) -> FabricProgram:
+def programs(
+    draw: Any, straight: bool = False, colors: tuple[str, ...] = COLORS
+) -> FabricProgram:
     """A program; with `straight` one of synchronous operations on static routes.
 
-    Most end well. Some deadlock, leave wavelets unread or cannot be encoded: a test must take that
-    as it comes.
+    Colors have queues of any depth, by number or FREE. Data tasks share names over PEs that hear
+    different colors under them. Most end well. Some deadlock, leave wavelets unread or cannot be
+    encoded: a test must take that as it comes.
     """
     p = FabricProgram(WIDTH, HEIGHT)
     x = p.buffer("x", WORDS)
     p.buffer("y", WORDS)
     for name in TASKS:
         p.tasks[name] = []  # so that a task's number is the same in all programs
-    for c in COLORS:
-        p.color(c, FREE, FREE)
+    numbers = draw(st.permutations(range(QUEUES)))
+    for number, c in enumerate(colors):
+        by_number = len(colors) <= QUEUES and draw(st.booleans())
+        queue = numbers[number] if by_number else FREE
+        p.color(c, queue, draw(st.sampled_from((queue, FREE))))
     work: dict[Place, list[ops.Op]] = {}
-    for color in COLORS[: draw(st.integers(1, 3))]:
+    used = colors[: draw(st.integers(1, len(colors)))]
+    # Of many colors that merge, one would nearly always turn in a circle and be refused.
+    alone = 4 if len(colors) == len(COLORS) else 8 * len(colors)
+    for color in used:
         how = (
             "alone"
             if straight
-            else draw(st.sampled_from(("alone",) * 4 + ("switch", "merge")))
+            else draw(st.sampled_from(("alone",) * alone + ("switch", "merge")))
         )
         first = draw(streams(color))
         second = None if how == "alone" else draw(streams(color))
@@ -157,9 +179,9 @@ def _use(
     wrong = draw(st.integers(0, 29)) == 0
     for i in s.taps:
         n = max(1, s.words - 1) if wrong else s.words
-        heard = f"on {s.color}"
         here = p.place(s.path[i])
         if not straight and draw(st.integers(0, 5)) == 0:
+            heard = draw(st.sampled_from(HEARERS))
             if not any((t.place & here).any() for t in p.tasks[heard]):
                 p.task(
                     heard,
@@ -215,13 +237,14 @@ def _tasks(
 def wide_shape(e: Encoded) -> Shape:
     """A shape that allows for whatever these programs do, so that all share one compilation."""
     sides = tuple(range(5))
-    pairs = tuple((i, j) for i in range(len(COLORS)) for j in range(i + 1, len(COLORS)))
+    colors = range(len(e.program.colors))
+    pairs = tuple(itertools.combinations(colors, 2))
     thread_pairs = tuple(itertools.combinations(range(THREADS), 2))
     return dataclasses.replace(
         shape_of(e),
-        channels=tuple((c, d) for c in range(len(COLORS)) for d in sides),
-        sides=(sides,) * len(COLORS),
-        positions=(2,) * len(COLORS),
+        channels=tuple((c, d) for c in colors for d in sides),
+        sides=(sides,) * len(colors),
+        positions=(2,) * len(colors),
         control=True,
         link_pairs=pairs,
         ramp_pairs=pairs,
@@ -230,7 +253,11 @@ def wide_shape(e: Encoded) -> Shape:
         sending_pairs=thread_pairs,
         tasked=True,
         stamps=1,
-        data_tasks=tuple((len(MAIN) + c, c) for c in range(len(COLORS))),
+        data_tasks=tuple(
+            (len(MAIN) + task, color)
+            for task in range(len(HEARERS))
+            for color in colors
+        ),
         tasks=len(TASKS),
         instructions=256,
         kinds=(VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH),

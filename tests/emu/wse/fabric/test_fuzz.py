@@ -17,6 +17,7 @@ from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.trains import flow
 from tests.emu.wse.fabric.random_programs import (
     HEIGHT,
+    MANY_COLORS,
     WIDTH,
     data,
     programs,
@@ -108,11 +109,19 @@ def test_stepping_is_the_plain_simulation(program: FabricProgram) -> None:
 
 
 @pytest.mark.slow
-@MANY
+@settings(MANY, max_examples=4500)
 @given(programs())
-def test_stepping_is_the_plain_simulation_a_thousand_times(
+def test_stepping_is_the_plain_simulation_thousands_of_times(
     program: FabricProgram,
 ) -> None:
+    for sheet in (WSE2, WSE3):
+        check_stepped(program, sheet.at())
+
+
+@pytest.mark.slow
+@settings(MANY, max_examples=500)
+@given(programs(colors=MANY_COLORS))
+def test_stepping_18_colors_is_the_plain_simulation(program: FabricProgram) -> None:
     for sheet in (WSE2, WSE3):
         check_stepped(program, sheet.at())
 
