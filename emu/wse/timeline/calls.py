@@ -9,14 +9,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import jax
 import numpy as np
 from jax import lax
 
 from emu import given
-from emu.annotations import DType
+from emu.annotations import DType, KnownInt
 from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
 from emu.wse.pe.laws import call_cycles, known
+from emu.wse.spaces import Sram
 from emu.wse.timeline.lines import Lines
 from emu.wse.timeline.times import Lengths, Times
 from emu.wse.timeline.wires import Wires, wires
@@ -29,9 +31,27 @@ Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
 """An arrival rule's answer over the mesh: when the result is ready, and when the PE is free."""
 
 
+def axis_size(axis: str) -> int:
+    """The PEs along an axis of the mesh of the program that is being traced."""
+    given.name("wse.fabric: axis", axis)
+    try:
+        return lax.axis_size(axis)
+    except NameError:
+        given.refuse(f"wse.fabric: axis is '{axis}', must be one of the program's mesh")
+
+
+def elements_of(x: Sram, elements: KnownInt | None) -> KnownInt:
+    """How many elements of a tile are sent: all, or as many as are known, from its first on."""
+    if elements is None:
+        return x.size
+    if isinstance(elements, jax.Array):  # known, but not to who traces
+        return elements
+    return given.whole("wse.fabric: elements", elements, 0, x.size)
+
+
 def group_size(axis: str, group: int | None) -> int:
     """The PEs of a group, by default the whole axis, of which it must be a divisor."""
-    pes = lax.axis_size(axis)
+    pes = axis_size(axis)
     if group is None:
         return pes
     size = given.whole("wse.fabric: group", group, 1)
@@ -111,4 +131,13 @@ class Call:
         return ready, ready
 
 
-__all__ = ["Call", "Ends", "Mesh", "begin", "group_size", "role"]
+__all__ = [
+    "Call",
+    "Ends",
+    "Mesh",
+    "axis_size",
+    "begin",
+    "elements_of",
+    "group_size",
+    "role",
+]

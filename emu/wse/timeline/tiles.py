@@ -6,12 +6,13 @@ from jax import lax
 from emu.wse.pe.isa import single, unset
 from emu.wse.spaces import Sram
 
-_JOIN = {"add": jnp.add, "max": jnp.maximum}
+OPS = {"add": jnp.add, "max": jnp.maximum}
+"""What a reduce may do with two tiles."""
 
 
 def join(op: str, own: Sram, came: Sram) -> Sram:
     """One step of a reduce, `"add"` or `"max"`, rounded to the tiles' dtype."""
-    joined = _JOIN[op](single(own), single(came))
+    joined = OPS[op](single(own), single(came))
     return joined.astype(own.dtype)
 
 
@@ -31,4 +32,4 @@ def at_place(tiles: Sram, group: int, place: int) -> Sram:
     return everywhere.reshape(-1, *tiles.shape[1:])
 
 
-__all__ = ["at_place", "join"]
+__all__ = ["OPS", "at_place", "join"]

@@ -14,7 +14,7 @@ from emu.wse.collectives.chain_argmax.arrival import (
 from emu.wse.pe.isa import SPACE, unset
 from emu.wse.pe.laws import on_datapath, operation_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import begin, role
+from emu.wse.timeline.calls import axis_size, begin, role
 
 Pair = tuple[Sram, Sram]
 """A value and its index."""
@@ -96,8 +96,8 @@ def chain_argmax(
       at: `int32[1]`, its index in the whole vector.
       axis: mesh axis.
     """
+    size = axis_size(axis)
     index = lax.axis_index(axis)
-    size = lax.axis_size(axis)
     return _chain_argmax(top_dst, at_dst, top, at, index, axis=axis, size=size)
 
 

@@ -3,15 +3,15 @@
 import jax.numpy as jnp
 from jax import lax
 
+from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
-from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction
+from emu.instruction import Cost, Operand, instruction
 from emu.wse.collectives.multicast.arrival import arrival
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, operation_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import begin, group_size, role
+from emu.wse.timeline.calls import begin, elements_of, group_size, role
 from emu.wse.wavelets import words
 
 
@@ -93,13 +93,9 @@ def multicast(
       LimitExceeded: the group does not divide the axis, or the root is outside it.
     """
     size = group_size(axis, group)
-    if not 0 <= root < size:
-        raise LimitExceeded(
-            f"wse.multicast: root is {root}, must be one of a group's {size} PEs",
-            caller(),
-        )
+    given.whole("wse.multicast: root", root, 0, size - 1)
     index = lax.axis_index(axis)
-    count = x.size if elements is None else elements
+    count = elements_of(x, elements)
     return _multicast(dst, x, index, count, axis=axis, group=size, root=root, call=call)
 
 

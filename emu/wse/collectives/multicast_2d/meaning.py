@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -12,7 +13,7 @@ from emu.wse.collectives.multicast_2d.arrival import arrival
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, operation_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import Ends, Mesh, begin
+from emu.wse.timeline.calls import Ends, Mesh, axis_size, begin
 from emu.wse.wavelets import words
 
 
@@ -95,7 +96,11 @@ def multicast_2d(dst: Sram, x: Sram, *, axes: tuple[str, str]) -> Sram:
     Raises:
       LimitExceeded: the axes are one and the same, or not the mesh's.
     """
+    if not isinstance(axes, tuple) or len(axes) != 2:
+        given.refuse(f"wse.multicast_2d: axes is {given.told(axes)}, must be two axes")
     axis, across = axes
+    axis_size(axis)
+    axis_size(across)
     if axis == across:
         raise LimitExceeded(f"wse.multicast_2d: axes are {axes}, must be two", caller())
     row = lax.axis_index(axis)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -14,8 +15,8 @@ from emu.wse.collectives.reduce.chains import NOBODY, Chains, chains_of
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, operation_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import begin, group_size, role
-from emu.wse.timeline.tiles import at_place, join
+from emu.wse.timeline.calls import begin, elements_of, group_size, role
+from emu.wse.timeline.tiles import OPS, at_place, join
 from emu.wse.trees.tree import Tree
 from emu.wse.wavelets import words
 
@@ -221,14 +222,17 @@ def reduce(
       LimitExceeded: the group does not divide the axis, or the tree is of another size.
     """
     size = group_size(axis, group)
+    given.one_of("wse.reduce: op", op, OPS)
     tree = trees.chain(size) if tree is None else tree
+    if not isinstance(tree, Tree):
+        given.refuse(f"wse.reduce: tree is {given.told(tree)}, must be one of trees")
     if tree.pes != size:
         raise LimitExceeded(
             f"wse.reduce: the tree has {tree.pes} PEs, a group has {size}; build it for {size}",
             caller(),
         )
     index = lax.axis_index(axis)
-    count = x.size if elements is None else elements
+    count = elements_of(x, elements)
     return _reduce(dst, x, index, count, axis=axis, op=op, tree=tree, call=call)
 
 

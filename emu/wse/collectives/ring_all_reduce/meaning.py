@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -28,7 +29,7 @@ from emu.wse.pe.laws import on_datapath, operation_cycles
 from emu.wse.spaces import Sram
 from emu.wse.timeline.calls import begin, group_size, role
 from emu.wse.timeline.folded_ring import places, ring_hops
-from emu.wse.timeline.tiles import join
+from emu.wse.timeline.tiles import OPS, join
 from emu.wse.wavelets import words
 
 
@@ -123,6 +124,7 @@ def ring_all_reduce(
       LimitExceeded: the group does not divide the axis, or `x` cannot be cut into its chunks.
     """
     size = group_size(axis, group)
+    given.one_of("wse.ring_all_reduce: op", op, OPS)
     if x.ndim != 1 or x.size % size:
         raise LimitExceeded(
             f"wse.ring_all_reduce: the tile is {list(x.shape)}, must be [n] with n a multiple of "

@@ -11,7 +11,7 @@ from emu.wse.collectives.shift.arrival import arrival, hops_of_sends
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import on_datapath, operation_cycles
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import begin, role
+from emu.wse.timeline.calls import axis_size, begin, role
 from emu.wse.wavelets import words
 
 
@@ -71,7 +71,7 @@ def shift(dst: Sram, x: Sram, *, axis: str, by: int) -> Sram:
     """
     if by not in (1, -1):
         raise LimitExceeded(f"wse.shift: by is {by}, must be 1 or -1", caller())
-    size = lax.axis_size(axis)
+    size = axis_size(axis)
     return _shift(dst, x, lax.axis_index(axis), axis=axis, by=by, size=size)
 
 

@@ -10,7 +10,7 @@ from emu.wse.collectives.walk.arrival import arrival
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath
 from emu.wse.spaces import Sram
-from emu.wse.timeline.calls import begin
+from emu.wse.timeline.calls import axis_size, begin
 from emu.wse.wavelets import words
 
 
@@ -56,6 +56,7 @@ def walk(dst: Sram, x: Sram, gap: KnownInt, *, axis: str) -> Sram:
       gap: known number of hops between the two regions' facing edges.
       axis: mesh axis along which the next region receives.
     """
+    axis_size(axis)  # one of the mesh's, or it is told here
     return _walk(dst, x, lax.axis_index(axis), gap, axis=axis)
 
 

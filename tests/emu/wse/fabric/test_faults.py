@@ -7,9 +7,11 @@ message has the number and what it may be.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from emu import Program, wse
 from emu.errors import EmulationError
 from emu.wse import WSE2, WSE3, trees
 from emu.wse.collectives import programs
@@ -99,6 +101,13 @@ def on_line(lay: Callable[[Line, ops.Buffer, ops.Buffer], Any]) -> Callable[[], 
         return stepper.run(p, DEVICE)
 
     return make
+
+
+def on_timeline(call: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Reads the clock of a collective on a mesh of 4 x 3 PEs."""
+    program = Program(call, {"row": 4, "col": 3}, (("row", "col"),))
+    tile = jax.ShapeDtypeStruct((4, 3, 12), jax.numpy.float32)
+    return lambda: program.read(DEVICE, tile)
 
 
 def route(**how: Any) -> Callable[[], Any]:
@@ -571,6 +580,51 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "a tree of 0 PEs": (lambda: trees.chain(0), "PEs is 0"),
     "groups of a tree": (lambda: trees.two_phase(4, 0), "group is 0"),
     "more groups than PEs": (lambda: trees.two_tree(4, 5), "groups is 5, .* 1 to 4"),
+    # --- collectives as instructions ---
+    "an instruction's root": (
+        on_timeline(lambda x: wse.multicast(x, x, axis="col", root=3)),
+        "wse.multicast: root is 3, .* from 0 to 2",
+    ),
+    "a root between two PEs": (
+        on_timeline(lambda x: wse.multicast(x, x, axis="col", root=1.5)),  # type: ignore
+        "root is 1.5",
+    ),
+    "more elements than a tile": (
+        on_timeline(lambda x: wse.multicast(x, x, axis="col", elements=13)),
+        "elements is 13, .* from 0 to 12",
+    ),
+    "an axis that is not": (
+        on_timeline(lambda x: wse.reduce(x, x, axis="depth")),
+        "axis is 'depth', must be one of the program's mesh",
+    ),
+    "an axis by number": (
+        on_timeline(lambda x: wse.reduce(x, x, axis=0)),  # type: ignore
+        "axis is 0, must be a name",
+    ),
+    "an instruction that divides": (
+        on_timeline(lambda x: wse.reduce(x, x, axis="col", op="div")),
+        "wse.reduce: op is 'div', must be one of add, max",
+    ),
+    "an instruction's groups": (
+        on_timeline(lambda x: wse.reduce(x, x, axis="row", group=3)),
+        "a group of 3 must divide it",
+    ),
+    "groups of no PEs": (
+        on_timeline(lambda x: wse.reduce(x, x, axis="row", group=0)),
+        "group is 0",
+    ),
+    "an instruction's tree": (
+        on_timeline(lambda x: wse.reduce(x, x, axis="row", tree=4)),  # type: ignore
+        "tree is 4, must be one of trees",
+    ),
+    "one axis of two": (
+        on_timeline(lambda x: wse.multicast_2d(x, x, axes="row")),  # type: ignore
+        "axes is 'row', must be two",
+    ),
+    "an instruction's shift": (
+        on_timeline(lambda x: wse.shift(x, x, axis="row", by=2)),
+        "by is 2, must be 1 or -1",
+    ),
     # --- runs ---
     "a sheet as the device": (
         lambda: stepper.run(Pair(), WSE3),  # type: ignore

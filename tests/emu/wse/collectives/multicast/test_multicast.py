@@ -50,7 +50,7 @@ def test_multicast_from_the_middle_sends_twice() -> None:
     assert clock.end_ticks == ENDS["WSE-2"] + 3 + GAP["WSE-2"] + 3 + 6 + 2 * 2 + 1
     assert clock.tally.by("other")["wavelet_hops"] == 3 * 8
     with pytest.raises(
-        EmulationError, match="root is 9, must be one of a group's 9 PEs"
+        EmulationError, match="root is 9, must be a whole number from 0 to 8"
     ):
         on_line(9, lambda x: wse.multicast(like(x), x, axis="row", root=9)).read(
             WSE2.at(), x
