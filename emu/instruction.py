@@ -22,8 +22,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from emu.errors import EmulationError, LimitExceeded, WrongShape
+from emu.errors import EmulationError, LimitExceeded, NoCostRule, WrongShape
 from emu.tracing import jaxpr as jx
+from emu.tracing import side_by_side
 
 Spaces: TypeAlias = str | tuple[str, ...] | None
 """Memory spaces an operand may lie in: a name, several, or None for any."""
@@ -246,7 +247,7 @@ def _register(inst: Instruction) -> None:
     primitive.def_abstract_eval(functools.partial(_abstract_eval, inst))
     mlir.register_lowering(primitive, mlir.lower_fun(apply, multiple_results=True))
     batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, inst)
-    ad.primitive_jvps[primitive] = functools.partial(_jvp, apply)
+    ad.primitive_jvps[primitive] = functools.partial(_jvp, inst, apply)
 
 
 def _as_array(x: Any) -> Any:
@@ -357,8 +358,14 @@ def _batch(
     **params: Any,
 ) -> tuple[list[jax.Array], list[int]]:
     """Under `vmap`; over its own axis a collective needs every core's operands at once."""
+    if not side_by_side.maps_cores(axis_data.name):
+        raise _no_instruction(
+            inst, "jax.vmap", "loop over the tiles with `emu.tiles` or `jax.lax.scan`"
+        )
     size = axis_data.size
     if not inst.across:
+        pairs = zip(operands, dims, strict=True)
+        _abstract_eval(inst, *[_of_one(x, dim) for x, dim in pairs], **params)
         meaning = functools.partial(_local, inst, **params)
         mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
         results = mapped(*operands)
@@ -372,6 +379,29 @@ def _batch(
     return results, [0] * len(results)
 
 
+def _no_instruction(
+    inst: Instruction[..., Any], transformation: str, cure: str
+) -> NoCostRule:
+    """For a kernel that transforms an instruction where the clock reads it.
+
+    What would remain is the meaning's own arithmetic, of which a machine has nothing: the clock
+    would not see a store at all, whose meaning is `x -> x`.
+    """
+    return NoCostRule(
+        f"{inst.name}: under {transformation} there is no instruction to time; {cure}",
+        caller(),
+    )
+
+
+def _of_one(x: jax.Array, dim: int | None) -> ShapedArray:
+    """The shape and dtype of one slice along a mapped dimension."""
+    aval = jax.typeof(x)
+    shape = list(aval.shape)
+    if dim is not None:
+        del shape[dim]
+    return ShapedArray(tuple(shape), aval.dtype)
+
+
 def _to_front(x: jax.Array, dim: int | None, size: int) -> jax.Array:
     if dim is None:  # not mapped; inside a scan a literal is no array yet
         x = jnp.asarray(x)
@@ -380,11 +410,15 @@ def _to_front(x: jax.Array, dim: int | None, size: int) -> jax.Array:
 
 
 def _jvp(
+    inst: Instruction[..., Any],
     apply: Callable[..., list[jax.Array]],
     primals: Sequence[jax.Array],
     tangents: Sequence[Any],
     **params: Any,
 ) -> tuple[Any, Any]:
+    if side_by_side.is_of_a_machine():
+        cure = "write the derivative as a kernel"
+        raise _no_instruction(inst, "differentiation", cure)
     dense = [ad.instantiate_zeros(tangent) for tangent in tangents]
     applied = functools.partial(apply, **params)
     return jax.jvp(applied, tuple(primals), tuple(dense))

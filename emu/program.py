@@ -71,7 +71,7 @@ class Program:
         arrays = _unwrap(args)
         if not in_order:
             return self.compiled(*arrays)
-        with side_by_side.in_order():
+        with side_by_side.in_order(self.mesh):
             return self.compiled(*arrays)
 
     def exact(self, *args: Any) -> Any:
@@ -145,25 +145,44 @@ class Program:
         )
         return strict_jit(mapped)
 
-    def read(self, device: Device, *args: Any, **options: Any) -> Reading:
+    def read(
+        self, device: Device, *args: Any, check_memory: bool = True, **options: Any
+    ) -> Reading:
         """Reads the clock for arguments given as arrays, `ShapeDtypeStruct` or `Known`.
 
+        Args:
+          device: machine and band.
+          *args: the kernel's arguments.
+          check_memory: False times a kernel that would not fit the machine's memories.
+          **options: see `timeline.read`.
+
         Raises:
+          OutOfMemory: the kernel does not fit, see `memory`.
           EmulationError: what `timeline.read` raises.
         """
         traced, arguments = self.trace(args)
+        if check_memory:
+            memory.peaks(traced, device)
         return timeline.read(traced, arguments, self.mesh, device, **options)
 
     def read_bands(
-        self, sheet: Sheet, *args: Any, bands: Sequence[str] = BANDS
+        self,
+        sheet: Sheet,
+        *args: Any,
+        bands: Sequence[str] = BANDS,
+        check_memory: bool = True,
     ) -> dict[str, timeline.Reading]:
         """Reads the clock under each band of a datasheet: equal to `read` of each, but in one pass.
 
         Raises:
+          OutOfMemory: the kernel does not fit, see `read`.
           EmulationError: what `timeline.read` raises.
         """
         traced, arguments = self.trace(args)
         devices = [sheet.at(band) for band in bands]
+        if check_memory:
+            # Bands differ in speed, not in size.
+            memory.peaks(traced, devices[0])
         clocks = timeline.read_bands(traced, arguments, self.mesh, devices)
         return dict(zip(bands, clocks, strict=True))
 

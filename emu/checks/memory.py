@@ -2,15 +2,22 @@
 
 A buffer lives from the instruction that makes it to the last use of any tile in it. Tiles written
 in place and views share their buffer. A tile declared in a loop is a ring of as many buffers as it
-asks for, which live as long as the loop whose body declares it: its iterations overlap.
+asks for, which live as long as the loop whose body declares it: its iterations overlap. A tile that
+a loop's carry takes out of it is one buffer of the ring.
 In a partitioned space a tile takes its bytes per partition, in whole grains, on every partition.
+
+A bank that a kernel names is one grain, which tiles that name it share: it is taken whole while
+any of them lives. Say a loop holds six PSUM tiles in banks of their own, and four transposes of 512
+bytes a partition in each of the named banks 0 and 1: that is 6 + 2 banks. A tile around the loop
+that names bank 1 too takes no further bank, but 512 bytes more of that one, which then holds 2,560
+of its 2,048: refused.
 """
 
 import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
@@ -21,12 +28,32 @@ Peaks: TypeAlias = dict[str, int]
 """Memory space to its peak bytes."""
 
 
+Bank: TypeAlias = tuple[str, int]
+"""A memory space and the number of a bank in it that a kernel names."""
+
+
 @dataclasses.dataclass(eq=False)
 class Storage:
-    """A buffer: where it is and how large. Each equals itself only: two may be of the same size."""
+    """A buffer, or a ring of them. Each equals itself only: two may be of the same size.
+
+    Attributes:
+      space: where it is.
+      nbytes: of all its buffers.
+      bank: the named bank that it shares with others, or None.
+      buffers: how many there are in its ring.
+      instead: buffers that it may be instead, by the branch taken: they live as long as it does.
+    """
 
     space: str
     nbytes: int
+    bank: Bank | None = None
+    buffers: int = 1
+    instead: "tuple[Storage, ...]" = ()
+
+    def one(self) -> "Storage":
+        """One buffer of the ring."""
+        nbytes = self.nbytes // self.buffers
+        return dataclasses.replace(self, nbytes=nbytes, buffers=1)
 
 
 Storages: TypeAlias = Sequence[Storage | None]
@@ -41,8 +68,37 @@ class Peak:
     line: str = ""
 
 
-Inside: TypeAlias = dict[str, Peak]
-"""Memory space to the peak of the buffers that live only inside a body or an equation."""
+Banks: TypeAlias = frozenset[int]
+"""The named banks of a space that are taken at one time."""
+
+
+def _no_own() -> "dict[tuple[str, Banks], Peak]":
+    return {}
+
+
+def _no_shared() -> dict[Bank, Peak]:
+    return {}
+
+
+@dataclasses.dataclass
+class Inside:
+    """What the buffers take that live only inside a body or an equation.
+
+    Attributes:
+      own: memory space, and the named banks of it taken meanwhile, to the peak of all else in it.
+      shared: named bank to the peak of what its tiles hold.
+    """
+
+    own: dict[tuple[str, Banks], Peak] = dataclasses.field(default_factory=_no_own)
+    shared: dict[Bank, Peak] = dataclasses.field(default_factory=_no_shared)
+
+    def include(self, other: "Inside") -> None:
+        """Raises every peak to that of `other`."""
+        for key, found in other.own.items():
+            _raise_to(self.own, key, found)
+        for bank, found in other.shared.items():
+            _raise_to(self.shared, bank, found)
+
 
 Results: TypeAlias = tuple[Storages, Inside]
 """Of a body or an equation: the buffers of its results, and its inside."""
@@ -61,19 +117,42 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
     """
     arguments = [Storage(device.home, _nbytes(atom.aval)) for atom in body.invars]
     _, inside = _body(device, body, arguments)
-    needed = {space: peak.nbytes for space, peak in inside.items()}
+    for bank, found in inside.shared.items():
+        _check_bank(device, bank, found)
+    needed: dict[str, Peak] = {}
+    for (space, banks), found in inside.own.items():
+        taken = len(banks) * _bank_nbytes(device, space) if banks else 0
+        _raise_to(needed, space, Peak(found.nbytes + taken, found.line))
     # Arguments and constants stay in the home space from the first instruction to the last.
     held = sum(_nbytes(atom.aval) for atom in (*body.invars, *body.constvars))
-    needed[device.home] = needed.get(device.home, 0) + held
-    for space, nbytes in needed.items():
+    made = needed.get(device.home, Peak(line="arguments"))
+    needed[device.home] = Peak(made.nbytes + held, made.line)
+    for space, peak in needed.items():
         allowed = device.capacity_bytes.get(space)
-        if allowed is not None and nbytes > allowed:
+        if allowed is not None and peak.nbytes > allowed:
             raise OutOfMemory(
-                f"{device.core}: the kernel needs {nbytes:,} bytes of {space}, has {allowed:,}; "
-                "use smaller or fewer tiles",
-                inside[space].line if space in inside else "arguments",
+                f"{device.core}: the kernel needs {peak.nbytes:,} bytes of {space}, has "
+                f"{allowed:,}; use smaller or fewer tiles",
+                peak.line,
             )
-    return needed
+    return {space: peak.nbytes for space, peak in needed.items()}
+
+
+def _check_bank(device: Device, bank: Bank, found: Peak) -> None:
+    space, number = bank
+    allowed = _bank_nbytes(device, space)
+    if found.nbytes > allowed:
+        raise OutOfMemory(
+            f"{device.core}: the tiles in bank {number} of {space} take {found.nbytes:,} bytes, a "
+            f"bank has {allowed:,}; name further banks or use smaller tiles",
+            found.line,
+        )
+
+
+def _bank_nbytes(device: Device, space: str) -> int:
+    """Bytes of one bank, on all partitions."""
+    partitions, grain = device.partitioned[space]
+    return partitions * grain
 
 
 def _nbytes(aval: Any) -> int:
@@ -129,7 +208,13 @@ def _body(
 
 
 def _distinct(storages: Storages) -> list[Storage]:
-    return list(dict.fromkeys(each for each in storages if each is not None))
+    """Each buffer once, with those that it may be instead."""
+    found: dict[Storage, None] = {}
+    for each in storages:
+        if each is not None:
+            found[each] = None
+            found.update(dict.fromkeys(_distinct(each.instead)))
+    return list(found)
 
 
 def _sweep(
@@ -149,22 +234,76 @@ def _sweep(
     freed: dict[int, list[Storage]] = collections.defaultdict(list)
     for each in itertools.chain.from_iterable(made):
         freed[last_use[each]].append(each)
-    live: collections.Counter[str] = collections.Counter()
-    peak: Inside = {}
+    live = Live()
+    peak = Inside()
     for number, eqn in enumerate(body.eqns):
-        for space, found in inner[number].items():
-            _raise_to(peak, space, Peak(live[space] + found.nbytes, found.line))
+        peak.include(live.around(inner[number]))
         for each in made[number]:
-            live[each.space] += each.nbytes
-            _raise_to(peak, each.space, Peak(live[each.space], jx.location(eqn)))
+            live.take(each)
+            peak.include(live.now(each, jx.location(eqn)))
         for each in freed[number]:
-            live[each.space] -= each.nbytes
+            live.give_back(each)
     return peak
 
 
-def _raise_to(peak: Inside, space: str, found: Peak) -> None:
-    if found.nbytes > peak.get(space, Peak()).nbytes:
-        peak[space] = found
+class Live:
+    """What is in use at one time.
+
+    Attributes:
+      own: memory space to the bytes in no named bank.
+      shared: named bank to the bytes that its tiles hold.
+    """
+
+    def __init__(self) -> None:
+        self.own: collections.Counter[str] = collections.Counter()
+        self.shared: collections.Counter[Bank] = collections.Counter()
+
+    def take(self, storage: Storage) -> None:
+        if storage.bank is None:
+            self.own[storage.space] += storage.nbytes
+        else:
+            self.shared[storage.bank] += storage.nbytes
+
+    def give_back(self, storage: Storage) -> None:
+        if storage.bank is None:
+            self.own[storage.space] -= storage.nbytes
+        else:
+            self.shared[storage.bank] -= storage.nbytes
+
+    def banks(self, space: str) -> Banks:
+        """The named banks of a space that something is in."""
+        return frozenset(
+            number
+            for (where, number), nbytes in self.shared.items()
+            if where == space and nbytes
+        )
+
+    def now(self, storage: Storage, line: str) -> Inside:
+        """What is in use of a buffer's space, and of its bank, at a line."""
+        space, bank = storage.space, storage.bank
+        now = Inside({(space, self.banks(space)): Peak(self.own[space], line)})
+        if bank is not None:
+            now.shared[bank] = Peak(self.shared[bank], line)
+        return now
+
+    def around(self, inner: Inside) -> Inside:
+        """What is in use while an equation takes `inner` besides."""
+        around = Inside()
+        for (space, banks), found in inner.own.items():
+            both = space, banks | self.banks(space)
+            nbytes = self.own[space] + found.nbytes
+            _raise_to(around.own, both, Peak(nbytes, found.line))
+        for bank, found in inner.shared.items():
+            around.shared[bank] = Peak(self.shared[bank] + found.nbytes, found.line)
+        return around
+
+
+K = TypeVar("K")
+
+
+def _raise_to(peaks: dict[K, Peak], key: K, found: Peak) -> None:
+    if key not in peaks or found.nbytes > peaks[key].nbytes:
+        peaks[key] = found
 
 
 # --- equations ---
@@ -174,7 +313,7 @@ def _equation(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
     """Buffers of an equation's results, and the peak of what lives only inside it."""
     name = eqn.primitive.name
     if inst := lookup(eqn.primitive):
-        return _instruction(device, inst, eqn, operands), {}
+        return _instruction(device, inst, eqn, operands), Inside()
     if name == "scan":
         return _scan(device, eqn, operands)
     if name == "cond":
@@ -183,10 +322,10 @@ def _equation(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
         outputs, inside = _body(device, body, operands)
         return _adopt(outputs, operands), inside
     if name in jx.IDENTITIES:
-        return operands, {}
+        return operands, Inside()
     if name in jx.VIEWS:
-        return operands[:1], {}
-    return [None] * len(eqn.outvars), {}
+        return operands[:1], Inside()
+    return [None] * len(eqn.outvars), Inside()
 
 
 def _instruction(
@@ -194,12 +333,16 @@ def _instruction(
 ) -> Storages:
     if inst.in_place:
         return operands[: inst.destinations]
-    shares_bank = eqn.params.get("bank") is not None
-    count = eqn.params.get("buffers", 1)  # of the ring
+    number: int | None = eqn.params.get("bank")
+    count: int = eqn.params.get("buffers", 1)  # of the ring
     made: list[Storage] = []
     for atom, space in zip(eqn.outvars, inst.writes, strict=True):
-        nbytes = device.footprint_bytes(space, atom.aval, whole=not shares_bank)
-        made.append(Storage(space, count * nbytes))
+        nbytes = device.footprint_bytes(space, atom.aval, whole=number is None)
+        # Where a device has no grains, tiles that name a bank only share its port.
+        bank = None
+        if number is not None and space in device.partitioned:
+            bank = space, number
+        made.append(Storage(space, count * nbytes, bank, count))
     return made
 
 
@@ -208,27 +351,54 @@ def _scan(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
     loop = jx.scan(eqn)
     outputs, inside = _body(device, loop.body, operands, stacked_from=loop.carry)
     carry, slices = outputs[: loop.carry], outputs[loop.carry :]
-    here = jx.location(eqn)
     stacks: list[Storage | None] = []
-    for slice_, whole in zip(slices, eqn.outvars[loop.carry :], strict=True):
+    live = Live()
+    for slice_ in slices:
         if slice_ is None:
             stacks.append(None)
             continue
-        stack = Storage(slice_.space, _nbytes(whole.aval))
+        each = slice_.one()
+        stack = Storage(each.space, loop.length * each.nbytes)
         stacks.append(stack)
-        loop_peak = inside.get(stack.space, Peak(0, here))
-        inside[stack.space] = Peak(loop_peak.nbytes + stack.nbytes, loop_peak.line)
-    return [*_adopt(carry, operands), *stacks], inside
+        live.take(stack)
+    around = live.around(inside)
+    for stack in _distinct(stacks):
+        around.include(live.now(stack, jx.location(eqn)))
+    carried = [None if each is None else each.one() for each in carry]
+    kept = [
+        each if each is None or each in operands else one
+        for each, one in zip(carry, carried, strict=True)
+    ]
+    return [*_adopt(kept, operands), *stacks], around
 
 
 def _cond(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
-    peak: Inside = {}
-    outputs: Storages = []
+    """A result is one of those of the branches: the largest of what they make, or an input."""
+    inside = Inside()
+    each_branch: list[Storages] = []
     for branch in jx.branches(eqn):
-        outputs, inside = _body(device, branch, operands[1:])
-        for space, found in inside.items():
-            _raise_to(peak, space, found)
-    return _adopt(outputs, operands), peak
+        outputs, inside_branch = _body(device, branch, operands[1:])
+        each_branch.append(_adopt(outputs, operands))
+        inside.include(inside_branch)
+    results = zip(*each_branch, strict=True)
+    return [_one_of(cases, operands) for cases in results], inside
+
+
+def _one_of(cases: Storages, inputs: Storages) -> Storage | None:
+    """The buffer of a branch's result, which depends on the branch that is taken."""
+    distinct = _distinct(cases)
+    made = [each for each in distinct if each not in inputs]
+    passed = [each for each in distinct if each in inputs]
+    if not made:
+        first = passed[0] if passed else None
+        return first if len(passed) < 2 else _instead(passed)
+    largest = max(made, key=lambda each: each.nbytes)
+    return dataclasses.replace(largest, instead=tuple(passed))
+
+
+def _instead(passed: list[Storage]) -> Storage:
+    """One of several inputs: nothing of its own, but all of them live as long."""
+    return Storage(passed[0].space, 0, instead=tuple(passed))
 
 
 def _adopt(outputs: Storages, inputs: Iterable[Storage | None]) -> Storages:
@@ -238,5 +408,5 @@ def _adopt(outputs: Storages, inputs: Iterable[Storage | None]) -> Storages:
         if output is None or output in inputs:
             adopted.append(output)
         else:
-            adopted.append(Storage(output.space, output.nbytes))
+            adopted.append(dataclasses.replace(output))
     return adopted

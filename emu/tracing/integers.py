@@ -36,7 +36,9 @@ def evaluate(
     """
     if elementwise := _ELEMENTWISE.get(name):
         rank = max(x.ndim for x in xs)
-        return elementwise(*[_of_rank(rank, x) for x in xs])
+        # Integers wrap around here as they do in XLA.
+        with np.errstate(all="ignore"):
+            return elementwise(*[_of_rank(rank, x) for x in xs])
     if shaped := _SHAPED.get(name):
         return shaped(lead, *xs, **params)
     return None
@@ -86,12 +88,14 @@ def _select(which: Integers, *cases: Integers) -> Integers:
 def _div(a: Integers, b: Integers) -> Integers:
     """Integer division towards zero, as XLA divides; by zero all bits are set.
 
-    NumPy's `//` rounds down: -7 // 2 is -4, where XLA gives -3.
+    NumPy's `//` rounds down: -7 // 2 is -4, where XLA gives -3. It is one too low exactly where
+    something remains and the signs differ. (Magnitudes do not help: the least integer has none.)
     """
     by_zero = b == 0
     divisor = np.where(by_zero, 1, b)
-    sign = np.sign(a) * np.sign(divisor)
-    quotient = sign * (np.abs(a) // np.abs(divisor))
+    down = a // divisor
+    is_too_low = (np.fmod(a, divisor) != 0) & ((a < 0) != (divisor < 0))
+    quotient = np.where(is_too_low, down + 1, down)
     all_bits = ~np.zeros_like(a)
     return np.where(by_zero, all_bits, quotient).astype(a.dtype)
 
@@ -101,6 +105,18 @@ def _rem(a: Integers, b: Integers) -> Integers:
     by_zero = b == 0
     divisor = np.where(by_zero, 1, b)
     return np.where(by_zero, a, np.fmod(a, divisor)).astype(a.dtype)
+
+
+def _shift_right_arithmetic(x: Integers, by: Integers) -> Integers:
+    """Copies the highest bit, of unsigned integers too: 254 of 8 bits is then -2."""
+    signed = np.dtype(f"i{x.dtype.itemsize}")
+    return (x.view(signed) >> by.view(signed)).view(x.dtype)
+
+
+def _shift_right_logical(x: Integers, by: Integers) -> Integers:
+    """Moves zeros in, into signed integers too: -2 of 8 bits is then 254."""
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    return (x.view(unsigned) >> by.view(unsigned)).view(x.dtype)
 
 
 def _clamp(low: Integers, x: Integers, high: Integers) -> Integers:
@@ -136,7 +152,8 @@ _ELEMENTWISE: dict[str, Callable[..., Integers]] = {
     "not": np.invert,
     "select_n": _select,
     "shift_left": np.left_shift,
-    "shift_right_arithmetic": np.right_shift,
+    "shift_right_arithmetic": _shift_right_arithmetic,
+    "shift_right_logical": _shift_right_logical,
 }
 
 
@@ -236,7 +253,8 @@ def _slice_per_core(
 
 def _inside(start: Integers, size: int, length: int) -> Integers:
     """XLA moves a slice that would leave its operand to where it just fits."""
-    return np.clip(start, 0, length - size)
+    # A start of 8 bits cannot hold the last place of a long table.
+    return np.clip(start.astype(np.int64), 0, length - size)
 
 
 _SHAPED: dict[str, Callable[..., Integers | None]] = {

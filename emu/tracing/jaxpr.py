@@ -28,7 +28,10 @@ _CALLS = {
     "core_call",
     "custom_jvp_call",
     "custom_vjp_call",
+    # What `jax.checkpoint` is called, by version.
+    "checkpoint",
     "remat",
+    "remat2",
 }
 
 # Addressing is free: these name part of a buffer, or repeat it, without moving a byte.
@@ -149,7 +152,7 @@ def trace(fn: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int]) -> 
       avals: pytrees of `jax.ShapeDtypeStruct`, the per-core arguments.
       mesh: axis name to size.
     """
-    with in_order():
+    with in_order(mesh):
         jaxpr = jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals)
     return body(jaxpr)
 

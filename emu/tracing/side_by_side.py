@@ -6,7 +6,7 @@ numbers computes many in one operation. `tiles` and, where a kernel groups work 
 memory figure starts from, traces it in order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,17 +15,34 @@ import jax.numpy as jnp
 from jax import lax
 
 # Part of JAX's trace cache keys: a jitted kernel is traced once for each reading.
-_IN_ORDER = jax.make_user_context(False)
+# None side by side; in order the mesh's axes, or ANY where only values count.
+ANY = "any"
+_IN_ORDER = jax.make_user_context(None)
 
 
-def in_order() -> AbstractContextManager[None]:
-    """Within this context kernels are traced in program order, as the clock reads them."""
-    return _IN_ORDER(True)
+def in_order(axes: Iterable[str] | None = None) -> AbstractContextManager[None]:
+    """Within this context kernels are traced in program order, as the clock reads them.
+
+    Args:
+      axes: of the mesh: nothing else may be mapped over, and nothing differentiated, as no machine
+        has instructions for that. None where only values count.
+    """
+    return _IN_ORDER(ANY if axes is None else tuple(axes))
 
 
 def is_in_order() -> bool:
     """Whether the kernel is being traced in program order."""
-    return _IN_ORDER.value
+    return _IN_ORDER.value is not None
+
+
+def is_of_a_machine() -> bool:
+    """Whether it is traced in program order, as instructions alone."""
+    return _IN_ORDER.value not in (None, ANY)
+
+
+def maps_cores(axis: object) -> bool:
+    """Whether to map over an axis means more cores, or only values count."""
+    return not is_of_a_machine() or axis in _IN_ORDER.value
 
 
 def tiles(

@@ -147,8 +147,22 @@ def test_differentiated_program():
             lambda x: jnp.sum(mul(tile(), load(tile(), x), load(tile(), x)))
         )(x)
 
-    with pytest.raises(errors.NoCostRule, match="no instruction for '"):
+    with pytest.raises(
+        errors.NoCostRule,
+        match="toy.load: under differentiation there is no instruction",
+    ):
         Program(kernel, MESH, ((),)).read(TOY, F32)
+
+
+@pytest.mark.parametrize("axis_name", [None, "mine"])
+def test_mapped_instruction(axis_name):
+    """The meaning of a store is `x -> x`: mapped, nothing would be left for the clock to see."""
+
+    def kernel(x):
+        mapped = jax.vmap(store, axis_name=axis_name)
+        return mapped(load(tile(), x))  # mapped
+
+    refused(errors.NoCostRule, kernel, "# mapped", "toy.store: under jax.vmap")
 
 
 def test_partial_collective():

@@ -119,3 +119,47 @@ def test_known_argument_split_over_the_mesh():
     out = p.read(TOY, Known(value)).outputs[0]
     np.testing.assert_array_equal(out.known, np.transpose(value, (2, 0, 1)) * 2)
     assert out.shape == (4,) and out.known is not None and out.known.dtype == np.int32
+
+
+# --- at the edges of each integer ---
+
+EDGES = [0, 1, 2, 3, 7, 8, 31, 32, 33]
+
+
+def at_the_edges(a, b):
+    return (
+        *(op(a, b) for op in (lax.add, lax.sub, lax.mul, lax.div, lax.rem)),
+        *(op(a, b) for op in (lax.min, lax.max, lax.lt, lax.ge, lax.eq)),
+        a // b,
+        a % b,
+        -a,
+        ~a,
+        jnp.abs(a),
+        jnp.sign(a),
+        lax.shift_left(a, b),
+        lax.shift_right_arithmetic(a, b),
+        lax.shift_right_logical(a, b),
+        a.astype(jnp.int8),
+        a.astype(jnp.uint16),
+        a.astype(jnp.bool_),
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32"]
+)
+def test_every_pair_of_edges(dtype):
+    """The least integer has no magnitude, and unsigned ones have no sign to copy."""
+    info = np.iinfo(dtype)
+    ends = [info.min, info.min + 1, info.max - 1, info.max, -1 if info.min else 5]
+    values = np.array([*EDGES, *ends], np.int64).astype(dtype)
+    a, b = np.meshgrid(values, values)
+    agree(at_the_edges, a.ravel(), b.ravel())
+
+
+@pytest.mark.parametrize("start", [0, 127, -1])
+def test_a_start_of_eight_bits_in_a_long_table(start):
+    agree(
+        lambda i: lax.dynamic_slice(jnp.arange(300), (i,), (4,)),
+        np.asarray(start, np.int8),
+    )

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import DType, KnownInt, Shape, Tile
-from emu.checks import precision
+from emu.checks import precision, tile
 from emu.datasheet import Device
-from emu.instruction import Cost, Operand, instruction, limit
+from emu.errors import LimitExceeded
+from emu.instruction import Cost, Operand, caller, instruction, limit
 from emu.trainium.engines.dma import Descriptors, dma_cost, rows_cost
 from emu.trainium.spaces import Hbm, Psum, Sbuf, Stationary
 
@@ -26,9 +27,13 @@ NO_TIME = Cost(engine="vector", busy_cycles=0)
 def _allocation(name: str, space: str) -> Callable[..., Tile]:
     """Declares the instruction that makes a fresh tile, of NaN or of the largest integer."""
 
-    def cost(device: Device, *, shape: Shape, **_: Any) -> Cost:
+    def cost(
+        device: Device, *, shape: Shape, bank: int | None = None, **_: Any
+    ) -> Cost:
         if space != "hbm":
             limit(name, "partition dimension", shape[0], device.partitions)
+        if bank is not None:
+            _check_bank(device, name, space, bank)
         return NO_TIME
 
     @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
@@ -39,6 +44,17 @@ def _allocation(name: str, space: str) -> Callable[..., Tile]:
         return jnp.full(shape, poison, dtype)
 
     return tile
+
+
+def _check_bank(device: Device, name: str, space: str, bank: int) -> None:
+    partitions, bank_bytes = device.partitioned[space]
+    capacity_bytes = device.capacity_bytes[space]
+    assert capacity_bytes is not None
+    banks = capacity_bytes // (partitions * bank_bytes)
+    if not 0 <= bank < banks:
+        raise LimitExceeded(
+            f"{name}: bank is {bank}, {space} has banks 0 to {banks - 1}", caller()
+        )
 
 
 _sbuf = _allocation("trn.sbuf", "sbuf")
@@ -56,6 +72,7 @@ def sbuf(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Sbuf:
       buffers: declared inside a loop, the tile is a ring this deep: each time the declaration is
         met the next buffer is used, as soon as its last reader is done.
     """
+    tile.check("trn.sbuf", shape, buffers=buffers)
     return _sbuf(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
 
 
@@ -71,12 +88,14 @@ def psum(
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
     """
+    tile.check("trn.psum", shape, buffers=buffers)
     held = precision.tile_dtype(dtype)
     return _psum(shape=shape, dtype=held, buffers=buffers, bank=bank)
 
 
 def hbm(*shape: int, dtype: DType = jnp.float32) -> Hbm:
     """A fresh HBM buffer, holding NaN."""
+    tile.check("trn.hbm", shape)
     return _hbm(shape=shape, dtype=precision.tile_dtype(dtype))
 
 
@@ -85,6 +104,7 @@ def array(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Stationa
 
     The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
     """
+    tile.check("trn.array", shape, buffers=buffers)
     return _array(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
 
 
