@@ -263,15 +263,27 @@ def hop(dst, x, *, axis, engine, busy, latency):
 
 MESH = {"r": 2, "c": 3}
 TILES = 5  # tiles 0 and 1 are read by loops and never carried
+SPARES = (
+    14  # at most so many further ones turn, more than the longest period looked for
+)
+TABLE = (3, 0, 7, 1, 1, 5, 2, 9)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """What a statement may use: known integers by nesting, an argument, and its core's indices."""
+    """What a statement may use.
+
+    Attributes:
+      ints: known integers by nesting.
+      x: an argument.
+      core: its core's indices.
+      first: the further tiles as they were first written, before any loop.
+    """
 
     ints: tuple[Any, ...]
     x: Any
     core: tuple[Any, Any]
+    first: list[Any] = dataclasses.field(default_factory=list)
 
 
 @st.composite
@@ -302,18 +314,22 @@ def extras(engine, busy):
 @st.composite
 def statements(draw, depth, more):
     """One statement: `("kind", details...)`; `more` kinds may not stand inside a branch."""
-    kinds = ["op"] * 4 + ["part", "fetch", "counted", "scratch"]
+    kinds = ["op"] * 4 + ["part", "fetch", "counted", "scratch", "late"]
     kinds += ["cond"] * (depth > 0) + ["scan"] * (depth > 0) + [*more]
     kind = draw(st.sampled_from(kinds))
     dst, src = draw(st.integers(2, TILES - 1)), draw(st.integers(0, TILES - 1))
     if kind == "cond":
-        test = draw(st.sampled_from(["index", "triangle", "core", "both", "parity"]))
+        test = draw(st.sampled_from(sorted(TESTS)))
         bodies = [draw(bodies_of(depth - 1, ())) for _ in range(2)]
         return kind, test, draw(st.integers(0, 9)), bodies
     if kind == "scan":
         return (kind, *draw(loops_of(depth - 1, more)))
     if kind == "rotate":
         return kind, draw(st.integers(1, TILES - 2))
+    if kind == "turn":
+        return kind, src, draw(costs())
+    if kind == "late":
+        return kind, dst, draw(st.integers(0, SPARES - 1)), draw(costs())
     if kind == "hop":
         return (
             kind,
@@ -335,16 +351,44 @@ def bodies_of(depth, more):
 @st.composite
 def loops_of(draw, depth, more):
     form = draw(st.sampled_from(["scan", "reverse", "fori", "odd"]))
-    return form, draw(st.integers(1, 9)), draw(bodies_of(depth, more))
+    return form, draw(st.integers(0, 9)), draw(bodies_of(depth, more))
 
 
 @st.composite
-def programs(draw, more=("hop", "rotate")):
+def programs(draw, more=("hop", "rotate", "turn")):
     """A loop of up to 40 iterations between straight statements: a list of statements."""
-    before = draw(bodies_of(0, more))
+    banks = st.sampled_from([None, None, None, 0, 1])
+    spares = draw(st.lists(banks, max_size=SPARES))
+    before = [("spares", spares, draw(costs())), *draw(bodies_of(0, more))]
     form, _, body = draw(loops_of(2, more))
     loop = ("scan", form, draw(st.integers(3, 40)), body)
     return [*before, loop, *draw(bodies_of(0, more))]
+
+
+@st.composite
+def turning_programs(draw):
+    """A loop that turns further tiles, perhaps not once around, and late readers of them.
+
+    The tiles were written as the loop writes them, so that the schedule repeats from its start.
+    """
+    bank = st.sampled_from([None, None, None, 0])
+    banks = draw(st.lists(bank, min_size=2, max_size=SPARES))
+    cost = draw(costs(plain=True))
+    program = [("spares", banks, cost)]
+    if draw(st.booleans()):
+        long = draw(costs(plain=True)) | {"busy": 3000, "latency": 3000}
+        program.append(("scratch", 2, 0, 1, 0, long))
+    turns = [("turn", 0, cost)]
+    turns += draw(st.lists(statements(0, ("turn",)), max_size=1))
+    program.append(
+        ("scan", "scan", draw(st.integers(3, 40)), draw(st.permutations(turns)))
+    )
+    for kind in draw(
+        st.lists(st.sampled_from(["late", "late", "first"]), min_size=1, max_size=3)
+    ):
+        place = draw(st.integers(0, len(banks) - 1))
+        program.append((kind, draw(st.integers(2, TILES - 1)), place, draw(costs())))
+    return program
 
 
 def kernel_of(program, x, core=None):
@@ -399,16 +443,57 @@ def run_rotate(tiles, scope, n):
     return [*tiles[: TILES - n], *tiles[TILES - n + 1 :], tiles[TILES - n]]
 
 
+def run_spares(tiles, scope, banks, cost):
+    """Further tiles, some of them in a bank, all written at the start."""
+    fresh = [tile(bank=bank) for bank in banks]
+    scope.first.extend(op(new, tiles[0], **cost) for new in fresh)
+    return [*tiles, *scope.first]
+
+
+def run_turn(tiles, scope, src, cost):
+    """Writes the first of the further tiles, which then goes to the end of the line."""
+    if len(tiles) == TILES:
+        return tiles
+    first, *others = tiles[TILES:]
+    return [*tiles[:TILES], *others, op(first, tiles[src], **cost)]
+
+
+def run_late(tiles, scope, dst, place, cost):
+    """Reads one of the further tiles, which may have been written long ago."""
+    if place >= len(tiles) - TILES:
+        return tiles
+    return run_op(tiles, scope, dst, TILES + place, cost)
+
+
+def run_first(tiles, scope, dst, place, cost):
+    """Reads one of the further tiles as it was before any loop: stale, if a loop has written it."""
+    tiles[dst] = op(tiles[dst], scope.first[place], **cost)
+    return tiles
+
+
+def table_entry(i):
+    place = lax.rem(i, jnp.int32(len(TABLE)))
+    return lax.dynamic_index_in_dim(
+        jnp.asarray(TABLE, jnp.int32), place, keepdims=False
+    )
+
+
+TESTS = {
+    "index": lambda i, j, r, c, n: i < n,
+    "triangle": lambda i, j, r, c, n: i <= j,
+    "core": lambda i, j, r, c, n: lax.rem(r + c, jnp.int32(2)) == 0,
+    "both": lambda i, j, r, c, n: i <= r + c,
+    "parity": lambda i, j, r, c, n: lax.rem(i + n, jnp.int32(3)) == 0,
+    "table": lambda i, j, r, c, n: table_entry(i) < n,
+    # The least integer has no magnitude.
+    "edge": lambda i, j, r, c, n: (lax.div(i - jnp.int32(2**31 - 1), n - 4) & 1) == 0,
+}
+
+
 def run_cond(tiles, scope, test, n, bodies):
     i, j = scope.ints[-1], scope.ints[-2]
     r, c = scope.core
-    pick = {
-        "index": i < n,
-        "triangle": i <= j,
-        "core": lax.rem(r + c, jnp.int32(2)) == 0,
-        "both": i <= r + c,
-        "parity": lax.rem(i + n, jnp.int32(3)) == 0,
-    }[test]
+    pick = TESTS[test](i, j, r, c, n)
     return lax.cond(
         pick, *(lambda *ts, b=b: tuple(block(b, ts, scope)) for b in bodies), *tiles
     )
@@ -451,6 +536,10 @@ STATEMENTS = {
     "counted": run_counted,
     "hop": run_hop,
     "rotate": run_rotate,
+    "spares": run_spares,
+    "turn": run_turn,
+    "late": run_late,
+    "first": run_first,
     "cond": run_cond,
     "scan": run_scan,
 }

@@ -274,7 +274,9 @@ def _decide(operand: Known, decisions: Decisions, lead: int) -> np.ndarray:
     """Adds each element of a known integer as a decision."""
     if operand is None:
         raise Opaque
-    elements = operand.reshape(*operand.shape[:lead], -1)
+    # Said in full, as a loop of length 0 leaves nothing to tell -1 from.
+    count = math.prod(operand.shape[lead:])
+    elements = operand.reshape(*operand.shape[:lead], count)
     for number in range(elements.shape[-1]):
         decisions[decisions.path, number] = elements[..., number]
     return operand
@@ -307,6 +309,8 @@ def _branch(
             taken = np.expand_dims(here, tuple(own))
             never = np.zeros_like(decision)
             decisions[path] = np.where(taken, decision, never)
+    if not results:
+        return [None] * len(bodies[0].outvars)  # inside a loop of no iterations
     # Of branches 0 to 3 only 1 and 3 may be taken: then 1 is the first case, 3 the second.
     case = np.searchsorted(list(results), choice)
     merged: list[Known] = []

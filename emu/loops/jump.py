@@ -12,7 +12,7 @@ import numpy as np
 from emu.clock.names import CauseName
 from emu.clock.reading import Event
 from emu.clock.resources import Buffer, Row
-from emu.clock.state import ClockState, Walk
+from emu.clock.state import ClockState, Lifetime, Walk
 from emu.clock.ticks import Active, Flags, Ticks, later, on_core, same
 from emu.clock.tiles import Value
 from emu.loops import decisions, periodic
@@ -161,11 +161,13 @@ class Loop:
             marks=marks,
             buffers=buffers,
             versions=[buffer.version for buffer in buffers],
+            uses=[buffer.uses for buffer in buffers],
             since=[buffer.since for buffer in buffers],
             form=(form, rows, shapes, labels, levels),
             spent=dict(state.spent),
             sums=dict(state.tally.sums),
             events=0 if state.trace is None else len(state.trace.events),
+            tracked=0 if state.trace is None else len(state.trace.tracked),
         )
 
     def turned(self) -> list[Buffer]:
@@ -296,17 +298,24 @@ class Loop:
         end: int,
     ) -> None:
         """Gives each role the buffer that is in it after the jump, with its time and version."""
-        held, written = periodic.rotated(was, now, times)
+        rotated = periodic.rotated(was, now, times)
+        held = [each.buffer for each in rotated]
         stale = [_stale_now(value) for value in self.carry]
-        for buffer, cores in zip(held, written, strict=True):
-            self.write(buffer, cores)
-        for role, buffer in enumerate(held):
+        # Whom a role's buffer makes wait for, and what is tracked of it, belong to the role.
+        users = [buffer.user for buffer in now.buffers]
+        tracked = self._tracked(now.buffers)
+        for role, each in enumerate(rotated):
+            buffer = each.buffer
+            self.write(buffer, each.written)
             buffer.idle = moved["idle", role]
+            buffer.user = users[role]
+            buffer.uses += each.used
             since = now.since[role]
             before = was.since[role]
             if since is not None and before is not None:
-                step = since - before
-                buffer.since = since + times * step
+                since += times * (since - before)
+            buffer.since = since
+        self._track(held, tracked)
         after = {id(buffer): held[role] for role, buffer in enumerate(now.buffers)}
         for ring in self.state.rings.inside[self.path]:
             ring.buffers = [after[id(buffer)] for buffer in ring.buffers]
@@ -324,6 +333,25 @@ class Loop:
                 version=_version(buffer, stale[slot]),
                 known=known,
             )
+
+    def _tracked(self, buffers: list[Buffer]) -> list[Lifetime | None]:
+        """What the trace has on each buffer."""
+        trace = self.state.trace
+        if trace is None:
+            return []
+        return [trace.tracked.get(id(buffer)) for buffer in buffers]
+
+    def _track(self, buffers: list[Buffer], tracked: list[Lifetime | None]) -> None:
+        """Has the trace keep that of other buffers."""
+        trace = self.state.trace
+        if trace is None:
+            return
+        for buffer, lifetime in zip(buffers, tracked, strict=True):
+            if lifetime is None:
+                trace.tracked.pop(id(buffer), None)
+            else:
+                own = dataclasses.replace(lifetime, buffer=buffer)
+                trace.tracked[id(buffer)] = own
 
     def write(self, buffer: Buffer, cores: Flags) -> None:
         """Gives a buffer that the loop wrote a new version."""
@@ -352,6 +380,9 @@ class Loop:
         trace = self.state.trace
         if trace is None:
             return True
+        if first.tracked != now.tracked:
+            # Tiles that no later iteration uses: their ends, recorded last of all, do not repeat.
+            return False
         before = trace.events[first.events : was.events]
         after = trace.events[was.events : now.events]
         if len(before) != len(after):

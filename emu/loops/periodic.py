@@ -31,13 +31,15 @@ class Snapshot:
       marks: per clock, something that changes whenever the loop may have moved it, even by nothing.
       buffers: the buffers of those idle times; a buffer's place here is its role.
       versions: the version each buffer held.
+      uses: how often each buffer had been used.
       since: when what each buffer holds began to be written, on the traced core.
       form: what must be equal for two states to have the same future: which value is in which
-        role, where it lies, whether it is stale or known, whom each clock makes wait for, and the
-        clocks' shapes.
+        role, where it lies, whether it is stale or known, which port each role's buffer shares,
+        whom each clock makes wait for, and the clocks' shapes.
       spent: `(engine, what)` to its ticks.
       sums: the tally.
       events: how many events had been recorded.
+      tracked: how many tiles the trace had begun to track.
     """
 
     rows: list[Row]
@@ -45,11 +47,13 @@ class Snapshot:
     marks: list[object]
     buffers: list[Buffer]
     versions: list[Ticks]
+    uses: list[int]
     since: list[int | None]
     form: tuple[object, ...]
     spent: Spent
     sums: dict[tuple[str, str], int]
     events: int
+    tracked: int
 
     @cached_property
     def flat(self) -> np.ndarray:
@@ -90,7 +94,9 @@ def roles(
         slots.append((role(value.buffer), value.space, is_data, staleness(value)))
     rest = [role(value.buffer) for value in fixed]
     rest += [role(buffer) for buffer in turned]
-    return buffers, (slots, rest)
+    # A tile that turns into a role may share a bank, which it makes others wait for.
+    ports = [None if buffer.port is None else id(buffer.port) for buffer in buffers]
+    return buffers, (slots, rest, ports)
 
 
 def staleness(value: Value) -> bytes | None:
@@ -225,22 +231,36 @@ def _by_group(
     return True
 
 
-def rotated(
-    was: Snapshot, now: Snapshot, times: int
-) -> tuple[list[Buffer], list[Flags]]:
-    """Which buffer is in each role after `times` more periods, and on which cores it was written.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moved:
+    """The buffer that is in a role after a jump.
+
+    Attributes:
+      buffer: the buffer.
+      written: on which cores it was written in the periods that were jumped.
+      used: whether anything used it in them.
+    """
+
+    buffer: Buffer
+    written: Flags
+    used: bool
+
+
+def rotated(was: Snapshot, now: Snapshot, times: int) -> list[Moved]:
+    """Which buffer is in each role after `times` more periods, and what happened to it meanwhile.
 
     The tiles of a ring change roles every iteration. A role that the loop keeps filling with new
     buffers is given one more.
 
     Three buffers A B C of which each moves up one role in a period are B C A one period later: role
     0 has what was in role 1, that what was in 2, that what was in 0, an orbit of three. After 5
-    more periods role 0 holds what is now in role 2, as 5 mod 3 is 2.
+    more periods role 0 holds what is now in role 2, as 5 mod 3 is 2. If role 0 is the one that is
+    written, that buffer was; but after one more period only, the buffer that is now in role 2 is in
+    role 1, and nobody has written it.
     """
     earlier = {id(buffer): role for role, buffer in enumerate(was.buffers)}
     source = [earlier.get(id(buffer)) for buffer in now.buffers]  # role a period ago
-    held: list[Buffer] = []
-    written: list[Flags] = []
+    moved: list[Moved] = []
     for role, buffer in enumerate(now.buffers):
         orbit = [role]
         before = source[role]
@@ -249,20 +269,23 @@ def rotated(
             before = source[before]
         closed = before is not None
         if closed:
-            held.append(now.buffers[orbit[times % len(orbit)]])
+            held = now.buffers[orbit[times % len(orbit)]]
         elif times < len(orbit):
-            held.append(now.buffers[orbit[times]])
+            held = now.buffers[orbit[times]]
         else:
-            held.append(dataclasses.replace(buffer))
-        changed: Flags = False
-        if closed and len(orbit) > 1:
-            for member in orbit:
-                origin = source[member]
-                assert origin is not None
-                old = was.versions[origin]
-                changed = changed | (now.versions[member] != old)
-        written.append(changed)
-    return held, written
+            held = dataclasses.replace(buffer)
+        # It went through the roles between, this one last; in a closed orbit perhaps many times.
+        written: Flags = False
+        used = False
+        for member in orbit[:times]:
+            origin = source[member]
+            if origin is None:
+                continue  # made in the period itself
+            if len(orbit) > 1:
+                written = written | (now.versions[member] != was.versions[origin])
+            used = used or now.uses[member] != was.uses[origin]
+        moved.append(Moved(held, written, used))
+    return moved
 
 
-__all__ = ["Snapshot", "roles", "rotated", "staleness", "step"]
+__all__ = ["Moved", "Snapshot", "roles", "rotated", "staleness", "step"]

@@ -110,13 +110,13 @@ def _rem(a: Integers, b: Integers) -> Integers:
 def _shift_right_arithmetic(x: Integers, by: Integers) -> Integers:
     """Copies the highest bit, of unsigned integers too: 254 of 8 bits is then -2."""
     signed = np.dtype(f"i{x.dtype.itemsize}")
-    return (x.view(signed) >> by.view(signed)).view(x.dtype)
+    return (x.astype(signed) >> by.astype(signed)).astype(x.dtype)
 
 
 def _shift_right_logical(x: Integers, by: Integers) -> Integers:
     """Moves zeros in, into signed integers too: -2 of 8 bits is then 254."""
     unsigned = np.dtype(f"u{x.dtype.itemsize}")
-    return (x.view(unsigned) >> by.view(unsigned)).view(x.dtype)
+    return (x.astype(unsigned) >> by.astype(unsigned)).astype(x.dtype)
 
 
 def _clamp(low: Integers, x: Integers, high: Integers) -> Integers:

@@ -50,7 +50,7 @@ def as_if_alone(program, device, **options):
 
 
 @LAW
-@given(helpers.programs(more=("rotate",)))
+@given(helpers.programs(more=("rotate", "turn")))
 @pytest.mark.parametrize(
     "options", [{}, {"contended": False}, {"as_written": True}], ids=str
 )
@@ -59,7 +59,7 @@ def test_random_programs_core_by_core(options, program):
 
 
 @LAW
-@given(helpers.programs(more=("rotate",)))
+@given(helpers.programs(more=("rotate", "turn")))
 def test_random_programs_core_by_core_with_a_throttled_engine(program):
     as_if_alone(program, THROTTLED)
 

@@ -1,6 +1,7 @@
 """Jumping a loop and stepping it agree to the tick, on random programs and on the hard cases."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from jax import lax
 
 from emu import Known, Program
+from emu.errors import StaleTile
 from tests import helpers
 from tests.helpers import F32, MESH, TICKS, TOY, fetch, make, op, tile
 
@@ -36,6 +38,20 @@ def test_random_programs(program):
     )
     free, _ = both(functools.partial(helpers.kernel_of, program), F32, contended=False)
     assert jumped.end_ticks >= max(free.end_ticks, *jumped.most_busy_ticks.values())
+
+
+@LAW
+@given(helpers.turning_programs())
+def test_tiles_that_turn(program):
+    """A jump knows who used each tile, in which bank it is and whether it was written at all."""
+    kernel = functools.partial(helpers.kernel_of, program)
+    for mesh, options in ((ONE, {"trace_core": (0, 0)}), (ONE, {}), (MESH, {})):
+        try:
+            both(kernel, F32, mesh=mesh, **options)
+        except StaleTile as refused:
+            stepped = Program(kernel, mesh, ((),))
+            with pytest.raises(StaleTile, match=re.escape(str(refused))):
+                stepped.read(TOY, F32, jump=False, **options)
 
 
 @LAW
