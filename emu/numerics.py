@@ -33,6 +33,32 @@ def cast(x: jax.Array, dtype: DType) -> jax.Array:
     return jnp.clip(wide, -largest, largest).astype(dtype)
 
 
+def largest(
+    x: jax.Array, axis: int | tuple[int, ...], keepdims: bool = False
+) -> jax.Array:
+    """The maximum along some axes; NaN where any is, which XLA's own loses on a CPU.
+
+    Of 256 ones and 256 NaN in float32 `jnp.max` gives -inf there (JAX 0.10 and 0.12).
+    """
+    return _with_nan(x, jnp.max(x, axis, keepdims=keepdims), axis, keepdims)
+
+
+def smallest(
+    x: jax.Array, axis: int | tuple[int, ...], keepdims: bool = False
+) -> jax.Array:
+    """The minimum along some axes; NaN where any is."""
+    return _with_nan(x, jnp.min(x, axis, keepdims=keepdims), axis, keepdims)
+
+
+def _with_nan(
+    x: jax.Array, found: jax.Array, axis: int | tuple[int, ...], keepdims: bool
+) -> jax.Array:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return found
+    has_nan = jnp.any(jnp.isnan(x), axis, keepdims=keepdims)
+    return jnp.where(has_nan, jnp.asarray(jnp.nan, x.dtype), found)
+
+
 def mx_quantize(
     x: jax.Array, dtype: DType, *, headroom: int = 0
 ) -> tuple[jax.Array, jax.Array]:
@@ -55,7 +81,7 @@ def mx_quantize(
       Elements `dtype[..., group, 32]` and scales `uint8[..., group]`.
     """
     wide = x.astype(jnp.float32)
-    highest = jnp.max(jnp.abs(wide), axis=-1)
+    highest = largest(jnp.abs(wide), -1)
     # The float's own exponent bits, without a sign: biased by 127, like the scale.
     bits = lax.bitcast_convert_type(highest, jnp.int32)
     exponent = bits >> 23
@@ -74,11 +100,25 @@ def mx_quantize(
 def mx_dequantize(elements: jax.Array, scale: jax.Array) -> jax.Array:
     """`elements · 2**(scale - 127)` in float32; results under 2**-126 flush to zero.
 
+    The power is multiplied in two halves, because the least scale, 2**-127, is no normal float32
+    and a CPU takes it for zero: `448 · 2**-64 · 2**-63` is 2.6e-36 all the same.
+
     Args:
       elements: `[..., group, 32]` in any element format.
       scale: `uint8[..., group]`.
     """
-    return elements.astype(jnp.float32) * scale_value(scale)[..., None]
+    exponent = scale.astype(jnp.int32) - 127
+    first = exponent // 2
+    second = exponent - first
+    value = elements.astype(jnp.float32)
+    for half in (first, second):
+        value = value * _power_of_two(half)[..., None]
+    return jnp.where((scale == SCALE_NAN)[..., None], jnp.nan, value)
+
+
+def _power_of_two(exponent: jax.Array) -> jax.Array:
+    """`2.0**exponent` in float32, from -126 to 127: the exponent's own bits."""
+    return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
 
 
 def scale_value(scale: jax.Array) -> jax.Array:

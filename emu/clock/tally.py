@@ -51,9 +51,9 @@ class Tally:
             period = now - before.get(key, 0)
             self.sums[key] = now + times * period
 
-    def by(self, kind: str) -> dict[str, int]:
-        """The sums of one kind, by name."""
-        found: dict[str, int] = {}
+    def by(self, kind: str) -> collections.Counter[str]:
+        """The sums of one kind, by name; 0 for what nothing counted."""
+        found: collections.Counter[str] = collections.Counter()
         for (of_kind, name), total in self.sums.items():
             if of_kind == kind:
                 found[name] = total

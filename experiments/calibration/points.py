@@ -59,7 +59,8 @@ def read_points(path: pathlib.Path) -> list[Point]:
       UsageError: the file cannot be read, or a row breaks the schema.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        # Spreadsheets put a byte order mark in front.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             missing = [
                 column for column in COLUMNS if column not in (reader.fieldnames or ())

@@ -169,3 +169,31 @@ def test_ulp_is_the_distance_to_the_next_value(name):
     largest = int(np.array(jnp.finfo(dtype).max, dtype).view(bits))
     values = np.arange(largest + 1, dtype=bits).view(dtype).astype(np.float64)
     np.testing.assert_array_equal(numerics.ulp(values[:-1], dtype), np.diff(values))
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 127, 254])
+def test_every_scale_counts(code):
+    """The least is 2**-127, no normal float32; results that are normal must not become zero."""
+    values = np.array([448.0, -256.0, 4.0, 2.0] * 8, np.float32)
+    elements = jnp.asarray(values).astype(jnp.float8_e4m3fn)
+    scaled = jax.jit(numerics.mx_dequantize)(elements, jnp.uint8(code))
+    with np.errstate(over="ignore"):
+        wanted = np.ldexp(values.astype(np.float64), code - 127).astype(np.float32)
+    np.testing.assert_array_equal(scaled, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("find", [numerics.largest, numerics.smallest])
+def test_a_maximum_keeps_nan(find, dtype):
+    """XLA's own gives -inf of 256 ones and 256 NaN in float32."""
+    x = np.ones((4, 512), np.float32)
+    x[1, 256:] = np.nan
+    x[2, 511] = np.nan
+    found = np.asarray(jax.jit(find, static_argnums=1)(jnp.asarray(x, dtype), 1))
+    np.testing.assert_array_equal(np.isnan(found.astype(np.float32)), [0, 1, 1, 0])
+
+
+def test_a_maximum_of_integers():
+    x = jnp.asarray([[3, 1], [2, 5]])
+    np.testing.assert_array_equal(numerics.largest(x, 1), [3, 5])
+    np.testing.assert_array_equal(numerics.smallest(x, 1, True), [[1], [2]])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
@@ -96,4 +97,4 @@ def dma_accumulate(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> 
       src: HBM or SBUF, of the same shape and dtype.
       queue: one of the DMA queues.
     """
-    return (f32(dst) + f32(src)).astype(dst.dtype)
+    return numerics.cast(f32(dst) + f32(src), dst.dtype)

@@ -78,7 +78,7 @@ def iota(
       steps: one for each free dimension.
       multiplier: step from one partition to the next.
     """
-    return _affine(dst.shape, offset, steps, multiplier).astype(dst.dtype)
+    return numerics.cast(_affine(dst.shape, offset, steps, multiplier), dst.dtype)
 
 
 def _select_cost(

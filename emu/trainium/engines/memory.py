@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu import numerics
 from emu.annotations import DType, KnownInt, Shape, Tile
 from emu.checks import precision, tile
 from emu.datasheet import Device
@@ -266,7 +267,9 @@ def dma_store_at(
 def at(dst: Tile, src: Tile, i: KnownInt, j: KnownInt) -> Tile:
     """`dst[:p, i:i+a, j:j+n] = src`, src `[p, n]` (a = 1) or `[p, a, n]`."""
     block = src[:, None] if src.ndim == 2 else src
-    return lax.dynamic_update_slice(dst, block.astype(dst.dtype), place(0, i, j))
+    return lax.dynamic_update_slice(
+        dst, numerics.cast(block, dst.dtype), place(0, i, j)
+    )
 
 
 def place(*indices: KnownInt) -> tuple[jax.Array, ...]:

@@ -176,7 +176,7 @@ def nc_matmul_mx(
     right = _values(moving, moving_scale)
     product = jnp.einsum("kmq,knq->mn", left, right, precision="highest")
     added = f32(dst) + product
-    return jnp.where(accumulate != 0, added, product).astype(dst.dtype)
+    return numerics.cast(jnp.where(accumulate != 0, added, product), dst.dtype)
 
 
 def _values(elements: jax.Array, scale: jax.Array) -> jax.Array:

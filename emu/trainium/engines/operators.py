@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from emu import numerics
 from emu.annotations import Tile
 from emu.checks import precision
 from emu.errors import LimitExceeded
@@ -48,18 +49,18 @@ BITWISE: Mapping[str, Operator] = {
 
 
 def _absmax(x: jax.Array, **where: Any) -> jax.Array:
-    return jnp.max(jnp.abs(x), **where)
+    return numerics.largest(jnp.abs(x), **where)
 
 
 def _absmin(x: jax.Array, **where: Any) -> jax.Array:
-    return jnp.min(jnp.abs(x), **where)
+    return numerics.smallest(jnp.abs(x), **where)
 
 
 REDUCE: Mapping[str, Operator] = {
     "add": jnp.sum,
     "multiply": jnp.prod,
-    "max": jnp.max,
-    "min": jnp.min,
+    "max": numerics.largest,
+    "min": numerics.smallest,
     "absmax": _absmax,
     "absmin": _absmin,
 }

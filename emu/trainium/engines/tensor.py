@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import numerics
 from emu.annotations import KnownInt, Tile
 from emu.checks import precision
 from emu.datasheet import Device
@@ -170,7 +171,7 @@ def _product(
         preferred_element_type=precision.arithmetic_dtype(),
     )
     added = f32(dst) + product
-    return jnp.where(accumulate != 0, added, product).astype(dst.dtype)
+    return numerics.cast(jnp.where(accumulate != 0, added, product), dst.dtype)
 
 
 @instruction(
@@ -318,4 +319,4 @@ def nc_transpose(dst: Psum, src: Sbuf) -> Psum:
     From NeuronCore-v3 on in transpose mode: exact, float32 in two passes, and `dst` of the source's
     dtype (16 bits for 8-bit floats). On NeuronCore-v2 a product with the identity: `dst` float32.
     """
-    return src.T.astype(dst.dtype)
+    return numerics.cast(src.T, dst.dtype)

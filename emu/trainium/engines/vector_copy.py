@@ -30,7 +30,7 @@ from emu.trainium.engines.cost import (
     one_in_psum,
     part,
 )
-from emu.trainium.engines.memory import EITHER, at
+from emu.trainium.engines.memory import EITHER, at, f32
 from emu.trainium.spaces import OnChip, Sbuf
 
 # A Scalar Engine that is not `scalar_elementwise` copies by activation(op="copy").
@@ -190,7 +190,10 @@ def _memset_cost(
 @instruction("trn.memset", cost=_memset_cost, reads=(), writes=ON_CHIP)
 def memset(dst: OnChip, *, value: float, engine: str = "vector") -> OnChip:
     """`dst = value` in every element; `engine`: vector or gpsimd."""
-    return jnp.full_like(dst, value)
+    if not jnp.issubdtype(dst.dtype, jnp.floating):
+        return jnp.full_like(dst, value)
+    wide = jnp.full_like(f32(dst), value)
+    return numerics.cast(wide, dst.dtype)
 
 
 def _predicated_cost(

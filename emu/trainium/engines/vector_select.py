@@ -106,7 +106,7 @@ def _max8_cost(device: Device, dst: Operand, src: Operand) -> Cost:
 def nc_max8(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 8]`: the eight largest of each partition, descending."""
     largest, _ = lax.top_k(src.reshape(src.shape[0], -1), 8)
-    return largest.astype(dst.dtype)
+    return numerics.cast(largest, dst.dtype)
 
 
 def _find_index8_cost(
@@ -121,7 +121,7 @@ def _find_index8_cost(
 def nc_find_index8(dst: OnChip, src: OnChip, values: OnChip) -> OnChip:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
     found = src[:, None, :] == values[:, :, None]
-    return jnp.argmax(found, axis=-1).astype(dst.dtype)
+    return numerics.cast(jnp.argmax(found, axis=-1), dst.dtype)
 
 
 def _match_replace8_cost(
@@ -151,7 +151,7 @@ def nc_match_replace8(
         new = jnp.asarray(value, left.dtype)
         return jnp.where(match & (places == first), new, left)
 
-    return lax.fori_loop(0, 8, replace, src).astype(dst.dtype)
+    return numerics.cast(lax.fori_loop(0, 8, replace, src), dst.dtype)
 
 
 # --- random numbers ---

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import numerics
 from emu.datasheet import Device
 from emu.instruction import Cost, Crossing, Instruction, Operand, instruction
 from emu.trainium.engines.memory import f32
@@ -94,7 +95,7 @@ def _call(
 def _all_gather(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
     whole = jnp.moveaxis(src, 0, dim - 1).reshape(dst.shape[1:])
-    return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
+    return numerics.cast(jnp.broadcast_to(whole[None], dst.shape), dst.dtype)
 
 
 def chip_all_gather(
@@ -120,7 +121,7 @@ def chip_all_gather(
 @_collective("trn.chip_reduce_scatter", chip_plans.scatter_legs)
 def _reduce_scatter(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     by_chunk = _cut(src, long_dimension(src.shape, dst.shape))
-    return _ring_sum(by_chunk).astype(dst.dtype)
+    return numerics.cast(_ring_sum(by_chunk), dst.dtype)
 
 
 def _cut(src: jax.Array, dim: int) -> jax.Array:
@@ -143,7 +144,7 @@ def _all_reduce(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     sums = _ring_sum(jnp.moveaxis(chunks, -2, 1))
     joined = jnp.moveaxis(sums, 0, -2).reshape(*batch, -1)
     total = joined[..., :size].reshape(1, *src.shape[1:])
-    return jnp.broadcast_to(total, dst.shape).astype(dst.dtype)
+    return numerics.cast(jnp.broadcast_to(total, dst.shape), dst.dtype)
 
 
 def _ring_sum(parts: jax.Array) -> jax.Array:
@@ -212,7 +213,7 @@ def _all_to_all(
     by_receiver = _cut(src, first + split)  # [from, to, ...]
     received = jnp.swapaxes(by_receiver, 0, 1)
     joined = jnp.moveaxis(received, 1, first + join)
-    return joined.reshape(dst.shape).astype(dst.dtype)
+    return numerics.cast(joined.reshape(dst.shape), dst.dtype)
 
 
 def chip_all_to_all(
@@ -240,7 +241,7 @@ def chip_all_to_all(
 
 @_collective("trn.chip_broadcast", chip_plans.broadcast_legs)
 def _broadcast(dst: Hbm, src: Hbm, place: jax.Array, *, root: int, **_: Any) -> Hbm:
-    return jnp.broadcast_to(src[root][None], dst.shape).astype(dst.dtype)
+    return numerics.cast(jnp.broadcast_to(src[root][None], dst.shape), dst.dtype)
 
 
 def chip_broadcast(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction, limit
@@ -160,7 +161,7 @@ def _all_reduce_cost(
     arrival=_arrival,
 )
 def _all_reduce(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
-    return jnp.broadcast_to(_sum(src)[None], src.shape).astype(dst.dtype)
+    return numerics.cast(jnp.broadcast_to(_sum(src)[None], src.shape), dst.dtype)
 
 
 def all_reduce(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
@@ -195,7 +196,7 @@ def _all_gather_cost(
 def _all_gather(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
     whole = jnp.concatenate(list(src), axis=dim - 1)
-    return jnp.broadcast_to(whole[None], dst.shape).astype(dst.dtype)
+    return numerics.cast(jnp.broadcast_to(whole[None], dst.shape), dst.dtype)
 
 
 def all_gather(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
@@ -230,7 +231,7 @@ def _reduce_scatter_cost(
 def _reduce_scatter(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(src.shape, dst.shape)
     parts = jnp.split(_sum(src), cores, axis=dim - 1)
-    return jnp.stack(parts).astype(dst.dtype)
+    return numerics.cast(jnp.stack(parts), dst.dtype)
 
 
 def reduce_scatter(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu import numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -230,7 +231,7 @@ def _send(
     own = (1,) * (src.ndim - by.ndim)
     payload = jnp.take_along_axis(src, sender.reshape(*sender.shape, *own), 0)
     arrives = arrives.reshape(*arrives.shape, *own)
-    return jnp.where(arrives, payload.astype(dst.dtype), dst)
+    return jnp.where(arrives, numerics.cast(payload, dst.dtype), dst)
 
 
 __all__ = ["over", "per_core", "rank", "send", "send_next"]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from emu import numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
@@ -73,7 +74,7 @@ def fold(dst: Sram, x: Sram, live: KnownInt, *, op: str) -> Sram:
     is_live = jnp.arange(x.shape[1])[None] < live
     neutral = 0.0 if adds else LOWEST
     kept = jnp.where(is_live, single(x), neutral)
-    folded = kept.sum(1) if adds else kept.max(1)
+    folded = kept.sum(1) if adds else numerics.largest(kept, 1)
     return folded.astype(dst.dtype)
 
 

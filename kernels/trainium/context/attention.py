@@ -18,7 +18,7 @@ from emu.annotations import DType, PyTree
 from kernels.masks.catalogue import Mask
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import Placement, place
-from kernels.trainium.context import layout, layout_mx
+from kernels.trainium.context import checks, layout, layout_mx
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.schemes import SCHEMES, Asked, Scheme, ring_of
@@ -96,6 +96,22 @@ class ContextAttention:
             raise ValueError(
                 f"scheme is {self.scheme!r}, must be one of {', '.join(SCHEMES)}"
             )
+        checks.positive(
+            tokens=self.tokens,
+            ranks=self.ranks,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            queries=self.queries,
+            inner=self.inner,
+            cores=self.cores,
+            columns=self.columns,
+            lanes=self.lanes,
+            masks=self.masks,
+        )
+        checks.parts_of(self.head_dim, self.parts, PARTITIONS)
+        checks.dtype(self.dtype, MXFP8)
         _check_divides("ranks by inner ranks", self.ranks, self.inner)
         _check_divides("query heads by KV heads", self.heads, self.kv_heads)
         _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
@@ -106,7 +122,7 @@ class ContextAttention:
 
     @property
     def _query_count(self) -> int:
-        return self.queries or self.tokens
+        return self.tokens if self.queries is None else self.queries
 
     # --- where tokens stand ---
 
