@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from emu.trainium import TRN3_GEN2
 from experiments.quickstart import picture, report
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
@@ -27,6 +28,7 @@ from models.plain.transformer import from_weights
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
+LARGEST = TRN3_GEN2
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -48,7 +50,7 @@ def options(parser: cli.Parser) -> None:
         "--chips",
         default="4",
         type=cli.whole_number("chips", 1),
-        help="Trainium3 chips in the ring (4)",
+        help=f"Trainium3 chips in the ring, at most {LARGEST.chips} (4)",
     )
     parser.add_argument(
         "--cores",
@@ -69,6 +71,16 @@ def options(parser: cli.Parser) -> None:
         help=f"one of {', '.join(DTYPES)}",
     )
     parser.add_argument(
+        "--thinking",
+        type=cli.one_of("--thinking", ("on", "off")),
+        help="of a chat template that can switch it: on or off (the template's own)",
+    )
+    parser.add_argument(
+        "--show-prompt",
+        action="store_true",
+        help="print the prompt as the chat template gives it to the model",
+    )
+    parser.add_argument(
         "--ignore-eos", action="store_true", help="generate exactly --tokens tokens"
     )
 
@@ -78,6 +90,11 @@ def main(args: argparse.Namespace, output: Output) -> None:
     if args.cores not in CORES:
         allowed = ", ".join(map(str, CORES))
         raise UsageError(f"--cores is {args.cores}, must be one of {allowed}")
+    if args.chips > LARGEST.chips:
+        raise UsageError(
+            f"--chips is {args.chips}, the largest Trainium3 system ({LARGEST.name}) has "
+            f"{LARGEST.chips}"
+        )
     if args.prompt is None:
         args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"])
     if not args.prompt.strip():
@@ -99,8 +116,12 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
     console = stages.console
     with stages("load", f"loading {args.model}") as stage:
         model = load(args.model, stage.update)
-        ids = model.tokenizer.chat(args.prompt)
+        thinking = None if args.thinking is None else args.thinking == "on"
+        ids = model.tokenizer.chat(args.prompt, thinking)
         check_context(model.config, len(ids), args.tokens)
+    if args.show_prompt:
+        rendered = model.tokenizer.rendered(args.prompt, thinking)
+        console.print(rendered, markup=False, highlight=False)
     run = Run(
         model,
         args.prompt,

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -295,3 +296,16 @@ def test_smollm2_knows_the_capital_of_france(
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert data["text"] == "The capital of France is Paris."
     assert data["tokens_equal"] is True
+
+
+def test_more_chips_than_any_system_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call("--model", "tiny", "--chips", "145")
+    assert ended.value.code == 2
+    assert re.search("--chips is 145, .* has 144", capsys.readouterr().err)
+
+
+def test_the_prompt_as_the_model_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The tiny model has no chat template: it sees the prompt itself."""
+    call("--model", "tiny", "--prompt", "Sort a", "--tokens", "1", "--show-prompt")
+    assert capsys.readouterr().out.count("Sort a") == 2

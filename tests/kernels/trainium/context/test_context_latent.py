@@ -77,7 +77,7 @@ def oracle(mask):
 
 
 CASES = [
-    (masks.causal, "contiguous", 3),
+    pytest.param(masks.causal, "contiguous", 3, marks=pytest.mark.slow),
     (masks.sinks(2, 5), "contiguous", 4),  # a replicated tile of latents
     (masks.causal, "zigzag", 2),
 ]
