@@ -70,6 +70,7 @@ class Sheet:
       causes: engine to what waiting for its results is called; by default its own name.
       throttles: engine that slows down when little used to the prefix of its three fields,
         `_window_s`, `_share` and `_slowdown` (see `emu.clock.throttle`).
+      instead: JAX primitive of which there is no instruction to what a kernel can call instead.
     """
 
     name: str
@@ -85,6 +86,9 @@ class Sheet:
         default_factory=dict[str, str], kw_only=True
     )
     throttles: Mapping[str, str] = dataclasses.field(
+        default_factory=dict[str, str], kw_only=True
+    )
+    instead: Mapping[str, str] = dataclasses.field(
         default_factory=dict[str, str], kw_only=True
     )
 

@@ -105,8 +105,10 @@ def _without_instruction(
             "integers it depends on as emu.Known",
             jx.location(eqn),
         )
+    instead = setup.device.sheet.instead.get(name)
+    cure = "" if instead is None else f": call {instead}"
     raise NoCostRule(
-        f"{setup.device.name} has no instruction for '{name}'", jx.location(eqn)
+        f"{setup.device.name} has no instruction for '{name}'{cure}", jx.location(eqn)
     )
 
 

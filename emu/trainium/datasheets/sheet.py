@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from emu.datasheet import Quantity, Sheet
+from emu.trainium.datasheets.instead import INSTEAD
 from emu.trainium.datasheets.topology import System
 
 ARCH = "aws-neuron-sdk 2.32 nki/guides/architecture"
@@ -126,6 +127,7 @@ class NeuronCoreSheet(Sheet):
     throttles: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"tensor": "tensor_throttle"}
     )
+    instead: Mapping[str, str] = dataclasses.field(default_factory=lambda: INSTEAD)
 
     tensor_hz: Quantity
     vector_hz: Quantity

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from emu.datasheet import Quantity, Sheet
+from emu.wse.datasheets.instead import INSTEAD
 
 ENGINE = "datapath"
 SIMULATOR, SILICON = "vendor simulator", "silicon"
@@ -67,6 +68,7 @@ class WaferSheet(Sheet):
     tick_hz: int | None = None
     engines: Mapping[str, str | None] = dataclasses.field(default_factory=_engines)
     capacity: Mapping[str, str | None] = dataclasses.field(default_factory=_capacity)
+    instead: Mapping[str, str] = dataclasses.field(default_factory=lambda: INSTEAD)
     constants: str = SIMULATOR
 
     clock_hz: Quantity
