@@ -374,7 +374,7 @@ def turning_programs(draw):
     bank = st.sampled_from([None, None, None, 0])
     banks = draw(st.lists(bank, min_size=2, max_size=SPARES))
     cost = draw(costs(plain=True))
-    program = [("spares", banks, cost)]
+    program: list[tuple[Any, ...]] = [("spares", banks, cost)]
     if draw(st.booleans()):
         long = draw(costs(plain=True)) | {"busy": 3000, "latency": 3000}
         program.append(("scratch", 2, 0, 1, 0, long))

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,12 @@ def test_random_programs(program):
 def test_tiles_that_turn(program):
     """A jump knows who used each tile, in which bank it is and whether it was written at all."""
     kernel = functools.partial(helpers.kernel_of, program)
-    for mesh, options in ((ONE, {"trace_core": (0, 0)}), (ONE, {}), (MESH, {})):
+    readings: list[tuple[Any, dict[str, Any]]] = [
+        (ONE, {"trace_core": (0, 0)}),
+        (ONE, {}),
+        (MESH, {}),
+    ]
+    for mesh, options in readings:
         try:
             both(kernel, F32, mesh=mesh, **options)
         except StaleTile as refused:
