@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from emu import given
 from emu.wse.wavelets import WORD_BYTES, words
 
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "float16", "bfloat16", "int16")
 """Of what a PE's datapath computes with."""
 
 

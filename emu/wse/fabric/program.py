@@ -232,7 +232,7 @@ class FabricProgram:
         Args:
           name: under which data go in and come out.
           elements: how many.
-          dtype: float32, float16 or bfloat16.
+          dtype: float32, float16, bfloat16 or int16.
           where: which PEs hold it.
           bank: which of the eight 32-bit banks it starts in; the next free word if None.
         """

@@ -18,11 +18,13 @@ from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_copy
-from emu.trainium.spaces import Hbm, Sbuf
+from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
 from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
+
+PRODUCT_BANKS = 2  # of keys, and as many of values
 
 Expanded: TypeAlias = tuple[Hbm, Hbm]
 """Keys and values of every head, as they are stored tile by tile."""
@@ -91,10 +93,13 @@ def expand(
             # Again for each group of heads, because the weights of all need not fit SBUF.
             source = index(latent, key_tile)
             latents = _load(source, first_queue, tiling)
+            # However many heads and pieces there are, their products take turns in four banks.
+            key_banks = _banks(nope, latents.shape[-1], together)
+            value_banks = _banks(tiling.keys, group_values, tiling.span)
             for head in range(together):
                 first_feature = head * nope
                 head_weights = part(key_weights, first_feature, nope, 2)
-                keys = _product(head_weights, latents, tiling)
+                keys = _product(head_weights, latents, key_banks, tiling)
                 for piece in range(tiling.span):
                     own = _piece(keys, piece, tiling)
                     place = key_tile * tiling.span + piece
@@ -102,7 +107,7 @@ def expand(
                     k = dma_store_at(k, own, target, queue=STORES[piece % 2])
             for piece in range(tiling.span):
                 own = _piece(latents, piece, tiling, axis=2)
-                values = _product(own, value_weights, tiling)
+                values = _product(own, value_weights, value_banks, tiling)
                 place = key_tile * tiling.span + piece
                 target = place * all_groups + group
                 v = dma_store_at(v, values, target, queue=STORES[piece % 2])
@@ -139,16 +144,27 @@ def _piece(
     return part(x, first_key, tiling.keys, axis)
 
 
-def _product(left: Sbuf, right: Sbuf, tiling: ContextTiling) -> Sbuf:
-    """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`."""
+def _banks(rows: int, columns: int, products: int) -> list[Psum]:
+    """PSUM `[rows, columns]` for the products of an iteration: `PRODUCT_BANKS`, as used in turn."""
+    tiles = min(PRODUCT_BANKS, products)
+    buffers = PRODUCT_BANKS // tiles
+    return [psum(rows, columns, buffers=buffers) for _ in range(tiles)]
+
+
+def _product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) -> Sbuf:
+    """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`.
+
+    It is summed in the first of `banks`, which then goes to the end of the line.
+    """
     _, parts, rows = left.shape
     _, _, columns = right.shape
-    bank = psum(rows, columns, buffers=2)
+    bank = banks.pop(0)
     for place in range(parts):
         accumulate = jnp.int32(place > 0)
         stationary = left[:, place]
         moving = right[:, place]
         bank = nc_matmul(bank, stationary, moving, accumulate)
+    banks.append(bank)
     tile = sbuf(rows, columns, dtype=tiling.dtype, buffers=tiling.buffers)
     return tensor_copy(tile, bank)
 
