@@ -153,7 +153,7 @@ class FabricProgram:
             what = f"color '{name}': {side}_queue"
             if queue is None or queue == FREE:
                 continue
-            given.whole(f"{what}, unless it is FREE,", queue, 0)
+            given.whole(f"{what}, unless it is {FREE!r},", queue, 0)
             if known is not None and queue != getattr(known, f"{side}_queue"):
                 given.refuse(
                     f"{what} is {queue}, but the color was declared before with "

@@ -171,7 +171,7 @@ def _shared(
     return FabricError(
         f"PE {first_of(at)}: colors '{first}' and '{second}' are both on {side} queue {queue}, "
         f"which serves one color; declare one of them with color(name, {side}_queue=...), one of "
-        f"{device.name}'s 0 to {_last(device, side)} or FREE",
+        f"{device.name}'s 0 to {_last(device, side)} or 'free'",
         _where(uses, both[1], at),
     )
 

@@ -249,11 +249,11 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "queue -1": (
         lambda: FabricProgram(2).color("red", input_queue=-1),
-        "input_queue, unless it is FREE, is -1",
+        "input_queue, unless it is 'free', is -1",
     ),
     "queue 'any'": (
         lambda: FabricProgram(2).color("red", output_queue="any"),  # type: ignore
-        "output_queue, unless it is FREE, is 'any'",
+        "output_queue, unless it is 'free', is 'any'",
     ),
     "queue 8": (
         lambda: [(p := Pair()).color("new", input_queue=8), p.run()],
