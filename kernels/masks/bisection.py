@@ -41,6 +41,9 @@ class MaskOfTokens:
         """Whether all pairs of each box are allowed, and whether any may be."""
         real_q = self._without_padding(q)
         real_k = self._without_padding(k)
+        # The traced mask knows nothing of padding, so it is asked about real positions only. Of the
+        # whole box `every` then holds only if its last position is real too, and `some` only if its
+        # first is.
         every, some, _ = self._mask.boxes(real_q, real_k)
         last = np.maximum(q.hi, k.hi)
         first = np.maximum(q.lo, k.lo)
@@ -55,6 +58,8 @@ class MaskOfTokens:
         steps = room // stride
         last_real = lo + steps * stride
         real_hi = np.minimum(hi, last_real)
+        # All padding keeps its bounds, lest `hi` fall below `lo`; `boxes` calls it dead by its
+        # first position.
         any_real = lo < self.tokens
         return Strided(lo, np.where(any_real, real_hi, hi), step)
 
@@ -124,6 +129,9 @@ def bisected(mask: MaskOfTokens, q: Columns, k: Columns) -> np.ndarray:
         halves, every, some = _split(mask, undecided)
         allowed[halves.owner[every]] = True
         forbidden[halves.owner[~some]] = True
+        # Last in, first out: a cut leaves one chunk more at most, so the stack is as high as boxes
+        # can be halved. A queue would hold all boxes of one size at a time, at worst every pair of
+        # tokens.
         stack += halves.where(some & ~every).chunks()
     of_allowed = np.where(forbidden, PARTIAL, FULL)
     return np.where(allowed, of_allowed, DEAD)
@@ -136,6 +144,8 @@ def _size(columns: Columns) -> Ints:
 
 def _corners(boxes: _Boxes) -> tuple[Ints, Ints]:
     """First and last position of both sides, `[2, 1, n]` and `[1, 2, n]`."""
+    # A hull may hold positions that the grid does not, but both its ends are the grid's own:
+    # corners are true examples, never bounds.
     of_q = hull(boxes.q)
     of_k = hull(boxes.k)
     q_ends = np.stack([of_q.lo, of_q.hi])
@@ -214,6 +224,7 @@ def _halves(columns: Columns, cut: Bools) -> Columns:
     first = columns.copy()
     second = columns.copy()
 
+    # A grid is cut only where it has several positions, so neither half is empty: 5 become 2 and 3.
     def cut_level(step: int, count: int, where: Bools) -> None:
         half = columns[count] // 2
         rest = columns[count] - half

@@ -30,6 +30,7 @@ Mask: TypeAlias = Callable[[Positions, Positions, Positions, Positions], Allowed
 
 def full(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
     """Every query attends to every key."""
+    # Not just True: of arrays the answer must have their shape.
     return (q >= 0) & (k >= 0)
 
 
@@ -63,6 +64,8 @@ def sinks(count: int, size: int) -> Mask:
     size = _positive("sinks: size", size)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        # Sinks stay visible when the window has moved on; dropping them is what breaks long
+        # generation.
         near_or_sink = (q - k < size) | (k < count)
         return (k <= q) & near_or_sink
 
@@ -118,6 +121,8 @@ def documents(lengths: Sequence[int]) -> Mask:
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         of_q = document(q)
         of_k = document(k)
+        # Tokens beyond the last document share its follower's number; without the last term they
+        # would attend to each other.
         return (k <= q) & (of_q == of_k) & (of_q < count)
 
     return _named(f"documents({count} of {total} tokens)", mask)
@@ -128,6 +133,7 @@ def both(*masks: Mask) -> Mask:
     first, *others = masks
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        # Starts from a mask, not from True, so that the answer has its type and shape.
         allowed = first(b, h, q, k)
         for other in others:
             allowed = allowed & other(b, h, q, k)
@@ -153,6 +159,7 @@ def negate(mask: Mask) -> Mask:
     """Pairs that `mask` forbids."""
 
     def forbidden(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        # On plain numbers a mask gives Python's True, of which `~` makes −2: true again.
         return jnp.logical_not(mask(b, h, q, k))
 
     return _named(f"negate({name(mask)})", forbidden)

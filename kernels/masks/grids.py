@@ -42,6 +42,7 @@ class Grids:
 
     def columns(self) -> Columns:
         """Start, steps and counts of each tile."""
+        # int64, as arithmetic on sets wants it: what wraps there must be seen to wrap.
         columns = np.empty((5, *self.shape), np.int64)
         columns[START] = self.start
         columns[OUTER_STEP] = self.outer_step
@@ -52,12 +53,14 @@ class Grids:
 
     def positions(self) -> np.ndarray:
         """Positions of every tile in slot order, int32 `[..., size]`; counts must be ints."""
+        # One rectangular array of all tiles: they need one shape, unlike their starts and steps.
         outer = np.arange(int(self.outer_count))[:, None]
         inner = np.arange(int(self.inner_count))
         start = self._per_tile(self.start)
         outer_step = self._per_tile(self.outer_step)
         inner_step = self._per_tile(self.inner_step)
         grid = start + outer_step * outer + inner_step * inner
+        # As masks are traced, on int32; a placement refuses more slots than that can count.
         positions = grid.astype(np.int32)
         return positions.reshape(*self.shape, -1)
 

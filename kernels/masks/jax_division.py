@@ -28,8 +28,12 @@ def known_division(body: jaxprs.Body) -> str | None:
 def _outlines() -> dict[tuple, str]:
     """What this JAX writes for each division, by a literal and by an operand."""
     dividend = jax.ShapeDtypeStruct((), jnp.int32)
+    # Asked of the JAX that is installed rather than written down: its spelling is no promise and
+    # changes.
     found = {}
     for name, function in DIVISIONS.items():
+        # `q // 2` hands over a weakly typed 2, which the body first converts; `q // jnp.int32(2)`
+        # does not.
         for divisor in (2, jnp.int32(2)):
             by_divisor = functools.partial(_divided, function, divisor)
             spelled = jaxprs.body(jax.make_jaxpr(by_divisor)(dividend))
@@ -65,6 +69,7 @@ def _outline(body: jaxprs.Body) -> tuple[Any, ...]:
     bind([*body.constvars, *body.invars])
     lines = []
     for eqn in body.eqns:
+        # A select inside is a call of its own; without its outline any body would do in its place.
         called = jaxprs.call(eqn)
         operands = tuple(of(atom) for atom in eqn.invars)
         within = _outline(called) if called else None

@@ -60,6 +60,8 @@ def elementwise(of_arrays: Points, of_sets: Boxes) -> Rule:
         return of_arrays(*arrays)
 
     def boxes(site: Site, *sets: Strided) -> Strided:
+        # Sets are int64, in which no sum or product of two int32 overflows: what wraps shows in the
+        # bounds.
         result = of_sets(*sets)
         return result if site.dtype == bool else strided.fit(result, site.dtype)
 
@@ -84,6 +86,7 @@ def structural(rearrange: Points) -> Rule:
     """The same elements in another shape."""
 
     def boxes(site: Site, sets: Strided) -> Strided:
+        # A step may be one scalar for all sets, which has no axes to rearrange.
         lo, hi, step = np.broadcast_arrays(*sets)
         return Strided(
             rearrange(site, lo),
@@ -103,12 +106,16 @@ def reduction(of_arrays: np.ufunc, of_lows: np.ufunc, of_highs: np.ufunc) -> Rul
 
     def boxes(site: Site, operand: Strided) -> Strided:
         fields = np.broadcast_arrays(*operand)
+        # Elements that were left out because they are alike count each for itself: a sum of 8 ones
+        # is 8.
         lo, hi, step = [_broadcast_to(field, site.shapes[0]) for field in fields]
         axes = _axes(site)
         least = of_lows.reduce(lo, axis=axes)
         greatest = of_highs.reduce(hi, axis=axes)
         if site.dtype == bool:
             return Strided(least, greatest, strided.ONE)
+        # A sum is that of the lows plus steps of single members, so their distances do not matter
+        # to it.
         common = np.gcd.reduce(step, axis=axes)
         if of_lows is not np.add:
             # The result is one of several sets' values: it also steps over their distances. The
@@ -206,6 +213,7 @@ def _select(which: Array, on_false: Array, on_true: Array) -> Array:
 
 
 def _clamp(low: Array, operand: Array, high: Array) -> Array:
+    # In XLA's order: where the bounds cross, `high` wins.
     return np.minimum(np.maximum(operand, low), high)
 
 
@@ -224,6 +232,7 @@ def _convert_boxes(site: Site, operand: Strided) -> Strided:
         return strided.fit(wide, site.dtype)
     if lo.dtype == bool:
         return operand
+    # A number converts to whether it is not 0, so {4, 8} is always True and {0, 4} sometimes.
     return strided.differ(operand, strided.exactly(0))
 
 
@@ -297,6 +306,7 @@ def _if_distance_is_known(
     distance: Strided,
 ) -> Strided:
     fitted = strided.fit(moved, site.dtype)
+    # Only to bring both operands to one shape.
     whole_shape = strided.add(number, distance)
     unknown = strided.anything(whole_shape, site.dtype)
     return strided.choose(strided.is_single(distance), fitted, unknown)

@@ -69,8 +69,10 @@ def fit(values: Strided, dtype: DType) -> Strided:
     info = np.iinfo(dtype)
     if not lo.size or (lo.min() >= info.min and hi.max() <= info.max):
         return values
+    # Whole ranges above the dtype's own: of int8 140 is (140 + 128) >> 8 = 1 above, −130 one below.
     turns = (lo - info.min) >> info.bits
     last_turns = (hi - info.min) >> info.bits
+    # Two bounds in one range have all in between in it too, so the set moves as a whole.
     torn = turns != last_turns
     wrapped_lo = lo - (turns << info.bits)
     wrapped_hi = hi - (turns << info.bits)
@@ -130,6 +132,8 @@ def is_single(values: Strided) -> Bools:
 
 
 def add(left: Strided, right: Strided) -> Strided:
+    # {0, 4, 8} + {1, 7} is {1, 5, 7, 9, 11, 15}: steps of 4 and of 6 together make any multiple of
+    # 2.
     lo = left.lo + right.lo
     hi = left.hi + right.hi
     return Strided(lo, hi, gcd(left.step, right.step))
@@ -145,6 +149,8 @@ def sub(left: Strided, right: Strided) -> Strided:
 
 
 def mul(left: Strided, right: Strided) -> Strided:
+    # With one factor fixed a product is linear in the other, so its extremes are at the ends of
+    # both.
     corners = [
         left.lo * right.lo,
         left.lo * right.hi,
@@ -157,6 +163,7 @@ def mul(left: Strided, right: Strided) -> Strided:
     if widest >= 2**31:  # 2³² · 2³¹ would leave int64
         return Strided(lo, hi, ONE)
     # (x + i·s)(y + j·t) = x·y + j·x·t + i·y·s + ij·s·t for every i and j
+    # {1, 3} · {2, 6} is {2, 6, 18}: the moves 2 · 2, 1 · 4 and 2 · 4 are all multiples of 4.
     left_moves = np.abs(right.lo) * left.step
     right_moves = np.abs(left.lo) * right.step
     both_move = left.step * right.step
@@ -189,6 +196,7 @@ def minimum(left: Strided, right: Strided) -> Strided:
     right_is_less = right.hi <= left.lo
     if right_is_less.all():
         return minimum(right, left)
+    # Where bounds overlap either may be the lesser: of {0, 6} and {3, 9} it is 0, 3 or 6.
     lo = np.minimum(left.lo, right.lo)
     hi = np.minimum(left.hi, right.hi)
     mixed = Strided(lo, hi, _common_step(left, right))
@@ -264,11 +272,14 @@ def divide(dividend: Strided, divisor: Strided) -> Strided:
     # Towards zero is down above it and up below it: −7 by 2 is −(7 // 2).
     down = floor_divide(dividend, by)
     up = neg(floor_divide(neg(dividend), by))
+    # Around zero quotients are unevenly wide: by 4 seven dividends, −3..3, give 0 and four give 1,
+    # so no step is kept.
     around_zero = Strided(-(-lo // by), hi // by, ONE)
     by_positive = _by_sign(dividend, down, up, around_zero)
     by_zero = exactly(-np.ones_like(lo))
     not_positive = choose(divisor.lo < 0, neg(by_positive), by_zero)
     known = choose(divisor.lo > 0, by_positive, not_positive)
+    # No divisor makes a quotient greater than the dividend, but dividing by zero makes −1 of a 0.
     furthest = np.maximum(np.abs(lo), np.abs(hi))
     furthest = np.maximum(furthest, 1)
     unknown = Strided(-furthest, furthest, ONE)
@@ -281,6 +292,7 @@ def remainder(dividend: Strided, divisor: Strided) -> Strided:
     by = np.where(divisor.lo == 0, 1, np.abs(divisor.lo))
     above = floor_mod(dividend, by)
     below = neg(floor_mod(neg(dividend), by))
+    # A remainder is nearer to zero than the divisor, and never farther from it than the dividend.
     least = -np.minimum(by - 1, -lo)
     greatest = np.minimum(by - 1, hi)
     around_zero = Strided(least, greatest, ONE)
@@ -327,10 +339,12 @@ def equal(left: Strided, right: Strided) -> Strided:
         return negation(differ(left, right))
     overlapping = (left.lo <= right.hi) & (right.lo <= left.hi)
     step = gcd(left.step, right.step)
+    # A step of 0 means two single values, which their bounds decide: modulo 1 they are never apart.
     if step.ndim or step > 1:
         # Multiples of 4 and those plus 1 never meet, however their bounds overlap.
         apart = (left.lo - right.lo) % np.maximum(step, 1)
         overlapping &= apart == 0
+    # lo ≤ hi on both sides, so left.lo = right.hi ≥ right.lo = left.hi ≥ left.lo: all four are one.
     always = (left.lo == right.hi) & (left.hi == right.lo)
     return Strided(always, overlapping, ONE)
 

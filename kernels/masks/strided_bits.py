@@ -12,6 +12,7 @@ def bit_and(left: Strided, right: Strided) -> Strided:
     if _are_low_bits(left):
         return bit_and(right, left)
     ones = left.lo & right.lo
+    # Of non-negative numbers `&` only clears bits, so the result exceeds neither.
     least = np.zeros_like(left.lo)
     greatest = np.minimum(left.hi, right.hi)
     return _bounded(left, right, ones, least, greatest)
@@ -19,12 +20,14 @@ def bit_and(left: Strided, right: Strided) -> Strided:
 
 def bit_or(left: Strided, right: Strided) -> Strided:
     ones = left.lo | right.lo
+    # `|` only sets bits, and none above the highest of either: {4..9} | {1..3} lies in 4..15.
     least = np.maximum(left.lo, right.lo)
     return _bounded(left, right, ones, least, _all_ones(left, right))
 
 
 def bit_xor(left: Strided, right: Strided) -> Strided:
     ones = left.lo ^ right.lo
+    # Equal numbers cancel, so unlike `|` this may fall to 0.
     least = np.zeros_like(left.lo)
     return _bounded(left, right, ones, least, _all_ones(left, right))
 

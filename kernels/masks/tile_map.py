@@ -52,6 +52,9 @@ class _Side:
     @staticmethod
     def of(grids: Grids) -> "_Side":
         columns = grids.columns()
+        # By position, not by rank: of zigzag on four ranks rank 0 holds the first and the last of
+        # eight chunks, and a group of both would reach over the sequence and be open under any
+        # causal mask.
         order = np.argsort(columns[START], kind="stable")
         columns = columns[:, order]
         levels = [hull(columns)]
@@ -118,6 +121,8 @@ def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
     for height in reversed(range(heights)):
         row_parents = queries.parents(height)
         column_parents = keys.parents(height)
+        # Members take their groups' answer: what holds of all pairs of a group holds of each
+        # member's.
         status = status[np.ix_(row_parents, column_parents)]
         _decide(real, status, queries.level(height), keys.level(height))
     _finish(real, status, queries.columns, keys.columns)
@@ -145,12 +150,15 @@ def _decide(mask: MaskOfTokens, status: Statuses, q: Strided, k: Strided) -> Non
     flat = status.reshape(-1)
     for pairs, row, column in _open_pairs(status):
         every, some = mask.boxes(_take(q, row), _take(k, column))
+        # Sets of a level hold more than the tiles' positions, so *all* and *none* are certain, and
+        # a PARTIAL cannot be concluded from *some*.
         if_not_full = np.where(some, _OPEN, DEAD)
         flat[pairs] = np.where(every, FULL, if_not_full)
 
 
 def _finish(mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns) -> None:
     """Closes every pair of tiles; `q` and `k` are their grids' columns."""
+    # Only tiles of one form at one distance hold the same differences `q - k`, pair by pair.
     if mask.relative and _are_shifts(q) and _are_shifts(k):
         _finish_by_distance(mask, status, q, k)
     flat = status.reshape(-1)
@@ -184,12 +192,15 @@ def _finish_by_distance(
     def open_pairs_of_real_tokens() -> Iterator[tuple[Ints, Ints]]:
         """Flat indices, and the distance of each."""
         for pairs, row, column in _open_pairs(status):
+            # Padding is not relative: a tile that ends in it may be partial where others of its
+            # distance are full.
             inside = q_real[row] & k_real[column]
             distance = q[START, row] - k[START, column] + furthest
             yield pairs[inside], distance[inside]
 
     example = np.full(distances, -1)  # one pair of each distance
     for pairs, distance in open_pairs_of_real_tokens():
+        # Of several at one distance any will do, and the last written stays.
         example[distance] = pairs
 
     found = np.flatnonzero(example >= 0)
@@ -227,6 +238,8 @@ def patterns(
     real = MaskOfTokens(mask, tokens)
     for part, tiles in _patterns(real, q_positions, k_positions):
         for pair, tile in enumerate(tiles, start=part.start):
+            # 16 bytes stand for a tile of 128 x 512, which is 8 KiB even in bits. That two of a
+            # million different tiles share a digest has a chance of 10¹² / 2¹²⁹, less than 10⁻²⁶.
             key = _digest(tile)
             if key not in number:
                 number[key] = len(unique)

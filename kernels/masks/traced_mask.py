@@ -33,6 +33,7 @@ _REMEDY = (
 
 _DTYPES = {"bool", "int8", "int16", "int32", "uint8", "uint16"}
 _LOOK_UPS = ("dynamic_slice", "gather")
+# What these make of q and k they could make of q − k alone: `k <= q` is `q - k >= 0`.
 _OF_DIFFERENCES = [RULES[name] for name in ("sub", "lt", "le", "gt", "ge", "eq", "ne")]
 
 
@@ -80,6 +81,8 @@ class _Step:
     def axes_to_append(self, operand: _Operand) -> int:
         """How many, so that a scalar meets operands of the result's rank."""
         is_scalar = isinstance(operand, _Slot) and not operand.shape
+        # The batch is in front, so shapes are matched from behind: `q[n]` against a constant of 5
+        # is `[n, 1]` against `[5]`; without the axis n would meet 5.
         if not (is_scalar and self.rule.aligned):
             return 0
         return len(self.site.shape)
@@ -177,6 +180,7 @@ class TracedMask:
 
         Then, short of an int32 overflow, only `q - k` matters.
         """
+        # A mask that reads neither position is the same at every distance.
         if not isinstance(self._result, _Slot):
             return True
         positions = {_Q.index, _K.index}
@@ -184,6 +188,7 @@ class TracedMask:
             direct = [index for index in step.reads() if index in positions]
             if not direct:
                 continue
+            # `q - k` reads one of each; `q - 3` and `q * k` tell where in the sequence a query is.
             one_of_each = sorted(direct) == [_Q.index, _K.index]
             if not one_of_each or step.rule not in _OF_DIFFERENCES:
                 return False
@@ -270,6 +275,8 @@ class TracedMask:
         if called is not None:
             division = _division(called, operands)
             if division is None:
+                # An operation inside may have no line of the user's own; then that of the call is
+                # reported.
                 self._calls.append(eqn)
                 results = self._inline(called, operands)
                 self._calls.pop()
@@ -347,6 +354,7 @@ class TracedMask:
         """Leaves out what the mask computes and does not use; tracing keeps it."""
         read = {self._result.index} if isinstance(self._result, _Slot) else set()
         kept = []
+        # Backwards, every reader of a result is met before the step that makes it.
         for step in reversed(self._steps):
             if step.result in read:
                 kept.append(step)
@@ -386,11 +394,15 @@ def _division(body: jaxprs.Body, operands: Sequence[_Value]) -> str | None:
     dividend, divisor = operands
     if not isinstance(dividend, _Slot) or not isinstance(divisor, np.ndarray):
         return None
+    # The rule on sets divides by known positive numbers; by others the call is inlined, and read
+    # step by step.
     return known_division(body) if (divisor >= 1).all() else None
 
 
 def _folded(eqn: Any, operands: Sequence[_Operand]) -> list[np.ndarray]:
     """The results of an equation of constants, computed by JAX."""
+    # A mask may be read while a kernel is traced; without this JAX would write the constants'
+    # arithmetic into that kernel instead of doing it.
     with jax.ensure_compile_time_eval():
         constants = [jnp.asarray(operand) for operand in operands]
         results = eqn.primitive.bind(*constants, **eqn.params)

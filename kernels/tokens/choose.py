@@ -97,6 +97,8 @@ def choose(
     slots = {name: slots_of(name) for name in PLACEMENTS}
     costs: dict[str, float] = {}
     for name, cut in slots.items():
+        # Placements may need other tile sizes: zigzag's must fit into half a rank's tokens. One of
+        # its tiles of half the area counts half.
         costs[name] = cost(name) if cost else cut.q_tile * cut.k_tile
     scores = {}
     for name, cut in slots.items():
@@ -104,6 +106,8 @@ def choose(
         tiles = hop_work(mask, placement, cut.q_tile, cut.k_tile)
         relative_cost = costs[name] / costs[PLACEMENTS[0]]
         scores[name] = _score(placement, tiles * relative_cost, hop_tiles)
+    # `min` keeps the first of equals, and so the plainest: the order of `PLACEMENTS` is a
+    # preference.
     best = min(PLACEMENTS, key=lambda name: scores[name].score)
     return Choice(best, scores)
 
@@ -116,12 +120,14 @@ def hop_work(mask: Mask, placement: Placement, q_tile: int, k_tile: int) -> np.n
     by_source = live.sum(axis=(1, 3), dtype=np.int64)  # [rank of queries, rank of keys]
     rank = np.arange(placement.ranks)
     hop = rank[:, None]
+    # Blocks go one rank on at each hop, so at hop d a rank holds what set out d ranks before it.
     source = (rank - hop) % placement.ranks
     return by_source[rank, source]
 
 
 def _score(placement: Placement, work: np.ndarray, hop_tiles: float) -> Score:
     busiest = work.max(axis=1)
+    # A hop costs nothing only when no rank has work at it: one busy rank makes all others wait.
     live = np.flatnonzero(busiest)
     # Every rank waits for the slowest at each hop, and for the transfer if that takes longer.
     time = np.maximum(busiest[live], hop_tiles)

@@ -65,6 +65,8 @@ class Placement:
                 f"{self.name}: {self.ranks} ranks of {self.slots} slots hold {room} of "
                 f"{self.tokens} tokens; give at least {-(-self.tokens // self.ranks)} slots"
             )
+        # Masks are traced on int32; a position beyond would wrap to a negative one, which no mask
+        # is made for.
         if room > np.iinfo(np.int32).max:
             raise ValueError(
                 f"{self.name}: {room} slots are more than int32 positions can count"
@@ -88,9 +90,14 @@ class Placement:
             return slot * self.ranks + rank
         if self.name == "zigzag":
             half = self.slots // 2
+            # Under a causal mask chunk c of 2·ranks meets c + 1 chunks of keys: on four ranks rank
+            # 0 has chunks 0 and 7 and meets 1 + 8, rank 3 has 3 and 4 and meets 4 + 5. Every pair
+            # adds up to 9.
             from_the_end = 2 * self.ranks - 1 - rank
             chunk = np.where(slot < half, rank, from_the_end)
             return chunk * half + slot % half
+        # On two ranks in units of 2, slot 3 of rank 1 is in its turn 1, the sequence's unit 1 · 2 +
+        # 1 = 3, and second in it: position 7.
         turn = slot // self.unit
         unit = turn * self.ranks + rank
         return unit * self.unit + slot % self.unit
@@ -120,6 +127,8 @@ class Placement:
         before = x.shape[:axis]
         behind = x.shape[axis + 1 :]
         padding = [(0, 0)] * x.ndim
+        # All padding is at the end of the sequence, so a position alone tells whether it is
+        # padding.
         padding[axis] = (0, self.ranks * self.slots - self.tokens)
         padded = xp.pad(x, padding)
         order = self.positions().reshape(-1)
@@ -150,6 +159,8 @@ class Placement:
         before = by_rank.shape[:axis]
         behind = by_rank.shape[axis + 2 :]
         together = by_rank.reshape(*before, ranks * slots, *behind)
+        # Positions are a permutation, of which this is the inverse; what is padding sorts to the
+        # end.
         order = np.argsort(self.positions(), axis=None)
         return xp.take(together, order[: self.tokens], axis=axis)
 
@@ -163,6 +174,8 @@ class Placement:
         ranks = np.arange(self.ranks, dtype=np.int64)[:, None]
         first_slots = np.arange(0, self.slots, size, dtype=np.int64)
         start = self._at(ranks, first_slots)
+        # Only a tile of several units has two steps: of 4 ranks in units of 2, six slots of rank 1
+        # are 2, 3, 10, 11, 18, 19.
         if self.name == "tile-cyclic" and size > self.unit:
             return Grids(
                 start,
@@ -189,6 +202,8 @@ class Placement:
                 f"zigzag: a tile of {size} spans two chunks of {half} slots; "
                 f"give a multiple of {two} slots, {_up_to_multiple(self.slots, two)}"
             )
+        # On four ranks a tile of 3 in units of 2 would be 0, 1, 8, the next 9, 16, 17: no grids of
+        # two levels.
         nested = max(size, self.unit) % min(size, self.unit) == 0
         if self.name == "tile-cyclic" and not nested:
             raise ValueError(
