@@ -135,6 +135,9 @@ class Device:
         """Ticks in one cycle of each engine, exactly."""
         ticks: dict[str, int] = {}
         for engine, clock in self.sheet.engines.items():
+            # Trainium2 counts 4.8 GHz: a cycle of its Tensor Engine at 2.4 GHz is 2 ticks, one of
+            # its Vector Engine at 0.96 GHz is 5. Were a cycle 4.9 ticks, each rounding would move
+            # the engines against each other, and a million of them would add up.
             hz = self.tick_hz if clock is None else int(getattr(self, clock))
             if self.tick_hz % hz:
                 raise ValueError(
@@ -159,6 +162,8 @@ class Device:
             window_s = getattr(self, f"{prefix}_window_s")
             share = getattr(self, f"{prefix}_share")
             slowdown = getattr(self, f"{prefix}_slowdown")
+            # At one end of a band an engine may not throttle at all: without a law the clock need
+            # not follow its use.
             if slowdown > 1:
                 laws[engine] = Law(self.ticks(window_s), round(share * UNITS), slowdown)
         return laws
@@ -179,6 +184,8 @@ class Device:
             return math.prod(aval.shape) * itemsize
         partitions, grain = self.partitioned[space]
         per_partition = math.prod(aval.shape[1:]) * itemsize
+        # Tiles that share a PSUM bank fill it together: each alone would otherwise count a whole
+        # one.
         if whole:
             per_partition = math.ceil(per_partition / grain) * grain
         return partitions * per_partition

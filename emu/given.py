@@ -29,6 +29,7 @@ def told(value: Any) -> str:
 
 def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number from `least` to `most`; `what` names it in the error."""
+    # Python takes True for 1, but who gives it for a length has mistaken the argument.
     if not isinstance(value, bool | np.bool_):
         try:
             number = operator.index(value)

@@ -148,7 +148,11 @@ class Instruction(Generic[P, R]):
                 f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
                 f"sources, got {len(arrays)} operands ({caller()})"
             )
+        # Under `shard_map` a literal 0, or a weight that all cores share, does not vary over the
+        # mesh, and a loop whose carry begins so and comes back varying is refused. A core's tiles
+        # are its own, whatever they hold, so all operands vary.
         results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
+        # A fresh tile has no operand to take that from.
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
         single = len(self.writes) == 1
@@ -220,6 +224,8 @@ def instruction(
             reads=reads,
             writes=(writes,) if isinstance(writes, str) else writes,
             in_place=in_place,
+            # What a partial write leaves alone must be there: a stale or lost destination is an
+            # error.
             reads_destination=reads_destination or partial,
             partial=partial,
             effect=effect,
@@ -227,6 +233,7 @@ def instruction(
             arrival=arrival,
             primitive=primitive,
         )
+        # Past the frozen dataclass: these are the function's own attributes, no fields.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(meaning, attribute):
                 object.__setattr__(inst, attribute, getattr(meaning, attribute))
@@ -267,6 +274,8 @@ def _gathered(
 ) -> list[jax.Array]:
     """The meaning of a collective where a real mesh axis is bound: gather, compute, keep mine."""
     axis = params["axis"]
+    # Every device computes the results of all, N times the work, because the meaning is written
+    # once, for stacked operands: sums are then added in the order in which `vmap` adds them.
     stacked = [lax.all_gather(x, axis) for x in operands]
     mine = lax.axis_index(axis)
     results = _as_list(inst.meaning(*stacked, **params))
@@ -288,6 +297,8 @@ def _abstract_eval(
             shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
         except (TypeError, ValueError) as error:
             raise _wrong_shape(inst, avals, error) from None
+    # A result takes over its destination's buffer: of another size it would be held, and counted, in
+    # bytes that are not its own.
     if inst.in_place:
         _check_destinations(inst, shapes, operands)
     return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
@@ -299,6 +310,7 @@ def _check_destinations(
     operands: Sequence[ShapeAndDtype],
 ) -> None:
     """Raises `LimitExceeded` where a result is not of the size of the tile it takes over."""
+    # Not strict: behind the destinations stand the sources.
     for i, (result, destination) in enumerate(zip(results, operands, strict=False)):
         if result != destination:
             raise LimitExceeded(
@@ -323,6 +335,7 @@ def _wrong_shape(
     if sources:
         into = f" into {', '.join(destinations)}" if destinations else ""
         taken = f"cannot take {', '.join(sources)}{into}: "
+    # JAX explains at length; what it says first is what is wrong.
     first_line, *_ = str(why).splitlines()
     reason = first_line.rstrip(".")
     return WrongShape(f"{inst.name}: {taken}{reason}", caller())
@@ -334,6 +347,8 @@ def _result_shapes(
     operands: tuple[ShapeAndDtype, ...],
     params: tuple[tuple[str, Any], ...],
 ) -> list[ShapeAndDtype]:
+    # Kept by shape, because thousands of calls in a traced kernel have a handful of shapes, and
+    # each evaluation traces the meaning anew.
     structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operands]
     meaning = functools.partial(inst.meaning, **dict(params))
     results = _as_list(jax.eval_shape(meaning, *structs))
@@ -365,6 +380,8 @@ def _batch(
     size = axis_data.size
     if not inst.across:
         pairs = zip(operands, dims, strict=True)
+        # For its errors alone: `vmap` of the meaning would let a result of `[128, 1]` stand for a
+        # destination of `[128, 512]`, and whatever reads it would broadcast.
         _abstract_eval(inst, *[_of_one(x, dim) for x, dim in pairs], **params)
         meaning = functools.partial(_local, inst, **params)
         mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
@@ -372,6 +389,9 @@ def _batch(
         return results, [0] * len(results)
     pairs = zip(operands, dims, strict=True)
     stacked = [_to_front(x, dim, size) for x, dim in pairs]
+    # Example: a mesh of `y` and, within it, `x`. The inner `vmap`, over `x`, meets every collective
+    # first. One over `x` it computes. One over `y` it hands on as `[x, ...]`; the outer `vmap`
+    # stacks that to `[y, x, ...]` and computes, with x as a batch axis of the payload.
     if axis_data.name == params["axis"]:
         results = _as_list(inst.meaning(*stacked, **params))
     else:  # another axis of the mesh: carry it along in front of the payload
@@ -419,6 +439,8 @@ def _jvp(
     if side_by_side.is_of_a_machine():
         cure = "write the derivative as a kernel"
         raise _no_instruction(inst, "differentiation", cure)
+    # An operand that is not differentiated has a symbolic zero, which is no array; `jax.jvp` takes
+    # arrays.
     dense = [ad.instantiate_zeros(tangent) for tangent in tangents]
     applied = functools.partial(apply, **params)
     return jax.jvp(applied, tuple(primals), tuple(dense))
@@ -440,6 +462,7 @@ def _vary_with_mesh(x: Any) -> Any:
 def caller() -> str:
     """`file.py:line` of the nearest frame on the stack that belongs to a kernel."""
     frame = sys._getframe(1)
+    # Outwards past JAX and the emulator, to the first file of a kernel's author.
     while frame is not None:
         name = frame.f_code.co_filename
         if jx.is_kernel_file(name):

@@ -123,6 +123,8 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
             raise ValueError(
                 f"a message of {message.nbytes} bytes from chip {message.chip}, at least 1"
             )
+    # A float is a fraction exactly, so nothing is rounded from here on: messages that are ready at
+    # the same time compare equal, and no order hangs on a last bit.
     nic_rate = Fraction(link.nic_bytes_per_s)
     operation_rate = Fraction(link.nic_operations_per_s)
     ingress_rate = Fraction(link.ingress_bytes_per_s)
@@ -141,10 +143,14 @@ def send(link: Device, messages: Sequence[Message]) -> Transfer:
         message = messages[number]
         count = math.ceil(message.nbytes / link.operation_bytes)
         start = max(message.ready_s, nic_free.get(message.chip, never_used))
+        # The size of an operation decides which holds: 92,000 a second of 1 MiB would be 96 GB/s,
+        # far over the line's 22.8; of 64 KiB they are 6.0 GB/s.
         sent = start + max(message.nbytes / nic_rate, count / operation_rate)
         nic_free[message.chip] = sent
         # Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
         ingress_free = max(start, ingress_free) + message.nbytes / ingress_rate
+        # Complete once the slower of the two is through: of 1 MiB alone the NIC, 46.0 us, not the
+        # ingress, 7.0 us.
         arrived[number] = max(sent, ingress_free) + latency_s
         started.append(start)
         operations += count

@@ -28,6 +28,8 @@ def cast(x: jax.Array, dtype: DType) -> jax.Array:
     narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 1
     if dtype == x.dtype or not narrow:
         return x.astype(dtype)
+    # A plain cast makes NaN of 1e6 in E4M3 and infinity in E5M2; clipped first, it is 448
+    # or 57,344. NaN passes the clip as NaN.
     largest = jnp.float32(jnp.finfo(dtype).max)
     wide = x.astype(jnp.float32)
     return jnp.clip(wide, -largest, largest).astype(dtype)
@@ -85,12 +87,16 @@ def mx_quantize(
     # The float's own exponent bits, without a sign: biased by 127, like the scale.
     bits = lax.bitcast_convert_type(highest, jnp.int32)
     exponent = bits >> 23
+    # Both biased by 127, so the bias stays: 129 (of 5.0) - 8 is 121, which stands for 2**-6.
     unclipped = exponent - _exponent_of_largest(dtype) + headroom
     scale = jnp.clip(unclipped, 0, SCALE_NAN - 1)
     finite = exponent < 255
     # The inverse scale is a normal float32 for every finite group, so the product is exact.
+    # The largest finite exponent, 254, in MXFP4 (whose 6 has exponent 2) with headroom 1 gives the
+    # scale 254 - 2 + 1 = 253. Above that is only NaN.
     inverse_exponent = 254 - jnp.minimum(scale, 253)
     inverse = lax.bitcast_convert_type(inverse_exponent << 23, jnp.float32)
+    # Beside a scale of NaN the elements do not count; zeros keep them from depending on a cast.
     kept = jnp.where(finite[..., None], wide, 0)
     elements = cast(kept * inverse[..., None], dtype)
     scales = jnp.where(finite, scale, SCALE_NAN)
@@ -108,6 +114,7 @@ def mx_dequantize(elements: jax.Array, scale: jax.Array) -> jax.Array:
       scale: `uint8[..., group]`.
     """
     exponent = scale.astype(jnp.int32) - 127
+    # Floor division: -127 is -64 and -63, both of them normal exponents of float32.
     first = exponent // 2
     second = exponent - first
     value = elements.astype(jnp.float32)
@@ -138,6 +145,8 @@ def fp4_pack(elements: jax.Array) -> jax.Array:
     """MXFP4 elements, two to a byte, the first in the low half: `[..., 2n]` to `uint8[..., n]`."""
     values = elements.astype(jnp.float32)
     table = jnp.asarray(FP4_VALUES, jnp.float32)
+    # Elements are values of the table itself, so the first place that is not less is their own: 1.5
+    # is code 3. The sign is a bit apart, and -0.0 is code 8.
     magnitude = jnp.searchsorted(table, jnp.abs(values)).astype(jnp.uint8)
     sign = jnp.signbit(values).astype(jnp.uint8)
     code = magnitude | (sign << 3)
@@ -217,6 +226,7 @@ def errors(
     largest = gap.max(initial=0.0)
     gap_norm = np.linalg.norm(gap)
     size_norm = np.linalg.norm(size)
+    # Where zeros are expected there is no norm to divide by: then the largest difference counts.
     return Errors(
         absolute=float(largest),
         relative=float(relative.max(initial=0.0)),

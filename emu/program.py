@@ -199,6 +199,7 @@ class Program:
         """The kernel's jaxpr on one core, kept for the next reading, and the known arguments."""
         avals, arguments, tree = self._per_core(args)
         shapes = tuple((aval.shape, aval.dtype) for aval in avals)
+        # In the exact reading tiles of the same declarations are float64: another jaxpr.
         key = precision.is_exact(), tree, shapes
         if key not in self._traced:
 
@@ -224,6 +225,7 @@ class Program:
         arguments: list[np.ndarray | None] = []
         for leaf, spec in zip(leaves, specs, strict=True):
             value = _unwrap(leaf)
+            # A Python number is an argument like any other: one scalar, the same on every core.
             if not hasattr(value, "shape"):
                 value = np.asarray(value)
             shape = [value.shape[dim] for dim in _own_dims(spec, len(value.shape))]
@@ -244,6 +246,8 @@ class Program:
         own = _own_dims(spec, value.ndim)
         moved = np.transpose(value.astype(dtype, copy=False), [*split, *own])
         sizes = list(moved.shape)
+        # Outermost first: all dimensions before `place` then stand already, so each 1 lands in its
+        # own.
         for place, axis in enumerate(self.mesh):
             if axis not in spec:
                 sizes.insert(place, 1)
@@ -294,6 +298,7 @@ def _axis_of(spec: Any, axis: str, outer: list[str]) -> Any:
         if axis not in spec:
             return None
         dim = spec.index(axis)
+        # `vmap` of an outer axis takes its dimension away before this axis is mapped.
         gone = sum(before in outer for before in spec[:dim])
         return dim - gone
 

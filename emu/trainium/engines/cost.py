@@ -58,6 +58,7 @@ def compute(
       LimitExceeded: a tile with more elements or dimensions than one instruction takes.
       WrongSpace: an operand in PSUM, which GpSimd cannot access.
     """
+    # A register is no tile: a known integer has neither a space to check nor a port to share.
     tiles = [x for x in (*writes, *reads) if x.space in FREE_ELEMENTS]
     _check_tiles(name, engine, tiles)
     spaces = {x.space for x in tiles}
@@ -66,6 +67,7 @@ def compute(
         "scalar": device.scalar_latency_cycles,
         "gpsimd": 0,  # its fixed part is in the published interval
     }
+    # An engine spends its start-up on short tiles too: [128, 1] costs what [128, 64] does.
     busy = max(device.min_interval_cycles, cycles)
     return Cost(
         engine=engine,
@@ -92,6 +94,8 @@ def _check_tiles(name: str, engine: str, tiles: Sequence[Operand]) -> None:
 def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:
     """The engines that cannot run beside `engine` while it uses these memories."""
     sharers = []
+    # On Trainium1 Vector and Scalar share a port of PSUM, Vector and GpSimd one of SBUF: a copy of
+    # the Vector Engine from PSUM to SBUF keeps both others waiting, one within SBUF GpSimd alone.
     for first, second, space in device.shared_ports:
         if space in spaces and engine in (first, second):
             sharers.append(second if engine == first else first)
@@ -140,6 +144,8 @@ def check_engine(name: str, device: Device, engine: str, *able: str) -> None:
     Raises:
       LimitExceeded: naming those that do.
     """
+    # Before NeuronCore-v3 the Scalar Engine has activations only; an elementwise instruction that
+    # asks for it there would be timed on a unit that the chip has not.
     here = [e for e in able if e != "scalar" or device.scalar_elementwise]
     if engine not in here:
         raise LimitExceeded(

@@ -67,17 +67,24 @@ def dma_cost(device: Device, name: str, queue: str, what: Descriptors) -> Cost:
         )
     rate = what.share * device.dma_engine_bytes_per_s
     each_s = device.dma_descriptor_s + what.nbytes / rate
+    # Partitions 0 to 7 are the first engine's, 8 to 15 the second's, and so on.
     reached = math.ceil(what.partitions / device.dma_partitions_per_engine)
     used = min(device.dma_engines, reached)
+    # All cores that run are taken to load at the same time, so each has an even part.
     hbm_s = what.hbm_bytes * device.cores_running / device.hbm_bytes_per_s
+    # In terms of all engines, because what a queue is busy it takes from every other queue: 140 ns
+    # on one engine of 16 are 8.75 ns of the whole.
     copy_s = device.dma_copy_s * used / device.dma_engines
     all_s = what.number * each_s / device.dma_engines
     busy_s = max(all_s + device.dma_descriptor_s + copy_s, hbm_s)
+    # 17 descriptors on 16 engines take as long as 32: the data is whole when the last engine is
+    # done. The queue's own time, `all_s`, counts 17/16, as others fill the 15 idle engines.
     longest_s = math.ceil(what.number / used) * each_s
     data_s = max(longest_s + device.dma_descriptor_s, hbm_s)
     busy = device.ticks(busy_s)
     return Cost(
         engine=queue,
+        # Ticks: a DMA queue's clock is the tick, and seconds are rounded to it once.
         busy_cycles=busy,
         interval_cycles=device.ticks(device.dma_interval_s),
         latency_cycles=device.ticks(

@@ -74,6 +74,7 @@ def _accumulate_cost(
         )
     share = device.dma_accumulate_share
     cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
+    # The old content is read as well: from SBUF to SBUF two reads and one write.
     moved = {"sbuf_read": dst.nbytes}
     moved[f"{src.space}_read"] = moved.get(f"{src.space}_read", 0) + src.nbytes
     moved["sbuf_write"] = dst.nbytes

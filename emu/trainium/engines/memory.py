@@ -40,6 +40,8 @@ def _allocation(name: str, space: str) -> Callable[..., Tile]:
     @instruction(name, cost=cost, reads=(), writes=space, in_place=False)
     def tile(*, shape: Shape, dtype: DType, **_: Any) -> Tile:
         """A fresh tile, holding NaN: takes no time."""
+        # What reads before it was written then spreads NaN into the result, where a zero would pass
+        # for a sum not yet begun. Integers have no NaN; their largest value stands out likewise.
         is_float = jnp.issubdtype(dtype, jnp.floating)
         poison = jnp.nan if is_float else jnp.iinfo(dtype).max
         return jnp.full(shape, poison, dtype)
@@ -51,6 +53,7 @@ def _check_bank(device: Device, name: str, space: str, bank: int) -> None:
     partitions, bank_bytes = device.partitioned[space]
     capacity_bytes = device.capacity_bytes[space]
     assert capacity_bytes is not None
+    # PSUM: 2 MiB in 128 partitions with banks of 2 KiB, so 8 of them, 0 to 7.
     banks = capacity_bytes // (partitions * bank_bytes)
     if not 0 <= bank < banks:
         raise LimitExceeded(
@@ -167,6 +170,8 @@ def _load_at_cost(
     partitions, *free = src.shape
     # Several rows that do not fill the tile's last dimension land apart from each other.
     are_apart = len(free) == 2 and free[1] < dst.shape[2]
+    # Into `[128, 8, 512]`: 4 rows of 64 columns are 4 pieces of every partition, 512 descriptors; 4
+    # rows of 512 columns lie one behind the other and are one piece, 128 descriptors.
     number = partitions * free[0] if are_apart else partitions
     what = Descriptors(
         number=number,
@@ -208,6 +213,7 @@ def _gather_cost(
     *,
     queue: str = "load_queue",
 ) -> Cost:
+    # Of the table only the rows that are named, though it is an operand as a whole.
     read = dst.nbytes + ids.nbytes
     cost = rows_cost(device, "trn.dma_gather", queue, dst, read)
     moved = {"hbm_read": read, "sbuf_write": dst.nbytes}

@@ -36,6 +36,8 @@ from emu.trainium.spaces import Psum, Sbuf
 FP8 = tuple(np.dtype(x) for x in (jnp.float8_e4m3fn, jnp.float8_e5m2))
 UINT8 = np.dtype(np.uint8)
 # The hardware's scale is twice that of the specification's sample conversion.
+# 480 has the exponent of E4M3's largest value, 448: at the sample's scale, 1, it saturates to 448;
+# at scale 2 it is 240 and comes back whole.
 HEADROOM = 1
 
 
@@ -43,6 +45,8 @@ def _groups(tile: jax.Array) -> jax.Array:
     """`[p, n, 4]` to `[p / 8, n, 32]`, a group in the last dimension."""
     partitions, columns, _ = tile.shape
     groups = partitions // MX_PARTITIONS
+    # Element q of partition 8 g + r is number 4 r + q of group g: a group lies across 8 partitions,
+    # where a reshape alone would take 32 elements of one.
     blocks = tile.reshape(groups, MX_PARTITIONS, columns, MX_QUAD)
     return jnp.swapaxes(blocks, 1, 2).reshape(groups, columns, numerics.GROUP)
 
@@ -61,6 +65,7 @@ def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
     partitions, columns, last = (
         elements.shape if len(elements.shape) == 3 else (0, 0, 0)
     )
+    # Two MXFP4 elements to a byte: the four of a quad are two bytes.
     expected = MX_QUAD // 2 if packed else MX_QUAD
     if last != expected or not (packed or elements.dtype in FP8):
         raise LimitExceeded(
@@ -133,6 +138,7 @@ def _matmul_cost(
         raise LimitExceeded(
             f"{name}: stationary has {m} columns, must be an even number"
         )
+    # A bank of PSUM: 512 sums in float32, 1,024 in bfloat16.
     limit(name, "moving columns", n, MX_DESTINATION_BYTES // dst.dtype.itemsize)
     # Four elements of a partition enter at once: 4 · k · m · n multiply-adds in the n cycles in
     # which a bfloat16 matmul does k · m · n. Of 128 partitions, 128 and 512 columns: 2 · 4 · 128 ·

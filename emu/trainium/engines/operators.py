@@ -73,6 +73,7 @@ def _silu_dx(x: jax.Array) -> jax.Array:
 
 
 def _gelu_dx(x: jax.Array) -> jax.Array:
+    # Elements do not mix, so the gradient of their sum is each one's own derivative.
     return jax.grad(lambda value: jnp.sum(jax.nn.gelu(value, approximate=False)))(x)
 
 
@@ -143,11 +144,14 @@ def combine(
         left, right = right, left
     apply = named({**BINARY, **BITWISE}, name, "op", op)
     keeps_integers = op in BITWISE
+    # float32 has 24 bits, so that 2**24 + 1 would come out as 2**24: on the engines that compute in
+    # float32 it does, on GpSimd it does not.
     if exact:
         dtype = jnp.result_type(left, right)
         keeps_integers = keeps_integers or jnp.issubdtype(dtype, jnp.integer)
     if keeps_integers:
         return apply(left, right).astype(left.dtype)
+    # The outer cast makes 0 and 1 of a comparison's booleans.
     return f32(apply(f32(left), f32(right)))
 
 
@@ -176,5 +180,6 @@ def activate(name: str, op: str, x: Tile) -> Tile:
         return result
     low, high = VALID_RANGE[op]
     ranged = jnp.abs(x) if op == "reciprocal" else x
+    # A NaN compares false on both sides and so stays NaN.
     valid = (ranged >= low) & (ranged <= high)
     return jnp.where(valid, result, math.nan)

@@ -62,6 +62,7 @@ def stream_cost(
       counts: further counters.
     """
     exposed = device.weight_load_exposed_cycles if loads else 0
+    # The last moving column passes the stationary columns one a cycle before its sum is out.
     fixed = columns + device.tensor_latency_cycles
     load_cycles = columns / device.weight_load_columns_per_cycle
     return Cost(
@@ -90,6 +91,8 @@ def _check_matmul(
         )
     limit(name, "stationary rows", k, device.partitions)
     limit(name, "stationary columns", m, device.partitions)
+    # The sheet's limit counts float32 columns: up to Trainium2 512, a bank; on Trainium3 4,096, the
+    # 16 KiB of a partition, which hold 8,192 sums in bfloat16.
     columns = device.moving_free_limit * F32.itemsize // dst.dtype.itemsize
     limit(name, "moving columns", n, columns)
 
@@ -113,6 +116,8 @@ def _moving_cost(
     # column each, so two weight loads are exposed.
     wide = not tf32 and F32 in (stationary.dtype, moving.dtype)
     passes = device.fp32_passes if wide else 1
+    # Published as max(min(64, m), n). One moving column takes 64 cycles with 128 stationary ones,
+    # and 16 with 16: a matrix times one vector reaches 1/64 of the peak at most.
     interval = max(min(device.min_interval_cycles, m), n) * passes
     return stream_cost(
         device,
@@ -162,6 +167,7 @@ def _product(
     """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
     left = _as_read(stationary, tf32)
     right = _as_read(moving, tf32)
+    # Over the halves, the rows and, of double rows, t.
     summed = tuple(range(left.ndim - 1))
     product = lax.dot_general(
         left,
@@ -171,6 +177,7 @@ def _product(
         preferred_element_type=precision.arithmetic_dtype(),
     )
     added = f32(dst) + product
+    # Chosen, not multiplied by 0: a fresh PSUM tile holds NaN, and 0 · NaN would stay in the sum.
     return numerics.cast(jnp.where(accumulate != 0, added, product), dst.dtype)
 
 
@@ -246,6 +253,7 @@ def _load_stationary_cost(device: Device, dst: Operand, stationary: Operand) -> 
         busy_cycles=cycles,
         latency_cycles=cycles,
         moved_bytes={"sbuf_read": stationary.nbytes},
+        # The part that nothing hides holds up the Tensor Engine, without this load waiting for it.
         taken={"tensor": device.weight_load_exposed_cycles},
     )
 
@@ -301,6 +309,9 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
             f"{name}: destination is {dst.dtype}, must be {expected} on {device.name}"
         )
     passes = device.fp32_transpose_passes if src.dtype == F32 else 1
+    # As a matmul: the tile is stationary, `free` columns, and an identity of `rows` columns streams
+    # through it. So 2 · rows · rows · free are its FLOPs, useful ones none: a report of MFU takes
+    # them out.
     interval = max(rows, min(device.min_interval_cycles, free)) * passes
     flops = 2 * rows * rows * free * passes
     return stream_cost(

@@ -56,6 +56,7 @@ def _pair_cycles(
     op: str,
 ) -> float:
     check_engine(name, device, engine, "vector", "gpsimd")
+    # Each memory then gives one of the two tiles, where SBUF would give them one after the other.
     if one_in_psum(name, a, b):
         return a.free
     # The reference halves 2N for these operators on bfloat16; where the engine has fast modes for
@@ -161,6 +162,7 @@ def _fused_cost(
 ) -> Cost:
     name = "trn.scalar_tensor_tensor"
     one_in_psum(name, src, other)
+    # The one chain that the reference gives in half the cycles.
     fast_chain = (op0, op1) == ("subtract", "multiply") and src.free % 2 == 0
     fast = fast_chain and is_bfloat16(src, other)
     cycles = src.free if fast else 2 * src.free
@@ -214,6 +216,7 @@ def _scalar_cost(
             f"{name}: operators are {op0}, {op1}, must be multiply, add or multiply then add on "
             "the Scalar Engine: choose engine='vector'"
         )
+    # Work, not time: the second operator sits in the same pipeline and costs no cycle.
     flops = src.size * (1 if op1 is None else 2)
     cycles = copy_cycles(device, engine, dst, src)
     return compute(device, name, engine, cycles, (dst,), (src, *scalars), flops=flops)
@@ -241,6 +244,7 @@ def _second(
     """The optional second operator, with an immediate."""
     if op1 is None:
         return first
+    # Like `first`, which may be an integer still where both operators are bitwise.
     return combine(name, op1, first, immediate(value, op1, first), reverse=reverse)
 
 

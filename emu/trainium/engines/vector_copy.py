@@ -151,6 +151,7 @@ def _copy_every_cost(
 ) -> Cost:
     name = "trn.tensor_copy_every"
     check_engine(name, device, engine, *_COPIES)
+    # Places that are apart are no contiguous tile, which the fast modes need: always N.
     return compute(device, name, engine, src.free, (part(dst, src),), (src,))
 
 
@@ -182,6 +183,7 @@ def _memset_cost(
 ) -> Cost:
     check_engine("trn.memset", device, engine, "vector", "gpsimd")
     half_size = jnp.issubdtype(dst.dtype, jnp.floating) and dst.dtype.itemsize == 2
+    # Only zero: the reference gives the fast mode to no other value.
     twice_as_fast = engine == "vector" and half_size and value == 0
     cycles = dst.free / 2 if twice_as_fast else dst.free
     return compute(device, "trn.memset", engine, cycles, (dst,), ())
@@ -190,6 +192,7 @@ def _memset_cost(
 @instruction("trn.memset", cost=_memset_cost, reads=(), writes=ON_CHIP)
 def memset(dst: OnChip, *, value: float, engine: str = "vector") -> OnChip:
     """`dst = value` in every element; `engine`: vector or gpsimd."""
+    # Through float32 an integer above 2**24 would lose its last bits.
     if not jnp.issubdtype(dst.dtype, jnp.floating):
         return jnp.full_like(dst, value)
     wide = jnp.full_like(f32(dst), value)
@@ -250,6 +253,8 @@ def _shuffle_cost(
             f"{name}: mask is {list(mask)} for {partitions} partitions, must be {QUADRANT} "
             f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions"
         )
+    # The engine walks all N elements whatever the mask; traffic is only of the partitions it moves:
+    # a mask that keeps 24 of 32 moves 8 of each quadrant.
     moved = sum(source != SHUFFLE_KEEP for source in mask)
     rows = partitions // QUADRANT * moved
     read = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
@@ -270,6 +275,7 @@ def nc_stream_shuffle(dst: OnChip, src: OnChip, *, mask: tuple[int, ...]) -> OnC
     old = dst.reshape(*by_quadrant, *dst.shape[1:])
     new = src.reshape(*by_quadrant, *src.shape[1:])
     keep = np.asarray(mask) == SHUFFLE_KEEP
+    # 255 is no partition: those rows take partition 0 for the moment, and the old ones last.
     shuffled = new[:, np.where(keep, 0, mask)]
     keep_rows = keep.reshape(1, QUADRANT, *(1,) * (src.ndim - 1))
     return jnp.where(keep_rows, old, shuffled).reshape(dst.shape)

@@ -25,6 +25,7 @@ from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduc
 from emu.trainium.spaces import OnChip
 
 # What range_select puts where it does not select.
+# Finite, so that of a row without any selected element `x - max` is 0; -inf - -inf is NaN.
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -120,6 +121,8 @@ def _find_index8_cost(
 )
 def nc_find_index8(dst: OnChip, src: OnChip, values: OnChip) -> OnChip:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
+    # `argmax` of booleans is the first True. Of a value that does not occur it is 0, of one that
+    # occurs twice both times the first.
     found = src[:, None, :] == values[:, :, None]
     return numerics.cast(jnp.argmax(found, axis=-1), dst.dtype)
 
@@ -146,6 +149,8 @@ def nc_match_replace8(
     places = lax.broadcasted_iota(jnp.int32, src.shape, 1)
 
     def replace(i: KnownInt, left: Tile) -> Tile:
+        # One value after the other, on what the one before left: of 7 5 5 3 and the values 7 5 5
+        # ... both fives go, the first for the second value, the second for the third.
         match = left == lax.dynamic_slice_in_dim(values, i, 1, axis=1)
         first = jnp.argmax(match, axis=1, keepdims=True).astype(jnp.int32)
         new = jnp.asarray(value, left.dtype)
@@ -159,6 +164,8 @@ def nc_match_replace8(
 
 def _drawn(seed: KnownInt, shape: Shape, low: float = 0.0, high: float = 1.0) -> Tile:
     """Uniform in `[low, high)`: float32 draws in every reading, so that all draw the same."""
+    # Drawn in float64 they would be other numbers, and the exact reading would drop out elements
+    # that the kernel keeps.
     key = jax.random.key(jnp.asarray(seed, jnp.int32))
     return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
 
