@@ -297,8 +297,8 @@ def _abstract_eval(
             shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
         except (TypeError, ValueError) as error:
             raise _wrong_shape(inst, avals, error) from None
-    # A result takes over its destination's buffer: of another size it would be held, and counted, in
-    # bytes that are not its own.
+    # A result takes over its destination's buffer: of another size it would be held, and counted,
+    # in bytes that are not its own.
     if inst.in_place:
         _check_destinations(inst, shapes, operands)
     return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
