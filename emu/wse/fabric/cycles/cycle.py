@@ -64,8 +64,11 @@ def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
     """One cycle; also who dispatched, heard, issued and sent in it."""
     shape = tables.shape
     threads = state.threads
+    # What waits for a cycle that is known counts as alive. Else a run would end in the middle of
+    # scalar code of 500 cycles, in which nothing else happens.
     later = threads.wake > now
     sets_up = (threads.on & later).any()
+    # While a synchronous operation is on the datapath, `wake` is no cycle but its drain.
     waits = state.wake > now
     alive = sets_up | (waits & ~threads.on[0])
     came = heads = moves = None
@@ -73,9 +76,11 @@ def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
         state, flying, came = router.arrive(state)
         alive |= flying
         heads = router.heads(tables, state)
+    # Routers decide by this state, as if they knew nothing of what the PEs do in the same cycle.
     start = state
     selected, heard = main_thread.select(tables, start, now)
     pc = selected.pc
+    # A selected task counts, though its first instruction is dispatched only after the switch.
     alive |= (pc != IDLE) & (start.pc == IDLE)
     before, due = main_thread.dispatch(tables, selected, now)
     state, issues = datapath.issue(tables, before, now)

@@ -68,12 +68,15 @@ def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
             full.append(fills)
         ready.append(due)
         moved.append(wavelets)
+    # Turns are by the last issue, not by dispatch: a thread that has long waited for words goes
+    # first when they come.
     last_served = list(threads.served) or None
     issued = Rows(longest_ago(ready, last_served))
     wavelets = where(issued, Rows(moved), jnp.int8(0))
     issued, wavelets = materialize(tables.on, issued, wavelets)
     left = threads.left - wavelets.astype(jnp.int32)
     done = issued & left.same(0)
+    # The thread is free from the next cycle on; the main thread looked before this, in `dispatch`.
     on = threads.on & ~done
     threads = dataclasses.replace(threads, left=left, on=on)
     # A main thread alone never sits out: wide streams, which do, are for microthreads.
@@ -111,9 +114,12 @@ def _first_mixed(shape: Shape, state: Live, issued: Rows, now: jax.Array) -> jax
         for first, second in pairs:
             both = threads.on[first] & threads.on[second]
             both &= (colors[first] == colors[second]) & (colors[first] >= 0)
+            # A PE dispatches one operation a cycle, so no two began in the same.
             first_is_later = threads.begun[first] > threads.begun[second]
             for later, is_later in ((first, first_is_later), (second, ~first_is_later)):
                 mixes = both & is_later & issued[later]
+                # Of several PEs in one cycle the first is told; `mixes.any()` says whether there is
+                # one.
                 pe = jnp.argmax(mixes)
                 seen = [now, pe, colors[later][pe], jnp.int32(side), jnp.int32(later)]
                 told = jnp.stack([each.astype(jnp.int32) for each in seen])
@@ -124,6 +130,7 @@ def _first_mixed(shape: Shape, state: Live, issued: Rows, now: jax.Array) -> jax
 
 def _at_color(rows: Rows, color: PerPE) -> PerPE:
     """Each PE's entry in the row of its color; 0 where the color is NONE."""
+    # Rows are arrays of their own (`rows.py`): a look-up by index would have to stack them first.
     found = jnp.zeros_like(rows[0])
     for number, row in enumerate(rows):
         found = jnp.where(color == number, row, found)
@@ -140,6 +147,8 @@ def _complete(shape: Shape, state: Live, done: Rows, now: jax.Array) -> Live:
     active = state.active
     blocked = state.blocked
     if shape.threads > 1:
+        # A microthread may outlast its PE's last task, or end before it: the PE is done when both
+        # are.
         later = jnp.maximum(end, now + 1)
         # Nothing is drained: the operation is done with its last issue.
         end = jnp.where(done[1:].any(), later, end)
@@ -186,6 +195,9 @@ def longest_ago(
     if not pairs:
         pairs = tuple(itertools.combinations(range(len(wants)), 2))
     for number, (first, second) in enumerate(pairs):
+        # It is who wants that counts, not who wins. Say red meets blue and blue meets green, last
+        # served in cycles 3, 5 and 8: red goes, blue loses to red, and green loses to blue though
+        # blue does not go.
         both = wants[first] & wants[second]
         if meet is not None:
             both &= meet[number]
@@ -241,6 +253,8 @@ def _kinds_put(shape: Shape, state: Live, wavelets: Rows) -> Rows:
         sends = threads.outward.same(color)
         kind = where(sends, control, 0).sum()
         before = state.outputs[color].astype(jnp.int32)
+        # Kinds of data are 0 and change nothing: only an operation that sends a control wavelet, of
+        # which it sends one, puts any bits.
         rows.append(kind << before * fields.KIND_BITS)
     return Rows(rows) if rows else NO_ROWS
 

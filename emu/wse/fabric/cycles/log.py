@@ -121,6 +121,8 @@ class Log:
             self.watch = np.asarray(watch, np.int32)
         if len(self.traced):  # traced PEs are watched too
             self.watch = np.union1d(self.watch, self.traced)
+        # A listener hears all PEs, and keeps what it wants; of these the watched ones are picked
+        # out later.
         all_pes = np.arange(shape.pes, dtype=np.int32)
         self.logged = self.watch if listen is None else all_pes
         self.merging_colors = none
@@ -175,6 +177,7 @@ class Log:
         """Keeps a chunk's rows, those of cycles `begin` up to `end`."""
 
         def rows(array: jax.Array) -> np.ndarray:
+            # A run that ends within a chunk leaves rows of an earlier chunk behind its own.
             return np.asarray(array)[: end - begin]
 
         chunk: Chunk[np.ndarray] = jax.tree.map(rows, written)
@@ -195,6 +198,7 @@ class Log:
 
     def _turns(self, turns: np.ndarray) -> Turns:
         """A chunk's `[cycles, merging]` as a table."""
+        # `nonzero` goes row by row, and rows are cycles: the table is in the order of time.
         row, column = np.nonzero(turns != NONE)
         direction = turns[row, column]
         return Turns(
@@ -233,6 +237,7 @@ def write(
     logged = places.logged
     if logged is not None:
         heard = seen.heard[logged]
+        # `pc` from before the dispatch, which has moved it on.
         code = jnp.where(seen.due[logged], seen.pc[logged], NONE)
         started = jnp.where(heard >= 0, HEARD - heard, NONE)
         served = _served(seen.issues.issued, logged)
@@ -248,6 +253,7 @@ def write(
     if places.merging_pes is not None:
         assert seen.heads is not None and seen.moves is not None
         turns = router.turns(shape, seen.heads, seen.moves.forwarded)
+        # Stacked for one look-up of all routers that merge.
         turns = jnp.stack(list(turns))
         taken = turns[places.merging_colors, places.merging_pes]
         log = dataclasses.replace(log, turns=written(log.turns, taken))
@@ -259,6 +265,7 @@ def _served(issued: Rows, logged: jax.Array) -> jax.Array:
     served = jnp.full(logged.shape, NONE, jnp.int8)
     for number, row in enumerate(issued):
         thread = jnp.int8(number)
+        # A datapath serves one thread a cycle, so no row overwrites another's entry.
         served = jnp.where(row[logged], thread, served)
     return served
 
@@ -266,6 +273,8 @@ def _served(issued: Rows, logged: jax.Array) -> jax.Array:
 def _events(chunk: Chunk[np.ndarray], begin: int, pes: PEs) -> Dispatches:
     """A chunk's log as a table; a data task's start precedes its code."""
     assert chunk.heard is not None and chunk.dispatched is not None
+    # Axis 1, between cycles and PEs: `nonzero` then gives, of one cycle, all starts of data tasks
+    # before any dispatch.
     both = np.stack([chunk.heard, chunk.dispatched], axis=1)
     row, which, column = np.nonzero(both != NONE)
     code = both[row, which, column]

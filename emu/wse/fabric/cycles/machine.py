@@ -144,6 +144,8 @@ def initial(shape: Shape, started: np.ndarray, blocked: np.ndarray) -> Live:
     colors = shape.colors
     channels = len(shape.channels)
 
+    # Every row is an array over all PEs that each cycle reads and writes, so those that no program
+    # of this shape looks at are left out.
     def if_used(used: bool, rows: int, value: int, dtype: DType) -> Rows:
         return full(rows, pes, value, dtype) if used else NO_ROWS
 
@@ -178,6 +180,7 @@ def _no_operations(shape: Shape) -> Threads[Rows]:
     def empty(dtype: DType) -> Rows:
         return zeros(shape.threads, shape.pes, dtype)
 
+    # A main thread alone has nobody to take turns with.
     taking_turns = shape.threads if shape.threads > 1 else 0
     may_share = bool(shape.taking_pairs or shape.sending_pairs)
     sharing = shape.threads if may_share else 0
@@ -209,6 +212,7 @@ def on_host(state: Live, pes: int) -> Final:
     def array(leaf: PerPE | Rows) -> np.ndarray:
         if not isinstance(leaf, Rows):
             return np.asarray(leaf)
+        # `np.stack` refuses to stack nothing.
         if not len(leaf):
             return np.zeros((0, pes), np.int32)
         return np.stack([np.asarray(row) for row in leaf])

@@ -34,9 +34,11 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     for number, (task, color) in enumerate(shape.data_tasks):
         came = state.inputs.waiting[color] > 0
         may_run = state.blocked >> task & 1 == 0
+        # A data task is never activated: it is ready as long as its queue holds a wavelet.
         starts = came & tables.hears[number] & may_run
         starts_data_task.append(starts)
         ready |= jnp.where(starts, 1 << task, 0)
+    # A task whose last instruction is a synchronous operation is not over before that is.
     idle = (state.pc == IDLE) & ~state.threads.on[0]
     pick = idle & (state.wake <= now) & (ready != 0)
     lowest = ready & -ready  # tasks 2 and 4 ready, 0b10100: its lowest bit, 0b00100
@@ -102,6 +104,8 @@ def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     for thread in range(1, shape.threads):  # a busy microthread stalls the main thread
         mine = vector & (following.thread == thread)
         due &= ~(mine & state.threads.on[thread])
+    # All that follows reads these two: fused, every row that they change would look each PE's
+    # instruction up again.
     due, starts = materialize(tables.on, due, due & vector)
     # A synchronous operation stops its thread until it completes; anything else only takes time.
     synchronous = starts & (following.thread == 0)
@@ -109,7 +113,11 @@ def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     cycles = jnp.where(starts, shape.async_cycles, following.setup_cycles)
     wake = jnp.where(others, now + cycles, state.wake)
     # Of a synchronous operation, what is added to the cycle in which it completes.
+    # Dispatched in cycle 10 with a set-up of 4, 8 words and a drain of 4, it issues in cycles 14 to
+    # 21; `_complete` adds 22 to the drain, and the next dispatch is in cycle 26.
     wake = jnp.where(synchronous, following.drain_cycles, wake)
+    # The task is over when its last instruction is dispatched; `threads.on` keeps the next one
+    # waiting.
     ends_task = following.last == 1
     next_pc = jnp.where(ends_task, IDLE, state.pc + 1)
     resume = state.resume
@@ -131,6 +139,7 @@ def _resume(state: Live, following: fields.Instruction, ends: PerPE) -> Rows:
     at = jnp.where(following.kind == PAUSE, state.pc + 1, 0)
     running = state.running[0]
     tasks = range(len(state.resume))
+    # Ending in any other way than by a pause sets it back to 0, so that the task starts anew.
     mine = Rows(ends & (running == task) for task in tasks)
     return where(mine, at, state.resume)
 
@@ -192,6 +201,8 @@ def _scalar(
         state = dataclasses.replace(
             state,
             active=state.active | activated,
+            # An instruction blocks or unblocks, never both, so it does not matter which comes first
+            # here.
             blocked=(state.blocked | blocked) & ~unblocked,
         )
     if SWITCH in shape.kinds and len(state.position):

@@ -67,6 +67,8 @@ def count(
     links = counters.links + router.crossed(seen.heads, seen.moves.forwarded)
     low = counters.low
     high = counters.high
+    # Per link 32 bits do: a link carries one wavelet a cycle. Over all PEs they would overflow
+    # after 2,400 cycles in which a wafer's 883,350 routers each forward a word, hence two halves.
     if crossed := _crossed(shape, seen):
         # 880,000 PEs a cycle fill 20 bits at most, so the sum fits 32; the carry goes to `high`.
         sums = low + jnp.stack(crossed)
@@ -92,6 +94,9 @@ def _of_pes(shape: Shape, seen: Seen, now: jax.Array) -> Rows:
         full = issues.full.any()
     # Of what a PE's threads do at once, the first of these counts.
     states: list[PerPE] = []
+    # A PE whose microthread issues while its main thread waits for words spends the cycle on the
+    # datapath: busy with anything, it is not counted as waiting. So the states add up to all
+    # cycles.
     free = ~nothing
     for happens in (issued.any(), setting_up, code, starved, full):
         states.append(free & happens)
@@ -134,6 +139,7 @@ def by_color(
     shape: Shape, counters: Counters[np.ndarray, np.ndarray]
 ) -> dict[tuple[int, int], int]:
     """Wavelets that crossed links, over all PEs, by color index and direction."""
+    # NumPy has 64 bits where JAX, by default, has 32.
     high = counters.high.astype(np.int64) << LOW_BITS
     total = counters.low.astype(np.int64) + high
     return dict(zip(_ways(shape), total.tolist(), strict=True))

@@ -70,6 +70,7 @@ def arrive(state: Live) -> tuple[Live, PerPE, Rows]:
     """
     channels = state.channels
     inputs = state.inputs
+    # What arrives now counts as having been in flight: an arrival is an event.
     flying = channels.flying.differs(0).any() | inputs.flying.differs(0).any()
     came = channels.flying & 1
     state = dataclasses.replace(
@@ -97,12 +98,15 @@ def first_clash(tables: Tables, state: Live, came: Rows, now: jax.Array) -> jax.
         for row in shape.channels_of(color):
             _, direction = shape.channels[row]
             if direction != NONE:
+                # What comes from a side that the position does not take is parked, and meets
+                # nothing.
                 lands.append((came[row] != 0) & has(receive[color], direction))
         if len(lands) < 2:
             continue
         arrivals = Rows(land.astype(jnp.int8) for land in lands).sum()
         together = arrivals > 1
         first = jnp.stack([now, jnp.argmax(together), jnp.int32(color)])
+        # Only the first is kept: what follows from it would be told as one more fault.
         new = (found[0] == NEVER) & together.any()
         found = jnp.where(new, first.astype(jnp.int32), found)
     return found
@@ -163,6 +167,8 @@ def _first_of_color(shape: Shape, takes: Rows) -> Rows:
     """One channel a color: of several heads that a merging router could take, the first."""
     rows = list(takes)
     for color in range(shape.colors):
+        # Two heads may wait together although they came in different cycles, as no word moved on
+        # between. Then the order of directions decides: north, east, south, west, ramp.
         taken = jnp.zeros_like(rows[0])
         for row in shape.channels_of(color):
             rows[row] = rows[row] & ~taken
@@ -175,6 +181,7 @@ def _kinds_of_heads(shape: Shape, state: Live, takes: Rows | None) -> Rows:
     kinds = state.channel_kinds & KIND_MASK
     if takes is None:
         return kinds
+    # One channel at most is taken from, so or-ing its kind with zeros finds it.
     kinds = where(takes, kinds, 0)
     return Rows(
         functools.reduce(jnp.bitwise_or, [kinds[row] for row in rows])
@@ -216,6 +223,8 @@ def _room(tables: Tables, heads: Heads, inputs_held: Rows) -> dict[int, ByColor]
     # A wavelet sent to the east enters the eastern neighbour's channel that hears the west.
     room: dict[int, ByColor] = {}
     for side in LINKS:
+        # A color that goes nowhere on this side, or that no neighbour hears from there, needs no
+        # look.
         free: ByColor = {}
         for color in range(shape.colors):
             row = shape.channel_from(color, OPPOSITE[side])
@@ -223,6 +232,7 @@ def _room(tables: Tables, heads: Heads, inputs_held: Rows) -> dict[int, ByColor]
                 free[color] = heads.free[row]
         there = _from_neighbours(tables, free, side)
         room[side] = {color: bit == 1 for color, bit in there.items()}
+    # `held` counts what is on the ramp too, so a wavelet that is let in always finds its place.
     room[RAMP] = dict(enumerate(inputs_held < tables.input_capacity))
     return room
 
@@ -234,6 +244,7 @@ def leave_queues(tables: Tables, state: Live) -> Rows:
     free = state.channels.held < tables.channel_capacity
     for color in range(shape.colors):
         waits = state.outputs[color] > 0
+        # No row: no router of the wafer takes the color from its PE.
         row = shape.channel_from(color, RAMP)
         room = False if row is None else free[row]
         wants.append(waits & room)
@@ -253,6 +264,7 @@ def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
             for row in shape.channels_of(color):
                 _, direction = shape.channels[row]
                 turn = jnp.where(heads.takes[row], jnp.int8(direction), turn)
+        # A router that takes one side has no turns to tell, even of a color that merges elsewhere.
         merges = several_in(heads.receive[color])
         rows.append(jnp.where(forwarded[color] & merges, turn, none))
     return Rows(rows)
@@ -284,6 +296,8 @@ def _from_neighbours(
         shifted = []
         for place, color in enumerate(some):
             shifted.append(rows[color].astype(jnp.int32) << (bits * place))
+        # Bits that the colors a, b and c have at PEs 0 to 3 go as `a | b << 1 | c << 2`: one roll
+        # by -1 brings PE 0 the entries of all three at PE 1.
         packed = functools.reduce(operator.or_, shifted)
         packed = unfused(tables.on, lambda array: jnp.roll(array, shift), packed)
         for place, color in enumerate(some):
@@ -320,9 +334,13 @@ def move(
         channels=Queues(
             waiting=channels.waiting - left,
             flying=channels.flying | way_in,
+            # A place is taken from when a wavelet enters the way to it, and free again a cycle
+            # after it left. So what is let in never overflows. That is why capacities include a
+            # place for each cycle of the way (`tables.py`).
             held=channels.held - left + came.astype(jnp.int8),
         ),
         inputs=Queues(
+            # What the datapath took has been counted by `exchange` already.
             waiting=inputs.waiting,
             flying=inputs.flying | way_into_pe,
             held=inputs.held + into_pe.astype(jnp.int8),
@@ -364,6 +382,8 @@ def _what_enters(
     enters: list[PerPE] = []
     kinds: list[PerPE] = []
     for color, direction in shape.channels:
+        # A static color has one channel for whichever side it takes, and only that side ever sends
+        # to it: `encoding/checks.py` refuses what a router does not hear.
         came = jnp.zeros(shape.pes, bool)
         kind = jnp.zeros(shape.pes, jnp.int32)
         for side in LINKS:
@@ -411,6 +431,8 @@ def _kinds_after(state: Live, gone: Rows, came: Rows, kinds: Rows) -> Rows:
     Data, control, data is 0b000100. When the head leaves and another control wavelet comes it is
     0b010001, that is control, data, control.
     """
+    # Two bits a wavelet in 32: kinds are kept of those in flight as well, so a place in the list is
+    # one of `held`.
     after = where(gone, state.channel_kinds >> KIND_BITS, state.channel_kinds)
     place = state.channels.held - gone.astype(jnp.int8)
     shift = place.astype(jnp.int32) << (KIND_BITS - 1)
@@ -429,6 +451,8 @@ def _positions_after(tables: Tables, state: Live, gone: Rows) -> Rows:
         for row in shape.channels_of(color):
             _, direction = shape.channels[row]
             if direction == NONE:
+                # Of a static color, whose routers have one position and so nowhere to turn to:
+                # where a hop takes as long as the ramp this is true of all, and does no harm.
                 from_ramp = tables.channel_entry[row] == way_from_ramp
             else:
                 from_ramp = direction == RAMP

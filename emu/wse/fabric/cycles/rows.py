@@ -97,6 +97,7 @@ class Rows:
 
     def same(self, other: Operand) -> "Rows":
         """Where the rows equal `other`."""
+        # Not `__eq__`: JAX and Python compare containers with it and expect one bool.
         return self._each(operator.eq, other)
 
     def differs(self, other: Operand) -> "Rows":
@@ -112,6 +113,8 @@ class Rows:
 
     def any(self) -> PerPE:
         """Whether any row is true, per PE."""
+        # Row by row: `jnp.any` over a stack would be the two-dimensional array that this class
+        # avoids.
         return functools.reduce(operator.or_, self.rows)
 
     def sum(self) -> PerPE:
@@ -157,6 +160,7 @@ def unfused(on: jax.Array, function: Callable[..., Tree], *operands: PyTree) -> 
     """
     shapes = jax.eval_shape(function, *operands)
 
+    # Never run, as `on` is true; it only has to be of the same shapes for `lax.cond`.
     def nothing(*_: PyTree) -> Tree:
         return jax.tree.map(jnp.zeros_like, shapes)
 

@@ -91,6 +91,9 @@ def _chunk(
         )
 
     def going(at: Progress) -> jax.Array:
+        # `now` is the next cycle, so one cycle without an event is stepped, and no more are needed:
+        # as no thread waits for a cycle to come (that would be an event), it left the machine as it
+        # was, and every later one would.
         return (at.now < stop) & (at.now - at.last < QUIET)
 
     return lax.while_loop(going, cycle, progress)
@@ -133,11 +136,14 @@ def run(
     )
     begin = 0
     while True:
+        # Where to stop is an argument of the compiled loop, not a part of it: all chunks share one
+        # compilation.
         stop = min(begin + log.rows, limit_cycles)
         at = dataclasses.replace(at, begin=jnp.int32(begin))
         at = _chunk(read_only, at, places, jnp.int32(stop))
         reached = int(at.now)
         log.take(at.log, begin, reached)
+        # `reached` is read from the device, so the chunk is over and its log complete.
         begin = reached
         if progress is not None:
             progress(reached)

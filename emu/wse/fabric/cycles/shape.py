@@ -84,6 +84,8 @@ class Shape:
         """Row of the channel that hears a color from a direction."""
         for row in self.channels_of(color):
             _, heard = self.channels[row]
+            # A color with one channel hears whatever direction its router takes, so that one serves
+            # all.
             if heard in (NONE, direction):
                 return row
         return None
@@ -94,6 +96,8 @@ def shape_of(encoded: Encoded) -> Shape:
     device = encoded.device
     instructions = encoded.instructions
     colors = list(encoded.program.colors.values())
+    # Two colors may meet in one position of their switches only. Which positions they are in is not
+    # known before the run, so any in which they could meet makes them a pair.
     sent = [_in_any_position(color.send) for color in colors]
     received = [_in_any_position(color.receive) for color in colors]
     from_ramp = [has(directions, RAMP) for directions in received]
@@ -135,6 +139,7 @@ def shape_of(encoded: Encoded) -> Shape:
 
 def _power_of_two(count: int) -> int:
     """The next one, so that a few instructions more need no new compilation."""
+    # 5 to 8 instructions give 8: `count - 1` is 4 to 7, of three bits.
     return 1 << max(0, count - 1).bit_length()
 
 
@@ -158,6 +163,8 @@ def _pairs(wants: list[np.ndarray]) -> Pairs:
     """Pairs of colors that want the same on some PE: a common direction, or both at all."""
     found: list[tuple[int, int]] = []
     for first, second in itertools.combinations(range(len(wants)), 2):
+        # Of 24 colors there are 276 pairs, and the compiled step arbitrates between every one in
+        # this list. Colors that share no link on any PE need none of it.
         common = wants[first] & wants[second]
         if common.any():
             found.append((first, second))
@@ -170,6 +177,7 @@ def _thread_pairs(uses: list[tuple[int, int]]) -> Pairs:
     for color, thread in uses:
         if color != NONE:
             threads_of.setdefault(color, set()).add(thread)
+    # Threads on different colors never mix words, and need no watching.
     pairs: set[tuple[int, int]] = set()
     for threads in threads_of.values():
         pairs.update(itertools.combinations(sorted(threads), 2))

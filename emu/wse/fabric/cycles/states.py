@@ -54,6 +54,8 @@ def states(shape: Shape, seen: Seen, now: jax.Array, traced: jax.Array) -> jax.A
         conflicts = fields.CONFLICT.held(of(threads.completion))
         second = (conflicts & of(threads.left) & 1) == 1
         issuing = jnp.where(second, CONFLICT, ISSUING)
+        # From the weakest reason to the strongest, as each overwrites those before: a thread that
+        # issued was, whatever else is said of it, issuing.
         found = jnp.where(of(threads.wake) > now, SET_UP, IDLE)
         if shape.colors:
             found = jnp.where(of(issues.starved), NO_WAVELETS, found)
@@ -71,6 +73,8 @@ def _off_datapath(seen: Seen, now: jax.Array, traced: jax.Array) -> PerPE:
     waits = seen.before.wake[traced] > now
     code = seen.due[traced] | waits
     has_next = seen.pc[traced] >= 0
+    # It has an instruction, is not waiting for a cycle and did not dispatch: only a busy
+    # microthread stalls a main thread so.
     otherwise = jnp.where(has_next, THREAD_BUSY, IDLE)
     return jnp.where(code, CODE, otherwise)
 

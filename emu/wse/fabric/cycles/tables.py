@@ -59,6 +59,7 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
     """An encoded program's tables, on the device."""
     device = encoded.device
     colors = list(encoded.program.colors.values())
+    # A shape may allow for more tasks than the program has; the others have no code anywhere.
     entry = np.full((shape.tasks, shape.pes), NONE, np.int32)
     entry[: len(encoded.entry)] = encoded.entry.reshape(-1, shape.pes)
     latency = _latencies(shape, colors)
@@ -119,6 +120,7 @@ def _by_position(shape: Shape, routes: list[np.ndarray]) -> ByPosition:
         grids: list[np.ndarray] = []
         for grids_of_color in routes:
             last = len(grids_of_color) - 1
+            # Its switch never gets to a position beyond its last, whatever stands there.
             grids.append(grids_of_color[min(position, last)])
         by_position.append(_per_color(shape, grids))
     return tuple(by_position)
@@ -139,6 +141,8 @@ def _latencies(shape: Shape, colors: list[Color]) -> np.ndarray:
     for row, (color, direction) in enumerate(shape.channels):
         if direction == NONE:
             receive = colors[color].receive[0].reshape(-1)
+            # A static color comes over a link at most PEs and up the ramp at its senders, into one
+            # channel.
             latency[row, has(receive, RAMP)] = shape.ramp_cycles
         elif direction == RAMP:
             latency[row] = shape.ramp_cycles
@@ -147,6 +151,7 @@ def _latencies(shape: Shape, colors: list[Color]) -> np.ndarray:
 
 def _packed(encoded: Encoded, count: int) -> tuple[jax.Array, ...]:
     """The instructions as `fields.py` packs them, and zeros up to `count`."""
+    # No PE ever comes to the instructions beyond the program's.
     rows = np.zeros((count, fields.WORDS), np.int64)
     for number, instruction in enumerate(encoded.instructions):
         rows[number] = fields.pack(_fields_of(instruction))

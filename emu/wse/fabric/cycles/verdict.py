@@ -24,6 +24,7 @@ def check(encoded: Encoded, run: Cycles) -> None:
     names = list(encoded.program.colors)
     if names:
         _check_arrivals(encoded, run, names)
+    # Stopped by the limit, not by itself: something had happened just before.
     if run.steps - run.last < QUIET:
         raise Endless(
             f"still running after {run.steps} cycles: raise the stepper's limit_cycles, or look "
@@ -47,6 +48,7 @@ def _name(encoded: Encoded, pe: int) -> str:
 
 
 def _check_arrivals(encoded: Encoded, run: Cycles, names: list[str]) -> None:
+    # Told first of all, for what came after it may be its consequence.
     cycle, pe, color = run.state.clash.tolist()
     if cycle != NEVER:
         raise TwoArrivals(
@@ -101,6 +103,8 @@ def _check_main_threads(encoded: Encoded, run: Cycles) -> None:
     held = np.flatnonzero(run.state.pc != IDLE)
     if not len(held):
         return
+    # Nothing happens any more, so its wait is for no cycle, and what it dispatches next is all that
+    # can lack: a microthread.
     pe = int(held[0])
     instruction = encoded.instructions[int(run.state.pc[pe])]
     raise Deadlock(

@@ -29,6 +29,8 @@ class Clock:
         self.encoded = encoded
         self.streams = streams
         self.task_switch_cycles = int(encoded.device.task_switch_cycles)
+        # The first task of a PE is switched to as any other: selected in cycle 0, dispatched a
+        # switch later.
         self.now = np.full(pes, self.task_switch_cycles, np.int64)
         self.ends = np.zeros(pes, np.int64)
         unread = (len(encoded.stamps), pes)
@@ -48,6 +50,7 @@ class Clock:
         if instruction.kind == VECTOR:
             is_local = instruction.inward == instruction.outward == NONE
             if is_local:
+                # Nothing but the datapath is needed, so it issues in every cycle.
                 first = ready
                 last = ready + instruction.time.issues - 1
             else:
@@ -56,6 +59,7 @@ class Clock:
         else:
             self.now[pes] = ready
         if instruction.kind == STAMP:
+            # A stamp reads the clock as it is dispatched; its own cycles come after what it shows.
             self.stamps[instruction.target, pes] = dispatched
         if instruction.last:
             self.ends[pes] = self.now[pes]
@@ -84,6 +88,8 @@ class Clock:
         into = self.streams[outward] if outward != NONE else None
         if into is not None:
             depth = into.out_capacity[pes]
+            # What is remembered of a queue has a column for each of its words (`Stream.before`), so
+            # one array serves only PEs whose queues are equally deep.
             if (depth != depth[0]).any():
                 return self._by_depth(instruction, pes, ready, words, depth)
         if into is not None and instruction.time.words > 1:
@@ -140,6 +146,8 @@ class Clock:
 
     def doubts(self) -> str:
         """Who would wait for room or for a link, in which case the times are not the machine's."""
+        # Rooms come first: the windows of `contention` take for granted that no reader holds up a
+        # sender, or a router where ways part.
         for stream in self.streams.values():
             if waits := queue_room.held_up(self.encoded, stream):
                 return waits

@@ -28,6 +28,8 @@ WORDS = 1 << 20  # compared together
 
 def clash(encoded: Encoded, streams: list[Stream]) -> str:
     """Which colors want which link at once, or nothing."""
+    # Only ways out of a router or of a PE can be wanted twice: on the way in, every color has a
+    # queue of its own.
     for link in (*PORTS, FROM_RAMP):
         uses = [_uses(stream, link) for stream in streams]
         both = zip(streams, uses, strict=True)
@@ -49,6 +51,7 @@ def crossings(streams: list[Stream], pes: int) -> Counts:
     for stream in streams:
         routes = stream.routes
         sent = stream.total[routes.source]
+        # Where nothing passes, the source NONE is -1 and has looked up the last PE's words.
         passed = np.where(routes.source == NONE, 0, sent)
         for port in PORTS:
             sends = has(routes.send, port)
@@ -77,6 +80,8 @@ def _meet(encoded: Encoded, first: Stream, second: Stream, pes: PEs, link: int) 
     overlap = (begin <= other_end) & (other_begin <= end)
     near = np.flatnonzero(overlap)
     words = own.words[near] + other.words[near]
+    # Every word of every link at once would not fit memory: two colors of 1,000 words that share
+    # all 883,350 links of one direction have 1.8e9 windows.
     block = np.cumsum(words) // WORDS
     cuts = np.flatnonzero(np.diff(block)) + 1
     for some in np.split(near, cuts):
@@ -113,6 +118,9 @@ def _word_by_word(
     end = end[order]
     is_other = is_other[order]
     # Windows of one color begin and end in order, so that only neighbours need a look.
+    # For if an earlier window of a color reached into the other color's, the ones between them
+    # would too, as they end no earlier. Of red [10, 10] [11, 11] [12, 20] and blue [15, 15] it is
+    # red's last and blue's first that are neighbours, and 20 >= 15.
     same_link = index[1:] == index[:-1]
     two_colors = is_other[1:] != is_other[:-1]
     overlap = end[:-1] >= begin[1:]
@@ -147,6 +155,8 @@ class Windows:
         self._leaves = stream.leaves
         self._reads = stream.reads
         self._begin = stream.offset[source]
+        # On a WSE-3 a word that leaves its queue in cycle 10 reaches the way out of the router 3
+        # hops on in cycle 10 + 2 + 3 * 2 = 18.
         self._away = stream.ramp_cycles + hops * stream.hop_cycles
         if link == FROM_RAMP:
             self._away = np.zeros(len(pes), np.int64)
@@ -159,6 +169,9 @@ class Windows:
         # Where the reader's times begin, and room and stages between the link and the reader.
         reads_begin = stream.read_at[reader]
         self._reads_begin = np.where(has_reader, reads_begin, NONE)
+        # Two links before the reader, on a WSE-3 with 6 words of room at a PE's ramp and 4 at a
+        # router, word 20 may cross once word 20 - (6 + 2 * 4) = 6 has been read, a cycle later for
+        # each of the 3 stages.
         self._room = stream.in_capacity[reader] + links * stream.link_capacity
         self._stages = links + 1
         if link == FROM_RAMP:
@@ -172,6 +185,7 @@ class Windows:
         begin = leaves + self._away[index]
         if self._reads is None:
             return begin, begin
+        # The first `room` words cross without any having been read.
         makes_room = word - self._room[index]
         reads_begin = self._reads_begin[index]
         may_wait = (reads_begin != NONE) & (makes_room >= 0)
@@ -193,6 +207,8 @@ class Windows:
     def whole(self) -> tuple[CycleArray, CycleArray]:
         """From the first word's first cycle to the last word's last, of every link."""
         index = np.arange(len(self.words))
+        # Windows begin and end in the order of words, so the first one's begin and the last one's
+        # end enclose all.
         first_word = np.zeros_like(index)
         begin, _ = self.of(index, first_word)
         _, end = self.of(index, self.words - 1)
@@ -206,9 +222,11 @@ def _only_reader(encoded: Encoded, stream: Stream, pes: PEs) -> PEs:
     reader = pes.astype(np.int64)
     going = np.arange(len(pes))
     while len(going):
+        # All links at once, a hop downstream in each round, until a word's ways part or end.
         sides = send[reader[going]]
         parts = several(sides)
         arrived = sides == 1 << RAMP
+        # No one reader's pace tells when such a word may go on.
         reader[going[parts]] = NONE
         further = ~(parts | arrived)
         going = going[further]

@@ -91,6 +91,8 @@ def run(
     sram = None if data is None else Sram(encoded, data)
     work = Work(encoded, sram, timed, order, merges)
     clock = Clock(encoded, work.static, traced) if timed else None
+    # Order of dependencies, not of time: a receive that has its words needs nothing else of the
+    # future, so PEs may be worked out far ahead of others, and the clock of each is its own.
     work.go(clock)
     try:
         work.check()
@@ -102,6 +104,7 @@ def run(
     times = None
     why = ""
     if clock is not None:
+        # Only when all is worked out: the checks need the times of every read.
         why = clock.doubts()
         times = None if why else _times(encoded, work, clock)
     return Flow(

@@ -47,6 +47,8 @@ def with_ends(
             continue
         own = order[thread == number]
         served = issues == number
+        # Of one thread, operations follow one another: its issues up to its next dispatch are its
+        # last one's.
         of_thread = _issued(own, served, watch)
         operations.append(of_thread)
         if number:
@@ -81,6 +83,9 @@ def _issued(own: Dispatches, served: np.ndarray, watch: PEs) -> Operations:
     step, column = np.nonzero(served)
     pe = watch[column].astype(np.int64)
     issue = np.sort(pe * cycles + step)
+    # In a run of 100 steps, `cycles` is 101: PE 3's dispatch in cycle 7 is 310, and issues of it in
+    # cycles 11 to 14 are 314 to 317. Each PE has numbers of its own, so one sorted array holds all
+    # of them.
     begun = own.pe * cycles + own.cycle
     next_begun = np.append(begun[1:], FAR)
     first = issue[np.searchsorted(issue, begun)]
@@ -119,6 +124,8 @@ def _check_side(
     color = color_of[operations.code]
     moving = operations[color != NONE]
     color = color[color != NONE]
+    # By color and PE, then in the order of dispatch: an operation that overlaps any earlier one
+    # shows at a neighbour, as operations that passed this test end in order.
     sort = np.lexsort((moving.dispatched, moving.pe, color))
     moving = moving[sort]
     color = color[sort]

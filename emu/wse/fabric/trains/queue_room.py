@@ -62,9 +62,14 @@ def held_up(encoded: Encoded, stream: Stream) -> str:
     if stream.reads is None:
         return ""
     routes = stream.routes
+    # The times of other readers were not kept: all their words fit the input queue, however late
+    # they are read.
     is_slow = stream.read_at[routes.receivers] != NONE
     slow = routes.receivers[is_slow]
     behind_a_fork = routes.tail[slow] != NONE
+    # A reader behind a fork is checked at the last fork alone. If nothing waits there, nothing
+    # before it is held up by this reader, and a fork further back has its own readers to be checked
+    # by.
     for ways_part in (False, True):
         pes = slow[behind_a_fork == ways_part]
         readers = _readers(stream, pes, ways_part)
@@ -79,6 +84,8 @@ def _readers(stream: Stream, pes: PEs, ways_part: bool) -> Readers:
     routes = stream.routes
     # With ways that part, what is before the last fork holds words for other readers too.
     if ways_part:
+        # A reader 2 links behind a fork of a WSE-3 leaves room for 6 + 2 * 4 = 14 words between
+        # them, over 3 stages: its input queue and two routers.
         links = routes.tail[pes].astype(np.int64)
         room = stream.in_capacity[pes] + links * stream.link_capacity
         stages = links + 1
@@ -87,6 +94,7 @@ def _readers(stream: Stream, pes: PEs, ways_part: bool) -> Readers:
         way = stream.in_capacity[pes] + links * stream.link_capacity
         out_capacity = stream.out_capacity[routes.source[pes]]
         room = way + stream.ramp_capacity + out_capacity
+        # The input queue, a router for each link, the sender's router and its output queue.
         stages = links + 3
     words = stream.total[routes.source[pes]]
     return Readers(
@@ -117,6 +125,7 @@ def _first_late(readers: Readers) -> int | None:
     word = np.arange(len(which)) - first[which]
     made = _makes_room(readers, which, word)
     wanted = _wants_room(readers, which, word)
+    # Equal is in time: `made` is the first cycle in which a word may take the place.
     late = np.flatnonzero(made > wanted)
     if not len(late):
         return None
@@ -141,6 +150,7 @@ def _wants_room(readers: Readers, which: np.ndarray, word: np.ndarray) -> CycleA
     passing = begin[which] + word
     if not readers.ways_part:
         return stream.pushes[passing]
+    # To the fork only: of a reader 5 hops from its sender and 2 behind the fork, 3 hops.
     hops = routes.hops[readers.pes] - routes.tail[readers.pes]
     away = stream.ramp_cycles + hops.astype(np.int64) * stream.hop_cycles
     return stream.leaves[passing] + away[which]

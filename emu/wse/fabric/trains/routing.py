@@ -63,6 +63,8 @@ class Routes:
 
     def heard_by(self, senders: PEs) -> PEs:
         """PEs that receive from any of `senders`."""
+        # Two senders whose receivers lie at places 0 to 1 and 3 to 5: begin 0 3, count 2 3, written
+        # 0 2, skipped 0 0 1 1 1, and 0 1 2 3 4 plus that is 0 1 3 4 5.
         begin = self.first[senders]
         count = self.first[senders + 1] - begin
         # Receivers begin, begin + 1, ... of each sender, for all senders at once.
@@ -95,13 +97,17 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
     # All senders of the color at once; their streams never meet, as each router hears one side.
     front = np.flatnonzero(has(receive, RAMP)).astype(np.int32)
     source[front] = front
+    # A sender's own router may be where the ways part.
     tail[front[several(send[front])]] = 0
     step = flat_steps(encoded.program.width)
+    # A router hears one side, so it is reached once at most: as many rounds as the longest route
+    # has links, each over all senders.
     while len(front):
         front = _walk(front, send, step, source, hops, tail)
     _check_circles(encoded, name, receive, send, source)
     passed = source != NONE
     receivers = np.flatnonzero(has(send, RAMP) & passed).astype(np.int32)
+    # By source, so that all who hear one sender are a slice.
     receivers = receivers[np.argsort(source[receivers], kind="stable")]
     first = np.zeros(pes + 1, np.int64)
     receivers_of = np.bincount(source[receivers], minlength=pes)
@@ -112,6 +118,7 @@ def _routes(encoded: Encoded, name: str, color: Color) -> Routes:
         source=source,
         hops=hops,
         tail=tail,
+        # Routes laid for senders that are not there must not look like receivers, or like forks.
         send=np.where(passed, send, 0).astype(np.uint8),
         receivers=receivers,
         first=first,

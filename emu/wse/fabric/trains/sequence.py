@@ -29,6 +29,7 @@ class Straight:
     def __init__(self, encoded: Encoded):
         self.encoded = encoded
         self.entry = encoded.entry.reshape(len(encoded.entry), -1)
+        # A straight program has no microthreads, so a lane is a PE.
         pes = self.entry.shape[1]
         self.pc = np.full(pes, NONE, np.int32)
         self.task = np.full(pes, -1, np.int8)
@@ -68,6 +69,8 @@ class Straight:
         self.pc[pes] = NONE
         for task, entry in enumerate(self.entry):
             has_code = entry[pes] != NONE
+            # All tasks of a straight program are ready from the start, and the machine takes the
+            # lowest that is: the order of their numbers.
             later = self.task[pes] < task
             undecided = self.pc[pes] == NONE
             takes = pes[has_code & later & undecided]
@@ -105,6 +108,8 @@ class Ordered:
         totals = _no_words(self.encoded, self.pes)
         for number, instruction in enumerate(self.encoded.instructions):
             if instruction.outward != NONE and not instruction.control:
+                # As often as the run dispatched it: a task that was activated three times sends
+                # three times. A control wavelet is no word that anybody reads.
                 pes = self.pe[self.code == number]
                 runs = np.bincount(pes, minlength=self.pes)
                 totals[instruction.outward] += runs * instruction.time.issues
@@ -112,6 +117,8 @@ class Ordered:
 
     def start_thread(self, lanes: Lanes, number: int, thread: int) -> Lanes:
         """Main threads give an instruction to a microthread; returns the lanes to look at."""
+        # The main thread goes on at once, as on the machine; where it later needs the microthread
+        # to be done, the order of the run has a `DONE` for it to wait at.
         there = lanes + thread * self.pes
         self.pc[there] = number
         main = self.advance(lanes, None)
@@ -120,6 +127,8 @@ class Ordered:
     def ended(self, lanes: Lanes, thread: int) -> Lanes:
         """Of main threads that wait for a microthread, those whose wait is over."""
         microthread = lanes + thread * self.pes
+        # Not done yet means that its words are still to be worked out: `advance` wakes the main
+        # thread.
         return lanes[self.pc[microthread] == NONE]
 
     def advance(self, lanes: Lanes, instruction: Instruction | None) -> Lanes:

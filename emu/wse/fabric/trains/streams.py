@@ -86,6 +86,7 @@ class Stream:
         fills_queue = heard > self.in_capacity[receivers]
         if not fills_queue.any():
             return
+        # Only these readers' times are kept: where all streams are short, none are.
         slow = receivers[fills_queue]
         words = heard[fills_queue]
         end = np.cumsum(words)
@@ -96,6 +97,8 @@ class Stream:
     def available(self, pes: PEs) -> Counts:
         """Words that each may read now."""
         source = self.routes.source[pes]
+        # Each reader counts for itself what it took: a stream with many readers lies in memory
+        # once.
         return self.sent[source] - self.taken[pes]
 
     def take(self, pes: PEs, count: int) -> WordPlaces:
@@ -129,6 +132,7 @@ class Stream:
         slow = self.read_at[pes] != NONE
         if slow.any():
             readers = pes[slow]
+            # `take` has counted these words already.
             before = self.taken[readers] - count
             begin = self.read_at[readers] + before
             self.reads[_following(begin, count)] = when[slow]
@@ -188,6 +192,8 @@ class Stream:
         assert self.leaves is not None
         capacity = int(self.out_capacity[pes[0]])
         back = np.arange(-capacity, 0)
+        # A PE that has sent 3 words, with a queue of 9, sees words -6 to 2. Those below 0 never
+        # were; as having left long ago they delay nothing.
         word = self.sent[pes][:, None] + back
         exists = word >= 0
         at = self.offset[pes][:, None] + word

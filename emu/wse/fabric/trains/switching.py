@@ -100,6 +100,7 @@ class Switched:
         self.turns: Queues[int, int]
         self.turns = collections.defaultdict(collections.deque)
         mine = turns[turns.color == color.index]
+        # Rows are in the order of time, so each router's turns come out in its own order.
         for pe, _, direction in mine.rows():
             self.turns[pe].append(direction)
 
@@ -121,6 +122,7 @@ class Switched:
         got: list[np.ndarray] = []
         while count:
             words = inbox.popleft()
+            # An operation may take less than one sender sent at once, or more than that.
             if len(words) > count:
                 inbox.appendleft(words[count:])
                 words = words[:count]
@@ -175,6 +177,8 @@ class Switched:
 
     def _inject(self, pes: PEs, segments: Iterable[Segment]) -> PEs:
         for pe, segment in zip(pes.tolist(), segments, strict=True):
+            # A PE's own words enter its router as if from a neighbour, and may be parked there as
+            # well.
             self.parked[pe, RAMP].append(segment)
         return self._flow(pes.tolist())
 
@@ -182,6 +186,8 @@ class Switched:
         """Moves on what can move from routers `todo` on; returns the PEs that hear words."""
         heard: list[int] = []
         while todo:
+            # In whatever order routers are looked at, words come out the same: each side is a
+            # queue, and where two sides could go, the log decides.
             pe = todo.pop()
             while (found := self._next(pe)) is not None:
                 side, segment = found
@@ -191,6 +197,8 @@ class Switched:
     def _next(self, pe: int) -> tuple[int, Segment] | None:
         """Takes a segment that the router's position lets through, and the side it came from."""
         position = self.position[pe]
+        # The position is read anew for each segment: the one before may have been a control wavelet
+        # that turned it.
         sides = in_bits(int(self.receive[position, pe]))
         if len(sides) > 1:
             return self._in_turn(pe)
@@ -240,10 +248,13 @@ class Switched:
                 self.inbox[pe].append(segment.words)
                 self.held[pe] += len(segment.words)
                 heard.append(pe)
+        # Only now, after it was sent on: a control wavelet itself still goes by the old position,
+        # as does all that came before it.
         own = segment.kind == ops.OWN and side == RAMP
         turns = own or segment.kind == ops.ALL
         if turns and self.heeds[pe]:
             following = position + 1
+            # At its last position a switch stays.
             self.position[pe] = min(following, self.last[pe])
         return reached
 

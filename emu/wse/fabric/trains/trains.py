@@ -22,6 +22,8 @@ def spaced(earliest: CycleArray) -> CycleArray:
     """The earliest times not before `earliest`, each at least one cycle after the one before."""
     words = earliest.shape[1]
     word = np.arange(words)
+    # With u[k] = time[k] - k the recursion is u[k] = max(u[k-1], earliest[k] - k), and a maximum of
+    # maxima needs no loop over the words.
     latest_so_far = np.maximum.accumulate(earliest - word, axis=1)
     return latest_so_far + word
 
@@ -46,6 +48,9 @@ def issues(
         earliest = np.repeat(ready, words, axis=1)
     else:
         earliest = np.maximum(arrivals, ready)
+    # The words after these always find room: word `capacity` is pushed after word `capacity - 1`,
+    # for which the last of the earlier words had left, and from then on the queue sends one word a
+    # cycle, as fast as they come.
     if room is not None:
         limited = min(words, room.shape[1])
         first_words = earliest[:, :limited]
@@ -86,6 +91,9 @@ def several(
     words = instruction.time.issues
     per_issue = instruction.time.words
     latest = before[:, -1]
+    # Only an empty queue that holds more than one issue never runs dry. With 2 words an issue and
+    # room for 2, words 0 and 1 leave in cycles 1 and 2, words 2 and 3 are pushed in cycle 3, and
+    # nothing leaves in that cycle: the closed form would be a cycle too early.
     if capacity > per_issue and (latest < ready).all():
         ready = ready[:, None]
         pushes = ready + _into_empty(words, per_issue, capacity)
@@ -121,9 +129,12 @@ def _into_empty(words: int, per_issue: int, capacity: int) -> CycleArray:
     7.
     """
     issue = np.arange(words) // per_issue
+    # An issue waits for all of its words, and the last of them finds room last. The last issue of
+    # an odd number of words may be short.
     end = np.minimum((issue + 1) * per_issue, words)
     last_word = end - 1
     makes_room = last_word - capacity
+    # Word w leaves in cycle 1 + w; the datapath sees the free place in the cycle after that.
     freed = np.where(makes_room >= 0, 2 + makes_room, 0)
     return np.maximum(issue, freed)
 

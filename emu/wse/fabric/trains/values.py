@@ -30,6 +30,8 @@ def as_slice(pes: PEs) -> SomePEs:
         return pes
     first = int(pes[0])
     last = int(pes[-1])
+    # Read through an index array, rows are copied; read through a slice they are seen where they
+    # lie.
     if last - first == len(pes) - 1 and (np.diff(pes) == 1).all():
         return slice(first, last + 1)
     return pes
@@ -104,6 +106,8 @@ class Sram:
                 f"data for buffer '{name}': shape {content.shape}, must broadcast to {whole}"
             ) from None
         changed = written or not held.all()
+        # What nobody writes may stay the caller's own array, a broadcast one included: a weight
+        # that all PEs share is in memory once.
         content = content.astype(dtype, copy=changed)
         if not held.all():
             content[~held] = np.nan
@@ -236,6 +240,9 @@ def _vector(
         first = single(first)
         second = single(value_of(op.b))
         if op.op == "fmac":
+            # Of 16-bit operands the product is exact in float32 (8 + 8 bits of bfloat16, 11 + 11 of
+            # float16, in 24), unless it leaves float32's range, so that fused or not makes no
+            # difference.
             product = first * second
             result = single(value_of(op.dst)) + product
         else:
@@ -252,6 +259,7 @@ def _map(sram: Sram, op: ops.Map, pes: SomePEs) -> None:
     sums = sram.read(op.dst, pes)
     dtype = sums.dtype
     if op.outer:
+        # Every sum gets one product, so there is no order of rounding to keep.
         columns = scalars[:, :, None]
         products = columns * single(weights)[:, None]
         sums = single(sums) + products.reshape(sums.shape)
@@ -259,6 +267,9 @@ def _map(sram: Sram, op: ops.Map, pes: SomePEs) -> None:
     else:
         weights = weights.reshape(-1, op.x.elements, op.dst.elements)
         for number in range(op.x.elements):
+            # Scalar by scalar, as the loop does: in bfloat16, 256 + 1 is 256 (a tie goes to the
+            # even), so two scalars that add 1 each leave 256, where a matrix product in float32
+            # would give 258.
             scalar = scalars[:, number, None]
             products = scalar * single(weights[:, number])
             sums = single(sums) + products

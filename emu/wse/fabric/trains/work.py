@@ -81,6 +81,7 @@ class Work:
         self.streams: dict[int, Stream | Switched]
         self.streams = {**self.static, **self.switched}
         inward = [instruction.inward for instruction in encoded.instructions]
+        # A lane that is done has come to NONE, -1, and so finds the last entry.
         self.takes = np.array([*inward, NONE], np.int32)
         self.hears: list[list[Task]] = []
         for declared in encoded.program.tasks.values():
@@ -95,6 +96,8 @@ class Work:
         while any(map(len, todo)):
             front = np.concatenate(todo)
             # Lanes that have come to the same, main threads and microthreads apart.
+            # A main thread that comes to a microthread's operation only hands it over, which takes
+            # no words.
             is_microthread = front >= self.pes
             group = self.sequence.pc[front].astype(np.int64) * 2 + is_microthread
             order = np.argsort(group, kind="stable")
@@ -133,6 +136,8 @@ class Work:
         """Those that have their words do an instruction: who goes on, and who wakes."""
         if instruction.inward != NONE:
             # All of its words or none: lanes that lack some are woken when more are sent.
+            # Whole operations keep this exact and fast: an operation's times then follow from
+            # vectors of complete times. What it costs is loops within an operation (`WordByWord`).
             available = self.streams[instruction.inward].available(lanes % self.pes)
             lanes = lanes[available >= instruction.time.issues]
         chunk = max(FEWEST_PES, ELEMENTS // _width(instruction))
@@ -143,6 +148,8 @@ class Work:
             if hearers is not None:
                 heard.append(hearers)
         on = self.sequence.advance(lanes, instruction)
+        # Whoever is looked at next anyway must not be queued twice: it would do its operation
+        # twice.
         self.queued[on] = True  # not to be woken as well
         color = instruction.outward
         if color == NONE:
@@ -155,6 +162,8 @@ class Work:
     def _woken(self, color: int, pes: PEs) -> Lanes:
         """Of the lanes of PEs that hear new words of a color, those that wait for some."""
         woken: list[Lanes] = []
+        # Any thread of a PE may be the one that waits, so all lanes of those that hear are looked
+        # at.
         for first in range(0, len(self.sequence.pc), self.pes):
             lanes = pes + first
             lanes = lanes[~self.queued[lanes]]
@@ -261,6 +270,9 @@ class Work:
             if NONE in (instruction.inward, instruction.outward):
                 continue
             stream = self.streams[instruction.inward]
+            # Say PE 1 sends back each of 8 words, and PE 0 sends one and then passes on the 7 that
+            # come first. The machine runs it word by word; here PE 1 waits for all 8, of which it
+            # has one.
             pes = stuck[codes == code] % self.pes
             some = pes[stream.available(pes) > 0]
             if len(some):
@@ -287,6 +299,8 @@ class Work:
         for color, pe in zip(waits.color.tolist(), waits.pe.tolist(), strict=True):
             senders.append(self.streams[color].sender(pe))
         sender_of = np.array(senders)
+        # PE 3 waits for PE 2, PE 2 for PE 1, and PE 1 for PE 0, which is done: it is PE 1 that
+        # lacks words, and naming PE 3 would send the reader down the whole chain.
         sender_is_done = (sender_of == NONE) | (self.sequence.pc[sender_of] == NONE)
         told = int(sender_is_done.argmax())  # the first; 0 if there is none
         pe = waits.pe[told]
