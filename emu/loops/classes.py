@@ -81,6 +81,8 @@ def scan(
 ) -> list[Value]:
     """Reads a `scan`, once per class of cores where they exchange nothing inside."""
     loop = jx.scan(eqn)
+    # Inside a loop that is read on all cores together, or on one alone, dividing the cores again
+    # gains nothing, except where a whole inner loop may have been met before in the same state.
     at_once = state.all_at_once and not _may_meet_again(state, loop)
     if at_once or exchanges(loop.body):
         return jump.scan(walk, state, eqn, operands, active)
@@ -106,6 +108,7 @@ def _may_meet_again(state: ClockState, loop: jx.Scan) -> bool:
 
 def large(loop: jx.Scan) -> bool:
     """Whether a loop takes longer to read than to find that it was met before."""
+    # A loop of a million iterations is jumped too, and so is hardly more work than one of four.
     iterations = min(loop.length, SETTLED)
     return iterations * size(loop.body) > SMALL
 
@@ -139,6 +142,8 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     setup = entry.state.setup
     # Bands stand side by side in the mesh; each may have as many cells and classes as if alone.
     bands = max(1, len(setup.bands))
+    # One cell that is the whole mesh: read alone it would be the same work. Inside a core that is
+    # read alone there is one cell as well, but its loop may have been met before.
     all_agree = entry.cells == 1 and setup.core is None
     if all_agree or entry.cells > bands * MAX_CELLS:
         return None
@@ -173,6 +178,8 @@ def _is_complete(outcome: Outcome, carry: list[Known]) -> bool:
         if slot.known and known is None:
             return False
     stacks = outcome.outputs[len(carry) :]
+    # A stack's time starts at tick 0, over which no mark ever wins. Still before the base, it is
+    # none that the loop made, and on other cores of the class it may be another.
     return all(outcome.issued and stack.ready >= 0 for stack in stacks)
 
 
@@ -214,6 +221,7 @@ class Classes:
         self.walked: dict[int, Walked] = {}
         self.read: list[OutcomeReader] = []
         self.form = store.number(entry.form)
+        # A reading without jumps is the one that others are compared with: it takes over nothing.
         self.known = store.outcomes if self.state.setup.jump else {}
 
     # --- who is in which ---
@@ -228,9 +236,12 @@ class Classes:
             start = StartingStates(self.entry, uses, np.array(cells))
             self.base[cells] = start.base
             self._number(pattern, cells, start)
+            # That walk may serve as its class' outcome as well, but for the traced core, which has
+            # to be walked with its events.
             if walked is not None and uses.engines and first != self.traced_cell:
                 number = int(self.ids[first])
                 self.walked[number] = walked
+        # Their number is one past the last class, where `PerClass.spread` has the entry for them.
         takes_no_part = self.ids < 0
         self.ids[takes_no_part] = len(self.keys)
         return len(self.keys) <= limit
@@ -274,6 +285,8 @@ class Classes:
         known = self.store.uses.get(key)
         if known is not None:
             return known, None
+        # Without marks: which clocks are past depends on which engines are used, and that is what
+        # this walk is to tell.
         core = OneCore(self.entry, cell, [])
         walked = Walked(core, core.walk())
         uses = _used_by(core.state)
@@ -307,6 +320,8 @@ class Classes:
         before = ALWAYS
         if self.state.setup.contended:
             before = base - self.state.prices.lead
+        # It had no marks, so a time below `before` is that of some past clock, and it cannot always
+        # be told which. Then the core is walked again, with marks.
         reader = OutcomeReader(walked.core, base, self.past[number], before)
         try:
             outcome = reader.outcome(walked.outputs)

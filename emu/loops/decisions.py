@@ -63,7 +63,10 @@ def plan(
     if not each:
         return Plan(None, rows)
     table = np.concatenate(each, axis=1)
+    # By whole rows, every decision of every core: three iterations that decide `[[1, 0], [1, 0],
+    # [0, 0]]` have the ids 1, 1, 0.
     _, ids = np.unique(table, axis=0, return_inverse=True)
+    # NumPy 2.0.0 gives this inverse as many dimensions as the table has.
     return Plan(ids.reshape(-1), rows)
 
 
@@ -86,6 +89,8 @@ def of_loop(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> Decisions | None:
 def after(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> list[Known] | None:
     """Known values of the carry after the loop, or None if they cannot be evaluated ahead."""
     consts, carry, stacked = loop.parts(knowns)
+    # What a loop did to one core does not tell the integers of the others: those are worked out
+    # here, for the whole mesh.
     if all(known is None for known in carry):
         return carry
     slices = [iterations(loop, known, mesh.rank, 0) for known in stacked]

@@ -79,6 +79,8 @@ class LoopEntry:
         self.levels = state.levels()
         self.decides = decides(self.scan.body)
         self.knowns: list[np.ndarray] = []
+        # Else an integer that differs between cores would make each a cell of its own, though the
+        # loop decides nothing by it.
         if self.decides:
             knowns = [value.known for value in values]
             self.knowns = [known for known in knowns if known is not None]
@@ -87,12 +89,15 @@ class LoopEntry:
         """Gives each buffer its place: first those of operands, then those of rings."""
         turned = [buffer for ring in self.rings for buffer in ring.buffers]
         held = [value.buffer for value in self.values]
+        # In a fixed order: places are part of the form, by which a loop is found again.
         for buffer in (*held, *turned):
             if buffer is not None and id(buffer) not in self.place:
                 self.place[id(buffer)] = len(self.buffers)
                 self.buffers.append(buffer)
         consts, carry, stacked = self.scan.parts(self.values)
         for buffer in read_only(self.scan, consts, carry, stacked, turned):
+            # Different readers outside, done at different times, would part the cores into classes
+            # over clocks that make nothing in the loop wait.
             self.aside.add(self.place[id(buffer)])
 
     def _add_own_rows(self) -> None:
@@ -131,6 +136,8 @@ class LoopEntry:
                 index = setup.core_index(axis)
                 shapes.add(index.shape)
         all_alike = (1,) * setup.rank
+        # Times that differ by column, `(1, 16)`, and an integer that differs by row, `(4, 1)`: then
+        # the frame is `(4, 16)` and each core a cell of its own.
         return np.broadcast_shapes(all_alike, *shapes)
 
     @cached_property
@@ -163,6 +170,7 @@ class LoopEntry:
 
     @cached_property
     def _core_of_each_cell(self) -> list[tuple[int, ...]]:
+        # Along a dimension of 1 the first core stands for all: nothing that the loop reads differs.
         each_dimension = [range(size) for size in self.frame]
         return list(itertools.product(*each_dimension))
 
@@ -213,6 +221,7 @@ class LoopEntry:
         """What a value that is ready by that clock makes wait for."""
         label = self.label_at(mark)
         kind, _ = self.marks.row(mark)
+        # A tile that was declared and not written yet is ready when its buffer is idle.
         return prefixed("buffer:", label) if kind == "idle" else label
 
     # --- form ---
@@ -224,6 +233,8 @@ class LoopEntry:
         above = len(self.state.loops)
         found: list[RingPlace] = []
         for ring in self.rings:
+            # A function that is called in two places holds one loop, met at two paths: as seen from
+            # the loop its rings are the same.
             path = seen_from(start, ring.path)
             inner = [seen_from(start, loop) for loop in ring.loops[above:]]
             places = [self.place[id(buffer)] for buffer in ring.buffers]
@@ -241,6 +252,8 @@ class LoopEntry:
         """What a core's future depends on besides times and decisions; one for all cores."""
         places = [self.place.get(id(value.buffer)) for value in self.values]
         rings = [(path, tuple(held)) for path, _, held in self.ring_places]
+        # An outermost loop keeps when each slice of its stacks is ready, so its outcome has more in
+        # it.
         is_inner = bool(self.state.loops)
         return tuple(places), self.spaces, self.banks, tuple(rings), is_inner
 

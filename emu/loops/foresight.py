@@ -84,6 +84,7 @@ def iterations(loop: jx.Scan, known: Known, rank: int, depth: int) -> Known:
     # The mesh's dimensions stand between: `[*outer, *mesh, length, ...]`.
     own = depth + rank
     moved = np.moveaxis(known, own, depth)
+    # A reversed loop of four reads slices 3, 2, 1, 0: flipped, row 0 is what runs first.
     return np.flip(moved, depth) if loop.reverse else moved
 
 
@@ -115,6 +116,8 @@ def carried(
         before = slots[slot]
         after = loop.body.outvars[slot]
         first = np.expand_dims(known, depth)
+        # One row for all: a dimension of 1 broadcasts against the `length` rows of other operands,
+        # and a decision that keeps it tells no iterations apart.
         if after is before:
             rows.append(first)
             continue
@@ -128,6 +131,8 @@ def carried(
 
 def _ramp(loop: jx.Scan, step: np.ndarray, known: np.ndarray, depth: int) -> np.ndarray:
     """0, 1, 2, ... times a step, along the dimension of iterations; in the carry's own dtype."""
+    # So it wraps where XLA does: a carry of 8 bits that begins at 120 and grows by 10 is -126 next.
+    # Modulo 256 it makes no difference whether every sum wraps or only the product.
     count = np.arange(loop.length + 1).astype(known.dtype)
     ramp = count * step.astype(known.dtype)
     inner = known.ndim - depth
@@ -138,6 +143,8 @@ def _ramp(loop: jx.Scan, step: np.ndarray, known: np.ndarray, depth: int) -> np.
 def _increment(body: jx.Body, before: jx.Atom, after: jx.Atom) -> Known:
     """The constant by which a carry grows each iteration, or None where that is not its form."""
     for eqn in body.eqns:
+        # The form that loop indices and counters take. Any other, such as `x - 1` or `x + stride`,
+        # is as right when it is stepped, only slower.
         if eqn.primitive.name != "add" or eqn.outvars[0] is not after:
             continue
         left, right = eqn.invars
@@ -164,11 +171,14 @@ def _stepped(
             own = None if known is None else np.take(known, iteration, depth)
             now.append(own)
         inputs = [*consts, *history[-1], *now]
+        # Decisions of one iteration lack the dimension of iterations and are dropped:
+        # `in_every_iteration` finds them again once the carry is known at all of them.
         results = _evaluate(mesh, loop.body, inputs, Decisions(), depth)
         history.append(results[: loop.carry])
     rows: list[Known] = []
     for each in zip(*history, strict=True):
         known = [carried for carried in each if carried is not None]
+        # Known at first and then replaced by data: there is no row that holds for all.
         if len(known) < len(each):
             rows.append(None)
             continue
@@ -299,6 +309,9 @@ def _branch(
         here = choice == number
         if not here.any():
             continue
+        # What a core would have decided in a branch that it skips is set to 0, or cores and
+        # iterations would be told apart by counts that they never meet. A real 0 cannot be confused
+        # with it: that the branch was taken is itself a decision.
         inside = Decisions()
         inside.path = decisions.path, number
         results[number] = _evaluate(mesh, body, values, inside, depth)
@@ -334,6 +347,7 @@ def _loop(
     if not decides(loop.body) and all(known is None for known in carry):
         return [*carry, *stacks]
     slices = [iterations(loop, known, mesh.rank, depth) for known in stacked]
+    # Also of a loop that decides nothing: a branch behind it may go by what it leaves.
     rows = carried(mesh, loop, consts, carry, slices, depth)
     if decides(loop.body):
         in_every_iteration(mesh, loop, consts, rows, slices, depth, decisions)

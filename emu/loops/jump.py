@@ -143,6 +143,7 @@ class Loop:
             *table.marks(),
             # Any instruction may move the end and what is stacked.
             *(object() for _ in range(1 + len(self.ready))),
+            # Whatever writes a value makes a new one: the object itself tells.
             *self.carry,
             *(buffer.uses for buffer in buffers),
         ]
@@ -189,20 +190,25 @@ class Loop:
         """Looks for a period that the schedule repeats; jumps as far as it holds."""
         self.tries += 1
         outside_window = self.done % STRETCH > 3 * MAX_PERIOD
+        # Snapshots compared must be of iterations in a row, so each window begins with none.
         if self.tries > PATIENCE and outside_window:
             self.history = []
             return False
         now = self.snapshot()
+        # With 25 snapshots a period of 12 can be seen twice.
         self.history = [*self.history[-2 * MAX_PERIOD :], now]
         setup = self.state.setup
         exchanged = self.state.exchanged
         apart = [i for i, axis in enumerate(setup.mesh) if axis not in exchanged]
         # With 7 snapshots periods of 1, 2 and 3 can be seen twice.
         longest = (len(self.history) - 1) // 2
+        # The shortest first: fewest iterations are left to walk after the jump.
         for period in range(1, longest + 1):
             first = self.history[-1 - 2 * period]
             was = self.history[-1 - period]
             times = self.alike(period)
+            # An index that is not known ahead would still be that of before the jump, and all that
+            # is decided by it later on wrong.
             if not times or not self.known_after_jump():
                 continue
             steps = periodic.step(first, was, now, apart, setup.contended)
@@ -300,6 +306,8 @@ class Loop:
         """Gives each role the buffer that is in it after the jump, with its time and version."""
         rotated = periodic.rotated(was, now, times)
         held = [each.buffer for each in rotated]
+        # Asked before any buffer below is given a new version, after which each value would be
+        # stale.
         stale = [_stale_now(value) for value in self.carry]
         # Whom a role's buffer makes wait for, and what is tracked of it, belong to the role.
         users = [buffer.user for buffer in now.buffers]
@@ -316,6 +324,8 @@ class Loop:
             since = now.since[role]
             before = was.since[role]
             if since is not None and before is not None:
+                # The traced lifetimes go on as clocks do: begun at 40 and, a period later, at 300,
+                # the tile in that role begins at 820 after two more.
                 since += times * (since - before)
             buffer.since = since
         self._track(held, tracked)
@@ -433,6 +443,7 @@ def _version(buffer: Buffer | None, stale: Flags) -> Ticks | None:
 def repeated(slices: list[Ticks], further: int, times: int) -> list[Ticks]:
     """When further slices are ready, if the last periods go on as they went."""
     period = further // times
+    # Slices ready at 10, 30, 110 and 130, with a period of two, go on at 210 and 230.
     block = slices[-period:]
     shift = slices[-1] - slices[-1 - period]
     more: list[Ticks] = []
@@ -476,11 +487,14 @@ def scan(
     """Reads a `scan`, jumping where its schedule repeats."""
     loop = Loop(walk, state, eqn, operands, active)
     length = loop.scan.length
+    # Two equal periods have to be walked before a third can be jumped.
     may_repeat = length > 2
     # Inside count only this loop's exchanges, and its end.
     exchanged = state.exchanged
     state.exchanged = set()
     ended = state.end
+    # An end from before that is later than all in here would stand still: the slow clock ahead of
+    # faster ones because of which no period is accepted.
     state.end = 0
     set_aside = _set_aside(loop) if may_repeat else []
     if state.setup.jump and may_repeat:

@@ -13,6 +13,8 @@ All are far from any time, and from each other:
 
 from emu.clock.resources import Row
 
+# So far apart that sums stay in their range: a start may add an operand's lead of thousands of
+# ticks to a mark, for a maximum that it loses as surely as the mark itself.
 FOREVER = 1 << 60
 
 PAST = -(1 << 59)
@@ -41,6 +43,7 @@ class Marks:
         if number is None:
             number = self._numbers[row] = len(self._rows)
             self._rows.append(row)
+        # Clocks have few hundred names, so the last mark is as far above KEEP as the first.
         return -FOREVER - number
 
     def row(self, mark: int) -> Row:

@@ -67,6 +67,8 @@ class Merge(PerClass):
         taken = [outcome.taken for outcome in outcomes]
         for name in _union(taken):
             engine = self.state.engines[name]
+            # An engine that issued nothing has no time of its own in the outcome. Say 30 ticks were
+            # taken from it while it was free at 100 on one core and at 900 on another: 130 and 930.
             each = [table.get(name, 0) for table in taken]
             engine.free = engine.free + self.of_cells(each)
 
@@ -82,6 +84,8 @@ class Merge(PerClass):
         before = getattr(resource, clock.time)
         setattr(resource, clock.time, self.ticks(times, before))
         changes = getattr(resource, clock.mark)
+        # No instruction was issued on this state, yet a loop around must see that the clock was
+        # touched: `periodic.step` leaves out those whose mark stands still.
         setattr(resource, clock.mark, changes + 1)
 
     def _level(self, row: Row) -> None:
@@ -90,6 +94,7 @@ class Merge(PerClass):
         kind = LEVELS[field]
         each = [outcome.levels.get(row, 0) for outcome in self.outcomes]
         before = self.entry.per_cell(getattr(resource, field))
+        # A charge is no time: equal in all cores of a class, it is not counted from their bases.
         after = self.spread(each, 0, kind)
         moved = [row in outcome.levels for outcome in self.outcomes]
         has_moved = self.spread(moved, False, bool)
@@ -112,6 +117,7 @@ class Merge(PerClass):
             cores = int(cells[number]) * self.entry.cores
             for key, each in outcome.sums.items():
                 sums[key] += cores * each
+        # Where nothing was issued nothing ends; KEEP becomes 0 here, which no time is earlier than.
         ends = [KEEP if outcome.end is None else outcome.end for outcome in outcomes]
         state.end = later(state.end, self.ticks(ends, 0))
 
@@ -213,6 +219,7 @@ class Merge(PerClass):
         if isinstance(cores, np.ndarray):
             version = np.where(cores, version, buffer.version)
         buffer.version = version
+        # An error message has room for one writer, whichever core it was on.
         first = afters[wrote.index(True)]
         assert first is not None
         buffer.writer = first.writer
@@ -231,6 +238,7 @@ class Merge(PerClass):
             old = [entry.place[id(buffer)] for buffer in before.buffers]
         # Of a ring of two, an even number of turns gives (0, 1) and an odd number (1, 0).
         orders: set[tuple[int | None, ...]] = set()
+        # Cores that take no part have not turned it.
         if not self.all:
             orders.add(tuple(old))
         for ring in each:
@@ -277,6 +285,8 @@ class Merge(PerClass):
         state = self.state
         for turn, afters in enumerate(ring.afters):
             same_turn = old[turn]
+            # Classes that did not turn the ring, and cores that take no part, wait next for what
+            # the buffer of the same turn made them wait for.
             buffer = state.buffer(same_turn.idle, same_turn.user)
             buffer.port = same_turn.port
             self._put(buffer, afters, moved=True)
@@ -305,6 +315,8 @@ class Merge(PerClass):
         """The loop's outputs; `knowns` are the carry's known integers after it."""
         made_per_class = [outcome.made for outcome in self.outcomes]
         made: list[Buffer] = []
+        # Each class numbers them as its outputs first reach them, so one number is one buffer in
+        # all.
         for afters in itertools.zip_longest(*made_per_class):
             made.append(self._made(list(afters)))
         outputs_per_class = [outcome.outputs for outcome in self.outcomes]
@@ -357,6 +369,8 @@ class Merge(PerClass):
     ) -> Buffer | None:
         """The buffer of an output, which must have the same role in every class."""
         home = each[0].home
+        # A value has one buffer on all cores; times and versions may differ in it, the buffer may
+        # not.
         if any(output.home != home for output in each):
             raise BranchBufferMismatch(
                 f"scan: output {slot} is a different buffer on cores that take different branches; "

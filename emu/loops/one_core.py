@@ -42,6 +42,7 @@ class OneCore:
         times: list[int] = entry.times[:, cell].tolist()
         self.time = dict(zip(entry.clocks, times, strict=True))
         for row in past:
+            # Below every time, a mark loses every maximum, as the past clock itself would have.
             self.time[row] = entry.marks.mark(row)
         self.state = initial_state(self._setup())
         self._take_clocks()
@@ -60,6 +61,9 @@ class OneCore:
         device = outer.device
         if outer.bands:
             device = outer.bands[entry.band_of(self.cell)]
+        # The axes stay, of size 1 each: the kernel still asks for its index along them, and `core`
+        # answers. Inside a core that is read alone it is that core's, for cell 0 of its mesh of one
+        # says nothing of where it stands.
         return dataclasses.replace(
             outer,
             device=device,
@@ -74,6 +78,8 @@ class OneCore:
         entry = self.entry
         outer = entry.state
         state = self.state
+        # Shared: what one core was the first to price no other asks for, and the longest lead is
+        # that of all instructions read so far.
         state.prices = outer.prices
         if isinstance(outer.prices, BandPrices):
             band = entry.band_of(self.cell)
@@ -85,6 +91,8 @@ class OneCore:
             if clock.label is not None:
                 setattr(resource, clock.label, self._label(row))
         for engine in state.engines.values():
+            # Times that were set one by one are equal but no longer one object, and each start
+            # would list `shared` as a candidate of its own.
             engine.share_clock()
         for row, level in entry.levels.items():
             field, _ = row
@@ -106,6 +114,8 @@ class OneCore:
         is_aside = place in self.entry.aside
         bank = self.entry.banks[place]
         copy = Buffer(
+            # The loop's own last use is what is to come out; a reader outside that is done later
+            # would hide it.
             idle=0 if is_aside else self.time[row],
             version=self.state.next_version(),
             writer=buffer.writer,

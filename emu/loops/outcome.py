@@ -168,6 +168,7 @@ class OutcomeReader:
         used = {name for name, engine in state.engines.items() if engine.uses}
         # Rings first: a buffer that is in one is known by it from then on.
         rings: dict[Path, RingAfter] = {}
+        # Those of an earlier visit as well as new ones: the loop may have turned either.
         for path, ring in state.rings.by_path.items():
             rings[path] = self._ring(path, ring)
         buffers = self._buffers()
@@ -182,6 +183,7 @@ class OutcomeReader:
             rings=rings,
             made=self.made,
             outputs=results,
+            # Without an instruction the end is still tick 0 of a state that was made for this loop.
             end=self.after_base(_plain(state.end)) if used else None,
             spent={key: _plain(ticks) for key, ticks in state.spent.items()},
             sums=dict(state.tally.sums),
@@ -192,6 +194,7 @@ class OutcomeReader:
         clocks: dict[Row, int] = {}
         labels: dict[Row, str] = {}
         for row, resource, clock in self.state.table():
+            # In a state that began with nothing used, any use is the loop's.
             if not getattr(resource, clock.mark):
                 continue
             clocks[row] = self.after_base(getattr(resource, clock.time))
@@ -203,6 +206,7 @@ class OutcomeReader:
         levels: dict[Row, int] = {}
         for row, level in self.state.levels().items():
             field, engine = row
+            # The charge of an engine at rest is brought up to date at its next start, not before.
             if engine in used:
                 kind = LEVELS[field]
                 levels[row] = kind(level)
@@ -212,6 +216,8 @@ class OutcomeReader:
         taken: dict[str, int] = {}
         for name, engine in self.state.engines.items():
             before = self.core.time["free", name]
+            # No instruction of the loop waits for this engine, so cores of a class may be apart in
+            # it by anything: what holds for all is the difference.
             ticks = _plain(engine.free) - before
             if name not in used and ticks:
                 taken[name] = ticks
@@ -231,6 +237,8 @@ class OutcomeReader:
             used = idle > 0
             idle = self.after_base(idle) if used else 0
         elif not used and ("idle", place) in self.early:
+            # Untouched in a walk without marks, it is at this core's own time, which is no other
+            # core's.
             idle = self.mark(("idle", place))
         else:
             idle = self.after_base(idle)
@@ -265,6 +273,7 @@ class OutcomeReader:
         return RingAfter(buffers, ring.loops[outside:])
 
     def _buffers(self) -> dict[int, BufferAfter]:
+        # What the loop left alone is left out, so that each core keeps its own time and version.
         changed: dict[int, BufferAfter] = {}
         for place, buffer in enumerate(self.core.copies):
             if id(buffer) in self.homes:
@@ -307,6 +316,8 @@ class OutcomeReader:
         rows.append(("idle", origin))
         past = [row for row in rows if row in self.early]
         found = [row for row in past if self.core.time[row] == ready]
+        # Two past clocks may both be 40 on this core and 40 and 900 on the next: none, or several,
+        # and only a mark can tell.
         if len(found) != 1:
             raise Unclear
         return self.mark(found[0])

@@ -44,6 +44,8 @@ class Patterns:
     def of(self, entry: LoopEntry) -> np.ndarray | None:
         """The pattern of each cell, or None where it cannot be told ahead."""
         if not entry.decides:
+            # Pattern 0 may be some other loop's too: whoever keeps things by pattern has the loop
+            # beside.
             return np.zeros(entry.cells, np.int64)
         knowledge = Knowledge(entry)
         keys = knowledge.keys()
@@ -75,11 +77,15 @@ class Patterns:
         for group in range(len(cells)):
             taken: list[tuple[Hashable, bytes]] = []
             for path, decision in decided.items():
+                # The groups are the only mesh dimension, behind those of this loop's and of inner
+                # iterations.
                 all_alike = decision.shape[-1] == 1
                 own = decision[..., 0 if all_alike else group]
                 # Decisions that are never met are zero, and so are left out.
                 if own.any():
                     taken.append((path, own.tobytes()))
+            # By what is decided, not by what is known: cores 2 and 3 of the example above have
+            # different indices and one pattern.
             pattern = knowledge.loop, *taken
             number = self.numbers.setdefault(pattern, len(self.numbers))
             numbers.append(number)
@@ -110,6 +116,8 @@ class Knowledge:
         shared: list[bytes] = []
         columns: list[list[bytes] | list[int]] = []
         for known in self.entry.knowns:
+            # A table of a whole ring that 1,024 cores share is turned into bytes once, not 1,024
+            # times.
             if self._is_shared(known):
                 shared.append(known.tobytes())
             else:
@@ -150,6 +158,7 @@ class Knowledge:
         shape = known.shape[self.rank :]
         cores = np.ascontiguousarray(known).reshape(-1, *shape)
         each = np.array([core.tobytes() for core in cores], object)
+        # An integer of 4 x 1 in a frame of 4 x 16 is 4 byte strings, each referred to 16 times.
         cells = np.broadcast_to(each.reshape(mesh), self.entry.frame)
         return cells.reshape(-1).tolist()
 

@@ -58,6 +58,7 @@ class PerClass:
     ) -> np.ndarray:
         """An entry per cell."""
         kind = bool if dtype is bool else np.int64
+        # Cells that take no part have the number after the last class, and so find `absent`.
         return np.array([*per_class, absent], kind)[self.ids]
 
     def folded(self, per_cell: np.ndarray) -> Ticks:
@@ -91,6 +92,8 @@ class PerClass:
         if self.all and min(per_class) > PAST:
             return self._unmarked(tuple(per_class))
         moved = self.spread(per_class, KEEP)
+        # Where the entry is a mark this sum means nothing and is replaced below. It cannot
+        # overflow: the least entry is -2**61 and a base is at most 2**57, both far inside 64 bits.
         out = self.base + moved
         marks = {time for time in per_class if time < PAST}
         if not self.all:
@@ -131,6 +134,7 @@ class PerClass:
         per_number = np.concatenate([per_class, absent], axis=1)
         moved = per_number[:, self.ids]
         times = np.where(moved == KEEP, keep, self.base + moved)
+        # A mark may stand for another row than the one it comes out in, whose times `keep` lacks.
         is_time = (per_class > PAST) | (per_class == KEEP)
         clear: list[bool] = is_time.all(axis=1).tolist()
         as_first = times == times[:, :1]
@@ -162,6 +166,8 @@ class PerClass:
           at_mark: gives the name of a marked clock.
         """
 
+        # The core that was walked for the class knows only its own label of a past clock; the
+        # others of the class may have another there.
         def found(name: str, time: int) -> CauseName:
             if time > PAST:
                 return name
@@ -173,6 +179,7 @@ class PerClass:
         if one_name and min(times) > PAST:
             if self.all:
                 return per_class[0]
+            # The rest keep their names, so choosing core by core would give what is there already.
             if self._have(keep, per_class[0]):
                 return keep
         # The name of a marked time does not count, nor does when a time is: only whether it is one.

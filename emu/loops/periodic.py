@@ -134,6 +134,7 @@ def step(
     later: list[Ticks] = []
     decides: list[bool] = []
     for number, mark in enumerate(now.marks):
+        # Equal counts of uses, or one and the same `Value`: a new one is never equal to the old.
         if mark == first.marks[number]:
             continue
         kind, _ = now.rows[number]
@@ -142,6 +143,8 @@ def step(
         decides.append(contended or kind == "ready")
     if decides and not _moved_repeat(earlier, later, decides, apart):
         return None
+    # Equal clocks are not enough. Two causes may tie over one period and the slower fall behind
+    # over the next: the starts are as before, but the wait is another's.
     before = was.grown(first)
     after = now.grown(was)
     if before.keys() != after.keys():
@@ -191,6 +194,8 @@ def _repeats(was: np.ndarray, now: np.ndarray, decides: np.ndarray) -> bool:
     if len(rates) > MAX_RATES:
         return False
     for slow in rates[:-1]:
+        # Of chips 0 and 1 above, this accepts n = 11, where 1,210 is later than 1,200, and not n =
+        # 10, where both are 1,100.
         faster = was[(steps > slow) & decides]
         if faster.size and now[steps <= slow].max() >= faster.min():
             return False
@@ -202,6 +207,8 @@ def _by_group(
 ) -> bool:
     """The same, asked of each group of cores that exchange data in the loop."""
     frame = np.broadcast_shapes(*[np.shape(clock) for clock in now])
+    # Groups may run at rates of their own: as no clock follows one of another group, a fast group
+    # need not be ahead of a slow one.
     split = [axis for axis in apart if frame and frame[axis] > 1]
     if not split:
         return False
@@ -264,6 +271,8 @@ def rotated(was: Snapshot, now: Snapshot, times: int) -> list[Moved]:
     for role, buffer in enumerate(now.buffers):
         orbit = [role]
         before = source[role]
+        # `source` never gives one role twice, so this ends where it began or at a buffer that is
+        # new.
         while before is not None and before != role:
             orbit.append(before)
             before = source[before]
@@ -281,6 +290,8 @@ def rotated(was: Snapshot, now: Snapshot, times: int) -> list[Moved]:
             origin = source[member]
             if origin is None:
                 continue  # made in the period itself
+            # A buffer that stays in its role was written in the periods that were walked already,
+            # so whoever holds an earlier version has lost it, and needs no further version to know.
             if len(orbit) > 1:
                 written = written | (now.versions[member] != was.versions[origin])
             used = used or now.uses[member] != was.uses[origin]

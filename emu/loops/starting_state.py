@@ -44,10 +44,14 @@ class StartingStates:
         self.entry = entry
         self.uses = uses
         self.cells = cells
+        # Not `free`, which may be later: a wait is counted from when the engine was last free
+        # itself.
         last_rows: list[Row] = [("last", engine) for engine in uses.engines]
         self.times = self._times(self.rows)
         self.last = self._times(last_rows)
         self.base = np.zeros(len(cells), np.int64)
+        # There a start is when operands allow it, counted from the kernel's start: one that was
+        # ready long before any engine was free still decides.
         if not entry.state.setup.contended:
             self.past = np.zeros(self.times.shape, bool)
         elif uses.engines:
@@ -113,6 +117,8 @@ class StartingStates:
             if name is None:
                 continue
             number = self._numbered(name, numbers)
+            # Nobody waits for a past clock, so that different engines used a buffer long ago must
+            # not tell cores apart.
             out[place] = np.where(self.past[place], -1, number)
         return out
 
@@ -136,6 +142,8 @@ class StartingStates:
         for (_, engine), level in self.entry.levels.items():
             if engine in self.uses.engines:
                 others.append(level)
+        # Reading a stale operand is an error, which a class must not bring on cores that have a
+        # fresh one.
         others += self.entry.stale
         each = map(self._of_cells, others)
         return [cells.astype(np.int64) for cells in each]

@@ -55,6 +55,8 @@ def _through(eqn: jx.Equation, operands: list[Roots]) -> Flow:
     results = len(eqn.outvars)
     if inst := lookup(eqn.primitive):
         destinations = operands[: inst.destinations]
+        # Too many is safe: a buffer that stays among the loop's clocks may cost a jump, never a
+        # tick. Too few would set aside one that an instruction waits for.
         hit = NONE.union(*destinations)
         return Flow(hit, destinations or [NONE] * results)
     if eqn.primitive.name == "scan":
@@ -95,12 +97,14 @@ def _loop(loop: jx.Scan, operands: list[Roots]) -> Flow:
     carry may be either, `[{a, b}, {a, b}]`, and after two nothing more is found.
     """
     consts, carry, stacked = loop.parts(operands)
+    # Sets of inputs only grow and there are finitely many inputs, so this comes to an end.
     while True:
         flow = _inside(loop.body, [*consts, *carry, *stacked])
         grown = [old | new for old, new in zip(carry, flow.results)]
         if grown == carry:
             break
         carry = grown
+    # Slices are copied into a stack, which is a buffer of its own.
     stacks = [NONE] * (len(flow.results) - loop.carry)
     return Flow(flow.written, [*grown, *stacks])
 
@@ -120,6 +124,8 @@ def read_only(
     inputs = [*consts, *carry, *stacked]
     changed = [inputs[number].buffer for number in written(loop.body)]
     changed += [value.buffer for value in carry]
+    # A declaration inside writes its ring's buffers, none of which need be an input. Where an
+    # operand is still in one of them, it would else pass for read only.
     changed += turned
     excluded = {id(buffer) for buffer in changed}
     fixed: list[Buffer] = []
@@ -127,6 +133,7 @@ def read_only(
         buffer = value.buffer
         if buffer is None or id(buffer) in excluded:
             continue
+        # Two operands may be views of one buffer, which is set aside, and put back, once.
         excluded.add(id(buffer))
         fixed.append(buffer)
     return fixed
