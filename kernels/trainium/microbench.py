@@ -76,6 +76,8 @@ def _matmul_run(
         return written, None
 
     bank = psum(shape.m, shape.n)
+    # A loop, whose matmuls are the same instruction again: their distance is the engine's steady
+    # pace.
     last, _ = lax.scan(again, bank, None, length=count)
     return last
 
@@ -85,6 +87,8 @@ def activations(x: Hbm, *, op: str, count: int) -> tuple[Hbm, ...]:
     tile = _load(x)
     done = []
     for _ in range(count):
+        # A tile of its own for each: none waits for another's reader, so starts are as close as the
+        # engine allows.
         room = _like(x)
         done.append(activation(room, tile, op=op))
     return _all_stored(done)
@@ -97,6 +101,8 @@ def activation_chain(x: Hbm, *, op: str, count: int) -> Hbm:
     bias = memset(bias, value=1.0)
 
     def again(tile: Sbuf, _: None) -> tuple[Sbuf, None]:
+        # In place: each reads what the one before wrote, so their distance is the latency, not the
+        # pace.
         written = activation_bias(tile, tile, bias, op=op, scale=0.5)
         return written, None
 
@@ -139,6 +145,7 @@ def tensor_copies(
         stationary = _load(unit)
         overwrite = jnp.int32(0)
         tile = nc_matmul(bank, stationary, tile, overwrite)
+    # SBUF and PSUM differ in their access time, so each pair of memories is measured for itself.
     fresh = SPACES[dst]
     done = []
     for _ in range(count):
@@ -156,6 +163,7 @@ def dma_copies(x: Hbm, *, queues: Sequence[str], buffers: int) -> tuple[Hbm, ...
     ring = []
     for _ in range(buffers):
         ring.append(sbuf(*shape, dtype=x.dtype))
+    # Loads and stores in turn on all queues, so that no queue's own pace is what is measured.
     turn = itertools.cycle(queues)
     stored = []
     for first in range(0, tiles, buffers):

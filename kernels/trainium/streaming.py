@@ -18,6 +18,8 @@ def row_count(x: Hbm) -> int:
 
 def row_tiles(x: Hbm) -> Hbm:
     """`[R, ...]` as `[R/r, r, ...]`, r rows a tile."""
+    # Equal tiles need no case for a smaller last one: 300 rows are 3 tiles of 100. It is dear where
+    # nothing divides: 131 rows, a prime, are 131 tiles of one row.
     rows = row_count(x)
     _, *rest = x.shape
     return x.reshape(-1, rows, *rest)
@@ -49,6 +51,8 @@ def over_rows(
         loaded = []
         for part in parts:
             loaded.append(fetch(part, buffers=buffers))
+        # Stored by the iteration that computed them, so nothing is carried from tile to tile, and
+        # with two buffers the next is loaded meanwhile.
         results = compute(*loaded)
         return jax.tree.map(dma_store, results)
 

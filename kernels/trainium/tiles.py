@@ -65,6 +65,7 @@ def pack(weight: Array, rows: int, columns: int, xp: ModuleType = np) -> Array:
     k_padding = (0, tiles * rows - k)
     n_padding = (0, blocks * columns - n)
     tile_bytes = columns * weight.dtype.itemsize  # a partition
+    # A divisor, so that all chunks are alike: one loop goes over them.
     depth = largest_divisor(tiles, CHUNK_BYTES // tile_bytes)
     padded = xp.pad(weight, [(0, 0)] * len(lead) + [k_padding, n_padding])
     tiled = padded.reshape(*lead, tiles // depth, depth, rows, blocks, columns)

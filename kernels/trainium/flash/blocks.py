@@ -80,10 +80,15 @@ class Block:
         """
         all_heads, all_kv_heads = len(q), len(k)
         group = all_heads // all_kv_heads
+        # No more queries than a key tile has keys. A block of 8 tiles of 128 queries over keys of
+        # 512 would have two key tiles on its diagonal, and the second follows every query of the
+        # first four tiles.
         tiles = largest_divisor(
             q.shape[2] // tiling.rows,
             min(lanes, max(1, tiling.columns // tiling.rows)),
         )
+        # Whole KV heads or a part of one: 6 heads, where 4 share one, would load a second KV head
+        # for half of its queries.
         most_heads = lanes // tiles
         fit = [
             heads
@@ -151,7 +156,10 @@ def attention(
     blocks_a_head = tokens // block.span
 
     def of_group(out: Hbm, group: KnownInt) -> Hbm:
+        # 8 query heads over 2 KV heads in blocks of 4: group 1 begins with head 4, of KV head 4 //
+        # 4 = 1.
         kv_head, _ = divide(group * block.heads, heads // len(k))
+        # Views; what is loaded of them is loaded once for all lanes of a KV head.
         kv = [
             (index(k, kv_head + place), index(v, kv_head + place))
             for place in range(block.kv_heads)
@@ -159,6 +167,7 @@ def attention(
         own = [group * block.heads + place for place in range(block.heads)]
 
         def of_block(out: Hbm, place: KnownInt) -> Hbm:
+            # A head's queries of a block have no gap, so that one DMA brings all its tiles.
             loaded = [
                 load_tokens(index(q, head), place, block.span, tiling) for head in own
             ]
@@ -168,6 +177,8 @@ def attention(
                 for start in block.starts
             ]
             done = _over_keys(queries, place * block.span, kv, schedule)
+            # Tiles are stored as they will be read, head by head: head 1's first of 2 blocks of 4
+            # tiles starts at (1 · 2 + 0) · 4 = 8.
             targets = [
                 (head * blocks_a_head + place) * block.tiles + tile
                 for head in own
@@ -211,14 +222,18 @@ def _over_keys(
     lanes_a_kv_head = len(queries) // len(kv)
 
     def of_key_tile(done: Lanes, place: KnownInt) -> Lanes:
+        # Positions run without a gap in a tile, so this one number tells of every score whether its
+        # key follows its query.
         offset = first - place * tiling.columns
 
+        # Tiles of a block start at different queries, and so have masks of their own.
         def mask_at(start: int) -> Masked:
             return functools.partial(
                 after_diagonal, offset=offset + start, tiling=tiling
             )
 
         def use(done: Lanes, masked: bool) -> Lanes:
+            # Loaded inside the case, so that a dead key tile is not loaded either.
             tiles = [
                 (
                     load_tokens(keys, place, tiling.columns, tiling),
@@ -232,6 +247,8 @@ def _over_keys(
                 for start in block.starts
             ]
             banks = step_banks(tiling)
+            # Only made here; `run` issues their instructions, and in which order is the whole
+            # difference between `flash_grouped` and `flash_pipelined`.
             lanes = []
             for lane, (q, before, mask) in enumerate(
                 zip(queries, done, masks, strict=True)
@@ -242,6 +259,8 @@ def _over_keys(
 
         return schedule.visit(use, done, offset, block.span, tiling)
 
+    # Dead tiles are in the loop too: `offset` is known ahead, and the case that skips has no
+    # instruction.
     begun = [empty(tiling) for _ in queries]
     tokens = kv[0][0].shape[1]
     return loop(of_key_tile, begun, tokens // tiling.columns)
@@ -273,13 +292,16 @@ def up_to_diagonal(
     key tiles: two are whole (offset ≥ 3: the last key is not after the first query), the third is
     masked, the fourth dead (offset ≤ -4: the first key is after the last query).
     """
+    # The last query, `span - 1` after the first, sees the first key.
     some_allowed = offset > -span
+    # The first query sees the last key.
     all_allowed = offset >= tiling.columns - 1
     skip_mask_whole = (
         lambda done: done,
         lambda done: use(done, True),
         lambda done: use(done, False),
     )
+    # All implies some, so the sum is 0, 1 or 2.
     case = jnp.int32(some_allowed) + jnp.int32(all_allowed)
     return lax.switch(case, skip_mask_whole, done)
 

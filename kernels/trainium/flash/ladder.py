@@ -39,6 +39,8 @@ def flash_full(
     Pseudocode:
       for head: for query tile: load q; for key tile: load k, v; s = q k; online softmax; o += p v
     """
+    # With one buffer a load waits until the step before is done with its tile: the ladder's lowest
+    # rung.
     tiling = FlashTiling.of(q, rows, columns, buffers)
     return attention(q, k, v, tiling, visit=none_masked, run=in_turn)
 
@@ -101,6 +103,8 @@ def flash_grouped(
     Pseudocode:
       for block: load q; for key tile up to the diagonal: load k, v; for lane: as `flash_causal`
     """
+    # With 4 lanes, tiles of 128 queries and keys of 512, a block is 4 tiles of one head, and each
+    # K/V tile is loaded a quarter as often.
     tiling = FlashTiling.of(q, rows, columns, buffers)
     return attention(
         q,
@@ -135,6 +139,8 @@ def flash_pipelined(
     Pseudocode:
       as `flash_grouped`, with the steps of the lanes interleaved
     """
+    # With 16 lanes a block is 4 tiles of 4 heads: enough lanes that one has scores to compute while
+    # others are at each later stage.
     tiling = FlashTiling.of(q, rows, columns, buffers, scalar_copies)
     return attention(
         q,

@@ -36,6 +36,7 @@ def abreast(lanes: Iterable[Lane[Result]]) -> list[Result]:
     running: dict[int, Lane[Result]] = {}
     results: dict[int, Result] = {}
     while waiting or running:
+        # One more a round: after r rounds the oldest has run r pieces and the newest one.
         if waiting:
             place, lane = waiting.pop(0)
             running[place] = lane

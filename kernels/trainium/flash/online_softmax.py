@@ -65,6 +65,7 @@ class Absorbed(NamedTuple):
 def begin(rows: int, *, buffers: int = 1) -> RunningSoftmax:
     """The state of rows of which nothing was seen yet."""
     maximum, total, spare = (sbuf(rows, 1, buffers=buffers) for _ in range(3))
+    # Not −inf: of a row of which nothing is seen yet, −inf − (−inf) would be NaN.
     maximum = memset(maximum, value=LOWEST, engine="gpsimd")
     total = memset(total, value=0.0, engine="gpsimd")
     return RunningSoftmax(maximum, total, spare)
@@ -100,8 +101,12 @@ def absorb(
 
     piece_maximum = tensor_reduce(column(), scores, op="max")
     yield
+    # Say a row's maximum rises from 2 to 5 at scale 1: weights so far were relative to 2 and shrink
+    # by exp(2 − 5) = 0.05, so a sum of 10 counts 0.5 from here on.
     raised = tensor_tensor(spare, piece_maximum, maximum, op="max")
     yield
+    # The activation computes exp(scale · x + bias): subtracting the maximum costs no pass over the
+    # scores.
     bias = tensor_immediate(column(), raised, op="multiply", value=-scale)
     yield
     # Subtracted before it is scaled: 1 exactly where the maximum stays, however products round.

@@ -66,6 +66,8 @@ class TileRing:
 
     def take(self) -> OnChip:
         """The tile whose last use is longest ago; what is written to it must be given back."""
+        # A matmul that writes waits for the tile's last reader, and of all tiles this one's is
+        # longest ago.
         return self.tiles.pop(0)
 
     def give(self, written: OnChip) -> OnChip:
@@ -135,9 +137,11 @@ class FlashTiling:
             value_dim=head_dim,
             rows=largest_divisor(tokens, rows),
             columns=columns,
+            # A transpose puts keys on partitions: 512 of them are four pieces of 128.
             keys=largest_divisor(columns, PARTITIONS),
             buffers=buffers,
             dtype=q.dtype,
+            # Takes no instruction: that of the exponential scales on its way.
             scale=1 / math.sqrt(head_dim),
             scalar_copies=scalar_copies,
         )
@@ -162,6 +166,7 @@ def load_values(v: Hbm, key_tile: KnownInt, tiling: FlashTiling) -> Sbuf:
     """A value tile of HBM `[T, D]` with keys on partitions: SBUF `[keys, columns / keys, D]`."""
     first = key_tile * tiling.columns
     own = part(v, first, tiling.columns, axis=0)
+    # `p v` contracts keys, so they go on partitions, at most 128 a piece.
     pieces = own.reshape(-1, tiling.keys, tiling.value_dim)
     tile = sbuf(
         tiling.keys,
@@ -183,6 +188,8 @@ def step_banks(tiling: FlashTiling) -> Banks:
     turned = []
     for bank in range(TURN_BANKS):
         for _ in tiling.pieces:
+            # Four pieces of 128 columns fit one bank, in 16 bits in half of its 2 KiB, in float32
+            # in all of it.
             tile = psum(tiling.keys, tiling.rows, dtype=dtype, bank=bank)
             turned.append(tile)
     products = [psum(tiling.rows, tiling.value_dim) for _ in range(PRODUCT_BANKS)]
@@ -195,6 +202,7 @@ def step_banks(tiling: FlashTiling) -> Banks:
 
 def empty(tiling: FlashTiling) -> Attended:
     """What a query tile has attended to before its first key."""
+    # In float32: it takes a sum for every key tile, and would lose what is small beside it.
     output = sbuf(tiling.rows, tiling.value_dim, buffers=tiling.buffers)
     output = memset(output, value=0.0, engine="gpsimd")
     return Attended(output, begin(tiling.rows, buffers=tiling.buffers))
@@ -230,6 +238,8 @@ def attend(
     """
     bank = banks.scores.take()
     bank = _scores(bank, q, k)
+    # Given back before it is read: the ring orders uses, and whoever takes the bank next waits for
+    # its readers.
     scores: OnChip = banks.scores.give(bank)
     yield
     if masked is not None:
@@ -239,6 +249,7 @@ def attend(
         dtype=tiling.dtype,
         buffers=tiling.buffers,
     )
+    # Weights are rounded to the operands' dtype; their sum `added` is of the unrounded ones.
     weights, added, decay, softmax = yield from absorb(
         weights,
         scores,
@@ -253,6 +264,7 @@ def attend(
         end = start + tiling.keys
         piece = lax.slice_in_dim(weights, start, end, axis=1)
         pieces.append(piece)
+    # The array sums over partitions, where queries stand now.
     turned = [banks.transposed(piece) for piece in pieces]
     yield
     copies = []
@@ -260,8 +272,11 @@ def attend(
         copies.append(_copied(place, bank, tiling))
     bank = banks.products.take()
     bank = _products(bank, copies, v)
+    # In a bank of its own, not on top of the output: that lies in SBUF, since it must decay in
+    # between.
     products = banks.products.give(bank)
     yield
+    # Only now, so that the Vector Engine has brought the transposes out of PSUM first.
     softmax = add_up(added, decay, softmax)
     output = scalar_tensor_tensor(
         done.output,
@@ -293,6 +308,9 @@ def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[
     copied = sbuf(*scores.shape, buffers=tiling.buffers)
     copied = activation(copied, scores, op="copy")
     yield
+    # Key tiles come in order, so every query has met key 0 before a tile of which it sees nothing;
+    # beside that score LOWEST weighs exp(−2¹⁰⁰ · scale) = 0. Masks in another order add `MASKED`
+    # instead.
     copied = affine_select(copied, copied, offset, fill=LOWEST)
     yield
     return copied
@@ -310,6 +328,7 @@ def _products(bank: Psum, weights: Sequence[Sbuf], v: Sbuf) -> Psum:
     """`p v` in PSUM, accumulated over the pieces of p."""
     for place, piece in enumerate(weights):
         accumulate = jnp.int32(place > 0)
+        # The pieces of p and of v are cut alike, each with its own keys.
         values = index(v, place, 1)
         bank = nc_matmul(bank, piece, values, accumulate)
     return bank

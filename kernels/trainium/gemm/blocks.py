@@ -13,6 +13,7 @@ from kernels.trainium.gemm.sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Sizes, over
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, divide, index, part
 
 # Tiles of a block.
+# Those of AWS's fully optimised tutorial kernel, `TILES_IN_BLOCK_N`, `_K` and `_M`.
 N_BLOCK = 2
 K_BLOCK = 8
 M_BLOCK = 16
@@ -68,6 +69,8 @@ def all_dims(lhs: Hbm, rhs: Hbm, sizes: Sizes) -> tuple[Hbm, ...]:
     whole, rest = divmod(sizes.columns, N_BLOCK)
     results = []
     if whole:
+        # A loop has one shape for all its blocks: 5 tiles of columns are a loop of two blocks of 2
+        # and a result of its own for the last.
         alike = NBlocks(first=0, count=whole, n_tiles=N_BLOCK)
         results.append(_n_blocks(left, right, sizes, alike))
     if rest:
@@ -92,12 +95,15 @@ def _n_blocks(left: Hbm, right: Hbm, sizes: Sizes, blocks: NBlocks) -> Hbm:
             rights = part(columns, k_tile, k_tiles, axis=0)
             return _k_block(sums, lefts, rights, sizes, room)
 
+        # In the operands' dtype, as room is short: at 2048³ 32 sums of 512 columns take 32 KiB of a
+        # partition in bfloat16 and 64 in float32. The price is a rounding for each k-block.
         sums = sbuf(
             PARTITIONS,
             sizes.rows * n_tiles,
             BANK_COLUMNS,
             dtype=sizes.dtype,
         )
+        # Every k-block adds, the first one too, and a fresh tile holds NaN.
         sums = memset(sums, value=0.0)
         sums = over_blocks(sizes.depth, K_BLOCK, sums, k_block)
         return _store(out, sums, number, blocks.count, sizes)
@@ -127,6 +133,7 @@ def _room(sizes: Sizes, n_tiles: int) -> Room:
         m_tiles //= 2
         lhs_bytes = sizes.nbytes(m_tiles * PARTITIONS)
     free = max(0, free - k_tiles * lhs_bytes)
+    # lhs first: its blocks change with every m-block, those of rhs only with every k-block.
     lhs_doubled = min(k_tiles, free // lhs_bytes)
     free -= lhs_doubled * lhs_bytes
     rhs_doubled = min(k_tiles, free // rhs_bytes)
@@ -169,8 +176,11 @@ def _k_block(
                 stationary = part(left_tile, row, PARTITIONS, axis=1)
                 column = n * BANK_COLUMNS
                 moving = part(right_tile, column, BANK_COLUMNS, axis=1)
+                # A bank sums one k-block in float32; what it held before is another tile's and is
+                # overwritten.
                 accumulate = jnp.int32(k > 0)
                 bank = nc_matmul(bank, stationary, moving, accumulate)
+            # Row by row, so that the tiles of a row are neighbours when they are packed.
             place = (first + m) * n_tiles + n
             whole_tile = jnp.int32(0)
             return tensor_add_at(sums, bank, place, whole_tile)
@@ -193,6 +203,7 @@ def _store(
     width = n_tiles * BANK_COLUMNS
 
     def row(out: Hbm, m: KnownInt) -> Hbm:
+        # A DMA costs as much to start for one tile as for a row of them.
         pack = sbuf(
             PARTITIONS,
             1,

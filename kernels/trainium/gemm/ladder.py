@@ -23,11 +23,13 @@ class Blocks(NamedTuple):
     row_loads: bool
 
 
+# 24 MiB over 128 partitions.
 SBUF_PARTITION_BYTES = 192 * 2**10  # of the smallest SBUF, Trainium1's
 _BLOCK = re.compile(
     r"block_mn_(?P<mn_m>\d+)x(?P<mn_n>\d+)"
     r"|block_bm(?P<bm>\d+)_bn(?P<bn>\d+)(?P<row_loads>_row_loads)?"
 )
+# Steps of AWS's tutorial that have names of their own.
 _BY_NAME = {
     "hoist_loads": Blocks(1, 1, row_loads=False),
     "block_free_dims": Blocks(2, 2, row_loads=False),
@@ -88,6 +90,7 @@ def gemm(
         blocking = held(
             sizes, blocks.m_tiles, blocks.n_tiles, row_loads=blocks.row_loads
         )
+    # As often as written: nothing is held from one matmul to the next.
     elif lhs_loads is None or lhs_loads == sizes.columns:
         blocking = Blocking(turned=turned)
     else:
@@ -137,6 +140,8 @@ def untile(
     matrices = []
     for part in parts:
         rows = part.shape[0] * PARTITIONS
+        # `[m/128, blocks, 128, columns]`: a matrix row is one row of all blocks, so rows go before
+        # blocks.
         by_row = part.transpose(0, 2, 1, 3)
         matrices.append(by_row.reshape(rows, -1))
     return xp.concatenate(matrices, axis=1)

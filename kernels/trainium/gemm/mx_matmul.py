@@ -47,6 +47,7 @@ def matmul_mx(
     m = largest_divisor(tokens, PARTITIONS)
     n = largest_divisor(width, columns)
     depth = largest_divisor(tokens // m, tiles)
+    # A weight tile is loaded anew for each group: 4 tiles of 128 make 512 tokens share a load.
     group_tokens = depth * m
     groups = tokens // group_tokens
     count = width // n
@@ -95,8 +96,11 @@ def _sums(banks: list[Psum], left: Quantised, right: Quantised) -> list[Psum]:
         x_scale = index(left.scale, block, 1)
         w = index(right.elements, block, 1)
         w_scale = index(right.scale, block, 1)
+        # The first block overwrites what the bank held of the column before.
         accumulate = jnp.int32(block > 0)
         sums = []
+        # All token tiles take this weight tile while it is in SBUF, before its buffer takes
+        # another.
         for tile, bank in enumerate(banks):
             start = tile * m
             own = part(x, start, m, 1)

@@ -79,6 +79,7 @@ def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
         bank = Σ over k of lhs tileᵀ · rhs tile; store bank
     """
     right = rhs.reshape(sizes.depth, PARTITIONS, -1)
+    # 8 tiles of columns and 2 loads: lhs is brought for columns 0–3 and once more for 4–7.
     columns_a_load = math.ceil(sizes.columns / blocking.lhs_loads)
 
     def m_block(out: Hbm, row: KnownInt, m_tile: KnownInt, m_tiles: int) -> Hbm:
@@ -142,6 +143,7 @@ def _left_columns(
     """The columns of `lhsᵀ` from a tile on."""
     start = m_tile * PARTITIONS
     if blocking.turned:
+        # Only `tiled` transposes, whose m-blocks are single tiles: there is one column.
         rows = part(lhs, start, PARTITIONS, axis=0)
         return [_turned(rows, sizes)]
     left = lhs.reshape(sizes.depth, PARTITIONS, -1)
@@ -163,6 +165,8 @@ def _streamed(block: Hbm, width: int, buffers: int, queue: str) -> list[Column]:
     """Columns of HBM `[depth, 128, columns · width]`: each use of a tile loads it."""
     depth, _, wide = block.shape
 
+    # Called where a product wants it, inside the loop over k: the load is a part of that loop, and
+    # with `buffers` tiles as many loads are ahead of the matmuls.
     def tile(_: KnownInt, source: Hbm) -> Sbuf:
         room = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
         return dma_load(room, source, queue=queue)
@@ -199,11 +203,14 @@ def _held(
     loaded = 0
     step = wide if blocking.row_loads else width
     for start in range(0, wide, step):
+        # Not the block but a piece is what a buffer holds: when the last product with it is done,
+        # that of the next block may land, while the block's other pieces are still in use.
         pieces = []
         for first in range(0, depth, blocking.piece):
             k_tiles = slice(first, first + blocking.piece)
             loaded_columns = slice(start, start + step)
             slices = block[k_tiles, :, loaded_columns]
+            # Doubled from the front, as the next block is loaded from the front.
             buffers = 2 if loaded < doubled else 1
             pieces.append(_load(slices, buffers, queue))
             loaded += 1
@@ -224,6 +231,7 @@ def _load(slices: Hbm, buffers: int, queue: str) -> Sbuf:
         first_column = jnp.int32(0)
         return dma_load_at(piece, k_tile, number, first_column, queue=queue)
 
+    # One tile of many DMAs: a product reads slices of it, which cost nothing.
     piece = sbuf(
         rows,
         count,
@@ -256,6 +264,7 @@ def _turned(rows: Hbm, sizes: Sizes) -> Column:
         source = part(rows, start, PARTITIONS, axis=1)
         loaded = room()
         loaded = dma_load(loaded, source, queue=LHS_QUEUE)
+        # Two banks: a transpose goes on into one while the other is copied out.
         bank = psum(
             PARTITIONS,
             PARTITIONS,
@@ -283,6 +292,7 @@ def _store_products(
     """Sums each product over k in a PSUM bank of its own, and stores the results."""
     count = len(products)
     banks = BANKS - TRANSPOSES if blocking.turned else BANKS
+    # As many banks as can be: the Tensor Engine sums into one while the others are copied out.
     sums = _ring(psum, count, banks, jnp.float32)
     results = _ring(sbuf, count, blocking.results, sizes.dtype)
     _, columns, *tile_shape = out.shape
@@ -309,6 +319,7 @@ def _ring(
 
     16 products take 8 banks twice; 2 products take 2 banks with 4 buffers each.
     """
+    # Fewer uses than room: the rest are buffers of the loop around, for its next iterations.
     buffers = max(1, depth // uses)
     ring = []
     for _ in range(min(uses, depth)):
@@ -328,6 +339,8 @@ def _over_depth(bank: Psum, left: Column, right: Column) -> Psum:
     for left_tiles, right_tiles in zip(left, right, strict=True):
         stationary = left_tiles.held
         moving = right_tiles.held
+        # Held on both sides nothing is loaded between matmuls, and where only values are wanted a
+        # piece is one product.
         if stationary is not None and moving is not None:
             pair = stationary, moving
             (bank,) = add_products((bank,), (pair,), jnp.int32(done))
@@ -342,6 +355,7 @@ def _add_made(bank: Psum, left: Tiles, right: Tiles, done: int) -> Psum:
 
     def step(bank: Psum, at: Any) -> tuple[Psum, None]:
         number, left_slice, right_slice = at
+        # Only the very first product of a sum overwrites; `done` counts those of the pieces before.
         accumulate = (number + done > 0).astype(jnp.int32)
         stationary = left.tile(number, left_slice)
         moving = right.tile(number, right_slice)

@@ -15,6 +15,8 @@ from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster
 RESULTS = 4  # result tiles on their way to HBM
 BANKS = 8  # of PSUM
+# A queue starts one load after another: with one each, tiles of lhs never stand behind those of
+# rhs.
 LHS_QUEUE = "load_queue2"
 RHS_QUEUE = "load_queue"
 
@@ -139,11 +141,16 @@ def held(
     rhs_bytes = sizes.nbytes(n_tiles * sizes.depth * BANK_COLUMNS)
     results_bytes = sizes.nbytes(RESULTS * BANK_COLUMNS)
     free = sizes.room - lhs_bytes - results_bytes
+    # With one m tile a block each rhs tile is used once: to hold it would save no load.
     hold_rhs = m_tiles > 1 and rhs_bytes <= free
     if hold_rhs:
         free -= rhs_bytes
+        # Smaller than the whole depth: a buffer is free for the next block as soon as its own k
+        # tiles are used.
         piece = min(PIECE, sizes.depth)
     else:
+        # A streamed column is one run of all k tiles, and products pair pieces of both sides, so
+        # lhs is one piece too.
         free -= sizes.nbytes(sizes.buffers * BANK_COLUMNS)
         piece = sizes.depth
 
@@ -153,6 +160,7 @@ def held(
     rhs_piece_bytes = sizes.nbytes(piece * BANK_COLUMNS * n_tiles_a_piece)
     rhs_doubled = 0
     if hold_rhs:
+        # At most one more buffer each: a third would hold a block that nobody wants yet.
         for_rhs = max(0, min(free, rhs_bytes))
         rhs_doubled = for_rhs // rhs_piece_bytes
     free -= rhs_doubled * rhs_piece_bytes
@@ -210,6 +218,8 @@ def fill_blocks(
     given the block's part alone.
     """
     size = min(size, count)
+    # Side by side every block is given an equal part of `into`; 11 tiles in blocks of 4, or only
+    # some of the tiles, have none and go in order.
     fills_all = count == into.shape[axis]
     if count % size or not fills_all:
 

@@ -50,6 +50,8 @@ def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
     width = tiling.hidden_padded
 
     def token_tile(ids: Hbm) -> Hbm:
+        # Rows of the table are read where ids point, so a prompt costs its own tokens and not the
+        # vocabulary.
         tile = sbuf(tiling.rows, width, dtype=tiling.dtype)
         gathered = dma_gather(tile, table, ids)
         return dma_store(gathered)
@@ -92,6 +94,7 @@ def lm_head(
 
     def use(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
         tile = sbuf(1, tiling.hidden_padded, dtype=tiling.dtype)
+        # Prefill wants the next token only, so of all tokens one is normalised and projected.
         own = lax.slice_in_dim(flat, row, row + 1, axis=0)
         token = dma_load(tile, own)
         h = _normalised_column(token, norm, tiling)
@@ -103,6 +106,8 @@ def lm_head(
     def pass_by(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
         return outs
 
+    # One program runs on all cores: those without the token skip the work, and give buffers that
+    # nobody reads.
     outs = tuple(unknown(weights) for weights in heads)
     return lax.cond(mine, use, pass_by, outs)
 
@@ -135,6 +140,7 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
         logits = sbuf(1, columns)
         logits = tensor_copy(logits, only_token)
         # Of each block the largest and its place: the host compares the blocks'.
+        # The instructions find eight; of these only the first is wanted.
         largest = sbuf(1, LARGEST)
         largest = nc_max8(largest, logits)
         places = sbuf(1, LARGEST, dtype=jnp.int32)
@@ -143,6 +149,7 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
         all_places = dma_store_at(all_places, places, block)
         return all_logits, all_places
 
+    # One token takes a 128th of the array, so the time is that of loading the head's weights.
     return project(h, weights, outs, emit, rows=1, axis=0)
 
 

@@ -62,6 +62,7 @@ def layer(
       The next hidden states, and k and v as `qkv` gives them, all in HBM.
     """
     q, k, v = qkv(x, cos, sin, weights, tiling)
+    # k and v are read from where `qkv` stored them, and returned too: they are the KV cache.
     one_part = RankOperands((q,), ((k,), v), patterns)
     sizes = attention_tiling(tiling)
     attended = ring_attention(one_part, work, sizes, ring, transposed=True)
@@ -91,12 +92,15 @@ def after_attention(
 
     def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
         block, x = given
+        # A block stays in SBUF from here to its store: between the two residuals nothing goes to
+        # HBM.
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
         # Products are added to the hidden states where they stand: that is the residual.
         y = _product(tensor_add_at, y, own, weights["wo"])
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
+        # `swiglu` gives FFN features on partitions, as this contracts them.
         y = _product(tensor_add_at, y, h, weights["w_down"])
         return _store_block(y)
 
@@ -130,6 +134,7 @@ def after_shared_attention(
             tiling.hidden_padded,
             dtype=tiling.dtype,
         )
+        # Copied, not added: with x in it the sum over 2 cores would have 2x.
         own_part = _product(tensor_copy_at, own_part, h, matrix)
         # Collectives move HBM: every core's part goes there and the sum comes back.
         stored = dma_store(own_part)
@@ -150,6 +155,8 @@ def after_shared_attention(
         x, attention_sum = given
         y = plus(x, attention_sum)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
+        # The residual goes back to HBM while the MLP's part is summed over cores; the third loop
+        # adds that.
         stored = _store_block(y)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
         mlp_sum = total(h, weights["w_down"])
@@ -202,6 +209,7 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     """A block's attention output: SBUF `[head_dim, heads, tokens]`, one head a contraction tile."""
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
+        # One loop over heads and tiles: with 3 tiles place 7 is tile 1 of head 2.
         head, token_tile = divide(place, tiling.tiles)
         # Rows of `wo` are in the order of heads, so a head's features are its contraction tile.
         of_head = index(attended, head)

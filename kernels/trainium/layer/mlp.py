@@ -49,6 +49,7 @@ def swiglu(
             buffers=buffers,
         )
         activated = sbuf(size, tokens)
+        # Only the gate leaves PSUM by itself; `up` is read from its bank by the product.
         activated = activation(activated, gate, op="silu")
         return activated, up
 

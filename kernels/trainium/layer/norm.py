@@ -44,6 +44,7 @@ def rms_norm(x: Sbuf, weight: Sbuf, *, size: int, eps: float, buffers: int = 1) 
     epsilon = memset(column(), value=eps, engine="gpsimd")
     # The squares are not needed: the tile that will take the result takes them.
     out = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
+    # In float32, whatever x is: a running sum of ones in bfloat16, which has 8 bits, stops at 256.
     total = column()
     out, total = activation_reduce(out, total, x, zero, op="square")
     # `rsqrt(scale · total + epsilon)`: the mean costs no instruction of its own.
@@ -77,6 +78,7 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
       SBUF `[hidden tile, hidden tiles, tokens of the block]`.
     """
     count, size = tiling.hidden_tiles
+    # Once a block, not once a tile.
     own_weight = _in_every_row(weight, tiling.rows)
     out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
 
@@ -116,6 +118,7 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     """
     rows, heads, size = x.shape
     own_weight = _in_every_row(weight, rows)
+    # A sum of each head, where the Scalar Engine's own sum would be over all heads of a row.
     square = sbuf(*x.shape)
     square = tensor_tensor(square, x, x, op="multiply")
     total = sbuf(rows, heads, 1)

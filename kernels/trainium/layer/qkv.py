@@ -50,6 +50,8 @@ def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
     """
     rows, heads, size = x.shape
     middle = size // 2
+    # Halves, not neighbours: Llama's checkpoints in Hugging Face's order pair feature i with i +
+    # head_dim/2, which makes each operand one contiguous view.
     first = lax.slice_in_dim(x, 0, middle, axis=2)
     second = lax.slice_in_dim(x, middle, size, axis=2)
     # Views: every head turns by its token's angles.
@@ -66,6 +68,7 @@ def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
 
     kept = tensor_tensor(half(), first, wide_cos, op="multiply")
     turned = tensor_tensor(half(), second, wide_sin, op="multiply")
+    # Both products are float32, and only their difference is rounded.
     out = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
     out = tensor_tensor_at(
         out,
@@ -95,6 +98,7 @@ def store_transposed(x: Sbuf) -> Hbm:
     32 heads of 64 features are 16 transposes of two heads; of 128 features, 32 of one.
     """
     rows, heads, size = x.shape
+    # A transpose takes as long for 64 rows of the result as for 128.
     heads_together = largest_divisor(heads, PARTITIONS // size)
     features = heads_together * size
     groups = heads // heads_together
@@ -151,7 +155,11 @@ def qkv(
     def of_block(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
         x, cos, sin = given
         block = load_block(x, tiling)
+        # The norm is computed with tokens on partitions, where a sum over features is one
+        # instruction; the projection contracts features, which must be on partitions then.
         h = normalised_transposed(block, weights["attn_norm"], tiling)
+        # q, k and v contract the same features: as one matrix their weights are one stream, without
+        # a pause between three.
         fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
         fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
 
@@ -204,6 +212,7 @@ def _split(
     if tiling.qk_norm:
         q = head_norm(q, weights["q_norm"], eps=tiling.eps)
         k = head_norm(k, weights["k_norm"], eps=tiling.eps)
+    # After the norm of each head, as Qwen3 does; v has no position.
     rotated_q = rope(q, own_cos, own_sin)
     stored_q = store_transposed(rotated_q)
     rotated_k = rope(k, own_cos, own_sin)

@@ -34,6 +34,8 @@ class LayerRing:
 def attention_tiling(tiling: LayerTiling) -> ContextTiling:
     """How a layer's attention is cut."""
     token_tiles = tiling.blocks * tiling.tiles
+    # The projections have tiled the tokens already: attention takes q, k and v as they stand in
+    # HBM, so a key tile is some of those token tiles.
     return ContextTiling(
         heads=tiling.heads,
         kv_heads=tiling.kv_heads,
@@ -66,6 +68,7 @@ def layer_ring(
       axis: its mesh axis.
       placement: one of `PLACEMENTS`; zigzag needs `tiling` to be of two chunks.
     """
+    # Queries and keys are of the same tokens, and stand alike.
     where = place(placement, tokens, chips, tiling.tokens, tiling.rows)
     sides = Sides(q=where, kv=where, tiling=attention_tiling(tiling))
     hops = ring_hops(causal, sides)

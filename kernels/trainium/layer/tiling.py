@@ -72,6 +72,7 @@ class LayerTiling:
     def hidden_columns(self) -> int:
         """Output columns per PSUM tile where the hidden dimension is the output."""
         count, size = self.hidden_tiles
+        # Equal column blocks of whole contraction tiles: 16 tiles of 128 are 4 blocks of 512.
         return size * largest_divisor(count, BANK_COLUMNS // size)
 
     @property
@@ -126,14 +127,19 @@ def tile_tokens(
         tokens_on_partitions = math.ceil(block / PARTITIONS) * hidden
         return (features_on_partitions + tokens_on_partitions) * itemsize
 
+    # What does not grow with the block: weights on their way, the norm's weight, attention's tiles.
     taken = RINGS * CHUNK_BYTES + hidden * itemsize + ATTENTION_BYTES
     room = sbuf_partition_bytes - taken
     block = TILES_A_BLOCK * PARTITIONS
+    # Halving costs time, not correctness: half the tokens share a weight load, so weights are
+    # loaded twice as often.
     while block > 1 and held_bytes(block) > room:
         block //= 2
     blocks = math.ceil(tokens / block)
     block_tokens = math.ceil(tokens / blocks)
     tiles, _ = split(block_tokens, PARTITIONS)
+    # Zigzag's two chunks must not share a token tile: 3 blocks of 3 tiles are 9, an odd number, so
+    # each gets a fourth tile.
     while blocks * tiles % chunks:
         tiles += 1
     return blocks, tiles, math.ceil(block_tokens / tiles)

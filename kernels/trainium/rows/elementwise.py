@@ -37,6 +37,8 @@ def rms_norm_rows(
     """
     rows = row_count(x)
     size = x.shape[1]
+    # Loaded outside the loop over rows, once for all tiles, and into every partition, as an
+    # engine's lane reads its own only.
     repeated = jnp.broadcast_to(weight, (rows, size))
     in_every_row = fetch(repeated)
 
@@ -110,11 +112,14 @@ def swiglu_rows(
     columns = largest_divisor(gate.shape[1], piece)
 
     def gated(gate: Sbuf, up: Sbuf) -> Sbuf:
+        # Two engines, one after the other on a tile, but on two tiles at once: Scalar activates the
+        # next while Vector multiplies this one.
         activated = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
         activated = activation(activated, gate, op="silu")
         product = sbuf(*gate.shape, dtype=gate.dtype, buffers=buffers)
         return tensor_tensor(product, activated, up, op="multiply")
 
+    # Element by element a row's pieces have nothing to do with each other.
     gate_pieces = gate.reshape(-1, columns)
     up_pieces = up.reshape(-1, columns)
     products = over_rows(

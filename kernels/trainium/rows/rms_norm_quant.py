@@ -23,6 +23,7 @@ from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import index, largest_divisor
 
+# In float32 448 / 10⁻¹² is finite, and times 0 it is 0.
 TINY = 1e-12  # a row of zeros is divided by this instead of zero
 
 
@@ -72,6 +73,7 @@ def rms_norm_fp8(
             buffers=buffers,
         )
         peak = column()
+        # Of absolute values: −3.5 needs the same scale as 3.5.
         peak = tensor_reduce(peak, normed, op="absmax")
         scale = column()
         scale = tensor_immediate(
@@ -82,6 +84,8 @@ def rms_norm_fp8(
             op1="multiply",
             value1=1 / largest,
         )
+        # One reciprocal a row, and elements are multiplied: a reciprocal of each would take eight
+        # cycles.
         inverse = column()
         inverse = reciprocal(inverse, scale)
         elements = sbuf(rows, size, dtype=dtype, buffers=buffers)
@@ -129,6 +133,8 @@ def rms_norm_mx(
     tile_tokens = largest_divisor(total, tokens)
     weights = sbuf(partitions, blocks, quad, dtype=x.dtype)
     weights = dma_load_tiles(weights, weight)
+    # Not a single column of ones: with p of them the sum comes out on p partitions, on each of
+    # which it is wanted.
     ones = sbuf(partitions, partitions, dtype=x.dtype)
     ones = memset(ones, value=1.0)
     epsilon = sbuf(partitions, 1)
@@ -169,6 +175,7 @@ def _inverse_root(x: Sbuf, ones: Sbuf, epsilon: Sbuf, buffers: int) -> Sbuf:
     columns = tokens * quad
 
     def add(sums: Psum, block: KnownInt) -> Psum:
+        # In 16 bits, which the Tensor Engine takes at four times the rate of float32.
         square = sbuf(partitions, columns, dtype=x.dtype, buffers=buffers)
         features = index(x, block, 1)
         flat = features.reshape(square.shape)

@@ -80,11 +80,14 @@ def softmax_three_pass(x: Hbm, *, piece: int = 2048, buffers: int = 1) -> Hbm:
 
         def summed(total: Sbuf, number: KnownInt) -> Sbuf:
             loaded = pieces.load(number)
+            # Thrown away once summed, since a row need not fit SBUF; the last pass computes them
+            # again.
             exponentials = _exp(loaded, bias, buffers)
             added = column()
             added = tensor_reduce(added, exponentials, op="add")
             return tensor_tensor(total, total, added, op="add")
 
+        # Below any element, so that the first piece needs no case of its own.
         maximum = memset(column(), value=LOWEST)
         maximum = loop(highest, maximum, pieces.count)
         bias = _negative(maximum, buffers)
@@ -120,7 +123,10 @@ def softmax_online(x: Hbm, *, piece: int = 2048, buffers: int = 2) -> Hbm:
         def seen(state: RunningSoftmax, number: KnownInt) -> RunningSoftmax:
             loaded = pieces.load(number)
             weights = sbuf(*loaded.shape, buffers=buffers)  # only their sum is wanted
+            # Pieces (1, 2) and (4): e⁻¹ + 1 = 1.368 to begin with; then the maximum rises by 2, and
+            # 1.368 · e⁻² + 1 = 1.185, as e⁻³ + e⁻² + 1 would have been at once.
             lane = absorb(weights, loaded, state, buffers=buffers)
+            # Alone it has nobody to take turns with: pieces overlap by their buffers instead.
             (taken_in,) = in_turn([lane])
             return add_up(
                 taken_in.added,
@@ -167,6 +173,7 @@ def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
         bias = _negative(maximum, buffers)
         exponentials = sbuf(*x.shape, buffers=buffers)
         total = column()
+        # The Scalar Engine adds up what it writes, so the sum costs no pass of its own.
         exponentials, total = activation_reduce(
             exponentials,
             total,
@@ -193,6 +200,7 @@ def softmax_fused(x: Hbm, *, buffers: int = 2) -> Hbm:
 def _pieces(x: Hbm, most: int, buffers: int) -> Pieces:
     """The pieces of a row tile, of at most some elements of a row."""
     row = x.shape[1]
+    # Equal pieces, for one loop: of 5,000 elements at most 2,048 are 1,250.
     size = largest_divisor(row, most)
     count = row // size
 
