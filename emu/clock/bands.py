@@ -55,6 +55,8 @@ def arrive(
     ready: list[np.ndarray] = []
     free: list[np.ndarray] = []
     for band, device in enumerate(devices):
+        # An arrival rule knows one machine and its mesh, and is asked as in a reading of that band
+        # alone.
         own = _crossing_of_band(crossing, band)
         arrival, freed = inst.arrival(device, inner, own, *operands, **eqn.params)
         ready.append(arrival)
@@ -111,6 +113,7 @@ def _ticks(time: Ticks, band: int) -> Ticks:
         return time
     bands_agree = len(time) == 1
     own = time[0 if bands_agree else band]
+    # Where the cores of a band agree, a reading of it alone would have a plain number.
     return int(own.item()) if own.size == 1 else own
 
 
@@ -121,6 +124,8 @@ def _value(value: Value, band: int) -> Value:
         steps = [_ticks(time, band) for time in steps]
     known = value.known
     if known is not None:
+        # Known integers follow from the kernel's arguments and indices, never from a time, so they
+        # are the same under every band.
         known = known[0]
     return dataclasses.replace(value, ready=ready, steps=steps, known=known)
 

@@ -31,10 +31,14 @@ def branch(
     merged: list[Value] | None = None
     for number in taken:
         mask = active
+        # Where all cores take one branch there is nothing to choose between, and times may stay
+        # plain numbers.
         if len(taken) > 1:
             mask = choice == number
             if active is not None:
                 mask = mask & active
+        # With the branch's own number: else the first equations of two branches would be at one
+        # path, and their tiles in one ring.
         state.path = outer, number
         outs = walk(state, bodies[number], values, mask)
         merged = outs if merged is None else _merge(eqn, mask, outs, merged)
@@ -47,6 +51,7 @@ def _taken(choice: np.ndarray, active: Active) -> list[int]:
     """The branches that some active core takes."""
     if active is not None:
         each, here = np.broadcast_arrays(choice, active)
+        # A core that takes no part may have any index, even that of a branch which nobody walks.
         choice = each[here]
     return np.unique(choice).tolist()
 
@@ -58,6 +63,7 @@ def _merge(
     assert mask is not None
     merged: list[Value] = []
     for place, (ours, others) in enumerate(zip(new, old, strict=True)):
+        # Times and versions may differ between cores, but a value is in one buffer on all of them.
         if ours.buffer is not others.buffer:
             raise BranchBufferMismatch(
                 f"cond: output {place} is a different buffer in each branch; write both "

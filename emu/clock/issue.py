@@ -57,6 +57,8 @@ def _times(state: ClockState, issued: Issue) -> Timing:
         done, freed = _cross(state, issued, begin)
     else:
         freed = begin + price.busy + throttled
+        # Should the latency be shorter than the busy time, the result is there once the engine is
+        # done.
         done = later(begin + price.latency + throttled, freed)
     return Timing(begin, freed, done, throttled, cause)
 
@@ -69,6 +71,7 @@ def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
     if law is None or not state.setup.contended:
         return 0
     before = Charge(engine.charge, engine.slow)
+    # Not from `free`: time that others take from an engine is none in which it works.
     idle = begin - engine.last
     at_start, extra = throttle.extra_ticks(law, before, idle, price.busy)
     busy = price.busy + extra
@@ -86,6 +89,7 @@ def _book(state: ClockState, issued: Issue, timing: Timing) -> None:
     more: dict[str, Ticks] = {}
     if issued.inst.arrival is not None:
         held = timing.freed - timing.begin
+        # Held for 900 ticks with 250 of work to do, it waited 650 for peers, in the middle of it.
         more = {"wait:peers": held - issued.price.busy}
     elif engine.law is not None:
         more = {"throttle": timing.throttled}
@@ -119,6 +123,7 @@ def _count(state: ClockState, issued: Issue) -> None:
     price = issued.price
     setup = state.setup
     active = issued.active
+    # Kept with the price: an equation walked a thousand times counts the same each time.
     if price.counts is None:
         results = [atom.aval for atom in issued.eqn.outvars]
         price.counts = counts(issued.inst, price.cost, price.operands, results)
@@ -143,6 +148,8 @@ def _hold(issued: Issue, timing: Timing) -> None:
             continue
         if place >= destinations:
             buffer.use(read, engine.cause)
+        # A part is written while others are, so it does not move `idle`. No whole write overtakes
+        # it: that one waits for the tile to be ready, and a tile in parts is with the last.
         elif not inst.partial:
             buffer.use(done, engine.cause)
         port = buffer.port
@@ -191,6 +198,8 @@ def _allocate(
     buffer = ring.turn()
     if state.trace is not None:
         recording.declared(state.trace, buffer, active)
+    # At the declaration, not at the first write: whoever still holds the tile of a turn before has
+    # lost it from here on.
     buffer.version = select(active, state.next_version(), buffer.version)
     buffer.writer = eqn
     aval = eqn.outvars[0].aval
@@ -284,6 +293,8 @@ def _cross(
     state.exchanged.add(eqn.params["axis"])
     idle: Ticks = 0
     if setup.contended:
+        # Each core's start has waited for its own destination. A sender elsewhere has not, and only
+        # the arrival rule knows who sends to whom.
         for destination in issued.destinations:
             assert destination.buffer is not None
             idle = later(idle, destination.buffer.idle)

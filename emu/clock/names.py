@@ -45,6 +45,7 @@ def choose(active: Active, new: CauseName, old: CauseName) -> CauseName:
     if type(new) is str and new == old:
         return new
     either = {*_names(new), *_names(old)}
+    # Sorted, so that the same names on the same cores compare equal in whatever order they came.
     names = tuple(sorted(either))
     which = np.where(active, _index(new, names), _index(old, names))
     which = which.astype(np.int8)
@@ -60,6 +61,7 @@ def prefixed(prefix: str, name: CauseName) -> CauseName:
     if isinstance(name, str):
         return prefix + name
     longer = tuple([prefix + each for each in name.names])
+    # With one prefix before each of them the names are still sorted.
     return PerCoreNames(name.which, longer)
 
 
@@ -76,6 +78,7 @@ def differs(name: CauseName, other: str) -> Flags:
     """On which cores the name is not `other`: a bool if all cores agree."""
     if isinstance(name, str):
         return name != other
+    # Names may list one that no core has any more, but never lack one that some core has.
     if other not in name.names:
         return True
     index = name.names.index(other)
@@ -99,6 +102,7 @@ def _index(name: CauseName, names: tuple[str, ...]) -> np.ndarray | np.int8:
     """The name as an index, or indices per core, into `names`."""
     if isinstance(name, str):
         return np.int8(names.index(name))
+    # From `("scalar", "vector")` to `("gpsimd", "scalar", "vector")` 0 and 1 become 1 and 2.
     indices = [names.index(each) for each in name.names]
     return np.array(indices, np.int8)[name.which]
 

@@ -79,6 +79,7 @@ class Prices:
             return kept
         price = self._asked(inst, eqn, values)
         self._note(price)
+        # A count may be another in the next iteration, and with it the cost of the same equation.
         if "count" not in inst.reads:
             self.kept[key] = price
         return price
@@ -94,11 +95,14 @@ class Prices:
         try:
             cost = inst.cost(self.device, *operands, **eqn.params)
         except EmulationError as error:
+            # A cost rule knows shapes and no equation: the kernel's line is added here.
             raise type(error)(str(error), jx.location(eqn)) from None
         return _in_ticks(self.device.ticks_per_cycle, operands, cost)
 
     def _note(self, price: Price) -> None:
         for ticks in price.lead.values():
+            # It bounds how far back a start can look: what was ready earlier than that before its
+            # engine is free makes no instruction wait (`emu.loops.starting_state`).
             longest = int(np.max(ticks))
             self.lead = max(self.lead, longest)
         engine = price.cost.engine
@@ -150,6 +154,7 @@ class BandPrices:
         """
         if "count" in inst.reads:
             values = [_without_bands(value) for value in values]
+        # Also where the joined price is kept: each checks again that registers are known.
         own = [prices.price(inst, eqn, values) for prices in self.each]
         key = _key(eqn, values)
         joined = self.kept.get(key)
@@ -166,6 +171,7 @@ def _key(eqn: jx.Equation, values: list[Value]) -> PriceKey:
 
 def _side_by_side(each: list[Price], rank: int) -> Price:
     """One price of several: all count the same, and use the same engine."""
+    # An engine's charge grows by its duty whatever the band, so duties must be one number.
     first = each[0]
     for price in each:
         assert price.cost.engine == first.cost.engine
@@ -211,6 +217,7 @@ def _stacked(ticks: list[Ticks], rank: int) -> Ticks:
         return first
     arrays = [_with_dimensions(one, rank) for one in ticks]
     alike = np.broadcast_arrays(*arrays)
+    # The bands' dimension is 1 in each of them, and theirs together is the mesh's first.
     return np.concatenate(alike).astype(np.int64)
 
 
@@ -258,6 +265,7 @@ def _operand(
     """What the cost rule may see of an operand, once its memory space is checked."""
     if allowed in ("register", "count"):
         _check_known(inst, eqn, value)
+        # No cost rule is shown a register's value, so no kept price can depend on one.
         shown = value.known if allowed == "count" else None
         return Operand(value.shape, value.dtype, "register", shown)
     spaces = (allowed,) if isinstance(allowed, str) else allowed
@@ -292,6 +300,7 @@ def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
 
     At 100 ticks a cycle 1.1 cycles are 110 ticks, although the product is 110.00000000000001.
     """
+    # One for all cores: as a plain number it keeps the clocks that it is added to plain.
     if isinstance(cycles, np.ndarray) and cycles.size == 1:
         cycles = cycles.item()
     if isinstance(cycles, np.ndarray):

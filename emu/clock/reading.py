@@ -115,6 +115,7 @@ class Reading:
     def _busy(self) -> dict[str, Ticks]:
         busy: dict[str, Ticks] = dict.fromkeys(self.last, 0)
         for (engine, what), ticks in self.spent.items():
+            # Lost and throttled ticks are the instructions' own; waits, for peers too, are not.
             if what != "fill" and not what.startswith("wait:"):
                 busy[engine] = busy[engine] + ticks
         return busy

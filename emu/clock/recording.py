@@ -25,6 +25,7 @@ def instruction(trace: Trace, issue: Issue, timing: Timing) -> None:
     line = jx.location(issue.eqn)
     begin = here(timing.begin)
     freed = here(timing.freed)
+    # A collective's result may be there before the engine has sent all that peers still wait for.
     done = max(here(timing.done), freed)
     trace.events.append(
         Event(
@@ -68,6 +69,7 @@ def written(
     end_lifetime(trace, buffer)
     buffer.since = on_core(begin, trace.grid, trace.core)
     space = destination.space
+    # Tiles of a named bank share its grain, so each is shown with its own bytes, not whole grains.
     nbytes = device.footprint_bytes(space, destination, buffer.port is None)
     trace.tracked[id(buffer)] = Lifetime(buffer, space + IN_USE, nbytes)
 
@@ -78,6 +80,7 @@ def end_lifetime(trace: Trace, buffer: Buffer) -> None:
     if since is None:
         return
     held = trace.tracked[id(buffer)]
+    # A part written and never read does not move `idle`: the lifetime is then empty, not negative.
     idle = on_core(buffer.idle, trace.grid, trace.core)
     trace.events.append(
         Event(held.engine, str(held.nbytes), since, max(idle, since), "")

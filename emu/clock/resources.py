@@ -50,6 +50,7 @@ class Engine:
     last: Ticks = 0
     paced: Ticks = 0
     charge: Ticks = 0
+    # Nothing done yet is an empty charge, which is slow.
     slow: Flags = True
     uses: int = 0
     paces: int = 0
@@ -105,6 +106,8 @@ CLOCKS = {
     for clock in (
         Clock("free", "engines", "free"),
         Clock("last", "engines", "last"),
+        # Few instructions keep an interval. By `uses` this clock would count as moved, by nothing,
+        # in every loop that uses the engine.
         Clock("paced", "engines", "paced", mark="paces"),
         Clock("port", "ports", "until", label="engine"),
     )
@@ -146,6 +149,7 @@ class Buffer:
         self.uses += 1
         idle = self.idle
         if type(until) is int and type(idle) is int:
+            # Of two that are done at once the later in program order names the wait.
             if until >= idle:
                 self.idle, self.user = until, user
             return
@@ -170,6 +174,7 @@ class Ring:
 
     def turn(self) -> Buffer:
         """The next buffer, which goes to the end of the line."""
+        # Of three buffers A B C the next is A, and the line is then B C A.
         self.buffers.append(self.buffers.pop(0))
         return self.buffers[-1]
 
@@ -188,6 +193,7 @@ class Rings:
 
     def declare(self, ring: Ring) -> None:
         self.by_path[ring.path] = ring
+        # Every loop around it, not the innermost alone: a jump of any of them turns the ring.
         for loop in ring.loops:
             self.inside.setdefault(loop, []).append(ring)
 

@@ -78,6 +78,7 @@ class Setup:
     def core_index(self, axis: str) -> np.ndarray:
         """Every core's index along a mesh axis, broadcastable to the mesh."""
         dimension = list(self.mesh).index(axis)
+        # Alone its mesh is of size 1, but what it asks for is where it stands in the larger one.
         if self.core is not None:
             return np.full((1,) * self.rank, self.core[dimension], np.int32)
         shape = [1] * self.rank
@@ -166,6 +167,7 @@ class ClockState:
         return Buffer(idle, self.next_version(), user=user)
 
     def next_version(self) -> int:
+        # No number is given twice, so two equal versions are one write.
         self.writes += 1
         return self.writes
 
@@ -177,6 +179,7 @@ class ClockState:
         self, aval: jx.Aval, space: str, ready: Ticks = 0, source: CauseName = ""
     ) -> Value:
         """A value in a buffer of its own."""
+        # Until its content is ready its maker is writing it: nobody may overwrite it before.
         buffer = self.buffer(ready, source)
         version = buffer.version
         return Value(
@@ -207,6 +210,7 @@ class ClockState:
         """What else decides the future of engines that throttle."""
         found: dict[Row, Ticks | Flags] = {}
         for name, engine in self.engines.items():
+            # Its charge stays 0, and would only lengthen what is compared.
             if engine.law is None:
                 continue
             for field in LEVELS:
@@ -245,6 +249,8 @@ class ClockTable:
                 self.rows.append((clock.kind, key))
                 self.resources.append(resource)
                 self.clocks.append(clock)
+        # Lists side by side, for `map(getattr, ...)`: every loop takes them all after each
+        # iteration walked.
         self._time_fields = [clock.time for clock in self.clocks]
         self._mark_fields = [clock.mark for clock in self.clocks]
         self.labelled_rows: list[Row] = []
@@ -282,6 +288,7 @@ def initial_state(setup: Setup) -> ClockState:
         trace = Trace(setup.trace_core, setup.grid)
     prices = BandPrices(setup.bands, setup.rank) if setup.bands else Prices(device)
     state = ClockState(setup, prices, engines, trace)
+    # A single core is all of its class: dividing would be for nothing.
     state.all_at_once = setup.all_cores.count == 1
     return state
 

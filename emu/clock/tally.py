@@ -98,6 +98,7 @@ def _moved_bytes(
     # What is accumulated into is read as well.
     first = 0 if inst.reads_destination else inst.destinations
     for operand in operands[first:]:
+        # Immediates and known integers come with the instruction, out of no memory.
         if operand.known is None and operand.space != "register":
             moved[f"{operand.space}_read"] += operand.nbytes
     for space, result in zip(inst.writes, results, strict=True):
@@ -133,4 +134,6 @@ class Cores:
         if self.active is not None:
             each = each * self.active
         everywhere = np.broadcast_to(each, self.grid)
+        # Only where cores differ are there entries to add; all else is one product of Python
+        # integers, which no count of cores overflows.
         return int(everywhere.sum())

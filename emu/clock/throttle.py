@@ -61,6 +61,7 @@ def extra_ticks(
     """
     charge = _clip(law, state.charge - law.share * idle)
     slow = _either(state.slow, charge == 0)
+    # The speed at the start holds to the end: a charge that fills on the way helps only the next.
     longer = busy * (law.slowdown - 1)
     return Charge(charge, slow), longer * _number(slow)
 
@@ -72,9 +73,11 @@ def after(
 
     `state` is that at its start; `before` stays on cores that are not active.
     """
+    # In whole units, so that a loop's charge repeats exactly or not at all.
     gain = round(duty * UNITS) - law.share
     charge = _clip(law, state.charge + gain * busy)
     is_below = charge < law.full
+    # Between empty and full it is what it was: slow until full once, then fast until empty once.
     still_slow = _number(state.slow) * _number(is_below)
     slow = _either(still_slow > 0, charge == 0)
     if active is None:

@@ -24,6 +24,7 @@ Active: TypeAlias = np.ndarray | None
 
 def later(first: Ticks, second: Ticks) -> Ticks:
     """The later of two times, core by core."""
+    # Two clocks set by one instruction hold one array: its maximum with itself needs no new one.
     if first is second:
         return first
     if type(first) is int and type(second) is int:
@@ -44,6 +45,7 @@ def same(first: Ticks, second: Ticks) -> bool:
     """Whether two times are equal on every core."""
     if type(first) is int and type(second) is int:
         return first == second
+    # Broadcast: 700 and `[[700], [700]]` are the same time on every core.
     return first is second or bool(np.all(first == second))
 
 
@@ -66,6 +68,7 @@ def flat(times: Sequence[Ticks]) -> np.ndarray:
     """Times one after another in one array."""
     if all(type(time) is int for time in times):
         return np.array(times, np.int64)
+    # Their shapes are lost here; those who compare compare them apart (`Snapshot.form`).
     each = [np.asarray(time, np.int64).ravel() for time in times]
     return np.concatenate(each)
 

@@ -54,6 +54,7 @@ class Value:
     @property
     def stale(self) -> Flags:
         """On which cores its buffer holds a later write."""
+        # A write puts one object in both, so until the next one arrays need no comparison.
         if self.buffer is None or self.version is self.buffer.version:
             return False
         return self.version != self.buffer.version
@@ -63,6 +64,7 @@ class Value:
         differs = self.stale
         if active is None or differs is False:
             return anywhere(differs)
+        # Overwritten on cores that do not read it, a tile is as good as before on those that do.
         return bool(np.any(differs & active))
 
     def at_slice(self, index: int, aval: jx.Aval, rank: int) -> "Value":
@@ -78,6 +80,7 @@ def choose_value(mask: np.ndarray, new: Value, old: Value) -> Value:
     """`new` on the cores in `mask`, `old` elsewhere; both are in one buffer."""
     assert new.buffer is old.buffer
     known = None
+    # Known on one side of a branch only is data from here on: no core's decision may depend on it.
     if new.known is not None and old.known is not None:
         alike = (1,) * len(new.shape)
         on_shape = mask.reshape(*mask.shape, *alike)

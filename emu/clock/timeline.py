@@ -90,15 +90,18 @@ def _without_instruction(
     known = [operand.known for operand in operands if operand.known is not None]
     if operands and len(known) == len(operands):
         integer = integers.evaluate(name, eqn.params, known, setup.rank)
+        # Without a rule, as for a cast to float, it is work and needs an instruction.
         if integer is not None:
             return _constant(aval, integer)
     elif name in jx.VIEWS:
+        # Operand 0 is the buffer, the others say where in it a dynamic slice begins.
         if any(address.known is None for address in operands[1:]):
             raise DataDependentBranch(
                 f"{name}: the address depends on data; use a gather instruction",
                 jx.location(eqn),
             )
         return operands[0].viewed(aval)
+    # Arithmetic on indices, whose cure is to make its inputs known; on tiles it is an instruction.
     elif operands and all(_is_integer(operand) for operand in operands):
         raise DataDependentBranch(
             f"{name}: this integer depends on data, so the clock cannot follow it; give it the "
@@ -128,6 +131,8 @@ def _fixed(state: ClockState, body: jx.Body) -> dict[int, Value]:
         state.literals[body] = literals
     if not body.consts:
         return literals
+    # Literals are plain numbers and shared; a constant array takes a buffer in the home memory, so
+    # each walk over the body makes its own.
     values = literals.copy()
     for atom, const in zip(body.constvars, body.consts, strict=True):
         on_mesh = np.asarray(const)[(None,) * rank]
@@ -209,6 +214,7 @@ def read_bands(
     if one_core or not bands.can_be_read_together(machine):
         return [read(traced, arguments, mesh, device) for device in machine]
     setup = Setup(machine[0], {bands.AXIS: len(machine), **mesh}, bands=machine)
+    # A bands' dimension of 1: integers are the same under all.
     known = [None if value is None else value[None] for value in arguments]
     return bands.apart(_read(traced, known, setup), machine)
 
@@ -223,6 +229,7 @@ def _read(
     clock = initial_state(setup)
     if all_at_once:
         clock.all_at_once = True
+    # Before anything is billed that XLA would delete.
     liveness.check_all_read(traced)
     inputs: list[Value] = []
     for atom, known in zip(traced.invars, arguments, strict=True):

@@ -28,6 +28,7 @@ def earliest_start(state: ClockState, issue: Issue) -> tuple[Ticks, Cause]:
     values = issue.values
     engine = issue.engine
     last = engine.last
+    # The engine comes first, so what was ready just in time, or earlier, is no cause of a wait.
     found: list[Candidate] = [(last, "engine")]
     if engine.free is not last:
         found.append((engine.free, "shared"))
@@ -60,6 +61,7 @@ def _wait_for_port(port: Port, engine: Engine, found: list[Candidate]) -> None:
     """A bank makes an engine wait on the cores where another engine was its last user."""
     others = names.differs(port.engine, engine.name)
     if isinstance(others, np.ndarray):
+        # Its own user needs no turn: there 0 is a time that decides nothing.
         until = select(others, port.until, 0)
         found.append((until, "bank"))
     elif others:
@@ -70,6 +72,8 @@ def _chain(issue: Issue) -> Ticks:
     """When what the result is computed from allows it: engines and buffers without limit."""
     inst = issue.inst
     reads_all = inst.reads_destination and not inst.partial
+    # A destination that is only overwritten hands nothing on, so no chain of results leads through
+    # it; nor through the old content around a part.
     first = 0 if reads_all else inst.destinations
     begin: Ticks = 0
     for place in range(first, len(issue.values)):
@@ -85,6 +89,7 @@ def _latest(found: list[Candidate]) -> tuple[Ticks, Cause]:
     for time, name in found:
         if type(time) is not int:
             return _latest_of_each(found), found
+        # Not `>=`: of causes that end together the first one names the wait.
         if time > begin:
             begin = time
             cause = name
@@ -106,6 +111,7 @@ def account(
     last = engine.last
     if type(begin) is int and type(last) is int and isinstance(cause, str):
         if begin > last:
+            # An engine that was never used was last free at 0.
             what = "wait:" + cause if last else "fill"
             _book(state, engine, what, begin - last, active)
         return
@@ -135,6 +141,7 @@ def _account_by_core(
     never_used = np.asarray(last) == 0
     first = left & never_used
     if first.any():
+        # None for all cores: `left` has made it 0 already where a core takes no part.
         _book(state, engine, "fill", np.where(first, gap, 0), None)
         left = left & ~first
     for time, name in candidates:
@@ -156,6 +163,7 @@ def spend(state: ClockState, issue: Issue, more: dict[str, Ticks]) -> None:
     work = issue.price.busy
     for what, ticks in issue.price.lost.items():
         _book(state, engine, what, ticks, active)
+        # Of 100 busy ticks with 30 lost, 70 are work: what is booked adds up to `busy`.
         work = work - ticks
     _book(state, engine, "work", work, active)
     for what, ticks in more.items():
@@ -178,6 +186,7 @@ def cause_on(trace: Trace, begin: Ticks, cause: Cause) -> str:
         return names.on_core(cause or "", grid, core)
     start = on_core(begin, grid, core)
     for time, name in cause:
+        # The first as late as the start, as in `_account_by_core`, so trace and sums agree.
         if on_core(time, grid, core) == start:
             return names.on_core(name, grid, core)
     raise AssertionError("no candidate is as late as the start")
