@@ -160,6 +160,7 @@ def _rope_cost(
     pairs = x.shape[0] * cos.size
     one = vector_cycles(device, pairs, kind, descriptors=0)
     loads = load_cycles(device, ROPE_LOADS)
+    # Of 6 x 3 operands, 7 need no load of their own: the kernel's operations share them.
     cycles = loads + ROPE_OPERATIONS * one
     return on_datapath(cycles, ROPE_OPERATIONS * pairs)
 

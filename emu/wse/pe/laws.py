@@ -42,6 +42,7 @@ def precision(dst: DType, *sources: DType) -> str:
 def element_cycles(device: Device, n: Count, kind: str) -> Cycles:
     """Datapath cycles of `n` elements of vector arithmetic: `2*ceil(n/8)` for 16-bit ones."""
     if kind == HALF:
+        # The lanes of a group that is not full idle: 17 elements take as long as 24.
         groups = np.ceil(np.asarray(n) / LANES)
         return groups * (LANES / device.half_per_cycle)
     each = device.mixed_cycles if kind == MIXED else device.single_cycles

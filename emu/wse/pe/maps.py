@@ -152,6 +152,8 @@ def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
 
     def term(slot: KnownInt) -> Sram:
         product = single(p)[:, slot, None] * single(v)[None, slot]
+        # Chosen, not multiplied by 0: a slot that nobody has written holds NaN, and 0 times that is
+        # NaN.
         return jnp.where(slot < live, product, 0.0)
 
     return accumulate(dst, v.shape[0], term)

@@ -20,6 +20,8 @@ from emu.wse.pe.laws import (
 )
 from emu.wse.spaces import Sram
 
+# Not minus infinity: a softmax subtracts maxima from one another, and of two infinities that is
+# NaN.
 LOWEST = float(jnp.finfo(jnp.float32).min)
 PAIR_NBYTES = 8  # of a value and its index
 
@@ -161,6 +163,7 @@ def exp(dst: Sram, x: Sram, top: Sram, live: KnownInt, *, scale: float) -> Sram:
     """
     values = single(x)
     tops = jnp.broadcast_to(single(top)[:, None], x.shape)
+    # No more than 0 for a live slot, so `exp` does not overflow whatever the scores are.
     below = values - tops
     raised = jnp.exp(below * scale)
     is_live = jnp.arange(x.shape[1])[None] < live
@@ -260,6 +263,7 @@ def lookup(dst: Sram, table: Sram, token: Sram, first: KnownInt) -> Sram:
       first: known integer.
     """
     column_index = token[0] - first
+    # Of a token that another PE holds this is some column, as JAX brings any index into range.
     column = lax.dynamic_index_in_dim(table, column_index, 1, keepdims=False)
     is_here = (column_index >= 0) & (column_index < table.shape[1])
     return jnp.where(is_here, column, 0).astype(dst.dtype)

@@ -38,6 +38,8 @@ def blocks_cost(
     one_of_firsts = operation_cycles(device, words, sends=first_sends)
     one_of_others = operation_cycles(device, words, sends=not first_sends)
     own = own_block_cycles(device, block)
+    # One datapath, so its operations follow one another; the other PEs wait for theirs meanwhile,
+    # which is the arrival formula's to tell, and no cost.
     all_of_firsts = own + (group - 1) * one_of_firsts
     cycles = np.where(first, all_of_firsts, one_of_others)
     all_blocks_nbytes = np.where(first, group * block.nbytes, 0)
@@ -47,6 +49,7 @@ def blocks_cost(
     return on_datapath(
         begin(device, True) + cycles,
         moved_bytes={many: all_blocks_nbytes, one: block.nbytes},
+        # A block crosses as many links as its PE is away from the first, whichever of them sends.
         counts={"wavelet_hops": words * role(index, range(group))},
     )
 

@@ -115,6 +115,7 @@ class Call:
           group: consecutive PEs in a line.
           call: whether it begins a call of its own.
         """
+        # Both tell lines apart: two that start together but send different lengths are not one.
         lines = Lines(mesh, axis, group, crossing.start_ticks, known(told))
         armed = lines.take(crossing.start_ticks) + begin(device, call)
         return cls(lines, armed, wires(device))

@@ -66,6 +66,8 @@ class Ring:
         self.words = words
         self.wires = wires
         # The last word takes the place of the one `room` before it.
+        # Room for 27 words, as over two hops of a WSE-3, and chunks of 10: the last word of a chunk
+        # has the place of the one 27 before it, the third of the chunk two back (27 // 10 = 2).
         self.held = wires.room(hops) // words
         self.taken: list[Times] = []
 
@@ -81,6 +83,8 @@ class Ring:
         self.taken = [nobody_yet, *earlier]
         even = np.arange(0, self.pes, 2)
         odd = np.arange(1, self.pes, 2)
+        # From where all stand as the step begins: `_pass_on` moves its senders on, and its
+        # receivers too.
         first = self.dispatch + self.wires.setup_cycles
         last_sends_to_even = self.pes % 2 == 1
         if last_sends_to_even:
@@ -89,6 +93,7 @@ class Ring:
             self._pass_on(even[-1:], first)
         else:
             self._pass_on(even, first)
+        # These have received by now, so their dispatch is that of the send.
         self._pass_on(odd, self.dispatch + self.wires.setup_cycles)
 
     def _pass_on(self, senders: np.ndarray, first: Times) -> None:
@@ -106,6 +111,7 @@ class Ring:
             if back >= len(self.taken):
                 continue  # the first chunks wait for nobody
             # Of that chunk, counted from 1.
+            # Two back of chunks of 10 with room for 27: word 3 * 10 - 27 = 3.
             word = (back + 1) * self.words - wires.room(hops)
             first_taken = self.taken[back][:, senders]
             word_taken = first_taken + wires.span(word)

@@ -41,6 +41,7 @@ class Lines:
     def take(self, over_mesh: Ticks) -> Times:
         """Of an array broadcastable to the mesh."""
         full = np.broadcast_to(np.asarray(over_mesh, np.int64), self.grid)
+        # Where nothing differs the first line stands for all: `slice(1)`.
         different = tuple(slice(size) for size in self.kept)
         axis_first = np.moveaxis(full[different], self.along, 0)
         lines = axis_first[0].size

@@ -22,6 +22,8 @@ def latest(times: Times, start: np.ndarray) -> Times:
     """
     places = times.shape[-2]
     entries = np.arange(places) - start + 1
+    # Exact: `log2` of a power of two is a whole number, and 2^20 - 1 entries, more than a wafer has
+    # PEs, still give 19.9999986.
     level = np.log2(entries).astype(int)
     found = np.empty_like(times)
     doubled = times
@@ -42,6 +44,8 @@ def latest(times: Times, start: np.ndarray) -> Times:
 
 def _doubled(maxima: Times, half: int) -> Times:
     """Maxima of twice as many entries, from those of the `half` that end at each place."""
+    # Places with fewer entries before them keep shorter maxima, which no stretch asks for: it would
+    # have to start before place 0.
     ends_here = maxima[..., half:, :]
     ends_before = maxima[..., :-half, :]
     both = np.maximum(ends_here, ends_before)

@@ -80,12 +80,14 @@ class Wires:
 
     def credit(self, hops: _Count) -> _Count:
         """From a consumption until the sender sees the place it freed: a cycle a stage."""
+        # The input queue, a router for each hop, the sender's router and the output queue.
         return hops + 3
 
     def span(self, words: _Count) -> _Count:
         """From the first to the last of `words` wavelets of a stream that nothing holds up."""
         if self.stream_cycles == 1:
             return words - 1
+        # At 1.1 cycles a wavelet the eleventh of a stream comes 11 cycles after the first, not 10.
         slowed = np.ceil((words - 1) * self.stream_cycles).astype(np.int64)
         return cast(_Count, slowed)
 
@@ -94,6 +96,8 @@ class Wires:
         if self.send_words == 1:
             return self.span(words)
         issues = -(-words // self.send_words)
+        # Of 20 words two an issue, into a queue of 8, the last issue is not 9 but 20 - 8 = 12
+        # cycles after the first (`_into_empty` in `fabric/trains/trains.py` lists them all).
         until_queued = self.span(words) + 1 - self.out_words
         return cast(_Count, np.maximum(issues - 1, until_queued))
 

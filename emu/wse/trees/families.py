@@ -59,6 +59,8 @@ def binary(pes: int) -> Tree:
     children = no_children(pes)
     distance = 1
     while distance < pes:
+        # Rounds are in this order, so each PE's children are too: a nearer stream, whose subtree is
+        # smaller, is added before a farther one.
         for sender in range(distance, pes, 2 * distance):
             children[sender - distance].append(sender)
         distance *= 2
@@ -102,6 +104,7 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
         """Chains from both ends to the middle member, which is returned."""
         middle = members[len(members) // 2]
         for western, eastern in itertools.pairwise(members):
+            # Of PEs 4 5 6 7 the middle is 6: 4 -> 5 -> 6 <- 7.
             if eastern <= middle:
                 children[eastern].append(western)
             else:

@@ -44,6 +44,8 @@ class Tree:
     stores: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        # Naming every PE but one once is not enough: with children (), (2,) and (1,), PEs 1 and 2
+        # send to each other, and PE 0 is a root that reaches neither.
         sent = sorted(child for added in self.children for child in added)
         others = [pe for pe in range(self.pes) if pe != self.root]
         if sent != others or len(self.order) != self.pes:
@@ -88,6 +90,7 @@ class Tree:
         stores = set(self.stores)
         before = []
         for pe, added in enumerate(self.children):
+            # A leaf has none either way, and sends its own tile from memory.
             before.append(added if pe in stores else added[:-1])
         return tuple(before)
 

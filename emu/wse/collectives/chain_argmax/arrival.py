@@ -35,6 +35,7 @@ def arrival(
     """The arrival rule of `wse.chain_argmax`."""
     index = operands[-1]
     here = Call.on(device, mesh, crossing, index, axis=axis, group=size)
+    # A sheet's cycles may be fractions; a PE dispatches at whole ones.
     compare = math.ceil(compare_cycles(device))
     return here.ends(relay(here.armed, PAIR_WORDS, compare, here.wires))
 
@@ -67,6 +68,7 @@ def relay(
         received = wires.dispatch_after(taken + wires.span(words))
         compared = received + between_cycles
         sent = compared + wires.setup_cycles
+        # The root has nobody to send to, and goes on after its compares.
         is_root = pe == 0
         done[:, pe] = compared if is_root else wires.dispatch_after(sent + sending)
     return done

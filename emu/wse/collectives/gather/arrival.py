@@ -53,6 +53,8 @@ def gather(
       turned: as `reduce` takes it.
     """
     ready = armed.copy()
+    # For the others this is a root that comes late: their words wait in queues, and `reduce` tells
+    # who is held up by it.
     ready[:, 0] += copy_cycles
     star = trees.star(armed.shape[1])
     return reduce(ready, np.array(words).reshape(1, 1, 1), star, wires, turned)

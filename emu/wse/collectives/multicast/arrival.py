@@ -88,6 +88,7 @@ def _one_way(
     received = np.maximum(ready, came) + span
     sent = first + wires.sending(words)
     for count in np.unique(words):
+        # However late a PE is, so few words wait at its own ramp and hold up nobody.
         if count <= wires.inlet_words:
             continue
         held, root_held = _held_up(ready, hops, int(count), wires)
@@ -112,6 +113,8 @@ def _held_up(
     each. Those before it fill up, `link_words` a router, until they wait too.
     """
     # When a router passes on what it passes first, if it waits.
+    # All times here are a word's less its number, so that one stands for the whole stream: on a
+    # WSE-3 word n may pass once the PE has taken word n - 6, in ready + n - 6, a cycle later.
     passes_on = ready - wires.inlet_words + 1
     # Those behind a late one.
     hop_cycles = wires.hop_cycles * hops
@@ -120,6 +123,9 @@ def _held_up(
     # Those before it: a link's words less the cycle in which its credit returns.
     lead = (wires.link_words - 1) * hops
     at_root = passes_on - lead
+    # Of 30 words, 29 are before the last; 6 of them wait at the late PE's ramp, and the other 23
+    # fill 5 routers of 4 before it. The sixth has 3 and room for the last, and nobody before it
+    # waits.
     reach = (words - 1 - wires.inlet_words) // wires.link_words
     places = np.arange(ready.shape[1])
     start = np.maximum(places - reach, 0)[None]

@@ -59,6 +59,7 @@ def multicast_2d(armed: np.ndarray, words: int, wires: Wires) -> np.ndarray:
     ready = armed + wires.setup_cycles
     came = first + wires.latency(hops)
     last = np.maximum(ready, came) + wires.span(words)
+    # The sender takes nothing: it is done with its last push.
     last[0, 0] = first + wires.sending(words)
     return wires.dispatch_after(last)
 

@@ -101,6 +101,7 @@ def _starts(
     first = np.empty_like(armed)
     taken = np.full_like(armed, NEVER)
     hops = np.array(tree.hops)
+    # Levels come in order, so the streams that a chain adds into memory have their times by now.
     for chains in chains_of(tree):
         dispatch = armed[:, chains.members]
         most = chains.into_memory.shape[2]
@@ -123,6 +124,7 @@ def _starts(
         ready = dispatch + wires.setup_cycles
         own = _along_chains(ready, chains, wires)
         first[:, chains.members] = own
+        # Within a chain, a member's stream is taken by the last operation of the member before it.
         taken[:, chains.members[:, 1:]] = own[:, :, :-1]
     return first, taken
 
@@ -134,8 +136,11 @@ def _along_chains(ready: Times, chains: Chains, wires: Wires) -> Times:
     the maximum over those behind, each with its distance added.
     """
     distance = wires.latency(chains.hops)
+    # The first member's way leads out of the chain.
     distance[:, 0] = 0
     from_head = np.cumsum(distance, axis=1)[..., None]
+    # Three that are ready in cycle 4, 7 cycles apart: 4, 11 and 18 at the head. The maxima from the
+    # last member on are all 18, and less the distances 0, 7 and 14 they are 18, 11 and 4, as above.
     at_head = ready + from_head
     farthest_first = at_head[:, :, ::-1]
     latest_so_far = np.maximum.accumulate(farthest_first, axis=2)
@@ -188,6 +193,7 @@ def _ends(
     # The last member sends from memory.
     last[:, :, -1] = own[:, :, -1] + wires.sending(words)
     for count in np.unique(words):
+        # One hop is the shortest way and has the least room: such a stream fits even that.
         if count - 1 < wires.room(1):
             continue
         stalled = _stalled(own, taker, int(count), chains, wires) + span
@@ -211,9 +217,15 @@ def _stalled(
     receiver. A receiver further down holds the member up likewise, through those between, if the
     `words - 1` before the last fill all the room up to it: from `first_that_counts` on.
     """
+    # Over one hop of a WSE-3 room is 23 and credit 4. A member with 24 words or more that starts 30
+    # cycles before its receiver, and not 23 - 4 = 19, is 30 - 19 = 11 cycles late with its last
+    # word.
     room = wires.room(chains.hops)
     room_to = _from_taker(room)
     lead_to = _from_taker(room - wires.credit(chains.hops))
+    # 50 words and three ways with room for 23 each: `to` is 0 23 46 69. For the last member 69 - 49
+    # is 20, and the first place from there on is 1: from its receiver's receiver it has 46 words of
+    # room, which 49 fill, but from the taker 69, which they do not.
     of_chains = [np.searchsorted(to, to - (words - 1)) for to in room_to]
     first_that_counts = np.array(of_chains)[:, 1:]
     # The receiver, in an array that begins with the taker.

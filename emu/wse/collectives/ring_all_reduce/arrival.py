@@ -45,7 +45,10 @@ def ring_all_reduce(armed: Times, words: int, wires: Wires) -> Times:
     if pes == 1:
         return armed
     line = places(pes)
+    # The ring knows places, the line PEs: into that order here, and back below.
     ring = Ring(armed[:, line], ring_hops(pes), words, wires)
+    # A step that adds and one that only copies take as long: the datapath takes a word an issue for
+    # both.
     for _ in range(2 * (pes - 1)):
         ring.step()
     done = np.empty_like(armed)

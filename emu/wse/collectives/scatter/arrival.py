@@ -80,6 +80,8 @@ def scatter(
         room = wires.room(hops)
         if words > room:
             # Its last word waits until the receiver has taken those that do not fit before.
+            # 40 words over 2 hops of a WSE-3, room for 27 and a credit of 5: word 40 is pushed 5
+            # cycles after word 13 was taken, which is 27 cycles before word 40 is.
             waits_until = last_taken - room + wires.credit(hops)
             sent = np.maximum(sent, waits_until)
         dispatch = wires.dispatch_after(sent)

@@ -54,6 +54,7 @@ def shift(armed: Times, words: int, by: int, wires: Wires) -> Times:
 
 def hops_of_sends(pes: int, by: int) -> np.ndarray:
     """Hops that each place's tile goes, to the next place or to the one before."""
+    # Backwards, place i sends over the way that place i - 1 has forwards.
     return np.roll(ring_hops(pes), 0 if by == 1 else 1)
 
 

@@ -30,6 +30,8 @@ def arrival(
     hops = here.lines.take(hops_over_mesh)
     tile_words = int(words(x.size, x.dtype))
     last = walk(here.armed, tile_words, hops, here.wires)
+    # What follows is a task of its own: a switch to it, where an operation in a sequence has a
+    # drain.
     return here.ends(last + 1 + int(device.task_switch_cycles))
 
 

@@ -79,6 +79,8 @@ def _check_circle(name: str, color: Color, position: int) -> None:
         hears.append(has(receive, side) & sent_here)
     left = np.logical_or.reduce(hears)
     while True:  # a router that no router in question sends to is not on a circle
+        # Of routers 0 -> 1 -> 2 -> 3 -> 2, router 1 is fed by none of those that hear a neighbour
+        # and drops out; 2 and 3 feed each other and stay.
         fed = np.zeros(receive.shape, bool)
         for side in LINKS:
             fed |= hears[side] & neighbour(left, side, False)
@@ -98,6 +100,8 @@ def check_route(name: str, color: Color) -> None:
     """Every wavelet sent to a neighbour must be received there, in some position of its switch."""
     for position in range(len(color.receive)):
         _check_circle(name, color, position)
+    # Which positions two neighbours are in at once is a matter of time: what comes too early for a
+    # router's position waits there, and may be meant to.
     listens = np.bitwise_or.reduce(color.receive, axis=0)
     everywhere = np.ones(listens.shape, bool)
     for side in LINKS:
@@ -144,6 +148,7 @@ def check_tasks(program: FabricProgram) -> None:
                     task.where,
                 )
             for other_name, other in hears.setdefault(task.color, []):
+                # One wavelet starts one task, and which of two it would be nothing says.
                 both = task.place & other.place
                 if both.any():
                     raise FabricError(

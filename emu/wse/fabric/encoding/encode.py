@@ -59,6 +59,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
     for name, color in program.colors.items():
         checks.check_route(name, color)
     numbers = {name: number for number, name in enumerate(program.tasks)}
+    # Tasks are numbered before any is encoded: one may activate another that is declared later.
     names = Names(program=program, device=device, tasks=numbers, stamps={}, found={})
     made: list[Instruction] = []
     of_tasks: list[tuple[Task, list[Instruction]]] = []
@@ -97,6 +98,8 @@ def _is_straight(program: FabricProgram, made: list[Instruction]) -> bool:
         for task in declared:
             if not task.start or task.blocked or task.color is not None:
                 return False
+    # When a microthread ends, and which words pass before a switch turns, depends on when words
+    # come.
     for instruction in made:
         if instruction.kind not in (VECTOR, CODE, STAMP):
             return False

@@ -156,6 +156,7 @@ def _instruction(names: Names, op: ops.Op, name: str, task: Task) -> Instruction
         case ops.Activate() | ops.Block() | ops.Unblock():
             target = names.task(op.task, name, where)
         case ops.Stamp():
+            # A name in several tasks is one stamp, of which the last reading is reported.
             target = names.stamps.setdefault(op.name, len(names.stamps))
         case ops.Switch():
             target = names.color(op.color, name, where)
@@ -208,6 +209,7 @@ def _check_other_tasks(
     task: Task,
 ) -> None:
     """Tasks that a task activates, blocks or unblocks must be there, on every PE that does so."""
+    # Once for each pair, not for each of the thousands of instructions that a task may have.
     done: set[tuple[str, int]] = set()
     for instruction in made:
         done.add(("activates", instruction.activate))
@@ -283,6 +285,8 @@ def _check_operand(names: Names, operand: ops.Memory, name: str, task: Task) -> 
     last = operand.start + (operand.elements - 1) * operand.step
     begin = buffer[:1]
     itemsize = buffer.nbytes // buffer.elements
+    # Another program's buffer of the same name would pass by its name; its dtype or its place in
+    # SRAM gives it away; else operations would read and write what this program has there.
     address = begin.address + operand.start * itemsize
     is_part = 0 <= operand.start <= last < buffer.elements
     if not is_part or (operand.dtype, operand.address) != (buffer.dtype, address):

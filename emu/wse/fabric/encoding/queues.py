@@ -116,6 +116,8 @@ def _side(
         used[use.color] |= use.place
     number = np.full(shape, NONE, np.int8)
     holder = np.full((len(depths), *program.shape), NONE, np.int8)
+    # Those with a number come first, whatever the order of the colors, so that no color that takes
+    # what is free takes one that the program has given away.
     for color, queue in enumerate(given):
         if queue == FREE:
             continue
@@ -134,6 +136,8 @@ def _side(
         for candidate in order:
             if not left.any():
                 break
+            # PEs use different colors, so one color may be served by queue 2 on some and by queue 4
+            # on others.
             gets = left & (holder[candidate] == NONE)
             number[color][gets] = candidate
             holder[candidate][gets] = color

@@ -67,6 +67,8 @@ def price(op: ops.Op, device: Device) -> Timing:
 
 
 def _vector(op: ops.Vector, device: Device) -> Timing:
+    # Of an operation that takes and sends the two are equal, or it is refused
+    # (`trains/routing.py`).
     wavelets = max(op.wavelets_of(op.inward), op.wavelets_of(op.outward))
     if wavelets:
         timing = _fabric(device, wavelets)
@@ -124,10 +126,12 @@ def conflicts(op: ops.Vector) -> bool:
     Buffers at bytes 0 and 64 start in words 0 and 16, both 0 mod 4: a conflict. At bytes 0 and 68
     they do not conflict, and a buffer read twice never conflicts with itself.
     """
+    # A set: two operands at one address are read once.
     addresses = set()
     for source in op.sources:
         if isinstance(source, ops.Memory) and source.elements > 1:
             addresses.add(source.address)
+    # What it adds to is read as well.
     if op.op == "fmac" and isinstance(op.dst, ops.Memory):
         addresses.add(op.dst.address)
     banks = {address // BANK_BYTES % BANKS_READ_APART for address in addresses}

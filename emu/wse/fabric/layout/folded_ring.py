@@ -32,6 +32,8 @@ def next_pe(pe: int, pes: int) -> int:
         return max(pe - 2, 0)
     if pe + 2 < pes:
         return pe + 2
+    # Of six PEs the last even one is 4 and turns at 5; of seven it is 6, the end itself, and 5
+    # follows.
     turns_at_last_pe = pes % 2 == 0
     return pes - 1 if turns_at_last_pe else max(pes - 2, 0)
 

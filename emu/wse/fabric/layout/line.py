@@ -91,6 +91,8 @@ class Line:
         several = list(places) if isinstance(places, Iterable) else [places]
         for place in several:
             chosen[given.whole("line: place", place, 0, self.pes - 1)] = True
+        # Place 0 of groups of 4 over 12 PEs is 1000 1000 1000, and backwards 0001 0001 0001: PEs 3,
+        # 7 and 11.
         along = np.tile(chosen, self.extent // self.pes)
         if self.backwards:
             along = along[::-1]

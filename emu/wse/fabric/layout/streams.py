@@ -102,11 +102,15 @@ def fixed(receivers: Sequence[int], prefix: str) -> Streams:
             begin, end = sorted((sender, receiver))
             extents.append((begin, end, sender))
     for begin, end, sender in sorted(extents):
+        # Not `<=`: streams 2 -> 1 and 1 -> 0 meet at PE 1's router, which sends the one into its
+        # ramp and takes the other from it, two routes of one color.
         free = [number for number, last in enumerate(ends) if last < begin]
         if free:
             number = free[0]
             ends[number] = end
         else:
+            # Every color so far reaches `begin`, where all these streams meet: with fewer colors it
+            # cannot be done.
             number = len(ends)
             ends.append(end)
         name = f"{prefix}{number}"
@@ -140,6 +144,7 @@ def turned(tree: Tree, prefix: str) -> Streams:
         if not children:
             continue
         name = name_of_adder[adder]
+        # In the order in which they are added, which is that in which the router has to turn.
         takes: list[Way] = []
         for child in children:
             receive, _ = _through(child, adder)
@@ -211,6 +216,7 @@ def _numbered(tree: Tree) -> tuple[list[int], list[int]]:
     """
     size = [1] * tree.pes
     number = [0] * tree.pes
+    # Children come after their parents in `order`, so backwards every subtree is complete.
     for pe in reversed(tree.order):
         size[pe] += sum(size[child] for child in tree.children[pe])
     for pe in tree.order:
