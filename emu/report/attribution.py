@@ -96,6 +96,7 @@ def together(events: Iterable[Event], engines: Iterable[str], name: str) -> list
     own.sort(key=lambda event: (event.start, event.end))
     times: list[Event] = []
     for event in own:
+        # Those that touch join too: no time lies between them.
         if times and event.start <= times[-1].end:
             last = times.pop()
             end = max(last.end, event.end)
@@ -122,6 +123,8 @@ def spent_together(
     spent: collections.Counter[str] = collections.Counter()
     free = 0
     for time in together(events, group, ""):
+        # Before the group's first work there is nothing it could have been kept from: that is its
+        # fill.
         wait = WAIT + time.cause if free else "fill"
         spent[wait] += time.start - free
         spent["work"] += time.end - time.start
@@ -130,6 +133,7 @@ def spent_together(
     busy = sum(event.end - event.start for event in events)
     at_once = busy - spent["work"]
     shared = WAIT + "shared"
+    # No more than was waited for so: the account must still sum to the end.
     moved = min(at_once, spent[shared])
     spent["work"] += moved
     spent[shared] -= moved
@@ -162,6 +166,8 @@ def split(spent: Spent, engine: str | None = None, peak: Peak | None = None) -> 
     engine = engine or busiest(spent)
     ticks_by_what = dict(spent[engine])
     work = ticks_by_what.pop("work", 0)
+    # FLOPs and bytes are means over the mesh: a core with less than the mean would have more work
+    # at peak than it was busy at all.
     whole = work if peak is None else min(work, peak.work_ticks)
     useful = whole if peak is None else min(whole, peak.useful_ticks)
     parts = [

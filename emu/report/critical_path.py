@@ -75,6 +75,8 @@ def critical_path(
     while number is not None and end > 0:
         event = issued.events[number]
         number = issued.before(number)
+        # The chain's first instruction takes what lies before it, so that the stretches tile the
+        # time.
         start = 0 if number is None else min(event.start, end)
         if start < end:
             last_first.append(Stretch(event, start, end))
@@ -166,6 +168,8 @@ def _latest(candidates: list[Moments], start: int, before: int) -> int | None:
     """The instruction earlier in the program that made something possible last before a start."""
     found: Moments = []
     for moments in candidates:
+        # Example: moments (10, 0), (20, 3) and (20, 7), for instruction 5, which starts at 20.
+        # Place 2, behind (20, 3): what 7 did at the same tick comes later in the program.
         place = bisect.bisect_right(moments, (start, before))
         # At an earlier tick, but later in the program: that cannot have been waited for.
         while place and moments[place - 1][1] >= before:
@@ -178,5 +182,6 @@ def _latest(candidates: list[Moments], start: int, before: int) -> int | None:
 def _last_of(moments: Moments) -> int | None:
     if not moments:
         return None
+    # Of several at one tick the one that was issued last.
     _, number = max(moments)
     return number

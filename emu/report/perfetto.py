@@ -158,6 +158,8 @@ def _counters(tiles: list[Event], tick_hz: int) -> list[Entry]:
     for tile in tiles:
         change = changes.setdefault(tile.engine, collections.Counter())
         nbytes = int(tile.name)
+        # Summed by instant first: where a buffer passes from one tile to the next, one change after
+        # the other would draw a dip or a peak that there was not.
         change[_ns(tile.start, tick_hz)] += nbytes
         change[_ns(tile.end, tick_hz)] -= nbytes
     out: list[Entry] = []

@@ -45,6 +45,7 @@ def quantities(
     transposes = other.get("transpose_flops", 0) / reading.cores
     issued = 0
     for name, flops in tally.by("flops").items():
+        # The other engines' operations are no part of what AWS counts; transposes issue none.
         if name.startswith("trn.nc_matmul"):
             issued += flops
     model_flops = None

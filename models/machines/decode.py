@@ -78,6 +78,8 @@ class Decoder:
         """Every weight on its PEs: `[layers, rows, cols, ...]`, tables `[rows, cols, ...]`."""
         check_layer_weights(weights["layers"], "decode")
         layers = layout.layer_weights(weights["layers"], self.plan.layer)
+        # As `[d, vocabulary]`, the head's own layout: where both are tied, one table serves as
+        # both.
         tables = {"embed": np.asarray(weights["embed"]).T}
         if not self.plan.tied:
             tables["head"] = weights["head"]
@@ -165,6 +167,7 @@ class Decoder:
     ) -> tuple[jax.Array, jax.Array, Cache]:
         """The step itself: embedding, a scan over the layers' equal regions, output head."""
         programs = self.clock.programs
+        # One before every layer, the last before the head.
         gaps = jnp.asarray(self.plan.gaps, jnp.int32)
         # Position p lies in row p % rows, slot p // rows.
         slot = lax.div(pos, jnp.int32(self.plan.layer.rows))

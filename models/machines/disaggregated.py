@@ -134,6 +134,7 @@ class Disaggregated:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
         cache = self.decoder.cache_from(k, v)
+        # `token` was chosen by prefill, and is not in the cache yet: it stands behind the prompt.
         position = self.tokens
         while True:
             chosen, logits, cache = self.decoder.step(token, position, cache)
@@ -151,6 +152,7 @@ class Disaggregated:
         layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))
         progress("decode")
+        # Prefill made the first of the generated tokens.
         positions = spread(self.tokens, generated - 1)
         steps = {
             band: [self.decoder.read(position, band) for position in positions]

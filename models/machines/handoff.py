@@ -77,6 +77,7 @@ def handoff(
         )
     each = token_bytes(config, dtype)
     end = Fraction(prefill_s)
+    # Llama 3.1 8B in bfloat16, 4,096 tokens on 4 chips: 32 layers of 4 messages of 4 MiB.
     messages = [
         Message(Fraction(done) if stream == "layer" else end, chip, tokens * each)
         for done in layer_done_s
@@ -84,4 +85,6 @@ def handoff(
         if tokens
     ]
     transfer = send(link, messages)
+    # After the last layer prefill still computes the logits: a fast link is done before, and then
+    # nothing is exposed.
     return Handoff(transfer, float(max(Fraction(0), transfer.finished_s - end)))

@@ -70,6 +70,7 @@ class PrefillReading:
 def _prefill_reading(clock: Reading) -> PrefillReading:
     keys = clock.outputs[-2]  # stacked over layers, each ready at its own time
     tick_hz = clock.device.tick_hz
+    # A layer can be handed over once the last core has stored its keys.
     done_s = [int(np.max(ticks)) / tick_hz for ticks in keys.steps or []]
     return PrefillReading(clock, done_s)
 
@@ -171,6 +172,8 @@ class Prefill:
     @functools.cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
+        # Whatever the position, the angles are those of the whole prompt: some scalings turn a
+        # token of a long sequence otherwise than the same token of a short one.
         positions = self.ring.where.positions().ravel()
         cos, sin = rope_tables(self.config, positions, self.tokens)
         shape = (*self._token_shape, self.tiling.head_dim // 2)
@@ -217,6 +220,7 @@ class Prefill:
 
     def _logits(self, pieces: Pieces) -> np.ndarray:
         """The last token's logits, float32 `[vocabulary]`, put together from all cores'."""
+        # The other chips hold no last token: their logits are of no use.
         by_core = [
             np.asarray(logits[self.owner], np.float32).reshape(self.cores, -1)
             for logits, _ in pieces

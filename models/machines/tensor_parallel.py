@@ -41,6 +41,7 @@ class Shares:
 
     def kv_owners(self) -> np.ndarray:
         """For each KV head in order, the first of the cores' places that holds it, flattened."""
+        # SmolLM2 on 8 cores has `[0 0 1 1 2 2 - -]`: places 0, 2 and 4.
         held, first = np.unique(self.kv_heads, return_index=True)
         return first[held != PADDING]
 
@@ -58,6 +59,8 @@ def divide_model(config: ModelConfig, cores: int) -> Shares:
     group = config.num_attention_heads // kv_heads
     kv_places, queries = _places(kv_heads, group, cores)
     copies = math.ceil(group / queries)
+    # SmolLM2 on 8 cores: the group `[0 1 2]` becomes `[0 1 2 -]`, two copies of its KV head with
+    # two query heads each. Every core then finds the KV head of its query heads with itself.
     query_heads = np.arange(config.num_attention_heads).reshape(kv_heads, group)
     query_heads = _padded(query_heads, copies * queries).ravel()
     columns = np.arange(config.intermediate_size)
@@ -75,6 +78,9 @@ def _places(kv_heads: int, group: int, cores: int) -> tuple[int, int]:
     Every query head costs its columns of `wq` and rows of `wo`, every KV head its columns of `wk`
     and `wv`: the fewest of both together, and of equals the fewest query heads.
     """
+    # SmolLM2, 3 KV heads of 3 query heads, on 8 cores. With 1 query head a copy, 9 copies: 2 on a
+    # core, with 2 query heads, 4 in all. With 2, 6 copies: 1 on a core, with 2 query heads, 3 in
+    # all, the least. With 3, 3 copies: 1 and 3, 4 in all.
     cases = []
     for queries in range(1, group + 1):
         copies = math.ceil(group / queries)
@@ -90,6 +96,7 @@ def _vocabulary(size: int, cores: int) -> np.ndarray:
 
     5 cores of a vocabulary of 42 take 9 ids each from 0, 9, 18, 27 and, not to pass the end, 33.
     """
+    # Never more than there are: the last cores' ids may overlap, but none may be made up.
     share = min(size, max(math.ceil(size / cores), FEWEST_LOGITS))
     first = np.minimum(np.arange(cores) * share, size - share)
     return first[:, None] + np.arange(share)

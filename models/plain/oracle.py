@@ -45,6 +45,7 @@ def generate(
     capacity = math.ceil(longest / CAPACITY_STEP) * CAPACITY_STEP
     canonical = weights(model)
     cache = empty_cache(model.config, 1, capacity)
+    # Two shapes, so two compilations for an answer of any length: the prompt, then one token.
     pending = np.asarray([prompt_ids], np.int32)
     tokens: list[int] = []
     rows: list[NDArray[np.float32]] = []

@@ -37,6 +37,8 @@ def rope_tables(
     """
     places = np.asarray(positions, np.int64)
     reached = places.max(initial=-1) + 1
+    # Each token by its own length: a key in the cache keeps the angles of the step that computed
+    # it.
     counting = length_that_counts(config, reached if lengths is None else lengths)
     # A few lengths give different frequencies, of which LongRoPE has two.
     distinct, which = np.unique(counting, return_inverse=True)
@@ -59,6 +61,8 @@ def length_that_counts(config: ModelConfig, lengths: ArrayLike) -> NDArray[np.in
         return np.maximum(given, config.max_position_embeddings)
     if kind == "longrope":
         original = scaling_of(config)[ORIGINAL]
+        # One set of frequencies up to the original context and one behind it: a length of each
+        # stands for all. A context of 4096.5 ends with token 4096.
         return np.where(given > original, math.floor(original) + 1, 0)
     return np.zeros_like(given)
 
@@ -104,6 +108,7 @@ def frequencies(config: ModelConfig, length: int = 0) -> NDArray[np.float64]:
             kept = yarn_kept_share(config)
         case _:
             kept = llama3_kept_share(config)
+    # A pair that keeps half at a factor of 8 turns 0.5 + 0.5 / 8 = 0.5625 times as fast.
     return kept * plain + (1.0 - kept) * plain / scaling["factor"]
 
 
@@ -122,6 +127,8 @@ def dynamic_base(config: ModelConfig, length: int) -> float:
     factor = scaling_of(config)["factor"]
     context = config.max_position_embeddings
     stretch = factor * max(length, context) / context - (factor - 1)
+    # The exponent makes the slowest pair, `base ** (-(d - 2) / d)`, exactly `stretch` times slower,
+    # while the fastest, `base ** 0`, stays.
     head_dim = config.head_dim
     return config.rope_theta * stretch ** (head_dim / (head_dim - 2))
 
@@ -151,6 +158,9 @@ def yarn_kept_share(config: ModelConfig) -> NDArray[np.float64]:
     head_dim = config.head_dim
 
     def pair_that_turns(times: float) -> float:
+        # Pair i turns `context · base ** (-2 i / d) / 2 pi` times in the context, solved for i:
+        # with a context of 4,096, base 10,000 and d 128 it is 20.9 for 32 turns and 45.03 for one.
+        # Pairs 0 to 20 are kept, those from 46 on slowed by the whole factor.
         radians = scaling[ORIGINAL] / (times * 2 * math.pi)
         return head_dim * math.log(radians) / (2 * math.log(config.rope_theta))
 
@@ -182,6 +192,7 @@ def attention_scale(config: ModelConfig) -> float:
     factor = scaling.get("factor", config.max_position_embeddings / original)
     if factor <= 1:
         return 1.0
+    # From 4,096 to 32 times as much: sqrt(1 + 5 / 12) = 1.19.
     return math.sqrt(1 + math.log(factor) / math.log(original))
 
 

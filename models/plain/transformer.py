@@ -43,6 +43,7 @@ class Positions:
 
 def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
     """An einsum whose products and sums are float32 on every backend."""
+    # By default a GPU multiplies float32 in TF32 and a TPU in bfloat16: no oracle then.
     return jnp.einsum(
         subscripts,
         *operands,
@@ -88,6 +89,8 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Arr
     # Axes: b batch, s query position, t key position, g KV head, r query head of it, d element.
     grouped = q.reshape(batch, seq, kv_heads, heads // kv_heads, head_dim)
     scores = contract("bsgrd,bgtd->bgrst", grouped, k) * head_dim**-0.5
+    # -inf weighs exactly 0, whatever the scores beside it; no row is all -inf, as a query sees
+    # itself.
     scores = jnp.where(live[None, None, None], scores, -jnp.inf)
     shares = jax.nn.softmax(scores, axis=-1)
     mixed = contract("bgrst,bgtd->bsgrd", shares, v)
@@ -112,6 +115,8 @@ def attention_block(
     q = heads_of("wq")
     k = heads_of("wk")
     v = heads_of("wv")
+    # Before RoPE, as Qwen3 does: the weights of the norm differ by element, so after it they would
+    # scale what a rotation has mixed.
     if config.family.qk_norm:
         q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
@@ -179,6 +184,7 @@ def tables_of_capacity(
     """
     positions = np.arange(capacity)
     cos, sin = map(jnp.asarray, rope_tables(config, positions, 0))
+    # Which set a sequence needs is known when it runs, but both are constants of the trace.
     short_length, _ = length_limits(config)
     if short_length is not None:
         long_cos, long_sin = rope_tables(config, positions, short_length + 1)
@@ -212,6 +218,7 @@ def extend(
     positions = Positions(
         jax.lax.dynamic_slice_in_dim(cos, start, seq),
         jax.lax.dynamic_slice_in_dim(sin, start, seq),
+        # Slots behind a query's own hold zeros or, within a prompt, its future.
         live=slots[None, :] <= own[:, None],
     )
 
@@ -221,6 +228,8 @@ def extend(
         layer_weights, old_k, old_v = one
 
         def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            # Where there is no room, JAX moves the start back, over keys that are in use: `fits`,
+            # below, makes NaN of every logit then.
             put = jax.lax.dynamic_update_slice_in_dim
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 

@@ -94,6 +94,8 @@ def _call(
 @_collective("trn.chip_all_gather", chip_plans.gather_legs)
 def _all_gather(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
+    # Ranks right before the dimension along which they join: `[..., ranks, n, ...]` is `[..., ranks
+    # · n, ...]` in memory. `dim` counts the stacked ranks, which leave the front: hence less 1.
     whole = jnp.moveaxis(src, 0, dim - 1).reshape(dst.shape[1:])
     return numerics.cast(jnp.broadcast_to(whole[None], dst.shape), dst.dtype)
 
@@ -137,6 +139,7 @@ def _all_reduce(dst: Hbm, src: Hbm, place: jax.Array, **_: Any) -> Hbm:
     flat = src.reshape(number, *batch, -1)
     size = flat.shape[-1]
     # The last chunk may be short: it is padded to the others' length, and cut again after.
+    # 10 elements for 4 ranks: 2 are missing, for 4 chunks of 3.
     missing = -size % number
     padding = [(0, 0)] * (flat.ndim - 1) + [(0, missing)]
     padded = jnp.pad(flat, padding)
@@ -155,13 +158,16 @@ def _ring_sum(parts: jax.Array) -> jax.Array:
     number = len(parts)
     if jnp.issubdtype(parts.dtype, jnp.floating) and parts.dtype.itemsize < 4:
         parts = f32(parts)
+    # Floating-point sums depend on their order, so the order is the ring's own.
     ranks = np.arange(number)
     # Row s: the rank that each chunk's sum takes in at step s.
     source = np.add.outer(ranks, ranks + 1) % number
+    # Of 3 ranks the rows are 1 2 0, 2 0 1 and 0 1 2: column 0, the sum of chunk 0, is 1 2 0.
     others = (1,) * (parts.ndim - 2)
     index = jnp.asarray(source).reshape(number, number, *others)
     turned = jnp.take_along_axis(parts, index, 0)
 
+    # A scan, since XLA may add a reduction's operands in any order.
     def add(total: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
         return total + part, None
 

@@ -94,6 +94,7 @@ class Steps:
             return self.latency.max(0)
         if self.leg.kind == "turn":
             return self.latency.sum(0)
+        # The first piece is through after its latency; each further one leaves `busy` later.
         return self.latency[0] + (self.leg.pieces - 1) * self.busy[0]
 
     @property
@@ -115,8 +116,11 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
     """
     everybody = np.ones(len(group.index), bool)
     sends = everybody if leg.sends is None else leg.sends
+    # Each core of a chip runs the collective over data of its own: 8 cores put 8 transfers on a
+    # link that one core's ring uses once a step.
     load = device.cores_running * sends.astype(np.float64)
     traffic = Pass(steps=0, reads=leg.read_bytes, writes=leg.written_bytes)
+    # `Pass` counts in chunks; the leg's traffic is in bytes, which are chunks of one.
     data_s, _ = traffic.seconds(device, chunk_bytes=1)
     ways = _ways(device, group, leg, load)
     hops = np.concatenate([way.hops for way in ways])
@@ -124,6 +128,8 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
     link_s = leg.nbytes * seconds_per_byte
     if leg.kind == "once":
         in_sequence = 1
+        # What they share is in each transfer's seconds a byte already, so the longest is the time
+        # of all together; the sum would count it again.
         used_s = link_s.max(0)
     else:
         in_sequence = len(leg.shifts) * leg.pieces
@@ -170,6 +176,7 @@ def cost(device: Device, here: np.ndarray, legs: Sequence[Steps]) -> Cost:
         return np.ceil(nbytes * times.sends).astype(np.int64)
 
     def total(of_legs: list[np.ndarray]) -> Any:
+        # By rank, then to the cores: the mesh may have axes over a chip's cores, which are alike.
         of_ranks = np.sum(of_legs, 0)
         return per_core(of_ranks[here])
 
@@ -244,6 +251,7 @@ class Begins:
 
     def receiver_idle(self, shift: int) -> np.ndarray:
         """When the destination is idle of the rank `shift` further along, to which a core sends."""
+        # Of ranks 0 to 3 and shift 1, place 0 then holds what rank 1 had, place 3 what rank 0 had.
         return np.roll(self.idle, -shift, self.at)
 
     def at_receiver(self, ticks: np.ndarray, shift: int) -> np.ndarray:
@@ -257,6 +265,10 @@ def _in_turn(begins: Begins, times: Steps) -> tuple[np.ndarray, np.ndarray]:
     ready = np.zeros_like(free)
     transfers = zip(times.leg.shifts, times.busy, times.latency, strict=True)
     for shift, busy, latency in transfers:
+        # A late rank delays one more rank a step. Example: 4 ranks, shift 1, busy 10 and latency
+        # 15, all at 0 but rank 0 at 100. After a step rank 1 has its data at 115, the others at 15;
+        # after two ranks 1 and 2 at 125 and 130; after three ranks 1 to 3 at 135, 140 and 145, rank
+        # 0 at 45.
         begin = np.maximum(free, begins.receiver_idle(shift))
         arrived = begins.at_receiver(begin + latency[begins.here], shift)
         ready = np.maximum(ready, arrived)
@@ -272,6 +284,7 @@ def _at_once(begins: Begins, times: Steps) -> tuple[np.ndarray, np.ndarray]:
     transfers = zip(times.leg.shifts, times.busy, times.latency, strict=True)
     for shift, busy, latency in transfers:
         begin = np.maximum(begins.free, begins.receiver_idle(shift))
+        # 0 is no arrival: it never is the latest.
         arrived = np.where(sends, begin + latency[begins.here], 0)
         ready = np.maximum(ready, begins.at_receiver(arrived, shift))
         left = np.maximum(left, np.where(sends, begin + busy[begins.here], 0))
@@ -318,6 +331,7 @@ def _chain(begins: Begins, times: Steps, root: int) -> tuple[np.ndarray, np.ndar
         left[rank] = begin[-1] + busy[rank]
         come = begin + latency[rank]
         ready[rank + 1] = come[-1]
+    # The root has what it sends from the start, and is done when the last piece has left it.
     ready[0] = left[0]
     left = np.maximum(left, ready)
     return as_placed(ready), as_placed(left)

@@ -64,6 +64,7 @@ class Pass:
 
 def gather(device: Device, cores: int, nbytes: float) -> Pass:
     """Every core's chunk to every core; `nbytes` are those of the result."""
+    # A core alone has nobody to send to: every count below is then 0.
     sent = cores - 1
     if nbytes < device.mesh_limit_bytes:
         return Pass(steps=min(1, sent), reads=sent, writes=sent)
@@ -103,6 +104,8 @@ def reduce_all(device: Device, cores: int, nbytes: int) -> Pass:
         data_s, steps_s = way.seconds(device, chunk_bytes=nbytes / cores)
         return data_s + steps_s
 
+    # 8 cores of Trainium2, all running: 1 KiB takes 3.0 us one after the other and 1.6 us at once,
+    # 64 KiB 3.5 us and 5.7 us: one step saves a hop, and moves N times the bytes.
     return min(both, once, key=seconds)
 
 
@@ -125,6 +128,7 @@ def _cost(
         latency_cycles=whole,
         moved_bytes={"hbm_read": read, "hbm_write": written},
         counts={"collective_bytes": written},
+        # The data alone: while a step's hop lasts, the DMA engines serve the core's own queues.
         taken=dict.fromkeys(DMA_QUEUES, device.ticks(data_s)),
     )
 
@@ -230,6 +234,7 @@ def _reduce_scatter_cost(
 )
 def _reduce_scatter(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(src.shape, dst.shape)
+    # `_sum` takes the cores' dimension away, which `dim` counts.
     parts = jnp.split(_sum(src), cores, axis=dim - 1)
     return numerics.cast(jnp.stack(parts), dst.dtype)
 

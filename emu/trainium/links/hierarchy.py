@@ -44,6 +44,8 @@ def all_gather_both(
     """
     number = lax.axis_size(chip_axis)
     cores = lax.axis_size(core_axis)
+    # `[chip, core, ...]`: the chips join along the first dimension and the cores along the second,
+    # so the order is that of ranks although the chips' data comes first.
     between = hbm(number, 1, *src.shape, dtype=src.dtype)
     between = chip_all_gather(between, src[None, None], axis=chip_axis, chips=chips)
     within = all_gather(dst.reshape(number, cores, *src.shape), between, axis=core_axis)
@@ -72,6 +74,8 @@ def reduce_scatter_both(
     number = lax.axis_size(chip_axis)
     cores = lax.axis_size(core_axis)
     within = hbm(number, 1, *dst.shape, dtype=dst.dtype)
+    # The cores split the second dimension: core c then has the sums of rank `chip · cores + c` for
+    # every chip, 1 / cores of the buffer, and only that goes over the links.
     parts = src.reshape(number, cores, *dst.shape)
     within = reduce_scatter(within, parts, axis=core_axis)
     between = chip_reduce_scatter(dst[None, None], within, axis=chip_axis, chips=chips)
@@ -98,6 +102,8 @@ def all_reduce_both(
     Raises:
       LimitExceeded: what `chip_all_reduce` and `reduce_scatter` raise.
     """
+    # Of 8 MiB each of 8 cores brings 1 MiB to the sum over chips; without the cores' own sum first
+    # every core would bring all 8.
     part = src.shape[0] // lax.axis_size(core_axis), *src.shape[1:]
     mine = reduce_scatter(hbm(*part, dtype=src.dtype), src, axis=core_axis)
     total = hbm(*part, dtype=src.dtype)

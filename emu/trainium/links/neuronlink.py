@@ -132,6 +132,8 @@ def _load(
       number: of ranks.
     """
     core_axes = tuple(i for i, size in enumerate(ranks.shape) if size == 1)
+    # A mesh without an axis of cores has one for all that run, which do alike. Example: 8 run, and
+    # `live` of a mesh with all 8 is 1 on two of them: 8 · 2/8 = 2 transfers share the links.
     sending = device.cores_running * live.mean(axis=core_axes, keepdims=True)
     load = np.zeros(number)
     load[ranks] = sending
@@ -160,6 +162,8 @@ def _send_cost(
     way = shifted(device, sizes, chips.index(axis), (_shift(shift.known),), load)
     hops = way.hops[0][here]
     busy_s = src.nbytes * way.seconds_per_byte[0][here] * sends
+    # Cut-through: a hop delays the first byte, and the rest follows at the pace of the busiest
+    # link, so bytes are not paid for once a hop.
     latency_s = busy_s + hops * device.link_hop_s * sends
     moved = per_core(src.nbytes * sends)
     return Cost(
@@ -167,6 +171,7 @@ def _send_cost(
         busy_cycles=per_core(busy_s * device.tick_hz),
         latency_cycles=per_core(latency_s * device.tick_hz),
         moved_bytes={"hbm_read": moved, "hbm_write": moved},
+        # What a chip sends to itself passes no link.
         counts={"link_bytes": per_core(src.nbytes * sends * (hops > 0))},
     )
 
@@ -198,6 +203,7 @@ def _send_arrival(
     sent = np.maximum(crossing.start_ticks, receiver_idle)
     left = np.where(sends, sent + crossing.busy_ticks, crossing.start_ticks)
     arrived = np.where(sends, sent + crossing.latency_ticks, 0)
+    # Rank i has what rank i - shift sent.
     return np.roll(arrived, by, at), left
 
 

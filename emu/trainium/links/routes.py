@@ -62,8 +62,11 @@ def routed(
     bytes_per_s = np.tile(of_a_chip, system.chips)
     weights = load[uses.transfer]
     carried = np.bincount(uses.link, weights=weights, minlength=len(bytes_per_s))
+    # Every transfer has as many bytes, so a link with the load of 3 takes 3 bytes' time to pass on
+    # one byte of each.
     seconds_per_byte = carried / bytes_per_s
     busiest = np.zeros(len(source))
+    # A transfer has several links; plain assignment to repeated places would keep the last.
     np.maximum.at(busiest, uses.transfer, seconds_per_byte[uses.link])
     return Routed(uses.hops, busiest)
 
@@ -116,6 +119,7 @@ def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Use
         distance = np.where(up, upwards, size - upwards)
         hops += distance
         # Link by link, those of the transfers that are not there yet.
+        # The shorter way around is never longer than half the ring.
         for step in range(size // 2):
             going = np.flatnonzero(distance > step)
             chip = np.asarray(np.ravel_multi_index(tuple(at[:, going]), dims))
@@ -132,6 +136,8 @@ def _switches(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> 
     differs = at != to
     moves = differs.any(0)
     moving = np.flatnonzero(moves)
+    # In a Trainium3 Gen2, 36 servers of 4 chips, a chip of another server is reached by the ports
+    # between servers alone, whatever its place there.
     dim = differs[:, moving].argmax(0)  # the first in which they differ
     ups = _link(source[moving], len(dims), dim, UP)
     downs = _link(target[moving], len(dims), dim, DOWN)
@@ -178,6 +184,7 @@ def embedding(system: System, sizes: tuple[int, ...]) -> np.ndarray:
             order = cycle(taken.dims, system.switched)
             lines.append(taken.stride * order[:size])
         chip = functools.reduce(np.add.outer, lines)
+    # Kept for all that ask again: who wrote to it would move everybody's ranks.
     chip.flags.writeable = False
     return chip
 
@@ -229,6 +236,8 @@ def cycle(dims: tuple[int, ...], switched: bool = False) -> np.ndarray:
         return chips.ravel()
     even = [dim for dim, size in enumerate(dims) if size % 2 == 0]
     first = even[0] if even else 0
+    # With an even number of lines the last one is walked backwards and ends in the first column,
+    # one link around from the start: of 2 x 4 chips 0 1 2 3 7 6 5 4, and 4 is next to 0.
     return _to_and_fro(np.moveaxis(chips, first, 0))
 
 
@@ -293,6 +302,7 @@ def _shifted(
     source = np.tile(chip.ravel(), len(shifts))
     target = np.concatenate(receivers)
     loads = np.tile(np.frombuffer(load), len(shifts))
+    # What does not send must not count on a link, nor have a way.
     going = np.flatnonzero(loads)
     found = routed(system, band, source[going], target[going], loads[going])
     hops = np.zeros(len(source), np.int64)
