@@ -59,6 +59,7 @@ def _instruction(
 ) -> list[bool]:
     """All sources, and destinations whose old content matters, of an instruction that is read."""
     if wanted or inst.effect:
+        # What is merely overwritten is not read: whatever was written there before is lost.
         destinations = [inst.reads_destination] * inst.destinations
         sources = [True] * (len(eqn.invars) - inst.destinations)
         return destinations + sources
@@ -81,6 +82,8 @@ def _scan(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     loop = jx.scan(eqn)
     carry, stacks = wanted[: loop.carry], wanted[loop.carry :]
     while True:
+        # Silent until the carry has settled: before that an instruction may look unread which only
+        # the next iteration reads. Flags only turn true, so it does settle.
         inputs = _visit(loop.body, (*carry, *stacks), report=False)
         _, read_next, _ = loop.parts(inputs)
         both = zip(carry, read_next, strict=True)
@@ -94,6 +97,7 @@ def _scan(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
 def _cond(eqn: jx.Equation, wanted: list[bool], report: bool) -> list[bool]:
     outs_read = tuple(wanted)
     per_branch = [_visit(body, outs_read, report) for body in jx.branches(eqn)]
+    # Cores may take different branches: what one of them reads is read.
     operands = [any(reads) for reads in zip(*per_branch, strict=True)]
     index_is_read = True
     return [index_is_read, *operands]

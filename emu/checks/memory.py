@@ -121,6 +121,8 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
         _check_bank(device, bank, found)
     needed: dict[str, Peak] = {}
     for (space, banks), found in inside.own.items():
+        # Peaks are kept by set of banks because the most of all else need not be the most in total:
+        # 6 banks' worth beside bank 0 is 7, and 5 beside banks 0, 1 and 2 is 8.
         taken = len(banks) * _bank_nbytes(device, space) if banks else 0
         _raise_to(needed, space, Peak(found.nbytes + taken, found.line))
     # Arguments and constants stay in the home space from the first instruction to the last.
@@ -192,6 +194,7 @@ def _body(
         results, inside = _equation(device, eqn, operands)
         buffers.update(zip(eqn.outvars, results, strict=True))
         inner.append(inside)
+        # A result in an operand's buffer, or in a view of it, takes nothing further.
         made.append([each for each in _distinct(results) if each not in operands])
         for each in _distinct([*operands, *results]):
             last_use[each] = number
@@ -199,6 +202,7 @@ def _body(
     for each in _distinct(outputs):
         last_use[each] = end
     if stacked_from is not None:
+        # A slice lies in its stack, which is counted around the loop.
         outside = set(_distinct(outputs[stacked_from:]))
         made = [[each for each in group if each not in outside] for group in made]
         # What is free in one iteration is in use in another.
@@ -237,10 +241,12 @@ def _sweep(
     live = Live()
     peak = Inside()
     for number, eqn in enumerate(body.eqns):
+        # Before its results are taken: those that an inner body made are in its own peak already.
         peak.include(live.around(inner[number]))
         for each in made[number]:
             live.take(each)
             peak.include(live.now(each, jx.location(eqn)))
+        # Operands go after the results have come: while the equation runs both are there.
         for each in freed[number]:
             live.give_back(each)
     return peak
@@ -275,6 +281,7 @@ class Live:
         return frozenset(
             number
             for (where, number), nbytes in self.shared.items()
+            # A bank whose tiles are all gone is still in the counter, with 0.
             if where == space and nbytes
         )
 
@@ -290,6 +297,7 @@ class Live:
         """What is in use while an equation takes `inner` besides."""
         around = Inside()
         for (space, banks), found in inner.own.items():
+            # A set, so that a bank which is named inside and around as well is counted once.
             both = space, banks | self.banks(space)
             nbytes = self.own[space] + found.nbytes
             _raise_to(around.own, both, Peak(nbytes, found.line))
@@ -302,6 +310,7 @@ K = TypeVar("K")
 
 
 def _raise_to(peaks: dict[K, Peak], key: K, found: Peak) -> None:
+    # Of lines that reach the same peak the first is told.
     if key not in peaks or found.nbytes > peaks[key].nbytes:
         peaks[key] = found
 
@@ -357,13 +366,16 @@ def _scan(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
         if slice_ is None:
             stacks.append(None)
             continue
+        # Out of a ring of 2 a slice is one buffer: 100 iterations stack 100 of them, not 200.
         each = slice_.one()
         stack = Storage(each.space, loop.length * each.nbytes)
         stacks.append(stack)
         live.take(stack)
     around = live.around(inside)
+    # A body that makes nothing inside has no peak that the stacks could have been added to.
     for stack in _distinct(stacks):
         around.include(live.now(stack, jx.location(eqn)))
+    # The ring ends with its loop; the one buffer that the carry takes out of it goes on.
     carried = [None if each is None else each.one() for each in carry]
     kept = [
         each if each is None or each in operands else one
@@ -379,6 +391,7 @@ def _cond(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
     for branch in jx.branches(eqn):
         outputs, inside_branch = _body(device, branch, operands[1:])
         each_branch.append(_adopt(outputs, operands))
+        # A core takes one of the branches: their peaks are compared, not added.
         inside.include(inside_branch)
     results = zip(*each_branch, strict=True)
     return [_one_of(cases, operands) for cases in results], inside
@@ -392,6 +405,8 @@ def _one_of(cases: Storages, inputs: Storages) -> Storage | None:
     if not made:
         first = passed[0] if passed else None
         return first if len(passed) < 2 else _instead(passed)
+    # Room for the largest is room for whichever it is; an input that it may be instead cannot be
+    # freed, as no one can tell before the branch is taken.
     largest = max(made, key=lambda each: each.nbytes)
     return dataclasses.replace(largest, instead=tuple(passed))
 

@@ -36,6 +36,7 @@ def exact() -> Iterator[None]:
 
     `Program.exact` does both. The context by itself is for `jax.grad` of `Program.batched`.
     """
+    # Unless x64 is on JAX takes float64 for float32, with no more than a warning.
     with jax.enable_x64(True), _EXACT(True):
         yield
 
@@ -48,6 +49,7 @@ def is_exact() -> bool:
 def tile_dtype(dtype: DType) -> np.dtype:
     """The dtype of a fresh tile for which the kernel names `dtype`; allocations ask for it."""
     named = jnp.dtype(dtype)
+    # Integers are exact as they are, and a mask or an index must keep its own format.
     if is_exact() and jnp.issubdtype(named, jnp.floating):
         return FLOAT64
     return named
@@ -86,6 +88,8 @@ def check(body: jx.Body) -> None:
         for result in eqn.outvars:
             shape = list(result.aval.shape)
             dtype = result.aval.dtype
+            # Say a kernel makes its own `jnp.zeros(n, jnp.bfloat16)`: no allocation saw it to widen
+            # it, and it would round in the reading that is to have no roundings.
             if jnp.issubdtype(dtype, jnp.floating) and dtype != FLOAT64:
                 raise NotExact(
                     f"{eqn.primitive.name}: result is {dtype}{shape}, must be float64 "

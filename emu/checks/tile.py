@@ -30,8 +30,10 @@ def check(name: str, shape: Sequence[int], *, buffers: int = 1) -> None:
 
 
 def _is_positive(number: object) -> bool:
+    # Python takes True for the integer 1.
     if isinstance(number, bool):
         return False
+    # NumPy's integers pass as well; a float does not, be it 2.0.
     try:
         return operator.index(number) >= 1  # type: ignore[arg-type]
     except TypeError:

@@ -57,8 +57,7 @@ def _times(state: ClockState, issued: Issue) -> Timing:
         done, freed = _cross(state, issued, begin)
     else:
         freed = begin + price.busy + throttled
-        # Should the latency be shorter than the busy time, the result is there once the engine is
-        # done.
+        # Were the latency shorter than the busy time, the result would be there once that is over.
         done = later(begin + price.latency + throttled, freed)
     return Timing(begin, freed, done, throttled, cause)
 

@@ -107,6 +107,8 @@ class Prices:
             self.lead = max(self.lead, longest)
         engine = price.cost.engine
         if engine is not None:
+            # Whom an engine must wait for without sharing an instruction shows in no count of uses,
+            # so a loop read alone is told by this what else it waits for.
             excluded = self.excluded.setdefault(engine, set())
             excluded.update(price.cost.excludes)
 
@@ -166,6 +168,7 @@ class BandPrices:
 
 
 def _key(eqn: jx.Equation, values: list[Value]) -> PriceKey:
+    # A function that is called twice holds one equation, perhaps on tiles of different memories.
     return (id(eqn), *[value.space for value in values])
 
 

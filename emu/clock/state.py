@@ -191,6 +191,7 @@ class ClockState:
     def table(self) -> "ClockTable":
         """Every clock of engines and ports: its row, whose it is, and its fields."""
         # Made anew only if an engine or port came to be: every iteration of every loop asks.
+        # Engines and ports are never taken away, so as many as before are the same as before.
         size = sum(len(getattr(self, table)) for table in RESOURCES)
         if self.kept_table is None or self.kept_table.size != size:
             self.kept_table = ClockTable(self, size)
@@ -223,6 +224,7 @@ class ClockState:
         is_level = kind in LEVELS
         name = "engines" if is_level else CLOCKS[kind].table
         table: dict[Hashable, Resource] = getattr(self, name)
+        # A loop read on one core may be the first to use a bank: the mesh has no port for it yet.
         if key not in table:
             table[key] = RESOURCES[name]()
         return table[key]

@@ -71,6 +71,7 @@ class Value:
         """Leading slice `index` of a stacked value; `rank` is the mesh's."""
         part = self.viewed(aval)
         if self.known is not None:
+            # A table of `[*mesh, 100, 8]` has the slices `[*mesh, 8]`: the mesh comes first.
             whole_mesh = (slice(None),) * rank
             part.known = self.known[(*whole_mesh, index)]
         return part

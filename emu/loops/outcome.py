@@ -154,6 +154,7 @@ class OutcomeReader:
 
     def after_base(self, time: int) -> int:
         """A time as ticks after the base; a mark stays a mark."""
+        # A past clock came out as some other one: without a mark nobody can tell which it was.
         if time < self.before:
             raise Unclear
         is_mark = time < PAST
@@ -296,6 +297,8 @@ class OutcomeReader:
             value.space,
             ready=0 if home is None else self._ready(value),
             source=_plain_name(value.source),
+            # Versions are numbers of this state alone; what counts outside is whether it is the
+            # last.
             fresh=buffer is None or bool(value.version == buffer.version),
             known=value.known is not None,
             steps=steps,
@@ -332,6 +335,7 @@ class OutcomeReader:
             home = FromOutside(place)
         else:
             home = MadeInside(len(self.made))
+            # Only those that an output is in: after the loop nobody can reach the others.
             self.made.append(self._after(buffer))
         self.homes[id(buffer)] = home
         return home

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+# Of 8 bytes each these are 34 MB.
 MAX_KNOWN_ELEMENTS = 1 << 22
 
 Integers: TypeAlias = np.ndarray
@@ -54,6 +55,7 @@ def iota(params: Params, lead: int) -> Integers | None:
     if math.prod(shape) > MAX_KNOWN_ELEMENTS:
         return None
     places = np.arange(shape[dimension], dtype=dtype)
+    # Of shape `[2, 3]` along dimension 0 the 2 places are `[2, 1]`, repeated over the 3.
     column = _of_rank(len(shape) - dimension, places)
     own = np.broadcast_to(column, shape)
     return np.expand_dims(own, tuple(range(lead)))
@@ -74,6 +76,8 @@ def _of_rank(rank: int, x: Integers) -> Integers:
 
 def choose(which: Integers, cases: Sequence[Integers]) -> Integers:
     """`cases[which]`; `which` may lack the cases' trailing dimensions."""
+    # On a mesh of 3 it may be `[3]` and the cases `[3, 8]`: as `[3, 1]` it chooses a row for each
+    # core.
     which = _of_rank(cases[0].ndim, which)
     chosen = cases[0]
     for number, case in enumerate(cases[1:], 1):
@@ -104,6 +108,7 @@ def _rem(a: Integers, b: Integers) -> Integers:
     """The remainder with the dividend's sign; by zero the dividend, as in XLA."""
     by_zero = b == 0
     divisor = np.where(by_zero, 1, b)
+    # NumPy's `%` has the divisor's sign: -7 % 2 is 1, where XLA, as `fmod` does, gives -1.
     return np.where(by_zero, a, np.fmod(a, divisor)).astype(a.dtype)
 
 
@@ -174,6 +179,7 @@ def _squeeze(
 
 
 def _reshape(lead: int, x: Integers, *, new_sizes: Sequence[int], **_: Any) -> Integers:
+    # Leading dimensions stay as they are, 1 or full: cores still agree where they did.
     return x.reshape(*x.shape[:lead], *new_sizes)
 
 
@@ -194,6 +200,7 @@ def _broadcast(
     for size, target in zip(x.shape[lead:], broadcast_dimensions, strict=True):
         own[target] = size
     spread = x.reshape(*leading, *own)
+    # A view: what is repeated takes no memory.
     return np.broadcast_to(spread, (*leading, *shape))
 
 
@@ -217,6 +224,7 @@ def _dynamic_slice(
 ) -> Integers:
     if all(start.size == 1 for start in starts):
         return _one_slice(lead, x, starts, slice_sizes)
+    # Each core's part is a box, so it can be cut along one dimension after another.
     for axis, (start, size) in enumerate(zip(starts, slice_sizes, strict=True), lead):
         x = _slice_per_core(lead, x, start, size, axis)
     return x

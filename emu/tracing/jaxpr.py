@@ -153,6 +153,7 @@ def trace(fn: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int]) -> 
       mesh: axis name to size.
     """
     with in_order(mesh):
+        # Names alone are bound: no device of the mesh need exist.
         jaxpr = jax.make_jaxpr(fn, axis_env=list(mesh.items()))(*avals)
     return body(jaxpr)
 
@@ -160,6 +161,8 @@ def trace(fn: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int]) -> 
 @functools.lru_cache(maxsize=4096)
 def body(jaxpr: Any) -> Body:
     """The `Body` of a `Jaxpr` or `ClosedJaxpr`."""
+    # One `Body` for each jaxpr, as it is known by its identity: what others keep by body, such as
+    # its literals' values and its decisions, is found again in each iteration.
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
     consts = getattr(jaxpr, "consts", None) or ()
     return Body(
@@ -178,6 +181,7 @@ def scan(eqn: Equation) -> Scan:
         consts = params["num_consts"]
         carry = params["num_carry"]
     else:
+        # From JAX 0.12 on the inputs are in groups, consts and carry first.
         of_consts, of_carry, *_ = params["ft_in"].unpack()
         consts = len(of_consts)
         carry = len(of_carry)
@@ -242,6 +246,8 @@ _JAX = os.path.dirname(os.path.abspath(jax.__file__))
 
 def is_kernel_file(file_name: str) -> bool:
     """Whether a stack frame's file is a kernel's: neither the emulator's nor JAX's own."""
+    # With the separator, or a kernel in `emu_kernels/` beside this package would pass for the
+    # emulator's. `<` begins names that are no file, such as `<string>`.
     return not file_name.startswith((_HERE + os.sep, _JAX + os.sep, "<"))
 
 
@@ -269,6 +275,7 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operands: tuple[Any, ...]) -
         own = aval.manual_axis_type.varying
         if own and like is None:
             like = aval
+        # Only the axes are joined: mesh and type are those of any operand that varies.
         varying |= own
     if like is None:
         return ShapedArray(shape, dtype)

@@ -27,6 +27,7 @@ def in_order(axes: Iterable[str] | None = None) -> AbstractContextManager[None]:
       axes: of the mesh: nothing else may be mapped over, and nothing differentiated, as no machine
         has instructions for that. None where only values count.
     """
+    # A tuple, as what is part of a cache key must have a hash.
     return _IN_ORDER(ANY if axes is None else tuple(axes))
 
 
@@ -95,6 +96,7 @@ def tiles(
         return one(into, at, x)
 
     if is_in_order():
+        # Known ahead to the clock, as every loop index: `emit` may branch on it and address by it.
         places = jnp.arange(count, dtype=jnp.int32)
         into, ys = lax.scan(step, into, (places, xs))
     else:
@@ -120,6 +122,7 @@ def _side_by_side(
 
     def joined(x: jax.Array, old: jax.Array) -> jax.Array:
         """The inverse, of the shape that `old` has."""
+        # `[4, 2, 3, 5]` is first `[2, 4, 3, 5]`, part beside part, and so `[2, 12, 5]`.
         return jnp.moveaxis(x, 0, axis).reshape(old.shape)
 
     def each(args: Any) -> Any:
@@ -130,6 +133,7 @@ def _side_by_side(
     if at_once is None:
         written, ys = jax.vmap(each)(args)
     else:
+        # A batch after another: a host may not hold what 4,096 slices compute on the way.
         written, ys = lax.map(each, args, batch_size=at_once)
     return jax.tree.map(joined, written, into), ys
 
