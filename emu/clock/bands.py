@@ -55,7 +55,7 @@ def arrive(
     ready: list[np.ndarray] = []
     free: list[np.ndarray] = []
     for band, device in enumerate(devices):
-        # An arrival rule knows one machine and its mesh, and is asked as if that band were read alone.
+        # An arrival rule knows one machine and its mesh: it is asked as if that band were alone.
         own = _crossing_of_band(crossing, band)
         arrival, freed = inst.arrival(device, inner, own, *operands, **eqn.params)
         ready.append(arrival)

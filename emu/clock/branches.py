@@ -31,7 +31,7 @@ def branch(
     merged: list[Value] | None = None
     for number in taken:
         mask = active
-        # Where all cores take one branch nothing has to be chosen, and times may stay plain numbers.
+        # Where all take one branch nothing has to be chosen, and times may stay plain numbers.
         if len(taken) > 1:
             mask = choice == number
             if active is not None:
