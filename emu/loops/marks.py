@@ -43,7 +43,7 @@ class Marks:
         if number is None:
             number = self._numbers[row] = len(self._rows)
             self._rows.append(row)
-        # Clocks have few hundred names, so the last mark is as far above KEEP as the first.
+        # Clocks have hundreds of names, not 2**60, so no mark comes near KEEP.
         return -FOREVER - number
 
     def row(self, mark: int) -> Row:
