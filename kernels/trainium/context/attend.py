@@ -149,6 +149,7 @@ def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
         over_keys = functools.partial(_over_keys, source, place, queries)
         own = lax.cond(alive, over_keys, if_dead, own)
         # Fetched before this block is stored: its state does not wait for that.
+        # Nothing follows the last block; the index stays inside the table, and `wanted` says no.
         after = jnp.minimum(block + 1, last_block)
         alive_after = index(work.block_needed, after) != 0
         wanted = alive_after & (block < last_block)
@@ -159,8 +160,10 @@ def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
         def leave(state: State, own: Unit) -> State:
             return state
 
+        # Later a dead block's state is in HBM already, as it was.
         put_if_dead = put if first else leave
         state = lax.cond(alive, put, put_if_dead, state, own)
+        # These tiles are free for the block after the next.
         return state, ahead, (queries, own)
 
     begin = jnp.int32(0)
@@ -207,9 +210,11 @@ def _fetch(
                 source.operands.q,
                 first=first_tile,
                 head=place.group * tiling.block_heads + offset,
+                # Heads in turn on both queues, each of which starts one load after another.
                 queue=LOAD_QUEUES[offset % 2],
             )
             loaded.append(of_head)
+        # Fresh HBM holds NaN: of the first source there is no state to fetch.
         if source.first:
             return loaded, own
         own = load(own, state, source.unit(place))
@@ -244,6 +249,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             query_tiles.append(form.query_of(head_tiles, tile, tiling))
     lanes_a_kv_head = len(query_tiles) // tiling.block_kv_heads
     first_head = place.group * tiling.block_heads
+    # 8 query heads a KV head in blocks of 4: group 3 begins with head 12, of KV head 1.
     first_kv_head, _ = divide(first_head, tiling.group)
     status = index(source.work.status, place.block)
 
@@ -254,9 +260,12 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             for offset in range(tiling.block_kv_heads):
                 kv_head = first_kv_head + offset
                 kv.append(form.load_kv(block, kv_head, key_tile, tiling))
+            # A block is partial as a whole; a whole query tile in it has a mask of zeros.
             masks: list[Masked | None] = [None] * tiling.block_tiles
             if masked:
                 masks = _masks(source, place, key_tile)
+            # Shared by all lanes: while one waits for its softmax, another's scores take the next
+            # bank.
             banks = step_banks(tiling.step)
             steps = []
             for lane, done in enumerate(lanes):
@@ -264,6 +273,8 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                     q=query_tiles[lane],
                     kv=kv[lane // lanes_a_kv_head],
                     done=done,
+                    # Lanes stand head by head, and all heads have the same mask: lane 5 of 4 tiles
+                    # a head has that of tile 1.
                     masked=masks[lane % tiling.block_tiles],
                     banks=banks,
                     tiling=tiling,
@@ -290,6 +301,8 @@ def _begun(source: _Source, own: Unit) -> list[Attended]:
     """Lanes before their first key tile."""
     tiling = source.tiling
     lanes = range(tiling.block_lanes)
+    # In `bf16-o` a source's output is summed in float32 from nothing, and rounded to bfloat16 only
+    # when it is done.
     if source.starts_anew:
         return [empty(tiling.step) for _ in lanes]
     begun = []
@@ -303,6 +316,7 @@ def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneSt
     """Lanes after their last key tile, with what they attended to in other sources."""
     tiling = source.tiling
     after = [stepped(lane) for lane in done]
+    # Lanes that began with the state hold it already.
     if source.first or not source.starts_anew:
         return after
     merged = []
@@ -331,6 +345,8 @@ def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | 
 
 def _biased(scores: Psum, bias: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
     """Adds a mask to scores, out of PSUM into SBUF."""
+    # In float32, −2¹⁰¹ + 3 rounds to −2¹⁰¹: no score shows beside it, so all masked ones are alike,
+    # and below `LOWEST`.
     tile = sbuf(*scores.shape, buffers=tiling.buffers)
     biased = tensor_tensor(tile, scores, bias, op="add")
     yield

@@ -140,7 +140,10 @@ class ContextAttention:
             if self.queries is None:
                 q_tile = tiling.block_tiles * tiling.rows
             else:
+                # The score deals all tokens out as queries. Blocks of the few real ones need not
+                # divide a rank's slots; key tiles do.
                 q_tile = tiling.columns
+            # 4 ranks of Ulysses that are dealt to as one hold 4 shares of slots in that one.
             share = self.ranks // self.dealt
             key_slots = share * tiling.key_slots
             return Slots(key_slots, tiling.keys, q_tile, tiling.columns)
@@ -169,6 +172,8 @@ class ContextAttention:
 
     def _sizes(self, placement: str) -> ContextTiling:
         # Zigzag deals a rank two chunks, and a key tile is within one.
+        # `every_hop` is one program for all masks, so its sizes suit zigzag too, whichever is
+        # chosen.
         cut = functools.partial(
             key_tiling,
             ranks=self.ranks,
@@ -214,6 +219,7 @@ class ContextAttention:
     def element(self) -> DType:
         """Dtype of the operands' elements."""
         if self.mx:
+            # The finer of the two FP8 formats: the scales of MX bring the range.
             return jnp.dtype(jnp.float8_e4m3fn)
         return jnp.dtype(self.dtype)
 
@@ -276,6 +282,7 @@ class ContextAttention:
         """The kernel on its mesh."""
         mesh = dict(self.built.mesh)
         if self.cores > 1:
+            # Innermost: cores are parts of a chip, and no exchange between chips runs along them.
             mesh[CORE] = self.cores
         all_axes = tuple(mesh)
         specs = (
@@ -322,7 +329,9 @@ class ContextAttention:
         form = layout_mx if self.mx else layout
         laid_out = form.laid_out(q, k, v, self.sides, self.element)
         queries, keys, values = jax.tree.map(self._on_mesh, laid_out)
+        # With which mask is whose: values depend on it, the clock does not.
         work = self.built.known(True)
+        # 0 and −2¹⁰¹ are exact in bfloat16, so masks cross HBM in half the bytes of float32.
         patterns = self.built.biases(jnp.bfloat16, self.masks)
         return queries, keys, values, work, patterns
 
@@ -340,6 +349,8 @@ class ContextAttention:
         """The program's results in the order of the sequence."""
         raw_out, raw_lse = results
         where, ranks, cores = self.sides.q, self.ranks, self.cores
+        # Padding is dropped here: its rows attended to nothing, and are 0 with a log-sum-exp of
+        # −inf.
         out = layout.output(raw_out, where, ranks, cores)
         tiles = self.sizes.block_tiles
         lse = layout.logsumexp(raw_lse, where, ranks, cores, tiles)

@@ -16,6 +16,7 @@ def positive(**sizes: int | None) -> None:
         if size is None:
             continue
         try:
+            # NumPy's integers count, True does not, though Python takes it for 1.
             is_positive = not isinstance(size, bool) and operator.index(size) >= 1
         except TypeError:
             is_positive = False
@@ -50,6 +51,7 @@ def dtype(given: DType, microscaled: str) -> None:
     if not is_allowed:
         known = isinstance(given, str) or not hasattr(given, "__name__")
         name = given if known else getattr(given, "__name__")
+        # The likeliest reason to ask for it is a reference, and there is one.
         wide = "; `exact` computes in float64" if str(name) == "float64" else ""
         raise ValueError(
             f"dtype is {name}, must be one of {', '.join(NAMES)} or {microscaled}{wide}"

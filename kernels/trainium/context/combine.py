@@ -47,6 +47,7 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
         tiles = unit_tiles(tiling, buffers=buffers)
         own = load(tiles, state, unit)
         lanes = [opened(own, lane, tiling) for lane in range(tiling.block_lanes)]
+        # The first part is loaded already, and its tiles take the sum.
         lanes = loop(add, lanes, parts, first=1)
         merged = closed(own, lanes, last=False)
         return store(state, merged, unit)

@@ -109,6 +109,8 @@ def all_gather(
     whole = dataclasses.replace(tiling, key_tiles=key_tiles)
     state = empty_state(tiling)
     only_source = _at(work, 0)
+    # The same step as a hop of a ring, with one long source, so no state is carried between
+    # sources.
     done = attend_source(everything, only_source, state, whole, first=True)
     return finish(done, tiling, transposed=False, logsumexp=True)
 
@@ -126,6 +128,8 @@ def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
         )
     return dataclasses.replace(
         tiling,
+        # As much work as before: 4 ranks with a fourth of the heads each, and four times the
+        # tokens.
         heads=tiling.heads // inner,
         kv_heads=tiling.kv_heads // inner,
         tiles=tiling.tiles * inner,
@@ -156,6 +160,8 @@ def ulysses(
     # All stand as [tiles, heads, ...], but values in one dtype: [pieces, keys, heads · value_dim].
     heads = 1
     heads_of_values = 1 if tiling.mx else 2
+    # Queries change hands too, which a ring spares them; in return all ranks of a group have the
+    # same part of the mask.
     own_k, own_v = operands.block
     q = among.swapped(operands.q, heads)
     k = among.swapped(own_k, heads)
@@ -194,10 +200,12 @@ def tiles(
 
     def split_by_column(x: Hbm) -> Hbm:
         _, *rest = x.shape
+        # Gathered in the order of ranks, so a column's queries stand together.
         return x.reshape(columns, -1, *rest)
 
     row_of_queries = along.gathered(operands.q)
     by_column = jax.tree.map(split_by_column, row_of_queries)
+    # Together, row by column, all ranks of the mesh meet every pair of queries and keys once.
     column_of_keys = down.gathered(operands.block)
     everything = operands.meeting(column_of_keys)
     key_tiles = tiling.key_tiles * down.ranks
@@ -260,6 +268,8 @@ def pass_q(
             now.source,
             done,
             tiling,
+            # Each owner's part of the state is met at one hop only, so it always starts from
+            # nothing.
             first=True,
             base=owner * tiling.units,
         )
@@ -300,6 +310,7 @@ def _returned(state: State, tiling: ContextTiling, among: Exchange) -> Finished:
     # Parts stand by owner; dealt out by owner and joined by sender, they are one queries' parts.
     by_owner = 0
     parts = among.swapped(state, by_owner)
+    # What ranks found about the same queries has different maxima, so it is merged and not added.
     own = combine(parts, tiling, among.ranks)
     return finish(own, tiling, transposed=False, logsumexp=True)
 

@@ -84,8 +84,12 @@ def finish(
         total = own.statistics[:, :, SUM]
         # A row that attended to nothing has sum 0 and output 0, which any divisor leaves.
         least = _columns(tiling)
+        # Without it a padded row would be 0 · ∞ = NaN; a real row's sum has a weight exp(0) = 1, of
+        # its maximum, and stays.
         least = tensor_immediate(least, total, op="max", value=LEAST_SUM)
         inverse = _columns(tiling)
+        # Of all lanes at once: their sums stand side by side, where columns of one would each cost
+        # an instruction.
         inverse = reciprocal(inverse, least)
         # Four banks, so that transposes and the copies out of them overlap.
         fresh = [psum(*shape, dtype=turned) for _ in range(BANKS // 2)]
@@ -96,6 +100,7 @@ def finish(
                 y = _transposed(y, banks, tiling)
             out = dma_store_at(out, y, place, queue=STORES[lane % 2])
         if lse is not None:
+            # Maxima are of scores before scaling, as the scale is applied in the exponent.
             maximum = own.statistics[:, :, MAXIMUM]
             y = _logsumexp(maximum, total, least, tiling)
             lse = dma_store_at(lse, y, unit, queue=STORES[1])
@@ -190,7 +195,10 @@ def _logsumexp(
         dtype=jnp.uint8,
         buffers=tiling.buffers,
     )
+    # Exactly 0: of no weight was anything added, and of any the sum is 1 at least.
     empty = tensor_immediate(empty, total, op="equal", value=0.0)
+    # Copied over the result, not computed: a product with the predicate would be 0 · −inf = NaN
+    # elsewhere.
     lowest = _columns(tiling)
     lowest = memset(lowest, value=-np.inf, engine="gpsimd")
     return tensor_copy_predicated(lse, lowest, empty)

@@ -50,6 +50,7 @@ class Form(Protocol):
 
 def form_of(tiling: ContextTiling) -> Form:
     """The module that knows the form of queries, keys and values."""
+    # A form has no state, so its module is all that is handed on.
     return operands_mx if tiling.mx else operands
 
 

@@ -62,6 +62,8 @@ def expand(
     """
     latent, rotary = block
     key_tiles = len(latent)
+    # Their values are one moving operand, so a latent is loaded into the array once for all of
+    # them.
     together = heads_at_once(tiling)
     all_groups = tiling.heads // together
     pieces = key_tiles * tiling.span
@@ -99,10 +101,14 @@ def expand(
             for head in range(together):
                 first_feature = head * nope
                 head_weights = part(key_weights, first_feature, nope, 2)
+                # The stationary operand's columns come out on partitions: features for keys, and
+                # below keys for values, as attention contracts each. So neither is transposed.
                 keys = _product(head_weights, latents, key_banks, tiling)
                 for piece in range(tiling.span):
                     own = _piece(keys, piece, tiling)
                     place = key_tile * tiling.span + piece
+                    # Keys are stored head by head, as `load_kv` reads them; values by the group, as
+                    # they come out.
                     target = place * tiling.heads + group * together + head
                     k = dma_store_at(k, own, target, queue=STORES[piece % 2])
             for piece in range(tiling.span):
@@ -146,6 +152,7 @@ def _piece(
 
 def _banks(rows: int, columns: int, products: int) -> list[Psum]:
     """PSUM `[rows, columns]` for the products of an iteration: `PRODUCT_BANKS`, as used in turn."""
+    # With one product an iteration it is the iterations that alternate, by a ring of two buffers.
     tiles = min(PRODUCT_BANKS, products)
     buffers = PRODUCT_BANKS // tiles
     return [psum(rows, columns, buffers=buffers) for _ in range(tiles)]
@@ -160,6 +167,7 @@ def _product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) 
     _, _, columns = right.shape
     bank = banks.pop(0)
     for place in range(parts):
+        # A latent of 512 features is four parts of 128, summed in the bank.
         accumulate = jnp.int32(place > 0)
         stationary = left[:, place]
         moving = right[:, place]

@@ -46,6 +46,7 @@ class LatentAttention:
     def __post_init__(self) -> None:
         a = self.attention
         on_a_ring = a.scheme == "ring" and a.cores == 1
+        # Expanded, every query head has keys and values of its own.
         head_for_head = a.heads == a.kv_heads
         if not on_a_ring or not head_for_head or a.mx:
             raise ValueError(
@@ -81,6 +82,7 @@ class LatentAttention:
             patterns: Hbm,
         ) -> Hbm | Finished:
             expands = functools.partial(expand, weights=weights, tiling=tiling)
+            # The ring itself is that of keys and values; only what travels is not them yet.
             expanding = dataclasses.replace(ring, expand=expands)
             operands = RankOperands(q, (latent, rotary), patterns)
             return ring_attention(
@@ -174,6 +176,7 @@ class LatentAttention:
         queries = layout.tiled(q, where, tiling.rows, tiling.heads)
         turned = queries[:, :, :, ONLY_CORE].transpose(FEATURES_FIRST)
         nope, _ = tiling.parts
+        # Two contracted parts: rotary keys are the same for all heads, so they are never expanded.
         return turned[:, :, :, :nope], turned[:, :, :, nope:]
 
     def _latents(self, latent: jax.Array) -> jax.Array:
@@ -192,6 +195,7 @@ class LatentAttention:
         """`[tokens, rope]` to `[ranks, pieces, 1, rope, keys]`."""
         tiling = self.attention.sizes
         where = self.attention.sides.kv
+        # As a head of its own, which `load_kv` gives to all heads.
         one_head = rotary[:, np.newaxis]
         keys = layout.tiled(one_head, where, tiling.keys, heads=1)
         return keys[:, :, :, ONLY_CORE].transpose(FEATURES_FIRST)
@@ -200,6 +204,8 @@ class LatentAttention:
         """`[latent, heads, n]` to `[heads / G, L, r, G · n]`."""
         _, heads, _ = weights.shape
         groups = heads // heads_at_once(self.attention.sizes)
+        # Heads of a group are neighbours, so their columns stand side by side after this reshape
+        # alone.
         by_part = weights.reshape(*self._parts, groups, -1)
         part, row, group, column = range(4)
         return by_part.transpose(group, part, row, column)
@@ -231,6 +237,7 @@ class LatentAttention:
         )
         rotary = struct(ranks, pieces, 1, rope, tiling.keys)
         both = weights(nope), weights(tiling.value_dim)
+        # What is masked does not depend on how keys are made.
         *_, work, patterns = self.attention.abstract()
         return queries, latents, rotary, both, work, patterns
 

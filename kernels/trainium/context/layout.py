@@ -64,6 +64,7 @@ def tiled(x: jax.Array, where: Placement, rows: int, heads: int) -> jax.Array:
     _, all_heads, features = x.shape
     cores = all_heads // heads
     spread = where.spread(x)
+    # Heads go to cores in runs: of 8 on 2 cores the second has 4 to 7, whole groups of a KV head.
     return spread.reshape(where.ranks, -1, rows, cores, heads, features)
 
 
@@ -71,6 +72,8 @@ def _by_part(x: jax.Array, parts: tuple[int, ...]) -> ByPart:
     """The features of `[..., features, rows]` cut into parts, as they are contracted."""
     cut = []
     start = 0
+    # Each part is an array of its own, because a tile of more than 128 features has no room on the
+    # partitions.
     for features in parts:
         end = start + features
         cut.append(x[..., start:end, :])
@@ -164,6 +167,7 @@ def abstract(
       lead: dimensions of the mesh, which come first.
       tiling: sizes of one core.
     """
+    # Keys and values are stored by the piece: 4 key tiles of 4 pieces are 16 tiles of 128 keys.
     pieces = tiling.key_tiles * tiling.span
 
     def struct(*shape: int) -> jax.ShapeDtypeStruct:

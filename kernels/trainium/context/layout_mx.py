@@ -24,6 +24,7 @@ from kernels.trainium.context.operands_mx import partitions
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 
+# MX tiles take partitions by the quadrant of 32, and 4 features on each.
 FEATURES = MX_ROWS * MX_QUAD
 
 Scaled: TypeAlias = tuple[jax.Array, jax.Array]
@@ -90,6 +91,7 @@ def laid_out(
     check(tiling)
 
     def rounded(x: ArrayLike) -> jax.Array:
+        # The machine quantises 16-bit floats, so values are rounded twice here as well.
         return jnp.asarray(x, jnp.bfloat16)
 
     queries = tiled(rounded(q), sides.q, tiling.rows, tiling.heads)
@@ -105,6 +107,8 @@ def laid_out(
 def _features_first(x: jax.Array, dtype: DType, tiling: ContextTiling) -> Scaled:
     """Queries or keys `[ranks, tiles, rows, cores, heads, dim]`, features on partitions."""
     *lead, _ = x.shape
+    # Feature 37 of a key: partition 9, place 1; the second band of 8 partitions, and so the second
+    # scale.
     by_place = x.reshape(*lead, partitions(tiling), MX_QUAD)
     rank, tile, row, core, head, partition, place = range(7)
     turned = by_place.transpose(rank, core, tile, head, partition, row, place)
@@ -165,6 +169,7 @@ def abstract(
         rows_of_features,
         tiling.keys,
     )
+    # By the key tile: its four pieces are the four places, not tiles of their own.
     values = scaled(
         tiling.key_tiles,
         tiling.kv_heads,

@@ -28,6 +28,8 @@ def query_tiles(tiling: ContextTiling) -> list[Sbuf]:
     """SBUF for a head's query tiles of a block: by part `[part, block tiles, rows]`."""
     tiles = []
     for features in tiling.parts:
+        # No ring: `attend` makes two sets, of which one takes the next block while the other is in
+        # use.
         tile = sbuf(
             features,
             tiling.block_tiles,
@@ -87,6 +89,7 @@ def load_kv(
     keys = []
     for features in k:
         pieces = part(features, first, tiling.span, 0)
+        # As the rotary part of MLA's keys, which all heads share.
         serves_all = pieces.shape[1] == 1
         own_head = 0 if serves_all else head
         of_head = index(pieces, own_head, 1)
@@ -106,7 +109,9 @@ def _load_keys(pieces: Hbm, tiling: ContextTiling) -> Sbuf:
         dtype=tiling.dtype,
         buffers=tiling.buffers,
     )
+    # Keys and values by a queue each: scores begin when the keys are there.
     tile = dma_load_tiles(tile, pieces, queue=KEYS)
+    # Pieces side by side are one moving operand: up to 512 keys pass a query tile in one matmul.
     return tile.reshape(features, tiling.columns)
 
 

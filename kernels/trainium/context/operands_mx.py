@@ -70,6 +70,7 @@ def query_of(
     """One of a head's query tiles."""
     elements, scale = tiles
     own = elements[:, place]
+    # In HBM a query's four features of a partition are neighbours, which a view parts again.
     quads = own.reshape(-1, tiling.rows, MX_QUAD)
     return quads, scale[:, place]
 
@@ -98,6 +99,8 @@ def load_kv(
     elements, scale = (_load_keys(x, head, key_tile, tiling) for x in k)
     key_quads = elements.reshape(-1, tiling.columns, MX_QUAD)
     key_scale = scale.reshape(-1, tiling.columns)
+    # Not in pieces: the four pieces of values are the places of their partitions, and come as they
+    # stand.
     own = [_of_head(x, head, key_tile) for x in v]
     tiles = [_like(x, tiling) for x in own]
     loaded = []
@@ -155,6 +158,8 @@ def step(
     key_tile, value_tile = kv
     keys, key_scale = key_tile
     values, value_scale = value_tile
+    # Nothing to accumulate: one matmul contracts 128 partitions by 4, up to 512 features of a key,
+    # or all 512 keys of a key tile.
     overwrite = jnp.int32(0)
     bank = banks.scores.take()
     bank = nc_matmul_mx(
@@ -169,6 +174,8 @@ def step(
     yield
     if masked is not None:
         scores = yield from masked(scores)
+    # 16-bit floats until they are transposed: `quantize_mx` takes no others, and a transpose of 8
+    # bits would come out in 16 anyway.
     weights = sbuf(
         *scores.shape,
         dtype=tiling.step.dtype,
@@ -182,6 +189,7 @@ def step(
         buffers=tiling.buffers,
     )
     yield
+    # Piece n of the keys becomes place n: key 300 of pieces of 128 is at partition 44 and place 2.
     pieces = []
     for start in range(0, tiling.columns, tiling.keys):
         end = start + tiling.keys
@@ -217,6 +225,7 @@ def _quantised(turned: Sequence[Psum], tiling: ContextTiling) -> Mx:
     """Transposed weights, a piece at each of the four places of a partition, as MX."""
     buffers = tiling.buffers
     quads = tiling.keys, tiling.rows, MX_QUAD
+    # An instruction for each place, since a transpose gives one key a partition and MX wants four.
     together = sbuf(*quads, dtype=tiling.step.dtype, buffers=buffers)
     for number, piece in enumerate(turned):
         # Some by the Scalar Engine, since the Vector Engine has most to do.
@@ -225,6 +234,8 @@ def _quantised(turned: Sequence[Psum], tiling: ContextTiling) -> Mx:
         place = jnp.int32(number)
         together = tensor_copy_every(together, piece, place, engine=engine)
     elements = sbuf(*quads, dtype=tiling.dtype, buffers=buffers)
+    # 8 keys of each of the four pieces, 32 weights of a query, share a scale whatever its others
+    # are.
     groups = tiling.keys // MX_PARTITIONS
     scale = sbuf(groups, tiling.rows, dtype=jnp.uint8, buffers=buffers)
     return quantize_mx(elements, scale, together)

@@ -179,6 +179,7 @@ def attend_ring(
             empty_state(tiling),
             at(0).source,
             first=True,
+            # Replicated tiles come after a rank's own block, and still need its maxima.
             last=only_hop and not ring.roots,
         )
         last = only_hop and not logsumexp
@@ -190,6 +191,7 @@ def attend_ring(
             # Sent before it is used: the transfer runs beside the computation.
             arriving = ring.pass_on(spare, held, now)
             done = use(held, done, now.source)
+            # What arrived is used next, and what was used is where the block after that lands.
             return (arriving, held, done), None
         done = use(held, done, now.source)
         # Lands in what was just read, so that it waits.
@@ -217,6 +219,7 @@ def attend_ring(
         for place in range(1, last):
             carry, _ = hop(carry, at(place))
     elif last > 1:
+        # One loop body for all of these hops: what differs between them is in their integers.
         middle = jax.tree.map(lambda table: table[1:last], work.hops)
         carry, _ = lax.scan(hop, carry, middle)
     # The last block is used and not sent on.
@@ -243,12 +246,14 @@ def _replicated(
     last: bool,
 ) -> State:
     """Attends to the key tiles that every rank is sent; `last` if nothing follows."""
+    # A source of one key tile, for which the query side is cut as ever.
     single = dataclasses.replace(tiling, key_tiles=1)
     last_root = len(ring.roots) - 1
     for place, (root, key_tile) in enumerate(ring.roots):
         # A tile of keys is several pieces, and so is its part of every buffer of the block.
         def spread(x: Hbm, root: int = root, key_tile: int = key_tile) -> Hbm:
             pieces = x.shape[0] // tiling.key_tiles
+            # Every rank reads this place of its own block, but only what the root read is sent.
             first = key_tile * pieces
             own = part(x, first, pieces, 0)
             received = hbm(*own.shape, dtype=x.dtype)

@@ -123,6 +123,8 @@ def ring_of(asked: Asked, hops: Hops, *, chips: tuple[str, ...] = (RING,)) -> Ri
 
 
 def _ring(asked: Asked) -> Scheme:
+    # Worked out before the kernel is traced: how many hops there are is part of the program, and
+    # which tiles each has is in its integers.
     hops = ring_hops(
         asked.mask,
         asked.sides,
@@ -150,6 +152,7 @@ def _ring(asked: Asked) -> Scheme:
 
 def _all_gather(asked: Asked) -> Scheme:
     by_rank = by_source(asked.mask, asked.sides)
+    # All keys are there before the first step, so there is nothing to take turns with: one source.
     tables = by_rank.joined()
     across = Exchange(RING, asked.ranks, (RING,))
 
@@ -170,6 +173,8 @@ def _all_gather(asked: Asked) -> Scheme:
 
 
 def _ulysses(asked: Asked, inner: int) -> Scheme:
+    # Before 4 ranks of 8 heads exchange, each has a fourth of the group's tokens; while they
+    # attend, each has 2 heads of all of them.
     by_heads = exchange.headwise(asked.sizes, inner)
     # While attention runs an outer rank has its inner ranks' tokens, and few of the heads.
     sides = dataclasses.replace(asked.sides, tiling=by_heads)
@@ -179,6 +184,8 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
         static=asked.static_program,
         every_hop=asked.every_hop,
     )
+    # Outermost first, so inner ranks are neighbours: with 4 of them, rank 2 of ring place 1 is chip
+    # 6.
     chips = RING, INNER
     ring = ring_of(asked, hops, chips=chips)
     among = Exchange(INNER, inner, chips)
@@ -193,6 +200,8 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
         )
 
     return Scheme(
+        # Inner ranks attend with other heads to the same tokens, so one table serves all of a
+        # group.
         mesh={RING: asked.ranks // inner, INNER: inner},
         table_axes=(RING,),
         attend=attend,
@@ -201,6 +210,9 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
 
 
 def _tiles(asked: Asked) -> Scheme:
+    # Each rank moves the queries of its row and the keys of its column. On 4 by 4 ranks those are 3
+    # shares of queries and 3 of keys, where an all-gather would bring 15 of keys; partial outputs
+    # go back for that.
     columns = asked.inner
     rows = asked.ranks // columns
     by_rank = by_source(asked.mask, asked.sides)
@@ -231,6 +243,8 @@ def _pass_q(asked: Asked) -> Scheme:
         asked.mask,
         asked.sides,
         static=asked.static_program,
+        # The state has a part for each owner of queries, and the kernel a hop for each: dead hops
+        # stay, and skip their work only.
         every_hop=True,
         queries_travel=True,
     )
@@ -253,12 +267,14 @@ def _pass_q(asked: Asked) -> Scheme:
 
 
 def _static(asked: Asked, tables: Tables) -> Tables:
+    # After the tables are in the scheme's order: ranks must agree on what each meets at one place.
     return tables.for_all_ranks() if asked.static_program else tables
 
 
 SCHEMES = {
     "ring": Entry(_ring),
     "all-gather": Entry(_all_gather),
+    # Ulysses alone is `ulysses-ring` with a ring of one: all ranks share what that one is dealt.
     "ulysses": Entry(
         of=lambda asked: _ulysses(asked, asked.ranks),
         dealt=lambda ranks, inner: 1,

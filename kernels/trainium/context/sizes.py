@@ -132,6 +132,7 @@ class ContextTiling:
     def block_cost(self) -> int:
         """What a block and a key tile cost, relative to others: instructions take as long for few
         rows as for many, and for `LEAST_COLUMNS` keys as for fewer."""
+        # Not by area: tiles of 8 rows would seem cheap, and cost what tiles of 128 do.
         return self.block_tiles * max(LEAST_COLUMNS, self.columns)
 
     @property
@@ -152,6 +153,7 @@ class ContextTiling:
     @property
     def carried(self) -> DType:
         """Dtype of the output carried from source to source."""
+        # In bfloat16 it is rounded at every hop, the price of carrying half the bytes.
         return jnp.dtype(jnp.float32 if self.recipe == "fp32" else jnp.bfloat16)
 
     @property
@@ -164,6 +166,8 @@ class ContextTiling:
     @property
     def depth(self) -> int:
         """Depth of the rings of a lane's tiles: with many lanes a tile's last use is long ago."""
+        # Weights of 16 lanes for 512 keys in bfloat16 take 16 KiB of a partition, and 32 with a
+        # second buffer each.
         return 1 if self.block_lanes >= MANY_LANES else self.buffers
 
     @property
@@ -179,8 +183,10 @@ class ContextTiling:
             keys=self.keys,
             buffers=self.depth,
             dtype=half if self.mx else self.dtype,
+            # Of the whole key: parts are only how its features are contracted.
             scale=1 / math.sqrt(sum(self.parts)),
             scalar_copies=copies,
+            # A transpose puts 8-bit floats out as 16 bits.
             turned=self.turned or (half if narrow else None),
         )
 
@@ -200,10 +206,14 @@ def key_tiling(
     of 3 pieces of 123 keys (1,107 slots), or, where the number must be even, 4 of 3 by 92 (1,104).
     """
     share = math.ceil(tokens / ranks)
+    # First how many, then how large: 1,100 keys in tiles of at most 512 would leave a last one of
+    # 76.
     count = math.ceil(share / columns)
     count += count % 2 if even else 0
     size = math.ceil(share / count)
     if mx:
+        # 300 keys are 4 pieces of 96: each key of a piece takes a partition, and partitions come by
+        # 32.
         return count, MX_QUAD, math.ceil(size / (MX_QUAD * MX_ROWS)) * MX_ROWS
     return count, *split(size, PARTITIONS)
 

@@ -87,6 +87,8 @@ def empty_state(tiling: ContextTiling, parts: int = 1) -> State:
       parts: how many states, one after another.
     """
     lanes = parts * tiling.units, tiling.rows, tiling.block_lanes
+    # Rows on partitions and lanes within them, as in SBUF: a partition's part is one contiguous
+    # run.
     output = hbm(*lanes, tiling.value_dim, dtype=tiling.carried)
     statistics = hbm(*lanes, STATISTICS)
     return State(output, statistics)
@@ -108,6 +110,7 @@ def unit_tiles(tiling: ContextTiling, *, buffers: int = 1) -> Unit:
 def load(tiles: Unit, state: State, unit: KnownInt) -> Unit:
     """One unit's state, from HBM."""
     loaded = []
+    # Output and statistics on a queue each, and stores on two others: none stands behind another.
     for tile, whole, queue in zip(tiles, state, LOAD_QUEUES, strict=True):
         own = index(whole, unit)
         loaded.append(dma_load(tile, own, queue=queue))
@@ -126,6 +129,7 @@ def nothing(tiles: Unit, tiling: ContextTiling) -> Unit:
     """A unit whose queries have attended to nothing yet."""
     output = memset(tiles.output, value=0.0, engine="gpsimd")
     statistics = tiles.statistics
+    # Merged with a part of maximum m this counts exp(scale · (−2¹⁰⁰ − m)) = 0.
     at_first = {MAXIMUM: LOWEST, SUM: 0.0}
     for place, value in at_first.items():
         column = sbuf(tiling.rows, 1)
@@ -150,6 +154,7 @@ def opened(tiles: Unit, lane: int, tiling: ContextTiling) -> LaneState:
     copies = []
     for view in views(tiles, lane):
         copy = sbuf(*view.shape, dtype=view.dtype, buffers=tiling.buffers)
+        # A step writes whole tiles, and a lane is a slice of one.
         copies.append(tensor_copy(copy, view, engine="gpsimd"))
     return LaneState(*copies)
 
@@ -219,6 +224,8 @@ def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
             scale=tiling.step.scale,
         )
 
+    # Maxima 3 and 5, sums 10 and 4, at scale 1: relative to 5 they are 10 · e⁻² + 4 = 5.35. Two
+    # parts that saw nothing have exp(0) = 1 of sums 0: still 0, where −inf would have given NaN.
     raised = column()
     raised = tensor_tensor(raised, old.maximum, new.maximum, op="max")
     old_decay = decay(old.maximum)
@@ -239,6 +246,8 @@ def merge(old: LaneState, new: LaneState, tiling: ContextTiling) -> LaneState:
     )
     added = new.output
     carried = old.output.dtype
+    # The Vector Engine could add it as it is; the recipe is AWS's, which stores each part in
+    # bfloat16.
     if added.dtype != carried:
         rounded = sbuf(*added.shape, dtype=carried, buffers=tiling.buffers)
         added = tensor_copy(rounded, added)

@@ -45,6 +45,8 @@ class Sides:
         """int32 `[ranks, tiles, rows]`; those of padding are beyond the sequence."""
         among_queries = self.q.positions()
         by_tile = among_queries.reshape(self.q.ranks, -1, self.tiling.rows)
+        # Padding stands behind the last query, which is the last token: it is beyond the sequence
+        # as well.
         return by_tile + np.int32(self.first)
 
     @property
@@ -58,6 +60,7 @@ class Sides:
         key tiles]`."""
         block_rows = self.tiling.block_tiles * self.tiling.rows
         among_queries = self.q.grids(block_rows)
+        # Of 1,000 tokens the last 100 are queries: the first of them is at position 900.
         start = among_queries.start + self.first
         queries = dataclasses.replace(among_queries, start=start)
         keys = self.kv.grids(self.tiling.columns)
@@ -150,6 +153,7 @@ class Tables:
     def joined(self) -> "Tables":
         """All sources as one: their key tiles one after another."""
         ranks, sources, blocks, key_tiles = self.status.shape
+        # A gathered buffer has rank after rank, and key tiles within: this is the same order.
         all_key_tiles = sources * key_tiles
         by_block = self.status.transpose(_RANK, _BLOCK, _SOURCE, _KEY_TILE)
         status = by_block.reshape(ranks, 1, blocks, all_key_tiles)

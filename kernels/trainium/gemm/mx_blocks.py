@@ -69,6 +69,7 @@ def quantised(tile: Sbuf, dtype: DType, buffers: int) -> Quantised:
     """
     partitions, blocks, tokens, quad = tile.shape
     columns = blocks * tokens
+    # A tile of 128 partitions has 16 scales a column, each of 8 partitions by 4 places.
     scales = partitions // MX_PARTITIONS
     elements = sbuf(
         partitions,

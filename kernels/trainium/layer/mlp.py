@@ -69,6 +69,7 @@ def swiglu(
             op="multiply",
         )
 
+    # As the down projection takes it: a contraction tile for each of these tiles of features.
     out = sbuf(size, count, tokens, dtype=tiling.dtype)
     weights = w_gate, w_up
     return tiles(ffn_tile, weights, into=out, emit=emit, axis=1)

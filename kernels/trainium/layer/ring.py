@@ -71,6 +71,8 @@ def layer_ring(
     # Queries and keys are of the same tokens, and stand alike.
     where = place(placement, tokens, chips, tiling.tokens, tiling.rows)
     sides = Sides(q=where, kv=where, tiling=attention_tiling(tiling))
+    # Chip by chip contiguous tokens leave hops without work, but no hop is without work on all
+    # chips: the last one attends to every other's keys.
     hops = ring_hops(causal, sides)
     ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
     return LayerRing(where, hops, ring)
