@@ -104,6 +104,7 @@ def vector_scale(dst: Sram, x: Sram, scale: Sram) -> Sram:
 
 
 def _copy_cost(device: Device, dst: Operand, x: Operand) -> Cost:
+    # A copy that widens or narrows goes at the pace of its wider side.
     return on_datapath(move_cycles(device, max(dst.nbytes, x.nbytes)))
 
 
@@ -175,6 +176,8 @@ def rope(dst: Sram, x: Sram, cos: Sram, sin: Sram) -> Sram:
         m has no pair and stays as it is.
       cos, sin: `[m/2]`.
     """
+    # An odd number of elements leaves one without a partner: of 5, pairs (0, 2) and (1, 3), and 4
+    # stays.
     half = cos.size
     first, second, rest = jnp.split(single(x), [half, 2 * half], axis=1)
     cosines = jnp.broadcast_to(single(cos)[None], first.shape)

@@ -86,6 +86,7 @@ def map_cycles(device: Device, callbacks: Count, n: Count, kind: str) -> Cycles:
     """A hardware loop that issues `callbacks` multiply-adds of length `n`; nothing if empty."""
     body = callbacks_cycles(device, callbacks, n, kind)
     before = load_cycles(device, 3) + issue_cycles(device)
+    # A PE without a live slot branches past its loop: not even the descriptors are loaded.
     has_elements = np.asarray(callbacks) * np.asarray(n) > 0
     return np.where(has_elements, before + body, 0)
 
@@ -97,6 +98,7 @@ def loop_cycles(device: Device, rounds: Count, each_cycles: float) -> Cycles:
 
 def operation_cycles(device: Device, words: Count, sends: bool = False) -> Cycles:
     """One fabric operation that nothing holds up, from its dispatch to the next one's."""
+    # Only a send from memory puts several words an issue; what comes in comes one a cycle.
     words_an_issue = int(device.send_words) if sends else 1
     issues = -(-np.asarray(words) // words_an_issue)
     return device.fabric_setup_cycles + issues + device.vector_drain_cycles

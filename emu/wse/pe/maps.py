@@ -31,6 +31,8 @@ def accumulate(dst: Sram, n: int, term: Callable[[KnownInt], Sram]) -> Sram:
     """
 
     def add(k: KnownInt, total: Sram) -> Sram:
+        # Rounded after every term, as the datapath writes its sum back: XLA's own reduction would
+        # keep it in float32, and add in an order of its own.
         return (single(total) + term(k)).astype(dst.dtype)
 
     if n > UNROLL:
@@ -110,6 +112,8 @@ def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
 
     summed = accumulate(dst, q.shape[1], term)
     is_live = jnp.arange(k.shape[1])[None] < live
+    # A tile of `live` slots would have a shape that XLA does not know; all slots are worked out,
+    # and those beyond are dropped.
     return jnp.where(is_live, summed, dst)
 
 

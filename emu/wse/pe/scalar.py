@@ -118,6 +118,7 @@ def argmax(
       first: known index of `x[0]` in the whole vector.
     """
     is_valid = jnp.arange(x.shape[0]) < valid
+    # Lower than any logit, so that padding wins no tie either.
     kept = jnp.where(is_valid, single(x), -jnp.inf)
     best = jnp.argmax(kept).astype(jnp.int32)
     index = jnp.add(first, best)

@@ -44,6 +44,8 @@ def append(cache: Cache, k: Sram, v: Sram, pos: KnownInt, rows: int) -> Cache:
     is_mine = owner == lax.axis_index("row")
 
     def write(old: Cache, k: Sram, v: Sram, slot: KnownInt) -> Cache:
+        # Each lies as a hardware loop takes it: keys a dimension over all slots (`score_map`),
+        # values a slot over all dimensions (`value_map`).
         column = k.reshape(-1, 1)
         row = v.reshape(1, -1)
         return {
@@ -78,6 +80,8 @@ def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
         scores,
         "col",
         group=layer.parts,
+        # As long as the row has live slots, not as its cache: at position 130 of 128 rows, rows 0
+        # to 2 have two each and the others one.
         elements=live * queries,
     )
 
@@ -92,6 +96,8 @@ def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
     out = zeros((queries, dims))
     out = value_map(out, cache["v"], p, live)
 
+    # The division waits for this: a row knows its own exponentials only, and their sum over all
+    # rows comes with the values.
     both = sram_tile(shape=(queries, dims + 1), dtype="float32")
     both = copy_into(both, out, 0, axis=1)
     both = copy_into(both, total.reshape(queries, 1), dims, axis=1)
@@ -125,6 +131,8 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
         live: KnownInt,
         start: KnownInt,
     ) -> Sram:
+        # Of 3 live slots in shares of 2, column 0 has 2, column 1 has one and column 2, at 3 - 4 =
+        # -1, none.
         count = lax.clamp(jnp.int32(0), live - start, jnp.int32(share))
         mine = lax.dynamic_slice_in_dim(scores, start, share, axis=1)
         tile = sram_tile(shape=(queries, share), dtype=layer.dtype)
@@ -132,6 +140,7 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
         return copy_into(out, mine, start, axis=1)
 
     p = zeros((queries, layer.slots), layer.dtype)
+    # 5 slots on 4 columns are shares of 2, padded to 6 slots: column 3 would start at 6.
     has_slots = start < layer.slots
     operands = (p, scores, top, live, start)
     p = lax.cond(has_slots, exponentials, unchanged, *operands)
@@ -151,6 +160,7 @@ def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:
     heads = qk.shape[:1]
     total = sram_tile(shape=heads, dtype="float32")
     total = square_sum(total, qk)
+    # A group's columns hold one head between them, so the sum over the group is the head's.
     total = all_reduce(total, "col", group=layer.parts)
     scale = rsqrt_mean(total, total, n=layer.head_dim, eps=layer.eps)
     normed = sram_tile(shape=qk.shape, dtype="float32")

@@ -29,6 +29,8 @@ def gemv(weight: Sram, x: Sram) -> Sram:
     Dimensions: `weight` `[k, n]` resident in SRAM, `x` `[k]`.
     """
     outputs = weight.shape[1]
+    # Float32 whatever the weights are: what is added up over the PEs is rounded to their dtype
+    # once, after all sums.
     sums = zeros((outputs,))
     return fmac_map(sums, weight, x)
 
@@ -49,6 +51,7 @@ def rms_norm(x: Sram, weight: Sram, *, n: int, eps: float, dtype: DType) -> Sram
     total = sram_tile(shape=(1,), dtype="float32")
     total = square_sum(total, x)
     total = all_reduce(total, "row")
+    # Padding has added zeros to the sum, and must not count in the mean.
     scale = rsqrt_mean(total, total, n=n, eps=eps)
     scaled = sram_tile(shape=x.shape, dtype="float32")
     scaled = vector_scale(scaled, x, scale)
@@ -80,6 +83,7 @@ def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
     has_elements = start < width
     out = zeros((width,))
     out = lax.cond(has_elements, activated, unchanged, out, gate_up, start)
+    # Every element is a sum of one value and zeros, which is exact.
     out = all_reduce(out, "row")
     if dtype == "float32":
         return out

@@ -118,12 +118,16 @@ def layer_candidates(demand: Demand) -> Iterator[LayerMap]:
     most = min(demand.model.hidden_size, device.grid_height)
     step = max(1, most // ROW_CHOICES)
     for parts in range(1, half + 1):
+        # A rotation pair must not be parted, so a column gets whole pairs: of 64, on 1, 2, 4, ...
+        # 64 columns.
         if half % parts:
             continue
         for rows in range(step, most + 1, step):
             layer = layer_map(demand, rows, parts)
             if layer.cols > device.grid_width:
                 continue
+            # A bound from below, in no time: the exact count traces a program and is made of the
+            # few that `plan_wafer` tries.
             if least_bytes(layer, device) < device.sram_bytes:
                 yield layer
 
@@ -142,6 +146,7 @@ class HeadChoice(dict[int, HeadMap | None]):
         self.demand = demand
 
     def __missing__(self, rows: int) -> HeadMap | None:
+        # Many layer mappings have one height, and all of them need the same head region.
         self[rows] = best_head(self.demand, rows)
         return self[rows]
 

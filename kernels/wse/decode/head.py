@@ -34,6 +34,7 @@ def embed(head: HeadMap, table: Sram, token: Sram) -> Sram:
     residual = sram_tile(shape=(head.depth,), dtype="float32")
     first = first_token(head)
     residual = lookup(residual, table, token, first)
+    # One PE of the row has the embedding's elements, all others zeros: the sum is exact.
     return reduce_to_first(residual, "col")
 
 
@@ -88,6 +89,7 @@ def predict(
     token = sram_tile(shape=(1,), dtype="int32")
     on_first_row = lax.axis_index("row") == 0  # the only one whose logits are whole
     operands = (top, token, logits, valid, first)
+    # On the other rows the tiles stay unset: their chains run too, and nobody reads what they find.
     top, token = lax.cond(on_first_row, best_of_mine, nothing, *operands)
     _, token = chain_argmax(top, token, top, token, axis="col")
     return logits, token

@@ -91,6 +91,8 @@ def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
         cache,
         turn,
         turn,
+        # Known, not data: how many slots are live and how far a token walks decide how many cycles
+        # pass.
         Known(jnp.int32(pos)),
         Known(jnp.int32(gap)),
     )

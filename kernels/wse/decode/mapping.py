@@ -113,6 +113,7 @@ class LayerMap:
     @property
     def width(self) -> int:
         """Elements of the MLP's hidden vector in one PE, a whole number of shares."""
+        # Five elements in shares of 2 become 6, so that each row's share lies within the tile.
         return _whole(share_of(self.ffn, self.cols), self.width_share)
 
     @property
@@ -136,6 +137,7 @@ class LayerMap:
         key_and_value = 2 * self.dims
         shapes: dict[str, Shape] = {
             "attn_norm": (self.depth,),
+            # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
             "qkv": (self.depth, heads + key_and_value),
             "out": (heads, self.depth),
             "mlp_norm": (self.depth,),

@@ -90,6 +90,8 @@ def plan_wafer(
         of_layer = layer_cycles(pair.layer, device)
         return config.num_hidden_layers * of_layer + head_cycles(pair.head, device)
 
+    # Counting a PE's bytes traces its programs, so the fastest by estimate are counted first, until
+    # one fits.
     for pair in sorted(candidates(demand), key=token_cycles):
         plan = place(pair, demand)
         if plan is not None:
@@ -149,6 +151,8 @@ def head_figures(head: HeadMap, tables: int, device: Device) -> Bytes | None:
         at_embedding = embed_program(head).memory(device, *embed_arguments(head))
     except OutOfMemory:
         return None
+    # The norm is resident and counted once, below; without it the two peaks are one table and
+    # buffers each.
     peak = max(at_head["sram"] - norm, at_embedding["sram"])
     buffers = peak - head.table_bytes()
     resident = head.table_bytes() * tables + norm
@@ -229,9 +233,13 @@ def largest_context(demand: Demand) -> int | None:
     device = demand.device
     low = 0
     high = demand.context
+    # `low` fits and `high` does not. A context of 8,000 is told to 125 tokens, as every trial
+    # traces a program.
     while high - low > max(1, low // 64):
         middle = (low + high) // 2
         tried = dataclasses.replace(demand, context=middle)
+        # Where even the region with the most room by the closed form overflows, that context is too
+        # long.
         roomiest = min(
             candidates(tried),
             key=lambda pair: least_bytes(pair.layer, device),

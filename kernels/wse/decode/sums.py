@@ -68,12 +68,16 @@ def all_reduce(
     size = group or lax.axis_size(axis)
     if size == 1:
         return x
+    # The whole tile decides, not `elements`: that is known to the clock, but not as the program is
+    # traced.
     wavelets = int(words(x.size, x.dtype))
     if meet_in_the_middle(size, wavelets):
         tree = trees.two_tree(size, line_groups(size))
     else:
         tree = trees.two_phase(size, group_size(size))
     x = reduce(x, x, axis=axis, tree=tree, op=op, group=size, elements=elements)
+    # From the root on, within the call of the reduce: every PE has picked its role for both
+    # already.
     return multicast(
         x,
         x,

@@ -127,6 +127,7 @@ class TokenClock:
           at: nothing; position and hops from the region behind; hops.
           options: see `Program.read`.
         """
+        # The distance into a layer's region is in `at`: layers at one distance share a reading.
         key = (phase, band, *at, *options.items())
         if key not in self._kept:
             device = self.device.sheet.at(band)
@@ -159,6 +160,8 @@ class TokenClock:
         for reading in self.stops(pos, band, trace_core=(0, 0)):
             starts.append(now)
             for event in reading.events:
+                # A phase begins when the one before has ended, so its events come later by all
+                # before it.
                 moved = dataclasses.replace(
                     event,
                     start=event.start + now,

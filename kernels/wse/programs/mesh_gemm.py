@@ -140,6 +140,9 @@ def mesh_gemm(device: Device, sizes: Sizes) -> FabricProgram:
 
     # A lower task goes first, so the order of these is that of the source's task numbers.
     _everywhere(program, "aligned", pe.alignment, streams)
+    # "x done" waits for two ends, by two bits: blocked until the send of X is over, active once the
+    # receive is, it runs after both in whatever order they come. "y done" does the same for W, and
+    # "joint" for the two of them: the one unblocks it, the other activates it.
     for name, operation in (
         ("joint", Unblock("next")),
         ("x done", Unblock("joint")),
@@ -276,6 +279,8 @@ class _Pe:
 
     def shift(self, number: int, count: int, align: Ends) -> list[Op]:
         """One shift; after the first `count` a row's tiles move without being taken."""
+        # Once the row is aligned its buffers are not swapped any more, so the tile stays in the one
+        # where the last shift that counted left it.
         here = min(number, count) % 2
         cycles = self.cycles
         taken = cycles.swap + cycles.count if number <= count else 0
@@ -296,6 +301,8 @@ class _Pe:
 
     def alignment(self, count: int, align: Ends, x: Ends, w: Ends) -> list[Op]:
         """Shifts until the row is aligned; then clears the result and takes the first step."""
+        # The last row, p - 1, moves p // 2 times, the most of all. Every row shifts that often, and
+        # beyond its own count takes nothing.
         half = self.sizes.p // 2
         cycles = self.cycles
         runs: list[list[Op]] = []
@@ -322,6 +329,8 @@ class _Pe:
         cycles = self.cycles
         runs: list[list[Op]] = []
         for step in range(1, self.sizes.p):
+            # It blocks itself first: what starts it again is "joint", when the tiles have come, and
+            # its own last operation, when the product is done.
             runs.append([Block("next"), *self.step(step, shifted, x, w)])
         done = Code(2 * cycles.swap + cycles.test + cycles.exit, "steps done")
         runs.append([Block("next"), done, Activate("repeat")])

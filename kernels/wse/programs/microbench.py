@@ -105,6 +105,8 @@ def matvec(
     code: list[Op] = [
         Stamp(START),
         Code(entry_cycles, "loop entry"),
+        # A fabric program's task has no loops: the turns are written out, each with the branch
+        # back.
         *body * iters,
         Stamp(END),
     ]

@@ -54,6 +54,7 @@ class WaferGemv:
         """Rows that are summed in a chain first: a divisor, so that no group ends before others."""
         square_root = self.rows**0.5
         divisors = [size for size in range(1, self.rows + 1) if self.rows % size == 0]
+        # 24 rows have a root of 4.9 and the divisors 4 and 6, of which 4 is nearer.
         return min(divisors, key=lambda size: abs(size - square_root))
 
     def tree(self, device: Device) -> trees.Tree:
@@ -71,6 +72,7 @@ class WaferGemv:
 
     def tiles(self, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`x` `[k]` as `[rows, depth]`, `w` `[k, n]` as `[rows, cols, depth, width]`."""
+        # Zeros of x and w add nothing to a sum, and outputs beyond `n` are sums of zeros.
         more_k = (0, self.rows * self.depth - self.k)
         more_n = (0, self.cols * self.width - self.n)
         padded_x = np.pad(np.asarray(x), more_k)
@@ -129,6 +131,7 @@ def fabric_program(gemv: WaferGemv, device: Device) -> FabricProgram:
     columns = programs.Line(program, "y")
 
     call = ops.Code(int(call_cycles(device)), "call")
+    # Each of the two collectives begins with its own, as in `kernel`.
     calls = programs.everywhere(program, call)
     clear = programs.everywhere(program, ops.Load(1), ops.copy(y[:], 0.0))
     spread = programs.multicast(rows, x[:], "x")

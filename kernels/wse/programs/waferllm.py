@@ -168,6 +168,7 @@ def softmax(mesh: Mesh, scores: Sram) -> Sram:
     top = mesh.tile(1)
     top = fold(top, scores, slots, op="max")
     top = mesh.all_reduce(top, "row", op="max")
+    # `attention` has scaled the scores already, in memory, as the published kernel does.
     p = exp(scores, scores, top, slots, scale=1.0)
     total = mesh.tile(1)
     total = fold(total, p, slots, op="add")
@@ -190,6 +191,7 @@ def attention(layer: Layer, residual: Sram, weights: Weights) -> Sram:
     sin = weights["sin"]
     normed = rms_norm(layer, residual, weights["attn_norm"])
     qkv = mesh.summed_product(weights["qkv"], normed, "row")
+    # One head as wide as the model: its pairs are `(x[j], x[j + model / 2])` within each PE's part.
     q = rope(mesh.tile(1, model), qkv[:1], cos, sin)
     k = rope(mesh.tile(1, model), qkv[1:2], cos, sin)
     release(k)  # it is timed, and not appended

@@ -53,6 +53,7 @@ def check_memory(program: FabricProgram, device: Device) -> None:
     """Code and buffers fit the SRAM of every PE."""
     code = code_bytes(program, device)
     buffers = program.used_bytes()
+    # PEs hold different code and buffers: it is the fullest that must fit.
     used = code + buffers
     limit = device.capacity_bytes["sram"]
     if limit is not None and used.max() > limit:
@@ -114,6 +115,7 @@ def check_route(name: str, color: Color) -> None:
                 "the edge of the program's rectangle"
             )
         heard = has(neighbour(listens, side), OPPOSITE[side])
+        # A wavelet sent there would never be taken, and those behind it wait for ever.
         deaf = sends & ~heard
         if deaf.any():
             at = first_of(deaf)

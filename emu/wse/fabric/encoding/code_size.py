@@ -23,6 +23,7 @@ def code_bytes(program: FabricProgram, device: Device) -> np.ndarray:
     each = int(device.operation_bytes)
     for declared in program.tasks.values():
         for task in declared:
+            # A set, so each is counted once however many turns its loop has.
             different = {_in_code(op) for op in task.code}
             taken[task.place] += len(different) * each
     return taken

@@ -97,6 +97,7 @@ class Names:
         """`bool[height, width]`: where a task has code, and where wavelets start it."""
         if index in self.found:
             return self.found[index]
+        # A name may be declared several times, with other code on other PEs.
         has_code = np.zeros(self.program.shape, bool)
         hears = np.zeros(self.program.shape, bool)
         for task in list(self.program.tasks.values())[index]:

@@ -104,6 +104,7 @@ def _local_cycles(op: ops.Vector, device: Device) -> laws.Cycles:
 def _local(device: Device, cycles: laws.Cycles) -> Timing:
     # What a float is off by, in its last bit, is no cycle more.
     whole = math.ceil(round(float(cycles), 6))
+    # The datapath is held for a cycle even by an operation that it would do in a fraction of one.
     issues = max(1, whole)
     return Timing(
         setup_cycles=int(device.vector_setup_cycles),

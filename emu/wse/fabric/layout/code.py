@@ -92,6 +92,7 @@ def code(
                 f"code: PE {at} is in two places, must be in one; add "
                 "the two codes with +"
             )
+        # Equal sequences at different places are one, so that PEs which do the same are one task.
         which[place] = numbers.setdefault(tuple(sequence), len(numbers))
     return Code(which, tuple(numbers))
 

@@ -184,6 +184,7 @@ def _color_of_adder(tree: Tree) -> list[int]:
     and that it still waits for.
     """
     apart: list[set[int]] = [set() for _ in range(tree.pes)]
+    # What is below a PE in the tree is added before the PE's own stream ends.
     number, size = _numbered(tree)
     for pe in tree.order[1:]:
         parent = tree.parent[pe]
@@ -197,6 +198,7 @@ def _color_of_adder(tree: Tree) -> list[int]:
             apart[other].add(parent)
     color = [-1] * tree.pes
     for pe in tree.order:
+        # Those that have no color yet are -1, which takes none.
         taken = {color[other] for other in apart[pe]}
         color[pe] = _first_free(taken)
     return color
