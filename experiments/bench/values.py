@@ -59,6 +59,8 @@ def least(
     taken = dict.fromkeys(fns, math.inf)
     for _ in range(repeats):
         for name, fn in fns.items():
+            # In turns, so that a busy neighbour slows all of them; the least of each is the run
+            # that it left alone. Of all threads, as XLA uses several.
             start = time.process_time()
             jax.block_until_ready(fn())
             seconds = time.process_time() - start

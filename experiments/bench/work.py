@@ -48,6 +48,8 @@ def timed(work: str) -> Timed:
     ) as process:
         assert process.stdout is not None
         said = process.stdout.read()
+        # Of this child alone, where `getrusage` sums over all children so far. `returncode` tells
+        # Popen not to wait again.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

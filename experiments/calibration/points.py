@@ -97,6 +97,7 @@ def _point(row: dict[str, Any], where: str) -> Point:
         value = float(row["value"])
     except ValueError:
         value = math.nan
+    # Errors are relative to the measured value, so none may be 0; NaN fails the comparison too.
     if not 0 < value < math.inf:
         raise UsageError(
             f"{where}: value is {row['value']!r}, must be a number above 0"
@@ -113,6 +114,8 @@ def fitted_ids(sheets: Iterable[Sheet]) -> set[str]:
         for quantity in sheet.quantities().values()
         if quantity.kind == "fitted"
     ]
+    # A fitted quantity's source names its points: `T2-F32MM-2a T2-DMA-1`. Words that are no id
+    # match no point.
     return {word for source in sources for word in re.findall(r"[\w-]+", source)}
 
 

@@ -37,6 +37,8 @@ def _stamps(device: Device, program: FabricProgram) -> dict[str, np.ndarray]:
     encoded = encode(program, device)
     if encoded.straight:
         return stepper.run(program, device).stamps
+    # A compilation is of one shape: short programs are lengthened to a common size, since compiling
+    # takes longer than they run.
     shape = shape_of(encoded)
     wide = dataclasses.replace(
         shape, instructions=max(shape.instructions, INSTRUCTIONS)
@@ -54,6 +56,7 @@ def _between(device: Device, program: FabricProgram) -> int:
     stamps = _stamps(device, program)
     start = stamps[microbench.START]
     end = stamps[microbench.END]
+    # The instruction that takes the first stamp is no part of what was timed.
     return int((end - start).item() - device.timestamp_cycles)
 
 
@@ -114,6 +117,8 @@ def vector_op_completion(
     """From a vector operation's dispatch until its last element is written."""
     run = _logged(device, op, dtype, elements)
     first, second = run.order.cycle[:2]
+    # Cycles in which PE 0 issued an element. The last of them before the second operation's
+    # dispatch is the first operation's, and is written at its end: hence 1 more.
     issued = np.flatnonzero(run.issues[:, 0] >= 0)
     return {"cycles": int(issued[issued < second].max() + 1 - first)}
 
@@ -153,6 +158,7 @@ def mesh_gemm(
         raise Unsupported(
             f"mesh_gemm: compute_repeats is {compute_repeats!r}, must be a whole number, 0 or more"
         )
+    # The ends of the band only draw a bar; they need not be as exact as what is compared.
     repeats, warm_up = (REPEATS, 1) if device.band == "nominal" else ONE
     sizes = mesh.Sizes(
         p,

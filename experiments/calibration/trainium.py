@@ -67,6 +67,10 @@ def _ns(device: Device, ticks: float) -> float:
 
 def _instruction(device: Device, events: list[Event], instructions: int = 1) -> Metrics:
     """Bar and steady distance of the last event, which a profiler shows as `instructions` bars."""
+    # The profiler shows a float32 matmul as two bars, one behind the other, where the clock has one
+    # event. Of 128 columns, 4 · 128 + 2 · 8 = 528 busy cycles, each bar has 264: the second ends
+    # with the event, so its own latency is the event's less 264, and bars follow each other at half
+    # the events' distance.
     before, last = events[-2:]
     others = (last.end - last.start) * (instructions - 1) / instructions
     return {
@@ -108,6 +112,7 @@ def tensor_engine(
 ) -> Metrics:
     """FLOPs over the time in which the Tensor Engine is busy, from a cold start."""
     events = _matmuls(device, shapes, count, dtype)
+    # Busy time alone, as the profiler's active time: what lies between the matmuls is not in it.
     active_s = sum(error.end - error.start for error in events) / device.tick_hz
     flops = count * sum(2 * math.prod(shape) for shape in shapes)
     return {"tflops_active": flops / active_s / 1e12}
@@ -181,9 +186,11 @@ def dma_transfer(
         raise Unsupported(
             f"dma_transfer: {rows} partitions an engine, at most {limit}: one engine serves those"
         )
+    # So many partitions as one engine serves: its descriptors follow each other, as in the profile.
     tile = _array(1, rows, bytes_per_partition, dtype="uint8")
     kernel = functools.partial(microbench.dma_copies, queues=DMA_QUEUES, buffers=1)
     (load,) = _events(device, "trn.dma_load", kernel, tile)
+    # A profile's bar begins with the first packet and ends with the last.
     outside = device.ticks(device.dma_trigger_s) + device.ticks(device.dma_wakeup_s)
     return {"latency_ns": _ns(device, load.done - load.start - outside)}
 
@@ -200,6 +207,7 @@ def dma_stream(
         buffers=max(1, min(STREAM_TILES, room)),
     )
     clock = _read(device, kernel, tiles)
+    # Every byte goes in and out.
     moved = 2 * math.prod(tiles.shape)
     return {"gbytes_per_s": moved / _packets_s(device, clock) / 1e9}
 

@@ -84,6 +84,7 @@ class Bench:
     def measure(self, dtype: str, recipe: str, ranks: int) -> Row:
         """Runs one ring and holds it against float64."""
         context = self.attention(dtype, recipe, ranks)
+        # The recipe changes neither operands nor what is expected of them.
         arguments = self._kept(
             "arguments", (dtype, ranks), lambda: self._arguments(context)
         )
@@ -132,6 +133,7 @@ class Bench:
 
     def _kept(self, name: str, key: object, make: Callable[[], Any]) -> Any:
         """What was made for the same key last time: recipes share it, and some rings do."""
+        # One of each is enough, as points come in the order in which they share.
         if name not in self._last or self._last[name][0] != key:
             self._last[name] = key, make()
         return self._last[name][1]
@@ -165,6 +167,7 @@ def values(
     assert sizes.block_lanes == 1
     program = Program(kernel, context.program.mesh, context.program.in_specs)
     output, out, numbers = program.run(*arguments)
+    # Divided in float64 here: the kernel's own division rounds once more.
     total = by_tile(numbers)[..., SUM:]
     return in_order(output), in_order(by_tile(out)) / in_order(total)
 

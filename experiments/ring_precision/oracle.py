@@ -16,6 +16,8 @@ from kernels.trainium.context.attention import ContextAttention
 
 SEED = 0
 # Of queries; keys and values have 1. Softmax over 2,048 keys is peaked then.
+# Scores have a standard deviation of 3: the largest of a row is 10.3 on average and takes 23 % of
+# the weight.
 SIGMA_Q = 3.0
 ROWS = 256  # queries whose scores are in memory at once
 
@@ -63,6 +65,7 @@ def attention(operands: Operands, mask: Mask) -> np.ndarray:
     v = _wide(operands.v)
     out = np.empty_like(q)
     positions = np.arange(k.shape[1])
+    # Scores of 2 heads by 256 queries by 2,048 keys are 8 MiB in float64; all queries' 64 MiB.
     for first in range(0, len(positions), ROWS):
         own = slice(first, first + ROWS)
         scores = q[:, own] @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])
@@ -112,6 +115,8 @@ def _values(quantised: Quantised, context: ContextAttention) -> Array:
 
 def _dequantised(elements: jax.Array, scale: jax.Array) -> jax.Array:
     """`[..., p, n · 4]` and scales `[..., p / 8, n]` as float32 `[..., p, n, 4]`."""
+    # A scale is that of 8 partitions and the 4 elements of each. Powers of two: the product with an
+    # element is exact.
     factor = jnp.repeat(numerics.scale_value(scale), MX_PARTITIONS, axis=-2)
     quads = elements.reshape(*elements.shape[:-1], -1, MX_QUAD)
     return quads.astype(jnp.float32) * factor[..., None]

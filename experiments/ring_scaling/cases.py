@@ -109,6 +109,8 @@ def _causal(tokens: int, share: int) -> Pattern:
 
 
 def _window(tokens: int, share: int) -> Pattern:
+    # Of 6 tokens with a window of 2: 21 pairs less the triangle of the 4 tokens that lie beyond it,
+    # 10, leaves 11 = 1 + 5 · 2.
     return Pattern(
         masks.window(share), _triangle(tokens) - _triangle(max(0, tokens - share))
     )
@@ -116,6 +118,8 @@ def _window(tokens: int, share: int) -> Pattern:
 
 def _sinks(tokens: int, share: int) -> Pattern:
     """The queries that see n sinks besides their window are those at least `share + n` along."""
+    # Of 12 tokens, window 2: 10 queries see the first sink besides, 9 the second, 8 and 7 the
+    # others, 34 pairs more than the window's 23.
     seen = sum(max(0, tokens - share - n) for n in range(4))
     return Pattern(masks.sinks(4, share), _window(tokens, share).pairs + seen)
 
@@ -134,6 +138,7 @@ def _block_causal(tokens: int, share: int) -> Pattern:
     size = max(1, share // 2)
     blocks = _chunks(tokens, size)
     ends = np.cumsum(blocks)
+    # A block's queries see all up to its end: of 6 tokens in blocks of 2, 2 · 2 + 2 · 4 + 2 · 6.
     pairs = sum(int(block * end) for block, end in zip(blocks, ends, strict=True))
     return Pattern(masks.block_causal(size), pairs)
 
@@ -145,7 +150,9 @@ def _full(tokens: int, share: int) -> Pattern:
 def document_lengths(tokens: int) -> list[int]:
     """Packed documents that fill a sequence, long and short, the same at every call."""
     count = min(DOCUMENTS, tokens)
+    # Lengths of documents are spread over orders of magnitude: of 2,048 tokens 11 to 435.
     weights = np.random.default_rng(0).lognormal(size=count)
+    # Two ends that round to one token would be a document without any.
     ends = np.unique(np.round(np.cumsum(weights) / weights.sum() * tokens).astype(int))
     return [int(length) for length in np.diff(ends, prepend=0) if length]
 

@@ -87,6 +87,8 @@ def links(
     """The same machine with links `times` as fast, and hops that take `hop_times` as long."""
     system = sheet.system
     assert system is not None
+    # The system's links count where there is a system, the sheet's elsewhere: both, so that no
+    # reading finds the old ones.
     rates = tuple(_scaled(rate, times) for rate in system.link_bytes_per_s)
     return dataclasses.replace(
         sheet,
@@ -124,6 +126,8 @@ def measure(point: Point, sheet: NeuronCoreSheet | None = None) -> Row:
     reading = context.read(sheet.at())
     sent = reading.tally.by("other").get("link_bytes", 0)
     free_s = reading.seconds
+    # A second reading costs as much as the first, and could only give the same where nothing
+    # waited.
     if sent and may_be_late(context, reading):
         free_s = context.read(free_links(sheet).at()).seconds
     ends = {
@@ -185,9 +189,12 @@ def useful_flops(point: Point) -> int:
         if point.mask not in ("causal", "full"):
             raise ValueError(f"{point.mask}: pairs of the last queries are not counted")
         before = point.tokens - point.queries
+        # The last queries' rows of the square or, causal, of the triangle: of 6 tokens with 2
+        # queries 21 - 10 = 11 pairs, the rows of 5 and 6 keys.
         pairs = point.tokens**2 - point.tokens * before
         if point.mask == "causal":
             pairs = (point.tokens * (point.tokens + 1) - before * (before + 1)) // 2
+    # A pair is a multiply-add per feature for its score and one for its value, at 2 FLOPs each.
     return 4 * pairs * HEAD_DIM * point.heads * point.cores
 
 

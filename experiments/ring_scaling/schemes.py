@@ -22,6 +22,7 @@ def closed_bytes(point: Point) -> float:
     """
     ranks = point.ranks
     itemsize = jnp.dtype(DTYPE).itemsize
+    # Of one rank, as the closed form counts; a fraction where they do not divide.
     queries = (point.queries or point.tokens) / ranks
     kv_bytes = 2 * point.share * point.kv_heads * HEAD_DIM * itemsize
     query_bytes = queries * point.heads * HEAD_DIM * itemsize
@@ -35,6 +36,8 @@ def closed_bytes(point: Point) -> float:
         swapped = 2 * query_bytes + kv_bytes + log_sum_bytes
         exchanged = (inner - 1) / inner * swapped
         around = (ranks // inner - 1) * kv_bytes
+        # After the exchange a rank has a U-th of the heads of U times the tokens: a block's bytes
+        # stay those of one rank's tokens with all heads.
         each = exchanged + around
     else:
         columns = point.inner if point.scheme == "tiles" else ranks

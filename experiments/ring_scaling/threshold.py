@@ -94,6 +94,9 @@ def closed_form(
         / (2 * point.heads * live)
     )
     late = latency_s * flops_per_s / (4 * point.heads * HEAD_DIM * live)
+    # Divided by 4·h_q·d·rho / F the condition is c² - whole · c - late >= 0, true from its positive
+    # root on; without latency that is `whole`. Full mask on four Trainium3 chips at the peak: 16
+    # GB/s of a core's link give 614 tokens, 658 with the latency.
     return whole / 2 + math.sqrt(whole**2 / 4 + late)
 
 
@@ -132,6 +135,7 @@ def find(question: Question) -> Iterator[Row | Threshold]:
     device, point = sheet.at(), question.point
     peak = float(device.bf16_flops_per_s)
     rate = link_share(device, point.ranks)
+    # A kernel reaches less than the peak, and so hides its hops with fewer tokens.
     guess = closed_form(peak, rate, point, float(device.link_hop_s)) / 4
     for tokens in _search(lambda tokens: hides(rows[tokens]), guess):
         rows[tokens] = measure(dataclasses.replace(point, share=tokens), sheet)
@@ -145,6 +149,8 @@ def hides(row: Row) -> bool:
 
 def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
     """Sizes to look at: up until one hides, down until one does not, then the gap halved."""
+    # Example: it hides from 700 on, and the guess is 300. Tried are 512, 1,024, 512 again, 768, 640
+    # and 704: to 64 tokens, or an eighth of the largest that does not hide.
     high = min(MOST, max(LEAST, 2 ** math.ceil(math.log2(guess))))
     yield high
     while not hidden(high):
@@ -167,6 +173,8 @@ def _search(hidden: Callable[[int], bool], guess: float) -> Iterator[int]:
 def _threshold(question: Question, device: Device, rows: dict[int, Row]) -> Threshold:
     point = question.point
     exposed = [tokens for tokens, row in rows.items() if not hides(row)]
+    # Above the largest that is exposed: a small size may hide by its least time, and would else be
+    # taken for the threshold.
     hiding = [tokens for tokens in rows if tokens > max(exposed, default=0)]
     least = min(hiding, default=None)
     flops = rows[least or max(rows)].reached_flops_per_s

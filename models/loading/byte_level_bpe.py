@@ -15,6 +15,8 @@ from tokenizers import (
 from models.errors import ModelError, shown
 
 # How text is cut before merging, by GGUF's name; each as in the family's tokenizer.json.
+# Digits are what differs: Llama 3 cuts 12345 into 123 and 45, Qwen 2 into five, GPT-2 not at all. A
+# cut in another place gives other tokens than the model was trained on, and no error.
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {
@@ -62,6 +64,7 @@ def byte_level_bpe(
             "the file is corrupt"
         )
     cut = pre_tokenizer(pre, name)
+    # Llama 3 takes a word that is a token as a whole, even where merges would build it otherwise.
     tokenizer = Tokenizer(
         models.BPE(
             vocabulary, [(p[0], p[1]) for p in pairs], ignore_merges=pre == "llama-bpe"
@@ -69,6 +72,7 @@ def byte_level_bpe(
     )
     tokenizer.pre_tokenizer = cut  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    # An accented letter may be one character or a letter and its accent: both become the former.
     if pre == "qwen2":
         tokenizer.normalizer = normalizers.NFC()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.add_special_tokens(
@@ -88,6 +92,7 @@ def pre_tokenizer(pre: str, name: str) -> pre_tokenizers.PreTokenizer:
         return pre_tokenizers.Sequence([digits, byte_level])  # pyright: ignore[reportArgumentType]
     if pre in PATTERNS:
         split = pre_tokenizers.Split(Regex(PATTERNS[pre]), "isolated")
+        # Without the pattern of its own, GPT-2's, which would cut the pieces once more.
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return pre_tokenizers.Sequence([split, byte_level])  # pyright: ignore[reportArgumentType]
     raise ModelError(

@@ -63,6 +63,8 @@ def to_json(
 @functools.lru_cache(maxsize=8)
 def compiled(template: str) -> jinja2.Template:
     """A template's program; raises jinja2.TemplateError where it is none."""
+    # A template comes with the weights, from anywhere: through an attribute of a Python object it
+    # could reach whatever this process can.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,

@@ -115,6 +115,7 @@ class Cursor:
 
     def take(self, count: int, what: str) -> bytes:
         """The next `count` bytes; raises ModelError where the file is too short."""
+        # Before anything is read: a string that claims 2**60 bytes must not be asked for.
         if count > self.size_bytes - self.position:
             raise ModelError(
                 f"{self.path}: ends at byte {self.size_bytes}, but {what} needs "
@@ -182,6 +183,7 @@ def parse(cursor: Cursor) -> GgufFile:
         metadata[name] = field_value(cursor, kind, name)
     infos = [tensor_info(cursor, index) for index in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT_DEFAULT)
+    # A power of two has one bit, which subtracting 1 clears: 32 & 31 is 0, 48 & 47 is 32.
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise cursor.error(
             f"general.alignment must be a power of two, got {alignment!r}"
@@ -239,6 +241,7 @@ def tensor_info(cursor: Cursor, index: int) -> GgufTensor:
         raise cursor.error(f"tensor {name} has the unknown type {code}") from None
     # Q4_1 packs 32 values into 20 bytes: 16 of nibbles, a scale and a minimum in float16.
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    # GGUF's first dimension is the row, along which blocks lie: none reaches into the next row.
     if min(reverse) < 1 or reverse[0] % block:
         raise cursor.error(
             f"tensor {name} must have a row of whole {kind.name} blocks of {block}, "
@@ -254,6 +257,8 @@ def check_places(cursor: Cursor, tensors: list[GgufTensor], alignment: int) -> N
     """Raises ModelError unless the tensors are named once, aligned, inside and apart."""
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise cursor.error("two tensors have the same name")
+    # By start, so that each need be compared with the one before alone. Two tensors over the same
+    # bytes would load without an error, and one of them as something else.
     end, previous = 0, ""
     for tensor in sorted(tensors, key=lambda tensor: tensor.start):
         stop = tensor.start + tensor.size_bytes

@@ -161,6 +161,7 @@ def field(file: GgufFile, key: str, kind: type, default: Any = None) -> Any:
         raise ModelError(
             f"{file.path}: metadata lacks {key}; the file is not a whole model"
         )
+    # Python counts True as an int, and a file that says true for a length is corrupt.
     if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise ModelError(
             f"{file.path}: {key} must be one {kind.__name__}, got {type(value).__name__}; "

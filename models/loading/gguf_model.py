@@ -92,6 +92,7 @@ def read_config(file: GgufFile) -> ModelConfig:
         rms_norm_eps=decimal(
             field(file, f"{architecture}.attention.layer_norm_rms_epsilon", float)
         ),
+        # GGUF has no key for it: a file without an output matrix means the embedding.
         tie_word_embeddings="output.weight" not in file.tensors,
         source=str(file.path.name),
     )
@@ -107,6 +108,7 @@ def decimal(value: float) -> float:
 
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """All tensors, dequantised, transposed to `y = x @ W`, and stacked by layer."""
+    # Before the names are listed: of a billion layers they alone would fill the memory.
     if config.num_hidden_layers > len(file.tensors):
         raise ModelError(
             f"{file.path}: claims {config.num_hidden_layers} layers, but holds "
@@ -142,6 +144,7 @@ def read_stack(
 ) -> NDArray[np.float32]:
     """One kind of weight for every layer, `[layers, ...]`."""
     layers = config.num_hidden_layers
+    # Filled layer by layer, so that one layer is held twice, not all of them.
     stack = np.empty((layers, *config.shape_of(tensor)), np.float32)
     for layer in range(layers):
         name = names[f"layers.{layer}.{tensor.name}"]
@@ -162,6 +165,8 @@ def read_tensor(
             "layers of unequal sizes are not supported"
         )
     values = file.read(name)
+    # Queries and keys alone, whose rows RoPE pairs. In the other convention's order every pair
+    # would be two elements that do not belong together: worse answers, and no error.
     if tensor.rotated and config.family.gguf_interleaves_rope:
         values = unpermute(values, config.head_dim)
     return values.T if tensor.transposed else values

@@ -51,6 +51,7 @@ def rope_scaling(
             "original_max_position_embeddings": original,
             "beta_fast": field(file, f"{prefix}.yarn_beta_fast", float, 32.0),
             "beta_slow": field(file, f"{prefix}.yarn_beta_slow", float, 1.0),
+            # The key scales YaRN's own factor; in a config.json `attention_factor` takes its place.
             "attention_factor": yarn_scale(factor) * attention,
         }
     if kind == "longrope":
@@ -66,6 +67,7 @@ def rope_scaling(
     if kind == "none":
         factor = 1.0
     if DIVISORS in file.tensors:
+        # llama.cpp divides by both, so a file that has both means their product.
         by_pair = [divisor * factor for divisor in divisors(file, DIVISORS)]
         return {"rope_type": "divisors", "divisors": by_pair}
     return None if factor == 1 else {"rope_type": "linear", "factor": factor}

@@ -85,6 +85,8 @@ def read_tokenizer(file: GgufFile, vocab_size: int) -> TextTokenizer:
     stated_pre: str = field(file, f"{PREFIX}.pre", str)
     pre = SAME_PRE_TOKENIZER.get(stated_pre, stated_pre)
     by_kind = list(zip(tokens, kinds, strict=True))
+    # Some files give end tokens an ordinary type; in a chat template's text the merges would then
+    # cut them into pieces.
     special = [t for t, kind in by_kind if kind == CONTROL or t in END_TOKENS]
     whole = [t for t, kind in by_kind if kind == USER_DEFINED and t not in special]
     tokenizer = byte_level_bpe(

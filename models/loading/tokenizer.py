@@ -14,6 +14,9 @@ from models.loading.panics import refused
 
 def byte_of_character() -> dict[str, int]:
     """GPT-2's alphabet: a printable character for each byte."""
+    # What is not printable comes behind 255 in order: the space, byte 32, is character 288, Ġ, and
+    # the line feed 266, Ċ. So no token has a space in it, at which the two of a merge are told
+    # apart.
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     table = {chr(byte): byte for byte in printable}
@@ -28,6 +31,7 @@ class TextStream:
 
     def __init__(self, tokenizer: "TextTokenizer") -> None:
         self.tokenizer = tokenizer
+        # A character may lie across tokens: of é, bytes C3 A9, the first token shows nothing.
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
@@ -135,6 +139,8 @@ class TextTokenizer:
         text = self.tokenizer.id_to_token(token)
         if text is None or token in self.silent_ids:
             return b""
+        # Added tokens are written as they are, not in the alphabet of bytes, in which é is the one
+        # byte E9.
         if token in self.added_ids or not all(c in BYTES for c in text):
             return text.encode()
         return bytes(BYTES[c] for c in text)
@@ -166,7 +172,10 @@ class TextTokenizer:
         ids = self._ids_of(text)
         if not self.wraps_chat:
             return ids
+        # A template that writes the start token out has it among the ids; twice it would be another
+        # prompt than the model was trained on.
         starts = tuple(ids[: len(self.bos_ids)]) == self.bos_ids
+        # Not `ids[-n:]`, which for no suffix, n = 0, is all of them.
         ends = tuple(ids[len(ids) - len(self.suffix_ids) :]) == self.suffix_ids
         return [
             *([] if starts else self.bos_ids),
