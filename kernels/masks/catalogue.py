@@ -44,6 +44,8 @@ def block_causal(size: int) -> Mask:
     size = _positive("block_causal: size", size)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        # With 4 tokens a block query 5 sees all that came before, and keys 6 and 7 of its own block
+        # too.
         return k // size <= q // size
 
     return _named(f"block_causal({size})", mask)
@@ -96,6 +98,7 @@ def dilated(step: int) -> Mask:
     step = _positive("dilated: step", step)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        # Behind `k <= q` the difference is never negative, so it does not matter how `%` rounds.
         return (k <= q) & ((q - k) % step == 0)
 
     return _named(f"dilated({step})", mask)

@@ -66,6 +66,8 @@ class Grids:
 
     def _per_tile(self, field: np.ndarray | int) -> np.ndarray:
         """A field of every tile, `[..., 1, 1]`, to meet the two levels of the grid."""
+        # A step is often one number for all tiles: only starts differ, so four of the five columns
+        # are shared.
         return np.broadcast_to(field, self.shape)[..., None, None]
 
 

@@ -107,6 +107,8 @@ def entry(
     def useful_bytes(**given: Any) -> int:
         chosen = sizes | given
         abstract = tuple(arguments(**chosen))
+        # Counted from the shapes of arguments and results, not from what a kernel moves: a load
+        # that is repeated takes time, and is useful once.
         results = jax.eval_shape(kernel, *abstract)
         total = 0
         for moved in jax.tree.leaves((abstract, results)):
@@ -143,6 +145,8 @@ def _gemm(m: int, k: int, n: int, dtype: str) -> Arguments:
 
 
 def _gemm_transposing(m: int, k: int, n: int, dtype: str) -> Arguments:
+    # The other variants take lhs transposed already, as a matmul contracts the partitions of both
+    # sides.
     lhs = array(m, k, dtype=dtype)
     rhs = array(k, n, dtype=dtype)
     return lhs, rhs
@@ -228,6 +232,8 @@ def _every_pair(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
 
 
 def _causal_pairs(heads: int, tokens: int, head_dim: int, **_: Any) -> int:
+    # Four tokens see 1 + 2 + 3 + 4 = 10. `flash_masked` computes all 16, and the 6 that it throws
+    # away count as time and not as work.
     pairs = tokens * (tokens + 1) // 2
     return _FLOPS_A_PAIR * heads * head_dim * pairs
 
@@ -279,6 +285,7 @@ def _rotated(rows: int, heads: int, head_dim: int, dtype: str) -> Arguments:
 
 def _gated(rows: int, n: int, dtype: str) -> Arguments:
     gate = array(rows, n, dtype=dtype)
+    # Shapes only: `up` has that of the gate.
     return gate, gate
 
 
@@ -287,6 +294,7 @@ _WIDE = {
     "n": 8192,
     "dtype": "float32",
 }
+# Hidden size, heads and FFN of Llama 3 8B.
 _HIDDEN = {
     "rows": 4096,
     "n": 4096,

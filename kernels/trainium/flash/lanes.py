@@ -54,6 +54,8 @@ def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
     """Runs lanes to their ends, one after the other; returns what each returned."""
     results = []
     for lane in lanes:
+        # Alone a lane runs on through its yields: the same instructions as abreast, in another
+        # order.
         (result,) = abreast([lane])
         results.append(result)
     return results
