@@ -270,7 +270,7 @@ def test_ctrl_c_says_what_is_partial_and_exits_130() -> None:
     [
         pytest.param("1", "1", marks=pytest.mark.slow),
         ("4", "1"),
-        ("4", "8"),
+        pytest.param("4", "8", marks=pytest.mark.slow),
         pytest.param("7", "1", marks=pytest.mark.slow),
     ],
 )

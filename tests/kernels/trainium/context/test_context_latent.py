@@ -79,7 +79,7 @@ def oracle(mask):
 CASES = [
     pytest.param(masks.causal, "contiguous", 3, marks=pytest.mark.slow),
     (masks.sinks(2, 5), "contiguous", 4),  # a replicated tile of latents
-    (masks.causal, "zigzag", 2),
+    pytest.param(masks.causal, "zigzag", 2, marks=pytest.mark.slow),
 ]
 
 
