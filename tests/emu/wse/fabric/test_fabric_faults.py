@@ -442,7 +442,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "a task off the grid": (task(Code(1), where=s_[3]), "place 3 is none"),
     "a task twice": (
         twice(lambda p: p.task("t", [Code(1)], s_[0, 1])),
-        r"'t' is declared twice on PE \(x=1, y=0\), the first time in test_faults.py",
+        r"'t' is declared twice on PE \(x=1, y=0\), the first time in test_fabric_faults.py",
     ),
     "32 tasks": (wide_task_names, "'t31' is the 32th, a PE has 31 tasks"),
     "an argument of two": (
@@ -694,4 +694,4 @@ def test_refused_by_name(fault: str) -> None:
         make()
     told = str(refused.value)
     assert "\n" not in told and len(told) < 500
-    assert ("(test_faults.py:" in told) == (fault not in WITHOUT_A_LINE)
+    assert ("(test_fabric_faults.py:" in told) == (fault not in WITHOUT_A_LINE)
