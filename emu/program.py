@@ -229,6 +229,8 @@ class Program:
             if not hasattr(value, "shape"):
                 value = np.asarray(value)
             shape = [value.shape[dim] for dim in _own_dims(spec, len(value.shape))]
+            # NumPy's 64-bit numbers become JAX's 32-bit ones in a run; the clock would else move
+            # twice their bytes.
             dtype = jax.dtypes.canonicalize_dtype(value.dtype)
             avals.append(jax.ShapeDtypeStruct(tuple(shape), dtype))
             arguments.append(self._known(value, spec) if _is_known(leaf) else None)

@@ -108,6 +108,7 @@ def bounds(q: Quantities) -> Bounds:
     """
     active = {**q.engine_active_time_s, DMA: q.dma_active_time_s}
     slowest = max(active, key=lambda engine: active[engine])
+    # Faster data movement leaves the longest compute engine as it is, and the other way round.
     but_dma = {engine: time for engine, time in active.items() if engine != DMA}
     but_tensor = {engine: time for engine, time in active.items() if engine != "tensor"}
     memory = {

@@ -89,6 +89,8 @@ def _tracks(names: Iterable[str]) -> dict[str, int]:
 
 
 def _ns(ticks: int, tick_hz: int) -> int:
+    # Rounding down keeps order, so an end that was not past a start still is not. A tick of 4.8 GHz
+    # is 0.2 ns: up to five fall on one nanosecond.
     return ticks * _NS // tick_hz
 
 

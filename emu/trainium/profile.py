@@ -84,6 +84,8 @@ def account(reading: Reading) -> Spent:
     """
     spent = spent_by(reading, last_core(reading))
     if any(queue in spent for queue in DMA_QUEUES):
+        # Queues share the same engines, so their times must not be added: two that are busy at once
+        # are one time in which data moves.
         spent[DMA] = spent_together(reading.events, DMA_QUEUES, reading.end_ticks)
     return spent
 
@@ -97,6 +99,7 @@ def peaks(quantities: Quantities, tick_hz: int) -> dict[str, Peak]:
     """What the Tensor Engine's FLOPs and the DMA engines' bytes take at their peaks."""
 
     def ticks(amount: float, per_s: float) -> int:
+        # Rounded down: work at its peak must never take longer than the work itself.
         return math.floor(amount / per_s * tick_hz)
 
     flops_per_s = quantities.peak_flops_per_s

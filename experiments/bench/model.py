@@ -50,6 +50,7 @@ def seconds_of(
 ) -> dict[str, tuple[float, float]]:
     """Seconds of emulated prefill and decode step, and of the same under plain `jax.jit`."""
     config, tokens = model.config, len(ids)
+    # On the device before the clock starts: moving them is no part of a step.
     weights = jax.tree.map(jnp.asarray, model.weights)
     prompt = jnp.asarray(np.asarray([ids], np.int32))
     empty = empty_cache(config, 1, tokens + NEW_TOKENS)

@@ -164,6 +164,7 @@ def values(
         """`[ranks, units, rows, 1, n]` to `[ranks, heads, tiles, rows, n]`."""
         return array.reshape(context.ranks, sizes.heads, sizes.tiles, sizes.rows, -1)
 
+    # With more lanes a unit is several query tiles, and `by_tile` would cut them wrongly.
     assert sizes.block_lanes == 1
     program = Program(kernel, context.program.mesh, context.program.in_specs)
     output, out, numbers = program.run(*arguments)

@@ -102,6 +102,7 @@ def render(
             f"chat template: has no {THINKING_SWITCH}, so thinking cannot be switched; "
             "leave the switch out"
         )
+    # Left out, not None: templates ask whether the switch is defined.
     switch = {} if thinking is None else {THINKING_SWITCH: thinking}
     try:
         return compiled(template).render(

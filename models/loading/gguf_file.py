@@ -78,6 +78,7 @@ class GgufFile:
         with tensor.path.open("rb") as file:
             file.seek(tensor.start)
             raw = file.read(tensor.size_bytes)
+        # Lengths were checked when the header was read, which may be long ago.
         if len(raw) != tensor.size_bytes:
             raise ModelError(
                 f"{tensor.path}: changed while tensor {name} was read; load it again"

@@ -157,6 +157,7 @@ def read_tensor(
 ) -> NDArray[np.float32]:
     """One tensor on our axes, its rows in Hugging Face's order; its shape is checked first."""
     ours = config.shape_of(tensor)
+    # Before it is read: a shape that is merely transposed would pass a check of the size.
     expected = ours[::-1] if tensor.transposed else ours
     shape = file.tensors[name].shape
     if shape != expected:

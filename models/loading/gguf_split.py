@@ -43,6 +43,7 @@ def read_parts(path: pathlib.Path) -> GgufFile:
                 "fetch the parts of one model"
             )
         tensors |= part.tensors
+    # The number of parts is in the name, which anybody can change; this was written with them.
     expected = first.metadata.get("split.tensors.count", len(tensors))
     if expected != len(tensors):
         raise ModelError(

@@ -109,6 +109,7 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{len(places)} tensors; the files do not belong together"
         )
     tied = config.tie_word_embeddings
+    # Every tensor is used or refused: a bias left out would change each number and raise nothing.
     names = config.family.names_in("hugging_face", config.num_hidden_layers, tied)
     lacking = sorted(set(names.values()) - places.keys())
     # A tied head is a copy of the embedding (checked below); old RoPE buffers are made anew, as in

@@ -112,6 +112,8 @@ def check_not_overruled(
 ) -> None:
     """Raises ModelError where `rope_parameters` scales too, and otherwise than `rope_scaling`."""
     scaling, parameters = stated["rope_scaling"], stated["rope_parameters"]
+    # Example: somebody adds YaRN as `rope_scaling`, by a guide, to a config whose `rope_parameters`
+    # scale as Llama 3. transformers would take the one and drop the other in silence.
     other_kind = rope_type(parameters, "rope_parameters", name)
     both = (scaling.keys() & parameters.keys()) - {"type", "rope_type"}
     differing = [key for key in sorted(both) if scaling[key] != parameters[key]]
@@ -147,6 +149,7 @@ def rope_theta(
                 f"{name}: {first}={shown(theta)} and {place}={shown(other)} must agree; "
                 "remove one of them"
             )
+    # A base of 500,000 that is dropped becomes 10,000: every angle is another.
     if first == "rope_parameters.rope_theta" and stated["rope_scaling"]:
         # transformers would drop it with the rest of rope_parameters.
         check_default_theta(theta, name)

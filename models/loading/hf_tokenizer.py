@@ -98,6 +98,7 @@ def added_around(
     while first < len(whole.ids) and whole.special_tokens_mask[first]:
         first += 1
     prefix, suffix = whole.ids[:first], whole.ids[first + len(bare) :]
+    # Otherwise it puts tokens within the text, or changes them, which no prefix and suffix can say.
     if whole.ids != [*prefix, *bare, *suffix]:
         raise ModelError(
             f"{path}: its post-processor must put tokens before and behind a text, but makes "

@@ -67,6 +67,8 @@ class Clock:
         counts = [count(step) for step in self.steps["nominal"]]
         if len(counts) == self.decoded:
             return sum(counts)
+        # A whole number: n steps from a by s count n · (2 a + (n - 1) · s) / 2, and n · (n - 1) is
+        # even.
         return self.decoded * (counts[0] + counts[-1]) // 2
 
 
@@ -158,6 +160,8 @@ class Disaggregated:
             band: [self.decoder.read(position, band) for position in positions]
             for band in BANDS
         }
+        # Of the first step, which stands for all: each has one slot more to read than the one
+        # before.
         decode_bound = self.decoder.bound(self.tokens) if generated > 1 else None
         return Clock(
             prefill,

@@ -88,6 +88,8 @@ class Packer:
         ffn_rows = tiling.ffn_tiles[1]
         hidden_columns = tiling.hidden_columns
         # What multiplies the residual stream is cut by columns; what returns to it, by rows.
+        # A core's columns of q make its own heads, and its rows of `wo` take them up: nothing
+        # crosses cores between, and only the sums that return to the residual stream do.
         wq = self.dealt(layers["wq"], shares.heads, unit=head_dim)
         wk = self.dealt(layers["wk"], shares.kv_heads, unit=head_dim)
         wv = self.dealt(layers["wv"], shares.kv_heads, unit=head_dim)

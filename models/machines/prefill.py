@@ -265,6 +265,8 @@ class Prefill:
         heads = (self.shares.kv_heads.size, self.config.head_dim)
         stored = stored.reshape(chips, layers, self.ring.where.slots, *heads)
         in_order = self.ring.where.collect(stored, axis=1)
+        # Heads lie core by core, with copies and padding among them; the first place of each is
+        # taken.
         return in_order[:, :, self.shares.kv_owners()]
 
     def read(self, device: Device, **options: Any) -> PrefillReading:
@@ -386,6 +388,7 @@ def useful_flops(config: ModelConfig, tokens: int) -> int:
     scores = config.num_attention_heads * tokens * (tokens + 1) // 2
     attention = 2 * 2 * scores * config.head_dim
     logits = 2 * hidden * config.vocab_size
+    # Llama 3.1 8B, 4,096 tokens: 61.6 TFLOPs, 4.4 of them of attention.
     return config.num_hidden_layers * (linear + attention) + logits
 
 

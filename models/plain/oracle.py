@@ -42,6 +42,7 @@ def generate(
     check_ids(model.config, prompt_ids, n)
     stops = {eos_id} if isinstance(eos_id, int) else set(eos_id or ())
     longest = len(prompt_ids) + n
+    # Slots that are never filled weigh exactly 0.
     capacity = math.ceil(longest / CAPACITY_STEP) * CAPACITY_STEP
     canonical = weights(model)
     cache = empty_cache(model.config, 1, capacity)

@@ -170,6 +170,7 @@ def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Arr
         x, _, _ = attention_block(config, layer_weights, x, positions, itself)
         return mlp_block(config, layer_weights, x), None
 
+    # One layer is traced and compiled, however many there are.
     x, _ = jax.lax.scan(layer, embed(weights, tokens), weights["layers"])
     return unembed(config, weights, x)
 

@@ -70,6 +70,8 @@ def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
         )
     for name, shape in expected.items():
         array = given[name]
+        # A matrix of the wrong shape may still multiply, square ones above all, and another dtype
+        # would lower the oracle's precision: neither would raise later.
         if tuple(array.shape) != shape or array.dtype != np.float32:
             raise ModelError(
                 f"{config.name}: weight {name} must be float32 {list(shape)}, got "

@@ -72,6 +72,8 @@ def _accumulate_cost(
         raise LimitExceeded(
             f"{name}: source is {src.dtype}, must be the destination's {dst.dtype}"
         )
+    # 128 partitions of 2 KiB on Trainium2, at half the rate: the queue is busy 1,574 ns, where a
+    # copy's is 861.
     share = device.dma_accumulate_share
     cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
     # The old content is read as well: from SBUF to SBUF two reads and one write.

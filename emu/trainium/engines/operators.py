@@ -157,12 +157,15 @@ def combine(
 
 def immediate(value: float, op: str, like: Tile) -> Tile:
     """A constant as an operand of `op`: in the integers of `like` for bit operators."""
+    # Bits are those of an integer: a mask of 255 in float32 would have none of its meaning.
     dtype = like.dtype if op in BITWISE else precision.arithmetic_dtype()
     return jnp.asarray(value, dtype)
 
 
 def column(values: Tile, like: Tile) -> Tile:
     """One value a partition, `[p, 1]`, shaped to broadcast over the tile `like`."""
+    # `[128, 1]` beside `[128, 4, 512]` is `[128, 1, 1]`: without it the 128 values would meet the
+    # last dimension.
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 

@@ -101,6 +101,7 @@ def _reducing_cost(
     """The reduction is free while the tile passes; reading its register out takes MIN more."""
     src = sources[0]
     least = device.min_interval_cycles
+    # 512 elements take 512 + 64 cycles, 10 of them 64 + 64.
     cycles = max(least, src.free) + least
     writes = dst, total
     return compute(device, name, "scalar", cycles, writes, sources, flops=3 * src.size)
@@ -132,6 +133,8 @@ def activation_reduce(
     name = "trn.activation_reduce"
     x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
     activated = activate(name, op, x)
+    # Before the cast: each of 512 weights of a softmax in bfloat16 would add its rounding, to 8
+    # bits, to the sum that all are divided by.
     sums = reduce_free(name, "add", activated)
     return numerics.cast(activated, dst.dtype), numerics.cast(sums, total.dtype)
 

@@ -76,6 +76,8 @@ def _pair_cost(
     op: str,
     engine: str = "vector",
 ) -> Cost:
+    # At (i, j) of a destination `[128, 8, 512]` a source `[128, 512]` is what is written: traffic,
+    # limits and dtype are those of that part.
     touched = part(dst, a)
     cycles = _pair_cycles(device, name, engine, touched, a, b, op)
     return compute(device, name, engine, cycles, (touched,), (a, b), flops=a.size)
@@ -129,6 +131,8 @@ def tensor_tensor_at(
 
 
 def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
+    # The old content is the second source: of `[128, 512]` float32 two are read, 512 KiB, and one
+    # is written.
     return _pair_cost(
         device, dst, src, part(dst, src), name="trn.tensor_add_at", op="add"
     )
@@ -144,6 +148,7 @@ def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cos
 def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
     """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
     rows, columns = src.shape
+    # Only the range, which the instruction reads back; what other writes have put beside it stays.
     old = lax.dynamic_slice(dst, place(0, i, j), (rows, 1, columns))
     total = f32(old[:, 0]) + f32(src)
     return at(dst, numerics.cast(total, dst.dtype), i, j)

@@ -81,6 +81,8 @@ def scatter(device: Device, cores: int, nbytes: float) -> Pass:
         # Every core reads its chunk of all buffers, and writes one sum.
         once = min(1, sent)
         return Pass(steps=once, reads=once * cores, writes=once)
+    # A step of a reduction reads what came and what it is added to: of 8 cores 14 chunks, where a
+    # gather reads 7.
     if nbytes <= device.rdh_limit_bytes:
         return Pass(steps=_doublings(cores), reads=2 * sent, writes=sent)
     # 3 reads and 1 write for every two cores.
@@ -143,6 +145,8 @@ def _arrival(
 ) -> tuple[np.ndarray, np.ndarray]:
     """It starts when the last core has come and every destination is idle; all end together."""
     at = list(mesh).index(axis)
+    # Through the HBM they share, everybody reads everybody's buffer: none can begin before the last
+    # has written its own, and no destination may still be read.
     could_start = np.maximum(crossing.start_ticks, crossing.destination_idle_ticks)
     start = could_start.max(axis=at, keepdims=True)
     ready = start + crossing.latency_ticks

@@ -136,6 +136,7 @@ def _load(
     # `live` of a mesh with all 8 is 1 on two of them: 8 · 2/8 = 2 transfers share the links.
     sending = device.cores_running * live.mean(axis=core_axes, keepdims=True)
     load = np.zeros(number)
+    # Of 4 chips with 8 cores each `ranks` is `[4, 1]`, and so are the means.
     load[ranks] = sending
     return load
 
