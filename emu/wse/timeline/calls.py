@@ -69,6 +69,7 @@ def role(index: Operand, table: Sequence[int] | np.ndarray) -> np.ndarray:
       index: of the PE along the axis, known.
       table: what the PE at each place does: how many streams it adds, how many hops it sends.
     """
+    # Where an axis is cut into groups of 4, PE 5 is at place 1 of its group.
     by_place = np.asarray(table)
     return by_place[known(index) % len(by_place)]
 
@@ -128,6 +129,7 @@ class Call:
 
     def ends(self, done: Times) -> Ends:
         """The answer over the mesh, from when each PE can dispatch what follows."""
+        # Operations are synchronous: when the next can be dispatched, the result is there.
         ready = self.lines.put(done)
         return ready, ready
 

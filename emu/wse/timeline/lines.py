@@ -44,6 +44,7 @@ class Lines:
         # Where nothing differs the first line stands for all: `slice(1)`.
         different = tuple(slice(size) for size in self.kept)
         axis_first = np.moveaxis(full[different], self.along, 0)
+        # Axis first, the PEs of a group lie together, and cutting into groups is a reshape.
         lines = axis_first[0].size
         return axis_first.reshape(-1, self.group, lines)
 

@@ -20,6 +20,8 @@ def model_cycles(tree: Tree, words: int, device: Device) -> float:
     energy = words * sum(tree.hops)
     farthest = max(tree.root, last - tree.root)
     distance = device.hop_cycles * farthest
+    # A link carries a word a cycle, so even if all links share the hops evenly, that is how long
+    # they take, besides the way of the farthest word.
     flow = energy / links + distance
     stage_cycles = 2 * device.ramp_cycles + 1
     return max(contention, flow) + stage_cycles * tree.depth

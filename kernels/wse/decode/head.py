@@ -59,6 +59,7 @@ def predict(
         dtype=head.dtype,
     )
     part = gemv(table, normed)
+    # To one row only: a token's logit is needed once, by the PE that compares it.
     logits = reduce_to_first(part, "row")
 
     # Columns of 4 tokens of a vocabulary of 10 count 4, 4, 2 and, should there be a fourth, 0.

@@ -124,6 +124,7 @@ class LayerMap:
     @property
     def slots(self) -> int:
         """Cached tokens in one PE: position p is in row `p % rows`, slot `p // rows`."""
+        # As `width`: whole shares, so that each column's slots for the softmax lie within the tile.
         return _whole(share_of(self.context, self.rows), self.slot_share)
 
     @property

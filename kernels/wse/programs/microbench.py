@@ -63,6 +63,7 @@ def _vector(
     elements: int,
     bank_conflict: bool,
 ) -> Vector:
+    # Banks that are equal modulo 4 conflict (`encoding/timing.py`).
     x_bank = 0 if bank_conflict else 1
     y = program.buffer("y", elements, dtype, bank=0)
     x = program.buffer("x", elements, dtype, bank=x_bank)
@@ -93,6 +94,7 @@ def matvec(
     program = FabricProgram(1)
     y = program.buffer("y", padded_rows, dtype, bank=0)
     x = program.buffer("x", n, dtype, bank=0)
+    # 16 / 4 + 1 = 5, which is 1 modulo 4, where `y` is 0.
     matrix_bank = LINE_BYTES // BANK_BYTES + 1
     matrix = program.buffer("A", n * padded_rows, dtype, bank=matrix_bank)
     entry_cycles = int(device.scalar_cycles + device.branch_cycles)

@@ -136,6 +136,7 @@ def fabric_program(gemv: WaferGemv, device: Device) -> FabricProgram:
     clear = programs.everywhere(program, ops.Load(1), ops.copy(y[:], 0.0))
     spread = programs.multicast(rows, x[:], "x")
     multiply = programs.everywhere(program, ops.Load(3), ops.Map(y[:], w[:], x[:]))
+    # Fixed routes need no control wavelets, and the arrival formula of `reduce` times none.
     add = programs.reduce(columns, y[:], gemv.tree(device), "y", routes="fixed")
     code = clear + calls + spread + multiply + calls + add
     code.declare(program, "gemv", start=True)

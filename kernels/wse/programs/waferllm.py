@@ -74,6 +74,7 @@ class Mesh:
         """This PE's part of `x @ weight`, a hardware loop for each of the leading dimension."""
         *leading, _, outputs = weight.shape
         shape = (*leading, outputs)
+        # Of the weights' dtype: in float16 the published kernel rounds after every scalar.
         sums = zeros(shape, self.dtype)
         return fmac_map(sums, weight, x)
 
@@ -143,6 +144,7 @@ class Layer:
             "down": (PE, (ffn, model)),
             "cos": (("col",), (model // 2,)),
             "sin": (("col",), (model // 2,)),
+            # `vector_scale` takes its scalar from SRAM.
             "scale": ((), (1,)),
         }
 

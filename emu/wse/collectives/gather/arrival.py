@@ -57,6 +57,7 @@ def gather(
     # who is held up by it.
     ready[:, 0] += copy_cycles
     star = trees.star(armed.shape[1])
+    # As if it added: an operation that takes a stream into memory costs the same either way.
     return reduce(ready, np.array(words).reshape(1, 1, 1), star, wires, turned)
 
 

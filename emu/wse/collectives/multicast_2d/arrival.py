@@ -54,6 +54,7 @@ def multicast_2d(armed: np.ndarray, words: int, wires: Wires) -> np.ndarray:
       wires: of the fabric.
     """
     rows, cols = armed.shape
+    # No route goes back, so a PE two rows and three columns away is 5 hops away by any of them.
     hops = np.arange(rows)[:, None] + np.arange(cols)
     first = armed[0, 0] + wires.setup_cycles
     ready = armed + wires.setup_cycles

@@ -86,6 +86,7 @@ def scatter(
             sent = np.maximum(sent, waits_until)
         dispatch = wires.dispatch_after(sent)
         is_last = pe + 1 == pes
+        # After the last block there is no other for its receiver's router to pass on.
         if turned and not is_last:
             dispatch = dispatch + control_cycles
     done[:, 0] = dispatch

@@ -44,6 +44,7 @@ def shift(armed: Times, words: int, by: int, wires: Wires) -> Times:
     if pes == 1:
         return armed
     # Place 0 is even either way.
+    # Four places are followed as 0 1 2 3, and backwards as 0 3 2 1.
     way = np.arange(pes) if by == 1 else -np.arange(pes) % pes
     ring = Ring(armed[:, way], hops_of_sends(pes, by)[way], words, wires)
     ring.step()

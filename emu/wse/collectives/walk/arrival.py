@@ -26,6 +26,8 @@ def arrival(
     """The arrival rule of `wse.walk`."""
     _dst, x, index, gap = operands
     here = Call.on(device, mesh, crossing, gap, axis=axis, group=mesh[axis])
+    # A gap does not count the hop across the boundary (`regions.gap_hops`): PE 2, behind a gap of
+    # 10, is 2 + 10 + 1 hops away.
     hops_over_mesh = known(index) + known(gap) + 1
     hops = here.lines.take(hops_over_mesh)
     tile_words = int(words(x.size, x.dtype))

@@ -87,6 +87,9 @@ class Instruction(NamedTuple):
 WORDS = 4
 """Integers an instruction."""
 INSTRUCTION = Instruction(
+    # The widths are the hardware's numbers and the bias: 5 bits tell 31 colors from none, of which
+    # a wafer has 24, and 9 bits the targets, most numerous of which are stamps. No packed field
+    # reaches bit 31, which would make the integer negative.
     setup_cycles=Field(word=0, shift=0, bits=20),
     kind=Field(word=0, shift=20, bits=4),
     thread=Field(word=0, shift=24, bits=4),

@@ -169,6 +169,7 @@ def initial(shape: Shape, started: np.ndarray, blocked: np.ndarray) -> Live:
         channel_kinds=if_used(shape.control, channels, 0, jnp.int32),
         output_kinds=if_used(shape.control, colors, 0, jnp.int32),
         position=if_used(switches, colors, 0, jnp.int8),
+        # NEVER is before any cycle, so a color that was never served goes first.
         link_served=if_used(shares_links, colors, NEVER, jnp.int32),
         ramp_served=if_used(shares_ramps, colors, NEVER, jnp.int32),
         clash=jnp.full(3, NEVER, jnp.int32),
@@ -210,6 +211,7 @@ def on_host(state: Live, pes: int) -> Final:
     """The same as NumPy arrays."""
 
     def array(leaf: PerPE | Rows) -> np.ndarray:
+        # Stacked only now: in the compiled step that is what `Rows` is there to avoid.
         if not isinstance(leaf, Rows):
             return np.asarray(leaf)
         # `np.stack` refuses to stack nothing.

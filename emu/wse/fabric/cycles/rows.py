@@ -169,6 +169,8 @@ def unfused(on: jax.Array, function: Callable[..., Tree], *operands: PyTree) -> 
 
 def materialize(on: jax.Array, *arrays: Tree) -> tuple[Tree, ...]:
     """The same arrays, worked out once however many read them."""
+    # The identity, behind a branch: XLA works its operands out before it, and every reader finds
+    # them in memory.
     return unfused(on, lambda *same: same, *arrays)
 
 

@@ -52,6 +52,8 @@ def states(shape: Shape, seen: Seen, now: jax.Array, traced: jax.Array) -> jax.A
             return field[thread][traced]
 
         conflicts = fields.CONFLICT.held(of(threads.completion))
+        # As in `profile.is_second_issue`: with 6 issues for 3 elements, the second of each is met
+        # with 5, 3 and 1 left.
         second = (conflicts & of(threads.left) & 1) == 1
         issuing = jnp.where(second, CONFLICT, ISSUING)
         # From the weakest reason to the strongest, as each overwrites those before: a thread that

@@ -166,6 +166,8 @@ def _check_apart(encoded: Encoded, run: Cycles, names: list[str]) -> None:
     if cycle == NEVER:
         return
     where = ""
+    # The machine keeps no instruction of a thread, only its color and side: the first that fits is
+    # told.
     for instruction in encoded.instructions:
         used = instruction.inward if side == TAKES else instruction.outward
         if used == color and instruction.thread == thread:

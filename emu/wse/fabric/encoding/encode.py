@@ -63,6 +63,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
     names = Names(program=program, device=device, tasks=numbers, stamps={}, found={})
     made: list[Instruction] = []
     of_tasks: list[tuple[Task, list[Instruction]]] = []
+    # A program without tasks keeps one empty row, so that nobody has to ask whether there is one.
     entry = np.full((max(1, len(numbers)), *program.shape), NONE, np.int32)
     started = np.zeros(program.shape, np.int32)
     blocked = np.zeros(program.shape, np.int32)

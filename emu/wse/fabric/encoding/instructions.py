@@ -18,6 +18,8 @@ MOST_ISSUES = 2**31 - 1
 DOES = {ACTIVATE: "activates", BLOCK: "blocks", UNBLOCK: "unblocks"}
 KINDS = {
     ops.Vector: VECTOR,
+    # A hardware loop and a control wavelet hold the datapath as any vector operation does; their
+    # prices and colors are what tells them apart.
     ops.Map: VECTOR,
     ops.Control: VECTOR,
     ops.Code: CODE,
@@ -265,6 +267,8 @@ def _check_held(names: Names, name: str, task: Task) -> None:
     operands = [operand for op in task.code for operand in _memory(op)]
     if task.argument is not None:
         operands.append(task.argument)
+    # `dict.fromkeys` keeps the order of the code, so that of several faults the same one is told in
+    # every run.
     for operand in dict.fromkeys(operands):
         _check_operand(names, operand, name, task)
     for buffer in dict.fromkeys(operand.buffer for operand in operands):

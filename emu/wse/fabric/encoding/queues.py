@@ -88,6 +88,8 @@ def sides(
         inward = {instruction.inward for instruction in instructions}
         outward = {instruction.outward for instruction in instructions}
         if task.color is not None:
+            # A data task takes the word that starts it, even if none of its operations reads the
+            # color.
             inward.add(program.colors[task.color].index)
         for color in sorted(inward - {NONE}):
             taken.append(Use(color, task.place, task.where))
@@ -114,6 +116,8 @@ def _side(
     used = np.zeros(shape, bool)
     for use in uses:
         used[use.color] |= use.place
+    # Two views of one thing: `number` says which queue a color has, `holder` which color a queue
+    # has. The second finds out in one look whether a queue is free.
     number = np.full(shape, NONE, np.int8)
     holder = np.full((len(depths), *program.shape), NONE, np.int8)
     # Those with a number come first, whatever the order of the colors, so that no color that takes

@@ -98,6 +98,9 @@ def round_the_ring(
                 copy(send(out, sent.elements), sent, thread=thread),
                 take(receive(into, sent.elements)),
             ]
+            # If all sent first, each would be busy sending while its own receive waits behind that:
+            # with more words than fit on the way, 23 over one hop of a WSE-3, nobody would ever
+            # end.
             by_pe[pe] += both if sends_first else both[::-1]
     return on_line(line, by_pe)
 

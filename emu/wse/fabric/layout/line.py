@@ -59,6 +59,7 @@ class Line:
     def extent(self) -> int:
         """PEs of the rectangle along the line."""
         height, width = self.program.shape
+        # `indices` below fills in what a slice leaves open, as `np.s_[:, 2:]` does twice.
         rows, columns = self.within
         if self.along == "x":
             return len(range(*columns.indices(width)))
