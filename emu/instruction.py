@@ -253,6 +253,8 @@ def _register(inst: Instruction) -> None:
     primitive.def_impl(apply)
     primitive.def_abstract_eval(functools.partial(_abstract_eval, inst))
     mlir.register_lowering(primitive, mlir.lower_fun(apply, multiple_results=True))
+    # JAX's plain table of batchers does not say which axis is mapped, and a collective must know
+    # whether it is its own.
     batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, inst)
     ad.primitive_jvps[primitive] = functools.partial(_jvp, inst, apply)
 

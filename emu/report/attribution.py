@@ -76,6 +76,8 @@ def spent_by(reading: Reading, core: tuple[int, ...]) -> Spent:
         of_engine[what] = on_core(ticks, grid, core)
     for engine, of_engine in spent.items():
         last = on_core(reading.last[engine], grid, core)
+        # The clock follows an engine to its last instruction only; with this each sums to the
+        # core's end.
         of_engine["drain"] = end - last
     return spent
 

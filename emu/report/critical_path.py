@@ -156,7 +156,8 @@ class _Issued:
             return [found for user, found in self.results.items() if user != own]
         if cause in self.results:
             return [self.results[cause]]
-        # A buffer's last user, or whoever has the resource.
+        # A buffer's last user, or whoever has the resource: an engine is all that a wait names.
+        # Which of its instructions it was is found by when it let go.
         users = {cause.removeprefix("buffer:")}
         if cause == "shared":
             users = self.sharing

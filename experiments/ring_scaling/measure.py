@@ -178,6 +178,7 @@ def may_be_late(context: ContextAttention, reading: Reading) -> bool:
 
 def balance(reading: Reading) -> float:
     """Mean over busiest core of the Tensor Engine's work."""
+    # Of 3, 3, 2 and 4 tiles it is 3 / 4: the ring waits for the rank with 4.
     work = np.broadcast_to(reading.spent["tensor", "work"], reading.grid)
     return float(work.mean() / work.max())
 

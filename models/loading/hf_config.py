@@ -42,6 +42,8 @@ def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
         raise ModelError(
             f"{name}: config.json lacks {', '.join(missing)}; complete the file"
         )
+    # A field that is left out has the value that the model's class in transformers gives it: of
+    # Mistral's KV heads 8, though of Llama's as many as there are heads.
     values = {**family.assumed_values, **values}
     theta, scaling = rope_fields(values, name)
     heads = values["num_attention_heads"]

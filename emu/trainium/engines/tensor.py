@@ -68,6 +68,8 @@ def stream_cost(
     return Cost(
         engine="tensor",
         busy_cycles=interval + instructions * exposed,
+        # An exposed load holds up what follows it, not the result before it: of two instructions
+        # one load lies before the last result, and both keep the engine busy.
         latency_cycles=interval + (instructions - 1) * exposed + fixed,
         flops=flops,
         counts=counts or {},

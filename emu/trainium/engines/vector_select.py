@@ -78,6 +78,7 @@ def range_select(
     name = "trn.range_select"
     tests = {comparison: BINARY[comparison] for comparison in COMPARE}
     flat = f32(src).reshape(src.shape[0], -1)
+    # As floats, which the bounds are: exact to 2**24, far past a partition's 65,536 elements.
     place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
     test0 = named(tests, name, "compare0", compare0)
     test1 = named(tests, name, "compare1", compare1)

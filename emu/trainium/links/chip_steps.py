@@ -272,6 +272,7 @@ def _in_turn(begins: Begins, times: Steps) -> tuple[np.ndarray, np.ndarray]:
         begin = np.maximum(free, begins.receiver_idle(shift))
         arrived = begins.at_receiver(begin + latency[begins.here], shift)
         ready = np.maximum(ready, arrived)
+        # What a step brings is what the next one sends on or adds to.
         free = np.maximum(begin + busy[begins.here], arrived)
     return ready, free
 
@@ -323,6 +324,7 @@ def _chain(begins: Begins, times: Steps, root: int) -> tuple[np.ndarray, np.ndar
     ready = np.zeros_like(start)
     left = start.copy()
     for rank in range(len(start) - 1):
+        # Once the piece has come, the rank itself is free, and the next one's buffer is.
         possible = np.maximum(come, np.maximum(start[rank], idle[rank + 1]))
         # Piece p begins at the largest, over the pieces q to p, of possible[q] + (p - q) · busy:
         # without p · busy that is a running maximum.

@@ -125,6 +125,8 @@ def _torus(dims: tuple[int, ...], source: np.ndarray, target: np.ndarray) -> Use
             chip = np.asarray(np.ravel_multi_index(tuple(at[:, going]), dims))
             transfers.append(going)
             links.append(_link(chip, len(dims), dim, way[going]))
+            # Where a transfer stands now: the next dimension starts from there, so its links are
+            # those of the chip at the turn.
             at[dim, going] = (at[dim, going] + onward[going]) % size
     return Uses(np.concatenate(transfers), np.concatenate(links), hops)
 
