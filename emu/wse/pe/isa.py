@@ -34,6 +34,8 @@ def single(x: Sram) -> Sram:
 
 def unset(dtype: DType) -> float:
     """What a tile holds that nobody has written: NaN, or the largest integer."""
+    # What nobody wrote should show: NaN spreads through arithmetic. Integers have none; their
+    # largest is the least likely to pass for data.
     if jnp.issubdtype(dtype, jnp.floating):
         return jnp.nan
     return jnp.iinfo(dtype).max

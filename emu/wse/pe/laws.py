@@ -98,7 +98,8 @@ def loop_cycles(device: Device, rounds: Count, each_cycles: float) -> Cycles:
 
 def operation_cycles(device: Device, words: Count, sends: bool = False) -> Cycles:
     """One fabric operation that nothing holds up, from its dispatch to the next one's."""
-    # Only a send from memory puts several words an issue; what comes in comes one a cycle.
+    # Of a collective's operations only a send from memory moves several words an issue; what comes
+    # in comes one a cycle.
     words_an_issue = int(device.send_words) if sends else 1
     issues = -(-np.asarray(words) // words_an_issue)
     return device.fabric_setup_cycles + issues + device.vector_drain_cycles

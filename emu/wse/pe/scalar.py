@@ -76,6 +76,7 @@ def fold(dst: Sram, x: Sram, live: KnownInt, *, op: str) -> Sram:
     is_live = jnp.arange(x.shape[1])[None] < live
     neutral = 0.0 if adds else LOWEST
     kept = jnp.where(is_live, single(x), neutral)
+    # XLA's own maximum may lose a NaN on a CPU, and with it the sign of a tile that nobody wrote.
     folded = kept.sum(1) if adds else numerics.largest(kept, 1)
     return folded.astype(dst.dtype)
 

@@ -76,6 +76,7 @@ def two_phase(pes: int, group: int) -> Tree:
     given.whole("two_phase: group", group, 1)
     children = grouped_chains(pes, group)
     for leader in range(group, pes, group):
+        # Behind the chain of its own group, whose stream is the nearer one and is added first.
         children[leader - group].append(leader)
     return tree_of(children)
 

@@ -50,6 +50,7 @@ def predict(
     Dimensions: `residual` float32 `[depth]` in the last layer's region, `norm` `[depth]`, `table`
     `[depth, tokens]`, `gap` known hops. The lowest token id wins a tie; padding never does.
     """
+    # Row by row: the head's region is as high as a layer's, and splits the residual stream alike.
     residual = walk(residual, residual, gap, axis="col")
     normed = rms_norm(
         residual,

@@ -151,6 +151,8 @@ class LayerMap:
 
     def weight_specs(self) -> dict[str, tuple[str, ...]]:
         """How each weight of one layer is split over the mesh."""
+        # A norm's weights are the same along one axis of the mesh, so they are split over the other
+        # alone.
         norms = {
             "attn_norm": ("row",),
             "mlp_norm": ("row",),

@@ -97,6 +97,8 @@ class TokenClock:
             "layers": sum(reading.end_ticks for reading in layers),
             "head": head.end_ticks,
         }
+        # A reading's cycles are the mean of its own PEs. Regions differ in size, so totals are
+        # added, and the head's PEs count with what they do at both ends of the token.
         busy = sum(reading.cycles(ENGINE) * reading.cores for reading in readings)
         return StepReading(
             device=embed.device,

@@ -217,9 +217,9 @@ def _stalled(
     receiver. A receiver further down holds the member up likewise, through those between, if the
     `words - 1` before the last fill all the room up to it: from `first_that_counts` on.
     """
-    # Over one hop of a WSE-3 room is 23 and credit 4. A member with 24 words or more that starts 30
-    # cycles before its receiver, and not 23 - 4 = 19, is 30 - 19 = 11 cycles late with its last
-    # word.
+    # Over one hop of a WSE-3 room is 23 and credit 4. A member with 24 words or more may start 23 -
+    # 4 = 19 cycles before its receiver and wait for nobody; one that starts 30 cycles before is 30
+    # - 19 = 11 cycles late with its last word.
     room = wires.room(chains.hops)
     room_to = _from_taker(room)
     lead_to = _from_taker(room - wires.credit(chains.hops))

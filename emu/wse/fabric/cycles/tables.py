@@ -69,6 +69,8 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
     way_in = 1 << (latency - 1)
     return Tables(
         shape=shape,
+        # An argument of the compiled step: a constant would be folded, and with it the branch that
+        # keeps operations apart.
         on=jnp.asarray(np.bool_(True)),
         instructions=_packed(encoded, shape.instructions),
         entry=Rows.of(entry),

@@ -97,8 +97,8 @@ def run(
     try:
         work.check()
     except WordByWord as unknown:
-        # Who asked for times can still step the program, and is told why it has to; without a timed
-        # run there is no other way to the values.
+        # Who asked for times can still step the program, and is told why it has to; for values
+        # alone there is no other way.
         if timed:
             return Flow(values={}, sent={}, consumed={}, why=str(unknown))
         raise
