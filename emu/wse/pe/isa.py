@@ -124,6 +124,7 @@ def _into_cost(
     *,
     axis: int,
 ) -> Cost:
+    # The part that is written, not the whole tile that it lies in.
     nbytes = x.size * dst.dtype.itemsize
     moved = {"sram_read": x.nbytes, "sram_write": nbytes}
     return on_datapath(move_cycles(device, nbytes), moved_bytes=moved)

@@ -46,6 +46,7 @@ def accumulate(dst: Sram, n: int, term: Callable[[KnownInt], Sram]) -> Sram:
 def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     kind = precision(dst.dtype, w.dtype, x.dtype)
     length = dst.shape[-1]
+    # A loop adds to one vector, so each row of `dst` is a loop with a set-up of its own.
     loops = dst.size // length
     cycles = loops * map_cycles(device, x.size, length, kind)
     return on_datapath(cycles, 2 * w.size)

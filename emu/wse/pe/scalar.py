@@ -34,6 +34,7 @@ def _before_a_reduction(device: Device) -> int:
 
 
 def _square_sum_cost(device: Device, dst: Operand, x: Operand) -> Cost:
+    # A reduction leaves one scalar, so each row is an operation of its own.
     rows = dst.size
     cycles = rows * _before_a_reduction(device) + device.dot_cycles * x.size
     return on_datapath(cycles, 2 * x.size)

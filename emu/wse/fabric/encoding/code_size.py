@@ -45,6 +45,8 @@ def _in_code(op: ops.Op) -> Hashable:
 
 def _operand(operand: ops.Operand) -> Hashable:
     if isinstance(operand, ops.Memory):
+        # A pointer that moves on changes where an operand begins, not how far apart its elements
+        # are.
         return operand.buffer, operand.step
     if isinstance(operand, ops.Fabric):
         return operand.color, operand.outward, operand.wide

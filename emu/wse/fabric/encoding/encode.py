@@ -72,6 +72,7 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
         for task in declared:
             # Tasks of one name on other PEs have code of their own, at another entry.
             entry[number][task.place] = len(made)
+            # Task 3 that starts is True << 3, the bit 0b1000.
             started[task.place] |= task.start << number
             blocked[task.place] |= task.blocked << number
             of_task = instructions(names, name, task)

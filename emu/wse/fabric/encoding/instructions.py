@@ -287,6 +287,7 @@ def _check_operand(names: Names, operand: ops.Memory, name: str, task: Task) -> 
     if operand.buffer not in buffers:
         raise _unknown(name, "buffer", operand.buffer, buffers, task.where)
     buffer = buffers[operand.buffer]
+    # Four elements from 2 on in steps of 3 end at 2 + 3 * 3 = 11.
     last = operand.start + (operand.elements - 1) * operand.step
     begin = buffer[:1]
     itemsize = buffer.nbytes // buffer.elements

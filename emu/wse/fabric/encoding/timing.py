@@ -78,6 +78,7 @@ def _vector(op: ops.Vector, device: Device) -> Timing:
             timing = dataclasses.replace(
                 timing, words=together, interval_cycles=interval
             )
+        # Nothing comes in, a word an issue, that would set the pace.
         elif op.op == "copy" and op.inward is None:
             timing = dataclasses.replace(timing, words=together)
         return timing
@@ -95,6 +96,7 @@ def _local_cycles(op: ops.Vector, device: Device) -> laws.Cycles:
         return op.elements * itemsize / device.move_bytes_per_cycle
     dtypes = []
     for source in op.sources:
+        # A number comes from a register and says nothing of the precision.
         if isinstance(source, ops.Memory):
             dtypes.append(op.dtype_of(source))
     precision = laws.precision(dtype, *dtypes)
