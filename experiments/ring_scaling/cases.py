@@ -286,6 +286,8 @@ def _schemes(point: Point, inner: int) -> list[Point]:
         as_(scheme="all-gather"),
         as_(scheme="tiles", inner=inner),
     ]
+    # Ulysses gives every rank whole KV heads: 8 of them divide over 8 ranks, one does not. Within a
+    # ring they need to divide over the inner ranks only.
     if point.queries is None and point.kv_heads % point.ranks == 0:
         found.append(as_(scheme="ulysses"))
     if (

@@ -102,6 +102,7 @@ def check_tensors(file: GgufFile, kind: str) -> None:
         "longrope": {SHORT_DIVISORS, LONG_DIVISORS},
     }[kind]
     found = file.tensors.keys() & ROPE_TENSORS
+    # LongRoPE is nothing but its two tensors; Llama 3.1's divisors a file may have or not.
     needed = allowed if kind == "longrope" else set()
     if found - allowed or needed - found:
         raise ModelError(

@@ -50,6 +50,7 @@ def rope_fields(
         check_not_overruled(stated, kind, name)
     theta = rope_theta(values, stated, name)
     used = FORMS[kind].fields if kind in FORMS else ()
+    # A `factor` beside no `rope_type` does nothing in transformers, and is surely meant to.
     for field in chosen.keys() - COMMON_FIELDS - set(used):
         raise ModelError(
             f"{name}: {place}.{field}={shown(chosen[field])} is nothing that rope_type "

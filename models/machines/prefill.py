@@ -161,12 +161,14 @@ class Prefill:
     @functools.cached_property
     def _last(self) -> tuple[int, int]:
         """Chip and slot of the prompt's last token."""
+        # Of full chips the last has it contiguously and chip 0 in zigzag; padding moves it besides.
         chip, slot = np.argwhere(self.ring.where.positions() == self.tokens - 1)[0]
         return int(chip), int(slot)
 
     @property
     def held(self) -> list[int]:
         """Tokens that each chip holds, without padding."""
+        # Padding stands at positions behind the prompt's.
         return (self.ring.where.positions() < self.tokens).sum(1).tolist()
 
     @functools.cached_property
@@ -369,6 +371,8 @@ def choose_placement(
         tokens,
         chips,
         slots_of=slots,
+        # Each hop counts as one tile's work at least: a placement whose hops are nearly empty would
+        # else win over one that has fewer of them.
         hop_tiles=1.0,
         cost=lambda name: own[name].block_cost,
     ).name
@@ -452,6 +456,8 @@ def prefill_kernel(
 
     x = head.embed(ids, weights["embed"], tiling)
     x, (k, v) = lax.scan(one_layer, x, weights["layers"])
+    # A known integer: the clock sees that the other chips pass the head by, though all run one
+    # program.
     mine = lax.axis_index(CHIP) == form.owner
     pieces = head.lm_head(
         x, weights["norm"], weights["heads"], tiling, row=form.last, mine=mine
