@@ -371,8 +371,8 @@ def choose_placement(
         tokens,
         chips,
         slots_of=slots,
-        # Each hop counts as one tile's work at least: a placement whose hops are nearly empty would
-        # else win over one that has fewer of them.
+        # A hop counts as one contiguous tile's work at least: with a single smaller tile, as zigzag
+        # may have, it would else cost less, though its transfer takes as long.
         hop_tiles=1.0,
         cost=lambda name: own[name].block_cost,
     ).name
