@@ -311,12 +311,10 @@ class Loop:
         stale = [_stale_now(value) for value in self.carry]
         # Whom a role's buffer makes wait for, and what is tracked of it, belong to the role.
         users = [buffer.user for buffer in now.buffers]
-        writers = [buffer.writer for buffer in now.buffers]
         tracked = self._tracked(now.buffers)
         for role, each in enumerate(rotated):
             buffer = each.buffer
-            if np.any(each.written):
-                buffer.writer = writers[role]
+            buffer.writer = each.writer
             self.write(buffer, each.written)
             buffer.idle = moved["idle", role]
             buffer.user = users[role]

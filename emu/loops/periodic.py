@@ -15,6 +15,7 @@ from emu.clock.reading import Spent
 from emu.clock.resources import Buffer, Row
 from emu.clock.ticks import Flags, Ticks, flat, same
 from emu.clock.tiles import Value
+from emu.tracing import jaxpr as jx
 
 MAX_RATES = 8
 MAX_GROUPS = 4096
@@ -245,11 +246,13 @@ class Moved:
     Attributes:
       buffer: the buffer.
       written: on which cores it was written in the periods that were jumped.
+      writer: the equation that wrote it last, in them or before.
       used: whether anything used it in them.
     """
 
     buffer: Buffer
     written: Flags
+    writer: jx.Equation | None
     used: bool
 
 
@@ -285,6 +288,7 @@ def rotated(was: Snapshot, now: Snapshot, times: int) -> list[Moved]:
             held = dataclasses.replace(buffer)
         # It went through the roles between, this one last; in a closed orbit perhaps many times.
         written: Flags = False
+        writer = held.writer
         used = False
         for member in orbit[:times]:
             origin = source[member]
@@ -293,9 +297,13 @@ def rotated(was: Snapshot, now: Snapshot, times: int) -> list[Moved]:
             # A buffer that stays in its role was written in the periods that were walked already,
             # so whoever holds an earlier version has lost it, and needs no further version to know.
             if len(orbit) > 1:
-                written = written | (now.versions[member] != was.versions[origin])
+                here = now.versions[member] != was.versions[origin]
+                # The orbit goes back in time: the first role found that writes wrote last.
+                if np.any(here) and not np.any(written):
+                    writer = now.buffers[member].writer
+                written = written | here
             used = used or now.uses[member] != was.uses[origin]
-        moved.append(Moved(held, written, used))
+        moved.append(Moved(held, written, writer, used))
     return moved
 
 

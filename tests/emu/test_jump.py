@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from jax import lax
 
 from emu import Known, Program
@@ -41,6 +41,18 @@ def test_random_programs(program):
     assert jumped.end_ticks >= max(free.end_ticks, *jumped.most_busy_ticks.values())
 
 
+DMA = {"engine": "dma", "busy": 9, "latency": 9}
+
+
+# The loop turns six tiles six times around: whoever reads one from before it must be told that the
+# loop wrote it, though the walk had not come to that tile when it jumped.
+@example(
+    [
+        ("spares", [None] * 6, DMA),
+        ("scan", "scan", 37, [("turn", 0, DMA)]),
+        ("first", 2, 1, {"engine": "io", "busy": 1, "latency": 4}),
+    ]
+)
 @LAW
 @given(helpers.turning_programs())
 def test_tiles_that_turn(program):
