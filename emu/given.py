@@ -27,19 +27,29 @@ def told(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
+def is_whole(value: Any, least: int, most: int | None = None) -> bool:
+    """Whether it is a whole number from `least` to `most`; NumPy's are, and 2.0 is not."""
+    # Python takes True for 1, but who gives it for a length has mistaken the argument.
+    if isinstance(value, bool | np.bool_):
+        return False
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return False
+    return number >= least and (most is None or number <= most)
+
+
 def whole(what: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number from `least` to `most`; `what` names it in the error."""
-    # Python takes True for 1, but who gives it for a length has mistaken the argument.
-    if not isinstance(value, bool | np.bool_):
-        try:
-            number = operator.index(value)
-        except TypeError:
-            pass
-        else:
-            if number >= least and (most is None or number <= most):
-                return number
+    if not is_whole(value, least, most):
+        refuse(f"{what} is {told(value)}, must be {whole_number(least, most)}")
+    return operator.index(value)
+
+
+def whole_number(least: int, most: int | None = None) -> str:
+    """What an error says that a whole number must be."""
     allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
-    refuse(f"{what} is {told(value)}, must be a whole number {allowed}")
+    return f"a whole number {allowed}"
 
 
 def name(what: str, value: Any) -> str:
@@ -57,4 +67,4 @@ def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
     return value
 
 
-__all__ = ["name", "one_of", "refuse", "told", "whole"]
+__all__ = ["is_whole", "name", "one_of", "refuse", "told", "whole", "whole_number"]

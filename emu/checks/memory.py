@@ -72,14 +72,6 @@ Banks: TypeAlias = frozenset[int]
 """The named banks of a space that are taken at one time."""
 
 
-def _no_own() -> "dict[tuple[str, Banks], Peak]":
-    return {}
-
-
-def _no_shared() -> dict[Bank, Peak]:
-    return {}
-
-
 @dataclasses.dataclass
 class Inside:
     """What the buffers take that live only inside a body or an equation.
@@ -89,8 +81,10 @@ class Inside:
       shared: named bank to the peak of what its tiles hold.
     """
 
-    own: dict[tuple[str, Banks], Peak] = dataclasses.field(default_factory=_no_own)
-    shared: dict[Bank, Peak] = dataclasses.field(default_factory=_no_shared)
+    own: dict[tuple[str, Banks], Peak] = dataclasses.field(
+        default_factory=dict[tuple[str, Banks], Peak]
+    )
+    shared: dict[Bank, Peak] = dataclasses.field(default_factory=dict[Bank, Peak])
 
     def include(self, other: "Inside") -> None:
         """Raises every peak to that of `other`."""
@@ -376,11 +370,7 @@ def _scan(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
     for stack in _distinct(stacks):
         around.include(live.now(stack, jx.location(eqn)))
     # The ring ends with its loop; the one buffer that the carry takes out of it goes on.
-    carried = [None if each is None else each.one() for each in carry]
-    kept = [
-        each if each is None or each in operands else one
-        for each, one in zip(carry, carried, strict=True)
-    ]
+    kept = [each if each is None or each in operands else each.one() for each in carry]
     return [*_adopt(kept, operands), *stacks], around
 
 

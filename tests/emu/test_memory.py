@@ -228,9 +228,9 @@ def test_there_are_eight_banks(bank):
 @pytest.mark.parametrize(
     "shape, options, what",
     [
-        ((0, 512), {}, "a dimension of 0"),
-        ((128, -1), {}, "a dimension of -1"),
-        ((128, 2.0), {}, "a dimension of 2.0"),
+        ((0, 512), {}, "dimension 0 is 0"),
+        ((128, -1), {}, "dimension 1 is -1"),
+        ((128, 2.0), {}, "dimension 1 is 2.0"),
         ((128, 512), {"buffers": 0}, "buffers is 0"),
         ((128, 512), {"buffers": -1}, "buffers is -1"),
         ((128, 512), {"buffers": True}, "buffers is True"),

@@ -11,27 +11,12 @@ import safetensors.numpy
 
 from models.config import ModelConfig
 from models.loading.hf_folder import load_hf_folder
+from tests.models.loading.checkpoints import GGUF_LAYER, GGUF_OUTER
 
 DATA = pathlib.Path(__file__).parent / "data"
 REFERENCES = sorted(folder.name for folder in DATA.iterdir() if folder.is_dir())
-# llama.cpp's names, written down apart from the table that the loaders use.
 GGUF_OUTER_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-GGUF_LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+    f"{ours}.weight": f"{theirs}.weight" for ours, theirs in GGUF_OUTER.items()
 }
 
 
@@ -111,4 +96,4 @@ def gguf_name(name: str) -> str:
     if name in GGUF_OUTER_NAMES:
         return GGUF_OUTER_NAMES[name]
     _, _, layer, rest = name.split(".", 3)
-    return f"blk.{layer}.{GGUF_LAYER_NAMES[rest.removesuffix('.weight')]}.weight"
+    return f"blk.{layer}.{GGUF_LAYER[rest.removesuffix('.weight')]}.weight"

@@ -1,10 +1,10 @@
 """What context attention refuses before anything is laid out: sizes and dtypes that cannot be."""
 
-import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from emu import given
 from emu.annotations import DType
 
 NAMES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
@@ -13,16 +13,10 @@ NAMES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 def positive(**sizes: int | None) -> None:
     """Raises `ValueError` for a size that is no integer of at least 1; None is a default."""
     for name, size in sizes.items():
-        if size is None:
-            continue
-        try:
-            # NumPy's integers count, True does not, though Python takes it for 1.
-            is_positive = not isinstance(size, bool) and operator.index(size) >= 1
-        except TypeError:
-            is_positive = False
-        if not is_positive:
+        if size is not None and not given.is_whole(size, 1):
             said = name.replace("_", " ")
-            raise ValueError(f"{said} is {size!r}, must be an integer of at least 1")
+            told, wanted = given.told(size), given.whole_number(1)
+            raise ValueError(f"{said} is {told}, must be {wanted}")
 
 
 def parts_of(head_dim: int, parts: Sequence[int] | None, most: int) -> None:
@@ -39,18 +33,17 @@ def parts_of(head_dim: int, parts: Sequence[int] | None, most: int) -> None:
         )
 
 
-def dtype(given: DType, microscaled: str) -> None:
+def dtype(asked: DType, microscaled: str) -> None:
     """Raises `ValueError` for a dtype in which no engine attends."""
-    if isinstance(given, str) and given == microscaled:
+    if isinstance(asked, str) and asked == microscaled:
         return
     allowed = [jnp.dtype(name) for name in NAMES]
     try:
-        is_allowed = jnp.dtype(given) in allowed
+        is_allowed = jnp.dtype(asked) in allowed
     except TypeError:
         is_allowed = False
     if not is_allowed:
-        known = isinstance(given, str) or not hasattr(given, "__name__")
-        name = given if known else getattr(given, "__name__")
+        name = getattr(asked, "__name__", asked)  # of a type such as `jnp.int32`
         # The likeliest reason to ask for it is a reference, and there is one.
         wide = "; `exact` computes in float64" if str(name) == "float64" else ""
         raise ValueError(

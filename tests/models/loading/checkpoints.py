@@ -405,6 +405,7 @@ GRID = grid()
 
 # --- GGUF ---
 
+# llama.cpp's names, written down apart from the table that the loaders use.
 GGUF_OUTER = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
