@@ -15,13 +15,23 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from experiments.shared import interruption, shadowing
+from experiments.shared.errors import printing
+
 COMMAND = "trn-wse"
 COMPLETION = "completion"
 
 
 def main() -> None:
-    """Does what the process' command line asks."""
-    words = sys.argv[1:]
+    """The process of the command: does what its words ask."""
+    interruption.begin()
+    with interruption.ending(), printing():
+        shadowing.check()
+        do(sys.argv[1:])
+
+
+def do(words: Sequence[str]) -> None:
+    """Does what the words ask."""
     if not words or words[0] in ("-h", "--help"):
         show()
     elif words[0] in ("-V", "--version"):

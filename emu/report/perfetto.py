@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from emu.clock.reading import IN_USE, THROTTLE, Event
+from emu.early_end import written_whole
 from emu.report.critical_path import Stretch, is_instruction
 
 PATH = "critical path"
@@ -75,12 +76,14 @@ def document(process: str, tick_hz: int, events: list[Entry]) -> Entry:
 
 
 def write(path: pathlib.Path, data: Entry) -> None:
-    """Writes a trace, one event a line."""
+    """Writes a trace, one event a line; the file is there whole or not at all."""
     head = dict(data)
     events = head.pop("traceEvents")
     lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)
     begin = json.dumps(head)[:-1]  # without the closing brace
-    path.write_text(f'{begin}, "traceEvents": [\n{lines}\n]}}\n', "utf-8")
+    text = f'{begin}, "traceEvents": [\n{lines}\n]}}\n'
+    with written_whole(path) as part:
+        part.write_text(text, "utf-8")
 
 
 def _tracks(names: Iterable[str]) -> dict[str, int]:

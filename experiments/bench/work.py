@@ -14,6 +14,8 @@ import subprocess
 import sys
 from typing import Any
 
+from emu.early_end import child_process
+
 GEMM_SIZE, TOKENS = 2048, 4096
 GEMM_VARIANT = "block_bm8_bn2_row_loads"  # the fastest by the clock
 LAYER_AXIS = "ring"
@@ -42,10 +44,12 @@ def timed(work: str) -> Timed:
     Raises:
       RuntimeError: the process failed.
     """
-    code = f"from experiments.bench.work import main; main({work!r})"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
+    # It looks for modules where this process does, and not in the working directory besides.
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from experiments.bench.work import main; main({work!r})"
+    )
+    with child_process([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         said = process.stdout.read()
         # Of this child alone, where `getrusage` sums over all children so far. `returncode` tells

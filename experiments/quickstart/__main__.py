@@ -1,8 +1,6 @@
 """The command line of `experiments.quickstart`."""
 
 import argparse
-import signal
-import sys
 import time
 from collections.abc import Iterator
 
@@ -16,7 +14,7 @@ from experiments.quickstart import picture, report
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
 from experiments.shared import cli
-from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.errors import UsageError
 from experiments.shared.output import Output, flat
 from kernels.tokens.placement import PLACEMENTS
 from models.loading.load import load
@@ -99,16 +97,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
         args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"])
     if not args.prompt.strip():
         raise UsageError("--prompt is empty; give at least one character of text")
-    before = signal.getsignal(signal.SIGINT)
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda raised: (
-        None if raised.exc_type is KeyboardInterrupt else hook(raised)
-    )
-    try:
-        answer(args, output, Stages(output.console(), wall_s={}))
-    finally:
-        sys.unraisablehook = hook
-        signal.signal(signal.SIGINT, before)
+    answer(args, output, Stages(output.console(), wall_s={}))
 
 
 def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
@@ -132,10 +121,8 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
         args.dtype,
         wall_s=stages.wall_s,
     )
-    try:
-        execute(run, args, console, stages)
-    except KeyboardInterrupt:
-        raise Interrupted(report.partial(run)) from None
+    output.on_interruption(lambda: report.partial(run))
+    execute(run, args, console, stages)
     report.show(run, console)
     figures = report.as_json(run)
     output.figures("quickstart", figures)

@@ -1,32 +1,16 @@
-"""Progress through the quickstart's stages, which Ctrl-C ends for certain."""
+"""Progress through the quickstart's stages."""
 
-import signal
 import time
 
 from rich.console import Console
 
 
 class Stages:
-    """Progress of the run, and how long each stage took.
-
-    A KeyboardInterrupt that strikes inside a callback of the compiler is swallowed there and only
-    printed, so Ctrl-C is also remembered and acted upon when the stage ends.
-    """
+    """Progress of the run, and how long each stage took."""
 
     def __init__(self, console: Console, wall_s: dict[str, float]):
         self.console = console
         self.wall_s = wall_s
-        self.interrupted = False
-        signal.signal(signal.SIGINT, self.interrupt)
-
-    def interrupt(self, number: int, frame: object) -> None:
-        self.interrupted = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed at any time."""
-        if self.interrupted:
-            raise KeyboardInterrupt
 
     def __call__(self, stage: str, message: str) -> "Stage":
         return Stage(self, stage, message)
@@ -58,5 +42,3 @@ class Stage:
         wall_s = self.stages.wall_s
         before = wall_s.get(self.name, 0.0)  # a stage may be entered again
         wall_s[self.name] = before + took
-        if not any(exc):
-            self.stages.check()

@@ -8,7 +8,7 @@ from rich.console import Console
 from experiments.ring_precision import table
 from experiments.ring_precision.measure import MASKS, Bench, Row
 from experiments.shared import cli
-from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 from kernels.trainium.context.sizes import RECIPES
@@ -69,12 +69,14 @@ def main(args: argparse.Namespace, output: Output) -> None:
     console = output.console(WIDTH)
     started = time.perf_counter()
     asked, rows = points(args), []
-    try:
-        measure(asked, args, rows)
-    except KeyboardInterrupt:
+
+    def found() -> str:
         if rows:
             table.show(rows, args.tokens, args.mask, console)
-        raise Interrupted(f"{len(rows)} of {len(asked)} rings measured") from None
+        return f"{len(rows)} of {len(asked)} rings measured"
+
+    output.on_interruption(found)
+    measure(asked, args, rows)
     table.show(rows, args.tokens, args.mask, console)
     wall_s = time.perf_counter() - started
     figures = table.as_json(rows, args.tokens, args.mask, wall_s)

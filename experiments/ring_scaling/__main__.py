@@ -11,7 +11,6 @@ from experiments.ring_scaling import files, table
 from experiments.ring_scaling.measure import Row, measure
 from experiments.ring_scaling.threshold import Threshold, find, questions
 from experiments.shared import cli
-from experiments.shared.errors import Interrupted
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 
@@ -69,24 +68,33 @@ def main(args: argparse.Namespace, output: Output) -> None:
     args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
     console = output.console(WIDTH)
     found = Results()
-    stopped = False
-    try:
-        read_all(args, found)
-    except KeyboardInterrupt:
-        stopped = True
+
+    def took() -> tuple[float, float]:
+        return time.perf_counter() - started[0], time.process_time() - started[1]
+
+    def found_so_far() -> str:
+        show(found, console)
+        write(found, *took(), output)
+        return f"{found.done} of {found.asked} points read"
+
+    output.on_interruption(found_so_far)
+    read_all(args, found)
     show(found, console)
-    wall_s = time.perf_counter() - started[0]
-    cpu_s = time.process_time() - started[1]
+    wall_s, cpu_s = took()
     write(found, wall_s, cpu_s, output)
-    if stopped:
-        raise Interrupted(f"{found.done} of {found.asked} points read")
+    if (found.sweep or found.groups) and output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.ring_scaling.picture import draw
+
+        name = "ring_scaling.png"
+        output.file(name, lambda path: draw(found.sweep, found.groups, path))
     console.print(
         f"{wall_s:.0f} s, {cpu_s:.0f} s of them on the processor", highlight=False
     )
 
 
 def write(found: Results, wall_s: float, cpu_s: float, output: Output) -> None:
-    """Writes what was read, if anything was."""
+    """Writes the figures that were read, if any were."""
     readings = files.records(found.sweep, found.groups)
     if not readings and not found.thresholds:
         return
@@ -94,11 +102,6 @@ def write(found: Results, wall_s: float, cpu_s: float, output: Output) -> None:
     output.figures(name, files.as_json(readings, found.thresholds, wall_s, cpu_s))
     lines = ([reading.get(column) for column in files.COLUMNS] for reading in readings)
     output.table(name, files.COLUMNS, lines)
-    if readings and output.folder is not None:
-        # matplotlib takes a second to import.
-        from experiments.ring_scaling.picture import draw
-
-        output.file(f"{name}.png", lambda path: draw(found.sweep, found.groups, path))
 
 
 def read_all(args: argparse.Namespace, found: Results) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from emu import EmulationError
-from experiments.shared.errors import Interrupted, UsageError
+from emu.early_end import undo_all
+from experiments.shared import interruption, shadowing
+from experiments.shared.errors import BAD_INPUT, UsageError, complain, printing
 from experiments.shared.output import Output
 from models.errors import ModelError
-
-BAD_INPUT, STOPPED = 2, 130  # exit codes; 130 is what shells report of Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,21 +36,22 @@ def run(
 ) -> None:
     """Runs an experiment: bad input exits 2 with one line, Ctrl-C exits 130.
 
+    A process of the experiment's own ends here.
+
     Args:
       experiment: its name.
       options: adds its options to a parser.
       main: answers its question.
       words: of the command line, by default the process' own.
     """
-    with exit_codes():
+    with interruption.ending() as watch, exit_codes():
+        shadowing.check()
         args = parser(experiment, options).parse_intermixed_args(words)
         output = Output(args.out, args.json)
-        try:
-            with _stdout_kept(args.json):
-                main(args, output)
-        except Interrupted:
-            output.finish()
-            raise
+        if watch is not None:
+            watch.report, watch.undo = output.interrupted, undo_all
+        with _stdout_kept(args.json):
+            main(args, output)
         output.finish()
 
 
@@ -73,16 +74,11 @@ def parser(experiment: str, options: Options) -> Parser:
 def exit_codes() -> Iterator[None]:
     """Turns errors into one line on stderr and an exit code."""
     try:
-        yield
+        with printing():
+            yield
     except (UsageError, ModelError, EmulationError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        complain(str(error))
         raise SystemExit(BAD_INPUT) from None
-    except Interrupted as error:
-        print(f"interrupted: {error}", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing was finished", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
 
 
 def _stdout_kept(for_figures: bool) -> contextlib.AbstractContextManager[object]:

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
+from emu.early_end import new_file_beside, written_whole
+from experiments.shared import interruption
 from experiments.shared.errors import UsageError
 
 Figures: TypeAlias = dict[str, Any]
@@ -30,10 +32,12 @@ class Output:
         Raises:
           UsageError: it cannot be made or written.
         """
-        self.folder = None if folder is None else _made(folder)
+        self.folder = None if folder is None else writable_folder(folder)
         self.as_json = as_json
+        self._stdout = sys.stdout  # as it is where `--json` keeps it for the figures
         self._figures: Figures = {}
         self._written: list[pathlib.Path] = []
+        self._found: Callable[[], str] = lambda: interruption.NOTHING
 
     def console(self, width: int | None = None) -> Console:
         """For people; `width` is that of a table which no terminal cuts."""
@@ -61,7 +65,7 @@ class Output:
         self.file(f"{name}.csv", write)
 
     def file(self, name: str, write: Callable[[pathlib.Path], object]) -> None:
-        """Lets `write` write a file in the folder, if there is one.
+        """Lets `write` write a file in the folder, if there is one: whole, or not at all.
 
         Raises:
           UsageError: it cannot be written.
@@ -70,7 +74,8 @@ class Output:
             return
         path = self.folder / name
         try:
-            write(path)
+            with written_whole(path) as part:
+                write(part)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{path}: cannot be written ({reason})") from None
@@ -80,10 +85,24 @@ class Output:
         """Names the files that were written, and prints the figures that `--json` asks for."""
         if self._written:
             names = ", ".join(map(str, self._written))
-            print(f"wrote {names}", file=sys.stderr if self.as_json else sys.stdout)
+            print(f"wrote {names}", file=sys.stderr if self.as_json else self._stdout)
         if self.as_json and self._figures:
             documents = list(self._figures.values())
-            print(_text(documents[0] if len(documents) == 1 else self._figures), end="")
+            document = documents[0] if len(documents) == 1 else self._figures
+            print(_text(document), end="", file=self._stdout)
+
+    def on_interruption(self, found: Callable[[], str]) -> None:
+        """Says what to do on Ctrl-C: `found` shows what was found so far, and returns its sum.
+
+        It is called on a thread of its own while the experiment goes on, and has two seconds.
+        """
+        self._found = found
+
+    def interrupted(self) -> str:
+        """Tells what was found so far; returns the sum of it, for one line."""
+        line = self._found()
+        self.finish()
+        return line
 
 
 def flat(figures: Figures, inside: str = "") -> Iterator[tuple[str, Any]]:
@@ -95,17 +114,23 @@ def flat(figures: Figures, inside: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{inside}{name}", value
 
 
-def _made(name: str) -> pathlib.Path:
+def writable_folder(name: str) -> pathlib.Path:
+    """The folder, made if need be, in which files can be written.
+
+    Raises:
+      UsageError: they cannot.
+    """
+    if not name:
+        raise UsageError("--out is empty; name a folder you can write to")
     folder = pathlib.Path(name)
-    probe = folder / ".write-test"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
+        with new_file_beside(folder / "probe"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise UsageError(
-            f"--out {name}: cannot be written ({error.strerror or error}); "
-            "name a folder you can write to"
+            f"--out {name}: cannot be written ({reason}); name a folder you can write to"
         ) from None
     return folder
 

@@ -1,12 +1,4 @@
-"""Progress through a list of points, which Ctrl-C ends for certain.
-
-A KeyboardInterrupt that strikes inside a callback of the compiler is swallowed there and only
-printed, so Ctrl-C is also remembered and acted upon when the point is done.
-"""
-
-import signal
-import sys
-from typing import Any
+"""Progress through a list of points."""
 
 import rich.progress
 from rich.console import Console
@@ -24,7 +16,6 @@ class Progress:
         self.total = total
         self.console = console
         self.finished = 0
-        self._interrupted = False
         columns = (
             *rich.progress.Progress.get_default_columns()[:2],
             rich.progress.MofNCompleteColumn(),
@@ -34,10 +25,6 @@ class Progress:
         self._task = self._bar.add_task("drawing operands", total=total)
 
     def __enter__(self) -> "Progress":
-        self._before = signal.getsignal(signal.SIGINT)
-        self._hook = sys.unraisablehook
-        signal.signal(signal.SIGINT, self._interrupt)
-        sys.unraisablehook = self._unraisable
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -45,8 +32,6 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         if self.console.is_terminal:
             self._bar.stop()
-        sys.unraisablehook = self._hook
-        signal.signal(signal.SIGINT, self._before)
 
     def begin(self, point: str) -> None:
         """Names the point that is worked on."""
@@ -56,20 +41,6 @@ class Progress:
             self.console.print(told, highlight=False, soft_wrap=True)
 
     def done(self) -> None:
-        """One more point is done.
-
-        Raises:
-          KeyboardInterrupt: Ctrl-C was pressed at any time.
-        """
+        """One more point is done."""
         self.finished += 1
         self._bar.advance(self._task)
-        if self._interrupted:
-            raise KeyboardInterrupt
-
-    def _interrupt(self, number: int, frame: object) -> None:
-        self._interrupted = True
-        raise KeyboardInterrupt
-
-    def _unraisable(self, raised: Any) -> None:
-        if raised.exc_type is not KeyboardInterrupt:
-            self._hook(raised)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from optax.contrib import MuonDimensionNumbers, muon
 from tokenizers import Tokenizer
 
+from emu.early_end import written_whole
 from experiments.shared import cli
-from experiments.shared.output import Output
+from experiments.shared.output import Output, writable_folder
 from experiments.train_tiny.corpus import gather
 from models.catalogue import TINY
 from models.plain.transformer import forward
@@ -196,10 +197,7 @@ def store(
 ) -> None:
     """Writes NAME.safetensors, NAME_tokenizer.json and NAME.json beside each other."""
     tensors = {name: np.asarray(value) for name, value in flatten(weights).items()}
-    safetensors.numpy.save_file(tensors, weights_file)
-    tokenizer.save(
-        str(weights_file.with_name(f"{weights_file.stem}_tokenizer.json")), pretty=False
-    )
+    tokenizer_file = weights_file.with_name(f"{weights_file.stem}_tokenizer.json")
     config = dataclasses.asdict(TINY)
     description = {
         "config": {
@@ -208,9 +206,14 @@ def store(
         "eos_token_id": tokenizer.token_to_id(EOS),
         "provenance": provenance,
     }
-    weights_file.with_suffix(".json").write_text(
-        json.dumps(description, indent=1) + "\n"
-    )
+    with (
+        written_whole(weights_file) as weights_part,
+        written_whole(tokenizer_file) as tokenizer_part,
+        written_whole(weights_file.with_suffix(".json")) as description_part,
+    ):
+        safetensors.numpy.save_file(tensors, weights_part)
+        tokenizer.save(str(tokenizer_part), pretty=False)
+        description_part.write_text(json.dumps(description, indent=1) + "\n")
 
 
 def options(parser: cli.Parser) -> None:
@@ -220,7 +223,7 @@ def options(parser: cli.Parser) -> None:
 
 def main(args: argparse.Namespace, output: Output) -> None:
     """Trains the model; without `--out` it takes the place of the one that ships."""
-    folder = output.folder or DATA
+    folder = output.folder or writable_folder(str(DATA))
     provenance = run(Recipe(seed=args.seed), folder / "tiny.safetensors")
     print(json.dumps(provenance, indent=1))
     output.figures("training", provenance)

