@@ -8,7 +8,7 @@ low / nominal / high (low is the shortest time).
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emu.clock.throttle import UNITS, Law
@@ -70,7 +70,10 @@ class Sheet:
       causes: engine to what waiting for its results is called; by default its own name.
       throttles: engine that slows down when little used to the prefix of its three fields,
         `_window_s`, `_share` and `_slowdown` (see `emu.clock.throttle`).
-      instead: JAX primitive of which there is no instruction to what a kernel can call instead.
+      start_partitions: engine to the partitions in which its operands may begin, and to how many
+        they may be from there; an engine that is not listed takes any.
+      instead: JAX primitive of which there is no instruction, or view that cannot move data between
+        partitions, to what a kernel can call instead.
     """
 
     name: str
@@ -88,6 +91,9 @@ class Sheet:
     throttles: Mapping[str, str] = dataclasses.field(
         default_factory=dict[str, str], kw_only=True
     )
+    start_partitions: Mapping[str, Mapping[int, int]] = dataclasses.field(
+        default_factory=dict[str, Mapping[int, int]], kw_only=True
+    )
     instead: Mapping[str, str] = dataclasses.field(
         default_factory=dict[str, str], kw_only=True
     )
@@ -104,6 +110,19 @@ class Sheet:
     def at(self, band: str = "nominal") -> "Device":
         """This datasheet's machine with every quantity taken at `band`."""
         return Device(self, band)
+
+
+_MACHINES: dict[str, tuple[Sheet, ...]] = {}
+
+
+def declare_machine(name: str, newest_first: Sequence[Sheet]) -> None:
+    """Makes the generations of a machine known by the name its instructions begin with."""
+    _MACHINES[name] = tuple(newest_first)
+
+
+def machine(name: str) -> tuple[Sheet, ...]:
+    """The generations of the machine whose instructions begin with `name`; none if unknown."""
+    return _MACHINES.get(name, ())
 
 
 @dataclasses.dataclass(frozen=True)

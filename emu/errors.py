@@ -23,6 +23,10 @@ class StaleTile(EmulationError):
     """A read of a tile whose buffer was overwritten since."""
 
 
+class UnwrittenTile(EmulationError):
+    """A tile that is read, or added to, before anything was written to it."""
+
+
 class DataDependentBranch(EmulationError):
     """A branch or a cost that depends on data the clock does not know."""
 

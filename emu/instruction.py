@@ -137,6 +137,8 @@ class Instruction(Generic[P, R]):
     reads_destination: bool
     partial: bool
     effect: bool
+    adds: bool
+    adds_if: int | None
     across: bool
     arrival: ArrivalRule | None
     primitive: Primitive
@@ -161,6 +163,12 @@ class Instruction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<instruction {self.name}{inspect.signature(self)}>"
+
+    @property
+    def machine(self) -> str:
+        """Whose it is: `trn` of `trn.nc_matmul` (see `emu.datasheet.machine`)."""
+        machine, _, _ = self.name.partition(".")
+        return machine
 
     @property
     def destinations(self) -> int:
@@ -191,6 +199,8 @@ def instruction(
     reads_destination: bool = False,
     partial: bool = False,
     effect: bool = False,
+    adds: bool = False,
+    adds_if: int | None = None,
     arrival: ArrivalRule | None = None,
 ) -> Callable[[Callable[P, R]], Instruction[P, R]]:
     """Declares a function as an instruction.
@@ -208,6 +218,8 @@ def instruction(
       partial: writes only a range of its destination, disjoint from every other partial write
         since the last whole one: it keeps the rest and waits for readers, not for those writes.
       effect: done for its effect, so nobody has to read the result.
+      adds: adds to what its destination holds, so somebody must have written that before.
+      adds_if: the source, counted from 0, that says whether it adds: a register, 0 overwrites.
       arrival: for an instruction that crosses cores along `params["axis"]`:
         `(device, mesh, crossing, *operands, **params) -> (ready_ticks, free_ticks)`. Its meaning
         then takes every operand stacked over that axis, `[axis, ..., *shape]`, and returns results
@@ -229,6 +241,8 @@ def instruction(
             reads_destination=reads_destination or partial,
             partial=partial,
             effect=effect,
+            adds=adds,
+            adds_if=adds_if,
             across=arrival is not None,
             arrival=arrival,
             primitive=primitive,

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from emu.annotations import PyTree
-from emu.checks import memory, precision
+from emu.checks import memory, precision, rules
 from emu.clock import timeline
 from emu.clock.reading import Reading
 from emu.datasheet import BANDS, Device, Sheet
@@ -67,7 +67,13 @@ class Program:
           in_order: computes independent tiles one after another, from the very jaxpr that `read`
             times, instead of side by side (`emu.tracing.side_by_side`). It takes longer; results
             agree to rounding, as sums over tiles are then added in another order.
+
+        Raises:
+          EmulationError: no generation of the machine can run it (`emu.checks.rules`): asked once
+            for arguments of the same shapes.
         """
+        body, _ = self.trace(args)
+        rules.check_any(body)
         arrays = _unwrap(args)
         if not in_order:
             return self.compiled(*arrays)

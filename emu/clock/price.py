@@ -87,11 +87,7 @@ class Prices:
     def _asked(
         self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
     ) -> Price:
-        allowed = (*inst.writes[: inst.destinations], *inst.reads)
-        operands: list[Operand] = []
-        for place, value in enumerate(values):
-            operand = _operand(inst, eqn, place, value, allowed[place])
-            operands.append(operand)
+        operands = seen(inst, eqn, values)
         try:
             cost = inst.cost(self.device, *operands, **eqn.params)
         except EmulationError as error:
@@ -258,6 +254,22 @@ def _each_in_ticks(
     return {key: _ticks(cycles, ticks_per_cycle) for key, cycles in table.items()}
 
 
+def seen(
+    inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
+) -> list[Operand]:
+    """The operands as a cost rule sees them.
+
+    Raises:
+      WrongSpace: one is in a memory that the instruction does not reach.
+      DataDependentBranch: one must be known and is not.
+    """
+    allowed = (*inst.writes[: inst.destinations], *inst.reads)
+    operands: list[Operand] = []
+    for place, value in enumerate(values):
+        operands.append(_operand(inst, eqn, place, value, allowed[place]))
+    return operands
+
+
 def _operand(
     inst: Instruction[..., Any],
     eqn: jx.Equation,
@@ -313,4 +325,4 @@ def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
     return math.ceil(round(cycles * ticks_per_cycle, 6))
 
 
-__all__ = ["BandPrices", "Price", "Prices"]
+__all__ = ["BandPrices", "Price", "Prices", "seen"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from emu.checks import liveness
+from emu.checks import liveness, rules
 from emu.clock import bands, recording
 from emu.clock.branches import branch
 from emu.clock.issue import issue
@@ -19,7 +19,7 @@ from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Active
 from emu.clock.tiles import Value
 from emu.datasheet import Device
-from emu.errors import BranchBufferMismatch, DataDependentBranch, NoCostRule
+from emu.errors import BranchBufferMismatch, DataDependentBranch
 from emu.instruction import lookup
 from emu.loops import classes
 from emu.tracing import integers
@@ -108,11 +108,7 @@ def _without_instruction(
             "integers it depends on as emu.Known",
             jx.location(eqn),
         )
-    instead = setup.device.sheet.instead.get(name)
-    cure = "" if instead is None else f": call {instead}"
-    raise NoCostRule(
-        f"{setup.device.name} has no instruction for '{name}'{cure}", jx.location(eqn)
-    )
+    raise rules.no_instruction(setup.device, eqn)
 
 
 def _is_integer(value: Value) -> bool:
@@ -231,6 +227,7 @@ def _read(
         clock.all_at_once = True
     # Before anything is billed that XLA would delete.
     liveness.check_all_read(traced)
+    rules.check(traced, setup.device)
     inputs: list[Value] = []
     for atom, known in zip(traced.invars, arguments, strict=True):
         inputs.append(_argument(clock, atom.aval, known))

@@ -4,6 +4,7 @@ A generation is one file, `trn*.py`: its datasheet and the systems its chips are
 listed here and nowhere else: everything outside this folder asks a sheet for its properties.
 """
 
+from emu.datasheet import declare_machine
 from emu.trainium.datasheets.deployment import on_system, with_cores
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.datasheets.topology import System
@@ -17,6 +18,15 @@ GENERATIONS = {
     "trn3": TRN3,
 }
 """Every generation by the name that command lines take."""
+
+# With every core of a chip running: which of them a program takes is its own affair.
+declare_machine(
+    "trn",
+    [
+        with_cores(sheet, sheet.cores_per_chip.value)
+        for sheet in reversed(GENERATIONS.values())
+    ],
+)
 
 SYSTEMS = (
     TRN1_32XLARGE,

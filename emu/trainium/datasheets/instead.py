@@ -55,7 +55,18 @@ _REDUCE = {
     "reduce_min": "min",
 }
 
+# Views that would put data into other partitions.
+_THROUGH_HBM = "store it with dma_store and load the buffer in the other shape"
+_ACROSS = {
+    "reshape": f"{_THROUGH_HBM}, or nc_transpose(dst, x)",
+    "squeeze": f"keep dimension 0, `tile[i:i+1]`; to spread a row, {_THROUGH_HBM}",
+    "slice": f"take partitions that follow one another; {_THROUGH_HBM}",
+    "broadcast_in_dim": "nc_matmul(dst, ones, row, 0) with ones of [1, partitions], or load the "
+    "row broadcast from HBM",
+}
+
 INSTEAD: Mapping[str, str] = {
+    **_ACROSS,
     **{name: _tensor_tensor(op) for name, op in _BINARY.items()},
     **{name: _activation(op) for name, op in _UNARY.items()},
     **{name: _tensor_reduce(op) for name, op in _REDUCE.items()},

@@ -26,3 +26,7 @@ MX_QUAD = 4  # elements of a partition that enter the Tensor Engine at once
 MX_PARTITIONS = 8  # of a group; 8 x 4 elements share a scale
 MX_ROWS = 32  # partitions of an MX operand come in multiples of these
 MX_DESTINATION_BYTES = 2048  # of a partition of PSUM that one MX matmul may write
+
+# Where the operands of Tensor, Vector, Scalar and GpSimd may begin, and how many partitions they
+# may then be; the same guide.
+START_PARTITIONS = {0: 128, 32: 32, 64: 64, 96: 32}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from emu.datasheet import Quantity, Sheet
 from emu.trainium.datasheets.instead import INSTEAD
+from emu.trainium.datasheets.limits import START_PARTITIONS
 from emu.trainium.datasheets.topology import System
 
 ARCH = "aws-neuron-sdk 2.32 nki/guides/architecture"
@@ -17,6 +18,7 @@ _PERFORMANCE = "aws-neuron-sdk nki/deep-dives/nki_perf_guide.rst"
 
 LOAD_QUEUES = ("load_queue", "load_queue2")
 DMA_QUEUES = (*LOAD_QUEUES, "store_queue", "store_queue2")
+_COMPUTE_ENGINES = ("tensor", "weight_load", "vector", "scalar", "gpsimd")
 _ENGINES = {
     "tensor": "tensor_hz",
     "vector": "vector_hz",
@@ -126,6 +128,9 @@ class NeuronCoreSheet(Sheet):
     causes: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(_CAUSES))
     throttles: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {"tensor": "tensor_throttle"}
+    )
+    start_partitions: Mapping[str, Mapping[int, int]] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(_COMPUTE_ENGINES, START_PARTITIONS)
     )
     instead: Mapping[str, str] = dataclasses.field(default_factory=lambda: INSTEAD)
 

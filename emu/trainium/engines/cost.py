@@ -4,9 +4,9 @@ An interval is one of AWS's published formulas in N, elements per partition (NKI
 2.26.1), at least the datasheet's minimum; fixed latency and hand-over are the datasheet's. Fast
 modes, shared ports and data-path widths are those of the architecture guides (SDK 2.32).
 
-Not modelled, because a tile has no strides or start partition here: slower rates of strided
-accesses, and where tiles of 64 or 32 partitions may start. Approximated: from NeuronCore-v3 on the
-Vector Engine's fast modes share a bus with the GpSimd Engine, and neither waits for it here.
+Not modelled, because a tile has no strides here: slower rates of strided accesses. Approximated:
+from NeuronCore-v3 on the Vector Engine's fast modes share a bus with the GpSimd Engine, and neither
+waits for it here.
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ def compute(
     reads: Sequence[Operand],
     *,
     flops: int = 0,
+    across: bool = False,
 ) -> Cost:
     """The cost of an instruction whose published interval is `cycles` of `engine`.
 
@@ -53,14 +54,18 @@ def compute(
       writes: results, as far as they are written.
       reads: sources; the destination too where its old content matters.
       flops: issued.
+      across: whether it moves data from one partition to another.
 
     Raises:
-      LimitExceeded: a tile with more elements or dimensions than one instruction takes.
+      LimitExceeded: a tile with more elements or dimensions than one instruction takes, or tiles of
+        different partitions.
       WrongSpace: an operand in PSUM, which GpSimd cannot access.
     """
     # A register is no tile: a known integer has neither a space to check nor a port to share.
     tiles = [x for x in (*writes, *reads) if x.space in FREE_ELEMENTS]
     _check_tiles(name, engine, tiles)
+    if not across:
+        check_partitions(name, *tiles)
     spaces = {x.space for x in tiles}
     fixed_latency = {
         "vector": device.vector_latency_cycles,
@@ -89,6 +94,25 @@ def _check_tiles(name: str, engine: str, tiles: Sequence[Operand]) -> None:
         what = f"elements per partition in {x.space}"
         limit(name, what, x.free, FREE_ELEMENTS[x.space])
         limit(name, "free dimensions", len(x.shape) - 1, FREE_DIMENSIONS)
+
+
+def check_partitions(name: str, *tiles: Operand) -> None:
+    """Every lane of an engine reads and writes its own partition, so all tiles have as many.
+
+    With `[1, n]` beside `[128, n]` a broadcast of JAX's would spread the one row over 128
+    partitions, and not a byte would be moved.
+
+    Raises:
+      LimitExceeded: they have not.
+    """
+    partitions = [x.shape[0] for x in tiles]
+    if len(set(partitions)) > 1:
+        counts = ", ".join(map(str, partitions))
+        raise LimitExceeded(
+            f"{name}: tiles, destination first, are of {counts} partitions, must be of as many "
+            "each: to spread a row over partitions nc_matmul(dst, ones, row, 0) with ones of "
+            "[1, partitions], or load it so"
+        )
 
 
 def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:

@@ -89,6 +89,7 @@ def _accumulate_cost(
     reads=(SOURCE,),
     writes="sbuf",
     reads_destination=True,
+    adds=True,
 )
 def dma_accumulate(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> Sbuf:
     """`dst += src` on the way into SBUF, in float32, rounded to `dst`'s dtype.

@@ -95,7 +95,10 @@ def _quantize_cost(device: Device, dst: Operand, scale: Operand, src: Operand) -
         )
     cycles = src.free / MX_QUAD
     flops = 2 * src.size
-    return compute(device, name, "vector", cycles, (dst, scale), (src,), flops=flops)
+    writes = dst, scale
+    return compute(
+        device, name, "vector", cycles, writes, (src,), flops=flops, across=True
+    )
 
 
 @instruction(
@@ -158,6 +161,7 @@ def _matmul_cost(
     reads=("sbuf", "sbuf", "sbuf", "sbuf", "register"),
     writes="psum",
     partial=True,
+    adds_if=4,
 )
 def nc_matmul_mx(
     dst: Psum,

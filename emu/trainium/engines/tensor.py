@@ -4,8 +4,7 @@
 is AWS's published initiation interval (NKI ISA reference, SDK 2.26.1); what it leaves out, the part
 of a weight load that stays exposed and the fixed latency, is fitted to profiles (datasheets).
 
-Operands start at partition 0, as every tile does, so the rule that instructions over more than 64
-partitions must start there, over more than 32 at a multiple of 64, is always kept.
+Where its operands may start is checked with all other rules of tiles, `emu.checks.rules`.
 """
 
 from collections.abc import Mapping
@@ -189,6 +188,7 @@ def _product(
     reads=("sbuf", "sbuf", "register"),
     writes="psum",
     partial=True,  # accumulation into a bank pipelines: it waits for readers, not for itself
+    adds_if=2,
 )
 def nc_matmul(
     dst: Psum,
@@ -233,6 +233,7 @@ def _double_row_cost(
     reads=("sbuf", "sbuf", "register"),
     writes="psum",
     partial=True,
+    adds_if=2,
 )
 def nc_matmul_double_row(
     dst: Psum, stationary: Sbuf, moving: Sbuf, accumulate: KnownInt
@@ -290,6 +291,7 @@ def _matmul_moving_cost(
     reads=("array", "sbuf", "register"),
     writes="psum",
     partial=True,
+    adds_if=2,
 )
 def nc_matmul_moving(
     dst: Psum, array: Stationary, moving: Sbuf, accumulate: KnownInt

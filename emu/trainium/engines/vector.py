@@ -144,6 +144,7 @@ def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cos
     reads=(EITHER, "register", "register"),
     writes="sbuf",
     partial=True,
+    adds=True,
 )
 def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
     """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""

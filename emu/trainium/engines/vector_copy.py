@@ -25,6 +25,7 @@ from emu.trainium.datasheets.limits import (
 from emu.trainium.engines.cost import (
     ON_CHIP,
     check_engine,
+    check_partitions,
     compute,
     copy_cycles,
     one_in_psum,
@@ -88,7 +89,10 @@ def _dynamic(
     check_engine(name, device, engine, *_COPIES)
     # The address must come out of SBUF first: 64 columns take 600 cycles, and so do 600.
     cycles = max(DYNAMIC_INTERVAL_CYCLES, src.free)
-    return compute(device, name, engine, cycles, (dst,), (src, offset))
+    check_partitions(name, dst, src)
+    # The offset is one number, which the engine's own sequencer reads.
+    reads = src, offset
+    return compute(device, name, engine, cycles, (dst,), reads, across=True)
 
 
 def _dynamic_src_cost(
@@ -232,7 +236,7 @@ def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:
     name = "trn.nc_transpose_vector"
     limit(name, "partitions", src.shape[0], QUADRANT)
     limit(name, "free size", src.free, QUADRANT)
-    return compute(device, name, "vector", src.free, (dst,), (src,))
+    return compute(device, name, "vector", src.free, (dst,), (src,), across=True)
 
 
 @instruction(

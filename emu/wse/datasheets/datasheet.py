@@ -8,7 +8,7 @@ lingzhi227/MIMD_dataflow (vendor simulator); *Hot Chips 34* the vendor's 2022 ta
 
 import dataclasses
 
-from emu.datasheet import Quantity
+from emu.datasheet import Quantity, declare_machine
 from emu.wse.datasheets.sheet import ENGINE, SILICON, SIMULATOR, WaferSheet, at_clock
 
 WSE3 = WaferSheet(
@@ -220,6 +220,8 @@ def on_silicon(sheet: WaferSheet) -> WaferSheet:
 
 
 WSE3_SILICON = on_silicon(WSE3)
+
+declare_machine("wse", (WSE3, WSE2))
 
 __all__ = [
     "ENGINE",

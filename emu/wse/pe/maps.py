@@ -58,6 +58,7 @@ def _map_cost(device: Device, dst: Operand, w: Operand, x: Operand) -> Cost:
     reads=(SPACE, SPACE),
     writes=SPACE,
     reads_destination=True,
+    adds=True,
 )
 def fmac_map(dst: Sram, w: Sram, x: Sram) -> Sram:
     """`dst[n] += sum over k of x[k] * w[k, n]`: k callbacks of length n.
@@ -97,6 +98,7 @@ def _score_cost(
     reads=(SPACE, SPACE, "count"),
     writes=SPACE,
     reads_destination=True,
+    adds=True,
 )
 def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
     """Adds `q . k` to the first `live` slots: a callback of length `live` per element of `q`.
@@ -144,6 +146,7 @@ def _value_cost(
     reads=(SPACE, SPACE, "count"),
     writes=SPACE,
     reads_destination=True,
+    adds=True,
 )
 def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
     """`dst[r] += sum over live slots of p[r, slot] * v[slot]`: a callback of length m for each.

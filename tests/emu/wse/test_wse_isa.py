@@ -127,9 +127,9 @@ def test_leading_dimension_is_loops_one_after_the_other() -> None:
     got = wse.fmac_map(jnp.zeros((3, 20)), w, x)
     one = [np.asarray(wse.fmac_map(jnp.zeros(20), w[i], x)) for i in range(3)]
     assert (np.asarray(got) == np.stack(one)).all()
-    call = lambda w, x: wse.fmac_map(tile((*w.shape[:-2], 20)), w, x)  # noqa: E731
-    clock = read(call, w, x)
-    assert clock.end_ticks == 3 * read(call, w[0], x).end_ticks
+    call = lambda y, w, x: wse.fmac_map(y, w, x)  # noqa: E731
+    clock = read(call, jnp.zeros((3, 20)), w, x)
+    assert clock.end_ticks == 3 * read(call, jnp.zeros(20), w[0], x).end_ticks
     assert clock.tally.flops == 2 * w.size
 
 

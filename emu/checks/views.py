@@ -1,0 +1,85 @@
+"""Views of tiles: a view names part of a tile, and moves nothing from one partition to another."""
+
+import dataclasses
+
+import numpy as np
+
+from emu.checks.held import Held, evaluated
+from emu.datasheet import Device
+from emu.errors import LimitExceeded
+from emu.tracing import jaxpr as jx
+
+
+def viewed(device: Device, eqn: jx.Equation, operands: list[Held]) -> Held:
+    """What is known of a view.
+
+    Raises:
+      LimitExceeded: its rows are not rows of the tile.
+    """
+    held, *addresses = operands
+    known = evaluated(eqn, operands) if held.integer else None
+    if held.space not in device.partitioned:
+        return dataclasses.replace(held, known=known)
+    old = eqn.invars[0].aval.shape
+    new = eqn.outvars[0].aval.shape
+    name = eqn.primitive.name
+    if not _keeps_partitions(eqn, old, new):
+        instead = device.sheet.instead.get(name)
+        cure = "" if instead is None else f": {instead}"
+        raise LimitExceeded(
+            f"{name}: a view of a tile in {held.space} keeps its partitions, dimension 0, and "
+            f"cannot make {list(new)} of {list(old)}{cure}",
+            jx.location(eqn),
+        )
+    later = _partitions_later(eqn, old, new, addresses)
+    start = None
+    if held.start is not None and later is not None:
+        start = held.start + later
+    return dataclasses.replace(held, start=start, known=known)
+
+
+def _keeps_partitions(
+    eqn: jx.Equation, old: tuple[int, ...], new: tuple[int, ...]
+) -> bool:
+    """Whether each row of the view is, or is part of, one row of the tile."""
+    if not old or not new:
+        return False
+    name = eqn.primitive.name
+    params = eqn.params
+    if name == "slice":
+        strides = params["strides"]
+        # Every second partition is no range of them.
+        return strides is None or strides[0] == 1 or new[0] == 1
+    if name == "dynamic_slice":
+        return True
+    if new[0] != old[0]:
+        return False
+    if name == "broadcast_in_dim":
+        first, *_ = params["broadcast_dimensions"]
+        return first == 0
+    if name == "squeeze":
+        return 0 not in params["dimensions"]
+    # Row by row: `[128, 64]` as `[128, 2, 32]` is in every partition what it was.
+    return True
+
+
+def _partitions_later(
+    eqn: jx.Equation,
+    old: tuple[int, ...],
+    new: tuple[int, ...],
+    addresses: list[Held],
+) -> int | None:
+    """By how many partitions the view begins later than the tile; None if not known here."""
+    name = eqn.primitive.name
+    if name == "slice":
+        return eqn.params["start_indices"][0]
+    if name != "dynamic_slice" or new[0] == old[0]:
+        return 0
+    known = addresses[0].known
+    if known is None:
+        return None
+    # As XLA does: a slice that would leave the tile begins earlier.
+    return int(np.clip(known.item(), 0, old[0] - new[0]))
+
+
+__all__ = ["viewed"]
