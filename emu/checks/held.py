@@ -44,11 +44,11 @@ class Held:
 
     def written(self) -> "Held":
         """The same once something was written to it."""
-        return dataclasses.replace(self, fresh=False)
+        return dataclasses.replace(self, fresh=False) if self.fresh else self
 
     def forgotten(self) -> "Held":
         """The same without its value, which the next turn of a loop changes."""
-        return dataclasses.replace(self, known=None)
+        return self if self.known is None else dataclasses.replace(self, known=None)
 
     def slice_(self, number: int) -> "Held":
         """Slice `number` of a loop's stacked input."""

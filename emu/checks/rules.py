@@ -181,19 +181,20 @@ class _Walk:
         operands: list[Held],
     ) -> None:
         """Raises `LimitExceeded` where a tile begins in a partition that the engine cannot."""
+        # Whole tiles begin at 0, where there is room for all of them.
+        later = [place for place, held in enumerate(operands) if held.start]
         starts = self.device.sheet.start_partitions.get(engine or "")
         if starts is None:
             return
-        for place, (atom, held) in enumerate(zip(eqn.invars, operands, strict=True)):
-            if held.space not in self.device.partitioned or held.start is None:
-                continue
-            partitions = atom.aval.shape[0]
-            most = starts.get(held.start, 0)
-            if partitions > most:
+        for place in later:
+            partitions = eqn.invars[place].aval.shape[0]
+            start = operands[place].start
+            assert start is not None
+            if partitions > starts.get(start, 0):
                 able = [f"{most} from {start}" for start, most in starts.items()]
                 raise LimitExceeded(
                     f"{inst.name}: operand {place} is {partitions} partitions from partition "
-                    f"{held.start}, must be at most {', '.join(able)}; a DMA takes any",
+                    f"{start}, must be at most {', '.join(able)}; a DMA takes any",
                     jx.location(eqn),
                 )
 
