@@ -26,6 +26,8 @@ class Held:
       space: the memory it is in; `"register"` for an integer or an immediate.
       fresh: whether certainly nobody has written it since its declaration.
       start: the partition in which it begins; None where that depends on a loop.
+      stacks: how many leading dimensions number tiles, before that of the partitions: the results
+        of a loop are a stack of one tile a turn.
       integer: whether the clock may know its value.
       known: that value, `[1, *shape]` as on a mesh of one core, where it is already known here.
     """
@@ -33,6 +35,7 @@ class Held:
     space: str
     fresh: bool = False
     start: int | None = 0
+    stacks: int = 0
     integer: bool = False
     known: np.ndarray | None = None
 
@@ -40,7 +43,7 @@ class Held:
     def key(self) -> tuple[Any, ...]:
         """Equal for values of which the same is known."""
         bits = None if self.known is None else self.known.tobytes()
-        return self.space, self.fresh, self.start, self.integer, bits
+        return self.space, self.fresh, self.start, self.stacks, self.integer, bits
 
     def written(self) -> "Held":
         """The same once something was written to it."""
@@ -52,11 +55,13 @@ class Held:
 
     def slice_(self, number: int) -> "Held":
         """Slice `number` of a loop's stacked input."""
-        known = self.known
-        # A loop without turns has stacks without slices.
-        if known is not None:
-            known = known[:, number] if known.shape[1] else None
-        return dataclasses.replace(self, known=known)
+        known = None if self.known is None else self.known[:, number]
+        return dataclasses.replace(self, known=known, stacks=max(self.stacks - 1, 0))
+
+    def stacked(self, partitioned: bool) -> "Held":
+        """The results of a loop, of which this is one; in HBM they are an array like any other."""
+        stacks = self.stacks + 1 if partitioned else 0
+        return dataclasses.replace(self, fresh=False, known=None, stacks=stacks)
 
 
 Values: TypeAlias = Sequence[Held]
@@ -115,6 +120,7 @@ def either(cases: Values) -> Held:
         # Written by one branch, it may have been written.
         fresh=all(held.fresh for held in cases),
         start=first.start if len(starts) == 1 else None,
+        stacks=first.stacks,
         integer=all(held.integer for held in cases),
     )
 

@@ -143,7 +143,7 @@ class _Walk:
         if inst := lookup(eqn.primitive):
             return self.instruction(inst, eqn, operands)
         if name == "scan":
-            return self.scan(jx.scan(eqn), operands)
+            return self.scan(eqn, operands)
         if name == "cond":
             return self.cond(eqn, operands)
         if (called := jx.call(eqn)) is not None:
@@ -166,6 +166,7 @@ class _Walk:
         else:
             price = self.prices.price(inst, eqn, values)
             self.check_starts(inst, eqn, price.cost.engine, operands)
+        _check_single(inst, eqn, operands)
         _check_written(inst, eqn, operands)
         if inst.in_place:
             destinations = operands[: inst.destinations]
@@ -200,14 +201,16 @@ class _Walk:
 
     # --- loops and branches ---
 
-    def scan(self, loop: jx.Scan, operands: list[Held]) -> list[Held]:
+    def scan(self, eqn: jx.Equation, operands: list[Held]) -> list[Held]:
         """Follows a loop until a turn begins as one before it did.
 
         Example: three tiles rotate, of which only the first was written. The second turn begins
         with other tiles in the carry than the first, so does the third, and the fourth begins as
         the first did: of 100 turns three are walked.
         """
+        loop = jx.scan(eqn)
         consts, carry, stacked = loop.parts(operands)
+        self.check_slices(eqn, stacked)
         if loop.length == 0:
             stacks = len(loop.body.outvars) - loop.carry
             return [*carry, *[Held(self.device.home)] * stacks]
@@ -229,8 +232,19 @@ class _Walk:
             made = outputs[loop.carry :]
             slices = [held.forgotten() for held in slices]
         begun.append(carry)
-        stacks = [held.written().forgotten() for held in made]
+        partitioned = self.device.partitioned
+        stacks = [held.stacked(held.space in partitioned) for held in made]
         return [*_after(begun, first_at, loop.length), *stacks]
+
+    def check_slices(self, eqn: jx.Equation, stacked: Values) -> None:
+        """Raises `LimitExceeded` where a loop would take a tile apart, partition by partition."""
+        for held in stacked:
+            if held.space in self.device.partitioned and not held.stacks:
+                raise LimitExceeded(
+                    f"scan: its slices are single partitions of a tile in {held.space}, of which "
+                    "each keeps its own; loop over a buffer in HBM, or over columns",
+                    jx.location(eqn),
+                )
 
     def cond(self, eqn: jx.Equation, operands: list[Held]) -> list[Held]:
         pick, *values = operands
@@ -257,6 +271,20 @@ class _Walk:
         if operands and are_integers and is_integer(aval):
             return integer(evaluated(eqn, operands))
         raise no_instruction(self.device, eqn)
+
+
+def _check_single(
+    inst: Instruction[..., Any], eqn: jx.Equation, operands: list[Held]
+) -> None:
+    """Raises `LimitExceeded` where an instruction is given a stack of tiles for one."""
+    for place, held in enumerate(operands):
+        if held.stacks:
+            shape = list(eqn.invars[place].aval.shape)
+            raise LimitExceeded(
+                f"{inst.name}: operand {place} is a stack of tiles in {held.space}, {shape}, must "
+                "be one of them",
+                jx.location(eqn),
+            )
 
 
 def _check_written(

@@ -23,6 +23,8 @@ def viewed(device: Device, eqn: jx.Equation, operands: list[Held]) -> Held:
     old = eqn.invars[0].aval.shape
     new = eqn.outvars[0].aval.shape
     name = eqn.primitive.name
+    if held.stacks:
+        return _of_stack(eqn, held, old, new)
     if not _keeps_partitions(eqn, old, new):
         instead = device.sheet.instead.get(name)
         cure = "" if instead is None else f": {instead}"
@@ -36,6 +38,29 @@ def viewed(device: Device, eqn: jx.Equation, operands: list[Held]) -> Held:
     if held.start is not None and later is not None:
         start = held.start + later
     return dataclasses.replace(held, start=start, known=known)
+
+
+def _of_stack(
+    eqn: jx.Equation, held: Held, old: tuple[int, ...], new: tuple[int, ...]
+) -> Held:
+    """A view of a stack of tiles: some of the tiles, or one of them.
+
+    Example: four tiles of `[128, 512]` that a loop gave are `[4, 128, 512]`. `[2:3]` of it is a
+    stack of one, `[1, 128, 512]`, and what that is without its first dimension is a tile.
+    """
+    name = eqn.primitive.name
+    where = held.stacks
+    if name == "squeeze":
+        gone = [dim for dim in eqn.params["dimensions"] if dim <= where]
+        if where not in gone:
+            return dataclasses.replace(held, stacks=where - len(gone))
+    elif name in ("slice", "dynamic_slice") and new[where] == old[where]:
+        return held
+    raise LimitExceeded(
+        f"{name}: cannot make {list(new)} of {list(old)}, a stack of tiles in {held.space}: take "
+        "a tile of it first, `stack[i]`",
+        jx.location(eqn),
+    )
 
 
 def _keeps_partitions(

@@ -322,7 +322,7 @@ def test_draws_are_those_of_float32():
     def kernel(x):
         half = isa.memset(sb(8, 1), value=0.5)
         return isa.rand2(sb(8, 20), 7, low=-1.0, high=2.0), isa.dropout(
-            sb(8, 20), memory.dma_load(sb(8, 20), x), half, 7
+            sb(8, 20), memory.dma_load(sb(8, 20, dtype=BF16), x), half, 7
         )
 
     program = single(kernel, 1)

@@ -144,6 +144,41 @@ def test_a_start_in_a_loop_is_that_of_its_first_turn(start, taken):
         assert "from partition 8" in message
 
 
+def stacked(x):
+    """Four tiles in SBUF, `[4, 128, 128]`, one of each turn of a loop."""
+    return lax.scan(lambda n, _: (n, load(x)), 0, None, length=4)[1]
+
+
+STACKS = {
+    "a tile taken apart": (
+        lambda x: lax.scan(lambda n, row: (n, row), 0, load(x))[1],
+        lambda x: lax.scan(lambda n, row: (n, row), 0, x)[1],
+    ),
+    "a stack for a tile": (
+        lambda x: dma_store(tensor_copy(sbuf(4, 128, 128), stacked(x))),
+        lambda x: dma_store(tensor_copy(sbuf(128, 128), stacked(x)[2])),
+    ),
+    "one partition of all": (
+        lambda x: copied(stacked(x)[:, 5]),
+        lambda x: copied(stacked(x)[1:3][1][:, 5:9]),
+    ),
+    "a stack as columns": (
+        lambda x: copied(stacked(x).reshape(128, 512)),
+        lambda x: copied(stacked(x)[0].reshape(128, 2, 64)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_of_tiles_is_no_tile(name):
+    wrong, right = STACKS[name]
+    refused = program(wrong)
+    message = refusal(lambda: refused.run(X), LimitExceeded)
+    assert message == refusal(lambda: refused.read(TRN2.at(), X), LimitExceeded)
+    assert "(test_rules.py:" in message
+    program(right).run(X)
+
+
 # --- implicit broadcasts ---
 
 BROADCASTS = {
