@@ -331,7 +331,7 @@ def _check_destinations(
         if result != destination:
             raise LimitExceeded(
                 f"{inst.name}: the result is {_described(result)} but destination {i} is "
-                f"{_described(destination)}: give a tile of the result's size",
+                f"{_described(destination)}: give a tile of the result's shape and dtype",
                 caller(),
             )
 

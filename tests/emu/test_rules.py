@@ -22,7 +22,6 @@ from emu.trainium.isa import (
     tensor_add_at,
     tensor_copy,
     tensor_copy_predicated,
-    tensor_scalar,
     tensor_tensor,
 )
 from emu.wse import WSE3
@@ -184,9 +183,6 @@ def test_a_stack_of_tiles_is_no_tile(name):
 BROADCASTS = {
     "a row and a tile": lambda tile: tensor_tensor(
         sbuf(128, 128), tile, tile[:1], op="add"
-    ),
-    "one scalar for all": lambda tile: tensor_scalar(
-        sbuf(128, 128), tile, tile[:1, :1], op="add"
     ),
     "one predicate for all": lambda tile: tensor_copy_predicated(
         memset(sbuf(128, 128), value=0.0),

@@ -163,7 +163,16 @@ def immediate(value: float, op: str, like: Tile) -> Tile:
 
 
 def column(values: Tile, like: Tile) -> Tile:
-    """One value a partition, `[p, 1]`, shaped to broadcast over the tile `like`."""
+    """One value a partition, `[p, 1]`, shaped to broadcast over the tile `like`.
+
+    Raises:
+      ValueError: there is not one for each partition.
+    """
+    if values.size != like.shape[0]:
+        raise ValueError(
+            f"{list(values.shape)} is not one value for each of {like.shape[0]} partitions: must "
+            f"be {[like.shape[0], 1]}"
+        )
     # `[128, 1]` beside `[128, 4, 512]` is `[128, 1, 1]`: without it the 128 values would meet the
     # last dimension.
     return values.reshape(-1, *(1,) * (like.ndim - 1))

@@ -165,7 +165,17 @@ def _product(
     accumulate: KnownInt,
     tf32: bool = False,
 ) -> Psum:
-    """`dst (+)=` the sum over every dimension of the operands but the last, in float32."""
+    """`dst (+)=` the sum over every dimension of the operands but the last, in float32.
+
+    Raises:
+      ValueError: the operands have not the same dimensions to sum over.
+    """
+    # Here, where the tiles are still the kernel's own: JAX would name halves of them.
+    if stationary.shape[:-1] != moving.shape[:-1]:
+        raise ValueError(
+            f"contraction of stationary {list(stationary.shape)} and moving {list(moving.shape)} "
+            "differ: all dimensions but the last are summed over and must be the same"
+        )
     left = _as_read(stationary, tf32)
     right = _as_read(moving, tf32)
     # Over the halves, the rows and, of double rows, t.
