@@ -21,6 +21,7 @@ from emu.clock.reading import Reading
 from emu.datasheet import BANDS, Device, Sheet
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
+from emu.tracing.changed import Change, changed, single_buffers
 
 Spec = tuple[str | None, ...]
 
@@ -152,7 +153,13 @@ class Program:
         return strict_jit(mapped)
 
     def read(
-        self, device: Device, *args: Any, check_memory: bool = True, **options: Any
+        self,
+        device: Device,
+        *args: Any,
+        check_memory: bool = True,
+        as_written: bool = False,
+        change: Change | None = None,
+        **options: Any,
     ) -> Reading:
         """Reads the clock for arguments given as arrays, `ShapeDtypeStruct` or `Known`.
 
@@ -160,6 +167,9 @@ class Program:
           device: machine and band.
           *args: the kernel's arguments.
           check_memory: False times a kernel that would not fit the machine's memories.
+          as_written: treats every ring of tiles as one buffer.
+          change: of every instruction, the parameters that are to be others: what the kernel would
+            take if it said so (`emu.report.changes` has those that advice is tried by).
           **options: see `timeline.read`.
 
         Raises:
@@ -167,6 +177,10 @@ class Program:
           EmulationError: what `timeline.read` raises.
         """
         traced, arguments = self.trace(args)
+        if as_written:
+            traced = changed(traced, single_buffers)
+        if change is not None:
+            traced = changed(traced, change)
         if check_memory:
             memory.peaks(traced, device)
         return timeline.read(traced, arguments, self.mesh, device, **options)

@@ -11,6 +11,7 @@ from emu import Program, banded, drawn
 from emu.report.attribution import spent_by, split
 from emu.report.critical_path import by_line, critical_path
 from emu.report.explain import explain
+from emu.report.trials import Trials
 from emu.trainium import TRN2, dma_load, dma_store, isa, psum, sbuf
 
 
@@ -31,9 +32,12 @@ x = jax.ShapeDtypeStruct((128, 128), jnp.bfloat16)
 w = jax.ShapeDtypeStruct((12, 128, 512), jnp.bfloat16)
 
 
+def program(buffers):
+    return Program(functools.partial(gate, buffers=buffers), {"core": 1}, ((), ()))
+
+
 def read(buffers, band="nominal"):
-    program = Program(functools.partial(gate, buffers=buffers), {"core": 1}, ((), ()))
-    return program.read(TRN2.at(band), x, w, trace_core=(0,))
+    return program(buffers).read(TRN2.at(band), x, w, trace_core=(0,))
 
 
 # %% one
@@ -64,5 +68,7 @@ for line in by_line(critical_path(two.events, two.end_ticks))[:4]:
     print(line)
 
 # %% why
-for reason in explain(split(spent_by(two, (0,))), two.device.tick_hz, two.events):
+trials = Trials(program(buffers=2), two.device, (x, w), two.end_ticks, two.events)
+where = split(spent_by(two, (0,)))
+for reason in explain(where, two.device.tick_hz, two.events, trials=trials):
     print(reason.sentence)

@@ -214,9 +214,7 @@ def _allocate(
 
 
 def _declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
-    depth = 1
-    if not state.setup.as_written:
-        depth = eqn.params.get("buffers", 1)
+    depth = eqn.params.get("buffers", 1)
     buffers = [state.buffer() for _ in range(depth)]
     bank = eqn.params.get("bank")
     if bank is not None:

@@ -48,7 +48,6 @@ class Setup:
       mesh: axis name to size, outermost first.
       jump: whether loops are jumped; else every iteration is stepped.
       contended: False gives the critical path alone (engines and buffers without limit).
-      as_written: whether every ring of tiles is treated as one buffer.
       trace_core: the core whose events are recorded, by its indices, or None.
       core: the core of a larger mesh that this state is of alone (see `emu.loops.one_core`).
       bands: the machine under each band that the mesh's first dimension stands for, `device` among
@@ -60,7 +59,6 @@ class Setup:
     mesh: Mapping[str, int]
     jump: bool = True
     contended: bool = True
-    as_written: bool = False
     trace_core: tuple[int, ...] | None = None
     core: tuple[int, ...] | None = None
     bands: tuple[Device, ...] = ()

@@ -164,7 +164,6 @@ def read(
     *,
     jump: bool = True,
     contended: bool = True,
-    as_written: bool = False,
     trace_core: tuple[int, ...] | None = None,
 ) -> Reading:
     """Times a kernel, written for one core, on every core of `mesh`.
@@ -176,13 +175,12 @@ def read(
       device: machine and band.
       jump: False steps every iteration of every loop.
       contended: False gives the critical path alone (engines and buffers without limit).
-      as_written: treats every ring of tiles as one buffer.
       trace_core: records that core's events.
 
     Raises:
       EmulationError: an instruction, branch or operand the machine cannot run as written.
     """
-    setup = Setup(device, dict(mesh), jump, contended, as_written, trace_core)
+    setup = Setup(device, dict(mesh), jump, contended, trace_core)
     if contended:
         return _read(traced, arguments, setup)
     # Without contention the time since the kernel's start matters, not that since an engine was

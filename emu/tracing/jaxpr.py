@@ -91,6 +91,17 @@ class Equation(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class OwnEquation:
+    """An equation that no JAX traced: one of JAX's with other parameters."""
+
+    primitive: Primitive
+    invars: Sequence[Atom]
+    outvars: Sequence[Atom]
+    params: Mapping[str, Any]
+    source_info: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Body:
     """A jaxpr with its constants: `constvars` bound to `consts`, then `invars` to arguments.
 
@@ -160,7 +171,9 @@ def trace(fn: Callable[..., Any], avals: list[Any], mesh: Mapping[str, int]) -> 
 
 @functools.lru_cache(maxsize=4096)
 def body(jaxpr: Any) -> Body:
-    """The `Body` of a `Jaxpr` or `ClosedJaxpr`."""
+    """The `Body` of a `Jaxpr` or `ClosedJaxpr`; a `Body` is its own."""
+    if isinstance(jaxpr, Body):
+        return jaxpr
     # One `Body` for each jaxpr, as it is known by its identity: what others keep by body, such as
     # its literals' values and its decisions, is found again in each iteration.
     inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
@@ -201,11 +214,17 @@ def branches(eqn: Equation) -> list[Body]:
 
 def call(eqn: Equation) -> Body | None:
     """The body of an equation that only calls, or None."""
+    key = _called(eqn)
+    return None if key is None else body(eqn.params[key])
+
+
+def _called(eqn: Equation) -> str | None:
+    """The parameter that holds what an equation calls, if it only calls."""
     if eqn.primitive.name not in _CALLS:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in eqn.params:
-            return body(eqn.params[key])
+            return key
     return None
 
 
@@ -217,6 +236,25 @@ def inner(eqn: Equation) -> list[Body]:
         return branches(eqn)
     called = call(eqn)
     return [] if called is None else [called]
+
+
+def with_inner(eqn: Equation, become: Callable[[Body], Body]) -> Equation:
+    """The equation with each body inside it replaced by what it becomes."""
+    name = eqn.primitive.name
+    if name == "scan":
+        return with_params(eqn, {"jaxpr": become(scan(eqn).body)})
+    if name == "cond":
+        return with_params(eqn, {"branches": tuple(map(become, branches(eqn)))})
+    key = _called(eqn)
+    if key is None:
+        return eqn
+    return with_params(eqn, {key: become(body(eqn.params[key]))})
+
+
+def with_params(eqn: Equation, others: Mapping[str, Any]) -> Equation:
+    """The equation with some parameters replaced or added."""
+    params = {**eqn.params, **others}
+    return OwnEquation(eqn.primitive, eqn.invars, eqn.outvars, params, eqn.source_info)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -305,4 +343,6 @@ __all__ = [
     "call",
     "location",
     "scan",
+    "with_inner",
+    "with_params",
 ]

@@ -12,6 +12,7 @@ from emu.report.attribution import Spent, Split, last_core, split
 from emu.report.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
 from emu.report.critical_path import Line, Stretch, by_line, critical_path
 from emu.report.explain import Reason, explain
+from emu.report.trials import Trials
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.profile import account, dma_events, peaks, quantities
 from kernels.trainium.catalogue import Entry
@@ -117,8 +118,12 @@ class Run:
 
     @functools.cached_property
     def reasons(self) -> list[Reason]:
-        events = [*self.clock.events, *dma_events(self.clock.events)]
-        return explain(self.split, self.clock.device.tick_hz, events)
+        clock = self.clock
+        trials = Trials(
+            self.program, clock.device, self.arguments, clock.end_ticks, clock.events
+        )
+        events = [*clock.events, *dma_events(clock.events)]
+        return explain(self.split, clock.device.tick_hz, events, trials=trials)
 
     @functools.cached_property
     def path(self) -> list[Stretch]:
