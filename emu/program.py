@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
+from emu import progress
 from emu.annotations import PyTree
 from emu.checks import memory, precision, rules
 from emu.clock import timeline
@@ -76,10 +77,11 @@ class Program:
         body, _ = self.trace(args)
         rules.check_any(body)
         arrays = _unwrap(args)
-        if not in_order:
-            return self.compiled(*arrays)
-        with side_by_side.in_order(self.mesh):
-            return self.compiled(*arrays)
+        with progress.stage("compiling and running the kernel"):
+            if not in_order:
+                return self.compiled(*arrays)
+            with side_by_side.in_order(self.mesh):
+                return self.compiled(*arrays)
 
     def exact(self, *args: Any) -> Any:
         """Runs the kernel in float64: its floating arguments, tiles and arithmetic.
@@ -93,7 +95,7 @@ class Program:
           NotExact: an instruction without a float64 counterpart, or a tile that stays narrower.
         """
         wide = jax.tree.map(precision.widen, _unwrap(args))
-        with precision.exact():
+        with precision.exact(), progress.stage("compiling and running in float64"):
             body, _ = self.trace(wide)
             precision.check(body)
             results = self.compiled(*wide)
@@ -176,14 +178,15 @@ class Program:
           OutOfMemory: the kernel does not fit, see `memory`.
           EmulationError: what `timeline.read` raises.
         """
-        traced, arguments = self.trace(args)
-        if as_written:
-            traced = changed(traced, single_buffers)
-        if change is not None:
-            traced = changed(traced, change)
-        if check_memory:
-            memory.peaks(traced, device)
-        return timeline.read(traced, arguments, self.mesh, device, **options)
+        with progress.stage("reading the clock"):
+            traced, arguments = self.trace(args)
+            if as_written:
+                traced = changed(traced, single_buffers)
+            if change is not None:
+                traced = changed(traced, change)
+            if check_memory:
+                memory.peaks(traced, device)
+            return timeline.read(traced, arguments, self.mesh, device, **options)
 
     def read_bands(
         self,
@@ -198,12 +201,13 @@ class Program:
           OutOfMemory: the kernel does not fit, see `read`.
           EmulationError: what `timeline.read` raises.
         """
-        traced, arguments = self.trace(args)
         devices = [sheet.at(band) for band in bands]
-        if check_memory:
-            # Bands differ in speed, not in size.
-            memory.peaks(traced, devices[0])
-        clocks = timeline.read_bands(traced, arguments, self.mesh, devices)
+        with progress.stage("reading the clock under each band"):
+            traced, arguments = self.trace(args)
+            if check_memory:
+                # Bands differ in speed, not in size.
+                memory.peaks(traced, devices[0])
+            clocks = timeline.read_bands(traced, arguments, self.mesh, devices)
         return dict(zip(bands, clocks, strict=True))
 
     def memory(self, device: Device, *args: Any) -> memory.Peaks:
@@ -284,7 +288,11 @@ def _unwrap(tree: PyTree) -> PyTree:
     """The arrays inside `Known`, and what else there is."""
 
     def value(leaf: Any) -> Any:
-        return jnp.asarray(leaf.value) if isinstance(leaf, Known) else leaf
+        if not isinstance(leaf, Known):
+            return leaf
+        # NumPy's, as each `jnp.asarray` of a table would be compiled by itself.
+        array = np.asarray(leaf.value)
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
     return jax.tree.map(value, tree, is_leaf=_is_known)
 

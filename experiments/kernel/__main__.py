@@ -4,6 +4,7 @@ import argparse
 
 from rich.progress import Progress
 
+from emu import progress
 from emu.report import perfetto
 from emu.trainium.datasheets import GENERATIONS, NeuronCoreSheet
 from experiments.kernel import figures, picture, report, search
@@ -89,7 +90,8 @@ def read(wanted: Request, sheet: NeuronCoreSheet) -> Run:
     with wanted.errors_in_one_line():
         try:
             run = built(wanted.entry, wanted.given, sheet)
-            run.read()
+            with progress.shown(None):
+                run.read()
         except ValueError as error:
             if wanted.file is not None:
                 raise

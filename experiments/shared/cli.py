@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
-from emu import EmulationError
+from emu import EmulationError, progress
 from emu.early_end import undo_all
 from experiments.shared import interruption, shadowing
 from experiments.shared.errors import BAD_INPUT, UsageError, complain, printing
@@ -50,7 +50,8 @@ def run(
         output = Output(args.out, args.json)
         if watch is not None:
             watch.report, watch.undo = output.interrupted, undo_all
-        with _stdout_kept(args.json):
+        # Experiments show progress of their own, on the same terminal.
+        with progress.shown(False), _stdout_kept(args.json):
             main(args, output)
         output.finish()
 

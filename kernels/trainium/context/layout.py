@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from emu import numerics
@@ -63,9 +64,17 @@ def tiled(x: jax.Array, where: Placement, rows: int, heads: int) -> jax.Array:
     """`[tokens, all heads, dim]` as `[ranks, tiles, rows, cores, heads, dim]`."""
     _, all_heads, features = x.shape
     cores = all_heads // heads
-    spread = where.spread(x)
+    spread = where.spread(on_host(x))
     # Heads go to cores in runs: of 8 on 2 cores the second has 4 to 7, whole groups of a KV head.
     return spread.reshape(where.ranks, -1, rows, cores, heads, features)
+
+
+def on_host(x: jax.Array) -> jax.Array:
+    """The array as NumPy's, whose steps of laying out are done at once; what is traced stays.
+
+    JAX would compile each of the 39 steps around a run by itself, which takes longer than they do.
+    """
+    return x if isinstance(x, jax.core.Tracer) else np.asarray(x)  # type: ignore[return-value]
 
 
 def _by_part(x: jax.Array, parts: tuple[int, ...]) -> ByPart:
@@ -100,7 +109,7 @@ def output(
     *_, heads, tiles, rows, features = x.shape
     dealt = where.ranks
     inner = ranks // dealt
-    by_mesh = x.reshape(
+    by_mesh = on_host(x).reshape(
         dealt,
         inner,
         cores,
@@ -116,7 +125,9 @@ def output(
     any_head = core, head
     by_slot = by_mesh.transpose(rank, *slot, *any_head, feature)
     slots = by_slot.reshape(dealt, where.slots, -1, features)
-    return where.collect(slots)
+    in_order = where.collect(slots)
+    # JAX's in, JAX's out; of float64, which JAX would round, NumPy's.
+    return jnp.asarray(in_order) if isinstance(x, jax.Array) else in_order
 
 
 def logsumexp(
@@ -135,7 +146,7 @@ def logsumexp(
     """
     *lead, groups, blocks, rows, lanes = x.shape
     heads = lanes // tiles
-    by_lane = x.reshape(
+    by_lane = on_host(x).reshape(
         -1,
         groups,
         blocks,
@@ -153,8 +164,8 @@ def logsumexp(
         rows,
         1,
     )
-    in_order = output(one_feature, where, ranks, cores)
-    return in_order[..., 0]
+    in_order = output(one_feature, where, ranks, cores)[..., 0]
+    return jnp.asarray(in_order) if isinstance(x, jax.Array) else in_order
 
 
 def abstract(
