@@ -98,6 +98,11 @@ class Sheet:
         default_factory=dict[str, str], kw_only=True
     )
 
+    @property
+    def deployed(self) -> str:
+        """How much of the machine runs, and what it is part of; empty where that goes without."""
+        return ""
+
     def quantities(self) -> dict[str, Quantity]:
         """Every number of this datasheet by field name."""
         quantities: dict[str, Quantity] = {}

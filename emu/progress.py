@@ -10,7 +10,7 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TextIO
 
 DELAY_S, EVERY_S = 0.5, 0.2
@@ -23,7 +23,7 @@ _ASKED: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def shown(asked: bool | None) -> Iterator[None]:
+def shown(asked: bool | None) -> Generator[None]:
     """Inside, progress of long calls is shown, or is not; None: where stderr is a terminal."""
     before = _ASKED.set(asked)
     try:
@@ -33,7 +33,7 @@ def shown(asked: bool | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stage(what: str) -> Iterator[None]:
+def stage(what: str) -> Generator[None]:
     """Inside, a line says what is done; stages inside this one say nothing."""
     stream = sys.stderr
     asked = _ASKED.get()

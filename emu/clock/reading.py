@@ -81,8 +81,6 @@ class Reading:
 
     def __str__(self) -> str:
         """Five lines: time, engines, FLOPs, bytes, and how it was read."""
-        device = self.device
-        shape = " x ".join(map(str, self.grid))
         busy = self.busy_ticks
         used: list[str] = []
         for engine in sorted(busy, key=lambda engine: -busy[engine]):
@@ -92,14 +90,22 @@ class Reading:
         if self.unjumped:
             walked += f", loops stepped to their end at {', '.join(self.unjumped)}"
         lines = [
-            f"{device.name} ({device.band}), {shape} {device.core}: "
-            f"{self.seconds * 1e6:,.2f} us, {self.end_ticks:,} ticks",
+            f"{self.machine}: {self.seconds * 1e6:,.2f} us, {self.end_ticks:,} ticks",
             f"busy: {', '.join(used) or 'nothing'}",
             f"FLOPs: {_figures(self.tally.by('flops'))}",
             f"bytes: {_figures(self.tally.by('bytes'))}",
             f"instructions: {self.issued:,} on all cores, {walked}",
         ]
         return "\n".join(lines)
+
+    @property
+    def machine(self) -> str:
+        """Of what this is the time: machine, band, cores, and how much of it runs."""
+        device = self.device
+        shape = " x ".join(map(str, self.grid))
+        deployed = device.sheet.deployed
+        more = f"; {deployed}" if deployed else ""
+        return f"{device.name} ({device.band}), {shape} {device.core}{more}"
 
     @property
     def cores(self) -> int:

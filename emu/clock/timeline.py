@@ -8,7 +8,7 @@ order (`emu.clock.issue`), so no event queue is needed. Branches are timed per c
 import contextlib
 import gc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
@@ -254,7 +254,7 @@ def _read(
 
 
 @contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
+def _nothing_collected() -> Generator[None]:
     """Inside, Python looks for no cycles among the objects that are no longer used.
 
     A walk makes millions of objects and no cycles of them, so that looking takes a sixth of its

@@ -97,6 +97,8 @@ def _shade(share: float) -> str:
 def drawn(clock: Reading, columns: int = 64) -> str:
     """A program's timeline in text: a line per engine, a character per share of the time.
 
+    Below them stand the time, and of what machine and how many of its cores it is.
+
     Args:
       clock: read with `trace_core`.
       columns: characters a line.
@@ -113,4 +115,4 @@ def drawn(clock: Reading, columns: int = 64) -> str:
         lines.append(f"{engine:<{width}} {bar} {np.mean(shares):4.0%}")
     microseconds = end / clock.device.tick_hz * 1e6
     scale = f"{'0':<{columns - 12}}{microseconds:>9,.2f} us"
-    return "\n".join([*lines, " " * width + " " + scale])
+    return "\n".join([*lines, " " * width + " " + scale, clock.machine])

@@ -20,10 +20,16 @@ from experiments.calibration.points import (
 )
 from experiments.calibration.table import Row
 from experiments.calibration.trainium import UNITS, Metrics, Unsupported, predict
-from experiments.shared import cli
+from experiments.shared import cli, durations
+from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 
 DEVICES = {**GENERATIONS, "wse2": WSE2, "wse3": WSE3}
+# What takes most of the time: programs of hundreds of PEs or many steps, and the matmuls that AWS's
+# tutorials time with one tile at a time.
+SLOW_CASES = ("mesh_gemm", "two_phase_reduce")
+LARGE_MATMUL = 4096
+LEFT_OUT = f"all of {', '.join(SLOW_CASES)}, and matmuls of {LARGE_MATMUL} and more"
 WIDTH = 160  # of a table that no terminal cuts
 
 
@@ -35,19 +41,46 @@ def options(parser: cli.Parser) -> None:
         default=POINTS,
         help="CSV of measurements (those that come with the project)",
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"the same question of fewer points; leaves out {LEFT_OUT}",
+    )
 
 
 def main(args: argparse.Namespace, output: Output) -> None:
     """Predicts every point and prints how far off each is."""
-    rows = predict_all(read_points(args.points), Console(stderr=True))
-    table.show(rows, suspected_causes(), output.console(WIDTH))
+    points = read_points(args.points)
+    asked = len(points)
+    told = None
+    progress = Console(stderr=True)
+    if args.quick:
+        points = [point for point in points if is_quick(point)]
+        if not points:
+            raise UsageError(f"--quick: none of {asked} points is left; leave it out")
+        told = f"{asked - len(points)} of {asked} points, {LEFT_OUT}"
+    else:
+        durations.tell("calibration", asked, progress)
+    rows = predict_all(points, progress)
+    console = output.console(WIDTH)
+    table.show(rows, suspected_causes(), console)
+    if told is not None:
+        console.print(f"--quick left out: {told}", highlight=False, soft_wrap=True)
     output.table("calibration", table.COLUMNS, map(table.as_line, rows))
-    output.figures("calibration", table.as_json(rows))
+    output.figures("calibration", {"quick_leaves_out": told, **table.as_json(rows)})
     if output.folder is not None:
         # matplotlib takes a second to import.
         from experiments.calibration.picture import draw
 
         output.file("calibration.png", lambda path: draw(rows, path))
+
+
+def is_quick(point: Point) -> bool:
+    """Whether predicting it takes no more than a second or two."""
+    if point.case in SLOW_CASES:
+        return False
+    sizes = [point.params.get(name, 0) for name in ("m", "k", "n")]
+    return point.case != "matmul" or max(sizes) < LARGE_MATMUL
 
 
 def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from experiments.calibration.points import Point
 from experiments.shared.output import Figures
 
 MISS_PERCENT = 15
+PREDICTED, FITTED = "predicted", "fitted"  # what a point was used for
 # Case to the parameters that are the same along a ladder, and the one that differs.
 LADDERS = {
     "matmul": (("m", "k", "n", "dtype"), "variant"),
@@ -37,6 +38,10 @@ class Row:
     predicted: dict[str, float] = dataclasses.field(default_factory=dict)
     why: str = ""
     fitted: bool = False
+
+    @property
+    def use(self) -> str:
+        return FITTED if self.fitted else PREDICTED
 
     @property
     def error_percent(self) -> float:
@@ -64,18 +69,22 @@ def show(rows: Sequence[Row], causes: dict[str, str], console: Console) -> None:
             console.print(
                 f"[{number}] {source}", markup=False, highlight=False, soft_wrap=True
             )
-    for row in ok:
-        if abs(row.error_percent) > MISS_PERCENT:
-            cause = causes.get(row.point.id, "not known")
-            console.print(f"{row.point.id}: suspected cause: {cause}", highlight=False)
+    for row in misses(ok):
+        cause = causes.get(row.point.id, "not known")
+        console.print(f"{row.point.id}: suspected cause: {cause}", highlight=False)
     _show_unsupported([row for row in rows if not row.predicted], console)
     for line in [*accuracy_lines(ok), *ladder(ok)]:
         console.print(line, highlight=False)
 
 
 def _table(rows: list[Row], sources: list[str]) -> Table:
-    table = Table(title="Predicted and measured, worst first")
-    for name in ("id", "case", "parameters"):
+    table = Table(
+        title="Predicted and measured, worst first; of one core of a chip, or of the PEs that the "
+        "parameters name"
+    )
+    table.add_column("id", overflow="fold")
+    table.add_column("machine", no_wrap=True)
+    for name in ("case", "parameters"):
         table.add_column(name, overflow="fold")
     for name in ("measured", "predicted", "error", "band"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -86,6 +95,7 @@ def _table(rows: list[Row], sources: list[str]) -> Table:
         band = row.predicted.values()
         table.add_row(
             point.id,
+            point.device,
             point.case,
             short(point.params),
             f"{point.value:.6g} {point.unit}",
@@ -93,7 +103,7 @@ def _table(rows: list[Row], sources: list[str]) -> Table:
             f"{row.error_percent:+.1f} %",
             f"{min(band):.4g} - {max(band):.4g}",
             point.quality,
-            "fitted" if row.fitted else "predicted",
+            row.use,
             f"[{sources.index(point.source) + 1}]",
         )
     return table
@@ -135,18 +145,40 @@ def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
 
 
 def accuracy_lines(rows: Sequence[Row]) -> list[str]:
-    """The accuracy of each device, and of all."""
+    """The accuracy of each device and of all: of what was only predicted, then of what was fitted.
+
+    A fitted point says how well the numbers could be chosen, and only the others how far a
+    prediction is to be believed.
+    """
     devices = _grouped(rows, lambda row: row.point.device)
     groups = devices | ({"all devices": list(rows)} if len(devices) > 1 else {})
     lines = []
-    for name, own in groups.items():
-        median, ninetieth = accuracy(own)
-        cases = {row.point.case for row in own}
-        lines.append(
-            f"{name}: median error {median:.1f} % over {len(cases)} cases, "
-            f"90th percentile {ninetieth:.1f} % over {len(own)} points"
-        )
+    for name, group in groups.items():
+        for use, own in _by_use(group).items():
+            median, ninetieth = accuracy(own)
+            cases = {row.point.case for row in own}
+            worst = max(abs(row.error_percent) for row in own)
+            lines.append(
+                f"{name}, {use}: median error {median:.1f} % over {_counted(cases, 'case')}, "
+                f"90th percentile {ninetieth:.1f} %, worst {worst:.1f} % of "
+                f"{_counted(own, 'point')}"
+            )
     return lines
+
+
+def _counted(things: Collection[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+
+
+def _by_use(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The points that were only predicted and those that were fitted to, where there are any."""
+    groups = _grouped(rows, lambda row: row.use)
+    return {use: groups[use] for use in (PREDICTED, FITTED) if use in groups}
+
+
+def misses(rows: Iterable[Row]) -> list[Row]:
+    """The points further off than `MISS_PERCENT`, worst first."""
+    return [row for row in _ok(rows) if abs(row.error_percent) > MISS_PERCENT]
 
 
 def ladder(rows: Iterable[Row]) -> list[str]:
@@ -209,7 +241,7 @@ def as_line(row: Row) -> tuple[str, ...]:
 
 
 def as_json(rows: Sequence[Row]) -> Figures:
-    """Every point with its prediction under each band, and the accuracy by device."""
+    """Every point with its prediction under each band, and the accuracy by device and use."""
     predicted = _ok(rows)
     devices = _grouped(predicted, lambda row: row.point.device)
     groups = {**devices, "all": predicted} if predicted else {}
@@ -225,7 +257,10 @@ def as_json(rows: Sequence[Row]) -> Figures:
             for row in rows
         ],
         "accuracy_percent": {
-            name: dict(zip(("median", "ninetieth"), accuracy(own), strict=True))
-            for name, own in groups.items()
+            name: {
+                use: dict(zip(("median", "ninetieth"), accuracy(own), strict=True))
+                for use, own in _by_use(group).items()
+            }
+            for name, group in groups.items()
         },
     }

@@ -6,12 +6,12 @@ from rich.progress import Progress
 
 from emu import progress
 from emu.report import perfetto
-from emu.trainium.datasheets import GENERATIONS, NeuronCoreSheet
+from emu.trainium.datasheets import GENERATIONS, SYSTEMS, NeuronCoreSheet
 from experiments.kernel import figures, picture, report, search
 from experiments.kernel.own import DTYPES, OwnKernel
 from experiments.kernel.request import Request, request
 from experiments.kernel.run import Run, built
-from experiments.shared import cli
+from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 from kernels.trainium.catalogue import TRAINIUM_KERNELS
@@ -56,11 +56,17 @@ def options(parser: cli.Parser) -> None:
         type=cli.one_of("--device", GENERATIONS),
         help=f"{', '.join(names)} or {last} (trn2)",
     )
+    systems.add_option(
+        parser,
+        SYSTEMS,
+        "none: each chip one hop from the next, for programs over chips",
+    )
 
 
 def main(args: argparse.Namespace, output: Output) -> None:
     """Does what the words ask."""
-    sheet, words = GENERATIONS[args.device], list(args.words)
+    sheet = systems.joined(GENERATIONS[args.device], args.system)
+    words = list(args.words)
     if not words:
         report.show_catalogue(TRAINIUM_KERNELS, output.console())
         output.figures("kernels", figures.catalogue(TRAINIUM_KERNELS))
@@ -115,7 +121,7 @@ def write(run: Run, name: str, output: Output) -> None:
     trace = perfetto.trace(
         run.clock.events,
         run.clock.device.tick_hz,
-        process=f"{run.sheet.name}: {run.title}",
+        process=f"{run.machine}: {run.title}",
         path=run.path,
         engines=run.clock.device.engines,
     )

@@ -43,7 +43,7 @@ def draw(run: Run, path: pathlib.Path) -> None:
             ax.axvspan(begin_us, end_us, color="tab:cyan", alpha=0.3, linewidth=0)
     _zoom(axes[2], run, window)
     figure.suptitle(
-        f"{run.title} on {run.sheet.name}: {run.us(end):,.1f} us (nominal; predicted, not measured)"
+        f"{run.title} on {run.machine}:\n{run.us(end):,.1f} us (nominal; predicted, not measured)"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -30,10 +30,7 @@ def show_catalogue(entries: Mapping[str, Entry], console: Console) -> None:
 
 def show(run: Run, console: Console) -> None:
     """Prints the report of one run."""
-    cores = "one core" if run.cores == 1 else f"{run.cores} cores"
-    console.print(
-        f"\n{run.title} on {run.sheet.name}, {cores}", markup=False, highlight=False
-    )
+    console.print(f"\n{run.title} on {run.machine}", markup=False, highlight=False)
     console.print(_headline(run), highlight=False)
     for table in (_engines(run), _bounds(run), _split(run)):
         console.print(table)
@@ -46,7 +43,7 @@ def show_pair(first: Run, second: Run, console: Console) -> None:
     """Prints two runs side by side, and the second's change over the first."""
     runs = (first, second)
     for letter, run in zip("AB", runs, strict=True):
-        console.print(f"{letter}: {run.title} on {run.sheet.name}", highlight=False)
+        console.print(f"{letter}: {run.title} on {run.machine}", highlight=False)
     table = _table("Side by side (nominal; predicted)", "", "A", "B", "B over A")
     for name, left, right, form in compared(first, second):
         ratio = f"{right / left:.2f}x" if left else "-"
@@ -63,7 +60,7 @@ def show_search(
     """Prints every setting of a search, fastest first, and the best."""
     names = list(found.tried[0].setting)
     table = _table(
-        f"{title(entry, given)} on {sheet.name}",
+        f"{title(entry, given)} on {sheet.name}, {sheet.deployed} (nominal; predicted)",
         *names,
         "us",
         "over the best",

@@ -41,6 +41,12 @@ class Run:
     def title(self) -> str:
         return title(self.entry, self.given)
 
+    @property
+    def machine(self) -> str:
+        """Of what its times are: the chip, the program's cores, and how much of a chip runs."""
+        cores = "one core" if self.cores == 1 else f"{self.cores} cores"
+        return f"{self.sheet.name}, {cores} ({self.sheet.deployed})"
+
     def read(self) -> None:
         """Reads every clock there is now, so that nothing of the kernel's can be wrong later.
 

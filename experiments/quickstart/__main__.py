@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from emu.trainium import TRN3_GEN2
+from emu.trainium.datasheets import SYSTEMS, TRN3
 from experiments.quickstart import picture, report
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
-from experiments.shared import cli
+from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output, flat
 from kernels.tokens.placement import PLACEMENTS
@@ -26,7 +26,8 @@ from models.plain.transformer import from_weights
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
-LARGEST = TRN3_GEN2
+OWN_SYSTEMS = [system for system in SYSTEMS if system.generation == TRN3.generation]
+LARGEST = max(OWN_SYSTEMS, key=lambda system: system.chips)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -49,6 +50,9 @@ def options(parser: cli.Parser) -> None:
         default="4",
         type=cli.whole_number("chips", 1),
         help=f"Trainium3 chips in the ring, at most {LARGEST.chips} (4)",
+    )
+    systems.add_option(
+        parser, OWN_SYSTEMS, "none: each chip one hop from the next in the ring"
     )
     parser.add_argument(
         "--cores",
@@ -88,11 +92,8 @@ def main(args: argparse.Namespace, output: Output) -> None:
     if args.cores not in CORES:
         allowed = ", ".join(map(str, CORES))
         raise UsageError(f"--cores is {args.cores}, must be one of {allowed}")
-    if args.chips > LARGEST.chips:
-        raise UsageError(
-            f"--chips is {args.chips}, the largest Trainium3 system ({LARGEST.name}) has "
-            f"{LARGEST.chips}"
-        )
+    system = systems.BY_WORD.get(args.system, LARGEST)
+    systems.check_chips("--chips", args.chips, system, OWN_SYSTEMS)
     if args.prompt is None:
         args.prompt = PROMPTS.get(args.model, PROMPTS["tiny"])
     if not args.prompt.strip():
@@ -147,6 +148,7 @@ def execute(
             cores=args.cores,
             dtype=jnp.dtype(args.dtype),
             placement=args.placement,
+            system=systems.BY_WORD.get(args.system),
         )
         run.machine = machine
         run.placement = machine.prefill.placement

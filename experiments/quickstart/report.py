@@ -97,6 +97,8 @@ def _prefill(run: Run) -> Figures:
             "utilisation": nominal.utilisation(engine),
         }
     return {
+        "machine": TRN3.name,
+        "system": machine.chip.system.name if machine.chip.system else None,
         "chips": run.chips,
         "cores_per_chip": run.cores,
         "placement": run.placement,
@@ -231,7 +233,8 @@ def _show_oracle(data: Figures, console: Console) -> None:
 
 def _times(data: Figures) -> Table:
     table = Table(
-        title="Time (predicted; low / nominal / high of the datasheets' bands)"
+        title=f"Time on {_where(data['prefill'])} and {data['decode']['wafers']} {WSE3.name}\n"
+        "(predicted; low / nominal / high of the datasheets' bands)"
     )
     table.add_column("")
     for band in BANDS:
@@ -254,6 +257,18 @@ def _times(data: Figures) -> Table:
     return table
 
 
+def _where(prefill: Figures) -> str:
+    """`4 Trainium3 chips, 1 of 8 cores each`, and the system if one was named."""
+    system = f" in {prefill['system']}" if prefill["system"] else ""
+    return f"{_cores(prefill, TRN3.name + ' ')}{system}"
+
+
+def _cores(prefill: Figures, kind: str = "") -> str:
+    chips, own = prefill["chips"], prefill["cores_per_chip"]
+    chip = "chip" if chips == 1 else "chips"
+    return f"{chips} {kind}{chip}, {own} of {TRN3.cores_per_chip.value} cores each"
+
+
 def _machines(data: Figures) -> Table:
     prefill = data["prefill"]
     handoff = data["handoff"]
@@ -261,9 +276,9 @@ def _machines(data: Figures) -> Table:
     table = Table(title="What each machine did (nominal)")
     for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
         table.add_column(heading)
-    own, all_cores = prefill["cores_per_chip"], TRN3.at().cores_per_chip
-    cores = f"{prefill['chips']} chips, {own} of {all_cores} cores each"
-    table.add_row("cores", cores, f"{decode['pes']:,} PEs on {decode['wafers']} wafer")
+    table.add_row(
+        "cores", _cores(prefill), f"{decode['pes']:,} PEs on {decode['wafers']} wafer"
+    )
     table.add_row("placement", prefill["placement"], "")
     table.add_row("cycles from", "published and fitted", decode["constants"])
     share = prefill["useful_flops"] / prefill["flops"]

@@ -142,9 +142,16 @@ def lines(rows: Sequence[Row]) -> list[list[str | int]]:
     return told
 
 
-def as_json(rows: Sequence[Row], tokens: int, mask: str, wall_s: float) -> Figures:
-    """Sizes, and every figure of every ring."""
+def as_json(
+    rows: Sequence[Row],
+    tokens: int,
+    mask: str,
+    wall_s: float,
+    left_out: str | None = None,
+) -> Figures:
+    """Sizes, and every figure of every ring; `left_out` says of `--quick` what it leaves out."""
     return {
+        "quick_leaves_out": left_out,
         "tokens": tokens,
         "mask": mask,
         "heads": HEADS,

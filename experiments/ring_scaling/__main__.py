@@ -10,7 +10,7 @@ from experiments.ring_scaling import cases as ring_scaling_cases
 from experiments.ring_scaling import files, table
 from experiments.ring_scaling.measure import Row, measure
 from experiments.ring_scaling.threshold import Threshold, find, questions
-from experiments.shared import cli
+from experiments.shared import cli, durations, systems
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 
@@ -53,12 +53,22 @@ def options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--ranks",
-        default="144",
         type=cli.whole_number("ranks", 1),
-        help="leaves out larger meshes (144)",
+        help="chips: leaves out larger meshes (as many as the system has)",
     )
-    parser.add_argument(
+    systems.add_option(
+        parser,
+        [machine.system for machine in ring_scaling_cases.MACHINES.values()],
+        "those that a question is about, most often trn3-gen2-ultraserver",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--full", action="store_true", help="every mask, size and machine: long"
+    )
+    length.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"the same questions, smaller; leaves out {ring_scaling_cases.LEFT_OUT}",
     )
 
 
@@ -66,7 +76,16 @@ def main(args: argparse.Namespace, output: Output) -> None:
     """Reads every point and prints the tables; after Ctrl-C, those of what was read so far."""
     started = (time.perf_counter(), time.process_time())
     args.parts = list(dict.fromkeys(args.parts)) or list(PARTS)
+    args.machine = chosen_machine(args)
     console = output.console(WIDTH)
+    if args.quick:
+        args.tokens = min(args.tokens, ring_scaling_cases.QUICK_TOKENS)
+        args.ranks = min(args.ranks, ring_scaling_cases.QUICK_RANKS)
+        console.print(
+            f"--quick, a smaller question; left out: {ring_scaling_cases.LEFT_OUT}",
+            highlight=False,
+            soft_wrap=True,
+        )
     found = Results()
 
     def took() -> tuple[float, float]:
@@ -74,14 +93,14 @@ def main(args: argparse.Namespace, output: Output) -> None:
 
     def found_so_far() -> str:
         show(found, console)
-        write(found, *took(), output)
+        write(found, *took(), args.quick, output)
         return f"{found.done} of {found.asked} points read"
 
     output.on_interruption(found_so_far)
     read_all(args, found)
     show(found, console)
     wall_s, cpu_s = took()
-    write(found, wall_s, cpu_s, output)
+    write(found, wall_s, cpu_s, args.quick, output)
     if (found.sweep or found.groups) and output.folder is not None:
         # matplotlib takes a second to import.
         from experiments.ring_scaling.picture import draw
@@ -93,13 +112,34 @@ def main(args: argparse.Namespace, output: Output) -> None:
     )
 
 
-def write(found: Results, wall_s: float, cpu_s: float, output: Output) -> None:
+def chosen_machine(args: argparse.Namespace) -> str | None:
+    """The machine that `--system` names, or None.
+
+    Raises:
+      UsageError: `--ranks` asks for more chips than any machine here has, or than that one.
+    """
+    machines = ring_scaling_cases.MACHINES
+    others = [machine.system for machine in machines.values()]
+    system = max(others, key=lambda system: system.chips)
+    if args.system is not None:
+        system = systems.BY_WORD[args.system]
+    if args.ranks is None:
+        args.ranks = system.chips
+    systems.check_chips("--ranks", args.ranks, system, others)
+    return None if args.system is None else ring_scaling_cases.BY_SYSTEM[system.name]
+
+
+def write(
+    found: Results, wall_s: float, cpu_s: float, quick: bool, output: Output
+) -> None:
     """Writes the figures that were read, if any were."""
     readings = files.records(found.sweep, found.groups)
     if not readings and not found.thresholds:
         return
     name = "ring_scaling"
-    output.figures(name, files.as_json(readings, found.thresholds, wall_s, cpu_s))
+    left_out = ring_scaling_cases.LEFT_OUT if quick else None
+    figures = files.as_json(readings, found.thresholds, wall_s, cpu_s, left_out)
+    output.figures(name, figures)
     lines = ([reading.get(column) for column in files.COLUMNS] for reading in readings)
     output.table(name, files.COLUMNS, lines)
 
@@ -109,11 +149,17 @@ def read_all(args: argparse.Namespace, found: Results) -> None:
     cases = {"whole": args.full}
     sweep = ring_scaling_cases.sweep(args.tokens, args.ranks, **cases)
     groups = ring_scaling_cases.schemes(args.tokens, args.ranks, **cases)
-    sought = questions(args.ranks, **cases)
+    sought = questions(args.ranks, **cases, machine=args.machine)
+    sweep = ring_scaling_cases.on(args.machine, sweep)
+    groups = [ring_scaling_cases.on(args.machine, group) for group in groups]
+    if args.quick:
+        sweep, sought, groups = ring_scaling_cases.quick(sweep), sought[:1], groups[:1]
     counts = dict(
         zip(PARTS, (len(sweep), len(sought), sum(map(len, groups))), strict=True)
     )
     found.asked = sum(counts[part] for part in args.parts)
+    if not args.quick:
+        durations.tell("ring_scaling", found.asked, Console(stderr=True))
     with Progress(found.asked, Console(stderr=True)) as progress:
 
         def done() -> None:

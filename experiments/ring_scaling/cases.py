@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -60,10 +60,18 @@ class Machine:
         return options
 
     @property
+    def system(self) -> System:
+        assert self.sheet.system is not None
+        return self.sheet.system
+
+    @property
     def chips(self) -> int:
-        system = self.sheet.system
-        assert system is not None
-        return system.chips
+        return self.system.chips
+
+    @property
+    def cores(self) -> int:
+        """Of each chip."""
+        return self.sheet.cores_per_chip.value
 
 
 def _all_cores(sheet: NeuronCoreSheet, system: System) -> Machine:
@@ -77,6 +85,7 @@ MACHINES = {
     "Trn2 Ultra": _all_cores(TRN2, TRN2_ULTRASERVER),
     "Trn1": _all_cores(TRN1, TRN1_32XLARGE),
 }
+BY_SYSTEM = {machine.system.name: name for name, machine in MACHINES.items()}
 
 
 # --- masks ---
@@ -209,6 +218,43 @@ class Point:
     @property
     def pattern(self) -> Pattern:
         return PATTERNS[self.mask](self.tokens, self.share)
+
+
+def on(machine: str | None, points: Iterable[Point]) -> list[Point]:
+    """The points that a machine has chips for, on it; None leaves each on its own.
+
+    Those of other machines are the same sizes again, and left out.
+    """
+    if machine is None:
+        return list(points)
+    own = [point for point in points if point.machine == Point.machine]
+    chips, cores = MACHINES[machine].chips, MACHINES[machine].cores
+    moved = [
+        dataclasses.replace(
+            point,
+            machine=machine,
+            # A ring over all chips is over all that this machine has, and so with cores.
+            ranks=min(point.ranks, chips),
+            cores=min(point.cores, cores),
+        )
+        for point in own
+    ]
+    return list(dict.fromkeys(moved))
+
+
+QUICK_TOKENS, QUICK_RANKS = 512, 4
+QUICK_MASKS = ("causal", "window", "documents")
+LEFT_OUT = (
+    f"all but {', '.join(QUICK_MASKS)}; static programs and all cores of a chip in one mesh; more "
+    f"than {QUICK_RANKS} chips and {QUICK_TOKENS} tokens each; other machines; all thresholds and "
+    "groups of schemes but the first"
+)
+
+
+def quick(points: Iterable[Point]) -> list[Point]:
+    """The few of a sweep that show what placements do to the more telling masks."""
+    plain = [point for point in points if not point.static and point.cores == 1]
+    return [point for point in plain if point.mask in QUICK_MASKS]
 
 
 def sweep(share: int, most: int, *, whole: bool) -> list[Point]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from experiments.ring_scaling.cases import Point
+from experiments.ring_scaling.cases import MACHINES, Point
 from experiments.ring_scaling.measure import Row, as_dict
 from experiments.ring_scaling.schemes import closed_bytes, winner
 from experiments.ring_scaling.threshold import Threshold
@@ -39,9 +39,14 @@ def as_json(
     thresholds: Sequence[Threshold],
     wall_s: float,
     cpu_s: float,
+    left_out: str | None = None,
 ) -> Figures:
-    """Every figure."""
+    """Every figure; `left_out` says of `--quick` what it leaves out."""
     return {
+        "machines": {
+            name: machine.sheet.deployed for name, machine in MACHINES.items()
+        },
+        "quick_leaves_out": left_out,
         "wall_s": wall_s,
         "cpu_s": cpu_s,
         "readings": list(told),

@@ -23,7 +23,6 @@ COLOURS = {
 EXPOSED: dict[str, Any] = dict(
     color="white", edgecolor="black", hatch="////", linewidth=0.6
 )
-MACHINE = "Trn3 Gen2"
 
 
 def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) -> None:
@@ -37,7 +36,8 @@ def draw(sweep: Sequence[Row], groups: Sequence[list[Row]], path: pathlib.Path) 
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
     figure.suptitle(
-        "Context-parallel attention of one layer, by the clock; hatched: exposed links"
+        "Context-parallel attention of one layer, by the clock, all cores of every chip running; "
+        "hatched: exposed links"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -74,14 +74,19 @@ def _placements(ax: Axes, sweep: Sequence[Row]) -> None:
             _bar(ax, at, row, 0.2, 1e3, COLOURS[row.placed], label)
             seen.add(row.placed)
     ax.set_xticks(range(len(names)), names, rotation=20, ha="right", fontsize=8)
-    ax.set(ylabel="ms", title=f"{MACHINE}, {ranks} chips: placements by mask")
+    ax.set(ylabel="ms", title=f"{_machine(sweep)}, {ranks} chips: placements by mask")
     ax.margins(y=0.2)
     _legend(ax, columns=4)
 
 
+def _machine(rows: Sequence[Row]) -> str:
+    return rows[0].point.machine
+
+
 def _one_core_a_chip(sweep: Sequence[Row]) -> list[Row]:
-    """The rings of `MACHINE` whose ranks are whole chips."""
-    of_machine = [row for row in sweep if row.point.machine == MACHINE]
+    """The rings of the first machine whose ranks are whole chips."""
+    machine = _machine(sweep)
+    of_machine = [row for row in sweep if row.point.machine == machine]
     return [row for row in of_machine if row.point.cores == 1]
 
 
@@ -120,7 +125,7 @@ def _ranks(ax: Axes, sweep: Sequence[Row]) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")
     share = f"{rows[0].point.share:,} tokens each" if rows else ""
-    ax.set_title(f"{MACHINE}, {share}; dashed: over free links")
+    ax.set_title(f"{_machine(sweep)}, {share}; dashed: over free links")
     ax.grid(alpha=0.3)
     _legend(ax)
 
@@ -164,7 +169,7 @@ def _schemes(ax: Axes, groups: Sequence[list[Row]]) -> None:
         places.append((begin + at - 1) / 2)
         at += 1
     ax.set_xticks(places, names, fontsize=8)
-    ax.set(ylabel="time over the fastest", title=f"schemes, {MACHINE}")
+    ax.set(ylabel="time over the fastest", title=f"schemes, {_machine(groups[0])}")
     ax.margins(y=0.16)
     _legend(ax, columns=6)
 

@@ -10,6 +10,7 @@ from experiments.ring_scaling.measure import Row
 from experiments.ring_scaling.schemes import closed_bytes, least_sent, winner
 from experiments.ring_scaling.threshold import HIDDEN, LEAST, MOST, Threshold
 
+ALL_CORES = "all cores of every chip run"
 FIGURES = ("time", "exposed", "balance", "MFU", "issued", "link", "hops", "tiles")
 LEGEND = """\
 time: of the slowest core, every chip running all its cores; exposed: time less that of the same
@@ -23,7 +24,8 @@ has all cores of each chip instead of one that stands for all"""
 def show_sweep(rows: Sequence[Row], console: Console) -> None:
     """Prints the rings."""
     table = Table(
-        title="Ring attention of one layer, by the clock", box=box.SIMPLE_HEAD
+        title=f"Ring attention of one layer, by the clock; {ALL_CORES}",
+        box=box.SIMPLE_HEAD,
     )
     left, right = ("machine", "mask"), ("tokens", "chips")
     for name in (*left, *right, "placement", "program", "auto", *FIGURES):
@@ -67,7 +69,10 @@ def _kind(row: Row) -> tuple[object, ...]:
 
 def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
     """Prints from how many tokens per rank hops hide."""
-    table = Table(title="Tokens per rank from which a hop's transfer hides")
+    ranks = found[0].question.point.ranks
+    table = Table(
+        title=f"Tokens per rank from which a hop's transfer hides, on {ranks} chips; {ALL_CORES}"
+    )
     for name in ("machine", "mask", "heads", "links"):
         table.add_column(name)
     for name in (
@@ -96,7 +101,7 @@ def show_thresholds(found: Sequence[Threshold], console: Console) -> None:
     console.print(table)
     told = (
         f"hides: exposed at most {HIDDEN:.0%} of the time over free links; reached: FLOP/s of a "
-        "core there, which the closed form takes;\nthe last column takes the peak; 4 chips, "
+        "core there, which the closed form takes;\nthe last column takes the peak; "
         "causal in zigzag; looked for from above, as small hops hide behind a hop's least time"
     )
     console.print(told, highlight=False, soft_wrap=True)
@@ -111,7 +116,8 @@ def least(threshold: Threshold) -> str:
 
 def show_schemes(groups: Sequence[list[Row]], console: Console) -> None:
     """Prints every scheme beside the others of its sizes."""
-    table = Table(title="Schemes: which wins where")
+    machine = groups[0][0].point.machine
+    table = Table(title=f"Schemes: which wins where, on {machine}; {ALL_CORES}")
     for name in ("mask", "tokens", "queries", "chips", "heads", "scheme", "placement"):
         right = name in ("tokens", "queries", "chips")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)

@@ -106,13 +106,21 @@ def link_share(device: Device, ranks: int) -> float:
     return 1 / float(shifted(device, (ranks,), 0, (1,), load).seconds_per_byte.max())
 
 
-def questions(most: int, *, whole: bool) -> list[Question]:
-    """The thresholds to find: a KV head for all heads or for each, links as they are or slower."""
+def questions(most: int, *, whole: bool, machine: str | None = None) -> list[Question]:
+    """The thresholds to find: a KV head for all heads or for each, links as they are or slower.
+
+    Args:
+      most: ranks that there may be.
+      whole: on several machines.
+      machine: on this one alone.
+    """
     ranks = min(4, most)
     if ranks == 1:
         return []
     placed = {"full": "contiguous", "causal": "zigzag"}
     machines = ("Trn3 Gen2", "Trn2 torus", "Trn1") if whole else ("Trn3 Gen2",)
+    if machine is not None:
+        machines = (machine,)
     found = []
     for machine in machines:
         for mask, (kv_heads, times) in itertools.product(LIVE, SLOWER):

@@ -9,7 +9,7 @@ from emu import BANDS, Device
 from emu.annotations import DType
 from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
-from emu.trainium.datasheets import TRN3, with_cores
+from emu.trainium.datasheets import TRN3, System, on_system, with_cores
 from emu.wse.datasheets.datasheet import WSE3
 from models.config import ModelConfig
 from models.errors import ModelError
@@ -93,6 +93,7 @@ class Disaggregated:
         cores: int = 1,
         dtype: DType,
         placement: str = "contiguous",
+        system: System | None = None,
     ):
         """Lays the weights out on both machines.
 
@@ -105,6 +106,7 @@ class Disaggregated:
           cores: NeuronCores of each chip that share its heads, FFN and vocabulary.
           dtype: of weights, activations and cache on both machines.
           placement: of the prompt's tokens on the chips, see `Prefill`.
+          system: whose links join the chips; None puts each one hop from the next.
 
         Raises:
           ModelError: prompt and answer exceed the model's context.
@@ -119,6 +121,8 @@ class Disaggregated:
             config, weights, context=context, dtype=dtype, device=WSE3.at()
         )
         self.chip = with_cores(TRN3, cores)
+        if system is not None:
+            self.chip = on_system(self.chip, system)
         self.prefill = Prefill(
             config,
             weights,

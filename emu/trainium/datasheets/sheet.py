@@ -298,6 +298,12 @@ class NeuronCoreSheet(Sheet):
     )
 
     @property
+    def deployed(self) -> str:
+        """`1 of 8 cores a chip run`, and in which system the chip is."""
+        cores = f"{self.cores_running.value} of {self.cores_per_chip.value} cores a chip run"
+        return cores if self.system is None else f"{cores}, in {self.system.name}"
+
+    @property
     def sbuf_partition_bytes(self) -> int:
         """Bytes of one partition of SBUF."""
         return self.sbuf_bytes.value // self.partitions.value

@@ -173,7 +173,7 @@ def test_table_and_files(
 
 
 def test_rings_double_and_recipes_share_operands() -> None:
-    args = argparse.Namespace(dtypes=["bfloat16"], ranks=5)
+    args = argparse.Namespace(dtypes=["bfloat16"], ranks=5, quick=False)
     assert ring_precision.points(args) == [
         ("bfloat16", recipe, n) for n in (1, 2, 4) for recipe in ("fp32", "bf16-o")
     ]
