@@ -258,15 +258,14 @@ def _times(data: Figures) -> Table:
 
 
 def _where(prefill: Figures) -> str:
-    """`4 Trainium3 chips, 1 of 8 cores each`, and the system if one was named."""
+    """`4 Trainium3 chips (1 of 8 cores each)`, in the system if one was named."""
+    chips = "chip" if prefill["chips"] == 1 else "chips"
     system = f" in {prefill['system']}" if prefill["system"] else ""
-    return f"{_cores(prefill, TRN3.name + ' ')}{system}"
+    return f"{prefill['chips']} {TRN3.name} {chips}{system} ({_cores(prefill)})"
 
 
-def _cores(prefill: Figures, kind: str = "") -> str:
-    chips, own = prefill["chips"], prefill["cores_per_chip"]
-    chip = "chip" if chips == 1 else "chips"
-    return f"{chips} {kind}{chip}, {own} of {TRN3.cores_per_chip.value} cores each"
+def _cores(prefill: Figures) -> str:
+    return f"{prefill['cores_per_chip']} of {TRN3.cores_per_chip.value} cores each"
 
 
 def _machines(data: Figures) -> Table:
@@ -277,7 +276,9 @@ def _machines(data: Figures) -> Table:
     for heading in ("", "prefill: Trainium3", "decode: WSE-3"):
         table.add_column(heading)
     table.add_row(
-        "cores", _cores(prefill), f"{decode['pes']:,} PEs on {decode['wafers']} wafer"
+        "cores",
+        f"{prefill['chips']} chips, {_cores(prefill)}",
+        f"{decode['pes']:,} PEs on {decode['wafers']} wafer",
     )
     table.add_row("placement", prefill["placement"], "")
     table.add_row("cycles from", "published and fitted", decode["constants"])

@@ -195,7 +195,7 @@ def test_another_engine_is_advised_where_it_is_faster() -> None:
     def kernel(x: Any, *, engine: str) -> Any:
         def block(_: None, tile: Any) -> tuple[None, Any]:
             tile = dma_load(sbuf(128, 512, buffers=3), tile)
-            for _ in range(3):
+            for _unused in range(3):
                 out = sbuf(128, 512, buffers=3)
                 tile = tensor_tensor(out, tile, tile, op="add")
             out = sbuf(128, 512, buffers=3)
