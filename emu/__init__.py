@@ -1,5 +1,6 @@
 """Emulators of NeuronCores and wafers: one kernel, run for its numbers and read for its clock."""
 
+from emu import progress
 from emu.clock.reading import Event, Reading
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
@@ -35,6 +36,7 @@ __all__ = [
     "drawn",
     "instruction",
     "limit",
+    "progress",
     "release",
     "strict_jit",
 ]

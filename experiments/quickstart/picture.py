@@ -48,7 +48,9 @@ def draw(run: Run, path: pathlib.Path) -> None:
     model = run.model.config.name
     figure.suptitle(
         f"{model}, {len(run.prompt_ids)} prompt tokens, {run.dtype}: one token's way "
-        f"(nominal; predicted, not measured) - TTFT {clock.ttft_s('nominal') * 1e3:.3g} ms"
+        f"(nominal; predicted, not measured)\n"
+        f"on {run.machines}: "
+        f"TTFT {clock.ttft_s('nominal') * 1e3:.3g} ms"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -101,6 +101,7 @@ def _prefill(run: Run) -> Figures:
         "system": machine.chip.system.name if machine.chip.system else None,
         "chips": run.chips,
         "cores_per_chip": run.cores,
+        "cores_used": run.cores_used,
         "placement": run.placement,
         "time_s": banded(lambda band: clock.prefill[band].clock.seconds),
         "flops": nominal.tally.flops,
@@ -174,6 +175,7 @@ def as_json(run: Run) -> Figures:
     """Every figure of the run."""
     clock, at = run.clock, first_divergence(run)
     return {
+        "machines": run.machines,
         "model": run.model.config.name,
         "prompt": run.prompt,
         "dtype": run.dtype,
@@ -233,7 +235,7 @@ def _show_oracle(data: Figures, console: Console) -> None:
 
 def _times(data: Figures) -> Table:
     table = Table(
-        title=f"Time on {_where(data['prefill'])} and {data['decode']['wafers']} {WSE3.name}\n"
+        title=f"Time on {data['machines']}\n"
         "(predicted; low / nominal / high of the datasheets' bands)"
     )
     table.add_column("")
@@ -257,17 +259,6 @@ def _times(data: Figures) -> Table:
     return table
 
 
-def _where(prefill: Figures) -> str:
-    """`4 Trainium3 chips (1 of 8 cores each)`, in the system if one was named."""
-    chips = "chip" if prefill["chips"] == 1 else "chips"
-    system = f" in {prefill['system']}" if prefill["system"] else ""
-    return f"{prefill['chips']} {TRN3.name} {chips}{system} ({_cores(prefill)})"
-
-
-def _cores(prefill: Figures) -> str:
-    return f"{prefill['cores_per_chip']} of {TRN3.cores_per_chip.value} cores each"
-
-
 def _machines(data: Figures) -> Table:
     prefill = data["prefill"]
     handoff = data["handoff"]
@@ -277,7 +268,7 @@ def _machines(data: Figures) -> Table:
         table.add_column(heading)
     table.add_row(
         "cores",
-        f"{prefill['chips']} chips, {_cores(prefill)}",
+        f"{prefill['chips']} chips, {prefill['cores_used']}",
         f"{decode['pes']:,} PEs on {decode['wafers']} wafer",
     )
     table.add_row("placement", prefill["placement"], "")

@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 
+from emu.trainium.datasheets import TRN3
+from emu.wse.datasheets.datasheet import WSE3
 from models.loading.load import Loaded
 from models.machines.disaggregated import Clock, Disaggregated
 
@@ -40,6 +42,20 @@ class Run:
     wall_s: dict[str, float] = dataclasses.field(default_factory=dict)
     machine: Disaggregated = dataclasses.field(init=False)
     clock: Clock = dataclasses.field(init=False)
+
+    @property
+    def cores_used(self) -> str:
+        """`1 of 8 cores each`."""
+        return f"{self.cores} of {TRN3.cores_per_chip.value} cores each"
+
+    @property
+    def machines(self) -> str:
+        """`4 Trainium3 chips (1 of 8 cores each) and 1 WSE-3`; with the system, if one was named."""
+        chips = "chip" if self.chips == 1 else "chips"
+        system = self.machine.chip.system
+        place = f" in {system.name}" if system else ""
+        ring = f"{self.chips} {TRN3.name} {chips}{place} ({self.cores_used})"
+        return f"{ring} and 1 {WSE3.name}"
 
     @property
     def peak_rss_bytes(self) -> int:

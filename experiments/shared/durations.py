@@ -28,9 +28,9 @@ class Measured:
 
 
 MEASURED: Mapping[str, Measured] = {
-    "calibration": Measured(cpu_s=276, steps=92, quick_cpu_s=20),
-    "ring_scaling": Measured(cpu_s=399, steps=42, quick_cpu_s=20),
-    "ring_precision": Measured(cpu_s=431, steps=56, quick_cpu_s=25),
+    "calibration": Measured(cpu_s=276, steps=92, quick_cpu_s=21),
+    "ring_scaling": Measured(cpu_s=399, steps=42, quick_cpu_s=22),
+    "ring_precision": Measured(cpu_s=431, steps=56, quick_cpu_s=11),
 }
 
 
