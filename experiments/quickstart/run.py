@@ -50,7 +50,7 @@ class Run:
 
     @property
     def machines(self) -> str:
-        """`4 Trainium3 chips (1 of 8 cores each) and 1 WSE-3`; with the system, if one was named."""
+        """`4 Trainium3 chips (1 of 8 cores each) and 1 WSE-3`; with the system that was named."""
         chips = "chip" if self.chips == 1 else "chips"
         system = self.machine.chip.system
         place = f" in {system.name}" if system else ""
