@@ -114,7 +114,8 @@ def test_a_printed_clock_is_five_lines():
     x = jax.ShapeDtypeStruct((128, 128), jnp.bfloat16)
     clock = tw.Program(product, {"core": 1}, ((),)).read(tw.TRN2.at(), x)
     time, busy, flops, moved, instructions = str(clock).splitlines()
-    assert time.startswith("Trainium2 (nominal), 1 NeuronCore: ")
+    assert time.startswith(f"{clock.machine}: ")
+    assert clock.machine == "Trainium2 (nominal), 1 NeuronCore; 1 of 8 cores a chip run"
     assert f"{clock.end_ticks:,} ticks" in time
     assert "tensor" in busy and "%" in busy
     # 128 x 128 x 128 multiply-adds; float32 out, bfloat16 in.
