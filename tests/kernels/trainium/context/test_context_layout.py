@@ -14,9 +14,9 @@ def compilations():
     """The programs that XLA has compiled so far, one entry each."""
     found = []
 
-    def listen(event, duration, **_):
+    def listen(event, duration_secs, **_):
         if event == COMPILED:
-            found.append(duration)
+            found.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield found
@@ -25,8 +25,9 @@ def compilations():
 
 def test_the_kernel_is_what_is_compiled(compilations):
     # Sizes that no other test has, or it would be compiled already.
-    sizes = dict(heads=3, kv_heads=1, head_dim=40)
-    ring = ContextAttention(mask=masks.causal, tokens=59, ranks=2, **sizes)
+    ring = ContextAttention(
+        mask=masks.causal, tokens=59, ranks=2, heads=3, kv_heads=1, head_dim=40
+    )
     q, k, v = (np.ones((59, heads, 40), np.float32) for heads in (3, 1, 1))
     given = ring.arguments(q, k, v)
     around = len(compilations)
