@@ -15,6 +15,7 @@ from emu.clock.resources import Buffer, Row
 from emu.clock.state import ClockState, Lifetime, Walk
 from emu.clock.ticks import Active, Flags, Ticks, later, on_core, same
 from emu.clock.tiles import Value
+from emu.errors import LimitExceeded
 from emu.loops import decisions, periodic
 from emu.loops.periodic import Snapshot
 from emu.loops.writes import read_only
@@ -26,6 +27,8 @@ MAX_PERIOD = 12
 PATIENCE, STRETCH = 48, 128
 
 END: Row = ("end", None)
+MOST_TICKS = 2**62
+SECONDS_A_YEAR = 365 * 24 * 3600
 
 
 class Loop:
@@ -265,6 +268,21 @@ class Loop:
 
     # --- the jump ---
 
+    def check_end(self, steps: dict[Row, Ticks], times: int) -> None:
+        """Raises `LimitExceeded` for an end later than an array of times can hold.
+
+        Seven loops of 1,000 within one another are 10**21 iterations; at 4.8 GHz 64 bits count 60
+        years. No clock is ahead of the end for long, so none needs to be looked at beside it.
+        """
+        end = int(np.max(self.state.end)) + times * int(np.max(steps[END]))
+        if end > MOST_TICKS:
+            years = end / self.state.setup.device.tick_hz / SECONDS_A_YEAR
+            raise LimitExceeded(
+                f"scan: with its {self.scan.length} iterations the kernel takes {end} ticks, "
+                f"{years:,.0f} years, at most {MOST_TICKS}: let it have fewer",
+                jx.location(self.eqn),
+            )
+
     def jump(
         self,
         was: Snapshot,
@@ -275,6 +293,7 @@ class Loop:
     ) -> None:
         """Moves every clock and count `times` periods on."""
         state = self.state
+        self.check_end(steps, times)
         jumped = times * period
         end = self.done + jumped
         moved: dict[Row, Ticks] = {}
