@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emu import given
 from emu.clock.throttle import UNITS, Law
 
 BANDS = ("low", "nominal", "high")
@@ -138,10 +139,7 @@ class Device:
     band: str
 
     def __post_init__(self) -> None:
-        if self.band not in BANDS:
-            raise ValueError(
-                f"band is {self.band!r}, must be one of {', '.join(BANDS)}"
-            )
+        given.one_of("band", self.band, BANDS)
 
     def __getattr__(self, field: str) -> Any:
         # Not `self.sheet`, which would come back here in a copy that has no sheet yet.

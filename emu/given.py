@@ -1,19 +1,25 @@
-"""What users give, checked where they give it: whole numbers, names, one of a few words.
+"""What users give, checked where they give it: numbers, names, one of a few words, arrays.
 
 Each check returns what it was given, or raises with the line of the user's file that gave it.
 """
 
 import operator
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from emu.errors import LimitExceeded
-from emu.instruction import caller
+from emu.tracing.jaxpr import caller
 
 LONGEST = 100
 """Characters of a value in an error."""
+
+REAL = (np.floating, np.integer, np.bool_)
+INT32 = (-(2**31), 2**31 - 1)
+"""The least and the largest whole number that a register holds."""
 
 
 def refuse(what: str) -> NoReturn:
@@ -52,6 +58,59 @@ def whole_number(least: int, most: int | None = None) -> str:
     return f"a whole number {allowed}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def number(what: str, value: Any) -> int | float:
+    """A real number, NumPy's too, as Python's own."""
+    if isinstance(value, np.generic) and not isinstance(value, np.bool_):
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            return float(value)
+        if jnp.issubdtype(value.dtype, jnp.integer):
+            return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        refuse(f"{what} is {told(value)}, must be a number")
+    return value
+
+
+def flag(what: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        refuse(f"{what} is {told(value)}, must be True or False")
+    return bool(value)
+
+
+def array(what: str, value: Any) -> jax.Array:
+    """An array of real numbers, or a number."""
+    if isinstance(value, int | float | np.generic | np.ndarray):
+        try:
+            value = jnp.asarray(value)
+        except (TypeError, OverflowError):
+            refuse(f"{what} is {told(value)}, must be an array of real numbers")
+    if not isinstance(value, jax.Array):
+        refuse(f"{what} is {told(value)}, must be an array")
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in REAL):
+        refuse(f"{what} is {described(value)}, must be of real numbers")
+    return value
+
+
+def register(what: str, value: Any) -> jax.Array:
+    """One whole number, known when the kernel is traced or followed by the clock."""
+    if isinstance(value, int | float | np.generic) and not isinstance(value, bool):
+        value = whole(what, value, *INT32)
+    found = array(what, value)
+    if found.shape or jnp.issubdtype(found.dtype, jnp.floating):
+        refuse(f"{what} is {described(found)}, must be a whole number")
+    return found
+
+
+def described(value: Any) -> str:
+    """An array's dtype and shape."""
+    return f"{value.dtype}{list(value.shape)}"
+
+
 def name(what: str, value: Any) -> str:
     """A name: a string that is not empty."""
     if not isinstance(value, str) or not value:
@@ -67,4 +126,34 @@ def one_of(what: str, value: Any, allowed: Iterable[str]) -> str:
     return value
 
 
-__all__ = ["is_whole", "name", "one_of", "refuse", "told", "whole", "whole_number"]
+Entry = TypeVar("Entry")
+
+
+class Named(dict[str, Entry]):
+    """A table by name; an unknown one is refused with those that there are."""
+
+    def __init__(self, what: str, entries: Mapping[str, Entry]):
+        super().__init__(entries)
+        self.what = what
+
+    def __missing__(self, key: Any) -> NoReturn:
+        refuse(f"no {self.what} {told(key)}, has {', '.join(self)}")
+
+
+__all__ = [
+    "Named",
+    "INT32",
+    "array",
+    "counted",
+    "described",
+    "flag",
+    "is_whole",
+    "name",
+    "number",
+    "one_of",
+    "refuse",
+    "register",
+    "told",
+    "whole",
+    "whole_number",
+]

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -22,9 +21,11 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from emu import given, parameters
 from emu.errors import EmulationError, LimitExceeded, NoCostRule, WrongShape
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
+from emu.tracing.jaxpr import caller
 
 Spaces: TypeAlias = str | tuple[str, ...] | None
 """Memory spaces an operand may lie in: a name, several, or None for any."""
@@ -144,22 +145,36 @@ class Instruction(Generic[P, R]):
     primitive: Primitive
 
     def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
-        arrays = [_as_array(x) for x in operands]
-        if len(arrays) != len(self.reads) + self.destinations:
-            raise TypeError(
-                f"{self.name} takes {self.destinations} destinations and {len(self.reads)} "
-                f"sources, got {len(arrays)} operands ({caller()})"
-            )
+        arrays = self._checked(operands)
+        settings = parameters.checked(self.name, self.meaning, params)
         # Under `shard_map` a literal 0, or a weight that all cores share, does not vary over the
         # mesh, and a loop whose carry begins so and comes back varying is refused. A core's tiles
         # are its own, whatever they hold, so all operands vary.
-        results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **params)
+        results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **settings)
         # A fresh tile has no operand to take that from.
         if not arrays:
             results = [_vary_with_mesh(r) for r in results]
         single = len(self.writes) == 1
         result: Any = results[0] if single else tuple(results)
         return result
+
+    def _checked(self, operands: Sequence[Any]) -> list[jax.Array]:
+        """The operands as arrays: as many as it takes, and whole numbers for registers."""
+        destinations, sources = self.destinations, len(self.reads)
+        if len(operands) != destinations + sources:
+            given.refuse(
+                f"{self.name}: {given.counted(len(operands), 'operand')}, must be "
+                f"{given.counted(destinations, 'destination')} and "
+                f"{given.counted(sources, 'source')}"
+            )
+        spaces = [None] * destinations + list(self.reads)
+        arrays: list[jax.Array] = []
+        for place, (operand, space) in enumerate(zip(operands, spaces, strict=True)):
+            what = f"{self.name}: operand {place}"
+            is_register = space in _REGISTERS
+            check = given.register if is_register else given.array
+            arrays.append(check(what, operand))
+        return arrays
 
     def __repr__(self) -> str:
         return f"<instruction {self.name}{inspect.signature(self)}>"
@@ -176,6 +191,8 @@ class Instruction(Generic[P, R]):
         return len(self.writes) if self.in_place else 0
 
 
+# Memory spaces, so to speak, of integers that the clock follows.
+_REGISTERS = ("register", "count")
 _BY_PRIMITIVE: dict[Primitive, Instruction[..., Any]] = {}
 
 
@@ -271,10 +288,6 @@ def _register(inst: Instruction) -> None:
     # whether it is its own.
     batching.fancy_primitive_batchers[primitive] = functools.partial(_batch, inst)
     ad.primitive_jvps[primitive] = functools.partial(_jvp, inst, apply)
-
-
-def _as_array(x: Any) -> Any:
-    return jnp.asarray(x) if isinstance(x, int | float) else x
 
 
 def _as_list(results: Any) -> list[Any]:
@@ -473,18 +486,6 @@ def _vary_with_mesh(x: Any) -> Any:
 
 
 # --- errors ---
-
-
-def caller() -> str:
-    """`file.py:line` of the nearest frame on the stack that belongs to a kernel."""
-    frame = sys._getframe(1)
-    # Outwards past JAX and the emulator, to the first file of a kernel's author.
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if jx.is_kernel_file(name):
-            return f"{name.rsplit('/', 1)[-1]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "unknown line"
 
 
 def limit(instruction_name: str, what: str, actual: int, allowed: int) -> None:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from emu import progress
+from emu import given, progress
 from emu.annotations import PyTree
+from emu.checks import arguments as checks
 from emu.checks import memory, precision, rules
 from emu.clock import timeline
 from emu.clock.reading import Reading
@@ -60,6 +61,23 @@ class Program:
     mesh: Mapping[str, int]
     in_specs: tuple[Any, ...]
     out_specs: Any = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.kernel):
+            given.refuse(f"kernel is {given.told(self.kernel)}, must be a function")
+        checks.check_mesh(self.mesh)
+        if checks.is_spec(self.in_specs) and self.in_specs:
+            given.refuse(
+                f"in_specs is {self.in_specs}, must be one spec for each argument, such as "
+                f"({self.in_specs},)"
+            )
+        if not isinstance(self.in_specs, tuple | list):
+            told = given.told(self.in_specs)
+            given.refuse(f"in_specs is {told}, must be one spec for each argument")
+        for number, specs in enumerate(self.in_specs):
+            checks.check_specs(self.mesh, f"in_specs[{number}]", specs)
+        if self.out_specs is not None:
+            checks.check_specs(self.mesh, "out_specs", self.out_specs)
 
     def run(self, *args: Any, in_order: bool = False) -> Any:
         """Runs the kernel on real arrays, as nested `vmap` on one device.
@@ -143,7 +161,7 @@ class Program:
 
         def partition_specs(specs: Any) -> Any:
             to_spec = lambda spec: PartitionSpec(*spec)  # noqa: E731
-            return jax.tree.map(to_spec, specs, is_leaf=_is_spec)
+            return jax.tree.map(to_spec, specs, is_leaf=checks.is_spec)
 
         mapped = jax.shard_map(
             local,
@@ -178,8 +196,11 @@ class Program:
           OutOfMemory: the kernel does not fit, see `memory`.
           EmulationError: what `timeline.read` raises.
         """
+        checks.check_device(device)
+        checks.check_core(self.mesh, options.get("trace_core"))
         with progress.stage("reading the clock"):
             traced, arguments = self.trace(args)
+            rules.check_machine(traced, device)
             if as_written:
                 traced = changed(traced, single_buffers)
             if change is not None:
@@ -201,9 +222,11 @@ class Program:
           OutOfMemory: the kernel does not fit, see `read`.
           EmulationError: what `timeline.read` raises.
         """
+        checks.check_sheet(sheet)
         devices = [sheet.at(band) for band in bands]
         with progress.stage("reading the clock under each band"):
             traced, arguments = self.trace(args)
+            rules.check_machine(traced, devices[0])
             if check_memory:
                 # Bands differ in speed, not in size.
                 memory.peaks(traced, devices[0])
@@ -216,7 +239,9 @@ class Program:
         Raises:
           OutOfMemory: a space's peak exceeds the device's capacity.
         """
+        checks.check_device(device)
         body, _ = self.trace(args)
+        rules.check_machine(body, device)
         return memory.peaks(body, device)
 
     def trace(self, args: tuple[Any, ...]) -> tuple[jx.Body, list[Any]]:
@@ -239,19 +264,22 @@ class Program:
 
     def _per_core(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any], Any]:
         """Abstract value and known value of every argument on one core, and their tree."""
-        if len(args) != len(self.in_specs):
-            raise TypeError(f"{len(args)} arguments for {len(self.in_specs)} in_specs")
+        checks.check_count(args, self.in_specs)
         leaves, tree = jax.tree.flatten(args, is_leaf=_is_known)
+        names: list[str] = []
         specs: list[Spec] = []
-        for spec, arg in zip(self.in_specs, args, strict=True):
-            specs += _broadcast_spec(spec, arg)
+        for number, (spec, arg) in enumerate(zip(self.in_specs, args, strict=True)):
+            of_leaves = _argument_specs(f"argument {number}", spec, arg)
+            names += [f"argument {number}"] * len(of_leaves)
+            specs += of_leaves
         avals: list[jax.ShapeDtypeStruct] = []
         arguments: list[np.ndarray | None] = []
-        for leaf, spec in zip(leaves, specs, strict=True):
-            value = _unwrap(leaf)
-            # A Python number is an argument like any other: one scalar, the same on every core.
-            if not hasattr(value, "shape"):
-                value = np.asarray(value)
+        for name, leaf, spec in zip(names, leaves, specs, strict=True):
+            if isinstance(leaf, Known):
+                value = checks.checked_known(name, leaf.value)
+            else:
+                value = checks.checked_array(name, leaf)
+            checks.check_split(self.mesh, name, value, spec)
             shape = [value.shape[dim] for dim in _own_dims(spec, len(value.shape))]
             # NumPy's 64-bit numbers become JAX's 32-bit ones in a run; the clock would else move
             # twice their bytes.
@@ -300,12 +328,6 @@ def _unwrap(tree: PyTree) -> PyTree:
 # --- specs ---
 
 
-def _is_spec(x: Any) -> bool:
-    if not isinstance(x, tuple):
-        return False
-    return all(axis is None or isinstance(axis, str) for axis in x)
-
-
 def _split_dims(spec: Spec) -> tuple[int, ...]:
     """The dimensions that are split over an axis of the mesh."""
     return tuple(dim for dim, axis in enumerate(spec) if axis is not None)
@@ -332,15 +354,24 @@ def _axis_of(spec: Any, axis: str, outer: list[str]) -> Any:
         gone = sum(before in outer for before in spec[:dim])
         return dim - gone
 
-    return jax.tree.map(one, spec, is_leaf=_is_spec)
+    return jax.tree.map(one, spec, is_leaf=checks.is_spec)
+
+
+def _argument_specs(name: str, spec: Any, arg: PyTree) -> list[Spec]:
+    """`_broadcast_spec`, or an error that names the argument."""
+    try:
+        return _broadcast_spec(spec, arg)
+    except ValueError as error:
+        reason, *_ = str(error).splitlines()
+        given.refuse(f"{name} is not of the form of its specs: {reason.rstrip('.')}")
 
 
 def _broadcast_spec(spec: Any, arg: PyTree) -> list[Spec]:
     """The spec of every leaf of an argument; that of a subtree holds for all its leaves."""
-    if _is_spec(spec):
+    if checks.is_spec(spec):
         leaves = jax.tree.leaves(arg, is_leaf=_is_known)
         return [spec] * len(leaves)
-    parts, tree = jax.tree.flatten(spec, is_leaf=_is_spec)
+    parts, tree = jax.tree.flatten(spec, is_leaf=checks.is_spec)
     subtrees = tree.flatten_up_to(arg)
     specs: list[Spec] = []
     for part, subtree in zip(parts, subtrees, strict=True):

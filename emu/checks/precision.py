@@ -16,8 +16,8 @@ import numpy as np
 
 from emu.annotations import DType
 from emu.errors import EmulationError
-from emu.instruction import caller
 from emu.tracing import jaxpr as jx
+from emu.tracing.jaxpr import caller
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)

@@ -87,6 +87,19 @@ def check_any(body: jx.Body) -> None:
         raise refused[0]
 
 
+def check_machine(body: jx.Body, device: Device) -> None:
+    """Raises `LimitExceeded` for a kernel of another machine's instructions."""
+    name = _machine_of(body)
+    if name is None:
+        return
+    cores = {sheet.core for sheet in machine(name)}
+    if device.core not in cores:
+        raise LimitExceeded(
+            f"device is {device.name}, must have the instructions `{name}.` of "
+            f"{' and '.join(sorted(cores))}"
+        )
+
+
 def no_instruction(device: Device, eqn: jx.Equation) -> NoCostRule:
     """For arithmetic on tiles: names what to call in its place."""
     name = eqn.primitive.name

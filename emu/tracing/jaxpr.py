@@ -7,6 +7,7 @@ JAX 0.12 dropped `num_consts` and `num_carry` from `scan` and no longer wraps su
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -280,13 +281,18 @@ def literal_value(atom: Atom) -> np.ndarray:
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _JAX = os.path.dirname(os.path.abspath(jax.__file__))
+_PYTHON = os.path.dirname(os.path.abspath(os.__file__))
 
 
 def is_kernel_file(file_name: str) -> bool:
-    """Whether a stack frame's file is a kernel's: neither the emulator's nor JAX's own."""
+    """Whether a stack frame's file is a kernel's: none of the emulator's, JAX's or Python's own."""
     # With the separator, or a kernel in `emu_kernels/` beside this package would pass for the
     # emulator's. `<` begins names that are no file, such as `<string>`.
-    return not file_name.startswith((_HERE + os.sep, _JAX + os.sep, "<"))
+    others = _HERE + os.sep, _JAX + os.sep, "<"
+    # Beside the standard library, of which `functools` calls properties, stands what is installed.
+    is_installed = "site-packages" in file_name
+    is_python = file_name.startswith(_PYTHON + os.sep) and not is_installed
+    return not (file_name.startswith(others) or is_python)
 
 
 def location(eqn: Equation) -> str:
@@ -296,6 +302,23 @@ def location(eqn: Equation) -> str:
     for frame in frames:  # innermost first
         if is_kernel_file(frame.file_name):
             return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
+    return "unknown line"
+
+
+def caller(past: Sequence[str] = ()) -> str:
+    """`file.py:line` of the nearest frame on the stack that belongs to a kernel.
+
+    Args:
+      past: folders whose files are passed by too, for what their own callers gave.
+    """
+    frame = sys._getframe(1)
+    folders = tuple(folder + os.sep for folder in past)
+    # Outwards past JAX and the emulator, to the first file of a kernel's author.
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if is_kernel_file(name) and not name.startswith(folders):
+            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        frame = frame.f_back
     return "unknown line"
 
 
@@ -341,6 +364,7 @@ __all__ = [
     "body",
     "branches",
     "call",
+    "caller",
     "location",
     "scan",
     "with_inner",

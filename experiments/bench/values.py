@@ -127,7 +127,7 @@ def layer(repeats: int, tokens: int = TOKENS) -> Compared:
     weights = random_weights(config, seed=0)
     program, (like, turns, _, packed, *_), ring = layer_program(weights, tokens)
     slots = ring.where.slots
-    tables = (ring.known(with_masks=True), ring.hops.biases(BF16))
+    tables = (ring.known(with_masks=True), ring.hops.predicates())
     layer_weights: dict[str, jax.Array] = {}
     for name, of_layers in weights["layers"].items():
         layer_weights[name] = jnp.asarray(of_layers[0], BF16)

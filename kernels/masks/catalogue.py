@@ -18,6 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emu import given
+from kernels.refusal import refuse
+
 Positions: TypeAlias = jax.Array | np.ndarray | np.integer | int
 """A batch, head or token index, or many of one shape."""
 
@@ -183,6 +186,6 @@ def _named(name: str, mask: Mask) -> Mask:
 
 
 def _positive(what: str, size: int) -> int:
-    if size < 1:
-        raise ValueError(f"{what} is at least 1, not {size}")
+    if not given.is_whole(size, 1):
+        refuse(f"{what} is {given.told(size)}, must be {given.whole_number(1)}")
     return int(size)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emu import given
 from emu.errors import EmulationError
 from emu.tracing import jaxpr as jaxprs
 from emu.tracing.jaxpr import is_kernel_file
@@ -289,7 +290,7 @@ class TracedMask:
                 return [_HEADS] * len(eqn.outvars)
             depending.append(operand)
         if not any(isinstance(operand, _Slot) for operand in depending):
-            return _folded(eqn, depending)
+            return _folded(self._name, eqn, depending)
 
         # Behind what is folded: constants may be of any dtype, positions and what is made of them
         # may not.
@@ -399,7 +400,7 @@ def _division(body: jaxprs.Body, operands: Sequence[_Value]) -> str | None:
     return known_division(body) if (divisor >= 1).all() else None
 
 
-def _folded(eqn: Any, operands: Sequence[_Operand]) -> list[np.ndarray]:
+def _folded(name: str, eqn: Any, operands: Sequence[_Operand]) -> list[np.ndarray]:
     """The results of an equation of constants, computed by JAX."""
     # A mask may be read while a kernel is traced; without this JAX would write the constants'
     # arithmetic into that kernel instead of doing it.
@@ -408,4 +409,11 @@ def _folded(eqn: Any, operands: Sequence[_Operand]) -> list[np.ndarray]:
         results = eqn.primitive.bind(*constants, **eqn.params)
     if not eqn.primitive.multiple_results:
         results = [results]
+    for result in results:
+        # Such as a key of random numbers, of which NumPy has none.
+        if not any(jnp.issubdtype(result.dtype, kind) for kind in given.REAL):
+            raise UnreadableMask(
+                f"mask {name}: {eqn.primitive.name} of {result.dtype}; masks compute on int32 and "
+                f"bool ({jaxprs.location(eqn)})"
+            )
     return [np.asarray(result) for result in results]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.masks.grids import Grids
+from kernels.refusal import refuse
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -43,7 +44,7 @@ class Placement:
       unit: consecutive tokens dealt at a time; read by tile-cyclic only.
 
     Raises:
-      ValueError: an unknown name, too few slots, or slots that the placement cannot divide.
+      LimitExceeded: an unknown name, too few slots, or slots that the placement cannot divide.
     """
 
     name: str
@@ -54,30 +55,28 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.name not in PLACEMENTS:
-            raise ValueError(
-                f"placement {self.name!r}: unknown, choose from {PLACEMENTS}"
+            refuse(
+                f"placement is {self.name!r}, must be one of {', '.join(PLACEMENTS)}"
             )
         if min(self.tokens, self.ranks, self.slots, self.unit) < 1:
-            raise ValueError(f"{self}: tokens, ranks, slots and unit are at least 1")
+            refuse(f"{self}: tokens, ranks, slots and unit are at least 1")
         room = self.ranks * self.slots
         if room < self.tokens:
-            raise ValueError(
+            refuse(
                 f"{self.name}: {self.ranks} ranks of {self.slots} slots hold {room} of "
                 f"{self.tokens} tokens; give at least {-(-self.tokens // self.ranks)} slots"
             )
         # Masks are traced on int32; a position beyond would wrap to a negative one, which no mask
         # is made for.
         if room > np.iinfo(np.int32).max:
-            raise ValueError(
-                f"{self.name}: {room} slots are more than int32 positions can count"
-            )
+            refuse(f"{self.name}: {room} slots are more than int32 positions can count")
         if self.name == "zigzag" and self.slots % 2:
-            raise ValueError(
+            refuse(
                 f"zigzag: {self.slots} slots are not two equal chunks; give {self.slots + 1}"
             )
         if self.name == "tile-cyclic" and self.slots % self.unit:
             whole = _up_to_multiple(self.slots, self.unit)
-            raise ValueError(
+            refuse(
                 f"tile-cyclic: {self.slots} slots are no multiple of the unit {self.unit}; "
                 f"give {whole} slots"
             )
@@ -120,9 +119,7 @@ class Placement:
         """
         axis = self._axis(x.ndim, axis)
         if x.shape[axis] != self.tokens:
-            raise ValueError(
-                f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens"
-            )
+            refuse(f"spread: axis {axis} of {x.shape} is not {self.tokens} tokens")
         xp = _numpy_of(x)
         before = x.shape[:axis]
         behind = x.shape[axis + 1 :]
@@ -150,7 +147,7 @@ class Placement:
         ranks = x.shape[0]
         slots = x.shape[axis + 1]
         if (ranks, slots) != (self.ranks, self.slots):
-            raise ValueError(
+            refuse(
                 f"collect: {x.shape} has not {self.ranks} ranks first and {self.slots} slots "
                 f"on axis {axis + 1}"
             )
@@ -191,14 +188,14 @@ class Placement:
 
     def _check_tiles(self, size: int) -> None:
         if self.slots % size:
-            raise ValueError(
+            refuse(
                 f"{self.name}: {self.slots} slots are not whole tiles of {size}; "
                 f"give {_up_to_multiple(self.slots, size)} slots"
             )
         half = self.slots // 2
         if self.name == "zigzag" and half % size:
             two = 2 * size
-            raise ValueError(
+            refuse(
                 f"zigzag: a tile of {size} spans two chunks of {half} slots; "
                 f"give a multiple of {two} slots, {_up_to_multiple(self.slots, two)}"
             )
@@ -206,7 +203,7 @@ class Placement:
         # two levels.
         nested = max(size, self.unit) % min(size, self.unit) == 0
         if self.name == "tile-cyclic" and not nested:
-            raise ValueError(
+            refuse(
                 f"tile-cyclic: tiles of {size} and a unit of {self.unit} tokens do not nest; "
                 f"let one divide the other, for example unit {size}"
             )
@@ -214,7 +211,7 @@ class Placement:
     @staticmethod
     def _axis(ndim: int, axis: int) -> int:
         if not -ndim <= axis < ndim:
-            raise ValueError(f"axis {axis} of an array of {ndim} dimensions")
+            refuse(f"axis {axis} of an array of {ndim} dimensions")
         return axis % ndim
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from emu import Program
+from emu import Program, given
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
 from emu.trainium.spaces import Hbm
+from kernels.refusal import refuse
 from kernels.trainium.flash import ladder
 from kernels.trainium.gemm.ladder import gemm
 from kernels.trainium.gemm.mx_matmul import matmul_mx
@@ -76,19 +77,22 @@ def entry(
     docstring = kernel.__doc__ or ""
     summary, *_ = docstring.splitlines()
 
-    def check(given: Mapping[str, Any]) -> None:
+    def check(asked: Mapping[str, Any]) -> None:
         known = [*sizes, *tunable]
-        unknown = set(given) - set(known)
+        unknown = set(asked) - set(known)
         if unknown:
             what = ", ".join(sorted(unknown))
             allowed = ", ".join(known)
-            raise ValueError(f"{name}: no parameter {what}; has {allowed}")
+            refuse(f"{name}: no parameter {what}; has {allowed}")
+        for key, value in asked.items():
+            default = sizes[key] if key in sizes else tunable[key][0]
+            _check_value(f"{name}: {key}", value, default, of_dtype=key == "dtype")
 
-    def build(**given: Any) -> tuple[Program, Arguments]:
-        check(given)
+    def build(**asked: Any) -> tuple[Program, Arguments]:
+        check(asked)
         chosen = dict(sizes)
         settings = {}
-        for key, value in given.items():
+        for key, value in asked.items():
             where = settings if key in tunable else chosen
             where[key] = value
         abstract = tuple(arguments(**chosen))
@@ -98,14 +102,16 @@ def entry(
         program = Program(bound, {"core": 1}, specs)
         return program, abstract
 
-    def flops(**given: Any) -> int:
+    def flops(**asked: Any) -> int:
+        check(asked)
         if useful_flops is None:
             return 0
-        chosen = sizes | given
+        chosen = sizes | asked
         return useful_flops(**chosen)
 
-    def useful_bytes(**given: Any) -> int:
-        chosen = sizes | given
+    def useful_bytes(**asked: Any) -> int:
+        check(asked)
+        chosen = sizes | asked
         abstract = tuple(arguments(**chosen))
         # Counted from the shapes of arguments and results, not from what a kernel moves: a load
         # that is repeated takes time, and is useful once.
@@ -125,6 +131,27 @@ def entry(
         useful_flops=flops,
         useful_bytes=useful_bytes,
     )
+
+
+DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+"""What a kernel's operands may be."""
+
+
+def _check_value(what: str, value: Any, default: Any, *, of_dtype: bool) -> None:
+    """Raises `LimitExceeded` for a size or a setting that is not of its default's kind."""
+    told = given.told(value)
+    if of_dtype:
+        if not isinstance(value, str) or value not in DTYPES:
+            refuse(f"{what} is {told}, must be one of {', '.join(DTYPES)}")
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            refuse(f"{what} is {told}, must be a name such as {default!r}")
+    else:
+        # A setting of which 0 is a candidate, such as copies by another engine, may be none.
+        least = min(1, default)
+        _, most = given.INT32
+        if not given.is_whole(value, least, most):
+            refuse(f"{what} is {told}, must be {given.whole_number(least, most)}")
 
 
 def array(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
@@ -169,7 +196,7 @@ def _features(k: int) -> tuple[int, int]:
     a_block = PARTITIONS * MX_QUAD
     blocks, rest = divmod(k, a_block)
     if rest:
-        raise ValueError(f"{k} features, must be a multiple of {a_block} for MX")
+        refuse(f"{k} features, must be a multiple of {a_block} for MX")
     return blocks, PARTITIONS
 
 
@@ -321,4 +348,4 @@ _STREAMS = [
 ]
 
 _ALL = (*_MATMULS, *_ATTENTIONS, *_STREAMS)
-TRAINIUM_KERNELS: dict[str, Entry] = {kernel.name: kernel for kernel in _ALL}
+TRAINIUM_KERNELS = given.Named("kernel", {kernel.name: kernel for kernel in _ALL})

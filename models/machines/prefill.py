@@ -202,7 +202,7 @@ class Prefill:
             jnp.asarray(cos),
             jnp.asarray(sin),
             work,
-            jnp.asarray(self.ring.hops.biases(jnp.bfloat16)),
+            jnp.asarray(self.ring.hops.predicates()),
         )
 
     def compile(self, prompt: list[int]) -> Any:
@@ -309,7 +309,7 @@ class Prefill:
             table,
             table,
             self.ring.known(with_masks=False),
-            struct((1, tiling.rows, span), jnp.bfloat16),
+            struct((1, tiling.rows, span), jnp.uint8),
         )
 
     @property
@@ -432,7 +432,7 @@ def prefill_kernel(
       ids: int32 `[blocks, tiles, rows]`, this chip's tokens.
       cos, sin: float32 `[blocks, tiles, rows, head_dim / 2]`.
       work: known integers of the ring's hops; see `ring_attention`.
-      patterns: what is added to the scores of a tile that the mask cuts.
+      patterns: which scores of a tile that the mask cuts count.
       form: what the kernel is written for.
 
     Returns:

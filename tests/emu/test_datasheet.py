@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from emu import BANDS, Quantity
+from emu.errors import LimitExceeded
 from tests.helpers import TICKS, TOY, ToySheet, toy
 
 
@@ -29,7 +30,7 @@ def test_bands():
     assert [q.at(b) for b in BANDS] == [0, 5, 9]
     assert [Quantity(5, "published", "x").at(b) for b in BANDS] == [5, 5, 5]
     with pytest.raises(
-        ValueError, match="band is 'middle', must be one of low, nominal, high"
+        LimitExceeded, match="band is 'middle', must be one of low, nominal, high"
     ):
         ToySheet().at("middle")
 

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from emu import Known, Program, strict_jit
+from emu.errors import LimitExceeded
 from tests.helpers import (
     F32,
     SHAPE,
@@ -172,5 +173,5 @@ def test_pytrees_and_known_arguments():
         )
         r = p.read(TOY, {"x": x}, Known(np.int32(n)))
         assert r.tally.by("count").get("toy.add", 0) == 2 * (n > 2)
-    with pytest.raises(TypeError, match="1 arguments for 2 in_specs"):
+    with pytest.raises(LimitExceeded, match="1 argument, must be 2"):
         p.read(TOY, {"x": F32})

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.errors import EmulationError
 from kernels import masks
 
 SIZE = 40
@@ -70,5 +71,7 @@ def test_beyond_the_documents_nothing_attends_even_far_away():
     "make", [masks.window, masks.chunked, masks.dilated, masks.block_causal]
 )
 def test_sizes_are_positive(make):
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(
+        EmulationError, match="is 0, must be a whole number of 1 or more"
+    ):
         make(0)

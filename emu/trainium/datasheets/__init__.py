@@ -4,6 +4,7 @@ A generation is one file, `trn*.py`: its datasheet and the systems its chips are
 listed here and nowhere else: everything outside this folder asks a sheet for its properties.
 """
 
+from emu import given
 from emu.datasheet import declare_machine
 from emu.trainium.datasheets.deployment import on_system, with_cores
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
@@ -12,11 +13,14 @@ from emu.trainium.datasheets.trn1 import TRN1, TRN1_32XLARGE, TRN1N_32XLARGE
 from emu.trainium.datasheets.trn2 import TRN2, TRN2_48XLARGE, TRN2_ULTRASERVER
 from emu.trainium.datasheets.trn3 import TRN3, TRN3_GEN1, TRN3_GEN2
 
-GENERATIONS = {
-    "trn1": TRN1,
-    "trn2": TRN2,
-    "trn3": TRN3,
-}
+GENERATIONS = given.Named(
+    "generation",
+    {
+        "trn1": TRN1,
+        "trn2": TRN2,
+        "trn3": TRN3,
+    },
+)
 """Every generation by the name that command lines take."""
 
 # With every core of a chip running: which of them a program takes is its own affair.

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from emu import given
 from emu.datasheet import Quantity
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.datasheets.topology import System
@@ -11,12 +12,9 @@ def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
     """The same chip with `cores` of its cores running: they share its HBM, bytes and bandwidth.
 
     Raises:
-      ValueError: more cores than the chip has, or none.
+      LimitExceeded: more cores than the chip has, or none.
     """
-    if not 1 <= cores <= sheet.cores_per_chip.value:
-        raise ValueError(
-            f"{sheet.name}: {cores} cores run, must be 1 to {sheet.cores_per_chip.value}"
-        )
+    given.whole(f"{sheet.name}: cores that run", cores, 1, sheet.cores_per_chip.value)
     hbm_bytes = sheet.hbm_bytes.value * sheet.cores_running.value // cores
     return dataclasses.replace(
         sheet,
@@ -31,10 +29,13 @@ def on_system(sheet: NeuronCoreSheet, system: System) -> NeuronCoreSheet:
     """The same chip with its links those of `system`, whose topology prices sends and collectives.
 
     Raises:
-      ValueError: a system of another generation of chips.
+      LimitExceeded: a system of another generation of chips.
     """
+    if not isinstance(system, System):
+        told = given.told(system)
+        given.refuse(f"system is {told}, must be one of `SYSTEMS.values()`")
     if sheet.generation != system.generation:
-        raise ValueError(
+        given.refuse(
             f"{system.name}: its chips have NeuronCore-v{system.generation}, {sheet.name} has "
             f"v{sheet.generation}"
         )

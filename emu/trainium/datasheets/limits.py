@@ -4,6 +4,11 @@ Source: NKI ISA reference of aws-neuron-sdk 2.26.1 and 2.32, nki/api/nki/isa/__i
 patterns from nki/guides/architecture/trainium_inferentia2_arch.rst.
 """
 
+TILE_DTYPES = (
+    *("float32", "bfloat16", "float16"),
+    *("float8_e4m3fn", "float8_e4m3", "float8_e5m2", "float8_e3m4"),
+    *("int32", "uint32", "int16", "uint16", "int8", "uint8"),
+)
 FREE_DIMENSIONS = 4  # of an access pattern, besides the partitions
 # Elements of a partition in one instruction of Vector or Scalar.
 FREE_ELEMENTS = {

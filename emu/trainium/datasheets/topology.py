@@ -6,6 +6,7 @@ The instances and UltraServers stand with the generation of their chips, in `trn
 import dataclasses
 import math
 
+from emu import given
 from emu.datasheet import Quantity
 
 
@@ -49,9 +50,7 @@ class System:
           ValueError: no such chip.
         """
         if not 0 <= chip < self.chips:
-            raise ValueError(
-                f"{self.name}: chip is {chip}, must be 0 to {self.chips - 1}"
-            )
+            given.refuse(f"{self.name}: chip is {chip}, must be 0 to {self.chips - 1}")
         last_first: list[int] = []
         for size in reversed(self.dims):
             chip, at = divmod(chip, size)

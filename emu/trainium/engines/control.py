@@ -3,6 +3,7 @@
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, instruction
+from emu.trainium.engines.operators import UNARY, named
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd")
 
@@ -27,6 +28,7 @@ def semaphore(*, engine: str) -> tuple[()]:
 
 
 def _table_cost(device: Device, *, op: str) -> Cost:
+    named(UNARY, "trn.activation_table_load", "op", op)
     return Cost(engine="scalar", busy_cycles=device.act_table_load_s * device.scalar_hz)
 
 

@@ -12,20 +12,35 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt, Shape
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
+from emu.tracing.jaxpr import caller
 from emu.trainium.datasheets.limits import (
     GATHER_ELEMENTS,
     GATHER_INDICES,
     GATHER_PARTITIONS,
 )
 from emu.trainium.engines.cost import compute
-from emu.trainium.engines.memory import f32
-from emu.trainium.engines.operators import BINARY, UNARY, named
+from emu.trainium.engines.memory import f32, integers
+from emu.trainium.engines.operators import BINARY, COMPARE, UNARY, named
 from emu.trainium.spaces import Sbuf
+
+_COMPARE = (*COMPARE, "not_equal")
+
+
+def _check_steps(name: str, shape: Shape, steps: tuple[int, ...]) -> None:
+    free = len(shape) - 1
+    if len(steps) != free:
+        raise LimitExceeded(
+            f"{name}: steps are {list(steps)} for a tile of {free} free dimensions, must be one "
+            "each",
+            caller(),
+        )
+    for step in steps:
+        given.whole(f"{name}: a step", step, *given.INT32)
 
 
 def _affine(
@@ -47,11 +62,7 @@ def _pattern_cost(
     sources: tuple[Operand, ...],
     steps: tuple[int, ...],
 ) -> Cost:
-    if len(steps) != len(dst.shape) - 1:
-        raise LimitExceeded(
-            f"{name}: steps are {list(steps)} for a tile of {len(dst.shape) - 1} free dimensions, "
-            "must be one each"
-        )
+    _check_steps(name, dst.shape, steps)
     # 128 columns take 150 + 128 = 278 cycles: most of a small tile's time is overhead.
     cycles = device.gpsimd_overhead_cycles + dst.free
     return compute(device, name, "gpsimd", cycles, (dst,), sources, flops=dst.size)
@@ -75,11 +86,13 @@ def iota(
     """`dst[p, i, ...] = offset + p · multiplier + i · steps[0] + ...`, in 32-bit integers.
 
     Args:
-      dst: SBUF `[p, ...]`, of an integer dtype.
+      dst: SBUF `[p, ...]`, of any dtype: the integers are cast to it.
       offset: a known integer.
       steps: one for each free dimension.
       multiplier: step from one partition to the next.
     """
+    name = "trn.iota"
+    _check_steps(name, dst.shape, steps)
     return numerics.cast(_affine(dst.shape, offset, steps, multiplier), dst.dtype)
 
 
@@ -122,8 +135,11 @@ def affine_select(
       multiplier: its step from one partition to the next.
       compare: of the expression with 0.
     """
+    name = "trn.affine_select"
+    _check_steps(name, src.shape, steps)
     value = _affine(src.shape, offset, steps, multiplier)
-    compares = named(BINARY, "trn.affine_select", "compare", compare)
+    tests = {comparison: BINARY[comparison] for comparison in _COMPARE}
+    compares = named(tests, name, "compare", compare)
     keep = compares(value, jnp.zeros_like(value))
     kept = jnp.where(keep, src, lax.full_like(src, fill))
     return numerics.cast(kept, dst.dtype)
@@ -165,6 +181,7 @@ def local_gather(dst: Sbuf, src: Sbuf, index: Sbuf) -> Sbuf:
       index: SBUF, integer `[p, m]`: the 16m offsets of a core are its 16 partitions' first columns,
         then their second ones, and so on.
     """
+    integers("trn.local_gather", "index", index.dtype)
     rows, columns = index.shape
     by_core = index.reshape(-1, GATHER_PARTITIONS, columns).astype(jnp.int32)
     # Indices of a core count through its partitions first: [cores, 16 · columns].

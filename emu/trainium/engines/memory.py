@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import DType, KnownInt, Shape, Tile
 from emu.checks import precision, tile
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction, limit
+from emu.instruction import Cost, Operand, instruction, limit
+from emu.tracing.jaxpr import caller
+from emu.trainium.datasheets.limits import TILE_DTYPES
 from emu.trainium.engines.dma import Descriptors, dma_cost, rows_cost
 from emu.trainium.spaces import Hbm, Psum, Sbuf, Stationary
 
@@ -61,6 +64,12 @@ def _check_bank(device: Device, name: str, space: str, bank: int) -> None:
         )
 
 
+def _held(name: str, shape: Shape, dtype: DType, buffers: int) -> np.dtype:
+    """The dtype of a tile on chip, once all that is said of it was checked."""
+    tile.check(name, shape, buffers=buffers, least_dimensions=2)
+    return tile.dtype(name, dtype, TILE_DTYPES)
+
+
 _sbuf = _allocation("trn.sbuf", "sbuf")
 _psum = _allocation("trn.psum", "psum")
 _hbm = _allocation("trn.hbm", "hbm")
@@ -76,8 +85,8 @@ def sbuf(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Sbuf:
       buffers: declared inside a loop, the tile is a ring this deep: each time the declaration is
         met the next buffer is used, as soon as its last reader is done.
     """
-    tile.check("trn.sbuf", shape, buffers=buffers)
-    return _sbuf(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
+    held = _held("trn.sbuf", shape, dtype, buffers)
+    return _sbuf(shape=shape, dtype=held, buffers=buffers)
 
 
 def psum(
@@ -92,15 +101,16 @@ def psum(
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
     """
-    tile.check("trn.psum", shape, buffers=buffers)
-    held = precision.tile_dtype(dtype)
+    held = _held("trn.psum", shape, dtype, buffers)
+    if bank is not None:
+        bank = given.whole("trn.psum: bank", bank, *given.INT32)
     return _psum(shape=shape, dtype=held, buffers=buffers, bank=bank)
 
 
 def hbm(*shape: int, dtype: DType = jnp.float32) -> Hbm:
     """A fresh HBM buffer, holding NaN."""
     tile.check("trn.hbm", shape)
-    return _hbm(shape=shape, dtype=precision.tile_dtype(dtype))
+    return _hbm(shape=shape, dtype=tile.dtype("trn.hbm", dtype, TILE_DTYPES))
 
 
 def array(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Stationary:
@@ -108,8 +118,8 @@ def array(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Stationa
 
     The array holds two: in a loop, `buffers=2` loads one behind the matmuls that use the other.
     """
-    tile.check("trn.array", shape, buffers=buffers)
-    return _array(shape=shape, dtype=precision.tile_dtype(dtype), buffers=buffers)
+    held = _held("trn.array", shape, dtype, buffers)
+    return _array(shape=shape, dtype=held, buffers=buffers)
 
 
 # --- loads ---
@@ -223,6 +233,7 @@ def _gather_cost(
 @instruction("trn.dma_gather", cost=_gather_cost, reads=("hbm", "hbm"), writes="sbuf")
 def dma_gather(dst: Sbuf, table: Hbm, ids: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """Indirect load of rows: `dst[p] = table[ids[p]]`, ids `int32[p]` in HBM."""
+    integers("trn.dma_gather", "ids", ids.dtype)
     return jnp.take(table, ids, axis=0, mode="clip")
 
 
@@ -281,6 +292,12 @@ def at(dst: Tile, src: Tile, i: KnownInt, j: KnownInt) -> Tile:
 def place(*indices: KnownInt) -> tuple[jax.Array, ...]:
     """Register operands as int32: beside float64, JAX makes loop indices int64."""
     return tuple(jnp.asarray(i, jnp.int32) for i in indices)
+
+
+def integers(name: str, what: str, dtype: np.dtype) -> None:
+    """Raises `LimitExceeded` unless an operand's dtype is an integer."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        given.refuse(f"{name}: {what} is {dtype}, must be an integer")
 
 
 def f32(x: Tile) -> Tile:

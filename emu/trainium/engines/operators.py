@@ -7,17 +7,17 @@ Source of the lists and of the ranges: nki/api/nki.api.shared.rst of aws-neuron-
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import Tile
 from emu.checks import precision
-from emu.errors import LimitExceeded
-from emu.instruction import caller
+from emu.errors import LimitExceeded, WrongShape
+from emu.tracing.jaxpr import caller
 from emu.trainium.engines.memory import f32
 
 Operator: TypeAlias = Callable[..., jax.Array]
@@ -127,6 +127,50 @@ def named(table: Mapping[str, Operator], name: str, what: str, key: str) -> Oper
     return table[key]
 
 
+def check(name: str, ops: Sequence[str | None], dst: Tile, *sources: Tile) -> None:
+    """Raises `LimitExceeded` where operators do not go together, or not with the dtypes.
+
+    Operators on bits take integers of one dtype to integers, and none goes with arithmetic: an
+    engine's pipeline computes in float32, or passes bits by.
+
+    Args:
+      name: of the instruction.
+      ops: its operators; None for one that is left out.
+      dst: the destination.
+      sources: all that the operators take.
+    """
+    on_bits = [op in BITWISE for op in ops if op is not None]
+    if not any(on_bits):
+        return
+    chain = " then ".join(op for op in ops if op is not None)
+    if not all(on_bits):
+        given.refuse(f"{name}: operators are {chain}, must be both on bits or neither")
+    dtypes = {source.dtype for source in sources}
+    told = " and ".join(sorted(str(dtype) for dtype in dtypes))
+    if len(dtypes) > 1 or not jnp.issubdtype(sources[0].dtype, jnp.integer):
+        given.refuse(f"{name}: {chain} of {told}, must be integers of one dtype")
+    if not jnp.issubdtype(dst.dtype, jnp.integer):
+        given.refuse(f"{name}: {chain} into {dst.dtype}, must be an integer")
+
+
+def alike(name: str, *tiles: Tile) -> None:
+    """Raises `WrongShape` unless tiles are alike in each partition: no engine repeats a column.
+
+    That they are of as many partitions, the cost rules look to (`cost.compute`).
+    """
+    shapes = {tile.shape[1:] for tile in tiles}
+    if len(shapes) > 1:
+        told = ", ".join(given.described(tile) for tile in tiles)
+        raise WrongShape(f"{name}: cannot take {told}, must be of one shape", caller())
+
+
+def two_dimensions(name: str, *tiles: Tile) -> None:
+    """Raises `LimitExceeded` for a tile that is not `[partitions, elements]`."""
+    for tile in tiles:
+        if len(tile.shape) != 2:
+            given.refuse(f"{name}: a tile is {given.described(tile)}, must be [p, n]")
+
+
 def combine(
     name: str,
     op: str,
@@ -155,11 +199,16 @@ def combine(
     return f32(apply(f32(left), f32(right)))
 
 
-def immediate(value: float, op: str, like: Tile) -> Tile:
+def immediate(name: str, value: float, op: str, like: Tile) -> Tile:
     """A constant as an operand of `op`: in the integers of `like` for bit operators."""
+    if op not in BITWISE:
+        return jnp.asarray(value, precision.arithmetic_dtype())
     # Bits are those of an integer: a mask of 255 in float32 would have none of its meaning.
-    dtype = like.dtype if op in BITWISE else precision.arithmetic_dtype()
-    return jnp.asarray(value, dtype)
+    held = jnp.iinfo(like.dtype)
+    number = given.whole(
+        f"{name}: operand of {op}", value, int(held.min), int(held.max)
+    )
+    return jnp.asarray(number, like.dtype)
 
 
 def column(values: Tile, like: Tile) -> Tile:
@@ -168,10 +217,11 @@ def column(values: Tile, like: Tile) -> Tile:
     Raises:
       ValueError: there is not one for each partition.
     """
-    if values.size != like.shape[0]:
+    wanted = like.shape[0], 1
+    if values.shape != wanted:
         raise ValueError(
             f"{list(values.shape)} is not one value for each of {like.shape[0]} partitions: must "
-            f"be {[like.shape[0], 1]}"
+            f"be {list(wanted)}"
         )
     # `[128, 1]` beside `[128, 4, 512]` is `[128, 1, 1]`: without it the 128 values would meet the
     # last dimension.

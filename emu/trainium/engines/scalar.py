@@ -51,8 +51,9 @@ def activation(dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0) -> OnCh
       op: an activation function, one of `operators.UNARY`.
       scale: an immediate.
     """
-    x = f32(src) * immediate(scale, op, src)
-    return numerics.cast(activate("trn.activation", op, x), dst.dtype)
+    name = "trn.activation"
+    x = f32(src) * immediate(name, scale, op, src)
+    return numerics.cast(activate(name, op, x), dst.dtype)
 
 
 def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
@@ -70,8 +71,9 @@ def activation_bias(
     dst: OnChip, src: OnChip, bias: OnChip, *, op: str, scale: float = 1.0
 ) -> OnChip:
     """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
-    x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
-    return numerics.cast(activate("trn.activation_bias", op, x), dst.dtype)
+    name = "trn.activation_bias"
+    x = f32(src) * immediate(name, scale, op, src) + column(f32(bias), src)
+    return numerics.cast(activate(name, op, x), dst.dtype)
 
 
 def _scaled_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
@@ -88,8 +90,9 @@ def activation_scaled(
     dst: OnChip, src: OnChip, scale: OnChip, bias: OnChip, *, op: str
 ) -> OnChip:
     """`dst = op(src · scale + bias)` with a scale and a bias of each partition, both `[p, 1]`."""
+    name = "trn.activation_scaled"
     x = f32(src) * column(f32(scale), src) + column(f32(bias), src)
-    return numerics.cast(activate("trn.activation_scaled", op, x), dst.dtype)
+    return numerics.cast(activate(name, op, x), dst.dtype)
 
 
 # --- activation with a reduction ---
@@ -131,7 +134,7 @@ def activation_reduce(
     The sum is of the float32 values, before `dst` is cast. `bias` is `[p, 1]`.
     """
     name = "trn.activation_reduce"
-    x = f32(src) * immediate(scale, op, src) + column(f32(bias), src)
+    x = f32(src) * immediate(name, scale, op, src) + column(f32(bias), src)
     activated = activate(name, op, x)
     # Before the cast: each of 512 weights of a softmax in bfloat16 would add its rounding, to 8
     # bits, to the sum that all are divided by.

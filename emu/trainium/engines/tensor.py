@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt, Tile
 from emu.checks import precision
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
+from emu.tracing import side_by_side
 from emu.trainium.engines.cost import needs
 from emu.trainium.engines.memory import f32
 from emu.trainium.spaces import Psum, Sbuf, Stationary
@@ -145,6 +146,19 @@ def _matmul_cost(
     )
 
 
+def _check_floats(name: str, dimensions: int, **operands: Tile) -> None:
+    """Raises `LimitExceeded` for what the array cannot take: integers, or other dimensions."""
+    # Side by side a host takes the products of several tiles as one, over a dimension more.
+    in_order = side_by_side.is_of_a_machine()
+    for what, operand in operands.items():
+        is_float = jnp.issubdtype(operand.dtype, jnp.floating)
+        if not is_float or (in_order and operand.ndim != dimensions):
+            given.refuse(
+                f"{name}: {what} is {given.described(operand)}, must be floats of {dimensions} "
+                "dimensions"
+            )
+
+
 def _as_read(operand: Tile, tf32: bool) -> Tile:
     """An operand as the array takes it."""
     if operand.dtype.itemsize == 1:
@@ -217,6 +231,7 @@ def nc_matmul(
       accumulate: a known integer: 0 overwrites `dst`, else adds to it.
       tf32: takes float32 operands as TF32, 10 bits of mantissa, at bfloat16's rate.
     """
+    _check_floats("trn.nc_matmul", 2, stationary=stationary, moving=moving)
     return _product(dst, stationary, moving, accumulate, tf32)
 
 
@@ -253,6 +268,7 @@ def nc_matmul_double_row(
     Two rows a cycle from NeuronCore-v3 on: the cycles of a bfloat16 matmul, twice the FLOPs.
     `accumulate` as in `nc_matmul`.
     """
+    _check_floats("trn.nc_matmul_double_row", 3, stationary=stationary, moving=moving)
     return _product(dst, stationary, moving, accumulate)
 
 
@@ -286,6 +302,7 @@ def nc_load_stationary(dst: Stationary, stationary: Sbuf) -> Stationary:
       dst: in the array (`memory.array`), shape and dtype of `stationary`.
       stationary: SBUF `[k, m]`, k and m at most 128.
     """
+    _check_floats("trn.nc_load_stationary", 2, stationary=stationary)
     return stationary
 
 
@@ -307,6 +324,7 @@ def nc_matmul_moving(
     dst: Psum, array: Stationary, moving: Sbuf, accumulate: KnownInt
 ) -> Psum:
     """`nc_matmul` with a tile that is already in the array, from `nc_load_stationary`."""
+    _check_floats("trn.nc_matmul_moving", 2, array=array, moving=moving)
     return _product(dst, array, moving, accumulate)
 
 
@@ -344,4 +362,5 @@ def nc_transpose(dst: Psum, src: Sbuf) -> Psum:
     From NeuronCore-v3 on in transpose mode: exact, float32 in two passes, and `dst` of the source's
     dtype (16 bits for 8-bit floats). On NeuronCore-v2 a product with the identity: `dst` float32.
     """
+    _check_floats("trn.nc_transpose", 2, source=src)
     return numerics.cast(src.T, dst.dtype)

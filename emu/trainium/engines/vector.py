@@ -37,7 +37,7 @@ from emu.trainium.engines.cost import (
     part,
 )
 from emu.trainium.engines.memory import EITHER, at, f32, place
-from emu.trainium.engines.operators import column, combine, immediate
+from emu.trainium.engines.operators import alike, check, column, combine, immediate
 from emu.trainium.spaces import OnChip, Sbuf
 
 _SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
@@ -107,7 +107,10 @@ def tensor_tensor(
       op: of `operators.BINARY` and `operators.BITWISE`.
       engine: vector, or gpsimd, where integers stay exact.
     """
-    result = combine("trn.tensor_tensor", op, a, b, exact=engine == "gpsimd")
+    name = "trn.tensor_tensor"
+    check(name, [op], dst, a, b)
+    alike(name, a, b)
+    result = combine(name, op, a, b, exact=engine == "gpsimd")
     return numerics.cast(result, dst.dtype)
 
 
@@ -126,7 +129,10 @@ def tensor_tensor_at(
     dst: Sbuf, a: OnChip, b: OnChip, i: KnownInt, j: KnownInt, *, op: str
 ) -> Sbuf:
     """`dst[:, i, j:j+n] = a op b` elementwise, in float32; `i` and `j` are known integers."""
-    result = combine("trn.tensor_tensor_at", op, a, b)
+    name = "trn.tensor_tensor_at"
+    check(name, [op], dst, a, b)
+    alike(name, a, b)
+    result = combine(name, op, a, b)
     return at(dst, numerics.cast(result, dst.dtype), i, j)
 
 
@@ -198,6 +204,8 @@ def scalar_tensor_tensor(
     At most one of `src` and `other` is in PSUM; `reverse0` and `reverse1` swap an operator's sides.
     """
     name = "trn.scalar_tensor_tensor"
+    check(name, [op0, op1], dst, src, scalar, other)
+    alike(name, src, other)
     first = combine(name, op0, src, column(scalar, src), reverse=reverse0)
     second = combine(name, op1, first, other, reverse=reverse1)
     return numerics.cast(second, dst.dtype)
@@ -251,7 +259,9 @@ def _second(
     if op1 is None:
         return first
     # Like `first`, which may be an integer still where both operators are bitwise.
-    return combine(name, op1, first, immediate(value, op1, first), reverse=reverse)
+    return combine(
+        name, op1, first, immediate(name, value, op1, first), reverse=reverse
+    )
 
 
 @instruction(
@@ -278,6 +288,7 @@ def tensor_scalar(
     scalar for multiply, add, and multiply then add.
     """
     name = "trn.tensor_scalar"
+    check(name, [op, op1], dst, src, scalar)
     first = combine(name, op, src, column(scalar, src), reverse=reverse)
     result = _second(name, first, op1, value1, reverse1)
     return numerics.cast(result, dst.dtype)
@@ -321,6 +332,7 @@ def tensor_scalars(
 ) -> OnChip:
     """`dst = (src op0 scalar0) op1 scalar1`: `tensor_scalar` with two scalars `[p, 1]`."""
     name = "trn.tensor_scalars"
+    check(name, [op0, op1], dst, src, scalar0, scalar1)
     first = combine(name, op0, src, column(scalar0, src), reverse=reverse0)
     second = combine(name, op1, first, column(scalar1, src), reverse=reverse1)
     return numerics.cast(second, dst.dtype)
@@ -356,7 +368,8 @@ def tensor_immediate(
 ) -> OnChip:
     """`dst = (src op value) op1 value1`: `tensor_scalar` with immediates; `op1` is optional."""
     name = "trn.tensor_immediate"
-    first = combine(name, op, src, immediate(value, op, src), reverse=reverse)
+    check(name, [op, op1], dst, src)
+    first = combine(name, op, src, immediate(name, value, op, src), reverse=reverse)
     result = _second(name, first, op1, value1, reverse1)
     return numerics.cast(result, dst.dtype)
 

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
+from emu.tracing.jaxpr import caller
 from emu.trainium.datasheets.limits import (
     DYNAMIC_INTERVAL_CYCLES,
     QUADRANT,
@@ -32,6 +33,7 @@ from emu.trainium.engines.cost import (
     part,
 )
 from emu.trainium.engines.memory import EITHER, at, f32
+from emu.trainium.engines.operators import alike
 from emu.trainium.spaces import OnChip, Sbuf
 
 # A Scalar Engine that is not `scalar_elementwise` copies by activation(op="copy").
@@ -200,7 +202,11 @@ def memset(dst: OnChip, *, value: float, engine: str = "vector") -> OnChip:
     """`dst = value` in every element; `engine`: vector or gpsimd."""
     # Through float32 an integer above 2**24 would lose its last bits.
     if not jnp.issubdtype(dst.dtype, jnp.floating):
-        return jnp.full_like(dst, value)
+        held = jnp.iinfo(dst.dtype)
+        least, most = int(held.min), int(held.max)
+        # Of floats the whole ones: 0.0 is what most would write for an empty tile.
+        number = int(value) if value == int(value) else value
+        return jnp.full_like(dst, given.whole("trn.memset: value", number, least, most))
     wide = jnp.full_like(f32(dst), value)
     return numerics.cast(wide, dst.dtype)
 
@@ -229,6 +235,7 @@ def tensor_copy_predicated(
     dst: OnChip, src: OnChip, predicate: OnChip, *, reverse: bool = False
 ) -> OnChip:
     """`dst = src` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
+    alike("trn.tensor_copy_predicated", dst, src, predicate)
     return jnp.where((predicate != 0) ^ reverse, src, dst)
 
 
@@ -247,18 +254,23 @@ def nc_transpose_vector(dst: OnChip, src: OnChip) -> OnChip:
     return src.T
 
 
-def _shuffle_cost(
-    device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]
-) -> Cost:
-    name = "trn.nc_stream_shuffle"
+def _check_mask(name: str, partitions: int, mask: tuple[int, ...]) -> None:
     allowed = {*range(QUADRANT), SHUFFLE_KEEP}
-    partitions = src.shape[0]
     valid = len(mask) == QUADRANT and set(mask) <= allowed
     if not valid or partitions % QUADRANT:
         raise LimitExceeded(
             f"{name}: mask is {list(mask)} for {partitions} partitions, must be {QUADRANT} "
-            f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions"
+            f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions",
+            caller(),
         )
+
+
+def _shuffle_cost(
+    device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]
+) -> Cost:
+    name = "trn.nc_stream_shuffle"
+    partitions = src.shape[0]
+    _check_mask(name, partitions, mask)
     # The engine walks all N elements whatever the mask; traffic is only of the partitions it moves:
     # a mask that keeps 24 of 32 moves 8 of each quadrant.
     moved = sum(source != SHUFFLE_KEEP for source in mask)
@@ -277,6 +289,7 @@ def _shuffle_cost(
 )
 def nc_stream_shuffle(dst: OnChip, src: OnChip, *, mask: tuple[int, ...]) -> OnChip:
     """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
+    _check_mask("trn.nc_stream_shuffle", src.shape[0], mask)
     by_quadrant = -1, QUADRANT
     old = dst.reshape(*by_quadrant, *dst.shape[1:])
     new = src.reshape(*by_quadrant, *src.shape[1:])

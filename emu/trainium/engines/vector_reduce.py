@@ -26,7 +26,16 @@ from emu.trainium.engines.cost import (
     one_in_psum,
 )
 from emu.trainium.engines.memory import EITHER, f32
-from emu.trainium.engines.operators import REDUCE, column, combine, named, reduce_free
+from emu.trainium.engines.operators import (
+    REDUCE,
+    alike,
+    check,
+    column,
+    combine,
+    named,
+    reduce_free,
+    two_dimensions,
+)
 from emu.trainium.spaces import OnChip
 
 
@@ -91,6 +100,7 @@ def tensor_scalar_reduce(
     `scalar` is `[p, 1]`; `reduce` is add, multiply, max or min; all in float32.
     """
     name = "trn.tensor_scalar_reduce"
+    check(name, [op], dst, src, scalar)
     result = combine(name, op, src, column(scalar, src))
     reduced = reduce_free(name, reduce, result)
     return numerics.cast(result, dst.dtype), numerics.cast(reduced, total.dtype)
@@ -128,6 +138,10 @@ def tensor_tensor_scan(
     At most one of `a` and `b`, both `[p, n]`, is in PSUM; `reverse0` and `reverse1` swap sides.
     """
     name = "trn.tensor_tensor_scan"
+    check(name, [op0, op1], dst, a, b, initial)
+    alike(name, a, b)
+    two_dimensions(name, a)
+    first = column(f32(initial), a)
 
     def step(state: Tile, columns: tuple[Tile, Tile]) -> tuple[Tile, Tile]:
         a_column, b_column = columns
@@ -137,7 +151,7 @@ def tensor_tensor_scan(
 
     # Column by column, since each state needs the one before; partitions go side by side, so the
     # leading dimension of the scan is that of the columns.
-    _, states = lax.scan(step, f32(initial)[:, 0], (f32(a).T, f32(b).T))
+    _, states = lax.scan(step, first[:, 0], (f32(a).T, f32(b).T))
     return numerics.cast(states.T, dst.dtype)
 
 
@@ -224,6 +238,7 @@ def exponential(
 
     The sum is of the float32 values, before `dst` is cast.
     """
+    name = "trn.exponential"
     powers = jnp.exp(f32(src) - column(f32(highest), src))
-    sums = reduce_free("trn.exponential", "add", powers)
+    sums = reduce_free(name, "add", powers)
     return numerics.cast(powers, dst.dtype), numerics.cast(sums, total.dtype)

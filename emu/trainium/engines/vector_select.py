@@ -13,15 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt, Shape, Tile
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
 from emu.trainium.datasheets.limits import SEARCH8_ELEMENTS
 from emu.trainium.engines.cost import ON_CHIP, TWO_ON_CHIP, compute, needs
-from emu.trainium.engines.memory import EITHER, f32
-from emu.trainium.engines.operators import BINARY, COMPARE, column, named, reduce_free
+from emu.trainium.engines.memory import EITHER, f32, integers
+from emu.trainium.engines.operators import (
+    BINARY,
+    COMPARE,
+    column,
+    named,
+    reduce_free,
+    two_dimensions,
+)
 from emu.trainium.spaces import OnChip
 
 # What range_select puts where it does not select.
@@ -78,12 +85,14 @@ def range_select(
     name = "trn.range_select"
     tests = {comparison: BINARY[comparison] for comparison in COMPARE}
     flat = f32(src).reshape(src.shape[0], -1)
+    low = column(f32(bound0), flat)
+    high = column(f32(bound1), flat)
     # As floats, which the bounds are: exact to 2**24, far past a partition's 65,536 elements.
     place = lax.broadcasted_iota(flat.dtype, flat.shape, 1) + start
     test0 = named(tests, name, "compare0", compare0)
     test1 = named(tests, name, "compare1", compare1)
-    passes0 = test0(place, f32(bound0))
-    passes1 = test1(place, f32(bound1))
+    passes0 = test0(place, low)
+    passes1 = test1(place, high)
     keep = passes0 & passes1
     selected = jnp.where(keep, flat, LOWEST).reshape(src.shape)
     largest = reduce_free(name, "max", selected)
@@ -117,11 +126,22 @@ def _find_index8_cost(
     return _search8(device, "trn.nc_find_index8", dst, src, values)
 
 
+def _check_eight(name: str, src: OnChip, values: OnChip) -> None:
+    """Raises `LimitExceeded` unless these are `[p, n]` and eight values of each partition."""
+    two_dimensions(name, src)
+    wanted = src.shape[0], 8
+    if values.shape != wanted:
+        given.refuse(f"{name}: values are {list(values.shape)}, must be {list(wanted)}")
+
+
 @instruction(
     "trn.nc_find_index8", cost=_find_index8_cost, reads=(EITHER, EITHER), writes=ON_CHIP
 )
 def nc_find_index8(dst: OnChip, src: OnChip, values: OnChip) -> OnChip:
     """`dst[p, 8]`, integer: where each of `values[p, 8]` first stands in `src[p, n]`."""
+    name = "trn.nc_find_index8"
+    integers(name, "destination", dst.dtype)
+    _check_eight(name, src, values)
     # `argmax` of booleans is the first True. Of a value that does not occur it is 0, of one that
     # occurs twice both times the first.
     found = src[:, None, :] == values[:, :, None]
@@ -147,6 +167,7 @@ def nc_match_replace8(
 
     After `nc_max8` it takes the eight largest away, so that the next call finds the next eight.
     """
+    _check_eight("trn.nc_match_replace8", src, values)
     places = lax.broadcasted_iota(jnp.int32, src.shape, 1)
 
     def replace(i: KnownInt, left: Tile) -> Tile:

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.datasheet import Device
 from emu.instruction import Cost, Crossing, Instruction, Operand, instruction
 from emu.trainium.engines.memory import f32
 from emu.trainium.links import chip_plans
 from emu.trainium.links.chip_steps import Group, Leg, Steps, arrival, cost, steps
-from emu.trainium.links.collectives import long_dimension
+from emu.trainium.links.collectives import long_dimension, same_shape
 from emu.trainium.links.neuronlink import over, rank
 from emu.trainium.spaces import Hbm
 
@@ -205,6 +205,7 @@ def chip_all_reduce(
     Raises:
       LimitExceeded: ranks as for `neuronlink.send`.
     """
+    same_shape("trn.chip_all_reduce", dst, src)
     return _call(_all_reduce, dst, src, axis, chips)
 
 
@@ -242,6 +243,8 @@ def chip_all_to_all(
     Raises:
       LimitExceeded: as for `chip_all_gather`.
     """
+    for what, dimension in (("split", split), ("join", join)):
+        given.whole(f"trn.chip_all_to_all: {what}", dimension, 0, src.ndim - 1)
     return _call(_all_to_all, dst, src, axis, chips, split=split, join=join)
 
 
@@ -264,6 +267,7 @@ def chip_broadcast(
     Raises:
       LimitExceeded: no such root, or as for `chip_all_gather`.
     """
+    same_shape("trn.chip_broadcast", dst, src)
     return _call(_broadcast, dst, src, axis, chips, root)
 
 

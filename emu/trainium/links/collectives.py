@@ -20,12 +20,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction, limit
+from emu.tracing.mesh_axis import axis_size
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.engines.memory import f32
 from emu.trainium.spaces import Hbm
@@ -183,7 +183,8 @@ def all_reduce(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     Raises:
       LimitExceeded: more cores than the chip has, or than the datasheet says are running.
     """
-    return _all_reduce(dst, src, axis=axis, cores=lax.axis_size(axis))
+    same_shape("trn.all_reduce", dst, src)
+    return _all_reduce(dst, src, axis=axis, cores=axis_size("trn.all_reduce", axis))
 
 
 def _all_gather_cost(
@@ -218,7 +219,7 @@ def all_gather(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     Raises:
       LimitExceeded: shapes that do not fit, or cores as for `all_reduce`.
     """
-    return _all_gather(dst, src, axis=axis, cores=lax.axis_size(axis))
+    return _all_gather(dst, src, axis=axis, cores=axis_size("trn.all_gather", axis))
 
 
 def _reduce_scatter_cost(
@@ -255,12 +256,22 @@ def reduce_scatter(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
     Raises:
       LimitExceeded: shapes that do not fit, or cores as for `all_reduce`.
     """
-    return _reduce_scatter(dst, src, axis=axis, cores=lax.axis_size(axis))
+    return _reduce_scatter(
+        dst, src, axis=axis, cores=axis_size("trn.reduce_scatter", axis)
+    )
 
 
 def _sum(stacked: jax.Array) -> jax.Array:
     """Over the leading dimension, first core first: every run rounds alike."""
     return functools.reduce(jnp.add, [f32(x) for x in stacked])
+
+
+def same_shape(name: str, dst: Hbm, src: Hbm) -> None:
+    """Raises `LimitExceeded` unless a buffer takes what comes into it whole."""
+    if dst.shape != src.shape:
+        given.refuse(
+            f"{name}: destination is {list(dst.shape)}, must be the source's {list(src.shape)}"
+        )
 
 
 def long_dimension(long: tuple[int, ...], short: tuple[int, ...]) -> int:

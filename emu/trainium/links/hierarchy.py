@@ -10,8 +10,7 @@ since the 8 MiB of 3 other chips must come in. Were the cores first, each of the
 of its chip and send 3 · 8 MiB: 192 MiB a chip over the same link.
 """
 
-from jax import lax
-
+from emu.tracing.mesh_axis import axis_size
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import (
     chip_all_gather,
@@ -42,8 +41,8 @@ def all_gather_both(
     Raises:
       LimitExceeded: what `chip_all_gather` and `all_gather` raise.
     """
-    number = lax.axis_size(chip_axis)
-    cores = lax.axis_size(core_axis)
+    number = axis_size("trn.chips", chip_axis)
+    cores = axis_size("trn.cores", core_axis)
     # `[chip, core, ...]`: the chips join along the first dimension and the cores along the second,
     # so the order is that of ranks although the chips' data comes first.
     between = hbm(number, 1, *src.shape, dtype=src.dtype)
@@ -71,8 +70,8 @@ def reduce_scatter_both(
     Raises:
       LimitExceeded: what `chip_reduce_scatter` and `reduce_scatter` raise.
     """
-    number = lax.axis_size(chip_axis)
-    cores = lax.axis_size(core_axis)
+    number = axis_size("trn.chips", chip_axis)
+    cores = axis_size("trn.cores", core_axis)
     within = hbm(number, 1, *dst.shape, dtype=dst.dtype)
     # The cores split the second dimension: core c then has the sums of rank `chip · cores + c` for
     # every chip, 1 / cores of the buffer, and only that goes over the links.
@@ -104,7 +103,7 @@ def all_reduce_both(
     """
     # Of 8 MiB each of 8 cores brings 1 MiB to the sum over chips; without the cores' own sum first
     # every core would bring all 8.
-    part = src.shape[0] // lax.axis_size(core_axis), *src.shape[1:]
+    part = src.shape[0] // axis_size("trn.cores", core_axis), *src.shape[1:]
     mine = reduce_scatter(hbm(*part, dtype=src.dtype), src, axis=core_axis)
     total = hbm(*part, dtype=src.dtype)
     total = chip_all_reduce(total, mine, axis=chip_axis, chips=chips)

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Crossing, Operand, instruction
 from emu.program import Known
+from emu.tracing.mesh_axis import axis_size
 from emu.trainium.links.routes import shifted
 from emu.trainium.spaces import Hbm
 
@@ -76,11 +77,12 @@ def over(
       LimitExceeded: `axis` is not among them.
     """
     chips = (axis,) if chips is None else tuple(chips)
+    sizes = tuple(axis_size("trn.chips", a) for a in chips)
     if axis not in chips:
-        raise LimitExceeded(
-            f"axis is {axis!r}, must be one over chips: {', '.join(chips)}"
+        given.refuse(
+            f"trn.chips: axis is {given.told(axis)}, must be one over chips: {', '.join(chips)}"
         )
-    return chips, tuple(lax.axis_size(a) for a in chips)
+    return chips, sizes
 
 
 def rank(chips: tuple[str, ...]) -> jax.Array:

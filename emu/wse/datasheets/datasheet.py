@@ -8,6 +8,7 @@ lingzhi227/MIMD_dataflow (vendor simulator); *Hot Chips 34* the vendor's 2022 ta
 
 import dataclasses
 
+from emu import given
 from emu.datasheet import Quantity, declare_machine
 from emu.wse.datasheets.sheet import ENGINE, SILICON, SIMULATOR, WaferSheet, at_clock
 
@@ -209,10 +210,10 @@ def on_silicon(sheet: WaferSheet) -> WaferSheet:
     """The sheet with what was measured in silicon in place of the vendor simulator's constants.
 
     Raises:
-      ValueError: a wafer for which no such measurement has been published.
+      LimitExceeded: a wafer for which no such measurement has been published.
     """
     if sheet.name not in _SILICON:
-        raise ValueError(
+        given.refuse(
             f"{sheet.name} has no published constants of its silicon, must be one of "
             f"{', '.join(_SILICON)}; read it with the vendor simulator's"
         )

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from emu import given
 from emu.datasheet import Quantity, Sheet
 from emu.wse.datasheets.instead import INSTEAD
 
@@ -210,6 +211,7 @@ class WaferSheet(Sheet):
 
 def at_clock(sheet: WaferSheet, hz: int) -> WaferSheet:
     """The sheet at one clock, which is a setting of a run and then has no band."""
+    given.whole(f"{sheet.name}: clock in Hz", hz, 1)
     return dataclasses.replace(
         sheet, clock_hz=Quantity(hz, "published", "set by the user")
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from emu import given
-from emu.instruction import caller
+from emu.tracing.jaxpr import caller
 from emu.wse.fabric import ops
 from emu.wse.fabric.directions import Sides, bits_of, several
 from emu.wse.fabric.errors import first_of

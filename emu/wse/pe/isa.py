@@ -7,10 +7,13 @@ multiply of 16-bit elements is the correctly rounded result.
 import jax.numpy as jnp
 from jax import lax
 
+from emu import given
 from emu.annotations import DType, KnownInt, Shape
+from emu.checks import tile
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction, limit
+from emu.instruction import Cost, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse.pe.laws import (
     load_cycles,
     move_cycles,
@@ -21,6 +24,10 @@ from emu.wse.pe.laws import (
 from emu.wse.spaces import Sram
 
 SPACE = "sram"
+DTYPES = (
+    *("float32", "float16", "bfloat16"),
+    *("int32", "uint32", "int16", "uint16", "int8", "uint8"),
+)
 # Of WaferLLM's kernel (arXiv 2502.04563), whose six vector operations share operands.
 ROPE_LOADS = 11
 ROPE_OPERATIONS = 6
@@ -48,7 +55,9 @@ def _free(device: Device, *, shape: Shape, dtype: DType) -> Cost:
 @instruction("wse.sram_tile", cost=_free, reads=(), writes=SPACE, in_place=False)
 def sram_tile(*, shape: Shape, dtype: DType) -> Sram:
     """Room for `dtype[shape]` in SRAM; holds NaN, or the largest integer, until written."""
-    return jnp.full(shape, unset(dtype), dtype)
+    tile.check("wse.sram_tile", shape)
+    held = tile.dtype("wse.sram_tile", dtype, DTYPES)
+    return jnp.full(shape, unset(held), held)
 
 
 def _fill_cost(device: Device, dst: Operand, *, value: float) -> Cost:
@@ -79,6 +88,7 @@ def vector(dst: Sram, a: Sram, b: Sram, *, op: str) -> Sram:
     if not dst.shape == a.shape == b.shape:
         shapes = f"{dst.shape}, {a.shape}, {b.shape}"
         raise LimitExceeded(f"wse.vector: shapes must be equal, are {shapes}", caller())
+    given.one_of("wse.vector: op", op, _OPS)
     result = _OPS[op](single(a), single(b))
     return result.astype(dst.dtype)
 
@@ -146,8 +156,11 @@ def copy_into(dst: Sram, x: Sram, start: KnownInt, *, axis: int) -> Sram:
       start: known integer; the part must lie inside `dst`.
       axis: dimension in which the part begins at `start`.
     """
-    extent = f"extent of dimension {axis}"
-    limit("wse.copy_into", extent, x.shape[axis], dst.shape[axis])
+    name = "wse.copy_into"
+    given.whole(f"{name}: axis", axis, 0, dst.ndim - 1)
+    extent, most = x.shape[axis], dst.shape[axis]
+    if extent > most:
+        given.refuse(f"{name}: extent of dimension {axis} is {extent}, at most {most}")
     rounded = x.astype(dst.dtype)
     return lax.dynamic_update_slice_in_dim(dst, rounded, start, axis)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from emu.annotations import DType
 from emu.datasheet import Device
+from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand
 from emu.wse.datasheets.datasheet import ENGINE
 
@@ -115,6 +116,21 @@ def known(operand: Operand) -> np.ndarray:
     return np.asarray(operand.known, np.int64)
 
 
+def known_part(name: str, what: str, operand: Operand, whole: int) -> np.ndarray:
+    """`known` of an operand that counts elements of a tile.
+
+    Raises:
+      LimitExceeded: it is less than 0, or more than the `whole` of them.
+    """
+    counts = known(operand)
+    for count in (counts.min(), counts.max()):
+        if not 0 <= count <= whole:
+            raise LimitExceeded(
+                f"{name}: {what} is {count}, must be a whole number from 0 to {whole}"
+            )
+    return counts
+
+
 def on_datapath(cycles: Cycles, flops: Any = 0, **rest: Any) -> Cost:
     """The cost of an operation that holds the datapath for all its cycles.
 
@@ -144,6 +160,7 @@ __all__ = [
     "element_cycles",
     "issue_cycles",
     "known",
+    "known_part",
     "load_cycles",
     "loop_cycles",
     "map_cycles",

@@ -13,14 +13,27 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
+from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
+from emu.errors import WrongShape
 from emu.instruction import Cost, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse.pe.isa import SPACE, single
-from emu.wse.pe.laws import known, map_cycles, on_datapath, precision
+from emu.wse.pe.laws import known_part, map_cycles, on_datapath, precision
 from emu.wse.spaces import Sram
 
 UNROLL = 64  # more terms are a loop, so that XLA compiles them in constant time
+
+
+def _check_depth(name: str, agrees: bool, table: Sram, vector: Sram) -> None:
+    """Raises `WrongShape` where a table has not a row for each element that it meets."""
+    if not agrees:
+        told = f"{given.described(table)} and {given.described(vector)}"
+        raise WrongShape(
+            f"{name}: cannot take {told}: the sum runs over another number of elements in each",
+            caller(),
+        )
 
 
 def accumulate(dst: Sram, n: int, term: Callable[[KnownInt], Sram]) -> Sram:
@@ -66,6 +79,8 @@ def fmac_map(dst: Sram, w: Sram, x: Sram) -> Sram:
     With `dst` `[m, n]` and `w` `[m, k, n]`, m such loops one after the other.
     """
 
+    _check_depth("wse.fmac_map", w.shape[-2:-1] == x.shape, w, x)
+
     def term(k: KnownInt) -> Sram:
         return single(x[k]) * single(w[..., k, :])
 
@@ -79,7 +94,7 @@ def _score_cost(
     q: Operand,
     live: Operand,
 ) -> Cost:
-    slots = known(live)
+    slots = known_part("wse.score_map", "live", live, k.shape[1])
     rows, m = q.shape
     kind = precision(dst.dtype, k.dtype, q.dtype)
     cycles = map_cycles(device, q.size, slots, kind)
@@ -110,6 +125,8 @@ def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
       live: known number of slots in use on this PE.
     """
 
+    _check_depth("wse.score_map", k.shape[0] == q.shape[-1], k, q)
+
     def term(element: KnownInt) -> Sram:
         return single(q)[:, element, None] * single(k)[None, element]
 
@@ -127,7 +144,7 @@ def _value_cost(
     p: Operand,
     live: Operand,
 ) -> Cost:
-    slots = known(live)
+    slots = known_part("wse.value_map", "live", live, v.shape[0])
     rows = p.shape[0]
     m = v.shape[1]
     callbacks = rows * slots
@@ -157,6 +174,8 @@ def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
       p: `[rows, slots]`.
       live: known number of slots in use on this PE; the others do not contribute.
     """
+
+    _check_depth("wse.value_map", v.shape[0] == p.shape[-1], v, p)
 
     def term(slot: KnownInt) -> Sram:
         product = single(p)[:, slot, None] * single(v)[None, slot]

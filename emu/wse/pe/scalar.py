@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
@@ -12,7 +12,7 @@ from emu.wse.pe.isa import SPACE, single
 from emu.wse.pe.laws import (
     Count,
     issue_cycles,
-    known,
+    known_part,
     load_cycles,
     loop_cycles,
     move_cycles,
@@ -57,7 +57,7 @@ def _fold_cost(
     op: str,
 ) -> Cost:
     rows = dst.size
-    n = rows * known(live)
+    n = rows * known_part("wse.fold", "live", live, x.shape[1])
     cycles = rows * _before_a_reduction(device) + device.fold_cycles * n
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": dst.nbytes}
     return on_datapath(cycles, n, moved_bytes=moved)
@@ -73,7 +73,7 @@ def fold(dst: Sram, x: Sram, live: KnownInt, *, op: str) -> Sram:
       live: known number of elements that count.
       op: `"add"` (0 where nothing is live) or `"max"` (then the lowest float32).
     """
-    adds = op == "add"
+    adds = given.one_of("wse.fold: op", op, ("add", "max")) == "add"
     is_live = jnp.arange(x.shape[1])[None] < live
     neutral = 0.0 if adds else LOWEST
     kept = jnp.where(is_live, single(x), neutral)
@@ -90,7 +90,7 @@ def _argmax_cost(
     valid: Operand,
     first: Operand,
 ) -> Cost:
-    n = known(valid)
+    n = known_part("wse.argmax", "valid", valid, x.shape[0])
     compare_cycles = device.scalar_cycles + device.branch_cycles
     moved = {"sram_read": n * x.dtype.itemsize, "sram_write": PAIR_NBYTES}
     cycles = loop_cycles(device, n, compare_cycles)
@@ -148,7 +148,7 @@ def _exp_cost(
     scale: float,
 ) -> Cost:
     """A subtract and a multiply before each exponential."""
-    n = x.shape[0] * known(live)
+    n = x.shape[0] * known_part("wse.exp", "live", live, x.shape[1])
     each_cycles = device.exp_cycles + 2 * device.scalar_cycles
     cycles = loop_cycles(device, n, each_cycles)
     return on_datapath(cycles, 3 * n, moved_bytes=_moved(n, dst, x))
@@ -199,6 +199,8 @@ def silu(dst: Sram, x: Sram, count: int | None = None) -> Sram:
       x: float tile.
       count: only of the first so many elements of an `[n]` that `dst` itself holds; default all.
     """
+    if count is not None:
+        count = given.whole("wse.silu: count", count, 0, x.size)
     return _silu(dst, x, count=count)
 
 
@@ -218,6 +220,7 @@ def _rsqrt_cost(
 @instruction("wse.rsqrt_mean", cost=_rsqrt_cost, reads=(SPACE,), writes=SPACE)
 def rsqrt_mean(dst: Sram, x: Sram, *, n: int, eps: float) -> Sram:
     """`1 / sqrt(x / n + eps)` of each scalar of `x`, a sum of `n` squares."""
+    given.whole("wse.rsqrt_mean: n", n, 1)
     mean = single(x) * (1.0 / n)
     root = jnp.sqrt(mean + eps)
     return (1.0 / root).astype(dst.dtype)
@@ -265,6 +268,8 @@ def lookup(dst: Sram, table: Sram, token: Sram, first: KnownInt) -> Sram:
       token: `int32[1]` in SRAM: data, so the cost must not depend on it.
       first: known integer.
     """
+    if not jnp.issubdtype(token.dtype, jnp.integer):
+        given.refuse(f"wse.lookup: token is {token.dtype}, must be an integer")
     column_index = token[0] - first
     # Of a token that another PE holds this is some column, as JAX brings any index into range.
     column = lax.dynamic_index_in_dim(table, column_index, 1, keepdims=False)

@@ -4,7 +4,8 @@ import numpy as np
 
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller
+from emu.instruction import Cost, Operand
+from emu.tracing.jaxpr import caller
 from emu.wse.pe.laws import move_cycles, on_datapath, operation_cycles
 from emu.wse.spaces import Sram
 from emu.wse.timeline.calls import begin, role

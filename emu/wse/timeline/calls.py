@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jax import lax
 
 from emu import given
 from emu.annotations import DType, KnownInt
 from emu.datasheet import Device
 from emu.instruction import Crossing, Operand
+from emu.tracing import mesh_axis
 from emu.wse.pe.laws import call_cycles, known
 from emu.wse.spaces import Sram
 from emu.wse.timeline.lines import Lines
@@ -33,11 +33,7 @@ Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 def axis_size(axis: str) -> int:
     """The PEs along an axis of the mesh of the program that is being traced."""
-    given.name("wse.fabric: axis", axis)
-    try:
-        return lax.axis_size(axis)
-    except NameError:
-        given.refuse(f"wse.fabric: axis is '{axis}', must be one of the program's mesh")
+    return mesh_axis.axis_size("wse.fabric", axis)
 
 
 def elements_of(x: Sram, elements: KnownInt | None) -> KnownInt:

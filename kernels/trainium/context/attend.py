@@ -12,7 +12,7 @@ from emu.annotations import KnownInt, PyTree
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
-from emu.trainium.isa import tensor_tensor
+from emu.trainium.isa import memset, tensor_copy_predicated
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
@@ -33,6 +33,7 @@ from kernels.trainium.context.state import (
 )
 from kernels.trainium.context.work import SourceWork
 from kernels.trainium.flash.lanes import Lane, abreast
+from kernels.trainium.flash.online_softmax import MASKED
 from kernels.trainium.flash.step import Attended, Masked, empty, step_banks
 from kernels.trainium.tiles import divide, index
 
@@ -44,7 +45,7 @@ class RankOperands:
     Attributes:
       q: its queries, as the form's `load_queries` takes them.
       block: keys and values of one source, as its `load_kv` takes them.
-      patterns: bfloat16 `[patterns, rows, columns]`, added to scores: 0, or `MASKED`.
+      patterns: uint8 `[patterns, rows, columns]`: 1 where a score counts, else 0.
     """
 
     q: Sequence[Hbm]
@@ -337,20 +338,23 @@ def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | 
         which = index(by_key_tile, key_tile)
         tile = sbuf(*shape, dtype=patterns.dtype, buffers=tiling.buffers)
         own = index(patterns, which)
-        bias = dma_load(tile, own, queue=KEYS)
-        biased = functools.partial(_biased, bias=bias, tiling=tiling)
-        masks.append(biased)
+        counts = dma_load(tile, own, queue=KEYS)
+        selected = functools.partial(_selected, counts=counts, tiling=tiling)
+        masks.append(selected)
     return masks
 
 
-def _biased(scores: Psum, bias: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
-    """Adds a mask to scores, out of PSUM into SBUF."""
-    # In float32, −2¹⁰¹ + 3 rounds to −2¹⁰¹: no score shows beside it, so all masked ones are alike,
-    # and below `LOWEST`.
+def _selected(scores: Psum, counts: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
+    """Takes the scores that count out of PSUM into SBUF, among `MASKED` for those that do not."""
+    # Selected, not moved far down by a sum: NaN or infinity in a key that nobody attends to would
+    # still be one, and its row's maximum with it.
     tile = sbuf(*scores.shape, buffers=tiling.buffers)
-    biased = tensor_tensor(tile, scores, bias, op="add")
+    # By GpSimd, which has time, while the Tensor Engine is at the scores.
+    tile = memset(tile, value=MASKED, engine="gpsimd")
     yield
-    return biased
+    selected = tensor_copy_predicated(tile, scores, counts)
+    yield
+    return selected
 
 
 __all__ = ["RankOperands", "attend_source"]

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from emu import Device, Program, Reading, Sheet
+from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
 from kernels.masks.catalogue import Mask
+from kernels.refusal import refuse
 from kernels.tokens.choose import Choice, Slots, choose
-from kernels.tokens.placement import Placement, place
+from kernels.tokens.placement import PLACEMENTS, Placement, place
 from kernels.trainium.context import checks, layout, layout_mx
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.schemes import SCHEMES, Asked, Scheme, ring_of
-from kernels.trainium.context.sizes import ContextTiling, key_tiling
+from kernels.trainium.context.sizes import RECIPES, ContextTiling, key_tiling
 from kernels.trainium.context.tables import Sides
 from kernels.trainium.context.work import RingWork, SourceWork
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
@@ -92,33 +93,38 @@ class ContextAttention:
     hop_tiles: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise ValueError(
-                f"scheme is {self.scheme!r}, must be one of {', '.join(SCHEMES)}"
+        if not callable(self.mask):
+            refuse(
+                f"mask is {given.told(self.mask)}, must be a function of b, h, q and k"
             )
-        checks.positive(
-            tokens=self.tokens,
-            ranks=self.ranks,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            value_dim=self.value_dim,
-            queries=self.queries,
-            inner=self.inner,
-            cores=self.cores,
-            columns=self.columns,
-            lanes=self.lanes,
-            masks=self.masks,
-        )
+        checks.one_of("scheme", self.scheme, SCHEMES)
+        checks.one_of("placement", self.placement, (*PLACEMENTS, AUTO))
+        checks.one_of("recipe", self.recipe, RECIPES)
+        # Positions are 32-bit integers, and tables are kept of all ranks and heads.
+        checks.whole("tokens", self.tokens, most=given.INT32[1])
+        checks.whole("ranks", self.ranks, most=checks.MOST_RANKS)
+        checks.whole("queries", self.queries)
+        for name in ("heads", "kv_heads", "head_dim"):
+            checks.whole(name, getattr(self, name), most=checks.MOST_FEATURES)
+        # A matmul's sums fill at most a bank of PSUM.
+        checks.whole("value_dim", self.value_dim, most=BANK_COLUMNS)
+        checks.whole("columns", self.columns, most=BANK_COLUMNS)
+        checks.whole("lanes", self.lanes, most=checks.MOST_LANES)
+        for name in ("inner", "cores", "masks"):
+            checks.whole(name, getattr(self, name))
+        checks.whole("scalar_copies", self.scalar_copies, least=0)
+        checks.number("hop_tiles", self.hop_tiles)
+        for name in ("static_program", "overlap", "unroll", "every_hop"):
+            checks.flag(name, getattr(self, name))
         checks.parts_of(self.head_dim, self.parts, PARTITIONS)
-        checks.dtype(self.dtype, MXFP8)
+        checks.dtype("dtype", self.dtype, MXFP8)
+        if self.turned is not None:
+            checks.dtype("turned", self.turned)
         _check_divides("ranks by inner ranks", self.ranks, self.inner)
         _check_divides("query heads by KV heads", self.heads, self.kv_heads)
         _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
         if not 1 <= self._query_count <= self.tokens:
-            raise ValueError(
-                f"{self.queries} queries of {self.tokens} tokens, must be 1 to all"
-            )
+            refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
 
     @property
     def _query_count(self) -> int:
@@ -262,10 +268,10 @@ class ContextAttention:
         """The hops of the ring.
 
         Raises:
-          ValueError: a scheme without any.
+          LimitExceeded: a scheme without any.
         """
         if not isinstance(self.built.tables, Hops):
-            raise ValueError(f"{self.scheme} has no ring, and so no hops")
+            refuse(f"{self.scheme} has no ring, and so no hops")
         return self.built.tables
 
     @property
@@ -273,7 +279,7 @@ class ContextAttention:
         """Where the hops are made, and how.
 
         Raises:
-          ValueError: a scheme without any.
+          LimitExceeded: a scheme without any.
         """
         return ring_of(self._asked, self.hops)
 
@@ -312,27 +318,30 @@ class ContextAttention:
         Returns:
           `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`.
         """
-        given = self.arguments(q, k, v)
-        results = self.program.run(*given)
+        arguments = self.arguments(q, k, v)
+        results = self.program.run(*arguments)
         return self.results(results)
 
     def exact(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> Results:
         """`run` with every tile in float64."""
-        given = self.arguments(q, k, v)
-        results = self.program.exact(*given)
+        arguments = self.arguments(q, k, v)
+        results = self.program.exact(*arguments)
         return self.results(results)
 
     def arguments(
         self, q: ArrayLike, k: ArrayLike, v: ArrayLike
     ) -> tuple[PyTree, PyTree, PyTree, RingWork | SourceWork, np.ndarray]:
         """The program's arguments, operands cast to their dtype."""
+        keys_of_a_head = self.tokens, self.kv_heads
+        checks.operand("q", q, (self._query_count, self.heads, self.head_dim))
+        checks.operand("k", k, (*keys_of_a_head, self.head_dim))
+        checks.operand("v", v, (*keys_of_a_head, self.value_dim or self.head_dim))
         form = layout_mx if self.mx else layout
         laid_out = form.laid_out(q, k, v, self.sides, self.element)
         queries, keys, values = jax.tree.map(self._on_mesh, laid_out)
         # With which mask is whose: values depend on it, the clock does not.
         work = self.built.known(True)
-        # 0 and −2¹⁰¹ are exact in bfloat16, so masks cross HBM in half the bytes of float32.
-        patterns = self.built.biases(jnp.bfloat16, self.masks)
+        patterns = self.built.predicates(self.masks)
         return queries, keys, values, work, patterns
 
     def _on_mesh(self, x: jax.Array) -> jax.Array:
@@ -366,7 +375,7 @@ class ContextAttention:
         work = self.built.known(False)
         masks = self.masks or 1  # the clock does not look which one a tile has
         shape = masks, tiling.rows, tiling.columns
-        patterns = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        patterns = jax.ShapeDtypeStruct(shape, jnp.uint8)
         return *operands, work, patterns
 
     def read(self, device: Device, **options: Any) -> Reading:
@@ -375,13 +384,13 @@ class ContextAttention:
         Raises:
           EmulationError: what `Program.read` raises.
         """
-        given = self.abstract()
-        return self.program.read(device, *given, **options)
+        arguments = self.abstract()
+        return self.program.read(device, *arguments, **options)
 
     def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
         """Reads the clock under every band of a datasheet, in one pass."""
-        given = self.abstract()
-        return self.program.read_bands(sheet, *given)
+        arguments = self.abstract()
+        return self.program.read_bands(sheet, *arguments)
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core; masks count as one.
@@ -389,13 +398,13 @@ class ContextAttention:
         Raises:
           OutOfMemory: a space is too small.
         """
-        given = self.abstract()
-        return self.program.memory(device, *given)
+        arguments = self.abstract()
+        return self.program.memory(device, *arguments)
 
 
 def _check_divides(what: str, whole: int, part: int) -> None:
     if part < 1 or whole < 1 or whole % part:
-        raise ValueError(f"{what}: {whole} by {part}, must divide without a rest")
+        refuse(f"{what}: {whole} by {part}, must divide without a rest")
 
 
 __all__ = ["AUTO", "CORE", "MXFP8", "ContextAttention"]

@@ -17,6 +17,7 @@ from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import chip_all_gather, chip_all_to_all
 from emu.trainium.links.neuronlink import send
 from emu.trainium.spaces import Hbm
+from kernels.refusal import refuse
 from kernels.trainium.context.attend import RankOperands, attend_source
 from kernels.trainium.context.combine import combine
 from kernels.trainium.context.finish import Finished, finish
@@ -119,10 +120,10 @@ def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
     """Sizes of a rank that has `inner` ranks' tokens of its part of the heads.
 
     Raises:
-      ValueError: heads that the ranks do not divide.
+      LimitExceeded: heads that the ranks do not divide.
     """
     if tiling.heads % inner or tiling.kv_heads % inner:
-        raise ValueError(
+        refuse(
             f"ulysses: {tiling.heads} query heads and {tiling.kv_heads} KV heads over {inner} "
             "ranks: must be multiples of them; use fewer inner ranks, or repeat KV heads"
         )

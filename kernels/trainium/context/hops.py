@@ -21,10 +21,15 @@ import dataclasses
 
 import numpy as np
 
-from emu.annotations import DType
 from kernels.masks.catalogue import Mask
 from kernels.masks.tile_map import DEAD
-from kernels.trainium.context.tables import Sides, Tables, biases, by_rank, by_source
+from kernels.trainium.context.tables import (
+    Sides,
+    Tables,
+    by_rank,
+    by_source,
+    predicates,
+)
 from kernels.trainium.context.work import HopWork, RingWork
 
 MOST_REPLICATED = 8  # key tiles
@@ -111,12 +116,12 @@ class Hops:
         )
         return RingWork(hops, replicated)
 
-    def biases(self, dtype: DType, count: int | None = None) -> np.ndarray:
-        """The masks of hops and of replicated tiles; see `Tables.biases`."""
+    def predicates(self, count: int | None = None) -> np.ndarray:
+        """The masks of hops and of replicated tiles; see `Tables.predicates`."""
         of_hops, _ = self.tables.masks
         of_replicated, _ = self.replicated.masks
         found = np.concatenate([of_hops, of_replicated])
-        return biases(found, dtype, count)
+        return predicates(found, count)
 
 
 def ring_hops(

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from emu import Device, Program, Reading, numerics
 from emu.annotations import PyTree
 from emu.trainium.spaces import Hbm
+from kernels.refusal import refuse
 from kernels.trainium.context import layout
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.attention import ContextAttention, Results
@@ -49,7 +50,7 @@ class LatentAttention:
         # Expanded, every query head has keys and values of its own.
         head_for_head = a.heads == a.kv_heads
         if not on_a_ring or not head_for_head or a.mx:
-            raise ValueError(
+            refuse(
                 "LatentAttention: wants the ring scheme on one core a chip, as many KV heads as "
                 f"query heads and plain floats; has {a.scheme}, {a.cores} cores, {a.heads} and "
                 f"{a.kv_heads} heads, {a.dtype}"
@@ -57,7 +58,7 @@ class LatentAttention:
         count, _ = self._parts
         parts_of_a_key = a.parts or ()
         if len(parts_of_a_key) != 2 or self.latent % count:
-            raise ValueError(
+            refuse(
                 f"LatentAttention: parts are {a.parts} and the latent {self.latent}, must be two "
                 f"and a multiple of {count}"
             )
@@ -163,7 +164,7 @@ class LatentAttention:
             self._rotary_keys(self._cast(rotary)),
             (key_weights, value_weights),
             attention.built.known(True),
-            attention.built.biases(jnp.bfloat16, attention.masks),
+            attention.built.predicates(attention.masks),
         )
 
     def _cast(self, x: ArrayLike) -> jax.Array:

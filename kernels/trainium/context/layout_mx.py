@@ -19,6 +19,7 @@ from emu import numerics
 from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
 from emu.trainium.engines.mx import HEADROOM
+from kernels.refusal import refuse
 from kernels.trainium.context.layout import tiled
 from kernels.trainium.context.operands_mx import partitions
 from kernels.trainium.context.sizes import ContextTiling
@@ -34,10 +35,10 @@ ScaledShape: TypeAlias = tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]
 
 
 def check(tiling: ContextTiling) -> None:
-    """Raises `ValueError` for features that MX tiles cannot have."""
+    """Raises `LimitExceeded` for features that MX tiles cannot have."""
     head_dim = sum(tiling.parts)
     if head_dim % FEATURES:
-        raise ValueError(
+        refuse(
             f"MX attention: head_dim is {head_dim}, must be a multiple of {FEATURES}: 32 "
             "partitions of 4 features"
         )
@@ -85,7 +86,7 @@ def laid_out(
       keys, value_dim · 4]` and `[key tiles, kv_heads, keys / 8, value_dim]`.
 
     Raises:
-      ValueError: features that MX tiles cannot have.
+      LimitExceeded: features that MX tiles cannot have.
     """
     tiling = sides.tiling
     check(tiling)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from emu.annotations import DType, PyTree
+from emu.annotations import PyTree
 from emu.trainium.spaces import Hbm
 from kernels.masks.catalogue import Mask
 from kernels.trainium.context import exchange
@@ -91,9 +91,9 @@ class Scheme:
         lead = tuple(self.mesh[axis] for axis in self.table_axes)
         return self.tables.known(with_masks=with_masks, lead=lead)
 
-    def biases(self, dtype: DType, count: int | None) -> np.ndarray:
-        """See `Tables.biases`."""
-        return self.tables.biases(dtype, count)
+    def predicates(self, count: int | None) -> np.ndarray:
+        """See `Tables.predicates`."""
+        return self.tables.predicates(count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_QUAD, MX_ROWS
+from kernels.refusal import refuse
 from kernels.trainium.flash.step import FlashTiling
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
@@ -66,11 +67,9 @@ class ContextTiling:
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
-            raise ValueError(
-                f"recipe is {self.recipe!r}, must be one of {', '.join(RECIPES)}"
-            )
+            refuse(f"recipe is {self.recipe!r}, must be one of {', '.join(RECIPES)}")
         if self.heads % self.kv_heads:
-            raise ValueError(
+            refuse(
                 f"{self.heads} query heads over {self.kv_heads} KV heads: the first must be a "
                 "multiple of the second"
             )

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from emu import Known
-from emu.annotations import DType
 from kernels.masks.catalogue import Mask
 from kernels.masks.tile_map import DEAD, PARTIAL, patterns, tile_map
+from kernels.refusal import refuse
 from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.work import SourceWork
-from kernels.trainium.flash.online_softmax import MASKED
 
 _ZERO = np.int32(0)
 
@@ -234,10 +233,10 @@ class Tables:
             status=by_rank(self.status, lead),
         )
 
-    def biases(self, dtype: DType, count: int | None = None) -> np.ndarray:
-        """The masks as the kernel adds them to scores; see `biases`."""
+    def predicates(self, count: int | None = None) -> np.ndarray:
+        """The masks as the kernel selects scores by them; see `predicates`."""
         found, _ = self.masks
-        return biases(found, dtype, count)
+        return predicates(found, count)
 
 
 def by_rank(table: np.ndarray, lead: tuple[int, ...]) -> Known:
@@ -246,20 +245,20 @@ def by_rank(table: np.ndarray, lead: tuple[int, ...]) -> Known:
     return Known(table.reshape(*lead, *rest))
 
 
-def biases(masks: np.ndarray, dtype: DType, count: int | None = None) -> np.ndarray:
-    """Masks as the kernel adds them to scores: 0, or `MASKED`; both are exact in bfloat16.
+def predicates(masks: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Masks as the kernel selects scores by them: uint8, 1 where a score counts, else 0.
 
     Args:
       masks: bool `[masks, rows, columns]`.
-      dtype: of the result.
       count: how many masks to make of them, by further ones that nobody uses.
     """
     if count is not None:
+        if count < len(masks):
+            refuse(f"masks is {count}, must be {len(masks)} or more for this mask")
         more = (0, count - len(masks))
         as_they_are = (0, 0)
         masks = np.pad(masks, (more, as_they_are, as_they_are))
-    added = np.where(masks, 0.0, MASKED)
-    return added.astype(dtype)
+    return masks.astype(np.uint8)
 
 
 def by_source(mask: Mask, sides: Sides) -> Tables:
@@ -279,4 +278,4 @@ def by_source(mask: Mask, sides: Sides) -> Tables:
     )
 
 
-__all__ = ["Sides", "Tables", "biases", "by_rank", "by_source"]
+__all__ = ["Sides", "Tables", "by_rank", "by_source", "predicates"]

@@ -24,7 +24,7 @@ attends to anything farther back:
 
 Two patterns serve all partial tiles of all ranks: pattern 0 is a tile on the diagonal, `[[1, 0],
 [1, 1]]`, and pattern 1 the end of the window, `[[1, 1], [0, 1]]`: query 4 sees keys 2 and 3, and
-query 5 only 3. They stand once in HBM, as biases that are added to scores.
+query 5 only 3. They stand once in HBM, a byte a score.
 """
 
 import dataclasses

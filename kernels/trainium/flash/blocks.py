@@ -12,6 +12,7 @@ from emu.annotations import KnownInt
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store_at, hbm
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.refusal import refuse
 from kernels.trainium.flash.lanes import Lane
 from kernels.trainium.flash.step import (
     Attended,
@@ -151,6 +152,11 @@ def attention(
       HBM `[heads, T, D]`.
     """
     heads, _, tokens = q.shape
+    if heads % len(k) or len(k) != len(v):
+        refuse(
+            f"attention: {heads} query heads over {len(k)} heads of keys and {len(v)} of values, "
+            "must be a multiple of as many of each"
+        )
     block = Block.of(q, k, tiling, lanes)
     schedule = Schedule(tiling, block, visit, run)
     blocks_a_head = tokens // block.span

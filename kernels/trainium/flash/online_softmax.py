@@ -28,7 +28,7 @@ from kernels.trainium.flash.lanes import Lane
 
 # Below any score, yet exp() of differences stays finite; powers of two, so that scaling is exact.
 LOWEST = -(2.0**100)
-# Added to a masked score: nothing of it is left even before the first key.
+# In place of a masked score: nothing of it is left even before the first key.
 MASKED = -(2.0**101)
 
 

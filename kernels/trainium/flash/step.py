@@ -34,7 +34,9 @@ from kernels.trainium.streaming import fetch
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
 
 Masked: TypeAlias = Callable[[Psum], Lane[Sbuf]]
-"""A lane that takes scores out of PSUM into SBUF, some of them put far below all others."""
+"""A lane that takes scores out of PSUM into SBUF, some of them put far below all others.
+
+It yields before it reads them too: what it can do without them, it does while they are computed."""
 
 # Eight banks. Scores stay the longest, from their matmul until the exponential has read them.
 SCORE_BANKS = 4
@@ -241,8 +243,9 @@ def attend(
     # Given back before it is read: the ring orders uses, and whoever takes the bank next waits for
     # its readers.
     scores: OnChip = banks.scores.give(bank)
-    yield
-    if masked is not None:
+    if masked is None:
+        yield
+    else:
         scores = yield from masked(scores)
     weights = sbuf(
         *scores.shape,
@@ -306,11 +309,12 @@ def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[
       tiling: sizes.
     """
     copied = sbuf(*scores.shape, buffers=tiling.buffers)
+    yield
     copied = activation(copied, scores, op="copy")
     yield
     # Key tiles come in order, so every query has met key 0 before a tile of which it sees nothing;
-    # beside that score LOWEST weighs exp(−2¹⁰⁰ · scale) = 0. Masks in another order add `MASKED`
-    # instead.
+    # beside that score LOWEST weighs exp(−2¹⁰⁰ · scale) = 0. Masks in another order put
+    # `MASKED` there.
     copied = affine_select(copied, copied, offset, fill=LOWEST)
     yield
     return copied

@@ -9,6 +9,7 @@ import numpy as np
 
 from emu.annotations import DType
 from emu.trainium.spaces import Hbm
+from kernels.refusal import refuse
 from kernels.trainium.gemm.blocks import all_dims
 from kernels.trainium.gemm.nest import nest
 from kernels.trainium.gemm.sizes import Blocking, Sizes, held
@@ -76,7 +77,7 @@ def gemm(
       The result in HBM, by column block: arrays `[m/128, blocks, 128, columns]`; see `untile`.
 
     Raises:
-      ValueError: no such variant, or sizes that are not multiples.
+      LimitExceeded: no such variant, or sizes that are not multiples.
 
     Source: the loop nests of AWS's matmul tutorials (aws-neuron-sdk, NKI guides).
     """
@@ -103,7 +104,7 @@ def _check_lhs_loads(variant: str, lhs_loads: int | None, sizes: Sizes) -> None:
         return
     not_turning = _TILED[:2]
     if variant not in not_turning or not 1 <= lhs_loads <= sizes.columns:
-        raise ValueError(
+        refuse(
             f"gemm: lhs_loads is {lhs_loads}, must be 1 to n/512 = {sizes.columns}, "
             f"of a variant {' or '.join(not_turning)}"
         )
@@ -117,13 +118,11 @@ def _blocks(variant: str) -> Blocks:
     if found is None:
         patterns = ("block_mn_AxB", "block_bmA_bnB[_row_loads]", "block_all_dims")
         names = ", ".join([*_TILED, *_BY_NAME, *patterns])
-        raise ValueError(f"gemm: no variant {variant!r}, must be one of {names}")
+        refuse(f"gemm: no variant {variant!r}, must be one of {names}")
     m_tiles = int(found["mn_m"] or found["bm"])
     n_tiles = int(found["mn_n"] or found["bn"])
     if not m_tiles or not n_tiles:
-        raise ValueError(
-            f"gemm: {variant} has a block of no tiles, must be at least 1 by 1"
-        )
+        refuse(f"gemm: {variant} has a block of no tiles, must be at least 1 by 1")
     return Blocks(m_tiles, n_tiles, found["row_loads"] is not None)
 
 

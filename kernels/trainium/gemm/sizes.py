@@ -10,6 +10,7 @@ from emu.annotations import DType, KnownInt, PyTree
 from emu.tracing.loop import loop
 from emu.tracing.side_by_side import tiles
 from emu.trainium.spaces import Hbm
+from kernels.refusal import refuse
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 PIECE = 8  # k tiles of one buffer: fewer are freed sooner, more are read faster
@@ -56,12 +57,12 @@ class Sizes:
         """The sizes of two operands; `lhs` is `[k, m]`, or `[m, k]` if it is still to be turned.
 
         Raises:
-          ValueError: shapes or dtypes that do not go together, or are not whole tiles.
+          LimitExceeded: shapes or dtypes that do not go together, or are not whole tiles.
         """
         k, m = reversed(lhs.shape) if turned else lhs.shape
         rhs_k, n = rhs.shape
         if k != rhs_k or lhs.dtype != rhs.dtype:
-            raise ValueError(
+            refuse(
                 f"gemm: lhs is {lhs.dtype}{list(lhs.shape)} and rhs {rhs.dtype}{list(rhs.shape)}, "
                 "must share k and the dtype"
             )
@@ -71,9 +72,7 @@ class Sizes:
             ("n", n, BANK_COLUMNS),
         ):
             if not size or size % tile:
-                raise ValueError(
-                    f"gemm: {name} is {size}, must be a multiple of {tile}; pad it"
-                )
+                refuse(f"gemm: {name} is {size}, must be a multiple of {tile}; pad it")
         return Sizes(
             rows=m // PARTITIONS,
             depth=k // PARTITIONS,

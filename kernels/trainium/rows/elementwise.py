@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import activation, tensor_tensor
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.refusal import refuse
 from kernels.trainium.layer.norm import rms_norm
 from kernels.trainium.layer.qkv import rope
 from kernels.trainium.streaming import fetch, over_rows, row_count
@@ -77,6 +78,9 @@ def rope_rows(
     Pseudocode:
       for rows: load x, cos, sin; store (a cos - b sin, b cos + a sin) of each pair (a, b)
     """
+    *_, head_dim = x.shape
+    if head_dim % 2:
+        refuse(f"rope_rows: head_dim is {head_dim}, must be even")
 
     def turned(x: Sbuf, cos: Sbuf, sin: Sbuf) -> Sbuf:
         return rope(x, cos, sin, buffers=buffers)

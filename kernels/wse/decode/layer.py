@@ -9,6 +9,7 @@ from emu.annotations import DType, KnownInt, Shape
 from emu.program import Known, Program
 from emu.wse import walk
 from emu.wse.spaces import Sram
+from kernels.wse.decode import sizes
 from kernels.wse.decode.attention import Cache, attention
 from kernels.wse.decode.blocks import Weights, mlp
 from kernels.wse.decode.mapping import PE, LayerMap
@@ -67,6 +68,9 @@ def layer_program(layer: LayerMap) -> Program:
 
 def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
     """Shapes in place of data for `layer_program(layer).read` and `.memory`."""
+
+    sizes.within("pos", pos, 0, layer.context - 1)
+    sizes.within("gap", gap, 0, sizes.MOST)
 
     def struct(
         spec: tuple[str, ...],

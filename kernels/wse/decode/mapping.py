@@ -16,6 +16,8 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import Shape
+from kernels.refusal import refuse
+from kernels.wse.decode import sizes
 
 PE = ("row", "col")  # mesh axes over which every PE has its own part
 FLOAT32_BYTES = 4
@@ -81,8 +83,11 @@ class LayerMap:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
+        sizes.check_whole(self, "context", "rows", "parts")
+        sizes.check_dtype(self.dtype)
         if self.heads % self.kv_heads or self.head_dim % (2 * self.parts):
-            raise ValueError(
+            refuse(
                 f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, and "
                 f"half of head_dim {self.head_dim} a multiple of {self.parts} parts"
             )
@@ -209,6 +214,10 @@ class HeadMap:
     rows: int
     cols: int
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        sizes.check_whole(self, "hidden", "vocab", "rows", "cols")
+        sizes.check_dtype(self.dtype)
 
     @property
     def mesh(self) -> dict[str, int]:

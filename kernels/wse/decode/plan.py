@@ -6,6 +6,7 @@ import itertools
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
 from emu.wse.regions import DoesNotFit, Rect, bands, gap_hops, lay_out
+from kernels.wse.decode import sizes
 from kernels.wse.decode.candidates import (
     Demand,
     HeadChoice,
@@ -84,6 +85,14 @@ def plan_wafer(
     Raises:
       DoesNotFit: no choice fits one wafer; it says how many wafers or which context would do.
     """
+    sizes.check_wafer(device)
+    sizes.within("context", context, 1, sizes.MOST)
+    sizes.check_dtype(dtype)
+    sizes.check_whole(
+        config,
+        *("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),
+        *("num_attention_heads", "num_key_value_heads", "head_dim"),
+    )
     demand = Demand(config, context, dtype, device)
 
     def token_cycles(pair: Pair) -> float:

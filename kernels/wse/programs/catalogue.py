@@ -162,7 +162,7 @@ def send(words: int = 8, hops: int = 4) -> FabricProgram:
     return microbench.one_way(words, hops)
 
 
-FABRIC_PROGRAMS: dict[str, Callable[..., FabricProgram]] = {
+_PROGRAMS: dict[str, Callable[..., FabricProgram]] = {
     function.__name__: function
     for function in (
         reduce,
@@ -177,5 +177,6 @@ FABRIC_PROGRAMS: dict[str, Callable[..., FabricProgram]] = {
         send,
     )
 }
+FABRIC_PROGRAMS = given.Named("fabric program", _PROGRAMS)
 
 __all__ = ["FABRIC_PROGRAMS", "TREES"]

@@ -383,5 +383,5 @@ def test_systems_have_so_many_chips():
 
 def test_systems_fit_their_chips():
     message = "Trn3 Gen2 UltraServer: its chips have NeuronCore-v4, Trainium2 has v3"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(LimitExceeded, match=message):
         on_system(TRN2, TRN3_GEN2)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from emu import BANDS
+from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, WSE3_SILICON, at_clock, on_silicon
 from emu.wse.regions import Rect, gap_hops, lay_out, snake
 
@@ -77,7 +78,7 @@ def test_silicon_and_clock_are_switches() -> None:
     assert WSE3_SILICON.half_per_cycle.value == silicon.half_per_cycle.value == 2.92
     assert silicon.name == WSE3.name and silicon.hop_cycles == WSE3.hop_cycles
     with pytest.raises(
-        ValueError, match="WSE-2 has no published constants of its silicon"
+        LimitExceeded, match="WSE-2 has no published constants of its silicon"
     ):
         on_silicon(WSE2)
     slower = at_clock(WSE3, 875_000_000)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emu import Program
-from emu.errors import OutOfMemory
+from emu.errors import EmulationError, OutOfMemory
 from emu.trainium.datasheets import TRN1, TRN2
 from kernels.trainium.gemm.ladder import gemm, untile
 from tests.helpers import adds_up, same_clock
@@ -214,5 +214,5 @@ def test_too_large_is_refused():
 )
 def test_misuse_is_named(message, shapes, options):
     args = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EmulationError, match=message):
         program(**options).read(TRN2.at(), *args)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -133,7 +132,7 @@ def case(s, cores):
     kernel = functools.partial(layer, tiling=own, ring=ring.ring, core_axis=core)
     mesh = {"ring": CHIPS} | ({core: cores} if core else {})
     program = Program(kernel, mesh, (*(("ring",),) * 3, divided, ("ring",), ()))
-    tables = ring.known(with_masks=True), ring.hops.biases(jnp.bfloat16)
+    tables = ring.known(with_masks=True), ring.hops.predicates()
     args = x, cos, sin, packed, *tables
     return Case(program, args, own, y, k, v.reshape(CHIPS, count, s.rows, -1))
 

@@ -8,7 +8,8 @@ from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Crossing, Operand, caller, instruction
+from emu.instruction import Cost, Crossing, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse.collectives.multicast_2d.arrival import arrival
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import known, on_datapath, operation_cycles

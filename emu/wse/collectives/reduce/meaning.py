@@ -8,7 +8,8 @@ from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction
+from emu.instruction import Cost, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse import trees
 from emu.wse.collectives.reduce.arrival import arrival
 from emu.wse.collectives.reduce.chains import NOBODY, Chains, chains_of

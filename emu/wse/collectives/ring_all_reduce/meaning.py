@@ -22,7 +22,8 @@ from emu import given
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction
+from emu.instruction import Cost, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse.collectives.ring_all_reduce.arrival import arrival
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import on_datapath, operation_cycles

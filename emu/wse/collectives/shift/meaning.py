@@ -6,7 +6,8 @@ from jax import lax
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
-from emu.instruction import Cost, Operand, caller, instruction
+from emu.instruction import Cost, Operand, instruction
+from emu.tracing.jaxpr import caller
 from emu.wse.collectives.shift.arrival import arrival, hops_of_sends
 from emu.wse.pe.isa import SPACE
 from emu.wse.pe.laws import on_datapath, operation_cycles

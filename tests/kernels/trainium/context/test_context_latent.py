@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.errors import EmulationError
 from emu.trainium.datasheets import TRN3
 from kernels import masks
 from kernels.masks.tile_map import DEAD
@@ -130,7 +131,7 @@ def test_ranks_without_work_do_not_expand():
 
 def test_sizes_are_checked():
     with pytest.raises(
-        ValueError, match="parts are None and the latent 48, must be two"
+        EmulationError, match="parts are None and the latent 48, must be two"
     ):
         LatentAttention(
             attention=ContextAttention(
@@ -138,7 +139,7 @@ def test_sizes_are_checked():
             ),
             latent=48,
         )
-    with pytest.raises(ValueError, match="has ring, 1 cores, 4 and 2 heads"):
+    with pytest.raises(EmulationError, match="has ring, 1 cores, 4 and 2 heads"):
         LatentAttention(
             attention=ContextAttention(
                 mask=masks.causal, tokens=8, ranks=1, heads=4, kv_heads=2, head_dim=24
