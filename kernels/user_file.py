@@ -108,7 +108,7 @@ def errors_in_one_line(wanted: Reference) -> Iterator[None]:
         file = pathlib.Path(error.filename or wanted.path)
         place = f"{file.name}:{error.lineno or 1}"
         raise _one_line(wanted, error, error.msg, place) from None
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         place = _place(error, wanted.path) or wanted.path.name
         # JAX explains itself over many lines, the first of which says what is wrong.
         told = (str(error).strip() or "no message").splitlines()[0]

@@ -13,6 +13,7 @@ from experiments.shared.output import Figures, Output
 
 SECTIONS = ("clock", "values", "model")
 DEFAULT = ("clock", "model")
+MOST_REPEATS = 1000
 TITLES = {
     "gemm": f"{GEMM_SIZE}³ bfloat16 GEMM",
     "layer": f"Llama-3.1-8B layer, prefill of {TOKENS} tokens",
@@ -48,7 +49,7 @@ def options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--repeats",
         default="5",
-        type=cli.whole_number("repeats", 1),
+        type=cli.whole_number("repeats", 1, MOST_REPEATS),
         help="runs of which the least or the median counts",
     )
 

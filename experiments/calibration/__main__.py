@@ -31,11 +31,18 @@ LEFT_OUT = f"every {' and '.join(SLOW_CASES)}, which are stepped cycle by cycle"
 WIDTH = 160  # of a table that no terminal cuts
 
 
+def csv_file(text: str) -> pathlib.Path:
+    """The path that a word is."""
+    if not text:
+        raise UsageError("--points is empty; name a CSV file")
+    return pathlib.Path(text)
+
+
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
     parser.add_argument(
         "--points",
-        type=pathlib.Path,
+        type=csv_file,
         default=POINTS,
         help="CSV of measurements (those that come with the project)",
     )

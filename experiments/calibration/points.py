@@ -2,15 +2,18 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from emu.datasheet import Sheet
 from experiments.shared.errors import UsageError
+from models.errors import ModelError
+from models.loading.untrusted import read_bytes
 
 DATA = pathlib.Path(__file__).parent / "data"
 POINTS = DATA / "points.csv"
@@ -58,36 +61,50 @@ def read_points(path: pathlib.Path) -> list[Point]:
     Raises:
       UsageError: the file cannot be read, or a row breaks the schema.
     """
+    remedy = "name a CSV file"
     try:
-        # Spreadsheets put a byte order mark in front.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [
-                column for column in COLUMNS if column not in (reader.fieldnames or ())
-            ]
-            if missing:
-                raise UsageError(
-                    f"{path}: no column {', '.join(missing)}, must have {','.join(COLUMNS)}"
-                )
-            points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        # Spreadsheets put a byte order mark in front, and end lines their own way.
+        text = read_bytes(path, remedy).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        _check_columns(path, reader.fieldnames or ())
+        points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
+    except ModelError as error:
+        raise UsageError(f"--points {error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
-            f"--points {path}: cannot be read ({error}); name a CSV file"
+            f"--points {path}: cannot be read ({error}); {remedy}"
         ) from None
     if not points:
         raise UsageError(f"{path}: no points, must have at least one row")
     return points
 
 
+def _check_columns(path: pathlib.Path, columns: Sequence[str]) -> None:
+    """Raises `UsageError` where a column is missing, or there twice so that one would count."""
+    must = f"must have {','.join(COLUMNS)}"
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise UsageError(f"{path}: no column {', '.join(missing)}, {must}")
+    if twice := [column for column in COLUMNS if columns.count(column) > 1]:
+        raise UsageError(f"{path}: column {', '.join(twice)} is there twice, {must}")
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
 def _point(row: dict[str, Any], where: str) -> Point:
     """One row; raises `UsageError` with the line where it breaks the schema."""
+    if None in row:  # where DictReader puts them
+        raise UsageError(
+            f"{where}: more cells than columns; put a cell with commas into quotes"
+        )
     if lacking := [column for column in COLUMNS if not row[column]]:
         raise UsageError(
             f"{where}: no {', '.join(lacking)}, must have {','.join(COLUMNS)}"
         )
     try:
-        params = json.loads(row["params"])
-    except json.JSONDecodeError as error:
+        params = json.loads(row["params"], parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{where}: params is no JSON ({error}), must be an object"
         ) from None

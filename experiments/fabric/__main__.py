@@ -5,12 +5,13 @@ import argparse
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from emu.given import told
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric.program import FabricProgram
 from experiments.fabric import files, report
 from experiments.fabric.request import Request, parameters, request
 from experiments.fabric.run import Places, explained
-from experiments.shared import cli
+from experiments.shared import cli, numbers
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
@@ -94,9 +95,10 @@ def places(words: list[str] | None, program: FabricProgram) -> Places | None:
     out = []
     for word in words:
         parts = word.split(",")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise UsageError(f"--watch {word!r}: must be x,y such as 3,0")
-        column, row = map(int, parts)
+        try:
+            column, row = (numbers.whole(word, part, 0) for part in parts)
+        except ValueError:
+            raise UsageError(f"--watch {told(word)}: must be x,y such as 3,0") from None
         if column >= program.width or row >= program.height:
             size = f"{program.width} x {program.height}"
             raise UsageError(f"--watch {word}: the program has {size} PEs")

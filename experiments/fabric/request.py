@@ -9,12 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from emu.datasheet import Device
+from emu.given import told
 from emu.wse.fabric.program import FabricProgram
+from experiments.shared import numbers
 from experiments.shared.errors import UsageError
+from experiments.shared.pairs import once
 from kernels import user_file
 from kernels.user_file import Reference
 from kernels.wse.programs.catalogue import FABRIC_PROGRAMS
 
+MOST = 2**53  # a count beyond which JSON would round it
 DEVICE = "device"  # a parameter of this name is given the wafer
 
 Data: TypeAlias = Mapping[str, np.ndarray]
@@ -86,7 +90,7 @@ def request(words: list[str]) -> Request:
         )
     file = user_file.reference(name)
     function = _of_catalogue(name) if file is None else _own(file)
-    given = dict(_pair(name, function, word) for word in pairs)
+    given = once(_pair(name, function, word) for word in pairs)
     missing = [
         key
         for key, parameter in inspect.signature(function).parameters.items()
@@ -141,11 +145,11 @@ def _pair(name: str, function: Callable[..., Any], word: str) -> tuple[str, int 
     )
     if not equals or (key not in known and not takes_any):
         raise UsageError(
-            f"{word!r}: {name} takes KEY=VALUE for {', '.join(known) or 'nothing'}"
+            f"{told(word)}: {name} takes KEY=VALUE for {', '.join(known) or 'nothing'}"
         )
     if isinstance(known.get(key), str):
         return key, text
     try:
-        return key, int(text)
-    except ValueError:
-        raise UsageError(f"{word!r}: {key} is a whole number") from None
+        return key, numbers.whole(key, text, -MOST, MOST)
+    except ValueError as error:
+        raise UsageError(f"{told(word)}: {error}") from None

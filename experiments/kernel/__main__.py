@@ -154,6 +154,13 @@ def find_fastest(wanted: Request, sheet: NeuronCoreSheet, output: Output) -> Non
             progress.update(bar, completed=tried, total=of)
 
         found = search.search(ticks, grid, tell)
+    if found.best is None:
+        first = found.tried[0]
+        setting = " ".join(f"{key}={value}" for key, value in first.setting.items())
+        raise UsageError(
+            f"{entry.name}: none of {len(found.tried)} settings can run; the first, {setting}: "
+            f"{first.reason}"
+        )
     report.show_search(entry, wanted.given, found, sheet, console)
     ranked = found.ranked()
     lines = [(*tried.setting.values(), tried.ticks, tried.reason) for tried in ranked]

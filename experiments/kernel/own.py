@@ -7,9 +7,11 @@ that the function's Python code sees; a `Program` that takes one beside its arra
 `Known`. `buffers=2,3,4` are candidates, of which `tune` finds the fastest.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -18,6 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from emu import Known, Program
+from emu.given import told
+from experiments.shared import numbers
 from experiments.shared.errors import UsageError
 from kernels.trainium.catalogue import Entry
 
@@ -52,17 +56,21 @@ def array(text: str) -> jax.ShapeDtypeStruct:
     """
     found = ARRAY.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no array, which reads DTYPE[SIZES] as {EXAMPLE}")
+        raise ValueError(
+            f"{told(text)} is no array, which reads DTYPE[SIZES] as {EXAMPLE}"
+        )
     dtype, sizes = found.groups()
     name = DTYPES.get(dtype, dtype)
     if name not in DTYPES.values():
         raise ValueError(f"no dtype {dtype!r}, must be one of {', '.join(DTYPES)}")
     shape = [size.strip() for size in sizes.split(",")] if sizes.strip() else []
-    if not all(size.isdecimal() and int(size) > 0 for size in shape):
+    try:
+        sizes = tuple(numbers.whole("size", size, 1) for size in shape)
+    except ValueError:
         raise ValueError(
-            f"sizes of {text!r} must be whole numbers of at least 1, as in {EXAMPLE}"
-        )
-    return jax.ShapeDtypeStruct(tuple(map(int, shape)), jnp.dtype(name))
+            f"sizes of {told(text)} must be whole numbers of at least 1, as in {EXAMPLE}"
+        ) from None
+    return jax.ShapeDtypeStruct(sizes, jnp.dtype(name))
 
 
 def is_array(value: Value) -> bool:
@@ -116,14 +124,14 @@ class OwnKernel:
         if not equals or key not in self.parameters:
             known = ", ".join(self.parameters) or "nothing"
             raise UsageError(
-                f"{word!r}: {self.name} takes KEY=VALUE for {known}{self.place}"
+                f"{told(word)}: {self.name} takes KEY=VALUE for {known}{self.place}"
             )
         try:
             if "," in text and "[" not in text:
                 return key, tuple(self._read(key, part) for part in text.split(","))
             return key, self._read(key, text)
         except ValueError as error:
-            raise UsageError(f"{word!r}: {error}") from None
+            raise UsageError(f"{told(word)}: {error}") from None
 
     def _read(self, key: str, text: str) -> Value:
         default = self.parameters[key].default
@@ -134,12 +142,18 @@ class OwnKernel:
             return text
         if text in ("True", "False"):
             return text == "True"
-        for number in (int, float):
-            try:
-                return number(text)
-            except ValueError:
-                continue
-        raise ValueError(f"give {key} an array such as {EXAMPLE}, or a number")
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(
+                f"give {key} an array such as {EXAMPLE}, or a number"
+            ) from None
+        if not math.isfinite(value):
+            raise ValueError(f"{key} is {told(text)}, must be a finite number")
+        # `1_000` is a whole number, and `1e3` none.
+        with contextlib.suppress(ValueError):
+            return int(text)
+        return value
 
     def check(self, given: Mapping[str, object]) -> None:
         """That nothing is missing.

@@ -67,18 +67,16 @@ def show_search(
         "why not",
     )
     best = found.best
+    assert best is not None and best.ticks is not None  # or it was refused
     for tried in found.ranked():
         values = map(str, tried.setting.values())
-        if tried.ticks is None or best is None or best.ticks is None:
+        if tried.ticks is None:
             table.add_row(*values, "-", "-", tried.reason)
         else:
             us = tried.ticks / sheet.at().tick_hz * 1e6
             table.add_row(*values, f"{us:,.1f}", f"{tried.ticks / best.ticks:.2f}x", "")
     console.print(table)
     how = "the whole grid" if found.exhaustive else "one parameter at a time"
-    if best is None:
-        console.print(f"none of {len(found.tried)} settings can run")
-        return
     chosen = " ".join(f"{key}={value}" for key, value in best.setting.items())
     console.print(
         f"best of {len(found.tried)} settings ({how}): {chosen}", highlight=False

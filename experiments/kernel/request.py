@@ -8,8 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from emu import Program
-from experiments.kernel.own import OwnKernel
+from emu.given import told
+from experiments.kernel.own import DTYPES, OwnKernel
+from experiments.shared import numbers
 from experiments.shared.errors import UsageError
+from experiments.shared.pairs import once
 from kernels import user_file
 from kernels.trainium.catalogue import TRAINIUM_KERNELS, Entry
 from kernels.user_file import Reference
@@ -72,7 +75,7 @@ def request(words: list[str], like: Request | None = None) -> Request:
         )
     before = like.given if like else {}
     given = {key: value for key, value in before.items() if key in _parameters(kernel)}
-    given |= dict(_pair(kernel, word) for word in words)
+    given |= once(_pair(kernel, word) for word in words)
     if isinstance(kernel, OwnKernel):
         kernel.check(given)
     candidates = {
@@ -176,15 +179,19 @@ def _pair(kernel: Entry | OwnKernel, word: str) -> tuple[str, Any]:
     known = _parameters(kernel)
     if not equals or key not in known:
         raise UsageError(
-            f"{word!r}: {kernel.name} takes KEY=VALUE for {', '.join(known)}"
+            f"{told(word)}: {kernel.name} takes KEY=VALUE for {', '.join(known)}"
         )
     like = known[key]
+    if key == "dtype" and text not in DTYPES.values():
+        allowed = ", ".join(DTYPES.values())
+        raise UsageError(f"dtype is {told(text)}, must be one of {allowed}")
     if isinstance(like, str):
         return key, text
     if isinstance(like, bool):
         if text not in ("True", "False"):
             raise UsageError(f"{word!r}: {key} is True or False")
         return key, text == "True"
-    if not text.isdecimal() or not int(text):
-        raise UsageError(f"{word!r}: {key} is a whole number of at least 1")
-    return key, int(text)
+    try:
+        return key, numbers.whole(key, text, 1)
+    except ValueError as error:
+        raise UsageError(f"{told(word)}: {error}") from None

@@ -5,9 +5,12 @@ import functools
 import math
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from emu import BANDS, Program
 from emu.clock.reading import Reading
-from emu.errors import UnreadInstruction
+from emu.errors import OutOfMemory, UnreadInstruction
 from emu.report.attribution import Spent, Split, last_core, split
 from emu.report.bounds import Bounds, Quantities, Utilisation, bounds, utilisation
 from emu.report.critical_path import Line, Stretch, by_line, critical_path
@@ -152,6 +155,24 @@ def title(entry: Entry, given: dict[str, Any]) -> str:
     return " ".join([entry.name, *(f"{key}={value}" for key, value in chosen.items())])
 
 
+def check_arguments(arguments: tuple[Any, ...], sheet: NeuronCoreSheet) -> None:
+    """That the arrays fit, before anything is traced whose integers they could overflow.
+
+    Raises:
+      OutOfMemory: they do not.
+    """
+    device = sheet.at()
+    needed, allowed = 0, device.capacity_bytes[device.home]
+    for argument in jax.tree.leaves(arguments):
+        if isinstance(argument, jax.ShapeDtypeStruct):  # and no number
+            needed += math.prod(argument.shape) * jnp.dtype(argument.dtype).itemsize
+    if allowed is not None and needed > allowed:
+        raise OutOfMemory(
+            f"{device.core}: the arrays take {needed:,} bytes of {device.home}, has {allowed:,}; "
+            "give smaller sizes"
+        )
+
+
 def built(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:
     """Builds a kernel and checks that it fits; figures are computed when asked for.
 
@@ -160,5 +181,6 @@ def built(entry: Entry, given: dict[str, Any], sheet: NeuronCoreSheet) -> Run:
       ValueError: sizes that the kernel does not take.
     """
     program, arguments = entry.build(**given)
+    check_arguments(arguments, sheet)
     peaks = program.memory(sheet.at(), *arguments)
     return Run(entry, dict(given), sheet, program, arguments, peaks)

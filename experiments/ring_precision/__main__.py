@@ -15,6 +15,7 @@ from experiments.shared.progress import Progress
 from kernels.trainium.context.sizes import RECIPES
 
 DTYPES = ("float32", "bfloat16", "float8_e4m3fn", "mxfp8")
+MOST_TOKENS = 1 << 16
 WIDTH = 130  # of a table that no terminal cuts
 
 Point = tuple[str, str, int]  # dtype, recipe, ranks
@@ -48,7 +49,7 @@ def options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--tokens",
-        type=cli.whole_number("tokens", 1),
+        type=cli.whole_number("tokens", 1, MOST_TOKENS, "every pair is computed"),
         help="length of the sequence (2048)",
     )
     parser.add_argument(

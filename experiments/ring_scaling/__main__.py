@@ -15,6 +15,10 @@ from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 
 PARTS = ("sweep", "thresholds", "schemes")
+# So that all tokens have int32 positions, on the largest system as well.
+MOST_TOKENS = (2**31 - 1) // max(
+    machine.chips for machine in ring_scaling_cases.MACHINES.values()
+)
 WIDTH = 160  # of a table that no terminal cuts
 
 
@@ -48,7 +52,7 @@ def options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--tokens",
         default="2048",
-        type=cli.whole_number("tokens", 4),
+        type=cli.whole_number("tokens", 4, MOST_TOKENS),
         help="of each rank, but for thresholds (2048)",
     )
     parser.add_argument(

@@ -8,16 +8,20 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from emu import EmulationError, progress
 from emu.early_end import undo_all
-from experiments.shared import interruption, shadowing
+from emu.given import told
+from experiments.shared import interruption, numbers, shadowing
 from experiments.shared.errors import BAD_INPUT, UsageError, complain, printing
 from experiments.shared.output import Output
 from models.errors import ModelError
+
+STOPPED = 128 + signal.SIGINT
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,6 +50,8 @@ def run(
     """
     with interruption.ending() as watch, exit_codes():
         shadowing.check()
+        words = sys.argv[1:] if words is None else words
+        check_text(words)
         args = parser(experiment, options).parse_intermixed_args(words)
         output = Output(args.out, args.json)
         if watch is not None:
@@ -54,6 +60,22 @@ def run(
         with progress.shown(False), _stdout_kept(args.json):
             main(args, output)
         output.finish()
+
+
+def check_text(words: Sequence[str]) -> None:
+    """That every word can be printed and written: bytes that are no UTF-8 cannot.
+
+    Raises:
+      UsageError: one cannot.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{told(word)}: character {error.start + 1} is no text ({error.reason}); give "
+                "UTF-8, and rename a file whose name is none"
+            ) from None
 
 
 def parser(experiment: str, options: Options) -> Parser:
@@ -80,6 +102,10 @@ def exit_codes() -> Iterator[None]:
     except (UsageError, ModelError, EmulationError) as error:
         complain(str(error))
         raise SystemExit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        # Of a process that is not watched, or raised by a user's code.
+        print(f"interrupted: {interruption.NOTHING}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
 
 
 def _stdout_kept(for_figures: bool) -> contextlib.AbstractContextManager[object]:
@@ -129,16 +155,21 @@ class Word:
         return text
 
 
-def whole_number(name: str, least: int) -> Callable[[str], int]:
-    """An argparse type: an integer of at least `least`, else a one-line `UsageError`."""
+def whole_number(
+    name: str, least: int, most: int | None = None, remedy: str = ""
+) -> Callable[[str], int]:
+    """An argparse type: an integer from `least` to `most`, else a one-line `UsageError`.
+
+    Args:
+      name: of the option, without its hyphens.
+      least, most: that are allowed.
+      remedy: what to do about one that is too large.
+    """
 
     def parse(text: str) -> int:
         try:
-            value = int(text)
-        except ValueError:
-            raise UsageError(f"--{name} is {text!r}, must be a whole number") from None
-        if value < least:
-            raise UsageError(f"--{name} is {value}, must be at least {least}")
-        return value
+            return numbers.whole(f"--{name}", text, least, most, remedy)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     return parse

@@ -11,13 +11,15 @@ import numpy as np
 from rich.console import Console
 
 from emu.datasheet import Device
+from emu.given import told
 from emu.wse import WSE3
 from emu.wse.fabric import stepper
 from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.encoding.checks import check_memory
 from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.result import Run
-from experiments.shared import cli
+from experiments.shared import cli, numbers
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Figures, Output
 from kernels.wse.programs import wafer_gemv
@@ -86,9 +88,12 @@ def rectangle(text: str, device: Device) -> tuple[int, int]:
       UsageError: it is none, or larger than the wafer.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"--pes is {text!r}, must be columns x rows such as 755x1170")
-    cols, rows = map(int, parts)
+    try:
+        cols, rows = (numbers.whole("--pes", part, 1) for part in parts)
+    except ValueError:
+        raise UsageError(
+            f"--pes is {told(text)}, must be columns x rows such as 755x1170"
+        ) from None
     if cols > device.grid_width or rows > device.grid_height:
         raise UsageError(
             f"--pes is {text!r}, {device.name} has at most {device.grid_width}x{device.grid_height}"
@@ -126,6 +131,8 @@ def _resident_bytes() -> int:
 def measure(gemv: WaferGemv, device: Device, path: str, told: Any = None) -> Result:
     """Steps the GEMV and compares it with float64 and with the timeline."""
     program = wafer_gemv.fabric_program(gemv, device)
+    # Before the data is drawn, which of a program that does not fit could be terabytes.
+    check_memory(program, device)
     held, vector, matrix = data(gemv)
     before = _resident_bytes()
     begin = time.perf_counter()

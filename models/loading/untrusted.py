@@ -20,7 +20,9 @@ def present(path: pathlib.Path) -> bool:
         return False
 
 
-def check_regular(path: pathlib.Path) -> int:
+def check_regular(
+    path: pathlib.Path, remedy: str = "put the model's own file there"
+) -> int:
     """The length in bytes of a regular file.
 
     A named pipe would be waited for without end, and a device read without end.
@@ -39,7 +41,7 @@ def check_regular(path: pathlib.Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise ModelError(
             f"{path}: cannot be read (must be a regular file, got {kind_of(found.st_mode)}); "
-            "put the model's own file there"
+            f"{remedy}"
         )
     return found.st_size
 
@@ -64,9 +66,11 @@ def unreadable(path: pathlib.Path, error: OSError) -> ModelError:
     return ModelError(f"{name}: cannot be read ({error.strerror}); check the path")
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
-    """All of a small file."""
-    size_bytes = check_regular(path)
+def read_bytes(
+    path: pathlib.Path, remedy: str = "put the model's own file there"
+) -> bytes:
+    """All of a small file; `remedy` is for what is no regular one."""
+    size_bytes = check_regular(path, remedy)
     if size_bytes > LARGEST_TEXT_BYTES:
         raise ModelError(
             f"{path}: {size_bytes} bytes is too long, at most {LARGEST_TEXT_BYTES} are read; "

@@ -19,6 +19,8 @@ from emu.wse.fabric.operands import dtype_of_pe
 
 POSITIONS = ops.POSITIONS
 TASKS = 31
+MOST_PES = 1 << 22
+"""Several times those of a wafer; beyond, a mistake would take the host's memory."""
 BANKS = 8
 BANK_BYTES = 4
 FIRST_QUEUE = 2
@@ -99,6 +101,7 @@ class FabricProgram:
     def __init__(self, width: int, height: int = 1, code_bytes: int | None = None):
         self.width = given.whole("fabric program: width", width, 1)
         self.height = given.whole("fabric program: height", height, 1)
+        given.whole("fabric program: width x height", width * height, 1, MOST_PES)
         self.code_bytes = code_bytes
         if code_bytes is not None:
             self.code_bytes = given.whole("fabric program: code_bytes", code_bytes, 0)

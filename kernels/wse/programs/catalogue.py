@@ -7,6 +7,7 @@ from emu.datasheet import Device
 from emu.wse import trees
 from emu.wse.collectives import programs
 from emu.wse.collectives.programs import Code, Line
+from emu.wse.datasheets.datasheet import WSE2, WSE3
 from emu.wse.fabric.ops import Memory
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.trees import auto
@@ -32,10 +33,25 @@ def _tree(name: str, pes: int, words: int, device: Device) -> trees.Tree:
     return made[name]()
 
 
+WIDTH = max(sheet.grid_width.value for sheet in (WSE2, WSE3))
+HEIGHT = max(sheet.grid_height.value for sheet in (WSE2, WSE3))
+# PEs along a side, by the parameter that counts them: refused before a program of as many is made.
+SIDES = {
+    "pes": WIDTH,
+    "width": WIDTH,
+    "cols": WIDTH,
+    "hops": WIDTH - 1,
+    "height": HEIGHT,
+    "rows": HEIGHT,
+    "p": min(WIDTH, HEIGHT),
+}
+MOST = 2**31 - 1  # of words and the like; what an SRAM holds is told once it is known
+
+
 def _check_sizes(**sizes: int) -> None:
     """Counts of PEs, words and the like, each under its own name."""
     for name, size in sizes.items():
-        given.whole(name, size, 1)
+        given.whole(name, size, 1, SIDES.get(name, MOST))
 
 
 def _on_a_line(
@@ -144,7 +160,7 @@ def gemv(
     cols: int = 32,
 ) -> FabricProgram:
     """`y = x @ w` over a rectangle: broadcast along rows, multiply, reduce along columns."""
-    _check_sizes(k=k, n=n, rows=rows, cols=cols)
+    _check_sizes(rows=rows, cols=cols, k=k, n=n)
     sizes = WaferGemv(k, n, rows, cols)
     return fabric_program(sizes, device)
 
@@ -158,7 +174,7 @@ def gemm(device: Device, p: int = 4, tile: int = 8) -> FabricProgram:
 
 def send(words: int = 8, hops: int = 4) -> FabricProgram:
     """A microthread's send, whose arrival starts a task some hops away."""
-    _check_sizes(words=words, hops=hops)
+    _check_sizes(hops=hops, words=words)
     return microbench.one_way(words, hops)
 
 

@@ -120,10 +120,10 @@ def test_every_tree_can_be_asked_for() -> None:
     [
         (["nothing"], "no program 'nothing'; name one of reduce"),
         (["pes=3"], "name a program before 'pes=3'"),
-        (["reduce", "pes=many"], "'pes=many': pes is a whole number"),
+        (["reduce", "pes=many"], "'pes=many': pes is 'many', must be a whole number"),
         (["reduce", "rows=3"], "'rows=3': reduce takes KEY=VALUE for pes, words, tree"),
         (["reduce", "tree=oak"], "tree is 'oak', must be one of chain"),
-        (["reduce", "pes=2000"], "width is 2000, WSE-3 has 755"),
+        (["reduce", "pes=2000"], "pes is 2000, must be a whole number from 1 to 755"),
         (["reduce", "--device", "wse9"], "--device is 'wse9'"),
         (["send", "--watch", "3"], "--watch '3': must be x,y"),
         (["send", "--watch", "9,0"], "--watch 9,0: the program has 5 x 1 PEs"),

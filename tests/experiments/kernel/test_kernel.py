@@ -214,8 +214,8 @@ def test_values_take_the_type_of_the_default(listed: None) -> None:
             "'rows=3': matmuls takes KEY=VALUE for buffers, tiles, dtype",
         ),
         (["matmuls", "tiles"], "'tiles': matmuls takes KEY=VALUE"),
-        (["matmuls", "tiles=x"], "'tiles=x': tiles is a whole number of at least 1"),
-        (["matmuls", "tiles=0"], "'tiles=0': tiles is a whole number of at least 1"),
+        (["matmuls", "tiles=x"], "'tiles=x': tiles is 'x', must be a whole number"),
+        (["matmuls", "tiles=0"], "'tiles=0': tiles is 0, must be at least 1"),
         (["matmuls", "tiles=1001"], "matmuls: tiles is 1001, at most 1000"),
         (["tune", "matmuls", "buffers=2"], "matmuls: nothing is left to tune"),
         (
