@@ -16,5 +16,6 @@ anew, so weights are rounded beside their own hop's largest and not far below th
 float32 with `fp32` sums is flat: from hop to hop the factor of a row whose maximum stays is exactly
 1, as maxima are subtracted before they are scaled.
 
-All of it takes five minutes of CPU, mostly compilation of 56 rings; name a dtype for a quarter.
+Most of its time, which it tells beforehand, is compilation of 56 rings; name a dtype for a quarter,
+or `--quick` for four rings.
 """

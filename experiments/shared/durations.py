@@ -1,7 +1,7 @@
 """How long the long experiments take, measured, so that each can say it before it begins.
 
-All figures are processor time on two cores of a cloud machine (x86-64, JAX 0.10.2). Most of it is
-one core's work at a time, so by the clock it is about as long, and never longer on two idle cores.
+All figures are processor time on two cores, with JAX 0.10.2. Most of it is one core's work at a
+time, so by the clock it is about as long.
 """
 
 import dataclasses
