@@ -240,9 +240,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.vector_scale": of(WORDS, WORDS, ONE),
     "wse.copy": of(WORDS, WORDS),
     "wse.copy_into": of(sram(4, 256), sram(1, 256), I, axis=0),
-    "wse.rope": of(WORDS, WORDS, sram(128), sram(128)),
+    "wse.rope": of(sram(1, 256), sram(1, 256), sram(128), sram(128)),
     "wse.fmac_map": of(sram(64), sram(32, 64), sram(32)),
-    "wse.score_map": of(sram(4, 64), sram(64, 32), sram(4, 32), COUNT),
+    "wse.score_map": of(sram(4, 64), sram(32, 64), sram(4, 32), COUNT),
     "wse.value_map": of(sram(4, 32), sram(64, 32), sram(4, 64), COUNT),
     "wse.square_sum": of(ONE, WORDS),
     "wse.fold": of(sram(4), sram(4, 64), COUNT, op="max"),
@@ -250,7 +250,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.silu": of(WORDS, WORDS, count=256),
     "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
     "wse.reciprocal": of(WORDS, WORDS),
-    "wse.lookup": of(sram(32), sram(64, 32), I, first=0),
+    "wse.lookup": of(sram(32), sram(32, 64), sram(1, dtype=I32), I),
     "wse.argmax": of(ONE, sram(1, dtype=I32), WORDS, COUNT, I),
     # between PEs
     "wse.gather": Crossing(

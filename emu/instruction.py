@@ -21,11 +21,12 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from emu import given, parameters
+from emu import given, numerics, parameters
 from emu.errors import EmulationError, LimitExceeded, NoCostRule, WrongShape
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
 from emu.tracing.jaxpr import caller
+from emu.tracing.unrounded import unrounded
 
 Spaces: TypeAlias = str | tuple[str, ...] | None
 """Memory spaces an operand may lie in: a name, several, or None for any."""
@@ -222,6 +223,9 @@ def instruction(
 ) -> Callable[[Callable[P, R]], Instruction[P, R]]:
     """Declares a function as an instruction.
 
+    What it computes in float32 or float64 is rounded before another instruction takes it. Between
+    its own operations a meaning asks for that: `emu.numerics.rounded`.
+
     Args:
       name: dotted name as traces print it, such as `"trn.nc_matmul"`.
       cost: `(device, *operands: Operand, **params) -> Cost`; destinations come first. It raises
@@ -295,7 +299,13 @@ def _as_list(results: Any) -> list[Any]:
 
 
 def _local(inst: Instruction, *operands: jax.Array, **params: Any) -> list[jax.Array]:
-    return _as_list(inst.meaning(*operands, **params))
+    """The meaning's results, each rounded to its dtype before another instruction sees it."""
+    results = _as_list(inst.meaning(*operands, **params))
+    avals = [jax.typeof(x) for x in operands]
+    shapes = tuple((aval.shape, aval.dtype) for aval in avals)
+    traced = _traced(inst, shapes, tuple(sorted(params.items())))
+    pairs = zip(results, traced.unrounded, strict=True)
+    return [numerics.rounded(x) if computed else x for x, computed in pairs]
 
 
 def _gathered(
@@ -307,7 +317,7 @@ def _gathered(
     # once, for stacked operands: sums are then added in the order in which `vmap` adds them.
     stacked = [lax.all_gather(x, axis) for x in operands]
     mine = lax.axis_index(axis)
-    results = _as_list(inst.meaning(*stacked, **params))
+    results = _local(inst, *stacked, **params)
     return [lax.dynamic_index_in_dim(r, mine, 0, keepdims=False) for r in results]
 
 
@@ -323,7 +333,7 @@ def _abstract_eval(
         shapes = list(operands[: inst.destinations])
     else:
         try:
-            shapes = _result_shapes(inst, operands, tuple(sorted(params.items())))
+            shapes = _traced(inst, operands, tuple(sorted(params.items()))).results
         except (TypeError, ValueError) as error:
             raise _wrong_shape(inst, avals, error) from None
     # A result takes over its destination's buffer: of another size it would be held, and counted,
@@ -370,18 +380,27 @@ def _wrong_shape(
     return WrongShape(f"{inst.name}: {taken}{reason}", caller())
 
 
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """What a meaning's jaxpr says of its results: their shapes, and which have to be rounded."""
+
+    results: list[ShapeAndDtype]
+    unrounded: tuple[bool, ...]
+
+
 @functools.lru_cache(maxsize=4096)
-def _result_shapes(
+def _traced(
     inst: Instruction,
     operands: tuple[ShapeAndDtype, ...],
     params: tuple[tuple[str, Any], ...],
-) -> list[ShapeAndDtype]:
+) -> _Traced:
     # Kept by shape, because thousands of calls in a traced kernel have a handful of shapes, and
     # each evaluation traces the meaning anew.
     structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operands]
     meaning = functools.partial(inst.meaning, **dict(params))
-    results = _as_list(jax.eval_shape(meaning, *structs))
-    return [(result.shape, result.dtype) for result in results]
+    body = jx.body(jax.make_jaxpr(meaning)(*structs))
+    results = [(result.aval.shape, result.aval.dtype) for result in body.outvars]
+    return _Traced(results=results, unrounded=unrounded(body))
 
 
 # --- jax's transformations ---
@@ -422,7 +441,7 @@ def _batch(
     # first. One over `x` it computes. One over `y` it hands on as `[x, ...]`; the outer `vmap`
     # stacks that to `[y, x, ...]` and computes, with x as a batch axis of the payload.
     if axis_data.name == params["axis"]:
-        results = _as_list(inst.meaning(*stacked, **params))
+        results = _local(inst, *stacked, **params)
     else:  # another axis of the mesh: carry it along in front of the payload
         results = inst.primitive.bind(*stacked, **params)
     return results, [0] * len(results)

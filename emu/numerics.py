@@ -1,8 +1,9 @@
-"""Narrow floating-point formats: FP8 and OCP microscaling (MX), and how far two results are apart.
+"""Rounding to tiles' formats, FP8 and OCP microscaling (MX) among them, and how far results differ.
 
-Rounding is to the nearest value, ties to even, and saturates: a conversion that leaves the format's
-range gives its largest value, where a plain cast gives NaN (E4M3 has no infinity). An MX group is
-32 elements that share one E8M0 scale, a power of two stored as `exponent + 127`; 255 is NaN.
+A conversion to FP8 or MX rounds to the nearest value, ties to even, and saturates: what leaves the
+format's range gives its largest value, where a plain cast gives NaN (E4M3 has no infinity). An MX
+group is 32 elements that share one E8M0 scale, a power of two stored as `exponent + 127`; 255 is
+NaN.
 
 Source: OCP Microscaling Formats (MX) Specification 1.0.
 """
@@ -33,6 +34,38 @@ def cast(x: jax.Array, dtype: DType) -> jax.Array:
     largest = jnp.float32(jnp.finfo(dtype).max)
     wide = x.astype(jnp.float32)
     return jnp.clip(wide, -largest, largest).astype(dtype)
+
+
+@jax.jit
+def rounded(x: jax.Array) -> jax.Array:
+    """`x` itself, such that XLA computes it as it is written: each operation rounded to its dtype.
+
+    A machine writes every result to a tile. XLA sees one expression and improves it, which on a CPU
+    no compiler option forbids. In float32, `x · y + z` becomes a multiply-add that rounds once: of
+    1 + 2**-12 squared less 1 it has 2**-11 + 2**-24, where the rounded product, 1 + 2**-11, leaves
+    2**-11. `(x + 1e8) - 1e8` becomes `x` (JAX 0.10), where adding 1e8 has rounded `x` to eights;
+    `1 / (1 / x)` becomes `x`, and `y / (z / x)` a product.
+
+    Every value is kept, -0.0, infinities and subnormals too; of a NaN, only that it is one. As XLA
+    does not know that the comparison fails for NaN alone, it sees a choice there, past which it
+    does not look (`lax.optimization_barrier` holds from JAX 0.12 on only, `lax.reduce_precision`
+    on neither version). Narrower floats and integers are left alone: a conversion rounds.
+    """
+    if not is_wide(x.dtype):
+        return x
+    return lax.select(x == x, x, lax.full_like(x, math.nan))
+
+
+def is_wide(dtype: DType) -> bool:
+    """Whether it is float32 or float64: results of these are not rounded by a conversion."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize >= 4
+
+
+def quotient(x: jax.Array, divisor: float) -> jax.Array:
+    """`x / divisor`, rounded, where XLA multiplies by the inverse: 3 · (1 / 7) is 0.42857146."""
+    # What depends on `x` is no constant, of which XLA would take the inverse. A NaN stays NaN.
+    constant = lax.full_like(x, divisor)
+    return rounded(x / lax.select(x == x, constant, x))
 
 
 def largest(

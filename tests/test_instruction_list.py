@@ -1,11 +1,15 @@
 """The generated list of instructions has every one, with its cost and its limits."""
 
+import functools
 import importlib.util
 import pathlib
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from emu import strict_jit
 from emu.instruction import registered
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "docs" / "instructions.py"
@@ -62,3 +66,74 @@ def test_a_matmul(sections):
 def test_what_a_generation_lacks_has_no_price(sections):
     (text,) = sections["exponential"]
     assert "| Trainium2 | – | – | – |" in text and "| Trainium3 | 192 " in text
+
+
+AFTER = {
+    "plus": lambda x, y: x + y,
+    "minus a constant": lambda x, y: x - x.dtype.type(1e8),
+    "times a constant": lambda x, y: x * x.dtype.type(0.1),
+    "over": lambda x, y: y / x,
+}
+
+
+def wide_operands(example, seed):
+    """Operands of an example in float32, where they are floats of 16 bits or more."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for operand in example.operands:
+        if operand.known is not None:
+            found.append(jnp.asarray(operand.known))
+        elif jnp.issubdtype(operand.dtype, jnp.floating):
+            narrow = operand.dtype.itemsize == 1
+            dtype = operand.dtype if narrow else np.float32
+            found.append(jnp.asarray(rng.standard_normal(operand.shape), dtype))
+        else:
+            found.append(jnp.zeros(operand.shape, operand.dtype))
+    return found
+
+
+def floats(results):
+    results = results if isinstance(results, tuple) else (results,)
+    return [x for x in results if x.dtype == np.float32]
+
+
+def flushed(x):
+    """As XLA computes on a CPU: what lies under the least normal value is zero."""
+    least = np.finfo(x.dtype).smallest_normal
+    return np.where(np.abs(x) < least, np.copysign(0, x), x)
+
+
+def test_no_instruction_is_computed_together_with_what_follows(script):
+    """What follows sees the result that the instruction has alone, bit for bit."""
+    checked = 0
+    for inst in registered():
+        example = script.EXAMPLES.get(inst.name)
+        if not isinstance(example, script.Example) or not inst.reads:
+            continue
+        call = functools.partial(inst, **example.params)
+        # Of each what follows its own operands: what two need, XLA would compute once, and apart.
+        given = [wide_operands(example, seed) for seed in range(len(AFTER))]
+        alone = strict_jit(
+            lambda given, call=call: [floats(call(*own)) for own in given]
+        )
+        results = [[np.asarray(x) for x in own] for own in alone(given)]
+        if not results[0]:
+            continue
+        rng = np.random.default_rng(9)
+        others = [rng.standard_normal(x.shape).astype(np.float32) for x in results[0]]
+
+        def followed(given, others, call=call):
+            pairs = zip(AFTER.values(), given, strict=True)
+            return [
+                list(map(after, floats(call(*own)), others)) for after, own in pairs
+            ]
+
+        found = strict_jit(followed)(given, others)
+        for (name, after), own, ours in zip(AFTER.items(), results, found, strict=True):
+            with np.errstate(all="ignore"):
+                expected = [flushed(x) for x in map(after, own, others)]
+            for got, wanted in zip(ours, expected, strict=True):
+                message = f"{inst.name} {name}"
+                np.testing.assert_array_equal(got, wanted, err_msg=message)
+        checked += 1
+    assert checked > 40

@@ -72,6 +72,31 @@ def test_cast_rounds_to_nearest_even_and_saturates(name, x):
     np.testing.assert_array_equal(actual, nearest_even(x, name))
 
 
+def test_rounded_keeps_every_value():
+    x = np.asarray([0.0, -0.0, np.inf, -np.inf, 1e-45, -1e-39, 3e38, 0.1], np.float32)
+    kept = np.asarray(jax.jit(numerics.rounded)(x))
+    np.testing.assert_array_equal(kept.view(np.uint32), x.view(np.uint32))
+    assert np.isnan(numerics.rounded(jnp.float32(jnp.nan)))
+    for narrow in (jnp.bfloat16(0.1), jnp.int32(7)):
+        assert numerics.rounded(narrow) == narrow
+
+
+def test_a_rounded_product_is_added_as_it_stands():
+    """(1 + 2**-12)² is 1 + 2**-11 + 2**-24, of which the last bit does not fit float32."""
+    x = jnp.float32(1 + 2.0**-12)
+    squared_less_1 = jax.jit(lambda x: numerics.rounded(x * x) - 1)
+    assert squared_less_1(x) == 2.0**-11
+    slope = jax.jit(jax.grad(squared_less_1))(x)
+    assert slope == 2 * x
+
+
+@pytest.mark.parametrize("divisor", [3, 7, 10])
+def test_a_quotient_is_no_product_with_an_inverse(divisor):
+    x = np.arange(-50, 50, dtype=np.float32)
+    found = jax.jit(lambda x: numerics.quotient(x, divisor))(x)
+    np.testing.assert_array_equal(found, x / np.float32(divisor))
+
+
 def test_cast_keeps_nan_and_leaves_wide_formats_alone():
     assert np.isnan(np.asarray(numerics.cast(jnp.float32(np.nan), jnp.float8_e4m3fn)))
     assert np.isinf(np.asarray(numerics.cast(jnp.float32(1e6), jnp.float16)))

@@ -22,10 +22,20 @@ from emu.trainium.engines.memory import f32
 
 Operator: TypeAlias = Callable[..., jax.Array]
 
+
+def _rounding(operator: Operator) -> Operator:
+    """The operator with its result rounded, for another operator of the same instruction."""
+
+    def apply(*operands: jax.Array, **where: Any) -> jax.Array:
+        return numerics.rounded(operator(*operands, **where))
+
+    return apply
+
+
 BINARY: Mapping[str, Operator] = {
-    "add": jnp.add,
-    "subtract": jnp.subtract,
-    "multiply": jnp.multiply,
+    "add": _rounding(jnp.add),
+    "subtract": _rounding(jnp.subtract),
+    "multiply": _rounding(jnp.multiply),
     "max": jnp.maximum,
     "min": jnp.minimum,
     "equal": jnp.equal,
@@ -57,8 +67,8 @@ def _absmin(x: jax.Array, **where: Any) -> jax.Array:
 
 
 REDUCE: Mapping[str, Operator] = {
-    "add": jnp.sum,
-    "multiply": jnp.prod,
+    "add": _rounding(jnp.sum),
+    "multiply": _rounding(jnp.prod),
     "max": numerics.largest,
     "min": numerics.smallest,
     "absmax": _absmax,
@@ -70,6 +80,11 @@ TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 def _silu_dx(x: jax.Array) -> jax.Array:
     sigmoid = jax.nn.sigmoid(x)
     return sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _rsqrt(x: jax.Array) -> jax.Array:
+    # Rounded in between, or XLA makes an operation of its own of it, one place off in a third.
+    return 1 / numerics.rounded(jnp.sqrt(x))
 
 
 def _gelu_dx(x: jax.Array) -> jax.Array:
@@ -85,7 +100,7 @@ UNARY: Mapping[str, Operator] = {
     "silu_dx": _silu_dx,
     "square": jnp.square,
     "sqrt": jnp.sqrt,
-    "rsqrt": lambda x: 1 / jnp.sqrt(x),
+    "rsqrt": _rsqrt,
     "reciprocal": lambda x: 1 / x,
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
@@ -237,7 +252,7 @@ def reduce_free(name: str, op: str, x: Tile) -> Tile:
 
 def activate(name: str, op: str, x: Tile) -> Tile:
     """An activation function in float32; NaN where the Scalar Engine's result is invalid."""
-    result = named(UNARY, name, "op", op)(x)
+    result = numerics.rounded(named(UNARY, name, "op", op)(x))
     if op not in VALID_RANGE:
         return result
     low, high = VALID_RANGE[op]

@@ -30,6 +30,14 @@ from emu.trainium.spaces import OnChip
 # --- activation, alone ---
 
 
+def _scaled(name: str, src: OnChip, op: str, scale: float) -> OnChip:
+    """`src · scale` in float32, rounded."""
+    factor = immediate(name, scale, op, src)
+    if scale == 1:  # there is nothing to round
+        return f32(src)
+    return combine(name, "multiply", src, factor)
+
+
 def _cost(device: Device, name: str, dst: Operand, *sources: Operand) -> Cost:
     src = sources[0]
     return compute(
@@ -52,7 +60,7 @@ def activation(dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0) -> OnCh
       scale: an immediate.
     """
     name = "trn.activation"
-    x = f32(src) * immediate(name, scale, op, src)
+    x = _scaled(name, src, op, scale)
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
@@ -72,7 +80,7 @@ def activation_bias(
 ) -> OnChip:
     """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
     name = "trn.activation_bias"
-    x = f32(src) * immediate(name, scale, op, src) + column(f32(bias), src)
+    x = combine(name, "add", _scaled(name, src, op, scale), column(bias, src))
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
@@ -91,7 +99,8 @@ def activation_scaled(
 ) -> OnChip:
     """`dst = op(src · scale + bias)` with a scale and a bias of each partition, both `[p, 1]`."""
     name = "trn.activation_scaled"
-    x = f32(src) * column(f32(scale), src) + column(f32(bias), src)
+    scaled = combine(name, "multiply", src, column(scale, src))
+    x = combine(name, "add", scaled, column(bias, src))
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
@@ -134,7 +143,7 @@ def activation_reduce(
     The sum is of the float32 values, before `dst` is cast. `bias` is `[p, 1]`.
     """
     name = "trn.activation_reduce"
-    x = f32(src) * immediate(name, scale, op, src) + column(f32(bias), src)
+    x = combine(name, "add", _scaled(name, src, op, scale), column(bias, src))
     activated = activate(name, op, x)
     # Before the cast: each of 512 weights of a softmax in bfloat16 would add its rounding, to 8
     # bits, to the sum that all are divided by.

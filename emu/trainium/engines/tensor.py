@@ -201,6 +201,9 @@ def _product(
         precision="highest",
         preferred_element_type=precision.arithmetic_dtype(),
     )
+    # Of one row it is a plain multiplication, which XLA would make one with the addition.
+    if stationary[..., 0].size == 1:
+        product = numerics.rounded(product)
     added = f32(dst) + product
     # Chosen, not multiplied by 0: a fresh PSUM tile holds NaN, and 0 · NaN would stay in the sum.
     return numerics.cast(jnp.where(accumulate != 0, added, product), dst.dtype)

@@ -157,7 +157,7 @@ def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
     rows, columns = src.shape
     # Only the range, which the instruction reads back; what other writes have put beside it stays.
     old = lax.dynamic_slice(dst, place(0, i, j), (rows, 1, columns))
-    total = f32(old[:, 0]) + f32(src)
+    total = combine("trn.tensor_add_at", "add", old[:, 0], src)
     return at(dst, numerics.cast(total, dst.dtype), i, j)
 
 

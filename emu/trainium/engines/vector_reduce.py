@@ -179,9 +179,14 @@ def _statistics(values: Tile) -> Tile:
     # A tile of one element has no odd ones, and their mean would be 0 / 0.
     if not count:
         return jnp.zeros((rows, 3), values.dtype)
-    mean = jnp.mean(values, axis=1, keepdims=True)
-    squares = jnp.sum(jnp.square(values - mean), axis=1, keepdims=True)
+    total = jnp.sum(values, axis=1, keepdims=True)
+    mean = numerics.quotient(total, count)
+    squares = jnp.sum(_squared(values - mean), axis=1, keepdims=True)
     return jnp.concatenate([jnp.full_like(mean, count), mean, squares], axis=1)
+
+
+def _squared(differences: Tile) -> Tile:
+    return numerics.rounded(jnp.square(numerics.rounded(differences)))
 
 
 def _bn_aggr_cost(device: Device, dst: Operand, src: Operand) -> Cost:
@@ -194,7 +199,7 @@ def bn_aggr(dst: OnChip, src: OnChip) -> OnChip:
     """`dst[p, 2]`: mean and variance from `src[p, 3k]`, triples as `bn_stats` writes them."""
 
     def added(values: Tile) -> Tile:
-        return jnp.sum(values, axis=1, keepdims=True)
+        return numerics.rounded(jnp.sum(values, axis=1, keepdims=True))
 
     triples = f32(src).reshape(src.shape[0], -1, 3)
     count = triples[..., 0]
@@ -202,11 +207,12 @@ def bn_aggr(dst: OnChip, src: OnChip) -> OnChip:
     squares = triples[..., 2]
     total = added(count)
     # Parts of different sizes weigh by their counts, so that 512 and 88 elements join as 600.
-    whole_mean = added(count * mean) / total
+    whole_mean = numerics.rounded(added(numerics.rounded(count * mean)) / total)
     # Squares about the whole mean are those about each part's own, and what the means differ by.
     # Of {0, 2} and {2, 4}: means 1 and 3, squares 2 and 2. About the whole mean, 2, they add 2 · 1
     # + 2 · 1 = 4; the variance is (2 + 2 + 4) / 4 = 2, as of {0, 2, 2, 4}.
-    between = added(count * jnp.square(mean - whole_mean))
+    squared = _squared(mean - whole_mean)
+    between = added(numerics.rounded(count * squared))
     variance = (added(squares) + between) / total
     return numerics.cast(jnp.concatenate([whole_mean, variance], axis=1), dst.dtype)
 
@@ -239,6 +245,7 @@ def exponential(
     The sum is of the float32 values, before `dst` is cast.
     """
     name = "trn.exponential"
-    powers = jnp.exp(f32(src) - column(f32(highest), src))
+    below = combine(name, "subtract", src, column(highest, src))
+    powers = numerics.rounded(jnp.exp(below))
     sums = reduce_free(name, "add", powers)
     return numerics.cast(powers, dst.dtype), numerics.cast(sums, total.dtype)

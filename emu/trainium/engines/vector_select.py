@@ -189,7 +189,8 @@ def _drawn(seed: KnownInt, shape: Shape, low: float = 0.0, high: float = 1.0) ->
     # Drawn in float64 they would be other numbers, and the exact reading would drop out elements
     # that the kernel keeps.
     key = jax.random.key(jnp.asarray(seed, jnp.int32))
-    return f32(jax.random.uniform(key, shape, jnp.float32, low, high))
+    drawn = jax.random.uniform(key, shape, jnp.float32, low, high)
+    return f32(numerics.rounded(drawn))
 
 
 def _dropout_cost(

@@ -172,7 +172,8 @@ def _ring_sum(parts: jax.Array) -> jax.Array:
         return total + part, None
 
     total, _ = lax.scan(add, turned[0], turned[1:])
-    return total
+    # Here, where it stands once, and not on every rank that gets it.
+    return numerics.rounded(total)
 
 
 def chip_reduce_scatter(

@@ -263,7 +263,9 @@ def reduce_scatter(dst: Hbm, src: Hbm, *, axis: str) -> Hbm:
 
 def _sum(stacked: jax.Array) -> jax.Array:
     """Over the leading dimension, first core first: every run rounds alike."""
-    return functools.reduce(jnp.add, [f32(x) for x in stacked])
+    total = functools.reduce(jnp.add, [f32(x) for x in stacked])
+    # Here, where it stands once, and not on every core that gets it.
+    return numerics.rounded(total)
 
 
 def same_shape(name: str, dst: Hbm, src: Hbm) -> None:

@@ -7,7 +7,7 @@ multiply of 16-bit elements is the correctly rounded result.
 import jax.numpy as jnp
 from jax import lax
 
-from emu import given
+from emu import given, numerics
 from emu.annotations import DType, KnownInt, Shape
 from emu.checks import tile
 from emu.datasheet import Device
@@ -37,6 +37,11 @@ _OPS = {"add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "max": jnp.max
 def single(x: Sram) -> Sram:
     """`x` as float32; exact for every float dtype a PE has."""
     return x.astype(jnp.float32)
+
+
+def product(a: Sram, b: Sram) -> Sram:
+    """`a * b` in float32, rounded before anything is added to it."""
+    return numerics.rounded(single(a) * single(b))
 
 
 def unset(dtype: DType) -> float:
@@ -198,8 +203,9 @@ def rope(dst: Sram, x: Sram, cos: Sram, sin: Sram) -> Sram:
     first, second, rest = jnp.split(single(x), [half, 2 * half], axis=1)
     cosines = jnp.broadcast_to(single(cos)[None], first.shape)
     sines = jnp.broadcast_to(single(sin)[None], first.shape)
-    turned_first = first * cosines - second * sines
-    turned_second = second * cosines + first * sines
+    # Six operations, each of which writes its results.
+    turned_first = product(first, cosines) - product(second, sines)
+    turned_second = product(second, cosines) + product(first, sines)
     turned = [turned_first, turned_second, rest]
     return jnp.concatenate(turned, axis=1).astype(dst.dtype)
 
@@ -209,6 +215,7 @@ __all__ = [
     "copy",
     "copy_into",
     "fill",
+    "product",
     "rope",
     "single",
     "sram_tile",

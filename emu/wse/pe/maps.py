@@ -4,6 +4,10 @@ Each callback multiplies a vector by one scalar and adds it to the destination. 
 dtype is the accumulator's: float32 for 16-bit weights is the mixed-precision multiply-add
 (`@fmachs`), a 16-bit destination rounds after every scalar. Scalars are taken in their order.
 
+A product is rounded to float32 before it is added, here as in the stepper. Of 16-bit operands it is
+exact there, so the machine's multiply-add gives the same if it keeps the product whole; whether it
+does so of float32 operands is not published.
+
 A GEMV of 12 by 20 weights in float16 on a WSE-3 is 12 callbacks of length 20: 12 cycles load three
 descriptors, then each takes 6 + 2 x 3 cycles, 3 being groups of 8 lanes: 12 + 12 x 12 = 156.
 """
@@ -19,7 +23,7 @@ from emu.datasheet import Device
 from emu.errors import WrongShape
 from emu.instruction import Cost, Operand, instruction
 from emu.tracing.jaxpr import caller
-from emu.wse.pe.isa import SPACE, single
+from emu.wse.pe.isa import SPACE, product, single
 from emu.wse.pe.laws import known_part, map_cycles, on_datapath, precision
 from emu.wse.spaces import Sram
 
@@ -82,7 +86,7 @@ def fmac_map(dst: Sram, w: Sram, x: Sram) -> Sram:
     _check_depth("wse.fmac_map", w.shape[-2:-1] == x.shape, w, x)
 
     def term(k: KnownInt) -> Sram:
-        return single(x[k]) * single(w[..., k, :])
+        return product(x[k], w[..., k, :])
 
     return accumulate(dst, x.shape[0], term)
 
@@ -128,7 +132,7 @@ def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
     _check_depth("wse.score_map", k.shape[0] == q.shape[-1], k, q)
 
     def term(element: KnownInt) -> Sram:
-        return single(q)[:, element, None] * single(k)[None, element]
+        return product(q[:, element, None], k[None, element])
 
     summed = accumulate(dst, q.shape[1], term)
     is_live = jnp.arange(k.shape[1])[None] < live
@@ -178,10 +182,10 @@ def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
     _check_depth("wse.value_map", v.shape[0] == p.shape[-1], v, p)
 
     def term(slot: KnownInt) -> Sram:
-        product = single(p)[:, slot, None] * single(v)[None, slot]
+        weighed = product(p[:, slot, None], v[None, slot])
         # Chosen, not multiplied by 0: a slot that nobody has written holds NaN, and 0 times that is
         # NaN.
-        return jnp.where(slot < live, product, 0.0)
+        return jnp.where(slot < live, weighed, 0.0)
 
     return accumulate(dst, v.shape[0], term)
 

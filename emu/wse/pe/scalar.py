@@ -43,7 +43,7 @@ def _square_sum_cost(device: Device, dst: Operand, x: Operand) -> Cost:
 @instruction("wse.square_sum", cost=_square_sum_cost, reads=(SPACE,), writes=SPACE)
 def square_sum(dst: Sram, x: Sram) -> Sram:
     """Sum of squares of each row of `x` (`[n]` to `[1]`, or `[rows, n]` to `[rows]`)."""
-    squares = single(x) ** 2
+    squares = numerics.rounded(single(x) ** 2)
     sums = squares.sum(-1)
     return sums.reshape(dst.shape).astype(dst.dtype)
 
@@ -167,8 +167,8 @@ def exp(dst: Sram, x: Sram, top: Sram, live: KnownInt, *, scale: float) -> Sram:
     values = single(x)
     tops = jnp.broadcast_to(single(top)[:, None], x.shape)
     # No more than 0 for a live slot, so `exp` does not overflow whatever the scores are.
-    below = values - tops
-    raised = jnp.exp(below * scale)
+    below = numerics.rounded(values - tops)
+    raised = jnp.exp(numerics.rounded(below * scale))
     is_live = jnp.arange(x.shape[1])[None] < live
     return jnp.where(is_live, raised, 0.0).astype(dst.dtype)
 
@@ -221,8 +221,8 @@ def _rsqrt_cost(
 def rsqrt_mean(dst: Sram, x: Sram, *, n: int, eps: float) -> Sram:
     """`1 / sqrt(x / n + eps)` of each scalar of `x`, a sum of `n` squares."""
     given.whole("wse.rsqrt_mean: n", n, 1)
-    mean = single(x) * (1.0 / n)
-    root = jnp.sqrt(mean + eps)
+    mean = numerics.rounded(single(x) * (1.0 / n))
+    root = numerics.rounded(jnp.sqrt(numerics.rounded(mean + eps)))
     return (1.0 / root).astype(dst.dtype)
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import given
+from emu import given, numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -80,7 +80,9 @@ def _reduce(
     sums = _Sums(op, tiles)
     for chains in chains_of(tree):
         sums.add(chains)
-    whole = at_place(sums.of(tree.root), tree.pes, tree.root)
+    # Rounded here, where it stands once: of what is padded XLA would round every PE's.
+    total = numerics.rounded(sums.of(tree.root))
+    whole = at_place(total, tree.pes, tree.root)
     return whole.astype(dst.dtype)
 
 

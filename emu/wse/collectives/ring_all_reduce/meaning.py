@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import given
+from emu import given, numerics
 from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -94,6 +94,7 @@ def _ring_all_reduce(
     # A chunk starts one place beyond the one where it ends.
     started = chunks[(ends + 1) % group, ends]
     total, _ = lax.scan(add, started, jnp.arange(2, group + 1))
+    total = numerics.rounded(total)  # here, where it stands once
     whole = jnp.moveaxis(total, 0, -2).reshape(-1, 1, *x.shape[1:])
     whole = lax.optimization_barrier(whole)  # or XLA sums once per receiver
     received = jnp.broadcast_to(whole, (whole.shape[0], group, *x.shape[1:]))

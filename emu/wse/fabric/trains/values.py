@@ -240,9 +240,9 @@ def _vector(
         first = single(first)
         second = single(value_of(op.b))
         if op.op == "fmac":
-            # Of 16-bit operands the product is exact in float32 (8 + 8 bits of bfloat16, 11 + 11 of
-            # float16, in 24), unless it leaves float32's range, so that fused or not makes no
-            # difference.
+            # Rounded, as `emu.wse.pe.maps` does. Of 16-bit operands the product is exact in float32
+            # (8 + 8 bits of bfloat16, 11 + 11 of float16, in 24), unless it leaves float32's range,
+            # so that fused or not makes no difference.
             product = first * second
             result = single(value_of(op.dst)) + product
         else:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emu import strict_jit
 from emu.datasheet import Device
 from emu.wse import WSE2, WSE3
 from emu.wse.fabric import ops
@@ -173,7 +174,7 @@ def test_chain_rounds_at_every_hop() -> None:
     assert flowed.sent == flowed.consumed == {"a": 3 * 19, "b": 3 * 20}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("acc", ["float32", "same"])
 def test_map_is_the_hardware_loop(dtype: str, acc: str) -> None:
     p = FabricProgram(3)
@@ -188,7 +189,9 @@ def test_map_is_the_hardware_loop(dtype: str, acc: str) -> None:
     got = flow.run(encode(p, WSE3.at()), data, timed=False).values["y"]
     for k in range(3):
         own = {name: a[0, k] for name, a in data.items()}
-        wanted = np.asarray(maps.fmac_map(own["y"], own["w"].reshape(5, 7), own["x"]))
+        weights = own["w"].reshape(5, 7)
+        # Compiled, as `run` does: XLA then sees the whole loop.
+        wanted = np.asarray(strict_jit(maps.fmac_map)(own["y"], weights, own["x"]))
         np.testing.assert_array_equal(bits(got[0, k]), bits(wanted))
 
 
