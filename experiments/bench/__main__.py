@@ -11,7 +11,7 @@ from experiments.bench.work import GEMM_SIZE, TOKENS, WORK, Timed, timed
 from experiments.shared import cli
 from experiments.shared.output import Figures, Output
 
-SECTIONS = ("clock", "values", "model")
+SECTIONS = ("clock", "values", "model", "rounding")
 DEFAULT = ("clock", "model")
 MOST_REPEATS = 1000
 TITLES = {
@@ -41,7 +41,8 @@ def options(parser: cli.Parser) -> None:
         type=cli.one_of("section", SECTIONS),
         help="clock: four pieces of work read by the clock alone, each a process of its own; "
         "values: GEMM and layer with values and clock against plain JAX (minutes, 10 GB); "
-        f"model: prefill and decode step of --model ({' '.join(DEFAULT)})",
+        "model: prefill and decode step of --model; rounding: what it costs that every result is "
+        f"rounded ({' '.join(DEFAULT)})",
     )
     parser.add_argument(
         "--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder"
@@ -57,7 +58,7 @@ def options(parser: cli.Parser) -> None:
 def main(args: argparse.Namespace, output: Output) -> None:
     """Runs the sections that were asked for and prints their tables; asserts nothing."""
     console = output.console()
-    measure = {"clock": clock, "values": values, "model": model}
+    measure = {"clock": clock, "values": values, "model": model, "rounding": rounding}
     figures: Figures = {}
     lines: list[tuple[object, ...]] = []
     for section in dict.fromkeys(args.sections or DEFAULT):
@@ -163,6 +164,21 @@ def model(args: argparse.Namespace) -> Iterator[Measured]:
             table.add_row(row, f"{seconds:.3f}", f"{issued:,}", rate)
             figures |= {f"{row} read_s": seconds, f"{row} issued": issued}
         yield table, f"{tokens}, clock", figures
+
+
+def rounding(args: argparse.Namespace) -> Iterator[Measured]:
+    """Kernels, and a small model on both machines, with and without every result rounded."""
+    from experiments.bench.rounding import costs
+    from models.loading.load import load
+
+    heads = ("", "every result rounded", "as XLA compiles it", "ratio")
+    table = headed("values: what rounding costs, median CPU seconds", *heads)
+    figures: Figures = {}
+    for what, rounded_s, plain_s in costs(load(args.model), args.repeats):
+        times = f"{rounded_s * 1e3:.2f} ms", f"{plain_s * 1e3:.2f} ms"
+        table.add_row(what, *times, f"{rounded_s / plain_s:.2f}")
+        figures |= {f"{what} rounded_s": rounded_s, f"{what} plain_s": plain_s}
+    yield table, "both", figures
 
 
 def headed(title: str, first: str, *rest: str) -> Table:
