@@ -18,6 +18,7 @@ from jax import lax
 
 from emu.annotations import DType
 
+ROUNDED = "rounded"  # what a jaxpr calls the function of this name
 GROUP = 32  # elements that share a scale
 SCALE_NAN = 255
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; bit 3 is the sign

@@ -68,7 +68,7 @@ def _inside(eqn: jx.Equation) -> tuple[bool, ...] | None:
 
 
 def _rounds(eqn: jx.Equation) -> bool:
-    return eqn.params.get("name") == numerics.rounded.__name__
+    return eqn.params.get("name") == numerics.ROUNDED
 
 
 __all__ = ["unrounded"]
