@@ -266,6 +266,9 @@ TILES = 5  # tiles 0 and 1 are read by loops and never carried
 SPARES = (
     14  # at most so many further ones turn, more than the longest period looked for
 )
+# A deep ring lets its producer run ahead of its consumer for many iterations, at a rate of its own,
+# until it is full: a schedule that repeats for a while and not for ever.
+DEPTHS = (1, 1, 2, 2, 3, 7, 12)
 TABLE = (3, 0, 7, 1, 1, 5, 2, 9)
 
 
@@ -340,7 +343,8 @@ def statements(draw, depth, more):
         )
     if kind == "scratch":
         bank = draw(st.sampled_from([None, 0, 1]))
-        return kind, dst, src, draw(st.integers(1, 3)), bank, draw(costs())
+        depth = draw(st.sampled_from(DEPTHS))
+        return kind, dst, src, depth, bank, draw(costs()), draw(costs())
     return kind, dst, src, draw(costs(plain=kind == "counted"))
 
 
@@ -377,7 +381,8 @@ def turning_programs(draw):
     program: list[tuple[Any, ...]] = [("spares", banks, cost)]
     if draw(st.booleans()):
         long = draw(costs(plain=True)) | {"busy": 3000, "latency": 3000}
-        program.append(("scratch", 2, 0, 1, 0, long))
+        brief = dict(engine="add", busy=2, latency=5)
+        program.append(("scratch", 2, 0, 1, 0, brief, long))
     turns = [("turn", 0, cost)]
     turns += draw(st.lists(statements(0, ("turn",)), max_size=1))
     program.append(
@@ -417,10 +422,10 @@ def run_fetch(tiles, scope, dst, src, cost):
     return tiles
 
 
-def run_scratch(tiles, scope, dst, src, buffers, bank, cost):
+def run_scratch(tiles, scope, dst, src, buffers, bank, fill, cost):
     """Through a tile declared on the spot."""
     passing = tile(buffers=buffers, bank=bank)
-    passing = op(passing, tiles[src], engine="add", busy=2, latency=5)
+    passing = op(passing, tiles[src], **fill)
     tiles[dst] = op(tiles[dst], passing, **cost)
     return tiles
 
