@@ -148,7 +148,7 @@ class Loop:
             *(object() for _ in range(1 + len(self.ready))),
             # Whatever writes a value makes a new one: the object itself tells.
             *self.carry,
-            # In a ring that turns, another buffer is in the role, which may have been used as often.
+            # In a ring that turns another buffer is in the role, perhaps used as often.
             *((id(buffer), buffer.uses) for buffer in buffers),
         ]
         labels = [

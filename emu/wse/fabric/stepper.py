@@ -21,6 +21,7 @@ from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.cycles.profile import COUNTERS
 from emu.wse.fabric.encoding.encode import Encoded, encode
+from emu.wse.fabric.errors import Unread
 from emu.wse.fabric.phases import Tally, by_trains
 from emu.wse.fabric.program import FabricProgram, Place
 from emu.wse.fabric.result import Run
@@ -33,6 +34,9 @@ ASKED = "stepping was asked for"
 LIMIT_CYCLES = 10_000_000
 MOST_CYCLES = 1 << 30
 """What a run may be limited to: cycles are counted in 32 bits."""
+MOST_PES_FOR_A_VERDICT = 4096
+"""Of a wrong program that trains cannot tell all about: more take minutes to step."""
+
 Data = Mapping[str, Any]
 """Buffer name to its content: `[height, width, elements]`, or what broadcasts to it."""
 
@@ -92,7 +96,8 @@ def run(
       limit_cycles: stepping goes no further.
 
     Raises:
-      FabricError: the program is wrong, deadlocks or leaves wavelets unread.
+      FabricError: the program is wrong, deadlocks or leaves wavelets unread. By trains, words that
+        are never read are `Unread` also where their sender waits for room before all is done.
       NotTrains: `path="trains"` for a program that has to be stepped.
     """
     _check(program, device, data)
@@ -112,7 +117,15 @@ def run(
             path = "cycles"
             why = "a profile or log was asked for"
     if path != "cycles":
-        found = _by_trains(encoded, data, wanted)
+        try:
+            found = _by_trains(encoded, data, wanted)
+        except Unread:
+            pes = encoded.entry[0].size
+            if path == "trains" or pes > MOST_PES_FOR_A_VERDICT:
+                raise
+            found = (
+                "words are left, and only stepping tells whether their sender is stuck"
+            )
         if isinstance(found, Run):
             return found
         why = found

@@ -255,8 +255,9 @@ class Work:
             count, pe = stream.unread()
             if count:
                 raise Unread(
-                    f"{count} wavelets unread on color '{stream.name}' at "
-                    f"{self._name(pe)} when all tasks are done"
+                    f"{count} wavelets on color '{stream.name}' are never read at "
+                    f"{self._name(pe)}: their sender waits for room for ever, or they are left "
+                    "when all is done"
                 )
 
     def _name(self, pe: int) -> str:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from emu.datasheet import Device
 from emu.errors import EmulationError
-from emu.wse import WSE2, WSE3
+from emu.wse import WSE2, WSE3, stepper
 from emu.wse.fabric.cycles import run as cycle_run
 from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.encoding.encode import Encoded, encode
@@ -138,6 +138,9 @@ def check_trains(program: FabricProgram, device: Device) -> None:
         flowed = flow.run(e, data(0), timed=True)
     except FabricError:
         assert ended != "ok"
+        with pytest.raises(FabricError) as refused:
+            stepper.run(program, device, data(0))
+        assert type(refused.value).__name__ == ended
         return
     if flowed.times is None:
         assert flowed.why
