@@ -277,9 +277,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.chain_argmax": Crossing(
         PES,
         (1,),
-        lambda x: wse.chain_argmax(
-            held(1), held(1, dtype=I32), x, held(1, dtype=I32), axis="x"
-        ),
+        lambda x: wse.chain_argmax(held(1), held(1, dtype=I32), x, zero(), axis="x"),
         F32,
     ),
     "wse.walk": Crossing(PES, (64,), lambda x: wse.walk(held(64), x, 2, axis="x"), F32),
@@ -294,6 +292,11 @@ def like(x: jax.Array, times: float = 1) -> jax.Array:
 def held(*shape: int, dtype: Any = F32) -> jax.Array:
     """A fresh tile in a PE's SRAM."""
     return wse.sram_tile(shape=shape, dtype=dtype)
+
+
+def zero() -> jax.Array:
+    """An index in a PE's SRAM, written, as what is read must be."""
+    return wse.fill(held(1, dtype=I32), value=0)
 
 
 # --- what the rules say ---
