@@ -219,5 +219,6 @@ def test_a_signal_during_the_imports_is_one_line() -> None:
         if line.startswith("import 'jax._src"):
             break
     error = ended(process, signal.SIGTERM)
-    ours = [line for line in error.splitlines() if line.startswith("terminated: ")]
-    assert ours == ["terminated: nothing was finished"] and "Traceback" not in error
+    # A line of the interpreter may have been half told.
+    assert error.count("terminated: nothing was finished\n") == 1
+    assert "Traceback" not in error
