@@ -137,10 +137,11 @@ def layer_program(
     hidden = jax.ShapeDtypeStruct((*by_tile, tiling.hidden_padded), dtype)
     turns = jax.ShapeDtypeStruct((*by_tile, tiling.head_dim // 2), jnp.float32)
     program = Program(kernel, {LAYER_AXIS: 1}, (split, split, split, (), split, ()))
-    bias = jax.ShapeDtypeStruct((1, tiling.rows, tiling.kv_tiles * tiling.rows), dtype)
+    span = tiling.kv_tiles * tiling.rows
+    masks = jax.ShapeDtypeStruct((1, tiling.rows, span), jnp.uint8)
     return (
         program,
-        (hidden, turns, turns, layer_weights, ring.known(with_masks=False), bias),
+        (hidden, turns, turns, layer_weights, ring.known(with_masks=False), masks),
         ring,
     )
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from emu.trainium.datasheets import SYSTEMS, TRN3
+from emu.trainium.datasheets import SYSTEMS, TRN3, systems_of
 from experiments.quickstart import picture, report
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
@@ -26,7 +26,7 @@ from models.plain.transformer import from_weights
 PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
 CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
-OWN_SYSTEMS = [system for system in SYSTEMS if system.generation == TRN3.generation]
+OWN_SYSTEMS = systems_of(TRN3, SYSTEMS)
 LARGEST = max(OWN_SYSTEMS, key=lambda system: system.chips)
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from emu.trainium.datasheets import SYSTEMS, NeuronCoreSheet, System, on_system
+from emu.trainium.datasheets import (
+    SYSTEMS,
+    NeuronCoreSheet,
+    System,
+    on_system,
+    systems_of,
+)
 from experiments.shared import cli
 from experiments.shared.errors import UsageError
 
@@ -34,8 +40,9 @@ def joined(sheet: NeuronCoreSheet, name: str | None) -> NeuronCoreSheet:
     if name is None:
         return sheet
     system = BY_WORD[name]
-    if system.generation != sheet.generation:
-        own = [word(each) for each in SYSTEMS if each.generation == sheet.generation]
+    own_systems = systems_of(sheet, SYSTEMS)
+    if system not in own_systems:
+        own = [word(each) for each in own_systems]
         raise UsageError(
             f"--system is {name}, whose chips are not {sheet.name}; name one of {', '.join(own)}"
         )

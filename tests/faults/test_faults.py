@@ -3,13 +3,13 @@
 What this project raises itself, where the mistake was made, names the value and what it may be.
 """
 
-import resource
 import subprocess
 import sys
 
 import pytest
 
 from emu.errors import EmulationError
+from experiments.bench.work import peak_bytes
 from tests.faults import (
     catalogue_faults,
     context_faults,
@@ -62,16 +62,14 @@ def test_no_fault_takes_much_memory():
     assert int(done.stdout) < MOST_BYTES
 
 
-def peak_bytes():
-    """What this process held at most, once it has made every fault."""
+def make_all():
     for table, name in EACH:
         try:
             table.FAULTS[name].make()
         except EmulationError:
             pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":
+    make_all()
     print(peak_bytes())

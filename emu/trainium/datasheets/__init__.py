@@ -6,7 +6,7 @@ listed here and nowhere else: everything outside this folder asks a sheet for it
 
 from emu import given
 from emu.datasheet import declare_machine
-from emu.trainium.datasheets.deployment import on_system, with_cores
+from emu.trainium.datasheets.deployment import on_system, systems_of, with_cores
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.datasheets.topology import System
 from emu.trainium.datasheets.trn1 import TRN1, TRN1_32XLARGE, TRN1N_32XLARGE
@@ -56,5 +56,6 @@ __all__ = [
     "NeuronCoreSheet",
     "System",
     "on_system",
+    "systems_of",
     "with_cores",
 ]

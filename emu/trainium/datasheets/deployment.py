@@ -1,6 +1,7 @@
 """How many cores of a chip run, and in which system the chip stands."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from emu import given
 from emu.datasheet import Quantity
@@ -23,6 +24,11 @@ def with_cores(sheet: NeuronCoreSheet, cores: int) -> NeuronCoreSheet:
             hbm_bytes, "derived", f"{sheet.hbm_bytes.source}, by {cores} cores"
         ),
     )
+
+
+def systems_of(sheet: NeuronCoreSheet, systems: Iterable[System]) -> list[System]:
+    """Those of some systems that are built of the sheet's chips."""
+    return [system for system in systems if system.generation == sheet.generation]
 
 
 def on_system(sheet: NeuronCoreSheet, system: System) -> NeuronCoreSheet:

@@ -16,12 +16,16 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 LONGEST_S = 60  # of a child that does not end, which no test waits for otherwise
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @pytest.fixture(autouse=True)
 def heeding() -> Iterator[None]:
-    """A shell that runs the tests in the background ignores SIGINT, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell may run the tests with SIGINT or SIGHUP ignored, and children inherit that."""
+    before = [signal.signal(each, signal.SIG_DFL) for each in SIGNALS]
     yield
-    signal.signal(signal.SIGINT, before)
+    for each, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(each, handler)
 
 
 def begun(*command: str) -> "subprocess.Popen[str]":
@@ -39,7 +43,10 @@ def begun(*command: str) -> "subprocess.Popen[str]":
 def ended(process: "subprocess.Popen[str]", number: int) -> str:
     """What a child complains of after a signal; it has told a line before."""
     process.send_signal(number)
-    _, error = process.communicate(timeout=LONGEST_S)
+    try:
+        _, error = process.communicate(timeout=LONGEST_S)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number, error
     return error
 
@@ -94,7 +101,7 @@ BUSY = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal_has_its_status_and_its_word(number: signal.Signals) -> None:
     words = {
         signal.SIGINT: "interrupted",

@@ -666,7 +666,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "words that nobody reads": (
         both(sends, second=[lambda p: takes(p, 7)]),
-        "1 wavelets unread on color 'red'",
+        "1 wavelets on color 'red' are unread",
     ),
     "two threads on a color": (
         two_threads,

@@ -201,7 +201,7 @@ def test_what_is_unread_and_who_waits() -> None:
         "more", [ops.copy(ops.send("red"), p.buffers["x"][:2])], np.s_[0, 0], start=True
     )
     with pytest.raises(
-        Unread, match=r"2 wavelets unread on color 'red' at PE \(x=2, y=0"
+        Unread, match=r"2 wavelets on color 'red' are never read at PE \(x=2, y=0"
     ):
         worked_out(p, WSE3.at())
     p = line(3, 8)
