@@ -331,6 +331,8 @@ def statements(draw, depth, more):
         return kind, draw(st.integers(1, TILES - 2))
     if kind == "turn":
         return kind, src, draw(costs())
+    if kind == "make":
+        return kind, dst, src, draw(costs(plain=True))
     if kind == "late":
         return kind, dst, draw(st.integers(0, SPARES - 1)), draw(costs())
     if kind == "hop":
@@ -359,7 +361,7 @@ def loops_of(draw, depth, more):
 
 
 @st.composite
-def programs(draw, more=("hop", "rotate", "turn")):
+def programs(draw, more=("hop", "rotate", "turn", "make")):
     """A loop of up to 40 iterations between straight statements: a list of statements."""
     banks = st.sampled_from([None, None, None, 0, 1])
     spares = draw(st.lists(banks, max_size=SPARES))
@@ -414,6 +416,12 @@ def block(body, tiles, scope):
 
 def run_op(tiles, scope, dst, src, cost, instr=op):
     tiles[dst] = instr(tiles[dst], tiles[src], **cost)
+    return tiles
+
+
+def run_make(tiles, scope, dst, src, cost):
+    """A tile that the instruction makes itself, in place of an old one."""
+    tiles[dst] = make(tiles[src], **cost)
     return tiles
 
 
@@ -538,6 +546,7 @@ STATEMENTS = {
     "part": functools.partial(run_op, instr=part),
     "fetch": run_fetch,
     "scratch": run_scratch,
+    "make": run_make,
     "counted": run_counted,
     "hop": run_hop,
     "rotate": run_rotate,

@@ -239,7 +239,7 @@ def _results(state: ClockState, issued: Issue, timing: Timing) -> list[Value]:
     ready = select(issued.active, ready, 0)
     source = issued.engine.cause
     for atom, space in zip(issued.eqn.outvars, issued.inst.writes, strict=True):
-        result = state.in_new_buffer(atom.aval, space, ready, source)
+        result = state.made(atom.aval, space, ready, source)
         results.append(result)
     return results
 

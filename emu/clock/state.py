@@ -173,12 +173,17 @@ class ClockState:
         """The port of a memory space's bank."""
         return self.ports.setdefault(key, Port())
 
-    def in_new_buffer(
-        self, aval: jx.Aval, space: str, ready: Ticks = 0, source: CauseName = ""
-    ) -> Value:
-        """A value in a buffer of its own."""
-        # Until its content is ready its maker is writing it: nobody may overwrite it before.
+    def there(self, aval: jx.Aval, space: str) -> Value:
+        """A value in a buffer of its own, there from the start."""
+        buffer = self.buffer()
+        return Value(aval.shape, aval.dtype, space, 0, buffer, buffer.version)
+
+    def made(self, aval: jx.Aval, space: str, ready: Ticks, source: CauseName) -> Value:
+        """A value in a buffer of its own, which its maker writes until it is ready."""
+        # Nobody may overwrite it before. That is a use like another: a core that is read for others
+        # of its class tells them when the buffers are idle that the loop has used.
         buffer = self.buffer(ready, source)
+        buffer.uses = 1
         version = buffer.version
         return Value(
             aval.shape, aval.dtype, space, ready, buffer, version, source=source

@@ -155,7 +155,7 @@ def _argument(state: ClockState, aval: jx.Aval, value: np.ndarray | None) -> Val
     """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
     if value is not None and value.dtype.kind in "iub":
         return _constant(aval, value)
-    return state.in_new_buffer(aval, state.setup.device.home)
+    return state.there(aval, state.setup.device.home)
 
 
 def read(

@@ -107,7 +107,7 @@ class Loop:
         """The loop's outputs after its last iteration: a stack is ready with its last slice."""
         stacks: list[Value] = []
         for number, atom in enumerate(self.eqn.outvars[self.scan.carry :]):
-            stack = self.state.in_new_buffer(
+            stack = self.state.made(
                 atom.aval,
                 self.spaces[number],
                 self.ready[number],

@@ -14,6 +14,7 @@ from tests import helpers
 from tests.helpers import F32, MESH, THROTTLED, TOY, fetch, hop, op, tile
 
 LAW = settings(max_examples=30, derandomize=True, deadline=None)
+ALONE = ("rotate", "turn", "make")  # what a core does without others
 
 
 def alone(program, core, device, **options):
@@ -50,7 +51,7 @@ def as_if_alone(program, device, **options):
 
 
 @LAW
-@given(helpers.programs(more=("rotate", "turn")))
+@given(helpers.programs(more=ALONE))
 @pytest.mark.parametrize(
     "options", [{}, {"contended": False}, {"as_written": True}], ids=str
 )
@@ -59,9 +60,26 @@ def test_random_programs_core_by_core(options, program):
 
 
 @LAW
-@given(helpers.programs(more=("rotate", "turn")))
+@given(helpers.programs(more=ALONE))
 def test_random_programs_core_by_core_with_a_throttled_engine(program):
     as_if_alone(program, THROTTLED)
+
+
+def test_a_tile_made_inside_is_its_makers_until_it_is_done():
+    """The last tile that the loop makes is done 1,200 ticks after its start, then partly rewritten.
+
+    Who writes a part waits for nothing but that the tile is idle.
+    """
+    slow = {"engine": "io", "busy": 1, "latency": 300}
+    quick = {"engine": "mul", "busy": 1, "latency": 1}
+    busy = {"engine": "mul", "busy": 9, "latency": 9}
+    # So that there are two classes, of which one core each is read.
+    either = ("cond", "core", 0, [[("op", 3, 0, quick)], [("op", 3, 0, busy)]])
+    program = [
+        ("scan", "scan", 40, [either, ("make", 2, 0, slow)]),
+        ("part", 2, 0, quick),
+    ]
+    as_if_alone(program, TOY)
 
 
 @LAW
