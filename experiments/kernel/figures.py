@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emu import Sheet
+from emu.trainium.timed import Timed
 from experiments.kernel.run import Run
 from experiments.kernel.search import Search
 from experiments.shared.output import Figures
@@ -45,11 +46,18 @@ def of_search(
 
 
 def as_json(run: Run) -> Figures:
-    """Every figure of a run; times in seconds, ticks as integers."""
-    clock = run.clock
+    """A kernel, its sizes, and every figure of its run."""
     return {
         "kernel": run.entry.name,
         "sizes": {**run.entry.sizes, **run.given},
+        **of_timed(run),
+    }
+
+
+def of_timed(run: Timed) -> Figures:
+    """Every figure of a timed program; times in seconds, ticks as integers."""
+    clock = run.clock
+    return {
         "device": run.sheet.name,
         "cores": run.cores,
         "deployed": run.sheet.deployed,
@@ -82,7 +90,7 @@ CSV = ("section", "name", "detail", "us", "share")
 Row = tuple[str, str, str, float, float]
 
 
-def rows(run: Run) -> list[Row]:
+def rows(run: Timed) -> list[Row]:
     """`(section, name, detail, microseconds, share of the time)` of every figure that is a time."""
     total = run.clock.end_ticks or 1
 

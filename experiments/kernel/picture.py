@@ -15,7 +15,7 @@ from emu.clock.reading import IN_USE, THROTTLE, Event
 from emu.report.bands import busy_share
 from emu.report.critical_path import instructions
 from emu.report.explain import NAMES
-from experiments.kernel.run import Run  # noqa: E402
+from emu.trainium.timed import Timed
 
 BINS = 800
 ZOOMED = 60  # instructions of one engine in the last panel
@@ -27,7 +27,7 @@ Bars = dict[str, dict[int, list[tuple[float, float]]]]
 """Label, then row, to `(start, length)` in us."""
 
 
-def draw(run: Run, path: pathlib.Path) -> None:
+def draw(run: Timed, path: pathlib.Path) -> None:
     """Writes the picture as a PNG: the whole run, then a stretch of its middle."""
     events = run.clock.events
     end = run.clock.end_ticks
@@ -57,7 +57,7 @@ def _tracks(events: list[Event]) -> list[str]:
     return used
 
 
-def _whole(ax: Axes, run: Run) -> None:
+def _whole(ax: Axes, run: Timed) -> None:
     events = run.clock.events
     end = run.clock.end_ticks
     edges = np.linspace(0, max(1, end), BINS + 1)
@@ -77,7 +77,7 @@ def _whole(ax: Axes, run: Run) -> None:
     ax.set_title("the whole kernel; what is below is marked", loc="left")
 
 
-def _memory(ax: Axes, run: Run) -> None:
+def _memory(ax: Axes, run: Timed) -> None:
     """Bytes in use over time, as a share of each memory."""
     for space in ("sbuf", "psum"):
         changes = collections.Counter({0: 0, run.clock.end_ticks: 0})
@@ -110,7 +110,7 @@ def _middle(events: list[Event], end: int) -> tuple[int, int]:
     return some[0].start, some[-1].end
 
 
-def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
+def _zoom(ax: Axes, run: Timed, window: tuple[int, int]) -> None:
     """Every instruction in a window by name, and what engines waited for between them."""
     start, end = window
     tracks = _tracks(run.clock.events)
@@ -139,7 +139,7 @@ def _zoom(ax: Axes, run: Run, window: tuple[int, int]) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7)
 
 
-def _bars(run: Run, tracks: list[str], window: tuple[int, int]) -> Bars:
+def _bars(run: Timed, tracks: list[str], window: tuple[int, int]) -> Bars:
     """What is drawn in a window: a row for each engine, then one for the critical path."""
     start, end = window
     bars: Bars = {}

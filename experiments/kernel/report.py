@@ -9,8 +9,9 @@ from rich.table import Table
 from emu import BANDS, Sheet
 from emu.report.attribution import active_ticks
 from emu.report.explain import NAMES, in_words
+from emu.trainium.timed import Timed
 from experiments.kernel.figures import BOUNDS
-from experiments.kernel.run import Run, title
+from experiments.kernel.run import title
 from experiments.kernel.search import Search
 from experiments.shared.units import count, duration
 from kernels.trainium.catalogue import Entry
@@ -28,7 +29,7 @@ def show_catalogue(entries: Mapping[str, Entry], console: Console) -> None:
         )
 
 
-def show(run: Run, console: Console) -> None:
+def show(run: Timed, console: Console) -> None:
     """Prints the report of one run."""
     console.print(f"\n{run.title} on {run.machine}", markup=False, highlight=False)
     console.print(_headline(run), highlight=False)
@@ -39,7 +40,7 @@ def show(run: Run, console: Console) -> None:
     console.print(_path(run))
 
 
-def show_pair(first: Run, second: Run, console: Console) -> None:
+def show_pair(first: Timed, second: Timed, console: Console) -> None:
     """Prints two runs side by side, and the second's change over the first."""
     runs = (first, second)
     for letter, run in zip("AB", runs, strict=True):
@@ -87,13 +88,13 @@ Compared: TypeAlias = tuple[str, float, float, Callable[[float], str]]
 """A figure's name, its value in either run, and how it is printed."""
 
 
-def compared(first: Run, second: Run) -> list[Compared]:
+def compared(first: Timed, second: Timed) -> list[Compared]:
     """Every figure that two runs are compared by: seconds, shares of a peak, bytes."""
     runs = (first, second)
     lines: list[Compared] = []
 
     def line(
-        name: str, form: Callable[[float], str], value: Callable[[Run], float]
+        name: str, form: Callable[[float], str], value: Callable[[Timed], float]
     ) -> None:
         left, right = map(value, runs)
         lines.append((name, left, right, form))
@@ -122,12 +123,12 @@ def _bytes(number: float) -> str:
     return count(number, "B")
 
 
-def _active_s(run: Run, engine: str) -> float:
+def _active_s(run: Timed, engine: str) -> float:
     ticks = active_ticks(run.spent.get(engine, {}))
     return ticks / run.clock.device.tick_hz
 
 
-def _headline(run: Run) -> str:
+def _headline(run: Timed) -> str:
     times = " / ".join(duration(run.time_s[band]) for band in BANDS)
     use = run.utilisation
     peak = run.peak_bytes
@@ -145,7 +146,7 @@ def _headline(run: Run) -> str:
     )
 
 
-def _engines(run: Run) -> Table:
+def _engines(run: Timed) -> Table:
     table = _table("Engine use", "", "active", "cycles", "share", "largest wait")
     total = run.clock.end_ticks or 1
     for engine, spent in run.spent.items():
@@ -173,7 +174,7 @@ def _engines(run: Run) -> Table:
     return table
 
 
-def _bounds(run: Run) -> Table:
+def _bounds(run: Timed) -> Table:
     bounds = run.bounds
     table = _table(
         "Bounds, as AWS names them", "", "time", "of the total", "speedup, at most"
@@ -196,7 +197,7 @@ def _bounds(run: Run) -> Table:
     return table
 
 
-def _split(run: Run) -> Table:
+def _split(run: Timed) -> Table:
     split = run.split
     title = f"Where the time of the {NAMES.get(split.engine, split.engine)} went"
     table = _table(title, "", "", "ticks", "us", "share")
@@ -212,7 +213,7 @@ def _split(run: Run) -> Table:
     return table
 
 
-def _path(run: Run) -> Table:
+def _path(run: Timed) -> Table:
     table = _table(
         "Critical path by source line", "", "", "times", "us", "share", "busy"
     )

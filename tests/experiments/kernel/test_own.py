@@ -160,7 +160,7 @@ def test_several_values_are_candidates_for_tune(
         ([":data", "x=f32[2,2]"], "Attempted boolean conversion of traced array"),
         ([":data", "x=f32[2,2]"], "(mine.py:25)"),
         ([":reshaped", "x=f32[2,2]"], "cannot reshape array of shape (2, 2)"),
-        ([":nothing", "x=f32[2]"], "mine.py:nothing: takes no time"),
+        ([":nothing", "x=f32[2]"], "mine.py:nothing x=f32[2]: takes no time"),
         (
             [":product", "x=f32[64,128]", "w=f32[128,512]"],
             "trn.nc_matmul: cannot take float32[64, 128], float32[128, 512], int32[] into ",
