@@ -34,7 +34,8 @@ class Loop:
       count: turns; at least 1.
       body: in program order.
       kind: `affine`, `sequential` or `static` as the kernel wrote it, `python` for `range`,
-        `dynamic` for a trip count that was given, `grid` for the programs of a launch.
+        `dynamic` for a trip count that was given, `grid` for the programs of a launch that one core
+        runs in turn, `cores` for those that run at the same time (`Recorded.cores`).
       place: of the loop in the kernel.
     """
 
@@ -222,7 +223,19 @@ class Operation:
         return (*self.writes, *reads)
 
 
-Node: TypeAlias = Operation | Loop
+@dataclasses.dataclass(eq=False)
+class PerCore:
+    """Where the cores of a launch do not do the same: `bodies[c]` is what core `c` alone does.
+
+    Operations that cross cores are never in one: all cores meet them in the same order, so they
+    part a program, and what lies between two of them is either the same on all cores, with the
+    index of `Recorded.cores` in its addresses, or a `PerCore`.
+    """
+
+    bodies: tuple[list["Node"], ...]
+
+
+Node: TypeAlias = Operation | Loop | PerCore
 
 
 @dataclasses.dataclass(eq=False)
@@ -232,10 +245,17 @@ class Recorded:
     Attributes:
       name: of the kernel.
       generation: `neuronxcc.nki` or `nki`: which one it was written for.
-      body: of one core; several bodies where the cores of a launch do not do the same.
+      body: of one core; with `PerCore` parts where the cores of a launch do not do the same.
       inputs: the arguments that are tensors, in order.
       outputs: what the kernel returned, in order.
       constants: arrays that the kernel holds itself, in HBM.
+      cores: None of a kernel for one core. Else a `Loop` of kind `cores` that is in no body: its
+        `count` cores run `body` at the same time, along the mesh axis `nc`, and its index in
+        addresses is the core's own. They share HBM: each has a copy of a buffer there, to which
+        it writes its part; `owners` tell whose part counts, and `nki.isa.core_barrier` hands the
+        parts on.
+      owners: of each output, who wrote which element last, `int8` of the output's shape; None
+        where there is one core. -1 is an element that nobody wrote.
     """
 
     name: str
@@ -244,6 +264,8 @@ class Recorded:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
+    cores: Loop | None = None
+    owners: tuple[np.ndarray | None, ...] = ()
 
 
 def walk(
@@ -253,6 +275,9 @@ def walk(
     for node in body:
         if isinstance(node, Loop):
             yield from walk(node.body, (*path, node))
+        elif isinstance(node, PerCore):
+            for each in node.bodies:
+                yield from walk(each, path)
         else:
             yield node, path
 
@@ -264,6 +289,7 @@ __all__ = [
     "Loop",
     "Node",
     "Operation",
+    "PerCore",
     "Place",
     "Recorded",
     "Tensor",
