@@ -139,17 +139,21 @@ def _step(
     if choice.operands is not None:
         reads = tuple(reads[place] for place in choice.operands)
     destinations = [buffers.part(access, turns) for access in operation.writes]
+    old = [
+        part.reshape(access.shape)
+        for part, access in zip(destinations, operation.writes, strict=True)
+    ]
     sources: list[Any] = []
     for read in reads:
         if isinstance(read, Access):
-            sources.append(buffers.part(read, turns))
+            sources.append(buffers.part(read, turns).reshape(read.shape))
         else:
             sources.append(np.int32(valued(read, turns)))
     instruction = choice.instruction
     if instruction.across:
-        results = yield operation, [x.copy() for x in destinations], sources
+        results = yield operation, [x.copy() for x in old], sources
     else:
-        given = [*destinations, *sources] if instruction.in_place else sources
+        given = [*old, *sources] if instruction.in_place else sources
         operands = [jnp.asarray(x) for x in given]
         result = instruction(*operands, **choice.parameters)
         results = list(result) if isinstance(result, tuple) else [result]

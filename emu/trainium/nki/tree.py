@@ -154,10 +154,13 @@ class Access:
     offset: Affine
     axes: tuple[tuple[int, int], ...]
     partition_step: int = 1
+    form: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """As the operation sees it."""
+        if self.form is not None:
+            return self.form
         free = tuple(count for _, count in self.axes)
         return free if self.partitions is None else (self.partitions, *free)
 
