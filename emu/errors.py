@@ -53,3 +53,7 @@ class PartialCollective(EmulationError):
 
 class BranchBufferMismatch(EmulationError):
     """Branches taken by different cores that return different buffers in one place."""
+
+
+class NkiError(EmulationError):
+    """A kernel that NKI itself would refuse, in its terms."""

@@ -145,6 +145,8 @@ class Access:
       partition_step: from one to the next.
       offset: of the first element.
       axes: (stride in elements, count) of each further axis; stride 0 repeats.
+      cast: the format that the bytes are read as, where it is not the tensor's own; `offset` and
+        strides then count its elements.
     """
 
     tensor: Tensor
@@ -155,6 +157,7 @@ class Access:
     axes: tuple[tuple[int, int], ...]
     partition_step: int = 1
     form: tuple[int, ...] | None = None
+    cast: np.dtype | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,7 +169,7 @@ class Access:
 
     @property
     def dtype(self) -> np.dtype:
-        return self.tensor.dtype
+        return self.tensor.dtype if self.cast is None else self.cast
 
     @property
     def space(self) -> str:

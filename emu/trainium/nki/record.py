@@ -1,0 +1,328 @@
+"""Runs a kernel as plain Python and keeps what it asks of the machine.
+
+Every iteration of every loop is run; `roll` puts the loops back in.
+"""
+
+import contextvars
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import emu
+from emu.errors import EmulationError
+from emu.trainium.nki.handles import Handle, constant, whole_tensor
+from emu.trainium.nki.roll import Roll
+from emu.trainium.nki.tree import (
+    Access,
+    Affine,
+    Choice,
+    Node,
+    Operation,
+    Place,
+    Recorded,
+    Tensor,
+)
+
+OURS = os.path.dirname(emu.__file__) + os.sep
+
+RECORDER: contextvars.ContextVar["Recorder | None"] = contextvars.ContextVar(
+    "recorder", default=None
+)
+
+NO, YES = Affine(0), Affine(1)
+"""Registers that say no and yes, told from numbers by being these two objects."""
+
+
+class Turn(int):
+    """A loop's index as the kernel gets it: a whole number that knows its loop.
+
+    Attributes:
+      count: turns of the loop.
+      number: of this turn, from 0.
+    """
+
+    count: int
+    number: int
+
+
+class Recorder:
+    """What a kernel does, as it does it.
+
+    Attributes:
+      generation: `neuronxcc.nki` or `nki`.
+      device: `trn1`, `trn2` or `trn3`.
+      grid: of the launch.
+      program: which of the grid's programs is being recorded.
+    """
+
+    def __init__(self, generation: str, device: str, grid: tuple[int, ...] = ()):
+        self.generation = generation
+        self.device = device
+        self.grid = grid
+        self.program: tuple[int, ...] = (0,) * len(grid)
+        self.roll = Roll()
+        self.inputs: list[Tensor] = []
+        self.constants: list[Tensor] = []
+        self.stored: dict[Tensor, None] = {}
+        self.places: dict[tuple[str, int], Place] = {}
+
+    def place(self) -> Place:
+        """The line of the kernel that is being run."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(OURS):
+            frame = frame.f_back
+        if frame is None:
+            return Place("", 0)
+        key = frame.f_code.co_filename, frame.f_lineno
+        place = self.places.get(key)
+        if place is None:
+            place = self.places[key] = Place(*key)
+        return place
+
+    def tensor(
+        self,
+        shape: Sequence[int],
+        dtype: Any,
+        space: str,
+        *,
+        name: str = "",
+        block: Sequence[int] = (),
+        role: str = "temporary",
+        value: np.ndarray | None = None,
+        bank: int | None = None,
+    ) -> Tensor:
+        """Declares a buffer."""
+        sizes = tuple([int(size) for size in shape])
+        tensor = Tensor(
+            sizes,
+            np.dtype(jnp.dtype(dtype)),
+            space,
+            name,
+            self.place(),
+            tuple([int(size) for size in block]),
+            role,
+            value,
+            None,
+            bank,
+        )
+        if role == "constant":
+            self.constants.append(tensor)
+        elif role == "temporary":
+            self.roll.declare(tensor)
+        return tensor
+
+    def emit(
+        self,
+        name: str,
+        choices: tuple[Choice, ...],
+        writes: Sequence[Access],
+        reads: Sequence["Access | Affine | int"],
+        *,
+        implicit: bool = False,
+    ) -> Operation:
+        """Adds an operation; one of an empty access is not done.
+
+        A `bool` among `reads` is a register that says yes or no, such as a matmul's accumulate
+        flag; an `int` is one that holds a number.
+        """
+        registers = tuple(
+            [
+                read if isinstance(read, Access | Affine) else register(read)
+                for read in reads
+            ]
+        )
+        operation = Operation(
+            name, choices, tuple(writes), registers, self.place(), 0, implicit
+        )
+        if not any(empty(access) for access in operation.accesses):
+            for access in operation.writes:
+                if access.tensor.space == "hbm":
+                    self.stored[access.tensor] = None
+            self.roll.add(operation)
+        return operation
+
+    def retarget(
+        self, operation: Operation, destination: Access, place: int = 0
+    ) -> bool:
+        """Makes an operation write its result elsewhere, if nothing happened there since.
+
+        Returns whether it did: not if another operation has touched the destination's tensor
+        since, or if a loop has ended in between.
+        """
+        for node in reversed(self.roll.open):
+            if node is operation:
+                writes = list(operation.writes)
+                writes[place] = destination
+                operation.writes = tuple(writes)
+                if destination.tensor.space == "hbm":
+                    self.stored[destination.tensor] = None
+                return True
+            if not isinstance(node, Operation):
+                return False
+            if any(access.tensor is destination.tensor for access in node.accesses):
+                return False
+        return False
+
+    def loop(self, count: int, kind: str) -> Iterator[int]:
+        """The indices of a loop, whose turns are kept apart until they are rolled."""
+        return self.turns(range(count), kind)
+
+    def turns(self, values: Sequence[int], kind: str) -> Iterator[int]:
+        """Like `loop`, with other indices."""
+        loop = self.roll.begin(kind, self.place())
+        try:
+            for number, value in enumerate(values):
+                self.roll.turn(loop)
+                index = Turn(value)
+                index.count, index.number = len(values), number
+                yield index
+        finally:
+            self.roll.end(loop)
+
+
+def register(value: "int | bool | np.integer") -> Affine:
+    if isinstance(value, bool | np.bool_):
+        return YES if value else NO
+    return constant(int(value))
+
+
+def empty(access: Access) -> bool:
+    """Whether a mask or an empty slice left nothing."""
+    if access.partitions == 0:
+        return True
+    for _, count in access.axes:
+        if count == 0:
+            return True
+    return False
+
+
+def current() -> Recorder:
+    """The recorder of the kernel that is being run."""
+    recorder = RECORDER.get()
+    if recorder is None:
+        raise EmulationError(
+            "nki: an NKI function was called outside a kernel; run the kernel through "
+            "emu.trainium.nki (nki_time, record)"
+        )
+    return recorder
+
+
+def recording() -> bool:
+    """Whether a kernel is being run."""
+    return RECORDER.get() is not None
+
+
+def bare(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel's own function, without the decorators of the stub modules."""
+    while hasattr(kernel, "func"):
+        kernel = kernel.func  # pyright: ignore[reportFunctionMemberAccess]
+    return kernel
+
+
+def is_array(value: object) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def record(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    generation: str,
+    device: str = "trn2",
+    grid: tuple[int, ...] = (),
+    keywords: Mapping[str, Any] | None = None,
+) -> Recorded:
+    """Runs a kernel on handles in place of arrays.
+
+    Args:
+      function: the kernel, with or without the decorators of the stub modules.
+      arguments: arrays or `jax.ShapeDtypeStruct`s, also inside lists, tuples, dicts and
+        dataclasses; anything else is passed as it is.
+      generation: which modules the kernel was written for.
+      device: for kernels that ask.
+      grid: programs of an SPMD launch.
+      keywords: further arguments by name.
+    """
+    kernel = bare(function)
+    recorder = Recorder(generation, device, grid)
+    bound = inspect.signature(kernel).bind(*arguments, **(keywords or {}))
+    held = {
+        name: held_by_kernel(recorder, value, name)
+        for name, value in bound.arguments.items()
+    }
+    bound.arguments.update(held)
+    token = RECORDER.set(recorder)
+    try:
+        result = kernel(*bound.args, **bound.kwargs)
+    finally:
+        RECORDER.reset(token)
+    body: list[Node] = recorder.roll.finish()
+    outputs = returned(result)
+    if not outputs:
+        outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
+    for number, tensor in enumerate(outputs):
+        if tensor.role == "temporary":
+            tensor.role, tensor.number = "output", number
+    name = getattr(kernel, "__name__", "kernel")
+    return Recorded(
+        name,
+        generation,
+        body,
+        tuple(recorder.inputs),
+        tuple(outputs),
+        tuple(recorder.constants),
+    )
+
+
+def held_by_kernel(recorder: Recorder, value: Any, name: str) -> Any:
+    """An argument as the kernel gets it: handles in place of arrays."""
+    if is_array(value):
+        number = len(recorder.inputs)
+        tensor = Tensor(
+            tuple(value.shape),
+            np.dtype(value.dtype),
+            "hbm",
+            name,
+            role="input",
+            number=number,
+        )
+        recorder.inputs.append(tensor)
+        return whole_tensor(tensor)
+    if isinstance(value, Mapping):
+        return {
+            key: held_by_kernel(recorder, part, f"{name}.{key}")
+            for key, part in value.items()
+        }
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        parts = [
+            held_by_kernel(recorder, part, f"{name}.{i}")
+            for i, part in enumerate(value)
+        ]
+        return parts if isinstance(value, list) else tuple(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {
+            field.name: held_by_kernel(recorder, getattr(value, field.name), field.name)
+            for field in dataclasses.fields(value)
+            if field.init
+        }
+        return dataclasses.replace(value, **changes)
+    return value
+
+
+def returned(result: Any) -> list[Tensor]:
+    """The tensors that a kernel returned, in order."""
+    if isinstance(result, Handle):
+        return [result.tensor]
+    if isinstance(result, Mapping):
+        return [tensor for part in result.values() for tensor in returned(part)]
+    if isinstance(result, list | tuple):
+        return [tensor for part in result for tensor in returned(part)]
+    return []
