@@ -13,9 +13,7 @@ Key: TypeAlias = "Part | Grid | tuple[Part, ...]"
 
 def indexed(handle: Handle, key: Key) -> Handle:
     """A view of the elements that a key names."""
-    parts = (
-        key if type(key) is tuple else tuple(key) if isinstance(key, Grid) else (key,)
-    )
+    parts = keys(key)
     blocks = handle.lead if handle.member else ()
     before = 0 if handle.partitions is None else 1
     dimensions = len(blocks) + before + len(handle.axes)
