@@ -233,6 +233,12 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.chip_broadcast": Crossing(
         CHIPS, MIB, lambda x: trn.chip_broadcast(like(x), x, 0, axis="x")
     ),
+    "trn.sendrecv": Crossing(
+        CORES, (128, 512), lambda x: trn.sendrecv(like_tile(x), loaded(x), axis="x")
+    ),
+    "trn.core_barrier": Crossing(
+        CORES, (128, 512), lambda x: trn.core_barrier(loaded(x), axis="x")
+    ),
     # a PE
     "wse.sram_tile": of(shape=(256,), dtype=F32),
     "wse.fill": of(WORDS, value=0.0),
@@ -287,6 +293,16 @@ EXAMPLES: dict[str, Example | Crossing] = {
 def like(x: jax.Array, times: float = 1) -> jax.Array:
     """A fresh HBM buffer of `times` as many rows."""
     return trn.hbm(int(times * x.shape[0]), *x.shape[1:], dtype=x.dtype)
+
+
+def like_tile(x: jax.Array) -> jax.Array:
+    """A fresh tile in SBUF."""
+    return trn.sbuf(*x.shape, dtype=x.dtype)
+
+
+def loaded(x: jax.Array) -> jax.Array:
+    """A tile in SBUF with what HBM holds."""
+    return trn.dma_load(like_tile(x), x)
 
 
 def held(*shape: int, dtype: Any = F32) -> jax.Array:

@@ -30,7 +30,7 @@ FACES = {
         isa array hbm psum sbuf
         dma_accumulate dma_copy dma_gather dma_load dma_load_at dma_load_tiles dma_store
         dma_store_at dma_transpose
-        send send_next all_gather all_reduce reduce_scatter
+        send send_next sendrecv core_barrier all_gather all_reduce reduce_scatter
         chip_all_gather chip_all_reduce chip_all_to_all chip_broadcast chip_reduce_scatter
         all_gather_both all_reduce_both reduce_scatter_both
     """,

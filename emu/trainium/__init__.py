@@ -63,6 +63,7 @@ from emu.trainium.links.hierarchy import (
     reduce_scatter_both,
 )
 from emu.trainium.links.neuronlink import send, send_next
+from emu.trainium.links.pair import core_barrier, sendrecv
 
 __all__ = [
     "GENERATIONS",
@@ -88,6 +89,7 @@ __all__ = [
     "chip_all_to_all",
     "chip_broadcast",
     "chip_reduce_scatter",
+    "core_barrier",
     "dma_accumulate",
     "dma_copy",
     "dma_gather",
@@ -106,5 +108,6 @@ __all__ = [
     "sbuf",
     "send",
     "send_next",
+    "sendrecv",
     "with_cores",
 ]
