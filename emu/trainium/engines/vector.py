@@ -19,6 +19,7 @@ tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its publishe
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import lax
 
 from emu import numerics
@@ -159,6 +160,46 @@ def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
     old = lax.dynamic_slice(dst, place(0, i, j), (rows, 1, columns))
     total = combine("trn.tensor_add_at", "add", old[:, 0], src)
     return at(dst, numerics.cast(total, dst.dtype), i, j)
+
+
+def _combine_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    first: Operand,
+    *,
+    op: str,
+    engine: str = "vector",
+) -> Cost:
+    name = "trn.tensor_combine"
+    return _pair_cost(device, dst, src, dst, name=name, op=op, engine=engine)
+
+
+@instruction(
+    "trn.tensor_combine",
+    cost=_combine_cost,
+    reads=(EITHER, "register"),
+    writes=ON_CHIP,
+    partial=True,
+    adds_if=1,
+)
+def tensor_combine(
+    dst: OnChip, src: OnChip, first: KnownInt, *, op: str, engine: str = "vector"
+) -> OnChip:
+    """`dst = dst op src`, a reduction over the turns of a loop; the first turn only copies.
+
+    Args:
+      dst: `[p, ...]`.
+      src: of the shape of `dst`.
+      first: a known integer: 0 in the turn that overwrites `dst`.
+      op: of `operators.BINARY` and `operators.BITWISE`.
+      engine: vector or gpsimd.
+    """
+    name = "trn.tensor_combine"
+    check(name, [op], dst, src)
+    alike(name, dst, src)
+    combined = numerics.cast(combine(name, op, dst, src), dst.dtype)
+    return jnp.where(first == 0, numerics.cast(src, dst.dtype), combined)
 
 
 def _fused_cost(

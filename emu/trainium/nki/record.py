@@ -30,6 +30,7 @@ from emu.trainium.nki.tree import (
     Recorded,
     Tensor,
 )
+from emu.trainium.nki.written import Written
 
 OURS = os.path.dirname(emu.__file__) + os.sep
 
@@ -61,6 +62,7 @@ class Recorder:
       device: `trn1`, `trn2` or `trn3`.
       grid: of the launch.
       program: which of the grid's programs is being recorded.
+      written: of tensors in PSUM, what products have been written where.
     """
 
     def __init__(self, generation: str, device: str, grid: tuple[int, ...] = ()):
@@ -73,6 +75,7 @@ class Recorder:
         self.constants: list[Tensor] = []
         self.stored: dict[Tensor, None] = {}
         self.places: dict[tuple[str, int], Place] = {}
+        self.written: dict[Tensor, Written] = {}
 
     def place(self) -> Place:
         """The line of the kernel that is being run."""
@@ -155,8 +158,9 @@ class Recorder:
         """Makes an operation write its result elsewhere, if nothing happened there since.
 
         Returns whether it did: not if another operation has touched the destination's tensor
-        since, or if a loop has ended in between.
+        or read the result since, or if a loop has ended in between.
         """
+        involved = (destination.tensor, operation.writes[place].tensor)
         for node in reversed(self.roll.open):
             if node is operation:
                 writes = list(operation.writes)
@@ -167,7 +171,7 @@ class Recorder:
                 return True
             if not isinstance(node, Operation):
                 return False
-            if any(access.tensor is destination.tensor for access in node.accesses):
+            if any(access.tensor in involved for access in node.accesses):
                 return False
         return False
 

@@ -1,22 +1,159 @@
 """DMA: between HBM and SBUF, and within each."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import dataclasses
+import math
+from collections.abc import Sequence
 
 from emu.annotations import DType
+from emu.trainium.engines import dma_compute
+from emu.trainium.nki.functions import operands
+from emu.trainium.nki.functions.checks import refuse
+from emu.trainium.nki.functions.copy import out_of_psum
+from emu.trainium.nki.functions.engines import offer, way
+from emu.trainium.nki.handles import Handle, fresh
+from emu.trainium.nki.record import current
+from emu.trainium.nki.tree import Access, Choice
 
-if TYPE_CHECKING:
-    from emu.trainium.nki.handles import Handle  # pyright: ignore[reportMissingImports]
+PARTITIONS = 128
+
+
+def _any(value: object, function: str, argument: str, mask: object) -> Access:
+    """A part of a tensor in HBM or SBUF."""
+    handle = operands.handle(value, function, argument)
+    return handle.access(operands.masked(mask, function))
+
+
+def load(
+    src: object,
+    *,
+    dtype: DType | None = None,
+    mask: object = None,
+    name: str = "nki.language.load",
+) -> Handle:
+    """A fresh SBUF tile with a part of a tensor in HBM; its first axis becomes partitions."""
+    handle = operands.handle(src, name, "src")
+    if handle.buffer != "hbm":
+        refuse(name, f"src is in {handle.buffer.upper()}, must be in HBM")
+    full = operands.two_dimensional(handle.shape or (1,))
+    if full[0] > PARTITIONS:
+        refuse(
+            name,
+            f"src is {list(full)}, at most {PARTITIONS} partitions (nl.tile_size.pmax)",
+        )
+    tile = fresh(full, dtype or handle.dtype, "sbuf")
+    return _moved(tile, handle, mask, name, fresh_dst=True)
+
+
+def store(
+    dst: object,
+    value: object,
+    *,
+    mask: object = None,
+    name: str = "nki.language.store",
+) -> None:
+    """Writes a tile, or a number, to a part of a tensor in HBM."""
+    target = operands.handle(dst, name, "dst")
+    if target.buffer != "hbm":
+        refuse(name, f"dst is in {target.buffer.upper()}, must be in HBM")
+    if not operands.is_tile(value):
+        from emu.trainium.nki.functions.elementwise import memset
+
+        shape = operands.two_dimensional(target.shape)
+        value = memset(None, value, shape=shape, dtype=target.dtype, name=name)
+    _moved(target, operands.handle(value, name, "value"), mask, name)
 
 
 def dma_copy(
     dst: Handle | None,
-    src: Handle,
+    src: object,
     *,
     dtype: DType | None = None,
     mask: object = None,
-    name: str = "nki.isa.dma_copy",
+    name: str = "nki.dma_compute.dma_copy",
 ) -> Handle:
     """`dst = src`, HBM or SBUF each, any access pattern."""
-    raise NotImplementedError
+    source = operands.handle(src, name, "src")
+    if dst is None:
+        shape = operands.two_dimensional(source.shape)
+        dst = fresh(shape, dtype or source.dtype, "sbuf")
+        return _moved(dst, source, mask, name, fresh_dst=True)
+    return _moved(operands.handle(dst, name, "dst"), source, mask, name)
+
+
+def _moved(
+    dst: Handle, src: Handle, mask: object, name: str, *, fresh_dst: bool = False
+) -> Handle:
+    read = _any(src, name, "src", mask)
+    write = _any(dst, name, "dst", mask)
+    if read.space == "psum":
+        from emu.trainium.nki.functions import psum
+
+        psum.settle(read)
+        read = out_of_psum(read, name)
+    if write.space == "psum":
+        refuse(name, "dst is in PSUM, must be in HBM or SBUF: DMA does not reach PSUM")
+    read, write = alike(read, write, name)
+    choices = offer(None, name, queue_of(read, write))
+    operation = current().emit(name, choices, (write,), (read,))
+    if fresh_dst:
+        dst.producer = operation
+    return dst
+
+
+def queue_of(read: Access, write: Access) -> Choice:
+    """Loads and stores have queues of their own, as the compiler gives them."""
+    queue = "load_queue" if write.space == "sbuf" else "store_queue"
+    return way("dma", dma_compute.dma_copy, queue=queue)
+
+
+def alike(read: Access, write: Access, name: str) -> tuple[Access, Access]:
+    """Both sides with the same axes, in which one DMA moves element by element.
+
+    The side in SBUF has partitions; the axes of one in HBM are cut so that the first is as long.
+    """
+    if math.prod(read.shape) != math.prod(write.shape):
+        refuse(
+            name,
+            f"src is {list(read.shape)}, dst {list(write.shape)}: must have as many elements",
+        )
+    if read.shape == write.shape:
+        return read, write
+    # On chip partitions cannot be cut: the other side takes this one's shape.
+    shape: Sequence[int] = read.shape
+    if read.partitions is None and write.partitions is not None:
+        shape = write.shape
+    if 0 in shape:
+        return dataclasses.replace(read, form=tuple(shape)), dataclasses.replace(
+            write, form=tuple(shape)
+        )
+    sides = [operands.shaped(side, shape) for side in (read, write)]
+    if None in sides and read.partitions is not None and write.partitions is not None:
+        refuse(
+            name, f"src is {list(read.shape)}, dst {list(write.shape)}: must be alike"
+        )
+    found = [
+        operands.formed(side, tuple(shape)) if other is None else other
+        for side, other in zip((read, write), sides, strict=True)
+    ]
+    return found[0], found[1]
+
+
+def load_transpose2d(
+    src: object,
+    *,
+    dtype: DType | None = None,
+    mask: object = None,
+    name: str = "nki.language.load_transpose2d",
+) -> Handle:
+    """A fresh tile `[n, p]` of `src[p, n]`: a DMA that walks the columns."""
+    handle = operands.handle(src, name, "src")
+    if handle.buffer != "hbm" or handle.ndim != 2:
+        refuse(name, f"src is {handle!r}, must be [p, n] in HBM")
+    read = _any(handle, name, "src", mask)
+    turned = operands.with_axes(read, read.axes[::-1])
+    tile = fresh(handle.shape[::-1], dtype or handle.dtype, "sbuf")
+    part = tile[tuple(slice(0, size) for size in turned.shape)]
+    write = part.access()
+    choices = offer(None, name, queue_of(turned, write))
+    tile.producer = current().emit(name, choices, (write,), (turned,))
+    return tile
