@@ -1,6 +1,7 @@
 """Emulators of NeuronCores and wafers: one kernel, run for its numbers and read for its clock."""
 
 from emu import progress
+from emu.boxes import ds, old
 from emu.clock.reading import Event, Reading
 from emu.datasheet import BANDS, Device, Quantity, Sheet
 from emu.errors import EmulationError
@@ -34,8 +35,10 @@ __all__ = [
     "banded",
     "bound",
     "drawn",
+    "ds",
     "instruction",
     "limit",
+    "old",
     "progress",
     "release",
     "strict_jit",

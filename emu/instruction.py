@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,14 @@ from jax.interpreters import ad, batching, mlir
 
 from emu import given, numerics, parameters
 from emu.errors import EmulationError, LimitExceeded, NoCostRule, WrongShape
+from emu.regions import Part
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
 from emu.tracing.jaxpr import caller
 from emu.tracing.unrounded import unrounded
+
+if TYPE_CHECKING:
+    from emu.boxes import Places
 
 Spaces: TypeAlias = str | tuple[str, ...] | None
 """Memory spaces an operand may lie in: a name, several, or None for any."""
@@ -86,12 +90,16 @@ class Operand:
 
     `known` is an integer array broadcastable to the mesh; asking for it where the clock does not
     know the value raises `DataDependentBranch` with the kernel's line.
+
+    `run` is given of a part of a buffer: how many of its elements, in order, lie one behind the
+    other in memory, within a partition if it has any. None stands for all of a tile's.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     space: str
     known: Any = None
+    run: int | None = None
 
     @property
     def size(self) -> int:
@@ -128,6 +136,9 @@ class Instruction(Generic[P, R]):
     To `help`, to `inspect.signature`, to editors and to type checkers it is the function that
     declares its meaning: it has that function's parameters, result, docstring, name and module.
     Operands are given by position, parameters by name.
+
+    One on parts of its operands (`emu.boxes`) has the instruction it is made of as `base` and says
+    in `parts` which they are.
     """
 
     name: str
@@ -144,6 +155,8 @@ class Instruction(Generic[P, R]):
     across: bool
     arrival: ArrivalRule | None
     primitive: Primitive
+    base: "Instruction[..., Any] | None" = None
+    parts: tuple[Part, ...] = ()
 
     def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
         arrays = self._checked(operands)
@@ -175,7 +188,21 @@ class Instruction(Generic[P, R]):
             is_register = space in _REGISTERS
             check = given.register if is_register else given.array
             arrays.append(check(what, operand))
+        for part in self.parts:
+            shape = arrays[part.operand].shape
+            starts = [_plain(operands[place]) for place in part.registers]
+            fault = part.region.fault(shape, starts)
+            if fault is not None:
+                given.refuse(f"{self.name}: operand {part.operand}{fault}")
         return arrays
+
+    @property
+    def at(self) -> "Places[R]":
+        """The instruction on a part of its destination: `copy.at[:, i, ds(j, 512)](dst, src)`."""
+        # There it is declared what an instruction on parts is, of which this file has no need.
+        from emu.boxes import Places
+
+        return Places(self)
 
     def __repr__(self) -> str:
         return f"<instruction {self.name}{inspect.signature(self)}>"
@@ -204,7 +231,7 @@ def lookup(primitive: Primitive) -> Instruction[..., Any] | None:
 
 def registered() -> list[Instruction[..., Any]]:
     """Every instruction that an imported module has declared, in the order of declaration."""
-    return list(_BY_PRIMITIVE.values())
+    return [inst for inst in _BY_PRIMITIVE.values() if inst.base is None]
 
 
 def instruction(
@@ -268,17 +295,49 @@ def instruction(
             arrival=arrival,
             primitive=primitive,
         )
-        # Past the frozen dataclass: these are the function's own attributes, no fields.
-        for attribute in functools.WRAPPER_ASSIGNMENTS:
-            if hasattr(meaning, attribute):
-                object.__setattr__(inst, attribute, getattr(meaning, attribute))
-        # `inspect.signature` looks here for the parameters.
-        object.__setattr__(inst, "__wrapped__", meaning)
-        _register(inst)
-        _BY_PRIMITIVE[primitive] = inst
-        return inst
+        return enrolled(inst)
 
     return declare
+
+
+def enrolled(inst: Instruction[P, R]) -> Instruction[P, R]:
+    """An instruction once JAX and `lookup` know it; it then looks like its meaning."""
+    meaning = inst.meaning
+    # Past the frozen dataclass: these are the function's own attributes, no fields.
+    for attribute in functools.WRAPPER_ASSIGNMENTS:
+        if hasattr(meaning, attribute):
+            object.__setattr__(inst, attribute, getattr(meaning, attribute))
+    # `inspect.signature` looks here for the parameters.
+    object.__setattr__(inst, "__wrapped__", meaning)
+    _register(inst)
+    _BY_PRIMITIVE[inst.primitive] = inst
+    return inst
+
+
+def _plain(operand: Any) -> int | None:
+    """A register that is a number when the kernel is traced, or None."""
+    return int(operand) if isinstance(operand, int | np.integer) else None
+
+
+def applied(
+    inst: Instruction[..., Any], *operands: jax.Array, **params: Any
+) -> list[jax.Array]:
+    """What an instruction computes, as part of another's meaning: no instruction of its own.
+
+    Raises:
+      WrongShape: its operands do not go together.
+      LimitExceeded: a result is not of the size of the tile it takes over.
+    """
+    _abstract_eval(inst, *[jax.typeof(x) for x in operands], **params)
+    return _local(inst, *operands, **params)
+
+
+def result_shapes(
+    inst: Instruction[..., Any], operands: Sequence[Operand], params: Mapping[str, Any]
+) -> list[ShapeAndDtype]:
+    """Shapes and dtypes of an instruction's results."""
+    shapes = tuple((operand.shape, operand.dtype) for operand in operands)
+    return _traced(inst, shapes, tuple(sorted(params.items()))).results
 
 
 def _register(inst: Instruction) -> None:

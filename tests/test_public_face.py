@@ -22,7 +22,8 @@ FACES = {
     """,
     "emu": """
         BANDS Bound Cost Crossing Device EmulationError Event Instruction Known Operand Program
-        Quantity Reading Sheet banded bound drawn instruction limit progress release strict_jit
+        Quantity Reading Sheet banded bound drawn ds instruction limit old progress release
+        strict_jit
     """,
     "emu.trainium": """
         GENERATIONS NeuronCoreSheet SYSTEMS System TRN1 TRN1N_32XLARGE TRN1_32XLARGE TRN2

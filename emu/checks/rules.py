@@ -26,6 +26,7 @@ from emu.checks.held import (
     is_integer,
     literal,
 )
+from emu.checks.parts import partitions, within
 from emu.checks.views import viewed
 from emu.clock.price import Prices, seen
 from emu.datasheet import Device, Sheet, machine
@@ -170,6 +171,7 @@ class _Walk:
     def instruction(
         self, inst: Instruction[..., Any], eqn: jx.Equation, operands: list[Held]
     ) -> list[Held]:
+        within(inst, eqn, operands)
         pairs = zip(eqn.invars, operands, strict=True)
         values = [as_value(atom.aval, held) for atom, held in pairs]
         is_counted = "count" in inst.reads
@@ -195,20 +197,23 @@ class _Walk:
         operands: list[Held],
     ) -> None:
         """Raises `LimitExceeded` where a tile begins in a partition that the engine cannot."""
-        # Whole tiles begin at 0, where there is room for all of them.
-        later = [place for place, held in enumerate(operands) if held.start]
+        taken = partitions(self.device, inst, eqn, operands)
         starts = self.device.sheet.start_partitions.get(engine or "")
         if starts is None:
             return
-        for place in later:
-            partitions = eqn.invars[place].aval.shape[0]
-            start = operands[place].start
-            assert start is not None
-            if partitions > starts.get(start, 0):
+        for place, rows in taken.items():
+            where = f"{inst.name}: operand {place} is"
+            if rows.step > 1:
+                raise LimitExceeded(
+                    f"{where} every {rows.step}. partition, must be a range of them; a DMA takes "
+                    "any",
+                    jx.location(eqn),
+                )
+            if rows.start is not None and rows.count > starts.get(rows.start, 0):
                 able = [f"{most} from {start}" for start, most in starts.items()]
                 raise LimitExceeded(
-                    f"{inst.name}: operand {place} is {partitions} partitions from partition "
-                    f"{start}, must be at most {', '.join(able)}; a DMA takes any",
+                    f"{where} {rows.count} partitions from partition "
+                    f"{rows.start}, must be at most {', '.join(able)}; a DMA takes any",
                     jx.location(eqn),
                 )
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,7 +77,9 @@ def counts(
     each: dict[Key, Ticks] = {("count", name): 1}
     if isinstance(cost.flops, np.ndarray) or cost.flops:
         each["flops", name] = cost.flops
-    moved = _moved_bytes(inst, cost, operands, results)
+    moved = cost.moved_bytes
+    if moved is None:
+        moved = moved_bytes(inst, operands, results)
     for what, nbytes in moved.items():
         each["bytes", what] = nbytes
     for what, number in cost.counts.items():
@@ -86,14 +88,12 @@ def counts(
     return list(each.items())
 
 
-def _moved_bytes(
+def moved_bytes(
     inst: Instruction[..., Any],
-    cost: Cost,
-    operands: list[Operand],
-    results: list[jx.Aval],
+    operands: Sequence[Operand],
+    results: Sequence[jx.Aval],
 ) -> Mapping[str, int]:
-    if cost.moved_bytes is not None:
-        return cost.moved_bytes
+    """Traffic where a cost does not say: every source read, every result written once."""
     moved: dict[str, int] = collections.defaultdict(int)
     # What is accumulated into is read as well.
     first = 0 if inst.reads_destination else inst.destinations

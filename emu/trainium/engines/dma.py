@@ -101,14 +101,42 @@ def rows_cost(
     rows: Operand,
     hbm_bytes: int,
     share: float = 1.0,
+    *,
+    other: Operand | None = None,
 ) -> Cost:
-    """`dma_cost` of a descriptor for each partition of the SBUF tile `rows`."""
-    partitions = rows.shape[0]
+    """`dma_cost` of the SBUF tile `rows`: a descriptor for each contiguous piece.
+
+    Args:
+      device: the machine.
+      name: instruction, for errors.
+      queue: one of `DMA_QUEUES`.
+      rows: the tile, or part of one.
+      hbm_bytes: read from and written to HBM.
+      share: part of the rate of a plain copy that is reached.
+      other: what `rows` is copied from or to, element by element, where it may be in pieces;
+        without it, or where nothing is known of it, each row is one piece.
+    """
+    number = pieces(rows, other)
     what = Descriptors(
-        number=partitions,
-        nbytes=rows.nbytes / partitions,
-        partitions=partitions,
+        number=number,
+        nbytes=rows.nbytes / number,
+        partitions=rows.shape[0],
         hbm_bytes=hbm_bytes,
         share=share,
     )
     return dma_cost(device, name, queue, what)
+
+
+def pieces(rows: Operand, other: Operand | None = None) -> int:
+    """Into how many pieces a copy falls that are contiguous on both sides.
+
+    Example: in `[128, 4, 64]`, part of a tile `[128, 8, 512]`, rows of 64 elements are apart: 512
+    pieces. Out of HBM where 32 lie together they are 1,024, and where 96 do, there is a cut at each
+    multiple of 64 and of 96: of 192 elements 3 + 2 less the one at 192, 4 pieces.
+    """
+    each = rows.free if rows.run is None else rows.run
+    cuts = rows.size / each
+    there = None if other is None else other.run
+    if there is not None:
+        cuts += rows.size / there - rows.size / math.lcm(each, there)
+    return math.ceil(cuts)

@@ -28,7 +28,7 @@ def _hbm_bytes(src: Operand) -> int:
 def _copy_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
-    return rows_cost(device, "trn.dma_copy", queue, dst, 0)
+    return rows_cost(device, "trn.dma_copy", queue, dst, 0, other=src)
 
 
 @instruction("trn.dma_copy", cost=_copy_cost, reads=("sbuf",), writes="sbuf")
@@ -75,7 +75,7 @@ def _accumulate_cost(
     # 128 partitions of 2 KiB on Trainium2, at half the rate: the queue is busy 1,574 ns, where a
     # copy's is 861.
     share = device.dma_accumulate_share
-    cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
+    cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share, other=src)
     # The old content is read as well: from SBUF to SBUF two reads and one write.
     moved = {"sbuf_read": dst.nbytes}
     moved[f"{src.space}_read"] = moved.get(f"{src.space}_read", 0) + src.nbytes

@@ -1,6 +1,7 @@
 """Tiles and the DMA that moves them: HBM, SBUF and PSUM."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -137,7 +138,7 @@ def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
 def _load_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
-    return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes)
+    return rows_cost(device, "trn.dma_load", queue, dst, src.nbytes, other=src)
 
 
 @instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
@@ -157,8 +158,10 @@ def dma_load(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
 def _load_tiles_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
-    tiles, partitions, _ = src.shape
-    number = partitions * tiles
+    tiles, partitions, columns = src.shape
+    # A row of a tile is in pieces where either side is a part of a buffer that cuts it.
+    runs = [columns if x.run is None else math.gcd(columns, x.run) for x in (dst, src)]
+    number = partitions * tiles * (columns // min(runs))
     what = Descriptors(
         number=number,
         nbytes=src.nbytes / number,
@@ -240,8 +243,11 @@ def dma_gather(dst: Sbuf, table: Hbm, ids: Hbm, *, queue: str = "load_queue") ->
 # --- stores ---
 
 
-def _store_cost(device: Device, src: Operand, *, queue: str = "store_queue") -> Cost:
-    return rows_cost(device, "trn.dma_store", queue, src, src.nbytes)
+def _store_cost(device: Device, *operands: Operand, queue: str = "store_queue") -> Cost:
+    # A fresh buffer is no operand; a part of one is, before the source.
+    *into, src = operands
+    other = into[0] if into else None
+    return rows_cost(device, "trn.dma_store", queue, src, src.nbytes, other=other)
 
 
 @instruction(
