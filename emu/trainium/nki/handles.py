@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from emu.errors import EmulationError, LimitExceeded
+from emu.trainium.nki.dtypes import named, unpacked
 from emu.trainium.nki.index import Axis, Mask
 from emu.trainium.nki.tree import Access, Affine, Operation, Tensor
 
@@ -195,7 +196,19 @@ class Handle:
             form=None,
             cast=None if self.dtype == self.tensor.dtype else self.dtype,
         )
+        if self.dtype.fields:
+            self.unpack(access)
         return access
+
+    def unpack(self, access: Access) -> None:
+        """Puts the elements that a packed one has in its place, as a further axis."""
+        element, count = unpacked(self.dtype)
+        axes = tuple([(stride * count, n) for stride, n in access.axes])
+        access.__dict__.update(
+            offset=access.offset.times(count),
+            axes=(*axes, (1, count)),
+            cast=None if element == self.tensor.dtype else element,
+        )
 
     def check(self, clips: dict[int, tuple[int, int]]) -> None:
         """That a mask clips every index that would leave the tensor."""
@@ -408,19 +421,28 @@ def strides(shape: Sequence[int]) -> Axes:
     return tuple(reversed(axes))
 
 
-def whole_tensor(tensor: Tensor) -> Handle:
-    """The handle of all of a tensor, block dimensions included."""
+def whole_tensor(tensor: Tensor, dtype: np.dtype | None = None) -> Handle:
+    """The handle of all of a tensor, block dimensions included; `dtype` is a packed one."""
     member = tuple(range(size) for size in tensor.block)
+    shape = tensor.shape if dtype is None else tensor.shape[:-1]
+    held = tensor.dtype if dtype is None else dtype
     if tensor.space == "hbm":
-        return Handle(
-            tensor, member, 0, None, 1, 0, strides(tensor.shape), tensor.dtype
-        )
-    axes = strides(tensor.shape[1:])
-    return Handle(tensor, member, 0, tensor.shape[0], 1, 0, axes, tensor.dtype)
+        return Handle(tensor, member, 0, None, 1, 0, strides(shape), held)
+    return Handle(tensor, member, 0, shape[0], 1, 0, strides(shape[1:]), held)
+
+
+def declared(shape: Sequence[int], dtype: Any, space: str, **more: Any) -> Handle:
+    """The handle of a new tensor; `more` is as of `Recorder.tensor`."""
+    from emu.trainium.nki.record import current
+
+    held = named(dtype, "nl.ndarray")
+    element, count = unpacked(held)
+    if count == 1:
+        return whole_tensor(current().tensor(shape, element, space, **more))
+    tensor = current().tensor((*shape, count), element, space, **more)
+    return whole_tensor(tensor, held)
 
 
 def fresh(shape: Sequence[int], dtype: Any, space: str, name: str = "") -> Handle:
     """A new tile or buffer of the kernel that is being recorded."""
-    from emu.trainium.nki.record import current
-
-    return whole_tensor(current().tensor(shape, dtype, space, name=name))
+    return declared(shape, dtype, space, name=name)

@@ -69,18 +69,20 @@ class Buffers:
         strides = [stride for stride, _ in access.axes]
         counts = [count for _, count in access.axes]
         last = offset + sum(s * (n - 1) for s, n in access.axes)
+        # The same bytes in another format, if they are read so.
+        dtype = access.dtype
         if access.partitions is None:
-            flat = held.reshape(-1)
+            flat = held.reshape(-1).view(dtype)
             self._check(access, offset, last, flat.size)
             # Not as a slice: NumPy would not let a stride reach past the end of one.
             return np.ndarray(
                 tuple(counts),
-                tensor.dtype,
+                dtype,
                 flat,
                 offset * flat.itemsize,
                 tuple(s * flat.itemsize for s in strides),
             )
-        rows = held.reshape(held.shape[0], -1)
+        rows = held.reshape(held.shape[0], -1).view(dtype)
         self._check(access, offset, last, rows.shape[1])
         first = valued(access.partition, turns)
         end = first + access.partition_step * (access.partitions - 1)
@@ -88,7 +90,7 @@ class Buffers:
         row, item = rows.strides
         return np.ndarray(
             (access.partitions, *counts),
-            tensor.dtype,
+            dtype,
             rows,
             first * row + offset * item,
             (row * access.partition_step, *(s * item for s in strides)),

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -18,7 +19,9 @@ import numpy as np
 
 import emu
 from emu.errors import EmulationError
+from emu.trainium.nki.dtypes import unpacked
 from emu.trainium.nki.handles import Handle, constant, whole_tensor
+from emu.trainium.nki.known import Log, Unlogged
 from emu.trainium.nki.roll import Roll
 from emu.trainium.nki.tree import (
     Access,
@@ -63,6 +66,8 @@ class Recorder:
       grid: of the launch.
       program: which of the grid's programs is being recorded.
       written: of tensors in PSUM, what products have been written where.
+      given: values of the inputs, of those that are arrays.
+      log: of every operation, if a kernel asks what a tensor holds (`known`).
     """
 
     def __init__(self, generation: str, device: str, grid: tuple[int, ...] = ()):
@@ -76,6 +81,8 @@ class Recorder:
         self.stored: dict[Tensor, None] = {}
         self.places: dict[tuple[str, int], Place] = {}
         self.written: dict[Tensor, Written] = {}
+        self.given: dict[Tensor, np.ndarray] = {}
+        self.log: Log | None = None
 
     def place(self) -> Place:
         """The line of the kernel that is being run."""
@@ -149,8 +156,16 @@ class Recorder:
             for access in operation.writes:
                 if access.tensor.space == "hbm":
                     self.stored[access.tensor] = None
+            if self.log is not None:
+                self.log.add(operation)
             self.roll.add(operation)
         return operation
+
+    def value(self, handle: Handle, function: str) -> np.ndarray:
+        """What a tile or buffer holds at this point, from the values of the kernel's arguments."""
+        if self.log is None:
+            raise Unlogged
+        return self.log.value(handle, function, str(self.place()))
 
     def retarget(
         self, operation: Operation, destination: Access, place: int = 0
@@ -256,18 +271,11 @@ def record(
       keywords: further arguments by name.
     """
     kernel = bare(function)
-    recorder = Recorder(generation, device, grid)
     bound = inspect.signature(kernel).bind(*arguments, **(keywords or {}))
-    held = {
-        name: held_by_kernel(recorder, value, name)
-        for name, value in bound.arguments.items()
-    }
-    bound.arguments.update(held)
-    token = RECORDER.set(recorder)
     try:
-        result = kernel(*bound.args, **bound.kwargs)
-    finally:
-        RECORDER.reset(token)
+        recorder, result = ran(Recorder(generation, device, grid), kernel, bound, False)
+    except Unlogged:
+        recorder, result = ran(Recorder(generation, device, grid), kernel, bound, True)
     body: list[Node] = recorder.roll.finish()
     outputs = returned(result)
     if not outputs:
@@ -286,19 +294,45 @@ def record(
     )
 
 
+def ran(
+    recorder: Recorder,
+    kernel: Callable[..., Any],
+    given: inspect.BoundArguments,
+    logged: bool,
+) -> tuple[Recorder, Any]:
+    """Runs the kernel on handles; `logged` keeps what `known` needs. Gives what it returned."""
+    arguments = inspect.BoundArguments(given.signature, OrderedDict(given.arguments))
+    for name, value in given.arguments.items():
+        arguments.arguments[name] = held_by_kernel(recorder, value, name)
+    if logged:
+        recorder.log = Log(recorder.given)
+    token = RECORDER.set(recorder)
+    try:
+        return recorder, kernel(*arguments.args, **arguments.kwargs)
+    finally:
+        RECORDER.reset(token)
+
+
 def held_by_kernel(recorder: Recorder, value: Any, name: str) -> Any:
     """An argument as the kernel gets it: handles in place of arrays."""
     if is_array(value):
         number = len(recorder.inputs)
+        held = np.dtype(value.dtype)
+        element, count = unpacked(held)
+        shape = tuple(value.shape)
         tensor = Tensor(
-            tuple(value.shape),
-            np.dtype(value.dtype),
+            shape if count == 1 else (*shape, count),
+            element,
             "hbm",
             name,
             role="input",
             number=number,
         )
         recorder.inputs.append(tensor)
+        if not isinstance(value, jax.ShapeDtypeStruct):
+            recorder.given[tensor] = np.asarray(value).view(element)
+        if count > 1:
+            return whole_tensor(tensor, held)
         return whole_tensor(tensor)
     if isinstance(value, Mapping):
         return {

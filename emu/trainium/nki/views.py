@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from emu.errors import EmulationError, LimitExceeded, WrongShape
+from emu.trainium.nki.dtypes import named
 from emu.trainium.nki.handles import Axes, Handle, split
 
 
@@ -41,7 +41,7 @@ def pattern(
     used = [name for name, value in indirect.items() if value is not None]
     if used:
         raise EmulationError(f"nki: ap with {', '.join(used)} is not supported")
-    wanted = handle.dtype if dtype is None else np.dtype(dtype)
+    wanted = handle.dtype if dtype is None else named(dtype, "ap")
     handle = reinterpret(handle, wanted) if wanted != handle.dtype else handle
     pairs = [(int(stride), int(count)) for stride, count in pairs]
     elements = row(handle, wanted)
@@ -96,7 +96,7 @@ def inside(
 
 def reinterpret(handle: Handle, dtype: Any) -> Handle:
     """The same bytes as elements of another format; the last dimension's size changes with it."""
-    wanted = np.dtype(jnp.dtype(dtype))
+    wanted = named(dtype, "view")
     old, new = handle.dtype.itemsize, wanted.itemsize
     if old == new:
         return handle.changed(handle.axes, dtype=wanted)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import DType
+from emu.trainium.nki.dtypes import named
 from emu.trainium.nki.functions import psum
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.operands import number
-from emu.trainium.nki.handles import Handle, whole_tensor
+from emu.trainium.nki.handles import Handle, declared, whole_tensor
 from emu.trainium.nki.record import current
 
 PARTITIONS = 128
@@ -64,15 +65,8 @@ def ndarray(
     if space != "hbm":
         block, sizes = _blocks(sizes, function)
         _check(space, sizes, dtype, function)
-    tensor = current().tensor(
-        [int(size) for size in sizes],
-        dtype,
-        space,
-        name=name or "",
-        block=block,
-        bank=bank,
-    )
-    return whole_tensor(tensor)
+    sizes = [int(size) for size in sizes]
+    return declared(sizes, dtype, space, name=name or "", block=block, bank=bank)
 
 
 def _blocks(sizes: list[int], function: str) -> tuple[list[int], list[int]]:
@@ -96,7 +90,8 @@ def _check(space: str, sizes: list[int], dtype: DType, function: str) -> None:
         )
     if space != "psum":
         return
-    nbytes = math.prod(int(size) for size in sizes[1:]) * jnp.dtype(dtype).itemsize
+    itemsize = named(dtype, function).itemsize
+    nbytes = math.prod(int(size) for size in sizes[1:]) * itemsize
     if nbytes > PSUM_BYTES:
         refuse(
             function,

@@ -1,0 +1,149 @@
+"""The largest values of each partition, where they stand, and elements gathered by their places."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emu.annotations import DType
+from emu.trainium import isa
+from emu.trainium.nki.functions.checks import refuse
+from emu.trainium.nki.functions.engines import offer, way
+from emu.trainium.nki.functions.operands import number, on_chip
+from emu.trainium.nki.functions.produce import produce
+from emu.trainium.nki.tree import Access
+
+if TYPE_CHECKING:
+    from emu.trainium.nki.handles import Handle
+
+EIGHT = 8
+
+
+def flat(access: Access) -> Access:
+    """The tile as `[p, n]`, whatever its free axes are."""
+    free = math.prod(access.shape[1:])
+    if len(access.shape) == 2:
+        return access
+    return dataclasses.replace(access, form=(access.shape[0], free))
+
+
+def _eight(value: object, like: Access, function: str, argument: str) -> Access:
+    access = flat(on_chip(value, function, argument))
+    wanted = like.shape[0], EIGHT
+    if access.shape != wanted:
+        refuse(function, f"{argument} is {list(access.shape)}, must be {list(wanted)}")
+    return access
+
+
+def max8(
+    dst: Handle | None,
+    src: Handle,
+    *,
+    dtype: DType | None = None,
+    mask: object = None,
+    name: str = "nki.isa.max8",
+) -> Handle:
+    """`dst[p, 8]`: the eight largest of each partition, descending."""
+    source = on_chip(src, name, "src", mask)
+    shape = source.shape[0], EIGHT
+    return produce(
+        name,
+        offer(None, name, way("vector", isa.nc_max8)),
+        dst,
+        shape,
+        shape,
+        source.dtype if dtype is None else dtype,
+        (source,),
+    )
+
+
+def nc_find_index8(
+    dst: Handle | None,
+    data: Handle,
+    vals: Handle,
+    *,
+    dtype: DType = np.uint32,
+    mask: object = None,
+    name: str = "nki.isa.nc_find_index8",
+) -> Handle:
+    """`dst[p, 8]`: where each of `vals[p, 8]` first stands in its partition of `data`."""
+    source = flat(on_chip(data, name, "data", mask))
+    values = _eight(vals, source, name, "vals")
+    return produce(
+        name,
+        offer(None, name, way("vector", isa.nc_find_index8)),
+        dst,
+        values.shape,
+        values.shape,
+        dtype,
+        (source, values),
+    )
+
+
+def nc_match_replace8(
+    dst: Handle | None,
+    data: Handle,
+    vals: Handle,
+    imm: float,
+    dst_idx: Handle | None = None,
+    *,
+    dtype: DType | None = None,
+    mask: object = None,
+    name: str = "nki.isa.nc_match_replace8",
+) -> Handle:
+    """`dst = data` with the first match of each of `vals[p, 8]`, in turn, set to `imm`.
+
+    `dst_idx[p, 8]` gets where the matches were.
+    """
+    source = flat(on_chip(data, name, "data", mask))
+    values = _eight(vals, source, name, "vals")
+    if dst_idx is not None:
+        nc_find_index8(dst_idx, data, vals, mask=mask, name=name)
+    choice = way("vector", isa.nc_match_replace8, value=number(imm, name, "imm"))
+    # Into the data's own shape, or whatever else has as many elements a partition.
+    into = None if dst is None else dst.reshape(source.shape)
+    return produce(
+        name,
+        offer(None, name, choice),
+        into,
+        source.shape,
+        source.shape,
+        source.dtype if dtype is None else dtype,
+        (source, values),
+        mask=mask,
+    )
+
+
+def local_gather(
+    dst: Handle | None,
+    src_buffer: Handle,
+    index: Handle,
+    num_elem_per_idx: int = 1,
+    num_valid_indices: int | None = None,
+    *,
+    mask: object = None,
+    name: str = "nki.isa.local_gather",
+) -> Handle:
+    """Each 16 partitions gather along their free dimension by the indices of all 16."""
+    source = on_chip(src_buffer, name, "src_buffer", mask)
+    indices = flat(on_chip(index, name, "index"))
+    rows, columns = indices.shape
+    count = 16 * columns
+    if num_valid_indices not in (None, count):
+        refuse(
+            name,
+            f"num_valid_indices is {num_valid_indices}, must be {count}, all that index has",
+        )
+    shape = rows, count, int(num_elem_per_idx)
+    return produce(
+        name,
+        offer(None, name, way("gpsimd", isa.local_gather)),
+        dst,
+        shape,
+        shape,
+        source.dtype,
+        (source, indices),
+    )
