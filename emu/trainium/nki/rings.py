@@ -1,0 +1,121 @@
+"""How many buffers each declaration of a kernel has, and what they take of SBUF and PSUM.
+
+A tile that is declared inside a loop is a ring: its next turn uses the next buffer. How deep it is,
+NKI does not say of most kernels. In the literal reading a kernel that rotates tiles itself, or
+declares one outside of the loops, has what it wrote: one buffer each; a tile that each turn of a
+loop has anew is a ring of two.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes
+from emu.trainium.nki.tree import Loop, Node, Tensor
+
+DEPTH = 2
+"""Buffers of a tile that is declared in a loop, unless somebody says otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """The most that is taken at once.
+
+    Attributes:
+      sbuf_bytes: of each partition.
+      psum_banks: of the 8.
+    """
+
+    sbuf_bytes: int = 0
+    psum_banks: int = 0
+
+    def plus(self, other: "Room") -> "Room":
+        """Both at once."""
+        return Room(
+            self.sbuf_bytes + other.sbuf_bytes, self.psum_banks + other.psum_banks
+        )
+
+    def most(self, other: "Room") -> "Room":
+        """Either."""
+        return Room(
+            max(self.sbuf_bytes, other.sbuf_bytes),
+            max(self.psum_banks, other.psum_banks),
+        )
+
+
+def depth(
+    buffer: Buffer, depths: Mapping[Tensor, int] | None = None, default: int = DEPTH
+) -> int:
+    """How many buffers a declaration has.
+
+    Args:
+      buffer: what it makes.
+      depths: of some tensors' rings.
+      default: of all others.
+    """
+    if all(loop.count == 1 for loop in buffer.loops):
+        return 1
+    return (depths or {}).get(buffer.tensor, default)
+
+
+def room(
+    body: Sequence[Node],
+    scopes: Scopes,
+    depths: Mapping[Tensor, int] | None = None,
+    default: int = DEPTH,
+) -> Room:
+    """What a kernel takes of SBUF and PSUM, as `emu.checks.memory` counts it.
+
+    A tile of the kernel's own body lives from its first to its last use; a ring as long as the loop
+    whose body declares it.
+    """
+    return _Taken(scopes, depths, default).of_body(body, is_loop=False)
+
+
+class _Taken:
+    def __init__(
+        self, scopes: Scopes, depths: Mapping[Tensor, int] | None, default: int
+    ) -> None:
+        self.scopes = scopes
+        self.depths = depths
+        self.default = default
+
+    def of_buffer(self, buffer: Buffer) -> Room:
+        count = depth(buffer, self.depths, self.default)
+        if buffer.tensor.space == "sbuf":
+            return Room(sbuf_bytes=count * buffer.partition_bytes)
+        if buffer.tensor.space == "psum":
+            banks = math.ceil(buffer.partition_bytes / BANK_BYTES)
+            return Room(psum_banks=count * banks)
+        return Room()
+
+    def of_body(self, body: Sequence[Node], is_loop: bool) -> Room:
+        ends: dict[Buffer, int] = {}
+        for place, node in enumerate(body):
+            for buffer in _used(node, self.scopes):
+                ends[buffer] = place
+        live: dict[Buffer, Room] = {}
+        peak = Room()
+        for place, node in enumerate(body):
+            for buffer in self.scopes.declared.get(node, ()):
+                live[buffer] = self.of_buffer(buffer)
+            now = Room()
+            for each in live.values():
+                now = now.plus(each)
+            inside = Room()
+            if isinstance(node, Loop):
+                inside = self.of_body(node.body, is_loop=True)
+            peak = peak.most(now.plus(inside))
+            if not is_loop:
+                for buffer in [each for each in live if ends[each] == place]:
+                    del live[buffer]
+        return peak
+
+
+def _used(node: Node, scopes: Scopes) -> set[Buffer]:
+    if isinstance(node, Loop):
+        return set().union(*(_used(each, scopes) for each in node.body))
+    return {scopes.of(access) for access in node.accesses}
+
+
+__all__ = ["DEPTH", "Room", "depth", "room"]
