@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 
 from emu.boxes import Box, Pattern
+from emu.errors import EmulationError
 from emu.trainium.nki.scopes import Buffer
 from emu.trainium.nki.tree import Access, Affine, Loop
 
@@ -58,7 +59,16 @@ class Digit:
 
 
 def placed(access: Access, buffer: Buffer) -> Placed:
-    """Where an access is in its buffer."""
+    """Where an access is in its buffer.
+
+    Raises:
+      EmulationError: it reads the bytes of a tile as another format.
+    """
+    if access.cast is not None and access.cast != buffer.tensor.dtype:
+        raise EmulationError(
+            f"{buffer.tensor.name or 'a tile'}: read as {access.cast}, must be read as the "
+            f"{buffer.tensor.dtype} that it is declared with"
+        )
     start = buffer.member(access).times(buffer.pitch).plus(access.offset)
     on_chip = access.partitions is not None
     elements = math.prod(buffer.shape[1:] if on_chip else buffer.shape)

@@ -7,11 +7,12 @@ loop has anew is a ring of two.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes
-from emu.trainium.nki.tree import Loop, Node, Tensor
+from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes, bodies
+from emu.trainium.nki.tree import Loop, Node, Operation, Tensor
 
 DEPTH = 2
 """Buffers of a tile that is declared in a loop, unless somebody says otherwise."""
@@ -91,31 +92,32 @@ class _Taken:
 
     def of_body(self, body: Sequence[Node], is_loop: bool) -> Room:
         ends: dict[Buffer, int] = {}
-        for place, node in enumerate(body):
-            for buffer in _used(node, self.scopes):
-                ends[buffer] = place
+        for number, node in enumerate(body):
+            ends.update(dict.fromkeys(_used(node, self.scopes), number))
         live: dict[Buffer, Room] = {}
         peak = Room()
-        for place, node in enumerate(body):
+        for number, node in enumerate(body):
             for buffer in self.scopes.declared.get(node, ()):
                 live[buffer] = self.of_buffer(buffer)
             now = Room()
             for each in live.values():
                 now = now.plus(each)
             inside = Room()
-            if isinstance(node, Loop):
-                inside = self.of_body(node.body, is_loop=True)
+            for inner in bodies(node):
+                taken = self.of_body(inner, is_loop=isinstance(node, Loop))
+                inside = inside.most(taken)
             peak = peak.most(now.plus(inside))
             if not is_loop:
-                for buffer in [each for each in live if ends[each] == place]:
+                for buffer in [each for each in live if ends[each] == number]:
                     del live[buffer]
         return peak
 
 
 def _used(node: Node, scopes: Scopes) -> set[Buffer]:
-    if isinstance(node, Loop):
-        return set().union(*(_used(each, scopes) for each in node.body))
-    return {scopes.of(access) for access in node.accesses}
+    if isinstance(node, Operation):
+        return {scopes.of(access) for access in node.accesses}
+    inner = itertools.chain.from_iterable(bodies(node))
+    return set().union(*(_used(each, scopes) for each in inner))
 
 
 __all__ = ["DEPTH", "Room", "depth", "room"]

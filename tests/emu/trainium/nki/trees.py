@@ -121,9 +121,7 @@ class Random:
         part = in_hbm(x, whole, turn.times(rows * columns))
         body: list[Node] = [
             operation(20, dma_load, [on_chip(a, member)], [part]),
-            operation(
-                21, isa.tensor_copy, [on_chip(b, member)], [on_chip(a, member)]
-            ),
+            operation(21, isa.tensor_copy, [on_chip(b, member)], [on_chip(a, member)]),
             *self.halves(a, b, member, columns),
             *self.sums(a, b, member, rows, columns),
         ]
