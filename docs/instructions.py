@@ -139,9 +139,15 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.tensor_tensor_at": of(PLACES, ROWS, ROWS, I, I, op="add"),
     "trn.tensor_add_at": of(PLACES, ROWS, I, I),
     "trn.scalar_tensor_tensor": of(ROWS, ROWS, COLUMN, ROWS, op0="multiply", op1="add"),
+    "trn.immediate_tensor_tensor": of(
+        ROWS, ROWS, ROWS, op0="multiply", value=2.0, op1="add"
+    ),
     "trn.tensor_scalar": of(ROWS, ROWS, COLUMN, op="multiply"),
     "trn.tensor_scalars": of(ROWS, ROWS, COLUMN, COLUMN, op0="multiply", op1="add"),
     "trn.tensor_immediate": of(ROWS, ROWS, op="multiply", value=2.0),
+    "trn.tensor_immediate_scalar": of(
+        ROWS, ROWS, COLUMN, op0="multiply", value=2.0, op1="add"
+    ),
     "trn.reciprocal": of(WIDE, WIDE),
     "trn.tensor_copy": of(ROWS, ROWS),
     "trn.tensor_copy_at": of(PLACES, ROWS, I, I),
@@ -155,6 +161,12 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.tensor_reduce": of(COLUMN, WIDE, op="add"),
     "trn.tensor_scalar_reduce": of(
         WIDE, COLUMN, WIDE, COLUMN, op="multiply", reduce="add"
+    ),
+    "trn.tensor_immediate_reduce": of(
+        WIDE, COLUMN, WIDE, op="multiply", value=2.0, reduce="add"
+    ),
+    "trn.tensor_tensor_scan_immediate": of(
+        WIDE, WIDE, WIDE, initial=0.0, op0="multiply", op1="add"
     ),
     "trn.tensor_tensor_scan": of(WIDE, WIDE, WIDE, COLUMN, op0="multiply", op1="add"),
     "trn.bn_stats": of(sbuf(128, 6, dtype=F32), WIDE),
@@ -172,6 +184,27 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.activation": of(WIDE, WIDE, op="exp"),
     "trn.activation_bias": of(WIDE, WIDE, COLUMN, op="exp"),
     "trn.activation_scaled": of(WIDE, WIDE, COLUMN, COLUMN, op="exp"),
+    "trn.activation_multiplied": of(WIDE, WIDE, COLUMN, op="exp"),
+    "trn.activation_accumulate": of(WIDE, COLUMN, WIDE, op="exp", command="reduce"),
+    "trn.activation_bias_accumulate": of(
+        WIDE, COLUMN, WIDE, COLUMN, op="exp", command="reduce"
+    ),
+    "trn.activation_multiplied_accumulate": of(
+        WIDE, COLUMN, WIDE, COLUMN, op="exp", command="reduce"
+    ),
+    "trn.activation_scaled_accumulate": of(
+        WIDE, COLUMN, WIDE, COLUMN, COLUMN, op="exp", command="reduce"
+    ),
+    "trn.activation_total": of(WIDE, COLUMN, COLUMN, WIDE, op="exp", command="reduce"),
+    "trn.activation_bias_total": of(
+        WIDE, COLUMN, COLUMN, WIDE, COLUMN, op="exp", command="reduce"
+    ),
+    "trn.activation_multiplied_total": of(
+        WIDE, COLUMN, COLUMN, WIDE, COLUMN, op="exp", command="reduce"
+    ),
+    "trn.activation_scaled_total": of(
+        WIDE, COLUMN, COLUMN, WIDE, COLUMN, COLUMN, op="exp", command="reduce"
+    ),
     "trn.activation_reduce": of(WIDE, COLUMN, WIDE, COLUMN, op="exp"),
     "trn.activate2": of(
         WIDE,

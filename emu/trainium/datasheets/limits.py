@@ -9,6 +9,9 @@ TILE_DTYPES = (
     *("float8_e4m3fn", "float8_e4m3", "float8_e5m2", "float8_e3m4"),
     *("int32", "uint32", "int16", "uint16", "int8", "uint8"),
 )
+# Pieces in which a copy within HBM is taken to move: those of a collective's DMA (SDK 2.32,
+# compute-comm-overlap.rst); of a plain copy none are published.
+DMA_PACKET_BYTES = 65536
 FREE_DIMENSIONS = 4  # of an access pattern, besides the partitions
 # Elements of a partition in one instruction of Vector or Scalar.
 FREE_ELEMENTS = {

@@ -91,6 +91,7 @@ class NeuronCoreSheet(Sheet):
         interval to the result written, for the Tensor Engine besides a cycle per column.
       handover_cycles: of an engine's clock, from a written result to a dependent's start.
       gpsimd_overhead_cycles: of every GpSimd instruction.
+      gpsimd_power_cycles: that it takes for one element a partition to a power.
       act_table_load_s: loading the table of another activation function.
       tensor_throttle_window_s, tensor_throttle_share, tensor_throttle_slowdown: the Tensor Engine
         takes `slowdown` times as long while less than `share` of it was used in the last window.
@@ -224,6 +225,13 @@ class NeuronCoreSheet(Sheet):
         100,
     )
     gpsimd_overhead_cycles: Quantity = Quantity(150, "published", ISA)
+    gpsimd_power_cycles: Quantity = Quantity(
+        4,
+        "assumed",
+        f"as its rsqrt, four times the Scalar Engine's cycle; {ISA}",
+        2,
+        16,
+    )
     act_table_load_s: Quantity = Quantity(
         1.29e-6,
         "measured",

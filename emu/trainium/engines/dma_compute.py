@@ -1,13 +1,15 @@
-"""DMA that does more than move: copies within SBUF, transposes, and sums on the way."""
+"""DMA in general: copies from any memory to any, transposes, and sums on the way."""
 
 import dataclasses
+import math
 
 from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
+from emu.trainium.datasheets.limits import DMA_PACKET_BYTES
 from emu.trainium.engines.cost import needs
-from emu.trainium.engines.dma import rows_cost
+from emu.trainium.engines.dma import Descriptors, dma_cost, pieces, rows_cost
 from emu.trainium.engines.memory import f32
 from emu.trainium.spaces import Hbm, Sbuf
 
@@ -28,13 +30,46 @@ def _hbm_bytes(src: Operand) -> int:
 def _copy_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
-    return rows_cost(device, "trn.dma_copy", queue, dst, 0, other=src)
+    name = "trn.dma_copy"
+    # On the way it takes the wider of two dtypes.
+    itemsize = max(dst.dtype.itemsize, src.dtype.itemsize)
+    rows, other = (dst, src) if dst.space == "sbuf" else (src, dst)
+    if rows.space == "sbuf":
+        number = pieces(rows, other)
+        partitions = rows.shape[0]
+    else:
+        longest = max(1, DMA_PACKET_BYTES // itemsize)
+        number = max(
+            math.ceil(dst.size / min(longest, x.run or x.size)) for x in (dst, src)
+        )
+        # No partition binds a piece to an engine, so they are dealt to all of them.
+        partitions = number * device.dma_partitions_per_engine
+    what = Descriptors(
+        number=number,
+        nbytes=dst.size * itemsize / number,
+        partitions=partitions,
+        hbm_bytes=_hbm_bytes(src) + _hbm_bytes(dst),
+    )
+    return dma_cost(device, name, queue, what)
 
 
-@instruction("trn.dma_copy", cost=_copy_cost, reads=("sbuf",), writes="sbuf")
-def dma_copy(dst: Sbuf, src: Sbuf, *, queue: str = "load_queue") -> Sbuf:
-    """SBUF to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`."""
-    return src
+@instruction("trn.dma_copy", cost=_copy_cost, reads=(SOURCE,), writes=(SOURCE,))
+def dma_copy(
+    dst: Hbm | Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue"
+) -> Hbm | Sbuf:
+    """`dst = src` from HBM or SBUF to either, on DMA queue `queue`.
+
+    A descriptor is what is contiguous on both sides, such as a partition's row of a tile in SBUF;
+    within HBM it has at most 64 KiB. Another dtype is cast to on the way, through float32.
+
+    Args:
+      dst: in HBM or SBUF.
+      src: in HBM or SBUF, of the same shape.
+      queue: one of the DMA queues.
+    """
+    if src.dtype == dst.dtype:
+        return src
+    return numerics.cast(f32(src), dst.dtype)
 
 
 def _transpose_cost(

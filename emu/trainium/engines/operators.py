@@ -32,6 +32,34 @@ def _rounding(operator: Operator) -> Operator:
     return apply
 
 
+def _divided(x: jax.Array, y: jax.Array) -> jax.Array:
+    # By what depends on `x`: of a constant XLA would multiply by the inverse (`numerics.quotient`).
+    return numerics.rounded(x / jnp.where(x == x, y, x))
+
+
+def _larger(x: jax.Array, y: jax.Array) -> jax.Array:
+    # Of equal magnitudes the second: of 1 and -1 it is -1.
+    return jnp.where(jnp.abs(x) > jnp.abs(y), x, y)
+
+
+def _smaller(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.where(jnp.abs(x) < jnp.abs(y), x, y)
+
+
+def _of_left(operator: Operator) -> Operator:
+    """A function of one value, as an operator whose other side does not count."""
+
+    def apply(left: jax.Array, _: jax.Array) -> jax.Array:
+        return numerics.rounded(operator(left))
+
+    return apply
+
+
+def _rsqrt(x: jax.Array) -> jax.Array:
+    # Rounded in between, or XLA makes an operation of its own of it, one place off in a third.
+    return 1 / numerics.rounded(jnp.sqrt(x))
+
+
 BINARY: Mapping[str, Operator] = {
     "add": _rounding(jnp.add),
     "subtract": _rounding(jnp.subtract),
@@ -47,6 +75,15 @@ BINARY: Mapping[str, Operator] = {
     "logical_and": jnp.logical_and,
     "logical_or": jnp.logical_or,
     "logical_xor": jnp.logical_xor,
+    "divide": _divided,
+    "power": _rounding(jnp.power),
+    # By magnitude, with its sign: of -5 and 3 they are -5 and 3.
+    "abs_max": _larger,
+    "abs_min": _smaller,
+    # Of the left side alone, whatever the right one is.
+    "abs": _of_left(jnp.abs),
+    "rsqrt": _of_left(_rsqrt),
+    "reciprocal": _of_left(lambda x: 1 / x),
 }
 COMPARE = ("equal", "greater_equal", "greater", "less_equal", "less")
 BITWISE: Mapping[str, Operator] = {
@@ -74,17 +111,17 @@ REDUCE: Mapping[str, Operator] = {
     "absmax": _absmax,
     "absmin": _absmin,
 }
+REDUCE_BITS: Mapping[str, Operator] = {
+    "bitwise_and": jnp.bitwise_and.reduce,
+    "bitwise_or": jnp.bitwise_or.reduce,
+    "bitwise_xor": jnp.bitwise_xor.reduce,
+}
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 
 def _silu_dx(x: jax.Array) -> jax.Array:
     sigmoid = jax.nn.sigmoid(x)
     return sigmoid * (1 + x * (1 - sigmoid))
-
-
-def _rsqrt(x: jax.Array) -> jax.Array:
-    # Rounded in between, or XLA makes an operation of its own of it, one place off in a third.
-    return 1 / numerics.rounded(jnp.sqrt(x))
 
 
 def _gelu_dx(x: jax.Array) -> jax.Array:
@@ -107,6 +144,7 @@ UNARY: Mapping[str, Operator] = {
     "relu": lambda x: jnp.maximum(x, 0),
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_apprx_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_apprx_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu_dx": _gelu_dx,
     "softplus": jax.nn.softplus,
     "mish": jax.nn.mish,

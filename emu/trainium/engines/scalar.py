@@ -12,6 +12,8 @@ a kernel here writes it itself, `control.activation_table_load`.
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -30,12 +32,30 @@ from emu.trainium.spaces import OnChip
 # --- activation, alone ---
 
 
-def _scaled(name: str, src: OnChip, op: str, scale: float) -> OnChip:
+def scaled(name: str, src: OnChip, op: str, scale: float) -> OnChip:
     """`src · scale` in float32, rounded."""
     factor = immediate(name, scale, op, src)
     if scale == 1:  # there is nothing to round
         return f32(src)
     return combine(name, "multiply", src, factor)
+
+
+def shifted(name: str, x: OnChip, bias: float) -> OnChip:
+    """`x + bias` in float32, rounded; 0 leaves it as it is, -0.0 too."""
+    return combine(name, "add", x, f32(jnp.asarray(bias))) if bias else x
+
+
+def check_bias(name: str, device: Device, op: str, *, is_immediate: bool) -> None:
+    """Raises `LimitExceeded` for a bias that this generation does not add."""
+    if op == "reciprocal" and not device.reciprocal_takes_bias:
+        raise LimitExceeded(
+            f"{name}: reciprocal takes no bias on {device.name}: add it before"
+        )
+    # From NeuronCore-v3 on, as are the other elementwise instructions with immediates.
+    if is_immediate and not device.scalar_elementwise:
+        raise LimitExceeded(
+            f"{name}: bias is a number, must be a tile [p, 1] on {device.name}"
+        )
 
 
 def _cost(device: Device, name: str, dst: Operand, *sources: Operand) -> Cost:
@@ -45,31 +65,62 @@ def _cost(device: Device, name: str, dst: Operand, *sources: Operand) -> Cost:
     )
 
 
-def _activation_cost(device: Device, *operands: Operand, **params: Any) -> Cost:
-    return _cost(device, "trn.activation", *operands)
+def _activation_cost(
+    device: Device, *operands: Operand, op: str, bias: float = 0.0, **_: Any
+) -> Cost:
+    name = "trn.activation"
+    if bias:
+        check_bias(name, device, op, is_immediate=True)
+    return _cost(device, name, *operands)
 
 
 @instruction("trn.activation", cost=_activation_cost, reads=(EITHER,), writes=ON_CHIP)
-def activation(dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0) -> OnChip:
-    """`dst = op(src · scale)`, computed in float32.
+def activation(
+    dst: OnChip, src: OnChip, *, op: str, scale: float = 1.0, bias: float = 0.0
+) -> OnChip:
+    """`dst = op(src · scale + bias)`, computed in float32.
 
     Args:
       dst: `[p, ...]`.
       src: `[p, ...]`.
       op: an activation function, one of `operators.UNARY`.
       scale: an immediate.
+      bias: an immediate; on NeuronCore-v2 0 only.
     """
     name = "trn.activation"
-    x = _scaled(name, src, op, scale)
+    x = shifted(name, scaled(name, src, op, scale), bias)
+    return numerics.cast(activate(name, op, x), dst.dtype)
+
+
+def _multiplied_cost(
+    device: Device, *operands: Operand, op: str, bias: float = 0.0
+) -> Cost:
+    name = "trn.activation_multiplied"
+    if bias:
+        check_bias(name, device, op, is_immediate=True)
+    return _cost(device, name, *operands)
+
+
+@instruction(
+    "trn.activation_multiplied",
+    cost=_multiplied_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def activation_multiplied(
+    dst: OnChip, src: OnChip, scale: OnChip, *, op: str, bias: float = 0.0
+) -> OnChip:
+    """`dst = op(src · scale + bias)`, scale `[p, 1]`, bias an immediate as of `activation`."""
+    name = "trn.activation_multiplied"
+    product = combine(name, "multiply", src, column(scale, src))
+    x = shifted(name, product, bias)
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
 def _bias_cost(device: Device, *operands: Operand, op: str, **_: Any) -> Cost:
-    if op == "reciprocal" and not device.reciprocal_takes_bias:
-        raise LimitExceeded(
-            f"trn.activation_bias: reciprocal takes no bias on {device.name}: add it before"
-        )
-    return _cost(device, "trn.activation_bias", *operands)
+    name = "trn.activation_bias"
+    check_bias(name, device, op, is_immediate=False)
+    return _cost(device, name, *operands)
 
 
 @instruction(
@@ -80,7 +131,7 @@ def activation_bias(
 ) -> OnChip:
     """`dst = op(src · scale + bias)`, bias `[p, 1]`, computed in float32."""
     name = "trn.activation_bias"
-    x = combine(name, "add", _scaled(name, src, op, scale), column(bias, src))
+    x = combine(name, "add", scaled(name, src, op, scale), column(bias, src))
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
@@ -99,8 +150,8 @@ def activation_scaled(
 ) -> OnChip:
     """`dst = op(src · scale + bias)` with a scale and a bias of each partition, both `[p, 1]`."""
     name = "trn.activation_scaled"
-    scaled = combine(name, "multiply", src, column(scale, src))
-    x = combine(name, "add", scaled, column(bias, src))
+    product = combine(name, "multiply", src, column(scale, src))
+    x = combine(name, "add", product, column(bias, src))
     return numerics.cast(activate(name, op, x), dst.dtype)
 
 
@@ -143,7 +194,7 @@ def activation_reduce(
     The sum is of the float32 values, before `dst` is cast. `bias` is `[p, 1]`.
     """
     name = "trn.activation_reduce"
-    x = combine(name, "add", _scaled(name, src, op, scale), column(bias, src))
+    x = combine(name, "add", scaled(name, src, op, scale), column(bias, src))
     activated = activate(name, op, x)
     # Before the cast: each of 512 weights of a softmax in bfloat16 would add its rounding, to 8
     # bits, to the sum that all are divided by.

@@ -10,11 +10,16 @@ N is elements per partition, MIN the minimum interval. Published intervals (NKI 
 | tensor_scalar | N: two operators cost no more than one |
 | scalar_tensor_tensor | 2N; N if both tiles are bfloat16, subtract then multiply, N even |
 | reciprocal | 8N |
+| tensor_scalar with rsqrt on the GpSimd Engine | 4N |
 
 The guides of NeuronCore-v3 and -v4 add fast modes. tensor_scalar: as tensor_copy. tensor_tensor:
 twice the rate of v2 with sources in SBUF and 16-bit floats throughout (8-bit ones too on v4),
 whichever the operator: N here, half of the 2N that holds for most operators. On the GpSimd Engine
-tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its published width.
+tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its published width. Power runs
+there in software: `gpsimd_power_cycles`, assumed.
+
+tensor_scalar and scalar_tensor_tensor take each operand as a tile `[p, 1]` or as an immediate. Here
+each combination is an instruction, as its tiles are its operands and its immediates parameters.
 """
 
 from typing import Any
@@ -64,6 +69,8 @@ def _pair_cycles(
     # 16-bit floats they do so for every operator. 512 columns take 1,024 cycles, or fast 512.
     linear = op in ("add", "subtract", "multiply")
     fast = is_fast(device, dst, a, b) or (linear and is_bfloat16(dst, a, b))
+    if op == "power" and engine == "gpsimd":
+        return device.gpsimd_power_cycles * a.free
     return a.free if engine == "vector" and fast else 2 * a.free
 
 
@@ -202,6 +209,25 @@ def tensor_combine(
     return jnp.where(first == 0, numerics.cast(src, dst.dtype), combined)
 
 
+def _fused(
+    device: Device,
+    name: str,
+    dst: Operand,
+    src: Operand,
+    other: Operand,
+    scalars: tuple[Operand, ...],
+    op0: str,
+    op1: str,
+) -> Cost:
+    one_in_psum(name, src, other)
+    # The one chain that the reference gives in half the cycles.
+    fast_chain = (op0, op1) == ("subtract", "multiply") and src.free % 2 == 0
+    fast = fast_chain and is_bfloat16(src, other)
+    cycles = src.free if fast else 2 * src.free
+    reads = src, *scalars, other
+    return compute(device, name, "vector", cycles, (dst,), reads, flops=2 * src.size)
+
+
 def _fused_cost(
     device: Device,
     dst: Operand,
@@ -214,13 +240,7 @@ def _fused_cost(
     **_: bool,
 ) -> Cost:
     name = "trn.scalar_tensor_tensor"
-    one_in_psum(name, src, other)
-    # The one chain that the reference gives in half the cycles.
-    fast_chain = (op0, op1) == ("subtract", "multiply") and src.free % 2 == 0
-    fast = fast_chain and is_bfloat16(src, other)
-    cycles = src.free if fast else 2 * src.free
-    reads = src, scalar, other
-    return compute(device, name, "vector", cycles, (dst,), reads, flops=2 * src.size)
+    return _fused(device, name, dst, src, other, (scalar,), op0, op1)
 
 
 @instruction(
@@ -252,6 +272,47 @@ def scalar_tensor_tensor(
     return numerics.cast(second, dst.dtype)
 
 
+def _immediate_fused_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    other: Operand,
+    *,
+    op0: str,
+    op1: str,
+    **_: float,
+) -> Cost:
+    name = "trn.immediate_tensor_tensor"
+    return _fused(device, name, dst, src, other, (), op0, op1)
+
+
+@instruction(
+    "trn.immediate_tensor_tensor",
+    cost=_immediate_fused_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def immediate_tensor_tensor(
+    dst: OnChip,
+    src: OnChip,
+    other: OnChip,
+    *,
+    op0: str,
+    value: float,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> OnChip:
+    """`dst = (src op0 value) op1 other`: `scalar_tensor_tensor` with an immediate."""
+    name = "trn.immediate_tensor_tensor"
+    check(name, [op0, op1], dst, src, other)
+    alike(name, src, other)
+    number = immediate(name, value, op0, src)
+    first = combine(name, op0, src, number, reverse=reverse0)
+    second = combine(name, op1, first, other, reverse=reverse1)
+    return numerics.cast(second, dst.dtype)
+
+
 # --- a tile and values that its partitions share ---
 
 
@@ -265,7 +326,7 @@ def _scalar_cost(
     op1: str | None,
     engine: str,
 ) -> Cost:
-    check_engine(name, device, engine, "vector", "scalar")
+    check_engine(name, device, engine, "vector", "scalar", "gpsimd")
     if engine == "scalar" and (op0, op1) not in _SCALAR_ENGINE_CHAINS:
         raise LimitExceeded(
             f"{name}: operators are {op0}, {op1}, must be multiply, add or multiply then add on "
@@ -274,6 +335,8 @@ def _scalar_cost(
     # Work, not time: the second operator sits in the same pipeline and costs no cycle.
     flops = src.size * (1 if op1 is None else 2)
     cycles = copy_cycles(device, engine, dst, src)
+    if engine == "gpsimd" and "rsqrt" in (op0, op1):
+        cycles = 4 * src.free
     return compute(device, name, engine, cycles, (dst,), (src, *scalars), flops=flops)
 
 
@@ -325,8 +388,8 @@ def tensor_scalar(
 ) -> OnChip:
     """`dst = (src op scalar) op1 value1`, one scalar `[p, 1]` per partition; `op1` is optional.
 
-    `reverse` and `reverse1` swap an operator's sides. `engine`: vector, or from NeuronCore-v3 on
-    scalar for multiply, add, and multiply then add.
+    `reverse` and `reverse1` swap an operator's sides. `engine`: vector; gpsimd, which cannot access
+    PSUM; or from NeuronCore-v3 on scalar for multiply, add, and multiply then add.
     """
     name = "trn.tensor_scalar"
     check(name, [op, op1], dst, src, scalar)
@@ -413,6 +476,48 @@ def tensor_immediate(
     first = combine(name, op, src, immediate(name, value, op, src), reverse=reverse)
     result = _second(name, first, op1, value1, reverse1)
     return numerics.cast(result, dst.dtype)
+
+
+def _immediate_scalar_cost(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    scalar: Operand,
+    *,
+    op0: str,
+    op1: str,
+    engine: str = "vector",
+    **_: Any,
+) -> Cost:
+    name = "trn.tensor_immediate_scalar"
+    return _scalar_cost(device, name, dst, src, (scalar,), op0, op1, engine)
+
+
+@instruction(
+    "trn.tensor_immediate_scalar",
+    cost=_immediate_scalar_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_immediate_scalar(
+    dst: OnChip,
+    src: OnChip,
+    scalar: OnChip,
+    *,
+    op0: str,
+    value: float,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    engine: str = "vector",
+) -> OnChip:
+    """`dst = (src op0 value) op1 scalar`: `tensor_scalar`, first an immediate, then `[p, 1]`."""
+    name = "trn.tensor_immediate_scalar"
+    check(name, [op0, op1], dst, src, scalar)
+    number = immediate(name, value, op0, src)
+    first = combine(name, op0, src, number, reverse=reverse0)
+    second = combine(name, op1, first, column(scalar, src), reverse=reverse1)
+    return numerics.cast(second, dst.dtype)
 
 
 def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:

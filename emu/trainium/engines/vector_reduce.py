@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from emu import numerics
+from emu import given, numerics
 from emu.annotations import Tile
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction, limit
@@ -28,10 +28,12 @@ from emu.trainium.engines.cost import (
 from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import (
     REDUCE,
+    REDUCE_BITS,
     alike,
     check,
     column,
     combine,
+    immediate,
     named,
     reduce_free,
     two_dimensions,
@@ -62,10 +64,33 @@ def _reduce_cost(
 
 @instruction("trn.tensor_reduce", cost=_reduce_cost, reads=(EITHER,), writes=ON_CHIP)
 def tensor_reduce(dst: OnChip, src: OnChip, *, op: str, negate: bool = False) -> OnChip:
-    """`dst[p, ..., 1] = op` over the last dimension, in float32; `negate` changes its sign."""
-    reduce = named(REDUCE, "trn.tensor_reduce", "op", op)
+    """`dst[p, ..., 1] = op` over the last dimension, in float32; `negate` changes its sign.
+
+    `op` is one of `operators.REDUCE`, or of integers one of `operators.REDUCE_BITS`.
+    """
+    name = "trn.tensor_reduce"
+    reduce = named({**REDUCE, **REDUCE_BITS}, name, "op", op)
+    if op in REDUCE_BITS:
+        check(name, [op], dst, src)
+        if negate:
+            given.refuse(f"{name}: negate is True, must be False for {op}")
+        return reduce(src, axis=-1, keepdims=True).astype(dst.dtype)
     reduced = reduce(f32(src), axis=-1, keepdims=True)
     return numerics.cast(-reduced if negate else reduced, dst.dtype)
+
+
+def _reduced_too(
+    device: Device,
+    name: str,
+    writes: tuple[Operand, Operand],
+    reads: tuple[Operand, ...],
+) -> Cost:
+    src = reads[0]
+    least = device.min_interval_cycles
+    # Two instructions in one: the stream, then the register that holds the reduction is read out.
+    # 512 elements take 512 + 64 cycles, 10 of them 64 + 64.
+    cycles = max(least, src.free) + least
+    return compute(device, name, "vector", cycles, writes, reads, flops=2 * src.size)
 
 
 def _scalar_reduce_cost(
@@ -77,13 +102,7 @@ def _scalar_reduce_cost(
     **_: Any,
 ) -> Cost:
     name = "trn.tensor_scalar_reduce"
-    least = device.min_interval_cycles
-    # Two instructions in one: the stream, then the register that holds the reduction is read out.
-    # 512 elements take 512 + 64 cycles, 10 of them 64 + 64.
-    cycles = max(least, src.free) + least
-    writes = dst, total
-    reads = src, scalar
-    return compute(device, name, "vector", cycles, writes, reads, flops=2 * src.size)
+    return _reduced_too(device, name, (dst, total), (src, scalar))
 
 
 @instruction(
@@ -106,14 +125,76 @@ def tensor_scalar_reduce(
     return numerics.cast(result, dst.dtype), numerics.cast(reduced, total.dtype)
 
 
-def _scan_cost(
-    device: Device, dst: Operand, a: Operand, b: Operand, initial: Operand, **_: Any
+def _immediate_reduce_cost(
+    device: Device, dst: Operand, total: Operand, src: Operand, **_: Any
 ) -> Cost:
-    name = "trn.tensor_tensor_scan"
+    return _reduced_too(device, "trn.tensor_immediate_reduce", (dst, total), (src,))
+
+
+@instruction(
+    "trn.tensor_immediate_reduce",
+    cost=_immediate_reduce_cost,
+    reads=(EITHER,),
+    writes=TWO_ON_CHIP,
+)
+def tensor_immediate_reduce(
+    dst: OnChip,
+    total: OnChip,
+    src: OnChip,
+    *,
+    op: str,
+    value: float,
+    reduce: str,
+    reverse: bool = False,
+) -> tuple[OnChip, OnChip]:
+    """`dst = src op value` and `total[p, 1] = reduce` of it: `tensor_scalar_reduce` so."""
+    name = "trn.tensor_immediate_reduce"
+    check(name, [op], dst, src)
+    number = immediate(name, value, op, src)
+    result = combine(name, op, src, number, reverse=reverse)
+    reduced = reduce_free(name, reduce, result)
+    return numerics.cast(result, dst.dtype), numerics.cast(reduced, total.dtype)
+
+
+# --- scans ---
+
+
+def _scan(device: Device, name: str, dst: Operand, *reads: Operand) -> Cost:
+    a, b = reads[:2]
     one_in_psum(name, a, b)
     cycles = 2 * a.free
-    reads = a, b, initial
     return compute(device, name, "vector", cycles, (dst,), reads, flops=2 * a.size)
+
+
+def _scanned(
+    name: str,
+    dst: OnChip,
+    a: OnChip,
+    b: OnChip,
+    first: Tile,
+    op0: str,
+    op1: str,
+    reverse0: bool,
+    reverse1: bool,
+) -> OnChip:
+    """The states from `first[p]` on, one of each column."""
+    alike(name, a, b)
+    two_dimensions(name, a)
+
+    def step(state: Tile, columns: tuple[Tile, Tile]) -> tuple[Tile, Tile]:
+        a_column, b_column = columns
+        state = combine(name, op0, a_column, state, reverse=reverse0)
+        state = combine(name, op1, state, b_column, reverse=reverse1)
+        return state, state
+
+    # Column by column, since each state needs the one before; partitions go side by side, so the
+    # leading dimension of the scan is that of the columns.
+    _, states = lax.scan(step, first, (f32(a).T, f32(b).T))
+    return numerics.cast(states.T, dst.dtype)
+
+
+def _scan_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
+    return _scan(device, "trn.tensor_tensor_scan", *operands)
 
 
 @instruction(
@@ -139,20 +220,40 @@ def tensor_tensor_scan(
     """
     name = "trn.tensor_tensor_scan"
     check(name, [op0, op1], dst, a, b, initial)
-    alike(name, a, b)
-    two_dimensions(name, a)
-    first = column(f32(initial), a)
+    first = column(f32(initial), a)[:, 0]
+    return _scanned(name, dst, a, b, first, op0, op1, reverse0, reverse1)
 
-    def step(state: Tile, columns: tuple[Tile, Tile]) -> tuple[Tile, Tile]:
-        a_column, b_column = columns
-        state = combine(name, op0, a_column, state, reverse=reverse0)
-        state = combine(name, op1, state, b_column, reverse=reverse1)
-        return state, state
 
-    # Column by column, since each state needs the one before; partitions go side by side, so the
-    # leading dimension of the scan is that of the columns.
-    _, states = lax.scan(step, first[:, 0], (f32(a).T, f32(b).T))
-    return numerics.cast(states.T, dst.dtype)
+def _immediate_scan_cost(device: Device, *operands: Operand, **_: Any) -> Cost:
+    return _scan(device, "trn.tensor_tensor_scan_immediate", *operands)
+
+
+@instruction(
+    "trn.tensor_tensor_scan_immediate",
+    cost=_immediate_scan_cost,
+    reads=(EITHER, EITHER),
+    writes=ON_CHIP,
+)
+def tensor_tensor_scan_immediate(
+    dst: OnChip,
+    a: OnChip,
+    b: OnChip,
+    *,
+    initial: float,
+    op0: str,
+    op1: str,
+    reverse0: bool = False,
+    reverse1: bool = False,
+) -> OnChip:
+    """`tensor_tensor_scan` from an immediate, the same in every partition."""
+    name = "trn.tensor_tensor_scan_immediate"
+    check(name, [op0, op1], dst, a, b)
+    # Of the tile's own values, so that under `vmap` it varies over the mesh as they do.
+    first = jnp.full_like(f32(a)[:, 0], initial)
+    return _scanned(name, dst, a, b, first, op0, op1, reverse0, reverse1)
+
+
+# --- statistics ---
 
 
 def _bn_stats_cost(device: Device, dst: Operand, src: Operand) -> Cost:

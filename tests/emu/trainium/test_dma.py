@@ -4,6 +4,7 @@ Expected times are exact fractions of a second worked out here from the datashee
 ticks as the clock rounds them.
 """
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -133,6 +134,43 @@ FORMS = {
         P * 384,
     ),
     "copy in SBUF": (dma_copy, [op.sbuf(P, 96), op.sbuf(P, 96)], P, P, 384, 0),
+    "copy from HBM": (dma_copy, [op.sbuf(P, 96), op.hbm(P, 96)], P, P, 384, P * 384),
+    "copy to HBM": (dma_copy, [op.hbm(P, 96), op.sbuf(P, 96)], P, P, 384, P * 384),
+    # The wider of the two dtypes is what a descriptor moves.
+    "copy that casts": (
+        dma_copy,
+        [op.sbuf(P, 96), op.hbm(P, 96, dtype=BF16)],
+        P,
+        P,
+        384,
+        P * 192,
+    ),
+    # Contiguous in HBM, but pieces have at most 64 KiB: two equal ones, on two engines.
+    "copy in HBM": (
+        dma_copy,
+        [op.hbm(P, 256), op.hbm(P, 256)],
+        2 * PARTITIONS_EACH,
+        2,
+        P * 1024 // 2,
+        2 * P * 1024,
+    ),
+    # Half of each row of a wider tile: the shorter run of the two sides.
+    "copy of parts of rows": (
+        dma_copy,
+        [op.sbuf(P, 4, 24), dataclasses.replace(op.hbm(P, 4, 24), run=24)],
+        P,
+        4 * P,
+        96,
+        P * 384,
+    ),
+    "copy of a column": (
+        dma_copy,
+        [op.sbuf(P, 4), dataclasses.replace(op.hbm(P, 4), run=1)],
+        P,
+        4 * P,
+        4,
+        P * 16,
+    ),
 }
 
 
@@ -146,6 +184,16 @@ def test_law(form, band, sheet):
     busy, latency = law(device, partitions, descriptors, nbytes, hbm_bytes=hbm_bytes)
     assert (cost.busy_cycles, cost.latency_cycles) == (busy, latency)
     assert cost.engine == ("store_queue" if "store" in form else "load_queue")
+
+
+def test_a_copy_casts_through_float32():
+    x = draw(0, 4, 9)
+    kept = dma_copy(op.blank(4, 9), jnp.asarray(x))
+    np.testing.assert_array_equal(kept, x)
+    cast = dma_copy(op.blank(4, 9, dtype=BF16), jnp.asarray(x))
+    np.testing.assert_array_equal(cast, x.astype(BF16))
+    whole = dma_copy(jnp.zeros((4, 9), I32), jnp.asarray(x) * 100)
+    np.testing.assert_array_equal(whole, (x * np.float32(100)).astype(I32))
 
 
 @SHEETS

@@ -50,7 +50,7 @@ REFUSED = {
         (OUT, X, X),
         {"op": "add", "engine": "scalar"},
     ),
-    "trn.tensor_scalar: engine is 'scalar', must be vector on Trainium1": (
+    "trn.tensor_scalar: engine is 'scalar', must be vector or gpsimd on Trainium1": (
         2,
         isa.tensor_scalar,
         (OUT, X, ONE),

@@ -44,6 +44,7 @@ NUMPY = {
     "gelu_apprx_tanh": lambda x: (
         x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     ),
+    "gelu_apprx_sigmoid": lambda x: x * sigmoid(1.702 * x),
     "gelu_dx": lambda x: normal(x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
     "softplus": lambda x: np.log1p(np.exp(x)),
     "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),

@@ -51,8 +51,12 @@ BITS = {
 }
 
 
+# Of a narrower domain, or of one side: `test_operators`.
+ELSEWHERE = {"divide", "power", "abs_max", "abs_min", "abs", "rsqrt", "reciprocal"}
+
+
 def test_every_operator_is_tried():
-    assert NUMPY.keys() == BINARY.keys() and BITS.keys() == BITWISE.keys()
+    assert NUMPY.keys() == BINARY.keys() - ELSEWHERE and BITS.keys() == BITWISE.keys()
 
 
 @DTYPES
