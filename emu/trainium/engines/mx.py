@@ -2,8 +2,9 @@
 
 A tile of elements is `[p, n, 4]`, p a multiple of 32: the four elements of a partition belong to
 the contracted dimension and enter the array at once, so 128 partitions contract 512. A group of
-8 partitions x 4 elements shares one E8M0 scale; scales are a tile `uint8[p / 8, n]`. (The hardware
-puts them 4 to a quadrant of 32 partitions, which takes the same bytes of every partition.) MXFP8
+8 partitions x 4 elements shares one E8M0 scale; scales are a tile `uint8[p / 8, n]`, or, as the
+hardware has them, `uint8[p, n]` with the 4 of each quadrant of 32 partitions in its first 4 rows,
+which takes the same bytes of every partition. MXFP8
 elements are float8_e4m3fn or float8_e5m2; MXFP4 ones are packed two to a byte, `uint8[p, n, 2]`,
 as `emu.numerics.fp4_pack` does.
 
@@ -59,6 +60,18 @@ def _tile(grouped: jax.Array) -> jax.Array:
     return jnp.swapaxes(blocks, 1, 2).reshape(partitions, columns, MX_QUAD)
 
 
+def _is_spread(partitions: int, scale: tuple[int, ...]) -> bool:
+    """Whether scales lie in the first rows of quadrants, not one behind the other."""
+    return scale[0] == partitions
+
+
+def _scale_rows(partitions: int) -> np.ndarray:
+    """The rows of spread scales: of 64 partitions 0, 1, 2, 3, 32, 33, 34, 35."""
+    groups = np.arange(partitions // MX_PARTITIONS)
+    per_quadrant = MX_ROWS // MX_PARTITIONS
+    return groups // per_quadrant * MX_ROWS + groups % per_quadrant
+
+
 def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
     """Raises `LimitExceeded` unless these are a tile of MX elements and its scales."""
     packed = elements.dtype == UINT8
@@ -77,10 +90,11 @@ def _check(name: str, what: str, elements: Operand, scale: Operand) -> None:
             f"{name}: {what} has {partitions} partitions, must be a multiple of {MX_ROWS}"
         )
     groups = partitions // MX_PARTITIONS
-    if scale.dtype != UINT8 or scale.shape != (groups, columns):
+    allowed = (groups, columns), (partitions, columns)
+    if scale.dtype != UINT8 or scale.shape not in allowed:
         raise LimitExceeded(
             f"{name}: scale of {what} is {scale.dtype}{list(scale.shape)}, must be "
-            f"uint8{[groups, columns]}"
+            f"uint8{list(allowed[0])}, or {list(allowed[1])} with 4 rows of each {MX_ROWS} used"
         )
 
 
@@ -112,11 +126,13 @@ def quantize_mx(dst: Sbuf, scale: Sbuf, src: Sbuf) -> tuple[Sbuf, Sbuf]:
 
     Args:
       dst: `[p, n, 4]`, float8_e4m3fn or float8_e5m2.
-      scale: `uint8[p / 8, n]`.
+      scale: `uint8[p / 8, n]`, or `uint8[p, n]`, of which 4 rows of each 32 are written.
       src: `[p, n, 4]`, bfloat16 or float16.
     """
     precision.refuse_exact("trn.quantize_mx", "a scale shared by rounded elements")
     elements, scales = numerics.mx_quantize(_groups(src), dst.dtype, headroom=HEADROOM)
+    if _is_spread(src.shape[0], scale.shape):
+        scales = scale.at[_scale_rows(src.shape[0])].set(scales)
     return _tile(elements), scales
 
 
@@ -177,8 +193,8 @@ def nc_matmul_mx(
       dst: PSUM `[m, n]`, float32 (n ≤ 512) or bfloat16 (n ≤ 1024); sums are float32.
       stationary: SBUF, MXFP8 `[k, m, 4]` or packed MXFP4 `[k, m, 2]`, k ≤ 128, m ≤ 128 and even.
       moving: SBUF, likewise `[k, n, ...]`; its format may differ.
-      stationary_scale: SBUF `uint8[k / 8, m]`.
-      moving_scale: SBUF `uint8[k / 8, n]`.
+      stationary_scale: SBUF `uint8[k / 8, m]`, or `uint8[k, m]` with 4 rows of each 32 used.
+      moving_scale: SBUF `uint8[k / 8, n]`, or `uint8[k, n]`.
       accumulate: a known integer: 0 overwrites `dst`, else adds to it.
     """
     precision.refuse_exact("trn.nc_matmul_mx", "a tile of MX elements")
@@ -192,4 +208,6 @@ def nc_matmul_mx(
 def _values(elements: jax.Array, scale: jax.Array) -> jax.Array:
     """What MX elements stand for, float32 `[p, n, 4]`."""
     values = numerics.fp4_unpack(elements) if elements.dtype == UINT8 else f32(elements)
+    if _is_spread(len(elements), scale.shape):
+        scale = scale[_scale_rows(len(elements))]
     return _tile(numerics.mx_dequantize(_groups(values), scale))

@@ -254,28 +254,35 @@ def nc_transpose_vector(dst: OnChip, src: OnChip) -> OnChip:
     return src.T
 
 
-def _check_mask(name: str, partitions: int, mask: tuple[int, ...]) -> None:
+def _shuffled_rows(
+    name: str, partitions: int, sources: int, mask: tuple[int, ...]
+) -> list[int]:
+    """Of each destination partition the source's, or `SHUFFLE_KEEP`."""
+    rows: list[int] = []
+    for row in range(partitions if len(mask) == QUADRANT else 0):
+        entry = mask[row % QUADRANT]
+        first = row // QUADRANT * QUADRANT
+        rows.append(entry if entry == SHUFFLE_KEEP else first + entry)
     allowed = {*range(QUADRANT), SHUFFLE_KEEP}
-    valid = len(mask) == QUADRANT and set(mask) <= allowed
-    if not valid or partitions % QUADRANT:
+    moved = [row for row in rows if row != SHUFFLE_KEEP]
+    if not rows or not set(mask) <= allowed or max(moved, default=0) >= sources:
         raise LimitExceeded(
-            f"{name}: mask is {list(mask)} for {partitions} partitions, must be {QUADRANT} "
-            f"entries below {QUADRANT} or {SHUFFLE_KEEP}, for a multiple of {QUADRANT} partitions",
+            f"{name}: mask is {list(mask)} for {partitions} partitions of {sources}, must be "
+            f"{QUADRANT} entries below {QUADRANT} or {SHUFFLE_KEEP}, of partitions that there are",
             caller(),
         )
+    return rows
 
 
 def _shuffle_cost(
     device: Device, dst: Operand, src: Operand, *, mask: tuple[int, ...]
 ) -> Cost:
     name = "trn.nc_stream_shuffle"
-    partitions = src.shape[0]
-    _check_mask(name, partitions, mask)
+    rows = _shuffled_rows(name, dst.shape[0], src.shape[0], mask)
     # The engine walks all N elements whatever the mask; traffic is only of the partitions it moves:
     # a mask that keeps 24 of 32 moves 8 of each quadrant.
-    moved = sum(source != SHUFFLE_KEEP for source in mask)
-    rows = partitions // QUADRANT * moved
-    read = dataclasses.replace(src, shape=(rows, *src.shape[1:]))
+    moved = sum(row != SHUFFLE_KEEP for row in rows)
+    read = dataclasses.replace(src, shape=(moved, *src.shape[1:]))
     written = part(dst, read)
     return compute(device, name, "vector", src.free, (written,), (read,))
 
@@ -288,13 +295,13 @@ def _shuffle_cost(
     reads_destination=True,
 )
 def nc_stream_shuffle(dst: OnChip, src: OnChip, *, mask: tuple[int, ...]) -> OnChip:
-    """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`."""
-    _check_mask("trn.nc_stream_shuffle", src.shape[0], mask)
-    by_quadrant = -1, QUADRANT
-    old = dst.reshape(*by_quadrant, *dst.shape[1:])
-    new = src.reshape(*by_quadrant, *src.shape[1:])
-    keep = np.asarray(mask) == SHUFFLE_KEEP
+    """Within each quadrant of 32 partitions `dst[i] = src[mask[i]]`; 255 keeps `dst[i]`.
+
+    The last quadrant of either may have fewer partitions, if no entry is of one that is missing.
+    """
+    name = "trn.nc_stream_shuffle"
+    rows = np.asarray(_shuffled_rows(name, dst.shape[0], src.shape[0], mask))
+    keep = rows == SHUFFLE_KEEP
     # 255 is no partition: those rows take partition 0 for the moment, and the old ones last.
-    shuffled = new[:, np.where(keep, 0, mask)]
-    keep_rows = keep.reshape(1, QUADRANT, *(1,) * (src.ndim - 1))
-    return jnp.where(keep_rows, old, shuffled).reshape(dst.shape)
+    shuffled = src[np.where(keep, 0, rows)]
+    return jnp.where(keep.reshape(-1, *(1,) * (src.ndim - 1)), dst, shuffled)

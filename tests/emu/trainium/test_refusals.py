@@ -122,13 +122,13 @@ REFUSED = {
         (sbuf(33, 8), sbuf(8, 33)),
         {},
     ),
-    "trn.nc_stream_shuffle: mask is .* for 40 partitions, must be 32 entries below 32 or 255": (
+    "trn.nc_stream_shuffle: mask is .* for 40 partitions of 40, must be 32 entries below 32": (
         4,
         isa.nc_stream_shuffle,
         (sbuf(40, 8), sbuf(40, 8)),
-        {"mask": MASK},
+        {"mask": tuple(reversed(range(32)))},
     ),
-    "trn.nc_stream_shuffle: mask is .*32.* for 32 partitions": (
+    "trn.nc_stream_shuffle: mask is .*32.* for 32 partitions of 32": (
         4,
         isa.nc_stream_shuffle,
         (sbuf(32, 8), sbuf(32, 8)),

@@ -1,0 +1,55 @@
+"""Transposes by DMA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from emu.trainium.engines import dma_compute
+from emu.trainium.nki.functions.checks import refuse
+from emu.trainium.nki.functions.engines import offer, way
+from emu.trainium.nki.functions.operands import handle
+from emu.trainium.nki.record import current
+from emu.trainium.nki.tree import Access
+
+# By how many dimensions the source has: the first and the last change places.
+PERMUTATIONS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
+
+
+def dma_transpose(
+    dst: object,
+    src: object,
+    axes: Sequence[int] | None = None,
+    *,
+    name: str = "nki.isa.dma_transpose",
+) -> None:
+    """`dst[c, ..., a] = src[a, ..., c]`: the first and the last dimension change places."""
+    source, target = handle(src, name, "src"), handle(dst, name, "dst")
+    read, write = source.access(), target.access()
+    wanted = PERMUTATIONS.get(len(read.shape))
+    if wanted is None or (axes is not None and tuple(axes) != wanted):
+        refuse(
+            name,
+            f"axes are {axes} of {list(read.shape)}, must be "
+            f"{' or '.join(map(str, PERMUTATIONS.values()))}",
+        )
+    turned = tuple(read.shape[axis] for axis in wanted)
+    if turned != write.shape or read.dtype != write.dtype:
+        refuse(
+            name,
+            f"src is {read.dtype}{list(read.shape)}, so dst must be {read.dtype}"
+            f"{list(turned)}, is {write.dtype}{list(write.shape)}",
+        )
+    if write.space != "sbuf":
+        refuse(name, f"dst is in {write.space.upper()}, must be in SBUF")
+    choice = way("dma", dma_compute.dma_transpose)
+    emitted = _plain(read), _plain(write)
+    current().emit(name, offer(None, name, choice), (emitted[1],), (emitted[0],))
+
+
+def _plain(access: Access) -> Access:
+    """Without dimensions of one element between the first and the last."""
+    first, *middle, last = access.shape
+    if not middle or any(size != 1 for size in middle):
+        return access
+    return dataclasses.replace(access, form=(first, last))
