@@ -1,14 +1,15 @@
 """The command line of `experiments.calibration`."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
-from emu.datasheet import BANDS
-from emu.trainium.datasheets import GENERATIONS
+from emu.datasheet import BANDS, Device, Sheet
+from emu.trainium.datasheets import EARLIER, GENERATIONS, as_measured
 from emu.wse.datasheets.datasheet import WSE2, WSE3
 from experiments.calibration import stepped, table, trainium, wafer
 from experiments.calibration.points import (
@@ -82,8 +83,8 @@ def main(args: argparse.Namespace, output: Output) -> None:
 
 def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
     """Predicts each point under the three bands; points of one kernel share its readings."""
-    fitted = fitted_ids(DEVICES.values())
-    kept: dict[tuple[str, ...], Metrics] = {}
+    fitted = fitted_ids([*DEVICES.values(), *EARLIER.values()])
+    kept: dict[tuple[object, ...], Metrics] = {}
     rows = []
     status = progress.status("predicting")
     if progress.is_terminal:
@@ -95,13 +96,16 @@ def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:
         else:
             progress.print(told, highlight=False)
         try:
-            rows.append(
-                Row(
-                    point,
-                    {band: _value(point, band, kept) for band in BANDS},
-                    fitted=point.id in fitted,
-                )
+            sheet = sheet_of(point)
+            row = Row(
+                point,
+                {band: _value(point, sheet.at(band), kept) for band in BANDS},
+                fitted=point.id in fitted,
             )
+            if sheet is not DEVICES[point.device]:
+                today = _value(point, DEVICES[point.device].at(), kept)
+                row = dataclasses.replace(row, machine=sheet.name, today=today)
+            rows.append(row)
         except Unsupported as error:
             rows.append(Row(point, why=str(error), fitted=point.id in fitted))
     status.stop()
@@ -115,22 +119,29 @@ def cases_of(device: str) -> Mapping[str, Callable[..., Metrics]]:
     return trainium.CASES
 
 
-def _value(point: Point, band: str, kept: dict[tuple[str, ...], Metrics]) -> float:
-    """The point's metric under a band.
+def sheet_of(point: Point) -> Sheet:
+    """The datasheet that a point was measured under: of its machine, at its source's release.
 
     Raises:
-      Unsupported: what `predict` cannot do, and devices and metrics there are not.
+      Unsupported: there is none.
     """
     if point.device not in DEVICES:
         raise Unsupported(f"no datasheet of {point.device!r}, has {', '.join(DEVICES)}")
-    key = (point.device, point.case, json.dumps(point.params, sort_keys=True), band)
+    return as_measured(DEVICES[point.device], point.source)
+
+
+def _value(
+    point: Point, device: Device, kept: dict[tuple[object, ...], Metrics]
+) -> float:
+    """The point's metric on a device.
+
+    Raises:
+      Unsupported: what `predict` cannot do, and metrics there are not.
+    """
+    params = json.dumps(point.params, sort_keys=True)
+    key = (device.sheet.name, device.band, point.case, params)
     if key not in kept:
-        kept[key] = predict(
-            DEVICES[point.device].at(band),
-            point.case,
-            point.params,
-            cases_of(point.device),
-        )
+        kept[key] = predict(device, point.case, point.params, cases_of(point.device))
     if point.metric not in kept[key]:
         raise Unsupported(
             f"{point.case}: no metric {point.metric!r}, has {', '.join(kept[key])}"

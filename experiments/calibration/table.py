@@ -32,12 +32,16 @@ class Row:
       predicted: by band, in the point's unit; empty where it is unsupported.
       why: why it is unsupported.
       fitted: some number of the datasheets was fitted to it.
+      machine: name of the datasheet, where that is not the device's own of today.
+      today: what the device's own says then.
     """
 
     point: Point
     predicted: dict[str, float] = dataclasses.field(default_factory=dict)
     why: str = ""
     fitted: bool = False
+    machine: str = ""
+    today: float | None = None
 
     @property
     def use(self) -> str:
@@ -73,7 +77,7 @@ def show(rows: Sequence[Row], causes: dict[str, str], console: Console) -> None:
         cause = causes.get(row.point.id, "not known")
         console.print(f"{row.point.id}: suspected cause: {cause}", highlight=False)
     _show_unsupported([row for row in rows if not row.predicted], console)
-    for line in [*accuracy_lines(ok), *ladder(ok)]:
+    for line in [*accuracy_lines(ok), *ladder(ok), *earlier_lines(ok)]:
         console.print(line, highlight=False)
 
 
@@ -202,6 +206,23 @@ def ladder(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
+def earlier_lines(rows: Iterable[Row]) -> list[str]:
+    """What was measured under an earlier release, and how far off today's datasheet is of it.
+
+    Example: `T1-MM-1L is of Trainium1 under SDK 2.21; Trainium1's datasheet of later releases
+    predicts 23954.7 us, -53.8 %`.
+    """
+    lines = []
+    for row in sorted(rows, key=lambda row: row.point.id):
+        if row.today is not None:
+            error = (row.today / row.point.value - 1) * 100
+            lines.append(
+                f"{row.point.id} is of {row.machine}; the datasheet of later releases predicts "
+                f"{row.today:.6g} {row.point.unit}, {error:+.1f} %"
+            )
+    return lines
+
+
 def _sizes(row: Row) -> tuple[str, ...]:
     return LADDERS[row.point.case][0]
 
@@ -252,6 +273,8 @@ def as_json(rows: Sequence[Row]) -> Figures:
                 "predicted": row.predicted,
                 "error_percent": row.error_percent if row.predicted else None,
                 "fitted": row.fitted,
+                "machine": row.machine,
+                "of_later_releases": row.today,
                 "unsupported": row.why,
             }
             for row in rows

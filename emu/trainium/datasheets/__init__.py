@@ -5,11 +5,16 @@ listed here and nowhere else: everything outside this folder asks a sheet for it
 """
 
 from emu import given
-from emu.datasheet import declare_machine
+from emu.datasheet import Sheet, declare_machine
 from emu.trainium.datasheets.deployment import on_system, systems_of, with_cores
 from emu.trainium.datasheets.sheet import NeuronCoreSheet
 from emu.trainium.datasheets.topology import System
-from emu.trainium.datasheets.trn1 import TRN1, TRN1_32XLARGE, TRN1N_32XLARGE
+from emu.trainium.datasheets.trn1 import (
+    TRN1,
+    TRN1_32XLARGE,
+    TRN1_SDK_2_21,
+    TRN1N_32XLARGE,
+)
 from emu.trainium.datasheets.trn2 import TRN2, TRN2_48XLARGE, TRN2_ULTRASERVER
 from emu.trainium.datasheets.trn3 import TRN3, TRN3_GEN1, TRN3_GEN2
 
@@ -22,6 +27,18 @@ GENERATIONS = given.Named(
     },
 )
 """Every generation by the name that command lines take."""
+
+EARLIER = {("aws-neuron-sdk@v2.21.0", TRN1.name): TRN1_SDK_2_21}
+"""Release that drove a generation otherwise, as sources name it, to the datasheet of then."""
+
+
+def as_measured(sheet: Sheet, source: str) -> Sheet:
+    """The datasheet that what `source` timed belongs to: `sheet`, or that of an earlier release."""
+    for (release, name), earlier in EARLIER.items():
+        if release in source and sheet.name == name:
+            return earlier
+    return sheet
+
 
 # With every core of a chip running: which of them a program takes is its own affair.
 declare_machine(
@@ -42,11 +59,13 @@ SYSTEMS = (
 )
 
 __all__ = [
+    "EARLIER",
     "GENERATIONS",
     "SYSTEMS",
     "TRN1",
     "TRN1N_32XLARGE",
     "TRN1_32XLARGE",
+    "TRN1_SDK_2_21",
     "TRN2",
     "TRN2_48XLARGE",
     "TRN2_ULTRASERVER",
@@ -55,6 +74,7 @@ __all__ = [
     "TRN3_GEN2",
     "NeuronCoreSheet",
     "System",
+    "as_measured",
     "on_system",
     "systems_of",
     "with_cores",

@@ -68,6 +68,9 @@ class NeuronCoreSheet(Sheet):
       vector_copy_elements: that a copy in a fast mode moves a cycle in each partition, by how many
         of its two tiles lie in PSUM.
       scalar_copy_elements: the same of the Scalar Engine, wherever its tiles lie.
+      vector_pair_elements: that the Vector Engine takes a cycle in each partition from each of two
+        tiles in SBUF: in any format, and in a fast mode.
+      vector_reciprocal_cycles: of the Vector Engine, for each element.
       matmul_result_dtypes: of a matmul's destination in PSUM.
       transposes_in_input_dtype: whether the Tensor Engine transposes elements as they are; else a
         transpose is a product with the identity, in float32.
@@ -82,7 +85,9 @@ class NeuronCoreSheet(Sheet):
       chip_bf16_flops_per_s, chip_fp8_flops_per_s, chip_fp32_flops_per_s: as the chip's page says,
         which is not the sum of its cores.
       moving_free_limit: float32 columns of PSUM that one matmul may write.
-      min_interval_cycles: least distance between two instructions of an engine.
+      min_interval_cycles: least interval of an instruction.
+      vector_access_cycles, scalar_access_cycles: for which the engine is busy besides the interval,
+        reaching SBUF or PSUM; part of its latency.
       fp32_passes: how often the array is streamed for float32 operands.
       weight_load_columns_per_cycle: rate at which a stationary tile enters the array.
       weight_load_exposed_cycles: the part of each load that no earlier matmul hides.
@@ -168,6 +173,14 @@ class NeuronCoreSheet(Sheet):
     scalar_copy_elements: Quantity = Quantity(
         1, "published", f"{ARCH}/trainium2_arch.rst: no fast mode before NeuronCore-v4"
     )
+    vector_pair_elements: Quantity
+    vector_reciprocal_cycles: Quantity = Quantity(
+        1,
+        "derived",
+        f"T1-NKIB-silu-base takes less than 8 cycles an element alone would; {ISA}: 8",
+        1,
+        8,
+    )
     matmul_result_dtypes: Quantity = Quantity(
         ("float32",), "published", f"{ARCH}: float32 before NeuronCore-v4"
     )
@@ -204,6 +217,8 @@ class NeuronCoreSheet(Sheet):
         "published",
         f"{ISA}: MIN_II, stated for NeuronCore-v2 and unconfirmed for v3, v4",
     )
+    vector_access_cycles: Quantity
+    scalar_access_cycles: Quantity
     fp32_passes: Quantity = Quantity(
         4, "published", f"{ISA}; profiles show two instructions of two cycles a column"
     )

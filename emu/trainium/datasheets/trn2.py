@@ -31,6 +31,13 @@ TRN2 = NeuronCoreSheet(
         ISA,
     ),
     fast_bytes=Quantity((2,), "published", f"{_ARCH}: 16-bit floats"),
+    vector_pair_elements=Quantity(
+        (1, 2),
+        "derived",
+        f"{_ARCH}: 256 elements a cycle, 512 of 16-bit floats; high: {ISA}, of NeuronCore-v2",
+        (1, 2),
+        (0.5, 1),
+    ),
     bf16_flops_per_s=Quantity(
         78.6432e12,
         "derived",
@@ -71,6 +78,20 @@ TRN2 = NeuronCoreSheet(
         8 * 19.6608e12,
     ),
     weight_load_exposed_cycles=Quantity(8, "fitted", "T2-TE-1", 0, 32),
+    vector_access_cycles=Quantity(
+        60,
+        "published",
+        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
+        0,
+        108,
+    ),
+    scalar_access_cycles=Quantity(
+        60,
+        "published",
+        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
+        0,
+        108,
+    ),
     tensor_latency_cycles=Quantity(389, "assumed", "as on Trainium1", 128, 389),
     vector_latency_cycles=Quantity(
         160, "fitted", "T2-I-4, from PSUM; SDK: about 60", 60, 380

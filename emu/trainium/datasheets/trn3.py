@@ -31,6 +31,13 @@ TRN3 = NeuronCoreSheet(
     ),
     fast_bytes=Quantity((1, 2), "published", f"{_ARCH}: 8-bit floats too"),
     scalar_copy_elements=Quantity(2, "published", _ARCH),
+    vector_pair_elements=Quantity(
+        (1, 2),
+        "derived",
+        f"{_ARCH}: 256 elements a cycle, 512 of short floats; high: {ISA}, of NeuronCore-v2",
+        (1, 2),
+        (0.5, 1),
+    ),
     matmul_result_dtypes=Quantity(("float32", "bfloat16"), "published", _ARCH),
     bf16_flops_per_s=Quantity(
         78.6432e12, "derived", f"2 x 128 x 128 x 2.4 GHz; {_ARCH}: 79"
@@ -69,6 +76,20 @@ TRN3 = NeuronCoreSheet(
         f"{_ARCH}: background transposes, close to 2 on long chains",
         2,
         1,
+    ),
+    vector_access_cycles=Quantity(
+        60,
+        "published",
+        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
+        0,
+        108,
+    ),
+    scalar_access_cycles=Quantity(
+        60,
+        "published",
+        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
+        0,
+        108,
     ),
     tensor_latency_cycles=Quantity(389, "assumed", "as on Trainium1", 128, 389),
     vector_latency_cycles=Quantity(160, "assumed", "as on Trainium2", 60, 380),

@@ -12,11 +12,13 @@ N is elements per partition, MIN the minimum interval. Published intervals (NKI 
 | reciprocal | 8N |
 | tensor_scalar with rsqrt on the GpSimd Engine | 4N |
 
-The guides of NeuronCore-v3 and -v4 add fast modes. tensor_scalar: as tensor_copy. tensor_tensor:
-twice the rate of v2 with sources in SBUF and 16-bit floats throughout (8-bit ones too on v4),
-whichever the operator: N here, half of the 2N that holds for most operators. On the GpSimd Engine
-tensor_tensor reads its two tiles at 128 elements a cycle: 2N, from its published width. Power runs
-there in software: `gpsimd_power_cycles`, assumed.
+Measured kernels show the reciprocal at N cycles (the datasheet's `vector_reciprocal_cycles`).
+
+From NeuronCore-v3 on the engine takes 256 elements a cycle where v2 takes 128, so two tiles in SBUF
+cost N. The guides of v3 and v4 add fast modes. tensor_scalar: as tensor_copy. tensor_tensor: 512
+elements a cycle, N/2, with sources in SBUF and 16-bit floats throughout (8-bit ones too on v4),
+whichever the operator. On the GpSimd Engine tensor_tensor reads its two tiles at 128 elements a
+cycle: 2N, from its published width. Power runs there in software: `gpsimd_power_cycles`, assumed.
 
 tensor_scalar and scalar_tensor_tensor take each operand as a tile `[p, 1]` or as an immediate. Here
 each combination is an instruction, as its tiles are its operands and its immediates parameters.
@@ -62,16 +64,20 @@ def _pair_cycles(
     op: str,
 ) -> float:
     check_engine(name, device, engine, "vector", "gpsimd")
-    # Each memory then gives one of the two tiles, where SBUF would give them one after the other.
+    # Each memory then gives one of the two tiles.
     if one_in_psum(name, a, b):
         return a.free
-    # The reference halves 2N for these operators on bfloat16; where the engine has fast modes for
-    # 16-bit floats they do so for every operator. 512 columns take 1,024 cycles, or fast 512.
+    if engine == "gpsimd":
+        return (device.gpsimd_power_cycles if op == "power" else 2) * a.free
+    # 512 columns of float32 take 512/0.5 = 1,024 cycles of Trainium1's and 512 of Trainium2's
+    # engine; in bfloat16 512/2 = 256 of Trainium2's, on Trainium1 512 for these operators.
+    any_format, fast = device.vector_pair_elements
+    if is_fast(device, dst, a, b):
+        return a.free / fast
     linear = op in ("add", "subtract", "multiply")
-    fast = is_fast(device, dst, a, b) or (linear and is_bfloat16(dst, a, b))
-    if op == "power" and engine == "gpsimd":
-        return device.gpsimd_power_cycles * a.free
-    return a.free if engine == "vector" and fast else 2 * a.free
+    if linear and is_bfloat16(dst, a, b):
+        return a.free
+    return a.free / any_format
 
 
 def _pair_cost(
@@ -223,7 +229,7 @@ def _fused(
     # The one chain that the reference gives in half the cycles.
     fast_chain = (op0, op1) == ("subtract", "multiply") and src.free % 2 == 0
     fast = fast_chain and is_bfloat16(src, other)
-    cycles = src.free if fast else 2 * src.free
+    cycles = src.free if fast else src.free / device.vector_pair_elements[0]
     reads = src, *scalars, other
     return compute(device, name, "vector", cycles, (dst,), reads, flops=2 * src.size)
 
@@ -521,12 +527,13 @@ def tensor_immediate_scalar(
 
 
 def _reciprocal_cost(device: Device, dst: Operand, src: Operand) -> Cost:
+    cycles = device.vector_reciprocal_cycles * src.free
     return compute(
-        device, "trn.reciprocal", "vector", 8 * src.free, (dst,), (src,), flops=src.size
+        device, "trn.reciprocal", "vector", cycles, (dst,), (src,), flops=src.size
     )
 
 
 @instruction("trn.reciprocal", cost=_reciprocal_cost, reads=(EITHER,), writes=ON_CHIP)
 def reciprocal(dst: OnChip, src: OnChip) -> OnChip:
-    """`dst = 1 / src` in float32; the Scalar Engine's is 8 times as fast and less precise."""
+    """`dst = 1 / src` in float32; the Scalar Engine's is less precise."""
     return numerics.cast(1 / f32(src), dst.dtype)

@@ -220,7 +220,8 @@ def _predicated_cost(
             f"{name}: predicate is {predicate.dtype}, must be an unsigned integer; source and "
             f"destination are {src.dtype} and {dst.dtype}, must be the same"
         )
-    cycles = src.free if one_in_psum(name, src, predicate) else 2 * src.free
+    both_in_sbuf = not one_in_psum(name, src, predicate)
+    cycles = src.free / device.vector_pair_elements[0] if both_in_sbuf else src.free
     return compute(device, name, "vector", cycles, (dst,), (src, predicate))
 
 

@@ -26,6 +26,8 @@ ROUNDING = {F32: 2.0**-24, BF16: 2.0**-8}
 # The three generations with round numbers where the datasheets' are fitted or in doubt.
 ROUND = {
     "min_interval_cycles": 64,
+    "vector_access_cycles": 20,
+    "scalar_access_cycles": 30,
     "vector_latency_cycles": 200,
     "scalar_latency_cycles": 300,
     "tensor_latency_cycles": 400,

@@ -70,6 +70,7 @@ def test_an_unknown_generation_is_priced_by_its_sheet_alone():
         "fast_bytes": (1,),
         "extra_instructions": TRN2.extra_instructions.value,
         "scalar_elementwise": False,
+        "vector_access_cycles": 0,
     }
     sheet = dataclasses.replace(
         TRN3,
