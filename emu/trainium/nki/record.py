@@ -306,9 +306,14 @@ def ran(
         arguments.arguments[name] = held_by_kernel(recorder, value, name)
     if logged:
         recorder.log = Log(recorder.given)
+    # Here, since they are made of functions that record.
+    from emu.trainium.nki import stubs
+
     token = RECORDER.set(recorder)
     try:
-        return recorder, kernel(*arguments.args, **arguments.kwargs)
+        # Kernels import modules of NKI in their own bodies too.
+        with stubs.installed():
+            return recorder, kernel(*arguments.args, **arguments.kwargs)
     finally:
         RECORDER.reset(token)
 

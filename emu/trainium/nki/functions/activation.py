@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from emu.annotations import DType
+from emu.instruction import Instruction
 from emu.trainium import isa
 from emu.trainium.nki.functions import operands
 from emu.trainium.nki.functions.checks import refuse
@@ -16,17 +17,17 @@ from emu.trainium.nki.handles import Handle, fresh
 from emu.trainium.nki.tree import Access
 
 # By whether the scale is a tile and whether there is a bias.
-PLAIN: Mapping[tuple[bool, bool], str] = {
-    (False, False): "activation",
-    (False, True): "activation_bias",
-    (True, False): "activation_multiplied",
-    (True, True): "activation_scaled",
+PLAIN: Mapping[tuple[bool, bool], Instruction[..., Any]] = {
+    (False, False): isa.activation,
+    (False, True): isa.activation_bias,
+    (True, False): isa.activation_multiplied,
+    (True, True): isa.activation_scaled,
 }
-TOTAL: Mapping[tuple[bool, bool], str] = {
-    (False, False): "activation_total",
-    (False, True): "activation_reduce",
-    (True, False): "activation_multiplied_total",
-    (True, True): "activation_scaled_total",
+TOTAL: Mapping[tuple[bool, bool], Instruction[..., Any]] = {
+    (False, False): isa.activation_total,
+    (False, True): isa.activation_reduce,
+    (True, False): isa.activation_multiplied_total,
+    (True, True): isa.activation_scaled_total,
 }
 
 
@@ -78,9 +79,9 @@ def activation(
         reads.append(operands.column(bias, source, name, "bias"))
     total = _total(reduce_op, reduce_res, reduce_cmd, source, name)
     more: tuple[Access, ...] = () if total is None else (total,)
-    instruction = getattr(isa, PLAIN[is_scaled, bias is not None])
+    instruction = PLAIN[is_scaled, bias is not None]
     if total is not None:
-        instruction = getattr(isa, TOTAL[is_scaled, bias is not None])
+        instruction = TOTAL[is_scaled, bias is not None]
         if instruction is not isa.activation_reduce:
             # The engine's register of sums, which other instructions could go on with.
             register = fresh((source.shape[0], 1), np.float32, "sbuf").access()

@@ -189,7 +189,7 @@ def _scalar_ways(
         return [
             way(
                 "vector",
-                getattr(isa, "tensor_immediate_scalar"),
+                isa.tensor_immediate_scalar,
                 op0=op0,
                 value=value0,
                 op1=op1,
@@ -294,9 +294,7 @@ def scalar_tensor_tensor(
     else:
         reads = (source, alike)
         value = operands.number(operand0, name, "operand0")
-        ways = [
-            way("vector", getattr(isa, "immediate_tensor_tensor"), value=value, **sides)
-        ]
+        ways = [way("vector", isa.immediate_tensor_tensor, value=value, **sides)]
     kind = dtype or promoted(source.dtype, other.dtype)
     choices = offer(engine, name, *ways)
     full = operands.full(data, name, "data")

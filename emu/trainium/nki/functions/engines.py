@@ -30,6 +30,7 @@ def way(
     engine: str,
     instruction: Instruction[..., Any],
     operands: tuple[int, ...] | None = None,
+    /,
     **parameters: Any,
 ) -> Choice:
     """A choice; the same object for the same arguments, so that equal operations compare fast."""

@@ -21,7 +21,7 @@ from emu.trainium.nki.tree import Access, Affine
 STATISTICS = 6
 
 
-def _axes(axis: object, ndim: int, name: str) -> list[int]:
+def free_axes(axis: object, ndim: int, name: str) -> list[int]:
     """The axes to reduce, sorted; the partition axis is none of them."""
     given = list(axis) if isinstance(axis, Sequence) else [axis]
     axes: list[int] = []
@@ -68,7 +68,7 @@ def tensor_reduce(
     """`dst = op` over free axes of `data`; a fresh tile has at least two dimensions."""
     source = operands.on_chip(data, name, "data", mask)
     whole = operands.full(data, name, "data")
-    axes = _axes(axis, len(whole), name)
+    axes = free_axes(axis, len(whole), name)
     ours = reduction(op, name)
     turned, sizes = _reduced_last(source, axes, name)
     kept = [size for i, size in enumerate(whole) if i not in axes]
@@ -161,7 +161,7 @@ def tensor_scalar_reduce(
     else:
         parameters["value"] = operands.number(operand0, name, "operand0")
         parameters["reverse"] = bool(reverse0)
-        instruction = getattr(isa, "tensor_immediate_reduce")
+        instruction = isa.tensor_immediate_reduce
     total = operands.column(reduce_res, source, name, "reduce_res", written=True)
     choices = offer(engine, name, way("vector", instruction, **parameters))
     full = operands.full(data, name, "data")
@@ -215,7 +215,7 @@ def tensor_tensor_scan(
         value = operands.number(initial, name, "initial")
         choice = way(
             "vector",
-            getattr(isa, "tensor_tensor_scan_immediate"),
+            isa.tensor_tensor_scan_immediate,
             initial=value,
             **sides,
         )

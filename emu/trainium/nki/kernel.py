@@ -1,0 +1,98 @@
+"""What decorators such as `@nki.jit` make of a kernel: a function with a launch grid."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emu.errors import NkiError
+from emu.trainium.nki.machine import Cores, Spread
+from emu.trainium.nki.record import Recorded, record, recording
+
+
+class Kernel:
+    """A kernel: called inside another one it is part of that; called outside it is run.
+
+    Attributes:
+      func: the function as its author wrote it.
+      generation: of NKI that it was written for.
+      grid: of the launch, `kernel[4, 2](...)`.
+      options: of the decorator, such as the number of iterations of a benchmark.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        generation: str,
+        grid: tuple[int, ...] = (),
+        **options: Any,
+    ):
+        self.func = func
+        self.generation = generation
+        self.grid = grid
+        self.options = options
+        self.__name__ = getattr(func, "__name__", "kernel")
+        self.__doc__ = func.__doc__
+
+    def __getitem__(self, grid: Any) -> "Kernel":
+        """The kernel with a launch grid."""
+        sizes = grid if isinstance(grid, tuple | list) else (grid,)
+        return type(self)(
+            self.func, self.generation, tuple(map(size, sizes)), **self.options
+        )
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        if recording():
+            return self.func(*arguments, **keywords)
+        return self.launch(arguments, keywords)
+
+    def launch(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Runs the kernel on arrays: the values it computes."""
+        from emu.trainium.nki import interpret
+
+        recorded = self.record(arguments, keywords)
+        arrays = [x for x in (*arguments, *keywords.values()) if is_array(x)]
+        results = interpret.run(recorded, *arrays)
+        return results[0] if len(results) == 1 else results
+
+    def record(
+        self,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        device: str = "trn2",
+    ) -> Recorded:
+        """What the kernel does with arguments of these shapes."""
+        return record(
+            self.func,
+            arguments,
+            generation=self.generation,
+            device=device,
+            grid=self.grid,
+            keywords=keywords,
+        )
+
+
+def is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__jax_array__")
+
+
+def size(part: object) -> int:
+    """One dimension of a launch grid."""
+    if isinstance(part, Spread):
+        return part.size
+    if isinstance(part, int | np.integer | Cores):
+        return int(part)
+    raise NkiError(f"nki.jit: a grid has {part!r}, must be whole numbers or nl.nc(n)")
+
+
+def decorator(generation: str, **fixed: Any) -> Callable[..., Any]:
+    """A decorator with or without arguments: `@nki.jit`, `@nki.jit(mode=...)`."""
+
+    def decorate(func: Any = None, *unused: Any, **options: Any) -> Any:
+        if func is None or not callable(func):
+            return lambda inner: decorate(inner, **options)
+        bare = func.func if isinstance(func, Kernel) else func
+        grid = func.grid if isinstance(func, Kernel) else ()
+        return Kernel(bare, generation, grid, **fixed, **options)
+
+    return decorate
