@@ -93,13 +93,14 @@ def lower(
 
     Args:
       recorded: the kernel.
-      depths: buffers of some tensors' rings.
+      depths: buffers of some tensors' rings; None has those that passes chose.
       depth: of all other rings.
 
     Raises:
       EmulationError: an operation that no instruction of ours can do.
     """
-    lowering = Lowering(recorded, depths or {}, depth)
+    chosen = recorded.depths if depths is None else depths
+    lowering = Lowering(recorded, chosen, depth)
 
     def kernel(*inputs: jax.Array) -> tuple[jax.Array, ...]:
         return lowering.trace(inputs)

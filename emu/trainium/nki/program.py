@@ -23,7 +23,7 @@ def program(
 
     Args:
       recorded: the kernel.
-      depths: buffers of some tensors' rings.
+      depths: buffers of some tensors' rings; None has those that passes chose.
       depth: of all other rings.
     """
     cores = 1 if recorded.cores is None else recorded.cores.count

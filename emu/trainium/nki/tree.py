@@ -262,6 +262,7 @@ class Recorded:
         parts on.
       owners: of each output, who wrote which element last, `int8` of the output's shape; None
         where there is one core. -1 is an element that nobody wrote.
+      depths: buffers of some tensors' rings, where a pass chose them.
     """
 
     name: str
@@ -272,6 +273,7 @@ class Recorded:
     constants: tuple[Tensor, ...]
     cores: Loop | None = None
     owners: tuple[np.ndarray | None, ...] = ()
+    depths: Mapping[Tensor, int] = dataclasses.field(default_factory=dict)
 
 
 def walk(

@@ -1,0 +1,127 @@
+"""Whether a tree fits on the chip, by the same count as the lowering's (`nki.rings`).
+
+Passes ask it of many depths of one tree's rings, so what is alive together is found once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from emu.datasheet import Device
+from emu.trainium.nki.rings import Room, depth
+from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes, scopes
+from emu.trainium.nki.tree import Loop, Node, Operation, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What one partition of SBUF holds, and the banks of PSUM."""
+
+    sbuf_bytes: int
+    psum_banks: int
+
+    def excess(self, body: Sequence[Node]) -> int:
+        """Bytes of a partition of SBUF that a body needs beyond what there is; may be negative.
+
+        Every ring is counted with one buffer.
+        """
+        return Alive(body).room().sbuf_bytes - self.sbuf_bytes
+
+    def holds(self, taken: Room) -> bool:
+        """Whether that much is there."""
+        fits = taken.sbuf_bytes <= self.sbuf_bytes
+        return fits and taken.psum_banks <= self.psum_banks
+
+
+def memory(device: Device) -> Memory:
+    """That of one core."""
+    partitions = device.partitions
+    return Memory(
+        sbuf_bytes=device.sbuf_bytes // partitions,
+        psum_banks=device.psum_bytes // partitions // BANK_BYTES,
+    )
+
+
+class Alive:
+    """The buffers of a body that are held at the same time.
+
+    Attributes:
+      scopes: the buffers.
+      together: sets of them, one for each point of the program at which more are held than before.
+    """
+
+    def __init__(self, body: Sequence[Node]) -> None:
+        self.scopes: Scopes = scopes(body)
+        self.used: dict[Node, set[Buffer]] = {}
+        self._use(body)
+        self.together: list[tuple[Buffer, ...]] = []
+        self._points(body, (), is_loop=False)
+
+    def _use(self, body: Sequence[Node]) -> set[Buffer]:
+        total: set[Buffer] = set()
+        for node in body:
+            if isinstance(node, Loop):
+                found = self._use(node.body)
+            elif isinstance(node, Operation):
+                found = {self.scopes.of(access) for access in node.accesses}
+            else:
+                found = set().union(*map(self._use, node.bodies))
+            self.used[node] = found
+            total |= found
+        return total
+
+    def _points(
+        self, body: Sequence[Node], around: tuple[Buffer, ...], is_loop: bool
+    ) -> None:
+        ends: dict[Buffer, int] = {}
+        for place, node in enumerate(body):
+            ends.update(dict.fromkeys(self.used[node], place))
+        live: dict[Buffer, None] = {}
+        for place, node in enumerate(body):
+            declared = [
+                each
+                for each in self.scopes.declared.get(node, ())
+                if each.tensor.space != "hbm"
+            ]
+            live.update(dict.fromkeys(declared))
+            now = (*around, *live)
+            if isinstance(node, Loop):
+                self._points(node.body, now, is_loop=True)
+            elif declared:
+                self.together.append(now)
+            if not is_loop:
+                for buffer in [each for each in live if ends[each] == place]:
+                    del live[buffer]
+
+    def room(
+        self, depths: Mapping[Tensor, int] | None = None, default: int = 1
+    ) -> Room:
+        """The most that is taken at once, with so many buffers in some tensors' rings."""
+        peak = Room()
+        kept: dict[Buffer, Room] = {}
+        for buffers in self.together:
+            sbuf_bytes = psum_banks = 0
+            for buffer in buffers:
+                taken = kept.get(buffer)
+                if taken is None:
+                    taken = kept[buffer] = _taken(
+                        buffer, depth(buffer, depths, default)
+                    )
+                sbuf_bytes += taken.sbuf_bytes
+                psum_banks += taken.psum_banks
+            peak = peak.most(Room(sbuf_bytes, psum_banks))
+        return peak
+
+
+def _taken(buffer: Buffer, count: int) -> Room:
+    return room_of(buffer.tensor.space, buffer.partition_bytes, count)
+
+
+def room_of(space: str, nbytes: int, count: int = 1) -> Room:
+    """What `count` buffers of `nbytes` a partition take."""
+    if space == "psum":
+        return Room(psum_banks=count * math.ceil(nbytes / BANK_BYTES))
+    return Room(sbuf_bytes=count * nbytes) if space == "sbuf" else Room()
+
+
+__all__ = ["Alive", "Memory", "memory", "room_of"]

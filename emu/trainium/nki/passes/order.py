@@ -1,0 +1,213 @@
+"""What has to come before what in a loop, and in which order engines that look ahead would issue.
+
+`Constraint(p, q, turns, ticks)`: operation q of a turn that is `turns` later starts `ticks` after p
+does. The order is found by playing some turns: each engine takes, of what is ready, what is oldest;
+the turn in the middle tells the order, folded to one turn's length.
+
+Example: a product on the Tensor Engine and an exponential on the Scalar Engine, 100 each, the one
+150 after the other. In program order a turn that needs the exponential again on the Tensor Engine
+takes 300. Ahead by one turn the Tensor Engine is busy 200 of 200.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from emu.trainium.nki.passes.costs import Spent
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """Operation `after` of the turn `turns` later starts `ticks` after operation `before`."""
+
+    before: int
+    after: int
+    turns: int
+    ticks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A loop's order: `stage` turns late each operation is, and the sequence of one step.
+
+    Attributes:
+      sequence: operations in the order in which a step issues them.
+      stage: of each operation; a step runs it for the turn that is so many before the newest.
+      ticks: of a step.
+    """
+
+    sequence: tuple[int, ...]
+    stage: tuple[int, ...]
+    ticks: float
+
+    @property
+    def stages(self) -> int:
+        return max(self.stage) + 1
+
+
+def played(
+    spent: Sequence[Spent],
+    constraints: Sequence[Constraint],
+    turns: int,
+    ahead: int,
+    in_order: bool = False,
+) -> list[list[int]]:
+    """When each operation of each turn starts.
+
+    Args:
+      spent: of each operation.
+      constraints: between them.
+      turns: how many to play.
+      ahead: an operation starts once no turn more than `ahead` before has any left.
+      in_order: whether each engine issues in program order.
+    """
+    return _Play(spent, constraints, turns, ahead, in_order).run()
+
+
+class _Play:
+    def __init__(
+        self,
+        spent: Sequence[Spent],
+        constraints: Sequence[Constraint],
+        turns: int,
+        ahead: int,
+        in_order: bool,
+    ) -> None:
+        self.spent = spent
+        self.turns = turns
+        self.ahead = ahead
+        self.in_order = in_order
+        number = len(spent)
+        self.after: list[list[Constraint]] = [[] for _ in range(number)]
+        self.waits = [[0] * number for _ in range(turns)]
+        for each in constraints:
+            self.after[each.before].append(each)
+            for turn in range(each.turns, turns):
+                self.waits[turn][each.after] += 1
+        self.ready = [[0] * number for _ in range(turns)]
+        self.start = [[-1] * number for _ in range(turns)]
+        self.left = [number] * turns
+        self.oldest = 0
+        self.free: dict[str, int] = {}
+        self.ports: dict[frozenset[str], int] = {}
+        # What waits for nothing that has not started, by engine.
+        self.open: dict[str, set[tuple[int, int]]] = {
+            each.engine: set() for each in spent
+        }
+        self.queues = {
+            engine: [p for p in range(number) if spent[p].engine == engine]
+            for engine in self.open
+        }
+        self.next = dict.fromkeys(self.open, 0)
+        for turn in range(turns):
+            for place in range(number):
+                if not self.waits[turn][place]:
+                    self.open[spent[place].engine].add((turn, place))
+
+    def run(self) -> list[list[int]]:
+        for _ in range(self.turns * len(self.spent)):
+            best = min(
+                (found for found in map(self.first, self.open) if found is not None),
+                default=None,
+            )
+            assert best is not None, "operations that wait for each other"
+            self.issue(*best)
+        return self.start
+
+    def first(self, engine: str) -> tuple[int, int, int] | None:
+        """What an engine takes next: when, the turn and the operation."""
+        best: tuple[int, int, int] | None = None
+        if self.in_order:
+            queue = self.queues[engine]
+            turn, place = divmod(self.next[engine], len(queue))
+            head = turn, queue[place]
+            found = {head} & self.open[engine]
+        else:
+            found = self.open[engine]
+        for turn, place in found:
+            if turn > self.oldest + self.ahead:
+                continue
+            begin = max(self.ready[turn][place], self.free.get(engine, 0))
+            for port in _ports(self.spent[place]):
+                begin = max(begin, self.ports.get(port, 0))
+            if best is None or (begin, turn, place) < best:
+                best = begin, turn, place
+        return best
+
+    def issue(self, begin: int, turn: int, place: int) -> None:
+        spent = self.spent[place]
+        engine = spent.engine
+        self.start[turn][place] = begin
+        self.open[engine].discard((turn, place))
+        self.next[engine] += 1
+        self.free[engine] = begin + spent.busy
+        for port in _ports(spent):
+            self.ports[port] = begin + spent.busy
+        self.left[turn] -= 1
+        while self.oldest < self.turns and not self.left[self.oldest]:
+            self.oldest += 1
+        for each in self.after[place]:
+            later = turn + each.turns
+            if later >= self.turns:
+                continue
+            at = begin + each.ticks
+            self.ready[later][each.after] = max(self.ready[later][each.after], at)
+            self.waits[later][each.after] -= 1
+            if not self.waits[later][each.after]:
+                self.open[self.spent[each.after].engine].add((later, each.after))
+
+
+def _ports(spent: Spent) -> list[frozenset[str]]:
+    """What two engines cannot use at the same time, named by both."""
+    return [frozenset((spent.engine, other)) for other in spent.excludes]
+
+
+def order(
+    spent: Sequence[Spent],
+    constraints: Sequence[Constraint],
+    turns: int,
+    ahead: int,
+) -> Order | None:
+    """The order of a step that engines which look ahead fall into; None if there is none."""
+    start = played(spent, constraints, turns, ahead)
+    middle = turns // 2
+    length = step_ticks(start)
+    times = _repaired(start[middle], constraints, length)
+    if times is None:
+        return None
+    base = min(times)
+    folded = [divmod(time - base, length) for time in times]
+    number = range(len(spent))
+    sequence = sorted(number, key=lambda place: (folded[place][1], place))
+    stage = tuple(int(turn) for turn, _ in folded)
+    return Order(tuple(sequence), stage, length)
+
+
+def step_ticks(start: Sequence[Sequence[int]]) -> int:
+    """How far apart turns are once they follow each other evenly."""
+    turns = len(start)
+    first, last = turns // 3, turns - 2
+    if last <= first:
+        first, last = 0, turns - 1
+    ends = [max(start[turn]) for turn in (first, last)]
+    return max(1, round((ends[1] - ends[0]) / max(1, last - first)))
+
+
+def _repaired(
+    times: Sequence[int], constraints: Sequence[Constraint], length: int
+) -> list[int] | None:
+    """Times moved back as little as holds every constraint's order, each turn `length` later."""
+    result = list(times)
+    for _ in range(len(result) + 1):
+        moved = False
+        for each in constraints:
+            least = result[each.before] + 1 - each.turns * length
+            if result[each.after] < least:
+                result[each.after] = least
+                moved = True
+        if not moved:
+            return result
+    # A turn of fewer ticks than a chain has operations.
+    return None
+
+
+__all__ = ["Constraint", "Order", "order", "played", "step_ticks"]

@@ -1,0 +1,216 @@
+"""Tiles that do not fit in SBUF, kept in HBM: stored where they are written, loaded where read.
+
+What frees the most for each byte that it moves goes first. A read that follows a write of the same
+elements in the same body takes them from the tile that was just written.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from emu.trainium.nki.passes.effect import Effect
+from emu.trainium.nki.passes.memory import Memory
+from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
+from emu.trainium.nki.passes.traffic import change, traffic
+from emu.trainium.nki.passes.uses import accumulates, is_private, uses
+from emu.trainium.nki.scopes import Buffer, scopes
+from emu.trainium.nki.tree import (
+    Access,
+    Affine,
+    Choice,
+    Loop,
+    Node,
+    Operation,
+    Recorded,
+    Tensor,
+)
+
+NAME = "spilling"
+
+
+def apply(
+    recorded: Recorded, memory: Memory, load: Choice, store: Choice
+) -> tuple[Recorded, Effect]:
+    """Spills until everything fits with one buffer each, or nothing is left that helps.
+
+    Args:
+      recorded: the kernel.
+      memory: of the machine.
+      load: a DMA from HBM.
+      store: one to HBM.
+    """
+    body = copied(recorded.body)
+    before = traffic(body)
+    homes: set[Tensor] = set()
+    spilled = 0
+    while (excess := memory.excess(body)) > 0:
+        trials = _candidates(body, homes)
+        for tensor in trials:
+            trial = _Spilling(tensor, load, store).inside(body, ())
+            if memory.excess(trial) < excess:
+                body = trial
+                spilled += 1
+                break
+            homes.add(tensor)
+        else:
+            break
+    after = traffic(body)
+    moved = (
+        after.read_bytes - before.read_bytes + after.write_bytes - before.write_bytes
+    )
+    said = change(before, after, "all fits")
+    return with_body(recorded, body), Effect(NAME, said, moved if spilled else 0)
+
+
+def _candidates(body: Sequence[Node], refused: set[Tensor]) -> list[Tensor]:
+    """Families that could be spilled, those first that move the fewest bytes for a byte freed."""
+    found = uses(body)
+    freed: dict[Tensor, int] = {}
+    for buffer in scopes(body):
+        tensor = buffer.tensor
+        if tensor.space == "sbuf" and is_private(tensor) and tensor not in refused:
+            freed[tensor] = freed.get(tensor, 0) + buffer.partition_bytes
+    costs: dict[Tensor, float] = {}
+    for tensor, nbytes in freed.items():
+        if any(accumulates(use.operation) for use in found.writes.get(tensor, ())):
+            continue
+        moved = sum(
+            turns(use.path) * math.prod(use.access.shape) for use in found.of(tensor)
+        )
+        costs[tensor] = moved * tensor.dtype.itemsize / nbytes
+    return sorted(costs, key=lambda tensor: costs[tensor])
+
+
+class _Spilling:
+    """One family's way through HBM."""
+
+    def __init__(self, tensor: Tensor, load: Choice, store: Choice) -> None:
+        self.tensor = tensor
+        self.load = load
+        self.store = store
+        shape = (*tensor.block, *tensor.shape)
+        name = f"{tensor.name}_home" if tensor.name else "home"
+        self.home = Tensor(shape, tensor.dtype, "hbm", name, tensor.place)
+
+    def inside(self, body: Sequence[Node], path: tuple[Loop, ...]) -> list[Node]:
+        """A copy of a body with the family's tiles loaded and stored."""
+        result: list[Node] = []
+        held: list[tuple[Access, Access]] = []
+        for node in body:
+            if isinstance(node, Loop):
+                loop = Loop(node.count, [], node.kind, node.place)
+                turn = {node: Affine(0, ((loop, 1),))}
+                # The body's own loops first, so that the tiles made in it count them.
+                loop.body = self.inside(copied(node.body, turn), (*path, loop))
+                result.append(loop)
+                held = []
+            elif isinstance(node, Operation):
+                result += self.around(node, path, held)
+            else:
+                result.append(node)
+        return result
+
+    def around(
+        self,
+        operation: Operation,
+        path: tuple[Loop, ...],
+        held: list[tuple[Access, Access]],
+    ) -> list[Node]:
+        """An operation with the loads before and the stores behind it."""
+        before: list[Node] = []
+        behind: list[Node] = []
+        reads: list[Access | Affine] = []
+        for each in operation.reads:
+            if isinstance(each, Access) and each.tensor is self.tensor:
+                tile = self.held(each, held)
+                if tile is None:
+                    tile = self.tile(each, path)
+                    before.append(
+                        self.transfer(self.load, tile, self.at(each), operation)
+                    )
+                    held.append((each, tile))
+                each = tile
+            reads.append(each)
+        writes: list[Access] = []
+        for each in operation.writes:
+            if each.tensor is self.tensor:
+                tile = self.tile(each, path)
+                behind.append(self.transfer(self.store, self.at(each), tile, operation))
+                # Of what was held before some may be old now.
+                held[:] = [(each, tile)]
+                each = tile
+            writes.append(each)
+        changed = dataclasses.replace(
+            operation, reads=tuple(reads), writes=tuple(writes)
+        )
+        return [*before, changed, *behind]
+
+    def held(
+        self, access: Access, held: Sequence[tuple[Access, Access]]
+    ) -> Access | None:
+        return next((tile for each, tile in held if _same(each, access)), None)
+
+    def tile(self, access: Access, path: tuple[Loop, ...]) -> Access:
+        _, tile = fresh("sbuf", access, path, self.tensor.name)
+        return tile
+
+    def transfer(
+        self, choice: Choice, dst: Access, src: Access, operation: Operation
+    ) -> Operation:
+        return Operation(
+            "spill" if dst.space == "hbm" else "reload",
+            (choice,),
+            (dst,),
+            (src,),
+            operation.place,
+            implicit=True,
+        )
+
+    def at(self, access: Access) -> Access:
+        """The same elements in HBM, where partitions are an axis like others."""
+        tensor = self.tensor
+        row = math.prod(tensor.shape[1:])
+        member = Affine()
+        for size, index in zip(tensor.block, access.member, strict=True):
+            member = member.times(size).plus(index)
+        offset = member.times(row * tensor.shape[0])
+        offset = offset.plus(access.partition.times(row)).plus(access.offset)
+        assert access.partitions is not None
+        rows = (access.partition_step * row, access.partitions)
+        return Access(
+            self.home,
+            (),
+            Affine(),
+            None,
+            offset,
+            (rows, *access.axes),
+            form=access.form,
+        )
+
+
+def _same(one: Access, other: Access) -> bool:
+    return one is other or repr_of(one) == repr_of(other)
+
+
+def repr_of(access: Access) -> Mapping[str, object]:
+    """What tells two accesses of one tensor apart."""
+
+    def key(expression: Affine) -> object:
+        return expression.constant, frozenset(expression.terms)
+
+    return {
+        "member": [key(each) for each in access.member],
+        "partition": key(access.partition),
+        "offset": key(access.offset),
+        "axes": access.axes,
+        "partitions": (access.partitions, access.partition_step, access.form),
+    }
+
+
+def largest(body: Sequence[Node]) -> list[Buffer]:
+    """A body's buffers in SBUF, the largest first."""
+    found = [each for each in scopes(body) if each.tensor.space == "sbuf"]
+    return sorted(found, key=lambda each: -each.partition_bytes)
+
+
+__all__ = ["NAME", "apply"]

@@ -1,0 +1,158 @@
+"""Who reads and writes each tensor of a body, and what a single run of an operation means."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from emu.trainium.nki.passes.regions import Distances, may_meet
+from emu.trainium.nki.tree import (
+    Access,
+    Affine,
+    Loop,
+    Node,
+    Operation,
+    PerCore,
+    Tensor,
+    walk,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Use:
+    """An access where it stands: `order` counts operations through the body."""
+
+    access: Access
+    operation: Operation
+    path: tuple[Loop, ...]
+    order: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Uses:
+    """All uses of a body's tensors."""
+
+    writes: dict[Tensor, list[Use]]
+    reads: dict[Tensor, list[Use]]
+
+    def of(self, tensor: Tensor) -> list[Use]:
+        """Every use of a tensor, writers first."""
+        return [*self.writes.get(tensor, ()), *self.reads.get(tensor, ())]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """In the order in which they are first met."""
+        return list({**self.writes, **self.reads})
+
+
+def uses(body: Sequence[Node], path: tuple[Loop, ...] = ()) -> Uses:
+    """The uses in a body; `path` are loops around it."""
+    writes: dict[Tensor, list[Use]] = {}
+    reads: dict[Tensor, list[Use]] = {}
+    for order, (operation, inner) in enumerate(walk(list(body), path)):
+        for access in operation.writes:
+            use = Use(access, operation, inner, order)
+            writes.setdefault(access.tensor, []).append(use)
+        for access in read(operation):
+            use = Use(access, operation, inner, order)
+            reads.setdefault(access.tensor, []).append(use)
+    return Uses(writes, reads)
+
+
+def read(operation: Operation) -> tuple[Access, ...]:
+    """What an operation reads, its destinations included where their old content matters."""
+    reads = [each for each in operation.reads if isinstance(each, Access)]
+    if accumulates(operation):
+        reads += operation.writes
+    return tuple(reads)
+
+
+def accumulates(operation: Operation) -> bool:
+    """Whether the result depends on what the destination held before."""
+    instruction = operation.choice.instruction
+    if instruction.adds_if is not None:
+        more = register(operation, instruction.adds_if)
+        return more is None or (more.constant, more.terms) != (0, ())
+    # `partial` alone says that the rest of the destination stays, which an access says already.
+    keeps = instruction.reads_destination and not instruction.partial
+    return keeps or instruction.adds
+
+
+def register(operation: Operation, place: int) -> Affine | None:
+    """The register among an instruction's sources; None if it is a tensor."""
+    operands = operation.choice.operands
+    found = operation.reads[place if operands is None else operands[place]]
+    return found if isinstance(found, Affine) else None
+
+
+def is_transfer(operation: Operation) -> bool:
+    """Whether a DMA queue runs it."""
+    return operation.choice.engine == "dma"
+
+
+def is_load(operation: Operation) -> bool:
+    """Whether it brings data from HBM."""
+    from_hbm = any(access.space == "hbm" for access in read(operation))
+    to_hbm = any(access.space == "hbm" for access in operation.writes)
+    return from_hbm and not to_hbm
+
+
+def is_private(tensor: Tensor) -> bool:
+    """Whether nobody outside of the kernel sees a tensor."""
+    return tensor.role == "temporary"
+
+
+def written_once(writes: Sequence[Use], around: tuple[Loop, ...]) -> bool:
+    """Whether each element is written once in a turn of the loops `around`."""
+    same = frozenset(around)
+    for place, first in enumerate(writes):
+        for second in writes[place + 1 :]:
+            if may_meet(first.access, second.access, Distances(same, {})):
+                return False
+        # The same write in two turns of a loop further in, the outermost in which they differ.
+        for level in range(len(around), len(first.path)):
+            further = first.path[level]
+            if further.count > 1:
+                later = {further: (1, further.count - 1)}
+                distances = Distances(frozenset(first.path[:level]), later)
+                if may_meet(first.access, first.access, distances):
+                    return False
+    return True
+
+
+def nests(body: Sequence[Node]) -> Iterator[tuple[list[Node], tuple[Loop, ...]]]:
+    """Every body in a body, inner ones first, with the loops around it."""
+
+    def inside(
+        nodes: Sequence[Node], path: tuple[Loop, ...]
+    ) -> Iterator[tuple[list[Node], tuple[Loop, ...]]]:
+        for node in nodes:
+            if isinstance(node, Loop):
+                yield from inside(node.body, (*path, node))
+        yield list(nodes), path
+
+    yield from inside(body, ())
+
+
+def has_cores(body: Sequence[Node]) -> bool:
+    """Whether cores do not do the same in a body."""
+    for node in body:
+        if isinstance(node, PerCore):
+            return True
+        if isinstance(node, Loop) and has_cores(node.body):
+            return True
+    return False
+
+
+__all__ = [
+    "Use",
+    "Uses",
+    "accumulates",
+    "has_cores",
+    "is_load",
+    "is_private",
+    "is_transfer",
+    "nests",
+    "read",
+    "register",
+    "uses",
+    "written_once",
+]
