@@ -108,6 +108,7 @@ def _moving_cost(
     *,
     loads: bool,
     tf32: bool = False,
+    onezero: bool = False,
 ) -> Cost:
     """A matmul of `[k, m]` and `[k, n]`, or of `[k, 2, m]` and `[k, 2, n]`."""
     k = stationary.shape[0]
@@ -118,6 +119,9 @@ def _moving_cost(
     # column each, so two weight loads are exposed.
     wide = not tf32 and F32 in (stationary.dtype, moving.dtype)
     passes = device.fp32_passes if wide else 1
+    # Of a tile of ones and zeros the lower half of each float32 is nothing to pass again.
+    halves = 2 if wide and onezero else 1
+    passes = max(1, passes // halves)
     # Published as max(min(64, m), n). One moving column takes 64 cycles with 128 stationary ones,
     # and 16 with 16: a matrix times one vector reaches 1/64 of the peak at most.
     interval = max(min(device.min_interval_cycles, m), n) * passes
@@ -126,7 +130,7 @@ def _moving_cost(
         m,
         interval,
         2 * stationary.size * n,
-        instructions=2 if wide else 1,
+        instructions=2 // halves if wide else 1,
         loads=loads,
         counts={"adjusted_flops": 2 * k * m * n * passes},
     )
@@ -140,9 +144,17 @@ def _matmul_cost(
     accumulate: Operand,
     *,
     tf32: bool = False,
+    onezero: bool = False,
 ) -> Cost:
     return _moving_cost(
-        device, "trn.nc_matmul", dst, stationary, moving, loads=True, tf32=tf32
+        device,
+        "trn.nc_matmul",
+        dst,
+        stationary,
+        moving,
+        loads=True,
+        tf32=tf32,
+        onezero=onezero,
     )
 
 
@@ -224,6 +236,7 @@ def nc_matmul(
     accumulate: KnownInt,
     *,
     tf32: bool = False,
+    onezero: bool = False,
 ) -> Psum:
     """`dst[m, n] (+)= stationary[k, m]ᵀ · moving[k, n]`, accumulated in float32 in PSUM.
 
@@ -233,6 +246,8 @@ def nc_matmul(
       moving: SBUF, likewise.
       accumulate: a known integer: 0 overwrites `dst`, else adds to it.
       tf32: takes float32 operands as TF32, 10 bits of mantissa, at bfloat16's rate.
+      onezero: one of the tiles holds ones and zeros only, which halves the passes of float32 (NKI
+        ISA reference: 2x better performance).
     """
     _check_floats("trn.nc_matmul", 2, stationary=stationary, moving=moving)
     return _product(dst, stationary, moving, accumulate, tf32)

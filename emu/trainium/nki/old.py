@@ -151,6 +151,7 @@ def _range(kind: str) -> Any:
         *,
         precise_schedule: bool = False,
         multi_buffer: object = None,
+        directives: object = None,
     ) -> Iterator[int]:
         values = range(start) if stop is None else range(start, stop, step)
         return current().turns(values, kind)

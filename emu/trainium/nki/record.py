@@ -66,6 +66,7 @@ class Recorder:
       grid: of the launch.
       program: which of the grid's programs is being recorded.
       written: of tensors in PSUM, what products have been written where.
+      sums: stands for the Scalar Engine's register of sums since it was last reset.
       given: values of the inputs, of those that are arrays.
       log: of every operation, if a kernel asks what a tensor holds (`known`).
     """
@@ -81,6 +82,7 @@ class Recorder:
         self.stored: dict[Tensor, None] = {}
         self.places: dict[tuple[str, int], Place] = {}
         self.written: dict[Tensor, Written] = {}
+        self.sums: Tensor | None = None
         self.given: dict[Tensor, np.ndarray] = {}
         self.log: Log | None = None
 

@@ -209,6 +209,11 @@ def broadcast_to(handle: Handle, shape: tuple[int, ...]) -> Handle:
     missing = len(shape) - handle.ndim
     if missing < 0 or missing > 0 and handle.partitions is not None:
         raise WrongShape(f"nki: broadcast of {handle!r} to {list(shape)}")
+    if handle.partitions == 1 and shape[0] > 1 and _generation() != "nki":
+        # The older generation's compiler spreads a row over partitions itself.
+        from emu.trainium.nki.functions import spread
+
+        return spread.broadcast_to(handle, shape, "nki.language.broadcast_to")
     axes = [*[(0, 1)] * missing, *handle.axes]
     before = len(shape) - len(axes)
     if handle.shape[:before] != shape[:before]:
@@ -244,3 +249,9 @@ def squeeze(handle: Handle, dim: int) -> Handle:
             f"nki: squeeze_dim of dimension {dim} of {handle!r}, which is not 1"
         )
     return handle.changed((*handle.axes[:place], *handle.axes[place + 1 :]))
+
+
+def _generation() -> str:
+    from emu.trainium.nki.record import current
+
+    return current().generation

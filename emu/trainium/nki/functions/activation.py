@@ -13,7 +13,8 @@ from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import Engine, offer, way
 from emu.trainium.nki.functions.operators import reduction, unary
 from emu.trainium.nki.functions.produce import produce
-from emu.trainium.nki.handles import Handle, fresh
+from emu.trainium.nki.handles import Handle, fresh, whole_tensor
+from emu.trainium.nki.record import current
 from emu.trainium.nki.tree import Access
 
 # By whether the scale is a tile and whether there is a bias.
@@ -23,12 +24,20 @@ PLAIN: Mapping[tuple[bool, bool], Instruction[..., Any]] = {
     (True, False): isa.activation_multiplied,
     (True, True): isa.activation_scaled,
 }
+# With the engine's register of sums, which the reduction adds to; read out or not.
+ACCUMULATE: Mapping[tuple[bool, bool], Instruction[..., Any]] = {
+    (False, False): isa.activation_accumulate,
+    (False, True): isa.activation_bias_accumulate,
+    (True, False): isa.activation_multiplied_accumulate,
+    (True, True): isa.activation_scaled_accumulate,
+}
 TOTAL: Mapping[tuple[bool, bool], Instruction[..., Any]] = {
     (False, False): isa.activation_total,
-    (False, True): isa.activation_reduce,
+    (False, True): isa.activation_bias_total,
     (True, False): isa.activation_multiplied_total,
     (True, True): isa.activation_scaled_total,
 }
+COMMANDS = ("idle", "reset", "reduce", "reset_reduce")
 
 
 def activation(
@@ -52,11 +61,11 @@ def activation(
       dst: None makes a fresh tile of the dtype of `data`.
       op: an activation function.
       data: `[p, ...]`.
-      bias: None, a number that is 0, or `[p, 1]`.
+      bias: None, a number, or `[p, 1]`.
       scale: a number, or `[p, 1]`.
       reduce_op: `nl.add`.
       reduce_res: where the sum goes.
-      reduce_cmd: `reset_reduce` begins the sum anew, which is what is supported.
+      reduce_cmd: `reset_reduce` begins a sum, `reduce` adds to it, `reset` sets it to 0.
       dtype: of a fresh tile.
       mask: clips all operands.
       engine: the Scalar Engine, or None.
@@ -71,22 +80,24 @@ def activation(
         reads.append(operands.column(scale, source, name, "scale"))
     else:
         parameters["scale"] = operands.number(scale, name, "scale")
-    if bias is not None and not operands.is_tile(bias):
-        if operands.number(bias, name, "bias") != 0:
-            refuse(name, f"bias is {bias}, must be a tile [p, 1] or None")
-        bias = None
-    if bias is not None:
+    has_bias = operands.is_tile(bias)
+    if has_bias:
         reads.append(operands.column(bias, source, name, "bias"))
-    total = _total(reduce_op, reduce_res, reduce_cmd, source, name)
-    more: tuple[Access, ...] = () if total is None else (total,)
-    instruction = PLAIN[is_scaled, bias is not None]
-    if total is not None:
-        instruction = TOTAL[is_scaled, bias is not None]
-        if instruction is not isa.activation_reduce:
-            # The engine's register of sums, which other instructions could go on with.
-            register = fresh((source.shape[0], 1), np.float32, "sbuf").access()
-            more = (register, total)
-            parameters["command"] = "reset_reduce"
+    elif bias is not None:
+        constant = operands.number(bias, name, "bias")
+        if constant:
+            parameters["bias"] = constant
+    command = _command(reduce_cmd, reduce_op, reduce_res, name)
+    more: list[Access] = []
+    instruction = PLAIN[is_scaled, has_bias]
+    if command is not None:
+        instruction = (ACCUMULATE if reduce_res is None else TOTAL)[is_scaled, has_bias]
+        parameters["command"] = command
+        more.append(_register(command, source, name))
+    if reduce_res is not None:
+        more.append(
+            operands.column(reduce_res, source, name, "reduce_res", written=True)
+        )
     choices = offer(
         engine or Engine.unknown, name, way("scalar", instruction, **parameters)
     )
@@ -97,25 +108,33 @@ def activation(
     )
 
 
-def _total(
-    reduce_op: object,
-    reduce_res: Handle | None,
-    reduce_cmd: object,
-    source: Access,
-    name: str,
-) -> Access | None:
-    """Where the sum on the way goes."""
-    command = getattr(reduce_cmd, "name", None)
-    if reduce_res is None:
-        if command not in (None, "idle"):
-            refuse(name, f"reduce_cmd is {command}, must be idle without reduce_res")
-        return None
-    if command not in (None, "idle", "reset_reduce"):
+def _command(
+    reduce_cmd: object, reduce_op: object, reduce_res: Handle | None, name: str
+) -> str | None:
+    """What happens to the register of sums; None: nothing, and nobody reads it."""
+    command = getattr(reduce_cmd, "name", None) or "idle"
+    if command not in COMMANDS:
+        refuse(name, f"reduce_cmd is {command}, must be one of {', '.join(COMMANDS)}")
+    if command == "idle":
+        if reduce_res is None:
+            return None
+        # A sum is asked for and no register named: it is of this activation alone.
+        command = "reset_reduce"
+    if reduce_op is None or reduction(reduce_op, name, "reduce_op") != "add":
+        refuse(name, "reduce_op must be nl.add with reduce_res or reduce_cmd")
+    return command
+
+
+def _register(command: str, source: Access, name: str) -> Access:
+    """The register as a tile of its own; a reset begins a new one, so sums do not wait."""
+    recorder = current()
+    if command in ("reset", "reset_reduce"):
+        recorder.sums = fresh((source.shape[0], 1), np.float32, "sbuf").tensor
+    if recorder.sums is None:
+        refuse(name, f"reduce_cmd is {command}, must be reset or reset_reduce first")
+    if recorder.sums.shape[0] != source.shape[0]:
         refuse(
             name,
-            f"reduce_cmd is {command}, must be reset_reduce: a sum over several "
-            "activations is not supported, add up their sums",
+            f"{source.shape[0]} partitions are added to the sums of {recorder.sums.shape[0]}",
         )
-    if reduce_op is None or reduction(reduce_op, name, "reduce_op") != "add":
-        refuse(name, "reduce_op must be nl.add")
-    return operands.column(reduce_res, source, name, "reduce_res", written=True)
+    return whole_tensor(recorder.sums).access()
