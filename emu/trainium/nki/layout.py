@@ -1,23 +1,29 @@
 """An access pattern as a box of its buffer, with the registers in which it starts.
 
 A pattern is a start and strides in a flat memory; an instruction of ours takes a *box*: a slice of
-the buffer in some view of it, whose starts are registers (`emu.boxes`). Strides divide the memory
-into the digits of a view. A box is right if no digit overflows, whatever turn the loops are in.
+the buffer in some view of it, whose starts are registers (`emu.boxes`). The view's strides divide
+the memory into digits. A box is right if no digit overflows, whatever turn the loops are in.
 
-Example: columns 512·j and on of rows 128·i and on, `hbm[4096, 2048]`: offset 262144·i + 512·j, axes
-((2048, 128), (1, 512)). Stride 2048 makes the view `[4096, 2048]`, in which the start is
-(128·i, 512·j): as 512·j + 511 stays below 2048, it is the slice `[128, 512]` from there. What fits
-no view, as with strides 3 and 2 beside each other, is gathered: a `Pattern`.
+Example: columns 512·j and on of rows 128·i and on, `hbm[4096, 2048]`: offset 262144·i + 512·j,
+axes ((2048, 128), (1, 512)). In the view `[4096, 2048]` the start is (128·i, 512·j), and as 512·j +
+511 stays below 2048, it is the slice `[128, 512]` from there. What fits no view, as with strides 3
+and 2 beside each other, is gathered: a `Pattern`.
+
+A buffer is declared in a view that fits what is written to it: XLA updates a buffer in place, but
+copies it whole where it is reshaped before.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emu.boxes import Box, Pattern
 from emu.errors import EmulationError
-from emu.trainium.nki.scopes import Buffer
+from emu.trainium.nki.scopes import Buffer, Scopes
 from emu.trainium.nki.tree import Access, Affine, Loop
+
+Sizes = tuple[int, ...]
+"""Of a view's dimensions, without that of the partitions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,36 +36,37 @@ class Placed:
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A further axis of a pattern, in elements; several that lie end to end are one."""
+    """A further axis of a pattern; several that lie end to end are one."""
 
     stride: int
     count: int
-    place: int
-
-    @property
-    def is_slice(self) -> bool:
-        return self.count > 1 and self.stride != 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Digit:
-    """A dimension of a view: how far apart its places are, how many, and the axis along it."""
+class Taken:
+    """What a box takes along one dimension of a view."""
 
-    stride: int
-    size: int
-    axis: Axis | None = None
-
-    @property
-    def step(self) -> int:
-        return self.axis.stride // self.stride if self.axis else 1
-
-    @property
-    def count(self) -> int:
-        return self.axis.count if self.axis else 1
+    start: Affine
+    count: int = 1
+    step: int = 1
 
 
-def placed(access: Access, buffer: Buffer) -> Placed:
-    """Where an access is in its buffer.
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """An access in a view: what it takes of each dimension, and the dimensions of each axis."""
+
+    sizes: Sizes
+    taken: tuple[Taken, ...]
+    dims: tuple[tuple[int, ...], ...]
+
+
+def forms(scopes: Scopes) -> dict[Buffer, Sizes]:
+    """The shape in which each buffer is declared."""
+    return {buffer: _form(buffer, scopes.written(buffer)) for buffer in scopes}
+
+
+def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
+    """Where an access is in its buffer, which is declared in some shape.
 
     Raises:
       EmulationError: it reads the bytes of a tile as another format.
@@ -69,32 +76,28 @@ def placed(access: Access, buffer: Buffer) -> Placed:
             f"{buffer.tensor.name or 'a tile'}: read as {access.cast}, must be read as the "
             f"{buffer.tensor.dtype} that it is declared with"
         )
-    start = buffer.member(access).times(buffer.pitch).plus(access.offset)
-    on_chip = access.partitions is not None
-    elements = math.prod(buffer.shape[1:] if on_chip else buffer.shape)
-    if access.shape == buffer.shape and _is_whole(access, start):
-        return Placed(None, ())
+    own = shape if access.partitions is None else shape[1:]
+    start = _start(access, buffer)
     axes = _joined(access.axes)
-    found = _digits(axes, start, elements)
-    if found is None:
+    fit = _fit(axes, start, own)
+    if fit is None:
+        views = _views(axes, start, math.prod(own))
+        fits = (_fit(axes, start, sizes) for sizes in views)
+        fit = next((each for each in fits if each is not None), None)
+    if fit is None:
         return _pattern(access, start)
-    digits, starts = found
-    return _box(access, buffer, axes, digits, starts)
+    found = _box(access, axes, fit, shape[0])
+    box = found.box
+    is_all = (
+        isinstance(box, Box) and box.whole and box.order == tuple(range(len(box.view)))
+    )
+    if is_all and access.shape == shape:
+        return Placed(None, ())
+    return found
 
 
-def _is_whole(access: Access, start: Affine) -> bool:
-    """Whether an access of the buffer's own shape has its elements in their order."""
-    first = (start.constant, start.terms, access.partition.constant)
-    if first != (0, (), 0) or access.partition.terms or access.partition_step != 1:
-        return False
-    if access.partitions not in (None, access.shape[0]):
-        return False
-    stride = 1
-    for found, count in reversed(access.axes):
-        if count > 1 and found != stride:
-            return False
-        stride *= count
-    return True
+def _start(access: Access, buffer: Buffer) -> Affine:
+    return buffer.member(access).times(buffer.pitch).plus(access.offset)
 
 
 def _joined(axes: Sequence[tuple[int, int]]) -> list[Axis]:
@@ -103,66 +106,70 @@ def _joined(axes: Sequence[tuple[int, int]]) -> list[Axis]:
     Example: ((1024, 4), (128, 8), (1, 128)) is 4096 elements in a row, ((1, 4096),).
     """
     joined: list[Axis] = []
-    for place, (stride, count) in enumerate(axes):
+    for stride, count in axes:
         if count == 1:
             continue
         last = joined[-1] if joined else None
-        if last and stride and last.stride == stride * count:
-            joined[-1] = Axis(stride, last.count * count, last.place)
-        elif last and stride == 0 and last.stride == 0:
-            joined[-1] = Axis(0, last.count * count, last.place)
+        if last is not None and last.stride == stride * count:
+            joined[-1] = Axis(stride, last.count * count)
+        elif last is not None and last.stride == stride == 0:
+            joined[-1] = Axis(0, last.count * count)
         else:
-            joined.append(Axis(stride, count, place))
+            joined.append(Axis(stride, count))
     return joined
 
 
-# --- views ---
+# --- one view ---
 
 
-def _digits(
-    axes: Sequence[Axis], start: Affine, elements: int
-) -> tuple[list[Digit], list[Affine]] | None:
-    """A view in which no digit overflows, largest strides first, and its starts."""
-    slices = sorted((a for a in axes if a.is_slice), key=lambda a: -a.stride)
-    strides = _strides(slices, elements)
-    while strides is not None:
-        digits = _view(slices, strides, elements)
-        starts = _split(start, [digit.stride for digit in digits])
-        wrong = [k for k, d in enumerate(digits) if _overflows(d, starts[k])]
-        if not wrong:
-            return digits, starts
-        strides = _finer(slices, strides, start, wrong[0])
-    return None
-
-
-def _strides(slices: Sequence[Axis], elements: int) -> list[int] | None:
-    """A stride of the view for each sliced axis, each a divisor of the one before.
-
-    Example: of 1024 elements every sixth is stride 2, of which the axis takes every third.
-    """
-    strides: list[int] = []
-    above = elements
-    for axis in slices:
-        stride = math.gcd(axis.stride, above)
-        # Two axes along one dimension, or one that runs backwards.
-        if axis.stride < 0 or stride in strides:
+def _fit(axes: Sequence[Axis], start: Affine, sizes: Sizes) -> Fit | None:
+    """An access in a view; None where it is no box there."""
+    strides = [math.prod(sizes[dim + 1 :]) for dim in range(len(sizes))]
+    taken = [Taken(each) for each in _split(start, strides)]
+    dims: list[tuple[int, ...]] = []
+    for axis in axes:
+        counts = _along(axis, sizes, strides)
+        if counts is None or any(taken[dim].count > 1 for dim in counts):
             return None
-        strides.append(stride)
-        above = stride
-    return strides
+        dims.append(tuple(counts))
+        for dim, (count, step) in counts.items():
+            taken[dim] = dataclasses.replace(taken[dim], count=count, step=step)
+    if any(_overflows(each, size) for each, size in zip(taken, sizes, strict=True)):
+        return None
+    return Fit(sizes, tuple(taken), tuple(dims))
 
 
-def _view(slices: Sequence[Axis], strides: Sequence[int], elements: int) -> list[Digit]:
-    """The dimensions between the strides; single elements are the last one."""
-    digits: list[Digit] = []
-    # Above the first axis nothing is told apart: its dimension reaches to the buffer's end.
-    above = elements
-    for axis, stride in zip(slices, strides, strict=True):
-        digits.append(Digit(stride, above // stride, axis))
-        above = stride
-    if above > 1 or not digits:
-        digits.append(Digit(1, above))
-    return digits
+def _along(
+    axis: Axis, sizes: Sizes, strides: Sequence[int]
+) -> dict[int, tuple[int, int]] | None:
+    """Along which dimensions of a view an axis goes, with count and step, outermost first.
+
+    Example: 512 elements of `[8, 128]`, stride 1, are 4 rows and, in each, all 128 columns.
+    """
+    if axis.stride == 0:
+        return {}
+    dims = [
+        dim
+        for dim, size in enumerate(sizes)
+        if size > 1 and axis.stride > 0 and axis.stride % strides[dim] == 0
+    ]
+    if not dims:
+        return None
+    dim = dims[0]
+    step = axis.stride // strides[dim]
+    if (axis.count - 1) * step < sizes[dim]:
+        return {dim: (axis.count, step)}
+    counts: dict[int, tuple[int, int]] = {}
+    left = axis.count
+    while left > 1:
+        if step > 1 or dim < 0 or left % min(left, sizes[dim]):
+            return None
+        count = min(left, sizes[dim])
+        if count > 1:
+            counts[dim] = (count, 1)
+        left //= count
+        dim -= 1
+    return dict(reversed(counts.items()))
 
 
 def _split(start: Affine, strides: Sequence[int]) -> list[Affine]:
@@ -170,12 +177,12 @@ def _split(start: Affine, strides: Sequence[int]) -> list[Affine]:
     starts = [Affine() for _ in strides]
 
     def add(amount: int, loop: Loop | None) -> None:
-        for place, stride in enumerate(strides):
+        for dim, stride in enumerate(strides):
             # Towards zero, so that what runs backwards does so along every dimension.
-            digit = int(math.copysign(abs(amount) // stride, amount))
+            digit = abs(amount) // stride * (1 if amount > 0 else -1)
             if digit:
                 term = Affine(0, ((loop, digit),)) if loop else Affine(digit)
-                starts[place] = starts[place].plus(term)
+                starts[dim] = starts[dim].plus(term)
                 amount -= digit * stride
 
     add(start.constant, None)
@@ -184,81 +191,125 @@ def _split(start: Affine, strides: Sequence[int]) -> list[Affine]:
     return starts
 
 
-def _overflows(digit: Digit, start: Affine) -> bool:
-    last = start.most() + (digit.count - 1) * digit.step
-    return start.least() < 0 or last >= digit.size
+def _overflows(taken: Taken, size: int) -> bool:
+    last = taken.start.most() + (taken.count - 1) * taken.step
+    return taken.start.least() < 0 or last >= size
 
 
-def _finer(
-    slices: Sequence[Axis], strides: Sequence[int], start: Affine, wrong: int
-) -> list[int] | None:
-    """The strides with a smaller one above the dimension that overflowed; None if there is none.
+# --- which view ---
 
-    Example: a column of `[64, 1024]`, stride 1024, at offset 1536·i: the digit of single elements
-    would be 512·i. With a view of 512 it is row 3·i, in steps of 2.
+
+def _form(buffer: Buffer, writes: Iterable[Access]) -> Sizes:
+    """The shape of a buffer in which as much as possible of what is written to it is a box."""
+    natural = buffer.shape
+    if buffer.is_given:
+        return natural
+    first = 0 if buffer.tensor.space == "hbm" else 1
+    chosen = natural[first:]
+    done: list[tuple[list[Axis], Affine]] = []
+    for access in writes:
+        axes, start = _joined(access.axes), _start(access, buffer)
+        if _fit(axes, start, chosen) is None:
+            for view in _views(axes, start, math.prod(chosen)):
+                finer = _common(chosen, view)
+                if finer is None or _fit(axes, start, finer) is None:
+                    continue
+                if all(_fit(*other, finer) is not None for other in done):
+                    chosen = finer
+                    break
+            else:
+                continue
+        done.append((axes, start))
+    return (*natural[:first], *chosen)
+
+
+def _common(one: Sizes, other: Sizes) -> Sizes | None:
+    """A view with the strides of both; None if they do not divide each other.
+
+    Example: `[8, 512]` and `[32, 128]` are both slices of `[8, 4, 128]`.
     """
-    above = wrong - 1
-    if not 0 <= above < len(slices):
+    strides = {math.prod(one[dim:]) for dim in range(len(one) + 1)}
+    strides |= {math.prod(other[dim:]) for dim in range(len(other) + 1)}
+    found = sorted(strides, reverse=True)
+    pairs = list(zip(found, found[1:], strict=False))
+    if any(above % below for above, below in pairs):
         return None
-    finer = strides[above]
-    for _, coefficient in start.terms:
-        finer = math.gcd(finer, coefficient)
-    below = strides[wrong] if wrong < len(strides) else 0
-    if finer == strides[above] or finer <= below or (below and finer % below):
-        return None
-    return [*strides[:above], finer, *strides[wrong:]]
+    return tuple(above // below for above, below in pairs)
+
+
+def _views(axes: Sequence[Axis], start: Affine, elements: int) -> Iterable[Sizes]:
+    """Views that an access could be a box of, coarsest first.
+
+    Example: a column of `[64, 1024]`, stride 1024, at offset 1536·i. In the view `[64, 1024]` the
+    digit of single elements would be 512·i; in `[128, 512]` it is row 3·i, in steps of 2.
+    """
+    slices = sorted((a for a in axes if a.stride), key=lambda axis: -axis.stride)
+    for is_finer in (False, True):
+        strides = [elements]
+        for axis in slices:
+            stride = math.gcd(axis.stride, strides[-1])
+            for _, coefficient in start.terms if is_finer else ():
+                if abs(coefficient) > axis.stride:
+                    stride = math.gcd(stride, coefficient)
+            # Two axes along one dimension, or one that runs backwards.
+            if axis.stride < 0 or stride == strides[-1] and stride != elements:
+                return
+            strides.append(stride)
+        strides.append(1)
+        pairs = zip(strides, strides[1:], strict=False)
+        yield tuple(above // below for above, below in pairs if above > below) or (1,)
 
 
 # --- results ---
 
 
-def _box(
-    access: Access,
-    buffer: Buffer,
-    axes: Sequence[Axis],
-    digits: Sequence[Digit],
-    starts: Sequence[Affine],
-) -> Placed:
-    view = [digit.size for digit in digits]
-    counts = [digit.count for digit in digits]
-    steps = [digit.step for digit in digits]
-    firsts = list(starts)
+def _box(access: Access, axes: Sequence[Axis], fit: Fit, partitions: int) -> Placed:
+    view = list(fit.sizes)
+    taken = list(fit.taken)
     # Of the instruction's dimensions, in its order: the view's along which they are.
     order: list[int] = []
     repeat: list[int] = []
-    for axis in axes:
-        if axis.is_slice:
-            place = next(k for k, digit in enumerate(digits) if digit.axis is axis)
-            repeat.append(1)
+    for axis, dims in zip(axes, fit.dims, strict=True):
+        if axis.stride:
+            order += dims
+            repeat += [1] * len(dims)
         else:
             # What is repeated is along a dimension of one.
-            place = len(view)
-            view.append(1)
-            counts.append(1)
-            steps.append(1)
-            firsts.append(Affine())
+            order.append(len(view))
             repeat.append(axis.count)
-        order.append(place)
-    rest = [k for k in range(len(view)) if k not in order]
-    order += rest
+            view.append(1)
+            taken.append(Taken(Affine()))
+    rest = [dim for dim in range(len(view)) if dim not in order]
+    if not repeat or max(repeat) == 1:
+        # Dimensions of which one place is taken stay where they are: nothing is transposed.
+        order = _in_place(order, rest)
+    else:
+        order += rest
     repeat += [1] * len(rest)
     if access.partitions is not None:
-        view.insert(0, buffer.shape[0])
-        counts.insert(0, access.partitions)
-        steps.insert(0, access.partition_step)
-        firsts.insert(0, access.partition)
-        order = [0, *(place + 1 for place in order)]
+        view.insert(0, partitions)
+        rows = Taken(access.partition, access.partitions, access.partition_step)
+        taken.insert(0, rows)
+        order = [0, *(dim + 1 for dim in order)]
         repeat.insert(0, 1)
-    sizes = [(count - 1) * step + 1 for count, step in zip(counts, steps, strict=True)]
     box = Box(
         view=tuple(view),
-        sizes=tuple(sizes),
-        steps=tuple(steps),
+        sizes=tuple((each.count - 1) * each.step + 1 for each in taken),
+        steps=tuple(each.step for each in taken),
         order=tuple(order),
         repeat=tuple(repeat),
         shape=access.shape,
     )
-    return Placed(box, tuple(firsts[dim] for dim in box.moving))
+    return Placed(box, tuple(taken[dim].start for dim in box.moving))
+
+
+def _in_place(order: list[int], rest: list[int]) -> list[int]:
+    """Puts dimensions of one place among others, each before the next that follows in the view."""
+    placed = list(order)
+    for dim in rest:
+        after = [place for place, other in enumerate(placed) if other > dim]
+        placed.insert(after[0] if after else len(placed), dim)
+    return placed
 
 
 def _pattern(access: Access, start: Affine) -> Placed:
@@ -273,4 +324,4 @@ def _pattern(access: Access, start: Affine) -> Placed:
     return Placed(pattern, (access.partition, start) if on_chip else (start,))
 
 
-__all__ = ["Placed", "placed"]
+__all__ = ["Placed", "forms", "placed"]

@@ -21,7 +21,7 @@ from emu.instruction import Instruction, release
 from emu.tracing import place
 from emu.trainium.engines.memory import hbm, psum, sbuf
 from emu.trainium.nki import rings
-from emu.trainium.nki.layout import placed
+from emu.trainium.nki.layout import Placed, forms, placed
 from emu.trainium.nki.scopes import Buffer, Scopes, bodies, scopes
 from emu.trainium.nki.tree import (
     Access,
@@ -117,6 +117,7 @@ class Lowering:
     ) -> None:
         self.recorded = recorded
         self.scopes: Scopes = scopes(recorded.body)
+        self.shapes = forms(self.scopes)
         self.depths = depths
         self.depth = depth
         self.steps: dict[Operation, Step] = {}
@@ -169,11 +170,7 @@ class Lowering:
         reads = operation.reads
         if choice.operands is not None:
             reads = tuple(reads[number] for number in choice.operands)
-        writes = [placed(write, self.scopes.of(write)) for write in operation.writes]
-        sources = [
-            placed(read, self.scopes.of(read)) if isinstance(read, Access) else None
-            for read in reads
-        ]
+        writes = [self._placed(write) for write in operation.writes]
         written = tuple(map(self.scopes.of, operation.writes))
         if len(set(written)) < len(written):
             raise EmulationError(
@@ -184,13 +181,12 @@ class Lowering:
         boxes: list[Box | Pattern | Old | None] = []
         taken: list[Buffer | Affine] = []
         starts = [start for part in writes for start in part.starts]
-        for read, part in zip(reads, sources, strict=True):
+        for read in reads:
             if isinstance(read, Affine):
                 boxes.append(None)
                 taken.append(read)
                 continue
-            buffer = self.scopes.of(read)
-            assert part is not None
+            buffer, part = self.scopes.of(read), self._placed(read)
             if (buffer, part) in zip(written, writes, strict=True):
                 # In place: what it replaces is no further operand (`emu.boxes.Old`).
                 boxes.append(Old(written.index(buffer)))
@@ -209,6 +205,10 @@ class Lowering:
             reads=tuple(taken),
             starts=tuple(starts),
         )
+
+    def _placed(self, access: Access) -> Placed:
+        buffer = self.scopes.of(access)
+        return placed(access, buffer, self.shapes[buffer])
 
     def _keep(self, register: Affine, loops: tuple[Loop, ...]) -> None:
         """Notes where an integer is computed."""
@@ -241,7 +241,9 @@ class Lowering:
         outputs: list[jax.Array] = []
         for tensor in recorded.outputs:
             buffer = self.scopes.whole(tensor)
-            outputs.append(given[tensor] if buffer is None else held[buffer])
+            result = given[tensor] if buffer is None else held[buffer]
+            # Declared in a finer view, such as `[8, 4, 128]` of `[8, 512]`.
+            outputs.append(result.reshape(tensor.shape))
         return tuple(outputs)
 
     def _computed(
@@ -274,15 +276,14 @@ class Lowering:
         tensor = buffer.tensor
         where = tensor.place or _first_place(node)
         count = rings.depth(buffer, self.depths, self.depth)
+        shape = self.shapes[buffer]
 
         def declaration() -> jax.Array:
             if tensor.space == "hbm":
-                return hbm(*buffer.shape, dtype=tensor.dtype)
+                return hbm(*shape, dtype=tensor.dtype)
             if tensor.space == "psum":
-                return psum(
-                    *buffer.shape, dtype=tensor.dtype, buffers=count, bank=tensor.bank
-                )
-            return sbuf(*buffer.shape, dtype=tensor.dtype, buffers=count)
+                return psum(*shape, dtype=tensor.dtype, buffers=count, bank=tensor.bank)
+            return sbuf(*shape, dtype=tensor.dtype, buffers=count)
 
         return _at(where, declaration)
 

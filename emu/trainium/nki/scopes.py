@@ -51,6 +51,11 @@ class Buffer:
     before: Node | None
 
     @property
+    def is_given(self) -> bool:
+        """Whether it is an argument or a constant, which nobody declares."""
+        return self.before is None
+
+    @property
     def loops(self) -> tuple[Loop, ...]:
         """The loops around its declaration: it is a ring where there are some."""
         return tuple(node for node, _ in self.blocks if isinstance(node, Loop))
@@ -112,13 +117,20 @@ class Scopes:
       declared: before a node, the buffers that are declared there.
     """
 
-    def __init__(self, buffers: dict[tuple[Tensor, tuple[int, ...]], Buffer]):
+    def __init__(
+        self,
+        buffers: dict[tuple[Tensor, tuple[int, ...]], Buffer],
+        writes: Sequence[Access],
+    ):
         self._buffers = buffers
         self._split = {each.tensor: [d for d, _ in each.split] for each in self}
         self.declared: dict[Node, list[Buffer]] = {}
         for each in self:
             if each.before is not None:
                 self.declared.setdefault(each.before, []).append(each)
+        self._written: dict[Buffer, list[Access]] = {}
+        for access in writes:
+            self._written.setdefault(self.of(access), []).append(access)
 
     def __iter__(self) -> Iterator[Buffer]:
         return iter(self._buffers.values())
@@ -128,6 +140,10 @@ class Scopes:
         dims = self._split[access.tensor]
         return self._buffers[access.tensor, _numbers(access, dims)]
 
+    def written(self, buffer: Buffer) -> Sequence[Access]:
+        """The accesses that write to a buffer."""
+        return self._written.get(buffer, ())
+
     def whole(self, tensor: Tensor) -> Buffer | None:
         """The buffer of a tensor in HBM; None if nothing uses it."""
         return self._buffers.get((tensor, ()))
@@ -136,8 +152,11 @@ class Scopes:
 def scopes(body: Sequence[Node]) -> Scopes:
     """Finds the buffers of a body."""
     by_tensor: dict[Tensor, list[Use]] = {}
+    writes: list[Access] = []
     for use in _uses(body, ()):
         by_tensor.setdefault(use.access.tensor, []).append(use)
+        if use.access in use.operation.writes:
+            writes.append(use.access)
     found: dict[tuple[Tensor, tuple[int, ...]], Buffer] = {}
     for tensor, uses in by_tensor.items():
         dims = _split_dimensions(tensor, uses)
@@ -147,7 +166,7 @@ def scopes(body: Sequence[Node]) -> Scopes:
         for numbers, group in groups.items():
             split = tuple(zip(dims, numbers, strict=True))
             found[tensor, numbers] = _buffer(tensor, split, group)
-    return Scopes(found)
+    return Scopes(found, writes)
 
 
 def _uses(body: Sequence[Node], blocks: tuple[Block, ...]) -> Iterator[Use]:
