@@ -23,11 +23,11 @@ from emu.trainium.nki.dtypes import unpacked
 from emu.trainium.nki.handles import Handle, constant, whole_tensor
 from emu.trainium.nki.known import Log, Unlogged
 from emu.trainium.nki.roll import Roll
+from emu.trainium.nki.steps import NO, YES
 from emu.trainium.nki.tree import (
     Access,
     Affine,
     Choice,
-    Node,
     Operation,
     Place,
     Recorded,
@@ -40,9 +40,6 @@ OURS = os.path.dirname(emu.__file__) + os.sep
 RECORDER: contextvars.ContextVar["Recorder | None"] = contextvars.ContextVar(
     "recorder", default=None
 )
-
-NO, YES = Affine(0), Affine(1)
-"""Registers that say no and yes, told from numbers by being these two objects."""
 
 
 class Turn(int):
@@ -278,10 +275,11 @@ def record(
         recorder, result = ran(Recorder(generation, device, grid), kernel, bound, False)
     except Unlogged:
         recorder, result = ran(Recorder(generation, device, grid), kernel, bound, True)
-    body: list[Node] = recorder.roll.finish()
     outputs = returned(result)
     if not outputs:
         outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
+    body, found = recorder.roll.finish(outputs)
+    outputs = [found[tensor] for tensor in outputs]
     for number, tensor in enumerate(outputs):
         if tensor.role == "temporary":
             tensor.role, tensor.number = "output", number
