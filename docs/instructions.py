@@ -155,6 +155,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.tensor_copy_dynamic_src": of(ROWS, sbuf(128, 2048), OFFSET),
     "trn.tensor_copy_dynamic_dst": of(sbuf(128, 2048), ROWS, OFFSET),
     "trn.tensor_copy_predicated": of(ROWS, ROWS, sbuf(128, 512, dtype=jnp.uint8)),
+    "trn.tensor_copy_predicated_value": of(
+        ROWS, sbuf(128, 512, dtype=jnp.uint8), value=0.0
+    ),
     "trn.memset": of(ROWS, value=0.0),
     "trn.nc_transpose_vector": of(sbuf(32, 32), sbuf(32, 32)),
     "trn.nc_stream_shuffle": of(ROWS, ROWS, mask=tuple(range(32))),
@@ -178,6 +181,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.nc_max8": of(EIGHT, WIDE),
     "trn.nc_find_index8": of(sbuf(128, 8, dtype=jnp.uint32), WIDE, EIGHT),
     "trn.nc_match_replace8": of(WIDE, WIDE, EIGHT, value=0.0),
+    "trn.nc_match_replace8_index": of(
+        WIDE, sbuf(128, 8, dtype=jnp.uint32), WIDE, EIGHT, value=0.0
+    ),
     "trn.dropout": of(WIDE, WIDE, COLUMN, I),
     "trn.rand2": of(WIDE, I, low=0.0, high=1.0),
     # Scalar Engine
@@ -224,6 +230,11 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.local_gather": of(
         sbuf(128, 512, 1), sbuf(128, 4096), sbuf(128, 32, dtype=jnp.uint16)
     ),
+    "trn.nc_n_gather": of(
+        sbuf(128, 512), sbuf(128, 4096), sbuf(128, 512, dtype=jnp.uint32)
+    ),
+    "trn.nonzero_with_count": of(sbuf(128, 513, dtype=I32), WIDE),
+    "trn.tensor_partition_reduce": of(sbuf(1, 512, dtype=F32), WIDE, op="add"),
     "trn.rsqrt_gpsimd": of(WIDE, WIDE),
     "trn.semaphore": of(engine="gpsimd"),
     # tiles and DMA
@@ -237,6 +248,11 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.dma_store": of(ROWS),
     "trn.dma_store_at": of(hbm(4, 128, 512), ROWS, I),
     "trn.dma_gather": of(ROWS, hbm(4096, 512), hbm(128, dtype=I32)),
+    "trn.dma_gather_rows": of(ROWS, hbm(4096, 512), sbuf(128, 1, dtype=I32)),
+    "trn.dma_scatter_rows": of(hbm(4096, 512), ROWS, sbuf(128, 1, dtype=I32)),
+    "trn.dma_scatter_add": of(hbm(4096, 512), ROWS, sbuf(128, 1, dtype=I32)),
+    "trn.dma_sum2": of(ROWS, hbm(128, 512), hbm(128, 512)),
+    "trn.dma_sum3": of(ROWS, hbm(128, 512), hbm(128, 512), hbm(128, 512)),
     "trn.dma_copy": of(ROWS, ROWS),
     "trn.dma_transpose": of(sbuf(512, 128), hbm(128, 512)),
     "trn.dma_accumulate": of(ROWS, hbm(128, 512)),

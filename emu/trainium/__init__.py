@@ -36,7 +36,18 @@ from emu.trainium.datasheets import (
     on_system,
     with_cores,
 )
-from emu.trainium.engines.dma_compute import dma_accumulate, dma_copy, dma_transpose
+from emu.trainium.engines.dma_compute import (
+    dma_accumulate,
+    dma_copy,
+    dma_sum2,
+    dma_sum3,
+    dma_transpose,
+)
+from emu.trainium.engines.dma_rows import (
+    dma_gather_rows,
+    dma_scatter_add,
+    dma_scatter_rows,
+)
 from emu.trainium.engines.memory import (
     array,
     dma_gather,
@@ -93,11 +104,16 @@ __all__ = [
     "dma_accumulate",
     "dma_copy",
     "dma_gather",
+    "dma_gather_rows",
     "dma_load",
     "dma_load_at",
     "dma_load_tiles",
+    "dma_scatter_add",
+    "dma_scatter_rows",
     "dma_store",
     "dma_store_at",
+    "dma_sum2",
+    "dma_sum3",
     "dma_transpose",
     "hbm",
     "isa",

@@ -2,6 +2,11 @@
 
 from emu.trainium.engines.control import activation_table_load, semaphore
 from emu.trainium.engines.gpsimd import affine_select, iota, local_gather, rsqrt_gpsimd
+from emu.trainium.engines.gpsimd_search import (
+    nc_n_gather,
+    nonzero_with_count,
+    tensor_partition_reduce,
+)
 from emu.trainium.engines.mx import nc_matmul_mx, quantize_mx
 from emu.trainium.engines.scalar import (
     activate2,
@@ -51,6 +56,7 @@ from emu.trainium.engines.vector_copy import (
     tensor_copy_dynamic_src,
     tensor_copy_every,
     tensor_copy_predicated,
+    tensor_copy_predicated_value,
 )
 from emu.trainium.engines.vector_reduce import (
     bn_aggr,
@@ -66,6 +72,7 @@ from emu.trainium.engines.vector_select import (
     dropout,
     nc_find_index8,
     nc_match_replace8,
+    nc_match_replace8_index,
     nc_max8,
     rand2,
     range_select,
@@ -99,14 +106,17 @@ __all__ = [
     "nc_find_index8",
     "nc_load_stationary",
     "nc_match_replace8",
+    "nc_match_replace8_index",
     "nc_matmul",
     "nc_matmul_double_row",
     "nc_matmul_moving",
     "nc_matmul_mx",
     "nc_max8",
+    "nc_n_gather",
     "nc_stream_shuffle",
     "nc_transpose",
     "nc_transpose_vector",
+    "nonzero_with_count",
     "quantize_mx",
     "rand2",
     "range_select",
@@ -122,9 +132,11 @@ __all__ = [
     "tensor_copy_dynamic_src",
     "tensor_copy_every",
     "tensor_copy_predicated",
+    "tensor_copy_predicated_value",
     "tensor_immediate",
     "tensor_immediate_reduce",
     "tensor_immediate_scalar",
+    "tensor_partition_reduce",
     "tensor_reduce",
     "tensor_scalar",
     "tensor_scalar_reduce",

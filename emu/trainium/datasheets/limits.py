@@ -28,6 +28,7 @@ DYNAMIC_INTERVAL_CYCLES = 600  # least interval of a copy whose address is in SB
 
 GATHER_PARTITIONS = 16  # of one GpSimd core
 GATHER_INDICES = 4096  # of one GpSimd core
+GATHER_GROUP = 512  # indices of a partition that nc_n_gather takes at once
 GATHER_ELEMENTS = (1, 2, 4, 8, 16, 32)  # an index
 
 MX_QUAD = 4  # elements of a partition that enter the Tensor Engine at once

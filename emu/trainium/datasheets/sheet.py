@@ -97,6 +97,8 @@ class NeuronCoreSheet(Sheet):
       handover_cycles: of an engine's clock, from a written result to a dependent's start.
       gpsimd_overhead_cycles: of every GpSimd instruction.
       gpsimd_power_cycles: that it takes for one element a partition to a power.
+      gpsimd_nonzero_cycles: that it takes to look at one element of a partition and note its place.
+      gpsimd_partition_cycles: that it takes for one column of a sum over partitions.
       act_table_load_s: loading the table of another activation function.
       tensor_throttle_window_s, tensor_throttle_share, tensor_throttle_slowdown: the Tensor Engine
         takes `slowdown` times as long while less than `share` of it was used in the last window.
@@ -246,6 +248,12 @@ class NeuronCoreSheet(Sheet):
         f"as its rsqrt, four times the Scalar Engine's cycle; {ISA}",
         2,
         16,
+    )
+    gpsimd_nonzero_cycles: Quantity = Quantity(
+        4, "assumed", "unpublished; a load, a test and a conditional store", 1, 16
+    )
+    gpsimd_partition_cycles: Quantity = Quantity(
+        16, "assumed", "unpublished; each core adds its 16 partitions up", 1, 128
     )
     act_table_load_s: Quantity = Quantity(
         1.29e-6,

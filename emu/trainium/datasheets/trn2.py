@@ -25,7 +25,12 @@ TRN2 = NeuronCoreSheet(
     sbuf_bytes=Quantity(28 * 2**20, "published", _ARCH),
     extra_instructions=Quantity(
         frozenset(
-            {"trn.dma_transpose", "trn.nc_matmul_double_row", "trn.range_select"}
+            {
+                "trn.dma_transpose",
+                "trn.nc_matmul_double_row",
+                "trn.nonzero_with_count",
+                "trn.range_select",
+            }
         ),
         "published",
         ISA,

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import jax.numpy as jnp
+
 from emu import numerics
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -25,6 +27,15 @@ def _check_bytes(name: str, x: Operand) -> None:
 
 def _hbm_bytes(src: Operand) -> int:
     return src.nbytes if src.space == "hbm" else 0
+
+
+def _moved(dst: Operand, *sources: Operand) -> dict[str, int]:
+    """Traffic: every source read, the destination written."""
+    moved = {f"{dst.space}_write": dst.nbytes}
+    for source in sources:
+        key = f"{source.space}_read"
+        moved[key] = moved.get(key, 0) + source.nbytes
+    return moved
 
 
 def _copy_cost(
@@ -50,7 +61,9 @@ def _copy_cost(
         partitions=partitions,
         hbm_bytes=_hbm_bytes(src) + _hbm_bytes(dst),
     )
-    return dma_cost(device, name, queue, what)
+    return dataclasses.replace(
+        dma_cost(device, name, queue, what), moved_bytes=_moved(dst, src)
+    )
 
 
 @instruction("trn.dma_copy", cost=_copy_cost, reads=(SOURCE,), writes=(SOURCE,))
@@ -72,19 +85,38 @@ def dma_copy(
     return numerics.cast(f32(src), dst.dtype)
 
 
+# NKI's permutations, of tiles of two, three and four dimensions.
+_TURNS = ((1, 0), (2, 1, 0), (3, 1, 2, 0))
+
+
 def _transpose_cost(
-    device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    *,
+    axes: tuple[int, ...] = (1, 0),
+    queue: str = "load_queue",
 ) -> Cost:
     name = "trn.dma_transpose"
     needs(name, device)
     _check_bytes(name, src)
+    if axes not in _TURNS:
+        raise LimitExceeded(
+            f"{name}: axes are {list(axes)}, must be one of {list(map(list, _TURNS))}"
+        )
     within = src.space == "sbuf"
     share = device.dma_sbuf_transpose_share if within else device.dma_transpose_share
     return rows_cost(device, name, queue, dst, _hbm_bytes(src), share)
 
 
 @instruction("trn.dma_transpose", cost=_transpose_cost, reads=(SOURCE,), writes="sbuf")
-def dma_transpose(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> Sbuf:
+def dma_transpose(
+    dst: Sbuf,
+    src: Hbm | Sbuf,
+    *,
+    axes: tuple[int, ...] = (1, 0),
+    queue: str = "load_queue",
+) -> Sbuf:
     """`dst[n, p] = src[p, n]ᵀ` on the way into SBUF, elements of 2 or 4 bytes.
 
     Up to 90 % of a copy's rate from HBM, 50 % within SBUF, on NeuronCore-v3 and later (SDK,
@@ -93,9 +125,10 @@ def dma_transpose(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> S
     Args:
       dst: SBUF `[n, p]`.
       src: HBM or SBUF `[p, n]`.
+      axes: which dimension of `src` each one of `dst` is: (1, 0), (2, 1, 0) or (3, 1, 2, 0).
       queue: one of the DMA queues.
     """
-    return src.T
+    return jnp.transpose(src, axes)
 
 
 def _accumulate_cost(
@@ -109,31 +142,116 @@ def _accumulate_cost(
         )
     # 128 partitions of 2 KiB on Trainium2, at half the rate: the queue is busy 1,574 ns, where a
     # copy's is 861.
-    share = device.dma_accumulate_share
-    cost = rows_cost(device, name, queue, dst, _hbm_bytes(src), share, other=src)
-    # The old content is read as well: from SBUF to SBUF two reads and one write.
-    moved = {"sbuf_read": dst.nbytes}
-    moved[f"{src.space}_read"] = moved.get(f"{src.space}_read", 0) + src.nbytes
-    moved["sbuf_write"] = dst.nbytes
-    return dataclasses.replace(cost, moved_bytes=moved)
+    return _summed(device, name, queue, dst, (dst, src))
+
+
+def _summed(
+    device: Device, name: str, queue: str, dst: Operand, sources: tuple[Operand, ...]
+) -> Cost:
+    """The cost of a sum: for each source after the first a copy at `dma_accumulate_share`.
+
+    A sum into SBUF takes the second read and the addition in which a copy's rate halves before
+    NeuronCore-v4; each further source takes as much again.
+    """
+    operands = (dst, *sources)
+    rows = next((x for x in operands if x.space == "sbuf"), None)
+    others = [x for x in operands if x is not rows]
+    if rows is None:
+        longest = max(1, DMA_PACKET_BYTES // dst.dtype.itemsize)
+        number = math.ceil(
+            dst.size / min(longest, *(x.run or x.size for x in operands))
+        )
+        partitions = number * device.dma_partitions_per_engine
+    else:
+        number = max(pieces(rows, other) for other in others)
+        partitions = rows.shape[0]
+    times = len(sources) - 1
+    itemsize = max(x.dtype.itemsize for x in operands)
+    what = Descriptors(
+        number=times * number,
+        nbytes=dst.size * itemsize / number,
+        partitions=partitions,
+        hbm_bytes=_hbm_bytes(dst) + sum(map(_hbm_bytes, sources)),
+        share=device.dma_accumulate_share,
+    )
+    return dataclasses.replace(
+        dma_cost(device, name, queue, what), moved_bytes=_moved(dst, *sources)
+    )
 
 
 @instruction(
     "trn.dma_accumulate",
     cost=_accumulate_cost,
     reads=(SOURCE,),
-    writes="sbuf",
+    writes=(SOURCE,),
     reads_destination=True,
     adds=True,
 )
-def dma_accumulate(dst: Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue") -> Sbuf:
-    """`dst += src` on the way into SBUF, in float32, rounded to `dst`'s dtype.
+def dma_accumulate(
+    dst: Hbm | Sbuf, src: Hbm | Sbuf, *, queue: str = "load_queue"
+) -> Hbm | Sbuf:
+    """`dst += src` on the way, in float32, rounded to `dst`'s dtype.
 
     At a copy's rate on NeuronCore-v4, half of it before (SDK, Trainium3 architecture guide).
 
     Args:
-      dst: SBUF `[p, ...]`, of 2 or 4 bytes an element.
+      dst: HBM or SBUF `[p, ...]`, of 2 or 4 bytes an element.
       src: HBM or SBUF, of the same shape and dtype.
       queue: one of the DMA queues.
     """
     return numerics.cast(f32(dst) + f32(src), dst.dtype)
+
+
+# --- sums of several sources ---
+
+
+def _sum2_cost(
+    device: Device, dst: Operand, a: Operand, b: Operand, *, queue: str = "load_queue"
+) -> Cost:
+    return _summed(device, "trn.dma_sum2", queue, dst, (a, b))
+
+
+@instruction("trn.dma_sum2", cost=_sum2_cost, reads=(SOURCE, SOURCE), writes=(SOURCE,))
+def dma_sum2(
+    dst: Hbm | Sbuf, a: Hbm | Sbuf, b: Hbm | Sbuf, *, queue: str = "load_queue"
+) -> Hbm | Sbuf:
+    """`dst = a + b` on the way, in float32, rounded to `dst`'s dtype (NKI: `dma_compute`).
+
+    Args:
+      dst: HBM or SBUF.
+      a: HBM or SBUF, of the same shape, of any dtype.
+      b: likewise.
+      queue: one of the DMA queues.
+    """
+    return numerics.cast(f32(a) + f32(b), dst.dtype)
+
+
+def _sum3_cost(
+    device: Device,
+    dst: Operand,
+    a: Operand,
+    b: Operand,
+    c: Operand,
+    *,
+    queue: str = "load_queue",
+) -> Cost:
+    return _summed(device, "trn.dma_sum3", queue, dst, (a, b, c))
+
+
+@instruction(
+    "trn.dma_sum3",
+    cost=_sum3_cost,
+    reads=(SOURCE, SOURCE, SOURCE),
+    writes=(SOURCE,),
+)
+def dma_sum3(
+    dst: Hbm | Sbuf,
+    a: Hbm | Sbuf,
+    b: Hbm | Sbuf,
+    c: Hbm | Sbuf,
+    *,
+    queue: str = "load_queue",
+) -> Hbm | Sbuf:
+    """`dst = a + b + c`, from left to right; see `dma_sum2`."""
+    first = numerics.rounded(f32(a) + f32(b))
+    return numerics.cast(first + f32(c), dst.dtype)

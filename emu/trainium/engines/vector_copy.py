@@ -7,6 +7,7 @@ nc_transpose of 32 x 32 and nc_stream_shuffle N. Fast modes of tensor_copy: `eng
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -238,6 +239,34 @@ def tensor_copy_predicated(
     """`dst = src` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
     alike("trn.tensor_copy_predicated", dst, src, predicate)
     return jnp.where((predicate != 0) ^ reverse, src, dst)
+
+
+def _predicated_value_cost(
+    device: Device, dst: Operand, predicate: Operand, **_: Any
+) -> Cost:
+    name = "trn.tensor_copy_predicated_value"
+    if not np.issubdtype(predicate.dtype, np.unsignedinteger):
+        raise LimitExceeded(
+            f"{name}: predicate is {predicate.dtype}, must be an unsigned integer"
+        )
+    # One tile is read, as where the other one is in PSUM.
+    return compute(device, name, "vector", dst.free, (dst,), (predicate,))
+
+
+@instruction(
+    "trn.tensor_copy_predicated_value",
+    cost=_predicated_value_cost,
+    reads=(EITHER,),
+    writes=ON_CHIP,
+    reads_destination=True,
+)
+def tensor_copy_predicated_value(
+    dst: OnChip, predicate: OnChip, *, value: float, reverse: bool = False
+) -> OnChip:
+    """`dst = value` where `predicate` is not 0 (0 if reversed); elsewhere `dst` is kept."""
+    alike("trn.tensor_copy_predicated_value", dst, predicate)
+    number = numerics.cast(f32(jnp.asarray(value)), dst.dtype)
+    return jnp.where((predicate != 0) ^ reverse, number, dst)
 
 
 def _transpose_cost(device: Device, dst: Operand, src: Operand) -> Cost:

@@ -6,6 +6,7 @@ as the max that it says everywhere else. rand2 has no formula: four values a lan
 (architecture guide of NeuronCore-v4, SDK 2.32) make N/4.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -168,17 +169,64 @@ def nc_match_replace8(
     After `nc_max8` it takes the eight largest away, so that the next call finds the next eight.
     """
     _check_eight("trn.nc_match_replace8", src, values)
+    replaced, _ = _replaced(src, values, value)
+    return numerics.cast(replaced, dst.dtype)
+
+
+def _replaced(src: OnChip, values: OnChip, value: float) -> tuple[Tile, Tile]:
+    """`src` without the matches, and the place of each, `int32[p, 8]`."""
     places = lax.broadcasted_iota(jnp.int32, src.shape, 1)
 
-    def replace(i: KnownInt, left: Tile) -> Tile:
+    def replace(i: KnownInt, state: tuple[Tile, Tile]) -> tuple[Tile, Tile]:
         # One value after the other, on what the one before left: of 7 5 5 3 and the values 7 5 5
         # ... both fives go, the first for the second value, the second for the third.
+        left, found = state
         match = left == lax.dynamic_slice_in_dim(values, i, 1, axis=1)
         first = jnp.argmax(match, axis=1, keepdims=True).astype(jnp.int32)
         new = jnp.asarray(value, left.dtype)
-        return jnp.where(match & (places == first), new, left)
+        left = jnp.where(match & (places == first), new, left)
+        return left, lax.dynamic_update_slice_in_dim(found, first, i, axis=1)
 
-    return numerics.cast(lax.fori_loop(0, 8, replace, src), dst.dtype)
+    # Of the tiles' own, so that under `vmap` it varies over the mesh as they do.
+    nowhere = jnp.zeros_like(values, jnp.int32)
+    return lax.fori_loop(0, 8, replace, (src, nowhere))
+
+
+def _match_index8_cost(
+    device: Device,
+    dst: Operand,
+    index: Operand,
+    src: Operand,
+    values: Operand,
+    *,
+    value: float,
+) -> Cost:
+    name = "trn.nc_match_replace8_index"
+    cost = _search8(device, name, dst, src, values)
+    written = cost.moved_bytes or {}
+    key = f"{index.space}_write"
+    moved = {**written, key: written.get(key, 0) + index.nbytes}
+    return dataclasses.replace(cost, moved_bytes=moved)
+
+
+@instruction(
+    "trn.nc_match_replace8_index",
+    cost=_match_index8_cost,
+    reads=(EITHER, EITHER),
+    writes=TWO_ON_CHIP,
+)
+def nc_match_replace8_index(
+    dst: OnChip, index: OnChip, src: OnChip, values: OnChip, *, value: float
+) -> tuple[OnChip, OnChip]:
+    """`nc_match_replace8`, and in `index[p, 8]`, integer, where each match stood.
+
+    Unlike `nc_find_index8`, of a value that occurs twice and is asked for twice it has both places.
+    """
+    name = "trn.nc_match_replace8_index"
+    integers(name, "index", index.dtype)
+    _check_eight(name, src, values)
+    replaced, places = _replaced(src, values, value)
+    return numerics.cast(replaced, dst.dtype), numerics.cast(places, index.dtype)
 
 
 # --- random numbers ---
