@@ -138,6 +138,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.tensor_tensor": of(ROWS, ROWS, ROWS, op="add"),
     "trn.tensor_tensor_at": of(PLACES, ROWS, ROWS, I, I, op="add"),
     "trn.tensor_add_at": of(PLACES, ROWS, I, I),
+    "trn.tensor_combine": of(ROWS, ROWS, I, op="add"),
     "trn.scalar_tensor_tensor": of(ROWS, ROWS, COLUMN, ROWS, op0="multiply", op1="add"),
     "trn.immediate_tensor_tensor": of(
         ROWS, ROWS, ROWS, op0="multiply", value=2.0, op1="add"
