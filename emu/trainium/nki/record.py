@@ -22,6 +22,7 @@ from emu.errors import EmulationError
 from emu.trainium.nki.dtypes import unpacked
 from emu.trainium.nki.handles import Handle, constant, whole_tensor
 from emu.trainium.nki.known import Log, Unlogged
+from emu.trainium.nki.narrow import narrowed
 from emu.trainium.nki.roll import Roll
 from emu.trainium.nki.steps import NO, YES
 from emu.trainium.nki.tree import (
@@ -279,6 +280,7 @@ def record(
     if not outputs:
         outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
     body, found = recorder.roll.finish(outputs)
+    body = narrowed(body)
     outputs = [found[tensor] for tensor in outputs]
     for number, tensor in enumerate(outputs):
         if tensor.role == "temporary":
@@ -314,8 +316,23 @@ def ran(
         # Kernels import modules of NKI in their own bodies too.
         with stubs.installed():
             return recorder, kernel(*arguments.args, **arguments.kwargs)
+    except EmulationError as error:
+        raise placed(error) from error.__cause__
     finally:
         RECORDER.reset(token)
+
+
+def placed(error: EmulationError) -> EmulationError:
+    """The error with the kernel's line, where it does not say it yet."""
+    line, traceback = "", error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith(OURS):
+            line = f"{code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    if not line or str(error).endswith(")") and ".py:" in str(error):
+        return error
+    return type(error)(str(error), line)
 
 
 def held_by_kernel(recorder: Recorder, value: Any, name: str) -> Any:

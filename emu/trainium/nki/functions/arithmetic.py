@@ -9,7 +9,7 @@ from emu.trainium.nki.functions.copy import tensor_copy
 from emu.trainium.nki.functions.elementwise import memset, tensor_tensor
 from emu.trainium.nki.functions.transfer import store
 from emu.trainium.nki.handles import Handle, strides
-from emu.trainium.nki.record import current
+from emu.trainium.nki.record import current, register
 from emu.trainium.nki.tree import Access, Operation
 
 PRODUCTS = ("trn.nc_matmul", "trn.nc_matmul_double_row")
@@ -129,6 +129,6 @@ def _added(operation: Operation, destination: Handle, value: Handle) -> bool:
     target = _target(operation, destination, value)
     if target is None or not current().retarget(operation, target):
         return False
-    operation.reads = (*operation.reads[:-1], psum.add(target))
+    operation.reads = (*operation.reads[:-1], register(psum.add(target)))
     _become(value, destination)
     return True

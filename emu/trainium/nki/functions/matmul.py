@@ -16,7 +16,7 @@ from emu.trainium.nki.functions.engines import Engine, is_older, offer, way
 from emu.trainium.nki.functions.produce import produce
 from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.record import current
-from emu.trainium.nki.tree import Access, Affine
+from emu.trainium.nki.tree import Access
 
 STATIONARY_LIMIT = 128
 PARTITION_LIMIT = 128
@@ -146,14 +146,14 @@ def nc_matmul(
     )
 
 
-def _flag(accumulate: bool | None, access: Access) -> Affine:
+def _flag(accumulate: bool | None, access: Access) -> bool:
     """The flag of a product into a kernel's own destination."""
     if accumulate is None:
         return psum.add(access)
     if not accumulate:
         return psum.overwrite(access)
-    flag = psum.add(access)
-    return flag if flag.constant else Affine(1)
+    psum.add(access)
+    return True
 
 
 def _moves(right: Access, is_moving_onezero: bool) -> bool:

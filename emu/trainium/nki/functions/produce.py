@@ -27,7 +27,7 @@ def produce(
     mask: object = None,
     clip: tuple[int, ...] | None = None,
     more: Sequence[Access] = (),
-    flag: Callable[[Access], Affine] | None = None,
+    flag: Callable[[Access], bool] | None = None,
     implicit: bool = False,
 ) -> Handle:
     """Records an operation and gives the handle of its result.
@@ -72,7 +72,7 @@ def produce(
             f"the result is {list(shape)}, the destination {list(target.shape)}: "
             "must be of one shape",
         )
-    sources = list(reads)
+    sources: list[Access | Affine | bool] = list(reads)
     if flag is not None:
         sources.append(flag(write))
     else:

@@ -2,7 +2,7 @@
 
 A matmul writes over what its bank holds or adds to it, as a flag says. Kernels say `nl.zeros` and
 `+=`; then the first product into a place overwrites and no zeros are ever written. The flag is
-recorded as the number of products before this one: 0 overwrites, and a loop's turns count evenly.
+recorded as a register that says yes or no.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ def _place(access: Access) -> tuple[tuple[int, ...], Region]:
     return member, region
 
 
-def add(access: Access) -> Affine:
-    """The flag of a product that is added there; counts it."""
+def add(access: Access) -> bool:
+    """The flag of a product that is added there: whether one was written before; counts it."""
     known = _of(access.tensor)
     member, region = _place(access)
     regions = known.products.setdefault(member, {})
@@ -50,7 +50,7 @@ def add(access: Access) -> Affine:
     if count is None:
         count = _first(access, known, regions)
     regions[region] = count + 1
-    return Affine(count)
+    return count > 0
 
 
 def _first(access: Access, known: Written, regions: dict[Region, int]) -> int:
@@ -64,13 +64,13 @@ def _first(access: Access, known: Written, regions: dict[Region, int]) -> int:
     return 1
 
 
-def overwrite(access: Access) -> Affine:
+def overwrite(access: Access) -> bool:
     """Notes that an operation writes there without adding; the flag if it is a product."""
     if access.space != "psum":
-        return Affine(0)
+        return False
     member, region = _place(access)
     _of(access.tensor).products.setdefault(member, {})[region] = 1
-    return Affine(0)
+    return False
 
 
 def settle(access: Access) -> None:

@@ -5,18 +5,16 @@ import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-import numpy as np
-
 from emu.annotations import DType
 from emu.trainium import isa
-from emu.trainium.nki.functions import operands
+from emu.trainium.nki.functions import operands, psum
 from emu.trainium.nki.functions.activation import activation
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operators import binary, reduction
 from emu.trainium.nki.functions.produce import produce, promoted
 from emu.trainium.nki.handles import Handle
-from emu.trainium.nki.tree import Access, Affine
+from emu.trainium.nki.tree import Access
 
 STATISTICS = 6
 
@@ -293,7 +291,11 @@ def loop_reduce(
     choices = offer(None, name, way("vector", isa.tensor_combine, op=ours))
     full = operands.full(data, name, "data")
     kind = dtype or source.dtype
-    reads = (source, Affine(number))
+
+    def flag(access: Access) -> bool:
+        psum.overwrite(access)
+        return number > 0
+
     return produce(
-        name, choices, dst, full, source.shape, np.dtype(kind), reads, mask=mask
+        name, choices, dst, full, source.shape, kind, (source,), mask=mask, flag=flag
     )
