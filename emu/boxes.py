@@ -41,8 +41,10 @@ R = TypeVar("R")
 class Old:
     """A source that is what a destination holds before: `dst = dst op src` in place.
 
-    It is no operand. Were the buffer given as a source besides, the clock would let the
-    instruction wait for every write to any part of it.
+    It is no operand, so the clock lets the instruction wait for no write to another part. Nor
+    does it then wait for the last write to the same part: `Old` is for sums whose last one into the
+    same place is long done, as of the k-block before. One that follows at once, or on another
+    engine, takes the part as a source, `None` or a region, and waits for every write to the buffer.
 
     Attributes:
       destination: which one, counted from 0.

@@ -169,7 +169,7 @@ def rings() -> Iterator[tuple[str, Any]]:
     heads = {"heads": 4, "kv_heads": 2, "head_dim": 64}
     device = on_system(TRN3, TRN3_GEN2)
     draw = [
-        np.random.default_rng(i).standard_normal((n, 700, 64))
+        np.random.default_rng(i).standard_normal((700, n, 64), np.float32)
         for i, n in enumerate((4, 2, 2))
     ]
     cases: dict[str, Record] = {

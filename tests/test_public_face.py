@@ -30,8 +30,8 @@ FACES = {
         TRN2_48XLARGE TRN2_ULTRASERVER TRN3 TRN3_GEN1 TRN3_GEN2 on_system with_cores
         isa array hbm psum sbuf
         dma_accumulate dma_copy dma_gather dma_gather_rows dma_scatter_add dma_scatter_rows
-        dma_sum2 dma_sum3 dma_load dma_load_at dma_load_tiles dma_store
-        dma_store_at dma_transpose
+        dma_sum2 dma_sum3 dma_load dma_load_tiles dma_store
+        dma_transpose
         send send_next sendrecv core_barrier all_gather all_reduce reduce_scatter
         chip_all_gather chip_all_reduce chip_all_to_all chip_broadcast chip_reduce_scatter
         all_gather_both all_reduce_both reduce_scatter_both

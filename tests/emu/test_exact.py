@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emu import Cost, Known, Program, instruction
+from emu import Cost, Known, Program, instruction, old
 from emu.checks import precision
 from emu.errors import EmulationError
 from emu.trainium import isa
@@ -226,7 +226,9 @@ CASES = {  # kernel of x, y `[8, 20]` and a column c `[8, 1]`, and what it compu
         1 / np.abs(D),
     ),
     "add_at": (
-        lambda x, y, c: isa.tensor_add_at(isa.memset(sb(8, 2, 20), value=0.1), x, 1, 0),
+        lambda x, y, c: isa.tensor_tensor.at[:, 1](
+            isa.memset(sb(8, 2, 20), value=0.1), old, x, op="add"
+        ),
         np.stack([A * 0 + 0.1, A + 0.1], 1),
     ),
     "reduce": (

@@ -16,7 +16,7 @@ from emu.wse.pe import isa, maps, scalar  # noqa: F401  declare the PE's instruc
 
 TILE = jax.ShapeDtypeStruct((128, 128), jnp.float32)
 DECLARED = {inst.name for inst in registered()}
-CALLED = re.compile(r"\b([a-z_0-9]+)\(")
+CALLED = re.compile(r"\b([a-z_0-9]+)(?:\.at\[[^]]*\])?\(")
 
 
 @pytest.mark.parametrize("primitive", neuroncore.INSTEAD)

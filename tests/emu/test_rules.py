@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emu import Program
+from emu import Program, old
 from emu.checks import rules
 from emu.errors import LimitExceeded, NoCostRule, UnwrittenTile, WrongSpace
 from emu.trainium import TRN1, TRN2, TRN3, dma_load, dma_store, hbm, psum, sbuf
-from emu.trainium.engines.memory import dma_load_at
 from emu.trainium.isa import (
     activation,
     memset,
     nc_matmul,
     nc_stream_shuffle,
     nc_transpose,
-    tensor_add_at,
     tensor_copy,
     tensor_copy_predicated,
     tensor_tensor,
@@ -221,7 +219,9 @@ UNWRITTEN = {
         )
     ),
     "a part added to": lambda x: dma_store(
-        tensor_add_at(sbuf(128, 2, 128), load(x), 0, 0).reshape(128, 256)
+        tensor_tensor.at[:, 0](sbuf(128, 2, 128), old, load(x), op="add").reshape(
+            128, 256
+        )
     ),
     "after a loop without turns": lambda x: copied(
         lax.fori_loop(0, 0, lambda i, tile: dma_load(tile, x), sbuf(128, 128))
@@ -231,7 +231,7 @@ UNWRITTEN = {
 WRITTEN = {
     "stored": lambda x: dma_store(dma_load(sbuf(128, 128), x)),
     "in part": lambda x: dma_store(
-        dma_load_at(sbuf(128, 2, 128), x, 1, 0).reshape(128, 256)
+        dma_load.at[:, 1](sbuf(128, 2, 128), x).reshape(128, 256)
     ),
     "overwritten first": lambda x: copied(
         lax.fori_loop(
@@ -381,7 +381,7 @@ def test_integers_of_a_run_may_be_known_to_the_clock():
 
     def kernel(x, n):
         at = (2 * n + 1) % 3
-        return dma_store(dma_load_at(sbuf(128, 3, 128), x, at, 0).reshape(128, 384))
+        return dma_store(dma_load.at[:, at](sbuf(128, 3, 128), x).reshape(128, 384))
 
     values = Program(kernel, {"core": 1}, ((), ())).run(X, jnp.int32(2))
     assert np.all(values[0][:, 256:] == 1)

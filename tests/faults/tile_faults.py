@@ -14,10 +14,8 @@ from emu.trainium import (
     dma_copy,
     dma_gather,
     dma_load,
-    dma_load_at,
     dma_load_tiles,
     dma_store,
-    dma_store_at,
     dma_transpose,
     hbm,
     isa,
@@ -120,7 +118,7 @@ FAULTS: Faults = {
         "bytes of hbm, has 103,079,215,104",
     ),
     "HBM of no size": Fault(
-        reads(lambda x: dma_store_at(hbm(0, 128, 512), load(x), 0), TILE),
+        reads(lambda x: dma_store.at[0](hbm(0, 128, 512), load(x)), TILE),
         "trn.hbm: dimension 0 is 0",
     ),
     # --- dtypes ---
@@ -147,7 +145,7 @@ FAULTS: Faults = {
     ),
     "float64 in HBM": Fault(
         reads(
-            lambda x: dma_store_at(hbm(2, 128, 512, dtype="float64"), load(x), 0), TILE
+            lambda x: dma_store.at[0](hbm(2, 128, 512, dtype="float64"), load(x)), TILE
         ),
         "trn.hbm: dtype is .*float64",
     ),
@@ -219,12 +217,12 @@ FAULTS: Faults = {
         "trn.",
     ),
     "a load at 0.5": Fault(
-        reads(lambda x: dma_store(dma_load_at(sbuf(128, 2, 512), x, 0.5, 0)), TILE),
+        reads(lambda x: dma_store(dma_load.at[:, 0.5](sbuf(128, 2, 512), x)), TILE),
         "operand 2 .*must be a whole number",
     ),
     "a store of another shape": Fault(
-        reads(lambda x: dma_store_at(hbm(2, 128, 256), load(x), 0), TILE),
-        "trn.dma_store_at",
+        reads(lambda x: dma_store.at[0](hbm(2, 128, 256), load(x)), TILE),
+        "trn.dma_store: .*its part of the destination is",
     ),
     "a gather by floats": Fault(
         reads(

@@ -4,7 +4,7 @@ An interval is one of AWS's published formulas in N, elements per partition (NKI
 2.26.1), at least the datasheet's minimum; fixed latency and hand-over are the datasheet's. Fast
 modes, shared ports and data-path widths are those of the architecture guides (SDK 2.32).
 
-Not modelled, because a tile has no strides here: slower rates of strided accesses. Approximated:
+Not modelled: slower rates of strided accesses, but that copies lose their fast modes. Approximated:
 from NeuronCore-v3 on the Vector Engine's fast modes share a bus with the GpSimd Engine, and neither
 waits for it here.
 """
@@ -206,15 +206,23 @@ def is_bfloat16(*operands: Operand) -> bool:
 def copy_cycles(device: Device, engine: str, dst: Operand, src: Operand) -> float:
     """Interval of tensor_copy and tensor_scalar: N, or in a fast mode a part of it.
 
-    Contiguous tiles are assumed.
+    A tile is contiguous, a part of one where its elements are not apart.
 
     Example: 512 elements of bfloat16 a partition, on the Vector Engine from Trainium2 on, take
-    512/4 = 128 cycles from SBUF to SBUF, 512/2 = 256 with one side in PSUM, 512 with both there;
-    in float32 512 wherever they are. Trainium3's Scalar Engine takes 512/2 = 256.
+    512/4 = 128 cycles from SBUF to SBUF, 512/2 = 256 with one side in PSUM or elements that are
+    apart, 512 with both; in float32 512 wherever they are. Trainium3's Scalar Engine takes 512/2 =
+    256, and 512 where they are apart, of which nothing is published.
     """
     if engine == "gpsimd" or not is_fast(device, dst, src):
         return src.free
+    apart = are_apart(dst, src)
     if engine == "scalar":
-        return src.free / device.scalar_copy_elements
-    in_psum = [src.space, dst.space].count("psum")
-    return src.free / device.vector_copy_elements[in_psum]
+        return src.free if apart else src.free / device.scalar_copy_elements
+    slower = [src.space, dst.space].count("psum") + apart
+    slowest = len(device.vector_copy_elements) - 1
+    return src.free / device.vector_copy_elements[min(slower, slowest)]
+
+
+def are_apart(*operands: Operand) -> bool:
+    """Whether one is a part of a tile whose elements are apart in each partition."""
+    return any(x.run == 1 and x.free > 1 for x in operands)

@@ -5,13 +5,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from emu import given, numerics
-from emu.annotations import DType, KnownInt, Shape, Tile
+from emu import given
+from emu.annotations import DType, Shape, Tile
 from emu.checks import precision, tile
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
@@ -126,15 +124,6 @@ def array(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Stationa
 # --- loads ---
 
 
-def moved_to_range(dst: Operand, *sources: Operand) -> dict[str, int]:
-    """Traffic of a write to part of `dst`: every source read, as many elements written."""
-    moved = {f"{dst.space}_write": sources[0].size * dst.dtype.itemsize}
-    for x in sources:
-        key = f"{x.space}_read"
-        moved[key] = moved.get(key, 0) + x.nbytes
-    return moved
-
-
 def _load_cost(
     device: Device, dst: Operand, src: Operand, *, queue: str = "load_queue"
 ) -> Cost:
@@ -144,6 +133,9 @@ def _load_cost(
 @instruction("trn.dma_load", cost=_load_cost, reads=("hbm",), writes="sbuf")
 def dma_load(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """HBM to SBUF: `dst = src`, one descriptor a partition, on DMA queue `queue`.
+
+    Into part of a tile, `dma_load.at[:, i, ds(j, n)](dst, src)`, it is a descriptor for each piece
+    that is contiguous on both sides.
 
     Its cost is that of `engines.dma.dma_cost`, with an example, as of every DMA.
 
@@ -175,47 +167,6 @@ def _load_tiles_cost(
 def dma_load_tiles(dst: Sbuf, src: Hbm, *, queue: str = "load_queue") -> Sbuf:
     """Several tiles in one DMA: `dst[p, i, n] = src[i, p, n]`, a descriptor a row of each."""
     return jnp.swapaxes(src, 0, 1)
-
-
-def _load_at_cost(
-    device: Device, dst: Operand, src: Operand, *_: Operand, queue: str = "load_queue"
-) -> Cost:
-    partitions, *free = src.shape
-    # Several rows that do not fill the tile's last dimension land apart from each other.
-    are_apart = len(free) == 2 and free[1] < dst.shape[2]
-    # Into `[128, 8, 512]`: 4 rows of 64 columns are 4 pieces of every partition, 512 descriptors; 4
-    # rows of 512 columns lie one behind the other and are one piece, 128 descriptors.
-    number = partitions * free[0] if are_apart else partitions
-    what = Descriptors(
-        number=number,
-        nbytes=src.nbytes / number,
-        partitions=partitions,
-        hbm_bytes=src.nbytes,
-    )
-    cost = dma_cost(device, "trn.dma_load_at", queue, what)
-    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
-
-
-@instruction(
-    "trn.dma_load_at",
-    cost=_load_at_cost,
-    reads=("hbm", "register", "register"),
-    writes="sbuf",
-    partial=True,
-)
-def dma_load_at(
-    dst: Sbuf, src: Hbm, i: KnownInt, j: KnownInt, *, queue: str = "load_queue"
-) -> Sbuf:
-    """HBM to part of an SBUF tile: `dst[:p, i, j:j+n] = src[p, n]`, the rest of `dst` is kept.
-
-    Args:
-      dst: SBUF `[partitions, places, columns]`.
-      src: HBM `[p, n]`, or `[p, a, n]` for `dst[:p, i:i+a, j:j+n]`.
-      i: a known integer.
-      j: a known integer.
-      queue: as of `dma_load`.
-    """
-    return at(dst, src, i, j)
 
 
 def _gather_cost(
@@ -254,50 +205,14 @@ def _store_cost(device: Device, *operands: Operand, queue: str = "store_queue") 
     "trn.dma_store", cost=_store_cost, reads=("sbuf",), writes="hbm", in_place=False
 )
 def dma_store(src: Sbuf, *, queue: str = "store_queue") -> Hbm:
-    """SBUF to a fresh HBM buffer, which it returns: one descriptor a partition."""
+    """SBUF to a fresh HBM buffer, which it returns: one descriptor a partition.
+
+    Into part of a buffer that there is: `dma_store.at[i](dst, src)` is `dst[i] = src`.
+    """
     return src
 
 
-def _store_at_cost(
-    device: Device,
-    dst: Operand,
-    src: Operand,
-    i: Operand,
-    *,
-    queue: str = "store_queue",
-) -> Cost:
-    cost = rows_cost(device, "trn.dma_store_at", queue, src, src.nbytes)
-    return dataclasses.replace(cost, moved_bytes=moved_to_range(dst, src))
-
-
-@instruction(
-    "trn.dma_store_at",
-    cost=_store_at_cost,
-    reads=("sbuf", "register"),
-    writes="hbm",
-    partial=True,
-)
-def dma_store_at(
-    dst: Hbm, src: Sbuf, i: KnownInt, *, queue: str = "store_queue"
-) -> Hbm:
-    """SBUF to slice `i`, a known integer, of an HBM buffer: `dst[i] = src`."""
-    return lax.dynamic_update_index_in_dim(dst, src, i, 0)
-
-
-# --- addresses and arithmetic ---
-
-
-def at(dst: Tile, src: Tile, i: KnownInt, j: KnownInt) -> Tile:
-    """`dst[:p, i:i+a, j:j+n] = src`, src `[p, n]` (a = 1) or `[p, a, n]`."""
-    block = src[:, None] if src.ndim == 2 else src
-    return lax.dynamic_update_slice(
-        dst, numerics.cast(block, dst.dtype), place(0, i, j)
-    )
-
-
-def place(*indices: KnownInt) -> tuple[jax.Array, ...]:
-    """Register operands as int32: beside float64, JAX makes loop indices int64."""
-    return tuple(jnp.asarray(i, jnp.int32) for i in indices)
+# --- dtypes ---
 
 
 def integers(name: str, what: str, dtype: np.dtype) -> None:

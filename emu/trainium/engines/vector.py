@@ -27,7 +27,6 @@ each combination is an instruction, as its tiles are its operands and its immedi
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
 from emu import numerics
 from emu.annotations import KnownInt, Tile
@@ -36,17 +35,17 @@ from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction
 from emu.trainium.engines.cost import (
     ON_CHIP,
+    are_apart,
     check_engine,
     compute,
     copy_cycles,
     is_bfloat16,
     is_fast,
     one_in_psum,
-    part,
 )
-from emu.trainium.engines.memory import EITHER, at, f32, place
+from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import alike, check, column, combine, immediate
-from emu.trainium.spaces import OnChip, Sbuf
+from emu.trainium.spaces import OnChip
 
 _SCALAR_ENGINE_CHAINS = {("multiply", "add"), ("multiply", None), ("add", None)}
 
@@ -75,32 +74,23 @@ def _pair_cycles(
     if is_fast(device, dst, a, b):
         return a.free / fast
     linear = op in ("add", "subtract", "multiply")
-    if linear and is_bfloat16(dst, a, b):
+    if linear and is_bfloat16(dst, a, b) and not are_apart(dst, a, b):
         return a.free
     return a.free / any_format
 
 
-def _pair_cost(
+def _tensor_tensor_cost(
     device: Device,
     dst: Operand,
     a: Operand,
     b: Operand,
-    *_: Operand,
-    name: str,
+    *,
     op: str,
     engine: str = "vector",
 ) -> Cost:
-    # At (i, j) of a destination `[128, 8, 512]` a source `[128, 512]` is what is written: traffic,
-    # limits and dtype are those of that part.
-    touched = part(dst, a)
-    cycles = _pair_cycles(device, name, engine, touched, a, b, op)
-    return compute(device, name, engine, cycles, (touched,), (a, b), flops=a.size)
-
-
-def _tensor_tensor_cost(
-    device: Device, *operands: Operand, op: str, engine: str = "vector"
-) -> Cost:
-    return _pair_cost(device, *operands, name="trn.tensor_tensor", op=op, engine=engine)
+    name = "trn.tensor_tensor"
+    cycles = _pair_cycles(device, name, engine, dst, a, b, op)
+    return compute(device, name, engine, cycles, (dst,), (a, b), flops=a.size)
 
 
 @instruction(
@@ -128,53 +118,6 @@ def tensor_tensor(
     return numerics.cast(result, dst.dtype)
 
 
-def _tensor_tensor_at_cost(device: Device, *operands: Operand, op: str) -> Cost:
-    return _pair_cost(device, *operands, name="trn.tensor_tensor_at", op=op)
-
-
-@instruction(
-    "trn.tensor_tensor_at",
-    cost=_tensor_tensor_at_cost,
-    reads=(EITHER, EITHER, "register", "register"),
-    writes="sbuf",
-    partial=True,
-)
-def tensor_tensor_at(
-    dst: Sbuf, a: OnChip, b: OnChip, i: KnownInt, j: KnownInt, *, op: str
-) -> Sbuf:
-    """`dst[:, i, j:j+n] = a op b` elementwise, in float32; `i` and `j` are known integers."""
-    name = "trn.tensor_tensor_at"
-    check(name, [op], dst, a, b)
-    alike(name, a, b)
-    result = combine(name, op, a, b)
-    return at(dst, numerics.cast(result, dst.dtype), i, j)
-
-
-def _add_at_cost(device: Device, dst: Operand, src: Operand, *_: Operand) -> Cost:
-    # The old content is the second source: of `[128, 512]` float32 two are read, 512 KiB, and one
-    # is written.
-    return _pair_cost(
-        device, dst, src, part(dst, src), name="trn.tensor_add_at", op="add"
-    )
-
-
-@instruction(
-    "trn.tensor_add_at",
-    cost=_add_at_cost,
-    reads=(EITHER, "register", "register"),
-    writes="sbuf",
-    partial=True,
-    adds=True,
-)
-def tensor_add_at(dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt) -> Sbuf:
-    """`dst[:, i, j:j+n] += src[p, n]`: a `tensor_tensor` whose output is one of its inputs."""
-    rows, columns = src.shape
-    # Only the range, which the instruction reads back; what other writes have put beside it stays.
-    old = lax.dynamic_slice(dst, place(0, i, j), (rows, 1, columns))
-    total = combine("trn.tensor_add_at", "add", old[:, 0], src)
-    return at(dst, numerics.cast(total, dst.dtype), i, j)
-
-
 def _combine_cost(
     device: Device,
     dst: Operand,
@@ -185,7 +128,8 @@ def _combine_cost(
     engine: str = "vector",
 ) -> Cost:
     name = "trn.tensor_combine"
-    return _pair_cost(device, dst, src, dst, name=name, op=op, engine=engine)
+    cycles = _pair_cycles(device, name, engine, dst, src, dst, op)
+    return compute(device, name, engine, cycles, (dst,), (src, dst), flops=src.size)
 
 
 @instruction(

@@ -1,4 +1,4 @@
-"""Copies within SBUF and PSUM: whole, to a range, at an address in SBUF, by predicate, turned.
+"""Copies within SBUF and PSUM: whole, at an address in SBUF, by predicate, turned.
 
 N is elements per partition. Published intervals (NKI ISA reference, SDK 2.26.1): tensor_copy N;
 memset N, or N/2 for a zero in a 16-bit float on the Vector Engine; an address in SBUF at least 600
@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 
 from emu import given, numerics
-from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.errors import LimitExceeded
 from emu.instruction import Cost, Operand, instruction, limit
@@ -33,7 +32,7 @@ from emu.trainium.engines.cost import (
     one_in_psum,
     part,
 )
-from emu.trainium.engines.memory import EITHER, at, f32
+from emu.trainium.engines.memory import EITHER, f32
 from emu.trainium.engines.operators import alike
 from emu.trainium.spaces import OnChip, Sbuf
 
@@ -41,17 +40,13 @@ from emu.trainium.spaces import OnChip, Sbuf
 _COPIES = ("vector", "scalar", "gpsimd")
 
 
-def _copy(device: Device, name: str, engine: str, dst: Operand, src: Operand) -> Cost:
-    check_engine(name, device, engine, *_COPIES)
-    touched = part(dst, src)
-    cycles = copy_cycles(device, engine, touched, src)
-    return compute(device, name, engine, cycles, (touched,), (src,))
-
-
 def _copy_cost(
     device: Device, dst: Operand, src: Operand, *, engine: str = "vector"
 ) -> Cost:
-    return _copy(device, "trn.tensor_copy", engine, dst, src)
+    name = "trn.tensor_copy"
+    check_engine(name, device, engine, *_COPIES)
+    cycles = copy_cycles(device, engine, dst, src)
+    return compute(device, name, engine, cycles, (dst,), (src,))
 
 
 @instruction("trn.tensor_copy", cost=_copy_cost, reads=(EITHER,), writes=ON_CHIP)
@@ -64,26 +59,6 @@ def tensor_copy(dst: OnChip, src: OnChip, *, engine: str = "vector") -> OnChip:
       engine: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
     """
     return numerics.cast(src, dst.dtype)
-
-
-def _copy_at_cost(
-    device: Device, dst: Operand, src: Operand, *_: Operand, engine: str = "vector"
-) -> Cost:
-    return _copy(device, "trn.tensor_copy_at", engine, dst, src)
-
-
-@instruction(
-    "trn.tensor_copy_at",
-    cost=_copy_at_cost,
-    reads=(EITHER, "register", "register"),
-    writes="sbuf",
-    partial=True,
-)
-def tensor_copy_at(
-    dst: Sbuf, src: OnChip, i: KnownInt, j: KnownInt, *, engine: str = "vector"
-) -> Sbuf:
-    """`dst[:, i, j:j+n] = src`, cast to the destination's dtype; engines as of `tensor_copy`."""
-    return at(dst, numerics.cast(src, dst.dtype), i, j)
 
 
 def _dynamic(
@@ -153,38 +128,6 @@ def tensor_copy_dynamic_dst(
     zero = jnp.zeros((), offset.dtype)
     block = numerics.cast(src, dst.dtype)
     return lax.dynamic_update_slice(dst, block, (zero, offset[0, 0]))
-
-
-def _copy_every_cost(
-    device: Device, dst: Operand, src: Operand, i: Operand, *, engine: str = "vector"
-) -> Cost:
-    name = "trn.tensor_copy_every"
-    check_engine(name, device, engine, *_COPIES)
-    # Places that are apart are no contiguous tile, which the fast modes need: always N.
-    return compute(device, name, engine, src.free, (part(dst, src),), (src,))
-
-
-@instruction(
-    "trn.tensor_copy_every",
-    cost=_copy_every_cost,
-    reads=(EITHER, "register"),
-    writes="sbuf",
-    partial=True,
-)
-def tensor_copy_every(
-    dst: Sbuf, src: OnChip, i: KnownInt, *, engine: str = "vector"
-) -> Sbuf:
-    """`dst[:, :, i] = src`: a `tensor_copy` into places that are apart, at no fast mode's rate.
-
-    Args:
-      dst: SBUF `[p, n, places]`.
-      src: `[p, n]`.
-      i: a known integer, which of the places.
-      engine: vector; scalar from NeuronCore-v3 on; gpsimd, which cannot access PSUM.
-    """
-    zero = jnp.zeros((), jnp.int32)
-    block = numerics.cast(src, dst.dtype)[..., None]
-    return lax.dynamic_update_slice(dst, block, (zero, zero, i))
 
 
 def _memset_cost(

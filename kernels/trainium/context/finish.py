@@ -7,7 +7,7 @@ import numpy as np
 
 from emu.annotations import KnownInt
 from emu.tracing.loop import loop
-from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
+from emu.trainium.engines.memory import dma_store, hbm, psum, sbuf
 from emu.trainium.isa import (
     activation,
     memset,
@@ -98,12 +98,12 @@ def finish(
             y = _normalised(own, lane, inverse, tiling)
             if transposed:
                 y = _transposed(y, banks, tiling)
-            out = dma_store_at(out, y, place, queue=STORES[lane % 2])
+            out = dma_store.at[place](out, y, queue=STORES[lane % 2])
         if lse is not None:
             # Maxima are of scores before scaling, as the scale is applied in the exponent.
             maximum = own.statistics[:, :, MAXIMUM]
             y = _logsumexp(maximum, total, least, tiling)
-            lse = dma_store_at(lse, y, unit, queue=STORES[1])
+            lse = dma_store.at[unit](lse, y, queue=STORES[1])
         return out, lse
 
     out, lse = loop(finish_unit, (out, lse), tiling.units)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from emu.annotations import KnownInt
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load_tiles, dma_store_at, hbm, psum, sbuf
+from emu.trainium.engines.memory import dma_load_tiles, dma_store, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul, tensor_copy
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.operands import Block
@@ -110,13 +110,13 @@ def expand(
                     # Keys are stored head by head, as `load_kv` reads them; values by the group, as
                     # they come out.
                     target = place * tiling.heads + group * together + head
-                    k = dma_store_at(k, own, target, queue=STORES[piece % 2])
+                    k = dma_store.at[target](k, own, queue=STORES[piece % 2])
             for piece in range(tiling.span):
                 own = _piece(latents, piece, tiling, axis=2)
                 values = _product(own, value_weights, value_banks, tiling)
                 place = key_tile * tiling.span + piece
                 target = place * all_groups + group
-                v = dma_store_at(v, values, target, queue=STORES[piece % 2])
+                v = dma_store.at[target](v, values, queue=STORES[piece % 2])
             return k, v
 
         return loop(expand_tile, expanded, key_tiles)

@@ -19,7 +19,7 @@ from emu.trainium.isa import (
     nc_matmul_mx,
     quantize_mx,
     scalar_tensor_tensor,
-    tensor_copy_every,
+    tensor_copy,
 )
 from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
 from kernels.trainium.context.operands import KEYS, VALUES, load_queries
@@ -231,8 +231,7 @@ def _quantised(turned: Sequence[Psum], tiling: ContextTiling) -> Mx:
         # Some by the Scalar Engine, since the Vector Engine has most to do.
         by_scalar = number < tiling.step.scalar_copies
         engine = "scalar" if by_scalar else "vector"
-        place = jnp.int32(number)
-        together = tensor_copy_every(together, piece, place, engine=engine)
+        together = tensor_copy.at[..., number](together, piece, engine=engine)
     elements = sbuf(*quads, dtype=tiling.dtype, buffers=buffers)
     # 8 keys of each of the four pieces, 32 weights of a query, share a scale whatever its others
     # are.

@@ -15,17 +15,14 @@ The second is so small that maximum and sum share a tile: 64 bytes a partition i
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from emu.annotations import KnownInt
 from emu.trainium.datasheets.sheet import DMA_QUEUES, LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, sbuf
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import (
     activation,
     memset,
     scalar_tensor_tensor,
     tensor_copy,
-    tensor_copy_at,
     tensor_scalar,
     tensor_tensor,
 )
@@ -121,7 +118,7 @@ def store(state: State, tiles: Unit, unit: KnownInt) -> State:
     """One unit's state, to HBM."""
     stored = []
     for whole, tile, queue in zip(state, tiles, STORES, strict=True):
-        stored.append(dma_store_at(whole, tile, unit, queue=queue))
+        stored.append(dma_store.at[unit](whole, tile, queue=queue))
     return State(*stored)
 
 
@@ -173,13 +170,8 @@ def closed(tiles: Unit, lanes: Sequence[LaneState], *, last: bool) -> Unit:
 
 def _put(dst: Sbuf, src: Sbuf, lane: int, first: int) -> Sbuf:
     """Copies `[rows, n]` to a lane of `[rows, lanes, ...]`, from place `first` on."""
-    return tensor_copy_at(
-        dst,
-        src,
-        jnp.int32(lane),
-        jnp.int32(first),
-        engine="gpsimd",
-    )
+    places = slice(first, first + src.shape[1])
+    return tensor_copy.at[:, lane, places](dst, src, engine="gpsimd")
 
 
 def stepping(lane: LaneState, tiling: ContextTiling) -> Attended:

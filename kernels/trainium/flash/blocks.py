@@ -10,7 +10,7 @@ from jax import lax
 
 from emu.annotations import KnownInt
 from emu.tracing.loop import loop
-from emu.trainium.engines.memory import dma_store_at, hbm
+from emu.trainium.engines.memory import dma_store, hbm
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.refusal import refuse
 from kernels.trainium.flash.lanes import Lane
@@ -191,7 +191,7 @@ def attention(
                 for tile in range(block.tiles)
             ]
             for y, target in zip(normalised(done, tiling), targets, strict=True):
-                out = dma_store_at(out, y, target)
+                out = dma_store.at[target](out, y)
             return out
 
         return loop(of_block, out, blocks_a_head)

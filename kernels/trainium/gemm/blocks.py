@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from emu.annotations import KnownInt
+from emu.boxes import ds, old
 from emu.tracing.loop import loop
-from emu.trainium.engines.memory import dma_load, dma_store_at, hbm, psum, sbuf
-from emu.trainium.isa import memset, nc_matmul, tensor_add_at, tensor_copy_at
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, psum, sbuf
+from emu.trainium.isa import memset, nc_matmul, tensor_copy, tensor_tensor
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.gemm.sizes import BANKS, LHS_QUEUE, RHS_QUEUE, Sizes, over_blocks
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, divide, index, part
@@ -182,8 +183,7 @@ def _k_block(
                 bank = nc_matmul(bank, stationary, moving, accumulate)
             # Row by row, so that the tiles of a row are neighbours when they are packed.
             place = (first + m) * n_tiles + n
-            whole_tile = jnp.int32(0)
-            return tensor_add_at(sums, bank, place, whole_tile)
+            return tensor_tensor.at[:, place](sums, old, bank, op="add")
 
         result_tiles = m_tiles * n_tiles
         return loop(result_tile, sums, result_tiles)
@@ -214,11 +214,10 @@ def _store(
         for n in range(n_tiles):
             place = m * n_tiles + n
             tile = index(sums, place, 1)
-            only_row = jnp.int32(0)
-            column = jnp.int32(n * BANK_COLUMNS)
-            pack = tensor_copy_at(pack, tile, only_row, column)
+            column = n * BANK_COLUMNS
+            pack = tensor_copy.at[:, 0, ds(column, BANK_COLUMNS)](pack, tile)
         packed = pack.reshape(PARTITIONS, width)
         target = m * count + number
-        return dma_store_at(out, packed, target)
+        return dma_store.at[target](out, packed)
 
     return loop(row, out, sizes.rows)

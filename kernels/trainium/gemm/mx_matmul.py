@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from emu.annotations import KnownInt
 from emu.tracing.loop import loop
-from emu.trainium.engines.memory import dma_store_at, hbm, psum, sbuf
+from emu.trainium.engines.memory import dma_store, hbm, psum, sbuf
 from emu.trainium.isa import nc_matmul_mx, tensor_copy
 from emu.trainium.spaces import Hbm, Psum
 from kernels.trainium.gemm.mx_blocks import Quantised, load_blocks, quantised
@@ -69,7 +69,7 @@ def matmul_mx(
                 result = sbuf(m, n, dtype=x.dtype, buffers=buffers)
                 result = tensor_copy(result, bank)
                 place = (number * count + at) * depth + tile
-                out = dma_store_at(out, result, place)
+                out = dma_store.at[place](out, result)
             return out
 
         return loop(column, out, count)

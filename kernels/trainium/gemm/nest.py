@@ -11,8 +11,7 @@ from emu.annotations import DType, KnownInt
 from emu.tracing.side_by_side import tiles
 from emu.trainium.engines.memory import (
     dma_load,
-    dma_load_at,
-    dma_store_at,
+    dma_store,
     hbm,
     psum,
     sbuf,
@@ -228,8 +227,7 @@ def _load(slices: Hbm, buffers: int, queue: str) -> Sbuf:
         return k_tile
 
     def load(piece: Sbuf, number: KnownInt, k_tile: Hbm) -> Sbuf:
-        first_column = jnp.int32(0)
-        return dma_load_at(piece, k_tile, number, first_column, queue=queue)
+        return dma_load.at[:, number](piece, k_tile, queue=queue)
 
     # One tile of many DMAs: a product reads slices of it, which cost nothing.
     piece = sbuf(
@@ -304,7 +302,7 @@ def _store_products(
         results[result] = tensor_copy(results[result], sums[bank])
         place = product.row * columns + product.column
         flat = out.reshape(-1, *tile_shape)
-        flat = dma_store_at(flat, results[result], place)
+        flat = dma_store.at[place](flat, results[result])
         out = flat.reshape(out.shape)
     return out
 

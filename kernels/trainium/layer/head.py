@@ -12,7 +12,6 @@ from emu.trainium.engines.memory import (
     dma_gather,
     dma_load,
     dma_store,
-    dma_store_at,
     hbm,
     psum,
     sbuf,
@@ -22,7 +21,6 @@ from emu.trainium.isa import (
     nc_max8,
     nc_transpose,
     tensor_copy,
-    tensor_copy_at,
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
@@ -124,8 +122,7 @@ def _normalised_column(token: Sbuf, norm: Hbm, tiling: LayerTiling) -> Sbuf:
         features = part(normed, first_feature, size, axis=1)
         bank = psum(size, 1, dtype=tiling.dtype)
         bank = nc_transpose(bank, features)
-        only_token = jnp.int32(0)
-        return tensor_copy_at(out, bank, hidden_tile, only_token)
+        return tensor_copy.at[:, hidden_tile](out, bank)
 
     out = sbuf(size, count, 1, dtype=tiling.dtype)
     return loop(turn, out, count)
@@ -145,8 +142,8 @@ def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
         largest = nc_max8(largest, logits)
         places = sbuf(1, LARGEST, dtype=jnp.int32)
         places = nc_find_index8(places, logits, largest)
-        all_logits = dma_store_at(all_logits, logits, block)
-        all_places = dma_store_at(all_places, places, block)
+        all_logits = dma_store.at[block](all_logits, logits)
+        all_places = dma_store.at[block](all_places, places)
         return all_logits, all_places
 
     # One token takes a 128th of the array, so the time is that of loading the head's weights.

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.boxes import ds, old
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load, dma_load_at, dma_store, hbm, sbuf
-from emu.trainium.isa import tensor_add_at, tensor_copy_at, tensor_tensor
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
+from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.attend import RankOperands
@@ -31,7 +32,7 @@ from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import divide, index
 
 Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
-"""`tensor_copy_at` or `tensor_add_at`: a bank into a tile, at a token tile and a column."""
+"""A bank into a tile, at a token tile and from a column on: copied, or added."""
 
 
 def layer(
@@ -97,11 +98,11 @@ def after_attention(
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
         # Products are added to the hidden states where they stand: that is the residual.
-        y = _product(tensor_add_at, y, own, weights["wo"])
+        y = _product(_add, y, own, weights["wo"])
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
         # `swiglu` gives FFN features on partitions, as this contracts them.
-        y = _product(tensor_add_at, y, h, weights["w_down"])
+        y = _product(_add, y, h, weights["w_down"])
         return _store_block(y)
 
     blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
@@ -135,7 +136,7 @@ def after_shared_attention(
             dtype=tiling.dtype,
         )
         # Copied, not added: with x in it the sum over 2 cores would have 2x.
-        own_part = _product(tensor_copy_at, own_part, h, matrix)
+        own_part = _product(_copy, own_part, h, matrix)
         # Collectives move HBM: every core's part goes there and the sum comes back.
         stored = dma_store(own_part)
         received = hbm(*stored.shape, dtype=tiling.dtype)
@@ -173,6 +174,16 @@ def after_shared_attention(
     attention_sums = lax.map(attention, blocks)
     x, mlp_sums = lax.map(mlp, (x, attention_sums))
     return lax.map(residual, (x, mlp_sums))
+
+
+def _copy(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
+    columns = ds(column, bank.shape[1])
+    return tensor_copy.at[:, token_tile, columns](out, bank)
+
+
+def _add(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
+    columns = ds(column, bank.shape[1])
+    return tensor_tensor.at[:, token_tile, columns](out, old, bank, op="add")
 
 
 def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
@@ -216,7 +227,8 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
         number = block * tiling.tiles + token_tile
         own = index(of_head, number)
         column = token_tile * tiling.rows
-        return dma_load_at(out, own, head, column, queue=second_queue)
+        columns = ds(column, tiling.rows)
+        return dma_load.at[:, head, columns](out, own, queue=second_queue)
 
     _, second_queue = LOAD_QUEUES
     out = sbuf(

@@ -1,11 +1,9 @@
 """SwiGLU with features on partitions: the up projections' output is the down projection's input."""
 
-import jax.numpy as jnp
-
 from emu.annotations import KnownInt
 from emu.tracing.side_by_side import tiles
 from emu.trainium.engines.memory import psum, sbuf
-from emu.trainium.isa import activation, tensor_tensor_at
+from emu.trainium.isa import activation, tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
 from kernels.trainium.layer.tiling import LayerTiling
@@ -59,15 +57,7 @@ def swiglu(
         halves: tuple[Sbuf, Psum],
     ) -> Sbuf:
         activated, up = halves
-        first_token = jnp.int32(0)
-        return tensor_tensor_at(
-            out,
-            activated,
-            up,
-            place,
-            first_token,
-            op="multiply",
-        )
+        return tensor_tensor.at[:, place](out, activated, up, op="multiply")
 
     # As the down projection takes it: a contraction tile for each of these tiles of features.
     out = sbuf(size, count, tokens, dtype=tiling.dtype)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.boxes import ds
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import (
@@ -12,7 +13,7 @@ from emu.trainium.isa import (
     memset,
     nc_transpose,
     scalar_tensor_tensor,
-    tensor_copy_at,
+    tensor_copy,
     tensor_reduce,
     tensor_tensor,
 )
@@ -98,7 +99,8 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
             features = part(normed, first_feature, size, axis=1)
             bank = nc_transpose(bank, features)
             first_token = token_tile * tiling.rows
-            return tensor_copy_at(out, bank, hidden_tile, first_token)
+            tokens = ds(first_token, tiling.rows)
+            return tensor_copy.at[:, hidden_tile, tokens](out, bank)
 
         return loop(turn, out, count)
 

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
+from emu.boxes import ds
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_load_tiles, dma_store, psum, sbuf
 from emu.trainium.isa import (
     nc_transpose,
     tensor_copy,
-    tensor_copy_at,
     tensor_tensor,
-    tensor_tensor_at,
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
@@ -62,33 +61,15 @@ def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
     def half() -> Sbuf:
         return sbuf(rows, heads, middle, buffers=buffers)
 
-    first_head = jnp.int32(0)
-    first_half = jnp.int32(0)
-    second_half = jnp.int32(middle)
-
     kept = tensor_tensor(half(), first, wide_cos, op="multiply")
     turned = tensor_tensor(half(), second, wide_sin, op="multiply")
     # Both products are float32, and only their difference is rounded.
     out = sbuf(*x.shape, dtype=x.dtype, buffers=buffers)
-    out = tensor_tensor_at(
-        out,
-        kept,
-        turned,
-        first_head,
-        first_half,
-        op="subtract",
-    )
+    out = tensor_tensor.at[..., :middle](out, kept, turned, op="subtract")
 
     kept = tensor_tensor(half(), second, wide_cos, op="multiply")
     turned = tensor_tensor(half(), first, wide_sin, op="multiply")
-    return tensor_tensor_at(
-        out,
-        kept,
-        turned,
-        first_head,
-        second_half,
-        op="add",
-    )
+    return tensor_tensor.at[..., middle:](out, kept, turned, op="add")
 
 
 def store_transposed(x: Sbuf) -> Hbm:
@@ -146,9 +127,8 @@ def qkv(
         sums: Sequence[Psum],
     ) -> Sbuf:
         for number, bank in enumerate(sums):
-            token_tile = jnp.int32(number)
-            column = column_block * columns
-            out = tensor_copy_at(out, bank, token_tile, column)
+            column = ds(column_block * columns, columns)
+            out = tensor_copy.at[:, number, column](out, bank)
         return out
 
     # Each iteration stores what it computed, so the results of all are stacked in HBM.

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emu import BANDS, Program
+from emu.boxes import Box, boxed
 from emu.errors import LimitExceeded
 from emu.trainium.datasheets import TRN1, TRN2, TRN3, with_cores
 from emu.trainium.datasheets.sheet import DMA_QUEUES
@@ -25,10 +26,8 @@ from emu.trainium.engines.dma_compute import dma_accumulate, dma_copy, dma_trans
 from emu.trainium.engines.memory import (
     dma_gather,
     dma_load,
-    dma_load_at,
     dma_load_tiles,
     dma_store,
-    dma_store_at,
     hbm,
     sbuf,
 )
@@ -64,6 +63,13 @@ def law(device, partitions, descriptors, nbytes, *, hbm_bytes, share="1"):
 # --- what each instruction asks of the engines ---
 
 P = 100
+
+
+def into(inst, view, sizes, shape=()):
+    """The instruction into part of its destination."""
+    return boxed(inst, (Box(view, sizes, shape=shape),), (None,))
+
+
 # instruction, operands: partitions, descriptors, bytes of each, bytes in HBM
 FORMS = {
     "load": (dma_load, [op.sbuf(P, 96), op.hbm(P, 96)], P, P, 384, P * 384),
@@ -91,25 +97,25 @@ FORMS = {
         384,
         3 * P * 384,
     ),
-    "load_at": (
-        dma_load_at,
+    "load into a place": (
+        into(dma_load, (P, 3, 96), (P, 1, 50), (P, 50)),
         [op.sbuf(P, 3, 96), op.hbm(P, 50), REGISTER, REGISTER],
         P,
         P,
         200,
         P * 200,
     ),
-    "load_at of whole rows": (
-        dma_load_at,
-        [op.sbuf(P, 3, 96), op.hbm(P, 2, 96), REGISTER, REGISTER],
+    "load into whole rows": (
+        into(dma_load, (P, 3, 96), (P, 2, 96)),
+        [op.sbuf(P, 3, 96), op.hbm(P, 2, 96), REGISTER],
         P,
         P,
         2 * 384,
         2 * P * 384,
     ),
     # Each of the two rows ends short of the tile's: two pieces a partition.
-    "load_at of parts of rows": (
-        dma_load_at,
+    "load into parts of rows": (
+        into(dma_load, (P, 3, 96), (P, 2, 50)),
         [op.sbuf(P, 3, 96), op.hbm(P, 2, 50), REGISTER, REGISTER],
         P,
         2 * P,
@@ -125,8 +131,8 @@ FORMS = {
         P * 384 + P * 4,
     ),
     "store": (dma_store, [op.sbuf(P, 96)], P, P, 384, P * 384),
-    "store_at": (
-        dma_store_at,
+    "store into a slice": (
+        into(dma_store, (9, P, 96), (1, P, 96), (P, 96)),
         [op.hbm(9, P, 96), op.sbuf(P, 96), REGISTER],
         P,
         P,
@@ -227,8 +233,8 @@ def test_few_partitions_take_one_engine():
 
 MOVED = {
     # Part of a tile is written: its bytes count, not the tile's. Of a table, the rows gathered.
-    "load_at": {"hbm_read": P * 200, "sbuf_write": P * 200},
-    "store_at": {"sbuf_read": P * 384, "hbm_write": P * 384},
+    "load into a place": {"hbm_read": P * 200, "sbuf_write": P * 200},
+    "store into a slice": {"sbuf_read": P * 384, "hbm_write": P * 384},
     "gather": {"hbm_read": P * 384 + P * 4, "sbuf_write": P * 384},
     "copy that casts": {"hbm_read": P * 192, "sbuf_write": P * 384},
     "copy in HBM": {"hbm_read": P * 1024, "hbm_write": P * 1024},
@@ -404,10 +410,9 @@ def test_queues_on_the_clock():
         right = dma_load(sbuf(128, 512), x, queue="load_queue2")
         sums = dma_accumulate(left, right, queue="store_queue")
         out = hbm(2, 128, 512)
-        out = dma_store_at(out, sums, jnp.int32(0))
-        return dma_store_at(
-            out, dma_copy(sbuf(128, 512), sums), jnp.int32(1), queue="load_queue"
-        )
+        out = dma_store.at[0](out, sums)
+        copy = dma_copy(sbuf(128, 512), sums)
+        return dma_store.at[1](out, copy, queue="load_queue")
 
     program = Program(kernel, {"core": 1}, ((),))
     x = draw(3, 128, 512)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from emu import Program
+from emu.boxes import Box, Old, boxed
 from emu.errors import LimitExceeded
 from emu.instruction import Instruction
 from emu.trainium import isa
@@ -65,13 +66,27 @@ def case(inst, *operands, engine="vector", flops=0, busy, **params):
     return inst, operands, params, engine, busy, flops
 
 
-def at(inst, src, *others, dst=None, **params):
+def at(inst, src, *others, dst=None, added=False, **params):
+    """Into a place of four; `added` to what it holds."""
     dst = dst or sbuf(P, 4, N, dtype=src.dtype)
-    return case(inst, dst, src, *others, REGISTER, REGISTER, **params)
+    box = Box((P, 4, N), (P, 1, N), shape=(P, N))
+    reads = (*([Old()] if added else []), *[None] * (1 + len(others)))
+    return case(boxed(inst, (box,), reads), dst, src, *others, REGISTER, **params)
+
+
+def apart(src, **params):
+    """A copy to every fourth element."""
+    box = Box((P, N, 4), (P, N, 1), shape=(P, N))
+    copy = boxed(isa.tensor_copy, (box,), (None,))
+    return case(copy, sbuf(P, N, 4, dtype=src.dtype), src, REGISTER, **params)
 
 
 def pair(dst, a, b, op="add", **params):
     return case(isa.tensor_tensor, dst, a, b, op=op, flops=BIG, **params)
+
+
+def added(src, **params):
+    return at(isa.tensor_tensor, src, added=True, op="add", flops=BIG, **params)
 
 
 def fused(x, y=None, op0="subtract", op1="multiply", **params):
@@ -104,10 +119,11 @@ CASES = {
     ),
     "copy fp32 to bf16": case(isa.tensor_copy, HALF, Y, busy=512),
     "copy short": case(isa.tensor_copy, sbuf(P, 8), sbuf(P, 8), busy=64),
-    "copy_at": at(isa.tensor_copy_at, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}),
-    "copy_every": case(
-        isa.tensor_copy_every, sbuf(P, N, 4, dtype=BF16), HALF_PSUM, REGISTER, busy=512
-    ),
+    "copy into a place": at(isa.tensor_copy, HALF_PSUM, busy={2: 512, 3: 256, 4: 256}),
+    # Elements that are apart: half the fast mode's rate within SBUF, none of it with PSUM.
+    "copy apart": apart(HALF, busy={2: 512, 3: 256, 4: 256}),
+    "copy apart from PSUM": apart(HALF_PSUM, busy=512),
+    "copy apart fp32": apart(X, busy=512),
     "dynamic source": case(
         isa.tensor_copy_dynamic_src, sbuf(P, 64), X, OFFSET, busy=600
     ),
@@ -146,12 +162,10 @@ CASES = {
     "pair fp16": pair(FP16, FP16, FP16, busy={2: 1024, 3: 256, 4: 256}),
     "pair fp8": pair(FP8, FP8, FP8, busy={2: 1024, 3: 512, 4: 256}),
     "pair mixed": pair(OUT, HALF, HALF, busy={2: 1024, 3: 512, 4: 512}),
-    "pair_at": at(isa.tensor_tensor_at, X, Y, op="add", flops=BIG, busy=512),
-    "add_at PSUM": at(isa.tensor_add_at, Y, dst=sbuf(P, 4, N), flops=BIG, busy=512),
-    "add_at fp32": at(isa.tensor_add_at, X, flops=BIG, busy={2: 1024, 3: 512, 4: 512}),
-    "add_at bf16": at(
-        isa.tensor_add_at, HALF, flops=BIG, busy={2: 512, 3: 256, 4: 256}
-    ),
+    "pair into a place": at(isa.tensor_tensor, X, Y, op="add", flops=BIG, busy=512),
+    "added to a place PSUM": added(Y, dst=sbuf(P, 4, N), busy=512),
+    "added to a place fp32": added(X, busy={2: 1024, 3: 512, 4: 512}),
+    "added to a place bf16": added(HALF, busy={2: 512, 3: 256, 4: 256}),
     # scalar_tensor_tensor: 2N; N if both are bfloat16, subtract then multiply, N even.
     "fused fp32": fused(X, busy={2: 1024, 3: 512, 4: 512}),
     "fused bf16": fused(HALF, busy=512),
@@ -402,17 +416,11 @@ ELSEWHERE = {
         case(isa.tensor_copy, HALF, HALF_PSUM, busy={3: 512, 4: 256}),
     ),
     "copy fp8": ("scalar", case(isa.tensor_copy, FP8, FP8, busy={3: 512, 4: 256})),
-    "copy_at": ("scalar", at(isa.tensor_copy_at, HALF_PSUM, busy={3: 512, 4: 256})),
-    "copy_every": (
+    "copy into a place": (
         "scalar",
-        case(
-            isa.tensor_copy_every,
-            sbuf(P, N, 4, dtype=BF16),
-            HALF_PSUM,
-            REGISTER,
-            busy=same(512, NEW),
-        ),
+        at(isa.tensor_copy, HALF_PSUM, busy={3: 512, 4: 256}),
     ),
+    "copy apart": ("scalar", apart(HALF_PSUM, busy=same(512, NEW))),
     "copy by GpSimd": ("gpsimd", case(isa.tensor_copy, HALF, HALF, busy=512)),
     "dynamic": (
         "gpsimd",
@@ -512,11 +520,19 @@ MOVED = {
     "copy from PSUM": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
     "copy to PSUM": {"sbuf_read": 2 * BIG, "psum_write": 2 * BIG},
     # Part of a tile is written: its bytes count, not the tile's.
-    "copy_at": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
-    "pair_at": {"sbuf_read": 4 * BIG, "psum_read": 4 * BIG, "sbuf_write": 4 * BIG},
+    "copy into a place": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
+    "pair into a place": {
+        "sbuf_read": 4 * BIG,
+        "psum_read": 4 * BIG,
+        "sbuf_write": 4 * BIG,
+    },
     # What it adds to is read besides what it adds.
-    "add_at PSUM": {"psum_read": 4 * BIG, "sbuf_read": 4 * BIG, "sbuf_write": 4 * BIG},
-    "add_at fp32": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
+    "added to a place PSUM": {
+        "psum_read": 4 * BIG,
+        "sbuf_read": 4 * BIG,
+        "sbuf_write": 4 * BIG,
+    },
+    "added to a place fp32": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
     "dynamic source": {"sbuf_read": 4 * P * 64 + 4, "sbuf_write": 4 * P * 64},
     "dynamic destination": {"sbuf_read": 4 * P * 64 + 4, "sbuf_write": 4 * P * 64},
     # 31 of each 32 partitions.

@@ -9,6 +9,7 @@ Trainium3, nominal: minimum interval 64 cycles; latency beyond it 160 (Vector), 
 import pytest
 
 from emu import EmulationError
+from emu.boxes import Box, Old, boxed
 from emu.errors import LimitExceeded
 from emu.trainium import isa
 from tests.emu.trainium.operands import BF16, DEVICE, F32, I32, REGISTER, psum, sbuf
@@ -39,8 +40,11 @@ def fused(dtype, n=N, op0="subtract", op1="multiply"):
     return isa.scalar_tensor_tensor, [x, x, ONE, x], {"op0": op0, "op1": op1}
 
 
-def ranged(inst, src, *others, dst=sbuf(P, 4, N), **params):
-    return inst, [dst, src, *others, REGISTER, REGISTER], params
+def ranged(inst, *sources, dst=sbuf(P, 4, N), added=False, **params):
+    """Into a place of four; `added` to what it holds."""
+    box = Box((P, 4, N), (P, 1, N), shape=(P, N))
+    reads = (*([Old()] if added else []), *[None] * len(sources))
+    return boxed(inst, (box,), reads), [dst, *sources, REGISTER], params
 
 
 # name: (instruction, operands, params), engine, interval, latency cycles, flops
@@ -104,8 +108,8 @@ CASES = {
         224,
         0,
     ),
-    "copy_at bf16": (
-        ranged(isa.tensor_copy_at, wide(psum, BF16), dst=sbuf(P, 4, N, dtype=BF16)),
+    "copy into a place bf16": (
+        ranged(isa.tensor_copy, wide(psum, BF16), dst=sbuf(P, 4, N, dtype=BF16)),
         "vector",
         256,
         416,
@@ -162,22 +166,22 @@ CASES = {
         672,
         BIG,
     ),
-    "tensor_tensor_at": (
-        ranged(isa.tensor_tensor_at, wide(sbuf), wide(psum), op="add"),
+    "tensor_tensor into a place": (
+        ranged(isa.tensor_tensor, wide(sbuf), wide(psum), op="add"),
         "vector",
         512,
         672,
         BIG,
     ),
-    "tensor_add_at PSUM": (
-        ranged(isa.tensor_add_at, wide(psum)),
+    "added to a place PSUM": (
+        ranged(isa.tensor_tensor, wide(psum), added=True, op="add"),
         "vector",
         512,
         672,
         BIG,
     ),
-    "tensor_add_at SBUF": (
-        ranged(isa.tensor_add_at, wide(sbuf)),
+    "added to a place SBUF": (
+        ranged(isa.tensor_tensor, wide(sbuf), added=True, op="add"),
         "vector",
         512,
         672,
@@ -257,19 +261,19 @@ def test_cost(name):
 
 MOVED = {
     # Part of a tile is written: its bytes count, not the tile's.
-    "copy_at bf16": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
-    "tensor_tensor_at": {
+    "copy into a place bf16": {"psum_read": 2 * BIG, "sbuf_write": 2 * BIG},
+    "tensor_tensor into a place": {
         "sbuf_read": 4 * BIG,
         "psum_read": 4 * BIG,
         "sbuf_write": 4 * BIG,
     },
     # What it adds to is read besides what it adds.
-    "tensor_add_at PSUM": {
+    "added to a place PSUM": {
         "psum_read": 4 * BIG,
         "sbuf_read": 4 * BIG,
         "sbuf_write": 4 * BIG,
     },
-    "tensor_add_at SBUF": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
+    "added to a place SBUF": {"sbuf_read": 8 * BIG, "sbuf_write": 4 * BIG},
 }
 
 

@@ -15,7 +15,6 @@ from emu.trainium import isa
 from emu.trainium.datasheets import TRN3, with_cores
 from emu.trainium.engines.memory import (
     dma_load,
-    dma_load_at,
     dma_store,
     hbm,
     psum,
@@ -208,11 +207,11 @@ def test_a_partial_load_does_not_wait_for_another():
     def kernel(x):
         tile = sbuf(128, 4, 512)
         for i in range(4):
-            tile = dma_load_at(tile, x, jnp.int32(i), jnp.int32(0))
+            tile = dma_load.at[:, i](tile, x)
         return dma_store(tile)
 
     clock = read(kernel, TILE, trace_core=(0,))
-    starts = [e.start for e in clock.events if e.name == "trn.dma_load_at"]
+    starts = [e.start for e in clock.events if e.name == "trn.dma_load"]
     assert starts == [i * 0.85 * US for i in range(4)]
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu import ds
 from emu.trainium.engines import memory
 from tests.emu.trainium.operands import BF16, F32, blank, draw, wide
 
@@ -28,12 +29,10 @@ def test_parts_of_tiles(dtype):
     old, new = draw(0, 4, 3, 20, dtype=dtype), draw(1, 4, 6, dtype=dtype)
     expected = old.copy()
     expected[:, 1, 5:11] = new
-    loaded = memory.dma_load_at(
-        jnp.asarray(old), jnp.asarray(new), jnp.int32(1), jnp.int32(5)
-    )
+    loaded = memory.dma_load.at[:, 1, ds(5, 6)](jnp.asarray(old), jnp.asarray(new))
     np.testing.assert_array_equal(loaded, expected)
     row = draw(2, 3, 20, dtype=dtype)
-    stored = memory.dma_store_at(jnp.asarray(old), jnp.asarray(row), jnp.int32(1))
+    stored = memory.dma_store.at[jnp.int32(1)](jnp.asarray(old), jnp.asarray(row))
     np.testing.assert_array_equal(stored, np.stack([old[0], row, *old[2:]]))
 
 

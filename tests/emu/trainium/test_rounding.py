@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu import Cost, Program, instruction
+from emu import Cost, Program, instruction, old
 from emu.tracing.side_by_side import in_order, tiles
 from emu.trainium import dma_load, dma_store, isa, sbuf
 
@@ -54,8 +54,8 @@ def scanned(x, y, s):
 def added_at(x, y):
     """`x` plus `y`, as one place of a tile of places."""
     places = sbuf(ROWS, 1, COLUMNS)
-    places = isa.tensor_copy_at(places, x, 0, 0)
-    places = isa.tensor_add_at(places, y, 0, 0)
+    places = isa.tensor_copy.at[:, 0](places, x)
+    places = isa.tensor_tensor.at[:, 0](places, old, y, op="add")
     return jnp.squeeze(places, 1)
 
 

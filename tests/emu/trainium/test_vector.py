@@ -3,12 +3,14 @@
 Bounds count float32 roundings: elementwise instructions make one an operation.
 """
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.boxes import Old
 from emu.errors import LimitExceeded
 from emu.trainium import isa
 from emu.trainium.engines.operators import BINARY, BITWISE
@@ -163,23 +165,24 @@ def test_writes_to_part_of_a_tile(dtype):
         draw(2, 4, 6),
     )
     place = (slice(None), 1, slice(5, 11))
-    i, j, dst = jnp.int32(1), jnp.int32(5), jnp.asarray(old)
+    dst = jnp.asarray(old)
 
     def check_rest(actual):
         kept = np.ones(old.shape, bool)
         kept[place] = False
         np.testing.assert_array_equal(np.asarray(actual)[kept], old[kept])
 
-    copied = isa.tensor_copy_at(dst, jnp.asarray(a), i, j)
+    copied = isa.tensor_copy.at[place](dst, jnp.asarray(a))
     check_rest(copied)
     np.testing.assert_array_equal(copied[place], a)
-    product = isa.tensor_tensor_at(
-        dst, jnp.asarray(a), jnp.asarray(b), i, j, op="multiply"
+    product = isa.tensor_tensor.at[place](
+        dst, jnp.asarray(a), jnp.asarray(b), op="multiply"
     )
     check_rest(product)
     assert_close(product[place], wide(a) * wide(b))
-    np.testing.assert_array_equal(isa.tensor_add_at(dst, jnp.zeros((4, 6)), i, j), old)
-    added = isa.tensor_add_at(dst, jnp.asarray(b), i, j)
+    add = functools.partial(isa.tensor_tensor.at[place], op="add")
+    np.testing.assert_array_equal(add(dst, Old(), jnp.zeros((4, 6))), old)
+    added = add(dst, Old(), jnp.asarray(b))
     check_rest(added)
     before = wide(old[place])
     assert_close(

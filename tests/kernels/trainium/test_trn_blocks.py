@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from emu import Program
+from emu import Program, ds
 from emu.trainium.datasheets import TRN3
 from emu.trainium.engines.memory import dma_store, sbuf
-from emu.trainium.isa import tensor_copy_at
+from emu.trainium.isa import tensor_copy
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer import head, mlp, norm, qkv
 from kernels.trainium.layer.tiling import tile_tokens
@@ -34,7 +34,7 @@ def project_kernel(x, w, rows, buffers=2):
 
     def emit(out, b, sums):
         for m, tile in enumerate(sums):
-            out = tensor_copy_at(out, tile, jnp.int32(m), b * columns)
+            out = tensor_copy.at[:, m, ds(b * columns, columns)](out, tile)
         return out
 
     out = sbuf(rows, tiles, w.shape[0] * columns)
