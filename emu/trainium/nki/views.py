@@ -38,13 +38,36 @@ def pattern(
     times the first partition plus the first element in it. Both count from the handle's own
     first element.
     """
-    used = [name for name, value in indirect.items() if value is not None]
-    if used:
-        raise EmulationError(f"nki: ap with {', '.join(used)} is not supported")
     wanted = handle.dtype if dtype is None else named(dtype, "ap")
     handle = reinterpret(handle, wanted) if wanted != handle.dtype else handle
     pairs = [(int(stride), int(count)) for stride, count in pairs]
     elements = row(handle, wanted)
+    dim = int(indirect.get("indirect_dim") or 0)
+    if indirect.get("vector_offset") is not None:
+        from emu.trainium.nki import indirect as addresses
+
+        return addresses.rows(
+            handle, pairs, int(offset), indirect["vector_offset"], dim
+        )
+    if indirect.get("scalar_offset") is not None:
+        from emu.trainium.nki import indirect as addresses
+
+        value = indirect["scalar_offset"]
+        offset, inside_it = addresses.scalar(handle, int(offset), value, dim)
+        if not inside_it:
+            # No such place: `oob_mode` of what uses it decides.
+            limits = ((-1, (), 1, dim),)
+            return Handle(
+                handle.tensor,
+                handle.member,
+                handle.partition,
+                pairs[0][1] if handle.partitions else None,
+                1,
+                handle.offset,
+                tuple(pairs[1:] if handle.partitions else pairs),
+                wanted,
+                limits,
+            )
     if handle.partitions is None:
         start = handle.offset + int(offset)
         inside("HBM tensor", handle, start, pairs, elements)

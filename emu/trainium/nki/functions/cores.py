@@ -1,8 +1,7 @@
-"""The programs of a launch: which one this is, and what two cores do together."""
+"""What the two cores of a launch do together: exchanges, barriers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from emu.trainium import core_barrier as barrier_instruction
@@ -10,44 +9,11 @@ from emu.trainium import sendrecv as exchange
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import Engine, offer, way
 from emu.trainium.nki.functions.operands import handle, on_chip, shaped
+from emu.trainium.nki.machine import num_programs, program_id
 from emu.trainium.nki.record import current
 
 AXIS = "nc"
 CORES = 2
-
-
-def program_id(axis: int = 0) -> int:
-    """Which program of the launch this is along an axis of its grid."""
-    program = current().program
-    if not program and axis == 0:
-        return 0
-    if not 0 <= axis < len(program):
-        refuse(
-            "nki.language.program_id",
-            f"axis is {axis}, the grid has {len(program)} axes",
-        )
-    return program[axis]
-
-
-def num_programs(axes: int | Sequence[int] | None = None) -> int:
-    """How many programs were launched along axes of the grid, by default along all."""
-    grid = current().grid
-    if axes is None:
-        return math.prod(grid)
-    wanted = (axes,) if isinstance(axes, int) else tuple(axes)
-    if not grid:
-        return 1
-    if any(not 0 <= axis < len(grid) for axis in wanted):
-        refuse(
-            "nki.language.num_programs",
-            f"axes are {list(wanted)}, the grid has {len(grid)} axes",
-        )
-    return math.prod(grid[axis] for axis in wanted)
-
-
-def program_ndim() -> int:
-    """How many axes the grid of the launch has."""
-    return len(current().grid)
 
 
 def sendrecv(

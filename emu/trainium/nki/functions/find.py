@@ -14,6 +14,7 @@ from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operands import number, on_chip
 from emu.trainium.nki.functions.produce import produce
+from emu.trainium.nki.record import current
 from emu.trainium.nki.tree import Access
 
 if TYPE_CHECKING:
@@ -147,3 +148,50 @@ def local_gather(
         source.dtype,
         (source, indices),
     )
+
+
+def nc_n_gather(
+    dst: Handle | None,
+    data: Handle,
+    indices: Handle,
+    *,
+    name: str = "nki.isa.nc_n_gather",
+) -> Handle:
+    """`dst[p, i] = data[p, indices[p, i]]`, each partition by itself, its elements as one row."""
+    source = flat(on_chip(data, name, "data"))
+    given = on_chip(indices, name, "indices")
+    index = flat(given)
+    return produce(
+        name,
+        offer(None, name, way("gpsimd", isa.nc_n_gather)),
+        dst if dst is None else dst.reshape(index.shape),
+        index.shape,
+        index.shape,
+        source.dtype,
+        (source, index),
+    )
+
+
+def nonzero_with_count(
+    dst: Handle,
+    src: Handle,
+    index_offset: int = 0,
+    padding_val: int = -1,
+    *,
+    name: str = "nki.isa.nonzero_with_count",
+) -> None:
+    """Of partitions 0, 16, 32, ...: places of elements that are not 0, padding, their number."""
+    source = flat(on_chip(src, name, "src"))
+    target = flat(on_chip(dst, name, "dst", written=True))
+    rows, count = source.shape
+    if target.shape != (rows, count + 1):
+        refuse(
+            name, f"dst is {list(target.shape)}, must be {[rows, count + 1]}, one more"
+        )
+    choice = way(
+        "gpsimd",
+        isa.nonzero_with_count,
+        offset=int(index_offset),
+        padding=int(padding_val),
+    )
+    current().emit(name, offer(None, name, choice), (target,), (source,))

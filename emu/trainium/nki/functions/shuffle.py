@@ -1,4 +1,4 @@
-"""Data moved from one partition to another."""
+"""Data moved from one partition to another, or reduced over them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from emu.trainium import isa
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operands import elements, on_chip, shaped
+from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.record import current
 
 QUADRANT = 32
@@ -35,3 +36,23 @@ def nc_stream_shuffle(
     source = shaped(read, (read.shape[0], *write.shape[1:])) or read
     choice = way("vector", isa.nc_stream_shuffle, mask=mask)
     current().emit(name, offer(None, name, choice), (write,), (source,))
+
+
+def tensor_partition_reduce(
+    dst: Handle | None,
+    op: object,
+    data: object,
+    *,
+    name: str = "nki.isa.tensor_partition_reduce",
+) -> Handle:
+    """`dst[1, ...] = op` over the partitions of `data`."""
+    from emu.trainium.nki.functions import operators
+    from emu.trainium.nki.functions.produce import produce
+
+    source = on_chip(data, name, "data")
+    reduction = operators.reduction(op, name)
+    choice = way("gpsimd", isa.tensor_partition_reduce, op=reduction)
+    shape = (1, *source.shape[1:])
+    return produce(
+        name, offer(None, name, choice), dst, shape, shape, source.dtype, (source,)
+    )

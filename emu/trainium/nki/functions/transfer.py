@@ -5,12 +5,14 @@ import math
 from collections.abc import Sequence
 
 from emu.annotations import DType
-from emu.trainium.engines import dma_compute
+from emu.errors import LimitExceeded
+from emu.trainium.engines import dma_compute, dma_rows
 from emu.trainium.nki.functions import operands
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.copy import out_of_psum
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.handles import Handle, fresh
+from emu.trainium.nki.indirect import Rows
 from emu.trainium.nki.record import current
 from emu.trainium.nki.tree import Access, Choice
 
@@ -78,6 +80,77 @@ def dma_copy(
         dst = fresh(shape, dtype or source.dtype, "sbuf")
         return _moved(dst, source, mask, name, fresh_dst=True)
     return _moved(operands.handle(dst, name, "dst"), source, mask, name)
+
+
+def indirect_copy(
+    dst: object, src: object, *, skip: bool, name: str = "nki.isa.dma_copy"
+) -> None:
+    """`dst = src`, where either may be at addresses that a tensor holds.
+
+    `skip` leaves out what is at an address that does not exist; else that is an error.
+    """
+    target, source = (
+        operands.handle(dst, name, "dst"),
+        operands.handle(src, name, "src"),
+    )
+    if isinstance(target, Rows) and isinstance(source, Rows):
+        refuse(name, "dst and src have a vector_offset, must be one of the two")
+    if isinstance(source, Rows):
+        gather(target, source, skip, name)
+    elif isinstance(target, Rows):
+        write, read = row_wise(target, source, name)
+        index = operands.on_chip(target.index, name, "vector_offset")
+        index = operands.formed(index, (len_of(index), 1))
+        choice = way("dma", dma_rows.dma_scatter_rows)
+        current().emit(name, offer(None, name, choice), (write,), (read, index))
+    elif not (skip and (leaves(target) or leaves(source))):
+        dma_copy(target, source, name=name)
+
+
+def gather(target: Handle, source: Rows, skip: bool, name: str) -> None:
+    """`target[p] = source.table[source.index[p]]`."""
+    read, write = row_wise(source, target, name)
+    index = operands.on_chip(source.index, name, "vector_offset")
+    index = operands.formed(index, (len_of(index), 1))
+    choice = way("dma", dma_rows.dma_gather_rows, skip=skip)
+    current().emit(name, offer(None, name, choice), (write,), (read, index))
+
+
+def len_of(index: Access) -> int:
+    """How many indices."""
+    return math.prod(index.shape)
+
+
+def row_wise(rows: Rows, tile: Handle, name: str) -> tuple[Access, Access]:
+    """The table and the tile, each `[rows, elements of one]`."""
+    table, held = rows.table.access(), tile.access()
+    each = math.prod(table.shape[1:])
+    count = rows.axes[0][1]
+    if held.space != "sbuf":
+        refuse(
+            name,
+            f"the tile beside a vector_offset is in {held.space.upper()}, must be in SBUF",
+        )
+    if math.prod(held.shape) != count * each or held.shape[0] != count:
+        refuse(
+            name,
+            f"the tile is {list(held.shape)}, must be {count} partitions of {each} elements",
+        )
+    if held.dtype != table.dtype:
+        refuse(name, f"the tile is {held.dtype}, must be {table.dtype} as the tensor")
+    return (
+        operands.formed(table, (table.shape[0], each)),
+        operands.formed(held, (count, each)),
+    )
+
+
+def leaves(handle: Handle) -> bool:
+    """Whether it is at an address that does not exist."""
+    try:
+        handle.access()
+    except LimitExceeded:
+        return True
+    return False
 
 
 def _moved(

@@ -9,9 +9,13 @@ from emu.trainium.engines import dma_compute
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operands import handle
+from emu.trainium.nki.functions.transfer import gather
+from emu.trainium.nki.handles import fresh
+from emu.trainium.nki.indirect import Rows
 from emu.trainium.nki.record import current
 from emu.trainium.nki.tree import Access
 
+PARTITIONS = 128
 # By how many dimensions the source has: the first and the last change places.
 PERMUTATIONS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
 
@@ -21,10 +25,22 @@ def dma_transpose(
     src: object,
     axes: Sequence[int] | None = None,
     *,
+    skip: bool = False,
     name: str = "nki.isa.dma_transpose",
 ) -> None:
-    """`dst[c, ..., a] = src[a, ..., c]`: the first and the last dimension change places."""
+    """`dst[c, ..., a] = src[a, ..., c]`: the first and the last dimension change places.
+
+    Rows at indices are gathered into a tile first, which is then transposed.
+    """
     source, target = handle(src, name, "src"), handle(dst, name, "dst")
+    if isinstance(source, Rows):
+        count = source.axes[0][1]
+        shape = tuple(size for _, size in source.axes)
+        if count > PARTITIONS:
+            refuse(name, f"src has {count} indices, must be {PARTITIONS} or less")
+        tile = fresh(shape, source.dtype, "sbuf")
+        gather(tile, source, skip, name)
+        source = tile
     read, write = source.access(), target.access()
     wanted = PERMUTATIONS.get(len(read.shape))
     if wanted is None or (axes is not None and tuple(axes) != wanted):
