@@ -117,14 +117,14 @@ def dma_transpose(
     axes: tuple[int, ...] = (1, 0),
     queue: str = "load_queue",
 ) -> Sbuf:
-    """`dst[n, p] = src[p, n]ᵀ` on the way into SBUF, elements of 2 or 4 bytes.
+    """`dst[n, ..., p] = src[p, ..., n]` on the way into SBUF, elements of 2 or 4 bytes.
 
     Up to 90 % of a copy's rate from HBM, 50 % within SBUF, on NeuronCore-v3 and later (SDK,
     Trainium2 architecture guide): reached where `n` is a multiple of 128 and `p` of 16.
 
     Args:
-      dst: SBUF `[n, p]`.
-      src: HBM or SBUF `[p, n]`.
+      dst: SBUF `[n, p]`, or `[n, ..., p]`.
+      src: HBM or SBUF `[p, n]`; of more dimensions the first and the last change places.
       axes: which dimension of `src` each one of `dst` is: (1, 0), (2, 1, 0) or (3, 1, 2, 0).
       queue: one of the DMA queues.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.errors import EmulationError, LimitExceeded, WrongShape
+from emu.errors import LimitExceeded, WrongShape
 from emu.trainium.nki.dtypes import named
 from emu.trainium.nki.handles import Axes, Handle, split
 

@@ -8,8 +8,8 @@ from emu.trainium.engines import dma_compute as instructions
 from emu.trainium.engines import dma_rows
 from emu.trainium.nki.functions import operators
 from emu.trainium.nki.functions.checks import refuse
-from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.elementwise import memset
+from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operands import formed, handle, on_chip
 from emu.trainium.nki.functions.transfer import (
     alike,

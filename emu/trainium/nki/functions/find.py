@@ -101,9 +101,13 @@ def nc_match_replace8(
     """
     source = flat(on_chip(data, name, "data", mask))
     values = _eight(vals, source, name, "vals")
+    value = number(imm, name, "imm")
+    choice = way("vector", isa.nc_match_replace8, value=value)
+    more: tuple[Access, ...] = ()
     if dst_idx is not None:
-        nc_find_index8(dst_idx, data, vals, mask=mask, name=name)
-    choice = way("vector", isa.nc_match_replace8, value=number(imm, name, "imm"))
+        choice = way("vector", isa.nc_match_replace8_index, value=value)
+        places = flat(on_chip(dst_idx, name, "dst_idx", written=True))
+        more = (places,)
     # Into the data's own shape, or whatever else has as many elements a partition.
     into = None if dst is None else dst.reshape(source.shape)
     return produce(
@@ -115,6 +119,7 @@ def nc_match_replace8(
         source.dtype if dtype is None else dtype,
         (source, values),
         mask=mask,
+        more=more,
     )
 
 
