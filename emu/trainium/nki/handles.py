@@ -33,6 +33,12 @@ def constant(value: int) -> Affine:
     return Affine(value) if found is None else found
 
 
+PATTERN = (
+    *("tensor", "member", "partition", "partitions", "partition_step"),
+    *("offset", "axes", "dtype", "limits", "made"),
+)
+
+
 class Handle:
     """A view of a tensor, perhaps with block dimensions that are not yet indexed.
 
@@ -57,6 +63,7 @@ class Handle:
         "limits",
         "producer",
         "made",
+        "__weakref__",
     )
 
     def __init__(
@@ -339,6 +346,12 @@ class Handle:
         if isinstance(value, Handle) and value.same(destination):
             return
         arithmetic.assign(destination, value)
+
+    def become(self, other: "Handle") -> None:
+        """Stands for what another handle stands for, from now on."""
+        for field in PATTERN:
+            setattr(self, field, getattr(other, field))
+        self.producer = None
 
     def same(self, other: "Handle") -> bool:
         """Whether both are the same elements in the same order."""

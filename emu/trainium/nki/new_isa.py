@@ -29,7 +29,7 @@ from emu.trainium.nki.functions import (
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import Engine
 from emu.trainium.nki.handles import Handle
-from emu.trainium.nki.old import ReduceCommand
+from emu.trainium.nki.old_isa import ReduceCommand
 
 UNKNOWN = Engine.unknown
 

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import os
 import sys
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
@@ -64,6 +65,7 @@ class Recorder:
       grid: of the launch.
       program: which of the grid's programs is being recorded.
       written: of tensors in PSUM, what products have been written where.
+      aliases: of a tile, values made in it that have names of their own.
       sums: stands for the Scalar Engine's register of sums since it was last reset.
       given: values of the inputs, of those that are arrays.
       log: of every operation, if a kernel asks what a tensor holds (`known`).
@@ -81,6 +83,7 @@ class Recorder:
         self.places: dict[tuple[str, int], Place] = {}
         self.written: dict[Tensor, Written] = {}
         self.sums: Tensor | None = None
+        self.aliases: dict[Tensor, list[weakref.ref[Handle]]] = {}
         self.given: dict[Tensor, np.ndarray] = {}
         self.log: Log | None = None
 

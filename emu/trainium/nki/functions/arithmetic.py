@@ -4,7 +4,7 @@ A function of that generation returns a fresh tile. Where it is assigned to a pa
 `tile[i] = nisa.activation(...)`, no copy is made: the operation writes there in the first place.
 """
 
-from emu.trainium.nki.functions import operands, psum
+from emu.trainium.nki.functions import aliases, operands, psum
 from emu.trainium.nki.functions.copy import tensor_copy
 from emu.trainium.nki.functions.elementwise import memset, tensor_tensor
 from emu.trainium.nki.functions.transfer import store
@@ -40,10 +40,13 @@ def assign(destination: Handle, value: "Handle | float") -> None:
 def _moved(operation: Operation, destination: Handle, value: Handle) -> bool:
     """Makes the operation write its result to the destination, if it can."""
     target = _target(operation, destination, value)
-    if target is None or not current().retarget(operation, target):
+    if target is None or aliases.held(target):
+        return False
+    if not current().retarget(operation, target):
         return False
     psum.overwrite(target)
-    _become(value, destination)
+    value.become(destination)
+    aliases.note(value)
     return True
 
 
@@ -92,24 +95,6 @@ def _covers(write: Access, shape: tuple[int, ...]) -> bool:
     return elements == whole
 
 
-def _become(value: Handle, destination: Handle) -> None:
-    """The fresh tile's handle is from now on the destination's: that is where the result is."""
-    for field in (
-        "tensor",
-        "member",
-        "partition",
-        "partitions",
-        "partition_step",
-        "offset",
-        "axes",
-        "dtype",
-        "limits",
-        "made",
-    ):
-        setattr(value, field, getattr(destination, field))
-    value.producer = None
-
-
 def accumulate(destination: Handle, value: "Handle | float") -> Handle:
     """`destination += value`; returns the destination."""
     if isinstance(value, Handle) and destination.buffer == "psum":
@@ -130,5 +115,5 @@ def _added(operation: Operation, destination: Handle, value: Handle) -> bool:
     if target is None or not current().retarget(operation, target):
         return False
     operation.reads = (*operation.reads[:-1], register(psum.add(target)))
-    _become(value, destination)
+    value.become(destination)
     return True

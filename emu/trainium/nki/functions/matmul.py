@@ -130,7 +130,7 @@ def nc_matmul(
         parameters["onezero"] = True
     product = isa.nc_matmul_double_row if rows else isa.nc_matmul
     choices = offer(None, name, way("tensor", product, **parameters))
-    flag = psum.overwrite if dst is None else functools.partial(_flag, accumulate)
+    flag = psum.overwrite if dst is None else functools.partial(psum.flag, accumulate)
     clip = None if shape == full else shape
     return produce(
         name,
@@ -144,16 +144,6 @@ def nc_matmul(
         clip=clip,
         flag=flag,
     )
-
-
-def _flag(accumulate: bool | None, access: Access) -> bool:
-    """The flag of a product into a kernel's own destination."""
-    if accumulate is None:
-        return psum.add(access)
-    if not accumulate:
-        return psum.overwrite(access)
-    psum.add(access)
-    return True
 
 
 def _moves(right: Access, is_moving_onezero: bool) -> bool:

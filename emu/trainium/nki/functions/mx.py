@@ -12,7 +12,7 @@ from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.engines import offer, way
 from emu.trainium.nki.functions.operands import handle, on_chip
 from emu.trainium.nki.record import current
-from emu.trainium.nki.tree import Access, Affine
+from emu.trainium.nki.tree import Access
 
 QUAD = 4
 
@@ -89,11 +89,7 @@ def nc_matmul_mx(
     shape = operands[0].shape[1], operands[1].shape[1]
     if write.shape[0] != shape[0] or math.prod(write.shape[1:]) != shape[1]:
         refuse(name, f"dst is {list(write.shape)}, must be {list(shape)}")
-    flag = psum.add(write) if accumulate is None or accumulate else Affine()
-    if accumulate is False:
-        flag = psum.overwrite(write)
-    elif accumulate and not flag.constant:
-        flag = Affine(1)
+    flag = psum.flag(accumulate, write)
     formed = write if write.shape == shape else dataclasses.replace(write, form=shape)
     choices = offer(None, name, way("tensor", isa.nc_matmul_mx))
     current().emit(name, choices, (formed,), (*operands, flag))

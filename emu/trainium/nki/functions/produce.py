@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import DType
-from emu.trainium.nki.functions import operands, psum
+from emu.trainium.nki.functions import aliases, operands, psum
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.handles import Handle, fresh
 from emu.trainium.nki.record import current
@@ -72,6 +72,9 @@ def produce(
             f"the result is {list(shape)}, the destination {list(target.shape)}: "
             "must be of one shape",
         )
+    if not made:
+        for access in (write, *more):
+            aliases.keep(access)
     sources: list[Access | Affine | bool] = list(reads)
     if flag is not None:
         sources.append(flag(write))

@@ -73,6 +73,16 @@ def overwrite(access: Access) -> bool:
     return False
 
 
+def flag(accumulate: bool | None, access: Access) -> bool:
+    """The flag of a product into a kernel's own destination."""
+    if accumulate is None:
+        return add(access)
+    if not accumulate:
+        return overwrite(access)
+    add(access)
+    return True
+
+
 def settle(access: Access) -> None:
     """Writes zeros where the kernel declared them and nothing was written, before a read."""
     known = current().written.get(access.tensor)

@@ -184,6 +184,33 @@ def test_a_value_that_was_read_before_it_is_assigned_is_copied():
     assert "trn.tensor_copy" in names(recorded(kernel, X))
 
 
+def test_a_named_value_outlives_the_tile_it_was_made_in():
+    def kernel(x):
+        output = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((16, 24), dtype=x.dtype)
+        value = nl.exp(nl.load(x))
+        tile[...] = value
+        tile[...] = 1.0
+        nl.store(output, value + tile)
+        return output
+
+    np.testing.assert_allclose(run(kernel, X), np.exp(X) + 1, 1e-6)
+
+
+def test_patterns_of_indices():
+    def kernel(x):
+        output = nl.ndarray((2, 16, 24), np.float32, buffer=nl.shared_hbm)
+        i, j = nl.mgrid[0:16, 0:24]
+        causal = nisa.affine_select(i >= j, nl.load(x), -1.0)
+        nl.store(output[0], causal)
+        nl.store(output[1], nisa.iota(3 * i + 2 * j + 1, dtype=nl.float32))
+        return output
+
+    rows, columns = np.mgrid[0:16, 0:24]
+    expected = [np.where(rows >= columns, X, -1), 3 * rows + 2 * columns + 1]
+    np.testing.assert_allclose(run(kernel, X), expected, 1e-6)
+
+
 def test_masks_leave_the_tail_of_the_last_tile():
     def kernel(x):
         output = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
