@@ -59,6 +59,11 @@ class Fit:
     taken: tuple[Taken, ...]
     dims: tuple[tuple[int, ...], ...]
 
+    @property
+    def steps(self) -> int:
+        """How many times as many elements as it takes it goes over."""
+        return math.prod(each.step for each in self.taken)
+
 
 def forms(scopes: Scopes) -> dict[Buffer, Sizes]:
     """The shape in which each buffer is declared."""
@@ -79,11 +84,7 @@ def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
     own = shape if access.partitions is None else shape[1:]
     start = _start(access, buffer)
     axes = _joined(access.axes)
-    fit = _fit(axes, start, own)
-    if fit is None:
-        views = _views(axes, start, math.prod(own))
-        fits = (_fit(axes, start, sizes) for sizes in views)
-        fit = next((each for each in fits if each is not None), None)
+    fit = _best(axes, start, own)
     if fit is None:
         return _pattern(access, start)
     found = _box(access, axes, fit, shape[0])
@@ -120,6 +121,18 @@ def _joined(axes: Sequence[tuple[int, int]]) -> list[Axis]:
 
 
 # --- one view ---
+
+
+def _best(axes: Sequence[Axis], start: Affine, own: Sizes) -> Fit | None:
+    """An access in its buffer's own shape, or in the view that passes over the fewest elements."""
+    best = _fit(axes, start, own)
+    if best is not None and best.steps == 1:
+        return best
+    for sizes in _views(axes, start, math.prod(own)):
+        fit = _fit(axes, start, sizes)
+        if fit is not None and (best is None or fit.steps < best.steps):
+            best = fit
+    return best
 
 
 def _fit(axes: Sequence[Axis], start: Affine, sizes: Sizes) -> Fit | None:
@@ -209,17 +222,16 @@ def _form(buffer: Buffer, writes: Iterable[Access]) -> Sizes:
     done: list[tuple[list[Axis], Affine]] = []
     for access in writes:
         axes, start = _joined(access.axes), _start(access, buffer)
-        if _fit(axes, start, chosen) is None:
-            for view in _views(axes, start, math.prod(chosen)):
-                finer = _common(chosen, view)
-                if finer is None or _fit(axes, start, finer) is None:
-                    continue
-                if all(_fit(*other, finer) is not None for other in done):
-                    chosen = finer
-                    break
-            else:
-                continue
-        done.append((axes, start))
+        best = _best(axes, start, chosen)
+        if best is None:
+            continue
+        is_own = best.sizes == chosen
+        finer = chosen if is_own else _common(chosen, best.sizes)
+        if finer is not None and all(
+            _fit(*other, finer) is not None for other in (*done, (axes, start))
+        ):
+            chosen = finer
+            done.append((axes, start))
     return (*natural[:first], *chosen)
 
 
