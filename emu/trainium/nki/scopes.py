@@ -3,9 +3,11 @@
 A family of tiles with block dimensions is rarely alive at once. Say every use of
 `t[8, par_dim(128), 512]` is inside one loop `i` and names member `i`: then no turn sees another
 turn's tile, and the family is one tile declared in the body, which a ring holds (`rings`). A block
-dimension that no loop accounts for stays, as a dimension of the buffer; one that is always named by
-plain numbers makes buffers of their own, such as the two of a kernel that rotates `t[0]` and `t[1]`
-itself.
+dimension that no loop accounts for stays, as a dimension of the buffer.
+
+Members that are never named together are first taken apart: `t[0]` and `t[1]` of a kernel that
+rotates two tiles itself are buffers of their own, and so is the last one of 11 where a loop has the
+first 10.
 """
 
 import dataclasses
@@ -38,15 +40,14 @@ class Buffer:
 
     Attributes:
       tensor: the family.
-      split: the dimensions of `tensor.block` that are always named by numbers, and which ones here.
-      kept: the dimensions of `tensor.block` that are dimensions of the buffer.
+      kept: the dimensions of `tensor.block` that are dimensions of the buffer, with the first
+        index of each and how many.
       blocks: around the declaration, outermost first.
       before: the node in that block before which it is declared; None for what is given.
     """
 
     tensor: Tensor
-    split: tuple[tuple[int, int], ...]
-    kept: tuple[int, ...]
+    kept: tuple[tuple[int, int, int], ...]
     blocks: tuple[Block, ...]
     before: Node | None
 
@@ -75,7 +76,7 @@ class Buffer:
     def shape(self) -> tuple[int, ...]:
         """As declared: partitions first, then the kept block dimensions, then the free ones."""
         tensor = self.tensor
-        blocks = tuple(tensor.block[dim] for dim in self.kept)
+        blocks = tuple(count for _, _, count in self.kept)
         if tensor.space == "hbm":
             return (*blocks, *tensor.shape)
         partitions, *free = tensor.shape
@@ -92,8 +93,8 @@ class Buffer:
     def member(self, access: Access) -> Affine:
         """Which of its members an access names, counted through the kept dimensions."""
         number = Affine()
-        for dim in self.kept:
-            number = number.times(self.tensor.block[dim]).plus(access.member[dim])
+        for dim, first, count in self.kept:
+            number = number.times(count).plus(access.member[dim].plus(-first))
         return number
 
 
@@ -117,28 +118,27 @@ class Scopes:
       declared: before a node, the buffers that are declared there.
     """
 
-    def __init__(
-        self,
-        buffers: dict[tuple[Tensor, tuple[int, ...]], Buffer],
-        writes: Sequence[Access],
-    ):
-        self._buffers = buffers
-        self._split = {each.tensor: [d for d, _ in each.split] for each in self}
-        self.declared: dict[Node, list[Buffer]] = {}
-        for each in self:
-            if each.before is not None:
-                self.declared.setdefault(each.before, []).append(each)
+    def __init__(self, groups: Sequence[tuple[Buffer, Sequence[Use]]]):
+        self._buffers: dict[Access, Buffer] = {}
+        self._in_hbm: dict[Tensor, Buffer] = {}
         self._written: dict[Buffer, list[Access]] = {}
-        for access in writes:
-            self._written.setdefault(self.of(access), []).append(access)
+        self.declared: dict[Node, list[Buffer]] = {}
+        for buffer, uses in groups:
+            if buffer.tensor.space == "hbm":
+                self._in_hbm[buffer.tensor] = buffer
+            if buffer.before is not None:
+                self.declared.setdefault(buffer.before, []).append(buffer)
+            for use in uses:
+                self._buffers[use.access] = buffer
+                if use.access in use.operation.writes:
+                    self._written.setdefault(buffer, []).append(use.access)
 
     def __iter__(self) -> Iterator[Buffer]:
-        return iter(self._buffers.values())
+        return iter(dict.fromkeys(self._buffers.values()))
 
     def of(self, access: Access) -> Buffer:
         """The buffer that an access is in."""
-        dims = self._split[access.tensor]
-        return self._buffers[access.tensor, _numbers(access, dims)]
+        return self._buffers[access]
 
     def written(self, buffer: Buffer) -> Sequence[Access]:
         """The accesses that write to a buffer."""
@@ -146,27 +146,19 @@ class Scopes:
 
     def whole(self, tensor: Tensor) -> Buffer | None:
         """The buffer of a tensor in HBM; None if nothing uses it."""
-        return self._buffers.get((tensor, ()))
+        return self._in_hbm.get(tensor)
 
 
 def scopes(body: Sequence[Node]) -> Scopes:
     """Finds the buffers of a body."""
     by_tensor: dict[Tensor, list[Use]] = {}
-    writes: list[Access] = []
     for use in _uses(body, ()):
         by_tensor.setdefault(use.access.tensor, []).append(use)
-        if use.access in use.operation.writes:
-            writes.append(use.access)
-    found: dict[tuple[Tensor, tuple[int, ...]], Buffer] = {}
+    found: list[tuple[Buffer, Sequence[Use]]] = []
     for tensor, uses in by_tensor.items():
-        dims = _split_dimensions(tensor, uses)
-        groups: dict[tuple[int, ...], list[Use]] = {}
-        for use in uses:
-            groups.setdefault(_numbers(use.access, dims), []).append(use)
-        for numbers, group in groups.items():
-            split = tuple(zip(dims, numbers, strict=True))
-            found[tensor, numbers] = _buffer(tensor, split, group)
-    return Scopes(found, writes)
+        for group in _apart(tensor, uses):
+            found.append((_buffer(tensor, group), group))
+    return Scopes(found)
 
 
 def _uses(body: Sequence[Node], blocks: tuple[Block, ...]) -> Iterator[Use]:
@@ -186,35 +178,47 @@ def bodies(node: Node) -> Sequence[Sequence[Node]]:
     return node.bodies if isinstance(node, PerCore) else []
 
 
-def _numbers(access: Access, dims: Sequence[int]) -> tuple[int, ...]:
-    return tuple(access.member[dim].constant for dim in dims)
-
-
-def _split_dimensions(tensor: Tensor, uses: Sequence[Use]) -> list[int]:
-    """The block dimensions that every use names by a number."""
+def _apart(tensor: Tensor, uses: Sequence[Use]) -> list[Sequence[Use]]:
+    """The uses in groups that have no member in common."""
     # A family in HBM is one array: no declaration there could be a ring.
     if tensor.space == "hbm":
-        return []
-    return [
-        dim
-        for dim in range(len(tensor.block))
-        if not any(use.access.member[dim].terms for use in uses)
-    ]
+        return [uses]
+    groups: list[Sequence[Use]] = [uses]
+    for dim in range(len(tensor.block)):
+        parts = [_apart_along(dim, group) for group in groups]
+        groups = list(itertools.chain.from_iterable(parts))
+    return groups
 
 
-def _buffer(
-    tensor: Tensor, split: tuple[tuple[int, int], ...], uses: Sequence[Use]
-) -> Buffer:
-    split_dims = [dim for dim, _ in split]
-    others = [dim for dim in range(len(tensor.block)) if dim not in split_dims]
+def _apart_along(dim: int, uses: Sequence[Use]) -> list[list[Use]]:
+    """The uses in groups whose indices along a block dimension lie apart.
+
+    Example: indices `i` of 10 turns are 0 to 9; beside them 10 is another group.
+    """
+    groups: list[list[Use]] = []
+    last = -1
+    # In program order within a group, as `sorted` keeps it among equals only.
+    order = {use: number for number, use in enumerate(uses)}
+    for use in sorted(uses, key=lambda use: use.access.member[dim].least()):
+        index = use.access.member[dim]
+        if index.least() > last:
+            groups.append([])
+        groups[-1].append(use)
+        last = max(last, index.most())
+    return [sorted(group, key=order.__getitem__) for group in groups]
+
+
+def _buffer(tensor: Tensor, uses: Sequence[Use]) -> Buffer:
+    dims = range(len(tensor.block))
     if tensor.space == "hbm":
         is_made = tensor.role in ("temporary", "output")
         before = uses[0].in_block(0) if is_made else None
-        return Buffer(tensor, split, tuple(others), (), before)
+        kept = tuple((dim, 0, tensor.block[dim]) for dim in dims)
+        return Buffer(tensor, kept, (), before)
     # Equal in all uses, so that a turn of the loops around them names one member.
     alike = {
         dim: uses[0].access.member[dim]
-        for dim in others
+        for dim in dims
         if len({_key(use.access.member[dim]) for use in uses}) == 1
     }
     around = _common([use.blocks for use in uses])
@@ -227,9 +231,16 @@ def _buffer(
             if all(loop in loops for loop, _ in member.terms)
         }
         if all(_tells_apart(loop, dropped.values()) for loop in loops):
-            kept = tuple(dim for dim in others if dim not in dropped)
-            return Buffer(tensor, split, kept, blocks, uses[0].in_block(depth))
+            kept = tuple(_range(dim, uses) for dim in dims if dim not in dropped)
+            return Buffer(tensor, kept, blocks, uses[0].in_block(depth))
     raise AssertionError("in the kernel's own body there is nothing to tell apart")
+
+
+def _range(dim: int, uses: Sequence[Use]) -> tuple[int, int, int]:
+    """A block dimension, the first of the indices that are used, and how many there are."""
+    indices = [use.access.member[dim] for use in uses]
+    first = min(index.least() for index in indices)
+    return dim, first, max(index.most() for index in indices) - first + 1
 
 
 def _key(expression: Affine) -> tuple[int, frozenset[tuple[Loop, int]]]:

@@ -42,7 +42,7 @@ def test_a_dimension_that_another_loop_goes_through_stays() -> None:
     i.body += [j, k]
     buffer = scopes([i]).of(write)
     assert buffer.loops == (i,)
-    assert buffer.kept == (1,)
+    assert buffer.kept == ((1, 0, 3),)
     assert buffer.shape == (128, 3, 64)
     assert buffer.before is j
 
@@ -71,6 +71,19 @@ def test_members_named_by_numbers_are_tiles_of_their_own() -> None:
     found = scopes([i])
     assert found.of(parts[0]) is not found.of(parts[1])
     assert [buffer.shape for buffer in found] == [(128, 64), (128, 64)]
+
+
+def test_a_last_turn_apart_has_a_tile_of_its_own() -> None:
+    """Of 11 turns the last is cut short, so it stands behind a loop of 10."""
+    i = loop(10, 1)
+    t = tile((128, 64), "t", (11,))
+    in_loop = on_chip(t, [affine(0, (i, 1))])
+    last = on_chip(t, [affine(10)], ((1, 32),))
+    i.body.append(operation(20, isa.memset, [in_loop], [], value=0.0))
+    behind = operation(20, isa.memset, [last], [], value=0.0)
+    found = scopes([i, behind])
+    assert found.of(in_loop).loops == (i,) and found.of(last).loops == ()
+    assert {buffer.shape for buffer in found} == {(128, 64)}
 
 
 def test_members_in_psum_take_whole_banks() -> None:
