@@ -24,7 +24,7 @@ from emu.trainium.nki.dtypes import unpacked
 from emu.trainium.nki.handles import Handle, constant, whole_tensor
 from emu.trainium.nki.known import Log, Unlogged
 from emu.trainium.nki.narrow import narrowed
-from emu.trainium.nki.roll import Roll
+from emu.trainium.nki.roll import SAMPLED, Roll, Uneven
 from emu.trainium.nki.steps import NO, YES
 from emu.trainium.nki.tree import (
     Access,
@@ -37,6 +37,8 @@ from emu.trainium.nki.tree import (
 )
 from emu.trainium.nki.written import Written
 
+# Whose compiler runs the body of a loop once for all turns.
+TRACED_ONCE = "neuronxcc.nki"
 OURS = os.path.dirname(emu.__file__) + os.sep
 
 RECORDER: contextvars.ContextVar["Recorder | None"] = contextvars.ContextVar(
@@ -69,9 +71,19 @@ class Recorder:
       sums: stands for the Scalar Engine's register of sums since it was last reset.
       given: values of the inputs, of those that are arrays.
       log: of every operation, if a kernel asks what a tensor holds (`known`).
+      adders: of a tensor that products are added to, the lines that do so.
+      older: those of them that were made before the turn of a loop in which one of the lines is.
+      whole: loops of which every turn is run (`roll.Uneven`), by their lines; None runs every
+        turn of all.
     """
 
-    def __init__(self, generation: str, device: str, grid: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        generation: str,
+        device: str,
+        grid: tuple[int, ...] = (),
+        whole: frozenset[str] | None = None,
+    ):
         self.generation = generation
         self.device = device
         self.grid = grid
@@ -86,6 +98,9 @@ class Recorder:
         self.aliases: dict[Tensor, list[weakref.ref[Handle]]] = {}
         self.given: dict[Tensor, np.ndarray] = {}
         self.log: Log | None = None
+        self.whole = whole
+        self.adders: dict[Tensor, set[Place]] = {}
+        self.older: set[Tensor] = set()
 
     def place(self) -> Place:
         """The line of the kernel that is being run."""
@@ -162,7 +177,18 @@ class Recorder:
             if self.log is not None:
                 self.log.add(operation)
             self.roll.add(operation)
+            self.note_sums(operation)
         return operation
+
+    def note_sums(self, operation: Operation) -> None:
+        """Keeps which lines add products to a tensor, if it is older than their loop's turn."""
+        if not any(read is NO or read is YES for read in operation.reads):
+            return
+        for access in operation.writes:
+            lines = self.adders.setdefault(access.tensor, set())
+            lines.add(operation.place)
+            if not self.roll.is_of_this_turn(access.tensor):
+                self.older.add(access.tensor)
 
     def value(self, handle: Handle, function: str) -> np.ndarray:
         """What a tile or buffer holds at this point, from the values of the kernel's arguments."""
@@ -199,15 +225,31 @@ class Recorder:
 
     def turns(self, values: Sequence[int], kind: str) -> Iterator[int]:
         """Like `loop`, with other indices."""
-        loop = self.roll.begin(kind, self.place())
+        place = self.place()
+        numbers: Sequence[int] = range(len(values))
+        left_out = len(values) - SAMPLED
+        if left_out > 1 and self.is_sampled(kind, place):
+            numbers = (0, 1, len(values) - 1)
+        else:
+            left_out = 0
+        loop = self.roll.begin(kind, place, left_out)
         try:
-            for number, value in enumerate(values):
+            for number in numbers:
                 self.roll.turn(loop)
-                index = Turn(value)
+                index = Turn(values[number])
                 index.count, index.number = len(values), number
                 yield index
         finally:
             self.roll.end(loop)
+
+    def is_sampled(self, kind: str, place: Place) -> bool:
+        """Whether only the first two turns of a loop and the last are run."""
+        return (
+            self.whole is not None
+            and self.generation == TRACED_ONCE
+            and kind in ("affine", "sequential")
+            and str(place) not in self.whole
+        )
 
 
 def register(value: "int | bool | np.integer") -> Affine:
@@ -275,10 +317,7 @@ def record(
     """
     kernel = bare(function)
     bound = inspect.signature(kernel).bind(*arguments, **(keywords or {}))
-    try:
-        recorder, result = ran(Recorder(generation, device, grid), kernel, bound, False)
-    except Unlogged:
-        recorder, result = ran(Recorder(generation, device, grid), kernel, bound, True)
+    recorder, result = run_through(kernel, bound, generation, device, grid)
     outputs = returned(result)
     if not outputs:
         outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
@@ -297,6 +336,46 @@ def record(
         tuple(outputs),
         tuple(recorder.constants),
     )
+
+
+def run_through(
+    kernel: Callable[..., Any],
+    given: inspect.BoundArguments,
+    generation: str,
+    device: str,
+    grid: tuple[int, ...],
+) -> tuple[Recorder, Any]:
+    """Runs the kernel, with as few turns of its loops as tell of all (`roll`)."""
+    whole: set[str] = set()
+    while True:
+        recorder = Recorder(generation, device, grid, frozenset(whole))
+        try:
+            found = ran(recorder, kernel, given, False)
+        except Uneven as loop:
+            whole.add(str(loop.place))
+            continue
+        except Unlogged:
+            break
+        except Exception:
+            # Of a turn that was left out, or the kernel's own: every turn is run to tell.
+            if generation != TRACED_ONCE:
+                raise
+            break
+        if not sums_of_several(recorder):
+            return found
+        break
+    try:
+        return ran(Recorder(generation, device, grid), kernel, given, False)
+    except Unlogged:
+        return ran(Recorder(generation, device, grid), kernel, given, True)
+
+
+def sums_of_several(recorder: Recorder) -> bool:
+    """Whether several lines of the kernel add products to a tensor that is older than a turn.
+
+    Which of them is the first then depends on what each wrote, in every turn.
+    """
+    return any(len(recorder.adders[tensor]) > 1 for tensor in recorder.older)
 
 
 def ran(
@@ -318,7 +397,9 @@ def ran(
     try:
         # Kernels import modules of NKI in their own bodies too.
         with stubs.installed():
-            return recorder, kernel(*arguments.args, **arguments.kwargs)
+            result = kernel(*arguments.args, **arguments.kwargs)
+        recorder.roll.check_even()
+        return recorder, result
     except EmulationError as error:
         raise placed(error) from error.__cause__
     finally:

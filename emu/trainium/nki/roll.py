@@ -20,6 +20,12 @@ member n, which is an address like others. A tile that the next iteration reads 
 `i - 1` there. `families` takes apart what no loop goes through.
 
 Unrolling what comes out gives exactly what came in, which the tests check with random programs.
+
+The older generation's compiler runs the body of an affine or sequential loop once, whatever its
+count, so nothing in it can depend on the index but addresses, and those are affine. There it is
+enough to run the first two turns and the last (`Block.left_out`): where these three go on evenly,
+all of them do. Where they do not, as with a row tail that a mask cuts, `Uneven` says so and the
+kernel is run once more with every turn of that loop.
 """
 
 import dataclasses
@@ -35,7 +41,18 @@ from emu.trainium.nki.tree import Node, Operation, Place, Tensor
 GROUPS = (1, 2, 3, 4, 6, 8)
 """How many iterations may make one turn of a loop. Eight is as many as PSUM has banks."""
 
+SAMPLED = 3
+"""Turns that are run of a loop in which nothing but addresses can change: two and the last."""
+
 Open: TypeAlias = "Operation | Step"
+
+
+class Uneven(Exception):
+    """The turns that were run of a loop do not tell of those that were left out."""
+
+    def __init__(self, place: Place):
+        super().__init__(str(place))
+        self.place = place
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,6 +72,7 @@ class Block:
       declared: tensors and families made in this iteration.
       families: by line, shape and so on, the family of the tensors made there, and how many.
       structures: of each structure that came up, its first iteration's steps.
+      left_out: turns between the second and the last that are not run; 0 runs all.
     """
 
     kind: str
@@ -64,6 +82,7 @@ class Block:
     families: dict[Hashable, Tensor] = dataclasses.field(default_factory=dict)
     iterations: list[Iteration] = dataclasses.field(default_factory=list)
     structures: dict[int, list[Step]] = dataclasses.field(default_factory=dict)
+    left_out: int = 0
     over: bool = False
 
 
@@ -75,6 +94,7 @@ class Roll:
         self.owners: dict[Tensor, tuple[Tensor, int]] = {}
         self.numbers: dict[Hashable, int] = {}
         self.made: dict[Tensor, int] = {}
+        self.uneven: Place | None = None
 
     @property
     def open(self) -> list[Open]:
@@ -85,13 +105,27 @@ class Roll:
         """A tensor is made here."""
         self.stack[-1].declared.append(tensor)
 
+    def is_of_this_turn(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made in the current iteration of the innermost loop."""
+        return tensor in self.stack[-1].declared
+
     def add(self, operation: Operation) -> None:
-        """An operation is done here."""
+        """An operation is done here.
+
+        Raises:
+          Uneven: a loop that is over has turns that were not run and are needed.
+        """
+        self.check_even()
         self.stack[-1].nodes.append(operation)
 
-    def begin(self, kind: str, place: Place) -> Block:
-        """A loop begins; `turn` begins each of its iterations."""
-        block = Block(kind, place)
+    def check_even(self) -> None:
+        """Raises `Uneven` where a loop was."""
+        if self.uneven is not None:
+            raise Uneven(self.uneven)
+
+    def begin(self, kind: str, place: Place, left_out: int = 0) -> Block:
+        """A loop begins; `turn` begins each of its iterations, but those that are left out."""
+        block = Block(kind, place, left_out=left_out)
         self.stack.append(block)
         return block
 
@@ -116,7 +150,15 @@ class Roll:
         block.over = True
         self.stack.pop()
         outer = self.stack[-1]
-        outer.nodes.extend(rolled(block))
+        if not block.left_out:
+            outer.nodes.extend(rolled(block))
+        else:
+            # Where a loop ends, by `break` too, Python lets nothing be raised: the next operation
+            # does.
+            try:
+                outer.nodes.extend(sampled(block))
+            except Uneven as error:
+                self.uneven = error.place
         outer.declared.extend(block.families.values())
 
     def finish(
@@ -125,6 +167,7 @@ class Roll:
         """All of the kernel, and of each output the tensor that it is in there."""
         while len(self.stack) > 1:
             self.end(self.stack[-1])
+        self.check_even()
         steps = self.steps(self.stack[0].nodes)
         nodes = [built(step, ()) for step in steps]
         members = {tensor: self.owner(tensor) for tensor in outputs}
@@ -160,8 +203,11 @@ class Roll:
                 family = dataclasses.replace(tensor, block=(0, *tensor.block))
                 block.families[slot, again] = family
                 self.made[family] = self.made.get(tensor, 0) + 1
-            self.owners[tensor] = family, family.block[0]
-            family.block = (family.block[0] + 1, *family.block[1:])
+            member = family.block[0]
+            if block.left_out and member == SAMPLED - 1:
+                member += block.left_out
+            self.owners[tensor] = family, member
+            family.block = (member + 1, *family.block[1:])
         block.declared = []
         if not block.nodes:
             return
@@ -190,30 +236,69 @@ def rolled(block: Block) -> Iterator[Step]:
             if longest(iterations, first + 1)[1] > 2:
                 turns = 1
         head = iterations[first : first + group]
-        body: list[Step] = []
-        for iteration in head:
-            copies = [step.copied() for step in block.structures[iteration.structure]]
-            place = 0
-            mark = 0
-            for step in copies:
-                place, mark = step.put(iteration.values, place, iteration.flags, mark)
-            body.extend(copies)
+        body = unrolled(block, head)
         if turns == 1:
             yield from body
         else:
             following = iterations[first + group : first + 2 * group]
-            place = mark = 0
-            differences = joined(following) - joined(head)
-            flags = marks(head)
-            later = marks(following)
-            rises = tuple(
-                0 if flag == other else 1
-                for flag, other in zip(flags, later, strict=True)
-            )
-            for step in body:
-                place, mark = step.inside(differences, place, rises, mark)
-            yield Step(loop=(turns, block.kind, block.place), body=body)
+            yield looped(block, body, head, following, turns)
         first += group * turns
+
+
+def unrolled(block: Block, iterations: Sequence[Iteration]) -> list[Step]:
+    """The steps of some iterations, one after another."""
+    body: list[Step] = []
+    for iteration in iterations:
+        copies = [step.copied() for step in block.structures[iteration.structure]]
+        place = 0
+        mark = 0
+        for step in copies:
+            place, mark = step.put(iteration.values, place, iteration.flags, mark)
+        body.extend(copies)
+    return body
+
+
+def looped(
+    block: Block,
+    body: list[Step],
+    head: Sequence[Iteration],
+    following: Sequence[Iteration],
+    turns: int,
+) -> Step:
+    """A loop whose first turn is `body`, of `head`, and whose second is `following`."""
+    place = mark = 0
+    differences = joined(following) - joined(head)
+    rises = tuple(
+        0 if flag == other else 1
+        for flag, other in zip(marks(head), marks(following), strict=True)
+    )
+    for step in body:
+        place, mark = step.inside(differences, place, rises, mark)
+    return Step(loop=(turns, block.kind, block.place), body=body)
+
+
+def sampled(block: Block) -> list[Step]:
+    """The loop of which the first two turns and the last were run.
+
+    Raises:
+      Uneven: they do not go on evenly, or one of them did nothing.
+    """
+    iterations = block.iterations
+    if not iterations:
+        return []
+    if len(iterations) != SAMPLED or evenly(iterations, 0, 1) < 2:
+        raise Uneven(block.place)
+    first, second, last = iterations
+    turns = SAMPLED + block.left_out
+    rise = second.values - first.values
+    is_even = (
+        last.structure == first.structure
+        and last.flags == second.flags
+        and np.array_equal(last.values, first.values + (turns - 1) * rise)
+    )
+    if not is_even:
+        raise Uneven(block.place)
+    return [looped(block, unrolled(block, [first]), [first], [second], turns)]
 
 
 def joined(iterations: Sequence[Iteration]) -> np.ndarray:
