@@ -24,11 +24,15 @@ from emu.trainium.nki.passes.memory import memory
 from emu.trainium.nki.passes.uses import has_cores
 from emu.trainium.nki.tree import Choice, Recorded
 
+RELOADS = "reloads"
+"""Hoisting once more: what was spilled is loaded less often where some room is left."""
+
 PASSES = (
     fuse.NAME,
     common.NAME,
     hoist.NAME,
     spill.NAME,
+    RELOADS,
     engines.NAME,
     side_by_side.NAME,
     depth.NAME,
@@ -56,8 +60,7 @@ def compiled(
             )
     if has_cores(recorded.body):
         # What crosses cores parts a program; between two crossings it is left as it is.
-        skip = {*skip, fuse.NAME, common.NAME, hoist.NAME, spill.NAME}
-        skip |= {side_by_side.NAME, depth.NAME}
+        skip = {each for each in PASSES if each != engines.NAME}
     place = memory(device)
     costs = Costs(device)
     load = Choice("dma", dma_copy, {"queue": "load_queue"})
@@ -67,6 +70,7 @@ def compiled(
         common.NAME: lambda kernel: common.apply(kernel, place),
         hoist.NAME: lambda kernel: hoist.apply(kernel, place),
         spill.NAME: lambda kernel: spill.apply(kernel, place, load, store),
+        RELOADS: lambda kernel: hoist.apply(kernel, place, RELOADS),
         engines.NAME: lambda kernel: engines.apply(kernel, costs),
         side_by_side.NAME: lambda kernel: side_by_side.apply(kernel, place, costs),
         depth.NAME: lambda kernel: depth.apply(kernel, place),

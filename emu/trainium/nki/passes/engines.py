@@ -3,6 +3,9 @@
 The longest first, each to the engine that is then busy the shortest; what an operation takes is
 its instruction's own cost on the machine. Operations of one engine stay where they are.
 
+GpSimd is left to kernels that ask for it: no published profile shows the compiler choosing it where
+Vector could run an operation, with which it shares a port on Trainium1.
+
 Example: four copies of 500 ns and two sums of 400 ns that only Vector runs: Vector has 800 ns to
 start with, so the copies go Scalar, Scalar, Vector, Scalar: 1,300 and 1,500 ns, not 2,800 and 0.
 """
@@ -54,6 +57,8 @@ def balance(weighed: Sequence[tuple[Operation, int]], costs: Costs) -> None:
             continue
         able: list[tuple[int, str, int]] = []
         for place, choice in enumerate(operation.choices):
+            if choice.engine == "gpsimd" and operation.choice.engine != "gpsimd":
+                continue
             spent = costs.asked(operation, choice)
             if spent is not None:
                 able.append((place, spent.engine, times * spent.busy))

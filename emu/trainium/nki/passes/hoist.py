@@ -42,14 +42,16 @@ from emu.trainium.nki.tree import (
 NAME = "hoisting"
 
 
-def apply(recorded: Recorded, memory: Memory) -> tuple[Recorded, Effect]:
+def apply(
+    recorded: Recorded, memory: Memory, name: str = NAME
+) -> tuple[Recorded, Effect]:
     """Takes out of every loop, inner ones first, what does not change in it."""
     body = copied(recorded.body)
     hoisting = _Hoisting(recorded, body, memory)
     hoisting.inside(body, ())
     result = with_body(recorded, body)
     before, after = traffic(recorded.body), traffic(body)
-    return result, Effect(NAME, change(before, after, f"{hoisting.number} moved"))
+    return result, Effect(name, change(before, after, f"{hoisting.number} moved"))
 
 
 class _Hoisting:

@@ -11,6 +11,7 @@ first one's buffer, once its readers are done; with four, the next turn's first 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from emu.trainium.nki.passes.costs import Spent
 from emu.trainium.nki.passes.regions import Distances, region, spans_may_meet
 from emu.trainium.nki.passes.uses import is_private, read
 from emu.trainium.nki.tree import Access, Affine, Loop, Operation, Tensor
@@ -34,6 +35,13 @@ class Family:
     instances: tuple[Member, ...]
     uses: Mapping[Member, tuple[int, ...]]
     live: int
+
+    def demand(self, spent: Sequence[Spent]) -> int:
+        """Ticks of a turn in which one buffer would be held, each instance from first to last."""
+        return sum(
+            sum(spent[place].latency for place in {places[0], places[-1]})
+            for places in self.uses.values()
+        )
 
     def depths(self) -> list[int]:
         """Numbers of buffers that it can have, the fewest first."""

@@ -48,14 +48,17 @@ class Alive:
     Attributes:
       scopes: the buffers.
       together: sets of them, one for each point of the program at which more are held than before.
+      nodes: for each of these the place of the node of the kernel's own body that it is in.
     """
 
     def __init__(self, body: Sequence[Node]) -> None:
         self.scopes: Scopes = scopes(body)
+        self.bytes = {each: each.partition_bytes for each in self.scopes}
         self.used: dict[Node, set[Buffer]] = {}
         self._use(body)
         self.together: list[tuple[Buffer, ...]] = []
-        self._points(body, (), is_loop=False)
+        self.nodes: list[int] = []
+        self._points(body, (), None)
 
     def _use(self, body: Sequence[Node]) -> set[Buffer]:
         total: set[Buffer] = set()
@@ -71,7 +74,7 @@ class Alive:
         return total
 
     def _points(
-        self, body: Sequence[Node], around: tuple[Buffer, ...], is_loop: bool
+        self, body: Sequence[Node], around: tuple[Buffer, ...], root: int | None
     ) -> None:
         ends: dict[Buffer, int] = {}
         for place, node in enumerate(body):
@@ -85,11 +88,13 @@ class Alive:
             ]
             live.update(dict.fromkeys(declared))
             now = (*around, *live)
+            at = place if root is None else root
             if isinstance(node, Loop):
-                self._points(node.body, now, is_loop=True)
-            elif declared:
+                self._points(node.body, now, at)
+            elif declared or root is None:
                 self.together.append(now)
-            if not is_loop:
+                self.nodes.append(at)
+            if root is None:
                 for buffer in [each for each in live if ends[each] == place]:
                     del live[buffer]
 
@@ -98,23 +103,23 @@ class Alive:
     ) -> Room:
         """The most that is taken at once, with so many buffers in some tensors' rings."""
         peak = Room()
-        kept: dict[Buffer, Room] = {}
         for buffers in self.together:
-            sbuf_bytes = psum_banks = 0
-            for buffer in buffers:
-                taken = kept.get(buffer)
-                if taken is None:
-                    taken = kept[buffer] = _taken(
-                        buffer, depth(buffer, depths, default)
-                    )
-                sbuf_bytes += taken.sbuf_bytes
-                psum_banks += taken.psum_banks
-            peak = peak.most(Room(sbuf_bytes, psum_banks))
+            peak = peak.most(self.taken(buffers, depths, default))
         return peak
 
-
-def _taken(buffer: Buffer, count: int) -> Room:
-    return room_of(buffer.tensor.space, buffer.partition_bytes, count)
+    def taken(
+        self,
+        buffers: Sequence[Buffer],
+        depths: Mapping[Tensor, int] | None = None,
+        default: int = 1,
+    ) -> Room:
+        """What some buffers take together."""
+        total = Room()
+        for buffer in buffers:
+            count = depth(buffer, depths, default)
+            nbytes = self.bytes[buffer]
+            total = total.plus(room_of(buffer.tensor.space, nbytes, count))
+        return total
 
 
 def room_of(space: str, nbytes: int, count: int = 1) -> Room:

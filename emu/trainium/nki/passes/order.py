@@ -44,38 +44,93 @@ class Order:
         return max(self.stage) + 1
 
 
-def played(
+def order(
     spent: Sequence[Spent],
     constraints: Sequence[Constraint],
     turns: int,
     ahead: int,
-    in_order: bool = False,
-) -> list[list[int]]:
-    """When each operation of each turn starts.
+) -> Order | None:
+    """The order of a step that engines which look ahead fall into; None if there is none.
 
     Args:
       spent: of each operation.
       constraints: between them.
       turns: how many to play.
       ahead: an operation starts once no turn more than `ahead` before has any left.
-      in_order: whether each engine issues in program order.
     """
-    return _Play(spent, constraints, turns, ahead, in_order).run()
+    best: Order | None = None
+    # What shares a port with another engine waits for it. An order found without that wait is at
+    # times the better one with it, as engines that wait for each other too soon drift apart.
+    for waits in (True, False):
+        start = _Play(spent, constraints, turns, ahead, waits).run()
+        found = _folded(start, constraints)
+        if found is None:
+            continue
+        ticks = stepped(spent, constraints, found, turns)
+        if best is None or ticks < best.ticks:
+            best = dataclasses.replace(found, ticks=ticks)
+    return best
+
+
+def program_order(
+    spent: Sequence[Spent], constraints: Sequence[Constraint], turns: int
+) -> Order:
+    """One turn after the other."""
+    number = len(spent)
+    order = Order(tuple(range(number)), (0,) * number, 0)
+    return dataclasses.replace(order, ticks=stepped(spent, constraints, order, turns))
+
+
+def stepped(
+    spent: Sequence[Spent],
+    constraints: Sequence[Constraint],
+    order: Order,
+    steps: int,
+) -> float:
+    """How long a step takes once they follow each other evenly, as the clock counts it."""
+    before: list[list[Constraint]] = [[] for _ in spent]
+    for each in constraints:
+        before[each.after].append(each)
+    free: dict[str, int] = {}
+    start: dict[tuple[int, int], int] = {}
+    ends: list[int] = []
+    end = 0
+    for step in range(steps + order.stages):
+        for place in order.sequence:
+            turn = step - order.stage[place]
+            if turn < 0:
+                continue
+            own = spent[place]
+            begin = free.get(own.engine, 0)
+            for other in own.excludes:
+                begin = max(begin, free.get(other, 0))
+            for each in before[place]:
+                earlier = start.get((turn - each.turns, each.before))
+                if earlier is not None:
+                    begin = max(begin, earlier + each.ticks)
+            start[turn, place] = begin
+            free[own.engine] = begin + own.busy
+            end = max(end, begin + own.busy)
+        ends.append(end)
+    first = len(ends) // 2
+    return max(1.0, (ends[-1] - ends[first]) / (len(ends) - 1 - first))
 
 
 class _Play:
+    """Some turns on engines that take what is ready, the oldest first."""
+
     def __init__(
         self,
         spent: Sequence[Spent],
         constraints: Sequence[Constraint],
         turns: int,
         ahead: int,
-        in_order: bool,
+        waits: bool,
     ) -> None:
         self.spent = spent
         self.turns = turns
         self.ahead = ahead
-        self.in_order = in_order
+        self.waits_for_ports = waits
         number = len(spent)
         self.after: list[list[Constraint]] = [[] for _ in range(number)]
         self.waits = [[0] * number for _ in range(turns)]
@@ -88,16 +143,10 @@ class _Play:
         self.left = [number] * turns
         self.oldest = 0
         self.free: dict[str, int] = {}
-        self.ports: dict[frozenset[str], int] = {}
         # What waits for nothing that has not started, by engine.
         self.open: dict[str, set[tuple[int, int]]] = {
             each.engine: set() for each in spent
         }
-        self.queues = {
-            engine: [p for p in range(number) if spent[p].engine == engine]
-            for engine in self.open
-        }
-        self.next = dict.fromkeys(self.open, 0)
         for turn in range(turns):
             for place in range(number):
                 if not self.waits[turn][place]:
@@ -116,19 +165,13 @@ class _Play:
     def first(self, engine: str) -> tuple[int, int, int] | None:
         """What an engine takes next: when, the turn and the operation."""
         best: tuple[int, int, int] | None = None
-        if self.in_order:
-            queue = self.queues[engine]
-            turn, place = divmod(self.next[engine], len(queue))
-            head = turn, queue[place]
-            found = {head} & self.open[engine]
-        else:
-            found = self.open[engine]
-        for turn, place in found:
+        for turn, place in self.open[engine]:
             if turn > self.oldest + self.ahead:
                 continue
             begin = max(self.ready[turn][place], self.free.get(engine, 0))
-            for port in _ports(self.spent[place]):
-                begin = max(begin, self.ports.get(port, 0))
+            for other in self.spent[place].excludes if self.waits_for_ports else ():
+                # As the clock has it: until all is done that the other engine was given before.
+                begin = max(begin, self.free.get(other, 0))
             if best is None or (begin, turn, place) < best:
                 best = begin, turn, place
         return best
@@ -138,10 +181,7 @@ class _Play:
         engine = spent.engine
         self.start[turn][place] = begin
         self.open[engine].discard((turn, place))
-        self.next[engine] += 1
         self.free[engine] = begin + spent.busy
-        for port in _ports(spent):
-            self.ports[port] = begin + spent.busy
         self.left[turn] -= 1
         while self.oldest < self.turns and not self.left[self.oldest]:
             self.oldest += 1
@@ -156,33 +196,22 @@ class _Play:
                 self.open[self.spent[each.after].engine].add((later, each.after))
 
 
-def _ports(spent: Spent) -> list[frozenset[str]]:
-    """What two engines cannot use at the same time, named by both."""
-    return [frozenset((spent.engine, other)) for other in spent.excludes]
-
-
-def order(
-    spent: Sequence[Spent],
-    constraints: Sequence[Constraint],
-    turns: int,
-    ahead: int,
+def _folded(
+    start: Sequence[Sequence[int]], constraints: Sequence[Constraint]
 ) -> Order | None:
-    """The order of a step that engines which look ahead fall into; None if there is none."""
-    start = played(spent, constraints, turns, ahead)
-    middle = turns // 2
-    length = step_ticks(start)
-    times = _repaired(start[middle], constraints, length)
+    """The turn in the middle as a step: times beyond a turn's length are of turns before."""
+    length = _length(start)
+    times = _repaired(start[len(start) // 2], constraints, length)
     if times is None:
         return None
     base = min(times)
     folded = [divmod(time - base, length) for time in times]
-    number = range(len(spent))
+    number = range(len(times))
     sequence = sorted(number, key=lambda place: (folded[place][1], place))
-    stage = tuple(int(turn) for turn, _ in folded)
-    return Order(tuple(sequence), stage, length)
+    return Order(tuple(sequence), tuple(turn for turn, _ in folded), length)
 
 
-def step_ticks(start: Sequence[Sequence[int]]) -> int:
+def _length(start: Sequence[Sequence[int]]) -> int:
     """How far apart turns are once they follow each other evenly."""
     turns = len(start)
     first, last = turns // 3, turns - 2
@@ -210,4 +239,4 @@ def _repaired(
     return None
 
 
-__all__ = ["Constraint", "Order", "order", "played", "step_ticks"]
+__all__ = ["Constraint", "Order", "order", "program_order", "stepped"]

@@ -26,8 +26,7 @@ from emu.trainium.nki.passes.order import (
     Constraint,
     Order,
     order,
-    played,
-    step_ticks,
+    program_order,
 )
 from emu.trainium.nki.passes.regions import Distances, may_meet
 from emu.trainium.nki.passes.rewrite import copied, rewritten, with_body
@@ -52,7 +51,7 @@ WANTED = 48
 DEEPEST = 8
 # Turns that an operation may be ahead of the oldest one that is not done.
 AHEAD = 2
-PLAYED = 9
+PLAYED = 8
 # Below this gain a loop stays as it is.
 LEAST_GAIN = 0.03
 
@@ -158,62 +157,63 @@ class _SideBySide:
             if len(everywhere.of(tensor)) > len(here.of(tensor))
         }
         own = families(operations, fewer, outside)
-        depths = self.depths(own)
+        spent = [self.costs.of(each) for each in operations]
+        depths = self.depths(own, spent)
         if depths is None:
             return None
-        spent = [self.costs.of(each) for each in operations]
         limits = constraints(operations, spent, fewer, own, depths)
         turns = min(PLAYED, fewer.count)
         found = order(spent, limits, turns, min(AHEAD, fewer.count - 1))
         if found is None or found.stages > min(fewer.count, AHEAD + 2):
             return None
-        before = step_ticks(played(spent, limits, turns, turns, in_order=True))
+        before = program_order(spent, limits, turns).ticks
         placed = Placement(own, depths)
         on_buffers = tuple(placed.operation(each) for each in operations)
         return Plan(fewer, on_buffers, found, before, found.ticks)
 
-    def depths(self, own: Mapping[Tensor, Family]) -> dict[Tensor, int] | None:
-        """How many buffers each family has; None if not even the fewest fit."""
+    def depths(
+        self, own: Mapping[Tensor, Family], spent: Sequence[Spent]
+    ) -> dict[Tensor, int] | None:
+        """How many buffers each family has: one more where the wait for a buffer is longest.
+
+        None if there is no room for the fewest that program order needs.
+        """
         depths = {tensor: family.depths()[0] for tensor, family in own.items()}
         others = self.others(own)
-        while True:
-            deeper = self.deeper(own, depths, others)
-            if deeper is None:
-                return depths
-            depths = deeper
-
-    def deeper(
-        self,
-        own: Mapping[Tensor, Family],
-        depths: Mapping[Tensor, int],
-        others: Room,
-    ) -> dict[Tensor, int] | None:
-        """One family with more buffers, that with the fewest now; None if nothing fits."""
-        for tensor in sorted(own, key=lambda each: depths[each]):
+        if not self.memory.holds(others.plus(_room(depths))):
+            return None
+        demands = {tensor: own[tensor].demand(spent) for tensor in own}
+        full: set[Tensor] = set()
+        while len(full) < len(own):
+            left = [tensor for tensor in own if tensor not in full]
+            tensor = max(left, key=lambda each: demands[each] / depths[each])
             more = [
                 depth
                 for depth in own[tensor].depths()
                 if depths[tensor] < depth <= DEEPEST
             ]
-            if not more:
-                continue
-            trial = {**depths, tensor: more[0]}
-            if self.memory.holds(others.plus(_room(trial))):
-                return trial
-        return None
+            trial = {**depths, tensor: more[0]} if more else depths
+            if more and self.memory.holds(others.plus(_room(trial))):
+                depths = trial
+            else:
+                full.add(tensor)
+        return depths
 
     def others(self, own: Mapping[Tensor, Family]) -> Room:
-        """What the kernel takes besides these families."""
+        """What the kernel holds besides these families while it holds any of them."""
         alive = Alive(self.body)
-        taken = alive.room()
-        for buffer in alive.scopes:
-            if buffer.tensor in own:
-                single = room_of(buffer.tensor.space, buffer.partition_bytes)
-                taken = Room(
-                    taken.sbuf_bytes - single.sbuf_bytes,
-                    taken.psum_banks - single.psum_banks,
-                )
-        return Room(max(0, taken.sbuf_bytes), max(0, taken.psum_banks))
+        # Its buffers are held throughout the node of the kernel's own body that has the loop.
+        nodes = {
+            node
+            for buffers, node in zip(alive.together, alive.nodes, strict=True)
+            if any(each.tensor in own for each in buffers)
+        }
+        most = Room()
+        for buffers, node in zip(alive.together, alive.nodes, strict=True):
+            if node in nodes:
+                rest = [each for each in buffers if each.tensor not in own]
+                most = most.most(alive.taken(rest))
+        return most
 
 
 def _room(depths: Mapping[Tensor, int]) -> Room:
