@@ -241,6 +241,12 @@ class Lowering:
         outputs: list[jax.Array] = []
         for tensor in recorded.outputs:
             buffer = self.scopes.whole(tensor)
+            if buffer is None and tensor not in given:
+                raise EmulationError(
+                    f"{recorded.name}: nothing is stored into result {tensor.number}, must be "
+                    "written before it is returned",
+                    str(tensor.place or ""),
+                )
             result = given[tensor] if buffer is None else held[buffer]
             # Declared in a finer view, such as `[8, 4, 128]` of `[8, 512]`.
             outputs.append(result.reshape(tensor.shape))

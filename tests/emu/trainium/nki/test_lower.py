@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from emu import Program
+from emu import EmulationError, Program
 from emu.trainium import TRN2
 from emu.trainium.nki import interpret
 from emu.trainium.nki.lower import lower
-from emu.trainium.nki.tree import Recorded
+from emu.trainium.nki.tree import Choice, Recorded, walk
 from tests.emu.trainium.nki.trees import Random, unrolled
 
 
@@ -42,3 +42,26 @@ def test_rolled_and_unrolled_are_the_same_to_the_bit_and_the_tick(seed: int) -> 
     np.testing.assert_array_equal(rolled.run(x)[0], plain.run(x)[0])
     readings = [p.read(TRN2.at(), x, check_memory=False) for p in (rolled, plain)]
     assert readings[0].end_ticks == readings[1].end_ticks
+
+
+def test_traces_and_errors_name_the_kernels_own_lines() -> None:
+    recorded = Random(3).kernel()
+    x = data(recorded)
+    clock = program(recorded).read(TRN2.at(), x, trace_core=(0,))
+    lines = {event.where for event in clock.events if event.where}
+    assert {"mine.py:20", "mine.py:40"} <= lines
+    assert all(line.startswith("mine.py:") for line in lines)
+    store = next(op for op, _ in walk(recorded.body) if op.name == "trn.dma_store")
+    bad = Choice("dma", store.choice.instruction, {"queue": "no queue"})
+    store.choices = (bad,)
+    with pytest.raises(EmulationError, match=r"no queue.*\(mine.py:40\)"):
+        program(recorded).read(TRN2.at(), x)
+
+
+def test_a_result_that_nothing_is_stored_into() -> None:
+    recorded = Random(0).kernel()
+    (output,) = recorded.outputs
+    other = dataclasses.replace(output, number=1)
+    both = dataclasses.replace(recorded, outputs=(output, other))
+    with pytest.raises(EmulationError, match="nothing is stored into result 1"):
+        program(both).run(data(recorded))
