@@ -7,7 +7,7 @@ import numpy as np
 
 from emu.errors import NkiError
 from emu.trainium.nki.machine import Cores, Spread
-from emu.trainium.nki.record import Recorded, record, recording
+from emu.trainium.nki.record import Recorded, is_array, record, recording
 
 
 class Kernel:
@@ -70,10 +70,6 @@ class Kernel:
             grid=self.grid,
             keywords=keywords,
         )
-
-
-def is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "__jax_array__")
 
 
 def size(part: object) -> int:
