@@ -69,6 +69,8 @@ class Recorder:
       written: of tensors in PSUM, what products have been written where.
       aliases: of a tile, values made in it that have names of their own.
       sums: stands for the Scalar Engine's register of sums since it was last reset.
+      shared: buffers in HBM that a launch's first program made, and `shares` those that the
+        current one has not asked for yet.
       given: values of the inputs, of those that are arrays.
       log: of every operation, if a kernel asks what a tensor holds (`known`).
       adders: of a tensor that products are added to, the lines that do so.
@@ -96,6 +98,10 @@ class Recorder:
         self.written: dict[Tensor, Written] = {}
         self.sums: Tensor | None = None
         self.aliases: dict[Tensor, list[weakref.ref[Handle]]] = {}
+        # The newer generation's launches are cores that run at the same time.
+        self.in_turn = bool(grid) and generation != "nki"
+        self.shared: list[Tensor] = []
+        self.shares: Iterator[Tensor] = iter(())
         self.given: dict[Tensor, np.ndarray] = {}
         self.log: Log | None = None
         self.whole = whole
@@ -129,6 +135,11 @@ class Recorder:
     ) -> Tensor:
         """Declares a buffer."""
         sizes = tuple([int(size) for size in shape])
+        if space == "hbm" and self.in_turn:
+            # All programs of a launch have HBM in common: the n-th buffer of each is one.
+            known = next(self.shares, None)
+            if known is not None:
+                return known
         tensor = Tensor(
             sizes,
             np.dtype(jnp.dtype(dtype)),
@@ -141,9 +152,11 @@ class Recorder:
             None,
             bank,
         )
+        if space == "hbm" and self.in_turn:
+            self.shared.append(tensor)
         if role == "constant":
             self.constants.append(tensor)
-        elif role == "temporary":
+        elif role == "temporary" and not (space == "hbm" and self.in_turn):
             self.roll.declare(tensor)
         return tensor
 
@@ -397,13 +410,35 @@ def ran(
     try:
         # Kernels import modules of NKI in their own bodies too.
         with stubs.installed():
-            result = kernel(*arguments.args, **arguments.kwargs)
+            result = launched(recorder, kernel, arguments)
         recorder.roll.check_even()
         return recorder, result
     except EmulationError as error:
         raise placed(error) from error.__cause__
     finally:
         RECORDER.reset(token)
+
+
+def launched(
+    recorder: Recorder, kernel: Callable[..., Any], arguments: inspect.BoundArguments
+) -> Any:
+    """Runs every program of the launch, one after the other; gives what the last returned."""
+    grid = recorder.grid if recorder.in_turn else ()
+    result: Any = None
+
+    def programs(axis: int) -> None:
+        nonlocal result
+        if axis == len(grid):
+            recorder.shares = iter(tuple(recorder.shared))
+            result = kernel(*arguments.args, **arguments.kwargs)
+            return
+        for index in recorder.loop(grid[axis], "grid"):
+            program = recorder.program
+            recorder.program = (*program[:axis], int(index), *program[axis + 1 :])
+            programs(axis + 1)
+
+    programs(0)
+    return result
 
 
 def placed(error: EmulationError) -> EmulationError:

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.trainium.nki import interpret
+from emu.trainium.nki.record import record
+from emu.trainium.nki.tree import walk
 from tests.emu.trainium.nki.old_kernels import (
     names,
     nisa,
@@ -195,6 +198,20 @@ def test_a_named_value_outlives_the_tile_it_was_made_in():
         return output
 
     np.testing.assert_allclose(run(kernel, X), np.exp(X) + 1, 1e-6)
+
+
+def test_the_programs_of_a_launch_share_what_they_return():
+    def kernel(x):
+        output = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+        rows, columns = nl.ds(8 * nl.program_id(0), 8), nl.ds(8 * nl.program_id(1), 8)
+        nl.store(output[rows, columns], nl.load(x[rows, columns]) * 2.0)
+        return output
+
+    found = record(kernel, (X,), generation="neuronxcc.nki", grid=(2, 3))
+    (result,) = interpret.run(found, X)
+    np.testing.assert_allclose(result, 2 * X, 1e-6)
+    loops = {loop.kind for _, path in walk(found.body) for loop in path}
+    assert loops == {"grid"}
 
 
 def test_patterns_of_indices():
