@@ -11,7 +11,15 @@ from rich.console import Console
 from emu.datasheet import BANDS, Device, Sheet
 from emu.trainium.datasheets import EARLIER, GENERATIONS, as_measured
 from emu.wse.datasheets.datasheet import WSE2, WSE3
-from experiments.calibration import stepped, table, trainium, wafer
+from experiments.calibration import (
+    kernels,
+    kernels_table,
+    predict_kernels,
+    stepped,
+    table,
+    trainium,
+    wafer,
+)
 from experiments.calibration.points import (
     POINTS,
     Point,
@@ -32,20 +40,36 @@ LEFT_OUT = f"every {' and '.join(SLOW_CASES)}, which are stepped cycle by cycle"
 WIDTH = 160  # of a table that no terminal cuts
 
 
-def csv_file(text: str) -> pathlib.Path:
-    """The path that a word is."""
-    if not text:
-        raise UsageError("--points is empty; name a CSV file")
-    return pathlib.Path(text)
+def csv_file(option: str) -> Callable[[str], pathlib.Path]:
+    """An argparse type: the path that a word is."""
+
+    def path(text: str) -> pathlib.Path:
+        if not text:
+            raise UsageError(f"{option} is empty; name a CSV file")
+        return pathlib.Path(text)
+
+    return path
 
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
     parser.add_argument(
         "--points",
-        type=csv_file,
+        type=csv_file("--points"),
         default=POINTS,
         help="CSV of measurements (those that come with the project)",
+    )
+    parser.add_argument(
+        "--kernels",
+        type=csv_file("--kernels"),
+        metavar="FILE.csv",
+        help="predicts whole NKI kernels instead, such as those of data/kernels.csv",
+    )
+    parser.add_argument(
+        "--sources",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with the repositories that --kernels names",
     )
     parser.add_argument(
         "--quick",
@@ -56,6 +80,11 @@ def options(parser: cli.Parser) -> None:
 
 def main(args: argparse.Namespace, output: Output) -> None:
     """Predicts every point and prints how far off each is."""
+    if args.kernels is not None:
+        of_kernels(args, output)
+        return
+    if args.sources is not None:
+        raise UsageError("--sources: is for --kernels FILE.csv; give both")
     points = read_points(args.points)
     asked = len(points)
     told = None
@@ -79,6 +108,29 @@ def main(args: argparse.Namespace, output: Output) -> None:
         from experiments.calibration.picture import draw
 
         output.file("calibration.png", lambda path: draw(rows, path))
+
+
+def of_kernels(args: argparse.Namespace, output: Output) -> None:
+    """Predicts whole kernels from sources that the user fetched."""
+    if args.sources is None or not args.sources.is_dir():
+        raise UsageError(
+            f"--kernels: needs --sources DIR, a folder with the kernels' repositories; "
+            f"got {args.sources}"
+        )
+    measured = kernels.read_kernels(args.kernels)
+    progress = Console(stderr=True)
+    with progress.status("reading kernels") as status:
+
+        def tell(line: str) -> None:
+            if progress.is_terminal:
+                status.update(line)
+            else:
+                progress.print(line, highlight=False)
+
+        rows = predict_kernels.predict_all(measured, args.sources, tell)
+    kernels_table.show(rows, output.console(WIDTH))
+    output.table("kernels", kernels_table.COLUMNS, map(kernels_table.as_line, rows))
+    output.figures("kernels", kernels_table.as_json(rows))
 
 
 def predict_all(points: Sequence[Point], progress: Console) -> list[Row]:

@@ -33,11 +33,17 @@ def show(run: Timed, console: Console) -> None:
     """Prints the report of one run."""
     console.print(f"\n{run.title} on {run.machine}", markup=False, highlight=False)
     console.print(_headline(run), highlight=False)
-    for table in (_engines(run), _bounds(run), _split(run)):
+    engines, bounds, split, path = details(run)
+    for table in (engines, bounds, split):
         console.print(table)
     for number, reason in enumerate(run.reasons, 1):
         console.print(f"{number}. {reason.sentence}", highlight=False)
-    console.print(_path(run))
+    console.print(path)
+
+
+def details(run: Timed) -> tuple[Table, Table, Table, Table]:
+    """Tables of engine use, of bounds, of where the time went and of the critical path."""
+    return _engines(run), _bounds(run), _split(run), _path(run)
 
 
 def show_pair(first: Timed, second: Timed, console: Console) -> None:

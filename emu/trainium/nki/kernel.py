@@ -18,6 +18,8 @@ class Kernel:
       generation: of NKI that it was written for.
       grid: of the launch, `kernel[4, 2](...)`.
       options: of the decorator, such as the number of iterations of a benchmark.
+      report: of the last launch from a script.
+      benchmark_result: the same as `nki.benchmark` tells it.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class Kernel:
         return self.launch(arguments, keywords)
 
     def launch(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Runs the kernel on arrays: the values it computes."""
-        from emu.trainium.nki import interpret
+        """What a script that calls the kernel gets (`launch`); the report is `report` here."""
+        # Later, because what is launched imports what kernels are made of.
+        from emu.trainium.nki import launch
 
-        recorded = self.record(arguments, keywords)
-        arrays = [x for x in (*arguments, *keywords.values()) if is_array(x)]
-        results = interpret.run(recorded, *arrays)
-        return results[0] if len(results) == 1 else results
+        purpose = str(self.options.get("purpose", "jit"))
+        self.report, values = launch.launch(
+            self, purpose, arguments, keywords, self.grid
+        )
+        self.benchmark_result = launch.BenchmarkResult(self.report)
+        return values
 
     def record(
         self,

@@ -6,15 +6,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from emu.datasheet import BANDS
 from emu.report.attribution import active_ticks
 from emu.report.bounds import DMA
 from emu.report.explain import NAMES
 from emu.report.perfetto import trace, write
 from emu.trainium.nki.passes.effect import Effect
+from emu.trainium.nki.program import values
+from emu.trainium.nki.tree import Recorded
 from emu.trainium.timed import Timed
 
 LITERAL, COMPILED = "literal", "compiled"
@@ -38,6 +37,7 @@ class Report:
       generation: `neuronxcc.nki` or `nki`.
       device: `trn1`, `trn2` or `trn3`.
       reading: `literal` or `compiled`.
+      recorded: the kernel, after the passes of its reading.
       timed: every figure of the program.
       effects: what each pass of the compiled reading did.
       other: the same kernel in the other reading.
@@ -47,6 +47,7 @@ class Report:
     generation: str
     device: str
     reading: str
+    recorded: Recorded
     timed: Timed
     effects: tuple[Effect, ...] = ()
     other: "Report | None" = None
@@ -103,9 +104,9 @@ class Report:
         Returns:
           An array, or a tuple of them, as the kernel returns.
         """
-        results = self.timed.program.run(*arrays)
-        found = jax.tree.map(np.asarray, results)
-        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+        by_core = self.timed.program.run(*arrays)
+        found = values(self.recorded, by_core)
+        return found[0] if len(found) == 1 else tuple(found)
 
     def profile(self) -> dict[str, Any]:
         """The summary under the names of AWS's profiler, as tuning agents read them.

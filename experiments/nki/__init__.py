@@ -1,0 +1,1 @@
+"""An unmodified NKI kernel timed: values checked, latency, engines, traffic, what to change."""
