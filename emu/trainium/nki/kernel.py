@@ -7,7 +7,7 @@ import numpy as np
 
 from emu.errors import NkiError
 from emu.trainium.nki.machine import Cores, Spread
-from emu.trainium.nki.record import Recorded, is_array, record, recording
+from emu.trainium.nki.record import Recorded, record, recording
 
 
 class Kernel:

@@ -89,11 +89,12 @@ class Alive:
             live.update(dict.fromkeys(declared))
             now = (*around, *live)
             at = place if root is None else root
-            if isinstance(node, Loop):
-                self._points(node.body, now, at)
-            elif declared or root is None:
+            # Of a loop too: those inside may declare nothing of their own.
+            if declared or root is None:
                 self.together.append(now)
                 self.nodes.append(at)
+            if isinstance(node, Loop):
+                self._points(node.body, now, at)
             if root is None:
                 for buffer in [each for each in live if ends[each] == place]:
                     del live[buffer]
