@@ -57,9 +57,7 @@ def rows_kept(lhs_t, rhs):
         for j in range(n // N):
             sums = nl.ndarray((M, N), dtype=nl.float32, buffer=nl.psum)
             for c in range(k // K):
-                nisa.nc_matmul(
-                    dst=sums, stationary=row[c], moving=load(rhs, c, j, N)
-                )
+                nisa.nc_matmul(dst=sums, stationary=row[c], moving=load(rhs, c, j, N))
             store(out, i, j, sums)
     return out
 
@@ -87,4 +85,4 @@ def inputs():
 
 
 def reference(lhs_t, rhs):
-    return np.float64(lhs_t).T @ np.float64(rhs)
+    return lhs_t.astype(np.float64).T @ rhs.astype(np.float64)

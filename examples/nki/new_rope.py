@@ -29,7 +29,10 @@ def rope(x, cos, sin):
         nisa.dma_copy(dst=sin_tile, src=sin[part, :])
         pairs = [[d, ROWS], [2, half]]
         for place, op in ((0, nl.subtract), (1, nl.add)):
-            mine, theirs = tile.ap(pairs, offset=place), tile.ap(pairs, offset=1 - place)
+            mine, theirs = (
+                tile.ap(pairs, offset=place),
+                tile.ap(pairs, offset=1 - place),
+            )
             result = turned.ap(pairs, offset=place)
             nisa.tensor_tensor(dst=other, data1=theirs, data2=sin_tile, op=nl.multiply)
             nisa.tensor_tensor(dst=result, data1=mine, data2=cos_tile, op=nl.multiply)

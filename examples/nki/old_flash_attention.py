@@ -84,6 +84,6 @@ def inputs():
 
 
 def reference(q_t, k_t, v):
-    scores = np.float64(q_t).T @ np.float64(k_t) / np.sqrt(len(q_t))
+    scores = q_t.astype(np.float64).T @ k_t.astype(np.float64) / np.sqrt(len(q_t))
     powers = np.exp(scores - np.max(scores, axis=1, keepdims=True))
-    return powers / np.sum(powers, axis=1, keepdims=True) @ np.float64(v)
+    return powers / np.sum(powers, axis=1, keepdims=True) @ v.astype(np.float64)

@@ -22,9 +22,7 @@ def loads_inside(lhs_t, rhs):
             for c in nl.affine_range(k // K):
                 lhs_tile = nl.ndarray((K, M), dtype=lhs_t.dtype, buffer=nl.sbuf)
                 rhs_tile = nl.ndarray((K, N), dtype=rhs.dtype, buffer=nl.sbuf)
-                lhs_tile[...] = nl.load(
-                    lhs_t[c * K : (c + 1) * K, i * M : (i + 1) * M]
-                )
+                lhs_tile[...] = nl.load(lhs_t[c * K : (c + 1) * K, i * M : (i + 1) * M])
                 rhs_tile[...] = nl.load(rhs[c * K : (c + 1) * K, j * N : (j + 1) * N])
                 total += nl.matmul(lhs_tile, rhs_tile, transpose_x=True)
             nl.store(out[i * M : (i + 1) * M, j * N : (j + 1) * N], value=total)
@@ -82,4 +80,4 @@ def inputs():
 
 
 def reference(lhs_t, rhs):
-    return np.float64(lhs_t).T @ np.float64(rhs)
+    return lhs_t.astype(np.float64).T @ rhs.astype(np.float64)

@@ -14,6 +14,7 @@ from tests.faults import (
     catalogue_faults,
     context_faults,
     instruction_faults,
+    nki_faults,
     program_faults,
     tile_faults,
     wafer_faults,
@@ -26,6 +27,7 @@ TABLES = (
     context_faults,
     catalogue_faults,
     wafer_faults,
+    nki_faults,
 )
 EACH = [(table, name) for table in TABLES for name in table.FAULTS]
 MOST_BYTES = 10**9

@@ -132,8 +132,15 @@ def _range(kind: str) -> Any:
         multi_buffer: object = None,
         directives: object = None,
     ) -> Iterator[int]:
-        values = range(start) if stop is None else range(start, stop, step)
-        return current().turns(values, kind)
+        first, last = (0, start) if stop is None else (start, stop)
+        for bound in (first, last, step):
+            if not hasattr(bound, "__index__"):
+                refuse(
+                    f"nki.language.{kind}_range",
+                    f"a bound is {bound!r}, must be a whole number: what a tile holds is known "
+                    "only on the device",
+                )
+        return current().turns(range(first, last, step), kind)
 
     turns.__name__ = f"{kind}_range"
     return turns

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +37,8 @@ def _called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             if traceback is None or traceback.tb_next is not None:
                 raise
             told = str(error).partition("()")[2].strip() or str(error)
-            _refuse(name, told)
+            takes = ", ".join(inspect.signature(function).parameters)
+            _refuse(name, f"{told}; it takes {takes}")
 
     call.__name__ = getattr(function, "__name__", name.rpartition(".")[2])
     call.__doc__ = function.__doc__

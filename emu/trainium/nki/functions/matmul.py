@@ -13,6 +13,7 @@ from emu.trainium.nki.functions import operands, psum, spread
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.copy import out_of_psum
 from emu.trainium.nki.functions.engines import Engine, is_older, offer, way
+from emu.trainium.nki.functions.make import BANK_BYTES
 from emu.trainium.nki.functions.produce import produce
 from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.record import current
@@ -112,6 +113,14 @@ def nc_matmul(
     if mode not in (None, "none", "double_row", "double_row_gen3"):
         refuse(name, f"perf_mode is {mode}, must be None or double_row")
     rows = mode is not None and mode != "none"
+    if dst is not None:
+        # The older generation's compiler copies them, the newer's does nothing of its own accord.
+        for argument, access in (("stationary", left), ("moving", right)):
+            if access.space == "psum":
+                refuse(
+                    name,
+                    f"{argument} is in PSUM, must be in SBUF: nki.isa.tensor_copy it first",
+                )
     left, right = out_of_psum(left, name), out_of_psum(right, name)
     if rows:
         full = (left.shape[-1], right.shape[-1])
@@ -121,8 +130,8 @@ def nc_matmul(
         left, right = _clipped(mask, left, right)
     shape = (left.shape[-1], right.shape[-1])
     _check(left, right, name)
-    if dst is not None and dst.buffer != "psum":
-        refuse(name, f"dst is in {dst.buffer.upper()}, must be in PSUM")
+    if dst is not None:
+        _check_destination(dst, name)
     if is_transpose and not rows and _moves(right, is_moving_onezero):
         return _transposed(dst, left, dtype, name)
     parameters: dict[str, Any] = {}
@@ -150,6 +159,21 @@ def _moves(right: Access, is_moving_onezero: bool) -> bool:
     """Whether the engine moves the stationary tile by an identity instead of multiplying."""
     square = right.shape[0] == right.shape[1]
     return is_moving_onezero and square and not is_older(current().device)
+
+
+def _check_destination(dst: Handle, name: str) -> None:
+    """That a product goes into one bank of PSUM."""
+    if dst.buffer != "psum":
+        refuse(name, f"dst is in {dst.buffer.upper()}, must be in PSUM")
+    size = dst.dtype.itemsize
+    last = dst.offset + sum(stride * (count - 1) for stride, count in dst.axes)
+    banks = dst.offset * size // BANK_BYTES, last * size // BANK_BYTES
+    if banks[0] != banks[1]:
+        refuse(
+            name,
+            f"dst goes from bank {banks[0]} of its PSUM tile to bank {banks[1]}, must be in one "
+            f"bank of {BANK_BYTES} bytes a partition, {BANK_BYTES // size} of {dst.dtype}",
+        )
 
 
 def _check(left: Access, right: Access, name: str) -> None:
