@@ -17,6 +17,7 @@ from emu.trainium.nki.functions import (
     reduce,
     transfer,
 )
+from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.old_isa import ISA
 from emu.trainium.nki.record import current
