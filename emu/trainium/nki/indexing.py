@@ -1,11 +1,15 @@
 """What `handle[...]` means: whole numbers, slices, `nl.ds`, `...`, `None`, `nl.arange` indices."""
 
+import functools
 from types import EllipsisType
 from typing import TypeAlias
 
+import numpy as np
+
 from emu.errors import EmulationError, LimitExceeded, WrongShape
-from emu.trainium.nki.handles import Handle, Limit
+from emu.trainium.nki.handles import Axes, Handle, Limit
 from emu.trainium.nki.index import Axis, Ds, Grid, Index, whole
+from emu.trainium.nki.tree import Tensor
 
 Part: TypeAlias = "int | slice | Ds | Index | None | EllipsisType"
 Key: TypeAlias = "Part | Grid | tuple[Part, ...]"
@@ -43,7 +47,8 @@ def indexed(handle: Handle, key: Key) -> Handle:
     if blocks:
         member, parts = chosen(handle, parts, len(blocks))
     if indices:
-        return advanced(handle, member, parts)
+        found = planned(handle, member, parts)
+        return advanced(handle, member, parts) if found is None else found
     return basic(handle, member, parts, len(blocks))
 
 
@@ -174,6 +179,80 @@ def basic(
         handle.dtype,
         tuple(limits),
     )
+
+
+def planned(
+    handle: Handle, member: "tuple[int | range, ...]", parts: tuple[Part, ...]
+) -> Handle | None:
+    """What `advanced` gives for keys of indices and whole numbers that stay within the tensor.
+
+    Kernels index in the same few ways thousands of times, at other places: the ways are kept.
+    """
+    kinds: list[tuple[tuple[Axis, ...], int] | None] = []
+    constants: list[int] = []
+    for part in parts:
+        if isinstance(part, Index):
+            kinds.append((part.axes, part.ndim))
+            constants.append(part.constant)
+        elif isinstance(part, int):
+            kinds.append(None)
+            constants.append(part)
+        else:
+            return None
+    way = plan(handle.partitions, handle.partition_step, handle.axes, tuple(kinds))
+    if way is None:
+        return None
+    partitions, partition_step, axes, dimensions = way
+    partition, offset = handle.partition, handle.offset
+    first = partitions is not None
+    for constant, (stride, size, least, most) in zip(
+        constants, dimensions, strict=True
+    ):
+        if constant + least < 0 or constant + most >= size:
+            return None
+        if first:
+            partition += constant * stride
+            first = False
+        else:
+            offset += constant * stride
+    return Handle(
+        handle.tensor,
+        member,
+        partition,
+        partitions,
+        partition_step,
+        offset,
+        axes,
+        handle.dtype,
+    )
+
+
+Plan: TypeAlias = tuple[int | None, int, Axes, tuple[tuple[int, int, int, int], ...]]
+"""(partitions, partition step, axes) of an access, and for each dimension of the tensor its
+stride and size, and how far the indices reach below and above their constants."""
+
+
+@functools.lru_cache(maxsize=16384)
+def plan(
+    partitions: int | None,
+    partition_step: int,
+    axes: Axes,
+    kinds: tuple[tuple[tuple[Axis, ...], int] | None, ...],
+) -> Plan | None:
+    """The access that such indices make of such a handle; None where `advanced` has to say no."""
+    nowhere = Tensor((), np.dtype(np.float32), "sbuf")
+    handle = Handle(nowhere, (), 0, partitions, partition_step, 0, axes, nowhere.dtype)
+    parts = tuple([0 if kind is None else Index(0, *kind) for kind in kinds])
+    try:
+        made = advanced(handle, (), parts)
+    except WrongShape:
+        return None
+    sides = axes if partitions is None else ((partition_step, partitions), *axes)
+    dimensions: list[tuple[int, int, int, int]] = []
+    for part, (stride, size) in zip(parts, sides, strict=True):
+        least, most = (0, 0) if isinstance(part, int) else (part.least(), part.most())
+        dimensions.append((stride, size, least, most))
+    return made.partitions, made.partition_step, made.axes, tuple(dimensions)
 
 
 def advanced(

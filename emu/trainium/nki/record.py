@@ -404,12 +404,12 @@ def ran(
     if logged:
         recorder.log = Log(recorder.given)
     # Here, since they are made of functions that record.
-    from emu.trainium.nki import stubs
+    from emu.trainium.nki import load
 
     token = RECORDER.set(recorder)
     try:
         # Kernels import modules of NKI in their own bodies too.
-        with stubs.installed():
+        with load.present(kernel):
             result = launched(recorder, kernel, arguments)
         recorder.roll.check_even()
         return recorder, result
