@@ -128,6 +128,8 @@ class Index:
 
 def whole(value: object) -> int:
     """An index's other operand, which has to be a whole number."""
+    if type(value) is int:
+        return value
     if hasattr(value, "__index__"):
         return int(value)  # pyright: ignore[reportArgumentType]
     raise EmulationError(
@@ -183,11 +185,11 @@ class Mask:
 
 def arange(start: int, stop: int | None = None, step: int = 1) -> Index:
     """`nl.arange`: one axis, to be given its place by `[:, None]`."""
-    first, last = (0, start) if stop is None else (start, stop)
-    first, last, step = whole(first), whole(last), whole(step)
-    key = (first, last, step)
-    found = ARANGES.get(key)
+    found = ARANGES.get((start, stop, step))
     if found is None:
+        first, last = (0, start) if stop is None else (start, stop)
+        first, last, step = whole(first), whole(last), whole(step)
+        key = (start, stop, step)
         if step == 0 or len(range(first, last, step)) == 0:
             raise EmulationError(f"nl.arange: empty, from {first} to {last} by {step}")
         axes = ((0, len(range(first, last, step)), step),)
@@ -196,7 +198,7 @@ def arange(start: int, stop: int | None = None, step: int = 1) -> Index:
 
 
 # Values, not state: an index does not change, and kernels ask for the same few again and again.
-ARANGES: dict[tuple[int, int, int], Index] = {}
+ARANGES: dict[tuple[int, int | None, int], Index] = {}
 
 
 class Grid:

@@ -18,9 +18,9 @@ Key: TypeAlias = "Part | Grid | tuple[Part, ...]"
 def indexed(handle: Handle, key: Key) -> Handle:
     """A view of the elements that a key names."""
     parts = keys(key)
-    blocks = handle.lead if handle.member else ()
+    blocks = sum([type(part) is range for part in handle.member])
     before = 0 if handle.partitions is None else 1
-    dimensions = len(blocks) + before + len(handle.axes)
+    dimensions = blocks + before + len(handle.axes)
     given = 0
     dots = False
     indices = False
@@ -45,11 +45,11 @@ def indexed(handle: Handle, key: Key) -> Handle:
         handle.check({})
     member = handle.member
     if blocks:
-        member, parts = chosen(handle, parts, len(blocks))
+        member, parts = chosen(handle, parts, blocks)
     if indices:
         found = planned(handle, member, parts)
         return advanced(handle, member, parts) if found is None else found
-    return basic(handle, member, parts, len(blocks))
+    return basic(handle, member, parts, blocks)
 
 
 def keys(key: Key) -> tuple[Part, ...]:
@@ -70,6 +70,9 @@ def chosen(
             member.append(old)
             continue
         part = next(left)
+        if isinstance(part, int) and 0 <= part < len(old):
+            member.append(old[part])
+            continue
         if isinstance(part, Ds):
             part = slice(part.start, part.start + part.size)
         if isinstance(part, Index) and not part.axes:

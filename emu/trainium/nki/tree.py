@@ -7,6 +7,7 @@ body. Passes change this tree, and `lower` makes a JAX function of our instructi
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -159,7 +160,7 @@ class Access:
     form: tuple[int, ...] | None = None
     cast: np.dtype | None = None
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """As the operation sees it."""
         if self.form is not None:
