@@ -20,6 +20,7 @@ from typing import Any
 from emu.errors import EmulationError
 from emu.trainium.nki import stubs
 from emu.trainium.nki.counting import Range
+from emu.trainium.nki.kernel import Kernel
 
 USUAL = """\
 import math
@@ -243,7 +244,9 @@ def kernel(module: types.ModuleType, name: str) -> Callable[..., Any]:
     """A kernel of a module, by its name."""
     found = getattr(module, name, None)
     if not callable(found):
-        kernels = [key for key, value in vars(module).items() if hasattr(value, "func")]
+        kernels = [
+            key for key, value in vars(module).items() if isinstance(value, Kernel)
+        ]
         raise EmulationError(
             f"nki: {Path(str(module.__file__)).name} has no kernel {name!r}; "
             f"it has {', '.join(kernels) or 'none'}"
