@@ -150,10 +150,15 @@ def core_barrier(
     """
     if owners is None:
         return dst
-    # Behind the cores stand, perhaps, other axes of the mesh, then the buffer's own.
-    others = (1,) * (dst.ndim - 1 - len(owners.shape))
     own = jnp.arange(len(dst)).reshape(-1, *(1,) * (dst.ndim - 1))
-    held = jnp.asarray(owners.cores, own.dtype).reshape(1, *others, *owners.shape)
+    held = jnp.asarray(owners.cores, own.dtype)
+    if held.size == dst[0].size:
+        # The buffer may be declared in another view than the owners tell of.
+        held = held.reshape(1, *dst.shape[1:])
+    else:
+        # Behind the cores stand other axes of the mesh, then the buffer's own.
+        others = (1,) * (dst.ndim - 1 - held.ndim)
+        held = held.reshape(1, *others, *held.shape)
     source = jnp.where(held < 0, own, held)
     source = jnp.broadcast_to(source, dst.shape)
     return numerics.cast(jnp.take_along_axis(dst, source, 0), dst.dtype)

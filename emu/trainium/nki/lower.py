@@ -194,9 +194,18 @@ class Lowering:
             boxes.append(part.box)
             taken.append(buffer)
             starts += part.starts
-        instruction = boxed(
-            choice.instruction, tuple(part.box for part in writes), tuple(boxes)
-        )
+        parts = tuple(part.box for part in writes)
+        if choice.instruction.across:
+            # What crosses cores takes whole buffers; `functions.cores` sees to it.
+            for part in (*parts, *boxes):
+                if isinstance(part, Old | Pattern) or not (part is None or part.whole):
+                    raise EmulationError(
+                        f"{operation.name}: a part of a buffer, must be all of it",
+                        str(operation.place),
+                    )
+            instruction, starts = choice.instruction, []
+        else:
+            instruction = boxed(choice.instruction, parts, tuple(boxes))
         return Step(
             instruction=instruction,
             parameters=choice.parameters,

@@ -33,7 +33,36 @@ class Operator:
 
 
 class NKIObject:
-    """The base of classes that kernels define; Python needs nothing of it."""
+    """The base of classes that kernels define.
+
+    One without an `__init__` takes its fields, in their order or by name, as a data class does. A
+    field may do without an annotation.
+    """
+
+    def __init_subclass__(cls) -> None:
+        known = cls.__dict__.get("__annotations__", {})
+        for name, value in list(cls.__dict__.items()):
+            is_field = value is None or isinstance(value, int | float | str | tuple)
+            if is_field and not name.startswith("__") and name not in known:
+                known = {**known, name: Any}
+        cls.__annotations__ = known
+
+    def __init__(self, *values: Any, **named: Any):
+        fields: dict[str, None] = {}
+        for base in reversed(type(self).__mro__):
+            fields.update(dict.fromkeys(base.__dict__.get("__annotations__", {})))
+        given = {**dict(zip(fields, values, strict=False)), **named}
+        unknown = [name for name in given if name not in fields]
+        if unknown or len(values) > len(fields):
+            raise TypeError(
+                f"{type(self).__name__}() takes {', '.join(fields) or 'nothing'}, got "
+                f"{len(values)} values and {', '.join(named) or 'no names'}"
+            )
+        for name, value in given.items():
+            setattr(self, name, value)
+        after = getattr(self, "__post_init__", None)
+        if after is not None:
+            after()
 
 
 class TensorClass(type):

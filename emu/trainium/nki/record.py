@@ -6,6 +6,7 @@ Every iteration of every loop is run; `roll` puts the loops back in.
 import contextvars
 import dataclasses
 import inspect
+import math
 import os
 import sys
 import weakref
@@ -330,7 +331,34 @@ def record(
     """
     kernel = bare(function)
     bound = inspect.signature(kernel).bind(*arguments, **(keywords or {}))
-    recorder, result = run_through(kernel, bound, generation, device, grid)
+    if generation == "nki" and math.prod(grid) > 1:
+        # The newer generation launches a program for each core.
+        if grid != (2,):
+            raise EmulationError(
+                f"nki.jit: the grid is {list(grid)}, must be [2], the cores of a logical "
+                "NeuronCore, or one program"
+            )
+        from emu.trainium.nki import cores
+
+        return cores.joined(
+            *[
+                recorded(kernel, bound, generation, device, grid, core)
+                for core in (0, 1)
+            ]
+        )
+    return recorded(kernel, bound, generation, device, grid, 0)
+
+
+def recorded(
+    kernel: Callable[..., Any],
+    bound: inspect.BoundArguments,
+    generation: str,
+    device: str,
+    grid: tuple[int, ...],
+    core: int,
+) -> Recorded:
+    """What all programs of a launch do in turn, or what one core's program does."""
+    recorder, result = run_through(kernel, bound, generation, device, grid, core)
     outputs = returned(result)
     if not outputs:
         outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
@@ -357,13 +385,14 @@ def run_through(
     generation: str,
     device: str,
     grid: tuple[int, ...],
+    core: int,
 ) -> tuple[Recorder, Any]:
     """Runs the kernel, with as few turns of its loops as tell of all (`roll`)."""
     whole: set[str] = set()
     while True:
         recorder = Recorder(generation, device, grid, frozenset(whole))
         try:
-            found = ran(recorder, kernel, given, False)
+            found = ran(recorder, kernel, given, False, core)
         except Uneven as loop:
             whole.add(str(loop.place))
             continue
@@ -378,9 +407,9 @@ def run_through(
             return found
         break
     try:
-        return ran(Recorder(generation, device, grid), kernel, given, False)
+        return ran(Recorder(generation, device, grid), kernel, given, False, core)
     except Unlogged:
-        return ran(Recorder(generation, device, grid), kernel, given, True)
+        return ran(Recorder(generation, device, grid), kernel, given, True, core)
 
 
 def sums_of_several(recorder: Recorder) -> bool:
@@ -396,11 +425,14 @@ def ran(
     kernel: Callable[..., Any],
     given: inspect.BoundArguments,
     logged: bool,
+    core: int,
 ) -> tuple[Recorder, Any]:
     """Runs the kernel on handles; `logged` keeps what `known` needs. Gives what it returned."""
     arguments = inspect.BoundArguments(given.signature, OrderedDict(given.arguments))
     for name, value in given.arguments.items():
         arguments.arguments[name] = held_by_kernel(recorder, value, name)
+    if not recorder.in_turn:
+        recorder.program = tuple(core for _ in recorder.grid)
     if logged:
         recorder.log = Log(recorder.given)
     # Here, since they are made of functions that record.

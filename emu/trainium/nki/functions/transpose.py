@@ -58,9 +58,9 @@ def dma_transpose(
         )
     if write.space != "sbuf":
         refuse(name, f"dst is in {write.space.upper()}, must be in SBUF")
-    choice = way("dma", dma_compute.dma_transpose)
-    emitted = _plain(read), _plain(write)
-    current().emit(name, offer(None, name, choice), (emitted[1],), (emitted[0],))
+    read, write = _plain(read), _plain(write)
+    choice = way("dma", dma_compute.dma_transpose, axes=PERMUTATIONS[len(read.shape)])
+    current().emit(name, offer(None, name, choice), (write,), (read,))
 
 
 def _plain(access: Access) -> Access:
