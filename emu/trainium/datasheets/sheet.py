@@ -181,7 +181,7 @@ class NeuronCoreSheet(Sheet):
         "derived",
         f"T1-NKIB-silu-base takes less than 8 cycles an element alone would; {ISA}: 8",
         1,
-        8,
+        2,
     )
     matmul_result_dtypes: Quantity = Quantity(
         ("float32",), "published", f"{ARCH}: float32 before NeuronCore-v4"

@@ -1,9 +1,10 @@
 """Trainium1's numbers: NeuronCore-v2, as later releases drive it and as SDK 2.21 did.
 
 AWS's tutorial matmuls (T1-MM-1L, T1-MM-2L) moved 103 to 105 GB/s under SDK 2.21, whatever they
-loaded. Kernels timed under later releases move 223 to 263 GB/s; the tutorial's own first matmul,
-line for line, takes 21 ms instead of 52. No time of a descriptor or of a copy makes both, so there
-are two datasheets that differ in what the DMA engines reach, and a measurement belongs to one.
+loaded. Kernels timed under later releases move more with the same copies: T1-AC-MM-1, of 32 and 128
+KiB as T1-MM-1L, at least 193, T1-NKIB-bmm-base 250. No time of a descriptor or of a copy makes
+both, so there are two datasheets that differ in what the DMA engines reach, and a measurement
+belongs to one of them.
 """
 
 import dataclasses
@@ -65,26 +66,20 @@ TRN1 = NeuronCoreSheet(
         2 * 22.9376e12,
     ),
     weight_load_exposed_cycles=Quantity(
+        40,
+        "fitted",
+        "T1-MM-4L T1-AC-MM-4 T1-NKIB-swiglu-base; 83 if nothing else limited T1-MM-4L",
         8,
-        "assumed",
-        "as on Trainium2; 83 if DMA did not limit the best tutorial kernel",
-        0,
         83,
     ),
     vector_access_cycles=Quantity(
-        60,
-        "published",
-        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
-        0,
         108,
-    ),
-    scalar_access_cycles=Quantity(
+        "fitted",
+        f"T1-NKIB-rope_single_freq_apply-base T1-AC-ATT-3 T1-AC-ATT-4; {_ARCH}: about 60",
         60,
-        "published",
-        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
-        0,
-        108,
+        220,
     ),
+    scalar_access_cycles=Quantity(60, "published", f"{_ARCH}: about 60 cycles", 0, 108),
     tensor_latency_cycles=Quantity(389, "fitted", "T1-I-5", 128, 389),
     vector_latency_cycles=Quantity(380, "fitted", "T1-I-3; SDK: about 60", 60, 380),
     scalar_latency_cycles=Quantity(
@@ -117,11 +112,11 @@ TRN1 = NeuronCoreSheet(
     dma_engine_peak_bytes_per_s=Quantity(27.2e9, "published", DMA),
     dma_descriptor_s=Quantity(0, "assumed", "at most Trainium2's", 0, 1e-9),
     dma_copy_s=Quantity(
-        0.06e-6,
+        0.18e-6,
         "fitted",
-        "T1-AC-MM-1, copies of 32 and 128 KiB; Trainium2's is 0.14 us",
-        0,
-        0.14e-6,
+        "T1-AC-MM-1 T1-NKIB-bmm-base T1-AC-ATT-0; Trainium2's is 0.14 us",
+        0.06e-6,
+        0.25e-6,
     ),
     dma_interval_s=Quantity(
         0,

@@ -83,13 +83,7 @@ TRN2 = NeuronCoreSheet(
         8 * 19.6608e12,
     ),
     weight_load_exposed_cycles=Quantity(8, "fitted", "T2-TE-1", 0, 32),
-    vector_access_cycles=Quantity(
-        60,
-        "published",
-        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
-        0,
-        108,
-    ),
+    vector_access_cycles=Quantity(108, "assumed", "as on Trainium1", 60, 160),
     scalar_access_cycles=Quantity(
         60,
         "published",

@@ -77,13 +77,7 @@ TRN3 = NeuronCoreSheet(
         2,
         1,
     ),
-    vector_access_cycles=Quantity(
-        60,
-        "published",
-        f"{ARCH}/trainium_inferentia2_arch.rst: about 60 cycles",
-        0,
-        108,
-    ),
+    vector_access_cycles=Quantity(108, "assumed", "as on Trainium1", 60, 160),
     scalar_access_cycles=Quantity(
         60,
         "published",

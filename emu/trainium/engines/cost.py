@@ -44,10 +44,10 @@ def compute(
     The published intervals leave out what every access to SBUF or PSUM takes before its first
     element, so the engine is busy that much longer.
 
-    Example: 128 cycles of Trainium2's Vector Engine. The engine takes its next instruction 128 + 60
-    (access) cycles after this one; the result is written after 128 + 160 (fixed, the access among
-    it), and a dependent on whichever engine starts 42 (hand-over) later, 330 cycles after this one.
-    An interval of 20 counts as 64, the least.
+    Example: 128 cycles of Trainium2's Vector Engine. The engine takes its next instruction 128 +
+    108 (access) cycles after this one; the result is written after 128 + 160 (fixed, the access
+    among it), and a dependent on whichever engine starts 42 (hand-over) later, 330 cycles after
+    this one. An interval of 20 counts as 64, the least.
 
     Args:
       device: the machine.

@@ -15,7 +15,7 @@ from emu.trainium import isa
 from tests.emu.trainium.operands import BF16, DEVICE, F32, I32, REGISTER, psum, sbuf
 
 P, N = 128, 512
-ACCESS = {"vector": 60, "scalar": 60, "gpsimd": 0}
+ACCESS = {"vector": 108, "scalar": 60, "gpsimd": 0}
 BIG = P * N  # elements of a [128, 512] tile
 ONE = sbuf(P, 1)
 
