@@ -152,7 +152,7 @@ def _twins(body: Sequence[Node]) -> dict[Tensor, Twin]:
         operation = write.operation
         if accumulates(operation) or len(operation.writes) != 1:
             continue
-        alike = seen.setdefault(_signature(tensor, operation), [])
+        alike = seen.setdefault(_signature(tensor, operation, twins), [])
         for first in alike:
             twin = _twin(single[first], write, found, twins, places)
             if twin is not None:
@@ -163,7 +163,10 @@ def _twins(body: Sequence[Node]) -> dict[Tensor, Twin]:
     return twins
 
 
-def _signature(tensor: Tensor, operation: Operation) -> object:
+def _signature(
+    tensor: Tensor, operation: Operation, twins: Mapping[Tensor, Twin]
+) -> object:
+    """Something that is equal where two operations can be the same."""
     choices = tuple(
         (
             each.engine,
@@ -172,7 +175,20 @@ def _signature(tensor: Tensor, operation: Operation) -> object:
         )
         for each in operation.choices
     )
-    return tensor.shape, tensor.dtype, tensor.space, repr(choices), len(operation.reads)
+    # Loops that pair up have no part in constants, so what differs in these is not the same.
+    touched = tuple(
+        each.constant
+        if isinstance(each, Affine)
+        else (each.offset.constant, each.partition.constant, each.axes, each.partitions)
+        for each in (*operation.writes, *operation.reads)
+    )
+    sources = tuple(
+        id(twins[each.tensor].first if each.tensor in twins else each.tensor)
+        for each in operation.reads
+        if isinstance(each, Access)
+    )
+    kind = tensor.shape, tensor.dtype, tensor.space, repr(choices)
+    return (*kind, touched, sources)
 
 
 def _places(body: Sequence[Node]) -> dict[Node, int]:
@@ -275,10 +291,11 @@ def _written_between(
 
     begin, end = place(first), place(second)
     around = first.path[:depth]
-    return any(
-        use.path[:depth] == around and begin <= place(use) <= end
-        for use in found.writes.get(tensor, ())
-    )
+    writes = [use for use in found.writes.get(tensor, ()) if use.path[:depth] == around]
+    if not any(begin <= place(use) <= end for use in writes):
+        return False
+    # What is written once had been written when `first` read it.
+    return not (is_private(tensor) and written_once(writes, around))
 
 
 def _members(

@@ -7,8 +7,9 @@ what moved, with a tile for each turn, the other what stayed.
     for i: for j: x = load(X[j]); t = transpose(x); y = copy(t); use(y, i)
     for j: x = load(X[j]); t = transpose(x); y[j] = copy(t)     then     for i: for j: use(y[j], i)
 
-What a plain load brought is kept only where it fits: to load it again is all that a spill could do.
-A transpose is kept in any case, if need be through HBM, as the vendor's compiler does.
+What stays behind reads tiles that are then kept for the whole loop, so they move only where they
+fit. A transpose that does not fit could be kept through HBM, and the vendor's compiler is seen to
+do so (16.8 MB written beyond a SwiGLU's own 67.1). That moves as much as it saves: not done here.
 """
 
 import dataclasses
@@ -23,7 +24,6 @@ from emu.trainium.nki.passes.uses import (
     Use,
     Uses,
     accumulates,
-    is_load,
     is_private,
     read,
     uses,
@@ -88,10 +88,10 @@ class _Hoisting:
             loop.body = copied(old, keep=plan.stays, accessed=plan.accessed)
             body[place:place] = out
             too_large = self.memory.excess(self.body) > 0
-            kept = plan.kept_loads() if too_large else set()
+            kept = plan.kept() if too_large else set()
             if not kept:
                 return len(out)
-            # Not so: what is kept does not fit, and could as well be loaded again.
+            # Not so: what is kept does not fit.
             del body[place : place + len(out)]
             loop.body = old
             self.number -= len(plan.operations)
@@ -117,15 +117,13 @@ class _Plan:
         family = self.families.get(access.tensor)
         return moved(access, *family) if family else access
 
-    def kept_loads(self) -> set[Operation]:
-        """Plain loads whose tiles are read by what stays."""
-        loads: set[Operation] = set()
+    def kept(self) -> set[Operation]:
+        """Operations whose tiles are read by what stays."""
+        kept: set[Operation] = set()
         for tensor in self.families:
-            stays = any(self.stays(use.operation) for use in self.uses.reads[tensor])
-            writers = [use.operation for use in self.uses.writes[tensor]]
-            if stays and all(map(is_load, writers)):
-                loads.update(writers)
-        return loads
+            if any(self.stays(use.operation) for use in self.uses.reads[tensor]):
+                kept.update(use.operation for use in self.uses.writes[tensor])
+        return kept
 
 
 def _plan(
@@ -160,10 +158,7 @@ def _is_candidate(operation: Operation, refused: set[Operation]) -> bool:
         return False
     if operation.choice.instruction.effect:
         return False
-    # A product in PSUM has its turn where it is used.
-    is_product = operation.choice.instruction.adds_if is not None
-    on_chip = all(is_private(w.tensor) and w.space != "hbm" for w in operation.writes)
-    return on_chip and not is_product
+    return all(is_private(w.tensor) and w.space != "hbm" for w in operation.writes)
 
 
 def _used_outside(everywhere: Uses, inner: Uses) -> set[Tensor]:

@@ -13,7 +13,7 @@ from emu.trainium.nki.passes.memory import Memory
 from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
 from emu.trainium.nki.passes.traffic import change, traffic
 from emu.trainium.nki.passes.uses import accumulates, is_private, uses
-from emu.trainium.nki.scopes import Buffer, scopes
+from emu.trainium.nki.scopes import scopes
 from emu.trainium.nki.tree import (
     Access,
     Affine,
@@ -189,10 +189,10 @@ class _Spilling:
 
 
 def _same(one: Access, other: Access) -> bool:
-    return one is other or repr_of(one) == repr_of(other)
+    return one is other or _what(one) == _what(other)
 
 
-def repr_of(access: Access) -> Mapping[str, object]:
+def _what(access: Access) -> Mapping[str, object]:
     """What tells two accesses of one tensor apart."""
 
     def key(expression: Affine) -> object:
@@ -205,12 +205,6 @@ def repr_of(access: Access) -> Mapping[str, object]:
         "axes": access.axes,
         "partitions": (access.partitions, access.partition_step, access.form),
     }
-
-
-def largest(body: Sequence[Node]) -> list[Buffer]:
-    """A body's buffers in SBUF, the largest first."""
-    found = [each for each in scopes(body) if each.tensor.space == "sbuf"]
-    return sorted(found, key=lambda each: -each.partition_bytes)
 
 
 __all__ = ["NAME", "apply"]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from emu.trainium.nki.passes.rewrite import turns
-from emu.trainium.nki.tree import Access, Affine, Node, Operation, walk
+from emu.trainium.nki.tree import Access, Node, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,4 @@ def _megabytes(nbytes: int) -> str:
     return f"{nbytes / 1e6:,.1f}" if nbytes < 100e6 else f"{nbytes / 1e6:,.0f}"
 
 
-def registers(operation: Operation) -> list[Affine]:
-    """The registers that an operation reads."""
-    return [each for each in operation.reads if isinstance(each, Affine)]
-
-
-__all__ = ["Traffic", "change", "registers", "traffic"]
+__all__ = ["Traffic", "change", "traffic"]

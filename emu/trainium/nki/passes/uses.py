@@ -1,7 +1,7 @@
 """Who reads and writes each tensor of a body, and what a single run of an operation means."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from emu.trainium.nki.passes.regions import Distances, may_meet
 from emu.trainium.nki.tree import (
@@ -88,13 +88,6 @@ def is_transfer(operation: Operation) -> bool:
     return operation.choice.engine == "dma"
 
 
-def is_load(operation: Operation) -> bool:
-    """Whether it brings data from HBM."""
-    from_hbm = any(access.space == "hbm" for access in read(operation))
-    to_hbm = any(access.space == "hbm" for access in operation.writes)
-    return from_hbm and not to_hbm
-
-
 def is_private(tensor: Tensor) -> bool:
     """Whether nobody outside of the kernel sees a tensor."""
     return tensor.role == "temporary"
@@ -118,20 +111,6 @@ def written_once(writes: Sequence[Use], around: tuple[Loop, ...]) -> bool:
     return True
 
 
-def nests(body: Sequence[Node]) -> Iterator[tuple[list[Node], tuple[Loop, ...]]]:
-    """Every body in a body, inner ones first, with the loops around it."""
-
-    def inside(
-        nodes: Sequence[Node], path: tuple[Loop, ...]
-    ) -> Iterator[tuple[list[Node], tuple[Loop, ...]]]:
-        for node in nodes:
-            if isinstance(node, Loop):
-                yield from inside(node.body, (*path, node))
-        yield list(nodes), path
-
-    yield from inside(body, ())
-
-
 def has_cores(body: Sequence[Node]) -> bool:
     """Whether cores do not do the same in a body."""
     for node in body:
@@ -147,10 +126,8 @@ __all__ = [
     "Uses",
     "accumulates",
     "has_cores",
-    "is_load",
     "is_private",
     "is_transfer",
-    "nests",
     "read",
     "register",
     "uses",

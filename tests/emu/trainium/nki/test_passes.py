@@ -1,0 +1,274 @@
+"""What each pass of the compiled reading changes, on kernels made by hand."""
+
+import numpy as np
+import pytest
+
+from emu.errors import EmulationError
+from emu.trainium import isa
+from emu.trainium.datasheets import TRN1
+from emu.trainium.nki import interpret
+from emu.trainium.nki.passes import (
+    common,
+    compiled,
+    depth,
+    engines,
+    fuse,
+    hoist,
+    side_by_side,
+    spill,
+)
+from emu.trainium.nki.passes.costs import Costs, Spent
+from emu.trainium.nki.passes.memory import Alive, Memory
+from emu.trainium.nki.passes.order import Constraint, order, program_order
+from emu.trainium.nki.passes.rewrite import operations, turns
+from emu.trainium.nki.passes.traffic import traffic
+from emu.trainium.nki.rings import room
+from emu.trainium.nki.scopes import scopes
+from emu.trainium.nki.tree import Affine, Choice, Loop, Recorded, Tensor
+from tests.emu.trainium.nki.random_trees import (
+    COLUMNS,
+    F32,
+    HERE,
+    LOAD,
+    ROWS,
+    STORE,
+    TILES,
+    either,
+    in_hbm,
+    of,
+    operation,
+    tile,
+    whole,
+)
+
+TILE_BYTES = ROWS * COLUMNS * 4
+ROOMY = Memory(192 * 1024, 8)
+COSTS = Costs(TRN1.at())
+
+
+@pytest.fixture
+def x():
+    return Tensor((TILES, ROWS, COLUMNS), F32, "hbm", "x", HERE, role="input", number=0)
+
+
+@pytest.fixture
+def y():
+    return Tensor(
+        (TILES, ROWS, COLUMNS), F32, "hbm", "y", HERE, role="output", number=0
+    )
+
+
+def kernel(body, x, y):
+    return Recorded("kernel", "neuronxcc.nki", body, (x,), (y,), ())
+
+
+def loop(count):
+    return Loop(count, [], "affine", HERE)
+
+
+def load(tensor, number, path):
+    result = whole(tile(path), of(path))
+    return operation("load", (LOAD,), (result,), (in_hbm(tensor, number),)), result
+
+
+def store(tensor, number, source):
+    return operation("store", (STORE,), (in_hbm(tensor, number),), (source,))
+
+
+def add(path, one, other):
+    result = whole(tile(path), of(path))
+    return operation(
+        "add", either(isa.tensor_tensor, op="add"), (result,), (one, other)
+    ), result
+
+
+def index(each, factor=1):
+    return Affine(0, ((each, factor),))
+
+
+def same(recorded, result):
+    given = np.arange(TILES * ROWS * COLUMNS, dtype=np.float32).reshape(
+        TILES, ROWS, COLUMNS
+    )
+    written = interpret.run(recorded, given)[0]
+    np.testing.assert_array_equal(interpret.run(result, given)[0], written)
+
+
+def nested(x, y):
+    """`for i in 4: for j in 3: y[3 i + j] = x[j] + x[j]`."""
+    i, j = loop(4), loop(3)
+    loading, loaded = load(x, index(j), (i, j))
+    adding, added = add((i, j), loaded, loaded)
+    j.body = [loading, adding, store(y, index(i, 3).plus(index(j)), added)]
+    i.body = [j]
+    return kernel([i], x, y)
+
+
+def test_what_is_the_same_in_every_turn_is_done_once(x, y):
+    recorded = nested(x, y)
+    result, effect = hoist.apply(recorded, ROOMY)
+    assert traffic(recorded.body).read_bytes == 12 * TILE_BYTES
+    assert traffic(result.body).read_bytes == 3 * TILE_BYTES
+    # The sum moves too: only the store is left in the loops.
+    times = {op.name: turns(path) for op, path in operations(result.body)}
+    assert times == {"load": 3, "add": 3, "store": 12}
+    assert effect.sentence.startswith("HBM reads")
+    same(recorded, result)
+
+
+def test_a_plain_load_that_does_not_fit_stays_where_it_is(x, y):
+    i, j = loop(4), loop(3)
+    loading, loaded = load(x, index(j), (i, j))
+    j.body = [loading, store(y, index(i, 3).plus(index(j)), loaded)]
+    i.body = [j]
+    recorded = kernel([i], x, y)
+    narrow = Memory(2 * COLUMNS * 4, 8)
+    result, _ = hoist.apply(recorded, narrow)
+    assert traffic(result.body).read_bytes == 12 * TILE_BYTES
+    assert traffic(hoist.apply(recorded, ROOMY)[0].body).read_bytes == 3 * TILE_BYTES
+
+
+def test_loops_that_load_the_same_share_it_and_unread_results_go(x, y):
+    i, j = loop(3), loop(3)
+    first, one = load(x, index(i), (i,))
+    second, other = load(x, index(j), (j,))
+    unread, _ = add((j,), other, other)
+    i.body = [first, store(y, index(i), one)]
+    j.body = [second, unread, store(y, index(j).plus(3), other)]
+    recorded = kernel([i, j], x, y)
+    result, _ = common.apply(recorded, ROOMY)
+    assert traffic(result.body).read_bytes == 3 * TILE_BYTES
+    assert [op.name for op, _ in operations(result.body)] == ["load", "store", "store"]
+    same(recorded, result)
+
+
+def test_a_tensor_that_is_written_in_between_is_loaded_again(x, y):
+    first, one = load(y, Affine(0), ())
+    second, other = load(y, Affine(0), ())
+    body = [store(y, Affine(0), load(x, Affine(1), ())[1])]
+    loading, loaded = load(x, Affine(1), ())
+    body = [
+        loading,
+        store(y, Affine(0), loaded),
+        first,
+        store(y, Affine(0), one),
+        second,
+        store(y, Affine(2), other),
+    ]
+    result, _ = common.apply(kernel(body, x, y), ROOMY)
+    assert len(operations(result.body)) == len(body)
+
+
+def test_loops_with_too_much_between_them_become_one(x, y):
+    i, j = loop(5), loop(5)
+    loading, loaded = load(x, index(i), (i,))
+    i.body = [loading]
+    j.body = [store(y, index(j), whole(loaded.tensor, (index(j),)))]
+    recorded = kernel([i, j], x, y)
+    # Five tiles of 32 bytes a partition are more than half of 128.
+    result, _ = fuse.apply(recorded, Memory(128, 8))
+    assert len(result.body) == 1
+    same(recorded, result)
+    backwards = whole(loaded.tensor, (index(j, -1).plus(4),))
+    j.body = [store(y, index(j), backwards)]
+    # The first turn of the second loop reads what the last of the first one writes.
+    assert len(fuse.apply(recorded, Memory(128, 8))[0].body) == 2
+
+
+def test_what_does_not_fit_goes_through_hbm(x, y):
+    i, j = loop(5), loop(5)
+    loading, loaded = load(x, index(i), (i,))
+    i.body = [loading]
+    j.body = [store(y, index(j), whole(loaded.tensor, (index(j, -1).plus(4),)))]
+    recorded = kernel([i, j], x, y)
+    narrow = Memory(96, 8)
+    assert narrow.excess(recorded.body) > 0
+    result, effect = spill.apply(recorded, narrow, LOAD, STORE)
+    assert narrow.excess(result.body) <= 0
+    # Each of five tiles is written once more and read once more.
+    assert effect.spilled_bytes == 2 * 5 * TILE_BYTES
+    same(recorded, result)
+
+
+def test_open_engines_are_spread(x, y):
+    wide = whole(tile((), shape=(ROWS, 512)))
+    zero = operation(
+        "memset",
+        (Choice("vector", isa.memset, {"value": 0.0}),),
+        (wide,),
+        (),
+    )
+    ways = (
+        Choice("vector", isa.tensor_copy, {"engine": "vector"}),
+        Choice("scalar", isa.activation, {"op": "copy"}),
+    )
+    copies = [
+        operation("copy", ways, (whole(tile((), shape=(ROWS, 512))),), (wide,))
+        for _ in range(6)
+    ]
+    result, _ = engines.apply(kernel([zero, *copies], x, y), COSTS)
+    chosen = [op.choice.engine for op, _ in operations(result.body)]
+    assert chosen.count("scalar") == 4
+    assert [each.chosen for each in copies] == [0] * 6
+
+
+def test_looking_ahead_hides_the_wait_for_results():
+    # A product, its copy, and a second product of the copy: 100, 60 and 100 ticks.
+    spent = [
+        Spent("tensor", 100, 300),
+        Spent("vector", 60, 200),
+        Spent("tensor", 100, 300),
+    ]
+    limits = [Constraint(0, 1, 0, 300), Constraint(1, 2, 0, 200)]
+    assert program_order(spent, limits, 8).ticks == 600
+    found = order(spent, limits, 8, 2)
+    assert found is not None and found.stages > 1
+    # The Tensor Engine is busy for 200 of them.
+    assert 200 <= found.ticks <= 300
+
+
+def test_turns_side_by_side_run_as_often_and_faster(x, y):
+    i = loop(12)
+    loading, loaded = load(x, index(i), (i,))
+    turned = whole(tile((i,), "psum", (COLUMNS, ROWS)), of((i,)))
+    back = whole(tile((i,), "sbuf", (COLUMNS, ROWS)), of((i,)))
+    again = whole(tile((i,), "psum"), of((i,)))
+    result = whole(tile((i,)), of((i,)))
+    way = Choice
+    i.body = [
+        loading,
+        operation("t", (way("tensor", isa.nc_transpose, {}),), (turned,), (loaded,)),
+        operation("c", (way("vector", isa.tensor_copy, {}),), (back,), (turned,)),
+        operation("t", (way("tensor", isa.nc_transpose, {}),), (again,), (back,)),
+        operation("c", (way("vector", isa.tensor_copy, {}),), (result,), (again,)),
+        store(y, index(i), result),
+    ]
+    recorded = kernel([i], x, y)
+    found, effect = side_by_side.apply(recorded, ROOMY, COSTS)
+    assert "times as fast" in effect.sentence
+    done = {}
+    for op, path in operations(found.body):
+        done[op.name] = done.get(op.name, 0) + turns(path)
+    assert done == {"load": 12, "t": 24, "c": 24, "store": 12}
+    same(recorded, found)
+
+
+def test_rings_take_the_room_that_there_is(x, y):
+    recorded = nested(x, y)
+    result, _ = depth.apply(recorded, Memory(5 * COLUMNS * 4, 8))
+    alive = Alive(recorded.body)
+    assert alive.room(result.depths).sbuf_bytes == 5 * COLUMNS * 4
+    # The passes' count is the lowering's own.
+    for depths in ({}, result.depths):
+        expected = room(recorded.body, scopes(recorded.body), depths, 1)
+        assert alive.room(depths) == expected
+
+
+def test_passes_are_switched_off_by_name(x, y):
+    recorded = nested(x, y)
+    result, effects = compiled(recorded, TRN1.at(), skip=("hoisting", "reloads"))
+    assert traffic(result.body).read_bytes == 12 * TILE_BYTES
+    assert "hoisting" not in [effect.name for effect in effects]
+    same(recorded, compiled(recorded, TRN1.at())[0])
+    with pytest.raises(EmulationError, match="pass is 'magic', must be one of fusing"):
+        compiled(recorded, TRN1.at(), skip=("magic",))
