@@ -9,6 +9,7 @@ from emu.trainium.nki.report import COMPILED, Report
 from emu.trainium.nki.time import nki_time
 from experiments.calibration.kernels import Measured, Predicted
 from experiments.calibration.sources import NotFound, find
+from kernels import user_file
 
 
 def predict_all(
@@ -39,7 +40,10 @@ def predict(row: Measured, folder: pathlib.Path) -> Predicted:
       EmulationError: it cannot be run on this machine.
     """
     source = find(row, folder)
-    with load.present(getattr(source.kernel, "func", source.kernel)):
+    reference = user_file.reference(str(source.path))
+    assert reference is not None  # it ends in .py
+    function = getattr(source.kernel, "func", source.kernel)
+    with user_file.errors_in_one_line(reference), load.present(function):
         report = nki_time(
             source.kernel,
             source.arguments,

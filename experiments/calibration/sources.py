@@ -42,6 +42,7 @@ class Source:
     """A kernel that was found.
 
     Attributes:
+      path: its file.
       kernel: decorated or not.
       generation: of NKI.
       arguments: arrays by shape, and values.
@@ -49,6 +50,7 @@ class Source:
       grid: of the launch.
     """
 
+    path: pathlib.Path
     kernel: Callable[..., Any]
     generation: str
     arguments: tuple[Any, ...]
@@ -73,7 +75,7 @@ def find(measured: Measured, folder: pathlib.Path) -> Source:
     arguments = _from_reference(path)
     if arguments is None:
         arguments = _from_row(measured)
-    return Source(kernel, load.generation(module), arguments, {})
+    return Source(path, kernel, load.generation(module), arguments, {})
 
 
 # --- files ---
@@ -187,7 +189,7 @@ def _of_trace(
     arguments = tuple(_shape(value) for value in launched.arguments)
     keywords = {name: _shape(value) for name, value in launched.keywords.items()}
     generation = getattr(kernel, "generation", "nki" if is_newer else "neuronxcc.nki")
-    return Source(kernel, generation, arguments, keywords, launched.grid)
+    return Source(path, kernel, generation, arguments, keywords, launched.grid)
 
 
 def _harness(path: pathlib.Path, is_newer: bool) -> pathlib.Path:

@@ -13,6 +13,9 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import jax
+import jax.numpy as jnp
+
 from emu.errors import NkiError
 from emu.trainium.nki import absent, index, old
 from emu.trainium.nki.dtypes import DTYPES
@@ -89,10 +92,15 @@ def module(name: str, table: Mapping[str, object]) -> StubModule:
 
 
 class TensorType:
-    """`nt.tensor[...]` and `nki.tensor` in annotations."""
+    """`nt.tensor`: nothing in annotations; `nt.tensor[[128, 512], nl.float32]` is a shape."""
 
-    def __class_getitem__(cls, key: object) -> type:
-        return cls
+    def __class_getitem__(cls, key: object) -> Any:
+        if not isinstance(key, tuple) or len(key) != 2:
+            return cls
+        shape, dtype = key
+        if not isinstance(shape, list | tuple):
+            return cls
+        return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
 
 
 # --- the compiler's directives, of which only places in PSUM and SBUF mean something here ---
