@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from emu.trainium.nki import launch, load
+from emu.trainium.nki.kernel import Kernel
 from experiments.calibration.kernels import Measured
 from experiments.kernel.own import DTYPES, array
 from experiments.shared.errors import UsageError
@@ -102,7 +103,9 @@ def _file(source_file: str, folder: pathlib.Path) -> pathlib.Path:
 
 def _kernel(module: ModuleType, path: pathlib.Path) -> Callable[..., Any]:
     """The file's kernel: `kernel` or `solution`, or the only decorated function."""
-    decorated = [name for name, value in vars(module).items() if hasattr(value, "func")]
+    decorated = [
+        name for name, value in vars(module).items() if isinstance(value, Kernel)
+    ]
     for name in ("kernel", "solution", "test"):
         if name in decorated:
             return getattr(module, name)

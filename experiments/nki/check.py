@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from emu.trainium.nki import load
 from experiments.shared.errors import UsageError
 from kernels import user_file
 
@@ -33,7 +34,9 @@ def function(text: str, option: str) -> UserFunction:
     reference = user_file.reference(text)
     if reference is None or not reference.name:
         raise UsageError(f"{option} {text}: must be FILE.py:FUNCTION")
-    found = getattr(user_file.load(reference), reference.name, None)
+    # It may stand in the kernel's own file, beside what that imports.
+    with user_file.errors_in_one_line(reference):
+        found = getattr(load.load(reference.path), reference.name, None)
     if not callable(found):
         raise UsageError(
             f"{option} {text}: {reference.path} has no function {reference.name!r}"

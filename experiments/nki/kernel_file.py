@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from emu.trainium.nki import load
+from emu.trainium.nki.kernel import Kernel
 from experiments.shared.errors import UsageError
 from kernels import user_file
 
@@ -52,7 +53,8 @@ def kernel_file(text: str) -> KernelFile:
         raise UsageError(f"{text}: must be FILE.py:KERNEL")
     with user_file.errors_in_one_line(reference):
         module = load.load(reference.path)
-        name = reference.name or _only(text, vars(module))
+    name = reference.name or _only(text, vars(module))
+    with user_file.errors_in_one_line(reference):
         kernel = load.kernel(module, name)
         generation = load.generation(module)
     return KernelFile(
@@ -63,7 +65,7 @@ def kernel_file(text: str) -> KernelFile:
 
 
 def _only(text: str, names: dict[str, Any]) -> str:
-    kernels = [name for name, value in names.items() if hasattr(value, "func")]
+    kernels = [name for name, value in names.items() if isinstance(value, Kernel)]
     if len(kernels) != 1:
         has = ", ".join(kernels) or "none that is decorated with nki.jit"
         raise UsageError(f"{text}: which kernel? name {text}:KERNEL; it has {has}")
