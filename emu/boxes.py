@@ -11,12 +11,16 @@ part is no buffer of its own.
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.core import Tracer
 
 from emu import given
 from emu.annotations import KnownInt
@@ -169,6 +173,7 @@ class _Form:
             primitive=primitive,
             base=base,
             parts=tuple(self.parts.values()),
+            stacked=self.stacked if self.parts else None,
         )
         return enrolled(inst)
 
@@ -177,18 +182,84 @@ class _Form:
         @functools.wraps(self.base.meaning)
         def meaning(*operands: jax.Array, **params: Any) -> tuple[jax.Array, ...]:
             tiles = [self._read(operands, n) for n in range(self.wholes)]
-            destinations = tiles[: self.destinations]
-            sources = [tiles[place] for place in self.sources]
-            into = destinations if self.base.in_place else []
-            results = applied(self.base, *into, *sources, **params)
-            if self.in_place and not self.base.in_place:
-                self._check(results, destinations)
+            results = self._computed(*tiles, **params)
             if not self.in_place:
                 return tuple(results)
             pairs = enumerate(results)
             return tuple(self._written(operands, n, result) for n, result in pairs)
 
         return meaning
+
+    def _computed(self, *tiles: jax.Array, **params: Any) -> list[jax.Array]:
+        """The instruction's results, of tiles of the parts' shapes."""
+        destinations = tiles[: self.destinations]
+        sources = [tiles[place] for place in self.sources]
+        into = destinations if self.base.in_place else []
+        results = applied(self.base, *into, *sources, **params)
+        if self.in_place and not self.base.in_place:
+            self._check(results, destinations)
+        return results
+
+    def stacked(
+        self,
+        size: int,
+        is_stacked: Sequence[bool],
+        operands: Sequence[jax.Array],
+        params: Mapping[str, Any],
+    ) -> list[jax.Array]:
+        """The meaning on several cores whose parts begin at the same places.
+
+        `vmap` makes a gather of each part that is read and a scatter of each that is written, for
+        which XLA copies the whole buffer, of one core even. Here a part of a stack of buffers is
+        a part of a larger buffer.
+        """
+        # A destination that is alike on all cores is not so any more once it is written.
+        held = [
+            x
+            if stacked or place >= self.destinations
+            else jnp.broadcast_to(x[None], (size, *x.shape))
+            for place, (x, stacked) in enumerate(zip(operands, is_stacked, strict=True))
+        ]
+        into = [True] * self.destinations
+        mapped = [*into, *is_stacked[self.destinations : self.wholes]]
+        tiles = [
+            self._read_stacked(held, n, size) if mapped[n] else self._read(held, n)
+            for n in range(self.wholes)
+        ]
+        compute = functools.partial(self._computed, **params)
+        axes = tuple(0 if each else None for each in mapped)
+        results = jax.vmap(compute, in_axes=axes, axis_size=size)(*tiles)
+        if not self.in_place:
+            return results
+        return [self._write_stacked(held, n, x, size) for n, x in enumerate(results)]
+
+    def _read_stacked(
+        self, operands: Sequence[jax.Array], place: int, size: int
+    ) -> jax.Array:
+        part = self.parts.get(place)
+        if part is None:
+            return operands[place]
+        starts = [operands[register] for register in part.registers]
+        if isinstance(part.region, Box):
+            return _read_box(operands[place], part.region, starts, size)
+        read = jax.vmap(part.region.read, in_axes=(0, None))
+        return read(operands[place], starts)
+
+    def _write_stacked(
+        self, operands: Sequence[jax.Array], place: int, result: jax.Array, size: int
+    ) -> jax.Array:
+        part = self.parts.get(place)
+        if part is None:
+            return result
+        starts = [operands[register] for register in part.registers]
+        if isinstance(part.region, Box):
+            box = part.region.stacked(size)
+            written = box.write(operands[place], starts, result)
+            if isinstance(written, Tracer):
+                _WRITTEN.append((written, part.region, starts, result))
+            return written
+        write = jax.vmap(part.region.write, in_axes=(0, None, 0))
+        return write(operands[place], starts, result)
 
     def _check(
         self, results: Sequence[jax.Array], destinations: Sequence[jax.Array]
@@ -257,6 +328,44 @@ class _Form:
         results = result_shapes(self.base, operands, params)
         made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
         return moved_bytes(self.base, operands, made)
+
+
+# --- what was just written ---
+
+# XLA on a CPU computes a write once more within what reads the same buffer next, and for that keeps
+# a copy of the whole buffer as it was. Who reads just what was written has it without the buffer;
+# who reads another part does so behind a choice, past which XLA does not look. A handful is enough,
+# as that is among the next instructions; more would keep old traces alive.
+_WRITTEN: deque[tuple[jax.Array, Box, list[jax.Array], jax.Array]] = deque(maxlen=16)
+
+
+def _read_box(
+    buffer: jax.Array, box: Box, starts: Sequence[jax.Array], size: int
+) -> jax.Array:
+    """A part of each of several buffers."""
+
+    def read(buffer: jax.Array) -> jax.Array:
+        return box.stacked(size).read(buffer, starts)
+
+    for written, other, begun, result in _WRITTEN:
+        if written is not buffer:
+            continue
+        if other == box and all(map(_same, begun, starts)):
+            return result
+        # Any number is one of these, which XLA does not know.
+        number = result[(0,) * result.ndim]
+        always = (number < 0) | (number >= 0) | (number != number)
+        never = lambda buffer: jnp.zeros((size, *box.shape), buffer.dtype)  # noqa: E731
+        return lax.cond(always, read, never, buffer)
+    return read(buffer)
+
+
+def _same(one: jax.Array, other: jax.Array) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, Tracer) or isinstance(other, Tracer):
+        return False
+    return int(one) == int(other)
 
 
 # --- as a kernel writes it ---

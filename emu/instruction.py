@@ -39,6 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ShapeAndDtype: TypeAlias = tuple[tuple[int, ...], np.dtype]
+Stacked: TypeAlias = Callable[..., list[jax.Array]]
+"""`(size, is_stacked, operands, params)` to results `[size, ...]`, each operand stacked or not."""
 ArrivalRule: TypeAlias = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
@@ -138,7 +140,7 @@ class Instruction(Generic[P, R]):
     Operands are given by position, parameters by name.
 
     One on parts of its operands (`emu.boxes`) has the instruction it is made of as `base` and says
-    in `parts` which they are.
+    in `parts` which they are; `stacked` is its meaning on several cores that take the same parts.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Instruction(Generic[P, R]):
     primitive: Primitive
     base: "Instruction[..., Any] | None" = None
     parts: tuple[Part, ...] = ()
+    stacked: Stacked | None = None
 
     def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
         arrays = self._checked(operands)
@@ -490,6 +493,13 @@ def _batch(
         # For its errors alone: `vmap` of the meaning would let a result of `[128, 1]` stand for a
         # destination of `[128, 512]`, and whatever reads it would broadcast.
         _abstract_eval(inst, *[_of_one(x, dim) for x, dim in pairs], **params)
+        if inst.stacked is not None and not _move_apart(inst, dims):
+            pairs = zip(operands, dims, strict=True)
+            # As they are where nothing has to move: a part is known by its buffer (`emu.boxes`).
+            arrays = [jnp.moveaxis(x, dim, 0) if dim else x for x, dim in pairs]
+            is_stacked = [dim is not None for dim in dims]
+            results = inst.stacked(size, is_stacked, arrays, params)
+            return results, [0] * len(results)
         meaning = functools.partial(_local, inst, **params)
         mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
         results = mapped(*operands)
@@ -504,6 +514,12 @@ def _batch(
     else:  # another axis of the mesh: carry it along in front of the payload
         results = inst.primitive.bind(*stacked, **params)
     return results, [0] * len(results)
+
+
+def _move_apart(inst: Instruction, dims: Sequence[int | None]) -> bool:
+    """Whether parts begin elsewhere on each core."""
+    registers = [place for part in inst.parts for place in part.registers]
+    return any(dims[place] is not None for place in registers)
 
 
 def _no_instruction(

@@ -197,6 +197,17 @@ class Box:
                 taken = taken & (number % step == 0)
         return jnp.where(taken, spread, old)
 
+    def stacked(self, size: int) -> "Box":
+        """The same part of each of several buffers, which are stacked in front."""
+        return Box(
+            (size, *self.view),
+            (size, *self.sizes),
+            (1, *self.steps),
+            (0, *(dim + 1 for dim in self.order)),
+            (1, *self.repeat),
+            (size, *self.shape),
+        )
+
     def _cut(self, viewed: jax.Array, starts: Sequence[jax.Array]) -> jax.Array:
         if self.sizes == self.view:
             return viewed

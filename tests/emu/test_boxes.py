@@ -201,6 +201,51 @@ def test_under_vmap_and_scan():
     np.testing.assert_array_equal(batched[0], wanted)
 
 
+def written_and_read(turns):
+    """Writes a part of 1 MB of a large buffer, reads it and another one, adds to it."""
+
+    def kernel(x):
+        shape = (128, turns, 2048)
+        part = Box(shape, (128, 1, 2048), shape=(128, 2048))
+        read = boxed(moved, (None,), (part,))
+        add = boxed(plus, (part,), (part, None))
+        tile = dma_load(sbuf(128, 2048), x)
+
+        def turn(large, i):
+            large = moved.at[:, i](large, tile)
+            same = read(sbuf(128, 2048), large, i)
+            first = read(sbuf(128, 2048), large, 0)
+            both = plus(sbuf(128, 2048), same, first)
+            return add(large, large, both, i, i), None
+
+        large = isa.memset(sbuf(*shape), value=0.0)
+        large, _ = lax.scan(turn, large, jnp.arange(turns))
+        return dma_store(large)
+
+    return kernel
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_parts_of_several_cores(cores):
+    x = np.random.default_rng(0).standard_normal((cores, 128, 2048)).astype(np.float32)
+    both = Program(written_and_read(3), {"core": cores}, (("core",),))
+    # The first part is read in its own turn before it is added to, by others when it is done.
+    first = x + (x + x)
+    later = x + (x + first)
+    wanted = np.stack([first, later, later], axis=2)
+    np.testing.assert_array_equal(both.run(x), wanted)
+
+
+def test_no_buffer_is_copied_to_write_and_read_parts_of_it():
+    one = Program(written_and_read(64), {"core": 1}, (("core",),))
+    x = jax.ShapeDtypeStruct((1, 128, 2048), jnp.float32)
+    text = one.compiled.lower(x).compile().as_text()
+    of_all = [line for line in text.splitlines() if "= f32[1,128,64,2048]" in line]
+    assert any("dynamic-update-slice(" in line for line in of_all)
+    for word in (" copy(", " gather(", " scatter("):
+        assert not [line for line in of_all if word in line]
+
+
 def test_under_shard_map_places_may_differ_between_cores():
     def kernel(x):
         tile = dma_load(sbuf(4, 8), x)
