@@ -7,6 +7,7 @@ Each call is made at the kernel's own line (`emu.tracing.place`).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -33,9 +34,15 @@ from emu.trainium.nki.tree import (
     Place,
     Recorded,
     Tensor,
+    walk,
 )
 
 T = TypeVar("T")
+
+# Engines that end what they do in the order in which it is issued.
+_IN_ORDER = {"vector", "scalar", "gpsimd"}
+# Elements per partition, about a cycle each: longer than from a result to where it can be read.
+_LONG = 512
 
 CORES = "nc"
 """The mesh axis of the cores that run a kernel together."""
@@ -120,6 +127,7 @@ class Lowering:
         self.shapes = forms(self.scopes)
         self.depths = depths
         self.depth = depth
+        self.writers = _writers(recorded.body, self.scopes)
         self.steps: dict[Operation, Step] = {}
         # Of loops and of what cores do apart: the buffers from outside that they write, in order.
         self.carried: dict[Node, list[Buffer]] = {}
@@ -151,7 +159,7 @@ class Lowering:
 
     def _uses(self, node: Node, loops: tuple[Loop, ...]) -> dict[Buffer, bool]:
         if isinstance(node, Operation):
-            step = self._step(node)
+            step = self._step(node, loops)
             self.steps[node] = step
             for register in step.registers:
                 self._keep(register, loops)
@@ -165,7 +173,7 @@ class Lowering:
         self.carried[node] = [buffer for buffer, writes in inside.items() if writes]
         return inside
 
-    def _step(self, operation: Operation) -> Step:
+    def _step(self, operation: Operation, loops: tuple[Loop, ...]) -> Step:
         choice = operation.choice
         reads = operation.reads
         if choice.operands is not None:
@@ -187,8 +195,9 @@ class Lowering:
                 taken.append(read)
                 continue
             buffer, part = self.scopes.of(read), self._placed(read)
-            if (buffer, part) in zip(written, writes, strict=True):
-                # In place: what it replaces is no further operand (`emu.boxes.Old`).
+            in_place = (buffer, part) in zip(written, writes, strict=True)
+            if in_place and self._goes_on(operation, read, part, loops):
+                # What it replaces is no further operand, for which it would wait (`emu.boxes.Old`).
                 boxes.append(Old(written.index(buffer)))
                 continue
             boxes.append(part.box)
@@ -213,6 +222,41 @@ class Lowering:
             overwrites=not instruction.reads_destination,
             reads=tuple(taken),
             starts=tuple(starts),
+        )
+
+    def _goes_on(
+        self,
+        operation: Operation,
+        access: Access,
+        part: Placed,
+        loops: tuple[Loop, ...],
+    ) -> bool:
+        """Whether what an operation in place reads was surely written long before it.
+
+        The clock knows no parts of buffers: who has a part as a source waits for every write to
+        the buffer, also for that of the turn before to another part. Sums that go from part to part
+        need not wait, if one in-order engine alone writes the buffer and comes back to a part only
+        when the pipeline's latency has passed.
+        """
+        if not loops:
+            return False
+        inner, buffer = loops[-1], self.scopes.of(access)
+        free = math.prod(access.shape[1:])
+        moves = any(
+            coefficient and loop is inner
+            for start in part.starts
+            for loop, coefficient in start.terms
+        )
+        writers = self.writers[buffer]
+        engines = {writer.choice.engine for writer in writers}
+        alone = [writer for writer in writers if writer in inner.body] == [operation]
+        return (
+            moves
+            and alone
+            and inner not in buffer.loops
+            and len(engines) == 1
+            and engines <= _IN_ORDER
+            and free * (inner.count - 1) >= _LONG
         )
 
     def _placed(self, access: Access) -> Placed:
@@ -382,6 +426,15 @@ def _value(register: Affine, indices: Mapping[Loop, KnownInt]) -> KnownInt:
         scaled = index if coefficient == 1 else index * coefficient
         total = scaled if isinstance(total, int) and total == 0 else total + scaled
     return total
+
+
+def _writers(body: list[Node], scopes: Scopes) -> dict[Buffer, list[Operation]]:
+    """Of each buffer the operations that write it."""
+    writers: dict[Buffer, list[Operation]] = {}
+    for operation, _ in walk(body):
+        for write in operation.writes:
+            writers.setdefault(scopes.of(write), []).append(operation)
+    return writers
 
 
 def _first_place(node: Node) -> Place:
