@@ -113,15 +113,26 @@ class _SideBySide:
             node = body[place]
             if isinstance(node, Loop):
                 plan = self.plan(node, path)
-                if plan is not None:
-                    nodes = list(emitted(plan))
-                    body[place : place + 1] = nodes
+                nodes = [] if plan is None else list(emitted(plan))
+                if plan is not None and self.fits(body, place, nodes):
                     place += len(nodes) - 1
                     stages = plan.order.stages
                     self.done.append((node, plan.before, plan.after, stages))
                 else:
                     self.inside(node.body, (*path, node))
             place += 1
+
+    def fits(self, body: list[Node], place: int, nodes: list[Node]) -> bool:
+        """Puts a loop's turns in its place, if the kernel holds no more by it than there is."""
+        loop = body[place]
+        held = Alive(self.body).room()
+        body[place : place + 1] = nodes
+        # Buffers of turns that are taken apart may be alive longer than they were in the loop.
+        room = Alive(self.body).room()
+        if self.memory.holds(room) or room.most(held) == held:
+            return True
+        body[place : place + len(nodes)] = [loop]
+        return False
 
     def is_small(self, loop: Loop) -> bool:
         return size(loop.body) <= LARGEST and has_only_operations(loop.body)
