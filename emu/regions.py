@@ -254,7 +254,7 @@ class Pattern:
     `Pattern(((1, 6), (1, 3)), partitions=128)` with registers 0 and 0.
 
     Attributes:
-      axes: (stride in elements, count) of each; stride 0 repeats.
+      axes: (stride in elements, count) of each; stride 0 repeats, one below goes back.
       partitions: how many; None in HBM.
       partition_step: from one to the next.
       shape: as the instruction sees it; partitions and counts if left empty.
@@ -266,9 +266,9 @@ class Pattern:
     shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(stride < 0 or count < 1 for stride, count in self.axes):
+        if any(count < 1 for _, count in self.axes):
             given.refuse(
-                f"pattern: axes are {self.axes}, must be strides of 0 or more and counts of 1"
+                f"pattern: axes are {self.axes}, must be strides and counts of 1 or more"
             )
         if not self.shape:
             object.__setattr__(self, "shape", self._counts)
@@ -288,7 +288,12 @@ class Pattern:
         rows = 1
         if self.partitions is not None:
             rows = (self.partitions - 1) * self.partition_step + 1
-        return rows, 1 + sum(stride * (count - 1) for stride, count in self.axes)
+        return rows, 1 + sum(abs(stride) * (count - 1) for stride, count in self.axes)
+
+    @property
+    def _back(self) -> int:
+        """How many elements before the offset the first one in memory is."""
+        return -sum(min(0, stride * (count - 1)) for stride, count in self.axes)
 
     @property
     def registers(self) -> int:
@@ -314,8 +319,10 @@ class Pattern:
         names = "partitions", "elements"
         # In HBM there is no register for the partitions, of which there is one.
         known = [0, *starts] if self.partitions is None else starts
-        for name, whole, span, start in zip(names, flat, reach, known, strict=True):
-            first = 0 if start is None else start
+        backs = 0, self._back
+        parts = zip(names, flat, reach, known, backs, strict=True)
+        for name, whole, span, start, back in parts:
+            first = 0 if start is None else start - back
             if first < 0 or first + span > whole:
                 return f": {span} {name} from {first} on leave the {whole} of {list(shape)}"
         return None
@@ -343,8 +350,8 @@ class Pattern:
         return lax.dynamic_update_slice(flat, cut, addresses).reshape(buffer.shape)
 
     def _places(self) -> np.ndarray:
-        """Of each element, in order, how far behind the first it is."""
-        places = np.zeros((), np.int32)
+        """Of each element, in order, how far behind the first one in memory it is."""
+        places = np.full((), self._back, np.int32)
         for stride, count in self.axes:
             places = places[..., None] + stride * np.arange(count, dtype=np.int32)
         return places.reshape(-1)
@@ -355,8 +362,9 @@ class Pattern:
         return shape[0], math.prod(shape[1:])
 
     def _addresses(self, starts: Sequence[jax.Array]) -> list[jax.Array]:
-        first = [] if self.partitions is not None else [0]
-        return [jnp.asarray(start, jnp.int32) for start in (*first, *starts)]
+        *partition, offset = [jnp.asarray(start, jnp.int32) for start in starts]
+        first = partition or [jnp.zeros((), jnp.int32)]
+        return [*first, offset - self._back if self._back else offset]
 
     def rows(self, shape: tuple[int, ...]) -> Rows | None:
         """Its partitions in a buffer whose first dimension they are; None if it moves them."""
