@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # for `cells` in the tutorials, too
 
 import instructions
+import nki_functions
 
 from emu.datasheet import Quantity, Sheet
 from emu.trainium import TRN1, TRN2, TRN3
@@ -199,5 +200,6 @@ for home, page in TEXTS.items():
 for package in PACKAGES:
     write(f"reference/{package.removeprefix('emu.')}.md", api(package))
 write("reference/instructions.md", instructions.markdown())
+write("reference/nki.md", nki_functions.markdown())
 write("reference/datasheets.md", datasheets())
 write("reference/experiments.md", experiments_page())

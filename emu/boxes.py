@@ -95,6 +95,8 @@ def boxed(
     ):
         if len(parts) != len(takes):
             given.refuse(f"{name}: {len(parts)} {what}, must be {len(takes)}")
+    if all(part is None for part in (*writes, *reads)):
+        return instruction
     if instruction.arrival is not None:
         given.refuse(f"{name}: a collective takes whole tiles, copy the part first")
     for write in writes:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from docs import nki_functions
 from tests.test_public_face import FACES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,7 +30,7 @@ def navigation():
 
 def test_every_page_is_in_the_navigation():
     written = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
-    assert len(written) == 7  # the tutorials and their list
+    assert len(written) == 8  # the tutorials, their list, and the page on NKI kernels
     assert written < navigation()
 
 
@@ -44,6 +45,17 @@ def test_a_tutorial_shows_a_whole_example_in_order(name):
 def test_every_tutorial_has_an_example():
     tutorials = {path.stem for path in DOCS.glob("tutorials/*.md")}
     assert tutorials == {*EXAMPLES, "index"}
+
+
+def test_the_list_of_nki_functions_is_that_of_the_tables():
+    page = nki_functions.markdown()
+    for generation in ("neuronxcc.nki", "nki"):
+        for function in ("isa.nc_matmul", "isa.activation", "language.affine_range"):
+            module, name = f"{generation}.{function}".rsplit(".", 1)
+            section = page.split(f"### {module}\n")[1].split("\n#")[0]
+            assert f"`{name}(" in section
+    assert "`nc_matmul(dst, stationary, moving," in page
+    assert "`nc_matmul(stationary, moving," in page
 
 
 @pytest.mark.parametrize("package", FACES)

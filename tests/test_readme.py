@@ -54,6 +54,26 @@ def test_the_same_kernel_by_the_command_line(tmp_path):
         assert " ".join(part.split()) in in_one_line
 
 
+def test_an_nki_kernel_by_the_command_line():
+    text = README.read_text(encoding="utf-8")
+    told = text.split("$ trn-wse nki ")[1].split("```")[0]
+    command, *expected = told.strip().splitlines()
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.nki", *command.split()],
+        cwd=README.parent,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    before, after = expected[: expected.index("...")], expected[-1]
+    assert lines[: len(before)] == before
+    # The difference itself is a few roundings, and those of XLA's exponential.
+    assert lines[-1].startswith("values: largest difference")
+    assert lines[-1].endswith(after.partition(", ")[2])
+
+
 def test_attention_over_chips():
     code, expected = example("Spread attention over chips you don't have")
     assert printed(code) == expected

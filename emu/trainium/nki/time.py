@@ -11,10 +11,13 @@ from emu.errors import NkiError
 from emu.given import told
 from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.nki.passes import PASSES, compiled, spill
+from emu.trainium.nki.passes.fit import fitted
+from emu.trainium.nki.passes.memory import memory
 from emu.trainium.nki.program import program
 from emu.trainium.nki.record import record
 from emu.trainium.nki.report import COMPILED, LITERAL, READINGS, Report
 from emu.trainium.nki.stubs import NEW, OLD
+from emu.trainium.nki.terms import check
 from emu.trainium.nki.tree import Recorded
 from emu.trainium.timed import Timed, check_arguments
 
@@ -117,6 +120,8 @@ def _report(
         # What does not fit on the chip is spilled in either reading, or there would be none.
         left_out = skip if reading == COMPILED else set(PASSES) - {spill.NAME}
         recorded, effects = compiled(recorded, sheet.at(), left_out)
+        if reading == LITERAL:
+            recorded = fitted(recorded, memory(sheet.at()))
     arguments = tuple(
         jax.ShapeDtypeStruct(tensor.shape, jnp.dtype(tensor.dtype))
         for tensor in recorded.inputs
@@ -128,6 +133,9 @@ def _report(
         program=program(recorded, depths=recorded.depths),
         arguments=arguments,
     )
+    if other is not None:
+        # The reading that was asked for: what is wrong with the kernel is told here.
+        check(recorded, timed.program, sheet.at(), *arguments)
     return Report(
         kernel=title,
         generation=recorded.generation,
