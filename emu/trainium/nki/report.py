@@ -84,6 +84,20 @@ class Report:
         return sum(effect.spilled_bytes for effect in self.effects)
 
     @property
+    def single(self) -> tuple[str, ...]:
+        """Tiles of loops that have one buffer in the literal reading, where two do not fit."""
+        if self.reading != LITERAL:
+            return ()
+        # The kernel's own names for them, or the lines of those that have none.
+        return tuple(
+            dict.fromkeys(
+                tensor.name or str(tensor.place)
+                for tensor, depth in self.recorded.depths.items()
+                if depth == 1
+            )
+        )
+
+    @property
     def mfu(self) -> float:
         """Share of the Tensor Engine's peak that does useful work."""
         return self.timed.utilisation.mfu
@@ -147,6 +161,7 @@ class Report:
             "bound": timed.bounds.bottleneck_engine,
             "reasons": self.reasons,
             "peak_bytes": timed.peak_bytes,
+            "single_buffers": list(self.single),
             "passes": [dataclasses.asdict(effect) for effect in self.effects],
             "other_reading": None
             if self.other is None
@@ -199,6 +214,10 @@ def lines(report: Report) -> list[str]:
         told.append(f"MBU {use.mbu:.1%}")
     told.append(f"bound: {NAMES.get(timed.bounds.bottleneck_engine, 'DMA engines')}")
     told += _capacity(timed)
+    if report.single:
+        told.append(
+            f"one buffer each, as two do not fit: {', '.join(report.single)}, declared in loops"
+        )
     told += [f"{effect.name}: {effect.sentence}" for effect in report.effects]
     told += [f"{n}. {reason}" for n, reason in enumerate(report.reasons[:3], 1)]
     return told

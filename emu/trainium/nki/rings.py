@@ -3,7 +3,7 @@
 A tile that is declared inside a loop is a ring: its next turn uses the next buffer. How deep it is,
 NKI does not say of most kernels. In the literal reading a kernel that rotates tiles itself, or
 declares one outside of the loops, has what it wrote: one buffer each; a tile that each turn of a
-loop has anew is a ring of two.
+loop has anew is a ring of two, or of one where that many do not fit (`passes.fit`).
 """
 
 import dataclasses

@@ -4,12 +4,14 @@ import textwrap
 import types
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from emu import EmulationError
 from emu.trainium.nki import launch, load
+from emu.trainium.nki.time import nki_time
 
 BENCHMARK = """
 import numpy as np
@@ -110,3 +112,35 @@ def test_the_first_launch_of_a_script(tmp_path: Path) -> None:
     assert found.grid == (2,)
     assert [each.shape for each in found.arguments] == [(256, 512)] * 2
     assert launch.first_launch(lambda: None) is None
+
+
+WIDE = """
+from neuronxcc import nki
+import neuronxcc.nki.language as nl
+
+@nki.jit
+def kernel(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    for i in nl.affine_range(4):
+        rows = 128 * i + nl.arange(128)[:, None]
+        wide = nl.ndarray((128, {columns}), dtype=x.dtype, buffer=nl.sbuf, name="wide")
+        columns = nl.arange({columns})[None, :]
+        wide[...] = nl.load(x[rows, columns])
+        nl.store(out[rows, columns], wide)
+    return out
+"""
+
+
+@pytest.mark.parametrize(("columns", "single"), [(8192, ()), (32768, ("wide",))])
+def test_two_buffers_in_the_literal_reading_where_they_fit(
+    tmp_path: Path, columns: int, single: tuple[str, ...]
+) -> None:
+    """Of 192 KiB a partition one tile takes 32 or 128."""
+    module = script(tmp_path, WIDE.format(columns=columns))
+    x = jax.ShapeDtypeStruct((512, columns), np.float32)
+    report = nki_time(module.kernel, [x], reading="literal")
+    assert report.single == single
+    assert report.as_dict()["single_buffers"] == list(single)
+    assert ("one buffer each, as two do not fit: wide" in str(report)) == bool(single)
+    buffers = 2 - len(single)
+    assert report.timed.peak_bytes["sbuf"] == buffers * 128 * columns * 4
