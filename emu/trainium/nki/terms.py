@@ -80,11 +80,14 @@ def _named(operation: Operation, operand: "re.Match[str]") -> str:
     reads = operation.reads
     if choice.operands is not None:
         reads = tuple(reads[each] for each in choice.operands)
-    # What a result replaces in place is no operand of its own (`emu.boxes.Old`).
-    reads = tuple(read for read in reads if not _is_replaced(read, operation.writes))
     operands = (*(operation.writes if choice.instruction.in_place else ()), *reads)
+    # What a sum replaces in place may be no operand of its own (`emu.boxes.Old`): of two tensors
+    # that the number could mean none is named.
+    kept = tuple(each for each in reads if not _is_replaced(each, operation.writes))
+    fewer = (*operands[: len(operands) - len(reads)], *kept)
     access = operands[place] if place < len(operands) else None
-    if not isinstance(access, Access):
+    is_certain = place >= len(fewer) or fewer[place] is access
+    if not isinstance(access, Access) or not is_certain:
         return operand[0]
     tensor = access.tensor
     if tensor.name:
