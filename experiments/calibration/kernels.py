@@ -54,12 +54,6 @@ class Measured:
         found = STEP.fullmatch(self.id)
         return None if found is None else found[1]
 
-    @property
-    def step(self) -> int:
-        """Which step of its ladder it is; 0 where it stands alone."""
-        found = STEP.fullmatch(self.id)
-        return 0 if found is None else int(found[2])
-
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
@@ -155,7 +149,7 @@ def _measured(row: dict[str, str | None], where: str) -> Measured:
         source_file=cell("source_file"),
         shapes=cell("shapes"),
         dtype=cell("dtype"),
-        latency_ms=value * UNITS[cell("unit")] * 1e3,
+        latency_ms=round(value * UNITS[cell("unit")] * 1e3, 9),
         use=cell("use") or PREDICTED,
         hbm_read_mb=_number(cell("hbm_read_mb")),
         hbm_write_mb=_number(cell("hbm_write_mb")),

@@ -4,9 +4,9 @@ Three layouts are known, each by what it looks like and not by its name:
 
 - a kernel's file beside a folder `reference`, in which a file of the same name gives inputs as
   `get_inputs()` and brings them into the kernel's form by `transform_to_nki_inputs`;
-- a tuner's trace, a file with a candidate after another, each as text (`code='''...'''`): step n
-  of a ladder is candidate n, and a harness beside it has `benchmark_nki(kernel)`, which launches
-  a kernel as it was measured;
+- a tuner's trace, a file with a candidate after another, each as text (`code='''...'''`) with its
+  measured latency (`score=`), by which a row's candidate is known; a harness beside it has
+  `benchmark_nki(kernel)`, which launches a kernel as it was measured;
 - any other file, with arguments written in the row: `x[4096,512] w[512]` of the row's dtype.
 """
 
@@ -30,8 +30,8 @@ from kernels import user_file
 
 ARRAY = re.compile(r"\w+\s*\[([\d,\s]+)\]")  # lhsT[8192,4096]
 SUBSTITUTE = re.compile(r"^# *SUBSTITUTE HERE.*$", re.MULTILINE)
-# Functions of the newer generation take their destination by name.
-NEWER = re.compile(r"\bdst\s*=|\bdma_copy\(")
+# Instructions of the newer generation take their destination first, by name or not.
+NEWER = re.compile(r"nisa\.\w+\(\s*dst\s*=|\bdma_copy\(")
 
 
 class NotFound(Exception):
@@ -143,42 +143,57 @@ def _shape(value: Any) -> Any:
 # --- a step of a tuner's trace ---
 
 
-def _candidates(text: str) -> Sequence[tuple[str, int]]:
-    """The text of each candidate of a trace, and its first line; empty for another file."""
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A step of a trace: its text, the text's first line, and the latency measured of it."""
+
+    text: str
+    line: int
+    score: float
+
+
+def _candidates(text: str) -> Sequence[Candidate]:
+    """The candidates of a trace, the first step first; empty for another file."""
     if "CodeCandidate(" not in text:
         return ()
-    # Not run: only the texts are taken, the innermost, which is the first step, first.
+    # Not run: only the texts are taken. A step holds the one before it as its parent.
     tree = ast.parse(text)
-    return list(_codes(tree.body[0])) if tree.body else ()
+    return list(_steps(tree.body[0])) if tree.body else ()
 
 
-def _codes(node: ast.AST) -> Iterator[tuple[str, int]]:
+def _steps(node: ast.AST) -> Iterator[Candidate]:
     while isinstance(node, ast.Expr):
         node = node.value
     if not isinstance(node, ast.Call):
         return
     named = {keyword.arg: keyword.value for keyword in node.keywords}
-    parent = named.get("parent")
-    if parent is not None:
-        yield from _codes(parent)
-    code = named.get("code")
-    if isinstance(code, ast.Constant) and isinstance(code.value, str):
-        yield code.value, code.lineno
+    if "parent" in named:
+        yield from _steps(named["parent"])
+    code, score = named.get("code"), named.get("score")
+    if (
+        isinstance(code, ast.Constant)
+        and isinstance(code.value, str)
+        and isinstance(score, ast.Constant)
+        and isinstance(score.value, int | float)
+    ):
+        yield Candidate(code.value, code.lineno, score.value)
 
 
 def _of_trace(
-    measured: Measured, path: pathlib.Path, candidates: Sequence[tuple[str, int]]
+    measured: Measured, path: pathlib.Path, candidates: Sequence[Candidate]
 ) -> Source:
-    if measured.step >= len(candidates):
+    own = [each for each in candidates if each.score == measured.latency_ms]
+    if not own:
         raise NotFound(
-            f"{path.name}: has {len(candidates)} candidates, no step {measured.step}"
+            f"{path.name}: none of {len(candidates)} candidates was measured at "
+            f"{measured.latency_ms:g} ms"
         )
-    text, line = candidates[measured.step]
+    text = own[0].text
     is_newer = NEWER.search(text) is not None
     harness = _harness(path, is_newer)
     # What the harness imports before the kernel's place is what the step relies on.
     head, *_ = SUBSTITUTE.split(harness.read_text(encoding="utf-8"), 1)
-    step = load.load_text(text, file=str(path), line=line, usual=head)
+    step = load.load_text(text, file=str(path), line=own[0].line, usual=head)
     around = load.load(harness)
     kernel = _kernel(step, path)
 

@@ -65,8 +65,10 @@ S-none,trn1,third/plain none.py,"x[256,512]",float32,latency,12,us,
 @pytest.fixture
 def sources(tmp_path: pathlib.Path) -> pathlib.Path:
     steps = [BODY.format(name="test", width=width) for width in (64, 512)]
-    first = f"CodeCandidate(parent=None,\nplan=None,\ncode='''{steps[0]}''',\nscore=1)"
-    trace = f"CodeCandidate(parent={first},\nplan='wider',\ncode='''{steps[1]}''',\nscore=0.5)"
+    first = (
+        f"CodeCandidate(parent=None,\nplan=None,\ncode='''{steps[0]}''',\nscore=0.03)"
+    )
+    trace = f"CodeCandidate(parent={first},\nplan='wider',\ncode='''{steps[1]}''',\nscore=0.01)"
     files = {
         "bench/kernels/twice_M256_0.py": IMPORTS
         + BODY.format(name="kernel", width=512),
