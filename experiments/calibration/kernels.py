@@ -61,7 +61,8 @@ class Predicted:
 
     Attributes:
       measured: the row.
-      compiled_ms, literal_ms: latency by band, of either reading; empty where it cannot be read.
+      compiled_ms, literal_ms: latency by band, of either reading; empty where it cannot be read,
+        as where a kernel does not fit as it is written.
       hbm_read_mb, hbm_write_mb: of the compiled reading.
       why: why it cannot be read.
     """
@@ -169,10 +170,11 @@ def _number(text: str) -> float | None:
 
 def median_error_percent(rows: Sequence[Predicted], *, literal: bool = False) -> float:
     """Of the absolute errors."""
-    errors = [
-        row.literal_error_percent if literal else row.error_percent for row in rows
-    ]
-    return statistics.median(abs(error) for error in errors)
+    if literal:
+        errors = [row.literal_error_percent for row in rows if row.literal_ms]
+    else:
+        errors = [row.error_percent for row in rows]
+    return statistics.median(map(abs, errors)) if errors else math.nan
 
 
 def share_inside(rows: Sequence[Predicted]) -> float:

@@ -64,10 +64,16 @@ def _table(rows: Sequence[Predicted]) -> Table:
             f"{row.compiled_ms['nominal']:.4g}",
             f"{row.error_percent:+.1f} %",
             f"{row.compiled_ms['low']:.4g} - {row.compiled_ms['high']:.4g}{inside}",
-            f"{row.literal_ms['nominal']:.4g} ({row.literal_error_percent:+.0f} %)",
+            _literal(row),
             f"{row.hbm_read_mb:,.0f} / {row.hbm_write_mb:,.0f}{published}",
         )
     return table
+
+
+def _literal(row: Predicted) -> str:
+    if not row.literal_ms:
+        return "does not fit"
+    return f"{row.literal_ms['nominal']:.4g} ({row.literal_error_percent:+.0f} %)"
 
 
 def _published(measured: Measured) -> str:
@@ -116,8 +122,8 @@ def as_line(row: Predicted) -> tuple[object, ...]:
         row.compiled_ms["low"],
         row.compiled_ms["high"],
         row.error_percent,
-        row.literal_ms["nominal"],
-        row.literal_error_percent,
+        row.literal_ms.get("nominal", ""),
+        row.literal_error_percent if row.literal_ms else "",
         "ok",
     )
 

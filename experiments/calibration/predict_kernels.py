@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-from emu.errors import EmulationError
+from emu.errors import EmulationError, OutOfMemory
 from emu.trainium.nki import load
 from emu.trainium.nki.report import COMPILED, Report
 from emu.trainium.nki.time import nki_time
@@ -56,10 +56,14 @@ def predict(row: Measured, folder: pathlib.Path) -> Predicted:
         )
         literal = report.other
         assert literal is not None  # a report of a kernel has both
+        try:
+            literal_ms = _ms(literal)
+        except OutOfMemory:
+            literal_ms = {}  # as written it does not fit, which no compiler would leave so
         return Predicted(
             row,
             _ms(report),
-            _ms(literal),
+            literal_ms,
             report.hbm_read_bytes / 1e6,
             report.hbm_write_bytes / 1e6,
         )
