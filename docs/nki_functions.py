@@ -25,8 +25,8 @@ def markdown() -> str:
         "What a kernel may call ([time one](../nki.md)). A function of NKI that is not here is an "
         "error that names it, with the kernel's line.",
     ]
-    for generation, modules in GENERATIONS.items():
-        parts.append(f"## {generation}")
+    for api, modules in GENERATIONS.items():
+        parts.append(f"## {api}")
         for module, table in modules.items():
             parts.append(_module(module, table))
     formats = ", ".join(f"`{name}`" for name in DTYPES)

@@ -51,7 +51,7 @@ def predict(row: Measured, folder: pathlib.Path) -> Predicted:
             keywords=source.keywords,
             reading=COMPILED,
             grid=source.grid,
-            generation=source.generation,
+            api=source.api,
             title=row.id,
         )
         literal = report.other

@@ -45,7 +45,7 @@ class Source:
     Attributes:
       path: its file.
       kernel: decorated or not.
-      generation: of NKI.
+      api: of NKI.
       arguments: arrays by shape, and values.
       keywords: further ones by name.
       grid: of the launch.
@@ -53,7 +53,7 @@ class Source:
 
     path: pathlib.Path
     kernel: Callable[..., Any]
-    generation: str
+    api: str
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     grid: tuple[int, ...] = ()
@@ -76,7 +76,7 @@ def find(measured: Measured, folder: pathlib.Path) -> Source:
     arguments = _from_reference(path)
     if arguments is None:
         arguments = _from_row(measured)
-    return Source(path, kernel, load.generation(module), arguments, {})
+    return Source(path, kernel, load.api(module), arguments, {})
 
 
 # --- files ---
@@ -206,8 +206,8 @@ def _of_trace(
         raise NotFound(f"{harness.name}: benchmark_nki launches no kernel")
     arguments = tuple(_shape(value) for value in launched.arguments)
     keywords = {name: _shape(value) for name, value in launched.keywords.items()}
-    generation = getattr(kernel, "generation", "nki" if is_newer else "neuronxcc.nki")
-    return Source(path, kernel, generation, arguments, keywords, launched.grid)
+    api = getattr(kernel, "generation", "nki" if is_newer else "neuronxcc.nki")
+    return Source(path, kernel, api, arguments, keywords, launched.grid)
 
 
 def _harness(path: pathlib.Path, is_newer: bool) -> pathlib.Path:

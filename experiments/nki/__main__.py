@@ -141,7 +141,7 @@ def _read(request: Request, args: argparse.Namespace) -> Report:
             args.device,
             reading=args.reading,
             grid=request.grid,
-            generation=request.file.generation,
+            api=request.file.api,
             skip=args.skip,
             title=request.title,
         )

@@ -18,12 +18,12 @@ class KernelFile:
     Attributes:
       reference: the file and the kernel's name, as the user wrote them.
       kernel: decorated or not.
-      generation: `neuronxcc.nki` or `nki`, by what the file imports.
+      api: `neuronxcc.nki` or `nki`, by what the file imports.
     """
 
     reference: user_file.Reference
     kernel: Callable[..., Any]
-    generation: str
+    api: str
 
     @property
     def title(self) -> str:
@@ -56,11 +56,11 @@ def kernel_file(text: str) -> KernelFile:
     name = reference.name or _only(text, vars(module))
     with user_file.errors_in_one_line(reference):
         kernel = load.kernel(module, name)
-        generation = load.generation(module)
+        api = load.api(module)
     return KernelFile(
         dataclasses.replace(reference, name=name),
         kernel,
-        getattr(kernel, "generation", generation),
+        getattr(kernel, "generation", api),
     )
 
 

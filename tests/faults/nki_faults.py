@@ -44,7 +44,7 @@ def _kernel(
         recorded = record(
             load.kernel(module, "k"),
             arguments,
-            generation=name,
+            api=name,
             device=device,
             grid=(grid,) if grid else (),
         )

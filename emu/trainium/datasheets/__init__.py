@@ -49,6 +49,12 @@ declare_machine(
     ],
 )
 
+
+def neuroncore_version(device: str) -> int:
+    """That of a device by its name: 2 of `trn1`, whose cores are NeuronCore-v2."""
+    return GENERATIONS[device].generation
+
+
 SYSTEMS = (
     TRN1_32XLARGE,
     TRN1N_32XLARGE,
@@ -75,6 +81,7 @@ __all__ = [
     "NeuronCoreSheet",
     "System",
     "as_measured",
+    "neuroncore_version",
     "on_system",
     "systems_of",
     "with_cores",

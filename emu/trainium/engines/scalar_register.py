@@ -154,7 +154,7 @@ def activation_multiplied_accumulate(
     command: str,
     bias: float = 0.0,
 ) -> tuple[OnChip, Sbuf]:
-    """`activation_accumulate` with a scale `[p, 1]`."""
+    """`activation_accumulate` into `dst` and `register` with a scale `[p, 1]`."""
     name = "trn.activation_multiplied_accumulate"
     product = combine(name, "multiply", src, column(scale, src))
     return _activated(name, dst, register, shifted(name, product, bias), op, command)
@@ -177,7 +177,7 @@ def activation_scaled_accumulate(
     op: str,
     command: str,
 ) -> tuple[OnChip, Sbuf]:
-    """`activation_accumulate` with a scale and a bias, both `[p, 1]`."""
+    """`activation_accumulate` into `dst` and `register`, a scale and a bias `[p, 1]` each."""
     name = "trn.activation_scaled_accumulate"
     product = combine(name, "multiply", src, column(scale, src))
     x = combine(name, "add", product, column(bias, src))

@@ -245,7 +245,7 @@ def tensor_tensor_scan_immediate(
     reverse0: bool = False,
     reverse1: bool = False,
 ) -> OnChip:
-    """`tensor_tensor_scan` from an immediate, the same in every partition."""
+    """`dst` is `tensor_tensor_scan` from an immediate, the same in every partition."""
     name = "trn.tensor_tensor_scan_immediate"
     check(name, [op0, op1], dst, a, b)
     # Of the tile's own values, so that under `vmap` it varies over the mesh as they do.

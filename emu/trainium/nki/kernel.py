@@ -15,7 +15,7 @@ class Kernel:
 
     Attributes:
       func: the function as its author wrote it.
-      generation: of NKI that it was written for.
+      api: of NKI that it was written for.
       grid: of the launch, `kernel[4, 2](...)`.
       options: of the decorator, such as the number of iterations of a benchmark.
       report: of the last launch from a script.
@@ -25,12 +25,12 @@ class Kernel:
     def __init__(
         self,
         func: Callable[..., Any],
-        generation: str,
+        api: str,
         grid: tuple[int, ...] = (),
         **options: Any,
     ):
         self.func = func
-        self.generation = generation
+        self.api = api
         self.grid = grid
         self.options = options
         self.__name__ = getattr(func, "__name__", "kernel")
@@ -39,9 +39,7 @@ class Kernel:
     def __getitem__(self, grid: Any) -> "Kernel":
         """The kernel with a launch grid."""
         sizes = grid if isinstance(grid, tuple | list) else (grid,)
-        return type(self)(
-            self.func, self.generation, tuple(map(size, sizes)), **self.options
-        )
+        return type(self)(self.func, self.api, tuple(map(size, sizes)), **self.options)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if recording():
@@ -70,7 +68,7 @@ class Kernel:
         return record(
             self.func,
             arguments,
-            generation=self.generation,
+            api=self.api,
             device=device,
             grid=self.grid,
             keywords=keywords,
@@ -86,7 +84,7 @@ def size(part: object) -> int:
     raise NkiError(f"nki.jit: a grid has {part!r}, must be whole numbers or nl.nc(n)")
 
 
-def decorator(generation: str, **fixed: Any) -> Callable[..., Any]:
+def decorator(api: str, **fixed: Any) -> Callable[..., Any]:
     """A decorator with or without arguments: `@nki.jit`, `@nki.jit(mode=...)`."""
 
     def decorate(func: Any = None, *unused: Any, **options: Any) -> Any:
@@ -94,6 +92,6 @@ def decorator(generation: str, **fixed: Any) -> Callable[..., Any]:
             return lambda inner: decorate(inner, **options)
         bare = func.func if isinstance(func, Kernel) else func
         grid = func.grid if isinstance(func, Kernel) else ()
-        return Kernel(bare, generation, grid, **fixed, **options)
+        return Kernel(bare, api, grid, **fixed, **options)
 
     return decorate

@@ -254,7 +254,7 @@ def kernel(module: types.ModuleType, name: str) -> Callable[..., Any]:
     return found
 
 
-def generation(module: types.ModuleType) -> str:
+def api(module: types.ModuleType) -> str:
     """Which generation of NKI a module was written for, by what it imports."""
     loader = module.__dict__.get("__loader__")
     path = Path(str(module.__file__))

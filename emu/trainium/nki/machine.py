@@ -2,6 +2,7 @@
 
 import enum
 
+from emu.trainium.datasheets import neuroncore_version
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.record import current
 
@@ -15,16 +16,9 @@ class Generation(enum.IntEnum):
     gen4 = 4
 
 
-GENERATIONS = {
-    "trn1": Generation.gen2,
-    "trn2": Generation.gen3,
-    "trn3": Generation.gen4,
-}
-
-
 def get_nc_version() -> Generation:
     """The NeuronCore that the kernel is recorded for."""
-    return GENERATIONS[current().device]
+    return Generation(neuroncore_version(current().device))
 
 
 class TileSize:

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from emu.annotations import DType
+from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.engines.operators import BINARY, BITWISE, UNARY
 from emu.trainium.nki import machine, new_isa, old
 from emu.trainium.nki.functions import make, registers
 from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.record import current
-
-KIB = 1024
-# SBUF of a partition, of which a kernel may place tensors itself.
-SBUF_BYTES = {"trn1": 192 * KIB, "trn2": 192 * KIB, "trn3": 256 * KIB}
 
 
 class Operator:
@@ -93,7 +90,7 @@ class TileSize(machine.TileSize):
 
     @property
     def total_available_sbuf_size(self) -> int:
-        return SBUF_BYTES[current().device]
+        return GENERATIONS[current().device].sbuf_partition_bytes
 
 
 def zeros(

@@ -63,7 +63,7 @@ class Recorder:
     """What a kernel does, as it does it.
 
     Attributes:
-      generation: `neuronxcc.nki` or `nki`.
+      api: `neuronxcc.nki` or `nki`.
       device: `trn1`, `trn2` or `trn3`.
       grid: of the launch.
       program: which of the grid's programs is being recorded.
@@ -82,12 +82,12 @@ class Recorder:
 
     def __init__(
         self,
-        generation: str,
+        api: str,
         device: str,
         grid: tuple[int, ...] = (),
         whole: frozenset[str] | None = None,
     ):
-        self.generation = generation
+        self.api = api
         self.device = device
         self.grid = grid
         self.program: tuple[int, ...] = (0,) * len(grid)
@@ -100,7 +100,7 @@ class Recorder:
         self.sums: Tensor | None = None
         self.aliases: dict[Tensor, list[weakref.ref[Handle]]] = {}
         # The newer generation's launches are cores that run at the same time.
-        self.in_turn = bool(grid) and generation != "nki"
+        self.in_turn = bool(grid) and api != "nki"
         self.shared: list[Tensor] = []
         self.shares: Iterator[Tensor] = iter(())
         self.given: dict[Tensor, np.ndarray] = {}
@@ -260,7 +260,7 @@ class Recorder:
         """Whether only the first two turns of a loop and the last are run."""
         return (
             self.whole is not None
-            and self.generation == TRACED_ONCE
+            and self.api == TRACED_ONCE
             and kind in ("affine", "sequential")
             and str(place) not in self.whole
         )
@@ -313,7 +313,7 @@ def record(
     function: Callable[..., Any],
     arguments: Sequence[Any],
     *,
-    generation: str,
+    api: str,
     device: str = "trn2",
     grid: tuple[int, ...] = (),
     keywords: Mapping[str, Any] | None = None,
@@ -324,14 +324,14 @@ def record(
       function: the kernel, with or without the decorators of the stub modules.
       arguments: arrays or `jax.ShapeDtypeStruct`s, also inside lists, tuples, dicts and
         dataclasses; anything else is passed as it is.
-      generation: which modules the kernel was written for.
+      api: which modules the kernel was written for.
       device: for kernels that ask.
       grid: programs of an SPMD launch.
       keywords: further arguments by name.
     """
     kernel = bare(function)
     bound = inspect.signature(kernel).bind(*arguments, **(keywords or {}))
-    if generation == "nki" and math.prod(grid) > 1:
+    if api == "nki" and math.prod(grid) > 1:
         # The newer generation launches a program for each core.
         if grid != (2,):
             raise EmulationError(
@@ -341,24 +341,21 @@ def record(
         from emu.trainium.nki import cores
 
         return cores.joined(
-            *[
-                recorded(kernel, bound, generation, device, grid, core)
-                for core in (0, 1)
-            ]
+            *[recorded(kernel, bound, api, device, grid, core) for core in (0, 1)]
         )
-    return recorded(kernel, bound, generation, device, grid, 0)
+    return recorded(kernel, bound, api, device, grid, 0)
 
 
 def recorded(
     kernel: Callable[..., Any],
     bound: inspect.BoundArguments,
-    generation: str,
+    api: str,
     device: str,
     grid: tuple[int, ...],
     core: int,
 ) -> Recorded:
     """What all programs of a launch do in turn, or what one core's program does."""
-    recorder, result = run_through(kernel, bound, generation, device, grid, core)
+    recorder, result = run_through(kernel, bound, api, device, grid, core)
     outputs = returned(result)
     if not outputs:
         outputs = [tensor for tensor in recorder.stored if tensor.role == "input"]
@@ -371,7 +368,7 @@ def recorded(
     name = getattr(kernel, "__name__", "kernel")
     return Recorded(
         name,
-        generation,
+        api,
         body,
         tuple(recorder.inputs),
         tuple(outputs),
@@ -382,7 +379,7 @@ def recorded(
 def run_through(
     kernel: Callable[..., Any],
     given: inspect.BoundArguments,
-    generation: str,
+    api: str,
     device: str,
     grid: tuple[int, ...],
     core: int,
@@ -390,7 +387,7 @@ def run_through(
     """Runs the kernel, with as few turns of its loops as tell of all (`roll`)."""
     whole: set[str] = set()
     while True:
-        recorder = Recorder(generation, device, grid, frozenset(whole))
+        recorder = Recorder(api, device, grid, frozenset(whole))
         try:
             found = ran(recorder, kernel, given, False, core)
         except Uneven as loop:
@@ -400,16 +397,16 @@ def run_through(
             break
         except Exception:
             # Of a turn that was left out, or the kernel's own: every turn is run to tell.
-            if generation != TRACED_ONCE:
+            if api != TRACED_ONCE:
                 raise
             break
         if not sums_of_several(recorder):
             return found
         break
     try:
-        return ran(Recorder(generation, device, grid), kernel, given, False, core)
+        return ran(Recorder(api, device, grid), kernel, given, False, core)
     except Unlogged:
-        return ran(Recorder(generation, device, grid), kernel, given, True, core)
+        return ran(Recorder(api, device, grid), kernel, given, True, core)
 
 
 def sums_of_several(recorder: Recorder) -> bool:

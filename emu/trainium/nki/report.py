@@ -34,7 +34,7 @@ class Report:
 
     Attributes:
       kernel: as its author named it.
-      generation: `neuronxcc.nki` or `nki`.
+      api: `neuronxcc.nki` or `nki`.
       device: `trn1`, `trn2` or `trn3`.
       reading: `literal` or `compiled`.
       recorded: the kernel, after the passes of its reading.
@@ -44,7 +44,7 @@ class Report:
     """
 
     kernel: str
-    generation: str
+    api: str
     device: str
     reading: str
     recorded: Recorded
@@ -151,7 +151,7 @@ class Report:
         timed = self.timed
         return {
             "kernel": self.kernel,
-            "generation": self.generation,
+            "api": self.api,
             "device": self.device,
             "machine": timed.machine,
             "reading": self.reading,
@@ -193,7 +193,7 @@ def lines(report: Report) -> list[str]:
     timed = report.timed
     use = timed.utilisation
     told = [
-        f"{report.kernel} ({report.generation}) on {timed.machine}, {report.reading} reading",
+        f"{report.kernel} ({report.api}) on {timed.machine}, {report.reading} reading",
         f"latency {_us(report)} us (low / nominal / high; predicted, not measured)",
     ]
     if report.other is not None:

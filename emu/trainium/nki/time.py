@@ -36,7 +36,7 @@ def nki_time(
     keywords: Mapping[str, Any] | None = None,
     reading: str | None = None,
     grid: int | tuple[int, ...] = (),
-    generation: str | None = None,
+    api: str | None = None,
     skip: Collection[str] = (),
     title: str | None = None,
 ) -> Report:
@@ -53,7 +53,7 @@ def nki_time(
       reading: `literal` keeps the kernel's order and one or two buffers for each tile; `compiled`
         does what the vendor's compiler visibly does. By default that of the kernel's generation.
       grid: of the launch, as in `kernel[grid](...)`; a kernel that already has one keeps it.
-      generation: `neuronxcc.nki` or `nki`, for a function without a decorator.
+      api: `neuronxcc.nki` or `nki`, for a function without a decorator.
       skip: passes of the compiled reading that are left out.
       title: what reports call it, by default the function's name.
 
@@ -76,13 +76,13 @@ def nki_time(
     recorded = record(
         kernel,
         positional,
-        generation=getattr(kernel, "generation", None) or generation or OLD,
+        api=getattr(kernel, "generation", None) or api or OLD,
         device=device,
         grid=_grid(kernel, grid),
         keywords={**named, **(keywords or {})},
     )
     name = title or recorded.name
-    chosen = reading or DEFAULT_READING[recorded.generation]
+    chosen = reading or DEFAULT_READING[recorded.api]
     other = LITERAL if chosen == COMPILED else COMPILED
     return _report(
         recorded,
@@ -142,7 +142,7 @@ def _report(
         check(recorded, timed.program, sheet.at(), *arguments)
     return Report(
         kernel=title,
-        generation=recorded.generation,
+        api=recorded.api,
         device=device,
         reading=reading,
         recorded=recorded,

@@ -251,7 +251,7 @@ class Recorded:
 
     Attributes:
       name: of the kernel.
-      generation: `neuronxcc.nki` or `nki`: which one it was written for.
+      api: `neuronxcc.nki` or `nki`: which one it was written for.
       body: of one core; with `PerCore` parts where the cores of a launch do not do the same.
       inputs: the arguments that are tensors, in order.
       outputs: what the kernel returned, in order.
@@ -267,7 +267,7 @@ class Recorded:
     """
 
     name: str
-    generation: str
+    api: str
     body: list[Node]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

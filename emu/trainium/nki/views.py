@@ -277,4 +277,4 @@ def squeeze(handle: Handle, dim: int) -> Handle:
 def _generation() -> str:
     from emu.trainium.nki.record import current
 
-    return current().generation
+    return current().api

@@ -99,6 +99,7 @@ def test_what_rows_take():
     }
     added = dma_scatter_add.cost(device, TABLE, ROWS, INDEX)
     assert added.busy_cycles == law("", "store_queue", 0.5, 2).busy_cycles
+    assert added.moved_bytes is not None
     assert added.moved_bytes["hbm_read"] == 128 * ROW
     assert gather.engine == "load_queue" and scatter.engine == "store_queue"
     # Of a table's columns the rows are in pieces of their own.

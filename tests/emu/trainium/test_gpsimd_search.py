@@ -38,6 +38,7 @@ def test_a_gather_of_600_is_two_groups():
     index = sbuf(128, 600, dtype=I32)
     cost = isa.nc_n_gather.cost(DEVICE, sbuf(128, 600), sbuf(128, 5000), index)
     assert cost.busy_cycles == 2 * 150 + 2 * 600
+    assert cost.moved_bytes is not None
     assert cost.moved_bytes["sbuf_read"] == 2 * 128 * 600 * 4
     with pytest.raises(LimitExceeded, match="must be of the destination's shape"):
         isa.nc_n_gather.cost(DEVICE, sbuf(128, 601), sbuf(128, 5000), index)
@@ -105,6 +106,7 @@ def test_equal_values_are_found_in_their_places():
     operands = sbuf(128, 500), sbuf(128, 8, dtype=I32), sbuf(128, 500), sbuf(128, 8)
     cost = isa.nc_match_replace8_index.cost(DEVICE, *operands, value=0.0)
     assert cost.busy_cycles == 500 + 20
+    assert cost.moved_bytes is not None
     assert cost.moved_bytes["sbuf_write"] == 128 * (500 + 8) * 4
 
 

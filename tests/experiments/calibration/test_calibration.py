@@ -408,6 +408,7 @@ def test_a_point_of_an_earlier_release_says_what_that_of_today_predicts() -> Non
     assert [row.machine for row in rows] == ["Trainium1 under SDK 2.21", ""]
     # Both are limited by DMA, which that release drove at 6.6 of today's 17 GB/s an engine.
     assert rows[0].today == pytest.approx(rows[1].predicted["nominal"], rel=EXACT)
+    assert rows[0].today is not None
     assert rows[0].predicted["nominal"] > 1.3 * rows[0].today
     (line,) = table.earlier_lines(rows)
     assert line.startswith("old is of Trainium1 under SDK 2.21; ")

@@ -114,7 +114,8 @@ def measured(name: str, latency_ms: float) -> Measured:
 
 
 def predicted(name: str, latency_ms: float, *band_ms: float) -> Predicted:
-    band = dict(zip(("low", "nominal", "high"), band_ms, strict=True))
+    low, nominal, high = band_ms
+    band: dict[str, float] = {"low": low, "nominal": nominal, "high": high}
     return Predicted(measured(name, latency_ms), band, band)
 
 

@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 from emu.instruction import Instruction
+from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.tree import Choice
 
@@ -58,4 +59,4 @@ def offer(engine: object, function: str, *ways: Choice) -> tuple[Choice, ...]:
 
 def is_older(device: str) -> bool:
     """Whether the Scalar Engine has activations only, as up to Trainium1."""
-    return device == "trn1"
+    return not GENERATIONS[device].scalar_elementwise.value

@@ -9,6 +9,7 @@ import numpy as np
 
 from emu.annotations import DType
 from emu.trainium import isa
+from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.nki.functions import operands, psum, spread
 from emu.trainium.nki.functions.checks import refuse
 from emu.trainium.nki.functions.copy import out_of_psum
@@ -190,10 +191,11 @@ def _check(left: Access, right: Access, name: str) -> None:
             f"stationary free size is {left.shape[-1]}, at most {STATIONARY_LIMIT} "
             "(nl.tile_size.gemm_stationary_fmax)",
         )
-    if right.shape[-1] > MOVING_LIMIT and current().device != "trn3":
+    most = max(MOVING_LIMIT, GENERATIONS[current().device].moving_free_limit.value)
+    if right.shape[-1] > most:
         refuse(
             name,
-            f"moving free size is {right.shape[-1]}, at most {MOVING_LIMIT} "
+            f"moving free size is {right.shape[-1]}, at most {most} "
             "(nl.tile_size.gemm_moving_fmax)",
         )
     for argument, access in (("stationary", left), ("moving", right)):

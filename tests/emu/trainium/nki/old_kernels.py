@@ -18,7 +18,7 @@ nisa: Any = MODULES["neuronxcc.nki.isa"]
 def recorded(
     kernel: Callable[..., Any], *arguments: Any, device: str = "trn2"
 ) -> Recorded:
-    return record(kernel, arguments, generation="neuronxcc.nki", device=device)
+    return record(kernel, arguments, api="neuronxcc.nki", device=device)
 
 
 def operations(result: Recorded) -> list[Operation]:

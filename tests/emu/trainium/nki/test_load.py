@@ -47,8 +47,8 @@ def test_a_package_s_kernel_with_its_helpers(tmp_path: Path) -> None:
     (tmp_path / "lib/kernels/copy.py").write_text(KERNEL)
     before = set(sys.modules)
     module = load.load(tmp_path / "lib/kernels/copy.py")
-    assert load.generation(module) == "neuronxcc.nki"
-    recorded = record(load.kernel(module, "kernel"), (X,), generation="neuronxcc.nki")
+    assert load.api(module) == "neuronxcc.nki"
+    recorded = record(load.kernel(module, "kernel"), (X,), api="neuronxcc.nki")
     assert [isinstance(node, Loop) and node.count for node in recorded.body] == [4]
     assert [tensor.shape for tensor in recorded.outputs] == [(512, 64)]
     left = {name.partition(".")[0] for name in set(sys.modules) - before}
@@ -61,7 +61,7 @@ def test_a_kernel_as_text_keeps_its_lines() -> None:
     text = "@nki.jit\ndef step(x):\n  return nl.no_such_thing(x)\n"
     module = load.load_text(text, file="trace.py", line=100)
     with pytest.raises(EmulationError, match=r"no_such_thing.*trace.py:102"):
-        record(module.step, (X,), generation="neuronxcc.nki")
+        record(module.step, (X,), api="neuronxcc.nki")
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from emu import EmulationError, Program
 from emu.clock.reading import Event
 from emu.trainium import TRN2, dma_load, isa
 from emu.trainium.engines.memory import dma_store
-from emu.trainium.nki import interpret
+from emu.trainium.nki import interpret, rings
 from emu.trainium.nki.lower import lower
 from emu.trainium.nki.tree import Choice, Operation, Recorded, Tensor, walk
 from tests.emu.trainium.nki.trees import (
@@ -25,8 +25,8 @@ from tests.emu.trainium.nki.trees import (
 )
 
 
-def program(recorded: Recorded, **options: int) -> Program:
-    kernel = lower(recorded, **options)
+def program(recorded: Recorded, depth: int = rings.DEPTH) -> Program:
+    kernel = lower(recorded, depth=depth)
     return Program(kernel, {"nc": 1}, ((),) * len(recorded.inputs))
 
 

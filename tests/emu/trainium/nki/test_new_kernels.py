@@ -17,7 +17,7 @@ F32 = np.float32
 
 
 def recorded(kernel, *arguments, grid=(), device="trn2"):
-    return record(kernel, arguments, generation="nki", device=device, grid=grid)
+    return record(kernel, arguments, api="nki", device=device, grid=grid)
 
 
 def both(kernel, *arguments, **options):

@@ -207,7 +207,7 @@ def test_the_programs_of_a_launch_share_what_they_return():
         nl.store(output[rows, columns], nl.load(x[rows, columns]) * 2.0)
         return output
 
-    found = record(kernel, (X,), generation="neuronxcc.nki", grid=(2, 3))
+    found = record(kernel, (X,), api="neuronxcc.nki", grid=(2, 3))
     (result,) = interpret.run(found, X)
     np.testing.assert_allclose(result, 2 * X, 1e-6)
     loops = {loop.kind for _, path in walk(found.body) for loop in path}

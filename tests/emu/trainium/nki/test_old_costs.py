@@ -1,5 +1,6 @@
 """What the instructions cost that the older generation's functions brought."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from emu.instruction import Operand
@@ -34,7 +35,7 @@ def test_a_combined_tile_costs_what_a_tensor_tensor_costs():
 
 
 def test_a_combined_tile_is_copied_in_the_first_turn():
-    old, new = np.full((2, 3), 5, np.float32), np.ones((2, 3), np.float32)
+    old, new = jnp.full((2, 3), 5.0), jnp.ones((2, 3))
     for turn, expected in ((0, 1), (1, 5), (7, 5)):
         result = isa.tensor_combine(old, new, np.int32(turn), op="max")
         np.testing.assert_array_equal(result, np.full((2, 3), expected))

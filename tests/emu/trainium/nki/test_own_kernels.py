@@ -251,5 +251,5 @@ def test_steps_of_a_ladder_get_faster(file, device):
 def test_there_are_ten_of_each_generation():
     files = {path.name for path in FOLDER.glob("*.py")}
     assert files == {name.split(":")[0] for name in OWN}
-    for generation in ("old_", "new_"):
-        assert len([name for name in files if name.startswith(generation)]) >= 10
+    for api in ("old_", "new_"):
+        assert len([name for name in files if name.startswith(api)]) >= 10

@@ -68,7 +68,7 @@ def recorded(make, shape) -> tuple[Recorded, list]:
         nisa = modules["neuronxcc.nki.isa"]
         kernel, runs = make(nl, nisa)
         argument = jax.ShapeDtypeStruct(shape, np.float32)
-        return record(kernel, [argument], generation="neuronxcc.nki"), runs
+        return record(kernel, [argument], api="neuronxcc.nki"), runs
 
 
 def times(found: Recorded) -> int:
