@@ -68,9 +68,10 @@ def both_machines(printed):
 def how_far_to_believe_it(printed):
     errors = re.findall(r"([+-]\d+\.\d) % predicted", printed)
     assert len(errors) > 5
-    # One miss, which the tutorial names, and no other of this size.
+    # One miss, which the tutorial names, and no other of this size. Two points of Trainium1 are of
+    # an earlier release; beside them stands what today's sheet says.
     missed = [error for error in errors if abs(float(error)) > 15]
-    assert missed == ["+47.7"]
+    assert missed == ["-38.5", "-47.3", "+47.7"]
 
 
 CHECKS = (

@@ -9,6 +9,7 @@ from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.nki.passes import PASSES
 from emu.trainium.nki.report import READINGS, Report
 from emu.trainium.nki.time import nki_time
+from experiments.kernel import figures as kernel_figures
 from experiments.kernel import picture
 from experiments.kernel import report as tables
 from experiments.nki import check, show
@@ -42,7 +43,7 @@ def options(parser: cli.Parser) -> None:
     parser.epilog = USAGE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "words", nargs="+", metavar="WORD", help="what to time, see below"
+        "words", nargs="*", metavar="WORD", help="what to time, see below"
     )
     parser.add_argument(
         "--arg", action="append", default=[], metavar="NAME=VALUE", help="an argument"
@@ -118,8 +119,9 @@ def _kernels(words: Sequence[str]) -> list[str]:
         return list(words)
     if len(words) == 3 and words[1] == VERSUS:
         return [words[0], words[2]]
+    given = " ".join(words) or "no kernel"
     raise UsageError(
-        f"{' '.join(words)}: name one kernel, FILE.py:KERNEL, or two with {VERSUS!r} between"
+        f"{given}: name one kernel, FILE.py:KERNEL, or two with {VERSUS!r} between"
     )
 
 
@@ -171,6 +173,7 @@ def _checked(
 
 def _write(report: Report, name: str, figures: dict, output: Output) -> None:
     output.figures(name, figures)
+    output.table(name, kernel_figures.CSV, kernel_figures.rows(report.timed))
     output.file(f"{name}.trace.json", report.write_perfetto)
     output.file(f"{name}.png", lambda path: picture.draw(report.timed, path))
 

@@ -355,7 +355,7 @@ FAULTS: Faults = {
         "an operand is in psum, must be in sbuf on GpSimd",
     ),
     "an unknown operator": Fault(
-        pair(op="divide"), "trn.tensor_tensor: op is 'divide', must be one of add"
+        pair(op="hypot"), "trn.tensor_tensor: op is 'hypot', must be one of add"
     ),
     "an operator of symbols": Fault(pair(op="+"), r"op is '\+', must be one of add"),
     "shapes that differ": Fault(

@@ -260,8 +260,8 @@ FAULTS: Faults = {
         "source is bfloat16, must be the destination's float32",
     ),
     "a copy from HBM": Fault(
-        reads(lambda x: dma_store(dma_copy(sbuf(128, 512), x)), TILE),
-        "trn.dma_copy: operand 1 is in hbm",
+        reads(lambda x: dma_store(isa.tensor_copy(sbuf(128, 512), x)), TILE),
+        "trn.tensor_copy: operand 1 is in hbm",
     ),
     # --- use ---
     "a tile that was overwritten": Fault(

@@ -102,7 +102,7 @@ def test_files_are_written(file: str, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
     run(f"{file}:twice", *ARGUMENT, "--out", str(out))
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["nki.json", "nki.png", "nki.trace.json"]
+    assert names == ["nki.csv", "nki.json", "nki.png", "nki.trace.json"]
     assert json.loads((out / "nki.trace.json").read_text())["traceEvents"]
 
 

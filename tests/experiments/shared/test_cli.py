@@ -16,11 +16,13 @@ from experiments.shared.output import Output
 ROOT = pathlib.Path(__file__).parents[3]
 EXPERIMENTS = sorted(command.experiments())
 # Words that answer each question in seconds.
+NKI = ROOT / "examples" / "nki" / "old_elementwise.py"
 SMALL = {
     "bench": ["clock", "--repeats", "1"],
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
+    "nki": [f"{NKI}:gated_silu", "--inputs", f"{NKI}:inputs"],
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "2"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "2"],
     "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],

@@ -192,7 +192,8 @@ def test_the_ladder(device):
         pairs[name][1] - pairs[name][0] for name in LADDER
     )
     assert masked > causal > pipelined and grouped > pipelined
-    assert grouped < causal * 1.005
+    # It has an access or two more a group, each of which costs the Vector Engine its fixed time.
+    assert grouped < causal * 1.01
     assert pairs["full"][1] < pairs["masked"][1]
     moved = {
         name: clock_of(name, device, 2048).tally.by("bytes")["hbm_read"]
