@@ -206,7 +206,7 @@ def _of_trace(
         raise NotFound(f"{harness.name}: benchmark_nki launches no kernel")
     arguments = tuple(_shape(value) for value in launched.arguments)
     keywords = {name: _shape(value) for name, value in launched.keywords.items()}
-    api = getattr(kernel, "generation", "nki" if is_newer else "neuronxcc.nki")
+    api = getattr(kernel, "api", "nki" if is_newer else "neuronxcc.nki")
     return Source(path, kernel, api, arguments, keywords, launched.grid)
 
 

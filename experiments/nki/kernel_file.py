@@ -60,7 +60,7 @@ def kernel_file(text: str) -> KernelFile:
     return KernelFile(
         dataclasses.replace(reference, name=name),
         kernel,
-        getattr(kernel, "generation", api),
+        getattr(kernel, "api", api),
     )
 
 

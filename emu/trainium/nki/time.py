@@ -76,7 +76,7 @@ def nki_time(
     recorded = record(
         kernel,
         positional,
-        api=getattr(kernel, "generation", None) or api or OLD,
+        api=getattr(kernel, "api", None) or api or OLD,
         device=device,
         grid=_grid(kernel, grid),
         keywords={**named, **(keywords or {})},
