@@ -33,6 +33,9 @@ import neuronxcc.nki.typing as nt
 """What kernels that are given as text without their imports rely on."""
 
 
+IMPORTS_OLDER = re.compile(r"^\s*(from|import)\s+neuronxcc\b", re.MULTILINE)
+
+
 class Loaded:
     """The files that a kernel is made of, imported.
 
@@ -255,17 +258,18 @@ def kernel(module: types.ModuleType, name: str) -> Callable[..., Any]:
 
 
 def api(module: types.ModuleType) -> str:
-    """Which generation of NKI a module was written for, by what it imports."""
-    loader = module.__dict__.get("__loader__")
+    """Which NKI a module was written for, `neuronxcc.nki` or `nki`, by what it imports."""
+    modules = [
+        value for value in vars(module).values() if isinstance(value, types.ModuleType)
+    ]
+    if any(each.__name__.startswith("neuronxcc") for each in modules):
+        return stubs.OLD
+    # Kernels import in their own bodies too, which nobody has run yet.
     path = Path(str(module.__file__))
-    old = any(hasattr(v, "__name__") and str(getattr(v, "__name__", "")).startswith("neuronxcc")
-              for v in vars(module).values())  # fmt: skip
-    if not old and isinstance(loader, Loader) and path.is_file():
-        old = (
-            re.search(r"^\s*(from|import)\s+neuronxcc\b", path.read_text(), re.M)
-            is not None
-        )
-    return "neuronxcc.nki" if old else "nki"
+    is_loaded = isinstance(module.__dict__.get("__loader__"), Loader)
+    if is_loaded and path.is_file() and IMPORTS_OLDER.search(path.read_text()):
+        return stubs.OLD
+    return stubs.NEW
 
 
 @contextlib.contextmanager
