@@ -10,7 +10,8 @@ Example: four copies of 500 ns and two sums of 400 ns that only Vector runs: Vec
 start with, so the copies go Scalar, Scalar, Vector, Scalar: 1,300 and 1,500 ns, not 2,800 and 0.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 from emu.trainium.nki.passes.costs import Costs
 from emu.trainium.nki.passes.effect import Effect
@@ -20,20 +21,42 @@ from emu.trainium.nki.tree import Operation, Recorded
 NAME = "engines"
 
 
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One of an operation's choices: its place among them, its engine, and all turns' ticks."""
+
+    place: int
+    engine: str
+    ticks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+    """An operation with the ways to run it."""
+
+    operation: Operation
+    ways: list[Way]
+
+    @property
+    def shortest_ticks(self) -> int:
+        """Of the fastest way."""
+        return min(way.ticks for way in self.ways)
+
+
 def apply(recorded: Recorded, costs: Costs) -> tuple[Recorded, Effect]:
     """Chooses an engine for each operation that has several."""
     body = copied(recorded.body)
-    found = operations(body)
-    before = busy([(each, turns(path)) for each, path in found], costs)
-    balance([(each, turns(path)) for each, path in found], costs)
-    after = busy([(each, turns(path)) for each, path in found], costs)
-    hz = costs.device.tick_hz
-    parts = [
-        f"{engine} busy {before.get(engine, 0) / hz * 1e6:,.0f} -> "
-        f"{after.get(engine, 0) / hz * 1e6:,.0f} us"
-        for engine in sorted({*before, *after})
-        if before.get(engine) != after.get(engine)
-    ]
+    weighed = [(each, turns(path)) for each, path in operations(body)]
+    before = busy(weighed, costs)
+    balance(weighed, costs)
+    after = busy(weighed, costs)
+    us_per_tick = 1e6 / costs.device.tick_hz
+    parts: list[str] = []
+    for engine in sorted({*before, *after}):
+        old, new = before.get(engine, 0), after.get(engine, 0)
+        if old != new:
+            told = f"{old * us_per_tick:,.0f} -> {new * us_per_tick:,.0f} us"
+            parts.append(f"{engine} busy {told}")
     said = ", ".join(parts) or "all as the kernel has them"
     return with_body(recorded, body), Effect(NAME, said)
 
@@ -51,26 +74,29 @@ def balance(weighed: Sequence[tuple[Operation, int]], costs: Costs) -> None:
     """Chooses for each operation in place, the longest first."""
     fixed = [(each, times) for each, times in weighed if len(each.choices) == 1]
     load = busy(fixed, costs)
-    ways: list[tuple[int, int, Operation, list[tuple[int, str, int]]]] = []
-    for order, (operation, times) in enumerate(weighed):
-        if len(operation.choices) == 1:
-            continue
-        able: list[tuple[int, str, int]] = []
-        for place, choice in enumerate(operation.choices):
-            if choice.engine == "gpsimd" and operation.choice.engine != "gpsimd":
-                continue
-            spent = costs.asked(operation, choice)
-            if spent is not None:
-                able.append((place, spent.engine, times * spent.busy))
-        if able:
-            shortest = min(ticks for _, _, ticks in able)
-            ways.append((-shortest, order, operation, able))
-    for _, _, operation, able in sorted(ways, key=lambda way: way[:2]):
-        place, engine, ticks = min(
-            able, key=lambda way: (load.get(way[1], 0) + way[2], way[2])
+    open_ones: list[Open] = []
+    for operation, times in weighed:
+        if len(operation.choices) > 1:
+            ways = list(_ways(operation, times, costs))
+            if ways:
+                open_ones.append(Open(operation, ways))
+    # A stable sort: those that take as long stay in program order.
+    for each in sorted(open_ones, key=lambda each: -each.shortest_ticks):
+        best = min(
+            each.ways, key=lambda way: (load.get(way.engine, 0) + way.ticks, way.ticks)
         )
-        load[engine] = load.get(engine, 0) + ticks
-        operation.chosen = place
+        load[best.engine] = load.get(best.engine, 0) + best.ticks
+        each.operation.chosen = best.place
+
+
+def _ways(operation: Operation, times: int, costs: Costs) -> Iterator[Way]:
+    """Those of an operation's choices that the machine can run."""
+    for place, choice in enumerate(operation.choices):
+        if choice.engine == "gpsimd" and operation.choice.engine != "gpsimd":
+            continue
+        spent = costs.asked(operation, choice)
+        if spent is not None:
+            yield Way(place, spent.engine, times * spent.busy)
 
 
 __all__ = ["NAME", "apply", "balance", "busy"]
