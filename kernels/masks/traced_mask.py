@@ -7,8 +7,6 @@ and k = 5 they give True, 4, False and False. On the boxes q in 8..11 and k in 0
 
 import dataclasses
 import functools
-import os
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -19,7 +17,7 @@ import numpy as np
 from emu import given
 from emu.errors import EmulationError
 from emu.tracing import jaxpr as jaxprs
-from emu.tracing.jaxpr import is_kernel_file
+from emu.tracing.scalar import CannotTrace, traced
 from kernels.masks import catalogue, strided
 from kernels.masks.catalogue import Mask
 from kernels.masks.jax_division import known_division
@@ -111,41 +109,9 @@ class _Reading:
 def _traced(mask: Mask, name: str, index: jax.ShapeDtypeStruct) -> jaxprs.Body:
     """The mask's jaxpr; raises `UnreadableMask` with its own line where it cannot be traced."""
     try:
-        jaxpr = jax.make_jaxpr(mask)(index, index, index, index)
-    except jax.errors.TracerBoolConversionError as error:
-        raise UnreadableMask(
-            f"mask {name}: asks whether a position is true, but every position is meant at once "
-            f"({_line(error, mask)}); write `&`, `|`, `~` or `jnp.where` in place of `and`, `or`, "
-            "`not` or `if`"
-        ) from None
-    except (
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.ConcretizationTypeError,
-    ) as error:
-        raise UnreadableMask(
-            f"mask {name}: hands a position to NumPy or Python, which want one number "
-            f"({_line(error, mask)}); use `jnp`, and `jnp.asarray(table)[k]` for a NumPy table"
-        ) from None
-    except UnreadableMask:
-        raise
-    except Exception as error:  # whatever a user's function raises
-        what = str(error).splitlines() or [""]
-        raise UnreadableMask(
-            f"mask {name}: raises {type(error).__name__}: {what[0]} ({_line(error, mask)})"
-        ) from None
-    return jaxprs.body(jaxpr)
-
-
-def _line(error: BaseException, mask: Mask) -> str:
-    """`file.py:line` at which an error left the mask's file, or the innermost line of a kernel."""
-    code = getattr(mask, "__code__", None)
-    own = None if code is None else code.co_filename
-    found = "unknown line"
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == own or (own is None and is_kernel_file(frame.filename)):
-            found = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-    return found
+        return traced(mask, [index] * 4)
+    except CannotTrace as error:
+        raise UnreadableMask(f"mask {name}: {error.what} ({error.line})") from None
 
 
 class TracedMask:

@@ -187,7 +187,7 @@ FAULTS: Faults = {
         masked(lambda b, h, q, k: None), "returns .*not one bool", line=False
     ),
     "a mask that raises": Fault(masked(raises), "raises ZeroDivisionError"),
-    "a mask that branches": Fault(masked(branches), "asks whether a position is true"),
+    "a mask that branches": Fault(masked(branches), "asks whether a value is true"),
     "a mask with a loop": Fault(masked(loops), "no rule for while"),
     "a mask by chance": Fault(
         masked(draws),
