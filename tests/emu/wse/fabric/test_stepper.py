@@ -1,11 +1,14 @@
 """The stepper's front: the path it takes, and errors that name the PE, the color and the cycle."""
 
+import jax
 import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded, OutOfMemory
 from emu.wse import WSE2, WSE3, WSE3_SILICON
 from emu.wse.fabric import ops, stepper
+from emu.wse.fabric.cycles import run as cycle_run
+from emu.wse.fabric.encoding.encode import encode
 from emu.wse.fabric.errors import (
     Deadlock,
     Endless,
@@ -42,6 +45,31 @@ def test_both_paths_and_why_one_was_taken() -> None:
         stepper.run(pair(), WSE2.at(), path="trains").cycles
         == 17 + 1 + 2 + 1 + 2 + 4 + 4
     )
+
+
+@pytest.mark.parametrize("hasty_cycles", [7, 10_000])
+def test_how_the_step_is_compiled_changes_nothing(
+    hasty_cycles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of 60 words that goes on, from its cycle 7, in the step that is compiled well."""
+    encoded = encode(pair(sent=60, taken=60), DEVICE)
+
+    def cycles(hasty_cycles: int) -> cycle_run.Cycles:
+        monkeypatch.setattr(cycle_run, "FEWEST_HASTY_CYCLES", 1)
+        monkeypatch.setattr(cycle_run, "HASTY_PE_CYCLES", 2 * hasty_cycles)
+        return cycle_run.run(encoded, watch=np.arange(2), profiled=True)
+
+    well, found = cycles(0), cycles(hasty_cycles)
+    assert well.cycles == found.cycles > 60
+    for expected, got in zip(
+        jax.tree.leaves(parts(well)), jax.tree.leaves(parts(found))
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
+def parts(run: cycle_run.Cycles) -> tuple[object, ...]:
+    """What a run shows, in arrays and numbers."""
+    return run.state, run.counters, run.order.rows(), run.issues, run.steps, run.last
 
 
 def test_trains_are_refused_where_they_cannot_tell() -> None:
