@@ -67,7 +67,8 @@ class Cost:
         of weights; reports split it off.
       taken: engine to the cycles of that engine this instruction takes away without waiting for
         it: DMA queues share the same DMA engines.
-      excludes: engines that cannot run at the same time, such as two that share a port.
+      ports: memories whose port the engine shares with another, of those that the instruction
+        accesses: one engine uses such a port at a time.
       duty: share of the engine in use while it is busy, for an engine that throttles.
     """
 
@@ -82,7 +83,7 @@ class Cost:
     lead_cycles: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     lost: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     taken: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    excludes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     duty: float = 1.0
 
 

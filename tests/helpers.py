@@ -309,7 +309,7 @@ def extras(engine, busy):
         {"lead_cycles": ((1, 7),)},
         {"lost": (("idling", busy // 2),)},
         {"taken": ((other, 4),)},
-        {"excludes": (other,)},
+        {"ports": ("fast",)},
         {"duty": 0.25},
     ]
 

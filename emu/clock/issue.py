@@ -9,7 +9,7 @@ import numpy as np
 
 from emu.clock import bands, names, recording, throttle
 from emu.clock.issued import Issue, Timing
-from emu.clock.resources import Path, Ring
+from emu.clock.resources import Path, Port, Ring
 from emu.clock.state import ClockState
 from emu.clock.tally import Cores, counts
 from emu.clock.throttle import Charge
@@ -42,7 +42,7 @@ def issue(
     _book(state, issued, timing)
     _occupy(state, issued, timing)
     _count(state, issued)
-    _hold(issued, timing)
+    _hold(state, issued, timing)
     if state.trace is not None:
         recording.instruction(state.trace, issued, timing)
     return _results(state, issued, timing)
@@ -130,7 +130,7 @@ def _count(state: ClockState, issued: Issue) -> None:
     state.tally.add(price.counts, cores)
 
 
-def _hold(issued: Issue, timing: Timing) -> None:
+def _hold(state: ClockState, issued: Issue, timing: Timing) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
     inst = issued.inst
     engine = issued.engine
@@ -151,11 +151,16 @@ def _hold(issued: Issue, timing: Timing) -> None:
         # it: that one waits for the tile to be ready, and a tile in parts is with the last.
         elif not inst.partial:
             buffer.use(done, engine.cause)
-        port = buffer.port
-        if port is not None:
-            port.until = later(port.until, freed)
-            port.engine = names.choose(active, engine.name, port.engine)
-            port.uses += 1
+        if buffer.port is not None:
+            _use_port(buffer.port, issued, freed)
+    for space in issued.price.cost.ports:
+        _use_port(state.port((space, None)), issued, freed)
+
+
+def _use_port(port: Port, issued: Issue, freed: Ticks) -> None:
+    port.until = later(port.until, freed)
+    port.engine = names.choose(issued.active, issued.engine.name, port.engine)
+    port.uses += 1
 
 
 # --- checks ---

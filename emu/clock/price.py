@@ -53,14 +53,12 @@ class Prices:
       device: whose prices they are.
       kept: those that no count changes, by equation and memory spaces.
       lead: the longest lead of any operand, in ticks.
-      excluded: engine to those that cannot run at the same time.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.kept: dict[PriceKey, Price] = {}
         self.lead = 0
-        self.excluded: dict[str, set[str]] = {}
 
     def price(
         self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
@@ -101,12 +99,6 @@ class Prices:
             # engine is free makes no instruction wait (`emu.loops.starting_state`).
             longest = int(np.max(ticks))
             self.lead = max(self.lead, longest)
-        engine = price.cost.engine
-        if engine is not None:
-            # Whom an engine must wait for without sharing an instruction shows in no count of uses,
-            # so a loop read alone is told by this what else it waits for.
-            excluded = self.excluded.setdefault(engine, set())
-            excluded.update(price.cost.excludes)
 
 
 class BandPrices:
@@ -131,16 +123,6 @@ class BandPrices:
     def lead(self) -> int:
         """The longest lead of any operand under any band, in ticks."""
         return max(prices.lead for prices in self.each)
-
-    @property
-    def excluded(self) -> dict[str, set[str]]:
-        """Engine to those that cannot run at the same time, under any band."""
-        union: dict[str, set[str]] = {}
-        for prices in self.each:
-            for engine, others in prices.excluded.items():
-                excluded = union.setdefault(engine, set())
-                excluded.update(others)
-        return union
 
     def price(
         self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]

@@ -19,8 +19,8 @@ from emu.tracing import jaxpr as jx
 Path: TypeAlias = "tuple[()] | tuple[Path, int]"
 """Where in a program: the enclosing path, then the number of an equation or of a branch."""
 
-PortKey: TypeAlias = tuple[str, int]
-"""Memory space and bank."""
+PortKey: TypeAlias = tuple[str, int | None]
+"""Memory space and bank; None is the port of the whole memory, where engines share one."""
 
 Row: TypeAlias = tuple[str, Hashable]
 """A clock by name: what kind of clock, and whose. `("last", "vector")`, `("port", ("psum", 3))`."""
@@ -66,7 +66,7 @@ class Engine:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Port:
-    """A part of a memory that one engine uses at a time, such as a PSUM bank.
+    """A memory or a part of it that one engine uses at a time, such as a PSUM bank.
 
     Attributes:
       until: tick at which its last user so far is done.

@@ -170,7 +170,7 @@ class ClockState:
         return self.writes
 
     def port(self, key: PortKey) -> Port:
-        """The port of a memory space's bank."""
+        """The port of a memory space's bank, or of the whole memory."""
         return self.ports.setdefault(key, Port())
 
     def there(self, aval: jx.Aval, space: str) -> Value:

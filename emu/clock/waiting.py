@@ -49,23 +49,25 @@ def earliest_start(state: ClockState, issue: Issue) -> tuple[Ticks, Cause]:
     for value in values:
         buffer = value.buffer
         if buffer is not None and buffer.port is not None:
-            _wait_for_port(buffer.port, engine, found)
-    for other in issue.price.cost.excludes:
-        found.append((state.engines[other].last, "port"))
+            _wait_for_port(buffer.port, engine, "bank", found)
+    for space in issue.price.cost.ports:
+        _wait_for_port(state.port((space, None)), engine, "port", found)
     for place, ticks in issue.price.lead.items():
         found.append((values[place].ready + ticks, "lead"))
     return _latest(found)
 
 
-def _wait_for_port(port: Port, engine: Engine, found: list[Candidate]) -> None:
-    """A bank makes an engine wait on the cores where another engine was its last user."""
+def _wait_for_port(
+    port: Port, engine: Engine, cause: str, found: list[Candidate]
+) -> None:
+    """A port makes an engine wait on the cores where another engine was its last user."""
     others = names.differs(port.engine, engine.name)
     if isinstance(others, np.ndarray):
         # Its own user needs no turn: there 0 is a time that decides nothing.
         until = select(others, port.until, 0)
-        found.append((until, "bank"))
+        found.append((until, cause))
     elif others:
-        found.append((port.until, "bank"))
+        found.append((port.until, cause))
 
 
 def _chain(issue: Issue) -> Ticks:

@@ -360,12 +360,6 @@ def _used_by(state: ClockState) -> Uses:
     """What was used in a state that began with nothing used."""
     engines = [name for name, engine in state.engines.items() if engine.uses]
     rows = [row for row, resource, _ in state.table() if resource.uses]
-    # An engine that cannot run at the same time is waited for, though nothing is issued to it.
-    excluded: set[str] = set()
-    for name in engines:
-        excluded.update(state.prices.excluded.get(name, ()))
-    excluded.difference_update(engines)
-    rows += [("last", other) for other in sorted(excluded)]
     return Uses(engines, rows)
 
 

@@ -87,12 +87,18 @@ def test_queue_starts_no_faster_than_its_interval():
 
 def test_engines_that_share_a_port_take_turns():
     def kernel(x):
-        a = fetch(tile(), x, engine="mul", busy=50, latency=50)
-        b = fetch(tile(), x, engine="add", busy=10, latency=10, excludes=("mul",))
-        return a, b
+        a = fetch(tile(), x, engine="mul", busy=50, latency=50, ports=("fast",))
+        b = fetch(tile(), x, engine="mul", busy=30, latency=30)
+        c = fetch(tile(), x, engine="add", busy=10, latency=10, ports=("fast",))
+        d = fetch(tile(), x, engine="add", busy=10, latency=10, ports=("fast",))
+        return a, b, c, d
 
-    _, second = events(kernel)
-    assert (second.start, second.cause) == (100, "port")
+    _, second, third, fourth = events(kernel)
+    # A tick of `mul` is 2: the port is free after the first 50, while `mul` goes on without it.
+    assert (second.start, second.end) == (100, 160)
+    assert (third.start, third.cause) == (100, "port")
+    # Its own user waits for the engine alone.
+    assert (fourth.start, fourth.cause) == (third.end, "engine")
 
 
 def test_operand_must_be_ready_a_lead_before_the_start():

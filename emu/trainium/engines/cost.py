@@ -84,7 +84,7 @@ def compute(
         flops=flops,
         moved_bytes=_moved(writes, reads),
         handover_cycles=device.handover_cycles,
-        excludes=_port_sharers(device, engine, spaces),
+        ports=_shared_ports(device, engine, spaces),
     )
 
 
@@ -118,15 +118,16 @@ def check_partitions(name: str, *tiles: Operand) -> None:
         )
 
 
-def _port_sharers(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:
-    """The engines that cannot run beside `engine` while it uses these memories."""
-    sharers = []
+def _shared_ports(device: Device, engine: str, spaces: set[str]) -> tuple[str, ...]:
+    """Of these memories those whose port `engine` shares with another engine."""
     # On Trainium1 Vector and Scalar share a port of PSUM, Vector and GpSimd one of SBUF: a copy of
-    # the Vector Engine from PSUM to SBUF keeps both others waiting, one within SBUF GpSimd alone.
-    for first, second, space in device.shared_ports:
-        if space in spaces and engine in (first, second):
-            sharers.append(second if engine == first else first)
-    return tuple(sharers)
+    # the Vector Engine from PSUM to SBUF keeps both others waiting if they want the same memory,
+    # one within SBUF keeps GpSimd waiting alone.
+    return tuple(
+        space
+        for first, second, space in device.shared_ports
+        if space in spaces and engine in (first, second)
+    )
 
 
 def _moved(writes: Sequence[Operand], reads: Sequence[Operand]) -> dict[str, int]:

@@ -25,13 +25,13 @@ class Spent:
       engine: that runs it; all DMA queues are `dma`, as they share their engines.
       busy: until the engine can start its next.
       latency: until a dependent on another engine can start.
-      excludes: engines that cannot run meanwhile.
+      ports: memories whose port it shares with another engine meanwhile.
     """
 
     engine: str
     busy: int
     latency: int
-    excludes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
 
 
 class Costs:
@@ -67,7 +67,7 @@ class Costs:
             float(np.max(cost.latency_cycles) + np.max(cost.handover_cycles)) * each
         )
         engine = DMA if cost.taken and choice.engine == DMA else cost.engine
-        return Spent(engine, busy, max(busy, latency), cost.excludes)
+        return Spent(engine, busy, max(busy, latency), cost.ports)
 
     @functools.cached_property
     def _ticks_per_cycle(self) -> dict[str, int]:

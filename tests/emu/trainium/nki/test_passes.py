@@ -227,6 +227,38 @@ def test_looking_ahead_hides_the_wait_for_results():
     assert 200 <= found.ticks <= 300
 
 
+def test_turns_that_engines_begin_in_pairs_follow_each_other_evenly():
+    """A product's tile in two buffers: engines that take what is oldest begin two turns at once.
+
+    They then wait for both, 700 ticks for two turns. One turn after the other, the second product
+    a turn late, the Tensor Engine never waits.
+    """
+    spent = [
+        Spent("tensor", 50, 150),
+        Spent("scalar", 50, 150),
+        Spent("tensor", 200, 200),
+    ]
+    limits = [
+        Constraint(0, 1, 0, 150),
+        Constraint(1, 2, 0, 150),
+        Constraint(1, 0, 2, 150),
+    ]
+    found = order(spent, limits, 8, 2)
+    assert found is not None and found.ticks == 50 + 200
+
+
+def test_a_shared_port_orders_the_engines_only_while_both_want_it():
+    # Scalar and Vector each take 100 with the port and 100 without: 200 a turn, not 300.
+    spent = [
+        Spent("scalar", 100, 100, ("psum",)),
+        Spent("scalar", 100, 100),
+        Spent("vector", 100, 100, ("psum",)),
+        Spent("vector", 100, 100),
+    ]
+    found = order(spent, [], 8, 2)
+    assert found is not None and found.ticks == 200
+
+
 def test_turns_side_by_side_run_as_often_and_faster(x, y):
     i = loop(12)
     loading, loaded = load(x, index(i), (i,))
