@@ -16,7 +16,7 @@ tiles, columns and numbers is in that machine's own `lower`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -81,7 +81,7 @@ class Operation:
     """One primitive of JAX, on values that depend on the arguments.
 
     Attributes:
-      name: of the primitive.
+      name: of the primitive, or of the function called where that stays whole.
       operands: what it reads.
       equation: of the jaxpr, with its parameters.
       shape: of one result; `()` but inside look-ups.
@@ -219,7 +219,10 @@ class Elementwise:
 
 
 def read(
-    function: Callable[..., Any], inputs: Sequence[Input], what: str
+    function: Callable[..., Any],
+    inputs: Sequence[Input],
+    what: str,
+    whole: Collection[str] = (),
 ) -> Elementwise:
     """Reads a scalar function.
 
@@ -227,6 +230,8 @@ def read(
       function: of one scalar for each of `inputs`, by position.
       inputs: its arguments.
       what: names the function in errors: `score of alibi`.
+      whole: names of called functions, such as `floor_divide`, that stay one operation each where
+        they work on integers; JAX spells it out in half a dozen others.
 
     Raises:
       CannotLower: JAX cannot trace it, or it gives anything but one scalar.
@@ -243,7 +248,7 @@ def read(
             "query and one key at a time",
             defined_at(function),
         )
-    reader = _Reader(what, tuple(inputs))
+    reader = _Reader(what, tuple(inputs), whole)
     arguments: list[Operand] = [Slot(place) for place in range(len(inputs))]
     (result,) = reader.inline(body, arguments)
     return Elementwise(what, tuple(inputs), reader.read_by(result), result)
@@ -252,8 +257,9 @@ def read(
 class _Reader:
     """Inlines calls, folds constants and follows axes."""
 
-    def __init__(self, what: str, inputs: tuple[Input, ...]):
+    def __init__(self, what: str, inputs: tuple[Input, ...], whole: Collection[str]):
         self._what = what
+        self._whole = whole
         self._axes: list[Axes] = [x.axes for x in inputs]
         self._operations: list[Operation] = []
         self._calls: list[jaxprs.Equation] = []  # equations that are being inlined
@@ -285,7 +291,7 @@ class _Reader:
         if not slots:
             return self._folded(eqn, operands)
         called = jaxprs.call(eqn)
-        if called is not None:
+        if called is not None and not self._stays_whole(eqn):
             # An operation inside may have no line of the user's own; that of the call is told then.
             self._calls.append(eqn)
             results = self.inline(called, operands)
@@ -304,8 +310,9 @@ class _Reader:
         result = eqn.outvars[0].aval
         index = len(self._axes)
         self._axes.append(axes)
+        is_call = called is not None
         operation = Operation(
-            name=eqn.primitive.name,
+            name=eqn.params["name"] if is_call else eqn.primitive.name,
             operands=tuple(operands),
             equation=eqn,
             shape=tuple(result.shape),
@@ -316,6 +323,12 @@ class _Reader:
         )
         self._operations.append(operation)
         return [Slot(index)]
+
+    def _stays_whole(self, eqn: jaxprs.Equation) -> bool:
+        if eqn.params.get("name") not in self._whole:
+            return False
+        atoms = (*eqn.invars, *eqn.outvars)
+        return all(jnp.issubdtype(atom.aval.dtype, jnp.integer) for atom in atoms)
 
     def _folded(
         self, eqn: jaxprs.Equation, operands: Sequence[Operand]

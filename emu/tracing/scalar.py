@@ -1,5 +1,6 @@
 """Traces a user's scalar function; what goes wrong is told in words, with the user's own line."""
 
+import inspect
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ def traced(
 
 def raised_at(error: BaseException, function: Callable[..., Any]) -> str:
     """`file.py:line` at which an error left the function's file, or the innermost of a kernel."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     own = None if code is None else code.co_filename
     found = "unknown line"
     for frame in traceback.extract_tb(error.__traceback__):
@@ -77,7 +78,7 @@ def raised_at(error: BaseException, function: Callable[..., Any]) -> str:
 
 def defined_at(function: Callable[..., Any]) -> str:
     """`file.py:line` where a function begins."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return "unknown line"
     return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"

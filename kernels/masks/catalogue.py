@@ -31,18 +31,68 @@ Mask: TypeAlias = Callable[[Positions, Positions, Positions, Positions], Allowed
 """`mask(b, h, q, k)`: batch, head, query and key."""
 
 
+def name(mask: Mask) -> str:
+    """A readable name of any mask."""
+    return getattr(mask, "__name__", type(mask).__name__)
+
+
+class NamedMask:
+    """A mask with a name, which composes: `window(4096) & ~prefix(16) | causal`.
+
+    Args:
+      name: in errors and reports.
+      mask: the function.
+    """
+
+    def __init__(self, name: str, mask: Mask):
+        # As functions have them, so that a mask is known by its name whatever it is.
+        self.__name__ = self.__qualname__ = name
+        self.__doc__ = mask.__doc__
+        self.__wrapped__ = mask
+
+    def __call__(
+        self, b: Positions, h: Positions, q: Positions, k: Positions
+    ) -> Allowed:
+        return self.__wrapped__(b, h, q, k)
+
+    def __and__(self, other: Mask) -> "NamedMask":
+        return and_masks(self, other)
+
+    def __rand__(self, other: Mask) -> "NamedMask":
+        return and_masks(other, self)
+
+    def __or__(self, other: Mask) -> "NamedMask":
+        return or_masks(self, other)
+
+    def __ror__(self, other: Mask) -> "NamedMask":
+        return or_masks(other, self)
+
+    def __invert__(self) -> "NamedMask":
+        return negate(self)
+
+    def __repr__(self) -> str:
+        return f"<mask {self.__name__}>"
+
+
+def named(mask: Mask) -> NamedMask:
+    """A mask of its own name, as a decorator of a function."""
+    return NamedMask(name(mask), mask)
+
+
+@named
 def full(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
     """Every query attends to every key."""
     # Not just True: of arrays the answer must have their shape.
     return (q >= 0) & (k >= 0)
 
 
+@named
 def causal(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
     """A query attends to itself and to what came before."""
     return k <= q
 
 
-def block_causal(size: int) -> Mask:
+def block_causal(size: int) -> NamedMask:
     """Causal between blocks of `size` tokens, full inside one."""
     size = _positive("block_causal: size", size)
 
@@ -51,20 +101,20 @@ def block_causal(size: int) -> Mask:
         # too.
         return k // size <= q // size
 
-    return _named(f"block_causal({size})", mask)
+    return NamedMask(f"block_causal({size})", mask)
 
 
-def window(size: int) -> Mask:
+def window(size: int) -> NamedMask:
     """The last `size` tokens, itself included (Mistral's sliding window)."""
     size = _positive("window: size", size)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         return (k <= q) & (q - k < size)
 
-    return _named(f"window({size})", mask)
+    return NamedMask(f"window({size})", mask)
 
 
-def sinks(count: int, size: int) -> Mask:
+def sinks(count: int, size: int) -> NamedMask:
     """The last `size` tokens and the first `count` of the sequence (StreamingLLM)."""
     size = _positive("sinks: size", size)
 
@@ -74,29 +124,29 @@ def sinks(count: int, size: int) -> Mask:
         near_or_sink = (q - k < size) | (k < count)
         return (k <= q) & near_or_sink
 
-    return _named(f"sinks({count}, {size})", mask)
+    return NamedMask(f"sinks({count}, {size})", mask)
 
 
-def prefix(length: int) -> Mask:
+def prefix(length: int) -> NamedMask:
     """Prefix LM: everyone sees the first `length` tokens, the rest is causal."""
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         return (k < length) | (k <= q)
 
-    return _named(f"prefix({length})", mask)
+    return NamedMask(f"prefix({length})", mask)
 
 
-def chunked(size: int) -> Mask:
+def chunked(size: int) -> NamedMask:
     """Causal inside chunks of `size` tokens (Llama 4's local layers)."""
     size = _positive("chunked: size", size)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         return (k <= q) & (q // size == k // size)
 
-    return _named(f"chunked({size})", mask)
+    return NamedMask(f"chunked({size})", mask)
 
 
-def dilated(step: int) -> Mask:
+def dilated(step: int) -> NamedMask:
     """Every `step`-th token back from the query, itself included."""
     step = _positive("dilated: step", step)
 
@@ -104,10 +154,10 @@ def dilated(step: int) -> Mask:
         # Behind `k <= q` the difference is never negative, so it does not matter how `%` rounds.
         return (k <= q) & ((q - k) % step == 0)
 
-    return _named(f"dilated({step})", mask)
+    return NamedMask(f"dilated({step})", mask)
 
 
-def documents(lengths: Sequence[int]) -> Mask:
+def documents(lengths: Sequence[int]) -> NamedMask:
     """Packed documents, causal within each.
 
     Args:
@@ -131,11 +181,11 @@ def documents(lengths: Sequence[int]) -> Mask:
         # would attend to each other.
         return (k <= q) & (of_q == of_k) & (of_q < count)
 
-    return _named(f"documents({count} of {total} tokens)", mask)
+    return NamedMask(f"documents({count} of {total} tokens)", mask)
 
 
-def both(*masks: Mask) -> Mask:
-    """Pairs that every mask allows."""
+def and_masks(*masks: Mask) -> NamedMask:
+    """Pairs that every mask allows; `a & b` for two."""
     first, *others = masks
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
@@ -145,11 +195,11 @@ def both(*masks: Mask) -> Mask:
             allowed = allowed & other(b, h, q, k)
         return allowed
 
-    return _named(f"both({_names(masks)})", mask)
+    return NamedMask(" & ".join(map(_as_operand, masks)), mask)
 
 
-def either(*masks: Mask) -> Mask:
-    """Pairs that any mask allows."""
+def or_masks(*masks: Mask) -> NamedMask:
+    """Pairs that any mask allows; `a | b` for two."""
     first, *others = masks
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
@@ -158,31 +208,24 @@ def either(*masks: Mask) -> Mask:
             allowed = allowed | other(b, h, q, k)
         return allowed
 
-    return _named(f"either({_names(masks)})", mask)
+    return NamedMask(" | ".join(map(_as_operand, masks)), mask)
 
 
-def negate(mask: Mask) -> Mask:
-    """Pairs that `mask` forbids."""
+def negate(mask: Mask) -> NamedMask:
+    """Pairs that `mask` forbids; `~mask`."""
 
     def forbidden(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         # On plain numbers a mask gives Python's True, of which `~` makes −2: true again.
         return jnp.logical_not(mask(b, h, q, k))
 
-    return _named(f"negate({name(mask)})", forbidden)
+    return NamedMask(f"~{_as_operand(mask)}", forbidden)
 
 
-def name(mask: Mask) -> str:
-    """A readable name of any mask."""
-    return getattr(mask, "__name__", type(mask).__name__)
-
-
-def _names(masks: Sequence[Mask]) -> str:
-    return ", ".join(name(mask) for mask in masks)
-
-
-def _named(name: str, mask: Mask) -> Mask:
-    mask.__name__ = mask.__qualname__ = name
-    return mask
+def _as_operand(mask: Mask) -> str:
+    """The name within an expression."""
+    found = name(mask)
+    is_compound = " & " in found or " | " in found
+    return f"({found})" if is_compound else found
 
 
 def _positive(what: str, size: int) -> int:

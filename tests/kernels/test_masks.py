@@ -50,13 +50,13 @@ def test_combinators():
     near, apart = masks.window(6), masks.dilated(4)
     a, b = near(0, 0, q, k), apart(0, 0, q, k)
     for mask, expected in (
-        (masks.both(near, apart, masks.full), a & b),
-        (masks.either(near, apart), a | b),
+        (masks.and_masks(near, apart, masks.full), a & b),
+        (masks.or_masks(near, apart), a | b),
         (masks.negate(near), ~a),
     ):
         np.testing.assert_array_equal(np.asarray(mask(0, 0, q, k)), expected)
-    assert masks.either(near, masks.negate(apart)).__name__ == (
-        "either(window(6), negate(dilated(4)))"
+    assert masks.or_masks(near, masks.negate(apart)).__name__ == (
+        "window(6) | ~dilated(4)"
     )
 
 

@@ -260,7 +260,7 @@ def test_constant_masks():
 @pytest.mark.parametrize(
     ("mask", "relative"),
     [
-        (masks.both(masks.window(9), masks.negate(masks.dilated(3))), True),
+        (masks.and_masks(masks.window(9), masks.negate(masks.dilated(3))), True),
         (masks.full, False),
         (masks.chunked(8), False),
         (lambda b, h, q, k: (k - q > -3) & (q == k), True),

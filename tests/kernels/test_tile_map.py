@@ -30,7 +30,7 @@ MASKS = [
     masks.chunked(12),
     masks.dilated(4),
     masks.documents([3, 9, 14, 20, 7]),
-    masks.either(masks.window(4), masks.negate(masks.dilated(5))),
+    masks.or_masks(masks.window(4), masks.negate(masks.dilated(5))),
     scattered,
 ]
 

@@ -1,0 +1,1 @@
+"""Attention variants from one function each, in FlexAttention's convention."""
