@@ -193,9 +193,6 @@ FAULTS: Faults = {
         masked(draws),
         "mask draws: random_seed of key.*, masks compute|mask draws: .*; masks compute on",
     ),
-    "a mask by head": Fault(
-        masked(lambda b, h, q, k: k <= q + h), "depends on b or h", line=False
-    ),
     "a mask of sines": Fault(
         masked(lambda b, h, q, k: jnp.sin(q.astype(jnp.float32)) > 0),
         "masks compute on int32 and bool",

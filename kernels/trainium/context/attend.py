@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -12,10 +13,16 @@ from emu.annotations import KnownInt, PyTree
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
-from emu.trainium.isa import memset, tensor_copy_predicated
+from emu.trainium.isa import (
+    memset,
+    tensor_copy_predicated,
+    tensor_copy_predicated_value,
+)
+from emu.trainium.lower import Values
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
+from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
     LaneState,
@@ -46,11 +53,15 @@ class RankOperands:
       q: its queries, as the form's `load_queries` takes them.
       block: keys and values of one source, as its `load_kv` takes them.
       patterns: uint8 `[patterns, rows, columns]`: 1 where a score counts, else 0.
+      scoring: what is done to scores before their softmax; None: nothing.
+      first_head: known integer, which of all heads is the rank's first.
     """
 
     q: Sequence[Hbm]
     block: PyTree
     patterns: Hbm
+    scoring: Scoring | None = None
+    first_head: KnownInt = 0
 
     def meeting(self, block: PyTree) -> "RankOperands":
         """The same queries with the keys and values of another source."""
@@ -62,6 +73,7 @@ class _Place(NamedTuple):
 
     group: KnownInt
     block: KnownInt
+    table: KnownInt  # the block's place in tables of blocks
 
 
 Queries: TypeAlias = list[list[Sbuf]]  # tiles of each head of a block
@@ -88,6 +100,25 @@ class _Source:
     def starts_anew(self) -> bool:
         """Whether lanes start from nothing: at first, and where sources are merged afterwards."""
         return self.first or self.tiling.recipe != "fp32"
+
+    @property
+    def by_head(self) -> bool:
+        """Whether heads have masks of their own."""
+        # Of blocks there may be one group only, and then as many as of one head.
+        tiles, _ = cast(jax.Array, self.work.pattern).shape
+        return tiles != self.tiling.tiles
+
+    def place(self, group: KnownInt, block: KnownInt) -> _Place:
+        """A block of a group of heads."""
+        if not self.by_head:
+            return _Place(group, block, block)
+        # Tables are of all heads, of which the rank may have a part.
+        before, _ = divide(jnp.int32(self.operands.first_head), self.tiling.block_heads)
+        return _Place(group, block, (before + group) * self.tiling.blocks + block)
+
+    def head(self, place: _Place, offset: int) -> KnownInt:
+        """A head of a block's group, among those of the rank."""
+        return place.group * self.tiling.block_heads + offset
 
     def unit(self, place: _Place) -> KnownInt:
         """Where a block's state is."""
@@ -145,16 +176,16 @@ def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
     def attend_block(carry: Carry, block: KnownInt) -> Carry:
         state, held, spare = carry
         queries, own = held
-        place = _Place(group, block)
-        alive = index(work.block_needed, block) != 0
+        place = source.place(group, block)
+        alive = index(work.block_needed, place.table) != 0
         over_keys = functools.partial(_over_keys, source, place, queries)
         own = lax.cond(alive, over_keys, if_dead, own)
         # Fetched before this block is stored: its state does not wait for that.
         # Nothing follows the last block; the index stays inside the table, and `wanted` says no.
         after = jnp.minimum(block + 1, last_block)
-        alive_after = index(work.block_needed, after) != 0
+        next_place = source.place(group, after)
+        alive_after = index(work.block_needed, next_place.table) != 0
         wanted = alive_after & (block < last_block)
-        next_place = _Place(group, after)
         ahead = _fetch(source, next_place, spare, state, wanted)
         put = functools.partial(store, unit=source.unit(place))
 
@@ -169,8 +200,8 @@ def _over_blocks(source: _Source, state: State, group: KnownInt) -> State:
 
     begin = jnp.int32(0)
     tiles = _block_tiles(source)
-    wanted = index(work.block_needed, begin) != 0
-    first_place = _Place(group, begin)
+    first_place = source.place(group, begin)
+    wanted = index(work.block_needed, first_place.table) != 0
     held = _fetch(source, first_place, tiles, state, wanted)
     spare = _block_tiles(source)
     carry = state, held, spare
@@ -210,7 +241,7 @@ def _fetch(
                 head_tiles,
                 source.operands.q,
                 first=first_tile,
-                head=place.group * tiling.block_heads + offset,
+                head=source.head(place, offset),
                 # Heads in turn on both queues, each of which starts one load after another.
                 queue=LOAD_QUEUES[offset % 2],
             )
@@ -252,7 +283,8 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     first_head = place.group * tiling.block_heads
     # 8 query heads a KV head in blocks of 4: group 3 begins with head 12, of KV head 1.
     first_kv_head, _ = divide(first_head, tiling.group)
-    status = index(source.work.status, place.block)
+    status = index(source.work.status, place.table)
+    known = _known_of_block(source, place)
 
     def attend_key_tile(lanes: list[Attended], key_tile: KnownInt) -> list[Attended]:
         def use(lanes: list[Attended], masked: bool) -> list[Attended]:
@@ -261,10 +293,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             for offset in range(tiling.block_kv_heads):
                 kv_head = first_kv_head + offset
                 kv.append(form.load_kv(block, kv_head, key_tile, tiling))
-            # A block is partial as a whole; a whole query tile in it has a mask of zeros.
-            masks: list[Masked | None] = [None] * tiling.block_tiles
-            if masked:
-                masks = _masks(source, place, key_tile)
+            taken = _taken(source, place, key_tile, known, masked)
             # Shared by all lanes: while one waits for its softmax, another's scores take the next
             # bank.
             banks = step_banks(tiling.step)
@@ -274,9 +303,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                     q=query_tiles[lane],
                     kv=kv[lane // lanes_a_kv_head],
                     done=done,
-                    # Lanes stand head by head, and all heads have the same mask: lane 5 of 4 tiles
-                    # a head has that of tile 1.
-                    masked=masks[lane % tiling.block_tiles],
+                    masked=taken[lane],
                     banks=banks,
                     tiling=tiling,
                 )
@@ -327,21 +354,113 @@ def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneSt
     return merged
 
 
-def _masks(source: _Source, place: _Place, key_tile: KnownInt) -> list[Masked | None]:
-    """How each query tile of the block masks a key tile; its heads share their masks."""
+# --- scores on their way from PSUM to their softmax ---
+
+
+def _known_of_block(source: _Source, place: _Place) -> list[Values]:
+    """What a score function knows of each lane before its first key tile."""
+    scoring, tiling = source.operands.scoring, source.tiling
+    positions = source.work.positions
+    if scoring is None or positions is None:
+        return []
+    of_tiles = []
+    for offset in range(tiling.block_tiles):
+        tile = _tile(source, place, offset)
+        of_tiles.append(scoring.of_query_tile(positions, tile, tiling))
+    known = []
+    for head_offset in range(tiling.block_heads):
+        head = source.head(place, head_offset)
+        for offset in range(tiling.block_tiles):
+            tile = _tile(source, place, offset)
+            of_head = scoring.of_head(positions, head, tile, tiling)
+            known.append({**of_tiles[offset], **of_head})
+    return known
+
+
+def _tile(source: _Source, place: _Place, offset: int) -> KnownInt:
+    """A query tile of a block, among those of a head."""
+    return place.block * source.tiling.block_tiles + offset
+
+
+def _taken(
+    source: _Source,
+    place: _Place,
+    key_tile: KnownInt,
+    known: Sequence[Values],
+    masked: bool,
+) -> list[Masked | None]:
+    """How each lane's scores are taken out of PSUM: as a function makes them, masked, or both."""
+    tiling = source.tiling
+    counts = _counts(source, place, key_tile) if masked else []
+    scored = _scored(source, place, key_tile, known)
+    taken: list[Masked | None] = []
+    for lane in range(tiling.block_lanes):
+        # Lanes stand head by head. Where all heads have the same masks, lane 5 of 4 tiles a head
+        # has that of tile 1.
+        of_lane = counts[lane % len(counts)] if counts else None
+        score = scored[lane] if scored else None
+        if score is not None:
+            taken.append(functools.partial(_scored_and_masked, score, counts=of_lane))
+        elif of_lane is not None:
+            taken.append(functools.partial(_selected, counts=of_lane, tiling=tiling))
+        else:
+            taken.append(None)
+    return taken
+
+
+def _scored(
+    source: _Source, place: _Place, key_tile: KnownInt, known: Sequence[Values]
+) -> list[Masked]:
+    """What a score function does to each lane's scores; nothing without one."""
+    scoring, tiling = source.operands.scoring, source.tiling
+    positions = source.work.positions
+    if scoring is None or positions is None:
+        return []
+    of_keys = scoring.of_key_tile(positions, key_tile, tiling)
+    of_pairs = []
+    for offset in range(tiling.block_tiles):
+        tile = _tile(source, place, offset)
+        # What a tile's heads know in common: they stand one behind the other in `known`.
+        shared = {**known[offset], **of_keys}
+        pair = scoring.of_pair(shared, positions, tile, key_tile, tiling)
+        of_pairs.append(pair)
+    scored: list[Masked] = []
+    for lane, of_lane in enumerate(known):
+        head_offset, offset = divmod(lane, tiling.block_tiles)
+        function = functools.partial(
+            scoring.scored,
+            known={**of_pairs[offset], **of_lane},
+            positions=positions,
+            head=source.head(place, head_offset),
+            tile=_tile(source, place, offset),
+            key_tile=key_tile,
+            tiling=tiling,
+        )
+        scored.append(function)
+    return scored
+
+
+def _counts(source: _Source, place: _Place, key_tile: KnownInt) -> list[Sbuf]:
+    """Which scores of a key tile count for each query tile of a block, or for each of its lanes.
+
+    A block is partial as a whole; a whole query tile in it has a mask of ones.
+    """
     tiling, patterns = source.tiling, source.operands.patterns
     _, *shape = patterns.shape
-    masks: list[Masked | None] = []
-    for offset in range(tiling.block_tiles):
-        query_tile = place.block * tiling.block_tiles + offset
-        by_key_tile = index(source.work.pattern, query_tile)
-        which = index(by_key_tile, key_tile)
-        tile = sbuf(*shape, dtype=patterns.dtype, buffers=tiling.buffers)
-        own = index(patterns, which)
-        counts = dma_load(tile, own, queue=KEYS)
-        selected = functools.partial(_selected, counts=counts, tiling=tiling)
-        masks.append(selected)
-    return masks
+    heads = tiling.block_heads if source.by_head else 1
+    counts = []
+    for head_offset in range(heads):
+        for offset in range(tiling.block_tiles):
+            query_tile = _tile(source, place, offset)
+            if source.by_head:
+                head = source.operands.first_head + source.head(place, head_offset)
+                query_tile = head * tiling.tiles + query_tile
+            by_key_tile = index(source.work.pattern, query_tile)
+            which = index(by_key_tile, key_tile)
+            tile = sbuf(*shape, dtype=patterns.dtype, buffers=tiling.buffers)
+            own = index(patterns, which)
+            counts.append(dma_load(tile, own, queue=KEYS))
+    return counts
 
 
 def _selected(scores: Psum, counts: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
@@ -355,6 +474,16 @@ def _selected(scores: Psum, counts: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
     selected = tensor_copy_predicated(tile, scores, counts)
     yield
     return selected
+
+
+def _scored_and_masked(score: Masked, scores: Psum, counts: Sbuf | None) -> Lane[Sbuf]:
+    """Takes scores out of PSUM as a function makes them, `MASKED` in place of those that do not
+    count."""
+    scored = yield from score(scores)
+    if counts is None:
+        return scored
+    yield
+    return tensor_copy_predicated_value(scored, counts, value=MASKED, reverse=True)
 
 
 __all__ = ["RankOperands", "attend_source"]

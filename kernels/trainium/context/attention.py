@@ -15,20 +15,21 @@ from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
-from kernels.masks.catalogue import Mask
+from emu.lower import Elementwise
+from kernels.masks.by_head import Masks, masks_of
+from kernels.masks.catalogue import Mask, either
 from kernels.refusal import refuse
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import PLACEMENTS, Placement, place
 from kernels.trainium.context import checks, layout, layout_mx
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
-from kernels.trainium.context.schemes import SCHEMES, Asked, Scheme, ring_of
+from kernels.trainium.context.schemes import CORE, SCHEMES, Asked, Scheme, ring_of
+from kernels.trainium.context.scoring import Grid, ScorePlan, table_shapes, tables
 from kernels.trainium.context.sizes import RECIPES, ContextTiling, key_tiling
 from kernels.trainium.context.tables import Sides
-from kernels.trainium.context.work import RingWork, SourceWork
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
-CORE = "core"  # mesh axis
 AUTO, MXFP8 = "auto", "mxfp8"
 
 Results: TypeAlias = tuple[jax.Array, jax.Array]
@@ -41,6 +42,11 @@ class ContextAttention:
 
     Attributes:
       mask: `mask(b, h, q, k) -> bool` on positions in the sequence.
+      score: what is done to scores before their softmax: a function of score, batch, head, query
+        and key as `emu.lower` reads it, where the mask allows the pair; None: nothing.
+      scale: factor of the scores, before that function; None: 1 / sqrt(head_dim).
+      batch: sequences whose heads stand one behind the other among `heads` and `kv_heads`: of 2
+        sequences with 4 heads each, head 5 is head 1 of the second.
       tokens: length of the sequence.
       ranks: chips.
       heads, kv_heads, head_dim: of attention; heads may be any multiple of KV heads.
@@ -91,6 +97,9 @@ class ContextAttention:
     every_hop: bool = False
     masks: int | None = None
     hop_tiles: float = 1.0
+    score: Elementwise | None = None
+    scale: float | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if not callable(self.mask):
@@ -123,6 +132,10 @@ class ContextAttention:
         _check_divides("ranks by inner ranks", self.ranks, self.inner)
         _check_divides("query heads by KV heads", self.heads, self.kv_heads)
         _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
+        checks.whole("batch", self.batch)
+        _check_divides("KV heads by sequences of a batch", self.kv_heads, self.batch)
+        if self.scale is not None:
+            checks.number("scale", self.scale)
         if not 1 <= self._query_count <= self.tokens:
             refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
 
@@ -158,13 +171,26 @@ class ContextAttention:
             return self._sizes(placement).block_cost
 
         return choose(
-            self.mask,
+            # Of heads with masks of their own, a tile is work where it is for any.
+            self.masks_of[0]
+            if len(self.masks_of) == 1
+            else either(*set(self.masks_of)),
             self.tokens,
             self.dealt,
             slots_of=slots,
             hop_tiles=self.hop_tiles,
             cost=cost,
         )
+
+    @functools.cached_property
+    def masks_of(self) -> Masks:
+        """The mask of all heads, or of each of them."""
+        return masks_of(self.mask, self.batch, self.heads // self.batch)
+
+    @functools.cached_property
+    def plan(self) -> ScorePlan | None:
+        """What of the score function is computed when."""
+        return None if self.score is None else ScorePlan.of(self.score)
 
     @property
     def dealt(self) -> int:
@@ -206,6 +232,8 @@ class ContextAttention:
             lanes=self.lanes,
             turned=self.turned,
             scalar_copies=self.scalar_copies,
+            scale=self.scale,
+            scored=self.score is not None,
         )
 
     def _fewest_parts(self) -> tuple[int, ...]:
@@ -241,7 +269,8 @@ class ContextAttention:
 
         queries = where(self._query_count, tiling.slots, tiling.rows)
         keys = where(self.tokens, tiling.key_slots, tiling.keys)
-        return Sides(queries, keys, tiling)
+        pairs = None if self.plan is None else self.plan.pairs
+        return Sides(queries, keys, tiling, pairs)
 
     # --- the program ---
 
@@ -253,10 +282,12 @@ class ContextAttention:
     @property
     def _asked(self) -> Asked:
         return Asked(
-            mask=self.mask,
+            masks=self.masks_of,
             sides=self.sides,
+            score=self.plan,
             ranks=self.ranks,
             inner=self.inner,
+            cores=self.cores,
             static_program=self.static_program,
             every_hop=self.every_hop,
             overlap=self.overlap,
@@ -298,6 +329,8 @@ class ContextAttention:
             self.built.table_axes,  # work
             (),  # patterns, the same everywhere
         )
+        if self.plan is not None:
+            specs = (*specs, ())  # tables of the score function
         return Program(self.built.kernel, mesh, specs)
 
     @property
@@ -328,9 +361,7 @@ class ContextAttention:
         results = self.program.exact(*arguments)
         return self.results(results)
 
-    def arguments(
-        self, q: ArrayLike, k: ArrayLike, v: ArrayLike
-    ) -> tuple[PyTree, PyTree, PyTree, RingWork | SourceWork, np.ndarray]:
+    def arguments(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> tuple[PyTree, ...]:
         """The program's arguments, operands cast to their dtype."""
         keys_of_a_head = self.tokens, self.kv_heads
         checks.operand("q", q, (self._query_count, self.heads, self.head_dim))
@@ -342,7 +373,20 @@ class ContextAttention:
         # With which mask is whose: values depend on it, the clock does not.
         work = self.built.known(True)
         patterns = self.built.predicates(self.masks)
-        return queries, keys, values, work, patterns
+        arguments = queries, keys, values, work, patterns
+        if self.plan is None:
+            return arguments
+        return *arguments, tables(self.plan, self._grid(True))
+
+    def _grid(self, with_pairs: bool) -> Grid:
+        """What the score function's tables are made for; the clock takes one pair of tiles."""
+        located = self.sides.located
+        assert located is not None
+        pairs = np.zeros((1, 2), int)
+        if with_pairs:
+            pairs, _ = located.places
+        heads = self.heads // self.batch
+        return Grid(self.batch, heads, located.q, located.k, pairs)
 
     def _on_mesh(self, x: jax.Array) -> jax.Array:
         """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
@@ -376,7 +420,10 @@ class ContextAttention:
         masks = self.masks or 1  # the clock does not look which one a tile has
         shape = masks, tiling.rows, tiling.columns
         patterns = jax.ShapeDtypeStruct(shape, jnp.uint8)
-        return *operands, work, patterns
+        arguments = *operands, work, patterns
+        if self.plan is None:
+            return arguments
+        return *arguments, table_shapes(self.plan, self._grid(False))
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.

@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 
-from kernels.masks.catalogue import Mask
+from kernels.masks.by_head import Masks
 from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.tables import (
     Sides,
@@ -125,7 +125,7 @@ class Hops:
 
 
 def ring_hops(
-    mask: Mask,
+    masks: Masks,
     sides: Sides,
     *,
     static: bool = False,
@@ -136,7 +136,7 @@ def ring_hops(
     """Works out the hops of a mask.
 
     Args:
-      mask: `mask(b, h, q, k)` on positions in the sequence.
+      masks: `mask(b, h, q, k)` on positions in the sequence, one, or one for each head.
       sides: where queries and keys stand.
       static: see `Hops`.
       every_hop: keeps dead hops, as many as ranks whatever the mask, and replicates nothing, so
@@ -144,7 +144,7 @@ def ring_hops(
       queries_travel: the block is a rank's queries, and keys stay.
       most_replicated: key tiles that may be replicated.
     """
-    whole = by_source(mask, sides)
+    whole = by_source(masks, sides)
     replicates = not every_hop and not queries_travel
     most = most_replicated if replicates else 0
     roots = _worth_replicating(whole, most)

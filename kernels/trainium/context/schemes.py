@@ -11,25 +11,28 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from emu.annotations import PyTree
+from emu.annotations import KnownInt, PyTree
 from emu.trainium.spaces import Hbm
-from kernels.masks.catalogue import Mask
+from kernels.masks.by_head import Masks
 from kernels.trainium.context import exchange
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.exchange import Exchange
 from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.context.scoring import ScorePlan, Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides, Tables, by_source
 from kernels.trainium.context.work import RingWork, SourceWork
 
-RING, INNER = "ring", "inner"  # mesh axes
+RING, INNER, CORE = "ring", "inner", "core"  # mesh axes
 
 Attend: TypeAlias = Callable[[RankOperands, Any], Finished]
 """`(operands, work)` of one core to its output and log-sum-exp; `work` as the tables' `known`."""
@@ -40,17 +43,33 @@ class Asked:
     """What a scheme is built for; see `ContextAttention` for what is not explained here.
 
     Attributes:
+      masks: one, or one for each head of all cores.
       sides: where queries and keys stand, on as many ranks as the scheme deals tokens out to.
+      score: what is done to scores before their softmax; None: nothing.
     """
 
-    mask: Mask
+    masks: Masks
     sides: Sides
+    score: ScorePlan | None
     ranks: int
     inner: int
+    cores: int
     static_program: bool
     every_hop: bool
     overlap: bool
     unroll: bool
+
+    @property
+    def heads_differ(self) -> bool:
+        """Whether it matters which head a head is."""
+        return len(self.masks) > 1 or (self.score is not None and self.score.by_head)
+
+    def scoring(self, tables: Sequence[Hbm], first_head: KnownInt) -> Scoring | None:
+        """The score function in the kernel."""
+        located = self.sides.located
+        if self.score is None or located is None:
+            return None
+        return Scoring(self.score, tables, located.steps, self.sizes.factor, first_head)
 
     @property
     def sizes(self) -> ContextTiling:
@@ -67,12 +86,16 @@ class Scheme:
       table_axes: those along which known integers differ.
       attend: the kernel of one core.
       tables: the known integers.
+      asked: what it was built for.
+      heads_along: the axis along which a core's heads are dealt out while it attends, if any.
     """
 
     mesh: dict[str, int]
     table_axes: tuple[str, ...]
     attend: Attend
     tables: Hops | Tables
+    asked: Asked
+    heads_along: str | None = None
 
     def kernel(
         self,
@@ -81,10 +104,28 @@ class Scheme:
         v: PyTree,
         work: RingWork | SourceWork,
         patterns: Hbm,
+        tables: Sequence[Hbm] = (),
     ) -> Finished:
         """The kernel with its operands one by one, as a `Program` gives them."""
-        operands = RankOperands(q, (k, v), patterns)
+        first_head = self._first_head()
+        scoring = self.asked.scoring(tables, first_head)
+        operands = RankOperands(q, (k, v), patterns, scoring, first_head)
         return self.attend(operands, work)
+
+    def _first_head(self) -> KnownInt:
+        """Which of all heads is this core's first."""
+        first = jnp.int32(0)
+        # Asked only where heads differ: cores that ask for their index are followed one by one.
+        if not self.asked.heads_differ:
+            return first
+        heads = self.asked.sizes.heads
+        if self.asked.cores > 1:
+            first = lax.axis_index(CORE) * heads
+        if self.heads_along is not None:
+            # Of a core's heads each of the ranks that exchange has a part while it attends.
+            share = heads // self.mesh[self.heads_along]
+            first = first + lax.axis_index(self.heads_along) * share
+        return first
 
     def known(self, with_masks: bool) -> RingWork | SourceWork:
         """The kernel's known integers, in the form of the mesh; see `Tables.known`."""
@@ -126,7 +167,7 @@ def _ring(asked: Asked) -> Scheme:
     # Worked out before the kernel is traced: how many hops there are is part of the program, and
     # which tiles each has is in its integers.
     hops = ring_hops(
-        asked.mask,
+        asked.masks,
         asked.sides,
         static=asked.static_program,
         every_hop=asked.every_hop,
@@ -147,11 +188,12 @@ def _ring(asked: Asked) -> Scheme:
         table_axes=(RING,),
         attend=attend,
         tables=hops,
+        asked=asked,
     )
 
 
 def _all_gather(asked: Asked) -> Scheme:
-    by_rank = by_source(asked.mask, asked.sides)
+    by_rank = by_source(asked.masks, asked.sides)
     # All keys are there before the first step, so there is nothing to take turns with: one source.
     tables = by_rank.joined()
     across = Exchange(RING, asked.ranks, (RING,))
@@ -169,6 +211,7 @@ def _all_gather(asked: Asked) -> Scheme:
         table_axes=(RING,),
         attend=attend,
         tables=_static(asked, tables),
+        asked=asked,
     )
 
 
@@ -179,7 +222,7 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
     # While attention runs an outer rank has its inner ranks' tokens, and few of the heads.
     sides = dataclasses.replace(asked.sides, tiling=by_heads)
     hops = ring_hops(
-        asked.mask,
+        asked.masks,
         sides,
         static=asked.static_program,
         every_hop=asked.every_hop,
@@ -206,6 +249,8 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
         table_axes=(RING,),
         attend=attend,
         tables=hops,
+        asked=asked,
+        heads_along=INNER,
     )
 
 
@@ -215,7 +260,7 @@ def _tiles(asked: Asked) -> Scheme:
     # go back for that.
     columns = asked.inner
     rows = asked.ranks // columns
-    by_rank = by_source(asked.mask, asked.sides)
+    by_rank = by_source(asked.masks, asked.sides)
     tables = by_rank.tiled(rows, columns)
     chips = RING, INNER
     down = Exchange(RING, rows, chips)
@@ -235,12 +280,13 @@ def _tiles(asked: Asked) -> Scheme:
         table_axes=chips,
         attend=attend,
         tables=_static(asked, tables),
+        asked=asked,
     )
 
 
 def _pass_q(asked: Asked) -> Scheme:
     hops = ring_hops(
-        asked.mask,
+        asked.masks,
         asked.sides,
         static=asked.static_program,
         # The state has a part for each owner of queries, and the kernel a hop for each: dead hops
@@ -263,6 +309,7 @@ def _pass_q(asked: Asked) -> Scheme:
         table_axes=(RING,),
         attend=attend,
         tables=hops,
+        asked=asked,
     )
 
 
@@ -287,4 +334,4 @@ SCHEMES = {
     "pass-q": Entry(_pass_q),
 }
 
-__all__ = ["INNER", "RING", "SCHEMES", "Asked", "Entry", "Scheme", "ring_of"]
+__all__ = ["CORE", "INNER", "RING", "SCHEMES", "Asked", "Entry", "Scheme", "ring_of"]

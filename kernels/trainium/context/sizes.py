@@ -45,6 +45,8 @@ class ContextTiling:
       turned: dtype of transposed weights in PSUM; see `FlashTiling`.
       scalar_copies: of a key tile's transposes, those that the Scalar Engine takes out of PSUM;
         None: half.
+      scale: factor of the scores; None: 1 / sqrt(features of a key).
+      scored: whether a score function stands between scores and softmax; it scales them.
     """
 
     heads: int
@@ -64,6 +66,8 @@ class ContextTiling:
     buffers: int = 2
     turned: DType = None
     scalar_copies: int | None = None
+    scale: float | None = None
+    scored: bool = False
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -170,6 +174,12 @@ class ContextTiling:
         return 1 if self.block_lanes >= MANY_LANES else self.buffers
 
     @property
+    def factor(self) -> float:
+        """Of the scores: queries times keys times this is what the softmax is of."""
+        # Of the whole key: parts are only how its features are contracted.
+        return 1 / math.sqrt(sum(self.parts)) if self.scale is None else self.scale
+
+    @property
     def step(self) -> FlashTiling:
         """Sizes of one query tile's step."""
         narrow = jnp.dtype(self.dtype).itemsize == 1
@@ -182,8 +192,8 @@ class ContextTiling:
             keys=self.keys,
             buffers=self.depth,
             dtype=half if self.mx else self.dtype,
-            # Of the whole key: parts are only how its features are contracted.
-            scale=1 / math.sqrt(sum(self.parts)),
+            # A score function is of scaled scores, so it comes after the factor.
+            scale=1.0 if self.scored else self.factor,
             scalar_copies=copies,
             # A transpose puts 8-bit floats out as 16 bits.
             turned=self.turned or (half if narrow else None),

@@ -3,16 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from emu import Known
+from kernels.masks.by_head import Masks
 from kernels.masks.catalogue import Mask
 from kernels.masks.tile_map import DEAD, PARTIAL, patterns, tile_map
 from kernels.refusal import refuse
 from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
-from kernels.trainium.context.work import SourceWork
+from kernels.trainium.context.work import Positions, SourceWork
+
+PairTable: TypeAlias = Literal["none", "relative", "all"]
+"""What a score function's table of pairs of tiles holds: none, one for each distance between two
+tiles, or one for each pair."""
 
 _ZERO = np.int32(0)
 
@@ -28,11 +34,13 @@ class Sides:
       q: placement of the queries: of all tokens, or of the last ones.
       kv: placement of keys and values, of all tokens.
       tiling: sizes of one rank.
+      pairs: which table a score function reads by pairs of tiles; see `Located`.
     """
 
     q: Placement
     kv: Placement
     tiling: ContextTiling
+    pairs: PairTable | None = None
 
     @property
     def first(self) -> int:
@@ -54,9 +62,37 @@ class Sides:
         positions = self.kv.positions()
         return positions.reshape(self.kv.ranks, -1, self.tiling.columns)
 
-    def map(self, mask: Mask) -> np.ndarray:
+    @functools.cached_property
+    def located(self) -> "Located | None":
+        """Where tiles stand, if a score function asks."""
+        if self.pairs is None:
+            return None
+        return Located.of(self.q_positions, self.k_positions, self.pairs)
+
+    def map(self, masks: Masks) -> np.ndarray:
         """`tile_map` of every block of queries and every key tile, int8 `[ranks, blocks, ranks,
-        key tiles]`."""
+        key tiles]`.
+
+        Args:
+          masks: one, or one for each head; then blocks are those of each group of heads in turn.
+        """
+        if len(masks) == 1:
+            return self._map(masks[0])
+        maps: dict[int, np.ndarray] = {}
+        for mask in masks:
+            if id(mask) not in maps:
+                maps[id(mask)] = self._map(mask)
+        by_head = [maps[id(mask)] for mask in masks]
+        together = self.tiling.block_heads
+        groups = []
+        for first in range(0, len(masks), together):
+            # Heads of a block are worked on together: it is dead or whole where it is for all.
+            heads = np.stack(by_head[first : first + together])
+            least, most = heads.min(0), heads.max(0)
+            groups.append(np.where(least == most, most, np.int8(PARTIAL)))
+        return np.concatenate(groups, axis=1)
+
+    def _map(self, mask: Mask) -> np.ndarray:
         block_rows = self.tiling.block_tiles * self.tiling.rows
         among_queries = self.q.grids(block_rows)
         # Of 1,000 tokens the last 100 are queries: the first of them is at position 900.
@@ -67,25 +103,85 @@ class Sides:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Located:
+    """All tiles of a sequence, in its order, so that a tile is known by its first position.
+
+    Attributes:
+      q: positions of all query tiles, int32 `[tiles, rows]`, sorted.
+      k: of all key tiles, int32 `[key tiles, columns]`, sorted.
+      steps: from one row's query to the next, and from one column's key to the next.
+      pairs: see `PairTable`.
+    """
+
+    q: np.ndarray
+    k: np.ndarray
+    steps: tuple[int, int]
+    pairs: PairTable
+
+    @classmethod
+    def of(
+        cls, q_positions: np.ndarray, k_positions: np.ndarray, pairs: PairTable
+    ) -> "Located":
+        """From positions `[ranks, tiles, n]` of queries and of keys."""
+        q, q_step = _in_order(q_positions)
+        k, k_step = _in_order(k_positions)
+        return cls(q, k, (q_step, k_step), pairs)
+
+    @functools.cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of tiles that a table holds, int `[pairs, 2]`, and which one each pair of all
+        tiles has, int32 `[tiles, key tiles]`."""
+        first_q, first_k = self.q[:, 0], self.k[:, 0]
+        queries, keys = np.indices((len(first_q), len(first_k))).reshape(2, -1)
+        if self.pairs == "all":
+            places = np.arange(len(queries), dtype=np.int32)
+        elif self.pairs == "relative":
+            # At one distance all pairs of tiles are alike: they have the same steps.
+            apart = first_q[queries] - first_k[keys]
+            _, first, places = np.unique(apart, return_index=True, return_inverse=True)
+            shape = len(first_q), len(first_k)
+            chosen = np.stack([queries[first], keys[first]], axis=1)
+            return chosen, places.astype(np.int32).reshape(shape)
+        else:
+            return np.zeros((0, 2), int), np.zeros((1, 1), np.int32)
+        return np.stack([queries, keys], axis=1), places.reshape(len(first_q), -1)
+
+
+def _in_order(positions: np.ndarray) -> tuple[np.ndarray, int]:
+    """Tiles by their first position, and the one step from each position to the next."""
+    *_, size = positions.shape
+    tiles = positions.reshape(-1, size)
+    tiles = tiles[np.argsort(tiles[:, 0], kind="stable")]
+    steps = np.unique(np.diff(tiles, axis=1))
+    if len(steps) > 1:
+        refuse(f"positions within a tile are {steps.tolist()} apart, must be one step")
+    return tiles, int(steps[0]) if len(steps) else 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tables:
     """The tiles of every rank's sources.
 
     Attributes:
-      mask: which keys a query attends to.
+      masks_of: which keys a query attends to: one mask, or one for each head.
       tokens: of the sequence.
       status: int8 `[ranks, sources, blocks, key tiles]`: `DEAD`, `PARTIAL` (masked) or `FULL`.
       q_positions: int32 `[groups, tiles, rows]`.
       k_positions: int32 `[groups, key tiles, columns]`.
       q_of, k_of: int `[ranks, sources]`: which group of positions a rank's queries and keys have.
+      blocks: of query tiles of one head.
+      located: where tiles stand, if a score function asks.
     """
 
-    mask: Mask
+    masks_of: Masks
     tokens: int
     status: np.ndarray
     q_positions: np.ndarray
     k_positions: np.ndarray
     q_of: np.ndarray
     k_of: np.ndarray
+    blocks: int
+    located: Located | None = None
 
     @property
     def query_tiles(self) -> int:
@@ -124,30 +220,50 @@ class Tables:
 
         Returns:
           bool `[masks, rows, columns]`, and int32 `[ranks, sources, tiles, key tiles]`, 0 where no
-          mask is wanted.
+          mask is wanted; where masks differ by head, the tiles are those of each head in turn.
         """
-        blocks = self.status.shape[_BLOCK]
-        # A block is masked as a whole, and each of its query tiles has a mask of its own.
-        block_tiles = self.query_tiles // blocks
-        partial_blocks = self.status == PARTIAL
-        partial = np.repeat(partial_blocks, block_tiles, axis=_BLOCK)
+        partial = self._partial
         which = np.zeros(partial.shape, np.int32)
-        rank, source, tile, key_tile = np.nonzero(partial)
-        if not len(rank):
+        found = []
+        count = 0
+        for head, mask in enumerate(self.masks_of):
+            own = slice(head * self.query_tiles, (head + 1) * self.query_tiles)
+            rank, source, tile, key_tile = np.nonzero(partial[:, :, own])
+            if not len(rank):
+                continue
+            q_group = self.q_of[rank, source]
+            k_group = self.k_of[rank, source]
+            of_head, index = patterns(
+                mask,
+                self.tokens,
+                self.q_positions[q_group, tile],
+                self.k_positions[k_group, key_tile],
+            )
+            which[rank, source, own.start + tile, key_tile] = index + count
+            count += len(of_head)
+            found.append(of_head)
+        if not found:
             # One mask that masks nothing: the kernel's operand cannot be empty.
             _, _, rows = self.q_positions.shape
             _, _, columns = self.k_positions.shape
             return np.ones((1, rows, columns), bool), which
-        q_group = self.q_of[rank, source]
-        k_group = self.k_of[rank, source]
-        found, index = patterns(
-            self.mask,
-            self.tokens,
-            self.q_positions[q_group, tile],
-            self.k_positions[k_group, key_tile],
-        )
-        which[rank, source, tile, key_tile] = index
-        return found, which
+        return np.concatenate(found), which
+
+    @property
+    def _partial(self) -> np.ndarray:
+        """Whether a query tile is masked, bool `[ranks, sources, tiles, key tiles]`."""
+        ranks, sources, blocks, key_tiles = self.status.shape
+        partial = self.status == PARTIAL
+        # A block is masked as a whole, and each of its query tiles has a mask of its own.
+        if len(self.masks_of) == 1:
+            return np.repeat(partial, self.query_tiles // blocks, axis=_BLOCK)
+        # Two groups of two heads with one block each: heads 0 and 1 are masked where group 0 is.
+        heads = len(self.masks_of)
+        groups = blocks // self.blocks
+        by_group = partial.reshape(ranks, sources, groups, self.blocks, key_tiles)
+        by_head = np.repeat(by_group, heads // groups, axis=2)
+        by_tile = np.repeat(by_head, self.query_tiles // self.blocks, axis=3)
+        return by_tile.reshape(ranks, sources, heads * self.query_tiles, key_tiles)
 
     def joined(self) -> "Tables":
         """All sources as one: their key tiles one after another."""
@@ -220,7 +336,8 @@ class Tables:
             pattern = which + np.int32(first)
         else:
             ranks, sources, _, key_tiles = self.status.shape
-            shape = ranks, sources, self.query_tiles, key_tiles
+            heads = len(self.masks_of)
+            shape = ranks, sources, heads * self.query_tiles, key_tiles
             # One zero seen everywhere: of 64 ranks with 128 by 32 tiles the table would be 67 MB.
             pattern = np.broadcast_to(_ZERO, shape)
         needed = self.needed.astype(np.int8)
@@ -231,6 +348,28 @@ class Tables:
             pattern=by_rank(pattern, lead),
             block_needed=by_rank(block_needed, lead),
             status=by_rank(self.status, lead),
+            positions=self._positions(with_masks, lead),
+        )
+
+    def _positions(self, with_pairs: bool, lead: tuple[int, ...]) -> Positions | None:
+        """Where each source's tiles stand; the clock does not look which pair a tile has."""
+        located = self.located
+        if located is None:
+            return None
+        q_first = self.q_positions[self.q_of][..., 0]
+        k_first = self.k_positions[self.k_of][..., 0]
+        q_tile = np.searchsorted(located.q[:, 0], q_first).astype(np.int32)
+        k_tile = np.searchsorted(located.k[:, 0], k_first).astype(np.int32)
+        pair = np.broadcast_to(_ZERO, (*q_tile.shape, k_tile.shape[-1]))
+        if with_pairs and located.pairs != "none":
+            _, places = located.places
+            pair = places[q_tile[..., np.newaxis], k_tile[:, :, np.newaxis]]
+        return Positions(
+            q_first=by_rank(q_first, lead),
+            k_first=by_rank(k_first, lead),
+            q_tile=by_rank(q_tile, lead),
+            k_tile=by_rank(k_tile, lead),
+            pair=by_rank(pair, lead),
         )
 
     def predicates(self, count: int | None = None) -> np.ndarray:
@@ -261,21 +400,31 @@ def predicates(masks: np.ndarray, count: int | None = None) -> np.ndarray:
     return masks.astype(np.uint8)
 
 
-def by_source(mask: Mask, sides: Sides) -> Tables:
+def by_source(masks: Masks, sides: Sides) -> Tables:
     """Every rank's queries against every rank's keys: source n is rank n."""
-    by_block = sides.map(mask)  # [ranks, blocks, sources, key tiles]
+    by_block = sides.map(masks)  # [ranks, blocks, sources, key tiles]
     status = by_block.transpose(0, 2, 1, 3)
     ranks, sources, *_ = status.shape
     q_of, k_of = np.indices((ranks, sources))
     return Tables(
-        mask=mask,
+        masks_of=masks,
         tokens=sides.kv.tokens,
         status=status,
         q_positions=sides.q_positions,
         k_positions=sides.k_positions,
         q_of=q_of,
         k_of=k_of,
+        blocks=sides.tiling.blocks,
+        located=sides.located,
     )
 
 
-__all__ = ["Sides", "Tables", "by_rank", "by_source", "predicates"]
+__all__ = [
+    "Located",
+    "PairTable",
+    "Sides",
+    "Tables",
+    "by_rank",
+    "by_source",
+    "predicates",
+]

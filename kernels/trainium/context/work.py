@@ -41,6 +41,24 @@ Table: TypeAlias = Known | KnownInt
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Positions:
+    """Where the tiles of a source stand in the sequence, for a score function that wants to know.
+
+    Attributes:
+      q_first, k_first: int32 `[query tiles]` and `[key tiles]`, position of a tile's first token.
+      q_tile, k_tile: likewise, which of all tiles of the sequence it is.
+      pair: int32 `[query tiles, key tiles]`, which tile of a table of pairs.
+    """
+
+    q_first: Table
+    k_first: Table
+    q_tile: Table
+    k_tile: Table
+    pair: Table
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class SourceWork:
     """How a rank attends to one source; with a leading dimension, to several.
 
@@ -49,12 +67,17 @@ class SourceWork:
       pattern: int32 `[query tiles, key tiles]`, which mask a partial tile has.
       block_needed: int8 `[blocks]`, whether a block of query tiles has any live key tile.
       status: int8 `[blocks, key tiles]`: `DEAD`, `PARTIAL` (masked) or `FULL`.
+      positions: where tiles stand; None unless a score function asks.
+
+    Where the mask differs by head, query tiles and blocks are those of the first head or group of
+    heads, then those of the next.
     """
 
     needed: Table
     pattern: Table
     block_needed: Table
     status: Table
+    positions: Positions | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -89,4 +112,4 @@ class RingWork:
 
 Work = TypeVar("Work", SourceWork, HopWork)
 
-__all__ = ["HopWork", "RingWork", "SourceWork", "Table", "Work"]
+__all__ = ["HopWork", "Positions", "RingWork", "SourceWork", "Table", "Work"]

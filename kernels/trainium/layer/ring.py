@@ -73,7 +73,7 @@ def layer_ring(
     sides = Sides(q=where, kv=where, tiling=attention_tiling(tiling))
     # Chip by chip contiguous tokens leave hops without work, but no hop is without work on all
     # chips: the last one attends to every other's keys.
-    hops = ring_hops(causal, sides)
+    hops = ring_hops((causal,), sides)
     ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
     return LayerRing(where, hops, ring)
 
