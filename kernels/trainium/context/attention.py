@@ -17,7 +17,7 @@ from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
 from emu.lower import Elementwise
 from kernels.masks.by_head import Masks, masks_of
-from kernels.masks.catalogue import Mask, either
+from kernels.masks.catalogue import Mask, or_masks
 from kernels.refusal import refuse
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import PLACEMENTS, Placement, place
@@ -174,7 +174,7 @@ class ContextAttention:
             # Of heads with masks of their own, a tile is work where it is for any.
             self.masks_of[0]
             if len(self.masks_of) == 1
-            else either(*set(self.masks_of)),
+            else or_masks(*set(self.masks_of)),
             self.tokens,
             self.dealt,
             slots_of=slots,
