@@ -27,6 +27,7 @@ from emu.instruction import registered  # noqa: E402
 BF16 = jnp.bfloat16
 F32 = jnp.float32
 I32 = jnp.int32
+I16 = jnp.int16
 FP8 = jnp.float8_e4m3fn
 MACHINES = {
     "trn": ("NeuronCore", trn, [sheet.at() for sheet in trn.GENERATIONS.values()]),
@@ -114,6 +115,7 @@ GRID = {"y": 4, "x": 4}
 MIB = (1024, 512)
 WORDS = sram(256)
 ONE = sram(1)
+SLOTS = sram(4, 64)
 
 EXAMPLES: dict[str, Example | Crossing] = {
     "release": of(ROWS),
@@ -297,6 +299,21 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.square_sum": of(ONE, WORDS),
     "wse.fold": of(sram(4), sram(4, 64), COUNT, op="max"),
     "wse.exp": of(sram(4, 64), sram(4, 64), sram(4), COUNT, scale=1.0),
+    "wse.vector_live": of(SLOTS, SLOTS, sram(1, 64), COUNT, op="add"),
+    "wse.vector_of_one_live": of(SLOTS, SLOTS, COUNT, op="neg"),
+    "wse.select_live": of(SLOTS, sram(1, 64, dtype=I16), SLOTS, SLOTS, COUNT),
+    "wse.scalar_of_one_live": of(
+        SLOTS, SLOTS, COUNT, op="tanh", arithmetic="float32", opens=True
+    ),
+    "wse.scalar_of_two_live": of(
+        SLOTS, SLOTS, SLOTS, COUNT, op="div", arithmetic="float32", opens=True
+    ),
+    "wse.scalar_select_live": of(
+        *(SLOTS, sram(1, 64, dtype=I16), SLOTS, SLOTS, COUNT),
+        arithmetic="float32",
+        opens=True,
+    ),
+    "wse.lookup_live": of(SLOTS, sram(32), sram(1, 64, dtype=I32), COUNT, opens=True),
     "wse.silu": of(WORDS, WORDS, count=256),
     "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
     "wse.reciprocal": of(WORDS, WORDS),

@@ -42,6 +42,15 @@ from emu.wse.datasheets.datasheet import (
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.views.drawing import drawn
+from emu.wse.pe.elementwise import (
+    lookup_live,
+    scalar_of_one_live,
+    scalar_of_two_live,
+    scalar_select_live,
+    select_live,
+    vector_live,
+    vector_of_one_live,
+)
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
 from emu.wse.pe.scalar import (
@@ -73,6 +82,7 @@ __all__ = [
     "fold",
     "gather",
     "lookup",
+    "lookup_live",
     "multicast",
     "multicast_2d",
     "on_silicon",
@@ -83,8 +93,12 @@ __all__ = [
     "ring_all_reduce",
     "rope",
     "rsqrt_mean",
+    "scalar_of_one_live",
+    "scalar_of_two_live",
+    "scalar_select_live",
     "scatter",
     "score_map",
+    "select_live",
     "shift",
     "silu",
     "square_sum",
@@ -93,6 +107,8 @@ __all__ = [
     "trees",
     "value_map",
     "vector",
+    "vector_live",
+    "vector_of_one_live",
     "vector_scale",
     "walk",
 ]

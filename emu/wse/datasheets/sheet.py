@@ -60,6 +60,7 @@ class WaferSheet(Sheet):
       branch_cycles, untaken_branch_cycles: a branch that is taken, and one that is not.
       scalar_cycles: a dependent scalar add, multiply or compare.
       divide_cycles, sqrt_cycles, exp_cycles: scalar float code.
+      function_cycles: scalar float code of a logarithm, a sine, a cosine or an error function.
       io_bytes_per_s: the whole wafer's Ethernet.
       constants: what the numbers were measured on, where simulator and silicon differ.
     """
@@ -203,6 +204,13 @@ class WaferSheet(Sheet):
         60,
         "derived",
         "WaferLLM's kernel: a divide (50), three dependent operations (2 each) and a call",
+        15,
+        100,
+    )
+    function_cycles: Quantity = Quantity(
+        60,
+        "assumed",
+        "as an exponential; the vendor's library is not published",
         15,
         100,
     )
