@@ -91,7 +91,15 @@ def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
         assert 0 <= engine["utilisation"] <= 1
 
 
-@pytest.mark.parametrize("chips, cores", [(1, 1), (7, 1), (1, 2), (4, 8)])
+@pytest.mark.parametrize(
+    "chips, cores",
+    [
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        (7, 1),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        (4, 8),
+    ],
+)
 def test_any_number_of_chips_and_cores_says_the_same(
     result: dict[str, Any],
     chips: int,
@@ -120,7 +128,10 @@ def test_any_number_of_chips_and_cores_says_the_same(
     assert f"{chips} chips, {cores} of 8 cores each" in capsys.readouterr().out
 
 
-def test_ignore_eos_gives_exactly_as_many_as_asked(tmp_path: pathlib.Path) -> None:
+def test_ignore_eos_gives_exactly_as_many_as_asked(
+    result: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    """On one chip, whose tokens begin as those of four and go on behind the end of sequence."""
     call(
         "--model",
         "tiny",
@@ -134,7 +145,9 @@ def test_ignore_eos_gives_exactly_as_many_as_asked(tmp_path: pathlib.Path) -> No
     )
     data = json.loads((tmp_path / "quickstart.json").read_text())
     assert len(data["tokens"]) == 9
+    assert data["tokens"][: len(result["tokens"])] == result["tokens"]
     assert data["tokens_equal"] is True
+    assert data["prefill"]["link_bytes"] == data["prefill"]["collective_bytes"] == 0
     assert set(data["tokens"]) & load_tiny().tokenizer.eos_ids
 
 
@@ -155,7 +168,9 @@ def test_one_token_needs_no_decode(tmp_path: pathlib.Path) -> None:
     assert data["tpot_s"]["median"]["nominal"] is None
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+)
 def test_narrow_dtypes_report_and_do_not_fail(
     dtype: str, tmp_path: pathlib.Path
 ) -> None:
@@ -166,6 +181,8 @@ def test_narrow_dtypes_report_and_do_not_fail(
         dtype,
         "--chips",
         "2",
+        "--tokens",
+        "6",
         "--out",
         str(tmp_path),
     )
@@ -275,5 +292,6 @@ def test_more_chips_than_any_system_has(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_prompt_as_the_model_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
     """The tiny model has no chat template: it sees the prompt itself."""
-    call("--model", "tiny", "--prompt", "Sort a", "--tokens", "1", "--show-prompt")
+    one = ("--model", "tiny", "--chips", "1", "--tokens", "1")
+    call(*one, "--prompt", "Sort a", "--show-prompt")
     assert capsys.readouterr().out.count("Sort a") == 2

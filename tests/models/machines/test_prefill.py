@@ -108,8 +108,8 @@ def agrees(config, tokens, chips, within, dtype=jnp.float32, cores=1):
     return result.token == logits.argmax()
 
 
-FAST = [("llama", 37, 4), ("qwen3", 300, 1), ("qwen3", 3, 7)]
-ALL = [(c, n, p) for c in CONFIGS for n in (1, 5, 37, 300) for p in (1, 4, 7)]
+FAST = [("llama", 37, 4), ("qwen3", 300, 1)]
+ALL = [(c, n, p) for c in CONFIGS for n in (1, 3, 5, 37, 300) for p in (1, 4, 7)]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,6 @@ def test_agrees_with_the_oracle(name, tokens, chips):
 
 # 8 cores: 4 and 6 heads leave some idle, 1030 logits overlap; 600 tokens on one chip: 2 blocks.
 SHARED = [
-    ("llama", 37, 4, 2),
     ("llama", 5, 1, 8),
     ("qwen3", 600, 1, 2),
     ("qwen3", 37, 2, 8),

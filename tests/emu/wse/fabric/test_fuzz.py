@@ -28,7 +28,7 @@ from tests.emu.wse.fabric.wavelets import simulate
 
 PES = HEIGHT * WIDTH
 FEW = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes

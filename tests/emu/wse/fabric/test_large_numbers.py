@@ -80,7 +80,8 @@ def switched(colors: int) -> FabricProgram:
     return p
 
 
-@pytest.mark.parametrize("colors", [17, pytest.param(24, marks=pytest.mark.slow)])
+# Kinds of 15 colors go in one integer: 16 take two.
+@pytest.mark.parametrize("colors", [16, pytest.param(24, marks=pytest.mark.slow)])
 def test_control_is_no_data_on_any_of_a_link_s_colors(colors: int) -> None:
     p = switched(colors)
     run = stepper.run(p, WSE3.at(), path="cycles")

