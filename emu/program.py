@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, PartitionSpec
 
 from emu import given, progress
@@ -88,6 +89,9 @@ class Program:
             times, instead of side by side (`emu.tracing.side_by_side`). It takes longer; results
             agree to rounding, as sums over tiles are then added in another order.
 
+        Within a transformation of JAX's, such as `jax.grad`, the kernel becomes part of it, and
+        rounds as the compiler options of that say.
+
         Raises:
           EmulationError: no generation of the machine can run it (`emu.checks.rules`): asked once
             for arguments of the same shapes.
@@ -95,6 +99,9 @@ class Program:
         body, _ = self.trace(args)
         rules.check_any(body)
         arrays = _unwrap(args)
+        # Compiler options are of a whole compilation; JAX refuses them within another one.
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arrays)):
+            return self.batched(*arrays)
         with progress.stage("compiling and running the kernel"):
             if not in_order:
                 return self.compiled(*arrays)

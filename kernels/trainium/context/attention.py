@@ -53,7 +53,8 @@ class ContextAttention:
       value_dim: features of a value; None: as many as of a key.
       parts: features of a key as they are contracted, at most 128 at a time; None: as few parts
         as that takes.
-      queries: how many of the last tokens are queries; None: all. The others are a cache.
+      queries: how many tokens are queries; None: all. The others are a cache.
+      first_query: position of the first query; None: the queries are the last tokens.
       scheme: one of `SCHEMES`.
       inner: of schemes over two mesh axes, the size of the inner one; it divides the ranks.
       placement: one of `PLACEMENTS`, or `auto`, chosen from the mask.
@@ -100,6 +101,7 @@ class ContextAttention:
     score: Elementwise | None = None
     scale: float | None = None
     batch: int = 1
+    first_query: int | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.mask):
@@ -133,11 +135,18 @@ class ContextAttention:
         _check_divides("query heads by KV heads", self.heads, self.kv_heads)
         _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
         checks.whole("batch", self.batch)
+        checks.whole("first_query", self.first_query, least=0)
         _check_divides("KV heads by sequences of a batch", self.kv_heads, self.batch)
         if self.scale is not None:
             checks.number("scale", self.scale)
         if not 1 <= self._query_count <= self.tokens:
             refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
+        last = (self.first_query or 0) + self._query_count
+        if last > self.tokens:
+            refuse(
+                f"first_query is {self.first_query}, so the last of {self._query_count} queries "
+                f"is at {last - 1} of {self.tokens} tokens, must be within"
+            )
 
     @property
     def _query_count(self) -> int:
@@ -270,7 +279,10 @@ class ContextAttention:
         queries = where(self._query_count, tiling.slots, tiling.rows)
         keys = where(self.tokens, tiling.key_slots, tiling.keys)
         pairs = None if self.plan is None else self.plan.pairs
-        return Sides(queries, keys, tiling, pairs)
+        first = self.first_query
+        if first is None:
+            first = self.tokens - self._query_count
+        return Sides(queries, keys, tiling, first, pairs)
 
     # --- the program ---
 

@@ -34,18 +34,15 @@ class Sides:
       q: placement of the queries: of all tokens, or of the last ones.
       kv: placement of keys and values, of all tokens.
       tiling: sizes of one rank.
+      first: position of the first query in the sequence.
       pairs: which table a score function reads by pairs of tiles; see `Located`.
     """
 
     q: Placement
     kv: Placement
     tiling: ContextTiling
+    first: int = 0
     pairs: PairTable | None = None
-
-    @property
-    def first(self) -> int:
-        """Position of the first query in the sequence."""
-        return self.kv.tokens - self.q.tokens
 
     @property
     def q_positions(self) -> np.ndarray:

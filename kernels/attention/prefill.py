@@ -1,0 +1,151 @@
+"""A variant's prefill on a mesh of Trainium chips: context attention with its mask and its score.
+
+Arrays come and go as FlexAttention has them, `[batch, heads, tokens, features]`. On the mesh the
+heads of all sequences stand side by side, since to attention a batch is only more heads:
+
+    batch 2, 4 query heads over 2 KV heads     8 query heads over 4 KV heads
+    sequence 1, head 2                         head 6, of KV head 3
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kernels import masks
+from kernels.attention.reading import Reading
+from kernels.masks.catalogue import Allowed, Mask, Positions
+from kernels.refusal import refuse
+from kernels.trainium.context.attention import ContextAttention, Results
+
+
+def prefill(
+    reading: Reading, q: ArrayLike, k: ArrayLike, v: ArrayLike, **options: Any
+) -> Results:
+    """Attention on a mesh of chips, computed by the kernel that `context_attention` times.
+
+    Args:
+      reading: the variant.
+      q: `[batch, heads, queries, head_dim]`; query n is at position n.
+      k: `[batch, kv_heads, keys, head_dim]`.
+      v: `[batch, kv_heads, keys, value_dim]`.
+      options: as for `context_attention`.
+
+    Returns:
+      `[batch, heads, queries, value_dim]`, and the log-sum-exp of each query's scores,
+      `[batch, heads, queries]`, -inf where it attends to nothing and the output is 0.
+
+    Raises:
+      EmulationError: sizes that do not fit each other or the mesh, or a function of the variant
+        that cannot be carried out.
+    """
+    queries, keys, values = (jnp.asarray(x) for x in (q, k, v))
+    check_shapes(queries, keys, values)
+    attention = context_attention(
+        reading,
+        q=queries.shape,
+        k=keys.shape,
+        value_dim=values.shape[-1],
+        **({"dtype": queries.dtype} | options),
+    )
+    missing = attention.tokens - keys.shape[2]
+    out, lse = attention.run(
+        _side_by_side(queries), _padded(keys, missing), _padded(values, missing)
+    )
+    batch, heads, count, _ = queries.shape
+    by_sequence = out.reshape(count, batch, heads, -1)
+    return (
+        by_sequence.transpose(1, 2, 0, 3),
+        lse.reshape(count, batch, heads).transpose(1, 2, 0),
+    )
+
+
+def context_attention(
+    reading: Reading,
+    *,
+    q: tuple[int, ...],
+    k: tuple[int, ...],
+    value_dim: int | None = None,
+    chips: int = 1,
+    placement: str = "auto",
+    scheme: str = "ring",
+    scale: float | None = None,
+    **options: Any,
+) -> ContextAttention:
+    """The program of a variant's prefill, to be run or timed.
+
+    Args:
+      reading: the variant.
+      q: sizes of the queries, `(batch, heads, queries, head_dim)`.
+      k: sizes of the keys, `(batch, kv_heads, keys, head_dim)`.
+      value_dim: features of a value; None: as many as of a key.
+      chips: that the sequence is spread over.
+      placement: where tokens stand, one of `kernels.PLACEMENTS`, or `auto`.
+      scheme: how chips exchange, see `ContextAttention`.
+      scale: factor of the scores, before the variant's function; None: 1 / sqrt(head_dim).
+      options: further fields of `ContextAttention`: `cores`, `dtype`, `inner` and others.
+    """
+    batch, heads, queries, head_dim = q
+    _, kv_heads, keys, _ = k
+    # More queries than keys, as of cross-attention: keys that nobody attends to stand behind.
+    tokens = max(queries, keys)
+    mask: Mask = masks.full if reading.mask is None else reading.mask
+    if tokens > keys:
+        mask = masks.and_masks(_within(keys), mask)
+    return ContextAttention(
+        mask=mask,
+        score=reading.score,
+        scale=scale,
+        batch=batch,
+        tokens=tokens,
+        queries=None if queries == tokens else queries,
+        first_query=0,
+        ranks=chips,
+        heads=batch * heads,
+        kv_heads=batch * kv_heads,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        placement=placement,
+        scheme=scheme,
+        **options,
+    )
+
+
+def check_shapes(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
+    """Refuses arrays that are not queries, keys and values of the same sequences."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4:
+            refuse(
+                f"{name} has shape {x.shape}, must have four dimensions: batch, heads, tokens, "
+                "features"
+            )
+    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        refuse(f"q is {q.shape} and k {k.shape}, must agree in batch and features")
+    if k.shape[:3] != v.shape[:3]:
+        refuse(f"k is {k.shape} and v {v.shape}, must agree in batch, heads and tokens")
+    if q.shape[1] % k.shape[1]:
+        refuse(
+            f"q has {q.shape[1]} heads and k {k.shape[1]}, must be a multiple of them"
+        )
+
+
+def _within(keys: int) -> Mask:
+    def real(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        return k < keys
+
+    return masks.named(real)
+
+
+def _side_by_side(x: jax.Array) -> jax.Array:
+    """`[batch, heads, tokens, features]` to `[tokens, batch · heads, features]`."""
+    batch, heads, tokens, features = x.shape
+    return x.transpose(2, 0, 1, 3).reshape(tokens, batch * heads, features)
+
+
+def _padded(x: jax.Array, missing: int) -> jax.Array:
+    by_token = _side_by_side(x)
+    return jnp.pad(by_token, ((0, missing), (0, 0), (0, 0)))
+
+
+__all__ = ["check_shapes", "context_attention", "prefill"]
