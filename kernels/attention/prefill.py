@@ -42,12 +42,13 @@ def prefill(
     """
     queries, keys, values = (jnp.asarray(x) for x in (q, k, v))
     check_shapes(queries, keys, values)
+    options.setdefault("dtype", queries.dtype)
     attention = context_attention(
         reading,
         q=queries.shape,
         k=keys.shape,
         value_dim=values.shape[-1],
-        **({"dtype": queries.dtype} | options),
+        **options,
     )
     missing = attention.tokens - keys.shape[2]
     out, lse = attention.run(
