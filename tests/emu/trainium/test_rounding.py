@@ -207,7 +207,16 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
+# Each reading and each mapping once; the other two pairs of them are slow.
+@pytest.mark.parametrize(
+    "run",
+    [
+        "side by side",
+        pytest.param("in order", marks=pytest.mark.slow),
+        pytest.param("side by side on devices", marks=pytest.mark.slow),
+        "in order on devices",
+    ],
+)
 def test_pairs_of_instructions_are_as_numpy_computes_them(run, operands, expected):
     results = RUNS[run](*operands)
     wrong = {}

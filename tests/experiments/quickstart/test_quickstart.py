@@ -249,14 +249,17 @@ def test_a_model_too_large_for_the_wafer_says_what_would_do(
     assert "wafers" in error and error.count("\n") == 1
 
 
+# What it asks of the code the tiny model asks above; that the weights are read right is
+# `test_tokenizer.py`'s and the loaders'. It takes two minutes a case.
+@pytest.mark.slow
 @pytest.mark.smollm2
 @pytest.mark.parametrize(
     "chips, cores",
     [
-        pytest.param("1", "1", marks=pytest.mark.slow),
+        ("1", "1"),
         ("4", "1"),
-        pytest.param("4", "8", marks=pytest.mark.slow),
-        pytest.param("7", "1", marks=pytest.mark.slow),
+        ("4", "8"),
+        ("7", "1"),
     ],
 )
 def test_smollm2_knows_the_capital_of_france(

@@ -79,7 +79,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", WITHIN)
+# The narrower one rounds more, and what is added in another order shows in it as well.
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(d, marks=[] if d == "bfloat16" else [pytest.mark.slow])
+        for d in WITHIN
+    ],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_values_do_not_depend_on_the_reading(name, dtype):
     kernel, args = CASES[name](jnp.dtype(dtype))

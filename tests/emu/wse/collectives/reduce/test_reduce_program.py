@@ -66,7 +66,7 @@ def named(count: int, names: Iterable[str]) -> list[tuple[str, Case]]:
 @pytest.mark.parametrize(
     ("names", "count"),
     [
-        (tuple(NAMED), 8),
+        (tuple(NAMED), 5),
         *(pytest.param((n,), 120, marks=pytest.mark.slow) for n in NAMED),
     ],
     ids=["few of each", *NAMED],

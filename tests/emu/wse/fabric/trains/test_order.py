@@ -23,7 +23,7 @@ from tests.emu.wse.fabric.wavelet_values import values
 
 SHEETS = (WSE2, WSE3)
 FEW = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),
 )
