@@ -22,11 +22,14 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Files whose few tests take longest go first: two workers then end together.
 LONGEST = (
-    "test_readme.py",
     "test_quickstart.py",
-    "test_trn_layer.py",
+    "test_prefill.py",
     "test_examples.py",
-    "test_fuzz.py",
+    "test_flash.py",
+    "test_family.py",
+    "test_own_kernels.py",
+    "test_context_poison.py",
+    "test_cli.py",
 )
 
 

@@ -88,7 +88,7 @@ def wide_operands(example, seed):
             dtype = operand.dtype if narrow else np.float32
             found.append(jnp.asarray(rng.standard_normal(operand.shape), dtype))
         else:
-            found.append(jnp.zeros(operand.shape, operand.dtype))
+            found.append(jnp.asarray(np.zeros(operand.shape, operand.dtype)))
     return found
 
 

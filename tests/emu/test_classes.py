@@ -13,7 +13,7 @@ from emu.loops import classes
 from tests import helpers
 from tests.helpers import F32, MESH, THROTTLED, TOY, fetch, hop, op, tile
 
-LAW = settings(max_examples=30, derandomize=True, deadline=None)
+LAW = settings(max_examples=20, derandomize=True, deadline=None)
 ALONE = ("rotate", "turn", "make")  # what a core does without others
 
 

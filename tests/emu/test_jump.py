@@ -16,7 +16,7 @@ from emu.errors import StaleTile
 from tests import helpers
 from tests.helpers import F32, MESH, TICKS, TOY, fetch, make, op, tile
 
-LAW = settings(max_examples=60, derandomize=True, deadline=None)
+LAW = settings(max_examples=40, derandomize=True, deadline=None)
 ONE = {"r": 1, "c": 1}
 
 

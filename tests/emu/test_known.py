@@ -12,7 +12,7 @@ from emu import Known, Program
 from tests.helpers import TOY
 
 INTS = st.integers(-(2**20), 2**20)
-LAW = settings(max_examples=40, derandomize=True, deadline=None)
+LAW = settings(max_examples=25, derandomize=True, deadline=None)
 
 
 def both(fn, *args):
