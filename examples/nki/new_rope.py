@@ -27,16 +27,16 @@ def rope(x, cos, sin):
         nisa.dma_copy(dst=tile, src=x[part, :])
         nisa.dma_copy(dst=cos_tile, src=cos[part, :])
         nisa.dma_copy(dst=sin_tile, src=sin[part, :])
+        # Every second element of each row, from the first one or from the second one on.
         pairs = [[d, ROWS], [2, half]]
-        for place, op in ((0, nl.subtract), (1, nl.add)):
-            mine, theirs = (
-                tile.ap(pairs, offset=place),
-                tile.ap(pairs, offset=1 - place),
-            )
+        # Of each pair: even * cos - odd * sin, then odd * cos + even * sin.
+        for place, combine in ((0, nl.subtract), (1, nl.add)):
+            mine = tile.ap(pairs, offset=place)
+            theirs = tile.ap(pairs, offset=1 - place)
             result = turned.ap(pairs, offset=place)
             nisa.tensor_tensor(dst=other, data1=theirs, data2=sin_tile, op=nl.multiply)
             nisa.tensor_tensor(dst=result, data1=mine, data2=cos_tile, op=nl.multiply)
-            nisa.tensor_tensor(dst=result, data1=result, data2=other, op=op)
+            nisa.tensor_tensor(dst=result, data1=result, data2=other, op=combine)
         nisa.dma_copy(dst=out[part, :], src=turned)
     return out
 
@@ -44,11 +44,16 @@ def rope(x, cos, sin):
 def inputs():
     random = np.random.default_rng(25)
     x = random.standard_normal((256, 128), np.float32)
-    angles = np.arange(256)[:, None] / 10000 ** (np.arange(64) / 64)
-    return x, np.float32(np.cos(angles)), np.float32(np.sin(angles))
+    frequencies = 10000 ** -(np.arange(64) / 64)
+    angles = np.arange(256)[:, None] * frequencies
+    cos = np.float32(np.cos(angles))
+    sin = np.float32(np.sin(angles))
+    return x, cos, sin
 
 
 def reference(x, cos, sin):
-    even, odd = np.float64(x[:, ::2]), np.float64(x[:, 1::2])
-    pairs = even * cos - odd * sin, odd * cos + even * sin
-    return np.stack(pairs, axis=2).reshape(x.shape)
+    even = np.float64(x[:, ::2])
+    odd = np.float64(x[:, 1::2])
+    turned_even = even * cos - odd * sin
+    turned_odd = odd * cos + even * sin
+    return np.stack([turned_even, turned_odd], axis=2).reshape(x.shape)
