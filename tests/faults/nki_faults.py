@@ -107,6 +107,20 @@ nisa.dma_copy(dst=a, src=x)
 nisa.dma_copy(dst=w, src=x[:, 0:128])
 """
 
+
+def quantize(
+    columns: int = 512, dtype: str = "bfloat16", result: str = "float8_e4m3fn_x4"
+) -> str:
+    """A body that quantizes a tile of so many columns into 128 of packed elements."""
+    return f"""
+        a = nl.ndarray((128, {columns}), nl.{dtype}, buffer=nl.sbuf)
+        q = nl.ndarray((128, 128), nl.{result}, buffer=nl.sbuf)
+        s = nl.ndarray((128, 128), nl.uint8, buffer=nl.sbuf)
+        nisa.memset(dst=a, value=1.0)
+        nisa.quantize_mx(dst=q, src=a, dst_scale=s)
+        """
+
+
 FAULTS: Faults = {
     # --- the older generation ---
     "a tile of 256 partitions is loaded": old(
@@ -458,45 +472,21 @@ FAULTS: Faults = {
     ),
     "MX on Trainium2": new(
         r"nki\.isa\.quantize_mx: device is Trainium2, must be Trainium3",
-        """
-        a = nl.ndarray((128, 512), nl.bfloat16, buffer=nl.sbuf)
-        q = nl.ndarray((128, 128), nl.float8_e4m3fn_x4, buffer=nl.sbuf)
-        s = nl.ndarray((128, 128), nl.uint8, buffer=nl.sbuf)
-        nisa.memset(dst=a, value=1.0)
-        nisa.quantize_mx(dst=q, src=a, dst_scale=s)
-        """,
+        quantize(),
     ),
     "MX elements that are not packed": new(
         r"nki\.isa\.quantize_mx: dst is float8_e4m3fn, must be a packed format .*_x4",
-        """
-        a = nl.ndarray((128, 512), nl.bfloat16, buffer=nl.sbuf)
-        q = nl.ndarray((128, 128), nl.float8_e4m3fn, buffer=nl.sbuf)
-        s = nl.ndarray((128, 128), nl.uint8, buffer=nl.sbuf)
-        nisa.memset(dst=a, value=1.0)
-        nisa.quantize_mx(dst=q, src=a, dst_scale=s)
-        """,
+        quantize(result="float8_e4m3fn"),
         device="trn3",
     ),
     "MX groups of another number": new(
         r"nki\.isa\.quantize_mx: src has 64 groups of 4 .* dst 128",
-        """
-        a = nl.ndarray((128, 256), nl.bfloat16, buffer=nl.sbuf)
-        q = nl.ndarray((128, 128), nl.float8_e4m3fn_x4, buffer=nl.sbuf)
-        s = nl.ndarray((128, 128), nl.uint8, buffer=nl.sbuf)
-        nisa.memset(dst=a, value=1.0)
-        nisa.quantize_mx(dst=q, src=a, dst_scale=s)
-        """,
+        quantize(columns=256),
         device="trn3",
     ),
     "MX of a 32-bit tile": new(
         r"nki\.isa\.quantize_mx: float32\[128, 128, 4\] to .*, must be a 16-bit float",
-        """
-        a = nl.ndarray((128, 512), nl.float32, buffer=nl.sbuf)
-        q = nl.ndarray((128, 128), nl.float8_e4m3fn_x4, buffer=nl.sbuf)
-        s = nl.ndarray((128, 128), nl.uint8, buffer=nl.sbuf)
-        nisa.memset(dst=a, value=1.0)
-        nisa.quantize_mx(dst=q, src=a, dst_scale=s)
-        """,
+        quantize(dtype="float32"),
         device="trn3",
     ),
 }

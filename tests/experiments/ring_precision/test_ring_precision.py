@@ -16,6 +16,7 @@ from experiments.ring_precision.measure import HEAD_DIM, MASKS, Bench, Row, gap
 from experiments.ring_precision.oracle import Operands
 from experiments.shared import cli
 from kernels import masks
+from tests.experiments.misuse import refused
 from tests.experiments.stopped import Stop, stopped
 
 TOKENS = 128
@@ -230,11 +231,7 @@ def test_misuse_is_one_line(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as e:
-        call(*args)
-    assert e.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+    refused(call, args, message, capsys)
 
 
 def test_masked_attention_needs_only_what_it_sees() -> None:

@@ -22,6 +22,7 @@ from experiments.ring_scaling.threshold import (
     link_share,
 )
 from experiments.shared import cli
+from tests.experiments.misuse import refused
 from tests.experiments.stopped import Stop, stopped
 
 SMALL = Point(share=128, ranks=2)
@@ -272,8 +273,4 @@ def test_misuse_is_one_line(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as e:
-        call(*args)
-    assert e.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+    refused(call, args, message, capsys)
