@@ -9,13 +9,14 @@ partitions 0-7 share the first. Values are contracted over keys instead: 8 keys 
 pieces of a key tile share a scale, for each feature.
 """
 
+import functools
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from emu import numerics
+from emu import numerics, strict_jit
 from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD, MX_ROWS
 from emu.trainium.engines.mx import HEADROOM
@@ -44,6 +45,8 @@ def check(tiling: ContextTiling) -> None:
         )
 
 
+# One program: by itself each of its twenty operations would be compiled for each shape.
+@functools.partial(strict_jit, static_argnums=1)
 def _quantised(x: jax.Array, dtype: DType) -> Scaled:
     """MX of groups of 8 partitions by 4 places.
 
