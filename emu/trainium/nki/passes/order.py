@@ -50,6 +50,7 @@ def order(
     constraints: Sequence[Constraint],
     turns: int,
     ahead: int,
+    window: int,
 ) -> Order | None:
     """The order of a step that engines which look ahead fall into; None if there is none.
 
@@ -58,12 +59,13 @@ def order(
       constraints: between them.
       turns: how many to play.
       ahead: an operation starts once no turn more than `ahead` before has any left.
+      window: nor is it more than so many operations behind the first that has not started.
     """
     best: Order | None = None
     # What shares a port with another engine waits for it. An order found without that wait is at
     # times the better one with it, as engines that wait for each other too soon drift apart.
     for waits in (True, False):
-        start = _Play(spent, constraints, turns, ahead, waits).run()
+        start = _Play(spent, constraints, turns, ahead, window, waits).run()
         for length in _lengths(start, ahead):
             found = _folded(start, constraints, length)
             if found is None or found.stages > ahead + 2:
@@ -145,11 +147,13 @@ class _Play:
         constraints: Sequence[Constraint],
         turns: int,
         ahead: int,
+        window: int,
         waits: bool,
     ) -> None:
         self.spent = spent
         self.turns = turns
         self.ahead = ahead
+        self.window = window
         self.waits_for_ports = waits
         number = len(spent)
         self.after: list[list[Constraint]] = [[] for _ in range(number)]
@@ -162,6 +166,8 @@ class _Play:
         self.start = [[-1] * number for _ in range(turns)]
         self.left = [number] * turns
         self.oldest = 0
+        # Operations of all turns in program order that have started, up to the first that has not.
+        self.passed = 0
         self.free: dict[str, int] = {}
         self.ports = _Ports()
         # What waits for nothing that has not started, by engine.
@@ -187,7 +193,9 @@ class _Play:
         """What an engine takes next: when, the turn and the operation."""
         best: tuple[int, int, int] | None = None
         for turn, place in self.open[engine]:
-            if turn > self.oldest + self.ahead:
+            in_program = turn * len(self.spent) + place
+            is_far = in_program >= self.passed + self.window
+            if is_far or turn > self.oldest + self.ahead:
                 continue
             begin = max(self.ready[turn][place], self.free.get(engine, 0))
             for space in self.spent[place].ports if self.waits_for_ports else ():
@@ -206,6 +214,12 @@ class _Play:
         self.left[turn] -= 1
         while self.oldest < self.turns and not self.left[self.oldest]:
             self.oldest += 1
+        number = len(self.spent)
+        while self.passed < self.turns * number:
+            first_turn, first_place = divmod(self.passed, number)
+            if self.start[first_turn][first_place] < 0:
+                break
+            self.passed += 1
         for each in self.after[place]:
             later = turn + each.turns
             if later >= self.turns:

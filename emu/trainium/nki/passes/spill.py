@@ -23,9 +23,12 @@ from emu.trainium.nki.tree import (
     Operation,
     Recorded,
     Tensor,
+    walk,
 )
 
 NAME = "spilling"
+# What the transfers are called.
+SPILL, RELOAD = "spill", "reload"
 
 
 def apply(
@@ -158,7 +161,7 @@ class _Spilling:
         self, choice: Choice, dst: Access, src: Access, operation: Operation
     ) -> Operation:
         return Operation(
-            "spill" if dst.space == "hbm" else "reload",
+            SPILL if dst.space == "hbm" else RELOAD,
             (choice,),
             (dst,),
             (src,),
@@ -188,6 +191,11 @@ class _Spilling:
         )
 
 
+def has_spills(body: Sequence[Node]) -> bool:
+    """Whether something in a body goes through HBM because SBUF was full."""
+    return any(each.name in (SPILL, RELOAD) for each, _ in walk(list(body)))
+
+
 def _same(one: Access, other: Access) -> bool:
     return one is other or _what(one) == _what(other)
 
@@ -207,4 +215,4 @@ def _what(access: Access) -> Mapping[str, object]:
     }
 
 
-__all__ = ["NAME", "apply"]
+__all__ = ["NAME", "apply", "has_spills"]
