@@ -17,6 +17,8 @@ print(attention.placed, attention.read(TRN2.at()).seconds)
 """
 
 from kernels import masks
+from kernels.attention.decorator import attention
+from kernels.attention.variant import Variant
 from kernels.tokens.placement import PLACEMENTS, Placement, place
 from kernels.trainium.catalogue import TRAINIUM_KERNELS
 from kernels.trainium.context.attention import ContextAttention
@@ -33,7 +35,9 @@ __all__ = [
     "Placement",
     "TRAINIUM_KERNELS",
     "TokenClock",
+    "Variant",
     "WaferPlan",
+    "attention",
     "masks",
     "place",
     "plan_wafer",

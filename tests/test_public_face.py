@@ -47,7 +47,7 @@ FACES = {
     """,
     "kernels": """
         ContextAttention FABRIC_PROGRAMS LatentAttention PLACEMENTS Placement TRAINIUM_KERNELS
-        TokenClock WaferPlan masks place plan_wafer
+        TokenClock Variant WaferPlan attention masks place plan_wafer
     """,
     "models": """
         CATALOGUE Decoder Disaggregated FAMILIES Family Loaded ModelConfig ModelError Prefill

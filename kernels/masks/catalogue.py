@@ -164,24 +164,33 @@ def documents(lengths: Sequence[int]) -> NamedMask:
       lengths: tokens of each document, in order. Tokens after the last one belong to none: they
         attend to nothing and nothing attends to them.
     """
-    count = len(lengths)
-    total = sum(_positive("documents: a length", length) for length in lengths)
-    numbers = np.repeat(np.arange(count), lengths)
-    # One more entry, of the number that no document has, stands for all tokens beyond: lengths
-    # 3 and 2 make 0 0 0 1 1 2, of which every position from 5 on reads the 2.
-    table = np.append(numbers, count).astype(np.int32)
-
-    def document(position: Positions) -> jax.Array:
-        return jnp.asarray(table)[jnp.minimum(position, total)]
+    known = [_positive("documents: a length", length) for length in lengths]
+    bounds = np.concatenate([[0], np.cumsum(known)]).astype(np.int32)
 
     def mask(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
-        of_q = document(q)
-        of_k = document(k)
-        # Tokens beyond the last document share its follower's number; without the last term they
-        # would attend to each other.
-        return (k <= q) & (of_q == of_k) & (of_q < count)
+        return (k <= q) & _in_one_sequence(bounds, q, k)
 
-    return NamedMask(f"documents({count} of {total} tokens)", mask)
+    return NamedMask(f"documents({len(known)} of {bounds[-1]} tokens)", mask)
+
+
+def packed(cu_seqlens: Sequence[int] | np.ndarray, mask: Mask = causal) -> NamedMask:
+    """Packed sequences, each with a mask of its own positions, which begin at 0 in each.
+
+    Args:
+      cu_seqlens: where each sequence begins, and where the last one ends: 0, 3, 5 for sequences of
+        three tokens and of two, as FlashAttention's variable lengths. Tokens after the last one
+        attend to nothing.
+      mask: within a sequence.
+    """
+    bounds = _bounds(cu_seqlens)
+
+    def inside(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        begin = jnp.asarray(bounds)[_sequence(bounds, q)]
+        allowed = mask(b, h, q - begin, k - begin)
+        return _in_one_sequence(bounds, q, k) & allowed
+
+    count = len(bounds) - 1
+    return NamedMask(f"packed({count} of {bounds[-1]} tokens, {name(mask)})", inside)
 
 
 def and_masks(*masks: Mask) -> NamedMask:
@@ -226,6 +235,36 @@ def _as_operand(mask: Mask) -> str:
     found = name(mask)
     is_compound = " & " in found or " | " in found
     return f"({found})" if is_compound else found
+
+
+def _sequence(bounds: np.ndarray, position: Positions) -> jax.Array:
+    """The number of the sequence in which a position lies."""
+    count = len(bounds) - 1
+    numbers = np.repeat(np.arange(count), np.diff(bounds))
+    # One more entry, of the number that no sequence has, stands for all tokens beyond: lengths
+    # 3 and 2 make 0 0 0 1 1 2, of which every position from 5 on reads the 2.
+    table = np.append(numbers, count).astype(np.int32)
+    total = int(bounds[-1])
+    return jnp.asarray(table)[jnp.minimum(position, total)]
+
+
+def _in_one_sequence(bounds: np.ndarray, q: Positions, k: Positions) -> Allowed:
+    of_q = _sequence(bounds, q)
+    of_k = _sequence(bounds, k)
+    # Tokens beyond the last sequence share its follower's number; without the last term they
+    # would attend to each other.
+    return (of_q == of_k) & (of_q < len(bounds) - 1)
+
+
+def _bounds(cu_seqlens: Sequence[int] | np.ndarray) -> np.ndarray:
+    bounds = np.asarray(cu_seqlens)
+    is_list = bounds.ndim == 1 and len(bounds) > 1 and bounds.dtype.kind in "iu"
+    if not is_list or bounds[0] != 0 or np.any(np.diff(bounds) < 0):
+        refuse(
+            f"packed: cu_seqlens is {given.told(cu_seqlens)}, must be whole numbers that begin "
+            "with 0 and never decrease"
+        )
+    return bounds.astype(np.int32)
 
 
 def _positive(what: str, size: int) -> int:

@@ -1,0 +1,124 @@
+"""The door: `@attention` makes a variant of one function."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias, overload
+
+from emu.lower import CannotLower
+from emu.tracing.scalar import defined_at
+from kernels.attention.reading import check_arguments
+from kernels.attention.variant import Variant
+from kernels.masks import catalogue
+from kernels.masks.catalogue import Mask, NamedMask
+
+Function: TypeAlias = Callable[..., Any]
+"""A score, a mask, or a variant of which another is made."""
+
+
+class Attention:
+    """Makes attention variants: `attention`, of which there is one.
+
+    ```python
+    from kernels import attention, masks
+
+    @attention(mask=masks.causal)
+    def alibi(s, b, h, q, k):
+        return s - 0.5 ** (h + 1) * (q - k)
+    ```
+    """
+
+    @overload
+    def __call__(
+        self,
+        function: Function | Variant,
+        *,
+        mask: Mask | None = None,
+        scale: float | None = None,
+        name: str | None = None,
+    ) -> Variant: ...
+
+    @overload
+    def __call__(
+        self,
+        *,
+        mask: Mask | None = None,
+        scale: float | None = None,
+        name: str | None = None,
+    ) -> Callable[[Function], Variant]: ...
+
+    def __call__(
+        self,
+        function: Function | Variant | None = None,
+        *,
+        mask: Mask | None = None,
+        scale: float | None = None,
+        name: str | None = None,
+    ) -> Variant | Callable[[Function], Variant]:
+        """A variant; without a function, a decorator that makes one.
+
+        Args:
+          function: a score `(s, b, h, q, k)`, a mask `(b, h, q, k)`, told apart by how many values
+            they take, as FlexAttention does, or a variant to which the rest is added.
+          mask: pairs that it leaves out are not attended.
+          scale: of the scores before they reach the function; None: `1 / sqrt(head_dim)`.
+          name: of the variant; None: the function's.
+
+        Raises:
+          CannotLower: a function of other arguments.
+        """
+        if function is None:
+            return lambda found: self(found, mask=mask, scale=scale, name=name)
+        made = _variant(function)
+        masks = [x for x in (made.mask, mask) if x is not None]
+        return dataclasses.replace(
+            made,
+            name=name or made.name,
+            mask=catalogue.and_masks(*masks)
+            if len(masks) > 1
+            else next(iter(masks), None),
+            scale=made.scale if scale is None else scale,
+        )
+
+    @staticmethod
+    def mask(function: Mask) -> NamedMask:
+        """A mask that composes with `&`, `|` and `~`, of a function `(b, h, q, k)`.
+
+        Raises:
+          CannotLower: a function of other arguments.
+        """
+        name = catalogue.name(function)
+        check_arguments(name, function, "mask", ("b", "h", "q", "k"))
+        return catalogue.named(function)
+
+    and_masks = staticmethod(catalogue.and_masks)
+    or_masks = staticmethod(catalogue.or_masks)
+
+
+def _variant(function: Function | Variant) -> Variant:
+    if isinstance(function, Variant):
+        return function
+    name = catalogue.name(function)
+    if _takes(function, 5):
+        return Variant(name, score=function)
+    if _takes(function, 4):
+        return Variant(name, mask=function)
+    raise CannotLower(
+        f"attention: {name} takes neither (s, b, h, q, k), as a score does, nor (b, h, q, k), as a "
+        "mask does",
+        defined_at(function) if callable(function) else "",
+    )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether it can be called with that many values by position."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+attention = Attention()
+
+__all__ = ["Attention", "attention"]

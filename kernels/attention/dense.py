@@ -1,0 +1,150 @@
+"""Dense attention by a variant's own functions, for every pair at once: what all else is held to.
+
+It shares nothing with what the machines run: the functions are called as they are, each pair's
+score is kept, and the softmax is taken over whole rows.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from kernels.attention.reading import Score
+from kernels.masks.catalogue import Mask
+from kernels.refusal import refuse
+
+
+def dense(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    score: Score | None = None,
+    mask: Mask | None = None,
+    scale: float | None = None,
+    q_offset: int = 0,
+    dtype: DTypeLike = "float64",
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention with a score and a mask of one's own.
+
+    Differentiable in `q`, `k`, `v` and in the arrays that the score holds.
+
+    *Dimensions*: B batch, Hq query heads, Hkv key heads (of which each serves Hq / Hkv query heads
+    in a row), L queries, S keys, D and Dv the head dimensions.
+
+    Args:
+      q: queries, `[B, Hq, L, D]`.
+      k: keys, `[B, Hkv, S, D]`.
+      v: values, `[B, Hkv, S, Dv]`.
+      score: of `(s, b, h, q, k)`, what becomes of a scaled score; None: nothing. -inf means that
+        the pair is not attended.
+      mask: of `(b, h, q, k)`, which pairs are attended; None: all.
+      scale: of the scores; None: `1 / sqrt(D)`.
+      q_offset: position of the first query; keys begin at 0. The last of S positions, decoding, is
+        `S - 1`.
+      dtype: of the computation and of the results; float64 needs no setting of JAX.
+
+    Returns:
+      The output, `[B, Hq, L, Dv]`, and the logarithm of the sum of the exponentials of the scores,
+      `[B, Hq, L]`. A query that attends to nothing gives zeros and -inf.
+
+    Raises:
+      LimitExceeded: shapes that do not fit together.
+    """
+    _check_shapes(q, k, v)
+    # A number of 64 bits exists in JAX only inside this block.
+    is_wide = jnp.dtype(dtype).itemsize == 8
+    with jax.enable_x64(True) if is_wide else contextlib.nullcontext():
+        operands = [jnp.asarray(x).astype(dtype) for x in (q, k, v)]
+
+        # Compiled as a whole: operation by operation it takes ten times as long. Anew each time, as
+        # the functions may hold arrays that have changed.
+        @jax.jit
+        def attend(
+            q: jax.Array, k: jax.Array, v: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            group = q.shape[1] // k.shape[1]
+            k, v = (jnp.repeat(x, group, axis=1) for x in (k, v))
+            exact = jax.lax.Precision.HIGHEST
+            scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, precision=exact)
+            scores *= q.shape[-1] ** -0.5 if scale is None else scale
+            return _softmax(*_attended(scores, score, mask, q_offset), v)
+
+        return attend(*operands)
+
+
+def _attended(
+    scores: jax.Array, score: Score | None, mask: Mask | None, q_offset: int
+) -> tuple[jax.Array, jax.Array]:
+    """What becomes of the scores, `[B, Hq, L, S]`, and which pairs are attended."""
+    indices = _indices(scores.shape, q_offset)
+    # A user's arithmetic mixes integers and floats, whatever the program around it allows.
+    with jax.numpy_dtype_promotion("standard"):
+        if score is not None:
+            changed = _for_every_pair(score, 1)(scores, *indices)
+            scores = changed.astype(scores.dtype)
+        attended = scores != -jnp.inf
+        if mask is not None:
+            attended &= _for_every_pair(mask, 0)(*indices)
+    return scores, attended
+
+
+def _softmax(
+    scores: jax.Array, attended: jax.Array, v: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Output and log-sum-exp over the attended keys of each query."""
+    greatest = jnp.max(scores, axis=-1, initial=-jnp.inf, where=attended)
+    is_empty = jnp.all(~attended, axis=-1)
+    # Where nothing is attended a finite number stands in, of which no gradient becomes NaN.
+    shift = jax.lax.stop_gradient(jnp.where(is_empty, 0, greatest))
+    below = jnp.where(attended, scores - shift[..., None], 0)
+    weights = jnp.where(attended, jnp.exp(below), 0)
+    total = jnp.where(is_empty, 1, jnp.sum(weights, axis=-1))
+    exact = jax.lax.Precision.HIGHEST
+    sums = jnp.einsum("bhqk,bhkd->bhqd", weights, v, precision=exact)
+    log_sum_exp = jnp.where(is_empty, -jnp.inf, shift + jnp.log(total))
+    return sums / total[..., None], log_sum_exp
+
+
+def _indices(shape: tuple[int, ...], q_offset: int) -> list[jax.Array]:
+    batch, heads, queries, keys = (jnp.arange(n, dtype=jnp.int32) for n in shape)
+    return [batch, heads, queries + jnp.int32(q_offset), keys]
+
+
+def _for_every_pair(
+    function: Callable[..., Any], scores: int
+) -> Callable[..., jax.Array]:
+    """A function of scalars on `[B, Hq, L, S]` scores, if it takes one, and the four indices."""
+
+    def of_scalars(*values: Any) -> jax.Array:
+        return jnp.asarray(function(*values))
+
+    found: Callable[..., jax.Array] = of_scalars
+    # From the keys outwards, each index runs along its own axis and the score along all.
+    for place in reversed(range(4)):
+        of_indices = [0 if place == other else None for other in range(4)]
+        found = jax.vmap(found, in_axes=(*[0] * scores, *of_indices))
+    return found
+
+
+def _check_shapes(q: Any, k: Any, v: Any) -> None:
+    shapes = [tuple(jnp.shape(x)) for x in (q, k, v)]
+    named = ", ".join(f"{name} {list(shape)}" for name, shape in zip("qkv", shapes))
+    if any(len(shape) != 4 for shape in shapes):
+        refuse(f"attention: {named}, must be [batch, heads, tokens, head_dim]")
+    of_q, of_k, of_v = shapes
+    if of_k[:3] != of_v[:3] or of_q[0] != of_k[0] or of_q[3] != of_k[3]:
+        refuse(
+            f"attention: {named}; keys and values must be alike but in head_dim, and have the "
+            "batch and, the keys, the head_dim of the queries"
+        )
+    if of_k[1] == 0 or of_q[1] % of_k[1]:
+        refuse(
+            f"attention: {of_q[1]} query heads on {of_k[1]} key heads, must be a multiple"
+        )
+
+
+__all__ = ["dense"]

@@ -1,0 +1,50 @@
+"""Attention variants with a name, each in a file of its own with its paper."""
+
+from kernels.variants.alibi import alibi
+from kernels.variants.block_causal import block_causal
+from kernels.variants.block_diffusion import block_diffusion
+from kernels.variants.catalogue import CATALOGUE, Entry, Sizes, make
+from kernels.variants.causal import causal
+from kernels.variants.chunked import chunked
+from kernels.variants.cross import cross
+from kernels.variants.dilated_window import dilated_window
+from kernels.variants.full import full
+from kernels.variants.global_local import global_local
+from kernels.variants.grouped import grouped
+from kernels.variants.head_temperature import head_temperature
+from kernels.variants.neighborhood import neighborhood
+from kernels.variants.packed_documents import packed_documents
+from kernels.variants.prefix_lm import prefix_lm
+from kernels.variants.relative_bias import relative_bias
+from kernels.variants.shared_prefix import shared_prefix
+from kernels.variants.sinks_window import sinks_window
+from kernels.variants.sliding_window import sliding_window
+from kernels.variants.soft_cap import soft_cap
+from kernels.variants.tree import tree
+
+__all__ = [
+    "CATALOGUE",
+    "Entry",
+    "Sizes",
+    "alibi",
+    "block_causal",
+    "block_diffusion",
+    "causal",
+    "chunked",
+    "cross",
+    "dilated_window",
+    "full",
+    "global_local",
+    "grouped",
+    "head_temperature",
+    "make",
+    "neighborhood",
+    "packed_documents",
+    "prefix_lm",
+    "relative_bias",
+    "shared_prefix",
+    "sinks_window",
+    "sliding_window",
+    "soft_cap",
+    "tree",
+]

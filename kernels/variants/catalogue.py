@@ -1,0 +1,157 @@
+"""Every variant of the catalogue, for given sizes: what reports and tests go through."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from kernels.attention.variant import Variant
+from kernels.variants.alibi import alibi
+from kernels.variants.block_causal import block_causal
+from kernels.variants.block_diffusion import block_diffusion
+from kernels.variants.causal import causal
+from kernels.variants.chunked import chunked
+from kernels.variants.cross import cross
+from kernels.variants.dilated_window import dilated_window
+from kernels.variants.full import full
+from kernels.variants.global_local import global_local
+from kernels.variants.grouped import grouped
+from kernels.variants.head_temperature import head_temperature
+from kernels.variants.neighborhood import neighborhood
+from kernels.variants.packed_documents import packed_documents
+from kernels.variants.prefix_lm import prefix_lm
+from kernels.variants.relative_bias import relative_bias
+from kernels.variants.shared_prefix import shared_prefix
+from kernels.variants.sinks_window import sinks_window
+from kernels.variants.sliding_window import sliding_window
+from kernels.variants.soft_cap import soft_cap
+from kernels.variants.tree import tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of one attention.
+
+    Attributes:
+      tokens: queries, in number a multiple of 16.
+      heads: of queries.
+      kv_heads: of keys and values.
+      head_dim: of each head.
+      batch: sequences.
+      keys: None: as many as queries.
+    """
+
+    tokens: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    batch: int = 1
+    keys: int | None = None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the queries, and of the keys and values."""
+        keys = self.tokens if self.keys is None else self.keys
+        return (
+            (self.batch, self.heads, self.tokens, self.head_dim),
+            (self.batch, self.kv_heads, keys, self.head_dim),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A variant of the catalogue.
+
+    Attributes:
+      make: it, for sizes; what it learns is drawn at random, and what it counts is in proportion to
+        the tokens where a paper leaves that open.
+      sizes: of what it is made, of those asked for.
+    """
+
+    make: Callable[[Sizes], Variant]
+    sizes: Callable[[Sizes], Sizes] = lambda asked: asked
+
+
+def _relative_bias(sizes: Sizes) -> Variant:
+    bias = np.random.default_rng(0).normal(size=(32, sizes.heads))
+    return relative_bias(bias.astype(np.float32))
+
+
+def _head_temperature(sizes: Sizes) -> Variant:
+    temperatures = np.random.default_rng(0).uniform(0.5, 2, sizes.heads)
+    return head_temperature(temperatures.astype(np.float32))
+
+
+def _packed_documents(sizes: Sizes) -> Variant:
+    # A sixteenth of the tokens, twice, four times and nine times that.
+    part = sizes.tokens // 16
+    return packed_documents([0, part, 3 * part, 7 * part, 16 * part])
+
+
+def _neighborhood(sizes: Sizes) -> Variant:
+    """Of an image as wide as it is high, or twice."""
+    height = 2 ** (int(np.log2(sizes.tokens)) // 2)
+    width = sizes.tokens // height
+    return neighborhood(height, width, min(7, height - 1 + height % 2))
+
+
+def _tree(sizes: Sizes) -> Variant:
+    """Two continuations of every token, up to sixty-three tokens, behind all others."""
+    count = min(63, sizes.tokens // 2)
+    parents = [(token - 1) // 2 if token else -1 for token in range(count)]
+    return tree(parents, sizes.tokens - count)
+
+
+def _shared_prefix(sizes: Sizes) -> Variant:
+    return shared_prefix(sizes.tokens // 2, [sizes.tokens // 8] * 4)
+
+
+def _cross(sizes: Sizes) -> Variant:
+    _, (batch, _, keys, _) = sizes.shapes
+    return cross([keys - keys // 4 * (b % 2) for b in range(batch)])
+
+
+CATALOGUE: dict[str, Entry] = {
+    "full": Entry(lambda sizes: full()),
+    "causal": Entry(lambda sizes: causal()),
+    "grouped": Entry(
+        lambda sizes: grouped(),
+        lambda asked: dataclasses.replace(asked, kv_heads=max(1, asked.heads // 4)),
+    ),
+    "multi_query": Entry(
+        lambda sizes: grouped(), lambda asked: dataclasses.replace(asked, kv_heads=1)
+    ),
+    "sliding_window": Entry(lambda sizes: sliding_window(_at_most(sizes, 4096))),
+    "sinks_window": Entry(lambda sizes: sinks_window(4, _at_most(sizes, 4096))),
+    "dilated_window": Entry(lambda sizes: dilated_window(_at_most(sizes, 512), 4)),
+    "global_local": Entry(lambda sizes: global_local(4, _at_most(sizes, 256))),
+    "chunked": Entry(lambda sizes: chunked(_at_most(sizes, 8192))),
+    "block_causal": Entry(lambda sizes: block_causal(_at_most(sizes, 512))),
+    "prefix_lm": Entry(lambda sizes: prefix_lm(sizes.tokens // 4)),
+    "packed_documents": Entry(_packed_documents),
+    "shared_prefix": Entry(_shared_prefix),
+    "tree": Entry(_tree),
+    "block_diffusion": Entry(
+        lambda sizes: block_diffusion(sizes.tokens // 2, _at_most(sizes, 32))
+    ),
+    "neighborhood": Entry(_neighborhood),
+    "cross": Entry(
+        _cross, lambda asked: dataclasses.replace(asked, keys=asked.tokens // 2)
+    ),
+    "alibi": Entry(lambda sizes: alibi(sizes.heads)),
+    "relative_bias": Entry(_relative_bias),
+    "soft_cap": Entry(lambda sizes: soft_cap()),
+    "head_temperature": Entry(_head_temperature),
+}
+
+
+def _at_most(sizes: Sizes, count: int) -> int:
+    """A count of a paper's, or a quarter of the tokens if that is less."""
+    return min(count, sizes.tokens // 4)
+
+
+def make(name: str, asked: Sizes) -> tuple[Variant, Sizes]:
+    """A variant of the catalogue, and of what sizes it is."""
+    entry = CATALOGUE[name]
+    sizes = entry.sizes(asked)
+    return entry.make(sizes), sizes
