@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from emu.trainium.nki.compilers_choices import FACTOR, factor
 from experiments.calibration.kernels import (
     Measured,
     Predicted,
@@ -19,7 +20,6 @@ COLUMNS = (
     "id,device,use,measured_ms,compiled_ms,low_ms,high_ms,error_percent,literal_ms,"
     "literal_error_percent,status"
 ).split(",")
-MOST_FACTOR = 1.5  # that a kernel's band is at most wide, up and down
 
 
 def show(rows: Sequence[Predicted], console: Console) -> None:
@@ -94,6 +94,14 @@ def lines(rows: Sequence[Predicted]) -> list[str]:
             f"{median_error_percent(own, literal=True):.1f} %), {share_inside(own):.0%} of "
             f"{len(own)} kernels inside the band"
         )
+        if use == "fitted":
+            ratios = (
+                row.measured.latency_ms / row.compiled_ms["nominal"] for row in own
+            )
+            told.append(
+                f"fitted: the compiler's choices are x/÷ {factor(ratios):.2f} of nominal by these "
+                f"kernels; x/÷ {FACTOR:.2f} is in the band"
+            )
     if rows:
         widest = max(_factor(row) for row in rows)
         told.append(f"the widest band is a factor of {widest:.2f} from nominal")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from emu.report.attribution import active_ticks
 from emu.report.bounds import DMA
 from emu.report.explain import NAMES
 from emu.report.perfetto import trace, write
+from emu.trainium.nki import compilers_choices
 from emu.trainium.nki.passes.effect import Effect
 from emu.trainium.nki.program import values
 from emu.trainium.nki.tree import Recorded
@@ -54,7 +56,17 @@ class Report:
 
     @functools.cached_property
     def latency_us(self) -> dict[str, float]:
-        """Microseconds by band: low, nominal, high."""
+        """Microseconds by band: low, nominal, high.
+
+        Of the compiled reading the band has the compiler's own choices in it.
+        """
+        if self.reading == COMPILED:
+            return compilers_choices.widened(self.machine_us)
+        return self.machine_us
+
+    @functools.cached_property
+    def machine_us(self) -> dict[str, float]:
+        """The same with the machine's numbers alone, at the ends of the datasheet's bands."""
         return {band: self.timed.time_s[band] * 1e6 for band in BANDS}
 
     @functools.cached_property
@@ -157,6 +169,7 @@ class Report:
             "reading": self.reading,
             "predicted": True,
             "latency_us": self.latency_us,
+            "machine_latency_us": self.machine_us,
             "summary": [self.profile()],
             "bound": timed.bounds.bottleneck_engine,
             "reasons": self.reasons,
@@ -196,6 +209,8 @@ def lines(report: Report) -> list[str]:
         f"{report.kernel} ({report.api}) on {timed.machine}, {report.reading} reading",
         f"latency {_us(report)} us (low / nominal / high; predicted, not measured)",
     ]
+    if report.reading == COMPILED:
+        told.append(_parts(report))
     if report.other is not None:
         told.append(f"{report.other.reading} reading: {_us(report.other)} us")
     engines = ", ".join(
@@ -220,6 +235,20 @@ def lines(report: Report) -> list[str]:
         )
     told += [f"{effect.name}: {effect.sentence}" for effect in report.effects]
     told += [f"{n}. {reason}" for n, reason in enumerate(report.reasons[:3], 1)]
+    return told
+
+
+def _parts(report: Report) -> str:
+    """Of what the band of the compiled reading is made."""
+    own = report.machine_us
+    farthest = max(own["nominal"] / own["low"], own["high"] / own["nominal"])
+    told = (
+        f"of the band, the machine's numbers: x/÷ {farthest:.2f}; "
+        f"the compiler's choices: x/÷ {compilers_choices.FACTOR:.2f}"
+    )
+    both = math.hypot(math.log(farthest), math.log(compilers_choices.FACTOR))
+    if both > math.log(compilers_choices.MOST):
+        told += f"; cut at x/÷ {compilers_choices.MOST}"
     return told
 
 
