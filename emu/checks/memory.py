@@ -211,7 +211,8 @@ def _distinct(storages: Storages) -> list[Storage]:
     for each in storages:
         if each is not None:
             found[each] = None
-            found.update(dict.fromkeys(_distinct(each.instead)))
+            if each.instead:
+                found.update(dict.fromkeys(_distinct(each.instead)))
     return list(found)
 
 

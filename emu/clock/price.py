@@ -19,6 +19,10 @@ K = TypeVar("K")
 
 PriceKey: TypeAlias = tuple[int | str, ...]
 """An equation by its id, and the memory spaces of its operands."""
+AlikeKey: TypeAlias = tuple[
+    Instruction[..., Any], tuple[Operand, ...], tuple[tuple[str, Any], ...]
+]
+"""An instruction, its operands as a cost rule sees them, and its parameters."""
 
 
 @dataclasses.dataclass
@@ -52,12 +56,14 @@ class Prices:
     Attributes:
       device: whose prices they are.
       kept: those that no count changes, by equation and memory spaces.
+      alike: the same by what a cost rule is shown: of the equations of an unrolled loop, the first.
       lead: the longest lead of any operand, in ticks.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.kept: dict[PriceKey, Price] = {}
+        self.alike: dict[AlikeKey, Price] = {}
         self.lead = 0
 
     def price(
@@ -86,6 +92,17 @@ class Prices:
         self, inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value]
     ) -> Price:
         operands = seen(inst, eqn, values)
+        alike = _alike(inst, eqn, operands)
+        price = None if alike is None else self.alike.get(alike)
+        if price is None:
+            price = self._of(inst, eqn, operands)
+            if alike is not None:
+                self.alike[alike] = price
+        return price
+
+    def _of(
+        self, inst: Instruction[..., Any], eqn: jx.Equation, operands: list[Operand]
+    ) -> Price:
         try:
             cost = inst.cost(self.device, *operands, **eqn.params)
         except EmulationError as error:
@@ -200,6 +217,15 @@ def _stacked(ticks: list[Ticks], rank: int) -> Ticks:
     alike = np.broadcast_arrays(*arrays)
     # The bands' dimension is 1 in each of them, and theirs together is the mesh's first.
     return np.concatenate(alike).astype(np.int64)
+
+
+def _alike(
+    inst: Instruction[..., Any], eqn: jx.Equation, operands: list[Operand]
+) -> AlikeKey | None:
+    """All that an instruction's cost depends on, but for the machine; None with a count."""
+    if any(operand.known is not None for operand in operands):
+        return None
+    return inst, tuple(operands), tuple(eqn.params.items())
 
 
 def _with_dimensions(ticks: Ticks, rank: int) -> np.ndarray:

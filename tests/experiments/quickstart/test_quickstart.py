@@ -180,7 +180,7 @@ def test_narrow_dtypes_report_and_do_not_fail(
         "--dtype",
         dtype,
         "--chips",
-        "2",
+        "1",
         "--tokens",
         "6",
         "--out",
