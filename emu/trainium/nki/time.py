@@ -165,7 +165,8 @@ def _fastest(
     """
     found = compiled(recorded, device, skip)
     turns = side_by_side.NAME
-    if turns in skip or found[0].cores is not None:
+    stays = Effect(turns, side_by_side.NONE) in found[1]
+    if stays or turns in skip or found[0].cores is not None:
         return found
     plain = compiled(recorded, device, {*skip, turns})
     together, apart = (_ticks(each, device, arguments) for each, _ in (found, plain))

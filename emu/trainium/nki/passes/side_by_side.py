@@ -50,6 +50,8 @@ from emu.trainium.nki.tree import (
 )
 
 NAME = "side_by_side"
+# What is said of a kernel that stays as it is.
+NONE = "no loop gains"
 # A step of more operations than this is not written out: it has overlap enough inside.
 LARGEST = 200
 # As many operations as a step should have, so that two turns' tiles can take turns.
@@ -77,7 +79,7 @@ def apply(recorded: Recorded, memory: Memory, costs: Costs) -> tuple[Recorded, E
         f"{stages} turns at a time"
         for loop, before, after, stages in pass_.done
     ]
-    said = "; ".join(parts) or "no loop gains"
+    said = "; ".join(parts) or NONE
     return with_body(recorded, body), Effect(NAME, said)
 
 
@@ -403,4 +405,4 @@ def _step(plan: Plan, turns: Mapping[int, int], count: int) -> Iterator[Node]:
             yield rewritten(plan.operations[place], {plan.loop: turn})
 
 
-__all__ = ["NAME", "apply"]
+__all__ = ["NAME", "NONE", "apply"]
