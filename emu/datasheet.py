@@ -6,6 +6,7 @@ low / nominal / high (low is the shortest time).
 """
 
 import dataclasses
+import enum
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,41 @@ from emu.clock.throttle import UNITS, Law
 
 BANDS = ("low", "nominal", "high")
 KINDS = ("published", "derived", "measured", "fitted", "assumed")
+
+
+class Packing(enum.Enum):
+    """How a tile lies in the grains that a memory's partitions are handed out in, such as banks.
+
+    `WHOLE` has grains of its own; `NAMED` its bytes of one grain that the kernel names, beside
+    others that name it; `SHARED` is put beside others that share, wherever there is room.
+    """
+
+    WHOLE = enum.auto()
+    NAMED = enum.auto()
+    SHARED = enum.auto()
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Packing":
+        """That of a declaration with such parameters."""
+        if parameters.get("bank") is not None:
+            return cls.NAMED
+        return cls.SHARED if parameters.get("shares") else cls.WHOLE
+
+
+def packed_bytes(nbytes: int, grain: int, packing: Packing) -> int:
+    """Bytes of a partition that a tile takes where they are handed out in grains.
+
+    One that shares takes the next power of two, and from a grain on whole grains. Such sizes divide
+    each other, so tiles of all of them, the largest first, fill grains without a gap and none lies
+    across two: what they take adds up, and they fit if the sum does.
+
+    Example: in banks of 2,048 bytes three tiles of 512 and one of 300 take one bank, not four.
+    """
+    if packing is Packing.NAMED:
+        return nbytes
+    if packing is Packing.SHARED and nbytes < grain:
+        return 1 << max(0, nbytes - 1).bit_length()
+    return math.ceil(nbytes / grain) * grain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +226,9 @@ class Device:
                 laws[engine] = Law(self.ticks(window_s), round(share * UNITS), slowdown)
         return laws
 
-    def footprint_bytes(self, space: str, aval: Any, whole: bool = True) -> int:
+    def footprint_bytes(
+        self, space: str, aval: Any, packing: Packing = Packing.WHOLE
+    ) -> int:
         """Bytes that a tile takes of a memory space.
 
         Example: 3 rows of 100 bfloat16 take 200 bytes of a partition. Of 128 partitions that hand
@@ -199,18 +237,14 @@ class Device:
         Args:
           space: where it is.
           aval: its shape and dtype.
-          whole: in whole grains of each partition; False where tiles share one.
+          packing: how it lies in the grains of each partition.
         """
         itemsize = aval.dtype.itemsize
         if space not in self.partitioned:
             return math.prod(aval.shape) * itemsize
         partitions, grain = self.partitioned[space]
         per_partition = math.prod(aval.shape[1:]) * itemsize
-        # Tiles that share a PSUM bank fill it together: each alone would otherwise count a whole
-        # one.
-        if whole:
-            per_partition = math.ceil(per_partition / grain) * grain
-        return partitions * per_partition
+        return partitions * packed_bytes(per_partition, grain, packing)
 
     def ticks(self, seconds: float) -> int:
         """A duration in whole ticks, rounded up."""

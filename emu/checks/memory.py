@@ -11,6 +11,9 @@ any of them lives. Say a loop holds six PSUM tiles in banks of their own, and fo
 bytes a partition in each of the named banks 0 and 1: that is 6 + 2 banks. A tile around the loop
 that names bank 1 too takes no further bank, but 512 bytes more of that one, which then holds 2,560
 of its 2,048: refused.
+
+Tiles that share banks without naming one are put where there is room: each takes the power of two
+of bytes that holds it, so they always fit together (`emu.datasheet.packed_bytes`).
 """
 
 import collections
@@ -19,7 +22,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from emu.datasheet import Device
+from emu.datasheet import Device, Packing
 from emu.errors import OutOfMemory
 from emu.instruction import Instruction, lookup
 from emu.tracing import jaxpr as jx
@@ -338,10 +341,11 @@ def _instruction(
     if inst.in_place:
         return operands[: inst.destinations]
     number: int | None = eqn.params.get("bank")
+    packing = Packing.of(eqn.params)
     count: int = eqn.params.get("buffers", 1)  # of the ring
     made: list[Storage] = []
     for atom, space in zip(eqn.outvars, inst.writes, strict=True):
-        nbytes = device.footprint_bytes(space, atom.aval, whole=number is None)
+        nbytes = device.footprint_bytes(space, atom.aval, packing)
         # Where a device has no grains, tiles that name a bank only share its port.
         bank = None
         if number is not None and space in device.partitioned:

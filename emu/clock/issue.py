@@ -16,6 +16,7 @@ from emu.clock.throttle import Charge
 from emu.clock.ticks import Active, Ticks, later, select
 from emu.clock.tiles import Value
 from emu.clock.waiting import account, earliest_start, spend
+from emu.datasheet import Packing
 from emu.errors import PartialCollective, StaleTile
 from emu.instruction import Crossing, Instruction, lookup
 from emu.tracing import jaxpr as jx
@@ -221,6 +222,8 @@ def _allocate(
 def _declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
     depth = eqn.params.get("buffers", 1)
     buffers = [state.buffer() for _ in range(depth)]
+    for buffer in buffers:
+        buffer.packing = Packing.of(eqn.params)
     bank = eqn.params.get("bank")
     if bank is not None:
         # Tiles of one bank share it, whatever ring they are in.

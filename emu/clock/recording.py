@@ -69,8 +69,7 @@ def written(
     end_lifetime(trace, buffer)
     buffer.since = on_core(begin, trace.grid, trace.core)
     space = destination.space
-    # Tiles of a named bank share its grain, so each is shown with its own bytes, not whole grains.
-    nbytes = device.footprint_bytes(space, destination, buffer.port is None)
+    nbytes = device.footprint_bytes(space, destination, buffer.packing)
     trace.tracked[id(buffer)] = Lifetime(buffer, space + IN_USE, nbytes)
 
 

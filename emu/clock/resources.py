@@ -14,6 +14,7 @@ import numpy as np
 from emu.clock.names import CauseName, choose
 from emu.clock.throttle import Law
 from emu.clock.ticks import Flags, Ticks
+from emu.datasheet import Packing
 from emu.tracing import jaxpr as jx
 
 Path: TypeAlias = "tuple[()] | tuple[Path, int]"
@@ -132,6 +133,7 @@ class Buffer:
       writer: equation of that write, for error messages.
       user: what that last reader or writer is called as a cause of waiting.
       port: shared with other tiles, or None.
+      packing: how it lies in its memory.
       since: on the traced core, tick at which what it holds began to be written; None before.
       uses: how often it was used.
     """
@@ -141,6 +143,7 @@ class Buffer:
     writer: jx.Equation | None = None
     user: CauseName = ""
     port: Port | None = None
+    packing: Packing = Packing.WHOLE
     since: int | None = None
     uses: int = 0
 

@@ -289,6 +289,7 @@ class Merge(PerClass):
             # the buffer of the same turn made them wait for.
             buffer = state.buffer(same_turn.idle, same_turn.user)
             buffer.port = same_turn.port
+            buffer.packing = same_turn.packing
             self._put(buffer, afters, moved=True)
             before.buffers.append(buffer)
         for buffer in old:
@@ -306,6 +307,7 @@ class Merge(PerClass):
         bank = made.bank
         if bank is not None:
             buffer.port = self.state.port(bank)
+        buffer.packing = made.packing
         self._put(buffer, afters)
         return buffer
 

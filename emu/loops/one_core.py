@@ -121,6 +121,7 @@ class OneCore:
             writer=buffer.writer,
             user=self._label(row),
             port=None if bank is None else self.state.ports[bank],
+            packing=buffer.packing,
         )
         outer = self.entry.state.trace
         if self.traced and buffer.since is not None:

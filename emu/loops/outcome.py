@@ -15,6 +15,7 @@ from emu.clock.state import Lifetime
 from emu.clock.tally import Key
 from emu.clock.ticks import Ticks
 from emu.clock.tiles import Value
+from emu.datasheet import Packing
 from emu.loops.marks import PAST
 from emu.loops.one_core import OneCore
 from emu.tracing import jaxpr as jx
@@ -55,6 +56,7 @@ class BufferAfter:
       used, written: whether the loop moved its time, and whether it holds another version.
       writer: equation of that version.
       bank: memory space and bank, or None.
+      packing: how it lies in its memory.
       since: see `Buffer`; of the traced core alone.
       lifetime: what the trace has on it.
     """
@@ -66,6 +68,7 @@ class BufferAfter:
     written: bool
     writer: jx.Equation | None
     bank: PortKey | None
+    packing: Packing
     since: int | None
     lifetime: Lifetime | None
 
@@ -251,6 +254,7 @@ class OutcomeReader:
             written=bool(buffer.version != began),
             writer=buffer.writer,
             bank=self.banks.get(id(buffer.port)),
+            packing=buffer.packing,
             since=buffer.since,
             lifetime=None if trace is None else trace.tracked.get(id(buffer)),
         )

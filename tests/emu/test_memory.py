@@ -177,6 +177,41 @@ def test_a_named_bank_is_taken_whole():
     )  # those of their own are gone one after another
 
 
+@pytest.mark.parametrize(
+    ("columns", "count", "nbytes"),
+    [
+        (128, 4, 2048),  # 512 bytes each
+        (128, 5, 2048 + 512),
+        (100, 4, 2048),  # of 400 bytes each takes 512
+        (300, 2, 4096),  # 1,200 bytes: two would cross a bank
+        (512, 2, 4096),
+    ],
+)
+def test_tiles_that_share_banks_take_powers_of_two(columns, count, nbytes):
+    """Of whatever sizes they are, they then fill banks without a gap, and none lies across two."""
+
+    def kernel(x):
+        tiles = [psum(128, columns, shares=True) for _ in range(count)]
+        tiles = [isa.memset(tile, value=0.0) for tile in tiles]
+        copies = [isa.tensor_copy(sbuf(128, columns), tile) for tile in tiles]
+        return [dma_store(copy) for copy in copies]
+
+    assert on_chip(kernel)["psum"] == nbytes
+
+
+def test_a_ring_of_tiles_that_share_has_eight_in_two_banks():
+    def kernel(x):
+        loaded = dma_load(sbuf(128, 128), x)
+
+        def body(_, __):
+            turned = isa.nc_transpose(psum(128, 128, buffers=8, shares=True), loaded)
+            return (), dma_store(isa.tensor_copy(sbuf(128, 128), turned))
+
+        return lax.scan(body, (), None, length=16)[1]
+
+    assert on_chip(kernel)["psum"] == 2 * BANK_BYTES
+
+
 def test_a_named_bank_holds_no_more_than_it_has():
     with pytest.raises(OutOfMemory, match="bank 3 of psum take 327,680 bytes, a bank"):
         on_chip(lambda x: transposes(x, 5, 3))

@@ -89,7 +89,11 @@ def sbuf(*shape: int, dtype: DType = jnp.float32, buffers: int = 1) -> Sbuf:
 
 
 def psum(
-    *shape: int, dtype: DType = jnp.float32, buffers: int = 1, bank: int | None = None
+    *shape: int,
+    dtype: DType = jnp.float32,
+    buffers: int = 1,
+    bank: int | None = None,
+    shares: bool = False,
 ) -> Psum:
     """A fresh PSUM tile `[partition ≤ 128, free]`, holding NaN; banks are 2 KiB a partition.
 
@@ -99,11 +103,15 @@ def psum(
       buffers: depth of the ring, as for `sbuf`.
       bank: puts the tile in this bank, beside others that name it: two engines cannot use one bank
         at the same time. None gives it banks of its own.
+      shares: lets it lie in one bank with others that share, if it is smaller: wherever there is
+        room, so engines that meet in that bank are not held up. Not for a tile that products are
+        added to: the Tensor Engine has one accumulation group a bank at a time (AWS's architecture
+        guide: eight in eight banks).
     """
     held = _held("trn.psum", shape, dtype, buffers)
     if bank is not None:
         bank = given.whole("trn.psum: bank", bank, *given.INT32)
-    return _psum(shape=shape, dtype=held, buffers=buffers, bank=bank)
+    return _psum(shape=shape, dtype=held, buffers=buffers, bank=bank, shares=shares)
 
 
 def hbm(*shape: int, dtype: DType = jnp.float32) -> Hbm:

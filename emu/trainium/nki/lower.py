@@ -17,6 +17,7 @@ from jax import lax
 
 from emu.annotations import KnownInt
 from emu.boxes import Box, Old, Pattern, boxed
+from emu.datasheet import Packing
 from emu.errors import EmulationError
 from emu.instruction import Instruction, release
 from emu.tracing import place
@@ -341,7 +342,13 @@ class Lowering:
             if tensor.space == "hbm":
                 return hbm(*shape, dtype=tensor.dtype)
             if tensor.space == "psum":
-                return psum(*shape, dtype=tensor.dtype, buffers=count, bank=tensor.bank)
+                return psum(
+                    *shape,
+                    dtype=tensor.dtype,
+                    buffers=count,
+                    bank=tensor.bank,
+                    shares=buffer.packing is Packing.SHARED,
+                )
             return sbuf(*shape, dtype=tensor.dtype, buffers=count)
 
         return _at(where, declaration)

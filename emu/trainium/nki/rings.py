@@ -8,9 +8,9 @@ loop has anew is a ring of two, or of one where that many do not fit (`passes.fi
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
+from emu.datasheet import Packing, packed_bytes
 from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes, bodies
 from emu.trainium.nki.tree import Loop, Node, Operation, Tensor
 
@@ -24,23 +24,23 @@ class Room:
 
     Attributes:
       sbuf_bytes: of each partition.
-      psum_banks: of the 8.
+      psum_bytes: of each partition, as tiles take them that have whole banks or share them.
     """
 
     sbuf_bytes: int = 0
-    psum_banks: int = 0
+    psum_bytes: int = 0
 
     def plus(self, other: "Room") -> "Room":
         """Both at once."""
         return Room(
-            self.sbuf_bytes + other.sbuf_bytes, self.psum_banks + other.psum_banks
+            self.sbuf_bytes + other.sbuf_bytes, self.psum_bytes + other.psum_bytes
         )
 
     def most(self, other: "Room") -> "Room":
         """Either."""
         return Room(
             max(self.sbuf_bytes, other.sbuf_bytes),
-            max(self.psum_banks, other.psum_banks),
+            max(self.psum_bytes, other.psum_bytes),
         )
 
 
@@ -57,6 +57,13 @@ def depth(
     if all(loop.count == 1 for loop in buffer.loops):
         return 1
     return (depths or {}).get(buffer.tensor, default)
+
+
+def room_of(space: str, nbytes: int, packing: Packing, count: int = 1) -> Room:
+    """What `count` buffers of `nbytes` a partition take."""
+    if space == "psum":
+        return Room(psum_bytes=count * packed_bytes(nbytes, BANK_BYTES, packing))
+    return Room(sbuf_bytes=count * nbytes) if space == "sbuf" else Room()
 
 
 def room(
@@ -83,12 +90,8 @@ class _Taken:
 
     def of_buffer(self, buffer: Buffer) -> Room:
         count = depth(buffer, self.depths, self.default)
-        if buffer.tensor.space == "sbuf":
-            return Room(sbuf_bytes=count * buffer.partition_bytes)
-        if buffer.tensor.space == "psum":
-            banks = math.ceil(buffer.partition_bytes / BANK_BYTES)
-            return Room(psum_banks=count * banks)
-        return Room()
+        space = buffer.tensor.space
+        return room_of(space, buffer.partition_bytes, buffer.packing, count)
 
     def of_body(self, body: Sequence[Node], is_loop: bool) -> Room:
         ends: dict[Buffer, int] = {}
@@ -120,4 +123,4 @@ def _used(node: Node, scopes: Scopes) -> set[Buffer]:
     return set().union(*(_used(each, scopes) for each in inner))
 
 
-__all__ = ["DEPTH", "Room", "depth", "room"]
+__all__ = ["DEPTH", "Room", "depth", "room", "room_of"]

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+from emu.datasheet import Packing, packed_bytes
 from emu.trainium.nki.tree import (
     Access,
     Affine,
@@ -27,7 +28,7 @@ from emu.trainium.nki.tree import (
 )
 
 BANK_BYTES = 2048
-"""Of PSUM, per partition: a member of a family takes whole banks."""
+"""Of PSUM, per partition."""
 
 
 Block: TypeAlias = tuple[Loop | PerCore, int]
@@ -44,12 +45,15 @@ class Buffer:
         index of each and how many.
       blocks: around the declaration, outermost first.
       before: the node in that block before which it is declared; None for what is given.
+      packing: in PSUM, whether it shares banks with others: not if products are added up in it, as
+        the Tensor Engine can have one accumulation group a bank.
     """
 
     tensor: Tensor
     kept: tuple[tuple[int, int, int], ...]
     blocks: tuple[Block, ...]
     before: Node | None
+    packing: Packing = Packing.WHOLE
 
     @property
     def is_given(self) -> bool:
@@ -69,8 +73,8 @@ class Buffer:
         size = math.prod(free)
         if tensor.space != "psum" or not self.kept:
             return size
-        in_a_bank = BANK_BYTES // tensor.dtype.itemsize
-        return -(-size // in_a_bank) * in_a_bank
+        itemsize = tensor.dtype.itemsize
+        return packed_bytes(size * itemsize, BANK_BYTES, self.packing) // itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -232,8 +236,22 @@ def _buffer(tensor: Tensor, uses: Sequence[Use]) -> Buffer:
         }
         if all(_tells_apart(loop, dropped.values()) for loop in loops):
             kept = tuple(_range(dim, uses) for dim in dims if dim not in dropped)
-            return Buffer(tensor, kept, blocks, uses[0].in_block(depth))
+            before = uses[0].in_block(depth)
+            writers = [
+                use.operation for use in uses if use.access in use.operation.writes
+            ]
+            return Buffer(tensor, kept, blocks, before, packing(tensor, writers))
     raise AssertionError("in the kernel's own body there is nothing to tell apart")
+
+
+def packing(tensor: Tensor, writers: Iterable[Operation]) -> Packing:
+    """Whether a tensor's tiles share PSUM banks with others, by what writes them."""
+    if tensor.space != "psum" or tensor.bank is not None:
+        return Packing.WHOLE
+    summed = any(
+        writer.accumulates and writer.choice.engine == "tensor" for writer in writers
+    )
+    return Packing.WHOLE if summed else Packing.SHARED
 
 
 def _range(dim: int, uses: Sequence[Use]) -> tuple[int, int, int]:
@@ -277,4 +295,12 @@ def _is_one_to_one(expression: Affine) -> bool:
     return True
 
 
-__all__ = ["BANK_BYTES", "Block", "Buffer", "Scopes", "bodies", "scopes"]
+__all__ = [
+    "BANK_BYTES",
+    "Block",
+    "Buffer",
+    "Scopes",
+    "bodies",
+    "packing",
+    "scopes",
+]

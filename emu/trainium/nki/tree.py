@@ -229,6 +229,23 @@ class Operation:
         reads = tuple(read for read in self.reads if isinstance(read, Access))
         return (*self.writes, *reads)
 
+    @property
+    def accumulates(self) -> bool:
+        """Whether the result depends on what the destination held before."""
+        instruction = self.choice.instruction
+        if instruction.adds_if is not None:
+            more = self.register(instruction.adds_if)
+            return more is None or (more.constant, more.terms) != (0, ())
+        # `partial` alone says that the rest of the destination stays, which an access says already.
+        keeps = instruction.reads_destination and not instruction.partial
+        return keeps or instruction.adds
+
+    def register(self, place: int) -> Affine | None:
+        """The register among the instruction's sources; None if it is a tensor."""
+        operands = self.choice.operands
+        found = self.reads[place if operands is None else operands[place]]
+        return found if isinstance(found, Affine) else None
+
 
 @dataclasses.dataclass(eq=False)
 class PerCore:

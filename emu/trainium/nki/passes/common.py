@@ -21,7 +21,6 @@ from emu.trainium.nki.passes.traffic import change, traffic
 from emu.trainium.nki.passes.uses import (
     Use,
     Uses,
-    accumulates,
     is_private,
     uses,
     written_once,
@@ -150,7 +149,7 @@ def _twins(body: Sequence[Node]) -> dict[Tensor, Twin]:
     seen: dict[object, list[Tensor]] = {}
     for tensor, write in sorted(single.items(), key=lambda item: item[1].order):
         operation = write.operation
-        if accumulates(operation) or len(operation.writes) != 1:
+        if operation.accumulates or len(operation.writes) != 1:
             continue
         alike = seen.setdefault(_signature(tensor, operation, twins), [])
         for first in alike:

@@ -26,8 +26,8 @@ def apply(recorded: Recorded, memory: Memory) -> tuple[Recorded, Effect]:
     buffers = f"{deep[0]} to {deep[-1]} buffers" if deep else "no rings"
     said = (
         f"{buffers}, SBUF {room.sbuf_bytes / 1024:,.0f} of "
-        f"{memory.sbuf_bytes / 1024:,.0f} KiB a partition, PSUM {room.psum_banks} of "
-        f"{memory.psum_banks} banks"
+        f"{memory.sbuf_bytes / 1024:,.0f} KiB a partition, PSUM "
+        f"{room.psum_bytes / 1024:,.1f} of {memory.psum_bytes / 1024:,.0f} KiB"
     )
     return result, Effect(NAME, said)
 

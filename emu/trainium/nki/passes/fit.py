@@ -33,7 +33,7 @@ def _is_ring(buffer: Buffer) -> bool:
 
 def _is_short(space: str, taken: Room, memory: Memory) -> bool:
     if space == "psum":
-        return taken.psum_banks > memory.psum_banks
+        return taken.psum_bytes > memory.psum_bytes
     return taken.sbuf_bytes > memory.sbuf_bytes
 
 

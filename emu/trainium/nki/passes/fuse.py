@@ -11,7 +11,6 @@ The vendor's compiler does so: of a SwiGLU's gate and up products, computed in t
 one fused nest would write shows up in its counted HBM bytes.
 """
 
-import math
 from collections.abc import Sequence
 
 from emu.trainium.nki.passes.effect import Effect
@@ -19,7 +18,7 @@ from emu.trainium.nki.passes.memory import Memory
 from emu.trainium.nki.passes.regions import Distances, may_meet
 from emu.trainium.nki.passes.rewrite import copied, put, with_body
 from emu.trainium.nki.passes.uses import read
-from emu.trainium.nki.scopes import BANK_BYTES, Buffer, scopes
+from emu.trainium.nki.scopes import Buffer, scopes
 from emu.trainium.nki.tree import (
     Access,
     Affine,
@@ -57,7 +56,7 @@ def _once(body: list[Node], memory: Memory) -> bool:
 def _is_too_large(buffer: Buffer, memory: Memory) -> bool:
     nbytes = buffer.partition_bytes
     if buffer.tensor.space == "psum":
-        return math.ceil(nbytes / BANK_BYTES) > memory.psum_banks
+        return nbytes > memory.psum_bytes
     # Of SBUF half, since a kernel holds other things too.
     return buffer.tensor.space == "sbuf" and 2 * nbytes > memory.sbuf_bytes
 

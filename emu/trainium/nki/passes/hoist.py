@@ -23,7 +23,6 @@ from emu.trainium.nki.passes.traffic import change, traffic
 from emu.trainium.nki.passes.uses import (
     Use,
     Uses,
-    accumulates,
     is_private,
     read,
     uses,
@@ -154,7 +153,7 @@ def _plan(
 
 
 def _is_candidate(operation: Operation, refused: set[Operation]) -> bool:
-    if operation in refused or not operation.writes or accumulates(operation):
+    if operation in refused or not operation.writes or operation.accumulates:
         return False
     if operation.choice.instruction.effect:
         return False

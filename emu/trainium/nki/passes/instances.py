@@ -9,11 +9,15 @@ first one's buffer, once its readers are done; with four, the next turn's first 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
+from emu.datasheet import Packing
 from emu.trainium.nki.passes.costs import Spent
 from emu.trainium.nki.passes.regions import Distances, region, spans_may_meet
 from emu.trainium.nki.passes.uses import is_private, read
+from emu.trainium.nki.rings import Room, room_of
+from emu.trainium.nki.scopes import packing
 from emu.trainium.nki.tree import Access, Affine, Loop, Operation, Tensor
 
 Member = tuple[tuple[int, frozenset[tuple[Loop, int]]], ...]
@@ -29,12 +33,20 @@ class Family:
       instances: members of one turn in the order in which they are first used.
       uses: of each instance the places of the operations that use it, in order.
       live: the most instances in use at once in program order.
+      packing: in PSUM, whether they share banks.
     """
 
     tensor: Tensor
     instances: tuple[Member, ...]
     uses: Mapping[Member, tuple[int, ...]]
     live: int
+    packing: Packing
+
+    def room(self, depth: int) -> Room:
+        """What so many buffers of it take."""
+        tensor = self.tensor
+        nbytes = math.prod(tensor.shape[1:]) * tensor.dtype.itemsize
+        return room_of(tensor.space, nbytes, self.packing, depth)
 
     def demand(self, spent: Sequence[Spent]) -> int:
         """Ticks of a turn in which one buffer would be held, each instance from first to last."""
@@ -72,14 +84,19 @@ def families(
     for tensor, each in accesses.items():
         if tensor in outside or not is_private(tensor) or tensor.space == "hbm":
             continue
-        family = _family(tensor, each, loop)
+        users = (operations[place] for place, _ in each)
+        writers = [op for op in users if any(w.tensor is tensor for w in op.writes)]
+        family = _family(tensor, each, loop, packing(tensor, writers))
         if family is not None:
             found[tensor] = family
     return found
 
 
 def _family(
-    tensor: Tensor, accesses: Sequence[tuple[int, Access]], loop: Loop
+    tensor: Tensor,
+    accesses: Sequence[tuple[int, Access]],
+    loop: Loop,
+    packing: Packing,
 ) -> Family | None:
     uses: dict[Member, list[int]] = {}
     one: dict[Member, Access] = {}
@@ -104,7 +121,7 @@ def _family(
         sum(1 for m in order if uses[m][0] <= place <= uses[m][-1])
         for place in sorted({places[0] for places in uses.values()})
     )
-    return Family(tensor, order, {m: tuple(uses[m]) for m in order}, live)
+    return Family(tensor, order, {m: tuple(uses[m]) for m in order}, live, packing)
 
 
 def _same_member(first: Access, second: Access, distances: Distances) -> bool:

@@ -4,21 +4,20 @@ Passes ask it of many depths of one tree's rings, so what is alive together is f
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 from emu.datasheet import Device
-from emu.trainium.nki.rings import Room, depth
-from emu.trainium.nki.scopes import BANK_BYTES, Buffer, Scopes, scopes
+from emu.trainium.nki.rings import Room, depth, room_of
+from emu.trainium.nki.scopes import Buffer, Scopes, scopes
 from emu.trainium.nki.tree import Loop, Node, Operation, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What one partition of SBUF holds, and the banks of PSUM."""
+    """What one partition of SBUF holds, and one of PSUM."""
 
     sbuf_bytes: int
-    psum_banks: int
+    psum_bytes: int
 
     def excess(self, body: Sequence[Node]) -> int:
         """Bytes of a partition of SBUF that a body needs beyond what there is; may be negative.
@@ -30,7 +29,7 @@ class Memory:
     def holds(self, taken: Room) -> bool:
         """Whether that much is there."""
         fits = taken.sbuf_bytes <= self.sbuf_bytes
-        return fits and taken.psum_banks <= self.psum_banks
+        return fits and taken.psum_bytes <= self.psum_bytes
 
 
 def memory(device: Device) -> Memory:
@@ -38,7 +37,7 @@ def memory(device: Device) -> Memory:
     partitions = device.partitions
     return Memory(
         sbuf_bytes=device.sbuf_bytes // partitions,
-        psum_banks=device.psum_bytes // partitions // BANK_BYTES,
+        psum_bytes=device.psum_bytes // partitions,
     )
 
 
@@ -119,15 +118,9 @@ class Alive:
         for buffer in buffers:
             count = depth(buffer, depths, default)
             nbytes = self.bytes[buffer]
-            total = total.plus(room_of(buffer.tensor.space, nbytes, count))
+            space = buffer.tensor.space
+            total = total.plus(room_of(space, nbytes, buffer.packing, count))
         return total
 
 
-def room_of(space: str, nbytes: int, count: int = 1) -> Room:
-    """What `count` buffers of `nbytes` a partition take."""
-    if space == "psum":
-        return Room(psum_banks=count * math.ceil(nbytes / BANK_BYTES))
-    return Room(sbuf_bytes=count * nbytes) if space == "sbuf" else Room()
-
-
-__all__ = ["Alive", "Memory", "memory", "room_of"]
+__all__ = ["Alive", "Memory", "memory"]

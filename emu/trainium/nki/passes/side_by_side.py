@@ -27,7 +27,7 @@ from emu.trainium.nki.passes.effect import Effect
 from emu.trainium.nki.passes.engines import balance
 from emu.trainium.nki.passes.flat import has_only_operations, size, written_out
 from emu.trainium.nki.passes.instances import Family, Placement, families, member_of
-from emu.trainium.nki.passes.memory import Alive, Memory, room_of
+from emu.trainium.nki.passes.memory import Alive, Memory
 from emu.trainium.nki.passes.order import (
     Constraint,
     Order,
@@ -37,7 +37,7 @@ from emu.trainium.nki.passes.order import (
 from emu.trainium.nki.passes.regions import Distances, may_meet
 from emu.trainium.nki.passes.rewrite import copied, rewritten, with_body
 from emu.trainium.nki.passes.spill import has_spills
-from emu.trainium.nki.passes.uses import accumulates, read, uses
+from emu.trainium.nki.passes.uses import uses
 from emu.trainium.nki.rings import Room
 from emu.trainium.nki.tree import (
     Access,
@@ -207,7 +207,7 @@ class _SideBySide:
         """
         depths = {tensor: family.depths()[0] for tensor, family in own.items()}
         others = self.others(own)
-        if not self.memory.holds(others.plus(_room(depths))):
+        if not self.memory.holds(others.plus(_room(own, depths))):
             return None
         demands = {tensor: own[tensor].demand(spent) for tensor in own}
         full: set[Tensor] = set()
@@ -220,7 +220,7 @@ class _SideBySide:
                 if depths[tensor] < depth <= DEEPEST
             ]
             trial = {**depths, tensor: more[0]} if more else depths
-            if more and self.memory.holds(others.plus(_room(trial))):
+            if more and self.memory.holds(others.plus(_room(own, trial))):
                 depths = trial
             else:
                 full.add(tensor)
@@ -243,18 +243,11 @@ class _SideBySide:
         return most
 
 
-def _room(depths: Mapping[Tensor, int]) -> Room:
+def _room(own: Mapping[Tensor, Family], depths: Mapping[Tensor, int]) -> Room:
     total = Room()
     for tensor, depth in depths.items():
-        total = total.plus(room_of(tensor.space, _member_bytes(tensor), depth))
+        total = total.plus(own[tensor].room(depth))
     return total
-
-
-def _member_bytes(tensor: Tensor) -> int:
-    nbytes = tensor.dtype.itemsize
-    for extent in tensor.shape[1:]:
-        nbytes *= extent
-    return nbytes
 
 
 def _copies(loop: Loop) -> int:
@@ -289,8 +282,11 @@ def constraints(
     for place, operation in enumerate(operations):
         for access in operation.writes:
             touching.setdefault(access.tensor, []).append((place, access, True))
-        for access in read(operation):
-            touching.setdefault(access.tensor, []).append((place, access, False))
+        # A destination that is added to is written already: as a read it would wait for the sum
+        # before to be done, for which the bank does not.
+        for access in operation.reads:
+            if isinstance(access, Access):
+                touching.setdefault(access.tensor, []).append((place, access, False))
     for tensor, touches in touching.items():
         if not any(writes for _, _, writes in touches):
             continue
@@ -334,7 +330,7 @@ def _ticks(
 ) -> int:
     """From the start of one to the start of the other."""
     one, other = operations[before], operations[after]
-    if writes and also and accumulates(other) and one.choice.instruction.partial:
+    if writes and also and other.accumulates and one.choice.instruction.partial:
         # Sums in a bank pipeline: they keep their order, and that is all.
         return 0
     if writes:

@@ -12,7 +12,7 @@ from emu.trainium.nki.passes.effect import Effect
 from emu.trainium.nki.passes.memory import Memory
 from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
 from emu.trainium.nki.passes.traffic import change, traffic
-from emu.trainium.nki.passes.uses import accumulates, is_private, uses
+from emu.trainium.nki.passes.uses import is_private, uses
 from emu.trainium.nki.scopes import scopes
 from emu.trainium.nki.tree import (
     Access,
@@ -75,7 +75,7 @@ def _candidates(body: Sequence[Node], refused: set[Tensor]) -> list[Tensor]:
             freed[tensor] = freed.get(tensor, 0) + buffer.partition_bytes
     costs: dict[Tensor, float] = {}
     for tensor, nbytes in freed.items():
-        if any(accumulates(use.operation) for use in found.writes.get(tensor, ())):
+        if any(use.operation.accumulates for use in found.writes.get(tensor, ())):
             continue
         moved = sum(
             turns(use.path) * math.prod(use.access.shape) for use in found.of(tensor)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from emu.trainium.nki.passes.regions import Distances, may_meet
 from emu.trainium.nki.tree import (
     Access,
-    Affine,
     Loop,
     Node,
     Operation,
@@ -60,27 +59,9 @@ def uses(body: Sequence[Node], path: tuple[Loop, ...] = ()) -> Uses:
 def read(operation: Operation) -> tuple[Access, ...]:
     """What an operation reads, its destinations included where their old content matters."""
     reads = [each for each in operation.reads if isinstance(each, Access)]
-    if accumulates(operation):
+    if operation.accumulates:
         reads += operation.writes
     return tuple(reads)
-
-
-def accumulates(operation: Operation) -> bool:
-    """Whether the result depends on what the destination held before."""
-    instruction = operation.choice.instruction
-    if instruction.adds_if is not None:
-        more = register(operation, instruction.adds_if)
-        return more is None or (more.constant, more.terms) != (0, ())
-    # `partial` alone says that the rest of the destination stays, which an access says already.
-    keeps = instruction.reads_destination and not instruction.partial
-    return keeps or instruction.adds
-
-
-def register(operation: Operation, place: int) -> Affine | None:
-    """The register among an instruction's sources; None if it is a tensor."""
-    operands = operation.choice.operands
-    found = operation.reads[place if operands is None else operands[place]]
-    return found if isinstance(found, Affine) else None
 
 
 def is_transfer(operation: Operation) -> bool:
@@ -124,12 +105,10 @@ def has_cores(body: Sequence[Node]) -> bool:
 __all__ = [
     "Use",
     "Uses",
-    "accumulates",
     "has_cores",
     "is_private",
     "is_transfer",
     "read",
-    "register",
     "uses",
     "written_once",
 ]

@@ -25,12 +25,12 @@ from tests.emu.trainium.nki.random_trees import (
     Tree,
 )
 
-ROOMY = Memory(192 * 1024, 8)
+ROOMY = Memory(192 * 1024, 16 * 1024)
 # A dozen tiles, so that some kernels spill.
-NARROW = Memory(12 * 4 * COLUMNS, 8)
+NARROW = Memory(12 * 4 * COLUMNS, 16 * 1024)
 COSTS = Costs(TRN1.at())
 PASSES = {
-    "fuse": lambda kernel: fuse.apply(kernel, Memory(4 * COLUMNS, 2)),
+    "fuse": lambda kernel: fuse.apply(kernel, Memory(4 * COLUMNS, 2 * 2048)),
     "common": lambda kernel: common.apply(kernel, ROOMY),
     "hoist": lambda kernel: hoist.apply(kernel, ROOMY),
     "spill": lambda kernel: spill.apply(kernel, NARROW, LOAD, STORE),

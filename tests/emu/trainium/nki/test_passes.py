@@ -44,7 +44,7 @@ from tests.emu.trainium.nki.random_trees import (
 )
 
 TILE_BYTES = ROWS * COLUMNS * 4
-ROOMY = Memory(192 * 1024, 8)
+ROOMY = Memory(192 * 1024, 16 * 1024)
 COSTS = Costs(TRN1.at())
 
 
@@ -124,7 +124,7 @@ def test_a_plain_load_that_does_not_fit_stays_where_it_is(x, y):
     j.body = [loading, store(y, index(i, 3).plus(index(j)), loaded)]
     i.body = [j]
     recorded = kernel([i], x, y)
-    narrow = Memory(2 * COLUMNS * 4, 8)
+    narrow = Memory(2 * COLUMNS * 4, 16 * 1024)
     result, _ = hoist.apply(recorded, narrow)
     assert traffic(result.body).read_bytes == 12 * TILE_BYTES
     assert traffic(hoist.apply(recorded, ROOMY)[0].body).read_bytes == 3 * TILE_BYTES
@@ -168,13 +168,13 @@ def test_loops_with_too_much_between_them_become_one(x, y):
     j.body = [store(y, index(j), whole(loaded.tensor, (index(j),)))]
     recorded = kernel([i, j], x, y)
     # Five tiles of 32 bytes a partition are more than half of 128.
-    result, _ = fuse.apply(recorded, Memory(128, 8))
+    result, _ = fuse.apply(recorded, Memory(128, 16 * 1024))
     assert len(result.body) == 1
     same(recorded, result)
     backwards = whole(loaded.tensor, (index(j, -1).plus(4),))
     j.body = [store(y, index(j), backwards)]
     # The first turn of the second loop reads what the last of the first one writes.
-    assert len(fuse.apply(recorded, Memory(128, 8))[0].body) == 2
+    assert len(fuse.apply(recorded, Memory(128, 16 * 1024))[0].body) == 2
 
 
 def test_what_does_not_fit_goes_through_hbm(x, y):
@@ -183,7 +183,7 @@ def test_what_does_not_fit_goes_through_hbm(x, y):
     i.body = [loading]
     j.body = [store(y, index(j), whole(loaded.tensor, (index(j, -1).plus(4),)))]
     recorded = kernel([i, j], x, y)
-    narrow = Memory(96, 8)
+    narrow = Memory(96, 16 * 1024)
     assert narrow.excess(recorded.body) > 0
     result, effect = spill.apply(recorded, narrow, LOAD, STORE)
     assert narrow.excess(result.body) <= 0
@@ -264,6 +264,28 @@ def test_a_shared_port_orders_the_engines_only_while_both_want_it():
     assert found is not None and found.ticks == 200
 
 
+def test_sums_in_a_bank_keep_their_order_and_do_not_wait_for_each_other():
+    one = whole(tile(()))
+    bank = whole(tile((), "psum", (COLUMNS, COLUMNS)))
+    result = whole(tile((), "sbuf", (COLUMNS, COLUMNS)))
+    multiply = (Choice("tensor", isa.nc_matmul, {}),)
+    sums = [
+        operation("multiply", multiply, (bank,), (one, one, Affine(adds)))
+        for adds in (0, 1)
+    ]
+    copy = operation(
+        "copy", (Choice("vector", isa.tensor_copy, {}),), (result,), (bank,)
+    )
+    body = [*sums, copy]
+    spent = [COSTS.of(each) for each in body]
+    found = {
+        (each.before, each.after, each.turns): each.ticks
+        for each in side_by_side.constraints(body, spent, loop(4), {}, {})
+    }
+    assert found[0, 1, 0] == 0
+    assert found[1, 2, 0] == spent[1].latency > spent[1].busy
+
+
 def turning(x, y, i):
     """A loop in which each operation waits for the one before."""
     loading, loaded = load(x, index(i), (i,))
@@ -305,7 +327,7 @@ def test_a_loop_that_reloads_what_was_spilled_keeps_its_order(x, y):
 
 def test_rings_take_the_room_that_there_is(x, y):
     recorded = nested(x, y)
-    result, _ = depth.apply(recorded, Memory(5 * COLUMNS * 4, 8))
+    result, _ = depth.apply(recorded, Memory(5 * COLUMNS * 4, 16 * 1024))
     alive = Alive(recorded.body)
     assert alive.room(result.depths).sbuf_bytes == 5 * COLUMNS * 4
     # The passes' count is the lowering's own.

@@ -8,7 +8,7 @@ from emu.trainium.engines.memory import dma_store
 from emu.trainium.nki.lower import lower
 from emu.trainium.nki.rings import Room, depth, room
 from emu.trainium.nki.scopes import scopes
-from emu.trainium.nki.tree import Node, Recorded, Tensor
+from emu.trainium.nki.tree import Access, Choice, Node, Recorded, Tensor
 from tests.emu.trainium.nki.trees import affine, in_hbm, loop, on_chip, operation, tile
 
 F32 = np.dtype(np.float32)
@@ -86,17 +86,35 @@ def test_a_last_turn_apart_has_a_tile_of_its_own() -> None:
     assert {buffer.shape for buffer in found} == {(128, 64)}
 
 
-def test_members_in_psum_take_whole_banks() -> None:
-    """Three members of 128 columns of float32, 512 bytes, are 2 KiB apart."""
+def products(columns: int, add: int) -> tuple[list[Node], Access]:
+    """Three products in PSUM, each added to what is there or not, then copied to SBUF."""
     j, k = loop(3, 1), loop(3, 2)
-    t = tile((128, 128), "t", (3,), "psum")
-    out = tile((128, 128), "out")
+    t = tile((128, columns), "t", (3,), "psum")
+    out, a = tile((128, columns), "out"), tile((128, columns), "a")
     write, read = (on_chip(t, [affine(0, (each, 1))]) for each in (j, k))
-    j.body.append(operation(20, isa.memset, [write], [], value=0.0))
+    weights = on_chip(a, axes=((1, 128),))
+    reads = [weights, on_chip(a), affine(add)]
+    product = operation(20, isa.nc_matmul, [write], reads)
+    product.choices = (Choice("tensor", isa.nc_matmul, {}),)
+    j.body.append(product)
     k.body.append(operation(21, isa.tensor_copy, [on_chip(out)], [read]))
-    found = scopes([j, k])
+    return [j, k], write
+
+
+def test_members_in_psum_share_banks_and_none_crosses_one() -> None:
+    """Three members of 100 columns of float32, 400 bytes: 512 bytes apart, all in one bank."""
+    body, write = products(columns=100, add=0)
+    found = scopes(body)
+    assert found.of(write).shape == (128, 3, 128)
+    assert room(body, found).psum_bytes == 2048
+
+
+def test_members_that_are_added_to_take_whole_banks() -> None:
+    """The Tensor Engine has one accumulation group a bank: members are 2 KiB apart."""
+    body, write = products(columns=100, add=1)
+    found = scopes(body)
     assert found.of(write).shape == (128, 3, 512)
-    assert room([j, k], found) == Room(sbuf_bytes=512, psum_banks=3)
+    assert room(body, found).psum_bytes == 3 * 2048
 
 
 def test_room_is_what_the_memory_check_counts() -> None:
@@ -129,6 +147,6 @@ def test_room_is_what_the_memory_check_counts() -> None:
     peaks = program.memory(TRN2.at(), np.zeros(x.shape, np.float32))
     found = room(body, scopes(body), default=3)
     # 1 KiB a partition each: the tile around, and 3 of a and b.
-    assert found == Room(sbuf_bytes=7 * 1024, psum_banks=3)
+    assert found == Room(sbuf_bytes=7 * 1024, psum_bytes=3 * 2048)
     assert peaks["sbuf"] == 128 * found.sbuf_bytes
-    assert peaks["psum"] == 128 * 2048 * found.psum_banks
+    assert peaks["psum"] == 128 * found.psum_bytes
