@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from emu.datasheet import Device
 from emu.errors import EmulationError
+from emu.trainium import isa
 from emu.trainium.engines.dma_compute import dma_copy
 from emu.trainium.nki.passes import (
     common,
@@ -65,11 +66,12 @@ def compiled(
     costs = Costs(device)
     load = Choice("dma", dma_copy, {"queue": "load_queue"})
     store = Choice("dma", dma_copy, {"queue": "store_queue"})
+    copies = _out_of_psum(device)
     steps = {
         fuse.NAME: lambda kernel: fuse.apply(kernel, place),
         common.NAME: lambda kernel: common.apply(kernel, place),
         hoist.NAME: lambda kernel: hoist.apply(kernel, place),
-        spill.NAME: lambda kernel: spill.apply(kernel, place, load, store),
+        spill.NAME: lambda kernel: spill.apply(kernel, place, load, store, copies),
         RELOADS: lambda kernel: hoist.apply(kernel, place, RELOADS),
         engines.NAME: lambda kernel: engines.apply(kernel, costs),
         side_by_side.NAME: lambda kernel: side_by_side.apply(kernel, place, costs),
@@ -81,6 +83,14 @@ def compiled(
             recorded, effect = steps[name](recorded)
             effects.append(effect)
     return recorded, effects
+
+
+def _out_of_psum(device: Device) -> tuple[Choice, ...]:
+    """Copies to SBUF, as the kernel's own are."""
+    by_vector = Choice("vector", isa.tensor_copy, {})
+    if device.scalar_elementwise:
+        return by_vector, Choice("scalar", isa.tensor_copy, {"engine": "scalar"})
+    return by_vector, Choice("scalar", isa.activation, {"op": "copy"})
 
 
 __all__ = ["PASSES", "Effect", "compiled"]

@@ -22,6 +22,7 @@ from emu.trainium.nki.passes.uses import (
     Use,
     Uses,
     is_private,
+    places,
     uses,
     written_once,
 )
@@ -144,7 +145,7 @@ def _twins(body: Sequence[Node]) -> dict[Tensor, Twin]:
         for tensor, writes in found.writes.items()
         if len(writes) == 1 and is_private(tensor) and tensor.space != "hbm"
     }
-    places = _places(body)
+    place_of = places(body)
     twins: dict[Tensor, Twin] = {}
     seen: dict[object, list[Tensor]] = {}
     for tensor, write in sorted(single.items(), key=lambda item: item[1].order):
@@ -153,7 +154,7 @@ def _twins(body: Sequence[Node]) -> dict[Tensor, Twin]:
             continue
         alike = seen.setdefault(_signature(tensor, operation, twins), [])
         for first in alike:
-            twin = _twin(single[first], write, found, twins, places)
+            twin = _twin(single[first], write, found, twins, place_of)
             if twin is not None:
                 twins[tensor] = twin
                 break
@@ -190,22 +191,12 @@ def _signature(
     return (*kind, touched, sources)
 
 
-def _places(body: Sequence[Node]) -> dict[Node, int]:
-    """The place of each node in the body that it is in."""
-    places: dict[Node, int] = {}
-    for place, node in enumerate(body):
-        places[node] = place
-        if isinstance(node, Loop):
-            places.update(_places(node.body))
-    return places
-
-
 def _twin(
     first: Use,
     second: Use,
     found: Uses,
     twins: Mapping[Tensor, Twin],
-    places: Mapping[Node, int],
+    place_of: Mapping[Node, int],
 ) -> Twin | None:
     """How the tensor that `second` writes is the one that `first` writes; None if it is not."""
     depth = 0
@@ -217,7 +208,7 @@ def _twin(
     if [loop.count for loop in own] != [loop.count for loop in others]:
         return None
     turns = {b: Affine(0, ((a, 1),)) for a, b in zip(own, others, strict=True)}
-    if not _reads_alike(first, second, depth, turns, found, twins, places):
+    if not _reads_alike(first, second, depth, turns, found, twins, place_of):
         return None
     twin = _members(first, second, depth, turns, found)
     if twin is None or not written_once([first], first.path[:depth]):
@@ -232,7 +223,7 @@ def _reads_alike(
     turns: Mapping[Loop, Affine],
     found: Uses,
     twins: Mapping[Tensor, Twin],
-    places: Mapping[Node, int],
+    place_of: Mapping[Node, int],
 ) -> bool:
     pairs = zip(first.operation.reads, second.operation.reads, strict=True)
     for one, other in pairs:
@@ -244,7 +235,7 @@ def _reads_alike(
             continue
         if other.tensor is not one.tensor and other.tensor in twins:
             other = twins[other.tensor].access(other)
-        elif _written_between(one.tensor, first, second, depth, found, places):
+        elif _written_between(one.tensor, first, second, depth, found, place_of):
             return False
         if one.tensor is not other.tensor or not _equal(one, put(other, turns)):
             return False
@@ -280,13 +271,13 @@ def _written_between(
     second: Use,
     depth: int,
     found: Uses,
-    places: Mapping[Node, int],
+    place_of: Mapping[Node, int],
 ) -> bool:
     """Whether somebody may write a tensor after `first` read it and before `second` does."""
 
     def place(use: Use) -> int:
         node = use.path[depth] if depth < len(use.path) else use.operation
-        return places[node]
+        return place_of[node]
 
     begin, end = place(first), place(second)
     around = first.path[:depth]

@@ -19,12 +19,15 @@ class Memory:
     sbuf_bytes: int
     psum_bytes: int
 
-    def excess(self, body: Sequence[Node]) -> int:
-        """Bytes of a partition of SBUF that a body needs beyond what there is; may be negative.
+    def excess(self, body: Sequence[Node], space: str = "sbuf") -> int:
+        """Bytes of a partition that a body needs beyond what there is; may be negative.
 
         Every ring is counted with one buffer.
         """
-        return Alive(body).room().sbuf_bytes - self.sbuf_bytes
+        room = Alive(body).room()
+        if space == "psum":
+            return room.psum_bytes - self.psum_bytes
+        return room.sbuf_bytes - self.sbuf_bytes
 
     def holds(self, taken: Room) -> bool:
         """Whether that much is there."""

@@ -1,4 +1,6 @@
-"""Tiles that do not fit in SBUF, kept in HBM: stored where they are written, loaded where read.
+"""Tiles that do not fit, kept elsewhere: of PSUM in SBUF (`evacuate`), of SBUF in HBM.
+
+Those of SBUF are stored where they are written and loaded where they are read.
 
 What frees the most for each byte that it moves goes first. A read that follows a write of the same
 elements in the same body takes them from the tile that was just written.
@@ -9,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from emu.trainium.nki.passes.effect import Effect
+from emu.trainium.nki.passes.evacuate import evacuated
 from emu.trainium.nki.passes.memory import Memory
 from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
 from emu.trainium.nki.passes.traffic import change, traffic
@@ -32,7 +35,11 @@ SPILL, RELOAD = "spill", "reload"
 
 
 def apply(
-    recorded: Recorded, memory: Memory, load: Choice, store: Choice
+    recorded: Recorded,
+    memory: Memory,
+    load: Choice,
+    store: Choice,
+    out_of_psum: Sequence[Choice],
 ) -> tuple[Recorded, Effect]:
     """Spills until everything fits with one buffer each, or nothing is left that helps.
 
@@ -41,9 +48,13 @@ def apply(
       memory: of the machine.
       load: a DMA from HBM.
       store: one to HBM.
+      out_of_psum: copies from PSUM to SBUF, one for each engine that can.
     """
     body = copied(recorded.body)
     before = traffic(body)
+    whole = body
+    body = evacuated(body, memory, out_of_psum)
+    otherwise = "all fits" if body is whole else "from PSUM to SBUF"
     homes: set[Tensor] = set()
     spilled = 0
     while (excess := memory.excess(body)) > 0:
@@ -61,7 +72,7 @@ def apply(
     moved = (
         after.read_bytes - before.read_bytes + after.write_bytes - before.write_bytes
     )
-    said = change(before, after, "all fits")
+    said = change(before, after, otherwise)
     return with_body(recorded, body), Effect(NAME, said, moved if spilled else 0)
 
 

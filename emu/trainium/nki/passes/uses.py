@@ -24,6 +24,10 @@ class Use:
     path: tuple[Loop, ...]
     order: int
 
+    def node(self, depth: int) -> Node:
+        """What it is in, of the body inside `depth` loops."""
+        return self.path[depth] if depth < len(self.path) else self.operation
+
 
 @dataclasses.dataclass(frozen=True)
 class Uses:
@@ -54,6 +58,16 @@ def uses(body: Sequence[Node], path: tuple[Loop, ...] = ()) -> Uses:
             use = Use(access, operation, inner, order)
             reads.setdefault(access.tensor, []).append(use)
     return Uses(writes, reads)
+
+
+def places(body: Sequence[Node]) -> dict[Node, int]:
+    """The place of each node in the body that it is in."""
+    found: dict[Node, int] = {}
+    for place, node in enumerate(body):
+        found[node] = place
+        if isinstance(node, Loop):
+            found.update(places(node.body))
+    return found
 
 
 def read(operation: Operation) -> tuple[Access, ...]:
@@ -108,6 +122,7 @@ __all__ = [
     "has_cores",
     "is_private",
     "is_transfer",
+    "places",
     "read",
     "uses",
     "written_once",

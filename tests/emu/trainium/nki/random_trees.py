@@ -24,6 +24,10 @@ F32 = np.dtype(np.float32)
 ROWS, COLUMNS = 4, 8
 LOAD = Choice("dma", dma_copy, {"queue": "load_queue"})
 STORE = Choice("dma", dma_copy, {"queue": "store_queue"})
+COPIES = (
+    Choice("vector", isa.tensor_copy, {}),
+    Choice("scalar", isa.activation, {"op": "copy"}),
+)
 TILES = 16
 
 

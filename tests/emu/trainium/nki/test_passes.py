@@ -29,6 +29,7 @@ from emu.trainium.nki.scopes import scopes
 from emu.trainium.nki.tree import Affine, Choice, Loop, Recorded, Tensor
 from tests.emu.trainium.nki.random_trees import (
     COLUMNS,
+    COPIES,
     F32,
     HERE,
     LOAD,
@@ -185,11 +186,104 @@ def test_what_does_not_fit_goes_through_hbm(x, y):
     recorded = kernel([i, j], x, y)
     narrow = Memory(96, 16 * 1024)
     assert narrow.excess(recorded.body) > 0
-    result, effect = spill.apply(recorded, narrow, LOAD, STORE)
+    result, effect = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
     assert narrow.excess(result.body) <= 0
     # Each of five tiles is written once more and read once more.
     assert effect.spilled_bytes == 2 * 5 * TILE_BYTES
     same(recorded, result)
+
+
+MULTIPLY = (Choice("tensor", isa.nc_matmul, {}),)
+
+
+def products_kept_for_later(x, y, sums):
+    """Four products of `sums` parts each, kept in PSUM, and read by a later loop in other order."""
+    i, j = loop(4), loop(4)
+    part = loop(sums)
+    first, one = load(x, index(i), (i,))
+    second, other = load(x, index(part), (i, part))
+    square = (COLUMNS, COLUMNS)
+    kept = tile((i,), "psum", square)
+    adds = index(part) if sums > 1 else Affine(0)
+    product = operation(
+        "multiply", MULTIPLY, (whole(kept, of((i,))),), (one, other, adds)
+    )
+    part.body = [second, product]
+    i.body = [first, part]
+    copy = whole(tile((j,), "sbuf", square), of((j,)))
+    read = whole(kept, (index(j, -1).plus(3),))
+    # Of the product's eight rows the kernel stores four, on a tile's four partitions.
+    top = dataclasses.replace(copy, partitions=ROWS)
+    j.body = [
+        operation("copy", (COPIES[0],), (copy,), (read,)),
+        store(y, index(j), top),
+    ]
+    return kernel([i, j], x, y)
+
+
+@pytest.mark.parametrize("sums", [1, 3])
+def test_what_does_not_fit_in_psum_is_read_in_sbuf(x, y, sums):
+    recorded = products_kept_for_later(x, y, sums)
+    one = 2048 if sums > 1 else 4 * COLUMNS
+    narrow = Memory(192 * 1024, one)
+    assert narrow.excess(recorded.body, "psum") == 3 * one
+    result, effect = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
+    assert narrow.excess(result.body, "psum") == 0
+    times = {op.name: turns(path) for op, path in operations(result.body)}
+    # Once for each product, however many parts are added up in it.
+    assert times["evacuate"] == 4
+    assert (effect.sentence, effect.spilled_bytes) == ("from PSUM to SBUF", 0)
+    same(recorded, result)
+
+
+def test_what_fits_in_neither_memory_goes_from_psum_to_hbm(x, y):
+    recorded = products_kept_for_later(x, y, 1)
+    narrow = Memory(4 * 4 * COLUMNS, 4 * COLUMNS)
+    result, effect = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
+    assert narrow.excess(result.body, "psum") <= 0
+    assert narrow.excess(result.body) <= 0
+    # Four products of 8 by 8 are written and read once.
+    assert effect.spilled_bytes == 2 * 4 * 4 * COLUMNS**2
+    same(recorded, result)
+
+
+def test_what_fits_in_psum_stays_there(x, y):
+    recorded = products_kept_for_later(x, y, 1)
+    result, effect = spill.apply(recorded, ROOMY, LOAD, STORE, COPIES)
+    assert effect.sentence == "all fits"
+    assert len(operations(result.body)) == len(operations(recorded.body))
+
+
+def test_a_turn_reads_in_psum_what_it_wrote_where_that_fits(x, y):
+    i, j, k = loop(4), loop(3), loop(3)
+    later, again = loop(4), loop(3)
+    loading, loaded = load(x, index(j), (i, j))
+    kept = tile((i, j), "psum")
+    copy = whole(tile((i, k)), of((i, k)))
+    j.body = [
+        loading,
+        operation("c", (COPIES[0],), (whole(kept, of((i, j))),), (loaded,)),
+    ]
+    k.body = [
+        operation("near", (COPIES[0],), (copy,), (whole(kept, of((i, k))),)),
+        store(y, index(k), copy),
+    ]
+    i.body = [j, k]
+    last = whole(tile((later, again)), of((later, again)))
+    again.body = [
+        operation("far", (COPIES[0],), (last,), (whole(kept, of((later, again))),)),
+        store(y, index(again, 1).plus(index(later, 3)), last),
+    ]
+    later.body = [again]
+    recorded = kernel([i, later], x, y)
+    for tiles, near in ((3, "psum"), (1, "sbuf")):
+        # A tile is 32 bytes a partition, so that three take what four of them do.
+        narrow = Memory(192 * 1024, 32 * (4 if tiles == 3 else 1))
+        result, _ = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
+        spaces = {op.name: op.reads[0].space for op, _ in operations(result.body)}
+        assert (spaces["near"], spaces["far"]) == (near, "sbuf")
+        assert narrow.excess(result.body, "psum") <= 0
+        same(recorded, result)
 
 
 def test_open_engines_are_spread(x, y):
