@@ -276,11 +276,11 @@ def test_a_turn_reads_in_psum_what_it_wrote_where_that_fits(x, y):
     ]
     later.body = [again]
     recorded = kernel([i, later], x, y)
-    for tiles, near in ((3, "psum"), (1, "sbuf")):
-        # A tile is 32 bytes a partition, so that three take what four of them do.
-        narrow = Memory(192 * 1024, 32 * (4 if tiles == 3 else 1))
+    # A tile is 32 bytes a partition, and three of them take what four do.
+    for nbytes, near in ((4 * 32, "psum"), (32, "sbuf")):
+        narrow = Memory(192 * 1024, nbytes)
         result, _ = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
-        spaces = {op.name: op.reads[0].space for op, _ in operations(result.body)}
+        spaces = {op.name: op.accesses[-1].space for op, _ in operations(result.body)}
         assert (spaces["near"], spaces["far"]) == (near, "sbuf")
         assert narrow.excess(result.body, "psum") <= 0
         same(recorded, result)
