@@ -235,20 +235,43 @@ class _Builder:
         name = operation.name
         if name in ("dynamic_slice", "gather"):
             return self.bounds(operation.operands[0])
+        if operation.dtype.kind == "b":
+            return self._truths(operation)
         of = [self.bounds(x) for x in operation.operands]
         if name == "select_n":
-            of = of[1:]
+            which, *of = of
+            if which is not None and which[0] == which[1]:
+                # Such as the correction by 1 of a `//` that rounds a positive number.
+                of = [of[which[0]]]
         known = [x for x in of if x is not None]
         if len(known) != len(of):
-            return (0, 1) if operation.dtype.kind == "b" else None
+            return None
         found = _bounds(name, known)
-        if found is None and operation.dtype.kind == "b":
-            return 0, 1
-        if found is None or operation.dtype.kind == "b":
-            return found
+        if found is None:
+            return None
         # What may leave the dtype wraps around, and may be anything.
         info = np.iinfo(operation.dtype)
         return found if info.min <= found[0] and found[1] <= info.max else None
+
+    def _truths(self, operation: Operation) -> Bounds:
+        """What a Boolean may be, False as 0 and True as 1."""
+        name = operation.name
+        of = [self.bounds(x) for x in operation.operands]
+        answer: bool | None = None
+        if name in _COMPARISONS:
+            answer = _decided(name, of)
+        elif name == "and" and self._is_rounded_already(operation):
+            answer = False
+        elif name in ("and", "or"):
+            # One that is False decides an `and`, one that is True an `or`.
+            decides = int(name == "or")
+            if any(x == (decides, decides) for x in of):
+                answer = bool(decides)
+            elif all(x == (1 - decides, 1 - decides) for x in of):
+                answer = not decides
+        elif name == "not" and of[0] is not None and of[0][0] == of[0][1]:
+            answer = not of[0][0]
+        return (0, 1) if answer is None else (int(answer), int(answer))
 
     def _held(self, operand: Operand) -> np.dtype:
         """How SRAM holds a value."""
@@ -379,14 +402,13 @@ class _Builder:
         *values: Value,
     ) -> Value:
         """An operation as it is, but where the bounds of its operands tell the answer."""
+        if operation.dtype.kind == "b":
+            least, greatest = self._truths(operation)
+            if least == greatest:
+                return self._number(bool(least), np.dtype(bool))
         if name in _COMPARISONS:
-            answer = _decided(name, [self.bounds(x) for x in operation.operands])
-            if answer is not None:
-                return self._number(answer, np.dtype(bool))
             if arithmetic.kind == "b" and name in ("eq", "ne"):
                 return self._of_masks(name == "eq", *values)
-        if name == "and" and self._is_rounded_already(operation):
-            return self._number(False, np.dtype(bool))
         if name in ("and", "or") and arithmetic.kind == "b":
             for value, other in (values, values[::-1]):
                 known = _truth(value)

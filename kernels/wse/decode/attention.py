@@ -7,6 +7,9 @@ With 4 rows, position 6 is in row 2, slot 1. When it is the newest, rows 0 to 2 
 row 3 has one: `live = (pos + rows - row) // rows`.
 """
 
+import dataclasses
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,6 +22,8 @@ from emu.wse import (
     reciprocal,
     rope,
     rsqrt_mean,
+    scalar_of_one_live,
+    scalar_of_two_live,
     score_map,
     square_sum,
     sram_tile,
@@ -27,7 +32,17 @@ from emu.wse import (
     vector_scale,
 )
 from emu.wse.spaces import Sram
+from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, gemv, rms_norm
+from kernels.wse.decode.hooks import (
+    LEAST,
+    LOWEST,
+    PLAIN,
+    Hooks,
+    at_least,
+    number,
+    varied,
+)
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
@@ -56,45 +71,95 @@ def append(cache: Cache, k: Sram, v: Sram, pos: KnownInt, rows: int) -> Cache:
     return lax.cond(is_mine, write, unchanged, cache, k, v, slot)
 
 
-def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
-    """Softmax attention of `q` over positions 0 to `pos`, `[queries * dims]`, on every row.
+def attend(
+    heads: Heads,
+    q: Sram,
+    cache: Cache,
+    pos: KnownInt,
+    hooks: Hooks = PLAIN,
+) -> Sram:
+    """Softmax attention of `q` over positions 0 to `pos`, `[queries * value_dims]`, on every row.
+
+    Args:
+      heads: the mapping, such as a layer's.
+      q: `[queries, dims]`.
+      cache: `k` `[dims, slots]` and `v` `[slots, value_dims]`.
+      pos: known position of the newest token.
+      hooks: what a variant changes.
+    """
+    rows = jnp.int32(heads.rows)
+    live = lax.div(pos + rows - lax.axis_index("row"), rows)
+    mean, _ = attend_span(heads, q, cache, Span(None, live), hooks)
+    return mean.reshape(heads.queries * heads.value_dims)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftmaxSums:
+    """What a log-sum-exp is made of, on every row.
+
+    Attributes:
+      top: float32 `[queries]`, the largest score; times `scale` it is an exponent.
+      total: float32 `[queries, 1]`, the sum of exponentials.
+      scale: factor of the exponent.
+    """
+
+    top: Sram
+    total: Sram
+    scale: float
+
+
+def attend_span(
+    heads: Heads,
+    q: Sram,
+    cache: Cache,
+    span: Span,
+    hooks: Hooks = PLAIN,
+) -> tuple[Sram, SoftmaxSums]:
+    """Softmax attention of `q` over a range of each row's slots, on every row.
 
     The sum of the softmax travels with the values, as one more dimension of each query, so that
     both are on every row after one all-reduce.
 
-    Dimensions: `q` `[queries, dims]`.
+    Dimensions: `q` `[queries, dims]`; the mean `[queries, value_dims]`.
 
     Pseudocode:
-      s = all_reduce_col(q @ k[:, :live]);  top = all_reduce_row(max s)
-      p = exp((s - top) / sqrt(head_dim))
+      s = all_reduce_col(q @ k[:, :live]);  s = hooks(scale * s);  top = all_reduce_row(max s)
+      p = exp(scale * (s - top))
       [o, z] = all_reduce_row([p @ v[:live], sum p]);  return o / z
     """
-    queries = layer.queries
-    dims = layer.dims
-    rows = jnp.int32(layer.rows)
-    live = lax.div(pos + rows - lax.axis_index("row"), rows)
+    queries = heads.queries
+    dims = heads.value_dims
+    live = span.live
+    k, v = viewed(heads, cache, span)
 
-    scores = zeros((queries, layer.slots))
-    scores = score_map(scores, cache["k"], q, live)
+    scores = zeros((queries, heads.slots))
+    scores = score_map(scores, k, q, live)
     scores = all_reduce(
         scores,
         "col",
-        group=layer.parts,
+        group=heads.parts,
         # As long as the row has live slots, not as its cache: at position 130 of 128 rows, rows 0
         # to 2 have two each and the others one.
         elements=live * queries,
     )
+    scores = varied(heads, scores, span, hooks)
+    scale = (
+        heads.scale if hooks.score is None else 1.0
+    )  # a score function is given scaled ones
 
     # One top for all rows, so that their exponentials add up without being scaled again.
     top = sram_tile(shape=(queries,), dtype="float32")
     top = fold(top, scores, live, op="max")
     top = all_reduce(top, "row", op="max")
+    if hooks.guarded:
+        # Of two infinities the difference is NaN; with a finite top, exponentials of -inf are 0.
+        top = at_least(top, LOWEST)
 
-    p = softmax_weights(layer, scores, top, live)
+    p = softmax_weights(heads, scores, top, live, scale)
     total = sram_tile(shape=(queries,), dtype="float32")
     total = fold(total, p, live, op="add")
     out = zeros((queries, dims))
-    out = value_map(out, cache["v"], p, live)
+    out = value_map(out, v, p, live)
 
     # The division waits for this: a row knows its own exponentials only, and their sum over all
     # rows comes with the values.
@@ -104,24 +169,63 @@ def attend(layer: LayerMap, q: Sram, cache: Cache, pos: KnownInt) -> Sram:
     both = all_reduce(both, "row")
     totals = lax.slice_in_dim(both, dims, dims + 1, axis=1)
     inverse = sram_tile(shape=(queries,), dtype="float32")
-    inverse = reciprocal(inverse, totals.reshape(queries))
+    if hooks.guarded:
+        # Nothing is attended: values of 0 over a sum of 0 are to be 0.
+        inverse = copy(inverse, totals.reshape(queries))
+        inverse = at_least(inverse, LEAST)
+        inverse = reciprocal(inverse, inverse)
+    else:
+        inverse = reciprocal(inverse, totals.reshape(queries))
     sums = lax.slice_in_dim(both, 0, dims, axis=1)
-    mean = sram_tile(shape=(queries, dims), dtype=layer.dtype)
+    mean = sram_tile(shape=(queries, dims), dtype=heads.dtype)
     mean = vector_scale(mean, sums, inverse)
-    return mean.reshape(queries * dims)
+    return mean, SoftmaxSums(top, totals, scale)
 
 
-def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) -> Sram:
-    """`exp((s - top) / sqrt(head_dim))` of the live slots, 0 beyond, on every column of a group.
+def viewed(heads: Heads, cache: Cache, span: Span) -> tuple[Sram, Sram]:
+    """The slots of the cache from the span's first one on, `[dims, slots]` and `[slots, dims]`."""
+    if span.first is None:
+        return cache["k"], cache["v"]
+    k = lax.dynamic_slice_in_dim(cache["k"], span.first, heads.slots, axis=1)
+    v = lax.dynamic_slice_in_dim(cache["v"], span.first, heads.slots, axis=0)
+    return k, v
+
+
+def log_sum_exp(sums: SoftmaxSums) -> Sram:
+    """`log(sum of exp(score))` of every query, float32 `[queries, 1]`; -inf of no score at all."""
+    one = jnp.int32(1)
+    shape = sums.total.shape
+    kind: dict[str, Any] = {"arithmetic": "float32"}
+    logarithm = scalar_of_one_live(
+        sram_tile(shape=shape, dtype="float32"),
+        *(sums.total, one),
+        **kind,
+        op="log",
+        opens=True,
+    )
+    scale = number(sums.scale)
+    top = sram_tile(shape=shape, dtype="float32")
+    top = scalar_of_two_live(
+        *(top, sums.top.reshape(shape), scale, one), **kind, op="mul", opens=False
+    )
+    return scalar_of_two_live(
+        *(logarithm, logarithm, top, one), **kind, op="add", opens=False
+    )
+
+
+def softmax_weights(
+    heads: Heads, scores: Sram, top: Sram, live: KnownInt, scale: float
+) -> Sram:
+    """`exp(scale * (s - top))` of the live slots, 0 beyond, on every column of a group.
 
     An exponential is scalar code, so each column does `slot_share` slots and a sum over the
     group's columns, in which all others are zero, puts them together.
 
     Dimensions: `scores` float32 `[queries, slots]` and `top` `[queries]`, repeated along the group.
     """
-    queries = layer.queries
-    share = layer.slot_share
-    column = lax.rem(lax.axis_index("col"), jnp.int32(layer.parts))
+    queries = heads.queries
+    share = heads.slot_share
+    column = lax.rem(lax.axis_index("col"), jnp.int32(heads.parts))
     start = column * jnp.int32(share)
 
     def exponentials(
@@ -135,19 +239,19 @@ def softmax_weights(layer: LayerMap, scores: Sram, top: Sram, live: KnownInt) ->
         # -1, none.
         count = lax.clamp(jnp.int32(0), live - start, jnp.int32(share))
         mine = lax.dynamic_slice_in_dim(scores, start, share, axis=1)
-        tile = sram_tile(shape=(queries, share), dtype=layer.dtype)
-        mine = exp(tile, mine, top, count, scale=layer.head_dim**-0.5)
+        tile = sram_tile(shape=(queries, share), dtype=heads.dtype)
+        mine = exp(tile, mine, top, count, scale=scale)
         return copy_into(out, mine, start, axis=1)
 
-    p = zeros((queries, layer.slots), layer.dtype)
+    p = zeros((queries, heads.slots), heads.dtype)
     # 5 slots on 4 columns are shares of 2, padded to 6 slots: column 3 would start at 6.
-    has_slots = start < layer.slots
+    has_slots = start < heads.slots
     operands = (p, scores, top, live, start)
     p = lax.cond(has_slots, exponentials, unchanged, *operands)
     return all_reduce(
         p,
         "col",
-        group=layer.parts,
+        group=heads.parts,
         elements=live * queries,
     )
 
@@ -217,4 +321,12 @@ def attention(
     return residual, cache
 
 
-__all__ = ["append", "attend", "attention", "normalise_heads"]
+__all__ = [
+    "SoftmaxSums",
+    "append",
+    "attend",
+    "attend_span",
+    "attention",
+    "log_sum_exp",
+    "normalise_heads",
+]

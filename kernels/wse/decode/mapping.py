@@ -116,6 +116,16 @@ class LayerMap:
         return self.head_dim // self.parts
 
     @property
+    def value_dims(self) -> int:
+        """Of a value, whose heads are as wide as the keys'."""
+        return self.dims
+
+    @property
+    def scale(self) -> float:
+        """Factor of a score."""
+        return self.head_dim**-0.5
+
+    @property
     def width(self) -> int:
         """Elements of the MLP's hidden vector in one PE, a whole number of shares."""
         # Five elements in shares of 2 become 6, so that each row's share lies within the tile.

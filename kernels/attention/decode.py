@@ -1,0 +1,148 @@
+"""Decode of a variant on the wafer: `decode` for values, `decode_time` for the clock on shapes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from emu import BANDS, Device, Sheet
+from emu.wse import WSE3
+from kernels.attention.decode_plan import DecodeSizes, variant_on_pe
+from kernels.attention.reading import Reading
+from kernels.attention.region import bands, plan_decode
+from kernels.refusal import refuse
+
+Array = jax.Array | np.ndarray
+Cache = tuple[Array, Array]
+"""Keys and values, `[batch, kv_heads, context, dim]` each."""
+
+
+def sizes_of(q: Array, cache: Cache, scale: float | None = None) -> DecodeSizes:
+    """The sizes of a query and a cache.
+
+    Raises:
+      LimitExceeded: their shapes do not go together.
+    """
+    k, v = cache
+    shapes = [tuple(np.shape(x)) for x in (q, k, v)]
+    if any(len(shape) != 4 for shape in shapes):
+        refuse(f"q, keys and values must have 4 dimensions each, have {shapes}")
+    (batch, heads, queries, dim), of_keys, of_values = shapes
+    agree = of_keys[:3] == of_values[:3] and of_keys[0] == batch and of_keys[3] == dim
+    if not agree or queries != 1:
+        refuse(
+            "q must be [batch, heads, 1, head_dim], keys [batch, kv_heads, context, head_dim] and "
+            f"values [batch, kv_heads, context, value_dim], are {shapes}"
+        )
+    return DecodeSizes(
+        batch=batch,
+        heads=heads,
+        kv_heads=of_keys[1],
+        head_dim=dim,
+        value_dim=of_values[3],
+        context=of_keys[2],
+        scale=scale,
+        dtype=np.dtype(k.dtype).name,
+    )
+
+
+def decode(
+    reading: Reading,
+    q: Array,
+    cache: Cache,
+    *,
+    rows: int | None = None,
+    parts: int | None = None,
+    scale: float | None = None,
+    device: Device | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Attention of the newest query over a cache, on a region of the wafer.
+
+    Args:
+      reading: the variant.
+      q: `[batch, heads, 1, head_dim]`, the query at the cache's last position; query heads
+        `h * g` to `h * g + g - 1` share key/value head `h`.
+      cache: keys and values, `[batch, kv_heads, context, head_dim]` and `[..., value_dim]`, in the
+        dtype in which PEs are to hold them.
+      rows, parts: height of the region and columns of a key/value head; default: the fastest.
+      scale: factor of a score; default `head_dim ** -0.5`.
+      device: the wafer; default a WSE-3.
+
+    Returns:
+      `[batch, heads, 1, value_dim]` in the cache's dtype and the log-sum-exp of the scores, float32
+      `[batch, heads, 1]`. Where nothing is attended they are 0 and -inf.
+
+    Raises:
+      CannotLower: arithmetic that a PE has not, with the user's line.
+      DoesNotFit: no region has room.
+    """
+    device = WSE3.at() if device is None else device
+    variant = variant_on_pe(reading, sizes_of(q, cache, scale))
+    plan = plan_decode(variant, device=device, rows=rows, parts=parts)
+    return plan.run(q, *cache)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeTime:
+    """The clock of one token's attention.
+
+    Attributes:
+      rows, cols: PEs of the region.
+      bands: in how many bands of rows the region lies on the wafer.
+      live_slots: of the fullest PE, of the `slots` that its cache has.
+      slots: of the cache in one PE.
+      cycles, seconds: by band, low being the shortest time.
+      flops: floating-point operations of all PEs.
+      sram_read_bytes, sram_write_bytes: traffic of all PEs with their memory.
+      sram_bytes: of one PE, code included.
+    """
+
+    rows: int
+    cols: int
+    bands: int
+    live_slots: int
+    slots: int
+    cycles: dict[str, int]
+    seconds: dict[str, float]
+    flops: int
+    sram_read_bytes: int
+    sram_write_bytes: int
+    sram_bytes: int
+
+
+def decode_time(
+    reading: Reading,
+    sizes: DecodeSizes,
+    *,
+    rows: int | None = None,
+    parts: int | None = None,
+    sheet: Sheet = WSE3,
+) -> DecodeTime:
+    """The time of `decode` from sizes alone; the region is chosen under the nominal datasheet.
+
+    Raises:
+      CannotLower: arithmetic that a PE has not, with the user's line.
+      DoesNotFit: no region has room.
+    """
+    device = sheet.at()
+    variant = variant_on_pe(reading, sizes)
+    plan = plan_decode(variant, device=device, rows=rows, parts=parts)
+    clocks = plan.read_bands(sheet)
+    moved = clocks["nominal"].tally.by("bytes")
+    layout = plan.map
+    return DecodeTime(
+        rows=layout.rows,
+        cols=layout.cols,
+        bands=bands(layout, device) or 1,
+        live_slots=layout.most_live,
+        slots=layout.held_slots,
+        cycles={band: clocks[band].end_ticks for band in BANDS},
+        seconds={band: clocks[band].seconds for band in BANDS},
+        flops=clocks["nominal"].tally.flops * plan.times,
+        sram_read_bytes=moved["sram_read"] * plan.times,
+        sram_write_bytes=moved["sram_write"] * plan.times,
+        sram_bytes=plan.sram_bytes(device),
+    )
+
+
+__all__ = ["Cache", "DecodeTime", "decode", "decode_time", "sizes_of"]

@@ -1,0 +1,163 @@
+"""The region for a variant's decode: fastest by estimate among those that really fit.
+
+Groups of columns do not speak to each other, so what is too wide for the wafer continues in another
+band of rows below: 64 groups of 16 columns, on a wafer 755 PEs wide, are two bands, of 47 groups
+and of 17.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from emu import Device
+from emu.errors import OutOfMemory
+from emu.wse.pe.laws import map_cycles, precision
+from emu.wse.regions import DoesNotFit
+from kernels.attention.decode_plan import DecodePlan, VariantOnPe, map_of, plan_on
+from kernels.refusal import refuse
+from kernels.wse.decode.attention_map import AttentionMap
+from kernels.wse.decode.estimate import all_reduce_cycles
+
+# Heights that are tried, each a fixed ratio from the next; the estimate is flat around its least.
+ROW_CHOICES = 40
+# Slots between which the cycles of a variant's own arithmetic are taken as a straight line.
+FEW, MANY = 8, 512
+
+
+@dataclasses.dataclass(frozen=True)
+class _OwnCycles:
+    """Cycles of a variant's arithmetic on a tile, `fixed + slots * each`."""
+
+    fixed: float
+    each: float
+
+    @classmethod
+    def of(cls, variant: VariantOnPe, device: Device) -> "_OwnCycles":
+        def cycles(slots: int) -> float:
+            lowered = variant.lowered(slots, device)
+            return sum(x.cycles for x in lowered if x is not None)
+
+        few, many = cycles(FEW), cycles(MANY)
+        each = (many - few) / (MANY - FEW)
+        return cls(few - FEW * each, each)
+
+    def on(self, slots: int) -> float:
+        return self.fixed + slots * self.each
+
+
+def estimated_cycles(layout: AttentionMap, device: Device) -> float:
+    """Rough cycles of a token without the variant's own arithmetic; the clock is the plan's."""
+    live = layout.most_live
+    scores = layout.queries * live
+    of_group = all_reduce_cycles(device, layout.parts, scores)
+    along_rows = [layout.queries, layout.queries * (layout.value_dims + 1)]
+    sums = sum(all_reduce_cycles(device, layout.rows, size) for size in along_rows)
+    kind = precision("float32", layout.dtype)
+    maps = map_cycles(device, layout.queries * layout.dims, live, kind)
+    maps = maps + map_cycles(device, scores, layout.value_dims, kind)
+    each = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
+    exponentials = layout.queries * layout.slot_share * each
+    # Gone through for the maximum, and again for the sum.
+    folds = 2 * scores * device.fold_cycles
+    # A line of one PE sums nothing.
+    of_group = 2 * of_group if layout.parts > 1 else 0
+    sums = sums if layout.rows > 1 else 0
+    return float(of_group + sums + float(maps) + exponentials + folds)
+
+
+def bands(layout: AttentionMap, device: Device) -> int | None:
+    """Bands of rows that the region takes; None if the wafer has not as many."""
+    a_band = device.grid_width // layout.parts
+    if not a_band:
+        return None
+    count = -(-layout.groups // a_band)
+    return count if count * layout.rows <= device.grid_height else None
+
+
+def regions(
+    variant: VariantOnPe, device: Device, rows: int | None, parts: int | None
+) -> Iterator[AttentionMap]:
+    """Mappings that a wafer has room for, of a height and width if these are given."""
+    sizes = variant.sizes
+    value_dim = sizes.value_dim or sizes.head_dim
+    common = math.gcd(sizes.head_dim, value_dim)
+    widths = [n for n in range(1, common + 1) if common % n == 0]
+    for width in widths if parts is None else [parts]:
+        most = min(device.grid_height, sizes.context)
+        heights = np.unique(np.geomspace(1, most, ROW_CHOICES).round().astype(int))
+        for height in heights.tolist() if rows is None else [rows]:
+            layout = map_of(variant, height, width)
+            if bands(layout, device) is not None:
+                yield layout
+
+
+def plan_decode(
+    variant: VariantOnPe,
+    *,
+    device: Device,
+    rows: int | None = None,
+    parts: int | None = None,
+) -> DecodePlan:
+    """Chooses a region and checks, byte by byte, that it fits.
+
+    Args:
+      variant: what is attended to, and how.
+      device: the wafer.
+      rows, parts: height of the region and columns of a key/value head, if they are not to be
+        chosen.
+
+    Raises:
+      DoesNotFit: no region has room for the cache; it says how many bytes there are.
+    """
+    own = _OwnCycles.of(variant, device)
+    found = list(regions(variant, device, rows, parts))
+    if not found and (rows is not None or parts is not None):
+        refuse(
+            f"a region of {rows or 'any'} rows and {parts or 'any'} columns a key/value head does "
+            f"not lie on {device.name}, {device.grid_width} x {device.grid_height} PEs"
+        )
+
+    def cycles(layout: AttentionMap) -> float:
+        return estimated_cycles(layout, device) + own.on(layout.most_live)
+
+    least = None
+    for layout in sorted(found, key=cycles):
+        if _cache_bytes(layout) > device.sram_bytes - device.code_bytes:
+            continue
+        plan = plan_on(variant, layout.rows, layout.parts, device)
+        needed = plan.least_bytes(device)
+        least = needed if least is None else min(least, needed)
+        if needed > device.sram_bytes:
+            continue
+        try:
+            plan.sram_bytes(device)
+        except OutOfMemory:
+            continue
+        return plan
+    raise _refusal(variant, device, found, least)
+
+
+def _cache_bytes(layout: AttentionMap) -> int:
+    elements = sum(map(math.prod, layout.cache_shapes().values()))
+    return elements * layout.itemsize
+
+
+def _refusal(
+    variant: VariantOnPe, device: Device, found: list[AttentionMap], least: int | None
+) -> DoesNotFit:
+    room = device.sram_bytes - device.code_bytes
+    sizes = variant.sizes
+    needed = min((_cache_bytes(layout) for layout in found), default=0)
+    why = f"the cache alone takes at least {needed:,} bytes of a PE"
+    if least is not None:
+        why = f"cache, the variant's tables and scores take at least {least:,} bytes of a PE"
+    return DoesNotFit(
+        f"{device.name}: decode of {sizes.batch} x {sizes.heads} heads over {sizes.context:,} keys "
+        f"in {sizes.dtype}: {why}, which has {device.sram_bytes:,}, {room:,} beside its code; use "
+        "fewer keys, a narrower dtype or more rows"
+    )
+
+
+__all__ = ["bands", "estimated_cycles", "plan_decode", "regions"]

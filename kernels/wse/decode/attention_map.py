@@ -1,0 +1,208 @@
+"""Decode attention alone on a region of PEs: how heads, batches and positions are dealt.
+
+Columns are groups of `parts`, a group for each key/value head of each batch entry; rows share the
+positions, p in row `p % rows`, slot `p // rows`. A group attends to a range of positions; of 9
+positions in 4 rows, the range from 3 to 8 is
+
+    row 0   4 8       slots 1 and 2
+    row 1   5         slot 1
+    row 2   6         slot 1
+    row 3   3 7       slots 0 and 1
+
+so each row has a first slot and a number of live ones, and works on a view of as many slots as the
+fullest row has.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu.annotations import KnownInt, Shape
+from kernels.refusal import refuse
+from kernels.wse.decode import sizes
+from kernels.wse.decode.mapping import share_of
+
+
+class Heads(Protocol):
+    """What decode attention asks of a mapping; `LayerMap` and `AttentionMap` tell it."""
+
+    @property
+    def rows(self) -> int:
+        """PEs over which positions are dealt."""
+        ...
+
+    @property
+    def parts(self) -> int:
+        """Columns of a group."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """Query heads that share one key/value head."""
+        ...
+
+    @property
+    def dims(self) -> int:
+        """Elements of a query or key in one PE."""
+        ...
+
+    @property
+    def value_dims(self) -> int:
+        """Elements of a value in one PE."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Slots of one PE that are gone through."""
+        ...
+
+    @property
+    def slot_share(self) -> int:
+        """Slots whose exponentials one column works out for its group."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Factor of a score."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of the cache and of what is multiplied by it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMap:
+    """Attention of one token on `rows` x `batch * kv_heads * parts` PEs.
+
+    Attributes:
+      batch, heads, kv_heads: `kv_heads` divides `heads`.
+      head_dim, value_dim: of queries and keys, and of values.
+      context: tokens in the cache.
+      rows: PEs over which positions are dealt.
+      parts: columns per key/value head; divides `head_dim` and `value_dim`.
+      most_live: slots of the fullest row.
+      last_first: the first slot of the row that begins latest.
+      scale: factor of a score.
+      dtype: of the cache and the queries; sums are float32.
+    """
+
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    context: int
+    rows: int
+    parts: int
+    most_live: int
+    last_first: int
+    scale: float
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
+        sizes.check_whole(self, *names, "rows", "parts")
+        sizes.check_dtype(self.dtype)
+        if self.heads % self.kv_heads:
+            refuse(
+                f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads"
+            )
+        if self.head_dim % self.parts or self.value_dim % self.parts:
+            refuse(
+                f"parts is {self.parts}, must divide {self.head_dim} dimensions of keys and "
+                f"{self.value_dim} of values"
+            )
+
+    @property
+    def groups(self) -> int:
+        """Groups of columns: key/value heads of all batch entries."""
+        return self.batch * self.kv_heads
+
+    @property
+    def cols(self) -> int:
+        return self.groups * self.parts
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {"row": self.rows, "col": self.cols}
+
+    @property
+    def queries(self) -> int:
+        return self.heads // self.kv_heads
+
+    @property
+    def dims(self) -> int:
+        return self.head_dim // self.parts
+
+    @property
+    def value_dims(self) -> int:
+        return self.value_dim // self.parts
+
+    @property
+    def slot_share(self) -> int:
+        return share_of(self.most_live, self.parts)
+
+    @property
+    def slots(self) -> int:
+        # A whole number of shares, so that each column's lies within the tile.
+        return share_of(self.most_live, self.slot_share) * self.slot_share
+
+    @property
+    def held_slots(self) -> int:
+        """Slots of the cache in one PE: all positions, and a view from any row's first slot."""
+        return max(share_of(self.context, self.rows), self.last_first + self.slots)
+
+    def cache_shapes(self) -> dict[str, Shape]:
+        """Shapes of the cache in one PE."""
+        return {
+            "k": (self.dims, self.held_slots),
+            "v": (self.held_slots, self.value_dims),
+        }
+
+    @property
+    def itemsize(self) -> int:
+        return jnp.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """The slots of a PE that are attended to, or may be.
+
+    Attributes:
+      first: known; None: from the first slot of the cache, all of which are gone through.
+      live: known number of slots from there on.
+    """
+
+    first: KnownInt | None
+    live: KnownInt
+
+
+def spans(
+    low: np.ndarray, high: np.ndarray, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First slot and number of slots of ranges of positions, in every row.
+
+    Args:
+      low, high: `[n]`, ranges `[low, high)`.
+      rows: PEs over which positions are dealt.
+
+    Returns:
+      `first` and `live`, int32 `[rows, n]`.
+    """
+    row = np.arange(rows)[:, None]
+
+    def slots_before(position: np.ndarray) -> np.ndarray:
+        return (position[None] - row + rows - 1) // rows
+
+    first = slots_before(np.asarray(low))
+    live = np.maximum(slots_before(np.asarray(high)) - first, 0)
+    # Where nothing is live it does not matter, and the view then fits.
+    first = np.where(live > 0, first, 0)
+    return first.astype(np.int32), live.astype(np.int32)
+
+
+__all__ = ["AttentionMap", "Heads", "Span", "spans"]
