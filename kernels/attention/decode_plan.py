@@ -8,7 +8,7 @@ in between get a weight of 0.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from kernels.refusal import refuse
 from kernels.wse.decode import sizes as checks
 from kernels.wse.decode.attention import Cache, attend_span, log_sum_exp
 from kernels.wse.decode.attention_map import AttentionMap, Span, spans
+from kernels.wse.decode.estimate import all_reduce_cycles
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layout import deal
 from kernels.wse.decode.mapping import PE
@@ -157,12 +158,14 @@ class DecodePlan:
       variant: what is attended to, and how.
       map: what each PE holds.
       score, mask: as run on a PE; None: the score itself, and no mask but a range.
+      shared: whether each column of a group runs them on its share of the slots.
     """
 
     variant: VariantOnPe
     map: AttentionMap
     score: Lowered | None
     mask: Lowered | None
+    shared: bool
 
     @functools.cached_property
     def program(self) -> Program:
@@ -172,7 +175,7 @@ class DecodePlan:
             q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any
         ) -> tuple[Sram, Sram]:
             nothing = self.variant.keys.nothing
-            hooks = Hooks(self.score, self.mask, tiles, nothing)
+            hooks = Hooks(self.score, self.mask, tiles, nothing, self.shared)
             span = Span(first, live)
             mean, sums = attend_span(self.map, q, cache, span, hooks)
             return mean, log_sum_exp(sums)
@@ -402,11 +405,42 @@ class DecodePlan:
         return peak + device.code_bytes
 
 
+def own_cycles(
+    layout: AttentionMap, device: Device, of_slots: Callable[[int], float]
+) -> tuple[float, bool]:
+    """Cycles that a variant's arithmetic adds at the least, and whether columns share the slots.
+
+    Without any arithmetic they may share the search for the largest score.
+
+    Args:
+      layout: the mapping.
+      device: the wafer.
+      of_slots: cycles of the arithmetic on a tile of so many slots.
+    """
+    alone = of_slots(layout.slots)
+    if layout.parts == 1:
+        return alone, False
+    # The largest score is folded over a share as well, but then it is summed over the group.
+    others = layout.queries * (layout.most_live - layout.slot_share)
+    shared = of_slots(layout.slot_share) - device.fold_cycles * others
+    shared += all_reduce_cycles(device, layout.parts, layout.queries)
+    return min(alone, shared), shared < alone
+
+
 def plan_on(variant: VariantOnPe, rows: int, parts: int, device: Device) -> DecodePlan:
     """The plan on a given region."""
     layout = map_of(variant, rows, parts)
-    score, mask = variant.lowered(layout.slots, device)
-    return DecodePlan(variant, layout, score, mask)
+
+    @functools.cache
+    def lowered(slots: int) -> tuple[Lowered | None, Lowered | None]:
+        return variant.lowered(slots, device)
+
+    def cycles(slots: int) -> float:
+        return sum(x.cycles for x in lowered(slots) if x is not None)
+
+    _, shared = own_cycles(layout, device, cycles)
+    score, mask = lowered(layout.slot_share if shared else layout.slots)
+    return DecodePlan(variant, layout, score, mask, shared)
 
 
 __all__ = [
@@ -414,6 +448,7 @@ __all__ = [
     "DecodeSizes",
     "VariantOnPe",
     "map_of",
+    "own_cycles",
     "plan_on",
     "variant_on_pe",
 ]

@@ -15,7 +15,13 @@ from emu import Device
 from emu.errors import OutOfMemory
 from emu.wse.pe.laws import map_cycles, precision
 from emu.wse.regions import DoesNotFit
-from kernels.attention.decode_plan import DecodePlan, VariantOnPe, map_of, plan_on
+from kernels.attention.decode_plan import (
+    DecodePlan,
+    VariantOnPe,
+    map_of,
+    own_cycles,
+    plan_on,
+)
 from kernels.refusal import refuse
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.estimate import all_reduce_cycles
@@ -120,7 +126,8 @@ def plan_decode(
         )
 
     def cycles(layout: AttentionMap) -> float:
-        return estimated_cycles(layout, device) + own.on(layout.most_live)
+        of_variant, _ = own_cycles(layout, device, own.on)
+        return estimated_cycles(layout, device) + of_variant
 
     least = None
     for layout in sorted(found, key=cycles):

@@ -142,20 +142,15 @@ def attend_span(
         # to 2 have two each and the others one.
         elements=live * queries,
     )
-    scores = varied(heads, scores, span, hooks)
     scale = (
         heads.scale if hooks.score is None else 1.0
     )  # a score function is given scaled ones
-
-    # One top for all rows, so that their exponentials add up without being scaled again.
-    top = sram_tile(shape=(queries,), dtype="float32")
-    top = fold(top, scores, live, op="max")
-    top = all_reduce(top, "row", op="max")
-    if hooks.guarded:
-        # Of two infinities the difference is NaN; with a finite top, exponentials of -inf are 0.
-        top = at_least(top, LOWEST)
-
-    p = softmax_weights(heads, scores, top, live, scale)
+    if hooks.shared:
+        p, top = shared_weights(heads, scores, span, hooks, scale)
+    else:
+        scores = varied(scores, heads.scale, span, hooks)
+        top = largest(scores, live, hooks)
+        p = softmax_weights(heads, scores, top, live, scale)
     total = sram_tile(shape=(queries,), dtype="float32")
     total = fold(total, p, live, op="add")
     out = zeros((queries, dims))
@@ -180,6 +175,48 @@ def attend_span(
     mean = sram_tile(shape=(queries, dims), dtype=heads.dtype)
     mean = vector_scale(mean, sums, inverse)
     return mean, SoftmaxSums(top, totals, scale)
+
+
+def largest(scores: Sram, live: KnownInt, hooks: Hooks, group: int = 1) -> Sram:
+    """The largest score of each query over all rows, and over a group's columns: `[queries]`."""
+    top = sram_tile(shape=scores.shape[:1], dtype="float32")
+    top = fold(top, scores, live, op="max")
+    top = all_reduce(top, "col", op="max", group=group)
+    # One top for all rows, so that their exponentials add up without being scaled again.
+    top = all_reduce(top, "row", op="max")
+    if hooks.guarded:
+        # Of two infinities the difference is NaN; with a finite top, exponentials of -inf are 0.
+        top = at_least(top, LOWEST)
+    return top
+
+
+def shared_weights(
+    heads: Heads, scores: Sram, span: Span, hooks: Hooks, scale: float
+) -> tuple[Sram, Sram]:
+    """As `varied` and `softmax_weights`, each column with its share of the slots from the start.
+
+    Every column has all scores, but a `tanh` of each is scalar code: of 64 columns each takes 1/64,
+    for which the largest score must be found over the group as well.
+
+    Returns:
+      Weights `[queries, slots]` on every column of the group, and the largest score `[queries]`.
+    """
+    queries = heads.queries
+    share = heads.slot_share
+    column = lax.rem(lax.axis_index("col"), jnp.int32(heads.parts))
+    start = column * jnp.int32(share)
+    count = lax.clamp(jnp.int32(0), span.live - start, jnp.int32(share))
+    # A column behind the last share has none of its slots live, and may look at any.
+    start = lax.min(start, jnp.int32(heads.slots - share))
+    first = start if span.first is None else span.first + start
+    mine = lax.dynamic_slice_in_dim(scores, start, share, axis=1)
+    mine = varied(mine, heads.scale, Span(first, count), hooks)
+    top = largest(mine, count, hooks, heads.parts)
+    tile = sram_tile(shape=(queries, share), dtype=heads.dtype)
+    mine = exp(tile, mine, top, count, scale=scale)
+    p = zeros((queries, heads.slots), heads.dtype)
+    p = copy_into(p, mine, start, axis=1)
+    return all_reduce(p, "col", group=heads.parts, elements=span.live * queries), top
 
 
 def viewed(heads: Heads, cache: Cache, span: Span) -> tuple[Sram, Sram]:

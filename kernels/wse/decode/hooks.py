@@ -9,7 +9,7 @@ from emu.wse import fill, select_live, sram_tile, vector, vector_live
 from emu.wse.lower import Lowered, Tiles
 from emu.wse.pe.scalar import LOWEST
 from emu.wse.spaces import Sram
-from kernels.wse.decode.attention_map import Heads, Span
+from kernels.wse.decode.attention_map import Span
 
 LEAST = float(jnp.finfo(jnp.float32).tiny)
 """The sum of a softmax is at least 1, or 0 where nothing is attended."""
@@ -24,12 +24,14 @@ class Hooks:
       mask: whether a slot is attended; None: all live ones are.
       tiles: what both keep and what arrives for them, by key: `[1 or queries, 1 or slots held]`.
       nothing: whether a query may attend to nothing, which then gives zeros.
+      shared: whether each column of a group works out its share of the slots, else all of them all.
     """
 
     score: Lowered | None = None
     mask: Lowered | None = None
     tiles: Tiles = dataclasses.field(default_factory=dict)
     nothing: bool = False
+    shared: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -45,15 +47,19 @@ def number(value: float, dtype: str = "float32") -> Sram:
     return fill(sram_tile(shape=(1, 1), dtype=dtype), value=value)
 
 
-def varied(heads: Heads, scores: Sram, span: Span, hooks: Hooks) -> Sram:
+def varied(scores: Sram, scale: float, span: Span, hooks: Hooks) -> Sram:
     """The variant's scores: of the scaled ones, and -inf where a slot is not attended.
 
-    Dimensions: `scores` float32 `[queries, slots]`, overwritten.
+    Args:
+      scores: float32 `[queries, slots]`, overwritten.
+      scale: factor of a score.
+      span: where these slots lie among those of the cache.
+      hooks: the variant.
     """
     live = span.live
-    tiles = _viewed(heads, span, hooks)
+    tiles = _viewed(scores.shape[1], span, hooks)
     if hooks.score is not None:
-        scores = vector_live(scores, scores, number(heads.scale), live, op="mul")
+        scores = vector_live(scores, scores, number(scale), live, op="mul")
         given = hooks.score.run(scores, tiles, live)
         if given.shape != scores.shape:
             # A score that is the same for all heads or slots.
@@ -65,7 +71,7 @@ def varied(heads: Heads, scores: Sram, span: Span, hooks: Hooks) -> Sram:
     return scores
 
 
-def _viewed(heads: Heads, span: Span, hooks: Hooks) -> Tiles:
+def _viewed(slots: int, span: Span, hooks: Hooks) -> Tiles:
     """The part of every tile that belongs to the slots gone through."""
     if span.first is None:
         return hooks.tiles
@@ -75,7 +81,7 @@ def _viewed(heads: Heads, span: Span, hooks: Hooks) -> Tiles:
     viewed = {}
     for key, tile in hooks.tiles.items():
         if leaves[key].shape[1]:
-            tile = lax.dynamic_slice_in_dim(tile, span.first, heads.slots, axis=1)
+            tile = lax.dynamic_slice_in_dim(tile, span.first, slots, axis=1)
         viewed[key] = tile
     return viewed
 

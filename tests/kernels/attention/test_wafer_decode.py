@@ -1,5 +1,6 @@
 """A variant's decode on the wafer: values against float64 NumPy, laws of its clock, refusals."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,15 @@ def test_a_score_that_is_itself_costs_what_none_costs() -> None:
         cycles(mask=masks.causal) == plain
     )  # at the last position nothing is left out
     assert cycles(lambda s, b, h, q, k: jnp.where(k <= q, s, -jnp.inf)) == plain
+
+
+def test_columns_share_what_is_scalar_code() -> None:
+    variant = variant_on_pe(read("mine", capped), SIZES)
+    shared = plan_on(variant, ROWS, PARTS, WSE3.at())
+    alone = dataclasses.replace(shared, shared=False)
+    assert shared.shared and shared.read().end_ticks < alone.read().end_ticks
+    for values, others in zip(shared.run(Q, K, V), alone.run(Q, K, V), strict=True):
+        np.testing.assert_allclose(values, others, rtol=1e-6, atol=1e-6)
 
 
 def test_fewer_live_slots_are_never_slower() -> None:
