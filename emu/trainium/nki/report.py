@@ -92,7 +92,7 @@ class Report:
 
     @property
     def spilled_bytes(self) -> int:
-        """Written to HBM and read again because SBUF was full."""
+        """Moved besides, as SBUF was full: written to HBM and read again, or loaded more often."""
         return sum(effect.spilled_bytes for effect in self.effects)
 
     @property

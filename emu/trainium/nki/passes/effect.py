@@ -10,7 +10,7 @@ class Effect:
     Attributes:
       name: of the pass, as it is switched off by.
       sentence: in words, with figures before and after: `HBM reads 302 -> 42 MB`.
-      spilled_bytes: that it writes to HBM and reads again because SBUF was full.
+      spilled_bytes: that it writes to HBM and reads again, or loads more often, as SBUF was full.
     """
 
     name: str

@@ -3,7 +3,8 @@
 Those of SBUF are stored where they are written and loaded where they are read.
 
 What frees the most for each byte that it moves goes first. A read that follows a write of the same
-elements in the same body takes them from the tile that was just written.
+elements in the same body takes them from the tile that was just written. What was loaded from an
+input of the kernel is not stored: it is loaded again, where it is read and only what is read.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from emu.trainium.nki.passes.evacuate import evacuated
 from emu.trainium.nki.passes.memory import Memory
 from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
 from emu.trainium.nki.passes.traffic import change, traffic
-from emu.trainium.nki.passes.uses import is_private, uses
+from emu.trainium.nki.passes.uses import Uses, is_private, is_transfer, uses
 from emu.trainium.nki.scopes import scopes
 from emu.trainium.nki.tree import (
     Access,
@@ -60,7 +61,8 @@ def apply(
     while (excess := memory.excess(body)) > 0:
         trials = _candidates(body, homes)
         for tensor in trials:
-            trial = _Spilling(tensor, load, store).inside(body, ())
+            origin = _origin(tensor, uses(body))
+            trial = _Spilling(tensor, load, store, origin).inside(body, ())
             if memory.excess(trial) < excess:
                 body = trial
                 spilled += 1
@@ -95,11 +97,93 @@ def _candidates(body: Sequence[Node], refused: set[Tensor]) -> list[Tensor]:
     return sorted(costs, key=lambda tensor: costs[tensor])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """The input that a family's tiles are loaded from, element by element.
+
+    Attributes:
+      source: what the load reads.
+      loops: whose turns are the tiles, one for each index of the family's members.
+    """
+
+    source: Access
+    loops: tuple[Loop | None, ...]
+
+    def at(self, access: Access) -> Access:
+        """The elements of the input that an access to a tile has."""
+        turns = {
+            loop: index
+            for loop, index in zip(self.loops, access.member, strict=True)
+            if loop is not None
+        }
+        assert access.partitions is not None
+        row, _ = self.source.axes[0]
+        offset = self.source.offset.put(turns)
+        offset = offset.plus(access.partition.times(row)).plus(access.offset)
+        rows = (access.partition_step * row, access.partitions)
+        return dataclasses.replace(
+            self.source,
+            offset=offset,
+            axes=(rows, *access.axes),
+            form=access.form,
+        )
+
+
+def _origin(tensor: Tensor, found: Uses) -> _Origin | None:
+    """Where a family's tiles come from, if one load of an input fills them whole."""
+    writes = found.writes.get(tensor, ())
+    if len(writes) != 1 or not is_transfer(writes[0].operation):
+        return None
+    written = writes[0].access
+    (source,) = writes[0].operation.reads
+    if not isinstance(source, Access) or source.tensor.role != "input":
+        return None
+    if source.tensor in found.writes or source.dtype != tensor.dtype:
+        return None
+    row = math.prod(tensor.shape[1:])
+    whole = written.partitions == tensor.shape[0] and _is_line(written.axes, row)
+    starts = (written.partition, written.offset)
+    if not whole or any(each.terms or each.constant for each in starts):
+        return None
+    # A partition's elements lie together in the input too.
+    rows, *columns = source.axes
+    if rows[1] != tensor.shape[0] or not _is_line(columns, row) or source.member:
+        return None
+    loops = [_loop(each) for each in written.member]
+    known = {loop for loop, _ in loops}
+    if not all(plain for _, plain in loops):
+        return None
+    if any(loop not in known for loop, _ in source.offset.terms):
+        return None
+    return _Origin(source, tuple(loop for loop, _ in loops))
+
+
+def _is_line(axes: Sequence[tuple[int, int]], count: int) -> bool:
+    """Whether axes are `count` elements that lie together."""
+    step = 1
+    for stride, number in reversed(axes):
+        if number != 1 and stride != step:
+            return False
+        step *= number
+    return step == count
+
+
+def _loop(index: Affine) -> tuple[Loop | None, bool]:
+    """The loop whose turn an index is, and whether it is that or 0."""
+    if not index.terms:
+        return None, index.constant == 0
+    (loop, coefficient), *more = index.terms
+    return loop, not more and coefficient == 1 and index.constant == 0
+
+
 class _Spilling:
     """One family's way through HBM."""
 
-    def __init__(self, tensor: Tensor, load: Choice, store: Choice) -> None:
+    def __init__(
+        self, tensor: Tensor, load: Choice, store: Choice, origin: _Origin | None
+    ) -> None:
         self.tensor = tensor
+        self.origin = origin
         self.load = load
         self.store = store
         shape = (*tensor.block, *tensor.shape)
@@ -116,7 +200,8 @@ class _Spilling:
                 turn = {node: Affine(0, ((loop, 1),))}
                 # The body's own loops first, so that the tiles made in it count them.
                 loop.body = self.inside(copied(node.body, turn), (*path, loop))
-                result.append(loop)
+                if loop.body:
+                    result.append(loop)
                 held = []
             elif isinstance(node, Operation):
                 result += self.around(node, path, held)
@@ -131,6 +216,8 @@ class _Spilling:
         held: list[tuple[Access, Access]],
     ) -> list[Node]:
         """An operation with the loads before and the stores behind it."""
+        if self.origin and any(each.tensor is self.tensor for each in operation.writes):
+            return []  # loaded where it is read instead
         before: list[Node] = []
         behind: list[Node] = []
         reads: list[Access | Affine] = []
@@ -182,6 +269,8 @@ class _Spilling:
 
     def at(self, access: Access) -> Access:
         """The same elements in HBM, where partitions are an axis like others."""
+        if self.origin is not None:
+            return self.origin.at(access)
         tensor = self.tensor
         row = math.prod(tensor.shape[1:])
         member = Affine()

@@ -178,18 +178,43 @@ def test_loops_with_too_much_between_them_become_one(x, y):
     assert len(fuse.apply(recorded, Memory(128, 16 * 1024))[0].body) == 2
 
 
-def test_what_does_not_fit_goes_through_hbm(x, y):
+def backwards(x, y, between):
+    """Five tiles are loaded and then stored from the last on, `between` of what was loaded."""
     i, j = loop(5), loop(5)
     loading, loaded = load(x, index(i), (i,))
-    i.body = [loading]
-    j.body = [store(y, index(j), whole(loaded.tensor, (index(j, -1).plus(4),)))]
-    recorded = kernel([i, j], x, y)
+    more, result = between(i, loaded)
+    i.body = [loading, *more]
+    at = (index(j, -1).plus(4),)
+    j.body = [store(y, index(j), whole(result.tensor, at))]
+    return kernel([i, j], x, y)
+
+
+def test_what_does_not_fit_goes_through_hbm(x, y):
+    def copied(i, loaded):
+        result = whole(tile((i,)), of((i,)))
+        way = Choice("vector", isa.tensor_copy, {})
+        return [operation("copy", (way,), (result,), (loaded,))], result
+
+    recorded = backwards(x, y, copied)
     narrow = Memory(96, 16 * 1024)
     assert narrow.excess(recorded.body) > 0
     result, effect = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
     assert narrow.excess(result.body) <= 0
     # Each of five tiles is written once more and read once more.
     assert effect.spilled_bytes == 2 * 5 * TILE_BYTES
+    same(recorded, result)
+
+
+def test_what_was_loaded_and_does_not_fit_is_loaded_where_it_is_read(x, y):
+    recorded = backwards(x, y, lambda _, loaded: ([], loaded))
+    narrow = Memory(96, 16 * 1024)
+    assert narrow.excess(recorded.body) > 0
+    result, effect = spill.apply(recorded, narrow, LOAD, STORE, COPIES)
+    assert narrow.excess(result.body) <= 0
+    # Read once, it moves no more than before; nothing else of HBM is touched.
+    assert effect.spilled_bytes == 0
+    names = [each.name for each, _ in operations(result.body)]
+    assert names == [spill.RELOAD, "store"]
     same(recorded, result)
 
 
