@@ -79,7 +79,9 @@ def read(function: Callable[..., Any]) -> Elementwise:
 
 
 def scored(function: Callable[..., Any] | None, **sizes: Any) -> ContextAttention:
-    return context(score=None if function is None else read(function), **sizes)
+    score = None if function is None else read(function)
+    # Two ranks have a hop as well, and one lane its loop: half the program to compile.
+    return context(score=score, **({"ranks": 2, "lanes": 1} | sizes))
 
 
 def dense(
@@ -125,11 +127,13 @@ def assert_scores(
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_are_what_the_function_says(name: str) -> None:
     function = SCORES[name]
-    a = scored(function, mask=masks.causal, heads=8, kv_heads=4, batch=2)
+    a = scored(function, mask=masks.causal, heads=4, kv_heads=2, batch=2)
     assert_scores(a, function)
 
 
-@pytest.mark.parametrize("placement", ["zigzag", "striped"])
+@pytest.mark.parametrize(
+    "placement", ["zigzag", pytest.param("striped", marks=pytest.mark.slow)]
+)
 def test_positions_follow_the_placement(placement: str) -> None:
     a = scored(by_distance, placement=placement)
     assert_scores(a, by_distance)
@@ -140,7 +144,7 @@ def test_positions_follow_the_placement(placement: str) -> None:
     [("ulysses-ring", 2), ("tiles", 2), ("pass-q", 1)],
 )
 def test_every_scheme_knows_positions_and_heads(scheme: str, inner: int) -> None:
-    a = scored(by_distance, mask=window_by_head, scheme=scheme, inner=inner)
+    a = scored(by_distance, mask=window_by_head, ranks=4, scheme=scheme, inner=inner)
     assert_scores(a, by_distance)
 
 
