@@ -49,6 +49,13 @@ def test_modules_say_their_idea(file):
     assert doc and doc.splitlines()[0].strip()
 
 
+def test_every_file_of_tests_has_a_name_of_its_own():
+    """Without packages Python knows a test file by its name alone: of two it would run one."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    again = sorted(name for name in names if names.count(name) > 1)
+    assert not again
+
+
 def test_jax_internals_stay_in_one_file():
     for file in (ROOT / "emu").rglob("*.py"):
         names = set(imported(file))

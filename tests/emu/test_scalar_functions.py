@@ -81,4 +81,4 @@ def branches(s: Any, h: Any, q: Any, k: Any) -> Any:
 def test_what_cannot_be_read_is_told_with_its_line(function: Any, words: str) -> None:
     with pytest.raises(CannotLower, match=words) as caught:
         read(function)
-    assert "test_lower.py:" in str(caught.value)
+    assert "test_scalar_functions.py:" in str(caught.value)
