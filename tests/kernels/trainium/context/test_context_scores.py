@@ -81,7 +81,8 @@ def read(function: Callable[..., Any]) -> Elementwise:
 def scored(function: Callable[..., Any] | None, **sizes: Any) -> ContextAttention:
     score = None if function is None else read(function)
     # Two ranks have a hop as well, and one lane its loop: half the program to compile.
-    return context(score=score, **({"ranks": 2, "lanes": 1} | sizes))
+    small: dict[str, Any] = dict(ranks=2, lanes=1)
+    return context(score=score, **(small | sizes))
 
 
 def dense(
