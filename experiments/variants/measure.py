@@ -1,0 +1,93 @@
+"""One variant, measured: its values against the dense oracle, and its time at the asked size."""
+
+import dataclasses
+
+import numpy as np
+
+from emu.trainium import TRN3
+from experiments.variants.request import Asked
+from kernels.attention.prefill import prefill
+from kernels.attention.timing import PrefillTime, prefill_time
+from kernels.attention.variant import Variant
+from kernels.trainium.context.scoring import ScorePlan
+from kernels.variants import Sizes
+
+# Values are computed at a size where every tile is cut and every chip has something to do.
+SMALL = Sizes(tokens=64, heads=4, kv_heads=2, head_dim=16)
+SMALL_CHIPS = 2
+SMALL_TILES = {"columns": 16, "lanes": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was found of a variant.
+
+    Attributes:
+      name: of the variant.
+      error: largest difference of the prefill's output from the dense oracle's, over the largest
+        value; None where it was not computed.
+      prefill: its clock.
+    """
+
+    name: str
+    error: float | None
+    prefill: PrefillTime
+
+
+def check(asked: Asked, sizes: Sizes) -> None:
+    """Refuses a variant that cannot be carried out, before anything is measured.
+
+    Raises:
+      EmulationError: with the user's line.
+    """
+    with asked.errors_in_one_line():
+        variant, _ = asked.of(sizes)
+        if variant.reading.score is not None:
+            ScorePlan.of(variant.reading.score)
+
+
+def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool) -> Row:
+    """Measures a variant.
+
+    Args:
+      asked: which.
+      sizes: of the prefill that is timed.
+      chips, cores: of its mesh.
+      values: whether its values are computed too, at the size `SMALL`.
+    """
+    with asked.errors_in_one_line():
+        variant, own = asked.of(sizes)
+        q, k = own.shapes
+        clock = prefill_time(
+            variant.reading,
+            TRN3,
+            q=q,
+            k=k,
+            chips=chips,
+            cores=cores,
+            scale=variant.scale,
+        )
+        error = _error(*asked.of(SMALL)) if values else None
+    return Row(asked.name, error, clock)
+
+
+def _error(variant: Variant, sizes: Sizes) -> float:
+    rng = np.random.default_rng(0)
+    of_queries, of_keys = sizes.shapes
+    q = rng.standard_normal(of_queries).astype(np.float32)
+    k, v = rng.standard_normal((2, *of_keys)).astype(np.float32)
+    wanted, _ = variant.dense(q, k, v)
+    given, _ = prefill(
+        variant.reading,
+        q,
+        k,
+        v,
+        chips=SMALL_CHIPS,
+        scale=variant.scale,
+        **SMALL_TILES,
+    )
+    difference = np.abs(np.asarray(given, np.float64) - np.asarray(wanted))
+    return float(difference.max() / np.abs(v).max())
+
+
+__all__ = ["Row", "check", "measure"]

@@ -1,0 +1,128 @@
+"""What a variant's prefill takes on a mesh of chips: time, work, and which tiles are live."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from emu import Sheet
+from emu.annotations import DType
+from emu.datasheet import BANDS
+from kernels.attention.prefill import context_attention
+from kernels.attention.reading import Reading
+from kernels.masks.tile_map import DEAD, FULL
+from kernels.trainium.context.attention import ContextAttention
+from kernels.trainium.context.hops import Hops
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefillTime:
+    """The clock of a variant's prefill.
+
+    Attributes:
+      machine: that it was read for.
+      chips, cores: of the mesh, cores of each chip.
+      placement: of tokens.
+      hops: sources that a chip meets on the ring, its own included; None for other schemes.
+      seconds: by band, of the slowest core.
+      flops: of all cores, by the instructions that ran.
+      hbm_bytes: read and written by all cores.
+      link_bytes: sent between chips.
+      tiles, live_tiles, full_tiles: pairs of a block of queries and a key tile, those that are
+        worked on, and those of them that need no mask.
+      busy: share of the nominal time that each engine is busy, on the core where it is most.
+    """
+
+    machine: str
+    chips: int
+    cores: int
+    placement: str
+    hops: int | None
+    seconds: dict[str, float]
+    flops: int
+    hbm_bytes: int
+    link_bytes: int
+    tiles: int
+    live_tiles: int
+    full_tiles: int
+    busy: dict[str, float]
+
+    @property
+    def bound(self) -> str:
+        """The engine that is busy for the largest share of the time."""
+        return max(self.busy, key=lambda engine: self.busy[engine])
+
+
+def prefill_time(
+    reading: Reading,
+    sheet: Sheet,
+    *,
+    q: tuple[int, ...],
+    k: tuple[int, ...],
+    chips: int,
+    cores: int = 1,
+    dtype: DType = jnp.bfloat16,
+    bands: bool = True,
+    **options: object,
+) -> PrefillTime:
+    """Reads the clock of a variant's prefill, without data.
+
+    Args:
+      reading: the variant.
+      sheet: of the machine.
+      q: sizes of the queries, `(batch, heads, queries, head_dim)`.
+      k: sizes of the keys, `(batch, kv_heads, keys, head_dim)`; fewer heads than cores stand on
+        several of them.
+      chips, cores: of the mesh, cores of each chip; they share its heads.
+      dtype: of queries, keys and values.
+      bands: whether the shortest and the longest time are read too.
+      options: as for `context_attention`.
+
+    Raises:
+      EmulationError: it does not fit the machine, or cannot be carried out.
+    """
+    batch, kv_heads, keys, head_dim = k
+    of_cores = max(kv_heads, cores)
+    attention = context_attention(
+        reading,
+        q=q,
+        k=(batch, of_cores, keys, head_dim),
+        chips=chips,
+        cores=cores,
+        dtype=dtype,
+        **options,  # type: ignore[arg-type]
+    )
+    if bands:
+        readings = attention.read_bands(sheet)
+    else:
+        readings = {"nominal": attention.read(sheet.at())}
+    nominal = readings["nominal"]
+    moved = nominal.tally.by("bytes")
+    ends = nominal.end_ticks
+    status = attention.sides.map(attention.masks_of)
+    return PrefillTime(
+        machine=nominal.machine,
+        chips=chips,
+        cores=cores,
+        placement=attention.placed,
+        hops=_hops(attention),
+        seconds={band: readings[band].seconds for band in BANDS if band in readings},
+        flops=nominal.tally.flops,
+        hbm_bytes=sum(n for name, n in moved.items() if name.startswith("hbm")),
+        link_bytes=nominal.tally.by("other").get("link_bytes", 0),
+        tiles=status.size,
+        live_tiles=int(np.count_nonzero(status != DEAD)),
+        full_tiles=int(np.count_nonzero(status == FULL)),
+        busy={
+            engine: ticks / max(1, ends)
+            for engine, ticks in nominal.most_busy_ticks.items()
+        },
+    )
+
+
+def _hops(attention: ContextAttention) -> int | None:
+    tables = attention.built.tables
+    return len(tables) if isinstance(tables, Hops) else None
+
+
+__all__ = ["PrefillTime", "prefill_time"]
