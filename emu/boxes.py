@@ -28,6 +28,7 @@ from emu.clock.tally import moved_bytes
 from emu.datasheet import Device
 from emu.instruction import (
     Cost,
+    Crossing,
     Instruction,
     Operand,
     Spaces,
@@ -35,7 +36,7 @@ from emu.instruction import (
     enrolled,
     result_shapes,
 )
-from emu.regions import Box, Part, Pattern, Region
+from emu.regions import Bitcast, Box, Part, Pattern, Region
 from emu.tracing.jaxpr import Primitive
 
 R = TypeVar("R")
@@ -85,8 +86,7 @@ def boxed(
       reads: of each source the part that is read, None for all, or `Old`.
 
     Raises:
-      LimitExceeded: as many as the instruction has they are not, or one cannot be written; it is a
-        collective.
+      LimitExceeded: as many as the instruction has they are not.
     """
     name = instruction.name
     for what, parts, takes in (
@@ -97,12 +97,6 @@ def boxed(
             given.refuse(f"{name}: {len(parts)} {what}, must be {len(takes)}")
     if all(part is None for part in (*writes, *reads)):
         return instruction
-    if instruction.arrival is not None:
-        given.refuse(f"{name}: a collective takes whole tiles, copy the part first")
-    for write in writes:
-        why = None if write is None else write.why_unwritable()
-        if why is not None:
-            given.refuse(f"{name}: no result can be written to {write}: {why}")
     form = _Form(instruction, writes, reads)
     return form.instruction()
 
@@ -159,13 +153,15 @@ class _Form:
         # An old content is no operand, so it has no place among the sources.
         pairs = zip(self.reads, base.reads, strict=True)
         spaces: list[Spaces] = [s for read, s in pairs if not isinstance(read, Old)]
+        arrival = None if base.arrival is None else self.arrival
         adds_if = base.adds_if
         if adds_if is not None:
             adds_if = self.sources[adds_if] - self.destinations
         inst = dataclasses.replace(
             base,
-            meaning=self.meaning(),
+            meaning=self.meaning_across() if base.across else self.meaning(),
             cost=self.cost,
+            arrival=arrival,
             reads=(*spaces, *["register"] * self.registers),
             in_place=self.in_place,
             reads_destination=base.reads_destination or partial or has_old,
@@ -191,6 +187,70 @@ class _Form:
             return tuple(self._written(operands, n, result) for n, result in pairs)
 
         return meaning
+
+    def meaning_across(self) -> Callable[..., Any]:
+        """Of a collective, whose operands are those of all cores, stacked in front."""
+
+        @functools.wraps(self.base.meaning)
+        def meaning(*operands: jax.Array, **params: Any) -> tuple[jax.Array, ...]:
+            cores = max((operands[place].ndim for place in self._registers), default=1)
+            tiles = [self._read_each(operands, n, cores) for n in range(self.wholes)]
+            sources = [tiles[place] for place in self.sources]
+            into = tiles[: self.destinations] if self.base.in_place else []
+            results = self.base.meaning(*into, *sources, **params)
+            given = results if isinstance(results, tuple) else (results,)
+            pairs = enumerate(given)
+            return tuple(self._write_each(operands, n, x, cores) for n, x in pairs)
+
+        return meaning
+
+    @property
+    def _registers(self) -> list[int]:
+        """Places of the operands that say where parts begin."""
+        return [place for part in self.parts.values() for place in part.registers]
+
+    def _read_each(
+        self, operands: Sequence[jax.Array], place: int, cores: int
+    ) -> jax.Array:
+        """A part of each core's buffer; `cores` dimensions in front are the cores'."""
+        part = self.parts.get(place)
+        if part is None:
+            return operands[place]
+        read = part.region.read
+        for _ in range(cores):
+            read = jax.vmap(read)
+        return read(operands[place], [operands[each] for each in part.registers])
+
+    def _write_each(
+        self,
+        operands: Sequence[jax.Array],
+        place: int,
+        result: jax.Array,
+        cores: int,
+    ) -> jax.Array:
+        part = self.parts.get(place)
+        if part is None:
+            return result
+        write = part.region.write
+        for _ in range(cores):
+            write = jax.vmap(write)
+        starts = [operands[each] for each in part.registers]
+        return write(operands[place], starts, result)
+
+    def arrival(
+        self,
+        device: Device,
+        mesh: Mapping[str, int],
+        crossing: Crossing,
+        *operands: Operand,
+        **params: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A collective's arrival, of tiles of the parts' shapes."""
+        assert self.base.arrival is not None
+        tiles = [self._seen(device, operands, n) for n in range(self.wholes)]
+        sources = [tiles[place] for place in self.sources]
+        into = tiles[: self.destinations]
+        return self.base.arrival(device, mesh, crossing, *into, *sources, **params)
 
     def _computed(self, *tiles: jax.Array, **params: Any) -> list[jax.Array]:
         """The instruction's results, of tiles of the parts' shapes."""
@@ -312,7 +372,8 @@ class _Form:
             return operand
         region = part.region
         run = region.run(operand.space in device.partitioned)
-        return dataclasses.replace(operand, shape=region.shape, run=run)
+        dtype = region.dtype if isinstance(region, Bitcast) else operand.dtype
+        return dataclasses.replace(operand, shape=region.shape, dtype=dtype, run=run)
 
     def _place(self, place: int) -> int:
         """Of an operand of the instruction, its place among ours."""
@@ -327,7 +388,11 @@ class _Form:
     ) -> Mapping[str, int]:
         into = destinations if self.base.in_place else []
         operands = [*into, *sources]
-        results = result_shapes(self.base, operands, params)
+        if self.base.across:
+            # One core's meaning there is none of; its results are of its destinations' shapes.
+            results = [(each.shape, each.dtype) for each in destinations]
+        else:
+            results = result_shapes(self.base, operands, params)
         made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
         return moved_bytes(self.base, operands, made)
 

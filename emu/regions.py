@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from emu import given
+from emu.checks import precision
 
 Axis: TypeAlias = tuple[int, int]
 """Stride in elements and count of one axis of an access pattern."""
@@ -56,7 +57,8 @@ class Box:
       sizes: extents in the view, before steps.
       steps: every how many-th element is taken.
       order: the dimension of the view that each dimension of the result is.
-      repeat: how often each dimension of the result is repeated, 1 for as it is; of what is read.
+      repeat: how often each dimension of the result is repeated, 1 for as it is. Of what is written
+        to one place the last stays, as engines write in order.
       shape: as the instruction sees it.
     """
 
@@ -135,12 +137,6 @@ class Box:
         """Whether it takes every element of the buffer."""
         return not self.moving and self._taken == self.view
 
-    def why_unwritable(self) -> str | None:
-        """Why nothing can be written to it, or None."""
-        if any(times != 1 for times in self.repeat):
-            return "it repeats elements"
-        return None
-
     def fault(self, shape: tuple[int, ...], starts: Sequence[int | None]) -> str | None:
         """Why it is no part of a buffer, or None; a start that is not known is None."""
         if math.prod(shape) != math.prod(self.view):
@@ -169,7 +165,10 @@ class Box:
         self, buffer: jax.Array, starts: Sequence[jax.Array], block: jax.Array
     ) -> jax.Array:
         """The buffer with the part's elements replaced; the same buffer, where XLA may."""
-        x = block.reshape(self._turned)
+        x = block.reshape(self._repeated)
+        if any(times > 1 for times in self.repeat):
+            kept = [slice(-1 if times > 1 else 0, None) for times in self.repeat]
+            x = x[tuple(kept)]
         if self.order != tuple(range(x.ndim)):
             x = jnp.transpose(x, np.argsort(self.order).tolist())
         viewed = buffer.reshape(self.view)
@@ -254,7 +253,8 @@ class Pattern:
     `Pattern(((1, 6), (1, 3)), partitions=128)` with registers 0 and 0.
 
     Attributes:
-      axes: (stride in elements, count) of each; stride 0 repeats, one below goes back.
+      axes: (stride in elements, count) of each; stride 0 repeats, one below goes back. Of what is
+        written to one place the last stays, as engines write in order.
       partitions: how many; None in HBM.
       partition_step: from one to the next.
       shape: as the instruction sees it; partitions and counts if left empty.
@@ -305,13 +305,6 @@ class Pattern:
         """Never: nobody asks a pattern whether it takes every element."""
         return False
 
-    def why_unwritable(self) -> str | None:
-        """Why nothing can be written to it, or None."""
-        places = self._places()
-        if len(np.unique(places)) < places.size:
-            return "it takes an element twice"
-        return None
-
     def fault(self, shape: tuple[int, ...], starts: Sequence[int | None]) -> str | None:
         """Why it is no part of a buffer, or None; a start that is not known is None."""
         flat = self._flat(shape)
@@ -344,8 +337,9 @@ class Pattern:
         flat = buffer.reshape(self._flat(buffer.shape))
         addresses = self._addresses(starts)
         cut = lax.dynamic_slice(flat, addresses, (rows, span))
-        where = np.arange(0, rows, self.partition_step)[:, None], self._places()[None]
-        values = block.reshape(len(where[0]), -1)
+        places, last = self._last_places()
+        where = np.arange(0, rows, self.partition_step)[:, None], places[None]
+        values = block.reshape(len(where[0]), -1)[:, last]
         cut = cut.at[where].set(values, unique_indices=True)
         return lax.dynamic_update_slice(flat, cut, addresses).reshape(buffer.shape)
 
@@ -355,6 +349,12 @@ class Pattern:
         for stride, count in self.axes:
             places = places[..., None] + stride * np.arange(count, dtype=np.int32)
         return places.reshape(-1)
+
+    def _last_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every place once, and the number of the last element that is written there."""
+        backwards = self._places()[::-1]
+        places, first = np.unique(backwards, return_index=True)
+        return places, backwards.size - 1 - first
 
     def _flat(self, shape: tuple[int, ...]) -> tuple[int, int]:
         if self.partitions is None:
@@ -377,7 +377,88 @@ class Pattern:
         return _run(self.axes)
 
 
-Region: TypeAlias = Box | Pattern
+@dataclasses.dataclass(frozen=True)
+class Bitcast:
+    """A part of a buffer whose bytes are taken as elements of another format.
+
+    The buffer's bytes stay where they are; those of a partition are read one behind the other as
+    elements of `dtype`, and `part` is a part of what comes out. What is written goes back as bytes.
+
+    Example: `uint32[128, 64]` holds four 8-bit floats in each element. As `float8_e4m3fn` it is
+    `[128, 256]`, and `Bitcast(Box((128, 256), (128, 4)), float8, uint32, 128)` is the first
+    element's four in every partition.
+
+    Attributes:
+      part: of the buffer as it is taken.
+      dtype: as which.
+      held: the buffer's own.
+      partitions: of the buffer; None in HBM.
+    """
+
+    part: Box | Pattern
+    dtype: np.dtype
+    held: np.dtype
+    partitions: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the instruction sees it."""
+        return self.part.shape
+
+    @property
+    def registers(self) -> int:
+        """How many say where it begins."""
+        return self.part.registers
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes every byte of the buffer."""
+        return self.part.whole
+
+    def fault(self, shape: tuple[int, ...], starts: Sequence[int | None]) -> str | None:
+        """Why it is no part of a buffer, or None; a start that is not known is None."""
+        return self.part.fault(self._shape(shape), starts)
+
+    def read(self, buffer: jax.Array, starts: Sequence[jax.Array]) -> jax.Array:
+        """The part's elements, in its shape."""
+        return self.part.read(self._taken(buffer), starts)
+
+    def write(
+        self, buffer: jax.Array, starts: Sequence[jax.Array], block: jax.Array
+    ) -> jax.Array:
+        """The buffer with the part's bytes replaced."""
+        written = self.part.write(self._taken(buffer), starts, block)
+        return _bitcast(written, buffer.dtype).reshape(buffer.shape)
+
+    def rows(self, shape: tuple[int, ...]) -> Rows | None:
+        """Its partitions in a buffer whose first dimension they are; None if it moves them."""
+        return self.part.rows(self._shape(shape))
+
+    def run(self, partitioned: bool) -> int:
+        """How many of its elements lie one behind the other, within a partition if it has any."""
+        return self.part.run(partitioned)
+
+    def _taken(self, buffer: jax.Array) -> jax.Array:
+        precision.refuse_exact("bitcast", f"{self.held} read as {self.dtype}")
+        return _bitcast(buffer, self.dtype).reshape(self._shape(buffer.shape))
+
+    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A buffer's shape as it is taken: partitions, and the elements of each as one row."""
+        elements = math.prod(shape) * self.held.itemsize // self.dtype.itemsize
+        if self.partitions is None:
+            return (elements,)
+        return self.partitions, elements // self.partitions
+
+
+def _bitcast(x: jax.Array, dtype: np.dtype) -> jax.Array:
+    """All bytes of an array, in order, as elements of another format in one row."""
+    flat, ratio = x.reshape(-1), dtype.itemsize // x.dtype.itemsize
+    if ratio > 1:
+        flat = flat.reshape(-1, ratio)
+    return lax.bitcast_convert_type(flat, dtype).reshape(-1)
+
+
+Region: TypeAlias = Box | Pattern | Bitcast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,4 +486,4 @@ def _run(axes: Sequence[Axis]) -> int:
     return run
 
 
-__all__ = ["Box", "Part", "Pattern", "Region", "Rows"]
+__all__ = ["Bitcast", "Box", "Part", "Pattern", "Region", "Rows"]

@@ -15,6 +15,7 @@ from emu.checks import rules
 from emu.datasheet import Device
 from emu.errors import LimitExceeded, UnwrittenTile, WrongShape, WrongSpace
 from emu.instruction import Instruction, Operand, registered
+from emu.regions import Bitcast
 from emu.tracing import jaxpr as jx
 from emu.trainium import TRN2, dma_load, dma_store, hbm, isa, sbuf
 from emu.trainium.engines.dma import Descriptors, dma_cost, pieces
@@ -125,16 +126,57 @@ def test_random_patterns(seed):
     dst = jnp.zeros(pattern.shape, jnp.float32)
     found = strict_jit(fetch)(dst, jnp.asarray(buffer), row, offset)
     np.testing.assert_array_equal(found, flat[:, places])
-    if len(np.unique(places)) < places.size:
-        with pytest.raises(LimitExceeded, match="takes an element twice"):
-            boxed(moved, (pattern,), (None,))
-        return
     block = rng.standard_normal(pattern.shape).astype(np.float32)
     put = boxed(moved, (pattern,), (None,))
     wanted = buffer.copy().reshape(8, -1)
     wanted[row : row + 5 : 2][:, places] = block
     got = strict_jit(put)(jnp.asarray(buffer), jnp.asarray(block), row, offset)
     np.testing.assert_array_equal(got.reshape(8, -1), wanted)
+
+
+def test_of_what_is_written_to_one_place_the_last_stays():
+    box = Box((3, 1, 2), (3, 1, 2), repeat=(1, 4, 1))
+    block = np.arange(24.0, dtype=np.float32).reshape(3, 4, 2)
+    put = boxed(moved, (box,), (None,))
+    got = strict_jit(put)(jnp.zeros((3, 2)), jnp.asarray(block))
+    np.testing.assert_array_equal(got, block[:, -1])
+
+
+@pytest.mark.parametrize("held, taken", [("u4", "u1"), ("u1", "u4"), ("f4", "u2")])
+def test_bytes_are_read_and_written_in_another_format_as_numpy_does(held, taken):
+    held, taken = np.dtype(held), np.dtype(taken)
+    rng = np.random.default_rng(held.itemsize)
+    buffer = rng.integers(0, 256, (6, 48), np.uint8).view(held)
+    # Every second one of 4 elements in partitions 1 to 4, from the second on.
+    columns = 48 // taken.itemsize
+    part = Box((6, columns), (4, 7), steps=(1, 2))
+    cast = Bitcast(part, taken, held, 6)
+    chosen = np.s_[1:5, 1:8:2]
+    fetch = boxed(moved, (None,), (cast,))
+    found = strict_jit(fetch)(jnp.zeros((4, 4), taken), jnp.asarray(buffer), 1, 1)
+    np.testing.assert_array_equal(found, buffer.view(taken)[chosen])
+    block = rng.integers(0, 256, (4, 4), np.uint8).astype(taken)
+    wanted = buffer.copy()
+    wanted.view(taken)[chosen] = block
+    put = boxed(moved, (cast,), (None,))
+    got = strict_jit(put)(jnp.asarray(buffer), jnp.asarray(block), 1, 1)
+    np.testing.assert_array_equal(np.asarray(got).view(np.uint8), wanted.view(np.uint8))
+
+
+def test_bytes_in_another_format_cost_what_a_tile_of_it_costs():
+    def cost(source, shape, dtype):
+        inst = boxed(isa.tensor_copy, (None,), (source,))
+        tiles = [
+            Operand((128, 64), np.dtype(np.uint8), "sbuf"),
+            Operand(shape, dtype, "sbuf"),
+        ]
+        return inst.cost(TRN2.at(), *tiles)
+
+    bytes_, words = np.dtype(np.uint8), np.dtype(np.uint32)
+    cast = Bitcast(Box((128, 64), (128, 64)), bytes_, words, 128)
+    assert cost(cast, (128, 16), words).busy_cycles == (
+        cost(None, (128, 64), bytes_).busy_cycles
+    )
 
 
 INDICES = {
@@ -712,9 +754,6 @@ BOXES = {
     "a repeat": lambda: Box((4, 4), (4, 4), repeat=(1, 2)),
     "a shape": lambda: Box((4, 4), (4, 2), shape=(4, 4)),
     "a length": lambda: Box((4, 4), (4,)),
-    "a write that repeats": lambda: boxed(
-        isa.tensor_copy, (Box((4, 1), (4, 1), repeat=(1, 2)),), (None,)
-    ),
     "too many reads": lambda: boxed(isa.tensor_copy, (None,), (None, None)),
     "a count of 0": lambda: Pattern(((-1, 0),)),
 }

@@ -315,13 +315,14 @@ def _mark(
     shape = (*tensor.block, *tensor.shape)
     held = marks.setdefault(tensor, np.full(shape, -1, np.int8))
     member = held[tuple(valued(index, turns) for index in access.member)]
-    if access.cast is not None and access.cast.itemsize != tensor.dtype.itemsize:
-        member[...] = core
-        return
     flat = member.reshape(-1)
     places = np.full((), valued(access.offset, turns))
     for stride, count in access.axes:
         places = places[..., None] + stride * np.arange(count)
+    size, own = access.dtype.itemsize, tensor.dtype.itemsize
+    if size != own:
+        # Of elements in another format, those of the tensor's own that have a byte of theirs.
+        places = (places[..., None] * size + np.arange(0, size, min(size, own))) // own
     flat[places.reshape(-1)] = core
 
 

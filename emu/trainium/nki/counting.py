@@ -1,6 +1,6 @@
 """A `range` that tells the recorder where each iteration of a kernel's plain loops begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 from emu.trainium.nki.record import current, recording
@@ -67,3 +67,7 @@ class Range:
 
     def count(self, number: int) -> int:
         return self.numbers.count(number)
+
+
+# As a `range` is one: `random.sample` and others ask.
+Sequence.register(Range)

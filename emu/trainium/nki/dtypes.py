@@ -70,8 +70,14 @@ def unpacked(dtype: np.dtype) -> tuple[np.dtype, int]:
     return element, count
 
 
+def elements(array: np.ndarray) -> np.ndarray:
+    """An array of a packed format as one of elements, with a further dimension of those of one."""
+    element, count = unpacked(array.dtype)
+    return array.view(element).reshape(*array.shape, count) if count > 1 else array
+
+
 def is_packed(dtype: np.dtype) -> bool:
     return dtype.fields is not None
 
 
-__all__ = ["DTYPES", "PACKED", "is_packed", "named", "unpacked"]
+__all__ = ["DTYPES", "PACKED", "elements", "is_packed", "named", "unpacked"]

@@ -31,6 +31,10 @@ def indexed(handle: Handle, key: Key) -> Handle:
             given += 1
             if isinstance(part, Index):
                 indices = True
+    if given == dimensions + 1 and before and not handle.axes:
+        # A tile on chip has a free dimension also where it was indexed away.
+        handle = handle.changed(((1, 1),))
+        dimensions += 1
     if given > dimensions:
         raise WrongShape(
             f"nki: {given} indices for {handle!r}, which has {dimensions} dimensions"
@@ -156,7 +160,8 @@ def basic(
             first, count, jump = span(part, size)
             if count and (first < 0 or first + (count - 1) * jump >= size):
                 position = len(axes) + (before if old else 0)
-                limits.append((first, ((position, count, jump),), size, blocks + old))
+                what = f"dimension {blocks + old}"
+                limits.append((first, ((position, count, jump),), size, what))
         else:
             first, count, jump = whole(part), None, 1
             first = first + size if first < 0 else first
@@ -306,7 +311,7 @@ def advanced(
         least = first + sum(min(0, step * (n - 1)) for _, n, step in terms)
         most = first + sum(max(0, step * (n - 1)) for _, n, step in terms)
         if least < 0 or most >= size:
-            limits.append((first, terms, size, dimension))
+            limits.append((first, terms, size, f"dimension {dimension}"))
         for position, length, _ in terms:
             if lengths[position] not in (1, length):
                 raise WrongShape(

@@ -35,6 +35,8 @@ class Kernel:
         self.options = options
         self.__name__ = getattr(func, "__name__", "kernel")
         self.__doc__ = func.__doc__
+        # Scripts and tests ask for a kernel's parameters by `inspect.signature`.
+        self.__wrapped__ = func
 
     def __getitem__(self, grid: Any) -> "Kernel":
         """The kernel with a launch grid."""

@@ -17,8 +17,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from emu.boxes import Box, Pattern
-from emu.errors import EmulationError
+import numpy as np
+
+from emu.regions import Bitcast, Box, Pattern
 from emu.trainium.nki.scopes import Buffer, Scopes
 from emu.trainium.nki.tree import Access, Affine, Loop
 
@@ -30,7 +31,7 @@ Sizes = tuple[int, ...]
 class Placed:
     """A part of a buffer: its form, None for all of it, and its start registers."""
 
-    box: Box | Pattern | None
+    box: Box | Pattern | Bitcast | None
     starts: tuple[Affine, ...]
 
 
@@ -71,16 +72,9 @@ def forms(scopes: Scopes) -> dict[Buffer, Sizes]:
 
 
 def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
-    """Where an access is in its buffer, which is declared in some shape.
-
-    Raises:
-      EmulationError: it reads the bytes of a tile as another format.
-    """
+    """Where an access is in its buffer, which is declared in some shape."""
     if access.cast is not None and access.cast != buffer.tensor.dtype:
-        raise EmulationError(
-            f"{buffer.tensor.name or 'a tile'}: read as {access.cast}, must be read as the "
-            f"{buffer.tensor.dtype} that it is declared with"
-        )
+        return _bitcast(access, buffer, shape, access.cast)
     own = shape if access.partitions is None else shape[1:]
     start = _start(access, buffer)
     axes = _joined(access.axes)
@@ -95,6 +89,26 @@ def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
     if is_all and access.shape == shape:
         return Placed(None, ())
     return found
+
+
+def _bitcast(access: Access, buffer: Buffer, shape: Sizes, dtype: np.dtype) -> Placed:
+    """Where an access is that takes a buffer's bytes as another format.
+
+    Its offset and strides count elements of that format, so it is a part of the buffer's bytes,
+    of each partition in one row, and its view is of those elements.
+    """
+    held = buffer.tensor.dtype
+    rows = None if access.partitions is None else shape[0]
+    elements = math.prod(shape) * held.itemsize // dtype.itemsize // (rows or 1)
+    pitch = buffer.pitch * held.itemsize // dtype.itemsize
+    start = buffer.member(access).times(pitch).plus(access.offset)
+    axes = _joined(access.axes)
+    fit = _best(axes, start, (elements,))
+    found = _pattern(access, start)
+    if fit is not None:
+        found = _box(access, axes, fit, shape[0])
+    assert isinstance(found.box, Box | Pattern)
+    return Placed(Bitcast(found.box, dtype, held, rows), found.starts)
 
 
 def _start(access: Access, buffer: Buffer) -> Affine:
@@ -221,6 +235,9 @@ def _form(buffer: Buffer, writes: Iterable[Access]) -> Sizes:
     chosen = natural[first:]
     done: list[tuple[list[Axis], Affine]] = []
     for access in writes:
+        if access.cast is not None:
+            # In another format: no view of this one's elements would serve it.
+            continue
         axes, start = _joined(access.axes), _start(access, buffer)
         best = _best(axes, start, chosen)
         if best is None:

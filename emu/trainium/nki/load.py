@@ -5,6 +5,7 @@ repository, and a `range` that counts. None of these stay behind in the user's p
 there while the file is imported, and again while one of its kernels runs, for kernels import too.
 """
 
+import ast
 import contextlib
 import importlib
 import importlib.abc
@@ -138,8 +139,25 @@ class Loader(importlib.machinery.SourceFileLoader):
         return kind(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        if not isinstance(module, Package):
+        # A package that gives one of its modules' names to something else, as does
+        # `from .cumsum import cumsum`, means that whoever asks it for the name.
+        if not isinstance(module, Package) or self.renames(module.__path__):
             self.run(module)
+
+    def renames(self, folders: Sequence[str]) -> bool:
+        """Whether the package's own file imports a name that a module in it has, too."""
+        path = Path(self.path)
+        if not path.is_file():
+            return False
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                named.update(each.asname or each.name for each in node.names)
+        return any(
+            Path(folder, name).is_dir() or Path(folder, f"{name}.py").is_file()
+            for folder in folders
+            for name in named
+        )
 
     def run(self, module: types.ModuleType) -> None:
         """Runs the module's file."""
@@ -191,6 +209,9 @@ def named(loaded: Loaded, name: str, path: Path) -> types.ModuleType:
     parent, _, last = name.rpartition(".")
     if parent:
         importlib.import_module(parent)
+    if name in sys.modules:
+        # Its package has imported it.
+        return sys.modules[name]
     loader = Loader(name, str(path), loaded)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
-from emu.boxes import Box, Old, Pattern, boxed
+from emu.boxes import Old, boxed
 from emu.datasheet import Packing
 from emu.errors import EmulationError
 from emu.instruction import Instruction, release
+from emu.regions import Region
 from emu.tracing import place
 from emu.trainium.engines.memory import hbm, psum, sbuf
 from emu.trainium.nki import rings
@@ -187,7 +188,7 @@ class Lowering:
                 "of their own",
                 str(operation.place),
             )
-        boxes: list[Box | Pattern | Old | None] = []
+        boxes: list[Region | Old | None] = []
         taken: list[Buffer | Affine] = []
         starts = [start for part in writes for start in part.starts]
         for read in reads:
@@ -205,17 +206,7 @@ class Lowering:
             taken.append(buffer)
             starts += part.starts
         parts = tuple(part.box for part in writes)
-        if choice.instruction.across:
-            # What crosses cores takes whole buffers; `functions.cores` sees to it.
-            for part in (*parts, *boxes):
-                if isinstance(part, Old | Pattern) or not (part is None or part.whole):
-                    raise EmulationError(
-                        f"{operation.name}: a part of a buffer, must be all of it",
-                        str(operation.place),
-                    )
-            instruction, starts = choice.instruction, []
-        else:
-            instruction = boxed(choice.instruction, parts, tuple(boxes))
+        instruction = boxed(choice.instruction, parts, tuple(boxes))
         return Step(
             instruction=instruction,
             parameters=choice.parameters,

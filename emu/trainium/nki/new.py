@@ -4,6 +4,7 @@ Tensors are declared and written to; functions return nothing. Kernels are ordin
 classes, lists and dictionaries of tiles.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from emu.annotations import DType
 from emu.trainium.datasheets import GENERATIONS
 from emu.trainium.engines.operators import BINARY, BITWISE, UNARY
 from emu.trainium.nki import machine, new_isa, old
+from emu.trainium.nki.dtypes import DTYPES
 from emu.trainium.nki.functions import make, registers
 from emu.trainium.nki.handles import Handle
 from emu.trainium.nki.record import current
@@ -43,6 +45,10 @@ class NKIObject:
             if is_field and not name.startswith("__") and name not in known:
                 known = {**known, name: Any}
         cls.__annotations__ = known
+        if cls.__init__ is NKIObject.__init__:
+            # `@dataclass` leaves it alone then, whose own would want every field: NKI's compiler
+            # takes an object that was not given one of them.
+            cls.__init__ = NKIObject.__init__
 
     def __init__(self, *values: Any, **named: Any):
         fields: dict[str, None] = {}
@@ -55,8 +61,12 @@ class NKIObject:
                 f"{type(self).__name__}() takes {', '.join(fields) or 'nothing'}, got "
                 f"{len(values)} values and {', '.join(named) or 'no names'}"
             )
+        for name, field in getattr(self, "__dataclass_fields__", {}).items():
+            if field.default_factory is not dataclasses.MISSING:
+                given.setdefault(name, field.default_factory())
         for name, value in given.items():
-            setattr(self, name, value)
+            # Past the guard of a frozen data class.
+            object.__setattr__(self, name, value)
         after = getattr(self, "__post_init__", None)
         if after is not None:
             after()
@@ -191,6 +201,7 @@ COLLECTIVES: Mapping[str, object] = {"ReplicaGroup": ReplicaGroup, "rank_id": ra
 MODULES: Mapping[str, Mapping[str, object]] = {
     "collectives": COLLECTIVES,
     "isa.constants": new_isa.CONSTANTS,
+    "dtype": DTYPES,
 }
 
 __all__ = ["ISA", "LANGUAGE", "MODULES"]

@@ -517,9 +517,10 @@ CONSTANTS: Mapping[str, object] = {
     "dma_engine": DmaEngine,
 }
 ISA: Mapping[str, object] = {
+    **{f"{engine.name}_engine": engine for engine in Engine},
+    # `dma_engine` among them, which is no engine but what a transfer may be made by.
     **CONSTANTS,
     "get_nc_version": machine.get_nc_version,
-    **{f"{engine.name}_engine": engine for engine in Engine},
     "register_alloc": registers.register_alloc,
     "register_load": registers.register_load,
     "register_move": registers.register_move,

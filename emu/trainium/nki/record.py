@@ -298,6 +298,12 @@ def recording() -> bool:
     return RECORDER.get() is not None
 
 
+def newer() -> bool:
+    """Whether a kernel of the newer generation is being run."""
+    recorder = RECORDER.get()
+    return recorder is not None and recorder.api == "nki"
+
+
 def bare(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """The kernel's own function, without the decorators of the stub modules."""
     while hasattr(kernel, "func"):

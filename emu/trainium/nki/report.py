@@ -7,12 +7,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from emu.datasheet import BANDS
 from emu.report.attribution import active_ticks
 from emu.report.bounds import DMA
 from emu.report.explain import NAMES
 from emu.report.perfetto import trace, write
 from emu.trainium.nki import compilers_choices
+from emu.trainium.nki.dtypes import elements
 from emu.trainium.nki.passes.effect import Effect
 from emu.trainium.nki.program import values
 from emu.trainium.nki.tree import Recorded
@@ -130,7 +133,8 @@ class Report:
         Returns:
           An array, or a tuple of them, as the kernel returns.
         """
-        by_core = self.timed.program.run(*arrays)
+        held = [elements(x) if isinstance(x, np.ndarray) else x for x in arrays]
+        by_core = self.timed.program.run(*held)
         found = values(self.recorded, by_core)
         return found[0] if len(found) == 1 else tuple(found)
 

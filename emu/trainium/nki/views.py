@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from emu.errors import LimitExceeded, WrongShape
+from emu.errors import WrongShape
 from emu.trainium.nki.dtypes import named
-from emu.trainium.nki.handles import Axes, Handle, split
+from emu.trainium.nki.handles import Axes, Handle, Limit, split
 
 
 def sizes(arguments: "tuple[int | Sequence[int], ...]") -> tuple[int, ...]:
@@ -56,7 +56,7 @@ def pattern(
         offset, inside_it = addresses.scalar(handle, int(offset), value, dim)
         if not inside_it:
             # No such place: `oob_mode` of what uses it decides.
-            limits = ((-1, (), 1, dim),)
+            limits = ((-1, (), 1, f"dimension {dim}"),)
             return Handle(
                 handle.tensor,
                 handle.member,
@@ -70,8 +70,8 @@ def pattern(
             )
     if handle.partitions is None:
         start = handle.offset + int(offset)
-        inside("HBM tensor", handle, start, pairs, elements)
-        return handle.changed(tuple(pairs), offset=start)
+        limits = beyond("all", start, pairs, elements)
+        return handle.changed(tuple(pairs), offset=start, limits=limits)
     if not pairs:
         raise WrongShape(
             "nki: an access pattern's first pair is the partitions', got none"
@@ -85,36 +85,33 @@ def pattern(
         )
     step = stride // elements if count > 1 else 1
     partition = handle.partition + first
-    last = partition + (count - 1) * step
-    if partition < 0 or last >= handle.tensor.shape[0]:
-        raise LimitExceeded(
-            f"nki: out of bounds, {handle.tensor.name or 'the tile'} has "
-            f"{handle.tensor.shape[0]} partitions and the pattern reaches to {last}"
-        )
     start = handle.offset + rest
-    inside("partition", handle, start, pairs[1:], elements)
+    limits = (
+        *beyond("dimension 0", partition, [(step, count)], handle.tensor.shape[0]),
+        *beyond("a partition", start, pairs[1:], elements),
+    )
     return handle.changed(
         tuple(pairs[1:]),
         partition=partition,
         partitions=count,
         partition_step=step,
         offset=start,
+        limits=limits,
     )
 
 
-def inside(
-    what: str, handle: Handle, start: int, pairs: Sequence[tuple[int, int]], size: int
-) -> None:
-    """That a pattern stays within its buffer."""
+def beyond(
+    what: str, start: int, pairs: Sequence[tuple[int, int]], size: int
+) -> tuple[Limit, ...]:
+    """That a pattern leaves its buffer: an error once it is used, which kernels may well guard."""
     if any(count == 0 for _, count in pairs):
-        return
+        return ()
     least = start + sum(min(0, stride * (count - 1)) for stride, count in pairs)
     most = start + sum(max(0, stride * (count - 1)) for stride, count in pairs)
-    if least < 0 or most >= size:
-        raise LimitExceeded(
-            f"nki: out of bounds, a {what} of {handle.tensor.name or 'the tensor'} has {size} "
-            f"elements and the pattern reaches from {least} to {most}"
-        )
+    if least >= 0 and most < size:
+        return ()
+    axes = tuple((place, n, stride) for place, (stride, n) in enumerate(pairs))
+    return ((start, axes, size, what),)
 
 
 def reinterpret(handle: Handle, dtype: Any) -> Handle:

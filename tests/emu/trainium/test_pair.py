@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from emu import Program
+from emu.boxes import Box, boxed
 from emu.errors import LimitExceeded
 from emu.instruction import Crossing
-from emu.trainium import datasheets
+from emu.trainium import datasheets, isa
 from emu.trainium.engines import memory
 from emu.trainium.links.pair import Owners, core_barrier, sendrecv
 
@@ -26,6 +27,25 @@ def test_each_core_has_the_others_tile():
     x = jnp.arange(2 * 128 * 64, dtype=jnp.float32).reshape(2, *SHAPE)
     program = Program(exchange, {"nc": 2}, (("nc",),))
     np.testing.assert_array_equal(program.run(x), x[::-1])
+    program.read(PAIR, jax.ShapeDtypeStruct(x.shape, x.dtype))
+
+
+def test_parts_of_tiles_are_exchanged():
+    """Each core sends the columns that are its own, into the same columns of the other's."""
+    half = Box((128, 64), (128, 32))
+
+    def halves(x):
+        tile = memory.dma_load(memory.sbuf(*SHAPE), x)
+        whole = isa.memset(memory.sbuf(*SHAPE), value=0.0)
+        mine = 32 * jax.lax.axis_index("nc")
+        parts = boxed(sendrecv, (half,), (half,))
+        return memory.dma_store(parts(whole, tile, 32 - mine, mine, axis="nc"))
+
+    x = jnp.arange(2 * 128 * 64, dtype=jnp.float32).reshape(2, *SHAPE)
+    program = Program(halves, {"nc": 2}, (("nc",),))
+    wanted = np.zeros((2, *SHAPE), np.float32)
+    wanted[0, :, 32:], wanted[1, :, :32] = x[1, :, 32:], x[0, :, :32]
+    np.testing.assert_array_equal(program.run(x), wanted)
     program.read(PAIR, jax.ShapeDtypeStruct(x.shape, x.dtype))
 
 

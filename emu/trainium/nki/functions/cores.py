@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from emu.trainium import core_barrier as barrier_instruction
 from emu.trainium import sendrecv as exchange
 from emu.trainium.nki.functions.checks import refuse
-from emu.trainium.nki.functions.copy import ways
 from emu.trainium.nki.functions.engines import Engine, offer, way
 from emu.trainium.nki.functions.operands import handle, on_chip, shaped
-from emu.trainium.nki.handles import fresh
 from emu.trainium.nki.machine import num_programs, program_id
 from emu.trainium.nki.record import current
-from emu.trainium.nki.tree import Access
 
 AXIS = "nc"
 CORES = 2
@@ -48,29 +45,7 @@ def sendrecv(
             f"{list(write.shape)} as dst",
         )
     choices = offer(None, name, way("dma", exchange, axis=AXIS))
-    # Whole tiles cross; a part of one is put into a tile of its own.
-    sent = source if _is_whole(source) else _copied(source)
-    if _is_whole(write):
-        current().emit(name, choices, (write,), (sent,))
-        return
-    came = fresh(write.shape, write.dtype, "sbuf")
-    current().emit(name, choices, (came.access(),), (sent,))
-    copies = offer(None, name, *ways(came.access(), write.dtype))
-    current().emit(
-        "nki.isa.tensor_copy", copies, (write,), (came.access(),), implicit=True
-    )
-
-
-def _is_whole(access: Access) -> bool:
-    """Whether it is all of its tensor, in the tensor's own shape."""
-    return access.shape == access.tensor.shape and not access.tensor.block
-
-
-def _copied(access: Access) -> Access:
-    tile = fresh(access.shape, access.dtype, "sbuf").access()
-    copies = offer(None, "nki.isa.tensor_copy", *ways(access, access.dtype))
-    current().emit("nki.isa.tensor_copy", copies, (tile,), (access,), implicit=True)
-    return tile
+    current().emit(name, choices, (write,), (source,))
 
 
 def core_barrier(

@@ -56,8 +56,8 @@ def tensor_tensor(
     kind = dtype or promoted(left.dtype, right.dtype)
     full = _broadcast_shape(name, *_sizes(name, data1, data2))
     shape = _broadcast_shape(name, left.shape, right.shape)
-    first = operands.repeated(left, shape) or operands.shaped(left, shape)
-    second = operands.repeated(right, shape) or operands.shaped(right, shape)
+    first = operands.repeated(left, shape) or operands.streamed(left, shape)
+    second = operands.repeated(right, shape) or operands.streamed(right, shape)
     if first is None or second is None:
         refuse(
             name,
@@ -271,7 +271,7 @@ def scalar_tensor_tensor(
             engine=engine,
             name=name,
         )
-    alike = operands.repeated(other, source.shape) or operands.shaped(
+    alike = operands.repeated(other, source.shape) or operands.streamed(
         other, source.shape
     )
     if alike is None:

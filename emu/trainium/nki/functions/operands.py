@@ -171,6 +171,20 @@ def formed(access: Access, form: tuple[int, ...]) -> Access:
     return dataclasses.replace(access, form=form)
 
 
+def streamed(access: Access, shape: Sequence[int]) -> Access | None:
+    """The access with the given shape, whose elements an engine takes one after the other.
+
+    An engine counts elements and no dimensions: a tile of `[128, 2, 4]` whose axes cannot be made
+    one serves beside one of `[128, 8]`. None if partitions or elements are not as many.
+    """
+    found = shaped(access, shape)
+    if found is not None:
+        return found
+    if access.partitions != shape[0] or math.prod(access.shape) != math.prod(shape):
+        return None
+    return formed(access, tuple(shape))
+
+
 def repeated(access: Access, shape: Sequence[int]) -> Access | None:
     """The access with axes of one element repeated to those of `shape`; None if others differ."""
     if access.shape == tuple(shape):

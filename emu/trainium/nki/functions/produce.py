@@ -65,7 +65,7 @@ def produce(
         operation = current().emit(name, choices, (nothing,), ())
         handle.producer = operation if made else None
         return handle
-    write = operands.shaped(target, shape)
+    write = operands.streamed(target, shape)
     if write is None:
         refuse(
             name,

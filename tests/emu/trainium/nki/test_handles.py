@@ -129,7 +129,7 @@ def test_what_the_hardware_has_no_pattern_for_is_refused() -> None:
     with pytest.raises(WrongShape, match="steps through partitions"):
         tile.ap([[32, 4], [1, 32]])
     with pytest.raises(LimitExceeded, match="reaches from 0 to 64"):
-        tile.ap([[64, 128], [1, 65]])
+        tile.ap([[64, 128], [1, 65]]).access()
     with pytest.raises(WrongShape, match="first axis"):
         tile[arange(64)[None, :], arange(64)[:, None]].access()
     with pytest.raises(WrongShape, match="partition"):
