@@ -1,5 +1,6 @@
 """A `range` that tells the recorder where each iteration of a kernel's plain loops begins."""
 
+import abc
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -70,4 +71,4 @@ class Range:
 
 
 # As a `range` is one: `random.sample` and others ask.
-Sequence.register(Range)
+abc.ABCMeta.register(Sequence, Range)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu.boxes import Box, Pattern
+from emu.regions import Bitcast, Box, Pattern
 from emu.trainium import isa
 from emu.trainium.nki.layout import forms, placed
 from emu.trainium.nki.scopes import Scopes, scopes
@@ -72,6 +72,7 @@ def check(access: Access, loops: list[Loop]) -> Box | Pattern | None:
         ]
         seen = whole if part.box is None else part.box.read(jnp.asarray(whole), starts)
         np.testing.assert_array_equal(seen, numbers(access, turns))
+    assert not isinstance(part.box, Bitcast)
     return part.box
 
 
