@@ -421,13 +421,20 @@ class Bitcast:
 
     def read(self, buffer: jax.Array, starts: Sequence[jax.Array]) -> jax.Array:
         """The part's elements, in its shape."""
-        return self.part.read(self._taken(buffer), starts)
+        return lax.bitcast_convert_type(
+            self.part.read(self._bits(buffer), starts), self.dtype
+        )
 
     def write(
         self, buffer: jax.Array, starts: Sequence[jax.Array], block: jax.Array
     ) -> jax.Array:
         """The buffer with the part's bytes replaced."""
-        written = self.part.write(self._taken(buffer), starts, block)
+        # Whole numbers are moved: XLA on a CPU takes narrow floats through wider ones, where one
+        # NaN is as good as another, and a scale's bytes among 8-bit floats may well spell one.
+        bits = self._bits(buffer)
+        written = self.part.write(
+            bits, starts, lax.bitcast_convert_type(block, bits.dtype)
+        )
         return _bitcast(written, buffer.dtype).reshape(buffer.shape)
 
     def rows(self, shape: tuple[int, ...]) -> Rows | None:
@@ -438,9 +445,11 @@ class Bitcast:
         """How many of its elements lie one behind the other, within a partition if it has any."""
         return self.part.run(partitioned)
 
-    def _taken(self, buffer: jax.Array) -> jax.Array:
+    def _bits(self, buffer: jax.Array) -> jax.Array:
+        """A buffer as it is taken, each element as the whole number that its bits are."""
         precision.refuse_exact("bitcast", f"{self.held} read as {self.dtype}")
-        return _bitcast(buffer, self.dtype).reshape(self._shape(buffer.shape))
+        unsigned = np.dtype(f"uint{8 * self.dtype.itemsize}")
+        return _bitcast(buffer, unsigned).reshape(self._shape(buffer.shape))
 
     def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A buffer's shape as it is taken: partitions, and the elements of each as one row."""

@@ -5,13 +5,15 @@ row is a descriptor, as of `memory.dma_gather`, whose indices are in HBM. That t
 writes the descriptors is not modelled; no cost of it is published.
 
 A row that does not exist is an error on the machine unless the kernel asks to skip it. Here it is
-NaN, or the largest integer, as what nobody wrote; a write there is left out.
+NaN, or the largest integer, as what nobody wrote; a write there is left out. A tile of another
+dtype than the buffer is cast on the way, through float32, and counts in the wider of the two.
 """
 
 import dataclasses
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from emu import numerics
 from emu.datasheet import Device
@@ -25,12 +27,17 @@ from emu.trainium.spaces import Hbm, Sbuf
 
 def _check(name: str, rows: Operand, buffer: Operand, index: Operand) -> None:
     """Raises `LimitExceeded` unless `rows` are rows of `buffer`, one for each index."""
-    is_row = rows.shape[1:] == buffer.shape[1:] and rows.dtype == buffer.dtype
+    is_row = rows.shape[1:] == buffer.shape[1:]
     if not is_row or index.shape != (rows.shape[0], 1):
         raise LimitExceeded(
             f"{name}: tile {rows.dtype}{list(rows.shape)}, index {list(index.shape)}, must be "
             f"{buffer.dtype}{['p', *buffer.shape[1:]]} and ['p', 1]"
         )
+
+
+def _wide_bytes(rows: Operand, buffer: Operand) -> int:
+    """What the rows take in the wider of two dtypes."""
+    return rows.size * max(rows.dtype.itemsize, buffer.dtype.itemsize)
 
 
 def _moved(rows: Operand, index: Operand, *, into_hbm: bool) -> dict[str, int]:
@@ -51,7 +58,8 @@ def _gather_cost(
 ) -> Cost:
     name = "trn.dma_gather_rows"
     _check(name, dst, table, index)
-    cost = rows_cost(device, name, queue, dst, dst.nbytes, other=_rows_of(table, dst))
+    wide = _wide_bytes(dst, table)
+    cost = rows_cost(device, name, queue, dst, wide, other=_rows_of(table, dst))
     return dataclasses.replace(cost, moved_bytes=_moved(dst, index, into_hbm=False))
 
 
@@ -76,7 +84,7 @@ def dma_gather_rows(
 
     Args:
       dst: SBUF `[p, ...]`.
-      table: HBM `[rows, ...]`, of the same dtype.
+      table: HBM `[rows, ...]`.
       index: SBUF, integer `[p, 1]`.
       skip: keeps `dst[p]` where there is no such row.
       queue: one of the DMA queues.
@@ -85,7 +93,7 @@ def dma_gather_rows(
     places = index[:, 0].astype(jnp.int32)
     # Not from the end: -1 is no row either.
     exists = column(((places >= 0) & (places < len(table)))[:, None], dst)
-    rows = jnp.take(table, places, axis=0, mode="clip")
+    rows = _cast(jnp.take(table, places, axis=0, mode="clip"), dst.dtype)
     is_float = jnp.issubdtype(dst.dtype, jnp.floating)
     poison = jnp.nan if is_float else jnp.iinfo(dst.dtype).max
     other = dst if skip else jnp.full_like(dst, poison)
@@ -102,7 +110,8 @@ def _scatter_cost(
 ) -> Cost:
     name = "trn.dma_scatter_rows"
     _check(name, src, dst, index)
-    cost = rows_cost(device, name, queue, src, src.nbytes, other=_rows_of(dst, src))
+    wide = _wide_bytes(src, dst)
+    cost = rows_cost(device, name, queue, src, wide, other=_rows_of(dst, src))
     return dataclasses.replace(cost, moved_bytes=_moved(src, index, into_hbm=True))
 
 
@@ -120,11 +129,16 @@ def dma_scatter_rows(
 
     Args:
       dst: HBM `[rows, ...]`.
-      src: SBUF `[p, ...]`, of the same dtype.
+      src: SBUF `[p, ...]`.
       index: SBUF, integer `[p, 1]`.
       queue: one of the DMA queues.
     """
-    return dst.at[_places("trn.dma_scatter_rows", dst, index)].set(src, mode="drop")
+    places = _places("trn.dma_scatter_rows", dst, index)
+    return dst.at[places].set(_cast(src, dst.dtype), mode="drop")
+
+
+def _cast(x: Hbm | Sbuf, dtype: np.dtype) -> Hbm | Sbuf:
+    return x if x.dtype == dtype else numerics.cast(f32(x), dtype)
 
 
 def _places(name: str, dst: Hbm, index: Sbuf) -> Sbuf:

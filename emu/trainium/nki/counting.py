@@ -1,6 +1,5 @@
 """A `range` that tells the recorder where each iteration of a kernel's plain loops begins."""
 
-import abc
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -71,4 +70,4 @@ class Range:
 
 
 # As a `range` is one: `random.sample` and others ask.
-abc.ABCMeta.register(Sequence, Range)
+Sequence.register(Range)  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,6 +17,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from emu.regions import Bitcast, Box, Pattern
@@ -79,8 +80,9 @@ def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
     start = _start(access, buffer)
     axes = _joined(access.axes)
     fit = _best(axes, start, own)
+    rows = None if access.partitions is None else shape[0]
     if fit is None:
-        return _pattern(access, start)
+        return _kept(_pattern(access, start), buffer, rows)
     found = _box(access, axes, fit, shape[0])
     box = found.box
     is_all = (
@@ -88,7 +90,16 @@ def placed(access: Access, buffer: Buffer, shape: Sizes) -> Placed:
     )
     if is_all and access.shape == shape:
         return Placed(None, ())
-    return found
+    return _kept(found, buffer, rows)
+
+
+def _kept(part: Placed, buffer: Buffer, partitions: int | None) -> Placed:
+    """Of 8-bit floats the bits, as kernels put the bytes of other formats among them."""
+    dtype = buffer.tensor.dtype
+    is_byte = dtype.itemsize == 1 and jnp.issubdtype(dtype, jnp.floating)
+    if not is_byte or not isinstance(part.box, Box | Pattern):
+        return part
+    return Placed(Bitcast(part.box, dtype, dtype, partitions), part.starts)
 
 
 def _bitcast(access: Access, buffer: Buffer, shape: Sizes, dtype: np.dtype) -> Placed:

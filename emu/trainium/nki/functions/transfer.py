@@ -136,8 +136,6 @@ def row_wise(rows: Rows, tile: Handle, name: str) -> tuple[Access, Access]:
             name,
             f"the tile is {list(held.shape)}, must be {count} partitions of {each} elements",
         )
-    if held.dtype != table.dtype:
-        refuse(name, f"the tile is {held.dtype}, must be {table.dtype} as the tensor")
     return (
         operands.formed(table, (table.shape[0], each)),
         operands.formed(held, (count, each)),
