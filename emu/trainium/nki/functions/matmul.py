@@ -133,7 +133,7 @@ def nc_matmul(
     _check(left, right, name)
     if dst is not None:
         _check_destination(dst, name)
-    if is_transpose and not rows and _moves(right, is_moving_onezero):
+    if is_transpose and not rows and _moves(right):
         return _transposed(dst, left, dtype, name)
     parameters: dict[str, Any] = {}
     if not rows and (is_stationary_onezero or is_moving_onezero):
@@ -156,10 +156,9 @@ def nc_matmul(
     )
 
 
-def _moves(right: Access, is_moving_onezero: bool) -> bool:
+def _moves(right: Access) -> bool:
     """Whether the engine moves the stationary tile by an identity instead of multiplying."""
-    square = right.shape[0] == right.shape[1]
-    return is_moving_onezero and square and not is_older(current().device)
+    return right.shape[0] == right.shape[1] and not is_older(current().device)
 
 
 def _check_destination(dst: Handle, name: str) -> None:

@@ -235,5 +235,26 @@ def test_a_name_that_a_package_gives_to_a_kernel_is_the_kernel(tmp_path: Path):
         assert list(inspect.signature(kernel).parameters) == ["x"]
 
 
+def turned(x, identity):
+    """A transpose said as a product, into PSUM in the tile's own format."""
+    rows, columns = x.shape
+    tile = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)
+    ones = nl.ndarray(identity.shape, x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.dma_copy(dst=ones, src=identity)
+    moved = nl.ndarray((columns, rows), x.dtype, buffer=nl.psum)
+    nisa.nc_matmul(moved, stationary=tile, moving=ones, is_transpose=True)
+    result = nl.ndarray((columns, rows), x.dtype, buffer=nl.sbuf)
+    nisa.tensor_copy(result, moved)
+    out = nl.ndarray((columns, rows), x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=result)
+    return out
+
+
+def test_a_product_that_is_a_transpose_moves_elements_as_they_are():
+    x = drawn(16, 24).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(both(turned, x, np.eye(16, dtype=x.dtype)), x.T)
+
+
 def test_a_counted_range_is_a_sequence():
     assert sorted(random.Random(0).sample(Range(3, 6), 3)) == [3, 4, 5]
