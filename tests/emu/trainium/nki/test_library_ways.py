@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ from emu.trainium.nki.counting import Range
 from emu.trainium.nki.dtypes import PACKED
 from emu.trainium.nki.record import record
 from emu.trainium.nki.time import nki_time
+from emu.trainium.nki.tree import walk
 from tests.emu.trainium.nki.test_new_kernels import both, drawn, nisa, nl
 
 F32 = np.float32
@@ -112,7 +113,8 @@ def test_cores_exchange_parts_of_a_tile():
     np.testing.assert_array_equal(found, np.stack([x * x, x * x]))
     # No engine copies: a DMA takes the part where it lies.
     made = record(halves_exchanged, [x], api="nki", grid=(2,))
-    assert [each.name for each in made.body].count("nki.isa.tensor_copy") == 0
+    names = [operation.name for operation, _ in walk(made.body)]
+    assert "nki.isa.sendrecv" in names and "nki.isa.tensor_copy" not in names
 
 
 def sums_alone(x):
@@ -257,4 +259,4 @@ def test_a_product_that_is_a_transpose_moves_elements_as_they_are():
 
 
 def test_a_counted_range_is_a_sequence():
-    assert sorted(random.Random(0).sample(Range(3, 6), 3)) == [3, 4, 5]
+    assert isinstance(Range(3, 6), Sequence)
