@@ -5,11 +5,18 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
+from kernels.attention.check import Forms, Report, check
+from kernels.attention.clock import VariantTime, variant_time
+from kernels.attention.decode import Cache, decode
 from kernels.attention.dense import dense
+from kernels.attention.prefill import prefill
 from kernels.attention.reading import Reading, Score, read
-from kernels.masks.catalogue import Mask
+from kernels.masks import catalogue
+from kernels.masks.catalogue import Allowed, Mask, Positions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +73,99 @@ class Variant:
             q_offset=q_offset,
             dtype=dtype,
         )
+
+    def prefill(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        chips: int = 1,
+        placement: str = "auto",
+        scheme: str = "ring",
+        **options: Any,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Context-parallel prefill on a mesh of emulated Trainium chips.
+
+        Args:
+          q: `[batch, heads, queries, head_dim]`; query n is at position n.
+          k: `[batch, kv_heads, keys, head_dim]`.
+          v: `[batch, kv_heads, keys, value_dim]`.
+          chips: that the sequence is spread over.
+          placement: where tokens stand, one of `kernels.PLACEMENTS`, or `auto`, by the mask.
+          scheme: how chips exchange, see `kernels.ContextAttention`.
+          options: as for `kernels.attention.prefill.context_attention`.
+
+        Returns:
+          Output and log-sum-exp, as `dense`.
+        """
+        return prefill(
+            self.reading,
+            q,
+            k,
+            v,
+            chips=chips,
+            placement=placement,
+            scheme=scheme,
+            scale=self.scale,
+            **options,
+        )
+
+    def decode(
+        self, q: Any, cache: Cache, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Attention of the newest query on a region of the emulated wafer.
+
+        Args:
+          q: `[batch, heads, 1, head_dim]`, at the cache's last position.
+          cache: keys and values, `[batch, kv_heads, context, head_dim]` each.
+          options: `rows`, `parts` and `device`, as for `kernels.attention.decode.decode`.
+
+        Returns:
+          Output and log-sum-exp, as `dense`.
+        """
+        return decode(self.reading, q, cache, scale=self.scale, **options)
+
+    def time(self, **sizes: Any) -> VariantTime:
+        """The clock of both machines, from sizes alone.
+
+        Args:
+          sizes: `tokens`, `heads`, `kv_heads`, `head_dim`, `chips` and more, as for
+            `kernels.attention.clock.variant_time`.
+        """
+        return variant_time(self.name, self.reading, scale=self.scale, **sizes)
+
+    def check(self, **sizes: Any) -> Report:
+        """Compares all its forms at a small size.
+
+        Args:
+          sizes: `tokens`, `heads`, `chips`, `placements` and more, as for
+            `kernels.attention.check.check`.
+
+        Returns:
+          A report to print; `report.agrees` says whether all is well.
+        """
+
+        def prefilled(*operands: Any, **options: Any) -> tuple[Any, Any]:
+            # Tiles as small as the sizes, so that there are several.
+            return self.prefill(*operands, columns=8, lanes=2, **options)
+
+        forms = Forms(self._dense_of, prefilled, self.decode)
+        return check(self.name, forms, **sizes)
+
+    def _dense_of(
+        self, *operands: Any, only: np.ndarray | None = None, q_offset: int = 0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Dense attention to some of the keys."""
+        if only is None:
+            return self.dense(*operands, q_offset=q_offset)
+
+        def among(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+            return jnp.asarray(only)[k]
+
+        masks = [among] if self.mask is None else [among, self.mask]
+        some = dataclasses.replace(self, mask=catalogue.and_masks(*masks))
+        return some.dense(*operands, q_offset=q_offset)
 
     def __repr__(self) -> str:
         return f"<attention {self.name}>"

@@ -1,0 +1,177 @@
+"""Whether a variant's dense form, its prefill and its decode agree, at a small size."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from kernels.tokens.placement import PLACEMENTS
+
+Results: TypeAlias = tuple[Any, Any]
+"""Output `[batch, heads, queries, value_dim]` and log-sum-exp `[batch, heads, queries]`."""
+
+ROUNDING = 2e-6
+"""Of float32 sums over a few dozen keys, relative to the greatest value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two ways to the same numbers.
+
+    Attributes:
+      what: is compared with the dense form in float64.
+      out, sums: greatest difference of the output and of the log-sum-exp.
+      allowed: of either.
+    """
+
+    what: str
+    out: float
+    sums: float
+    allowed: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are as near as is allowed; a NaN is not."""
+        return self.out <= self.allowed and self.sums <= self.allowed
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `check` compared.
+
+    Attributes:
+      name: of the variant.
+      comparisons: in order.
+    """
+
+    name: str
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all of them do."""
+        return all(x.agrees for x in self.comparisons)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {'agrees' if self.agrees else 'DIFFERS'}"]
+        width = max(len(x.what) for x in self.comparisons)
+        for x in self.comparisons:
+            mark = "" if x.agrees else "  DIFFERS"
+            lines.append(
+                f"  {x.what:{width}}  output {x.out:.1e}, log-sum-exp {x.sums:.1e}, "
+                f"allowed {x.allowed:.1e}{mark}"
+            )
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms:
+    """A variant's forms, each a function of queries, keys and values that gives `Results`.
+
+    Attributes:
+      dense: also of `q_offset`, and of `only`, a mask of keys `[keys]`; in float64.
+      prefill: also of `chips` and `placement`.
+      decode: of the newest query.
+    """
+
+    dense: Callable[..., Results]
+    prefill: Callable[..., Results]
+    decode: Callable[..., Results]
+
+
+def check(
+    name: str,
+    forms: Forms,
+    *,
+    tokens: int = 24,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 8,
+    batch: int = 2,
+    chips: Sequence[int] = (1, 2, 4),
+    placements: Sequence[str] = PLACEMENTS,
+    seed: int = 0,
+) -> Report:
+    """Compares the forms on random operands.
+
+    Dense attention to the keys of three parts, taken apart at random and merged by their
+    log-sum-exps in both orders, must be that to all keys; every prefill and the decode of the last
+    token must be the dense form's.
+
+    Args:
+      name: of the variant.
+      forms: that are compared.
+      tokens, heads, kv_heads, head_dim, batch: of attention.
+      chips: sizes of the mesh.
+      placements: of tokens on more than one chip.
+      seed: of the operands.
+    """
+    rng = np.random.default_rng(seed)
+    counts = (heads, kv_heads, kv_heads)
+    q, k, v = (
+        rng.standard_normal((batch, count, tokens, head_dim)).astype(np.float32)
+        for count in counts
+    )
+    wanted = _numbers(forms.dense(q, k, v))
+    allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
+    found = [
+        _compared(f"keys merged {order}", merged, wanted, 1e-12)
+        for order, merged in _merged(forms, (q, k, v), rng)
+    ]
+    for count in chips:
+        # On one chip there is nowhere else to stand.
+        for placement in placements if count > 1 else placements[:1]:
+            given = forms.prefill(q, k, v, chips=count, placement=placement)
+            what = f"prefill on {count} chips, {placement}"
+            found.append(_compared(what, given, wanted, allowed))
+    newest = q[:, :, -1:]
+    given = forms.decode(newest, (k, v))
+    last = _numbers(forms.dense(newest, k, v, q_offset=tokens - 1))
+    found.append(_compared("decode of the last token", given, last, allowed))
+    return Report(name, tuple(found))
+
+
+def _merged(
+    forms: Forms, operands: tuple[np.ndarray, ...], rng: np.random.Generator
+) -> list[tuple[str, Results]]:
+    """Attention to the keys of three random parts, merged from the left and from the right."""
+    q, k, v = operands
+    part_of = rng.integers(0, 3, k.shape[2])
+    a, b, c = (_numbers(forms.dense(q, k, v, only=part_of == n)) for n in range(3))
+    return [
+        ("from the left", merge(merge(a, b), c)),
+        ("from the right", merge(a, merge(b, c))),
+    ]
+
+
+def merge(one: Results, other: Results) -> Results:
+    """Attention to the keys of two parts, of that to each; a part without keys is (0, -inf)."""
+    (out, sums), (of_other, other_sums) = one, other
+    greatest = np.maximum(sums, other_sums)
+    shift = np.where(np.isneginf(greatest), 0, greatest)
+    weight, other_weight = np.exp(sums - shift), np.exp(other_sums - shift)
+    total = weight + other_weight
+    safe = np.where(total == 0, 1, total)
+    mixed = out * weight[..., None] + of_other * other_weight[..., None]
+    log_sum_exp = np.where(total == 0, -np.inf, shift + np.log(safe))
+    return mixed / safe[..., None], log_sum_exp
+
+
+def _numbers(results: Results) -> tuple[np.ndarray, np.ndarray]:
+    out, sums = results
+    return np.asarray(out, np.float64), np.asarray(sums, np.float64)
+
+
+def _compared(what: str, given: Results, wanted: Results, allowed: float) -> Comparison:
+    differences = []
+    for one, other in zip(_numbers(given), _numbers(wanted), strict=True):
+        # -inf of both is no difference, and of one an infinite one.
+        same = one == other
+        apart = np.abs(np.where(same, 0, one) - np.where(same, 0, other))
+        differences.append(float(np.max(apart)))
+    out, sums = differences
+    return Comparison(what, out, sums, allowed)
+
+
+__all__ = ["Comparison", "Forms", "Report", "check", "merge"]

@@ -1,0 +1,164 @@
+"""A variant's time on both machines, from sizes alone."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from emu import BANDS, Sheet
+from emu.trainium import TRN3
+from emu.wse import WSE3
+from kernels.attention.decode import DecodeTime, decode_time
+from kernels.attention.decode_plan import DecodeSizes
+from kernels.attention.prefill import context_attention
+from kernels.attention.reading import Reading
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefillTime:
+    """The clock of a sequence's attention on a mesh of chips.
+
+    Attributes:
+      chips: that the sequence is spread over.
+      placed: where tokens stand on them.
+      seconds: by band, low being the shortest time.
+      busiest: engine that is busy longest, and bounds the time if nothing waits.
+      flops: floating-point operations of all chips.
+      bytes: moved on all chips, by memory or link.
+    """
+
+    chips: int
+    placed: str
+    seconds: dict[str, float]
+    busiest: str
+    flops: int
+    bytes: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantTime:
+    """Prefill of a sequence, and decode of the token at its end.
+
+    Attributes:
+      name: of the variant.
+      prefill: on Trainium.
+      decode: on the wafer.
+    """
+
+    name: str
+    prefill: PrefillTime
+    decode: DecodeTime
+
+    def __str__(self) -> str:
+        prefill, decode = self.prefill, self.decode
+        return "\n".join(
+            [
+                f"{self.name}",
+                f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}; "
+                f"{prefill.busiest} is busiest; {prefill.flops:,} FLOPs",
+                f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}; "
+                f"{decode.flops:,} FLOPs",
+            ]
+        )
+
+
+def _told(seconds: dict[str, float]) -> str:
+    nominal = seconds["nominal"] * 1e6
+    low, high = (seconds[band] * 1e6 for band in ("low", "high"))
+    return f"{nominal:,.1f} us ({low:,.1f} to {high:,.1f})"
+
+
+def prefill_time(
+    reading: Reading,
+    *,
+    q: tuple[int, ...],
+    k: tuple[int, ...],
+    sheet: Sheet = TRN3,
+    **options: Any,
+) -> PrefillTime:
+    """The time of `prefill` from shapes alone.
+
+    Args:
+      reading: the variant.
+      q: shape of the queries, `(batch, heads, queries, head_dim)`.
+      k: shape of keys and values, `(batch, kv_heads, keys, head_dim)`.
+      sheet: the chips' datasheet.
+      options: as for `context_attention`.
+
+    Raises:
+      CannotLower: arithmetic that no engine has, with the user's line.
+    """
+    attention = context_attention(reading, q=q, k=k, **options)
+    clocks = attention.read_bands(sheet)
+    clock = clocks["nominal"]
+    busy = clock.busy_ticks
+    return PrefillTime(
+        chips=attention.ranks,
+        placed=attention.placed,
+        seconds={band: clocks[band].seconds for band in BANDS},
+        busiest=max(busy, key=lambda engine: busy[engine]),
+        flops=clock.tally.flops,
+        bytes=clock.tally.by("bytes"),
+    )
+
+
+def variant_time(
+    name: str,
+    reading: Reading,
+    *,
+    tokens: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    batch: int = 1,
+    keys: int | None = None,
+    chips: int = 1,
+    scale: float | None = None,
+    dtype: str = "bfloat16",
+    chip: Sheet = TRN3,
+    wafer: Sheet = WSE3,
+    rows: int | None = None,
+    parts: int | None = None,
+    **options: Any,
+) -> VariantTime:
+    """The time of both machines.
+
+    Args:
+      name: of the variant.
+      reading: the variant.
+      tokens: queries of the prefill.
+      heads, kv_heads, head_dim, batch: of attention.
+      keys: of the prefill, and in the cache when the newest token is decoded; None: as many as
+        tokens.
+      chips: of the mesh.
+      scale: of the scores; None: `1 / sqrt(head_dim)`.
+      dtype: of queries, keys and values on both machines.
+      chip, wafer: datasheets.
+      rows, parts: of the region of the wafer; None: the fastest.
+      options: of the prefill: `placement`, `scheme` and others of `context_attention`.
+    """
+    count = tokens if keys is None else keys
+    prefill = prefill_time(
+        reading,
+        q=(batch, heads, tokens, head_dim),
+        k=(batch, kv_heads, count, head_dim),
+        sheet=chip,
+        chips=chips,
+        scale=scale,
+        dtype=jnp.dtype(dtype),
+        **options,
+    )
+    sizes = DecodeSizes(
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        context=count,
+        scale=scale,
+        dtype=dtype,
+    )
+    decode = decode_time(reading, sizes, rows=rows, parts=parts, sheet=wafer)
+    return VariantTime(name, prefill, decode)
+
+
+__all__ = ["PrefillTime", "VariantTime", "prefill_time", "variant_time"]
