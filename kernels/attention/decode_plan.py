@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from emu import Device, Known, Program, Sheet
 from emu.clock.reading import Reading as Clock
 from emu.errors import OutOfMemory
 from emu.lower import Elementwise
-from emu.wse import WSE3
+from emu.wse import WSE3, copy_into, sram_tile
 from emu.wse.lower import ARRIVING, DATA, KEPT, Argument, Leaf, Lowered, Tiles, lower
 from emu.wse.spaces import Sram
 from kernels.attention.newest_query import Attended, attended, read_mask
@@ -28,7 +29,7 @@ from kernels.refusal import refuse
 from kernels.wse.decode import sizes as checks
 from kernels.wse.decode.attention import Cache, attend_span, log_sum_exp
 from kernels.wse.decode.attention_map import AttentionMap, Span, spans
-from kernels.wse.decode.estimate import all_reduce_cycles
+from kernels.wse.decode.estimate import all_reduce_cycles, attention_cycles
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layout import deal
 from kernels.wse.decode.mapping import PE
@@ -106,6 +107,28 @@ class VariantOnPe:
             score = None
         return score, mask
 
+    def ranges(self, rows: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+        """First slot and live slots in every row; with slots `ahead`, behind the gap."""
+        keys = self.keys
+        if ahead:
+            assert keys.gap is not None
+            _, end = keys.gap
+            return spans(np.array([end]), keys.high.max(keepdims=True), rows)
+        return spans(keys.low, keys.high, rows)
+
+
+def slots_ahead(keys: Attended, rows: int) -> int:
+    """Slots before a gap, 0 if skipping it saves no slot of every row.
+
+    Sinks of 4 keys on 229 rows are in the first slot of 4 rows; as the others' first slot is gone
+    through too, the mask leaves it out.
+    """
+    if keys.gap is None:
+        return 0
+    start, end = keys.gap
+    ahead = -(-start // rows)
+    return ahead if end - ahead * rows >= rows else 0
+
 
 def variant_on_pe(reading: Reading, sizes: DecodeSizes) -> VariantOnPe:
     """Reads a variant's mask at the newest query.
@@ -129,10 +152,23 @@ def _check_sizes(sizes: DecodeSizes) -> None:
         )
 
 
-def map_of(variant: VariantOnPe, rows: int, parts: int) -> AttentionMap:
-    """The mapping on `rows` rows and `parts` columns a key/value head."""
+def map_of(variant: VariantOnPe, rows: int, parts: int, device: Device) -> AttentionMap:
+    """The mapping on `rows` rows and `parts` columns a key/value head, as `plan_on` may choose it.
+
+    Whether a gap is skipped is an estimate here.
+    """
+    whole = _map_of(variant, rows, parts, 0)
+    ahead = slots_ahead(variant.keys, rows)
+    if not ahead:
+        return whole
+    skipping = _map_of(variant, rows, parts, ahead)
+    is_less = attention_cycles(skipping, device) < attention_cycles(whole, device)
+    return skipping if is_less else whole
+
+
+def _map_of(variant: VariantOnPe, rows: int, parts: int, ahead: int) -> AttentionMap:
     sizes = variant.sizes
-    first, live = spans(variant.keys.low, variant.keys.high, rows)
+    first, live = variant.ranges(rows, ahead)
     scale = sizes.head_dim**-0.5 if sizes.scale is None else float(sizes.scale)
     return AttentionMap(
         batch=sizes.batch,
@@ -143,10 +179,11 @@ def map_of(variant: VariantOnPe, rows: int, parts: int) -> AttentionMap:
         context=sizes.context,
         rows=rows,
         parts=parts,
-        most_live=max(1, int(live.max())),
+        most_live=max(1, ahead + int(live.max())),
         last_first=int(first.max()),
         scale=scale,
         dtype=sizes.dtype,
+        ahead=ahead,
     )
 
 
@@ -175,15 +212,37 @@ class DecodePlan:
             q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any
         ) -> tuple[Sram, Sram]:
             nothing = self.variant.keys.nothing
-            hooks = Hooks(self.score, self.mask, tiles, nothing, self.shared)
             span = Span(first, live)
+            if self.map.ahead:
+                cache, tiles = self._joined(cache, tiles, first)
+                span = Span(None, live + jnp.int32(self.map.ahead))
+            hooks = Hooks(self.score, self.mask, tiles, nothing, self.shared)
             mean, sums = attend_span(self.map, q, cache, span, hooks)
             return mean, log_sum_exp(sums)
 
         tiles = {key: self._spec(*kept) for key, kept in self._kept.items()}
-        range_of = ("row",) if len(self.variant.keys.low) == 1 else PE
+        range_of = ("row",) if self._alike else PE
         specs = (("col",), PE, tiles, range_of, range_of)
         return Program(kernel, self.map.mesh, specs)
+
+    def _joined(self, cache: Cache, tiles: Tiles, first: Any) -> tuple[Cache, Tiles]:
+        """Copies of the slots before and behind the gap, side by side."""
+
+        def joined(x: Sram, axis: int) -> Sram:
+            ahead = self.map.ahead
+            shape = [self.map.slots if n == axis else x.shape[n] for n in range(2)]
+            dst = sram_tile(shape=tuple(shape), dtype=x.dtype.name)
+            before = lax.slice_in_dim(x, 0, ahead, axis=axis)
+            dst = copy_into(dst, before, 0, axis=axis)
+            behind = self.map.slots - ahead
+            behind = lax.dynamic_slice_in_dim(x, first, behind, axis=axis)
+            return copy_into(dst, behind, ahead, axis=axis)
+
+        of_slots = {}
+        for key, tile in tiles.items():
+            leaf, _ = self._kept[key]
+            of_slots[key] = joined(tile, 1) if leaf.shape[1] else tile
+        return {"k": joined(cache["k"], 1), "v": joined(cache["v"], 0)}, of_slots
 
     # --- what lies in a PE ---
 
@@ -262,11 +321,15 @@ class DecodePlan:
             found = np.moveaxis(found[0, 0], -1, 0)  # rows, queries, slots
         return np.ascontiguousarray(found if leaf.shape[1] else found[0])
 
+    @property
+    def _alike(self) -> bool:
+        """Whether all key/value heads have one range."""
+        return bool(self.map.ahead) or len(self.variant.keys.low) == 1
+
     def _ranges(self) -> tuple[Known, Known]:
         """First slot and live slots of every row, or of every PE."""
-        keys = self.variant.keys
-        first, live = spans(keys.low, keys.high, self.map.rows)
-        if len(keys.low) == 1:
+        first, live = self.variant.ranges(self.map.rows, self.map.ahead)
+        if self._alike:
             return Known(first[:, 0]), Known(live[:, 0])
         of_column = [np.repeat(each, self.map.parts, axis=1) for each in (first, live)]
         return Known(of_column[0]), Known(of_column[1])
@@ -343,7 +406,7 @@ class DecodePlan:
         Groups do not speak to each other, so its time is that of all, and their operations and
         bytes are `map.groups` times as many.
         """
-        if len(self.variant.keys.low) > 1:
+        if not self._alike:
             return self
         of_group = dataclasses.replace(
             self.map, batch=1, heads=self.map.queries, kv_heads=1
@@ -428,9 +491,20 @@ def own_cycles(
 
 
 def plan_on(variant: VariantOnPe, rows: int, parts: int, device: Device) -> DecodePlan:
-    """The plan on a given region."""
-    layout = map_of(variant, rows, parts)
+    """The plan on a given region; a gap is skipped where the clock says that it is faster."""
+    whole = _plan_of(variant, _map_of(variant, rows, parts, 0), device)
+    ahead = slots_ahead(variant.keys, rows)
+    if not ahead:
+        return whole
+    skipping = _plan_of(variant, _map_of(variant, rows, parts, ahead), device)
 
+    def ticks(plan: DecodePlan) -> int:
+        return plan.read(device, check_memory=False).end_ticks
+
+    return min(whole, skipping, key=ticks)
+
+
+def _plan_of(variant: VariantOnPe, layout: AttentionMap, device: Device) -> DecodePlan:
     @functools.cache
     def lowered(slots: int) -> tuple[Lowered | None, Lowered | None]:
         return variant.lowered(slots, device)

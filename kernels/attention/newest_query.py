@@ -29,12 +29,15 @@ class Attended:
     Attributes:
       low, high: `[1]` or `[batch * kv_heads]`, positions `[low, high)` beyond which no query of
         that key/value head attends to any key; one for all where they agree.
+      gap: positions `[from, to)`, the longest stretch within the range that nobody attends to where
+        the range begins at 0, such as that between sinks and a window; None: there is none.
       gaps: whether a query leaves out keys within its range.
       nothing: whether some query attends to no key.
     """
 
     low: np.ndarray
     high: np.ndarray
+    gap: tuple[int, int] | None
     gaps: bool
     nothing: bool
 
@@ -66,7 +69,7 @@ def attended(
       context: keys in the cache.
     """
     if mask is None:
-        return Attended(np.array([0]), np.array([context]), False, False)
+        return Attended(np.array([0]), np.array([context]), None, False, False)
     allowed = _allowed(mask, batch, heads, context)
     batches, all_heads, _ = allowed.shape
     if all_heads > 1:
@@ -88,7 +91,18 @@ def attended(
     if (low == low[0]).all() and (high == high[0]).all():
         low, high = low[:1], high[:1]
     nothing = not bool(np.all(np.any(allowed, axis=-1)))
-    return Attended(low, high, gaps, nothing)
+    gap = _longest_gap(np.any(of_group, axis=(0, 1))) if gaps else None
+    return Attended(low, high, gap, gaps, nothing)
+
+
+def _longest_gap(attended: np.ndarray) -> tuple[int, int] | None:
+    """Between two attended positions, if the first of all is 0."""
+    positions = np.flatnonzero(attended)
+    if len(positions) < 2 or positions[0] != 0:
+        return None
+    place = int(np.argmax(np.diff(positions)))
+    before, after = int(positions[place]), int(positions[place + 1])
+    return (before + 1, after) if after > before + 1 else None
 
 
 def _allowed(mask: Elementwise, batch: int, heads: int, context: int) -> np.ndarray:

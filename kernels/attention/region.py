@@ -13,7 +13,6 @@ import numpy as np
 
 from emu import Device
 from emu.errors import OutOfMemory
-from emu.wse.pe.laws import map_cycles, precision
 from emu.wse.regions import DoesNotFit
 from kernels.attention.decode_plan import (
     DecodePlan,
@@ -24,7 +23,7 @@ from kernels.attention.decode_plan import (
 )
 from kernels.refusal import refuse
 from kernels.wse.decode.attention_map import AttentionMap
-from kernels.wse.decode.estimate import all_reduce_cycles
+from kernels.wse.decode.estimate import attention_cycles
 
 # Heights that are tried, each a fixed ratio from the next; the estimate is flat around its least.
 ROW_CHOICES = 40
@@ -53,26 +52,6 @@ class _OwnCycles:
         return self.fixed + slots * self.each
 
 
-def estimated_cycles(layout: AttentionMap, device: Device) -> float:
-    """Rough cycles of a token without the variant's own arithmetic; the clock is the plan's."""
-    live = layout.most_live
-    scores = layout.queries * live
-    of_group = all_reduce_cycles(device, layout.parts, scores)
-    along_rows = [layout.queries, layout.queries * (layout.value_dims + 1)]
-    sums = sum(all_reduce_cycles(device, layout.rows, size) for size in along_rows)
-    kind = precision("float32", layout.dtype)
-    maps = map_cycles(device, layout.queries * layout.dims, live, kind)
-    maps = maps + map_cycles(device, scores, layout.value_dims, kind)
-    each = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
-    exponentials = layout.queries * layout.slot_share * each
-    # Gone through for the maximum, and again for the sum.
-    folds = 2 * scores * device.fold_cycles
-    # A line of one PE sums nothing.
-    of_group = 2 * of_group if layout.parts > 1 else 0
-    sums = sums if layout.rows > 1 else 0
-    return float(of_group + sums + float(maps) + exponentials + folds)
-
-
 def bands(layout: AttentionMap, device: Device) -> int | None:
     """Bands of rows that the region takes; None if the wafer has not as many."""
     a_band = device.grid_width // layout.parts
@@ -94,7 +73,7 @@ def regions(
         most = min(device.grid_height, sizes.context)
         heights = np.unique(np.geomspace(1, most, ROW_CHOICES).round().astype(int))
         for height in heights.tolist() if rows is None else [rows]:
-            layout = map_of(variant, height, width)
+            layout = map_of(variant, height, width, device)
             if bands(layout, device) is not None:
                 yield layout
 
@@ -127,7 +106,7 @@ def plan_decode(
 
     def cycles(layout: AttentionMap) -> float:
         of_variant, _ = own_cycles(layout, device, own.on)
-        return estimated_cycles(layout, device) + of_variant
+        return attention_cycles(layout, device) + of_variant
 
     least = None
     for layout in sorted(found, key=cycles):
@@ -167,4 +146,4 @@ def _refusal(
     )
 
 
-__all__ = ["bands", "estimated_cycles", "plan_decode", "regions"]
+__all__ = ["bands", "plan_decode", "regions"]

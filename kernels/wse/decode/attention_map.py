@@ -86,6 +86,8 @@ class AttentionMap:
       parts: columns per key/value head; divides `head_dim` and `value_dim`.
       most_live: slots of the fullest row.
       last_first: the first slot of the row that begins latest.
+      ahead: slots from the cache's first on that every row attends to besides, before a gap; they
+        are among `most_live`.
       scale: factor of a score.
       dtype: of the cache and the queries; sums are float32.
     """
@@ -102,6 +104,7 @@ class AttentionMap:
     last_first: int
     scale: float
     dtype: str = "float32"
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
@@ -154,7 +157,8 @@ class AttentionMap:
     @property
     def held_slots(self) -> int:
         """Slots of the cache in one PE: all positions, and a view from any row's first slot."""
-        return max(share_of(self.context, self.rows), self.last_first + self.slots)
+        viewed = self.slots - self.ahead
+        return max(share_of(self.context, self.rows), self.last_first + viewed)
 
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of the cache in one PE."""

@@ -5,9 +5,10 @@ scalar loops, and a fixed set-up per instruction.
 """
 
 from emu.datasheet import Device
-from emu.wse.pe.laws import call_cycles, map_cycles, precision
+from emu.wse.pe.laws import call_cycles, map_cycles, move_cycles, precision
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
+from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,
@@ -120,6 +121,43 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
     return sum(cycles)
 
 
+def attention_cycles(layout: AttentionMap, device: Device) -> float:
+    """Rough cycles of a token without the variant's own arithmetic; the clock is the plan's."""
+    live = layout.most_live
+    scores = layout.queries * live
+    of_group = all_reduce_cycles(device, layout.parts, scores)
+    along_rows = [layout.queries, layout.queries * (layout.value_dims + 1)]
+    sums = sum(all_reduce_cycles(device, layout.rows, size) for size in along_rows)
+    kind = precision("float32", layout.dtype)
+    maps = map_cycles(device, layout.queries * layout.dims, live, kind)
+    maps = maps + map_cycles(device, scores, layout.value_dims, kind)
+    each = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
+    exponentials = layout.queries * layout.slot_share * each
+    # Gone through for the maximum, and again for the sum.
+    folds = 2 * scores * device.fold_cycles
+    # A line of one PE sums nothing.
+    of_group = 2 * of_group if layout.parts > 1 else 0
+    sums = sums if layout.rows > 1 else 0
+    joined = _join_cycles(layout, device) if layout.ahead else 0
+    return float(of_group + sums + float(maps) + exponentials + folds + joined)
+
+
+def _join_cycles(layout: AttentionMap, device: Device) -> float:
+    """Of copying what lies before and behind a gap: keys, values, positions and a mask."""
+    slots = layout.slots
+    each_bytes = [
+        layout.dims * slots * layout.itemsize,
+        layout.value_dims * slots * layout.itemsize,
+        4 * slots,
+        2 * slots,
+    ]
+    # A part before the gap and one behind it.
+    copies = [
+        move_cycles(device, nbytes) + move_cycles(device, 0) for nbytes in each_bytes
+    ]
+    return float(sum(copies))
+
+
 def head_cycles(head: HeadMap, device: Device) -> float:
     """Estimated cycles of embedding, final norm, output head and arg-max."""
     fabric = wires(device)
@@ -135,4 +173,10 @@ def head_cycles(head: HeadMap, device: Device) -> float:
     return along_rows + along_columns + gemv + head.tokens * each_token
 
 
-__all__ = ["all_reduce_cycles", "head_cycles", "layer_cycles", "reduce_cycles"]
+__all__ = [
+    "all_reduce_cycles",
+    "attention_cycles",
+    "head_cycles",
+    "layer_cycles",
+    "reduce_cycles",
+]

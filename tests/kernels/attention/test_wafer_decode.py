@@ -106,6 +106,7 @@ IN_FLOAT64: dict[Function, Function] = {
         (capped, None),
         (biased, masks.window(11)),
         (relative, masks.sinks(3, 11)),
+        (alibi, masks.sinks(3, 4)),
         (None, masks.documents([20, 10, 15])),
         (alibi, random_by_head),
         (None, by_batch),
@@ -174,6 +175,21 @@ def test_fewer_live_slots_are_never_slower() -> None:
     times = [cycles(mask=masks.window(size)) for size in range(1, KEYS + 5, 6)]
     assert times == sorted(times) and times[0] < times[-1] == cycles()
     assert cycles(mask=masks.dilated(3)) > cycles()  # a mask on every PE
+
+
+def test_the_gap_between_sinks_and_window_is_skipped() -> None:
+    def plan(window: int) -> Any:
+        variant = variant_on_pe(read("mine", None, masks.sinks(3, window)), SIZES)
+        return plan_on(variant, ROWS, PARTS, WSE3.at())
+
+    # Of 9 slots the first and the last, where windows of 4 and of 40 keys in 5 rows lie.
+    near, far = plan(4), plan(40)
+    assert near.map.ahead == 1 and near.map.most_live == 2
+    assert far.map.ahead == 0 and far.map.most_live == 9
+    times = [plan(window).read().end_ticks for window in range(4, 40, 7)]
+    assert times == sorted(times) and times[0] < times[-1]
+    # From 42 on the window meets the sinks, and there is nothing to leave out.
+    assert plan(42).mask is None and plan(42).read().end_ticks == cycles()
 
 
 def test_more_arithmetic_is_never_faster() -> None:
