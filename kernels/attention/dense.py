@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kernels.attention.reading import Score
+from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Mask
-from kernels.refusal import refuse
 
 
 def dense(
@@ -54,11 +54,11 @@ def dense(
     Raises:
       LimitExceeded: shapes that do not fit together.
     """
-    _check_shapes(q, k, v)
     # A number of 64 bits exists in JAX only inside this block.
     is_wide = jnp.dtype(dtype).itemsize == 8
     with jax.enable_x64(True) if is_wide else contextlib.nullcontext():
         operands = [jnp.asarray(x).astype(dtype) for x in (q, k, v)]
+        check_shapes(*operands)
 
         # Compiled as a whole: operation by operation it takes ten times as long. Anew each time, as
         # the functions may hold arrays that have changed.
@@ -128,23 +128,6 @@ def _for_every_pair(
         of_indices = [0 if place == other else None for other in range(4)]
         found = jax.vmap(found, in_axes=(*[0] * scores, *of_indices))
     return found
-
-
-def _check_shapes(q: Any, k: Any, v: Any) -> None:
-    shapes = [tuple(jnp.shape(x)) for x in (q, k, v)]
-    named = ", ".join(f"{name} {list(shape)}" for name, shape in zip("qkv", shapes))
-    if any(len(shape) != 4 for shape in shapes):
-        refuse(f"attention: {named}, must be [batch, heads, tokens, head_dim]")
-    of_q, of_k, of_v = shapes
-    if of_k[:3] != of_v[:3] or of_q[0] != of_k[0] or of_q[3] != of_k[3]:
-        refuse(
-            f"attention: {named}; keys and values must be alike but in head_dim, and have the "
-            "batch and, the keys, the head_dim of the queries"
-        )
-    if of_k[1] == 0 or of_q[1] % of_k[1]:
-        refuse(
-            f"attention: {of_q[1]} query heads on {of_k[1]} key heads, must be a multiple"
-        )
 
 
 __all__ = ["dense"]

@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 
 from kernels import masks
 from kernels.attention.reading import Reading
+from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Allowed, Mask, Positions
-from kernels.refusal import refuse
 from kernels.trainium.context.attention import ContextAttention, Results
 
 
@@ -113,24 +113,6 @@ def context_attention(
     )
 
 
-def check_shapes(q: jax.Array, k: jax.Array, v: jax.Array) -> None:
-    """Refuses arrays that are not queries, keys and values of the same sequences."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 4:
-            refuse(
-                f"{name} has shape {x.shape}, must have four dimensions: batch, heads, tokens, "
-                "features"
-            )
-    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        refuse(f"q is {q.shape} and k {k.shape}, must agree in batch and features")
-    if k.shape[:3] != v.shape[:3]:
-        refuse(f"k is {k.shape} and v {v.shape}, must agree in batch, heads and tokens")
-    if q.shape[1] % k.shape[1]:
-        refuse(
-            f"q has {q.shape[1]} heads and k {k.shape[1]}, must be a multiple of them"
-        )
-
-
 def _within(keys: int) -> Mask:
     def real(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
         return k < keys
@@ -149,4 +131,4 @@ def _padded(x: jax.Array, missing: int) -> jax.Array:
     return jnp.pad(by_token, ((0, missing), (0, 0), (0, 0)))
 
 
-__all__ = ["check_shapes", "context_attention", "prefill"]
+__all__ = ["context_attention", "prefill"]

@@ -13,6 +13,7 @@ from kernels.attention.check import Forms, Report, check
 from kernels.attention.clock import VariantTime, variant_time
 from kernels.attention.decode import Cache, decode
 from kernels.attention.dense import dense
+from kernels.attention.explain import Explanation, explain
 from kernels.attention.prefill import prefill
 from kernels.attention.reading import Reading, Score, read
 from kernels.masks import catalogue
@@ -134,6 +135,14 @@ class Variant:
             `kernels.attention.clock.variant_time`.
         """
         return variant_time(self.name, self.reading, scale=self.scale, **sizes)
+
+    def explain(self, **sizes: Any) -> Explanation:
+        """Its live tiles, where its tokens stand and why, and what is done to every score.
+
+        Args:
+          sizes: `tokens`, `chips`, `heads` and more, as for `kernels.attention.explain.explain`.
+        """
+        return explain(self.name, self.reading, **sizes)
 
     def check(self, **sizes: Any) -> Report:
         """Compares all its forms at a small size.

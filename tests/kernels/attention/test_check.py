@@ -102,3 +102,17 @@ def test_time_is_of_both_machines_and_in_bands() -> None:
     name, prefill, decode = str(found).splitlines()
     assert name == "sliding_window" and "decode on 1 x 4 PEs" in decode
     assert f"prefill on 2 chips, {found.prefill.placed}" in prefill
+
+
+def test_explains_tiles_places_and_arithmetic() -> None:
+    """Of 8 x 8 tiles a window of 256 leaves the diagonal and two below it, one of them whole."""
+    capped = attention(variants.soft_cap(), mask=masks.window(256))
+    found = capped.explain(tokens=1024, chips=2)
+    assert (found.tiles, found.live, found.full) == (64, 8 + 7 + 6, 7)
+    assert found.scores[found.placed] == min(found.scores.values())
+    assert found.on_score == (
+        ("div", "Vector Engine"),
+        ("tanh", "Scalar Engine"),
+        ("mul", "Vector Engine"),
+    )
+    assert "21 of 64 live (32.8%), 7 full" in str(found)
