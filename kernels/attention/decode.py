@@ -17,7 +17,12 @@ Cache = tuple[Array, Array]
 """Keys and values, `[batch, kv_heads, context, dim]` each."""
 
 
-def sizes_of(q: Array, cache: Cache, scale: float | None = None) -> DecodeSizes:
+def sizes_of(
+    q: Array,
+    cache: Cache,
+    scale: float | None = None,
+    position: int | None = None,
+) -> DecodeSizes:
     """The sizes of a query and a cache.
 
     Raises:
@@ -41,6 +46,7 @@ def sizes_of(q: Array, cache: Cache, scale: float | None = None) -> DecodeSizes:
         head_dim=dim,
         value_dim=of_values[3],
         context=of_keys[2],
+        position=position,
         scale=scale,
         dtype=np.dtype(k.dtype).name,
     )
@@ -54,18 +60,20 @@ def decode(
     rows: int | None = None,
     parts: int | None = None,
     scale: float | None = None,
+    position: int | None = None,
     device: Device | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Attention of the newest query over a cache, on a region of the wafer.
 
     Args:
       reading: the variant.
-      q: `[batch, heads, 1, head_dim]`, the query at the cache's last position; query heads
-        `h * g` to `h * g + g - 1` share key/value head `h`.
+      q: `[batch, heads, 1, head_dim]`, one query; query heads `h * g` to `h * g + g - 1` share
+        key/value head `h`.
       cache: keys and values, `[batch, kv_heads, context, head_dim]` and `[..., value_dim]`, in the
         dtype in which PEs are to hold them.
       rows, parts: height of the region and columns of a key/value head; default: the fastest.
       scale: factor of a score; default `head_dim ** -0.5`.
+      position: of the query; default the cache's last one.
       device: the wafer; default a WSE-3.
 
     Returns:
@@ -77,7 +85,7 @@ def decode(
       DoesNotFit: no region has room.
     """
     device = WSE3.at() if device is None else device
-    variant = variant_on_pe(reading, sizes_of(q, cache, scale))
+    variant = variant_on_pe(reading, sizes_of(q, cache, scale, position))
     plan = plan_decode(variant, device=device, rows=rows, parts=parts)
     return plan.run(q, *cache)
 

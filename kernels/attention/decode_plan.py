@@ -44,7 +44,8 @@ class DecodeSizes:
     Attributes:
       batch, heads, kv_heads: `kv_heads` divides `heads`.
       head_dim, value_dim: of queries and keys, and of values; default alike.
-      context: keys in the cache, the newest of which is the query's own.
+      context: keys in the cache.
+      position: of the query; default that of the newest key, which then is the query's own.
       scale: factor of a score; default `head_dim ** -0.5`.
       dtype: of cache and queries: float32, float16 or bfloat16.
     """
@@ -55,8 +56,14 @@ class DecodeSizes:
     head_dim: int
     value_dim: int | None = None
     context: int
+    position: int | None = None
     scale: float | None = None
     dtype: str = "float32"
+
+    @property
+    def query(self) -> int:
+        """Position of the query."""
+        return self.context - 1 if self.position is None else self.position
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,12 +87,12 @@ class VariantOnPe:
         """Score and mask on tiles of so many slots."""
         sizes = self.sizes
         queries = sizes.heads // sizes.kv_heads
-        last = sizes.context - 1
+        query, last = sizes.query, sizes.context - 1
         arguments: Mapping[str, Argument] = {
             "s": Argument(DATA, rows=True, slots=True),
             "b": Argument(KEPT, bounds=(0, sizes.batch - 1)),
             "h": Argument(KEPT, rows=True, bounds=(0, sizes.heads - 1)),
-            "q": Argument(ARRIVING, bounds=(last, last)),
+            "q": Argument(ARRIVING, bounds=(query, query)),
             "k": Argument(KEPT, slots=True, bounds=(0, last)),
         }
 
@@ -138,7 +145,14 @@ def variant_on_pe(reading: Reading, sizes: DecodeSizes) -> VariantOnPe:
     """
     _check_sizes(sizes)
     mask = None if reading.mask is None else read_mask(reading.mask, reading.name)
-    keys = attended(mask, sizes.batch, sizes.heads, sizes.kv_heads, sizes.context)
+    keys = attended(
+        mask,
+        sizes.batch,
+        sizes.heads,
+        sizes.kv_heads,
+        sizes.context,
+        sizes.query,
+    )
     return VariantOnPe(sizes, reading.score, mask, keys)
 
 
@@ -146,6 +160,7 @@ def _check_sizes(sizes: DecodeSizes) -> None:
     names = ("batch", "heads", "kv_heads", "head_dim", "context")
     checks.check_whole(sizes, *names)
     checks.check_dtype(sizes.dtype)
+    checks.within("position", sizes.query, 0, checks.MOST)
     if sizes.heads % sizes.kv_heads:
         refuse(
             f"{sizes.heads} heads must be a multiple of {sizes.kv_heads} key/value heads"
@@ -286,7 +301,7 @@ class DecodePlan:
         along = {
             "b": np.arange(layout.batch),
             "h": np.arange(layout.heads),
-            "q": np.array([layout.context - 1]),
+            "q": np.array([self.variant.sizes.query]),
             "k": np.arange(layout.context),
         }
         used = {

@@ -59,18 +59,24 @@ def read_mask(mask: Mask, name: str) -> Elementwise:
 
 
 def attended(
-    mask: Elementwise | None, batch: int, heads: int, kv_heads: int, context: int
+    mask: Elementwise | None,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    context: int,
+    query: int,
 ) -> Attended:
-    """The keys of the query at position `context - 1`.
+    """The keys of one query.
 
     Args:
       mask: of `b, h, q, k`; None: all.
       batch, heads, kv_heads: how many there are of each.
       context: keys in the cache.
+      query: position of the query.
     """
     if mask is None:
         return Attended(np.array([0]), np.array([context]), None, False, False)
-    allowed = _allowed(mask, batch, heads, context)
+    allowed = _allowed(mask, batch, heads, context, query)
     batches, all_heads, _ = allowed.shape
     if all_heads > 1:
         allowed = allowed.reshape(batches, kv_heads, heads // kv_heads, context)
@@ -105,12 +111,14 @@ def _longest_gap(attended: np.ndarray) -> tuple[int, int] | None:
     return (before + 1, after) if after > before + 1 else None
 
 
-def _allowed(mask: Elementwise, batch: int, heads: int, context: int) -> np.ndarray:
+def _allowed(
+    mask: Elementwise, batch: int, heads: int, context: int, query: int
+) -> np.ndarray:
     """Whether each key is attended to, `[batch or 1, heads or 1, context]`."""
     along = {
         "b": np.arange(batch),
         "h": np.arange(heads),
-        "q": np.array([context - 1]),
+        "q": np.array([query]),
         "k": np.arange(context),
     }
     used = {

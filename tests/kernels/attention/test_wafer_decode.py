@@ -67,14 +67,16 @@ def range_by_batch(b: Any, h: Any, q: Any, k: Any) -> Any:
     return q - k < 9 * (b + 1)
 
 
-def dense(score: Function | None, mask: Function | None) -> tuple[Any, Any]:
-    """float64 attention of the last position."""
+def dense(
+    score: Function | None, mask: Function | None, position: int = KEYS - 1
+) -> tuple[Any, Any]:
+    """float64 attention of one position."""
     group = HEADS // KV_HEADS
     keys, values = (np.repeat(x, group, 1).astype(np.float64) for x in (K, V))
     s = np.einsum("bhqd,bhkd->bhqk", Q.astype(np.float64), keys) / np.sqrt(DIM)
     b = np.arange(BATCH)[:, None, None, None]
     h = np.arange(HEADS)[None, :, None, None]
-    q, k = np.array(KEYS - 1), np.arange(KEYS)
+    q, k = np.array(position), np.arange(KEYS)
     if score is not None:
         s = score(s, b, h, q, k)
     allowed = np.ones(s.shape, bool) if mask is None else mask(b, h, q, k)
@@ -116,8 +118,8 @@ IN_FLOAT64: dict[Function, Function] = {
 def test_values_and_log_sum_exp(score: Function | None, mask: Function | None) -> None:
     variant = read("mine", score, mask)
     out, lse = decode(variant, Q, (K, V), rows=ROWS, parts=PARTS)
-    of = [x and IN_FLOAT64.get(x, x) for x in (score, mask)]
-    expected, expected_lse = dense(*of)
+    score, mask = (x and IN_FLOAT64.get(x, x) for x in (score, mask))
+    expected, expected_lse = dense(score, mask)
     assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
     assert (np.isneginf(lse) == np.isneginf(expected_lse)).all()
     some = np.isfinite(expected_lse)
@@ -135,6 +137,14 @@ def test_keys_that_are_not_attended_may_hold_anything(mask: Function) -> None:
     expected, expected_lse = dense(IN_FLOAT64[capped], mask)
     assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
     np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("position", [20, 60])
+def test_a_query_elsewhere_than_at_the_newest_key(position: int) -> None:
+    variant = read("mine", alibi, masks.causal)
+    out, _ = decode(variant, Q, (K, V), rows=ROWS, parts=PARTS, position=position)
+    expected, _ = dense(IN_FLOAT64[alibi], masks.causal, position)
+    assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
 
 
 def test_bfloat16_is_near() -> None:
