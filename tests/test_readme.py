@@ -74,6 +74,29 @@ def test_an_nki_kernel_by_the_command_line():
     assert lines[-1].endswith(after.partition(", ")[2])
 
 
+def test_an_attention_variant_by_the_command_line(tmp_path):
+    code, shown = example("Write your own attention variant in ten lines")
+    (tmp_path / "mine.py").write_text(code)
+    command, *expected = shown
+    words = command.removeprefix("$ trn-wse ").split()
+    done = subprocess.run(
+        # Errors are roundings, and take as long to compute as all else.
+        [sys.executable, "-m", f"experiments.{words[0]}", *words[1:], "--no-values"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    is_error = re.compile(r"\d\.\de-\d\d")
+    told = [[w for w in line.split() if not is_error.fullmatch(w)] for line in expected]
+    found = [line.split() for line in done.stdout.splitlines()]
+    rule = ("─",)
+    assert [w for w in found if not (w and w[0].startswith(rule))] == [
+        w for w in told if not (w and w[0].startswith(rule))
+    ]
+
+
 def test_attention_over_chips():
     code, expected = example("Spread attention over chips you don't have")
     assert printed(code) == expected

@@ -37,7 +37,8 @@ def show(
     rows: Sequence[Row], base_s: float | None, title: str, console: Console
 ) -> None:
     """Prints the variants."""
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    console.print(title, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ("variant", "placement", "bound"):
         table.add_column(name, no_wrap=True)
     for name in ("error", "prefill ms", "x full", "TFLOP", "HBM GB", "live", "masked"):
