@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from emu.trainium import TRN3
 from experiments.variants.request import Asked
+from kernels.attention.clock import VariantTime
 from kernels.attention.prefill import prefill
-from kernels.attention.timing import PrefillTime, prefill_time
 from kernels.attention.variant import Variant
 from kernels.trainium.context.scoring import ScorePlan
 from kernels.variants import Sizes
@@ -26,12 +25,12 @@ class Row:
       name: of the variant.
       error: largest difference of the prefill's output from the dense oracle's, over the largest
         value; None where it was not computed.
-      prefill: its clock.
+      clock: of both machines.
     """
 
     name: str
     error: float | None
-    prefill: PrefillTime
+    clock: VariantTime
 
 
 def check(asked: Asked, sizes: Sizes) -> None:
@@ -51,21 +50,21 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool)
 
     Args:
       asked: which.
-      sizes: of the prefill that is timed.
+      sizes: of the prefill that is timed, and of the cache behind which a token is decoded.
       chips, cores: of its mesh.
       values: whether its values are computed too, at the size `SMALL`.
     """
     with asked.errors_in_one_line():
         variant, own = asked.of(sizes)
-        q, k = own.shapes
-        clock = prefill_time(
-            variant.reading,
-            TRN3,
-            q=q,
-            k=k,
+        clock = variant.time(
+            tokens=own.tokens,
+            heads=own.heads,
+            kv_heads=own.kv_heads,
+            head_dim=own.head_dim,
+            batch=own.batch,
+            keys=own.keys,
             chips=chips,
             cores=cores,
-            scale=variant.scale,
         )
         error = _error(*asked.of(SMALL)) if values else None
     return Row(asked.name, error, clock)

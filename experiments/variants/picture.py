@@ -14,11 +14,11 @@ from experiments.variants.measure import Row  # noqa: E402
 
 def draw(rows: Sequence[Row], base_s: float, title: str, path: pathlib.Path) -> None:
     """Writes a bar for each variant, shortest first, with its band, as a PNG."""
-    ordered = sorted(rows, key=lambda row: row.prefill.seconds["nominal"])
+    ordered = sorted(rows, key=lambda row: row.clock.prefill.seconds["nominal"])
     height = 1.6 + 0.32 * len(ordered)
     figure, ax = plt.subplots(figsize=(9, height), constrained_layout=True)
     for place, row in enumerate(ordered):
-        seconds = row.prefill.seconds
+        seconds = row.clock.prefill.seconds
         nominal = seconds["nominal"] / base_s
         low, high = seconds["low"] / base_s, seconds["high"] / base_s
         ax.barh(place, nominal, color="tab:blue", height=0.7)

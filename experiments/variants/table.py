@@ -26,38 +26,54 @@ HEADING = (
     "hops",
     "bound",
     "bound_busy",
+    "decode_low_s",
+    "decode_s",
+    "decode_high_s",
+    "decode_pes",
+    "decode_flops",
 )
 LEGEND = """\
 error: of the prefill's output against dense float64 attention, over the largest value, at a small
 size; prefill: one layer, low - nominal - high; x full: over full attention of the same size; live:
-pairs of tiles that are worked on, and of them those that need a mask; bound: the busiest engine"""
+pairs of tiles that are worked on, and of them those that need a mask; bound: the busiest engine;
+decode: attention of the token behind so long a cache, on the fastest region of a WSE-3"""
 
 
 def show(
     rows: Sequence[Row], base_s: float | None, title: str, console: Console
 ) -> None:
     """Prints the variants."""
-    console.print(title, highlight=False)
+    console.print(title, highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("variant", "placement", "bound"):
         table.add_column(name, no_wrap=True)
-    for name in ("error", "prefill ms", "x full", "TFLOP", "HBM GB", "live", "masked"):
+    for name in (
+        "error",
+        "prefill ms",
+        "x full",
+        "TFLOP",
+        "HBM GB",
+        "live",
+        "masked",
+        "decode us",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        clock = row.prefill
+        clock, decode = row.clock.prefill, row.clock.decode
         live = clock.live_tiles / clock.tiles
         masked = (clock.live_tiles - clock.full_tiles) / max(1, clock.live_tiles)
         table.add_row(
             row.name,
-            clock.placement,
+            clock.placed,
             f"{clock.bound} {clock.busy[clock.bound]:.0%}",
             "" if row.error is None else f"{row.error:.1e}",
-            " - ".join(f"{seconds * 1e3:.3f}" for seconds in clock.seconds.values()),
+            " - ".join(f"{seconds * 1e3:.2f}" for seconds in clock.seconds.values()),
             "" if base_s is None else f"{clock.seconds['nominal'] / base_s:.3f}",
             f"{clock.flops / 1e12:.2f}",
             f"{clock.hbm_bytes / 1e9:.1f}",
             f"{live:.1%}",
             f"{masked:.0%}",
+            " - ".join(f"{seconds * 1e6:.1f}" for seconds in decode.seconds.values()),
         )
     console.print(table)
     console.print(LEGEND, highlight=False)
@@ -65,7 +81,8 @@ def show(
 
 def line(row: Row, base_s: float | None) -> list[Any]:
     """A row of `variants.csv`, in the order of `HEADING`."""
-    clock = row.prefill
+    clock = row.clock.prefill
+    decode = row.clock.decode
     nominal = clock.seconds["nominal"]
     return [
         row.name,
@@ -80,10 +97,15 @@ def line(row: Row, base_s: float | None) -> list[Any]:
         clock.tiles,
         clock.live_tiles,
         clock.full_tiles,
-        clock.placement,
+        clock.placed,
         clock.hops,
         clock.bound,
         clock.busy[clock.bound],
+        decode.seconds["low"],
+        decode.seconds["nominal"],
+        decode.seconds["high"],
+        decode.rows * decode.cols,
+        decode.flops,
     ]
 
 

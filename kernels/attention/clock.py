@@ -5,34 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from emu import BANDS, Sheet
+from emu import Sheet
 from emu.trainium import TRN3
 from emu.wse import WSE3
 from kernels.attention.decode import DecodeTime, decode_time
 from kernels.attention.decode_plan import DecodeSizes
-from kernels.attention.prefill import context_attention
+from kernels.attention.prefill_time import PrefillTime, prefill_time
 from kernels.attention.reading import Reading
-
-
-@dataclasses.dataclass(frozen=True)
-class PrefillTime:
-    """The clock of a sequence's attention on a mesh of chips.
-
-    Attributes:
-      chips: that the sequence is spread over.
-      placed: where tokens stand on them.
-      seconds: by band, low being the shortest time.
-      busiest: engine that is busy longest, and bounds the time if nothing waits.
-      flops: floating-point operations of all chips.
-      bytes: moved on all chips, by memory or link.
-    """
-
-    chips: int
-    placed: str
-    seconds: dict[str, float]
-    busiest: str
-    flops: int
-    bytes: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +34,7 @@ class VariantTime:
             [
                 f"{self.name}",
                 f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}; "
-                f"{prefill.busiest} is busiest; {prefill.flops:,} FLOPs",
+                f"{prefill.bound} is busiest; {prefill.flops:,} FLOPs",
                 f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}; "
                 f"{decode.flops:,} FLOPs",
             ]
@@ -66,40 +45,6 @@ def _told(seconds: dict[str, float]) -> str:
     nominal = seconds["nominal"] * 1e6
     low, high = (seconds[band] * 1e6 for band in ("low", "high"))
     return f"{nominal:,.1f} us ({low:,.1f} to {high:,.1f})"
-
-
-def prefill_time(
-    reading: Reading,
-    *,
-    q: tuple[int, ...],
-    k: tuple[int, ...],
-    sheet: Sheet = TRN3,
-    **options: Any,
-) -> PrefillTime:
-    """The time of `prefill` from shapes alone.
-
-    Args:
-      reading: the variant.
-      q: shape of the queries, `(batch, heads, queries, head_dim)`.
-      k: shape of keys and values, `(batch, kv_heads, keys, head_dim)`.
-      sheet: the chips' datasheet.
-      options: as for `context_attention`.
-
-    Raises:
-      CannotLower: arithmetic that no engine has, with the user's line.
-    """
-    attention = context_attention(reading, q=q, k=k, **options)
-    clocks = attention.read_bands(sheet)
-    clock = clocks["nominal"]
-    busy = clock.busy_ticks
-    return PrefillTime(
-        chips=attention.ranks,
-        placed=attention.placed,
-        seconds={band: clocks[band].seconds for band in BANDS},
-        busiest=max(busy, key=lambda engine: busy[engine]),
-        flops=clock.tally.flops,
-        bytes=clock.tally.by("bytes"),
-    )
 
 
 def variant_time(
@@ -113,6 +58,7 @@ def variant_time(
     batch: int = 1,
     keys: int | None = None,
     chips: int = 1,
+    cores: int = 1,
     scale: float | None = None,
     dtype: str = "bfloat16",
     chip: Sheet = TRN3,
@@ -130,7 +76,7 @@ def variant_time(
       heads, kv_heads, head_dim, batch: of attention.
       keys: of the prefill, and in the cache when the newest token is decoded; None: as many as
         tokens.
-      chips: of the mesh.
+      chips, cores: of the mesh, cores of each chip; they share the heads of the prefill.
       scale: of the scores; None: `1 / sqrt(head_dim)`.
       dtype: of queries, keys and values on both machines.
       chip, wafer: datasheets.
@@ -144,6 +90,7 @@ def variant_time(
         k=(batch, kv_heads, count, head_dim),
         sheet=chip,
         chips=chips,
+        cores=cores,
         scale=scale,
         dtype=jnp.dtype(dtype),
         **options,
@@ -161,4 +108,4 @@ def variant_time(
     return VariantTime(name, prefill, decode)
 
 
-__all__ = ["PrefillTime", "VariantTime", "prefill_time", "variant_time"]
+__all__ = ["VariantTime", "variant_time"]

@@ -1,13 +1,13 @@
 """What a variant's prefill takes on a mesh of chips: time, work, and which tiles are live."""
 
 import dataclasses
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from emu import Sheet
-from emu.annotations import DType
 from emu.datasheet import BANDS
+from emu.trainium import TRN3
 from kernels.attention.prefill import context_attention
 from kernels.attention.reading import Reading
 from kernels.masks.tile_map import DEAD, FULL
@@ -22,7 +22,7 @@ class PrefillTime:
     Attributes:
       machine: that it was read for.
       chips, cores: of the mesh, cores of each chip.
-      placement: of tokens.
+      placed: where tokens stand.
       hops: sources that a chip meets on the ring, its own included; None for other schemes.
       seconds: by band, of the slowest core.
       flops: of all cores, by the instructions that ran.
@@ -36,7 +36,7 @@ class PrefillTime:
     machine: str
     chips: int
     cores: int
-    placement: str
+    placed: str
     hops: int | None
     seconds: dict[str, float]
     flops: int
@@ -55,27 +55,23 @@ class PrefillTime:
 
 def prefill_time(
     reading: Reading,
-    sheet: Sheet,
     *,
     q: tuple[int, ...],
     k: tuple[int, ...],
-    chips: int,
+    sheet: Sheet = TRN3,
+    chips: int = 1,
     cores: int = 1,
-    dtype: DType = jnp.bfloat16,
-    bands: bool = True,
-    **options: object,
+    **options: Any,
 ) -> PrefillTime:
     """Reads the clock of a variant's prefill, without data.
 
     Args:
       reading: the variant.
-      sheet: of the machine.
       q: sizes of the queries, `(batch, heads, queries, head_dim)`.
       k: sizes of the keys, `(batch, kv_heads, keys, head_dim)`; fewer heads than cores stand on
         several of them.
+      sheet: of the machine.
       chips, cores: of the mesh, cores of each chip; they share its heads.
-      dtype: of queries, keys and values.
-      bands: whether the shortest and the longest time are read too.
       options: as for `context_attention`.
 
     Raises:
@@ -89,13 +85,9 @@ def prefill_time(
         k=(batch, of_cores, keys, head_dim),
         chips=chips,
         cores=cores,
-        dtype=dtype,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
-    if bands:
-        readings = attention.read_bands(sheet)
-    else:
-        readings = {"nominal": attention.read(sheet.at())}
+    readings = attention.read_bands(sheet)
     nominal = readings["nominal"]
     moved = nominal.tally.by("bytes")
     ends = nominal.end_ticks
@@ -104,9 +96,9 @@ def prefill_time(
         machine=nominal.machine,
         chips=chips,
         cores=cores,
-        placement=attention.placed,
+        placed=attention.placed,
         hops=_hops(attention),
-        seconds={band: readings[band].seconds for band in BANDS if band in readings},
+        seconds={band: readings[band].seconds for band in BANDS},
         flops=nominal.tally.flops,
         hbm_bytes=sum(n for name, n in moved.items() if name.startswith("hbm")),
         link_bytes=nominal.tally.by("other").get("link_bytes", 0),
