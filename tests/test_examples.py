@@ -44,6 +44,16 @@ def mask_over_chips(printed):
     )  # documents need a neighbour
 
 
+def attention_variant(printed):
+    errors = [float(x) for x in re.findall(r": error (\S+)$", printed, re.MULTILINE)]
+    assert len(errors) == 2
+    assert max(errors) < 2e-6
+    prefills = re.findall(r"prefill on 8 chips, \w+: (\S+) us", printed)
+    capped, plain = map(float, prefills)
+    assert plain < capped
+    assert "depends on the score's value" in printed
+
+
 def fabric_program(printed):
     assert "every PE has the sum: True" in printed
     pes = [int(count) for count in re.findall(r"^ +(\d+) PEs: ", printed, re.MULTILINE)]
@@ -78,6 +88,7 @@ CHECKS = (
     first_kernel,
     read_a_timeline,
     mask_over_chips,
+    attention_variant,
     fabric_program,
     both_machines,
     how_far_to_believe_it,
