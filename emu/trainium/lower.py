@@ -16,7 +16,7 @@ issued when it is met but with the one that follows, where nobody else reads wha
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -113,12 +113,14 @@ class Waiting:
       op: of the Vector Engine.
       by: the number or the column.
       reverse: whether `by` is on the left.
+      engine: that issues it, if nothing that follows takes it along.
     """
 
     src: OnChip
     op: str
     by: Number | Column
     reverse: bool
+    engine: str = "vector"
 
 
 Values: TypeAlias = dict[int, Value | Waiting]
@@ -133,11 +135,14 @@ class Lowering:
       function: whose operations.
       values: what is known of its slots; results are added.
       new: makes a tile in SBUF of a shape and dtype.
+      engine: of arithmetic, `vector` or `gpsimd`, which cannot read PSUM and takes no operator
+        along with that between two tiles.
     """
 
     function: Elementwise
     values: Values
     new: Callable[[tuple[int, ...], DType], Sbuf]
+    engine: str = "vector"
 
     def value(self, operand: Operand) -> Value:
         """An operand with nothing waiting."""
@@ -229,9 +234,9 @@ class Lowering:
             return self._two_operators(wide, op, by, reverse, dtype)
         assert not isinstance(wide, (Number, Column))
         if dtype == np.bool_:
-            waiting = Waiting(wide, op, by, reverse)
+            waiting = Waiting(wide, op, by, reverse, self.engine)
             return self._issued(waiting, TRUTH)
-        return Waiting(wide, op, by, reverse)
+        return Waiting(wide, op, by, reverse, self.engine)
 
     def _of_columns(
         self,
@@ -244,11 +249,13 @@ class Lowering:
         left, right = self._settled(left), self._settled(right)
         if isinstance(left, Column) and isinstance(right, Column):
             dst = self.new(left.tile.shape, held(dtype))
-            return Column(tensor_tensor(dst, left.tile, right.tile, op=op))
+            return Column(
+                tensor_tensor(dst, left.tile, right.tile, op=op, engine=self.engine)
+            )
         reverse = isinstance(right, Column)
         column, number = (right, left) if reverse else (left, right)
         assert isinstance(column, Column) and isinstance(number, Number)
-        waiting = Waiting(column.tile, op, number, reverse)
+        waiting = Waiting(column.tile, op, number, reverse, self.engine)
         issued = self._issued(waiting, held(dtype))
         return Column(issued)
 
@@ -264,9 +271,12 @@ class Lowering:
         other = self._settled(second)
         assert not isinstance(other, (Number, Column))
         dst = self.new(other.shape, held(dtype))
+        if self.engine != "vector":
+            first = self._settled(first)
         if not isinstance(first, Waiting):
             assert not isinstance(first, (Number, Column))
-            return tensor_tensor(dst, first, other, op=op)
+            left, right = (other, first) if reverse else (first, other)
+            return tensor_tensor(dst, left, right, op=op, engine=self.engine)
         if isinstance(first.by, Column):
             return scalar_tensor_tensor(
                 dst,
@@ -311,6 +321,7 @@ class Lowering:
                     op1=op,
                     value1=by.value,
                     reverse1=reverse,
+                    engine=self.engine,
                 )
             return tensor_scalar(
                 dst,
@@ -321,6 +332,7 @@ class Lowering:
                 op1=op,
                 value1=by.value,
                 reverse1=reverse,
+                engine=self.engine,
             )
         if isinstance(first.by, Number):
             return tensor_immediate_scalar(
@@ -332,6 +344,7 @@ class Lowering:
                 op1=op,
                 reverse0=first.reverse,
                 reverse1=reverse,
+                engine=self.engine,
             )
         return tensor_scalars(
             dst,
@@ -342,6 +355,7 @@ class Lowering:
             op1=op,
             reverse0=first.reverse,
             reverse1=reverse,
+            engine=self.engine,
         )
 
     def _activated(self, op: str, operand: Operand) -> Value:
@@ -411,6 +425,7 @@ class Lowering:
                 waiting.by.tile,
                 op=waiting.op,
                 reverse=waiting.reverse,
+                engine=waiting.engine,
             )
         return tensor_immediate(
             dst,
@@ -418,6 +433,7 @@ class Lowering:
             op=waiting.op,
             value=waiting.by.value,
             reverse=waiting.reverse,
+            engine=waiting.engine,
         )
 
     def _copied(self, value: Value, shape: tuple[int, ...]) -> Sbuf:
@@ -517,18 +533,6 @@ def _check_conversion(function: Elementwise, operation: Operation) -> None:
         )
 
 
-def instructions(operations: Sequence[Operation]) -> dict[str, str]:
-    """Which engine each primitive of some operations lands on, for a report."""
-    engines = {}
-    for operation in operations:
-        if operation.name in SAME:
-            continue
-        engines[operation.name] = (
-            "scalar" if operation.name in (*SCALAR, "integer_pow") else "vector"
-        )
-    return engines
-
-
 __all__ = [
     "Column",
     "Lowering",
@@ -538,6 +542,5 @@ __all__ = [
     "Waiting",
     "check_placeable",
     "held",
-    "instructions",
     "is_placeable",
 ]

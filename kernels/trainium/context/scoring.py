@@ -136,15 +136,6 @@ class ScorePlan:
             return "none"
         return "relative" if all(leaf.relative for leaf in of_pairs) else "all"
 
-    @property
-    def instructions(self) -> dict[str, int]:
-        """How many operations on a tile of scores there are, by what they depend on."""
-        return {
-            "score": len(self.of_score),
-            "head and positions": len(self.of_head),
-            "positions": len(self.shared),
-        }
-
     def of_home(self, *homes: Home, by_head: bool) -> list[tuple[int, Leaf]]:
         """The leaves of some homes with their places among all."""
         found = []
@@ -468,7 +459,7 @@ class Scoring:
             values[leaf.slot.index] = self._pair(
                 place, 0, positions, tile, key_tile, tiling
             )
-        lowering = self._lowering(values, tiling)
+        lowering = self._lowering(values, tiling, _OF_POSITIONS)
         for operation in self.plan.shared:
             lowering.carry_out(operation)
         return values
@@ -494,10 +485,11 @@ class Scoring:
             values[leaf.slot.index] = self._pair(
                 place, of_all, positions, tile, key_tile, tiling
             )
-        lowering = self._lowering(values, tiling)
+        of_positions = self._lowering(values, tiling, _OF_POSITIONS)
         for operation in self.plan.of_head:
-            lowering.carry_out(operation)
+            of_positions.carry_out(operation)
             yield
+        lowering = self._lowering(values, tiling, "vector")
         place = [x.name for x in self.plan.function.inputs].index(SCORE)
         lowering.scaled(Slot(place), scores, self.factor)
         for operation in self.plan.of_score:
@@ -575,11 +567,11 @@ class Scoring:
         tile = self._new(tiling, own.shape, own.dtype)
         return dma_load(tile, own, queue=_QUEUE)
 
-    def _lowering(self, values: Values, tiling: ContextTiling) -> Lowering:
+    def _lowering(self, values: Values, tiling: ContextTiling, engine: str) -> Lowering:
         def new(shape: tuple[int, ...], dtype: DType) -> Sbuf:
             return self._new(tiling, shape, dtype)
 
-        return Lowering(self.plan.function, values, new)
+        return Lowering(self.plan.function, values, new, engine)
 
     def _new(
         self,
@@ -591,6 +583,8 @@ class Scoring:
 
 
 _QUEUE = LOAD_QUEUES[0]
+# The Vector Engine is what attention waits for; what scores are not part of goes to GpSimd.
+_OF_POSITIONS = "gpsimd"
 
 
 def _wide(tiling: ContextTiling) -> tuple[int, int]:

@@ -61,8 +61,8 @@ DEEPEST = 8
 # Turns that an operation may be ahead of the oldest one that is not done.
 AHEAD = 2
 # How many operations behind the first that has not started a scheduler looks for what could start,
-# whatever the size of a turn. Fitted: T1-AC-ATT-3 needs 64 (with 32 it takes 2 % longer),
-# T1-AC-ATT-4 and T1-NKIB-gqa_full-base are worse with 96 or more.
+# whatever the size of a turn. Chosen when T1-AC-ATT-3 took 2 % longer with 32 and gqa_full longer
+# with 96; since PSUM banks are shared, the fitted T1-AC-ATT-3 and -4 are the same from 64 on.
 WINDOW = 64
 PLAYED = 8
 # Below this gain a loop stays as it is.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu import Known, lower
+from emu import Known, Reading, lower
 from emu.errors import EmulationError
 from emu.lower import CannotLower, Elementwise, Input
 from emu.trainium import TRN3
@@ -206,9 +206,21 @@ def _unwrapped(arguments: Any) -> Any:
 # --- time ---
 
 
-def seconds(function: Callable[..., Any] | None, **sizes: Any) -> float:
+def clock(function: Callable[..., Any] | None, **sizes: Any) -> Reading:
     wide_tiles: dict[str, Any] = dict(tokens=2048, ranks=2, head_dim=64, columns=512)
-    return scored(function, **(wide_tiles | sizes)).read(TRN3.at()).seconds
+    return scored(function, **(wide_tiles | sizes)).read(TRN3.at())
+
+
+def seconds(function: Callable[..., Any] | None, **sizes: Any) -> float:
+    return clock(function, **sizes).seconds
+
+
+def test_arithmetic_on_positions_is_not_the_vector_engine_s() -> None:
+    of_table = clock(lambda s, b, h, q, k: s + 0.1 * k)
+    of_positions = clock(alibi)
+    busy = "vector"
+    assert of_positions.most_busy_ticks[busy] == of_table.most_busy_ticks[busy]
+    assert of_positions.most_busy_ticks["gpsimd"] > of_table.most_busy_ticks["gpsimd"]
 
 
 def test_more_arithmetic_is_never_faster() -> None:
