@@ -1,1 +1,1 @@
-"""What does my attention variant cost on machines I don't have, and is it still right there?"""
+"""What your attention variant costs on machines you don't have, and whether it is right there."""

@@ -28,6 +28,19 @@ SMALL = {
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
     "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],
     "tune": ["gemm", "m=512", "k=512", "n=512", "variant=tiled"],
+    "variants": [
+        "--only",
+        "causal",
+        "--tokens",
+        "64",
+        "--chips",
+        "1",
+        "--heads",
+        "2",
+        "--kv-heads",
+        "1",
+        "--no-values",
+    ],
     "whole_wafer": ["--size", "64", "--pes", "4x4"],
 }
 
