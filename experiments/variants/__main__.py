@@ -14,7 +14,6 @@ from experiments.variants.request import BASE, asked
 from kernels.variants import Sizes
 
 WIDTH = 160  # of a table that no terminal cuts
-CORES = 8  # of a Trainium3 chip
 USAGE = """
   trn-wse variants                              the whole catalogue
   trn-wse variants --only alibi --only causal   some of it
@@ -114,7 +113,8 @@ def main(args: argparse.Namespace, output: Output) -> None:
 
 def _cores(heads: int) -> int:
     """Cores of a chip among which heads can be dealt out."""
-    return max(cores for cores in range(1, CORES + 1) if heads % cores == 0)
+    most = int(TRN3.cores_per_chip.value)
+    return max(cores for cores in range(1, most + 1) if heads % cores == 0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from emu import Sheet
 from emu.trainium import TRN3
+from emu.trainium.datasheets import NeuronCoreSheet
 from emu.wse import WSE3
 from kernels.attention.decode import DecodeTime, decode_time
 from kernels.attention.decode_plan import DecodeSizes
@@ -61,7 +62,7 @@ def variant_time(
     cores: int = 1,
     scale: float | None = None,
     dtype: str = "bfloat16",
-    chip: Sheet = TRN3,
+    chip: NeuronCoreSheet = TRN3,
     wafer: Sheet = WSE3,
     rows: int | None = None,
     parts: int | None = None,

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from emu import Sheet
 from emu.datasheet import BANDS
-from emu.trainium import TRN3
+from emu.trainium import TRN3, with_cores
+from emu.trainium.datasheets import NeuronCoreSheet
 from kernels.attention.prefill import context_attention
 from kernels.attention.reading import Reading
 from kernels.masks.tile_map import DEAD, FULL
@@ -58,7 +58,7 @@ def prefill_time(
     *,
     q: tuple[int, ...],
     k: tuple[int, ...],
-    sheet: Sheet = TRN3,
+    sheet: NeuronCoreSheet = TRN3,
     chips: int = 1,
     cores: int = 1,
     **options: Any,
@@ -87,7 +87,8 @@ def prefill_time(
         cores=cores,
         **options,
     )
-    readings = attention.read_bands(sheet)
+    # Cores that run share their chip's HBM and links.
+    readings = attention.read_bands(with_cores(sheet, cores))
     nominal = readings["nominal"]
     moved = nominal.tally.by("bytes")
     ends = nominal.end_ticks
