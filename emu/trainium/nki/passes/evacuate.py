@@ -12,16 +12,15 @@ which that fits. If the family does not fit in SBUF either, it goes on to HBM (`
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 
 from emu.trainium import isa
+from emu.trainium.nki.passes.candidates import cheapest_first
 from emu.trainium.nki.passes.memory import Memory
-from emu.trainium.nki.passes.rewrite import copied, fresh_access, turns
-from emu.trainium.nki.passes.uses import Use, is_private, places, uses
-from emu.trainium.nki.scopes import scopes
+from emu.trainium.nki.passes.rewrite import copied, fresh_access
+from emu.trainium.nki.passes.uses import Use, Uses, places, uses
 from emu.trainium.nki.tree import Access, Choice, Loop, Node, Operation, Tensor
 
 
@@ -35,7 +34,7 @@ def evacuated(body: list[Node], memory: Memory, ways: Sequence[Choice]) -> list[
     """
     refused: set[Tensor] = set()
     while (excess := memory.excess(body, "psum")) > 0:
-        for tensor in _candidates(body, refused):
+        for tensor in cheapest_first(body, "psum", refused, _copied_uses):
             trial = _best(body, tensor, memory, ways)
             if trial is not None and memory.excess(trial, "psum") < excess:
                 body = trial
@@ -46,22 +45,9 @@ def evacuated(body: list[Node], memory: Memory, ways: Sequence[Choice]) -> list[
     return body
 
 
-def _candidates(body: Sequence[Node], refused: set[Tensor]) -> list[Tensor]:
-    """Families in PSUM, those first of which the fewest bytes are copied for a byte freed."""
-    found = uses(body)
-    freed: dict[Tensor, int] = {}
-    for buffer in scopes(body):
-        tensor = buffer.tensor
-        if tensor.space == "psum" and is_private(tensor) and tensor not in refused:
-            freed[tensor] = freed.get(tensor, 0) + buffer.partition_bytes
-    costs: dict[Tensor, float] = {}
-    for tensor, nbytes in freed.items():
-        moved = sum(
-            turns(use.path) * math.prod(use.access.shape)
-            for use in found.writes.get(tensor, ())
-        )
-        costs[tensor] = moved * tensor.dtype.itemsize / nbytes
-    return sorted(costs, key=lambda tensor: costs[tensor])
+def _copied_uses(tensor: Tensor, found: Uses) -> Sequence[Use]:
+    """What is copied of a family: each of its writes."""
+    return found.writes.get(tensor, ())
 
 
 def _best(

@@ -11,13 +11,13 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from emu.trainium.nki.passes.candidates import cheapest_first
 from emu.trainium.nki.passes.effect import Effect
 from emu.trainium.nki.passes.evacuate import evacuated
 from emu.trainium.nki.passes.memory import Memory
-from emu.trainium.nki.passes.rewrite import copied, fresh, turns, with_body
+from emu.trainium.nki.passes.rewrite import copied, fresh, with_body
 from emu.trainium.nki.passes.traffic import change, traffic
-from emu.trainium.nki.passes.uses import Uses, is_private, is_transfer, uses
-from emu.trainium.nki.scopes import scopes
+from emu.trainium.nki.passes.uses import Use, Uses, is_transfer, uses
 from emu.trainium.nki.tree import (
     Access,
     Affine,
@@ -59,7 +59,7 @@ def apply(
     homes: set[Tensor] = set()
     spilled = 0
     while (excess := memory.excess(body)) > 0:
-        trials = _candidates(body, homes)
+        trials = cheapest_first(body, "sbuf", homes, _moved_uses)
         for tensor in trials:
             origin = _origin(tensor, uses(body))
             trial = _Spilling(tensor, load, store, origin).inside(body, ())
@@ -78,23 +78,12 @@ def apply(
     return with_body(recorded, body), Effect(NAME, said, moved if spilled else 0)
 
 
-def _candidates(body: Sequence[Node], refused: set[Tensor]) -> list[Tensor]:
-    """Families that could be spilled, those first that move the fewest bytes for a byte freed."""
-    found = uses(body)
-    freed: dict[Tensor, int] = {}
-    for buffer in scopes(body):
-        tensor = buffer.tensor
-        if tensor.space == "sbuf" and is_private(tensor) and tensor not in refused:
-            freed[tensor] = freed.get(tensor, 0) + buffer.partition_bytes
-    costs: dict[Tensor, float] = {}
-    for tensor, nbytes in freed.items():
-        if any(use.operation.accumulates for use in found.writes.get(tensor, ())):
-            continue
-        moved = sum(
-            turns(use.path) * math.prod(use.access.shape) for use in found.of(tensor)
-        )
-        costs[tensor] = moved * tensor.dtype.itemsize / nbytes
-    return sorted(costs, key=lambda tensor: costs[tensor])
+def _moved_uses(tensor: Tensor, found: Uses) -> Sequence[Use] | None:
+    """What is stored and loaded of a family: each of its uses."""
+    # A sum that is added to where it stands cannot stand in HBM.
+    if any(use.operation.accumulates for use in found.writes.get(tensor, ())):
+        return None
+    return found.of(tensor)
 
 
 @dataclasses.dataclass(frozen=True)
