@@ -1,7 +1,9 @@
 """One variant, measured: its values against the dense oracle, and its time at the asked size."""
 
 import dataclasses
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.variants.request import Asked
@@ -11,10 +13,19 @@ from kernels.attention.variant import Variant
 from kernels.trainium.context.scoring import ScorePlan
 from kernels.variants import Sizes
 
+Array = jax.Array | np.ndarray
+
 # Values are computed at a size where every tile is cut and every chip has something to do.
 SMALL = Sizes(tokens=64, heads=4, kv_heads=2, head_dim=16)
 SMALL_CHIPS = 2
 SMALL_TILES = {"columns": 16, "lanes": 4}
+
+
+class Errors(NamedTuple):
+    """Of each machine, against the dense oracle."""
+
+    prefill: float
+    decode: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +34,13 @@ class Row:
 
     Attributes:
       name: of the variant.
-      error: largest difference of the prefill's output from the dense oracle's, over the largest
-        value; None where it was not computed.
+      errors: of the prefill's and of the decode's output, the largest difference from the dense
+        oracle's, over the largest value; None where they were not computed.
       clock: of both machines.
     """
 
     name: str
-    error: float | None
+    errors: Errors | None
     clock: VariantTime
 
 
@@ -66,17 +77,18 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool)
             chips=chips,
             cores=cores,
         )
-        error = _error(*asked.of(SMALL)) if values else None
-    return Row(asked.name, error, clock)
+        errors = _errors(*asked.of(SMALL)) if values else None
+    return Row(asked.name, errors, clock)
 
 
-def _error(variant: Variant, sizes: Sizes) -> float:
+def _errors(variant: Variant, sizes: Sizes) -> Errors:
+    """Of a prefill, and of the decode of the token behind its keys."""
     rng = np.random.default_rng(0)
     of_queries, of_keys = sizes.shapes
     q = rng.standard_normal(of_queries).astype(np.float32)
     k, v = rng.standard_normal((2, *of_keys)).astype(np.float32)
-    wanted, _ = variant.dense(q, k, v)
-    given, _ = prefill(
+    whole, _ = variant.dense(q, k, v)
+    prefilled, _ = prefill(
         variant.reading,
         q,
         k,
@@ -85,8 +97,15 @@ def _error(variant: Variant, sizes: Sizes) -> float:
         scale=variant.scale,
         **SMALL_TILES,
     )
-    difference = np.abs(np.asarray(given, np.float64) - np.asarray(wanted))
-    return float(difference.max() / np.abs(v).max())
+    newest, last = q[:, :, -1:], k.shape[2] - 1
+    decoded, _ = variant.decode(newest, (k, v))
+    row, _ = variant.dense(newest, k, v, q_offset=last)
+    largest = float(np.abs(v).max())
+    return Errors(_apart(prefilled, whole) / largest, _apart(decoded, row) / largest)
 
 
-__all__ = ["Row", "check", "measure"]
+def _apart(given: Array, wanted: Array) -> float:
+    return float(np.abs(np.asarray(given, np.float64) - np.asarray(wanted)).max())
+
+
+__all__ = ["Errors", "Row", "check", "measure"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,8 @@ from experiments.variants.measure import Row
 
 HEADING = (
     "variant",
-    "error",
+    "prefill_error",
+    "decode_error",
     "prefill_low_s",
     "prefill_s",
     "prefill_high_s",
@@ -33,10 +35,11 @@ HEADING = (
     "decode_flops",
 )
 LEGEND = """\
-error: of the prefill's output against dense float64 attention, over the largest value, at a small
-size; prefill: one layer, low - nominal - high; x full: over full attention of the same size; live:
-pairs of tiles that are worked on, and of them those that need a mask; bound: the busiest engine;
-decode: attention of the token behind so long a cache, on the fastest region of a WSE-3"""
+error: the prefill's or the decode's, whichever is larger, of the output against dense float64
+attention, over the largest value, at a small size; prefill: one layer, low - nominal - high; x
+full: over full attention of the same size; live: pairs of tiles that are worked on, and of them
+those that need a mask; bound: the busiest engine; decode: attention of the token behind so long a
+cache, on the fastest region of a WSE-3"""
 
 
 def show(
@@ -66,7 +69,7 @@ def show(
             row.name,
             clock.placed,
             f"{clock.bound} {clock.busy[clock.bound]:.0%}",
-            "" if row.error is None else f"{row.error:.1e}",
+            "" if row.errors is None else f"{np.max(row.errors):.1e}",
             " - ".join(f"{seconds * 1e3:.2f}" for seconds in clock.seconds.values()),
             "" if base_s is None else f"{clock.seconds['nominal'] / base_s:.3f}",
             f"{clock.flops / 1e12:.2f}",
@@ -86,7 +89,7 @@ def line(row: Row, base_s: float | None) -> list[Any]:
     nominal = clock.seconds["nominal"]
     return [
         row.name,
-        row.error,
+        *(row.errors or (None, None)),
         clock.seconds["low"],
         nominal,
         clock.seconds["high"],

@@ -107,7 +107,13 @@ def _as_number(score: Score, what: str) -> Score:
     """The score as float32, whatever number it gives."""
 
     def number(*arguments: Any) -> Any:
-        given = jnp.asarray(score(*arguments))
+        returned = score(*arguments)
+        if returned is None:
+            raise CannotLower(
+                f"{what}: gives None, must give a number; is its `return` missing?",
+                defined_at(score),
+            )
+        given = jnp.asarray(returned)
         if given.dtype == bool:
             raise CannotLower(
                 f"{what}: gives True or False, must give a number; a function of "
