@@ -5,7 +5,7 @@ score is kept, and the softmax is taken over whole rows.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,16 +71,25 @@ def dense(
             exact = jax.lax.Precision.HIGHEST
             scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, precision=exact)
             scores *= q.shape[-1] ** -0.5 if scale is None else scale
-            return _softmax(*_attended(scores, score, mask, q_offset), v)
+            indices = _indices(scores.shape, q_offset)
+            return _softmax(*attended_scores(scores, score, mask, indices), v)
 
         return attend(*operands)
 
 
-def _attended(
-    scores: jax.Array, score: Score | None, mask: Mask | None, q_offset: int
+def attended_scores(
+    scores: jax.Array,
+    score: Score | None,
+    mask: Mask | None,
+    indices: Sequence[jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """What becomes of the scores, `[B, Hq, L, S]`, and which pairs are attended."""
-    indices = _indices(scores.shape, q_offset)
+    """What becomes of the scores, `[B, Hq, L, S]`, and which pairs are attended.
+
+    Args:
+      scores: scaled.
+      score, mask: as for `dense`.
+      indices: int32, of sequences `[B]`, heads `[Hq]`, queries `[L]` and keys `[S]`.
+    """
     # A user's arithmetic mixes integers and floats, whatever the program around it allows.
     with jax.numpy_dtype_promotion("standard"):
         if score is not None:
@@ -130,4 +139,4 @@ def _for_every_pair(
     return found
 
 
-__all__ = ["dense"]
+__all__ = ["attended_scores", "dense"]

@@ -16,7 +16,7 @@ from models.plain.transformer import Transformer, extend, weights
 # Capacities are rounded up to this, so that one compiled step serves many lengths.
 CAPACITY_STEP = 128
 
-jitted_extend = jax.jit(extend, static_argnums=0)
+jitted_extend = jax.jit(extend, static_argnums=(0, 4))
 
 
 def generate(
@@ -52,7 +52,7 @@ def generate(
     rows: list[NDArray[np.float32]] = []
     while len(tokens) < n and not (tokens and tokens[-1] in stops):
         logits, cache = jitted_extend(
-            model.config, canonical, jnp.asarray(pending), cache
+            model.config, canonical, jnp.asarray(pending), cache, model.attention
         )
         rows.append(np.asarray(logits[0, -1]))
         tokens.append(int(np.argmax(rows[-1])))

@@ -1,6 +1,19 @@
-"""The oracle: a Llama-style transformer in float32, as plain as it can be said in JAX."""
+"""The oracle: a Llama-style transformer in float32, as plain as it can be said in JAX.
 
-import dataclasses
+Its attention is causal, or a variant's own functions (`models/attention_pattern.py`). Under
+`jax.shard_map` it computes the same with each sequence cut over devices (`models/plain/shards.py`):
+
+```python
+mesh = jax.make_mesh((8,), ("sequence",), axis_types=(AxisType.Auto,))
+model = Transformer(config, rngs, attention=[window, window, full])
+
+@jax.shard_map(mesh=mesh, in_specs=P(None, "sequence"), out_specs=P(None, "sequence"))
+def logits(tokens):
+    return model(tokens, Shards(sequence="sequence"))
+```
+"""
+
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -9,10 +22,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from models.attention_pattern import CAUSAL, Attention, Pattern, pattern_of
 from models.config import ModelConfig
 from models.family import Activation
+from models.plain.attention import (
+    Attend,
+    Positions,
+    attend,
+    attend_block_as,
+    contract,
+    finished,
+)
 from models.plain.kv_cache import KVCache
 from models.plain.rope import length_limits, rope_tables
+from models.plain.shards import WHOLE, Shards, ring_attend
 from models.plain.weights import Weights, check_weights, random_weights
 
 LayerWeights: TypeAlias = dict[str, jax.Array]
@@ -24,32 +47,6 @@ Remember: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Arra
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Positions:
-    """Where a call's tokens stand.
-
-    Attributes:
-        cos: float32 `[seq, head_dim / 2]`, of RoPE.
-        sin: As `cos`.
-        live: bool `[seq, keys]`, which key each query may see.
-    """
-
-    cos: jax.Array
-    sin: jax.Array
-    live: jax.Array
-
-
-def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
-    """An einsum whose products and sums are float32 on every backend."""
-    # By default a GPU multiplies float32 in TF32 and a TPU in bfloat16: no oracle then.
-    return jnp.einsum(
-        subscripts,
-        *operands,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
 
 
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
@@ -72,36 +69,12 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([turned_first, turned_second], axis=-1)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, live: jax.Array) -> jax.Array:
-    """Grouped-query attention.
-
-    Args:
-        q: `[batch, seq, heads, head_dim]`.
-        k: `[batch, kv_heads, keys, head_dim]`; `heads / kv_heads` neighbours share one.
-        v: As `k`.
-        live: bool `[seq, keys]`, which key each query may see.
-
-    Returns:
-        `[batch, seq, heads * head_dim]`.
-    """
-    batch, seq, heads, head_dim = q.shape
-    kv_heads = k.shape[1]
-    # Axes: b batch, s query position, t key position, g KV head, r query head of it, d element.
-    grouped = q.reshape(batch, seq, kv_heads, heads // kv_heads, head_dim)
-    scores = contract("bsgrd,bgtd->bgrst", grouped, k) * head_dim**-0.5
-    # -inf weighs exactly 0, whatever the scores beside it; no row is all -inf, as a query sees
-    # itself.
-    scores = jnp.where(live[None, None, None], scores, -jnp.inf)
-    shares = jax.nn.softmax(scores, axis=-1)
-    mixed = contract("bgrst,bgtd->bsgrd", shares, v)
-    return mixed.reshape(batch, seq, heads * head_dim)
-
-
 def attention_block(
     config: ModelConfig,
     weights: LayerWeights,
     x: jax.Array,
     positions: Positions,
+    attend: Attend,
     remember: Remember,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Attention of one layer on `x` `[batch, seq, d]`; also returns the keys and values it saw."""
@@ -123,7 +96,7 @@ def attention_block(
     q = rotate(q, positions.cos, positions.sin)
     k = rotate(k, positions.cos, positions.sin)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
-    mixed = attend(q, keys, values, positions.live)
+    mixed = attend(q, keys, values)
     return x + contract("bse,ed->bsd", mixed, weights["wo"]), keys, values
 
 
@@ -149,29 +122,87 @@ def unembed(config: ModelConfig, weights: Weights, x: jax.Array) -> jax.Array:
     return contract("bsd,dv->bsv", normed, weights["head"])
 
 
-def forward(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Array:
+def attend_of(
+    pattern: Pattern | None, kind: jax.Array, positions: Positions, shards: Shards
+) -> Attend:
+    """Attention of a layer.
+
+    Args:
+        pattern: Of all layers; None: causal.
+        kind: Which of the pattern's distinct variants the layer has, int32 scalar.
+        positions: Of the call's tokens.
+        shards: Of the call's tokens over devices.
+    """
+    if pattern is None and shards.sequence is None:
+        return functools.partial(attend, positions=positions)
+    variants = (CAUSAL,) if pattern is None else pattern.causal
+    if shards.sequence is not None:
+        around = functools.partial(ring_attend, shards.sequence, variants, kind)
+        return functools.partial(around, positions=positions)
+
+    def at_once(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return finished(attend_block_as(variants, kind, q, k, v, positions))
+
+    return at_once
+
+
+def kinds_of(config: ModelConfig, pattern: Pattern | None) -> jax.Array:
+    """Which variant each layer has, int32 `[layers]`."""
+    layers = config.num_hidden_layers
+    if pattern is None:
+        return jnp.zeros(layers, jnp.int32)
+    return jnp.asarray(pattern.kinds(layers))
+
+
+def forward(
+    config: ModelConfig,
+    weights: Weights,
+    tokens: jax.Array,
+    attention: Attention = None,
+    shards: Shards = WHOLE,
+) -> jax.Array:
     """Logits of every position, each seeing itself and what came before.
 
     Args:
         config: The model's sizes; static under `jit`.
         weights: The canonical pytree (`models/plain/weights.py`), float32.
         tokens: int32 `[batch, seq]`.
+        attention: A variant for all layers, or several as a pattern over them; static under `jit`.
+        shards: Over which axes of the mesh `tokens` are sharded, within `jax.shard_map`.
 
     Returns:
-        float32 `[batch, seq, vocab]`.
-    """
-    seq = tokens.shape[1]
-    cos, sin = rope_tables(config, np.arange(seq), seq)
-    causal = jnp.tril(jnp.ones((seq, seq), bool))
-    positions = Positions(jnp.asarray(cos), jnp.asarray(sin), causal)
+        float32 `[batch, seq, vocab]`, sharded as the tokens.
 
-    def layer(x: jax.Array, layer_weights: LayerWeights) -> tuple[jax.Array, None]:
+    Raises:
+        ModelError: `attention` is none of a model of so many layers.
+        CannotLower: A variant that no machine can carry out, with its line.
+    """
+    pattern = pattern_of(attention, config.num_hidden_layers)
+    batch, seq = tokens.shape
+    whole = shards.whole_length(seq)
+    first = shards.first_token(seq)
+    cos, sin = map(jnp.asarray, rope_tables(config, np.arange(whole), whole))
+    own = first + jnp.arange(seq, dtype=jnp.int32)
+    positions = Positions(
+        jax.lax.dynamic_slice_in_dim(cos, first, seq),
+        jax.lax.dynamic_slice_in_dim(sin, first, seq),
+        b=shards.first_sequence(batch) + jnp.arange(batch, dtype=jnp.int32),
+        q=own,
+        k=own,
+    )
+
+    def layer(
+        x: jax.Array, one: tuple[LayerWeights, jax.Array]
+    ) -> tuple[jax.Array, None]:
+        layer_weights, kind = one
         itself = lambda k, v: (k, v)  # noqa: E731
-        x, _, _ = attention_block(config, layer_weights, x, positions, itself)
+        attend = attend_of(pattern, kind, positions, shards)
+        x, _, _ = attention_block(config, layer_weights, x, positions, attend, itself)
         return mlp_block(config, layer_weights, x), None
 
-    # One layer is traced and compiled, however many there are.
-    x, _ = jax.lax.scan(layer, embed(weights, tokens), weights["layers"])
+    # One layer is traced and compiled, however many there are, with every distinct variant.
+    layers = weights["layers"], kinds_of(config, pattern)
+    x, _ = jax.lax.scan(layer, embed(weights, tokens), layers)
     return unembed(config, weights, x)
 
 
@@ -195,7 +226,11 @@ def tables_of_capacity(
 
 
 def extend(
-    config: ModelConfig, weights: Weights, tokens: jax.Array, cache: KVCache
+    config: ModelConfig,
+    weights: Weights,
+    tokens: jax.Array,
+    cache: KVCache,
+    attention: Attention = None,
 ) -> tuple[jax.Array, KVCache]:
     """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.
 
@@ -208,25 +243,28 @@ def extend(
         weights: The canonical pytree, float32.
         tokens: int32 `[batch, seq]`.
         cache: Keys and values so far.
+        attention: As for `forward`.
 
     Returns:
         Logits float32 `[batch, seq, vocab]`, and the cache with `seq` more positions.
     """
-    seq, start = tokens.shape[1], cache.length
+    pattern = pattern_of(attention, config.num_hidden_layers)
+    (batch, seq), start = tokens.shape, cache.length
     slots = jnp.arange(cache.capacity, dtype=jnp.int32)
     own = start + jnp.arange(seq, dtype=jnp.int32)
     cos, sin = tables_of_capacity(config, cache.capacity, start + seq)
     positions = Positions(
         jax.lax.dynamic_slice_in_dim(cos, start, seq),
         jax.lax.dynamic_slice_in_dim(sin, start, seq),
-        # Slots behind a query's own hold zeros or, within a prompt, its future.
-        live=slots[None, :] <= own[:, None],
+        b=jnp.arange(batch, dtype=jnp.int32),
+        q=own,
+        k=slots,
     )
 
     def layer(
-        x: jax.Array, one: tuple[LayerWeights, jax.Array, jax.Array]
+        x: jax.Array, one: tuple[LayerWeights, jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        layer_weights, old_k, old_v = one
+        layer_weights, old_k, old_v, kind = one
 
         def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             # Where there is no room, JAX moves the start back, over keys that are in use: `fits`,
@@ -234,10 +272,13 @@ def extend(
             put = jax.lax.dynamic_update_slice_in_dim
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
-        x, keys, values = attention_block(config, layer_weights, x, positions, remember)
+        attend = attend_of(pattern, kind, positions, WHOLE)
+        x, keys, values = attention_block(
+            config, layer_weights, x, positions, attend, remember
+        )
         return mlp_block(config, layer_weights, x), (keys, values)
 
-    stacked = (weights["layers"], cache.k, cache.v)
+    stacked = (weights["layers"], cache.k, cache.v, kinds_of(config, pattern))
     x, (k, v) = jax.lax.scan(layer, embed(weights, tokens), stacked)
     _, last_length = length_limits(config)
     fits = start + seq <= min(cache.capacity, last_length or cache.capacity)
@@ -252,9 +293,12 @@ class Transformer(nnx.Module):
         config: The model's sizes.
         rngs: Seeds random weights from its `params` stream; not needed where `weights` are given.
         weights: The canonical pytree; jax arrays are kept, not copied.
+        attention: A variant for all layers, or several as a pattern that is repeated over them, of
+            which none looks ahead (`models/attention_pattern.py`); None: causal attention.
 
     Raises:
-        ModelError: `weights` do not fit `config`.
+        ModelError: `weights` do not fit `config`, or `attention` is none of it.
+        CannotLower: A variant that no machine can carry out, with its line.
     """
 
     def __init__(
@@ -263,6 +307,7 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs | None = None,
         *,
         weights: Weights | None = None,
+        attention: Attention = None,
     ) -> None:
         if weights is None:
             if rngs is None:
@@ -271,6 +316,7 @@ class Transformer(nnx.Module):
             weights = random_weights(config, seed)
         check_weights(config, weights)
         self.config = config
+        self.attention = pattern_of(attention, config.num_hidden_layers)
         self.layers = nnx.Dict(
             {
                 name: nnx.Param(jnp.asarray(stacked))
@@ -282,13 +328,13 @@ class Transformer(nnx.Module):
         if not config.tie_word_embeddings:
             self.head = nnx.Param(jnp.asarray(weights["head"]))
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Logits float32 `[batch, seq, vocab]` of `tokens` int32 `[batch, seq]`."""
-        return forward(self.config, weights(self), tokens)
+    def __call__(self, tokens: jax.Array, shards: Shards = WHOLE) -> jax.Array:
+        """Logits float32 `[batch, seq, vocab]` of `tokens` int32 `[batch, seq]`; see `forward`."""
+        return forward(self.config, weights(self), tokens, self.attention, shards)
 
     def extend(self, tokens: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
         """Logits of `tokens` int32 `[batch, seq]` after the cache, and the longer cache."""
-        return extend(self.config, weights(self), tokens, cache)
+        return extend(self.config, weights(self), tokens, cache, self.attention)
 
 
 def weights(model: Transformer) -> Weights:
@@ -303,6 +349,8 @@ def weights(model: Transformer) -> Weights:
     return tree
 
 
-def from_weights(config: ModelConfig, weights: Weights) -> Transformer:
+def from_weights(
+    config: ModelConfig, weights: Weights, attention: Attention = None
+) -> Transformer:
     """A model on given weights; jax arrays are kept, not copied."""
-    return Transformer(config, weights=weights)
+    return Transformer(config, weights=weights, attention=attention)
