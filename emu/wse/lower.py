@@ -9,7 +9,7 @@ Where an operation is carried out:
 
 - Known before any token: kept as a *table* `[1 or rows, 1 or slots]`. It costs bytes and no cycles.
 - Of the token alone: a *number* for each row or one for all, worked out where the token comes from,
-  as the angles of a rotary embedding are.
+  as the angles of a rotary embedding are. Like the query itself it is there when the clock starts.
 - Everything else is run for every token: vector operations where a PE has them, else scalar code,
   all in one loop; what is cheaper by the clock where it can be either (`_Placement`).
 
@@ -106,7 +106,7 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """The tile that the function is of."""
+    """A tile that the function is of."""
 
     name: str
     shape: Shape
@@ -466,6 +466,10 @@ class _Builder:
         if isinstance(b, Leaf) and not b.shape[1]:
             # One rounding more than a division, which takes a PE fifty times as long.
             return self._node("mul", a, self._leaf(divisor, inverted=True), held=held)
+        if a.shape[1] and not b.shape[1]:
+            # For the same reason: a division a row, not one a slot.
+            inverse = self._node("div", self._number(1.0, FLOAT), b, held=held)
+            return self._node("mul", a, inverse, held=held)
         return self._node("div", a, b, held=held)
 
     def _rem(self, operation: Operation, held: np.dtype, a: Value, b: Value) -> Value:
@@ -858,9 +862,15 @@ class Lowered:
     def has_scalar_code(self) -> bool:
         return any(not step.vector for step in self.steps)
 
+    @property
+    def data(self) -> frozenset[str]:
+        """Names of the `DATA` arguments that are read."""
+        values = [self.result, *(x for step in self.steps for x in step.node.operands)]
+        return frozenset(x.name for x in values if isinstance(x, Data))
+
     def run(
         self,
-        tile: Sram | None,
+        data: Tiles,
         leaves: Tiles,
         live: KnownInt,
         overwrite: bool = True,
@@ -868,13 +878,13 @@ class Lowered:
         """The function's value for the first `live` slots of every row.
 
         Args:
-          tile: float32 `[rows, slots]`; None if the function has no such argument.
+          data: its `DATA` arguments by name, float32 `[rows or 1, slots or 1]`.
           leaves: the tiles of all leaves, by key.
           live: known number of slots in use.
-          overwrite: whether results may go into `tile`.
+          overwrite: whether results may go into the tiles of `data`.
 
         Returns:
-          `[rows or 1, slots or 1]`: float32 or an int16 mask, or `tile` itself.
+          `[rows or 1, slots or 1]`: float32 or an int16 mask, or a tile of `data` itself.
         """
         held: dict[Value, Sram] = {}
 
@@ -882,8 +892,7 @@ class Lowered:
             if isinstance(value, Leaf):
                 return leaves[value.key]
             if isinstance(value, Data):
-                assert tile is not None
-                return tile
+                return data[value.name]
             return held[value]
 
         for step in self.steps:

@@ -10,7 +10,7 @@ from emu.trainium import TRN3
 from emu.trainium.datasheets import NeuronCoreSheet
 from emu.wse import WSE3
 from kernels.attention.decode import DecodeTime, decode_time
-from kernels.attention.decode_plan import DecodeSizes
+from kernels.attention.on_pe import DecodeSizes
 from kernels.attention.prefill_time import PrefillTime, prefill_time
 from kernels.attention.reading import Reading
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from emu import BANDS, Device, Sheet
 from emu.wse import WSE3
-from kernels.attention.decode_plan import DecodeSizes, variant_on_pe
+from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import Reading
 from kernels.attention.region import bands, plan_decode
 from kernels.refusal import refuse
@@ -62,7 +62,7 @@ def decode(
     scale: float | None = None,
     position: int | None = None,
     device: Device | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Attention of the newest query over a cache, on a region of the wafer.
 
     Args:
@@ -78,7 +78,8 @@ def decode(
 
     Returns:
       `[batch, heads, 1, value_dim]` in the cache's dtype and the log-sum-exp of the scores, float32
-      `[batch, heads, 1]`. Where nothing is attended they are 0 and -inf.
+      `[batch, heads, 1]`. Where nothing is attended they are 0 and -inf. A monoid that does not sum
+      plain exponentials has no log-sum-exp: None.
 
     Raises:
       CannotLower: arithmetic that a PE has not, with the user's line.

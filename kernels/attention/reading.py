@@ -17,6 +17,7 @@ import numpy as np
 from emu import lower
 from emu.lower import CannotLower, Elementwise, Input, Slot
 from emu.tracing.scalar import defined_at
+from kernels.attention.fold import Fold
 from kernels.attention.infinities import take_apart
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Allowed, Mask, Positions
@@ -46,11 +47,13 @@ class Reading:
       mask: which pairs are attended, by its own mask and by the score's -inf; None: all.
       score: the score where attended, of the arguments `SCORE_INPUTS`; None: `s` itself. What it
         gives for other pairs means nothing, and may be no number.
+      fold: what is summed of the scores and what becomes of it; None: softmax.
     """
 
     name: str
     mask: Mask | None
     score: Elementwise | None
+    fold: Fold | None = None
 
 
 def read(name: str, score: Score | None = None, mask: Mask | None = None) -> Reading:

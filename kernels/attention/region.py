@@ -14,13 +14,8 @@ import numpy as np
 from emu import Device
 from emu.errors import OutOfMemory
 from emu.wse.regions import DoesNotFit
-from kernels.attention.decode_plan import (
-    DecodePlan,
-    VariantOnPe,
-    map_of,
-    own_cycles,
-    plan_on,
-)
+from kernels.attention.decode_plan import DecodePlan, map_of, own_cycles, plan_on
+from kernels.attention.on_pe import VariantOnPe
 from kernels.refusal import refuse
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.estimate import attention_cycles
@@ -41,8 +36,7 @@ class _OwnCycles:
     @classmethod
     def of(cls, variant: VariantOnPe, device: Device) -> "_OwnCycles":
         def cycles(slots: int) -> float:
-            lowered = variant.lowered(slots, device)
-            return sum(x.cycles for x in lowered if x is not None)
+            return variant.lowered(slots, 1, device).cycles
 
         few, many = cycles(FEW), cycles(MANY)
         each = (many - few) / (MANY - FEW)
@@ -105,7 +99,7 @@ def plan_decode(
         )
 
     def cycles(layout: AttentionMap) -> float:
-        of_variant, _ = own_cycles(layout, device, own.on)
+        of_variant, _ = own_cycles(layout, device, own.on, variant.changes_softmax)
         return attention_cycles(layout, device) + of_variant
 
     least = None

@@ -60,7 +60,7 @@ def operands(low: Lowered) -> tuple[Any, ...]:
         if not leaf.flat:
             values = values.reshape(ROWS if rows else 1, SLOTS if slots else 1)
         tiles[key] = jnp.asarray(values)
-    return jnp.asarray(SCORES), tiles, Known(np.int32(LIVE))
+    return {"s": jnp.asarray(SCORES)}, tiles, Known(np.int32(LIVE))
 
 
 def program(low: Lowered) -> Program:

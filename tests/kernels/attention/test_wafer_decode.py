@@ -14,7 +14,8 @@ from emu.wse import WSE3
 from emu.wse.regions import DoesNotFit
 from kernels import masks
 from kernels.attention.decode import decode, decode_time
-from kernels.attention.decode_plan import DecodeSizes, plan_on, variant_on_pe
+from kernels.attention.decode_plan import plan_on
+from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import read
 
 BATCH, HEADS, KV_HEADS, DIM, VALUE_DIM, KEYS = 2, 4, 2, 8, 6, 45
@@ -121,6 +122,7 @@ def test_values_and_log_sum_exp(score: Function | None, mask: Function | None) -
     score, mask = (x and IN_FLOAT64.get(x, x) for x in (score, mask))
     expected, expected_lse = dense(score, mask)
     assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
+    assert lse is not None
     assert (np.isneginf(lse) == np.isneginf(expected_lse)).all()
     some = np.isfinite(expected_lse)
     np.testing.assert_allclose(lse[some], expected_lse[some], rtol=2e-6, atol=2e-6)
@@ -136,6 +138,7 @@ def test_keys_that_are_not_attended_may_hold_anything(mask: Function) -> None:
     out, lse = decode(variant, Q, (broken, V), rows=ROWS, parts=PARTS)
     expected, expected_lse = dense(IN_FLOAT64[capped], mask)
     assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
+    assert lse is not None
     np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=2e-6)
 
 
@@ -178,6 +181,7 @@ def test_columns_share_what_is_scalar_code() -> None:
     alone = dataclasses.replace(shared, shared=False)
     assert shared.shared and shared.read().end_ticks < alone.read().end_ticks
     for values, others in zip(shared.run(Q, K, V), alone.run(Q, K, V), strict=True):
+        assert values is not None and others is not None
         np.testing.assert_allclose(values, others, rtol=1e-6, atol=1e-6)
 
 
@@ -199,7 +203,7 @@ def test_the_gap_between_sinks_and_window_is_skipped() -> None:
     times = [plan(window).read().end_ticks for window in range(4, 40, 7)]
     assert times == sorted(times) and times[0] < times[-1]
     # From 42 on the window meets the sinks, and there is nothing to leave out.
-    assert plan(42).mask is None and plan(42).read().end_ticks == cycles()
+    assert plan(42).on_pe.mask is None and plan(42).read().end_ticks == cycles()
 
 
 def test_more_arithmetic_is_never_faster() -> None:

@@ -1,0 +1,254 @@
+"""What of a variant runs on a PE: its functions as instructions, and the keys gone through.
+
+One query for each head, at the last position of the cache or where it is told to be. Every function
+is carried out on tiles, with a row for each query head of a key/value head:
+
+    function                        tile
+    score, mask, coefficients       [queries, slots], a slot for each cached key
+    what a monoid finishes with     [queries, value_dims], a column for each feature in this PE
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from emu import Device
+from emu.lower import CannotLower, Elementwise
+from emu.wse.lower import ARRIVING, DATA, KEPT, Argument, Lowered, lower
+from kernels.attention.fold import Fold
+from kernels.attention.newest_query import Attended, attended, read_mask
+from kernels.attention.reading import Reading
+from kernels.refusal import refuse
+from kernels.wse.decode import sizes as checks
+from kernels.wse.decode.attention_map import spans
+from kernels.wse.decode.hooks import FoldOnPe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeSizes:
+    """What is attended to.
+
+    Attributes:
+      batch, heads, kv_heads: `kv_heads` divides `heads`.
+      head_dim, value_dim: of queries and keys, and of values; default alike.
+      context: keys in the cache.
+      position: of the query; default that of the newest key, which then is the query's own.
+      scale: factor of a score; default `head_dim ** -0.5`.
+      dtype: of cache and queries: float32, float16 or bfloat16.
+    """
+
+    batch: int = 1
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int | None = None
+    context: int
+    position: int | None = None
+    scale: float | None = None
+    dtype: str = "float32"
+
+    @property
+    def query(self) -> int:
+        """Position of the query."""
+        return self.context - 1 if self.position is None else self.position
+
+    @property
+    def queries(self) -> int:
+        """Query heads of a key/value head."""
+        return self.heads // self.kv_heads
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnPe:
+    """A variant's functions as a PE's instructions.
+
+    Attributes:
+      score: of the scaled score; None: the score itself.
+      mask: whether a slot is attended; None: all that are gone through are.
+      fold: what changes the softmax; None: nothing does.
+    """
+
+    score: Lowered | None
+    mask: Lowered | None
+    fold: FoldOnPe | None
+
+    def of_slots(self) -> Iterator[Lowered]:
+        """Those that run on tiles of slots, in the order in which they do."""
+        found = [self.score, self.mask]
+        if self.fold is not None:
+            found += self.fold.of_slots()
+        yield from (x for x in found if x is not None)
+
+    @property
+    def all(self) -> tuple[Lowered, ...]:
+        """Every function."""
+        finish = () if self.fold is None else (self.fold.finish,)
+        return (*self.of_slots(), *finish)
+
+    @property
+    def cycles(self) -> float:
+        """Of those that run on tiles of slots, as estimated."""
+        return sum(x.cycles for x in self.of_slots())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VariantOnPe:
+    """A variant's functions and the keys of its newest query, before a region is chosen.
+
+    Attributes:
+      sizes: what is attended to.
+      score, mask: as read; None: the score itself, and no mask but a range.
+      fold: as read; None: softmax.
+      keys: attended to.
+    """
+
+    sizes: DecodeSizes
+    score: Elementwise | None
+    mask: Elementwise | None
+    fold: Fold | None
+    keys: Attended
+
+    @property
+    def changes_softmax(self) -> bool:
+        """Whether more than the last step is another than softmax's."""
+        return self.fold is not None and not self.fold.is_softmax
+
+    def lowered(self, slots: int, features: int, device: Device) -> OnPe:
+        """Its functions on tiles of so many slots, and so many features of a value."""
+        arguments = self._arguments()
+        queries = self.sizes.queries
+
+        def of(function: Elementwise | None, prefix: str) -> Lowered | None:
+            if function is None:
+                return None
+            return lower(
+                function,
+                arguments,
+                rows=queries,
+                slots=slots,
+                device=device,
+                prefix=prefix,
+            )
+
+        score = of(self.score, "score ")
+        mask = of(self.mask if self.keys.gaps else None, "mask ")
+        if score is not None and score.is_identity:
+            score = None
+        fold = self.fold
+        if fold is None:
+            return OnPe(score, mask, None)
+        finish = lower(
+            fold.finish,
+            self._arguments_of_finish(fold),
+            rows=queries,
+            slots=features,
+            device=device,
+            prefix="finish ",
+        )
+        if fold.values.name not in finish.data:
+            raise CannotLower(
+                f"{finish.function.name}: reads {', '.join(sorted(finish.data)) or 'nothing'} of "
+                f"what was summed, must read the values, {fold.values.name}"
+            )
+        # What nobody reads is not summed; a softmax's sum is, for its log-sum-exp.
+        is_softmax = fold.weighs_as_softmax and [x.coefficient for x in fold.sums] == [
+            None
+        ]
+        sums = [x for x in fold.sums if is_softmax or x.name in finish.data]
+        on_pe = FoldOnPe(
+            values=fold.values.name,
+            greatest=fold.greatest,
+            exponent=of(fold.exponent, "exponent "),
+            # An exponential of a difference is an instruction of its own.
+            weight=None if fold.weighs_as_softmax else of(fold.weight, "weight "),
+            sums={x.name: of(x.coefficient, f"sum {x.name} ") for x in sums},
+            factor=of(fold.values.coefficient, "values "),
+            finish=finish,
+        )
+        return OnPe(score, mask, on_pe)
+
+    def _arguments(self) -> Mapping[str, Argument]:
+        """How arguments of what runs on slots lie on a PE."""
+        sizes = self.sizes
+        query, last = sizes.query, sizes.context - 1
+        of_row = Argument(DATA, rows=True)
+        of_slot = Argument(DATA, rows=True, slots=True)
+        return {
+            "s": of_slot,
+            "own": of_slot,
+            "greatest": of_row,
+            "b": Argument(KEPT, bounds=(0, sizes.batch - 1)),
+            "h": Argument(KEPT, rows=True, bounds=(0, sizes.heads - 1)),
+            "q": Argument(ARRIVING, bounds=(query, query)),
+            "k": Argument(KEPT, slots=True, bounds=(0, last)),
+        }
+
+    def _arguments_of_finish(self, fold: Fold) -> Mapping[str, Argument]:
+        """The same of what runs on features, which are dealt as values are."""
+        sizes = self.sizes
+        values, *others = fold.components
+        value_dim = sizes.value_dim or sizes.head_dim
+        return {
+            **self._arguments(),
+            **{name: Argument(DATA, rows=True) for name in others},
+            values: Argument(DATA, rows=True, slots=True),
+            # Values by query and feature, such as a gate's, come with the query: they lie there.
+            "q": Argument(KEPT, bounds=(sizes.query, sizes.query)),
+            "d": Argument(KEPT, slots=True, bounds=(0, value_dim - 1)),
+        }
+
+    def ranges(self, rows: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+        """First slot and live slots in every row; with slots `ahead`, behind the gap."""
+        keys = self.keys
+        if ahead:
+            assert keys.gap is not None
+            _, end = keys.gap
+            return spans(np.array([end]), keys.high.max(keepdims=True), rows)
+        return spans(keys.low, keys.high, rows)
+
+
+def slots_ahead(keys: Attended, rows: int) -> int:
+    """Slots before a gap, 0 if skipping it saves no slot of every row.
+
+    Sinks of 4 keys on 229 rows are in the first slot of 4 rows; as the others' first slot is gone
+    through too, the mask leaves it out.
+    """
+    if keys.gap is None:
+        return 0
+    start, end = keys.gap
+    ahead = -(-start // rows)
+    return ahead if end - ahead * rows >= rows else 0
+
+
+def variant_on_pe(reading: Reading, sizes: DecodeSizes) -> VariantOnPe:
+    """Reads a variant's mask at the newest query.
+
+    Raises:
+      CannotLower: the mask cannot be traced.
+    """
+    _check_sizes(sizes)
+    mask = None if reading.mask is None else read_mask(reading.mask, reading.name)
+    keys = attended(
+        mask,
+        sizes.batch,
+        sizes.heads,
+        sizes.kv_heads,
+        sizes.context,
+        sizes.query,
+    )
+    return VariantOnPe(sizes, reading.score, mask, reading.fold, keys)
+
+
+def _check_sizes(sizes: DecodeSizes) -> None:
+    names = ("batch", "heads", "kv_heads", "head_dim", "context")
+    checks.check_whole(sizes, *names)
+    checks.check_dtype(sizes.dtype)
+    checks.within("position", sizes.query, 0, checks.MOST)
+    if sizes.heads % sizes.kv_heads:
+        refuse(
+            f"{sizes.heads} heads must be a multiple of {sizes.kv_heads} key/value heads"
+        )
+
+
+__all__ = ["DecodeSizes", "OnPe", "VariantOnPe", "slots_ahead", "variant_on_pe"]
