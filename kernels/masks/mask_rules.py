@@ -41,19 +41,26 @@ Points: TypeAlias = Callable[..., Array]
 Boxes: TypeAlias = Callable[..., Strided]
 """`(site, *sets) -> set`; without the site where the operands say it all."""
 
+Cases: TypeAlias = Callable[..., tuple[Strided, Strided] | None]
+"""`(*sets) -> (set, set)`, which together hold the result; None where one does as well."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """A primitive's two readings: `points(site, *arrays)` in the jaxpr's own dtypes, which wrap as
-    XLA's do, and `boxes(site, *sets)`. `aligned` operands are brought to one rank first.
+    XLA's do, and `boxes(site, *sets)`. `aligned` operands are brought to one rank first; `cases`
+    are asked before `boxes`.
     """
 
     points: Points
     boxes: Boxes
     aligned: bool = False
+    cases: Cases | None = None
 
 
-def elementwise(of_arrays: Points, of_sets: Boxes) -> Rule:
+def elementwise(
+    of_arrays: Points, of_sets: Boxes, in_cases: Cases | None = None
+) -> Rule:
     """Of operands alone; integers wrap into the result's dtype."""
 
     def points(site: Site, *arrays: Array) -> Array:
@@ -65,7 +72,7 @@ def elementwise(of_arrays: Points, of_sets: Boxes) -> Rule:
         result = of_sets(*sets)
         return result if site.dtype == bool else strided.fit(result, site.dtype)
 
-    return Rule(points, boxes, aligned=True)
+    return Rule(points, boxes, aligned=True, cases=in_cases)
 
 
 def bitwise(of_arrays: Points, of_bools: Boxes, of_integers: Boxes) -> Rule:
@@ -335,8 +342,8 @@ RULES: dict[str, Rule] = {
     "neg": elementwise(np.negative, strided.neg),
     "abs": elementwise(np.abs, strided.absolute),
     "sign": elementwise(np.sign, strided.sign),
-    "max": elementwise(np.maximum, strided.maximum),
-    "min": elementwise(np.minimum, strided.minimum),
+    "max": elementwise(np.maximum, strided.maximum, strided.maximum_in_cases),
+    "min": elementwise(np.minimum, strided.minimum, strided.minimum_in_cases),
     "div": elementwise(_truncated, strided.divide),
     "rem": elementwise(_truncated_rest, strided.remainder),
     "floor_divide": elementwise(np.floor_divide, _floor_divide),

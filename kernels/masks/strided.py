@@ -204,6 +204,34 @@ def minimum(left: Strided, right: Strided) -> Strided:
     return choose(left_is_less, left, otherwise)
 
 
+def minimum_in_cases(left: Strided, right: Strided) -> tuple[Strided, Strided] | None:
+    """`minimum` as two sets that together hold it, where one set would lose its step.
+
+    The lesser of {0, 64, 128, 192} and 130 is one of {0, 64, 128} and {130}; a set of all four has
+    a step of 2. None where `minimum` loses nothing, or where neither operand is one known number.
+    """
+    if left.lo.dtype == bool:
+        return None
+    if not is_single(right).all():
+        return minimum_in_cases(right, left) if is_single(left).all() else None
+    limit = right.lo
+    crossed = (left.lo < limit) & (limit < left.hi) & (left.step > 1)
+    if not crossed.any():
+        return None
+    steps_below = (limit - left.lo) // np.maximum(left.step, 1)
+    below = Strided(left.lo, left.lo + steps_below * left.step, left.step)
+    whole = minimum(left, right)
+    return choose(crossed, below, whole), choose(crossed, right, whole)
+
+
+def maximum_in_cases(left: Strided, right: Strided) -> tuple[Strided, Strided] | None:
+    """`maximum`, see `minimum_in_cases`."""
+    if left.lo.dtype == bool:
+        return None
+    cases = minimum_in_cases(neg(left), neg(right))
+    return None if cases is None else (neg(cases[0]), neg(cases[1]))
+
+
 def maximum(left: Strided, right: Strided) -> Strided:
     """The greater one; of Booleans, or."""
     if left.lo.dtype == bool:
@@ -220,8 +248,12 @@ def absolute(operand: Strided) -> Strided:
     # are odd.
     mirrored_step = gcd(step, 2 * np.abs(lo))
     mirrored_step = np.maximum(mirrored_step, 1)
+    # The nearest to zero is one of its two neighbours: of −54, 10, 74 by steps of 64 it is 10, far
+    # from the 2 that steps of gcd(64, 108) alone would allow.
+    above = lo % np.maximum(step, 1)
+    nearest = np.minimum(above, step - above)
     furthest = np.maximum(-lo, hi)
-    crossing = Strided(lo % mirrored_step, furthest, mirrored_step)
+    crossing = Strided(nearest, furthest, mirrored_step)
     otherwise = choose(hi <= 0, neg(operand), crossing)
     return choose(lo >= 0, operand, otherwise)
 

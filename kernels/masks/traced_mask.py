@@ -96,12 +96,12 @@ class _Reading:
     """One of the two ways to run the steps: on arrays or on sets.
 
     Attributes:
-      rule: a rule's function of this way.
+      run: begins a run: `(step, operands)` to the step's result.
       constant: what a constant enters as.
       with_axes: a value with axes of one element behind its own.
     """
 
-    rule: Callable[[Rule], Callable[..., Any]]
+    run: Callable[[], Callable[[_Step, list[Any]], Any]]
     constant: Callable[[np.ndarray], Any]
     with_axes: Callable[[Any, int], Any]
 
@@ -186,6 +186,7 @@ class TracedMask:
     def _evaluate(self, reading: _Reading, inputs: Sequence[_Read]) -> _Read:
         """Runs the steps in one of the two readings."""
         values: dict[int, Any] = dict(enumerate(inputs))
+        run = reading.run()
 
         def read(operand: _Operand, axes: int) -> Any:
             if isinstance(operand, Table):
@@ -197,11 +198,10 @@ class TracedMask:
 
         with np.errstate(all="ignore"):  # int32 wraps on purpose
             for step in self._steps:
-                rule = reading.rule(step.rule)
                 operands = []
                 for operand in step.operands:
                     operands.append(read(operand, step.axes_to_append(operand)))
-                values[step.result] = rule(step.site, *operands)
+                values[step.result] = run(step, operands)
             return read(self._result, 0)
 
     # --- from the jaxpr to the steps ---
@@ -350,8 +350,66 @@ def _set_with_axes(sets: Strided, axes: int) -> Strided:
     return Strided(*fields)
 
 
-_ON_POINTS = _Reading(lambda rule: rule.points, np.asarray, _array_with_axes)
-_ON_BOXES = _Reading(lambda rule: rule.boxes, strided.exactly, _set_with_axes)
+def _points(step: _Step, operands: list[Any]) -> np.ndarray:
+    return step.rule.points(step.site, *operands)
+
+
+class _InCases:
+    """Runs steps on sets, in cases where one set would say too little, until they are a Boolean.
+
+    In neighborhood attention on 64 striped ranks rank 1 has the columns x of an image 1, 65, 129 up
+    to 449, whose squares have their centre at `max(x, 3)`: 3, 65, 129, ... One set of these takes
+    any step, and so is near everything; {65, 129, ...} and {3} are near few.
+
+    Attributes:
+      splits: into cases so far. Each has an axis of two in front of all others, so that those of
+        one value meet all of another's.
+    """
+
+    _MOST_SPLITS = 6
+
+    def __init__(self) -> None:
+        self.splits = 0
+
+    def __call__(self, step: _Step, operands: list[Any]) -> Strided:
+        rule, site = step.rule, step.site
+        cases = None
+        if rule.cases is not None and self.splits < self._MOST_SPLITS:
+            cases = rule.cases(*operands)
+        if cases is not None:
+            result = self._side_by_side(cases, len(site.shape))
+        else:
+            result = rule.boxes(site, *operands)
+        return self._joined(result, len(site.shape)) if self.splits else result
+
+    def _side_by_side(self, cases: Sequence[Strided], rank: int) -> Strided:
+        """One set for each case, along a new axis."""
+        behind = (
+            1 + rank + self.splits
+        )  # the batch, the value's own and the splits before
+        self.splits += 1
+        fields = []
+        for field in zip(*cases, strict=True):
+            alike = np.broadcast_arrays(*field)
+            missing = (1,) * (behind - alike[0].ndim)
+            fields.append(np.stack([x.reshape(missing + x.shape) for x in alike]))
+        return Strided(*fields)
+
+    def _joined(self, result: Strided, rank: int) -> Strided:
+        """A Boolean over all cases; a number as it is."""
+        if result.lo.dtype != bool:
+            return result
+        cases = tuple(range(max(result.lo.ndim, result.hi.ndim) - rank - 1))
+        if not cases:
+            return result
+        lo, hi = np.broadcast_arrays(result.lo, result.hi)
+        every = np.logical_and.reduce(lo, axis=cases)
+        some = np.logical_or.reduce(hi, axis=cases)
+        return Strided(every, some, strided.ONE)
+
+
+_ON_POINTS = _Reading(lambda: _points, np.asarray, _array_with_axes)
+_ON_BOXES = _Reading(_InCases, strided.exactly, _set_with_axes)
 
 
 def _division(body: jaxprs.Body, operands: Sequence[_Value]) -> str | None:

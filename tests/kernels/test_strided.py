@@ -147,6 +147,51 @@ def test_operation_holds_every_result(name, a, b):
         assert found.lo[0] == found.hi[0]
 
 
+def set_of(values):
+    lo, hi, step = (int(np.broadcast_to(field, 1)[0]) for field in values)
+    return set(range(lo, hi + 1, max(step, 1)))
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(sets, st.integers(-40, 40))
+def test_cases_of_the_lesser_and_the_greater_are_exact(a, limit):
+    """Together the two sets hold the results and nothing else, where one set holds more."""
+    known = strided.exactly([limit])
+    for in_cases, whole, of_numbers in (
+        (strided.minimum_in_cases, strided.minimum, min),
+        (strided.maximum_in_cases, strided.maximum, max),
+    ):
+        truth = {of_numbers(int(x), limit) for x in members(a)}
+        for operands in ((a, known), (known, a)):
+            cases = in_cases(*operands)
+            if cases is None:
+                assert set_of(whole(*operands)) == truth
+            else:
+                assert set_of(cases[0]) | set_of(cases[1]) == truth
+
+
+def test_an_image_row_dealt_to_stripes_is_decided_at_its_border():
+    """Centres pushed in at a border: of 1, 65, ..., 449 they are 3, 65, ..., 449, and columns 20,
+    84, ..., 468 are 17 and more away. One set of the centres would be near everything."""
+    centre = lambda x: jnp.clip(x, 3, 508)  # noqa: E731
+    near = TracedMask(lambda b, h, q, k: jnp.abs(centre(q % 512) - k % 512) <= 9)
+    stripe = lambda first: Strided(  # noqa: E731
+        np.array([first]), np.array([first + 64 * 511]), np.asarray(64)
+    )
+    assert near.boxes(stripe(1), stripe(20)).hi.tolist() == [False]
+    assert near.boxes(stripe(1), stripe(12)).hi.tolist() == [True]
+
+
+def test_cases_of_two_values_meet_each_other():
+    """`q` and `k` are each 0 or 5, by cases of their own: 0 + 5 is met, and 7 is no sum."""
+    at_most = lambda x: jnp.minimum(x, 5)  # noqa: E731
+    unlike = TracedMask(lambda b, h, q, k: at_most(q) + at_most(k) == 5)
+    both = Strided(np.array([0]), np.array([40]), np.asarray(8))
+    assert unlike.boxes(both, both).hi.tolist() == [True]
+    never = TracedMask(lambda b, h, q, k: at_most(q) + at_most(k) == 7)
+    assert never.boxes(both, both).hi.tolist() == [False]
+
+
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(sets, st.integers(1, 15))
 def test_floor_division_and_remainder_are_tight(a, by):

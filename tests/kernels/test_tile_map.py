@@ -19,6 +19,12 @@ def scattered(b, h, q, k):
     return (q == k) & (q >= 0)
 
 
+def near_in_an_image(b, h, q, k):
+    """Of an image of 8 x 8 pixels a square of 3, pushed in at the borders."""
+    y, x = jnp.clip(q // 8, 1, 6), jnp.clip(q % 8, 1, 6)
+    return (jnp.abs(y - k // 8) <= 1) & (jnp.abs(x - k % 8) <= 1)
+
+
 MASKS = [
     masks.full,
     masks.causal,
@@ -32,6 +38,7 @@ MASKS = [
     masks.documents([3, 9, 14, 20, 7]),
     masks.or_masks(masks.window(4), masks.negate(masks.dilated(5))),
     scattered,
+    near_in_an_image,
 ]
 
 # tokens, ranks, slots, unit, query tile, key tile
