@@ -88,7 +88,10 @@ def pattern_of(asked: Attention, layers: int) -> Pattern | None:
         )
     for variant in pattern.distinct:
         # What machines cannot read is refused by the oracle as well, and with the same words.
-        variant.reading  # noqa: B018
+        if variant.reading.fold is not None:
+            raise ModelError(
+                f"attention: {variant.name} is a monoid of its own, a layer must have a softmax's"
+            )
     return pattern
 
 

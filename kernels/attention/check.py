@@ -9,10 +9,13 @@ import numpy as np
 from kernels.tokens.placement import PLACEMENTS
 
 Results: TypeAlias = tuple[Any, Any]
-"""Output `[batch, heads, queries, value_dim]` and log-sum-exp `[batch, heads, queries]`."""
+"""Output `[batch, heads, queries, value_dim]`; log-sum-exp `[batch, heads, queries]`, or None."""
 
 ROUNDING = 2e-6
 """Of float32 sums over a few dozen keys, relative to the greatest value."""
+
+PARTS = 3
+"""Into which keys are taken apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,19 +24,20 @@ class Comparison:
 
     Attributes:
       what: is compared with the dense form in float64.
-      out, sums: greatest difference of the output and of the log-sum-exp.
+      out, sums: greatest difference of the output and of the log-sum-exp; None where there is none.
       allowed: of either.
     """
 
     what: str
     out: float
-    sums: float
+    sums: float | None
     allowed: float
 
     @property
     def agrees(self) -> bool:
         """Whether both are as near as is allowed; a NaN is not."""
-        return self.out <= self.allowed and self.sums <= self.allowed
+        sums = 0 if self.sums is None else self.sums
+        return self.out <= self.allowed and sums <= self.allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Report:
         width = max(len(x.what) for x in self.comparisons)
         for x in self.comparisons:
             mark = "" if x.agrees else "  DIFFERS"
+            sums = "" if x.sums is None else f"log-sum-exp {x.sums:.1e}, "
             lines.append(
-                f"  {x.what:{width}}  output {x.out:.1e}, log-sum-exp {x.sums:.1e}, "
-                f"allowed {x.allowed:.1e}{mark}"
+                f"  {x.what:{width}}  output {x.out:.1e}, {sums}allowed {x.allowed:.1e}{mark}"
             )
         return "\n".join(lines)
 
@@ -73,11 +77,14 @@ class Forms:
       dense: also of `q_offset`, and of `only`, a mask of keys `[keys]`; in float64.
       prefill: also of `chips` and `placement`.
       decode: of the newest query.
+      folded: as its fold has it, also of `part_of`, which part each key is in, `[keys]`, and
+        `backwards`, whether the last parts are merged first; in float64. None: it is a softmax.
     """
 
     dense: Callable[..., Results]
     prefill: Callable[..., Results]
     decode: Callable[..., Results]
+    folded: Callable[..., Results] | None = None
 
 
 def check(
@@ -96,8 +103,8 @@ def check(
     """Compares the forms on random operands.
 
     Dense attention to the keys of three parts, taken apart at random and merged by their
-    log-sum-exps in both orders, must be that to all keys; every prefill and the decode of the last
-    token must be the dense form's.
+    log-sum-exps in both orders, must be that to all keys, and so must the fold of a monoid, merged
+    by its weights; every prefill and the decode of the last token must be the dense form's.
 
     Args:
       name: of the variant.
@@ -137,8 +144,13 @@ def _merged(
 ) -> list[tuple[str, Results]]:
     """Attention to the keys of three random parts, merged from the left and from the right."""
     q, k, v = operands
-    part_of = rng.integers(0, 3, k.shape[2])
-    a, b, c = (_numbers(forms.dense(q, k, v, only=part_of == n)) for n in range(3))
+    part_of = rng.integers(0, PARTS, k.shape[2])
+    if forms.folded is not None:
+        return [
+            ("from the left", forms.folded(q, k, v, part_of=part_of, backwards=False)),
+            ("from the right", forms.folded(q, k, v, part_of=part_of, backwards=True)),
+        ]
+    a, b, c = (_numbers(forms.dense(q, k, v, only=part_of == n)) for n in range(PARTS))
     return [
         ("from the left", merge(merge(a, b), c)),
         ("from the right", merge(a, merge(b, c))),
@@ -158,20 +170,26 @@ def merge(one: Results, other: Results) -> Results:
     return mixed / safe[..., None], log_sum_exp
 
 
-def _numbers(results: Results) -> tuple[np.ndarray, np.ndarray]:
+def _numbers(results: Results) -> tuple[np.ndarray, np.ndarray | None]:
     out, sums = results
-    return np.asarray(out, np.float64), np.asarray(sums, np.float64)
+    wide = None if sums is None else np.asarray(sums, np.float64)
+    return np.asarray(out, np.float64), wide
 
 
 def _compared(what: str, given: Results, wanted: Results, allowed: float) -> Comparison:
-    differences = []
-    for one, other in zip(_numbers(given), _numbers(wanted), strict=True):
-        # -inf of both is no difference, and of one an infinite one.
-        same = one == other
-        apart = np.abs(np.where(same, 0, one) - np.where(same, 0, other))
-        differences.append(float(np.max(apart)))
-    out, sums = differences
-    return Comparison(what, out, sums, allowed)
+    out, sums = _numbers(given)
+    wanted_out, wanted_sums = _numbers(wanted)
+    of_sums = None
+    if sums is not None and wanted_sums is not None:
+        of_sums = _apart(sums, wanted_sums)
+    return Comparison(what, _apart(out, wanted_out), of_sums, allowed)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    # -inf of both is no difference, and of one an infinite one.
+    same = one == other
+    apart = np.abs(np.where(same, 0, one) - np.where(same, 0, other))
+    return float(np.max(apart))
 
 
 __all__ = ["Comparison", "Forms", "Report", "check", "merge"]

@@ -1,4 +1,4 @@
-"""The door: `@attention` makes a variant of one function."""
+"""The door: `@attention` makes a variant of one function, `attention.monoid` of three."""
 
 import dataclasses
 import inspect
@@ -7,7 +7,9 @@ from typing import Any, TypeAlias, overload
 
 from emu.lower import CannotLower
 from emu.tracing.scalar import defined_at
-from kernels.attention.reading import check_arguments
+from kernels.attention import softmax
+from kernels.attention.monoid import Finish, Merge, Monoid, Partial
+from kernels.attention.reading import Score, check_arguments
 from kernels.attention.variant import Variant
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Mask, NamedMask
@@ -79,6 +81,48 @@ class Attention:
             else next(iter(masks), None),
             scale=made.scale if scale is None else scale,
         )
+
+    @staticmethod
+    def monoid(
+        *,
+        partial: Partial = softmax.partial,
+        merge: Merge = softmax.merge,
+        finish: Finish = softmax.finish,
+        score: Score | None = None,
+        mask: Mask | None = None,
+        scale: float | None = None,
+        name: str | None = None,
+    ) -> Variant:
+        """A variant that changes the softmax: all three are functions of scalars.
+
+        ```python
+        from kernels.attention import softmax
+
+        def finish(state, b, h, q, d):
+            return state.output / (state.total + jnp.exp(-state.greatest))
+
+        off_by_one = attention.monoid(finish=finish, mask=masks.causal)
+        ```
+
+        Args:
+          partial: `(s, v, b, h, q, k)`, the state of one key: a NamedTuple, a tuple, a dictionary
+            or another tree of scalars, of which one is in proportion to `v`, one feature of the
+            key's value, and no other depends on it. `s` is the score as `score` makes it.
+          merge: `(one, other)`, the state of the keys of both.
+          finish: `(state, b, h, q, d)`, feature `d` of the output; 0 where nothing is attended.
+          score: `(s, b, h, q, k)`, what becomes of a scaled score; None: nothing.
+          mask: pairs that it leaves out are not attended, and never reach `partial`.
+          scale: of the scores before they reach `score`; None: `1 / sqrt(head_dim)`.
+          name: of the variant; None: that of the first of the three that is not softmax's.
+        """
+        made = Monoid(partial, merge, finish)
+        given = [
+            getattr(made, kind)
+            for kind in ("partial", "merge", "finish")
+            if getattr(made, kind) is not getattr(softmax, kind)
+        ]
+        found = name or (catalogue.name(given[0]) if given else "softmax")
+        return Variant(found, score=score, mask=mask, scale=scale, monoid=made)
 
     @staticmethod
     def mask(function: Mask) -> NamedMask:

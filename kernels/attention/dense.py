@@ -1,7 +1,7 @@
 """Dense attention by a variant's own functions, for every pair at once: what all else is held to.
 
 It shares nothing with what the machines run: the functions are called as they are, each pair's
-score is kept, and the softmax is taken over whole rows.
+score is kept, and the softmax is taken over whole rows, or a monoid's own functions merge them.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from kernels.attention import dense_monoid
+from kernels.attention.monoid import Monoid
 from kernels.attention.reading import Score
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Mask
@@ -24,13 +26,15 @@ def dense(
     *,
     score: Score | None = None,
     mask: Mask | None = None,
+    monoid: Monoid | None = None,
+    sums: bool = True,
     scale: float | None = None,
     q_offset: int = 0,
     dtype: DTypeLike = "float64",
-) -> tuple[jax.Array, jax.Array]:
-    """Softmax attention with a score and a mask of one's own.
+) -> tuple[jax.Array, jax.Array | None]:
+    """Attention with a score, a mask and a monoid of one's own.
 
-    Differentiable in `q`, `k`, `v` and in the arrays that the score holds.
+    Differentiable in `q`, `k`, `v` and in the arrays that the functions hold.
 
     *Dimensions*: B batch, Hq query heads, Hkv key heads (of which each serves Hq / Hkv query heads
     in a row), L queries, S keys, D and Dv the head dimensions.
@@ -42,6 +46,8 @@ def dense(
       score: of `(s, b, h, q, k)`, what becomes of a scaled score; None: nothing. -inf means that
         the pair is not attended.
       mask: of `(b, h, q, k)`, which pairs are attended; None: all.
+      monoid: what is made of scores and values; None: their softmax.
+      sums: whether the second result is wanted.
       scale: of the scores; None: `1 / sqrt(D)`.
       q_offset: position of the first query; keys begin at 0. The last of S positions, decoding, is
         `S - 1`.
@@ -49,7 +55,7 @@ def dense(
 
     Returns:
       The output, `[B, Hq, L, Dv]`, and the logarithm of the sum of the exponentials of the scores,
-      `[B, Hq, L]`. A query that attends to nothing gives zeros and -inf.
+      `[B, Hq, L]`, or None. A query that attends to nothing gives zeros and -inf.
 
     Raises:
       LimitExceeded: shapes that do not fit together.
@@ -65,16 +71,34 @@ def dense(
         @jax.jit
         def attend(
             q: jax.Array, k: jax.Array, v: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            group = q.shape[1] // k.shape[1]
-            k, v = (jnp.repeat(x, group, axis=1) for x in (k, v))
-            exact = jax.lax.Precision.HIGHEST
-            scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, precision=exact)
-            scores *= q.shape[-1] ** -0.5 if scale is None else scale
-            indices = _indices(scores.shape, q_offset)
-            return _softmax(*attended_scores(scores, score, mask, indices), v)
+        ) -> tuple[jax.Array, jax.Array | None]:
+            scores, attended = scored(q, k, score, mask, scale, q_offset)
+            v = jnp.repeat(v, q.shape[1] // k.shape[1], axis=1)
+            out, log_sum_exp = _softmax(scores, attended, v)
+            if monoid is not None:
+                out = dense_monoid.attend(
+                    scores, attended, v, monoid=monoid, first=q_offset
+                )
+            return out, log_sum_exp if sums else None
 
         return attend(*operands)
+
+
+def scored(
+    q: jax.Array,
+    k: jax.Array,
+    score: Score | None,
+    mask: Mask | None,
+    scale: float | None,
+    q_offset: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The scores, `[B, Hq, L, S]`, and which pairs are attended; see `dense`."""
+    k = jnp.repeat(k, q.shape[1] // k.shape[1], axis=1)
+    exact = jax.lax.Precision.HIGHEST
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, precision=exact)
+    scores *= q.shape[-1] ** -0.5 if scale is None else scale
+    indices = indices_of(scores.shape, q_offset)
+    return attended_scores(scores, score, mask, indices)
 
 
 def attended_scores(
@@ -93,11 +117,11 @@ def attended_scores(
     # A user's arithmetic mixes integers and floats, whatever the program around it allows.
     with jax.numpy_dtype_promotion("standard"):
         if score is not None:
-            changed = _for_every_pair(score, 1)(scores, *indices)
+            changed = for_every_pair(score, 1)(scores, *indices)
             scores = changed.astype(scores.dtype)
         attended = scores != -jnp.inf
         if mask is not None:
-            attended &= _for_every_pair(mask, 0)(*indices)
+            attended &= for_every_pair(mask, 0)(*indices)
     return scores, attended
 
 
@@ -118,12 +142,13 @@ def _softmax(
     return sums / total[..., None], log_sum_exp
 
 
-def _indices(shape: tuple[int, ...], q_offset: int) -> list[jax.Array]:
+def indices_of(shape: tuple[int, ...], q_offset: int) -> list[jax.Array]:
+    """Batch, head and positions of scores `[B, Hq, L, S]`, each along its own axis."""
     batch, heads, queries, keys = (jnp.arange(n, dtype=jnp.int32) for n in shape)
     return [batch, heads, queries + jnp.int32(q_offset), keys]
 
 
-def _for_every_pair(
+def for_every_pair(
     function: Callable[..., Any], scores: int
 ) -> Callable[..., jax.Array]:
     """A function of scalars on `[B, Hq, L, S]` scores, if it takes one, and the four indices."""
@@ -139,4 +164,4 @@ def _for_every_pair(
     return found
 
 
-__all__ = ["attended_scores", "dense"]
+__all__ = ["attended_scores", "dense", "for_every_pair", "indices_of", "scored"]

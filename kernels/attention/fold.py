@@ -89,13 +89,23 @@ class Fold:
     @property
     def is_softmax(self) -> bool:
         """Whether all but `finish` is softmax's: one sum, every weight as it is."""
-        return (
-            self.weighs_as_softmax
-            and self.exponent is None
-            and len(self.sums) == 1
-            and self.sums[0].coefficient is None
-            and self.values.coefficient is None
-        )
+        return self.tells_log_sum_exp and self.values.coefficient is None
+
+    @property
+    def divides_by_sum(self) -> bool:
+        """Whether `finish` is softmax's: the values over the one sum."""
+        operations = self.finish.operations
+        if len(self.sums) != 1 or len(operations) != 1:
+            return False
+        (division,) = operations
+        total = Slot(self.components.index(self.sums[0].name))
+        return division.name == "div" and division.operands == (Slot(0), total)
+
+    @property
+    def tells_log_sum_exp(self) -> bool:
+        """Whether its sum is that of the scores' exponentials, relative to the greatest."""
+        plain = [x.coefficient for x in self.sums] == [None]
+        return self.weighs_as_softmax and self.exponent is None and plain
 
 
 def finish_inputs(components: tuple[str, ...]) -> tuple[Input, ...]:

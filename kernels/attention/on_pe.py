@@ -152,10 +152,8 @@ class VariantOnPe:
                 f"what was summed, must read the values, {fold.values.name}"
             )
         # What nobody reads is not summed; a softmax's sum is, for its log-sum-exp.
-        is_softmax = fold.weighs_as_softmax and [x.coefficient for x in fold.sums] == [
-            None
-        ]
-        sums = [x for x in fold.sums if is_softmax or x.name in finish.data]
+        told = fold.tells_log_sum_exp
+        sums = [x for x in fold.sums if told or x.name in finish.data]
         on_pe = FoldOnPe(
             values=fold.values.name,
             greatest=fold.greatest,

@@ -17,6 +17,7 @@ from kernels import masks
 from kernels.attention.reading import Reading
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Allowed, Mask, Positions
+from kernels.refusal import refuse
 from kernels.trainium.context.attention import ContextAttention, Results
 
 
@@ -87,6 +88,11 @@ def context_attention(
       scale: factor of the scores, before the variant's function; None: 1 / sqrt(head_dim).
       options: further fields of `ContextAttention`: `cores`, `dtype`, `inner` and others.
     """
+    if reading.fold is not None:
+        refuse(
+            f"{reading.name}: prefill on Trainium carries out a softmax, and this variant has a "
+            "monoid of its own; `dense` computes it"
+        )
     batch, heads, queries, head_dim = q
     _, kv_heads, keys, _ = k
     # More queries than keys, as of cross-attention: keys that nobody attends to stand behind.

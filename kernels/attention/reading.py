@@ -40,20 +40,25 @@ _DIVISIONS = ("floor_divide", "remainder")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """A variant of softmax attention as machines take it.
+    """A variant as machines take it.
 
     Attributes:
       name: of the variant.
       mask: which pairs are attended, by its own mask and by the score's -inf; None: all.
       score: the score where attended, of the arguments `SCORE_INPUTS`; None: `s` itself. What it
         gives for other pairs means nothing, and may be no number.
-      fold: what is summed of the scores and what becomes of it; None: softmax.
+      fold: what is made of scores and values; None: their softmax.
     """
 
     name: str
     mask: Mask | None
     score: Elementwise | None
     fold: Fold | None = None
+
+    @property
+    def tells_log_sum_exp(self) -> bool:
+        """Whether a log-sum-exp of the scores comes with the output."""
+        return self.fold is None or self.fold.tells_log_sum_exp
 
 
 def read(name: str, score: Score | None = None, mask: Mask | None = None) -> Reading:

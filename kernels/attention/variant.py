@@ -1,4 +1,4 @@
-"""A variant of softmax attention: one function, and all that follows from it."""
+"""A variant of attention: one function or three, and all that follows from them."""
 
 import dataclasses
 import functools
@@ -13,37 +13,48 @@ from kernels.attention.check import Forms, Report, check
 from kernels.attention.clock import VariantTime, variant_time
 from kernels.attention.decode import Cache, decode
 from kernels.attention.dense import dense
+from kernels.attention.dense_fold import folded
 from kernels.attention.explain import Explanation, explain
+from kernels.attention.monoid import Monoid
 from kernels.attention.prefill import prefill
 from kernels.attention.reading import Reading, Score, read
+from kernels.attention.recognise import read_fold
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Allowed, Mask, Positions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-    """A variant of softmax attention; made by `attention`.
+    """A variant of attention; made by `attention`.
 
     Attributes:
       name: of the function.
       score: `score(s, b, h, q, k)`, FlexAttention's `score_mod`; None: the score itself.
       mask: `mask(b, h, q, k)`, FlexAttention's `mask_mod`; None: all pairs.
       scale: of the scores before `score`; None: `1 / sqrt(head_dim)`.
+      monoid: what is made of scores and values; None: their softmax.
     """
 
     name: str
     score: Score | None = None
     mask: Mask | None = None
     scale: float | None = None
+    monoid: Monoid | None = None
 
     @functools.cached_property
     def reading(self) -> Reading:
         """What machines take of it.
 
         Raises:
-          CannotLower: see `kernels.attention.reading.read`.
+          CannotLower: see `kernels.attention.reading.read` and `recognise.read_fold`.
         """
-        return read(self.name, self.score, self.mask)
+        reading = read(self.name, self.score, self.mask)
+        if self.monoid is None:
+            return reading
+        fold = read_fold(self.name, self.monoid)
+        # Softmax written out is softmax.
+        is_plain = fold.is_softmax and fold.divides_by_sum
+        return dataclasses.replace(reading, fold=None if is_plain else fold)
 
     def dense(
         self,
@@ -53,23 +64,26 @@ class Variant:
         *,
         q_offset: int = 0,
         dtype: DTypeLike = "float64",
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """The oracle: every pair's score at once, on no machine.
 
-        Args and results are those of `kernels.attention.dense.dense`.
+        Args and results are those of `kernels.attention.dense.dense`; without a log-sum-exp where
+        weights are not those of a softmax.
 
         Raises:
           CannotLower: the functions are none that a machine could carry out.
           LimitExceeded: shapes that do not fit together.
         """
         # What no machine takes is refused by its oracle too, and with the same words.
-        self.reading  # noqa: B018
+        reading = self.reading
         return dense(
             q,
             k,
             v,
             score=self.score,
             mask=self.mask,
+            monoid=self.monoid,
+            sums=reading.tells_log_sum_exp,
             scale=self.scale,
             q_offset=q_offset,
             dtype=dtype,
@@ -85,7 +99,7 @@ class Variant:
         placement: str = "auto",
         scheme: str = "ring",
         **options: Any,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Context-parallel prefill on a mesh of emulated Trainium chips.
 
         Args:
@@ -159,12 +173,13 @@ class Variant:
             # Tiles as small as the sizes, so that there are several.
             return self.prefill(*operands, columns=8, lanes=2, **options)
 
-        forms = Forms(self._dense_of, prefilled, self.decode)
+        of_fold = None if self.reading.fold is None else self._folded
+        forms = Forms(self._dense_of, prefilled, self.decode, of_fold)
         return check(self.name, forms, **sizes)
 
     def _dense_of(
         self, *operands: Any, only: np.ndarray | None = None, q_offset: int = 0
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Dense attention to some of the keys."""
         if only is None:
             return self.dense(*operands, q_offset=q_offset)
@@ -175,6 +190,21 @@ class Variant:
         masks = [among] if self.mask is None else [among, self.mask]
         some = dataclasses.replace(self, mask=catalogue.and_masks(*masks))
         return some.dense(*operands, q_offset=q_offset)
+
+    def _folded(
+        self, *operands: Any, part_of: np.ndarray, backwards: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """What was read of the monoid, in float64."""
+        assert self.monoid is not None
+        return folded(
+            *operands,
+            fold=read_fold(self.name, self.monoid, "float64"),
+            score=self.score,
+            mask=self.mask,
+            scale=self.scale,
+            part_of=part_of,
+            backwards=backwards,
+        )
 
     def __repr__(self) -> str:
         return f"<attention {self.name}>"

@@ -43,13 +43,14 @@ class FoldOnPe:
     @property
     def is_softmax(self) -> bool:
         """Whether only `finish` is another than softmax's."""
-        return self.has_log_sum_exp and self.exponent is None and self.factor is None
+        return self.has_log_sum_exp and self.factor is None
 
     @property
     def has_log_sum_exp(self) -> bool:
-        """Whether its sum is one of exponentials as they are."""
+        """Whether its sum is that of the scores' exponentials as they are."""
         is_exp = self.greatest is not None and self.weight is None
-        return is_exp and list(self.sums.values()) == [None]
+        of_scores = self.exponent is None and list(self.sums.values()) == [None]
+        return is_exp and of_scores
 
     def of_slots(self) -> Iterator[Lowered]:
         """Functions that are carried out on tiles of slots."""
