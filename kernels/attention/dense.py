@@ -28,6 +28,7 @@ def dense(
     mask: Mask | None = None,
     monoid: Monoid | None = None,
     sums: bool = True,
+    starts_at_zero: bool = False,
     scale: float | None = None,
     q_offset: int = 0,
     dtype: DTypeLike = "float64",
@@ -48,6 +49,7 @@ def dense(
       mask: of `(b, h, q, k)`, which pairs are attended; None: all.
       monoid: what is made of scores and values; None: their softmax.
       sums: whether the second result is wanted.
+      starts_at_zero: of a monoid, whether it has a state of no key, of zeros.
       scale: of the scores; None: `1 / sqrt(D)`.
       q_offset: position of the first query; keys begin at 0. The last of S positions, decoding, is
         `S - 1`.
@@ -55,7 +57,8 @@ def dense(
 
     Returns:
       The output, `[B, Hq, L, Dv]`, and the logarithm of the sum of the exponentials of the scores,
-      `[B, Hq, L]`, or None. A query that attends to nothing gives zeros and -inf.
+      `[B, Hq, L]`, or None. A query that attends to nothing gives zeros and -inf; of a monoid that
+      starts at zero it gives what is finished of zeros.
 
     Raises:
       LimitExceeded: shapes that do not fit together.
@@ -77,7 +80,12 @@ def dense(
             out, log_sum_exp = _softmax(scores, attended, v)
             if monoid is not None:
                 out = dense_monoid.attend(
-                    scores, attended, v, monoid=monoid, first=q_offset
+                    scores,
+                    attended,
+                    v,
+                    monoid=monoid,
+                    first=q_offset,
+                    starts_at_zero=starts_at_zero,
                 )
             return out, log_sum_exp if sums else None
 

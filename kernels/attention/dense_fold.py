@@ -123,14 +123,18 @@ def _merged(fold: Fold, one: Attended, other: Attended) -> Attended:
 
 
 def _finished(fold: Fold, state: Attended) -> jax.Array:
-    """The output, 0 where nothing is attended."""
+    """The output; with a greatest it is 0 where nothing is attended."""
     greatest = () if state.greatest is None else (state.greatest,)
-    # Where nothing is attended numbers stand in of which no division fails.
-    sums = (jnp.where(state.live, x, 1) for x in state.sums)
+    sums = state.sums
+    if greatest:
+        # Where nothing is attended numbers stand in of which no division fails.
+        sums = tuple(jnp.where(state.live, x, 1) for x in sums)
     of_queries = [x[..., None] for x in (*greatest, *sums)]
     indices = jnp.indices(state.values.shape, dtype=jnp.int32)
     given = jnp.broadcast_arrays(state.values, *of_queries, *indices)
     out = _of_arrays(fold.finish, *given)
+    if not greatest:
+        return out
     return jnp.where(state.live[..., None], out, 0)
 
 

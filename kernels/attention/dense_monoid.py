@@ -30,6 +30,7 @@ def attend(
     *,
     monoid: Monoid,
     first: int,
+    starts_at_zero: bool,
 ) -> jax.Array:
     """A monoid's output; differentiable, also in the arrays that its functions hold.
 
@@ -39,9 +40,11 @@ def attend(
       values: `[batch, heads, keys, features]`.
       monoid: the functions.
       first: position of the first query.
+      starts_at_zero: whether of no key there is a state, of zeros.
 
     Returns:
-      `[batch, heads, queries, features]`, 0 where a query attends to nothing.
+      `[batch, heads, queries, features]`. Where a query attends to nothing it is 0, or what is
+      finished of zeros.
     """
     *sizes, keys = scores.shape
     b, h, row = jnp.indices(sizes, dtype=jnp.int32).reshape(3, -1)
@@ -64,7 +67,10 @@ def attend(
         of_features = jax.vmap(partial, in_axes=(None, None, 0))
         states = jax.vmap(of_features)(s, positions, values[b, h])
         state, any_live = _merged(states, live, monoid)
-        return jnp.where(any_live, jax.vmap(finish)(state, features), 0)
+        if starts_at_zero:
+            state = jax.tree.map(lambda x: jnp.where(any_live, x, 0), state)
+        out = jax.vmap(finish)(state, features)
+        return out if starts_at_zero else jnp.where(any_live, out, 0)
 
     rows = b, h, row, safe, attended.reshape(-1, keys)
     # A user's arithmetic mixes integers and floats, whatever the program around it allows.

@@ -17,7 +17,9 @@ softmax that is exp(G - G'). Keys with scores [1, 3 | 5, 4] in two tiles:
     [1, 3]    3    e^-2 + 1 = 1.135
     [5, 4]    5    1.135 · e^(3 - 5) + 1 + e^-1 = 1.522
 
-A monoid without a greatest, such as that of sigmoid attention, has plain sums, of c(k) alone.
+A monoid without a greatest, such as that of sigmoid attention, has plain sums, of c(k) alone. Of a
+query that attends to nothing they are 0, and `finish` is of these zeros; where there is a greatest,
+which of nothing there is not, the output is 0.
 """
 
 import dataclasses

@@ -76,6 +76,7 @@ class Variant:
         """
         # What no machine takes is refused by its oracle too, and with the same words.
         reading = self.reading
+        has_sums_only = reading.fold is not None and reading.fold.greatest is None
         return dense(
             q,
             k,
@@ -84,6 +85,7 @@ class Variant:
             mask=self.mask,
             monoid=self.monoid,
             sums=reading.tells_log_sum_exp,
+            starts_at_zero=has_sums_only,
             scale=self.scale,
             q_offset=q_offset,
             dtype=dtype,

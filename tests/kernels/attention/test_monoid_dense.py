@@ -128,6 +128,17 @@ def test_gradients_of_what_a_monoid_holds(make: Any, held: np.ndarray) -> None:
     assert given == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
+def test_a_sum_of_nothing_is_zero_and_finished() -> None:
+    made = attention.monoid(
+        partial=lambda s, v, b, h, q, k: (jax.nn.sigmoid(s) * v,),
+        merge=lambda one, other: (one[0] + other[0],),
+        finish=lambda state, b, h, q, d: state[0] + d,
+        mask=masks.window(1),
+    )
+    out, _ = made.dense(Q, K, V, q_offset=13)
+    np.testing.assert_array_equal(out, np.broadcast_to(np.arange(4), out.shape))
+
+
 def test_the_door_names_it_and_takes_masks_on_top() -> None:
     def halves(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
         return state.output / state.total / 2
