@@ -130,7 +130,7 @@ class Variant:
 
     def decode(
         self, q: Any, cache: Cache, **options: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Attention of the newest query on a region of the emulated wafer.
 
         Args:
