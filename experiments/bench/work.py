@@ -131,7 +131,11 @@ def layer_program(
     packed = pack_weights(weights, tiling, shares)["layers"]
     layer_weights = jax.tree.map(_first_layer, packed)
     ring = layer_ring(tiling, tokens=tokens, chips=1, axis=LAYER_AXIS)
-    kernel = functools.partial(layer, tiling=tiling, ring=ring.ring)
+
+    def kernel(x: Any, cos: Any, sin: Any, weights: Any, work: Any, masks: Any) -> Any:
+        attend = ring.attend(work, masks)
+        return layer(x, cos, sin, weights, attend, tiling)
+
     split = (LAYER_AXIS,)
     by_tile = (1, tiling.blocks, tiling.tiles, tiling.rows)
     hidden = jax.ShapeDtypeStruct((*by_tile, tiling.hidden_padded), dtype)

@@ -1,6 +1,8 @@
 """Prefill on a ring of Trainium3 chips: packed weights, and one program to run and to read.
 
 Tokens are spread over the chips; heads, FFN columns and vocabulary over the cores of each chip.
+Tokens stand alike in all layers, whatever attention each has; which tiles and hops are skipped is
+each layer's own.
 """
 
 import dataclasses
@@ -15,17 +17,24 @@ import numpy as np
 from jax import lax
 
 from emu import Device, Known, Program, Reading
-from emu.annotations import DType, PyTree
+from emu.annotations import DType, KnownInt, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from emu.trainium.spaces import Hbm
-from kernels.masks.catalogue import causal
+from kernels.masks.catalogue import or_masks
 from kernels.tokens.choose import Slots, choose
-from kernels.tokens.placement import PLACEMENTS
-from kernels.trainium.context.ring import Ring
+from kernels.tokens.placement import PLACEMENTS, Placement
+from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.layer import head
 from kernels.trainium.layer.layer import layer
-from kernels.trainium.layer.ring import attention_tiling, layer_ring
+from kernels.trainium.layer.ring import (
+    Given,
+    LayerRing,
+    LayerScores,
+    attention_tiling,
+    layer_ring,
+)
 from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
+from models.attention_pattern import Attention, Pattern, pattern_of
 from models.config import ModelConfig
 from models.machines.pack import pack_weights, weight_specs
 from models.machines.tensor_parallel import Shares, divide_model
@@ -81,6 +90,8 @@ class Prefill:
     Attributes:
       shares: what each core of a chip holds.
       tiling: how a core's share of a layer is cut.
+      kinds: which of `rings` each layer has, int32 `[layers]`.
+      rings: the prompt's, one for each distinct variant of attention.
       program: the kernel on its mesh; run and read alike.
     """
 
@@ -94,6 +105,7 @@ class Prefill:
         cores: int = 1,
         dtype: DType,
         placement: str = "contiguous",
+        attention: Attention = None,
         chip: NeuronCoreSheet = TRN3,
     ):
         """Packs the weights.
@@ -106,8 +118,13 @@ class Prefill:
           cores: NeuronCores of each chip that run, at least 1.
           dtype: of weights, activations and the cache; sums are float32.
           placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
-            with the least work on the busiest chip, hop by hop.
+            with the least work on the busiest chip, hop by hop, over all layers.
+          attention: a variant for all layers, or several as a pattern over them; None: causal.
           chip: whose SBUF the tiles are cut for.
+
+        Raises:
+          ModelError: `attention` is none of a model of so many layers.
+          CannotLower: a variant that no engine carries out, with its line.
         """
         self.config = config
         self.tokens = tokens
@@ -123,12 +140,28 @@ class Prefill:
             self.dtype,
             chip=chip,
         )
+        pattern = pattern_of(attention, config.num_hidden_layers)
+        self.varied = pattern is not None
+        scores = scores_of(pattern, self.shares)
+        self.kinds = np.zeros(config.num_hidden_layers, np.int32)
+        if pattern is not None:
+            self.kinds = pattern.kinds(config.num_hidden_layers)
         if placement == "auto":
-            placement = choose_placement(tiling_for, tokens, chips)
+            shares = np.bincount(self.kinds)
+            weighted = list(zip(scores, shares.tolist(), strict=True))
+            placement = choose_placement(tiling_for, tokens, chips, weighted)
         self.placement = placement
         self.tiling = tiling_for(placement)
-        self.ring = layer_ring(
-            self.tiling, tokens=tokens, chips=chips, axis=CHIP, placement=placement
+        self.rings = tuple(
+            layer_ring(
+                self.tiling,
+                tokens=tokens,
+                chips=chips,
+                axis=CHIP,
+                placement=placement,
+                scores=of_layer,
+            )
+            for of_layer in scores
         )
         self.weights = pack_weights(weights, self.tiling, self.shares)
         mesh = {CHIP: chips}
@@ -136,9 +169,7 @@ class Prefill:
         if cores > 1:
             core_axis = CORE
             mesh[CORE] = cores
-        form = KernelForm(
-            self.tiling, self.ring.ring, core_axis, self.owner, self._last[1]
-        )
+        form = KernelForm(self.tiling, self.rings, core_axis, self.owner, self._last[1])
         by_chip = (CHIP,)
         self.program = Program(
             functools.partial(prefill_kernel, form=form),
@@ -148,10 +179,15 @@ class Prefill:
                 by_chip,  # ids
                 by_chip,  # cos
                 by_chip,  # sin
-                by_chip,  # work
-                (),  # patterns
+                tuple((by_chip, (), ()) for _ in self.rings),  # given
+                (),  # kinds
             ),
         )
+
+    @property
+    def where(self) -> Placement:
+        """The placement of the prompt's tokens."""
+        return self.rings[0].where
 
     @property
     def owner(self) -> int:
@@ -162,21 +198,21 @@ class Prefill:
     def _last(self) -> tuple[int, int]:
         """Chip and slot of the prompt's last token."""
         # Of full chips the last has it contiguously and chip 0 in zigzag; padding moves it besides.
-        chip, slot = np.argwhere(self.ring.where.positions() == self.tokens - 1)[0]
+        chip, slot = np.argwhere(self.where.positions() == self.tokens - 1)[0]
         return int(chip), int(slot)
 
     @property
     def held(self) -> list[int]:
         """Tokens that each chip holds, without padding."""
         # Padding stands at positions behind the prompt's.
-        return (self.ring.where.positions() < self.tokens).sum(1).tolist()
+        return (self.where.positions() < self.tokens).sum(1).tolist()
 
     @functools.cached_property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
         # Whatever the position, the angles are those of the whole prompt: some scalings turn a
         # token of a long sequence otherwise than the same token of a short one.
-        positions = self.ring.where.positions().ravel()
+        positions = self.where.positions().ravel()
         cos, sin = rope_tables(self.config, positions, self.tokens)
         shape = (*self._token_shape, self.tiling.head_dim // 2)
         return cos.reshape(shape), sin.reshape(shape)
@@ -189,11 +225,11 @@ class Prefill:
 
     def arguments(self, prompt: list[int]) -> tuple[PyTree, ...]:
         """The program's arguments for a prompt; padding repeats token 0, which no query sees."""
-        ids = self.ring.where.spread(np.asarray(prompt, np.int32))
+        ids = self.where.spread(np.asarray(prompt, np.int32))
         cos, sin = self.tables
-        work = jax.tree.map(
-            lambda known: jnp.asarray(known.value),
-            self.ring.known(with_masks=True),
+        given = jax.tree.map(
+            lambda x: jnp.asarray(x.value) if isinstance(x, Known) else x,
+            [ring.given() for ring in self.rings],
             is_leaf=lambda x: isinstance(x, Known),
         )
         return (
@@ -201,8 +237,8 @@ class Prefill:
             jnp.asarray(ids.reshape(self._token_shape)),
             jnp.asarray(cos),
             jnp.asarray(sin),
-            work,
-            jnp.asarray(self.ring.hops.predicates()),
+            tuple(given),
+            None if len(self.rings) == 1 else jnp.asarray(self.kinds),
         )
 
     def compile(self, prompt: list[int]) -> Any:
@@ -265,8 +301,8 @@ class Prefill:
         """In the prompt's order, each KV head from one of the cores that hold it."""
         chips, layers = stored.shape[:2]
         heads = (self.shares.kv_heads.size, self.config.head_dim)
-        stored = stored.reshape(chips, layers, self.ring.where.slots, *heads)
-        in_order = self.ring.where.collect(stored, axis=1)
+        stored = stored.reshape(chips, layers, self.where.slots, *heads)
+        in_order = self.where.collect(stored, axis=1)
         # Heads lie core by core, with copies and padding among them; the first place of each is
         # taken.
         return in_order[:, :, self.shares.kv_owners()]
@@ -302,20 +338,22 @@ class Prefill:
         struct = jax.ShapeDtypeStruct
         tokens = self._token_shape
         table = struct((*tokens, tiling.head_dim // 2), jnp.float32)
-        span = tiling.kv_tiles * tiling.rows
         return (
             jax.tree.map(lambda x: struct(x.shape, x.dtype), self.weights),
             struct(tokens, jnp.int32),
             table,
             table,
-            self.ring.known(with_masks=False),
-            struct((1, tiling.rows, span), jnp.uint8),
+            tuple(ring.abstract() for ring in self.rings),
+            None if len(self.rings) == 1 else Known(self.kinds),
         )
 
     @property
     def useful_flops(self) -> int:
         """FLOPs the model itself asks for: no padding, no masked scores; multiply-add counts 2."""
-        return useful_flops(self.config, self.tokens)
+        if not self.varied:
+            return useful_flops(self.config, self.tokens)
+        pairs = sum(self.rings[kind].pairs for kind in self.kinds)
+        return useful_flops(self.config, self.tokens, pairs)
 
 
 def layer_tiling(
@@ -355,45 +393,87 @@ def layer_tiling(
     )
 
 
+def scores_of(pattern: Pattern | None, shares: Shares) -> tuple[LayerScores, ...]:
+    """What each distinct variant does to the scores of a decoder's layers."""
+    heads = shares.heads.ravel()
+    if pattern is None:
+        return (LayerScores(heads=heads),)
+    return tuple(
+        LayerScores.of(variant.reading, variant.scale, heads)
+        for variant in pattern.causal
+    )
+
+
 def choose_placement(
-    tiling: Callable[[str], LayerTiling], tokens: int, chips: int
+    tiling: Callable[[str], LayerTiling],
+    tokens: int,
+    chips: int,
+    weighted: Sequence[tuple[LayerScores, int]],
 ) -> str:
-    """The placement of least causal work; `tiling` gives sizes for a placement."""
-    own = {name: attention_tiling(tiling(name)) for name in PLACEMENTS}
+    """The placement of least work over all layers.
 
-    def slots(placement: str) -> Slots:
-        sizes = own[placement]
-        k_tile = sizes.block_tiles * sizes.rows
-        return Slots(sizes.slots, sizes.rows, k_tile, sizes.columns)
+    Args:
+      tiling: gives sizes for a placement.
+      tokens: of the prompt.
+      chips: of the ring.
+      weighted: what layers do to scores, and how many do.
+    """
+    total: dict[str, float] = dict.fromkeys(PLACEMENTS, 0.0)
+    for scores, layers in weighted:
+        own = {
+            name: attention_tiling(tiling(name), scores, name) for name in PLACEMENTS
+        }
 
-    return choose(
-        causal,
-        tokens,
-        chips,
-        slots_of=slots,
-        # A hop counts as one contiguous tile's work at least: with a single smaller tile, as zigzag
-        # may have, it would else cost less, though its transfer takes as long.
-        hop_tiles=1.0,
-        cost=lambda name: own[name].block_cost,
-    ).name
+        def slots(placement: str, own: dict[str, ContextTiling] = own) -> Slots:
+            sizes = own[placement]
+            k_tile = sizes.block_tiles * sizes.rows
+            return Slots(sizes.slots, sizes.rows, k_tile, sizes.columns)
+
+        def cost(placement: str, own: dict[str, ContextTiling] = own) -> float:
+            return own[placement].block_cost
+
+        masks = tuple(dict.fromkeys(scores.masks))
+        choice = choose(
+            # Of heads with masks of their own, a tile is work where it is for any.
+            masks[0] if len(masks) == 1 else or_masks(*masks),
+            tokens,
+            chips,
+            slots_of=slots,
+            # A hop counts as one contiguous tile's work at least: with a single smaller tile, as
+            # zigzag may have, it would else cost less, though its transfer takes as long.
+            hop_tiles=1.0,
+            cost=cost,
+        )
+        for name, score in choice.scores.items():
+            total[name] += layers * score.score
+    # Of equals the first, and so the plainest.
+    return min(PLACEMENTS, key=total.__getitem__)
 
 
-def useful_flops(config: ModelConfig, tokens: int) -> int:
+def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> int:
     """Matrix products of a prefill: every layer for every token, one token's logits.
 
     Causal attention has `n (n + 1) / 2` scores a head, each of `head_dim` multiply-adds, twice:
     once with a key, once with a value. A multiply-add counts 2.
+
+    Args:
+      config: sizes.
+      tokens: of the prompt.
+      pairs: of a query and a key that are attended, over all heads and layers; None: the causal
+        ones.
     """
     hidden = config.hidden_size
     qkv = hidden * (config.query_width + 2 * config.key_value_width)
     output = config.query_width * hidden
     mlp = 3 * hidden * config.intermediate_size
     linear = 2 * (qkv + output + mlp) * tokens
-    scores = config.num_attention_heads * tokens * (tokens + 1) // 2
-    attention = 2 * 2 * scores * config.head_dim
+    layers = config.num_hidden_layers
+    if pairs is None:
+        pairs = layers * config.num_attention_heads * tokens * (tokens + 1) // 2
+    attention = 2 * 2 * pairs * config.head_dim
     logits = 2 * hidden * config.vocab_size
     # Llama 3.1 8B, 4,096 tokens: 61.6 TFLOPs, 4.4 of them of attention.
-    return config.num_hidden_layers * (linear + attention) + logits
+    return layers * linear + attention + logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,14 +482,14 @@ class KernelForm:
 
     Attributes:
       tiling: one core's sizes.
-      ring: of the chips.
+      rings: of the chips, one for each distinct variant of attention.
       core_axis: mesh axis of the cores that share a chip's work; None where one does it all.
       owner: the chip that holds the prompt's last token.
       last: its slot there.
     """
 
     tiling: LayerTiling
-    ring: Ring
+    rings: tuple[LayerRing, ...]
     core_axis: str | None
     owner: int
     last: int
@@ -420,8 +500,8 @@ def prefill_kernel(
     ids: Hbm,
     cos: Hbm,
     sin: Hbm,
-    work: PyTree,
-    patterns: Hbm,
+    given: Sequence[Given],
+    kinds: KnownInt | None,
     *,
     form: KernelForm,
 ) -> tuple[Pieces, Hbm, Hbm]:
@@ -431,31 +511,47 @@ def prefill_kernel(
       weights: as `models.machines.pack` packs them.
       ids: int32 `[blocks, tiles, rows]`, this chip's tokens.
       cos, sin: float32 `[blocks, tiles, rows, head_dim / 2]`.
-      work: known integers of the ring's hops; see `ring_attention`.
-      patterns: which scores of a tile that the mask cuts count.
+      given: what each of the form's rings is given.
+      kinds: known, which of them each layer has, int32 `[layers]`; None: there is one.
       form: what the kernel is written for.
 
     Returns:
       `lm_head`'s pieces, and k and v stacked over layers.
     """
     tiling = form.tiling
+    first_head: KnownInt = 0
+    # Asked only where heads differ: cores that ask for their index are followed one by one.
+    if form.core_axis and any(ring.scores.heads_differ for ring in form.rings):
+        first_head = lax.axis_index(form.core_axis) * tiling.heads
+    cases = [
+        ring.attend(*own, first_head=first_head)
+        for ring, own in zip(form.rings, given, strict=True)
+    ]
 
-    def one_layer(x: Hbm, layer_weights: PyTree) -> tuple[Hbm, tuple[Hbm, Hbm]]:
+    def one_layer(
+        x: Hbm, one: tuple[PyTree, KnownInt | None]
+    ) -> tuple[Hbm, tuple[Hbm, Hbm]]:
+        layer_weights, kind = one
+
+        def attend(q: Hbm, k: Hbm, v: Hbm) -> Hbm:
+            # Each distinct variant is in the program once, whatever the number of layers.
+            if kind is None:
+                return cases[0](q, k, v)
+            return lax.switch(kind, cases, q, k, v)
+
         x, k, v = layer(
             x,
             cos,
             sin,
             layer_weights,
-            work,
-            patterns,
+            attend,
             tiling,
-            ring=form.ring,
             core_axis=form.core_axis,
         )
         return x, (k, v)
 
     x = head.embed(ids, weights["embed"], tiling)
-    x, (k, v) = lax.scan(one_layer, x, weights["layers"])
+    x, (k, v) = lax.scan(one_layer, x, (weights["layers"], kinds))
     # A known integer: the clock sees that the other chips pass the head by, though all run one
     # program.
     mine = lax.axis_index(CHIP) == form.owner

@@ -10,7 +10,7 @@ import numpy as np
 from emu import Known
 from kernels.masks.by_head import Masks
 from kernels.masks.catalogue import Mask
-from kernels.masks.tile_map import DEAD, PARTIAL, patterns, tile_map
+from kernels.masks.tile_map import DEAD, FULL, PARTIAL, patterns, tile_map
 from kernels.refusal import refuse
 from kernels.tokens.placement import Placement
 from kernels.trainium.context.sizes import ContextTiling
@@ -246,18 +246,35 @@ class Tables:
             return np.ones((1, rows, columns), bool), which
         return np.concatenate(found), which
 
+    def pairs(self) -> np.ndarray:
+        """Pairs of a query and a key that are attended, int64 of each mask in `masks_of`."""
+        _, _, rows = self.q_positions.shape
+        _, _, columns = self.k_positions.shape
+        found, which = self.masks
+        of_mask = found.sum((1, 2), dtype=np.int64)
+        # Of a whole tile all pairs are of real tokens.
+        full, partial = self._tiles_of(FULL), self._partial
+        pairs = np.where(full, rows * columns, np.where(partial, of_mask[which], 0))
+        ranks, sources, _, key_tiles = pairs.shape
+        shape = ranks, sources, len(self.masks_of), self.query_tiles, key_tiles
+        return pairs.reshape(shape).sum((0, 1, 3, 4), dtype=np.int64)
+
     @property
     def _partial(self) -> np.ndarray:
         """Whether a query tile is masked, bool `[ranks, sources, tiles, key tiles]`."""
+        return self._tiles_of(PARTIAL)
+
+    def _tiles_of(self, kind: int) -> np.ndarray:
+        """Whether a query tile has a status, bool `[ranks, sources, tiles, key tiles]`."""
         ranks, sources, blocks, key_tiles = self.status.shape
-        partial = self.status == PARTIAL
+        blocks_of = self.status == kind
         # A block is masked as a whole, and each of its query tiles has a mask of its own.
         if len(self.masks_of) == 1:
-            return np.repeat(partial, self.query_tiles // blocks, axis=_BLOCK)
+            return np.repeat(blocks_of, self.query_tiles // blocks, axis=_BLOCK)
         # Two groups of two heads with one block each: heads 0 and 1 are masked where group 0 is.
         heads = len(self.masks_of)
         groups = blocks // self.blocks
-        by_group = partial.reshape(ranks, sources, groups, self.blocks, key_tiles)
+        by_group = blocks_of.reshape(ranks, sources, groups, self.blocks, key_tiles)
         by_head = np.repeat(by_group, heads // groups, axis=2)
         by_tile = np.repeat(by_head, self.query_tiles // self.blocks, axis=3)
         return by_tile.reshape(ranks, sources, heads * self.query_tiles, key_tiles)

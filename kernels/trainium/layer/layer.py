@@ -19,14 +19,11 @@ from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.context.attend import RankOperands
-from kernels.trainium.context.ring import Ring, ring_attention
-from kernels.trainium.context.work import RingWork
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.mlp import swiglu
 from kernels.trainium.layer.norm import normalised_transposed
 from kernels.trainium.layer.qkv import load_block, qkv
-from kernels.trainium.layer.ring import attention_tiling
+from kernels.trainium.layer.ring import Attend
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import divide, index
@@ -40,11 +37,9 @@ def layer(
     cos: Hbm,
     sin: Hbm,
     weights: LayerWeights,
-    work: RingWork,
-    patterns: Hbm,
+    attend: Attend,
     tiling: LayerTiling,
     *,
-    ring: Ring,
     core_axis: str | None = None,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """Attention and MLP with their residuals.
@@ -53,10 +48,8 @@ def layer(
       x: HBM `[blocks, tiles, rows, hidden padded]`, this chip's hidden states.
       cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
       weights: this layer's.
-      work: known integers of this chip, see `ring_attention`.
-      patterns: HBM, masks of partial tiles, see `RankOperands`.
+      attend: this layer's attention, such as `LayerRing.attend` gives it.
       tiling: sizes; heads and FFN are this core's share.
-      ring: of the chips.
       core_axis: mesh axis of the chip's cores that share the layer; None where one has it all.
 
     Returns:
@@ -64,9 +57,7 @@ def layer(
     """
     q, k, v = qkv(x, cos, sin, weights, tiling)
     # k and v are read from where `qkv` stored them, and returned too: they are the KV cache.
-    one_part = RankOperands((q,), ((k,), v), patterns)
-    sizes = attention_tiling(tiling)
-    attended = ring_attention(one_part, work, sizes, ring, transposed=True)
+    attended = attend(q, k, v)
     if core_axis is None:
         return after_attention(x, attended, weights, tiling), k, v
     y = after_shared_attention(x, attended, weights, tiling, axis=core_axis)

@@ -1,41 +1,227 @@
-"""The causal ring of a decoder's layers: where a prompt's tokens stand, and its hops."""
+"""The ring of a decoder's layers: where a prompt's tokens stand, its hops, and its attention.
+
+Causal attention is what a layer has unless it is told otherwise. A variant brings a mask and a
+score function of its own. Where either differs by head it matters which head of the model stands
+where: three query heads on two cores are two places a core, of which the last is padding,
+
+    core    0    1
+    place   0 1  2 3
+    head    0 1  2 -
+"""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from kernels.masks.catalogue import causal
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emu.annotations import KnownInt
+from emu.trainium.spaces import Hbm
+from kernels.attention.reading import Reading
+from kernels.masks.by_head import Masks, masks_of
+from kernels.masks.catalogue import causal, full
 from kernels.tokens.placement import Placement, place
+from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.hops import Hops, ring_hops
-from kernels.trainium.context.ring import Ring
+from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.context.scoring import (
+    Grid,
+    ScorePlan,
+    Scoring,
+    table_shapes,
+    tables,
+)
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 from kernels.trainium.context.work import RingWork
 from kernels.trainium.layer.tiling import LayerTiling
 
+Attend: TypeAlias = Callable[[Hbm, Hbm, Hbm], Hbm]
+"""A layer's attention: q, k and v as `qkv` gives them to HBM `[heads, token tiles, head_dim,
+rows]`."""
 
-@dataclasses.dataclass(frozen=True)
-class LayerRing:
-    """A prompt on a ring of chips.
+Given: TypeAlias = tuple[RingWork, jax.Array, Sequence[jax.Array]]
+"""What a program is given for a layer's attention: known integers, masks, a score's tables."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerScores:
+    """What a layer does to its scores before their softmax.
 
     Attributes:
-      where: the placement of its tokens.
-      hops: of causal attention.
-      ring: where they run.
+      masks: which pairs are attended: one mask, or one for each place of a query head.
+      score: what becomes of a scaled score; None: nothing.
+      scale: of the scores; None: 1 / sqrt(head_dim).
+      heads: int `[places]`, which head of the model stands in each place of all cores; negative
+        where there is none.
     """
 
-    where: Placement
+    masks: Masks = (causal,)
+    score: ScorePlan | None = None
+    scale: float | None = None
+    heads: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, int))
+
+    @classmethod
+    def of(
+        cls, reading: Reading, scale: float | None, heads: np.ndarray
+    ) -> "LayerScores":
+        """Those of a variant.
+
+        Args:
+          reading: of the variant.
+          scale: as the attribute.
+          heads: as the attribute.
+
+        Raises:
+          CannotLower: arithmetic that no engine carries out, with the user's line.
+        """
+        mask = full if reading.mask is None else reading.mask
+        by_head = masks_of(mask, 1, int(heads.max()) + 1)
+        if len(by_head) > 1:
+            by_head = tuple(by_head[head] for head in _or_first(heads))
+        plan = None if reading.score is None else ScorePlan.of(reading.score)
+        return cls(by_head, plan, scale, heads)
+
+    @property
+    def heads_differ(self) -> bool:
+        """Whether it matters which head a head is."""
+        by_score = self.score is not None and self.score.by_head
+        return len(self.masks) > 1 or by_score
+
+
+def _or_first(heads: np.ndarray) -> np.ndarray:
+    """Heads, and the first one where there is none: padding may do what any head does."""
+    return np.maximum(heads, 0)
+
+
+CAUSAL = LayerScores()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerRing:
+    """A prompt on a ring of chips, under one variant of attention.
+
+    Attributes:
+      sides: where its tokens stand, as queries and as keys.
+      hops: of its mask.
+      ring: where they run.
+      scores: what is done to scores.
+    """
+
+    sides: Sides
     hops: Hops
     ring: Ring
+    scores: LayerScores
+
+    @property
+    def where(self) -> Placement:
+        """The placement of its tokens."""
+        return self.sides.kv
+
+    def attend(
+        self,
+        work: RingWork,
+        patterns: Hbm,
+        tables: Sequence[Hbm] = (),
+        first_head: KnownInt = 0,
+    ) -> Attend:
+        """A layer's attention in the kernel of one core.
+
+        Args:
+          work: known integers of this chip.
+          patterns: masks of partial tiles, see `RankOperands`.
+          tables: of the score function.
+          first_head: known, which of all places is this core's first; asked where heads differ.
+        """
+        sizes = self.sides.tiling
+        scoring = None
+        located = self.sides.located
+        if self.scores.score is not None and located is not None:
+            scoring = Scoring(
+                self.scores.score, tables, located.steps, sizes.factor, first_head
+            )
+
+        def attend(q: Hbm, k: Hbm, v: Hbm) -> Hbm:
+            operands = RankOperands((q,), ((k,), v), patterns, scoring, first_head)
+            return ring_attention(operands, work, sizes, self.ring, transposed=True)
+
+        return attend
+
+    # --- what a program is given ---
+
+    def given(self) -> Given:
+        """Known integers of every chip, masks, and the score function's tables."""
+        plan = self.scores.score
+        made = [] if plan is None else tables(plan, self._grid(with_pairs=True))
+        by_place = self._by_place(made)
+        return (
+            self.known(with_masks=True),
+            jnp.asarray(self.hops.predicates()),
+            by_place,
+        )
+
+    def abstract(self) -> Given:
+        """The same for the clock, which does not look which mask or pair a tile has."""
+        tiling, plan = self.sides.tiling, self.scores.score
+        patterns = jax.ShapeDtypeStruct((1, tiling.rows, tiling.columns), jnp.uint8)
+        shapes = []
+        if plan is not None:
+            made = table_shapes(plan, self._grid(with_pairs=False))
+            for leaf, table in zip(plan.leaves, made, strict=True):
+                count = self.scores.heads.size if leaf.by_head else 1
+                shape = (count, *table.shape[1:])
+                shapes.append(jax.ShapeDtypeStruct(shape, table.dtype))
+        return self.known(with_masks=False), patterns, shapes  # type: ignore[return-value]
 
     def known(self, *, with_masks: bool) -> RingWork:
         """The known integers of every chip; see `Hops.known`."""
         return self.hops.known(with_masks=with_masks, lead=(self.where.ranks,))
 
+    def _by_place(self, made: Sequence[jax.Array]) -> list[jax.Array]:
+        """Tables by head of the model as tables by place."""
+        if self.scores.score is None:
+            return []
+        places = _or_first(self.scores.heads)
+        leaves = self.scores.score.leaves
+        return [
+            jnp.take(table, places, axis=0) if leaf.by_head else table
+            for leaf, table in zip(leaves, made, strict=True)
+        ]
 
-def attention_tiling(tiling: LayerTiling) -> ContextTiling:
+    def _grid(self, *, with_pairs: bool) -> Grid:
+        located = self.sides.located
+        assert located is not None
+        pairs = located.places[0] if with_pairs else np.zeros((1, 2), int)
+        heads = int(self.scores.heads.max()) + 1
+        return Grid(1, heads, located.q, located.k, pairs)
+
+    # --- what it is worth ---
+
+    @functools.cached_property
+    def pairs(self) -> int:
+        """Pairs of a query and a key that are attended, over all heads of the model."""
+        by_mask = self.hops.tables.pairs() + self.hops.replicated.pairs()
+        real = self.scores.heads >= 0
+        if len(by_mask) == 1:
+            return int(by_mask[0]) * int(real.sum())
+        return int(by_mask[real].sum())
+
+
+def attention_tiling(
+    tiling: LayerTiling, scores: LayerScores = CAUSAL, placement: str = "contiguous"
+) -> ContextTiling:
     """How a layer's attention is cut."""
     token_tiles = tiling.blocks * tiling.tiles
     # The projections have tiled the tokens already: attention takes q, k and v as they stand in
     # HBM, so a key tile is some of those token tiles.
+    span = tiling.kv_tiles
+    if scores.score is not None and placement == "tile-cyclic":
+        # Token tiles are dealt to all chips in turn, so two of a chip's are not neighbours, and
+        # positions are counted out over neighbours only.
+        span = 1
     return ContextTiling(
         heads=tiling.heads,
         kv_heads=tiling.kv_heads,
@@ -44,10 +230,12 @@ def attention_tiling(tiling: LayerTiling) -> ContextTiling:
         tiles=token_tiles,
         rows=tiling.rows,
         run=tiling.kv_tiles,
-        key_tiles=token_tiles // tiling.kv_tiles,
-        span=tiling.kv_tiles,
+        key_tiles=token_tiles // span,
+        span=span,
         keys=tiling.rows,
         dtype=tiling.dtype,
+        scale=scores.scale,
+        scored=scores.score is not None,
     )
 
 
@@ -58,6 +246,7 @@ def layer_ring(
     chips: int,
     axis: str,
     placement: str = "contiguous",
+    scores: LayerScores = CAUSAL,
 ) -> LayerRing:
     """The ring of a prompt.
 
@@ -67,15 +256,26 @@ def layer_ring(
       chips: size of the ring.
       axis: its mesh axis.
       placement: one of `PLACEMENTS`; zigzag needs `tiling` to be of two chunks.
+      scores: what is done to scores.
     """
     # Queries and keys are of the same tokens, and stand alike.
     where = place(placement, tokens, chips, tiling.tokens, tiling.rows)
-    sides = Sides(q=where, kv=where, tiling=attention_tiling(tiling))
-    # Chip by chip contiguous tokens leave hops without work, but no hop is without work on all
-    # chips: the last one attends to every other's keys.
-    hops = ring_hops((causal,), sides)
+    sizes = attention_tiling(tiling, scores, placement)
+    pairs = None if scores.score is None else scores.score.pairs
+    sides = Sides(q=where, kv=where, tiling=sizes, pairs=pairs)
+    # Chip by chip contiguous tokens leave hops without work, but under a causal mask no hop is
+    # without work on all chips: the last one attends to every other's keys.
+    hops = ring_hops(scores.masks, sides)
     ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
-    return LayerRing(where, hops, ring)
+    return LayerRing(sides, hops, ring, scores)
 
 
-__all__ = ["LayerRing", "attention_tiling", "layer_ring"]
+__all__ = [
+    "Attend",
+    "CAUSAL",
+    "Given",
+    "LayerRing",
+    "LayerScores",
+    "attention_tiling",
+    "layer_ring",
+]

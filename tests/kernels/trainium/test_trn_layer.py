@@ -1,7 +1,6 @@
 """One decoder layer on two chips, and on several cores of each, against float64 NumPy."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -129,7 +128,11 @@ def case(s, cores):
     )
     k = k.reshape(CHIPS, count, s.rows, s.kv_heads, s.head_dim).transpose(0, 1, 3, 4, 2)
     ring = layer_ring(own, tokens=tokens, chips=CHIPS, axis="ring")
-    kernel = functools.partial(layer, tiling=own, ring=ring.ring, core_axis=core)
+
+    def kernel(x, cos, sin, weights, work, patterns):
+        attend = ring.attend(work, patterns)
+        return layer(x, cos, sin, weights, attend, own, core_axis=core)
+
     mesh = {"ring": CHIPS} | ({core: cores} if core else {})
     program = Program(kernel, mesh, (*(("ring",),) * 3, divided, ("ring",), ()))
     tables = ring.known(with_masks=True), ring.hops.predicates()
