@@ -314,6 +314,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
         opens=True,
     ),
     "wse.lookup_live": of(SLOTS, sram(32), sram(1, 64, dtype=I32), COUNT, opens=True),
+    "wse.widen_live": of(
+        sram(4, 64, dtype=jnp.bfloat16), sram(4, 64, dtype=jnp.int8), COUNT, axis=1
+    ),
     "wse.silu": of(WORDS, WORDS, count=256),
     "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
     "wse.reciprocal": of(WORDS, WORDS),

@@ -43,7 +43,7 @@ FACES = {
         multicast multicast_2d reciprocal reduce ring_all_reduce rope rsqrt_mean
         scalar_of_one_live scalar_of_two_live scalar_select_live scatter score_map select_live
         shift silu square_sum sram_tile value_map vector vector_live vector_of_one_live
-        vector_scale walk
+        vector_scale walk widen_live
     """,
     "kernels": """
         ContextAttention FABRIC_PROGRAMS LatentAttention PLACEMENTS Placement TRAINIUM_KERNELS

@@ -53,6 +53,7 @@ from emu.wse.pe.elementwise import (
 )
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
+from emu.wse.pe.packed import widen_live
 from emu.wse.pe.scalar import (
     argmax,
     exp,
@@ -111,4 +112,5 @@ __all__ = [
     "vector_of_one_live",
     "vector_scale",
     "walk",
+    "widen_live",
 ]

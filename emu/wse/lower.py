@@ -57,12 +57,15 @@ class Argument:
       when: `KEPT`, `ARRIVING` or `DATA`.
       rows, slots: whether it differs between the rows, and the slots, of a tile.
       bounds: least and greatest value, of an integer.
+      aligned: whether the rows of a tile begin at a whole multiple of their number, as four query
+        heads of one key/value head do: `h // 4` is then one number for all of them.
     """
 
     when: int
     rows: bool = False
     slots: bool = False
     bounds: Bounds | None = None
+    aligned: bool = False
 
 
 # --- the function as nodes ---
@@ -188,10 +191,13 @@ class _Builder:
         function: Elementwise,
         arguments: Mapping[str, Argument],
         prefix: str,
+        rows: int,
     ):
         self._function = function
         self._arguments = [arguments[x.name] for x in function.inputs]
         self._prefix = prefix
+        self._rows = rows
+        self._differs: dict[int, bool] = {}
         self._known: dict[int, Any] = {}
         self._bounds: dict[int, Bounds | None] = {}
         self.leaves: dict[str, Leaf] = {}
@@ -209,8 +215,36 @@ class _Builder:
         return found
 
     def _shape(self, operand: Operand) -> Shape:
+        slots = any(x.slots for x in self._depends(operand))
+        return self._differs_by_row(operand), slots
+
+    def _differs_by_row(self, operand: Operand) -> bool:
+        """Whether a value may differ between the rows of a tile."""
+        if isinstance(operand, Constant):
+            return False
+        if operand.index not in self._differs:
+            self._differs[operand.index] = self._worked_out_difference(operand)
+        return self._differs[operand.index]
+
+    def _worked_out_difference(self, operand: Slot) -> bool:
         of = self._depends(operand)
-        return any(x.rows for x in of), any(x.slots for x in of)
+        if operand.index < len(self._arguments) or not any(x.rows for x in of):
+            return any(x.rows for x in of)
+        (first, *others) = of
+        if not others and first.aligned and first.bounds is not None:
+            # Of one argument, such as `h // 4`: all its values are tried.
+            low, high = first.bounds
+            (name,) = (
+                x.name
+                for x in self._function.inputs
+                if self._function.depends_on(operand, x.name)
+            )
+            along = {name: np.arange(low, high + 1)}
+            values = np.asarray(self._function.over(operand, along))
+            of_tile = values.reshape(-1, self._rows, *values.shape[1:])
+            return bool((of_tile != of_tile[:, :1]).any())
+        operation = self._function.by_slot[operand.index]
+        return any(self._differs_by_row(x) for x in operation.operands)
 
     def bounds(self, operand: Operand) -> Bounds | None:
         """Least and greatest value of an integer, as far as they are told."""
@@ -956,7 +990,7 @@ def lower(
     Raises:
       CannotLower: an operation that a PE has not, with the user's line.
     """
-    builder = _Builder(function, arguments, prefix)
+    builder = _Builder(function, arguments, prefix, rows)
     result = builder.value(function.result)
     if isinstance(result, _Several | _Array):
         raise CannotLower(f"{function.name}: gives more than one value")

@@ -62,6 +62,7 @@ def variant_time(
     cores: int = 1,
     scale: float | None = None,
     dtype: str = "bfloat16",
+    cache_dtype: str | None = None,
     chip: NeuronCoreSheet = TRN3,
     wafer: Sheet = WSE3,
     rows: int | None = None,
@@ -80,6 +81,7 @@ def variant_time(
       chips, cores: of the mesh, cores of each chip; they share the heads of the prefill.
       scale: of the scores; None: `1 / sqrt(head_dim)`.
       dtype: of queries, keys and values on both machines.
+      cache_dtype: of keys and values in the wafer's cache, such as "int8"; None: `dtype`.
       chip, wafer: datasheets.
       rows, parts: of the region of the wafer; None: the fastest.
       options: of the prefill: `placement`, `scheme` and others of `context_attention`.
@@ -104,6 +106,7 @@ def variant_time(
         context=count,
         scale=scale,
         dtype=dtype,
+        cache_dtype=cache_dtype,
     )
     decode = decode_time(reading, sizes, rows=rows, parts=parts, sheet=wafer)
     return VariantTime(name, prefill, decode)

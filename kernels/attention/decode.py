@@ -7,6 +7,7 @@ import numpy as np
 
 from emu import BANDS, Device, Sheet
 from emu.wse import WSE3
+from emu.wse.pe.packed import CODES
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import Reading
 from kernels.attention.region import bands, plan_decode
@@ -28,8 +29,7 @@ def sizes_of(
     Raises:
       LimitExceeded: their shapes do not go together.
     """
-    k, v = cache
-    shapes = [tuple(np.shape(x)) for x in (q, k, v)]
+    shapes = [tuple(np.shape(x)) for x in (q, *cache)]
     if any(len(shape) != 4 for shape in shapes):
         refuse(f"q, keys and values must have 4 dimensions each, have {shapes}")
     (batch, heads, queries, dim), of_keys, of_values = shapes
@@ -39,6 +39,14 @@ def sizes_of(
             "q must be [batch, heads, 1, head_dim], keys [batch, kv_heads, context, head_dim] and "
             f"values [batch, kv_heads, context, value_dim], are {shapes}"
         )
+    held = [np.dtype(x.dtype).name for x in cache]
+    of_query = np.dtype(q.dtype).name
+    if any(x in CODES for x in held):
+        if held[0] != held[1]:
+            refuse(f"keys and values of 8 bits must have one dtype, have {held}")
+        dtype, cache_dtype = of_query, held[0]
+    else:
+        dtype, cache_dtype = held[0], None
     return DecodeSizes(
         batch=batch,
         heads=heads,
@@ -48,7 +56,8 @@ def sizes_of(
         context=of_keys[2],
         position=position,
         scale=scale,
-        dtype=np.dtype(k.dtype).name,
+        dtype=dtype,
+        cache_dtype=cache_dtype,
     )
 
 
@@ -70,16 +79,18 @@ def decode(
       q: `[batch, heads, 1, head_dim]`, one query; query heads `h * g` to `h * g + g - 1` share
         key/value head `h`.
       cache: keys and values, `[batch, kv_heads, context, head_dim]` and `[..., value_dim]`, in the
-        dtype in which PEs are to hold them.
+        dtype in which PEs are to hold them. Of 8-bit codes (int8, uint8, float8_e4m3fn) the numbers
+        are what a score function and a monoid make of them; arithmetic is in the queries' dtype
+        then.
       rows, parts: height of the region and columns of a key/value head; default: the fastest.
       scale: factor of a score; default `head_dim ** -0.5`.
       position: of the query; default the cache's last one.
       device: the wafer; default a WSE-3.
 
     Returns:
-      `[batch, heads, 1, value_dim]` in the cache's dtype and the log-sum-exp of the scores, float32
-      `[batch, heads, 1]`. Where nothing is attended they are 0 and -inf. A monoid that does not sum
-      plain exponentials has no log-sum-exp: None.
+      `[batch, heads, 1, value_dim]` in the dtype of arithmetic, and the log-sum-exp of the scores,
+      float32 `[batch, heads, 1]`. Where nothing is attended they are 0 and -inf. A monoid that does
+      not sum plain exponentials has no log-sum-exp: None.
 
     Raises:
       CannotLower: arithmetic that a PE has not, with the user's line.

@@ -7,7 +7,6 @@ in between get a weight of 0.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from emu.clock.reading import Reading as Clock
 from emu.errors import OutOfMemory
 from emu.wse import WSE3, copy_into, sram_tile
 from emu.wse.lower import Tiles
+from emu.wse.pe.packed import CODES
 from emu.wse.spaces import Sram
 from kernels.attention.on_pe import OnPe, VariantOnPe, slots_ahead
 from kernels.attention.tables import Tables
@@ -41,12 +41,19 @@ def map_of(variant: VariantOnPe, rows: int, parts: int, device: Device) -> Atten
     Whether a gap is skipped is an estimate here.
     """
     whole = _map_of(variant, rows, parts, 0)
-    ahead = slots_ahead(variant.keys, rows)
+    ahead = _ahead(variant, rows)
     if not ahead:
         return whole
     skipping = _map_of(variant, rows, parts, ahead)
     is_less = attention_cycles(skipping, device) < attention_cycles(whole, device)
     return skipping if is_less else whole
+
+
+def _ahead(variant: VariantOnPe, rows: int) -> int:
+    """Slots before a gap that may be skipped."""
+    # What lies before and behind it is copied side by side, and bytes are no words to copy.
+    in_bytes = variant.sizes.cache_dtype in CODES
+    return 0 if in_bytes else slots_ahead(variant.keys, rows)
 
 
 def _map_of(variant: VariantOnPe, rows: int, parts: int, ahead: int) -> AttentionMap:
@@ -67,6 +74,7 @@ def _map_of(variant: VariantOnPe, rows: int, parts: int, ahead: int) -> Attentio
         scale=scale,
         dtype=sizes.dtype,
         ahead=ahead,
+        cache_dtype=sizes.cache_dtype or sizes.dtype,
     )
 
 
@@ -108,6 +116,7 @@ class DecodePlan:
                 tiles=tiles,
                 nothing=self.variant.keys.nothing,
                 shared=self.shared,
+                dealt=self._deals_tables,
             )
             mean, folded = attend_span(self.map, q, cache, span, hooks)
             has_sum = on_pe.fold is None or on_pe.fold.has_log_sum_exp
@@ -120,7 +129,14 @@ class DecodePlan:
     @functools.cached_property
     def tables(self) -> Tables:
         """What lies in a PE for the variant's functions."""
-        return Tables(self.on_pe.all, self.map, self.variant.sizes.query)
+        query = self.variant.sizes.query
+        return Tables(self.on_pe.all, self.map, query, self._deals_tables)
+
+    @property
+    def _deals_tables(self) -> bool:
+        """Whether a column needs no more than a share of the slots, which stays the same one."""
+        from_the_first = self.map.last_first == 0 and not self.map.ahead
+        return self.shared and from_the_first
 
     def _joined(self, cache: Cache, tiles: Tiles, first: Any) -> tuple[Cache, Tiles]:
         """Copies of the slots before and behind the gap, side by side."""
@@ -167,15 +183,15 @@ class DecodePlan:
           where what replaces the softmax has none.
         """
         layout = self.map
-        dtype = jnp.dtype(layout.dtype)
+        dtype, held = jnp.dtype(layout.dtype), jnp.dtype(layout.held_dtype)
         of_group = (layout.batch, layout.kv_heads, layout.queries, layout.parts)
         queries = np.asarray(q).reshape(*of_group, layout.dims)
         queries = np.moveaxis(queries, 3, 2)
         queries = queries.reshape(layout.cols, layout.queries, layout.dims)
         keys = self._dealt(k, layout.dims)
         cache = {
-            "k": np.swapaxes(keys, 2, 3).astype(dtype),
-            "v": self._dealt(v, layout.value_dims).astype(dtype),
+            "k": np.swapaxes(keys, 2, 3).astype(held),
+            "v": self._dealt(v, layout.value_dims).astype(held),
         }
         arguments = (queries.astype(dtype), cache, self.tables.tiles(), *self._ranges())
         mean, *lse = self.program.run(*arguments)
@@ -214,7 +230,7 @@ class DecodePlan:
         grid = (layout.rows, layout.cols)
         q = jax.ShapeDtypeStruct((layout.cols, layout.queries, layout.dims), dtype)
         cache = {
-            name: jax.ShapeDtypeStruct(grid + shape, dtype)
+            name: jax.ShapeDtypeStruct(grid + shape, jnp.dtype(layout.held_dtype))
             for name, shape in layout.cache_shapes().items()
         }
         return q, cache, self.tables.structs(), *self._ranges()
@@ -239,7 +255,10 @@ class DecodePlan:
         return self.map.groups // self.timed.map.groups
 
     def read(self, device: Device | None = None, **options: Any) -> Clock:
-        """The clock of one token, from the query on its columns to the mean on every row.
+        """The clock of one token, from the query on its columns to the output on every row.
+
+        What is of the query's position, its batch entry and its heads alone, such as a gate or the
+        slopes that a score takes, comes with the query and is there when the clock starts.
 
         Its operations and bytes are those of `timed`.
         """
@@ -253,10 +272,9 @@ class DecodePlan:
 
     def least_bytes(self, device: Device) -> int:
         """Bytes of a PE at the least: cache, tables and code, a score and a weight a slot."""
-        cache = sum(map(math.prod, self.map.cache_shapes().values()))
         scores = self.map.queries * self.map.slots
         return (
-            cache * self.map.itemsize
+            self.map.cache_bytes
             + self.tables.nbytes
             + scores * (4 + self.map.itemsize)
             + device.code_bytes
@@ -309,7 +327,7 @@ def own_cycles(
 def plan_on(variant: VariantOnPe, rows: int, parts: int, device: Device) -> DecodePlan:
     """The plan on a given region; a gap is skipped where the clock says that it is faster."""
     whole = _plan_of(variant, _map_of(variant, rows, parts, 0), device)
-    ahead = slots_ahead(variant.keys, rows)
+    ahead = _ahead(variant, rows)
     if not ahead:
         return whole
     skipping = _plan_of(variant, _map_of(variant, rows, parts, ahead), device)

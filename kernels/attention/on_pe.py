@@ -35,7 +35,8 @@ class DecodeSizes:
       context: keys in the cache.
       position: of the query; default that of the newest key, which then is the query's own.
       scale: factor of a score; default `head_dim ** -0.5`.
-      dtype: of cache and queries: float32, float16 or bfloat16.
+      dtype: of queries and outputs: float32, float16 or bfloat16.
+      cache_dtype: of the cache, one of `emu.wse.pe.packed.CODES`; None: as the queries'.
     """
 
     batch: int = 1
@@ -47,6 +48,7 @@ class DecodeSizes:
     position: int | None = None
     scale: float | None = None
     dtype: str = "float32"
+    cache_dtype: str | None = None
 
     @property
     def query(self) -> int:
@@ -177,7 +179,7 @@ class VariantOnPe:
             "own": of_slot,
             "greatest": of_row,
             "b": Argument(KEPT, bounds=(0, sizes.batch - 1)),
-            "h": Argument(KEPT, rows=True, bounds=(0, sizes.heads - 1)),
+            "h": Argument(KEPT, rows=True, bounds=(0, sizes.heads - 1), aligned=True),
             "q": Argument(ARRIVING, bounds=(query, query)),
             "k": Argument(KEPT, slots=True, bounds=(0, last)),
         }
@@ -242,6 +244,8 @@ def _check_sizes(sizes: DecodeSizes) -> None:
     names = ("batch", "heads", "kv_heads", "head_dim", "context")
     checks.check_whole(sizes, *names)
     checks.check_dtype(sizes.dtype)
+    if sizes.cache_dtype is not None:
+        checks.check_cache_dtype(sizes.cache_dtype, sizes.dtype)
     checks.within("position", sizes.query, 0, checks.MOST)
     if sizes.heads % sizes.kv_heads:
         refuse(

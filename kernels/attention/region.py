@@ -104,7 +104,7 @@ def plan_decode(
 
     least = None
     for layout in sorted(found, key=cycles):
-        if _cache_bytes(layout) > device.sram_bytes - device.code_bytes:
+        if layout.cache_bytes > device.sram_bytes - device.code_bytes:
             continue
         plan = plan_on(variant, layout.rows, layout.parts, device)
         needed = plan.least_bytes(device)
@@ -119,23 +119,19 @@ def plan_decode(
     raise _refusal(variant, device, found, least)
 
 
-def _cache_bytes(layout: AttentionMap) -> int:
-    elements = sum(map(math.prod, layout.cache_shapes().values()))
-    return elements * layout.itemsize
-
-
 def _refusal(
     variant: VariantOnPe, device: Device, found: list[AttentionMap], least: int | None
 ) -> DoesNotFit:
     room = device.sram_bytes - device.code_bytes
     sizes = variant.sizes
-    needed = min((_cache_bytes(layout) for layout in found), default=0)
+    needed = min((layout.cache_bytes for layout in found), default=0)
     why = f"the cache alone takes at least {needed:,} bytes of a PE"
     if least is not None:
         why = f"cache, the variant's tables and scores take at least {least:,} bytes of a PE"
+    dtype = sizes.cache_dtype or sizes.dtype
     return DoesNotFit(
         f"{device.name}: decode of {sizes.batch} x {sizes.heads} heads over {sizes.context:,} keys "
-        f"in {sizes.dtype}: {why}, which has {device.sram_bytes:,}, {room:,} beside its code; use "
+        f"in {dtype}: {why}, which has {device.sram_bytes:,}, {room:,} beside its code; use "
         "fewer keys, a narrower dtype or more rows"
     )
 

@@ -60,11 +60,13 @@ class Tables:
       functions: as they run on a PE.
       map: how heads, batch entries and positions are dealt.
       query: position of the query.
+      dealt: whether each column of a group has only its share of the slots gone through.
     """
 
     functions: tuple[Lowered, ...]
     map: AttentionMap
     query: int
+    dealt: bool = False
 
     @functools.cached_property
     def kept(self) -> dict[str, Kept]:
@@ -105,12 +107,15 @@ class Tables:
         if kept.leaf.flat:
             return ()
         row = ("row",) if kept.of_slots else ()
-        return (*row, "col") if kept.by_column else row
+        by_column = kept.by_column or (kept.of_slots and self.dealt)
+        return (*row, "col") if by_column else row
 
     def _columns(self, kept: Kept) -> int:
         if kept.of_features:
             return self.map.value_dims
-        return self.map.held_slots if kept.of_slots else 1
+        if not kept.of_slots:
+            return 1
+        return self.map.slot_share if self.dealt else self.map.held_slots
 
     def _struct(self, kept: Kept) -> jax.ShapeDtypeStruct:
         leaf = kept.leaf
@@ -142,6 +147,8 @@ class Tables:
         found = found.reshape(sizes)
         if heads > 1:
             found = found.reshape(batch, layout.kv_heads, layout.queries, *sizes[2:])
+            if not leaf.shape[0]:
+                found = found[:, :, :1]
         else:
             found = found[:, :, None]
         # batch, kv_heads, queries, keys, features
@@ -154,10 +161,14 @@ class Tables:
         if kept.of_features:
             found = deal(found, 3, layout.parts, layout.value_dims)
             found = np.moveaxis(found, 3, 2)
+        elif kept.of_slots and self.dealt:
+            found = found[:, :, :, : layout.slots]
+            found = deal(found, 3, layout.parts, layout.slot_share)
+            found = np.moveaxis(found, 3, 2)
         else:
             found = found[:, :, None]
         # batch, kv_heads, parts, queries, slots or features, rows
-        if kept.by_column:
+        if "col" in self._spec(kept):
             lead = (layout.batch, layout.kv_heads, layout.parts)
             found = np.broadcast_to(found, (*lead, *found.shape[3:]))
             found = found.reshape(layout.cols, *found.shape[3:])

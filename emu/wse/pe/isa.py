@@ -26,7 +26,7 @@ from emu.wse.spaces import Sram
 SPACE = "sram"
 DTYPES = (
     *("float32", "float16", "bfloat16"),
-    *("int32", "uint32", "int16", "uint16", "int8", "uint8"),
+    *("int32", "uint32", "int16", "uint16", "int8", "uint8", "float8_e4m3fn"),
 )
 # Of WaferLLM's kernel (arXiv 2502.04563), whose six vector operations share operands.
 ROPE_LOADS = 11

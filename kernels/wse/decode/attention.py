@@ -16,16 +16,15 @@ from emu.wse import (
     copy_into,
     rope,
     rsqrt_mean,
-    score_map,
     square_sum,
     sram_tile,
-    value_map,
     vector,
     vector_scale,
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, gemv, rms_norm
+from kernels.wse.decode.cached import add_scores, add_values
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
 from kernels.wse.decode.mapping import LayerMap
@@ -107,7 +106,7 @@ def attend_span(
     k, v = viewed(heads, cache, span)
 
     scores = zeros((queries, heads.slots))
-    scores = score_map(scores, k, q, live)
+    scores = add_scores(scores, k, q, live)
     scores = all_reduce(
         scores,
         "col",
@@ -126,7 +125,7 @@ def attend_span(
         p, top = softmax_terms(heads, scores, span, hooks, scale)
         sums = total_weight(p, live)
     out = zeros((queries, dims))
-    out = value_map(out, v, p, live)
+    out = add_values(out, v, p, live)
     folded = over_rows(out, sums, top, scale)
     if fold is None:
         return divided(heads, folded, hooks), folded

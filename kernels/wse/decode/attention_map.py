@@ -14,6 +14,7 @@ fullest row has.
 """
 
 import dataclasses
+import math
 from typing import Protocol
 
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ class Heads(Protocol):
 
     @property
     def dtype(self) -> str:
-        """Of the cache and of what is multiplied by it."""
+        """Of what is multiplied by the cache, and of the cache unless that holds bytes."""
         ...
 
 
@@ -89,7 +90,8 @@ class AttentionMap:
       ahead: slots from the cache's first on that every row attends to besides, before a gap; they
         are among `most_live`.
       scale: factor of a score.
-      dtype: of the cache and the queries; sums are float32.
+      dtype: of the queries; sums are float32.
+      cache_dtype: of the cache, one of `CODES` of 8 bits; "": as the queries'.
     """
 
     batch: int
@@ -105,6 +107,7 @@ class AttentionMap:
     scale: float
     dtype: str = "float32"
     ahead: int = 0
+    cache_dtype: str = ""
 
     def __post_init__(self) -> None:
         names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
@@ -168,7 +171,19 @@ class AttentionMap:
         }
 
     @property
+    def held_dtype(self) -> str:
+        """Of the cache."""
+        return self.cache_dtype or self.dtype
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the cache in one PE."""
+        elements = sum(map(math.prod, self.cache_shapes().values()))
+        return elements * jnp.dtype(self.held_dtype).itemsize
+
+    @property
     def itemsize(self) -> int:
+        """Bytes of a number that is multiplied by the cache."""
         return jnp.dtype(self.dtype).itemsize
 
 

@@ -6,9 +6,11 @@ scalar loops, and a fixed set-up per instruction.
 
 from emu.datasheet import Device
 from emu.wse.pe.laws import call_cycles, map_cycles, move_cycles, precision
+from emu.wse.pe.packed import is_code, widen_cycles
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
 from kernels.wse.decode.attention_map import AttentionMap
+from kernels.wse.decode.cached import piece_slots
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,
@@ -128,9 +130,7 @@ def attention_cycles(layout: AttentionMap, device: Device) -> float:
     of_group = all_reduce_cycles(device, layout.parts, scores)
     along_rows = [layout.queries, layout.queries * (layout.value_dims + 1)]
     sums = sum(all_reduce_cycles(device, layout.rows, size) for size in along_rows)
-    kind = precision("float32", layout.dtype)
-    maps = map_cycles(device, layout.queries * layout.dims, live, kind)
-    maps = maps + map_cycles(device, scores, layout.value_dims, kind)
+    maps = _product_cycles(layout, device)
     each = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
     exponentials = layout.queries * layout.slot_share * each
     # Gone through for the maximum, and again for the sum.
@@ -139,7 +139,29 @@ def attention_cycles(layout: AttentionMap, device: Device) -> float:
     of_group = 2 * of_group if layout.parts > 1 else 0
     sums = sums if layout.rows > 1 else 0
     joined = _join_cycles(layout, device) if layout.ahead else 0
-    return float(of_group + sums + float(maps) + exponentials + folds + joined)
+    return float(of_group + sums + maps + exponentials + folds + joined)
+
+
+def _product_cycles(layout: AttentionMap, device: Device) -> float:
+    """Of keys times queries and weights times values; of bytes, of each piece and its widening."""
+    kind = precision("float32", layout.dtype)
+    live = layout.most_live
+    in_bytes = is_code(layout.held_dtype)
+    size = piece_slots(layout.slots) if in_bytes else live
+    total = 0.0
+    for first in range(0, live, size):
+        count = min(size, live - first)
+        scores = map_cycles(device, layout.queries * layout.dims, count, kind)
+        values = map_cycles(device, layout.queries * count, layout.value_dims, kind)
+        total += float(scores + values)
+        if not in_bytes:
+            continue
+        of_keys = layout.dims * count, layout.dims * (count // 2 + 1)
+        of_values = layout.value_dims * count, layout.value_dims * count // 2 + 1
+        for n, pairs in (of_keys, of_values):
+            each = widen_cycles(device, layout.held_dtype, layout.itemsize, pairs, n)
+            total += float(each)
+    return total
 
 
 def _join_cycles(layout: AttentionMap, device: Device) -> float:

@@ -70,6 +70,7 @@ class Hooks:
         `[1 or queries, 1 or value_dims]` for what a fold finishes with.
       nothing: whether a query may attend to nothing, which then gives zeros.
       shared: whether each column of a group works out its share of the slots, else all of them all.
+      dealt: whether the tiles of a column have no more than its share.
     """
 
     score: Lowered | None = None
@@ -78,6 +79,7 @@ class Hooks:
     tiles: Tiles = dataclasses.field(default_factory=dict)
     nothing: bool = False
     shared: bool = False
+    dealt: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -136,7 +138,7 @@ def spread(dst: Sram, x: Sram, live: KnownInt) -> Sram:
 
 def viewed_tiles(slots: int, span: Span, hooks: Hooks) -> Tiles:
     """The part of every tile that belongs to the slots gone through."""
-    if span.first is None:
+    if span.first is None or hooks.dealt:
         return hooks.tiles
     leaves = {}
     for lowered in hooks.of_slots():

@@ -4,6 +4,7 @@ from typing import Any
 
 from emu import Device, Sheet, given
 from emu.wse import WaferSheet
+from emu.wse.pe.packed import CODES
 from kernels.refusal import refuse
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -30,6 +31,15 @@ def check_dtype(dtype: Any) -> None:
         refuse(f"dtype is {given.told(dtype)}, must be one of {', '.join(DTYPES)}")
 
 
+def check_cache_dtype(cache_dtype: Any, dtype: str) -> None:
+    """Raises `LimitExceeded` for a dtype in which a PE does not hold what it multiplies."""
+    if cache_dtype not in (dtype, *CODES):
+        refuse(
+            f"cache_dtype is {given.told(cache_dtype)}, must be {dtype}, as the queries' dtype, or "
+            f"one of {', '.join(CODES)}"
+        )
+
+
 def check_wafer(device: Any) -> None:
     """Raises `LimitExceeded` for what is no wafer under a band."""
     if isinstance(device, Sheet):
@@ -41,4 +51,4 @@ def check_wafer(device: Any) -> None:
         refuse(f"device is {told}, must be a wafer such as `WSE3.at()`")
 
 
-__all__ = ["check_dtype", "check_wafer", "check_whole", "within"]
+__all__ = ["check_cache_dtype", "check_dtype", "check_wafer", "check_whole", "within"]

@@ -142,6 +142,52 @@ def test_what_is_known_before_a_token_is_kept() -> None:
     assert cycles(alibi) == 3 * (3 * 4 + 6) + LIVE + 2 * ROWS * LIVE
 
 
+def test_what_heads_of_a_tile_share_is_kept_once() -> None:
+    def by_group(s: Any, h: Any, q: Any, k: Any) -> Any:
+        return s * jnp.asarray(BIAS)[h // 4, k]
+
+    arguments = {**ARGUMENTS, "h": Argument(KEPT, rows=True, bounds=(0, 7))}
+    aligned = Argument(KEPT, rows=True, bounds=(0, 7), aligned=True)
+    shapes = {}
+    for rows, argument in ((4, aligned), (8, aligned), (4, arguments["h"])):
+        low = on_pe(
+            read(by_group),
+            {**arguments, "h": argument},
+            rows=rows,
+            slots=SLOTS,
+            device=WSE3.at(),
+        )
+        (leaf,) = low.leaves.values()
+        shapes[rows, argument.aligned] = leaf.shape
+    # One bias for 4 heads, two for 8; rows that begin anywhere may be of two groups.
+    assert shapes == {
+        (4, True): (False, True),
+        (8, True): (True, True),
+        (4, False): (True, True),
+    }
+
+
+def test_a_division_by_a_number_a_row_is_one_a_row() -> None:
+    inputs = [
+        Input("o", frozenset("qd"), jnp.float32),
+        Input("z", frozenset("q"), jnp.float32),
+    ]
+    function = lower.read(lambda o, z: o / (z + 1), inputs, "finish of mine")
+    arguments = {
+        "o": Argument(DATA, rows=True, slots=True),
+        "z": Argument(DATA, rows=True),
+    }
+    low = on_pe(function, arguments, rows=ROWS, slots=SLOTS, device=WSE3.at())
+    assert placed(low) == ["add s", "div s", "mul v"] and low.data == {"o", "z"}
+    o, z = SCORES, np.abs(SCORES[:, :1])
+    tiles = {key: jnp.full((1, 1), 1.0) for key in low.leaves}
+    data = {"o": jnp.asarray(o), "z": jnp.asarray(z)}
+    call = Program(low.run, {"row": 1, "col": 1}, ((), (), ()))
+    got = np.asarray(call.run(data, tiles, Known(np.int32(SLOTS))))[0, 0]
+    expected = o.astype(np.float64) / (z + 1)
+    assert np.abs(got - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
 def test_the_identity_runs_nothing() -> None:
     low = lowered(lambda s, h, q, k: s)
     assert low.is_identity and not low.steps
