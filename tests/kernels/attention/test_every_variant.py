@@ -1,0 +1,127 @@
+"""Every variant of the catalogue: prefill on any placement and scheme, and decode, as dense."""
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels import PLACEMENTS, Variant, attention, variants
+from kernels.attention.check import ROUNDING
+from kernels.variants import CATALOGUE, Sizes
+from tests.kernels.attention.shared_programs import SMALL, operands, prefill
+
+CHIPS = (1, 2, 4, 8)
+OTHERS = ("all-gather", "ulysses-ring")
+LATE = "rows_without_a_key"
+"""Beside the catalogue: a variant whose first rows attend to nothing."""
+NAMES = (*CATALOGUE, LATE)
+TURNS = list(itertools.product(PLACEMENTS, ("ring", *OTHERS)))
+
+
+def late(b: Any, h: Any, q: Any, k: Any) -> Any:
+    return (k <= q) & (q >= 5 * (h + 1))
+
+
+@functools.cache
+def made(name: str) -> tuple[Variant, Sizes]:
+    return (attention(late), SMALL) if name == LATE else variants.make(name, SMALL)
+
+
+@functools.cache
+def wanted(name: str) -> tuple[np.ndarray, np.ndarray]:
+    variant, sizes = made(name)
+    out, sums = variant.dense(*operands(sizes))
+    return np.asarray(out), np.asarray(sums)
+
+
+def assert_close(
+    given: tuple[Any, Any], wanted: tuple[np.ndarray, np.ndarray], v: np.ndarray
+) -> float:
+    """Also that rows which attend to nothing are zeros, and their sums -inf.
+
+    Returns:
+      The greatest difference over what is allowed.
+    """
+    (out, sums), (of_dense, dense_sums) = given, wanted
+    nothing = np.isneginf(dense_sums)
+    np.testing.assert_array_equal(np.isneginf(sums), nothing)
+    assert not np.asarray(out)[nothing].any()
+    allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
+    # A log-sum-exp errs by as much as the scores, which are as large as it is.
+    finite = np.where(nothing, 0, dense_sums)
+    of_sums = ROUNDING * max(1.0, float(np.abs(finite).max()))
+    apart = np.abs(np.asarray(out, np.float64) - of_dense).max() / allowed
+    also = np.abs(np.where(nothing, 0, sums) - finite).max() / of_sums
+    assert max(apart, also) <= 1, (apart, also)
+    return float(max(apart, also))
+
+
+def assert_prefills(name: str, chips: int, placement: str, scheme: str) -> float:
+    variant, sizes = made(name)
+    _, _, v = operands(sizes)
+    given = prefill(variant, sizes, chips, placement, scheme)
+    return assert_close(given, wanted(name), v)
+
+
+@pytest.mark.parametrize("turn", range(len(NAMES)))
+def test_every_variant_prefills_at_some_placement(turn: int) -> None:
+    """Each at the next; of those without a score all but a few share one program."""
+    assert_prefills(NAMES[turn], 2, PLACEMENTS[turn % len(PLACEMENTS)], "ring")
+
+
+def test_rows_that_attend_to_nothing_are_there() -> None:
+    _, sums = wanted(LATE)
+    assert np.isneginf(sums).any() and np.isfinite(sums).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("chips", CHIPS)
+def test_everything_prefills(chips: int, name: str) -> None:
+    """On every placement, by the ring and by two other schemes."""
+    schemes = ("ring", *OTHERS) if chips > 1 else ("ring",)
+    found = {
+        (scheme, placement): assert_prefills(name, chips, placement, scheme)
+        for scheme in schemes
+        for placement in (PLACEMENTS if chips > 1 else PLACEMENTS[:1])
+    }
+    worst = max(found, key=lambda case: found[case])
+    print(f"{name} on {chips}: {found[worst]:.2f} of what is allowed, {worst}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(len(NAMES)))
+def test_prefill_itself_skips_hops(turn: int) -> None:
+    """By the program of its own, without the hops that nobody needs, each at the next turn."""
+    name = NAMES[turn]
+    variant, sizes = made(name)
+    placement, scheme = TURNS[turn % len(TURNS)]
+    chips = CHIPS[1 + turn % 3]
+    q, k, v = operands(sizes)
+    inner = 2 if scheme == "ulysses-ring" else 1
+    where: dict[str, Any] = dict(
+        chips=chips, placement=placement, scheme=scheme, inner=inner
+    )
+    given = variant.prefill(q, k, v, columns=4, lanes=1, **where)
+    assert_close(given, wanted(name), v)
+
+
+DECODED = ("causal", "alibi", "cross")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in DECODED else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
+)
+def test_the_last_token_decodes(name: str) -> None:
+    variant, sizes = made(name)
+    q, k, v = operands(sizes)
+    newest = q[:, :, -1:]
+    given = variant.decode(newest, (k, v), rows=4, parts=1)
+    out, sums = variant.dense(newest, k, v, q_offset=k.shape[2] - 1)
+    assert_close(given, (np.asarray(out), np.asarray(sums)), v)
