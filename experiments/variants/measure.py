@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.variants.request import Asked
 from kernels.attention.clock import VariantTime
-from kernels.attention.prefill import prefill
+from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
 from kernels.trainium.context.scoring import ScorePlan
-from kernels.variants import Sizes
+from kernels.variants import Sizes, draw
 
 Array = jax.Array | np.ndarray
 
@@ -52,7 +52,8 @@ def check(asked: Asked, sizes: Sizes) -> None:
     """
     with asked.errors_in_one_line():
         variant, _ = asked.of(sizes)
-        if variant.reading.score is not None:
+        # Of a variant made of another it is the other's functions that a user wrote.
+        if isinstance(variant, Variant) and variant.reading.score is not None:
             ScorePlan.of(variant.reading.score)
 
 
@@ -81,27 +82,15 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool)
     return Row(asked.name, errors, clock)
 
 
-def _errors(variant: Variant, sizes: Sizes) -> Errors:
+def _errors(variant: AttentionVariant, sizes: Sizes) -> Errors:
     """Of a prefill, and of the decode of the token behind its keys."""
-    rng = np.random.default_rng(0)
-    of_queries, of_keys = sizes.shapes
-    q = rng.standard_normal(of_queries).astype(np.float32)
-    k, v = rng.standard_normal((2, *of_keys)).astype(np.float32)
-    whole, _ = variant.dense(q, k, v)
-    prefilled, _ = prefill(
-        variant.reading,
-        q,
-        k,
-        v,
-        chips=SMALL_CHIPS,
-        scale=variant.scale,
-        **SMALL_TILES,
-    )
-    newest, last = q[:, :, -1:], k.shape[2] - 1
-    decoded, _ = variant.decode(newest, (k, v))
-    row, _ = variant.dense(newest, k, v, q_offset=last)
-    largest = float(np.abs(v).max())
-    return Errors(_apart(prefilled, whole) / largest, _apart(decoded, row) / largest)
+    drawn = draw(variant, *sizes.shapes)
+    whole, _ = variant.dense(*drawn.whole)
+    prefilled, _ = variant.prefill(*drawn.whole, chips=SMALL_CHIPS, **SMALL_TILES)
+    decoded, _ = variant.decode(*drawn.newest)
+    row, _ = variant.dense(*drawn.row, **drawn.at)
+    differences = (_apart(prefilled, whole), _apart(decoded, row))
+    return Errors(*(x / drawn.largest for x in differences))
 
 
 def _apart(given: Array, wanted: Array) -> float:

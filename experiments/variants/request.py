@@ -9,6 +9,7 @@ from typing import Any
 from experiments.shared.errors import UsageError
 from kernels import user_file
 from kernels.attention.decorator import attention
+from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
 from kernels.variants import CATALOGUE, Sizes, make
 
@@ -27,7 +28,7 @@ class Asked:
     """
 
     name: str
-    of: Callable[[Sizes], tuple[Variant, Sizes]]
+    of: Callable[[Sizes], tuple[AttentionVariant, Sizes]]
     errors_in_one_line: Callable[[], Any] = contextlib.nullcontext
 
 
@@ -60,8 +61,10 @@ def _of_file(word: str) -> Asked:
     module = user_file.load(wanted)
     found = _named(module, wanted)
 
-    def of(sizes: Sizes) -> tuple[Variant, Sizes]:
+    def of(sizes: Sizes) -> tuple[AttentionVariant, Sizes]:
         with user_file.errors_in_one_line(wanted):
+            if isinstance(found, AttentionVariant) and not isinstance(found, Variant):
+                return found, sizes
             return attention(found, name=wanted.name), sizes
 
     return Asked(wanted.name, of, lambda: user_file.errors_in_one_line(wanted))
@@ -69,7 +72,12 @@ def _of_file(word: str) -> Asked:
 
 def _named(module: ModuleType, wanted: user_file.Reference) -> Any:
     """The function or the variant that a file has under a name."""
-    known = [name for name, value in vars(module).items() if isinstance(value, Variant)]
+    known = [
+        name
+        for name, value in vars(module).items()
+        # A class that is imported has the methods too.
+        if isinstance(value, AttentionVariant) and not isinstance(value, type)
+    ]
     known += user_file.functions_of(module)
     if wanted.name not in known:
         raise UsageError(

@@ -1,6 +1,7 @@
 """Whether a variant's dense form, its prefill and its decode agree, at a small size."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ ROUNDING = 2e-6
 
 PARTS = 3
 """Into which keys are taken apart."""
+
+DECODE = "decode of the last token"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,20 +126,34 @@ def check(
     wanted = _numbers(forms.dense(q, k, v))
     allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
     found = [
-        _compared(f"keys merged {order}", merged, wanted, 1e-12)
+        compared(f"keys merged {order}", merged, wanted, 1e-12)
         for order, merged in _merged(forms, (q, k, v), rng)
     ]
+    prefill = functools.partial(forms.prefill, q, k, v)
+    found += prefills(prefill, wanted, allowed, chips, placements)
+    newest = q[:, :, -1:]
+    given = forms.decode(newest, (k, v))
+    last = forms.dense(newest, k, v, q_offset=tokens - 1)
+    found.append(compared(DECODE, given, last, allowed))
+    return Report(name, tuple(found))
+
+
+def prefills(
+    prefill: Callable[..., Results],
+    wanted: Results,
+    allowed: float,
+    chips: Sequence[int],
+    placements: Sequence[str],
+) -> list[Comparison]:
+    """Compares a prefill, a function of `chips` and `placement`, on every mesh."""
+    found = []
     for count in chips:
         # On one chip there is nowhere else to stand.
         for placement in placements if count > 1 else placements[:1]:
-            given = forms.prefill(q, k, v, chips=count, placement=placement)
+            given = prefill(chips=count, placement=placement)
             what = f"prefill on {count} chips, {placement}"
-            found.append(_compared(what, given, wanted, allowed))
-    newest = q[:, :, -1:]
-    given = forms.decode(newest, (k, v))
-    last = _numbers(forms.dense(newest, k, v, q_offset=tokens - 1))
-    found.append(_compared("decode of the last token", given, last, allowed))
-    return Report(name, tuple(found))
+            found.append(compared(what, given, wanted, allowed))
+    return found
 
 
 def _merged(
@@ -176,7 +193,8 @@ def _numbers(results: Results) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(out, np.float64), wide
 
 
-def _compared(what: str, given: Results, wanted: Results, allowed: float) -> Comparison:
+def compared(what: str, given: Results, wanted: Results, allowed: float) -> Comparison:
+    """How far results are from those wanted."""
     out, sums = _numbers(given)
     wanted_out, wanted_sums = _numbers(wanted)
     of_sums = None
@@ -192,4 +210,15 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.max(apart))
 
 
-__all__ = ["Comparison", "Forms", "Report", "check", "merge"]
+__all__ = [
+    "Comparison",
+    "DECODE",
+    "Forms",
+    "ROUNDING",
+    "Report",
+    "Results",
+    "check",
+    "compared",
+    "merge",
+    "prefills",
+]

@@ -104,15 +104,23 @@ class _Boxes(NamedTuple):
             yield _Boxes(self.q[:, part], self.k[:, part], self.owner[part])
 
 
-def bisected(mask: MaskOfTokens, q: Columns, k: Columns) -> np.ndarray:
+def bisected(
+    mask: MaskOfTokens, q: Columns, k: Columns, *, live_only: bool = False
+) -> np.ndarray:
     """The status of undecided pairs of grids, columns `[5, n]` each.
 
     Undecided boxes wait on a stack. A pair is closed as soon as it is known to hold an allowed and
     a forbidden pair of tokens; corners show that for most at once.
+
+    Args:
+      mask: among the real tokens.
+      q, k: the grids.
+      live_only: what is live is called `PARTIAL`; nobody looks whether it is full.
     """
     pairs = q.shape[1]
     allowed = np.zeros(pairs, bool)
-    forbidden = np.zeros(pairs, bool)
+    # That a pair is full has to be shown for all of it; that it is live one pair of tokens shows.
+    forbidden = np.full(pairs, live_only)
     stack = [_Boxes(q, k, np.arange(pairs))]
     while stack:
         boxes = stack.pop()

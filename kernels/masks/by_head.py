@@ -4,10 +4,12 @@ import functools
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from emu import lower
-from emu.lower import CannotLower, Input
+from emu.lower import CannotLower, Elementwise, Input, Operand, Slot
 from kernels.masks.catalogue import Mask, name
 from kernels.masks.traced_mask import UnreadableMask
 
@@ -33,28 +35,51 @@ def masks_of(mask: Mask, batch: int, heads: int) -> Masks:
     Raises:
       UnreadableMask: JAX cannot trace it.
     """
-    by_batch, by_head = _depends(mask)
-    if not (by_batch or by_head):
+    function = _read(mask)
+    of_heads = _told_of_heads(function)
+    if not of_heads:
         return (mask,)
-    kinds = {}
+    along = {"b": np.arange(batch), "h": np.arange(heads)}
+    # A mask may be read while a kernel is traced, into which JAX would write this arithmetic.
+    with jax.ensure_compile_time_eval():
+        told = [np.asarray(function.over(x, along)) for x in of_heads]
+    kinds: dict[bytes, Mask] = {}
     found = []
     for b in range(batch):
         for h in range(heads):
-            kind = (b if by_batch else 0, h if by_head else 0)
+            kind = b"".join(values[b, h].tobytes() for values in told)
             if kind not in kinds:
-                kinds[kind] = _bound(mask, *kind)
+                kinds[kind] = _bound(mask, b, h)
             found.append(kinds[kind])
     return tuple(found)
 
 
-def _depends(mask: Mask) -> tuple[bool, bool]:
-    """Whether a mask depends on the batch, and on the head."""
+def _read(mask: Mask) -> Elementwise:
     try:
-        function = lower.read(mask, _INPUTS, f"mask {name(mask)}")
+        return lower.read(mask, _INPUTS, f"mask {name(mask)}")
     except CannotLower as error:
         raise UnreadableMask(str(error)) from None
-    batch, head = (function.depends_on(function.result, axis) for axis in ("b", "h"))
-    return batch, head
+
+
+def _told_of_heads(function: Elementwise) -> list[Operand]:
+    """All that a mask makes of `b` and `h` alone and uses with positions, or as its result.
+
+    Of `q - k < 9 * (h // 4 + 1)` it is `9 * (h // 4 + 1)`: eight heads have two masks, not eight.
+    """
+
+    def depends(operand: Operand, *names: str) -> bool:
+        return any(function.depends_on(operand, name) for name in names)
+
+    def of_heads_alone(operand: Operand) -> bool:
+        return depends(operand, "b", "h") and not depends(operand, "q", "k")
+
+    readers = [
+        x.operands for x in function.operations if depends(Slot(x.result), "q", "k")
+    ]
+    found: dict[Operand, None] = {}
+    for operands in (*readers, (function.result,)):
+        found.update((x, None) for x in operands if of_heads_alone(x))
+    return list(found)
 
 
 def _bound(mask: Mask, b: int, h: int) -> Mask:

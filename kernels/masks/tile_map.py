@@ -89,7 +89,9 @@ def _grouped(sets: Strided) -> Strided:
     return Strided(lo, hi, one_if_alike(step))
 
 
-def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
+def tile_map(
+    mask: Mask, tokens: int, q: Grids, k: Grids, *, live_only: bool = False
+) -> Statuses:
     """The exact status of every pair of tiles.
 
     ```python
@@ -105,6 +107,8 @@ def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
       mask: `mask(b, h, q, k) -> bool`, the same for every b and h.
       tokens: real tokens; positions from there on are padding.
       q, k: tiles of queries and of keys.
+      live_only: tells dead tiles from live ones and no more, in less time: a live tile may be
+        called `PARTIAL` where it is full.
 
     Returns:
       int8 `[*q.shape, *k.shape]`: `DEAD` where no pair of tokens is allowed, `FULL` where all are
@@ -125,7 +129,7 @@ def tile_map(mask: Mask, tokens: int, q: Grids, k: Grids) -> Statuses:
         # member's.
         status = status[np.ix_(row_parents, column_parents)]
         _decide(real, status, queries.level(height), keys.level(height))
-    _finish(real, status, queries.columns, keys.columns)
+    _finish(real, status, queries.columns, keys.columns, live_only)
     result = np.empty_like(status)
     result[np.ix_(queries.order, keys.order)] = status
     return result.reshape(*q.shape, *k.shape)
@@ -156,14 +160,17 @@ def _decide(mask: MaskOfTokens, status: Statuses, q: Strided, k: Strided) -> Non
         flat[pairs] = np.where(every, FULL, if_not_full)
 
 
-def _finish(mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns) -> None:
+def _finish(
+    mask: MaskOfTokens, status: Statuses, q: Columns, k: Columns, live_only: bool
+) -> None:
     """Closes every pair of tiles; `q` and `k` are their grids' columns."""
     # Only tiles of one form at one distance hold the same differences `q - k`, pair by pair.
     if mask.relative and _are_shifts(q) and _are_shifts(k):
         _finish_by_distance(mask, status, q, k)
     flat = status.reshape(-1)
     for pairs, row, column in _open_pairs(status):
-        flat[pairs] = bisected(mask, q[:, row], k[:, column])
+        of_pairs = q[:, row], k[:, column]
+        flat[pairs] = bisected(mask, *of_pairs, live_only=live_only)
 
 
 def _are_shifts(columns: Columns) -> bool:

@@ -116,7 +116,8 @@ def hop_work(mask: Mask, placement: Placement, q_tile: int, k_tile: int) -> np.n
     """Live tiles of each rank at each hop, int64 `[hops, ranks]`."""
     queries = placement.grids(q_tile)
     keys = placement.grids(k_tile)
-    live = tile_map(mask, placement.tokens, queries, keys) != DEAD
+    status = tile_map(mask, placement.tokens, queries, keys, live_only=True)
+    live = status != DEAD
     by_source = live.sum(axis=(1, 3), dtype=np.int64)  # [rank of queries, rank of keys]
     rank = np.arange(placement.ranks)
     hop = rank[:, None]

@@ -13,7 +13,9 @@ from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
 from kernels.variants.neighborhood import neighborhood
+from kernels.variants.operands import Operands, draw
 from kernels.variants.packed_documents import packed_documents
+from kernels.variants.paged import paged
 from kernels.variants.prefix_lm import prefix_lm
 from kernels.variants.relative_bias import relative_bias
 from kernels.variants.shared_prefix import shared_prefix
@@ -25,6 +27,7 @@ from kernels.variants.tree import tree
 __all__ = [
     "CATALOGUE",
     "Entry",
+    "Operands",
     "Sizes",
     "alibi",
     "block_causal",
@@ -33,6 +36,7 @@ __all__ = [
     "chunked",
     "cross",
     "dilated_window",
+    "draw",
     "full",
     "global_local",
     "grouped",
@@ -40,6 +44,7 @@ __all__ = [
     "make",
     "neighborhood",
     "packed_documents",
+    "paged",
     "prefix_lm",
     "relative_bias",
     "shared_prefix",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
 from kernels.variants.alibi import alibi
 from kernels.variants.block_causal import block_causal
@@ -19,6 +20,7 @@ from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
 from kernels.variants.neighborhood import neighborhood
 from kernels.variants.packed_documents import packed_documents
+from kernels.variants.paged import paged
 from kernels.variants.prefix_lm import prefix_lm
 from kernels.variants.relative_bias import relative_bias
 from kernels.variants.shared_prefix import shared_prefix
@@ -68,7 +70,7 @@ class Entry:
       sizes: of what it is made, of those asked for.
     """
 
-    make: Callable[[Sizes], Variant]
+    make: Callable[[Sizes], AttentionVariant]
     sizes: Callable[[Sizes], Sizes] = lambda asked: asked
 
 
@@ -111,6 +113,19 @@ def _cross(sizes: Sizes) -> Variant:
     return cross([keys - keys // 4 * (b % 2) for b in range(batch)])
 
 
+def _paged(sizes: Sizes) -> AttentionVariant:
+    """Causal, of sequences that have grown together, so that their pages take turns."""
+    size = min(128, max(1, sizes.tokens // 4))
+    of_each = -(-sizes.tokens // size)
+    table = np.arange(of_each) * sizes.batch + np.arange(sizes.batch)[:, None]
+    return paged(causal(), table, size, sizes.tokens)
+
+
+def _four_sequences(asked: Sizes) -> Sizes:
+    """As many tokens, in four sequences."""
+    return dataclasses.replace(asked, batch=4, tokens=asked.tokens // 4)
+
+
 CATALOGUE: dict[str, Entry] = {
     "full": Entry(lambda sizes: full()),
     "causal": Entry(lambda sizes: causal()),
@@ -142,6 +157,7 @@ CATALOGUE: dict[str, Entry] = {
     "relative_bias": Entry(_relative_bias),
     "soft_cap": Entry(lambda sizes: soft_cap()),
     "head_temperature": Entry(_head_temperature),
+    "paged": Entry(_paged, _four_sequences),
 }
 
 
@@ -150,7 +166,7 @@ def _at_most(sizes: Sizes, count: int) -> int:
     return min(count, sizes.tokens // 4)
 
 
-def make(name: str, asked: Sizes) -> tuple[Variant, Sizes]:
+def make(name: str, asked: Sizes) -> tuple[AttentionVariant, Sizes]:
     """A variant of the catalogue, and of what sizes it is."""
     entry = CATALOGUE[name]
     sizes = entry.sizes(asked)

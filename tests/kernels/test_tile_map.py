@@ -104,6 +104,17 @@ def test_irregular_grids_are_exact(mask):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("mask", MASKS, ids=masks.name)
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_live_tiles_are_the_same_when_only_they_are_asked_for(mask, name):
+    tokens, ranks, slots, unit, q_tile, k_tile = SIZES[1]
+    placement = place(name, tokens, ranks, slots, unit)
+    q, k = placement.grids(q_tile), placement.grids(k_tile)
+    whole = tile_map(mask, tokens, q, k)
+    live = tile_map(mask, tokens, q, k, live_only=True)
+    np.testing.assert_array_equal(live != DEAD, whole != DEAD)
+
+
 def test_padding_is_never_full():
     placement = place("contiguous", 6, 1, 8)
     found = tile_map(masks.full, 6, placement.grids(4), placement.grids(4))[0, :, 0]

@@ -1,0 +1,62 @@
+"""Operands drawn at random, for any variant of the catalogue: of its forms and its newest query.
+
+Forms of one variant take the same operands, but for decode, which has one query and a cache.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kernels.attention.paged import PagedVariant
+from kernels.attention.protocol import AttentionVariant
+
+
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """Operands of a variant's forms.
+
+    Attributes:
+      whole: of `dense` and `prefill`.
+      newest: of `decode`.
+      row: of `dense`, for the same query.
+      at: options of `dense` that say where that query is.
+      largest: of the values, which errors are over.
+    """
+
+    whole: tuple[Any, ...]
+    newest: tuple[Any, ...]
+    row: tuple[Any, ...]
+    at: Mapping[str, Any]
+    largest: float
+
+
+def draw(
+    variant: AttentionVariant,
+    of_q: tuple[int, ...],
+    of_k: tuple[int, ...],
+    seed: int = 0,
+) -> Operands:
+    """Queries, keys and values, float32, from a normal distribution.
+
+    Args:
+      variant: whose.
+      of_q, of_k: shapes of the queries, and of keys and values.
+      seed: of the numbers.
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(variant, PagedVariant):
+        of_k = (1, of_k[1], variant.table.slots, of_k[3])
+    q, k, v = (rng.standard_normal(x).astype(np.float32) for x in (of_q, of_k, of_k))
+    newest, last = q[:, :, -1:], k.shape[2] - 1
+    return Operands(
+        whole=(q, k, v),
+        newest=(newest, (k, v)),
+        row=(newest, k, v),
+        at={"q_offset": variant.newest if isinstance(variant, PagedVariant) else last},
+        largest=float(np.abs(v).max()),
+    )
+
+
+__all__ = ["Operands", "draw"]
