@@ -34,6 +34,7 @@ class DecodeSizes:
       head_dim, value_dim: of queries and keys, and of values; default alike.
       context: keys in the cache.
       position: of the query; default that of the newest key, which then is the query's own.
+      first_position: the least one, of a program that serves all from there on; default the same.
       scale: factor of a score; default `head_dim ** -0.5`.
       dtype: of queries and outputs: float32, float16 or bfloat16.
       cache_dtype: of the cache, one of `emu.wse.pe.packed.CODES`; None: as the queries'.
@@ -46,6 +47,7 @@ class DecodeSizes:
     value_dim: int | None = None
     context: int
     position: int | None = None
+    first_position: int | None = None
     scale: float | None = None
     dtype: str = "float32"
     cache_dtype: str | None = None
@@ -54,6 +56,12 @@ class DecodeSizes:
     def query(self) -> int:
         """Position of the query."""
         return self.context - 1 if self.position is None else self.position
+
+    @property
+    def query_bounds(self) -> tuple[int, int]:
+        """Least and greatest position of the query."""
+        first = self.query if self.first_position is None else self.first_position
+        return first, self.query
 
     @property
     def queries(self) -> int:
@@ -171,7 +179,7 @@ class VariantOnPe:
     def _arguments(self) -> Mapping[str, Argument]:
         """How arguments of what runs on slots lie on a PE."""
         sizes = self.sizes
-        query, last = sizes.query, sizes.context - 1
+        last = sizes.context - 1
         of_row = Argument(DATA, rows=True)
         of_slot = Argument(DATA, rows=True, slots=True)
         return {
@@ -180,7 +188,7 @@ class VariantOnPe:
             "greatest": of_row,
             "b": Argument(KEPT, bounds=(0, sizes.batch - 1)),
             "h": Argument(KEPT, rows=True, bounds=(0, sizes.heads - 1), aligned=True),
-            "q": Argument(ARRIVING, bounds=(query, query)),
+            "q": Argument(ARRIVING, bounds=sizes.query_bounds),
             "k": Argument(KEPT, slots=True, bounds=(0, last)),
         }
 
@@ -194,7 +202,7 @@ class VariantOnPe:
             **{name: Argument(DATA, rows=True) for name in others},
             values: Argument(DATA, rows=True, slots=True),
             # Values by query and feature, such as a gate's, come with the query: they lie there.
-            "q": Argument(KEPT, bounds=(sizes.query, sizes.query)),
+            "q": Argument(KEPT, bounds=sizes.query_bounds),
             "d": Argument(KEPT, slots=True, bounds=(0, value_dim - 1)),
         }
 

@@ -27,14 +27,14 @@ FEW, MANY = 8, 512
 
 
 @dataclasses.dataclass(frozen=True)
-class _OwnCycles:
+class OwnCycles:
     """Cycles of a variant's arithmetic on a tile, `fixed + slots * each`."""
 
     fixed: float
     each: float
 
     @classmethod
-    def of(cls, variant: VariantOnPe, device: Device) -> "_OwnCycles":
+    def of(cls, variant: VariantOnPe, device: Device) -> "OwnCycles":
         def cycles(slots: int) -> float:
             return variant.lowered(slots, 1, device).cycles
 
@@ -90,7 +90,7 @@ def plan_decode(
     Raises:
       DoesNotFit: no region has room for the cache; it says how many bytes there are.
     """
-    own = _OwnCycles.of(variant, device)
+    own = OwnCycles.of(variant, device)
     found = list(regions(variant, device, rows, parts))
     if not found and (rows is not None or parts is not None):
         refuse(
@@ -136,4 +136,4 @@ def _refusal(
     )
 
 
-__all__ = ["bands", "plan_decode", "regions"]
+__all__ = ["OwnCycles", "bands", "plan_decode", "regions"]

@@ -86,9 +86,13 @@ class Tables:
         """Shapes of all PEs' tiles, led by those axes of the mesh."""
         return {key: self._struct(x) for key, x in self.kept.items()}
 
-    def tiles(self) -> dict[str, np.ndarray]:
-        """Values on their PEs, as `structs`."""
-        return {key: self._tiles(x) for key, x in self.kept.items()}
+    def tiles(self, *when: int) -> dict[str, np.ndarray]:
+        """Values on their PEs, as `structs`: of all, or of those known `when`, such as `KEPT`."""
+        return {
+            key: self._tiles(x)
+            for key, x in self.kept.items()
+            if not when or x.leaf.when in when
+        }
 
     @property
     def nbytes(self) -> int:

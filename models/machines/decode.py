@@ -4,7 +4,7 @@ The layers' program is written for one region; running scans it over all layers'
 caches, and the clock is read from that same program.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,9 +17,11 @@ from emu import Device, strict_jit
 from emu.annotations import DType, PyTree
 from emu.report.bands import Bound
 from emu.wse import WSE3
+from kernels.attention.layers import DecoderVariant
 from kernels.wse.decode import layout
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
-from kernels.wse.decode.token import StepReading, TokenClock, Trace
+from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
+from models.attention_pattern import Attention, pattern_of
 from models.machines.layer_weights import check_layer_weights
 from models.plain.rope import rope_tables
 
@@ -28,6 +30,18 @@ Cache = dict[str, jax.Array]
 
 # Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
 SLOT_AXIS = {"k": 3, "v": 2}
+
+
+def variants_of(
+    attention: Attention, layers: int
+) -> tuple[tuple[DecoderVariant, ...], tuple[int, ...]]:
+    """The distinct variants of a model's layers, none if they are causal, and which each has."""
+    pattern = pattern_of(attention, layers)
+    if pattern is None:
+        return (), ()
+    # Not `pattern.causal`: a cache holds no key behind its token, so nobody need look.
+    variants = tuple(DecoderVariant(x.reading, x.scale) for x in pattern.distinct)
+    return variants, tuple(pattern.kinds(layers).tolist())
 
 
 class Decoder:
@@ -46,6 +60,7 @@ class Decoder:
         dtype: DType = "float32",
         device: Device | None = None,
         placed: WaferPlan | None = None,
+        attention: Attention = None,
     ):
         """Lays the weights out, once.
 
@@ -55,16 +70,25 @@ class Decoder:
           context: most tokens, prompt included.
           dtype: of weights and cache: float32, bfloat16 or float16.
           device: the wafer; a WSE-3 by default.
-          placed: regions to use; by default the fastest by estimate that fit.
+          placed: regions to use, with their variants; by default the fastest by estimate that fit.
+          attention: a variant for all layers, or several as a pattern over them; None: causal.
 
         Raises:
+          CannotLower: a variant's arithmetic that a PE has not, with its line.
           DoesNotFit: the model and the cache do not fit one wafer.
+          ModelError: `attention` is none of a model of so many layers.
         """
         self.config = config
         self.context = context
         self.dtype = jnp.dtype(dtype)
         device = device or WSE3.at()
-        self.plan = placed or plan_wafer(config, context, self.dtype.name, device)
+        self.plan = placed or plan_wafer(
+            config,
+            context,
+            self.dtype.name,
+            device,
+            *variants_of(attention, config.num_hidden_layers),
+        )
         self.clock = TokenClock(self.plan, device)
         self._weights = self._lay_out(weights)
         # A step computes the last token of a sequence that is just as long.
@@ -148,7 +172,9 @@ class Decoder:
         token = jnp.asarray(token_id, jnp.int32).reshape(1)
         cos = jnp.asarray(self._cos[pos])
         sin = jnp.asarray(self._sin[pos])
-        return self._weights, cache, token, jnp.int32(pos), cos, sin
+        variants = self.plan.variants
+        given = [() if variant is None else variant.given(pos) for variant in variants]
+        return self._weights, cache, token, jnp.int32(pos), cos, sin, given
 
     def _check(self, pos: int) -> None:
         if not 0 <= pos < self.context:
@@ -164,6 +190,7 @@ class Decoder:
         pos: jax.Array,
         cos: jax.Array,
         sin: jax.Array,
+        given: list[tuple[PyTree, ...]],
     ) -> tuple[jax.Array, jax.Array, Cache]:
         """The step itself: embedding, a scan over the layers' equal regions, output head."""
         programs = self.clock.programs
@@ -172,10 +199,19 @@ class Decoder:
         # Position p lies in row p % rows, slot p // rows.
         slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
 
+        def run_as(kind: int) -> Callable[..., tuple[jax.Array, Cache]]:
+            run = programs[layer_phase(kind)].batched
+            return lambda *arguments: run(*arguments, *given[kind])
+
+        cases = [run_as(kind) for kind in range(len(given))]
+
         def layer(x: jax.Array, one: PyTree) -> tuple[jax.Array, Cache]:
-            layer_weights, old, gap = one
-            run = programs["layer"].batched
-            x, new = run(x, layer_weights, old, cos, sin, pos, gap)
+            layer_weights, old, gap, kind = one
+            arguments = x, layer_weights, old, cos, sin, pos, gap
+            if len(cases) == 1:
+                x, new = cases[0](*arguments)
+            else:
+                x, new = lax.switch(kind, cases, *arguments)
             # The append changed this slot only; the loop then need not write whole caches.
             appended = {
                 name: lax.dynamic_slice_in_dim(new[name], slot, 1, SLOT_AXIS[name])
@@ -185,7 +221,9 @@ class Decoder:
             return x[:, -1], appended
 
         x = programs["embed"].batched(weights["embed"], token)[:, 0]
-        x, appended = lax.scan(layer, x, (weights["layers"], cache, gaps[:-1]))
+        kinds = jnp.asarray(self.plan.kinds, jnp.int32)
+        layers = weights["layers"], cache, gaps[:-1], kinds
+        x, appended = lax.scan(layer, x, layers)
         cache = {
             # One axis further on, as the layers stand first.
             name: lax.dynamic_update_slice_in_dim(

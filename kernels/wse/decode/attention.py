@@ -7,6 +7,9 @@ With 4 rows, position 6 is in row 2, slot 1. When it is the newest, rows 0 to 2 
 row 3 has one: `live = (pos + rows - row) // rows`.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -33,6 +36,9 @@ from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 from kernels.wse.decode.weights import softmax_terms, total_weight
 
 Cache = dict[str, Sram]
+
+Attended: TypeAlias = Callable[[Sram, Cache], Sram]
+"""Attention of queries over the cache, such as `attend` or a variant's."""
 
 
 def append(cache: Cache, k: Sram, v: Sram, pos: KnownInt, rows: int) -> Cache:
@@ -73,10 +79,15 @@ def attend(
       pos: known position of the newest token.
       hooks: what a variant changes.
     """
-    rows = jnp.int32(heads.rows)
-    live = lax.div(pos + rows - lax.axis_index("row"), rows)
+    live = live_slots(heads.rows, pos)
     mean, _ = attend_span(heads, q, cache, Span(None, live), hooks)
     return mean.reshape(heads.queries * heads.value_dims)
+
+
+def live_slots(rows: int, pos: KnownInt) -> KnownInt:
+    """Slots of this row that hold a position from 0 to `pos`."""
+    rows = jnp.int32(rows)
+    return lax.div(pos + rows - lax.axis_index("row"), rows)
 
 
 def attend_span(
@@ -160,7 +171,9 @@ def over_rows(out: Sram, sums: Sram | None, top: Sram | None, scale: float) -> F
 def viewed(heads: Heads, cache: Cache, span: Span) -> tuple[Sram, Sram]:
     """The slots of the cache from the span's first one on, `[dims, slots]` and `[slots, dims]`."""
     if span.first is None:
-        return cache["k"], cache["v"]
+        # A cache may have slots to spare for other layers' views.
+        k = lax.slice_in_dim(cache["k"], 0, heads.slots, axis=1)
+        return k, lax.slice_in_dim(cache["v"], 0, heads.slots, axis=0)
     k = lax.dynamic_slice_in_dim(cache["k"], span.first, heads.slots, axis=1)
     v = lax.dynamic_slice_in_dim(cache["v"], span.first, heads.slots, axis=0)
     return k, v
@@ -189,11 +202,12 @@ def attention(
     cache: Cache,
     turn: tuple[Sram, Sram],
     pos: KnownInt,
+    attended: Attended,
 ) -> tuple[Sram, Cache]:
     """Adds attention of the normalised residual stream to it, in place, and grows the cache.
 
     Dimensions: `residual` float32 `[depth]`; `turn` is `(cos, sin)` of this position, each
-    `[dims / 2]`.
+    `[dims / 2]`; `attended` makes `[queries * dims]` of queries and the cache, as `attend` does.
     """
     queries = layer.queries
     dims = layer.dims
@@ -224,7 +238,7 @@ def attention(
     if layer.dtype != "float32":
         rounded = sram_tile(shape=(queries, dims), dtype=layer.dtype)
         q = copy(rounded, q)
-    heads = attend(layer, q, cache, pos)
+    heads = attended(q, cache)
     part = gemv(weights["out"], heads)
     out = all_reduce(part, "col")
     residual = vector(residual, residual, out, op="add")
@@ -232,9 +246,11 @@ def attention(
 
 
 __all__ = [
+    "Attended",
     "append",
     "attend",
     "attend_span",
     "attention",
+    "live_slots",
     "normalise_heads",
 ]

@@ -8,6 +8,7 @@ from emu.datasheet import Device
 from emu.wse.regions import lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.mapping import HeadMap, LayerMap
+from kernels.wse.decode.varied_layer import LayerAttention
 
 # How many heights and head widths are tried; the estimate is flat around its minimum.
 ROW_CHOICES = 72
@@ -16,6 +17,18 @@ HEAD_CHOICES = 24
 TOKEN_BYTES = (
     8  # of a token in the head's region: its logit in float32, and what is summed
 )
+
+
+class LayerVariant(Protocol):
+    """A variant of attention before a region is chosen; `kernels.attention.layers` has it."""
+
+    def on(self, layer: LayerMap, device: Device) -> LayerAttention:
+        """The variant on a layer's region."""
+        ...
+
+    def own_cycles(self, layer: LayerMap, device: Device) -> float:
+        """Cycles of its own arithmetic with a full cache, roughly."""
+        ...
 
 
 class ModelSizes(Protocol):
@@ -52,12 +65,16 @@ class Demand:
       context: tokens the cache must hold.
       dtype: of weights and cache.
       device: the wafer.
+      variants: of attention; none: causal.
+      kinds: which of them each layer has.
     """
 
     model: ModelSizes
     context: int
     dtype: str
     device: Device
+    variants: tuple[LayerVariant, ...] = ()
+    kinds: tuple[int, ...] = ()
 
     @property
     def tables(self) -> int:
@@ -177,6 +194,7 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
 __all__ = [
     "Demand",
     "HeadChoice",
+    "LayerVariant",
     "ModelSizes",
     "Pair",
     "candidates",

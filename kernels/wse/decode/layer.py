@@ -10,9 +10,10 @@ from emu.program import Known, Program
 from emu.wse import walk
 from emu.wse.spaces import Sram
 from kernels.wse.decode import sizes
-from kernels.wse.decode.attention import Cache, attention
+from kernels.wse.decode.attention import Cache, attend, attention
 from kernels.wse.decode.blocks import Weights, mlp
 from kernels.wse.decode.mapping import PE, LayerMap
+from kernels.wse.decode.varied_layer import LayerAttention
 
 
 def decode_layer(
@@ -24,6 +25,8 @@ def decode_layer(
     sin: Sram,
     pos: KnownInt,
     gap: KnownInt,
+    *given: Any,
+    variant: LayerAttention | None = None,
 ) -> tuple[Sram, Cache]:
     """One layer for the token at `pos`, whose key and value join the cache.
 
@@ -35,25 +38,36 @@ def decode_layer(
       cos, sin: float32 `[dims / 2]`, the rotation at `pos` of this column's pairs.
       pos: known int32 position.
       gap: known hops between the region behind and this one.
+      given: what the variant is given.
+      variant: of attention; None: causal.
 
     Returns:
       The residual stream on every column, and the cache.
     """
     residual = walk(residual, residual, gap, axis="col")
-    residual, cache = attention(layer, residual, weights, cache, (cos, sin), pos)
+
+    def attended(q: Sram, cache: Cache) -> Sram:
+        if variant is None:
+            return attend(layer, q, cache, pos)
+        return variant.attend(q, cache, pos, *given)
+
+    turn = cos, sin
+    residual, cache = attention(layer, residual, weights, cache, turn, pos, attended)
     return mlp(layer, residual, weights), cache
 
 
-def layer_program(layer: LayerMap) -> Program:
-    """`decode_layer` on its mesh: arguments `residual, weights, cache, cos, sin, pos, gap`.
+def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Program:
+    """`decode_layer` on its mesh: arguments `residual, weights, cache, cos, sin, pos, gap`, and
+    what a variant of attention is given.
 
     Every array leads with the mesh axes it is split over: the residual stream `[rows, depth]`, most
     weights `[rows, cols, ...]`, the cache `[rows, cols, ...]`, `cos` and `sin` `[cols, dims / 2]`.
     """
 
     def kernel(*arguments: Any) -> tuple[Sram, Cache]:
-        return decode_layer(layer, *arguments)
+        return decode_layer(layer, *arguments, variant=variant)
 
+    given = () if variant is None else variant.given_specs
     specs = (
         ("row",),
         layer.weight_specs(),
@@ -62,12 +76,15 @@ def layer_program(layer: LayerMap) -> Program:
         ("col",),
         (),
         (),
+        *given,
     )
     return Program(kernel, layer.mesh, specs)
 
 
-def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
-    """Shapes in place of data for `layer_program(layer).read` and `.memory`."""
+def layer_arguments(
+    layer: LayerMap, pos: int, gap: int, variant: LayerAttention | None = None
+) -> tuple[Any, ...]:
+    """Shapes in place of data for `layer_program(layer, variant).read` and `.memory`."""
 
     sizes.within("pos", pos, 0, layer.context - 1)
     sizes.within("gap", gap, 0, sizes.MOST)
@@ -99,6 +116,7 @@ def layer_arguments(layer: LayerMap, pos: int, gap: int) -> tuple[Any, ...]:
         # pass.
         Known(jnp.int32(pos)),
         Known(jnp.int32(gap)),
+        *(() if variant is None else variant.given_structs(pos)),
     )
 
 

@@ -184,10 +184,10 @@ def _positions_on_rows(x: Array, layer: LayerMap) -> Tiles:
     )
     # Position p is in slot p // rows of row p % rows, so slots come first:
     # layers, slots, rows, kv_heads, 2, parts, dims / 2
-    by_row = deal(by_part, 1, layer.slots, layer.rows)
+    by_row = deal(by_part, 1, layer.held_slots, layer.rows)
     # layers, rows, kv_heads, parts, slots, 2, dims / 2
     by_pe = np.transpose(by_row, (0, 2, 3, 5, 1, 4, 6))
-    return by_pe.reshape(layers, layer.rows, layer.cols, layer.slots, layer.dims)
+    return by_pe.reshape(layers, layer.rows, layer.cols, layer.held_slots, layer.dims)
 
 
 def turn_tiles(table: Array, layer: LayerMap) -> Tiles:

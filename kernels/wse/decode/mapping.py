@@ -68,6 +68,8 @@ class LayerMap:
       rows: PEs over which the residual stream and the positions are dealt.
       parts: columns per key/value head; divides `head_dim / 2`.
       dtype: of weights, cache and the inputs of multiply-adds; sums are float32.
+      spare_slots: of the cache in one PE, beyond those of the context: a view of it that begins
+        late may end there.
     """
 
     hidden: int
@@ -81,6 +83,7 @@ class LayerMap:
     rows: int
     parts: int
     dtype: str = "float32"
+    spare_slots: int = 0
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
@@ -143,6 +146,11 @@ class LayerMap:
         return _whole(share_of(self.context, self.rows), self.slot_share)
 
     @property
+    def held_slots(self) -> int:
+        """Slots of the cache in one PE."""
+        return self.slots + self.spare_slots
+
+    @property
     def slot_share(self) -> int:
         """Slots whose exponentials one column works out for its group."""
         return share_of(self.context, self.rows * self.parts)
@@ -178,8 +186,8 @@ class LayerMap:
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of a layer's cache in one PE: keys by column, values by row."""
         return {
-            "k": (self.dims, self.slots),
-            "v": (self.slots, self.dims),
+            "k": (self.dims, self.held_slots),
+            "v": (self.held_slots, self.dims),
         }
 
     def weight_bytes(self) -> int:

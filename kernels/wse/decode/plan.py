@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
@@ -10,6 +11,7 @@ from kernels.wse.decode import sizes
 from kernels.wse.decode.candidates import (
     Demand,
     HeadChoice,
+    LayerVariant,
     ModelSizes,
     Pair,
     candidates,
@@ -26,6 +28,7 @@ from kernels.wse.decode.head import (
 )
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import HeadMap, LayerMap
+from kernels.wse.decode.varied_layer import LayerAttention
 
 Bytes = dict[str, int]
 """Bytes of a PE by kind: weights, cache, buffers, code."""
@@ -40,7 +43,10 @@ class WaferPlan:
       regions: each layer's rectangle, in the order of the layers.
       head_region: the rectangle of embedding and output head.
       tied: whether one table serves both ends.
-      layer_bytes, head_bytes: bytes of the fullest PE by kind: weights, cache, buffers, code.
+      layer_bytes, head_bytes: bytes of the fullest PE by kind: weights, cache, buffers, code, and
+        the tables of a variant of attention.
+      variants: of attention; None: causal.
+      kinds: which of them each layer has.
     """
 
     layer: LayerMap
@@ -50,6 +56,12 @@ class WaferPlan:
     tied: bool
     layer_bytes: Bytes
     head_bytes: Bytes
+    variants: tuple[LayerAttention | None, ...] = (None,)
+    kinds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            object.__setattr__(self, "kinds", (0,) * len(self.regions))
 
     @property
     def pes(self) -> int:
@@ -73,6 +85,8 @@ def plan_wafer(
     context: int,
     dtype: str,
     device: Device,
+    variants: Sequence[LayerVariant] = (),
+    kinds: Sequence[int] = (),
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
@@ -81,8 +95,11 @@ def plan_wafer(
       context: tokens the cache must hold.
       dtype: of weights and cache.
       device: the wafer.
+      variants: of attention; none: causal.
+      kinds: which of them each layer has.
 
     Raises:
+      CannotLower: a variant's arithmetic that a PE has not, with the user's line.
       DoesNotFit: no choice fits one wafer; it says how many wafers or which context would do.
     """
     sizes.check_wafer(device)
@@ -93,11 +110,14 @@ def plan_wafer(
         *("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),
         *("num_attention_heads", "num_key_value_heads", "head_dim"),
     )
-    demand = Demand(config, context, dtype, device)
+    kinds = tuple(int(kind) for kind in kinds)
+    demand = Demand(config, context, dtype, device, tuple(variants), kinds)
 
     def token_cycles(pair: Pair) -> float:
         of_layer = layer_cycles(pair.layer, device)
-        return config.num_hidden_layers * of_layer + head_cycles(pair.head, device)
+        own = [variant.own_cycles(pair.layer, device) for variant in variants]
+        of_layers = config.num_hidden_layers * of_layer + sum(own[x] for x in kinds)
+        return of_layers + head_cycles(pair.head, device)
 
     # Counting a PE's bytes traces its programs, so the fastest by estimate are counted first, until
     # one fits.
@@ -110,9 +130,9 @@ def plan_wafer(
 
 def place(pair: Pair, demand: Demand) -> WaferPlan | None:
     """The plan of a pair of regions, or None where a PE's bytes do not fit."""
-    layer = pair.layer
     head = pair.head
     device = demand.device
+    layer, variants = varied(pair.layer, demand)
     places = lay_out(
         device.grid_width,
         device.grid_height,
@@ -121,7 +141,7 @@ def place(pair: Pair, demand: Demand) -> WaferPlan | None:
         demand.model.num_hidden_layers,
         head.cols,
     )
-    layer_bytes = layer_figures(layer, device)
+    layer_bytes = fullest(layer, variants, device)
     head_bytes = head_figures(head, demand.tables, device)
     if places is None or layer_bytes is None or head_bytes is None:
         return None
@@ -135,17 +155,50 @@ def place(pair: Pair, demand: Demand) -> WaferPlan | None:
         tied,
         layer_bytes,
         head_bytes,
+        variants,
+        demand.kinds,
     )
 
 
-def layer_figures(layer: LayerMap, device: Device) -> Bytes | None:
+def varied(
+    layer: LayerMap, demand: Demand
+) -> tuple[LayerMap, tuple[LayerAttention | None, ...]]:
+    """A layer's region with slots for every variant's view of the cache, and the variants on it."""
+    if not demand.variants:
+        return layer, (None,)
+    variants = tuple(x.on(layer, demand.device) for x in demand.variants)
+    # Layers are equal regions, whatever attention each has.
+    held = max(x.map.held_slots for x in variants if x is not None)
+    spare = max(0, held - layer.slots)
+    return dataclasses.replace(layer, spare_slots=spare), variants
+
+
+def fullest(
+    layer: LayerMap, variants: Sequence[LayerAttention | None], device: Device
+) -> Bytes | None:
+    """`layer_figures` of the variant that needs the most; None if one needs too many."""
+    found = [layer_figures(layer, device, variant) for variant in variants]
+    needed = [figures for figures in found if figures is not None]
+    if len(needed) < len(found):
+        return None
+    return max(needed, key=lambda figures: sum(figures.values()))
+
+
+def layer_figures(
+    layer: LayerMap, device: Device, variant: LayerAttention | None = None
+) -> Bytes | None:
     """Bytes of a layer's PE by kind, from the memory of the very program; None if too many."""
-    program = layer_program(layer)
+    program = layer_program(layer, variant)
     try:
-        peak = program.memory(device, *layer_arguments(layer, 0, 0))["sram"]
+        peak = program.memory(device, *layer_arguments(layer, 0, 0, variant))["sram"]
     except OutOfMemory:
         return None
-    return _figures(peak, layer.weight_bytes(), layer.cache_bytes(), device)
+    tables = 0 if variant is None else variant.table_bytes
+    resident = layer.weight_bytes() + tables
+    figures = _figures(peak, resident, layer.cache_bytes(), device)
+    if figures is None or not tables:
+        return figures
+    return {**figures, "weights": layer.weight_bytes(), "tables": tables}
 
 
 def head_figures(head: HeadMap, tables: int, device: Device) -> Bytes | None:

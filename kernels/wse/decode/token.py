@@ -83,9 +83,10 @@ class TokenClock:
         self.device = device
         self.programs: dict[str, Program] = {
             "embed": embed_program(plan.head),
-            "layer": layer_program(plan.layer),
             "head": head_program(plan.head),
         }
+        for kind, variant in enumerate(plan.variants):
+            self.programs[layer_phase(kind)] = layer_program(plan.layer, variant)
         self._kept: dict[Any, Reading] = {}
 
     def read(self, pos: int, band: str = "nominal") -> StepReading:
@@ -115,8 +116,9 @@ class TokenClock:
         """Readings of the embedding, of each layer and of the head, in order."""
         *gaps, last_gap = self.plan.gaps
         readings = [self.one("embed", band, **options)]
-        for gap in gaps:
-            readings.append(self.one("layer", band, pos, gap, **options))
+        for gap, kind in zip(gaps, self.plan.kinds, strict=True):
+            phase = layer_phase(kind)
+            readings.append(self.one(phase, band, pos, gap, **options))
         readings.append(self.one("head", band, last_gap, **options))
         return readings
 
@@ -124,7 +126,7 @@ class TokenClock:
         """One program's reading; the embedding's and the head's serve every position.
 
         Args:
-          phase: `"embed"`, `"layer"` or `"head"`.
+          phase: `"embed"`, `"head"`, or a layer's, see `layer_phase`.
           band: of the datasheet.
           at: nothing; position and hops from the region behind; hops.
           options: see `Program.read`.
@@ -144,14 +146,20 @@ class TokenClock:
             return embed_arguments(self.plan.head)
         if phase == "head":
             return head_arguments(self.plan.head, *at)
-        return layer_arguments(self.plan.layer, *at)
+        (variant,) = [
+            variant
+            for kind, variant in enumerate(self.plan.variants)
+            if layer_phase(kind) == phase
+        ]
+        return layer_arguments(self.plan.layer, *at, variant=variant)
 
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
         band = self.device.band
         gap = self.plan.gaps[-2]  # into the last layer; the last one leads to the head
-        uncontended = self.one("layer", band, pos, gap, contended=False)
-        contended = self.one("layer", band, pos, gap)
+        phase = layer_phase(self.plan.kinds[-1])
+        uncontended = self.one(phase, band, pos, gap, contended=False)
+        contended = self.one(phase, band, pos, gap)
         return bound(contended, uncontended)
 
     def trace(self, pos: int, band: str = "nominal") -> Trace:
@@ -174,9 +182,14 @@ class TokenClock:
         return Trace(events, starts, now)
 
 
+def layer_phase(kind: int) -> str:
+    """The name of a layer's program: `layer`, and of other variants of attention `layer 1`, ..."""
+    return f"layer {kind}" if kind else "layer"
+
+
 def _total(readings: list[Reading], kind: str, name: str) -> int:
     """A tally's number, over all readings."""
     return sum(reading.tally.by(kind).get(name, 0) for reading in readings)
 
 
-__all__ = ["StepReading", "TokenClock", "Trace"]
+__all__ = ["StepReading", "TokenClock", "Trace", "layer_phase"]

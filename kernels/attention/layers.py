@@ -1,0 +1,165 @@
+"""A variant of attention in a decoder's layers on the wafer, at every position of the context.
+
+What depends on the position of the token alone arrives with it, as the angles of RoPE do. Of the
+keys, a token sees those up to its own: they are all that the cache holds, whatever the mask says.
+"""
+
+import dataclasses
+import functools
+
+from emu import Device
+from emu.lower import CannotLower
+from emu.wse.lower import ARRIVING, KEPT
+from kernels.attention.decode_plan import own_cycles
+from kernels.attention.keys_by_position import KeysByPosition, keys_by_position
+from kernels.attention.newest_query import Attended, read_mask
+from kernels.attention.on_pe import DecodeSizes, OnPe, VariantOnPe
+from kernels.attention.reading import Reading
+from kernels.attention.region import OwnCycles
+from kernels.attention.tables import Tables
+from kernels.wse.decode.attention_map import AttentionMap
+from kernels.wse.decode.hooks import Hooks
+from kernels.wse.decode.mapping import LayerMap, share_of
+from kernels.wse.decode.varied_layer import LayerAttention
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DecoderVariant:
+    """A variant before a region is chosen.
+
+    Attributes:
+      reading: the variant.
+      scale: of the scores; None: `1 / sqrt(head_dim)`.
+    """
+
+    reading: Reading
+    scale: float | None = None
+    _sized: dict[tuple[int, ...], "_Sized"] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        fold = self.reading.fold
+        for name in ("q", "d"):
+            if fold is not None and fold.finish.depends_on(fold.finish.result, name):
+                raise CannotLower(
+                    f"finish of {self.reading.name}: depends on {name}, must be of the state, b "
+                    "and h alone in a layer of a decoder"
+                )
+
+    def on(self, layer: LayerMap, device: Device) -> LayerAttention:
+        """The variant on a layer's region.
+
+        Raises:
+          CannotLower: arithmetic that a PE has not, with the user's line.
+        """
+        sized = self._of(layer)
+        keys, layout = sized.keys, sized.map(layer)
+        on_pe, shared = sized.on_pe(layout, device)
+        hooks = Hooks(
+            score=on_pe.score,
+            mask=on_pe.mask,
+            fold=on_pe.fold,
+            nothing=keys.nothing,
+            shared=shared,
+        )
+        tables = Tables(on_pe.all, layout, query=0)
+        return LayerAttention(
+            map=layout,
+            hooks=hooks,
+            specs=tables.specs(),
+            structs=tables.structs(),
+            kept=lambda: tables.tiles(KEPT),
+            arriving=lambda pos: dataclasses.replace(tables, query=pos).tiles(ARRIVING),
+            low=keys.low if keys.skips else None,
+            high=keys.high if keys.skips else None,
+        )
+
+    def own_cycles(self, layer: LayerMap, device: Device) -> float:
+        """Cycles that its arithmetic adds with a full cache, roughly."""
+        sized = self._of(layer)
+        own = sized.own(device)
+        always_shared = sized.variant.changes_softmax
+        added, _ = own_cycles(sized.map(layer), device, own.on, always_shared)
+        return added
+
+    def _of(self, layer: LayerMap) -> "_Sized":
+        key = layer.heads, layer.kv_heads, layer.head_dim, layer.context
+        if key not in self._sized:
+            self._sized[key] = _Sized.of(self.reading, self.scale, layer)
+        return self._sized[key]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sized:
+    """A variant of layers of one size.
+
+    Attributes:
+      variant: its functions, at any position.
+      keys: that a token attends to.
+    """
+
+    variant: VariantOnPe
+    keys: KeysByPosition
+    _own: list[tuple[Device, OwnCycles]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, reading: Reading, scale: float | None, layer: LayerMap) -> "_Sized":
+        keys = keys_by_position(reading.mask, layer.heads, layer.context)
+        sizes = DecodeSizes(
+            heads=layer.heads,
+            kv_heads=layer.kv_heads,
+            head_dim=layer.head_dim,
+            context=layer.context,
+            first_position=0,
+            scale=scale,
+        )
+        mask = None if reading.mask is None else read_mask(reading.mask, reading.name)
+        attended = Attended(keys.low, keys.high, None, keys.gaps, keys.nothing)
+        variant = VariantOnPe(sizes, reading.score, mask, reading.fold, attended)
+        return cls(variant, keys)
+
+    def map(self, layer: LayerMap) -> AttentionMap:
+        """The layer's own mapping, but for the slots that are gone through."""
+        keys, rows, scale = self.keys, layer.rows, self.variant.sizes.scale
+        most = keys.most if keys.skips else layer.context
+        return AttentionMap(
+            batch=1,
+            heads=layer.heads,
+            kv_heads=layer.kv_heads,
+            head_dim=layer.head_dim,
+            value_dim=layer.head_dim,
+            context=layer.context,
+            rows=rows,
+            parts=layer.parts,
+            most_live=max(1, share_of(most, rows)),
+            # Of all rows the first one's slot of a position is the latest.
+            last_first=share_of(int(keys.low.max()), rows),
+            scale=layer.scale if scale is None else float(scale),
+            dtype=layer.dtype,
+        )
+
+    def own(self, device: Device) -> OwnCycles:
+        """Of its arithmetic; regions are many, and devices few."""
+        for known, own in self._own:
+            if known == device:
+                return own
+        self._own.append((device, OwnCycles.of(self.variant, device)))
+        return self._own[-1][1]
+
+    def on_pe(self, layout: AttentionMap, device: Device) -> tuple[OnPe, bool]:
+        """Its functions, and whether each column runs them on its share of the slots."""
+
+        @functools.cache
+        def lowered(slots: int) -> OnPe:
+            return self.variant.lowered(slots, layout.value_dims, device)
+
+        def cycles(slots: int) -> float:
+            return lowered(slots).cycles
+
+        always_shared = self.variant.changes_softmax
+        _, shared = own_cycles(layout, device, cycles, always_shared)
+        return lowered(layout.slot_share if shared else layout.slots), shared
+
+
+__all__ = ["DecoderVariant"]
