@@ -68,10 +68,13 @@ class Entry:
       make: it, for sizes; what it learns is drawn at random, and what it counts is in proportion to
         the tokens where a paper leaves that open.
       sizes: of what it is made, of those asked for.
+      own_operands: whether it takes others than the queries, keys and values of `Sizes.shapes`; see
+        `kernels.variants.draw`.
     """
 
     make: Callable[[Sizes], AttentionVariant]
     sizes: Callable[[Sizes], Sizes] = lambda asked: asked
+    own_operands: bool = False
 
 
 def _relative_bias(sizes: Sizes) -> Variant:
@@ -157,7 +160,7 @@ CATALOGUE: dict[str, Entry] = {
     "relative_bias": Entry(_relative_bias),
     "soft_cap": Entry(lambda sizes: soft_cap()),
     "head_temperature": Entry(_head_temperature),
-    "paged": Entry(_paged, _four_sequences),
+    "paged": Entry(_paged, _four_sequences, own_operands=True),
 }
 
 

@@ -17,13 +17,23 @@ from emu.program import Program
 from kernels.attention.prefill import context_attention
 from kernels.attention.variant import Variant
 from kernels.trainium.context.attention import ContextAttention
-from kernels.variants import Sizes
+from kernels.variants import CATALOGUE, Sizes, make
 from tests.kernels.trainium.context.oracle import unwrapped
 
 SMALL = Sizes(tokens=64, heads=4, kv_heads=2, head_dim=8, batch=2)
 TILES: dict[str, Any] = dict(columns=4, lanes=1, every_hop=True, masks=256)
 # Of schemes over two mesh axes, the size of the inner one.
 INNER = {"ulysses-ring": 2, "tiles": 2}
+
+PLAIN = [name for name, entry in CATALOGUE.items() if not entry.own_operands]
+"""Variants of queries, keys and values; others have tests of their own."""
+
+
+def plain(name: str, asked: Sizes) -> tuple[Variant, Sizes]:
+    """One of `PLAIN`."""
+    variant, sizes = make(name, asked)
+    assert isinstance(variant, Variant)
+    return variant, sizes
 
 
 def operands(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

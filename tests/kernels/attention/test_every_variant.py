@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import PLACEMENTS, Variant, attention, variants
+from kernels import PLACEMENTS, Variant, attention
 from kernels.attention.check import ROUNDING
-from kernels.variants import CATALOGUE, Sizes
-from tests.kernels.attention.shared_programs import SMALL, operands, prefill
+from kernels.variants import Sizes
+from tests.kernels.attention.shared_programs import (
+    PLAIN,
+    SMALL,
+    operands,
+    plain,
+    prefill,
+)
 
 CHIPS = (1, 2, 4, 8)
 OTHERS = ("all-gather", "ulysses-ring")
 LATE = "rows_without_a_key"
 """Beside the catalogue: a variant whose first rows attend to nothing."""
-NAMES = (*CATALOGUE, LATE)
+NAMES = (*PLAIN, LATE)
 TURNS = list(itertools.product(PLACEMENTS, ("ring", *OTHERS)))
 
 
@@ -26,7 +32,7 @@ def late(b: Any, h: Any, q: Any, k: Any) -> Any:
 
 @functools.cache
 def made(name: str) -> tuple[Variant, Sizes]:
-    return (attention(late), SMALL) if name == LATE else variants.make(name, SMALL)
+    return (attention(late), SMALL) if name == LATE else plain(name, SMALL)
 
 
 @functools.cache

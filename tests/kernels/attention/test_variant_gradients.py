@@ -10,8 +10,14 @@ import pytest
 
 from kernels import PLACEMENTS, Variant, attention, masks, variants
 from kernels.attention.check import ROUNDING
-from kernels.variants import CATALOGUE, Sizes
-from tests.kernels.attention.shared_programs import SMALL, gradients, operands
+from kernels.variants import Sizes
+from tests.kernels.attention.shared_programs import (
+    PLAIN,
+    SMALL,
+    gradients,
+    operands,
+    plain,
+)
 
 # Roundings of the weights, and again of what is made of them on the way back.
 ALLOWED = 4 * ROUNDING
@@ -53,10 +59,10 @@ def assert_close(given: tuple[Any, ...], wanted: tuple[np.ndarray, ...]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("turn", "name"), list(enumerate(CATALOGUE)))
+@pytest.mark.parametrize(("turn", "name"), list(enumerate(PLAIN)))
 def test_gradients_of_operands(turn: int, name: str) -> None:
     """On two chips; masks on them are in `test_context_gradients.py`, in float64."""
-    variant, sizes = variants.make(name, SMALL)
+    variant, sizes = plain(name, SMALL)
     placement = PLACEMENTS[turn % len(PLACEMENTS)]
     given = gradients(variant, sizes, 2, placement, of_results(sizes))
     assert_close(given, of_dense(lambda: variant, sizes))
