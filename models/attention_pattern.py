@@ -80,22 +80,37 @@ def pattern_of(asked: Attention, layers: int) -> Pattern | None:
     """
     if asked is None:
         return None
-    pattern = _as_pattern(asked)
+    pattern = as_pattern(asked)
     if len(pattern.variants) > layers:
         raise ModelError(
             f"attention is a pattern of {len(pattern.variants)} variants, the model has {layers} "
             "layers; give at most one variant a layer"
         )
+    read_variants(pattern)
+    return pattern
+
+
+def read_variants(pattern: Pattern) -> None:
+    """Reads a pattern's variants, as machines take them.
+
+    Raises:
+        ModelError: A variant that a layer cannot have.
+        CannotLower: A variant that no machine can carry out, with the line that says so.
+    """
     for variant in pattern.distinct:
         # What machines cannot read is refused by the oracle as well, and with the same words.
         if variant.reading.fold is not None:
             raise ModelError(
                 f"attention: {variant.name} is a monoid of its own, a layer must have a softmax's"
             )
-    return pattern
 
 
-def _as_pattern(asked: Any) -> Pattern:
+def as_pattern(asked: Any) -> Pattern:
+    """A pattern of a variant or of several.
+
+    Raises:
+        ModelError: What is none.
+    """
     if isinstance(asked, Pattern):
         return asked
     if isinstance(asked, Variant):
@@ -108,4 +123,11 @@ def _as_pattern(asked: Any) -> Pattern:
     )
 
 
-__all__ = ["CAUSAL", "Attention", "Pattern", "pattern_of"]
+__all__ = [
+    "CAUSAL",
+    "Attention",
+    "Pattern",
+    "as_pattern",
+    "pattern_of",
+    "read_variants",
+]

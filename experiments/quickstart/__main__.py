@@ -1,6 +1,7 @@
 """The command line of `experiments.quickstart`."""
 
 import argparse
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -16,7 +17,9 @@ from experiments.quickstart.stages import Stages
 from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output, flat
+from experiments.shared.own_variant import OwnVariant, own_variant
 from kernels.tokens.placement import PLACEMENTS
+from models.attention_pattern import as_pattern, read_variants
 from models.loading.load import load
 from models.machines.disaggregated import Disaggregated, check_context
 from models.machines.prefill import PrefillResult
@@ -67,6 +70,12 @@ def options(parser: cli.Parser) -> None:
         help=f"of the prompt on the chips: {', '.join(PLACED)} (contiguous)",
     )
     parser.add_argument(
+        "--attention",
+        metavar="FILE.py:NAME",
+        help="an attention variant of your own: score(s, b, h, q, k), mask(b, h, q, k), a variant, "
+        "or a list of them that is repeated over the layers (causal)",
+    )
+    parser.add_argument(
         "--dtype",
         default="float32",
         type=cli.one_of("--dtype", DTYPES),
@@ -104,6 +113,8 @@ def main(args: argparse.Namespace, output: Output) -> None:
 def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
     """Loads the model, runs it, shows and writes what was learned."""
     console = stages.console
+    # Before the model: what is wrong with a short file is told at once.
+    own = None if args.attention is None else own_attention(args.attention)
     with stages("load", f"loading {args.model}") as stage:
         model = load(args.model, stage.update)
         thinking = None if args.thinking is None else args.thinking == "on"
@@ -120,6 +131,7 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
         args.cores,
         args.placement,
         args.dtype,
+        own=own,
         wall_s=stages.wall_s,
     )
     output.on_interruption(lambda: report.partial(run))
@@ -133,12 +145,23 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
             output.file("quickstart.png", lambda path: picture.draw(run, path))
 
 
+def own_attention(word: str) -> OwnVariant:
+    """The user's variant, read."""
+    own = own_variant("--attention", word, sequences=True)
+    with own.errors_in_one_line():
+        read_variants(as_pattern(own.variant()))
+    return own
+
+
 def execute(
     run: Run, args: argparse.Namespace, console: Console, stages: Stages
 ) -> None:
     """Prefill, decode, the oracle's answer, then the clock."""
     config, tokens = run.model.config, len(run.prompt_ids)
-    with stages("load", "laying the weights out on both machines"):
+    attention = None if run.own is None else run.own.variant()
+    # Where the user's functions are called.
+    told = contextlib.nullcontext if run.own is None else run.own.errors_in_one_line
+    with stages("load", "laying the weights out on both machines"), told():
         machine = Disaggregated(
             config,
             run.model.weights,
@@ -149,10 +172,11 @@ def execute(
             dtype=jnp.dtype(args.dtype),
             placement=args.placement,
             system=systems.BY_WORD.get(args.system),
+            attention=attention,
         )
         run.machine = machine
         run.placement = machine.prefill.placement
-    with stages("compile", "compiling the prefill"):
+    with stages("compile", "compiling the prefill"), told():
         compiled = machine.prefill.compile(run.prompt_ids)
     with stages(
         "prefill",
@@ -166,9 +190,9 @@ def execute(
     started = time.perf_counter()
     decode(run, machine, first, args.tokens, stops, console)
     run.wall_s["decode"] = time.perf_counter() - started
-    with stages("oracle", "asking the plain float32 model"):
+    with stages("oracle", "asking the plain float32 model"), told():
         weights = jax.tree.map(jnp.asarray, run.model.weights)
-        plain = from_weights(config, weights)
+        plain = from_weights(config, weights, attention)
         answer, run.oracle_logits = oracle.generate(
             plain, run.prompt_ids, args.tokens, stops
         )

@@ -179,6 +179,7 @@ def as_json(run: Run) -> Figures:
         "model": run.model.config.name,
         "prompt": run.prompt,
         "dtype": run.dtype,
+        "attention": None if run.own is None else run.own.names,
         "prompt_tokens": len(run.prompt_ids),
         "tokens": run.tokens,
         "oracle_tokens": run.oracle_tokens,
@@ -219,9 +220,12 @@ def show(run: Run, console: Console) -> None:
 
 
 def _show_oracle(data: Figures, console: Console) -> None:
+    under = ""
+    if data["attention"] is not None:
+        under = f" under {', '.join(data['attention'])}"
     console.print(
         f"\ntokens_equal: {str(data['tokens_equal']).lower()} "
-        f"({len(data['tokens'])} tokens against the plain float32 model; "
+        f"({len(data['tokens'])} tokens against the plain float32 model{under}; "
         f"largest logit difference {data['max_abs_logit_diff']:.2g})",
         highlight=False,
     )

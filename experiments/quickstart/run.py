@@ -8,6 +8,7 @@ import numpy as np
 
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
+from experiments.shared.own_variant import OwnVariant
 from models.loading.load import Loaded
 from models.machines.disaggregated import Clock, Disaggregated
 
@@ -19,6 +20,7 @@ class Run:
     Attributes:
       chips, cores: in the prefill ring, and NeuronCores of each chip.
       placement: of the prompt's tokens on the chips.
+      own: the user's attention; None: causal.
       tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
       logits: of each generated id, end-of-sequence included.
       oracle_tokens, oracle_logits: the plain float32 model's own.
@@ -34,6 +36,7 @@ class Run:
     cores: int
     placement: str
     dtype: str
+    own: OwnVariant | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: str = ""
     logits: list[np.ndarray] = dataclasses.field(default_factory=list)

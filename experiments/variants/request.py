@@ -3,14 +3,11 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 from experiments.shared.errors import UsageError
-from kernels import user_file
-from kernels.attention.decorator import attention
+from experiments.shared.own_variant import own_variant
 from kernels.attention.protocol import AttentionVariant
-from kernels.attention.variant import Variant
 from kernels.variants import CATALOGUE, Sizes, make
 
 BASE = "full"
@@ -55,36 +52,12 @@ def _of_catalogue(name: str) -> Asked:
 
 
 def _of_file(word: str) -> Asked:
-    wanted = user_file.reference(word)
-    if wanted is None or not wanted.name:
-        raise UsageError(f"--file is {word!r}, must be FILE.py:NAME")
-    module = user_file.load(wanted)
-    found = _named(module, wanted)
+    own = own_variant("--file", word)
 
     def of(sizes: Sizes) -> tuple[AttentionVariant, Sizes]:
-        with user_file.errors_in_one_line(wanted):
-            if isinstance(found, AttentionVariant) and not isinstance(found, Variant):
-                return found, sizes
-            return attention(found, name=wanted.name), sizes
+        return own.variant(), sizes
 
-    return Asked(wanted.name, of, lambda: user_file.errors_in_one_line(wanted))
-
-
-def _named(module: ModuleType, wanted: user_file.Reference) -> Any:
-    """The function or the variant that a file has under a name."""
-    known = [
-        name
-        for name, value in vars(module).items()
-        # A class that is imported has the methods too.
-        if isinstance(value, AttentionVariant) and not isinstance(value, type)
-    ]
-    known += user_file.functions_of(module)
-    if wanted.name not in known:
-        raise UsageError(
-            f"{wanted.path} has no function {wanted.name!r}, must be one of "
-            f"{', '.join(known) or 'those that it defines, and there are none'}"
-        )
-    return getattr(module, wanted.name)
+    return Asked(own.name, of, own.errors_in_one_line)
 
 
 __all__ = ["BASE", "Asked", "asked"]

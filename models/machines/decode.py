@@ -259,6 +259,11 @@ class Decoder:
         return self.clock.trace(pos, device.band)
 
     @property
+    def varied(self) -> bool:
+        """Whether its attention is another than causal."""
+        return self.plan.variants != (None,)
+
+    @property
     def pes(self) -> int:
         """PEs in use on the wafer."""
         return self.plan.pes

@@ -11,6 +11,7 @@ from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
 from emu.trainium.datasheets import TRN3, System, on_system, with_cores
 from emu.wse.datasheets.datasheet import WSE3
+from models.attention_pattern import Attention
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.decode import Decoder, StepReading
@@ -28,8 +29,8 @@ class Clock:
     Attributes:
       prefill, handoff: readings by band; `handoff` streams layer by layer.
       bulk: the same hand-off sent after the whole prefill.
-      steps: per band, readings of decode steps by position, in order; of every step, or of
-        `MOST_STEPS` spread evenly from the first to the last.
+      steps: per band, readings of decode steps by position, in order; of every step, or under
+        causal attention of `MOST_STEPS` spread evenly from the first to the last.
       decoded: how many steps were taken.
       prefill_bound, decode_bound: what bounds each machine, nominal.
     """
@@ -94,6 +95,7 @@ class Disaggregated:
         dtype: DType,
         placement: str = "contiguous",
         system: System | None = None,
+        attention: Attention = None,
     ):
         """Lays the weights out on both machines.
 
@@ -107,9 +109,11 @@ class Disaggregated:
           dtype: of weights, activations and cache on both machines.
           placement: of the prompt's tokens on the chips, see `Prefill`.
           system: whose links join the chips; None puts each one hop from the next.
+          attention: a variant for all layers, or several as a pattern over them; None: causal.
 
         Raises:
-          ModelError: prompt and answer exceed the model's context.
+          CannotLower: a variant that a machine cannot carry out, with its line.
+          ModelError: prompt and answer exceed the model's context, or `attention` is none of it.
           EmulationError: the model does not fit a machine.
         """
         check_context(config, tokens, new_tokens)
@@ -118,7 +122,12 @@ class Disaggregated:
         self.tokens = tokens
         context = tokens + new_tokens
         self.decoder = Decoder(
-            config, weights, context=context, dtype=dtype, device=WSE3.at()
+            config,
+            weights,
+            context=context,
+            dtype=dtype,
+            device=WSE3.at(),
+            attention=attention,
         )
         self.chip = with_cores(TRN3, cores)
         if system is not None:
@@ -131,6 +140,7 @@ class Disaggregated:
             cores=cores,
             dtype=dtype,
             placement=placement,
+            attention=attention,
             chip=self.chip,
         )
         self.prefill_peaks = self.prefill.memory(self.chip.at())
@@ -159,7 +169,7 @@ class Disaggregated:
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))
         progress("decode")
         # Prefill made the first of the generated tokens.
-        positions = spread(self.tokens, generated - 1)
+        positions = self.read_positions(generated - 1)
         steps = {
             band: [self.decoder.read(position, band) for position in positions]
             for band in BANDS
@@ -176,6 +186,13 @@ class Disaggregated:
             bound(prefill["nominal"].clock, critical.clock),
             decode_bound,
         )
+
+    def read_positions(self, steps: int) -> list[int]:
+        """Positions of the decode steps whose clock is read, of so many."""
+        # Counts of a window do not grow by a constant, so that none may be left out.
+        if self.decoder.varied:
+            return list(range(self.tokens, self.tokens + steps))
+        return spread(self.tokens, steps)
 
     def handoff(self, reading: PrefillReading, band: str, stream: str) -> Handoff:
         """The hand-off of this prompt's cache after a prefill read under `band`."""
