@@ -137,12 +137,15 @@ class Lowering:
       new: makes a tile in SBUF of a shape and dtype.
       engine: of arithmetic, `vector` or `gpsimd`, which cannot read PSUM and takes no operator
         along with that between two tiles.
+      output: dtype in which the function's result is written.
     """
 
     function: Elementwise
     values: Values
     new: Callable[[tuple[int, ...], DType], Sbuf]
     engine: str = "vector"
+    output: DType = jnp.float32
+    _is_last: bool = dataclasses.field(default=False, init=False)
 
     def value(self, operand: Operand) -> Value:
         """An operand with nothing waiting."""
@@ -158,11 +161,24 @@ class Lowering:
         self.values[slot.index] = Waiting(tile, "multiply", Number(factor), False)
 
     def tile(self, operand: Operand, shape: tuple[int, ...]) -> OnChip:
-        """An operand as a whole tile in SBUF."""
+        """An operand as a whole tile on chip."""
         found = self.value(operand)
         if isinstance(found, (Number, Column)):
             return self._spread(found, shape, jnp.float32)
         return found
+
+    def result(self, shape: tuple[int, ...]) -> Sbuf:
+        """The function's result as a whole tile in SBUF, in the dtype of `output`."""
+        found = self._found(self.function.result)
+        if isinstance(found, (Number, Column)):
+            return self._spread(found, shape, self.output)
+        if isinstance(found, Waiting):
+            return self._issued(found, self.output)
+        operand = self.function.result
+        is_made = isinstance(operand, Slot) and operand.index in self.function.by_slot
+        if is_made and found.dtype == self.output:
+            return found
+        return tensor_copy(self.new(shape, self.output), found)
 
     def carry_out(self, operation: Operation) -> None:
         """Issues an operation, or has it wait for the one that follows.
@@ -171,10 +187,13 @@ class Lowering:
           CannotLower: no instruction computes it.
         """
         check_placeable(self.function, operation)
+        slot = Slot(operation.result)
+        alone = self.function.uses(slot) == 1
+        # Only what nobody else reads is written as the result is.
+        self._is_last = alone and slot == self.function.result
         self.values[operation.result] = self._result(operation)
-        alone = self.function.uses(Slot(operation.result)) == 1
         if not alone:
-            self.value(Slot(operation.result))
+            self.value(slot)
 
     # --- what an operation becomes ---
 
@@ -270,7 +289,7 @@ class Lowering:
         first, second = (right, left) if reverse else (left, right)
         other = self._settled(second)
         assert not isinstance(other, (Number, Column))
-        dst = self.new(other.shape, held(dtype))
+        dst = self.new(other.shape, self._held(dtype))
         if self.engine != "vector":
             first = self._settled(first)
         if not isinstance(first, Waiting):
@@ -309,7 +328,7 @@ class Lowering:
     ) -> OnChip:
         """Two operators with numbers or columns, in one pass."""
         src = first.src
-        dst = self.new(src.shape, held(dtype))
+        dst = self.new(src.shape, self._held(dtype))
         if isinstance(by, Number):
             if isinstance(first.by, Number):
                 return tensor_immediate(
@@ -370,10 +389,11 @@ class Lowering:
             else:
                 found = self._issued(found)
         assert not isinstance(found, Number)
-        src = found.tile if isinstance(found, Column) else found
-        dst = self.new(src.shape, jnp.float32)
-        result = activation(dst, src, op=op, scale=scale)
-        return Column(result) if isinstance(found, Column) else result
+        if isinstance(found, Column):
+            dst = self.new(found.tile.shape, jnp.float32)
+            return Column(activation(dst, found.tile, op=op, scale=scale))
+        dst = self.new(found.shape, self._held(jnp.float32))
+        return activation(dst, found, op=op, scale=scale)
 
     def _power(self, operand: Operand, power: int) -> Value | Waiting:
         if power == 2:
@@ -405,6 +425,11 @@ class Lowering:
         return tensor_copy_predicated(result, yes, where)
 
     # --- operands ---
+
+    def _held(self, dtype: DType) -> DType:
+        """The dtype of a tile that an operation writes."""
+        is_truth = jnp.dtype(dtype) == np.bool_
+        return self.output if self._is_last and not is_truth else held(dtype)
 
     def _found(self, operand: Operand) -> Value | Waiting:
         if isinstance(operand, Slot):

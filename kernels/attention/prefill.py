@@ -17,7 +17,6 @@ from kernels import masks
 from kernels.attention.reading import Reading
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Allowed, Mask, Positions
-from kernels.refusal import refuse
 from kernels.trainium.context.attention import ContextAttention, Results
 
 
@@ -35,7 +34,8 @@ def prefill(
 
     Returns:
       `[batch, heads, queries, value_dim]`, and the log-sum-exp of each query's scores,
-      `[batch, heads, queries]`, -inf where it attends to nothing and the output is 0.
+      `[batch, heads, queries]`, -inf where it attends to nothing and the output is 0, or None of a
+      monoid that does not sum their exponentials.
 
     Raises:
       EmulationError: sizes that do not fit each other or the mesh, or a function of the variant
@@ -57,10 +57,10 @@ def prefill(
     )
     batch, heads, count, _ = queries.shape
     by_sequence = out.reshape(count, batch, heads, -1)
-    return (
-        by_sequence.transpose(1, 2, 0, 3),
-        lse.reshape(count, batch, heads).transpose(1, 2, 0),
-    )
+    in_order = by_sequence.transpose(1, 2, 0, 3)
+    if lse is None:
+        return in_order, None
+    return in_order, lse.reshape(count, batch, heads).transpose(1, 2, 0)
 
 
 def context_attention(
@@ -88,11 +88,6 @@ def context_attention(
       scale: factor of the scores, before the variant's function; None: 1 / sqrt(head_dim).
       options: further fields of `ContextAttention`: `cores`, `dtype`, `inner` and others.
     """
-    if reading.fold is not None:
-        refuse(
-            f"{reading.name}: prefill on Trainium carries out a softmax, and this variant has a "
-            "monoid of its own; `dense` computes it"
-        )
     batch, heads, queries, head_dim = q
     _, kv_heads, keys, _ = k
     # More queries than keys, as of cross-attention: keys that nobody attends to stand behind.
@@ -103,6 +98,7 @@ def context_attention(
     return ContextAttention(
         mask=mask,
         score=reading.score,
+        fold=reading.fold,
         scale=scale,
         batch=batch,
         tokens=tokens,

@@ -20,6 +20,7 @@ from emu.trainium.isa import (
 )
 from emu.trainium.lower import Values
 from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
 from kernels.trainium.context.scoring import Scoring
@@ -55,6 +56,7 @@ class RankOperands:
       patterns: uint8 `[patterns, rows, columns]`: 1 where a score counts, else 0.
       scoring: what is done to scores before their softmax; None: nothing.
       first_head: known integer, which of all heads is the rank's first.
+      finishing: what is made of the sums when all keys are there; None: a softmax's output.
     """
 
     q: Sequence[Hbm]
@@ -62,6 +64,7 @@ class RankOperands:
     patterns: Hbm
     scoring: Scoring | None = None
     first_head: KnownInt = 0
+    finishing: Finishing | None = None
 
     def meeting(self, block: PyTree) -> "RankOperands":
         """The same queries with the keys and values of another source."""

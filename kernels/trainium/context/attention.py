@@ -16,12 +16,14 @@ from jax.typing import ArrayLike
 from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
 from emu.lower import Elementwise
+from kernels.attention.fold import Fold
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import Mask, or_masks
 from kernels.refusal import refuse
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import PLACEMENTS, Placement, place
-from kernels.trainium.context import checks, layout, layout_mx
+from kernels.trainium.context import checks, finishing, layout, layout_mx
+from kernels.trainium.context.finishing import FinishPlan, Span
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.schemes import CORE, SCHEMES, Asked, Scheme, ring_of
@@ -32,8 +34,8 @@ from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 AUTO, MXFP8 = "auto", "mxfp8"
 
-Results: TypeAlias = tuple[jax.Array, jax.Array]
-"""Attention's output, and the log-sum-exp of its scores."""
+Results: TypeAlias = tuple[jax.Array, jax.Array | None]
+"""Attention's output, and the log-sum-exp of its scores, which a monoid may not have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class ContextAttention:
       mask: `mask(b, h, q, k) -> bool` on positions in the sequence.
       score: what is done to scores before their softmax: a function of score, batch, head, query
         and key as `emu.lower` reads it, where the mask allows the pair; None: nothing.
+      fold: what is made of scores and values, read of a monoid; None: their softmax.
       scale: factor of the scores, before that function; None: 1 / sqrt(head_dim).
       batch: sequences whose heads stand one behind the other among `heads` and `kv_heads`: of 2
         sequences with 4 heads each, head 5 is head 1 of the second.
@@ -99,6 +102,7 @@ class ContextAttention:
     masks: int | None = None
     hop_tiles: float = 1.0
     score: Elementwise | None = None
+    fold: Fold | None = None
     scale: float | None = None
     batch: int = 1
     first_query: int | None = None
@@ -139,6 +143,11 @@ class ContextAttention:
         _check_divides("KV heads by sequences of a batch", self.kv_heads, self.batch)
         if self.scale is not None:
             checks.number("scale", self.scale)
+        if self.fold is not None and not self.fold.is_softmax:
+            refuse(
+                f"{self.fold.name}: a monoid whose weights and sums are not softmax's is not "
+                "carried out on Trainium"
+            )
         if not 1 <= self._query_count <= self.tokens:
             refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
         last = (self.first_query or 0) + self._query_count
@@ -200,6 +209,13 @@ class ContextAttention:
     def plan(self) -> ScorePlan | None:
         """What of the score function is computed when."""
         return None if self.score is None else ScorePlan.of(self.score)
+
+    @functools.cached_property
+    def finish(self) -> FinishPlan | None:
+        """What of the last step is computed when; None: it is softmax's."""
+        if self.fold is None or self.fold.divides_by_sum:
+            return None
+        return FinishPlan.of(self.fold)
 
     @property
     def dealt(self) -> int:
@@ -297,6 +313,7 @@ class ContextAttention:
             masks=self.masks_of,
             sides=self.sides,
             score=self.plan,
+            finish=self.finish,
             ranks=self.ranks,
             inner=self.inner,
             cores=self.cores,
@@ -341,8 +358,10 @@ class ContextAttention:
             self.built.table_axes,  # work
             (),  # patterns, the same everywhere
         )
-        if self.plan is not None:
+        if self.plan is not None or self.finish is not None:
             specs = (*specs, ())  # tables of the score function
+        if self.finish is not None:
+            specs = (*specs, (), all_axes)  # tables of the last step
         return Program(self.built.kernel, mesh, specs)
 
     @property
@@ -361,7 +380,8 @@ class ContextAttention:
           v: `[tokens, kv_heads, value_dim]`.
 
         Returns:
-          `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`.
+          `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`, None
+          of a monoid that does not sum their exponentials.
         """
         arguments = self.arguments(q, k, v)
         results = self.program.run(*arguments)
@@ -386,9 +406,32 @@ class ContextAttention:
         work = self.built.known(True)
         patterns = self.built.predicates(self.masks)
         arguments = queries, keys, values, work, patterns
-        if self.plan is None:
+        if self.plan is None and self.finish is None:
             return arguments
-        return *arguments, tables(self.plan, self._grid(True))
+        of_score = []
+        if self.plan is not None:
+            of_score = tables(self.plan, self._grid(True))
+        if self.finish is None:
+            return *arguments, of_score
+        shared = finishing.shared_tables(self.finish, self._span)
+        own = []
+        for table in finishing.own_tables(self.finish, self._span):
+            tiling = self.sizes
+            by_row = layout.tiled(table, self.sides.q, tiling.rows, tiling.heads)
+            by_tile = by_row.transpose(layout.TILES_OF_HEADS)
+            own.append(self._on_mesh(by_tile))
+        return *arguments, of_score, shared, own
+
+    @property
+    def _span(self) -> Span:
+        """What the tables of the last step are made for."""
+        return Span(
+            batch=self.batch,
+            heads=self.heads // self.batch,
+            first=self.sides.first,
+            queries=self._query_count,
+            features=self.sizes.value_dim,
+        )
 
     def _grid(self, with_pairs: bool) -> Grid:
         """What the score function's tables are made for; the clock takes one pair of tiles."""
@@ -417,6 +460,8 @@ class ContextAttention:
         # Padding is dropped here: its rows attended to nothing, and are 0 with a log-sum-exp of
         # −inf.
         out = layout.output(raw_out, where, ranks, cores)
+        if raw_lse is None:
+            return out, None
         tiles = self.sizes.block_tiles
         lse = layout.logsumexp(raw_lse, where, ranks, cores, tiles)
         return out, lse
@@ -433,9 +478,19 @@ class ContextAttention:
         shape = masks, tiling.rows, tiling.columns
         patterns = jax.ShapeDtypeStruct(shape, jnp.uint8)
         arguments = *operands, work, patterns
-        if self.plan is None:
+        if self.plan is None and self.finish is None:
             return arguments
-        return *arguments, table_shapes(self.plan, self._grid(False))
+        of_score = []
+        if self.plan is not None:
+            of_score = table_shapes(self.plan, self._grid(False))
+        if self.finish is None:
+            return *arguments, of_score
+        shared = finishing.shared_shapes(self.finish, self._span)
+        own = []
+        for features in finishing.own_widths(self.finish, self._span):
+            shape = *self.lead, tiling.tiles, tiling.heads, tiling.rows, features
+            own.append(jax.ShapeDtypeStruct(shape, jnp.float32))
+        return *arguments, of_score, shared, own
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.

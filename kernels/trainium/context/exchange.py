@@ -113,7 +113,13 @@ def all_gather(
     # The same step as a hop of a ring, with one long source, so no state is carried between
     # sources.
     done = attend_source(everything, only_source, state, whole, first=True)
-    return finish(done, tiling, transposed=False, logsumexp=True)
+    return finish(
+        done,
+        tiling,
+        transposed=False,
+        logsumexp=True,
+        finishing=operands.finishing,
+    )
 
 
 def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
@@ -167,10 +173,20 @@ def ulysses(
     q = among.swapped(operands.q, heads)
     k = among.swapped(own_k, heads)
     v = among.swapped(own_v, heads_of_values)
-    mine = dataclasses.replace(operands, q=q, block=(k, v))
+    finishing = operands.finishing
+    if finishing is not None:
+        own = among.swapped(finishing.own, heads)
+        finishing = dataclasses.replace(finishing, own=own)
+    mine = dataclasses.replace(operands, q=q, block=(k, v), finishing=finishing)
     sizes = headwise(tiling, among.ranks)
     state = attend_ring(mine, work, sizes, ring)
-    results = finish(state, sizes, transposed=False, logsumexp=True)
+    results = finish(
+        state,
+        sizes,
+        transposed=False,
+        logsumexp=True,
+        finishing=finishing,
+    )
     # Back from some heads of all tokens, `[heads, tiles, ...]`, to all heads of own tokens.
     of_tokens = 1
     return among.swapped(results, of_tokens)
@@ -222,7 +238,7 @@ def tiles(
 
     state = empty_state(tiling, columns)
     done = loop(attend, state, columns)
-    return _returned(done, tiling, along)
+    return _returned(done, operands, tiling, along)
 
 
 def pass_q(
@@ -290,7 +306,7 @@ def pass_q(
     last_hop = _at(work.hops, last)
     if ranks == 1:
         done = use(own, done, last_place, last_hop)
-        return _returned(done, tiling, across)
+        return _returned(done, operands, tiling, across)
     landing = like(own)
     spare = like(own)
     first_hop = _at(work.hops, 0)
@@ -303,17 +319,25 @@ def pass_q(
     carry, _ = lax.scan(hop, carry, (middle_places, middle_hops))
     held, _, done = carry
     done = use(held, done, last_place, last_hop)
-    return _returned(done, tiling, across)
+    return _returned(done, operands, tiling, across)
 
 
-def _returned(state: State, tiling: ContextTiling, among: Exchange) -> Finished:
+def _returned(
+    state: State, operands: RankOperands, tiling: ContextTiling, among: Exchange
+) -> Finished:
     """Partial results of all ranks' queries to their owners, which merge them."""
     # Parts stand by owner; dealt out by owner and joined by sender, they are one queries' parts.
     by_owner = 0
     parts = among.swapped(state, by_owner)
     # What ranks found about the same queries has different maxima, so it is merged and not added.
     own = combine(parts, tiling, among.ranks)
-    return finish(own, tiling, transposed=False, logsumexp=True)
+    return finish(
+        own,
+        tiling,
+        transposed=False,
+        logsumexp=True,
+        finishing=operands.finishing,
+    )
 
 
 __all__ = ["Exchange", "all_gather", "headwise", "pass_q", "tiles", "ulysses"]

@@ -1,5 +1,6 @@
 """From what queries have attended to, to attention's output and log-sum-exp."""
 
+from collections.abc import Iterator
 from typing import Literal, overload
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
     MAXIMUM,
@@ -36,37 +38,54 @@ from kernels.trainium.tiles import BANKS, divide
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
 LEAST_SUM = 2.0**-40
 
-Finished = tuple[Hbm, Hbm]  # output and log-sum-exp
-Finishing = tuple[Hbm, Hbm | None]  # the same, where the second may not be wanted
+Finished = tuple[Hbm, Hbm | None]  # output and log-sum-exp, which a monoid may not have
 
 
 @overload
 def finish(
-    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: Literal[True]
+    state: State,
+    tiling: ContextTiling,
+    *,
+    transposed: bool,
+    logsumexp: Literal[True],
+    finishing: Finishing | None = None,
 ) -> Finished: ...
 
 
 @overload
 def finish(
-    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: Literal[False]
+    state: State,
+    tiling: ContextTiling,
+    *,
+    transposed: bool,
+    logsumexp: Literal[False],
+    finishing: Finishing | None = None,
 ) -> Hbm: ...
 
 
 def finish(
-    state: State, tiling: ContextTiling, *, transposed: bool, logsumexp: bool
+    state: State,
+    tiling: ContextTiling,
+    *,
+    transposed: bool,
+    logsumexp: bool,
+    finishing: Finishing | None = None,
 ) -> Hbm | Finished:
-    """Divides by the row sums; rows that attended to nothing become 0.
+    """Divides by the row sums, or does what a user makes of them; rows that attended to nothing
+    become 0.
 
     Args:
       state: after every source.
       tiling: sizes.
       transposed: puts features on partitions, as a projection wants them.
       logsumexp: whether it is wanted.
+      finishing: a user's last step; None: the division.
 
     Returns:
       HBM `[heads, tiles, rows, value_dim]`, transposed `[..., value_dim, rows]`, in the dtype of
       the queries (16 bits for 8-bit floats); and, if wanted, the log-sum-exp of the scores, float32
-      `[groups, blocks, rows, lanes]`, -inf where a row attended to nothing.
+      `[groups, blocks, rows, lanes]`, -inf where a row attended to nothing, or None of a monoid
+      that does not sum their exponentials.
     """
     rows = tiling.rows
     features = tiling.value_dim
@@ -74,48 +93,46 @@ def finish(
     turned = tiling.turned or tiling.output
     out = hbm(tiling.items, *shape, dtype=tiling.output)
     lse = None
-    if logsumexp:
+    if logsumexp and (finishing is None or finishing.tells_log_sum_exp):
         lse = hbm(tiling.units, rows, tiling.block_lanes)
 
-    def finish_unit(carry: Finishing, unit: KnownInt) -> Finishing:
+    def finish_unit(carry: Finished, unit: KnownInt) -> Finished:
         out, lse = carry
         tiles = unit_tiles(tiling, buffers=tiling.buffers)
         own = load(tiles, state, unit)
-        total = own.statistics[:, :, SUM]
-        # A row that attended to nothing has sum 0 and output 0, which any divisor leaves.
-        least = _columns(tiling)
-        # Without it a padded row would be 0 · ∞ = NaN; a real row's sum has a weight exp(0) = 1, of
-        # its maximum, and stays.
-        least = tensor_immediate(least, total, op="max", value=LEAST_SUM)
-        inverse = _columns(tiling)
-        # Of all lanes at once: their sums stand side by side, where columns of one would each cost
-        # an instruction.
-        inverse = reciprocal(inverse, least)
+        least = None
+        if finishing is None or lse is not None:
+            least = _least(own, tiling)
+        if finishing is not None:
+            lanes = finishing.lanes(own, unit, tiling)
+        else:
+            assert least is not None
+            lanes = _divided(own, least, tiling)
         # Four banks, so that transposes and the copies out of them overlap.
         fresh = [psum(*shape, dtype=turned) for _ in range(BANKS // 2)]
         banks = TileRing(*fresh)
-        for lane, place in enumerate(places(unit, tiling)):
-            y = _normalised(own, lane, inverse, tiling)
+        at_lanes = enumerate(places(unit, tiling))
+        for (lane, place), y in zip(at_lanes, lanes, strict=True):
             if transposed:
                 y = _transposed(y, banks, tiling)
             out = dma_store.at[place](out, y, queue=STORES[lane % 2])
-        if lse is not None:
-            # Maxima are of scores before scaling, as the scale is applied in the exponent.
-            maximum = own.statistics[:, :, MAXIMUM]
-            y = _logsumexp(maximum, total, least, tiling)
+        if lse is not None and least is not None:
+            y = _logsumexp(own, least, tiling)
             lse = dma_store.at[unit](lse, y, queue=STORES[1])
         return out, lse
 
     out, lse = loop(finish_unit, (out, lse), tiling.units)
     out = out.reshape(tiling.heads, tiling.tiles, *shape)
-    if lse is None:
+    if not logsumexp:
         return out
-    by_group = lse.reshape(
-        tiling.groups,
-        tiling.blocks,
-        rows,
-        tiling.block_lanes,
-    )
+    by_group = None
+    if lse is not None:
+        by_group = lse.reshape(
+            tiling.groups,
+            tiling.blocks,
+            rows,
+            tiling.block_lanes,
+        )
     return out, by_group
 
 
@@ -137,6 +154,26 @@ def places(unit: KnownInt, tiling: ContextTiling) -> list[KnownInt]:
 
 def _columns(tiling: ContextTiling) -> Sbuf:
     return sbuf(tiling.rows, tiling.block_lanes, buffers=tiling.buffers)
+
+
+def _least(own: Unit, tiling: ContextTiling) -> Sbuf:
+    """The sums of weights, `[rows, lanes]`, that something may be divided by."""
+    total = own.statistics[:, :, SUM]
+    # A row that attended to nothing has sum 0 and output 0, which any divisor leaves. Without it a
+    # padded row would be 0 · ∞ = NaN; a real row's sum has a weight exp(0) = 1, of its maximum, and
+    # stays.
+    least = _columns(tiling)
+    return tensor_immediate(least, total, op="max", value=LEAST_SUM)
+
+
+def _divided(own: Unit, least: Sbuf, tiling: ContextTiling) -> Iterator[Sbuf]:
+    """The output of each lane over the sum of its weights, one after the other."""
+    inverse = _columns(tiling)
+    # Of all lanes at once: their sums stand side by side, where columns of one would each cost an
+    # instruction.
+    inverse = reciprocal(inverse, least)
+    for lane in range(tiling.block_lanes):
+        yield _normalised(own, lane, inverse, tiling)
 
 
 def _normalised(own: Unit, lane: int, inverse: Sbuf, tiling: ContextTiling) -> Sbuf:
@@ -165,19 +202,17 @@ def _transposed(y: Sbuf, banks: TileRing, tiling: ContextTiling) -> Sbuf:
     return tensor_copy(tile, turned)
 
 
-def _logsumexp(
-    maximum: Sbuf,
-    total: Sbuf,
-    least: Sbuf,
-    tiling: ContextTiling,
-) -> Sbuf:
+def _logsumexp(own: Unit, least: Sbuf, tiling: ContextTiling) -> Sbuf:
     """`scale · maximum + log(sum)`, and -inf by a predicated copy where the sum is 0.
 
     Args:
-      maximum, total: of each row, before scaling.
-      least: the sums, or `LEAST_SUM` where they are 0: a logarithm of 0 is not asked for.
+      own: a unit's state.
+      least: its sums, or `LEAST_SUM` where they are 0: a logarithm of 0 is not asked for.
       tiling: sizes.
     """
+    # Maxima are of scores before scaling, as the scale is applied in the exponent.
+    maximum = own.statistics[:, :, MAXIMUM]
+    total = own.statistics[:, :, SUM]
     log = _columns(tiling)
     log = activation(log, least, op="log")
     scaled = _columns(tiling)

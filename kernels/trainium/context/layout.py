@@ -16,6 +16,9 @@ from kernels.trainium.context.tables import Sides
 # Dimensions of what `tiled` returns, to name a transpose's order by.
 RANK, TILE, ROW, CORE, HEAD, FEATURE = range(6)
 
+# Tiles of a rank with their heads: `[ranks, cores, tiles, heads, rows, features]`.
+TILES_OF_HEADS = RANK, CORE, TILE, HEAD, ROW, FEATURE
+
 ByPart: TypeAlias = tuple[jax.Array, ...]
 """An array for each part of the features that is contracted at once."""
 

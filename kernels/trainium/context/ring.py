@@ -133,8 +133,16 @@ def ring_attention(
     Pseudocode:
       for hop: send block on (not last) | attend(q, expand(block)); take what arrived
     """
-    state = attend_ring(operands, work, tiling, ring, logsumexp=logsumexp)
-    return finish(state, tiling, transposed=transposed, logsumexp=logsumexp)
+    # A user's last step may read the maxima, as a log-sum-exp does.
+    maxima = logsumexp or operands.finishing is not None
+    state = attend_ring(operands, work, tiling, ring, logsumexp=maxima)
+    return finish(
+        state,
+        tiling,
+        transposed=transposed,
+        logsumexp=logsumexp,
+        finishing=operands.finishing,
+    )
 
 
 def attend_ring(

@@ -25,6 +25,7 @@ from kernels.trainium.context import exchange
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.exchange import Exchange
 from kernels.trainium.context.finish import Finished
+from kernels.trainium.context.finishing import Finishing, FinishPlan
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.scoring import ScorePlan, Scoring
@@ -46,11 +47,13 @@ class Asked:
       masks: one, or one for each head of all cores.
       sides: where queries and keys stand, on as many ranks as the scheme deals tokens out to.
       score: what is done to scores before their softmax; None: nothing.
+      finish: what is made of the sums; None: a softmax's output.
     """
 
     masks: Masks
     sides: Sides
     score: ScorePlan | None
+    finish: FinishPlan | None
     ranks: int
     inner: int
     cores: int
@@ -62,7 +65,8 @@ class Asked:
     @property
     def heads_differ(self) -> bool:
         """Whether it matters which head a head is."""
-        return len(self.masks) > 1 or (self.score is not None and self.score.by_head)
+        plans = [x for x in (self.score, self.finish) if x is not None]
+        return len(self.masks) > 1 or any(plan.by_head for plan in plans)
 
     def scoring(self, tables: Sequence[Hbm], first_head: KnownInt) -> Scoring | None:
         """The score function in the kernel."""
@@ -105,11 +109,24 @@ class Scheme:
         work: RingWork | SourceWork,
         patterns: Hbm,
         tables: Sequence[Hbm] = (),
+        shared: Sequence[Hbm] = (),
+        own: Sequence[Hbm] = (),
     ) -> Finished:
-        """The kernel with its operands one by one, as a `Program` gives them."""
+        """The kernel with its operands one by one, as a `Program` gives them.
+
+        Args:
+          q, k, v, work, patterns: see `RankOperands`.
+          tables: of the score function.
+          shared, own: see `Finishing`.
+        """
         first_head = self._first_head()
         scoring = self.asked.scoring(tables, first_head)
-        operands = RankOperands(q, (k, v), patterns, scoring, first_head)
+        finishing = None
+        if self.asked.finish is not None:
+            finishing = Finishing(self.asked.finish, shared, own, first_head)
+        operands = RankOperands(
+            q, (k, v), patterns, scoring, first_head, finishing=finishing
+        )
         return self.attend(operands, work)
 
     def _first_head(self) -> KnownInt:

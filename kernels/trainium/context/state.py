@@ -27,6 +27,7 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.attention.fold import Fold
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.flash.online_softmax import LOWEST, RunningSoftmax
 from kernels.trainium.flash.step import Attended
@@ -37,6 +38,12 @@ STORES = DMA_QUEUES[len(LOAD_QUEUES) :]
 # What `statistics` holds of a row, and how many numbers that is.
 MAXIMUM, SUM = 0, 1
 STATISTICS = 2
+
+
+def statistics_of(fold: Fold) -> dict[str, int]:
+    """Where among a row's statistics each component of a fold stands, but for the values."""
+    places = {x.name: SUM for x in fold.sums}
+    return places if fold.greatest is None else {fold.greatest: MAXIMUM, **places}
 
 
 class State(NamedTuple):
@@ -273,6 +280,7 @@ __all__ = [
     "nothing",
     "opened",
     "stepped",
+    "statistics_of",
     "stepping",
     "store",
     "unit_tiles",
