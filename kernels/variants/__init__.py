@@ -9,10 +9,13 @@ from kernels.variants.chunked import chunked
 from kernels.variants.cross import cross
 from kernels.variants.dilated_window import dilated_window
 from kernels.variants.full import full
+from kernels.variants.gated import gated
 from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
+from kernels.variants.learned_sink import learned_sink
 from kernels.variants.neighborhood import neighborhood
+from kernels.variants.off_by_one import off_by_one
 from kernels.variants.operands import Operands, draw
 from kernels.variants.packed_documents import packed_documents
 from kernels.variants.paged import paged
@@ -38,11 +41,14 @@ __all__ = [
     "dilated_window",
     "draw",
     "full",
+    "gated",
     "global_local",
     "grouped",
     "head_temperature",
+    "learned_sink",
     "make",
     "neighborhood",
+    "off_by_one",
     "packed_documents",
     "paged",
     "prefix_lm",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from kernels.attention.protocol import AttentionVariant
@@ -15,10 +16,13 @@ from kernels.variants.chunked import chunked
 from kernels.variants.cross import cross
 from kernels.variants.dilated_window import dilated_window
 from kernels.variants.full import full
+from kernels.variants.gated import gated
 from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
+from kernels.variants.learned_sink import learned_sink
 from kernels.variants.neighborhood import neighborhood
+from kernels.variants.off_by_one import off_by_one
 from kernels.variants.packed_documents import packed_documents
 from kernels.variants.paged import paged
 from kernels.variants.prefix_lm import prefix_lm
@@ -28,6 +32,8 @@ from kernels.variants.sinks_window import sinks_window
 from kernels.variants.sliding_window import sliding_window
 from kernels.variants.soft_cap import soft_cap
 from kernels.variants.tree import tree
+
+GATES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,18 @@ def _relative_bias(sizes: Sizes) -> Variant:
 def _head_temperature(sizes: Sizes) -> Variant:
     temperatures = np.random.default_rng(0).uniform(0.5, 2, sizes.heads)
     return head_temperature(temperatures.astype(np.float32))
+
+
+def _learned_sink(sizes: Sizes) -> Variant:
+    sinks = np.random.default_rng(0).normal(size=sizes.heads)
+    return learned_sink(sinks.astype(np.float32))
+
+
+def _gated(sizes: Sizes) -> Variant:
+    """Gates that come again every `GATES` tokens: those of a long prompt are many."""
+    shape = sizes.batch, sizes.heads, GATES, sizes.head_dim
+    gates = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return gated(lambda b, h, q, d: jnp.asarray(gates)[b, h, q % GATES, d])
 
 
 def _packed_documents(sizes: Sizes) -> Variant:
@@ -160,6 +178,9 @@ CATALOGUE: dict[str, Entry] = {
     "relative_bias": Entry(_relative_bias),
     "soft_cap": Entry(lambda sizes: soft_cap()),
     "head_temperature": Entry(_head_temperature),
+    "learned_sink": Entry(_learned_sink),
+    "off_by_one": Entry(lambda sizes: off_by_one()),
+    "gated": Entry(_gated),
     "paged": Entry(_paged, _four_sequences, own_operands=True),
 }
 

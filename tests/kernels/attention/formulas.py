@@ -18,13 +18,16 @@ def attend(
     v: np.ndarray,
     change: Callable[..., np.ndarray],
     scale: float | None = None,
+    weigh: Callable[..., np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax attention row by row.
+    """Attention row by row.
 
     Args:
       q, k, v: `[batch, heads, tokens, head_dim]`.
       change: what becomes of the scores `[batch, heads, L, S]`.
       scale: None: by the square root of the head dimension.
+      weigh: of a row's place `(b, h, i)`, the attended keys `[n]` and their scores `[n]`, what of
+        each key's value is in the output, `[n]` or `[n, head_dim]`; None: its share in a softmax.
 
     Returns:
       The output, and the log-sum-exp `[batch, heads, L]`.
@@ -41,7 +44,11 @@ def attend(
             continue
         weights = np.exp(scores[row][live])
         sums[row] = math.log(weights.sum())
-        out[row] = weights @ v[row[:2]][live] / weights.sum()
+        shares = weights / weights.sum()
+        if weigh is not None:
+            shares = weigh(row, live, scores[row][live])
+        shares = shares.reshape(len(live), -1)
+        out[row] = (shares * v[row[:2]][live]).sum(0)
     return out, sums
 
 
@@ -138,6 +145,31 @@ def head_temperature(scores: np.ndarray, array: np.ndarray | None = None) -> np.
     return pairs(causal)(scores) / np.asarray(array, float)[None, :, None, None]
 
 
+def drawn(*shape: int) -> np.ndarray:
+    """What a variant of the catalogue learns, as its entry draws it."""
+    array = np.random.default_rng(0).normal(size=shape)
+    return array.astype(np.float32).astype(float)
+
+
+def learned_sink(
+    row: tuple[int, int, int],
+    live: np.ndarray,
+    scores: np.ndarray,
+    array: np.ndarray | None = None,
+) -> np.ndarray:
+    sinks = drawn(HEADS) if array is None else array
+    return np.exp(scores) / (np.exp(scores).sum() + np.exp(sinks[row[1]]))
+
+
+def gated(
+    row: tuple[int, int, int], live: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    b, h, i = row
+    shares = np.exp(scores) / np.exp(scores).sum()
+    gate = drawn(BATCH, HEADS, 64, HEAD_DIM)[b, h, i]
+    return shares[:, None] / (1 + np.exp(-gate))
+
+
 FORMULAS: dict[str, Callable[..., np.ndarray]] = {
     "full": lambda scores: scores,
     "causal": pairs(causal),
@@ -160,5 +192,14 @@ FORMULAS: dict[str, Callable[..., np.ndarray]] = {
     "relative_bias": relative_bias,
     "soft_cap": lambda scores: pairs(causal)(50 * np.tanh(scores / 50)),
     "head_temperature": head_temperature,
+    "learned_sink": pairs(causal),
+    "off_by_one": pairs(causal),
+    "gated": pairs(causal),
 }
 SCALES = {"relative_bias": 1.0}
+# What is in place of shares in a softmax.
+WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
+    "learned_sink": learned_sink,
+    "off_by_one": lambda row, live, s: np.exp(s) / (1 + np.exp(s).sum()),
+    "gated": gated,
+}

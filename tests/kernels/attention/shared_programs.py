@@ -92,13 +92,15 @@ def _shared(attention: ContextAttention, name: str) -> _Shared:
     # And whose heads a rank has matters where each has a mask of its own.
     of_heads = len(attention.masks_of)
     mesh = tuple(attention.program.mesh.items())
-    key = attention.sizes, mesh, attention.scheme, score, of_heads
+    # What is made of sums is arithmetic in the program as well.
+    fold = None if attention.fold is None else name
+    key = attention.sizes, mesh, attention.scheme, score, of_heads, fold
     return _programs.setdefault(key, _Shared(attention.program))
 
 
 def prefill(
     variant: Variant, sizes: Sizes, chips: int, placement: str, scheme: str = "ring"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Output and log-sum-exp, as `variant.prefill`."""
     attention = attention_of(variant, sizes, chips, placement, scheme)
     program = _shared(attention, variant.name).program
@@ -127,7 +129,9 @@ def gradients(
     shapes = jax.eval_shape(shared.program.batched, *laid, *rest)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     _, to_results = jax.vjp(lambda x: _by_head(attention, sizes, *x), zeros)
-    (raw,) = to_results(jax.tree.map(jnp.asarray, of_results))
+    d_out, d_sums = of_results
+    has_sums = _by_head(attention, sizes, *zeros)[1] is not None
+    (raw,) = to_results((jnp.asarray(d_out), jnp.asarray(d_sums) if has_sums else None))
     of_laid = shared.pullback(laid, tuple(rest), raw)
     return jax.tree.map(np.asarray, to_operands(of_laid))
 
@@ -149,6 +153,8 @@ def _by_head(attention: ContextAttention, sizes: Sizes, *raw: Any) -> Any:
     out, lse = attention.results(raw)
     (batch, heads, count, _), _ = sizes.shapes
     by_head = out.reshape(count, batch, heads, -1).transpose(1, 2, 0, 3)
+    if lse is None:
+        return by_head, None
     return by_head, lse.reshape(count, batch, heads).transpose(1, 2, 0)
 
 

@@ -154,8 +154,8 @@ def test_the_door_names_it_and_takes_masks_on_top() -> None:
 
 def test_a_machine_that_does_not_carry_it_out_says_so() -> None:
     q, k, v = (x.astype(np.float32) for x in (Q, K, V))
-    with pytest.raises(LimitExceeded, match="sink: prefill on Trainium carries out"):
-        sink().prefill(q, k, v)
+    with pytest.raises(LimitExceeded, match="squares: a monoid whose weights and sums"):
+        squares().prefill(q, k, v)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -43,8 +43,10 @@ def of_dense(
             return make(*arrays).dense(q, k, v)
 
         (_, sums), back = jax.vjp(results, *given)
-        # Of -inf there is none.
-        found = back((d_out, jnp.where(jnp.isneginf(sums), 0, d_sums)))
+        if sums is not None:
+            # Of -inf there is none.
+            sums = jnp.where(jnp.isneginf(sums), 0, d_sums)
+        found = back((d_out, sums))
         return tuple(np.asarray(x) for x in found)
 
 
