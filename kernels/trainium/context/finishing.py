@@ -350,7 +350,7 @@ class Finishing:
 
     def _of_rows(
         self, own: Unit, at: "_Place", tiling: ContextTiling
-    ) -> tuple[Sbuf | None, Values]:
+    ) -> tuple[Sbuf | None, dict[int, Value]]:
         """Whether a query attends to anything, if it matters, and all that is one number a query:
         `[rows, lanes]`."""
         plan = self.plan
