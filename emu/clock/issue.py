@@ -13,7 +13,7 @@ from emu.clock.resources import Path, Port, Ring
 from emu.clock.state import ClockState
 from emu.clock.tally import Cores, counts
 from emu.clock.throttle import Charge
-from emu.clock.ticks import Active, Ticks, later, select
+from emu.clock.ticks import Active, Ticks, folded, later, select
 from emu.clock.tiles import Value
 from emu.clock.waiting import account, earliest_start, spend
 from emu.datasheet import Packing
@@ -310,13 +310,18 @@ def _cross(
         latency_ticks=np.broadcast_to(price.latency, setup.grid),
     )
     if setup.bands:
-        return bands.arrive(
+        done, freed = bands.arrive(
             inst, eqn, setup.bands, setup.mesh, crossing, price.operands
         )
-    assert inst.arrival is not None
-    return inst.arrival(
-        setup.device, setup.mesh, crossing, *price.operands, **eqn.params
-    )
+    else:
+        assert inst.arrival is not None
+        done, freed = inst.arrival(
+            setup.device, setup.mesh, crossing, *price.operands, **eqn.params
+        )
+    # An arrival is told for every core of the mesh; those that go side by side, such as the cores
+    # of a chip, stay one.
+    along = list(setup.mesh).index(eqn.params["axis"])
+    return folded(done, along), folded(freed, along)
 
 
 __all__ = ["issue"]

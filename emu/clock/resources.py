@@ -27,6 +27,27 @@ Row: TypeAlias = tuple[str, Hashable]
 """A clock by name: what kind of clock, and whose. `("last", "vector")`, `("port", ("psum", 3))`."""
 
 
+def seen_from(start: Path, path: Path) -> Path:
+    """A path as seen from one that it begins with.
+
+    Paths are nested, innermost last: from `((), 4)`, the fifth equation of a program,
+    `((((), 4), 0), 2)` is seen as `(((), 0), 2)`.
+    """
+    if path == start:
+        return ()
+    assert path
+    outer, number = path
+    return seen_from(start, outer), number
+
+
+def seen_whole(start: Path, path: Path) -> Path:
+    """The inverse of `seen_from`."""
+    if not path:
+        return start
+    outer, number = path
+    return seen_whole(start, outer), number
+
+
 @dataclasses.dataclass(eq=False, slots=True)
 class Engine:
     """An engine on every core; it issues in program order.
@@ -169,11 +190,29 @@ class Ring:
       buffers: in the order of their next use.
       path: of the equation that declares it.
       loops: paths of the loops around it, outermost first.
+      inside: see `seen_inside`.
     """
 
     buffers: list[Buffer]
     path: Path = ()
     loops: list[Path] = dataclasses.field(default_factory=list[Path])
+    inside: dict[int, tuple[Path, list[Path]]] = dataclasses.field(
+        default_factory=dict[int, tuple[Path, list[Path]]]
+    )
+
+    def seen_inside(self, above: int) -> tuple[Path, list[Path]]:
+        """Its path, and those of the loops further in, as seen from a loop around it.
+
+        Args:
+          above: how many loops are around that loop.
+        """
+        # Every iteration of a loop asks for all of its rings.
+        seen = self.inside.get(above)
+        if seen is None:
+            start = self.loops[above]
+            further = [seen_from(start, loop) for loop in self.loops[above:]]
+            seen = self.inside[above] = seen_from(start, self.path), further
+        return seen
 
     def turn(self) -> Buffer:
         """The next buffer, which goes to the end of the line."""
@@ -214,4 +253,6 @@ __all__ = [
     "Ring",
     "Rings",
     "Row",
+    "seen_from",
+    "seen_whole",
 ]

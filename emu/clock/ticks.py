@@ -41,6 +41,21 @@ def select(active: Active, new: Ticks, old: Ticks) -> Ticks:
     return np.where(active, new, old)
 
 
+def folded(times: np.ndarray, but: int) -> np.ndarray:
+    """Times with dimensions of size 1 where they agree along them, all `but` one looked at.
+
+    Of cores in 3 x 2 whose times are `[[5, 5], [7, 7], [9, 9]]` the two columns are told by
+    `[[5], [7], [9]]`.
+    """
+    for dimension in range(times.ndim):
+        if dimension == but or times.shape[dimension] == 1:
+            continue
+        first = times[(slice(None),) * dimension + (slice(1),)]
+        if (times == first).all():
+            times = first
+    return times
+
+
 def same(first: Ticks, second: Ticks) -> bool:
     """Whether two times are equal on every core."""
     if type(first) is int and type(second) is int:
@@ -79,6 +94,7 @@ __all__ = [
     "Ticks",
     "anywhere",
     "flat",
+    "folded",
     "later",
     "on_core",
     "same",

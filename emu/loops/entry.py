@@ -15,10 +15,11 @@ from typing import TypeAlias
 import numpy as np
 
 from emu.clock.names import CauseName, PerCoreNames, prefixed
-from emu.clock.resources import Buffer, Path, PortKey, Row
+from emu.clock.resources import Buffer, Path, PortKey, Ring, Row
 from emu.clock.state import ClockState, Walk
 from emu.clock.ticks import Active, Flags, Ticks
 from emu.clock.tiles import Value
+from emu.loops import relevant
 from emu.loops.foresight import decides
 from emu.loops.marks import Marks
 from emu.loops.writes import read_only
@@ -49,7 +50,8 @@ class LoopEntry:
       clocks: every time it can read, by row.
       labels: the name under which a wait for a clock is booked, by row, where that is not fixed.
       levels: what else decides the future of engines, by row.
-      knowns: known values of operands, where the loop decides by them.
+      axes: of the mesh, along which the loop decides by a core's index.
+      knowns: known values of operands by their places, where the loop decides by them.
     """
 
     def __init__(
@@ -78,12 +80,16 @@ class LoopEntry:
         self._add_own_rows()
         self.levels = state.levels()
         self.decides = decides(self.scan.body)
-        self.knowns: list[np.ndarray] = []
+        self.axes: frozenset[str] = frozenset()
+        self.knowns: dict[int, np.ndarray] = {}
         # Else an integer that differs between cores would make each a cell of its own, though the
         # loop decides nothing by it.
         if self.decides:
-            knowns = [value.known for value in values]
-            self.knowns = [known for known in knowns if known is not None]
+            matters = relevant.of_loop(self.scan)
+            self.axes = matters.axes
+            for place, value in enumerate(values):
+                if place in matters.inputs and value.known is not None:
+                    self.knowns[place] = value.known
 
     def _place_buffers(self) -> None:
         """Gives each buffer its place: first those of operands, then those of rings."""
@@ -126,15 +132,14 @@ class LoopEntry:
         shapes |= _shapes(self.stale)
         shapes |= _shapes([self.active])
         shapes |= _shapes(which)
-        shapes |= {known.shape[: setup.rank] for known in self.knowns}
+        shapes |= {known.shape[: setup.rank] for known in self.knowns.values()}
         if setup.bands:
             # Prices differ between bands.
             others = (1,) * (setup.rank - 1)
             shapes.add((len(setup.bands), *others))
-        if self.decides:
-            for axis in jx.axes(self.scan.body):
-                index = setup.core_index(axis)
-                shapes.add(index.shape)
+        for axis in self.axes:
+            index = setup.core_index(axis)
+            shapes.add(index.shape)
         all_alike = (1,) * setup.rank
         # Times that differ by column, `(1, 16)`, and an integer that differs by row, `(4, 1)`: then
         # the frame is `(4, 16)` and each core a cell of its own.
@@ -229,17 +234,21 @@ class LoopEntry:
     @cached_property
     def ring_places(self) -> list[RingPlace]:
         """Every ring, its paths as seen from here."""
-        start = self.state.path
         above = len(self.state.loops)
         found: list[RingPlace] = []
         for ring in self.rings:
             # A function that is called in two places holds one loop, met at two paths: as seen from
             # the loop its rings are the same.
-            path = seen_from(start, ring.path)
-            inner = [seen_from(start, loop) for loop in ring.loops[above:]]
+            path, inner = ring.seen_inside(above)
             places = [self.place[id(buffer)] for buffer in ring.buffers]
             found.append((path, inner, places))
         return found
+
+    @cached_property
+    def rings_by_path(self) -> dict[Path, Ring]:
+        """The rings declared inside so far, by their paths as seen from here."""
+        above = len(self.state.loops)
+        return {ring.seen_inside(above)[0]: ring for ring in self.rings}
 
     @property
     def spaces(self) -> tuple[tuple[str, bool], ...]:
@@ -270,25 +279,4 @@ def _shapes(entries: Iterable[Ticks | Flags | None]) -> Shapes:
     return {entry.shape for entry in entries if isinstance(entry, np.ndarray)}
 
 
-def seen_from(start: Path, path: Path) -> Path:
-    """A path as seen from one that it begins with.
-
-    Paths are nested, innermost last: from `((), 4)`, the fifth equation of a program,
-    `((((), 4), 0), 2)` is seen as `(((), 0), 2)`.
-    """
-    if path == start:
-        return ()
-    assert path
-    outer, number = path
-    return seen_from(start, outer), number
-
-
-def seen_whole(start: Path, path: Path) -> Path:
-    """The inverse of `seen_from`."""
-    if not path:
-        return start
-    outer, number = path
-    return seen_whole(start, outer), number
-
-
-__all__ = ["LoopEntry", "PerCell", "RingPlace", "seen_from", "seen_whole"]
+__all__ = ["LoopEntry", "PerCell", "RingPlace"]

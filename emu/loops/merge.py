@@ -7,12 +7,19 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from emu.clock.resources import CLOCKS, LEVELS, Buffer, Path, Ring, Row
+from emu.clock.resources import (
+    CLOCKS,
+    LEVELS,
+    Buffer,
+    Path,
+    Ring,
+    Row,
+    seen_whole,
+)
 from emu.clock.ticks import Ticks, later
 from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
-from emu.loops.entry import seen_whole
-from emu.loops.marks import KEEP
+from emu.loops.marks import KEEP, PAST
 from emu.loops.outcome import BufferAfter, FromOutside, InRing, Output
 from emu.loops.per_class import PerClass
 from emu.tracing import jaxpr as jx
@@ -131,6 +138,9 @@ class Merge(PerClass):
             afters = [table.get(place) for table in changed]
             is_aside = place in entry.aside
             self._put(entry.buffers[place], afters, aside=is_aside)
+        if self.single and self.traced is None:
+            self._rings_of_one()
+            return
         paths = _union(outcome.rings for outcome in self.outcomes)
         rings = [self._merged_ring(path) for path in paths]
         kept: list[tuple[int, Afters]] = []
@@ -140,10 +150,36 @@ class Merge(PerClass):
         for ring in rings:
             self._put_ring(ring, idles)
 
+    def _rings_of_one(self) -> None:
+        """Rings of a single core, as of every loop inside one that is read alone."""
+        (outcome,) = self.outcomes
+        for path, ring in outcome.rings.items():
+            before = self.entry.rings_by_path.get(path)
+            if before is None:
+                self._put_ring(self._merged_ring(path), {})
+                continue
+            before.buffers = []
+            for after in ring.buffers:
+                assert after.origin is not None
+                buffer = self.entry.buffers[after.origin]
+                before.buffers.append(buffer)
+                self._put_of_one(buffer, after)
+
+    def _put_of_one(self, buffer: Buffer, after: BufferAfter) -> None:
+        """`_put` on a single core."""
+        if after.used and after.idle <= PAST:
+            self._put(buffer, [after])
+            return
+        if after.used:
+            buffer.idle = int(self.base[0]) + after.idle
+            buffer.user = after.user
+            buffer.uses += 1
+        if after.written:
+            buffer.version = self.state.next_version()
+            buffer.writer = after.writer
+
     def _idles(self, kept: list[tuple[int, Afters]]) -> dict[int, Ticks]:
         """When buffers of rings are idle, worked out at once: there are hundreds of them."""
-        if self.single:
-            return {}
         entry = self.entry
         places: list[int] = []
         per_class: list[list[int]] = []

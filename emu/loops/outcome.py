@@ -173,8 +173,12 @@ class OutcomeReader:
         # Rings first: a buffer that is in one is known by it from then on.
         rings: dict[Path, RingAfter] = {}
         # Those of an earlier visit as well as new ones: the loop may have turned either.
+        before = {path: places for path, _, places in self.core.entry.ring_places}
         for path, ring in state.rings.by_path.items():
-            rings[path] = self._ring(path, ring)
+            for position, buffer in enumerate(ring.buffers):
+                self.homes[id(buffer)] = InRing(path, position)
+            if not self._is_untouched(ring, before.get(path)):
+                rings[path] = self._ring(ring)
         buffers = self._buffers()
         results = [self._output(value) for value in outputs]
         return Outcome(
@@ -270,9 +274,22 @@ class OutcomeReader:
                 ended[buffer] = lifetime
         return ended
 
-    def _ring(self, path: Path, ring: Ring) -> RingAfter:
-        for position, buffer in enumerate(ring.buffers):
-            self.homes[id(buffer)] = InRing(path, position)
+    def _is_untouched(self, ring: Ring, before: list[int] | None) -> bool:
+        """Whether a ring is what it was, its buffers at the places `before`; None: it is new."""
+        # Of all rings of a loop only those of the branches that it took are others after it.
+        if before is None or self.state.trace is not None:
+            return False
+        for buffer, place in zip(ring.buffers, before, strict=True):
+            is_same = self.origin.get(id(buffer)) == place
+            if (
+                not is_same
+                or buffer.uses
+                or buffer.version != self.core.versions[place]
+            ):
+                return False
+        return True
+
+    def _ring(self, ring: Ring) -> RingAfter:
         buffers = [self._after(buffer) for buffer in ring.buffers]
         outside = len(self.state.loops)
         return RingAfter(buffers, ring.loops[outside:])

@@ -69,7 +69,11 @@ class Patterns:
         """The pattern of each of some cells."""
         entry = knowledge.entry
         groups = knowledge.groups(cells)
-        knowns = [knowledge.of_cells(value.known, cells) for value in entry.values]
+        knowns: list[Known] = []
+        for place in range(len(entry.values)):
+            # What no decision depends on need not be worked out.
+            known = entry.knowns.get(place)
+            knowns.append(knowledge.of_cells(known, cells))
         decided = decisions.of_loop(groups, entry.scan, knowns)
         if decided is None:
             return None
@@ -98,7 +102,7 @@ class Knowledge:
     Attributes:
       entry, loop: the loop, and what it is known by.
       rank: dimensions of the mesh.
-      index: of each cell, along every axis that the loop asks for.
+      index: of each cell, along every axis that the loop decides by.
     """
 
     def __init__(self, entry: LoopEntry):
@@ -107,7 +111,7 @@ class Knowledge:
         self.loop = id(entry.eqn)
         self.rank = setup.rank
         self.index: Indices = {}
-        for axis in jx.axes(entry.scan.body):
+        for axis in sorted(entry.axes):
             index = setup.core_index(axis)
             self.index[axis] = entry.per_cell(index)
 
@@ -115,7 +119,7 @@ class Knowledge:
         """What each cell knows, as bytes; what is the same for all cores once."""
         shared: list[bytes] = []
         columns: list[list[bytes] | list[int]] = []
-        for known in self.entry.knowns:
+        for known in self.entry.knowns.values():
             # A table of a whole ring that 1,024 cores share is turned into bytes once, not 1,024
             # times.
             if self._is_shared(known):
@@ -133,8 +137,10 @@ class Knowledge:
     def groups(self, cells: list[int]) -> Groups:
         """Some cells as a mesh of their own."""
         own: Indices = {}
-        for axis, column in self.index.items():
-            own[axis] = column[cells]
+        for axis in jx.axes(self.entry.scan.body):
+            # Along the others any index leads to the same decisions.
+            column = self.index.get(axis)
+            own[axis] = np.zeros(1, np.int32) if column is None else column[cells]
         return Groups(own)
 
     def of_cells(self, known: Known, cells: list[int]) -> Known:

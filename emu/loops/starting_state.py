@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from emu.clock.names import CauseName
+from emu.clock.names import PerCoreNames
 from emu.clock.resources import Row
 from emu.clock.ticks import Flags, Ticks
 from emu.loops.entry import LoopEntry
@@ -96,9 +96,8 @@ class StartingStates:
         times = np.where(self.past, EARLY, since_base)
         never_used = self.last == 0
         names = self._names(numbers)
-        entries = [*times, *never_used, *names, *self._others()]
-        shape = len(entries), len(self.cells)
-        state = np.array(entries, np.int64).reshape(shape)
+        others = np.array(self._others(), np.int64).reshape(-1, len(self.cells))
+        state = np.concatenate([times, never_used, names, others], dtype=np.int64)
         by_cell = np.ascontiguousarray(state.T)
         return [own.tobytes() for own in by_cell]
 
@@ -109,23 +108,29 @@ class StartingStates:
 
     def _names(self, numbers: Numbers) -> np.ndarray:
         """Whom each clock makes wait for, where it can, by number."""
-        out = np.full(self.past.shape, -1)
-        somewhere = ~self.past.all(axis=1)
         labels = self.entry.labels
-        for place in np.flatnonzero(somewhere):
-            name = labels.get(self.rows[place])
+        alike: list[int] = []  # of each clock, its name on all of the cells
+        unlike: list[tuple[int, PerCoreNames]] = []
+        for place, row in enumerate(self.rows):
+            name = labels.get(row)
             if name is None:
-                continue
-            number = self._numbered(name, numbers)
-            # Nobody waits for a past clock, so that different engines used a buffer long ago must
-            # not tell cores apart.
-            out[place] = np.where(self.past[place], -1, number)
+                alike.append(-1)
+            elif isinstance(name, str):
+                alike.append(numbers.setdefault(name, len(numbers)))
+            else:
+                alike.append(-1)
+                unlike.append((place, name))
+        out = np.empty(self.past.shape, np.int64)
+        out[:] = np.array(alike, np.int64)[:, np.newaxis]
+        for place, name in unlike:
+            out[place] = self._numbered(name, numbers)
+        # Nobody waits for a past clock, so that different engines used a buffer long ago must not
+        # tell cores apart.
+        out[self.past] = -1
         return out
 
-    def _numbered(self, name: CauseName, numbers: Numbers) -> Ticks:
-        """A name's number: on all of the cells, or on each."""
-        if isinstance(name, str):
-            return numbers.setdefault(name, len(numbers))
+    def _numbered(self, name: PerCoreNames, numbers: Numbers) -> np.ndarray:
+        """The numbers of names, of each cell."""
         each: list[int] = []
         for part in name.names:
             number = numbers.setdefault(part, len(numbers))
