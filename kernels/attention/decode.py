@@ -108,6 +108,7 @@ class DecodeTime:
 
     Attributes:
       rows, cols: PEs of the region.
+      copies: of each key/value head, among which its query heads are split.
       bands: in how many bands of rows the region lies on the wafer.
       live_slots: of the fullest PE, of the `slots` that its cache has.
       slots: of the cache in one PE.
@@ -119,6 +120,7 @@ class DecodeTime:
 
     rows: int
     cols: int
+    copies: int
     bands: int
     live_slots: int
     slots: int
@@ -153,6 +155,7 @@ def decode_time(
     return DecodeTime(
         rows=layout.rows,
         cols=layout.cols,
+        copies=layout.copies,
         bands=bands(layout, device) or 1,
         live_slots=layout.most_live,
         slots=layout.held_slots,

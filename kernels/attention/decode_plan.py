@@ -40,11 +40,11 @@ def map_of(variant: VariantOnPe, rows: int, parts: int, device: Device) -> Atten
 
     Whether a gap is skipped is an estimate here.
     """
-    whole = _map_of(variant, rows, parts, 0)
+    whole = _map_of(variant, rows, parts, 1, 0)
     ahead = _ahead(variant, rows)
     if not ahead:
         return whole
-    skipping = _map_of(variant, rows, parts, ahead)
+    skipping = _map_of(variant, rows, parts, 1, ahead)
     is_less = attention_cycles(skipping, device) < attention_cycles(whole, device)
     return skipping if is_less else whole
 
@@ -56,7 +56,9 @@ def _ahead(variant: VariantOnPe, rows: int) -> int:
     return 0 if in_bytes else slots_ahead(variant.keys, rows)
 
 
-def _map_of(variant: VariantOnPe, rows: int, parts: int, ahead: int) -> AttentionMap:
+def _map_of(
+    variant: VariantOnPe, rows: int, parts: int, copies: int, ahead: int
+) -> AttentionMap:
     sizes = variant.sizes
     first, live = variant.ranges(rows, ahead)
     scale = sizes.head_dim**-0.5 if sizes.scale is None else float(sizes.scale)
@@ -75,6 +77,7 @@ def _map_of(variant: VariantOnPe, rows: int, parts: int, ahead: int) -> Attentio
         dtype=sizes.dtype,
         ahead=ahead,
         cache_dtype=sizes.cache_dtype or sizes.dtype,
+        copies=copies,
     )
 
 
@@ -165,7 +168,8 @@ class DecodePlan:
         first, live = self.variant.ranges(self.map.rows, self.map.ahead)
         if self._alike:
             return Known(first[:, 0]), Known(live[:, 0])
-        of_column = [np.repeat(each, self.map.parts, axis=1) for each in (first, live)]
+        columns = self.map.copies * self.map.parts
+        of_column = [np.repeat(each, columns, axis=1) for each in (first, live)]
         return Known(of_column[0]), Known(of_column[1])
 
     # --- values ---
@@ -184,7 +188,7 @@ class DecodePlan:
         """
         layout = self.map
         dtype, held = jnp.dtype(layout.dtype), jnp.dtype(layout.held_dtype)
-        of_group = (layout.batch, layout.kv_heads, layout.queries, layout.parts)
+        of_group = (layout.batch, layout.head_groups, layout.queries, layout.parts)
         queries = np.asarray(q).reshape(*of_group, layout.dims)
         queries = np.moveaxis(queries, 3, 2)
         queries = queries.reshape(layout.cols, layout.queries, layout.dims)
@@ -198,7 +202,7 @@ class DecodePlan:
         # Every row has them; those of a group's columns are parts of one head.
         mean = np.asarray(mean[0]).reshape(
             layout.batch,
-            layout.kv_heads,
+            layout.head_groups,
             layout.parts,
             layout.queries,
             layout.value_dims,
@@ -218,6 +222,8 @@ class DecodePlan:
         by_part = deal(by_row, 4, layout.parts, dims)
         # batch, kv_heads, held_slots, rows, parts, dims
         by_pe = np.transpose(by_part, (3, 0, 1, 4, 2, 5))
+        # Copies of a key/value head stand side by side.
+        by_pe = np.repeat(by_pe, layout.copies, axis=2)
         return by_pe.reshape(layout.rows, layout.cols, layout.held_slots, dims)
 
     # --- clock and bytes ---
@@ -245,7 +251,7 @@ class DecodePlan:
         if not self._alike:
             return self
         of_group = dataclasses.replace(
-            self.map, batch=1, heads=self.map.queries, kv_heads=1
+            self.map, batch=1, heads=self.map.queries, kv_heads=1, copies=1
         )
         return dataclasses.replace(self, map=of_group)
 
@@ -272,13 +278,7 @@ class DecodePlan:
 
     def least_bytes(self, device: Device) -> int:
         """Bytes of a PE at the least: cache, tables and code, a score and a weight a slot."""
-        scores = self.map.queries * self.map.slots
-        return (
-            self.map.cache_bytes
-            + self.tables.nbytes
-            + scores * (4 + self.map.itemsize)
-            + device.code_bytes
-        )
+        return self.map.least_bytes + self.tables.nbytes + device.code_bytes
 
     def sram_bytes(self, device: Device) -> int:
         """Bytes of a PE, code included.
@@ -324,13 +324,15 @@ def own_cycles(
     return min(alone, shared), shared < alone
 
 
-def plan_on(variant: VariantOnPe, rows: int, parts: int, device: Device) -> DecodePlan:
+def plan_on(
+    variant: VariantOnPe, rows: int, parts: int, device: Device, copies: int = 1
+) -> DecodePlan:
     """The plan on a given region; a gap is skipped where the clock says that it is faster."""
-    whole = _plan_of(variant, _map_of(variant, rows, parts, 0), device)
+    whole = _plan_of(variant, _map_of(variant, rows, parts, copies, 0), device)
     ahead = _ahead(variant, rows)
     if not ahead:
         return whole
-    skipping = _plan_of(variant, _map_of(variant, rows, parts, ahead), device)
+    skipping = _plan_of(variant, _map_of(variant, rows, parts, copies, ahead), device)
 
     def ticks(plan: DecodePlan) -> int:
         return plan.read(device, check_memory=False).end_ticks
@@ -341,7 +343,7 @@ def plan_on(variant: VariantOnPe, rows: int, parts: int, device: Device) -> Deco
 def _plan_of(variant: VariantOnPe, layout: AttentionMap, device: Device) -> DecodePlan:
     @functools.cache
     def lowered(slots: int) -> OnPe:
-        return variant.lowered(slots, layout.value_dims, device)
+        return variant.lowered(layout.queries, slots, layout.value_dims, device)
 
     def cycles(slots: int) -> float:
         return lowered(slots).cycles

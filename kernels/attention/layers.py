@@ -144,7 +144,9 @@ class _Sized:
         for known, own in self._own:
             if known == device:
                 return own
-        self._own.append((device, OwnCycles.of(self.variant, device)))
+        self._own.append(
+            (device, OwnCycles.of(self.variant, self.variant.sizes.queries, device))
+        )
         return self._own[-1][1]
 
     def on_pe(self, layout: AttentionMap, device: Device) -> tuple[OnPe, bool]:
@@ -152,7 +154,9 @@ class _Sized:
 
         @functools.cache
         def lowered(slots: int) -> OnPe:
-            return self.variant.lowered(slots, layout.value_dims, device)
+            return self.variant.lowered(
+                layout.queries, slots, layout.value_dims, device
+            )
 
         def cycles(slots: int) -> float:
             return lowered(slots).cycles

@@ -65,7 +65,7 @@ class DecodeSizes:
 
     @property
     def queries(self) -> int:
-        """Query heads of a key/value head."""
+        """Query heads that share a key/value head."""
         return self.heads // self.kv_heads
 
 
@@ -124,10 +124,9 @@ class VariantOnPe:
         """Whether more than the last step is another than softmax's."""
         return self.fold is not None and not self.fold.is_softmax
 
-    def lowered(self, slots: int, features: int, device: Device) -> OnPe:
-        """Its functions on tiles of so many slots, and so many features of a value."""
+    def lowered(self, queries: int, slots: int, features: int, device: Device) -> OnPe:
+        """Its functions on tiles of so many query heads and slots, or features of a value."""
         arguments = self._arguments()
-        queries = self.sizes.queries
 
         def of(function: Elementwise | None, prefix: str) -> Lowered | None:
             if function is None:

@@ -6,6 +6,7 @@ and of 17.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -34,9 +35,9 @@ class OwnCycles:
     each: float
 
     @classmethod
-    def of(cls, variant: VariantOnPe, device: Device) -> "OwnCycles":
+    def of(cls, variant: VariantOnPe, queries: int, device: Device) -> "OwnCycles":
         def cycles(slots: int) -> float:
-            return variant.lowered(slots, 1, device).cycles
+            return variant.lowered(queries, slots, 1, device).cycles
 
         few, many = cycles(FEW), cycles(MANY)
         each = (many - few) / (MANY - FEW)
@@ -62,14 +63,20 @@ def regions(
     sizes = variant.sizes
     value_dim = sizes.value_dim or sizes.head_dim
     common = math.gcd(sizes.head_dim, value_dim)
-    widths = [n for n in range(1, common + 1) if common % n == 0]
-    for width in widths if parts is None else [parts]:
-        most = min(device.grid_height, sizes.context)
-        heights = np.unique(np.geomspace(1, most, ROW_CHOICES).round().astype(int))
-        for height in heights.tolist() if rows is None else [rows]:
-            layout = map_of(variant, height, width, device)
-            if bands(layout, device) is not None:
-                yield layout
+    most = min(device.grid_height, sizes.context)
+    heights = np.unique(np.geomspace(1, most, ROW_CHOICES).round().astype(int))
+    for height in heights.tolist() if rows is None else [rows]:
+        for width in _divisors(common) if parts is None else [parts]:
+            # Whether a gap is skipped is estimated once for all numbers of copies.
+            of_one = map_of(variant, height, width, device)
+            for copies in _divisors(sizes.queries):
+                layout = dataclasses.replace(of_one, copies=copies)
+                if bands(layout, device) is not None:
+                    yield layout
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def plan_decode(
@@ -90,7 +97,11 @@ def plan_decode(
     Raises:
       DoesNotFit: no region has room for the cache; it says how many bytes there are.
     """
-    own = OwnCycles.of(variant, device)
+
+    @functools.cache
+    def own(queries: int) -> OwnCycles:
+        return OwnCycles.of(variant, queries, device)
+
     found = list(regions(variant, device, rows, parts))
     if not found and (rows is not None or parts is not None):
         refuse(
@@ -99,14 +110,15 @@ def plan_decode(
         )
 
     def cycles(layout: AttentionMap) -> float:
-        of_variant, _ = own_cycles(layout, device, own.on, variant.changes_softmax)
+        of_slots = own(layout.queries).on
+        of_variant, _ = own_cycles(layout, device, of_slots, variant.changes_softmax)
         return attention_cycles(layout, device) + of_variant
 
     least = None
     for layout in sorted(found, key=cycles):
-        if layout.cache_bytes > device.sram_bytes - device.code_bytes:
+        if layout.least_bytes > device.sram_bytes - device.code_bytes:
             continue
-        plan = plan_on(variant, layout.rows, layout.parts, device)
+        plan = plan_on(variant, layout.rows, layout.parts, device, layout.copies)
         needed = plan.least_bytes(device)
         least = needed if least is None else min(least, needed)
         if needed > device.sram_bytes:
@@ -124,8 +136,8 @@ def _refusal(
 ) -> DoesNotFit:
     room = device.sram_bytes - device.code_bytes
     sizes = variant.sizes
-    needed = min((layout.cache_bytes for layout in found), default=0)
-    why = f"the cache alone takes at least {needed:,} bytes of a PE"
+    needed = min((layout.least_bytes for layout in found), default=0)
+    why = f"cache and scores alone take at least {needed:,} bytes of a PE"
     if least is not None:
         why = f"cache, the variant's tables and scores take at least {least:,} bytes of a PE"
     dtype = sizes.cache_dtype or sizes.dtype

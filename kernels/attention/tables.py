@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from emu.lower import Elementwise
-from emu.wse.lower import Leaf, Lowered
+from emu.wse.lower import ARRIVING, Leaf, Lowered
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.layout import deal
 
@@ -35,6 +35,11 @@ class Kept:
         """Whether it depends on an argument, if its function has one of this name."""
         has = any(x.name == name for x in self.function.inputs)
         return has and self.function.depends_on(self.leaf.operand, name)
+
+    @property
+    def when(self) -> int:
+        """When it is known: `KEPT` before any token, `ARRIVING` with the token."""
+        return ARRIVING if self.depends_on("q") else self.leaf.when
 
     @property
     def by_column(self) -> bool:
@@ -91,7 +96,7 @@ class Tables:
         return {
             key: self._tiles(x)
             for key, x in self.kept.items()
-            if not when or x.leaf.when in when
+            if not when or x.when in when
         }
 
     @property
@@ -150,18 +155,19 @@ class Tables:
         batch, heads, *_ = sizes
         found = found.reshape(sizes)
         if heads > 1:
-            found = found.reshape(batch, layout.kv_heads, layout.queries, *sizes[2:])
+            of_group = (layout.head_groups, layout.queries)
+            found = found.reshape(batch, *of_group, *sizes[2:])
             if not leaf.shape[0]:
                 found = found[:, :, :1]
         else:
             found = found[:, :, None]
-        # batch, kv_heads, queries, keys, features
+        # batch, groups, queries, keys, features
         if kept.of_slots:
             # Position p in slot p // rows of row p % rows.
             found = deal(found[..., 0], 3, layout.held_slots, layout.rows)
         else:
             found = found[..., 0, :, None]
-        # batch, kv_heads, queries, slots or features, rows
+        # batch, groups, queries, slots or features, rows
         if kept.of_features:
             found = deal(found, 3, layout.parts, layout.value_dims)
             found = np.moveaxis(found, 3, 2)
@@ -171,9 +177,9 @@ class Tables:
             found = np.moveaxis(found, 3, 2)
         else:
             found = found[:, :, None]
-        # batch, kv_heads, parts, queries, slots or features, rows
+        # batch, groups, parts, queries, slots or features, rows
         if "col" in self._spec(kept):
-            lead = (layout.batch, layout.kv_heads, layout.parts)
+            lead = (layout.batch, layout.head_groups, layout.parts)
             found = np.broadcast_to(found, (*lead, *found.shape[3:]))
             found = found.reshape(layout.cols, *found.shape[3:])
         else:

@@ -1,8 +1,8 @@
 """Decode attention alone on a region of PEs: how heads, batches and positions are dealt.
 
-Columns are groups of `parts`, a group for each key/value head of each batch entry; rows share the
-positions, p in row `p % rows`, slot `p // rows`. A group attends to a range of positions; of 9
-positions in 4 rows, the range from 3 to 8 is
+Columns are groups of `parts`, a group for each copy of each key/value head of each batch entry;
+rows share the positions, p in row `p % rows`, slot `p // rows`. A group attends to a range of
+positions; of 9 positions in 4 rows, the range from 3 to 8 is
 
     row 0   4 8       slots 1 and 2
     row 1   5         slot 1
@@ -23,7 +23,7 @@ import numpy as np
 from emu.annotations import KnownInt, Shape
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
-from kernels.wse.decode.mapping import share_of
+from kernels.wse.decode.mapping import FLOAT32_BYTES, share_of
 
 
 class Heads(Protocol):
@@ -77,7 +77,7 @@ class Heads(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionMap:
-    """Attention of one token on `rows` x `batch * kv_heads * parts` PEs.
+    """Attention of one token on `rows` x `batch * kv_heads * copies * parts` PEs.
 
     Attributes:
       batch, heads, kv_heads: `kv_heads` divides `heads`.
@@ -85,6 +85,7 @@ class AttentionMap:
       context: tokens in the cache.
       rows: PEs over which positions are dealt.
       parts: columns per key/value head; divides `head_dim` and `value_dim`.
+      copies: of each key/value head, among which the query heads that share it are split.
       most_live: slots of the fullest row.
       last_first: the first slot of the row that begins latest.
       ahead: slots from the cache's first on that every row attends to besides, before a gap; they
@@ -108,14 +109,16 @@ class AttentionMap:
     dtype: str = "float32"
     ahead: int = 0
     cache_dtype: str = ""
+    copies: int = 1
 
     def __post_init__(self) -> None:
         names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
-        sizes.check_whole(self, *names, "rows", "parts")
+        sizes.check_whole(self, *names, "rows", "parts", "copies")
         sizes.check_dtype(self.dtype)
-        if self.heads % self.kv_heads:
+        if self.heads % self.head_groups:
+            copied = f", {self.copies} copies each" if self.copies > 1 else ""
             refuse(
-                f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads"
+                f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads{copied}"
             )
         if self.head_dim % self.parts or self.value_dim % self.parts:
             refuse(
@@ -125,8 +128,13 @@ class AttentionMap:
 
     @property
     def groups(self) -> int:
-        """Groups of columns: key/value heads of all batch entries."""
-        return self.batch * self.kv_heads
+        """Groups of columns: copies of the key/value heads of all batch entries."""
+        return self.batch * self.head_groups
+
+    @property
+    def head_groups(self) -> int:
+        """Of one batch entry."""
+        return self.kv_heads * self.copies
 
     @property
     def cols(self) -> int:
@@ -138,7 +146,7 @@ class AttentionMap:
 
     @property
     def queries(self) -> int:
-        return self.heads // self.kv_heads
+        return self.heads // self.head_groups
 
     @property
     def dims(self) -> int:
@@ -180,6 +188,12 @@ class AttentionMap:
         """Of the cache in one PE."""
         elements = sum(map(math.prod, self.cache_shapes().values()))
         return elements * jnp.dtype(self.held_dtype).itemsize
+
+    @property
+    def least_bytes(self) -> int:
+        """Of a PE at the least: the cache, and for each slot and query a score and a weight."""
+        scores = self.queries * self.slots
+        return self.cache_bytes + scores * (FLOAT32_BYTES + self.itemsize)
 
     @property
     def itemsize(self) -> int:

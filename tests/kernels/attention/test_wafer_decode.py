@@ -13,7 +13,7 @@ from emu.lower import CannotLower
 from emu.wse import WSE3
 from emu.wse.regions import DoesNotFit
 from kernels import masks
-from kernels.attention.decode import decode, decode_time
+from kernels.attention.decode import DecodeTime, decode, decode_time
 from kernels.attention.decode_plan import plan_on
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import read
@@ -129,6 +129,22 @@ def test_values_and_log_sum_exp(score: Function | None, mask: Function | None) -
     assert (out[~some] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("score", "mask"),
+    [(biased, None), (alibi, random_by_head), (None, range_by_batch)],
+)
+def test_heads_split_over_copies_of_their_keys(
+    score: Function | None, mask: Function | None
+) -> None:
+    variant = variant_on_pe(read("mine", score, mask), SIZES)
+    plan = plan_on(variant, ROWS, PARTS, WSE3.at(), copies=2)
+    assert plan.map.queries == 1 and plan.map.cols == BATCH * HEADS * PARTS
+    out, _ = plan.run(Q, K, V)
+    score, mask = (x and IN_FLOAT64.get(x, x) for x in (score, mask))
+    expected, _ = dense(score, mask)
+    assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
+
+
 @pytest.mark.parametrize("mask", [masks.window(11), masks.dilated(3)])
 def test_keys_that_are_not_attended_may_hold_anything(mask: Function) -> None:
     allowed = mask(0, 0, KEYS - 1, np.arange(KEYS))
@@ -235,6 +251,28 @@ def test_time_of_a_long_context() -> None:
         # Products of queries and keys, and of weights and values, are most of it.
         assert 1 < time.flops / (2 * 2 * 32 * 128 * keys) < 2
     assert near.cycles["nominal"] < whole.cycles["nominal"]
+
+
+def test_many_heads_of_one_key_are_split_while_there_is_room() -> None:
+    def time(kv_heads: int, context: int) -> DecodeTime:
+        sizes = DecodeSizes(
+            heads=32, kv_heads=kv_heads, head_dim=128, context=context, dtype="bfloat16"
+        )
+        return decode_time(read("full"), sizes)
+
+    one, each = time(1, 131_072), time(32, 131_072)
+    assert (one.copies, each.copies) == (32, 1)
+    assert one.cycles == each.cycles
+    # Of 1.5 million keys there is room for fewer copies.
+    assert 1 < time(1, 1_500_000).copies < 32
+    variant = variant_on_pe(
+        read("full"),
+        DecodeSizes(
+            heads=32, kv_heads=1, head_dim=128, context=131_072, dtype="bfloat16"
+        ),
+    )
+    alone = plan_on(variant, one.rows, 32, WSE3.at())
+    assert alone.read().end_ticks > 4 * one.cycles["nominal"]
 
 
 # --- refusals ---
