@@ -143,6 +143,14 @@ def _values(exact: Components) -> str:
     ones, zeros = np.ones_like(sample[VALUE]), np.zeros_like(sample[VALUE])
     coefficient = values(function, {**sample, VALUE: ones})
     nothing = values(function, {**sample, VALUE: zeros})
+    if not np.isfinite(coefficient).all():
+        place = int(np.argmin(np.isfinite(coefficient)))
+        raise CannotLower(
+            f"partial of {exact.name}: {name} is {coefficient[place]} of v=1 and "
+            f"s={sample['s'][place]:.6g}; keep the greatest score in the state, and weigh by the "
+            "exponential of what a score is below it, as softmax does",
+            function_line,
+        )
     wanted = coefficient * sample[VALUE]
     given = values(function, sample)
     apart = np.abs(given - wanted) + np.abs(nothing)

@@ -29,6 +29,12 @@ WRONG = {
         "asks whether a value is true",
         "`jnp.where` in place of",
     ),
+    "averaged": (
+        "averaged.py:6",
+        "is not associative: of a = (greatest=2, total=1, output=3), b =",
+        "merge(merge(a, b), c) = (greatest=2, total=2, output=6) and merge(a, merge(b, c)) =",
+        "machines meet keys in any order",
+    ),
 }
 HEAD = "import numpy as np\nimport jax.numpy as jnp\nSLOPES = np.ones(4)\n\n"
 UNTRACEABLE = {

@@ -221,6 +221,10 @@ def test_a_merge_that_overflows_is_refused() -> None:
         (lambda s, v, b, h, q, k: State(s, s, s), "depend on v are none"),
         (lambda s, v, b, h, q, k: State(s, 1.0, v * v), "output is not linear in v"),
         (lambda s, v, b, h, q, k: State(s, 1.0, v + 1), "output is not linear in v"),
+        (
+            lambda s, v, b, h, q, k: State(s, 1.0, v * jnp.exp(s)),
+            "keep the greatest score in the state",
+        ),
         (lambda s, v, b, h, q, k: State(s, 1.0, v * jnp.ones(2)), "must give scalars"),
         (lambda s, v, q, k: State(s, 1.0, v), "is called with 6 values"),
         (lambda s, v, b, h, q, k: State(s, 1.0, v if s > 0 else 0), "jnp.where"),

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from kernels import Variant, attention, masks, variants
+from kernels.masks import Mask
 from tests.kernels.attention import make_module_references
 from tests.kernels.attention.make_module_references import DATA, TOKENS
 
@@ -91,6 +92,16 @@ def test_a_sink_is_a_key_more_of_no_value(name: str, span: int) -> None:
     np.testing.assert_allclose(given, of["attended"], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("name", "mask"), [("window", masks.window(WINDOW)), ("full", masks.causal)]
+)
+def test_a_learned_sink_is_gpt_oss_s(name: str, mask: Mask) -> None:
+    of = kept(f"gpt_oss_{name}")
+    with jax.enable_x64(True):
+        given = dense(variants.learned_sink(of["sinks"], mask), of)
+    np.testing.assert_allclose(given, of["attended"], rtol=0, atol=EXACT)
+
+
 def test_a_difference_of_two_is_diffllama_s() -> None:
     """Heads in pairs: the second half's attention, times lambda, is taken from the first's."""
     of = kept("diffllama")
@@ -101,12 +112,12 @@ def test_a_difference_of_two_is_diffllama_s() -> None:
     np.testing.assert_allclose(given, of["mixed"], rtol=0, atol=EXACT)
 
 
-def test_a_gate_is_qwen3_next_s() -> None:
+def test_a_gated_output_is_qwen3_next_s() -> None:
     of = kept("qwen3_next")
-    given = dense(variants.causal(), of) / (1 + np.exp(-of["gate"]))
-    np.testing.assert_allclose(
-        given.reshape(of["out"].shape), of["out"], rtol=0, atol=EXACT
-    )
+    with jax.enable_x64(True):
+        given = dense(variants.gated(of["gate"].swapaxes(1, 2)), of)
+    wanted = of["out"].reshape(given.shape)
+    np.testing.assert_allclose(given, wanted, rtol=0, atol=EXACT)
 
 
 def test_every_stored_module_is_compared() -> None:
