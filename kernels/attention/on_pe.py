@@ -93,8 +93,8 @@ class OnPe:
     @property
     def all(self) -> tuple[Lowered, ...]:
         """Every function."""
-        finish = () if self.fold is None else (self.fold.finish,)
-        return (*self.of_slots(), *finish)
+        finish = None if self.fold is None else self.fold.finish
+        return (*self.of_slots(), *(() if finish is None else (finish,)))
 
     @property
     def cycles(self) -> float:
@@ -147,6 +147,28 @@ class VariantOnPe:
         fold = self.fold
         if fold is None:
             return OnPe(score, mask, None)
+        finish = self._finish(fold, queries, features, device)
+        # What nobody reads is not summed; a softmax's sum is, for its log-sum-exp.
+        told = fold.tells_log_sum_exp
+        sums = [x for x in fold.sums if told or finish is None or x.name in finish.data]
+        on_pe = FoldOnPe(
+            values=fold.values.name,
+            greatest=fold.greatest,
+            exponent=of(fold.exponent, "exponent "),
+            # An exponential of a difference is an instruction of its own.
+            weight=None if fold.weighs_as_softmax else of(fold.weight, "weight "),
+            sums={x.name: of(x.coefficient, f"sum {x.name} ") for x in sums},
+            factor=of(fold.values.coefficient, "values "),
+            finish=finish,
+        )
+        return OnPe(score, mask, on_pe)
+
+    def _finish(
+        self, fold: Fold, queries: int, features: int, device: Device
+    ) -> Lowered | None:
+        """A fold's last step; None: softmax's own, which a PE does without a loop."""
+        if fold.tells_log_sum_exp and fold.divides_by_sum:
+            return None
         finish = lower(
             fold.finish,
             self._arguments_of_finish(fold),
@@ -160,20 +182,7 @@ class VariantOnPe:
                 f"{finish.function.name}: reads {', '.join(sorted(finish.data)) or 'nothing'} of "
                 f"what was summed, must read the values, {fold.values.name}"
             )
-        # What nobody reads is not summed; a softmax's sum is, for its log-sum-exp.
-        told = fold.tells_log_sum_exp
-        sums = [x for x in fold.sums if told or x.name in finish.data]
-        on_pe = FoldOnPe(
-            values=fold.values.name,
-            greatest=fold.greatest,
-            exponent=of(fold.exponent, "exponent "),
-            # An exponential of a difference is an instruction of its own.
-            weight=None if fold.weighs_as_softmax else of(fold.weight, "weight "),
-            sums={x.name: of(x.coefficient, f"sum {x.name} ") for x in sums},
-            factor=of(fold.values.coefficient, "values "),
-            finish=finish,
-        )
-        return OnPe(score, mask, on_pe)
+        return finish
 
     def _arguments(self) -> Mapping[str, Argument]:
         """How arguments of what runs on slots lie on a PE."""

@@ -29,7 +29,8 @@ class FoldOnPe:
         difference, or there is no greatest.
       sums: by name, what multiplies the weight in each sum, of a score; None: nothing.
       factor: what multiplies it in the sum of values.
-      finish: the output, of values `[queries, value_dims]` and of the others `[queries, 1]`.
+      finish: the output, of values `[queries, value_dims]` and of the others `[queries, 1]`; None:
+        values over the one sum.
     """
 
     values: str
@@ -38,7 +39,7 @@ class FoldOnPe:
     weight: Lowered | None
     sums: Mapping[str, Lowered | None]
     factor: Lowered | None
-    finish: Lowered
+    finish: Lowered | None
 
     @property
     def is_softmax(self) -> bool:

@@ -80,6 +80,8 @@ def divided(heads: Heads, folded: Folded, hooks: Hooks) -> Sram:
 
 def finished(heads: Heads, folded: Folded, hooks: Hooks, fold: FoldOnPe) -> Sram:
     """What a fold makes of its sums, `[queries, value_dims]`; 0 where nothing is attended."""
+    if fold.finish is None:
+        return divided(heads, folded, hooks)
     data = {fold.values: folded.values}
     data.update(zip(fold.sums, folded.sums, strict=True))
     if fold.greatest is not None and fold.greatest in fold.finish.data:
