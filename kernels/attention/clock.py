@@ -1,11 +1,13 @@
 """A variant's time on both machines, from sizes alone."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from emu import Sheet
+from emu.report.explain import NAMES
 from emu.trainium import TRN3
 from emu.trainium.datasheets import NeuronCoreSheet
 from emu.wse import WSE3
@@ -30,16 +32,26 @@ class VariantTime:
     decode: DecodeTime
 
     def __str__(self) -> str:
+        return "\n".join([self.name, *self.lines])
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """One for each machine: its time, and what bounds it."""
         prefill, decode = self.prefill, self.decode
-        return "\n".join(
-            [
-                f"{self.name}",
-                f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}; "
-                f"{prefill.bound} is busiest; {prefill.flops:,} FLOPs",
-                f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}; "
-                f"{decode.flops:,} FLOPs",
-            ]
+        busy = {NAMES.get(name, name): share for name, share in prefill.busy.items()}
+        return (
+            f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}; "
+            f"bound by {_shares(busy)} busy; {prefill.flops:,} FLOPs",
+            f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}; "
+            f"bound by {_shares(decode.shares)} of it; {decode.flops:,} FLOPs",
         )
+
+
+def _shares(of: Mapping[str, float]) -> str:
+    """The largest, then the next three."""
+    most, *others = sorted(of, key=lambda name: -of[name])
+    rest = ", ".join(f"{name} {of[name]:.0%}" for name in others[:3])
+    return f"{most} (beside it {rest}), {of[most]:.0%}"
 
 
 def _told(seconds: dict[str, float]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from emu import BANDS, Device, Sheet
 from emu.wse import WSE3
 from emu.wse.pe.packed import CODES
+from kernels.attention.decode_spent import decode_spent
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import Reading
 from kernels.attention.region import bands, plan_decode
@@ -116,6 +117,7 @@ class DecodeTime:
       flops: floating-point operations of all PEs.
       sram_read_bytes, sram_write_bytes: traffic of all PEs with their memory.
       sram_bytes: of one PE, code included.
+      spent: cycles of the nominal time by what they go to, see `kernels.attention.decode_spent`.
     """
 
     rows: int
@@ -130,6 +132,18 @@ class DecodeTime:
     sram_read_bytes: int
     sram_write_bytes: int
     sram_bytes: int
+    spent: dict[str, int]
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes to."""
+        return max(self.spent, key=lambda what: self.spent[what])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the time, by what it goes to."""
+        total = sum(self.spent.values())
+        return {what: cycles / total for what, cycles in self.spent.items()}
 
 
 def decode_time(
@@ -165,6 +179,7 @@ def decode_time(
         sram_read_bytes=moved["sram_read"] * plan.times,
         sram_write_bytes=moved["sram_write"] * plan.times,
         sram_bytes=plan.sram_bytes(device),
+        spent=decode_spent(plan, clocks["nominal"], device),
     )
 
 

@@ -1,11 +1,14 @@
-"""What a variant comes to on the mesh: its tiles, where its tokens stand, and its arithmetic."""
+"""What a variant comes to: its tiles, where its tokens stand, its arithmetic, its bounds."""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from emu.trainium.lower import SCALAR
+from kernels.attention.clock import VariantTime
 from kernels.attention.prefill import context_attention
 from kernels.attention.reading import Reading
 from kernels.masks import catalogue
@@ -15,6 +18,8 @@ from kernels.tokens.placement import place
 
 TILE = 128
 """Tokens of a tile that is counted: the queries and keys that the Tensor Engine takes at a time."""
+ELSEWHERE = ("chip", "wafer", "rows", "parts")
+"""Options of a time that are not the mesh's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Explanation:
       on_score: operations on every score, with the engine that carries each out.
       on_positions: how many operations of the score are on positions alone, and so not repeated
         for every score.
+      clock: of both machines, with what each is busy with.
     """
 
     name: str
@@ -43,12 +49,10 @@ class Explanation:
     scores: Mapping[str, float]
     on_score: tuple[tuple[str, str], ...]
     on_positions: int
+    clock: VariantTime
 
     def __str__(self) -> str:
         share = self.live / self.tiles
-        scores = ", ".join(
-            f"{name} {score:,.0f}" for name, score in self.scores.items()
-        )
         engines = Counter(engine for _, engine in self.on_score)
         counts = ", ".join(f"{count} on {engine}" for engine, count in engines.items())
         named = " ".join(name for name, _ in self.on_score)
@@ -58,20 +62,34 @@ class Explanation:
                 f"{self.name}: attends {self.mask or 'all'}",
                 f"  tiles of {TILE}: {self.live:,} of {self.tiles:,} live ({share:.1%}), "
                 f"{self.full:,} full",
-                f"  tokens stand {self.placed}; in tiles, {scores}",
+                f"  tokens stand {self._placement}",
                 f"  on every score: {on_score}; on positions alone: {self.on_positions} operations",
+                *(f"  {line}" for line in self.clock.lines),
             ]
+        )
+
+    @property
+    def _placement(self) -> str:
+        """Where, and why there."""
+        if self.clock.prefill.chips == 1:
+            return f"{self.placed}, there being one chip"
+        tiles = ", ".join(f"{name} {score:,.0f}" for name, score in self.scores.items())
+        is_least = self.scores[self.placed] == min(self.scores.values())
+        why = "which is least" if is_least else "as was asked"
+        return (
+            f"{self.placed}, {why}: tiles of the busiest chip, hop by hop, are {tiles}"
         )
 
 
 def explain(
     name: str,
     reading: Reading,
+    clock: VariantTime,
     *,
     tokens: int,
-    heads: int = 1,
-    kv_heads: int = 1,
-    head_dim: int = 128,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
     batch: int = 1,
     keys: int | None = None,
     chips: int = 1,
@@ -82,22 +100,25 @@ def explain(
     Args:
       name: of the variant.
       reading: the variant.
+      clock: of it, at that size.
       tokens: queries.
       heads, kv_heads, head_dim, batch: of attention.
       keys: None: as many as tokens.
       chips: that the sequence is spread over.
-      options: as for `context_attention`.
+      options: as for `kernels.attention.clock.variant_time`.
 
     Raises:
       CannotLower: arithmetic that no engine has, with the user's line.
     """
+    of_mesh = {key: x for key, x in options.items() if key not in ELSEWHERE}
+    of_mesh["dtype"] = jnp.dtype(options.get("dtype", "bfloat16"))
     count = tokens if keys is None else keys
     attention = context_attention(
         reading,
         q=(batch, heads, tokens, head_dim),
         k=(batch, kv_heads, count, head_dim),
         chips=chips,
-        **options,
+        **of_mesh,
     )
     whole = -(-attention.tokens // TILE) * TILE
     grids = place("contiguous", attention.tokens, 1, whole).grids(TILE)
@@ -122,6 +143,7 @@ def explain(
             for x in operations
         ),
         on_positions=len(every) - len(operations),
+        clock=clock,
     )
 
 

@@ -36,7 +36,7 @@ from kernels.attention.check import (
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache, decode_time
-from kernels.attention.explain import Explanation
+from kernels.attention.explain import Explanation, explain
 from kernels.attention.on_pe import DecodeSizes
 from kernels.attention.page_table import ABSENT, PageTable
 from kernels.attention.prefill_time import prefill_time
@@ -289,16 +289,25 @@ class PagedVariant:
         tokens: int,
         heads: int = 1,
         kv_heads: int = 1,
+        head_dim: int = 128,
         batch: int | None = None,
         keys: int | None = None,
         **sizes: Any,
     ) -> Explanation:
         """Its live tiles, over queries and slots of the memory; see `Variant.explain`."""
         self._check_sizes(batch, keys)
-        return self.on_pages(heads, kv_heads).explain(
+        clock = self.time(
+            tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim, **sizes
+        )
+        on_pages = self.on_pages(heads, kv_heads)
+        return explain(
+            on_pages.name,
+            on_pages.reading,
+            clock,
             tokens=tokens,
             heads=self.table.batch * heads,
             kv_heads=kv_heads,
+            head_dim=head_dim,
             keys=self.table.slots,
             **sizes,
         )

@@ -152,13 +152,26 @@ class Variant:
         """
         return variant_time(self.name, self.reading, scale=self.scale, **sizes)
 
-    def explain(self, **sizes: Any) -> Explanation:
-        """Its live tiles, where its tokens stand and why, and what is done to every score.
+    def explain(
+        self,
+        *,
+        tokens: int,
+        heads: int = 1,
+        kv_heads: int = 1,
+        head_dim: int = 128,
+        **sizes: Any,
+    ) -> Explanation:
+        """Its live tiles, where its tokens stand and why, what is done to every score, and bounds.
 
         Args:
-          sizes: `tokens`, `chips`, `heads` and more, as for `kernels.attention.explain.explain`.
+          tokens, heads, kv_heads, head_dim: of attention.
+          sizes: `chips` and more, as for `time`.
         """
-        return explain(self.name, self.reading, **sizes)
+        attended = dict(
+            tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim
+        )
+        clock = self.time(**attended, **sizes)
+        return explain(self.name, self.reading, clock, **attended, **sizes)
 
     def check(self, **sizes: Any) -> Report:
         """Compares all its forms at a small size.

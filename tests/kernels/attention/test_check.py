@@ -5,8 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emu.report.explain import NAMES
 from kernels import attention, masks, variants
 from kernels.attention.check import Forms, Report, check, merge
+from kernels.attention.decode_spent import (
+    PRODUCTS,
+    SCALAR,
+    SPENT_ON,
+    VECTOR,
+    kinds,
+)
 from kernels.variants import Sizes
 
 
@@ -91,6 +99,7 @@ def test_decode_is_the_last_row_with_the_variants_own_scale() -> None:
     out, sums = variant.decode(q[:, :, -1:], (k, v), rows=2, parts=1)
     wanted, of_sums = variant.dense(q[:, :, -1:], k, v, q_offset=11)
     np.testing.assert_allclose(out, wanted, rtol=0, atol=2e-6)
+    assert sums is not None and of_sums is not None
     np.testing.assert_allclose(sums, of_sums, rtol=0, atol=2e-6)
 
 
@@ -100,8 +109,13 @@ def test_time_is_of_both_machines_and_in_bands() -> None:
     for seconds in (found.prefill.seconds, found.decode.seconds):
         assert 0 < seconds["low"] <= seconds["nominal"] <= seconds["high"]
     name, prefill, decode = str(found).splitlines()
-    assert name == "sliding_window" and "decode on 1 x 4 PEs" in decode
+    assert name == "sliding_window" and "decode on 2 x 4 PEs" in decode
     assert f"prefill on 2 chips, {found.prefill.placed}" in prefill
+    engine = NAMES[found.prefill.bound]
+    assert f"bound by {engine} (beside it" in prefill
+    assert f"bound by {found.decode.bound} (beside it" in decode
+    assert sum(found.decode.spent.values()) == found.decode.cycles["nominal"]
+    assert set(found.decode.spent) == set(SPENT_ON)
 
 
 def test_explains_tiles_places_and_arithmetic() -> None:
@@ -115,4 +129,32 @@ def test_explains_tiles_places_and_arithmetic() -> None:
         ("tanh", "Scalar Engine"),
         ("mul", "Vector Engine"),
     )
-    assert "21 of 64 live (32.8%), 7 full" in str(found)
+    told = str(found)
+    assert "21 of 64 live (32.8%), 7 full" in told
+    assert f"stand {found.placed}, which is least: tiles of the busiest chip" in told
+    assert all(line in told for line in found.clock.lines)
+
+
+def test_a_placement_is_why_it_is() -> None:
+    """Of four contiguous chips with two tiles each, the busiest takes 3 and then 4, 4 and 4."""
+    causal = variants.causal()
+    told = str(causal.explain(tokens=4096, chips=4, placement="contiguous"))
+    why = "as was asked: tiles of the busiest chip, hop by hop, are contiguous 15, zigzag 9"
+    assert f"stand contiguous, {why}" in told
+    assert "stand contiguous, there being one chip" in str(causal.explain(tokens=256))
+
+
+def test_a_soft_cap_is_scalar_code_on_a_wafer() -> None:
+    """And some vector operations; what the fabric and the cache take is as without."""
+    sizes: dict[str, Any] = dict(tokens=256, heads=2, kv_heads=1, head_dim=32)
+    plain, capped = (
+        x.time(rows=4, parts=1, **sizes).decode.spent
+        for x in (variants.causal(), variants.soft_cap())
+    )
+    more = {what: capped[what] - plain[what] for what in plain}
+    assert more[SCALAR] > more[VECTOR] > 0 == more[PRODUCTS]
+    assert more[SCALAR] + more[VECTOR] > 0.9 * sum(more.values())
+
+
+def test_every_instruction_of_a_wafer_is_of_a_kind() -> None:
+    assert set(kinds().values()) == set(SPENT_ON)
