@@ -30,6 +30,7 @@ from kernels.wse.decode.estimate import all_reduce_cycles, attention_cycles
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layout import deal
 from kernels.wse.decode.mapping import PE
+from kernels.wse.decode.mixed import mixed
 from kernels.wse.decode.outcome import log_sum_exp
 
 Array = jax.Array | np.ndarray
@@ -78,6 +79,7 @@ def _map_of(
         ahead=ahead,
         cache_dtype=sizes.cache_dtype or sizes.dtype,
         copies=copies,
+        maps=sizes.maps,
     )
 
 
@@ -101,12 +103,14 @@ class DecodePlan:
     def program(self) -> Program:
         """Of `q, cache, tiles, first, live`; gives the output on every PE and the log-sum-exp.
 
-        What replaces the softmax may have none, and gives the output alone.
+        What replaces the softmax may have none, and gives the output alone. Where several maps are
+        mixed, their factors come last.
         """
         on_pe = self.on_pe
+        mixes = self.variant.sizes.mixes
 
         def kernel(
-            q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any
+            q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any, *factors: Sram
         ) -> tuple[Sram, ...]:
             span = Span(first, live)
             if self.map.ahead:
@@ -122,11 +126,15 @@ class DecodePlan:
                 dealt=self._deals_tables,
             )
             mean, folded = attend_span(self.map, q, cache, span, hooks)
+            for of_head in factors:
+                mean = mixed(mean, of_head, mixes)
             has_sum = on_pe.fold is None or on_pe.fold.has_log_sum_exp
             return (mean, log_sum_exp(folded)) if has_sum else (mean,)
 
         range_of = ("row",) if self._alike else PE
         specs = (("col",), PE, self.tables.specs(), range_of, range_of)
+        if mixes:
+            specs = (*specs, ("col",))
         return Program(kernel, self.map.mesh, specs)
 
     @functools.cached_property
@@ -174,17 +182,20 @@ class DecodePlan:
 
     # --- values ---
 
-    def run(self, q: Array, k: Array, v: Array) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, q: Array, k: Array, v: Array, factors: Array | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Attention of the newest query.
 
         Args:
           q: `[batch, heads, 1, head_dim]`.
-          k: `[batch, kv_heads, context, head_dim]`.
+          k: `[batch, kv_heads, context, head_dim]`; of several maps `[batch, maps, ...]`.
           v: `[batch, kv_heads, context, value_dim]`.
+          factors: of several maps, `[maps, heads / maps]`.
 
         Returns:
-          `[batch, heads, 1, value_dim]` and the log-sum-exp, float32 `[batch, heads, 1]`; None
-          where what replaces the softmax has none.
+          `[batch, heads / maps, 1, value_dim]` and the log-sum-exp, float32 `[batch, heads, 1]`;
+          None where what replaces the softmax has none.
         """
         layout = self.map
         dtype, held = jnp.dtype(layout.dtype), jnp.dtype(layout.held_dtype)
@@ -192,28 +203,42 @@ class DecodePlan:
         queries = np.asarray(q).reshape(*of_group, layout.dims)
         queries = np.moveaxis(queries, 3, 2)
         queries = queries.reshape(layout.cols, layout.queries, layout.dims)
-        keys = self._dealt(k, layout.dims)
+        of_maps = [np.asarray(k)]
+        if factors is not None:
+            of_maps = list(np.moveaxis(of_maps[0], 1, 0))
+        keys = np.concatenate([self._dealt(x, layout.dims) for x in of_maps], axis=-1)
         cache = {
             "k": np.swapaxes(keys, 2, 3).astype(held),
             "v": self._dealt(v, layout.value_dims).astype(held),
         }
         arguments = (queries.astype(dtype), cache, self.tables.tiles(), *self._ranges())
+        if factors is not None:
+            arguments = (*arguments, self._on_columns(factors))
         mean, *lse = self.program.run(*arguments)
         # Every row has them; those of a group's columns are parts of one head.
         mean = np.asarray(mean[0]).reshape(
             layout.batch,
             layout.head_groups,
             layout.parts,
-            layout.queries,
+            layout.queries // layout.maps,
             layout.value_dims,
         )
         mean = np.moveaxis(mean, 2, 3)
-        out = mean.reshape(layout.batch, layout.heads, 1, layout.value_dim)
+        out = mean.reshape(layout.batch, -1, 1, layout.value_dim)
         if not lse:
             return out, None
         (lse,) = lse
         lse = np.asarray(lse[0])[:: layout.parts]
         return out, lse.reshape(layout.batch, layout.heads, 1)
+
+    def _on_columns(self, factors: Array) -> np.ndarray:
+        """`[maps, heads]` as float32 `[cols, queries]`, map by map of each key/value head."""
+        layout = self.map
+        by_head = np.asarray(factors, np.float32).reshape(
+            layout.maps, layout.kv_heads, -1
+        )
+        of_group = np.swapaxes(by_head, 0, 1).reshape(layout.kv_heads, layout.queries)
+        return np.tile(np.repeat(of_group, layout.parts, axis=0), (layout.batch, 1))
 
     def _dealt(self, x: Array, dims: int) -> np.ndarray:
         """`[batch, kv_heads, context, n]` as `[rows, cols, held_slots, dims]`."""
@@ -239,7 +264,11 @@ class DecodePlan:
             name: jax.ShapeDtypeStruct(grid + shape, jnp.dtype(layout.held_dtype))
             for name, shape in layout.cache_shapes().items()
         }
-        return q, cache, self.tables.structs(), *self._ranges()
+        arguments = q, cache, self.tables.structs(), *self._ranges()
+        if not self.variant.sizes.mixes:
+            return arguments
+        of_column = layout.cols, layout.queries
+        return *arguments, jax.ShapeDtypeStruct(of_column, jnp.float32)
 
     @functools.cached_property
     def timed(self) -> "DecodePlan":

@@ -38,6 +38,9 @@ class DecodeSizes:
       scale: factor of a score; default `head_dim ** -0.5`.
       dtype: of queries and outputs: float32, float16 or bfloat16.
       cache_dtype: of the cache, one of `emu.wse.pe.packed.CODES`; None: as the queries'.
+      mixes: of each of several score maps over the same values, whether its output counts as it is;
+        else it is multiplied by a factor. `heads` counts the queries of all maps, those of a
+        key/value head map by map. (): there is one map, and nothing is summed.
     """
 
     batch: int = 1
@@ -51,6 +54,7 @@ class DecodeSizes:
     scale: float | None = None
     dtype: str = "float32"
     cache_dtype: str | None = None
+    mixes: tuple[bool, ...] = ()
 
     @property
     def query(self) -> int:
@@ -64,8 +68,13 @@ class DecodeSizes:
         return first, self.query
 
     @property
+    def maps(self) -> int:
+        """Score maps over the same values."""
+        return max(1, len(self.mixes))
+
+    @property
     def queries(self) -> int:
-        """Query heads that share a key/value head."""
+        """Query heads that share a key/value head, of all maps."""
         return self.heads // self.kv_heads
 
 
@@ -263,9 +272,15 @@ def _check_sizes(sizes: DecodeSizes) -> None:
     if sizes.cache_dtype is not None:
         checks.check_cache_dtype(sizes.cache_dtype, sizes.dtype)
     checks.within("position", sizes.query, 0, checks.MOST)
-    if sizes.heads % sizes.kv_heads:
+    if sizes.heads % (sizes.kv_heads * sizes.maps):
+        of_maps = f" in {sizes.maps} maps" if sizes.mixes else ""
         refuse(
-            f"{sizes.heads} heads must be a multiple of {sizes.kv_heads} key/value heads"
+            f"{sizes.heads} heads must be a multiple of {sizes.kv_heads} key/value heads{of_maps}"
+        )
+    if sizes.mixes and sizes.cache_dtype is not None:
+        refuse(
+            f"a cache of {sizes.cache_dtype} and {sizes.maps} maps of scores, must be one map or a "
+            "cache in the queries' dtype"
         )
 
 

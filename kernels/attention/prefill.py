@@ -53,14 +53,11 @@ def prefill(
     )
     missing = attention.tokens - keys.shape[2]
     out, lse = attention.run(
-        _side_by_side(queries), _padded(keys, missing), _padded(values, missing)
+        by_token(queries), by_token(keys, missing), by_token(values, missing)
     )
-    batch, heads, count, _ = queries.shape
-    by_sequence = out.reshape(count, batch, heads, -1)
-    in_order = by_sequence.transpose(1, 2, 0, 3)
-    if lse is None:
-        return in_order, None
-    return in_order, lse.reshape(count, batch, heads).transpose(1, 2, 0)
+    batch = len(queries)
+    sums = None if lse is None else by_sequence(lse, batch)
+    return by_sequence(out, batch), sums
 
 
 def context_attention(
@@ -122,15 +119,22 @@ def _within(keys: int) -> Mask:
     return masks.named(real)
 
 
-def _side_by_side(x: jax.Array) -> jax.Array:
-    """`[batch, heads, tokens, features]` to `[tokens, batch · heads, features]`."""
+def by_token(x: jax.Array, missing: int = 0) -> jax.Array:
+    """`[batch, heads, tokens, features]` to `[tokens, batch * heads, features]`.
+
+    Args:
+      x: queries, keys or values.
+      missing: tokens of zeros that are put behind.
+    """
     batch, heads, tokens, features = x.shape
-    return x.transpose(2, 0, 1, 3).reshape(tokens, batch * heads, features)
+    turned = x.transpose(2, 0, 1, 3).reshape(tokens, batch * heads, features)
+    return jnp.pad(turned, ((0, missing), (0, 0), (0, 0)))
 
 
-def _padded(x: jax.Array, missing: int) -> jax.Array:
-    by_token = _side_by_side(x)
-    return jnp.pad(by_token, ((0, missing), (0, 0), (0, 0)))
+def by_sequence(x: jax.Array, batch: int) -> jax.Array:
+    """`[tokens, batch * heads, ...]` to `[batch, heads, tokens, ...]`."""
+    tokens, _, *rest = x.shape
+    return jnp.moveaxis(x.reshape(tokens, batch, -1, *rest), 0, 2)
 
 
-__all__ = ["context_attention", "prefill"]
+__all__ = ["by_sequence", "by_token", "context_attention", "prefill"]

@@ -1,10 +1,12 @@
 """What a variant's prefill takes on a mesh of chips: time, work, and which tiles are live."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from emu.clock.reading import Reading as Clock
 from emu.datasheet import BANDS
 from emu.trainium import TRN3, with_cores
 from emu.trainium.datasheets import NeuronCoreSheet
@@ -88,15 +90,24 @@ def prefill_time(
         **options,
     )
     # Cores that run share their chip's HBM and links.
-    readings = attention.read_bands(with_cores(sheet, cores))
+    return time_of(attention, attention.read_bands(with_cores(sheet, cores)))
+
+
+def time_of(attention: ContextAttention, readings: Mapping[str, Clock]) -> PrefillTime:
+    """What readings of a prefill's program come to.
+
+    Args:
+      attention: that it does.
+      readings: of the clock, by band.
+    """
     nominal = readings["nominal"]
     moved = nominal.tally.by("bytes")
     ends = nominal.end_ticks
     status = attention.sides.map(attention.masks_of)
     return PrefillTime(
         machine=nominal.machine,
-        chips=chips,
-        cores=cores,
+        chips=attention.ranks,
+        cores=attention.cores,
         placed=attention.placed,
         hops=_hops(attention),
         seconds={band: readings[band].seconds for band in BANDS},
@@ -118,4 +129,4 @@ def _hops(attention: ContextAttention) -> int | None:
     return len(tables) if isinstance(tables, Hops) else None
 
 
-__all__ = ["PrefillTime", "prefill_time"]
+__all__ = ["PrefillTime", "prefill_time", "time_of"]

@@ -69,7 +69,8 @@ def regions(
         for width in _divisors(common) if parts is None else [parts]:
             # Whether a gap is skipped is estimated once for all numbers of copies.
             of_one = map_of(variant, height, width, device)
-            for copies in _divisors(sizes.queries):
+            # Maps of one head are summed where they are, so a copy would have to have all of them.
+            for copies in [1] if sizes.mixes else _divisors(sizes.queries):
                 layout = dataclasses.replace(of_one, copies=copies)
                 if bands(layout, device) is not None:
                     yield layout

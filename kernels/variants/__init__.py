@@ -7,6 +7,7 @@ from kernels.variants.catalogue import CATALOGUE, Entry, Sizes, make
 from kernels.variants.causal import causal
 from kernels.variants.chunked import chunked
 from kernels.variants.cross import cross
+from kernels.variants.differential import differential, lambda_of
 from kernels.variants.dilated_window import dilated_window
 from kernels.variants.full import full
 from kernels.variants.gated import gated
@@ -38,6 +39,7 @@ __all__ = [
     "causal",
     "chunked",
     "cross",
+    "differential",
     "dilated_window",
     "draw",
     "full",
@@ -45,6 +47,7 @@ __all__ = [
     "global_local",
     "grouped",
     "head_temperature",
+    "lambda_of",
     "learned_sink",
     "make",
     "neighborhood",

@@ -14,6 +14,7 @@ from kernels.variants.block_diffusion import block_diffusion
 from kernels.variants.causal import causal
 from kernels.variants.chunked import chunked
 from kernels.variants.cross import cross
+from kernels.variants.differential import differential
 from kernels.variants.dilated_window import dilated_window
 from kernels.variants.full import full
 from kernels.variants.gated import gated
@@ -142,6 +143,16 @@ def _paged(sizes: Sizes) -> AttentionVariant:
     return paged(causal(), table, size, sizes.tokens)
 
 
+def _lambda(sizes: Sizes) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.2, 0.8, sizes.heads).astype(np.float32)
+
+
+def _halves(asked: Sizes) -> Sizes:
+    """Half as many heads, each of two maps, so that there are as many scores."""
+    of_maps = {"heads": asked.heads // 2, "kv_heads": max(1, asked.kv_heads // 2)}
+    return dataclasses.replace(asked, **of_maps)
+
+
 def _four_sequences(asked: Sizes) -> Sizes:
     """As many tokens, in four sequences."""
     return dataclasses.replace(asked, batch=4, tokens=asked.tokens // 4)
@@ -181,6 +192,9 @@ CATALOGUE: dict[str, Entry] = {
     "learned_sink": Entry(_learned_sink),
     "off_by_one": Entry(lambda sizes: off_by_one()),
     "gated": Entry(_gated),
+    "differential": Entry(
+        lambda sizes: differential(_lambda(sizes)), _halves, own_operands=True
+    ),
     "paged": Entry(_paged, _four_sequences, own_operands=True),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.attention.head_mix import HeadMix
 from kernels.attention.paged import PagedVariant
 from kernels.attention.protocol import AttentionVariant
 
@@ -46,9 +47,8 @@ def draw(
       seed: of the numbers.
     """
     rng = np.random.default_rng(seed)
-    if isinstance(variant, PagedVariant):
-        of_k = (1, of_k[1], variant.table.slots, of_k[3])
-    q, k, v = (rng.standard_normal(x).astype(np.float32) for x in (of_q, of_k, of_k))
+    shapes = _shapes(variant, of_q, of_k)
+    q, k, v = (rng.standard_normal(x).astype(np.float32) for x in shapes)
     newest, last = q[:, :, -1:], k.shape[2] - 1
     return Operands(
         whole=(q, k, v),
@@ -57,6 +57,21 @@ def draw(
         at={"q_offset": variant.newest if isinstance(variant, PagedVariant) else last},
         largest=float(np.abs(v).max()),
     )
+
+
+def _shapes(
+    variant: AttentionVariant, of_q: tuple[int, ...], of_k: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Of queries, keys and values as the variant takes them."""
+    batch, heads, *rest_of_q = of_q
+    of_batch, kv_heads, keys, head_dim = of_k
+    if isinstance(variant, PagedVariant):
+        memory = (1, kv_heads, variant.table.slots, head_dim)
+        return of_q, memory, memory
+    if isinstance(variant, HeadMix):
+        queries = (batch, variant.maps * heads, *rest_of_q)
+        return queries, (of_batch, variant.maps * kv_heads, keys, head_dim), of_k
+    return of_q, of_k, of_k
 
 
 __all__ = ["Operands", "draw"]

@@ -58,6 +58,8 @@ class ContextAttention:
         as that takes.
       queries: how many tokens are queries; None: all. The others are a cache.
       first_query: position of the first query; None: the queries are the last tokens.
+      maps: KV heads in a row that have one head of values between them: of 4 KV heads in maps of 2
+        the values have 2 heads. See `MixedAttention`.
       scheme: one of `SCHEMES`.
       inner: of schemes over two mesh axes, the size of the inner one; it divides the ranks.
       placement: one of `PLACEMENTS`, or `auto`, chosen from the mask.
@@ -106,6 +108,7 @@ class ContextAttention:
     scale: float | None = None
     batch: int = 1
     first_query: int | None = None
+    maps: int = 1
 
     def __post_init__(self) -> None:
         if not callable(self.mask):
@@ -125,7 +128,7 @@ class ContextAttention:
         checks.whole("value_dim", self.value_dim, most=BANK_COLUMNS)
         checks.whole("columns", self.columns, most=BANK_COLUMNS)
         checks.whole("lanes", self.lanes, most=checks.MOST_LANES)
-        for name in ("inner", "cores", "masks"):
+        for name in ("inner", "cores", "masks", "maps"):
             checks.whole(name, getattr(self, name))
         checks.whole("scalar_copies", self.scalar_copies, least=0)
         checks.number("hop_tiles", self.hop_tiles)
@@ -141,6 +144,13 @@ class ContextAttention:
         checks.whole("batch", self.batch)
         checks.whole("first_query", self.first_query, least=0)
         _check_divides("KV heads by sequences of a batch", self.kv_heads, self.batch)
+        _check_divides(
+            "KV heads of a core by maps", self.kv_heads // self.cores, self.maps
+        )
+        if self.mx and self.maps > 1:
+            refuse(
+                f"maps is {self.maps} and dtype {self.dtype}, must be 1 or a plain float"
+            )
         if self.scale is not None:
             checks.number("scale", self.scale)
         if self.fold is not None and not self.fold.is_softmax:
@@ -259,6 +269,7 @@ class ContextAttention:
             scalar_copies=self.scalar_copies,
             scale=self.scale,
             scored=self.score is not None,
+            maps=self.maps,
         )
 
     def _fewest_parts(self) -> tuple[int, ...]:
@@ -346,11 +357,21 @@ class ContextAttention:
     @functools.cached_property
     def program(self) -> Program:
         """The kernel on its mesh."""
+        return Program(self.built.kernel, self.mesh, self.specs)
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        """Axis to size, outermost first."""
         mesh = dict(self.built.mesh)
         if self.cores > 1:
             # Innermost: cores are parts of a chip, and no exchange between chips runs along them.
             mesh[CORE] = self.cores
-        all_axes = tuple(mesh)
+        return mesh
+
+    @property
+    def specs(self) -> tuple[Any, ...]:
+        """Along which axes of the mesh each of the program's arguments is dealt out."""
+        all_axes = tuple(self.mesh)
         specs = (
             all_axes,  # q
             all_axes,  # k
@@ -362,12 +383,12 @@ class ContextAttention:
             specs = (*specs, ())  # tables of the score function
         if self.finish is not None:
             specs = (*specs, (), all_axes)  # tables of the last step
-        return Program(self.built.kernel, mesh, specs)
+        return specs
 
     @property
     def lead(self) -> tuple[int, ...]:
         """Sizes of the mesh."""
-        return tuple(self.program.mesh.values())
+        return tuple(self.mesh.values())
 
     # --- values ---
 
@@ -377,7 +398,7 @@ class ContextAttention:
         Args:
           q: `[queries, heads, head_dim]`.
           k: `[tokens, kv_heads, head_dim]`.
-          v: `[tokens, kv_heads, value_dim]`.
+          v: `[tokens, kv_heads, value_dim]`, a head for every `maps` KV heads.
 
         Returns:
           `[queries, heads, value_dim]`, and the log-sum-exp of the scores, `[queries, heads]`, None
@@ -398,7 +419,8 @@ class ContextAttention:
         keys_of_a_head = self.tokens, self.kv_heads
         checks.operand("q", q, (self._query_count, self.heads, self.head_dim))
         checks.operand("k", k, (*keys_of_a_head, self.head_dim))
-        checks.operand("v", v, (*keys_of_a_head, self.value_dim or self.head_dim))
+        of_values = self.tokens, self.kv_heads // self.maps
+        checks.operand("v", v, (*of_values, self.value_dim or self.head_dim))
         form = layout_mx if self.mx else layout
         laid_out = form.laid_out(q, k, v, self.sides, self.element)
         queries, keys, values = jax.tree.map(self._on_mesh, laid_out)

@@ -128,9 +128,9 @@ def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
     Raises:
       LimitExceeded: heads that the ranks do not divide.
     """
-    if tiling.heads % inner or tiling.kv_heads % inner:
+    if tiling.heads % inner or tiling.value_heads % inner:
         refuse(
-            f"ulysses: {tiling.heads} query heads and {tiling.kv_heads} KV heads over {inner} "
+            f"ulysses: {tiling.heads} query heads and {tiling.value_heads} KV heads over {inner} "
             "ranks: must be multiples of them; use fewer inner ranks, or repeat KV heads"
         )
     return dataclasses.replace(

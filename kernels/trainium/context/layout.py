@@ -33,14 +33,14 @@ def laid_out(
     Args:
       q: `[queries, heads, dim]`.
       k: `[tokens, kv_heads, dim]`.
-      v: `[tokens, kv_heads, value_dim]`.
+      v: `[tokens, value_heads, value_dim]`, as many as KV heads but for maps.
       sides: where queries and keys stand.
       dtype: to round to.
 
     Returns:
       `[ranks, cores, ...]` with the tiles of a rank next: queries and keys by part of the features
-      `[tiles, heads, part, rows]`, and values `[pieces, keys, kv_heads · value_dim]`. Padding holds
-      zeros.
+      `[tiles, heads, part, rows]`, and values `[pieces, keys, value_heads · value_dim]`. Padding
+      holds zeros.
     """
     tiling = sides.tiling
 
@@ -49,7 +49,7 @@ def laid_out(
 
     queries = tiled(rounded(q), sides.q, tiling.rows, tiling.heads)
     keys = tiled(rounded(k), sides.kv, tiling.keys, tiling.kv_heads)
-    values = tiled(rounded(v), sides.kv, tiling.keys, tiling.kv_heads)
+    values = tiled(rounded(v), sides.kv, tiling.keys, tiling.value_heads)
     # Features go on partitions, so a query or key tile is turned: rows come last.
     features_first = RANK, CORE, TILE, HEAD, FEATURE, ROW
     turned_queries = queries.transpose(features_first)
@@ -194,6 +194,6 @@ def abstract(
         queries.append(query_part)
         key_part = struct(pieces, tiling.kv_heads, features, tiling.keys)
         keys.append(key_part)
-    heads_together = tiling.kv_heads * tiling.value_dim
+    heads_together = tiling.value_heads * tiling.value_dim
     values = struct(pieces, tiling.keys, heads_together)
     return tuple(queries), tuple(keys), values

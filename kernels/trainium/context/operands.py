@@ -79,7 +79,8 @@ def load_kv(
 
     Args:
       block: HBM keys by part `[pieces, kv_heads or 1, part, keys]`, one head serving all, and
-        values `[pieces, keys, kv_heads · value_dim]`, or `[pieces, groups, ...]` of fewer heads.
+        values `[pieces, keys, value_heads · value_dim]`, or `[pieces, groups, ...]` of fewer
+        heads.
       head: which.
       key_tile: which.
       tiling: sizes.
@@ -95,8 +96,16 @@ def load_kv(
         of_head = index(pieces, own_head, 1)
         keys.append(_load_keys(of_head, tiling))
     pieces = part(v, first, tiling.span, 0)
-    values = _load_values(pieces, head, tiling)
+    values = _load_values(pieces, _value_head(head, tiling), tiling)
     return keys, values
+
+
+def _value_head(head: KnownInt, tiling: ContextTiling) -> KnownInt:
+    """Whose values a KV head attends to: of two maps heads 4 and 5 have those of head 2."""
+    if tiling.maps == 1:
+        return head
+    values, _ = divide(head, tiling.maps)
+    return values
 
 
 def _load_keys(pieces: Hbm, tiling: ContextTiling) -> Sbuf:
@@ -116,8 +125,8 @@ def _load_keys(pieces: Hbm, tiling: ContextTiling) -> Sbuf:
 
 
 def _load_values(pieces: Hbm, head: KnownInt, tiling: ContextTiling) -> Sbuf:
-    """A head of HBM `[span, keys, kv_heads · value_dim]`, or `[span, groups, ...]` of fewer heads,
-    to SBUF `[keys, span, value_dim]`."""
+    """A head of HBM `[span, keys, value_heads · value_dim]`, or `[span, groups, ...]` of fewer
+    heads, to SBUF `[keys, span, value_dim]`."""
     of_group = pieces
     place = head
     if pieces.ndim == 4:

@@ -47,6 +47,7 @@ class ContextTiling:
         None: half.
       scale: factor of the scores; None: 1 / sqrt(features of a key).
       scored: whether a score function stands between scores and softmax; it scales them.
+      maps: KV heads in a row that have one head of values between them; see `head_maps`.
     """
 
     heads: int
@@ -68,6 +69,7 @@ class ContextTiling:
     scalar_copies: int | None = None
     scale: float | None = None
     scored: bool = False
+    maps: int = 1
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -77,6 +79,16 @@ class ContextTiling:
                 f"{self.heads} query heads over {self.kv_heads} KV heads: the first must be a "
                 "multiple of the second"
             )
+        if self.kv_heads % self.maps:
+            refuse(
+                f"{self.kv_heads} KV heads in maps of {self.maps}: the first must be a multiple "
+                "of the second"
+            )
+
+    @property
+    def value_heads(self) -> int:
+        """Heads of values."""
+        return self.kv_heads // self.maps
 
     @property
     def slots(self) -> int:

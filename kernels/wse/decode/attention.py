@@ -27,10 +27,11 @@ from emu.wse import (
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, gemv, rms_norm
-from kernels.wse.decode.cached import add_scores, add_values
+from kernels.wse.decode.cached import add_values
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
 from kernels.wse.decode.mapping import LayerMap
+from kernels.wse.decode.mixed import add_scores_of_maps
 from kernels.wse.decode.outcome import Folded, divided, finished
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 from kernels.wse.decode.weights import softmax_terms, total_weight
@@ -117,7 +118,7 @@ def attend_span(
     k, v = viewed(heads, cache, span)
 
     scores = zeros((queries, heads.slots))
-    scores = add_scores(scores, k, q, live)
+    scores = add_scores_of_maps(scores, k, q, live, heads.maps)
     scores = all_reduce(
         scores,
         "col",

@@ -45,8 +45,13 @@ class Heads(Protocol):
         ...
 
     @property
+    def maps(self) -> int:
+        """Score maps over the same values; queries and keys lie map by map."""
+        ...
+
+    @property
     def dims(self) -> int:
-        """Elements of a query or key in one PE."""
+        """Elements of a query or key in one PE, of one map."""
         ...
 
     @property
@@ -93,6 +98,8 @@ class AttentionMap:
       scale: factor of a score.
       dtype: of the queries; sums are float32.
       cache_dtype: of the cache, one of `CODES` of 8 bits; "": as the queries'.
+      maps: score maps over the same values. `heads` counts the queries of all of them, `kv_heads`
+        the heads of values, each of which has keys of every map.
     """
 
     batch: int
@@ -110,6 +117,7 @@ class AttentionMap:
     ahead: int = 0
     cache_dtype: str = ""
     copies: int = 1
+    maps: int = 1
 
     def __post_init__(self) -> None:
         names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
@@ -174,7 +182,7 @@ class AttentionMap:
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of the cache in one PE."""
         return {
-            "k": (self.dims, self.held_slots),
+            "k": (self.maps * self.dims, self.held_slots),
             "v": (self.held_slots, self.value_dims),
         }
 

@@ -109,6 +109,11 @@ class LayerMap:
         return self.heads // self.kv_heads
 
     @property
+    def maps(self) -> int:
+        """A layer's heads have one score map each."""
+        return 1
+
+    @property
     def depth(self) -> int:
         """Elements of the residual stream in one PE."""
         return share_of(self.hidden, self.rows)

@@ -110,6 +110,13 @@ def test_a_difference_of_two_is_diffllama_s() -> None:
     one, other = np.split(both, 2, axis=2)
     given = one - of["lambda"] * other
     np.testing.assert_allclose(given, of["mixed"], rtol=0, atol=EXACT)
+    # As one variant: both halves of the heads attend to the features of both values.
+    values = np.concatenate([of["v"][:, :1], of["v2"][:, :1]], axis=-1)
+    causal = scaled(variants.causal(), of)
+    variant = variants.differential(of["lambda"][0], causal)
+    mixed, _ = variant.dense(of["q"], of["k"], values)
+    mixed = np.asarray(mixed).swapaxes(1, 2)
+    np.testing.assert_allclose(mixed, of["mixed"], rtol=0, atol=EXACT)
 
 
 def test_a_gated_output_is_qwen3_next_s() -> None:
