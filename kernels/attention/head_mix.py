@@ -143,7 +143,7 @@ class HeadMix:
         placement: str = "auto",
         scheme: str = "ring",
         **options: Any,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Context-parallel prefill; maps are mixed on the machine, after they are finished.
 
         Args:
@@ -174,8 +174,10 @@ class HeadMix:
             by_token(values, missing),
             jnp.tile(table, (1, batch)),
         )
-        sums = by_sequence(sums, batch)
-        return by_sequence(out, batch), self._by_map(sums, kv_heads)
+        by_map = None
+        if sums is not None:
+            by_map = self._by_map(by_sequence(sums, batch), kv_heads)
+        return by_sequence(out, batch), by_map
 
     def decode(
         self,

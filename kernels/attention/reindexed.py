@@ -10,6 +10,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
+
+from kernels.attention.monoid import Monoid
 from kernels.attention.variant import Variant
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Allowed, Mask, NamedMask, Positions
@@ -37,7 +40,10 @@ def reindexed(
     if score is not None:
         score = _score(score, to_users)
     mask = catalogue.and_masks(*masks) if len(masks) > 1 else next(iter(masks), None)
-    return dataclasses.replace(variant, score=score, mask=mask)
+    monoid = variant.monoid
+    if monoid is not None:
+        monoid = _monoid(monoid, to_users)
+    return dataclasses.replace(variant, score=score, mask=mask, monoid=monoid)
 
 
 def _mask(mask: Mask, to_users: Callable[..., Indices]) -> Mask:
@@ -57,6 +63,22 @@ def _score(
 
     of_users.__wrapped__ = inspect.unwrap(score)  # type: ignore[attr-defined]
     return of_users
+
+
+def _monoid(monoid: Monoid, to_users: Callable[..., Indices]) -> Monoid:
+    def partial(
+        s: Any, v: Any, b: Positions, h: Positions, q: Positions, k: Positions
+    ) -> Any:
+        return monoid.partial(s, v, *to_users(b, h, q, k))
+
+    def finish(state: Any, b: Positions, h: Positions, q: Positions, d: Any) -> Any:
+        # Of no key, but for the others it does not matter of which.
+        own_b, own_h, own_q, _ = to_users(b, h, q, jnp.int32(0))
+        return monoid.finish(state, own_b, own_h, own_q, d)
+
+    partial.__wrapped__ = inspect.unwrap(monoid.partial)  # type: ignore[attr-defined]
+    finish.__wrapped__ = inspect.unwrap(monoid.finish)  # type: ignore[attr-defined]
+    return dataclasses.replace(monoid, partial=partial, finish=finish)
 
 
 __all__ = ["Indices", "reindexed"]

@@ -81,13 +81,13 @@ def _added(
     total: Sbuf | None, output: Sbuf, factor: Sbuf | None, tiling: ContextTiling
 ) -> Sbuf:
     """`total + factor * output`; without a factor it is 1, and without a total 0."""
-    if total is None and factor is None:
-        return output
+    if factor is None:
+        if total is None:
+            return output
+        return tensor_tensor(_tile(tiling), output, total, op="add")
     tile = _tile(tiling)
     if total is None:
         return tensor_scalar(tile, output, factor, op="multiply")
-    if factor is None:
-        return tensor_tensor(tile, output, total, op="add")
     return scalar_tensor_tensor(tile, output, factor, total, op0="multiply", op1="add")
 
 

@@ -210,7 +210,9 @@ def test_values_of_all_maps_are_one() -> None:
     layouts = []
     for mixes in ((), (True, False)):
         kv_heads = 2 if mixes else 4
-        own = dict(heads=8, kv_heads=kv_heads, head_dim=64, value_dim=32, context=512)
+        own: dict[str, Any] = dict(
+            heads=8, kv_heads=kv_heads, head_dim=64, value_dim=32, context=512
+        )
         plan = plan_on(
             variant_on_pe(read("full"), DecodeSizes(**own, mixes=mixes)),
             8,
@@ -244,6 +246,15 @@ def test_explanation_is_of_all_maps() -> None:
 @pytest.mark.slow
 def test_all_forms_agree() -> None:
     report = mine().check()
+    assert report.agrees, report
+
+
+@pytest.mark.slow
+def test_all_forms_of_monoids_agree() -> None:
+    """A sink of each head of each map."""
+    sinks = np.linspace(-1, 2, 2 * HEADS).astype(np.float32)
+    variant = differential(0.5, variants.learned_sink(sinks))
+    report = variant.check(chips=(2,), placements=("striped",))
     assert report.agrees, report
 
 

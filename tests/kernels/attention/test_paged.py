@@ -260,6 +260,16 @@ def test_all_forms_agree() -> None:
     assert report.agrees, report
 
 
+@pytest.mark.slow
+def test_all_forms_of_a_monoid_agree() -> None:
+    """A sink of each head, of a sequence's own head, not of the machine's."""
+    sinks = np.array([0.5, -1.0, 2.0, 0.25], np.float32)
+    report = paged(variants.learned_sink(sinks), TABLE, PAGE, KEYS, PAGES).check(
+        chips=(2,), placements=("striped",)
+    )
+    assert report.agrees, report
+
+
 @pytest.mark.parametrize(
     ("table", "keys", "words"),
     [
