@@ -9,6 +9,8 @@ merged in pairs, these in pairs again, and so on, of five keys
          0 1 2 3 4
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +20,13 @@ from kernels.attention.monoid import Monoid
 
 State: TypeAlias = Any
 """A user's state, of arrays `[keys, features]`."""
+
+Found: TypeAlias = tuple[State, jax.Array]
+"""The state of some keys, `[batch, heads, queries, features]`, and whether a query attends to any,
+`[batch, heads, queries]`."""
+
+Indices: TypeAlias = Sequence[jax.Array]
+"""Of sequences, heads, queries and keys: int32, a number for each."""
 
 # Rows of the scores at a time: states of all pairs and features at once would fill the memory.
 _ROWS = 64
@@ -46,37 +55,94 @@ def attend(
       `[batch, heads, queries, features]`. Where a query attends to nothing it is 0, or what is
       finished of zeros.
     """
+    b, h, q, k = (jnp.arange(n, dtype=jnp.int32) for n in scores.shape)
+    indices = [b, h, q + jnp.int32(first), k]
+    found = state_of(scores, attended, values, indices, monoid=monoid)
+    return finished(found, indices, monoid=monoid, starts_at_zero=starts_at_zero)
+
+
+def state_of(
+    scores: jax.Array,
+    attended: jax.Array,
+    values: jax.Array,
+    indices: Indices,
+    *,
+    monoid: Monoid,
+) -> Found:
+    """The state of some of the keys; arguments as for `attend`.
+
+    Args:
+      scores, attended, values: of these keys.
+      indices: int32, of sequences `[batch]`, heads `[heads]`, queries `[queries]` and these keys
+        `[keys]`.
+      monoid: the functions.
+    """
     *sizes, keys = scores.shape
-    b, h, row = jnp.indices(sizes, dtype=jnp.int32).reshape(3, -1)
+    batch, heads, queries, positions = indices
+    sequence, head, row = jnp.indices(sizes, dtype=jnp.int32).reshape(3, -1)
     # A key that is not attended to never reaches `partial`; a number stands in.
     safe = jnp.where(attended, scores, 0).reshape(-1, keys)
-    features = jnp.arange(values.shape[-1], dtype=jnp.int32)
-    positions = jnp.arange(keys, dtype=jnp.int32)
 
-    def of_row(operands: tuple[jax.Array, ...]) -> jax.Array:
-        b, h, row, s, live = operands
-        q = row + jnp.int32(first)
+    def of_row(operands: tuple[jax.Array, ...]) -> tuple[State, jax.Array]:
+        sequence, head, row, s, live = operands
+        b, h, q = batch[sequence], heads[head], queries[row]
 
         def partial(s: jax.Array, k: jax.Array, v: jax.Array) -> State:
             state = monoid.partial(s, v, b, h, q, k)
             return jax.tree.map(lambda x: jnp.asarray(x).astype(s.dtype), state)
 
-        def finish(state: State, d: jax.Array) -> jax.Array:
-            return jnp.asarray(monoid.finish(state, b, h, q, d)).astype(s.dtype)
-
         of_features = jax.vmap(partial, in_axes=(None, None, 0))
-        states = jax.vmap(of_features)(s, positions, values[b, h])
-        state, any_live = _merged(states, live, monoid)
-        if starts_at_zero:
-            state = jax.tree.map(lambda x: jnp.where(any_live, x, 0), state)
-        out = jax.vmap(finish)(state, features)
-        return out if starts_at_zero else jnp.where(any_live, out, 0)
+        states = jax.vmap(of_features)(s, positions, values[sequence, head])
+        return _merged(states, live, monoid)
 
-    rows = b, h, row, safe, attended.reshape(-1, keys)
+    rows = sequence, head, row, safe, attended.reshape(-1, keys)
     # A user's arithmetic mixes integers and floats, whatever the program around it allows.
     with jax.numpy_dtype_promotion("standard"):
-        out = jax.lax.map(of_row, rows, batch_size=min(_ROWS, len(b)))
-    return out.reshape(*sizes, -1)
+        state, live = jax.lax.map(of_row, rows, batch_size=min(_ROWS, len(sequence)))
+    state = jax.tree.map(lambda x: x.reshape(*sizes, -1), state)
+    return state, live.reshape(sizes)
+
+
+def joined(one: Found, other: Found, *, monoid: Monoid) -> Found:
+    """The state of the keys of both."""
+
+    def pairs(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.stack([x, y]).reshape(2, -1)
+
+    states = jax.tree.map(pairs, one[0], other[0])
+    shape = jax.tree.leaves(one[0])[0].shape
+    live = jnp.broadcast_to(jnp.stack([one[1], other[1]])[..., None], (2, *shape))
+    of_one = functools.partial(_merged, monoid=monoid)
+
+    def merged(state: State, live: jax.Array) -> tuple[State, jax.Array]:
+        return of_one(jax.tree.map(lambda x: x[:, None], state), live)
+
+    with jax.numpy_dtype_promotion("standard"):
+        state, _ = jax.vmap(merged, in_axes=(1, 1))(states, live.reshape(2, -1))
+    return jax.tree.map(lambda x: x.reshape(shape), state), one[1] | other[1]
+
+
+def finished(
+    found: Found, indices: Indices, *, monoid: Monoid, starts_at_zero: bool
+) -> jax.Array:
+    """The output of the state of all keys; see `attend`."""
+    state, live = found
+    if starts_at_zero:
+        state = jax.tree.map(lambda x: jnp.where(live[..., None], x, 0), state)
+    shape = jax.tree.leaves(state)[0].shape
+    sequence, head, row, d = jnp.indices(shape, dtype=jnp.int32).reshape(4, -1)
+    batch, heads, queries, _ = indices
+
+    def finish(state: State, *at: jax.Array) -> jax.Array:
+        dtype = jax.tree.leaves(state)[0].dtype
+        return jnp.asarray(monoid.finish(state, *at)).astype(dtype)
+
+    flat = jax.tree.map(lambda x: x.reshape(-1), state)
+    with jax.numpy_dtype_promotion("standard"):
+        of_all = jax.vmap(finish)
+        out = of_all(flat, batch[sequence], heads[head], queries[row], d)
+    out = out.reshape(shape)
+    return out if starts_at_zero else jnp.where(live[..., None], out, 0)
 
 
 def _merged(states: State, live: jax.Array, monoid: Monoid) -> tuple[State, jax.Array]:
@@ -104,4 +170,4 @@ def _merged(states: State, live: jax.Array, monoid: Monoid) -> tuple[State, jax.
     return jax.tree.map(lambda x: x[0], states), live[0]
 
 
-__all__ = ["attend"]
+__all__ = ["Found", "attend", "finished", "joined", "state_of"]

@@ -179,7 +179,7 @@ class Prefill:
                 by_chip,  # ids
                 by_chip,  # cos
                 by_chip,  # sin
-                tuple((by_chip, (), ()) for _ in self.rings),  # given
+                tuple((by_chip, (), (), ()) for _ in self.rings),  # given
                 (),  # kinds
             ),
         )

@@ -10,14 +10,15 @@ meets one block of keys after another. With scores [1, 3 | 5, 4] of two blocks
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from kernels.attention import dense_monoid
 from kernels.attention.dense import attended_scores
+from kernels.attention.monoid import Monoid
 from kernels.attention.variant import Variant
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
@@ -46,6 +47,13 @@ class Positions:
 
 Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """Queries, keys and values, as `attend` takes them, to `[batch, seq, heads * head_dim]`."""
+
+
+Around: TypeAlias = Callable[
+    [jax.Array, jax.Array, jax.Array],
+    Iterable[tuple[jax.Array, jax.Array, jax.Array]],
+]
+"""From this device's keys, values and where they stand to those of each other device in turn."""
 
 
 def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
@@ -114,66 +122,140 @@ class Sums:
     values: jax.Array
 
 
-def attend_block(
+def scored(
+    variant: Variant, q: jax.Array, k: jax.Array, positions: Positions
+) -> tuple[jax.Array, jax.Array]:
+    """A variant's scores `[batch, heads, seq, keys]`, and which pairs are attended."""
+    batch, seq, heads, head_dim = q.shape
+    scale = head_dim**-0.5 if variant.scale is None else variant.scale
+    scores = grouped_scores(q, k, scale).reshape(batch, heads, seq, -1)
+    indices = indices_of(heads, positions)
+    return attended_scores(scores, variant.score, variant.mask, indices)
+
+
+def indices_of(heads: int, positions: Positions) -> list[jax.Array]:
+    """Sequences, heads, queries and keys, each a number."""
+    return [
+        positions.b,
+        jnp.arange(heads, dtype=jnp.int32),
+        positions.q,
+        positions.k,
+    ]
+
+
+class Softmax:
+    """Attention to block after block of keys, by a softmax."""
+
+    def __init__(self, variant: Variant):
+        self._variant = variant
+
+    def of_block(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: Positions
+    ) -> Sums:
+        """Attention to one block, not yet divided by the softmax's sum."""
+        scores, attended = scored(self._variant, q, k, positions)
+        batch, heads, seq, keys = scores.shape
+        kv_heads = k.shape[1]
+        grouped = batch, kv_heads, heads // kv_heads, seq, keys
+        scores, attended = scores.reshape(grouped), attended.reshape(grouped)
+        greatest = jnp.max(scores, axis=-1, initial=LOWEST, where=attended)
+        # The softmax is the same whatever is taken from all scores: no gradient goes that way.
+        greatest = jax.lax.stop_gradient(greatest)
+        below = jnp.where(attended, scores - greatest[..., None], 0)
+        weights = jnp.where(attended, jnp.exp(below), 0)
+        values = contract("bgrst,bgtd->bgrsd", weights, v)
+        return Sums(greatest, jnp.sum(weights, axis=-1), values)
+
+    def joined(self, one: Sums, other: Sums) -> Sums:
+        """Attention to the keys of both."""
+        greatest = jnp.maximum(one.greatest, other.greatest)
+        first = jnp.exp(one.greatest - greatest)
+        second = jnp.exp(other.greatest - greatest)
+        return Sums(
+            greatest,
+            one.total * first + other.total * second,
+            one.values * first[..., None] + other.values * second[..., None],
+        )
+
+    def finished(self, sums: Sums, positions: Positions) -> jax.Array:
+        """Attention's output `[batch, heads, seq, head_dim]`; zeros where nothing is attended."""
+        is_empty = sums.total == 0
+        mixed = sums.values / jnp.where(is_empty, 1, sums.total)[..., None]
+        batch, kv_heads, group, seq, head_dim = mixed.shape
+        return mixed.reshape(batch, kv_heads * group, seq, head_dim)
+
+
+class ByMonoid:
+    """Attention to block after block of keys, by a monoid's own functions."""
+
+    def __init__(self, variant: Variant, monoid: Monoid):
+        self._variant = variant
+        self._monoid = monoid
+
+    def of_block(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, positions: Positions
+    ) -> dense_monoid.Found:
+        """The state of one block's keys."""
+        scores, attended = scored(self._variant, q, k, positions)
+        heads = scores.shape[1]
+        values = jnp.repeat(v, heads // v.shape[1], axis=1)
+        indices = indices_of(heads, positions)
+        return dense_monoid.state_of(
+            scores, attended, values, indices, monoid=self._monoid
+        )
+
+    def joined(
+        self, one: dense_monoid.Found, other: dense_monoid.Found
+    ) -> dense_monoid.Found:
+        """The state of the keys of both."""
+        return dense_monoid.joined(one, other, monoid=self._monoid)
+
+    def finished(self, found: dense_monoid.Found, positions: Positions) -> jax.Array:
+        """Attention's output `[batch, heads, seq, head_dim]`."""
+        _, live = found
+        fold = self._variant.reading.fold
+        return dense_monoid.finished(
+            found,
+            indices_of(live.shape[1], positions),
+            monoid=self._monoid,
+            # As the variant's dense form does.
+            starts_at_zero=fold is not None and fold.greatest is None,
+        )
+
+
+def blockwise(variant: Variant) -> Softmax | ByMonoid:
+    """How a variant attends to block after block."""
+    if variant.monoid is None:
+        return Softmax(variant)
+    return ByMonoid(variant, variant.monoid)
+
+
+def attend_as(
     variant: Variant,
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     positions: Positions,
-) -> Sums:
-    """A variant's attention to one block of keys, not yet divided by the softmax's sum."""
-    batch, seq, heads, head_dim = q.shape
-    scale = head_dim**-0.5 if variant.scale is None else variant.scale
-    scores = grouped_scores(q, k, scale)
-    grouped = scores.shape
-    by_head = scores.reshape(batch, heads, seq, -1)
-    head_numbers = jnp.arange(heads, dtype=jnp.int32)
-    scores, attended = attended_scores(
-        by_head,
-        variant.score,
-        variant.mask,
-        [positions.b, head_numbers, positions.q, positions.k],
-    )
-    scores, attended = scores.reshape(grouped), attended.reshape(grouped)
-    greatest = jnp.max(scores, axis=-1, initial=LOWEST, where=attended)
-    # The softmax is the same whatever is taken from all scores: no gradient goes that way.
-    greatest = jax.lax.stop_gradient(greatest)
-    below = jnp.where(attended, scores - greatest[..., None], 0)
-    weights = jnp.where(attended, jnp.exp(below), 0)
-    values = contract("bgrst,bgtd->bgrsd", weights, v)
-    return Sums(greatest, jnp.sum(weights, axis=-1), values)
+    around: Around | None = None,
+) -> jax.Array:
+    """Attention by a variant's own functions.
 
+    Args:
+        variant: What is attended to, and how.
+        q: `[batch, seq, heads, head_dim]`.
+        k: `[batch, kv_heads, keys, head_dim]`.
+        v: As `k`.
+        positions: Of queries and keys.
+        around: Gives further keys and values, and where they stand; None: there are no others.
 
-def joined(one: Sums, other: Sums) -> Sums:
-    """Attention to the keys of both."""
-    greatest = jnp.maximum(one.greatest, other.greatest)
-    first = jnp.exp(one.greatest - greatest)
-    second = jnp.exp(other.greatest - greatest)
-    return Sums(
-        greatest,
-        one.total * first + other.total * second,
-        one.values * first[..., None] + other.values * second[..., None],
-    )
-
-
-def finished(sums: Sums) -> jax.Array:
-    """Attention's output `[batch, seq, heads * head_dim]`; zeros where nothing is attended."""
-    is_empty = sums.total == 0
-    mixed = sums.values / jnp.where(is_empty, 1, sums.total)[..., None]
-    batch, _, _, seq, _ = mixed.shape
-    return jnp.moveaxis(mixed, 3, 1).reshape(batch, seq, -1)
-
-
-def attend_block_as(
-    variants: Sequence[Variant],
-    kind: jax.Array,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    positions: Positions,
-) -> Sums:
-    """`attend_block` by the variant number `kind`; each variant is traced once."""
-    cases = [functools.partial(attend_block, variant) for variant in variants]
-    if len(cases) == 1:
-        return cases[0](q, k, v, positions)
-    return jax.lax.switch(kind, cases, q, k, v, positions)
+    Returns:
+        `[batch, seq, heads * head_dim]`.
+    """
+    steps: Any = blockwise(variant)
+    found = steps.of_block(q, k, v, positions)
+    for k, v, stand in () if around is None else around(k, v, positions.k):
+        there = dataclasses.replace(positions, k=stand)
+        found = steps.joined(found, steps.of_block(q, k, v, there))
+    mixed = steps.finished(found, positions)
+    batch, _, seq, _ = mixed.shape
+    return mixed.swapaxes(1, 2).reshape(batch, seq, -1)

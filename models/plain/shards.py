@@ -12,18 +12,12 @@ The arithmetic is that of one device but for the order of sums.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
-from kernels.attention.variant import Variant
-from models.plain.attention import (
-    Positions,
-    attend_block_as,
-    finished,
-    joined,
-)
+from models.plain.attention import Around
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,40 +55,21 @@ WHOLE = Shards()
 """One device has everything."""
 
 
-def ring_attend(
-    axis: str,
-    variants: Sequence[Variant],
-    kind: jax.Array,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    positions: Positions,
-) -> jax.Array:
-    """Attention of this device's queries to the keys of all devices along an axis.
+def around(axis: str) -> Around:
+    """The keys and values of all other devices along an axis of the mesh, one after another."""
 
-    Args:
-        axis: Of the mesh, along which the sequence is sharded.
-        variants: Of which the layer has number `kind`.
-        kind: int32 scalar, the same on every device.
-        q: This device's, `[batch, seq, heads, head_dim]`.
-        k: Likewise, `[batch, kv_heads, seq, head_dim]`.
-        v: As `k`.
-        positions: Of its tokens; `k` is where its own keys stand.
+    def blocks(
+        k: jax.Array, v: jax.Array, stand: jax.Array
+    ) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        devices = jax.lax.axis_size(axis)
+        to_next = [(device, (device + 1) % devices) for device in range(devices)]
+        block = k, v, stand
+        for _ in range(devices - 1):
+            # What arrives is where it stood before, so its positions travel with it.
+            block = jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to_next), block)
+            yield block
 
-    Returns:
-        `[batch, seq, heads * head_dim]`.
-    """
-    devices = jax.lax.axis_size(axis)
-    to_next = [(device, (device + 1) % devices) for device in range(devices)]
-    sums = attend_block_as(variants, kind, q, k, v, positions)
-    block = k, v, positions.k
-    for _ in range(devices - 1):
-        # What arrives is where it stood before, so its positions travel with it.
-        block = jax.tree.map(lambda x: jax.lax.ppermute(x, axis, to_next), block)
-        k, v, stand = block
-        there = dataclasses.replace(positions, k=stand)
-        sums = joined(sums, attend_block_as(variants, kind, q, k, v, there))
-    return finished(sums)
+    return blocks
 
 
-__all__ = ["WHOLE", "Shards", "ring_attend"]
+__all__ = ["WHOLE", "Shards", "around"]

@@ -29,13 +29,12 @@ from models.plain.attention import (
     Attend,
     Positions,
     attend,
-    attend_block_as,
+    attend_as,
     contract,
-    finished,
 )
 from models.plain.kv_cache import KVCache
 from models.plain.rope import length_limits, rope_tables
-from models.plain.shards import WHOLE, Shards, ring_attend
+from models.plain.shards import WHOLE, Shards, around
 from models.plain.weights import Weights, check_weights, random_weights
 
 LayerWeights: TypeAlias = dict[str, jax.Array]
@@ -135,15 +134,14 @@ def attend_of(
     """
     if pattern is None and shards.sequence is None:
         return functools.partial(attend, positions=positions)
-    variants = (CAUSAL,) if pattern is None else pattern.causal
-    if shards.sequence is not None:
-        around = functools.partial(ring_attend, shards.sequence, variants, kind)
-        return functools.partial(around, positions=positions)
-
-    def at_once(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return finished(attend_block_as(variants, kind, q, k, v, positions))
-
-    return at_once
+    others = None if shards.sequence is None else around(shards.sequence)
+    cases = [
+        functools.partial(attend_as, variant, positions=positions, around=others)
+        for variant in ((CAUSAL,) if pattern is None else pattern.causal)
+    ]
+    if len(cases) == 1:
+        return cases[0]
+    return functools.partial(jax.lax.switch, kind, cases)
 
 
 def kinds_of(config: ModelConfig, pattern: Pattern | None) -> jax.Array:

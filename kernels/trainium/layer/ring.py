@@ -12,7 +12,7 @@ where: three query heads on two cores are two places a core, of which the last i
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,16 @@ from emu.trainium.spaces import Hbm
 from kernels.attention.reading import Reading
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import causal, full
+from kernels.refusal import refuse
 from kernels.tokens.placement import Placement, place
 from kernels.trainium.context.attend import RankOperands
+from kernels.trainium.context.finishing import (
+    Finishing,
+    FinishPlan,
+    Span,
+    shared_shapes,
+    shared_tables,
+)
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.scoring import (
@@ -43,17 +51,19 @@ Attend: TypeAlias = Callable[[Hbm, Hbm, Hbm], Hbm]
 """A layer's attention: q, k and v as `qkv` gives them to HBM `[heads, token tiles, head_dim,
 rows]`."""
 
-Given: TypeAlias = tuple[RingWork, jax.Array, Sequence[jax.Array]]
-"""What a program is given for a layer's attention: known integers, masks, a score's tables."""
+Given: TypeAlias = tuple[RingWork, jax.Array, Sequence[jax.Array], Sequence[jax.Array]]
+"""What a program is given for a layer's attention: known integers, masks, a score's tables, and
+those of a last step."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerScores:
-    """What a layer does to its scores before their softmax.
+    """What a layer does to its scores before their softmax, and to its sums after it.
 
     Attributes:
       masks: which pairs are attended: one mask, or one for each place of a query head.
       score: what becomes of a scaled score; None: nothing.
+      finish: what is made of a softmax's sums; None: its output.
       scale: of the scores; None: 1 / sqrt(head_dim).
       heads: int `[places]`, which head of the model stands in each place of all cores; negative
         where there is none.
@@ -61,6 +71,7 @@ class LayerScores:
 
     masks: Masks = (causal,)
     score: ScorePlan | None = None
+    finish: FinishPlan | None = None
     scale: float | None = None
     heads: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, int))
 
@@ -83,13 +94,41 @@ class LayerScores:
         if len(by_head) > 1:
             by_head = tuple(by_head[head] for head in _or_first(heads))
         plan = None if reading.score is None else ScorePlan.of(reading.score)
-        return cls(by_head, plan, scale, heads)
+        return cls(by_head, plan, _finish_of(reading), scale, heads)
 
     @property
     def heads_differ(self) -> bool:
         """Whether it matters which head a head is."""
         by_score = self.score is not None and self.score.by_head
-        return len(self.masks) > 1 or by_score
+        by_finish = self.finish is not None and self.finish.by_head
+        return len(self.masks) > 1 or by_score or by_finish
+
+
+def _finish_of(reading: Reading) -> FinishPlan | None:
+    """A variant's last step, where it is another than softmax's.
+
+    Raises:
+      LimitExceeded: another monoid than a softmax with a last step of its own, or one by query.
+    """
+    fold = reading.fold
+    if fold is None or (fold.is_softmax and fold.divides_by_sum):
+        return None
+    if not fold.is_softmax:
+        refuse(
+            f"{reading.name}: weights and sums of a layer must be softmax's on Trainium, this "
+            "monoid has others; only its finish may be another"
+        )
+    plan = FinishPlan.of(fold)
+    if plan.own:
+        refuse(
+            f"{reading.name}: finish depends on q, must be of the state, b, h and d in a layer"
+        )
+    return plan
+
+
+def _by_head(plan: FinishPlan) -> list[bool]:
+    """Whether each of its tables is by head."""
+    return [leaf.by_head or leaf.home == "head" for leaf in plan.shared]
 
 
 def _or_first(heads: np.ndarray) -> np.ndarray:
@@ -126,6 +165,7 @@ class LayerRing:
         work: RingWork,
         patterns: Hbm,
         tables: Sequence[Hbm] = (),
+        of_finish: Sequence[Hbm] = (),
         first_head: KnownInt = 0,
     ) -> Attend:
         """A layer's attention in the kernel of one core.
@@ -134,6 +174,7 @@ class LayerRing:
           work: known integers of this chip.
           patterns: masks of partial tiles, see `RankOperands`.
           tables: of the score function.
+          of_finish: tables of the last step.
           first_head: known, which of all places is this core's first; asked where heads differ.
         """
         sizes = self.sides.tiling
@@ -144,8 +185,14 @@ class LayerRing:
                 self.scores.score, tables, located.steps, sizes.factor, first_head
             )
 
+        finishing = None
+        if self.scores.finish is not None:
+            finishing = Finishing(self.scores.finish, of_finish, (), first_head)
+
         def attend(q: Hbm, k: Hbm, v: Hbm) -> Hbm:
-            operands = RankOperands((q,), ((k,), v), patterns, scoring, first_head)
+            operands = RankOperands(
+                (q,), ((k,), v), patterns, scoring, first_head, finishing
+            )
             return ring_attention(operands, work, sizes, self.ring, transposed=True)
 
         return attend
@@ -153,43 +200,57 @@ class LayerRing:
     # --- what a program is given ---
 
     def given(self) -> Given:
-        """Known integers of every chip, masks, and the score function's tables."""
-        plan = self.scores.score
-        made = [] if plan is None else tables(plan, self._grid(with_pairs=True))
-        by_place = self._by_place(made)
-        return (
-            self.known(with_masks=True),
-            jnp.asarray(self.hops.predicates()),
-            by_place,
-        )
+        """Known integers of every chip, masks, and the tables of score and last step."""
+        of_score, of_finish = [], []
+        plan, finish = self.scores.score, self.scores.finish
+        if plan is not None:
+            made = tables(plan, self._grid(with_pairs=True))
+            of_score = self._by_place(made, [leaf.by_head for leaf in plan.leaves])
+        if finish is not None:
+            made = shared_tables(finish, self._span)
+            of_finish = self._by_place(made, _by_head(finish))
+        patterns = jnp.asarray(self.hops.predicates())
+        return self.known(with_masks=True), patterns, of_score, of_finish
 
     def abstract(self) -> Given:
         """The same for the clock, which does not look which mask or pair a tile has."""
-        tiling, plan = self.sides.tiling, self.scores.score
-        patterns = jax.ShapeDtypeStruct((1, tiling.rows, tiling.columns), jnp.uint8)
-        shapes = []
+        tiling = self.sides.tiling
+        of_score, of_finish = [], []
+        plan, finish = self.scores.score, self.scores.finish
         if plan is not None:
             made = table_shapes(plan, self._grid(with_pairs=False))
-            for leaf, table in zip(plan.leaves, made, strict=True):
-                count = self.scores.heads.size if leaf.by_head else 1
-                shape = (count, *table.shape[1:])
-                shapes.append(jax.ShapeDtypeStruct(shape, table.dtype))
-        return self.known(with_masks=False), patterns, shapes  # type: ignore[return-value]
+            of_score = self._by_place(made, [leaf.by_head for leaf in plan.leaves])
+        if finish is not None:
+            made = shared_shapes(finish, self._span)
+            of_finish = self._by_place(made, _by_head(finish))
+        patterns: Any = jax.ShapeDtypeStruct(
+            (1, tiling.rows, tiling.columns), jnp.uint8
+        )
+        return self.known(with_masks=False), patterns, of_score, of_finish
 
     def known(self, *, with_masks: bool) -> RingWork:
         """The known integers of every chip; see `Hops.known`."""
         return self.hops.known(with_masks=with_masks, lead=(self.where.ranks,))
 
-    def _by_place(self, made: Sequence[jax.Array]) -> list[jax.Array]:
-        """Tables by head of the model as tables by place."""
-        if self.scores.score is None:
-            return []
+    def _by_place(self, made: Sequence[Any], by_head: Sequence[bool]) -> list[Any]:
+        """Tables by head of the model, or their shapes, as tables by place."""
         places = _or_first(self.scores.heads)
-        leaves = self.scores.score.leaves
-        return [
-            jnp.take(table, places, axis=0) if leaf.by_head else table
-            for leaf, table in zip(leaves, made, strict=True)
-        ]
+
+        def placed(table: Any) -> Any:
+            if isinstance(table, jax.ShapeDtypeStruct):
+                shape = (places.size, *table.shape[1:])
+                return jax.ShapeDtypeStruct(shape, table.dtype)
+            return jnp.take(table, places, axis=0)
+
+        pairs = zip(made, by_head, strict=True)
+        return [placed(table) if differs else table for table, differs in pairs]
+
+    @property
+    def _span(self) -> Span:
+        """What the tables of a last step are made for."""
+        heads = int(self.scores.heads.max()) + 1
+        queries, features = self.sides.q.tokens, self.sides.tiling.value_dim
+        return Span(batch=1, heads=heads, first=0, queries=queries, features=features)
 
     def _grid(self, *, with_pairs: bool) -> Grid:
         located = self.sides.located

@@ -32,6 +32,16 @@ def by_head(s, b, h, q, k):
     return jnp.where(near, 3 * jnp.tanh(s / 3) - 0.1 * (h + 1) * (q - k), -jnp.inf)
 
 
+# Nothing of a softmax: squares of what of the scores is positive, with nothing to divide by.
+SQUARES = attention.monoid(
+    partial=lambda s, v, b, h, q, k: (jnp.maximum(s, 0) ** 2 * v,),
+    merge=lambda one, other: (one[0] + other[0],),
+    finish=lambda state, b, h, q, d: state[0],
+    mask=masks.window(7),
+    name="squares",
+)
+
+
 def narrow(rows: int):
     """A wafer on which a region is as many rows high, so that a PE has several slots."""
     size = Quantity(rows, "published", "a lower wafer, for the test")
@@ -39,6 +49,9 @@ def narrow(rows: int):
 
 
 WINDOW = variants.sliding_window(5)
+SINKS = np.linspace(-1, 2, 4).astype(np.float32)
+SINK = variants.learned_sink(SINKS)
+SINK_AND_WINDOW = variants.learned_sink(SINKS, masks.window(5))
 # Before its first token of a document a query attends to nothing but itself.
 DOCUMENTS = attention(masks.documents([4, 9, 7]))
 CASES = {
@@ -49,9 +62,12 @@ CASES = {
     "sinks": (variants.sinks_window(2, 4), 3),
     "documents": (DOCUMENTS, 4),
     # A view of one layer, gaps in another, all slots in the third; the cache is theirs in common.
+    # As gpt-oss: a learned sink of each head, of a window and of all in turn.
+    "learned_sinks": ([SINK_AND_WINDOW, SINK], 3),
+    "squares": (SQUARES, 3),
     "pattern": ([WINDOW, by_head, variants.full()], 3),
 }
-SLOW = ("alibi", "dilated", "sinks")
+SLOW = ("alibi", "dilated", "sinks", "squares", "soft_cap")
 
 
 def decoder(name: str) -> Decoder:
@@ -121,6 +137,16 @@ def test_arithmetic_on_scores_takes_time_and_tables_take_bytes() -> None:
     assert "tables" not in plain.plan.layer_bytes
     # Each PE holds the positions of its slots, and a slope for each of its query heads.
     assert slopes.plan.layer_bytes["tables"] >= 4 * (slopes.plan.layer.slots + 2)
+
+
+def test_a_last_step_by_position_is_refused() -> None:
+    gated = attention.monoid(
+        finish=lambda state, b, h, q, d: state.output / state.total * (q + 1),
+        mask=masks.causal,
+        name="by_position",
+    )
+    with pytest.raises(CannotLower, match="finish of by_position: depends on q"):
+        Decoder(MODEL, WEIGHTS, 16, attention=gated)
 
 
 def test_what_a_pe_has_not_is_refused_with_its_line() -> None:

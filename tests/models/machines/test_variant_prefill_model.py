@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.errors import LimitExceeded
 from emu.trainium.datasheets import TRN3, with_cores
 from kernels import attention, masks, variants
 from models.machines.prefill import Prefill, useful_flops
@@ -27,12 +28,17 @@ def by_head(s, b, h, q, k):
 
 
 WINDOW = variants.sliding_window(5)
+SINKS = np.linspace(-1, 2, 6).astype(np.float32)
+SINK = variants.learned_sink(SINKS)
+SINK_AND_WINDOW = variants.learned_sink(SINKS, masks.window(5))
 # What is asked, of which model, for how many tokens, on how many chips and cores, and how placed.
 CASES = {
     "window": (WINDOW, MODEL, 37, 3, 1, "contiguous"),
     "alibi": (variants.alibi(4), MODEL, 37, 1, 2, "contiguous"),
     "soft_cap": (variants.soft_cap(1.0), MODEL, 37, 3, 1, "tile-cyclic"),
     "pattern": ([WINDOW, by_head], MODEL, 41, 3, 2, "zigzag"),
+    # As gpt-oss: a learned sink of each head, of a window and of all in turn.
+    "sinks": ([SINK_AND_WINDOW, SINK], PADDED, 21, 2, 4, "contiguous"),
     "padded": ([by_head, variants.full()], PADDED, 21, 2, 4, "auto"),
 }
 SLOW = ("window", "alibi", "soft_cap", "padded")
@@ -91,6 +97,27 @@ def test_jumping_is_stepping_and_work_covers_the_useful(name):
     assert reading.layer_done_s == stepped.layer_done_s
     issued = reading.clock.tally.by("flops")["trn.nc_matmul"]
     assert issued >= prefill.useful_flops
+
+
+def test_another_monoid_than_a_softmax_is_refused_by_name():
+    squares = attention.monoid(
+        partial=lambda s, v, b, h, q, k: (jnp.maximum(s, 0) ** 2 * v,),
+        merge=lambda one, other: (one[0] + other[0],),
+        finish=lambda state, b, h, q, d: state[0],
+        mask=masks.causal,
+        name="squares",
+    )
+    with pytest.raises(
+        LimitExceeded, match="squares: weights and sums of a layer must"
+    ):
+        Prefill(
+            MODEL,
+            structs_of(MODEL),
+            tokens=8,
+            chips=1,
+            dtype=jnp.float32,
+            attention=squares,
+        )
 
 
 def test_a_causal_variant_takes_the_time_of_none():

@@ -22,7 +22,7 @@ def logits(
         weights: canonical.
         tokens: `[batch, seq]`.
         changed: for each layer, what becomes of its scaled scores `[batch, heads, seq, seq]`, -inf
-            where a pair is not attended.
+            where a pair is not attended; further keys have values of 0.
     """
     weights = {key: value for key, value in weights.items()}
     seq = tokens.shape[1]
@@ -57,6 +57,8 @@ def logits(
         k, v = (np.repeat(each, group, axis=2) for each in (k, v))
         scores = np.einsum("bshd,bthd->bhst", q, k) / np.sqrt(config.head_dim)
         scores = changed[layer](scores)
+        further = scores.shape[-1] - seq
+        v = np.pad(v, [(0, 0), (0, further), (0, 0), (0, 0)])
         greatest = scores.max(-1, keepdims=True)
         weight = np.exp(scores - np.where(np.isinf(greatest), 0, greatest))
         total = weight.sum(-1, keepdims=True)

@@ -53,6 +53,13 @@ def alibi_written_out(s: np.ndarray) -> np.ndarray:
     return np.where(CAUSAL, s - slopes * (Q - K), -np.inf)
 
 
+def sink_written_out(s: np.ndarray) -> np.ndarray:
+    """A key more, of each head's own score."""
+    sinks = np.broadcast_to(SINKS[:, None, None], (*s.shape[:3], 1))
+    return np.concatenate([np.where(CAUSAL & (Q - K < 4), s, -np.inf), sinks], -1)
+
+
+SINKS = np.linspace(-1, 2, 4).astype(np.float32)
 WRITTEN_OUT = {
     "window": (
         variants.sliding_window(4),
@@ -64,12 +71,17 @@ WRITTEN_OUT = {
         lambda s: np.where(CAUSAL, 2 * np.tanh(s / 2), -np.inf),
     ),
     "mine": (mine, mine_written_out),
+    "sink": (
+        variants.learned_sink(SINKS, masks.window(4)),
+        sink_written_out,
+    ),
     "full": (variants.full(), lambda s: np.where(CAUSAL, s, -np.inf)),
     "prefix": (variants.prefix_lm(6), lambda s: np.where(CAUSAL, s, -np.inf)),
 }
 PATTERNS = {
     **{name: (name,) for name in WRITTEN_OUT},
     "two": ("window", "full"),
+    "gpt_oss": ("sink", "full"),
     "three": ("window", "window", "mine"),
 }
 
@@ -94,7 +106,7 @@ def test_logits_are_those_of_scores_written_out(name: str) -> None:
     np.testing.assert_allclose(model(tokens()), wanted, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["mine", "three"])
+@pytest.mark.parametrize("name", ["gpt_oss", "three"])
 def test_with_a_cache_they_are_the_same(name: str) -> None:
     """A prompt, then token by token, with slots that are not filled."""
     model = from_weights(SMALL, random_weights(SMALL, 1), asked(PATTERNS[name]))

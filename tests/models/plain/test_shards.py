@@ -33,6 +33,7 @@ def mine(s, b, h, q, k):
     return 5 * jnp.tanh(s / 5) - 0.05 * (h + 1) * (b + 1) * (q - k)
 
 
+SINKS = np.linspace(-1, 2, 4).astype(np.float32)
 WINDOW = variants.sliding_window(3)
 SEQUENCE = {"sequence": 4}, Shards(sequence="sequence")
 BOTH = {"batch": 2, "sequence": 3}, Shards("sequence", "batch")
@@ -106,7 +107,8 @@ def test_a_flax_model_runs_within_shard_map() -> None:
     model = Transformer(
         SMALL,
         weights=random_weights(SMALL, 4),
-        attention=[variants.sliding_window(3), variants.full()],
+        # A monoid's states are merged from device to device by its own functions.
+        attention=[variants.learned_sink(SINKS, masks.window(3)), variants.full()],
     )
 
     @jax.jit
