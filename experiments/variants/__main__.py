@@ -1,6 +1,8 @@
 """The command line of `experiments.variants`."""
 
 import argparse
+import functools
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -9,8 +11,8 @@ from experiments.shared import cli
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 from experiments.variants import table
-from experiments.variants.measure import Row, check, measure
-from experiments.variants.request import BASE, asked
+from experiments.variants.measure import Row, check, measure, tiles_of
+from experiments.variants.request import BASE, Asked, asked
 from kernels.variants import Sizes
 
 WIDTH = 160  # of a table that no terminal cuts
@@ -19,6 +21,8 @@ USAGE = """
   trn-wse variants --only alibi --only causal   some of it
   trn-wse variants --file mine.py:gated         a function of your own: score(s, b, h, q, k), or a
                                                 mask(b, h, q, k), beside full attention
+  trn-wse variants --only tree --out DIR        also a picture of its live tiles, over the sequence
+                                                and over chips
 """
 
 
@@ -109,6 +113,22 @@ def main(args: argparse.Namespace, output: Output) -> None:
         from experiments.variants.picture import draw
 
         output.file("variants.png", lambda path: draw(rows, base, title, path))
+        if args.only or args.file:
+            _tiles(asked(args.only, args.file), sizes, args.chips, output)
+
+
+def _tiles(wanted: Sequence[Asked], sizes: Sizes, chips: int, output: Output) -> None:
+    """A picture of the live tiles of each variant that was named."""
+    from experiments.variants.tiles_picture import draw_tiles
+
+    for one in wanted:
+        tiles = tiles_of(one, sizes, chips=chips)
+        if tiles is None:
+            what = "its operands are not queries, keys and values"
+            output.console(WIDTH).print(f"{one.name}: no picture of tiles, as {what}")
+        else:
+            write = functools.partial(draw_tiles, one.name, tiles)
+            output.file(f"{one.name}_tiles.png", write)
 
 
 def _cores(heads: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.variants.request import Asked
 from kernels.attention.clock import VariantTime
+from kernels.attention.live_tiles import LiveTiles, live_tiles
 from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
 from kernels.trainium.context.scoring import ScorePlan
@@ -82,6 +83,15 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool)
     return Row(asked.name, errors, clock)
 
 
+def tiles_of(asked: Asked, sizes: Sizes, *, chips: int) -> LiveTiles | None:
+    """Which tiles are live; None of a variant whose operands are not queries, keys and values."""
+    with asked.errors_in_one_line():
+        variant, own = asked.of(sizes)
+        if not isinstance(variant, Variant):
+            return None
+        return live_tiles(variant.reading, chips=chips, **dataclasses.asdict(own))
+
+
 def _errors(variant: AttentionVariant, sizes: Sizes) -> Errors:
     """Of a prefill, and of the decode of the token behind its keys."""
     drawn = draw(variant, *sizes.shapes)
@@ -97,4 +107,4 @@ def _apart(given: Array, wanted: Array) -> float:
     return float(np.abs(np.asarray(given, np.float64) - np.asarray(wanted)).max())
 
 
-__all__ = ["Errors", "Row", "check", "measure"]
+__all__ = ["Errors", "Row", "check", "measure", "tiles_of"]

@@ -63,6 +63,9 @@ def test_functions_of_ones_own_stand_beside_the_catalogue(
     assert float(by_name["full"]["over_full"]) == 1
     assert json.loads((out / "variants.json").read_text())["variants"]
     assert (out / "variants.png").stat().st_size > 10_000
+    for name in ("gated", "near", "causal"):
+        assert (out / f"{name}_tiles.png").stat().st_size > 10_000
+    assert not (out / "full_tiles.png").exists()
     assert "gated" in capsys.readouterr().out
 
 
