@@ -117,6 +117,9 @@ def _occupy(state: ClockState, issued: Issue, timing: Timing) -> None:
             other.free = other.free + select(active, ticks, 0)
     end = later(timing.done, freed)
     state.end = later(state.end, select(active, end, 0))
+    if state.setup.core is not None:
+        # The latest that anything can wait for because of it.
+        state.note(int(np.max(later(end, timing.begin + interval) + price.handover)))
 
 
 def _count(state: ClockState, issued: Issue) -> None:

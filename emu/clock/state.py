@@ -30,7 +30,7 @@ from emu.clock.resources import (
     Row,
 )
 from emu.clock.tally import Cores, Tally
-from emu.clock.ticks import Active, Flags, Ticks
+from emu.clock.ticks import Active, Flags, Ticks, is_late
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
@@ -136,6 +136,8 @@ class ClockState:
       stepped: instructions walked.
       unjumped: loops that had to be stepped to their end.
       writes: how many writes there were: versions of buffers are numbers of writes.
+      latest, latest_late: of one core, the latest time that came out of an instruction so far; and
+        of those that follow from a late arrival (`emu.loops.late`). 0 where there is none.
       kept_table: see `table`.
     """
 
@@ -156,6 +158,8 @@ class ClockState:
     stepped: int = 0
     unjumped: list[str] = dataclasses.field(default_factory=list[str])
     writes: int = 0
+    latest: int = 0
+    latest_late: int = 0
     kept_table: "ClockTable | None" = None
 
     # --- buffers and values ---
@@ -168,6 +172,13 @@ class ClockState:
         # No number is given twice, so two equal versions are one write.
         self.writes += 1
         return self.writes
+
+    def note(self, time: int) -> None:
+        """Keeps a time that came out of an instruction, on one core, if it is the latest."""
+        if is_late(time):
+            self.latest_late = max(self.latest_late, time)
+        else:
+            self.latest = max(self.latest, time)
 
     def port(self, key: PortKey) -> Port:
         """The port of a memory space's bank, or of the whole memory."""

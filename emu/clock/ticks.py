@@ -22,6 +22,16 @@ Active: TypeAlias = np.ndarray | None
 """The cores that take part, as booleans broadcastable to the mesh; None for all."""
 
 
+LATE = 1 << 56
+"""In place of a time that is later than all else of one core: see `emu.loops.late`."""
+
+
+def is_late(time: int) -> bool:
+    """Whether a time of one core is `LATE` or follows from it."""
+    # No kernel takes 2**55 ticks, and nothing that follows from `LATE` is so much earlier.
+    return time >= LATE >> 1
+
+
 def later(first: Ticks, second: Ticks) -> Ticks:
     """The later of two times, core by core."""
     # Two clocks set by one instruction hold one array: its maximum with itself needs no new one.
@@ -91,10 +101,12 @@ def flat(times: Sequence[Ticks]) -> np.ndarray:
 __all__ = [
     "Active",
     "Flags",
+    "LATE",
     "Ticks",
     "anywhere",
     "flat",
     "folded",
+    "is_late",
     "later",
     "on_core",
     "same",

@@ -20,6 +20,7 @@ from emu.instruction import lookup
 from emu.loops import decisions, jump
 from emu.loops.entry import LoopEntry
 from emu.loops.foresight import Known
+from emu.loops.late import Arrival
 from emu.loops.marks import ALWAYS, Marks
 from emu.loops.merge import Merge
 from emu.loops.one_core import OneCore
@@ -52,6 +53,7 @@ class LoopStore:
       marks: in place of times that are past.
       uses: what a loop uses.
       outcomes: what a loop does to a core of a class.
+      left_open: classes met so far in which the time of an arrival is left open.
       numbers: of forms and sets of clocks.
       name_numbers: of names, in starting states.
       together: loops that are better read on all cores at once, by their equation's id.
@@ -62,6 +64,7 @@ class LoopStore:
         self.marks = Marks()
         self.uses: dict[UsesKey, Uses] = {}
         self.outcomes: dict[ClassKey, Outcome] = {}
+        self.left_open: set[ClassKey] = set()
         self.numbers: dict[object, int] = {}
         self.name_numbers: dict[str, int] = {}
         self.together: set[int] = set()
@@ -198,6 +201,7 @@ class Classes:
       cells: pattern of decisions to the cells that have it.
       ids: class of each cell.
       base: what its times count from.
+      late: when what each cell waits for after all else arrives; 0 where its time is not left open.
       keys, first, past: of each class its key, a cell, and that cell's clocks that are past.
       traced: the class of the traced core, which is alone in it.
       walked: cores that were read to tell what the loop uses, by class.
@@ -214,6 +218,7 @@ class Classes:
             self.cells.setdefault(pattern, []).append(cell)
         self.ids = np.full(entry.cells, -1)
         self.base = np.zeros(entry.cells, np.int64)
+        self.late = np.zeros(entry.cells, np.int64)
         self.keys: list[ClassKey] = []
         self.first: list[int] = []
         self.past: list[list[Row]] = []
@@ -235,7 +240,7 @@ class Classes:
             uses, walked = self._uses(pattern, first)
             start = StartingStates(self.entry, uses, np.array(cells))
             self.base[cells] = start.base
-            self._number(pattern, cells, start)
+            self._number(pattern, cells, start, first_time=walked is not None)
             # That walk may serve as its class' outcome as well, but for the traced core, which has
             # to be walked with its events.
             if walked is not None and uses.engines and first != self.traced_cell:
@@ -246,25 +251,74 @@ class Classes:
         self.ids[takes_no_part] = len(self.keys)
         return len(self.keys) <= limit
 
-    def _number(self, pattern: int, cells: list[int], start: StartingStates) -> None:
+    def _number(
+        self,
+        pattern: int,
+        cells: list[int],
+        start: StartingStates,
+        *,
+        first_time: bool,
+    ) -> None:
         """Gives cells that decide alike the numbers of their classes."""
         loop = id(self.entry.eqn)
         rows = self.store.number(tuple(start.resource_rows))
         lead = self.state.prices.lead
         numbers: dict[bytes, int] = {}
         states = start.states(self.store.name_numbers)
+        late_states: list[bytes] = []
+        if self.state.setup.jump and any(start.arrivals):
+            late_states = start.late_states(self.store.name_numbers)
         for index, cell in enumerate(cells):
             is_traced = cell == self.traced_cell
             state = TRACED if is_traced else states[index]
+            key: ClassKey = loop, pattern, self.form, rows, lead, state
+            arrival = start.arrivals[index] if late_states else None
+            # A core that was walked as it is needs no other reading, nor what was met just so.
+            is_new = state not in numbers and key not in self.known
+            walked = first_time and not index
+            if arrival is not None and is_new and not is_traced and not walked:
+                left_open: ClassKey = *key[:-1], late_states[index]
+                # It pays from the third time on: for the first nobody knows that there is another.
+                met_before = left_open in self.store.left_open
+                self.store.left_open.add(left_open)
+                if met_before and self._holds(left_open, cell, start, index, arrival):
+                    key, state = left_open, late_states[index]
+                    self.late[cell] = arrival.time
             if state not in numbers:
                 numbers[state] = len(self.keys)
-                self.keys.append((loop, pattern, self.form, rows, lead, state))
+                self.keys.append(key)
                 self.first.append(cell)
                 # A recorded lifetime ends when its buffer is idle: no clock is marked there.
                 past = [] if is_traced else start.past_rows(index)
                 self.past.append(past)
             self.ids[cell] = numbers[state]
         self.traced = numbers.get(TRACED, self.traced)
+
+    def _holds(
+        self,
+        key: ClassKey,
+        cell: int,
+        start: StartingStates,
+        index: int,
+        arrival: Arrival,
+    ) -> bool:
+        """Whether what the loop does to a core holds whenever an arrival is, and for this one.
+
+        Args:
+          key: of the core's class, the time of the arrival left open.
+          cell, index: of the core, in all and in `start`.
+          start: the states of it and others.
+          arrival: what it waits for.
+        """
+        outcome = self.known.get(key)
+        if outcome is None:
+            core = OneCore(self.entry, cell, start.past_rows(index), arrival=arrival)
+            outcome = self._taken_off(core, core.walk(), int(start.base[index]))
+            self.known[key] = outcome
+        settled = arrival.before
+        if outcome.latest is not None:
+            settled = max(settled, int(start.base[index]) + outcome.latest)
+        return arrival.time > settled + start.settling
 
     @functools.cached_property
     def traced_cell(self) -> int | None:
@@ -333,8 +387,10 @@ class Classes:
     def _read(self, number: int, traced: bool = False) -> Outcome:
         cell = self.first[number]
         core = OneCore(self.entry, cell, self.past[number], traced)
-        outputs = core.walk()
-        base = int(self.base[cell])
+        return self._taken_off(core, core.walk(), int(self.base[cell]))
+
+    def _taken_off(self, core: OneCore, outputs: list[Value], base: int) -> Outcome:
+        """The outcome on a core that was walked with marks."""
         reader = OutcomeReader(core, base, [], ALWAYS)
         self.read.append(reader)
         return reader.outcome(outputs)
@@ -349,7 +405,7 @@ class Classes:
             if state.trace is not None and alone.trace is not None:
                 state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
-        merge = Merge(self.entry, outcomes, self.ids, self.base, self.traced)
+        merge = Merge(self.entry, outcomes, self.ids, self.base, self.late, self.traced)
         merge.clocks()
         merge.counts()
         merge.buffers()

@@ -13,7 +13,7 @@ from emu.clock.names import CauseName
 from emu.clock.reading import Event
 from emu.clock.resources import Buffer, Row
 from emu.clock.state import ClockState, Lifetime, Walk
-from emu.clock.ticks import Active, Flags, Ticks, later, on_core, same
+from emu.clock.ticks import Active, Flags, Ticks, is_late, later, on_core, same
 from emu.clock.tiles import Value
 from emu.errors import LimitExceeded
 from emu.loops import decisions, periodic
@@ -303,6 +303,8 @@ class Loop:
         for row, resource, clock in state.table():
             setattr(resource, clock.time, moved[row])
         state.end = moved[END]
+        if state.setup.core is not None:
+            self.move_latest(now, steps, times)
         for number, slices in enumerate(self.steps):
             self.ready[number] = moved["stack", number]
             if slices:
@@ -314,6 +316,21 @@ class Loop:
         self.move_buffers(was, now, moved, times, end)
         self.done = end
         self.history = []
+
+    def move_latest(self, now: Snapshot, steps: dict[Row, Ticks], times: int) -> None:
+        """Moves the latest times of one core on, by as much as any clock of their kind moves."""
+        state = self.state
+        soon = late = 0
+        for row, clock in zip(now.rows, now.clocks, strict=True):
+            step = int(np.max(steps[row]))
+            if is_late(int(np.max(clock))):
+                late = max(late, step)
+            else:
+                soon = max(soon, step)
+        if state.latest:
+            state.latest += times * soon
+        if state.latest_late:
+            state.latest_late += times * late
 
     def move_buffers(
         self,

@@ -20,7 +20,7 @@ from emu.clock.ticks import Ticks, later
 from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
 from emu.loops.marks import KEEP, PAST
-from emu.loops.outcome import BufferAfter, FromOutside, InRing, Output
+from emu.loops.outcome import BufferAfter, FromOutside, InRing, Outcome, Output
 from emu.loops.per_class import PerClass
 from emu.tracing import jaxpr as jx
 
@@ -117,6 +117,8 @@ class Merge(PerClass):
             each = [table.get(key, 0) for table in spent]
             before = state.spent.get(key, 0)
             state.spent[key] = before + self.of_cells(each)
+            if self.any_late:
+                state.spent[key] += self._waited(key)
         cells = np.bincount(self.ids, minlength=len(outcomes))
         sums = state.tally.sums
         for number, outcome in enumerate(outcomes):
@@ -127,6 +129,22 @@ class Merge(PerClass):
         # Where nothing was issued nothing ends; KEEP becomes 0 here, which no time is earlier than.
         ends = [KEEP if outcome.end is None else outcome.end for outcome in outcomes]
         state.end = later(state.end, self.ticks(ends, 0))
+        if self.single:
+            self._latest(outcomes[0])
+
+    def _waited(self, key: tuple[str, str]) -> Ticks:
+        """Ticks from the base to the late arrival, as often as an engine waited for it."""
+        often = [outcome.spent_late.get(key, 0) for outcome in self.outcomes]
+        per_cell = self.spread(often, 0) * (self.late - self.base)
+        return self.folded(per_cell)
+
+    def _latest(self, outcome: Outcome) -> None:
+        """Takes over the latest times of a single core."""
+        for latest in (outcome.latest, outcome.latest_late):
+            if latest is not None:
+                time = self.of_one(latest, 0)
+                assert isinstance(time, int)
+                self.state.note(time)
 
     # --- buffers ---
 
@@ -171,7 +189,7 @@ class Merge(PerClass):
             self._put(buffer, [after])
             return
         if after.used:
-            buffer.idle = int(self.base[0]) + after.idle
+            buffer.idle = self.of_one(after.idle, buffer.idle)
             buffer.user = after.user
             buffer.uses += 1
         if after.written:

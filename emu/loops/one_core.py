@@ -15,6 +15,7 @@ from emu.clock.state import Setup, initial_state
 from emu.clock.tiles import Value
 from emu.loops import jump
 from emu.loops.entry import LoopEntry
+from emu.loops.late import Arrival
 
 # In place of the path of a loop around the one that is read.
 OUTSIDE: Path = ((), -1)
@@ -26,6 +27,7 @@ class OneCore:
     Attributes:
       entry, cell: the loop, and the cell whose core this is.
       traced: whether its events are recorded.
+      arrival: what it waits for after all else, if that is to be left open.
       time: every clock of the loop on this core, or its mark.
       state: the clock of this core alone.
       copies, versions: of each buffer in its place, and the version it holds.
@@ -33,10 +35,16 @@ class OneCore:
     """
 
     def __init__(
-        self, entry: LoopEntry, cell: int, past: list[Row], traced: bool = False
+        self,
+        entry: LoopEntry,
+        cell: int,
+        past: list[Row],
+        traced: bool = False,
+        arrival: Arrival | None = None,
     ):
         """Args: the loop, the cell whose core to take, and the clocks to mark."""
         self.entry = entry
+        self.arrival = arrival
         self.cell = cell
         self.traced = traced
         times: list[int] = entry.times[:, cell].tolist()
@@ -45,6 +53,10 @@ class OneCore:
             # Below every time, a mark loses every maximum, as the past clock itself would have.
             self.time[row] = entry.marks.mark(row)
         self.state = initial_state(self._setup())
+        if arrival is not None:
+            self.state.latest = arrival.before
+            for row in arrival.rows:
+                self.time[row] = arrival.in_place_of(self.time[row])
         self._take_clocks()
         self.copies: list[Buffer] = []
         for place, buffer in enumerate(entry.buffers):

@@ -13,9 +13,10 @@ from emu.clock.names import CauseName
 from emu.clock.resources import LEVELS, Buffer, Path, PortKey, Ring, Row
 from emu.clock.state import Lifetime
 from emu.clock.tally import Key
-from emu.clock.ticks import Ticks
+from emu.clock.ticks import Ticks, is_late
 from emu.clock.tiles import Value
 from emu.datasheet import Packing
+from emu.loops.late import times_late
 from emu.loops.marks import PAST
 from emu.loops.one_core import OneCore
 from emu.tracing import jaxpr as jx
@@ -116,6 +117,9 @@ class Outcome:
       outputs: carry first.
       end: when the last instruction is done, or None if there was none.
       spent, sums: ticks by engine and cause, and the tally, of one core.
+      is_late: whether times are `LATE` and on where they follow from a late arrival.
+      spent_late: how often the time from the base to that arrival is spent besides.
+      latest, latest_late: see `ClockState`; None where there is none.
     """
 
     clocks: dict[Row, int]
@@ -130,6 +134,10 @@ class Outcome:
     end: int | None
     spent: dict[Key, int]
     sums: dict[Key, int]
+    is_late: bool
+    spent_late: dict[Key, int]
+    latest: int | None
+    latest_late: int | None
 
 
 class Unclear(Exception):
@@ -150,6 +158,7 @@ class OutcomeReader:
         self.base = base
         self.before = before
         self.early = set(early)
+        self.is_late = core.arrival is not None
         self.origin = {id(copy): place for place, copy in enumerate(core.copies)}
         self.homes: dict[int, Home] = {}
         self.banks = {id(port): key for key, port in core.state.ports.items()}
@@ -160,8 +169,8 @@ class OutcomeReader:
         # A past clock came out as some other one: without a mark nobody can tell which it was.
         if time < self.before:
             raise Unclear
-        is_mark = time < PAST
-        return time if is_mark else time - self.base
+        stays = time < PAST or (self.is_late and is_late(time))
+        return time if stays else time - self.base
 
     def mark(self, row: Row) -> int:
         return self.core.entry.marks.mark(row)
@@ -181,6 +190,7 @@ class OutcomeReader:
                 rings[path] = self._ring(ring)
         buffers = self._buffers()
         results = [self._output(value) for value in outputs]
+        spent, spent_late = self._spent()
         return Outcome(
             clocks=clocks,
             labels=labels,
@@ -193,9 +203,29 @@ class OutcomeReader:
             outputs=results,
             # Without an instruction the end is still tick 0 of a state that was made for this loop.
             end=self.after_base(_plain(state.end)) if used else None,
-            spent={key: _plain(ticks) for key, ticks in state.spent.items()},
+            spent=spent,
             sums=dict(state.tally.sums),
+            is_late=self.is_late,
+            spent_late=spent_late,
+            latest=self.after_base(state.latest) if state.latest else None,
+            latest_late=self._latest_late(),
         )
+
+    def _spent(self) -> tuple[dict[Key, int], dict[Key, int]]:
+        """What was spent if the late arrival were at the base, and how often it is waited for."""
+        spent = {key: _plain(ticks) for key, ticks in self.state.spent.items()}
+        late: dict[Key, int] = {}
+        if self.is_late:
+            for key, ticks in spent.items():
+                count, rest = times_late(ticks)
+                if count:
+                    late[key] = count
+                    spent[key] = rest + count * self.base
+        return spent, late
+
+    def _latest_late(self) -> int | None:
+        late = self.state.latest_late
+        return self.after_base(late) if late else None
 
     def _clocks(self) -> tuple[dict[Row, int], dict[Row, str]]:
         """The clocks that the loop set, and their labels."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from emu.clock import names
 from emu.clock.names import CauseName
-from emu.clock.ticks import Flags, Ticks
+from emu.clock.ticks import LATE, Flags, Ticks, is_late
 from emu.loops.entry import LoopEntry
 from emu.loops.marks import KEEP, PAST
 from emu.loops.outcome import Outcome
@@ -25,6 +25,7 @@ class PerClass:
       outcomes: one per class.
       ids: class of each cell; those that take no part are in none, the number after the last.
       base: of each cell, what its class' times count from.
+      late: of each cell, when what is late arrives; 0 where nothing is.
       traced: the class that is the traced core.
       all: whether all cells take part.
       single: whether there is one cell, as in a loop inside a core that is read alone: its entries
@@ -37,6 +38,7 @@ class PerClass:
         outcomes: list[Outcome],
         ids: np.ndarray,
         base: np.ndarray,
+        late: np.ndarray,
         traced: int | None,
     ):
         self.entry = entry
@@ -44,6 +46,8 @@ class PerClass:
         self.outcomes = outcomes
         self.ids = ids
         self.base = base
+        self.late = late
+        self.any_late = any(outcome.is_late for outcome in outcomes)
         self.traced = traced
         self.all = bool((ids < len(outcomes)).all())
         self.single = entry.cells == 1 and self.all
@@ -88,13 +92,13 @@ class PerClass:
     def ticks(self, per_class: list[int], keep: Ticks) -> Ticks:
         """Times after the base, or marks, per class; `keep` where they say so or take no part."""
         if self.single:
-            return self._of_one(per_class[0], keep)
+            return self.of_one(per_class[0], keep)
         if self.all and min(per_class) > PAST:
             return self._unmarked(tuple(per_class))
         moved = self.spread(per_class, KEEP)
         # Where the entry is a mark this sum means nothing and is replaced below. It cannot
         # overflow: the least entry is -2**61 and a base is at most 2**57, both far inside 64 bits.
-        out = self.base + moved
+        out = self._placed(moved)
         marks = {time for time in per_class if time < PAST}
         if not self.all:
             marks.add(KEEP)
@@ -106,8 +110,18 @@ class PerClass:
             out = np.where(moved == mark, old, out)
         return self.folded(out)
 
-    def _of_one(self, time: int, keep: Ticks) -> Ticks:
+    def _placed(self, moved: np.ndarray) -> np.ndarray:
+        """Times after the base, or after what is late, of each cell: as times."""
+        times = self.base + moved
+        if not self.any_late:
+            return times
+        # No time of the mesh is late itself, and so none after the base is taken for one.
+        return np.where(moved >= LATE >> 1, self.late + (moved - LATE), times)
+
+    def of_one(self, time: int, keep: Ticks) -> Ticks:
         """`ticks` of a single core."""
+        if self.any_late and is_late(time):
+            return int(self.late[0]) + (time - LATE)
         if time > PAST:
             return int(self.base[0]) + time
         if time == KEEP:
@@ -119,7 +133,7 @@ class PerClass:
         """`ticks` without marks, on all cells."""
         if per_class not in self._times:
             entries = np.array(per_class)[self.ids]
-            self._times[per_class] = self.folded(self.base + entries)
+            self._times[per_class] = self.folded(self._placed(entries))
         return self._times[per_class]
 
     def many(self, per_class: np.ndarray, keep: np.ndarray) -> list[Ticks | None]:
@@ -133,7 +147,7 @@ class PerClass:
         absent = np.full((len(per_class), 1), KEEP)
         per_number = np.concatenate([per_class, absent], axis=1)
         moved = per_number[:, self.ids]
-        times = np.where(moved == KEEP, keep, self.base + moved)
+        times = np.where(moved == KEEP, keep, self._placed(moved))
         # A mark may stand for another row than the one it comes out in, whose times `keep` lacks.
         is_time = (per_class > PAST) | (per_class == KEEP)
         clear: list[bool] = is_time.all(axis=1).tolist()

@@ -8,8 +8,9 @@ import numpy as np
 
 from emu.clock.names import PerCoreNames
 from emu.clock.resources import Row
-from emu.clock.ticks import Flags, Ticks
+from emu.clock.ticks import Flags, Ticks, is_late
 from emu.loops.entry import LoopEntry
+from emu.loops.late import Arrival, settling_ticks
 from emu.loops.marks import EARLY
 
 Numbers: TypeAlias = dict[str, int]
@@ -87,12 +88,61 @@ class StartingStates:
                 rows.append(("ready", place))
         return rows
 
+    @cached_property
+    def arrivals(self) -> list[Arrival | None]:
+        """What each cell waits for after all else, if there is such a thing."""
+        none: list[Arrival | None] = [None] * len(self.cells)
+        if not self.uses.engines or not self.entry.state.setup.contended:
+            return none
+        is_ready = np.array([kind == "ready" for kind, _ in self.rows])
+        if not is_ready.any():
+            return none
+        before = self.times[~is_ready].max(axis=0)
+        later = is_ready[:, np.newaxis] & (self.times > before + self.settling)
+        found = none.copy()
+        for index in np.flatnonzero(later.any(axis=0)).tolist():
+            found[index] = self._arrival(index, int(before[index]), is_ready)
+        return found
+
+    @cached_property
+    def settling(self) -> int:
+        """By how much an arrival is later than all else."""
+        return settling_ticks(self.entry.state, self.uses.engines)
+
+    def _arrival(self, index: int, before: int, is_ready: np.ndarray) -> Arrival | None:
+        """The first of a cell's operands, by time, that is ready long after all else is."""
+        own = self.times[:, index]
+        for number in sorted(np.flatnonzero(is_ready), key=lambda row: own[row]):
+            time = int(own[number])
+            # What is late around this loop is no time that others can be before.
+            if time > before + self.settling and not is_late(before):
+                late = np.flatnonzero(is_ready & (own >= time))
+                return Arrival(time, [self.rows[row] for row in late], before)
+            before = max(before, time)
+        return None
+
+    def late_states(self, numbers: Numbers) -> list[bytes]:
+        """The states where whatever is late may come at any time: those of `arrivals`."""
+        times = self.times.copy()
+        place = {row: number for number, row in enumerate(self.rows)}
+        for index, arrival in enumerate(self.arrivals):
+            if arrival is None:
+                continue
+            for row in arrival.rows:
+                own = place[row], index
+                in_place = arrival.in_place_of(int(times[own]))
+                times[own] = in_place + self.base[index]
+        return self._states(times, numbers)
+
     def states(self, numbers: Numbers) -> list[bytes]:
         """Each cell's state.
 
         An engine that was never used books its first wait as fill.
         """
-        since_base = self.times - self.base
+        return self._states(self.times, numbers)
+
+    def _states(self, own_times: np.ndarray, numbers: Numbers) -> list[bytes]:
+        since_base = own_times - self.base
         times = np.where(self.past, EARLY, since_base)
         never_used = self.last == 0
         names = self._names(numbers)

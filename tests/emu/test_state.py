@@ -209,7 +209,7 @@ def test_what_a_loop_set_is_put_back_on_every_core():
             field, _ = row
             setattr(core.state.resource(row), field, LEVELS[field](cell))
         outcomes.append(OutcomeReader(core, int(base[cell]), [], ALWAYS).outcome([]))
-    merge = Merge(entry, outcomes, np.arange(3), base, None)
+    merge = Merge(entry, outcomes, np.arange(3), base, np.zeros(3, int), None)
     merge.clocks()
     for number, (row, time) in enumerate(state.clocks().items()):
         np.testing.assert_array_equal(time, base + number, str(row))
