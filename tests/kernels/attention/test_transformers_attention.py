@@ -30,9 +30,9 @@ def scaled(variant: Variant, of: Kept) -> Variant:
     return dataclasses.replace(variant, scale=float(of["scale"][0]))
 
 
-def dense(variant: Variant, of: Kept, v: str = "v") -> np.ndarray:
+def dense(variant: Variant, of: Kept) -> np.ndarray:
     """As the modules have it, `[batch, tokens, heads, dim]`."""
-    out, _ = scaled(variant, of).dense(of["q"], of["k"], of[v])
+    out, _ = scaled(variant, of).dense(of["q"], of["k"], of["v"])
     return np.asarray(out).swapaxes(1, 2)
 
 
@@ -102,21 +102,15 @@ def test_a_learned_sink_is_gpt_oss_s(name: str, mask: Mask) -> None:
     np.testing.assert_allclose(given, of["attended"], rtol=0, atol=EXACT)
 
 
-def test_a_difference_of_two_is_diffllama_s() -> None:
-    """Heads in pairs: the second half's attention, times lambda, is taken from the first's."""
+def test_differential_attention_is_diffllama_s() -> None:
+    """Before the norm, which is the model's. The module repeats each half's values for both maps."""
     of = kept("diffllama")
-    parts = [dense(variants.causal(), of, v) for v in ("v", "v2")]
-    both = np.concatenate(parts, axis=-1)
-    one, other = np.split(both, 2, axis=2)
-    given = one - of["lambda"] * other
-    np.testing.assert_allclose(given, of["mixed"], rtol=0, atol=EXACT)
-    # As one variant: both halves of the heads attend to the features of both values.
-    values = np.concatenate([of["v"][:, :1], of["v2"][:, :1]], axis=-1)
-    causal = scaled(variants.causal(), of)
-    variant = variants.differential(of["lambda"][0], causal)
-    mixed, _ = variant.dense(of["q"], of["k"], values)
-    mixed = np.asarray(mixed).swapaxes(1, 2)
-    np.testing.assert_allclose(mixed, of["mixed"], rtol=0, atol=EXACT)
+    half = of["v"].shape[1] // 2
+    v = np.concatenate([of[name][:, :half] for name in ("v", "v2")], axis=-1)
+    made = variants.differential(of["lambda"][0], scaled(variants.causal(), of))
+    given, _ = made.dense(of["q"], of["k"], v)
+    by_token = np.asarray(given).swapaxes(1, 2)
+    np.testing.assert_allclose(by_token, of["mixed"], rtol=0, atol=EXACT)
 
 
 def test_a_gated_output_is_qwen3_next_s() -> None:
