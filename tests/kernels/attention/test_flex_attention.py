@@ -60,6 +60,7 @@ def test_dense_is_flex_attention(name: str) -> None:
     out, sums = CASES[name].dense(q[:, :, offset:], k, v, q_offset=offset)
     wanted, of_sums = STORED[f"{name}.out"], STORED[f"{name}.lse"]
     np.testing.assert_allclose(out, wanted, rtol=0, atol=1e-12)
+    assert sums is not None
     # torch takes the logarithm of the sums by way of base two.
     np.testing.assert_allclose(sums, of_sums, rtol=0, atol=1e-12)
 

@@ -44,6 +44,7 @@ def test_a_batch_of_any_lengths_is_as_dense(queries: int, keys: int) -> None:
     reading = read("alibi", alibi)
     given = prefill(reading, q, k, v, chips=2, scale=0.3, **SIZES)
     for one, other in zip(given, dense(q, k, v, scale=0.3), strict=True):
+        assert one is not None
         np.testing.assert_allclose(one, other, atol=4e-6)
 
 
@@ -54,6 +55,7 @@ def test_a_gradient_is_that_of_dense_attention() -> None:
 
     def loss(q: Any, k: Any, v: Any) -> jax.Array:
         out, lse = prefill(reading, q, k, v, **SIZES)
+        assert lse is not None
         return jnp.sum(jnp.sin(out)) + jnp.sum(lse)
 
     def of_dense(q: Any, k: Any, v: Any) -> jax.Array:

@@ -270,7 +270,7 @@ def test_a_last_step_costs_its_instructions() -> None:
     queries, features = HEADS // KV_HEADS, VALUE_DIM // PARTS
     loop = queries * (10 + 2 + 60 + 2 + 50)
     operation = 3 * 4 + 6 + queries * features
-    # The greatest of the scores, which are scaled as they are raised, by a number that is put there.
+    # The greatest of the scores, which are scaled as they are raised, by a number put there.
     scaled = (4 + 6 + 1) + queries * 2
     own = queries * 50 + queries * (3 * 4 + 6 + features)
     added = loop + operation + scaled - own

@@ -35,6 +35,7 @@ def test_the_kernel_is_what_is_compiled(compilations):
     with_kernel = len(compilations)
     assert with_kernel == around + 1  # of the tables that it is given, none
     out, lse = ring.results(results)
+    assert lse is not None
     assert out.shape == (59, 3, 40) and lse.shape == (59, 3)
     # Of queries and of keys (values are of the same shape), and of log-sum-exps.
     assert around + len(compilations) - with_kernel <= 3
