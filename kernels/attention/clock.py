@@ -75,6 +75,7 @@ def variant_time(
     scale: float | None = None,
     dtype: str = "bfloat16",
     cache_dtype: str | None = None,
+    block: int = 0,
     chip: NeuronCoreSheet = TRN3,
     wafer: Sheet = WSE3,
     rows: int | None = None,
@@ -94,6 +95,7 @@ def variant_time(
       scale: of the scores; None: `1 / sqrt(head_dim)`.
       dtype: of queries, keys and values on both machines.
       cache_dtype: of keys and values in the wafer's cache, such as "int8"; None: `dtype`.
+      block: features of them that share a power of two, 32 in MXFP8; 0: none do.
       chip, wafer: datasheets.
       rows, parts: of the region of the wafer; None: the fastest.
       options: of the prefill: `placement`, `scheme` and others of `context_attention`.
@@ -119,6 +121,7 @@ def variant_time(
         scale=scale,
         dtype=dtype,
         cache_dtype=cache_dtype,
+        block=block,
     )
     decode = decode_time(reading, sizes, rows=rows, parts=parts, sheet=wafer)
     return VariantTime(name, prefill, decode)

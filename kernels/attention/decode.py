@@ -7,7 +7,7 @@ import numpy as np
 
 from emu import BANDS, Device, Sheet
 from emu.wse import WSE3
-from emu.wse.pe.packed import CODES
+from emu.wse.pe.packed import CODES, SCALES
 from kernels.attention.decode_spent import decode_spent
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.reading import Reading
@@ -18,14 +18,18 @@ Array = jax.Array | np.ndarray
 Cache = tuple[Array, Array]
 """Keys and values, `[batch, kv_heads, context, dim]` each."""
 
+Powers = tuple[Array, Array]
+"""Of their blocks, float8_e8m0fnu `[batch, kv_heads, context, blocks]` each."""
+
 
 def sizes_of(
     q: Array,
     cache: Cache,
     scale: float | None = None,
     position: int | None = None,
+    powers: Powers | None = None,
 ) -> DecodeSizes:
-    """The sizes of a query and a cache.
+    """The sizes of a query, a cache, and powers of two of its blocks.
 
     Raises:
       LimitExceeded: their shapes do not go together.
@@ -59,7 +63,29 @@ def sizes_of(
         scale=scale,
         dtype=dtype,
         cache_dtype=cache_dtype,
+        block=0 if powers is None else _block(powers, of_keys, of_values),
     )
+
+
+def _block(powers: Powers, *of_cache: tuple[int, ...]) -> int:
+    """Features of keys, and of values, that share a power of two."""
+    shapes = [tuple(np.shape(x)) for x in powers]
+    dtypes = [np.dtype(x.dtype).name for x in powers]
+    whole = all(
+        of_powers[:-1] == of_codes[:-1] and of_codes[-1] % of_powers[-1] == 0
+        for of_powers, of_codes in zip(shapes, of_cache, strict=True)
+    )
+    blocks = {
+        of_codes[-1] // of_powers[-1]
+        for of_powers, of_codes in zip(shapes, of_cache, strict=True)
+        if whole
+    }
+    if len(blocks) != 1 or dtypes != [SCALES] * 2:
+        refuse(
+            f"powers of keys and values must be {SCALES} [batch, kv_heads, context, blocks] of "
+            f"blocks of one length, are {dtypes} {shapes} of {list(of_cache)}"
+        )
+    return blocks.pop()
 
 
 def decode(
@@ -71,6 +97,7 @@ def decode(
     parts: int | None = None,
     scale: float | None = None,
     position: int | None = None,
+    powers: Powers | None = None,
     device: Device | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Attention of the newest query over a cache, on a region of the wafer.
@@ -86,6 +113,8 @@ def decode(
       rows, parts: height of the region and columns of a key/value head; default: the fastest.
       scale: factor of a score; default `head_dim ** -0.5`.
       position: of the query; default the cache's last one.
+      powers: of two, of blocks of the cache's features, which a number's code is multiplied by: 32
+        features have one in MXFP8. None: codes are the numbers.
       device: the wafer; default a WSE-3.
 
     Returns:
@@ -98,9 +127,9 @@ def decode(
       DoesNotFit: no region has room.
     """
     device = WSE3.at() if device is None else device
-    variant = variant_on_pe(reading, sizes_of(q, cache, scale, position))
+    variant = variant_on_pe(reading, sizes_of(q, cache, scale, position, powers))
     plan = plan_decode(variant, device=device, rows=rows, parts=parts)
-    return plan.run(q, *cache)
+    return plan.run(q, *cache, powers=powers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,6 +80,7 @@ def _map_of(
         cache_dtype=sizes.cache_dtype or sizes.dtype,
         copies=copies,
         maps=sizes.maps,
+        block=sizes.block,
     )
 
 
@@ -183,7 +184,12 @@ class DecodePlan:
     # --- values ---
 
     def run(
-        self, q: Array, k: Array, v: Array, factors: Array | None = None
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        factors: Array | None = None,
+        powers: tuple[Array, Array] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Attention of the newest query.
 
@@ -192,6 +198,8 @@ class DecodePlan:
           k: `[batch, kv_heads, context, head_dim]`; of several maps `[batch, maps, ...]`.
           v: `[batch, kv_heads, context, value_dim]`.
           factors: of several maps, `[maps, heads / maps]`.
+          powers: of keys and of values, where their blocks have some: float8_e8m0fnu
+            `[batch, kv_heads, context, blocks]`.
 
         Returns:
           `[batch, heads / maps, 1, value_dim]` and the log-sum-exp, float32 `[batch, heads, 1]`;
@@ -211,6 +219,10 @@ class DecodePlan:
             "k": np.swapaxes(keys, 2, 3).astype(held),
             "v": self._dealt(v, layout.value_dims).astype(held),
         }
+        if powers is not None:
+            of_keys, of_values = powers
+            cache["k_powers"] = self._dealt_powers(of_keys, layout.dims)
+            cache["v_powers"] = self._dealt_powers(of_values, layout.value_dims)
         arguments = (queries.astype(dtype), cache, self.tables.tiles(), *self._ranges())
         if factors is not None:
             arguments = (*arguments, self._on_columns(factors))
@@ -251,6 +263,15 @@ class DecodePlan:
         by_pe = np.repeat(by_pe, layout.copies, axis=2)
         return by_pe.reshape(layout.rows, layout.cols, layout.held_slots, dims)
 
+    def _dealt_powers(self, x: Array, dims: int) -> np.ndarray:
+        """`[batch, kv_heads, context, blocks]` as `[rows, cols, blocks of a PE, held_slots]`."""
+        layout = self.map
+        # A block that is longer than a PE's features has its power in several columns.
+        columns = max(1, layout.block // dims)
+        bits = np.repeat(np.asarray(x).view(np.uint8), columns, axis=-1)
+        dealt = self._dealt(bits, layout.blocks(dims))
+        return np.ascontiguousarray(np.swapaxes(dealt, 2, 3)).view(np.asarray(x).dtype)
+
     # --- clock and bytes ---
 
     @functools.cached_property
@@ -260,8 +281,9 @@ class DecodePlan:
         dtype = jnp.dtype(layout.dtype)
         grid = (layout.rows, layout.cols)
         q = jax.ShapeDtypeStruct((layout.cols, layout.queries, layout.dims), dtype)
+        dtypes = layout.cache_dtypes()
         cache = {
-            name: jax.ShapeDtypeStruct(grid + shape, jnp.dtype(layout.held_dtype))
+            name: jax.ShapeDtypeStruct(grid + shape, jnp.dtype(dtypes[name]))
             for name, shape in layout.cache_shapes().items()
         }
         arguments = q, cache, self.tables.structs(), *self._ranges()

@@ -41,6 +41,8 @@ class DecodeSizes:
       mixes: of each of several score maps over the same values, whether its output counts as it is;
         else it is multiplied by a factor. `heads` counts the queries of all maps, those of a
         key/value head map by map. (): there is one map, and nothing is summed.
+      block: features of a key or value that share a power of two, of a cache of such codes; 0: none
+        do.
     """
 
     batch: int = 1
@@ -55,6 +57,7 @@ class DecodeSizes:
     dtype: str = "float32"
     cache_dtype: str | None = None
     mixes: tuple[bool, ...] = ()
+    block: int = 0
 
     @property
     def query(self) -> int:
@@ -271,6 +274,9 @@ def _check_sizes(sizes: DecodeSizes) -> None:
     checks.check_dtype(sizes.dtype)
     if sizes.cache_dtype is not None:
         checks.check_cache_dtype(sizes.cache_dtype, sizes.dtype)
+    checks.check_block(
+        sizes.block, sizes.head_dim, sizes.cache_dtype or sizes.dtype, sizes.dtype
+    )
     checks.within("position", sizes.query, 0, checks.MOST)
     if sizes.heads % (sizes.kv_heads * sizes.maps):
         of_maps = f" in {sizes.maps} maps" if sizes.mixes else ""

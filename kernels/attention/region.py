@@ -16,9 +16,9 @@ from emu import Device
 from emu.errors import OutOfMemory
 from emu.wse.regions import DoesNotFit
 from kernels.attention.decode_plan import DecodePlan, map_of, own_cycles, plan_on
-from kernels.attention.on_pe import VariantOnPe
+from kernels.attention.on_pe import DecodeSizes, VariantOnPe
 from kernels.refusal import refuse
-from kernels.wse.decode.attention_map import AttentionMap
+from kernels.wse.decode.attention_map import AttentionMap, whole_blocks
 from kernels.wse.decode.estimate import attention_cycles
 
 # Heights that are tried, each a fixed ratio from the next; the estimate is flat around its least.
@@ -66,7 +66,8 @@ def regions(
     most = min(device.grid_height, sizes.context)
     heights = np.unique(np.geomspace(1, most, ROW_CHOICES).round().astype(int))
     for height in heights.tolist() if rows is None else [rows]:
-        for width in _divisors(common) if parts is None else [parts]:
+        widths = [n for n in _divisors(common) if _has_whole_blocks(sizes, n)]
+        for width in widths if parts is None else [parts]:
             # Whether a gap is skipped is estimated once for all numbers of copies.
             of_one = map_of(variant, height, width, device)
             # Maps of one head are summed where they are, so a copy would have to have all of them.
@@ -74,6 +75,12 @@ def regions(
                 layout = dataclasses.replace(of_one, copies=copies)
                 if bands(layout, device) is not None:
                     yield layout
+
+
+def _has_whole_blocks(sizes: DecodeSizes, parts: int) -> bool:
+    """Whether so many columns divide a head without cutting blocks that share a power of two."""
+    dims = (sizes.head_dim // parts, (sizes.value_dim or sizes.head_dim) // parts)
+    return not sizes.block or all(whole_blocks(n, sizes.block) for n in dims)
 
 
 def _divisors(number: int) -> list[int]:

@@ -35,6 +35,7 @@ from emu.wse.pe.laws import (
     Cycles,
     known_part,
     on_datapath,
+    precision,
     vector_cycles,
 )
 from emu.wse.spaces import Sram
@@ -136,6 +137,8 @@ _VECTOR: Mapping[str, Function] = {
     **_COMPARE,
     **_LOGIC,
 }
+_HALF = ("add", "sub", "mul", "max")
+"""Operations that 16-bit floating-point numbers have too."""
 _VECTOR_OF_ONE: Mapping[str, Function] = {
     "neg": jnp.negative,
     "abs": jnp.abs,
@@ -184,9 +187,10 @@ def _vector_cost(
     device: Device, dst: Operand, a: Operand, b: Operand, live: Operand, *, op: str
 ) -> Cost:
     n = _elements("wse.vector_live", dst, live)
-    return on_datapath(
-        VECTOR_CYCLES[op](device, n), n, moved_bytes=_moved(n, dst, a, b)
-    )
+    cycles = VECTOR_CYCLES[op](device, n)
+    if op in _HALF and precision(dst.dtype, a.dtype, b.dtype) == HALF:
+        cycles = vector_cycles(device, n, HALF)
+    return on_datapath(cycles, n, moved_bytes=_moved(n, dst, a, b))
 
 
 @instruction(
@@ -199,7 +203,7 @@ def vector_live(dst: Sram, a: Sram, b: Sram, live: KnownInt, *, op: str) -> Sram
     """`a op b` on the first `live` slots of every row.
 
     Args:
-      dst: `[rows, slots]`: float32, or int16 for a mask.
+      dst: `[rows, slots]`: float32, or int16 for a mask; float16 or bfloat16 as `a` and `b`.
       a, b: alike, or 1 in place of rows, slots or both.
       live: known number of slots in use.
       op: add, sub, mul, max or min; lt, le, gt, ge, eq or ne, which give a mask (of two infinities

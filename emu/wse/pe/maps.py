@@ -97,8 +97,6 @@ def _score_cost(
     k: Operand,
     q: Operand,
     live: Operand,
-    *,
-    first: int = 0,
 ) -> Cost:
     slots = known_part("wse.score_map", "live", live, k.shape[1])
     rows, m = q.shape
@@ -121,36 +119,26 @@ def _score_cost(
     reads_destination=True,
     adds=True,
 )
-def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt, *, first: int = 0) -> Sram:
-    """Adds `q . k` to `live` slots: a callback of length `live` per element of `q`.
+def score_map(dst: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
+    """Adds `q . k` to the first `live` slots: a callback of length `live` per element of `q`.
 
     Args:
-      dst: `[rows, slots]`; slots that are not added to keep their content.
-      k: `[m, n]`, one column a cached token, of all slots or of n from `first` on.
+      dst: `[rows, slots]`; slots beyond `live` keep their content.
+      k: `[m, slots]`, one column a cached token.
       q: `[rows, m]`, one row a query head.
-      live: known number of slots in use on this PE, among those of `k`.
-      first: slot of the first column of `k`.
+      live: known number of slots in use on this PE.
     """
-    name = "wse.score_map"
-    _check_depth(name, k.shape[0] == q.shape[-1], k, q)
-    count, slots = k.shape[1], dst.shape[1]
-    if not 0 <= first <= slots - count:
-        given.refuse(
-            f"{name}: {count} columns from slot {first} on must lie among {slots} slots"
-        )
+
+    _check_depth("wse.score_map", k.shape[0] == q.shape[-1], k, q)
 
     def term(element: KnownInt) -> Sram:
         return product(q[:, element, None], k[None, element])
 
-    part = lax.slice_in_dim(dst, first, first + count, axis=1)
-    summed = accumulate(part, q.shape[1], term)
-    is_live = jnp.arange(count)[None] < live
+    summed = accumulate(dst, q.shape[1], term)
+    is_live = jnp.arange(k.shape[1])[None] < live
     # A tile of `live` slots would have a shape that XLA does not know; all slots are worked out,
     # and those beyond are dropped.
-    kept = jnp.where(is_live, summed, part)
-    if count == slots:
-        return kept
-    return lax.dynamic_update_slice_in_dim(dst, kept, first, axis=1)
+    return jnp.where(is_live, summed, dst)
 
 
 def _value_cost(

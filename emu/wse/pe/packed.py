@@ -7,6 +7,8 @@ hold codes `a` (low) and `b` (high):
     int8            low: shift left by 8, then right by 8 with its sign; high: shift right by 8.
                     Then a conversion of 16-bit integers to floating point.
     uint8           low: and 0x00ff; high: shift right by 8; then the conversion.
+    float8_e8m0fnu  low: and 0x00ff; high: shift right by 8; then left by 7, where a bfloat16 has
+                    its exponent: a power of two, which numbers of a block share.
     float8_e4m3fn   low: shift left by 8; high: and 0xff00. That is s eeee mmm 00000000; shifted
                     right with its sign by 1 (float16) or 4 (bfloat16), all but the highest sign bit
                     cleared, it is the number times 2^-8 or 2^-120, subnormal numbers included. The
@@ -52,6 +54,9 @@ from emu.wse.spaces import Sram
 CODES = ("int8", "uint8", "float8_e4m3fn")
 """Dtypes of one byte that a PE can make wide."""
 
+SCALES = "float8_e8m0fnu"
+"""Dtype of one byte of the power of two that a block of codes shares: 127 is 1."""
+
 OF_NAN_CODE = 480.0
 """What arithmetic on bits makes of the code of NaN, 0x7f; of 0xff its negative."""
 
@@ -89,6 +94,8 @@ STEPS: Mapping[tuple[str, int], tuple[str, ...]] = {
     ("uint8", 2): (PAIRS, PAIRS, HALVES),
     ("uint8", 4): (PAIRS, PAIRS, WIDENED),
     ("float8_e4m3fn", 2): (PAIRS, PAIRS, HALVES, HALVES, HALVES),
+    (SCALES, 2): (PAIRS, PAIRS, HALVES),
+    (SCALES, 4): (PAIRS, PAIRS, ZEROS, HALVES),
     # A bfloat16 is the upper half of a float32, whose lower half is zero.
     ("float8_e4m3fn", 4): (PAIRS, PAIRS, ZEROS, HALVES, HALVES, SINGLES),
 }
@@ -125,7 +132,7 @@ def _widen_cost(
         "sram_write": sum(_MOVED_BYTES[step][1] for step in steps) * n,
     }
     cycles = widen_cycles(device, codes, dst.dtype.itemsize, words, n)
-    flops = n if codes.startswith("float") else 0
+    flops = n if codes == "float8_e4m3fn" else 0
     return on_datapath(cycles, flops, moved_bytes=moved)
 
 
@@ -135,7 +142,8 @@ def widen_live(dst: Sram, x: Sram, live: KnownInt, *, axis: int) -> Sram:
 
     Args:
       dst: `[n, m]`, float32, float16 or bfloat16; what is not live holds NaN afterwards.
-      x: `[n, m]`, int8, uint8 or float8_e4m3fn, two to a word.
+      x: `[n, m]`, int8, uint8 or float8_e4m3fn, two to a word; or float8_e8m0fnu, whose powers a
+        float16 has not, and of which the code 0 gives 0 and 255 infinity.
       live: known number of rows (`axis` 0) or columns (1) in use.
       axis: 0 or 1.
     """
@@ -146,10 +154,16 @@ def widen_live(dst: Sram, x: Sram, live: KnownInt, *, axis: int) -> Sram:
             f"{name}: shapes must be equal and of two dimensions, are {dst.shape}, {x.shape}",
             caller(),
         )
-    given.one_of(f"{name}: dtype of x", x.dtype.name, CODES)
-    floats = ("float32", "float16", "bfloat16")
+    given.one_of(f"{name}: dtype of x", x.dtype.name, (*CODES, SCALES))
+    floats = ("float32", "bfloat16")
+    if x.dtype.name != SCALES:
+        floats = (*floats, "float16")
     given.one_of(f"{name}: dtype of dst", dst.dtype.name, floats)
-    wide = x.astype(jnp.float32)
+    if x.dtype.name == SCALES:
+        bits = lax.bitcast_convert_type(x, jnp.uint8).astype(jnp.uint32) << 23
+        wide = lax.bitcast_convert_type(bits, jnp.float32)
+    else:
+        wide = x.astype(jnp.float32)
     if x.dtype == jnp.float8_e4m3fn:
         is_negative = lax.bitcast_convert_type(x, jnp.uint8) >= 128
         of_nan = jnp.where(is_negative, -OF_NAN_CODE, OF_NAN_CODE)
@@ -159,4 +173,4 @@ def widen_live(dst: Sram, x: Sram, live: KnownInt, *, axis: int) -> Sram:
     return kept.astype(dst.dtype)
 
 
-__all__ = ["CODES", "STEPS", "is_code", "widen_cycles", "widen_live"]
+__all__ = ["CODES", "SCALES", "STEPS", "is_code", "widen_cycles", "widen_live"]

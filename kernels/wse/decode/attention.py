@@ -27,7 +27,7 @@ from emu.wse import (
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, gemv, rms_norm
-from kernels.wse.decode.cached import add_values
+from kernels.wse.decode.cached import Scaled, add_values
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
 from kernels.wse.decode.mapping import LayerMap
@@ -169,15 +169,26 @@ def over_rows(out: Sram, sums: Sram | None, top: Sram | None, scale: float) -> F
     return Folded(values, tuple(totals), top, scale)
 
 
-def viewed(heads: Heads, cache: Cache, span: Span) -> tuple[Sram, Sram]:
-    """The slots of the cache from the span's first one on, `[dims, slots]` and `[slots, dims]`."""
-    if span.first is None:
-        # A cache may have slots to spare for other layers' views.
-        k = lax.slice_in_dim(cache["k"], 0, heads.slots, axis=1)
-        return k, lax.slice_in_dim(cache["v"], 0, heads.slots, axis=0)
-    k = lax.dynamic_slice_in_dim(cache["k"], span.first, heads.slots, axis=1)
-    v = lax.dynamic_slice_in_dim(cache["v"], span.first, heads.slots, axis=0)
-    return k, v
+def viewed(
+    heads: Heads, cache: Cache, span: Span
+) -> tuple[Sram | Scaled, Sram | Scaled]:
+    """The slots of the cache from the span's first one on, `[dims, slots]` and `[slots, dims]`.
+
+    A cache whose codes have powers of two holds them as `k_powers` and `v_powers`, `[blocks,
+    slots]`.
+    """
+
+    def view(name: str, axis: int) -> Sram:
+        if span.first is None:
+            # A cache may have slots to spare for other layers' views.
+            return lax.slice_in_dim(cache[name], 0, heads.slots, axis=axis)
+        first = span.first
+        return lax.dynamic_slice_in_dim(cache[name], first, heads.slots, axis=axis)
+
+    k, v = view("k", 1), view("v", 0)
+    if "k_powers" not in cache:
+        return k, v
+    return Scaled(k, view("k_powers", 1)), Scaled(v, view("v_powers", 1))
 
 
 def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:

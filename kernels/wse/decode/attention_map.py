@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import KnownInt, Shape
+from emu.wse.pe.packed import SCALES
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.mapping import FLOAT32_BYTES, share_of
@@ -80,6 +81,11 @@ class Heads(Protocol):
         ...
 
 
+def whole_blocks(dims: int, block: int) -> bool:
+    """Whether so many features are part of one block, or whole blocks."""
+    return block % dims == 0 or dims % block == 0
+
+
 @dataclasses.dataclass(frozen=True)
 class AttentionMap:
     """Attention of one token on `rows` x `batch * kv_heads * copies * parts` PEs.
@@ -100,6 +106,7 @@ class AttentionMap:
       cache_dtype: of the cache, one of `CODES` of 8 bits; "": as the queries'.
       maps: score maps over the same values. `heads` counts the queries of all of them, `kv_heads`
         the heads of values, each of which has keys of every map.
+      block: features of a key or value that share a power of two, as 8-bit codes may; 0: none do.
     """
 
     batch: int
@@ -118,6 +125,7 @@ class AttentionMap:
     cache_dtype: str = ""
     copies: int = 1
     maps: int = 1
+    block: int = 0
 
     def __post_init__(self) -> None:
         names = ("batch", "heads", "kv_heads", "head_dim", "value_dim", "context")
@@ -133,6 +141,16 @@ class AttentionMap:
                 f"parts is {self.parts}, must divide {self.head_dim} dimensions of keys and "
                 f"{self.value_dim} of values"
             )
+        dims = self.dims, self.value_dims
+        if self.block and not all(whole_blocks(n, self.block) for n in dims):
+            refuse(
+                f"{self.parts} parts have {self.dims} dimensions of keys and {self.value_dims} of "
+                f"values each, must be parts of one block of {self.block} or whole blocks"
+            )
+
+    def blocks(self, dims: int) -> int:
+        """Blocks of so many features of a PE."""
+        return max(1, dims // self.block)
 
     @property
     def groups(self) -> int:
@@ -181,10 +199,20 @@ class AttentionMap:
 
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of the cache in one PE."""
-        return {
+        shapes: dict[str, Shape] = {
             "k": (self.maps * self.dims, self.held_slots),
             "v": (self.held_slots, self.value_dims),
         }
+        if self.block:
+            shapes["k_powers"] = (self.blocks(self.dims), self.held_slots)
+            shapes["v_powers"] = (self.blocks(self.value_dims), self.held_slots)
+        return shapes
+
+    def cache_dtypes(self) -> dict[str, str]:
+        """Their dtypes."""
+        of_codes = {"k": self.held_dtype, "v": self.held_dtype}
+        of_powers = {"k_powers": SCALES, "v_powers": SCALES}
+        return {**of_codes, **(of_powers if self.block else {})}
 
     @property
     def held_dtype(self) -> str:
@@ -194,8 +222,11 @@ class AttentionMap:
     @property
     def cache_bytes(self) -> int:
         """Of the cache in one PE."""
-        elements = sum(map(math.prod, self.cache_shapes().values()))
-        return elements * jnp.dtype(self.held_dtype).itemsize
+        dtypes = self.cache_dtypes()
+        return sum(
+            math.prod(shape) * jnp.dtype(dtypes[name]).itemsize
+            for name, shape in self.cache_shapes().items()
+        )
 
     @property
     def least_bytes(self) -> int:
@@ -246,4 +277,4 @@ def spans(
     return first.astype(np.int32), live.astype(np.int32)
 
 
-__all__ = ["AttentionMap", "Heads", "Span", "spans"]
+__all__ = ["AttentionMap", "Heads", "Span", "spans", "whole_blocks"]

@@ -4,15 +4,22 @@ A cache of 8-bit codes is half as long as one of 16-bit numbers only if it is no
 whole. So it is gone through in pieces of slots, each in a tile that the next one takes again: of
 5,000 slots 16 pieces of 314, whose numbers are a sixteenth of what they would be. A piece has no
 fewer than some dozens of slots, as each begins a few vector operations.
+
+Codes may have powers of two besides, one for a block of features of a key or value, as the OCP
+Microscaling Formats (MX) 1.0 have one for 32. Of 128 features on 8 columns each PE has 16, half of
+a block, and a power for each slot; on 2 columns 64, and two. Scores of a block are multiplied by
+its powers, and so are the weights of its values.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
+from emu import old
 from emu.annotations import KnownInt
-from emu.wse import score_map, sram_tile, value_map, widen_live
+from emu.wse import fill, score_map, sram_tile, value_map, vector_live, widen_live
 from emu.wse.pe.packed import is_code
 from emu.wse.spaces import Sram
 from kernels.wse.decode.mapping import share_of
@@ -28,26 +35,76 @@ def piece_slots(slots: int) -> int:
     return min(slots, 2 * share_of(share_of(slots, pieces), 2))
 
 
-def add_scores(scores: Sram, k: Sram, q: Sram, live: KnownInt) -> Sram:
-    """Adds `q . k` to the first `live` slots, as `score_map` does.
+class Scaled(NamedTuple):
+    """Codes in blocks, and the power of two of each block.
+
+    Attributes:
+      codes: as the cache has them: keys `[dims, slots]`, values `[slots, dims]`.
+      powers: float8_e8m0fnu `[blocks, slots]`, of `dims / blocks` features each.
+    """
+
+    codes: Sram
+    powers: Sram
+
+
+def add_scores(scores: Sram, k: Sram | Scaled, q: Sram, live: KnownInt) -> Sram:
+    """Adds `q . k` to the first `live` slots, as `score_map` does; `scores` are zeros.
 
     Dimensions: `scores` `[queries, slots]`, `k` `[dims, slots]`, `q` `[queries, dims]`.
     """
+    if isinstance(k, Scaled):
+        return _add_scaled_scores(scores, k, q, live)
     if not is_code(k.dtype):
         return score_map(scores, k, q, live)
     for first, count, of_piece in _pieces(k.shape[1], live):
         piece = lax.slice_in_dim(k, first, first + count, axis=1)
         wide = sram_tile(shape=piece.shape, dtype=q.dtype.name)
         wide = widen_live(wide, piece, of_piece, axis=1)
-        scores = score_map(scores, wide, q, of_piece, first=first)
+        place = slice(first, first + count)
+        scores = score_map.at[:, place](scores, wide, q, of_piece)
     return scores
 
 
-def add_values(out: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
+def _add_scaled_scores(scores: Sram, k: Scaled, q: Sram, live: KnownInt) -> Sram:
+    blocks = k.powers.shape[0]
+    size = q.shape[1] // blocks
+    for first, count, of_piece in _pieces(k.codes.shape[1], live):
+        place = slice(first, first + count)
+        codes = lax.slice_in_dim(k.codes, first, first + count, axis=1)
+        wide = sram_tile(shape=codes.shape, dtype=q.dtype.name)
+        wide = widen_live(wide, codes, of_piece, axis=1)
+        powers = _powers(k, first, count, of_piece, "float32")
+        for block in range(blocks):
+            own = lax.slice_in_dim(wide, block * size, (block + 1) * size, axis=0)
+            own_q = lax.slice_in_dim(q, block * size, (block + 1) * size, axis=1)
+            power = lax.slice_in_dim(powers, block, block + 1, axis=0)
+            if block == 0:
+                scores = score_map.at[:, place](scores, own, own_q, of_piece)
+                scores = vector_live.at[:, place](
+                    scores, old, power, of_piece, op="mul"
+                )
+                continue
+            part = sram_tile(shape=(q.shape[0], count), dtype="float32")
+            part = score_map(fill(part, value=0.0), own, own_q, of_piece)
+            part = vector_live(part, part, power, of_piece, op="mul")
+            scores = vector_live.at[:, place](scores, old, part, of_piece, op="add")
+    return scores
+
+
+def _powers(x: Scaled, first: int, count: int, live: KnownInt, dtype: str) -> Sram:
+    """Powers of a piece of the slots, `[blocks, count]`."""
+    powers = lax.slice_in_dim(x.powers, first, first + count, axis=1)
+    tile = sram_tile(shape=powers.shape, dtype=dtype)
+    return widen_live(tile, powers, live, axis=1)
+
+
+def add_values(out: Sram, v: Sram | Scaled, p: Sram, live: KnownInt) -> Sram:
     """Adds the weighted values of the first `live` slots, as `value_map` does.
 
     Dimensions: `out` `[queries, value_dims]`, `v` `[slots, value_dims]`, `p` `[queries, slots]`.
     """
+    if isinstance(v, Scaled):
+        return _add_scaled_values(out, v, p, live)
     if not is_code(v.dtype):
         return value_map(out, v, p, live)
     for first, count, of_piece in _pieces(v.shape[0], live):
@@ -56,6 +113,26 @@ def add_values(out: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
         wide = sram_tile(shape=piece.shape, dtype=p.dtype.name)
         wide = widen_live(wide, piece, of_piece, axis=0)
         out = value_map(out, wide, weights, of_piece)
+    return out
+
+
+def _add_scaled_values(out: Sram, v: Scaled, p: Sram, live: KnownInt) -> Sram:
+    blocks = v.powers.shape[0]
+    size = out.shape[1] // blocks
+    for first, count, of_piece in _pieces(v.codes.shape[0], live):
+        codes = lax.slice_in_dim(v.codes, first, first + count, axis=0)
+        weights = lax.slice_in_dim(p, first, first + count, axis=1)
+        wide = sram_tile(shape=codes.shape, dtype=p.dtype.name)
+        wide = widen_live(wide, codes, of_piece, axis=0)
+        powers = _powers(v, first, count, of_piece, p.dtype.name)
+        for block in range(blocks):
+            place = slice(block * size, (block + 1) * size)
+            own = lax.slice_in_dim(wide, place.start, place.stop, axis=1)
+            power = lax.slice_in_dim(powers, block, block + 1, axis=0)
+            # A power of two takes no bit of a weight.
+            scaled = sram_tile(shape=weights.shape, dtype=p.dtype.name)
+            scaled = vector_live(scaled, weights, power, of_piece, op="mul")
+            out = value_map.at[:, place](out, own, scaled, of_piece)
     return out
 
 
@@ -68,4 +145,4 @@ def _pieces(slots: int, live: KnownInt) -> Iterator[tuple[int, int, KnownInt]]:
         yield first, count, of_piece
 
 
-__all__ = ["add_scores", "add_values", "piece_slots"]
+__all__ = ["Scaled", "add_scores", "add_values", "piece_slots"]

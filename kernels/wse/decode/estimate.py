@@ -5,8 +5,15 @@ scalar loops, and a fixed set-up per instruction.
 """
 
 from emu.datasheet import Device
-from emu.wse.pe.laws import call_cycles, map_cycles, move_cycles, precision
-from emu.wse.pe.packed import is_code, widen_cycles
+from emu.wse.pe.laws import (
+    SINGLE,
+    call_cycles,
+    map_cycles,
+    move_cycles,
+    precision,
+    vector_cycles,
+)
+from emu.wse.pe.packed import SCALES, is_code, widen_cycles
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
 from kernels.wse.decode.attention_map import AttentionMap
@@ -161,7 +168,26 @@ def _product_cycles(layout: AttentionMap, device: Device) -> float:
         for n, pairs in (of_keys, of_values):
             each = widen_cycles(device, layout.held_dtype, layout.itemsize, pairs, n)
             total += float(each)
+        if layout.block:
+            total += _power_cycles(layout, device, count)
     return total
+
+
+def _power_cycles(layout: AttentionMap, device: Device, count: int) -> float:
+    """Of the powers of two of a piece's blocks, and of what is multiplied by them."""
+    scores = layout.queries * count
+    of_weights = precision(layout.dtype, layout.dtype)
+    total = 0.0
+    for blocks, nbytes, kind in (
+        (layout.blocks(layout.dims), 4, SINGLE),
+        (layout.blocks(layout.value_dims), layout.itemsize, of_weights),
+    ):
+        pairs = blocks * (count // 2 + 1)
+        each = widen_cycles(device, SCALES, nbytes, pairs, blocks * count)
+        total += float(each) + blocks * float(vector_cycles(device, scores, kind))
+    # What a further block adds to the scores is added in an operation of its own.
+    further = layout.blocks(layout.dims) - 1
+    return total + further * float(vector_cycles(device, scores, SINGLE))
 
 
 def _join_cycles(layout: AttentionMap, device: Device) -> float:

@@ -16,11 +16,11 @@ from jax import lax
 from emu.annotations import KnownInt
 from emu.wse import score_map, sram_tile, vector, vector_scale
 from emu.wse.spaces import Sram
-from kernels.wse.decode.cached import add_scores
+from kernels.wse.decode.cached import Scaled, add_scores
 
 
 def add_scores_of_maps(
-    scores: Sram, k: Sram, q: Sram, live: KnownInt, maps: int
+    scores: Sram, k: Sram | Scaled, q: Sram, live: KnownInt, maps: int
 ) -> Sram:
     """Adds every map's `q . k` to the first `live` slots.
 
@@ -29,6 +29,7 @@ def add_scores_of_maps(
     """
     if maps == 1:
         return add_scores(scores, k, q, live)
+    assert not isinstance(k, Scaled)  # a cache of codes is of one map
     count, dims = q.shape[0] // maps, q.shape[1]
     for place in range(maps):
         rows = slice(place * count, (place + 1) * count)

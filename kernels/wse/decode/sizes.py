@@ -40,6 +40,21 @@ def check_cache_dtype(cache_dtype: Any, dtype: str) -> None:
         )
 
 
+def check_block(block: int, head_dim: int, cache_dtype: str, dtype: str) -> None:
+    """Raises `LimitExceeded` for powers of two that a PE's codes cannot have."""
+    if not block:
+        return
+    within("block", block, 1, head_dim)
+    if cache_dtype not in CODES or dtype == "float16":
+        refuse(
+            f"blocks of {block} share powers of two in a cache of {cache_dtype} with queries in "
+            f"{dtype}, must be codes of {', '.join(CODES)} with bfloat16 or float32, whose "
+            "exponents are as wide"
+        )
+    if head_dim % block:
+        refuse(f"block is {block}, must divide {head_dim} dimensions")
+
+
 def check_wafer(device: Any) -> None:
     """Raises `LimitExceeded` for what is no wafer under a band."""
     if isinstance(device, Sheet):
@@ -51,4 +66,11 @@ def check_wafer(device: Any) -> None:
         refuse(f"device is {told}, must be a wafer such as `WSE3.at()`")
 
 
-__all__ = ["check_cache_dtype", "check_dtype", "check_wafer", "check_whole", "within"]
+__all__ = [
+    "check_block",
+    "check_cache_dtype",
+    "check_dtype",
+    "check_wafer",
+    "check_whole",
+    "within",
+]

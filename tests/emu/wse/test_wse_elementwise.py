@@ -41,6 +41,21 @@ def test_arithmetic_with_repeated_operands(op: str, shape: tuple[int, int]) -> N
     assert clock.end_ticks == (one if op != "min" else one + 3 * (2 * 4 + 6 + N))
 
 
+def test_numbers_of_16_bits_go_at_their_pace() -> None:
+    a, b = data(0, ROWS, SLOTS, dtype="bfloat16"), data(1, 1, SLOTS, dtype="bfloat16")
+
+    def product(a: Any, b: Any, n: Any, dtype: str = "bfloat16") -> Any:
+        return wse.vector_live(tile(dtype=dtype), a, b, n, op="mul")
+
+    got = np.asarray(product(a, b, LIVE))[:, :LIVE]
+    assert got.dtype == jnp.bfloat16
+    assert (got == (np.asarray(a) * np.asarray(b))[:, :LIVE]).all()
+    assert read(product, a, b, LIVE).end_ticks == 3 * 4 + 6 + half(N)
+    # Results of 32 bits are as slow as all operands of 32 bits.
+    wide = read(lambda *x: product(*x, dtype="float32"), a, b, LIVE)
+    assert wide.end_ticks == 3 * 4 + 6 + N
+
+
 @pytest.mark.parametrize(
     ("op", "cycles"),
     [

@@ -85,6 +85,24 @@ def test_cycles(axis: int) -> None:
     assert cycles("float8_e4m3fn", "float32", axis, live) == expected
 
 
+def test_a_power_of_two_is_an_exponent() -> None:
+    x = codes("float8_e8m0fnu")
+    for dst in ("float32", "bfloat16"):
+        tile = wse.sram_tile(shape=x.shape, dtype=jnp.dtype(dst))
+        got = np.asarray(wse.widen_live(tile, x, 4, axis=0), np.float64).reshape(-1)
+        assert (got[1:255] == 2.0 ** (np.arange(1, 255) - 127)).all()
+        assert got[0] == 0 and np.isinf(got[255])
+    tile = wse.sram_tile(shape=x.shape, dtype=jnp.dtype("float16"))
+    with pytest.raises(EmulationError, match="dtype of dst is .*float16"):
+        wse.widen_live(tile, x, 4, axis=0)
+    n, words = ROWS * LIVE, ROWS * 4
+    before = 2 * 4 + 6
+    pairs = 2 * (before + half(words))
+    assert cycles("float8_e8m0fnu", "bfloat16", 1) == pairs + before + half(n)
+    zeros = 4 + 6 + -(-4 * n // 16)
+    assert cycles("float8_e8m0fnu", "float32", 1) == pairs + zeros + before + half(n)
+
+
 def test_nothing_live_costs_nothing() -> None:
     assert cycles("int8", "bfloat16", 1, 0) == 0
 
@@ -109,15 +127,3 @@ def test_refusals() -> None:
         wse.widen_live(tile, x.astype(jnp.int16), 2, axis=0)
     with pytest.raises(EmulationError, match="dtype of dst is .*int32"):
         wse.widen_live(x.astype(jnp.int32), x, 2, axis=0)
-
-
-def test_scores_of_a_piece() -> None:
-    rng = np.random.default_rng(0)
-    k, q = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 5), (2, 4)))
-    scores = jnp.ones((2, 9))
-    got = np.asarray(wse.score_map(scores, jnp.asarray(k), jnp.asarray(q), 3, first=4))
-    expected = np.ones((2, 9))
-    expected[:, 4:7] += q.astype(np.float64) @ k[:, :3]
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
-    with pytest.raises(EmulationError, match="5 columns from slot 5 on.*9 slots"):
-        wse.score_map(scores, jnp.asarray(k), jnp.asarray(q), 3, first=5)

@@ -133,7 +133,7 @@ def time_of(variant: Reading, cache_dtype: str | None, **sizes: Any) -> DecodeTi
 
 def test_codes_take_half_the_bytes_and_more_time() -> None:
     # 500 slots, 8 shares of 63 for its columns, of 16 dimensions of keys and of values in each PE.
-    sizes = {"heads": 8, "kv_heads": 8, "context": 150_000}
+    sizes: dict[str, Any] = {"heads": 8, "kv_heads": 8, "context": 150_000}
     wide = time_of(read("mine"), None, **sizes)
     for dtype in LARGEST:
         narrow = time_of(read("mine"), dtype, **sizes)
@@ -148,7 +148,7 @@ def test_codes_take_half_the_bytes_and_more_time() -> None:
 
 def test_scales_lie_once_in_the_column_that_takes_them() -> None:
     scale = np.ones((1, 8, 150_000), np.float32)
-    sizes = {"heads": 16, "kv_heads": 8, "context": 150_000}
+    sizes: dict[str, Any] = {"heads": 16, "kv_heads": 8, "context": 150_000}
     wide = time_of(read("mine"), None, **sizes)
     variant = with_scales(scale, scale)
     narrow = time_of(variant, "int8", **sizes)
@@ -171,3 +171,71 @@ def test_refuses_what_it_cannot_hold() -> None:
         )
     with pytest.raises(LimitExceeded, match="must have one dtype, have"):
         decode(read("mine"), Q, (K.astype(np.int8), V))
+
+
+# --- blocks that share a power of two ---
+
+BLOCK = 4
+
+
+def in_blocks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """FP8 codes and the power of two of each 4 features."""
+    blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
+    exponents = np.floor(np.log2(np.abs(blocks).max(-1))) - 8
+    codes = (blocks / 2.0 ** exponents[..., None]).clip(-448, 448)
+    powers = (exponents + 127).astype(np.uint8).view(jnp.dtype("float8_e8m0fnu"))
+    return codes.reshape(x.shape).astype(jnp.dtype("float8_e4m3fn")), powers
+
+
+def out_of_blocks(codes: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    exponents = powers.view(np.uint8).astype(np.float64) - 127
+    return codes.astype(np.float64) * 2 ** np.repeat(exponents, BLOCK, axis=-1)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_values_of_blocks(parts: int) -> None:
+    # On one column two blocks, on 2 one each, on 4 and 8 parts of one.
+    (k, of_keys), (v, of_values) = in_blocks(K), in_blocks(V)
+    out, _ = decode(
+        *(read("mine", None, masks.causal), Q, (k, v)),
+        rows=ROWS,
+        parts=parts,
+        powers=(of_keys, of_values),
+    )
+    expected = dense(out_of_blocks(k, of_keys), out_of_blocks(v, of_values))
+    assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
+    assert 1e-4 < np.abs(out - dense(K, V)).max() < 0.1
+
+
+def test_powers_are_bytes_and_time() -> None:
+    sizes: dict[str, Any] = {"heads": 8, "kv_heads": 8, "context": 150_000}
+    plain = time_of(read("mine"), "float8_e4m3fn", **sizes)
+    shared = time_of(read("mine"), "float8_e4m3fn", block=32, **sizes)
+    # On 8 columns half a block each of keys and of values: two powers for each of 504 slots, and
+    # those of a piece of 72 as float32.
+    added = shared.sram_bytes - plain.sram_bytes
+    assert 2 * 504 <= added <= 2 * 504 + 2 * 4 * 72
+    assert plain.cycles["nominal"] < shared.cycles["nominal"]
+    assert shared.cycles["nominal"] < 1.2 * plain.cycles["nominal"]
+
+
+def test_refuses_blocks_that_do_not_fit() -> None:
+    def of(**changed: Any) -> None:
+        sizes: dict[str, Any] = {
+            "heads": 1,
+            "kv_heads": 1,
+            "head_dim": 12,
+            "context": 9,
+        }
+        sizes.update({"block": 4, "cache_dtype": "int8", **changed})
+        plan_on(variant_on_pe(read("mine"), DecodeSizes(**sizes)), 3, 2, WSE3.at())
+
+    with pytest.raises(LimitExceeded, match="must be codes of int8"):
+        of(cache_dtype=None)
+    with pytest.raises(LimitExceeded, match="block is 5, must divide 12 dimensions"):
+        of(block=5)
+    with pytest.raises(LimitExceeded, match="2 parts have 6 .*one block of 4 or whole"):
+        of()
+    k, powers = in_blocks(K)
+    with pytest.raises(LimitExceeded, match="must be float8_e8m0fnu .*are .'uint8'"):
+        decode(read("mine"), Q, (k, k), powers=(powers.view(np.uint8), powers))
