@@ -18,7 +18,7 @@ from kernels.tokens.placement import place
 
 TILE = 128
 """Tokens of a tile that is counted: the queries and keys that the Tensor Engine takes at a time."""
-ELSEWHERE = ("chip", "wafer", "rows", "parts")
+ELSEWHERE = ("chip", "wafer", "rows", "parts", "cache_dtype", "block")
 """Options of a time that are not the mesh's."""
 
 

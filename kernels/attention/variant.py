@@ -136,7 +136,7 @@ class Variant:
         Args:
           q: `[batch, heads, 1, head_dim]`, at the cache's last position.
           cache: keys and values, `[batch, kv_heads, context, head_dim]` each.
-          options: `rows`, `parts` and `device`, as for `kernels.attention.decode.decode`.
+          options: `rows`, `parts`, `powers` and more, as for `kernels.attention.decode.decode`.
 
         Returns:
           Output and log-sum-exp, as `dense`.

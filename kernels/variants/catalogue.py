@@ -22,6 +22,7 @@ from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
 from kernels.variants.learned_sink import learned_sink
+from kernels.variants.mxfp8_cache import mxfp8_cache
 from kernels.variants.neighborhood import neighborhood
 from kernels.variants.off_by_one import off_by_one
 from kernels.variants.packed_documents import packed_documents
@@ -194,6 +195,9 @@ CATALOGUE: dict[str, Entry] = {
     "gated": Entry(_gated),
     "differential": Entry(
         lambda sizes: differential(_lambda(sizes)), _halves, own_operands=True
+    ),
+    "mxfp8_cache": Entry(
+        lambda sizes: mxfp8_cache(causal(), min(32, sizes.head_dim)), own_operands=True
     ),
     "paged": Entry(_paged, _four_sequences, own_operands=True),
 }
