@@ -122,7 +122,7 @@ def layer_program(
     from kernels.trainium.layer.layer import layer
     from kernels.trainium.layer.ring import layer_ring
     from models.machines.pack import pack_weights
-    from models.machines.prefill import layer_tiling
+    from models.machines.prompt_layout import layer_tiling
     from models.machines.tensor_parallel import divide_model
 
     config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)

@@ -20,24 +20,20 @@ from emu import Device, Known, Program, Reading
 from emu.annotations import DType, KnownInt, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from emu.trainium.spaces import Hbm
-from kernels.masks.catalogue import or_masks
-from kernels.tokens.choose import Slots, choose
-from kernels.tokens.placement import PLACEMENTS, Placement
-from kernels.trainium.context.sizes import ContextTiling
+from kernels.tokens.placement import Placement
 from kernels.trainium.layer import head
 from kernels.trainium.layer.layer import layer
 from kernels.trainium.layer.ring import (
     Given,
     LayerRing,
-    LayerScores,
-    attention_tiling,
     layer_ring,
 )
-from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
-from models.attention_pattern import Attention, Pattern, pattern_of
+from kernels.trainium.layer.tiling import LayerTiling
+from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.machines.pack import pack_weights, weight_specs
-from models.machines.tensor_parallel import Shares, divide_model
+from models.machines.prompt_layout import choose_placement, layer_tiling, scores_of
+from models.machines.tensor_parallel import divide_model
 from models.plain.rope import rope_tables
 
 CHIP, CORE = "ring", "core"  # mesh axes
@@ -354,100 +350,6 @@ class Prefill:
             return useful_flops(self.config, self.tokens)
         pairs = sum(self.rings[kind].pairs for kind in self.kinds)
         return useful_flops(self.config, self.tokens, pairs)
-
-
-def layer_tiling(
-    config: ModelConfig,
-    shares: Shares,
-    tokens: int,
-    dtype: DType,
-    placement: str = "contiguous",
-    *,
-    chip: NeuronCoreSheet,
-) -> LayerTiling:
-    """How one core cuts its share of a layer for the chip's `tokens`."""
-    ffn = shares.ffn.shape[1]
-    # Zigzag gives a chip a run of positions from each end of the prompt.
-    chunks = 2 if placement == "zigzag" else 1
-    blocks, tiles, rows = tile_tokens(
-        tokens,
-        config.hidden_size,
-        ffn,
-        dtype,
-        chunks,
-        sbuf_partition_bytes=chip.sbuf_partition_bytes,
-    )
-    return LayerTiling(
-        hidden=config.hidden_size,
-        ffn=ffn,
-        heads=shares.heads.shape[1],
-        kv_heads=shares.kv_heads.shape[1],
-        head_dim=config.head_dim,
-        eps=config.rms_norm_eps,
-        qk_norm=config.qk_norm,
-        blocks=blocks,
-        tiles=tiles,
-        rows=rows,
-        dtype=dtype,
-        chunks=chunks,
-    )
-
-
-def scores_of(pattern: Pattern | None, shares: Shares) -> tuple[LayerScores, ...]:
-    """What each distinct variant does to the scores of a decoder's layers."""
-    heads = shares.heads.ravel()
-    if pattern is None:
-        return (LayerScores(heads=heads),)
-    return tuple(
-        LayerScores.of(variant.reading, variant.scale, heads)
-        for variant in pattern.causal
-    )
-
-
-def choose_placement(
-    tiling: Callable[[str], LayerTiling],
-    tokens: int,
-    chips: int,
-    weighted: Sequence[tuple[LayerScores, int]],
-) -> str:
-    """The placement of least work over all layers.
-
-    Args:
-      tiling: gives sizes for a placement.
-      tokens: of the prompt.
-      chips: of the ring.
-      weighted: what layers do to scores, and how many do.
-    """
-    total: dict[str, float] = dict.fromkeys(PLACEMENTS, 0.0)
-    for scores, layers in weighted:
-        own = {
-            name: attention_tiling(tiling(name), scores, name) for name in PLACEMENTS
-        }
-
-        def slots(placement: str, own: dict[str, ContextTiling] = own) -> Slots:
-            sizes = own[placement]
-            k_tile = sizes.block_tiles * sizes.rows
-            return Slots(sizes.slots, sizes.rows, k_tile, sizes.columns)
-
-        def cost(placement: str, own: dict[str, ContextTiling] = own) -> float:
-            return own[placement].block_cost
-
-        masks = tuple(dict.fromkeys(scores.masks))
-        choice = choose(
-            # Of heads with masks of their own, a tile is work where it is for any.
-            masks[0] if len(masks) == 1 else or_masks(*masks),
-            tokens,
-            chips,
-            slots_of=slots,
-            # A hop counts as one contiguous tile's work at least: with a single smaller tile, as
-            # zigzag may have, it would else cost less, though its transfer takes as long.
-            hop_tiles=1.0,
-            cost=cost,
-        )
-        for name, score in choice.scores.items():
-            total[name] += layers * score.score
-    # Of equals the first, and so the plainest.
-    return min(PLACEMENTS, key=total.__getitem__)
 
 
 def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> int:

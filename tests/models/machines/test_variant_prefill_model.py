@@ -140,6 +140,39 @@ def test_a_causal_variant_takes_the_time_of_none():
     assert window.useful_flops == useful_flops(config, 1600, pairs)
 
 
+@attention
+def wide(s, b, h, q, k):
+    return jnp.where(k <= q, 3 * jnp.tanh(s / 3) - 0.1 * (q - k), -jnp.inf)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens", "better", "worse"),
+    [
+        (by_head, 4096, "tile-cyclic", "contiguous"),
+        (wide, 2048, "zigzag", "tile-cyclic"),
+    ],
+)
+def test_auto_weighs_smaller_tiles_against_fewer(asked, tokens, better, worse):
+    """Of a narrow window few small tiles are live; else many small ones take more instructions."""
+    config = dataclasses.replace(MODEL, num_hidden_layers=1)
+
+    def prefill(placement):
+        return Prefill(
+            config,
+            structs_of(config),
+            tokens=tokens,
+            chips=2,
+            dtype=jnp.bfloat16,
+            placement=placement,
+            attention=asked,
+        )
+
+    chosen, other = prefill("auto"), prefill(worse)
+    assert chosen.placement == better
+    times = [x.read(TRN3.at()).clock.end_ticks for x in (chosen, other)]
+    assert times[0] < times[1]
+
+
 def test_time_of_a_pattern_is_that_of_its_layers():
     """Layers at their own time: local ones of a pattern take what local ones alone take."""
     config = dataclasses.replace(MODEL, num_hidden_layers=12)

@@ -1,0 +1,121 @@
+"""How a prompt is laid out on a ring of chips: tiles of a core's share, and where tokens stand."""
+
+from collections.abc import Callable, Sequence
+
+from emu.annotations import DType
+from emu.trainium.datasheets import NeuronCoreSheet
+from kernels.masks.catalogue import or_masks
+from kernels.tokens.choose import Slots, choose
+from kernels.tokens.placement import PLACEMENTS
+from kernels.trainium.context.sizes import LEAST_COLUMNS, ContextTiling
+from kernels.trainium.layer.ring import LayerScores, attention_tiling
+from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
+from models.attention_pattern import Pattern
+from models.config import ModelConfig
+from models.machines.tensor_parallel import Shares
+
+
+def layer_tiling(
+    config: ModelConfig,
+    shares: Shares,
+    tokens: int,
+    dtype: DType,
+    placement: str = "contiguous",
+    *,
+    chip: NeuronCoreSheet,
+) -> LayerTiling:
+    """How one core cuts its share of a layer for the chip's `tokens`."""
+    ffn = shares.ffn.shape[1]
+    # Zigzag gives a chip a run of positions from each end of the prompt.
+    chunks = 2 if placement == "zigzag" else 1
+    blocks, tiles, rows = tile_tokens(
+        tokens,
+        config.hidden_size,
+        ffn,
+        dtype,
+        chunks,
+        sbuf_partition_bytes=chip.sbuf_partition_bytes,
+    )
+    return LayerTiling(
+        hidden=config.hidden_size,
+        ffn=ffn,
+        heads=shares.heads.shape[1],
+        kv_heads=shares.kv_heads.shape[1],
+        head_dim=config.head_dim,
+        eps=config.rms_norm_eps,
+        qk_norm=config.qk_norm,
+        blocks=blocks,
+        tiles=tiles,
+        rows=rows,
+        dtype=dtype,
+        chunks=chunks,
+    )
+
+
+def scores_of(pattern: Pattern | None, shares: Shares) -> tuple[LayerScores, ...]:
+    """What each distinct variant does to the scores of a decoder's layers."""
+    heads = shares.heads.ravel()
+    if pattern is None:
+        return (LayerScores(heads=heads),)
+    return tuple(
+        LayerScores.of(variant.reading, variant.scale, heads)
+        for variant in pattern.causal
+    )
+
+
+def choose_placement(
+    tiling: Callable[[str], LayerTiling],
+    tokens: int,
+    chips: int,
+    weighted: Sequence[tuple[LayerScores, int]],
+) -> str:
+    """The placement of least work over all layers.
+
+    Args:
+      tiling: gives sizes for a placement.
+      tokens: of the prompt.
+      chips: of the ring.
+      weighted: what layers do to scores, and how many do.
+    """
+    total: dict[str, float] = dict.fromkeys(PLACEMENTS, 0.0)
+    for scores, layers in weighted:
+        own = {
+            name: attention_tiling(tiling(name), scores, name) for name in PLACEMENTS
+        }
+
+        def slots(placement: str, own: dict[str, ContextTiling] = own) -> Slots:
+            sizes = own[placement]
+            k_tile = sizes.block_tiles * sizes.rows
+            return Slots(sizes.slots, sizes.rows, k_tile, sizes.columns)
+
+        def cost(
+            placement: str,
+            own: dict[str, ContextTiling] = own,
+            scores: LayerScores = scores,
+        ) -> float:
+            sizes = own[placement]
+            if scores.score is None:
+                return sizes.block_cost
+            # Of a score function every instruction takes a while besides its columns, which tells
+            # where tiles are small.
+            return sizes.block_tiles * (LEAST_COLUMNS + sizes.columns)
+
+        masks = tuple(dict.fromkeys(scores.masks))
+        choice = choose(
+            # Of heads with masks of their own, a tile is work where it is for any.
+            masks[0] if len(masks) == 1 else or_masks(*masks),
+            tokens,
+            chips,
+            slots_of=slots,
+            # A hop counts as one contiguous tile's work at least: with a single smaller tile, as
+            # zigzag may have, it would else cost less, though its transfer takes as long.
+            hop_tiles=1.0,
+            cost=cost,
+        )
+        for name, score in choice.scores.items():
+            total[name] += layers * score.score
+    # Of equals the first, and so the plainest.
+    return min(PLACEMENTS, key=total.__getitem__)
+
+
+__all__ = ["choose_placement", "layer_tiling", "scores_of"]
