@@ -15,6 +15,7 @@ from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
 from kernels.variants.learned_sink import learned_sink
+from kernels.variants.mla import mla
 from kernels.variants.mxfp8_cache import mxfp8_cache
 from kernels.variants.neighborhood import neighborhood
 from kernels.variants.off_by_one import off_by_one
@@ -52,6 +53,7 @@ __all__ = [
     "learned_sink",
     "make",
     "mxfp8_cache",
+    "mla",
     "neighborhood",
     "off_by_one",
     "packed_documents",

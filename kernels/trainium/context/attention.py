@@ -423,11 +423,14 @@ class ContextAttention:
         checks.operand("v", v, (*of_values, self.value_dim or self.head_dim))
         form = layout_mx if self.mx else layout
         laid_out = form.laid_out(q, k, v, self.sides, self.element)
-        queries, keys, values = jax.tree.map(self._on_mesh, laid_out)
+        return *jax.tree.map(self._on_mesh, laid_out), *self.known()
+
+    def known(self) -> tuple[PyTree, ...]:
+        """The program's arguments behind its operands: what masks and functions come to."""
         # With which mask is whose: values depend on it, the clock does not.
         work = self.built.known(True)
         patterns = self.built.predicates(self.masks)
-        arguments = queries, keys, values, work, patterns
+        arguments = work, patterns
         if self.plan is None and self.finish is None:
             return arguments
         of_score = []

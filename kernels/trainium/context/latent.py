@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from emu.annotations import KnownInt
+from emu.annotations import DType, KnownInt
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load_tiles, dma_store, hbm, psum, sbuf
@@ -22,7 +22,13 @@ from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
-from kernels.trainium.tiles import BANK_COLUMNS, index, largest_divisor, part
+from kernels.trainium.tiles import (
+    BANK_COLUMNS,
+    divide,
+    index,
+    largest_divisor,
+    part,
+)
 
 PRODUCT_BANKS = 2  # of keys, and as many of values
 
@@ -30,10 +36,10 @@ Expanded: TypeAlias = tuple[Hbm, Hbm]
 """Keys and values of every head, as they are stored tile by tile."""
 
 
-def heads_at_once(tiling: ContextTiling) -> int:
-    """Heads whose values fill one PSUM bank: 4 of 128 features fill its 512 columns."""
+def heads_at_once(tiling: ContextTiling, batch: int = 1) -> int:
+    """Heads of a sequence whose values fill one PSUM bank: 4 of 128 features fill 512 columns."""
     most = max(1, BANK_COLUMNS // tiling.value_dim)
-    return largest_divisor(tiling.heads, most)
+    return largest_divisor(tiling.heads // batch, most)
 
 
 def expand(
@@ -44,12 +50,13 @@ def expand(
     """Keys and values of every head from the latents of a source.
 
     Dimensions:
-      L parts of r ≤ 128 features make a latent. G = `heads_at_once`.
+      L parts of r ≤ 128 features make a latent. G = `heads_at_once`. B sequences stand side by
+      side, with heads / B heads each.
 
     Args:
-      block: HBM latents `[key tiles, L, r, columns]` and rotary keys `[pieces, 1, rope, keys]`.
-      weights: HBM, for keys `[heads / G, L, r, G · nope]`, for values `[heads / G, L, r, G ·
-        value_dim]`.
+      block: HBM latents `[key tiles, B, L, r, columns]` and rotary keys `[pieces, B, rope, keys]`.
+      weights: HBM, for keys `[heads / B / G, L, r, G · nope]`, for values `[heads / B / G, L, r,
+        G · value_dim]`.
       tiling: sizes; the first part of a query is its `nope` features, the second its rotary ones.
 
     Returns:
@@ -64,7 +71,8 @@ def expand(
     key_tiles = len(latent)
     # Their values are one moving operand, so a latent is loaded into the array once for all of
     # them.
-    together = heads_at_once(tiling)
+    batch = latent.shape[1]
+    together = heads_at_once(tiling, batch)
     all_groups = tiling.heads // together
     pieces = key_tiles * tiling.span
     nope, _ = tiling.parts
@@ -85,25 +93,29 @@ def expand(
     first_queue, second_queue = LOAD_QUEUES
 
     def expand_group(expanded: Expanded, group: KnownInt) -> Expanded:
-        own_key_weights = index(all_key_weights, group)
-        key_weights = _load(own_key_weights, first_queue, tiling)
-        own_value_weights = index(all_value_weights, group)
-        value_weights = _load(own_value_weights, second_queue, tiling)
+        # Groups of the first sequence come first; all sequences have the same weights.
+        sequence, of_weights = jnp.int32(0), group
+        if batch > 1:
+            sequence, of_weights = divide(group, all_groups // batch)
+        own_key_weights = index(all_key_weights, of_weights)
+        key_weights = load_parts(own_key_weights, first_queue, tiling)
+        own_value_weights = index(all_value_weights, of_weights)
+        value_weights = load_parts(own_value_weights, second_queue, tiling)
 
         def expand_tile(expanded: Expanded, key_tile: KnownInt) -> Expanded:
             k, v = expanded
             # Again for each group of heads, because the weights of all need not fit SBUF.
-            source = index(latent, key_tile)
-            latents = _load(source, first_queue, tiling)
+            source = index(index(latent, key_tile), sequence)
+            latents = load_parts(source, first_queue, tiling)
             # However many heads and pieces there are, their products take turns in four banks.
-            key_banks = _banks(nope, latents.shape[-1], together)
-            value_banks = _banks(tiling.keys, group_values, tiling.span)
+            key_banks = banks_of(nope, latents.shape[-1], together)
+            value_banks = banks_of(tiling.keys, group_values, tiling.span)
             for head in range(together):
                 first_feature = head * nope
                 head_weights = part(key_weights, first_feature, nope, 2)
                 # The stationary operand's columns come out on partitions: features for keys, and
                 # below keys for values, as attention contracts each. So neither is transposed.
-                keys = _product(head_weights, latents, key_banks, tiling)
+                keys = product(head_weights, latents, key_banks, tiling)
                 for piece in range(tiling.span):
                     own = _piece(keys, piece, tiling)
                     place = key_tile * tiling.span + piece
@@ -113,7 +125,7 @@ def expand(
                     k = dma_store.at[target](k, own, queue=STORES[piece % 2])
             for piece in range(tiling.span):
                 own = _piece(latents, piece, tiling, axis=2)
-                values = _product(own, value_weights, value_banks, tiling)
+                values = product(own, value_weights, value_banks, tiling)
                 place = key_tile * tiling.span + piece
                 target = place * all_groups + group
                 v = dma_store.at[target](v, values, queue=STORES[piece % 2])
@@ -127,7 +139,7 @@ def expand(
     return (k_by_head, rotary), v_by_group
 
 
-def _load(x: Hbm, queue: str, tiling: ContextTiling) -> Sbuf:
+def load_parts(x: Hbm, queue: str, tiling: ContextTiling) -> Sbuf:
     """HBM `[L, r, n]` to SBUF `[r, L, n]`."""
     parts, features, columns = x.shape
     tile = sbuf(
@@ -150,15 +162,17 @@ def _piece(
     return part(x, first_key, tiling.keys, axis)
 
 
-def _banks(rows: int, columns: int, products: int) -> list[Psum]:
+def banks_of(
+    rows: int, columns: int, products: int, dtype: DType = jnp.float32
+) -> list[Psum]:
     """PSUM `[rows, columns]` for the products of an iteration: `PRODUCT_BANKS`, as used in turn."""
     # With one product an iteration it is the iterations that alternate, by a ring of two buffers.
     tiles = min(PRODUCT_BANKS, products)
     buffers = PRODUCT_BANKS // tiles
-    return [psum(rows, columns, buffers=buffers) for _ in range(tiles)]
+    return [psum(rows, columns, dtype=dtype, buffers=buffers) for _ in range(tiles)]
 
 
-def _product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) -> Sbuf:
+def product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) -> Sbuf:
     """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`.
 
     It is summed in the first of `banks`, which then goes to the end of the line.
@@ -177,4 +191,4 @@ def _product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) 
     return tensor_copy(tile, bank)
 
 
-__all__ = ["expand", "heads_at_once"]
+__all__ = ["banks_of", "expand", "heads_at_once", "load_parts", "product"]

@@ -6,21 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from emu import Device, Program, Reading, numerics
+from emu import Device, Program, Reading, Sheet, numerics
 from emu.annotations import PyTree
 from emu.trainium.spaces import Hbm
 from kernels.refusal import refuse
 from kernels.trainium.context import layout
-from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.attention import ContextAttention, Results
 from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.latent import expand, heads_at_once
 from kernels.trainium.context.ring import ring_attention
 from kernels.trainium.context.schemes import RING
-from kernels.trainium.context.work import RingWork, SourceWork
+from kernels.trainium.context.work import RingWork
 from kernels.trainium.tiles import PARTITIONS, split
 
 # Features go on partitions, so rows come last: of `[ranks, tiles, rows, heads, features]`, or of a
@@ -68,6 +66,11 @@ class LatentAttention:
         """`(count, features)` of the latent's parts."""
         return split(self.latent, PARTITIONS)
 
+    @property
+    def _together(self) -> int:
+        """Heads that are expanded together."""
+        return heads_at_once(self.attention.sizes, self.attention.batch)
+
     @functools.cached_property
     def program(self) -> Program:
         """The kernel on its mesh."""
@@ -80,12 +83,12 @@ class LatentAttention:
             rotary: Hbm,
             weights: tuple[Hbm, Hbm],
             work: RingWork,
-            patterns: Hbm,
+            *known: Any,
         ) -> Hbm | Finished:
             expands = functools.partial(expand, weights=weights, tiling=tiling)
             # The ring itself is that of keys and values; only what travels is not them yet.
             expanding = dataclasses.replace(ring, expand=expands)
-            operands = RankOperands(q, (latent, rotary), patterns)
+            operands = self.attention.built.operands(q, (latent, rotary), *known)
             return ring_attention(
                 operands,
                 work,
@@ -96,13 +99,13 @@ class LatentAttention:
 
         by_rank = (RING,)
         everywhere = ()
+        _, _, _, *known = self.attention.specs
         specs = (
             by_rank,  # q
             by_rank,  # latent
             by_rank,  # rotary
             everywhere,  # weights
-            by_rank,  # work
-            everywhere,  # patterns
+            *known,
         )
         mesh = {RING: self.attention.ranks}
         return Program(kernel, mesh, specs)
@@ -121,8 +124,8 @@ class LatentAttention:
 
         Args:
           q: `[tokens, heads, nope + rope]`.
-          latent: `[tokens, latent]`.
-          rotary: `[tokens, rope]`, of all heads.
+          latent: `[tokens, latent]`, or `[tokens, batch, latent]`.
+          rotary: `[tokens, rope]`, of all heads, or `[tokens, batch, rope]`.
           w_k: `[latent, heads, nope]`.
           w_v: `[latent, heads, value_dim]`.
 
@@ -153,7 +156,7 @@ class LatentAttention:
         rotary: ArrayLike,
         w_k: ArrayLike,
         w_v: ArrayLike,
-    ) -> tuple[PyTree, jax.Array, jax.Array, PyTree, RingWork | SourceWork, np.ndarray]:
+    ) -> tuple[PyTree, ...]:
         """The program's arguments, operands cast to their dtype."""
         attention = self.attention
         key_weights = self._by_group(self._cast(w_k))
@@ -163,8 +166,7 @@ class LatentAttention:
             self._latents(self._cast(latent)),
             self._rotary_keys(self._cast(rotary)),
             (key_weights, value_weights),
-            attention.built.known(True),
-            attention.built.predicates(attention.masks),
+            *attention.known(),
         )
 
     def _cast(self, x: ArrayLike) -> jax.Array:
@@ -181,30 +183,33 @@ class LatentAttention:
         return turned[:, :, :, :nope], turned[:, :, :, nope:]
 
     def _latents(self, latent: jax.Array) -> jax.Array:
-        """`[tokens, latent]` to `[ranks, key tiles, L, r, columns]`."""
+        """`[tokens, batch, latent]` to `[ranks, key tiles, batch, L, r, columns]`."""
         tiling = self.attention.sizes
-        spread = self.attention.sides.kv.spread(latent)
+        spread = self.attention.sides.kv.spread(layout.on_host(latent))
         by_tile = spread.reshape(
             self.attention.ranks,
             tiling.key_tiles,
             tiling.columns,
+            self.attention.batch,
             *self._parts,
         )
-        return by_tile.transpose(FEATURES_FIRST)
+        rank, tile, row, sequence, latent_part, feature = range(6)
+        return by_tile.transpose(rank, tile, sequence, latent_part, feature, row)
 
     def _rotary_keys(self, rotary: jax.Array) -> jax.Array:
-        """`[tokens, rope]` to `[ranks, pieces, 1, rope, keys]`."""
+        """`[tokens, batch, rope]` to `[ranks, pieces, batch, rope, keys]`."""
         tiling = self.attention.sizes
         where = self.attention.sides.kv
-        # As a head of its own, which `load_kv` gives to all heads.
-        one_head = rotary[:, np.newaxis]
-        keys = layout.tiled(one_head, where, tiling.keys, heads=1)
+        # As a head of its own, which `load_kv` gives to all heads of the sequence.
+        batch = self.attention.batch
+        by_sequence = rotary.reshape(len(rotary), batch, -1)
+        keys = layout.tiled(by_sequence, where, tiling.keys, heads=batch)
         return keys[:, :, :, ONLY_CORE].transpose(FEATURES_FIRST)
 
     def _by_group(self, weights: jax.Array) -> jax.Array:
         """`[latent, heads, n]` to `[heads / G, L, r, G · n]`."""
         _, heads, _ = weights.shape
-        groups = heads // heads_at_once(self.attention.sizes)
+        groups = heads // self._together
         # Heads of a group are neighbours, so their columns stand side by side after this reshape
         # alone.
         by_part = weights.reshape(*self._parts, groups, -1)
@@ -218,14 +223,15 @@ class LatentAttention:
         tiling = self.attention.sizes
         ranks = self.attention.ranks
         nope, rope = tiling.parts
-        together = heads_at_once(tiling)
+        together = self._together
+        batch = self.attention.batch
         pieces = tiling.key_tiles * tiling.span
 
         def struct(*shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(shape, tiling.dtype)
 
         def weights(features: int) -> jax.ShapeDtypeStruct:
-            groups = tiling.heads // together
+            groups = tiling.heads // batch // together
             columns = together * features
             return struct(groups, *self._parts, columns)
 
@@ -233,14 +239,15 @@ class LatentAttention:
         latents = struct(
             ranks,
             tiling.key_tiles,
+            batch,
             *self._parts,
             tiling.columns,
         )
-        rotary = struct(ranks, pieces, 1, rope, tiling.keys)
+        rotary = struct(ranks, pieces, batch, rope, tiling.keys)
         both = weights(nope), weights(tiling.value_dim)
         # What is masked does not depend on how keys are made.
-        *_, work, patterns = self.attention.abstract()
-        return queries, latents, rotary, both, work, patterns
+        _, _, _, *known = self.attention.abstract()
+        return queries, latents, rotary, both, *known
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.
@@ -249,6 +256,10 @@ class LatentAttention:
           EmulationError: what `Program.read` raises.
         """
         return self.program.read(device, *self.abstract(), **options)
+
+    def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
+        """Reads the clock under every band of a datasheet, in one pass."""
+        return self.program.read_bands(sheet, *self.abstract())
 
 
 __all__ = ["LatentAttention"]

@@ -78,9 +78,9 @@ def load_kv(
     """A key tile of one KV head.
 
     Args:
-      block: HBM keys by part `[pieces, kv_heads or 1, part, keys]`, one head serving all, and
-        values `[pieces, keys, value_heads · value_dim]`, or `[pieces, groups, ...]` of fewer
-        heads.
+      block: HBM keys by part `[pieces, kv_heads or fewer, part, keys]`, each of fewer heads
+        serving several in a row, and values `[pieces, keys, value_heads · value_dim]`, or
+        `[pieces, groups, ...]` of fewer heads.
       head: which.
       key_tile: which.
       tiling: sizes.
@@ -90,9 +90,11 @@ def load_kv(
     keys = []
     for features in k:
         pieces = part(features, first, tiling.span, 0)
-        # As the rotary part of MLA's keys, which all heads share.
-        serves_all = pieces.shape[1] == 1
-        own_head = 0 if serves_all else head
+        # As the rotary part of MLA's keys, which all heads of a sequence share.
+        shares = tiling.kv_heads // pieces.shape[1]
+        own_head = head
+        if shares > 1:
+            own_head, _ = divide(head, shares)
         of_head = index(pieces, own_head, 1)
         keys.append(_load_keys(of_head, tiling))
     pieces = part(v, first, tiling.span, 0)

@@ -119,15 +119,27 @@ class Scheme:
           tables: of the score function.
           shared, own: see `Finishing`.
         """
+        operands = self.operands(q, (k, v), patterns, tables, shared, own)
+        return self.attend(operands, work)
+
+    def operands(
+        self,
+        q: PyTree,
+        block: PyTree,
+        patterns: Hbm,
+        tables: Sequence[Hbm] = (),
+        shared: Sequence[Hbm] = (),
+        own: Sequence[Hbm] = (),
+    ) -> RankOperands:
+        """What a core attends with; `block` is what of keys and values it has."""
         first_head = self._first_head()
         scoring = self.asked.scoring(tables, first_head)
         finishing = None
         if self.asked.finish is not None:
             finishing = Finishing(self.asked.finish, shared, own, first_head)
-        operands = RankOperands(
-            q, (k, v), patterns, scoring, first_head, finishing=finishing
+        return RankOperands(
+            q, block, patterns, scoring, first_head, finishing=finishing
         )
-        return self.attend(operands, work)
 
     def _first_head(self) -> KnownInt:
         """Which of all heads is this core's first."""

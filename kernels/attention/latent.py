@@ -1,0 +1,300 @@
+"""A variant whose keys and values are made of latents: MLA, expanded or absorbed.
+
+A query's features are `nope`, which meet what `w_k` makes of a latent, and `rope`, which meet the
+token's rotary key. Both forms are the same attention:
+
+    expanded    q · (w_k c, r)          over w_v c, of every head
+    absorbed    (w_kᵀ q, q_rope) · (c, r)   over c, of one KV head; then w_v
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from emu.trainium import TRN3, with_cores
+from emu.trainium.datasheets import NeuronCoreSheet
+from kernels.attention.check import ROUNDING, Report, Results, prefills
+from kernels.attention.prefill import by_sequence, by_token, context_attention
+from kernels.attention.prefill_time import PrefillTime, time_of
+from kernels.attention.variant import Variant
+from kernels.refusal import refuse
+from kernels.tokens.placement import PLACEMENTS
+from kernels.trainium.context.absorbed_attention import AbsorbedAttention
+from kernels.trainium.context.latent_attention import LatentAttention
+from kernels.trainium.tiles import PARTITIONS, split
+
+Form: TypeAlias = Literal["expanded", "absorbed"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentSizes:
+    """Sizes of attention to latents.
+
+    Attributes:
+      batch, heads, queries, keys: of attention.
+      nope, rope: features of a query that meet latents, and that meet rotary keys.
+      rank: features of a latent.
+      value_dim: of an output.
+    """
+
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    nope: int
+    rope: int
+    rank: int
+    value_dim: int
+
+    @classmethod
+    def of(
+        cls, name: str, q: Any, latent: Any, rotary: Any, w_k: Any, w_v: Any
+    ) -> "LatentSizes":
+        """Of operands.
+
+        Raises:
+          LimitExceeded: shapes that do not fit together.
+        """
+        operands = (q, latent, rotary, w_k, w_v)
+        shapes = [tuple(np.shape(x)) for x in operands]
+        if [len(x) for x in shapes] == [4, 3, 3, 3, 3]:
+            batch, heads, queries, features = shapes[0]
+            _, keys, rank = shapes[1]
+            rope, nope, value_dim = shapes[2][-1], shapes[3][-1], shapes[4][-1]
+            wanted = [
+                (batch, heads, queries, nope + rope),
+                (batch, keys, rank),
+                (batch, keys, rope),
+                (rank, heads, nope),
+                (rank, heads, value_dim),
+            ]
+            if shapes == wanted:
+                return cls(
+                    batch=batch,
+                    heads=heads,
+                    queries=queries,
+                    keys=keys,
+                    nope=nope,
+                    rope=rope,
+                    rank=rank,
+                    value_dim=value_dim,
+                )
+        refuse(
+            f"{name}: q, latent, rotary, w_k and w_v are {shapes}, must be [batch, heads, queries, "
+            "nope + rope], [batch, keys, rank], [batch, keys, rope], [rank, heads, nope] and "
+            "[rank, heads, value_dim]"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentVariant:
+    """A variant over latents.
+
+    Attributes:
+      name: of the variant.
+      variant: of the scores, which are of expanded keys in both forms; its scale is by the features
+        of a query, nope + rope, unless it has its own.
+      form: in which machines compute it.
+    """
+
+    name: str
+    variant: Variant
+    form: Form
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            refuse(f"{self.name}: form is {self.form!r}, must be one of {FORMS}")
+
+    # --- values ---
+
+    def dense(
+        self,
+        q: Any,
+        latent: Any,
+        rotary: Any,
+        w_k: Any,
+        w_v: Any,
+        *,
+        q_offset: int = 0,
+        dtype: DTypeLike = "float64",
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The oracle, of both forms: keys and values of every head, then dense attention.
+
+        Args:
+          q: `[batch, heads, queries, nope + rope]`.
+          latent: `[batch, keys, rank]`.
+          rotary: `[batch, keys, rope]`, of all heads.
+          w_k: `[rank, heads, nope]`.
+          w_v: `[rank, heads, value_dim]`.
+          q_offset: position of the first query.
+          dtype: of the computation and of the results.
+
+        Returns:
+          `[batch, heads, queries, value_dim]` and the log-sum-exp, `[batch, heads, queries]`.
+        """
+        sizes = LatentSizes.of(self.name, q, latent, rotary, w_k, w_v)
+        with jax.enable_x64(jnp.dtype(dtype).itemsize == 8):
+            latents, turned, of_keys, of_values = (
+                jnp.asarray(x).astype(dtype) for x in (latent, rotary, w_k, w_v)
+            )
+            exact = jax.lax.Precision.HIGHEST
+            expand = "bkr,rhn->bhkn"
+            keys = jnp.einsum(expand, latents, of_keys, precision=exact)
+            values = jnp.einsum(expand, latents, of_values, precision=exact)
+            shape = (sizes.batch, sizes.heads, sizes.keys, sizes.rope)
+            of_all = jnp.broadcast_to(turned[:, None], shape)
+            keys = jnp.concatenate([keys, of_all], axis=-1)
+            return self.variant.dense(q, keys, values, q_offset=q_offset, dtype=dtype)
+
+    def prefill(
+        self,
+        q: Any,
+        latent: Any,
+        rotary: Any,
+        w_k: Any,
+        w_v: Any,
+        **options: Any,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Context-parallel prefill on a ring of emulated Trainium chips; latents cross its links.
+
+        Args:
+          q, latent, rotary, w_k, w_v: as for `dense`.
+          options: `chips`, `placement` and others, as for `Variant.prefill`; one core a chip, by
+            the ring.
+
+        Returns:
+          Output and log-sum-exp, as `dense`.
+        """
+        sizes = LatentSizes.of(self.name, q, latent, rotary, w_k, w_v)
+        queries = jnp.asarray(q)
+        options.setdefault("dtype", queries.dtype)
+        program = self.program(sizes, **options)
+        missing = program.attention.tokens - sizes.keys
+
+        def of_sequences(x: Any) -> jax.Array:
+            """`[batch, tokens, features]` to `[tokens, batch, features]`."""
+            turned = jnp.asarray(x).swapaxes(0, 1)
+            return jnp.pad(turned, ((0, missing), (0, 0), (0, 0)))
+
+        latents, turned = of_sequences(latent), of_sequences(rotary)
+        out, sums = program.run(by_token(queries), latents, turned, w_k, w_v)
+        lse = None if sums is None else by_sequence(sums, sizes.batch)
+        return by_sequence(out, sizes.batch), lse
+
+    # --- programs ---
+
+    def program(
+        self, sizes: LatentSizes, **options: Any
+    ) -> LatentAttention | AbsorbedAttention:
+        """The prefill's program, to be run or timed.
+
+        Args:
+          sizes: of attention.
+          options: of `kernels.attention.prefill.context_attention`.
+        """
+        count, features = split(sizes.rank, PARTITIONS)
+        if sizes.rank % count:
+            refuse(
+                f"{self.name}: rank is {sizes.rank}, must be a multiple of {count}, the parts of "
+                f"at most {PARTITIONS} features that it takes"
+            )
+        key_dim = sizes.nope + sizes.rope
+        scale = self.variant.scale
+        common: dict[str, Any] = dict(
+            q=(sizes.batch, sizes.heads, sizes.queries, key_dim),
+            scale=key_dim**-0.5 if scale is None else scale,
+            **options,
+        )
+        reading = self.variant.reading
+        if self.form == "expanded":
+            attention = context_attention(
+                reading,
+                k=(sizes.batch, sizes.heads, sizes.keys, key_dim),
+                parts=(sizes.nope, sizes.rope),
+                value_dim=sizes.value_dim,
+                **common,
+            )
+            return LatentAttention(attention=attention, latent=sizes.rank)
+        whole = sizes.rank + sizes.rope
+        common["q"] = (sizes.batch, sizes.heads, sizes.queries, whole)
+        attention = context_attention(
+            reading,
+            k=(sizes.batch, 1, sizes.keys, whole),
+            parts=(*[features] * count, sizes.rope),
+            value_dim=sizes.rank,
+            **common,
+        )
+        return AbsorbedAttention(
+            attention=attention, nope=sizes.nope, value_dim=sizes.value_dim
+        )
+
+    def prefill_time(
+        self, sizes: LatentSizes, *, chip: NeuronCoreSheet = TRN3, **options: Any
+    ) -> PrefillTime:
+        """The clock of the prefill.
+
+        Args:
+          sizes: of attention.
+          chip: its datasheet.
+          options: as for `program`.
+        """
+        program = self.program(sizes, **options)
+        return time_of(program.attention, program.read_bands(with_cores(chip, 1)))
+
+    # --- do they agree? ---
+
+    def check(
+        self,
+        *,
+        tokens: int = 24,
+        heads: int = 4,
+        nope: int = 8,
+        rope: int = 4,
+        rank: int = 16,
+        value_dim: int = 8,
+        batch: int = 2,
+        chips: Sequence[int] = (1, 2, 4),
+        placements: Sequence[str] = PLACEMENTS,
+        seed: int = 0,
+    ) -> Report:
+        """Compares all forms on random operands.
+
+        Args:
+          tokens, heads, batch: of attention.
+          nope, rope, rank, value_dim: see `LatentSizes`.
+          chips: sizes of the mesh.
+          placements: of tokens on more than one chip.
+          seed: of the operands.
+        """
+        rng = np.random.default_rng(seed)
+        shapes = (
+            (batch, heads, tokens, nope + rope),
+            (batch, tokens, rank),
+            (batch, tokens, rope),
+            (rank, heads, nope),
+            (rank, heads, value_dim),
+        )
+        operands = [rng.standard_normal(x).astype(np.float32) for x in shapes]
+        for weights in operands[3:]:
+            weights /= np.float32(rank**0.5)
+        wanted = self.dense(*operands)
+        allowed = ROUNDING * max(1.0, float(np.abs(wanted[0]).max()))
+
+        def prefilled(**mesh: Any) -> Results:
+            # Tiles as small as the sizes, so that there are several.
+            return self.prefill(*operands, columns=8, lanes=2, **mesh)
+
+        found = prefills(prefilled, wanted, allowed, chips, placements)
+        return Report(self.name, tuple(found))
+
+    def __repr__(self) -> str:
+        return f"<attention {self.name}>"
+
+
+__all__ = ["FORMS", "Form", "LatentSizes", "LatentVariant"]

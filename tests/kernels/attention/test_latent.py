@@ -1,0 +1,186 @@
+"""MLA, expanded and absorbed: against float64 NumPy head by head, its FLOPs and its bytes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emu.errors import LimitExceeded
+from emu.trainium import TRN3
+from kernels import PLACEMENTS, attention, masks
+from kernels.attention.latent import FORMS, LatentSizes
+from kernels.variants import mla
+
+BATCH, HEADS, QUERIES, KEYS = 2, 4, 21, 21
+NOPE, ROPE, RANK, VALUE_DIM = 8, 4, 16, 6
+# Of few bits, so that a score's arithmetic in float32 is exact.
+SLOPES = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)
+SMALL: dict[str, Any] = dict(columns=8, lanes=2)
+
+
+@functools.cache
+def operands() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    shapes = (
+        (BATCH, HEADS, QUERIES, NOPE + ROPE),
+        (BATCH, KEYS, RANK),
+        (BATCH, KEYS, ROPE),
+        (RANK, HEADS, NOPE),
+        (RANK, HEADS, VALUE_DIM),
+    )
+    *others, w_k, w_v = (rng.standard_normal(x).astype(np.float32) for x in shapes)
+    return (*others, w_k / np.float32(RANK**0.5), w_v / np.float32(RANK**0.5))
+
+
+def score(s: Any, b: Any, h: Any, q: Any, k: Any) -> Any:
+    """Told apart by batch and head; the first rows attend to nothing."""
+    near = (k <= q) & (q - k < 6 + 3 * h) & (q >= 2)
+    return jnp.where(near, s - jnp.asarray(SLOPES)[h] * (q - k) * (b + 1), -jnp.inf)
+
+
+def head_by_head(
+    given: tuple[np.ndarray, ...], begin: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """By the paper's equations, absorbed: queries are multiplied by the keys' weights."""
+    q, latent, rotary, w_k, w_v = (np.asarray(x, float) for x in given)
+    out = np.zeros((*q.shape[:3], VALUE_DIM))
+    sums = np.full(q.shape[:3], -np.inf)
+    for b, h, n in np.ndindex(*sums.shape):
+        at = begin + n
+        live = [k for k in range(KEYS) if 0 <= at - k < 6 + 3 * h and at >= 2]
+        if not live:
+            continue
+        absorbed = w_k[:, h] @ q[b, h, n, :NOPE]
+        scores = latent[b, live] @ absorbed + rotary[b, live] @ q[b, h, n, NOPE:]
+        scores = scores / np.sqrt(NOPE + ROPE)
+        scores -= float(SLOPES[h]) * (at - np.array(live)) * (b + 1)
+        weights = np.exp(scores)
+        sums[b, h, n] = np.log(weights.sum())
+        out[b, h, n] = (weights @ latent[b, live] / weights.sum()) @ w_v[:, h]
+    return out, sums
+
+
+def assert_near(given: Any, wanted: Any, allowed: float) -> None:
+    for one, other in zip(given, wanted, strict=True):
+        assert np.shape(one) == np.shape(other)
+        nothing = np.isneginf(other)
+        np.testing.assert_array_equal(np.isneginf(one), nothing)
+        apart = np.where(nothing, 0, one) - np.where(nothing, 0, other)
+        assert np.abs(apart).max() <= allowed
+
+
+def mine(form: Any) -> Any:
+    return mla(form, attention(score))
+
+
+def test_dense() -> None:
+    given = mine("expanded").dense(*operands())
+    assert_near(given, head_by_head(operands()), 1e-12)
+
+
+OTHERS = [(chips, place) for chips in (1, 2, 4, 8) for place in PLACEMENTS]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("chips", "placement"), [(2, "zigzag"), *SLOW])
+def test_prefill(chips: int, placement: str, form: str) -> None:
+    where: dict[str, Any] = dict(chips=chips, placement=placement)
+    given = mine(form).prefill(*operands(), **where, **SMALL)
+    wanted = head_by_head(operands())
+    # Sums of 16 latents add a few roundings to attention's own.
+    sums = wanted[1][np.isfinite(wanted[1])]
+    assert_near(given, wanted, 2e-6 * max(1.0, float(np.abs(sums).max())))
+
+
+def test_gradients_of_all_operands() -> None:
+    """Of dense along a random direction, against central differences of the reference."""
+    rng = np.random.default_rng(1)
+    along = [rng.standard_normal(x.shape) for x in operands()]
+    weights = rng.standard_normal((BATCH, HEADS, QUERIES, VALUE_DIM))
+
+    def loss(*given: Any) -> jax.Array:
+        out, _ = mine("absorbed").dense(*given)
+        return jnp.sum(out * weights)
+
+    everything = tuple(range(5))
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(x, jnp.float64) for x in operands()]
+        gradients = jax.grad(loss, everything)(*wide)
+    step = 1e-5
+    for place, gradient in enumerate(gradients):
+        ends = []
+        for sign in (1, -1):
+            moved = [np.asarray(x, float) for x in operands()]
+            moved[place] = moved[place] + sign * step * along[place]
+            ends.append(np.sum(head_by_head(tuple(moved))[0] * weights))
+        slope = (ends[0] - ends[1]) / (2 * step)
+        given = np.sum(np.asarray(gradient) * along[place])
+        assert given == pytest.approx(slope, rel=1e-6, abs=1e-6)
+
+
+# --- what the machines do ---
+
+SIZES = LatentSizes(
+    batch=1,
+    heads=4,
+    queries=512,
+    keys=512,
+    nope=32,
+    rope=16,
+    rank=64,
+    value_dim=32,
+)
+
+
+def program(form: Any, mask: Any = masks.full) -> Any:
+    sizes: dict[str, Any] = dict(chips=4, placement="contiguous", dtype=jnp.bfloat16)
+    return mla(form, attention(mask)).program(SIZES, **sizes)
+
+
+def test_products_are_those_of_the_closed_forms() -> None:
+    """Every pair meets under a full mask: 512 queries, 512 keys, 4 hops of 128 keys a rank."""
+    pairs, of_all = 512 * 512, 4 * 512
+    of_head = 2 * 64 * (32 + 32)  # rank · (nope + value_dim)
+    expanded = program("expanded").read(TRN3.at()).tally.by("flops")["trn.nc_matmul"]
+    # Each of 4 ranks expands all 512 keys anew, for 4 heads.
+    attended = 2 * (32 + 16 + 32) * 4 * pairs
+    assert expanded == attended + 4 * of_head * of_all
+    absorbed = program("absorbed").read(TRN3.at()).tally.by("flops")["trn.nc_matmul"]
+    # Each query is absorbed and projected once.
+    attended = 2 * (64 + 16 + 64) * 4 * pairs
+    assert absorbed == attended + of_head * of_all
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_latents_alone_cross_links(form: str) -> None:
+    """4 ranks send 128 tokens three times on, of 64 + 16 features of two bytes."""
+    clock = program(form).read(TRN3.at())
+    assert clock.tally.by("other")["link_bytes"] == 4 * 3 * 128 * (64 + 16) * 2
+
+
+def test_time_is_in_bands() -> None:
+    found = mla().prefill_time(SIZES, chips=2, dtype=jnp.bfloat16)
+    seconds = found.seconds
+    assert 0 < seconds["low"] <= seconds["nominal"] <= seconds["high"]
+    assert found.chips == 2 and found.cores == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_agree(form: str) -> None:
+    report = mine(form).check()
+    assert report.agrees, report
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    q, latent, *others = operands()
+    with pytest.raises(LimitExceeded, match="must be .batch, heads, queries"):
+        mine("absorbed").prefill(q, latent[:, :4], *others)
+    with pytest.raises(LimitExceeded, match="wants the ring scheme on one core a chip"):
+        mine("absorbed").prefill(*operands(), scheme="all-gather")
+    with pytest.raises(LimitExceeded, match="form is 'folded', must be one of"):
+        mla("folded")  # type: ignore[arg-type]
