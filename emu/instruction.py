@@ -217,7 +217,7 @@ class Instruction(Generic[P, R]):
         machine, _, _ = self.name.partition(".")
         return machine
 
-    @property
+    @functools.cached_property
     def destinations(self) -> int:
         """How many leading operands are destinations."""
         return len(self.writes) if self.in_place else 0

@@ -119,7 +119,8 @@ def _occupy(state: ClockState, issued: Issue, timing: Timing) -> None:
     state.end = later(state.end, select(active, end, 0))
     if state.setup.core is not None:
         # The latest that anything can wait for because of it.
-        state.note(int(np.max(later(end, timing.begin + interval) + price.handover)))
+        latest = later(end, timing.begin + interval) + price.handover
+        state.note(latest if type(latest) is int else int(np.max(latest)))
 
 
 def _count(state: ClockState, issued: Issue) -> None:
@@ -174,10 +175,13 @@ def _check_fresh(
     inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value], active: Active
 ) -> None:
     for place, value in enumerate(values):
+        buffer = value.buffer
+        # Of a value that its buffer holds the version is one object in both.
+        if buffer is None or value.version is buffer.version:
+            continue
         if not value.stale_on(active):
             continue
-        assert value.buffer is not None
-        what = _named(value.buffer.writer)
+        what = _named(buffer.writer)
         raise StaleTile(
             f"{inst.name}: operand {place} was overwritten by {what}",
             jx.location(eqn),

@@ -8,7 +8,7 @@ later, and `later(800, [[700], [900]])` is `[[800], [900]]`.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -26,7 +26,11 @@ LATE = 1 << 56
 """In place of a time that is later than all else of one core: see `emu.loops.late`."""
 
 
-def is_late(time: int) -> bool:
+@overload
+def is_late(time: int) -> bool: ...
+@overload
+def is_late(time: np.ndarray) -> np.ndarray: ...
+def is_late(time: Ticks) -> Flags:
     """Whether a time of one core is `LATE` or follows from it."""
     # No kernel takes 2**55 ticks, and nothing that follows from `LATE` is so much earlier.
     return time >= LATE >> 1

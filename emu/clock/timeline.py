@@ -6,9 +6,11 @@ order (`emu.clock.issue`), so no event queue is needed. Branches are timed per c
 """
 
 import contextlib
+import functools
 import gc
 import math
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,10 +24,15 @@ from emu.clock.ticks import Active
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.errors import BranchBufferMismatch, DataDependentBranch
-from emu.instruction import lookup
+from emu.instruction import Instruction, lookup
 from emu.loops import classes
 from emu.tracing import integers
 from emu.tracing import jaxpr as jx
+
+_Prepared: TypeAlias = tuple[
+    int, Instruction[..., Any] | None, tuple[jx.Equation, list[int], list[int]]
+]
+"""An equation's number, its instruction, and the equation with the ids of what goes in and out."""
 
 
 class Timeline:
@@ -48,11 +55,17 @@ class Timeline:
         values = _fixed(state, body).copy()
         values.update(zip(input_ids, inputs, strict=True))
         outer = state.path
-        for number, (eqn, operand_ids, result_ids) in enumerate(body.steps):
+        for number, inst, (eqn, operand_ids, result_ids) in _prepared(body):
             state.path = outer, number
             operands = [values[atom] for atom in operand_ids]
-            results = self.equation(state, eqn, operands, active)
-            values.update(zip(result_ids, results, strict=True))
+            if inst is not None:
+                results = issue(state, inst, eqn, operands, active)
+            else:
+                results = self.equation(state, eqn, operands, active)
+            if len(result_ids) == 1:
+                values[result_ids[0]] = results[0]
+            else:
+                values.update(zip(result_ids, results, strict=True))
         state.path = outer
         return [values[atom] for atom in output_ids]
 
@@ -63,9 +76,7 @@ class Timeline:
         operands: list[Value],
         active: Active,
     ) -> list[Value]:
-        """Reads one equation."""
-        if inst := lookup(eqn.primitive):
-            return issue(state, inst, eqn, operands, active)
+        """Reads one equation that is no instruction."""
         name = eqn.primitive.name
         if name == "scan":
             return classes.scan(self.walk, self.loops, state, eqn, operands, active)
@@ -76,6 +87,16 @@ class Timeline:
         if name in jx.IDENTITIES:
             return operands
         return [_without_instruction(state, eqn, operands)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepared(body: jx.Body) -> list[_Prepared]:
+    """A body's equations with their numbers and instructions: bodies are walked often."""
+    prepared: list[_Prepared] = []
+    for number, step in enumerate(body.steps):
+        eqn, _, _ = step
+        prepared.append((number, lookup(eqn.primitive), step))
+    return prepared
 
 
 def _without_instruction(

@@ -17,6 +17,8 @@ import numpy as np
 
 from emu.clock.resources import Path
 from emu.instruction import lookup
+from emu.loops import relevant
+from emu.loops.relevant import Places
 from emu.tracing import integers
 from emu.tracing import jaxpr as jx
 
@@ -173,7 +175,9 @@ def _stepped(
         inputs = [*consts, *history[-1], *now]
         # Decisions of one iteration lack the dimension of iterations and are dropped:
         # `in_every_iteration` finds them again once the carry is known at all of them.
-        results = _evaluate(mesh, loop.body, inputs, Decisions(), depth)
+        results = _evaluate(
+            mesh, loop.body, inputs, Decisions(), depth, _all(loop.body)
+        )
         history.append(results[: loop.carry])
     rows: list[Known] = []
     for each in zip(*history, strict=True):
@@ -206,16 +210,29 @@ def in_every_iteration(
         inputs.append(same_in_all)
     for known in rows:
         inputs.append(None if known is None else known[as_they_begin])
-    _evaluate(mesh, loop.body, [*inputs, *slices], decisions, depth + 1)
+    _evaluate(mesh, loop.body, [*inputs, *slices], decisions, depth + 1, _NONE)
 
 
 # --- one jaxpr ---
 
 
+_NONE: Places = frozenset()
+
+
+def _all(body: jx.Body) -> Places:
+    """Places of all outputs."""
+    return frozenset(range(len(body.outvars)))
+
+
 def _evaluate(
-    mesh: Mesh, body: jx.Body, inputs: list[Known], decisions: Decisions, depth: int
+    mesh: Mesh,
+    body: jx.Body,
+    inputs: list[Known],
+    decisions: Decisions,
+    depth: int,
+    outputs: Places,
 ) -> list[Known]:
-    """Known outputs of a jaxpr inside `depth` loops; adds every decision."""
+    """Known values of some outputs of a jaxpr inside `depth` loops; adds every decision."""
     lead = depth + mesh.rank
 
     def constant(value: np.ndarray) -> Known:
@@ -229,25 +246,28 @@ def _evaluate(
     input_ids, output_ids = body.ids
     values.update(zip(input_ids, inputs, strict=True))
     outer = decisions.path
-    for number, (eqn, operand_ids, result_ids) in enumerate(body.steps):
-        decisions.path = outer, number
-        operands = [values[atom] for atom in operand_ids]
-        results = _equation(mesh, eqn, operands, decisions, depth)
+    # Most of a body is instructions, which decide nothing.
+    for step in relevant.steps(body, outputs):
+        decisions.path = outer, step.number
+        operands = [None if atom is None else values[atom] for atom in step.operands]
+        results = _equation(mesh, step, operands, decisions, depth)
         for known in results:
             if known is not None and known.size > MAX_DECISIONS:
                 raise Opaque
-        values.update(zip(result_ids, results, strict=True))
+        values.update(zip(step.results, results, strict=True))
     decisions.path = outer
-    return [values[atom] for atom in output_ids]
+    wanted = enumerate(output_ids)
+    return [values.get(atom) if place in outputs else None for place, atom in wanted]
 
 
 def _equation(
     mesh: Mesh,
-    eqn: jx.Equation,
+    step: relevant.Step,
     operands: list[Known],
     decisions: Decisions,
     depth: int,
 ) -> list[Known]:
+    eqn = step.eqn
     name = eqn.primitive.name
     lead = depth + mesh.rank
     unknown: list[Known] = [None] * len(eqn.outvars)
@@ -258,11 +278,11 @@ def _equation(
                 _decide(operand, decisions, lead)
         return unknown
     if name == "cond":
-        return _branch(mesh, eqn, operands, decisions, depth)
+        return _branch(mesh, step, operands, decisions, depth)
     if name == "scan":
         return _loop(mesh, jx.scan(eqn), operands, decisions, depth)
     if (body := jx.call(eqn)) is not None:
-        return _evaluate(mesh, body, operands, decisions, depth)
+        return _evaluate(mesh, body, operands, decisions, depth, step.wanted)
     if name == "axis_index":
         index = mesh.core_index(eqn.params["axis_name"])
         return [index[(None,) * depth]]
@@ -294,14 +314,14 @@ def _decide(operand: Known, decisions: Decisions, lead: int) -> np.ndarray:
 
 def _branch(
     mesh: Mesh,
-    eqn: jx.Equation,
+    step: relevant.Step,
     operands: list[Known],
     decisions: Decisions,
     depth: int,
 ) -> list[Known]:
     """Decisions inside a branch count where it is taken."""
     pick = _decide(operands[0], decisions, depth + mesh.rank)
-    bodies = jx.branches(eqn)
+    bodies = jx.branches(step.eqn)
     choice = np.clip(pick.astype(np.int64), 0, len(bodies) - 1)
     _, *values = operands
     results: dict[int, list[Known]] = {}
@@ -314,7 +334,7 @@ def _branch(
         # with it: that the branch was taken is itself a decision.
         inside = Decisions()
         inside.path = decisions.path, number
-        results[number] = _evaluate(mesh, body, values, inside, depth)
+        results[number] = _evaluate(mesh, body, values, inside, depth, step.wanted)
         for path, decision in inside.items():
             # It may be in further loops, which have dimensions of their own.
             loops = decision.ndim - choice.ndim

@@ -13,7 +13,16 @@ from emu.clock.names import CauseName
 from emu.clock.reading import Event
 from emu.clock.resources import Buffer, Row
 from emu.clock.state import ClockState, Lifetime, Walk
-from emu.clock.ticks import Active, Flags, Ticks, is_late, later, on_core, same
+from emu.clock.ticks import (
+    Active,
+    Flags,
+    Ticks,
+    flat,
+    is_late,
+    later,
+    on_core,
+    same,
+)
 from emu.clock.tiles import Value
 from emu.errors import LimitExceeded
 from emu.loops import decisions, periodic
@@ -320,17 +329,15 @@ class Loop:
     def move_latest(self, now: Snapshot, steps: dict[Row, Ticks], times: int) -> None:
         """Moves the latest times of one core on, by as much as any clock of their kind moves."""
         state = self.state
-        soon = late = 0
-        for row, clock in zip(now.rows, now.clocks, strict=True):
-            step = int(np.max(steps[row]))
-            if is_late(int(np.max(clock))):
-                late = max(late, step)
-            else:
-                soon = max(soon, step)
+        clocks = now.flat
+        by_row = flat([steps[row] for row in now.rows])
+        late = is_late(clocks)
+        soonest = int(by_row[~late].max(initial=0))
+        latest = int(by_row[late].max(initial=0))
         if state.latest:
-            state.latest += times * soon
+            state.latest += times * soonest
         if state.latest_late:
-            state.latest_late += times * late
+            state.latest_late += times * latest
 
     def move_buffers(
         self,

@@ -116,7 +116,7 @@ class PerClass:
         if not self.any_late:
             return times
         # No time of the mesh is late itself, and so none after the base is taken for one.
-        return np.where(moved >= LATE >> 1, self.late + (moved - LATE), times)
+        return np.where(is_late(moved), self.late + (moved - LATE), times)
 
     def of_one(self, time: int, keep: Ticks) -> Ticks:
         """`ticks` of a single core."""

@@ -38,22 +38,60 @@ def of_loop(loop: jx.Scan) -> Relevant:
     return _of_loop(loop, frozenset())
 
 
-@functools.lru_cache(maxsize=4096)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """An equation that decides, or makes what is decided by.
+
+    Attributes:
+      number: among all of its body.
+      eqn: the equation.
+      operands: ids of its operands, None for those that do not matter.
+      results: ids of its results.
+      wanted: places of the results that matter.
+    """
+
+    number: int
+    eqn: jx.Equation
+    operands: list[int | None]
+    results: list[int]
+    wanted: Places
+
+
 def of_body(body: jx.Body, outputs: Places) -> Relevant:
     """What a body's decisions depend on, and those of its outputs that matter further on."""
-    wanted = {id(body.outvars[place]) for place in outputs}
+    _, found = _followed(body, outputs)
+    return found
+
+
+def steps(body: jx.Body, outputs: Places) -> list[Step]:
+    """The equations of a body by which its decisions and some outputs can be worked out."""
+    found, _ = _followed(body, outputs)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _followed(body: jx.Body, outputs: Places) -> tuple[list[Step], Relevant]:
+    _, output_ids = body.ids
+    wanted = {output_ids[place] for place in outputs}
     axes: set[str] = set()
+    found: list[Step] = []
     # Backwards, whoever reads a result is met before the equation that makes it.
-    for eqn in reversed(body.eqns):
-        results: list[int] = []
-        for place, atom in enumerate(eqn.outvars):
-            if id(atom) in wanted:
-                results.append(place)
-        found = _of_equation(eqn, frozenset(results))
-        wanted.update(id(eqn.invars[place]) for place in found.inputs)
-        axes |= found.axes
-    inputs = [place for place, atom in enumerate(body.invars) if id(atom) in wanted]
-    return Relevant(frozenset(inputs), frozenset(axes))
+    for number, (eqn, operands, results) in reversed([*enumerate(body.steps)]):
+        further = frozenset(
+            place for place, atom in enumerate(results) if atom in wanted
+        )
+        own = _of_equation(eqn, further)
+        if not further and not own.inputs and not own.axes:
+            continue
+        axes |= own.axes
+        read = [
+            atom if place in own.inputs else None for place, atom in enumerate(operands)
+        ]
+        wanted.update(atom for atom in read if atom is not None)
+        found.append(Step(number, eqn, read, results, further))
+    input_ids, _ = body.ids
+    inputs = [place for place, atom in enumerate(input_ids) if atom in wanted]
+    return found[::-1], Relevant(frozenset(inputs), frozenset(axes))
 
 
 def _of_equation(eqn: jx.Equation, results: Places) -> Relevant:
@@ -101,4 +139,4 @@ def _all_axes(each: Iterable[Relevant]) -> frozenset[str]:
     return frozenset(axes)
 
 
-__all__ = ["Relevant", "of_body", "of_loop"]
+__all__ = ["Places", "Relevant", "Step", "of_body", "of_loop", "steps"]
