@@ -165,12 +165,15 @@ class Elementwise:
             count += operation.operands.count(operand)
         return count
 
-    def evaluate(self, operand: Operand, arguments: Mapping[str, Any]) -> jax.Array:
+    def evaluate(
+        self, operand: Operand, arguments: Mapping[str, Any], *, finite: bool = False
+    ) -> jax.Array:
         """An operand's value for one value of each argument that it depends on; traceable.
 
         Args:
           operand: of this function.
           arguments: scalars by name.
+          finite: 1 stands for whatever an operation gives that is no finite number.
         """
         known: dict[int, jax.Array] = {}
         for place, argument in enumerate(self.inputs):
@@ -186,19 +189,23 @@ class Elementwise:
                 operands = [value_of(x) for x in operation.operands]
                 eqn = operation.equation
                 given = eqn.primitive.bind(*operands, **eqn.params)
-                (known[wanted.index],) = (
-                    given if eqn.primitive.multiple_results else [given]
-                )
+                (found,) = given if eqn.primitive.multiple_results else [given]
+                if finite and jnp.issubdtype(found.dtype, jnp.floating):
+                    found = jnp.where(jnp.isfinite(found), found, jnp.ones_like(found))
+                known[wanted.index] = found
             return known[wanted.index]
 
         return value_of(operand)
 
-    def over(self, operand: Operand, along: Mapping[str, Any]) -> jax.Array:
+    def over(
+        self, operand: Operand, along: Mapping[str, Any], *, finite: bool = False
+    ) -> jax.Array:
         """An operand for many values of its arguments: an axis for each in `along`, in that order.
 
         Args:
           operand: of this function.
           along: argument to its values, `[n]`.
+          finite: as for `evaluate`.
 
         Returns:
           `[n of the first, n of the second, ...]`; an axis on which nothing depends holds repeats.
@@ -206,7 +213,8 @@ class Elementwise:
         names = list(along)
 
         def one(*values: Any) -> jax.Array:
-            return self.evaluate(operand, dict(zip(names, values, strict=True)))
+            arguments = dict(zip(names, values, strict=True))
+            return self.evaluate(operand, arguments, finite=finite)
 
         function: Callable[..., jax.Array] = one
         for place in reversed(range(len(names))):

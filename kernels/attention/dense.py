@@ -124,13 +124,40 @@ def attended_scores(
     """
     # A user's arithmetic mixes integers and floats, whatever the program around it allows.
     with jax.numpy_dtype_promotion("standard"):
+        allowed = None if mask is None else for_every_pair(mask, 0)(*indices)
         if score is not None:
-            changed = for_every_pair(score, 1)(scores, *indices)
+            changed = _changed(scores, score, allowed, indices)
             scores = changed.astype(scores.dtype)
         attended = scores != -jnp.inf
-        if mask is not None:
-            attended &= for_every_pair(mask, 0)(*indices)
+        if allowed is not None:
+            attended &= allowed
     return scores, attended
+
+
+def _changed(
+    scores: jax.Array,
+    score: Score,
+    allowed: jax.Array | None,
+    indices: Sequence[jax.Array],
+) -> jax.Array:
+    """What a score function makes of every pair that a mask allows.
+
+    Others are not called with their own positions, where it may be no number: of
+    `s - rate * log(q - k)` the logarithm is none above the diagonal, and 0 times that, which is the
+    part of such pairs in the gradient of `rate`, would be none either.
+    """
+    if allowed is None:
+        return for_every_pair(score, 1)(scores, *indices)
+    *sizes, _, keys = scores.shape
+    # Each index along its own of the four axes.
+    along = [[-1 if place == axis else 1 for axis in range(4)] for place in range(4)]
+    b, h, q, k = (x.reshape(shape) for x, shape in zip(indices, along, strict=True))
+    # In their place stands one pair that is allowed, if any is.
+    first = jnp.argmax(allowed.reshape(*sizes, -1), axis=-1)[..., None, None]
+    q = jnp.where(allowed, q, indices[2][first // keys])
+    k = jnp.where(allowed, k, indices[3][first % keys])
+    of_pairs = jnp.vectorize(lambda *values: jnp.asarray(score(*values)))
+    return of_pairs(scores, b, h, q, k)
 
 
 def _softmax(

@@ -16,12 +16,13 @@ made once for all heads of a block, and what does not depend on the key before t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from emu.annotations import DType, KnownInt
 from emu.lower import Constant, Elementwise, Operand, Operation, Slot
@@ -349,21 +350,37 @@ def _table(plan: ScorePlan, leaf: Leaf, grid: Grid) -> jax.Array:
     count = len(batch) * len(head)
     _, rows = grid.q.shape
     if leaf.home == "head":
-        numbers = function.over(leaf.slot, of_heads).astype(dtype)
+        numbers = _over(function, leaf.slot, of_heads).astype(dtype)
         numbers = numbers.reshape(count, 1, 1)
         return jnp.broadcast_to(numbers, (count, rows, 1))
     if leaf.home == "query":
-        found = function.over(leaf.slot, {**of_heads, QUERY: grid.q.reshape(-1)})
+        found = _over(function, leaf.slot, {**of_heads, QUERY: grid.q.reshape(-1)})
         return found.astype(dtype).reshape(count, *grid.q.shape, 1)
     if leaf.home == "key":
-        found = function.over(leaf.slot, {**of_heads, KEY: grid.k.reshape(-1)})
+        found = _over(function, leaf.slot, {**of_heads, KEY: grid.k.reshape(-1)})
         return found.astype(dtype).reshape(count, *grid.k.shape)
     tiles = []
     for query_tile, key_tile in grid.pairs:
         positions = {QUERY: grid.q[query_tile], KEY: grid.k[key_tile]}
-        found = function.over(leaf.slot, {**of_heads, **positions})
+        found = _over(function, leaf.slot, {**of_heads, **positions})
         tiles.append(found.astype(dtype).reshape(count, rows, -1))
     return jnp.stack(tiles, axis=1)
+
+
+def _over(
+    function: Elementwise, slot: Slot, along: Mapping[str, np.ndarray]
+) -> jax.Array:
+    """Values at all positions, whose gradients do not become none where nobody attends.
+
+    Of `rate * log(q - k)` the logarithm is no number above the diagonal. Nobody takes it there, so
+    its part in the gradient of `rate` is 0 times that, which is no number either. The gradient is
+    therefore that of numbers which are finite at every step.
+    """
+    values = function.over(slot, along)
+    if not isinstance(values, Tracer) or not jnp.issubdtype(values.dtype, jnp.floating):
+        return values
+    finite = function.over(slot, along, finite=True)
+    return jax.lax.stop_gradient(values) + (finite - jax.lax.stop_gradient(finite))
 
 
 # --- in the kernel ---

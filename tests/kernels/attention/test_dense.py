@@ -124,6 +124,27 @@ def test_rows_without_a_key_are_zeros_and_have_finite_gradients() -> None:
         assert np.all(np.isfinite(gradient))
 
 
+def test_pairs_that_a_mask_leaves_out_are_no_part_of_a_gradient() -> None:
+    """Where the score of such a pair is no number, and in rows without a key."""
+    q, k, v = operands(ASKED)
+
+    def loss(rate: jax.Array, q: jax.Array) -> jax.Array:
+        score = attention(
+            lambda s, b, h, q, k: s * jnp.log1p(q - k) - rate * jnp.log1p(q - k - 1),
+            mask=lambda b, h, q, k: (k < q) & (q >= 4),
+        )
+        out, _ = score.dense(q, k, v)
+        return jnp.sum(out**2)
+
+    with jax.enable_x64(True):
+        point = jnp.asarray(0.5), jnp.asarray(q)
+        of_rate, of_q = jax.grad(loss, argnums=(0, 1))(*point)
+        step = 1e-3  # logarithms of whole numbers are in float32
+        more, less = (float(loss(point[0] + x, point[1])) for x in (step, -step))
+    assert float(of_rate) == pytest.approx((more - less) / (2 * step), rel=1e-4)
+    assert np.all(np.isfinite(of_q)) and not np.any(of_q[:, :, :4])
+
+
 def test_the_last_row_is_decoding() -> None:
     variant, sizes = plain("alibi", ASKED)
     q, k, v = operands(sizes)

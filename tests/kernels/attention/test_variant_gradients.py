@@ -79,6 +79,14 @@ def alibi(slopes: Any) -> Variant:
     )
 
 
+def forgetting(rates: Any) -> Variant:
+    """Above the diagonal the logarithm is no number, and no part of a gradient."""
+    return attention(
+        lambda s, b, h, q, k: s - jnp.asarray(rates)[h] * jnp.log1p(q - k),
+        mask=masks.causal,
+    )
+
+
 def by_pair(bias: Any) -> Variant:
     """A bias for every pair, as Swin's and Evoformer's, in a full matrix."""
     return attention(lambda s, b, h, q, k: s + jnp.asarray(bias)[h, q, k])
@@ -86,6 +94,7 @@ def by_pair(bias: Any) -> Variant:
 
 # How a variant is made of an array, of what shape, and on how many chips.
 CAPTURED: dict[str, tuple[Callable[..., Variant], tuple[int, ...], int]] = {
+    "forgetting": (forgetting, (2,), 1),
     "head_temperature": (variants.head_temperature, (2,), 1),
     "alibi": (alibi, (2,), 2),
     "relative_bias": (variants.relative_bias, (32, 2), 2),
@@ -96,7 +105,7 @@ CAPTURED: dict[str, tuple[Callable[..., Variant], tuple[int, ...], int]] = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(x, marks=() if x == "head_temperature" else pytest.mark.slow)
+        pytest.param(x, marks=() if x == "forgetting" else pytest.mark.slow)
         for x in CAPTURED
     ],
 )
