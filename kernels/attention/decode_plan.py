@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from emu import Device, Known, Program, Sheet
 from emu.clock.reading import Reading as Clock
 from emu.errors import OutOfMemory
-from emu.wse import WSE3, copy_into, sram_tile
+from emu.wse import WSE3
 from emu.wse.lower import Tiles
 from emu.wse.pe.packed import CODES
 from emu.wse.spaces import Sram
@@ -27,6 +26,7 @@ from kernels.attention.tables import Tables
 from kernels.wse.decode.attention import Cache, attend_span
 from kernels.wse.decode.attention_map import AttentionMap, Span
 from kernels.wse.decode.estimate import all_reduce_cycles, attention_cycles
+from kernels.wse.decode.gap import around_gap
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layout import deal
 from kernels.wse.decode.mapping import PE
@@ -115,7 +115,8 @@ class DecodePlan:
         ) -> tuple[Sram, ...]:
             span = Span(first, live)
             if self.map.ahead:
-                cache, tiles = self._joined(cache, tiles, first)
+                of_slots = self.tables.of_slots()
+                cache, tiles = around_gap(self.map, cache, tiles, of_slots, first)
                 span = Span(None, live + jnp.int32(self.map.ahead))
             hooks = Hooks(
                 score=on_pe.score,
@@ -149,23 +150,6 @@ class DecodePlan:
         """Whether a column needs no more than a share of the slots, which stays the same one."""
         from_the_first = self.map.last_first == 0 and not self.map.ahead
         return self.shared and from_the_first
-
-    def _joined(self, cache: Cache, tiles: Tiles, first: Any) -> tuple[Cache, Tiles]:
-        """Copies of the slots before and behind the gap, side by side."""
-
-        def joined(x: Sram, axis: int) -> Sram:
-            ahead = self.map.ahead
-            shape = [self.map.slots if n == axis else x.shape[n] for n in range(2)]
-            dst = sram_tile(shape=tuple(shape), dtype=x.dtype.name)
-            before = lax.slice_in_dim(x, 0, ahead, axis=axis)
-            dst = copy_into(dst, before, 0, axis=axis)
-            behind = self.map.slots - ahead
-            behind = lax.dynamic_slice_in_dim(x, first, behind, axis=axis)
-            return copy_into(dst, behind, ahead, axis=axis)
-
-        of_slots = {key: joined(tiles[key], 1) for key in self.tables.of_slots()}
-        cache = {"k": joined(cache["k"], 1), "v": joined(cache["v"], 0)}
-        return cache, {**tiles, **of_slots}
 
     @property
     def _alike(self) -> bool:

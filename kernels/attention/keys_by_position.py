@@ -6,15 +6,30 @@ PE goes through `[low, high)` alone, known integers of the position:
     position   0  1  2  3  4  5
     low        0  0  0  0  1  2
     high       1  2  3  4  5  6
+
+Under `sinks(2, 2)` it sees the first two and the last two, with a gap between that grows:
+
+    position   0  1  2  3  4  5
+    sinks      1  2  2  2  2  2      so many keys from the first on, at most
+    behind     1  2  2  2  3  4      the first key after those
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from kernels.masks.by_head import masks_of
-from kernels.masks.catalogue import Mask, and_masks, causal
+from kernels.masks.catalogue import (
+    Allowed,
+    Mask,
+    Positions,
+    and_masks,
+    causal,
+    named,
+)
 from kernels.masks.tile_map import FULL, PARTIAL, patterns, tile_map
 from kernels.tokens.placement import place
 
@@ -30,12 +45,16 @@ class KeysByPosition:
         attends to nothing with any head; an empty one is at 0.
       gaps: whether some head leaves out keys within that range at some position.
       nothing: whether some head attends to no key at some position.
+      sinks: keys from the first on, behind which there is a gap at the last position; 0: no gap.
+      behind: int32 `[context]`, the first key attended to after those, or `high` if there is none.
     """
 
     low: np.ndarray
     high: np.ndarray
     gaps: bool
     nothing: bool
+    sinks: int
+    behind: np.ndarray
 
     @functools.cached_property
     def skips(self) -> bool:
@@ -63,25 +82,54 @@ def keys_by_position(mask: Mask | None, heads: int, context: int) -> KeysByPosit
     """
     if mask is None:
         low = np.zeros(context, np.int32)
-        return KeysByPosition(
-            low, np.arange(1, context + 1, dtype=np.int32), False, False
-        )
+        high = np.arange(1, context + 1, dtype=np.int32)
+        return KeysByPosition(low, high, False, False, 0, low)
     by_head = masks_of(and_masks(mask, causal), 1, heads)
     distinct = list(dict.fromkeys(by_head))
-    lows, highs, counts = (
-        np.stack(each)
-        for each in zip(*(_of_mask(own, context) for own in distinct), strict=True)
-    )
+    lows, highs, counts = _of_masks(distinct, context)
     # Where a head attends to nothing it has no range.
     low = np.where(counts > 0, lows, context).min(0)
     high = np.where(counts > 0, highs, 0).max(0)
     low = np.where(high > 0, low, 0)
+    sinks = _sinks(distinct, context)
+    behind = low
+    if sinks:
+        after = [and_masks(own, _from(sinks)) for own in distinct]
+        lows, _, of_after = _of_masks(after, context)
+        behind = np.minimum(np.where(of_after > 0, lows, context).min(0), high)
     return KeysByPosition(
         low.astype(np.int32),
         high.astype(np.int32),
         gaps=bool((counts != high - low).any()),
         nothing=bool((counts == 0).any()),
+        sinks=sinks,
+        behind=behind.astype(np.int32),
     )
+
+
+def _sinks(distinct: Sequence[Mask], context: int) -> int:
+    """Keys from the first on that the last token attends to with any head, if a gap follows."""
+    keys = jnp.arange(context, dtype=jnp.int32)
+    last = jnp.full(context, context - 1, jnp.int32)
+    none = jnp.zeros(context, jnp.int32)
+    of_heads = [np.asarray(own(none, none, last, keys), bool) for own in distinct]
+    attended = np.any(of_heads, axis=0)
+    first = int(np.argmin(attended))
+    # Without a key left out, or one that is attended to behind it, there is no gap.
+    return first if attended[first:].any() and not attended[first] else 0
+
+
+def _from(first: int) -> Mask:
+    def behind(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
+        return k >= first
+
+    return named(behind)
+
+
+def _of_masks(masks: Sequence[Mask], context: int) -> tuple[np.ndarray, ...]:
+    """`_of_mask` of each, int64 `[masks, context]` each."""
+    of_each = [_of_mask(mask, context) for mask in masks]
+    return tuple(np.stack(each) for each in zip(*of_each, strict=True))
 
 
 def _of_mask(mask: Mask, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,18 +7,21 @@ keys, a token sees those up to its own: they are all that the cache holds, whate
 import dataclasses
 import functools
 
+import numpy as np
+
 from emu import Device
 from emu.lower import CannotLower
 from emu.wse.lower import ARRIVING, KEPT
 from kernels.attention.decode_plan import own_cycles
 from kernels.attention.keys_by_position import KeysByPosition, keys_by_position
 from kernels.attention.newest_query import Attended, read_mask
-from kernels.attention.on_pe import DecodeSizes, OnPe, VariantOnPe
+from kernels.attention.on_pe import DecodeSizes, OnPe, VariantOnPe, slots_ahead
 from kernels.attention.reading import Reading
 from kernels.attention.region import OwnCycles
 from kernels.attention.tables import Tables
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.hooks import Hooks
+from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap, share_of
 from kernels.wse.decode.varied_layer import LayerAttention
 
@@ -54,26 +57,21 @@ class DecoderVariant:
           CannotLower: arithmetic that a PE has not, with the user's line.
         """
         sized = self._of(layer)
-        keys, layout = sized.keys, sized.map(layer)
-        on_pe, shared = sized.on_pe(layout, device)
-        hooks = Hooks(
-            score=on_pe.score,
-            mask=on_pe.mask,
-            fold=on_pe.fold,
-            nothing=keys.nothing,
-            shared=shared,
-        )
-        tables = Tables(on_pe.all, layout, query=0)
-        return LayerAttention(
-            map=layout,
-            hooks=hooks,
-            specs=tables.specs(),
-            structs=tables.structs(),
-            kept=lambda: tables.tiles(KEPT),
-            arriving=lambda pos: dataclasses.replace(tables, query=pos).tiles(ARRIVING),
-            low=keys.low if keys.skips else None,
-            high=keys.high if keys.skips else None,
-        )
+        whole = sized.on(layer, device, 0)
+        ahead = sized.slots_ahead(layer.rows)
+        if not ahead:
+            return whole
+        skipping = sized.on(layer, device, ahead)
+
+        def ticks(variant: LayerAttention) -> int:
+            held = max(0, variant.map.held_slots - layer.slots)
+            roomy = dataclasses.replace(layer, spare_slots=held)
+            arguments = layer_arguments(roomy, layer.context - 1, 0, variant)
+            program = layer_program(roomy, variant)
+            return program.read(device, *arguments, check_memory=False).end_ticks
+
+        # Copying what lies on both sides of a gap takes a while too: the clock decides.
+        return min(whole, skipping, key=ticks)
 
     def own_cycles(self, layer: LayerMap, device: Device) -> float:
         """Cycles that its arithmetic adds with a full cache, roughly."""
@@ -119,10 +117,50 @@ class _Sized:
         variant = VariantOnPe(sizes, reading.score, mask, reading.fold, attended)
         return cls(variant, keys)
 
-    def map(self, layer: LayerMap) -> AttentionMap:
+    def slots_ahead(self, rows: int) -> int:
+        """Slots before a gap, 0 if skipping it saves none at the last position."""
+        keys = self.keys
+        gap = (keys.sinks, int(keys.behind[-1])) if keys.sinks else None
+        return slots_ahead(dataclasses.replace(self.variant.keys, gap=gap), rows)
+
+    def on(self, layer: LayerMap, device: Device, ahead: int) -> LayerAttention:
+        """The variant on a layer's region, with so many slots ahead of a gap."""
+        keys, layout = self.keys, self.map(layer, ahead)
+        on_pe, shared = self.on_pe(layout, device)
+        hooks = Hooks(
+            score=on_pe.score,
+            mask=on_pe.mask,
+            fold=on_pe.fold,
+            nothing=keys.nothing,
+            shared=shared,
+        )
+        tables = Tables(on_pe.all, layout, query=0)
+        is_viewed = bool(ahead) or keys.skips
+        return LayerAttention(
+            map=layout,
+            hooks=hooks,
+            specs=tables.specs(),
+            structs=tables.structs(),
+            kept=lambda: tables.tiles(KEPT),
+            arriving=lambda pos: dataclasses.replace(tables, query=pos).tiles(ARRIVING),
+            low=self._low(layer.rows, ahead) if is_viewed else None,
+            high=keys.high if is_viewed else None,
+            of_slots=tuple(tables.of_slots()),
+        )
+
+    def _low(self, rows: int, ahead: int) -> np.ndarray:
+        """The first key that is gone through at each position, of those behind the slots ahead."""
+        if not ahead:
+            return self.keys.low
+        return np.maximum(self.keys.behind, np.int32(ahead * rows))
+
+    def map(self, layer: LayerMap, ahead: int = 0) -> AttentionMap:
         """The layer's own mapping, but for the slots that are gone through."""
         keys, rows, scale = self.keys, layer.rows, self.variant.sizes.scale
-        most = keys.most if keys.skips else layer.context
+        low = self._low(rows, ahead)
+        most = layer.context
+        if ahead or keys.skips:
+            most = ahead * rows + max(0, int((keys.high - low).max()))
         return AttentionMap(
             batch=1,
             heads=layer.heads,
@@ -134,9 +172,10 @@ class _Sized:
             parts=layer.parts,
             most_live=max(1, share_of(most, rows)),
             # Of all rows the first one's slot of a position is the latest.
-            last_first=share_of(int(keys.low.max()), rows),
+            last_first=share_of(int(low[low < keys.high].max(initial=0)), rows),
             scale=layer.scale if scale is None else float(scale),
             dtype=layer.dtype,
+            ahead=ahead,
         )
 
     def own(self, device: Device) -> OwnCycles:

@@ -2,7 +2,8 @@
 
 The cache is the layer's own. Where a variant leaves out keys at either end, a row goes through a
 view of it, of as many slots as the fullest row ever has: of `window(4)` on 4 rows one of its slots,
-on 3 rows two, wherever the token stands.
+on 3 rows two, wherever the token stands. Of sinks and a window the view begins where the gap
+between them ends, and the slots ahead of the gap are copied before it.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from emu.wse.lower import Tiles
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention import Cache, attend_span, live_slots
 from kernels.wse.decode.attention_map import AttentionMap, Span, spans
+from kernels.wse.decode.gap import around_gap
 from kernels.wse.decode.hooks import Hooks
 
 Given: TypeAlias = tuple[Any, ...]
@@ -38,7 +40,8 @@ class LayerAttention:
       kept: gives the values of those tiles that are the same for all tokens, by name.
       arriving: gives the others, which come with a token, of its position.
       low, high: int32 `[context]`, the keys `[low, high)` of a token at each position; None: all up
-        to it, and no view.
+        to it, and no view. With slots ahead of a gap in the map, those behind it.
+      of_slots: names of the tiles that have a column for each slot.
     """
 
     map: AttentionMap
@@ -49,6 +52,7 @@ class LayerAttention:
     arriving: Callable[[int], dict[str, np.ndarray]]
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    of_slots: tuple[str, ...] = ()
 
     def attend(
         self, q: Sram, cache: Cache, pos: KnownInt, tiles: Tiles, *view: KnownInt
@@ -56,7 +60,11 @@ class LayerAttention:
         """Attention of `q` `[queries, dims]` at a known position, `[queries * value_dims]`."""
         span = Span(None, live_slots(self.map.rows, pos))
         if view:
-            span = Span(*view)
+            first, live = view
+            span = Span(first, live)
+            if self.map.ahead:
+                cache, tiles = around_gap(self.map, cache, tiles, self.of_slots, first)
+                span = Span(None, live)
         hooks = dataclasses.replace(self.hooks, tiles=tiles)
         mean, _ = attend_span(self.map, q, cache, span, hooks)
         return mean.reshape(self.map.queries * self.map.value_dims)
@@ -85,8 +93,12 @@ class LayerAttention:
         if self.low is None or self.high is None:
             return ()
         here = slice(pos, pos + 1)
-        first, live = spans(self.low[here], self.high[here], self.map.rows)
-        return first[:, 0], live[:, 0]
+        rows, ahead = self.map.rows, self.map.ahead
+        first, live = spans(self.low[here], self.high[here], rows)
+        # Slots ahead are gone through as far as there are tokens.
+        filled = (pos + rows - np.arange(rows)) // rows
+        before = np.minimum(filled, ahead).astype(np.int32)
+        return first[:, 0], live[:, 0] + before
 
     @property
     def table_bytes(self) -> int:

@@ -98,6 +98,31 @@ def test_logits_are_the_oracles_at_every_position(name: str) -> None:
         assert after == np.asarray(logits).argmax()
 
 
+def test_a_gap_behind_sinks_is_skipped() -> None:
+    """Of 40 slots a row a few are gone through; from a cache of the oracle's, before and behind."""
+    asked, tokens = variants.sinks_window(4, 6), 120
+    plain, machine = (
+        Decoder(MODEL, WEIGHTS, tokens, device=narrow(3), attention=variant)
+        for variant in (None, asked)
+    )
+    (variant,) = machine.plan.variants
+    assert variant is not None and variant.map.ahead == 2 and variant.map.slots <= 6
+    assert machine.read(tokens - 1).cycles < plain.read(tokens - 1).cycles
+    ids = np.random.default_rng(3).integers(0, MODEL.vocab_size, (1, tokens))
+    wanted, cache = jitted_extend(
+        MODEL,
+        WEIGHTS,
+        jnp.asarray(ids, jnp.int32),
+        empty_cache(MODEL, 1, tokens),
+        pattern_of(asked, MODEL.num_hidden_layers),
+    )
+    k, v = (np.asarray(x)[:, 0].swapaxes(1, 2) for x in (cache.k, cache.v))
+    for pos in (1, 4, 7, 11, 12, 60, 119):
+        held = machine.cache_from(k[:, :pos], v[:, :pos])
+        _, logits, _ = machine.step(ids[0, pos], pos, held)
+        np.testing.assert_allclose(logits, wanted[0, pos], rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_bytes_and_cycles_are_those_of_the_programs(name: str) -> None:
     machine = decoder(name)
