@@ -271,6 +271,41 @@ def read(
     return Elementwise(what, tuple(inputs), reader.read_by(result), result)
 
 
+def composed(outer: Elementwise, argument: str, inner: Elementwise) -> Elementwise:
+    """A function of another's result: `outer` with `inner` in place of an argument.
+
+    Args:
+      outer, inner: of the same arguments.
+      argument: of `outer`, by name.
+    """
+    arguments = len(outer.inputs)
+    place = [x.name for x in outer.inputs].index(argument)
+    # Slots of the outer operations stand behind those of the inner.
+    behind = max((x.result for x in inner.operations), default=arguments - 1) + 1
+
+    def moved(operand: Operand) -> Operand:
+        if isinstance(operand, Constant):
+            return operand
+        if operand.index == place:
+            return inner.result
+        if operand.index < arguments:
+            return operand
+        return Slot(operand.index - arguments + behind)
+
+    operations = list(inner.operations)
+    for operation in outer.operations:
+        operations.append(
+            dataclasses.replace(
+                operation,
+                operands=tuple(map(moved, operation.operands)),
+                result=operation.result - arguments + behind,
+            )
+        )
+    result = moved(outer.result)
+    kept = _read_by(result, operations)
+    return Elementwise(outer.name, outer.inputs, kept, result)
+
+
 class _Reader:
     """Inlines calls, folds constants and follows axes."""
 
@@ -370,14 +405,19 @@ class _Reader:
 
     def read_by(self, result: Operand) -> tuple[Operation, ...]:
         """The operations on which the result depends, in order."""
-        wanted = {result}
-        kept = []
-        # Backwards, every reader of a result is met before the operation that gives it.
-        for operation in reversed(self._operations):
-            if Slot(operation.result) in wanted:
-                kept.append(operation)
-                wanted.update(operation.operands)
-        return tuple(reversed(kept))
+        return _read_by(result, self._operations)
+
+
+def _read_by(result: Operand, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Those operations on which a result depends, in order."""
+    wanted = {result}
+    kept = []
+    # Backwards, every reader of a result is met before the operation that gives it.
+    for operation in reversed(operations):
+        if Slot(operation.result) in wanted:
+            kept.append(operation)
+            wanted.update(operation.operands)
+    return tuple(reversed(kept))
 
 
 __all__ = [
@@ -389,5 +429,6 @@ __all__ = [
     "Operand",
     "Operation",
     "Slot",
+    "composed",
     "read",
 ]

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu.annotations import KnownInt, PyTree
+from emu.annotations import DType, KnownInt, PyTree
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
@@ -37,9 +37,23 @@ from kernels.trainium.context.state import (
     stepped,
     stepping,
     store,
+    summed,
+    summing,
     unit_tiles,
 )
+from kernels.trainium.context.weighing import (
+    Weighing,
+    scaled_values,
+    weigh_relative,
+    weigh_sums,
+)
 from kernels.trainium.context.work import SourceWork
+from kernels.trainium.flash.fold_step import (
+    Summed,
+    Weigh,
+    attend_weighed,
+    nothing_summed,
+)
 from kernels.trainium.flash.lanes import Lane, abreast
 from kernels.trainium.flash.online_softmax import MASKED
 from kernels.trainium.flash.step import Attended, Masked, empty, step_banks
@@ -57,6 +71,7 @@ class RankOperands:
       scoring: what is done to scores before their softmax; None: nothing.
       first_head: known integer, which of all heads is the rank's first.
       finishing: what is made of the sums when all keys are there; None: a softmax's output.
+      weighing: what is made of scores besides a softmax; None: nothing.
     """
 
     q: Sequence[Hbm]
@@ -65,6 +80,7 @@ class RankOperands:
     scoring: Scoring | None = None
     first_head: KnownInt = 0
     finishing: Finishing | None = None
+    weighing: Weighing | None = None
 
     def meeting(self, block: PyTree) -> "RankOperands":
         """The same queries with the keys and values of another source."""
@@ -78,6 +94,9 @@ class _Place(NamedTuple):
     block: KnownInt
     table: KnownInt  # the block's place in tables of blocks
 
+
+Done: TypeAlias = Attended | Summed
+"""What a lane attended to, by a softmax or by other weights."""
 
 Queries: TypeAlias = list[list[Sbuf]]  # tiles of each head of a block
 Held: TypeAlias = tuple[Queries, Unit]  # a block in SBUF: its queries and their state
@@ -103,6 +122,12 @@ class _Source:
     def starts_anew(self) -> bool:
         """Whether lanes start from nothing: at first, and where sources are merged afterwards."""
         return self.first or self.tiling.recipe != "fp32"
+
+    @property
+    def weighing(self) -> Weighing | None:
+        """What makes the weights where a softmax does not."""
+        weighing = self.operands.weighing
+        return None if weighing is None or weighing.plan.is_softmax else weighing
 
     @property
     def by_head(self) -> bool:
@@ -287,19 +312,38 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     # 8 query heads a KV head in blocks of 4: group 3 begins with head 12, of KV head 1.
     first_kv_head, _ = divide(first_head, tiling.group)
     status = index(source.work.status, place.table)
-    known = _known_of_block(source, place)
+    known = _known_of_block(source, place, source.operands.scoring)
+    of_functions = _known_of_functions(source, place)
 
-    def attend_key_tile(lanes: list[Attended], key_tile: KnownInt) -> list[Attended]:
-        def use(lanes: list[Attended], masked: bool) -> list[Attended]:
+    def attend_key_tile(lanes: list[Any], key_tile: KnownInt) -> list[Any]:
+        def use(lanes: list[Any], masked: bool) -> list[Any]:
             block = source.operands.block
             kv = []
             for offset in range(tiling.block_kv_heads):
                 kv_head = first_kv_head + offset
-                kv.append(form.load_kv(block, kv_head, key_tile, tiling))
-            taken = _taken(source, place, key_tile, known, masked)
+                loaded = form.load_kv(block, kv_head, key_tile, tiling)
+                kv.append(_scaled(source, loaded, kv_head, key_tile))
+            counts = _counts(source, place, key_tile) if masked else []
+            taken = _taken(source, place, key_tile, known, counts)
             # Shared by all lanes: while one waits for its softmax, another's scores take the next
             # bank.
             banks = step_banks(tiling.step)
+            if source.weighing is not None:
+                weighs = _weighs(source, place, key_tile, taken, of_functions, counts)
+                steps = []
+                for lane, done in enumerate(lanes):
+                    keys, values = kv[lane // lanes_a_kv_head]
+                    step = attend_weighed(
+                        query_tiles[lane],
+                        keys,
+                        values,
+                        done,
+                        weighs[lane],
+                        banks,
+                        tiling.step,
+                    )
+                    steps.append(step)
+                return abreast(steps)
             steps = []
             for lane, done in enumerate(lanes):
                 step = form.step(
@@ -325,28 +369,51 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     begun = _begun(source, own)
     done = loop(attend_key_tile, begun, tiling.key_tiles)
     lanes = _joined(source, own, done)
-    return closed(own, lanes, last=source.last)
+    return closed(own, lanes, tiling, last=source.last)
 
 
-def _begun(source: _Source, own: Unit) -> list[Attended]:
+def _scaled(
+    source: _Source, kv: PyTree, kv_head: KnownInt, key_tile: KnownInt
+) -> PyTree:
+    """Keys and values of a tile, the values times their factor if they have one."""
+    weighing, positions = source.operands.weighing, source.work.positions
+    if weighing is None or weighing.scales is None or positions is None:
+        return kv
+    keys, values = kv
+    before, _ = divide(jnp.int32(source.operands.first_head), source.tiling.group)
+    of_head = index(weighing.scales, before + kv_head)
+    of_tile = index(of_head, index(positions.k_tile, key_tile))
+    return keys, scaled_values(values, of_tile, source.tiling)
+
+
+def _begun(source: _Source, own: Unit) -> list[Done]:
     """Lanes before their first key tile."""
     tiling = source.tiling
     lanes = range(tiling.block_lanes)
+    is_softmax = source.weighing is None
     # In `bf16-o` a source's output is summed in float32 from nothing, and rounded to bfloat16 only
     # when it is done.
     if source.starts_anew:
-        return [empty(tiling.step) for _ in lanes]
+        if is_softmax:
+            return [empty(tiling.step) for _ in lanes]
+        greatest = tiling.greatest
+        return [
+            nothing_summed(tiling.step, tiling.sums, greatest=greatest) for _ in lanes
+        ]
     begun = []
     for lane in lanes:
         before = opened(own, lane, tiling)
-        begun.append(stepping(before, tiling))
+        take = stepping if is_softmax else summing
+        begun.append(take(before, tiling))
     return begun
 
 
-def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneState]:
+def _joined(source: _Source, own: Unit, done: Sequence[Done]) -> list[LaneState]:
     """Lanes after their last key tile, with what they attended to in other sources."""
     tiling = source.tiling
-    after = [stepped(lane) for lane in done]
+    after = [
+        stepped(lane) if isinstance(lane, Attended) else summed(lane) for lane in done
+    ]
     # Lanes that began with the state hold it already.
     if source.first or not source.starts_anew:
         return after
@@ -360,9 +427,19 @@ def _joined(source: _Source, own: Unit, done: Sequence[Attended]) -> list[LaneSt
 # --- scores on their way from PSUM to their softmax ---
 
 
-def _known_of_block(source: _Source, place: _Place) -> list[Values]:
+def _known_of_functions(source: _Source, place: _Place) -> list[list[Values]]:
+    """The same as `_known_of_block` of every factor of weights and sums."""
+    weighing = source.weighing
+    if weighing is None:
+        return []
+    return [_known_of_block(source, place, x) for x in weighing.functions]
+
+
+def _known_of_block(
+    source: _Source, place: _Place, scoring: Scoring | None
+) -> list[Values]:
     """What a score function knows of each lane before its first key tile."""
-    scoring, tiling = source.operands.scoring, source.tiling
+    tiling = source.tiling
     positions = source.work.positions
     if scoring is None or positions is None:
         return []
@@ -390,12 +467,24 @@ def _taken(
     place: _Place,
     key_tile: KnownInt,
     known: Sequence[Values],
-    masked: bool,
+    counts: Sequence[Sbuf],
 ) -> list[Masked | None]:
     """How each lane's scores are taken out of PSUM: as a function makes them, masked, or both."""
     tiling = source.tiling
-    counts = _counts(source, place, key_tile) if masked else []
-    scored = _scored(source, place, key_tile, known)
+    # Without a greatest the function gives weights, of which the values' are as values are.
+    weighs = source.weighing is not None and not tiling.greatest
+    is_summed = (
+        weighs and source.weighing is not None and source.weighing.plan.sums_weights
+    )
+    scored = _scored(
+        source,
+        place,
+        key_tile,
+        known,
+        source.operands.scoring,
+        tiling.step.dtype if weighs and not is_summed else jnp.float32,
+    )
+    nothing = 0.0 if weighs else MASKED
     taken: list[Masked | None] = []
     for lane in range(tiling.block_lanes):
         # Lanes stand head by head. Where all heads have the same masks, lane 5 of 4 tiles a head
@@ -403,7 +492,10 @@ def _taken(
         of_lane = counts[lane % len(counts)] if counts else None
         score = scored[lane] if scored else None
         if score is not None:
-            taken.append(functools.partial(_scored_and_masked, score, counts=of_lane))
+            masked = functools.partial(
+                _scored_and_masked, score, counts=of_lane, nothing=nothing
+            )
+            taken.append(masked)
         elif of_lane is not None:
             taken.append(functools.partial(_selected, counts=of_lane, tiling=tiling))
         else:
@@ -411,11 +503,51 @@ def _taken(
     return taken
 
 
+def _weighs(
+    source: _Source,
+    place: _Place,
+    key_tile: KnownInt,
+    taken: Sequence[Masked | None],
+    of_functions: Sequence[Sequence[Values]],
+    counts: Sequence[Sbuf],
+) -> list[Weigh]:
+    """How each lane's scores become weights that are not a softmax's."""
+    weighing, tiling = source.weighing, source.tiling
+    assert weighing is not None
+    by_function = [
+        _scored(source, place, key_tile, known, scoring, jnp.float32)
+        for known, scoring in zip(of_functions, weighing.functions, strict=True)
+    ]
+    weighs: list[Weigh] = []
+    for lane in range(tiling.block_lanes):
+        of_lane = counts[lane % len(counts)] if counts else None
+        functions: list[Masked] = []
+        for scored in by_function:
+            # Of a pair that is not attended nothing is summed, whatever its factor is.
+            function = functools.partial(
+                _scored_and_masked, scored[lane], counts=of_lane, nothing=0.0
+            )
+            functions.append(function)
+        first = taken[lane]
+        if tiling.greatest:
+            weigh = weigh_relative(weighing.plan, first, functions, tiling)
+        else:
+            assert first is not None
+            weigh = weigh_sums(weighing.plan, first, functions, tiling)
+        weighs.append(weigh)
+    return weighs
+
+
 def _scored(
-    source: _Source, place: _Place, key_tile: KnownInt, known: Sequence[Values]
+    source: _Source,
+    place: _Place,
+    key_tile: KnownInt,
+    known: Sequence[Values],
+    scoring: Scoring | None,
+    dtype: DType,
 ) -> list[Masked]:
-    """What a score function does to each lane's scores; nothing without one."""
-    scoring, tiling = source.operands.scoring, source.tiling
+    """What a function does to each lane's scores, in tiles of a dtype; nothing without one."""
+    tiling = source.tiling
     positions = source.work.positions
     if scoring is None or positions is None:
         return []
@@ -438,6 +570,7 @@ def _scored(
             tile=_tile(source, place, offset),
             key_tile=key_tile,
             tiling=tiling,
+            output=dtype,
         )
         scored.append(function)
     return scored
@@ -479,14 +612,16 @@ def _selected(scores: Psum, counts: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
     return selected
 
 
-def _scored_and_masked(score: Masked, scores: Psum, counts: Sbuf | None) -> Lane[Sbuf]:
-    """Takes scores out of PSUM as a function makes them, `MASKED` in place of those that do not
-    count."""
+def _scored_and_masked(
+    score: Masked, scores: Psum, counts: Sbuf | None, nothing: float
+) -> Lane[Sbuf]:
+    """Takes scores out of PSUM as a function makes them, and `nothing` in place of those that do
+    not count."""
     scored = yield from score(scores)
     if counts is None:
         return scored
     yield
-    return tensor_copy_predicated_value(scored, counts, value=MASKED, reverse=True)
+    return tensor_copy_predicated_value(scored, counts, value=nothing, reverse=True)
 
 
 __all__ = ["RankOperands", "attend_source"]

@@ -26,10 +26,18 @@ from kernels.trainium.context import checks, finishing, layout, layout_mx
 from kernels.trainium.context.finishing import FinishPlan, Span
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
-from kernels.trainium.context.schemes import CORE, SCHEMES, Asked, Scheme, ring_of
+from kernels.trainium.context.schemes import (
+    CORE,
+    SCHEMES,
+    Asked,
+    FoldTables,
+    Scheme,
+    ring_of,
+)
 from kernels.trainium.context.scoring import Grid, ScorePlan, table_shapes, tables
 from kernels.trainium.context.sizes import RECIPES, ContextTiling, key_tiling
-from kernels.trainium.context.tables import Sides
+from kernels.trainium.context.tables import PairTable, Sides
+from kernels.trainium.context.weighing import HeadGroups, WeighPlan
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS
 
 AUTO, MXFP8 = "auto", "mxfp8"
@@ -153,10 +161,10 @@ class ContextAttention:
             )
         if self.scale is not None:
             checks.number("scale", self.scale)
-        if self.fold is not None and not self.fold.is_softmax:
+        if self.mx and self.fold is not None and not self.fold.is_softmax:
             refuse(
-                f"{self.fold.name}: a monoid whose weights and sums are not softmax's is not "
-                "carried out on Trainium"
+                f"{self.fold.name}: weights and sums are not a softmax's, as those of microscaled "
+                "operands must be; use another dtype"
             )
         if not 1 <= self._query_count <= self.tokens:
             refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
@@ -217,15 +225,34 @@ class ContextAttention:
 
     @functools.cached_property
     def plan(self) -> ScorePlan | None:
-        """What of the score function is computed when."""
-        return None if self.score is None else ScorePlan.of(self.score)
+        """What of the score function is computed when, with what a monoid makes of scores."""
+        score = self.score if self.weigh is None else self.weigh.score
+        return None if score is None else ScorePlan.of(score)
+
+    @functools.cached_property
+    def weigh(self) -> WeighPlan | None:
+        """What is made of scores besides a softmax; None: nothing."""
+        if self.fold is None or self.fold.is_softmax:
+            return None
+        return WeighPlan.of(self.fold, self.score, self._head_groups)
+
+    @property
+    def _head_groups(self) -> HeadGroups:
+        batch = self.batch
+        return HeadGroups(
+            batch, self.heads // batch, self.kv_heads // batch, self.tokens
+        )
 
     @functools.cached_property
     def finish(self) -> FinishPlan | None:
         """What of the last step is computed when; None: it is softmax's."""
-        if self.fold is None or self.fold.divides_by_sum:
+        fold = self.fold
+        if fold is None:
             return None
-        return FinishPlan.of(self.fold)
+        # Only a sum of plain weights is softmax's to divide by.
+        plain = [x.coefficient for x in fold.sums] == [None]
+        is_softmax = fold.divides_by_sum and fold.greatest is not None and plain
+        return None if is_softmax else FinishPlan.of(fold)
 
     @property
     def dealt(self) -> int:
@@ -250,6 +277,7 @@ class ContextAttention:
         )
         key_tiles, span, keys = cut(self.tokens)
         runs, run, rows = cut(self._query_count)
+        fold, weigh = self.fold, self.weigh
         return ContextTiling(
             heads=self.heads // self.cores,
             kv_heads=self.kv_heads // self.cores,
@@ -268,7 +296,9 @@ class ContextAttention:
             turned=self.turned,
             scalar_copies=self.scalar_copies,
             scale=self.scale,
-            scored=self.score is not None,
+            scored=self.plan is not None,
+            greatest=fold is None or fold.greatest is not None,
+            sums=0 if weigh is None else len(weigh.sums),
             maps=self.maps,
         )
 
@@ -305,11 +335,26 @@ class ContextAttention:
 
         queries = where(self._query_count, tiling.slots, tiling.rows)
         keys = where(self.tokens, tiling.key_slots, tiling.keys)
-        pairs = None if self.plan is None else self.plan.pairs
+        pairs = self._pairs
         first = self.first_query
         if first is None:
             first = self.tokens - self._query_count
         return Sides(queries, keys, tiling, first, pairs)
+
+    @property
+    def _pairs(self) -> PairTable | None:
+        """Which table functions read by pairs of tiles; None: nobody asks where tiles stand."""
+        plans = [] if self.plan is None else [self.plan]
+        has_scales = False
+        if self.weigh is not None:
+            plans += self.weigh.functions
+            has_scales = self.weigh.scales is not None
+        found = {plan.pairs for plan in plans}
+        order: tuple[PairTable, ...] = ("all", "relative", "none")
+        for pairs in order:
+            if pairs in found:
+                return pairs
+        return "none" if has_scales else None
 
     # --- the program ---
 
@@ -325,6 +370,7 @@ class ContextAttention:
             sides=self.sides,
             score=self.plan,
             finish=self.finish,
+            weigh=self.weigh,
             ranks=self.ranks,
             inner=self.inner,
             cores=self.cores,
@@ -379,10 +425,11 @@ class ContextAttention:
             self.built.table_axes,  # work
             (),  # patterns, the same everywhere
         )
-        if self.plan is not None or self.finish is not None:
+        if self.plan is not None or self.fold is not None:
             specs = (*specs, ())  # tables of the score function
-        if self.finish is not None:
-            specs = (*specs, (), all_axes)  # tables of the last step
+        if self.fold is not None:
+            # Of a monoid: the same everywhere, and by query.
+            specs = (*specs, (), all_axes)
         return specs
 
     @property
@@ -431,21 +478,46 @@ class ContextAttention:
         work = self.built.known(True)
         patterns = self.built.predicates(self.masks)
         arguments = work, patterns
-        if self.plan is None and self.finish is None:
-            return arguments
         of_score = []
         if self.plan is not None:
             of_score = tables(self.plan, self._grid(True))
+        if self.fold is None:
+            return arguments if self.plan is None else (*arguments, of_score)
+        return *arguments, of_score, self._tables_of_fold(), self._own_tables()
+
+    def _tables_of_fold(self) -> FoldTables:
+        """What a monoid's functions look up and all ranks have."""
+        functions, scales, of_finish = [], [], []
+        if self.weigh is not None:
+            grid = self._grid(True)
+            functions = [tables(plan, grid) for plan in self.weigh.functions]
+        if self.weigh is not None and self.weigh.scales is not None:
+            located = self.sides.located
+            assert located is not None
+            found = self._head_groups.scales(self.weigh.scales, located.k.reshape(-1))
+            scales = [found.reshape(self._scales_shape)]
+        if self.finish is not None:
+            of_finish = finishing.shared_tables(self.finish, self._span)
+        return FoldTables(functions, scales, of_finish)
+
+    @property
+    def _scales_shape(self) -> tuple[int, ...]:
+        """`[all KV heads, key tiles, span, keys]`."""
+        tiling, located = self.sizes, self.sides.located
+        assert located is not None
+        return self.kv_heads, len(located.k), tiling.span, tiling.keys
+
+    def _own_tables(self) -> list[jax.Array]:
+        """Tables of the last step that are of queries, laid out as these are."""
         if self.finish is None:
-            return *arguments, of_score
-        shared = finishing.shared_tables(self.finish, self._span)
-        own = []
+            return []
+        found = []
+        tiling = self.sizes
         for table in finishing.own_tables(self.finish, self._span):
-            tiling = self.sizes
             by_row = layout.tiled(table, self.sides.q, tiling.rows, tiling.heads)
             by_tile = by_row.transpose(layout.TILES_OF_HEADS)
-            own.append(self._on_mesh(by_tile))
-        return *arguments, of_score, shared, own
+            found.append(self._on_mesh(by_tile))
+        return found
 
     @property
     def _span(self) -> Span:
@@ -503,19 +575,23 @@ class ContextAttention:
         shape = masks, tiling.rows, tiling.columns
         patterns = jax.ShapeDtypeStruct(shape, jnp.uint8)
         arguments = *operands, work, patterns
-        if self.plan is None and self.finish is None:
-            return arguments
         of_score = []
         if self.plan is not None:
             of_score = table_shapes(self.plan, self._grid(False))
-        if self.finish is None:
-            return *arguments, of_score
-        shared = finishing.shared_shapes(self.finish, self._span)
-        own = []
-        for features in finishing.own_widths(self.finish, self._span):
-            shape = *self.lead, tiling.tiles, tiling.heads, tiling.rows, features
-            own.append(jax.ShapeDtypeStruct(shape, jnp.float32))
-        return *arguments, of_score, shared, own
+        if self.fold is None:
+            return arguments if self.plan is None else (*arguments, of_score)
+        functions, scales, of_finish, own = [], [], [], []
+        if self.weigh is not None:
+            grid = self._grid(False)
+            functions = [table_shapes(plan, grid) for plan in self.weigh.functions]
+            if self.weigh.scales is not None:
+                scales = [jax.ShapeDtypeStruct(self._scales_shape, jnp.float32)]
+        if self.finish is not None:
+            of_finish = finishing.shared_shapes(self.finish, self._span)
+            for features in finishing.own_widths(self.finish, self._span):
+                shape = *self.lead, tiling.tiles, tiling.heads, tiling.rows, features
+                own.append(jax.ShapeDtypeStruct(shape, jnp.float32))
+        return *arguments, of_score, FoldTables(functions, scales, of_finish), own
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.

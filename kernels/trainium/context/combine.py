@@ -40,7 +40,7 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
             other = load(tiles, state, place)
             merged = []
             for lane, own in enumerate(lanes):
-                theirs = views(other, lane)
+                theirs = views(other, lane, tiling)
                 merged.append(merge(own, theirs, tiling))
             return merged
 
@@ -49,7 +49,7 @@ def combine(state: State, tiling: ContextTiling, parts: int) -> State:
         lanes = [opened(own, lane, tiling) for lane in range(tiling.block_lanes)]
         # The first part is loaded already, and its tiles take the sum.
         lanes = loop(add, lanes, parts, first=1)
-        merged = closed(own, lanes, last=False)
+        merged = closed(own, lanes, tiling, last=False)
         return store(state, merged, unit)
 
     return loop(combine_unit, state, tiling.units)

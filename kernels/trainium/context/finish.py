@@ -158,7 +158,7 @@ def _columns(tiling: ContextTiling) -> Sbuf:
 
 def _least(own: Unit, tiling: ContextTiling) -> Sbuf:
     """The sums of weights, `[rows, lanes]`, that something may be divided by."""
-    total = own.statistics[:, :, SUM]
+    total = own.statistic(SUM)
     # A row that attended to nothing has sum 0 and output 0, which any divisor leaves. Without it a
     # padded row would be 0 · ∞ = NaN; a real row's sum has a weight exp(0) = 1, of its maximum, and
     # stays.
@@ -211,8 +211,8 @@ def _logsumexp(own: Unit, least: Sbuf, tiling: ContextTiling) -> Sbuf:
       tiling: sizes.
     """
     # Maxima are of scores before scaling, as the scale is applied in the exponent.
-    maximum = own.statistics[:, :, MAXIMUM]
-    total = own.statistics[:, :, SUM]
+    maximum = own.statistic(MAXIMUM)
+    total = own.statistic(SUM)
     log = _columns(tiling)
     log = activation(log, least, op="log")
     scaled = _columns(tiling)

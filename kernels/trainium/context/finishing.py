@@ -359,7 +359,7 @@ class Finishing:
         values = lowering.values
         live = empty = None
         if fold.greatest is not None:
-            maximum = own.statistics[:, :, MAXIMUM]
+            maximum = own.statistic(MAXIMUM)
             empty = _columns(tiling, TRUTH)
             empty = tensor_immediate(empty, maximum, op="equal", value=LOWEST)
             if not plan.is_zero:
@@ -369,7 +369,7 @@ class Finishing:
         for place, name in enumerate(fold.components):
             if name not in places or not fold.finish.uses(Slot(place)):
                 continue
-            column = own.statistics[:, :, places[name]]
+            column = own.statistic(places[name])
             is_greatest = name == fold.greatest
             if empty is not None:
                 # Numbers of which no logarithm or quotient fails; the values beside them are 0.

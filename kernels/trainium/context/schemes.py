@@ -12,7 +12,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,7 @@ from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.scoring import ScorePlan, Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides, Tables, by_source
+from kernels.trainium.context.weighing import Weighing, WeighPlan
 from kernels.trainium.context.work import RingWork, SourceWork
 
 RING, INNER, CORE = "ring", "inner", "core"  # mesh axes
@@ -48,12 +49,14 @@ class Asked:
       sides: where queries and keys stand, on as many ranks as the scheme deals tokens out to.
       score: what is done to scores before their softmax; None: nothing.
       finish: what is made of the sums; None: a softmax's output.
+      weigh: what is made of scores besides a softmax; None: nothing.
     """
 
     masks: Masks
     sides: Sides
     score: ScorePlan | None
     finish: FinishPlan | None
+    weigh: WeighPlan | None
     ranks: int
     inner: int
     cores: int
@@ -65,20 +68,55 @@ class Asked:
     @property
     def heads_differ(self) -> bool:
         """Whether it matters which head a head is."""
-        plans = [x for x in (self.score, self.finish) if x is not None]
+        plans = [x for x in (self.score, self.finish, self.weigh) if x is not None]
         return len(self.masks) > 1 or any(plan.by_head for plan in plans)
 
     def scoring(self, tables: Sequence[Hbm], first_head: KnownInt) -> Scoring | None:
         """The score function in the kernel."""
-        located = self.sides.located
-        if self.score is None or located is None:
+        if self.score is None:
             return None
-        return Scoring(self.score, tables, located.steps, self.sizes.factor, first_head)
+        return self._in_kernel(self.score, tables, first_head)
+
+    def weighing(
+        self,
+        tables: Sequence[Sequence[Hbm]],
+        scales: Sequence[Hbm],
+        first_head: KnownInt,
+    ) -> Weighing | None:
+        """What is made of scores besides a softmax, in the kernel."""
+        if self.weigh is None:
+            return None
+        functions = tuple(
+            self._in_kernel(plan, of_plan, first_head)
+            for plan, of_plan in zip(self.weigh.functions, tables, strict=True)
+        )
+        return Weighing(self.weigh, functions, scales[0] if scales else None)
+
+    def _in_kernel(
+        self, plan: ScorePlan, tables: Sequence[Hbm], first_head: KnownInt
+    ) -> Scoring:
+        located = self.sides.located
+        assert located is not None  # somebody asks where tiles stand
+        return Scoring(plan, tables, located.steps, self.sizes.factor, first_head)
 
     @property
     def sizes(self) -> ContextTiling:
         """Sizes of one core."""
         return self.sides.tiling
+
+
+class FoldTables(NamedTuple):
+    """What a monoid's functions look up and all ranks have, in HBM.
+
+    Attributes:
+      functions: of each factor of weights and sums.
+      scales: factors of values, one array or none; see `Weighing`.
+      finish: of the last step; see `Finishing`.
+    """
+
+    functions: Sequence[Sequence[Any]]
+    scales: Sequence[Any]
+    finish: Sequence[Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +147,7 @@ class Scheme:
         work: RingWork | SourceWork,
         patterns: Hbm,
         tables: Sequence[Hbm] = (),
-        shared: Sequence[Hbm] = (),
+        of_fold: FoldTables | None = None,
         own: Sequence[Hbm] = (),
     ) -> Finished:
         """The kernel with its operands one by one, as a `Program` gives them.
@@ -117,9 +155,10 @@ class Scheme:
         Args:
           q, k, v, work, patterns: see `RankOperands`.
           tables: of the score function.
-          shared, own: see `Finishing`.
+          of_fold: of a monoid's functions, the same everywhere.
+          own: of its last step, see `Finishing`.
         """
-        operands = self.operands(q, (k, v), patterns, tables, shared, own)
+        operands = self.operands(q, (k, v), patterns, tables, of_fold, own)
         return self.attend(operands, work)
 
     def operands(
@@ -128,17 +167,25 @@ class Scheme:
         block: PyTree,
         patterns: Hbm,
         tables: Sequence[Hbm] = (),
-        shared: Sequence[Hbm] = (),
+        of_fold: FoldTables | None = None,
         own: Sequence[Hbm] = (),
     ) -> RankOperands:
         """What a core attends with; `block` is what of keys and values it has."""
         first_head = self._first_head()
-        scoring = self.asked.scoring(tables, first_head)
-        finishing = None
-        if self.asked.finish is not None:
-            finishing = Finishing(self.asked.finish, shared, own, first_head)
+        asked = self.asked
+        finishing = weighing = None
+        if of_fold is not None:
+            weighing = asked.weighing(of_fold.functions, of_fold.scales, first_head)
+            if asked.finish is not None:
+                finishing = Finishing(asked.finish, of_fold.finish, own, first_head)
         return RankOperands(
-            q, block, patterns, scoring, first_head, finishing=finishing
+            q,
+            block,
+            patterns,
+            asked.scoring(tables, first_head),
+            first_head,
+            finishing,
+            weighing,
         )
 
     def _first_head(self) -> KnownInt:
@@ -363,4 +410,14 @@ SCHEMES = {
     "pass-q": Entry(_pass_q),
 }
 
-__all__ = ["CORE", "INNER", "RING", "SCHEMES", "Asked", "Entry", "Scheme", "ring_of"]
+__all__ = [
+    "CORE",
+    "INNER",
+    "RING",
+    "SCHEMES",
+    "Asked",
+    "Entry",
+    "FoldTables",
+    "Scheme",
+    "ring_of",
+]

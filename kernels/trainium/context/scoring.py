@@ -490,8 +490,9 @@ class Scoring:
         tile: KnownInt,
         key_tile: KnownInt,
         tiling: ContextTiling,
+        output: DType = jnp.float32,
     ) -> Lane[Sbuf]:
-        """A lane that takes scores out of PSUM as the function makes them."""
+        """A lane that takes scores out of PSUM as the function makes them, in a dtype."""
         values = dict(known)
         of_all = self.first_head + head
         for place, leaf in self.plan.of_home("key", by_head=True):
@@ -506,13 +507,13 @@ class Scoring:
         for operation in self.plan.of_head:
             of_positions.carry_out(operation)
             yield
-        lowering = self._lowering(values, tiling, "vector")
+        lowering = self._lowering(values, tiling, "vector", output)
         place = [x.name for x in self.plan.function.inputs].index(SCORE)
         lowering.scaled(Slot(place), scores, self.factor)
         for operation in self.plan.of_score:
             lowering.carry_out(operation)
             yield
-        return lowering.tile(self.plan.function.result, scores.shape)
+        return lowering.result(scores.shape)
 
     # --- leaves ---
 
@@ -584,11 +585,17 @@ class Scoring:
         tile = self._new(tiling, own.shape, own.dtype)
         return dma_load(tile, own, queue=_QUEUE)
 
-    def _lowering(self, values: Values, tiling: ContextTiling, engine: str) -> Lowering:
+    def _lowering(
+        self,
+        values: Values,
+        tiling: ContextTiling,
+        engine: str,
+        output: DType = jnp.float32,
+    ) -> Lowering:
         def new(shape: tuple[int, ...], dtype: DType) -> Sbuf:
             return self._new(tiling, shape, dtype)
 
-        return Lowering(self.plan.function, values, new, engine)
+        return Lowering(self.plan.function, values, new, engine, output)
 
     def _new(
         self,

@@ -48,6 +48,8 @@ class ContextTiling:
       scale: factor of the scores; None: 1 / sqrt(features of a key).
       scored: whether a score function stands between scores and softmax; it scales them.
       maps: KV heads in a row that have one head of values between them; see `head_maps`.
+      greatest: whether weights are relative to a row's greatest score, as a softmax's are.
+      sums: of a row that are carried besides a softmax's maximum and sum.
     """
 
     heads: int
@@ -70,6 +72,8 @@ class ContextTiling:
     scale: float | None = None
     scored: bool = False
     maps: int = 1
+    greatest: bool = True
+    sums: int = 0
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -164,6 +168,11 @@ class ContextTiling:
     def items(self) -> int:
         """Query tiles of all heads."""
         return self.heads * self.tiles
+
+    @property
+    def statistics(self) -> int:
+        """Numbers that are carried of a row: maximum, sum of weights, further sums."""
+        return 2 * self.greatest + self.sums
 
     @property
     def carried(self) -> DType:

@@ -238,11 +238,7 @@ def attend(
     Pseudocode:
       x = q k; p = online softmax of x; pᵀ by 128 keys; out = out · decay + p v
     """
-    bank = banks.scores.take()
-    bank = _scores(bank, q, k)
-    # Given back before it is read: the ring orders uses, and whoever takes the bank next waits for
-    # its readers.
-    scores: OnChip = banks.scores.give(bank)
+    scores: OnChip = scores_of(q, k, banks)
     if masked is None:
         yield
     else:
@@ -261,6 +257,34 @@ def attend(
         buffers=tiling.buffers,
     )
     yield
+    products = yield from mixed(weights, v, banks, tiling)
+    yield
+    # Only now, so that the Vector Engine has brought the transposes out of PSUM first.
+    softmax = add_up(added, decay, softmax)
+    output = scalar_tensor_tensor(
+        done.output,
+        done.output,
+        decay,
+        products,
+        op0="multiply",
+        op1="add",
+    )
+    return Attended(output, softmax)
+
+
+def scores_of(q: Sequence[Sbuf], k: Sequence[Sbuf], banks: Banks) -> OnChip:
+    """`q k` in the next of the banks for that, accumulated over parts of the features."""
+    bank = banks.scores.take()
+    for place, (queries, keys) in enumerate(zip(q, k, strict=True)):
+        accumulate = jnp.int32(place > 0)
+        bank = nc_matmul(bank, queries, keys, accumulate)
+    # Given back before it is read: the ring orders uses, and whoever takes the bank next waits for
+    # its readers.
+    return banks.scores.give(bank)
+
+
+def mixed(weights: Sbuf, v: Sbuf, banks: Banks, tiling: FlashTiling) -> Lane[OnChip]:
+    """A lane that sums values by weights `[rows, columns]`: PSUM `[rows, value_dim]`."""
     # Weights become stationary in `p v`: keys, which are contracted, must stand on partitions.
     pieces = []
     for start in tiling.pieces:
@@ -277,27 +301,7 @@ def attend(
     bank = _products(bank, copies, v)
     # In a bank of its own, not on top of the output: that lies in SBUF, since it must decay in
     # between.
-    products = banks.products.give(bank)
-    yield
-    # Only now, so that the Vector Engine has brought the transposes out of PSUM first.
-    softmax = add_up(added, decay, softmax)
-    output = scalar_tensor_tensor(
-        done.output,
-        done.output,
-        decay,
-        products,
-        op0="multiply",
-        op1="add",
-    )
-    return Attended(output, softmax)
-
-
-def _scores(bank: Psum, q: Sequence[Sbuf], k: Sequence[Sbuf]) -> Psum:
-    """`q k` in PSUM, accumulated over parts of the features."""
-    for place, (queries, keys) in enumerate(zip(q, k, strict=True)):
-        accumulate = jnp.int32(place > 0)
-        bank = nc_matmul(bank, queries, keys, accumulate)
-    return bank
+    return banks.products.give(bank)
 
 
 def after_diagonal(scores: Psum, offset: KnownInt, tiling: FlashTiling) -> Lane[Sbuf]:
@@ -370,6 +374,8 @@ __all__ = [
     "empty",
     "load_tokens",
     "load_values",
+    "mixed",
     "normalised",
+    "scores_of",
     "step_banks",
 ]
