@@ -15,6 +15,7 @@ issued when it is met but with the one that follows, where nobody else reads wha
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -26,6 +27,7 @@ from emu.annotations import DType
 from emu.lower import CannotLower, Constant, Elementwise, Operand, Operation, Slot
 from emu.trainium.isa import (
     activation,
+    activation_bias,
     immediate_tensor_tensor,
     memset,
     scalar_tensor_tensor,
@@ -114,6 +116,7 @@ class Waiting:
       by: the number or the column.
       reverse: whether `by` is on the left.
       engine: that issues it, if nothing that follows takes it along.
+      plus: a number that is added to a product, on the way into a function of the Scalar Engine.
     """
 
     src: OnChip
@@ -121,6 +124,7 @@ class Waiting:
     by: Number | Column
     reverse: bool
     engine: str = "vector"
+    plus: float = 0.0
 
 
 Values: TypeAlias = dict[int, Value | Waiting]
@@ -146,6 +150,7 @@ class Lowering:
     engine: str = "vector"
     output: DType = jnp.float32
     _is_last: bool = dataclasses.field(default=False, init=False)
+    _is_activated: bool = dataclasses.field(default=False, init=False)
 
     def value(self, operand: Operand) -> Value:
         """An operand with nothing waiting."""
@@ -191,9 +196,20 @@ class Lowering:
         alone = self.function.uses(slot) == 1
         # Only what nobody else reads is written as the result is.
         self._is_last = alone and slot == self.function.result
+        # The Scalar Engine multiplies and adds on the way into its functions.
+        self._is_activated = alone and slot.index in self._into_functions
         self.values[operation.result] = self._result(operation)
         if not alone:
             self.value(slot)
+
+    @functools.cached_property
+    def _into_functions(self) -> set[int]:
+        """Slots that a function of the Scalar Engine reads."""
+        read: set[int] = set()
+        for operation in self.function.operations:
+            if operation.name in SCALAR:
+                read |= {x.index for x in operation.operands if isinstance(x, Slot)}
+        return read
 
     # --- what an operation becomes ---
 
@@ -248,6 +264,8 @@ class Lowering:
         assert isinstance(by, (Number, Column))
         if isinstance(wide, Waiting):
             gathered = _gathered(wide, op, by, reverse)
+            if gathered is None and self._is_activated:
+                gathered = _shifted(wide, op, by, reverse)
             if gathered is not None:
                 return gathered
             return self._two_operators(wide, op, by, reverse, dtype)
@@ -379,13 +397,13 @@ class Lowering:
 
     def _activated(self, op: str, operand: Operand) -> Value:
         found = self._found(operand)
-        scale = 1.0
+        scale, plus = 1.0, 0.0
         if isinstance(found, Waiting):
             multiplies = found.op == "multiply" and isinstance(found.by, Number)
-            # The Scalar Engine multiplies on the way in.
+            # The Scalar Engine multiplies on the way in, and adds.
             if multiplies:
                 assert isinstance(found.by, Number)
-                found, scale = found.src, found.by.value
+                found, scale, plus = found.src, found.by.value, found.plus
             else:
                 found = self._issued(found)
         assert not isinstance(found, Number)
@@ -393,7 +411,13 @@ class Lowering:
             dst = self.new(found.tile.shape, jnp.float32)
             return Column(activation(dst, found.tile, op=op, scale=scale))
         dst = self.new(found.shape, self._held(jnp.float32))
-        return activation(dst, found, op=op, scale=scale)
+        if not plus:
+            return activation(dst, found, op=op, scale=scale)
+        # A column: NeuronCore-v2 takes no number.
+        bias = memset(
+            self.new((found.shape[0], 1), jnp.float32), value=plus, engine="gpsimd"
+        )
+        return activation_bias(dst, found, bias, op=op, scale=scale)
 
     def _power(self, operand: Operand, power: int) -> Value | Waiting:
         if power == 2:
@@ -442,6 +466,11 @@ class Lowering:
         return self._issued(value) if isinstance(value, Waiting) else value
 
     def _issued(self, waiting: Waiting, dtype: DType = jnp.float32) -> OnChip:
+        if waiting.plus:
+            product = dataclasses.replace(waiting, plus=0.0)
+            return self._two_operators(
+                product, "add", Number(waiting.plus), False, jnp.float32
+            )
         dst = self.new(waiting.src.shape, dtype)
         if isinstance(waiting.by, Column):
             return tensor_scalar(
@@ -500,6 +529,25 @@ def _gathered(
     if op == "divide" and not reverse and by.value != 0 and math.isfinite(by.value):
         return dataclasses.replace(waiting, by=Number(waiting.by.value / by.value))
     return None
+
+
+def _shifted(
+    waiting: Waiting, op: str, by: Number | Column, reverse: bool
+) -> Waiting | None:
+    """A product and a sum with numbers as one, for a function; None where they are none."""
+    product, number = waiting.by, by
+    if waiting.op != "multiply" or waiting.plus:
+        return None
+    if isinstance(product, Column) or isinstance(number, Column):
+        return None
+    if op == "add":
+        return dataclasses.replace(waiting, plus=number.value)
+    if op != "subtract":
+        return None
+    if reverse:
+        negative = Number(-product.value)
+        return dataclasses.replace(waiting, by=negative, plus=number.value)
+    return dataclasses.replace(waiting, plus=-number.value)
 
 
 def is_placeable(function: Elementwise, operation: Operation) -> bool:

@@ -16,11 +16,13 @@ from kernels.variants.chunked import chunked
 from kernels.variants.cross import cross
 from kernels.variants.differential import differential
 from kernels.variants.dilated_window import dilated_window
+from kernels.variants.fp8_cache import fp8_cache
 from kernels.variants.full import full
 from kernels.variants.gated import gated
 from kernels.variants.global_local import global_local
 from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
+from kernels.variants.int8_cache import int8_cache
 from kernels.variants.learned_sink import learned_sink
 from kernels.variants.mxfp8_cache import mxfp8_cache
 from kernels.variants.neighborhood import neighborhood
@@ -30,6 +32,7 @@ from kernels.variants.paged import paged
 from kernels.variants.prefix_lm import prefix_lm
 from kernels.variants.relative_bias import relative_bias
 from kernels.variants.shared_prefix import shared_prefix
+from kernels.variants.sigmoid import sigmoid
 from kernels.variants.sinks_window import sinks_window
 from kernels.variants.sliding_window import sliding_window
 from kernels.variants.soft_cap import soft_cap
@@ -98,6 +101,22 @@ def _head_temperature(sizes: Sizes) -> Variant:
 def _learned_sink(sizes: Sizes) -> Variant:
     sinks = np.random.default_rng(0).normal(size=sizes.heads)
     return learned_sink(sinks.astype(np.float32))
+
+
+def _int8_cache(sizes: Sizes) -> Variant:
+    _, (batch, kv_heads, keys, _) = sizes.shapes
+    return int8_cache(*_scales(batch, kv_heads, keys), sizes.heads)
+
+
+def _fp8_cache(sizes: Sizes) -> Variant:
+    return fp8_cache(*_scales(sizes.batch, sizes.kv_heads), sizes.heads)
+
+
+def _scales(*shape: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of keys and values, as of codes that are about 1."""
+    rng = np.random.default_rng(0)
+    k, v = (rng.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(2))
+    return k, v
 
 
 def _gated(sizes: Sizes) -> Variant:
@@ -193,6 +212,9 @@ CATALOGUE: dict[str, Entry] = {
     "learned_sink": Entry(_learned_sink),
     "off_by_one": Entry(lambda sizes: off_by_one()),
     "gated": Entry(_gated),
+    "sigmoid": Entry(lambda sizes: sigmoid(sizes.tokens)),
+    "int8_cache": Entry(_int8_cache),
+    "fp8_cache": Entry(_fp8_cache),
     "differential": Entry(
         lambda sizes: differential(_lambda(sizes)), _halves, own_operands=True
     ),

@@ -170,6 +170,37 @@ def gated(
     return shares[:, None] / (1 + np.exp(-gate))
 
 
+def scales(*shape: int) -> list[np.ndarray]:
+    """Of keys and values, as the catalogue draws them."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(2)]
+    return [np.repeat(x.astype(float), HEADS // 2, 1) for x in drawn]
+
+
+def int8_scores(scores: np.ndarray) -> np.ndarray:
+    k_scales, _ = scales(BATCH, 2, TOKENS)
+    return pairs(causal)(scores * k_scales[:, :, None, :])
+
+
+def int8_cache(
+    row: tuple[int, int, int], live: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    _, v_scales = scales(BATCH, 2, TOKENS)
+    return np.exp(scores) / np.exp(scores).sum() * v_scales[row[:2]][live]
+
+
+def fp8_scores(scores: np.ndarray) -> np.ndarray:
+    k_scales, _ = scales(BATCH, 2)
+    return pairs(causal)(scores * k_scales[:, :, None, None])
+
+
+def fp8_cache(
+    row: tuple[int, int, int], live: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    _, v_scales = scales(BATCH, 2)
+    return np.exp(scores) / np.exp(scores).sum() * v_scales[row[:2]]
+
+
 FORMULAS: dict[str, Callable[..., np.ndarray]] = {
     "full": lambda scores: scores,
     "causal": pairs(causal),
@@ -195,6 +226,9 @@ FORMULAS: dict[str, Callable[..., np.ndarray]] = {
     "learned_sink": pairs(causal),
     "off_by_one": pairs(causal),
     "gated": pairs(causal),
+    "sigmoid": pairs(causal),
+    "int8_cache": int8_scores,
+    "fp8_cache": fp8_scores,
 }
 SCALES = {"relative_bias": 1.0}
 # What is in place of shares in a softmax.
@@ -202,4 +236,7 @@ WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
     "learned_sink": learned_sink,
     "off_by_one": lambda row, live, s: np.exp(s) / (1 + np.exp(s).sum()),
     "gated": gated,
+    "sigmoid": lambda row, live, s: 1 / (1 + TOKENS * np.exp(-s)),
+    "int8_cache": int8_cache,
+    "fp8_cache": fp8_cache,
 }

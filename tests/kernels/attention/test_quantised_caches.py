@@ -1,0 +1,67 @@
+"""Caches of 8-bit codes: what their codes and scales stand for, and attention over them."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from kernels import attention, masks, variants
+from kernels.attention.variant import Variant
+
+RNG = np.random.default_rng(0)
+Q = RNG.standard_normal((2, 4, 13, 8)).astype(np.float32)
+K, V = RNG.standard_normal((2, 2, 2, 13, 8)).astype(np.float32) * 3
+K[0, 1, 2] = 0
+
+
+def codes(name: str) -> tuple[Any, Variant]:
+    if name == "int8":
+        cache = variants.quantise_int8(K, V)
+        return cache, variants.int8_cache(cache.k_scales, cache.v_scales, 4)
+    cache = variants.quantise_fp8(K, V)
+    return cache, variants.fp8_cache(cache.k_scales, cache.v_scales, 4)
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_codes_are_8_bits_that_bfloat16_holds(name: str) -> None:
+    cache, _ = codes(name)
+    dtype = np.int8 if name == "int8" else ml_dtypes.float8_e4m3fn
+    for x in (cache.k, cache.v):
+        np.testing.assert_array_equal(x.astype(dtype).astype(np.float32), x)
+        np.testing.assert_array_equal(jnp.asarray(x, jnp.bfloat16).astype(np.float32), x)
+    # The largest of a token, or of a head, has the largest code.
+    largest = np.abs(cache.v).max(-1 if name == "int8" else (-2, -1))
+    np.testing.assert_allclose(largest, 127 if name == "int8" else 448)
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("int8", 1 / 254), ("fp8", 1 / 16)])
+def test_codes_times_scales_are_the_cache(name: str, rounding: float) -> None:
+    cache, _ = codes(name)
+    for x, of_codes, scales in (
+        (K, cache.k, cache.k_scales),
+        (V, cache.v, cache.v_scales),
+    ):
+        wide = scales.reshape(*scales.shape, *[1] * (4 - scales.ndim))
+        size = np.abs(x) if name == "fp8" else np.abs(x).max(-1, keepdims=True)
+        # Of numbers below the least normal one the step is the same.
+        least = wide * 2.0**-10 if name == "fp8" else 0
+        assert (np.abs(of_codes * wide - x) <= rounding * size + least + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_attention_over_codes_is_that_over_what_they_stand_for(name: str) -> None:
+    cache, variant = codes(name)
+    out, sums = variant.dense(Q, cache.k, cache.v)
+    k, v = (
+        x.astype(float) * scales.reshape(*scales.shape, *[1] * (4 - scales.ndim))
+        for x, scales in ((cache.k, cache.k_scales), (cache.v, cache.v_scales))
+    )
+    wanted, of_sums = attention(masks.causal).dense(Q, k, v)
+    np.testing.assert_allclose(out, np.asarray(wanted), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(sums, np.asarray(of_sums), rtol=0, atol=1e-12)
+    # And near the cache as it was.
+    exact, _ = attention(masks.causal).dense(Q, K, V)
+    apart = np.abs(np.asarray(out) - np.asarray(exact)).mean()
+    assert apart < (0.02 if name == "int8" else 0.15), apart
