@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
+from emu.lower import Operation
 from emu.trainium.lower import SCALAR
 from kernels.attention.clock import VariantTime
 from kernels.attention.prefill import context_attention
@@ -37,6 +38,7 @@ class Explanation:
       on_score: operations on every score, with the engine that carries each out.
       on_positions: how many operations of the score are on positions alone, and so not repeated
         for every score.
+      on_output: operations of a monoid's last step, on what was summed; none of a softmax's.
       clock: of both machines, with what each is busy with.
     """
 
@@ -49,21 +51,23 @@ class Explanation:
     scores: Mapping[str, float]
     on_score: tuple[tuple[str, str], ...]
     on_positions: int
+    on_output: tuple[tuple[str, str], ...]
     clock: VariantTime
 
     def __str__(self) -> str:
         share = self.live / self.tiles
-        engines = Counter(engine for _, engine in self.on_score)
-        counts = ", ".join(f"{count} on {engine}" for engine, count in engines.items())
-        named = " ".join(name for name, _ in self.on_score)
-        on_score = f"{named} ({counts})" if named else "nothing"
+        last_step = []
+        if self.on_output:
+            last_step = [f"  on what is summed, at the end: {_told(self.on_output)}"]
         return "\n".join(
             [
                 f"{self.name}: attends {self.mask or 'all'}",
                 f"  tiles of {TILE}: {self.live:,} of {self.tiles:,} live ({share:.1%}), "
                 f"{self.full:,} full",
                 f"  tokens stand {self._placement}",
-                f"  on every score: {on_score}; on positions alone: {self.on_positions} operations",
+                f"  on every score: {_told(self.on_score)}; on positions alone: "
+                f"{self.on_positions} operations",
+                *last_step,
                 *(f"  {line}" for line in self.clock.lines),
             ]
         )
@@ -79,6 +83,14 @@ class Explanation:
         return (
             f"{self.placed}, {why}: tiles of the busiest chip, hop by hop, are {tiles}"
         )
+
+
+def _told(operations: tuple[tuple[str, str], ...]) -> str:
+    """Operations by name, and how many each engine has."""
+    engines = Counter(engine for _, engine in operations)
+    counts = ", ".join(f"{count} on {engine}" for engine, count in engines.items())
+    named = " ".join(name for name, _ in operations)
+    return f"{named} ({counts})" if named else "nothing"
 
 
 def explain(
@@ -127,9 +139,13 @@ def explain(
         tile_map(x, attention.tokens, grids, grids) for x in set(attention.masks_of)
     ]
     live = sum(int(((x == PARTIAL) | (x == FULL)).sum()) for x in maps)
-    plan = attention.plan
-    operations = () if plan is None else plan.of_score
-    every = () if reading.score is None else reading.score.operations
+    plans = [] if attention.plan is None else [attention.plan]
+    if attention.weigh is not None:
+        # A monoid's factors are functions of the score as well.
+        plans += attention.weigh.functions
+    operations = [x for plan in plans for x in plan.of_score]
+    every = [x for plan in plans for x in plan.function.operations]
+    last_step = () if attention.finish is None else attention.finish.operations
     return Explanation(
         name=name,
         mask=None if reading.mask is None else catalogue.name(reading.mask),
@@ -138,12 +154,18 @@ def explain(
         full=sum(int((x == FULL).sum()) for x in maps),
         placed=attention.placed,
         scores={key: x.score for key, x in attention.choice.scores.items()},
-        on_score=tuple(
-            (x.name, "Scalar Engine" if x.name in SCALAR else "Vector Engine")
-            for x in operations
-        ),
+        on_score=_on_engines(operations),
+        on_output=_on_engines(last_step),
         on_positions=len(every) - len(operations),
         clock=clock,
+    )
+
+
+def _on_engines(operations: Iterable[Operation]) -> tuple[tuple[str, str], ...]:
+    """Operations by name, each with its engine."""
+    return tuple(
+        (x.name, "Scalar Engine" if x.name in SCALAR else "Vector Engine")
+        for x in operations
     )
 
 

@@ -148,6 +148,11 @@ class FinishPlan:
         )
 
     @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All operations: on sums, then on values."""
+        return (*self.of_rows, *self.of_lanes)
+
+    @property
     def by_head(self) -> bool:
         """Whether it matters which head an output is of."""
         return any(leaf.by_head and leaf.home in _SHARED for leaf in self.leaves)
