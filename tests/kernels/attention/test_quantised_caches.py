@@ -30,7 +30,9 @@ def test_codes_are_8_bits_that_bfloat16_holds(name: str) -> None:
     dtype = np.int8 if name == "int8" else ml_dtypes.float8_e4m3fn
     for x in (cache.k, cache.v):
         np.testing.assert_array_equal(x.astype(dtype).astype(np.float32), x)
-        np.testing.assert_array_equal(jnp.asarray(x, jnp.bfloat16).astype(np.float32), x)
+        np.testing.assert_array_equal(
+            jnp.asarray(x, jnp.bfloat16).astype(np.float32), x
+        )
     # The largest of a token, or of a head, has the largest code.
     largest = np.abs(cache.v).max(-1 if name == "int8" else (-2, -1))
     np.testing.assert_allclose(largest, 127 if name == "int8" else 448)
