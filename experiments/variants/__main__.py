@@ -1,6 +1,7 @@
 """The command line of `experiments.variants`."""
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -11,8 +12,9 @@ from experiments.shared import cli
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
 from experiments.variants import table
-from experiments.variants.measure import Row, check, measure, tiles_of
+from experiments.variants.measure import Row, check, errors, measure, tiles_of
 from experiments.variants.request import BASE, Asked, asked
+from experiments.variants.values import beside
 from kernels.variants import Sizes
 
 WIDTH = 160  # of a table that no terminal cuts
@@ -94,17 +96,23 @@ def main(args: argparse.Namespace, output: Output) -> None:
         output.figures("variants", {"variants": figures})
 
     output.on_interruption(found_so_far)
-    with Progress(len(wanted), Console(stderr=True)) as progress:
+    with_values = [] if args.no_values else wanted
+    in_catalogue = [one.name for one in with_values if one.in_catalogue]
+    points = len(wanted) + len(with_values)
+    with (
+        Progress(points, Console(stderr=True)) as progress,
+        beside(in_catalogue) as values,
+    ):
         for one in wanted:
             progress.begin(one.name)
-            row = measure(
-                one,
-                sizes,
-                chips=args.chips,
-                cores=cores,
-                values=not args.no_values,
-            )
-            rows.append(row)
+            rows.append(measure(one, sizes, chips=args.chips, cores=cores))
+            progress.done()
+        # The last first: `beside` has begun with the first.
+        for place, one in reversed([*enumerate(with_values)]):
+            progress.begin(f"values of {one.name}")
+            found = values.take(one.name) if one.in_catalogue else None
+            found = errors(one) if found is None else found
+            rows[place] = dataclasses.replace(rows[place], errors=found)
             progress.done()
     show()
     base = base_s()

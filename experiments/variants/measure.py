@@ -58,14 +58,13 @@ def check(asked: Asked, sizes: Sizes) -> None:
             ScorePlan.of(variant.reading.score)
 
 
-def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool) -> Row:
-    """Measures a variant.
+def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int) -> Row:
+    """Reads a variant's clock.
 
     Args:
       asked: which.
       sizes: of the prefill that is timed, and of the cache behind which a token is decoded.
       chips, cores: of its mesh.
-      values: whether its values are computed too, at the size `SMALL`.
     """
     with asked.errors_in_one_line():
         variant, own = asked.of(sizes)
@@ -79,8 +78,13 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int, values: bool)
             chips=chips,
             cores=cores,
         )
-        errors = _errors(*asked.of(SMALL)) if values else None
-    return Row(asked.name, errors, clock)
+    return Row(asked.name, None, clock)
+
+
+def errors(asked: Asked) -> Errors:
+    """Computes a variant's values, at the size `SMALL`."""
+    with asked.errors_in_one_line():
+        return _errors(*asked.of(SMALL))
 
 
 def tiles_of(asked: Asked, sizes: Sizes, *, chips: int) -> LiveTiles | None:
@@ -107,4 +111,4 @@ def _apart(given: Array, wanted: Array) -> float:
     return float(np.abs(np.asarray(given, np.float64) - np.asarray(wanted)).max())
 
 
-__all__ = ["Errors", "Row", "check", "measure", "tiles_of"]
+__all__ = ["Errors", "Row", "check", "errors", "measure", "tiles_of"]

@@ -22,11 +22,13 @@ class Asked:
       name: in tables.
       of: the variant for sizes, and what sizes it is of.
       errors_in_one_line: within it, what a user's code raises is told in one line.
+      in_catalogue: whether it is known by its name.
     """
 
     name: str
     of: Callable[[Sizes], tuple[AttentionVariant, Sizes]]
     errors_in_one_line: Callable[[], Any] = contextlib.nullcontext
+    in_catalogue: bool = False
 
 
 def asked(names: Sequence[str], files: Sequence[str]) -> list[Asked]:
@@ -48,7 +50,7 @@ def _of_catalogue(name: str) -> Asked:
             f"no variant {name!r}, must be one of {', '.join(CATALOGUE)}; a function of your own "
             "is --file FILE.py:NAME"
         )
-    return Asked(name, lambda sizes: make(name, sizes))
+    return Asked(name, lambda sizes: make(name, sizes), in_catalogue=True)
 
 
 def _of_file(word: str) -> Asked:
