@@ -314,6 +314,7 @@ EXAMPLES: dict[str, Example | Crossing] = {
         opens=True,
     ),
     "wse.lookup_live": of(SLOTS, sram(32), sram(1, 64, dtype=I32), COUNT, opens=True),
+    "wse.row_live": of(SLOTS, sram(32, 64), sram(1, 1), COUNT, entries=32),
     "wse.widen_live": of(
         sram(4, 64, dtype=jnp.bfloat16), sram(4, 64, dtype=jnp.int8), COUNT, axis=1
     ),

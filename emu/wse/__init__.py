@@ -44,6 +44,7 @@ from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.views.drawing import drawn
 from emu.wse.pe.elementwise import (
     lookup_live,
+    row_live,
     scalar_of_one_live,
     scalar_of_two_live,
     scalar_select_live,
@@ -93,6 +94,7 @@ __all__ = [
     "reduce",
     "ring_all_reduce",
     "rope",
+    "row_live",
     "rsqrt_mean",
     "scalar_of_one_live",
     "scalar_of_two_live",

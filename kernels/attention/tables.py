@@ -34,7 +34,7 @@ class Kept:
     def depends_on(self, name: str) -> bool:
         """Whether it depends on an argument, if its function has one of this name."""
         has = any(x.name == name for x in self.function.inputs)
-        return has and self.function.depends_on(self.leaf.operand, name)
+        return has and self.leaf.depends_on(self.function, name)
 
     @property
     def when(self) -> int:
@@ -132,10 +132,11 @@ class Tables:
             size = np.size(leaf.operand.value)  # type: ignore[union-attr]
             return jax.ShapeDtypeStruct((size,), leaf.held)
         lead = tuple(self.map.mesh[axis] for axis in self._spec(kept))
-        rows = self.map.queries if leaf.shape[0] else 1
+        rows = leaf.entries * (self.map.queries if leaf.shape[0] else 1)
         return jax.ShapeDtypeStruct((*lead, rows, self._columns(kept)), leaf.held)
 
     def _tiles(self, kept: Kept) -> np.ndarray:
+        """A leaf's values on their PEs."""
         layout = self.map
         leaf = kept.leaf
         if leaf.flat:
@@ -152,11 +153,23 @@ class Tables:
         sizes = [
             len(along[name]) if name in used else 1 for name in ("b", "h", "k", "d")
         ]
-        batch, heads, *_ = sizes
-        found = found.reshape(sizes)
+        found = found.reshape(*sizes, leaf.entries)
+        entries = [self._placed(kept, found[..., n]) for n in range(leaf.entries)]
+        if len(entries) == 1:
+            return entries[0]
+        # Those of a row one below the other.
+        stacked = np.stack(entries, axis=-2)
+        *lead, rows, count, columns = stacked.shape
+        return stacked.reshape(*lead, rows * count, columns)
+
+    def _placed(self, kept: Kept, found: np.ndarray) -> np.ndarray:
+        """`[batch or 1, heads or 1, keys or 1, features or 1]` on their PEs."""
+        layout = self.map
+        leaf = kept.leaf
+        batch, heads, *rest = found.shape
         if heads > 1:
             of_group = (layout.head_groups, layout.queries)
-            found = found.reshape(batch, *of_group, *sizes[2:])
+            found = found.reshape(batch, *of_group, *rest)
             if not leaf.shape[0]:
                 found = found[:, :, :1]
         else:

@@ -7,6 +7,7 @@ import numpy as np
 
 from emu.lower import Constant, Operand, Operation, Slot
 from emu.wse.lower.nodes import (
+    ARRIVING,
     EXACT,
     FLOAT,
     KEPT,
@@ -14,6 +15,7 @@ from emu.wse.lower.nodes import (
     Leaf,
     Node,
     Several,
+    SlotTable,
     Table,
     Value,
 )
@@ -46,20 +48,60 @@ def looked_up(build: "Builder", operation: Operation, operand: Slot) -> Value:
         _check_gather(build, operation, operand, indices, bounds, shape)
     kept = np.asarray(constant.value)
     held = build.held(operand)
+    by_slot = _by_slot(build, operand, constant, indices, held)
+    if by_slot is not None:
+        return by_slot
     key = f"{build.prefix}table {operand.index}"
     flat = Leaf(key, constant, KEPT, (False, False), held, flat=True)
     build.leaves[key] = flat
     place: Value | None = None
     for index, size in zip(indices, kept.shape, strict=True):
-        if place is None:
-            place = index
-            continue
-        extent = build.number(size, np.dtype("int32"))
-        scaled = _whole(build, "mul", kept.size, place, extent)
-        place = _whole(build, "add", kept.size, scaled, index)
+        place = _next_axis(build, place, index, size, kept.size)
     assert place is not None
     node = build.node("lookup", flat, place, held=held, arithmetic="int32")
     return node
+
+
+def _by_slot(
+    build: "Builder",
+    operand: Slot,
+    constant: Constant,
+    indices: Sequence[Value],
+    held: np.dtype,
+) -> Value | None:
+    """The row that arrives, of a table that is dealt as slots are; None: it cannot be.
+
+    Of `table[h, q, k]` a PE holds the entries of its own heads and slots, for every q.
+    """
+    leaves = [x for x in indices if isinstance(x, Leaf) and not x.flat]
+    if len(leaves) < len(indices):
+        return None
+    of_slots = [x for x in leaves if x.shape[1]]
+    arriving = [x for x in leaves if x.when == ARRIVING]
+    if not of_slots or not arriving or any(x.shape[0] for x in of_slots):
+        return None
+    axes = tuple(None if x.when == ARRIVING else x.operand for x in leaves)
+    rows = any(x.shape[0] for x in leaves if x.when == KEPT)
+    key = f"{build.prefix}table {operand.index}"
+    table = SlotTable(key, constant, KEPT, (rows, True), held, axes=axes)
+    build.leaves[key] = table
+    place: Value | None = None
+    for index, size in zip(leaves, np.shape(constant.value), strict=True):
+        if index.when != ARRIVING:
+            continue
+        place = _next_axis(build, place, index, size, table.entries)
+    assert place is not None
+    return build.node("row", table, place, held=held)
+
+
+def _next_axis(
+    build: "Builder", place: Value | None, index: Value, size: int, most: int
+) -> Value:
+    """The place in a table of `most` entries, with an axis of so many more."""
+    if place is None:
+        return index
+    extent = build.number(size, np.dtype("int32"))
+    return _whole(build, "add", most, _whole(build, "mul", most, place, extent), index)
 
 
 def _whole(build: "Builder", op: str, most: int, *operands: Value) -> Node:

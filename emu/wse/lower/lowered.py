@@ -84,12 +84,21 @@ class Lowered:
             if step.into is not None and not kept:
                 dst = value_of(step.into)
             else:
-                sizes = [x.shape for x in operands if x.ndim == 2]
-                shape = (max(x[0] for x in sizes), max(x[1] for x in sizes))
-                dst = sram_tile(shape=shape, dtype=node.held.name)
+                dst = sram_tile(shape=_shape(node, operands), dtype=node.held.name)
             count = live if node.shape[1] else jnp.int32(1)
             held[node] = _issued(step, dst, operands, count)
         return value_of(self.result)
+
+
+def _shape(node: Node, operands: Sequence[Sram]) -> tuple[int, int]:
+    """Of a tile for a node's result."""
+    rows, slots = [], []
+    for value, tile in zip(node.operands, operands, strict=True):
+        if tile.ndim == 2:
+            entries = value.entries if isinstance(value, Leaf) else 1
+            rows.append(tile.shape[0] // entries)
+            slots.append(tile.shape[1])
+    return max(rows), max(slots)
 
 
 def _issued(step: Step, dst: Sram, operands: Sequence[Sram], live: KnownInt) -> Sram:
@@ -98,6 +107,11 @@ def _issued(step: Step, dst: Sram, operands: Sequence[Sram], live: KnownInt) -> 
     # Which takes how many operands only the step knows.
     call: Any
     of_one = len(operands) == 1
+    if node.moves_rows:
+        table, place = operands
+        (of, _) = node.operands
+        assert isinstance(of, Leaf)
+        return elementwise.row_live(dst, table, place, live, entries=of.entries)
     if step.vector:
         if node.op == "select":
             call = elementwise.select_live

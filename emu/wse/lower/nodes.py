@@ -1,6 +1,7 @@
 """A scalar function as nodes: what is kept, what arrives, the tiles it is of, and what is run."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -68,18 +69,84 @@ class Leaf:
     inverted: bool = False
     flat: bool = False
 
+    @property
+    def entries(self) -> int:
+        """How many rows its tile has for each row of those that the function is of."""
+        return 1
+
+    def depends_on(self, function: Elementwise, name: str) -> bool:
+        """Whether what is held depends on an argument of this name."""
+        return function.depends_on(self.operand, name)
+
     def values(self, function: Elementwise, along: Mapping[str, Any]) -> np.ndarray:
         """What is held, for every value of the arguments in `along`, an axis each."""
         if isinstance(self.operand, Constant) and self.flat:
             found = np.asarray(self.operand.value).reshape(-1)
         else:
-            found = np.asarray(function.over(self.operand, along))
-            found = found.reshape([len(values) for values in along.values()])
-        if self.held == MASK:
-            return -found.astype(bool).astype(MASK)
-        held = found.astype(self.held)
+            found = _over(function, self.operand, along)
+        held = self._as_held(found)
         with np.errstate(divide="ignore"):
             return np.reciprocal(held) if self.inverted else held
+
+    def _as_held(self, found: np.ndarray) -> np.ndarray:
+        if self.held == MASK:
+            return -found.astype(bool).astype(MASK)
+        return found.astype(self.held)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlotTable(Leaf):
+    """Of an array, what belongs to the slots of a tile: `table[h, q, k]` dealt as keys are.
+
+    Attributes:
+      axes: of the array, the operand that is known before any token and says which entry belongs to
+        a slot or row; None of those axes whose index arrives.
+    """
+
+    axes: tuple[Operand | None, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """Of the axes whose index arrives."""
+        pairs = zip(self._array.shape, self.axes, strict=True)
+        return math.prod(size for size, operand in pairs if operand is None)
+
+    @property
+    def _array(self) -> np.ndarray:
+        assert isinstance(self.operand, Constant)
+        return np.asarray(self.operand.value)
+
+    def depends_on(self, function: Elementwise, name: str) -> bool:
+        """Whether an index that is known before any token does."""
+        return any(x is not None and function.depends_on(x, name) for x in self.axes)
+
+    def values(self, function: Elementwise, along: Mapping[str, Any]) -> np.ndarray:
+        """What is held, with one axis more, of `entries`."""
+        array = self._array
+        behind = [n for n, x in enumerate(self.axes) if x is None]
+        before = [n for n, x in enumerate(self.axes) if x is not None]
+        ordered = array.transpose(*before, *behind)
+        ordered = ordered.reshape(*ordered.shape[: len(before)], -1)
+        places = []
+        for axis in before:
+            operand = self.axes[axis]
+            assert operand is not None
+            place = _over(function, operand, along)
+            places.append(np.clip(place, 0, array.shape[axis] - 1))
+        return self._as_held(ordered[tuple(places)])
+
+
+def _over(
+    function: Elementwise, operand: Operand, along: Mapping[str, Any]
+) -> np.ndarray:
+    """An operand's values, an axis for each argument in `along`."""
+    if isinstance(operand, Constant):
+        found = np.asarray(operand.value)
+        return np.broadcast_to(
+            found.reshape(()), [len(values) for values in along.values()]
+        )
+    found = np.asarray(function.over(operand, along))
+    return found.reshape([len(values) for values in along.values()])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,8 +177,15 @@ class Node:
     arithmetic: np.dtype
 
     @property
+    def moves_rows(self) -> bool:
+        """Whether it copies a row of a table, for which there is no scalar code."""
+        return self.op == "row"
+
+    @property
     def is_vector(self) -> bool:
         """Whether a PE has vector operations for it."""
+        if self.moves_rows:
+            return True
         held = [x.held for x in (self, *self.operands)]
         if self.op not in VECTOR_CYCLES or any(x not in (FLOAT, MASK) for x in held):
             return False
@@ -160,6 +234,7 @@ __all__ = [
     "Node",
     "Several",
     "Shape",
+    "SlotTable",
     "Table",
     "Tiles",
     "Value",

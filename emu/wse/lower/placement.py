@@ -42,7 +42,7 @@ class Placement:
     def best(self) -> tuple[set[Node], float]:
         """The operations that are scalar code, and the cycles of all."""
         must = {node for node in self._nodes if not node.is_vector}
-        ways = [must, set(self._nodes)]
+        ways = [must, {node for node in self._nodes if not node.moves_rows}]
         # In a loop an element takes less than a vector operation only where there are few, and all
         # of them are best in the loop then.
         if self._elements * self._device.scalar_cycles >= self._device.single_cycles:
@@ -61,7 +61,11 @@ class Placement:
         for node in reversed(self._nodes):
             if node in scalar or node in before:
                 before.update(x for x in node.operands if isinstance(x, Node))
-        return {node for node in self._nodes if node in after and node in before}
+        return {
+            node
+            for node in self._nodes
+            if node in after and node in before and not node.moves_rows
+        }
 
     def cycles(self, scalar: set[Node]) -> float:
         total = 0.0

@@ -34,6 +34,7 @@ from emu.wse.pe.laws import (
     Count,
     Cycles,
     known_part,
+    move_cycles,
     on_datapath,
     precision,
     vector_cycles,
@@ -88,6 +89,11 @@ def _equal(device: Device, n: Count) -> Cycles:
     return _differ(device, n) + _halves_by_number(device, n)
 
 
+def _row(device: Device, n: Count) -> Cycles:
+    """One copy from a place that is worked out first: kept within the table, and its address."""
+    return 4 * device.scalar_cycles + move_cycles(device, 4 * np.asarray(n))
+
+
 def _select(device: Device, n: Count) -> Cycles:
     """`y ^ ((x ^ y) & mask)` on both halves of every element."""
     return 3 * _halves(device, 2 * np.asarray(n))
@@ -112,6 +118,7 @@ VECTOR_CYCLES: Mapping[str, Callable[[Device, Count], Cycles]] = {
     "xor": _halves,
     "not": _halves_by_number,
     "select": _select,
+    "row": _row,
 }
 """Cycles of what is vector operations, by name: float32 arithmetic and comparisons, masks."""
 
@@ -268,6 +275,60 @@ def select_live(
     """
     _check_shapes("wse.select_live", dst, mask, on_true, on_false)
     return _of_live(dst, jnp.where(mask != 0, on_true, on_false), live)
+
+
+def _row_cost(
+    device: Device,
+    dst: Operand,
+    table: Operand,
+    place: Operand,
+    live: Operand,
+    *,
+    entries: int,
+) -> Cost:
+    n = _elements("wse.row_live", dst, live)
+    rows = dst.shape[0]
+    nbytes = n * dst.dtype.itemsize
+    # Kept within the table, its address; a place that is held as a float is converted first.
+    simple = 4 + (place.dtype != np.dtype("int32"))
+    each = simple * device.scalar_cycles + move_cycles(device, nbytes // rows)
+    moved = {"sram_read": nbytes + rows * place.dtype.itemsize, "sram_write": nbytes}
+    return on_datapath(rows * each, moved_bytes=moved)
+
+
+@instruction(
+    "wse.row_live", cost=_row_cost, reads=(SPACE, SPACE, "count"), writes=SPACE
+)
+def row_live(
+    dst: Sram, table: Sram, place: Sram, live: KnownInt, *, entries: int
+) -> Sram:
+    """A row of a table for every row of `dst`, its first `live` slots: one copy each.
+
+    Args:
+      dst: `[rows, slots]`, of the table's dtype.
+      table: `[rows * entries, slots]`, those of a row one below the other; or `[entries, slots]`,
+        the same for all rows.
+      place: `[rows, 1]` or `[1, 1]`, which entry, a whole number as int32 or float32; beyond the
+        table the nearest one is taken.
+      live: known number of slots in use.
+      entries: of each row.
+    """
+    name = "wse.row_live"
+    _check_shapes(name, dst, place)
+    rows, slots = dst.shape
+    given.whole(f"{name}: entries", entries, 1)
+    if table.shape not in ((entries, slots), (rows * entries, slots)):
+        raise LimitExceeded(
+            f"{name}: table is {table.shape}, must be {entries} entries, or {rows} times as many, "
+            f"of {slots} slots",
+            caller(),
+        )
+    whole = jnp.nan_to_num(place) if place.dtype == jnp.float32 else place
+    which = jnp.clip(whole.astype(jnp.int32), 0, entries - 1)
+    which = jnp.broadcast_to(which[:, 0], (rows,))
+    if table.shape[0] > entries:
+        which = which + entries * jnp.arange(rows)
+    return _of_live(dst, table[which], live)
 
 
 # --- scalar code ---
@@ -581,6 +642,7 @@ __all__ = [
     "SCALAR_CYCLES",
     "VECTOR_CYCLES",
     "lookup_live",
+    "row_live",
     "scalar_cycles",
     "scalar_of_one_live",
     "scalar_of_two_live",

@@ -144,3 +144,19 @@ def test_refuses_shapes_that_do_not_repeat() -> None:
             lambda a, b: wse.vector_live(tile(), a, b, 1, op="add"),
             *(struct((ROWS, SLOTS)), struct((2, SLOTS))),
         )
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_rows_of_a_table(rows: int) -> None:
+    table, places = data(0, rows * 5, SLOTS), jnp.asarray([[2.0], [9.0], [-3.0]])
+    got = np.asarray(wse.row_live(tile(), table, places, LIVE, entries=5))
+    # What is beyond the table takes the nearest entry.
+    which = [2, 4, 0] if rows == 1 else [2, 5 + 4, 10]
+    assert (got[:, :LIVE] == np.asarray(table)[which, :LIVE]).all()
+    assert np.isnan(got[:, LIVE:]).all()
+    clock = read(lambda *a: wse.row_live(tile(), *a, entries=5), table, places, LIVE)
+    # A place is converted, kept within the table from both sides, and made an address; a copy has
+    # two descriptors and moves 16 bytes a cycle.
+    assert clock.end_ticks == ROWS * (5 * 2 + 2 * 4 + 6 + -(-4 * LIVE // 16))
+    with pytest.raises(EmulationError, match="must be 4 entries, or 3 times as many"):
+        wse.row_live(tile(), table, places, LIVE, entries=4)

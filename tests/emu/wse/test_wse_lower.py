@@ -265,3 +265,40 @@ def test_refusals_name_the_line() -> None:
     with pytest.raises(CannotLower, match=f"for each score.*{here}:{line + 7}"):
         lowered(whole_row)
     assert placed(lowered(by_score))[-1] == "lookup s"
+
+
+def test_a_row_of_a_table_that_lies_as_slots_do() -> None:
+    table = np.random.default_rng(1).standard_normal((8, 5, 100)).astype(np.float32)
+    near = table > 0
+
+    def by_query(s: Any, h: Any, q: Any, k: Any) -> Any:
+        return s + jnp.asarray(table)[h, q % 5, k]
+
+    def by_query_alone(s: Any, h: Any, q: Any, k: Any) -> Any:
+        return jnp.where(jnp.asarray(near)[0, q % 5, k], s, 0.0)
+
+    expected = {
+        by_query: SCORES + table[HEADS[:, None], POS % 5, KEYS],
+        by_query_alone: np.where(near[0, POS % 5, KEYS], SCORES, 0),
+    }
+    for score, wanted in expected.items():
+        low = lowered(score)
+        assert placed(low)[0] == "row v"
+        # Of the whole array, what belongs to 3 heads and 14 slots, and to 14 slots: 5 entries.
+        (leaf,) = [x for x in low.leaves.values() if x.entries == 5]
+        rows = ROWS if leaf.shape[0] else 1
+        lies = {"h": HEADS, "k": KEYS}
+        along = {x: lies[x] for x in lies if leaf.depends_on(low.function, x)}
+        own = leaf.values(low.function, along).reshape(rows, SLOTS, 5)
+        tile = jnp.asarray(np.moveaxis(own, 2, 1).reshape(rows * 5, SLOTS))
+        arriving = {
+            key: jnp.full((1, 1), x.values(low.function, {"q": np.array([POS])}).item())
+            for key, x in low.leaves.items()
+            if x is not leaf
+        }
+        data = {"s": jnp.asarray(SCORES)}
+        leaves = {leaf.key: tile, **arriving}
+        live = Known(np.int32(LIVE))
+        call = Program(low.run, {"row": 1, "col": 1}, ((), (), ()))
+        got = np.asarray(call.run(data, leaves, live))[0, 0][:, :LIVE]
+        assert (got == wanted[:, :LIVE]).all()

@@ -222,6 +222,24 @@ def test_the_gap_between_sinks_and_window_is_skipped() -> None:
     assert plan(42).on_pe.mask is None and plan(42).read().end_ticks == cycles()
 
 
+def test_an_array_by_query_and_key_lies_where_its_keys_are() -> None:
+    bias = RNG.standard_normal((HEADS, KEYS, KEYS)).astype(np.float32)
+
+    def score(s: Any, b: Any, h: Any, q: Any, k: Any) -> Any:
+        return s + jnp.asarray(bias)[h, q, k]
+
+    variant = variant_on_pe(read("mine", score), SIZES)
+    plan = plan_on(variant, ROWS, PARTS, WSE3.at())
+    (shape,) = [x.shape for x in plan.tables.structs().values() if x.shape[-1] > 1]
+    # Of 4 heads and 45 keys 2 heads and 9 keys in 10 slots, for each of 45 queries.
+    assert shape == (ROWS, BATCH * KV_HEADS * PARTS, 2 * KEYS, 10)
+    out, _ = plan.run(Q, K, V)
+    expected, _ = dense(lambda s, b, h, q, k: s + bias[h, q, k], None)
+    assert np.abs(out - expected).max() <= 2e-6 * np.abs(V).max()
+    # A copy of a row takes less than an entry of each slot looked up by scalar code.
+    assert plan.read().end_ticks < cycles(relative)
+
+
 def test_more_arithmetic_is_never_faster() -> None:
     def more(count: int) -> Function:
         def score(s: Any, b: Any, h: Any, q: Any, k: Any) -> Any:
