@@ -550,6 +550,41 @@ def _shifted(
     return dataclasses.replace(waiting, plus=-number.value)
 
 
+def goes_into_function(
+    function: Elementwise, operation: Operation, scaled: Slot
+) -> bool:
+    """Whether the Scalar Engine does an operation on the way into one of its functions.
+
+    Such are a product with a number, and a sum of a product and a number, in `tanh(s * 2 + 1)`.
+
+    Args:
+      function: whose.
+      operation: of it.
+      scaled: a slot that is a product already; see `Lowering.scaled`.
+    """
+    slot = Slot(operation.result)
+    readers = [x for x in function.operations if slot in x.operands]
+    slots = [x for x in operation.operands if isinstance(x, Slot)]
+    others = [x for x in operation.operands if isinstance(x, Constant)]
+    numbers = [x for x in others if x.number is not None]
+    if len(slots) != 1 or len(numbers) != 1 or function.uses(slot) != 1 or not readers:
+        return False
+    (reader,) = readers
+    (operand,) = slots
+    made = function.by_slot.get(operand.index)
+    of_product = operand == scaled or (made is not None and made.name == "mul")
+    # A quotient of a product by a number is one product.
+    is_product = operation.name == "mul"
+    if operation.name == "div" and operation.operands[1] is numbers[0]:
+        is_product = of_product and function.uses(operand) == 1
+    if is_product:
+        follows = reader.name in ("add", "sub")
+        further = follows and goes_into_function(function, reader, scaled)
+        return reader.name in SCALAR or further
+    is_sum = operation.name in ("add", "sub") and reader.name in SCALAR
+    return is_sum and of_product and function.uses(operand) == 1
+
+
 def is_placeable(function: Elementwise, operation: Operation) -> bool:
     """Whether an operation can be carried out on tiles."""
     try:
@@ -614,6 +649,7 @@ __all__ = [
     "Values",
     "Waiting",
     "check_placeable",
+    "goes_into_function",
     "held",
     "is_placeable",
 ]

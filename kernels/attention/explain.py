@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
-from emu.lower import Operation
-from emu.trainium.lower import SCALAR
+from emu.lower import Elementwise, Operation, Slot
+from emu.trainium.lower import SCALAR, goes_into_function
 from kernels.attention.clock import VariantTime
 from kernels.attention.prefill import context_attention
 from kernels.attention.reading import Reading
@@ -143,9 +143,15 @@ def explain(
     if attention.weigh is not None:
         # A monoid's factors are functions of the score as well.
         plans += attention.weigh.functions
-    operations = [x for plan in plans for x in plan.of_score]
+    on_score = [
+        (x.name, _engine(plan.function, x)) for plan in plans for x in plan.of_score
+    ]
     every = [x for plan in plans for x in plan.function.operations]
-    last_step = () if attention.finish is None else attention.finish.operations
+    on_output = []
+    if attention.finish is not None:
+        function = attention.finish.fold.finish
+        operations = attention.finish.operations
+        on_output = [(x.name, _engine(function, x)) for x in operations]
     return Explanation(
         name=name,
         mask=None if reading.mask is None else catalogue.name(reading.mask),
@@ -154,19 +160,18 @@ def explain(
         full=sum(int((x == FULL).sum()) for x in maps),
         placed=attention.placed,
         scores={key: x.score for key, x in attention.choice.scores.items()},
-        on_score=_on_engines(operations),
-        on_output=_on_engines(last_step),
-        on_positions=len(every) - len(operations),
+        on_score=tuple(on_score),
+        on_output=tuple(on_output),
+        on_positions=len(every) - len(on_score),
         clock=clock,
     )
 
 
-def _on_engines(operations: Iterable[Operation]) -> tuple[tuple[str, str], ...]:
-    """Operations by name, each with its engine."""
-    return tuple(
-        (x.name, "Scalar Engine" if x.name in SCALAR else "Vector Engine")
-        for x in operations
-    )
+def _engine(function: Elementwise, operation: Operation) -> str:
+    """That carries an operation out; its first argument, a score, is scaled on the way."""
+    on_the_way = goes_into_function(function, operation, Slot(0))
+    by_scalar = operation.name in SCALAR or on_the_way
+    return "Scalar Engine" if by_scalar else "Vector Engine"
 
 
 __all__ = ["Explanation", "explain"]

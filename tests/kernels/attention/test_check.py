@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +17,8 @@ from kernels.attention.decode_spent import (
     kinds,
 )
 from kernels.variants import Sizes
+
+GATES = np.ones((4, 8), np.float32)
 
 
 def dense(
@@ -125,7 +128,8 @@ def test_explains_tiles_places_and_arithmetic() -> None:
     assert (found.tiles, found.live, found.full) == (64, 8 + 7 + 6, 7)
     assert found.scores[found.placed] == min(found.scores.values())
     assert found.on_score == (
-        ("div", "Vector Engine"),
+        # The Scalar Engine multiplies on the way into its functions.
+        ("div", "Scalar Engine"),
         ("tanh", "Scalar Engine"),
         ("mul", "Vector Engine"),
     )
@@ -133,6 +137,23 @@ def test_explains_tiles_places_and_arithmetic() -> None:
     assert "21 of 64 live (32.8%), 7 full" in told
     assert f"stand {found.placed}, which is least: tiles of the busiest chip" in told
     assert all(line in told for line in found.clock.lines)
+
+
+def test_explains_a_monoid_s_arithmetic() -> None:
+    gated = variants.gated(lambda b, h, q, d: jnp.asarray(GATES)[q % 4, d])
+    found = gated.explain(tokens=256, head_dim=8)
+    assert found.on_score == () and found.on_output == (
+        ("div", "Vector Engine"),
+        ("logistic", "Scalar Engine"),
+        ("mul", "Vector Engine"),
+    )
+    assert "on what is summed, at the end: div logistic mul (2 on" in str(found)
+    sigmoid = variants.sigmoid(256).explain(tokens=256)
+    assert sigmoid.on_score == (
+        ("add", "Scalar Engine"),
+        ("logistic", "Scalar Engine"),
+    )
+    assert "at the end" not in str(sigmoid)
 
 
 def test_a_placement_is_why_it_is() -> None:

@@ -169,6 +169,19 @@ def test_values_are_the_monoids(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
+def test_cores_know_their_heads(name: str) -> None:
+    """Two cores of each chip with half of the heads, in float32 and near it in bfloat16."""
+    wanted, _ = VARIANTS[name].dense(Q, K, V)
+    largest = max(1, np.abs(wanted).max())
+    for dtype, near in ((jnp.float32, 2e-6 * np.abs(V).max()), (jnp.bfloat16, 0.02)):
+        sizes: dict[str, Any] = dict(chips=2, cores=2, columns=8, lanes=2, dtype=dtype)
+        out, _ = VARIANTS[name].prefill(Q, K, V, **sizes)
+        apart = np.abs(np.asarray(out, np.float32) - np.asarray(wanted)).max()
+        assert apart <= near * largest, (apart, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_values_carried_in_bfloat16_are_near(name: str) -> None:
     """Each source's part is merged, by adding where there is no greatest."""
     variant = VARIANTS[name]

@@ -66,6 +66,12 @@ SCORES: dict[str, Callable[..., Any]] = {
 }
 
 
+def shifted(s: Any, b: Any, h: Any, q: Any, k: Any) -> Any:
+    """Every way in which a number is added on the way into a function."""
+    added = jnp.tanh(s * 2 + 1) + jnp.exp(0.5 - s / 2)
+    return added + jax.nn.sigmoid(s - 0.25) * jnp.tanh(s + 1) * (s + 1)
+
+
 def window_by_head(b: Any, h: Any, q: Any, k: Any) -> Any:
     return (k <= q) & (q - k < 6 * (h + 1))
 
@@ -130,6 +136,10 @@ def test_scores_are_what_the_function_says(name: str) -> None:
     function = SCORES[name]
     a = scored(function, mask=masks.causal, heads=4, kv_heads=2, batch=2)
     assert_scores(a, function)
+
+
+def test_numbers_are_added_on_the_way_into_functions() -> None:
+    assert_scores(scored(shifted, ranks=1), shifted)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +231,20 @@ def test_arithmetic_on_positions_is_not_the_vector_engine_s() -> None:
     busy = "vector"
     assert of_positions.most_busy_ticks[busy] == of_table.most_busy_ticks[busy]
     assert of_positions.most_busy_ticks["gpsimd"] > of_table.most_busy_ticks["gpsimd"]
+
+
+def test_a_number_is_added_on_the_way_into_a_function() -> None:
+    """By the Scalar Engine, wherever it stands; what another reads as well is added before."""
+    busy = "vector"
+    plain = clock(lambda s, b, h, q, k: jnp.tanh(s)).most_busy_ticks[busy]
+    for function in (
+        lambda s, b, h, q, k: jnp.tanh(s * 2 + 1),
+        lambda s, b, h, q, k: jnp.tanh(3 - s / 2),
+    ):
+        assert clock(function).most_busy_ticks[busy] == plain
+    twice = clock(lambda s, b, h, q, k: jnp.tanh(s + 1) * (s + 1))
+    once = clock(lambda s, b, h, q, k: jnp.tanh(s + 1) * s)
+    assert plain < once.most_busy_ticks[busy] < twice.most_busy_ticks[busy]
 
 
 def test_more_arithmetic_is_never_faster() -> None:
