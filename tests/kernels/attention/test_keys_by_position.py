@@ -54,6 +54,6 @@ def test_without_a_mask_all_keys_so_far_are_attended_to() -> None:
 
 
 def test_a_long_context_takes_no_pair_of_tokens_in_hand() -> None:
-    """131,072 positions have 8.6 billion pairs; tiles that are whole or dead are not looked into."""
+    """Of 8.6 billion pairs of tokens only those of tiles at the window's ends are looked into."""
     found = keys_by_position(masks.window(4096), HEADS, 131_072)
     assert found.most == 4096 and not found.gaps and found.skips
