@@ -33,6 +33,8 @@ class Variant:
       mask: `mask(b, h, q, k)`, FlexAttention's `mask_mod`; None: all pairs.
       scale: of the scores before `score`; None: `1 / sqrt(head_dim)`.
       monoid: what is made of scores and values; None: their softmax.
+      cache_dtype: in which its clock takes the wafer's cache to be, such as "int8" where keys and
+        values are such codes; None: as the queries. Decode holds what it is given.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Variant:
     mask: Mask | None = None
     scale: float | None = None
     monoid: Monoid | None = None
+    cache_dtype: str | None = None
 
     @functools.cached_property
     def reading(self) -> Reading:
@@ -150,6 +153,7 @@ class Variant:
           sizes: `tokens`, `heads`, `kv_heads`, `head_dim`, `chips` and more, as for
             `kernels.attention.clock.variant_time`.
         """
+        sizes = {"cache_dtype": self.cache_dtype, **sizes}
         return variant_time(self.name, self.reading, scale=self.scale, **sizes)
 
     def explain(

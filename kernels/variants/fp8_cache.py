@@ -5,6 +5,7 @@ are served by vLLM and TensorRT-LLM. A head's scale of keys multiplies its score
 values the weights that they meet.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,8 @@ def fp8_cache(
         # One scale for all values of a head may wait until they are summed.
         return state.output / state.total * jnp.asarray(v_scales)[b, h // group]
 
-    return attention.monoid(finish=finish, score=score, mask=mask, name="fp8_cache")
+    made = attention.monoid(finish=finish, score=score, mask=mask, name="fp8_cache")
+    return dataclasses.replace(made, cache_dtype="float8_e4m3fn")
 
 
 __all__ = ["Fp8Cache", "fp8_cache", "quantise_fp8"]

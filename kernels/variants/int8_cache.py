@@ -5,6 +5,7 @@ et al., *KIVI* (ICML 2024, arXiv 2402.02750) the values of a cache. A key is `co
 scale of keys multiplies scores, and that of values the weights that they meet.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,8 @@ def int8_cache(
         scale = jnp.asarray(v_scales)[b, h // group, k]
         return State(greatest=s, total=jnp.ones_like(s), output=v * scale)
 
-    return attention.monoid(partial=partial, score=score, mask=mask, name="int8_cache")
+    made = attention.monoid(partial=partial, score=score, mask=mask, name="int8_cache")
+    return dataclasses.replace(made, cache_dtype="int8")
 
 
 __all__ = ["Int8Cache", "int8_cache", "quantise_int8"]

@@ -68,3 +68,25 @@ def test_attention_over_codes_is_that_over_what_they_stand_for(name: str) -> Non
     exact, _ = attention(masks.causal).dense(Q, K, V)
     apart = np.abs(np.asarray(out) - np.asarray(exact)).mean()
     assert apart < (0.02 if name == "int8" else 0.15), apart
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_the_wafer_holds_codes_in_bytes(name: str) -> None:
+    cache, variant = codes(name)
+    newest, last = Q[:, :, -1:], Q.shape[2] - 1
+    assert variant.cache_dtype is not None
+    held = [x.astype(jnp.dtype(variant.cache_dtype)) for x in (cache.k, cache.v)]
+    out, _ = variant.decode(newest, (held[0], held[1]))
+    wanted, _ = variant.dense(newest, cache.k, cache.v, q_offset=last)
+    # In float32, over values that are codes: of 8 bits.
+    assert np.abs(out - np.asarray(wanted)).max() <= 2e-6 * np.abs(V).max()
+    sizes: dict[str, Any] = {"tokens": 1024, "heads": 4, "kv_heads": 2, "head_dim": 64}
+    sizes |= {"batch": 2, "rows": 8, "parts": 2}
+    scales = np.ones((2, 2, 1024) if name == "int8" else (2, 2), np.float32)
+    timed = getattr(variants, f"{name}_cache")(scales, scales, 4)
+    narrow, wide = timed.time(**sizes), timed.time(cache_dtype=None, **sizes)
+    assert narrow.prefill == wide.prefill
+    # Of 128 slots of 32 features of keys and of values half the bytes, but for a piece of 64.
+    saved = wide.decode.sram_bytes - narrow.decode.sram_bytes
+    assert 128 * 64 - 64 * 32 * 2 <= saved <= 128 * 64
+    assert narrow.decode.cycles["nominal"] > wide.decode.cycles["nominal"]
