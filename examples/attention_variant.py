@@ -47,6 +47,55 @@ decoded, _ = capped.decode(q[:, :, -1:], (k, v))
 print(f"prefill on 2 chips: error {error(prefilled, exact):.1e}")
 print(f"decode on a wafer: error {error(decoded, exact[:, :, -1:]):.1e}")
 
+# %% finish
+
+
+def finish(state, b, h, q, d):
+    """As if there were one key more, of score 0 and value 0: a query may attend to nothing."""
+    return state.output / (state.total + jnp.exp(-state.greatest))
+
+
+off_by_one = attention.monoid(finish=finish, mask=masks.window(1024), name="off_by_one")
+print(off_by_one.time(**sizes))
+
+# %% monoid
+
+
+def partial(s, v, b, h, q, k):
+    """What one key contributes: its value, weighed by itself and not against the others."""
+    return v / (1 + jnp.exp(-s))
+
+
+def merge(one, other):
+    return one + other
+
+
+def whole(state, b, h, q, d):
+    return state
+
+
+sigmoid = attention.monoid(
+    partial=partial,
+    merge=merge,
+    finish=whole,
+    mask=masks.window(1024),
+    name="sigmoid",
+)
+print(sigmoid.time(**sizes))
+print(sigmoid.check(tokens=12, chips=(2,), placements=("zigzag",)))
+
+# %% not_associative
+
+
+def mean(one, other):
+    return (one + other) / 2
+
+
+try:
+    attention.monoid(partial=partial, merge=mean, finish=whole).reading  # noqa: B018
+except Exception as refusal:
+    print(refusal)
+
 # %% refused
 
 

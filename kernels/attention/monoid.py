@@ -232,7 +232,9 @@ def components(name: str, monoid: Monoid, dtype: DType = jnp.float32) -> Compone
 def _named(path: Any) -> str:
     """A component's path in the state: `total`, or `1.sum`."""
     name = jax.tree_util.keystr(path, simple=True, separator=".")
-    return f"state.{name}" if name in _TAKEN or not name else name
+    if not name:
+        return "state"  # one number, and no tree
+    return f"state.{name}" if name in _TAKEN else name
 
 
 def _wraps(function: Callable[..., Any], users: Callable[..., Any]) -> None:

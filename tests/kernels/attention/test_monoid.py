@@ -95,6 +95,7 @@ class Named(NamedTuple):
 @pytest.mark.parametrize(
     ("make", "names"),
     [
+        (lambda w, o: o, ("state",)),
         (lambda w, o: (w, o), ("1", "0")),
         (lambda w, o: {"o": o, "sum": w}, ("o", "sum")),
         (Sums, ("values", "weights")),
