@@ -1,6 +1,7 @@
 """One variant, measured: its values against the dense oracle, and its time at the asked size."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from experiments.variants.request import Asked
 from kernels.attention.clock import VariantTime
+from kernels.attention.latent import LatentVariant
 from kernels.attention.live_tiles import LiveTiles, live_tiles
 from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
@@ -68,6 +70,9 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int) -> Row:
     """
     with asked.errors_in_one_line():
         variant, own = asked.of(sizes)
+        # The kernels of latents run on one core of a chip.
+        is_latent = isinstance(variant, LatentVariant)
+        of_chip = 1 if is_latent else math.gcd(cores, own.heads)
         clock = variant.time(
             tokens=own.tokens,
             heads=own.heads,
@@ -76,9 +81,12 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int) -> Row:
             batch=own.batch,
             keys=own.keys,
             chips=chips,
-            cores=cores,
+            cores=of_chip,
         )
-    return Row(asked.name, None, clock)
+    name = asked.name
+    if of_chip < cores:
+        name = f"{name}, {of_chip} of {cores} cores"
+    return Row(name, None, clock)
 
 
 def errors(asked: Asked) -> Errors:

@@ -54,7 +54,8 @@ def _ahead(variant: VariantOnPe, rows: int) -> int:
     """Slots before a gap that may be skipped."""
     # What lies before and behind it is copied side by side, and bytes are no words to copy.
     in_bytes = variant.sizes.cache_dtype in CODES
-    return 0 if in_bytes else slots_ahead(variant.keys, rows)
+    stays = in_bytes or variant.sizes.values_are_keys
+    return 0 if stays else slots_ahead(variant.keys, rows)
 
 
 def _map_of(
@@ -80,6 +81,7 @@ def _map_of(
         cache_dtype=sizes.cache_dtype or sizes.dtype,
         copies=copies,
         maps=sizes.maps,
+        values_are_keys=sizes.values_are_keys,
         block=sizes.block,
     )
 
@@ -107,37 +109,49 @@ class DecodePlan:
         What replaces the softmax may have none, and gives the output alone. Where several maps are
         mixed, their factors come last.
         """
-        on_pe = self.on_pe
         mixes = self.variant.sizes.mixes
 
         def kernel(
             q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any, *factors: Sram
         ) -> tuple[Sram, ...]:
-            span = Span(first, live)
-            if self.map.ahead:
-                of_slots = self.tables.of_slots()
-                cache, tiles = around_gap(self.map, cache, tiles, of_slots, first)
-                span = Span(None, live + jnp.int32(self.map.ahead))
-            hooks = Hooks(
-                score=on_pe.score,
-                mask=on_pe.mask,
-                fold=on_pe.fold,
-                tiles=tiles,
-                nothing=self.variant.keys.nothing,
-                shared=self.shared,
-                dealt=self._deals_tables,
-            )
-            mean, folded = attend_span(self.map, q, cache, span, hooks)
+            mean, *sums = self.attended(q, cache, tiles, first, live)
             for of_head in factors:
                 mean = mixed(mean, of_head, mixes)
-            has_sum = on_pe.fold is None or on_pe.fold.has_log_sum_exp
-            return (mean, log_sum_exp(folded)) if has_sum else (mean,)
+            return mean, *sums
 
-        range_of = ("row",) if self._alike else PE
-        specs = (("col",), PE, self.tables.specs(), range_of, range_of)
+        specs = self.specs
         if mixes:
             specs = (*specs, ("col",))
         return Program(kernel, self.map.mesh, specs)
+
+    @property
+    def specs(self) -> tuple[Any, ...]:
+        """Along which axes of the mesh `q, cache, tiles, first, live` are dealt out."""
+        range_of = ("row",) if self._alike else PE
+        return ("col",), PE, self.tables.specs(), range_of, range_of
+
+    def attended(
+        self, q: Sram, cache: Cache, tiles: Tiles, first: Any, live: Any
+    ) -> tuple[Sram, ...]:
+        """The output on every row and the log-sum-exp, if there is one, within a kernel."""
+        on_pe = self.on_pe
+        span = Span(first, live)
+        if self.map.ahead:
+            of_slots = self.tables.of_slots()
+            cache, tiles = around_gap(self.map, cache, tiles, of_slots, first)
+            span = Span(None, live + jnp.int32(self.map.ahead))
+        hooks = Hooks(
+            score=on_pe.score,
+            mask=on_pe.mask,
+            fold=on_pe.fold,
+            tiles=tiles,
+            nothing=self.variant.keys.nothing,
+            shared=self.shared,
+            dealt=self._deals_tables,
+        )
+        mean, folded = attend_span(self.map, q, cache, span, hooks)
+        has_sum = on_pe.fold is None or on_pe.fold.has_log_sum_exp
+        return (mean, log_sum_exp(folded)) if has_sum else (mean,)
 
     @functools.cached_property
     def tables(self) -> Tables:
@@ -156,7 +170,7 @@ class DecodePlan:
         """Whether all key/value heads have one range."""
         return bool(self.map.ahead) or len(self.variant.keys.low) == 1
 
-    def _ranges(self) -> tuple[Known, Known]:
+    def ranges(self) -> tuple[Known, Known]:
         """First slot and live slots of every row, or of every PE."""
         first, live = self.variant.ranges(self.map.rows, self.map.ahead)
         if self._alike:
@@ -198,16 +212,16 @@ class DecodePlan:
         of_maps = [np.asarray(k)]
         if factors is not None:
             of_maps = list(np.moveaxis(of_maps[0], 1, 0))
-        keys = np.concatenate([self._dealt(x, layout.dims) for x in of_maps], axis=-1)
+        keys = np.concatenate([self.dealt(x, layout.dims) for x in of_maps], axis=-1)
         cache = {
             "k": np.swapaxes(keys, 2, 3).astype(held),
-            "v": self._dealt(v, layout.value_dims).astype(held),
+            "v": self.dealt(v, layout.value_dims).astype(held),
         }
         if powers is not None:
             of_keys, of_values = powers
             cache["k_powers"] = self._dealt_powers(of_keys, layout.dims)
             cache["v_powers"] = self._dealt_powers(of_values, layout.value_dims)
-        arguments = (queries.astype(dtype), cache, self.tables.tiles(), *self._ranges())
+        arguments = (queries.astype(dtype), cache, self.tables.tiles(), *self.ranges())
         if factors is not None:
             arguments = (*arguments, self._on_columns(factors))
         mean, *lse = self.program.run(*arguments)
@@ -236,7 +250,7 @@ class DecodePlan:
         of_group = np.swapaxes(by_head, 0, 1).reshape(layout.kv_heads, layout.queries)
         return np.tile(np.repeat(of_group, layout.parts, axis=0), (layout.batch, 1))
 
-    def _dealt(self, x: Array, dims: int) -> np.ndarray:
+    def dealt(self, x: Array, dims: int) -> np.ndarray:
         """`[batch, kv_heads, context, n]` as `[rows, cols, held_slots, dims]`."""
         layout = self.map
         by_row = deal(x, 2, layout.held_slots, layout.rows)
@@ -253,7 +267,7 @@ class DecodePlan:
         # A block that is longer than a PE's features has its power in several columns.
         columns = max(1, layout.block // dims)
         bits = np.repeat(np.asarray(x).view(np.uint8), columns, axis=-1)
-        dealt = self._dealt(bits, layout.blocks(dims))
+        dealt = self.dealt(bits, layout.blocks(dims))
         return np.ascontiguousarray(np.swapaxes(dealt, 2, 3)).view(np.asarray(x).dtype)
 
     # --- clock and bytes ---
@@ -270,7 +284,7 @@ class DecodePlan:
             name: jax.ShapeDtypeStruct(grid + shape, jnp.dtype(dtypes[name]))
             for name, shape in layout.cache_shapes().items()
         }
-        arguments = q, cache, self.tables.structs(), *self._ranges()
+        arguments = q, cache, self.tables.structs(), *self.ranges()
         if not self.variant.sizes.mixes:
             return arguments
         of_column = layout.cols, layout.queries

@@ -12,12 +12,12 @@ adds 1,056 of scalar code and 112 of vector operations.
 """
 
 import functools
+from typing import Any, Protocol
 
 import numpy as np
 
 from emu import Device, Reading
 from emu.instruction import registered
-from kernels.attention.decode_plan import DecodePlan
 
 HOPS = "hops and reductions"
 PRODUCTS = "products with the cache"
@@ -57,7 +57,15 @@ def kinds() -> dict[str, str]:
     return found
 
 
-def decode_spent(plan: DecodePlan, reading: Reading, device: Device) -> dict[str, int]:
+class Plan(Protocol):
+    """What tells its clock."""
+
+    def read(self, device: Device, **options: Any) -> Reading:
+        """The clock."""
+        ...
+
+
+def decode_spent(plan: Plan, reading: Reading, device: Device) -> dict[str, int]:
     """Cycles by kind of the PE that works most; they sum to those of the whole region.
 
     Args:

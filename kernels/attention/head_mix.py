@@ -36,7 +36,7 @@ from kernels.attention.check import (
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache, decode_time, sizes_of
-from kernels.attention.explain import Explanation
+from kernels.attention.explain import Explanation, explain
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.prefill import by_sequence, by_token, context_attention
 from kernels.attention.prefill_time import time_of
@@ -332,17 +332,34 @@ class HeadMix:
         return VariantTime(self.name, time_of(mixed.attention, readings), decode)
 
     def explain(
-        self, *, tokens: int, heads: int = 1, kv_heads: int = 1, **sizes: Any
+        self,
+        *,
+        tokens: int,
+        heads: int = 1,
+        kv_heads: int = 1,
+        head_dim: int = 128,
+        **sizes: Any,
     ) -> Explanation:
         """Live tiles of all maps, and what is done to every score; see `Variant.explain`.
 
         Args:
-          tokens, sizes: as for `Variant.explain`.
+          tokens, head_dim: of attention.
           heads, kv_heads: of the outputs, and of the values.
+          sizes: `chips` and more, as for `time`.
         """
+        clock = self.time(
+            tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim, **sizes
+        )
         all_heads, all_kv_heads = self.maps * heads, self.maps * kv_heads
-        return self.on_machines(all_heads, all_kv_heads).explain(
-            tokens=tokens, heads=all_heads, kv_heads=all_kv_heads, **sizes
+        return explain(
+            self.name,
+            self.on_machines(all_heads, all_kv_heads).reading,
+            clock,
+            tokens=tokens,
+            heads=all_heads,
+            kv_heads=all_kv_heads,
+            head_dim=head_dim,
+            **sizes,
         )
 
     # --- do they agree? ---

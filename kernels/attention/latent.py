@@ -16,9 +16,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from emu import Device, Sheet
 from emu.trainium import TRN3, with_cores
 from emu.trainium.datasheets import NeuronCoreSheet
-from kernels.attention.check import ROUNDING, Report, Results, prefills
+from emu.wse import WSE3
+from kernels.attention.check import (
+    DECODE,
+    ROUNDING,
+    Report,
+    Results,
+    compared,
+    prefills,
+)
+from kernels.attention.clock import VariantTime
+from kernels.attention.explain import Explanation, explain
+from kernels.attention.latent_decode import LatentDecode, latent_decode
+from kernels.attention.on_pe import DecodeSizes
 from kernels.attention.prefill import by_sequence, by_token, context_attention
 from kernels.attention.prefill_time import PrefillTime, time_of
 from kernels.attention.variant import Variant
@@ -187,6 +200,75 @@ class LatentVariant:
         lse = None if sums is None else by_sequence(sums, sizes.batch)
         return by_sequence(out, sizes.batch), lse
 
+    def decode(
+        self,
+        q: Any,
+        latent: Any,
+        rotary: Any,
+        w_k: Any,
+        w_v: Any,
+        *,
+        rows: int | None = None,
+        parts: int | None = None,
+        position: int | None = None,
+        device: Device | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Attention of the newest query on a region of the emulated wafer.
+
+        It is absorbed in both forms: expanded, keys and values of every head would have to lie on
+        the wafer, or be made of all latents for one token.
+
+        Args:
+          q: `[batch, heads, 1, nope + rope]`.
+          latent, rotary, w_k, w_v: as for `dense`; a latent is stored once, for keys and values.
+          rows, parts, position, device: as for `Variant.decode`.
+
+        Returns:
+          Output and log-sum-exp, as `dense`.
+        """
+        sizes = LatentSizes.of(self.name, q, latent, rotary, w_k, w_v)
+        plan = self._decode_plan(
+            sizes,
+            np.dtype(latent.dtype).name,
+            device=WSE3.at() if device is None else device,
+            rows=rows,
+            parts=parts,
+            position=position,
+        )
+        return plan.run(q, latent, rotary, w_k, w_v)
+
+    def _decode_plan(
+        self,
+        sizes: LatentSizes,
+        dtype: str,
+        *,
+        position: int | None = None,
+        **region: Any,
+    ) -> LatentDecode:
+        of_latents = DecodeSizes(
+            batch=sizes.batch,
+            heads=sizes.heads,
+            kv_heads=1,
+            head_dim=sizes.rank + sizes.rope,
+            value_dim=sizes.rank,
+            context=sizes.keys,
+            position=position,
+            scale=self._scale(sizes),
+            dtype=dtype,
+            values_are_keys=True,
+        )
+        return latent_decode(
+            self.variant.reading,
+            of_latents,
+            nope=sizes.nope,
+            value_dim=sizes.value_dim,
+            **region,
+        )
+
+    def _scale(self, sizes: LatentSizes) -> float:
+        scale = self.variant.scale
+        return (sizes.nope + sizes.rope) ** -0.5 if scale is None else scale
+
     # --- programs ---
 
     def program(
@@ -205,10 +287,9 @@ class LatentVariant:
                 f"at most {PARTITIONS} features that it takes"
             )
         key_dim = sizes.nope + sizes.rope
-        scale = self.variant.scale
         common: dict[str, Any] = dict(
             q=(sizes.batch, sizes.heads, sizes.queries, key_dim),
-            scale=key_dim**-0.5 if scale is None else scale,
+            scale=self._scale(sizes),
             **options,
         )
         reading = self.variant.reading
@@ -246,6 +327,84 @@ class LatentVariant:
         """
         program = self.program(sizes, **options)
         return time_of(program.attention, program.read_bands(with_cores(chip, 1)))
+
+    def time(
+        self,
+        *,
+        tokens: int,
+        heads: int,
+        head_dim: int = 128,
+        rope: int | None = None,
+        rank: int | None = None,
+        value_dim: int | None = None,
+        kv_heads: int | None = None,
+        batch: int = 1,
+        keys: int | None = None,
+        chips: int = 1,
+        cores: int = 1,
+        dtype: str = "bfloat16",
+        chip: NeuronCoreSheet = TRN3,
+        wafer: Sheet = WSE3,
+        rows: int | None = None,
+        parts: int | None = None,
+        **options: Any,
+    ) -> VariantTime:
+        """The clock of both machines, from sizes alone.
+
+        Args:
+          tokens, heads, batch, keys, chips, dtype, chip, wafer, rows, parts: as for `Variant.time`.
+          head_dim: features of a query that meet latents.
+          rope: its others; None: half as many, as DeepSeek-V2 and V3 have.
+          rank: features of a latent; None: four times `head_dim`, likewise.
+          value_dim: None: `head_dim`.
+          kv_heads: None, or as many as heads: latents are of all of them.
+          cores: of a chip; must be 1.
+          options: of the prefill, as for `Variant.time`.
+        """
+        if cores != 1 or kv_heads not in (None, heads):
+            refuse(
+                f"{self.name}: cores is {cores} and kv_heads {kv_heads}, must be 1 core a chip and "
+                f"None or {heads}, as many as heads"
+            )
+        sizes = LatentSizes(
+            batch=batch,
+            heads=heads,
+            queries=tokens,
+            keys=tokens if keys is None else keys,
+            nope=head_dim,
+            rope=head_dim // 2 if rope is None else rope,
+            rank=4 * head_dim if rank is None else rank,
+            value_dim=head_dim if value_dim is None else value_dim,
+        )
+        of_mesh = dict(chips=chips, dtype=jnp.dtype(dtype))
+        prefill = self.prefill_time(sizes, chip=chip, **of_mesh, **options)
+        plan = self._decode_plan(
+            sizes, dtype, device=wafer.at(), rows=rows, parts=parts
+        )
+        return VariantTime(self.name, prefill, plan.time(wafer))
+
+    def explain(
+        self, *, tokens: int, heads: int = 1, head_dim: int = 128, **sizes: Any
+    ) -> Explanation:
+        """Its live tiles, and what is done to every score; see `Variant.explain`.
+
+        Args:
+          tokens, heads, head_dim: of attention.
+          sizes: `chips` and more, as for `time`.
+        """
+        clock = self.time(tokens=tokens, heads=heads, head_dim=head_dim, **sizes)
+        of_latents = ("rope", "rank", "value_dim", "kv_heads")
+        options = {key: x for key, x in sizes.items() if key not in of_latents}
+        return explain(
+            self.name,
+            self.variant.reading,
+            clock,
+            tokens=tokens,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=head_dim,
+            **options,
+        )
 
     # --- do they agree? ---
 
@@ -291,6 +450,11 @@ class LatentVariant:
             return self.prefill(*operands, columns=8, lanes=2, **mesh)
 
         found = prefills(prefilled, wanted, allowed, chips, placements)
+        newest, *others = operands
+        newest = newest[:, :, -1:]
+        last = self.dense(newest, *others, q_offset=tokens - 1)
+        given = self.decode(newest, *others)
+        found.append(compared(DECODE, given, last, allowed))
         return Report(self.name, tuple(found))
 
     def __repr__(self) -> str:

@@ -41,6 +41,7 @@ class DecodeSizes:
       mixes: of each of several score maps over the same values, whether its output counts as it is;
         else it is multiplied by a factor. `heads` counts the queries of all maps, those of a
         key/value head map by map. (): there is one map, and nothing is summed.
+      values_are_keys: whether a value is the first features of its key, and held as part of it.
       block: features of a key or value that share a power of two, of a cache of such codes; 0: none
         do.
     """
@@ -57,6 +58,7 @@ class DecodeSizes:
     dtype: str = "float32"
     cache_dtype: str | None = None
     mixes: tuple[bool, ...] = ()
+    values_are_keys: bool = False
     block: int = 0
 
     @property

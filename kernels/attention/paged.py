@@ -292,24 +292,28 @@ class PagedVariant:
         head_dim: int = 128,
         batch: int | None = None,
         keys: int | None = None,
-        **sizes: Any,
+        **options: Any,
     ) -> Explanation:
         """Its live tiles, over queries and slots of the memory; see `Variant.explain`."""
-        self._check_sizes(batch, keys)
         clock = self.time(
-            tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim, **sizes
+            tokens=tokens,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            batch=batch,
+            keys=keys,
+            **options,
         )
-        on_pages = self.on_pages(heads, kv_heads)
         return explain(
-            on_pages.name,
-            on_pages.reading,
+            self.name,
+            self.on_pages(heads, kv_heads).reading,
             clock,
             tokens=tokens,
             heads=self.table.batch * heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
             keys=self.table.slots,
-            **sizes,
+            **options,
         )
 
     def _check_sizes(self, batch: int | None, keys: int | None) -> None:

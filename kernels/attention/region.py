@@ -14,6 +14,7 @@ import numpy as np
 
 from emu import Device
 from emu.errors import OutOfMemory
+from emu.wse.pe.maps import MOST_STRIDE
 from emu.wse.regions import DoesNotFit
 from kernels.attention.decode_plan import DecodePlan, map_of, own_cycles, plan_on
 from kernels.attention.on_pe import DecodeSizes, VariantOnPe
@@ -71,8 +72,12 @@ def regions(
             # Whether a gap is skipped is estimated once for all numbers of copies.
             of_one = map_of(variant, height, width, device)
             # Maps of one head are summed where they are, so a copy would have to have all of them.
-            for copies in [1] if sizes.mixes else _divisors(sizes.queries):
+            # Latents are multiplied by weights that a copy would have to have as well.
+            is_one = bool(sizes.mixes) or sizes.values_are_keys
+            for copies in [1] if is_one else _divisors(sizes.queries):
                 layout = dataclasses.replace(of_one, copies=copies)
+                if sizes.values_are_keys and layout.held_slots > MOST_STRIDE:
+                    continue
                 if bands(layout, device) is not None:
                     yield layout
 

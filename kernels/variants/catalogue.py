@@ -24,6 +24,7 @@ from kernels.variants.grouped import grouped
 from kernels.variants.head_temperature import head_temperature
 from kernels.variants.int8_cache import int8_cache
 from kernels.variants.learned_sink import learned_sink
+from kernels.variants.mla import mla
 from kernels.variants.mxfp8_cache import mxfp8_cache
 from kernels.variants.neighborhood import neighborhood
 from kernels.variants.off_by_one import off_by_one
@@ -173,6 +174,11 @@ def _halves(asked: Sizes) -> Sizes:
     return dataclasses.replace(asked, **of_maps)
 
 
+def _one_kind_of_heads(asked: Sizes) -> Sizes:
+    """Latents are of all heads."""
+    return dataclasses.replace(asked, kv_heads=asked.heads)
+
+
 def _four_sequences(asked: Sizes) -> Sizes:
     """As many tokens, in four sequences."""
     return dataclasses.replace(asked, batch=4, tokens=asked.tokens // 4)
@@ -220,6 +226,12 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "mxfp8_cache": Entry(
         lambda sizes: mxfp8_cache(causal(), min(32, sizes.head_dim)), own_operands=True
+    ),
+    "mla_expanded": Entry(
+        lambda sizes: mla("expanded"), _one_kind_of_heads, own_operands=True
+    ),
+    "mla_absorbed": Entry(
+        lambda sizes: mla("absorbed"), _one_kind_of_heads, own_operands=True
     ),
     "paged": Entry(_paged, _four_sequences, own_operands=True),
 }

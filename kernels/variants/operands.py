@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels.attention.head_mix import HeadMix
+from kernels.attention.latent import LatentVariant
 from kernels.attention.paged import PagedVariant
 from kernels.attention.protocol import AttentionVariant
 
@@ -47,6 +48,8 @@ def draw(
       seed: of the numbers.
     """
     rng = np.random.default_rng(seed)
+    if isinstance(variant, LatentVariant):
+        return _latents(of_q, of_k, rng)
     shapes = _shapes(variant, of_q, of_k)
     q, k, v = (rng.standard_normal(x).astype(np.float32) for x in shapes)
     newest, last = q[:, :, -1:], k.shape[2] - 1
@@ -56,6 +59,34 @@ def draw(
         row=(newest, k, v),
         at={"q_offset": variant.newest if isinstance(variant, PagedVariant) else last},
         largest=float(np.abs(v).max()),
+    )
+
+
+def _latents(
+    of_q: tuple[int, ...], of_k: tuple[int, ...], rng: np.random.Generator
+) -> Operands:
+    """Latents of four times a head's features, and rotary keys of half as many, as DeepSeek's."""
+    batch, heads, tokens, head_dim = of_q
+    keys, rank, rope = of_k[2], 4 * head_dim, head_dim // 2
+    shapes = (
+        (batch, heads, tokens, head_dim + rope),
+        (batch, keys, rank),
+        (batch, keys, rope),
+        (rank, heads, head_dim),
+        (rank, heads, head_dim),
+    )
+    q, latent, rotary, *weights = (
+        rng.standard_normal(x).astype(np.float32) for x in shapes
+    )
+    w_k, w_v = (x / np.float32(rank**0.5) for x in weights)
+    others = latent, rotary, w_k, w_v
+    newest = q[:, :, -1:]
+    return Operands(
+        whole=(q, *others),
+        newest=(newest, *others),
+        row=(newest, *others),
+        at={"q_offset": keys - 1},
+        largest=float(np.abs(np.einsum("bkr,rhn->bkhn", latent, w_v)).max()),
     )
 
 

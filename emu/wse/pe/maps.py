@@ -27,6 +27,9 @@ from emu.wse.pe.isa import SPACE, product, single
 from emu.wse.pe.laws import known_part, map_cycles, on_datapath, precision
 from emu.wse.spaces import Sram
 
+MOST_STRIDE = 127
+SLOW_STRIDES = (4, 7)  # modulo 8
+
 UNROLL = 64  # more terms are a loop, so that XLA compiles them in constant time
 
 
@@ -38,6 +41,11 @@ def _check_depth(name: str, agrees: bool, table: Sram, vector: Sram) -> None:
             f"{name}: cannot take {told}: the sum runs over another number of elements in each",
             caller(),
         )
+
+
+def strides_at_full_width(stride: int) -> bool:
+    """Whether a vector operand of that stride is one that a PE reads as fast as its neighbours."""
+    return 1 <= stride <= MOST_STRIDE and stride % 8 not in SLOW_STRIDES
 
 
 def accumulate(dst: Sram, n: int, term: Callable[[KnownInt], Sram]) -> Sram:
@@ -147,10 +155,13 @@ def _value_cost(
     v: Operand,
     p: Operand,
     live: Operand,
+    *,
+    stride: int | None = None,
 ) -> Cost:
-    slots = known_part("wse.value_map", "live", live, v.shape[0])
+    slots_axis = 0 if stride is None else 1
+    slots = known_part("wse.value_map", "live", live, v.shape[slots_axis])
     rows = p.shape[0]
-    m = v.shape[1]
+    m = v.shape[1 - slots_axis]
     callbacks = rows * slots
     kind = precision(dst.dtype, v.dtype, p.dtype)
     cycles = map_cycles(device, callbacks, m, kind)
@@ -169,16 +180,29 @@ def _value_cost(
     reads_destination=True,
     adds=True,
 )
-def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
+def value_map(
+    dst: Sram, v: Sram, p: Sram, live: KnownInt, *, stride: int | None = None
+) -> Sram:
     """`dst[r] += sum over live slots of p[r, slot] * v[slot]`: a callback of length m for each.
+
+    With a stride a value's elements are that far apart, as those of a token among keys are, and go
+    at full width by strides of 0, 1, 2, 3, 5 and 6 modulo 8; a descriptor's stride has 8 bits
+    (Cerebras SDK documentation, data structure descriptors and memory banks).
 
     Args:
       dst: `[rows, m]`.
-      v: `[slots, m]`, one row a cached token.
+      v: `[slots, m]`, one row a cached token; with a stride `[m, slots]`, part of rows that are as
+        long as it.
       p: `[rows, slots]`.
       live: known number of slots in use on this PE; the others do not contribute.
+      stride: elements from one of a value to the next; None: they are neighbours in a row.
     """
-
+    if stride is not None and not strides_at_full_width(stride):
+        given.refuse(
+            f"wse.value_map: stride is {stride}, must be 1 to {MOST_STRIDE} and not 4 or 7 modulo 8"
+        )
+    if stride is not None:
+        v = v.T
     _check_depth("wse.value_map", v.shape[0] == p.shape[-1], v, p)
 
     def term(slot: KnownInt) -> Sram:
@@ -190,4 +214,4 @@ def value_map(dst: Sram, v: Sram, p: Sram, live: KnownInt) -> Sram:
     return accumulate(dst, v.shape[0], term)
 
 
-__all__ = ["fmac_map", "score_map", "value_map"]
+__all__ = ["fmac_map", "score_map", "strides_at_full_width", "value_map"]

@@ -21,6 +21,7 @@ from emu.wse import (
     rsqrt_mean,
     square_sum,
     sram_tile,
+    value_map,
     vector,
     vector_scale,
 )
@@ -137,7 +138,11 @@ def attend_span(
         p, top = softmax_terms(heads, scores, span, hooks, scale)
         sums = total_weight(p, live)
     out = zeros((queries, dims))
-    out = add_values(out, v, p, live)
+    if heads.values_are_keys:
+        assert isinstance(v, Sram)
+        out = value_map(out, v, p, live, stride=cache["k"].shape[1])
+    else:
+        out = add_values(out, v, p, live)
     folded = over_rows(out, sums, top, scale)
     if fold is None:
         return divided(heads, folded, hooks), folded
@@ -174,6 +179,8 @@ def viewed(
 ) -> tuple[Sram | Scaled, Sram | Scaled]:
     """The slots of the cache from the span's first one on, `[dims, slots]` and `[slots, dims]`.
 
+    Values that are part of their keys are `[value_dims, slots]`.
+
     A cache whose codes have powers of two holds them as `k_powers` and `v_powers`, `[blocks,
     slots]`.
     """
@@ -184,6 +191,10 @@ def viewed(
             return lax.slice_in_dim(cache[name], 0, heads.slots, axis=axis)
         first = span.first
         return lax.dynamic_slice_in_dim(cache[name], first, heads.slots, axis=axis)
+
+    if heads.values_are_keys:
+        keys = view("k", 1)
+        return keys, lax.slice_in_dim(keys, 0, heads.value_dims, axis=0)
 
     k, v = view("k", 1), view("v", 0)
     if "k_powers" not in cache:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import KnownInt, Shape
+from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
 from emu.wse.pe.packed import SCALES
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
@@ -48,6 +49,11 @@ class Heads(Protocol):
     @property
     def maps(self) -> int:
         """Score maps over the same values; queries and keys lie map by map."""
+        ...
+
+    @property
+    def values_are_keys(self) -> bool:
+        """Whether a value is the first elements of its key, and held as part of it."""
         ...
 
     @property
@@ -106,6 +112,8 @@ class AttentionMap:
       cache_dtype: of the cache, one of `CODES` of 8 bits; "": as the queries'.
       maps: score maps over the same values. `heads` counts the queries of all of them, `kv_heads`
         the heads of values, each of which has keys of every map.
+      values_are_keys: whether a value is the first features of its key, such as a latent, and held
+        as part of it. Keys are then a width apart that a PE reads values by at full speed.
       block: features of a key or value that share a power of two, as 8-bit codes may; 0: none do.
     """
 
@@ -125,6 +133,7 @@ class AttentionMap:
     cache_dtype: str = ""
     copies: int = 1
     maps: int = 1
+    values_are_keys: bool = False
     block: int = 0
 
     def __post_init__(self) -> None:
@@ -195,14 +204,19 @@ class AttentionMap:
     def held_slots(self) -> int:
         """Slots of the cache in one PE: all positions, and a view from any row's first slot."""
         viewed = self.slots - self.ahead
-        return max(share_of(self.context, self.rows), self.last_first + viewed)
+        held = max(share_of(self.context, self.rows), self.last_first + viewed)
+        if not self.values_are_keys:
+            return held
+        # Of two in a row one is a stride that is as fast as none; beyond the most there is none.
+        while held <= MOST_STRIDE and not strides_at_full_width(held):
+            held += 1
+        return held
 
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of the cache in one PE."""
-        shapes: dict[str, Shape] = {
-            "k": (self.maps * self.dims, self.held_slots),
-            "v": (self.held_slots, self.value_dims),
-        }
+        shapes: dict[str, Shape] = {"k": (self.maps * self.dims, self.held_slots)}
+        if not self.values_are_keys:
+            shapes["v"] = (self.held_slots, self.value_dims)
         if self.block:
             shapes["k_powers"] = (self.blocks(self.dims), self.held_slots)
             shapes["v_powers"] = (self.blocks(self.value_dims), self.held_slots)

@@ -114,6 +114,11 @@ class LayerMap:
         return 1
 
     @property
+    def values_are_keys(self) -> bool:
+        """A layer's values are numbers of their own."""
+        return False
+
+    @property
     def depth(self) -> int:
         """Elements of the residual stream in one PE."""
         return share_of(self.hidden, self.rows)

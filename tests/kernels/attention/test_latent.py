@@ -1,5 +1,6 @@
 """MLA, expanded and absorbed: against float64 NumPy head by head, its FLOPs and its bytes."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,9 +11,14 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.trainium import TRN3
+from emu.wse import WSE3, value_map
+from emu.wse.regions import DoesNotFit
 from kernels import PLACEMENTS, attention, masks
 from kernels.attention.latent import FORMS, LatentSizes
+from kernels.attention.latent_decode import latent_decode
+from kernels.attention.on_pe import DecodeSizes
 from kernels.variants import mla
+from kernels.wse.decode.latent import Share
 
 BATCH, HEADS, QUERIES, KEYS = 2, 4, 21, 21
 NOPE, ROPE, RANK, VALUE_DIM = 8, 4, 16, 6
@@ -96,6 +102,32 @@ def test_prefill(chips: int, placement: str, form: str) -> None:
     assert_near(given, wanted, 2e-6 * max(1.0, float(np.abs(sums).max())))
 
 
+@pytest.mark.parametrize(("rows", "parts"), [(3, 2), (9, 1), (25, 4)])
+@pytest.mark.parametrize("begin", [KEYS - 1, 1])
+def test_decode(rows: int, parts: int, begin: int) -> None:
+    """Of 4 heads: on 3 rows a row has two or none, on 25 a quarter of one's features or less."""
+    q, *others = operands()
+    newest = q[:, :, -1:]
+    given = mine("absorbed").decode(
+        newest, *others, rows=rows, parts=parts, position=begin
+    )
+    wanted = head_by_head((newest, *others), begin)
+    assert_near(given, wanted, 2e-6 * max(1.0, float(np.abs(wanted[0]).max())))
+
+
+def test_shares_of_rows() -> None:
+    """The example of `Share`: 4 heads of 8 features on 17 rows, and on 3."""
+    share = Share(heads=4, features=8, rows=17)
+    assert (share.rows_a_head, share.width, share.used_rows) == (4, 2, 16)
+    assert share.head_of[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4 + [0]
+    x = np.arange(32).reshape(4, 8)
+    assert share.dealt(x)[5].tolist() == [10, 11] and not share.dealt(x)[16].any()
+    for rows in (17, 3, 4, 1):
+        share = dataclasses.replace(share, rows=rows)
+        by_row = share.dealt(x).reshape(rows, share.heads_a_row, share.width)
+        np.testing.assert_array_equal(share.collected(by_row), x)
+
+
 def test_gradients_of_all_operands() -> None:
     """Of dense along a random direction, against central differences of the reference."""
     rng = np.random.default_rng(1)
@@ -162,11 +194,57 @@ def test_latents_alone_cross_links(form: str) -> None:
     assert clock.tally.by("other")["link_bytes"] == 4 * 3 * 128 * (64 + 16) * 2
 
 
-def test_time_is_in_bands() -> None:
-    found = mla().prefill_time(SIZES, chips=2, dtype=jnp.bfloat16)
-    seconds = found.seconds
-    assert 0 < seconds["low"] <= seconds["nominal"] <= seconds["high"]
-    assert found.chips == 2 and found.cores == 1
+def test_a_latent_is_stored_once_and_projections_are_on_the_wafer() -> None:
+    """Of 16 rows and 4 columns: products before, with latents, and after."""
+    sizes = DecodeSizes(
+        heads=4,
+        kv_heads=1,
+        head_dim=80,
+        value_dim=64,
+        context=512,
+        values_are_keys=True,
+    )
+    reading = attention(masks.full).reading
+    plan = latent_decode(
+        reading, sizes, nope=32, value_dim=24, device=WSE3.at(), rows=16, parts=4
+    )
+    # 512 keys on 16 rows are 32 a row; a stride of 32 is as fast as none.
+    assert plan.plan.map.cache_shapes() == {"k": (20, 32)}
+    flops = plan.read().tally.by("flops")
+    # 4 heads: nope and value_dim over a rank of 64, on 4 rows a head.
+    assert flops["wse.fmac_map"] == 2 * 64 * 4 * (32 + 24)
+    assert flops["wse.score_map"] == 2 * 80 * 4 * 512
+    assert flops["wse.value_map"] == 2 * 64 * 4 * 512
+
+
+def test_strides_that_are_slow_are_passed_over() -> None:
+    """36 keys a row would be 4 modulo 8."""
+    sizes = DecodeSizes(
+        heads=4, kv_heads=1, head_dim=80, value_dim=64, context=36, values_are_keys=True
+    )
+    reading = attention(masks.full).reading
+    plan = latent_decode(
+        reading, sizes, nope=8, value_dim=8, device=WSE3.at(), rows=1, parts=4
+    )
+    assert plan.plan.map.held_slots == 37
+    v, p = jnp.ones((3, 36)), jnp.ones((2, 36))
+    with pytest.raises(LimitExceeded, match="stride is 36, must be 1 to 127 and not 4"):
+        value_map(jnp.zeros((2, 3)), v, p, jnp.int32(36), stride=36)
+
+
+def test_time_is_of_both_machines_and_in_bands() -> None:
+    found = mla().time(tokens=256, heads=2, head_dim=16, chips=2, rows=8, parts=2)
+    for seconds in (found.prefill.seconds, found.decode.seconds):
+        assert 0 < seconds["low"] <= seconds["nominal"] <= seconds["high"]
+    assert found.prefill.chips == 2 and found.prefill.cores == 1
+    assert sum(found.decode.spent.values()) == found.decode.cycles["nominal"]
+
+
+@pytest.mark.slow
+def test_explanation() -> None:
+    found = mla().explain(tokens=256, heads=2, head_dim=16, chips=2, rows=8, parts=2)
+    assert found.name == "mla expanded" and found.mask == "causal"
+    assert (found.tiles, found.live) == (4, 3)
 
 
 @pytest.mark.slow
@@ -184,3 +262,12 @@ def test_what_does_not_fit_is_refused() -> None:
         mine("absorbed").prefill(*operands(), scheme="all-gather")
     with pytest.raises(LimitExceeded, match="form is 'folded', must be one of"):
         mla("folded")  # type: ignore[arg-type]
+    with pytest.raises(
+        LimitExceeded, match="cores is 8 and kv_heads 2, must be 1 core"
+    ):
+        mla().time(tokens=64, heads=4, kv_heads=2, cores=8)
+    q, *others = operands()
+    with pytest.raises(DoesNotFit, match="latents take .* and weights"):
+        wide = np.zeros((RANK, HEADS, 4096), np.float32)
+        *others, _ = others
+        mine("absorbed").decode(q[:, :, -1:], *others, wide, rows=2, parts=1)
