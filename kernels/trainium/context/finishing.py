@@ -20,12 +20,14 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from emu.annotations import DType, KnownInt
-from emu.lower import CannotLower, Constant, Elementwise, Operand, Operation, Slot
+from emu.lower import CannotLower, Constant, Operand, Operation, Slot
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_load_tiles, sbuf
 from emu.trainium.isa import (
+    memset,
     tensor_copy,
     tensor_copy_predicated_value,
     tensor_immediate,
@@ -49,6 +51,8 @@ from kernels.trainium.flash.online_softmax import LOWEST
 from kernels.trainium.tiles import divide, index, part
 
 QUERY, FEATURE, BATCH, HEAD = "q", "d", "b", "h"
+# Homes whose tables are the same on all ranks.
+_SHARED = ("head", "feature")
 
 Home: TypeAlias = Literal["head", "feature", "query", "gate"]
 """Where a value that does not depend on the sums comes from; a gate is one of query and feature."""
@@ -59,25 +63,7 @@ Own: TypeAlias = Sequence[Hbm]
 Shared: TypeAlias = Sequence[Hbm]
 """Tables that are the same everywhere: `[all heads]`, or `[all heads or 1, features]`."""
 
-# What of a product, a quotient and so on is 0 where these operands are.
-_ZERO_WHERE_FIRST_IS = {
-    "neg",
-    "convert_element_type",
-    "copy",
-    "stop_gradient",
-    "reduce_precision",
-    "sign",
-    "abs",
-    "square",
-    "sqrt",
-    "tanh",
-    "sin",
-    "erf",
-    "atan",
-    "integer_pow",
-    "div",
-}
-_ZERO_WHERE_ALL_ARE = {"add", "sub", "add_any", "max", "min"}
+_FEW = np.arange(4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +130,7 @@ class FinishPlan:
             leaves=tuple(planner.leaves.values()),
             of_rows=tuple(rows),
             of_lanes=tuple(lanes),
-            is_zero=_is_zero(function),
+            is_zero=_is_zero(fold),
         )
 
     @property
@@ -166,9 +152,6 @@ class FinishPlan:
     def shared(self) -> list[Leaf]:
         """Leaves with a table that is the same everywhere."""
         return [leaf for leaf in self.leaves if leaf.home in _SHARED]
-
-
-_SHARED = ("head", "feature")
 
 
 class _Planner:
@@ -210,24 +193,28 @@ class _Planner:
         self.leaves[operand.index] = Leaf(operand, homes[axes], by_head)
 
 
-def _is_zero(function: Elementwise) -> bool:
-    """Whether it gives 0 for values of 0, whatever the finite rest."""
-    zero: set[Operand] = {Slot(0)}
-    for operation in function.operations:
-        operands = operation.operands
-        are = [x in zero for x in operands]
-        found = False
-        if operation.name == "mul":
-            found = any(are)
-        elif operation.name in _ZERO_WHERE_FIRST_IS:
-            found = are[0]
-        elif operation.name in _ZERO_WHERE_ALL_ARE:
-            found = all(are)
-        elif operation.name == "select_n":
-            found = all(are[1:])
-        if found:
-            zero.add(Slot(operation.result))
-    return function.result in zero
+def _is_zero(fold: Fold) -> bool:
+    """Whether it gives 0 for values of 0 and the numbers that stand in for what is not there.
+
+    Asked of a few queries and features. Of arrays that JAX traces nothing is known.
+    """
+    function = fold.finish
+    held = [x for operation in function.operations for x in operation.operands]
+    if any(isinstance(x, Constant) and isinstance(x.value, Tracer) for x in held):
+        return False
+    values, *others = fold.components
+    along: dict[str, np.ndarray] = {values: np.zeros(1)}
+    for name in others:
+        along[name] = np.full(1, _stand_in(fold, name))
+    along.update({name: _FEW for name in (BATCH, HEAD, QUERY, FEATURE)})
+    with jax.ensure_compile_time_eval():
+        found = np.asarray(function.over(function.result, along))
+    return not found.any()
+
+
+def _stand_in(fold: Fold, name: str) -> float:
+    """In place of a greatest or a sum of nothing: no quotient or logarithm of a softmax fails."""
+    return 0.0 if name == fold.greatest else 1.0
 
 
 # --- tables ---
@@ -338,7 +325,7 @@ class Finishing:
         """
         group, block = divide(unit, tiling.blocks)
         at = _Place(group, block)
-        live, of_rows = self._of_rows(own, at, tiling)
+        empty, of_rows = self._of_rows(own, at, tiling)
         gates = self._by_query("gate", at, tiling)
         for lane in range(tiling.block_lanes):
             head, tile = divmod(lane, tiling.block_tiles)
@@ -349,27 +336,25 @@ class Finishing:
                 values[slot] = of_heads[head][:, tile]
             values.update(self._by_feature(head, at, tiling))
             y = self._finished(values, tiling)
-            if live is not None:
-                y = tensor_scalar(y, y, live[:, lane : lane + 1], op="multiply")
+            if empty is not None and not self.plan.is_zero:
+                nothing = _spread(empty[:, lane : lane + 1], tiling)
+                y = tensor_copy_predicated_value(y, nothing, value=0.0)
             yield y
 
     def _of_rows(
         self, own: Unit, at: "_Place", tiling: ContextTiling
     ) -> tuple[Sbuf | None, dict[int, Value]]:
-        """Whether a query attends to anything, if it matters, and all that is one number a query:
-        `[rows, lanes]`."""
+        """Whether a query attends to nothing, and all that is one number a query, `[rows, lanes]`;
+        without a greatest that nobody knows, and sums of nothing are as good as others."""
         plan = self.plan
         fold = plan.fold
         lowering = self._lowering({}, tiling)
         values = lowering.values
-        live = empty = None
+        empty = None
         if fold.greatest is not None:
             maximum = own.statistic(MAXIMUM)
             empty = _columns(tiling, TRUTH)
             empty = tensor_immediate(empty, maximum, op="equal", value=LOWEST)
-            if not plan.is_zero:
-                live = _columns(tiling)
-                live = tensor_immediate(live, maximum, op="not_equal", value=LOWEST)
         places = statistics_of(fold)
         for place, name in enumerate(fold.components):
             if name not in places or not fold.finish.uses(Slot(place)):
@@ -377,10 +362,9 @@ class Finishing:
             column = own.statistic(places[name])
             is_greatest = name == fold.greatest
             if empty is not None:
-                # Numbers of which no logarithm or quotient fails; the values beside them are 0.
-                stand_in = 0.0 if is_greatest else 1.0
+                number = _stand_in(fold, name)
                 column = tensor_copy(_columns(tiling), column, engine="gpsimd")
-                column = tensor_copy_predicated_value(column, empty, value=stand_in)
+                column = tensor_copy_predicated_value(column, empty, value=number)
             if is_greatest:
                 # It is of scores before scaling, as the scale is applied in the exponent.
                 lowering.scaled(Slot(place), column, tiling.step.scale)
@@ -397,7 +381,7 @@ class Finishing:
         found = {
             slot: lowering.value(Slot(slot)) for slot in values if Slot(slot) in read
         }
-        return live, found
+        return empty, found
 
     def _finished(self, values: Values, tiling: ContextTiling) -> Sbuf:
         lowering = self._lowering(values, tiling, tiling.output)
@@ -480,6 +464,15 @@ class _Place(NamedTuple):
 
 def _columns(tiling: ContextTiling, dtype: DType = jnp.float32) -> Sbuf:
     return sbuf(tiling.rows, tiling.block_lanes, dtype=dtype, buffers=tiling.buffers)
+
+
+def _spread(column: Sbuf, tiling: ContextTiling) -> Sbuf:
+    """Truth that is the same along columns, for every place of an output."""
+    shape = tiling.rows, tiling.value_dim
+    zeros = sbuf(*shape, dtype=TRUTH, buffers=tiling.buffers)
+    zeros = memset(zeros, value=0.0)
+    spread = sbuf(*shape, dtype=TRUTH, buffers=tiling.buffers)
+    return tensor_scalar(spread, zeros, column, op="add")
 
 
 def _joined(of_heads: Sequence[Sbuf], tiling: ContextTiling) -> Sbuf:

@@ -79,6 +79,12 @@ def every_table(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
     return mean * gate + extra + 0.01 * state.greatest
 
 
+def no_number_of_nothing(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
+    """A logarithm of 0, where numbers stand in for those of no key."""
+    less = jnp.where(q > 3, 0.5, 1.0)
+    return state.output / state.total + jnp.log(state.total - less)
+
+
 def of_sums(partial: Any, finish: Any, **more: Any) -> Variant:
     return attention.monoid(
         partial=partial, merge=add, finish=finish, mask=late, name="mine", **more
@@ -112,6 +118,7 @@ VARIANTS: dict[str, Variant] = {
         mask=late,
     ),
     "every table": attention.monoid(finish=every_table, mask=late),
+    "no number of nothing": attention.monoid(finish=no_number_of_nothing, mask=late),
 }
 MESHES = [
     (2, "zigzag", "ring", 1),
@@ -129,6 +136,7 @@ AT = {
     "factors of values": 3,
     "exponent and three sums": 2,
     "every table": 4,
+    "no number of nothing": 4,
 }
 CASES = [
     pytest.param(name, *mesh, marks=() if AT.get(name) == at else pytest.mark.slow)
