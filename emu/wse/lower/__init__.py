@@ -10,6 +10,8 @@ Where an operation is carried out:
 - Known before any token: kept as a *table* `[1 or rows, 1 or slots]`. It costs bytes and no cycles.
 - Of the token alone: a *number* for each row or one for all, worked out where the token comes from,
   as the angles of a rotary embedding are. Like the query itself it is there when the clock starts.
+- An entry of an array that the token's position chooses, such as `bias[h, q, k]`: of the array a PE
+  keeps what belongs to its rows and slots, `[rows * entries, slots]`, and copies the row.
 - Everything else is run for every token: vector operations where a PE has them, else scalar code,
   all in one loop; what is cheaper by the clock where it can be either (`placement`).
 
