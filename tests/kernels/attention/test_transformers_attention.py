@@ -103,7 +103,7 @@ def test_a_learned_sink_is_gpt_oss_s(name: str, mask: Mask) -> None:
 
 
 def test_differential_attention_is_diffllama_s() -> None:
-    """Before the norm, which is the model's. The module repeats each half's values for both maps."""
+    """Before the norm, which is the model's. The module repeats a half's values for both maps."""
     of = kept("diffllama")
     half = of["v"].shape[1] // 2
     v = np.concatenate([of[name][:, :half] for name in ("v", "v2")], axis=-1)
