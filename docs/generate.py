@@ -1,8 +1,9 @@
 """Writes the pages that are made from the repository: reference, experiments, and its own texts.
 
 Run by `mkdocs build`. Nothing on these pages has a second home: API pages come from docstrings,
-machines' numbers from their datasheets, experiments from their command lines, and the texts are the
-repository's Markdown files with links that work on the site.
+machines' numbers from their datasheets, experiments from their command lines, notebooks from what
+is stored in them, and the texts are the repository's Markdown files with links that work on the
+site.
 """
 
 import importlib
@@ -26,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # for `cells` in the tutorials, 
 import instructions
 import nki_functions
 
+from docs import notebook
 from emu.datasheet import Quantity, Sheet
 from emu.trainium import TRN1, TRN2, TRN3
 from emu.wse import WSE2, WSE3, WSE3_SILICON
@@ -203,3 +205,5 @@ write("reference/instructions.md", instructions.markdown())
 write("reference/nki.md", nki_functions.markdown())
 write("reference/datasheets.md", datasheets())
 write("reference/experiments.md", experiments_page())
+for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+    write(f"notebooks/{path.stem}.md", notebook.markdown(path))

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -127,7 +126,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
 
 def _tiles(wanted: Sequence[Asked], sizes: Sizes, chips: int, output: Output) -> None:
     """A picture of the live tiles of each variant that was named."""
-    from experiments.variants.tiles_picture import draw_tiles
+    from experiments.variants.tiles_picture import TilesPicture
 
     for one in wanted:
         tiles = tiles_of(one, sizes, chips=chips)
@@ -135,8 +134,8 @@ def _tiles(wanted: Sequence[Asked], sizes: Sizes, chips: int, output: Output) ->
             what = "its operands are not queries, keys and values"
             output.console(WIDTH).print(f"{one.name}: no picture of tiles, as {what}")
         else:
-            write = functools.partial(draw_tiles, one.name, tiles)
-            output.file(f"{one.name}_tiles.png", write)
+            picture = TilesPicture(one.name, tiles)
+            output.file(f"{one.name}_tiles.png", picture.save)
 
 
 def _cores(heads: int) -> int:

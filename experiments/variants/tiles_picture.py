@@ -1,6 +1,9 @@
 """A variant's live tiles, drawn: over the sequence, and over chips and the hops of their ring."""
 
+import dataclasses
+import io
 import pathlib
+from typing import BinaryIO
 
 import matplotlib
 
@@ -21,8 +24,32 @@ ORDER = (DEAD, PARTIAL, FULL)
 FEW_CHIPS = 16
 
 
-def draw_tiles(name: str, tiles: LiveTiles, path: pathlib.Path) -> None:
-    """Writes the picture of one variant as a PNG."""
+@dataclasses.dataclass(frozen=True)
+class TilesPicture:
+    """The picture of one variant; a notebook shows it where it is a cell's last value.
+
+    Attributes:
+      name: of the variant.
+      tiles: which are live.
+    """
+
+    name: str
+    tiles: LiveTiles
+
+    def __repr__(self) -> str:
+        return f"live tiles of {self.name}"
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        _draw(self.name, self.tiles, drawn)
+        return drawn.getvalue()
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes it as a PNG."""
+        path.write_bytes(self._repr_png_())
+
+
+def _draw(name: str, tiles: LiveTiles, file: BinaryIO) -> None:
     figure = plt.figure(figsize=(11, 5.6), constrained_layout=True)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.2))
     _sequence(figure.add_subplot(grid[:, 0]), tiles)
@@ -37,7 +64,7 @@ def draw_tiles(name: str, tiles: LiveTiles, path: pathlib.Path) -> None:
         f"{tiles.tokens:,} tokens on {chips} chips, {tiles.placed}",
         fontsize=11,
     )
-    figure.savefig(path, dpi=110)
+    figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -133,4 +160,4 @@ def _hops(ax: Axes, tiles: LiveTiles) -> None:
     ax.figure.colorbar(image, ax=ax, label=label, pad=0.01, ticks=scale)
 
 
-__all__ = ["draw_tiles"]
+__all__ = ["TilesPicture"]

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from kernels import Variant, attention, masks, variants
+from kernels.attention.latent import Form
 from kernels.masks import Mask
 from tests.kernels.attention import make_module_references
 from tests.kernels.attention.make_module_references import DATA, TOKENS
@@ -100,6 +101,22 @@ def test_a_learned_sink_is_gpt_oss_s(name: str, mask: Mask) -> None:
     with jax.enable_x64(True):
         given = dense(variants.learned_sink(of["sinks"], mask), of)
     np.testing.assert_allclose(given, of["attended"], rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("form", ["expanded", "absorbed"])
+def test_latent_attention_is_deepseek_v3_s(form: Form) -> None:
+    of = kept("deepseek_v3")
+    _, heads, _, features = of["q"].shape
+    latent = of["latents"][:, 0]
+    made = of["kv_b"].reshape(heads, -1, latent.shape[-1]).transpose(2, 0, 1)
+    nope = made.shape[-1] - of["v"].shape[-1]
+    rotary = of["k"][:, 0, :, nope:]  # of all heads the same
+    assert rotary.shape[-1] == features - nope
+    weights = made[..., :nope], made[..., nope:]
+    variant = variants.mla(form, scaled(variants.causal(), of))
+    given, _ = variant.dense(of["q"], latent, rotary, *weights)
+    by_token = np.asarray(given).swapaxes(1, 2)
+    np.testing.assert_allclose(by_token, of["attended"], rtol=0, atol=EXACT)
 
 
 def test_differential_attention_is_diffllama_s() -> None:
