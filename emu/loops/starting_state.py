@@ -159,11 +159,12 @@ class StartingStates:
     def _names(self, numbers: Numbers) -> np.ndarray:
         """Whom each clock makes wait for, where it can, by number."""
         labels = self.entry.labels
+        all_past: list[bool] = np.logical_and.reduce(self.past, axis=1).tolist()
         alike: list[int] = []  # of each clock, its name on all of the cells
         unlike: list[tuple[int, PerCoreNames]] = []
         for place, row in enumerate(self.rows):
             name = labels.get(row)
-            if name is None:
+            if name is None or all_past[place]:
                 alike.append(-1)
             elif isinstance(name, str):
                 alike.append(numbers.setdefault(name, len(numbers)))
