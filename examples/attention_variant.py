@@ -1,6 +1,8 @@
 """An attention variant of one's own: one function, an oracle, two machines, and what each costs."""
 
 # %% variant
+import textwrap
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -94,7 +96,7 @@ def mean(one, other):
 try:
     attention.monoid(partial=partial, merge=mean, finish=whole).reading  # noqa: B018
 except Exception as refusal:
-    print(refusal)
+    print(textwrap.fill(str(refusal), 88))
 
 # %% refused
 
@@ -107,4 +109,4 @@ def by_score(s, b, h, q, k):
 try:
     by_score.reading  # noqa: B018
 except Exception as refusal:
-    print(refusal)
+    print(textwrap.fill(str(refusal), 88))

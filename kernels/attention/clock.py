@@ -35,23 +35,25 @@ class VariantTime:
         return "\n".join([self.name, *self.lines])
 
     @property
-    def lines(self) -> tuple[str, str]:
-        """One for each machine: its time, and what bounds it."""
+    def lines(self) -> tuple[str, ...]:
+        """Two for each machine: its time, and what bounds it."""
         prefill, decode = self.prefill, self.decode
         busy = {NAMES.get(name, name): share for name, share in prefill.busy.items()}
         return (
-            f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}; "
-            f"bound by {_shares(busy)} busy; {prefill.flops:,} FLOPs",
-            f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}; "
-            f"bound by {_shares(decode.shares)} of it; {decode.flops:,} FLOPs",
+            f"prefill on {prefill.chips} chips, {prefill.placed}: {_told(prefill.seconds)}, "
+            f"{prefill.flops:,} FLOPs",
+            f"  bound by {_shares(busy, 'busy')}",
+            f"decode on {decode.cols} x {decode.rows} PEs: {_told(decode.seconds)}, "
+            f"{decode.flops:,} FLOPs",
+            f"  bound by {_shares(decode.shares, 'of it')}",
         )
 
 
-def _shares(of: Mapping[str, float]) -> str:
-    """The largest, then the next three."""
+def _shares(of: Mapping[str, float], meaning: str) -> str:
+    """The largest with what its share means, then the next three."""
     most, *others = sorted(of, key=lambda name: -of[name])
     rest = ", ".join(f"{name} {of[name]:.0%}" for name in others[:3])
-    return f"{most} (beside it {rest}), {of[most]:.0%}"
+    return f"{most}, {of[most]:.0%} {meaning}; beside it {rest}"
 
 
 def _told(seconds: dict[str, float]) -> str:

@@ -111,12 +111,13 @@ def test_time_is_of_both_machines_and_in_bands() -> None:
     found = variants.sliding_window(64).time(tokens=256, rows=4, parts=1, **sizes)
     for seconds in (found.prefill.seconds, found.decode.seconds):
         assert 0 < seconds["low"] <= seconds["nominal"] <= seconds["high"]
-    name, prefill, decode = str(found).splitlines()
+    name, prefill, of_prefill, decode, of_decode = str(found).splitlines()
     assert name == "sliding_window" and "decode on 2 x 4 PEs" in decode
     assert f"prefill on 2 chips, {found.prefill.placed}" in prefill
     engine = NAMES[found.prefill.bound]
-    assert f"bound by {engine} (beside it" in prefill
-    assert f"bound by {found.decode.bound} (beside it" in decode
+    busy = found.prefill.busy[found.prefill.bound]
+    assert f"bound by {engine}, {busy:.0%} busy; beside it" in of_prefill
+    assert f"bound by {found.decode.bound}, " in of_decode
     assert sum(found.decode.spent.values()) == found.decode.cycles["nominal"]
     assert set(found.decode.spent) == set(SPENT_ON)
 
