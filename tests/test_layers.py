@@ -10,6 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = ("emu", "kernels", "models", "experiments")
 DEVICES = ("trainium", "wse")
+# Rooms of `kernels`, each of which may use those to the left; neither machine uses the other.
+ROOMS = ("masks", "tokens", "scores", "trainium", "wse", "attention", "variants")
 HEAVY = {"flax", "optax", "rich", "matplotlib"}
 FILES = sorted(f for layer in LAYERS for f in (ROOT / layer).rglob("*.py"))
 NAMES = [str(f.relative_to(ROOT)) for f in FILES]
@@ -41,6 +43,18 @@ def test_imports_point_left(file):
             assert inner[0] == rest[0], (
                 f"{name}: only emu/{rest[0]} itself may import it"
             )
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "kernels").glob("*/**/*.py")))
+def test_rooms_of_kernels_point_left(file):
+    _, room, *_ = file.relative_to(ROOT).parts
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    for name in imported(file):
+        first, *rest = name.split(".")
+        if first != "kernels" or not rest or rest[0] not in ROOMS:
+            continue
+        assert rest[0] in allowed, name
+        assert not (room in DEVICES and rest[0] in DEVICES and rest[0] != room), name
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)

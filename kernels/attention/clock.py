@@ -14,7 +14,7 @@ from emu.wse import WSE3
 from kernels.attention.decode import DecodeTime, decode_time
 from kernels.attention.on_pe import DecodeSizes
 from kernels.attention.prefill_time import PrefillTime, prefill_time
-from kernels.attention.reading import Reading
+from kernels.scores.form import Reading
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ from emu.wse import WSE3
 from emu.wse.pe.packed import CODES, SCALES
 from kernels.attention.decode_spent import decode_spent
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
-from kernels.attention.reading import Reading
 from kernels.attention.region import bands, plan_decode
 from kernels.refusal import refuse
+from kernels.scores.form import Reading
 
 Array = jax.Array | np.ndarray
 Cache = tuple[Array, Array]

@@ -9,10 +9,11 @@ from emu.lower import CannotLower
 from emu.tracing.scalar import defined_at
 from kernels.attention import softmax
 from kernels.attention.monoid import Finish, Merge, Monoid, Partial
-from kernels.attention.reading import Score, check_arguments
+from kernels.attention.reading import check_arguments
 from kernels.attention.variant import Variant
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Mask, NamedMask
+from kernels.scores.form import Score
 
 Function: TypeAlias = Callable[..., Any]
 """A score, a mask, or a variant of which another is made."""

@@ -14,9 +14,9 @@ from jax.typing import DTypeLike
 
 from kernels.attention import dense_monoid
 from kernels.attention.monoid import Monoid
-from kernels.attention.reading import Score
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Mask
+from kernels.scores.form import Score
 
 
 def dense(

@@ -13,10 +13,10 @@ import numpy as np
 
 from emu.lower import Elementwise
 from kernels.attention.dense import for_every_pair, indices_of, scored
-from kernels.attention.fold import Fold, Sum
-from kernels.attention.reading import Score
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Mask
+from kernels.scores.fold import Fold, Sum
+from kernels.scores.form import Score
 
 
 class Attended(NamedTuple):

@@ -11,10 +11,10 @@ from emu.lower import Elementwise, Operation, Slot
 from emu.trainium.lower import SCALAR, goes_into_function
 from kernels.attention.clock import VariantTime
 from kernels.attention.prefill import context_attention
-from kernels.attention.reading import Reading
 from kernels.masks import catalogue
 from kernels.masks.bisection import FULL, PARTIAL
 from kernels.masks.tile_map import tile_map
+from kernels.scores.form import Reading
 from kernels.tokens.placement import place
 
 TILE = 128

@@ -27,8 +27,8 @@ from kernels.attention.decode import DecodeTime
 from kernels.attention.decode_plan import DecodePlan
 from kernels.attention.decode_spent import decode_spent
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
-from kernels.attention.reading import Reading
 from kernels.attention.region import bands, plan_decode
+from kernels.scores.form import Reading
 from kernels.wse.decode.attention import Cache
 from kernels.wse.decode.latent import Share, absorbed, projected
 from kernels.wse.decode.mapping import PE

@@ -16,9 +16,9 @@ from kernels.attention.decode_plan import own_cycles
 from kernels.attention.keys_by_position import KeysByPosition, keys_by_position
 from kernels.attention.newest_query import Attended, read_mask
 from kernels.attention.on_pe import DecodeSizes, OnPe, VariantOnPe, slots_ahead
-from kernels.attention.reading import Reading
 from kernels.attention.region import OwnCycles
 from kernels.attention.tables import Tables
+from kernels.scores.form import Reading
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layer import layer_arguments, layer_program

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.attention.prefill import context_attention
-from kernels.attention.reading import Reading
 from kernels.masks.bisection import DEAD, FULL, PARTIAL
 from kernels.masks.tile_map import tile_map
+from kernels.scores.form import Reading
 from kernels.tokens.placement import place
 
 TILE = 128

@@ -21,8 +21,9 @@ from emu.annotations import DType
 from emu.lower import CannotLower, Elementwise, Input
 from emu.tracing.scalar import CannotTrace, defined_at, traced
 from kernels.attention import softmax
-from kernels.attention.fold import finish_inputs
-from kernels.attention.reading import SCORE_INPUTS, check_arguments
+from kernels.attention.reading import check_arguments
+from kernels.scores.fold import finish_inputs
+from kernels.scores.form import SCORE_INPUTS
 
 Partial: TypeAlias = Callable[..., Any]
 """`partial(s, v, b, h, q, k)`: the state of one key, for one feature of its value."""

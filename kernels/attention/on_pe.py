@@ -16,10 +16,10 @@ import numpy as np
 from emu import Device
 from emu.lower import CannotLower, Elementwise
 from emu.wse.lower import ARRIVING, DATA, KEPT, Argument, Lowered, lower
-from kernels.attention.fold import Fold
 from kernels.attention.newest_query import Attended, attended, read_mask
-from kernels.attention.reading import Reading
 from kernels.refusal import refuse
+from kernels.scores.fold import Fold
+from kernels.scores.form import Reading
 from kernels.wse.decode import sizes as checks
 from kernels.wse.decode.attention_map import spans
 from kernels.wse.decode.hooks import FoldOnPe

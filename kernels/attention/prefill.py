@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from kernels import masks
-from kernels.attention.reading import Reading
 from kernels.attention.shapes import check_shapes
 from kernels.masks.catalogue import Allowed, Mask, Positions
+from kernels.scores.form import Reading
 from kernels.trainium.context.attention import ContextAttention, Results
 
 

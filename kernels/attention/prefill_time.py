@@ -11,8 +11,8 @@ from emu.datasheet import BANDS
 from emu.trainium import TRN3, with_cores
 from emu.trainium.datasheets import NeuronCoreSheet
 from kernels.attention.prefill import context_attention
-from kernels.attention.reading import Reading
 from kernels.masks.tile_map import DEAD, FULL
+from kernels.scores.form import Reading
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.hops import Hops
 

@@ -23,7 +23,6 @@ from jax.typing import DTypeLike
 from emu import lower
 from emu.lower import CannotLower, Elementwise, Slot
 from emu.tracing.scalar import defined_at
-from kernels.attention.fold import WEIGHT_INPUTS, Fold, Sum
 from kernels.attention.monoid import VALUE, Components, Monoid, components
 from kernels.attention.monoid_laws import ROUNDING, check_laws
 from kernels.attention.monoid_samples import (
@@ -34,6 +33,7 @@ from kernels.attention.monoid_samples import (
     values,
 )
 from kernels.attention.simplify import simplified
+from kernels.scores.fold import WEIGHT_INPUTS, Fold, Sum
 
 FORMS = (
     "carried out are jnp.maximum(one.g, other.g), one.x + other.x and one.x * w(one.g, g) + "

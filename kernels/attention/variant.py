@@ -17,10 +17,11 @@ from kernels.attention.dense_fold import folded
 from kernels.attention.explain import Explanation, explain
 from kernels.attention.monoid import Monoid
 from kernels.attention.prefill import prefill
-from kernels.attention.reading import Reading, Score, read
+from kernels.attention.reading import read
 from kernels.attention.recognise import read_fold
 from kernels.masks import catalogue
 from kernels.masks.catalogue import Allowed, Mask, Positions
+from kernels.scores.form import Reading, Score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from jax.typing import ArrayLike
 from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
 from emu.lower import Elementwise
-from kernels.attention.fold import Fold
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import Mask, or_masks
 from kernels.refusal import refuse
+from kernels.scores.fold import Fold
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import PLACEMENTS, Placement, place
 from kernels.trainium.context import checks, finishing, layout, layout_mx

@@ -44,7 +44,7 @@ from emu.trainium.lower import (
     is_placeable,
 )
 from emu.trainium.spaces import Hbm, Sbuf
-from kernels.attention.fold import Fold
+from kernels.scores.fold import Fold
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import MAXIMUM, Unit, statistics_of
 from kernels.trainium.flash.online_softmax import LOWEST

@@ -83,7 +83,7 @@ class ScorePlan:
     """What of a score function is computed when.
 
     Attributes:
-      function: of score, batch, head, query and key; see `kernels.attention.reading`.
+      function: of score, batch, head, query and key; see `kernels.scores.form`.
       leaves: what is not computed by instructions.
       shared: operations on positions alone, the same for all heads.
       of_head: operations on positions that differ by head.

@@ -29,7 +29,7 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, Sbuf
-from kernels.attention.fold import Fold
+from kernels.scores.fold import Fold
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.flash.fold_step import Summed
 from kernels.trainium.flash.online_softmax import LOWEST, RunningSoftmax

@@ -30,9 +30,9 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, OnChip, Sbuf
-from kernels.attention.fold import Fold
-from kernels.attention.reading import SCORE_INPUTS
 from kernels.refusal import refuse
+from kernels.scores.fold import Fold
+from kernels.scores.form import SCORE_INPUTS
 from kernels.trainium.context.operands import VALUES
 from kernels.trainium.context.scoring import (
     BATCH,

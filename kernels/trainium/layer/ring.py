@@ -20,10 +20,10 @@ import numpy as np
 
 from emu.annotations import KnownInt
 from emu.trainium.spaces import Hbm
-from kernels.attention.reading import Reading
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import causal, full
 from kernels.refusal import refuse
+from kernels.scores.form import Reading
 from kernels.tokens.placement import Placement, place
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.finishing import (

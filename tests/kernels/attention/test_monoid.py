@@ -12,10 +12,10 @@ import pytest
 from emu.lower import CannotLower
 from kernels import attention, masks
 from kernels.attention import softmax
-from kernels.attention.fold import Fold
 from kernels.attention.monoid import Monoid
 from kernels.attention.recognise import read_fold
 from kernels.attention.softmax import State
+from kernels.scores.fold import Fold
 
 
 def line_of(function: Callable[..., Any], offset: int = 0) -> str:

@@ -14,9 +14,10 @@ from emu.wse import WSE3
 from kernels import masks
 from kernels.attention.decode import decode, decode_time
 from kernels.attention.decode_plan import DecodePlan, plan_on
-from kernels.attention.fold import WEIGHT_INPUTS, Fold, Sum, finish_inputs
 from kernels.attention.on_pe import DecodeSizes, variant_on_pe
-from kernels.attention.reading import SCORE_INPUTS, Reading, read
+from kernels.attention.reading import read
+from kernels.scores.fold import WEIGHT_INPUTS, Fold, Sum, finish_inputs
+from kernels.scores.form import SCORE_INPUTS, Reading
 
 BATCH, HEADS, KV_HEADS, DIM, VALUE_DIM, KEYS = 2, 4, 2, 8, 6, 45
 ROWS, PARTS = 5, 2

@@ -39,7 +39,7 @@ class Sum:
 
     Attributes:
       name: of the component, or its path in the user's state.
-      coefficient: c, of the arguments `kernels.attention.reading.SCORE_INPUTS`, the score being the
+      coefficient: c, of the arguments `kernels.scores.form.SCORE_INPUTS`, the score being the
         one after the variant's score function; None: 1.
     """
 
