@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, overload
 
 from emu.lower import CannotLower
+from emu.tracing.captured import with_jax_arrays
 from emu.tracing.scalar import defined_at
 from kernels.attention import softmax
 from kernels.attention.monoid import Finish, Merge, Monoid, Partial
@@ -73,7 +74,8 @@ class Attention:
         if function is None:
             return lambda found: self(found, mask=mask, scale=scale, name=name)
         made = _variant(function)
-        masks = [x for x in (made.mask, mask) if x is not None]
+        given = None if mask is None else with_jax_arrays(mask)
+        masks = [x for x in (made.mask, given) if x is not None]
         return dataclasses.replace(
             made,
             name=name or made.name,
@@ -116,14 +118,17 @@ class Attention:
           scale: of the scores before they reach `score`; None: `1 / sqrt(head_dim)`.
           name: of the variant; None: that of the first of the three that is not softmax's.
         """
-        made = Monoid(partial, merge, finish)
-        given = [
-            getattr(made, kind)
-            for kind in ("partial", "merge", "finish")
-            if getattr(made, kind) is not getattr(softmax, kind)
-        ]
+        functions = {"partial": partial, "merge": merge, "finish": finish}
+        given = [x for kind, x in functions.items() if x is not getattr(softmax, kind)]
+        made = Monoid(*map(with_jax_arrays, functions.values()))
         found = name or (catalogue.name(given[0]) if given else "softmax")
-        return Variant(found, score=score, mask=mask, scale=scale, monoid=made)
+        return Variant(
+            found,
+            score=None if score is None else with_jax_arrays(score),
+            mask=None if mask is None else with_jax_arrays(mask),
+            scale=scale,
+            monoid=made,
+        )
 
     @staticmethod
     def mask(function: Mask) -> NamedMask:
@@ -134,10 +139,17 @@ class Attention:
         """
         name = catalogue.name(function)
         check_arguments(name, function, "mask", ("b", "h", "q", "k"))
-        return catalogue.named(function)
+        return NamedMask(name, with_jax_arrays(function))
 
-    and_masks = staticmethod(catalogue.and_masks)
-    or_masks = staticmethod(catalogue.or_masks)
+    @staticmethod
+    def and_masks(*masks: Mask) -> NamedMask:
+        """Pairs that every mask allows; `a & b` for two."""
+        return catalogue.and_masks(*map(with_jax_arrays, masks))
+
+    @staticmethod
+    def or_masks(*masks: Mask) -> NamedMask:
+        """Pairs that any mask allows; `a | b` for two."""
+        return catalogue.or_masks(*map(with_jax_arrays, masks))
 
 
 def _variant(function: Function | Variant) -> Variant:
@@ -145,9 +157,9 @@ def _variant(function: Function | Variant) -> Variant:
         return function
     name = catalogue.name(function)
     if _takes(function, 5):
-        return Variant(name, score=function)
+        return Variant(name, score=with_jax_arrays(function))
     if _takes(function, 4):
-        return Variant(name, mask=function)
+        return Variant(name, mask=with_jax_arrays(function))
     raise CannotLower(
         f"attention: {name} takes neither (s, b, h, q, k), as a score does, nor (b, h, q, k), as a "
         "mask does",

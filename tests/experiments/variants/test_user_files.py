@@ -35,13 +35,13 @@ WRONG = {
         "machines meet keys in any order",
     ),
 }
-HEAD = "import numpy as np\nimport jax.numpy as jnp\nSLOPES = np.ones(4)\n\n"
+HEAD = "import numpy as np\nimport jax.numpy as jnp\nHELD = [np.ones(4)]\n\n"
 UNTRACEABLE = {
     "if s > 0: return s\n    return -s": "`jnp.where` in place of",
     "return s if k <= q and q - k < 9 else -9.0": "write `&`, `|`, `~`",
     "return np.tanh(s)": "use `jnp`",
     "return float(s) + 1": "use `jnp`",
-    "return s + SLOPES[h]": "`jnp.asarray(table)[k]` for a NumPy table",
+    "return s + HELD[0][h]": "`jnp.asarray(table)[k]` for a NumPy table",
     "return s + len(range(q))": "use `jnp`",
     "return s[0]": "0-dimensional",
     "return (s, s)": "must give one scalar",
