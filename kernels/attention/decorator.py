@@ -2,14 +2,17 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, overload
+
+import numpy as np
 
 from emu.lower import CannotLower
 from emu.tracing.captured import with_jax_arrays
 from emu.tracing.scalar import defined_at
 from kernels.attention import softmax
 from kernels.attention.monoid import Finish, Merge, Monoid, Partial
+from kernels.attention.packed import packed
 from kernels.attention.reading import check_arguments
 from kernels.attention.variant import Variant
 from kernels.masks import catalogue
@@ -140,6 +143,19 @@ class Attention:
         name = catalogue.name(function)
         check_arguments(name, function, "mask", ("b", "h", "q", "k"))
         return NamedMask(name, with_jax_arrays(function))
+
+    @staticmethod
+    def packed(
+        function: Function | Variant, cu_seqlens: Sequence[int] | np.ndarray
+    ) -> Variant:
+        """A variant within each of several sequences that stand one behind the other.
+
+        Args:
+          function: a score, a mask or a variant, of positions in a sequence.
+          cu_seqlens: where each sequence begins, and where the last one ends: 0, 3, 5 for sequences
+            of 3 tokens and of 2.
+        """
+        return packed(_variant(function), cu_seqlens)
 
     @staticmethod
     def and_masks(*masks: Mask) -> NamedMask:

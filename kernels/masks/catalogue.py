@@ -182,10 +182,10 @@ def packed(cu_seqlens: Sequence[int] | np.ndarray, mask: Mask = causal) -> Named
         attend to nothing.
       mask: within a sequence.
     """
-    bounds = _bounds(cu_seqlens)
+    bounds = bounds_of(cu_seqlens)
 
     def inside(b: Positions, h: Positions, q: Positions, k: Positions) -> Allowed:
-        begin = jnp.asarray(bounds)[_sequence(bounds, q)]
+        begin = jnp.asarray(bounds)[sequence_of(bounds, q)]
         allowed = mask(b, h, q - begin, k - begin)
         return _in_one_sequence(bounds, q, k) & allowed
 
@@ -237,8 +237,14 @@ def _as_operand(mask: Mask) -> str:
     return f"({found})" if is_compound else found
 
 
-def _sequence(bounds: np.ndarray, position: Positions) -> jax.Array:
-    """The number of the sequence in which a position lies."""
+def sequence_of(bounds: np.ndarray, position: Positions) -> jax.Array:
+    """The number of the packed sequence in which a position lies.
+
+    Args:
+      bounds: as `bounds_of` gives them; positions beyond the last one have the number of a sequence
+        more.
+      position: in all of them together.
+    """
     count = len(bounds) - 1
     numbers = np.repeat(np.arange(count), np.diff(bounds))
     # One more entry, of the number that no sequence has, stands for all tokens beyond: lengths
@@ -249,14 +255,19 @@ def _sequence(bounds: np.ndarray, position: Positions) -> jax.Array:
 
 
 def _in_one_sequence(bounds: np.ndarray, q: Positions, k: Positions) -> Allowed:
-    of_q = _sequence(bounds, q)
-    of_k = _sequence(bounds, k)
+    of_q = sequence_of(bounds, q)
+    of_k = sequence_of(bounds, k)
     # Tokens beyond the last sequence share its follower's number; without the last term they
     # would attend to each other.
     return (of_q == of_k) & (of_q < len(bounds) - 1)
 
 
-def _bounds(cu_seqlens: Sequence[int] | np.ndarray) -> np.ndarray:
+def bounds_of(cu_seqlens: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where packed sequences begin, and where the last one ends, int32 `[sequences + 1]`.
+
+    Raises:
+      LimitExceeded: no whole numbers that begin with 0 and never decrease.
+    """
     bounds = np.asarray(cu_seqlens)
     is_list = bounds.ndim == 1 and len(bounds) > 1 and bounds.dtype.kind in "iu"
     if not is_list or bounds[0] != 0 or np.any(np.diff(bounds) < 0):

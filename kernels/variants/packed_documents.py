@@ -10,6 +10,14 @@ from kernels.attention.decorator import attention
 from kernels.attention.variant import Variant
 
 
-def packed_documents(cu_seqlens: Sequence[int]) -> Variant:
-    """Causal within each; `cu_seqlens` says where each begins and where the last one ends."""
-    return attention(masks.packed(cu_seqlens, masks.causal), name="packed_documents")
+def packed_documents(
+    cu_seqlens: Sequence[int], within: Variant | None = None
+) -> Variant:
+    """A variant within each document.
+
+    Args:
+      cu_seqlens: where each begins, and where the last one ends.
+      within: of positions in a document; None: causal attention.
+    """
+    own = attention(masks.causal) if within is None else within
+    return attention(attention.packed(own, cu_seqlens), name="packed_documents")
