@@ -13,7 +13,7 @@ from kernels.attention.latent import LatentVariant
 from kernels.attention.live_tiles import LiveTiles, live_tiles
 from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
-from kernels.trainium.context.scoring import ScorePlan
+from kernels.trainium.context.score_plan import ScorePlan
 from kernels.variants import Sizes, draw
 
 Array = jax.Array | np.ndarray

@@ -34,7 +34,8 @@ from kernels.trainium.context.schemes import (
     Scheme,
     ring_of,
 )
-from kernels.trainium.context.scoring import Grid, ScorePlan, table_shapes, tables
+from kernels.trainium.context.score_plan import ScorePlan
+from kernels.trainium.context.score_tables import Grid, table_shapes, tables
 from kernels.trainium.context.sizes import RECIPES, ContextTiling, key_tiling
 from kernels.trainium.context.tables import PairTable, Sides
 from kernels.trainium.context.weighing import HeadGroups, WeighPlan

@@ -28,7 +28,8 @@ from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.finishing import Finishing, FinishPlan
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
-from kernels.trainium.context.scoring import ScorePlan, Scoring
+from kernels.trainium.context.score_plan import ScorePlan
+from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides, Tables, by_source
 from kernels.trainium.context.weighing import Weighing, WeighPlan

@@ -34,14 +34,14 @@ from kernels.refusal import refuse
 from kernels.scores.fold import Fold
 from kernels.scores.form import SCORE_INPUTS
 from kernels.trainium.context.operands import VALUES
-from kernels.trainium.context.scoring import (
+from kernels.trainium.context.score_plan import (
     BATCH,
     HEAD,
     KEY,
     SCORE,
     ScorePlan,
-    Scoring,
 )
+from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.flash.fold_step import Summed, Weigh, Weighed
 from kernels.trainium.flash.lanes import Lane

@@ -35,13 +35,9 @@ from kernels.trainium.context.finishing import (
 )
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
-from kernels.trainium.context.scoring import (
-    Grid,
-    ScorePlan,
-    Scoring,
-    table_shapes,
-    tables,
-)
+from kernels.trainium.context.score_plan import ScorePlan
+from kernels.trainium.context.score_tables import Grid, table_shapes, tables
+from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 from kernels.trainium.context.work import RingWork
