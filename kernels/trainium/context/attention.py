@@ -22,8 +22,9 @@ from kernels.refusal import refuse
 from kernels.scores.fold import Fold
 from kernels.tokens.choose import Choice, Slots, choose
 from kernels.tokens.placement import PLACEMENTS, Placement, place
-from kernels.trainium.context import checks, finishing, layout, layout_mx
-from kernels.trainium.context.finishing import FinishPlan, Span
+from kernels.trainium.context import checks, finish_tables, layout, layout_mx
+from kernels.trainium.context.finish_plan import FinishPlan
+from kernels.trainium.context.finish_tables import Span
 from kernels.trainium.context.hops import Hops
 from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.schemes import (
@@ -498,7 +499,7 @@ class ContextAttention:
             found = self._head_groups.scales(self.weigh.scales, located.k.reshape(-1))
             scales = [found.reshape(self._scales_shape)]
         if self.finish is not None:
-            of_finish = finishing.shared_tables(self.finish, self._span)
+            of_finish = finish_tables.shared_tables(self.finish, self._span)
         return FoldTables(functions, scales, of_finish)
 
     @property
@@ -514,7 +515,7 @@ class ContextAttention:
             return []
         found = []
         tiling = self.sizes
-        for table in finishing.own_tables(self.finish, self._span):
+        for table in finish_tables.own_tables(self.finish, self._span):
             by_row = layout.tiled(table, self.sides.q, tiling.rows, tiling.heads)
             by_tile = by_row.transpose(layout.TILES_OF_HEADS)
             found.append(self._on_mesh(by_tile))
@@ -588,8 +589,8 @@ class ContextAttention:
             if self.weigh.scales is not None:
                 scales = [jax.ShapeDtypeStruct(self._scales_shape, jnp.float32)]
         if self.finish is not None:
-            of_finish = finishing.shared_shapes(self.finish, self._span)
-            for features in finishing.own_widths(self.finish, self._span):
+            of_finish = finish_tables.shared_shapes(self.finish, self._span)
+            for features in finish_tables.own_widths(self.finish, self._span):
                 shape = *self.lead, tiling.tiles, tiling.heads, tiling.rows, features
                 own.append(jax.ShapeDtypeStruct(shape, jnp.float32))
         return *arguments, of_score, FoldTables(functions, scales, of_finish), own

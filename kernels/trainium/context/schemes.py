@@ -25,7 +25,8 @@ from kernels.trainium.context import exchange
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.exchange import Exchange
 from kernels.trainium.context.finish import Finished
-from kernels.trainium.context.finishing import Finishing, FinishPlan
+from kernels.trainium.context.finish_plan import FinishPlan
+from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.score_plan import ScorePlan

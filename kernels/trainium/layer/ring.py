@@ -26,13 +26,9 @@ from kernels.refusal import refuse
 from kernels.scores.form import Reading
 from kernels.tokens.placement import Placement, place
 from kernels.trainium.context.attend import RankOperands
-from kernels.trainium.context.finishing import (
-    Finishing,
-    FinishPlan,
-    Span,
-    shared_shapes,
-    shared_tables,
-)
+from kernels.trainium.context.finish_plan import FinishPlan
+from kernels.trainium.context.finish_tables import Span, shared_shapes, shared_tables
+from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.score_plan import ScorePlan
