@@ -138,7 +138,8 @@ class Switched:
         """They send `count` words each; returns the PEs that hear any."""
         assert words is not None
         self.total_sent += len(pes) * count
-        segments = [Segment(ops.DATA, row) for row in words]
+        # Copied: they may be parked while the sender overwrites the memory that they came from.
+        segments = [Segment(ops.DATA, row.copy()) for row in words]
         return self._inject(pes, segments)
 
     def control(self, pes: PEs, kind: int) -> PEs:

@@ -71,6 +71,27 @@ def test_star_by_switches(sheet: Any, reach: int) -> None:
 
 
 @pytest.mark.parametrize("sheet", SHEETS)
+def test_parked_words_are_what_was_sent(sheet: Any) -> None:
+    """The last PE's words wait for the middle one's to pass, and are overwritten at home."""
+    p = FabricProgram(3)
+    x, y = p.buffer("x", 4), p.buffer("y", 8)
+    p.route("red", np.s_[0, 0], receive="east", send="ramp")
+    p.route("red", np.s_[0, 1], receive="ramp", send="west", then=[("east", "west")])
+    p.route("red", np.s_[0, 2], receive="ramp", send="west")
+    send = ops.copy(ops.send("red"), x[:])
+    p.task("main", [ops.copy(y[:], ops.receive("red"))], np.s_[0, 0], start=True)
+    late = [ops.Code(100), send, ops.Control("red")]
+    p.task("main", late, np.s_[0, 1], start=True)
+    tripled = ops.fmac(x[:], x[:], 2.0)
+    p.task("main", [send, tripled], np.s_[0, 2], start=True)
+    data = numbers(p)
+    run = check(p, data, sheet.at())
+    wanted = data["x"][0, 1:].reshape(-1)
+    np.testing.assert_array_equal(run.values["y"][0, 0], wanted)
+    np.testing.assert_array_equal(run.values["x"][0, 2], data["x"][0, 2] * 3)
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
 def test_a_pe_switches_its_own_router(sheet: Any) -> None:
     """The middle PE takes its share of a stream and lets the rest pass."""
     p = FabricProgram(3)
