@@ -1,7 +1,6 @@
 """Whether a variant's dense form, its prefill and its decode agree, at a small size."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -19,6 +18,9 @@ PARTS = 3
 """Into which keys are taken apart."""
 
 DECODE = "decode of the last token"
+
+SMALL_TILES = {"columns": 8, "lanes": 2}
+"""Options of a prefill: tiles as small as the sizes, so that there are several."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Forms:
 
     Attributes:
       dense: also of `q_offset`, and of `only`, a mask of keys `[keys]`; in float64.
-      prefill: also of `chips` and `placement`.
-      decode: of the newest query.
+      prefill: also of `chips` and `placement`, and of `SMALL_TILES`.
+      decode: of the newest query and the other operands.
       folded: as its fold has it, also of `part_of`, which part each key is in, `[keys]`, and
         `backwards`, whether the last parts are merged first; in float64. None: it is a softmax.
     """
@@ -88,6 +90,11 @@ class Forms:
     prefill: Callable[..., Results]
     decode: Callable[..., Results]
     folded: Callable[..., Results] | None = None
+
+
+def with_cache(decode: Callable[..., Results]) -> Callable[..., Results]:
+    """Decode of a query and a cache as one of queries, keys and values."""
+    return lambda q, k, v: decode(q, (k, v))
 
 
 def check(
@@ -123,36 +130,47 @@ def check(
         rng.standard_normal((batch, count, tokens, head_dim)).astype(np.float32)
         for count in counts
     )
-    wanted = _numbers(forms.dense(q, k, v))
+    wanted = forms.dense(q, k, v)
     allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
     found = [
         compared(f"keys merged {order}", merged, wanted, 1e-12)
         for order, merged in _merged(forms, (q, k, v), rng)
     ]
-    prefill = functools.partial(forms.prefill, q, k, v)
-    found += prefills(prefill, wanted, allowed, chips, placements)
-    newest = q[:, :, -1:]
-    given = forms.decode(newest, (k, v))
-    last = forms.dense(newest, k, v, q_offset=tokens - 1)
-    found.append(compared(DECODE, given, last, allowed))
+    found += on_machines(forms, (q, k, v), tokens - 1, allowed, chips, placements)
     return Report(name, tuple(found))
 
 
-def prefills(
-    prefill: Callable[..., Results],
-    wanted: Results,
+def on_machines(
+    forms: Forms,
+    operands: Sequence[np.ndarray],
+    last: int | Sequence[int],
     allowed: float,
     chips: Sequence[int],
     placements: Sequence[str],
 ) -> list[Comparison]:
-    """Compares a prefill, a function of `chips` and `placement`, on every mesh."""
+    """Compares prefill on every mesh, and decode of the newest query, with the dense form.
+
+    Args:
+      forms: of the operands.
+      operands: queries `[batch, heads, tokens, features]`, and the others.
+      last: position of the last query, or of each sequence's.
+      allowed: difference.
+      chips, placements: as for `check`.
+    """
+    q, *others = operands
+    wanted = forms.dense(*operands)
     found = []
     for count in chips:
         # On one chip there is nowhere else to stand.
         for placement in placements if count > 1 else placements[:1]:
-            given = prefill(chips=count, placement=placement)
+            mesh = {"chips": count, "placement": placement}
+            given = forms.prefill(*operands, **SMALL_TILES, **mesh)
             what = f"prefill on {count} chips, {placement}"
             found.append(compared(what, given, wanted, allowed))
+    newest = q[:, :, -1:]
+    of_newest = forms.dense(newest, *others, q_offset=last)
+    given = forms.decode(newest, *others)
+    found.append(compared(DECODE, given, of_newest, allowed))
     return found
 
 
@@ -220,5 +238,6 @@ __all__ = [
     "check",
     "compared",
     "merge",
-    "prefills",
+    "on_machines",
+    "with_cache",
 ]

@@ -27,12 +27,11 @@ from emu.trainium import TRN3, with_cores
 from emu.trainium.datasheets import NeuronCoreSheet
 from emu.wse import WSE3
 from kernels.attention.check import (
-    DECODE,
     ROUNDING,
+    Forms,
     Report,
-    Results,
-    compared,
-    prefills,
+    on_machines,
+    with_cache,
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache, decode_time, sizes_of
@@ -395,14 +394,8 @@ class HeadMix:
         most = np.abs(np.asarray(self.table(heads))).sum(0).max()
         allowed = ROUNDING * max(1.0, float(np.abs(v).max() * most))
 
-        def prefilled(**mesh: Any) -> Results:
-            # Tiles as small as the sizes, so that there are several.
-            return self.prefill(q, k, v, columns=8, lanes=2, **mesh)
-
-        found = prefills(prefilled, self.dense(q, k, v), allowed, chips, placements)
-        newest = q[:, :, -1:]
-        last = self.dense(newest, k, v, q_offset=tokens - 1)
-        found.append(compared(DECODE, self.decode(newest, (k, v)), last, allowed))
+        forms = Forms(self.dense, self.prefill, with_cache(self.decode))
+        found = on_machines(forms, (q, k, v), tokens - 1, allowed, chips, placements)
         return Report(self.name, tuple(found))
 
     def __repr__(self) -> str:

@@ -21,12 +21,11 @@ import numpy as np
 
 from emu.wse.pe.packed import SCALES
 from kernels.attention.check import (
-    DECODE,
     ROUNDING,
+    Forms,
     Report,
-    Results,
-    compared,
-    prefills,
+    on_machines,
+    with_cache,
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache
@@ -185,15 +184,8 @@ class MicroscaledVariant:
         )
         allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
 
-        def prefilled(**mesh: Any) -> Results:
-            # Tiles as small as the sizes, so that there are several.
-            return self.prefill(q, k, v, columns=8, lanes=2, **mesh)
-
-        found = prefills(prefilled, self.dense(q, k, v), allowed, chips, placements)
-        newest = q[:, :, -1:]
-        last = self.dense(newest, k, v, q_offset=tokens - 1)
-        given = self.decode(newest, (k, v))
-        found.append(compared(DECODE, given, last, allowed))
+        forms = Forms(self.dense, self.prefill, with_cache(self.decode))
+        found = on_machines(forms, (q, k, v), tokens - 1, allowed, chips, placements)
         return Report(self.name, tuple(found))
 
     def __repr__(self) -> str:

@@ -27,12 +27,11 @@ from emu.trainium import TRN3
 from emu.trainium.datasheets import NeuronCoreSheet
 from emu.wse import WSE3
 from kernels.attention.check import (
-    DECODE,
     ROUNDING,
+    Forms,
     Report,
-    Results,
-    compared,
-    prefills,
+    on_machines,
+    with_cache,
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache, decode_time
@@ -353,16 +352,8 @@ class PagedVariant:
         k, v = rng.standard_normal(memory).astype(np.float32)
         allowed = ROUNDING * max(1.0, float(np.abs(v).max()))
 
-        def prefilled(**mesh: Any) -> Results:
-            # Tiles as small as the sizes, so that there are several.
-            return self.prefill(q, k, v, columns=8, lanes=2, **mesh)
-
-        wanted = self.dense(q, k, v)
-        found = prefills(prefilled, wanted, allowed, chips, placements)
-        newest = q[:, :, -1:]
-        last = self.dense(newest, k, v, q_offset=self.newest)
-        given = self.decode(newest, (k, v))
-        found.append(compared(DECODE, given, last, allowed))
+        forms = Forms(self.dense, self.prefill, with_cache(self.decode))
+        found = on_machines(forms, (q, k, v), self.newest, allowed, chips, placements)
         return Report(self.name, tuple(found))
 
     def __repr__(self) -> str:

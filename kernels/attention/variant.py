@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from kernels.attention.check import Forms, Report, check
+from kernels.attention.check import Forms, Report, check, with_cache
 from kernels.attention.clock import VariantTime, variant_time
 from kernels.attention.decode import Cache, decode
 from kernels.attention.dense import dense
@@ -188,13 +188,8 @@ class Variant:
         Returns:
           A report to print; `report.agrees` says whether all is well.
         """
-
-        def prefilled(*operands: Any, **options: Any) -> tuple[Any, Any]:
-            # Tiles as small as the sizes, so that there are several.
-            return self.prefill(*operands, columns=8, lanes=2, **options)
-
         of_fold = None if self.reading.fold is None else self._folded
-        forms = Forms(self._dense_of, prefilled, self.decode, of_fold)
+        forms = Forms(self._dense_of, self.prefill, with_cache(self.decode), of_fold)
         return check(self.name, forms, **sizes)
 
     def _dense_of(

@@ -41,7 +41,7 @@ def compared(**forms: Any) -> Report:
     right = dict(
         dense=dense,
         prefill=lambda *operands, **where: dense(*operands),
-        decode=lambda q, cache: dense(q, *cache, q_offset=cache[0].shape[2] - 1),
+        decode=lambda q, k, v: dense(q, k, v, q_offset=k.shape[2] - 1),
     )
     return check("mine", Forms(**{**right, **forms}), heads=2, kv_heads=2)
 
@@ -68,8 +68,8 @@ def test_a_form_that_differs_is_named() -> None:
 
 
 def test_no_number_is_a_difference() -> None:
-    def nothing(q: Any, cache: Any) -> tuple[Any, Any]:
-        out, sums = dense(q, *cache)
+    def nothing(q: Any, k: Any, v: Any) -> tuple[Any, Any]:
+        out, sums = dense(q, k, v)
         return np.full_like(out, np.nan), sums
 
     *others, decode = compared(decode=nothing).comparisons
