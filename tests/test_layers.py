@@ -11,7 +11,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = ("emu", "kernels", "models", "experiments")
 DEVICES = ("trainium", "wse")
 # Rooms of `kernels`, each of which may use those to the left; neither machine uses the other.
-ROOMS = ("masks", "tokens", "scores", "trainium", "wse", "attention", "variants")
+ROOMS = (
+    "masks",
+    "tokens",
+    "scores",
+    "trainium",
+    "wse",
+    "moe",
+    "attention",
+    "variants",
+)
 HEAVY = {"flax", "optax", "rich", "matplotlib"}
 FILES = sorted(f for layer in LAYERS for f in (ROOT / layer).rglob("*.py"))
 NAMES = [str(f.relative_to(ROOT)) for f in FILES]
