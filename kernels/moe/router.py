@@ -60,7 +60,7 @@ def scores_of(logits: jax.Array, routing: Routing) -> jax.Array:
 
 
 def _of_best_groups(compared: jax.Array, routing: Routing) -> jax.Array:
-    """Scores of experts in the best groups; -inf for all others, as DeepSeek-V3's own code has it."""
+    """Scores of experts in the best groups; others -inf, as DeepSeek-V3 has it."""
     tokens, experts = compared.shape
     size = experts // routing.groups
     by_group = compared.reshape(tokens, routing.groups, size)
