@@ -32,7 +32,7 @@ def issue(
     """Starts one instruction on the active cores and returns its results."""
     state.stepped += 1
     price = state.prices.price(inst, eqn, values)
-    _check_fresh(inst, eqn, values, active)
+    check_fresh(inst, eqn, values, active)
     if not inst.in_place and not values:
         return [_allocate(state, inst, eqn, active)]
     name = price.cost.engine
@@ -171,9 +171,10 @@ def _use_port(port: Port, issued: Issue, freed: Ticks) -> None:
 # --- checks ---
 
 
-def _check_fresh(
+def check_fresh(
     inst: Instruction[..., Any], eqn: jx.Equation, values: list[Value], active: Active
 ) -> None:
+    """Raises `StaleTile` where an operand's buffer holds a later write."""
     for place, value in enumerate(values):
         buffer = value.buffer
         # Of a value that its buffer holds the version is one object in both.
@@ -206,7 +207,7 @@ def _allocate(
     ring = state.rings.by_path.get(state.path)
     space = inst.writes[0]
     if ring is None:
-        ring = _declare(state, space, eqn, state.path)
+        ring = declare(state, space, eqn, state.path)
     buffer = ring.turn()
     if state.trace is not None:
         recording.declared(state.trace, buffer, active)
@@ -226,7 +227,8 @@ def _allocate(
     )
 
 
-def _declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
+def declare(state: ClockState, space: str, eqn: jx.Equation, path: Path) -> Ring:
+    """The ring of a tile that is declared at a path for the first time."""
     depth = eqn.params.get("buffers", 1)
     buffers = [state.buffer() for _ in range(depth)]
     for buffer in buffers:
@@ -331,4 +333,4 @@ def _cross(
     return folded(done, along), folded(freed, along)
 
 
-__all__ = ["issue"]
+__all__ = ["check_fresh", "declare", "issue"]

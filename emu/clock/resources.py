@@ -227,10 +227,13 @@ class Rings:
     Attributes:
       by_path: the ring of each tile by the path of the equation that declares it.
       inside: the rings declared inside each loop around them, by the loop's path.
+      of_plans: those that each plan of a basic block declares, by the plan's id and the path of the
+        block (`emu.clock.plain`).
     """
 
     def __init__(self) -> None:
         self.by_path: dict[Path, Ring] = {}
+        self.of_plans: dict[tuple[int, Path], list[Ring]] = {}
         self.inside: dict[Path, list[Ring]] = {}
 
     def declare(self, ring: Ring) -> None:

@@ -162,6 +162,12 @@ class ClockState:
     latest_late: int = 0
     kept_table: "ClockTable | None" = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all times are plain numbers, and nothing but they is asked for: of one core."""
+        setup = self.setup
+        return setup.core is not None and setup.contended and self.trace is None
+
     # --- buffers and values ---
 
     def buffer(self, idle: Ticks = 0, user: CauseName = "") -> Buffer:

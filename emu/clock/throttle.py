@@ -11,6 +11,7 @@ ticks has 12,800 and is slow still; after 20 idle ticks it has 10,240, and needs
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Law:
     share: int
     slowdown: int
 
-    @property
+    @functools.cached_property
     def full(self) -> int:
         """The charge at which the engine is fast."""
         return self.window_ticks * (UNITS - self.share)
@@ -66,6 +67,12 @@ def extra_ticks(
     return Charge(charge, slow), longer * _number(slow)
 
 
+def gain(law: Law, duty: float) -> int:
+    """What each busy tick adds to the charge."""
+    # In whole units, so that a loop's charge repeats exactly or not at all.
+    return round(duty * UNITS) - law.share
+
+
 def after(
     law: Law, state: Charge, busy: Ticks, duty: float, active: Active, before: Charge
 ) -> Charge:
@@ -73,9 +80,7 @@ def after(
 
     `state` is that at its start; `before` stays on cores that are not active.
     """
-    # In whole units, so that a loop's charge repeats exactly or not at all.
-    gain = round(duty * UNITS) - law.share
-    charge = _clip(law, state.charge + gain * busy)
+    charge = _clip(law, state.charge + gain(law, duty) * busy)
     is_below = charge < law.full
     # Between empty and full it is what it was: slow until full once, then fast until empty once.
     still_slow = _number(state.slow) * _number(is_below)
@@ -86,6 +91,29 @@ def after(
         select(active, charge, before.charge),
         np.where(active, slow, before.slow),
     )
+
+
+def on_one_core(
+    law: Law, charge: int, slow: bool, idle: int, busy: int, each: int
+) -> tuple[int, bool, int]:
+    """`extra_ticks` and `after` in one, on plain numbers.
+
+    Args:
+      law: of the engine.
+      charge, slow: when the engine was last free.
+      idle: ticks since then.
+      busy: ticks the instruction takes at full speed.
+      each: the `gain` of a busy tick.
+
+    Returns:
+      The charge and whether it is slow when the instruction is done, and the extra ticks.
+    """
+    full = law.full
+    at_start = min(max(charge - law.share * idle, 0), full)
+    slow = slow or at_start == 0
+    extra = busy * (law.slowdown - 1) if slow else 0
+    at_end = min(max(at_start + each * (busy + extra), 0), full)
+    return at_end, (slow and at_end < full) or at_end == 0, extra
 
 
 def _clip(law: Law, charge: Ticks) -> Ticks:
@@ -106,4 +134,4 @@ def _number(flags: Flags) -> Ticks:
     return flags.astype(np.int64)
 
 
-__all__ = ["Charge", "Law", "UNITS", "after", "extra_ticks"]
+__all__ = ["Charge", "Law", "UNITS", "after", "extra_ticks", "gain", "on_one_core"]

@@ -6,33 +6,26 @@ order (`emu.clock.issue`), so no event queue is needed. Branches are timed per c
 """
 
 import contextlib
-import functools
 import gc
 import math
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from emu.checks import liveness, rules
-from emu.clock import bands, recording
+from emu.clock import bands, plain, recording
+from emu.clock.basic_blocks import Plans, Prepared, blocks, prepared
 from emu.clock.branches import branch
 from emu.clock.issue import issue
 from emu.clock.reading import Event, Reading
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Active
 from emu.clock.tiles import Value
+from emu.clock.unpriced import constant, literal, without_instruction
 from emu.datasheet import Device
-from emu.errors import BranchBufferMismatch, DataDependentBranch
-from emu.instruction import Instruction, lookup
+from emu.errors import BranchBufferMismatch
 from emu.loops import classes
-from emu.tracing import integers
 from emu.tracing import jaxpr as jx
-
-_Prepared: TypeAlias = tuple[
-    int, Instruction[..., Any] | None, tuple[jx.Equation, list[int], list[int]]
-]
-"""An equation's number, its instruction, and the equation with the ids of what goes in and out."""
 
 
 class Timeline:
@@ -42,10 +35,12 @@ class Timeline:
 
     Attributes:
       loops: what is kept of the loops read so far, so that none is read twice in one state.
+      plans: of the basic blocks walked so far on one core.
     """
 
     def __init__(self) -> None:
         self.loops = classes.LoopStore()
+        self.plans = Plans()
 
     def walk(
         self, state: ClockState, body: jx.Body, inputs: list[Value], active: Active
@@ -54,8 +49,26 @@ class Timeline:
         input_ids, output_ids = body.ids
         values = _fixed(state, body).copy()
         values.update(zip(input_ids, inputs, strict=True))
+        if active is None and state.is_plain:
+            for block in blocks(body):
+                if not (
+                    block.is_basic and plain.walk(state, self.plans, block, values)
+                ):
+                    self.equations(state, block.equations, values, active)
+        else:
+            self.equations(state, prepared(body), values, active)
+        return [values[atom] for atom in output_ids]
+
+    def equations(
+        self,
+        state: ClockState,
+        equations: list[Prepared],
+        values: dict[int, Value],
+        active: Active,
+    ) -> None:
+        """Reads equations one by one, and adds their results to the values by atom."""
         outer = state.path
-        for number, inst, (eqn, operand_ids, result_ids) in _prepared(body):
+        for number, inst, (eqn, operand_ids, result_ids) in equations:
             state.path = outer, number
             operands = [values[atom] for atom in operand_ids]
             if inst is not None:
@@ -67,7 +80,6 @@ class Timeline:
             else:
                 values.update(zip(result_ids, results, strict=True))
         state.path = outer
-        return [values[atom] for atom in output_ids]
 
     def equation(
         self,
@@ -86,56 +98,7 @@ class Timeline:
             return self.walk(state, body, operands, active)
         if name in jx.IDENTITIES:
             return operands
-        return [_without_instruction(state, eqn, operands)]
-
-
-@functools.lru_cache(maxsize=4096)
-def _prepared(body: jx.Body) -> list[_Prepared]:
-    """A body's equations with their numbers and instructions: bodies are walked often."""
-    prepared: list[_Prepared] = []
-    for number, step in enumerate(body.steps):
-        eqn, _, _ = step
-        prepared.append((number, lookup(eqn.primitive), step))
-    return prepared
-
-
-def _without_instruction(
-    state: ClockState, eqn: jx.Equation, operands: list[Value]
-) -> Value:
-    """An equation that costs nothing: known integers, or a view."""
-    name = eqn.primitive.name
-    aval = eqn.outvars[0].aval
-    setup = state.setup
-    if name == "axis_index":
-        return _constant(aval, setup.core_index(eqn.params["axis_name"]))
-    if name == "iota":
-        return _constant(aval, integers.iota(eqn.params, setup.rank))
-    known = [operand.known for operand in operands if operand.known is not None]
-    if operands and len(known) == len(operands):
-        integer = integers.evaluate(name, eqn.params, known, setup.rank)
-        # Without a rule, as for a cast to float, it is work and needs an instruction.
-        if integer is not None:
-            return _constant(aval, integer)
-    elif name in jx.VIEWS:
-        # Operand 0 is the buffer, the others say where in it a dynamic slice begins.
-        if any(address.known is None for address in operands[1:]):
-            raise DataDependentBranch(
-                f"{name}: the address depends on data; use a gather instruction",
-                jx.location(eqn),
-            )
-        return operands[0].viewed(aval)
-    # Arithmetic on indices, whose cure is to make its inputs known; on tiles it is an instruction.
-    elif operands and all(_is_integer(operand) for operand in operands):
-        raise DataDependentBranch(
-            f"{name}: this integer depends on data, so the clock cannot follow it; give it the "
-            "integers it depends on as emu.Known",
-            jx.location(eqn),
-        )
-    raise rules.no_instruction(setup.device, eqn)
-
-
-def _is_integer(value: Value) -> bool:
-    return value.shape == () and value.dtype.kind in "iub"
+        return [without_instruction(state, eqn, operands)]
 
 
 # --- constants and arguments ---
@@ -146,7 +109,7 @@ def _fixed(state: ClockState, body: jx.Body) -> dict[int, Value]:
     rank = state.setup.rank
     literals = state.literals.get(body)
     if literals is None:
-        literals = {id(atom): _literal(atom, rank) for atom in body.literals}
+        literals = {id(atom): literal(atom, rank) for atom in body.literals}
         state.literals[body] = literals
     if not body.consts:
         return literals
@@ -159,23 +122,10 @@ def _fixed(state: ClockState, body: jx.Body) -> dict[int, Value]:
     return values
 
 
-def _constant(aval: jx.Aval, known: np.ndarray | None) -> Value:
-    """A known integer, `[*mesh, *shape]`, or an immediate of unknown value."""
-    return Value(aval.shape, aval.dtype, "register", 0, known=known)
-
-
-def _literal(atom: jx.Atom, rank: int) -> Value:
-    value = jx.literal_value(atom)
-    known = None
-    if value.dtype.kind in "iub":
-        known = value[(None,) * rank]
-    return _constant(atom.aval, known)
-
-
 def _argument(state: ClockState, aval: jx.Aval, value: np.ndarray | None) -> Value:
     """A kernel argument in the device's home memory, or a known integer `[*mesh, *shape]`."""
     if value is not None and value.dtype.kind in "iub":
-        return _constant(aval, value)
+        return constant(aval, value)
     return state.there(aval, state.setup.device.home)
 
 
