@@ -9,7 +9,6 @@ import numpy as np
 
 from experiments.variants.request import Asked
 from kernels.attention.clock import VariantTime
-from kernels.attention.latent import LatentVariant
 from kernels.attention.live_tiles import LiveTiles, live_tiles
 from kernels.attention.protocol import AttentionVariant
 from kernels.attention.variant import Variant
@@ -70,9 +69,7 @@ def measure(asked: Asked, sizes: Sizes, *, chips: int, cores: int) -> Row:
     """
     with asked.errors_in_one_line():
         variant, own = asked.of(sizes)
-        # The kernels of latents run on one core of a chip.
-        is_latent = isinstance(variant, LatentVariant)
-        of_chip = 1 if is_latent else math.gcd(cores, own.heads)
+        of_chip = math.gcd(cores, own.heads)
         clock = variant.time(
             tokens=own.tokens,
             heads=own.heads,

@@ -37,6 +37,7 @@ from kernels.refusal import refuse
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.absorbed_attention import AbsorbedAttention
 from kernels.trainium.context.latent_attention import LatentAttention
+from kernels.trainium.context.latent_program import sharing_heads
 from kernels.trainium.tiles import PARTITIONS, split
 
 Form: TypeAlias = Literal["expanded", "absorbed"]
@@ -172,12 +173,12 @@ class LatentVariant:
         w_v: Any,
         **options: Any,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Context-parallel prefill on a ring of emulated Trainium chips; latents cross its links.
+        """Context-parallel prefill on a mesh of emulated Trainium chips; latents cross its links.
 
         Args:
           q, latent, rotary, w_k, w_v: as for `dense`.
-          options: `chips`, `placement` and others, as for `Variant.prefill`; one core a chip, by
-            the ring.
+          options: `chips`, `placement`, `scheme`, `cores` and others, as for `Variant.prefill`.
+            Cores of a chip share the heads, and each has the latents.
 
         Returns:
           Output and log-sum-exp, as `dense`.
@@ -302,13 +303,15 @@ class LatentVariant:
             return LatentAttention(attention=attention, latent=sizes.rank)
         whole = sizes.rank + sizes.rope
         common["q"] = (sizes.batch, sizes.heads, sizes.queries, whole)
-        attention = context_attention(
+        by_head = context_attention(
             reading,
-            k=(sizes.batch, 1, sizes.keys, whole),
+            k=(sizes.batch, sizes.heads, sizes.keys, whole),
             parts=(*[features] * count, sizes.rope),
             value_dim=sizes.rank,
             **common,
         )
+        kv_heads = by_head.heads // sharing_heads(by_head)
+        attention = dataclasses.replace(by_head, kv_heads=kv_heads)
         return AbsorbedAttention(
             attention=attention, nope=sizes.nope, value_dim=sizes.value_dim
         )
@@ -324,7 +327,9 @@ class LatentVariant:
           options: as for `program`.
         """
         program = self.program(sizes, **options)
-        return time_of(program.attention, program.read_bands(with_cores(chip, 1)))
+        # Cores that run share their chip's HBM and links.
+        on_chip = with_cores(chip, program.attention.cores)
+        return time_of(program.attention, program.read_bands(on_chip))
 
     def time(
         self,
@@ -350,19 +355,18 @@ class LatentVariant:
         """The clock of both machines, from sizes alone.
 
         Args:
-          tokens, heads, batch, keys, chips, dtype, chip, wafer, rows, parts: as for `Variant.time`.
+          tokens, heads, batch, keys, chips, cores, dtype, chip, wafer, rows, parts: as for
+            `Variant.time`.
           head_dim: features of a query that meet latents.
           rope: its others; None: half as many, as DeepSeek-V2 and V3 have.
           rank: features of a latent; None: four times `head_dim`, likewise.
           value_dim: None: `head_dim`.
           kv_heads: None, or as many as heads: latents are of all of them.
-          cores: of a chip; must be 1.
           options: of the prefill, as for `Variant.time`.
         """
-        if cores != 1 or kv_heads not in (None, heads):
+        if kv_heads not in (None, heads):
             refuse(
-                f"{self.name}: cores is {cores} and kv_heads {kv_heads}, must be 1 core a chip and "
-                f"None or {heads}, as many as heads"
+                f"{self.name}: kv_heads is {kv_heads}, must be None or {heads}, as many as heads"
             )
         sizes = LatentSizes(
             batch=batch,
@@ -374,7 +378,7 @@ class LatentVariant:
             rank=4 * head_dim if rank is None else rank,
             value_dim=head_dim if value_dim is None else value_dim,
         )
-        of_mesh = dict(chips=chips, dtype=jnp.dtype(dtype))
+        of_mesh = dict(chips=chips, cores=cores, dtype=jnp.dtype(dtype))
         prefill = self.prefill_time(sizes, chip=chip, **of_mesh, **options)
         plan = self._decode_plan(
             sizes, dtype, device=wafer.at(), rows=rows, parts=parts

@@ -28,6 +28,7 @@ from emu.trainium.engines.memory import (
 )
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.spaces import Hbm
+from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.latent import banks_of, load_parts, product
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
@@ -36,23 +37,29 @@ from kernels.trainium.tiles import divide, index, part
 
 
 def absorb(
-    q: Hbm, weights: Hbm, tiling: ContextTiling, parts: tuple[int, int]
+    queries: tuple[Hbm, Hbm],
+    tiling: ContextTiling,
+    *,
+    weights: Hbm,
+    parts: tuple[int, int],
 ) -> tuple[Hbm, ...]:
     """Queries as they meet latents.
 
     Args:
-      q: HBM `[tiles, heads, nope, rows]`.
-      weights: HBM `[heads of a sequence, nope, rank]`.
+      queries: HBM `[tiles, heads, nope, rows]` and, of rotary features, `[tiles, heads, rope,
+        rows]`.
       tiling: sizes of attention to latents.
+      weights: HBM `[heads with weights of their own, nope, rank]`, others have them again in turn.
       parts: how many parts a latent has, and of how many features.
 
     Returns:
-      HBM by part `[tiles, heads, features of a part, rows]`.
+      HBM by part `[tiles, heads, features of a part, rows]`, the last the rotary ones.
 
     Pseudocode:
       for head: load weights
         for block of query tiles: load q; for part: store weightsᵀ q
     """
+    q, rotary = queries
     count, features = parts
     together = tiling.block_tiles
     _, heads, nope, rows = q.shape
@@ -68,12 +75,12 @@ def absorb(
 
         def absorb_block(absorbed: tuple[Hbm, ...], block: KnownInt) -> tuple[Hbm, ...]:
             first = block * together
-            queries = sbuf(
+            tiles = sbuf(
                 nope, together, rows, dtype=tiling.dtype, buffers=tiling.buffers
             )
             source = index(part(q, first, together, 0), head, 1)
-            queries = dma_load_tiles(queries, source, queue=LOAD_QUEUES[1])
-            moving = queries.reshape(nope, together * rows)
+            tiles = dma_load_tiles(tiles, source, queue=LOAD_QUEUES[1])
+            moving = tiles.reshape(nope, together * rows)
             stored = []
             banks = banks_of(features, together * rows, count)
             for place, whole in enumerate(absorbed):
@@ -98,7 +105,8 @@ def absorb(
         return loop(absorb_block, absorbed, tiling.blocks)
 
     absorbed = loop(absorb_head, fresh, heads)
-    return tuple(x.reshape(tiling.tiles, heads, features, rows) for x in absorbed)
+    shape = tiling.tiles, heads, features, rows
+    return *(x.reshape(shape) for x in absorbed), rotary
 
 
 def turn(block: Sequence[Hbm], tiling: ContextTiling) -> Block:
@@ -141,21 +149,23 @@ def turn(block: Sequence[Hbm], tiling: ContextTiling) -> Block:
     return tuple(block), values.reshape(pieces, batch, keys, rank)
 
 
-def project(out: Hbm, weights: Hbm, tiling: ContextTiling) -> Hbm:
+def project(results: Finished, tiling: ContextTiling, *, weights: Hbm) -> Finished:
     """Values of means of latents.
 
     Args:
-      out: HBM `[heads, tiles, rows, rank]`.
-      weights: HBM `[heads of a sequence, L, r, value_dim]`, of L parts of a latent.
+      results: HBM `[heads, tiles, rows, rank]`, and the log-sum-exp.
       tiling: sizes of attention to latents.
+      weights: HBM `[heads with weights of their own, L, r, value_dim]`, of L parts of a latent;
+        others have them again in turn.
 
     Returns:
-      HBM `[heads, tiles, rows, value_dim]`.
+      HBM `[heads, tiles, rows, value_dim]`, and the log-sum-exp.
 
     Pseudocode:
       for head: load weights
         for query tile: load mean; for part: transpose; store Σ_part meanᵀᵀ weights
     """
+    out, lse = results
     heads, tiles, rows, rank = out.shape
     _, count, features, value_dim = weights.shape
     turned = tiling.turned or tiling.output
@@ -186,11 +196,11 @@ def project(out: Hbm, weights: Hbm, tiling: ContextTiling) -> Hbm:
         return loop(project_tile, projected, tiles)
 
     projected = loop(project_head, projected, heads)
-    return projected.reshape(heads, tiles, rows, value_dim)
+    return projected.reshape(heads, tiles, rows, value_dim), lse
 
 
 def _within(head: KnownInt, weights: Hbm) -> KnownInt:
-    """Which head of its sequence a head is: all sequences have the same weights."""
+    """Whose weights a head has: all sequences have the same."""
     _, own = divide(head, weights.shape[0])
     return own
 

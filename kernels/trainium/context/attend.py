@@ -23,6 +23,7 @@ from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
+from kernels.trainium.context.projections import Projections
 from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import (
@@ -65,13 +66,14 @@ class RankOperands:
     """What a rank attends with, in HBM and in the form that `form_of` names.
 
     Attributes:
-      q: its queries, as the form's `load_queries` takes them.
-      block: keys and values of one source, as its `load_kv` takes them.
+      q: its queries, as the form's `load_queries` takes them, or what `projections` make these of.
+      block: keys and values of one source, as its `load_kv` takes them, or likewise.
       patterns: uint8 `[patterns, rows, columns]`: 1 where a score counts, else 0.
       scoring: what is done to scores before their softmax; None: nothing.
       first_head: known integer, which of all heads is the rank's first.
       finishing: what is made of the sums when all keys are there; None: a softmax's output.
       weighing: what is made of scores besides a softmax; None: nothing.
+      projections: what is made of the operands where they are attended with.
     """
 
     q: Sequence[Hbm]
@@ -81,10 +83,17 @@ class RankOperands:
     first_head: KnownInt = 0
     finishing: Finishing | None = None
     weighing: Weighing | None = None
+    projections: Projections = Projections()
 
-    def meeting(self, block: PyTree) -> "RankOperands":
-        """The same queries with the keys and values of another source."""
-        return dataclasses.replace(self, block=block)
+    def meeting(self, block: PyTree, tiling: ContextTiling) -> "RankOperands":
+        """The same queries with the keys and values of another source, which are made here."""
+        made = self.projections.block(block, tiling)
+        return dataclasses.replace(self, block=made)
+
+    def asking(self, tiling: ContextTiling) -> "RankOperands":
+        """The same block with its queries as they are attended with, which are made here."""
+        made = self.projections.queries(self.q, tiling)
+        return dataclasses.replace(self, q=made)
 
 
 class _Place(NamedTuple):

@@ -168,17 +168,18 @@ class ContextAttention:
                 f"{self.fold.name}: weights and sums are not a softmax's, as those of microscaled "
                 "operands must be; use another dtype"
             )
-        if not 1 <= self._query_count <= self.tokens:
+        if not 1 <= self.query_count <= self.tokens:
             refuse(f"{self.queries} queries of {self.tokens} tokens, must be 1 to all")
-        last = (self.first_query or 0) + self._query_count
+        last = (self.first_query or 0) + self.query_count
         if last > self.tokens:
             refuse(
-                f"first_query is {self.first_query}, so the last of {self._query_count} queries "
+                f"first_query is {self.first_query}, so the last of {self.query_count} queries "
                 f"is at {last - 1} of {self.tokens} tokens, must be within"
             )
 
     @property
-    def _query_count(self) -> int:
+    def query_count(self) -> int:
+        """How many tokens are queries."""
         return self.tokens if self.queries is None else self.queries
 
     # --- where tokens stand ---
@@ -278,7 +279,7 @@ class ContextAttention:
             mx=self.mx,
         )
         key_tiles, span, keys = cut(self.tokens)
-        runs, run, rows = cut(self._query_count)
+        runs, run, rows = cut(self.query_count)
         fold, weigh = self.fold, self.weigh
         return ContextTiling(
             heads=self.heads // self.cores,
@@ -335,12 +336,12 @@ class ContextAttention:
             all_slots = share * slots
             return place(self.placed, tokens, self.dealt, all_slots, unit)
 
-        queries = where(self._query_count, tiling.slots, tiling.rows)
+        queries = where(self.query_count, tiling.slots, tiling.rows)
         keys = where(self.tokens, tiling.key_slots, tiling.keys)
         pairs = self._pairs
         first = self.first_query
         if first is None:
-            first = self.tokens - self._query_count
+            first = self.tokens - self.query_count
         return Sides(queries, keys, tiling, first, pairs)
 
     @property
@@ -466,13 +467,13 @@ class ContextAttention:
     def arguments(self, q: ArrayLike, k: ArrayLike, v: ArrayLike) -> tuple[PyTree, ...]:
         """The program's arguments, operands cast to their dtype."""
         keys_of_a_head = self.tokens, self.kv_heads
-        checks.operand("q", q, (self._query_count, self.heads, self.head_dim))
+        checks.operand("q", q, (self.query_count, self.heads, self.head_dim))
         checks.operand("k", k, (*keys_of_a_head, self.head_dim))
         of_values = self.tokens, self.kv_heads // self.maps
         checks.operand("v", v, (*of_values, self.value_dim or self.head_dim))
         form = layout_mx if self.mx else layout
         laid_out = form.laid_out(q, k, v, self.sides, self.element)
-        return *jax.tree.map(self._on_mesh, laid_out), *self.known()
+        return *jax.tree.map(self.on_mesh, laid_out), *self.known()
 
     def known(self) -> tuple[PyTree, ...]:
         """The program's arguments behind its operands: what masks and functions come to."""
@@ -518,7 +519,7 @@ class ContextAttention:
         for table in finish_tables.own_tables(self.finish, self._span):
             by_row = layout.tiled(table, self.sides.q, tiling.rows, tiling.heads)
             by_tile = by_row.transpose(layout.TILES_OF_HEADS)
-            found.append(self._on_mesh(by_tile))
+            found.append(self.on_mesh(by_tile))
         return found
 
     @property
@@ -528,7 +529,7 @@ class ContextAttention:
             batch=self.batch,
             heads=self.heads // self.batch,
             first=self.sides.first,
-            queries=self._query_count,
+            queries=self.query_count,
             features=self.sizes.value_dim,
         )
 
@@ -542,7 +543,7 @@ class ContextAttention:
         heads = self.heads // self.batch
         return Grid(self.batch, heads, located.q, located.k, pairs)
 
-    def _on_mesh(self, x: jax.Array) -> jax.Array:
+    def on_mesh(self, x: jax.Array) -> jax.Array:
         """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
         dealt, cores, _, *rest = x.shape
         share = self.ranks // dealt

@@ -1,7 +1,8 @@
 """Kernels of schemes that are not a ring of keys: gathered, by heads, tiled, passing queries.
 
 All of them attend by `attend_source`, so what they cost besides is what they move. They take the
-operands of a rank with its own keys and values as the block, `(k, v)`.
+operands of a rank with its own keys and values as the block, `(k, v)`, or with what its projections
+make these of.
 """
 
 import dataclasses
@@ -105,7 +106,7 @@ def all_gather(
       Output and log-sum-exp, see `finish`.
     """
     gathered = across.gathered(operands.block)
-    everything = operands.meeting(gathered)
+    everything = operands.asking(tiling).meeting(gathered, tiling)
     key_tiles = tiling.key_tiles * across.ranks
     whole = dataclasses.replace(tiling, key_tiles=key_tiles)
     state = empty_state(tiling)
@@ -113,13 +114,7 @@ def all_gather(
     # The same step as a hop of a ring, with one long source, so no state is carried between
     # sources.
     done = attend_source(everything, only_source, state, whole, first=True)
-    return finish(
-        done,
-        tiling,
-        transposed=False,
-        logsumexp=True,
-        finishing=operands.finishing,
-    )
+    return _finished(done, operands, tiling)
 
 
 def headwise(tiling: ContextTiling, inner: int) -> ContextTiling:
@@ -169,24 +164,22 @@ def ulysses(
     heads_of_values = 1 if tiling.mx else 2
     # Queries change hands too, which a ring spares them; in return all ranks of a group have the
     # same part of the mask.
-    own_k, own_v = operands.block
     q = among.swapped(operands.q, heads)
-    k = among.swapped(own_k, heads)
-    v = among.swapped(own_v, heads_of_values)
+    if operands.projections.makes_block:
+        block = among.swapped(operands.block, heads)
+    else:
+        own_k, own_v = operands.block
+        k = among.swapped(own_k, heads)
+        v = among.swapped(own_v, heads_of_values)
+        block = k, v
     finishing = operands.finishing
     if finishing is not None:
         own = among.swapped(finishing.own, heads)
         finishing = dataclasses.replace(finishing, own=own)
-    mine = dataclasses.replace(operands, q=q, block=(k, v), finishing=finishing)
+    mine = dataclasses.replace(operands, q=q, block=block, finishing=finishing)
     sizes = headwise(tiling, among.ranks)
     state = attend_ring(mine, work, sizes, ring)
-    results = finish(
-        state,
-        sizes,
-        transposed=False,
-        logsumexp=True,
-        finishing=finishing,
-    )
+    results = _finished(state, mine, sizes)
     # Back from some heads of all tokens, `[heads, tiles, ...]`, to all heads of own tokens.
     of_tokens = 1
     return among.swapped(results, of_tokens)
@@ -220,11 +213,12 @@ def tiles(
         # Gathered in the order of ranks, so a column's queries stand together.
         return x.reshape(columns, -1, *rest)
 
-    row_of_queries = along.gathered(operands.q)
+    asking = operands.asking(tiling)
+    row_of_queries = along.gathered(asking.q)
     by_column = jax.tree.map(split_by_column, row_of_queries)
     # Together, row by column, all ranks of the mesh meet every pair of queries and keys once.
     column_of_keys = down.gathered(operands.block)
-    everything = operands.meeting(column_of_keys)
+    everything = asking.meeting(column_of_keys, tiling)
     key_tiles = tiling.key_tiles * down.ranks
     whole = dataclasses.replace(tiling, key_tiles=key_tiles)
 
@@ -263,6 +257,8 @@ def pass_q(
     ranks = across.ranks
     size = jnp.int32(ranks)
     last = ranks - 1
+    # Made once, before queries travel, and not anew wherever they come to.
+    operands = operands.asking(tiling).meeting(operands.block, tiling)
 
     def pass_on(landing: PyTree, held: PyTree, now: HopWork) -> PyTree:
         def move(dst: Hbm, src: Hbm) -> Hbm:
@@ -331,13 +327,19 @@ def _returned(
     parts = among.swapped(state, by_owner)
     # What ranks found about the same queries has different maxima, so it is merged and not added.
     own = combine(parts, tiling, among.ranks)
-    return finish(
-        own,
+    return _finished(own, operands, tiling)
+
+
+def _finished(state: State, operands: RankOperands, tiling: ContextTiling) -> Finished:
+    """Output and log-sum-exp of what was attended to."""
+    results = finish(
+        state,
         tiling,
         transposed=False,
         logsumexp=True,
         finishing=operands.finishing,
     )
+    return operands.projections.output(results, tiling)
 
 
 __all__ = ["Exchange", "all_gather", "headwise", "pass_q", "tiles", "ulysses"]

@@ -1,4 +1,4 @@
-"""Multi-head latent attention (MLA) on a ring: the latent travels, each hop expands it anew.
+"""Multi-head latent attention (MLA): latents travel, and are expanded wherever they come to.
 
 A token's latent and its rotary key are shared by all heads, so what crosses links is `rank + rope`
 elements a token instead of `heads · (head_dim + value_dim)`; 2 · rank · heads · (nope + value_dim)
@@ -6,7 +6,8 @@ FLOPs a token and hop buy that. Queries meet expanded keys: with many queries a 
 fewer FLOPs than attending to latents themselves (the absorbed form, for decode).
 
 With 128 heads of 128 + 64 features, values of 128 and a latent of 512, a token is 576 elements on a
-link instead of 40,960, and costs 33.6 MFLOP at every hop.
+link instead of 40,960, and costs 33.6 MFLOP at every hop. Heads are dealt out to the cores of a
+chip, each of which expands latents for its own heads.
 """
 
 from typing import TypeAlias
@@ -36,28 +37,34 @@ Expanded: TypeAlias = tuple[Hbm, Hbm]
 """Keys and values of every head, as they are stored tile by tile."""
 
 
-def heads_at_once(tiling: ContextTiling, batch: int = 1) -> int:
-    """Heads of a sequence whose values fill one PSUM bank: 4 of 128 features fill 512 columns."""
-    most = max(1, BANK_COLUMNS // tiling.value_dim)
-    return largest_divisor(tiling.heads // batch, most)
+def heads_at_once(heads: int, value_dim: int) -> int:
+    """Heads whose values fill one PSUM bank: 4 of 128 features fill 512 columns.
+
+    Args:
+      heads: in a row that have the same latents; their groups have all the same number.
+      value_dim: features of a value.
+    """
+    most = max(1, BANK_COLUMNS // value_dim)
+    return largest_divisor(heads, most)
 
 
 def expand(
     block: tuple[Hbm, Hbm],
-    weights: tuple[Hbm, Hbm],
     tiling: ContextTiling,
+    *,
+    weights: tuple[Hbm, Hbm],
 ) -> Block:
-    """Keys and values of every head from the latents of a source.
+    """Keys and values of every head of a rank from the latents of a source.
 
     Dimensions:
-      L parts of r ≤ 128 features make a latent. G = `heads_at_once`. B sequences stand side by
-      side, with heads / B heads each.
+      L parts of r ≤ 128 features make a latent. G = `heads_at_once`. Latents of B sequences stand
+      side by side, each for heads / B heads in a row. W ≤ heads have weights of their own.
 
     Args:
       block: HBM latents `[key tiles, B, L, r, columns]` and rotary keys `[pieces, B, rope, keys]`.
-      weights: HBM, for keys `[heads / B / G, L, r, G · nope]`, for values `[heads / B / G, L, r,
-        G · value_dim]`.
       tiling: sizes; the first part of a query is its `nope` features, the second its rotary ones.
+      weights: HBM, for keys `[W / G, L, r, G · nope]`, for values `[W / G, L, r, G · value_dim]`;
+        heads behind the first W have them again, in turn.
 
     Returns:
       HBM keys by part, `[pieces, heads, nope, keys]` and the rotary ones, and values `[pieces,
@@ -72,7 +79,7 @@ def expand(
     # Their values are one moving operand, so a latent is loaded into the array once for all of
     # them.
     batch = latent.shape[1]
-    together = heads_at_once(tiling, batch)
+    together = heads_at_once(tiling.heads // batch, tiling.value_dim)
     all_groups = tiling.heads // together
     pieces = key_tiles * tiling.span
     nope, _ = tiling.parts
@@ -96,7 +103,9 @@ def expand(
         # Groups of the first sequence come first; all sequences have the same weights.
         sequence, of_weights = jnp.int32(0), group
         if batch > 1:
-            sequence, of_weights = divide(group, all_groups // batch)
+            sequence, _ = divide(group, all_groups // batch)
+        if len(all_key_weights) < all_groups:
+            _, of_weights = divide(group, len(all_key_weights))
         own_key_weights = index(all_key_weights, of_weights)
         key_weights = load_parts(own_key_weights, first_queue, tiling)
         own_value_weights = index(all_value_weights, of_weights)

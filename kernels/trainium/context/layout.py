@@ -1,5 +1,6 @@
 """Between a researcher's `[tokens, heads, dim]` arrays and what the kernels of each rank take."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import jax
@@ -50,12 +51,8 @@ def laid_out(
     queries = tiled(rounded(q), sides.q, tiling.rows, tiling.heads)
     keys = tiled(rounded(k), sides.kv, tiling.keys, tiling.kv_heads)
     values = tiled(rounded(v), sides.kv, tiling.keys, tiling.value_heads)
-    # Features go on partitions, so a query or key tile is turned: rows come last.
-    features_first = RANK, CORE, TILE, HEAD, FEATURE, ROW
-    turned_queries = queries.transpose(features_first)
-    turned_keys = keys.transpose(features_first)
-    query_parts = _by_part(turned_queries, tiling.parts)
-    key_parts = _by_part(turned_keys, tiling.parts)
+    query_parts = by_part(queries, tiling.parts)
+    key_parts = by_part(keys, tiling.parts)
     # A value tile is not turned, and all its heads stand side by side.
     by_row = values.transpose(RANK, CORE, TILE, ROW, HEAD, FEATURE)
     *rows, _, _ = by_row.shape
@@ -80,15 +77,21 @@ def on_host(x: jax.Array) -> jax.Array:
     return x if isinstance(x, jax.core.Tracer) else np.asarray(x)  # type: ignore[return-value]
 
 
-def _by_part(x: jax.Array, parts: tuple[int, ...]) -> ByPart:
-    """The features of `[..., features, rows]` cut into parts, as they are contracted."""
+def by_part(x: jax.Array, parts: Sequence[int]) -> ByPart:
+    """What `tiled` gives, its features cut into parts, as they are contracted.
+
+    Returns:
+      By part `[ranks, cores, tiles, heads, part, rows]`.
+    """
+    # Features go on partitions, so a query or key tile is turned: rows come last.
+    turned = x.transpose(RANK, CORE, TILE, HEAD, FEATURE, ROW)
     cut = []
     start = 0
     # Each part is an array of its own, because a tile of more than 128 features has no room on the
     # partitions.
     for features in parts:
         end = start + features
-        cut.append(x[..., start:end, :])
+        cut.append(turned[..., start:end, :])
         start = end
     return tuple(cut)
 

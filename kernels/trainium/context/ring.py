@@ -15,7 +15,6 @@ to receive and to be used. On three ranks, with `k0` what rank 0 set out with, r
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, TypeAlias, overload
 
 import jax
@@ -40,11 +39,6 @@ Carry: TypeAlias = tuple[Block, Block, State]
 """What a rank holds, a spare buffer for what arrives, and what queries attended to so far."""
 
 
-def same(block: Block) -> Block:
-    """A block that is keys and values already."""
-    return block
-
-
 @dataclasses.dataclass(frozen=True)
 class Ring:
     """Where the ring runs and how.
@@ -57,7 +51,6 @@ class Ring:
       overlap: whether a hop's transfer runs beside the computation on the last one. False lets it
         land in the buffer that was just read, so that it waits.
       unroll: writes every hop out instead of a loop over hops.
-      expand: a block to its keys and values, on every rank that it comes to.
     """
 
     axis: str
@@ -66,7 +59,6 @@ class Ring:
     roots: tuple[tuple[int, int], ...] = ()
     overlap: bool = True
     unroll: bool = False
-    expand: Callable[[Block], PyTree] = same
 
     def pass_on(self, landing: Block, held: Block, work: HopWork) -> Block:
         """Sends what is held on to the next rank that needs it; gives what landed."""
@@ -121,7 +113,7 @@ def ring_attention(
 
     Args:
       operands: of this rank. What travels is the block: keys and values in the form that
-        `attend_source` takes, or what the ring's `expand` makes them from.
+        `attend_source` takes, or what its projections make them of.
       work: known integers of this rank.
       tiling: sizes.
       ring: where and how.
@@ -131,18 +123,19 @@ def ring_attention(
       As `finish`.
 
     Pseudocode:
-      for hop: send block on (not last) | attend(q, expand(block)); take what arrived
+      for hop: send block on (not last) | attend(q, made of block); take what arrived
     """
     # A user's last step may read the maxima, as a log-sum-exp does.
     maxima = logsumexp or operands.finishing is not None
     state = attend_ring(operands, work, tiling, ring, logsumexp=maxima)
-    return finish(
+    results = finish(
         state,
         tiling,
         transposed=transposed,
         logsumexp=logsumexp,
         finishing=operands.finishing,
     )
+    return operands.projections.output(results, tiling)
 
 
 def attend_ring(
@@ -154,6 +147,7 @@ def attend_ring(
     logsumexp: bool = True,
 ) -> State:
     """The hops of `ring_attention`; without `logsumexp` the state's maxima are left unfinished."""
+    operands = operands.asking(tiling)
 
     def use(
         held: Block,
@@ -167,16 +161,15 @@ def attend_ring(
         last = last and not logsumexp
 
         def attend(held: Block, done: State) -> State:
-            expanded = ring.expand(held)
-            met = operands.meeting(expanded)
+            met = operands.meeting(held, tiling)
             return attend_source(met, source, done, tiling, first=first, last=last)
 
         def pass_by(held: Block, done: State) -> State:
             return done
 
-        if first or ring.expand is same:
+        if first or not operands.projections.makes_block:
             return attend(held, done)
-        # A rank that attends to nothing of a block does not expand it either.
+        # A rank that attends to nothing of a block makes no keys and values of it either.
         needed = source.needed != 0
         return lax.cond(needed, attend, pass_by, held, done)
 
@@ -275,9 +268,8 @@ def _replicated(
 
         now = _at(work, place)
         held = jax.tree.map(spread, operands.block)
-        expanded = ring.expand(held)
         done = attend_source(
-            operands.meeting(expanded),
+            operands.meeting(held, single),
             now,
             done,
             single,
@@ -287,4 +279,4 @@ def _replicated(
     return done
 
 
-__all__ = ["Ring", "attend_ring", "like", "ring_attention", "same"]
+__all__ = ["Ring", "attend_ring", "like", "ring_attention"]

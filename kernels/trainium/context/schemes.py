@@ -28,6 +28,7 @@ from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.finish_plan import FinishPlan
 from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.hops import Hops, ring_hops
+from kernels.trainium.context.projections import Projections
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.score_plan import ScorePlan
 from kernels.trainium.context.scoring import Scoring
@@ -171,6 +172,8 @@ class Scheme:
         tables: Sequence[Hbm] = (),
         of_fold: FoldTables | None = None,
         own: Sequence[Hbm] = (),
+        *,
+        projections: Projections = Projections(),
     ) -> RankOperands:
         """What a core attends with; `block` is what of keys and values it has."""
         first_head = self._first_head()
@@ -188,7 +191,13 @@ class Scheme:
             first_head,
             finishing,
             weighing,
+            projections,
         )
+
+    @property
+    def sharing(self) -> int:
+        """Ranks among which a core's heads are dealt out while it attends."""
+        return 1 if self.heads_along is None else self.mesh[self.heads_along]
 
     def _first_head(self) -> KnownInt:
         """Which of all heads is this core's first."""
@@ -201,7 +210,7 @@ class Scheme:
             first = lax.axis_index(CORE) * heads
         if self.heads_along is not None:
             # Of a core's heads each of the ranks that exchange has a part while it attends.
-            share = heads // self.mesh[self.heads_along]
+            share = heads // self.sharing
             first = first + lax.axis_index(self.heads_along) * share
         return first
 

@@ -17,6 +17,7 @@ from kernels import PLACEMENTS, attention, masks
 from kernels.attention.latent import FORMS, LatentSizes
 from kernels.attention.latent_decode import latent_decode
 from kernels.attention.on_pe import DecodeSizes
+from kernels.attention.prefill import by_sequence, by_token
 from kernels.variants import mla
 from kernels.wse.decode.latent import Share
 
@@ -100,6 +101,142 @@ def test_prefill(chips: int, placement: str, form: str) -> None:
     # Sums of 16 latents add a few roundings to attention's own.
     sums = wanted[1][np.isfinite(wanted[1])]
     assert_near(given, wanted, 2e-6 * max(1.0, float(np.abs(sums).max())))
+
+
+# On which chips, by which scheme, with which inner ranks and on how many cores of each chip.
+MESHES = {
+    "ulysses-ring": (2, "ulysses-ring", 2, 1),
+    "all-gather on cores": (2, "all-gather", 1, 2),
+    "ulysses-ring on cores": (4, "ulysses-ring", 2, 2),
+    "ring on cores": (2, "ring", 1, 8),
+    "tiles on cores": (4, "tiles", 2, 2),
+    "pass-q on cores": (2, "pass-q", 1, 4),
+}
+CHEAP = ("expanded, ulysses-ring", "absorbed, all-gather on cores")
+
+
+@pytest.mark.parametrize(
+    ("form", "mesh"),
+    [
+        pytest.param(
+            form, mesh, marks=() if f"{form}, {mesh}" in CHEAP else pytest.mark.slow
+        )
+        for form in FORMS
+        for mesh in MESHES
+    ],
+)
+def test_prefill_by_other_schemes_and_on_cores(form: str, mesh: str) -> None:
+    """Heads have masks and slopes of their own, so each must meet those of its own place."""
+    chips, scheme, inner, cores = MESHES[mesh]
+    where: dict[str, Any] = dict(chips=chips, scheme=scheme, inner=inner, cores=cores)
+    given = mine(form).prefill(*operands(), placement="striped", **where, **SMALL)
+    wanted = head_by_head(operands())
+    sums = wanted[1][np.isfinite(wanted[1])]
+    assert_near(given, wanted, 2e-6 * max(1.0, float(np.abs(sums).max())))
+
+
+def by_head(b: Any, h: Any, q: Any, k: Any) -> Any:
+    """A mask of each head of each sequence; the first rows attend to nothing."""
+    return (k <= q) & (q - k < 6 + 3 * h + b) & (q >= 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", [1, 2, 8])
+@pytest.mark.parametrize("chips", [1, 2, 4, 8])
+@pytest.mark.parametrize("scheme", ["ring", "all-gather", "ulysses-ring"])
+@pytest.mark.parametrize("form", FORMS)
+def test_prefill_on_every_placement(
+    form: Any, scheme: str, chips: int, cores: int
+) -> None:
+    """Masks are in a program's arguments, so all placements share one that is compiled once."""
+    inner = 2 if scheme == "ulysses-ring" else 1
+    if chips < 2 and scheme != "ring" or cores * inner > BATCH * HEADS:
+        pytest.skip("nothing to exchange, or more places than heads")
+    variant = mla(form, attention(by_head))
+    q, latent, rotary, w_k, w_v = operands()
+    wanted = [np.asarray(x) for x in variant.dense(q, latent, rotary, w_k, w_v)]
+    finite = wanted[1][np.isfinite(wanted[1])]
+    sizes = LatentSizes.of("mine", q, latent, rotary, w_k, w_v)
+    tiles: dict[str, Any] = dict(**SMALL, every_hop=True, masks=256)
+    mesh = dict(chips=chips, scheme=scheme, inner=inner, cores=cores)
+    shared = None
+    for placement in PLACEMENTS:
+        own = variant.program(sizes, placement=placement, **mesh, **tiles)
+        shared = shared or own
+        assert own.attention.sizes == shared.attention.sizes
+        of_sequences = (x.swapaxes(0, 1) for x in (latent, rotary))
+        arguments = own.arguments(by_token(jnp.asarray(q)), *of_sequences, w_k, w_v)
+        out, sums = own.attention.results(shared.program.run(*arguments))
+        assert sums is not None
+        given = [np.asarray(by_sequence(x, BATCH)) for x in (out, sums)]
+        values, log_sum_exps = ([x] for x in given)
+        largest = (float(np.abs(x).max()) for x in (wanted[0], finite))
+        of_values, of_sums = (2e-6 * max(1.0, x) for x in largest)
+        assert_near(values, wanted[:1], of_values)
+        assert_near(log_sum_exps, wanted[1:], of_sums)
+        apart = [
+            np.abs(np.where(np.isneginf(y), 0, x - y)).max()
+            for x, y in zip(given, wanted, strict=True)
+        ]
+        print(f"{form} {mesh} {placement}: {apart[0]:.1e}, log-sum-exp {apart[1]:.1e}")
+
+
+@pytest.mark.parametrize(
+    ("form", "mesh"),
+    [
+        ("absorbed", (1, "ring", 1, 2)),
+        *(
+            pytest.param(form, mesh, marks=pytest.mark.slow)
+            for form in FORMS
+            for mesh in (
+                (2, "ring", 1, 2),
+                (2, "all-gather", 1, 2),
+                (2, "ulysses-ring", 2, 1),
+            )
+        ),
+    ],
+)
+def test_gradients_through_prefill_are_those_of_dense(
+    form: Any, mesh: tuple[int, str, int, int]
+) -> None:
+    """Of all five operands, of two heads; one chip compiles in a third of the time."""
+    chips, scheme, inner, cores = mesh
+    tokens, heads = 4 * chips, 2
+    q, latent, rotary, *weights = operands()
+    given = (
+        q[:1, :heads, :tokens],
+        latent[:1, :tokens],
+        rotary[:1, :tokens],
+        *(x[:, :heads] for x in weights),
+    )
+    variant = mla(form)
+    rng = np.random.default_rng(1)
+    of_out, of_sums = (
+        rng.standard_normal((1, heads, tokens, *x)).astype(np.float32)
+        for x in ((VALUE_DIM,), ())
+    )
+
+    def loss(out: Any, sums: Any) -> jax.Array:
+        weighed = out * of_out.astype(out.dtype)
+        return jnp.sum(weighed) + jnp.sum(sums * of_sums.astype(sums.dtype))
+
+    def of_prefill(*xs: Any) -> jax.Array:
+        where: dict[str, Any] = dict(
+            chips=chips, scheme=scheme, inner=inner, cores=cores
+        )
+        return loss(*variant.prefill(*xs, placement="striped", **where, **SMALL))
+
+    everything = tuple(range(5))
+    options = {"xla_backend_optimization_level": 0}
+    back = jax.jit(jax.grad(of_prefill, everything), compiler_options=options)
+    found = back(*given)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(x, jnp.float64) for x in given]
+        wanted = jax.grad(lambda *xs: loss(*variant.dense(*xs)), everything)(*wide)
+    for one, other in zip(found, wanted, strict=True):
+        # Roundings of the weights, and again of what is made of them on the way back.
+        allowed = 8e-6 * max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(one, other, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(3, 2), (9, 1), (25, 4)])
@@ -258,14 +395,14 @@ def test_what_does_not_fit_is_refused() -> None:
     q, latent, *others = operands()
     with pytest.raises(LimitExceeded, match="must be .batch, heads, queries"):
         mine("absorbed").prefill(q, latent[:, :4], *others)
-    with pytest.raises(LimitExceeded, match="wants the ring scheme on one core a chip"):
-        mine("absorbed").prefill(*operands(), scheme="all-gather")
+    with pytest.raises(
+        LimitExceeded, match="8 heads .* over 3 places, cores of a chip"
+    ):
+        mine("absorbed").prefill(*operands(), chips=3, scheme="ulysses")
     with pytest.raises(LimitExceeded, match="form is 'folded', must be one of"):
         mla("folded")  # type: ignore[arg-type]
-    with pytest.raises(
-        LimitExceeded, match="cores is 8 and kv_heads 2, must be 1 core"
-    ):
-        mla().time(tokens=64, heads=4, kv_heads=2, cores=8)
+    with pytest.raises(LimitExceeded, match="kv_heads is 2, must be None or 4"):
+        mla().time(tokens=64, heads=4, kv_heads=2)
     q, *others = operands()
     with pytest.raises(DoesNotFit, match="latents take .* and weights"):
         wide = np.zeros((RANK, HEADS, 4096), np.float32)

@@ -140,7 +140,7 @@ def test_sizes_are_checked():
             ),
             latent=48,
         )
-    with pytest.raises(EmulationError, match="has ring, 1 cores, 4 and 2 heads"):
+    with pytest.raises(EmulationError, match="has 4 and 2 heads"):
         LatentAttention(
             attention=ContextAttention(
                 mask=masks.causal, tokens=8, ranks=1, heads=4, kv_heads=2, head_dim=24
