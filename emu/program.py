@@ -30,7 +30,13 @@ Spec = tuple[str | None, ...]
 
 # XLA keeps float32 between bfloat16 operations unless told not to: 868 of 1,001 multiply-adds
 # differ under `jit` without this.
-STRICT = {"xla_allow_excess_precision": False}
+STRICT: dict[str, Any] = {"xla_allow_excess_precision": False}
+
+# Compiles in less than half the time what then runs several times as long.
+HASTILY: dict[str, Any] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    # Those of JAX 0.10 optimize whatever they are told; JAX 0.12 has nothing of the name.
+    HASTILY["xla_cpu_use_fusion_emitters"] = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,24 +1,55 @@
 """Settings every test runs under: no silent rank or dtype promotion, eight virtual CPU devices.
 
-Also what makes the whole run shorter and no test weaker: what is compiled once is kept, and Python
-looks for garbage less often.
+Also what makes the whole run shorter and no test weaker: programs are compiled with little
+optimization where values are held to a tolerance, what is compiled once is kept, and Python looks
+for garbage less often.
 """
 
 import gc
 import os
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+# Compiling takes half of a kernel's test, and half of that when it is done hastily. Commands
+# that tests run inherit it. With 0 in the environment all tests compile as users' programs do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from emu.program import HASTILY, STRICT  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Of all that tests compile, small programs are most.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+MAY_BE_HASTY = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+OF_MACHINES = Path(__file__).parent / "emu"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of the emulator compile as users' programs do, and so do the slow and `optimized` ones.
+
+    What an instruction gives is compared bit by bit, and the compiler may change how it rounds;
+    a kernel's values are held to a tolerance, which its optimized form meets in the slow tests.
+    """
+    optimized = OF_MACHINES in item.path.parents or any(
+        item.get_closest_marker(name) for name in ("slow", "optimized")
+    )
+    hastily = MAY_BE_HASTY and not optimized
+    jax.config.update("jax_disable_most_optimizations", hastily)
+    # Of programs, whose options are these as they are made.
+    for name, value in HASTILY.items():
+        if hastily:
+            STRICT[name] = value
+        else:
+            STRICT.pop(name, None)
+
 
 # Files whose few tests take longest go first: two workers then end together.
 LONGEST = (

@@ -109,6 +109,7 @@ def pairs_of_two(number):
     return {name: AFTER[name] for name in (sums[number % 2], products[number // 2 % 2])}
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["two", "all"]
 )

@@ -59,6 +59,7 @@ def test_every_document_ends_with_eos() -> None:
     assert (stream == 0).sum() == len(documents) and stream[-1] == 0
 
 
+@pytest.mark.optimized
 def test_seed_decides_every_bit() -> None:
     stream = (
         np.random.default_rng(0).integers(0, TINY.vocab_size, 2000).astype(np.int32)

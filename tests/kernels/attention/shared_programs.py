@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emu.program import Program
+from emu.program import HASTILY, Program
 from kernels.attention.prefill import context_attention
 from kernels.attention.variant import Variant
 from kernels.trainium.context.attention import ContextAttention
@@ -77,9 +77,7 @@ class _Shared:
             _, back = jax.vjp(lambda xs: batched(*xs, *rest), operands)
             return back(of_results)[0]
 
-        # Compiled in half the time.
-        options = {"xla_backend_optimization_level": 0}
-        return jax.jit(of_operands, compiler_options=options)
+        return jax.jit(of_operands, compiler_options=HASTILY)
 
 
 _programs: dict[Any, _Shared] = {}

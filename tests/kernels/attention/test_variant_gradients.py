@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.program import HASTILY
 from kernels import PLACEMENTS, Variant, attention, masks, variants
 from kernels.attention.check import ROUNDING
 from kernels.variants import Sizes
@@ -119,7 +120,6 @@ def test_gradients_of_operands_and_captured_arrays(name: str) -> None:
         out, sums = make(array).prefill(q, k, v, chips=chips, columns=8, lanes=1)
         return jnp.sum(out * d_out) + jnp.sum(sums * d_sums)
 
-    options = {"xla_backend_optimization_level": 0}
-    back = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), compiler_options=options)
+    back = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), compiler_options=HASTILY)
     given = back(*operands(TINY), array)
     assert_close(given, of_dense(make, TINY, (array,)))

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from emu.program import HASTILY
 from emu.wse.fabric.cycles import machine, profile
 from emu.wse.fabric.cycles.cycle import step
 from emu.wse.fabric.cycles.log import Chunk, Kept, Listener, Log, Places, write
@@ -25,10 +25,6 @@ QUIET = 2  # cycles without an event after which nothing can happen any more
 # The step counts whole numbers alone, so that how it is compiled changes no result. Compiled
 # hastily, the step of 12 PEs is there after 0.2 s instead of 0.8 s, that of 400 PEs after 0.5 s
 # instead of 1.6 s; but a PE's cycle then takes 0.65 us and not 0.1 us.
-HASTILY: dict[str, Any] = {"xla_backend_optimization_level": 0}
-if jax.__version_info__ < (0, 11):
-    # Those of JAX 0.10 optimize whatever they are told; JAX 0.12 has nothing of the name.
-    HASTILY["xla_cpu_use_fusion_emitters"] = False
 # After a million of them half the second that was saved is spent: what still goes on is worth
 # compiling well.
 HASTY_PE_CYCLES = 1 << 20

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emu.checks import precision
+from emu.program import HASTILY
 from kernels.trainium.context import layout
 from tests.kernels.trainium.context.oracle import (
     EVERY_PLACEMENT,
@@ -51,8 +52,8 @@ def pullback(ring):
         results, back = jax.vjp(lambda xs: batched(*xs, *rest), operands)
         return results, back(cotangents)[0]
 
-    # Compiled in half the time; what it changes is rounding of float64.
-    return jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    # What it changes is rounding of float64.
+    return jax.jit(both, compiler_options=HASTILY)
 
 
 def placed(a, d_out, d_lse, results):
