@@ -322,6 +322,12 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.rsqrt_mean": of(ONE, ONE, n=4096, eps=1e-5),
     "wse.reciprocal": of(WORDS, WORDS),
     "wse.lookup": of(sram(32), sram(32, 64), sram(1, dtype=I32), I),
+    "wse.chosen_map": of(sram(8, 4), sram(256, 7, 4), sram(7), sram(8)),
+    "wse.outranked": of(sram(4), sram(4), sram(8), I, I, count=256, block=256),
+    "wse.renumbered": of(sram(4), sram(8), I, I),
+    "wse.best_sums": of(sram(8), sram(4), sram(4), I, best=2, block=32),
+    "wse.of_best_blocks": of(sram(8), sram(8), sram(8), I, best=4, block=32),
+    "wse.listed": of(sram(2, 8), sram(4), sram(4), I, count=256),
     "wse.argmax": of(ONE, sram(1, dtype=I32), WORDS, COUNT, I),
     # between PEs
     "wse.gather": Crossing(

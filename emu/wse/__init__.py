@@ -42,6 +42,7 @@ from emu.wse.datasheets.datasheet import (
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.views.drawing import drawn
+from emu.wse.pe.chosen_map import chosen_map
 from emu.wse.pe.elementwise import (
     lookup_live,
     row_live,
@@ -55,6 +56,13 @@ from emu.wse.pe.elementwise import (
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
 from emu.wse.pe.packed import widen_live
+from emu.wse.pe.ranking import (
+    best_sums,
+    listed,
+    of_best_blocks,
+    outranked,
+    renumbered,
+)
 from emu.wse.pe.scalar import (
     argmax,
     exp,
@@ -74,7 +82,9 @@ __all__ = [
     "WaferSheet",
     "argmax",
     "at_clock",
+    "best_sums",
     "chain_argmax",
+    "chosen_map",
     "copy",
     "copy_into",
     "drawn",
@@ -83,15 +93,19 @@ __all__ = [
     "fmac_map",
     "fold",
     "gather",
+    "listed",
     "lookup",
     "lookup_live",
     "multicast",
     "multicast_2d",
+    "of_best_blocks",
     "on_silicon",
     "ops",
+    "outranked",
     "programs",
     "reciprocal",
     "reduce",
+    "renumbered",
     "ring_all_reduce",
     "rope",
     "row_live",

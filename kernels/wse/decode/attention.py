@@ -27,7 +27,7 @@ from emu.wse import (
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
-from kernels.wse.decode.blocks import Weights, gemv, rms_norm
+from kernels.wse.decode.blocks import Weights, added, gemv, rms_norm
 from kernels.wse.decode.cached import Scaled, add_values
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
@@ -230,7 +230,8 @@ def attention(
     """Adds attention of the normalised residual stream to it, in place, and grows the cache.
 
     Dimensions: `residual` float32 `[depth]`; `turn` is `(cos, sin)` of this position, each
-    `[dims / 2]`; `attended` makes `[queries * dims]` of queries and the cache, as `attend` does.
+    `[turned_pairs]`; `attended` makes `[queries * dims]` of queries and the cache, as `attend`
+    does.
     """
     queries = layer.queries
     dims = layer.dims
@@ -243,12 +244,13 @@ def attention(
     )
     part = gemv(weights["qkv"], normed)
     qkv = all_reduce(part, "row")
+    if layer.form.qkv_bias:
+        qkv = vector(qkv, qkv, weights["qkv_bias"], op="add")
     qkv = qkv.reshape(queries + 2, dims)  # the queries, then the key, then the value
     qk = lax.slice_in_dim(qkv, 0, queries + 1)
     if layer.qk_norm:
         qk = normalise_heads(layer, qk, weights["qk_norm"])
-    turned = sram_tile(shape=(queries + 1, dims), dtype="float32")
-    qk = rope(turned, qk, *turn)
+    qk = rotated(layer, qk, turn)
 
     k = lax.slice_in_dim(qk, queries, queries + 1)
     k = k.reshape(dims)
@@ -264,8 +266,21 @@ def attention(
     heads = attended(q, cache)
     part = gemv(weights["out"], heads)
     out = all_reduce(part, "col")
-    residual = vector(residual, residual, out, op="add")
-    return residual, cache
+    if layer.form.out_bias:
+        out = vector(out, out, weights["out_bias"], op="add")
+    return added(layer, residual, out, weights, "attn_output_norm"), cache
+
+
+def rotated(layer: LayerMap, qk: Sram, turn: tuple[Sram, Sram]) -> Sram:
+    """Heads `[queries + 1, dims]` with those features turned that the layer turns."""
+    if not layer.turned:
+        return qk
+    tile = sram_tile(shape=qk.shape, dtype="float32")
+    if layer.turned == layer.head_dim:
+        return rope(tile, qk, *turn)
+    # The others stand behind the pairs, and stay as they are in the same tile.
+    tile = copy(tile, qk)
+    return rope(tile, tile, *turn)
 
 
 __all__ = [
@@ -276,4 +291,5 @@ __all__ = [
     "attention",
     "live_slots",
     "normalise_heads",
+    "rotated",
 ]

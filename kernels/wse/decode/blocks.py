@@ -7,15 +7,16 @@ from emu.annotations import DType, KnownInt
 from emu.wse import (
     copy,
     copy_into,
+    fill,
     fmac_map,
     rsqrt_mean,
-    silu,
     square_sum,
     sram_tile,
     vector,
     vector_scale,
 )
 from emu.wse.spaces import Sram
+from kernels.wse.decode.activation import SILU, Activation, activated
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
@@ -59,30 +60,30 @@ def rms_norm(x: Sram, weight: Sram, *, n: int, eps: float, dtype: DType) -> Sram
     return vector(normed, scaled, weight, op="mul")
 
 
-def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
+def swiglu(
+    gate_up: Sram, share: int, dtype: DType, activation: Activation = SILU
+) -> Sram:
     """`silu(gate) * up`, `[width]`, of a float32 `[2 width]`: gate, then up, on every row.
 
-    SiLU is scalar code, about a hundred cycles an element, so each row does `share` elements and
-    a sum over rows, in which all others are zero, puts them together.
+    SiLU, like other activations, is scalar code, about a hundred cycles an element, so each row
+    does `share` elements and a sum over rows, in which all others are zero, puts them together.
 
     Dimensions: `gate_up` repeated along rows; `share` divides `width`.
     """
     width = gate_up.shape[0] // 2
 
-    def activated(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
+    def of_share(out: Sram, gate_up: Sram, start: KnownInt) -> Sram:
         gate = lax.dynamic_slice_in_dim(gate_up, start, share)
         start_of_up = start + jnp.int32(width)
         up = lax.dynamic_slice_in_dim(gate_up, start_of_up, share)
-        mine = sram_tile(shape=(share,), dtype="float32")
-        mine = silu(mine, gate)
-        mine = vector(mine, mine, up, op="mul")
+        mine = activated(activation, gate, up)
         return copy_into(out, mine, start, axis=0)
 
     # A width of 6 in shares of 2 takes rows 0 to 2; a fourth row would start at 6 and do nothing.
     start = lax.axis_index("row") * jnp.int32(share)
     has_elements = start < width
     out = zeros((width,))
-    out = lax.cond(has_elements, activated, unchanged, out, gate_up, start)
+    out = lax.cond(has_elements, of_share, unchanged, out, gate_up, start)
     # Every element is a sum of one value and zeros, which is exact.
     out = all_reduce(out, "row")
     if dtype == "float32":
@@ -92,7 +93,7 @@ def swiglu(gate_up: Sram, share: int, dtype: DType) -> Sram:
 
 
 def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
-    """Adds the gated MLP of the normalised residual stream to it, in place.
+    """Adds the MLP of the normalised residual stream to it, in place.
 
     Dimensions: `residual` float32 `[depth]`. Gate and up go from rows to columns, down goes back.
     """
@@ -103,12 +104,43 @@ def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
         eps=layer.eps,
         dtype=layer.dtype,
     )
+    if layer.form.mlp is not None:
+        out = layer.form.mlp.apply(layer.region, normed, weights)
+    else:
+        out = gated(layer, normed, weights)
+    return added(layer, residual, out, weights, "mlp_output_norm")
+
+
+def gated(layer: LayerMap, normed: Sram, weights: Weights) -> Sram:
+    """The gated MLP's output, float32 `[depth]` on every column."""
     part = gemv(weights["gate_up"], normed)
     gate_up = all_reduce(part, "row")
-    activated = swiglu(gate_up, layer.width_share, layer.dtype)
-    part = gemv(weights["down"], activated)
-    out = all_reduce(part, "col")
+    hidden = swiglu(gate_up, layer.width_share, layer.dtype, layer.form.activation)
+    part = gemv(weights["down"], hidden)
+    return all_reduce(part, "col")
+
+
+def added(
+    layer: LayerMap, residual: Sram, out: Sram, weights: Weights, norm: str
+) -> Sram:
+    """The residual stream plus an output, normalised and scaled where the layer's form has that.
+
+    Args:
+      layer: the mapping.
+      residual: float32 `[depth]`.
+      out: alike, summed over PEs.
+      weights: of this PE.
+      norm: the name of the output's norm.
+    """
+    if layer.form.output_norms:
+        out = rms_norm(
+            out, weights[norm], n=layer.hidden, eps=layer.eps, dtype="float32"
+        )
+    if layer.form.residual_scale != 1:
+        factor = sram_tile(shape=(1,), dtype="float32")
+        factor = fill(factor, value=layer.form.residual_scale)
+        out = vector_scale(out, out, factor)
     return vector(residual, residual, out, op="add")
 
 
-__all__ = ["Weights", "gemv", "mlp", "rms_norm", "swiglu"]
+__all__ = ["Weights", "added", "gated", "gemv", "mlp", "rms_norm", "swiglu"]

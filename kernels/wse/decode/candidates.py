@@ -7,6 +7,7 @@ from typing import Protocol
 from emu.datasheet import Device
 from emu.wse.regions import lay_out
 from kernels.wse.decode.estimate import head_cycles
+from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 from kernels.wse.decode.varied_layer import LayerAttention
 
@@ -67,6 +68,7 @@ class Demand:
       device: the wafer.
       variants: of attention; none: causal.
       kinds: which of them each layer has.
+      form: what a layer computes beside the plainest one.
     """
 
     model: ModelSizes
@@ -75,6 +77,7 @@ class Demand:
     device: Device
     variants: tuple[LayerVariant, ...] = ()
     kinds: tuple[int, ...] = ()
+    form: DecodeForm = PLAIN
 
     @property
     def tables(self) -> int:
@@ -105,6 +108,7 @@ def layer_map(demand: Demand, rows: int, parts: int) -> LayerMap:
         rows=rows,
         parts=parts,
         dtype=demand.dtype,
+        form=demand.form,
     )
 
 
@@ -132,12 +136,14 @@ def layer_candidates(demand: Demand) -> Iterator[LayerMap]:
     """Mappings of one layer whose weights and cache leave room for the code, on any wafer."""
     device = demand.device
     half = demand.model.head_dim // 2
+    turned = demand.form.rotary_dim
+    turned_half = half if turned is None else turned // 2
     most = min(demand.model.hidden_size, device.grid_height)
     step = max(1, most // ROW_CHOICES)
     for parts in range(1, half + 1):
         # A rotation pair must not be parted, so a column gets whole pairs: of 64, on 1, 2, 4, ...
         # 64 columns.
-        if half % parts:
+        if half % parts or turned_half % parts:
             continue
         for rows in range(step, most + 1, step):
             layer = layer_map(demand, rows, parts)

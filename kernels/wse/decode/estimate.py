@@ -69,9 +69,11 @@ def layer_cycles(layer: LayerMap, device: Device) -> float:
     sums = _layer_sum_cycles(layer, device)
     loads = _layer_map_cycles(layer, device)
     scalar = device.exp_cycles + device.loop_cycles + 2 * device.scalar_cycles
-    exponentials = layer.queries * layer.slot_share * scalar
-    activations = layer.width_share * (scalar + device.divide_cycles)
-    loops = exponentials + activations
+    loops = layer.queries * layer.slot_share * scalar
+    if layer.form.mlp is not None:
+        loops += layer.form.mlp.cycles(layer.region, device)
+    else:
+        loops += layer.width_share * (scalar + device.divide_cycles)
     # The scores are gone through for their maximum, and again for their sum.
     return sums + loads + loops + 2 * scores * device.fold_cycles
 
@@ -91,10 +93,13 @@ def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
         queries,  # maximum of the scores
         queries * (layer.dims + 1),  # values, and the sum of the softmax
         1,  # mean square before the MLP
-        2 * layer.width,  # gate and up
-        layer.width,  # their product
     ]
-    along_columns = [layer.depth, layer.depth]  # both outputs
+    along_columns = [layer.depth]  # the output of attention
+    if layer.form.mlp is None:
+        along_rows += [2 * layer.width, layer.width]  # gate and up, and their product
+        along_columns.append(layer.depth)
+    if layer.form.output_norms:
+        along_rows += [1, 1]
     along_group = [scores, scores]  # scores, then their exponentials
     if layer.qk_norm:
         along_group.append(queries + 1)
@@ -120,9 +125,10 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
         (heads, live),  # scores
         (queries * live, layer.dims),  # values
         (heads, layer.depth),  # output of attention
-        (layer.depth, 2 * layer.width),  # gate and up
-        (layer.width, layer.depth),  # down
     ]
+    if layer.form.mlp is None:
+        maps.append((layer.depth, 2 * layer.width))  # gate and up
+        maps.append((layer.width, layer.depth))  # down
     cycles: list[float] = []
     for inputs, outputs in maps:
         each = map_cycles(device, inputs, outputs, kind)

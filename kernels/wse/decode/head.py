@@ -5,11 +5,23 @@ from jax import ShapeDtypeStruct, lax
 
 from emu.annotations import KnownInt
 from emu.program import Known, Program
-from emu.wse import argmax, chain_argmax, copy, lookup, multicast_2d, sram_tile, walk
+from emu.wse import (
+    argmax,
+    chain_argmax,
+    copy,
+    copy_into,
+    fill,
+    lookup,
+    multicast_2d,
+    scalar_of_one_live,
+    sram_tile,
+    vector_scale,
+    walk,
+)
 from emu.wse.spaces import Sram
 from kernels.wse.decode.blocks import gemv, rms_norm
 from kernels.wse.decode.mapping import PE, HeadMap
-from kernels.wse.decode.sums import reduce_to_first
+from kernels.wse.decode.sums import all_reduce, reduce_to_first, unchanged, zeros
 
 EmbedArguments = tuple[ShapeDtypeStruct, ShapeDtypeStruct]
 HeadArguments = tuple[ShapeDtypeStruct, ShapeDtypeStruct, ShapeDtypeStruct, Known]
@@ -35,7 +47,43 @@ def embed(head: HeadMap, table: Sram, token: Sram) -> Sram:
     first = first_token(head)
     residual = lookup(residual, table, token, first)
     # One PE of the row has the embedding's elements, all others zeros: the sum is exact.
-    return reduce_to_first(residual, "col")
+    residual = reduce_to_first(residual, "col")
+    if head.embedding_scale == 1:
+        return residual
+    return scaled(residual, head.embedding_scale)
+
+
+def scaled(x: Sram, factor: float) -> Sram:
+    """A float32 vector times a number, in place."""
+    number = fill(sram_tile(shape=(1,), dtype="float32"), value=factor)
+    return vector_scale(x, x, number)
+
+
+def capped(head: HeadMap, part: Sram, cap: float) -> Sram:
+    """Logits `cap * tanh(sum / cap)`, float32 `[tokens]`, on the first row.
+
+    A tanh is scalar code, so each row does `token_share` of its column's tokens, and a sum over
+    rows, in which all others are zero, puts them together.
+
+    Dimensions: `part` float32 `[tokens]`, of which the logits are the sum over rows.
+    """
+    share = head.token_share
+
+    def of_share(out: Sram, logits: Sram, start: KnownInt) -> Sram:
+        mine = lax.dynamic_slice_in_dim(logits, start, share)
+        own = sram_tile(shape=(share,), dtype="float32")
+        own = scaled(copy(own, mine), 1 / cap).reshape(1, share)
+        bent = scalar_of_one_live(
+            *(own, own, jnp.int32(share)), op="tanh", arithmetic="float32", opens=True
+        )
+        return copy_into(out, scaled(bent.reshape(share), cap), start, axis=0)
+
+    logits = all_reduce(part, "row")
+    start = lax.axis_index("row") * jnp.int32(share)
+    has_tokens = start < head.tokens
+    out = zeros((head.tokens,))
+    out = lax.cond(has_tokens, of_share, unchanged, out, logits, start)
+    return reduce_to_first(out, "row")
 
 
 def predict(
@@ -61,7 +109,10 @@ def predict(
     )
     part = gemv(table, normed)
     # To one row only: a token's logit is needed once, by the PE that compares it.
-    logits = reduce_to_first(part, "row")
+    if head.logit_soft_cap is None:
+        logits = reduce_to_first(part, "row")
+    else:
+        logits = capped(head, part, head.logit_soft_cap)
 
     # Columns of 4 tokens of a vocabulary of 10 count 4, 4, 2 and, should there be a fourth, 0.
     first = first_token(head)

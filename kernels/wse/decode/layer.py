@@ -35,7 +35,7 @@ def decode_layer(
       residual: float32 `[depth]`, the residual stream in the region behind.
       weights: of this PE, shapes `layer.weight_shapes()`.
       cache: of this PE, shapes `layer.cache_shapes()`; positions 0 to `pos - 1` are filled.
-      cos, sin: float32 `[dims / 2]`, the rotation at `pos` of this column's pairs.
+      cos, sin: float32 `[turned_pairs]`, the rotation at `pos` of this column's pairs.
       pos: known int32 position.
       gap: known hops between the region behind and this one.
       given: what the variant is given.
@@ -61,7 +61,8 @@ def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Pro
     what a variant of attention is given.
 
     Every array leads with the mesh axes it is split over: the residual stream `[rows, depth]`, most
-    weights `[rows, cols, ...]`, the cache `[rows, cols, ...]`, `cos` and `sin` `[cols, dims / 2]`.
+    weights `[rows, cols, ...]`, the cache `[rows, cols, ...]`, `cos` and `sin` `[cols,
+    turned_pairs]`.
     """
 
     def kernel(*arguments: Any) -> tuple[Sram, Cache]:
@@ -99,12 +100,13 @@ def layer_arguments(
 
     specs = layer.weight_specs()
     weights = {}
+    dtypes = layer.weight_dtypes()
     for name, shape in layer.weight_shapes().items():
-        weights[name] = struct(specs[name], shape, layer.dtype)
+        weights[name] = struct(specs[name], shape, dtypes[name])
     cache = {}
     for name, shape in layer.cache_shapes().items():
         cache[name] = struct(PE, shape, layer.dtype)
-    turn = struct(("col",), (layer.dims // 2,), "float32")
+    turn = struct(("col",), (layer.turned_pairs,), "float32")
     residual = struct(("row",), (layer.depth,), "float32")
     return (
         residual,

@@ -6,6 +6,12 @@ of 8 dimensions on two columns is
 
     column 0: 0 1 4 5      column 1: 2 3 6 7
 
+Where only the first features of a head turn, a column holds pairs of those, and behind them as many
+of the others as every column. Of the same head with 4 features that turn, in pairs `(0, 2)` and
+`(1, 3)`,
+
+    column 0: 0 2 4 5      column 1: 1 3 6 7
+
 Every array is brought to its PEs by splitting dimensions in two, such as `hidden` into
 `rows, depth`, and putting those that count PEs in front. The comments list all dimensions after
 each split.
@@ -45,9 +51,36 @@ def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tile
     return np.moveaxis(by_pe, 3, 2)
 
 
+def feature_order(layer: LayerMap) -> np.ndarray:
+    """Which features of a head its columns hold, int `[parts, dims]`, in their tiles' order."""
+    half = layer.turned // 2
+    first = np.arange(half).reshape(layer.parts, -1)
+    others = np.arange(layer.turned, layer.head_dim).reshape(layer.parts, -1)
+    return np.concatenate([first, first + half, others], axis=1)
+
+
+def as_pairs(x: Array, layer: LayerMap, axis: int) -> np.ndarray:
+    """Heads along `axis` with their features as if all of them turned, so that columns hold theirs.
+
+    Halves of a column's tile come from halves of the head: of the head above, 0 and 2 would be
+    column 0's first pair elements, and 4 and 5 the second.
+    """
+    array = np.asarray(x)
+    if layer.turned == layer.head_dim:
+        return array
+    axis %= array.ndim
+    # parts, 2, dims / 2
+    halves = feature_order(layer).reshape(layer.parts, 2, -1)
+    order = np.swapaxes(halves, 0, 1).reshape(-1)
+    heads = array.reshape(
+        *array.shape[:axis], -1, layer.head_dim, *array.shape[axis + 1 :]
+    )
+    return np.take(heads, order, axis=axis + 1).reshape(array.shape)
+
+
 def pairs(x: Array, layer: LayerMap, axis: int) -> np.ndarray:
     """Dimension `axis`, heads of `head_dim`, as `[kv_heads, queries, 2, parts, dims / 2]`."""
-    array = np.asarray(x)
+    array = as_pairs(x, layer, axis)
     before = array.shape[:axis]
     behind = array.shape[axis + 1 :]
     heads = array.shape[axis] // layer.head_dim
@@ -100,6 +133,7 @@ def to_rows(weight: Array, layer: LayerMap) -> Tiles:
 def head_norms(q_norm: Array, k_norm: Array, layer: LayerMap) -> Tiles:
     """Norm weights `[layers, head_dim]` of q and k as `[layers, cols, queries + 1, dims]`."""
     heads = layer.queries + 1
+    q_norm, k_norm = (as_pairs(x, layer, 1) for x in (q_norm, k_norm))
     norms = [q_norm] * layer.queries + [k_norm]
     together = np.stack(norms, axis=1)  # layers, heads, head_dim
     layers = len(together)
@@ -121,27 +155,56 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
     """All layers' weights as `[layers, rows, cols, ...]` (norms without the axis they repeat on).
 
     Args:
-      layers: stacked weights with `y = x @ W`: attn_norm, wq, wk, wv, wo, mlp_norm, w_gate, w_up,
-        w_down and, with `qk_norm`, q_norm and k_norm.
+      layers: stacked weights with `y = x @ W`: attn_norm, wq, wk, wv, wo, mlp_norm; w_gate, w_up,
+        w_down, or what the form's MLP has; with `qk_norm` q_norm and k_norm; and what the form has
+        of biases bq, bk, bv, bo and of norms attn_output_norm, mlp_output_norm.
       layer: the mapping.
     """
     rows = (layer.rows, layer.depth)
-    cols = (layer.cols, layer.width)
+    form = layer.form
     qkv = [from_rows(layers[name], layer) for name in ("wq", "wk", "wv")]
-    gate = rows_to_cols(layers["w_gate"], *rows, *cols)
-    up = rows_to_cols(layers["w_up"], *rows, *cols)
-    down = rows_to_cols(layers["w_down"], *cols, *rows)
     tiles = {
         "attn_norm": deal(layers["attn_norm"], 1, *rows),
         "qkv": np.concatenate(qkv, axis=-1),
         "out": to_rows(layers["wo"], layer),
         "mlp_norm": deal(layers["mlp_norm"], 1, *rows),
+    }
+    if form.mlp is not None:
+        tiles |= form.mlp.weight_tiles(layers, layer.region)
+    else:
+        tiles |= gated_mlp(layers, layer)
+    if layer.qk_norm:
+        tiles["qk_norm"] = head_norms(layers["q_norm"], layers["k_norm"], layer)
+    if form.qkv_bias:
+        biases = [by_column(layers[name], layer) for name in ("bq", "bk", "bv")]
+        tiles["qkv_bias"] = np.concatenate(biases, axis=-1)
+    if form.out_bias:
+        tiles["out_bias"] = deal(layers["bo"], 1, *rows)
+    if form.output_norms:
+        for name in ("attn_output_norm", "mlp_output_norm"):
+            tiles[name] = deal(layers[name], 1, *rows)
+    return tiles
+
+
+def gated_mlp(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
+    """The gated MLP's weights as `[layers, rows, cols, ...]`."""
+    rows = (layer.rows, layer.depth)
+    cols = (layer.cols, layer.width)
+    gate = rows_to_cols(layers["w_gate"], *rows, *cols)
+    up = rows_to_cols(layers["w_up"], *rows, *cols)
+    down = rows_to_cols(layers["w_down"], *cols, *rows)
+    return {
         "gate_up": np.concatenate([gate, up], axis=-1),
         "down": np.swapaxes(down, 1, 2),
     }
-    if layer.qk_norm:
-        tiles["qk_norm"] = head_norms(layers["q_norm"], layers["k_norm"], layer)
-    return tiles
+
+
+def by_column(bias: Array, layer: LayerMap) -> Tiles:
+    """A bias of heads `[layers, n]` as `[layers, cols, n / cols]`."""
+    # layers, kv_heads, queries, 2, parts, dims / 2
+    by_head = pairs(bias, layer, 1)
+    by_pe = np.transpose(by_head, (0, 1, 4, 2, 3, 5))
+    return by_pe.reshape(len(by_pe), layer.cols, -1)
 
 
 def head_table(table: Array, head: HeadMap) -> Tiles:
@@ -172,7 +235,7 @@ def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:
 
 def _positions_on_rows(x: Array, layer: LayerMap) -> Tiles:
     """`[layers, n, kv_heads, head_dim]` as `[layers, rows, cols, slots, dims]`."""
-    array = np.asarray(x)
+    array = as_pairs(x, layer, 3)
     layers, tokens, kv_heads, _ = array.shape
     by_part = array.reshape(
         layers,
@@ -191,9 +254,9 @@ def _positions_on_rows(x: Array, layer: LayerMap) -> Tiles:
 
 
 def turn_tiles(table: Array, layer: LayerMap) -> Tiles:
-    """Cosines or sines `[positions, head_dim / 2]` as `[positions, cols, dims / 2]`."""
+    """Cosines or sines `[positions, turned / 2]` as `[positions, cols, turned_pairs]`."""
     angles = np.asarray(table, np.float32)
-    by_part = angles.reshape(-1, layer.parts, layer.dims // 2)
+    by_part = angles.reshape(len(angles), layer.parts, layer.turned_pairs)
     return np.tile(by_part, (1, layer.kv_heads, 1))
 
 

@@ -15,9 +15,11 @@ import math
 
 import jax.numpy as jnp
 
-from emu.annotations import Shape
+from emu.annotations import DType, Shape
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
+from kernels.wse.decode.form import PLAIN, DecodeForm
+from kernels.wse.decode.region import Region
 
 PE = ("row", "col")  # mesh axes over which every PE has its own part
 FLOAT32_BYTES = 4
@@ -60,7 +62,7 @@ class LayerMap:
 
     Attributes:
       hidden: width of the residual stream.
-      ffn: width of the gated MLP.
+      ffn: width of the gated MLP, where the form has none in its place.
       heads, kv_heads, head_dim: attention's sizes; `kv_heads` divides `heads`.
       eps: added to the mean square in RMSNorm.
       qk_norm: whether q and k are RMS-normalised per head before RoPE.
@@ -70,6 +72,7 @@ class LayerMap:
       dtype: of weights, cache and the inputs of multiply-adds; sums are float32.
       spare_slots: of the cache in one PE, beyond those of the context: a view of it that begins
         late may end there.
+      form: what it computes beside the plainest layer.
     """
 
     hidden: int
@@ -84,6 +87,7 @@ class LayerMap:
     parts: int
     dtype: str = "float32"
     spare_slots: int = 0
+    form: DecodeForm = PLAIN
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
@@ -93,6 +97,11 @@ class LayerMap:
             refuse(
                 f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, and "
                 f"half of head_dim {self.head_dim} a multiple of {self.parts} parts"
+            )
+        if self.turned > self.head_dim or self.turned % (2 * self.parts):
+            refuse(
+                f"rotary_dim {self.turned} must be at most head_dim {self.head_dim}, and half of "
+                f"it a multiple of {self.parts} parts"
             )
 
     @property
@@ -134,9 +143,26 @@ class LayerMap:
         return self.dims
 
     @property
+    def turned(self) -> int:
+        """Features of a head that RoPE turns, from the first on."""
+        rotary_dim = self.form.rotary_dim
+        return self.head_dim if rotary_dim is None else rotary_dim
+
+    @property
+    def turned_pairs(self) -> int:
+        """Pairs of them in one PE."""
+        return self.turned // (2 * self.parts)
+
+    @property
     def scale(self) -> float:
         """Factor of a score."""
-        return self.head_dim**-0.5
+        scale = self.form.score_scale
+        return self.head_dim**-0.5 if scale is None else scale
+
+    @property
+    def region(self) -> Region:
+        """Its PEs, whatever the layer does."""
+        return Region(self.hidden, self.rows, self.cols, self.eps, self.dtype)
 
     @property
     def width(self) -> int:
@@ -175,23 +201,46 @@ class LayerMap:
             "qkv": (self.depth, heads + key_and_value),
             "out": (heads, self.depth),
             "mlp_norm": (self.depth,),
-            "gate_up": (self.depth, 2 * self.width),
-            "down": (self.width, self.depth),
         }
+        if self.form.mlp is not None:
+            shapes |= self.form.mlp.weight_shapes(self.region)
+        else:
+            shapes["gate_up"] = (self.depth, 2 * self.width)
+            shapes["down"] = (self.width, self.depth)
         if self.qk_norm:
             shapes["qk_norm"] = (self.queries + 1, self.dims)
+        if self.form.qkv_bias:
+            shapes["qkv_bias"] = (heads + key_and_value,)
+        if self.form.out_bias:
+            shapes["out_bias"] = (self.depth,)
+        if self.form.output_norms:
+            shapes["attn_output_norm"] = (self.depth,)
+            shapes["mlp_output_norm"] = (self.depth,)
         return shapes
+
+    def weight_dtypes(self) -> dict[str, DType]:
+        """Dtype of each weight."""
+        dtypes: dict[str, DType] = dict.fromkeys(self.weight_shapes(), self.dtype)
+        if self.form.mlp is not None:
+            dtypes |= self.form.mlp.weight_dtypes(self.region)
+        return dtypes
 
     def weight_specs(self) -> dict[str, tuple[str, ...]]:
         """How each weight of one layer is split over the mesh."""
-        # A norm's weights are the same along one axis of the mesh, so they are split over the other
+        # Norms and biases are the same along one axis of the mesh, so they are split over the other
         # alone.
-        norms = {
+        along = {
             "attn_norm": ("row",),
             "mlp_norm": ("row",),
             "qk_norm": ("col",),
+            "qkv_bias": ("col",),
+            "out_bias": ("row",),
+            "attn_output_norm": ("row",),
+            "mlp_output_norm": ("row",),
         }
-        return {name: norms.get(name, PE) for name in self.weight_shapes()}
+        if self.form.mlp is not None:
+            along |= self.form.mlp.weight_specs(self.region)
+        return {name: along.get(name, PE) for name in self.weight_shapes()}
 
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of a layer's cache in one PE: keys by column, values by row."""
@@ -202,8 +251,11 @@ class LayerMap:
 
     def weight_bytes(self) -> int:
         """Bytes of weights in one PE."""
-        shapes = self.weight_shapes().values()
-        return self.itemsize * sum(map(math.prod, shapes))
+        dtypes = self.weight_dtypes()
+        return sum(
+            jnp.dtype(dtypes[name]).itemsize * math.prod(shape)
+            for name, shape in self.weight_shapes().items()
+        )
 
     def cache_bytes(self) -> int:
         """Bytes of KV cache in one PE."""
@@ -217,6 +269,8 @@ class LayerMap:
         score_and_weight = FLOAT32_BYTES + self.itemsize
         softmax = score_and_weight * self.queries * self.slots
         mlp = 3 * FLOAT32_BYTES * self.width
+        if self.form.mlp is not None:
+            mlp = self.form.mlp.buffer_bytes(self.region)
         return residual + max(softmax, mlp)
 
     @property
@@ -234,6 +288,8 @@ class HeadMap:
       eps: of the final RMSNorm.
       rows, cols: the region.
       dtype: of the tables.
+      embedding_scale: factor of an embedding.
+      logit_soft_cap: logits become `cap * tanh(logit / cap)` (Gemma 2); None: they stay.
     """
 
     hidden: int
@@ -242,10 +298,14 @@ class HeadMap:
     rows: int
     cols: int
     dtype: str = "float32"
+    embedding_scale: float = 1.0
+    logit_soft_cap: float | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "vocab", "rows", "cols")
         sizes.check_dtype(self.dtype)
+        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
+            refuse(f"logit_soft_cap is {self.logit_soft_cap}, must be more than 0")
 
     @property
     def mesh(self) -> dict[str, int]:
@@ -259,7 +319,16 @@ class HeadMap:
     @property
     def tokens(self) -> int:
         """Columns of the vocabulary in one PE."""
-        return share_of(self.vocab, self.cols)
+        tokens = share_of(self.vocab, self.cols)
+        if self.logit_soft_cap is None:
+            return tokens
+        # As `LayerMap.width`: whole shares.
+        return _whole(tokens, self.token_share)
+
+    @property
+    def token_share(self) -> int:
+        """Tokens whose logits one row caps for its column."""
+        return share_of(self.vocab, self.cols * self.rows)
 
     def table_bytes(self) -> int:
         """Bytes of one table in one PE."""

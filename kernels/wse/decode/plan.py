@@ -20,6 +20,7 @@ from kernels.wse.decode.candidates import (
     least_bytes,
 )
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
+from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.head import (
     embed_arguments,
     embed_program,
@@ -87,6 +88,7 @@ def plan_wafer(
     device: Device,
     variants: Sequence[LayerVariant] = (),
     kinds: Sequence[int] = (),
+    form: DecodeForm = PLAIN,
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
@@ -97,6 +99,7 @@ def plan_wafer(
       device: the wafer.
       variants: of attention; none: causal.
       kinds: which of them each layer has.
+      form: what a layer computes beside the plainest one; every layer does.
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
@@ -111,7 +114,7 @@ def plan_wafer(
         *("num_attention_heads", "num_key_value_heads", "head_dim"),
     )
     kinds = tuple(int(kind) for kind in kinds)
-    demand = Demand(config, context, dtype, device, tuple(variants), kinds)
+    demand = Demand(config, context, dtype, device, tuple(variants), kinds, form)
 
     def token_cycles(pair: Pair) -> float:
         of_layer = layer_cycles(pair.layer, device)

@@ -1,0 +1,48 @@
+"""A rough count of a mixture's cycles on a region, to choose regions by."""
+
+from emu.datasheet import Device
+from emu.wse.pe.laws import map_cycles, precision
+from kernels.moe.wafer.placed import ExpertMap
+from kernels.wse.decode.estimate import all_reduce_cycles
+
+
+def expert_cycles(layout: ExpertMap, device: Device) -> float:
+    """Sums, multiply-adds and scalar code of one token."""
+    region, routing = layout.region, layout.routing
+    high, wide = layout.block
+    own, turned = layout.own, layout.turned
+    active, width = layout.active, layout.width
+    sums = [
+        (region.rows, own),  # logits
+        (high, own),  # scores
+        (wide, turned),  # those of rows
+        (wide, turned),  # ranks
+        (high, 2 * routing.chosen),  # the list
+        (region.rows, 2 * active * width),  # gate and up
+        (layout.band, active * width),  # hidden vectors
+        (region.cols, region.depth),  # the output
+    ]
+    if routing.score == "softmax":
+        sums.append((wide, 1))
+    if routing.selection_bias:
+        sums.append((wide, turned))
+    if routing.groups > 1:
+        sums += [(wide, turned), (high, layout.groups), (wide, layout.groups)]
+    total = float(sum(all_reduce_cycles(device, p, n) for p, n in sums if p > 1))
+
+    kind = precision("float32", region.dtype)
+    total += float(map_cycles(device, region.depth, own, kind))
+    total += active * float(map_cycles(device, region.depth, 2 * width, kind))
+    total += active * float(map_cycles(device, width, region.depth, kind))
+
+    compare = device.loop_cycles + 2 * device.scalar_cycles + device.branch_cycles
+    function = device.loop_cycles + device.exp_cycles + device.divide_cycles
+    pairs = own * turned
+    if routing.groups > 1:
+        pairs += pairs // routing.groups + layout.group_share * routing.groups
+    total += compare * (pairs + 2 * turned)
+    activations = layout.pieces_a_row * layout.share
+    return total + function * (layout.score_share + activations)
+
+
+__all__ = ["expert_cycles"]

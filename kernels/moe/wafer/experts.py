@@ -1,0 +1,143 @@
+"""The chosen experts of one token on a region: gate, up, activation, down and a weighted sum."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu.annotations import KnownInt
+from emu.wse import (
+    chosen_map,
+    copy,
+    copy_into,
+    fill,
+    row_live,
+    sram_tile,
+    vector,
+    vector_scale,
+)
+from emu.wse.spaces import Sram
+from kernels.moe.wafer.placed import ExpertMap
+from kernels.moe.wafer.router import Choice
+from kernels.wse.decode.activation import Activation, activated
+from kernels.wse.decode.blocks import Weights
+from kernels.wse.decode.sums import all_reduce, unchanged, zeros
+
+
+def experts(
+    layout: ExpertMap,
+    activation: Activation,
+    normed: Sram,
+    weights: Weights,
+    choice: Choice,
+) -> Sram:
+    """The weighted sum of the chosen experts' outputs, float32 `[depth]`, on every column.
+
+    Dimensions: `normed` `[depth]`. Gate and up go from rows to columns, down goes back.
+
+    Pseudocode:
+      gate, up = all_reduce_row(normed @ gate_up[at]);  hidden = weight * activation(gate, up)
+      out = all_reduce_col(sum over chosen of hidden @ down[at])
+    """
+    region = layout.region
+    part = zeros((layout.active, 2 * layout.width))
+    part = chosen_map(part, weights["experts_gate_up"], normed, choice.at)
+    gate_up = all_reduce(part, "row")
+    hidden = hidden_of(layout, activation, gate_up, weights, choice)
+    if region.dtype != "float32":
+        rounded = sram_tile(shape=hidden.shape, dtype=region.dtype)
+        hidden = copy(rounded, hidden)
+    out = zeros((region.depth,))
+    if "experts_down_bias" in weights:
+        out = lax.cond(
+            lax.axis_index("col") == 0,
+            _with_down_bias,
+            unchanged,
+            out,
+            weights["experts_down_bias"],
+            choice.at,
+            of_outputs(layout, choice),
+        )
+    # An expert's output counts by its weight, which its hidden vector carries already.
+    out = chosen_map(out, weights["experts_down"], hidden, choice.at)
+    return all_reduce(out, "col")
+
+
+def of_outputs(layout: ExpertMap, choice: Choice) -> Sram:
+    """What an expert's output is multiplied by: its weight, or 1 where that was its input's."""
+    if not layout.routing.on_input:
+        return choice.weights
+    ones = sram_tile(shape=choice.weights.shape, dtype="float32")
+    return fill(ones, value=1.0)
+
+
+def _with_down_bias(out: Sram, bias: Sram, at: Sram, weights: Sram) -> Sram:
+    """Biases `[tiles, 1, depth]` of the chosen experts, each times its weight, added to `out`."""
+    return chosen_map(out, bias, weights.reshape(-1, 1), at)
+
+
+def hidden_of(
+    layout: ExpertMap,
+    activation: Activation,
+    gate_up: Sram,
+    weights: Weights,
+    choice: Choice,
+) -> Sram:
+    """Activated and weighted hidden vectors, float32 `[active, width]`, on every row.
+
+    Activations are scalar code: each row of a band does one part of one expert's elements, and a
+    sum over the band, in which all others are zero, puts them together. With 9 experts of 4
+    elements in a column and a band of 64 rows, rows 0 to 35 do one element each.
+
+    Dimensions: `gate_up` float32 `[active, 2 width]`, gate then up of each expert.
+    """
+    width, share = layout.width, layout.share
+    parts = layout.active * layout.pieces
+    flat = gate_up.reshape(-1)
+    row = lax.rem(lax.axis_index("row"), jnp.int32(layout.band))
+
+    def activate(out: Sram, flat: Sram, at: Sram, counts: Sram, part: KnownInt) -> Sram:
+        which = lax.div(part, jnp.int32(layout.pieces))
+        start = part * jnp.int32(share)
+        # An expert's up lies behind its gate, so every expert before has taken twice its width.
+        start_of_gate = start + which * jnp.int32(width)
+        gate = lax.dynamic_slice_in_dim(flat, start_of_gate, share)
+        start_of_up = start_of_gate + jnp.int32(width)
+        up = lax.dynamic_slice_in_dim(flat, start_of_up, share)
+        count = lax.dynamic_slice_in_dim(counts, which, 1)
+        if layout.routing.on_input:
+            gate, up = _scaled(gate, count), _scaled(up, count)
+        if "experts_gate_up_bias" in weights:
+            place = lax.dynamic_slice_in_dim(at, which, 1).reshape(1, 1)
+            table = weights["experts_gate_up_bias"]
+            both = sram_tile(shape=(1, 2 * share), dtype=table.dtype)
+            whole = jnp.int32(2 * share)
+            both = row_live(both, table, place, whole, entries=layout.tiles)
+            gate = _added(gate, both.reshape(-1), 0)
+            up = _added(up, both.reshape(-1), share)
+        mine = activated(activation, gate, up)
+        if not layout.routing.on_input:
+            mine = vector_scale(mine, mine, count)
+        return copy_into(out, mine, start, axis=0)
+
+    out = zeros((layout.active * width,))
+    for nth in range(layout.pieces_a_row):
+        part = row * jnp.int32(layout.pieces_a_row) + jnp.int32(nth)
+        operands = out, flat, choice.at, choice.weights, part
+        out = lax.cond(part < parts, activate, unchanged, *operands)
+    # Every element is a sum of one value and zeros, which is exact.
+    out = all_reduce(out, "row", group=layout.band)
+    return out.reshape(layout.active, width)
+
+
+def _scaled(x: Sram, factor: Sram) -> Sram:
+    tile = sram_tile(shape=x.shape, dtype="float32")
+    return vector_scale(tile, x, factor)
+
+
+def _added(x: Sram, biases: Sram, start: int) -> Sram:
+    """`x` plus as many of the biases from `start` on."""
+    bias = lax.slice_in_dim(biases, start, start + x.shape[0])
+    tile = sram_tile(shape=x.shape, dtype="float32")
+    return vector(tile, x, bias, op="add")
+
+
+__all__ = ["experts", "hidden_of", "of_outputs"]

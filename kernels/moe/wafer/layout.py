@@ -1,0 +1,110 @@
+"""Weights of experts and routers from a model's arrays to every PE's tiles."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from kernels.moe.wafer.placed import ExpertMap
+from kernels.wse.decode.layout import Array, Tiles, deal
+
+
+def expert_tiles(
+    layers: Mapping[str, Array], layout: ExpertMap, names: Collection[str]
+) -> dict[str, Tiles]:
+    """All layers' weights of experts as `[layers, rows, cols, ...]`; biases lack an axis of PEs.
+
+    Args:
+      layers: stacked weights with `y = x @ W`: `router` `[layers, hidden, experts]`; `expert_gate`,
+        `expert_up` `[layers, experts, hidden, ffn]` and `expert_down` `[layers, experts, ffn,
+        hidden]`; with shared experts `shared_gate`, `shared_up` `[layers, hidden, shared * ffn]`
+        and `shared_down` `[layers, shared * ffn, hidden]`; and where the mixture has them
+        `router_bias`, `selection_bias` `[layers, experts]`, `expert_gate_bias`, `expert_up_bias`
+        `[layers, experts, ffn]`, `expert_down_bias` `[layers, experts, hidden]`.
+      layout: the mapping.
+      names: of the tiles that the mixture has.
+    """
+    region = layout.region
+    rows = (region.rows, region.depth)
+    cols = (region.cols, layout.width)
+    of_width, of_depth = _shared_as_experts(layers, layout)
+    halves = []
+    for name in ("gate", "up"):
+        # layers, tiles, rows, depth, cols, width
+        by_pe = deal(deal(of_width[name], 3, *cols), 2, *rows)
+        halves.append(np.transpose(by_pe, (0, 2, 4, 1, 3, 5)))
+    # layers, tiles, cols, width, rows, depth
+    down = deal(deal(of_depth, 3, *rows), 2, *cols)
+    tiles = {
+        "router": _router(layers["router"], layout),
+        "experts_gate_up": np.concatenate(halves, axis=-1),
+        "experts_down": np.transpose(down, (0, 4, 2, 1, 3, 5)),
+    }
+    for name in ("router_bias", "selection_bias"):
+        if name in names:
+            tiles[name] = _by_column(layers[name], layout)
+    if "experts_down_bias" in names:
+        tiles["experts_gate_up_bias"] = _gate_up_bias(layers, layout)
+        by_row = deal(_padded(layers["expert_down_bias"], layout), 2, *rows)
+        # layers, rows, tiles, 1, depth
+        tiles["experts_down_bias"] = np.swapaxes(by_row, 1, 2)[:, :, :, None]
+    return tiles
+
+
+def _shared_as_experts(
+    layers: Mapping[str, Array], layout: ExpertMap
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Gate and up, and down, of all experts and behind them the shared ones."""
+    of_width = {x: np.asarray(layers[f"expert_{x}"]) for x in ("gate", "up")}
+    of_depth = np.asarray(layers["expert_down"])
+    if not layout.shared:
+        return of_width, of_depth
+    for name, old in of_width.items():
+        by_expert = deal(layers[f"shared_{name}"], 2, layout.shared, layout.ffn)
+        # layers, shared, hidden, ffn
+        shared = np.swapaxes(by_expert, 1, 2)
+        of_width[name] = np.concatenate([old, shared], axis=1)
+    shared = deal(layers["shared_down"], 1, layout.shared, layout.ffn)
+    return of_width, np.concatenate([of_depth, shared], axis=1)
+
+
+def _router(router: Array, layout: ExpertMap) -> Tiles:
+    """`[layers, hidden, experts]` as `[layers, rows, cols, depth, own]`, each block alike."""
+    _, wide = layout.block
+    region = layout.region
+    by_col = deal(router, 2, wide, layout.own)
+    by_pe = deal(by_col, 1, region.rows, region.depth)
+    # layers, rows, cols of a block, depth, own
+    of_block = np.swapaxes(by_pe, 2, 3)
+    return np.tile(of_block, (1, 1, region.cols // wide, 1, 1))
+
+
+def _by_column(bias: Array, layout: ExpertMap) -> Tiles:
+    """`[layers, experts]` as `[layers, cols, own]`."""
+    _, wide = layout.block
+    of_block = deal(bias, 1, wide, layout.own)
+    return np.tile(of_block, (1, layout.region.cols // wide, 1))
+
+
+def _padded(bias: Array, layout: ExpertMap) -> np.ndarray:
+    """Biases `[layers, experts, n]` with zeros for the shared experts, which have none."""
+    missing = ((0, 0), (0, layout.shared), (0, 0))
+    return np.pad(np.asarray(bias), missing)
+
+
+def _gate_up_bias(layers: Mapping[str, Array], layout: ExpertMap) -> Tiles:
+    """`[layers, rows, cols, tiles, 2 share]`: of the part that a row activates, gate then up."""
+    region = layout.region
+    halves = []
+    for name in ("gate", "up"):
+        bias = _padded(layers[f"expert_{name}_bias"], layout)
+        by_col = deal(bias, 2, region.cols, layout.width)
+        parts = deal(by_col, 3, layout.pieces, layout.share)
+        # layers, pieces, cols, tiles, share
+        halves.append(np.transpose(parts, (0, 3, 2, 1, 4)))
+    by_piece = np.concatenate(halves, axis=-1)
+    # Row r of a band does part r, which is piece r % pieces of an expert.
+    piece = np.arange(region.rows) % layout.band % layout.pieces
+    return by_piece[:, piece]
+
+
+__all__ = ["expert_tiles"]

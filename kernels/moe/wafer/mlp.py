@@ -1,0 +1,135 @@
+"""A mixture of experts as the MLP of a decode layer on the wafer.
+
+Two ways to lay experts out on a region were weighed for one token of DeepSeek-V3 (7168, 256 experts
+of 2048, 8 chosen and one shared):
+
+- Each expert on PEs of its own, to which the token walks. A PE then does `experts / active` times
+  the multiply-adds, 29 times, as only the chosen experts' PEs work; the token arrives as late as
+  the farthest of them is away; and a token's time depends on whether its experts share PEs.
+- Each expert over all PEs. Every PE works for every token, in the same time whichever experts are
+  chosen. Sums run the length of the region, which they do for the norm before and for the sum of
+  all experts behind in any case.
+
+The second is what this is. Its sums are of few words over many PEs, so hops are most of its time.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from emu.annotations import DType, Shape
+from emu.datasheet import Device
+from emu.wse.spaces import Sram
+from kernels.moe.routing import Routing
+from kernels.moe.wafer.estimate import expert_cycles
+from kernels.moe.wafer.experts import experts
+from kernels.moe.wafer.layout import expert_tiles
+from kernels.moe.wafer.placed import ExpertMap
+from kernels.moe.wafer.router import choose
+from kernels.refusal import refuse
+from kernels.wse.decode import sizes
+from kernels.wse.decode.activation import SILU, Activation
+from kernels.wse.decode.blocks import Weights
+from kernels.wse.decode.mapping import PE
+from kernels.wse.decode.region import Region
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertMlp:
+    """Sizes and forms of a mixture of experts, on whatever region.
+
+    Attributes:
+      routing: how the router chooses.
+      ffn: width of one expert's hidden vector.
+      shared: experts as wide that every token goes to besides; one shared MLP of several times the
+        width is so many of them.
+      activation: of every expert.
+      router_bias: whether the router's projection has a bias.
+      bias: whether the experts' projections have biases.
+    """
+
+    routing: Routing
+    ffn: int
+    shared: int = 0
+    activation: Activation = SILU
+    router_bias: bool = False
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        sizes.check_whole(self, "ffn")
+        sizes.within("shared", self.shared, 0, sizes.MOST)
+        if self.routing.experts + self.shared > sizes.MOST:
+            refuse(f"{self.routing.experts} experts must be at most {sizes.MOST}")
+
+    def on(self, region: Region) -> ExpertMap:
+        """Which PE of a region holds what."""
+        return ExpertMap(region, self.routing, self.ffn, self.shared)
+
+    def apply(self, region: Region, normed: Sram, weights: Weights) -> Sram:
+        """Output of the mixture for one token, float32 `[depth]`, on every column.
+
+        Args:
+          region: the layer's.
+          normed: `[depth]`, the normalised residual stream.
+          weights: of this PE, shapes `weight_shapes`.
+        """
+        layout = self.on(region)
+        choice = choose(layout, normed, weights)
+        return experts(layout, self.activation, normed, weights, choice)
+
+    def weight_shapes(self, region: Region) -> dict[str, Shape]:
+        """Shapes of all experts' weights in one PE, chosen or not."""
+        layout = self.on(region)
+        depth, width = region.depth, layout.width
+        shapes: dict[str, Shape] = {
+            "router": (depth, layout.own),
+            "experts_gate_up": (layout.tiles, depth, 2 * width),
+            "experts_down": (layout.tiles, width, depth),
+        }
+        if self.router_bias:
+            shapes["router_bias"] = (layout.own,)
+        if self.routing.selection_bias:
+            shapes["selection_bias"] = (layout.own,)
+        if self.bias:
+            # Of gate and up where they are activated, of down where its first column adds it.
+            shapes["experts_gate_up_bias"] = (layout.tiles, 2 * layout.share)
+            shapes["experts_down_bias"] = (layout.tiles, 1, depth)
+        return shapes
+
+    def weight_specs(self, region: Region) -> dict[str, tuple[str, ...]]:
+        """How each weight is split over the mesh."""
+        along = {
+            "router_bias": ("col",),
+            "selection_bias": ("col",),
+            "experts_down_bias": ("row",),
+        }
+        return {name: along.get(name, PE) for name in self.weight_shapes(region)}
+
+    def weight_dtypes(self, region: Region) -> dict[str, DType]:
+        """Dtype of each weight; biases of the router are added to float32 logits and scores."""
+        single = ("router_bias", "selection_bias")
+        return {
+            name: "float32" if name in single else region.dtype
+            for name in self.weight_shapes(region)
+        }
+
+    def weight_tiles(self, layers: Mapping[str, Any], region: Region) -> dict[str, Any]:
+        """Each weight on its PEs, from a model's stacked ones: see `layout.expert_tiles`."""
+        return expert_tiles(layers, self.on(region), self.weight_shapes(region))
+
+    def buffer_bytes(self, region: Region) -> int:
+        """Bytes of buffers that are live at once for certain: gate, up and their product."""
+        layout = self.on(region)
+        return 3 * 4 * layout.active * layout.width
+
+    def cycles(self, region: Region, device: Device) -> float:
+        """Rough cycles of a token, to choose a region by; the clock is the program's."""
+        return expert_cycles(self.on(region), device)
+
+    def flops(self, hidden: int) -> int:
+        """Multiply-adds of one token's projections, times 2: the closed form without padding."""
+        active = self.routing.chosen + self.shared
+        return 2 * hidden * (3 * active * self.ffn + self.routing.experts)
+
+
+__all__ = ["ExpertMlp"]

@@ -1,0 +1,45 @@
+"""The region of PEs that one layer's residual stream is dealt over, whatever the layer does."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from kernels.wse.decode import sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """PEs that share a residual stream: it is split over rows and repeated along columns.
+
+    Attributes:
+      hidden: width of the residual stream.
+      rows, cols: PEs.
+      eps: added to the mean square in RMSNorm.
+      dtype: of weights and of the inputs of multiply-adds; sums are float32.
+    """
+
+    hidden: int
+    rows: int
+    cols: int
+    eps: float
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        sizes.check_whole(self, "hidden", "rows", "cols")
+        sizes.check_dtype(self.dtype)
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {"row": self.rows, "col": self.cols}
+
+    @property
+    def depth(self) -> int:
+        """Elements of the residual stream in one PE."""
+        return -(-self.hidden // self.rows)
+
+    @property
+    def itemsize(self) -> int:
+        return jnp.dtype(self.dtype).itemsize
+
+
+__all__ = ["Region"]

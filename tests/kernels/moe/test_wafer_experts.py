@@ -1,0 +1,247 @@
+"""Mixtures of experts on small regions against float64 NumPy; their clock, FLOPs and bytes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emu import Program
+from emu.wse import WSE3
+from kernels.moe.router import route
+from kernels.moe.routing import Routing
+from kernels.moe.wafer import ExpertMlp, expert_arguments, expert_program
+from kernels.moe.wafer.router import choose
+from kernels.wse.decode.activation import Activation
+from kernels.wse.decode.layout import deal
+from kernels.wse.decode.region import Region
+from tests.kernels.moe.wafer_reference import layer, random_experts
+
+WAFER = WSE3.at()
+HIDDEN = 22
+
+MIXTURES = {
+    "mixtral": ExpertMlp(Routing(8, 2), 14),
+    "qwen": ExpertMlp(Routing(16, 4, normalised=False), 6, shared=2),
+    "deepseek": ExpertMlp(
+        Routing(
+            24,
+            4,
+            score="sigmoid",
+            selection_bias=True,
+            groups=4,
+            chosen_groups=2,
+            scale=2.5,
+        ),
+        7,
+        shared=1,
+    ),
+    "gpt-oss": ExpertMlp(
+        Routing(9, 3),
+        10,
+        activation=Activation("clamped_swiglu", 0.8),
+        router_bias=True,
+        bias=True,
+    ),
+    "llama 4": ExpertMlp(
+        Routing(6, 1, score="sigmoid", normalised=False, on_input=True), 11, shared=1
+    ),
+    "softmax with all": ExpertMlp(
+        Routing(12, 3, selection_bias=True, groups=3, chosen_groups=2, scale=0.5),
+        5,
+        shared=1,
+        activation=Activation("gelu_tanh"),
+        router_bias=True,
+        bias=True,
+    ),
+    "biases on the input": ExpertMlp(
+        Routing(5, 2, on_input=True), 9, shared=2, bias=True
+    ),
+}
+# Few PEs, so that a row activates several experts; many, so that several share one; an odd number.
+REGIONS = {"2x3": (2, 3), "12x4": (12, 4), "5x6": (5, 6), "24x2": (24, 2)}
+
+
+# Every mixture once, and the one with the most forms on every region.
+PAIRS = [
+    *(("mixtral", "2x3"), ("qwen", "12x4"), ("gpt-oss", "12x4"), ("llama 4", "5x6")),
+    *(("softmax with all", "5x6"), ("biases on the input", "24x2")),
+    *(("deepseek", "2x3"), ("deepseek", "24x2")),
+]
+
+
+def region_of(shape: tuple[int, int], dtype: str = "float32") -> Region:
+    return Region(HIDDEN, *shape, eps=1e-5, dtype=dtype)
+
+
+def tiles_of(mlp: ExpertMlp, region: Region, weights: Any) -> dict[str, jax.Array]:
+    rows = (region.rows, region.depth)
+    tiles = {"mlp_norm": deal(weights["mlp_norm"], 1, *rows)}
+    tiles |= mlp.weight_tiles(weights, region)
+    dtypes = {"mlp_norm": region.dtype, **mlp.weight_dtypes(region)}
+    return {name: jnp.asarray(tiles[name][0], dtypes[name]) for name in tiles}
+
+
+def run(program: Program, region: Region, tiles: Any, x: np.ndarray) -> np.ndarray:
+    """The token `[hidden]` after the mixture, which every column must hold alike."""
+    residual = deal(x, 0, region.rows, region.depth)
+    got = np.asarray(program.run(jnp.asarray(residual), tiles))
+    assert (got == got[:, :1]).all()
+    return got[:, 0].reshape(-1)[:HIDDEN]
+
+
+def token(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(HIDDEN).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "shape"), PAIRS)
+def test_values(name: str, shape: str) -> None:
+    """To float32 rounding of sums of a hundred products, whichever experts are chosen."""
+    mlp, region = MIXTURES[name], region_of(REGIONS[shape])
+    weights = random_experts(mlp, HIDDEN, 1)
+    program, tiles = expert_program(mlp, region), tiles_of(mlp, region, weights)
+    for seed in range(3):
+        x = token(seed)
+        expected = layer(mlp, weights, x.astype(np.float64), region.eps)
+        got = run(program, region, tiles, x)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["deepseek", "gpt-oss"])
+def test_bfloat16_is_near(name: str) -> None:
+    """Weights and inputs of products carry 8 bits; the reference takes the same weights.
+
+    Only where both choose the same experts: a score's error may exchange two that are close.
+    """
+    mlp, region = MIXTURES[name], region_of((4, 3), "bfloat16")
+    weights = random_experts(mlp, HIDDEN, 2)
+    rounded = {
+        key: np.asarray(jnp.asarray(value, jnp.bfloat16)).astype(np.float32)
+        if key not in ("router_bias", "selection_bias")
+        else value
+        for key, value in weights.items()
+    }
+    x = token(5)
+    expected = layer(mlp, rounded, x.astype(np.float64), region.eps)
+    got = run(expert_program(mlp, region), region, tiles_of(mlp, region, rounded), x)
+    error = np.abs(got - expected).max()
+    assert error < 0.02 * np.abs(expected).max()
+
+
+def router_program(mlp: ExpertMlp, region: Region) -> Program:
+    """Choices of every PE, of a normalised token and all weights."""
+    layout = mlp.on(region)
+    specs = {"mlp_norm": ("row",), **mlp.weight_specs(region)}
+    return Program(lambda x, w: choose(layout, x, w), region.mesh, (("row",), specs))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("deepseek", "12x4"), ("softmax with all", "24x2"), ("llama 4", "2x3")],
+)
+def test_choice_is_the_plain_routers(name: str, shape: str) -> None:
+    """On every PE, in the same order, shared experts behind; weights to float32 rounding."""
+    mlp, region = MIXTURES[name], region_of(REGIONS[shape])
+    weights = random_experts(mlp, HIDDEN, 3)
+    program, tiles = router_program(mlp, region), tiles_of(mlp, region, weights)
+    routing = mlp.routing
+    for seed in range(4):
+        x = token(seed)
+        dealt = jnp.asarray(deal(x, 0, region.rows, region.depth))
+        at, counts = map(np.asarray, program.run(dealt, tiles))
+        assert (at == at[:1, :1]).all() and (counts == counts[:1, :1]).all()
+        logits = x[None] @ weights["router"][0]
+        if mlp.router_bias:
+            logits = logits + weights["router_bias"]
+        bias = weights["selection_bias"][0] if routing.selection_bias else None
+        expected = route(
+            jnp.asarray(logits), routing, None if bias is None else jnp.asarray(bias)
+        )
+        shared = routing.experts + np.arange(mlp.shared)
+        assert at[0, 0].tolist() == [*expected.experts[0].tolist(), *shared.tolist()]
+        counted = [*np.asarray(expected.weights[0]), *[1.0] * mlp.shared]
+        np.testing.assert_allclose(counts[0, 0], counted, rtol=1e-5)
+
+
+def test_equal_scores_go_to_the_lower_number() -> None:
+    mlp, region = MIXTURES["mixtral"], region_of((4, 2))
+    weights = random_experts(mlp, HIDDEN, 4)
+    weights["router"] = np.zeros_like(weights["router"])
+    tiles = tiles_of(mlp, region, weights)
+    x = jnp.asarray(deal(token(0), 0, region.rows, region.depth))
+    at, counts = router_program(mlp, region).run(x, tiles)
+    assert np.asarray(at)[0, 0].tolist() == [0, 1]
+    assert np.asarray(counts)[0, 0].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["deepseek", "gpt-oss"])
+def test_flops_are_the_closed_form(name: str) -> None:
+    """Of chosen and shared experts and the router, with the padding of every PE's share."""
+    mlp, region = MIXTURES[name], region_of((12, 4))
+    layout = mlp.on(region)
+    pes = region.rows * region.cols
+    reading = expert_program(mlp, region).read(WAFER, *expert_arguments(mlp, region))
+    flops = reading.tally.by("flops")
+    active = mlp.routing.chosen + mlp.shared
+    padded = region.rows * region.depth
+    width = region.cols * layout.width
+    experts = 2 * padded * 3 * active * width
+    bias = 2 * padded * active if mlp.bias else 0
+    assert flops["wse.chosen_map"] == experts + bias
+    assert flops["wse.fmac_map"] == 2 * pes * region.depth * layout.own
+    assert reading.end_ticks >= reading.most_busy_ticks["datapath"]
+
+
+def test_flops_without_padding() -> None:
+    """Where all sizes divide: what the model's own multiply-adds are, in all PEs together."""
+    mlp = ExpertMlp(Routing(8, 2), 12, shared=1)
+    region = Region(24, 8, 4, eps=1e-5)
+    reading = expert_program(mlp, region).read(WAFER, *expert_arguments(mlp, region))
+    flops = reading.tally.by("flops")
+    # Every block of PEs has a router of its own.
+    high, wide = mlp.on(region).block
+    routers = region.cols // wide
+    router = 2 * 24 * 8
+    of_experts = mlp.flops(24) - router
+    assert flops["wse.chosen_map"] == of_experts == 2 * 24 * 12 * 3 * 3
+    assert flops["wse.fmac_map"] == routers * router
+
+
+def test_all_experts_are_resident() -> None:
+    """Bytes of every expert, chosen or not, are the program's; ten times the experts take more."""
+    region = region_of((4, 3), "bfloat16")
+    few, many = (ExpertMlp(Routing(n, 2), 14) for n in (8, 80))
+
+    def peak(mlp: ExpertMlp) -> int:
+        arguments = expert_arguments(mlp, region)
+        return expert_program(mlp, region).memory(WAFER, *arguments)["sram"]
+
+    depth, width = region.depth, few.on(region).width
+    router = many.on(region).own - few.on(region).own
+    resident = 72 * 3 * depth * width + router * depth
+    assert peak(many) - peak(few) >= 2 * resident
+
+
+def test_time_does_not_depend_on_the_choice() -> None:
+    """The clock is read without data, so one reading serves every token."""
+    mlp, region = MIXTURES["deepseek"], region_of((12, 4))
+    program, arguments = expert_program(mlp, region), expert_arguments(mlp, region)
+    first = program.read(WAFER, *arguments)
+    data = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), arguments)
+    assert program.read(WAFER, *data).end_ticks == first.end_ticks
+    bands = program.read_bands(WSE3, *arguments)
+    low, nominal, high = (bands[b].end_ticks for b in ("low", "nominal", "high"))
+    assert low < nominal == first.end_ticks < high
+
+
+def test_estimate_is_near_the_clock() -> None:
+    """It ranks regions; within a third of the clock is near enough."""
+    for rows, cols in ((64, 48), (256, 128)):
+        region = Region(2048, rows, cols, 1e-5, "bfloat16")
+        mlp = ExpertMlp(Routing(64, 6), 1408, shared=2)
+        arguments = expert_arguments(mlp, region)
+        reading = expert_program(mlp, region).read(
+            WAFER, *arguments, check_memory=False
+        )
+        assert abs(mlp.cycles(region, WAFER) / reading.end_ticks - 1) < 0.34
