@@ -22,7 +22,7 @@ from emu.loops.entry import LoopEntry
 from emu.loops.foresight import Known
 from emu.loops.late import Arrival
 from emu.loops.marks import ALWAYS, Marks
-from emu.loops.merge import Merge
+from emu.loops.merge import KnownRings, Merge
 from emu.loops.one_core import OneCore
 from emu.loops.outcome import Outcome, OutcomeReader, Unclear
 from emu.loops.patterns import Patterns
@@ -53,6 +53,8 @@ class LoopStore:
       marks: in place of times that are past.
       uses: what a loop uses.
       outcomes: what a loop does to a core of a class.
+      rings: what becomes of rings in certain classes, by their outcomes: neighbouring hops of a
+        ring of chips mostly do the same to the same classes.
       left_open: classes met so far in which the time of an arrival is left open.
       numbers: of forms and sets of clocks.
       name_numbers: of names, in starting states.
@@ -64,6 +66,7 @@ class LoopStore:
         self.marks = Marks()
         self.uses: dict[UsesKey, Uses] = {}
         self.outcomes: dict[ClassKey, Outcome] = {}
+        self.rings: KnownRings = {}
         self.left_open: set[ClassKey] = set()
         self.numbers: dict[object, int] = {}
         self.name_numbers: dict[str, int] = {}
@@ -405,7 +408,15 @@ class Classes:
             if state.trace is not None and alone.trace is not None:
                 state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
-        merge = Merge(self.entry, outcomes, self.ids, self.base, self.late, self.traced)
+        merge = Merge(
+            self.entry,
+            outcomes,
+            self.ids,
+            self.base,
+            self.late,
+            self.traced,
+            self.store.rings if state.setup.jump else {},
+        )
         merge.clocks()
         merge.counts()
         merge.buffers()

@@ -34,6 +34,8 @@ MAX_PERIOD = 12
 # A loop that has not settled after PATIENCE tries is tried again for one window in each stretch:
 # after 128 to 164 iterations, after 256 to 292, and so on.
 PATIENCE, STRETCH = 48, 128
+# Of longer loops it is not asked whether some period may be jumped at all.
+LONG = 3 * MAX_PERIOD
 
 END: Row = ("end", None)
 MOST_TICKS = 2**62
@@ -253,6 +255,28 @@ class Loop:
             end = int(mismatches[following])
         further = max(0, end - self.done)
         return further // period
+
+    def may_jump(self) -> bool:
+        """Whether there is a period that can be seen twice and jumped once, by what is decided.
+
+        It takes as many equal decisions in a row as two periods have. With `ids` 2 2 1 0, as of two
+        full tiles, one that is cut and one that is skipped, no two in a row equal the one before
+        them: none of the clocks needs to be looked at.
+        """
+        assert self.plan is not None
+        length = self.scan.length
+        ids = self.plan.ids
+        if length > LONG:
+            return True
+        for period in range(1, length // 3 + 1):
+            if ids is None:
+                return True
+            alike = 0
+            for now, before in zip(ids[period:].tolist(), ids[:-period].tolist()):
+                alike = alike + 1 if now == before else 0
+                if alike == 2 * period:
+                    return True
+        return False
 
     def known_after_jump(self) -> bool:
         """Whether every carried integer known now is known ahead."""
@@ -543,15 +567,16 @@ def scan(
         loop.plan = decisions.plan(
             state.setup, loop.scan, loop.consts, loop.carry, loop.stacked
         )
+    watched = loop.plan is not None and loop.may_jump()
     state.loops.append(state.path)
     state.rings.inside.setdefault(state.path, [])
-    if loop.plan is not None:
+    if watched:
         loop.history = [loop.snapshot()]
     stepped_all = True
     while loop.done < length:
         loop.step()
         more = loop.done < length
-        if loop.plan is not None and more and loop.try_jump():
+        if watched and more and loop.try_jump():
             stepped_all = False
     if stepped_all and length > MAX_PERIOD and state.setup.jump:
         state.unjumped.append(jx.location(eqn))

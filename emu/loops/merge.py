@@ -19,8 +19,16 @@ from emu.clock.resources import (
 from emu.clock.ticks import Ticks, later
 from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
+from emu.loops.entry import LoopEntry
 from emu.loops.marks import KEEP, PAST
-from emu.loops.outcome import BufferAfter, FromOutside, InRing, Outcome, Output
+from emu.loops.outcome import (
+    BufferAfter,
+    FromOutside,
+    InRing,
+    Outcome,
+    Output,
+    RingAfter,
+)
 from emu.loops.per_class import PerClass
 from emu.tracing import jaxpr as jx
 
@@ -31,34 +39,139 @@ Afters: TypeAlias = list[BufferAfter | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class InClasses:
+    """A buffer in each class.
+
+    Attributes:
+      afters: its state in each.
+      used: whether any class used it.
+      times, users: when it is idle in each class that used it, else `KEEP`, and the last user.
+      wrote: which classes wrote it.
+      writer: the first of their last writes; None where nobody wrote.
+    """
+
+    afters: Afters
+    used: bool
+    times: list[int]
+    users: list[str]
+    wrote: list[bool]
+    writer: jx.Equation | None
+
+
+def in_classes(afters: Afters, *, moved: bool = False) -> InClasses:
+    """A buffer in each class; `moved` where it was another before, so none keeps its time."""
+    times: list[int] = []
+    users: list[str] = []
+    wrote: list[bool] = []
+    writer: jx.Equation | None = None
+    used = False
+    for after in afters:
+        if after is None:
+            times.append(KEEP)
+            users.append("")
+            wrote.append(False)
+            continue
+        own_use = after.used or moved
+        used = used or own_use
+        times.append(after.idle if own_use else KEEP)
+        users.append(after.user)
+        # An error message has room for one writer, whichever core it was on.
+        if after.written and True not in wrote:
+            writer = after.writer
+        wrote.append(after.written)
+    return InClasses(afters, used, times, users, wrote, writer)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RingInClasses:
+    """A ring after the loop in each class, wherever and whenever the loop is met.
+
+    Attributes:
+      orders: places of its buffers before the loop, of classes that changed it.
+      all_changed: whether every class did.
+      loops: paths of the loops inside that it is in, as seen from this one.
+      buffers: by turn.
+    """
+
+    orders: set[tuple[int | None, ...]]
+    all_changed: bool
+    loops: list[Path]
+    buffers: list[InClasses]
+
+
+def _ring_in_classes(each: Sequence[RingAfter | None]) -> RingInClasses:
+    """A ring that some class turned or declared; None of a class that left it as it was."""
+    changed = [ring for ring in each if ring is not None]
+    orders: set[tuple[int | None, ...]] = set()
+    for ring in changed:
+        orders.add(tuple([after.origin for after in ring.buffers]))
+    first = changed[0]
+    buffers: list[InClasses] = []
+    for turn in range(len(first.buffers)):
+        of_turn = [None if ring is None else ring.buffers[turn] for ring in each]
+        buffers.append(in_classes(of_turn))
+    return RingInClasses(orders, len(changed) == len(each), first.loops, buffers)
+
+
+RingsInClasses: TypeAlias = dict[Path, RingInClasses]
+"""By path, as seen from the loop."""
+
+KnownRings: TypeAlias = dict[tuple[Outcome, ...], RingsInClasses]
+"""What becomes of rings in certain classes, by their outcomes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class MergedRing:
-    """A ring after the loop, in all classes.
+    """A ring after the loop, on the mesh.
 
     Attributes:
       before: the ring before, or None if it is declared inside.
-      path, loops: its path, and those of the loops inside that it is in.
-      old: places of its buffers before, in the order of their next use.
+      path: its path, as seen from the loop.
       order: places after, or None where classes turned it differently.
-      afters: by turn, its buffer per class.
+      after: what it is in each class.
     """
 
     before: Ring | None
     path: Path
-    loops: list[Path]
-    old: list[int]
     order: list[int] | None
-    afters: list[Afters]
+    after: RingInClasses
 
     @property
-    def kept(self) -> list[tuple[int, Afters]]:
-        """Each buffer that the ring keeps: its place, and what it is per class."""
+    def kept(self) -> list[tuple[int, InClasses]]:
+        """Each buffer that the ring keeps: its place, and what it is in each class."""
         if self.order is None:
             return []
-        return list(zip(self.order, self.afters, strict=True))
+        return list(zip(self.order, self.after.buffers, strict=True))
 
 
 class Merge(PerClass):
     """Merges engines and counts, then buffers, then outputs."""
+
+    def __init__(
+        self,
+        entry: LoopEntry,
+        outcomes: list[Outcome],
+        ids: np.ndarray,
+        base: np.ndarray,
+        late: np.ndarray,
+        traced: int | None,
+        known: KnownRings,
+    ):
+        """Args: see `PerClass`, and the rings of all outcomes met so far."""
+        super().__init__(entry, outcomes, ids, base, late, traced)
+        self.known = known
+
+    @property
+    def rings(self) -> RingsInClasses:
+        """The rings that some class turned or declared."""
+        key = tuple(self.outcomes)
+        if key not in self.known:
+            found: RingsInClasses = {}
+            for path in _union(outcome.rings for outcome in key):
+                each = [outcome.rings.get(path) for outcome in key]
+                found[path] = _ring_in_classes(each)
+            self.known[key] = found
+        return self.known[key]
 
     # --- engines, ports, counts ---
 
@@ -155,13 +268,14 @@ class Merge(PerClass):
         for place in _union(changed):
             afters = [table.get(place) for table in changed]
             is_aside = place in entry.aside
-            self._put(entry.buffers[place], afters, aside=is_aside)
+            self._put(entry.buffers[place], in_classes(afters), aside=is_aside)
         if self.single and self.traced is None:
             self._rings_of_one()
             return
-        paths = _union(outcome.rings for outcome in self.outcomes)
-        rings = [self._merged_ring(path) for path in paths]
-        kept: list[tuple[int, Afters]] = []
+        rings: list[MergedRing] = []
+        for path, after in self.rings.items():
+            rings.append(self._merged_ring(path, after))
+        kept: list[tuple[int, InClasses]] = []
         for ring in rings:
             kept += ring.kept
         idles = self._idles(kept)
@@ -174,7 +288,8 @@ class Merge(PerClass):
         for path, ring in outcome.rings.items():
             before = self.entry.rings_by_path.get(path)
             if before is None:
-                self._put_ring(self._merged_ring(path), {})
+                own = _ring_in_classes([ring])
+                self._put_ring(MergedRing(None, path, None, own), {})
                 continue
             before.buffers = []
             for after in ring.buffers:
@@ -186,7 +301,7 @@ class Merge(PerClass):
     def _put_of_one(self, buffer: Buffer, after: BufferAfter) -> None:
         """`_put` on a single core."""
         if after.used and after.idle <= PAST:
-            self._put(buffer, [after])
+            self._put(buffer, in_classes([after]))
             return
         if after.used:
             buffer.idle = self.of_one(after.idle, buffer.idle)
@@ -196,16 +311,15 @@ class Merge(PerClass):
             buffer.version = self.state.next_version()
             buffer.writer = after.writer
 
-    def _idles(self, kept: list[tuple[int, Afters]]) -> dict[int, Ticks]:
+    def _idles(self, kept: list[tuple[int, InClasses]]) -> dict[int, Ticks]:
         """When buffers of rings are idle, worked out at once: there are hundreds of them."""
         entry = self.entry
         places: list[int] = []
         per_class: list[list[int]] = []
-        for place, afters in kept:
-            uses = [after is not None and after.used for after in afters]
-            if any(uses):
+        for place, buffer in kept:
+            if buffer.used:
                 places.append(place)
-                per_class.append(_idle_where(uses, afters))
+                per_class.append(buffer.times)
         if not places:
             return {}
         rows = [entry.position["idle", place] for place in places]
@@ -219,39 +333,34 @@ class Merge(PerClass):
     def _put(
         self,
         buffer: Buffer,
-        afters: Afters,
+        own: InClasses,
         *,
         aside: bool = False,
-        moved: bool = False,
         idle: Ticks | None = None,
     ) -> None:
         """Gives a buffer the state that it has in each class; None leaves it as it is.
 
         Args:
           buffer: to be changed.
-          afters: per class.
+          own: what it is in each class.
           aside: its times count from nothing, so the later of old and new holds.
-          moved: it was another buffer before, so what is not used is not kept either.
           idle: when it is idle, where that is known.
         """
-        uses = [after is not None and (after.used or moved) for after in afters]
-        if any(uses):
-            times = _idle_where(uses, afters)
+        if own.used:
             old_idle = 0 if aside else buffer.idle
             old_user = "" if aside else buffer.user
             if idle is None:
-                idle = self.ticks(times, old_idle)
-            users = ["" if after is None else after.user for after in afters]
-            user = self.name(users, times, old_user, self.entry.label_at)
+                idle = self.ticks(own.times, old_idle)
+            user = self.name(own.users, own.times, old_user, self.entry.label_at)
             if aside:
                 buffer.use(idle, user)
             else:
                 buffer.idle = idle
                 buffer.user = user
                 buffer.uses += 1
-        self._write(buffer, afters)
+        self._write(buffer, own)
         if self.traced is not None:
-            self._trace(buffer, afters[self.traced])
+            self._trace(buffer, own.afters[self.traced])
 
     def _trace(self, buffer: Buffer, after: BufferAfter | None) -> None:
         """Takes over when what a buffer holds on the traced core began to be written."""
@@ -263,69 +372,55 @@ class Merge(PerClass):
             own = dataclasses.replace(after.lifetime, buffer=buffer)
             self.state.trace.tracked[id(buffer)] = own
 
-    def _write(self, buffer: Buffer, afters: Afters) -> None:
+    def _write(self, buffer: Buffer, own: InClasses) -> None:
         """Gives a buffer a new version on the cores that wrote it."""
-        wrote = [after is not None and after.written for after in afters]
-        if not any(wrote):
+        if True not in own.wrote:
             return
         version = self.state.next_version()
-        cores = self.flags(wrote)
+        cores = self.flags(own.wrote)
         if isinstance(cores, np.ndarray):
             version = np.where(cores, version, buffer.version)
         buffer.version = version
-        # An error message has room for one writer, whichever core it was on.
-        first = afters[wrote.index(True)]
-        assert first is not None
-        buffer.writer = first.writer
+        buffer.writer = own.writer
 
     # --- rings ---
 
-    def _merged_ring(self, path: Path) -> MergedRing:
+    def _merged_ring(self, path: Path, after: RingInClasses) -> MergedRing:
         """A ring after the loop: classes may have turned it differently."""
-        entry = self.entry
-        start = self.state.path
-        where = seen_whole(start, path)
-        each = [outcome.rings.get(path) for outcome in self.outcomes]
-        before = self.state.rings.by_path.get(where)
-        old: list[int] = []
-        if before is not None:
-            old = [entry.place[id(buffer)] for buffer in before.buffers]
-        # Of a ring of two, an even number of turns gives (0, 1) and an odd number (1, 0).
-        orders: set[tuple[int | None, ...]] = set()
-        # Cores that take no part have not turned it.
-        if not self.all:
-            orders.add(tuple(old))
-        for ring in each:
-            if ring is None:
-                orders.add(tuple(old))
-            else:
-                orders.add(tuple([after.origin for after in ring.buffers]))
-        declared = next(ring for ring in each if ring is not None)
-        depth = len(declared.buffers)
-        order = None
-        if before is not None and len(orders) == 1:
-            order = [place for place in orders.pop() if place is not None]
-            assert len(order) == depth
-        afters: list[Afters] = []
-        for turn in range(depth):
-            of_turn = [None if ring is None else ring.buffers[turn] for ring in each]
-            afters.append(of_turn)
-        inner = [seen_whole(start, loop) for loop in declared.loops]
-        return MergedRing(before, where, inner, old, order, afters)
+        before = self.entry.rings_by_path.get(path)
+        if before is None:
+            return MergedRing(None, path, None, after)
+        # Of a ring of two, an even number of turns gives (0, 1) and an odd number (1, 0). Cores
+        # that take no part have not turned it.
+        orders = after.orders
+        if not (self.all and after.all_changed):
+            orders = orders | {tuple(self._places(before))}
+        if len(orders) > 1:
+            return MergedRing(before, path, None, after)
+        (only,) = orders
+        order = [place for place in only if place is not None]
+        assert len(order) == len(after.buffers)
+        return MergedRing(before, path, order, after)
+
+    def _places(self, ring: Ring) -> list[int]:
+        """The places of a ring's buffers, in the order of their next use."""
+        return [self.entry.place[id(buffer)] for buffer in ring.buffers]
 
     def _put_ring(self, ring: MergedRing, idles: dict[int, Ticks]) -> None:
         """Gives a ring's buffers their states, by their turn."""
         before = ring.before
         if before is None:
-            loops = [*self.state.loops, *ring.loops]
-            new = Ring([], ring.path, loops)
+            start = self.state.path
+            inner = [seen_whole(start, loop) for loop in ring.after.loops]
+            loops = [*self.state.loops, *inner]
+            new = Ring([], seen_whole(start, ring.path), loops)
             self.state.rings.declare(new)
-            new.buffers = [self._made(afters) for afters in ring.afters]
+            new.buffers = [self._made(own) for own in ring.after.buffers]
         elif ring.order is not None:
             before.buffers = [self.entry.buffers[place] for place in ring.order]
-            for place, afters in ring.kept:
+            for place, own in ring.kept:
                 buffer = self.entry.buffers[place]
-                self._put(buffer, afters, idle=idles.get(place))
+                self._put(buffer, own, idle=idles.get(place))
         else:
             self._part(before, ring)
 
@@ -334,17 +429,17 @@ class Merge(PerClass):
 
         A buffer is then one of several per core; a value that was in it cannot be read any more.
         """
-        old = [self.entry.buffers[place] for place in ring.old]
+        old = before.buffers
         before.buffers = []
         state = self.state
-        for turn, afters in enumerate(ring.afters):
+        for turn, own in enumerate(ring.after.buffers):
             same_turn = old[turn]
             # Classes that did not turn the ring, and cores that take no part, wait next for what
             # the buffer of the same turn made them wait for.
             buffer = state.buffer(same_turn.idle, same_turn.user)
             buffer.port = same_turn.port
             buffer.packing = same_turn.packing
-            self._put(buffer, afters, moved=True)
+            self._put(buffer, in_classes(own.afters, moved=True))
             before.buffers.append(buffer)
         for buffer in old:
             # So that whoever reads it is told that it was overwritten.
@@ -354,15 +449,15 @@ class Merge(PerClass):
             if state.trace is not None:
                 state.trace.tracked.pop(id(buffer), None)
 
-    def _made(self, afters: Afters) -> Buffer:
+    def _made(self, own: InClasses) -> Buffer:
         """A buffer made inside."""
         buffer = self.state.buffer()
-        made = next(after for after in afters if after is not None)
+        made = next(after for after in own.afters if after is not None)
         bank = made.bank
         if bank is not None:
             buffer.port = self.state.port(bank)
         buffer.packing = made.packing
-        self._put(buffer, afters)
+        self._put(buffer, own)
         return buffer
 
     # --- outputs ---
@@ -374,7 +469,7 @@ class Merge(PerClass):
         # Each class numbers them as its outputs first reach them, so one number is one buffer in
         # all.
         for afters in itertools.zip_longest(*made_per_class):
-            made.append(self._made(list(afters)))
+            made.append(self._made(in_classes(list(afters))))
         outputs_per_class = [outcome.outputs for outcome in self.outcomes]
         results: list[Value] = []
         for slot, each in enumerate(zip(*outputs_per_class, strict=True)):
@@ -443,14 +538,6 @@ class Merge(PerClass):
         return made[home.number]
 
 
-def _idle_where(uses: list[bool], afters: Afters) -> list[int]:
-    """When a buffer is idle in each class that used it; the others keep their time."""
-    idles: list[int] = []
-    for used, after in zip(uses, afters):
-        idles.append(after.idle if used and after is not None else KEEP)
-    return idles
-
-
 def _union(tables: Iterable[Iterable[K]]) -> list[K]:
     """All keys of some tables, each once, in the order met."""
     keys: dict[K, None] = {}
@@ -459,4 +546,4 @@ def _union(tables: Iterable[Iterable[K]]) -> list[K]:
     return list(keys)
 
 
-__all__ = ["Merge"]
+__all__ = ["KnownRings", "Merge"]

@@ -101,7 +101,8 @@ class Output:
     steps: list[int] | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# Each equals itself only: that is how those of several classes together are known.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What a loop did to a core.
 
