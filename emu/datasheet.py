@@ -181,7 +181,12 @@ class Device:
         # Not `self.sheet`, which would come back here in a copy that has no sheet yet.
         sheet = object.__getattribute__(self, "sheet")
         value = getattr(sheet, field)
-        return value.at(self.band) if isinstance(value, Quantity) else value
+        if isinstance(value, Quantity):
+            value = value.at(self.band)
+        # From here on it is found without a look into the sheet: rules of cost ask for a few of
+        # them tens of thousands of times.
+        self.__dict__[field] = value
+        return value
 
     @functools.cached_property
     def tick_hz(self) -> int:

@@ -3,6 +3,7 @@
 Each check returns what it was given, or raises with the line of the user's file that gave it.
 """
 
+import functools
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -91,9 +92,15 @@ def array(what: str, value: Any) -> jax.Array:
             refuse(f"{what} is {told(value)}, must be an array of real numbers")
     if not isinstance(value, jax.Array):
         refuse(f"{what} is {told(value)}, must be an array")
-    if not any(jnp.issubdtype(value.dtype, kind) for kind in REAL):
+    if not _is_real(value.dtype):
         refuse(f"{what} is {described(value)}, must be of real numbers")
     return value
+
+
+@functools.cache
+def _is_real(dtype: np.dtype) -> bool:
+    """Whether numbers of a dtype are real: JAX looks that up in a tree of kinds."""
+    return any(jnp.issubdtype(dtype, kind) for kind in REAL)
 
 
 def register(what: str, value: Any) -> jax.Array:

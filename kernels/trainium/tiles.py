@@ -87,8 +87,11 @@ def index(tile: Tile | Hbm | KnownTable, at: KnownInt, axis: int = 0) -> jax.Arr
     """One slice of a tile, HBM buffer or known table, a view; `at` may be a loop index."""
     # A `Known` is an array by the time that a kernel is traced.
     array = cast(jax.Array, tile)
+    # A loop index is one already, and there are thousands of them in a kernel.
+    is_int32 = isinstance(at, jax.Array) and at.dtype == np.int32
+    place = at if is_int32 else jnp.int32(at)
     return lax.dynamic_index_in_dim(
-        array, jnp.int32(at), axis, keepdims=False, allow_negative_indices=False
+        array, place, axis, keepdims=False, allow_negative_indices=False
     )
 
 
