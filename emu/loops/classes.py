@@ -408,18 +408,11 @@ class Classes:
             if state.trace is not None and alone.trace is not None:
                 state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
-        merge = Merge(
-            self.entry,
-            outcomes,
-            self.ids,
-            self.base,
-            self.late,
-            self.traced,
-            self.store.rings if state.setup.jump else {},
-        )
+        merge = Merge(self.entry, outcomes, self.ids, self.base, self.late, self.traced)
         merge.clocks()
         merge.counts()
-        merge.buffers()
+        # Without jumps an outcome is of one visit, and none is met again.
+        merge.buffers(self.store.rings if state.setup.jump else {})
         return merge.outputs(carry)
 
 

@@ -19,7 +19,6 @@ from emu.clock.resources import (
 from emu.clock.ticks import Ticks, later
 from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
-from emu.loops.entry import LoopEntry
 from emu.loops.marks import KEEP, PAST
 from emu.loops.outcome import (
     BufferAfter,
@@ -147,32 +146,6 @@ class MergedRing:
 class Merge(PerClass):
     """Merges engines and counts, then buffers, then outputs."""
 
-    def __init__(
-        self,
-        entry: LoopEntry,
-        outcomes: list[Outcome],
-        ids: np.ndarray,
-        base: np.ndarray,
-        late: np.ndarray,
-        traced: int | None,
-        known: KnownRings,
-    ):
-        """Args: see `PerClass`, and the rings of all outcomes met so far."""
-        super().__init__(entry, outcomes, ids, base, late, traced)
-        self.known = known
-
-    @property
-    def rings(self) -> RingsInClasses:
-        """The rings that some class turned or declared."""
-        key = tuple(self.outcomes)
-        if key not in self.known:
-            found: RingsInClasses = {}
-            for path in _union(outcome.rings for outcome in key):
-                each = [outcome.rings.get(path) for outcome in key]
-                found[path] = _ring_in_classes(each)
-            self.known[key] = found
-        return self.known[key]
-
     # --- engines, ports, counts ---
 
     def clocks(self) -> None:
@@ -261,8 +234,12 @@ class Merge(PerClass):
 
     # --- buffers ---
 
-    def buffers(self) -> None:
-        """Those that no ring turns, then rings."""
+    def buffers(self, known: KnownRings) -> None:
+        """Those that no ring turns, then rings.
+
+        Args:
+          known: what becomes of rings in the classes met so far; these are added.
+        """
         entry = self.entry
         changed = [outcome.buffers for outcome in self.outcomes]
         for place in _union(changed):
@@ -273,7 +250,7 @@ class Merge(PerClass):
             self._rings_of_one()
             return
         rings: list[MergedRing] = []
-        for path, after in self.rings.items():
+        for path, after in self._rings_in_classes(known).items():
             rings.append(self._merged_ring(path, after))
         kept: list[tuple[int, InClasses]] = []
         for ring in rings:
@@ -384,6 +361,17 @@ class Merge(PerClass):
         buffer.writer = own.writer
 
     # --- rings ---
+
+    def _rings_in_classes(self, known: KnownRings) -> RingsInClasses:
+        """The rings that some class turned or declared."""
+        key = tuple(self.outcomes)
+        if key not in known:
+            found: RingsInClasses = {}
+            for path in _union(outcome.rings for outcome in key):
+                each = [outcome.rings.get(path) for outcome in key]
+                found[path] = _ring_in_classes(each)
+            known[key] = found
+        return known[key]
 
     def _merged_ring(self, path: Path, after: RingInClasses) -> MergedRing:
         """A ring after the loop: classes may have turned it differently."""
