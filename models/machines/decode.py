@@ -1,11 +1,15 @@
 """Decode on a wafer: one token at a time through every layer's region, in numbers and in cycles.
 
-The layers' program is written for one region; running scans it over all layers' weights and
-caches, and the clock is read from that same program.
+The layers' program is written for one region; running calls it for one layer after another, and the
+clock is read from that same program.
+
+Each layer's weights and cache are buffers of their own. Those of a `scan` are parts of stacked ones
+at an index that is known as it runs: XLA on a CPU (JAX 0.10) reads that index anew for every
+element, and so computes one element at a time.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +29,11 @@ from models.attention_pattern import Attention, pattern_of
 from models.machines.layer_weights import check_layer_weights
 from models.plain.rope import rope_tables
 
-Cache = dict[str, jax.Array]
-"""`k` `[layers, rows, cols, dims, slots]` and `v` `[layers, rows, cols, slots, dims]`."""
+LayerCache: TypeAlias = dict[str, jax.Array]
+"""`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer."""
+
+Cache: TypeAlias = list[LayerCache]
+"""Of all layers, in order."""
 
 # Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
 SLOT_AXIS = {"k": 3, "v": 2}
@@ -95,11 +102,18 @@ class Decoder:
         cos, sin = rope_tables(config, np.arange(context), np.arange(context) + 1)
         self._cos = layout.turn_tiles(cos, self.plan.layer)
         self._sin = layout.turn_tiles(sin, self.plan.layer)
-        # The cache is updated in place: its buffer is donated.
-        self._step: Any = strict_jit(self._one_token, donate_argnums=1)
+        # One before every layer, the last before the head.
+        self._gaps = [jnp.int32(gap) for gap in self.plan.gaps]
+        self._embed: Any = strict_jit(self._embedding)
+        # The cache is updated in place: its buffers are donated.
+        self._layers: list[Any] = [
+            strict_jit(self._layer_of(kind), donate_argnames="cache")
+            for kind in range(len(self.plan.variants))
+        ]
+        self._head: Any = strict_jit(self._prediction)
 
     def _lay_out(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        """Every weight on its PEs: `[layers, rows, cols, ...]`, tables `[rows, cols, ...]`."""
+        """Every weight on its PEs, `[rows, cols, ...]`; those of layers by layer."""
         check_layer_weights(weights["layers"], "decode")
         layers = layout.layer_weights(weights["layers"], self.plan.layer)
         # As `[d, vocabulary]`, the head's own layout: where both are tied, one table serves as
@@ -112,11 +126,20 @@ class Decoder:
             for name, table in tables.items()
         }
         placed["norm"] = self._stored(layout.head_norm(weights["norm"], self.plan.head))
-        placed["layers"] = {name: self._stored(tile) for name, tile in layers.items()}
+        placed["layers"] = self._by_layer(layers)
         return placed
 
     def _stored(self, values: ArrayLike) -> jax.Array:
         return jnp.asarray(values, self.dtype)
+
+    def _by_layer(
+        self, stacked: Mapping[str, np.ndarray]
+    ) -> list[dict[str, jax.Array]]:
+        """Arrays `[layers, ...]` by name as those of each layer."""
+        return [
+            {name: self._stored(tiles[n]) for name, tiles in stacked.items()}
+            for n in range(self.config.num_hidden_layers)
+        ]
 
     # --- values ---
 
@@ -130,7 +153,7 @@ class Decoder:
         if k.shape[1] > self.context:
             raise ValueError(f"{k.shape[1]} tokens for a context of {self.context}")
         tiles = layout.cache_tiles(k, v, self.plan.layer)
-        return {name: self._stored(tile) for name, tile in tiles.items()}
+        return self._by_layer(tiles)
 
     def empty_cache(self) -> Cache:
         """A cache without tokens."""
@@ -152,29 +175,47 @@ class Decoder:
         Returns:
           The next token's id, the logits, float32 `[vocab]`, and the cache.
         """
-        token, logits, cache = self._step(*self._arguments(token_id, pos, cache))
-        return int(token), logits, cache
+        self._check(pos)
+        token = jnp.asarray(token_id, jnp.int32).reshape(1)
+        where, given = self._at(pos)
+        *gaps, last_gap = self._gaps
+        weights = self._weights
+        x = self._embed(weights["embed"], token)
+        grown: Cache = []
+        layers = zip(weights["layers"], cache, gaps, self.plan.kinds, strict=True)
+        for of_layer, old, gap, kind in layers:
+            x, new = self._layers[kind](x, of_layer, old, *where, gap, *given[kind])
+            grown.append(new)
+        best, logits = self._head(x, weights["norm"], self._head_table, last_gap)
+        return int(best), logits, grown
 
     def compile(self) -> None:
         """Compiles a step ahead of the first one."""
-        cache = jax.eval_shape(self.empty_cache)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-            self._arguments(0, 0, cache),
-        )
-        self._step = self._step.lower(*shapes).compile()
+        weights = self._weights
+        token = jax.ShapeDtypeStruct((1,), jnp.int32)
+        cache, *_ = jax.eval_shape(self.empty_cache)
+        where, given = self._at(0)
+        *_, gap = self._gaps
+        x = jax.eval_shape(self._embed, weights["embed"], token)
+        self._embed = self._embed.lower(weights["embed"], token).compile()
+        first, *_ = weights["layers"]
+        self._layers = [
+            run.lower(x, first, cache, *where, gap, *own).compile()
+            for run, own in zip(self._layers, given, strict=True)
+        ]
+        head = self._head.lower(x, weights["norm"], self._head_table, gap)
+        self._head = head.compile()
 
-    def _arguments(
-        self, token_id: ArrayLike, pos: int, cache: Cache
-    ) -> tuple[PyTree, ...]:
-        """What `_one_token` takes."""
-        self._check(pos)
-        token = jnp.asarray(token_id, jnp.int32).reshape(1)
-        cos = jnp.asarray(self._cos[pos])
-        sin = jnp.asarray(self._sin[pos])
+    @property
+    def _head_table(self) -> jax.Array:
+        return self._weights["embed" if self.plan.tied else "head"]
+
+    def _at(self, pos: int) -> tuple[tuple[PyTree, ...], list[tuple[PyTree, ...]]]:
+        """What layers are told of a position: its rotation and itself; and each variant's own."""
         variants = self.plan.variants
         given = [() if variant is None else variant.given(pos) for variant in variants]
-        return self._weights, cache, token, jnp.int32(pos), cos, sin, given
+        where = jnp.asarray(self._cos[pos]), jnp.asarray(self._sin[pos]), jnp.int32(pos)
+        return where, given
 
     def _check(self, pos: int) -> None:
         if not 0 <= pos < self.context:
@@ -182,61 +223,47 @@ class Decoder:
                 f"position {pos} is outside the context of {self.context} tokens"
             )
 
-    def _one_token(
-        self,
-        weights: dict[str, PyTree],
-        cache: Cache,
-        token: jax.Array,
-        pos: jax.Array,
-        cos: jax.Array,
-        sin: jax.Array,
-        given: list[tuple[PyTree, ...]],
-    ) -> tuple[jax.Array, jax.Array, Cache]:
-        """The step itself: embedding, a scan over the layers' equal regions, output head."""
-        programs = self.clock.programs
-        # One before every layer, the last before the head.
-        gaps = jnp.asarray(self.plan.gaps, jnp.int32)
-        # Position p lies in row p % rows, slot p // rows.
-        slot = lax.div(pos, jnp.int32(self.plan.layer.rows))
+    def _embedding(self, table: jax.Array, token: jax.Array) -> jax.Array:
+        """The residual stream before the first layer, `[rows, depth]`."""
+        return self.clock.programs["embed"].batched(table, token)[:, 0]
 
-        def run_as(kind: int) -> Callable[..., tuple[jax.Array, Cache]]:
-            run = programs[layer_phase(kind)].batched
-            return lambda *arguments: run(*arguments, *given[kind])
+    def _layer_of(self, kind: int) -> Callable[..., tuple[jax.Array, LayerCache]]:
+        """A layer with that variant of attention: the residual stream behind it, and its cache."""
+        run = self.clock.programs[layer_phase(kind)].batched
+        rows = jnp.int32(self.plan.layer.rows)
 
-        cases = [run_as(kind) for kind in range(len(given))]
-
-        def layer(x: jax.Array, one: PyTree) -> tuple[jax.Array, Cache]:
-            layer_weights, old, gap, kind = one
-            arguments = x, layer_weights, old, cos, sin, pos, gap
-            if len(cases) == 1:
-                x, new = cases[0](*arguments)
-            else:
-                x, new = lax.switch(kind, cases, *arguments)
-            # The append changed this slot only; the loop then need not write whole caches.
-            appended = {
-                name: lax.dynamic_slice_in_dim(new[name], slot, 1, SLOT_AXIS[name])
-                for name in new
-            }
+        def layer(
+            x: jax.Array,
+            weights: PyTree,
+            cache: LayerCache,
+            cos: jax.Array,
+            sin: jax.Array,
+            pos: jax.Array,
+            gap: jax.Array,
+            *given: PyTree,
+        ) -> tuple[jax.Array, LayerCache]:
+            x, new = run(x, weights, cache, cos, sin, pos, gap, *given)
+            # Position p lies in row p % rows, slot p // rows. The append changed this slot only, so
+            # that the whole cache need not be written.
+            slot = lax.div(pos, rows)
+            grown = {}
+            for name, axis in SLOT_AXIS.items():
+                appended = lax.dynamic_slice_in_dim(new[name], slot, 1, axis)
+                grown[name] = lax.dynamic_update_slice_in_dim(
+                    cache[name], appended, slot, axis
+                )
             # Every column ends with the residual stream; one of them walks on.
-            return x[:, -1], appended
+            return x[:, -1], grown
 
-        x = programs["embed"].batched(weights["embed"], token)[:, 0]
-        kinds = jnp.asarray(self.plan.kinds, jnp.int32)
-        layers = weights["layers"], cache, gaps[:-1], kinds
-        x, appended = lax.scan(layer, x, layers)
-        cache = {
-            # One axis further on, as the layers stand first.
-            name: lax.dynamic_update_slice_in_dim(
-                cache[name], appended[name], slot, SLOT_AXIS[name] + 1
-            )
-            for name in cache
-        }
-        table = weights["embed" if self.plan.tied else "head"]
-        run = programs["head"].batched
-        logits, best = run(x, weights["norm"], table, gaps[-1])
+        return layer
+
+    def _prediction(
+        self, x: jax.Array, norm: jax.Array, table: jax.Array, gap: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The next token's id, and the logits `[vocabulary]`."""
+        logits, best = self.clock.programs["head"].batched(x, norm, table, gap)
         # The first row holds the logits, the vocabulary's padding at their end.
-        logits = logits[0].reshape(-1)[: self.config.vocab_size]
-        return best[0, 0, 0], logits, cache
+        return best[0, 0, 0], logits[0].reshape(-1)[: self.config.vocab_size]
 
     # --- time and space ---
 
