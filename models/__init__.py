@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from models.catalogue import CATALOGUE, find
     from models.config import ModelConfig
     from models.errors import ModelError
-    from models.family import FAMILIES, Family
+    from models.families import FAMILIES
+    from models.family import Family
     from models.loading.load import Loaded, load
     from models.machines.decode import Decoder
     from models.machines.disaggregated import Disaggregated
@@ -33,7 +34,7 @@ PLACES = {
     "CATALOGUE": "models.catalogue",
     "Decoder": "models.machines.decode",
     "Disaggregated": "models.machines.disaggregated",
-    "FAMILIES": "models.family",
+    "FAMILIES": "models.families",
     "Family": "models.family",
     "Loaded": "models.loading.load",
     "ModelConfig": "models.config",

@@ -102,7 +102,9 @@ def check_rope_scaling(name: str, scaling: Mapping[str, Any], head_dim: int) -> 
         check_order(name, scaling, "low_freq_factor", "high_freq_factor")
     if kind == "yarn":
         defaults = {"beta_slow": 1, "beta_fast": 32}
-        check_order(name, defaults | dict(scaling), "beta_slow", "beta_fast")
+        # Of Kimi-K2 both are 1: its ramp is one pair wide.
+        both = defaults | dict(scaling)
+        check_order(name, both, "beta_slow", "beta_fast", may_agree=True)
 
 
 def check_positive(name: str, field: str, value: Any) -> None:
@@ -126,10 +128,20 @@ def check_pairs(name: str, field: str, values: Any, pairs: int) -> None:
         check_positive(name, f"each number of {field}", value)
 
 
-def check_order(name: str, scaling: Mapping[str, Any], low: str, high: str) -> None:
-    """Raises ModelError unless one field exceeds the other."""
-    if scaling[high] <= scaling[low]:
+def check_order(
+    name: str,
+    scaling: Mapping[str, Any],
+    low: str,
+    high: str,
+    *,
+    may_agree: bool = False,
+) -> None:
+    """Raises ModelError unless one field exceeds the other, or equals it where that is allowed."""
+    if scaling[high] < scaling[low] or (
+        scaling[high] == scaling[low] and not may_agree
+    ):
+        relation = "be at least" if may_agree else "exceed"
         raise ModelError(
-            f"{name}: rope_scaling.{high} must exceed {low}, got "
+            f"{name}: rope_scaling.{high} must {relation} {low}, got "
             f"{scaling[high]} and {scaling[low]}; correct the config"
         )

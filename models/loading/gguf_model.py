@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.family import Tensor, by_gguf_architecture
+from models.family import by_gguf_architecture
 from models.loading.gguf_file import GgufFile
 from models.loading.gguf_keys import check_keys, field
 from models.loading.gguf_rope import ROPE_TENSORS, rope_scaling
 from models.loading.gguf_split import read_parts
 from models.loading.gguf_tokenizer import read_tokenizer
+from models.loading.rope_rows import in_halves
 from models.loading.tokenizer import TextTokenizer
 from models.plain.weights import Weights, check_weights
+from models.tensors import LAYER_PREFIX, Tensor
 
 
 def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
@@ -114,41 +116,52 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
             f"{file.path}: claims {config.num_hidden_layers} layers, but holds "
             f"{len(file.tensors)} tensors; the file is corrupt"
         )
-    names = config.family.names_in(
-        "gguf", config.num_hidden_layers, config.tie_word_embeddings
-    )
-    lacking = sorted(set(names.values()) - file.tensors.keys())
-    unknown = sorted(file.tensors.keys() - set(names.values()) - ROPE_TENSORS)
+    names = names_of(config)
+    lacking = sorted(names - file.tensors.keys())
+    unknown = sorted(file.tensors.keys() - names - ROPE_TENSORS)
     if lacking or unknown:
         raise ModelError(
             f"{file.path}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
             "biases, experts and scalings are not supported"
         )
-    family = config.family
     weights: Weights = {
         tensor.name: np.ascontiguousarray(
-            read_tensor(file, config, tensor, names[tensor.name])
+            read_tensor(file, config, tensor, tensor.gguf)
         )
-        for tensor in family.outer(config.tie_word_embeddings)
+        for tensor in config.outer_tensors
     }
     weights["layers"] = {
-        tensor.name: read_stack(file, config, tensor, names)
-        for tensor in family.layer_tensors
+        tensor.name: read_stack(file, config, tensor) for tensor in config.layer_tensors
     }
     check_weights(config, weights)
     return weights
 
 
+def names_of(config: ModelConfig) -> set[str]:
+    """Every tensor that a model's file must hold."""
+    outside = {tensor.gguf for tensor in config.outer_tensors}
+    inside = {
+        name_of(tensor, layer)
+        for tensor in config.layer_tensors
+        for layer in config.layers_with[tensor.name]
+    }
+    return outside | inside
+
+
+def name_of(tensor: Tensor, layer: int) -> str:
+    """What files call a layer's weight."""
+    return LAYER_PREFIX["gguf"].format(layer=layer) + tensor.gguf
+
+
 def read_stack(
-    file: GgufFile, config: ModelConfig, tensor: Tensor, names: dict[str, str]
+    file: GgufFile, config: ModelConfig, tensor: Tensor
 ) -> NDArray[np.float32]:
-    """One kind of weight for every layer, `[layers, ...]`."""
-    layers = config.num_hidden_layers
+    """One kind of weight for every layer that has it, `[layers, ...]`."""
+    layers = config.layers_with[tensor.name]
     # Filled layer by layer, so that one layer is held twice, not all of them.
-    stack = np.empty((layers, *config.shape_of(tensor)), np.float32)
-    for layer in range(layers):
-        name = names[f"layers.{layer}.{tensor.name}"]
-        stack[layer] = read_tensor(file, config, tensor, name)
+    stack = np.empty((len(layers), *config.shape_of(tensor)), np.float32)
+    for place, layer in enumerate(layers):
+        stack[place] = read_tensor(file, config, tensor, name_of(tensor, layer))
     return stack
 
 
@@ -166,18 +179,7 @@ def read_tensor(
             "layers of unequal sizes are not supported"
         )
     values = file.read(name)
-    # Queries and keys alone, whose rows RoPE pairs. In the other convention's order every pair
-    # would be two elements that do not belong together: worse answers, and no error.
-    if tensor.rotated and config.family.gguf_interleaves_rope:
-        values = unpermute(values, config.head_dim)
-    return values.T if tensor.transposed else values
-
-
-def unpermute(values: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
-    """Rows `[heads, head_dim / 2, 2]` of GGUF to Hugging Face's `[heads, 2, head_dim / 2]`.
-
-    A head of 6 whose pairs are `(0, 3)`, `(1, 4)`, `(2, 5)` is stored as rows
-    `0, 3, 1, 4, 2, 5`: the second of each pair then stands beside the first.
-    """
-    pairs = values.reshape(-1, head_dim // 2, 2, *values.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(values.shape)
+    values = values.T if tensor.transposed else values
+    if "gguf" in config.family.interleaves_rope:
+        values = in_halves(values, config, tensor)
+    return values

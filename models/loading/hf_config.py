@@ -6,7 +6,7 @@ from typing import Any
 from models.config import ModelConfig
 from models.errors import ModelError, shown
 from models.family import Family, by_model_type
-from models.loading.hf_rope import rope_fields
+from models.loading.hf_rope import of_all_layers, rope_fields
 
 REQUIRED_FIELDS = (
     "hidden_size",
@@ -45,26 +45,54 @@ def from_hf(values: Mapping[str, Any], name: str, source: str) -> ModelConfig:
     # A field that is left out has the value that the model's class in transformers gives it: of
     # Mistral's KV heads 8, though of Llama's as many as there are heads.
     values = {**family.assumed_values, **values}
-    theta, scaling = rope_fields(values, name)
+    if family.rope_by_layer_kind:
+        values = of_all_layers(values, name)
+    rotates_part = "partial_rotary_factor" not in family.accepted_values
+    theta, scaling = rope_fields(
+        values, name, default_theta=family.default_theta, rotates_part=rotates_part
+    )
     heads = values["num_attention_heads"]
     key_value_heads = values.get("num_key_value_heads")
+    own = sizes_of_family(values, family, name)
+    if "head_dim" not in own:
+        own["head_dim"] = head_dim_or_default(values, family, name)
+    common = {
+        "intermediate_size": values["intermediate_size"],
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+    }
     return ModelConfig(
         name=name,
         model_type=family.model_type,
         hidden_size=values["hidden_size"],
-        intermediate_size=values["intermediate_size"],
         num_hidden_layers=values["num_hidden_layers"],
         num_attention_heads=heads,
         num_key_value_heads=heads if key_value_heads is None else key_value_heads,
-        head_dim=head_dim_or_default(values, family, name),
         vocab_size=values["vocab_size"],
         max_position_embeddings=values["max_position_embeddings"],
-        rope_theta=theta,
-        rope_scaling=scaling,
         rms_norm_eps=values["rms_norm_eps"],
         tie_word_embeddings=values["tie_word_embeddings"],
         source=source,
+        **{**common, **own},
     )
+
+
+def sizes_of_family(
+    values: Mapping[str, Any], family: Family, name: str
+) -> dict[str, Any]:
+    """The sizes that its family reads by itself; ModelError where one is missing or no number."""
+    try:
+        return family.sizes(values)
+    except KeyError as error:
+        raise ModelError(
+            f"{name}: config.json lacks {error.args[0]}, which {family.model_type} needs; "
+            "complete the file"
+        ) from None
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise ModelError(
+            f"{name}: config.json has a size that is none of {family.model_type} ({error}); "
+            "correct the config"
+        ) from None
 
 
 def check_supported(values: Mapping[str, Any], family: Family, name: str) -> None:
@@ -76,7 +104,7 @@ def check_supported(values: Mapping[str, Any], family: Family, name: str) -> Non
             f"{family.model_type!r}; supported is {family.architecture}"
         )
     stated = {**family.assumed_values, **values}
-    activation = {"hidden_act": (family.activation, None)}
+    activation = {"hidden_act": (family.hidden_act, None)}
     for field, accepted in {**activation, **family.accepted_values}.items():
         if stated.get(field) not in accepted:
             raise ModelError(

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from models.config import ModelConfig
 from models.errors import ModelError, shown
-from models.family import EMBEDDING, OUTPUT_HEAD
 from models.loading.hf_config import from_hf
 from models.loading.hf_tokenizer import read_tokenizer
+from models.loading.hf_weights import names_of, weights_of
 from models.loading.tokenizer import TextTokenizer
 from models.loading.untrusted import check_regular, present, read_json
 from models.plain.weights import Weights, check_finite, check_weights
+from models.tensors import EMBEDDING, OUTPUT_HEAD
 
 DTYPES = ("F32", "F16", "BF16")
 
@@ -108,17 +109,11 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{folder}: config.json claims {config.num_hidden_layers} layers, but the weights hold "
             f"{len(places)} tensors; the files do not belong together"
         )
-    tied = config.tie_word_embeddings
     # Every tensor is used or refused: a bias left out would change each number and raise nothing.
-    names = config.family.names_in("hugging_face", config.num_hidden_layers, tied)
-    lacking = sorted(set(names.values()) - places.keys())
-    # A tied head is a copy of the embedding (checked below); old RoPE buffers are made anew, as in
-    # transformers.
+    names = names_of(config)
+    lacking = sorted(names - places.keys())
     unknown = sorted(
-        name
-        for name in places.keys() - set(names.values())
-        if not name.endswith("rotary_emb.inv_freq")
-        and not (tied and name == OUTPUT_HEAD.hugging_face)
+        name for name in places.keys() - names if not is_unread(name, config)
     )
     if lacking or unknown:
         raise ModelError(
@@ -127,17 +122,29 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
         )
     shards = {path: open_shard(path) for path in sorted(set(places.values()))}
     check_index(shards, places)
-    stored = {
-        ours: read_tensor(shards[places[hf]], hf, places[hf])
-        for ours, hf in names.items()
-    }
+
+    def read(name: str) -> NDArray[np.float32]:
+        return read_tensor(shards[places[name]], name, places[name])
+
+    weights = weights_of(config, read)
     head = OUTPUT_HEAD.hugging_face
-    if tied and head in places:
-        stored_head = read_tensor(shards[places[head]], head, places[head])
-        check_tied(stored[EMBEDDING.name], stored_head, folder)
-    weights = stack_layers(stored, config, folder)
+    if config.tie_word_embeddings and head in places:
+        check_tied(weights[EMBEDDING.name], read(head), folder)
     check_weights(config, weights)
     return weights
+
+
+def is_unread(name: str, config: ModelConfig) -> bool:
+    """Whether a file may hold a tensor that the model does not compute with.
+
+    A tied head is a copy of the embedding, which is checked; old RoPE buffers are made anew, as in
+    transformers.
+    """
+    if config.tie_word_embeddings and name == OUTPUT_HEAD.hugging_face:
+        return True
+    layers = config.num_hidden_layers
+    begins = tuple(start.format(layers=layers) for start in config.family.unread)
+    return name.endswith("rotary_emb.inv_freq") or name.startswith(begins)
 
 
 def check_tied(
@@ -168,27 +175,3 @@ def read_tensor(shard: Any, name: str, path: pathlib.Path) -> NDArray[np.float32
             f"{path}: cannot read tensor {name} ({error}); fetch it again"
         ) from None
     return check_finite(values, f"{path}: tensor {name}")
-
-
-def stack_layers(
-    stored: dict[str, NDArray[np.float32]], config: ModelConfig, folder: pathlib.Path
-) -> Weights:
-    """The canonical pytree from the stored tensors."""
-    weights: Weights = {}
-    for tensor in config.family.outer(config.tie_word_embeddings):
-        values = stored[tensor.name]
-        ours = values.T if tensor.transposed else values
-        weights[tensor.name] = np.ascontiguousarray(ours)
-    weights["layers"] = {}
-    for tensor in config.family.layer_tensors:
-        each = [
-            stored[f"layers.{layer}.{tensor.name}"]
-            for layer in range(config.num_hidden_layers)
-        ]
-        if len({values.shape for values in each}) > 1:
-            raise ModelError(
-                f"{folder}: {tensor.name} must have one shape in every layer; not supported"
-            )
-        ours = [values.T if tensor.transposed else values for values in each]
-        weights["layers"][tensor.name] = np.stack(ours)
-    return weights

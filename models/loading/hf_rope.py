@@ -19,19 +19,49 @@ COMMON_FIELDS = {
     "partial_rotary_factor",
     "finetuned",
 }
-DEFAULT_THETA = 10000.0
 # All but the one that is a GGUF tensor.
 FORMS = {kind: form for kind, form in SCALING_FORMS.items() if kind != "divisors"}
 
 
+def of_all_layers(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A config whose `rope_parameters` are stated by kind of layer, as one that states them once.
+
+    Those of `full_attention` become the model's, and the base of `sliding_attention` becomes
+    `rope_local_base_freq`, as older files of Gemma-3 have it.
+
+    Raises:
+        ModelError: Layers with a window scale RoPE, which no published model does.
+    """
+    stated = values.get("rope_parameters")
+    if not isinstance(stated, Mapping) or "full_attention" not in stated:
+        return dict(values)
+    local = stated.get("sliding_attention") or {}
+    if not isinstance(local, Mapping) or local.get("rope_type", "default") != "default":
+        raise ModelError(
+            f"{name}: rope_parameters.sliding_attention={shown(local)} is not supported; layers "
+            "with a window must have RoPE of rope_type 'default'"
+        )
+    whole = stated["full_attention"]
+    changed = {**values, "rope_parameters": whole}
+    if "rope_theta" in local:
+        changed["rope_local_base_freq"] = local["rope_theta"]
+    return changed
+
+
 def rope_fields(
-    values: Mapping[str, Any], name: str
+    values: Mapping[str, Any],
+    name: str,
+    *,
+    default_theta: float = 10_000.0,
+    rotates_part: bool = False,
 ) -> tuple[Any, dict[str, Any] | None]:
     """RoPE's base and scaling; what they hold is checked by `ModelConfig`.
 
     Args:
         values: A config.json's contents.
         name: What errors call the model.
+        default_theta: The base where the file states none.
+        rotates_part: Whether RoPE may turn a part of each head, which another reads.
 
     Returns:
         `rope_theta`, and `ModelConfig.rope_scaling`.
@@ -48,7 +78,7 @@ def rope_fields(
     kind = rope_type(chosen, place, name)
     if place == "rope_scaling" and stated["rope_parameters"]:
         check_not_overruled(stated, kind, name)
-    theta = rope_theta(values, stated, name)
+    theta = rope_theta(values, stated, name, default_theta)
     used = FORMS[kind].fields if kind in FORMS else ()
     # A `factor` beside no `rope_type` does nothing in transformers, and is surely meant to.
     for field in chosen.keys() - COMMON_FIELDS - set(used):
@@ -57,7 +87,7 @@ def rope_fields(
             f"{shown(kind)} uses; supported are {['default', *FORMS]}; state the "
             "rope_type that is meant"
         )
-    if chosen.get("partial_rotary_factor", 1) != 1:
+    if not rotates_part and chosen.get("partial_rotary_factor", 1) != 1:
         raise ModelError(
             f"{name}: {place}.partial_rotary_factor={shown(chosen['partial_rotary_factor'])} is "
             "not supported; use full RoPE"
@@ -131,7 +161,10 @@ def check_not_overruled(
 
 
 def rope_theta(
-    values: Mapping[str, Any], stated: Mapping[str, Mapping[str, Any]], name: str
+    values: Mapping[str, Any],
+    stated: Mapping[str, Mapping[str, Any]],
+    name: str,
+    default_theta: float,
 ) -> Any:
     """RoPE's base, from wherever the file states it."""
     places = {
@@ -142,7 +175,7 @@ def rope_theta(
     if "rope_theta" in values:
         places["rope_theta"] = values["rope_theta"]
     if not places:
-        return DEFAULT_THETA
+        return default_theta
     (first, theta), *others = places.items()
     for place, other in others:
         if other != theta:
@@ -153,16 +186,16 @@ def rope_theta(
     # A base of 500,000 that is dropped becomes 10,000: every angle is another.
     if first == "rope_parameters.rope_theta" and stated["rope_scaling"]:
         # transformers would drop it with the rest of rope_parameters.
-        check_default_theta(theta, name)
+        check_default_theta(theta, name, default_theta)
     return theta
 
 
-def check_default_theta(theta: Any, name: str) -> None:
+def check_default_theta(theta: Any, name: str, default_theta: float) -> None:
     """Raises ModelError unless a base that `rope_scaling` hides is the one taken without it."""
-    if theta != DEFAULT_THETA:
+    if theta != default_theta:
         raise ModelError(
             f"{name}: rope_parameters.rope_theta={shown(theta)} is hidden by rope_scaling, "
-            f"which has none ({DEFAULT_THETA} is then taken); write rope_theta into rope_scaling"
+            f"which has none ({default_theta} is then taken); write rope_theta into rope_scaling"
         )
 
 

@@ -26,7 +26,8 @@ from kernels.wse.decode import layout
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
 from models.attention_pattern import Attention, pattern_of
-from models.machines.layer_weights import check_layer_weights
+from models.family_attention import own_attention
+from models.machines.layer_weights import check_forms, check_layer_weights
 from models.plain.rope import rope_tables
 
 LayerCache: TypeAlias = dict[str, jax.Array]
@@ -78,13 +79,17 @@ class Decoder:
           dtype: of weights and cache: float32, bfloat16 or float16.
           device: the wafer; a WSE-3 by default.
           placed: regions to use, with their variants; by default the fastest by estimate that fit.
-          attention: a variant for all layers, or several as a pattern over them; None: causal.
+          attention: a variant for all layers, or several as a pattern over them; None: the model's
+            own.
 
         Raises:
           CannotLower: a variant's arithmetic that a PE has not, with its line.
           DoesNotFit: the model and the cache do not fit one wafer.
           ModelError: `attention` is none of a model of so many layers.
         """
+        check_forms(config, "decode")
+        if attention is None:
+            attention = own_attention(config, weights)
         self.config = config
         self.context = context
         self.dtype = jnp.dtype(dtype)

@@ -24,6 +24,8 @@ from kernels.trainium.layer.ring import (
 )
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
+from models.family_attention import own_attention
+from models.machines.layer_weights import check_forms
 from models.machines.pack import pack_weights, weight_specs
 from models.machines.prefill_kernel import (
     CHIP,
@@ -110,13 +112,17 @@ class Prefill:
           dtype: of weights, activations and the cache; sums are float32.
           placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
             with the least work on the busiest chip, hop by hop, over all layers.
-          attention: a variant for all layers, or several as a pattern over them; None: causal.
+          attention: a variant for all layers, or several as a pattern over them; None: the model's
+            own.
           chip: whose SBUF the tiles are cut for.
 
         Raises:
           ModelError: `attention` is none of a model of so many layers.
           CannotLower: a variant that no engine carries out, with its line.
         """
+        check_forms(config, "prefill")
+        if attention is None:
+            attention = own_attention(config, weights)
         self.config = config
         self.tokens = tokens
         self.chips = chips

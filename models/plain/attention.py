@@ -1,4 +1,4 @@
-"""Attention of the oracle's layers: causal softmax, or a variant's own functions on every pair.
+"""Attention of the oracle's layers: as a form says, or by a variant's own functions on every pair.
 
 A variant's function is called for every score, as it is in its dense form. Where a sequence is
 sharded over devices, keys and values go round them; what a device has summed for its queries then
@@ -20,6 +20,7 @@ from kernels.attention import dense_monoid
 from kernels.attention.dense import attended_scores
 from kernels.attention.monoid import Monoid
 from kernels.attention.variant import Variant
+from models.layer_form import AttentionForm
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
 """The greatest score of a query that has met no key: finite, so that no difference is NaN."""
@@ -31,7 +32,7 @@ class Positions:
     """Where a call's tokens and the keys that they may see stand.
 
     Attributes:
-        cos: float32 `[seq, head_dim / 2]`, of RoPE.
+        cos: float32 `[seq, pairs]`, of the layer's RoPE.
         sin: As `cos`.
         b: int32 `[batch]`, which sequence of the whole batch each one is.
         q: int32 `[seq]`, of the queries in the whole sequence.
@@ -82,28 +83,57 @@ def grouped_scores(q: jax.Array, k: jax.Array, scale: float) -> jax.Array:
     return contract("bsgrd,bgtd->bgrst", grouped, k) * scale
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: Positions) -> jax.Array:
-    """Causal grouped-query attention.
+def attend(
+    form: AttentionForm,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: Positions,
+    sinks: jax.Array | None = None,
+) -> jax.Array:
+    """Causal grouped-query attention, as far as a form lets a query see.
 
     Args:
-        q: `[batch, seq, heads, head_dim]`.
-        k: `[batch, kv_heads, keys, head_dim]`; `heads / kv_heads` neighbours share one.
-        v: As `k`.
+        form: Of the layer.
+        q: `[batch, seq, heads, key_dim]`.
+        k: `[batch, kv_heads, keys, key_dim]`; `heads / kv_heads` neighbours share one.
+        v: `[batch, kv_heads, keys, value_dim]`.
         positions: Of queries and keys.
+        sinks: `[heads]`, scores without a value, where the form has them.
 
     Returns:
-        `[batch, seq, heads * head_dim]`.
+        `[batch, seq, heads * value_dim]`.
     """
-    batch, seq, heads, head_dim = q.shape
-    scores = grouped_scores(q, k, head_dim**-0.5)
-    # Slots of a cache behind a query's own hold zeros or, within a prompt, its future.
-    live = positions.k[None, :] <= positions.q[:, None]
+    batch, seq, _, _ = q.shape
+    kv_heads = k.shape[1]
+    scores = grouped_scores(q, k, form.scale)
+    if form.soft_cap is not None:
+        scores = form.soft_cap * jnp.tanh(scores / form.soft_cap)
+    live = seen(form, positions)
     # -inf weighs exactly 0, whatever the scores beside it; no row is all -inf, as a query sees
     # itself.
     scores = jnp.where(live[None, None, None], scores, -jnp.inf)
+    if sinks is not None:
+        of_heads = sinks.reshape(1, kv_heads, -1, 1, 1)
+        shape = (*scores.shape[:-1], 1)
+        scores = jnp.concatenate([jnp.broadcast_to(of_heads, shape), scores], axis=-1)
     shares = jax.nn.softmax(scores, axis=-1)
+    if sinks is not None:
+        shares = shares[..., 1:]
     mixed = contract("bgrst,bgtd->bsgrd", shares, v)
-    return mixed.reshape(batch, seq, heads * head_dim)
+    return mixed.reshape(batch, seq, -1)
+
+
+def seen(form: AttentionForm, positions: Positions) -> jax.Array:
+    """Which keys each query sees, boolean `[seq, keys]`."""
+    q, k = positions.q[:, None], positions.k[None, :]
+    # Slots of a cache behind a query's own hold zeros or, within a prompt, its future.
+    live = k <= q
+    if form.window is not None:
+        live &= k > q - form.window
+    if form.chunk is not None:
+        live &= k // form.chunk == q // form.chunk
+    return live
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +144,7 @@ class Sums:
     Attributes:
         greatest: float32 `[batch, kv_heads, heads / kv_heads, seq]`, of their scores.
         total: As `greatest`, the sum of exponentials of scores less `greatest`.
-        values: `[batch, kv_heads, heads / kv_heads, seq, head_dim]`, of values so weighted.
+        values: `[batch, kv_heads, heads / kv_heads, seq, value_dim]`, of values so weighted.
     """
 
     greatest: jax.Array
@@ -126,8 +156,8 @@ def scored(
     variant: Variant, q: jax.Array, k: jax.Array, positions: Positions
 ) -> tuple[jax.Array, jax.Array]:
     """A variant's scores `[batch, heads, seq, keys]`, and which pairs are attended."""
-    batch, seq, heads, head_dim = q.shape
-    scale = head_dim**-0.5 if variant.scale is None else variant.scale
+    batch, seq, heads, key_dim = q.shape
+    scale = key_dim**-0.5 if variant.scale is None else variant.scale
     scores = grouped_scores(q, k, scale).reshape(batch, heads, seq, -1)
     indices = indices_of(heads, positions)
     return attended_scores(scores, variant.score, variant.mask, indices)

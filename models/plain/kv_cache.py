@@ -14,8 +14,8 @@ class KVCache:
     """Keys (after RoPE) and values of every layer.
 
     Attributes:
-        k: float32 `[layers, batch, kv_heads, capacity, head_dim]`.
-        v: As `k`.
+        k: float32 `[layers, batch, kv_heads, capacity, key_dim]`.
+        v: float32 `[layers, batch, kv_heads, capacity, value_dim]`.
         length: int32 scalar; how many of `capacity` positions are filled, from 0.
     """
 
@@ -36,10 +36,9 @@ def empty_cache(config: ModelConfig, batch: int, capacity: int) -> KVCache:
         batch,
         config.num_key_value_heads,
         capacity,
-        config.head_dim,
     )
     return KVCache(
-        k=jnp.zeros(shape, jnp.float32),
-        v=jnp.zeros(shape, jnp.float32),
+        k=jnp.zeros((*shape, config.key_dim), jnp.float32),
+        v=jnp.zeros((*shape, config.value_dim), jnp.float32),
         length=jnp.zeros((), jnp.int32),
     )

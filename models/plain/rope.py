@@ -5,6 +5,7 @@ them depend on how long the sequence is: a token at position 5 is turned by othe
 sequence than in a short one. A cached key keeps the angles of the sequence it was computed in.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,28 +14,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.config import ModelConfig
+from models.layer_form import Rotation
 from models.rope_scaling import ORIGINAL
 
 
 def rope_tables(
-    config: ModelConfig, positions: ArrayLike, lengths: ArrayLike | None = None
+    config: ModelConfig,
+    positions: ArrayLike,
+    lengths: ArrayLike | None = None,
+    rotation: Rotation | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines for Hugging Face's rotate-half convention.
 
-    Pair `i` of a head is its elements `i` and `i + head_dim / 2`. Angles are float64 and cast at
-    the end: float32 angles lose about a hundredth of a radian at position 100,000. YaRN and
-    LongRoPE scale attention by scaling both.
+    Of the `width` features that turn, pair `i` is elements `i` and `i + width / 2`. Angles are
+    float64 and cast at the end: float32 angles lose about a hundredth of a radian at position
+    100,000. YaRN and LongRoPE scale attention by scaling both.
 
     Args:
-        config: Gives head_dim, rope_theta and rope_scaling.
+        config: Gives RoPE's width, base and scaling.
         positions: Known integer positions `[n]`, not traced.
         lengths: How many tokens the sequence has when a position is computed, of all positions or
             of each, `[n]`: a prompt's length in prefill, `position + 1` in decode. By default the
             last position plus 1.
+        rotation: Of the layers that the tables are for; None: that of a model which has only one.
 
     Returns:
-        `(cos, sin)`, each float32 `[n, head_dim / 2]`.
+        `(cos, sin)`, each float32 `[n, width / 2]`.
     """
+    if rotation is not None:
+        config = of_rotation(config, rotation)
     places = np.asarray(positions, np.int64)
     reached = places.max(initial=-1) + 1
     # Each token by its own length: a key in the cache keeps the angles of the step that computed
@@ -47,6 +55,17 @@ def rope_tables(
     scale = attention_scale(config)
     cos, sin = scale * np.cos(angles), scale * np.sin(angles)
     return cos.astype(np.float32), sin.astype(np.float32)
+
+
+def of_rotation(config: ModelConfig, rotation: Rotation) -> ModelConfig:
+    """A config whose RoPE is that of some of a model's layers."""
+    scaling = config.rope_scaling if rotation.is_scaled else None
+    return dataclasses.replace(
+        config,
+        rope_theta=rotation.theta,
+        rope_scaling=scaling,
+        rotary_dim=rotation.width,
+    )
 
 
 def length_that_counts(config: ModelConfig, lengths: ArrayLike) -> NDArray[np.int64]:
@@ -87,8 +106,8 @@ def scaling_of(config: ModelConfig) -> Mapping[str, Any]:
 
 
 def frequencies(config: ModelConfig, length: int = 0) -> NDArray[np.float64]:
-    """Radians per position of each pair in a sequence of `length`, float64 `[head_dim / 2]`."""
-    plain = plain_frequencies(config.rope_theta, config.head_dim)
+    """Radians per position of each pair in a sequence of `length`, float64 `[width / 2]`."""
+    plain = plain_frequencies(config.rope_theta, config.rotated_width)
     scaling = scaling_of(config)
     match scaling.get("rope_type"):
         case None:
@@ -99,7 +118,7 @@ def frequencies(config: ModelConfig, length: int = 0) -> NDArray[np.float64]:
             return plain / np.asarray(scaling["divisors"], np.float64)
         case "dynamic":
             base = dynamic_base(config, length)
-            return plain_frequencies(base, config.head_dim)
+            return plain_frequencies(base, config.rotated_width)
         case "longrope":
             long = length > scaling[ORIGINAL]
             divisors = scaling["long_factor" if long else "short_factor"]
@@ -129,7 +148,7 @@ def dynamic_base(config: ModelConfig, length: int) -> float:
     stretch = factor * max(length, context) / context - (factor - 1)
     # The exponent makes the slowest pair, `base ** (-(d - 2) / d)`, exactly `stretch` times slower,
     # while the fastest, `base ** 0`, stays.
-    head_dim = config.head_dim
+    head_dim = config.rotated_width
     return config.rope_theta * stretch ** (head_dim / (head_dim - 2))
 
 
@@ -141,7 +160,7 @@ def llama3_kept_share(config: ModelConfig) -> NDArray[np.float64]:
     that turns less than `low`, once, is slowed 8 times.
     """
     scaling = scaling_of(config)
-    plain = plain_frequencies(config.rope_theta, config.head_dim)
+    plain = plain_frequencies(config.rope_theta, config.rotated_width)
     turns = scaling[ORIGINAL] * plain / (2 * np.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     return np.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -155,7 +174,7 @@ def yarn_kept_share(config: ModelConfig) -> NDArray[np.float64]:
     `beta_slow` times (once), both rounded outwards.
     """
     scaling = scaling_of(config)
-    head_dim = config.head_dim
+    head_dim = config.rotated_width
 
     def pair_that_turns(times: float) -> float:
         # Pair i turns `context · base ** (-2 i / d) / 2 pi` times in the context, solved for i:

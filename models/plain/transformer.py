@@ -1,6 +1,7 @@
-"""The oracle: a Llama-style transformer in float32, as plain as it can be said in JAX.
+"""The oracle: a decoder in float32, as plain as it can be said in JAX.
 
-Its attention is causal, or a variant's own functions (`models/attention_pattern.py`). Under
+Its layers compute what their forms say (`models/layer_form.py`); where a variant of attention is
+given, its own functions in place of the form's (`models/attention_pattern.py`). Under
 `jax.shard_map` it computes the same with each sequence cut over devices (`models/plain/shards.py`):
 
 ```python
@@ -13,143 +14,207 @@ def logits(tokens):
 ```
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.attention_pattern import CAUSAL, Attention, Pattern, pattern_of
+from kernels.attention.variant import Variant
+from models.attention_pattern import Attention, Pattern, pattern_of
 from models.config import ModelConfig
-from models.family import Activation
-from models.plain.attention import (
-    Attend,
-    Positions,
-    attend,
-    attend_as,
-    contract,
-)
+from models.family_attention import variant_of, with_scale
+from models.layer_form import LayerForm, Rotation
+from models.plain.attention import Positions, attend, attend_as, contract
 from models.plain.kv_cache import KVCache
+from models.plain.mlp import LayerWeights, feed_forward
+from models.plain.projections import project, rms_norm
 from models.plain.rope import length_limits, rope_tables
 from models.plain.shards import WHOLE, Shards, around
 from models.plain.weights import Weights, check_weights, random_weights
 
-LayerWeights: TypeAlias = dict[str, jax.Array]
-"""One layer's weights by name, without the axis of layers."""
-
 Remember: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""From this call's keys and values, `[batch, kv_heads, seq, head_dim]`, to all that queries see."""
+"""From this call's keys and values, `[batch, kv_heads, seq, features]`, to all that queries see."""
 
-ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-    "silu": jax.nn.silu,
-}
-
-
-def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
-    """Scales the last axis to unit root mean square, then by `weight` `[x.shape[-1]]`."""
-    mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    normalised = x * jax.lax.rsqrt(mean_square + eps)
-    return normalised * jnp.expand_dims(weight, range(x.ndim - 1))
+Tables: TypeAlias = dict[Rotation, tuple[jax.Array, jax.Array]]
+"""Cosines and sines `[seq, pairs]` of each of a model's RoPEs."""
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """RoPE: turns each pair of `x` `[batch, seq, heads, head_dim]` by `[seq, head_dim / 2]`.
+class Kind(NamedTuple):
+    """What a layer computes: layers of one kind are traced once."""
 
-    Pair `i` is elements `i` and `i + head_dim / 2`, as in Hugging Face's files.
+    form: LayerForm
+    variant: Variant | None  # in place of the form's attention
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What all layers of one call share.
+
+    Attributes:
+        config: Sizes.
+        positions: Of its tokens; RoPE's tables are those of no layer yet.
+        tables: Of each RoPE.
+        shards: Of its tokens over devices.
     """
-    cos = cos[None, :, None, :]
-    sin = sin[None, :, None, :]
-    first, second = jnp.split(x, 2, axis=-1)
-    turned_first = first * cos - second * sin
-    turned_second = second * cos + first * sin
-    return jnp.concatenate([turned_first, turned_second], axis=-1)
+
+    config: ModelConfig
+    positions: Positions
+    tables: Tables
+    shards: Shards = WHOLE
+
+    def of(self, form: LayerForm) -> Positions:
+        """The positions, with the tables of a layer's RoPE."""
+        rotation = form.attention.rotation
+        if rotation is None:
+            return self.positions
+        cos, sin = self.tables[rotation]
+        return dataclasses.replace(self.positions, cos=cos, sin=sin)
 
 
-def attention_block(
-    config: ModelConfig,
-    weights: LayerWeights,
-    x: jax.Array,
-    positions: Positions,
-    attend: Attend,
-    remember: Remember,
+def layer_block(
+    call: Call, kind: Kind, weights: LayerWeights, x: jax.Array, remember: Remember
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Attention of one layer on `x` `[batch, seq, d]`; also returns the keys and values it saw."""
-    batch, seq = x.shape[:2]
-    normed = rms_norm(x, weights["attn_norm"], config.rms_norm_eps)
-
-    def heads_of(name: str) -> jax.Array:
-        projected = contract("bsd,de->bse", normed, weights[name])
-        return projected.reshape(batch, seq, -1, config.head_dim)
-
-    q = heads_of("wq")
-    k = heads_of("wk")
-    v = heads_of("wv")
-    # Before RoPE, as Qwen3 does: the weights of the norm differ by element, so after it they would
-    # scale what a rotation has mixed.
-    if config.family.qk_norm:
-        q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
-        k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
-    q = rotate(q, positions.cos, positions.sin)
-    k = rotate(k, positions.cos, positions.sin)
+    """One layer on `x` `[batch, seq, d]`; also returns the keys and values it saw."""
+    form, eps = kind.form, call.config.rms_norm_eps
+    positions = call.of(form)
+    normed = rms_norm(x, weights["attn_norm"], eps)
+    q, k, v = project(call.config, form.attention, weights, normed, positions)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
-    mixed = attend(q, keys, values)
-    return x + contract("bse,ed->bsd", mixed, weights["wo"]), keys, values
+    mixed = mixed_values(call, kind, weights, (q, keys, values), positions)
+    out = contract("bse,ed->bsd", mixed, weights["wo"])
+    if form.attention.output_is_biased:
+        out = out + weights["bo"][None, None]
+    x = x + output_normed(form, weights, out, "attn_output_norm", eps)
+    normed = rms_norm(x, weights["mlp_norm"], eps)
+    out = feed_forward(form, weights, normed)
+    return x + output_normed(form, weights, out, "mlp_output_norm", eps), keys, values
 
 
-def mlp_block(config: ModelConfig, weights: LayerWeights, x: jax.Array) -> jax.Array:
-    """The gated MLP of one layer on `x` `[batch, seq, d]`; SwiGLU where the activation is SiLU."""
-    activation = ACTIVATIONS[config.family.activation]
-    normed = rms_norm(x, weights["mlp_norm"], config.rms_norm_eps)
-    gate = activation(contract("bsd,df->bsf", normed, weights["w_gate"]))
-    up = contract("bsd,df->bsf", normed, weights["w_up"])
-    return x + contract("bsf,fd->bsd", gate * up, weights["w_down"])
+def mixed_values(
+    call: Call,
+    kind: Kind,
+    weights: LayerWeights,
+    qkv: tuple[jax.Array, jax.Array, jax.Array],
+    positions: Positions,
+) -> jax.Array:
+    """Attention's output before its projection, `[batch, seq, heads * value_dim]`."""
+    form, variant = kind.form.attention, kind.variant
+    axis = call.shards.sequence
+    if variant is None and axis is None:
+        return attend(form, *qkv, positions, weights.get("sinks"))
+    others = None if axis is None else around(axis)
+    if variant is None:
+        variant = variant_of(form, weights.get("sinks"))
+    variant = with_scale(variant, form.scale)
+    return attend_as(variant, *qkv, positions=positions, around=others)
 
 
-def embed(weights: Weights, tokens: jax.Array) -> jax.Array:
+def output_normed(
+    form: LayerForm, weights: LayerWeights, out: jax.Array, name: str, eps: float
+) -> jax.Array:
+    """What is added to the residual stream: as it is, or normalised."""
+    return rms_norm(out, weights[name], eps) if form.has_output_norms else out
+
+
+def embed(config: ModelConfig, weights: Weights, tokens: jax.Array) -> jax.Array:
     """The residual stream `[batch, seq, d]` before the first layer."""
-    return jnp.take(weights["embed"], tokens, axis=0)
+    stream = jnp.take(weights["embed"], tokens, axis=0)
+    return stream if config.embedding_scale == 1 else stream * config.embedding_scale
 
 
 def unembed(config: ModelConfig, weights: Weights, x: jax.Array) -> jax.Array:
     """Logits `[batch, seq, vocab]` from the residual stream after the last layer."""
     normed = rms_norm(x, weights["norm"], config.rms_norm_eps)
     if config.tie_word_embeddings:
-        return contract("bsd,vd->bsv", normed, weights["embed"])
-    return contract("bsd,dv->bsv", normed, weights["head"])
+        logits = contract("bsd,vd->bsv", normed, weights["embed"])
+    else:
+        logits = contract("bsd,dv->bsv", normed, weights["head"])
+    if config.logit_soft_cap is None:
+        return logits
+    return config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
 
 
-def attend_of(
-    pattern: Pattern | None, kind: jax.Array, positions: Positions, shards: Shards
-) -> Attend:
-    """Attention of a layer.
-
-    Args:
-        pattern: Of all layers; None: causal.
-        kind: Which of the pattern's distinct variants the layer has, int32 scalar.
-        positions: Of the call's tokens.
-        shards: Of the call's tokens over devices.
-    """
-    if pattern is None and shards.sequence is None:
-        return functools.partial(attend, positions=positions)
-    others = None if shards.sequence is None else around(shards.sequence)
-    cases = [
-        functools.partial(attend_as, variant, positions=positions, around=others)
-        for variant in ((CAUSAL,) if pattern is None else pattern.causal)
-    ]
-    if len(cases) == 1:
-        return cases[0]
-    return functools.partial(jax.lax.switch, kind, cases)
-
-
-def kinds_of(config: ModelConfig, pattern: Pattern | None) -> jax.Array:
-    """Which variant each layer has, int32 `[layers]`."""
+def kinds_of(config: ModelConfig, pattern: Pattern | None) -> list[Kind]:
+    """What each layer computes."""
     layers = config.num_hidden_layers
     if pattern is None:
-        return jnp.zeros(layers, jnp.int32)
-    return jnp.asarray(pattern.kinds(layers))
+        return [Kind(form, None) for form in config.forms]
+    chosen = pattern.kinds(layers)
+    return [
+        Kind(form, pattern.causal[number]) for form, number in zip(config.forms, chosen)
+    ]
+
+
+Layer: TypeAlias = Callable[[Kind, LayerWeights, jax.Array, Any], tuple[jax.Array, Any]]
+"""One layer: its kind, its weights, the residual stream, and what is given to each layer; returns
+the stream, and what each layer returns."""
+
+
+def through_layers(
+    config: ModelConfig,
+    weights: Weights,
+    pattern: Pattern | None,
+    layer: Layer,
+    x: jax.Array,
+    given: Any,
+) -> tuple[jax.Array, Any]:
+    """The residual stream through all layers.
+
+    Layers of equal weights are traced and compiled once, however many there are, with every kind
+    among them: DeepSeek-V3's 61 layers are two loops, of 3 and of 58.
+
+    Args:
+        config: Sizes.
+        weights: Of the model.
+        pattern: Of variants over the layers.
+        layer: One of them.
+        x: The residual stream before the first.
+        given: For each layer, stacked.
+
+    Returns:
+        The stream behind the last layer, and what each returns, stacked.
+    """
+    kinds = kinds_of(config, pattern)
+    returned = []
+    for run in config.runs:
+        own = kinds[run.start : run.stop]
+        distinct = list(dict.fromkeys(own))
+        numbers = jnp.asarray([distinct.index(kind) for kind in own], jnp.int32)
+        cases = [functools.partial(layer, kind) for kind in distinct]
+
+        def step(x: jax.Array, one: Any, cases: Any = cases) -> tuple[jax.Array, Any]:
+            layer_weights, number, own_given = one
+            if len(cases) == 1:
+                return cases[0](layer_weights, x, own_given)
+            return jax.lax.switch(number, cases, layer_weights, x, own_given)
+
+        stacked = weights_of_run(config, weights, run), numbers, part(given, run)
+        x, each = jax.lax.scan(step, x, stacked)
+        returned.append(each)
+    return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *returned)
+
+
+def weights_of_run(config: ModelConfig, weights: Weights, run: range) -> LayerWeights:
+    """The weights of layers one behind the other, stacked."""
+    own = {}
+    for name, stack in weights["layers"].items():
+        layers = config.layers_with[name]
+        if run.start in layers:
+            first = layers.index(run.start)
+            # All of a model whose layers are alike: no copy.
+            whole = len(layers) == len(run)
+            own[name] = stack if whole else stack[first : first + len(run)]
+    return own
+
+
+def part(stacked: Any, run: range) -> Any:
+    """The entries of some layers."""
+    return jax.tree.map(lambda x: x[run.start : run.stop], stacked)
 
 
 def forward(
@@ -179,45 +244,44 @@ def forward(
     batch, seq = tokens.shape
     whole = shards.whole_length(seq)
     first = shards.first_token(seq)
-    cos, sin = map(jnp.asarray, rope_tables(config, np.arange(whole), whole))
+    tables: Tables = {}
+    for rotation in config.rotations:
+        of_all = rope_tables(config, np.arange(whole), whole, rotation)
+        cos, sin = (
+            jax.lax.dynamic_slice_in_dim(jnp.asarray(table), first, seq)
+            for table in of_all
+        )
+        tables[rotation] = cos, sin
     own = first + jnp.arange(seq, dtype=jnp.int32)
-    positions = Positions(
-        jax.lax.dynamic_slice_in_dim(cos, first, seq),
-        jax.lax.dynamic_slice_in_dim(sin, first, seq),
-        b=shards.first_sequence(batch) + jnp.arange(batch, dtype=jnp.int32),
-        q=own,
-        k=own,
-    )
+    b = shards.first_sequence(batch) + jnp.arange(batch, dtype=jnp.int32)
+    call = Call(config, Positions(own, own, b=b, q=own, k=own), tables, shards)
 
     def layer(
-        x: jax.Array, one: tuple[LayerWeights, jax.Array]
+        kind: Kind, layer_weights: LayerWeights, x: jax.Array, given: None
     ) -> tuple[jax.Array, None]:
-        layer_weights, kind = one
-        itself = lambda k, v: (k, v)  # noqa: E731
-        attend = attend_of(pattern, kind, positions, shards)
-        x, _, _ = attention_block(config, layer_weights, x, positions, attend, itself)
-        return mlp_block(config, layer_weights, x), None
+        x, _, _ = layer_block(call, kind, layer_weights, x, lambda k, v: (k, v))
+        return x, None
 
-    # One layer is traced and compiled, however many there are, with every distinct variant.
-    layers = weights["layers"], kinds_of(config, pattern)
-    x, _ = jax.lax.scan(layer, embed(weights, tokens), layers)
+    x = embed(config, weights, tokens)
+    x, _ = through_layers(config, weights, pattern, layer, x, None)
     return unembed(config, weights, x)
 
 
 def tables_of_capacity(
-    config: ModelConfig, capacity: int, length: jax.Array
+    config: ModelConfig, rotation: Rotation, capacity: int, length: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """RoPE's tables of a whole cache for a sequence of a traced length, each `[capacity, pairs]`.
+    """One RoPE's tables `[capacity, pairs]` of a whole cache, for a sequence of a traced length.
 
     Of the whole capacity, because the start may be traced and RoPE's angles may not; LongRoPE's
     for both of its sets of frequencies.
     """
     positions = np.arange(capacity)
-    cos, sin = map(jnp.asarray, rope_tables(config, positions, 0))
+    cos, sin = map(jnp.asarray, rope_tables(config, positions, 0, rotation))
     # Which set a sequence needs is known when it runs, but both are constants of the trace.
     short_length, _ = length_limits(config)
-    if short_length is not None:
-        long_cos, long_sin = rope_tables(config, positions, short_length + 1)
+    if short_length is not None and rotation.is_scaled:
+        behind = short_length + 1
+        long_cos, long_sin = rope_tables(config, positions, behind, rotation)
         long = length > short_length
         cos, sin = jnp.where(long, long_cos, cos), jnp.where(long, long_sin, sin)
     return cos, sin
@@ -250,19 +314,21 @@ def extend(
     (batch, seq), start = tokens.shape, cache.length
     slots = jnp.arange(cache.capacity, dtype=jnp.int32)
     own = start + jnp.arange(seq, dtype=jnp.int32)
-    cos, sin = tables_of_capacity(config, cache.capacity, start + seq)
-    positions = Positions(
-        jax.lax.dynamic_slice_in_dim(cos, start, seq),
-        jax.lax.dynamic_slice_in_dim(sin, start, seq),
-        b=jnp.arange(batch, dtype=jnp.int32),
-        q=own,
-        k=slots,
-    )
+    tables: Tables = {}
+    for rotation in config.rotations:
+        of_all = tables_of_capacity(config, rotation, cache.capacity, start + seq)
+        cos, sin = (jax.lax.dynamic_slice_in_dim(table, start, seq) for table in of_all)
+        tables[rotation] = cos, sin
+    b = jnp.arange(batch, dtype=jnp.int32)
+    call = Call(config, Positions(own, own, b=b, q=own, k=slots), tables)
 
     def layer(
-        x: jax.Array, one: tuple[LayerWeights, jax.Array, jax.Array, jax.Array]
+        kind: Kind,
+        layer_weights: LayerWeights,
+        x: jax.Array,
+        old: tuple[jax.Array, jax.Array],
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        layer_weights, old_k, old_v, kind = one
+        old_k, old_v = old
 
         def remember(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             # Where there is no room, JAX moves the start back, over keys that are in use: `fits`,
@@ -270,14 +336,12 @@ def extend(
             put = jax.lax.dynamic_update_slice_in_dim
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
-        attend = attend_of(pattern, kind, positions, WHOLE)
-        x, keys, values = attention_block(
-            config, layer_weights, x, positions, attend, remember
-        )
-        return mlp_block(config, layer_weights, x), (keys, values)
+        x, keys, values = layer_block(call, kind, layer_weights, x, remember)
+        return x, (keys, values)
 
-    stacked = (weights["layers"], cache.k, cache.v, kinds_of(config, pattern))
-    x, (k, v) = jax.lax.scan(layer, embed(weights, tokens), stacked)
+    x = embed(config, weights, tokens)
+    given = cache.k, cache.v
+    x, (k, v) = through_layers(config, weights, pattern, layer, x, given)
     _, last_length = length_limits(config)
     fits = start + seq <= min(cache.capacity, last_length or cache.capacity)
     logits = jnp.where(fits, unembed(config, weights, x), jnp.nan)

@@ -19,16 +19,17 @@ Shapes: TypeAlias = dict[str, Any]
 def weight_shapes(config: ModelConfig) -> Shapes:
     """The shape of every weight, nested as the weights are.
 
-    A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`; layers are stacked first:
-    `layers.wq` of SmolLM2, 30 layers of 9 heads of 64 on a width of 576, is `(30, 576, 576)`, and
-    `layers.wk`, of 3 heads, `(30, 576, 192)`.
+    A linear layer computes `y = x @ W`, so `W` is `[inputs, outputs]`. A weight of layers is
+    stacked over those that have it, in their order: `layers.wq` of SmolLM2, 30 layers of 9 heads of
+    64 on a width of 576, is `(30, 576, 576)`, and `layers.wk`, of 3 heads, `(30, 576, 192)`; of
+    DeepSeek-V3 3 layers have `layers.w_gate`, and 58 `layers.expert_gate`.
     """
-    family = config.family
-    outer = family.outer(config.tie_word_embeddings)
-    shapes: Shapes = {tensor.name: config.shape_of(tensor) for tensor in outer}
+    shapes: Shapes = {
+        tensor.name: config.shape_of(tensor) for tensor in config.outer_tensors
+    }
     shapes["layers"] = {
-        tensor.name: (config.num_hidden_layers, *config.shape_of(tensor))
-        for tensor in family.layer_tensors
+        tensor.name: (len(config.layers_with[tensor.name]), *config.shape_of(tensor))
+        for tensor in config.layer_tensors
     }
     return shapes
 
@@ -89,16 +90,21 @@ def check_finite(values: NDArray[np.float32], where: str) -> NDArray[np.float32]
 
 
 def random_weights(config: ModelConfig, seed: int) -> Weights:
-    """Weights to train or test from: norms 1, linears normal with variance 1 / inputs.
+    """Weights to train or test from: norms 1, biases 0, linears normal of variance 1 / inputs.
 
     Returns:
         float32 NumPy arrays; the same seed gives the same values.
     """
     generator = np.random.default_rng(seed)
+    tensors = {tensor.name: tensor for tensor in config.outer_tensors}
+    tensors |= {f"layers.{tensor.name}": tensor for tensor in config.layer_tensors}
 
     def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        if name.endswith("norm"):
+        tensor = tensors[name]
+        if tensor.is_norm:
             return np.ones(shape, np.float32)
+        if tensor.is_added:
+            return np.zeros(shape, np.float32)
         # The embedding, `[vocab, hidden]`, is scaled for its use as the head: hidden inputs.
         inputs = shape[-1] if name == "embed" else shape[-2]
         return generator.standard_normal(shape, np.float32) * np.float32(inputs**-0.5)

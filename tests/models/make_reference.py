@@ -70,7 +70,217 @@ CASES: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         "rms_norm_eps": 1e-6,
     },
+    "mistral_window": {
+        "model_type": "mistral",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "sliding_window": 9,
+        "rms_norm_eps": 1e-6,
+    },
+    "qwen2_biases_window": {
+        "model_type": "qwen2",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 7,
+        "max_window_layers": 1,
+        "rms_norm_eps": 1e-6,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [1],
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rms_norm_eps": 1e-6,
+    },
+    "mixtral": {
+        "model_type": "mixtral",
+        "hidden_size": 32,
+        "intermediate_size": 24,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 8,
+        # Low enough to bend the scores and logits of random weights.
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 2.0,
+        "rms_norm_eps": 1e-6,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 8,
+        "layer_types": [
+            "sliding_attention",
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+        ],
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "linear",
+                "rope_theta": 500000.0,
+                "factor": 4.0,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        "rms_norm_eps": 1e-6,
+    },
+    "phi3_partial": {
+        "model_type": "phi3",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "sliding_window": 11,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-5,
+    },
+    "smollm3": {
+        "model_type": "smollm3",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "no_rope_layers": [1, 0, 1, 0],
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-6,
+    },
+    "glm4_moe": {
+        "model_type": "glm4_moe",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 3,
+        "n_group": 1,
+        "topk_group": 1,
+        "routed_scaling_factor": 2.5,
+        "first_k_dense_replace": 1,
+        "attention_bias": True,
+        "use_qk_norm": True,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        "rms_norm_eps": 1e-5,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "sliding_window": 8,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 4.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 32,
+        },
+        "rms_norm_eps": 1e-5,
+    },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "n_routed_experts": 8,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 3,
+        "n_group": 4,
+        "topk_group": 2,
+        "routed_scaling_factor": 2.5,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 20,
+        "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 10,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 32,
+        },
+        "rms_norm_eps": 1e-6,
+    },
+    "llama4": {
+        "model_type": "llama4_text",
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "intermediate_size_mlp": 48,
+        "num_hidden_layers": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "attention_chunk_size": 16,
+        "floor_scale": 8,
+        "attn_scale": 0.3,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+        "rms_norm_eps": 1e-5,
+    },
 }
+
+
+def is_output_first(name: str) -> bool:
+    """Whether a parameter is held as `[..., outputs, inputs]`, as Linear layers hold it."""
+    # gpt-oss and Llama 4 hold their experts the other way round.
+    return not name.endswith(("experts.gate_up_proj", "experts.down_proj"))
 
 
 def build(case: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -79,26 +289,28 @@ def build(case: dict[str, Any]) -> tuple[Any, Any, Any]:
     import transformers  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(SEED)
-    classes = {"llama": "Llama", "qwen3": "Qwen3"}
-    family = classes[case["model_type"]]
     values = {
         key: value for key, value in (COMMON | case).items() if key != "model_type"
     }
-    config = getattr(transformers, f"{family}Config")(
-        **values, attn_implementation="eager"
+    config = transformers.AutoConfig.for_model(
+        case["model_type"], **values, attn_implementation="eager"
     )
-    model = (
-        getattr(transformers, f"{family}ForCausalLM")(config).to(torch.float32).eval()
-    )
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = model.eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             # The default scale (0.02) leaves attention nearly uniform, which hides mistakes.
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 and "norm" in name:
                 parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
+            elif name.endswith(("bias", "sinks")):
+                parameter.copy_(0.5 * torch.randn_like(parameter))
             else:
-                parameter.copy_(
-                    torch.randn_like(parameter) * parameter.shape[1] ** -0.5
-                )
+                inputs = parameter.shape[-1 if is_output_first(name) else -2]
+                parameter.copy_(torch.randn_like(parameter) * inputs**-0.5)
+        for name, buffer in model.named_buffers():
+            # Of a size that changes which experts are chosen.
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
         ids = torch.randint(0, values["vocab_size"], SHAPE)
         logits = model(ids, use_cache=False).logits
     return model, ids, logits

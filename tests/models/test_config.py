@@ -73,7 +73,7 @@ def test_config_is_hashable() -> None:
         ),
         (
             {"rope_scaling": YARN | {"beta_fast": 1, "beta_slow": 2}},
-            "beta_fast must exceed beta_slow",
+            "beta_fast must be at least beta_slow",
         ),
         ({"rope_scaling": YARN | {"truncate": "no"}}, "truncate must be true or false"),
         (

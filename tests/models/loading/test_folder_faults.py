@@ -310,7 +310,7 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": "64"}, "hidden_size must be a whole number .* got '64'"),
     ({"head_dim": 3}, "head_dim must be even"),
     ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
-    ({"vocab_size": 1 << 24}, r"weight embed must be float32 \[16777216, 32\]"),
+    ({"vocab_size": 1 << 24}, r"must hold embed of \[16777216, 32\]"),
     ({"model_type": ["llama"]}, r"model_type \['llama'\] is not supported"),
     ({"model_type": "\x1b[2J\nowned"}, r"model_type '\\x1b\[2J\\nowned' is not"),
     ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),

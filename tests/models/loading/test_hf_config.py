@@ -28,10 +28,13 @@ LLAMA: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type 'mixtral' is not supported"),
+        (
+            {"model_type": "mixtrals"},
+            "model_type 'mixtrals' is not supported, the nearest is 'mixtral'",
+        ),
         ({"model_type": ["llama"]}, "model_type .* is not supported"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
-        ({"attention_bias": True}, "attention_bias=True is not supported"),
+        ({"attention_bias": 1.5}, "attention_bias=1.5 is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ({"sliding_window": 4096}, "sliding_window=4096 is not supported"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
@@ -54,8 +57,8 @@ def test_unsupported_files_are_refused(change: dict[str, Any], message: str) -> 
 
 def test_mistral_has_a_window_unless_its_file_says_null() -> None:
     names = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
-    with pytest.raises(ModelError, match="sliding_window=4096 is not supported"):
-        from_hf(LLAMA | names, "a model", "a test")
+    windowed = from_hf(LLAMA | names, "a model", "a test")
+    assert {form.attention.window for form in windowed.forms} == {4096}
     config = from_hf(LLAMA | names | {"sliding_window": None}, "a model", "a test")
     assert dataclasses.replace(config, model_type="llama") == from_hf(
         LLAMA, "a model", "a test"
