@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from emu.annotations import DType, KnownInt, PyTree
@@ -20,6 +21,7 @@ from emu.trainium.isa import (
 )
 from emu.trainium.lower import Values
 from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.trainium.context.factoring import RowFactors
 from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.forms import Form, form_of
 from kernels.trainium.context.operands import KEYS
@@ -74,6 +76,7 @@ class RankOperands:
       finishing: what is made of the sums when all keys are there; None: a softmax's output.
       weighing: what is made of scores besides a softmax; None: nothing.
       projections: what is made of the operands where they are attended with.
+      factors: what each row's scores are multiplied by; None: `FlashTiling.scale`.
     """
 
     q: Sequence[Hbm]
@@ -84,6 +87,7 @@ class RankOperands:
     finishing: Finishing | None = None
     weighing: Weighing | None = None
     projections: Projections = Projections()
+    factors: RowFactors | None = None
 
     def meeting(self, block: PyTree, tiling: ContextTiling) -> "RankOperands":
         """The same queries with the keys and values of another source, which are made here."""
@@ -323,6 +327,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     status = index(source.work.status, place.table)
     known = _known_of_block(source, place, source.operands.scoring)
     of_functions = _known_of_functions(source, place)
+    factors = _row_factors(source, place)
 
     def attend_key_tile(lanes: list[Any], key_tile: KnownInt) -> list[Any]:
         def use(lanes: list[Any], masked: bool) -> list[Any]:
@@ -362,6 +367,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                     masked=taken[lane],
                     banks=banks,
                     tiling=tiling,
+                    factor=factors[lane],
                 )
                 steps.append(step)
             return abreast(steps)
@@ -393,6 +399,17 @@ def _scaled(
     of_head = index(weighing.scales, before + kv_head)
     of_tile = index(of_head, index(positions.k_tile, key_tile))
     return keys, scaled_values(values, of_tile, source.tiling)
+
+
+def _row_factors(source: _Source, place: _Place) -> Sequence[Sbuf | None]:
+    """Of each lane of a block what its rows' scores are multiplied by, if they differ."""
+    tiling, factors = source.tiling, source.operands.factors
+    positions = source.work.positions
+    if factors is None or positions is None:
+        return [None] * tiling.block_lanes
+    first_head = source.operands.first_head + source.head(place, 0)
+    first_tile = _tile(source, place, 0)
+    return factors.columns(positions, first_head, first_tile, tiling)
 
 
 def _begun(source: _Source, own: Unit) -> list[Done]:
@@ -494,6 +511,8 @@ def _taken(
         tiling.step.dtype if weighs and not is_summed else jnp.float32,
     )
     nothing = 0.0 if weighs else MASKED
+    # However small a row's factor is, nothing of what it multiplies may be left.
+    masked_score = MASKED if source.operands.factors is None else -np.inf
     taken: list[Masked | None] = []
     for lane in range(tiling.block_lanes):
         # Lanes stand head by head. Where all heads have the same masks, lane 5 of 4 tiles a head
@@ -506,7 +525,10 @@ def _taken(
             )
             taken.append(masked)
         elif of_lane is not None:
-            taken.append(functools.partial(_selected, counts=of_lane, tiling=tiling))
+            selected = functools.partial(
+                _selected, counts=of_lane, tiling=tiling, nothing=masked_score
+            )
+            taken.append(selected)
         else:
             taken.append(None)
     return taken
@@ -608,13 +630,15 @@ def _counts(source: _Source, place: _Place, key_tile: KnownInt) -> list[Sbuf]:
     return counts
 
 
-def _selected(scores: Psum, counts: Sbuf, tiling: ContextTiling) -> Lane[Sbuf]:
-    """Takes the scores that count out of PSUM into SBUF, among `MASKED` for those that do not."""
+def _selected(
+    scores: Psum, counts: Sbuf, tiling: ContextTiling, nothing: float
+) -> Lane[Sbuf]:
+    """Takes the scores that count out of PSUM into SBUF, among `nothing` for those that do not."""
     # Selected, not moved far down by a sum: NaN or infinity in a key that nobody attends to would
     # still be one, and its row's maximum with it.
     tile = sbuf(*scores.shape, buffers=tiling.buffers)
     # By GpSimd, which has time, while the Tensor Engine is at the scores.
-    tile = memset(tile, value=MASKED, engine="gpsimd")
+    tile = memset(tile, value=nothing, engine="gpsimd")
     yield
     selected = tensor_copy_predicated(tile, scores, counts)
     yield

@@ -6,6 +6,7 @@ own business, so positions follow the placement and nobody shuffles tokens.
 
 import dataclasses
 import functools
+import math
 from typing import Any, TypeAlias
 
 import jax
@@ -33,8 +34,10 @@ from kernels.trainium.context.schemes import (
     Asked,
     FoldTables,
     Scheme,
+    ScoreTables,
     ring_of,
 )
+from kernels.trainium.context.score_factors import ScoreFactors, split
 from kernels.trainium.context.score_plan import ScorePlan
 from kernels.trainium.context.score_tables import Grid, table_shapes, tables
 from kernels.trainium.context.sizes import RECIPES, ContextTiling, key_tiling
@@ -229,15 +232,32 @@ class ContextAttention:
     @functools.cached_property
     def plan(self) -> ScorePlan | None:
         """What of the score function is computed when, with what a monoid makes of scores."""
-        score = self.score if self.weigh is None else self.weigh.score
+        score = self.factors.rest if self.weigh is None else self.weigh.score
         return None if score is None else ScorePlan.of(score)
+
+    @functools.cached_property
+    def factors(self) -> ScoreFactors:
+        """What of the score function multiplies keys, or scores within the softmax."""
+        return split(
+            self.score,
+            fold=self.fold,
+            groups=self._head_groups,
+            scale=self._scale,
+            # Keys of parts that are given may be expanded in the kernel, as MLA's are.
+            scales_keys=not self.mx and self.parts is None,
+        )
+
+    @property
+    def _scale(self) -> float:
+        """Of scores, before their function."""
+        return 1 / math.sqrt(self.head_dim) if self.scale is None else self.scale
 
     @functools.cached_property
     def weigh(self) -> WeighPlan | None:
         """What is made of scores besides a softmax; None: nothing."""
         if self.fold is None or self.fold.is_softmax:
             return None
-        return WeighPlan.of(self.fold, self.score, self._head_groups)
+        return WeighPlan.of(self.fold, self.factors.rest, self._head_groups)
 
     @property
     def _head_groups(self) -> HeadGroups:
@@ -280,7 +300,7 @@ class ContextAttention:
         )
         key_tiles, span, keys = cut(self.tokens)
         runs, run, rows = cut(self.query_count)
-        fold, weigh = self.fold, self.weigh
+        fold, weigh, factors = self.fold, self.weigh, self.factors
         return ContextTiling(
             heads=self.heads // self.cores,
             kv_heads=self.kv_heads // self.cores,
@@ -298,8 +318,9 @@ class ContextAttention:
             lanes=self.lanes,
             turned=self.turned,
             scalar_copies=self.scalar_copies,
-            scale=self.scale,
-            scored=self.plan is not None,
+            scale=self._scale * factors.number,
+            # Then maxima are of scaled scores.
+            scored=self.plan is not None or factors.rows is not None,
             greatest=fold is None or fold.greatest is not None,
             sums=0 if weigh is None else len(weigh.sums),
             maps=self.maps,
@@ -349,6 +370,8 @@ class ContextAttention:
         """Which table functions read by pairs of tiles; None: nobody asks where tiles stand."""
         plans = [] if self.plan is None else [self.plan]
         has_scales = False
+        if self.factors.rows is not None:
+            plans.append(self.factors.rows)
         if self.weigh is not None:
             plans += self.weigh.functions
             has_scales = self.weigh.scales is not None
@@ -372,6 +395,7 @@ class ContextAttention:
             masks=self.masks_of,
             sides=self.sides,
             score=self.plan,
+            factors=self.factors,
             finish=self.finish,
             weigh=self.weigh,
             ranks=self.ranks,
@@ -428,8 +452,10 @@ class ContextAttention:
             self.built.table_axes,  # work
             (),  # patterns, the same everywhere
         )
-        if self.plan is not None or self.fold is not None:
-            specs = (*specs, ())  # tables of the score function
+        if self._has_score_tables or self.fold is not None:
+            # Tables of the score function: the same everywhere, but for factors of keys.
+            factored = [all_axes] if self.factors.keys is not None else []
+            specs = (*specs, ScoreTables((), (), factored))
         if self.fold is not None:
             # Of a monoid: the same everywhere, and by query.
             specs = (*specs, (), all_axes)
@@ -481,12 +507,34 @@ class ContextAttention:
         work = self.built.known(True)
         patterns = self.built.predicates(self.masks)
         arguments = work, patterns
-        of_score = []
-        if self.plan is not None:
-            of_score = tables(self.plan, self._grid(True))
+        of_score = self._tables_of_score()
         if self.fold is None:
-            return arguments if self.plan is None else (*arguments, of_score)
+            return (*arguments, of_score) if self._has_score_tables else arguments
         return *arguments, of_score, self._tables_of_fold(), self._own_tables()
+
+    @property
+    def _has_score_tables(self) -> bool:
+        """Whether the kernel takes tables of the score function."""
+        factors = self.factors
+        is_split = factors.keys is not None or factors.rows is not None
+        return self.plan is not None or is_split
+
+    def _tables_of_score(self) -> ScoreTables:
+        """What the score function and its factors look up."""
+        plan, factors = self.plan, self.factors
+        score = [] if plan is None else tables(plan, self._grid(True))
+        rows = [] if factors.rows is None else tables(factors.rows, self._grid(True))
+        keys = [] if factors.keys is None else [self._by_key(factors.keys)]
+        return ScoreTables(score, rows, keys)
+
+    def _by_key(self, factor: Elementwise) -> jax.Array:
+        """A factor of keys, laid out as these are: `[*mesh, pieces, kv_heads, 1, keys]`."""
+        tiling = self.sizes
+        found = self._head_groups.scales(factor, np.arange(self.tokens))
+        by_token = found.T[:, :, None]
+        by_row = layout.tiled(by_token, self.sides.kv, tiling.keys, tiling.kv_heads)
+        (turned,) = layout.by_part(by_row, (1,))
+        return self.on_mesh(turned)
 
     def _tables_of_fold(self) -> FoldTables:
         """What a monoid's functions look up and all ranks have."""
@@ -578,11 +626,9 @@ class ContextAttention:
         shape = masks, tiling.rows, tiling.columns
         patterns = jax.ShapeDtypeStruct(shape, jnp.uint8)
         arguments = *operands, work, patterns
-        of_score = []
-        if self.plan is not None:
-            of_score = table_shapes(self.plan, self._grid(False))
+        of_score = self._shapes_of_score()
         if self.fold is None:
-            return arguments if self.plan is None else (*arguments, of_score)
+            return (*arguments, of_score) if self._has_score_tables else arguments
         functions, scales, of_finish, own = [], [], [], []
         if self.weigh is not None:
             grid = self._grid(False)
@@ -595,6 +641,20 @@ class ContextAttention:
                 shape = *self.lead, tiling.tiles, tiling.heads, tiling.rows, features
                 own.append(jax.ShapeDtypeStruct(shape, jnp.float32))
         return *arguments, of_score, FoldTables(functions, scales, of_finish), own
+
+    def _shapes_of_score(self) -> ScoreTables:
+        """Shapes of `_tables_of_score`."""
+        plan, factors = self.plan, self.factors
+        score = [] if plan is None else table_shapes(plan, self._grid(False))
+        rows, keys = [], []
+        if factors.rows is not None:
+            rows = table_shapes(factors.rows, self._grid(False))
+        if factors.keys is not None:
+            tiling = self.sizes
+            pieces = tiling.key_tiles * tiling.span
+            shape = *self.lead, pieces, tiling.kv_heads, 1, tiling.keys
+            keys = [jax.ShapeDtypeStruct(shape, jnp.float32)]
+        return ScoreTables(score, rows, keys)
 
     def read(self, device: Device, **options: Any) -> Reading:
         """Reads the clock.

@@ -45,6 +45,7 @@ class Form(Protocol):
         masked: Masked | None,
         banks: Banks,
         tiling: ContextTiling,
+        factor: Sbuf | None = None,
     ) -> Lane[Attended]: ...
 
 

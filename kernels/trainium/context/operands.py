@@ -155,10 +155,11 @@ def step(
     masked: Masked | None,
     banks: Banks,
     tiling: ContextTiling,
+    factor: Sbuf | None = None,
 ) -> Lane[Attended]:
     """A lane that attends a query tile to a key tile; see `flash.step.attend`."""
     keys, values = kv
-    return attend(q, keys, values, done, masked, banks, tiling.step)
+    return attend(q, keys, values, done, masked, banks, tiling.step, factor)
 
 
 __all__ = ["KEYS", "load_kv", "load_queries", "query_of", "query_tiles", "step"]

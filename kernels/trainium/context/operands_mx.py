@@ -148,6 +148,7 @@ def step(
     masked: Masked | None,
     banks: Banks,
     tiling: ContextTiling,
+    factor: Sbuf | None = None,
 ) -> Lane[Attended]:
     """A lane that attends a query tile to a key tile; its weights are quantised on the way.
 
@@ -186,6 +187,7 @@ def step(
         scores,
         done.softmax,
         scale=tiling.step.scale,
+        factor=factor,
         buffers=tiling.buffers,
     )
     yield

@@ -24,12 +24,14 @@ from kernels.masks.by_head import Masks
 from kernels.trainium.context import exchange
 from kernels.trainium.context.attend import RankOperands
 from kernels.trainium.context.exchange import Exchange
+from kernels.trainium.context.factoring import RowFactors, scaled_keys
 from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.finish_plan import FinishPlan
 from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.hops import Hops, ring_hops
 from kernels.trainium.context.projections import Projections
 from kernels.trainium.context.ring import Ring, ring_attention
+from kernels.trainium.context.score_factors import ScoreFactors
 from kernels.trainium.context.score_plan import ScorePlan
 from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
@@ -51,6 +53,7 @@ class Asked:
       masks: one, or one for each head of all cores.
       sides: where queries and keys stand, on as many ranks as the scheme deals tokens out to.
       score: what is done to scores before their softmax; None: nothing.
+      factors: what they are multiplied by before that.
       finish: what is made of the sums; None: a softmax's output.
       weigh: what is made of scores besides a softmax; None: nothing.
     """
@@ -58,6 +61,7 @@ class Asked:
     masks: Masks
     sides: Sides
     score: ScorePlan | None
+    factors: ScoreFactors
     finish: FinishPlan | None
     weigh: WeighPlan | None
     ranks: int
@@ -71,7 +75,8 @@ class Asked:
     @property
     def heads_differ(self) -> bool:
         """Whether it matters which head a head is."""
-        plans = [x for x in (self.score, self.finish, self.weigh) if x is not None]
+        plans = [self.factors]
+        plans += [x for x in (self.score, self.finish, self.weigh) if x is not None]
         return len(self.masks) > 1 or any(plan.by_head for plan in plans)
 
     def scoring(self, tables: Sequence[Hbm], first_head: KnownInt) -> Scoring | None:
@@ -95,6 +100,11 @@ class Asked:
         )
         return Weighing(self.weigh, functions, scales[0] if scales else None)
 
+    def row_factors(self, tables: Sequence[Hbm]) -> RowFactors | None:
+        """What the scores of each row are multiplied by, in the kernel."""
+        plan = self.factors.rows
+        return None if plan is None else RowFactors(plan, tables[0])
+
     def _in_kernel(
         self, plan: ScorePlan, tables: Sequence[Hbm], first_head: KnownInt
     ) -> Scoring:
@@ -106,6 +116,20 @@ class Asked:
     def sizes(self) -> ContextTiling:
         """Sizes of one core."""
         return self.sides.tiling
+
+
+class ScoreTables(NamedTuple):
+    """What a score function looks up, in HBM.
+
+    Attributes:
+      score: of its plan.
+      rows: factors of rows, one array or none; see `RowFactors`.
+      keys: factors of the rank's own keys, one array or none; see `scaled_keys`.
+    """
+
+    score: Sequence[Any] = ()
+    rows: Sequence[Any] = ()
+    keys: Sequence[Any] = ()
 
 
 class FoldTables(NamedTuple):
@@ -149,7 +173,7 @@ class Scheme:
         v: PyTree,
         work: RingWork | SourceWork,
         patterns: Hbm,
-        tables: Sequence[Hbm] = (),
+        tables: ScoreTables = ScoreTables(),
         of_fold: FoldTables | None = None,
         own: Sequence[Hbm] = (),
     ) -> Finished:
@@ -161,6 +185,9 @@ class Scheme:
           of_fold: of a monoid's functions, the same everywhere.
           own: of its last step, see `Finishing`.
         """
+        if tables.keys:
+            (factors,) = tables.keys
+            k = scaled_keys(k, factors, self.asked.sizes)
         operands = self.operands(q, (k, v), patterns, tables, of_fold, own)
         return self.attend(operands, work)
 
@@ -169,7 +196,7 @@ class Scheme:
         q: PyTree,
         block: PyTree,
         patterns: Hbm,
-        tables: Sequence[Hbm] = (),
+        tables: ScoreTables = ScoreTables(),
         of_fold: FoldTables | None = None,
         own: Sequence[Hbm] = (),
         *,
@@ -187,11 +214,12 @@ class Scheme:
             q,
             block,
             patterns,
-            asked.scoring(tables, first_head),
+            asked.scoring(tables.score, first_head),
             first_head,
             finishing,
             weighing,
             projections,
+            asked.row_factors(tables.rows),
         )
 
     @property

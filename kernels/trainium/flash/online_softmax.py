@@ -17,6 +17,7 @@ from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import (
     activation,
     activation_reduce,
+    activation_scaled_total,
     memset,
     scalar_tensor_tensor,
     tensor_immediate,
@@ -36,7 +37,7 @@ class RunningSoftmax(NamedTuple):
     """What is known of rows of which some pieces were seen: SBUF float32 `[rows, 1]` each.
 
     Attributes:
-      maximum: of each row's elements so far.
+      maximum: of each row's elements so far; of their products where rows have factors.
       total: sum of their weights `exp(scale · (x - maximum))`.
       spare: a tile for the next maximum, which is written while the last one is still read.
     """
@@ -77,6 +78,7 @@ def absorb(
     state: RunningSoftmax,
     *,
     scale: float = 1.0,
+    factor: Sbuf | None = None,
     buffers: int = 1,
 ) -> Lane[Absorbed]:
     """A lane that takes in one more piece of every row; `add_up` must follow.
@@ -86,6 +88,8 @@ def absorb(
       scores: SBUF or PSUM `[rows, n]`, the piece.
       state: from `begin`, or `add_up` of the previous piece.
       scale: factor of the scores in the exponent, positive.
+      factor: SBUF `[rows, 1]`, in place of `scale` a positive factor of each row. Maxima are then
+        of products, so that a row's state means the same whatever its factor is.
       buffers: depth of the rings of `[rows, 1]` temporaries.
 
     Returns:
@@ -93,6 +97,7 @@ def absorb(
 
     Pseudocode:
       m' = max(m, max(x)); p = exp(scale (x - m')); decay = exp(scale (m - m'))
+    With a factor f: m' = max(m, f max(x)); p = exp(f x - m'); decay = exp(m - m')
     """
     maximum, total, spare = state
 
@@ -103,7 +108,13 @@ def absorb(
     yield
     # Say a row's maximum rises from 2 to 5 at scale 1: weights so far were relative to 2 and shrink
     # by exp(2 − 5) = 0.05, so a sum of 10 counts 0.5 from here on.
-    raised = tensor_tensor(spare, piece_maximum, maximum, op="max")
+    if factor is None:
+        raised = tensor_tensor(spare, piece_maximum, maximum, op="max")
+    else:
+        raised = scalar_tensor_tensor(
+            spare, piece_maximum, factor, maximum, op0="multiply", op1="max"
+        )
+        scale = 1.0
     yield
     # The activation computes exp(scale · x + bias): subtracting the maximum costs no pass over the
     # scores.
@@ -111,9 +122,22 @@ def absorb(
     yield
     # Subtracted before it is scaled: 1 exactly where the maximum stays, however products round.
     fallen = tensor_tensor(column(), maximum, raised, op="subtract", engine="gpsimd")
-    weights, added = activation_reduce(
-        weights, column(), scores, bias, op="exp", scale=scale
-    )
+    if factor is None:
+        weights, added = activation_reduce(
+            weights, column(), scores, bias, op="exp", scale=scale
+        )
+    else:
+        # As above with a scale of each row; the sum passes through the engine's register.
+        weights, _, added = activation_scaled_total(
+            weights,
+            column(),
+            column(),
+            scores,
+            factor,
+            bias,
+            op="exp",
+            command="reset_reduce",
+        )
     decay = activation(column(), fallen, op="exp", scale=scale)
     # The tile of the old maximum is free for the next one.
     return Absorbed(weights, added, decay, RunningSoftmax(raised, total, maximum))

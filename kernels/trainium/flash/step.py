@@ -218,6 +218,7 @@ def attend(
     masked: Masked | None,
     banks: Banks,
     tiling: FlashTiling,
+    factor: Sbuf | None = None,
 ) -> Lane[Attended]:
     """A lane that attends one query tile to one key tile.
 
@@ -231,6 +232,7 @@ def attend(
         None masks nothing, and leaves them there.
       banks: from `step_banks`.
       tiling: sizes.
+      factor: of each row's scores in place of the tiling's scale, see `absorb`.
 
     Returns:
       What it attended to now.
@@ -254,6 +256,7 @@ def attend(
         scores,
         done.softmax,
         scale=tiling.scale,
+        factor=factor,
         buffers=tiling.buffers,
     )
     yield
