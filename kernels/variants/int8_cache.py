@@ -2,7 +2,8 @@
 
 Xiao et al., *SmoothQuant* (ICML 2023, arXiv 2211.10438) quantise activations by token; so do Liu
 et al., *KIVI* (ICML 2024, arXiv 2402.02750) the values of a cache. A key is `code * scale`, so the
-scale of keys multiplies scores, and that of values the weights that they meet.
+scale of keys multiplies scores, and that of values the weights that they meet. Prefill multiplies a
+rank's keys before it sends them, and value tiles where they are loaded, each rounded to its dtype.
 """
 
 import dataclasses
