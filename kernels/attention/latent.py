@@ -214,8 +214,9 @@ class LatentVariant:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Attention of the newest query on a region of the emulated wafer.
 
-        It is absorbed in both forms: expanded, keys and values of every head would have to lie on
-        the wafer, or be made of all latents for one token.
+        It is absorbed in both forms, as systems decode. Expanded, keys and values of every head
+        would have to lie on the wafer, of DeepSeek-V3's 128 heads 40,960 elements a token where a
+        latent and its rotary key are 576, or be made of all latents anew for every token.
 
         Args:
           q: `[batch, heads, 1, nope + rope]`.
@@ -244,6 +245,7 @@ class LatentVariant:
         position: int | None = None,
         **region: Any,
     ) -> LatentDecode:
+        self._check_absorbs("decode, which is absorbed")
         of_latents = DecodeSizes(
             batch=sizes.batch,
             heads=sizes.heads,
@@ -263,6 +265,16 @@ class LatentVariant:
             value_dim=sizes.value_dim,
             **region,
         )
+
+    def _check_absorbs(self, what: str) -> None:
+        """Refuses a last step that is not of the values as it would be of means of latents."""
+        fold = self.variant.reading.fold
+        if fold is not None and not fold.scales_values:
+            refuse(
+                f"{self.name}: {what}, takes the last step of {fold.name} before values are made "
+                "of latents; it must be the values times or over one number for all features of a "
+                "query. Expanded, `dense` and `prefill` take any"
+            )
 
     def _scale(self, sizes: LatentSizes) -> float:
         scale = self.variant.scale
@@ -301,6 +313,7 @@ class LatentVariant:
                 **common,
             )
             return LatentAttention(attention=attention, latent=sizes.rank)
+        self._check_absorbs("prefill, absorbed")
         whole = sizes.rank + sizes.rope
         common["q"] = (sizes.batch, sizes.heads, sizes.queries, whole)
         by_head = context_attention(

@@ -12,7 +12,7 @@ Numbers that exceed the largest code are taken for it.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,12 @@ from kernels.attention.check import (
 )
 from kernels.attention.clock import VariantTime
 from kernels.attention.decode import Cache
-from kernels.attention.explain import Explanation, explain
+from kernels.attention.explain import Explanation
 from kernels.attention.variant import Variant
 from kernels.refusal import refuse
 from kernels.tokens.placement import PLACEMENTS
+
+Told = TypeVar("Told", VariantTime, Explanation)
 
 CODES = "float8_e4m3fn"
 LARGEST = float(ml_dtypes.finfo(CODES).max)
@@ -143,26 +145,20 @@ class MicroscaledVariant:
 
     def time(self, **sizes: Any) -> VariantTime:
         """The clock of both machines; see `Variant.time`."""
-        held = {"cache_dtype": CODES, "block": self.block}
-        of_variant = self.variant.time(**held, **sizes)
-        return dataclasses.replace(of_variant, name=self.name)
+        return self._named(self.variant.time(**self._held, **sizes))
 
-    def explain(
-        self,
-        *,
-        tokens: int,
-        heads: int = 1,
-        kv_heads: int = 1,
-        head_dim: int = 128,
-        **sizes: Any,
-    ) -> Explanation:
+    def explain(self, **sizes: Any) -> Explanation:
         """Its live tiles, placement and bounds; see `Variant.explain`."""
-        attended = dict(
-            tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim
-        )
-        clock = self.time(**attended, **sizes)
-        reading = self.variant.reading
-        return explain(self.name, reading, clock, **attended, **sizes)
+        found = self.variant.explain(**self._held, **sizes)
+        return self._named(dataclasses.replace(found, clock=self._named(found.clock)))
+
+    @property
+    def _held(self) -> dict[str, Any]:
+        """How the wafer holds keys and values, as `Variant.time` takes it."""
+        return {"cache_dtype": CODES, "block": self.block}
+
+    def _named(self, of_variant: Told) -> Told:
+        return dataclasses.replace(of_variant, name=self.name)
 
     def check(
         self,

@@ -104,6 +104,29 @@ class Fold:
         return division.name == "div" and division.operands == (Slot(0), total)
 
     @property
+    def scales_values(self) -> bool:
+        """Whether `finish` is the values times a number that all features of a query share.
+
+        Then it gives the same whether values are multiplied by a matrix before it or after. So is
+        a softmax's division by its sum, and not a gate of each feature, nor a square of the values.
+        """
+        function = self.finish
+        # Slots that are the values times such a number: first the values themselves.
+        scaled = {0}
+        for operation in function.operations:
+            of_features = [x for x in operation.operands if "d" in function.axes_of(x)]
+            if not of_features:
+                continue
+            # Of a product either factor may be the values, of a quotient the first operand.
+            divides = operation.name == "div" and operation.operands[0] in of_features
+            (first, *others) = of_features
+            is_scaled = isinstance(first, Slot) and first.index in scaled
+            if others or not is_scaled or not (operation.name == "mul" or divides):
+                return False
+            scaled.add(operation.result)
+        return isinstance(function.result, Slot) and function.result.index in scaled
+
+    @property
     def tells_log_sum_exp(self) -> bool:
         """Whether its sum is that of the scores' exponentials, relative to the greatest."""
         plain = [x.coefficient for x in self.sums] == [None]

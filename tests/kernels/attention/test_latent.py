@@ -13,7 +13,7 @@ from emu.errors import LimitExceeded
 from emu.trainium import TRN3
 from emu.wse import WSE3, value_map
 from emu.wse.regions import DoesNotFit
-from kernels import PLACEMENTS, attention, masks
+from kernels import PLACEMENTS, attention, masks, variants
 from kernels.attention.latent import FORMS, LatentSizes
 from kernels.attention.latent_decode import latent_decode
 from kernels.attention.on_pe import DecodeSizes
@@ -174,11 +174,12 @@ def test_prefill_on_every_placement(
         of_values, of_sums = (2e-6 * max(1.0, x) for x in largest)
         assert_near(values, wanted[:1], of_values)
         assert_near(log_sum_exps, wanted[1:], of_sums)
-        apart = [
-            np.abs(np.where(np.isneginf(y), 0, x - y)).max()
-            for x, y in zip(given, wanted, strict=True)
-        ]
-        print(f"{form} {mesh} {placement}: {apart[0]:.1e}, log-sum-exp {apart[1]:.1e}")
+        ends = (np.where(np.isneginf(x), 0, x) for x in (*given, *wanted))
+        out, sums, of_dense, dense_sums = ends
+        errors = np.abs(out - of_dense).max(), np.abs(sums - dense_sums).max()
+        print(
+            f"{form} {mesh} {placement}: {errors[0]:.1e}, log-sum-exp {errors[1]:.1e}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,68 @@ def test_gradients_through_prefill_are_those_of_dense(
         # Roundings of the weights, and again of what is made of them on the way back.
         allowed = 8e-6 * max(1.0, float(np.abs(other).max()))
         np.testing.assert_allclose(one, other, rtol=0, atol=allowed)
+
+
+def gate(b: Any, h: Any, q: Any, d: Any) -> Any:
+    return (q + d + h) / 8 + b
+
+
+def doubled(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
+    return 2.0 * state.output / state.total
+
+
+def squared(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
+    return state.output * state.output / state.total
+
+
+def over_values(state: Any, b: Any, h: Any, q: Any, d: Any) -> Any:
+    return state.total / state.output
+
+
+LAST_STEPS = {
+    "learned_sink": (variants.learned_sink(np.ones(HEADS, np.float32)), True),
+    "off_by_one": (variants.off_by_one(), True),
+    "sigmoid": (variants.sigmoid(KEYS), True),
+    "doubled": (attention.monoid(finish=doubled), True),
+    "gated": (variants.gated(gate), False),
+    "squared": (attention.monoid(finish=squared), False),
+    "over_values": (attention.monoid(finish=over_values), False),
+}
+
+
+@pytest.mark.parametrize("name", LAST_STEPS)
+def test_last_steps_that_are_not_a_number_times_the_values_are_refused(
+    name: str,
+) -> None:
+    """Absorbed, the last step is of means of latents, which are made values of after it."""
+    variant, scales = LAST_STEPS[name]
+    assert variant.reading.fold is not None
+    assert variant.reading.fold.scales_values == scales
+    if scales:
+        return
+    q, *others = operands()
+    with pytest.raises(LimitExceeded, match="prefill, absorbed, takes the last step"):
+        mla("absorbed", variant).prefill(q, *others)
+    with pytest.raises(LimitExceeded, match="decode, which is absorbed, takes"):
+        mla("expanded", variant).decode(q[:, :, -1:], *others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "name"), [("absorbed", "learned_sink"), ("expanded", "gated")]
+)
+def test_last_steps(form: Any, name: str) -> None:
+    variant, scales = LAST_STEPS[name]
+    q, *others = operands()
+    if scales:
+        newest = q[:, :, -1:]
+        decoded = mla(form, variant).decode(newest, *others, rows=3, parts=2)
+        row = mla(form, variant).dense(newest, *others, q_offset=KEYS - 1)
+        assert_near(decoded, row, 2e-6 * max(1.0, float(np.abs(row[1]).max())))
+    given = mla(form, variant).prefill(*operands(), chips=2, cores=2, **SMALL)
+    wanted = mla(form, variant).dense(*operands())
+    allowed = 2e-6 * max(1.0, float(np.abs(wanted[1]).max()))
+    assert_near(given, wanted, allowed)
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(3, 2), (9, 1), (25, 4)])
