@@ -27,8 +27,10 @@ SPENT_ON = (HOPS, PRODUCTS, SCALAR, VECTOR)
 
 # By home of the instruction; of an element-wise one by its name.
 _MODULES = {
+    "emu.wse.pe.chosen_map": PRODUCTS,
     "emu.wse.pe.maps": PRODUCTS,
     "emu.wse.pe.packed": VECTOR,
+    "emu.wse.pe.ranking": SCALAR,
     "emu.wse.pe.scalar": SCALAR,
     "emu.wse.pe.isa": VECTOR,
     "emu.wse.pe.elementwise": VECTOR,
