@@ -279,6 +279,16 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "trn.chip_broadcast": Crossing(
         CHIPS, MIB, lambda x: trn.chip_broadcast(like(x), x, 0, axis="x")
     ),
+    "trn.chip_all_to_all_rows": Crossing(
+        CHIPS,
+        MIB,
+        lambda x: trn.chip_all_to_all_rows(like(x), x, even(256, 4), x, axis="x"),
+    ),
+    "trn.all_to_all_rows": Crossing(
+        CORES,
+        (1, 1024, 512),
+        lambda x: trn.all_to_all_rows(halves(x), x, even(1024, 1), axis="x"),
+    ),
     "trn.sendrecv": Crossing(
         CORES, (128, 512), lambda x: trn.sendrecv(like_tile(x), loaded(x), axis="x")
     ),
@@ -359,6 +369,17 @@ EXAMPLES: dict[str, Example | Crossing] = {
     ),
     "wse.walk": Crossing(PES, (64,), lambda x: wse.walk(held(64), x, 2, axis="x"), F32),
 }
+
+
+def even(rows: int, parts: int) -> jax.Array:
+    """As many rows for each part."""
+    return jnp.full(parts, rows, jnp.int32)
+
+
+def halves(x: jax.Array) -> jax.Array:
+    """A fresh buffer for half of the columns of two cores."""
+    *rows, columns = x.shape
+    return trn.hbm(2, *rows, columns // 2, dtype=x.dtype)
 
 
 def like(x: jax.Array, times: float = 1) -> jax.Array:
@@ -533,7 +554,11 @@ def _space(space: Any) -> str:
     if space is None:
         return "in any memory"
     names = (space,) if isinstance(space, str) else space
-    said = {"register": "a known integer", "count": "a known integer"}
+    said = {
+        "register": "a known integer",
+        "count": "a known integer",
+        "counts": "known integers",
+    }
     return " or ".join(said.get(name, f"in {name.upper()}") for name in names)
 
 

@@ -113,6 +113,14 @@ def register(what: str, value: Any) -> jax.Array:
     return found
 
 
+def registers(what: str, value: Any) -> jax.Array:
+    """Whole numbers of any shape, known when the kernel is traced or followed by the clock."""
+    found = array(what, value)
+    if jnp.issubdtype(found.dtype, jnp.floating):
+        refuse(f"{what} is {described(found)}, must be whole numbers")
+    return found
+
+
 def described(value: Any) -> str:
     """An array's dtype and shape."""
     return f"{value.dtype}{list(value.shape)}"
@@ -160,6 +168,7 @@ __all__ = [
     "one_of",
     "refuse",
     "register",
+    "registers",
     "told",
     "whole",
     "whole_number",

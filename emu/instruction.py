@@ -189,8 +189,11 @@ class Instruction(Generic[P, R]):
         arrays: list[jax.Array] = []
         for place, (operand, space) in enumerate(zip(operands, spaces, strict=True)):
             what = f"{self.name}: operand {place}"
-            is_register = space in _REGISTERS
-            check = given.register if is_register else given.array
+            check = given.array
+            if space in _REGISTERS:
+                check = given.register
+            elif space in COUNTS:
+                check = given.registers
             arrays.append(check(what, operand))
         for part in self.parts:
             shape = arrays[part.operand].shape
@@ -218,13 +221,20 @@ class Instruction(Generic[P, R]):
         return machine
 
     @functools.cached_property
+    def is_counted(self) -> bool:
+        """Whether its cost depends on known integers."""
+        return any(space in COUNTS for space in self.reads)
+
+    @functools.cached_property
     def destinations(self) -> int:
         """How many leading operands are destinations."""
         return len(self.writes) if self.in_place else 0
 
 
-# Memory spaces, so to speak, of integers that the clock follows.
+# Memory spaces, so to speak, of integers that the clock follows: one whole number each, and in
+# `counts` any number of them. A cost rule is shown those of `COUNTS`.
 _REGISTERS = ("register", "count")
+COUNTS = ("count", "counts")
 _BY_PRIMITIVE: dict[Primitive, Instruction[..., Any]] = {}
 
 
@@ -262,7 +272,8 @@ def instruction(
       cost: `(device, *operands: Operand, **params) -> Cost`; destinations come first. It raises
         `LimitExceeded` for operands larger than the hardware takes.
       reads: memory space of each source operand: a name, a tuple of allowed names, or None for
-        any. `"register"` is a known integer scalar.
+        any. `"register"` is a known integer scalar, `"count"` one whose value the cost depends
+        on, `"counts"` an array of such.
       writes: memory space of each result, or a tuple of allowed ones.
       in_place: the leading operands are destinations, one per result: a result takes over its
         destination's buffer. False makes a fresh buffer (allocation, HBM output).

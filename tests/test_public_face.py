@@ -34,7 +34,7 @@ FACES = {
         dma_transpose
         send send_next sendrecv core_barrier all_gather all_reduce reduce_scatter
         chip_all_gather chip_all_reduce chip_all_to_all chip_broadcast chip_reduce_scatter
-        all_gather_both all_reduce_both reduce_scatter_both
+        all_gather_both all_reduce_both reduce_scatter_both all_to_all_rows chip_all_to_all_rows
     """,
     "emu.wse": """
         FabricProgram drawn ops programs stepper trees

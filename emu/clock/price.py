@@ -12,7 +12,7 @@ from emu.clock.ticks import Ticks
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, EmulationError, WrongSpace
-from emu.instruction import Cost, Instruction, Operand, Spaces
+from emu.instruction import COUNTS, Cost, Instruction, Operand, Spaces
 from emu.tracing import jaxpr as jx
 
 K = TypeVar("K")
@@ -84,7 +84,7 @@ class Prices:
         price = self._asked(inst, eqn, values)
         self._note(price)
         # A count may be another in the next iteration, and with it the cost of the same equation.
-        if "count" not in inst.reads:
+        if not inst.is_counted:
             self.kept[key] = price
         return price
 
@@ -149,7 +149,7 @@ class BandPrices:
         Raises:
           EmulationError: an operand in the wrong memory, too large, or unknown.
         """
-        if "count" in inst.reads:
+        if inst.is_counted:
             values = [_without_bands(value) for value in values]
         # Also where the joined price is kept: each checks again that registers are known.
         own = [prices.price(inst, eqn, values) for prices in self.each]
@@ -157,7 +157,7 @@ class BandPrices:
         joined = self.kept.get(key)
         if joined is None:
             joined = _side_by_side(own, self.rank)
-            if "count" not in inst.reads:
+            if not inst.is_counted:
                 self.kept[key] = joined
         return joined
 
@@ -286,10 +286,10 @@ def _operand(
     allowed: Spaces,
 ) -> Operand:
     """What the cost rule may see of an operand, once its memory space is checked."""
-    if allowed in ("register", "count"):
+    if allowed == "register" or allowed in COUNTS:
         _check_known(inst, eqn, value)
         # No cost rule is shown a register's value, so no kept price can depend on one.
-        shown = value.known if allowed == "count" else None
+        shown = value.known if allowed in COUNTS else None
         return Operand(value.shape, value.dtype, "register", shown)
     spaces = (allowed,) if isinstance(allowed, str) else allowed
     if spaces is not None and value.space not in spaces:

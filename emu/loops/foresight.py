@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from emu.clock.resources import Path
-from emu.instruction import lookup
+from emu.instruction import COUNTS, lookup
 from emu.loops import relevant
 from emu.loops.relevant import Places
 from emu.tracing import integers
@@ -61,7 +61,7 @@ def sites(body: jx.Body) -> int:
     for eqn in body.eqns:
         name = eqn.primitive.name
         inst = lookup(eqn.primitive)
-        counts = inst is not None and "count" in inst.reads
+        counts = inst is not None and inst.is_counted
         if counts or name == "cond":
             total += 1
         times = jx.scan(eqn).length if name == "scan" else 1
@@ -274,7 +274,7 @@ def _equation(
     if inst := lookup(eqn.primitive):
         sources = operands[inst.destinations :]
         for operand, space in zip(sources, inst.reads, strict=True):
-            if space == "count":
+            if space in COUNTS:
                 _decide(operand, decisions, lead)
         return unknown
     if name == "cond":

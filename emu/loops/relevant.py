@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 
-from emu.instruction import lookup
+from emu.instruction import COUNTS, lookup
 from emu.tracing import jaxpr as jx
 
 Places = frozenset[int]
@@ -101,7 +101,7 @@ def _of_equation(eqn: jx.Equation, results: Places) -> Relevant:
     if inst is not None:
         # What an instruction makes is data, on which nothing is decided.
         sources = enumerate(inst.reads, start=inst.destinations)
-        counts = [place for place, space in sources if space == "count"]
+        counts = [place for place, space in sources if space in COUNTS]
         return Relevant(frozenset(counts), frozenset())
     if name == "scan":
         return _of_loop(jx.scan(eqn), results)

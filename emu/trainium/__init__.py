@@ -73,6 +73,7 @@ from emu.trainium.links.hierarchy import (
 )
 from emu.trainium.links.neuronlink import send, send_next
 from emu.trainium.links.pair import core_barrier, sendrecv
+from emu.trainium.links.row_exchange import all_to_all_rows, chip_all_to_all_rows
 
 __all__ = [
     "GENERATIONS",
@@ -92,10 +93,12 @@ __all__ = [
     "all_gather_both",
     "all_reduce",
     "all_reduce_both",
+    "all_to_all_rows",
     "array",
     "chip_all_gather",
     "chip_all_reduce",
     "chip_all_to_all",
+    "chip_all_to_all_rows",
     "chip_broadcast",
     "chip_reduce_scatter",
     "core_barrier",

@@ -66,7 +66,7 @@ def _of_best_groups(compared: jax.Array, routing: Routing) -> jax.Array:
     by_group = compared.reshape(tokens, routing.groups, size)
     two_best, _ = jax.lax.top_k(by_group, 2)
     _, best = jax.lax.top_k(jnp.sum(two_best, axis=-1), routing.chosen_groups)
-    numbers = jnp.arange(routing.groups)[None, None]
+    numbers = jnp.arange(routing.groups, dtype=best.dtype)[None, None]
     in_best = jnp.any(best[..., None] == numbers, axis=1)
     return jnp.where(in_best[..., None], by_group, -jnp.inf).reshape(tokens, experts)
 

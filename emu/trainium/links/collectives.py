@@ -135,7 +135,7 @@ def _cost(
     )
 
 
-def _arrival(
+def arrival(
     device: Device,
     mesh: Mapping[str, int],
     crossing: Crossing,
@@ -166,7 +166,7 @@ def _all_reduce_cost(
     cost=_all_reduce_cost,
     reads=("hbm",),
     writes="hbm",
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _all_reduce(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     return numerics.cast(jnp.broadcast_to(_sum(src)[None], src.shape), dst.dtype)
@@ -200,7 +200,7 @@ def _all_gather_cost(
     cost=_all_gather_cost,
     reads=("hbm",),
     writes="hbm",
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _all_gather(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(dst.shape, src.shape)
@@ -235,7 +235,7 @@ def _reduce_scatter_cost(
     cost=_reduce_scatter_cost,
     reads=("hbm",),
     writes="hbm",
-    arrival=_arrival,
+    arrival=arrival,
 )
 def _reduce_scatter(dst: Hbm, src: Hbm, *, axis: str, cores: int) -> Hbm:
     dim = long_dimension(src.shape, dst.shape)

@@ -1,32 +1,68 @@
-"""SwiGLU with features on partitions: the up projections' output is the down projection's input."""
+"""A gated MLP with features on partitions: the up projections' output is the down projection's
+input."""
 
-from emu.annotations import KnownInt
+from typing import NamedTuple
+
+from emu.annotations import DType, KnownInt
 from emu.tracing.side_by_side import tiles
-from emu.trainium.engines.memory import psum, sbuf
-from emu.trainium.isa import activation, tensor_tensor
+from emu.trainium.engines.memory import dma_load, psum, sbuf
+from emu.trainium.isa import scalar_tensor_tensor, tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
+from kernels.trainium.layer.gate import Gate, activated, raised
 from kernels.trainium.layer.tiling import LayerTiling
+
+
+class UpWeights(NamedTuple):
+    """The two up projections of an MLP, in HBM.
+
+    Attributes:
+      gate, up: packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`.
+      gate_bias, up_bias: float32 `[ffn tiles, ffn tile, 1]`, or None.
+    """
+
+    gate: Hbm
+    up: Hbm
+    gate_bias: Hbm | None = None
+    up_bias: Hbm | None = None
+
+
+class _Half(NamedTuple):
+    """What the products of one tile of features become."""
+
+    gate: Sbuf
+    up: Psum | Sbuf
+    bias: Sbuf | None  # still to be added to `up`
 
 
 def swiglu(
     h: Sbuf, w_gate: Hbm, w_up: Hbm, tiling: LayerTiling, *, buffers: int = 2
 ) -> Sbuf:
-    """`silu(h · w_gate) · (h · w_up)`, transposed.
+    """`silu(h · w_gate) · (h · w_up)`, transposed; see `gated`."""
+    return gated(
+        h, UpWeights(w_gate, w_up), Gate(), dtype=tiling.dtype, buffers=buffers
+    )
+
+
+def gated(
+    h: Sbuf, weights: UpWeights, gate: Gate, *, dtype: DType, buffers: int = 2
+) -> Sbuf:
+    """`op(h · w_gate) · (h · w_up)`, transposed, or what else a gate makes of the two products.
 
     Weights are stationary and tokens move, so that a product comes out with FFN features on
     partitions: as `w_down` will contract them, without a transpose.
 
     Args:
       h: SBUF `[hidden tile, hidden tiles, tokens]`.
-      w_gate, w_up: HBM packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`.
-      tiling: sizes.
+      weights: of both projections.
+      gate: what is made of their products.
+      dtype: of the result.
       buffers: weight chunks in flight.
 
     Returns:
       SBUF `[ffn tile, ffn tiles, tokens]`; products accumulate in float32.
     """
-    count, _, _, _, size = w_gate.shape
+    count, _, _, _, size = weights.gate.shape
     tokens = h.shape[2]
 
     def pairs(h: Sbuf, gate: Sbuf, up: Sbuf) -> Pairs:
@@ -35,34 +71,39 @@ def swiglu(
         up_pair = up, h
         return gate_pair, up_pair
 
-    def ffn_tile(weights: tuple[Hbm, Hbm]) -> tuple[Sbuf, Psum]:
+    def column(bias: Hbm | None) -> Sbuf | None:
+        if bias is None:
+            return None
+        tile = sbuf(*bias.shape, dtype=bias.dtype, buffers=buffers)
+        return dma_load(tile, bias)
+
+    def ffn_tile(own: UpWeights) -> _Half:
         # Two banks each: the next tile's sums begin while these are still read.
         gate_bank = psum(size, tokens, buffers=2)
         up_bank = psum(size, tokens, buffers=2)
-        gate, up = over_chunks(
+        gate_sum, up_sum = over_chunks(
             (gate_bank, up_bank),
             h,
-            weights,
+            (own.gate, own.up),
             pairs,
             buffers=buffers,
         )
-        activated = sbuf(size, tokens)
-        # Only the gate leaves PSUM by itself; `up` is read from its bank by the product.
-        activated = activation(activated, gate, op="silu")
-        return activated, up
+        factor = activated(gate_sum, column(own.gate_bias), gate)
+        bias = column(own.up_bias)
+        other = raised(up_sum, bias, gate)
+        # Where `up` is read from its bank by the product, that adds the bias too.
+        return _Half(factor, other, bias if other is up_sum else None)
 
-    def emit(
-        out: Sbuf,
-        place: KnownInt,
-        halves: tuple[Sbuf, Psum],
-    ) -> Sbuf:
-        activated, up = halves
-        return tensor_tensor.at[:, place](out, activated, up, op="multiply")
+    def emit(out: Sbuf, place: KnownInt, half: _Half) -> Sbuf:
+        if half.bias is None:
+            return tensor_tensor.at[:, place](out, half.gate, half.up, op="multiply")
+        return scalar_tensor_tensor.at[:, place](
+            out, half.up, half.bias, half.gate, op0="add", op1="multiply"
+        )
 
     # As the down projection takes it: a contraction tile for each of these tiles of features.
-    out = sbuf(size, count, tokens, dtype=tiling.dtype)
-    weights = w_gate, w_up
+    out = sbuf(size, count, tokens, dtype=dtype)
     return tiles(ffn_tile, weights, into=out, emit=emit, axis=1)
 
 
-__all__ = ["swiglu"]
+__all__ = ["UpWeights", "gated", "swiglu"]

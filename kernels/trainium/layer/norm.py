@@ -80,7 +80,7 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
     """
     count, size = tiling.hidden_tiles
     # Once a block, not once a tile.
-    own_weight = _in_every_row(weight, tiling.rows)
+    own_weight = in_every_row(weight, tiling.rows)
     out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
 
     def norm_tile(out: Sbuf, token_tile: KnownInt) -> Sbuf:
@@ -91,20 +91,35 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
             size=tiling.hidden,
             eps=tiling.eps,
         )
-
-        def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
-            # A transpose keeps the dtype (from NeuronCore-v3 on), so the bank is not float32.
-            bank = psum(size, tiling.rows, dtype=tiling.dtype, buffers=2)
-            first_feature = hidden_tile * size
-            features = part(normed, first_feature, size, axis=1)
-            bank = nc_transpose(bank, features)
-            first_token = token_tile * tiling.rows
-            tokens = ds(first_token, tiling.rows)
-            return tensor_copy.at[:, hidden_tile, tokens](out, bank)
-
-        return loop(turn, out, count)
+        return transposed_into(out, normed, token_tile * tiling.rows)
 
     return loop(norm_tile, out, tiling.tiles)
+
+
+def transposed_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
+    """Puts the features of a tile of tokens on partitions, a hidden tile at a time.
+
+    Args:
+      out: SBUF `[hidden tile, hidden tiles, tokens]`.
+      x: SBUF `[rows, hidden padded]`, of the same dtype.
+      first_token: known, where the tile's tokens begin in `out`.
+
+    Returns:
+      `out`, with those tokens.
+    """
+    size, count, _ = out.shape
+    rows = x.shape[0]
+
+    def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
+        # A transpose keeps the dtype (from NeuronCore-v3 on), so the bank is not float32.
+        bank = psum(size, rows, dtype=x.dtype, buffers=2)
+        first_feature = hidden_tile * size
+        features = part(x, first_feature, size, axis=1)
+        bank = nc_transpose(bank, features)
+        tokens = ds(first_token, rows)
+        return tensor_copy.at[:, hidden_tile, tokens](out, bank)
+
+    return loop(turn, out, count)
 
 
 def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
@@ -119,7 +134,7 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
       SBUF, shape and dtype of `x`.
     """
     rows, heads, size = x.shape
-    own_weight = _in_every_row(weight, rows)
+    own_weight = in_every_row(weight, rows)
     # A sum of each head, where the Scalar Engine's own sum would be over all heads of a row.
     square = sbuf(*x.shape)
     square = tensor_tensor(square, x, x, op="multiply")
@@ -145,7 +160,7 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     return tensor_tensor(y, y, by_feature, op="multiply")
 
 
-def _in_every_row(weight: Hbm, rows: int) -> Sbuf:
+def in_every_row(weight: Hbm, rows: int) -> Sbuf:
     """HBM `[1, n]` to SBUF `[rows, n]`: an engine reads its own partition only."""
     columns = weight.shape[1]
     tile = sbuf(rows, columns, dtype=weight.dtype)
@@ -153,4 +168,10 @@ def _in_every_row(weight: Hbm, rows: int) -> Sbuf:
     return dma_load(tile, repeated)
 
 
-__all__ = ["head_norm", "normalised_transposed", "rms_norm"]
+__all__ = [
+    "head_norm",
+    "in_every_row",
+    "normalised_transposed",
+    "rms_norm",
+    "transposed_into",
+]

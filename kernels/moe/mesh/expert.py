@@ -1,0 +1,195 @@
+"""The experts of a core: each takes as many tiles of rows as counts say, and none if it has none.
+
+An expert's rows come in tiles of `tile_rows`, `tiles_at_once` of which share each load of its
+weights. How many tiles a block has is a known integer, and a branch has the program for each
+number: of 300 rows in tiles of 128, three at once, there is one block of three tiles; the last one
+has 84 rows that nobody reads.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu.annotations import KnownInt
+from emu.boxes import ds
+from emu.tracing.loop import loop
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
+from emu.trainium.isa import tensor_copy, tensor_tensor
+from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.moe.mesh.form import MoeForm
+from kernels.trainium.gemm.matmul import project
+from kernels.trainium.layer.mlp import UpWeights, gated
+from kernels.trainium.layer.norm import in_every_row, transposed_into
+from kernels.trainium.tiles import index, largest_divisor, part
+
+LoadTile: TypeAlias = Callable[[KnownInt], Sbuf]
+"""A tile of an expert's rows by its number: SBUF `[tile rows, hidden padded]`."""
+
+
+_Both: TypeAlias = tuple[Sbuf, Sbuf]
+
+
+class ExpertWeights(NamedTuple):
+    """One expert's weights, or with a leading dimension those of all experts of a core.
+
+    Attributes:
+      up: of both up projections.
+      down: packed `[column blocks, chunks, ffn tile, depth, columns]`.
+      down_bias: `[1, hidden padded]`, or None.
+    """
+
+    up: UpWeights
+    down: Hbm
+    down_bias: Hbm | None = None
+
+
+def expert(
+    load: LoadTile, weights: ExpertWeights, live: KnownInt, form: MoeForm
+) -> Hbm:
+    """What one expert makes of its rows.
+
+    Args:
+      load: brings a tile of them.
+      weights: the expert's.
+      live: known int32 `[blocks]`, tiles of each block.
+      form: sizes.
+
+    Returns:
+      HBM `[tiles, tile rows, hidden padded]`; tiles that are not live hold what nobody wrote.
+    """
+    at_once = form.tiles_at_once
+    tiles = form.expert_rows // form.tile_rows
+    out = hbm(tiles, form.tile_rows, form.hidden_padded, dtype=form.dtype)
+
+    def none(out: Hbm, _: KnownInt) -> Hbm:
+        return out
+
+    def some(count: int) -> Callable[[Hbm, KnownInt], Hbm]:
+        def of_count(out: Hbm, first: KnownInt) -> Hbm:
+            return _block(load, weights, out, first, count, form)
+
+        return of_count
+
+    cases = [none, *(some(count) for count in range(1, at_once + 1))]
+
+    def block(out: Hbm, number: KnownInt) -> Hbm:
+        return lax.switch(index(live, number), cases, out, number * at_once)
+
+    return loop(block, out, form.blocks)
+
+
+def _block(
+    load: LoadTile,
+    weights: ExpertWeights,
+    out: Hbm,
+    first: KnownInt,
+    count: int,
+    form: MoeForm,
+) -> Hbm:
+    """`count` tiles from `first` on, which share each load of the weights."""
+    hidden_tiles, size = form.hidden_tiles
+    rows = form.tile_rows
+    h = sbuf(size, hidden_tiles, count * rows, dtype=form.dtype)
+
+    def turned(h: Sbuf, tile: KnownInt) -> Sbuf:
+        own = load(first + tile)
+        return transposed_into(h, own, tile * rows)
+
+    h = loop(turned, h, count)
+    features = gated(h, weights.up, form.experts.gate, dtype=form.dtype)
+    y = down(features, weights.down, weights.down_bias, form, rows=rows)
+
+    def store(out: Hbm, tile: KnownInt) -> Hbm:
+        return dma_store.at[first + tile](out, index(y, tile, 1))
+
+    return loop(store, out, count)
+
+
+def down(
+    features: Sbuf, matrix: Hbm, bias: Hbm | None, form: MoeForm, *, rows: int
+) -> Sbuf:
+    """The down projection: SBUF `[rows, tiles, hidden padded]` from features on partitions.
+
+    Args:
+      features: SBUF `[ffn tile, ffn tiles, tokens]`.
+      matrix: packed.
+      bias: HBM `[1, hidden padded]`, or None.
+      form: sizes.
+      rows: of a tile.
+    """
+    tiles = features.shape[2] // rows
+    out = sbuf(rows, tiles, form.hidden_padded, dtype=form.dtype)
+    if bias is None:
+
+        def copy(out: Sbuf, block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
+            for number, bank in enumerate(sums):
+                out = tensor_copy.at[_columns(block, number, bank)](out, bank)
+            return out
+
+        return project(features, matrix, out, copy, rows=rows)
+
+    def add(both: _Both, block: KnownInt, sums: Sequence[Psum]) -> _Both:
+        out, added = both
+        for number, bank in enumerate(sums):
+            columns = bank.shape[1]
+            own = part(added, block * columns, columns, axis=2)[:, 0]
+            at = _columns(block, number, bank)
+            out = tensor_tensor.at[at](out, bank, own, op="add")
+        return out, added
+
+    # Beside the result, so that each block of columns is given its own part of the bias.
+    added = in_every_row(bias, rows)[:, None]
+    out, _ = project(features, matrix, (out, added), add, rows=rows)
+    return out
+
+
+def _columns(block: KnownInt, tile: int, bank: Psum) -> tuple[Any, ...]:
+    """Where a block of columns of a tile of rows stands in `[rows, tiles, columns]`."""
+    columns = bank.shape[1]
+    return slice(None), tile, ds(block * columns, columns)
+
+
+def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
+    """The MLP that every token goes through, from this core's part of its features.
+
+    Args:
+      h: HBM `[tiles, rows, hidden padded]`.
+      weights: this core's part.
+      form: sizes.
+
+    Returns:
+      HBM of the shape of `h`: on several cores to be summed over them.
+    """
+    at_once = _tiles_at_once(form)
+    count, size = form.hidden_tiles
+
+    def block(number: KnownInt) -> Hbm:
+        turned = sbuf(size, count, at_once * form.rows, dtype=form.dtype)
+
+        def load(turned: Sbuf, tile: KnownInt) -> Sbuf:
+            own = sbuf(form.rows, form.hidden_padded, dtype=form.dtype, buffers=2)
+            own = dma_load(own, index(h, number * at_once + tile))
+            return transposed_into(turned, own, tile * form.rows)
+
+        turned = loop(load, turned, at_once)
+        features = gated(turned, weights.up, form.experts.gate, dtype=form.dtype)
+        y = down(features, weights.down, weights.down_bias, form, rows=form.rows)
+
+        def store(tile: KnownInt) -> Hbm:
+            return dma_store(index(y, tile, 1))
+
+        return lax.map(store, jnp.arange(at_once, dtype=jnp.int32))
+
+    blocks = form.tiles // at_once
+    stored = lax.map(block, jnp.arange(blocks, dtype=jnp.int32))
+    return stored.reshape(h.shape)
+
+
+def _tiles_at_once(form: MoeForm) -> int:
+    """Token tiles of a block: equal blocks, of as many rows as an expert's at most."""
+    return largest_divisor(form.tiles, form.tiles_at_once)
+
+
+__all__ = ["ExpertWeights", "LoadTile", "down", "expert", "shared"]
