@@ -11,7 +11,6 @@ every core writes its rows to all others in one step, as the runtime's mesh algo
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +225,7 @@ def _chip_all_to_all_rows(
     src: Hbm,
     rows: KnownInt | Known,
     after: Hbm,
-    place: KnownInt,
+    place: jax.Array,
     *,
     axis: str,
     chips: tuple[str, ...],
@@ -290,8 +289,10 @@ def chip_all_to_all_rows(
         `neuronlink.send`.
     """
     names, sizes = over(axis, chips)
-    mesh = dict(axis=axis, chips=names, sizes=sizes)
-    return _chip_all_to_all_rows(dst, src, rows, after, rank(names), **mesh)
+    place = rank(names)
+    return _chip_all_to_all_rows(
+        dst, src, rows, after, place, axis=axis, chips=names, sizes=sizes
+    )
 
 
 # --- between the cores of a chip ---
@@ -357,9 +358,7 @@ def _changed(dst: jax.Array, src: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.where(live, sent, dst)
 
 
-def all_to_all_rows(
-    dst: Hbm, src: Hbm, rows: KnownInt | Known, *, axis: str
-) -> Hbm:
+def all_to_all_rows(dst: Hbm, src: Hbm, rows: KnownInt | Known, *, axis: str) -> Hbm:
     """Part i of every core's rows to core i: columns change hands, rows keep their places.
 
     Example: two cores, rows of 8 columns: core 0 gets columns 0-3 of its own rows and of core 1's,

@@ -18,9 +18,9 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import DType
-from kernels.trainium.layer.gate import Gate
 from kernels.moe.routing import Routing
 from kernels.refusal import refuse
+from kernels.trainium.layer.gate import Gate
 from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, largest_divisor, split
 
 BEST = 8  # numbers that `nc_max8` finds at once

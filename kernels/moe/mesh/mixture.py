@@ -97,15 +97,11 @@ def mixture(
             announced = hbm(form.chips, form.routing.experts, dtype=jnp.int32)
             announced = chip_all_gather(announced, counts, axis=chip_axis)
         sent = rows.gathered(h, lists, work, form)
-        come = rows.exchanged(
-            sent, work.sends, form.expert_rows, announced, chip_axis
-        )
+        come = rows.exchanged(sent, work.sends, form.expert_rows, announced, chip_axis)
     # Between the exchange's start and the experts, who wait for it.
     of_shared = None
     if weights.shared is not None:
-        of_shared = _summed_over_cores(
-            shared(h, weights.shared, form), form, core_axis
-        )
+        of_shared = _summed_over_cores(shared(h, weights.shared, form), form, core_axis)
 
     def of_expert(given: tuple[KnownInt, ExpertWeights, KnownInt, Hbm | None]) -> Hbm:
         local, own, live, came = given
@@ -186,9 +182,7 @@ def moe_layer(
 
     def normalised(tile: Hbm) -> Hbm:
         return dma_store(
-            rms_norm(
-                loaded(tile), weight, size=form.experts.hidden, eps=eps, buffers=2
-            )
+            rms_norm(loaded(tile), weight, size=form.experts.hidden, eps=eps, buffers=2)
         )
 
     h = lax.map(normalised, flat)

@@ -11,12 +11,13 @@ numbers of tokens. What of a list no token fills names token 0, a row that is co
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import KnownInt
+from emu.boxes import ds
 from emu.tracing.loop import loop
 from emu.trainium.engines.dma_rows import dma_scatter_rows
 from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
@@ -54,6 +55,10 @@ class Order(NamedTuple):
     continues: Hbm
     own: Hbm
     everywhere: Hbm
+
+
+# Of which dimensions are mesh axes, for `Program`.
+TABLE_SPECS: Any = Order((), ("core",), ())  # type: ignore[arg-type]
 
 
 class Assigned(NamedTuple):
@@ -102,7 +107,7 @@ def order(form: MoeForm) -> Order:
     cores = np.arange(form.cores)[:, None]
     mine = np.where(core == cores, begins, NOWHERE)
 
-    def table(values: np.ndarray) -> np.ndarray:
+    def table(values: np.ndarray) -> Any:
         return values.astype(np.float32)[..., None, :]
 
     everywhere = core * (form.local * form.sent_rows) + begins
@@ -156,9 +161,7 @@ def assign(h: Hbm, weights: RouterWeights, form: MoeForm) -> tuple[Assigned, Sbu
     experts = form.routing.experts
     counted = memset(sbuf(form.rows, experts), value=0.0)
 
-    def tile(
-        carry: tuple[Assigned, Sbuf], number: KnownInt
-    ) -> tuple[Assigned, Sbuf]:
+    def tile(carry: tuple[Assigned, Sbuf], number: KnownInt) -> tuple[Assigned, Sbuf]:
         kept, counted = carry
         own = sbuf(form.rows, form.hidden_padded, dtype=form.dtype, buffers=2)
         own = dma_load(own, index(h, number))
@@ -175,12 +178,14 @@ def assign(h: Hbm, weights: RouterWeights, form: MoeForm) -> tuple[Assigned, Sbu
         counted = tensor_tensor(counted, of_tile, counted, op="add")
         put = tensor_copy.at[:, number]
         shared = kept.shared
-        if chosen.shared is not None:
-            shared = tensor_copy.at[:, number : number + 1](shared, chosen.shared)
+        if shared is not None and chosen.shared is not None:
+            shared = tensor_copy.at[:, ds(number, 1)](shared, chosen.shared)
         kept = Assigned(
             put(kept.experts, chosen.experts),
             None if kept.factors is None else put(kept.factors, chosen.weights),
-            None if kept.taken is None else _taken(kept.taken, chosen, places, number, form),
+            None
+            if kept.taken is None
+            else _taken(kept.taken, chosen, places, number, form),
             put(kept.places, places),
             shared,
         )
@@ -314,4 +319,15 @@ def _empty(room: int, dtype: type) -> Hbm:
     return dma_store(zeros).reshape(room, 1)
 
 
-__all__ = ["NOWHERE", "Assigned", "Order", "Slots", "assign", "export", "listed", "order", "slots"]
+__all__ = [
+    "TABLE_SPECS",
+    "NOWHERE",
+    "Assigned",
+    "Order",
+    "Slots",
+    "assign",
+    "export",
+    "listed",
+    "order",
+    "slots",
+]

@@ -16,7 +16,7 @@ from emu.trainium.spaces import Hbm
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import Experts, MoeForm
 from kernels.moe.mesh.mixture import Mixed, MoeWeights, mixture
-from kernels.moe.mesh.places import Order, assign, export, order
+from kernels.moe.mesh.places import TABLE_SPECS, Order, assign, export, order
 from kernels.moe.mesh.router import RouterWeights
 from kernels.moe.mesh.weights import PlainMoe, packed
 from kernels.moe.mesh.work import MoeWork, checked, sized, work
@@ -177,9 +177,9 @@ def same_counts(expected: np.ndarray, found: np.ndarray) -> None:
         return
     chip, expert = differs[0]
     refuse(
-        f"{len(differs)} counts are not those of the data: expert {expert} was said to be chosen by "
-        f"{expected[chip, expert]} tokens of chip {chip}, and {found[chip, expert]} chose it; give "
-        "the counts that the router finds, or none"
+        f"{len(differs)} counts are not those of the data: expert {expert} was said to be chosen "
+        f"by {expected[chip, expert]} tokens of chip {chip}, and {found[chip, expert]} chose it; "
+        "give the counts that the router finds, or none"
     )
 
 
@@ -190,12 +190,10 @@ def _shape(x: np.ndarray) -> Any:
 @functools.lru_cache(maxsize=32)
 def _program(form: MoeForm) -> Program:
     def kernel(h: Hbm, weights: MoeWeights, tables: Order, known: MoeWork) -> Mixed:
-        return mixture(
-            h, weights, tables, known, form, chip_axis=CHIP, core_axis=CORE
-        )
+        return mixture(h, weights, tables, known, form, chip_axis=CHIP, core_axis=CORE)
 
     each = (CHIP, CORE)
-    specs = ((CHIP,), moe_weights.SPECS, Order((), (CORE,), ()), each)
+    specs = ((CHIP,), moe_weights.SPECS, TABLE_SPECS, each)
     return Program(kernel, {CHIP: form.chips, CORE: form.cores}, specs)
 
 

@@ -127,9 +127,7 @@ def choose(h: Sbuf, router: Held, form: MoeForm) -> Chosen:
     left, numbers, of_best = _take_best(compared, best if alike else None, form)
     mask = sbuf(form.rows, experts, dtype=form.arithmetic)
     # What was taken away is what differs.
-    mask = tensor_tensor(
-        mask, compared[:, :experts], left[:, :experts], op="not_equal"
-    )
+    mask = tensor_tensor(mask, compared[:, :experts], left[:, :experts], op="not_equal")
     if of_best is None:
         of_best = nc_n_gather(best, scores, numbers)
     return Chosen(numbers, _weighed(of_best, form), mask, shared)
@@ -144,7 +142,7 @@ def _products(h: Sbuf, router: Held, form: MoeForm) -> Psum:
     def add(sums: Psum, place: KnownInt) -> Psum:
         tokens = index(turned, place, 1)
         matrix = index(router.matrix, place, 1)
-        return nc_matmul(sums, tokens, matrix, (place > 0).astype(jnp.int32))
+        return nc_matmul(sums, tokens, matrix, jnp.int32(place > 0))
 
     return loop(add, psum(form.rows, columns), count)
 

@@ -1,6 +1,5 @@
 """Rows on their way: gathered from tokens, to the chips of their experts, back, and summed up."""
 
-
 import jax.numpy as jnp
 from jax import lax
 
@@ -21,7 +20,7 @@ from kernels.moe.mesh.expert import LoadTile
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.places import Assigned, Slots
 from kernels.moe.mesh.work import MoeWork
-from kernels.trainium.tiles import PARTITIONS, index, part
+from kernels.trainium.tiles import PARTITIONS, KnownTable, index, part
 
 Lists = tuple[Hbm, Hbm | None]
 """Tokens of this core's lists, and factors of their rows; see `places.listed`."""
@@ -103,9 +102,7 @@ def gathered(h: Hbm, lists: Lists, work: MoeWork, form: MoeForm) -> Hbm:
     return stored.reshape(form.local, form.sent_rows, form.hidden_padded)
 
 
-def exchanged(
-    lists: Hbm, rows: KnownInt, room: int, after: Hbm, axis: str
-) -> Hbm:
+def exchanged(lists: Hbm, rows: KnownTable, room: int, after: Hbm, axis: str) -> Hbm:
     """Each list to the chips it is for: HBM `[local, room, hidden padded]`.
 
     Args:
@@ -168,9 +165,7 @@ def combined(
             return dma_store(tensor_tensor(out, total, added, op="add"))
         factor = part(assigned.shared, number, 1, axis=1)
         return dma_store(
-            scalar_tensor_tensor(
-                out, added, factor, total, op0="multiply", op1="add"
-            )
+            scalar_tensor_tensor(out, added, factor, total, op0="multiply", op1="add")
         )
 
     return lax.map(tile, jnp.arange(form.tiles, dtype=jnp.int32))
@@ -184,9 +179,7 @@ def _added(total: Sbuf, own: Sbuf, weight: Sbuf | None, *, first: bool) -> Sbuf:
         return tensor_tensor(total, total, own, op="add")
     if first:
         return tensor_scalar(total, own, weight, op="multiply")
-    return scalar_tensor_tensor(
-        total, own, weight, total, op0="multiply", op1="add"
-    )
+    return scalar_tensor_tensor(total, own, weight, total, op0="multiply", op1="add")
 
 
 __all__ = ["Lists", "combined", "come_tiles", "exchanged", "gathered", "own_tiles"]

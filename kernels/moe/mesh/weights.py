@@ -118,7 +118,7 @@ def _router(plain: PlainMoe, form: MoeForm, xp: ModuleType) -> RouterWeights:
         matrix = xp.concatenate([matrix, plain.shared_gate], axis=1)
     padded = xp.pad(matrix, [(0, form.hidden_padded - form.experts.hidden), (0, 0)])
 
-    def row(bias: Array | None) -> Array | None:
+    def row(bias: Array | None) -> Any:
         return None if bias is None else bias.astype(np.float32)[None]
 
     return RouterWeights(
@@ -141,7 +141,7 @@ def _dealt(experts: PlainMlp, form: MoeForm, xp: ModuleType) -> PlainMlp:
 def _cut(mlp: PlainMlp, form: MoeForm, xp: ModuleType) -> PlainMlp:
     """A core's part of the features, `[cores, ...]`."""
 
-    def columns(array: Array) -> Array:
+    def columns(array: Array) -> Any:
         parts = array.reshape(array.shape[0], form.cores, form.shared)
         return xp.moveaxis(parts, 1, 0)
 
@@ -153,7 +153,7 @@ def _mlp(mlp: PlainMlp, form: MoeForm, size: int, xp: ModuleType) -> ExpertWeigh
     """Packed: `size` features a tile."""
     _, hidden = form.hidden_tiles
 
-    def column(bias: Array | None) -> Array | None:
+    def column(bias: Array | None) -> Any:
         if bias is None:
             return None
         *lead, ffn = bias.shape
@@ -162,19 +162,22 @@ def _mlp(mlp: PlainMlp, form: MoeForm, size: int, xp: ModuleType) -> ExpertWeigh
         padded = xp.pad(wide, [(0, 0)] * len(lead) + [(0, tiles * size - ffn)])
         return padded.reshape(*lead, tiles, size, 1)
 
+    def tiled(matrix: Array, rows: int, columns: int) -> Any:
+        return pack(matrix, rows, columns, xp)
+
     up = UpWeights(
-        pack(mlp.gate, hidden, size, xp),
-        pack(mlp.up, hidden, size, xp),
+        tiled(mlp.gate, hidden, size),
+        tiled(mlp.up, hidden, size),
         column(mlp.gate_bias),
         column(mlp.up_bias),
     )
-    bias = mlp.down_bias
+    bias: Any = mlp.down_bias
     if bias is not None:
         padding = form.hidden_padded - bias.shape[-1]
         wide = bias.astype(np.float32)
         bias = xp.pad(wide, [(0, 0)] * (bias.ndim - 1) + [(0, padding)])
         bias = bias[..., None, :]
-    return ExpertWeights(up, pack(mlp.down, size, form.hidden_columns, xp), bias)
+    return ExpertWeights(up, tiled(mlp.down, size, form.hidden_columns), bias)
 
 
 __all__ = ["SPECS", "PlainMlp", "PlainMoe", "abstract", "packed"]

@@ -1,4 +1,4 @@
-"""What an MLP makes of its two up projections, from PSUM: `op(gate) · up`, or gpt-oss's clamped one.
+"""What an MLP makes of its two up projections: `op(gate) · up`, or gpt-oss's clamped form.
 
 gpt-oss (arXiv:2508.10925 and its reference implementation, `swiglu` with a limit of 7): gate and up
 are clamped, the gate from above only, and `(up + 1) · gate · sigmoid(1.702 gate)`. For gate 8 and
@@ -12,10 +12,8 @@ from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import (
     activation,
     activation_bias,
-    scalar_tensor_tensor,
     tensor_immediate,
     tensor_scalar,
-    tensor_tensor,
 )
 from emu.trainium.spaces import Psum, Sbuf
 from kernels.refusal import refuse
@@ -91,9 +89,7 @@ def raised(up: Psum, bias: Sbuf | None, form: Gate) -> Psum | Sbuf:
     else:
         above = tensor_scalar(above, up, bias, op="add", op1="min", value1=limit)
     out = sbuf(*up.shape)
-    return tensor_immediate(
-        out, above, op="max", value=-limit, op1="add", value1=1.0
-    )
+    return tensor_immediate(out, above, op="max", value=-limit, op1="add", value1=1.0)
 
 
 __all__ = ["CLAMPED", "Gate", "Op", "activated", "raised"]
