@@ -71,7 +71,7 @@ def test_a_type_checker_sees_the_parameters_and_the_result(tmp_path):
     done = subprocess.run(["pyright", str(file)], capture_output=True, text=True)
     matmul, reduce = re.findall(r'Type of ".*?" is "(.*)"', done.stdout)
     assert re.match(r"\(dst: Array, stationary: Array, moving: Array, ", matmul)
-    assert matmul.endswith("*, tf32: bool = False) -> Array")
+    assert matmul.endswith("onezero: bool = False) -> Array")
     assert reduce.endswith("op: str, reduce: str) -> tuple[Array, Array]")
 
 
