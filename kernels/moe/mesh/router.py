@@ -1,6 +1,6 @@
 """The router: logits, scores, the chosen experts of each token and what they count.
 
-It chooses as `kernels.moe.routing.route` does, of equal scores the lower number. The Vector Engine
+It chooses as `kernels.moe.router.route` does, of equal scores the lower number. The Vector Engine
 finds eight maxima at a time and takes them away; what was taken is the mask of chosen experts.
 """
 
@@ -31,12 +31,13 @@ from emu.trainium.isa import (
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.moe.mesh.form import BEST, MoeForm
-from kernels.moe.routing import LEAST_SUM
+from kernels.moe.router import LEAST_SUM
 from kernels.refusal import refuse
 from kernels.trainium.layer.norm import in_every_row, transposed_into
 from kernels.trainium.tiles import index
 
 LOWEST = -3.0e38  # below any score: what was chosen, and columns of no expert
+OUTSIDE = 1.0e30  # far above any score; less of it is what experts outside the best groups have
 NEVER = 3.0e38  # above any score: a value that is looked for and not found
 
 
@@ -177,14 +178,18 @@ def _compared(scores: Sbuf, router: Held, form: MoeForm) -> Sbuf:
         return compared
     inside = _best_groups(compared[:, :experts], form)
     size = experts // form.routing.groups
-    # A view: a group's 0 or 1 for each of its experts.
-    wide = lax.broadcast_in_dim(inside, (*inside.shape, size), (0, 1))
-    # Scores outside the best groups count as 0, as `route` has it.
+    outside = sbuf(*inside.shape)
+    # 0 for the best groups, far below any score for the others.
+    outside = tensor_immediate(
+        outside, inside, op="subtract", value=1.0, op1="multiply", value1=OUTSIDE
+    )
+    # A view: a group's number for each of its experts.
+    wide = lax.broadcast_in_dim(outside, (*outside.shape, size), (0, 1))
     kept = sbuf(*compared.shape)
     if experts < BEST:
         kept = memset(kept, value=LOWEST)
     flat = wide.reshape(rows, experts)
-    return tensor_tensor.at[own](kept, compared[:, :experts], flat, op="multiply")
+    return tensor_tensor.at[own](kept, compared[:, :experts], flat, op="add")
 
 
 def _best_groups(compared: Sbuf, form: MoeForm) -> Sbuf:

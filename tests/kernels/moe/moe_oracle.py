@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.moe.mesh.weights import PlainMlp, PlainMoe
-from kernels.moe.routing import route
+from kernels.moe.router import route
 
 
 def draw(seed, *shape):
@@ -79,7 +79,7 @@ def mlp(x, weights, gate, number=None):
 
 
 def routed(x, weights, what):
-    """Experts and weights of each of `x[tokens, hidden]`, by `kernels.moe.routing.route`."""
+    """Experts and weights of each of `x[tokens, hidden]`, by `kernels.moe.router.route`."""
     with jax.enable_x64(True):
         logits = wide(x) @ wide(weights.router)
         if weights.router_bias is not None:

@@ -151,6 +151,7 @@ def test_capacity_drops_by_order(chips, cores):
     checked(on, towards(plain(BIASED), BIASED, [1]))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "chips, cores",
     [
