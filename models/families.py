@@ -228,6 +228,21 @@ def _sigmoid_experts(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"expert_layers": has_experts, "experts": experts}
 
 
+def _minimax_m2(values: Mapping[str, Any]) -> dict[str, Any]:
+    rotated = values.get("rotary_dim")
+    experts = Experts(
+        count=values["num_local_experts"],
+        chosen=values["num_experts_per_tok"],
+        width=values["intermediate_size"],
+        score="sigmoid",
+        selection_bias=True,
+    )
+    own: dict[str, Any] = {"experts": experts}
+    return own | (
+        partial_rotation(values) if rotated is None else {"rotary_dim": rotated}
+    )
+
+
 def _glm4_moe(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **partial_rotation(values),
@@ -299,6 +314,9 @@ def _llama4(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- families ---
+
+# Tensors of the layers behind the last, which predict the token after the next.
+NEXT_TOKENS = ("model.layers.{layers}.",)
 
 LLAMA = Family(
     model_type="llama",
@@ -390,6 +408,38 @@ MIXTRAL = Family(
         "num_key_value_heads": 8,
     },
     sizes=_mixtral,
+)
+MINIMAX_M2 = Family(
+    model_type="minimax_m2",
+    architecture="MiniMaxM2ForCausalLM",
+    gguf_architecture=None,
+    source=f"{TRANSFORMERS}/minimax_m2",
+    query_key_norm="width",
+    stored={
+        "router": Stored("block_sparse_moe.gate.weight"),
+        "selection_bias": Stored("block_sparse_moe.e_score_correction_bias"),
+        "expert_gate": Stored("block_sparse_moe.experts.{expert}.w1.weight"),
+        "expert_up": Stored("block_sparse_moe.experts.{expert}.w3.weight"),
+        "expert_down": Stored("block_sparse_moe.experts.{expert}.w2.weight"),
+    },
+    unread=NEXT_TOKENS,
+    accepted_values=plain_but(
+        "num_local_experts",
+        "partial_rotary_factor",
+        scoring_func=("sigmoid", None),
+        use_qk_norm=(True, None),
+        use_routing_bias=(True, None),
+        shared_intermediate_size=(0, None),
+    ),
+    assumed_values=ASSUMED
+    | {
+        "num_local_experts": 256,
+        "num_experts_per_tok": 8,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    default_theta=5_000_000.0,
+    sizes=_minimax_m2,
 )
 GEMMA_NORMS = {
     "mlp_norm": Stored("pre_feedforward_layernorm.weight", transposed=False),
@@ -535,8 +585,6 @@ GPT_OSS = Family(
     },
     sizes=_gpt_oss,
 )
-# Tensors of the layers behind the last, which predict the token after the next.
-NEXT_TOKENS = ("model.layers.{layers}.",)
 GLM4_MOE = Family(
     model_type="glm4_moe",
     architecture="Glm4MoeForCausalLM",
@@ -670,6 +718,7 @@ FAMILIES = {
         QWEN3,
         QWEN3_MOE,
         MIXTRAL,
+        MINIMAX_M2,
         GEMMA2,
         GEMMA3,
         PHI3,

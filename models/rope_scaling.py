@@ -99,7 +99,9 @@ def check_rope_scaling(name: str, scaling: Mapping[str, Any], head_dim: int) -> 
             "correct the config"
         )
     if kind == "llama3":
-        check_order(name, scaling, "low_freq_factor", "high_freq_factor")
+        # Of Llama 4 Scout both are 1: nothing lies between slowed and kept.
+        bounds = "low_freq_factor", "high_freq_factor"
+        check_order(name, scaling, *bounds, may_agree=True)
     if kind == "yarn":
         defaults = {"beta_slow": 1, "beta_fast": 32}
         # Of Kimi-K2 both are 1: its ramp is one pair wide.

@@ -163,6 +163,8 @@ def llama3_kept_share(config: ModelConfig) -> NDArray[np.float64]:
     plain = plain_frequencies(config.rope_theta, config.rotated_width)
     turns = scaling[ORIGINAL] * plain / (2 * np.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    if low == high:
+        return (turns >= low).astype(np.float64)
     return np.clip((turns - low) / (high - low), 0.0, 1.0)
 
 

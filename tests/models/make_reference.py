@@ -114,6 +114,22 @@ CASES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "rms_norm_eps": 1e-6,
     },
+    "minimax_m2": {
+        "model_type": "minimax_m2",
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        "rms_norm_eps": 1e-6,
+    },
     "gemma2": {
         "model_type": "gemma2",
         "hidden_size": 32,
