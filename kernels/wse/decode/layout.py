@@ -72,9 +72,9 @@ def as_pairs(x: Array, layer: LayerMap, axis: int) -> np.ndarray:
     # parts, 2, dims / 2
     halves = feature_order(layer).reshape(layer.parts, 2, -1)
     order = np.swapaxes(halves, 0, 1).reshape(-1)
-    heads = array.reshape(
-        *array.shape[:axis], -1, layer.head_dim, *array.shape[axis + 1 :]
-    )
+    count = array.shape[axis] // layer.head_dim
+    behind = array.shape[axis + 1 :]
+    heads = array.reshape(*array.shape[:axis], count, layer.head_dim, *behind)
     return np.take(heads, order, axis=axis + 1).reshape(array.shape)
 
 

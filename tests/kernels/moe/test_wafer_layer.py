@@ -1,0 +1,71 @@
+"""A decode layer with a mixture of experts: values, bytes, and a plan of a whole model."""
+
+import dataclasses
+
+import numpy as np
+
+from emu.wse import WSE3
+from kernels.moe.routing import Routing
+from kernels.moe.wafer import ExpertMlp
+from kernels.wse.decode.activation import Activation
+from kernels.wse.decode.form import DecodeForm
+from kernels.wse.decode.layer import layer_arguments, layer_program
+from kernels.wse.decode.mapping import LayerMap
+from kernels.wse.decode.plan import plan_wafer
+from kernels.wse.decode.token import TokenClock
+from tests.kernels.moe.wafer_reference import mixture, random_experts
+from tests.kernels.wse.layer_reference import LayerReference, random_layer, run_layer
+from tests.kernels.wse.reference import Sizes
+
+WAFER = WSE3.at()
+MIXTURE = ExpertMlp(
+    Routing(9, 3),
+    10,
+    activation=Activation("clamped_swiglu", 0.8),
+    router_bias=True,
+    bias=True,
+)
+GPT_OSS = DecodeForm(mlp=MIXTURE, qkv_bias=True, out_bias=True)
+
+
+def small(form: DecodeForm) -> LayerMap:
+    return LayerMap(22, 26, 4, 2, 8, 1e-5, False, 9, 4, 2, form=form)
+
+
+def test_layer_with_experts() -> None:
+    layer = small(GPT_OSS)
+    weights = random_experts(MIXTURE, 22, 5) | random_layer(layer, 6)
+    reference = LayerReference(layer, weights, lambda h: mixture(MIXTURE, weights, h))
+    tokens = np.random.default_rng(7).standard_normal((5, 22))
+    expected = np.stack([reference.step(x) for x in tokens])
+    got = run_layer(layer, weights, tokens)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_bytes_are_those_of_the_program() -> None:
+    """All experts are resident: of nine, six more than a token uses."""
+    layer = small(GPT_OSS)
+    peak = layer_program(layer).memory(WAFER, *layer_arguments(layer, 0, 0))["sram"]
+    region, layout = layer.region, MIXTURE.on(layer.region)
+    of_experts = 9 * 3 * region.depth * layout.width
+    assert 4 * of_experts < layer.weight_bytes() < peak
+    more = dataclasses.replace(MIXTURE, routing=Routing(90, 3))
+    larger = small(dataclasses.replace(GPT_OSS, mlp=more))
+    added = larger.weight_bytes() - layer.weight_bytes()
+    assert added > 4 * 81 * 3 * region.depth * layout.width
+
+
+def test_plan_of_a_model_with_experts() -> None:
+    """Regions grow until every expert's slice fits beside the code."""
+    sizes = Sizes(512, 1, 2, 8, 2, 64, 1000)
+    mlp = ExpertMlp(Routing(64, 4), 384)
+    form = DecodeForm(mlp=mlp)
+    plan = plan_wafer(sizes, 64, "bfloat16", WAFER, form=form)
+    bytes_of_experts = 2 * 64 * 3 * 512 * 384
+    assert plan.layer_bytes["weights"] * plan.layer.rows * plan.layer.cols >= (
+        bytes_of_experts
+    )
+    assert sum(plan.layer_bytes.values()) <= WAFER.sram_bytes
+    step = TokenClock(plan, WAFER).read(3)
+    active = 2 * 4 * 3 * 512 * 384
+    assert step.flops > 2 * active
