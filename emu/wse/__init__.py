@@ -42,7 +42,7 @@ from emu.wse.datasheets.datasheet import (
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.views.drawing import drawn
-from emu.wse.pe.chosen_map import chosen_map
+from emu.wse.pe.chosen_map import chosen_map, widen_chosen
 from emu.wse.pe.elementwise import (
     lookup_live,
     row_live,
@@ -128,5 +128,6 @@ __all__ = [
     "vector_of_one_live",
     "vector_scale",
     "walk",
+    "widen_chosen",
     "widen_live",
 ]

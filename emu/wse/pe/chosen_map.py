@@ -14,17 +14,28 @@ from emu.errors import WrongShape
 from emu.instruction import Cost, Operand, instruction
 from emu.tracing.jaxpr import caller
 from emu.wse.pe.isa import SPACE, product
-from emu.wse.pe.laws import map_cycles, on_datapath, precision
+from emu.wse.pe.laws import Cycles, map_cycles, on_datapath, precision
 from emu.wse.pe.maps import accumulate
+from emu.wse.pe.packed import CODES, as_numbers, widen_cycles, widened_bytes
 from emu.wse.spaces import Sram
+
+
+def _address_cycles(device: Device, at: Operand) -> Cycles:
+    """Kept within the tiles, and its address; a number held as a float is converted first."""
+    simple = 4 + (at.dtype != jnp.dtype("int32"))
+    return simple * device.scalar_cycles
+
+
+def _places(at: Sram, tiles: int) -> Sram:
+    """Which tile each number chooses; of those beyond, the nearest."""
+    whole = jnp.nan_to_num(at) if jnp.issubdtype(at.dtype, jnp.floating) else at
+    return jnp.clip(whole.astype(jnp.int32), 0, tiles - 1)
 
 
 def _cost(device: Device, dst: Operand, w: Operand, x: Operand, at: Operand) -> Cost:
     kind = precision(dst.dtype, w.dtype, x.dtype)
     _, inputs, outputs = w.shape
-    # Kept within the tiles, and its address; a number that is held as a float is converted first.
-    simple = 4 + (at.dtype != jnp.dtype("int32"))
-    each = simple * device.scalar_cycles + map_cycles(device, inputs, outputs, kind)
+    each = _address_cycles(device, at) + map_cycles(device, inputs, outputs, kind)
     products = at.size * inputs * outputs
     moved = {
         "sram_read": products * w.dtype.itemsize + x.nbytes + at.nbytes,
@@ -72,9 +83,7 @@ def chosen_map(dst: Sram, w: Sram, x: Sram, at: Sram) -> Sram:
             "[tiles, k, n], [m, k], [m]",
             caller(),
         )
-    whole = jnp.nan_to_num(at) if jnp.issubdtype(at.dtype, jnp.floating) else at
-    place = jnp.clip(whole.astype(jnp.int32), 0, w.shape[0] - 1)
-    chosen = w[place]
+    chosen = w[_places(at, w.shape[0])]
     if of_each:
 
         def term(k: KnownInt) -> Sram:
@@ -92,4 +101,48 @@ def chosen_map(dst: Sram, w: Sram, x: Sram, at: Sram) -> Sram:
     return accumulate(dst, loops[0] * inputs, term_of_all)
 
 
-__all__ = ["chosen_map"]
+def _widen_cost(device: Device, dst: Operand, codes: Operand, at: Operand) -> Cost:
+    each = codes.size // codes.shape[0]
+    n = at.size * each
+    kind, nbytes = codes.dtype.name, dst.dtype.itemsize
+    # A tile may begin and end within a word.
+    of_tile = widen_cycles(device, kind, nbytes, each // 2 + 1, each)
+    cycles = at.size * (_address_cycles(device, at) + of_tile)
+    read, written = widened_bytes(kind, nbytes)
+    moved = {"sram_read": read * n + at.nbytes, "sram_write": written * n}
+    flops = n if kind == "float8_e4m3fn" else 0
+    return on_datapath(cycles, flops, moved_bytes=moved)
+
+
+@instruction(
+    "wse.widen_chosen",
+    cost=_widen_cost,
+    reads=(SPACE, SPACE),
+    writes=SPACE,
+)
+def widen_chosen(dst: Sram, codes: Sram, at: Sram) -> Sram:
+    """Chosen tiles of codes of 8 bits as numbers, all of them exact, see `packed`.
+
+    Args:
+      dst: `[m, k, n]`, float32, float16 or bfloat16.
+      codes: `[tiles, k, n]`, int8, uint8 or float8_e4m3fn, two to a word.
+      at: `[m]`, which tile, as `chosen_map` takes it.
+
+    Raises:
+      WrongShape: these shapes do not go together.
+    """
+    name = "wse.widen_chosen"
+    given.one_of(f"{name}: dtype of codes", codes.dtype.name, CODES)
+    given.one_of(
+        f"{name}: dtype of dst", dst.dtype.name, ("float32", "bfloat16", "float16")
+    )
+    if at.ndim != 1 or codes.ndim != 3 or dst.shape != (*at.shape, *codes.shape[1:]):
+        told = ", ".join(given.described(operand) for operand in (dst, codes, at))
+        raise WrongShape(
+            f"{name}: cannot take {told}: must be [m, k, n], [tiles, k, n], [m]",
+            caller(),
+        )
+    return as_numbers(codes[_places(at, codes.shape[0])]).astype(dst.dtype)
+
+
+__all__ = ["chosen_map", "widen_chosen"]

@@ -117,6 +117,26 @@ def widen_cycles(
     return np.where(np.asarray(n) > 0, cycles, 0)
 
 
+def widened_bytes(codes: str, nbytes: int) -> tuple[float, int]:
+    """Bytes that are read and written for each code that becomes a number of `nbytes` bytes."""
+    steps = STEPS[codes, nbytes]
+    read = sum(_MOVED_BYTES[step][0] for step in steps)
+    return read, sum(_MOVED_BYTES[step][1] for step in steps)
+
+
+def as_numbers(x: Sram) -> Sram:
+    """What arithmetic on bits makes of codes or powers of two, float32."""
+    if x.dtype.name == SCALES:
+        bits = lax.bitcast_convert_type(x, jnp.uint8).astype(jnp.uint32) << 23
+        return lax.bitcast_convert_type(bits, jnp.float32)
+    wide = x.astype(jnp.float32)
+    if x.dtype != jnp.float8_e4m3fn:
+        return wide
+    is_negative = lax.bitcast_convert_type(x, jnp.uint8) >= 128
+    of_nan = jnp.where(is_negative, -OF_NAN_CODE, OF_NAN_CODE)
+    return jnp.where(jnp.isnan(wide), of_nan, wide)
+
+
 def _widen_cost(
     device: Device, dst: Operand, x: Operand, live: Operand, *, axis: int
 ) -> Cost:
@@ -126,11 +146,8 @@ def _widen_cost(
     # A row may begin and end within a word.
     words = n // 2 + 1 if axis == 0 else rows * (count // 2 + 1)
     codes = x.dtype.name
-    steps = STEPS[codes, dst.dtype.itemsize]
-    moved = {
-        "sram_read": sum(_MOVED_BYTES[step][0] for step in steps) * n,
-        "sram_write": sum(_MOVED_BYTES[step][1] for step in steps) * n,
-    }
+    read, written = widened_bytes(codes, dst.dtype.itemsize)
+    moved = {"sram_read": read * n, "sram_write": written * n}
     cycles = widen_cycles(device, codes, dst.dtype.itemsize, words, n)
     flops = n if codes == "float8_e4m3fn" else 0
     return on_datapath(cycles, flops, moved_bytes=moved)
@@ -159,18 +176,19 @@ def widen_live(dst: Sram, x: Sram, live: KnownInt, *, axis: int) -> Sram:
     if x.dtype.name != SCALES:
         floats = (*floats, "float16")
     given.one_of(f"{name}: dtype of dst", dst.dtype.name, floats)
-    if x.dtype.name == SCALES:
-        bits = lax.bitcast_convert_type(x, jnp.uint8).astype(jnp.uint32) << 23
-        wide = lax.bitcast_convert_type(bits, jnp.float32)
-    else:
-        wide = x.astype(jnp.float32)
-    if x.dtype == jnp.float8_e4m3fn:
-        is_negative = lax.bitcast_convert_type(x, jnp.uint8) >= 128
-        of_nan = jnp.where(is_negative, -OF_NAN_CODE, OF_NAN_CODE)
-        wide = jnp.where(jnp.isnan(wide), of_nan, wide)
+    wide = as_numbers(x)
     place = lax.broadcasted_iota(jnp.int32, x.shape, axis)
     kept = jnp.where(place < live, wide, jnp.float32(unset(jnp.float32)))
     return kept.astype(dst.dtype)
 
 
-__all__ = ["CODES", "SCALES", "STEPS", "is_code", "widen_cycles", "widen_live"]
+__all__ = [
+    "CODES",
+    "SCALES",
+    "STEPS",
+    "as_numbers",
+    "is_code",
+    "widen_cycles",
+    "widen_live",
+    "widened_bytes",
+]

@@ -2,6 +2,7 @@
 
 from emu.datasheet import Device
 from emu.wse.pe.laws import map_cycles, precision
+from emu.wse.pe.packed import widen_cycles
 from kernels.moe.wafer.placed import ExpertMap
 from kernels.wse.decode.estimate import all_reduce_cycles
 
@@ -45,4 +46,14 @@ def expert_cycles(layout: ExpertMap, device: Device) -> float:
     return total + function * (layout.score_share + activations)
 
 
-__all__ = ["expert_cycles"]
+def widening_cycles(layout: ExpertMap, held: str, device: Device) -> float:
+    """Of making the chosen experts' codes wide."""
+    nbytes = layout.region.itemsize
+    total = 0.0
+    for matrices in (2, 1):
+        n = matrices * layout.width * layout.region.depth
+        total += float(widen_cycles(device, held, nbytes, n // 2 + 1, n))
+    return layout.active * total
+
+
+__all__ = ["expert_cycles", "widening_cycles"]

@@ -9,10 +9,13 @@ from emu.wse import (
     copy,
     copy_into,
     fill,
+    fmac_map,
+    lookup_live,
     row_live,
     sram_tile,
     vector,
     vector_scale,
+    widen_chosen,
 )
 from emu.wse.spaces import Sram
 from kernels.moe.wafer.placed import ExpertMap
@@ -38,10 +41,13 @@ def experts(
       out = all_reduce_col(sum over chosen of hidden @ down[at])
     """
     region = layout.region
-    part = zeros((layout.active, 2 * layout.width))
-    part = chosen_map(part, weights["experts_gate_up"], normed, choice.at)
+    part = gate_up_part(layout, normed, weights, choice)
     gate_up = all_reduce(part, "row")
     hidden = hidden_of(layout, activation, gate_up, weights, choice)
+    is_in_codes = "experts_down_scale" in weights
+    if is_in_codes:
+        scales = of_chosen(weights["experts_down_scale"], choice)
+        hidden = vector_scale(hidden, hidden, scales)
     if region.dtype != "float32":
         rounded = sram_tile(shape=hidden.shape, dtype=region.dtype)
         hidden = copy(rounded, hidden)
@@ -57,8 +63,42 @@ def experts(
             of_outputs(layout, choice),
         )
     # An expert's output counts by its weight, which its hidden vector carries already.
-    out = chosen_map(out, weights["experts_down"], hidden, choice.at)
+    down = weights["experts_down"]
+    if is_in_codes:
+        down = widened(layout, down, choice)
+        out = fmac_map(out, down.reshape(-1, region.depth), hidden.reshape(-1))
+    else:
+        out = chosen_map(out, down, hidden, choice.at)
     return all_reduce(out, "col")
+
+
+def gate_up_part(
+    layout: ExpertMap, normed: Sram, weights: Weights, choice: Choice
+) -> Sram:
+    """This PE's part of the chosen experts' gate and up, float32 `[active, 2 width]`."""
+    part = zeros((layout.active, 2 * layout.width))
+    gate_up = weights["experts_gate_up"]
+    if "experts_gate_up_scale" not in weights:
+        return chosen_map(part, gate_up, normed, choice.at)
+    part = fmac_map(part, widened(layout, gate_up, choice), normed)
+    # A PE's codes have a scale of their own, so it multiplies before anything is summed.
+    scales = of_chosen(weights["experts_gate_up_scale"], choice)
+    return vector_scale(part, part, scales)
+
+
+def widened(layout: ExpertMap, codes: Sram, choice: Choice) -> Sram:
+    """The chosen experts' slices of a matrix, `[active, k, n]`, of codes `[tiles, k, n]`."""
+    shape = (layout.active, *codes.shape[1:])
+    tile = sram_tile(shape=shape, dtype=layout.region.dtype)
+    return widen_chosen(tile, codes, choice.at)
+
+
+def of_chosen(table: Sram, choice: Choice) -> Sram:
+    """The chosen experts' numbers of a table `[tiles]`, float32 `[active]`."""
+    active = choice.at.shape[0]
+    found = sram_tile(shape=(1, active), dtype="float32")
+    index = choice.at.reshape(1, active)
+    return lookup_live(found, table, index, jnp.int32(active), opens=True).reshape(-1)
 
 
 def of_outputs(layout: ExpertMap, choice: Choice) -> Sram:

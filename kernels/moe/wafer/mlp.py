@@ -21,7 +21,8 @@ from emu.annotations import DType, Shape
 from emu.datasheet import Device
 from emu.wse.spaces import Sram
 from kernels.moe.routing import Routing
-from kernels.moe.wafer.estimate import expert_cycles
+from kernels.moe.wafer.codes import HELD, in_codes
+from kernels.moe.wafer.estimate import expert_cycles, widening_cycles
 from kernels.moe.wafer.experts import experts
 from kernels.moe.wafer.layout import expert_tiles
 from kernels.moe.wafer.placed import ExpertMap
@@ -46,6 +47,9 @@ class ExpertMlp:
       activation: of every expert.
       router_bias: whether the router's projection has a bias.
       bias: whether the experts' projections have biases.
+      held: dtype of the experts' weights in SRAM, one of `emu.wse.pe.packed.CODES`, of which every
+        PE's slice of an expert's matrix has a scale; None: the region's. A PE makes those of the
+        chosen experts wide before it multiplies.
     """
 
     routing: Routing
@@ -54,12 +58,15 @@ class ExpertMlp:
     activation: Activation = SILU
     router_bias: bool = False
     bias: bool = False
+    held: str | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "ffn")
         sizes.within("shared", self.shared, 0, sizes.MOST)
         if self.routing.experts + self.shared > sizes.MOST:
             refuse(f"{self.routing.experts} experts must be at most {sizes.MOST}")
+        if self.held is not None and self.held not in HELD:
+            refuse(f"held is {self.held!r}, must be one of {', '.join(HELD)}")
 
     def on(self, region: Region) -> ExpertMap:
         """Which PE of a region holds what."""
@@ -86,6 +93,9 @@ class ExpertMlp:
             "experts_gate_up": (layout.tiles, depth, 2 * width),
             "experts_down": (layout.tiles, width, depth),
         }
+        if self.held is not None:
+            shapes["experts_gate_up_scale"] = (layout.tiles,)
+            shapes["experts_down_scale"] = (layout.tiles,)
         if self.router_bias:
             shapes["router_bias"] = (layout.own,)
         if self.routing.selection_bias:
@@ -107,24 +117,40 @@ class ExpertMlp:
 
     def weight_dtypes(self, region: Region) -> dict[str, DType]:
         """Dtype of each weight; biases of the router are added to float32 logits and scores."""
-        single = ("router_bias", "selection_bias")
-        return {
-            name: "float32" if name in single else region.dtype
-            for name in self.weight_shapes(region)
-        }
+        dtypes: dict[str, DType] = dict.fromkeys(
+            self.weight_shapes(region), region.dtype
+        )
+        for name in dtypes:
+            if name in ("router_bias", "selection_bias") or name.endswith("_scale"):
+                dtypes[name] = "float32"
+        if self.held is not None:
+            dtypes["experts_gate_up"] = dtypes["experts_down"] = self.held
+        return dtypes
 
     def weight_tiles(self, layers: Mapping[str, Any], region: Region) -> dict[str, Any]:
         """Each weight on its PEs, from a model's stacked ones: see `layout.expert_tiles`."""
-        return expert_tiles(layers, self.on(region), self.weight_shapes(region))
+        layout, names = self.on(region), self.weight_shapes(region)
+        tiles = expert_tiles(layers, layout, names)
+        return tiles if self.held is None else in_codes(tiles, self.held)
 
     def buffer_bytes(self, region: Region) -> int:
-        """Bytes of buffers that are live at once for certain: gate, up and their product."""
+        """Bytes of buffers that are live at once for certain: gate, up and their product.
+
+        Of weights in codes, those of the chosen experts' gate and up as well.
+        """
         layout = self.on(region)
-        return 3 * 4 * layout.active * layout.width
+        elements = layout.active * layout.width
+        wide = 0
+        if self.held is not None:
+            wide = 2 * elements * region.depth * region.itemsize
+        return 3 * 4 * elements + wide
 
     def cycles(self, region: Region, device: Device) -> float:
         """Rough cycles of a token, to choose a region by; the clock is the program's."""
-        return expert_cycles(self.on(region), device)
+        total = expert_cycles(self.on(region), device)
+        if self.held is None:
+            return total
+        return total + widening_cycles(self.on(region), self.held, device)
 
     def flops(self, hidden: int) -> int:
         """Multiply-adds of one token's projections, times 2: the closed form without padding."""

@@ -125,3 +125,22 @@ def test_chosen_map_adds_all_to_one() -> None:
 def test_shapes_that_do_not_go_together() -> None:
     with pytest.raises(WrongShape, match=r"must be \[m, n\], \[tiles, k, n\]"):
         wse.chosen_map(tile(3, 4), data(0, 6, 5, 4), data(1, 4), numbers(1, 2, 3))
+
+
+@pytest.mark.parametrize("codes", ["int8", "float8_e4m3fn"])
+def test_chosen_codes_are_widened(codes: str) -> None:
+    """Exactly; each tile at the cost of making it wide, and its address."""
+    x = jnp.asarray(np.arange(6 * 5 * 3).reshape(6, 5, 3) % 30 - 15, codes)
+    at = numbers(4, 0, 4)
+    dst = wse.sram_tile(shape=(3, 5, 3), dtype=jnp.dtype("bfloat16"))
+    got = np.asarray(wse.widen_chosen(dst, x, at)).astype(np.float32)
+    assert (got == np.asarray(x).astype(np.float32)[[4, 0, 4]]).all()
+
+    def one(tile: Any, n: Any) -> Any:
+        wide = wse.sram_tile(shape=(1, 15), dtype=jnp.dtype("bfloat16"))
+        return wse.widen_live(wide, tile, n, axis=1)
+
+    call = lambda x, at: wse.widen_chosen(dst, x, at)  # noqa: E731
+    clock = read(call, struct((6, 5, 3), codes), struct((3,)))
+    each = read(one, struct((1, 15), codes), 15)
+    assert clock.end_ticks == 3 * (5 * 2 + each.end_ticks)

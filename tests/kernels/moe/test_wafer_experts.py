@@ -1,5 +1,6 @@
 """Mixtures of experts on small regions against float64 NumPy; their clock, FLOPs and bytes."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -245,3 +246,62 @@ def test_estimate_is_near_the_clock() -> None:
             WAFER, *arguments, check_memory=False
         )
         assert abs(mlp.cycles(region, WAFER) / reading.end_ticks - 1) < 0.34
+
+
+@pytest.mark.parametrize("held", ["int8", "float8_e4m3fn"])
+def test_weights_in_codes(held: str) -> None:
+    """To float32 rounding the same as with the codes' own numbers, which are near the weights."""
+    mlp, region = MIXTURES["deepseek"], region_of((5, 6))
+    weights = random_experts(mlp, HIDDEN, 1)
+    coded = dataclasses.replace(mlp, held=held)
+    tiles = tiles_of(coded, region, weights)
+    numbers = tiles_of(mlp, region, weights)
+    for name in ("experts_gate_up", "experts_down"):
+        exact = np.asarray(tiles[name]).astype(np.float32)
+        exact = exact * np.asarray(tiles[f"{name}_scale"])[..., None, None]
+        whole = np.asarray(numbers[name])
+        # Half a step of a code: of 127 to the largest, or of 8 within a power of two.
+        step = np.abs(whole).max((-2, -1), keepdims=True) / 254
+        allowed = step if held == "int8" else step + np.abs(whole) / 16
+        assert (np.abs(exact - whole) <= 1.01 * allowed).all()
+        numbers[name] = jnp.asarray(exact)
+    x = token(0)
+    got = run(expert_program(coded, region), region, tiles, x)
+    expected = run(expert_program(mlp, region), region, numbers, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# DeepSeek-V3 (arXiv:2412.19437): 256 experts of 2048 and a shared one, 8 chosen of 4 groups of 8.
+DEEPSEEK = ExpertMlp(
+    Routing(
+        256,
+        8,
+        score="sigmoid",
+        selection_bias=True,
+        groups=8,
+        chosen_groups=4,
+        scale=2.5,
+    ),
+    2048,
+    shared=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("held", "rows", "cols"), [(None, 1024, 512), ("float8_e4m3fn", 552, 512)]
+)
+def test_a_layer_of_deepseek_v3_fits(held: str | None, rows: int, cols: int) -> None:
+    """All 257 experts beside the code, 7168 x 2048 x 3 of each; FLOPs are the model's own."""
+    region = Region(7168, rows, cols, 1e-6, "bfloat16")
+    mlp = dataclasses.replace(DEEPSEEK, held=held)
+    reading = expert_program(mlp, region).read(WAFER, *expert_arguments(mlp, region))
+    flops = reading.tally.by("flops")
+    experts = flops["wse.chosen_map"] if held is None else flops["wse.fmac_map"]
+    if held is not None:  # the router's are of the same instruction
+        experts -= 2 * rows * region.depth * mlp.on(region).own * cols
+    # 552 rows of 13 elements hold 8 too many.
+    padded = {1024: 7168, 552: 7176}[rows]
+    assert experts == 2 * 9 * 3 * padded * 2048
+    peak = expert_program(mlp, region).memory(WAFER, *expert_arguments(mlp, region))
+    per_pe = 257 * 3 * 7168 * 2048 // (rows * cols) * (2 if held is None else 1)
+    assert per_pe < peak["sram"] < WAFER.sram_bytes - WAFER.code_bytes

@@ -1,4 +1,4 @@
-"""Decode layers of other forms than the plainest, and ends of such models, against float64 NumPy."""
+"""Decode layers of other forms than the plainest, and both ends of a model, against NumPy."""
 
 from typing import Any
 
@@ -79,7 +79,9 @@ def test_clock_of_an_option(option: dict[str, bool], more: int) -> None:
 
 def test_bytes_of_further_weights() -> None:
     plain, full = small(DecodeForm(), True), small(EVERYTHING, True)
-    further = 4 * 6 + 3 * plain.depth  # biases of heads; of the output, and its two norms
+    further = (
+        4 * 6 + 3 * plain.depth
+    )  # biases of heads; of the output, and its two norms
     assert full.weight_bytes() - plain.weight_bytes() == 4 * further
 
 
