@@ -210,7 +210,7 @@ def _of_best_blocks_cost(
 def of_best_blocks(
     dst: Sram, x: Sram, rank: Sram, first: KnownInt, *, best: int, block: int
 ) -> Sram:
-    """Numbers whose block has a rank below `best`; 0 for the others.
+    """Numbers whose block has a rank below `best`; minus infinity for the others.
 
     Args:
       dst, x: float32 `[n]`, numbers `first` to `first + n - 1` of all.
@@ -222,7 +222,7 @@ def of_best_blocks(
     of_block = (first + jnp.arange(x.shape[0])) // block
     last = rank.shape[0] - 1
     of_rank = jnp.take(single(rank), jnp.clip(of_block, 0, last))
-    return jnp.where(of_rank < best, single(x), 0).astype(dst.dtype)
+    return jnp.where(of_rank < best, single(x), -jnp.inf).astype(dst.dtype)
 
 
 def _listed_cost(

@@ -220,7 +220,7 @@ def ranks_of_groups(layout: ExpertMap, turned: Sram, own: Sram, here: Places) ->
 
 
 def in_best_groups(layout: ExpertMap, x: Sram, ranks: Sram, first: KnownInt) -> Sram:
-    """Numbers of experts in the chosen groups; 0 for others."""
+    """Numbers of experts in the chosen groups; minus infinity for others."""
     routing = layout.routing
     size = routing.experts // routing.groups
     kept = sram_tile(shape=x.shape, dtype="float32")

@@ -84,7 +84,7 @@ def test_best_sums_of_blocks() -> None:
 def test_numbers_of_the_best_blocks() -> None:
     x, rank = numbers(1, 2, 4, 8, 16), numbers(3, 0, 1)  # numbers 2 to 6
     call = lambda x, r, n: wse.of_best_blocks(tile(5), x, r, n, best=1, block=3)  # noqa: E731
-    assert np.asarray(call(x, rank, 2)).tolist() == [0, 2, 4, 8, 0]
+    assert np.asarray(call(x, rank, 2)).tolist() == [*(-np.inf, 2, 4, 8, -np.inf)]
     assert read(call, x, rank, 2).end_ticks == 5 * (10 + 3 * 2 + 6)
 
 

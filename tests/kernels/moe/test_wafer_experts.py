@@ -64,11 +64,13 @@ MIXTURES = {
 REGIONS = {"2x3": (2, 3), "12x4": (12, 4), "5x6": (5, 6), "24x2": (24, 2)}
 
 
-# Every mixture once, and the one with the most forms on every region.
+# Every form once by default.
 PAIRS = [
-    *(("mixtral", "2x3"), ("qwen", "12x4"), ("gpt-oss", "12x4"), ("llama 4", "5x6")),
-    *(("softmax with all", "5x6"), ("biases on the input", "24x2")),
-    *(("deepseek", "2x3"), ("deepseek", "24x2")),
+    *(("mixtral", "2x3"), ("gpt-oss", "12x4"), ("llama 4", "5x6")),
+    *(("softmax with all", "5x6"), ("deepseek", "24x2")),
+    pytest.param("qwen", "12x4", marks=pytest.mark.slow),
+    pytest.param("biases on the input", "24x2", marks=pytest.mark.slow),
+    pytest.param("deepseek", "2x3", marks=pytest.mark.slow),
 ]
 
 
@@ -109,7 +111,9 @@ def test_values(name: str, shape: str) -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["deepseek", "gpt-oss"])
+@pytest.mark.parametrize(
+    "name", ["deepseek", pytest.param("gpt-oss", marks=pytest.mark.slow)]
+)
 def test_bfloat16_is_near(name: str) -> None:
     """Weights and inputs of products carry 8 bits; the reference takes the same weights.
 
@@ -139,7 +143,11 @@ def router_program(mlp: ExpertMlp, region: Region) -> Program:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("deepseek", "12x4"), ("softmax with all", "24x2"), ("llama 4", "2x3")],
+    [
+        ("deepseek", "12x4"),
+        pytest.param("softmax with all", "24x2", marks=pytest.mark.slow),
+        pytest.param("llama 4", "2x3", marks=pytest.mark.slow),
+    ],
 )
 def test_choice_is_the_plain_routers(name: str, shape: str) -> None:
     """On every PE, in the same order, shared experts behind; weights to float32 rounding."""
@@ -248,7 +256,9 @@ def test_estimate_is_near_the_clock() -> None:
         assert abs(mlp.cycles(region, WAFER) / reading.end_ticks - 1) < 0.34
 
 
-@pytest.mark.parametrize("held", ["int8", "float8_e4m3fn"])
+@pytest.mark.parametrize(
+    "held", ["int8", pytest.param("float8_e4m3fn", marks=pytest.mark.slow)]
+)
 def test_weights_in_codes(held: str) -> None:
     """To float32 rounding the same as with the codes' own numbers, which are near the weights."""
     mlp, region = MIXTURES["deepseek"], region_of((5, 6))
@@ -288,7 +298,11 @@ DEEPSEEK = ExpertMlp(
 
 
 @pytest.mark.parametrize(
-    ("held", "rows", "cols"), [(None, 1024, 512), ("float8_e4m3fn", 552, 512)]
+    ("held", "rows", "cols"),
+    [
+        pytest.param(None, 1024, 512, marks=pytest.mark.slow),
+        ("float8_e4m3fn", 552, 512),
+    ],
 )
 def test_a_layer_of_deepseek_v3_fits(held: str | None, rows: int, cols: int) -> None:
     """All 257 experts beside the code, 7168 x 2048 x 3 of each; FLOPs are the model's own."""

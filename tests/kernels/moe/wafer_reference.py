@@ -73,7 +73,7 @@ def routed(
         of_group = np.sort(by_group, axis=1)[:, -2:].sum(1)
         best = np.argsort(-of_group, kind="stable")[: routing.chosen_groups]
         is_best = np.isin(np.arange(routing.groups), best)
-        compared = np.where(is_best[:, None], by_group, 0).reshape(-1)
+        compared = np.where(is_best[:, None], by_group, -np.inf).reshape(-1)
     experts = np.argsort(-compared, kind="stable")[: routing.chosen]
     weights = scores[experts]
     if routing.normalised:
