@@ -61,20 +61,20 @@ def test_features_of_a_partly_turned_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "more"),
+    ("form", "more"),
     [
         # A vector operation on what a column holds of queries, key and value: 3 loads, an issue.
-        ({"qkv_bias": True}, 3 * 4 + 6 + 4 * 6),
+        (DecodeForm(qkv_bias=True), 3 * 4 + 6 + 4 * 6),
         # The same of the residual stream's 5 elements.
-        ({"out_bias": True}, 3 * 4 + 6 + 5),
+        (DecodeForm(out_bias=True), 3 * 4 + 6 + 5),
     ],
 )
-def test_clock_of_an_option(option: dict[str, bool], more: int) -> None:
+def test_clock_of_an_option(form: DecodeForm, more: int) -> None:
     def cycles(form: DecodeForm) -> int:
         layer = small(form)
         return layer_program(layer).read(WAFER, *layer_arguments(layer, 3, 0)).end_ticks
 
-    assert cycles(DecodeForm(**option)) == cycles(DecodeForm()) + more
+    assert cycles(form) == cycles(DecodeForm()) + more
 
 
 def test_bytes_of_further_weights() -> None:
