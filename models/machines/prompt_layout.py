@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from emu.annotations import DType
 from emu.trainium.datasheets import NeuronCoreSheet
 from kernels.masks.catalogue import or_masks
@@ -77,7 +79,7 @@ def choose_placement(
       chips: of the ring.
       weighted: what layers do to scores, and how many do.
     """
-    total: dict[str, float] = dict.fromkeys(PLACEMENTS, 0.0)
+    total = {name: np.zeros(2) for name in PLACEMENTS}
     for scores, layers in weighted:
         own = {
             name: attention_tiling(tiling(name), scores, name) for name in PLACEMENTS
@@ -113,9 +115,9 @@ def choose_placement(
             cost=cost,
         )
         for name, score in choice.scores.items():
-            total[name] += layers * score.score
+            total[name] += layers * np.asarray(score.rank)
     # Of equals the first, and so the plainest.
-    return min(PLACEMENTS, key=total.__getitem__)
+    return min(PLACEMENTS, key=lambda name: tuple(total[name]))
 
 
 __all__ = ["choose_placement", "layer_tiling", "scores_of"]

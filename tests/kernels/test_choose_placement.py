@@ -174,3 +174,17 @@ def test_a_mask_without_any_pair_needs_no_hop():
     )
     for found in choice.scores.values():
         assert (found.score, found.live, found.tiles) == (0, (), 0)
+
+
+def test_of_equal_scores_the_one_with_less_work_is_taken():
+    """Eight tiles on four ranks whose hops take as long as a contiguous tile, whatever the work."""
+    choice = choose(
+        masks.causal,
+        8 * TILE,
+        4,
+        slots_of=lambda name: Slots(2 * TILE, TILE, TILE, TILE),
+        hop_tiles=4,
+    )
+    scores = {name: choice.scores[name].score for name in ("contiguous", "zigzag")}
+    assert scores["contiguous"] == scores["zigzag"]
+    assert choice.name == "zigzag"
