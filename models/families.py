@@ -317,6 +317,10 @@ def _llama4(values: Mapping[str, Any]) -> dict[str, Any]:
 
 # Tensors of the layers behind the last, which predict the token after the next.
 NEXT_TOKENS = ("model.layers.{layers}.",)
+# Of the norm before the MLP, where GGUF files call it as Hugging Face's do.
+NORM_BEHIND_ATTENTION = {
+    "mlp_norm": Stored("post_attention_norm.weight", transposed=False),
+}
 
 LLAMA = Family(
     model_type="llama",
@@ -365,7 +369,7 @@ QWEN3 = Family(
 QWEN3_MOE = Family(
     model_type="qwen3_moe",
     architecture="Qwen3MoeForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="qwen3moe",
     source=f"{TRANSFORMERS}/qwen3_moe; {LLAMA_CPP}, Qwen3MoeModel",
     query_key_norm="head",
     layer_kinds=frozenset({"full_attention", "sliding_attention"}),
@@ -408,11 +412,12 @@ MIXTRAL = Family(
         "num_key_value_heads": 8,
     },
     sizes=_mixtral,
+    interleaves_rope=frozenset({"gguf"}),
 )
 MINIMAX_M2 = Family(
     model_type="minimax_m2",
     architecture="MiniMaxM2ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="minimax-m2",
     source=f"{TRANSFORMERS}/minimax_m2",
     query_key_norm="width",
     stored={
@@ -447,7 +452,7 @@ GEMMA_NORMS = {
 GEMMA2 = Family(
     model_type="gemma2",
     architecture="Gemma2ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="gemma2",
     source=f"{TRANSFORMERS}/gemma2; {LLAMA_CPP}, Gemma2Model",
     activation="gelu_tanh",
     hidden_act="gelu_pytorch_tanh",
@@ -477,7 +482,7 @@ GEMMA2 = Family(
 GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="gemma3",
     source=f"{TRANSFORMERS}/gemma3; {LLAMA_CPP}, Gemma3Model",
     activation="gelu_tanh",
     hidden_act="gelu_pytorch_tanh",
@@ -507,7 +512,7 @@ GEMMA3 = Family(
 PHI3 = Family(
     model_type="phi3",
     architecture="Phi3ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="phi3",
     source=f"{TRANSFORMERS}/phi3; {LLAMA_CPP}, Phi3MiniModel",
     stored={
         name: Stored("self_attn.qkv_proj.weight", parts=("wq", "wk", "wv"))
@@ -521,11 +526,19 @@ PHI3 = Family(
     accepted_values=plain_but("partial_rotary_factor"),
     assumed_values=ASSUMED,
     sizes=_phi3,
+    stored_in_gguf={
+        name: Stored("attn_qkv.weight", parts=("wq", "wk", "wv"))
+        for name in ("wq", "wk", "wv")
+    }
+    | {
+        name: Stored("ffn_up.weight", parts=("w_gate", "w_up"))
+        for name in ("w_gate", "w_up")
+    },
 )
 SMOLLM3 = Family(
     model_type="smollm3",
     architecture="SmolLM3ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="smollm3",
     source=f"{TRANSFORMERS}/smollm3; {LLAMA_CPP}, SmolLM3Model",
     accepted_values=plain_but("no_rope_layers", attention_bias=YES_OR_NO),
     default_theta=2_000_000.0,
@@ -534,11 +547,12 @@ SMOLLM3 = Family(
         "num_key_value_heads": 4,
     },
     sizes=_smollm3,
+    interleaves_rope=frozenset({"gguf"}),
 )
 GPT_OSS = Family(
     model_type="gpt_oss",
     architecture="GptOssForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="gpt-oss",
     source=f"{TRANSFORMERS}/gpt_oss; arXiv:2508.10925",
     activation="clamped_swiglu",
     has_sinks=True,
@@ -584,11 +598,12 @@ GPT_OSS = Family(
         "sliding_window": 128,
     },
     sizes=_gpt_oss,
+    stored_in_gguf=NORM_BEHIND_ATTENTION,
 )
 GLM4_MOE = Family(
     model_type="glm4_moe",
     architecture="Glm4MoeForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="glm4moe",
     source=f"{TRANSFORMERS}/glm4_moe; {LLAMA_CPP}, Glm4MoeModel",
     unread=NEXT_TOKENS,
     accepted_values=plain_but(
@@ -613,9 +628,10 @@ GLM4_MOE = Family(
         "partial_rotary_factor": 0.5,
     },
     sizes=_glm4_moe,
+    stored_in_gguf=NORM_BEHIND_ATTENTION,
 )
 LATENT_MODELS: dict[str, Any] = {
-    "interleaves_rope": frozenset({"hugging_face"}),
+    "interleaves_rope": frozenset({"hugging_face", "gguf"}),
     "unread": NEXT_TOKENS,
     "accepted_values": plain_but(
         "n_routed_experts",
@@ -646,7 +662,7 @@ DEEPSEEK_V3_ASSUMED = ASSUMED | {
 DEEPSEEK_V3 = Family(
     model_type="deepseek_v3",
     architecture="DeepseekV3ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="deepseek2",
     source=f"{TRANSFORMERS}/deepseek_v3; arXiv:2412.19437",
     assumed_values=DEEPSEEK_V3_ASSUMED,
     **LATENT_MODELS,
@@ -663,9 +679,9 @@ KIMI_K2 = Family(
 LLAMA4 = Family(
     model_type="llama4_text",
     architecture="Llama4ForCausalLM",
-    gguf_architecture=None,
+    gguf_architecture="llama4",
     source=f"{TRANSFORMERS}/llama4; {LLAMA_CPP}, Llama4Model",
-    interleaves_rope=frozenset({"hugging_face"}),
+    interleaves_rope=frozenset({"hugging_face", "gguf"}),
     stored={
         "w_gate": Stored("feed_forward.gate_proj.weight"),
         "w_up": Stored("feed_forward.up_proj.weight"),

@@ -19,7 +19,7 @@ from models.tensors import FileFormat, Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where a Hugging Face file holds a weight, if not as its `Tensor` says.
+    """Where files of a format hold a weight, if not as its `Tensor` says.
 
     Attributes:
         name: The file's tensor, behind the layer's prefix.
@@ -62,8 +62,9 @@ class Family:
             Others hold them as `0, 1, 2, …`.
         stored: Weights that Hugging Face's files hold otherwise than their `Tensor` says, by our
             name.
-        unread: Beginnings of names of tensors in such files that the model's own forward pass does
-            not use.
+        stored_in_gguf: Likewise of GGUF files.
+        unread: Beginnings of names of tensors in Hugging Face's files that the model's own forward
+            pass does not use.
         layer_kinds: What an entry of `layer_types` may say.
         accepted_values: Config fields that change the result, with the values we compute; a file
             with another value is refused by name.
@@ -89,6 +90,7 @@ class Family:
     rope_by_layer_kind: bool = False
     interleaves_rope: frozenset[FileFormat] = frozenset()
     stored: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
+    stored_in_gguf: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
     unread: tuple[str, ...] = ()
     layer_kinds: frozenset[str] = frozenset({"full_attention"})
     accepted_values: Mapping[str, tuple[Any, ...]]
@@ -96,10 +98,11 @@ class Family:
     states_head_dim: bool = False
     sizes: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda values: {}
 
-    def in_hugging_face(self, tensor: Tensor) -> Stored:
-        """Where its Hugging Face files hold a weight, without a layer's prefix."""
-        usual = Stored(tensor.hugging_face, tensor.transposed)
-        return self.stored.get(tensor.name, usual)
+    def held(self, tensor: Tensor, file_format: FileFormat) -> Stored:
+        """Where its files of a format hold a weight, without a layer's prefix."""
+        usual = Stored(tensor.name_in(file_format), tensor.transposed)
+        stored = self.stored_in_gguf if file_format == "gguf" else self.stored
+        return stored.get(tensor.name, usual)
 
 
 def by_model_type(model_type: Any, where: str) -> Family:

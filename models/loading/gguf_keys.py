@@ -5,12 +5,13 @@ the model's architecture or of its tokenizer that stands in none of these tables
 what it changes is not known. All others (`general.`, `split.`, `quantize.`) describe the file.
 """
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 from models.errors import ModelError, shown
 from models.loading.gguf_file import GgufFile
 
-# Read by gguf_model, gguf_rope and gguf_tokenizer; behind the architecture's name.
+# Read of every architecture, behind its name; what else one of them uses, `gguf_forms` says.
 USED_OF_ARCHITECTURE = frozenset(
     {
         "attention.head_count",
@@ -67,6 +68,7 @@ NEUTRAL_OF_ARCHITECTURE: dict[str, tuple[Any, ...]] = {
     "attn_logit_softcapping": (0.0,),
     "embedding_scale": (0.0, 1.0),
     "expert_count": (0,),
+    "expert_gating_func": (0,),
     "expert_group_count": (0,),
     "expert_group_used_count": (0,),
     "expert_shared_count": (0,),
@@ -121,20 +123,32 @@ UNREAD_OF_TOKENIZER = frozenset(
 NAMED_TEMPLATE = "chat_template."  # beside the default one, for tools and the like
 
 
-def check_keys(file: GgufFile, architecture: str) -> None:
-    """Raises ModelError naming the first key that asks for what is not done here."""
+def check_keys(
+    file: GgufFile,
+    architecture: str,
+    used: Set[str] = frozenset(),
+    neutral: Mapping[str, tuple[Any, ...]] | None = None,
+) -> None:
+    """Raises ModelError naming the first key that asks for what is not done here.
+
+    Args:
+        file: The header.
+        architecture: The prefix of its keys.
+        used: Keys that only some architectures use, and this one does.
+        neutral: Values besides those of the table by which a key changes nothing in this one.
+    """
     kind = file.metadata.get("general.type", "model")
     if kind != "model":
         raise ModelError(
             f"{file.path}: general.type={shown(kind)} is not supported; supported is 'model'"
         )
+    without_effect = NEUTRAL_OF_ARCHITECTURE | dict(neutral or {})
+    of_architecture = USED_OF_ARCHITECTURE | UNREAD_OF_ARCHITECTURE | used
     for key, value in file.metadata.items():
         prefix, _, rest = key.partition(".")
         if prefix == architecture:
-            known = USED_OF_ARCHITECTURE | UNREAD_OF_ARCHITECTURE
-            check_key(
-                file, key, value, rest in known, NEUTRAL_OF_ARCHITECTURE.get(rest)
-            )
+            known = rest in of_architecture
+            check_key(file, key, value, known, without_effect.get(rest))
         if prefix == "tokenizer":
             known = rest in USED_OF_TOKENIZER | UNREAD_OF_TOKENIZER
             known = known or rest.startswith(NAMED_TEMPLATE)

@@ -9,14 +9,15 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.family import by_gguf_architecture
 from models.loading.gguf_file import GgufFile
+from models.loading.gguf_forms import FORMS, Metadata, decimal
 from models.loading.gguf_keys import check_keys, field
 from models.loading.gguf_rope import ROPE_TENSORS, rope_scaling
 from models.loading.gguf_split import read_parts
 from models.loading.gguf_tokenizer import read_tokenizer
-from models.loading.rope_rows import in_halves
+from models.loading.stored_weights import names_of, weights_of
 from models.loading.tokenizer import TextTokenizer
 from models.plain.weights import Weights, check_weights
-from models.tensors import LAYER_PREFIX, Tensor
+from models.tensors import LATENT_PAIR, LAYER_PREFIX
 
 
 def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
@@ -41,145 +42,159 @@ def read_config(file: GgufFile) -> ModelConfig:
     """The sizes, from the metadata."""
     architecture = field(file, "general.architecture", str)
     family = by_gguf_architecture(architecture, str(file.path))
-    check_keys(file, architecture)
-
-    def size(key: str, default: int | None = None) -> int:
-        return field(file, f"{architecture}.{key}", int, default)
-
-    hidden = size("embedding_length")
-    heads = size("attention.head_count")
-    if heads < 1 or hidden < 1:
-        raise ModelError(
-            f"{file.path}: head_count and embedding_length must be positive"
-        )
-    head_dim = size("attention.key_length", hidden // heads)
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if size(key, head_dim) != head_dim:
-            raise ModelError(
-                f"{file.path}: {architecture}.{key} must equal head_dim {head_dim}, "
-                f"got {size(key)}; partial RoPE and unequal heads are not supported"
-            )
-    # llama.cpp takes 0 for the usual scale, 1 / sqrt(head_dim).
-    scale = field(file, f"{architecture}.attention.scale", float, 0.0)
-    if scale != 0 and decimal(scale) != decimal(head_dim**-0.5):
-        raise ModelError(
-            f"{file.path}: {architecture}.attention.scale={scale} is not supported; "
-            f"supported is 1 / sqrt(head_dim), {decimal(head_dim**-0.5)}"
-        )
+    form = FORMS[architecture]
+    check_keys(file, architecture, form.used, form.neutral)
+    data = Metadata(file, architecture)
+    hidden = data.width("embedding_length")
+    heads = data.width("attention.head_count")
+    context = data.size("context_length")
+    scaling = rope_scaling(file, architecture, context)
+    own = {
+        "model_type": family.model_type,
+        "num_key_value_heads": data.size("attention.head_count_kv", heads),
+        "rope_scaling": scaling,
+        **form.sizes(data, scaling),
+    }
+    if "latent" not in own:
+        own |= head_widths(data, hidden // heads, form.rotates_part)
+    check_scale(data, own.get("attention_scale", own["head_dim"] ** -0.5))
     if "token_embd.weight" not in file.tensors:
         raise ModelError(
             f"{file.path}: has no tensor token_embd.weight; not a whole model"
         )
     vocab_size = file.tensors["token_embd.weight"].shape[0]
-    if size("vocab_size", vocab_size) != vocab_size:
+    if data.size("vocab_size", vocab_size) != vocab_size:
         raise ModelError(
-            f"{file.path}: {architecture}.vocab_size={size('vocab_size')}, but token_embd.weight "
-            f"has {vocab_size} rows; the file is corrupt"
+            f"{file.path}: {architecture}.vocab_size={data.size('vocab_size')}, but "
+            f"token_embd.weight has {vocab_size} rows; the file is corrupt"
         )
     return ModelConfig(
         name=str(file.metadata.get("general.name", file.path.stem)),
-        model_type=family.model_type,
         hidden_size=hidden,
-        intermediate_size=size("feed_forward_length"),
-        num_hidden_layers=size("block_count"),
+        intermediate_size=data.size("feed_forward_length"),
+        num_hidden_layers=data.layers,
         num_attention_heads=heads,
-        num_key_value_heads=size("attention.head_count_kv", heads),
-        head_dim=head_dim,
         vocab_size=vocab_size,
-        max_position_embeddings=size("context_length"),
-        rope_theta=decimal(
-            field(file, f"{architecture}.rope.freq_base", float, 10000.0)
-        ),
-        rope_scaling=rope_scaling(file, architecture, size("context_length")),
-        rms_norm_eps=decimal(
-            field(file, f"{architecture}.attention.layer_norm_rms_epsilon", float)
-        ),
+        max_position_embeddings=context,
+        rope_theta=data.number("rope.freq_base", 10000.0),
+        rms_norm_eps=data.number("attention.layer_norm_rms_epsilon"),
         # GGUF has no key for it: a file without an output matrix means the embedding.
         tie_word_embeddings="output.weight" not in file.tensors,
         source=str(file.path.name),
+        **own,
     )
 
 
-def decimal(value: float) -> float:
-    """The shortest decimal of a float32, so that a stored 1e-5 reads back as 1e-5.
+def head_widths(data: Metadata, usual: int, rotates_part: bool) -> dict[str, int]:
+    """`head_dim`, and `rotary_dim` where RoPE turns a part of each head.
 
-    As a float64 the stored number is 9.999999747378752e-06, and a config would not compare equal.
+    Args:
+        data: The metadata.
+        usual: The width of a head where the file states none.
+        rotates_part: Whether RoPE may turn a part.
     """
-    return float(str(np.float32(value)))
+    head_dim = data.width("attention.key_length", usual)
+    rotated = data.size("rope.dimension_count", head_dim)
+    must_equal = ["attention.value_length"]
+    if not rotates_part:
+        must_equal.append("rope.dimension_count")
+    for key in must_equal:
+        if data.size(key, head_dim) != head_dim:
+            raise ModelError(
+                f"{data.file.path}: {data.architecture}.{key} must equal head_dim {head_dim}, "
+                f"got {data.size(key)}; partial RoPE and unequal heads are not supported"
+            )
+    widths = {"head_dim": head_dim}
+    return widths if rotated == head_dim else widths | {"rotary_dim": rotated}
+
+
+def check_scale(data: Metadata, usual: float) -> None:
+    """Raises ModelError where scores are scaled otherwise than by the family's own factor."""
+    # llama.cpp takes 0 for the usual scale.
+    scale = data.number("attention.scale", 0.0)
+    if scale != 0 and scale != decimal(usual):
+        raise ModelError(
+            f"{data.file.path}: {data.architecture}.attention.scale={scale} is not supported; "
+            f"supported is 1 / sqrt(head_dim), {decimal(usual)}"
+        )
 
 
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """All tensors, dequantised, transposed to `y = x @ W`, and stacked by layer."""
-    # Before the names are listed: of a billion layers they alone would fill the memory.
-    if config.num_hidden_layers > len(file.tensors):
-        raise ModelError(
-            f"{file.path}: claims {config.num_hidden_layers} layers, but holds "
-            f"{len(file.tensors)} tensors; the file is corrupt"
-        )
-    names = names_of(config)
-    lacking = sorted(names - file.tensors.keys())
-    unknown = sorted(file.tensors.keys() - names - ROPE_TENSORS)
+    held = set(file.tensors)
+    joined = latent_pairs(file, config)
+    for name, parts in joined.items():
+        held = (held - set(parts)) | {name}
+    names = names_of(config, "gguf")
+    lacking = sorted(names - held)
+    beyond = layers_beyond(file, config)
+    unknown = sorted(
+        name for name in held - names - ROPE_TENSORS if not name.startswith(beyond)
+    )
     if lacking or unknown:
         raise ModelError(
             f"{file.path}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
-            "biases, experts and scalings are not supported"
+            "biases, experts and scalings must be those of its architecture"
         )
-    weights: Weights = {
-        tensor.name: np.ascontiguousarray(
-            read_tensor(file, config, tensor, tensor.gguf)
+
+    def read(name: str) -> NDArray[np.float32]:
+        return (
+            joined_pair(file, config, *joined[name])
+            if name in joined
+            else file.read(name)
         )
-        for tensor in config.outer_tensors
-    }
-    weights["layers"] = {
-        tensor.name: read_stack(file, config, tensor) for tensor in config.layer_tensors
-    }
+
+    weights = weights_of(config, read, "gguf", str(file.path))
     check_weights(config, weights)
     return weights
 
 
-def names_of(config: ModelConfig) -> set[str]:
-    """Every tensor that a model's file must hold."""
-    outside = {tensor.gguf for tensor in config.outer_tensors}
-    inside = {
-        name_of(tensor, layer)
-        for tensor in config.layer_tensors
-        for layer in config.layers_with[tensor.name]
+def layers_beyond(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
+    """Beginnings of names of tensors in layers that predict the token after the next."""
+    architecture = field(file, "general.architecture", str)
+    blocks = Metadata(file, architecture).size("block_count")
+    behind = range(config.num_hidden_layers, min(blocks, len(file.tensors)))
+    return tuple(LAYER_PREFIX["gguf"].format(layer=layer) for layer in behind)
+
+
+# --- keys and values of a latent ---
+
+
+def latent_pairs(file: GgufFile, config: ModelConfig) -> dict[str, tuple[str, str]]:
+    """Which two tensors hold a layer's `attn_kv_b` between them, by its name.
+
+    Files since April 2025 hold what makes keys of the latent apart from what makes values.
+    """
+    if config.latent is None:
+        return {}
+    found = {}
+    for layer in range(config.num_hidden_layers):
+        prefix = LAYER_PREFIX["gguf"].format(layer=layer)
+        pair = f"{prefix}attn_k_b.weight", f"{prefix}attn_v_b.weight"
+        if set(pair) <= file.tensors.keys():
+            found[prefix + LATENT_PAIR.gguf] = pair
+    return found
+
+
+def joined_pair(
+    file: GgufFile, config: ModelConfig, keys: str, values: str
+) -> NDArray[np.float32]:
+    """A layer's `attn_kv_b`, of each head first what makes keys and then what makes values.
+
+    Returns:
+        `[heads · (plain + value), rank]`, of `[heads, rank, plain]` and `[heads, value, rank]`.
+    """
+    latent, heads = config.latent, config.num_attention_heads
+    assert latent is not None
+    expected = {
+        keys: (heads, latent.rank, latent.plain_width),
+        values: (heads, latent.value_width, latent.rank),
     }
-    return outside | inside
-
-
-def name_of(tensor: Tensor, layer: int) -> str:
-    """What files call a layer's weight."""
-    return LAYER_PREFIX["gguf"].format(layer=layer) + tensor.gguf
-
-
-def read_stack(
-    file: GgufFile, config: ModelConfig, tensor: Tensor
-) -> NDArray[np.float32]:
-    """One kind of weight for every layer that has it, `[layers, ...]`."""
-    layers = config.layers_with[tensor.name]
-    # Filled layer by layer, so that one layer is held twice, not all of them.
-    stack = np.empty((len(layers), *config.shape_of(tensor)), np.float32)
-    for place, layer in enumerate(layers):
-        stack[place] = read_tensor(file, config, tensor, name_of(tensor, layer))
-    return stack
-
-
-def read_tensor(
-    file: GgufFile, config: ModelConfig, tensor: Tensor, name: str
-) -> NDArray[np.float32]:
-    """One tensor on our axes, its rows in Hugging Face's order; its shape is checked first."""
-    ours = config.shape_of(tensor)
-    # Before it is read: a shape that is merely transposed would pass a check of the size.
-    expected = ours[::-1] if tensor.transposed else ours
-    shape = file.tensors[name].shape
-    if shape != expected:
-        raise ModelError(
-            f"{file.path}: tensor {name} must be {list(expected)}, got {list(shape)}; "
-            "layers of unequal sizes are not supported"
-        )
-    values = file.read(name)
-    values = values.T if tensor.transposed else values
-    if "gguf" in config.family.interleaves_rope:
-        values = in_halves(values, config, tensor)
-    return values
+    for name, shape in expected.items():
+        if file.tensors[name].shape != shape:
+            raise ModelError(
+                f"{file.path}: tensor {name} must be {list(shape)}, got "
+                f"{list(file.tensors[name].shape)}; metadata and tensors must belong together"
+            )
+    both = [file.read(keys).swapaxes(1, 2), file.read(values)]
+    return np.concatenate(both, axis=1).reshape(-1, latent.rank)

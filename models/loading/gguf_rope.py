@@ -34,7 +34,9 @@ def rope_scaling(
         ModelError: The file contradicts itself, or combines scalings.
     """
     prefix = f"{architecture}.rope.scaling"
-    kind = field(file, f"{prefix}.type", str, "linear")
+    # Converters of Phi-3 write LongRoPE's tensors and no type; llama.cpp goes by the tensors.
+    unstated = "longrope" if LONG_DIVISORS in file.tensors else "linear"
+    kind = field(file, f"{prefix}.type", str, unstated)
     if kind not in SCALING_TYPES:
         raise ModelError(
             f"{file.path}: {prefix}.type={shown(kind)} is not supported; "

@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from models.errors import ModelError, shown
 from models.loading.hf_config import from_hf
 from models.loading.hf_tokenizer import read_tokenizer
-from models.loading.hf_weights import names_of, weights_of
+from models.loading.stored_weights import names_of, weights_of
 from models.loading.tokenizer import TextTokenizer
 from models.loading.untrusted import check_regular, present, read_json
 from models.plain.weights import Weights, check_finite, check_weights
@@ -110,7 +110,7 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{len(places)} tensors; the files do not belong together"
         )
     # Every tensor is used or refused: a bias left out would change each number and raise nothing.
-    names = names_of(config)
+    names = names_of(config, "hugging_face")
     lacking = sorted(names - places.keys())
     unknown = sorted(
         name for name in places.keys() - names if not is_unread(name, config)
@@ -126,7 +126,7 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
     def read(name: str) -> NDArray[np.float32]:
         return read_tensor(shards[places[name]], name, places[name])
 
-    weights = weights_of(config, read)
+    weights = weights_of(config, read, "hugging_face", str(folder))
     head = OUTPUT_HEAD.hugging_face
     if config.tie_word_embeddings and head in places:
         check_tied(weights[EMBEDDING.name], read(head), folder)

@@ -46,8 +46,8 @@ def refused(folder: pathlib.Path, keys: dict[str, Any], message: str) -> None:
 # --- keys ---
 
 CHANGES: dict[str, Any] = {
-    "llama.expert_count": 8,
-    "llama.expert_used_count": 2,
+    "llama.expert_group_count": 8,
+    "llama.expert_weights_norm": True,
     "llama.attn_logit_softcapping": 50.0,
     "llama.final_logit_softcapping": 30.0,
     "llama.logit_scale": 0.0625,

@@ -37,12 +37,13 @@ def test_gguf_of_another_architecture_is_refused(write_gguf: WriteGguf) -> None:
     )
 
 
-def test_sizes_of_tensors_are_checked_before_they_are_read(
+def test_sizes_of_tensors_are_checked(
     write_gguf: WriteGguf,
 ) -> None:
     file = read_header(write_gguf(LLAMA))
     config = dataclasses.replace(read_config(file), intermediate_size=70)
     with pytest.raises(
-        ModelError, match=r"ffn_gate.weight must be \[70, 32\], got \[72, 32\]"
+        ModelError,
+        match=r"ffn_gate.weight must hold w_gate of \[32, 70\], got \[32, 72\]",
     ):
         read_weights(file, config)
