@@ -98,7 +98,7 @@ def _block(
         return transposed_into(h, own, tile * rows)
 
     h = loop(turned, h, count)
-    features = gated(h, weights.up, form.experts.gate, dtype=form.dtype)
+    features = gated(h, weights.up, form.mixture.gate, dtype=form.dtype)
     y = down(features, weights.down, weights.down_bias, form, rows=rows)
 
     def store(out: Hbm, tile: KnownInt) -> Hbm:
@@ -174,7 +174,7 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
             return transposed_into(turned, own, tile * form.rows)
 
         turned = loop(load, turned, at_once)
-        features = gated(turned, weights.up, form.experts.gate, dtype=form.dtype)
+        features = gated(turned, weights.up, form.mixture.gate, dtype=form.dtype)
         y = down(features, weights.down, weights.down_bias, form, rows=form.rows)
 
         def store(tile: KnownInt) -> Hbm:

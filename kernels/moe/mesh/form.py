@@ -27,8 +27,8 @@ BEST = 8  # numbers that `nc_max8` finds at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Experts:
-    """The mathematics of a mixture.
+class MixtureOfExperts:
+    """What a mixture computes, on whatever mesh.
 
     Attributes:
       routing: how experts are chosen.
@@ -38,7 +38,8 @@ class Experts:
       router_bias: whether logits have a bias of each expert (gpt-oss).
       biases: whether experts' projections have biases (gpt-oss).
       shared: features inside the MLP that every token goes through besides; 0: there is none.
-      shared_gate: whether that MLP's output is multiplied by a sigmoid of the token (Qwen2-MoE).
+      shared_is_scaled: whether that MLP's output is multiplied by a sigmoid of the token
+        (Qwen2-MoE).
     """
 
     routing: Routing
@@ -48,7 +49,7 @@ class Experts:
     router_bias: bool = False
     biases: bool = False
     shared: int = 0
-    shared_gate: bool = False
+    shared_is_scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.routing.experts > BANK_COLUMNS:
@@ -56,8 +57,10 @@ class Experts:
                 f"a router of {self.routing.experts} experts: their logits must fit a PSUM bank of "
                 f"{BANK_COLUMNS} columns"
             )
-        if self.shared_gate and not self.shared:
-            refuse("shared_gate is True but shared is 0: there is nothing to multiply")
+        if self.shared_is_scaled and not self.shared:
+            refuse(
+                "shared_is_scaled is True but shared is 0: there is nothing to multiply"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,7 @@ class MoeForm:
     """One mixture on one mesh.
 
     Attributes:
-      experts: what it computes.
+      mixture: what it computes.
       chips, cores: of the mesh; every core of a chip has all of the chip's tokens.
       tiles, rows: the tokens of a chip, `tiles · rows`, rows at most 128.
       sent_rows: room for what a core sends on to the chips that have one of its experts, or holds
@@ -78,7 +81,7 @@ class MoeForm:
         dropped. None: all.
     """
 
-    experts: Experts
+    mixture: MixtureOfExperts
     chips: int
     cores: int
     tiles: int
@@ -118,7 +121,7 @@ class MoeForm:
 
     @property
     def routing(self) -> Routing:
-        return self.experts.routing
+        return self.mixture.routing
 
     @property
     def columns(self) -> int:
@@ -159,7 +162,7 @@ class MoeForm:
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
-        return split(self.experts.hidden, PARTITIONS)
+        return split(self.mixture.hidden, PARTITIONS)
 
     @property
     def hidden_padded(self) -> int:
@@ -180,7 +183,7 @@ class MoeForm:
     @property
     def ffn_tiles(self) -> tuple[int, int]:
         """Tiles of an expert's features, `(count, rows)`."""
-        return split(self.experts.ffn, PARTITIONS)
+        return split(self.mixture.ffn, PARTITIONS)
 
     @property
     def shared_tiles(self) -> tuple[int, int]:
@@ -190,10 +193,10 @@ class MoeForm:
     @property
     def shared(self) -> int:
         """A core's part of the shared MLP's features."""
-        features, rest = divmod(self.experts.shared, self.cores)
+        features, rest = divmod(self.mixture.shared, self.cores)
         if rest:
             refuse(
-                f"{self.experts.shared} features of a shared expert over {self.cores} cores: each "
+                f"{self.mixture.shared} features of a shared expert over {self.cores} cores: each "
                 "must have equally many"
             )
         return features
@@ -209,4 +212,4 @@ class MoeForm:
         return jnp.bfloat16 if jnp.dtype(self.dtype).itemsize == 2 else jnp.float32
 
 
-__all__ = ["BEST", "Experts", "MoeForm"]
+__all__ = ["BEST", "MixtureOfExperts", "MoeForm"]

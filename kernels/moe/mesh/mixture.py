@@ -182,7 +182,7 @@ def moe_layer(
 
     def normalised(tile: Hbm) -> Hbm:
         return dma_store(
-            rms_norm(loaded(tile), weight, size=form.experts.hidden, eps=eps, buffers=2)
+            rms_norm(loaded(tile), weight, size=form.mixture.hidden, eps=eps, buffers=2)
         )
 
     h = lax.map(normalised, flat)

@@ -14,7 +14,7 @@ from emu.datasheet import Device
 from emu.program import Program
 from emu.trainium.spaces import Hbm
 from kernels.moe.mesh import weights as moe_weights
-from kernels.moe.mesh.form import Experts, MoeForm
+from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.mesh.mixture import Mixed, MoeWeights, mixture
 from kernels.moe.mesh.places import TABLE_SPECS, Order, assign, export, order
 from kernels.moe.mesh.router import RouterWeights
@@ -43,7 +43,7 @@ class MoeMesh:
     """One mixture's layer on chips and cores.
 
     Attributes:
-      experts: what is computed.
+      mixture: what is computed.
       chips, cores: of the mesh.
       tokens: of each chip; at most 128 are a tile, and all tiles must be full.
       dtype: of tokens and weights.
@@ -51,7 +51,7 @@ class MoeMesh:
       tile_rows, tiles_at_once: see `MoeForm`.
     """
 
-    experts: Experts
+    mixture: MixtureOfExperts
     chips: int
     cores: int
     tokens: int
@@ -95,7 +95,7 @@ class MoeMesh:
         # Every core of a chip has the sum.
         rows = np.asarray(mixed.rows)[:, 0]
         flat = rows.reshape(self.chips, self.tokens, -1)
-        return Ran(flat[..., : self.experts.hidden], found)
+        return Ran(flat[..., : self.mixture.hidden], found)
 
     def counts(self, x: np.ndarray, plain: PlainMoe) -> np.ndarray:
         """How many of each chip's tokens choose each expert, by the router alone."""
@@ -129,7 +129,7 @@ class MoeMesh:
     def _sized(self, counts: np.ndarray) -> MoeForm:
         tiles, rows = self._tiles
         return sized(
-            self.experts,
+            self.mixture,
             counts,
             cores=self.cores,
             tiles=tiles,
@@ -146,22 +146,22 @@ class MoeMesh:
 
     @functools.cached_property
     def _smallest(self) -> MoeForm:
-        return self._sized(np.zeros((self.chips, self.experts.routing.experts), int))
+        return self._sized(np.zeros((self.chips, self.mixture.routing.experts), int))
 
     def _laid(self, x: np.ndarray) -> np.ndarray:
         """`[chips, tokens, hidden]` as a kernel takes it."""
         form = self._smallest
-        wanted = self.chips, self.tokens, self.experts.hidden
+        wanted = self.chips, self.tokens, self.mixture.hidden
         if x.shape != wanted:
             refuse(f"hidden states are {list(x.shape)}, must be {list(wanted)}")
-        padding = form.hidden_padded - self.experts.hidden
+        padding = form.hidden_padded - self.mixture.hidden
         wide = np.pad(np.asarray(x), [(0, 0), (0, 0), (0, padding)])
         return wide.reshape(self.chips, form.tiles, form.rows, -1)
 
 
 def checked_for(mesh: MoeMesh, counts: Any) -> np.ndarray:
     """Counts as a mesh takes them; see `work.checked`."""
-    routing = mesh.experts.routing
+    routing = mesh.mixture.routing
     return checked(counts, routing, chips=mesh.chips, tokens=mesh.tokens)
 
 

@@ -1,6 +1,7 @@
 """A mixture's weights as its cores want them: dealt out, packed, and their shapes for the clock."""
 
 import dataclasses
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -54,7 +55,7 @@ class PlainMoe:
       router_bias: `[experts]` of the logits, or None.
       selection: `[experts]`, added where experts are compared, or None.
       shared: the MLP that every token goes through, or None.
-      shared_gate: `[hidden, 1]`, or None.
+      shared_scale: `[hidden, 1]`, or None.
     """
 
     router: Array
@@ -62,7 +63,36 @@ class PlainMoe:
     router_bias: Array | None = None
     selection: Array | None = None
     shared: PlainMlp | None = None
-    shared_gate: Array | None = None
+    shared_scale: Array | None = None
+
+
+def named(arrays: Mapping[str, Array]) -> PlainMoe:
+    """One layer's mixture, from arrays by the names that models give them.
+
+    Args:
+      arrays: `router`, `expert_gate`, `expert_up`, `expert_down`, and where there are such
+        `router_bias`, `selection_bias`, `expert_gate_bias`, `expert_up_bias`, `expert_down_bias`,
+        `shared_gate`, `shared_up`, `shared_down`; without a dimension of layers.
+    """
+    bias = arrays.get
+    experts = PlainMlp(
+        arrays["expert_gate"],
+        arrays["expert_up"],
+        arrays["expert_down"],
+        *(bias(f"expert_{part}_bias") for part in ("gate", "up", "down")),
+    )
+    shared = None
+    if "shared_gate" in arrays:
+        shared = PlainMlp(
+            *(arrays[f"shared_{part}"] for part in ("gate", "up", "down"))
+        )
+    return PlainMoe(
+        arrays["router"],
+        experts,
+        bias("router_bias"),
+        bias("selection_bias"),
+        shared,
+    )
 
 
 def packed(plain: PlainMoe, form: MoeForm, xp: ModuleType = np) -> MoeWeights:
@@ -88,7 +118,7 @@ def abstract(form: MoeForm) -> MoeWeights:
     def shape(*sizes: int, dtype: Any = form.dtype) -> Any:
         return jax.ShapeDtypeStruct(sizes, dtype)
 
-    what = form.experts
+    what = form.mixture
     experts, hidden = what.routing.experts, what.hidden
 
     def mlp(*lead: int, ffn: int, biases: bool) -> PlainMlp:
@@ -106,7 +136,7 @@ def abstract(form: MoeForm) -> MoeWeights:
         shape(experts) if what.router_bias else None,
         shape(experts) if what.routing.selection_bias else None,
         mlp(ffn=what.shared, biases=False) if what.shared else None,
-        shape(hidden, 1) if what.shared_gate else None,
+        shape(hidden, 1) if what.shared_is_scaled else None,
     )
     return jax.eval_shape(lambda plain: packed(plain, form, jnp), plain)
 
@@ -114,15 +144,17 @@ def abstract(form: MoeForm) -> MoeWeights:
 def _router(plain: PlainMoe, form: MoeForm, xp: ModuleType) -> RouterWeights:
     count, size = form.hidden_tiles
     matrix = plain.router
-    if plain.shared_gate is not None:
-        matrix = xp.concatenate([matrix, plain.shared_gate], axis=1)
-    padded = xp.pad(matrix, [(0, form.hidden_padded - form.experts.hidden), (0, 0)])
+    if plain.shared_scale is not None:
+        matrix = xp.concatenate([matrix, plain.shared_scale], axis=1)
+    padded = xp.pad(matrix, [(0, form.hidden_padded - form.mixture.hidden), (0, 0)])
 
     def row(bias: Array | None) -> Any:
         return None if bias is None else bias.astype(np.float32)[None]
 
     return RouterWeights(
-        padded.reshape(count, size, -1), row(plain.router_bias), row(plain.selection)
+        xp.swapaxes(padded.reshape(count, size, -1), 0, 1),
+        row(plain.router_bias),
+        row(plain.selection),
     )
 
 
@@ -180,4 +212,4 @@ def _mlp(mlp: PlainMlp, form: MoeForm, size: int, xp: ModuleType) -> ExpertWeigh
     return ExpertWeights(up, tiled(mlp.down, size, form.hidden_columns), bias)
 
 
-__all__ = ["SPECS", "PlainMlp", "PlainMoe", "abstract", "packed"]
+__all__ = ["SPECS", "PlainMlp", "PlainMoe", "abstract", "named", "packed"]

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from emu.program import Known
-from kernels.moe.mesh.form import Experts, MoeForm
+from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.routing import Routing
 from kernels.refusal import refuse
 from kernels.trainium.tiles import PARTITIONS, KnownTable
@@ -93,7 +93,7 @@ def checked(counts: Any, routing: Routing, *, chips: int, tokens: int) -> np.nda
 
 
 def sized(
-    experts: Experts,
+    mixture: MixtureOfExperts,
     counts: np.ndarray,
     *,
     cores: int,
@@ -107,7 +107,7 @@ def sized(
     chips = counts.shape[-2]
     # Room is known only when it is known what is sent, which does not depend on the room.
     small = MoeForm(
-        experts,
+        mixture,
         chips,
         cores,
         tiles,

@@ -6,6 +6,7 @@ up -9 with a limit of 7 that is `(-7 + 1) · 7 · sigmoid(11.9)` = -42.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from emu.trainium.engines.memory import sbuf
@@ -41,6 +42,13 @@ class Gate:
 
 CLAMPED = Gate("gelu_apprx_sigmoid", limit=7.0)
 """gpt-oss's."""
+
+GATES: Mapping[str, Gate] = {
+    "silu": Gate(),
+    "gelu_tanh": Gate("gelu_apprx_tanh"),
+    "clamped_swiglu": CLAMPED,
+}
+"""Those of models, by the name of the activation in their layers' forms."""
 
 
 def activated(gate: Psum, bias: Sbuf | None, form: Gate) -> Sbuf:
@@ -92,4 +100,4 @@ def raised(up: Psum, bias: Sbuf | None, form: Gate) -> Psum | Sbuf:
     return tensor_immediate(out, above, op="max", value=-limit, op1="add", value1=1.0)
 
 
-__all__ = ["CLAMPED", "Gate", "Op", "activated", "raised"]
+__all__ = ["CLAMPED", "GATES", "Gate", "Op", "activated", "raised"]

@@ -64,6 +64,51 @@ def layer(
     return y, k, v
 
 
+def attention_half(
+    x: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LayerWeights,
+    attend: Attend,
+    tiling: LayerTiling,
+    *,
+    core_axis: str | None = None,
+) -> tuple[Hbm, Hbm, Hbm]:
+    """A layer up to its first residual, for a second half of its own, such as a mixture of experts.
+
+    `kernels.moe.mesh.mixture.moe_layer` takes what it gives. `layer` is this and a gated MLP, with
+    a block's hidden states kept in SBUF between the two.
+
+    Args:
+      x, cos, sin, weights, attend, tiling, core_axis: as for `layer`; of the weights the MLP's are
+        not read.
+
+    Returns:
+      Hidden states with attention's output added, and k and v, all in HBM, as `layer`.
+    """
+    q, k, v = qkv(x, cos, sin, weights, tiling)
+    attended = attend(q, k, v)
+
+    def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
+        block, x = given
+        own = _load_attended(attended, block, tiling)
+        if core_axis is None:
+            y = load_block(x, tiling)
+            return _store_block(_product(_add, y, own, weights["wo"]))
+        return _total(own, weights["wo"], tiling, core_axis)
+
+    blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
+    made = lax.map(of_block, (blocks, x))
+    if core_axis is None:
+        return made, k, v
+
+    def residual(given: tuple[Hbm, Hbm]) -> Hbm:
+        x, attention_sum = given
+        return _store_block(_plus(x, attention_sum, tiling))
+
+    return lax.map(residual, (x, made)), k, v
+
+
 def after_attention(
     x: Hbm,
     attended: Hbm,
@@ -119,44 +164,24 @@ def after_shared_attention(
       for block: x[block] += sum[block]
     """
 
-    def total(h: Sbuf, matrix: Hbm) -> Hbm:
-        own_part = sbuf(
-            tiling.rows,
-            tiling.tiles,
-            tiling.hidden_padded,
-            dtype=tiling.dtype,
-        )
-        # Copied, not added: with x in it the sum over 2 cores would have 2x.
-        own_part = _product(_copy, own_part, h, matrix)
-        # Collectives move HBM: every core's part goes there and the sum comes back.
-        stored = dma_store(own_part)
-        received = hbm(*stored.shape, dtype=tiling.dtype)
-        return all_reduce(received, stored, axis=axis)
-
-    def plus(x: Hbm, total: Hbm) -> Sbuf:
-        y = load_block(x, tiling)
-        added = sbuf(*y.shape, dtype=tiling.dtype)
-        added = dma_load(added, total)
-        return tensor_tensor(y, y, added, op="add")
-
     def attention(block: KnownInt) -> Hbm:
         own = _load_attended(attended, block, tiling)
-        return total(own, weights["wo"])
+        return _total(own, weights["wo"], tiling, axis)
 
     def mlp(given: tuple[Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         x, attention_sum = given
-        y = plus(x, attention_sum)
+        y = _plus(x, attention_sum, tiling)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         # The residual goes back to HBM while the MLP's part is summed over cores; the third loop
         # adds that.
         stored = _store_block(y)
         h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
-        mlp_sum = total(h, weights["w_down"])
+        mlp_sum = _total(h, weights["w_down"], tiling, axis)
         return stored, mlp_sum
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         x, mlp_sum = given
-        y = plus(x, mlp_sum)
+        y = _plus(x, mlp_sum, tiling)
         return _store_block(y)
 
     # Three loops over blocks, not one: a block's sum is wanted only in the next loop, so it crosses
@@ -165,6 +190,30 @@ def after_shared_attention(
     attention_sums = lax.map(attention, blocks)
     x, mlp_sums = lax.map(mlp, (x, attention_sums))
     return lax.map(residual, (x, mlp_sums))
+
+
+def _total(h: Sbuf, matrix: Hbm, tiling: LayerTiling, axis: str) -> Hbm:
+    """`h · matrix` of a block, summed over the cores along `axis`; h as `project`'s."""
+    own_part = sbuf(
+        tiling.rows,
+        tiling.tiles,
+        tiling.hidden_padded,
+        dtype=tiling.dtype,
+    )
+    # Copied, not added: with x in it the sum over 2 cores would have 2x.
+    own_part = _product(_copy, own_part, h, matrix)
+    # Collectives move HBM: every core's part goes there and the sum comes back.
+    stored = dma_store(own_part)
+    received = hbm(*stored.shape, dtype=tiling.dtype)
+    return all_reduce(received, stored, axis=axis)
+
+
+def _plus(x: Hbm, total: Hbm, tiling: LayerTiling) -> Sbuf:
+    """A block's hidden states and a sum over cores, added up."""
+    y = load_block(x, tiling)
+    added = sbuf(*y.shape, dtype=tiling.dtype)
+    added = dma_load(added, total)
+    return tensor_tensor(y, y, added, op="add")
 
 
 def _copy(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
@@ -232,4 +281,4 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     return loop(load, out, places)
 
 
-__all__ = ["after_attention", "after_shared_attention", "layer"]
+__all__ = ["after_attention", "after_shared_attention", "attention_half", "layer"]

@@ -38,7 +38,7 @@ def plain(what, seed=0):
         bias(experts) if what.router_bias else None,
         0.1 * bias(experts) if what.routing.selection_bias else None,
         mlp(ffn=what.shared, biases=False) if what.shared else None,
-        matrix(what.hidden, 1) if what.shared_gate else None,
+        matrix(what.hidden, 1) if what.shared_is_scaled else None,
     )
 
 
@@ -121,7 +121,7 @@ def dense(x, weights, what, *, chips=1, capacity=None):
             out += share * mlp(x, weights.experts, what.gate, expert)
     if weights.shared is not None:
         own = mlp(x, weights.shared, what.gate)
-        if weights.shared_gate is not None:
-            own = own * sigmoid(x @ wide(weights.shared_gate))
+        if weights.shared_scale is not None:
+            own = own * sigmoid(x @ wide(weights.shared_scale))
         out += own
     return out

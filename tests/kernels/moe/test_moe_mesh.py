@@ -9,7 +9,7 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.trainium import TRN3, TRN3_GEN1, on_system, with_cores
-from kernels.moe.mesh.form import Experts
+from kernels.moe.mesh.form import MixtureOfExperts
 from kernels.moe.mesh.program import MoeMesh
 from kernels.moe.mesh.work import dealt
 from kernels.moe.routing import Routing
@@ -22,10 +22,10 @@ HIDDEN, FFN, EXPERTS = 72, 40, 8
 # of float32 (2**-24 each) add up to some 8 of them at every one of four stages.
 WITHIN = 2e-6
 
-SOFTMAX = Experts(Routing(EXPERTS, 2), HIDDEN, FFN)
+SOFTMAX = MixtureOfExperts(Routing(EXPERTS, 2), HIDDEN, FFN)
 # With a bias by which a test says what is chosen.
 BIASED = dataclasses.replace(SOFTMAX, router_bias=True)
-DEEPSEEK = Experts(
+DEEPSEEK = MixtureOfExperts(
     Routing(
         *(EXPERTS, 2, "sigmoid"),
         selection_bias=True,
@@ -37,22 +37,22 @@ DEEPSEEK = Experts(
     FFN,
     shared=24,
 )
-GPT_OSS = Experts(
+GPT_OSS = MixtureOfExperts(
     Routing(EXPERTS, 3), HIDDEN, FFN, CLAMPED, router_bias=True, biases=True
 )
-LLAMA4 = Experts(
+LLAMA4 = MixtureOfExperts(
     Routing(EXPERTS, 1, "sigmoid", normalised=False, on_input=True),
     HIDDEN,
     FFN,
     shared=24,
 )
-QWEN2 = Experts(
+QWEN2 = MixtureOfExperts(
     Routing(12, 10, normalised=False),
     HIDDEN,
     FFN,
     Gate("gelu_apprx_tanh"),
     shared=24,
-    shared_gate=True,
+    shared_is_scaled=True,
 )
 
 
@@ -73,7 +73,7 @@ def error(made, expected):
 
 def checked(on, weights, x=None, counts=None):
     """Runs and compares values and counts."""
-    what = on.experts
+    what = on.mixture
     if x is None:
         x = draw(1, on.chips, on.tokens, what.hidden)
     ran = on.run(x, weights, counts)
@@ -225,8 +225,8 @@ def matmul_flops(on, counts):
     """Closed form over all cores: router and counting, tiles of experts, the shared MLP."""
     form = on.form(counts)
     tokens, padded = form.tiles * form.rows, form.hidden_padded
-    experts = on.experts.routing.experts
-    columns = experts + on.experts.shared_gate
+    experts = on.mixture.routing.experts
+    columns = experts + on.mixture.shared_is_scaled
     routers = 2 * tokens * padded * columns + 2 * 2 * tokens * form.rows * experts
     shared = 0
     if form.shared:
@@ -264,7 +264,7 @@ def test_flops(what, chips, cores):
 
 def uneven(on, seed=0):
     """Counts of tokens that prefer some experts."""
-    what = on.experts.routing
+    what = on.mixture.routing
     rng = np.random.default_rng(seed)
     liking = 3 * rng.normal(size=what.experts)
     shape = on.chips, on.tokens, what.experts
@@ -275,7 +275,7 @@ def uneven(on, seed=0):
 
 def hbm_bytes(on, counts):
     """Closed form over all cores, `(read, written)`; dropless, on a single core of each chip."""
-    form, what = on.form(counts), on.experts
+    form, what = on.form(counts), on.mixture
     rows, padded, experts = form.rows, form.hidden_padded, what.routing.experts
     tokens, chosen = form.tokens, what.routing.chosen
     row, number = 4 * padded, 4  # bytes of float32
@@ -342,7 +342,7 @@ def test_deepseek_v3_in_a_few_seconds():
     routing = Routing(
         *(256, 8, "sigmoid"), selection_bias=True, groups=8, chosen_groups=4, scale=2.5
     )
-    what = Experts(routing, 7168, 2048, shared=2048)
+    what = MixtureOfExperts(routing, 7168, 2048, shared=2048)
     on = MoeMesh(what, 64, 8, 128, jnp.bfloat16)
     counts = dealt(np.full(256, 8192 * 8 // 256), 64)
     begin = time.process_time()
