@@ -1,4 +1,4 @@
-"""Where regions of PEs lie on a wafer: equal rectangles in snake order, and hops between them.
+"""Where regions of PEs lie on a wafer: rectangles of one height in snake order, and hops between.
 
 On a wafer 17 PEs wide, regions of 6 rows and 5 columns stand three to a band. Bands run east and
 west by turns, so that each region touches the one before, and the wafer has 2 columns left over:
@@ -6,9 +6,14 @@ west by turns, so that each region touches the one before, and the wafer has 2 c
     band 0   0 -> 1 -> 2
     band 1   5 <- 4 <- 3
     band 2   6 -> 7 -> 8
+
+Regions may differ in width. A band takes as many as it has room for; of widths 5, 5, 9, 9, 6 the
+first band has two and 7 columns left over, the second one, which ends beneath their end at 10, and
+the third two.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from emu.errors import EmulationError
 
@@ -58,19 +63,38 @@ def gap_hops(behind: Rect, ahead: Rect) -> int:
     return abs(behind.y - ahead.y) + sideways
 
 
-def bands(width: int, height: int, rows: int, cols: int) -> tuple[int, int]:
-    """How many regions of `rows` x `cols` fit side by side, and how many such bands."""
-    return width // cols, height // rows
+def in_bands(width: int, widths: Sequence[int]) -> list[list[int]]:
+    """Numbers of the regions of each band, which takes as many as it has room for.
+
+    Args:
+      width: of the wafer, in PEs.
+      widths: of the regions, in order; each at most `width`.
+    """
+    found: list[list[int]] = []
+    room = 0
+    for number, own in enumerate(widths):
+        if own > room or not found:
+            found.append([])
+            room = width
+        found[-1].append(number)
+        room -= own
+    return found
 
 
-def snake(width: int, rows: int, cols: int, count: int) -> list[Rect]:
-    """`count` regions in bands of `rows`, each band in the other direction than the one above."""
-    per_band = width // cols
-    regions = []
-    for number in range(count):
-        band, nth = divmod(number, per_band)
-        column = nth if _runs_east(band) else per_band - 1 - nth
-        regions.append(Rect(column * cols, band * rows, cols, rows))
+def snake(width: int, rows: int, widths: Sequence[int]) -> list[Rect]:
+    """Regions in bands of `rows`, each band in the other direction than the one above."""
+    regions: list[Rect] = []
+    end = 0
+    for band, numbers in enumerate(in_bands(width, widths)):
+        taken = sum(widths[number] for number in numbers)
+        east = _runs_east(band)
+        # To the west a band begins beneath the end of the one above, or where it must to have room.
+        x = 0 if east else max(end, taken)
+        for number in numbers:
+            own = widths[number]
+            regions.append(Rect(x if east else x - own, band * rows, own, rows))
+            x += own if east else -own
+        end = max(region.end for region in regions[-len(numbers) :])
     return regions
 
 
@@ -82,27 +106,25 @@ def lay_out(
     width: int,
     height: int,
     rows: int,
-    cols: int,
-    count: int,
+    widths: Sequence[int],
     head_cols: int,
 ) -> tuple[list[Rect], Rect] | None:
     """The layers' regions in snake order and the head's, after them; None if they do not fit.
 
-    The head is as high as a layer's region, so that row i hands over to row i. It shares the last
-    band where there is room, else it takes the next one.
+    All are as high as each other, so that row i hands over to row i. The head shares the last band
+    where there is room, else it takes the next one.
 
     Args:
       width, height: of the wafer, in PEs.
-      rows, cols: of a layer's region.
-      count: of layers.
+      rows: of every region.
+      widths: of the layers' regions.
       head_cols: columns of the head's region.
     """
-    per_band, bands_that_fit = bands(width, height, rows, cols)
-    if not per_band or head_cols > width:
+    if max(*widths, head_cols) > width:
         return None
-    regions = snake(width, rows, cols, count)
+    regions = snake(width, rows, widths)
     last = regions[-1]
-    band = (count - 1) // per_band
+    band = last.y // rows
     east = _runs_east(band)
     room = width - last.end if east else last.x
     if room >= head_cols:
@@ -110,9 +132,9 @@ def lay_out(
     else:
         band += 1
         x = width - head_cols if east else 0
-    if band >= bands_that_fit:
+    if (band + 1) * rows > height:
         return None
     return regions, Rect(x, band * rows, head_cols, rows)
 
 
-__all__ = ["DoesNotFit", "Rect", "bands", "gap_hops", "lay_out", "snake"]
+__all__ = ["DoesNotFit", "Rect", "gap_hops", "in_bands", "lay_out", "snake"]

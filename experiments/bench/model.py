@@ -86,7 +86,7 @@ def clocks(machine: Disaggregated, repeats: int) -> dict[str, tuple[float, int]]
     """Seconds to read each machine's clock, and instructions times cores it covers."""
     prefill = lambda: machine.prefill.read(TRN3.at())  # noqa: E731
     decoder = machine.decoder
-    at = layer_arguments(decoder.plan.layer, machine.tokens, 1)
+    at = layer_arguments(decoder.plan.kinds[0].map, machine.tokens, 1)
     layer = lambda: decoder.clock.programs["layer"].read(WSE3.at(), *at)  # noqa: E731
     return {
         "prefill": (

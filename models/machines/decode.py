@@ -1,14 +1,14 @@
 """Decode on a wafer: one token at a time through every layer's region, in numbers and in cycles.
 
-The layers' program is written for one region; running calls it for one layer after another, and the
-clock is read from that same program.
+A kind of layers has one program, written for one region; running calls it for one layer after
+another, and the clock is read from that same program.
 
 Each layer's weights and cache are buffers of their own. Those of a `scan` are parts of stacked ones
 at an index that is known as it runs: XLA on a CPU (JAX 0.10) reads that index anew for every
 element, and so computes one element at a time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -21,12 +21,14 @@ from emu import Device, strict_jit
 from emu.annotations import DType, PyTree
 from emu.report.bands import Bound
 from emu.wse import WSE3
-from kernels.attention.layers import DecoderVariant
 from kernels.wse.decode import layout
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
-from models.attention_pattern import Attention, pattern_of
+from models.attention_pattern import Attention
+from models.config import ModelConfig
 from models.family_attention import own_attention
+from models.layer_form import Rotation
+from models.machines.decode_kinds import ends_of, kinds_of, temperature_at
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.plain.rope import rope_tables
 
@@ -40,18 +42,6 @@ Cache: TypeAlias = list[LayerCache]
 SLOT_AXIS = {"k": 3, "v": 2}
 
 
-def variants_of(
-    attention: Attention, layers: int
-) -> tuple[tuple[DecoderVariant, ...], tuple[int, ...]]:
-    """The distinct variants of a model's layers, none if they are causal, and which each has."""
-    pattern = pattern_of(attention, layers)
-    if pattern is None:
-        return (), ()
-    # Not `pattern.causal`: a cache holds no key behind its token, so nobody need look.
-    variants = tuple(DecoderVariant(x.reading, x.scale) for x in pattern.distinct)
-    return variants, tuple(pattern.kinds(layers).tolist())
-
-
 class Decoder:
     """A model resident on one wafer.
 
@@ -62,7 +52,7 @@ class Decoder:
 
     def __init__(
         self,
-        config: Any,
+        config: ModelConfig,
         weights: Mapping[str, Any],
         context: int,
         dtype: DType = "float32",
@@ -74,7 +64,8 @@ class Decoder:
 
         Args:
           config: sizes under their Hugging Face names.
-          weights: `embed` [V, d], `norm` [d], `head` [d, V] unless tied, and `layers`, stacked.
+          weights: the canonical pytree: `embed` [V, d], `norm` [d], `head` [d, V] unless tied, and
+            `layers`, each stacked over the layers that have it.
           context: most tokens, prompt included.
           dtype: of weights and cache: float32, bfloat16 or float16.
           device: the wafer; a WSE-3 by default.
@@ -85,9 +76,11 @@ class Decoder:
         Raises:
           CannotLower: a variant's arithmetic that a PE has not, with its line.
           DoesNotFit: the model and the cache do not fit one wafer.
-          ModelError: `attention` is none of a model of so many layers.
+          ModelError: the model computes what the wafer's kernels do not, or `attention` is none of
+            a model of so many layers.
         """
         check_forms(config, "decode")
+        check_layer_weights(weights["layers"], config, "decode")
         if attention is None:
             attention = own_attention(config, weights)
         self.config = config
@@ -99,28 +92,42 @@ class Decoder:
             context,
             self.dtype.name,
             device,
-            *variants_of(attention, config.num_hidden_layers),
+            *kinds_of(config, attention),
+            ends_of(config),
         )
         self.clock = TokenClock(self.plan, device)
         self._weights = self._lay_out(weights)
-        # A step computes the last token of a sequence that is just as long.
-        cos, sin = rope_tables(config, np.arange(context), np.arange(context) + 1)
-        self._cos = layout.turn_tiles(cos, self.plan.layer)
-        self._sin = layout.turn_tiles(sin, self.plan.layer)
+        # Layers of one kind may turn by other angles.
+        rotations = [form.attention.rotation for form in config.forms]
+        self._turned = list(zip(self.plan.of_layers, rotations, strict=True))
+        self._turns = {
+            (kind, rotation): self._turn_tiles(kind, rotation)
+            for kind, rotation in dict.fromkeys(self._turned)
+        }
         # One before every layer, the last before the head.
         self._gaps = [jnp.int32(gap) for gap in self.plan.gaps]
         self._embed: Any = strict_jit(self._embedding)
         # The cache is updated in place: its buffers are donated.
         self._layers: list[Any] = [
             strict_jit(self._layer_of(kind), donate_argnames="cache")
-            for kind in range(len(self.plan.variants))
+            for kind in range(len(self.plan.kinds))
         ]
         self._head: Any = strict_jit(self._prediction)
 
+    def _turn_tiles(
+        self, kind: int, rotation: Rotation | None
+    ) -> tuple[layout.Tiles, layout.Tiles]:
+        """Cosines and sines `[context, cols, turned_pairs]` of layers of that kind."""
+        layer, positions = self.plan.kinds[kind].map, np.arange(self.context)
+        if rotation is None:
+            none = layout.turn_tiles(np.zeros((self.context, 0)), layer)
+            return none, none
+        # A step computes the last token of a sequence that is just as long.
+        cos, sin = rope_tables(self.config, positions, positions + 1, rotation)
+        return layout.turn_tiles(cos, layer), layout.turn_tiles(sin, layer)
+
     def _lay_out(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """Every weight on its PEs, `[rows, cols, ...]`; those of layers by layer."""
-        check_layer_weights(weights["layers"], "decode")
-        layers = layout.layer_weights(weights["layers"], self.plan.layer)
         # As `[d, vocabulary]`, the head's own layout: where both are tied, one table serves as
         # both.
         tables = {"embed": np.asarray(weights["embed"]).T}
@@ -131,20 +138,28 @@ class Decoder:
             for name, table in tables.items()
         }
         placed["norm"] = self._stored(layout.head_norm(weights["norm"], self.plan.head))
-        placed["layers"] = self._by_layer(layers)
+        placed["layers"] = [
+            self._layer_tiles(weights["layers"], layer)
+            for layer in range(self.config.num_hidden_layers)
+        ]
         return placed
+
+    def _layer_tiles(
+        self, stacked: Mapping[str, Any], layer: int
+    ) -> dict[str, jax.Array]:
+        """One layer's weights on its PEs."""
+        own = {}
+        for name, layers in self.config.layers_with.items():
+            if layer in layers:
+                place = layers.index(layer)
+                own[name] = stacked[name][place : place + 1]
+        held = self.plan.layers[layer].map
+        dtypes = held.weight_dtypes()
+        tiles = layout.layer_weights(own, held)
+        return {name: jnp.asarray(x[0], dtypes[name]) for name, x in tiles.items()}
 
     def _stored(self, values: ArrayLike) -> jax.Array:
         return jnp.asarray(values, self.dtype)
-
-    def _by_layer(
-        self, stacked: Mapping[str, np.ndarray]
-    ) -> list[dict[str, jax.Array]]:
-        """Arrays `[layers, ...]` by name as those of each layer."""
-        return [
-            {name: self._stored(tiles[n]) for name, tiles in stacked.items()}
-            for n in range(self.config.num_hidden_layers)
-        ]
 
     # --- values ---
 
@@ -157,8 +172,12 @@ class Decoder:
         """
         if k.shape[1] > self.context:
             raise ValueError(f"{k.shape[1]} tokens for a context of {self.context}")
-        tiles = layout.cache_tiles(k, v, self.plan.layer)
-        return self._by_layer(tiles)
+        cache: Cache = []
+        for layer, kind in enumerate(self.plan.layers):
+            own = slice(layer, layer + 1)
+            tiles = layout.cache_tiles(k[own], v[own], kind.map)
+            cache.append({name: self._stored(x[0]) for name, x in tiles.items()})
+        return cache
 
     def empty_cache(self) -> Cache:
         """A cache without tokens."""
@@ -182,14 +201,17 @@ class Decoder:
         """
         self._check(pos)
         token = jnp.asarray(token_id, jnp.int32).reshape(1)
-        where, given = self._at(pos)
+        turns, given = self._at(pos)
         *gaps, last_gap = self._gaps
         weights = self._weights
         x = self._embed(weights["embed"], token)
+        where = jnp.int32(pos)
         grown: Cache = []
-        layers = zip(weights["layers"], cache, gaps, self.plan.kinds, strict=True)
-        for of_layer, old, gap, kind in layers:
-            x, new = self._layers[kind](x, of_layer, old, *where, gap, *given[kind])
+        layers = zip(weights["layers"], cache, gaps, self._turned, strict=True)
+        for of_layer, old, gap, turned in layers:
+            kind, _ = turned
+            run, at = self._layers[kind], (*turns[turned], where, gap)
+            x, new = run(x, of_layer, old, *at, *given[kind])
             grown.append(new)
         best, logits = self._head(x, weights["norm"], self._head_table, last_gap)
         return int(best), logits, grown
@@ -198,16 +220,18 @@ class Decoder:
         """Compiles a step ahead of the first one."""
         weights = self._weights
         token = jax.ShapeDtypeStruct((1,), jnp.int32)
-        cache, *_ = jax.eval_shape(self.empty_cache)
-        where, given = self._at(0)
+        caches = jax.eval_shape(self.empty_cache)
+        turns, given = self._at(0)
         *_, gap = self._gaps
         x = jax.eval_shape(self._embed, weights["embed"], token)
         self._embed = self._embed.lower(weights["embed"], token).compile()
-        first, *_ = weights["layers"]
-        self._layers = [
-            run.lower(x, first, cache, *where, gap, *own).compile()
-            for run, own in zip(self._layers, given, strict=True)
-        ]
+        compiled = []
+        for kind, (run, own) in enumerate(zip(self._layers, given, strict=True)):
+            first = self.plan.of_layers.index(kind)
+            layer = weights["layers"][first], caches[first]
+            at = *turns[self._turned[first]], jnp.int32(0), gap
+            compiled.append(run.lower(x, *layer, *at, *own).compile())
+        self._layers = compiled
         head = self._head.lower(x, weights["norm"], self._head_table, gap)
         self._head = head.compile()
 
@@ -215,12 +239,27 @@ class Decoder:
     def _head_table(self) -> jax.Array:
         return self._weights["embed" if self.plan.tied else "head"]
 
-    def _at(self, pos: int) -> tuple[tuple[PyTree, ...], list[tuple[PyTree, ...]]]:
-        """What layers are told of a position: its rotation and itself; and each variant's own."""
-        variants = self.plan.variants
-        given = [() if variant is None else variant.given(pos) for variant in variants]
-        where = jnp.asarray(self._cos[pos]), jnp.asarray(self._sin[pos]), jnp.int32(pos)
-        return where, given
+    def _at(
+        self, pos: int
+    ) -> tuple[
+        dict[tuple[int, Rotation | None], tuple[jax.Array, jax.Array]],
+        Sequence[tuple[PyTree, ...]],
+    ]:
+        """What layers are told of a position: each one's rotation, and each kind's own."""
+        turns = {
+            turned: (jnp.asarray(cos[pos]), jnp.asarray(sin[pos]))
+            for turned, (cos, sin) in self._turns.items()
+        }
+        given = []
+        for kind in self.plan.kinds:
+            own: tuple[PyTree, ...] = ()
+            if kind.map.form.has_temperature:
+                assert self.config.temperature is not None
+                own = (temperature_at(self.config.temperature, pos),)
+            if kind.attention is not None:
+                own = (*own, *kind.attention.given(pos))
+            given.append(own)
+        return turns, given
 
     def _check(self, pos: int) -> None:
         if not 0 <= pos < self.context:
@@ -233,9 +272,9 @@ class Decoder:
         return self.clock.programs["embed"].batched(table, token)[:, 0]
 
     def _layer_of(self, kind: int) -> Callable[..., tuple[jax.Array, LayerCache]]:
-        """A layer with that variant of attention: the residual stream behind it, and its cache."""
+        """A layer of that kind: the residual stream behind it, and its cache."""
         run = self.clock.programs[layer_phase(kind)].batched
-        rows = jnp.int32(self.plan.layer.rows)
+        rows = jnp.int32(self.plan.kinds[kind].map.rows)
 
         def layer(
             x: jax.Array,
@@ -292,8 +331,8 @@ class Decoder:
 
     @property
     def varied(self) -> bool:
-        """Whether its attention is another than causal."""
-        return self.plan.variants != (None,)
+        """Whether its attention is another than causal in any layer."""
+        return any(kind.attention is not None for kind in self.plan.kinds)
 
     @property
     def pes(self) -> int:

@@ -1,35 +1,57 @@
-"""What the kernels of both machines compute of a model; all else is refused by name.
+"""What the kernels of each machine compute of a model; all else is refused by name.
 
-A kernel takes the weights it knows by name. One that it does not know, a bias say, would be left
-out without a word, and every number after it would be wrong. So would a form of arithmetic that
-needs no weights of its own, such as another activation.
+A kernel takes the weights it knows by name. One that its layer's form does not have, a stray bias
+say, would be left out without a word, and every number after it would be wrong. So would a form of
+arithmetic that needs no weights of its own, such as another activation.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.layer_form import LayerForm
-from models.tensors import ATTENTION, GATED_MLP, QUERY_KEY_NORMS, SINKS
 
-# Sinks are taken up by the variants that layers have, see `models.family_attention`.
-COMPUTED = frozenset(
-    tensor.name for tensor in (*ATTENTION, SINKS, *QUERY_KEY_NORMS, *GATED_MLP)
-)
+COMPUTED: dict[str, frozenset[str]] = {
+    "prefill": frozenset(),
+    "decode": frozenset(
+        {
+            "a soft-cap of logits",
+            "a scaled embedding",
+            "RoPE that differs between layers",
+            "experts",
+            "the activation 'gelu_tanh'",
+            "the activation 'clamped_swiglu'",
+            "norms of outputs",
+            "query and key norms of kind 'unit'",
+            "RoPE of a part of each head",
+            "layers without RoPE",
+            "a temperature of queries",
+            "biases of queries, keys and values",
+            "a bias of attention's output",
+        }
+    ),
+}
+"""Of what a model may have beside the plainest layers, as `further` tells it, that which each
+machine computes. Windows, chunks, soft-caps and sinks are variants, see
+`models.family_attention`."""
 
 
-def check_layer_weights(names: Iterable[str], machine: str) -> None:
+def check_layer_weights(
+    names: Iterable[str], config: ModelConfig, machine: str
+) -> None:
     """Raises ModelError where a layer has weights that the kernels would leave out.
 
     Args:
-        names: What the layer's weights are called here.
+        names: What the layers' weights are called here.
+        config: Of the model, whose forms the kernels compute.
         machine: What the error calls the kernels' machine.
     """
-    left_out = sorted(set(names) - COMPUTED)
+    known = {tensor.name for tensor in config.layer_tensors}
+    left_out = sorted(set(names) - known)
     if left_out:
         raise ModelError(
-            f"{machine}: layers must have weights of {sorted(COMPUTED)} only, got {left_out}; "
-            "add their arithmetic to the kernels, or run the model on the oracle"
+            f"{machine}: layers of {config.name} must have weights of {sorted(known)} only, got "
+            f"{left_out}; correct the config, or leave them out"
         )
 
 
@@ -38,15 +60,9 @@ def check_forms(config: ModelConfig, machine: str) -> None:
 
     Args:
         config: Of the model.
-        machine: What the error calls the kernels' machine.
+        machine: The kernels' machine, a key of `COMPUTED`.
     """
-    asked = [config.logit_soft_cap is not None and "a soft-cap of logits"]
-    asked += [config.embedding_scale != 1 and "a scaled embedding"]
-    rotations = {form.attention.rotation for form in config.forms}
-    asked += [len(rotations) > 1 and "RoPE that differs between layers"]
-    for form in dict.fromkeys(config.forms):
-        asked += _not_computed(form, config)
-    told = sorted({each for each in asked if isinstance(each, str)})
+    told = sorted(set(further(config)) - COMPUTED[machine])
     if told:
         raise ModelError(
             f"{machine}: {config.name} has {', '.join(told)}, which the kernels do not compute; "
@@ -54,24 +70,40 @@ def check_forms(config: ModelConfig, machine: str) -> None:
         )
 
 
-def _not_computed(form: LayerForm, config: ModelConfig) -> list[str | bool]:
-    """What a layer of that form has that no kernel computes; False for what it has not."""
+def further(config: ModelConfig) -> Iterator[str]:
+    """What a model has beside the plainest layers, embedding and output head, in words."""
+    if config.logit_soft_cap is not None:
+        yield "a soft-cap of logits"
+    if config.embedding_scale != 1:
+        yield "a scaled embedding"
+    rotations = {form.attention.rotation for form in config.forms}
+    if len(rotations) > 1:
+        yield "RoPE that differs between layers"
+    for form in dict.fromkeys(config.forms):
+        yield from _of_layer(form, config)
+
+
+def _of_layer(form: LayerForm, config: ModelConfig) -> Iterator[str]:
     attention = form.attention
     rotation = attention.rotation
-    turns_part = rotation is not None and rotation.width != config.head_dim
-    return [
-        form.experts is not None and "experts",
-        form.activation != "silu" and f"the activation {form.activation!r}",
-        form.has_output_norms and "norms of outputs",
-        attention.latent is not None and "attention to latents",
-        attention.qk_norm not in (None, "head")
-        and f"query and key norms of kind {attention.qk_norm!r}",
-        turns_part and "RoPE of a part of each head",
-        rotation is None and "layers without RoPE",
-        attention.temperature is not None and "a temperature of queries",
-        attention.is_biased and "biases of queries, keys and values",
-        attention.output_is_biased and "a bias of attention's output",
-    ]
+    experts = form.experts
+    has = {
+        "experts": experts is not None,
+        "shared experts of another width than the others": experts is not None
+        and experts.shared_width % experts.width != 0,
+        f"the activation {form.activation!r}": form.activation != "silu",
+        "norms of outputs": form.has_output_norms,
+        "attention to latents": attention.latent is not None,
+        f"query and key norms of kind {attention.qk_norm!r}": attention.qk_norm
+        not in (None, "head"),
+        "RoPE of a part of each head": rotation is not None
+        and rotation.width != config.head_dim,
+        "layers without RoPE": rotation is None,
+        "a temperature of queries": attention.temperature is not None,
+        "biases of queries, keys and values": attention.is_biased,
+        "a bias of attention's output": attention.output_is_biased,
+    }
+    yield from (told for told, is_so in has.items() if is_so)
 
 
-__all__ = ["COMPUTED", "check_forms", "check_layer_weights"]
+__all__ = ["COMPUTED", "check_forms", "check_layer_weights", "further"]

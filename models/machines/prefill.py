@@ -25,7 +25,7 @@ from kernels.trainium.layer.ring import (
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import own_attention
-from models.machines.layer_weights import check_forms
+from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
 from models.machines.prefill_kernel import (
     CHIP,
@@ -121,6 +121,7 @@ class Prefill:
           CannotLower: a variant that no engine carries out, with its line.
         """
         check_forms(config, "prefill")
+        check_layer_weights(weights["layers"], config, "prefill")
         if attention is None:
             attention = own_attention(config, weights)
         self.config = config

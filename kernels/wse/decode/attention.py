@@ -202,10 +202,10 @@ def viewed(
     return Scaled(k, view("k_powers", 1)), Scaled(v, view("v_powers", 1))
 
 
-def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:
+def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram | None) -> Sram:
     """RMSNorm of every head over `head_dim`, which a group's columns hold together.
 
-    Dimensions: `qk` and `weight` `[queries + 1, dims]`.
+    Dimensions: `qk` and `weight`, if there is one, `[queries + 1, dims]`.
     """
     heads = qk.shape[:1]
     total = sram_tile(shape=heads, dtype="float32")
@@ -215,6 +215,8 @@ def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:
     scale = rsqrt_mean(total, total, n=layer.head_dim, eps=layer.eps)
     normed = sram_tile(shape=qk.shape, dtype="float32")
     normed = vector_scale(normed, qk, scale)
+    if weight is None:
+        return normed
     return vector(normed, normed, weight, op="mul")
 
 
@@ -226,12 +228,13 @@ def attention(
     turn: tuple[Sram, Sram],
     pos: KnownInt,
     attended: Attended,
+    temperature: Sram | None = None,
 ) -> tuple[Sram, Cache]:
     """Adds attention of the normalised residual stream to it, in place, and grows the cache.
 
     Dimensions: `residual` float32 `[depth]`; `turn` is `(cos, sin)` of this position, each
     `[turned_pairs]`; `attended` makes `[queries * dims]` of queries and the cache, as `attend`
-    does.
+    does; `temperature` float32 `[1]`, by which queries are multiplied.
     """
     queries = layer.queries
     dims = layer.dims
@@ -251,6 +254,8 @@ def attention(
     if layer.qk_norm:
         qk = normalise_heads(layer, qk, weights["qk_norm"])
     qk = rotated(layer, qk, turn)
+    if layer.form.unit_qk_norm:
+        qk = normalise_heads(layer, qk, None)
 
     k = lax.slice_in_dim(qk, queries, queries + 1)
     k = k.reshape(dims)
@@ -260,7 +265,10 @@ def attention(
 
     # As a multiply-add takes it; the cache has rounded the key.
     q = lax.slice_in_dim(qk, 0, queries)
-    if layer.dtype != "float32":
+    if temperature is not None:
+        tuned = sram_tile(shape=(queries, dims), dtype=layer.dtype)
+        q = vector_scale(tuned, q, temperature)
+    elif layer.dtype != "float32":
         rounded = sram_tile(shape=(queries, dims), dtype=layer.dtype)
         q = copy(rounded, q)
     heads = attended(q, cache)

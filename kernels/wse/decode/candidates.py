@@ -1,11 +1,17 @@
-"""Regions that a model might be placed in: every sensible height and width, and their bytes."""
+"""Regions that a model might be placed in: every sensible height and width, and their bytes.
+
+All regions of a model have one height. Layers whose MLPs differ hold other weights, and may have
+regions of another width: of a model with an MLP in some layers and experts in the others, each of
+both sorts has its own number of columns per key/value head.
+"""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
 from emu.datasheet import Device
-from emu.wse.regions import lay_out
+from emu.wse.regions import Rect, lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.mapping import HeadMap, LayerMap
@@ -58,6 +64,27 @@ class ModelSizes(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerKind:
+    """What a layer computes: layers of one kind are one program on weights of their own.
+
+    Attributes:
+      form: beside the plainest layer.
+      variant: of attention; None: causal.
+    """
+
+    form: DecodeForm = PLAIN
+    variant: LayerVariant | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EndsForm:
+    """What both ends of a model compute beside the plainest ones; see `HeadMap`."""
+
+    embedding_scale: float = 1.0
+    logit_soft_cap: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Demand:
     """What is to be placed, and where.
 
@@ -66,18 +93,24 @@ class Demand:
       context: tokens the cache must hold.
       dtype: of weights and cache.
       device: the wafer.
-      variants: of attention; none: causal.
-      kinds: which of them each layer has.
-      form: what a layer computes beside the plainest one.
+      kinds: of layers, each once.
+      of_layers: which of them each layer is.
+      ends: of the embedding and the output head.
     """
 
     model: ModelSizes
     context: int
     dtype: str
     device: Device
-    variants: tuple[LayerVariant, ...] = ()
-    kinds: tuple[int, ...] = ()
-    form: DecodeForm = PLAIN
+    kinds: tuple[LayerKind, ...]
+    of_layers: tuple[int, ...]
+    ends: EndsForm = EndsForm()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Which kinds have regions of one width: a number for each, from 0 on."""
+        distinct = list(dict.fromkeys(kind.form.mlp for kind in self.kinds))
+        return tuple(distinct.index(kind.form.mlp) for kind in self.kinds)
 
     @property
     def tables(self) -> int:
@@ -85,16 +118,20 @@ class Demand:
         return 1 if self.model.tie_word_embeddings else 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """The region of every layer and the head's, of one height."""
+Layers = tuple[LayerMap, ...]
+"""The mapping of each kind of layers."""
 
-    layer: LayerMap
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Regions of one height: of each kind of layers, and the head's."""
+
+    layers: Layers
     head: HeadMap
 
 
-def layer_map(demand: Demand, rows: int, parts: int) -> LayerMap:
-    """The mapping of a model's layers on `rows` x `num_key_value_heads * parts` PEs."""
+def layer_map(demand: Demand, form: DecodeForm, rows: int, parts: int) -> LayerMap:
+    """The mapping of layers of that form on `rows` x `num_key_value_heads * parts` PEs."""
     model = demand.model
     return LayerMap(
         hidden=model.hidden_size,
@@ -108,51 +145,81 @@ def layer_map(demand: Demand, rows: int, parts: int) -> LayerMap:
         rows=rows,
         parts=parts,
         dtype=demand.dtype,
-        form=demand.form,
+        form=form,
     )
 
 
-def candidates(demand: Demand) -> Iterator[Pair]:
-    """Pairs of regions whose tables and cache leave room for code and which one wafer can hold."""
-    device = demand.device
+def candidates(demand: Demand) -> Iterator[Regions]:
+    """Regions whose tables and cache leave room for code and which one wafer can hold."""
     heads = HeadChoice(demand)
-    for layer in layer_candidates(demand):
-        head = heads[layer.rows]
-        if head is None:
-            continue
-        regions = lay_out(
-            device.grid_width,
-            device.grid_height,
-            layer.rows,
-            layer.cols,
-            demand.model.num_hidden_layers,
-            head.cols,
-        )
-        if regions is not None:
-            yield Pair(layer, head)
+    for layers in layer_candidates(demand):
+        head = heads[layers[0].rows]
+        if head is not None and placed(layers, head, demand) is not None:
+            yield Regions(layers, head)
 
 
-def layer_candidates(demand: Demand) -> Iterator[LayerMap]:
-    """Mappings of one layer whose weights and cache leave room for the code, on any wafer."""
+def placed(
+    layers: Layers, head: HeadMap, demand: Demand
+) -> tuple[list[Rect], Rect] | None:
+    """Where all layers' regions lie, and the head's; None if one wafer cannot hold them."""
     device = demand.device
-    half = demand.model.head_dim // 2
-    turned = demand.form.rotary_dim
-    turned_half = half if turned is None else turned // 2
-    most = min(demand.model.hidden_size, device.grid_height)
+    widths = [layers[kind].cols for kind in demand.of_layers]
+    return lay_out(device.grid_width, device.grid_height, head.rows, widths, head.cols)
+
+
+def layer_candidates(demand: Demand) -> Iterator[Layers]:
+    """Mappings of all kinds whose weights and cache leave room for the code, on any wafer."""
+    most = min(demand.model.hidden_size, demand.device.grid_height)
     step = max(1, most // ROW_CHOICES)
-    for parts in range(1, half + 1):
-        # A rotation pair must not be parted, so a column gets whole pairs: of 64, on 1, 2, 4, ...
-        # 64 columns.
-        if half % parts or turned_half % parts:
-            continue
+    widths = demand.widths
+    of_forms: dict[tuple[DecodeForm, int, int], LayerMap | None] = {}
+
+    def mapping(form: DecodeForm, rows: int, parts: int) -> LayerMap | None:
+        # Kinds differ by variants more than by forms, and combinations are many.
+        key = form, rows, parts
+        if key not in of_forms:
+            of_forms[key] = fitting_map(demand, *key)
+        return of_forms[key]
+
+    choices = [parts_of_width(demand, width) for width in range(max(widths) + 1)]
+    for parts in itertools.product(*choices):
         for rows in range(step, most + 1, step):
-            layer = layer_map(demand, rows, parts)
-            if layer.cols > device.grid_width:
-                continue
-            # A bound from below, in no time: the exact count traces a program and is made of the
-            # few that `plan_wafer` tries.
-            if least_bytes(layer, device) < device.sram_bytes:
-                yield layer
+            layers = [
+                mapping(kind.form, rows, parts[width])
+                for kind, width in zip(demand.kinds, widths, strict=True)
+            ]
+            fitting = tuple(layer for layer in layers if layer is not None)
+            if len(fitting) == len(layers):
+                yield fitting
+
+
+def parts_of_width(demand: Demand, width: int) -> list[int]:
+    """Columns per key/value head that kinds of that width may have."""
+    half = demand.model.head_dim // 2
+    halves = {half}
+    for kind, own in zip(demand.kinds, demand.widths, strict=True):
+        if own == width and kind.form.rotary_dim is not None:
+            halves.add(kind.form.rotary_dim // 2)
+    # A rotation pair must not be parted, so a column gets whole pairs: of 64, on 1, 2, 4, ... 64
+    # columns.
+    return [
+        parts
+        for parts in range(1, half + 1)
+        if not any(each % parts for each in halves)
+    ]
+
+
+def fitting_map(
+    demand: Demand, form: DecodeForm, rows: int, parts: int
+) -> LayerMap | None:
+    """`layer_map`, or None where a PE's weights and cache leave no room for the code."""
+    layer = layer_map(demand, form, rows, parts)
+    if layer.cols > demand.device.grid_width:
+        return None
+    # A bound from below, in no time: the exact count traces a program and is made of the few that
+    # `plan_wafer` tries.
+    fits = least_bytes(layer, demand.device) < demand.device.sram_bytes
+    return layer if fits else None
 
 
 def least_bytes(layer: LayerMap, device: Device) -> int:
@@ -190,6 +257,8 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
             rows=rows,
             cols=cols,
             dtype=demand.dtype,
+            embedding_scale=demand.ends.embedding_scale,
+            logit_soft_cap=demand.ends.logit_soft_cap,
         )
         tables = demand.tables * head.table_bytes()
         if tables + TOKEN_BYTES * head.tokens < room:
@@ -199,12 +268,16 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
 
 __all__ = [
     "Demand",
+    "EndsForm",
     "HeadChoice",
+    "LayerKind",
     "LayerVariant",
+    "Layers",
     "ModelSizes",
-    "Pair",
+    "Regions",
     "candidates",
     "layer_candidates",
     "layer_map",
     "least_bytes",
+    "placed",
 ]

@@ -103,6 +103,8 @@ def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
     along_group = [scores, scores]  # scores, then their exponentials
     if layer.qk_norm:
         along_group.append(queries + 1)
+    if layer.form.unit_qk_norm:
+        along_group.append(queries + 1)
 
     def cycles(pes: int, sizes: list[int]) -> int:
         return sum(all_reduce_cycles(device, pes, size) for size in sizes)

@@ -57,8 +57,10 @@ class DecodeForm:
       output_norms: whether outputs of attention and MLP are normalised before they are added to the
         residual stream (Gemma's sandwich).
       rotary_dim: features of a head that turn, from the first on; the others pass. 0: none turns;
-        None: all do. A layer of a model whose other layers turn is given cosines of 1 and sines of
-        0.
+        None: all do.
+      unit_qk_norm: whether queries and keys are RMS-normalised per head after they have turned,
+        without weights (Llama 4).
+      has_temperature: whether queries are multiplied by a number that arrives with the token.
       score_scale: factor of scores; None: `head_dim ** -0.5`.
       residual_scale: factor of both outputs before they are added.
     """
@@ -69,6 +71,8 @@ class DecodeForm:
     out_bias: bool = False
     output_norms: bool = False
     rotary_dim: int | None = None
+    unit_qk_norm: bool = False
+    has_temperature: bool = False
     score_scale: float | None = None
     residual_scale: float = 1.0
 

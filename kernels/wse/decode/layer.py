@@ -38,37 +38,46 @@ def decode_layer(
       cos, sin: float32 `[turned_pairs]`, the rotation at `pos` of this column's pairs.
       pos: known int32 position.
       gap: known hops between the region behind and this one.
-      given: what the variant is given.
+      given: with a temperature, that, float32 `[1]`; then what the variant is given.
       variant: of attention; None: causal.
 
     Returns:
       The residual stream on every column, and the cache.
     """
     residual = walk(residual, residual, gap, axis="col")
+    temperature = None
+    if layer.form.has_temperature:
+        temperature, *of_variant = given
+    else:
+        of_variant = given
 
     def attended(q: Sram, cache: Cache) -> Sram:
         if variant is None:
             return attend(layer, q, cache, pos)
-        return variant.attend(q, cache, pos, *given)
+        return variant.attend(q, cache, pos, *of_variant)
 
     turn = cos, sin
-    residual, cache = attention(layer, residual, weights, cache, turn, pos, attended)
+    residual, cache = attention(
+        layer, residual, weights, cache, turn, pos, attended, temperature
+    )
     return mlp(layer, residual, weights), cache
 
 
 def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Program:
-    """`decode_layer` on its mesh: arguments `residual, weights, cache, cos, sin, pos, gap`, and
-    what a variant of attention is given.
+    """`decode_layer` on its mesh: arguments `residual, weights, cache, cos, sin, pos, gap`, a
+    temperature where the form has one, and what a variant of attention is given.
 
     Every array leads with the mesh axes it is split over: the residual stream `[rows, depth]`, most
     weights `[rows, cols, ...]`, the cache `[rows, cols, ...]`, `cos` and `sin` `[cols,
-    turned_pairs]`.
+    turned_pairs]`. A temperature, `[1]`, is the same on all PEs.
     """
 
     def kernel(*arguments: Any) -> tuple[Sram, Cache]:
         return decode_layer(layer, *arguments, variant=variant)
 
     given = () if variant is None else variant.given_specs
+    if layer.form.has_temperature:
+        given = ((), *given)
     specs = (
         ("row",),
         layer.weight_specs(),
@@ -108,6 +117,7 @@ def layer_arguments(
         cache[name] = struct(PE, shape, layer.dtype)
     turn = struct(("col",), (layer.turned_pairs,), "float32")
     residual = struct(("row",), (layer.depth,), "float32")
+    temperature = [struct((), (1,), "float32")] * layer.form.has_temperature
     return (
         residual,
         weights,
@@ -118,6 +128,7 @@ def layer_arguments(
         # pass.
         Known(jnp.int32(pos)),
         Known(jnp.int32(gap)),
+        *temperature,
         *(() if variant is None else variant.given_structs(pos)),
     )
 

@@ -1,26 +1,31 @@
 """The regions for a whole model on one wafer: fastest by estimate among those that really fit."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
+import jax.numpy as jnp
+
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
-from emu.wse.regions import DoesNotFit, Rect, bands, gap_hops, lay_out
+from emu.wse.regions import DoesNotFit, Rect, gap_hops, in_bands
+from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.candidates import (
     Demand,
+    EndsForm,
     HeadChoice,
-    LayerVariant,
+    LayerKind,
     ModelSizes,
-    Pair,
+    Regions,
     candidates,
     layer_candidates,
     layer_map,
     least_bytes,
+    placed,
 )
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
-from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.head import (
     embed_arguments,
     embed_program,
@@ -36,33 +41,51 @@ Bytes = dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
+class PlacedKind:
+    """A kind of layers on regions of its own.
+
+    Attributes:
+      map: what each PE holds, with slots for the variant's view of the cache.
+      attention: the variant there; None: causal.
+      bytes: of the fullest PE: weights, cache, buffers, code, and the variant's tables.
+    """
+
+    map: LayerMap
+    attention: LayerAttention | None
+    bytes: Bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class WaferPlan:
     """A model on a wafer.
 
     Attributes:
-      layer, head: what each PE of a layer's and of the head's region holds.
+      kinds: of layers, each once.
+      of_layers: which of them each layer is.
       regions: each layer's rectangle, in the order of the layers.
+      head: what each PE of the head's region holds.
       head_region: the rectangle of embedding and output head.
       tied: whether one table serves both ends.
-      layer_bytes, head_bytes: bytes of the fullest PE by kind: weights, cache, buffers, code, and
-        the tables of a variant of attention.
-      variants: of attention; None: causal.
-      kinds: which of them each layer has.
+      head_bytes: of the fullest PE of the head's region: weights, buffers, code.
     """
 
-    layer: LayerMap
-    head: HeadMap
+    kinds: tuple[PlacedKind, ...]
+    of_layers: tuple[int, ...]
     regions: tuple[Rect, ...]
+    head: HeadMap
     head_region: Rect
     tied: bool
-    layer_bytes: Bytes
     head_bytes: Bytes
-    variants: tuple[LayerAttention | None, ...] = (None,)
-    kinds: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.kinds:
-            object.__setattr__(self, "kinds", (0,) * len(self.regions))
+    @property
+    def layers(self) -> tuple[PlacedKind, ...]:
+        """The kind of each layer."""
+        return tuple(self.kinds[kind] for kind in self.of_layers)
+
+    @property
+    def layer_bytes(self) -> Bytes:
+        """Bytes of the fullest PE of all layers' regions."""
+        return max((kind.bytes for kind in self.kinds), key=lambda x: sum(x.values()))
 
     @property
     def pes(self) -> int:
@@ -86,9 +109,9 @@ def plan_wafer(
     context: int,
     dtype: str,
     device: Device,
-    variants: Sequence[LayerVariant] = (),
-    kinds: Sequence[int] = (),
-    form: DecodeForm = PLAIN,
+    kinds: Sequence[LayerKind] = (LayerKind(),),
+    of_layers: Sequence[int] = (),
+    ends: EndsForm = EndsForm(),
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
@@ -97,9 +120,9 @@ def plan_wafer(
       context: tokens the cache must hold.
       dtype: of weights and cache.
       device: the wafer.
-      variants: of attention; none: causal.
-      kinds: which of them each layer has.
-      form: what a layer computes beside the plainest one; every layer does.
+      kinds: of layers, each once.
+      of_layers: which of them each layer is; none: all are the first.
+      ends: what embedding and output head compute.
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
@@ -113,78 +136,71 @@ def plan_wafer(
         *("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),
         *("num_attention_heads", "num_key_value_heads", "head_dim"),
     )
-    kinds = tuple(int(kind) for kind in kinds)
-    demand = Demand(config, context, dtype, device, tuple(variants), kinds, form)
+    layers = config.num_hidden_layers
+    of_layers = tuple(int(kind) for kind in of_layers) or (0,) * layers
+    if len(of_layers) != layers:
+        refuse(
+            f"of_layers has {len(of_layers)} kinds, must have one for {layers} layers"
+        )
+    for kind in of_layers:
+        sizes.within("a layer's kind", kind, 0, len(kinds) - 1)
+    demand = Demand(config, context, dtype, device, tuple(kinds), of_layers, ends)
+    counts = [of_layers.count(kind) for kind in range(len(kinds))]
+    of_map = functools.cache(functools.partial(layer_cycles, device=device))
 
-    def token_cycles(pair: Pair) -> float:
-        of_layer = layer_cycles(pair.layer, device)
-        own = [variant.own_cycles(pair.layer, device) for variant in variants]
-        of_layers = config.num_hidden_layers * of_layer + sum(own[x] for x in kinds)
-        return of_layers + head_cycles(pair.head, device)
+    def token_cycles(regions: Regions) -> float:
+        total = head_cycles(regions.head, device)
+        each = zip(counts, demand.kinds, regions.layers, strict=True)
+        for count, kind, layer in each:
+            total += count * of_map(layer)
+            if kind.variant is not None:
+                total += count * kind.variant.own_cycles(layer, device)
+        return total
 
     # Counting a PE's bytes traces its programs, so the fastest by estimate are counted first, until
     # one fits.
-    for pair in sorted(candidates(demand), key=token_cycles):
-        plan = place(pair, demand)
+    for regions in sorted(candidates(demand), key=token_cycles):
+        plan = place(regions, demand)
         if plan is not None:
             return plan
     raise refusal(demand)
 
 
-def place(pair: Pair, demand: Demand) -> WaferPlan | None:
-    """The plan of a pair of regions, or None where a PE's bytes do not fit."""
-    head = pair.head
+def place(regions: Regions, demand: Demand) -> WaferPlan | None:
+    """The plan of chosen regions, or None where a PE's bytes do not fit."""
+    head = regions.head
     device = demand.device
-    layer, variants = varied(pair.layer, demand)
-    places = lay_out(
-        device.grid_width,
-        device.grid_height,
-        layer.rows,
-        layer.cols,
-        demand.model.num_hidden_layers,
-        head.cols,
-    )
-    layer_bytes = fullest(layer, variants, device)
+    places = placed(regions.layers, head, demand)
     head_bytes = head_figures(head, demand.tables, device)
-    if places is None or layer_bytes is None or head_bytes is None:
+    if places is None or head_bytes is None:
         return None
-    regions, head_region = places
-    tied = bool(demand.model.tie_word_embeddings)
+    kinds = []
+    for kind, layer in zip(demand.kinds, regions.layers, strict=True):
+        placed_kind = place_kind(kind, layer, device)
+        if placed_kind is None:
+            return None
+        kinds.append(placed_kind)
+    of_layers, head_region = places
     return WaferPlan(
-        layer,
+        tuple(kinds),
+        demand.of_layers,
+        tuple(of_layers),
         head,
-        tuple(regions),
         head_region,
-        tied,
-        layer_bytes,
+        bool(demand.model.tie_word_embeddings),
         head_bytes,
-        variants,
-        demand.kinds,
     )
 
 
-def varied(
-    layer: LayerMap, demand: Demand
-) -> tuple[LayerMap, tuple[LayerAttention | None, ...]]:
-    """A layer's region with slots for every variant's view of the cache, and the variants on it."""
-    if not demand.variants:
-        return layer, (None,)
-    variants = tuple(x.on(layer, demand.device) for x in demand.variants)
-    # Layers are equal regions, whatever attention each has.
-    held = max(x.map.held_slots for x in variants if x is not None)
-    spare = max(0, held - layer.slots)
-    return dataclasses.replace(layer, spare_slots=spare), variants
-
-
-def fullest(
-    layer: LayerMap, variants: Sequence[LayerAttention | None], device: Device
-) -> Bytes | None:
-    """`layer_figures` of the variant that needs the most; None if one needs too many."""
-    found = [layer_figures(layer, device, variant) for variant in variants]
-    needed = [figures for figures in found if figures is not None]
-    if len(needed) < len(found):
-        return None
-    return max(needed, key=lambda figures: sum(figures.values()))
+def place_kind(kind: LayerKind, layer: LayerMap, device: Device) -> PlacedKind | None:
+    """A kind of layers on its region, or None where a PE's bytes do not fit."""
+    attention = None
+    if kind.variant is not None:
+        attention = kind.variant.on(layer, device)
+        spare = max(0, attention.map.held_slots - layer.slots)
+        layer = dataclasses.replace(layer, spare_slots=spare)
+    figures = layer_figures(layer, device, attention)
+    return None if figures is None else PlacedKind(layer, attention, figures)
 
 
 def layer_figures(
@@ -262,32 +278,29 @@ def refusal(demand: Demand) -> DoesNotFit:
 def model_bytes(demand: Demand) -> int:
     """Bytes of all weights and the cache, without padding, buffers or code."""
     model = demand.model
-    one_pe = layer_map(demand, rows=1, parts=1)  # of each key/value head
-    of_head = one_pe.weight_bytes() + one_pe.cache_bytes()
-    layers = model.num_hidden_layers * of_head * one_pe.kv_heads
-    table = model.vocab_size * model.hidden_size * one_pe.itemsize
-    return layers + demand.tables * table
+    table = model.vocab_size * model.hidden_size * jnp.dtype(demand.dtype).itemsize
+    total = demand.tables * table
+    for kind in demand.of_layers:
+        # One PE for each key/value head.
+        one_pe = layer_map(demand, demand.kinds[kind].form, rows=1, parts=1)
+        total += one_pe.kv_heads * (one_pe.weight_bytes() + one_pe.cache_bytes())
+    return total
 
 
 def wafers(demand: Demand) -> int | None:
-    """Wafers that would hold the model by the closed form, the head counted in whole regions."""
+    """Wafers that would hold the model by the closed form."""
     device = demand.device
     heads = HeadChoice(demand)
     counts = []
-    for layer in layer_candidates(demand):
-        head = heads[layer.rows]
-        across, down = bands(
-            device.grid_width,
-            device.grid_height,
-            layer.rows,
-            layer.cols,
-        )
-        a_wafer = across * down
+    for layers in layer_candidates(demand):
+        rows = layers[0].rows
+        head = heads[rows]
+        a_wafer = device.grid_height // rows
         if head is None or not a_wafer:
             continue
-        of_head = -(-head.cols // layer.cols)
-        regions = demand.model.num_hidden_layers + of_head
-        counts.append(-(-regions // a_wafer))
+        widths = [layers[kind].cols for kind in demand.of_layers]
+        bands = len(in_bands(device.grid_width, [*widths, head.cols]))
+        counts.append(-(-bands // a_wafer))
     if not counts:
         return None
     return max(2, min(counts))  # one was tried, region by region, and did not do
@@ -307,7 +320,7 @@ def largest_context(demand: Demand) -> int | None:
         # long.
         roomiest = min(
             candidates(tried),
-            key=lambda pair: least_bytes(pair.layer, device),
+            key=lambda regions: max(least_bytes(x, device) for x in regions.layers),
             default=None,
         )
         if roomiest is not None and place(roomiest, tried) is not None:
@@ -317,4 +330,4 @@ def largest_context(demand: Demand) -> int | None:
     return low or None
 
 
-__all__ = ["WaferPlan", "place", "plan_wafer"]
+__all__ = ["PlacedKind", "WaferPlan", "place", "plan_wafer"]

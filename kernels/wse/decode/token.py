@@ -1,8 +1,8 @@
 """The clock of one token's way through a plan: embedding, every layer, output head.
 
-The layers' program is read once for each distance between two regions, and the phases' times add
-up: a layer's PEs start when the activation walks in, and only then. A model of 32 layers whose
-regions lie 0 or 7 hops apart costs two readings, not 32.
+A kind of layers has one program, which is read once for each distance between two regions, and the
+phases' times add up: a layer's PEs start when the activation walks in, and only then. A model of 32
+equal layers whose regions lie 0 or 7 hops apart costs two readings, not 32.
 """
 
 import dataclasses
@@ -85,8 +85,9 @@ class TokenClock:
             "embed": embed_program(plan.head),
             "head": head_program(plan.head),
         }
-        for kind, variant in enumerate(plan.variants):
-            self.programs[layer_phase(kind)] = layer_program(plan.layer, variant)
+        for number, kind in enumerate(plan.kinds):
+            program = layer_program(kind.map, kind.attention)
+            self.programs[layer_phase(number)] = program
         self._kept: dict[Any, Reading] = {}
 
     def read(self, pos: int, band: str = "nominal") -> StepReading:
@@ -116,7 +117,7 @@ class TokenClock:
         """Readings of the embedding, of each layer and of the head, in order."""
         *gaps, last_gap = self.plan.gaps
         readings = [self.one("embed", band, **options)]
-        for gap, kind in zip(gaps, self.plan.kinds, strict=True):
+        for gap, kind in zip(gaps, self.plan.of_layers, strict=True):
             phase = layer_phase(kind)
             readings.append(self.one(phase, band, pos, gap, **options))
         readings.append(self.one("head", band, last_gap, **options))
@@ -146,18 +147,18 @@ class TokenClock:
             return embed_arguments(self.plan.head)
         if phase == "head":
             return head_arguments(self.plan.head, *at)
-        (variant,) = [
-            variant
-            for kind, variant in enumerate(self.plan.variants)
-            if layer_phase(kind) == phase
+        (kind,) = [
+            kind
+            for number, kind in enumerate(self.plan.kinds)
+            if layer_phase(number) == phase
         ]
-        return layer_arguments(self.plan.layer, *at, variant=variant)
+        return layer_arguments(kind.map, *at, variant=kind.attention)
 
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
         band = self.device.band
         gap = self.plan.gaps[-2]  # into the last layer; the last one leads to the head
-        phase = layer_phase(self.plan.kinds[-1])
+        phase = layer_phase(self.plan.of_layers[-1])
         uncontended = self.one(phase, band, pos, gap, contended=False)
         contended = self.one(phase, band, pos, gap)
         return bound(contended, uncontended)
@@ -183,7 +184,7 @@ class TokenClock:
 
 
 def layer_phase(kind: int) -> str:
-    """The name of a layer's program: `layer`, and of other variants of attention `layer 1`, ..."""
+    """The name of a layer's program: `layer`, and of layers of other kinds `layer 1`, ..."""
     return f"layer {kind}" if kind else "layer"
 
 

@@ -18,7 +18,7 @@ def overlap(a: Rect, b: Rect) -> bool:
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 @pytest.mark.parametrize("head_cols", [2, 9, 17])
 def test_regions_and_head_are_apart_and_inside(count: int, head_cols: int) -> None:
-    placed = lay_out(17, 26, 6, 5, count, head_cols)
+    placed = lay_out(17, 26, 6, [5] * count, head_cols)
     assert placed is not None
     regions, head = placed
     for a, b in itertools.combinations([*regions, head], 2):
@@ -28,7 +28,7 @@ def test_regions_and_head_are_apart_and_inside(count: int, head_cols: int) -> No
 
 
 def test_consecutive_regions_touch() -> None:
-    regions = snake(17, 6, 5, 9)
+    regions = snake(17, 6, [5] * 9)
     gaps = [gap_hops(a, b) for a, b in itertools.pairwise(regions)]
     # Three a band; a new band is six rows further.
     assert gaps == [
@@ -43,10 +43,30 @@ def test_consecutive_regions_touch() -> None:
     ]
 
 
+def test_regions_of_several_widths_fill_band_after_band() -> None:
+    widths = [5, 5, 9, 9, 6]
+    placed = lay_out(17, 24, 6, widths, 4)
+    assert placed is not None
+    regions, head = placed
+    # Two regions; one, beneath their end at 10; two more, and 2 columns; the head to the west.
+    assert [(r.x, r.y, r.width) for r in regions] == [
+        (0, 0, 5),
+        (5, 0, 5),
+        (1, 6, 9),
+        (0, 12, 9),
+        (9, 12, 6),
+    ]
+    assert head == Rect(13, 18, 4, 6)
+    for a, b in itertools.combinations([*regions, head], 2):
+        assert not overlap(a, b)
+    wide = snake(17, 6, [5, 6, 15, 2])
+    assert [(r.x, r.y) for r in wide] == [(0, 0), (5, 0), (2, 6), (0, 6)]
+
+
 def test_what_is_too_large_is_not_laid_out() -> None:
-    assert lay_out(17, 20, 6, 5, 10, 2) is None  # nine regions in three bands
-    assert lay_out(17, 20, 6, 18, 1, 2) is None
-    assert lay_out(17, 20, 6, 5, 1, 18) is None
+    assert lay_out(17, 20, 6, [5] * 10, 2) is None  # nine regions in three bands
+    assert lay_out(17, 20, 6, [18], 2) is None
+    assert lay_out(17, 20, 6, [5], 18) is None
 
 
 def test_gap_counts_hops_between_facing_edges() -> None:

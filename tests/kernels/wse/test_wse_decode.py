@@ -14,6 +14,7 @@ from kernels.wse.decode import estimate
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.plan import plan_wafer
 from kernels.wse.decode.token import TokenClock
+from models.config import ModelConfig
 from models.machines.decode import Decoder
 from tests.kernels.wse.reference import Reference, Sizes, random_weights
 
@@ -31,7 +32,20 @@ CONTEXT = 40
 def pair(request: pytest.FixtureRequest) -> tuple[Sizes, Any, Decoder]:
     sizes = MODELS[request.param]
     weights = random_weights(sizes, 0)
-    return sizes, weights, Decoder(sizes, weights, CONTEXT)
+    return sizes, weights, Decoder(config_of(sizes), weights, CONTEXT)
+
+
+def config_of(sizes: Sizes) -> ModelConfig:
+    """The same model as a config."""
+    values = dataclasses.asdict(sizes)
+    family = "qwen3" if values.pop("qk_norm") else "llama"
+    return ModelConfig(
+        name="of sizes",
+        model_type=family,
+        max_position_embeddings=1024,
+        source="this test",
+        **values,
+    )
 
 
 def test_greedy_tokens_and_logits(pair: tuple[Sizes, Any, Decoder]) -> None:
@@ -69,7 +83,7 @@ def test_step_clock_adds_up(pair: tuple[Sizes, Any, Decoder]) -> None:
     assert step.cycles == sum(r.end_ticks for r in parts)
     assert step.seconds == step.cycles / 1.1e9
     assert 0 < step.busy_cycles["datapath"] <= step.cycles
-    m, head = decoder.plan.layer, decoder.plan.head
+    m, head = decoder.plan.kinds[0].map, decoder.plan.head
     weights = m.weight_shapes()
     per_pe = sum(np.prod(weights[k]) for k in ("qkv", "out", "gate_up", "down"))
     per_layer = 2 * int(per_pe) * m.rows * m.cols
@@ -110,7 +124,7 @@ def test_trace_covers_every_phase(pair: tuple[Sizes, Any, Decoder]) -> None:
 
 def test_bytes_are_those_of_the_program(pair: tuple[Sizes, Any, Decoder]) -> None:
     decoder = pair[2]
-    m, kinds = decoder.plan.layer, decoder.bytes_per_pe["layer"]
+    m, kinds = decoder.plan.kinds[0].map, decoder.bytes_per_pe["layer"]
     peak = layer_program(m).memory(WSE3.at(), *layer_arguments(m, 0, 0))["sram"]
     assert kinds["weights"] + kinds["cache"] + kinds["buffers"] == peak
     assert kinds["weights"] == 4 * sum(np.prod(s) for s in m.weight_shapes().values())
@@ -137,7 +151,7 @@ def test_bfloat16_decodes_near_the_reference() -> None:
     """Weights, cache and multiply-add inputs carry 8 bits: errors of about a percent."""
     weights = random_weights(LLAMA, 1)
     decoder, reference = (
-        Decoder(LLAMA, weights, 16, "bfloat16"),
+        Decoder(config_of(LLAMA), weights, 16, "bfloat16"),
         Reference(LLAMA, weights),
     )
     decoder.compile()
@@ -156,7 +170,7 @@ def test_bfloat16_decodes_near_the_reference() -> None:
 def test_estimate_is_near_the_clock() -> None:
     """It ranks regions; within a third of the clock is near enough."""
     for sizes in (LLAMA, Sizes(576, 1536, 30, 9, 3, 64, 49_152)):
-        m = plan_wafer(sizes, 256, "float32", WSE3.at()).layer
+        m = plan_wafer(sizes, 256, "float32", WSE3.at()).kinds[0].map
         clock = layer_program(m).read(WSE3.at(), *layer_arguments(m, 255, 0)).end_ticks
         assert abs(estimate.layer_cycles(m, WSE3.at()) / clock - 1) < 0.34
 
@@ -174,10 +188,9 @@ def test_context_that_does_not_fit_names_one_that_does() -> None:
     ) as error:
         plan_wafer(LLAMA, 1_000_000, "float32", device)
     fits = error.value.context
-    assert (
-        fits is not None
-        and plan_wafer(LLAMA, fits, "float32", device).layer.context == fits
-    )
+    assert fits is not None
+    (kind,) = plan_wafer(LLAMA, fits, "float32", device).kinds
+    assert kind.map.context == fits
 
 
 def test_model_that_does_not_fit_names_the_wafers() -> None:

@@ -13,7 +13,7 @@ from models.plain.weights import random_weights
 
 def test_a_bias_is_not_left_out_in_silence() -> None:
     weights = random_weights(TINY, 0)
-    check_layer_weights(weights["layers"], "a machine")
+    check_layer_weights(weights["layers"], TINY, "a machine")
     weights["layers"]["bq"] = np.zeros((TINY.num_hidden_layers, 96), np.float32)
     with pytest.raises(ModelError, match=r"prefill: .* got \['bq'\]"):
         Prefill(TINY, weights, tokens=1, chips=1, dtype="float32")

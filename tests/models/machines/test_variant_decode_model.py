@@ -82,7 +82,7 @@ def decoder(name: str) -> Decoder:
 def test_logits_are_the_oracles_at_every_position(name: str) -> None:
     asked, _ = CASES[name]
     machine = decoder(name)
-    assert machine.plan.layer.slots > 5
+    assert machine.plan.kinds[0].map.slots > 5
     ids = np.random.default_rng(3).integers(0, MODEL.vocab_size, (1, CONTEXT))
     wanted, _ = jitted_extend(
         MODEL,
@@ -105,7 +105,8 @@ def test_a_gap_behind_sinks_is_skipped() -> None:
         Decoder(MODEL, WEIGHTS, tokens, device=narrow(3), attention=variant)
         for variant in (None, asked)
     )
-    (variant,) = machine.plan.variants
+    (kind,) = machine.plan.kinds
+    variant = kind.attention
     assert variant is not None and variant.map.ahead == 2 and variant.map.slots <= 6
     assert machine.read(tokens - 1).cycles < plain.read(tokens - 1).cycles
     ids = np.random.default_rng(3).integers(0, MODEL.vocab_size, (1, tokens))
@@ -127,7 +128,8 @@ def test_a_gap_behind_sinks_is_skipped() -> None:
 def test_bytes_and_cycles_are_those_of_the_programs(name: str) -> None:
     machine = decoder(name)
     plan = machine.plan
-    tables = [x.table_bytes for x in plan.variants if x is not None]
+    attention = [kind.attention for kind in plan.kinds]
+    tables = [x.table_bytes for x in attention if x is not None]
     of_layer = plan.layer_bytes
     assert of_layer.get("tables", 0) in tables
     assert sum(of_layer.values()) <= WSE3.at().sram_bytes
@@ -161,7 +163,7 @@ def test_arithmetic_on_scores_takes_time_and_tables_take_bytes() -> None:
     slopes = Decoder(MODEL, WEIGHTS, 120, device=narrow(8), attention=variants.alibi(4))
     assert "tables" not in plain.plan.layer_bytes
     # Each PE holds the positions of its slots, and a slope for each of its query heads.
-    assert slopes.plan.layer_bytes["tables"] >= 4 * (slopes.plan.layer.slots + 2)
+    assert slopes.plan.layer_bytes["tables"] >= 4 * (slopes.plan.kinds[0].map.slots + 2)
 
 
 def test_a_last_step_by_position_is_refused() -> None:
