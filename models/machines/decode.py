@@ -200,7 +200,7 @@ class Decoder:
           The next token's id, the logits, float32 `[vocab]`, and the cache.
         """
         self._check(pos)
-        token = jnp.asarray(token_id, jnp.int32).reshape(1)
+        token = np.asarray(token_id, np.int32).reshape(1)
         turns, given = self._at(pos)
         *gaps, last_gap = self._gaps
         weights = self._weights
@@ -246,8 +246,9 @@ class Decoder:
         Sequence[tuple[PyTree, ...]],
     ]:
         """What layers are told of a position: each one's rotation, and each kind's own."""
+        # Both at once, and not again for each layer.
         turns = {
-            turned: (jnp.asarray(cos[pos]), jnp.asarray(sin[pos]))
+            turned: jax.device_put((cos[pos], sin[pos]))
             for turned, (cos, sin) in self._turns.items()
         }
         given = []
