@@ -17,7 +17,6 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "mlp_bias": (False, None),
     "use_sliding_window": (False, None),
     "partial_rotary_factor": (1, None),
-    "quantization_config": (None,),
     "is_encoder_decoder": (False, None),
     # What other families' configs say. Under the names of these families transformers would pass
     # over it, and the model that the file describes would not be the one that runs.

@@ -6,6 +6,7 @@ from typing import Any
 from models.config import ModelConfig
 from models.errors import ModelError, shown
 from models.family import Family, by_model_type
+from models.loading.hf_quantised import quantisation_of
 from models.loading.hf_rope import of_all_layers, rope_fields
 
 REQUIRED_FIELDS = (
@@ -117,6 +118,7 @@ def check_supported(values: Mapping[str, Any], family: Family, name: str) -> Non
             f"{shown(stated['tie_word_embeddings'])}; correct the config"
         )
     check_layer_types(values, family, name)
+    quantisation_of(values, name)
 
 
 def check_layer_types(values: Mapping[str, Any], family: Family, name: str) -> None:

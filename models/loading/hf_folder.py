@@ -4,20 +4,19 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 
 from models.config import ModelConfig
 from models.errors import ModelError, shown
 from models.loading.hf_config import from_hf
+from models.loading.hf_quantised import Quantisation, quantisation_of
 from models.loading.hf_tokenizer import read_tokenizer
+from models.loading.safetensors_file import FLOATS, Shard
 from models.loading.stored_weights import names_of, weights_of
 from models.loading.tokenizer import TextTokenizer
-from models.loading.untrusted import check_regular, present, read_json
+from models.loading.untrusted import present, read_json
 from models.plain.weights import Weights, check_finite, check_weights
 from models.tensors import EMBEDDING, OUTPUT_HEAD
-
-DTYPES = ("F32", "F16", "BF16")
 
 
 def load_hf_folder(
@@ -36,11 +35,13 @@ def load_hf_folder(
     Raises:
         ModelError: A file is missing or corrupt, or asks for what the transformer does not do.
     """
-    config = from_hf(read_json(folder / "config.json"), folder.name, str(folder.name))
+    values = read_json(folder / "config.json")
+    config = from_hf(values, folder.name, str(folder.name))
+    quantisation = quantisation_of(values, folder.name)
     tokenizer = None
     if present(folder / "tokenizer.json"):
         tokenizer = read_tokenizer(folder)
-    return config, read_weights(folder, config), tokenizer
+    return config, read_weights(folder, config, quantisation), tokenizer
 
 
 def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -48,8 +49,7 @@ def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     single = folder / "model.safetensors"
     index = folder / "model.safetensors.index.json"
     if present(single):
-        with open_shard(single) as shard:
-            return dict.fromkeys(shard.keys(), single)
+        return dict.fromkeys(Shard(single).names(), single)
     if not present(index):
         pickled = sorted(
             p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth")
@@ -73,14 +73,14 @@ def shard_of_tensor(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def check_index(
-    shards: dict[pathlib.Path, Any], places: dict[str, pathlib.Path]
+    shards: dict[pathlib.Path, Shard], places: dict[str, pathlib.Path]
 ) -> None:
     """Raises ModelError unless each shard holds just the tensors that the index places there.
 
     A tensor that two shards hold could otherwise be taken from either.
     """
     for path, shard in shards.items():
-        held = set(shard.keys())
+        held = shard.names()
         named = {tensor for tensor, place in places.items() if place == path}
         if held != named:
             raise ModelError(
@@ -89,20 +89,19 @@ def check_index(
             )
 
 
-def open_shard(path: pathlib.Path) -> Any:
-    """An open safetensors file; ModelError where it is missing, truncated or corrupt."""
-    size_bytes = check_regular(path)
-    try:
-        return safetensors.safe_open(path, framework="np")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a whole safetensors file of {size_bytes} bytes ({error}); "
-            "fetch it again"
-        ) from None
+def read_weights(
+    folder: pathlib.Path, config: ModelConfig, quantisation: Quantisation | None = None
+) -> Weights:
+    """All tensors in float32, transposed to `y = x @ W`, and stacked by layer.
 
+    Args:
+        folder: Holds them.
+        config: Says which there must be.
+        quantisation: How those are stored that are quantised.
 
-def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
-    """All tensors in float32, transposed to `y = x @ W`, and stacked by layer."""
+    Raises:
+        ModelError: A tensor is missing, unknown, corrupt, or stored otherwise.
+    """
     places = shard_of_tensor(folder)
     if config.num_hidden_layers > len(places):
         raise ModelError(
@@ -110,7 +109,11 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{len(places)} tensors; the files do not belong together"
         )
     # Every tensor is used or refused: a bias left out would change each number and raise nothing.
-    names = names_of(config, "hugging_face")
+    expected = names_of(config, "hugging_face")
+    quantised = quantised_among(expected, set(places), quantisation)
+    names = expected - quantised.keys() | {
+        part for parts in quantised.values() for part in parts
+    }
     lacking = sorted(names - places.keys())
     unknown = sorted(
         name for name in places.keys() - names if not is_unread(name, config)
@@ -120,11 +123,22 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
             f"{folder}: lacks tensors {lacking[:3]} and has unsupported tensors {unknown[:3]}; "
             "config.json and weights must belong together"
         )
-    shards = {path: open_shard(path) for path in sorted(set(places.values()))}
+    shards = {path: Shard(path) for path in sorted(set(places.values()))}
     check_index(shards, places)
 
+    def stored(name: str, dtypes: tuple[str, ...] = FLOATS) -> NDArray[Any]:
+        return shards[places[name]].read(name, dtypes)
+
     def read(name: str) -> NDArray[np.float32]:
-        return read_tensor(shards[places[name]], name, places[name])
+        where = f"{folder}: tensor {name}"
+        if quantisation is not None and name in quantised:
+            # A corrupt scale is reported below, in one line.
+            with np.errstate(all="ignore"):
+                values = quantisation.values(stored, quantised[name], where)
+        else:
+            where = f"{places[name]}: tensor {name}"
+            values = stored(name).astype(np.float32, copy=False)
+        return check_finite(values, where)
 
     weights = weights_of(config, read, "hugging_face", str(folder))
     head = OUTPUT_HEAD.hugging_face
@@ -132,6 +146,24 @@ def read_weights(folder: pathlib.Path, config: ModelConfig) -> Weights:
         check_tied(weights[EMBEDDING.name], read(head), folder)
     check_weights(config, weights)
     return weights
+
+
+def quantised_among(
+    names: set[str], held: set[str], quantisation: Quantisation | None
+) -> dict[str, tuple[str, ...]]:
+    """Which weights a folder holds quantised, with the tensors of each.
+
+    A config lists modules that are left plain, by patterns; which tensors there are says the same.
+    """
+    if quantisation is None:
+        return {}
+    found = {}
+    for name in names:
+        parts = quantisation.parts(name)
+        # What tells it from a plain one: its scales, or anything but its own name.
+        if (set(parts) - {name}) & held:
+            found[name] = parts
+    return found
 
 
 def is_unread(name: str, config: ModelConfig) -> bool:
@@ -157,21 +189,3 @@ def check_tied(
             f"{folder}: tie_word_embeddings is true, but {OUTPUT_HEAD.hugging_face} differs from "
             f"{EMBEDDING.hugging_face}; set it to false to use the stored head, or remove the head"
         )
-
-
-def read_tensor(shard: Any, name: str, path: pathlib.Path) -> NDArray[np.float32]:
-    """One tensor in float32, as stored: `[outputs, inputs]`."""
-    try:
-        # Of the header: an 8-bit tensor is refused before NumPy meets a dtype that it has not.
-        dtype = shard.get_slice(name).get_dtype()
-        if dtype not in DTYPES:
-            raise ModelError(
-                f"{path}: tensor {name} must be one of {DTYPES}, got {dtype}; "
-                "quantised safetensors are not supported"
-            )
-        values = shard.get_tensor(name).astype(np.float32, copy=False)
-    except safetensors.SafetensorError as error:
-        raise ModelError(
-            f"{path}: cannot read tensor {name} ({error}); fetch it again"
-        ) from None
-    return check_finite(values, f"{path}: tensor {name}")

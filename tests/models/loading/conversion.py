@@ -248,8 +248,9 @@ def write(
     splits_pair: bool = True,
     change: Callable[[Any], None] | None = None,
     change_tensors: Callable[[Tensors], Any] | None = None,
+    kind: gguf.GGMLQuantizationType | None = None,
 ) -> pathlib.Path:
-    """Writes a folder as one GGUF file with F32 tensors.
+    """Writes a folder as one GGUF file.
 
     Args:
         folder: A reference folder.
@@ -258,6 +259,7 @@ def write(
         splits_pair: Whether what makes keys of a latent is held apart from what makes values.
         change: What else to do to the writer after the metadata.
         change_tensors: What to do to the tensors, under GGUF's names.
+        kind: How experts' weights are quantised; None: not at all. All others are F32.
     """
     values = json.loads((folder / "config.json").read_text())
     own = ARCHITECTURES[values["model_type"]]
@@ -279,7 +281,11 @@ def write(
     if change is not None:
         change(writer)
     for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor)
+        if kind is not None and name.endswith("_exps.weight"):
+            blocks = gguf.quants.quantize(tensor, kind)
+            writer.add_tensor(name, blocks, raw_dtype=kind)
+        else:
+            writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
