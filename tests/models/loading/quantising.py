@@ -81,8 +81,8 @@ def four_bits(values: np.ndarray) -> tuple[Tensors, np.ndarray]:
     for row, column in np.ndindex(*values.shape):
         if column % 4 == 0:
             scale[row, column // 4] = np.abs(values[row, column : column + 4]).max() / 7
-        its = np.float64(scale[row, column // 4])
-        element = int(np.clip(round(values[row, column] / its), -8, 7))
+        its = float(scale[row, column // 4])
+        element = max(-8, min(7, round(float(values[row, column]) / its)))
         packed[row, column // 8] |= (element + 8) << (4 * (column % 8))
         products[row, column] = element * its
     tensors = {
