@@ -5,7 +5,8 @@ chosen experts are read by address: no PE waits for another's tokens, no activat
 expert, and how long a token takes does not depend on where it goes. `ExpertMlp` says why.
 """
 
+from kernels.moe.wafer.least import least_region
 from kernels.moe.wafer.mlp import ExpertMlp
 from kernels.moe.wafer.program import expert_arguments, expert_program
 
-__all__ = ["ExpertMlp", "expert_arguments", "expert_program"]
+__all__ = ["ExpertMlp", "expert_arguments", "expert_program", "least_region"]

@@ -18,8 +18,11 @@ cycles of multiply-adds, 415 and not 1,370, if tokens were dealt evenly.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import jax.numpy as jnp
 
 from emu.annotations import DType, Shape
 from emu.datasheet import Device
@@ -130,6 +133,14 @@ class ExpertMlp:
         if self.held is not None:
             dtypes["experts_gate_up"] = dtypes["experts_down"] = self.held
         return dtypes
+
+    def weight_bytes(self, region: Region) -> int:
+        """Bytes of all weights in one PE."""
+        dtypes = self.weight_dtypes(region)
+        return sum(
+            jnp.dtype(dtypes[name]).itemsize * math.prod(shape)
+            for name, shape in self.weight_shapes(region).items()
+        )
 
     def weight_tiles(self, layers: Mapping[str, Any], region: Region) -> dict[str, Any]:
         """Each weight on its PEs, from a model's stacked ones: see `layout.expert_tiles`."""

@@ -10,13 +10,20 @@ import pytest
 
 from emu import Program
 from emu.wse import WSE3
+from emu.wse.regions import DoesNotFit
 from kernels.moe.router import route
 from kernels.moe.routing import Routing
-from kernels.moe.wafer import ExpertMlp, expert_arguments, expert_program
+from kernels.moe.wafer import (
+    ExpertMlp,
+    expert_arguments,
+    expert_program,
+    least_region,
+)
 from kernels.moe.wafer.router import choose
 from kernels.wse.decode.activation import Activation
 from kernels.wse.decode.layout import deal
 from kernels.wse.decode.region import Region
+from tests.helpers import same_clock
 from tests.kernels.moe.wafer_reference import layer, random_experts
 
 WAFER = WSE3.at()
@@ -319,3 +326,38 @@ def test_a_layer_of_deepseek_v3_fits(held: str | None, rows: int, cols: int) -> 
     peak = expert_program(mlp, region).memory(WAFER, *expert_arguments(mlp, region))
     per_pe = 257 * 3 * 7168 * 2048 // (rows * cols) * (2 if held is None else 1)
     assert per_pe < peak["sram"] < WAFER.sram_bytes - WAFER.code_bytes
+
+
+def test_the_same_on_devices() -> None:
+    """Eight PEs as eight devices, and stepped clocks as jumped ones."""
+    mlp, region = MIXTURES["deepseek"], region_of((4, 2))
+    weights = random_experts(mlp, HIDDEN, 6)
+    program, tiles = expert_program(mlp, region), tiles_of(mlp, region, weights)
+    residual = jnp.asarray(deal(token(1), 0, region.rows, region.depth))
+    batched = np.asarray(program.run(residual, tiles))
+    sharded = np.asarray(program.sharded(check_vma=True)(residual, tiles))
+    np.testing.assert_allclose(sharded, batched, rtol=2e-6, atol=2e-6)
+    jumped = program.read(WAFER, residual, tiles)
+    same_clock(jumped, program.read(WAFER, residual, tiles, jump=False))
+
+
+def test_least_region_of_deepseek_v3() -> None:
+    """In codes it holds all experts beside the code, with a tenth of its bytes to spare.
+
+    A slice's scales, the router, and elements that fill rows and columns up are the rest.
+    """
+    mlp = dataclasses.replace(DEEPSEEK, held="int8")
+    region = least_region(mlp, 7168, 1e-6, "bfloat16", WAFER)
+    room = WAFER.sram_bytes - WAFER.code_bytes
+    arguments = expert_arguments(mlp, region)
+    assert expert_program(mlp, region).memory(WAFER, *arguments)["sram"] <= room
+    bytes_of_experts = 257 * 3 * 7168 * 2048
+    had = region.rows * region.cols * room
+    assert bytes_of_experts < had < 1.12 * bytes_of_experts
+    assert region.rows <= WAFER.grid_height and region.cols <= WAFER.grid_width
+
+
+def test_too_many_experts_for_a_wafer_are_refused() -> None:
+    """DeepSeek-V3's in float32 are 45 GB; a wafer's 883,350 PEs have 39.7 beside their code."""
+    with pytest.raises(DoesNotFit, match="257 experts of 7168 x 2048 take 45,2"):
+        least_region(DEEPSEEK, 7168, 1e-6, "float32", WAFER)
