@@ -8,6 +8,7 @@ from emu.wse import WSE3
 from kernels.moe.routing import Routing
 from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.activation import Activation
+from kernels.wse.decode.candidates import LayerKind
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
@@ -60,11 +61,10 @@ def test_plan_of_a_model_with_experts() -> None:
     sizes = Sizes(512, 1, 2, 8, 2, 64, 1000)
     mlp = ExpertMlp(Routing(64, 4), 384)
     form = DecodeForm(mlp=mlp)
-    plan = plan_wafer(sizes, 64, "bfloat16", WAFER, form=form)
+    plan = plan_wafer(sizes, 64, "bfloat16", WAFER, [LayerKind(form)])
+    (kind,) = plan.kinds
     bytes_of_experts = 2 * 64 * 3 * 512 * 384
-    assert plan.layer_bytes["weights"] * plan.layer.rows * plan.layer.cols >= (
-        bytes_of_experts
-    )
+    assert kind.bytes["weights"] * kind.map.rows * kind.map.cols >= bytes_of_experts
     assert sum(plan.layer_bytes.values()) <= WAFER.sram_bytes
     step = TokenClock(plan, WAFER).read(3)
     active = 2 * 4 * 3 * 512 * 384
