@@ -9,7 +9,7 @@ element, and so computes one element at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,24 @@ LayerCache: TypeAlias = dict[str, jax.Array]
 
 Cache: TypeAlias = list[LayerCache]
 """Of all layers, in order."""
+
+
+class Step(NamedTuple):
+    """What a step computes.
+
+    Attributes:
+      token: the next token's id.
+      logits: float32 `[vocab]`.
+      cache: grown by the token.
+      experts: of each layer, the numbers of the experts that were chosen, int32 `[chosen]`, the
+        best first; None: a layer without experts.
+    """
+
+    token: int
+    logits: jax.Array
+    cache: Cache
+    experts: list[np.ndarray | None]
+
 
 # Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
 SLOT_AXIS = {"k": 3, "v": 2}
@@ -189,15 +207,16 @@ class Decoder:
     def step(
         self, token_id: ArrayLike, pos: int, cache: Cache
     ) -> tuple[int, jax.Array, Cache]:
+        """The next token's id, the logits and the cache of `run`, which takes the same."""
+        return self.run(token_id, pos, cache)[:3]
+
+    def run(self, token_id: ArrayLike, pos: int, cache: Cache) -> Step:
         """Runs one token.
 
         Args:
           token_id: the token at position `pos`.
           pos: how many tokens the cache holds.
           cache: is consumed; use the one returned.
-
-        Returns:
-          The next token's id, the logits, float32 `[vocab]`, and the cache.
         """
         self._check(pos)
         token = np.asarray(token_id, np.int32).reshape(1)
@@ -207,14 +226,26 @@ class Decoder:
         x = self._embed(weights["embed"], token)
         where = jnp.int32(pos)
         grown: Cache = []
+        experts: list[jax.Array | None] = []
         layers = zip(weights["layers"], cache, gaps, self._turned, strict=True)
         for of_layer, old, gap, turned in layers:
             kind, _ = turned
             run, at = self._layers[kind], (*turns[turned], where, gap)
-            x, new = run(x, of_layer, old, *at, *given[kind])
+            x, new, chosen = run(x, of_layer, old, *at, *given[kind])
             grown.append(new)
+            experts.append(chosen)
         best, logits = self._head(x, weights["norm"], self._head_table, last_gap)
-        return int(best), logits, grown
+        numbers = [
+            None if chosen is None else self._experts_of(layer, chosen)
+            for layer, chosen in enumerate(experts)
+        ]
+        return Step(int(best), logits, grown, numbers)
+
+    def _experts_of(self, layer: int, chosen: jax.Array) -> np.ndarray:
+        """A layer's chosen experts without those that every token goes to."""
+        experts = self.config.forms[layer].experts
+        assert experts is not None
+        return np.asarray(chosen)[: experts.chosen].astype(np.int32)
 
     def compile(self) -> None:
         """Compiles a step ahead of the first one."""
@@ -272,8 +303,10 @@ class Decoder:
         """The residual stream before the first layer, `[rows, depth]`."""
         return self.clock.programs["embed"].batched(table, token)[:, 0]
 
-    def _layer_of(self, kind: int) -> Callable[..., tuple[jax.Array, LayerCache]]:
-        """A layer of that kind: the residual stream behind it, and its cache."""
+    def _layer_of(
+        self, kind: int
+    ) -> Callable[..., tuple[jax.Array, LayerCache, jax.Array | None]]:
+        """A layer of that kind: the residual stream behind it, its cache, and chosen experts."""
         run = self.clock.programs[layer_phase(kind)].batched
         rows = jnp.int32(self.plan.kinds[kind].map.rows)
 
@@ -286,8 +319,8 @@ class Decoder:
             pos: jax.Array,
             gap: jax.Array,
             *given: PyTree,
-        ) -> tuple[jax.Array, LayerCache]:
-            x, new = run(x, weights, cache, cos, sin, pos, gap, *given)
+        ) -> tuple[jax.Array, LayerCache, jax.Array | None]:
+            x, new, chosen = run(x, weights, cache, cos, sin, pos, gap, *given)
             # Position p lies in row p % rows, slot p // rows. The append changed this slot only, so
             # that the whole cache need not be written.
             slot = lax.div(pos, rows)
@@ -298,7 +331,8 @@ class Decoder:
                     cache[name], appended, slot, axis
                 )
             # Every column ends with the residual stream; one of them walks on.
-            return x[:, -1], grown
+            # So does it with the chosen experts, which all PEs know.
+            return x[:, -1], grown, None if chosen is None else chosen[0, 0]
 
         return layer
 

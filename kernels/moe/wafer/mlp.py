@@ -79,8 +79,12 @@ class ExpertMlp:
         """Which PE of a region holds what."""
         return ExpertMap(region, self.routing, self.ffn, self.shared)
 
-    def apply(self, region: Region, normed: Sram, weights: Weights) -> Sram:
-        """Output of the mixture for one token, float32 `[depth]`, on every column.
+    def apply(
+        self, region: Region, normed: Sram, weights: Weights
+    ) -> tuple[Sram, Sram]:
+        """Output of the mixture for one token, float32 `[depth]`, and its experts, on every column.
+
+        The experts are float32 `[chosen + shared]`, numbers of the chosen ones, the best first.
 
         Args:
           region: the layer's.
@@ -89,7 +93,7 @@ class ExpertMlp:
         """
         layout = self.on(region)
         choice = choose(layout, normed, weights)
-        return experts(layout, self.activation, normed, weights, choice)
+        return experts(layout, self.activation, normed, weights, choice), choice.at
 
     def weight_shapes(self, region: Region) -> dict[str, Shape]:
         """Shapes of all experts' weights in one PE, chosen or not."""

@@ -25,7 +25,7 @@ def divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-@functools.lru_cache
+@functools.cache
 def block_of(rows: int, cols: int, experts: int) -> tuple[int, int]:
     """Rows and columns of a router's block: few comparisons against short sums.
 

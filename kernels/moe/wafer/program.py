@@ -30,7 +30,7 @@ def expert_program(mlp: ExpertMlp, region: Region) -> Program:
             eps=region.eps,
             dtype=region.dtype,
         )
-        out = mlp.apply(region, normed, weights)
+        out, _ = mlp.apply(region, normed, weights)
         return vector(residual, residual, out, op="add")
 
     specs = {"mlp_norm": ("row",), **mlp.weight_specs(region)}

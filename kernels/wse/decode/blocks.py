@@ -92,8 +92,8 @@ def swiglu(
     return copy(rounded, out)
 
 
-def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
-    """Adds the MLP of the normalised residual stream to it, in place.
+def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> tuple[Sram, Sram | None]:
+    """Adds the MLP of the normalised residual stream to it, in place; also tells what it chose.
 
     Dimensions: `residual` float32 `[depth]`. Gate and up go from rows to columns, down goes back.
     """
@@ -104,11 +104,12 @@ def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> Sram:
         eps=layer.eps,
         dtype=layer.dtype,
     )
+    chosen = None
     if layer.form.mlp is not None:
-        out = layer.form.mlp.apply(layer.region, normed, weights)
+        out, chosen = layer.form.mlp.apply(layer.region, normed, weights)
     else:
         out = gated(layer, normed, weights)
-    return added(layer, residual, out, weights, "mlp_output_norm")
+    return added(layer, residual, out, weights, "mlp_output_norm"), chosen
 
 
 def gated(layer: LayerMap, normed: Sram, weights: Weights) -> Sram:

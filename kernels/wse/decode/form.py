@@ -16,8 +16,11 @@ from kernels.wse.decode.region import Region
 class LayerMlp(Protocol):
     """What stands in place of a layer's gated MLP, such as a mixture of experts; has a hash."""
 
-    def apply(self, region: Region, normed: Sram, weights: dict[str, Sram]) -> Sram:
-        """Its output, float32 `[depth]` on every column, of a normalised `[depth]`."""
+    def apply(
+        self, region: Region, normed: Sram, weights: dict[str, Sram]
+    ) -> tuple[Sram, Sram]:
+        """Its output, float32 `[depth]` on every column, of a normalised `[depth]`; and which of
+        its parts it chose, float32 numbers on every PE."""
         ...
 
     def weight_shapes(self, region: Region) -> dict[str, Shape]:

@@ -27,7 +27,7 @@ def decode_layer(
     gap: KnownInt,
     *given: Any,
     variant: LayerAttention | None = None,
-) -> tuple[Sram, Cache]:
+) -> tuple[Sram, Cache, Sram | None]:
     """One layer for the token at `pos`, whose key and value join the cache.
 
     Args:
@@ -42,7 +42,8 @@ def decode_layer(
       variant: of attention; None: causal.
 
     Returns:
-      The residual stream on every column, and the cache.
+      The residual stream on every column, the cache, and what an MLP of the form's chose, if it
+      has one.
     """
     residual = walk(residual, residual, gap, axis="col")
     temperature = None
@@ -60,7 +61,8 @@ def decode_layer(
     residual, cache = attention(
         layer, residual, weights, cache, turn, pos, attended, temperature
     )
-    return mlp(layer, residual, weights), cache
+    residual, chosen = mlp(layer, residual, weights)
+    return residual, cache, chosen
 
 
 def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Program:
@@ -72,7 +74,7 @@ def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Pro
     turned_pairs]`. A temperature, `[1]`, is the same on all PEs.
     """
 
-    def kernel(*arguments: Any) -> tuple[Sram, Cache]:
+    def kernel(*arguments: Any) -> tuple[Sram, Cache, Sram | None]:
         return decode_layer(layer, *arguments, variant=variant)
 
     given = () if variant is None else variant.given_specs

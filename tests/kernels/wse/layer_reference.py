@@ -82,7 +82,7 @@ def run_layer(layer: LayerMap, weights: dict[str, Any], tokens: Array) -> Array:
         cos = layout.turn_tiles(np.cos(turn), layer)[0]
         sin = layout.turn_tiles(np.sin(turn), layer)[0]
         at = Known(np.int32(pos)), Known(np.int32(2))
-        out, cache = program.run(
+        out, cache, _ = program.run(
             jnp.asarray(residual), tiles, cache, jnp.asarray(cos), jnp.asarray(sin), *at
         )
         out = np.asarray(out)

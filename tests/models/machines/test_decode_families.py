@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernels.moe.router import Routed, route
+from kernels.moe.routing import Routing
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.layer_form import Experts
 from models.loading.load import load
 from models.machines.decode import Decoder
+from models.plain import mlp
 from models.plain.kv_cache import empty_cache
 from models.plain.oracle import jitted_extend
+from models.plain.transformer import forward
 from models.plain.weights import Weights, random_weights
 from tests.models.conftest import DATA
 
@@ -100,6 +104,35 @@ def test_layers_with_experts_may_have_narrower_regions_than_those_with_an_mlp() 
         kind.map.cols for kind in plan.layers
     ]
     assert plan.pes == sum(region.pes for region in (*plan.regions, plan.head_region))
+
+
+def test_a_step_tells_which_experts_were_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = load(DATA / "glm4_moe")
+    ids = [5, 17, 3]
+    by_layer: list[np.ndarray] = []
+
+    def spy(logits: jax.Array, routing: Routing, bias: jax.Array | None) -> Routed:
+        routed = route(logits, routing, bias)
+        jax.debug.callback(by_layer.append, routed.experts, ordered=True)
+        return routed
+
+    monkeypatch.setattr(mlp, "route", spy)
+    weights = jax.tree.map(jnp.asarray, model.weights)
+    of_ids = jax.jit(forward, static_argnums=0)
+    of_ids(model.config, weights, jnp.asarray([ids], jnp.int32)).block_until_ready()
+    jax.effects_barrier()
+    decoder = Decoder(model.config, model.weights, CONTEXT)
+    cache = decoder.empty_cache()
+    for pos, token in enumerate(ids):
+        step = decoder.run(token, pos, cache)
+        cache = step.cache
+        # Its first layer has an MLP.
+        assert step.experts[0] is None
+        for got, wanted in zip(step.experts[1:], by_layer, strict=True):
+            assert got is not None
+            np.testing.assert_array_equal(got, wanted[pos])
 
 
 def test_what_the_wafer_does_not_compute_is_refused_by_name() -> None:
