@@ -229,3 +229,46 @@ def test_numbers_of_rows_must_be_known():
 
     with pytest.raises(DataDependentBranch, match="must be a known integer"):
         Program(kernel, {"chip": RING}, ((), ("chip",))).read(ONE_CORE, x, rows)
+
+
+# --- bands, and further axes ---
+
+
+def test_all_bands_in_one_pass():
+    """Links, DMA engines and HBM have bands; numbers of rows do not."""
+    sheet = with_cores(on_system(TRN3, TRN3_GEN1), 2)
+    x = jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16)
+    rows = Known(np.full((RING, 2, RING), 16, np.int32))
+
+    def kernel(x, rows):
+        dst = hbm(64, 1024, dtype=x.dtype)
+        come = chip_all_to_all_rows(dst, x, rows, x, axis="chip")
+        own = hbm(2, 1, 64, 512, dtype=x.dtype)
+        live = jnp.full(1, 64, jnp.int32)
+        return all_to_all_rows(own, come[None], live, axis="core")
+
+    program = Program(kernel, {"chip": RING, "core": 2}, ((), ("chip", "core")))
+    together = program.read_bands(sheet, x, rows)
+    for band, read in together.items():
+        assert read.end_ticks == program.read(sheet.at(band), x, rows).end_ticks
+    assert len({read.end_ticks for read in together.values()}) > 1
+
+
+def test_beside_another_axis_of_chips():
+    """Lines of two ranks each, in three rows of chips; every line exchanges its own."""
+    x, rows = drawn(3, 2, ROOM, WIDTH), ROWS[:, :, :2] % 4
+
+    def kernel(x, rows):
+        return chip_all_to_all_rows(
+            hbm(ROOM, WIDTH), x, rows, x, axis="r", chips=("o", "r")
+        )
+
+    program = Program(kernel, {"o": 3, "r": 2}, (("o", "r"), ("o", "r")))
+    known = Known(rows.astype(np.int32))
+    actual = np.asarray(program.run(x, known))
+    for line in range(3):
+        for rank, expected in enumerate(sent(x[line], rows[line])):
+            np.testing.assert_array_equal(actual[line, rank, : len(expected)], expected)
+    read = program.read(ONE_CORE, x, known)
+    off_diagonal = rows[:, [0, 1], [1, 0]].sum()
+    assert read.tally.by("other")["link_bytes"] == off_diagonal * WIDTH * 4
