@@ -79,6 +79,7 @@ class MoeForm:
       tiles_at_once: tiles of an expert that share each load of its weights, at most 4.
       capacity: rows that an expert takes of each chip at most, in order of tokens; others are
         dropped. None: all.
+      padded: whether some rows are no tokens, see `places.Order`.
     """
 
     mixture: MixtureOfExperts
@@ -92,6 +93,7 @@ class MoeForm:
     tile_rows: int = PARTITIONS
     tiles_at_once: int = 4
     capacity: int | None = None
+    padded: bool = False
 
     def __post_init__(self) -> None:
         number = self.routing.experts
@@ -146,6 +148,11 @@ class MoeForm:
     def expert(self, chip: int, core: int, local: int) -> int:
         """The number of a core's expert."""
         return core * self.columns + local * self.period + chip % self.period
+
+    @property
+    def zeros(self) -> int:
+        """Where a list has a row of zeros, if the form is padded: the last of the first list."""
+        return self.sent_rows - 1
 
     # --- tiles ---
 

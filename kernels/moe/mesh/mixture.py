@@ -7,7 +7,7 @@ from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
-from emu.trainium.isa import tensor_tensor
+from emu.trainium.isa import memset, tensor_tensor
 from emu.trainium.links.chip_collectives import chip_all_gather
 from emu.trainium.links.collectives import all_gather, reduce_scatter
 from emu.trainium.links.row_exchange import all_to_all_rows
@@ -84,9 +84,10 @@ def mixture(
       exchange results between chips; columns of them between cores
       for tiles of tokens: sum of weight · row, gathered; join columns of all cores
     """
-    assigned, counted = places.assign(h, weights.router, form)
+    real = places.tokens_of(order)
+    assigned, counted = places.assign(h, weights.router, real, form)
     counts = places.export(counted)
-    slots = places.slots(assigned, counted, order, form)
+    slots = places.slots(assigned, counted, order, real, form)
     lists = places.listed(slots, assigned, form)
     come = None
     if form.crosses:
@@ -119,6 +120,8 @@ def mixture(
         assert chip_axis is not None
         made = rows.exchanged(made, work.comes, form.sent_rows, counts, chip_axis)
     columns = _columns(made, work, form, core_axis)
+    if real is not None:
+        columns = _with_zeros(columns, form)
     own = rows.combined(columns, slots, assigned, of_shared, form)
     if core_axis is None or form.cores == 1:
         return Mixed(own, counts)
@@ -142,6 +145,13 @@ def _columns(made: Hbm, work: MoeWork, form: MoeForm, axis: str | None) -> Hbm:
     own = hbm(*shape, dtype=form.dtype)
     own = all_to_all_rows(own, made, work.lists, axis=axis)
     return own.reshape(-1, form.part)
+
+
+def _with_zeros(columns: Hbm, form: MoeForm) -> Hbm:
+    """The same with the row that padding reads."""
+    zeros = sbuf(1, form.part, dtype=form.dtype)
+    zeros = memset(zeros, value=0.0, engine="gpsimd")
+    return dma_store.at[form.zeros : form.zeros + 1](columns, zeros)
 
 
 # --- with its norm and its residual ---

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from emu.annotations import KnownInt
 from emu.boxes import ds
@@ -30,6 +31,7 @@ from emu.trainium.isa import (
     nc_n_gather,
     tensor_copy,
     tensor_immediate,
+    tensor_scalar,
     tensor_tensor,
     tensor_tensor_scan_immediate,
 )
@@ -38,7 +40,8 @@ from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.router import Chosen, RouterWeights, choose, hold
 from kernels.refusal import refuse
 from kernels.trainium.layer.norm import in_every_row
-from kernels.trainium.tiles import PARTITIONS, index
+from kernels.trainium.streaming import fetch
+from kernels.trainium.tiles import PARTITIONS, index, part
 
 STORE_QUEUES = DMA_QUEUES[len(LOAD_QUEUES) :]
 
@@ -53,15 +56,18 @@ class Order(NamedTuple):
       continues: 1 where an expert's rows stand right behind those of the expert before, else 0.
       own: first place of an expert in the lists of this core, `NOWHERE` of another core's.
       everywhere: the same in the lists of all cores, one behind the other.
+      real: float32 `[rows, tiles]`, 1 for a token and 0 for padding, which chooses nothing and is
+        given zeros by experts; None: all are tokens.
     """
 
     continues: Hbm
     own: Hbm
     everywhere: Hbm
+    real: Hbm | None = None
 
 
 # Of which dimensions are mesh axes, for `Program`.
-TABLE_SPECS: Any = Order((), ("core",), ())  # type: ignore[arg-type]
+TABLE_SPECS: Any = Order((), ("core",), (), ("chip",))  # type: ignore[arg-type]
 
 
 class Assigned(NamedTuple):
@@ -90,8 +96,17 @@ class Slots(NamedTuple):
     everywhere: Sbuf
 
 
-def order(form: MoeForm) -> Order:
-    """The tables of a form; `own` leads with the cores, `[cores, 1, experts]`."""
+def order(form: MoeForm, real: np.ndarray | None = None) -> Order:
+    """The tables of a form; `own` leads with the cores, `[cores, 1, experts]`.
+
+    Args:
+      form: sizes.
+      real: bool `[chips, tokens]`, which are tokens, where the form is `padded`. The table leads
+        with the chips, `[chips, rows, tiles]`.
+    """
+    if form.padded != (real is not None):
+        told = "none was given" if real is None else "one was given"
+        refuse(f"padded is {form.padded}, but of a table of tokens {told}")
     numbers = np.arange(form.routing.experts)
     core, own = np.divmod(numbers, form.columns)
     local, chip = np.divmod(own, form.period)
@@ -114,7 +129,11 @@ def order(form: MoeForm) -> Order:
         return values.astype(np.float32)[..., None, :]
 
     everywhere = core * (form.local * form.sent_rows) + begins
-    return Order(table(continues), table(mine), table(everywhere))
+    of_tokens: Any = None
+    if real is not None:
+        by_tile = real.reshape(-1, form.tiles, form.rows)
+        of_tokens = by_tile.swapaxes(1, 2).astype(np.float32)
+    return Order(table(continues), table(mine), table(everywhere), of_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +156,15 @@ def _counting(form: MoeForm) -> _Counting:
     return _Counting(before, ones)
 
 
-def assign(h: Hbm, weights: RouterWeights, form: MoeForm) -> tuple[Assigned, Sbuf]:
+def assign(
+    h: Hbm, weights: RouterWeights, real: Sbuf | None, form: MoeForm
+) -> tuple[Assigned, Sbuf]:
     """Routes all tokens of the chip and counts them.
 
     Args:
       h: HBM `[tiles, rows, hidden padded]`, normalised.
       weights: the router's.
+      real: SBUF `[rows, tiles]`, see `Order`; None: all are tokens.
       form: sizes.
 
     Returns:
@@ -169,15 +191,20 @@ def assign(h: Hbm, weights: RouterWeights, form: MoeForm) -> tuple[Assigned, Sbu
         own = sbuf(form.rows, form.hidden_padded, dtype=form.dtype, buffers=2)
         own = dma_load(own, index(h, number))
         chosen = choose(own, router, form)
+        mask = chosen.mask
+        if real is not None:
+            counts = sbuf(*mask.shape, dtype=mask.dtype)
+            own_real = part(real, number, 1, axis=1)
+            mask = tensor_scalar(counts, mask, own_real, op="multiply")
         overwrite = jnp.int32(0)
         before = psum(form.rows, experts)
-        before = nc_matmul(before, counting.before, chosen.mask, overwrite)
+        before = nc_matmul(before, counting.before, mask, overwrite)
         so_far = sbuf(form.rows, experts)
         so_far = tensor_tensor(so_far, before, counted, op="add")
         places = sbuf(form.rows, form.picks)
         places = nc_n_gather(places, so_far, chosen.experts)
         of_tile = psum(form.rows, experts)
-        of_tile = nc_matmul(of_tile, counting.all, chosen.mask, overwrite)
+        of_tile = nc_matmul(of_tile, counting.all, mask, overwrite)
         counted = tensor_tensor(counted, of_tile, counted, op="add")
         put = tensor_copy.at[:, number]
         shared = kept.shared
@@ -219,7 +246,18 @@ def export(counted: Sbuf) -> Hbm:
     return dma_store(whole)
 
 
-def slots(assigned: Assigned, counted: Sbuf, order: Order, form: MoeForm) -> Slots:
+def tokens_of(order: Order) -> Sbuf | None:
+    """Which rows are tokens, in SBUF."""
+    return None if order.real is None else fetch(order.real)
+
+
+def slots(
+    assigned: Assigned,
+    counted: Sbuf,
+    order: Order,
+    real: Sbuf | None,
+    form: MoeForm,
+) -> Slots:
     """The row of a list for everything that was chosen."""
     rows = form.rows
     begins = None
@@ -238,14 +276,15 @@ def slots(assigned: Assigned, counted: Sbuf, order: Order, form: MoeForm) -> Slo
         # Who found an expert full reads some row of it, with a weight of 0.
         most = float(form.capacity - 1)
         places = tensor_immediate(places, assigned.places, op="min", value=most)
-    everywhere = _added(places, begins, order.everywhere, assigned, form)
+    found = _added(places, begins, order.everywhere, assigned, form)
+    everywhere = _whole(found, real, form.zeros)
     if form.capacity is not None:
         places = _nowhere_if_full(assigned.places, form)
-    elif form.cores == 1:
+    elif form.cores == 1 and real is None:
         # One core's lists are all there are.
         return Slots(everywhere, everywhere)
-    own = _added(places, begins, order.own, assigned, form)
-    return Slots(own, everywhere)
+    found = _added(places, begins, order.own, assigned, form)
+    return Slots(_whole(found, real, NOWHERE), everywhere)
 
 
 def _nowhere_if_full(places: Sbuf, form: MoeForm) -> Sbuf:
@@ -270,15 +309,33 @@ def _added(
     assigned: Assigned,
     form: MoeForm,
 ) -> Sbuf:
-    """Where each expert's rows begin, plus a token's place among them: int32, as `places`."""
+    """Where each expert's rows begin, plus a token's place among them: float32, as `places`."""
     base = in_every_row(first, form.rows)
     if begins is not None:
         both = sbuf(*base.shape)
         base = tensor_tensor(both, base, begins, op="add")
     of_picks = sbuf(*places.shape)
     of_picks = nc_n_gather(of_picks, base, assigned.experts)
-    whole = sbuf(*places.shape, dtype=jnp.int32)
-    return tensor_tensor(whole, of_picks, places, op="add")
+    return tensor_tensor(of_picks, of_picks, places, op="add")
+
+
+def _whole(rows: Sbuf, real: Sbuf | None, elsewhere: int) -> Sbuf:
+    """Rows as integers, `elsewhere` for what is no token."""
+    whole = sbuf(*rows.shape, dtype=jnp.int32)
+    if real is None:
+        return tensor_copy(whole, rows)
+    # Views: a token's number for all that it chose.
+    wide = lax.broadcast_in_dim(real, rows.shape, (0, 1))
+    kept = sbuf(*rows.shape)
+    kept = tensor_tensor(kept, rows, wide, op="multiply")
+    other = sbuf(*real.shape)
+    # `elsewhere · (1 - real)`.
+    value = float(elsewhere)
+    other = tensor_immediate(
+        other, real, op="multiply", value=-value, op1="add", value1=value
+    )
+    wide = lax.broadcast_in_dim(other, rows.shape, (0, 1))
+    return tensor_tensor(whole, kept, wide, op="add")
 
 
 def listed(slots: Slots, assigned: Assigned, form: MoeForm) -> tuple[Hbm, Hbm | None]:
@@ -337,4 +394,5 @@ __all__ = [
     "listed",
     "order",
     "slots",
+    "tokens_of",
 ]

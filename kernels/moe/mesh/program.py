@@ -16,7 +16,7 @@ from emu.trainium.spaces import Hbm
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.mesh.mixture import Mixed, MoeWeights, mixture
-from kernels.moe.mesh.places import TABLE_SPECS, Order, assign, export, order
+from kernels.moe.mesh.places import TABLE_SPECS, Order, assign, export, order, tokens_of
 from kernels.moe.mesh.router import RouterWeights
 from kernels.moe.mesh.weights import PlainMoe, packed
 from kernels.moe.mesh.work import MoeWork, checked, sized, work
@@ -48,6 +48,7 @@ class MoeMesh:
       tokens: of each chip; at most 128 are a tile, and all tiles must be full.
       dtype: of tokens and weights.
       capacity: rows that an expert takes of each chip at most; None: all.
+      real: bool `[chips, tokens]`, which are tokens and not padding; None: all.
       tile_rows, tiles_at_once: see `MoeForm`.
     """
 
@@ -57,6 +58,7 @@ class MoeMesh:
     tokens: int
     dtype: DType
     capacity: int | None = None
+    real: np.ndarray | None = None
     tile_rows: int = PARTITIONS
     tiles_at_once: int = 4
 
@@ -67,6 +69,9 @@ class MoeMesh:
                 f"{self.tokens} tokens of a chip in {tiles} tiles: must be equally many in each, "
                 f"such as {tiles * rows}"
             )
+        wanted = self.chips, self.tokens
+        if self.real is not None and self.real.shape != wanted:
+            refuse(f"real is {list(self.real.shape)}, must be {list(wanted)}")
 
     # --- on numbers ---
 
@@ -88,7 +93,7 @@ class MoeMesh:
         form = self.form(counts)
         program = _program(form)
         given = work(form, checked_for(self, counts))
-        tables = order(form)
+        tables = order(form, self.real)
         mixed: Mixed = program.run(laid, packed(plain, form), tables, given)
         found = np.asarray(mixed.counts)[:, 0, 0]
         same_counts(np.asarray(counts), found)
@@ -101,7 +106,8 @@ class MoeMesh:
         """How many of each chip's tokens choose each expert, by the router alone."""
         form = self._smallest
         router = packed(plain, form).router
-        found = _router_program(form).run(self._laid(x), router)
+        tables = order(form, self.real)
+        found = _router_program(form).run(self._laid(x), router, tables)
         return np.asarray(found)[:, 0].astype(np.int64)
 
     # --- on the clock ---
@@ -115,7 +121,7 @@ class MoeMesh:
         form = self.form(counts)
         shape = self.chips, form.tiles, form.rows, form.hidden_padded
         x = jax.ShapeDtypeStruct(shape, self.dtype)
-        tables = jax.tree.map(_shape, order(form))
+        tables = jax.tree.map(_shape, order(form, self.real))
         given = work(form, checked_for(self, counts))
         weights = moe_weights.abstract(form)
         return _program(form).read(device, x, weights, tables, given, **options)
@@ -136,6 +142,7 @@ class MoeMesh:
             rows=rows,
             dtype=jnp.dtype(self.dtype),
             capacity=self.capacity,
+            padded=self.real is not None,
             tile_rows=self.tile_rows,
             tiles_at_once=self.tiles_at_once,
         )
@@ -162,7 +169,8 @@ class MoeMesh:
 def checked_for(mesh: MoeMesh, counts: Any) -> np.ndarray:
     """Counts as a mesh takes them; see `work.checked`."""
     routing = mesh.mixture.routing
-    return checked(counts, routing, chips=mesh.chips, tokens=mesh.tokens)
+    tokens = mesh.tokens if mesh.real is None else mesh.real.sum(-1)
+    return checked(counts, routing, chips=mesh.chips, tokens=tokens)
 
 
 def same_counts(expected: np.ndarray, found: np.ndarray) -> None:
@@ -199,11 +207,12 @@ def _program(form: MoeForm) -> Program:
 
 @functools.lru_cache(maxsize=32)
 def _router_program(form: MoeForm) -> Program:
-    def kernel(h: Hbm, router: RouterWeights) -> Hbm:
-        _, counted = assign(h, router, form)
+    def kernel(h: Hbm, router: RouterWeights, tables: Order) -> Hbm:
+        _, counted = assign(h, router, tokens_of(tables), form)
         return export(counted)
 
-    return Program(kernel, {CHIP: form.chips}, ((CHIP,), ()))
+    specs = (CHIP,), (), TABLE_SPECS._replace(own=())
+    return Program(kernel, {CHIP: form.chips}, specs)
 
 
 __all__ = ["CHIP", "CORE", "MoeMesh", "Ran", "same_counts"]

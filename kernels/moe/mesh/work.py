@@ -61,14 +61,16 @@ def dealt(totals: np.ndarray, chips: int) -> np.ndarray:
     return even[..., None, :] + (turn < rest[..., None, :])
 
 
-def checked(counts: Any, routing: Routing, *, chips: int, tokens: int) -> np.ndarray:
+def checked(
+    counts: Any, routing: Routing, *, chips: int, tokens: int | np.ndarray
+) -> np.ndarray:
     """Counts `[..., chips, experts]` as a form takes them.
 
     Args:
       counts: whole numbers.
       routing: whose.
       chips: of the mesh.
-      tokens: of each chip.
+      tokens: of each chip, or int `[chips]`; padding is none.
 
     Raises:
       LimitExceeded: not whole numbers, another shape, an expert that more tokens chose than there
@@ -81,13 +83,17 @@ def checked(counts: Any, routing: Routing, *, chips: int, tokens: int) -> np.nda
             f"counts are {found.dtype}{list(found.shape)}, must be integers {list(wanted)}: tokens "
             "of each chip that chose each expert; of totals `dealt(totals, chips)` makes such"
         )
-    expected = tokens * routing.chosen
+    of_chip = np.broadcast_to(tokens, (chips,))
+    expected = of_chip * routing.chosen
     sums = found.sum(-1)
-    if (sums != expected).any() or (found < 0).any() or (found > tokens).any():
+    wrong = (sums != expected) | ((found < 0) | (found > of_chip[:, None])).any(-1)
+    if wrong.any():
+        *_, chip = np.argwhere(wrong)[0]
+        own = found[wrong][0]
         refuse(
-            f"counts of a chip add up to {sums.min()} to {sums.max()} and are {found.min()} to "
-            f"{found.max()}, must add up to {tokens} tokens · {routing.chosen} chosen = {expected} "
-            f"and be 0 to {tokens}"
+            f"counts of chip {chip} add up to {own.sum()} and are {own.min()} to {own.max()}, must "
+            f"add up to {of_chip[chip]} tokens · {routing.chosen} chosen = {expected[chip]} and be "
+            f"0 to {of_chip[chip]}"
         )
     return found.astype(np.int64)
 
@@ -101,6 +107,7 @@ def sized(
     rows: int,
     dtype: Any,
     capacity: int | None = None,
+    padded: bool = False,
     **options: Any,
 ) -> MoeForm:
     """The form whose buffers have room for all of `[..., chips, experts]` counts."""
@@ -116,6 +123,7 @@ def sized(
         PARTITIONS,
         dtype,
         capacity=capacity,
+        padded=padded,
         **options,
     )
     sends, comes = _pairs(small, _taken(small, counts))
@@ -124,8 +132,9 @@ def sized(
         return PARTITIONS * max(1, math.ceil(int(rows.max()) / PARTITIONS))
 
     taken = comes.sum(-1)
-    lists = sends.sum(-1)
-    expert_rows = room(taken)
+    # A row of zeros, which padding reads, stands behind the rows of the first list.
+    lists = sends.sum(-1) + padded
+    expert_rows = room(taken + padded)
     sent_rows = room(lists) if small.crosses else expert_rows
     return dataclasses.replace(small, sent_rows=sent_rows, expert_rows=expert_rows)
 
@@ -167,7 +176,7 @@ def work(form: MoeForm, counts: np.ndarray) -> MoeWork:
     sends, comes = _pairs(form, _taken(form, counts))
     lists = sends.sum(-1)
     taken = comes.sum(-1)
-    if lists.max() > form.sent_rows or taken.max() > form.expert_rows:
+    if lists.max() + form.padded > form.sent_rows or taken.max() > form.expert_rows:
         refuse(
             f"a core sends up to {lists.max()} rows and an expert takes up to {taken.max()}, the "
             f"form has room for {form.sent_rows} and {form.expert_rows}: size it by these counts"

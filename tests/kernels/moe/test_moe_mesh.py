@@ -172,6 +172,30 @@ def test_bits_do_not_depend_on_the_mesh(chips, cores):
     np.testing.assert_array_equal(made.reshape(alone.shape), alone)
 
 
+@pytest.mark.parametrize(
+    "chips, cores, options",
+    [
+        (2, 1, {}),
+        pytest.param(1, 1, {"capacity": 5}, marks=pytest.mark.slow),
+        pytest.param(2, 2, {"tokens": 128}, marks=pytest.mark.slow),
+    ],
+)
+def test_padding_chooses_nothing(chips, cores, options):
+    """The last tokens of the last chip are none: no expert is given them, and they get zeros."""
+    tokens = options.pop("tokens", 24)
+    real = np.ones((chips, tokens), bool)
+    real[-1, -9:] = False
+    on = mesh(BIASED, chips, cores, tokens, real=real, tiles_at_once=1, **options)
+    weights = towards(plain(BIASED), BIASED, [1])
+    x = draw(1, chips, tokens, HIDDEN)
+    ran = on.run(x, weights)
+    flat = x.reshape(-1, HIDDEN)
+    expected = dense(flat, weights, BIASED, chips=chips, capacity=on.capacity)
+    expected[-9:] = 0
+    assert error(ran.rows, expected) <= WITHIN
+    assert ran.counts[:, 1].tolist() == [tokens] * (chips - 1) + [tokens - 9]
+
+
 # --- counts ---
 
 
@@ -195,7 +219,10 @@ def test_counts_that_are_not_the_data_s_are_refused():
 
 def test_counts_must_add_up():
     on = mesh(SOFTMAX)
-    with pytest.raises(LimitExceeded, match="24 tokens · 2 chosen = 48"):
+    with pytest.raises(
+        LimitExceeded,
+        match="counts of chip 0 add up to 40 .* 24 tokens · 2 chosen = 48",
+    ):
         on.read(device(), np.full((1, EXPERTS), 5))
     with pytest.raises(LimitExceeded, match=r"must be integers \[1, 8\]"):
         on.read(device(), np.full((2, EXPERTS), 6))
