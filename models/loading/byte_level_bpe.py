@@ -14,14 +14,35 @@ from tokenizers import (
 
 from models.errors import ModelError, shown
 
-# How text is cut before merging, by GGUF's name; each as in the family's tokenizer.json.
+# How text is cut before merging, by GGUF's name; each as in the family's tokenizer.json (llama.cpp,
+# `src/llama-vocab.cpp`, llm_tokenizer_bpe, has all of them).
 # Digits are what differs: Llama 3 cuts 12345 into 123 and 45, Qwen 2 into five, GPT-2 not at all. A
 # cut in another place gives other tokens than the model was trained on, and no error.
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {
-    "llama-bpe": rf"{CONTRACTIONS}|\p{{N}}{{1,3}}|{REST}",
-    "qwen2": rf"{CONTRACTIONS}|\p{{N}}|{REST}",
+GPT_4 = rf"{CONTRACTIONS}|\p{{N}}{{1,3}}|{REST}"
+# Of GPT-4o: capitals begin a word, and contractions end one.
+UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT_4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ENDING}|"
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ENDING}|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK_WORDS = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|"""
+    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Several are gone through one behind the other, each cutting the pieces of the last.
+PATTERNS: dict[str, tuple[str, ...]] = {
+    "llama-bpe": (GPT_4,),
+    "smaug-bpe": (GPT_4,),
+    "glm4": (GPT_4,),
+    "qwen2": (rf"{CONTRACTIONS}|\p{{N}}|{REST}",),
+    "gpt-4o": (GPT_4O,),
+    "deepseek-v3": (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_WORDS),
 }
 
 
@@ -39,7 +60,7 @@ def byte_level_bpe(
     Args:
         tokens: The text of each id, in GPT-2's byte alphabet; index is id.
         merges: Pairs joined by one space, most frequent first.
-        pre: How text is cut first: `smollm`, `gpt-2`, `llama-bpe` or `qwen2`.
+        pre: How text is cut first: `smollm`, `gpt-2`, or one of `PATTERNS`.
         special: Tokens matched whole and left out when decoding.
         whole: Tokens matched whole and kept when decoding.
         name: What errors call the file.
@@ -91,10 +112,13 @@ def pre_tokenizer(pre: str, name: str) -> pre_tokenizers.PreTokenizer:
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
         return pre_tokenizers.Sequence([digits, byte_level])  # pyright: ignore[reportArgumentType]
     if pre in PATTERNS:
-        split = pre_tokenizers.Split(Regex(PATTERNS[pre]), "isolated")
+        splits = [
+            pre_tokenizers.Split(Regex(pattern), "isolated")
+            for pattern in PATTERNS[pre]
+        ]
         # Without the pattern of its own, GPT-2's, which would cut the pieces once more.
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([split, byte_level])  # pyright: ignore[reportArgumentType]
+        return pre_tokenizers.Sequence([*splits, byte_level])  # pyright: ignore[reportArgumentType]
     raise ModelError(
         f"{name}: pre-tokenizer {shown(pre)} is not supported; supported are "
         f"{['gpt-2', 'smollm', *PATTERNS]}"

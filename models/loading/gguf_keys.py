@@ -40,6 +40,7 @@ USED_OF_TOKENIZER = frozenset(
     {
         "chat_template",
         "ggml.add_bos_token",
+        "ggml.add_space_prefix",
         "ggml.add_eos_token",
         "ggml.bos_token_id",
         "ggml.eom_token_id",
@@ -51,8 +52,10 @@ USED_OF_TOKENIZER = frozenset(
         "ggml.merges",
         "ggml.model",
         "ggml.pre",
+        "ggml.scores",
         "ggml.token_type",
         "ggml.tokens",
+        "ggml.unknown_token_id",
     }
 )
 # With one of these values a key changes nothing; with another it asks for what is not done here.
@@ -91,13 +94,12 @@ NEUTRAL_OF_ARCHITECTURE: dict[str, tuple[Any, ...]] = {
 }
 NEUTRAL_OF_TOKENIZER: dict[str, tuple[Any, ...]] = {
     "ggml.add_sep_token": (False,),
-    "ggml.add_space_prefix": (False,),
     "ggml.normalizer.lowercase": (False,),
     "ggml.normalizer.strip_accents": (False,),
     "ggml.remove_extra_whitespaces": (False,),
     "ggml.suppress_tokens": ([],),
 }
-# What neither llama.cpp nor we read of a byte-level BPE tokenizer when it continues a text, and
+# What neither llama.cpp nor we read of a tokenizer when it continues a text, and
 # notes.
 UNREAD_OF_ARCHITECTURE = frozenset(
     {"attention.layer_norm_epsilon", "rope.scaling.finetuned"}
@@ -113,11 +115,9 @@ UNREAD_OF_TOKENIZER = frozenset(
         "ggml.middle_token_id",
         "ggml.padding_token_id",
         "ggml.prefix_token_id",
-        "ggml.scores",
         "ggml.seperator_token_id",
         "ggml.suffix_token_id",
         "ggml.token_type_count",
-        "ggml.unknown_token_id",
     }
 )
 NAMED_TEMPLATE = "chat_template."  # beside the default one, for tools and the like

@@ -1,4 +1,4 @@
-"""Text to token ids and back, for byte-level BPE tokenizers."""
+"""Text to token ids and back, for BPE over bytes (GPT-2's) or over characters (SentencePiece's)."""
 
 import codecs
 import json
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from models.errors import ModelError, shown
 from models.loading import chat_template
 from models.loading.panics import refused
+from models.loading.sentencepiece_bpe import SPACE, bytes_of_piece
 
 
 def byte_of_character() -> dict[str, int]:
@@ -26,6 +27,23 @@ def byte_of_character() -> dict[str, int]:
 BYTES = byte_of_character()
 
 
+# SentencePiece's decoder, step by step: the last is there where a text is given a space.
+OF_PIECES = (
+    {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+)
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+def is_of_pieces(decoder: Any) -> bool:
+    """Whether a tokenizer's decoder is SentencePiece's."""
+    if not isinstance(decoder, dict) or decoder.get("type") != "Sequence":
+        return False
+    steps = decoder["decoders"]
+    return steps in ([*OF_PIECES], [*OF_PIECES, STRIP])
+
+
 class TextStream:
     """Turns ids into text as they come, holding back the bytes of an unfinished character."""
 
@@ -33,10 +51,15 @@ class TextStream:
         self.tokenizer = tokenizer
         # A character may lie across tokens: of é, bytes C3 A9, the first token shows nothing.
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.drops_space = tokenizer.drops_first_space
 
     def push(self, token: int) -> str:
         """The text that this id completes; may be empty."""
-        return self.decoder.decode(self.tokenizer.token_bytes(token))
+        text = self.decoder.decode(self.tokenizer.token_bytes(token))
+        if text and self.drops_space:
+            self.drops_space = False
+            return text.removeprefix(" ")
+        return text
 
     def finish(self) -> str:
         """What is left: a replacement character where the last character never ended."""
@@ -44,10 +67,11 @@ class TextStream:
 
 
 class TextTokenizer:
-    """A byte-level BPE tokenizer with what generation needs to know about it.
+    """A BPE tokenizer with what generation needs to know about it.
 
     Args:
-        tokenizer: The `tokenizers` object; its decoder must be byte-level.
+        tokenizer: The `tokenizers` object; its decoder must be byte-level, or SentencePiece's with
+            pieces for bytes.
         eos_ids: Ids that end a text.
         bos_ids: Ids that `encode` puts first.
         suffix_ids: Ids that `encode` puts last.
@@ -81,10 +105,15 @@ class TextTokenizer:
         with refused("tokenizer: cannot be described", "fetch it again"):
             description = json.loads(tokenizer.to_str())
             known = tokenizer.get_vocab(with_added_tokens=True)
-        if "ByteLevel" not in json.dumps(description["decoder"]):
+        decoder = description["decoder"]
+        self.has_pieces = is_of_pieces(decoder)
+        if not self.has_pieces and "ByteLevel" not in json.dumps(decoder):
             raise ModelError(
-                "tokenizer must be byte-level BPE, got another decoder; not supported"
+                "tokenizer must be byte-level BPE or SentencePiece's, got another decoder; not "
+                "supported"
             )
+        self.drops_first_space = self.has_pieces and STRIP in decoder["decoders"]
+        """Whether a text begins with a space that `encode` has put there."""
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size or max(known.values(), default=-1) + 1
         """Number of token ids, those included that the tokenizer does not know."""
@@ -123,7 +152,8 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are left out, broken UTF-8 is replaced."""
-        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+        text = b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+        return text.removeprefix(" ") if self.drops_first_space else text
 
     def stream(self) -> TextStream:
         """Decodes ids one by one; the pieces join to what `decode` gives for all of them."""
@@ -139,6 +169,8 @@ class TextTokenizer:
         text = self.tokenizer.id_to_token(token)
         if text is None or token in self.silent_ids:
             return b""
+        if self.has_pieces:
+            return bytes_of_piece(text)
         # Added tokens are written as they are, not in the alphabet of bytes, in which é is the one
         # byte E9.
         if token in self.added_ids or not all(c in BYTES for c in text):

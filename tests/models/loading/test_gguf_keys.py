@@ -69,7 +69,7 @@ CHANGES: dict[str, Any] = {
     "llama.leading_dense_block_count": 1,
     "llama.nobody_knows_this": 1,
     "llama.vocab_size": 300,
-    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.model": "t5",
     "tokenizer.ggml.pre": "tekken",
     "tokenizer.ggml.add_space_prefix": True,
     "tokenizer.ggml.suppress_tokens": [3],
