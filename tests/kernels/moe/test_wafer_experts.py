@@ -328,6 +328,7 @@ def test_a_layer_of_deepseek_v3_fits(held: str | None, rows: int, cols: int) -> 
     assert per_pe < peak["sram"] < WAFER.sram_bytes - WAFER.code_bytes
 
 
+@pytest.mark.slow
 def test_the_same_on_devices() -> None:
     """Eight PEs as eight devices, and stepped clocks as jumped ones."""
     mlp, region = MIXTURES["deepseek"], region_of((4, 2))
@@ -342,9 +343,10 @@ def test_the_same_on_devices() -> None:
 
 
 def test_least_region_of_deepseek_v3() -> None:
-    """In codes it holds all experts beside the code, with a tenth of its bytes to spare.
+    """In codes it holds all experts beside the code, and a tenth of their bytes besides.
 
-    A slice's scales, the router, and elements that fill rows and columns up are the rest.
+    Those are a slice's scales, the router, buffers, and what fills rows and columns up. Regions of
+    5 % more PEs are taken where they are quicker.
     """
     mlp = dataclasses.replace(DEEPSEEK, held="int8")
     region = least_region(mlp, 7168, 1e-6, "bfloat16", WAFER)
@@ -353,7 +355,7 @@ def test_least_region_of_deepseek_v3() -> None:
     assert expert_program(mlp, region).memory(WAFER, *arguments)["sram"] <= room
     bytes_of_experts = 257 * 3 * 7168 * 2048
     had = region.rows * region.cols * room
-    assert bytes_of_experts < had < 1.12 * bytes_of_experts
+    assert bytes_of_experts < had < 1.05 * 1.1 * bytes_of_experts
     assert region.rows <= WAFER.grid_height and region.cols <= WAFER.grid_width
 
 
