@@ -59,7 +59,9 @@ class Score:
         tiles of causal attention on 4 chips score 4 both contiguously, whose busiest chips work
         for 1 tile at each hop, and in zigzag, whose work for 0.75, 0.5, 0.5 and 0.5.
         """
-        return self.score, float(self.work.max(axis=1).sum())
+        # One chip has no transfers beside its work: of equals the plainest, with the largest tiles.
+        has_hops = self.placement.ranks > 1
+        return self.score, float(self.work.max(axis=1).sum()) if has_hops else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
