@@ -1,10 +1,11 @@
 """What a mixture's kernel is written for: sizes, who has which expert, and where rows stand.
 
 Experts are dealt so that a core's index says which of them it serves on every number of chips. With
-`columns = experts / cores` experts of a core's index, dealt round over `period = min(columns,
+`columns = experts / cores` experts of a core's index, dealt round over `period = gcd(columns,
 chips)` chips: expert `e` is on core `e // columns` of chip `e % period` of each group of `period`
-chips. Where there are more chips than columns each group of chips has all experts, and serves the
-tokens of its own chips.
+chips. Where there are more chips than that each group of chips has all experts, and serves the
+tokens of its own chips: Kimi-K2's 384 experts on 64 chips of 8 cores are 48 of a core's index, so
+four groups of 16 chips, with three experts on each core.
 
 Example: 8 experts on 2 chips of 2 cores. Core 0 serves experts 0-3, of which chip 0 has 0 and 2 and
 chip 1 has 1 and 3; core 1 serves 4-7 likewise. On 8 chips there are two groups of 4: chips 0 and 4
@@ -21,7 +22,13 @@ from emu.annotations import DType
 from kernels.moe.routing import Routing
 from kernels.refusal import refuse
 from kernels.trainium.layer.gate import Gate
-from kernels.trainium.tiles import BANK_COLUMNS, PARTITIONS, largest_divisor, split
+from kernels.trainium.tiles import (
+    BANK_COLUMNS,
+    PARTITIONS,
+    largest_divisor,
+    split,
+    split_for,
+)
 
 BEST = 8  # numbers that `nc_max8` finds at once
 
@@ -101,22 +108,12 @@ class MoeForm:
             refuse(
                 f"{number} experts over {self.cores} cores: every core must serve equally many"
             )
-        if self.columns % self.period or self.chips % self.period:
-            refuse(
-                f"{self.columns} experts of each core's index over {self.chips} chips: one number "
-                "must divide the other"
-            )
         if PARTITIONS % self.tile_rows:
             refuse(f"tile_rows is {self.tile_rows}, must divide {PARTITIONS}")
         if not 1 <= self.tiles_at_once * self.tile_rows <= BANK_COLUMNS:
             refuse(
                 f"{self.tiles_at_once} tiles of {self.tile_rows} rows at once: must be 1 to "
                 f"{BANK_COLUMNS} rows, the columns of a PSUM bank"
-            )
-        if self.hidden_padded % self.cores:
-            refuse(
-                f"{self.hidden_padded} features over {self.cores} cores: each must sum up equally "
-                "many"
             )
 
     # --- who has which expert ---
@@ -133,7 +130,7 @@ class MoeForm:
     @property
     def period(self) -> int:
         """Chips that have all experts between them."""
-        return min(self.columns, self.chips)
+        return math.gcd(self.columns, self.chips)
 
     @property
     def local(self) -> int:
@@ -169,7 +166,8 @@ class MoeForm:
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
-        return split(self.mixture.hidden, PARTITIONS)
+        # Each core sums up equally many features.
+        return split_for(self.cores, self.mixture.hidden, PARTITIONS)
 
     @property
     def hidden_padded(self) -> int:

@@ -129,6 +129,7 @@ def test_two_chips_of_two_cores():
         (LLAMA4, 1, 2, {"tile_rows": 8}),
         (QWEN2, 1, 2, {}),  # ten chosen: two rounds of eight
         (QWEN2, 3, 1, {}),
+        (QWEN2, 4, 2, {}),  # six experts of a core's index: two groups of two chips
         (SOFTMAX, 2, 2, {"tokens": 160}),  # two tiles of tokens on each chip
     ],
 )
@@ -277,6 +278,7 @@ MESHES = [
     (DEEPSEEK, 2, 2),
     (DEEPSEEK, 4, 4),
     (QWEN2, 3, 2),
+    (QWEN2, 4, 2),
 ]
 
 

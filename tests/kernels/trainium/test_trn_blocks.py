@@ -14,7 +14,7 @@ from emu.trainium.isa import tensor_copy
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer import head, mlp, norm, qkv
 from kernels.trainium.layer.tiling import tile_tokens
-from kernels.trainium.tiles import largest_divisor, pack, split
+from kernels.trainium.tiles import largest_divisor, pack, split, split_for
 from tests.kernels.trainium import reference as ref
 from tests.kernels.trainium.reference import (
     check,
@@ -244,6 +244,7 @@ def test_split_and_divisor():
         and split(128, 128) == (1, 128)
         and split(129, 128)[1] == 65
     )
+    assert split_for(8, 2880, 128) == (24, 120) and split_for(8, 7168, 128) == (56, 128)
     assert (
         largest_divisor(12, 5) == 4
         and largest_divisor(7, 4) == 1

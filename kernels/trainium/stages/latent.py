@@ -1,0 +1,232 @@
+"""From hidden states to what multi-head latent attention takes: queries, latents, turned keys.
+
+DeepSeek-V2 (arXiv:2405.04434, section 2.1): tokens are projected down to a latent of queries and to
+one of keys and values, both are normalised, and each core makes its own heads' queries of the
+first. Keys and values are made of the second by attention.
+
+The down projections are of all heads, so cores divide their columns and gather the results: of
+DeepSeek-V3's 1,536 + 512 + 64 columns each of 8 cores computes 264. Computed on every core, they
+would be read 8 times.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from emu.annotations import KnownInt
+from emu.trainium.engines.memory import dma_load, hbm, sbuf
+from emu.trainium.links.collectives import all_gather
+from emu.trainium.spaces import Hbm, Sbuf
+from kernels.refusal import refuse
+from kernels.trainium.layer.norm import in_every_row, rms_norm
+from kernels.trainium.layer.qkv import rope, store_transposed
+from kernels.trainium.stages.linear import (
+    linear,
+    loaded,
+    normalised,
+    normalised_hidden,
+    stored,
+)
+from kernels.trainium.stages.tiling import StageTiling
+from kernels.trainium.tiles import PARTITIONS, index, split
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentForm:
+    """Sizes of the projections before latent attention.
+
+    Attributes:
+      tiling: of the tokens.
+      heads: of a core.
+      query_rank: features of the queries' latent; None: queries are projected at once.
+      rank: of the latent of keys and values.
+      plain: features of a query that do not turn.
+      turned: those that do, and of the key that all heads share.
+    """
+
+    tiling: StageTiling
+    heads: int
+    query_rank: int | None
+    rank: int
+    plain: int
+    turned: int
+
+    def __post_init__(self) -> None:
+        for name, width in (("query_rank", self.query_rank), ("rank", self.rank)):
+            if width is not None and width % split(width, PARTITIONS)[0]:
+                refuse(
+                    f"{name} is {width}, must be a multiple of {split(width, PARTITIONS)[0]}, the "
+                    f"parts of at most {PARTITIONS} features that it takes"
+                )
+
+    @property
+    def down(self) -> int:
+        """Columns of both down projections and of the turned key."""
+        return (self.query_rank or 0) + self.rank + self.turned
+
+    @property
+    def own_down(self) -> int:
+        """Those of a core; the last core's may be padding: 100 on 8 cores are 13 each."""
+        return -(-self.down // self.tiling.cores)
+
+
+class LatentWeights(NamedTuple):
+    """The weights of one core, in HBM.
+
+    Attributes:
+      norm: `[1, hidden padded]`.
+      down: packed, hidden to this core's columns of both latents and the turned key.
+      query_norm: `[1, query rank]`; None without a latent of queries.
+      queries: packed, from that latent, or from hidden, to this core's heads: the plain features of
+        all of them, then the turned ones.
+      latent_norm: `[1, rank]`.
+    """
+
+    norm: Hbm
+    down: Hbm
+    query_norm: Hbm | None
+    queries: Hbm
+    latent_norm: Hbm
+
+
+class LatentOperands(NamedTuple):
+    """What attention takes, in HBM.
+
+    Attributes:
+      plain, turned: of queries, `[token tiles, heads, features, rows]`.
+      latents: `[token tiles, parts, features of a part, rows]`.
+      rotary: `[token tiles, 1, turned, rows]`.
+    """
+
+    plain: Hbm
+    turned: Hbm
+    latents: Hbm
+    rotary: Hbm
+
+
+def latent_projections(
+    x: Hbm,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LatentWeights,
+    form: LatentForm,
+    *,
+    core_axis: str | None = None,
+) -> LatentOperands:
+    """Queries, latents and turned keys of a chip's tokens.
+
+    Args:
+      x: HBM `[blocks, tiles, rows, hidden padded]`, the same on every core.
+      cos, sin: HBM float32 `[blocks, tiles, rows, turned / 2]`.
+      weights: of this core.
+      form: sizes.
+      core_axis: mesh axis over the chip's cores; None where there is one.
+
+    Returns:
+      Queries of this core's heads; latents and turned keys of all, the same on every core.
+
+    Pseudocode:
+      for block: down[block] = norm(x) · own columns
+      gather columns over cores
+      for block: latents, rotary = norm(down), rope(down); queries = rope(norm(down) · own heads)
+    """
+    tiling = form.tiling
+
+    def project_down(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, tuple[Hbm, Hbm] | None]:
+        own, own_cos, own_sin = given
+        h = normalised_hidden(own, weights.norm, tiling)
+        made = linear(h, weights.down, None, rows=tiling.rows, tiling=tiling)
+        # Without a latent of their own, queries contract what is here already.
+        queries = None
+        if form.query_rank is None:
+            queries = _queries(h, own_cos, own_sin, weights, form)
+        return stored(made), queries
+
+    down, queries = lax.map(project_down, (x, cos, sin))
+    whole = down
+    if core_axis is not None:
+        *lead, own_columns = down.shape
+        whole = hbm(*lead, own_columns * tiling.cores, dtype=tiling.dtype)
+        whole = all_gather(whole, down, axis=core_axis)
+
+    def of_latents(
+        given: tuple[Hbm, Hbm, Hbm],
+    ) -> tuple[Hbm, Hbm, tuple[Hbm, Hbm] | None]:
+        own, own_cos, own_sin = given
+        block = loaded(own, tiling)
+        latents, rotary = _keys(block, own_cos, own_sin, weights, form)
+        if form.query_rank is None:
+            return latents, rotary, None
+        assert weights.query_norm is not None
+        of_queries = lax.slice_in_dim(block, 0, form.query_rank, axis=2)
+        cut = split(form.query_rank, PARTITIONS)
+        h = normalised(of_queries, weights.query_norm, form.query_rank, cut, tiling)
+        return latents, rotary, _queries(h, own_cos, own_sin, weights, form)
+
+    latents, rotary, made = lax.map(of_latents, (whole, cos, sin))
+    plain, turned = queries if made is None else made
+
+    def joined(by_block: Hbm) -> Hbm:
+        _, _, *rest = by_block.shape
+        return by_block.reshape(tiling.token_tiles, *rest)
+
+    return LatentOperands(
+        joined(plain), joined(turned), joined(latents), joined(rotary)
+    )
+
+
+def _queries(
+    h: Sbuf, cos: Hbm, sin: Hbm, weights: LatentWeights, form: LatentForm
+) -> tuple[Hbm, Hbm]:
+    """A block's queries: HBM `[tiles, heads, features, rows]`, plain and turned."""
+    tiling = form.tiling
+    made = linear(h, weights.queries, None, rows=tiling.rows, tiling=tiling)
+    middle = form.heads * form.plain
+    end = middle + form.heads * form.turned
+
+    def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
+        number, own_cos, own_sin = given
+        own = index(made, number, 1)
+        plain = lax.slice_in_dim(own, 0, middle, axis=1)
+        turned = lax.slice_in_dim(own, middle, end, axis=1)
+        plain = plain.reshape(tiling.rows, form.heads, form.plain)
+        turned = turned.reshape(tiling.rows, form.heads, form.turned)
+        rotated = rope(turned, *_angles(own_cos, own_sin))
+        return store_transposed(plain), store_transposed(rotated)
+
+    numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
+    return lax.map(of_tile, (numbers, cos, sin))
+
+
+def _keys(
+    block: Sbuf, cos: Hbm, sin: Hbm, weights: LatentWeights, form: LatentForm
+) -> tuple[Hbm, Hbm]:
+    """A block's latents `[tiles, parts, features of a part, rows]`, and its turned keys."""
+    tiling = form.tiling
+    weight = in_every_row(weights.latent_norm, tiling.rows)
+    start = form.query_rank or 0
+    middle = start + form.rank
+    end = middle + form.turned
+
+    def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
+        number, own_cos, own_sin = given
+        own = index(block, number, 1)
+        latent = lax.slice_in_dim(own, start, middle, axis=1)
+        normed = rms_norm(latent, weight, size=form.rank, eps=tiling.eps)
+        parts = normed.reshape(tiling.rows, *split(form.rank, PARTITIONS))
+        key = lax.slice_in_dim(own, middle, end, axis=1)
+        rotated = rope(key[:, None], *_angles(own_cos, own_sin))
+        return store_transposed(parts), store_transposed(rotated)
+
+    numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
+    return lax.map(of_tile, (numbers, cos, sin))
+
+
+def _angles(cos: Hbm, sin: Hbm) -> tuple[Sbuf, Sbuf]:
+    own_cos, own_sin = sbuf(*cos.shape), sbuf(*sin.shape)
+    return dma_load(own_cos, cos), dma_load(own_sin, sin)
+
+
+__all__ = ["LatentForm", "LatentOperands", "LatentWeights", "latent_projections"]

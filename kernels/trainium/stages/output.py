@@ -1,0 +1,110 @@
+"""What comes behind attention: its output's projection, and a gated MLP, each with its residual."""
+
+from typing import NamedTuple
+
+from emu.annotations import KnownInt
+from emu.tracing.loop import loop
+from emu.trainium.engines.memory import dma_load_tiles, sbuf
+from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.layer.gate import Gate
+from kernels.trainium.layer.mlp import UpWeights, gated
+from kernels.trainium.layer.norm import transposed_into
+from kernels.trainium.stages.linear import normalised_hidden, plus_product
+from kernels.trainium.stages.tiling import StageTiling, joined_heads
+from kernels.trainium.tiles import index
+
+
+class OutputWeights(NamedTuple):
+    """The output projection of one core, in HBM.
+
+    Attributes:
+      matrix: packed, this core's heads to hidden.
+      bias: float32 `[1, hidden padded]`, or None.
+    """
+
+    matrix: Hbm
+    bias: Hbm | None = None
+
+
+class MlpWeights(NamedTuple):
+    """A gated MLP's part on one core, in HBM.
+
+    Attributes:
+      norm: `[1, hidden padded]`.
+      up: both up projections, packed, to this core's features.
+      down: packed, from them.
+    """
+
+    norm: Hbm
+    up: UpWeights
+    down: Hbm
+
+
+def plus_attended(
+    x: Hbm,
+    attended: Hbm,
+    weights: OutputWeights,
+    tiling: StageTiling,
+    *,
+    core_axis: str | None = None,
+) -> Hbm:
+    """`x + attended · matrix + bias`.
+
+    Args:
+      x: HBM `[blocks, tiles, rows, hidden padded]`, the same on every core.
+      attended: HBM `[heads, token tiles, rows, value_dim]`, of this core's heads.
+      weights: of this core.
+      tiling: sizes.
+      core_axis: mesh axis over the chip's cores; None where there is one.
+
+    Returns:
+      HBM as `x`.
+    """
+    heads, _, rows, value_dim = attended.shape
+    size = joined_heads(heads, value_dim)
+    count = heads * value_dim // size
+
+    def features(block: KnownInt, _: Hbm) -> Sbuf:
+        def of_tile(out: Sbuf, number: KnownInt) -> Sbuf:
+            own = index(attended, block * tiling.tiles + number, 1)
+            tile = sbuf(rows, heads, value_dim, dtype=tiling.dtype, buffers=2)
+            tile = dma_load_tiles(tile, own)
+            flat = tile.reshape(rows, heads * value_dim)
+            return transposed_into(out, flat, number * rows)
+
+        out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
+        return loop(of_tile, out, tiling.tiles)
+
+    matrix, bias = weights
+    return plus_product(x, features, matrix, bias, tiling, core_axis=core_axis)
+
+
+def plus_mlp(
+    x: Hbm,
+    weights: MlpWeights,
+    gate: Gate,
+    tiling: StageTiling,
+    *,
+    core_axis: str | None = None,
+) -> Hbm:
+    """`x + mlp(norm(x))`.
+
+    Args:
+      x: HBM `[blocks, tiles, rows, hidden padded]`, the same on every core.
+      weights: of this core.
+      gate: what is made of both up projections.
+      tiling: sizes.
+      core_axis: mesh axis over the chip's cores; None where there is one.
+
+    Returns:
+      HBM as `x`.
+    """
+
+    def features(_: KnownInt, own: Hbm) -> Sbuf:
+        h = normalised_hidden(own, weights.norm, tiling)
+        return gated(h, weights.up, gate, dtype=tiling.dtype)
+
+    return plus_product(x, features, weights.down, None, tiling, core_axis=core_axis)
+
+
+__all__ = ["MlpWeights", "OutputWeights", "plus_attended", "plus_mlp"]

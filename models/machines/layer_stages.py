@@ -1,0 +1,557 @@
+"""A layer's prefill as programs that follow one another: projections, attention, output, MLP.
+
+Tokens are dealt out to chips (context parallelism), heads and columns to the cores of a chip
+(tensor parallelism), experts to all cores (expert parallelism). The programs that time a layer of
+any size compute a small one on numbers.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emu.annotations import DType
+from emu.program import Program
+from emu.trainium import TRN3
+from emu.trainium.datasheets import NeuronCoreSheet
+from emu.trainium.spaces import Hbm
+from kernels.attention.latent import Form, LatentSizes, LatentVariant
+from kernels.attention.prefill import context_attention
+from kernels.moe.mesh import weights as moe_weights
+from kernels.moe.mesh.form import Experts, MoeForm
+from kernels.moe.mesh.mixture import Mixed, MoeWeights, moe_layer
+from kernels.moe.mesh.places import TABLE_SPECS, Order, order
+from kernels.moe.mesh.program import MoeMesh, checked_for, same_counts
+from kernels.moe.mesh.work import MoeWork, work
+from kernels.trainium.context.attention import ContextAttention
+from kernels.trainium.context.latent_program import LatentProgram
+from kernels.trainium.layer.gate import CLAMPED, Gate
+from kernels.trainium.stages import program as stages
+from kernels.trainium.stages import weights as packing
+from kernels.trainium.stages.grouped import GroupedForm
+from kernels.trainium.stages.latent import LatentForm
+from kernels.trainium.stages.program import CHIP, CORE
+from kernels.trainium.stages.tiling import StageTiling, stage_tiling
+from models.config import ModelConfig
+from models.errors import ModelError
+from models.family_attention import variant_of
+from models.layer_form import Activation, LayerForm
+from models.plain.projections import rms_norm
+from models.plain.rope import rope_tables
+from models.tensors import tensors_of
+
+LayerWeights: TypeAlias = Mapping[str, Any]
+"""A layer's weights by name, `[inputs, outputs]`, as `models.tensors` has them."""
+
+GATES: Mapping[Activation, Gate] = {
+    "silu": Gate("silu"),
+    "gelu_tanh": Gate("gelu_apprx_tanh"),
+    "clamped_swiglu": CLAMPED,
+}
+
+
+class Stage(NamedTuple):
+    """A program and what the clock is told of its arguments.
+
+    Attributes:
+      name: of the stage.
+      program: what runs.
+      arguments: shapes, and known integers.
+    """
+
+    name: str
+    program: Program
+    arguments: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerStages:
+    """One layer of a model, to be run on numbers or timed.
+
+    Attributes:
+      config: of the model.
+      layer: which of its layers.
+      tokens: of the prompt, one sequence; a multiple of `chips`.
+      chips, cores: of the mesh, cores of each chip.
+      dtype: of activations and weights.
+      sinks: `[heads]`, where attention has learned scores without a value; None: zeros, which cost
+        what others do.
+      latent_form: in which multi-head latent attention is computed.
+      sheet: of the chip, whose SBUF the tiles must fit.
+      attention_options: of `kernels.attention.prefill.context_attention`, such as `scheme`.
+      expert_options: of `MoeMesh`, such as `tile_rows`.
+    """
+
+    config: ModelConfig
+    layer: int
+    tokens: int
+    chips: int
+    cores: int
+    dtype: DType = "bfloat16"
+    sinks: Any = None
+    latent_form: Form = "expanded"
+    sheet: NeuronCoreSheet = TRN3
+    attention_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    expert_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        layers = self.config.num_hidden_layers
+        if not 0 <= self.layer < layers:
+            raise ModelError(
+                f"{self.config.name}: layer {self.layer}, must be 0 to {layers - 1}"
+            )
+        for name, whole, parts in (
+            ("tokens", self.tokens, self.chips),
+            ("query heads", self.config.num_attention_heads, self.cores),
+        ):
+            if whole % parts:
+                raise ModelError(
+                    f"{self.config.name}: {whole} {name} over {parts}, must be a multiple of them"
+                )
+        told = _not_computed(self.form)
+        if told:
+            raise ModelError(
+                f"{self.config.name}: layer {self.layer} has {', '.join(told)}, which no stage "
+                "computes; run the model on the oracle"
+            )
+
+    @property
+    def form(self) -> LayerForm:
+        """What the layer computes."""
+        return self.config.forms[self.layer]
+
+    # --- sizes ---
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a core."""
+        return self.config.num_attention_heads // self.cores
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads of a core; of fewer than cores each stands on several."""
+        whole = max(self.config.num_key_value_heads, self.cores)
+        if whole % self.config.num_key_value_heads or whole % self.cores:
+            raise ModelError(
+                f"{self.config.name}: {self.config.num_key_value_heads} KV heads over {self.cores} "
+                "cores, one must be a multiple of the other"
+            )
+        return whole // self.cores
+
+    @functools.cached_property
+    def tiling(self) -> StageTiling:
+        """Of the tokens of a chip."""
+        return stage_tiling(
+            hidden=self.config.hidden_size,
+            widest=self._widest,
+            eps=self.config.rms_norm_eps,
+            tokens=self.tokens // self.chips,
+            cores=self.cores,
+            dtype=jnp.dtype(self.dtype),
+            sbuf_partition_bytes=self.sheet.sbuf_partition_bytes,
+        )
+
+    @property
+    def _widest(self) -> int:
+        """The most features that a core makes of a token in one stage."""
+        config = self.config
+        of_heads = (self.heads + 2 * self.kv_heads) * config.key_dim
+        of_mlp = 0 if self.form.experts else -(-config.intermediate_size // self.cores)
+        latent = self.form.attention.latent
+        if latent is None:
+            return max(of_heads, of_mlp)
+        down = (latent.query_rank or 0) + latent.cached_width
+        return max(down + self.heads * latent.key_width, of_mlp)
+
+    @functools.cached_property
+    def projection_form(self) -> LatentForm | GroupedForm:
+        """Of the projections before attention."""
+        attention = self.form.attention
+        if attention.latent is None:
+            turned = 0 if attention.rotation is None else attention.rotation.width
+            return GroupedForm(
+                self.tiling, self.heads, self.kv_heads, self.config.head_dim, turned
+            )
+        latent = attention.latent
+        return LatentForm(
+            self.tiling,
+            self.heads,
+            latent.query_rank,
+            latent.rank,
+            latent.plain_width,
+            latent.turned_width,
+        )
+
+    @functools.cached_property
+    def moe(self) -> MoeMesh | None:
+        """The mixture of experts; None where the layer has an MLP."""
+        given = self.form.experts
+        if given is None:
+            return None
+        what = Experts(
+            given.routing,
+            self.config.hidden_size,
+            given.width,
+            GATES[self.form.activation],
+            router_bias=given.is_biased,
+            biases=given.is_biased,
+            shared=given.shared_width,
+        )
+        each = self.tokens // self.chips
+        dtype = jnp.dtype(self.dtype)
+        return MoeMesh(what, self.chips, self.cores, each, dtype, **self.expert_options)
+
+    # --- programs ---
+
+    @functools.cached_property
+    def projections(self) -> Program:
+        """Of `(x, cos, sin, weights)`."""
+        form = self.projection_form
+        if isinstance(form, LatentForm):
+            return stages.latent_program(form, self.chips)
+        return stages.grouped_program(form, self.chips)
+
+    @functools.cached_property
+    def attention(self) -> ContextAttention | LatentProgram:
+        """On its own mesh, of as many chips and cores."""
+        form, config = self.form.attention, self.config
+        sinks = self.sinks
+        if form.has_sinks and sinks is None:
+            sinks = np.zeros(config.num_attention_heads, np.float32)
+        variant = variant_of(form, sinks)
+        options: dict[str, Any] = dict(
+            chips=self.chips, cores=self.cores, dtype=jnp.dtype(self.dtype)
+        )
+        options |= self.attention_options
+        heads = config.num_attention_heads
+        if form.latent is None:
+            whole = self.kv_heads * self.cores
+            return context_attention(
+                variant.reading,
+                q=(1, heads, self.tokens, config.head_dim),
+                k=(1, whole, self.tokens, config.head_dim),
+                scale=variant.scale,
+                **options,
+            )
+        sizes = LatentSizes(
+            batch=1,
+            heads=heads,
+            queries=self.tokens,
+            keys=self.tokens,
+            nope=form.latent.plain_width,
+            rope=form.latent.turned_width,
+            rank=form.latent.rank,
+            value_dim=form.latent.value_width,
+        )
+        latent = LatentVariant(config.name, variant, self.latent_form)
+        return latent.program(sizes, **options)
+
+    @functools.cached_property
+    def output(self) -> Program:
+        """Of `(x, attended, weights)`."""
+        return stages.output_program(self.tiling, self.chips)
+
+    @functools.cached_property
+    def mlp(self) -> Program:
+        """Of `(x, weights)`, where the layer has an MLP."""
+        gate = GATES[self.form.activation]
+        return stages.mlp_program(self.tiling, gate, self.chips)
+
+    # --- weights ---
+
+    def packed_projections(self, weights: LayerWeights, xp: Any = np) -> Any:
+        """A layer's weights as the projections take them."""
+        form = self.projection_form
+        if isinstance(form, LatentForm):
+            has_rank = form.query_rank is not None
+            return packing.latent_weights(
+                form,
+                norm=weights["attn_norm"],
+                query_down=weights["wq_down"] if has_rank else None,
+                query_norm=weights["query_norm"] if has_rank else None,
+                queries=weights["wq_up" if has_rank else "wq"],
+                key_down=weights["wkv_down"],
+                latent_norm=weights["latent_norm"],
+                xp=xp,
+            )
+        biases = None
+        if self.form.attention.is_biased:
+            biases = [weights[name] for name in ("bq", "bk", "bv")]
+        return packing.grouped_weights(
+            form,
+            norm=weights["attn_norm"],
+            matrices=[weights[name] for name in ("wq", "wk", "wv")],
+            biases=biases,
+            q_norm=weights.get("q_norm"),
+            k_norm=weights.get("k_norm"),
+            xp=xp,
+        )
+
+    def packed_output(self, weights: LayerWeights, xp: Any = np) -> Any:
+        """A layer's weights as its output projection takes them."""
+        return packing.output_weights(
+            self.tiling,
+            heads=self.heads,
+            matrix=weights["wo"],
+            bias=weights.get("bo"),
+            xp=xp,
+        )
+
+    def packed_mlp(self, weights: LayerWeights, xp: Any = np) -> Any:
+        """A layer's weights as its MLP takes them."""
+        return packing.mlp_weights(
+            self.tiling,
+            norm=weights["mlp_norm"],
+            gate=weights["w_gate"],
+            up=weights["w_up"],
+            down=weights["w_down"],
+            xp=xp,
+        )
+
+    @property
+    def _weight_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        dtype = jnp.dtype(self.dtype)
+        return {
+            tensor.name: jax.ShapeDtypeStruct(self.config.shape_of(tensor), dtype)
+            for tensor in tensors_of(self.form)
+        }
+
+    # --- what the clock is told ---
+
+    def around_attention(self) -> list[Stage]:
+        """Projections and output; attention has a clock of its own, `self.attention`."""
+        shapes = self._weight_shapes
+        tiling = self.tiling
+        x, table = self._x_struct, self._table_struct
+
+        def packed(pack: Any) -> Any:
+            return jax.eval_shape(functools.partial(pack, xp=jnp), shapes)
+
+        heads = self.chips, self.cores, self.heads
+        rows = tiling.token_tiles, tiling.rows, self.config.value_dim
+        attended = jax.ShapeDtypeStruct((*heads, *rows), tiling.dtype)
+        of_projections = (x, table, table, packed(self.packed_projections))
+        of_output = (x, attended, packed(self.packed_output))
+        return [
+            Stage("projections", self.projections, of_projections),
+            Stage("output", self.output, of_output),
+        ]
+
+    def feed_forward(self, counts: np.ndarray | None) -> Stage:
+        """The MLP, or the mixture for counts `[chips, experts]` of tokens."""
+        if self.moe is None:
+            shapes = self._weight_shapes
+            pack = functools.partial(self.packed_mlp, xp=jnp)
+            arguments = self._x_struct, jax.eval_shape(pack, shapes)
+            return Stage("mlp", self.mlp, arguments)
+        assert counts is not None
+        form = self.moe.form(counts)
+        x = jax.ShapeDtypeStruct(
+            (self.chips, form.tiles, form.rows, form.hidden_padded), form.dtype
+        )
+        norm = jax.ShapeDtypeStruct((1, form.hidden_padded), form.dtype)
+        tables = jax.tree.map(_struct, order(form))
+        given = work(form, checked_for(self.moe, counts))
+        weights = moe_weights.abstract(form)
+        program = _moe_program(form, self.config.rms_norm_eps)
+        return Stage("mixture", program, (x, norm, weights, tables, given))
+
+    @property
+    def _x_struct(self) -> jax.ShapeDtypeStruct:
+        tiling = self.tiling
+        sizes = tiling.blocks, tiling.tiles, tiling.rows, tiling.hidden_padded
+        return jax.ShapeDtypeStruct((self.chips, *sizes), tiling.dtype)
+
+    @property
+    def _table_struct(self) -> jax.ShapeDtypeStruct:
+        tiling, form = self.tiling, self.projection_form
+        sizes = tiling.blocks, tiling.tiles, tiling.rows, form.turned // 2
+        return jax.ShapeDtypeStruct((self.chips, *sizes), jnp.float32)
+
+    # --- on numbers ---
+
+    def run(self, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
+        """The layer of `x` `[tokens, hidden]`, one program after the other."""
+        laid = self._laid(x)
+        cos, sin = self._tables()
+        packed = self.packed_projections(weights)
+        operands = self.projections.run(laid, cos, sin, packed)
+        attended = self._attended(operands, weights)
+        y = self.output.run(laid, attended, self.packed_output(weights))
+        # Every core of a chip has the sum.
+        after = self._unlaid(np.asarray(y)[:, 0])
+        if self.moe is None:
+            made = self.mlp.run(self._laid(after), self.packed_mlp(weights))
+            return self._unlaid(np.asarray(made)[:, 0])
+        return self._mixed(after, weights)
+
+    def _attended(self, operands: Any, weights: LayerWeights) -> np.ndarray:
+        """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
+        form, attention = self.form.attention, self.attention
+        if form.latent is None:
+            q, k, v = (np.asarray(each) for each in operands)
+            by_row = v.reshape(*v.shape[:4], self.kv_heads, -1)
+            values = np.moveaxis(by_row, 3, -1)
+            assert isinstance(attention, ContextAttention)
+            out, _ = attention.run(*map(self._by_token, (q, k, values)))
+        else:
+            plain, turned, latents, rotary = (np.asarray(each) for each in operands)
+            q = np.concatenate([plain, turned], axis=4)
+            # Latents are the same on every core.
+            latent = self._by_token(latents[:, :1]).reshape(self.tokens, -1)
+            shared = self._by_token(rotary[:, :1]).reshape(self.tokens, -1)
+            pair = weights["wkv_up"].reshape(form.latent.rank, -1, self._pair_width)
+            of_keys, of_values = np.split(pair, [form.latent.plain_width], axis=2)
+            assert isinstance(attention, LatentProgram)
+            out, _ = attention.run(
+                self._by_token(q), latent, shared, of_keys, of_values
+            )
+        tiling = self.tiling
+        padded = np.zeros(
+            (self.chips, tiling.tokens, *out.shape[1:]), np.asarray(out).dtype
+        )
+        each = self.tokens // self.chips
+        padded[:, :each] = np.asarray(out).reshape(self.chips, each, *out.shape[1:])
+        sizes = tiling.token_tiles, tiling.rows, self.cores, self.heads, -1
+        by_core = padded.reshape(self.chips, *sizes)
+        chip, tile, row, core, head, feature = range(6)
+        return by_core.transpose(chip, core, head, tile, row, feature)
+
+    @property
+    def _pair_width(self) -> int:
+        latent = self.form.attention.latent
+        assert latent is not None
+        return latent.plain_width + latent.value_width
+
+    def _by_token(self, x: np.ndarray) -> np.ndarray:
+        """`[chips, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
+        chips, cores, tiles, heads, features, rows = x.shape
+        by_token = x.transpose(0, 2, 5, 1, 3, 4)
+        of_chip = by_token.reshape(chips, tiles * rows, cores * heads, features)
+        each = self.tokens // self.chips
+        return of_chip[:, :each].reshape(self.tokens, cores * heads, features)
+
+    def _mixed(self, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
+        """`x` with the mixture of experts added, `[tokens, hidden]`."""
+        assert self.moe is not None
+        plain = _plain_mixture(weights, self.form)
+        by_chip = x.reshape(self.chips, -1, x.shape[1])
+        normed = rms_norm(
+            jnp.asarray(by_chip), weights["mlp_norm"], self.config.rms_norm_eps
+        )
+        counts = self.moe.counts(np.asarray(normed), plain)
+        form = self.moe.form(counts)
+        missing = form.hidden_padded - x.shape[1]
+        wide = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
+        norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))[None]
+        program = _moe_program(form, self.config.rms_norm_eps)
+        mixed: Mixed = program.run(
+            wide.reshape(self.chips, form.tiles, form.rows, -1),
+            norm,
+            moe_weights.packed(plain, form),
+            order(form),
+            work(form, checked_for(self.moe, counts)),
+        )
+        same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
+        rows = np.asarray(mixed.rows)[:, 0].reshape(self.tokens, -1)
+        return rows[:, : x.shape[1]]
+
+    def _laid(self, x: np.ndarray) -> np.ndarray:
+        """`[tokens, hidden]` as stages take it, `[chips, blocks, tiles, rows, hidden padded]`."""
+        tiling, (tokens, hidden) = self.tiling, x.shape
+        each = tokens // self.chips
+        padding = [(0, tiling.tokens - each), (0, tiling.hidden_padded - hidden)]
+        wide = np.pad(x.reshape(self.chips, each, hidden), [(0, 0), *padding])
+        return wide.reshape(self.chips, tiling.blocks, tiling.tiles, tiling.rows, -1)
+
+    def _unlaid(self, x: np.ndarray) -> np.ndarray:
+        each = self.tokens // self.chips
+        by_token = x.reshape(self.chips, self.tiling.tokens, -1)
+        real = by_token[:, :each, : self.config.hidden_size]
+        return real.reshape(self.tokens, -1)
+
+    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines of all tokens."""
+        rotation = self.form.attention.rotation
+        sizes = self._table_struct.shape
+        if rotation is None:
+            return np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
+        positions = np.arange(self.tokens)
+        tables = rope_tables(self.config, positions, self.tokens, rotation)
+        each = self.tokens // self.chips
+        missing = [(0, 0), (0, self.tiling.tokens - each), (0, 0)]
+        by_chip = (np.pad(t.reshape(self.chips, each, -1), missing) for t in tables)
+        cos, sin = (table.reshape(sizes) for table in by_chip)
+        return cos, sin
+
+
+def _not_computed(form: LayerForm) -> list[str]:
+    """What a layer of that form has that no stage computes."""
+    attention = form.attention
+    asked = [
+        form.has_output_norms and "norms of outputs",
+        attention.qk_norm not in (None, "head")
+        and f"query and key norms of kind {attention.qk_norm!r}",
+        attention.temperature is not None and "a temperature of queries",
+        form.experts is None
+        and form.activation == "clamped_swiglu"
+        and "an MLP of clamped SwiGLU",
+    ]
+    return [each for each in asked if isinstance(each, str)]
+
+
+def _plain_mixture(weights: LayerWeights, form: LayerForm) -> moe_weights.PlainMoe:
+    """A mixture's weights, as its packing takes them."""
+    assert form.experts is not None
+    biases: tuple[Any, ...] = (None,) * 3
+    if form.experts.is_biased:
+        biases = tuple(
+            weights[f"expert_{name}_bias"] for name in ("gate", "up", "down")
+        )
+    shared = None
+    if form.experts.shared_width:
+        names = "shared_gate", "shared_up", "shared_down"
+        shared = moe_weights.PlainMlp(*(weights[name] for name in names))
+    names = "expert_gate", "expert_up", "expert_down"
+    return moe_weights.PlainMoe(
+        weights["router"],
+        moe_weights.PlainMlp(*(weights[name] for name in names), *biases),
+        weights.get("router_bias"),
+        weights.get("selection_bias"),
+        shared,
+    )
+
+
+def _struct(x: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _moe_program(form: MoeForm, eps: float) -> Program:
+    """`moe_layer` of `(x, norm, weights, tables, work)`."""
+
+    def kernel(
+        x: Hbm, norm: Hbm, weights: MoeWeights, tables: Order, known: MoeWork
+    ) -> Mixed:
+        return moe_layer(
+            x,
+            norm,
+            weights,
+            tables,
+            known,
+            form,
+            eps=eps,
+            chip_axis=CHIP,
+            core_axis=CORE,
+        )
+
+    each = (CHIP, CORE)
+    specs = ((CHIP,), (), moe_weights.SPECS, TABLE_SPECS, each)
+    return Program(kernel, {CHIP: form.chips, CORE: form.cores}, specs)
+
+
+__all__ = ["GATES", "LayerStages", "LayerWeights", "Stage"]

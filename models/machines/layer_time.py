@@ -1,0 +1,191 @@
+"""What the clock says of a layer's prefill, stage by stage.
+
+Stages are programs of their own, and one begins when the one before it has ended: the layer's time
+is the sum of theirs. A program of the whole layer could load the weights of a stage while the one
+before it computes, so the sum is an upper bound of what its kernels allow.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from emu.clock.reading import Reading
+from emu.datasheet import BANDS
+from emu.trainium import with_cores
+from emu.trainium.datasheets import NeuronCoreSheet
+from kernels.moe.mesh.work import dealt
+from models.errors import ModelError
+from models.machines.layer_stages import LayerStages
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTime:
+    """The clock of one stage.
+
+    Attributes:
+      name: of the stage.
+      machine: that it was read for.
+      seconds: by band, of the slowest core.
+      flops: by the instructions of all cores.
+      matmul_flops: those of matrix products.
+      hbm_bytes: read and written by all cores.
+      link_bytes: sent between chips.
+      busy: share of the nominal time that each engine is busy, on the core where it is most.
+    """
+
+    name: str
+    machine: str
+    seconds: Mapping[str, float]
+    flops: int
+    matmul_flops: int
+    hbm_bytes: int
+    link_bytes: int
+    busy: Mapping[str, float]
+
+    @property
+    def bound(self) -> str:
+        """The engine that is busy for the largest share of the time."""
+        return max(self.busy, key=lambda engine: self.busy[engine])
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTime:
+    """The clock of a layer.
+
+    Attributes:
+      stages: in their order.
+    """
+
+    stages: tuple[StageTime, ...]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By band, of all stages one after the other."""
+        return {band: sum(x.seconds[band] for x in self.stages) for band in BANDS}
+
+    @property
+    def flops(self) -> int:
+        """By the instructions of all cores."""
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def matmul_flops(self) -> int:
+        """Those of matrix products."""
+        return sum(stage.matmul_flops for stage in self.stages)
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Read and written by all cores."""
+        return sum(stage.hbm_bytes for stage in self.stages)
+
+    @property
+    def link_bytes(self) -> int:
+        """Sent between chips."""
+        return sum(stage.link_bytes for stage in self.stages)
+
+
+def layer_time(stages: LayerStages, counts: np.ndarray | None = None) -> LayerTime:
+    """Reads the clock of a layer under every band of its chip's datasheet, without data.
+
+    Args:
+      stages: the layer.
+      counts: int `[chips, experts]`, how many tokens of each chip chose each expert, or totals
+        `[experts]`, which every chip then has an equal part of; None: equally many each, see
+        `even_counts`. Of a layer without experts None.
+
+    Raises:
+      ModelError: counts for a layer that has no experts.
+      EmulationError: what does not fit the machine, or counts that no run could have.
+    """
+    # What cannot be is told before the clock is read.
+    _checked(stages, counts)
+    return LayerTime((*attention_times(stages), feed_forward_time(stages, counts)))
+
+
+def attention_times(stages: LayerStages) -> tuple[StageTime, StageTime, StageTime]:
+    """Of projections, attention and output, which ask for no counts."""
+    sheet = _sheet(stages)
+    first, last = (
+        _of(stage.name, stage.program.read_bands(sheet, *stage.arguments))
+        for stage in stages.around_attention()
+    )
+    return first, _of("attention", stages.attention.read_bands(sheet)), last
+
+
+def feed_forward_time(
+    stages: LayerStages, counts: np.ndarray | None = None
+) -> StageTime:
+    """Of the MLP, or of the mixture of experts; see `layer_time`."""
+    stage = stages.feed_forward(_checked(stages, counts))
+    return _of(stage.name, stage.program.read_bands(_sheet(stages), *stage.arguments))
+
+
+def _sheet(stages: LayerStages) -> NeuronCoreSheet:
+    # Cores that run share their chip's HBM and links.
+    return with_cores(stages.sheet, stages.cores)
+
+
+def _checked(stages: LayerStages, counts: np.ndarray | None) -> np.ndarray | None:
+    """Counts of each chip, `[chips, experts]`; None of a layer without experts."""
+    if stages.moe is not None:
+        if counts is None:
+            return even_counts(stages)
+        return dealt(counts, stages.chips) if np.ndim(counts) == 1 else counts
+    if counts is not None:
+        raise ModelError(
+            f"{stages.config.name}: counts were given and layer {stages.layer} has no experts; "
+            "leave them out"
+        )
+    return None
+
+
+def even_counts(stages: LayerStages) -> np.ndarray:
+    """Counts of a router that gives every expert as many tokens as any other, one more at most."""
+    assert stages.moe is not None
+    routing = stages.moe.experts.routing
+    chosen = stages.tokens * routing.chosen
+    even, rest = divmod(chosen, routing.experts)
+    totals = even + (np.arange(routing.experts) < rest)
+    return dealt(totals, stages.chips)
+
+
+def worst_counts(stages: LayerStages) -> np.ndarray:
+    """Counts of a router that sends every token to the same experts, the first ones.
+
+    A router that chooses groups first may do so too: they are of one group.
+    """
+    assert stages.moe is not None
+    routing = stages.moe.experts.routing
+    counts = np.zeros((stages.chips, routing.experts), np.int64)
+    counts[:, : routing.chosen] = stages.tokens // stages.chips
+    return counts
+
+
+def _of(name: str, readings: Mapping[str, Reading]) -> StageTime:
+    nominal = readings["nominal"]
+    moved = nominal.tally.by("bytes")
+    ends = max(1, nominal.end_ticks)
+    return StageTime(
+        name=name,
+        machine=nominal.machine,
+        seconds={band: readings[band].seconds for band in BANDS},
+        flops=nominal.tally.flops,
+        matmul_flops=nominal.tally.by("flops")["trn.nc_matmul"],
+        hbm_bytes=moved["hbm_read"] + moved["hbm_write"],
+        link_bytes=nominal.tally.by("other")["link_bytes"],
+        busy={
+            engine: ticks / ends for engine, ticks in nominal.most_busy_ticks.items()
+        },
+    )
+
+
+__all__ = [
+    "LayerTime",
+    "StageTime",
+    "attention_times",
+    "even_counts",
+    "feed_forward_time",
+    "layer_time",
+    "worst_counts",
+]
