@@ -22,14 +22,14 @@ from emu.trainium.spaces import Hbm
 from kernels.attention.latent import Form, LatentSizes, LatentVariant
 from kernels.attention.prefill import context_attention
 from kernels.moe.mesh import weights as moe_weights
-from kernels.moe.mesh.form import Experts, MoeForm
+from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.mesh.mixture import Mixed, MoeWeights, moe_layer
 from kernels.moe.mesh.places import TABLE_SPECS, Order, order
 from kernels.moe.mesh.program import MoeMesh, checked_for, same_counts
 from kernels.moe.mesh.work import MoeWork, work
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_program import LatentProgram
-from kernels.trainium.layer.gate import CLAMPED, Gate
+from kernels.trainium.layer.gate import GATES
 from kernels.trainium.stages import program as stages
 from kernels.trainium.stages import weights as packing
 from kernels.trainium.stages.grouped import GroupedForm
@@ -39,19 +39,13 @@ from kernels.trainium.stages.tiling import StageTiling, stage_tiling
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.family_attention import variant_of
-from models.layer_form import Activation, LayerForm
+from models.layer_form import LayerForm
 from models.plain.projections import rms_norm
 from models.plain.rope import rope_tables
 from models.tensors import tensors_of
 
 LayerWeights: TypeAlias = Mapping[str, Any]
 """A layer's weights by name, `[inputs, outputs]`, as `models.tensors` has them."""
-
-GATES: Mapping[Activation, Gate] = {
-    "silu": Gate("silu"),
-    "gelu_tanh": Gate("gelu_apprx_tanh"),
-    "clamped_swiglu": CLAMPED,
-}
 
 
 class Stage(NamedTuple):
@@ -192,7 +186,7 @@ class LayerStages:
         given = self.form.experts
         if given is None:
             return None
-        what = Experts(
+        what = MixtureOfExperts(
             given.routing,
             self.config.hidden_size,
             given.width,
@@ -438,7 +432,7 @@ class LayerStages:
     def _mixed(self, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
         """`x` with the mixture of experts added, `[tokens, hidden]`."""
         assert self.moe is not None
-        plain = _plain_mixture(weights, self.form)
+        plain = moe_weights.named(weights)
         by_chip = x.reshape(self.chips, -1, x.shape[1])
         normed = rms_norm(
             jnp.asarray(by_chip), weights["mlp_norm"], self.config.rms_norm_eps
@@ -504,28 +498,6 @@ def _not_computed(form: LayerForm) -> list[str]:
     return [each for each in asked if isinstance(each, str)]
 
 
-def _plain_mixture(weights: LayerWeights, form: LayerForm) -> moe_weights.PlainMoe:
-    """A mixture's weights, as its packing takes them."""
-    assert form.experts is not None
-    biases: tuple[Any, ...] = (None,) * 3
-    if form.experts.is_biased:
-        biases = tuple(
-            weights[f"expert_{name}_bias"] for name in ("gate", "up", "down")
-        )
-    shared = None
-    if form.experts.shared_width:
-        names = "shared_gate", "shared_up", "shared_down"
-        shared = moe_weights.PlainMlp(*(weights[name] for name in names))
-    names = "expert_gate", "expert_up", "expert_down"
-    return moe_weights.PlainMoe(
-        weights["router"],
-        moe_weights.PlainMlp(*(weights[name] for name in names), *biases),
-        weights.get("router_bias"),
-        weights.get("selection_bias"),
-        shared,
-    )
-
-
 def _struct(x: np.ndarray) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
@@ -554,4 +526,4 @@ def _moe_program(form: MoeForm, eps: float) -> Program:
     return Program(kernel, {CHIP: form.chips, CORE: form.cores}, specs)
 
 
-__all__ = ["GATES", "LayerStages", "LayerWeights", "Stage"]
+__all__ = ["LayerStages", "LayerWeights", "Stage"]

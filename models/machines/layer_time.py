@@ -143,7 +143,7 @@ def _checked(stages: LayerStages, counts: np.ndarray | None) -> np.ndarray | Non
 def even_counts(stages: LayerStages) -> np.ndarray:
     """Counts of a router that gives every expert as many tokens as any other, one more at most."""
     assert stages.moe is not None
-    routing = stages.moe.experts.routing
+    routing = stages.moe.mixture.routing
     chosen = stages.tokens * routing.chosen
     even, rest = divmod(chosen, routing.experts)
     totals = even + (np.arange(routing.experts) < rest)
@@ -156,7 +156,7 @@ def worst_counts(stages: LayerStages) -> np.ndarray:
     A router that chooses groups first may do so too: they are of one group.
     """
     assert stages.moe is not None
-    routing = stages.moe.experts.routing
+    routing = stages.moe.mixture.routing
     counts = np.zeros((stages.chips, routing.experts), np.int64)
     counts[:, : routing.chosen] = stages.tokens // stages.chips
     return counts

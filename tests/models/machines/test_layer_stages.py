@@ -157,7 +157,7 @@ def mixture_flops(stages, counts):
     """Router and counting on every core, tiles of experts, the shared MLP."""
     on, form = stages.moe, stages.moe.form(counts)
     tokens, padded = form.tokens, form.hidden_padded
-    experts = on.experts.routing.experts
+    experts = on.mixture.routing.experts
     routers = 2 * tokens * padded * experts + 2 * 2 * tokens * form.rows * experts
     shared = 0
     if form.shared:
