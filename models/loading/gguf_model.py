@@ -14,10 +14,11 @@ from models.loading.gguf_keys import check_keys, field
 from models.loading.gguf_rope import ROPE_TENSORS, rope_scaling
 from models.loading.gguf_split import read_parts
 from models.loading.gguf_tokenizer import read_tokenizer
+from models.loading.gguf_variants import variants
 from models.loading.stored_weights import names_of, weights_of
 from models.loading.tokenizer import TextTokenizer
 from models.plain.weights import Weights, check_weights
-from models.tensors import LATENT_PAIR, LAYER_PREFIX
+from models.tensors import LAYER_PREFIX
 
 
 def load_gguf(path: pathlib.Path) -> tuple[ModelConfig, Weights, TextTokenizer]:
@@ -122,9 +123,11 @@ def check_scale(data: Metadata, usual: float) -> None:
 def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
     """All tensors, dequantised, transposed to `y = x @ W`, and stacked by layer."""
     held = set(file.tensors)
-    joined = latent_pairs(file, config)
-    for name, parts in joined.items():
-        held = (held - set(parts)) | {name}
+    others = variants(file, config)
+    # Lacking parts are named below; a variant takes the place of those that are there.
+    for name, variant in others.items():
+        if set(variant.parts) <= file.tensors.keys():
+            held = held - set(variant.parts) | {name}
     names = names_of(config, "gguf")
     lacking = sorted(names - held)
     beyond = layers_beyond(file, config)
@@ -138,11 +141,7 @@ def read_weights(file: GgufFile, config: ModelConfig) -> Weights:
         )
 
     def read(name: str) -> NDArray[np.float32]:
-        return (
-            joined_pair(file, config, *joined[name])
-            if name in joined
-            else file.read(name)
-        )
+        return others[name].values() if name in others else file.read(name)
 
     weights = weights_of(config, read, "gguf", str(file.path))
     check_weights(config, weights)
@@ -155,46 +154,3 @@ def layers_beyond(file: GgufFile, config: ModelConfig) -> tuple[str, ...]:
     blocks = Metadata(file, architecture).size("block_count")
     behind = range(config.num_hidden_layers, min(blocks, len(file.tensors)))
     return tuple(LAYER_PREFIX["gguf"].format(layer=layer) for layer in behind)
-
-
-# --- keys and values of a latent ---
-
-
-def latent_pairs(file: GgufFile, config: ModelConfig) -> dict[str, tuple[str, str]]:
-    """Which two tensors hold a layer's `attn_kv_b` between them, by its name.
-
-    Files since April 2025 hold what makes keys of the latent apart from what makes values.
-    """
-    if config.latent is None:
-        return {}
-    found = {}
-    for layer in range(config.num_hidden_layers):
-        prefix = LAYER_PREFIX["gguf"].format(layer=layer)
-        pair = f"{prefix}attn_k_b.weight", f"{prefix}attn_v_b.weight"
-        if set(pair) <= file.tensors.keys():
-            found[prefix + LATENT_PAIR.gguf] = pair
-    return found
-
-
-def joined_pair(
-    file: GgufFile, config: ModelConfig, keys: str, values: str
-) -> NDArray[np.float32]:
-    """A layer's `attn_kv_b`, of each head first what makes keys and then what makes values.
-
-    Returns:
-        `[heads · (plain + value), rank]`, of `[heads, rank, plain]` and `[heads, value, rank]`.
-    """
-    latent, heads = config.latent, config.num_attention_heads
-    assert latent is not None
-    expected = {
-        keys: (heads, latent.rank, latent.plain_width),
-        values: (heads, latent.value_width, latent.rank),
-    }
-    for name, shape in expected.items():
-        if file.tensors[name].shape != shape:
-            raise ModelError(
-                f"{file.path}: tensor {name} must be {list(shape)}, got "
-                f"{list(file.tensors[name].shape)}; metadata and tensors must belong together"
-            )
-    both = [file.read(keys).swapaxes(1, 2), file.read(values)]
-    return np.concatenate(both, axis=1).reshape(-1, latent.rank)

@@ -22,6 +22,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = TOKEN_TYPES = range(1, 7)
 # Other names of one pre-tokenizer, as llama.cpp groups them.
 SAME_PRE_TOKENIZER = {
     "chatglm-bpe": "glm4",
+    "dbrx": "smaug-bpe",
     "deepseek-r1-qwen": "qwen2",
     "llama-v3": "llama-bpe",
     "llama3": "llama-bpe",

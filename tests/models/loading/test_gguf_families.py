@@ -117,6 +117,62 @@ def test_keys_and_values_of_a_latent_may_be_joined(write_gguf: WriteGguf) -> Non
     assert_computes_the_same(load(folder).config, joined.config)
 
 
+def one_by_one(tensors: dict[str, np.ndarray]) -> None:
+    """A tensor for each expert, as before April 2024."""
+    for name in [name for name in tensors if "_exps" in name]:
+        for expert, values in enumerate(tensors.pop(name)):
+            tensors[name.replace("_exps", f".{expert}")] = values
+
+
+def gate_with_up(tensors: dict[str, np.ndarray]) -> None:
+    """The two in one tensor, the gate first."""
+    for name in [name for name in tensors if "gate_exps" in name]:
+        both = tensors.pop(name), tensors.pop(name.replace("gate", "up"))
+        joined = np.concatenate(both, axis=1)
+        tensors[name.replace("gate", "gate_up")] = joined
+
+
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [("mixtral", one_by_one), ("deepseek_v3", gate_with_up)],
+    ids=["one by one", "gate with up"],
+)
+def test_experts_may_be_held_otherwise(
+    source: str, change: Any, write_gguf: WriteGguf
+) -> None:
+    loaded = load(write_gguf(REFERENCE / source, change_tensors=change))
+    assert_same(load(REFERENCE / source).weights, loaded.weights)
+
+
+def test_experts_held_otherwise_are_checked(write_gguf: WriteGguf) -> None:
+    def lacking(tensors: dict[str, np.ndarray]) -> None:
+        one_by_one(tensors)
+        del tensors["blk.1.ffn_up.2.weight"]
+
+    def unequal(tensors: dict[str, np.ndarray]) -> None:
+        one_by_one(tensors)
+        tensors["blk.1.ffn_up.2.weight"] = np.ones((24, 16), np.float32)
+
+    def narrow(tensors: dict[str, np.ndarray]) -> None:
+        gate_with_up(tensors)
+        name = "blk.1.ffn_gate_up_exps.weight"
+        tensors[name] = np.ascontiguousarray(tensors[name][:, 1:])
+
+    def check(source: str, change: Any, message: str) -> None:
+        refused(write_gguf(REFERENCE / source, change_tensors=change), message)
+
+    def twice(tensors: dict[str, np.ndarray]) -> None:
+        name = "blk.1.ffn_gate_exps.weight"
+        usual = tensors[name]
+        gate_with_up(tensors)
+        tensors[name] = usual
+
+    check("deepseek_v3", twice, "unsupported tensors .*ffn_gate_up_exps")
+    check("mixtral", lacking, "lacks tensors .*blk.1.ffn_up_exps.*unsupported")
+    check("mixtral", unequal, r"ffn_up.2.weight must be \[24, 32\], got \[24, 16\]")
+    check("deepseek_v3", narrow, r"gate_up_exps.weight must be \[8, 32, 32\], got")
+
+
 def test_layers_behind_the_last_are_not_read(write_gguf: WriteGguf) -> None:
     def add(tensors: dict[str, np.ndarray]) -> None:
         tensors["blk.3.nextn.eh_proj.weight"] = np.ones((32, 64), np.float32)
