@@ -119,7 +119,9 @@ def layer_program(
 
     from emu import Program
     from emu.trainium.datasheets import TRN3
+    from kernels.trainium.layer.form import Positions
     from kernels.trainium.layer.layer import layer
+    from kernels.trainium.layer.qkv import qkv
     from kernels.trainium.layer.ring import layer_ring
     from models.machines.pack import pack_weights
     from models.machines.prompt_layout import layer_tiling
@@ -128,13 +130,15 @@ def layer_program(
     config, dtype = layer_config(), jnp.dtype(jnp.bfloat16)
     shares = divide_model(config, 1)
     tiling = layer_tiling(config, shares, tokens, dtype, chip=TRN3)
-    packed = pack_weights(weights, tiling, shares)["layers"]
-    layer_weights = jax.tree.map(_first_layer, packed)
+    (run,) = pack_weights(config, weights, tiling, shares)["layers"]
+    layer_weights = jax.tree.map(_first_layer, run)
     ring = layer_ring(tiling, tokens=tokens, chips=1, axis=LAYER_AXIS)
 
     def kernel(x: Any, cos: Any, sin: Any, weights: Any, work: Any, masks: Any) -> Any:
+        positions = Positions(cos, sin)
+        project = functools.partial(qkv, positions=positions, tiling=tiling)
         attend = ring.attend(work, masks)
-        return layer(x, cos, sin, weights, attend, tiling)
+        return layer(x, weights, project, attend, tiling)
 
     split = (LAYER_AXIS,)
     by_tile = (1, tiling.blocks, tiling.tiles, tiling.rows)

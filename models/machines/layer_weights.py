@@ -12,7 +12,22 @@ from models.errors import ModelError
 from models.layer_form import LayerForm
 
 COMPUTED: dict[str, frozenset[str]] = {
-    "prefill": frozenset(),
+    "prefill": frozenset(
+        {
+            "a soft-cap of logits",
+            "a scaled embedding",
+            "RoPE that differs between layers",
+            "the activation 'gelu_tanh'",
+            "the activation 'clamped_swiglu'",
+            "norms of outputs",
+            "query and key norms of kind 'unit'",
+            "RoPE of a part of each head",
+            "layers without RoPE",
+            "a temperature of queries",
+            "biases of queries, keys and values",
+            "a bias of attention's output",
+        }
+    ),
     "decode": frozenset(
         {
             "a soft-cap of logits",

@@ -1,6 +1,7 @@
 """The canonical weights laid out for a chip's NeuronCores: shared out, padded, loads contiguous."""
 
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -11,38 +12,48 @@ import numpy as np
 from emu.annotations import PyTree
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
+from models.config import ModelConfig
 from models.machines.tensor_parallel import FEWEST_LOGITS, Array, Shares, deal
+from models.plain.weights import weights_of_run
 
 HEAD_NORMS = ("q_norm", "k_norm")
-ON_EVERY_CORE = ("attn_norm", "mlp_norm", *HEAD_NORMS)
+# As wide as the residual stream.
+HIDDEN_ROWS = ("attn_norm", "attn_output_norm", "mlp_norm", "mlp_output_norm", "bo")
+ON_EVERY_CORE = (*HIDDEN_ROWS, *HEAD_NORMS)
 
 
-def pack_weights(weights: PyTree, tiling: LayerTiling, shares: Shares) -> PyTree:
+def pack_weights(
+    config: ModelConfig, weights: PyTree, tiling: LayerTiling, shares: Shares
+) -> PyTree:
     """The canonical weights laid out as the kernels load them; structs stay structs.
 
     Args:
+      config: of the model.
       weights: canonical pytree.
       tiling: one core's sizes.
       shares: what each core holds.
 
     Returns:
       Embedding and norms as every core has them; everything else with an axis of cores, where
-      there are several, behind that of the layers; see `weight_specs`.
+      there are several, behind that of the layers; see `weight_specs`. `layers` has an entry for
+      each of the config's runs.
     """
+    packer = functools.partial(Packer, config, tiling, shares)
     # To read the clock nobody needs the 16 GB that Llama 3.1 8B has in bfloat16.
     if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
-        return jax.eval_shape(Packer(tiling, shares, jnp).model, weights)
-    return Packer(tiling, shares, np).model(jax.tree.map(np.asarray, weights))
+        return jax.eval_shape(packer(jnp).model, weights)
+    return packer(np).model(jax.tree.map(np.asarray, weights))
 
 
 def weight_specs(packed: PyTree, axis: str | None) -> PyTree:
     """Which packed weights differ along the cores' mesh axis, as `emu.Program` takes it."""
     if axis is None:
         return ()
-    layers = {
-        name: () if name in ON_EVERY_CORE else (None, axis) for name in packed["layers"]
-    }
-    return {"embed": (), "norm": (), "heads": (axis,), "layers": layers}
+    runs = tuple(
+        {name: () if name in ON_EVERY_CORE else (None, axis) for name in run}
+        for run in packed["layers"]
+    )
+    return {"embed": (), "norm": (), "heads": (axis,), "layers": runs}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,11 +61,13 @@ class Packer:
     """Lays weights out; each is placed as soon as it is, so that only one is held twice.
 
     Attributes:
+      config: of the model.
       tiling: one core's sizes.
       shares: what each core holds.
       xp: numpy, or jax.numpy where only shapes are wanted.
     """
 
+    config: ModelConfig
     tiling: LayerTiling
     shares: Shares
     xp: ModuleType
@@ -73,11 +86,14 @@ class Packer:
                 self.packed(part, rows, columns)
                 for part, columns in column_blocks(head)
             ),
-            "layers": self.layers(weights["layers"]),
+            "layers": tuple(
+                self.layers(weights_of_run(self.config, weights, run))
+                for run in self.config.runs
+            ),
         }
 
     def layers(self, layers: dict[str, Array]) -> dict[str, jax.Array]:
-        """The layers' weights, q, k and v side by side in one."""
+        """The weights of layers that have the same, q, k and v side by side in one."""
         tiling, shares = self.tiling, self.shares
         head_dim = tiling.head_dim
         hidden_rows = tiling.hidden_tiles[1]
@@ -95,17 +111,25 @@ class Packer:
         w_down = self.dealt(layers["w_down"], shares.ffn, axis=-2)
         wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
         placed = {
-            "attn_norm": self.padded(layers["attn_norm"])[:, None],
-            "mlp_norm": self.padded(layers["mlp_norm"])[:, None],
             "wqkv": self.packed(wqkv, hidden_rows, tiling.qkv_columns),
             "wo": self.packed(wo, head_dim, hidden_columns),
             "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
             "w_up": self.packed(w_up, hidden_rows, ffn_rows),
             "w_down": self.packed(w_down, ffn_rows, hidden_columns),
         }
+        for name in HIDDEN_ROWS:
+            if name in layers:
+                placed[name] = self.padded(layers[name])[:, None]
         for name in HEAD_NORMS:
             if name in layers:
                 placed[name] = jnp.asarray(layers[name], tiling.dtype)[:, None]
+        if "bq" in layers:
+            # As matrices of one row, of which a core has its columns.
+            bq = self.dealt(layers["bq"][:, None], shares.heads, unit=head_dim)
+            bk = self.dealt(layers["bk"][:, None], shares.kv_heads, unit=head_dim)
+            bv = self.dealt(layers["bv"][:, None], shares.kv_heads, unit=head_dim)
+            biases = self.xp.concatenate([bq, bk, bv], axis=-1)
+            placed["bqkv"] = jnp.asarray(biases)
         return placed
 
     def converted(self, weight: Array) -> Array:

@@ -19,6 +19,7 @@ from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from kernels.tokens.placement import Placement
+from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.ring import (
     layer_ring,
 )
@@ -27,6 +28,11 @@ from models.config import ModelConfig
 from models.family_attention import own_attention
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
+from models.machines.prefill_forms import (
+    layer_runs,
+    position_tables,
+    table_structs,
+)
 from models.machines.prefill_kernel import (
     CHIP,
     CORE,
@@ -36,7 +42,6 @@ from models.machines.prefill_kernel import (
 )
 from models.machines.prompt_layout import choose_placement, layer_tiling, scores_of
 from models.machines.tensor_parallel import divide_model
-from models.plain.rope import rope_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +74,14 @@ class PrefillReading:
     layer_done_s: list[float]
 
 
-def _prefill_reading(clock: Reading) -> PrefillReading:
-    keys = clock.outputs[-2]  # stacked over layers, each ready at its own time
+def _prefill_reading(clock: Reading, runs: int) -> PrefillReading:
+    # Keys of every run and then values, stacked over layers, each ready at its own time.
+    keys = clock.outputs[-2 * runs : -runs]
     tick_hz = clock.device.tick_hz
     # A layer can be handed over once the last core has stored its keys.
-    done_s = [int(np.max(ticks)) / tick_hz for ticks in keys.steps or []]
+    done_s = [
+        int(np.max(ticks)) / tick_hz for of_run in keys for ticks in of_run.steps or []
+    ]
     return PrefillReading(clock, done_s)
 
 
@@ -84,6 +92,7 @@ class Prefill:
       shares: what each core of a chip holds.
       tiling: how a core's share of a layer is cut.
       kinds: which of `rings` each layer has, int32 `[layers]`.
+      choices: what each layer of each run has of its form's alternatives.
       rings: the prompt's, one for each distinct variant of attention.
       program: the kernel on its mesh; run and read alike.
     """
@@ -140,7 +149,9 @@ class Prefill:
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None
-        scores = scores_of(pattern, self.shares)
+        # All layers have one scale.
+        scale = config.forms[0].attention.scale
+        scores = scores_of(pattern, self.shares, scale)
         self.kinds = np.zeros(config.num_hidden_layers, np.int32)
         if pattern is not None:
             self.kinds = pattern.kinds(config.num_hidden_layers)
@@ -161,13 +172,23 @@ class Prefill:
             )
             for of_layer in scores
         )
-        self.weights = pack_weights(weights, self.tiling, self.shares)
+        self.weights = pack_weights(config, weights, self.tiling, self.shares)
         mesh = {CHIP: chips}
         core_axis = None
         if cores > 1:
             core_axis = CORE
             mesh[CORE] = cores
-        form = KernelForm(self.tiling, self.rings, core_axis, self.owner, self._last[1])
+        runs, self.choices = layer_runs(config, self.kinds.tolist())
+        form = KernelForm(
+            self.tiling,
+            self.rings,
+            runs,
+            core_axis,
+            self.owner,
+            self._last[1],
+            embedding_scale=config.embedding_scale,
+            logit_soft_cap=config.logit_soft_cap,
+        )
         by_chip = (CHIP,)
         self.program = Program(
             functools.partial(prefill_kernel, form=form),
@@ -175,10 +196,9 @@ class Prefill:
             in_specs=(
                 weight_specs(self.weights, core_axis),
                 by_chip,  # ids
-                by_chip,  # cos
-                by_chip,  # sin
+                by_chip,  # positions
                 tuple((by_chip, (), (), ()) for _ in self.rings),  # given
-                (),  # kinds
+                (),  # choices
             ),
         )
 
@@ -206,14 +226,10 @@ class Prefill:
         return (self.where.positions() < self.tokens).sum(1).tolist()
 
     @functools.cached_property
-    def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """RoPE tables of every chip's positions, float32 `[chips, blocks, tiles, rows, half]`."""
-        # Whatever the position, the angles are those of the whole prompt: some scalings turn a
-        # token of a long sequence otherwise than the same token of a short one.
-        positions = self.where.positions().ravel()
-        cos, sin = rope_tables(self.config, positions, self.tokens)
-        shape = (*self._token_shape, self.tiling.head_dim // 2)
-        return cos.reshape(shape), sin.reshape(shape)
+    def tables(self) -> Positions:
+        """Tables of every chip's positions."""
+        positions, shape = self.where.positions(), self._token_shape[1:]
+        return position_tables(self.config, positions, self.tokens, shape)
 
     @property
     def _token_shape(self) -> tuple[int, int, int, int]:
@@ -224,7 +240,6 @@ class Prefill:
     def arguments(self, prompt: list[int]) -> tuple[PyTree, ...]:
         """The program's arguments for a prompt; padding repeats token 0, which no query sees."""
         ids = self.where.spread(np.asarray(prompt, np.int32))
-        cos, sin = self.tables
         given = jax.tree.map(
             lambda x: jnp.asarray(x.value) if isinstance(x, Known) else x,
             [ring.given() for ring in self.rings],
@@ -233,10 +248,9 @@ class Prefill:
         return (
             self.weights,
             jnp.asarray(ids.reshape(self._token_shape)),
-            jnp.asarray(cos),
-            jnp.asarray(sin),
+            jax.tree.map(jnp.asarray, self.tables),
             tuple(given),
-            None if len(self.rings) == 1 else jnp.asarray(self.kinds),
+            jax.tree.map(jnp.asarray, self.choices),
         )
 
     def compile(self, prompt: list[int]) -> Any:
@@ -248,9 +262,12 @@ class Prefill:
     ) -> PrefillResult:
         """Prefills a prompt of `tokens` tokens."""
         call = compiled or self.program.compiled
-        pieces, k, v = call(*self.arguments(prompt))
+        pieces, keys, values = call(*self.arguments(prompt))
         if self.cores == 1:  # the mesh then has no axis of cores
-            pieces, k, v = jax.tree.map(lambda x: x[:, None], (pieces, k, v))
+            expanded = jax.tree.map(lambda x: x[:, None], (pieces, keys, values))
+            pieces, keys, values = expanded
+        # Behind chips and cores: layers.
+        k, v = jnp.concatenate(keys, axis=2), jnp.concatenate(values, axis=2)
         token = self._first_token(pieces)
         return PrefillResult(token, self._logits(pieces), *self.cache(k, v))
 
@@ -311,12 +328,14 @@ class Prefill:
         Raises:
           EmulationError: the program does not fit the machine.
         """
-        return _prefill_reading(self.program.read(device, *self.abstract(), **options))
+        clock = self.program.read(device, *self.abstract(), **options)
+        return _prefill_reading(clock, len(self.choices))
 
     def read_bands(self, chip: NeuronCoreSheet) -> dict[str, PrefillReading]:
         """Reads the clock under every band of a datasheet in one pass; needs no data."""
         clocks = self.program.read_bands(chip, *self.abstract())
-        return {band: _prefill_reading(clock) for band, clock in clocks.items()}
+        runs = len(self.choices)
+        return {band: _prefill_reading(clock, runs) for band, clock in clocks.items()}
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core.
@@ -332,17 +351,14 @@ class Prefill:
 
     def abstract(self) -> tuple[PyTree, ...]:
         """Shapes and dtypes of `arguments`."""
-        tiling = self.tiling
         struct = jax.ShapeDtypeStruct
         tokens = self._token_shape
-        table = struct((*tokens, tiling.head_dim // 2), jnp.float32)
         return (
             jax.tree.map(lambda x: struct(x.shape, x.dtype), self.weights),
             struct(tokens, jnp.int32),
-            table,
-            table,
+            table_structs(self.config, self.chips, tokens[1:]),
             tuple(ring.abstract() for ring in self.rings),
-            None if len(self.rings) == 1 else Known(self.kinds),
+            jax.tree.map(Known, self.choices),
         )
 
     @property

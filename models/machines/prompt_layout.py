@@ -14,6 +14,7 @@ from kernels.trainium.layer.ring import LayerScores, attention_tiling
 from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
 from models.attention_pattern import Pattern
 from models.config import ModelConfig
+from models.family_attention import with_scale
 from models.machines.tensor_parallel import Shares
 
 
@@ -30,6 +31,7 @@ def layer_tiling(
     ffn = shares.ffn.shape[1]
     # Zigzag gives a chip a run of positions from each end of the prompt.
     chunks = 2 if placement == "zigzag" else 1
+    outputs_apart = any(form.has_output_norms for form in config.forms)
     blocks, tiles, rows = tile_tokens(
         tokens,
         config.hidden_size,
@@ -37,6 +39,7 @@ def layer_tiling(
         dtype,
         chunks,
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
+        streams=2 if outputs_apart else 1,
     )
     return LayerTiling(
         hidden=config.hidden_size,
@@ -45,7 +48,6 @@ def layer_tiling(
         kv_heads=shares.kv_heads.shape[1],
         head_dim=config.head_dim,
         eps=config.rms_norm_eps,
-        qk_norm=config.qk_norm,
         blocks=blocks,
         tiles=tiles,
         rows=rows,
@@ -54,14 +56,22 @@ def layer_tiling(
     )
 
 
-def scores_of(pattern: Pattern | None, shares: Shares) -> tuple[LayerScores, ...]:
-    """What each distinct variant does to the scores of a decoder's layers."""
+def scores_of(
+    pattern: Pattern | None, shares: Shares, scale: float
+) -> tuple[LayerScores, ...]:
+    """What each distinct variant does to the scores of a decoder's layers.
+
+    Args:
+      pattern: of variants; None: all layers are causal, at the usual scale.
+      shares: of the model.
+      scale: of scores where a variant has none of its own.
+    """
     heads = shares.heads.ravel()
     if pattern is None:
         return (LayerScores(heads=heads),)
+    scaled = [with_scale(variant, scale) for variant in pattern.causal]
     return tuple(
-        LayerScores.of(variant.reading, variant.scale, heads)
-        for variant in pattern.causal
+        LayerScores.of(variant.reading, variant.scale, heads) for variant in scaled
     )
 
 

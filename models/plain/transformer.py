@@ -35,7 +35,12 @@ from models.plain.mlp import LayerWeights, feed_forward
 from models.plain.projections import project, rms_norm
 from models.plain.rope import length_limits, rope_tables
 from models.plain.shards import WHOLE, Shards, around
-from models.plain.weights import Weights, check_weights, random_weights
+from models.plain.weights import (
+    Weights,
+    check_weights,
+    random_weights,
+    weights_of_run,
+)
 
 Remember: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """From this call's keys and values, `[batch, kv_heads, seq, features]`, to all that queries see."""
@@ -197,19 +202,6 @@ def through_layers(
         x, each = jax.lax.scan(step, x, stacked)
         returned.append(each)
     return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *returned)
-
-
-def weights_of_run(config: ModelConfig, weights: Weights, run: range) -> LayerWeights:
-    """The weights of layers one behind the other, stacked."""
-    own = {}
-    for name, stack in weights["layers"].items():
-        layers = config.layers_with[name]
-        if run.start in layers:
-            first = layers.index(run.start)
-            # All of a model whose layers are alike: no copy.
-            whole = len(layers) == len(run)
-            own[name] = stack if whole else stack[first : first + len(run)]
-    return own
 
 
 def part(stacked: Any, run: range) -> Any:

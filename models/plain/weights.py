@@ -34,6 +34,19 @@ def weight_shapes(config: ModelConfig) -> Shapes:
     return shapes
 
 
+def weights_of_run(config: ModelConfig, weights: Weights, run: range) -> dict[str, Any]:
+    """The weights of layers one behind the other (`config.runs`), stacked over these."""
+    own = {}
+    for name, stack in weights["layers"].items():
+        layers = config.layers_with[name]
+        if run.start in layers:
+            first = layers.index(run.start)
+            # All of a model whose layers are alike: no copy.
+            whole = len(layers) == len(run)
+            own[name] = stack if whole else stack[first : first + len(run)]
+    return own
+
+
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """One flat dictionary, nested names joined by a dot, sorted."""
     flat: dict[str, Any] = {}

@@ -17,10 +17,12 @@ from emu.trainium.engines.memory import (
     sbuf,
 )
 from emu.trainium.isa import (
+    activation,
     nc_find_index8,
     nc_max8,
     nc_transpose,
     tensor_copy,
+    tensor_immediate,
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
@@ -34,13 +36,14 @@ Logits: TypeAlias = tuple[Hbm, Hbm]
 """Logits `[blocks, 1, columns]` and the places of the largest of each block, `[blocks, 1, 8]`."""
 
 
-def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
+def embed(ids: Hbm, table: Hbm, tiling: LayerTiling, *, scale: float = 1.0) -> Hbm:
     """Rows of the embedding table for this core's tokens.
 
     Args:
       ids: HBM int32 `[blocks, tiles, rows]`.
       table: HBM `[vocabulary, hidden padded]`.
       tiling: sizes.
+      scale: what rows are multiplied by.
 
     Returns:
       HBM `[blocks, tiles, rows, hidden padded]`.
@@ -52,6 +55,8 @@ def embed(ids: Hbm, table: Hbm, tiling: LayerTiling) -> Hbm:
         # vocabulary.
         tile = sbuf(tiling.rows, width, dtype=tiling.dtype)
         gathered = dma_gather(tile, table, ids)
+        if scale != 1:
+            gathered = tensor_immediate(gathered, gathered, op="multiply", value=scale)
         return dma_store(gathered)
 
     by_tile = ids.reshape(-1, tiling.rows)
@@ -67,6 +72,7 @@ def lm_head(
     *,
     row: int,
     mine: KnownInt,
+    soft_cap: float | None = None,
 ) -> tuple[Logits, ...]:
     """Logits of one token on the core that holds it; the other cores pass by.
 
@@ -77,6 +83,7 @@ def lm_head(
       tiling: sizes.
       row: which of this core's tokens.
       mine: known boolean, whether this core holds the token.
+      soft_cap: logits become `soft_cap · tanh(logit / soft_cap)`; None: they stay.
 
     Returns:
       Per entry of `heads`: logits float32 `[blocks, 1, columns]` and the largest one's place in
@@ -98,7 +105,7 @@ def lm_head(
         h = _normalised_column(token, norm, tiling)
         filled = []
         for weights, out in zip(heads, outs, strict=True):
-            filled.append(_logits(h, weights, out))
+            filled.append(_logits(h, weights, out, soft_cap))
         return tuple(filled)
 
     def pass_by(outs: tuple[Logits, ...]) -> tuple[Logits, ...]:
@@ -128,14 +135,19 @@ def _normalised_column(token: Sbuf, norm: Hbm, tiling: LayerTiling) -> Sbuf:
     return loop(turn, out, count)
 
 
-def _logits(h: Sbuf, weights: Hbm, outs: Logits) -> Logits:
+def _logits(h: Sbuf, weights: Hbm, outs: Logits, soft_cap: float | None) -> Logits:
     columns = weights.shape[4]
 
     def emit(outs: Logits, block: KnownInt, sums: Sequence[Psum]) -> Logits:
         all_logits, all_places = outs
         (only_token,) = sums
         logits = sbuf(1, columns)
-        logits = tensor_copy(logits, only_token)
+        if soft_cap is None:
+            logits = tensor_copy(logits, only_token)
+        else:
+            # The Scalar Engine takes them out of PSUM by the way.
+            logits = activation(logits, only_token, op="tanh", scale=1.0 / soft_cap)
+            logits = tensor_immediate(logits, logits, op="multiply", value=soft_cap)
         # Of each block the largest and its place: the host compares the blocks'.
         # The instructions find eight; of these only the first is wanted.
         largest = sbuf(1, LARGEST)

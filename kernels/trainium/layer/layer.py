@@ -20,9 +20,15 @@ from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
-from kernels.trainium.layer.mlp import swiglu
-from kernels.trainium.layer.norm import normalised_transposed
-from kernels.trainium.layer.qkv import load_block, qkv
+from kernels.trainium.layer.gate import GATES, Gate
+from kernels.trainium.layer.mlp import UpWeights, gated
+from kernels.trainium.layer.norm import (
+    add_row,
+    in_every_row,
+    normalised_transposed,
+    rms_norm,
+)
+from kernels.trainium.layer.qkv import Project, load_block
 from kernels.trainium.layer.ring import Attend
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
@@ -34,41 +40,41 @@ Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
 
 def layer(
     x: Hbm,
-    cos: Hbm,
-    sin: Hbm,
     weights: LayerWeights,
+    project: Project,
     attend: Attend,
     tiling: LayerTiling,
     *,
+    gate: Gate = GATES["silu"],
     core_axis: str | None = None,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """Attention and MLP with their residuals.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`, this chip's hidden states.
-      cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
       weights: this layer's.
+      project: to this layer's q, k and v: `qkv` of its form.
       attend: this layer's attention, such as `LayerRing.attend` gives it.
       tiling: sizes; heads and FFN are this core's share.
+      gate: of its MLP.
       core_axis: mesh axis of the chip's cores that share the layer; None where one has it all.
 
     Returns:
       The next hidden states, and k and v as `qkv` gives them, all in HBM.
     """
-    q, k, v = qkv(x, cos, sin, weights, tiling)
+    q, k, v = project(x, weights)
     # k and v are read from where `qkv` stored them, and returned too: they are the KV cache.
     attended = attend(q, k, v)
     if core_axis is None:
-        return after_attention(x, attended, weights, tiling), k, v
-    y = after_shared_attention(x, attended, weights, tiling, axis=core_axis)
+        return after_attention(x, attended, weights, tiling, gate), k, v
+    y = after_shared_attention(x, attended, weights, tiling, gate, axis=core_axis)
     return y, k, v
 
 
 def attention_half(
     x: Hbm,
-    cos: Hbm,
-    sin: Hbm,
     weights: LayerWeights,
+    project: Project,
     attend: Attend,
     tiling: LayerTiling,
     *,
@@ -80,13 +86,13 @@ def attention_half(
     a block's hidden states kept in SBUF between the two.
 
     Args:
-      x, cos, sin, weights, attend, tiling, core_axis: as for `layer`; of the weights the MLP's are
+      x, weights, project, attend, tiling, core_axis: as for `layer`; of the weights the MLP's are
         not read.
 
     Returns:
       Hidden states with attention's output added, and k and v, all in HBM, as `layer`.
     """
-    q, k, v = qkv(x, cos, sin, weights, tiling)
+    q, k, v = project(x, weights)
     attended = attend(q, k, v)
 
     def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
@@ -94,7 +100,7 @@ def attention_half(
         own = _load_attended(attended, block, tiling)
         if core_axis is None:
             y = load_block(x, tiling)
-            return _store_block(_product(_add, y, own, weights["wo"]))
+            return _store_block(_plus_attention(y, own, weights, tiling))
         return _total(own, weights["wo"], tiling, core_axis)
 
     blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
@@ -104,7 +110,7 @@ def attention_half(
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         x, attention_sum = given
-        return _store_block(_plus(x, attention_sum, tiling))
+        return _store_block(_plus(x, attention_sum, tiling, *_of_attention(weights)))
 
     return lax.map(residual, (x, made)), k, v
 
@@ -114,14 +120,16 @@ def after_attention(
     attended: Hbm,
     weights: LayerWeights,
     tiling: LayerTiling,
+    gate: Gate = GATES["silu"],
 ) -> Hbm:
-    """Output projection, residual, RMSNorm, SwiGLU, residual.
+    """Output projection, residual, RMSNorm, gated MLP, residual.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
       attended: HBM `[heads, token tiles, head_dim, rows]`, from `ring_attention`.
       weights: this layer's.
       tiling: sizes.
+      gate: of the MLP.
 
     Returns:
       The next hidden states, HBM as `x`.
@@ -133,12 +141,12 @@ def after_attention(
         # HBM.
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
-        # Products are added to the hidden states where they stand: that is the residual.
-        y = _product(_add, y, own, weights["wo"])
+        y = _plus_attention(y, own, weights, tiling)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
-        h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
-        # `swiglu` gives FFN features on partitions, as this contracts them.
-        y = _product(_add, y, h, weights["w_down"])
+        h = gated(h, _up_weights(weights), gate, dtype=tiling.dtype)
+        # `gated` gives FFN features on partitions, as this contracts them.
+        norm = weights.get("mlp_output_norm")
+        y = _plus_product(y, h, weights["w_down"], tiling, None, norm)
         return _store_block(y)
 
     blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
@@ -150,6 +158,7 @@ def after_shared_attention(
     attended: Hbm,
     weights: LayerWeights,
     tiling: LayerTiling,
+    gate: Gate = GATES["silu"],
     *,
     axis: str,
 ) -> Hbm:
@@ -160,7 +169,7 @@ def after_shared_attention(
 
     Pseudocode:
       for block: sum[block] = all_reduce(attended · wo)
-      for block: y = x + sum[block]; x[block] = y; sum[block] = all_reduce(swiglu(norm(y)) · w_down)
+      for block: y = x + sum[block]; x[block] = y; sum[block] = all_reduce(gated(norm(y)) · w_down)
       for block: x[block] += sum[block]
     """
 
@@ -170,18 +179,18 @@ def after_shared_attention(
 
     def mlp(given: tuple[Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         x, attention_sum = given
-        y = _plus(x, attention_sum, tiling)
+        y = _plus(x, attention_sum, tiling, *_of_attention(weights))
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
         # The residual goes back to HBM while the MLP's part is summed over cores; the third loop
         # adds that.
         stored = _store_block(y)
-        h = swiglu(h, weights["w_gate"], weights["w_up"], tiling)
+        h = gated(h, _up_weights(weights), gate, dtype=tiling.dtype)
         mlp_sum = _total(h, weights["w_down"], tiling, axis)
         return stored, mlp_sum
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         x, mlp_sum = given
-        y = _plus(x, mlp_sum, tiling)
+        y = _plus(x, mlp_sum, tiling, None, weights.get("mlp_output_norm"))
         return _store_block(y)
 
     # Three loops over blocks, not one: a block's sum is wanted only in the next loop, so it crosses
@@ -208,12 +217,75 @@ def _total(h: Sbuf, matrix: Hbm, tiling: LayerTiling, axis: str) -> Hbm:
     return all_reduce(received, stored, axis=axis)
 
 
-def _plus(x: Hbm, total: Hbm, tiling: LayerTiling) -> Sbuf:
-    """A block's hidden states and a sum over cores, added up."""
+def _plus(
+    x: Hbm, total: Hbm, tiling: LayerTiling, bias: Hbm | None, norm: Hbm | None
+) -> Sbuf:
+    """A block's hidden states and a sum over cores, added up as `_plus_output` does."""
     y = load_block(x, tiling)
     added = sbuf(*y.shape, dtype=tiling.dtype)
     added = dma_load(added, total)
-    return tensor_tensor(y, y, added, op="add")
+    return _plus_output(y, added, tiling, bias, norm)
+
+
+def _plus_attention(
+    y: Sbuf, attended: Sbuf, weights: LayerWeights, tiling: LayerTiling
+) -> Sbuf:
+    """The output projection of attention, added to a block's hidden states."""
+    return _plus_product(y, attended, weights["wo"], tiling, *_of_attention(weights))
+
+
+def _of_attention(weights: LayerWeights) -> tuple[Hbm | None, Hbm | None]:
+    """Bias and norm of attention's output, where it has them."""
+    return weights.get("bo"), weights.get("attn_output_norm")
+
+
+def _up_weights(weights: LayerWeights) -> UpWeights:
+    return UpWeights(weights["w_gate"], weights["w_up"])
+
+
+def _plus_product(
+    y: Sbuf,
+    h: Sbuf,
+    matrix: Hbm,
+    tiling: LayerTiling,
+    bias: Hbm | None,
+    norm: Hbm | None,
+) -> Sbuf:
+    """`h · matrix` added to hidden states as `_plus_output` does; h as `project`'s."""
+    if norm is None:
+        # Products are added to the hidden states where they stand: that is the residual.
+        y = _product(_add, y, h, matrix)
+        return y if bias is None else add_row(y, bias)
+    # A norm needs the whole output first, apart from them.
+    out = sbuf(*y.shape, dtype=y.dtype)
+    out = _product(_copy, out, h, matrix)
+    return _plus_output(y, out, tiling, bias, norm)
+
+
+def _plus_output(
+    y: Sbuf, out: Sbuf, tiling: LayerTiling, bias: Hbm | None, norm: Hbm | None
+) -> Sbuf:
+    """What attention or the MLP gives, added to the residual stream.
+
+    Args:
+      y: the stream, SBUF `[rows, tiles, hidden padded]`.
+      out: what is added, alike; it is overwritten.
+      tiling: sizes.
+      bias: HBM `[1, hidden padded]`, added to it first, if any.
+      norm: weights of its RMSNorm, alike, if it has one.
+    """
+    if bias is not None:
+        out = add_row(out, bias)
+    if norm is None:
+        return tensor_tensor(y, y, out, op="add")
+    own_weight = in_every_row(norm, tiling.rows)
+
+    def add_tile(y: Sbuf, token_tile: KnownInt) -> Sbuf:
+        tile = index(out, token_tile, 1)
+        normed = rms_norm(tile, own_weight, size=tiling.hidden, eps=tiling.eps)
+        return tensor_tensor.at[:, token_tile](y, old, normed, op="add")
+
+    return loop(add_tile, y, tiling.tiles)
 
 
 def _copy(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:

@@ -10,7 +10,6 @@ from emu.trainium.isa import scalar_tensor_tensor, tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
 from kernels.trainium.layer.gate import Gate, activated, raised
-from kernels.trainium.layer.tiling import LayerTiling
 
 
 class UpWeights(NamedTuple):
@@ -33,15 +32,6 @@ class _Half(NamedTuple):
     gate: Sbuf
     up: Psum | Sbuf
     bias: Sbuf | None  # still to be added to `up`
-
-
-def swiglu(
-    h: Sbuf, w_gate: Hbm, w_up: Hbm, tiling: LayerTiling, *, buffers: int = 2
-) -> Sbuf:
-    """`silu(h · w_gate) · (h · w_up)`, transposed; see `gated`."""
-    return gated(
-        h, UpWeights(w_gate, w_up), Gate(), dtype=tiling.dtype, buffers=buffers
-    )
 
 
 def gated(
@@ -106,4 +96,4 @@ def gated(
     return tiles(ffn_tile, weights, into=out, emit=emit, axis=1)
 
 
-__all__ = ["UpWeights", "gated", "swiglu"]
+__all__ = ["UpWeights", "gated"]

@@ -122,19 +122,19 @@ def transposed_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
     return loop(turn, out, count)
 
 
-def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
+def head_norm(x: Sbuf, weight: Hbm | None, *, eps: float) -> Sbuf:
     """RMSNorm of each head, as Qwen3 normalises q and k.
 
     Args:
       x: SBUF `[rows, heads, head_dim]`.
-      weight: HBM `[1, head_dim]`.
+      weight: HBM `[1, head_dim]`; None: there is none, as for Llama 4.
       eps: added to the mean square.
 
     Returns:
       SBUF, shape and dtype of `x`.
     """
     rows, heads, size = x.shape
-    own_weight = in_every_row(weight, rows)
+    own_weight = None if weight is None else in_every_row(weight, rows)
     # A sum of each head, where the Scalar Engine's own sum would be over all heads of a row.
     square = sbuf(*x.shape)
     square = tensor_tensor(square, x, x, op="multiply")
@@ -156,8 +156,19 @@ def head_norm(x: Sbuf, weight: Hbm, *, eps: float) -> Sbuf:
     by_head = lax.broadcast_in_dim(inverse_root, x.shape, (row, head))
     y = sbuf(*x.shape, dtype=x.dtype)
     y = tensor_tensor(y, x, by_head, op="multiply")
+    if own_weight is None:
+        return y
     by_feature = lax.broadcast_in_dim(own_weight, x.shape, (row, feature))
     return tensor_tensor(y, y, by_feature, op="multiply")
+
+
+def add_row(x: Sbuf, row: Hbm) -> Sbuf:
+    """A bias, HBM `[1, n]`, added to every token of SBUF `[rows, tiles, n]`."""
+    own = in_every_row(row, x.shape[0])
+    token, _, feature = range(3)
+    # A view: the same for all token tiles, which one instruction goes over.
+    wide = lax.broadcast_in_dim(own, x.shape, (token, feature))
+    return tensor_tensor(x, x, wide, op="add")
 
 
 def in_every_row(weight: Hbm, rows: int) -> Sbuf:
@@ -169,6 +180,7 @@ def in_every_row(weight: Hbm, rows: int) -> Sbuf:
 
 
 __all__ = [
+    "add_row",
     "head_norm",
     "in_every_row",
     "normalised_transposed",

@@ -1,6 +1,7 @@
 """From hidden states to rotated queries, keys and values in HBM: norm, projection, RoPE."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
@@ -12,14 +13,19 @@ from emu.trainium.engines.memory import dma_load, dma_load_tiles, dma_store, psu
 from emu.trainium.isa import (
     nc_transpose,
     tensor_copy,
+    tensor_scalar,
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
-from kernels.trainium.layer.norm import head_norm, normalised_transposed
+from kernels.trainium.layer.form import PLAIN, Positions, PrefillForm
+from kernels.trainium.layer.norm import head_norm, in_every_row, normalised_transposed
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
-from kernels.trainium.tiles import PARTITIONS, index, largest_divisor
+from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
+
+Project: TypeAlias = Callable[[Hbm, LayerWeights], tuple[Hbm, Hbm, Hbm]]
+"""From hidden states and a layer's weights to its q, k and v, as `qkv` gives them."""
 
 
 def load_block(x: Hbm, tiling: LayerTiling) -> Sbuf:
@@ -34,25 +40,27 @@ def load_block(x: Hbm, tiling: LayerTiling) -> Sbuf:
 
 
 def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
-    """Rotates pairs `(i, i + head_dim/2)` of every head.
+    """Rotates pairs `(i, i + n)` of the first `2 n` features of every head.
 
     Args:
       x: SBUF `[rows, heads, head_dim]`.
-      cos, sin: SBUF float32 `[rows, head_dim/2]`, one row per token.
+      cos, sin: SBUF float32 `[rows, n]`, one row per token.
       buffers: depth of every ring of tiles.
 
     Returns:
       SBUF, shape and dtype of `x`; products in float32.
 
     Pseudocode:
-      y[first half] = first · cos - second · sin; y[second half] = second · cos + first · sin
+      y[first] = x[first] · cos - x[second] · sin; y[second] = x[second] · cos + x[first] · sin
+      y[other features] = x[other features]
     """
     rows, heads, size = x.shape
-    middle = size // 2
+    middle = cos.shape[1]
+    end = 2 * middle
     # Halves, not neighbours: Llama's checkpoints in Hugging Face's order pair feature i with i +
     # head_dim/2, which makes each operand one contiguous view.
     first = lax.slice_in_dim(x, 0, middle, axis=2)
-    second = lax.slice_in_dim(x, middle, size, axis=2)
+    second = lax.slice_in_dim(x, middle, end, axis=2)
     # Views: every head turns by its token's angles.
     row, _, feature = range(3)
     wide_cos = lax.broadcast_in_dim(cos, first.shape, (row, feature))
@@ -69,7 +77,12 @@ def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
 
     kept = tensor_tensor(half(), second, wide_cos, op="multiply")
     turned = tensor_tensor(half(), first, wide_sin, op="multiply")
-    return tensor_tensor.at[..., middle:](out, kept, turned, op="add")
+    out = tensor_tensor.at[..., middle:end](out, kept, turned, op="add")
+    if end == size:
+        return out
+    rest = lax.slice_in_dim(x, end, size, axis=2)
+    # By the Scalar Engine, as all else here is the Vector Engine's.
+    return tensor_copy.at[..., end:](out, rest, engine="scalar")
 
 
 def store_transposed(x: Sbuf) -> Hbm:
@@ -100,58 +113,69 @@ def store_transposed(x: Sbuf) -> Hbm:
 
 def qkv(
     x: Hbm,
-    cos: Hbm,
-    sin: Hbm,
     weights: LayerWeights,
+    positions: Positions,
     tiling: LayerTiling,
+    form: PrefillForm = PLAIN,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """Queries, keys and values of this core's tokens.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
-      cos, sin: HBM float32 `[blocks, tiles, rows, head_dim/2]`.
-      weights: `attn_norm`, packed `wqkv` and, for Qwen3, `q_norm` and `k_norm`.
+      weights: `attn_norm`, packed `wqkv`, and `bqkv`, `q_norm` and `k_norm` where there are any.
+      positions: of the tokens.
       tiling: sizes.
+      form: what is done to queries and keys.
 
     Returns:
       q `[token tiles, heads, head_dim, rows]`, k `[token tiles, kv_heads, head_dim, rows]`, both
-      rotated, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
+      as attention takes them, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
     """
     columns = tiling.qkv_columns
     all_heads = tiling.heads + 2 * tiling.kv_heads
     width = all_heads * tiling.head_dim
 
-    def emit(
-        out: Sbuf,
-        column_block: KnownInt,
-        sums: Sequence[Psum],
-    ) -> Sbuf:
-        for number, bank in enumerate(sums):
-            column = ds(column_block * columns, columns)
-            out = tensor_copy.at[:, number, column](out, bank)
-        return out
-
     # Each iteration stores what it computed, so the results of all are stacked in HBM.
-    def of_block(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
-        x, cos, sin = given
+    def of_block(given: tuple[Hbm, Positions]) -> tuple[Hbm, Hbm, Hbm]:
+        x, positions = given
         block = load_block(x, tiling)
         # The norm is computed with tokens on partitions, where a sum over features is one
         # instruction; the projection contracts features, which must be on partitions then.
         h = normalised_transposed(block, weights["attn_norm"], tiling)
+        bias = None
+        if "bqkv" in weights:
+            bias = in_every_row(weights["bqkv"], tiling.rows)
+
+        def emit(
+            out: Sbuf,
+            column_block: KnownInt,
+            sums: Sequence[Psum],
+        ) -> Sbuf:
+            first = column_block * columns
+            column = ds(first, columns)
+            for number, bank in enumerate(sums):
+                if bias is None:
+                    out = tensor_copy.at[:, number, column](out, bank)
+                    continue
+                # Added where the sums leave PSUM anyway, before they are rounded.
+                own_bias = part(bias, first, columns, axis=1)
+                out = tensor_tensor.at[:, number, column](out, bank, own_bias, op="add")
+            return out
+
         # q, k and v contract the same features: as one matrix their weights are one stream, without
         # a pause between three.
         fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
         fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
 
-        def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm, Hbm]:
-            token_tile, cos, sin = given
+        def of_tile(given: tuple[KnownInt, Positions]) -> tuple[Hbm, Hbm, Hbm]:
+            token_tile, positions = given
             own = index(fused, token_tile, 1)
-            return _split(own, cos, sin, weights, tiling)
+            return _split(own, weights, positions, tiling, form)
 
         numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
-        return lax.map(of_tile, (numbers, cos, sin))
+        return lax.map(of_tile, (numbers, positions))
 
-    q, k, v = lax.map(of_block, (x, cos, sin))
+    q, k, v = lax.map(of_block, (x, positions))
     token_tiles = tiling.blocks * tiling.tiles
 
     def joined(stored: Hbm) -> Hbm:
@@ -163,23 +187,26 @@ def qkv(
 
 def _split(
     fused: Sbuf,
-    cos: Hbm,
-    sin: Hbm,
     weights: LayerWeights,
+    positions: Positions,
     tiling: LayerTiling,
+    form: PrefillForm,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
     rows = tiling.rows
     head_dim = tiling.head_dim
 
-    def angles(table: Hbm, queue: str) -> Sbuf:
-        tile = sbuf(rows, head_dim // 2)
+    def loaded(table: Hbm | None, queue: str) -> Sbuf:
+        assert table is not None
+        tile = sbuf(rows, table.shape[-1])
         return dma_load(tile, table, queue=queue)
 
     # By two queues, so that neither table waits for the other.
-    cos_queue, sin_queue = LOAD_QUEUES
-    own_cos = angles(cos, cos_queue)
-    own_sin = angles(sin, sin_queue)
+    first_queue, second_queue = LOAD_QUEUES
+    own_cos = own_sin = None
+    if form.turns:
+        own_cos = loaded(positions.cos, first_queue)
+        own_sin = loaded(positions.sin, second_queue)
     # With 4 query heads over 2 KV heads of 16 features the columns are q 0-63, k 64-95, v 96-127.
     q_end = tiling.heads * head_dim
     k_end = q_end + tiling.kv_heads * head_dim
@@ -189,16 +216,29 @@ def _split(
     v = lax.slice_in_dim(fused, k_end, v_end, axis=1)
     q = q.reshape(rows, tiling.heads, head_dim)
     k = k.reshape(rows, tiling.kv_heads, head_dim)
-    if tiling.qk_norm:
-        q = head_norm(q, weights["q_norm"], eps=tiling.eps)
-        k = head_norm(k, weights["k_norm"], eps=tiling.eps)
-    # After the norm of each head, as Qwen3 does; v has no position.
-    rotated_q = rope(q, own_cos, own_sin)
-    stored_q = store_transposed(rotated_q)
-    rotated_k = rope(k, own_cos, own_sin)
-    stored_k = store_transposed(rotated_k)
+    # Qwen3's norm is before RoPE: its weights differ by feature, and after it they would scale what
+    # is mixed.
+    if form.qk_norm == "head":
+        q = head_norm(q, weights.get("q_norm"), eps=tiling.eps)
+        k = head_norm(k, weights.get("k_norm"), eps=tiling.eps)
+
+    def positioned(x: Sbuf) -> Sbuf:
+        if own_cos is not None and own_sin is not None:
+            x = rope(x, own_cos, own_sin)
+        # Llama 4's is after it.
+        return head_norm(x, None, eps=tiling.eps) if form.qk_norm == "unit" else x
+
+    q = positioned(q)
+    if form.has_temperature:
+        own_factor = loaded(positions.temperature, first_queue)
+        warmed = sbuf(*q.shape, dtype=q.dtype)
+        q = tensor_scalar(warmed, q, own_factor, op="multiply")
+    stored_q = store_transposed(q)
+    k = positioned(k)
+    stored_k = store_transposed(k)
+    # A value has no position.
     stored_v = dma_store(v)
     return stored_q, stored_k, stored_v
 
 
-__all__ = ["load_block", "qkv", "rope", "store_transposed"]
+__all__ = ["Project", "load_block", "qkv", "rope", "store_transposed"]

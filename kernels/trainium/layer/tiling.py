@@ -1,4 +1,4 @@
-"""How a Llama layer is cut into the tiles a NeuronCore takes: its sizes, and its tokens a block."""
+"""How a layer is cut into the tiles a NeuronCore takes: its sizes, and its tokens a block."""
 
 import dataclasses
 import math
@@ -34,7 +34,6 @@ class LayerTiling:
       hidden, ffn: model dimensions without padding.
       heads, kv_heads, head_dim: attention dimensions; `head_dim` at most 128.
       eps: of RMSNorm.
-      qk_norm: whether q and k are normalised per head (Qwen3).
       blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
       dtype: of weights, activations and the KV cache; accumulation is float32.
       chunks: runs of positions in which the tokens stand; a K/V tile is within one.
@@ -46,7 +45,6 @@ class LayerTiling:
     kv_heads: int
     head_dim: int
     eps: float
-    qk_norm: bool
     blocks: int
     tiles: int
     rows: int
@@ -106,6 +104,7 @@ def tile_tokens(
     chunks: int = 1,
     *,
     sbuf_partition_bytes: int,
+    streams: int = 1,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
@@ -115,6 +114,8 @@ def tile_tokens(
       dtype: of its activations.
       chunks: the token tiles make so many equal chunks.
       sbuf_partition_bytes: the datasheet's.
+      streams: tiles of a block's tokens as wide as the residual stream that are held at once: a
+        second one where what is added to it is normalised before.
     """
     itemsize = jnp.dtype(dtype).itemsize
     hidden_tiles, ffn_tiles = (math.ceil(n / PARTITIONS) for n in (hidden, ffn))
@@ -124,11 +125,12 @@ def tile_tokens(
         # With features on partitions a token is an element of each tile; with tokens on partitions,
         # as residuals are added, a tile of them is a whole row of the hidden dimension.
         features_on_partitions = block * (2 * hidden_tiles + ffn_tiles)
-        tokens_on_partitions = math.ceil(block / PARTITIONS) * hidden
+        tokens_on_partitions = streams * math.ceil(block / PARTITIONS) * hidden
         return (features_on_partitions + tokens_on_partitions) * itemsize
 
-    # What does not grow with the block: weights on their way, the norm's weight, attention's tiles.
-    taken = RINGS * CHUNK_BYTES + hidden * itemsize + ATTENTION_BYTES
+    # What does not grow with the block: weights on their way, a norm's weight for each stream,
+    # attention's tiles.
+    taken = RINGS * CHUNK_BYTES + streams * hidden * itemsize + ATTENTION_BYTES
     room = sbuf_partition_bytes - taken
     block = TILES_A_BLOCK * PARTITIONS
     # Halving costs time, not correctness: half the tokens share a weight load, so weights are

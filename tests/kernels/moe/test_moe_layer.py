@@ -19,7 +19,9 @@ from kernels.moe.mesh.places import order
 from kernels.moe.mesh.weights import named, packed
 from kernels.moe.mesh.work import MoeWork, dealt, sized, work
 from kernels.moe.routing import Routing
+from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.layer import attention_half
+from kernels.trainium.layer.qkv import qkv
 from kernels.trainium.layer.ring import layer_ring
 from kernels.trainium.tiles import pack
 from tests.helpers import same_clock
@@ -103,10 +105,12 @@ def layers():
 
     def kernel(x, cos, sin, of_attention, norms, moe, tables, known, ring_work, masks):
         attend = ring.attend(ring_work, masks)
+        positions = Positions(cos, sin)
+        project = functools.partial(qkv, positions=positions, tiling=s)
 
         def one_layer(x, given):
             own, norm, experts, known = given
-            y, k, v = attention_half(x, cos, sin, own, attend, s)
+            y, k, v = attention_half(x, own, project, attend, s)
             mixed = moe_layer(
                 *(y, norm, experts, tables, known, form),
                 eps=s.eps,

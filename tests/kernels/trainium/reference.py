@@ -27,7 +27,6 @@ def tiling(**changes):
         kv_heads=2,
         head_dim=16,
         eps=1e-5,
-        qk_norm=False,
         blocks=1,
         tiles=3,
         rows=11,

@@ -13,6 +13,7 @@ from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import tensor_copy
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer import head, mlp, norm, qkv
+from kernels.trainium.layer.gate import GATES
 from kernels.trainium.layer.tiling import tile_tokens
 from kernels.trainium.tiles import largest_divisor, pack, split, split_for
 from tests.kernels.trainium import reference as ref
@@ -124,15 +125,39 @@ def test_head_norm():
     check(single(kernel, 2), (x, weight), ref.rms_norm(x, weight[0], 1e-5)[None])
 
 
-@pytest.mark.parametrize("heads, size", [(4, 16), (1, 2), (3, 128)])
-def test_rope_and_store_transposed(heads, size):
+def test_head_norm_without_weights():
+    x, ones = draw(0, 11, 4, 16), np.ones(16)
+
+    def kernel(x):
+        return dma_store(norm.head_norm(load(x), None, eps=1e-5))
+
+    clock = check(single(kernel, 1), (x,), ref.rms_norm(x, ones, 1e-5)[None])
+    # Squares, and the product with the root: none with weights.
+    assert clock.tally.by("count")["trn.tensor_tensor"] == 2
+
+
+def test_a_bias_is_added_to_every_token():
+    x, row = draw(0, 11, 3, 16), draw(1, 1, 16)
+
+    def kernel(x, row):
+        return dma_store(norm.add_row(load(x), row))
+
+    check(single(kernel, 2), (x, row), (wide(x) + wide(row))[None])
+
+
+@pytest.mark.parametrize(
+    "heads, size, turned", [(4, 16, 16), (1, 2, 2), (3, 128, 128), (4, 16, 6)]
+)
+def test_rope_and_store_transposed(heads, size, turned):
     """Every pair turns by its angle; features end on partitions, several heads a transpose."""
-    x, (cos, sin) = draw(0, 11, heads, size), ref.turns(11, size)
+    x, (cos, sin) = draw(0, 11, heads, size), ref.turns(11, turned)
 
     def kernel(x, cos, sin):
         return qkv.store_transposed(qkv.rope(load(x), load(cos), load(sin)))
 
-    expected = ref.rotate(x, cos, sin).transpose(1, 2, 0)[None]
+    rotated = ref.rotate(x[..., :turned], cos, sin)
+    whole = np.concatenate([rotated, wide(x[..., turned:])], -1)
+    expected = whole.transpose(1, 2, 0)[None]
     group = largest_divisor(heads, 128 // size)
     check(
         single(kernel, 3),
@@ -142,16 +167,24 @@ def test_rope_and_store_transposed(heads, size):
     )
 
 
-def swiglu_case(s, tokens):
+def swiglu_case(s, tokens, activation=ref.silu):
     h, gate, up = draw(0, tokens, s.hidden), *(draw(i, s.hidden, s.ffn) for i in (1, 2))
     size, width = s.hidden_tiles[1], s.ffn_tiles[1]
     args = packed_activations(h, size), *(pack(w, size, width) for w in (gate, up))
-    expected = ref.silu(wide(h) @ wide(gate)) * (wide(h) @ wide(up))
+    expected = activation(wide(h) @ wide(gate)) * (wide(h) @ wide(up))
     return args, expected.T.reshape(-1, width, tokens).transpose(1, 0, 2)[None]
 
 
 def swiglu_kernel(h, gate, up, s, buffers=2):
-    return dma_store(mlp.swiglu(load(h), gate, up, s, buffers=buffers))
+    return dma_store(
+        mlp.gated(
+            load(h),
+            mlp.UpWeights(gate, up),
+            GATES["silu"],
+            dtype=s.dtype,
+            buffers=buffers,
+        )
+    )
 
 
 @pytest.mark.parametrize("hidden", [72, 256])
@@ -169,6 +202,24 @@ def test_swiglu(hidden):
     )
 
 
+def gelu_tanh(x):
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def test_gated_by_gelu():
+    """The Scalar Engine's own function: as many instructions as of SiLU."""
+    s = ref.tiling()
+    args, expected = swiglu_case(s, 33, gelu_tanh)
+
+    def kernel(h, gate, up):
+        weights = mlp.UpWeights(gate, up)
+        features = mlp.gated(load(h), weights, GATES["gelu_tanh"], dtype=s.dtype)
+        return dma_store(features)
+
+    clock = check(single(kernel, 3), args, expected)
+    assert clock.tally.by("count")["trn.activation"] == s.ffn_tiles[0]
+
+
 def test_swiglu_with_deeper_rings_is_never_slower():
     s = ref.tiling(hidden=256, ffn=1024)
     args, _ = swiglu_case(s, 128)
@@ -182,20 +233,25 @@ def test_swiglu_with_deeper_rings_is_never_slower():
     assert ticks == sorted(ticks, reverse=True) and ticks[0] > ticks[1]
 
 
-def test_embed():
+@pytest.mark.parametrize("scale", [1.0, 72**0.5])
+def test_embed(scale):
     s = ref.tiling()
     table = draw(0, 50, s.hidden_padded)
     ids = (np.arange(33, dtype=np.int32) * 37 % 50).reshape(1, 3, 11)
-    check(
-        single(functools.partial(head.embed, tiling=s), 2),
+    clock = check(
+        single(functools.partial(head.embed, tiling=s, scale=scale), 2),
         (ids, table),
-        wide(table)[ids][None],
+        scale * wide(table)[ids][None],
         matmul_flops=0,
         tensor_ticks=0,
     )
+    # One a token tile.
+    scaled = clock.tally.by("count").get("trn.tensor_immediate", 0)
+    assert scaled == (0 if scale == 1 else s.tiles)
 
 
-def test_lm_head_on_the_core_that_holds_the_token():
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+def test_lm_head_on_the_core_that_holds_the_token(soft_cap):
     """The other core's logits stay unwritten; each block's best place is its lowest maximum."""
     s, row, columns = ref.tiling(), 17, 24
     x = draw(0, 2, 1, 3, 11, s.hidden_padded)
@@ -203,13 +259,15 @@ def test_lm_head_on_the_core_that_holds_the_token():
 
     def kernel(x, weight, w):
         mine = lax.axis_index("ring") == 1
-        return head.lm_head(x, weight, (w,), s, row=row, mine=mine)
+        return head.lm_head(x, weight, (w,), s, row=row, mine=mine, soft_cap=soft_cap)
 
     args = x, weight, pack(w, s.hidden_tiles[1], columns)
     program = Program(kernel, {"ring": 2}, (("ring",), (), ()))
     ((logits, places),) = program.run(*args)
     token = x[1].reshape(33, -1)[row]
     expected = (ref.rms_norm(token, weight[0], s.eps) @ wide(w)).reshape(3, columns)
+    if soft_cap is not None:
+        expected = soft_cap * np.tanh(expected / soft_cap)
     ref.assert_near(logits[1, :, 0], expected, 2e-6)
     np.testing.assert_array_equal(places[1, :, 0, 0], expected.argmax(-1))
     assert np.isnan(logits[0]).all()

@@ -14,6 +14,7 @@ from emu.trainium.isa import nc_matmul
 from kernels.trainium.gemm.ladder import gemm
 from kernels.trainium.gemm.matmul import add_products
 from kernels.trainium.layer import head, mlp, norm
+from kernels.trainium.layer.gate import GATES
 from kernels.trainium.tiles import pack
 from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
@@ -30,7 +31,9 @@ def swiglu_case(dtype):
     h = draw(0, 128, 5, s.block_tokens)
     gate, up = (pack(draw(n, 640, 96), 128, 48) for n in (1, 2))
     split = [w.transpose(0, 1, 3, 2, 4).reshape(2, 5, 128, 1, 48) for w in (gate, up)]
-    return lambda h, g, u: dma_store(mlp.swiglu(load(h), g, u, s)), (h, *split)
+    return lambda h, g, u: dma_store(
+        mlp.gated(load(h), mlp.UpWeights(g, u), GATES["silu"], dtype=s.dtype)
+    ), (h, *split)
 
 
 def project_of_blocks(dtype):

@@ -1,14 +1,24 @@
 """What the kernels would leave out is refused by both machines."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from models.catalogue import TINY
 from models.errors import ModelError
 from models.machines.decode import Decoder
-from models.machines.layer_weights import check_layer_weights
+from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.prefill import Prefill
 from models.plain.weights import random_weights
+
+
+def test_a_norm_over_all_heads_is_refused_by_name() -> None:
+    """It needs sums over the cores that share them."""
+    wide = dataclasses.replace(TINY, query_key_norm="width")
+    for machine in ("prefill", "decode"):
+        with pytest.raises(ModelError, match=f"{machine}: .* norms of kind 'width'"):
+            check_forms(wide, machine)
 
 
 def test_a_bias_is_not_left_out_in_silence() -> None:

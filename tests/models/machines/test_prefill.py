@@ -167,10 +167,10 @@ def test_structs_pack_as_arrays_do(name, dtype, cores):
     given = prefill(config, 37, 4, dtype, cores)
     shapes = big(config, 37, 4, dtype, cores)
     # What follows are tables of the mask.
-    assert shapes.abstract()[:4] == given.abstract()[:4]
+    assert shapes.abstract()[:3] == given.abstract()[:3]
     given.release()
     # What follows are tables of the mask.
-    assert shapes.abstract()[:4] == given.abstract()[:4]
+    assert shapes.abstract()[:3] == given.abstract()[:3]
 
 
 @pytest.mark.parametrize("vocabulary", [512, 513, 521, 1030, 32000, 128256])
