@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emu import Device, Known, Program, Sheet
+from emu import Device, Program, Sheet
 from emu.clock.reading import Reading as Clock
 from emu.datasheet import BANDS
 from emu.errors import OutOfMemory
@@ -30,8 +30,10 @@ from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.region import bands, plan_decode
 from kernels.scores.form import Reading
 from kernels.wse.decode.attention import Cache
-from kernels.wse.decode.latent import Share, absorbed, projected
+from kernels.wse.decode.latent import absorbed, as_dtype, beside, projected
 from kernels.wse.decode.mapping import PE
+from kernels.wse.decode.share import Share
+from kernels.wse.decode.sums import all_reduce
 
 Results = tuple[np.ndarray, np.ndarray | None]
 
@@ -68,21 +70,21 @@ class LatentDecode:
             nope: Sram,
             rotary: Sram,
             weights: tuple[Sram, Sram],
-            head_of: tuple[jax.Array, jax.Array],
             cache: Cache,
             tiles: Tiles,
             first: Any,
             live: Any,
         ) -> tuple[Sram, ...]:
             of_keys, of_values = weights
-            of_before, of_after = head_of
-            q = absorbed(nope, of_keys, of_before, rotary, before, layout.dtype)
+            own = absorbed(nope, of_keys, before)
+            latents = as_dtype(all_reduce(own, "row"), layout.dtype)
+            q = beside(latents, rotary)
             mean, *sums = plan.attended(q, cache, tiles, first, live)
-            out = projected(mean, of_values, of_after, after, layout.parts)
+            out = projected(mean, of_values, after, layout.parts)
             return out, *sums
 
         of_q, *others = plan.specs
-        specs = (PE, of_q, PE, ("row",), *others)
+        specs = (PE, of_q, PE, *others)
         return Program(kernel, layout.mesh, specs)
 
     # --- values ---
@@ -113,7 +115,6 @@ class LatentDecode:
                 self._key_weights(of_keys).astype(dtype),
                 self._value_weights(of_values).astype(dtype),
             ),
-            (Known(self._absorbs.head_of), Known(self._projects.head_of)),
             cache,
             self.plan.tables.tiles(),
             *self.plan.ranges(),
@@ -169,7 +170,7 @@ class LatentDecode:
         def struct(*shape: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(shape, dtype)
 
-        inputs = before.heads_a_row * before.width
+        inputs = before.size
         rope_dims = layout.dims - layout.value_dims
         weights = (
             struct(*grid, inputs, layout.value_dims),
@@ -179,7 +180,6 @@ class LatentDecode:
             struct(*grid, inputs),
             struct(layout.cols, layout.queries, rope_dims),
             weights,
-            (Known(before.head_of), Known(after.head_of)),
             *others,
         )
 

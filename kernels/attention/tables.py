@@ -16,7 +16,7 @@ import numpy as np
 from emu.lower import Elementwise
 from emu.wse.lower import ARRIVING, Leaf, Lowered
 from kernels.wse.decode.attention_map import AttentionMap
-from kernels.wse.decode.layout import deal
+from kernels.wse.decode.dealing import deal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

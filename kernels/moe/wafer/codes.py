@@ -7,7 +7,7 @@ of down; the largest of each is the largest code. Two scales of 4 bytes are 5 % 
 import ml_dtypes
 import numpy as np
 
-from kernels.wse.decode.layout import Tiles
+from kernels.wse.decode.dealing import Tiles
 
 GREATEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest number of each dtype of codes."""

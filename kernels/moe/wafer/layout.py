@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from kernels.moe.wafer.placed import ExpertMap
-from kernels.wse.decode.layout import Array, Tiles, deal
+from kernels.wse.decode.dealing import Array, Tiles, deal
 
 
 def expert_tiles(

@@ -43,24 +43,27 @@ Attended: TypeAlias = Callable[[Sram, Cache], Sram]
 """Attention of queries over the cache, such as `attend` or a variant's."""
 
 
-def append(cache: Cache, k: Sram, v: Sram, pos: KnownInt, rows: int) -> Cache:
+def append(
+    cache: Cache, k: Sram, v: Sram | None, pos: KnownInt, rows: int
+) -> Cache:
     """Writes the new token's key and value on the row that owns position `pos`.
 
-    Dimensions: `k`, `v` `[dims]`; cache `k` `[dims, slots]`, `v` `[slots, dims]`.
+    Dimensions: `k`, `v` `[dims]`; cache `k` `[dims, slots]`, `v` `[slots, dims]`. A value that is
+    part of its key is None, and the cache has no `v`.
     """
     slot = lax.div(pos, jnp.int32(rows))
     owner = lax.rem(pos, jnp.int32(rows))
     is_mine = owner == lax.axis_index("row")
 
-    def write(old: Cache, k: Sram, v: Sram, slot: KnownInt) -> Cache:
+    def write(old: Cache, k: Sram, v: Sram | None, slot: KnownInt) -> Cache:
         # Each lies as a hardware loop takes it: keys a dimension over all slots (`score_map`),
         # values a slot over all dimensions (`value_map`).
         column = k.reshape(-1, 1)
-        row = v.reshape(1, -1)
-        return {
-            "k": copy_into(old["k"], column, slot, axis=1),
-            "v": copy_into(old["v"], row, slot, axis=0),
-        }
+        written = {"k": copy_into(old["k"], column, slot, axis=1)}
+        if v is not None:
+            row = v.reshape(1, -1)
+            written["v"] = copy_into(old["v"], row, slot, axis=0)
+        return written
 
     return lax.cond(is_mine, write, unchanged, cache, k, v, slot)
 

@@ -21,11 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import KnownInt, Shape
-from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
 from emu.wse.pe.packed import SCALES
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
-from kernels.wse.decode.mapping import FLOAT32_BYTES, share_of
+from kernels.wse.decode.mapping import FLOAT32_BYTES, share_of, stride_of
 
 
 class Heads(Protocol):
@@ -205,12 +204,7 @@ class AttentionMap:
         """Slots of the cache in one PE: all positions, and a view from any row's first slot."""
         viewed = self.slots - self.ahead
         held = max(share_of(self.context, self.rows), self.last_first + viewed)
-        if not self.values_are_keys:
-            return held
-        # Of two in a row one is a stride that is as fast as none; beyond the most there is none.
-        while held <= MOST_STRIDE and not strides_at_full_width(held):
-            held += 1
-        return held
+        return stride_of(held) if self.values_are_keys else held
 
     def cache_shapes(self) -> dict[str, Shape]:
         """Shapes of the cache in one PE."""

@@ -36,22 +36,33 @@ def gemv(weight: Sram, x: Sram) -> Sram:
     return fmac_map(sums, weight, x)
 
 
-def rms_norm(x: Sram, weight: Sram, *, n: int, eps: float, dtype: DType) -> Sram:
-    """RMSNorm of a vector that is split over rows and repeated along columns.
+def rms_norm(
+    x: Sram,
+    weight: Sram,
+    *,
+    n: int,
+    eps: float,
+    dtype: DType,
+    axis: str = "row",
+    group: int | None = None,
+) -> Sram:
+    """RMSNorm of a vector that is split over one axis of the mesh and repeated along the other.
 
     Args:
-      x: float32 `[n / rows]`; padding is zero.
+      x: float32 `[n / PEs]`; padding is zero.
       weight: alike.
       n: elements of the whole vector, without padding.
       eps: added to the mean square.
       dtype: of the result.
+      axis: over which it is split.
+      group: PEs that hold it together; None: the whole axis.
 
     Pseudocode:
       y = x / sqrt(all_reduce(sum x^2) / n + eps) * weight
     """
     total = sram_tile(shape=(1,), dtype="float32")
     total = square_sum(total, x)
-    total = all_reduce(total, "row")
+    total = all_reduce(total, axis, group=group)
     # Padding has added zeros to the sum, and must not count in the mean.
     scale = rsqrt_mean(total, total, n=n, eps=eps)
     scaled = sram_tile(shape=x.shape, dtype="float32")

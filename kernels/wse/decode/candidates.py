@@ -7,10 +7,11 @@ both sorts has its own number of columns per key/value head.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from emu.datasheet import Device
+from emu.wse.pe.maps import strides_at_full_width
 from emu.wse.regions import Rect, lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.form import PLAIN, DecodeForm
@@ -109,14 +110,19 @@ class Demand:
     @property
     def widths(self) -> tuple[int, ...]:
         """Which kinds have regions of one width: a number for each, from 0 on."""
-        distinct = list(dict.fromkeys(kind.form.mlp for kind in self.kinds))
-        return tuple(distinct.index(kind.form.mlp) for kind in self.kinds)
+        deciding = [(kind.form.mlp, kind.form.latent) for kind in self.kinds]
+        distinct = list(dict.fromkeys(deciding))
+        return tuple(distinct.index(each) for each in deciding)
 
     @property
     def tables(self) -> int:
         """Tables of the vocabulary: one where embedding and output head share it."""
         return 1 if self.model.tie_word_embeddings else 2
 
+
+Columns = tuple[int, int]
+"""Groups of columns, and columns of a group: of each key/value head one group, and of latent
+attention as many as deal the heads between them."""
 
 Layers = tuple[LayerMap, ...]
 """The mapping of each kind of layers."""
@@ -130,15 +136,18 @@ class Regions:
     head: HeadMap
 
 
-def layer_map(demand: Demand, form: DecodeForm, rows: int, parts: int) -> LayerMap:
-    """The mapping of layers of that form on `rows` x `num_key_value_heads * parts` PEs."""
+def layer_map(
+    demand: Demand, form: DecodeForm, rows: int, columns: Columns
+) -> LayerMap:
+    """The mapping of layers of that form on `rows` x `groups * parts` PEs."""
     model = demand.model
+    groups, parts = columns
     return LayerMap(
         hidden=model.hidden_size,
         ffn=model.intermediate_size,
         heads=model.num_attention_heads,
-        kv_heads=model.num_key_value_heads,
-        head_dim=model.head_dim,
+        kv_heads=groups,
+        head_dim=model.head_dim if form.latent is None else form.latent.cached,
         eps=model.rms_norm_eps,
         qk_norm=model.qk_norm,
         context=demand.context,
@@ -172,20 +181,20 @@ def layer_candidates(demand: Demand) -> Iterator[Layers]:
     most = min(demand.model.hidden_size, demand.device.grid_height)
     step = max(1, most // ROW_CHOICES)
     widths = demand.widths
-    of_forms: dict[tuple[DecodeForm, int, int], LayerMap | None] = {}
+    of_forms: dict[tuple[DecodeForm, int, Columns], LayerMap | None] = {}
 
-    def mapping(form: DecodeForm, rows: int, parts: int) -> LayerMap | None:
+    def mapping(form: DecodeForm, rows: int, columns: Columns) -> LayerMap | None:
         # Kinds differ by variants more than by forms, and combinations are many.
-        key = form, rows, parts
+        key = form, rows, columns
         if key not in of_forms:
             of_forms[key] = fitting_map(demand, *key)
         return of_forms[key]
 
-    choices = [parts_of_width(demand, width) for width in range(max(widths) + 1)]
-    for parts in itertools.product(*choices):
+    choices = [columns_of_width(demand, width) for width in range(max(widths) + 1)]
+    for columns in itertools.product(*choices):
         for rows in range(step, most + 1, step):
             layers = [
-                mapping(kind.form, rows, parts[width])
+                mapping(kind.form, rows, columns[width])
                 for kind, width in zip(demand.kinds, widths, strict=True)
             ]
             fitting = tuple(layer for layer in layers if layer is not None)
@@ -193,28 +202,51 @@ def layer_candidates(demand: Demand) -> Iterator[Layers]:
                 yield fitting
 
 
-def parts_of_width(demand: Demand, width: int) -> list[int]:
-    """Columns per key/value head that kinds of that width may have."""
-    half = demand.model.head_dim // 2
-    halves = {half}
-    for kind, own in zip(demand.kinds, demand.widths, strict=True):
-        if own == width and kind.form.rotary_dim is not None:
-            halves.add(kind.form.rotary_dim // 2)
+def columns_of_width(demand: Demand, width: int) -> list[Columns]:
+    """Columns that kinds of that width may have, on a wafer at all."""
+    model, most = demand.model, demand.device.grid_width
+    own = zip(demand.kinds, demand.widths, strict=True)
+    forms = [kind.form for kind, number in own if number == width]
+    groups = [model.num_key_value_heads]
+    if any(form.latent is not None for form in forms):
+        groups = groups_of(model.num_attention_heads)
+    pairs = itertools.product(groups, parts_of(forms, model.head_dim))
+    return [(count, parts) for count, parts in pairs if count * parts <= most]
+
+
+def groups_of(heads: int) -> list[int]:
+    """Groups that may deal the heads between them, of any number of heads each the fewest.
+
+    Of 8 heads in 3 groups each works as long as of 8 in 4 of which the last has two.
+    """
+    return sorted({-(-heads // each) for each in range(1, heads + 1)})
+
+
+def parts_of(forms: Sequence[DecodeForm], head_dim: int) -> list[int]:
+    """Columns of a group that all those forms may have."""
+    halves = set()
+    for form in forms:
+        if form.latent is not None:
+            halves |= {form.latent.rank, form.latent.turned // 2}
+            continue
+        halves.add(head_dim // 2)
+        if form.rotary_dim is not None:
+            halves.add(form.rotary_dim // 2)
     # A rotation pair must not be parted, so a column gets whole pairs: of 64, on 1, 2, 4, ... 64
     # columns.
     return [
         parts
-        for parts in range(1, half + 1)
+        for parts in range(1, max(halves) + 1)
         if not any(each % parts for each in halves)
     ]
 
 
 def fitting_map(
-    demand: Demand, form: DecodeForm, rows: int, parts: int
+    demand: Demand, form: DecodeForm, rows: int, columns: Columns
 ) -> LayerMap | None:
     """`layer_map`, or None where a PE's weights and cache leave no room for the code."""
-    layer = layer_map(demand, form, rows, parts)
-    if layer.cols > demand.device.grid_width:
+    layer = layer_map(demand, form, rows, columns)
+    if layer.values_are_keys and not strides_at_full_width(layer.held_slots):
         return None
     # A bound from below, in no time: the exact count traces a program and is made of the few that
     # `plan_wafer` tries.
@@ -267,6 +299,7 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
 
 
 __all__ = [
+    "Columns",
     "Demand",
     "EndsForm",
     "HeadChoice",
@@ -276,6 +309,8 @@ __all__ = [
     "ModelSizes",
     "Regions",
     "candidates",
+    "columns_of_width",
+    "fitting_map",
     "layer_candidates",
     "layer_map",
     "least_bytes",

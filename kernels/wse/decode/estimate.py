@@ -85,26 +85,16 @@ def _live(layer: LayerMap) -> int:
 
 def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
     """Of a layer's all-reduces, in the order in which it does them along each line."""
-    queries = layer.queries
-    scores = queries * _live(layer)
-    along_rows = [
-        1,  # mean square before attention
-        (queries + 2) * layer.dims,  # queries, key and value
-        queries,  # maximum of the scores
-        queries * (layer.dims + 1),  # values, and the sum of the softmax
-        1,  # mean square before the MLP
-    ]
-    along_columns = [layer.depth]  # the output of attention
+    if layer.form.latent is not None:
+        along_rows, along_columns, along_group = layer.latent.sums(_live(layer))
+    else:
+        along_rows, along_columns, along_group = _sums_of_heads(layer)
+    along_rows.append(1)  # mean square before the MLP
     if layer.form.mlp is None:
         along_rows += [2 * layer.width, layer.width]  # gate and up, and their product
         along_columns.append(layer.depth)
     if layer.form.output_norms:
         along_rows += [1, 1]
-    along_group = [scores, scores]  # scores, then their exponentials
-    if layer.qk_norm:
-        along_group.append(queries + 1)
-    if layer.form.unit_qk_norm:
-        along_group.append(queries + 1)
 
     def cycles(pes: int, sizes: list[int]) -> int:
         return sum(all_reduce_cycles(device, pes, size) for size in sizes)
@@ -116,18 +106,31 @@ def _layer_sum_cycles(layer: LayerMap, device: Device) -> int:
     )
 
 
+def _sums_of_heads(layer: LayerMap) -> tuple[list[int], list[int], list[int]]:
+    """Elements of the all-reduces of attention: along rows, along columns, in a group."""
+    queries = layer.queries
+    scores = queries * _live(layer)
+    along_rows = [
+        1,  # mean square before attention
+        (queries + 2) * layer.dims,  # queries, key and value
+        queries,  # maximum of the scores
+        queries * (layer.dims + 1),  # values, and the sum of the softmax
+    ]
+    along_group = [scores, scores]  # scores, then their exponentials
+    if layer.qk_norm:
+        along_group.append(queries + 1)
+    if layer.form.unit_qk_norm:
+        along_group.append(queries + 1)
+    # Along columns, the output.
+    return along_rows, [layer.depth], along_group
+
+
 def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
     """Of a layer's multiply-adds: inputs, each with a callback, and outputs of each."""
     kind = precision("float32", layer.dtype)
-    queries = layer.queries
-    heads = queries * layer.dims
-    live = _live(layer)
-    maps: list[tuple[int, int]] = [
-        (layer.depth, (queries + 2) * layer.dims),  # queries, key and value
-        (heads, live),  # scores
-        (queries * live, layer.dims),  # values
-        (heads, layer.depth),  # output of attention
-    ]
+    maps = _products_of_heads(layer)
+    if layer.form.latent is not None:
+        maps = layer.latent.products(_live(layer))
     if layer.form.mlp is None:
         maps.append((layer.depth, 2 * layer.width))  # gate and up
         maps.append((layer.width, layer.depth))  # down
@@ -136,6 +139,17 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
         each = map_cycles(device, inputs, outputs, kind)
         cycles.append(float(each))
     return sum(cycles)
+
+
+def _products_of_heads(layer: LayerMap) -> list[tuple[int, int]]:
+    queries, live = layer.queries, _live(layer)
+    heads = queries * layer.dims
+    return [
+        (layer.depth, (queries + 2) * layer.dims),  # queries, key and value
+        (heads, live),  # scores
+        (queries * live, layer.dims),  # values
+        (heads, layer.depth),  # output of attention
+    ]
 
 
 def attention_cycles(layout: AttentionMap, device: Device) -> float:

@@ -10,6 +10,7 @@ from emu.wse.spaces import Sram
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.activation import SILU, Activation
+from kernels.wse.decode.latent_map import LatentForm
 from kernels.wse.decode.region import Region
 
 
@@ -66,6 +67,7 @@ class DecodeForm:
       has_temperature: whether queries are multiplied by a number that arrives with the token.
       score_scale: factor of scores; None: `head_dim ** -0.5`.
       residual_scale: factor of both outputs before they are added.
+      latent: sizes of latent attention, in place of grouped queries; None: those.
     """
 
     mlp: LayerMlp | None = None
@@ -78,6 +80,7 @@ class DecodeForm:
     has_temperature: bool = False
     score_scale: float | None = None
     residual_scale: float = 1.0
+    latent: LatentForm | None = None
 
     def __post_init__(self) -> None:
         if self.rotary_dim is not None:

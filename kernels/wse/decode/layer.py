@@ -12,6 +12,7 @@ from emu.wse.spaces import Sram
 from kernels.wse.decode import sizes
 from kernels.wse.decode.attention import Cache, attend, attention
 from kernels.wse.decode.blocks import Weights, mlp
+from kernels.wse.decode.latent_attention import latent_attention
 from kernels.wse.decode.mapping import PE, LayerMap
 from kernels.wse.decode.varied_layer import LayerAttention
 
@@ -58,9 +59,11 @@ def decode_layer(
         return variant.attend(q, cache, pos, *of_variant)
 
     turn = cos, sin
-    residual, cache = attention(
-        layer, residual, weights, cache, turn, pos, attended, temperature
-    )
+    where = layer, residual, weights, cache, turn, pos, attended
+    if layer.form.latent is not None:
+        residual, cache = latent_attention(*where)
+    else:
+        residual, cache = attention(*where, temperature)
     residual, chosen = mlp(layer, residual, weights)
     return residual, cache, chosen
 

@@ -19,37 +19,11 @@ each split.
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
+from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
+from kernels.wse.decode.latent_layout import latent_cache, latent_weights
 from kernels.wse.decode.mapping import HeadMap, LayerMap
-
-Array = jax.Array | np.ndarray
-
-Tiles = np.ndarray
-"""What every PE holds: the dimensions that count PEs, then those of a PE's tile."""
-
-
-def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
-    """Dimension `axis` as two, `[parts, each]`, padded with zeros at its end."""
-    array = np.asarray(x)
-    axis %= array.ndim
-    before = array.shape[:axis]
-    behind = array.shape[axis + 1 :]
-    missing = parts * each - array.shape[axis]
-    if missing:  # `np.pad` copies, and weights are gigabytes
-        padding = [(0, 0)] * array.ndim
-        padding[axis] = (0, missing)
-        array = np.pad(array, padding)
-    return array.reshape(*before, parts, each, *behind)
-
-
-def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tiles:
-    """`[layers, rows * depth, cols * width]` to `[layers, rows, cols, depth, width]`, padded."""
-    by_col = deal(x, 2, cols, width)
-    by_pe = deal(by_col, 1, rows, depth)  # layers, rows, depth, cols, width
-    return np.moveaxis(by_pe, 3, 2)
-
 
 def feature_order(layer: LayerMap) -> np.ndarray:
     """Which features of a head its columns hold, int `[parts, dims]`, in their tiles' order."""
@@ -155,20 +129,24 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
     """All layers' weights as `[layers, rows, cols, ...]` (norms without the axis they repeat on).
 
     Args:
-      layers: stacked weights with `y = x @ W`: attn_norm, wq, wk, wv, wo, mlp_norm; w_gate, w_up,
-        w_down, or what the form's MLP has; with `qk_norm` q_norm and k_norm; and what the form has
-        of biases bq, bk, bv, bo and of norms attn_output_norm, mlp_output_norm.
+      layers: stacked weights with `y = x @ W`: attn_norm, wq, wk, wv, wo, or in place of these four
+        what `latent_weights` takes; mlp_norm; w_gate, w_up, w_down, or what the form's MLP has;
+        with `qk_norm` q_norm and k_norm; and what the form has of biases bq, bk, bv, bo and of
+        norms attn_output_norm, mlp_output_norm.
       layer: the mapping.
     """
     rows = (layer.rows, layer.depth)
     form = layer.form
-    qkv = [from_rows(layers[name], layer) for name in ("wq", "wk", "wv")]
     tiles = {
         "attn_norm": deal(layers["attn_norm"], 1, *rows),
-        "qkv": np.concatenate(qkv, axis=-1),
-        "out": to_rows(layers["wo"], layer),
         "mlp_norm": deal(layers["mlp_norm"], 1, *rows),
     }
+    if form.latent is not None:
+        tiles |= latent_weights(layers, layer.latent)
+    else:
+        qkv = [from_rows(layers[name], layer) for name in ("wq", "wk", "wv")]
+        tiles["qkv"] = np.concatenate(qkv, axis=-1)
+        tiles["out"] = to_rows(layers["wo"], layer)
     if form.mlp is not None:
         tiles |= form.mlp.weight_tiles(layers, layer.region)
     else:
@@ -222,10 +200,14 @@ def head_norm(norm: Array, head: HeadMap) -> Tiles:
 def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:
     """Prefilled keys (after RoPE) and values `[layers, n, kv_heads, head_dim]` on their PEs.
 
+    Of latent attention they are turned keys `[layers, n, turned]` and latents `[layers, n, rank]`.
+
     Returns:
       `k` `[layers, rows, cols, dims, slots]` and `v` `[layers, rows, cols, slots, dims]`; slots
       beyond the `n` tokens are zero.
     """
+    if layer.form.latent is not None:
+        return latent_cache(v, k, layer.latent, layer.held_slots)
     keys = _positions_on_rows(k, layer)
     return {
         "k": np.swapaxes(keys, 3, 4),

@@ -16,9 +16,11 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import DType, Shape
+from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.form import PLAIN, DecodeForm
+from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.region import Region
 
 PE = ("row", "col")  # mesh axes over which every PE has its own part
@@ -31,6 +33,17 @@ SHORTEST_TWO_PHASE = 12
 def share_of(elements: int, pes: int) -> int:
     """Elements of each PE, of as few as hold them all: 10 on 4 PEs are 3 each, the last one 1."""
     return -(-elements // pes)
+
+
+def stride_of(slots: int) -> int:
+    """Slots of a cache whose values are read as part of their keys, at least so many.
+
+    A value's elements are so many slots apart. Of two numbers in a row one is a stride that a PE
+    reads by as fast as by none; beyond the most there is none, and a program refuses it.
+    """
+    while slots <= MOST_STRIDE and not strides_at_full_width(slots):
+        slots += 1
+    return slots
 
 
 def line_groups(pes: int) -> int:
@@ -73,6 +86,10 @@ class LayerMap:
       spare_slots: of the cache in one PE, beyond those of the context: a view of it that begins
         late may end there.
       form: what it computes beside the plainest layer.
+
+    With latent attention, `kv_heads` are the groups of columns that have a copy of the cache and
+    deal the heads between them, and `head_dim` is what a token leaves in the cache; see
+    `kernels.wse.decode.latent_map`.
     """
 
     hidden: int
@@ -93,7 +110,9 @@ class LayerMap:
         sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
         sizes.check_whole(self, "context", "rows", "parts")
         sizes.check_dtype(self.dtype)
-        if self.heads % self.kv_heads or self.head_dim % (2 * self.parts):
+        if self.form.latent is not None:
+            self._check_latent()
+        elif self.heads % self.kv_heads or self.head_dim % (2 * self.parts):
             refuse(
                 f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, and "
                 f"half of head_dim {self.head_dim} a multiple of {self.parts} parts"
@@ -103,6 +122,39 @@ class LayerMap:
                 f"rotary_dim {self.turned} must be at most head_dim {self.head_dim}, and half of "
                 f"it a multiple of {self.parts} parts"
             )
+
+    def _check_latent(self) -> None:
+        form = self.form.latent
+        assert form is not None
+        if self.head_dim != form.cached:
+            refuse(
+                f"head_dim is {self.head_dim}, must be {form.cached}: a latent of {form.rank} and "
+                f"{form.turned} turned features of a key"
+            )
+        if form.rank % self.parts or self.kv_heads > self.heads:
+            refuse(
+                f"{self.kv_heads} groups of {self.parts} columns must be at most {self.heads}, as "
+                f"many as heads, and divide a latent of {form.rank}"
+            )
+        further = {
+            "qk_norm": self.qk_norm,
+            "qkv_bias": self.form.qkv_bias,
+            "rotary_dim": self.form.rotary_dim is not None,
+            "unit_qk_norm": self.form.unit_qk_norm,
+            "has_temperature": self.form.has_temperature,
+        }
+        told = [name for name, has in further.items() if has]
+        if told:
+            refuse(
+                f"latent attention with {', '.join(told)}, must have none of {', '.join(further)}: "
+                "its norms are of latents, and its form says what turns"
+            )
+
+    @property
+    def latent(self) -> LatentMap:
+        """Which PE holds what of latent attention, which the form must have."""
+        assert self.form.latent is not None
+        return LatentMap(self.form.latent, self.region, self.heads, self.kv_heads)
 
     @property
     def cols(self) -> int:
@@ -115,7 +167,7 @@ class LayerMap:
     @property
     def queries(self) -> int:
         """Query heads that share one key/value head."""
-        return self.heads // self.kv_heads
+        return share_of(self.heads, self.kv_heads)
 
     @property
     def maps(self) -> int:
@@ -124,8 +176,8 @@ class LayerMap:
 
     @property
     def values_are_keys(self) -> bool:
-        """A layer's values are numbers of their own."""
-        return False
+        """Whether a value is the first elements of its key: a latent is."""
+        return self.form.latent is not None
 
     @property
     def depth(self) -> int:
@@ -139,12 +191,14 @@ class LayerMap:
 
     @property
     def value_dims(self) -> int:
-        """Of a value, whose heads are as wide as the keys'."""
-        return self.dims
+        """Of a value, whose heads are as wide as the keys' unless it is part of its key."""
+        return self.dims if self.form.latent is None else self.latent.latent_dims
 
     @property
     def turned(self) -> int:
         """Features of a head that RoPE turns, from the first on."""
+        if self.form.latent is not None:
+            return self.form.latent.turned
         rotary_dim = self.form.rotary_dim
         return self.head_dim if rotary_dim is None else rotary_dim
 
@@ -156,8 +210,10 @@ class LayerMap:
     @property
     def scale(self) -> float:
         """Factor of a score."""
-        scale = self.form.score_scale
-        return self.head_dim**-0.5 if scale is None else scale
+        if self.form.score_scale is not None:
+            return self.form.score_scale
+        latent = self.form.latent
+        return self.head_dim**-0.5 if latent is None else latent.scale
 
     @property
     def region(self) -> Region:
@@ -184,7 +240,8 @@ class LayerMap:
     @property
     def held_slots(self) -> int:
         """Slots of the cache in one PE."""
-        return self.slots + self.spare_slots
+        held = self.slots + self.spare_slots
+        return stride_of(held) if self.values_are_keys else held
 
     @property
     def slot_share(self) -> int:
@@ -195,13 +252,18 @@ class LayerMap:
         """Shapes of a layer's weights in one PE."""
         heads = self.queries * self.dims
         key_and_value = 2 * self.dims
-        shapes: dict[str, Shape] = {
+        norms: dict[str, Shape] = {
             "attn_norm": (self.depth,),
-            # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
-            "qkv": (self.depth, heads + key_and_value),
-            "out": (heads, self.depth),
             "mlp_norm": (self.depth,),
         }
+        if self.form.latent is not None:
+            shapes = norms | self.latent.weight_shapes()
+        else:
+            shapes = norms | {
+                # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
+                "qkv": (self.depth, heads + key_and_value),
+                "out": (heads, self.depth),
+            }
         if self.form.mlp is not None:
             shapes |= self.form.mlp.weight_shapes(self.region)
         else:
@@ -233,6 +295,8 @@ class LayerMap:
             "attn_norm": ("row",),
             "mlp_norm": ("row",),
             "qk_norm": ("col",),
+            "query_norm": ("col",),
+            "latent_norm": ("col",),
             "qkv_bias": ("col",),
             "out_bias": ("row",),
             "attn_output_norm": ("row",),
@@ -243,11 +307,14 @@ class LayerMap:
         return {name: along.get(name, PE) for name in self.weight_shapes()}
 
     def cache_shapes(self) -> dict[str, Shape]:
-        """Shapes of a layer's cache in one PE: keys by column, values by row."""
-        return {
-            "k": (self.dims, self.held_slots),
-            "v": (self.held_slots, self.dims),
-        }
+        """Shapes of a layer's cache in one PE: keys by column, values by row.
+
+        A latent is held once, as the first elements of its key.
+        """
+        shapes: dict[str, Shape] = {"k": (self.dims, self.held_slots)}
+        if not self.values_are_keys:
+            shapes["v"] = (self.held_slots, self.dims)
+        return shapes
 
     def weight_bytes(self) -> int:
         """Bytes of weights in one PE."""
@@ -344,4 +411,4 @@ def _whole(elements: int, share: int) -> int:
     return share_of(elements, share) * share
 
 
-__all__ = ["PE", "HeadMap", "LayerMap", "line_groups", "meet_in_the_middle"]
+__all__ = ["PE", "HeadMap", "LayerMap", "line_groups", "meet_in_the_middle", "stride_of"]

@@ -26,6 +26,7 @@ from kernels.wse.decode.candidates import (
     placed,
 )
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
+from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.head import (
     embed_arguments,
     embed_program,
@@ -281,10 +282,16 @@ def model_bytes(demand: Demand) -> int:
     table = model.vocab_size * model.hidden_size * jnp.dtype(demand.dtype).itemsize
     total = demand.tables * table
     for kind in demand.of_layers:
-        # One PE for each key/value head.
-        one_pe = layer_map(demand, demand.kinds[kind].form, rows=1, parts=1)
-        total += one_pe.kv_heads * (one_pe.weight_bytes() + one_pe.cache_bytes())
+        total += layer_bytes(demand, demand.kinds[kind].form)
     return total
+
+
+def layer_bytes(demand: Demand, form: DecodeForm) -> int:
+    """Bytes of a layer's weights and cache, without padding, buffers or code."""
+    # One PE for each key/value head; a latent is of all heads.
+    groups = demand.model.num_key_value_heads if form.latent is None else 1
+    one_pe = layer_map(demand, form, rows=1, columns=(groups, 1))
+    return groups * (one_pe.weight_bytes() + one_pe.cache_bytes())
 
 
 def wafers(demand: Demand) -> int | None:
@@ -330,4 +337,11 @@ def largest_context(demand: Demand) -> int | None:
     return low or None
 
 
-__all__ = ["PlacedKind", "WaferPlan", "place", "plan_wafer"]
+__all__ = [
+    "PlacedKind",
+    "WaferPlan",
+    "layer_bytes",
+    "place",
+    "place_kind",
+    "plan_wafer",
+]

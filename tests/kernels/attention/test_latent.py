@@ -19,7 +19,7 @@ from kernels.attention.latent_decode import latent_decode
 from kernels.attention.on_pe import DecodeSizes
 from kernels.attention.prefill import by_sequence, by_token
 from kernels.variants import mla
-from kernels.wse.decode.latent import Share
+from kernels.wse.decode.share import Share
 
 BATCH, HEADS, QUERIES, KEYS = 2, 4, 21, 21
 NOPE, ROPE, RANK, VALUE_DIM = 8, 4, 16, 6
@@ -321,7 +321,11 @@ def test_shares_of_rows() -> None:
     """The example of `Share`: 4 heads of 8 features on 17 rows, and on 3."""
     share = Share(heads=4, features=8, rows=17)
     assert (share.rows_a_head, share.width, share.used_rows) == (4, 2, 16)
-    assert share.head_of[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4 + [0]
+    heads, first = jax.vmap(
+        lambda _: (share.head_at(0), share.first_feature), axis_name="row"
+    )(np.arange(17))
+    assert heads.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4 + [0]
+    assert first.tolist() == [0, 2, 4, 6] * 4 + [0]
     x = np.arange(32).reshape(4, 8)
     assert share.dealt(x)[5].tolist() == [10, 11] and not share.dealt(x)[16].any()
     for rows in (17, 3, 4, 1):

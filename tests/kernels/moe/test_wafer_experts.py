@@ -21,7 +21,7 @@ from kernels.moe.wafer import (
 )
 from kernels.moe.wafer.router import choose
 from kernels.wse.decode.activation import Activation
-from kernels.wse.decode.layout import deal
+from kernels.wse.decode.dealing import deal
 from kernels.wse.decode.region import Region
 from tests.helpers import same_clock
 from tests.kernels.moe.wafer_reference import layer, random_experts

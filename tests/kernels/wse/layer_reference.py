@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu import Known
-from kernels.wse.decode import layout
+from kernels.wse.decode import dealing, layout
 from kernels.wse.decode.layer import layer_program
 from kernels.wse.decode.mapping import LayerMap
 from tests.kernels.wse.reference import Array, rms_norm
@@ -70,14 +70,13 @@ def run_layer(layer: LayerMap, weights: dict[str, Any], tokens: Array) -> Array:
         name: jnp.asarray(tile[0], dtypes[name])
         for name, tile in layout.layer_weights(weights, layer).items()
     }
-    none = np.zeros((1, 0, layer.kv_heads, layer.head_dim), np.float32)
     cache = {
-        name: jnp.asarray(tile[0], layer.dtype)
-        for name, tile in layout.cache_tiles(none, none, layer).items()
+        name: jnp.zeros((layer.rows, layer.cols, *shape), layer.dtype)
+        for name, shape in layer.cache_shapes().items()
     }
     found = []
     for pos, token in enumerate(tokens):
-        residual = layout.deal(token.astype(np.float32), 0, layer.rows, layer.depth)
+        residual = dealing.deal(token.astype(np.float32), 0, layer.rows, layer.depth)
         turn = angles(layer, pos)[None]
         cos = layout.turn_tiles(np.cos(turn), layer)[0]
         sin = layout.turn_tiles(np.sin(turn), layer)[0]

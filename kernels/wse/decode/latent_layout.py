@@ -1,0 +1,139 @@
+"""Weights and cache of latent attention from a model's arrays to every PE's tiles.
+
+As in `kernels.wse.decode.layout`, every array is brought to its PEs by splitting dimensions in two
+and putting those that count PEs in front; comments list all dimensions. What groups of columns
+share is repeated for each of them, and heads that the last group lacks are zeros.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
+from kernels.wse.decode.latent_map import LatentMap
+from kernels.wse.decode.share import Share
+
+
+def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, Tiles]:
+    """All layers' weights of latent attention as `[layers, rows, cols, ...]`.
+
+    Args:
+      layers: stacked weights with `y = x @ W`: wq_down `[layers, hidden, query_rank]`, query_norm,
+        wq_up `[layers, query_rank, heads * (plain + turned)]`, wkv_down `[layers, hidden, rank +
+        turned]`, latent_norm, wkv_up `[layers, rank, heads * (plain + value_dim)]` and wo
+        `[layers, heads * value_dim, hidden]`.
+      layout: the mapping.
+    """
+    form, parts = layout.form, layout.parts
+    # layers, query_rank, groups, queries, features
+    queries = by_group(layers["wq_up"], 2, layout)
+    plain, turned = np.split(queries, [form.plain], axis=-1)
+    turned = turned[..., layout.turned_order]
+    up = [
+        on_rows(deal(own, 1, parts, layout.query_dims), share)
+        for own, share in ((plain, layout.plain), (turned, layout.turned))
+    ]
+    # layers, rank, groups, queries, features
+    pair = by_group(layers["wkv_up"], 2, layout)
+    of_keys, of_values = (
+        deal(own, 1, parts, layout.latent_dims)
+        for own in np.split(pair, [form.plain], axis=-1)
+    )
+    # layers, rows, cols, latent dims, features
+    absorb = on_rows(of_keys, layout.plain)
+    return {
+        "latent_down": down_tiles(layers["wq_down"], layers["wkv_down"], layout),
+        "query_norm": by_column(layers["query_norm"], layout.query_dims, layout),
+        "latent_norm": by_column(layers["latent_norm"], layout.latent_dims, layout),
+        "query_up": np.concatenate(up, axis=-1),
+        "absorb": np.swapaxes(absorb, 3, 4),
+        "values_up": values_tiles(on_rows(of_values, layout.values), layout),
+        "out": out_tiles(layers["wo"], layout),
+    }
+
+
+def by_group(x: Array, axis: int, layout: LatentMap) -> np.ndarray:
+    """Heads and their features along `axis` as `groups, queries, features`."""
+    array = np.asarray(x)
+    features = array.shape[axis] // layout.heads
+    before, behind = array.shape[:axis], array.shape[axis + 1 :]
+    by_head = array.reshape(*before, layout.heads, features, *behind)
+    return deal(by_head, axis, layout.groups, layout.queries)
+
+
+def on_rows(x: np.ndarray, share: Share) -> Tiles:
+    """`[layers, parts, dims, groups, queries, features]` to `[layers, rows, cols, dims, size]`."""
+    by_head = np.moveaxis(x, (4, 5), (0, 1))
+    by_row = share.dealt(by_head)  # rows, size, layers, parts, dims, groups
+    rows, size, layers, parts, dims, groups = by_row.shape
+    by_pe = np.transpose(by_row, (2, 0, 5, 3, 4, 1))
+    return by_pe.reshape(layers, rows, groups * parts, dims, size)
+
+
+def down_tiles(of_queries: Array, of_keys: Array, layout: LatentMap) -> Tiles:
+    """Both down-projections as `[layers, rows, cols, depth, query_dims + cached dims]`."""
+    region, rank = layout.region, layout.form.rank
+    rows = (region.rows, region.depth)
+    latents, turned = np.split(np.asarray(of_keys), [rank], axis=-1)
+    widths = (
+        (of_queries, layout.query_dims),
+        (latents, layout.latent_dims),
+        (turned[..., layout.turned_order], layout.turned_dims),
+    )
+    tiles = [rows_to_cols(own, *rows, layout.parts, width) for own, width in widths]
+    return np.tile(np.concatenate(tiles, axis=-1), (1, 1, layout.groups, 1, 1))
+
+
+def by_column(norm: Array, width: int, layout: LatentMap) -> Tiles:
+    """A norm of latents `[layers, n]` as `[layers, cols, width]`."""
+    return np.tile(deal(norm, 1, layout.parts, width), (1, layout.groups, 1))
+
+
+def values_tiles(by_pe: Tiles, layout: LatentMap) -> Tiles:
+    """`[layers, rows, cols, latent dims, size]` with a row's heads one above the other."""
+    share = layout.values
+    layers, rows, cols, dims, _ = by_pe.shape
+    shape = (layers, rows, cols, dims, share.heads_a_row, share.width)
+    by_head = np.swapaxes(by_pe.reshape(shape), 3, 4)
+    return by_head.reshape(layers, rows, cols, -1, share.width)
+
+
+def out_tiles(output: Array, layout: LatentMap) -> Tiles:
+    """The output projection as `[layers, rows, cols, queries * out_dims, depth]`."""
+    region = layout.region
+    # layers, groups, queries, value_dim, hidden
+    by_head = by_group(output, 1, layout)
+    by_col = deal(by_head, 3, layout.parts, layout.out_dims)
+    # layers, groups, queries, parts, out dims, rows, depth
+    by_row = deal(by_col, 5, region.rows, region.depth)
+    by_pe = np.transpose(by_row, (0, 5, 1, 3, 2, 4, 6))
+    return by_pe.reshape(len(by_pe), region.rows, region.cols, -1, region.depth)
+
+
+def latent_cache(
+    latent: Array, turned: Array, layout: LatentMap, slots: int
+) -> dict[str, Tiles]:
+    """Prefilled latents, after their norm, and turned keys, after RoPE, on their PEs.
+
+    Args:
+      latent: `[layers, n, rank]`.
+      turned: `[layers, n, turned]`, of all heads.
+      layout: the mapping.
+      slots: of one PE.
+
+    Returns:
+      `k` `[layers, rows, cols, latent dims + turned dims, slots]`; slots beyond the `n` tokens are
+      zero.
+    """
+    rows, parts = layout.region.rows, layout.parts
+    in_order = np.asarray(turned)[..., layout.turned_order]
+    tiles = []
+    for own, width in ((latent, layout.latent_dims), (in_order, layout.turned_dims)):
+        # Position p is in slot p // rows of row p % rows: layers, slots, rows, parts, width
+        by_row = deal(deal(own, 2, parts, width), 1, slots, rows)
+        tiles.append(np.transpose(by_row, (0, 2, 3, 4, 1)))
+    keys = np.concatenate(tiles, axis=3)
+    return {"k": np.tile(keys, (1, 1, layout.groups, 1, 1))}
+
+
+__all__ = ["latent_cache", "latent_weights"]

@@ -1,0 +1,209 @@
+"""Which PE holds what of latent attention (DeepSeek-V2, arXiv:2405.04434), absorbed, in a layer.
+
+Columns are groups of `parts`. A group has a copy of the cache, a latent and its turned key dealt
+over its columns and positions over rows, and some of the query heads: all of a head's work is done
+in one group, but for the output projection. Down-projections are repeated in every group, as a
+sum along rows brings every group what it needs of them, at no more steps.
+
+Up-projections are dealt over rows: a row has a few features of one of the group's heads, see
+`kernels.wse.decode.share`. DeepSeek-V3's 128 heads in 22 groups of 32 columns on 1024 rows are six
+heads a group. A row makes one of the 128 unturned features of one head from the queries' latent of
+1536, 48 of it on each column, and absorbs it: `latent_rank / 32` elements on each column.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from emu.annotations import Shape
+from kernels.refusal import refuse
+from kernels.wse.decode import sizes
+from kernels.wse.decode.region import Region
+from kernels.wse.decode.share import Share
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentForm:
+    """Sizes of latent attention, whatever the region.
+
+    Attributes:
+      query_rank: width of the queries' latent.
+      rank: width of the latent that keys and values are made of.
+      plain: features of a head's query and key that do not turn.
+      turned: those that do; of a key, all heads share them.
+      value_dim: features of a head's value.
+    """
+
+    query_rank: int
+    rank: int
+    plain: int
+    turned: int
+    value_dim: int
+
+    def __post_init__(self) -> None:
+        names = ("query_rank", "rank", "plain", "turned", "value_dim")
+        sizes.check_whole(self, *names)
+        if self.turned % 2:
+            refuse(f"turned is {self.turned}, must be even: pairs turn")
+
+    @property
+    def cached(self) -> int:
+        """What a token leaves in the cache: its latent, and the turned features of its key."""
+        return self.rank + self.turned
+
+    @property
+    def scale(self) -> float:
+        """Factor of a score where a layer states none: by the features of a query."""
+        return (self.plain + self.turned) ** -0.5
+
+    def flops(self, hidden: int, heads: int, keys: int, groups: int) -> int:
+        """Multiply-adds of one token, times 2: the closed form without padding.
+
+        Args:
+          hidden: width of the residual stream.
+          heads: of queries.
+          keys: attended to, the token's own among them.
+          groups: of columns, each of which projects down for itself.
+        """
+        down = groups * hidden * (self.query_rank + self.cached)
+        up = heads * self.query_rank * (self.plain + self.turned)
+        absorbed = heads * self.plain * self.rank
+        attended = heads * keys * (self.cached + self.rank)
+        values = heads * self.rank * self.value_dim
+        out = heads * self.value_dim * hidden
+        return 2 * (down + up + absorbed + attended + values + out)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentMap:
+    """Latent attention on a layer's region.
+
+    Attributes:
+      form: its sizes.
+      region: the PEs.
+      heads: of queries. Groups have equally many, the last ones zeros in place of some.
+      groups: of columns; divides the region's.
+    """
+
+    form: LatentForm
+    region: Region
+    heads: int
+    groups: int
+
+    @property
+    def parts(self) -> int:
+        """Columns of a group."""
+        return self.region.cols // self.groups
+
+    @property
+    def queries(self) -> int:
+        """Heads of a group."""
+        return -(-self.heads // self.groups)
+
+    @property
+    def query_dims(self) -> int:
+        """Elements of the queries' latent on one column; of the last ones some may be zeros."""
+        return -(-self.form.query_rank // self.parts)
+
+    @property
+    def latent_dims(self) -> int:
+        """Elements of a latent on one column."""
+        return self.form.rank // self.parts
+
+    @property
+    def turned_dims(self) -> int:
+        """Turned elements of a query or key on one column, whole pairs."""
+        return self.form.turned // self.parts
+
+    @property
+    def out_dims(self) -> int:
+        """Elements of a head's value on one column, as the output projection takes them."""
+        return -(-self.form.value_dim // self.parts)
+
+    @property
+    def plain(self) -> Share:
+        """Unturned features of a group's queries, which meet latents."""
+        return Share(self.queries, self.form.plain, self.region.rows)
+
+    @property
+    def turned(self) -> Share:
+        """Turned features of a group's queries, in the order in which columns hold them."""
+        return Share(self.queries, self.form.turned, self.region.rows)
+
+    @property
+    def values(self) -> Share:
+        """Features of a group's values."""
+        return Share(self.queries, self.form.value_dim, self.region.rows)
+
+    @property
+    def turned_order(self) -> np.ndarray:
+        """Turned features column by column, first elements of pairs first.
+
+        Of 8 on two columns, with pairs `i` and `i + 4`: `0 1 4 5 | 2 3 6 7`.
+        """
+        half = self.form.turned // 2
+        first = np.arange(half).reshape(self.parts, -1)
+        return np.concatenate([first, first + half], axis=1).reshape(-1)
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        """Shapes of the weights in one PE, but for the norm before them."""
+        depth = self.region.depth
+        cached = self.latent_dims + self.turned_dims
+        values = self.values
+        return {
+            # Side by side, so that one GEMV and one all-reduce serve both latents.
+            "latent_down": (depth, self.query_dims + cached),
+            "query_norm": (self.query_dims,),
+            "latent_norm": (self.latent_dims,),
+            "query_up": (self.query_dims, self.plain.size + self.turned.size),
+            "absorb": (self.plain.size, self.latent_dims),
+            "values_up": (values.heads_a_row * self.latent_dims, values.width),
+            "out": (self.queries * self.out_dims, depth),
+        }
+
+    def sums(self, live: int) -> tuple[list[int], list[int], list[int]]:
+        """Elements of the all-reduces of a token: along rows, along a line of columns, in a group.
+
+        Args:
+          live: slots in use on a PE.
+        """
+        queries, cached = self.queries, self.latent_dims + self.turned_dims
+        scores = queries * live
+        along_rows = [
+            1,  # mean square of the residual stream
+            self.query_dims + cached,  # both latents
+            queries * cached,  # absorbed queries
+            queries,  # maximum of the scores
+            queries * (self.latent_dims + 1),  # mean of latents, and the sum of the softmax
+            queries * self.out_dims,  # values
+        ]
+        in_group = [
+            1,  # mean squares of both latents
+            1,
+            self.plain.size + self.turned.size,  # queries
+            scores,
+            scores,  # their exponentials
+            self.values.size,
+        ]
+        return along_rows, [self.region.depth], in_group
+
+    def products(self, live: int) -> list[tuple[int, int]]:
+        """Multiply-adds of a token on a PE: inputs, each with a callback, and outputs of each.
+
+        Args:
+          live: slots in use on a PE.
+        """
+        queries, cached = self.queries, self.latent_dims + self.turned_dims
+        values = self.values
+        return [
+            (self.region.depth, self.query_dims + cached),
+            (self.query_dims, self.plain.size + self.turned.size),
+            (self.plain.size, self.latent_dims),
+            (queries * cached, live),
+            (queries * live, self.latent_dims),
+            (values.heads_a_row * self.latent_dims, values.width),
+            (queries * self.out_dims, self.region.depth),
+        ]
+
+
+__all__ = ["LatentForm", "LatentMap"]
