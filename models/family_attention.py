@@ -19,7 +19,7 @@ from models.layer_form import AttentionForm
 
 
 def own_attention(
-    config: ModelConfig, weights: Mapping[str, Any]
+    config: ModelConfig, weights: Mapping[str, Any], scales: bool = False
 ) -> list[Variant] | None:
     """The variants of a model's layers; None where all are causal softmax attention.
 
@@ -27,9 +27,11 @@ def own_attention(
         config: Of the model.
         weights: Its canonical pytree, from which sinks are taken; of shapes alone they are 0, which
             cost what others do.
+        scales: Whether the machine scales scores as a layer's form says, so that a scale of its own
+            makes no variant.
     """
     forms = [layer.attention for layer in config.forms]
-    if all(is_causal(form, config) for form in forms):
+    if all(is_causal(form, config, scales) for form in forms):
         return None
     sinks = weights["layers"].get("sinks")
     if isinstance(sinks, jax.ShapeDtypeStruct):
@@ -42,11 +44,11 @@ def own_attention(
     ]
 
 
-def is_causal(form: AttentionForm, config: ModelConfig) -> bool:
-    """Whether it is plain causal softmax attention, at the usual scale."""
+def is_causal(form: AttentionForm, config: ModelConfig, scales: bool = False) -> bool:
+    """Whether it is plain causal softmax attention, at the usual scale unless any will do."""
     sees_all = form.window is None and form.chunk is None
-    usual = form.soft_cap is None and form.scale == config.key_dim**-0.5
-    return sees_all and usual and not form.has_sinks
+    usual = scales or form.scale == config.key_dim**-0.5
+    return sees_all and usual and form.soft_cap is None and not form.has_sinks
 
 
 def variant_of(

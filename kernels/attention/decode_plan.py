@@ -25,10 +25,10 @@ from kernels.attention.on_pe import OnPe, VariantOnPe, slots_ahead
 from kernels.attention.tables import Tables
 from kernels.wse.decode.attention import Cache, attend_span
 from kernels.wse.decode.attention_map import AttentionMap, Span
+from kernels.wse.decode.dealing import deal
 from kernels.wse.decode.estimate import all_reduce_cycles, attention_cycles
 from kernels.wse.decode.gap import around_gap
 from kernels.wse.decode.hooks import Hooks
-from kernels.wse.decode.dealing import deal
 from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.mixed import mixed
 from kernels.wse.decode.outcome import log_sum_exp

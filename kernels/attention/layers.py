@@ -18,6 +18,7 @@ from kernels.attention.newest_query import Attended, read_mask
 from kernels.attention.on_pe import DecodeSizes, OnPe, VariantOnPe, slots_ahead
 from kernels.attention.region import OwnCycles
 from kernels.attention.tables import Tables
+from kernels.refusal import refuse
 from kernels.scores.form import Reading
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.hooks import Hooks
@@ -82,6 +83,11 @@ class DecoderVariant:
         return added
 
     def _of(self, layer: LayerMap) -> "_Sized":
+        if layer.values_are_keys:
+            refuse(
+                f"{self.reading.name} in a layer with latent attention, must be causal softmax "
+                "attention there; run `kernels.variants.mla` for a variant of latents alone"
+            )
         key = layer.heads, layer.kv_heads, layer.head_dim, layer.context
         if key not in self._sized:
             self._sized[key] = _Sized.of(self.reading, self.scale, layer)

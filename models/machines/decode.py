@@ -33,7 +33,8 @@ from models.machines.layer_weights import check_forms, check_layer_weights
 from models.plain.rope import rope_tables
 
 LayerCache: TypeAlias = dict[str, jax.Array]
-"""`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer."""
+"""`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer; of latents,
+which are part of their keys, `k` alone."""
 
 Cache: TypeAlias = list[LayerCache]
 """Of all layers, in order."""
@@ -100,7 +101,7 @@ class Decoder:
         check_forms(config, "decode")
         check_layer_weights(weights["layers"], config, "decode")
         if attention is None:
-            attention = own_attention(config, weights)
+            attention = own_attention(config, weights, scales=True)
         self.config = config
         self.context = context
         self.dtype = jnp.dtype(dtype)
@@ -185,8 +186,9 @@ class Decoder:
         """A prefilled cache on its PEs.
 
         Args:
-          k: keys after RoPE, `[layers, n, kv_heads, head_dim]`, n at most `context`.
-          v: values, alike.
+          k: keys after RoPE, `[layers, n, kv_heads, head_dim]`, n at most `context`. Of latents,
+            what turns of them, `[layers, n, turned]`.
+          v: values, alike. Of latents, these after their norm, `[layers, n, rank]`.
         """
         if k.shape[1] > self.context:
             raise ValueError(f"{k.shape[1]} tokens for a context of {self.context}")
@@ -200,9 +202,15 @@ class Decoder:
     def empty_cache(self) -> Cache:
         """A cache without tokens."""
         config = self.config
+
+        def none(*of_token: int) -> np.ndarray:
+            return np.zeros((config.num_hidden_layers, 0, *of_token), np.float32)
+
+        if config.latent is not None:
+            turned, rank = config.latent.turned_width, config.latent.rank
+            return self.cache_from(none(turned), none(rank))
         heads = (config.num_key_value_heads, config.head_dim)
-        none = np.zeros((config.num_hidden_layers, 0, *heads), np.float32)
-        return self.cache_from(none, none)
+        return self.cache_from(none(*heads), none(*heads))
 
     def step(
         self, token_id: ArrayLike, pos: int, cache: Cache
@@ -325,7 +333,8 @@ class Decoder:
             # that the whole cache need not be written.
             slot = lax.div(pos, rows)
             grown = {}
-            for name, axis in SLOT_AXIS.items():
+            for name in cache:
+                axis = SLOT_AXIS[name]
                 appended = lax.dynamic_slice_in_dim(new[name], slot, 1, axis)
                 grown[name] = lax.dynamic_update_slice_in_dim(
                     cache[name], appended, slot, axis

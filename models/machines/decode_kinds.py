@@ -7,9 +7,10 @@ from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.activation import Activation
 from kernels.wse.decode.candidates import EndsForm, LayerKind
 from kernels.wse.decode.form import DecodeForm
+from kernels.wse.decode.latent_map import LatentForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
-from models.layer_form import Experts, LayerForm, Temperature
+from models.layer_form import Experts, Latent, LayerForm, Temperature
 
 
 def kinds_of(
@@ -45,7 +46,10 @@ def kinds_of(
 def decode_form(form: LayerForm) -> DecodeForm:
     """A layer's form as decode's kernels take it, but for its mask and what else is a variant."""
     attention = form.attention
-    rotation = attention.rotation
+    rotary_dim = 0 if attention.rotation is None else attention.rotation.width
+    if attention.latent is not None:
+        # Its sizes say what turns.
+        rotary_dim = None
     activation = Activation(form.activation)
     return DecodeForm(
         mlp=None if form.experts is None else expert_mlp(form.experts, activation),
@@ -53,10 +57,23 @@ def decode_form(form: LayerForm) -> DecodeForm:
         qkv_bias=attention.is_biased,
         out_bias=attention.output_is_biased,
         output_norms=form.has_output_norms,
-        rotary_dim=0 if rotation is None else rotation.width,
+        rotary_dim=rotary_dim,
         unit_qk_norm=attention.qk_norm == "unit",
         has_temperature=attention.temperature is not None,
         score_scale=attention.scale,
+        latent=None if attention.latent is None else latent_form(attention.latent),
+    )
+
+
+def latent_form(latent: Latent) -> LatentForm:
+    """Sizes of latent attention; its queries must have a latent."""
+    assert latent.query_rank is not None
+    return LatentForm(
+        query_rank=latent.query_rank,
+        rank=latent.rank,
+        plain=latent.plain_width,
+        turned=latent.turned_width,
+        value_dim=latent.value_width,
     )
 
 
@@ -84,4 +101,4 @@ def temperature_at(temperature: Temperature, position: int) -> np.ndarray:
     return np.asarray([factor], np.float32)
 
 
-__all__ = ["decode_form", "ends_of", "kinds_of", "temperature_at"]
+__all__ = ["decode_form", "ends_of", "kinds_of", "latent_form", "temperature_at"]

@@ -37,6 +37,7 @@ COMPUTED: dict[str, frozenset[str]] = {
             "the activation 'gelu_tanh'",
             "the activation 'clamped_swiglu'",
             "norms of outputs",
+            "attention to latents",
             "query and key norms of kind 'unit'",
             "RoPE of a part of each head",
             "layers without RoPE",
@@ -109,6 +110,8 @@ def _of_layer(form: LayerForm, config: ModelConfig) -> Iterator[str]:
         f"the activation {form.activation!r}": form.activation != "silu",
         "norms of outputs": form.has_output_norms,
         "attention to latents": attention.latent is not None,
+        "attention to latents with queries that have none": attention.latent is not None
+        and attention.latent.query_rank is None,
         f"query and key norms of kind {attention.qk_norm!r}": attention.qk_norm
         not in (None, "head"),
         "RoPE of a part of each head": rotation is not None

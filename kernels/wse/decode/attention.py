@@ -43,9 +43,7 @@ Attended: TypeAlias = Callable[[Sram, Cache], Sram]
 """Attention of queries over the cache, such as `attend` or a variant's."""
 
 
-def append(
-    cache: Cache, k: Sram, v: Sram | None, pos: KnownInt, rows: int
-) -> Cache:
+def append(cache: Cache, k: Sram, v: Sram | None, pos: KnownInt, rows: int) -> Cache:
     """Writes the new token's key and value on the row that owns position `pos`.
 
     Dimensions: `k`, `v` `[dims]`; cache `k` `[dims, slots]`, `v` `[slots, dims]`. A value that is

@@ -7,6 +7,7 @@ both sorts has its own number of columns per key/value head.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -158,6 +159,14 @@ def layer_map(
     )
 
 
+def layer_bytes(demand: Demand, form: DecodeForm) -> int:
+    """Bytes of a layer's weights and cache, without padding, buffers or code."""
+    # One PE for each key/value head; a latent is of all heads.
+    groups = demand.model.num_key_value_heads if form.latent is None else 1
+    one_pe = layer_map(demand, form, rows=1, columns=(groups, 1))
+    return groups * (one_pe.weight_bytes() + one_pe.cache_bytes())
+
+
 def candidates(demand: Demand) -> Iterator[Regions]:
     """Regions whose tables and cache leave room for code and which one wafer can hold."""
     heads = HeadChoice(demand)
@@ -183,11 +192,16 @@ def layer_candidates(demand: Demand) -> Iterator[Layers]:
     widths = demand.widths
     of_forms: dict[tuple[DecodeForm, int, Columns], LayerMap | None] = {}
 
+    room = demand.device.sram_bytes - demand.device.code_bytes
+    all_bytes = {kind.form: layer_bytes(demand, kind.form) for kind in demand.kinds}
+
     def mapping(form: DecodeForm, rows: int, columns: Columns) -> LayerMap | None:
         # Kinds differ by variants more than by forms, and combinations are many.
         key = form, rows, columns
         if key not in of_forms:
-            of_forms[key] = fitting_map(demand, *key)
+            # Of most regions it is clear at once: one of DeepSeek-V3's layers is 23 GB.
+            is_hopeless = all_bytes[form] > rows * math.prod(columns) * room
+            of_forms[key] = None if is_hopeless else fitting_map(demand, *key)
         return of_forms[key]
 
     choices = [columns_of_width(demand, width) for width in range(max(widths) + 1)]
@@ -311,6 +325,7 @@ __all__ = [
     "candidates",
     "columns_of_width",
     "fitting_map",
+    "layer_bytes",
     "layer_candidates",
     "layer_map",
     "least_bytes",

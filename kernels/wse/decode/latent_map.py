@@ -174,7 +174,8 @@ class LatentMap:
             self.query_dims + cached,  # both latents
             queries * cached,  # absorbed queries
             queries,  # maximum of the scores
-            queries * (self.latent_dims + 1),  # mean of latents, and the sum of the softmax
+            queries
+            * (self.latent_dims + 1),  # mean of latents, and the sum of the softmax
             queries * self.out_dims,  # values
         ]
         in_group = [

@@ -14,11 +14,12 @@ from kernels.wse.decode.candidates import (
     Demand,
     LayerKind,
     ModelSizes,
+    layer_bytes,
     layer_candidates,
 )
 from kernels.wse.decode.estimate import layer_cycles
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.plan import PlacedKind, layer_bytes, place_kind
+from kernels.wse.decode.plan import PlacedKind, place_kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.latent_layout import latent_cache, latent_weights
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 
+
 def feature_order(layer: LayerMap) -> np.ndarray:
     """Which features of a head its columns hold, int `[parts, dims]`, in their tiles' order."""
     half = layer.turned // 2

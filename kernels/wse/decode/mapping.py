@@ -411,4 +411,11 @@ def _whole(elements: int, share: int) -> int:
     return share_of(elements, share) * share
 
 
-__all__ = ["PE", "HeadMap", "LayerMap", "line_groups", "meet_in_the_middle", "stride_of"]
+__all__ = [
+    "PE",
+    "HeadMap",
+    "LayerMap",
+    "line_groups",
+    "meet_in_the_middle",
+    "stride_of",
+]

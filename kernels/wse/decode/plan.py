@@ -20,13 +20,12 @@ from kernels.wse.decode.candidates import (
     ModelSizes,
     Regions,
     candidates,
+    layer_bytes,
     layer_candidates,
-    layer_map,
     least_bytes,
     placed,
 )
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
-from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.head import (
     embed_arguments,
     embed_program,
@@ -286,14 +285,6 @@ def model_bytes(demand: Demand) -> int:
     return total
 
 
-def layer_bytes(demand: Demand, form: DecodeForm) -> int:
-    """Bytes of a layer's weights and cache, without padding, buffers or code."""
-    # One PE for each key/value head; a latent is of all heads.
-    groups = demand.model.num_key_value_heads if form.latent is None else 1
-    one_pe = layer_map(demand, form, rows=1, columns=(groups, 1))
-    return groups * (one_pe.weight_bytes() + one_pe.cache_bytes())
-
-
 def wafers(demand: Demand) -> int | None:
     """Wafers that would hold the model by the closed form."""
     device = demand.device
@@ -340,7 +331,6 @@ def largest_context(demand: Demand) -> int | None:
 __all__ = [
     "PlacedKind",
     "WaferPlan",
-    "layer_bytes",
     "place",
     "place_kind",
     "plan_wafer",

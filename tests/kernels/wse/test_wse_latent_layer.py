@@ -5,15 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from emu.errors import LimitExceeded
 from emu.wse import WSE3
-from kernels.moe.routing import Routing
-from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.latent_map import LatentForm
-from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
-from tests.kernels.moe.wafer_reference import mixture, random_experts
 from tests.kernels.wse.latent_reference import (
     LatentReference,
     gated,
