@@ -62,20 +62,30 @@ def angles(layer: LayerMap, pos: int) -> Array:
     return pos * BASE ** (-np.arange(half) / max(1, half))
 
 
-def run_layer(layer: LayerMap, weights: dict[str, Any], tokens: Array) -> Array:
-    """The residual stream `[n, hidden]` behind the layer, the cache growing from nothing."""
+def run_layer(
+    layer: LayerMap,
+    weights: dict[str, Any],
+    tokens: Array,
+    cache: dict[str, Any] | None = None,
+    first: int = 0,
+) -> Array:
+    """The residual stream `[n, hidden]` behind the layer, for tokens from position `first` on.
+
+    The cache has those before; None: it grows from nothing.
+    """
     program = layer_program(layer)
     dtypes = layer.weight_dtypes()
     tiles = {
         name: jnp.asarray(tile[0], dtypes[name])
         for name, tile in layout.layer_weights(weights, layer).items()
     }
-    cache = {
-        name: jnp.zeros((layer.rows, layer.cols, *shape), layer.dtype)
-        for name, shape in layer.cache_shapes().items()
-    }
+    if cache is None:
+        cache = {
+            name: jnp.zeros((layer.rows, layer.cols, *shape), layer.dtype)
+            for name, shape in layer.cache_shapes().items()
+        }
     found = []
-    for pos, token in enumerate(tokens):
+    for pos, token in enumerate(tokens, first):
         residual = dealing.deal(token.astype(np.float32), 0, layer.rows, layer.depth)
         turn = angles(layer, pos)[None]
         cos = layout.turn_tiles(np.cos(turn), layer)[0]
