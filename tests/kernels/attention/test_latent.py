@@ -324,8 +324,8 @@ def test_shares_of_rows() -> None:
     heads, first = jax.vmap(
         lambda _: (share.head_at(0), share.first_feature), axis_name="row"
     )(np.arange(17))
-    assert heads.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4 + [0]
-    assert first.tolist() == [0, 2, 4, 6] * 4 + [0]
+    assert np.asarray(heads).tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4 + [0]
+    assert np.asarray(first).tolist() == [0, 2, 4, 6] * 4 + [0]
     x = np.arange(32).reshape(4, 8)
     assert share.dealt(x)[5].tolist() == [10, 11] and not share.dealt(x)[16].any()
     for rows in (17, 3, 4, 1):
