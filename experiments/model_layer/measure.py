@@ -1,0 +1,74 @@
+"""A model's layers, one of each form, timed with even and with the most uneven counts of tokens."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from emu.datasheet import Device
+from emu.trainium import with_cores
+from models.config import ModelConfig
+from models.machines.layer_stages import LayerStages
+from models.machines.layer_time import (
+    LayerTime,
+    StageTime,
+    attention_times,
+    feed_forward_time,
+    worst_counts,
+)
+
+EVEN = "even"
+WORST = "all to the same experts"
+NONE = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One layer.
+
+    Attributes:
+      stages: that were timed.
+      counts: how many tokens choose each expert, in words; empty for an MLP.
+      time: what the clock says.
+    """
+
+    stages: LayerStages
+    counts: str
+    time: LayerTime
+
+    @property
+    def layers(self) -> int:
+        """How many layers of the model are of its form."""
+        return self.stages.config.forms.count(self.stages.form)
+
+    @property
+    def machine(self) -> Device:
+        """The chips with their nominal rates."""
+        return with_cores(self.stages.sheet, self.stages.cores).at()
+
+    def peak_share(self, stage: StageTime | LayerTime) -> float:
+        """Of the Tensor Engines' peak of all cores in bfloat16, by matrix products."""
+        cores = self.stages.chips * self.stages.cores
+        possible = cores * self.machine.bf16_flops_per_s * stage.seconds["nominal"]
+        return stage.matmul_flops / possible
+
+
+def layers_of(config: ModelConfig) -> list[int]:
+    """The first layer of each form."""
+    return [config.forms.index(form) for form in dict.fromkeys(config.forms)]
+
+
+def measured(stages: LayerStages) -> Iterator[Measured]:
+    """A layer with even counts and, where it has experts, with all tokens to the same ones."""
+    before = attention_times(stages)
+
+    def of(counts: str, last: StageTime) -> Measured:
+        return Measured(stages, counts, LayerTime((*before, last)))
+
+    even = feed_forward_time(stages)
+    if stages.moe is None:
+        yield of(NONE, even)
+        return
+    yield of(EVEN, even)
+    yield of(WORST, feed_forward_time(stages, worst_counts(stages)))
+
+
+__all__ = ["Measured", "layers_of", "measured"]
