@@ -12,7 +12,11 @@ from models.loading.hf_config import from_hf
 from models.loading.hf_quantised import Quantisation, quantisation_of
 from models.loading.hf_tokenizer import read_tokenizer
 from models.loading.safetensors_file import FLOATS, Shard
-from models.loading.stored_weights import names_of, weights_of
+from models.loading.stored_weights import (
+    has_tensors_by_expert,
+    names_of,
+    weights_of,
+)
 from models.loading.tokenizer import TextTokenizer
 from models.loading.untrusted import present, read_json
 from models.plain.weights import Weights, check_finite, check_weights
@@ -103,11 +107,16 @@ def read_weights(
         ModelError: A tensor is missing, unknown, corrupt, or stored otherwise.
     """
     places = shard_of_tensor(folder)
-    if config.num_hidden_layers > len(places):
-        raise ModelError(
-            f"{folder}: config.json claims {config.num_hidden_layers} layers, but the weights hold "
-            f"{len(places)} tensors; the files do not belong together"
-        )
+    claims = {"layers": config.num_hidden_layers}
+    if has_tensors_by_expert(config):
+        claims["experts"] = config.length_of("experts")
+    for what, count in claims.items():
+        # Before names are listed: of a billion layers they alone would fill the memory.
+        if count > len(places):
+            raise ModelError(
+                f"{folder}: config.json claims {count} {what}, but the weights hold "
+                f"{len(places)} tensors; the files do not belong together"
+            )
     # Every tensor is used or refused: a bias left out would change each number and raise nothing.
     expected = names_of(config, "hugging_face")
     quantised = quantised_among(expected, set(places), quantisation)

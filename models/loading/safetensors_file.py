@@ -5,6 +5,7 @@ FP8 to NumPy, so such a tensor's bytes are read here, from where the checked hea
 """
 
 import json
+import math
 import pathlib
 import struct
 from typing import Any
@@ -82,15 +83,22 @@ class Shard:
         return self._file.get_slice(name).get_shape()
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:
-        with self.path.open("rb") as file:
-            (header_bytes,) = struct.unpack("<Q", file.read(8))
-            first, last = json.loads(file.read(header_bytes))[name]["data_offsets"]
-            file.seek(8 + header_bytes + first)
-            raw = file.read(last - first)
-        # It was whole when it was opened, which may be long ago.
-        if len(raw) != last - first:
+        """The bytes of a tensor of which each element is one."""
+        size = math.prod(self._shape(name))
+        try:
+            with self.path.open("rb") as file:
+                (header_bytes,) = struct.unpack("<Q", file.read(8))
+                first, last = json.loads(file.read(header_bytes))[name]["data_offsets"]
+                file.seek(8 + header_bytes + first)
+                raw = file.read(size)
+        except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError):
+            raw, first, last = b"", 0, -1
+        # It was whole when it was opened, which may be long ago, and two readers of JSON may take
+        # an ambiguous header differently.
+        if not len(raw) == size == last - first:
             raise ModelError(
-                f"{self.path}: changed while tensor {name} was read; load it again"
+                f"{self.path}: tensor {name} is not where the header says, or the file changed "
+                "while it was read; fetch it again"
             )
         return np.frombuffer(raw, np.uint8)
 

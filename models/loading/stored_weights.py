@@ -24,6 +24,14 @@ Read = Callable[[str], Values]
 EXPERT = "{expert}"
 
 
+def has_tensors_by_expert(config: ModelConfig) -> bool:
+    """Whether Hugging Face's files of a model have a tensor for each expert."""
+    held = (
+        config.family.held(tensor, "hugging_face") for tensor in config.layer_tensors
+    )
+    return any(EXPERT in stored.name for stored in held)
+
+
 def names_of(config: ModelConfig, file_format: FileFormat) -> set[str]:
     """Every tensor that a model's files must hold."""
     family = config.family
@@ -68,9 +76,13 @@ def weights_of(
     weights["layers"] = {}
     for tensor in config.layer_tensors:
         layers = config.layers_with[tensor.name]
+        # The first layer is read, and its shape checked, before there is room for all: a size that
+        # a file only claims may be of terabytes.
+        first = files.of_layer(tensor, layers[0])
         # Filled layer by layer, so that one layer is held twice, not all of them.
-        stack = np.empty((len(layers), *config.shape_of(tensor)), np.float32)
-        for place, layer in enumerate(layers):
+        stack = np.empty((len(layers), *first.shape), np.float32)
+        stack[0] = first
+        for place, layer in enumerate(layers[1:], start=1):
             stack[place] = files.of_layer(tensor, layer)
         weights["layers"][tensor.name] = stack
     return weights
@@ -142,4 +154,4 @@ def _part(
     return values[..., first : first + widths[place]]
 
 
-__all__ = ["names_of", "weights_of"]
+__all__ = ["has_tensors_by_expert", "names_of", "weights_of"]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -348,6 +349,21 @@ def test_what_no_layer_computes_is_refused_by_name(
         getattr(writer, add)(key, value)
 
     refused(write_gguf(REFERENCE / source, change=change), message)
+
+
+def test_sizes_that_a_file_only_claims_take_no_memory(write_gguf: WriteGguf) -> None:
+    """Experts of 2^24 features would take 12 GB, and the file has a few thousand values."""
+
+    def claim(writer: Any) -> None:
+        writer.kv_data[0].pop("minimax-m2.expert_feed_forward_length")
+        writer.add_expert_feed_forward_length(1 << 24)
+
+    path = write_gguf(REFERENCE / "minimax_m2", change=claim)
+    tracemalloc.start()
+    refused(path, r"ffn_gate_exps.weight must hold expert_gate of \[6, 32, 16777216\]")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 64 << 20
 
 
 def test_a_latent_that_lacks_half_of_a_pair_is_refused(write_gguf: WriteGguf) -> None:

@@ -13,7 +13,14 @@ from models.errors import ModelError
 from models.loading.hf_tokenizer import read_tokenizer
 from models.loading.load import load
 from models.loading.tokenizer import BYTES
-from tests.models.loading.files import LLAMA, assert_same, copy_of, edit_config, refused
+from tests.models.loading.files import (
+    LLAMA,
+    REFERENCE,
+    assert_same,
+    copy_of,
+    edit_config,
+    refused,
+)
 
 
 def test_shards_are_one_model(tmp_path: pathlib.Path) -> None:
@@ -104,6 +111,12 @@ def test_config_and_weights_must_agree(tmp_path: pathlib.Path) -> None:
     refused(folder, "config.json must hold an object")
     (folder / "config.json").unlink()
     refused(folder, "config.json: cannot be read")
+
+
+def test_experts_that_a_config_only_claims_are_refused(tmp_path: pathlib.Path) -> None:
+    folder = copy_of(tmp_path, REFERENCE / "mixtral")
+    edit_config(folder, num_local_experts=1 << 24)
+    refused(folder, "claims 16777216 experts, but the weights hold")
 
 
 def test_folder_tokenizer_brings_its_settings(tmp_path: pathlib.Path) -> None:
