@@ -107,16 +107,9 @@ def read_weights(
         ModelError: A tensor is missing, unknown, corrupt, or stored otherwise.
     """
     places = shard_of_tensor(folder)
-    claims = {"layers": config.num_hidden_layers}
+    check_claim(folder, "layers", config.num_hidden_layers, len(places))
     if has_tensors_by_expert(config):
-        claims["experts"] = config.length_of("experts")
-    for what, count in claims.items():
-        # Before names are listed: of a billion layers they alone would fill the memory.
-        if count > len(places):
-            raise ModelError(
-                f"{folder}: config.json claims {count} {what}, but the weights hold "
-                f"{len(places)} tensors; the files do not belong together"
-            )
+        check_claim(folder, "experts", config.length_of("experts"), len(places))
     # Every tensor is used or refused: a bias left out would change each number and raise nothing.
     expected = names_of(config, "hugging_face")
     quantised = quantised_among(expected, set(places), quantisation)
@@ -155,6 +148,16 @@ def read_weights(
         check_tied(weights[EMBEDDING.name], read(head), folder)
     check_weights(config, weights)
     return weights
+
+
+def check_claim(folder: pathlib.Path, what: str, claimed: int, held: int) -> None:
+    """Raises ModelError where a config claims more of something than there are tensors."""
+    # Before names are listed: of a billion layers they alone would fill the memory.
+    if claimed > held:
+        raise ModelError(
+            f"{folder}: config.json claims {claimed} {what}, but the weights hold {held} tensors; "
+            "the files do not belong together"
+        )
 
 
 def quantised_among(
