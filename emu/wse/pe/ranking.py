@@ -27,10 +27,27 @@ from emu.wse.spaces import Sram
 FLOAT32_BYTES = 4
 
 
+def _check(name: str, **counts: int) -> None:
+    """Raises `LimitExceeded` for a parameter that is no whole number of at least 1."""
+    for what, value in counts.items():
+        given.whole(f"{name}: {what}", value, 1)
+
+
 def _shared(first_a: Count, a: int, first_b: Count, b: int) -> np.ndarray:
     """How many numbers two ranges have in common, of so many numbers each."""
     end = np.minimum(np.asarray(first_a) + a, np.asarray(first_b) + b)
     return np.maximum(end - np.maximum(first_a, first_b), 0)
+
+
+def _pairs(a: np.ndarray, b: np.ndarray, block: int) -> np.ndarray:
+    """Pairs of one of the first `a` numbers and one of the first `b` that are of one block.
+
+    Of 5 and 7 numbers in blocks of 4: 4 x 4 in the first block, and 1 x 3 in the second.
+    """
+    fewer, more = np.minimum(a, b), np.maximum(a, b)
+    whole = fewer // block
+    first = whole * block
+    return first * block + (fewer - first) * (np.minimum(more, first + block) - first)
 
 
 def _outranked_cost(
@@ -45,14 +62,11 @@ def _outranked_cost(
     block: int,
 ) -> Cost:
     """A compare, a branch and an add for each two numbers of one block."""
-    begin = known(first_others)
-    pairs: Count = 0
-    for place in range(own.size):
-        number = known(first_own) + place
-        first = number // block * block
-        last = np.minimum(first + block, count)
-        end = np.minimum(begin + others.size, last)
-        pairs = pairs + np.maximum(end - np.maximum(begin, first), 0)
+    begin, start = known(first_own), known(first_others)
+    end = begin + own.size
+    stop = np.maximum(np.minimum(start + others.size, count), start)
+    pairs = _pairs(end, stop, block) - _pairs(begin, stop, block)
+    pairs = pairs - _pairs(end, start, block) + _pairs(begin, start, block)
     cycles = loop_cycles(device, pairs, 2 * device.scalar_cycles + device.branch_cycles)
     # What a number is compared with is read again for each.
     moved = {
@@ -88,8 +102,7 @@ def outranked(
       count: of all numbers; what lies behind is padding, and comes before nothing.
       block: numbers of one block side by side are compared with each other only; `count` for all.
     """
-    given.whole("wse.outranked: count", count, 1)
-    given.whole("wse.outranked: block", block, 1, count)
+    _check("wse.outranked", count=count, block=block)
     number = (first_own + jnp.arange(own.shape[0]))[:, None]
     other = (first_others + jnp.arange(others.shape[0]))[None]
     mine, theirs = single(own)[:, None], single(others)[None]
@@ -176,6 +189,7 @@ def best_sums(
       best: of each block.
       block: numbers in a block.
     """
+    _check("wse.best_sums", best=best, block=block)
     of_block = (first + jnp.arange(x.shape[0])) // block
     blocks = jnp.arange(dst.shape[0])[:, None]
     counts = (of_block[None] == blocks) & (single(rank)[None] < best)
@@ -219,6 +233,7 @@ def of_best_blocks(
       best: how many blocks count.
       block: numbers in a block.
     """
+    _check("wse.of_best_blocks", best=best, block=block)
     of_block = (first + jnp.arange(x.shape[0])) // block
     last = rank.shape[0] - 1
     of_rank = jnp.take(single(rank), jnp.clip(of_block, 0, last))
@@ -258,6 +273,7 @@ def listed(dst: Sram, x: Sram, rank: Sram, first: KnownInt, *, count: int) -> Sr
       first: known.
       count: of all numbers; what lies behind is padding.
     """
+    _check("wse.listed", count=count)
     number = first + jnp.arange(x.shape[0])
     places = jnp.arange(dst.shape[1], dtype=jnp.float32)[:, None]
     is_it = (single(rank)[None] == places) & (number < count)[None]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emu import wse
-from emu.errors import WrongShape
+from emu.errors import LimitExceeded, WrongShape
 from tests.emu.wse.single_pe import data, read, struct, wide
 
 COMPARE = 10 + 2 * 2 + 6  # a round of a loop: compare, branch, add
@@ -144,3 +144,26 @@ def test_chosen_codes_are_widened(codes: str) -> None:
     clock = read(call, struct((6, 5, 3), codes), struct((3,)))
     each = read(one, struct((1, 15), codes), 15)
     assert clock.end_ticks == 3 * (5 * 2 + each.end_ticks)
+
+
+@pytest.mark.parametrize("first", [0, 3, 9, 13])
+def test_cost_of_ranks_counts_pairs_of_a_block(first: int) -> None:
+    """As a count one by one does, for numbers that begin anywhere, padding included."""
+    own, others = struct((4,)), struct((6,))
+    for block in (1, 2, 5, 11):
+
+        def call(own: Any, others: Any, a: Any, b: Any, block: int = block) -> Any:
+            return wse.outranked(tile(4), own, others, a, b, count=11, block=block)
+
+        pairs = sum(
+            a // block == b // block
+            for a in range(first, first + 4)
+            for b in range(2, 8)
+        )
+        assert read(call, own, others, first, 2).end_ticks == pairs * COMPARE
+
+
+@pytest.mark.parametrize("block", [0, -1, 2.5])
+def test_no_blocks_are_refused(block: Any) -> None:
+    with pytest.raises(LimitExceeded, match="wse.outranked: block is .*, must be"):
+        wse.outranked(tile(3), numbers(1, 2, 3), numbers(1), 0, 0, count=3, block=block)
