@@ -58,6 +58,7 @@ def decode_form(form: LayerForm) -> DecodeForm:
         out_bias=attention.output_is_biased,
         output_norms=form.has_output_norms,
         rotary_dim=rotary_dim,
+        wide_qk_norm=attention.qk_norm == "width",
         unit_qk_norm=attention.qk_norm == "unit",
         has_temperature=attention.temperature is not None,
         score_scale=attention.scale,

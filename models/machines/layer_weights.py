@@ -39,6 +39,7 @@ COMPUTED: dict[str, frozenset[str]] = {
             "norms of outputs",
             "attention to latents",
             "query and key norms of kind 'unit'",
+            "query and key norms of kind 'width'",
             "RoPE of a part of each head",
             "layers without RoPE",
             "a temperature of queries",

@@ -221,6 +221,30 @@ def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram | None) -> Sram:
     return vector(normed, normed, weight, op="mul")
 
 
+def normalise_all(layer: LayerMap, qk: Sram, weight: Sram) -> Sram:
+    """RMSNorm of all queries together, and of all keys, which the columns hold together.
+
+    Dimensions: `qk` and `weight` `[queries + 1, dims]`, the key last.
+    """
+    queries = layer.queries
+    places = slice(0, queries), slice(queries, queries + 1)
+    totals = sram_tile(shape=(2,), dtype="float32")
+    for place, rows in enumerate(places):
+        own = lax.slice_in_dim(qk, rows.start, rows.stop).reshape(-1)
+        total = square_sum(sram_tile(shape=(1,), dtype="float32"), own)
+        totals = copy_into(totals, total, place, axis=0)
+    totals = all_reduce(totals, "col")
+    normed = sram_tile(shape=qk.shape, dtype="float32")
+    counts = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
+    for place, (rows, n) in enumerate(zip(places, counts, strict=True)):
+        total = lax.slice_in_dim(totals, place, place + 1)
+        scale = sram_tile(shape=(1,), dtype="float32")
+        scale = rsqrt_mean(scale, total, n=n, eps=layer.eps)
+        own = lax.slice_in_dim(qk, rows.start, rows.stop)
+        normed = vector_scale.at[rows](normed, own, scale)
+    return vector(normed, normed, weight, op="mul")
+
+
 def attention(
     layer: LayerMap,
     residual: Sram,
@@ -254,6 +278,8 @@ def attention(
     qk = lax.slice_in_dim(qkv, 0, queries + 1)
     if layer.qk_norm:
         qk = normalise_heads(layer, qk, weights["qk_norm"])
+    if layer.form.wide_qk_norm:
+        qk = normalise_all(layer, qk, weights["qk_norm"])
     qk = rotated(layer, qk, turn)
     if layer.form.unit_qk_norm:
         qk = normalise_heads(layer, qk, None)
@@ -299,6 +325,7 @@ __all__ = [
     "attend_span",
     "attention",
     "live_slots",
+    "normalise_all",
     "normalise_heads",
     "rotated",
 ]

@@ -121,8 +121,10 @@ def _sums_of_heads(layer: LayerMap) -> tuple[list[int], list[int], list[int]]:
         along_group.append(queries + 1)
     if layer.form.unit_qk_norm:
         along_group.append(queries + 1)
-    # Along columns, the output.
-    return along_rows, [layer.depth], along_group
+    along_columns = [layer.depth]  # the output
+    if layer.form.wide_qk_norm:
+        along_columns.append(2)
+    return along_rows, along_columns, along_group
 
 
 def _layer_map_cycles(layer: LayerMap, device: Device) -> float:

@@ -62,6 +62,8 @@ class DecodeForm:
         residual stream (Gemma's sandwich).
       rotary_dim: features of a head that turn, from the first on; the others pass. 0: none turns;
         None: all do.
+      wide_qk_norm: whether all queries together are RMS-normalised before they turn, and all keys,
+        each feature by a weight of its own (MiniMax-M2).
       unit_qk_norm: whether queries and keys are RMS-normalised per head after they have turned,
         without weights (Llama 4).
       has_temperature: whether queries are multiplied by a number that arrives with the token.
@@ -76,6 +78,7 @@ class DecodeForm:
     out_bias: bool = False
     output_norms: bool = False
     rotary_dim: int | None = None
+    wide_qk_norm: bool = False
     unit_qk_norm: bool = False
     has_temperature: bool = False
     score_scale: float | None = None

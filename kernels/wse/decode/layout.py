@@ -154,6 +154,11 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
         tiles |= gated_mlp(layers, layer)
     if layer.qk_norm:
         tiles["qk_norm"] = head_norms(layers["q_norm"], layers["k_norm"], layer)
+    if form.wide_qk_norm:
+        norms = [by_column(layers[name], layer) for name in ("q_norm", "k_norm")]
+        together = np.concatenate(norms, axis=-1)
+        of_heads = layer.queries + 1, layer.dims
+        tiles["qk_norm"] = together.reshape(*together.shape[:2], *of_heads)
     if form.qkv_bias:
         biases = [by_column(layers[name], layer) for name in ("bq", "bk", "bv")]
         tiles["qkv_bias"] = np.concatenate(biases, axis=-1)
@@ -179,7 +184,7 @@ def gated_mlp(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
 
 
 def by_column(bias: Array, layer: LayerMap) -> Tiles:
-    """A bias of heads `[layers, n]` as `[layers, cols, n / cols]`."""
+    """A bias or norm of heads `[layers, n]` as `[layers, cols, n / cols]`."""
     # layers, kv_heads, queries, 2, parts, dims / 2
     by_head = pairs(bias, layer, 1)
     by_pe = np.transpose(by_head, (0, 1, 4, 2, 3, 5))

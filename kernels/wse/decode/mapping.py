@@ -140,6 +140,7 @@ class LayerMap:
             "qk_norm": self.qk_norm,
             "qkv_bias": self.form.qkv_bias,
             "rotary_dim": self.form.rotary_dim is not None,
+            "wide_qk_norm": self.form.wide_qk_norm,
             "unit_qk_norm": self.form.unit_qk_norm,
             "has_temperature": self.form.has_temperature,
         }
@@ -269,7 +270,7 @@ class LayerMap:
         else:
             shapes["gate_up"] = (self.depth, 2 * self.width)
             shapes["down"] = (self.width, self.depth)
-        if self.qk_norm:
+        if self.qk_norm or self.form.wide_qk_norm:
             shapes["qk_norm"] = (self.queries + 1, self.dims)
         if self.form.qkv_bias:
             shapes["qkv_bias"] = (heads + key_and_value,)

@@ -37,10 +37,12 @@ FAMILIES = (
     "glm4_moe",
     "gpt_oss",
     "llama4",
+    "minimax_m2",
 )
-# Among them biases and windows; norms of outputs and a RoPE for each kind of layer; a part of each
-# head that turns; experts in some layers, a shared one, layers without RoPE, temperatures.
-CHEAP = ("qwen2_biases_window", "gemma3", "phi3_partial", "llama4")
+# Among them biases and windows; norms of outputs and a RoPE for each kind of layer; norms of all
+# queries and keys together, of which a part turns; experts in some layers, a shared one, layers
+# without RoPE, temperatures.
+CHEAP = ("qwen2_biases_window", "gemma3", "minimax_m2", "llama4")
 
 
 def same_as_the_oracle(
