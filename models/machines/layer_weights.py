@@ -34,6 +34,7 @@ COMPUTED: dict[str, frozenset[str]] = {
             "a scaled embedding",
             "RoPE that differs between layers",
             "experts",
+            "heads of more than 128 features",
             "the activation 'gelu_tanh'",
             "the activation 'clamped_swiglu'",
             "norms of outputs",
@@ -93,6 +94,9 @@ def further(config: ModelConfig) -> Iterator[str]:
         yield "a soft-cap of logits"
     if config.embedding_scale != 1:
         yield "a scaled embedding"
+    # Of a machine's matrix unit: the mesh contracts a head's features at once.
+    if config.head_dim > 128:
+        yield "heads of more than 128 features"
     rotations = {form.attention.rotation for form in config.forms}
     if len(rotations) > 1:
         yield "RoPE that differs between layers"

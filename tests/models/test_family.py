@@ -59,6 +59,28 @@ def test_oracle_prefill_and_decode_compute_the_same(model_type: str) -> None:
     check_all_machines(dataclasses.replace(SMALL, model_type=model_type))
 
 
+# What families' configs say beside their sizes.
+FURTHER: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "gemma2": {"attention_soft_cap": 3.0, "logit_soft_cap": 2.0},
+    "gemma3_text": {
+        "layer_types": ("sliding_attention", "full_attention"),
+        "sliding_window": 3,
+        "rope_local_theta": 100.0,
+    },
+    "phi3": {"rotary_dim": 4},
+    "smollm3": {"rope_layers": (True, False)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", FURTHER)
+def test_families_of_other_forms_compute_the_same(model_type: str) -> None:
+    """By default each machine is held to the oracle by itself: `test_prefill_forms` for one."""
+    change = {"model_type": model_type, **FURTHER[model_type]}
+    check_all_machines(dataclasses.replace(SMALL, **change))
+
+
 @pytest.mark.parametrize(
     "scaling",
     [
