@@ -67,8 +67,7 @@ def decode_form(form: LayerForm) -> DecodeForm:
 
 
 def latent_form(latent: Latent) -> LatentForm:
-    """Sizes of latent attention; its queries must have a latent."""
-    assert latent.query_rank is not None
+    """Sizes of latent attention."""
     return LatentForm(
         query_rank=latent.query_rank,
         rank=latent.rank,

@@ -115,8 +115,6 @@ def _of_layer(form: LayerForm, config: ModelConfig) -> Iterator[str]:
         f"the activation {form.activation!r}": form.activation != "silu",
         "norms of outputs": form.has_output_norms,
         "attention to latents": attention.latent is not None,
-        "attention to latents with queries that have none": attention.latent is not None
-        and attention.latent.query_rank is None,
         f"query and key norms of kind {attention.qk_norm!r}": attention.qk_norm
         not in (None, "head"),
         "RoPE of a part of each head": rotation is not None

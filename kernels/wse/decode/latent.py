@@ -103,4 +103,28 @@ def on_columns(own: Sram, share: Share, parts: int) -> Sram:
     return found
 
 
-__all__ = ["absorbed", "as_dtype", "beside", "on_columns", "projected"]
+def on_rows(own: Sram, share: Share, parts: int) -> Sram:
+    """Features that columns have, on the rows that share them: float32 `[share.size]`.
+
+    The inverse of `on_columns`: a column puts what it has of a row's head where it belongs, a row
+    takes what is its own, and a sum over the group's columns brings it to all of them.
+
+    Args:
+      own: float32 `[heads, features / parts]`, the same on every row.
+      share: of the rows.
+      parts: columns of a group.
+    """
+    each = own.shape[1]
+    column = lax.rem(lax.axis_index("col"), jnp.int32(parts))
+    found = sram_tile(shape=(share.size,), dtype="float32")
+    for place in range(share.heads_a_row):
+        mine = lax.dynamic_slice_in_dim(own, share.head_at(place), 1, axis=0)
+        of_head = zeros((parts * each,))
+        start = column * jnp.int32(each)
+        of_head = copy_into(of_head, mine.reshape(each), start, axis=0)
+        part = lax.dynamic_slice_in_dim(of_head, share.first_feature, share.width)
+        found = copy_into(found, part, place * share.width, axis=0)
+    return all_reduce(found, "col", group=parts)
+
+
+__all__ = ["absorbed", "as_dtype", "beside", "on_columns", "on_rows", "projected"]

@@ -16,6 +16,7 @@ from kernels.wse.decode.latent import (
     as_dtype,
     beside,
     on_columns,
+    on_rows,
     projected,
 )
 from kernels.wse.decode.latent_map import LatentMap
@@ -101,8 +102,38 @@ def absorbed_queries(
 ) -> Sram:
     """A group's queries as they meet the cache, `[queries, latent_dims + turned_dims]`.
 
-    Dimensions: `of_query` float32 `[query_dims]`, the queries' latent before its norm.
+    Dimensions: `of_query` float32 `[query_dims]`, the queries' latent before its norm, or the
+    queries where they have none.
     """
+    if layout.form.query_rank is None:
+        latents, unturned = queries_at_once(layer, layout, of_query, weights)
+    else:
+        latents, unturned = queries_of_latent(layer, layout, of_query, weights)
+    turned = sram_tile(shape=unturned.shape, dtype="float32")
+    turned = rope(turned, unturned, *turn)
+    return as_dtype(beside(latents, turned), layer.dtype)
+
+
+def queries_at_once(
+    layer: LayerMap, layout: LatentMap, of_query: Sram, weights: Weights
+) -> tuple[Sram, Sram]:
+    """Absorbed features `[queries, latent_dims]`, and those to be turned `[queries, turned_dims]`.
+
+    Dimensions: `of_query` float32 `[queries * (plain_dims + turned_dims)]`.
+    """
+    heads = of_query.reshape(layout.queries, -1)
+    own = lax.slice_in_dim(heads, 0, layout.plain_dims, axis=1)
+    unturned = lax.slice_in_dim(heads, layout.plain_dims, heads.shape[1], axis=1)
+    plain = as_dtype(on_rows(own, layout.plain, layout.parts), layer.dtype)
+    latents = absorbed(plain, weights["absorb"], layout.plain)
+    return all_reduce(latents, "row"), unturned
+
+
+def queries_of_latent(
+    layer: LayerMap, layout: LatentMap, of_query: Sram, weights: Weights
+) -> tuple[Sram, Sram]:
+    """As `queries_at_once`, of the queries' latent, float32 `[query_dims]`."""
+    assert layout.form.query_rank is not None
     normed = rms_norm(
         of_query,
         weights["query_norm"],
@@ -123,9 +154,7 @@ def absorbed_queries(
     whole = all_reduce(beside(latents, rotary), "row")
     latents = lax.slice_in_dim(whole, 0, layout.latent_dims, axis=1)
     unturned = lax.slice_in_dim(whole, layout.latent_dims, whole.shape[1], axis=1)
-    turned = sram_tile(shape=unturned.shape, dtype="float32")
-    turned = rope(turned, unturned, *turn)
-    return as_dtype(beside(latents, turned), layer.dtype)
+    return latents, unturned
 
 
 __all__ = ["latent_attention"]

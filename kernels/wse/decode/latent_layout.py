@@ -17,6 +17,9 @@ from kernels.wse.decode.share import Share
 def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, Tiles]:
     """All layers' weights of latent attention as `[layers, rows, cols, ...]`.
 
+    Without a latent of queries, wq `[layers, hidden, heads * (plain + turned)]` stands in place of
+    wq_down, query_norm and wq_up.
+
     Args:
       layers: stacked weights with `y = x @ W`: wq_down `[layers, hidden, query_rank]`, query_norm,
         wq_up `[layers, query_rank, heads * (plain + turned)]`, wkv_down `[layers, hidden, rank +
@@ -25,14 +28,14 @@ def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, 
       layout: the mapping.
     """
     form, parts = layout.form, layout.parts
-    # layers, query_rank, groups, queries, features
-    queries = by_group(layers["wq_up"], 2, layout)
-    plain, turned = np.split(queries, [form.plain], axis=-1)
-    turned = turned[..., layout.turned_order]
-    up = [
-        on_rows(deal(own, 1, parts, layout.query_dims), share)
-        for own, share in ((plain, layout.plain), (turned, layout.turned))
-    ]
+    keys_down = key_tiles(layers["wkv_down"], layout)
+    tiles: dict[str, Tiles] = {}
+    if form.query_rank is None:
+        queries_down = query_tiles(layers["wq"], layout)
+    else:
+        queries_down = repeated(layers["wq_down"], layout.query_dims, layout)
+        tiles["query_norm"] = by_column(layers["query_norm"], layout.query_dims, layout)
+        tiles["query_up"] = up_tiles(layers["wq_up"], layout)
     # layers, rank, groups, queries, features
     pair = by_group(layers["wkv_up"], 2, layout)
     of_keys, of_values = (
@@ -41,11 +44,9 @@ def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, 
     )
     # layers, rows, cols, latent dims, features
     absorb = on_rows(of_keys, layout.plain)
-    return {
-        "latent_down": down_tiles(layers["wq_down"], layers["wkv_down"], layout),
-        "query_norm": by_column(layers["query_norm"], layout.query_dims, layout),
+    return tiles | {
+        "latent_down": np.concatenate([queries_down, keys_down], axis=-1),
         "latent_norm": by_column(layers["latent_norm"], layout.latent_dims, layout),
-        "query_up": np.concatenate(up, axis=-1),
         "absorb": np.swapaxes(absorb, 3, 4),
         "values_up": values_tiles(on_rows(of_values, layout.values), layout),
         "out": out_tiles(layers["wo"], layout),
@@ -70,18 +71,52 @@ def on_rows(x: np.ndarray, share: Share) -> Tiles:
     return by_pe.reshape(layers, rows, groups * parts, dims, size)
 
 
-def down_tiles(of_queries: Array, of_keys: Array, layout: LatentMap) -> Tiles:
-    """Both down-projections as `[layers, rows, cols, depth, query_dims + cached dims]`."""
-    region, rank = layout.region, layout.form.rank
-    rows = (region.rows, region.depth)
-    latents, turned = np.split(np.asarray(of_keys), [rank], axis=-1)
-    widths = (
-        (of_queries, layout.query_dims),
-        (latents, layout.latent_dims),
-        (turned[..., layout.turned_order], layout.turned_dims),
-    )
-    tiles = [rows_to_cols(own, *rows, layout.parts, width) for own, width in widths]
-    return np.tile(np.concatenate(tiles, axis=-1), (1, 1, layout.groups, 1, 1))
+def up_tiles(queries: Array, layout: LatentMap) -> Tiles:
+    """Queries' up-projection as `[layers, rows, cols, query_dims, plain size + turned size]`."""
+    # layers, query_rank, groups, queries, features
+    by_head = by_group(queries, 2, layout)
+    plain, turned = np.split(by_head, [layout.form.plain], axis=-1)
+    turned = turned[..., layout.turned_order]
+    tiles = [
+        on_rows(deal(own, 1, layout.parts, layout.query_dims), share)
+        for own, share in ((plain, layout.plain), (turned, layout.turned))
+    ]
+    return np.concatenate(tiles, axis=-1)
+
+
+def query_tiles(queries: Array, layout: LatentMap) -> Tiles:
+    """Queries' only projection as `[layers, rows, cols, depth, query_dims]`."""
+    region = layout.region
+    # layers, hidden, groups, queries, features
+    by_head = by_group(queries, 2, layout)
+    plain, turned = np.split(by_head, [layout.form.plain], axis=-1)
+    turned = turned[..., layout.turned_order]
+    tiles = [
+        deal(own, 4, layout.parts, width)
+        for own, width in ((plain, layout.plain_dims), (turned, layout.turned_dims))
+    ]
+    # layers, rows, depth, groups, queries, parts, plain dims + turned dims
+    by_row = deal(np.concatenate(tiles, axis=-1), 1, region.rows, region.depth)
+    by_pe = np.transpose(by_row, (0, 1, 3, 5, 2, 4, 6))
+    shape = (len(by_pe), region.rows, region.cols, region.depth, layout.query_dims)
+    return by_pe.reshape(shape)
+
+
+def key_tiles(keys: Array, layout: LatentMap) -> Tiles:
+    """Keys' down-projection as `[layers, rows, cols, depth, latent_dims + turned_dims]`."""
+    latents, turned = np.split(np.asarray(keys), [layout.form.rank], axis=-1)
+    tiles = [
+        repeated(latents, layout.latent_dims, layout),
+        repeated(turned[..., layout.turned_order], layout.turned_dims, layout),
+    ]
+    return np.concatenate(tiles, axis=-1)
+
+
+def repeated(x: Array, width: int, layout: LatentMap) -> Tiles:
+    """`[layers, hidden, parts * width]` as `[layers, rows, cols, depth, width]`, in every group."""
+    region = layout.region
+    tiles = rows_to_cols(x, region.rows, region.depth, layout.parts, width)
+    return np.tile(tiles, (1, 1, layout.groups, 1, 1))
 
 
 def by_column(norm: Array, width: int, layout: LatentMap) -> Tiles:

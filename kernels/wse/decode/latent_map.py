@@ -27,22 +27,23 @@ class LatentForm:
     """Sizes of latent attention, whatever the region.
 
     Attributes:
-      query_rank: width of the queries' latent.
+      query_rank: width of the queries' latent; None: queries are projected at once.
       rank: width of the latent that keys and values are made of.
       plain: features of a head's query and key that do not turn.
       turned: those that do; of a key, all heads share them.
       value_dim: features of a head's value.
     """
 
-    query_rank: int
+    query_rank: int | None
     rank: int
     plain: int
     turned: int
     value_dim: int
 
     def __post_init__(self) -> None:
-        names = ("query_rank", "rank", "plain", "turned", "value_dim")
-        sizes.check_whole(self, *names)
+        sizes.check_whole(self, "rank", "plain", "turned", "value_dim")
+        if self.query_rank is not None:
+            sizes.check_whole(self, "query_rank")
         if self.turned % 2:
             refuse(f"turned is {self.turned}, must be even: pairs turn")
 
@@ -65,8 +66,8 @@ class LatentForm:
           keys: attended to, the token's own among them.
           groups: of columns, each of which projects down for itself.
         """
-        down = groups * hidden * (self.query_rank + self.cached)
-        up = heads * self.query_rank * (self.plain + self.turned)
+        down = groups * hidden * (self.cached + (self.query_rank or 0))
+        up = heads * (self.query_rank or hidden) * (self.plain + self.turned)
         absorbed = heads * self.plain * self.rank
         attended = heads * keys * (self.cached + self.rank)
         values = heads * self.rank * self.value_dim
@@ -102,8 +103,19 @@ class LatentMap:
 
     @property
     def query_dims(self) -> int:
-        """Elements of the queries' latent on one column; of the last ones some may be zeros."""
-        return -(-self.form.query_rank // self.parts)
+        """Elements of queries on one column that the residual stream is projected to.
+
+        Of their latent, of which the last columns may have zeros; without one, of every head its
+        unturned and its turned features.
+        """
+        if self.form.query_rank is not None:
+            return -(-self.form.query_rank // self.parts)
+        return self.queries * (self.plain_dims + self.turned_dims)
+
+    @property
+    def plain_dims(self) -> int:
+        """Unturned elements of a query on one column, where it is projected at once."""
+        return -(-self.form.plain // self.parts)
 
     @property
     def latent_dims(self) -> int:
@@ -150,12 +162,16 @@ class LatentMap:
         depth = self.region.depth
         cached = self.latent_dims + self.turned_dims
         values = self.values
-        return {
-            # Side by side, so that one GEMV and one all-reduce serve both latents.
+        of_queries: dict[str, Shape] = {}
+        if self.form.query_rank is not None:
+            of_queries = {
+                "query_norm": (self.query_dims,),
+                "query_up": (self.query_dims, self.plain.size + self.turned.size),
+            }
+        return of_queries | {
+            # Side by side, so that one GEMV and one all-reduce serve queries and keys.
             "latent_down": (depth, self.query_dims + cached),
-            "query_norm": (self.query_dims,),
             "latent_norm": (self.latent_dims,),
-            "query_up": (self.query_dims, self.plain.size + self.turned.size),
             "absorb": (self.plain.size, self.latent_dims),
             "values_up": (values.heads_a_row * self.latent_dims, values.width),
             "out": (self.queries * self.out_dims, depth),
@@ -171,17 +187,20 @@ class LatentMap:
         scores = queries * live
         along_rows = [
             1,  # mean square of the residual stream
-            self.query_dims + cached,  # both latents
+            self.query_dims + cached,  # of queries and keys
             queries * cached,  # absorbed queries
             queries,  # maximum of the scores
             queries
             * (self.latent_dims + 1),  # mean of latents, and the sum of the softmax
             queries * self.out_dims,  # values
         ]
+        of_queries = [self.plain.size]
+        if self.form.query_rank is not None:
+            # Mean square of the latent, then what it is projected to.
+            of_queries = [1, self.plain.size + self.turned.size]
         in_group = [
-            1,  # mean squares of both latents
-            1,
-            self.plain.size + self.turned.size,  # queries
+            *of_queries,
+            1,  # mean square of the latent
             scores,
             scores,  # their exponentials
             self.values.size,
@@ -195,10 +214,12 @@ class LatentMap:
           live: slots in use on a PE.
         """
         queries, cached = self.queries, self.latent_dims + self.turned_dims
-        values = self.values
+        values, of_queries = self.values, []
+        if self.form.query_rank is not None:
+            of_queries = [(self.query_dims, self.plain.size + self.turned.size)]
         return [
             (self.region.depth, self.query_dims + cached),
-            (self.query_dims, self.plain.size + self.turned.size),
+            *of_queries,
             (self.plain.size, self.latent_dims),
             (queries * cached, live),
             (queries * live, self.latent_dims),

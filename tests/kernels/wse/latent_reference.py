@@ -24,11 +24,17 @@ def random_latent(
     def norm(n: int) -> np.ndarray:
         return rng.uniform(0.5, 1.5, (1, n)).astype(np.float32)
 
-    return {
+    width = heads * (form.plain + form.turned)
+    if form.query_rank is None:
+        queries = {"wq": draw(hidden, width)}
+    else:
+        queries = {
+            "wq_down": draw(hidden, form.query_rank),
+            "query_norm": norm(form.query_rank),
+            "wq_up": draw(form.query_rank, width),
+        }
+    return queries | {
         "attn_norm": norm(hidden),
-        "wq_down": draw(hidden, form.query_rank),
-        "query_norm": norm(form.query_rank),
-        "wq_up": draw(form.query_rank, heads * (form.plain + form.turned)),
         "wkv_down": draw(hidden, form.cached),
         "latent_norm": norm(form.rank),
         "wkv_up": draw(form.rank, heads * (form.plain + form.value_dim)),
@@ -75,8 +81,11 @@ class LatentReference:
         turned = self._turned(turned[None], pos)[0]
         self.cached.append(np.concatenate([latent, turned]))
 
-        up = rms_norm(h @ w["wq_down"], w["query_norm"], layer.eps) @ w["wq_up"]
-        plain, turned = np.split(up.reshape(heads, -1), [form.plain], axis=1)
+        if form.query_rank is None:
+            q = h @ w["wq"]
+        else:
+            q = rms_norm(h @ w["wq_down"], w["query_norm"], layer.eps) @ w["wq_up"]
+        plain, turned = np.split(q.reshape(heads, -1), [form.plain], axis=1)
         pair = w["wkv_up"].reshape(form.rank, heads, -1)
         of_keys, of_values = np.split(pair, [form.plain], axis=2)
         absorbed = np.einsum("hn,rhn->hr", plain, of_keys)

@@ -88,6 +88,20 @@ def test_values(region: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("region", [(11, 4, 2), (2, 1, 4)])
+def test_values_of_queries_without_a_latent(region: tuple[int, int, int]) -> None:
+    """Rows have part of a head's features, or several heads; columns have parts of all."""
+    form = dataclasses.replace(FORM, query_rank=None)
+    layer = latent_layer(*region, latent=form)
+    latent = random_latent(form, HIDDEN, HEADS, 9)
+    weights = latent | random_mlp(HIDDEN, FFN, 4)
+    reference = LatentReference(layer, weights, gated(weights))
+    x = tokens(3)
+    expected = np.stack([reference.step(token) for token in x])
+    got = run_layer(layer, weights, x)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
 def test_values_with_experts_and_a_scale_of_scores() -> None:
     mlp = ExpertMlp(
         Routing(
@@ -141,9 +155,9 @@ def test_a_prefilled_cache_is_one_that_grew() -> None:
     np.testing.assert_allclose(got, reference.step(last), rtol=2e-5, atol=2e-5)
 
 
-def unpadded() -> LayerMap:
+def unpadded(query_rank: int | None = 12) -> LayerMap:
     """Eight rows and four columns, which divide all that they share."""
-    form = LatentForm(query_rank=12, rank=12, plain=8, turned=8, value_dim=8)
+    form = LatentForm(query_rank, rank=12, plain=8, turned=8, value_dim=8)
     return LayerMap(
         hidden=24,
         ffn=32,
@@ -159,8 +173,9 @@ def unpadded() -> LayerMap:
     )
 
 
-def test_flops_are_the_closed_form() -> None:
-    layer, pos = unpadded(), 13
+@pytest.mark.parametrize("query_rank", [12, None])
+def test_flops_are_the_closed_form(query_rank: int | None) -> None:
+    layer, pos = unpadded(query_rank), 13
     form = layer.form.latent
     assert form is not None
     reading = layer_program(layer).read(WAFER, *layer_arguments(layer, pos, 2))
@@ -171,7 +186,9 @@ def test_flops_are_the_closed_form() -> None:
     assert sum(flops[name] for name in of_products) == expected
     # Written out: both down-projections in each of two groups, queries, what absorbs them, scores
     # and means of 14 latents, values, output.
-    down, up = 2 * 24 * (12 + 20), 4 * 12 * 16
+    down, up = 2 * 24 * 20, 4 * 24 * 16
+    if query_rank is not None:
+        down, up = 2 * 24 * (12 + 20), 4 * 12 * 16
     absorb, attend, values = 4 * 8 * 12, 4 * 14 * (20 + 12), 4 * 12 * 8
     assert expected - of_mlp == 2 * (down + up + absorb + attend + values + 4 * 8 * 24)
 

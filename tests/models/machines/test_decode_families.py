@@ -138,13 +138,6 @@ def test_a_step_tells_which_experts_were_chosen(
 
 
 def test_what_the_wafer_does_not_compute_is_refused_by_name() -> None:
-    config = load(DATA / "deepseek_v3").config
-    assert config.latent is not None
-    latent = dataclasses.replace(config.latent, query_rank=None)
-    at_once = dataclasses.replace(config, latent=latent)
-    told = "decode: .* has attention to latents with queries that have none, which"
-    with pytest.raises(ModelError, match=told):
-        Decoder(at_once, random_weights(at_once, 0), CONTEXT)
     config = mixed_model()
     experts = Experts(count=3, chosen=1, width=2, shared_width=3)
     uneven = dataclasses.replace(config, experts=experts)

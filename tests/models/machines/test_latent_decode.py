@@ -16,24 +16,40 @@ from kernels.wse.decode.candidates import LayerKind
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.layer_plan import LayerStep, plan_layer
 from kernels.wse.decode.plan import PlacedKind
+from models.config import ModelConfig
 from models.configurations import published
 from models.loading.load import load
 from models.machines.decode import Decoder
 from models.machines.decode_kinds import decode_form
 from models.plain.transformer import forward
+from models.plain.weights import random_weights
 from tests.models.conftest import DATA
 
 WAFER = WSE3.at()
 CONTEXT = 7
 
 
-def test_logits_and_tokens_are_the_oracles() -> None:
+def at_once(config: ModelConfig) -> ModelConfig:
+    """The same model with queries that have no latent, as DeepSeek-V2-Lite's."""
+    assert config.latent is not None
+    latent = dataclasses.replace(config.latent, query_rank=None)
+    return dataclasses.replace(config, latent=latent)
+
+
+@pytest.mark.parametrize(
+    "has_query_latent", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
+def test_logits_and_tokens_are_the_oracles(has_query_latent: bool) -> None:
     """A layer with an MLP and two with experts; the oracle makes keys and values of all heads."""
     model = load(DATA / "deepseek_v3")
-    decoder = Decoder(model.config, model.weights, CONTEXT)
-    ids = np.random.default_rng(3).integers(0, model.config.vocab_size, (1, CONTEXT))
-    weights = jax.tree.map(jnp.asarray, model.weights)
-    wanted = np.asarray(forward(model.config, weights, jnp.asarray(ids, jnp.int32)))[0]
+    config, given = model.config, model.weights
+    if not has_query_latent:
+        config = at_once(config)
+        given = random_weights(config, 0)
+    decoder = Decoder(config, given, CONTEXT)
+    ids = np.random.default_rng(3).integers(0, config.vocab_size, (1, CONTEXT))
+    weights = jax.tree.map(jnp.asarray, given)
+    wanted = np.asarray(forward(config, weights, jnp.asarray(ids, jnp.int32)))[0]
     cache = decoder.empty_cache()
     assert all(set(layer) == {"k"} for layer in cache)
     for pos, token in enumerate(ids[0]):
