@@ -23,7 +23,7 @@ class DoesNotFit(EmulationError):
 
     Attributes:
       wafers: number of wafers that would hold the model, or None where no number does.
-      context: largest context that would fit one wafer, or None where none does.
+      context: one that would fit one wafer, about the largest or half of it; None where none does.
     """
 
     def __init__(

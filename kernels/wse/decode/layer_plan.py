@@ -19,6 +19,7 @@ from kernels.wse.decode.candidates import (
 )
 from kernels.wse.decode.estimate import layer_cycles
 from kernels.wse.decode.layer import layer_arguments, layer_program
+from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.plan import PlacedKind, place_kind
 
 
@@ -60,31 +61,56 @@ def plan_layer(
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
-      DoesNotFit: no region has room.
+      DoesNotFit: no region has room; it tells a context that would do, if one would.
     """
     sizes.check_wafer(device)
     sizes.within("context", context, 1, sizes.MOST)
     sizes.check_dtype(dtype)
     demand = Demand(config, context, dtype, device, (kind,), (0,))
+    found = fastest(demand)
+    if found is None:
+        raise refusal(demand)
+    return found
 
-    def cycles(layer: Any) -> float:
-        own = 0.0
-        if kind.variant is not None:
-            own = kind.variant.own_cycles(layer, device)
-        return layer_cycles(layer, device) + own
 
+def fastest(demand: Demand) -> PlacedKind | None:
+    """The demand's only kind of layers on the fastest region that has room; None: none has."""
+    (kind,), device = demand.kinds, demand.device
+
+    def cycles(layer: LayerMap) -> float:
+        of_layer = layer_cycles(layer, device)
+        if kind.variant is None:
+            return of_layer
+        return of_layer + kind.variant.own_cycles(layer, device)
+
+    # Counting a PE's bytes traces its program, so the fastest by estimate are counted first.
     maps = [layer for (layer,) in layer_candidates(demand)]
     for layer in sorted(maps, key=cycles):
         placed = place_kind(kind, layer, device)
         if placed is not None:
             return placed
+    return None
+
+
+def refusal(demand: Demand) -> DoesNotFit:
+    """Why no region has room, and by how often the context must be halved, if that does."""
+    (kind,), device = demand.kinds, demand.device
+    shorter = None
+    if fastest(dataclasses.replace(demand, context=1)) is not None:
+        shorter = demand.context // 2
+        while fastest(dataclasses.replace(demand, context=shorter)) is None:
+            shorter //= 2
+    remedy = "no context would do: its weights are too many or too wide"
+    if shorter is not None:
+        remedy = f"a context of {shorter:,} tokens would fit"
     pes = device.grid_width * device.grid_height
     had = pes * (device.sram_bytes - device.code_bytes)
-    raise DoesNotFit(
-        f"{device.name}: a layer with a context of {context:,} tokens in {dtype} needs at least "
-        f"{layer_bytes(demand, kind.form):,} bytes of sram before they are padded to whole PEs, a "
-        f"wafer has {had:,} beside its code, and no region has room for it; use a shorter context "
-        "or experts held in 8 bits"
+    return DoesNotFit(
+        f"{device.name}: a layer with a context of {demand.context:,} tokens in {demand.dtype} "
+        f"needs at least {layer_bytes(demand, kind.form):,} bytes of sram before they are padded "
+        f"to whole PEs, a wafer has {had:,} beside its code, and no region has room for it; "
+        f"{remedy}",
+        context=shorter,
     )
 
 

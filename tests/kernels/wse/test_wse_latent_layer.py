@@ -239,6 +239,14 @@ def test_a_layer_that_does_not_fit_is_refused() -> None:
     assert found is not None and int(found[1].replace(",", "")) > least
 
 
+def test_a_context_that_would_fit_is_told() -> None:
+    """512 rows at most, one for each element of the residual stream, of 127 slots at most."""
+    kind = LayerKind(DecodeForm(latent=LARGER))
+    with pytest.raises(DoesNotFit, match="a context of 50,000 tokens would") as told:
+        plan_layer(SIZES, 100_000, "bfloat16", WAFER, kind)
+    assert told.value.context == 50_000
+
+
 def test_what_latent_layers_do_not_have_is_refused() -> None:
     layer = latent_layer(4, 2, 2)
     with pytest.raises(LimitExceeded, match="head_dim is 21, must be 20: a latent"):
