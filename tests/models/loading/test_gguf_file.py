@@ -12,7 +12,7 @@ import pytest
 from models.errors import ModelError
 from models.loading.gguf_file import read_header
 from models.loading.load import load
-from tests.models.loading.files import LLAMA, WriteGguf, refused
+from tests.models.loading.files import LLAMA, REFERENCE, WriteGguf, refused
 
 
 def test_our_header_is_what_the_gguf_package_reads(write_gguf: WriteGguf) -> None:
@@ -72,12 +72,17 @@ def test_gguf_truncated_anywhere_is_refused(
         refused(cut, f"ends at byte {length}, but .* needs")
 
 
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [(LLAMA.name, 150), ("deepseek_v3", 40), ("gpt_oss", 40), ("gemma3", 40)],
+)
 def test_gguf_with_any_byte_changed_never_fails_from_inside(
-    write_gguf: WriteGguf, tmp_path: pathlib.Path
+    name: str, times: int, write_gguf: WriteGguf, tmp_path: pathlib.Path
 ) -> None:
-    data, changed = write_gguf(LLAMA).read_bytes(), tmp_path / "changed.gguf"
+    data = write_gguf(REFERENCE / name).read_bytes()
+    changed = tmp_path / "changed.gguf"
     generator = np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(times):
         bad, place = bytearray(data), int(generator.integers(0, 6000))
         bad[place] = int(generator.integers(0, 256))
         changed.write_bytes(bad)
