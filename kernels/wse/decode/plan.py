@@ -306,26 +306,33 @@ def wafers(demand: Demand) -> int | None:
 
 def largest_context(demand: Demand) -> int | None:
     """A context below the one asked for that really fits one wafer; nearly the largest."""
-    device = demand.device
+    # Weights alone may be too many: then no context will do, and none need be tried.
+    if not fits_with(demand, 1):
+        return None
     low = 0
     high = demand.context
     # `low` fits and `high` does not. A context of 8,000 is told to 125 tokens, as every trial
     # traces a program.
     while high - low > max(1, low // 64):
         middle = (low + high) // 2
-        tried = dataclasses.replace(demand, context=middle)
-        # Where even the region with the most room by the closed form overflows, that context is too
-        # long.
-        roomiest = min(
-            candidates(tried),
-            key=lambda regions: max(least_bytes(x, device) for x in regions.layers),
-            default=None,
-        )
-        if roomiest is not None and place(roomiest, tried) is not None:
+        if fits_with(demand, middle):
             low = middle
         else:
             high = middle
     return low or None
+
+
+def fits_with(demand: Demand, context: int) -> bool:
+    """Whether the model fits one wafer with so long a cache, on the regions with the most room."""
+    tried = dataclasses.replace(demand, context=context)
+    # Where even the region with the most room by the closed form overflows, that context is too
+    # long.
+    roomiest = min(
+        candidates(tried),
+        key=lambda regions: max(least_bytes(x, demand.device) for x in regions.layers),
+        default=None,
+    )
+    return roomiest is not None and place(roomiest, tried) is not None
 
 
 __all__ = [
