@@ -5,6 +5,7 @@ say, would be left out without a word, and every number after it would be wrong.
 arithmetic that needs no weights of its own, such as another activation.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 from models.config import ModelConfig
@@ -34,7 +35,7 @@ COMPUTED: dict[str, frozenset[str]] = {
             "a scaled embedding",
             "RoPE that differs between layers",
             "experts",
-            "heads of more than 128 features",
+            "heads of features that are no equal parts of at most 128",
             "the activation 'gelu_tanh'",
             "the activation 'clamped_swiglu'",
             "norms of outputs",
@@ -94,9 +95,10 @@ def further(config: ModelConfig) -> Iterator[str]:
         yield "a soft-cap of logits"
     if config.embedding_scale != 1:
         yield "a scaled embedding"
-    # Of a machine's matrix unit: the mesh contracts a head's features at once.
-    if config.head_dim > 128:
-        yield "heads of more than 128 features"
+    # The mesh contracts 128 features at once: 256 are two parts, 193 are none.
+    parts = math.ceil(config.head_dim / 128)
+    if config.head_dim % parts:
+        yield "heads of features that are no equal parts of at most 128"
     rotations = {form.attention.rotation for form in config.forms}
     if len(rotations) > 1:
         yield "RoPE that differs between layers"

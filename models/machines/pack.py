@@ -112,7 +112,7 @@ class Packer:
         wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
         placed = {
             "wqkv": self.packed(wqkv, hidden_rows, tiling.qkv_columns),
-            "wo": self.packed(wo, head_dim, hidden_columns),
+            "wo": self.packed(wo, tiling.head_tiles[1], hidden_columns),
             "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
             "w_up": self.packed(w_up, hidden_rows, ffn_rows),
             "w_down": self.packed(w_down, ffn_rows, hidden_columns),

@@ -5,8 +5,10 @@ from typing import Literal, overload
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from emu.annotations import KnownInt
+from emu.boxes import ds
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_store, hbm, psum, sbuf
 from emu.trainium.isa import (
@@ -33,7 +35,7 @@ from kernels.trainium.context.state import (
     unit_tiles,
 )
 from kernels.trainium.flash.step import TileRing
-from kernels.trainium.tiles import BANKS, divide
+from kernels.trainium.tiles import BANKS, PARTITIONS, divide, split
 
 # Below any sum of weights, which is 1 at least, and above 0: its inverse squared is finite.
 LEAST_SUM = 2.0**-40
@@ -91,6 +93,9 @@ def finish(
     features = tiling.value_dim
     shape = (features, rows) if transposed else (rows, features)
     turned = tiling.turned or tiling.output
+    # An array has 128 partitions: 256 features are turned in two parts.
+    parts, part_size = split(features, PARTITIONS)
+    bank_shape = (part_size, rows) if transposed else shape
     out = hbm(tiling.items, *shape, dtype=tiling.output)
     lse = None
     if logsumexp and (finishing is None or finishing.tells_log_sum_exp):
@@ -109,13 +114,21 @@ def finish(
             assert least is not None
             lanes = _divided(own, least, tiling)
         # Four banks, so that transposes and the copies out of them overlap.
-        fresh = [psum(*shape, dtype=turned) for _ in range(BANKS // 2)]
+        fresh = [psum(*bank_shape, dtype=turned) for _ in range(BANKS // 2)]
         banks = TileRing(*fresh)
         at_lanes = enumerate(places(unit, tiling))
         for (lane, place), y in zip(at_lanes, lanes, strict=True):
-            if transposed:
-                y = _transposed(y, banks, tiling)
-            out = dma_store.at[place](out, y, queue=STORES[lane % 2])
+            queue = STORES[lane % 2]
+            if not transposed or parts == 1:
+                stored = _transposed(y, banks, tiling) if transposed else y
+                out = dma_store.at[place](out, stored, queue=queue)
+                continue
+            for number in range(parts):
+                start = number * part_size
+                own_part = lax.slice_in_dim(y, start, start + part_size, axis=1)
+                stored = _transposed(own_part, banks, tiling)
+                own_rows = ds(start, part_size)
+                out = dma_store.at[place, own_rows](out, stored, queue=queue)
         if lse is not None and least is not None:
             y = _logsumexp(own, least, tiling)
             lse = dma_store.at[unit](lse, y, queue=STORES[1])
@@ -194,7 +207,7 @@ def _transposed(y: Sbuf, banks: TileRing, tiling: ContextTiling) -> Sbuf:
     bank = nc_transpose(bank, y)
     turned = banks.give(bank)
     tile = sbuf(
-        tiling.value_dim,
+        y.shape[1],
         tiling.rows,
         dtype=tiling.output,
         buffers=tiling.buffers,

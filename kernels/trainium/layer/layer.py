@@ -32,7 +32,7 @@ from kernels.trainium.layer.qkv import Project, load_block
 from kernels.trainium.layer.ring import Attend
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
-from kernels.trainium.tiles import divide, index
+from kernels.trainium.tiles import divide, index, part
 
 Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
 """A bank into a tile, at a token tile and from a column on: copied, or added."""
@@ -329,27 +329,34 @@ def _store_block(y: Sbuf) -> Hbm:
 
 
 def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
-    """A block's attention output: SBUF `[head_dim, heads, tokens]`, one head a contraction tile."""
+    """A block's attention output: SBUF `[features, heads, tokens]`, one head a contraction tile; of
+    a head of more than 128 features, a tile each of its equal parts."""
+    parts, size = tiling.head_tiles
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
         # One loop over heads and tiles: with 3 tiles place 7 is tile 1 of head 2.
-        head, token_tile = divide(place, tiling.tiles)
+        head_part, token_tile = divide(place, tiling.tiles)
         # Rows of `wo` are in the order of heads, so a head's features are its contraction tile.
+        head, own_part = head_part, None
+        if parts > 1:
+            head, own_part = divide(head_part, parts)
         of_head = index(attended, head)
         number = block * tiling.tiles + token_tile
         own = index(of_head, number)
+        if own_part is not None:
+            own = part(own, own_part * size, size, axis=0)
         column = token_tile * tiling.rows
         columns = ds(column, tiling.rows)
-        return dma_load.at[:, head, columns](out, own, queue=second_queue)
+        return dma_load.at[:, head_part, columns](out, own, queue=second_queue)
 
     _, second_queue = LOAD_QUEUES
     out = sbuf(
-        tiling.head_dim,
-        tiling.heads,
+        size,
+        tiling.heads * parts,
         tiling.block_tokens,
         dtype=tiling.dtype,
     )
-    places = tiling.heads * tiling.tiles
+    places = tiling.heads * parts * tiling.tiles
     return loop(load, out, places)
 
 

@@ -22,7 +22,7 @@ from kernels.trainium.layer.form import PLAIN, Positions, PrefillForm
 from kernels.trainium.layer.norm import head_norm, in_every_row, normalised_transposed
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
-from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part
+from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part, split
 
 Project: TypeAlias = Callable[[Hbm, LayerWeights], tuple[Hbm, Hbm, Hbm]]
 """From hidden states and a layer's weights to its q, k and v, as `qkv` gives them."""
@@ -89,9 +89,12 @@ def store_transposed(x: Sbuf) -> Hbm:
     """Puts each head's features on partitions and stores it: SBUF `[rows, heads, head_dim]` to HBM
     `[heads, head_dim, rows]`, as many heads a transpose as fill 128 partitions.
 
-    32 heads of 64 features are 16 transposes of two heads; of 128 features, 32 of one.
+    32 heads of 64 features are 16 transposes of two heads; of 128 features, 32 of one; of 256, 64
+    of half a head.
     """
-    rows, heads, size = x.shape
+    rows, all_heads, head_dim = x.shape
+    parts, size = split(head_dim, PARTITIONS)
+    heads = all_heads * parts
     # A transpose takes as long for 64 rows of the result as for 128.
     heads_together = largest_divisor(heads, PARTITIONS // size)
     features = heads_together * size
@@ -108,7 +111,7 @@ def store_transposed(x: Sbuf) -> Hbm:
 
     numbers = jnp.arange(groups, dtype=jnp.int32)
     out = lax.map(store_group, numbers)
-    return out.reshape(heads, size, rows)
+    return out.reshape(all_heads, head_dim, rows)
 
 
 def qkv(

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from emu.annotations import KnownInt
 from emu.trainium.spaces import Hbm
@@ -182,8 +183,9 @@ class LayerRing:
             finishing = Finishing(self.scores.finish, of_finish, (), first_head)
 
         def attend(q: Hbm, k: Hbm, v: Hbm) -> Hbm:
+            q_parts, k_parts = _parts(q, sizes), _parts(k, sizes)
             operands = RankOperands(
-                (q,), ((k,), v), patterns, scoring, first_head, finishing
+                q_parts, (k_parts, v), patterns, scoring, first_head, finishing
             )
             return ring_attention(operands, work, sizes, self.ring, transposed=True)
 
@@ -263,6 +265,18 @@ class LayerRing:
         return int(by_mask[real].sum())
 
 
+def _parts(x: Hbm, sizes: ContextTiling) -> tuple[Hbm, ...]:
+    """Queries or keys, `[token tiles, heads, head_dim, rows]`, as views of what is contracted."""
+    if len(sizes.parts) == 1:
+        return (x,)
+    found = []
+    start = 0
+    for size in sizes.parts:
+        found.append(lax.slice_in_dim(x, start, start + size, axis=2))
+        start += size
+    return tuple(found)
+
+
 def attention_tiling(
     tiling: LayerTiling, scores: LayerScores = CAUSAL, placement: str = "contiguous"
 ) -> ContextTiling:
@@ -275,10 +289,11 @@ def attention_tiling(
         # Token tiles are dealt to all chips in turn, so two of a chip's are not neighbours, and
         # positions are counted out over neighbours only.
         span = 1
+    parts, features = tiling.head_tiles
     return ContextTiling(
         heads=tiling.heads,
         kv_heads=tiling.kv_heads,
-        parts=(tiling.head_dim,),
+        parts=(features,) * parts,
         value_dim=tiling.head_dim,
         tiles=token_tiles,
         rows=tiling.rows,

@@ -32,7 +32,7 @@ class LayerTiling:
 
     Attributes:
       hidden, ffn: model dimensions without padding.
-      heads, kv_heads, head_dim: attention dimensions; `head_dim` at most 128.
+      heads, kv_heads, head_dim: attention dimensions.
       eps: of RMSNorm.
       blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
       dtype: of weights, activations and the KV cache; accumulation is float32.
@@ -60,6 +60,11 @@ class LayerTiling:
     def ffn_tiles(self) -> tuple[int, int]:
         """Tiles of the FFN's features, `(count, rows)`."""
         return split(self.ffn, PARTITIONS)
+
+    @property
+    def head_tiles(self) -> tuple[int, int]:
+        """Contraction tiles of a head's features, `(count, rows)`: of 256 features, 2 of 128."""
+        return split(self.head_dim, PARTITIONS)
 
     @property
     def hidden_padded(self) -> int:

@@ -21,12 +21,13 @@ def test_a_norm_over_all_heads_is_refused_by_name() -> None:
     check_forms(wide, "decode")
 
 
-def test_heads_wider_than_the_array_are_refused_by_name() -> None:
-    """Gemma-2 9B's and Gemma-3 4B's have 256 features; a contraction takes 128."""
-    wide = dataclasses.replace(TINY, head_dim=256)
-    check_forms(wide, "decode")
-    with pytest.raises(ModelError, match="prefill: .* heads of more than 128 features"):
-        check_forms(wide, "prefill")
+def test_heads_that_do_not_divide_are_refused_by_name() -> None:
+    """A contraction takes 128 features: 256 are two parts, of 262 three are no equal ones."""
+    check_forms(dataclasses.replace(TINY, head_dim=256), "prefill")
+    odd = dataclasses.replace(TINY, head_dim=262)
+    check_forms(odd, "decode")
+    with pytest.raises(ModelError, match="prefill: .* heads of features that are no"):
+        check_forms(odd, "prefill")
 
 
 def test_a_bias_is_not_left_out_in_silence() -> None:

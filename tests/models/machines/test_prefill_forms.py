@@ -110,6 +110,23 @@ def test_forms_agree_with_the_oracle(
     agrees(config, weights_of(config), prompt, chips=chips, cores=cores)
 
 
+@pytest.mark.parametrize(
+    "head_dim, chips, cores",
+    [
+        (256, 1, 1),
+        pytest.param(256, 3, 2, marks=pytest.mark.slow),
+        pytest.param(192, 2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_heads_wider_than_the_array(head_dim: int, chips: int, cores: int) -> None:
+    """Contracted, turned and projected in two parts; Gemma-3 4B's heads have 256 features."""
+    config = dataclasses.replace(
+        LLAMA, num_hidden_layers=1, head_dim=head_dim, vocab_size=96
+    )
+    prompt = prompt_of(config, 37)
+    agrees(config, weights_of(config), prompt, chips=chips, cores=cores)
+
+
 FOLDERS = [
     "mistral_window",
     "qwen2_biases_window",
