@@ -65,11 +65,14 @@ def latent_weights(
     plain = _flat(by_head[..., : form.plain], xp)
     turned = _flat(by_head[..., form.plain :], xp)
     own = xp.concatenate([plain, turned], axis=2)
+    _, rows = tiling.hidden_tiles
+    if form.query_rank is not None:
+        _, rows = split(form.query_rank, PARTITIONS)
     return LatentWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
         down=_packed(dealt, tiling.hidden_tiles[1], xp),
         query_norm=None if query_norm is None else query_norm[None],
-        queries=_packed(own, _contraction(len(queries)), xp),
+        queries=_packed(own, rows, xp),
         latent_norm=latent_norm[None],
     )
 
@@ -200,11 +203,6 @@ def _flat(by_head: Array, xp: ModuleType) -> Array:
     """`[inputs, cores, heads, features]` to `[cores, inputs, heads · features]`."""
     inputs, cores, _, _ = by_head.shape
     return xp.moveaxis(by_head.reshape(inputs, cores, -1), 1, 0)
-
-
-def _contraction(features: int) -> int:
-    _, size = split(features, PARTITIONS)
-    return size
 
 
 def _packed(dealt: Array, rows: int, xp: ModuleType) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from emu.trainium import TRN3, with_cores
+from emu.trainium.links.collectives import reduce_all
 from kernels.trainium.stages.latent import LatentForm
 from models.configurations import published
 from models.errors import ModelError
@@ -176,6 +177,85 @@ def weight_bytes(stages, names):
     return 2 * stages.chips * sum(math.prod(shapes(of_layer[name])) for name in names)
 
 
+# --- bytes: of one core, in 16 bits, all of its chip's tokens one tile ---
+
+
+def projection_bytes(stages):
+    """HBM of all cores. A norm's weight or a bias is read once for each row of a tile."""
+    form, tiling = stages.projection_form, stages.tiling
+    rows, cores = tiling.rows, stages.cores
+    assert tiling.token_tiles == 1
+    hidden = tiling.hidden_padded
+    x, norm = rows * hidden, rows * hidden
+    table = 2 * rows * form.turned // 2 * 2  # float32, in 16 bits
+    if not isinstance(form, LatentForm):
+        bias = 2 * rows * form.width
+        moved = x + norm + hidden * form.width + bias + 2 * table + rows * form.width
+        return 2 * stages.chips * cores * moved
+    own, whole = rows * form.own_down, rows * form.own_down * cores
+    of_heads = form.heads * (form.plain + form.turned)
+    read = x + norm + hidden * form.own_down + whole + rows * form.rank + 2 * table
+    read += rows * form.query_rank + form.query_rank * of_heads
+    written = own + rows * (of_heads + form.rank + form.turned)
+    # Each core reads and writes every other's columns once.
+    gathered = 2 * (cores - 1) * own
+    return 2 * stages.chips * cores * (read + written + gathered)
+
+
+def residual_bytes(stages, features, weights):
+    """HBM of all cores, of `x + features · matrix`.
+
+    Args:
+      stages: the layer.
+      features: read of each row besides.
+      weights: of a core.
+    """
+    tiling, chip = stages.tiling, with_cores(TRN3, stages.cores).at()
+    part = tiling.tokens * tiling.hidden_padded
+    share = reduce_all(chip, stages.cores, 2 * part)
+    summed = round((share.reads + share.writes) * part / stages.cores)
+    # The part is stored; x and the sum are read, and the next x is stored.
+    moved = tiling.tokens * features + weights + part + summed + 3 * part
+    return 2 * stages.chips * stages.cores * moved
+
+
+def output_bytes(stages):
+    of_heads = stages.heads * stages.config.value_dim
+    hidden = stages.tiling.hidden_padded
+    bias = 0
+    if stages.form.attention.output_is_biased:
+        bias = 2 * stages.tiling.rows * hidden
+    return residual_bytes(stages, of_heads, of_heads * hidden + bias)
+
+
+def mlp_bytes(stages):
+    hidden = stages.tiling.hidden_padded
+    features = stages.config.intermediate_size // stages.cores
+    norm_and_x = 2 * hidden
+    return residual_bytes(stages, norm_and_x, 3 * hidden * features)
+
+
+def attention_link_bytes(stages, live):
+    """Of a ring: of every live tile but a chip's own, 128 keys and values or latents arrive."""
+    latent, config = stages.form.attention.latent, stages.config
+    moves = live - stages.chips
+    if latent is not None:
+        # Every core has heads of all tokens.
+        return 2 * moves * 128 * latent.cached_width * stages.cores
+    both = config.key_dim + config.value_dim
+    return 2 * moves * 128 * both * stages.kv_heads * stages.cores
+
+
+def mixture_link_bytes(stages, counts):
+    """Rows that other chips have the experts of, there and back; counts of all chips to all."""
+    form = stages.moe.form(counts)
+    number = np.arange(form.routing.experts)
+    at_home = number % form.period == np.arange(stages.chips)[:, None] % form.period
+    rows = counts[~at_home].sum()
+    told = 4 * form.routing.experts * stages.chips * (stages.chips - 1) * stages.cores
+    return 2 * 2 * rows * form.hidden_padded + told
+
+
 CAUSAL_TILES = 64 * 65 // 2  # each chip's 128 queries see their own keys and all before
 WINDOW_TILES = 64 + 63  # of 128 tokens: the tile before, too, but for the first
 FULL = [
@@ -203,6 +283,9 @@ def test_full_size_layers(name, layer, live):
     assert projections.matmul_flops == projection_flops(stages)
     assert attention.matmul_flops == attention_flops(stages, live)
     assert output.matmul_flops == output_flops(stages)
+    assert projections.hbm_bytes == projection_bytes(stages)
+    assert output.hbm_bytes == output_bytes(stages)
+    assert attention.link_bytes == attention_link_bytes(stages, live)
     latent = stages.form.attention.latent
     of_attention = ("wq_down", "wq_up", "wkv_down") if latent else ("wq", "wk", "wv")
     least = [(projections, of_attention), (output, ("wo",))]
@@ -210,11 +293,15 @@ def test_full_size_layers(name, layer, live):
         least.append((fed, ("w_gate", "w_up", "w_down")))
         features = 2 * 3 * stages.tokens * stages.config.hidden_size
         assert fed.matmul_flops == features * stages.config.intermediate_size
+        assert fed.hbm_bytes == mlp_bytes(stages)
+        assert fed.link_bytes == 0
     else:
         least.append((fed, ("router",)))
-        assert fed.matmul_flops == mixture_flops(stages, even_counts(stages))
+        counts = even_counts(stages)
+        assert fed.matmul_flops == mixture_flops(stages, counts)
+        assert fed.link_bytes == mixture_link_bytes(stages, counts)
         # Each group of chips has all experts, and each of them has tokens.
-        copies = 64 // stages.moe.form(even_counts(stages)).period
+        copies = 64 // stages.moe.form(counts).period
         experts = weight_bytes(stages, ("expert_gate", "expert_up", "expert_down"))
         assert fed.hbm_bytes > experts / 64 * copies
     # Every weight comes from HBM at least once on each chip, and no faster than HBM gives; matmuls
