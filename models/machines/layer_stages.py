@@ -25,7 +25,7 @@ from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.mesh.mixture import Mixed, MoeWeights, moe_layer
 from kernels.moe.mesh.places import TABLE_SPECS, Order, order
-from kernels.moe.mesh.program import MoeMesh, checked_for, same_counts
+from kernels.moe.mesh.program import MoeMesh, checked_for
 from kernels.moe.mesh.work import MoeWork, work
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_program import LatentProgram
@@ -40,8 +40,6 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.family_attention import variant_of
 from models.layer_form import LayerForm
-from models.plain.projections import rms_norm
-from models.plain.rope import rope_tables
 from models.tensors import tensors_of
 
 LayerWeights: TypeAlias = Mapping[str, Any]
@@ -320,7 +318,7 @@ class LayerStages:
         """Projections and output; attention has a clock of its own, `self.attention`."""
         shapes = self._weight_shapes
         tiling = self.tiling
-        x, table = self._x_struct, self._table_struct
+        x, table = self._x_struct, self.table_struct
 
         def packed(pack: Any) -> Any:
             return jax.eval_shape(functools.partial(pack, xp=jnp), shapes)
@@ -351,7 +349,7 @@ class LayerStages:
         tables = jax.tree.map(_struct, order(form))
         given = work(form, checked_for(self.moe, counts))
         weights = moe_weights.abstract(form)
-        program = _moe_program(form, self.config.rms_norm_eps)
+        program = mixture_program(form, self.config.rms_norm_eps)
         return Stage("mixture", program, (x, norm, weights, tables, given))
 
     @property
@@ -361,126 +359,11 @@ class LayerStages:
         return jax.ShapeDtypeStruct((self.chips, *sizes), tiling.dtype)
 
     @property
-    def _table_struct(self) -> jax.ShapeDtypeStruct:
+    def table_struct(self) -> jax.ShapeDtypeStruct:
+        """Of cosines and of sines."""
         tiling, form = self.tiling, self.projection_form
         sizes = tiling.blocks, tiling.tiles, tiling.rows, form.turned // 2
         return jax.ShapeDtypeStruct((self.chips, *sizes), jnp.float32)
-
-    # --- on numbers ---
-
-    def run(self, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
-        """The layer of `x` `[tokens, hidden]`, one program after the other."""
-        laid = self._laid(x)
-        cos, sin = self._tables()
-        packed = self.packed_projections(weights)
-        operands = self.projections.run(laid, cos, sin, packed)
-        attended = self._attended(operands, weights)
-        y = self.output.run(laid, attended, self.packed_output(weights))
-        # Every core of a chip has the sum.
-        after = self._unlaid(np.asarray(y)[:, 0])
-        if self.moe is None:
-            made = self.mlp.run(self._laid(after), self.packed_mlp(weights))
-            return self._unlaid(np.asarray(made)[:, 0])
-        return self._mixed(after, weights)
-
-    def _attended(self, operands: Any, weights: LayerWeights) -> np.ndarray:
-        """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
-        form, attention = self.form.attention, self.attention
-        if form.latent is None:
-            q, k, v = (np.asarray(each) for each in operands)
-            by_row = v.reshape(*v.shape[:4], self.kv_heads, -1)
-            values = np.moveaxis(by_row, 3, -1)
-            assert isinstance(attention, ContextAttention)
-            out, _ = attention.run(*map(self._by_token, (q, k, values)))
-        else:
-            plain, turned, latents, rotary = (np.asarray(each) for each in operands)
-            q = np.concatenate([plain, turned], axis=4)
-            # Latents are the same on every core.
-            latent = self._by_token(latents[:, :1]).reshape(self.tokens, -1)
-            shared = self._by_token(rotary[:, :1]).reshape(self.tokens, -1)
-            pair = weights["wkv_up"].reshape(form.latent.rank, -1, self._pair_width)
-            of_keys, of_values = np.split(pair, [form.latent.plain_width], axis=2)
-            assert isinstance(attention, LatentProgram)
-            out, _ = attention.run(
-                self._by_token(q), latent, shared, of_keys, of_values
-            )
-        tiling = self.tiling
-        padded = np.zeros(
-            (self.chips, tiling.tokens, *out.shape[1:]), np.asarray(out).dtype
-        )
-        each = self.tokens // self.chips
-        padded[:, :each] = np.asarray(out).reshape(self.chips, each, *out.shape[1:])
-        sizes = tiling.token_tiles, tiling.rows, self.cores, self.heads, -1
-        by_core = padded.reshape(self.chips, *sizes)
-        chip, tile, row, core, head, feature = range(6)
-        return by_core.transpose(chip, core, head, tile, row, feature)
-
-    @property
-    def _pair_width(self) -> int:
-        latent = self.form.attention.latent
-        assert latent is not None
-        return latent.plain_width + latent.value_width
-
-    def _by_token(self, x: np.ndarray) -> np.ndarray:
-        """`[chips, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
-        chips, cores, tiles, heads, features, rows = x.shape
-        by_token = x.transpose(0, 2, 5, 1, 3, 4)
-        of_chip = by_token.reshape(chips, tiles * rows, cores * heads, features)
-        each = self.tokens // self.chips
-        return of_chip[:, :each].reshape(self.tokens, cores * heads, features)
-
-    def _mixed(self, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
-        """`x` with the mixture of experts added, `[tokens, hidden]`."""
-        assert self.moe is not None
-        plain = moe_weights.named(weights)
-        by_chip = x.reshape(self.chips, -1, x.shape[1])
-        normed = rms_norm(
-            jnp.asarray(by_chip), weights["mlp_norm"], self.config.rms_norm_eps
-        )
-        counts = self.moe.counts(np.asarray(normed), plain)
-        form = self.moe.form(counts)
-        missing = form.hidden_padded - x.shape[1]
-        wide = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
-        norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))[None]
-        program = _moe_program(form, self.config.rms_norm_eps)
-        mixed: Mixed = program.run(
-            wide.reshape(self.chips, form.tiles, form.rows, -1),
-            norm,
-            moe_weights.packed(plain, form),
-            order(form),
-            work(form, checked_for(self.moe, counts)),
-        )
-        same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
-        rows = np.asarray(mixed.rows)[:, 0].reshape(self.tokens, -1)
-        return rows[:, : x.shape[1]]
-
-    def _laid(self, x: np.ndarray) -> np.ndarray:
-        """`[tokens, hidden]` as stages take it, `[chips, blocks, tiles, rows, hidden padded]`."""
-        tiling, (tokens, hidden) = self.tiling, x.shape
-        each = tokens // self.chips
-        padding = [(0, tiling.tokens - each), (0, tiling.hidden_padded - hidden)]
-        wide = np.pad(x.reshape(self.chips, each, hidden), [(0, 0), *padding])
-        return wide.reshape(self.chips, tiling.blocks, tiling.tiles, tiling.rows, -1)
-
-    def _unlaid(self, x: np.ndarray) -> np.ndarray:
-        each = self.tokens // self.chips
-        by_token = x.reshape(self.chips, self.tiling.tokens, -1)
-        real = by_token[:, :each, : self.config.hidden_size]
-        return real.reshape(self.tokens, -1)
-
-    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and sines of all tokens."""
-        rotation = self.form.attention.rotation
-        sizes = self._table_struct.shape
-        if rotation is None:
-            return np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
-        positions = np.arange(self.tokens)
-        tables = rope_tables(self.config, positions, self.tokens, rotation)
-        each = self.tokens // self.chips
-        missing = [(0, 0), (0, self.tiling.tokens - each), (0, 0)]
-        by_chip = (np.pad(t.reshape(self.chips, each, -1), missing) for t in tables)
-        cos, sin = (table.reshape(sizes) for table in by_chip)
-        return cos, sin
 
 
 def _not_computed(form: LayerForm) -> list[str]:
@@ -503,7 +386,7 @@ def _struct(x: np.ndarray) -> jax.ShapeDtypeStruct:
 
 
 @functools.lru_cache(maxsize=32)
-def _moe_program(form: MoeForm, eps: float) -> Program:
+def mixture_program(form: MoeForm, eps: float) -> Program:
     """`moe_layer` of `(x, norm, weights, tables, work)`."""
 
     def kernel(
@@ -526,4 +409,4 @@ def _moe_program(form: MoeForm, eps: float) -> Program:
     return Program(kernel, {CHIP: form.chips, CORE: form.cores}, specs)
 
 
-__all__ = ["LayerStages", "LayerWeights", "Stage"]
+__all__ = ["LayerStages", "LayerWeights", "Stage", "mixture_program"]

@@ -15,6 +15,7 @@ from kernels.trainium.stages.latent import LatentForm
 from models.configurations import published
 from models.errors import ModelError
 from models.loading.load import load
+from models.machines.layer_on_numbers import run
 from models.machines.layer_stages import LayerStages
 from models.machines.layer_time import (
     even_counts,
@@ -84,7 +85,7 @@ def error_of(name, layer, chips, cores, **options):
     )
     wanted = expected(model, layer, x)
     assert np.abs(wanted - x).max() > 0.1 * np.abs(x).max()
-    return np.abs(stages.run(x, weights) - wanted).max() / np.abs(wanted).max()
+    return np.abs(run(stages, x, weights) - wanted).max() / np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,7 @@ def projection_bytes(stages):
     own, whole = rows * form.own_down, rows * form.own_down * cores
     of_heads = form.heads * (form.plain + form.turned)
     read = x + norm + hidden * form.own_down + whole + rows * form.rank + 2 * table
+    assert form.query_rank is not None
     read += rows * form.query_rank + form.query_rank * of_heads
     written = own + rows * (of_heads + form.rank + form.turned)
     # Each core reads and writes every other's columns once.

@@ -1,0 +1,144 @@
+"""A layer's prefill on numbers: what one stage leaves is laid out as the next one takes it."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from kernels.moe.mesh import weights as moe_weights
+from kernels.moe.mesh.mixture import Mixed
+from kernels.moe.mesh.places import order
+from kernels.moe.mesh.program import checked_for, same_counts
+from kernels.moe.mesh.work import work
+from kernels.trainium.context.attention import ContextAttention
+from kernels.trainium.context.latent_program import LatentProgram
+from models.machines.layer_stages import LayerStages, LayerWeights, mixture_program
+from models.plain.projections import rms_norm
+from models.plain.rope import rope_tables
+
+
+def run(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
+    """The layer of a sequence, one program after the other.
+
+    Args:
+      stages: the layer, with the sinks of its attention if it has any.
+      x: hidden states `[tokens, hidden]`.
+      weights: of the layer.
+
+    Returns:
+      The next hidden states, alike.
+    """
+    laid = _laid(stages, x)
+    cos, sin = _tables(stages)
+    packed = stages.packed_projections(weights)
+    operands = stages.projections.run(laid, cos, sin, packed)
+    attended = _attended(stages, operands, weights)
+    y = stages.output.run(laid, attended, stages.packed_output(weights))
+    # Every core of a chip has the sum.
+    after = _unlaid(stages, np.asarray(y)[:, 0])
+    if stages.moe is None:
+        made = stages.mlp.run(_laid(stages, after), stages.packed_mlp(weights))
+        return _unlaid(stages, np.asarray(made)[:, 0])
+    return _mixed(stages, after, weights)
+
+
+def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.ndarray:
+    """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
+    form, attention = stages.form.attention, stages.attention
+    if form.latent is None:
+        q, k, v = (np.asarray(each) for each in operands)
+        by_row = v.reshape(*v.shape[:4], stages.kv_heads, -1)
+        values = np.moveaxis(by_row, 3, -1)
+        assert isinstance(attention, ContextAttention)
+        out, _ = attention.run(*(_by_token(stages, x) for x in (q, k, values)))
+    else:
+        plain, turned, latents, rotary = (np.asarray(each) for each in operands)
+        q = np.concatenate([plain, turned], axis=4)
+        # Latents are the same on every core.
+        latent = _by_token(stages, latents[:, :1]).reshape(stages.tokens, -1)
+        shared = _by_token(stages, rotary[:, :1]).reshape(stages.tokens, -1)
+        pair = weights["wkv_up"].reshape(
+            form.latent.rank, stages.config.num_attention_heads, -1
+        )
+        of_keys, of_values = np.split(pair, [form.latent.plain_width], axis=2)
+        assert isinstance(attention, LatentProgram)
+        out, _ = attention.run(_by_token(stages, q), latent, shared, of_keys, of_values)
+    tiling = stages.tiling
+    padded = np.zeros(
+        (stages.chips, tiling.tokens, *out.shape[1:]), np.asarray(out).dtype
+    )
+    each = stages.tokens // stages.chips
+    padded[:, :each] = np.asarray(out).reshape(stages.chips, each, *out.shape[1:])
+    sizes = tiling.token_tiles, tiling.rows, stages.cores, stages.heads, -1
+    by_core = padded.reshape(stages.chips, *sizes)
+    chip, tile, row, core, head, feature = range(6)
+    return by_core.transpose(chip, core, head, tile, row, feature)
+
+
+def _by_token(stages: LayerStages, x: np.ndarray) -> np.ndarray:
+    """`[chips, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
+    chips, cores, tiles, heads, features, rows = x.shape
+    by_token = x.transpose(0, 2, 5, 1, 3, 4)
+    of_chip = by_token.reshape(chips, tiles * rows, cores * heads, features)
+    each = stages.tokens // stages.chips
+    return of_chip[:, :each].reshape(stages.tokens, cores * heads, features)
+
+
+def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
+    """`x` with the mixture of experts added, `[tokens, hidden]`."""
+    assert stages.moe is not None
+    plain = moe_weights.named(weights)
+    by_chip = x.reshape(stages.chips, -1, x.shape[1])
+    normed = rms_norm(
+        jnp.asarray(by_chip), weights["mlp_norm"], stages.config.rms_norm_eps
+    )
+    counts = stages.moe.counts(np.asarray(normed), plain)
+    form = stages.moe.form(counts)
+    missing = form.hidden_padded - x.shape[1]
+    wide = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
+    norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))[None]
+    program = mixture_program(form, stages.config.rms_norm_eps)
+    mixed: Mixed = program.run(
+        wide.reshape(stages.chips, form.tiles, form.rows, -1),
+        norm,
+        moe_weights.packed(plain, form),
+        order(form),
+        work(form, checked_for(stages.moe, counts)),
+    )
+    same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
+    rows = np.asarray(mixed.rows)[:, 0].reshape(stages.tokens, -1)
+    return rows[:, : x.shape[1]]
+
+
+def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
+    """`[tokens, hidden]` as stages take it, `[chips, blocks, tiles, rows, hidden padded]`."""
+    tiling, (tokens, hidden) = stages.tiling, x.shape
+    each = tokens // stages.chips
+    padding = [(0, tiling.tokens - each), (0, tiling.hidden_padded - hidden)]
+    wide = np.pad(x.reshape(stages.chips, each, hidden), [(0, 0), *padding])
+    return wide.reshape(stages.chips, tiling.blocks, tiling.tiles, tiling.rows, -1)
+
+
+def _unlaid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
+    each = stages.tokens // stages.chips
+    by_token = x.reshape(stages.chips, stages.tiling.tokens, -1)
+    real = by_token[:, :each, : stages.config.hidden_size]
+    return real.reshape(stages.tokens, -1)
+
+
+def _tables(stages: LayerStages) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of all tokens."""
+    rotation = stages.form.attention.rotation
+    sizes = stages.table_struct.shape
+    if rotation is None:
+        return np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
+    positions = np.arange(stages.tokens)
+    tables = rope_tables(stages.config, positions, stages.tokens, rotation)
+    each = stages.tokens // stages.chips
+    missing = [(0, 0), (0, stages.tiling.tokens - each), (0, 0)]
+    by_chip = (np.pad(t.reshape(stages.chips, each, -1), missing) for t in tables)
+    cos, sin = (table.reshape(sizes) for table in by_chip)
+    return cos, sin
+
+
+__all__ = ["run"]
